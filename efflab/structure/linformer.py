@@ -1,0 +1,129 @@
+"""Linformer: attention over k summaries of the sequence (Wang et al. 2020).
+
+Keys and values are multiplied from the left by learned matrices E and F of shape (k, n): their
+*length* shrinks from n to k, each head's D channels stay. Shapes: B batch, T tokens, C channels
+(`d_model`), H heads, D channels of a head.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from efflab.errors import require, require_int, require_one_of
+from efflab.model import Attention, Transformer
+
+SHARING = ("none", "heads", "kv")
+
+
+class LinformerAttention(Attention):
+    """softmax(Q (E K)^T / sqrt(D)) F V, by head (equation 7): x (B,T,C) -> (B,T,C), T <= max_len.
+
+    `share`: "none" gives every head its own E and F, "heads" one E and one F to all heads, "kv"
+    one matrix to all heads for both (section 4, headwise and key-value sharing). A shorter
+    sequence uses the first T columns. With k = T and E = F = 1 this is full attention.
+    Not causal: each of the k summaries holds every token, later ones too.
+    """
+
+    def __init__(self, d_model: int, n_head: int, max_len: int, k: int, share: str = "none"):
+        sizes = dict(d_model=d_model, n_head=n_head, max_len=max_len, k=k)
+        for name, value in sizes.items():
+            require_int(name, value)
+        require(d_model % n_head == 0, "n_head", n_head, f"a divisor of d_model={d_model}")
+        require(k <= max_len, "k", k, f"at most max_len={max_len}: E and F make it shorter")
+        require_one_of("share", share, SHARING)
+        super().__init__(d_model, n_head)
+        self.max_len, self.k = max_len, k
+        shape = (n_head if share == "none" else 1, k, max_len)
+        # this spread keeps the size of a projected key's entries what a key's are
+        self.E = nn.Parameter(torch.randn(shape) * max_len**-0.5)
+        self.F = self.E if share == "kv" else nn.Parameter(torch.randn(shape) * max_len**-0.5)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`mask` (B,1,1,T), True = a real token; a mask by query (B,1,T,T) is a `ValueError`."""
+        T = x.shape[1]
+        require(T <= self.max_len, "sequence length", T, f"at most max_len={self.max_len}")
+        q, k, v = self.heads(x)
+        if mask is not None:
+            allowed = "(B, 1, 1, T): the summaries mix all tokens, so no query can skip some"
+            fits = mask.dim() == 4 and mask.shape[2] == 1
+            require(fits, "mask.shape", tuple(mask.shape), allowed)
+            visible = mask.transpose(-1, -2)  # (B,1,T,1): padding adds nothing to a summary
+            k, v = k * visible, v * visible
+        y = linformer_attention(q, k, v, self.E[..., :T], self.F[..., :T])
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+def linformer_attention(q: Tensor, k: Tensor, v: Tensor, E: Tensor, F: Tensor) -> Tensor:
+    """Queries (B,H,T,D) attend to k summaries of keys and values (B,H,T,D): (B,H,T,D).
+
+    E and F (H or 1, k, T) multiply the length of keys and values.
+    """
+    return scaled_dot_product_attention(q, E @ k, F @ v)
+
+
+@torch.no_grad()
+def from_attention(
+    attention: Attention, max_len: int, k: int, share: str = "none"
+) -> LinformerAttention:
+    """A Linformer layer with the projections of a plain one; E and F are random, to be learned.
+
+    A causal layer is a `ValueError`: no choice of E and F hides the future.
+    """
+    require(not attention.causal, "attention.causal", True, "False: E and F mix all positions")
+    d_model = attention.qkv.in_features
+    same = attention.n_head * attention.head_dim == d_model
+    require(same, "attention.head_dim", attention.head_dim, "heads that fill d_model (none pruned)")
+    layer = LinformerAttention(d_model, attention.n_head, max_len, k, share)
+    layer.load_state_dict(attention.state_dict(), strict=False)
+    return layer.to(attention.qkv.weight)
+
+
+def linformer(model: Transformer, max_len: int, k: int, share: str = "none") -> Transformer:
+    """A copy of the encoder with every attention replaced by `from_attention`.
+
+    Sub-blocks that layers share stay shared. A causal model is a `ValueError`.
+    """
+    model = copy.deepcopy(model)
+    blocks = {id(layer.attention): layer.attention for layer in model.layers}
+    for block in blocks.values():
+        block.body = from_attention(block.body, max_len, k, share)
+    return model
+
+
+def linformer_params(n_head: int, max_len: int, k: int, share: str = "none") -> int:
+    """Parameters that E and F add to one layer."""
+    require_one_of("share", share, SHARING)
+    return {"none": 2 * n_head, "heads": 2, "kv": 1}[share] * k * max_len
+
+
+def attention_flops(seq_len: int, d_model: int) -> int:
+    """Full attention's scores and weighted sum, one sequence and layer, 2 a multiply-add."""
+    return 4 * seq_len**2 * d_model
+
+
+def linformer_flops(seq_len: int, k: int, d_model: int) -> int:
+    """The same for Linformer: E K and F V, then scores and weighted sum over k summaries.
+
+    Half of it makes the summaries, so it equals full attention's at k = seq_len / 2.
+    """
+    return 8 * seq_len * k * d_model
+
+
+def rank_error(matrix: Tensor, k: int) -> Tensor:
+    """Relative Frobenius error of the best rank-k approximation of (..., T, T), by its SVD.
+
+    No method that goes through k numbers a row does better (Eckart and Young 1936).
+    """
+    require_int("k", k)
+    squares = torch.linalg.svdvals(matrix).square()
+    return (squares[..., k:].sum(-1) / squares.sum(-1)).sqrt()
+
+
+def rank_for(matrix: Tensor, energy: float = 0.9) -> Tensor:
+    """How many singular values hold `energy` of the squared sum of (..., T, T), as integers."""
+    require(0 < energy < 1, "energy", energy, "a number between 0 and 1")
+    squares = torch.linalg.svdvals(matrix).square()
+    share = squares.cumsum(-1) / squares.sum(-1, keepdim=True)
+    return (share < energy).sum(-1) + 1

@@ -1,0 +1,180 @@
+"""MLP-Mixer: two perceptrons in place of attention (Tolstikhin et al. 2021).
+
+Shapes: B batch, S patches, C channels (`d_model`). An image of `image_size` pixels a side is cut
+into S = (image_size / patch_size)^2 square patches. The token-mixing perceptron runs *along* the
+patches, so its weights are S wide: the model belongs to one image size.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from efflab.errors import require, require_int
+from efflab.model import FeedForward
+
+
+def n_patches(image_size: int, patch_size: int) -> int:
+    """How many square patches a square image has; `patch_size` has to divide `image_size`."""
+    require_int("image_size", image_size)
+    require_int("patch_size", patch_size)
+    divides = image_size % patch_size == 0
+    require(divides, "patch_size", patch_size, f"a divisor of image_size={image_size}")
+    return (image_size // patch_size) ** 2
+
+
+class PatchEmbedding(nn.Module):
+    """Non-overlapping patches, each a vector: images (B, channels, h, w) -> (B,S,C)."""
+
+    def __init__(self, patch_size: int, d_model: int, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, d_model, patch_size, stride=patch_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        channels, patch_size = self.conv.in_channels, self.conv.stride[0]
+        fits = images.dim() == 4 and images.shape[1] == channels
+        require(fits, "images.shape", tuple(images.shape), f"(batch, {channels}, height, width)")
+        whole = images.shape[2] % patch_size == 0 and images.shape[3] % patch_size == 0
+        allowed = f"height and width that are multiples of patch_size={patch_size}"
+        require(whole, "images.shape", tuple(images.shape), allowed)
+        return self.conv(images).flatten(2).transpose(1, 2)
+
+
+class MixerLayer(nn.Module):
+    """Token mixing, then channel mixing, both residual (equation 1): (B,S,C) -> (B,S,C)."""
+
+    def __init__(self, n_patches: int, d_model: int, d_token: int, d_channel: int):
+        super().__init__()
+        self.token_norm = nn.LayerNorm(d_model, eps=1e-6)
+        self.token = FeedForward(n_patches, d_token)
+        self.channel_norm = nn.LayerNorm(d_model, eps=1e-6)
+        self.channel = FeedForward(d_model, d_channel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # transposed, the same perceptron mixes patches, one channel at a time
+        x = x + self.token(self.token_norm(x).transpose(1, 2)).transpose(1, 2)
+        return x + self.channel(self.channel_norm(x))
+
+
+class MLPMixer(nn.Module):
+    """Images (B, channels, image_size, image_size) -> logits (B, n_classes).
+
+    `d_token` and `d_channel` are the hidden widths of the two perceptrons. `n_classes=0` leaves
+    the classifier out, as the paper's counts do: the answer is then the pooled vector (B,C).
+
+    >>> MLPMixer(8, 2, 2, 32, 16, 64, 10, channels=1)(torch.zeros(3, 1, 8, 8)).shape
+    torch.Size([3, 10])
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        patch_size: int,
+        n_layer: int,
+        d_model: int,
+        d_token: int,
+        d_channel: int,
+        n_classes: int,
+        *,
+        channels: int = 3,
+    ):
+        S = n_patches(image_size, patch_size)
+        sizes = dict(n_layer=n_layer, d_model=d_model, d_token=d_token, d_channel=d_channel)
+        for name, value in (sizes | dict(channels=channels)).items():
+            require_int(name, value)
+        require_int("n_classes", n_classes, 0)
+        super().__init__()
+        self.image_size = image_size
+        self.patches = PatchEmbedding(patch_size, d_model, channels)
+        layers = (MixerLayer(S, d_model, d_token, d_channel) for _ in range(n_layer))
+        self.layers = nn.Sequential(*layers)
+        self.norm = nn.LayerNorm(d_model, eps=1e-6)
+        self.head = nn.Linear(d_model, n_classes) if n_classes else nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        size, shape = self.image_size, tuple(images.shape)
+        allowed = f"images of {size} x {size}, the size its token-mixing weights were made for"
+        require(shape[2:] == (size, size), "images.shape", shape, allowed)
+        x = self.layers(self.patches(images))
+        return self.head(self.norm(x).mean(1))
+
+
+def mixer_params(
+    image_size: int,
+    patch_size: int,
+    n_layer: int,
+    d_model: int,
+    d_token: int,
+    d_channel: int,
+    n_classes: int = 0,
+    *,
+    channels: int = 3,
+) -> int:
+    """Parameters of that `MLPMixer`, without building it."""
+    S = n_patches(image_size, patch_size)
+    embedding = (channels * patch_size**2 + 1) * d_model
+    token = 2 * S * d_token + d_token + S
+    channel = 2 * d_model * d_channel + d_channel + d_model
+    head = (d_model + 1) * n_classes
+    return embedding + n_layer * (token + channel + 4 * d_model) + 2 * d_model + head
+
+
+def mixer_flops(
+    image_size: int,
+    patch_size: int,
+    n_layer: int,
+    d_model: int,
+    d_token: int,
+    d_channel: int,
+    n_classes: int = 0,
+    *,
+    channels: int = 3,
+) -> int:
+    """Matrix products of one image's forward pass, 2 a multiply-accumulate.
+
+    Linear in the number of patches while `d_token` stays, as the paper says; the token-mixing
+    *parameters* grow with it too, which attention's do not.
+    """
+    S = n_patches(image_size, patch_size)
+    embedding = S * channels * patch_size**2 * d_model
+    layer = 2 * S * d_model * (d_token + d_channel)
+    return 2 * (embedding + n_layer * layer + d_model * n_classes)
+
+
+@torch.no_grad()
+def enlarged(mixer: MLPMixer, factor: int) -> MLPMixer:
+    """The same network for images `factor` times as large a side (paper, appendix C).
+
+    The patches fall into factor^2 groups, each an evenly spread copy of the old grid, and the
+    new token-mixing weights are block-diagonal: every group passes through the old perceptron,
+    whose bias and hidden units are repeated. Parameters of that part grow by factor^4. Groups
+    are every factor-th patch in both directions, so that each still shows the whole picture.
+    """
+    require_int("factor", factor, 2)
+    conv, first = mixer.patches.conv, mixer.layers[0]
+    side, patch_size = mixer.image_size // conv.stride[0], conv.stride[0]
+    n_classes = getattr(mixer.head, "out_features", 0)
+    new = MLPMixer(
+        mixer.image_size * factor,
+        patch_size,
+        len(mixer.layers),
+        conv.out_channels,
+        first.token.up.out_features * factor**2,
+        first.channel.up.out_features,
+        n_classes,
+        channels=conv.in_channels,
+    )
+    # where patch s of group g stands in the new grid, groups first
+    grid = torch.arange((side * factor) ** 2).view(side, factor, side, factor)
+    place = grid.permute(1, 3, 0, 2).flatten()
+    weights = mixer.state_dict()
+    for name, value in weights.items():
+        if ".token." not in name:
+            continue
+        groups = [value] * factor**2
+        value = torch.block_diag(*groups) if value.dim() == 2 else torch.cat(groups)
+        if name.endswith("up.weight"):
+            value = value[:, place.argsort()]
+        elif "down" in name:
+            value = value[place.argsort()]
+        weights[name] = value
+    new.load_state_dict(weights)
+    return new.train(mixer.training)
