@@ -1,0 +1,190 @@
+"""How long, how much memory, how fast: measurements of code, and of this machine.
+
+A time is the median of repeats with its quartiles. Two versions are compared by running them turn
+and turn about, because a busy machine slows both: the ratio holds where single times do not.
+"""
+
+import platform
+import time
+from collections.abc import Callable, Hashable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from statistics import median, quantiles
+
+import torch
+from torch import Tensor, nn
+
+from efflab.devices import Device
+from efflab.errors import require, require_int, require_one_of
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of each repeat, in the order in which they ran."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Median in seconds."""
+        return median(self.seconds)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """Lower and upper quartile in seconds: half of the repeats lie between."""
+        if len(self.seconds) == 1:
+            return self.seconds * 2
+        low, _, high = quantiles(self.seconds, n=4, method="inclusive")
+        return low, high
+
+    def rate(self, work: float) -> float:
+        """`work` (FLOPs, bytes, tokens) a second, by the median."""
+        return work / self.median
+
+    def ratio(self, other: "Timing") -> float:
+        """How many times `other` this takes: the median of the ratios, repeat by repeat.
+
+        Meant for timings of one `interleaved` call, where repeats stand side by side.
+        """
+        a, b = self.seconds, other.seconds
+        require(len(a) == len(b), "other", len(b), f"a timing of {len(a)} repeats as well")
+        return median(x / y for x, y in zip(a, b, strict=True))
+
+    def __str__(self) -> str:
+        low, high = self.quartiles
+        ms = [f"{1e3 * t:.3g}" for t in (self.median, low, high)]
+        return f"{ms[0]} ms ({ms[1]} to {ms[2]}, {len(self.seconds)} repeats)"
+
+
+def synchronize() -> None:
+    """Wait until a GPU that this process uses has finished; a CPU always has."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def timed(fn: Callable[[], object], warmup: int = 2, repeats: int = 7) -> Timing:
+    """Time `repeats` calls of `fn()` after `warmup` calls that do not count."""
+    return interleaved({"fn": fn}, warmup, repeats)["fn"]
+
+
+def interleaved(
+    fns: dict[Hashable, Callable[[], object]], warmup: int = 2, repeats: int = 7
+) -> dict[Hashable, Timing]:
+    """Time several functions turn and turn about, so that they can be compared by `ratio`.
+
+    Every other round runs backwards: a function does not always find its cache as left by the same
+    neighbour.
+    """
+    require(bool(fns), "fns", fns, "at least one function")
+    require_int("warmup", warmup, 0)
+    require_int("repeats", repeats)
+    seconds: dict[Hashable, list[float]] = {name: [] for name in fns}
+    for i in range(-warmup, repeats):
+        order = list(fns) if i % 2 == 0 else list(reversed(fns))
+        for name in order:
+            synchronize()
+            start = time.perf_counter()
+            fns[name]()
+            synchronize()
+            if i >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+def peak_bytes(fn: Callable[[], object], device: str = "cpu") -> int:
+    """Most bytes of tensors alive at once on `device` while `fn()` runs, beyond those before.
+
+    On a CPU torch's allocator reports each allocation to the profiler, so the figure is exact and
+    repeatable, unlike the process's resident memory; what libraries take beside the allocator
+    (scratch space of oneDNN, numpy arrays) is not in it. On a GPU it is the allocator's own peak.
+    """
+    require_one_of("device", device, ("cpu", "cuda"))
+    if device == "cuda":
+        synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        fn()
+        synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    from efflab.profile import allocations
+
+    now = peak = 0
+    for change in allocations(fn):
+        now += change
+        peak = max(peak, now)
+    return peak
+
+
+def saved_bytes(module: nn.Module, *inputs: Tensor) -> int:
+    """Bytes that autograd keeps for the backward pass of `module(*inputs)`.
+
+    Each storage counts once however many operators keep it. Parameters do not count: they are
+    there anyway. The storages stay referenced meanwhile, lest an address be used twice.
+    """
+    own = {t.untyped_storage().data_ptr() for t in [*module.parameters(), *module.buffers()]}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with ExitStack() as stack:
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t))
+        module(*inputs)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def cpu_name() -> str:
+    """The processor's name as this system gives it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if "model name" in line]
+    except OSError:  # not Linux
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def calibrate(seconds: float = 2.0, size: int = 1024, copy_bytes: int = 128 * MIB) -> Device:
+    """This machine's CPU as a `Device`: the best fp32 matrix product and copy seen in `seconds`.
+
+    Peak is the best of the repeats, since a roof is what cannot be passed, on as many threads as
+    torch uses now. A copy of n bytes moves 2 n: it reads and writes. Arrays are far larger than the
+    caches; operators whose data stays in a cache can pass this roof's slope.
+    """
+    require(seconds > 0, "seconds", seconds, "a positive number")
+    require_int("size", size)
+    require_int("copy_bytes", copy_bytes, 8)
+    import psutil
+
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    product = torch.empty(size, size)
+    source = torch.ones(copy_bytes // 4)
+    target = torch.empty_like(source)
+    n_threads = torch.get_num_threads()
+    matmul = _best(lambda: torch.mm(a, b, out=product), seconds / 2)
+    copy = _best(lambda: target.copy_(source), seconds / 2)
+    return Device(
+        name=f"{cpu_name()}, {n_threads} thread{'s' if n_threads > 1 else ''}",
+        peak_flops={"fp32": 2 * size**3 / matmul},
+        memory_bandwidth=2 * source.nbytes / copy,
+        memory_bytes=psutil.virtual_memory().total,
+        source=f"measured here: {size} x {size} matrix product, copy of {copy_bytes // MIB} MiB",
+    )
+
+
+def _best(fn: Callable[[], object], seconds: float) -> float:
+    """Seconds of the fastest call of `fn()` among those that fit into `seconds`, at least two."""
+    fn()
+    best, end = float("inf"), time.perf_counter() + seconds
+    for i in range(10**6):
+        start = time.perf_counter()
+        if i >= 2 and start > end:
+            break
+        fn()
+        best = min(best, time.perf_counter() - start)
+    return best

@@ -1,0 +1,234 @@
+"""Where the time goes: PyTorch Profiler's events as rows with FLOPs and bytes, and as a timeline.
+
+The profiler knows how long each operator ran; shapes tell how much it computed and moved. Both
+come from the same code run twice, once under the profiler and once under a dispatch mode.
+"""
+
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, record_function
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
+
+PART = "part: "  # marks our own spans among the profiler's events
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One kind of operator over the whole profile."""
+
+    name: str
+    calls: int
+    seconds: float
+    flops: int  # 2 per multiply-accumulate; only products count
+    bytes: int  # of its inputs and outputs, as if each came from and went to memory once
+
+    @property
+    def intensity(self) -> float:
+        """FLOPs per byte, the roofline's horizontal axis."""
+        return self.flops / self.bytes if self.bytes else 0.0
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of time: an operator (`part` names where it ran) or a whole part."""
+
+    name: str
+    part: str
+    start: float  # seconds from the first event
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one run did. `operators` by time, longest first; `spans` in order of start."""
+
+    operators: list[Operator]
+    spans: list[Span]
+    seconds: float
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of all operators."""
+        return sum(op.flops for op in self.operators)
+
+    def part_seconds(self) -> dict[str, float]:
+        """Seconds of operators by the part in which they ran, longest first."""
+        total: dict[str, float] = defaultdict(float)
+        for span in self.spans:
+            total[span.part] += span.seconds
+        return dict(sorted(total.items(), key=lambda item: -item[1]))
+
+
+def profile(fn: Callable[[], object], parts: dict[str, list[nn.Module]] | None = None) -> Profile:
+    """Profile one call of `fn()`, which must do the same work each time it is called.
+
+    `parts` gives modules a name: {"attention": [layer.attention for layer in model.layers]}.
+    Operators are those that the dispatcher sees; what they call inside belongs to them. Warm up
+    first: this runs `fn` twice, and the first of them counts shapes, not time.
+    """
+    with Counter() as counter:
+        fn()
+    with named_parts(parts or {}), quiet_profiler() as prof:
+        fn()
+    events = [e for e in prof.events() if e.thread == prof.events()[0].thread]
+    spans = list(_spans(events, set(counter.calls)))
+    seconds: dict[str, float] = defaultdict(float)
+    for span in spans:
+        seconds[span.name] += span.seconds
+    operators = [
+        Operator(name, calls, seconds[name], counter.flops[name], counter.bytes[name])
+        for name, calls in counter.calls.items()
+        if name in seconds
+    ]
+    operators.sort(key=lambda op: -op.seconds)
+    total = max(s.start + s.seconds for s in spans) if spans else 0.0
+    return Profile(operators, spans, total)
+
+
+def profiler_table(fn: Callable[[], object], n_rows: int = 8) -> str:
+    """PyTorch Profiler's own table of one call of `fn()`, sorted by self time."""
+    with quiet_profiler() as prof:
+        fn()
+    table = prof.key_averages().table(
+        sort_by="self_cpu_time_total", row_limit=n_rows, max_name_column_width=50
+    )
+    return table.rstrip()
+
+
+def allocations(fn: Callable[[], object]) -> list[int]:
+    """Bytes of each allocation (positive) and release (negative) on the CPU during `fn()`."""
+    with quiet_profiler(profile_memory=True) as prof:
+        result = fn()
+    del result  # what it returns stays alive while it is measured
+    events = prof.profiler.kineto_results.events()
+    changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
+    return [n for _, n in sorted(changes, key=lambda change: change[0])]
+
+
+class Counter(TorchDispatchMode):
+    """Counts calls, FLOPs and bytes of every operator that runs, by name ("aten::mm").
+
+    Views move nothing and are left out.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.calls: dict[str, int] = defaultdict(int)
+        self.flops: dict[str, int] = defaultdict(int)
+        self.bytes: dict[str, int] = defaultdict(int)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if not func.is_view:
+            name = func.overloadpacket._qualified_op_name
+            inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+            outputs = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
+            self.calls[name] += 1
+            self.flops[name] += operator_flops(func, args, kwargs, out)
+            self.bytes[name] += moved_bytes(name, inputs, outputs)
+        return out
+
+
+def operator_flops(func, args, kwargs, out) -> int:
+    """FLOPs of one call: torch's own formulas, and SDPA on a CPU, which they leave out."""
+    packet = func.overloadpacket
+    if packet in flop_registry:
+        return flop_registry[packet](*args, **kwargs, out_val=out)
+    if packet is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
+        return sdpa_flop_count(*(x.shape for x in args[:3]))
+    return 0
+
+
+def moved_bytes(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> int:
+    """Bytes an operator reads and writes; a lookup reads the rows it returns, not the table."""
+    if name in ("aten::embedding", "aten::index_select"):
+        return 2 * outputs[0].nbytes + inputs[1].nbytes
+    if name.startswith("aten::empty") or name == "aten::_unsafe_view":
+        return 0  # neither touches its data
+    return sum(x.numel() * x.element_size() for x in inputs + outputs)
+
+
+@contextmanager
+def named_parts(parts: dict[str, list[nn.Module]]) -> Iterator[None]:
+    """Within it, each call of these modules leaves a span of its part's name in a profile."""
+    with ExitStack() as stack:
+        for part, modules in parts.items():
+            for module in modules:
+                stack.enter_context(_recorded(module, PART + part))
+        yield
+
+
+@contextmanager
+def _recorded(module: nn.Module, label: str) -> Iterator[None]:
+    running = []
+
+    def before(module, args):
+        running.append(record_function(label))
+        running[-1].__enter__()
+
+    def after(module, args, output):
+        running.pop().__exit__(None, None, None)
+
+    hooks = [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def quiet_profiler(**options) -> Iterator[torch.profiler.profile]:
+    """`torch.profiler.profile` of the CPU, without the lines that Kineto writes to stderr."""
+    prof = torch.profiler.profile(activities=[ProfilerActivity.CPU], **options)
+    with _no_stderr():
+        prof.__enter__()
+    try:
+        yield prof
+    finally:
+        with _no_stderr():
+            prof.__exit__(None, None, None)
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Silences the process's stderr, C++ included, for a moment."""
+    sys.stderr.flush()
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
+
+
+def _spans(events, names: set[str]) -> Iterator[Span]:
+    """The outermost events called by one of `names`, each with the part it ran in."""
+    start = min((e.time_range.start for e in events), default=0)
+    for event in sorted(events, key=lambda e: e.time_range.start):
+        if event.name not in names:
+            continue
+        parents = list(_parents(event))
+        if any(p.name in names for p in parents):
+            continue
+        part = next((p.name[len(PART) :] for p in parents if p.name.startswith(PART)), "other")
+        elapsed = event.time_range.elapsed_us()
+        yield Span(event.name, part, (event.time_range.start - start) / 1e6, elapsed / 1e6)
+
+
+def _parents(event) -> Iterator:
+    while event.cpu_parent is not None:
+        event = event.cpu_parent
+        yield event

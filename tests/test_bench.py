@@ -1,0 +1,145 @@
+"""Timings, memory and calibration are tested on work whose answer is known."""
+
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from efflab import bench
+from efflab.bench import Timing
+
+
+def test_median_quartiles_and_rate():
+    timing = Timing((1.0, 2.0, 3.0, 4.0, 100.0))
+    assert timing.median == 3.0
+    assert timing.quartiles == (2.0, 4.0)
+    assert timing.rate(6.0) == 2.0
+    assert str(timing) == "3e+03 ms (2e+03 to 4e+03, 5 repeats)"
+    assert Timing((0.25,)).quartiles == (0.25, 0.25)
+
+
+def test_ratio_pairs_the_repeats():
+    """A machine that gets twice as slow half way spoils the medians but not the paired ratio."""
+    slow, fast = Timing((3.0, 3.0, 6.0, 6.0)), Timing((1.0, 1.0, 2.0, 2.0))
+    assert slow.ratio(fast) == 3.0
+    with pytest.raises(ValueError, match="other=1: expected a timing of 4 repeats"):
+        slow.ratio(Timing((1.0,)))
+
+
+def test_timed_calls_warmup_and_repeats():
+    calls = []
+    timing = bench.timed(lambda: calls.append(1), warmup=3, repeats=5)
+    assert len(calls) == 8
+    assert len(timing.seconds) == 5
+
+
+def test_timed_measures_a_known_wait():
+    assert 0.02 <= bench.timed(lambda: time.sleep(0.02), warmup=0, repeats=3).median < 0.2
+
+
+def test_interleaved_alternates_the_order():
+    order = []
+    fns = {name: (lambda name=name: order.append(name)) for name in "abc"}
+    timings = bench.interleaved(fns, warmup=0, repeats=2)
+    assert order == list("abccba")
+    assert list(timings) == list("abc")
+
+
+def test_interleaved_ratio_of_known_waits():
+    waits = {"long": lambda: time.sleep(0.03), "short": lambda: time.sleep(0.01)}
+    timings = bench.interleaved(waits, warmup=0, repeats=5)
+    assert 1.5 < timings["long"].ratio(timings["short"]) < 4
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "name"),
+    [
+        (dict(repeats=0), ValueError, "repeats=0"),
+        (dict(warmup=-1), ValueError, "warmup=-1"),
+        (dict(repeats=2.5), TypeError, "repeats=2.5"),
+    ],
+)
+def test_bad_counts_are_refused_before_any_call(options, error, name):
+    calls = []
+    with pytest.raises(error, match=name):
+        bench.timed(lambda: calls.append(1), **options)
+    assert not calls
+
+
+def test_no_functions_is_refused():
+    with pytest.raises(ValueError, match="at least one function"):
+        bench.interleaved({})
+
+
+def test_peak_bytes_of_known_allocations():
+    before = torch.empty(1000, 1000)  # alive before: does not count
+
+    def chain():
+        a = torch.empty(1000, 1000)
+        b = torch.empty(500, 1000)
+        del a
+        return torch.empty(250, 1000), b, before
+
+    assert bench.peak_bytes(lambda: torch.empty(1000, 1000)) == 4_000_000
+    assert bench.peak_bytes(chain) == 6_000_000
+    assert bench.peak_bytes(lambda: None) == 0
+
+
+def test_peak_bytes_counts_what_operators_allocate_inside():
+    """A matrix product that copies its operands would show here; softmax has one output."""
+    x = torch.randn(512, 512)
+    peak = bench.peak_bytes(lambda: torch.softmax(x, -1))
+    assert peak == x.nbytes
+
+
+def test_peak_bytes_refuses_an_unknown_device():
+    with pytest.raises(ValueError, match="device='tpu'"):
+        bench.peak_bytes(lambda: None, device="tpu")
+
+
+def test_saved_bytes_of_a_known_network():
+    """Linear keeps its input, GELU its own: 10 x 8 and 10 x 16 values; weights are left out."""
+    net = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 4))
+    x = torch.randn(10, 8)
+    # x, the GELU's input, and its output which the second product keeps
+    assert bench.saved_bytes(net, x) == 4 * (80 + 160 + 160)
+
+
+def test_saved_bytes_counts_a_shared_storage_once():
+    class Square(nn.Module):
+        def forward(self, x):
+            return x * x.view(-1).view_as(x) * 1.0
+
+    x = torch.randn(100, requires_grad=True)
+    assert bench.saved_bytes(Square(), x) == 400
+
+
+def test_saved_bytes_works_under_no_grad():
+    with torch.no_grad():
+        assert bench.saved_bytes(nn.Linear(8, 16), torch.randn(10, 8)) == 320
+        assert not torch.is_grad_enabled()
+
+
+def test_calibrate_gives_a_device_that_a_roofline_can_use():
+    device = bench.calibrate(seconds=0.2, size=256, copy_bytes=2**22)
+    x = torch.randn(256, 256)
+    product = bench.timed(lambda: x @ x, warmup=3, repeats=5)
+    assert device.peak("fp32") > 1e8
+    assert device.memory_bandwidth > 1e7
+    assert (
+        0.02 < product.rate(2 * 256**3) / device.peak("fp32") < 5
+    )  # the same product, busy or not
+    assert device.memory_bytes > 2**28
+    assert "thread" in device.name
+    assert device.source == "measured here: 256 x 256 matrix product, copy of 4 MiB"
+
+
+@pytest.mark.parametrize("options", [dict(seconds=0), dict(size=0), dict(copy_bytes=1)])
+def test_calibrate_refuses_nonsense(options):
+    with pytest.raises(ValueError, match="expected"):
+        bench.calibrate(**options)
+
+
+def test_synchronize_is_harmless_without_a_gpu():
+    bench.synchronize()
