@@ -1,0 +1,121 @@
+"""Cross-layer sharing (Lan et al. 2020, ALBERT): fewer weights, the same arithmetic.
+
+Both functions return a changed copy and leave the model they are given alone. A shared module is
+one object that several layers hold, so `parameters()` counts it once, its gradient is the sum over
+the layers that use it, and a forward pass still runs it once a layer.
+"""
+
+from copy import deepcopy
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from efflab.config import ModelConfig
+from efflab.errors import require, require_int, require_one_of
+from efflab.model import Transformer
+
+PARTS = {"none": set(), "attention": {"attention"}, "ffn": {"ffn"}, "all": {"attention", "ffn"}}
+
+
+def share_layers(model: Transformer, what: str) -> Transformer:
+    """A copy in which every layer uses the first one's sub-block, LayerNorm included.
+
+    `what` is "attention", "ffn" or "all" (Lan et al. 2020, section 3.1); what the model shares
+    already stays shared. Its layers must be of one shape: prune afterwards, not before.
+    """
+    require_one_of("what", what, [name for name in PARTS if name != "none"])
+    for part in sorted(PARTS[what]):
+        shapes = {_shapes(getattr(layer, part)) for layer in model.layers}
+        require(len(shapes) == 1, "what", what, f"layers whose {part} has the same shapes")
+    shared = deepcopy(model)
+    for layer in shared.layers:
+        for part in PARTS[what]:
+            setattr(layer, part, getattr(shared.layers[0], part))
+    parts = PARTS[what] | PARTS[model.config.share]
+    share = next(name for name, value in PARTS.items() if value == parts)
+    shared.config = replace(model.config, share=share)
+    return shared
+
+
+def _shapes(module: torch.nn.Module) -> tuple:
+    return tuple((name, p.shape) for name, p in module.named_parameters())
+
+
+def share_qkv(model: Transformer, n_layers: int) -> Transformer:
+    """A copy whose first `n_layers` layers make queries, keys and values with one projection.
+
+    Only `qkv` is shared: output projections and LayerNorms stay each layer's own. 1 shares
+    nothing; each further layer removes 3 d_model^2 + 3 d_model parameters.
+    """
+    require_int("n_layers", n_layers)
+    total = len(model.layers)
+    require(n_layers <= total, "n_layers", n_layers, f"at most the model's {total} layers")
+    shapes = {_shapes(layer.attention.body.qkv) for layer in model.layers[:n_layers]}
+    require(len(shapes) == 1, "n_layers", n_layers, "layers whose qkv has the same shapes")
+    shared = deepcopy(model)
+    first = shared.layers[0].attention.body.qkv
+    for layer in shared.layers[:n_layers]:
+        layer.attention.body.qkv = first
+    return shared
+
+
+def n_parameters(model: torch.nn.Module) -> int:
+    """Distinct parameters; a shared one counts once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def from_albert(albert) -> Transformer:
+    """Our Transformer with the weights of `transformers.AlbertModel`; both give equal outputs.
+
+    Takes ALBERT as released: one group, one layer in it. Dropout is left out.
+    """
+    c = albert.config
+    groups = (c.num_hidden_groups, c.inner_group_num)
+    require(groups == (1, 1), "num_hidden_groups, inner_group_num", groups, "1 and 1")
+    activations = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+    config = ModelConfig(
+        *(c.num_hidden_layers, c.num_attention_heads, c.hidden_size, c.intermediate_size),
+        *(c.vocab_size, c.max_position_embeddings),
+        d_embed=c.embedding_size,
+        share="all",
+        type_vocab=c.type_vocab_size,
+        pooler=albert.pooler is not None,
+        activation=activations.get(c.hidden_act, c.hidden_act),
+        norm_eps=c.layer_norm_eps,
+    )
+    same_width = c.embedding_size != c.hidden_size
+    require(same_width, "embedding_size", c.embedding_size, "a width other than hidden_size")
+    model = Transformer(config)
+    model.load_state_dict(_albert_tensors(albert.state_dict(), config))
+    return model.eval()
+
+
+def _albert_tensors(theirs: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Our names for ALBERT's tensors; a shared one stands under each layer's name."""
+    layer = "encoder.albert_layer_groups.0.albert_layers.0."
+    names = {
+        "embedding.token": "embeddings.word_embeddings",
+        "embedding.position": "embeddings.position_embeddings",
+        "embedding.segment": "embeddings.token_type_embeddings",
+        "embedding.norm": "embeddings.LayerNorm",
+        "embedding.projection": "encoder.embedding_hidden_mapping_in",
+        "pooler": "pooler",
+    }
+    for i in range(config.n_layer):
+        names |= {
+            f"layers.{i}.attention.body.out": layer + "attention.dense",
+            f"layers.{i}.attention.norm": layer + "attention.LayerNorm",
+            f"layers.{i}.ffn.body.up": layer + "ffn",
+            f"layers.{i}.ffn.body.down": layer + "ffn_output",
+            f"layers.{i}.ffn.norm": layer + "full_layer_layer_norm",
+        }
+    ours = {}
+    for kind in ("weight", "bias"):
+        pairs = [(f"{a}.{kind}", f"{b}.{kind}") for a, b in names.items()]
+        ours |= {a: theirs[b] for a, b in pairs if b in theirs}
+        qkv = [theirs[f"{layer}attention.{name}.{kind}"] for name in ("query", "key", "value")]
+        ours |= {
+            f"layers.{i}.attention.body.qkv.{kind}": torch.cat(qkv) for i in range(config.n_layer)
+        }
+    return ours
