@@ -1,0 +1,119 @@
+"""The `efflab` command. Imports are inside the commands, so that each loads what it needs."""
+
+import argparse
+import os
+import sys
+
+from efflab.catalog import LANGUAGES, ROOT, CellFailed, built_path, catalog, find, sources
+
+
+def list_notebooks(args) -> None:
+    for number, entry in sorted(catalog().items()):
+        print(
+            f"{number}  {entry['minutes']:3d} min  {entry['title']['en']}  {entry['title']['zh']}"
+        )
+
+
+def show_doctor(args) -> None:
+    from efflab.doctor import doctor, report
+
+    print(report(doctor()))
+
+
+def run_notebook(args) -> None:
+    from efflab.running import literal, parse, run
+
+    given = {name: literal(value) for name, value in parse(args.parameters).items()}
+    print(f"stored in {os.path.relpath(run(args.notebook, given))}")
+
+
+def sweep_notebook(args) -> None:
+    from efflab.running import literal, parse, sweep
+
+    given = parse(args.parameters)
+    choices = {name: [literal(v) for v in values.split(",")] for name, values in given.items()}
+    for path in sweep(args.notebook, choices):
+        print(f"stored in {os.path.relpath(path)}")
+
+
+def build_notebooks(args) -> None:
+    from efflab.notebooks import build, differences
+
+    if not args.check:
+        languages = (args.language,) if args.language else LANGUAGES
+        return build(args.notebooks, languages=languages)
+    paths = [find(name) for name in args.notebooks or sources()]
+    lines = [
+        line for path in paths for language in LANGUAGES for line in differences(path, language)
+    ]
+    if lines:
+        raise ValueError("\n".join([*lines, "run: efflab build"]))
+    print(f"{len(paths)} notebooks in step with their sources, in two languages")
+
+
+def show_report(args) -> None:
+    from efflab.ledger import report
+
+    report()
+
+
+def train(args) -> None:
+    from efflab.experiments.stdlib_gpt import train_stdlib_gpt
+
+    train_stdlib_gpt()
+
+
+def open_lab(args) -> None:
+    """JupyterLab on this machine alone, behind a token that it makes and puts into the address."""
+    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--notebook-dir={ROOT}"]
+    if args.port:
+        command.append(f"--port={args.port}")
+    if args.no_browser:
+        command.append("--no-browser")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")  # as root it would refuse to start
+    os.execv(sys.executable, [*command, str(built_path(find("00"), "en"))])
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="efflab", description="A survey article that you can run.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="command")
+
+    def command(name, function, help):
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(function=function)
+        return sub
+
+    command("doctor", show_doctor, "what this machine lacks, and what then does not work")
+    command("list", list_notebooks, "the notebooks, with the minutes that each takes")
+    run = command("run", run_notebook, "run a notebook, with other parameters if you like")
+    sweep = command("sweep", sweep_notebook, "run a notebook over every combination of values")
+    for sub, form in ((run, "name=value"), (sweep, "name=a,b,c")):
+        sub.add_argument("notebook", help="for example 03")
+        sub.add_argument("-p", dest="parameters", action="append", default=[], metavar=form)
+    build = command("build", build_notebooks, "make the notebooks from notebooks/src")
+    build.add_argument("notebooks", nargs="*", metavar="NN", help="all of them by default")
+    build.add_argument("--language", choices=LANGUAGES, help="both by default")
+    build.add_argument("--check", action="store_true", help="only compare them with the sources")
+    command("report", show_report, "the ledger of verdicts; brings the README's copy up to date")
+    model = command("train", train, "train a shipped model anew")
+    model.add_argument("model", choices=("stdlib-gpt",))
+    lab = command("lab", open_lab, "open JupyterLab at notebook 00")
+    lab.add_argument("--port", type=int)
+    lab.add_argument("--no-browser", action="store_true")
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; a wrong argument or a failing cell is a message, not a traceback."""
+    args = parser().parse_args(argv)
+    try:
+        args.function(args)
+    except (ValueError, TypeError, CellFailed) as error:
+        print(f"efflab: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

