@@ -1,0 +1,44 @@
+"""What a notebook shows people: predict, explore, check, verdict, in English and in Chinese."""
+
+from efflab.lab.board import board
+from efflab.lab.check import Exercise, Mismatch, check
+from efflab.lab.controls import Choice, Slider, Toggle, explorer
+from efflab.lab.explore import Explorer, explore
+from efflab.lab.figures import bars, blank, heatmap, line, loglog, mark, panels, show
+from efflab.lab.page import prepare_build, show_source
+from efflab.lab.predict import Prediction, predict
+from efflab.lab.tables import table
+from efflab.lab.text import KINDS, number, tr, use_language
+from efflab.lab.verdict import load_claims, verdict
+
+__all__ = [
+    "KINDS",
+    "Choice",
+    "Exercise",
+    "Explorer",
+    "Mismatch",
+    "Prediction",
+    "Slider",
+    "Toggle",
+    "bars",
+    "blank",
+    "board",
+    "check",
+    "explore",
+    "explorer",
+    "heatmap",
+    "line",
+    "load_claims",
+    "loglog",
+    "mark",
+    "number",
+    "panels",
+    "predict",
+    "prepare_build",
+    "show",
+    "show_source",
+    "table",
+    "tr",
+    "use_language",
+    "verdict",
+]

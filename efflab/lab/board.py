@@ -1,0 +1,100 @@
+"""One board for every technique: bytes, milliseconds and quality of the same model."""
+
+import json
+import math
+
+from efflab.data import DATA_DIR
+from efflab.errors import require, require_one_of
+from efflab.lab import figures
+from efflab.lab.page import emit, figure_bundle, plain
+from efflab.lab.tables import table_forms
+from efflab.lab.text import KINDS, tr, tr_name
+
+MIME = "application/vnd.efflab.board+json"
+BOARD_FILE = DATA_DIR / "board.json"
+MODELS = {
+    "stdlib-gpt": ("bits per byte (lower is better)", False),
+    "MiniLM-L6": ("retrieval MRR (higher is better)", True),
+}
+"""Model: (what its quality is, whether more is better)."""
+
+
+class Board:
+    """The recorded points of data/board.json and those added in this kernel."""
+
+    def __init__(self, path=BOARD_FILE):
+        self.path = path
+        self.added: list[dict] = []
+
+    def recorded(self, model: str | None = None) -> list[dict]:
+        """Points that built notebooks stored, of one model or all; none before the first build."""
+        points = json.loads(self.path.read_text())["points"] if self.path.exists() else []
+        return [p for p in points if model in (None, p["model"])]
+
+    def add(
+        self,
+        *,
+        technique: str,
+        model: str,
+        bytes: float,
+        milliseconds: float,
+        quality: float,
+        kind: str = "measured",
+    ) -> None:
+        """Drop a technique's point and show the board of its model.
+
+        `bytes` of the stored weights, `milliseconds` of one forward pass, `quality` as `MODELS`
+        says. The point is stored in the output as `MIME`; `efflab build` collects those.
+        """
+        require(bool(technique), "technique", technique, "a name")
+        require_one_of("model", model, MODELS)
+        require_one_of("kind", kind, KINDS)
+        numbers = dict(bytes=bytes, milliseconds=milliseconds, quality=quality)
+        for name, value in numbers.items():
+            require(math.isfinite(value) and value >= 0, name, value, "a number of at least 0")
+        point = plain(dict(technique=technique, model=model, **numbers, kind=kind))
+        self.added = [p for p in self.added if _key(p) != _key(point)] + [point]
+        self.show(model, **{MIME: point})
+
+    def points(self, model: str) -> list[dict]:
+        """This kernel's points, and the recorded ones that they do not replace."""
+        mine = [p for p in self.added if p["model"] == model]
+        taken = {_key(p) for p in mine}
+        old = [p | {"kind": "recorded"} for p in self.recorded(model) if _key(p) not in taken]
+        return old + mine
+
+    def show(self, model: str, **more) -> None:
+        """Show one model's board: quality over size and over time, and the numbers as text."""
+        points = self.points(model)
+        _, text = table_forms(points, ["technique", "bytes", "milliseconds", "quality", "kind"])
+        bundle = figure_bundle(board_figure(model, points))
+        title = bundle["text/plain"].splitlines()[0]
+        emit(bundle | {"text/plain": f"{title}\n{text}"} | more)
+
+
+def _key(point: dict) -> tuple[str, str]:
+    return point["technique"], point["model"]
+
+
+def board_figure(model: str, points: list[dict]):
+    """Quality over bytes (MB) and over milliseconds; recorded points are hollow."""
+    measure, more_is_better = MODELS[model]
+    titles = [tr("quality over size"), tr("quality over time")]
+    fig = figures.panels(titles, tr("The board: {model}", model=model), shared_yaxes=True)
+    for i, point in enumerate(points):
+        symbol = figures.MARKERS[i % 7] + ("-open" if point["kind"] == "recorded" else "")
+        name = f"{tr_name(point['technique'])} ({tr(point['kind'])})"
+        for column, x in enumerate((point["bytes"] / 1e6, point["milliseconds"]), start=1):
+            marker = dict(symbol=symbol, size=12, color=figures.COLOURS[i % 7], line_width=2)
+            options = dict(mode="markers", name=name, legendgroup=str(i), marker=marker)
+            fig.add_scatter(x=[x], y=[point["quality"]], showlegend=column == 1, **options,
+                            row=1, col=column)  # fmt: skip
+    fig.update_xaxes(title_text=tr("size (MB)"), rangemode="tozero", col=1)
+    fig.update_xaxes(title_text=tr("time (ms)"), rangemode="tozero", col=2)
+    fig.update_yaxes(title_text=tr(measure), col=1)
+    if not more_is_better:
+        fig.update_yaxes(autorange="reversed")  # up is better on every board
+    return fig
+
+
+board = Board()

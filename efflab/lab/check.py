@@ -1,0 +1,173 @@
+"""Exercises that check themselves: not attempted, not quite (with the first mismatch), correct."""
+
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from efflab.errors import require, require_one_of
+from efflab.lab.page import emit_html
+from efflab.lab.text import number, tr
+
+_strict = False
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """How one exercise is judged.
+
+    `checker` is the expected value itself, or a function of the learner's answer (a number, an
+    array, a function ...) that yields `(what, expected, actual)` in turn, as in
+
+        def checker(answer):
+            for n in (8, 64):
+                yield tr("pairs({n})", n=n), n * n, answer(n)
+
+    The first pair that differs is shown with `hint`, an English text that is translated when
+    shown. Numbers and arrays may differ by the relative `tolerance`. `figure(answer)` may draw
+    the difference; arrays of at least four values are drawn without one.
+    """
+
+    checker: Callable | Any
+    hint: str = ""
+    tolerance: float = 1e-3
+    figure: Callable | None = None
+
+    def comparisons(self, answer) -> Iterable[tuple[str, Any, Any]]:
+        """What is compared, in turn."""
+        if callable(self.checker):
+            return self.checker(answer)
+        return [(tr("your answer"), self.checker, answer)]
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """The first thing that was not as expected."""
+
+    what: str
+    expected: Any
+    actual: Any
+
+
+def check(name: str, answer, *, exercises: dict[str, Exercise] | None = None) -> None:
+    """Judge an answer to exercise `name` ("03-1") and say kindly what is off; never raises.
+
+    In strict mode (`check.strict(True)`, for tests) anything but correct is an `AssertionError`.
+    An unknown name is a `ValueError`. `exercises` defaults to `efflab.lab.nb03.EXERCISES`.
+    """
+    if exercises is None:
+        chapter = name.split("-")[0]
+        require(chapter.isdigit(), "name", name, 'a notebook and a number such as "03-1"')
+        exercises = importlib.import_module(f"efflab.lab.nb{chapter}").EXERCISES
+    require_one_of("name", name, exercises)
+    exercise = exercises[name]
+    status, mismatch, problem = judge(exercise, answer)
+    _show(name, exercise, status, mismatch, problem)
+    if status == "not quite":
+        _draw(exercise, answer, mismatch)
+    if _strict:
+        assert status == "correct", f"exercise {name}: {status} {mismatch or ''} {problem}"
+
+
+def judge(exercise: Exercise, answer) -> tuple[str, Mismatch | None, str]:
+    """(status, first mismatch, error text); status: "not attempted", "not quite" or "correct"."""
+    if answer is ...:
+        return "not attempted", None, ""
+    try:
+        for what, expected, actual in exercise.comparisons(answer):
+            if actual is ... or (actual is None and expected is not None):
+                return "not attempted", None, ""
+            if not same(expected, actual, exercise.tolerance):
+                return "not quite", Mismatch(what, expected, actual), ""
+    except Exception as error:  # whatever a learner's code raises is feedback, not a crash
+        return "not quite", None, f"{type(error).__name__}: {error}"
+    return "correct", None, ""
+
+
+def same(expected, actual, tolerance: float = 1e-3) -> bool:
+    """Equal, or for numbers, arrays and tensors equal within the relative tolerance and shape."""
+    try:
+        a, b = np.asarray(expected), np.asarray(actual)
+    except (TypeError, ValueError, RuntimeError):
+        return bool(expected == actual)
+    if a.dtype.kind not in "biuf" or b.dtype.kind not in "biuf":
+        return a.shape == b.shape and bool(np.all(a == b))
+    if a.shape != b.shape:
+        return False
+    a, b = a.astype(float), b.astype(float)
+    size = np.abs(a).max() if a.size else 0.0
+    # an entry near zero is judged by the array's size, not by its own
+    return bool(np.allclose(b, a, rtol=tolerance, atol=tolerance * size * 1e-3, equal_nan=True))
+
+
+_COLOURS = {"correct": "#009E73", "not quite": "#D55E00", "not attempted": "#767676"}
+_MARKS = {"correct": "✓", "not quite": "✗", "not attempted": "…"}
+
+
+def _show(name, exercise, status, mismatch, problem) -> None:
+    title = f"{_MARKS[status]} {tr('Exercise {name}: {status}', name=name, status=tr(status))}"
+    lines = []
+    if status == "not attempted":
+        lines.append(tr("Fill in the cell above, run it, then run this one again."))
+    if mismatch:
+        lines.append(mismatch.what)
+        lines.append(tr("expected: {value}", value=brief(mismatch.expected)))
+        lines.append(tr("yours: {value}", value=brief(mismatch.actual)))
+    if problem:
+        lines.append(tr("Your code raised {problem}", problem=problem))
+    if exercise.hint and status == "not quite":
+        lines.append(tr("Hint: {hint}", hint=tr(exercise.hint)))
+    body = "".join(f"<div>{escape(line)}</div>" for line in lines)
+    style = f"border-left:5px solid {_COLOURS[status]};padding:6px 14px;margin:4px 0"
+    html = f'<div style="{style}"><b>{escape(title)}</b>{body}</div>'
+    emit_html(html, "\n".join([title, *("  " + line for line in lines)]))
+
+
+def brief(value) -> str:
+    """A value in one short line; an array by its shape and first differing-size view."""
+    if hasattr(value, "shape") and np.ndim(value) > 0:
+        array = np.asarray(value)
+        first = ", ".join(number(v.item(), 4) for v in array.ravel()[:6])
+        more = ", ..." if array.size > 6 else ""
+        return tr("[{first}] of shape {shape}", first=first + more, shape=array.shape)
+    if hasattr(value, "item"):
+        value = value.item()
+    text = number(value, 5) if isinstance(value, int | float | bool) else repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _draw(exercise: Exercise, answer, mismatch: Mismatch | None) -> None:
+    from efflab.lab import figures
+
+    if exercise.figure is not None:
+        figures.show(exercise.figure(answer))
+        return
+    if mismatch is None or np.ndim(mismatch.expected) not in (1, 2):
+        return
+    expected, actual = np.asarray(mismatch.expected), np.asarray(mismatch.actual)
+    if expected.shape != actual.shape or expected.size < 4 or expected.dtype.kind not in "biuf":
+        return
+    if expected.ndim == 1:
+        pair = {tr("expected"): expected, tr("yours"): actual}
+        figures.show(figures.line(range(len(expected)), pair, mismatch.what, height=280))
+        return
+    fig = figures.panels([tr("expected"), tr("yours")], mismatch.what)
+    low = float(min(expected.min(), actual.min()))
+    high = float(max(expected.max(), actual.max()))
+    for column, z in enumerate((expected, actual), start=1):
+        fig.add_heatmap(z=z.astype(float), zmin=low, zmax=high, colorscale="Viridis",
+                        showscale=column == 2, row=1, col=column)  # fmt: skip
+    fig.update_yaxes(autorange="reversed")
+    figures.show(fig)
+
+
+def strict(on: bool = True) -> None:
+    """Make `check` raise an `AssertionError` unless the answer is correct (tests use it)."""
+    global _strict
+    _strict = bool(on)
+
+
+check.strict = strict

@@ -1,0 +1,218 @@
+"""What a reader can turn: sliders, choices, toggles, and how a function gets them."""
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from efflab.errors import require, require_one_of
+from efflab.lab.text import number, tr_name
+
+
+@dataclass(frozen=True)
+class Slider:
+    """Numbers from low to high: `Slider(16, 512, 128, step=16, unit="tokens")`.
+
+    Whole numbers give whole numbers. `scale="log2"` takes low, 2 low, 4 low, ... up to high.
+    `label` and `unit` are English and translated when shown.
+    """
+
+    low: float
+    high: float
+    value: float | None = None
+    step: float | None = field(default=None, kw_only=True)
+    scale: str = field(default="linear", kw_only=True)
+    unit: str = field(default="", kw_only=True)
+    label: str = field(default="", kw_only=True)
+
+    def __post_init__(self):
+        for name in ("low", "high", "value", "step"):
+            given = getattr(self, name)
+            if given is None and name in ("value", "step"):
+                continue
+            is_number = isinstance(given, int | float) and not isinstance(given, bool)
+            require(is_number and math.isfinite(given), name, given, "a finite number")
+        require_one_of("scale", self.scale, ("linear", "log2"))
+        require(self.low < self.high, "low", self.low, f"less than high={self.high}")
+        if self.scale == "log2":
+            require(self.low > 0, "low", self.low, "above 0 for a log2 slider")
+            require(self.step is None, "step", self.step, "no step: a log2 slider doubles")
+        if self.step is not None:
+            require(0 < self.step <= self.high - self.low, "step", self.step, "0 < step <= range")
+        if self.value is not None:
+            self.check_value(self.value)
+
+    def check_value(self, value) -> None:
+        """A value outside is a `ValueError`; so is one between the steps of a log2 slider."""
+        if self.scale == "log2":
+            require_one_of("value", value, self.values())
+        within = isinstance(value, int | float) and self.low <= value <= self.high
+        require(within, "value", value, f"a number from {self.low} to {self.high}")
+
+    def values(self) -> list:
+        """Every value that the slider can take."""
+        if self.scale == "log2":
+            doubles = range(math.floor(math.log2(self.high / self.low) + 1e-9) + 1)
+            return [self.low * 2**i for i in doubles]
+        step = self.step or (1 if self.is_whole else (self.high - self.low) / 100)
+        count = math.floor((self.high - self.low) / step + 1e-9) + 1
+        return [self.low + i * step for i in range(count)]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all its values are whole numbers."""
+        numbers = (self.low, self.high, self.value, self.step)
+        return all(isinstance(v, int) for v in numbers if v is not None)
+
+    def first(self):
+        """The value where none is given: the low end."""
+        return self.low
+
+    def widget(self, value, description: str):
+        """The ipywidgets control."""
+        import ipywidgets as w
+
+        if self.scale == "log2":
+            options = [(number(v, 6), v) for v in self.values()]
+            return w.SelectionSlider(options=options, value=value, description=description)
+        make = w.IntSlider if self.is_whole else w.FloatSlider
+        step = self.step or (1 if self.is_whole else (self.high - self.low) / 100)
+        more = {} if self.is_whole else {"readout_format": ".4~g"}
+        return make(value, self.low, self.high, step, description=description, **more)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several: `Choice(["gpipe", "1f1b"], label="schedule")`.
+
+    Texts with a space in them are translated; single words are shown as they are unless a catalog
+    has them.
+    """
+
+    options: list | tuple
+    value: object = None
+    unit: str = field(default="", kw_only=True)
+    label: str = field(default="", kw_only=True)
+
+    def __post_init__(self):
+        require(len(self.options) > 0, "options", self.options, "at least one option")
+        if self.value is not None:
+            self.check_value(self.value)
+
+    def check_value(self, value) -> None:
+        """A value that is no option is a `ValueError`."""
+        require_one_of("value", value, self.options)
+
+    def values(self) -> list:
+        """The options."""
+        return list(self.options)
+
+    def first(self):
+        """The first option."""
+        return self.options[0]
+
+    def widget(self, value, description: str):
+        """The ipywidgets control."""
+        import ipywidgets as w
+
+        options = [(show_value(v), v) for v in self.options]
+        return w.Dropdown(options=options, value=value, description=description)
+
+
+@dataclass(frozen=True)
+class Toggle:
+    """Yes or no: `Toggle(False, label="causal")`."""
+
+    value: bool | None = None
+    unit: str = field(default="", kw_only=True)
+    label: str = field(default="", kw_only=True)
+
+    def __post_init__(self):
+        if self.value is not None:
+            self.check_value(self.value)
+
+    def check_value(self, value) -> None:
+        """Anything but a bool is a `ValueError`."""
+        require(isinstance(value, bool), "value", value, "True or False")
+
+    def values(self) -> list:
+        """Off and on."""
+        return [False, True]
+
+    def first(self):
+        """Off."""
+        return False
+
+    def widget(self, value, description: str):
+        """The ipywidgets control."""
+        import ipywidgets as w
+
+        return w.Checkbox(value=value, description=description, indent=False)
+
+
+Control = Slider | Choice | Toggle
+
+
+def show_value(value) -> str:
+    """A control's value as text."""
+    return tr_name(value) if isinstance(value, str) else number(value, 6)
+
+
+def as_control(name: str, spec) -> Control:
+    """A control from its shorthand: (low, high[, step]), a list of options, a bool."""
+    if isinstance(spec, Control):
+        return spec
+    if isinstance(spec, bool):
+        return Toggle(spec)
+    if isinstance(spec, tuple) and len(spec) in (2, 3):
+        return Slider(*spec[:2], step=spec[2] if len(spec) == 3 else None)
+    if isinstance(spec, list):
+        return Choice(spec)
+    allowed = "(low, high), (low, high, step), a list, a bool, Slider, Choice or Toggle"
+    raise ValueError(f"{name}={spec!r}: expected {allowed}")
+
+
+def bind(fn: Callable, overrides: dict) -> dict[str, tuple[Control, object]]:
+    """{parameter: (control, first value)} of `fn`, from `@explorer` and `overrides`.
+
+    A first value is the control's own, else the function's default, else the control's first.
+    A control for no parameter, or a parameter with neither control nor default, is a `ValueError`.
+    """
+    parameters = inspect.signature(fn).parameters
+    declared = getattr(fn, "controls", {})
+    for name in overrides:
+        require_one_of("control", name, parameters)
+    controls = {name: as_control(name, spec) for name, spec in {**declared, **overrides}.items()}
+    require(bool(controls), "controls", controls, "at least one control")
+    bound = {}
+    for name, control in controls.items():
+        if name in overrides and name in declared and not isinstance(overrides[name], Control):
+            described = declared[name]
+            control = replace(control, unit=described.unit, label=described.label)
+        value = control.value
+        if value is None:
+            default = parameters[name].default
+            value = control.first()
+            if default is not inspect.Parameter.empty:
+                value = default if default in control.values() else value
+        bound[name] = (control, value)
+    for name, parameter in parameters.items():
+        has_value = parameter.default is not inspect.Parameter.empty or parameter.kind in (
+            inspect.Parameter.VAR_KEYWORD,
+            inspect.Parameter.VAR_POSITIONAL,
+        )
+        require(name in bound or has_value, "controls", list(bound), f"a control for {name!r} too")
+    return bound
+
+
+def explorer(**controls) -> Callable:
+    """Decorate a function from keyword values to a figure with its controls (`fn.controls`)."""
+
+    def attach(fn):
+        parameters = inspect.signature(fn).parameters
+        for name in controls:
+            require_one_of("control", name, parameters)
+        fn.controls = {name: as_control(name, spec) for name, spec in controls.items()}
+        return fn
+
+    return attach

@@ -1,0 +1,181 @@
+"""One light look for all figures, and the few kinds of figure that notebooks share.
+
+Colours are Okabe and Ito's (2008), told apart with any colour vision; each line also has its own
+marker or dash. The card is white with dark text, so that it reads the same in a dark JupyterLab.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from efflab.errors import require
+from efflab.lab.page import emit, figure_bundle
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "solid", "dash")
+MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
+FONT = "system-ui, 'Segoe UI', 'Noto Sans', 'Noto Sans CJK SC', 'PingFang SC', sans-serif"
+_AXIS = dict(gridcolor="#e4e4e4", linecolor="#888", zerolinecolor="#bbb", ticks="outside")
+_AXIS |= dict(automargin=True, title_standoff=8)
+TEMPLATE = go.layout.Template(
+    layout=dict(
+        colorway=COLOURS,
+        font=dict(family=FONT, size=13, color="#222"),
+        title=dict(font_size=16, x=0, xref="paper", xanchor="left"),
+        paper_bgcolor="#fff",
+        plot_bgcolor="#fff",
+        margin=dict(l=64, r=24, t=56, b=56),
+        xaxis=_AXIS,
+        yaxis=_AXIS,
+        legend=dict(bgcolor="rgba(255,255,255,0.8)"),
+        hoverlabel=dict(font_size=13),
+    )
+)
+HEIGHT = 400
+
+
+def blank(title: str = "", x_title: str = "", y_title: str = "", *, meta=None, **layout):
+    """An empty figure with the house look. `meta`: key numbers, {name: number}."""
+    layout = {"height": HEIGHT, **layout}
+    fig = go.Figure(layout=dict(template=TEMPLATE, title_text=title, **layout))
+    fig.update_layout(xaxis_title_text=x_title, yaxis_title_text=y_title, meta=dict(meta or {}))
+    return fig
+
+
+def dress(fig: go.Figure) -> go.Figure:
+    """Give any plotly figure the house template and height, keeping what it sets itself."""
+    fig.layout.template = TEMPLATE
+    fig.layout.height = fig.layout.height or HEIGHT
+    return fig
+
+
+def show(fig: go.Figure) -> None:
+    """Show a figure with the house template; its text form has the title and `layout.meta`."""
+    emit(figure_bundle(dress(fig)))
+
+
+def line(
+    x,
+    series: Mapping[str, Sequence],
+    title="",
+    x_title="",
+    y_title="",
+    *,
+    log_x=False,
+    log_y=False,
+    markers=True,
+    meta=None,
+    **layout,
+) -> go.Figure:
+    """Lines over one x: `series` is {name: values}; colour, dash and marker tell them apart."""
+    fig = blank(title, x_title, y_title, meta=meta, **layout)
+    for i, (name, y) in enumerate(series.items()):
+        require(len(y) == len(x), "series", name, f"{len(x)} values, one for each x")
+        style = dict(color=COLOURS[i % 7], dash=DASHES[i % 7])
+        marker = dict(symbol=MARKERS[i % 7], size=7)
+        mode = "lines+markers" if markers else "lines"
+        fig.add_scatter(x=list(x), y=list(y), name=name, mode=mode, line=style, marker=marker)
+    if log_x:
+        fig.update_xaxes(type="log", **_log_ticks(x))
+    if log_y:
+        fig.update_yaxes(type="log", exponentformat="power")
+    fig.update_layout(showlegend=len(series) > 1)
+    return fig
+
+
+def loglog(x, series, title="", x_title="", y_title="", *, meta=None, **layout) -> go.Figure:
+    """`line` with both axes logarithmic, where a power law is straight and its slope the power."""
+    options = dict(log_x=True, log_y=True, meta=meta, **layout)
+    return line(x, series, title, x_title, y_title, **options)
+
+
+def _log_ticks(x) -> dict:
+    """Ticks at the x values themselves where they are few, as lengths and batch sizes are."""
+    values = sorted({float(v) for v in x})
+    if not 2 <= len(values) <= 12:
+        return {}
+    return dict(tickvals=values, ticktext=[f"{v:,g}" if v < 1e6 else f"{v:.3g}" for v in values])
+
+
+def bars(
+    names: Sequence[str],
+    series,
+    title="",
+    x_title="",
+    y_title="",
+    *,
+    stacked=False,
+    log_y=False,
+    text=None,
+    meta=None,
+    **layout,
+) -> go.Figure:
+    """Bars over `names`. `series`: values, or {name: values} side by side or `stacked`.
+
+    `text`: a d3 format such as ".3s" that writes each bar's value on it.
+    """
+    groups = series if isinstance(series, Mapping) else {"": series}
+    fig = blank(title, x_title, y_title, meta=meta, **layout)
+    for i, (name, y) in enumerate(groups.items()):
+        require(len(y) == len(names), "series", name, f"{len(names)} values, one for each name")
+        label = dict(texttemplate=f"%{{y:{text}}}") if text else {}
+        fig.add_bar(x=list(names), y=list(y), name=name, marker_color=COLOURS[i % 7], **label)
+    fig.update_layout(barmode="stack" if stacked else "group", showlegend=len(groups) > 1)
+    fig.update_xaxes(type="category")
+    if log_y:
+        fig.update_yaxes(type="log", exponentformat="power")
+    return fig
+
+
+def heatmap(
+    z,
+    title="",
+    x_title="",
+    y_title="",
+    *,
+    x=None,
+    y=None,
+    bar_title="",
+    diverging=False,
+    square=False,
+    meta=None,
+    **layout,
+) -> go.Figure:
+    """A matrix `z` (rows, columns) as colours, row 0 on top; `diverging` centres them at zero."""
+    z = np.asarray(z)
+    require(z.ndim == 2, "z", z.shape, "a matrix of two dimensions")
+    fig = blank(title, x_title, y_title, meta=meta, **layout)
+    z = z.astype(int) if z.dtype == bool else z
+    colours = dict(colorscale="RdBu", zmid=0) if diverging else dict(colorscale="Viridis")
+    fig.add_heatmap(z=z, x=x, y=y, colorbar_title_text=bar_title, **colours)
+    fig.update_yaxes(autorange="reversed")
+    if square:
+        fig.update_yaxes(scaleanchor="x", constrain="domain")
+        fig.update_xaxes(constrain="domain")
+    return fig
+
+
+def panels(titles: Sequence[str], title="", *, rows: int = 1, meta=None, **options) -> go.Figure:
+    """An empty figure of several panels, `titles` over them; add with `fig.add_trace(t, row, col)`.
+
+    `options` go to plotly's `make_subplots` (such as `shared_yaxes=True`).
+    """
+    from plotly.subplots import make_subplots
+
+    columns = -(-len(titles) // rows)
+    fig = make_subplots(rows=rows, cols=columns, subplot_titles=list(titles), **options)
+    fig.update_layout(title_text=title, height=HEIGHT * rows, meta=dict(meta or {}))
+    fig.update_layout(margin_t=84)
+    return dress(fig)
+
+
+def mark(fig: go.Figure, text: str, *, x=None, y=None, **where) -> go.Figure:
+    """A dashed line at an x or a y, with its label: a crossing, a limit, the article's figure."""
+    require((x is None) != (y is None), "x", x, "either x or y")
+    style = dict(line=dict(color="#444", dash="dash", width=1.5), annotation_text=text)
+    if y is None:
+        fig.add_vline(x=x, annotation_position="top left", **style, **where)
+    else:
+        fig.add_hline(y=y, annotation_position="top left", **style, **where)
+    return fig

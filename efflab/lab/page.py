@@ -1,0 +1,107 @@
+"""What reaches the page: every output is one bundle of several forms, the front end takes its best.
+
+A live front end shows the widget; exported HTML the plotly figure, whose own slider needs no
+kernel; a page that shows only images the PNG; a terminal, and nbval, the text.
+"""
+
+import base64
+import inspect
+import textwrap
+
+import numpy as np
+
+PLOTLY = "application/vnd.plotly.v1+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+_build = {"png": False, "widgets": True}
+
+
+def prepare_build(*, png: bool = True, widgets: bool = False) -> None:
+    """Make outputs fit to be stored: figures with a PNG beside them, no live widgets.
+
+    The notebook builder calls it in the kernel before the first cell. The PNG needs kaleido and
+    a Chromium; readers need neither.
+    """
+    _build.update(png=png, widgets=widgets)
+    if png:
+        import kaleido
+
+        kaleido.start_sync_server(silence_warnings=True)
+
+
+def stop_build() -> None:
+    """Undo `prepare_build`."""
+    if _build["png"]:
+        import kaleido
+
+        kaleido.stop_sync_server(silence_warnings=True)
+    _build.update(png=False, widgets=True)
+
+
+def emit(bundle: dict) -> None:
+    """Show one output in all its forms."""
+    from IPython.display import display
+
+    display(bundle, raw=True)
+
+
+def emit_html(html: str, text: str, **more) -> None:
+    """Show HTML with its text form; `more` holds further mime types as {name: data}."""
+    emit({"text/html": html, "text/plain": text, **more})
+
+
+def widget_view(widget) -> dict:
+    """The bundle entry that shows a live widget; none where the page is being built."""
+    if not _build["widgets"]:
+        return {}
+    return {WIDGET: {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}}
+
+
+def live() -> bool:
+    """Whether widgets are shown."""
+    return _build["widgets"]
+
+
+def figure_bundle(fig, *, png: bool | None = None) -> dict:
+    """A figure's forms: plotly JSON with numbers rounded to six digits, text, a PNG when built."""
+    spec = plain(fig.to_plotly_json())
+    spec["config"] = {"displaylogo": False, "responsive": True}
+    bundle = {PLOTLY: spec, "text/plain": figure_text(fig)}
+    if _build["png"] if png is None else png:
+        bundle["image/png"] = base64.b64encode(figure_png(fig)).decode()
+    return bundle
+
+
+def figure_png(fig, width: int = 800) -> bytes:
+    """The figure as PNG bytes at its own height."""
+    return fig.to_image(format="png", width=width, height=fig.layout.height or 400, scale=1.25)
+
+
+def figure_text(fig) -> str:
+    """Title and key numbers (`layout.meta`) of a figure, for those who cannot see it."""
+    from efflab.lab.text import number
+
+    title = (fig.layout.title.text or "Figure").replace("<br>", " ")
+    meta = fig.layout.meta if isinstance(fig.layout.meta, dict) else {}
+    return "\n".join([f"[{title}]", *(f"  {name}: {number(v)}" for name, v in meta.items())])
+
+
+def plain(value):
+    """Numpy-free JSON with floats at six significant digits: small, and equal on every machine."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if np.isfinite(value) else None
+    return value
+
+
+def show_source(*objects) -> None:
+    """Show the source of functions or classes, highlighted as the front end highlights code."""
+    source = "\n\n".join(textwrap.dedent(inspect.getsource(item)).rstrip() for item in objects)
+    emit({"text/markdown": f"```python\n{source}\n```", "text/plain": source})

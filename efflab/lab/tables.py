@@ -1,0 +1,69 @@
+"""Small tables as people read them: neat HTML, and text that lines up, Chinese included."""
+
+import numbers
+import unicodedata
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from efflab.errors import require, require_one_of
+from efflab.lab.page import emit_html
+from efflab.lab.text import KINDS, number, tr, tr_name
+
+
+def table(rows: Sequence[Mapping], columns=None, *, digits: int = 3) -> None:
+    """Show rows of dicts. `columns`: keys in order, or {key: header}; default the first row's keys.
+
+    Headers are translated here (`tr`). A column "kind" says where each row's numbers come from
+    (one of `KINDS`); numbers get thousands separators and `digits` significant digits. A column
+    that no row has is a `ValueError`.
+    """
+    html, text = table_forms(rows, columns, digits=digits)
+    emit_html(html, text)
+
+
+def table_forms(rows: Sequence[Mapping], columns=None, *, digits: int = 3) -> tuple[str, str]:
+    """The table as HTML and as text."""
+    require(len(rows) > 0, "rows", rows, "at least one row")
+    columns = list(rows[0]) if columns is None else columns
+    headers = dict(columns) if isinstance(columns, Mapping) else {c: c for c in columns}
+    for key in headers:
+        known = {name for row in rows for name in row}
+        require_one_of("columns", key, sorted(known, key=str))
+    right = {k: any(isinstance(row.get(k), numbers.Real) for row in rows) for k in headers}
+    cells = [[_cell(key, row.get(key), digits) for key in headers] for row in rows]
+    titles = [tr(header.replace("_", " ")) for header in headers.values()]
+    return _html(titles, cells, right.values()), _text(titles, cells, right.values())
+
+
+def _cell(key, value, digits: int) -> str:
+    if key == "kind":
+        require_one_of("kind", value, KINDS)
+        return tr(value)
+    return tr_name(value) if isinstance(value, str) else number(value, digits)
+
+
+def _html(titles, cells, right) -> str:
+    aligns = [f"text-align:{'right' if r else 'left'};padding:4px 12px" for r in right]
+    row = lambda tag, texts: "".join(  # noqa: E731
+        f'<{tag} style="{a}">{escape(t)}</{tag}>' for a, t in zip(aligns, texts, strict=True)
+    )
+    body = "".join(f"<tr>{row('td', line)}</tr>" for line in cells)
+    return f"<table><thead><tr>{row('th', titles)}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _text(titles, cells, right) -> str:
+    columns = list(zip(titles, *cells, strict=True))
+    widths = [max(map(display_width, column)) for column in columns]
+    lines = []
+    for line in [titles, ["-" * w for w in widths], *cells]:
+        padded = []
+        for text, width, to_right in zip(line, widths, right, strict=True):
+            gap = " " * (width - display_width(text))
+            padded.append(gap + text if to_right else text + gap)
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def display_width(text: str) -> int:
+    """Columns that a text takes in a terminal: two for each Chinese character."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

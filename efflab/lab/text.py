@@ -1,0 +1,111 @@
+"""Two languages: the English text is the key, `zh/*.toml` holds the Chinese.
+
+Each catalog file is flat, `"English {n}" = "中文 {n}"`; the files are merged.
+"""
+
+import numbers
+import re
+import tomllib
+from functools import lru_cache
+from pathlib import Path
+
+from efflab.errors import require_one_of
+
+LANGUAGES = ("en", "zh")
+KINDS = ("measured", "computed", "simulated", "recorded", "published")
+"""Where a number comes from: each number shown is one of these, and says which."""
+
+CATALOG_DIR = Path(__file__).parent / "zh"
+missing: set[str] = set()
+"""English texts that were asked for in Chinese and have none; a test refuses any."""
+
+_language = "en"
+
+
+def use_language(language: str) -> None:
+    """Show everything from here on in "en" or "zh"; anything else is a `ValueError`."""
+    require_one_of("language", language, LANGUAGES)
+    global _language
+    _language = language
+
+
+def language() -> str:
+    """The language in use, "en" or "zh"."""
+    return _language
+
+
+def read_catalogs(folder: Path = CATALOG_DIR) -> tuple[dict[str, str], list[str]]:
+    """All catalogs merged, and the English texts that two files translate differently."""
+    merged, conflicts = {}, []
+    for path in sorted(Path(folder).glob("*.toml")):
+        for english, chinese in tomllib.loads(path.read_text(encoding="utf-8")).items():
+            if merged.setdefault(english, chinese) != chinese:
+                conflicts.append(english)
+    return merged, conflicts
+
+
+@lru_cache(maxsize=1)
+def _catalog() -> dict[str, str]:
+    return read_catalogs()[0]
+
+
+def tr(text: str, **values) -> str:
+    """`text` in the language in use, with `{name}` filled from `values`.
+
+    Without a translation the English stands, and the text is added to `missing`. A text with no
+    word in it ("x", "%", "2^n") or already in Chinese needs none.
+
+    >>> tr("{n} tokens", n=5)
+    '5 tokens'
+    """
+    if _language == "zh":
+        if text not in _catalog() and needs_translation(text):
+            missing.add(text)
+        text = _catalog().get(text, text)
+    return text.format(**values) if values else text
+
+
+def tr_name(name: str) -> str:
+    """`tr` for what is often an identifier ("gpt2", "1f1b"): without spaces, English is right."""
+    return tr(name) if " " in name or (_language == "zh" and name in _catalog()) else name
+
+
+def needs_translation(text: str) -> bool:
+    """Whether `text` has a word of two or more Latin letters and nothing Chinese."""
+    return bool(re.search(r"[A-Za-z]{2}", re.sub(r"{.*?}", "", text))) and not has_chinese(text)
+
+
+def has_chinese(text: str) -> bool:
+    """Whether `text` has a Chinese character or full-width punctuation."""
+    return bool(re.search(r"[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]", text))
+
+
+def number(value, digits: int = 3) -> str:
+    """A value as people read it: thousands separated, `digits` significant digits, no noise.
+
+    >>> number(108_310_272), number(23.9617), number(0.25), number(1.5e-7), number(3.0)
+    ('108,310,272', '24', '0.25', '1.5e-07', '3')
+    """
+    if value is None:
+        return "-"
+    if isinstance(value, bool) or not isinstance(value, numbers.Number):
+        return tr_name("yes" if value else "no") if isinstance(value, bool) else str(value)
+    if isinstance(value, numbers.Integral):
+        return f"{int(value):,}"
+    value = float(value)
+    if value != value or value in (float("inf"), float("-inf")):
+        return str(value)
+    if 10**digits <= abs(value) < 1e15:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+
+def with_unit(value, unit: str = "", digits: int = 3) -> str:
+    """`number` and its unit: "24x" and "5%" stand together, words and letters apart.
+
+    >>> with_unit(24.0, "x"), with_unit(5, "tokens")
+    ('24x', '5 tokens')
+    """
+    unit = tr_name(unit)
+    gap = "" if unit in ("", "x", "%") else " "
+    return f"{number(value, digits)}{gap}{unit}"
