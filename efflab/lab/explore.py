@@ -13,7 +13,7 @@ from efflab.errors import require_int, require_one_of
 from efflab.lab.controls import Slider, bind
 from efflab.lab.figures import dress
 from efflab.lab.page import emit, figure_bundle, live, widget_view
-from efflab.lab.static import static_figure
+from efflab.lab.static import with_slider
 from efflab.lab.text import tr, tr_name
 
 FAST_SECONDS = 0.05
@@ -57,8 +57,14 @@ class Explorer:
 
     def bundle(self) -> dict:
         """All forms of the explorer, for `emit`."""
-        bundle = figure_bundle(static_figure(self))
+        bundle = figure_bundle(self.static())
         return (bundle | widget_view(self.view())) if live() else bundle
+
+    def static(self):
+        """The figure for pages with no kernel: plotly's own slider moves the first control."""
+        name, control = next(iter(self.controls.items()))
+        options = dict(label=self.label(name), frames=self.frames)
+        return with_slider(self.fn, self.figure, self.values, control, **options)
 
     def label(self, name: str) -> str:
         """A control's label with its unit, in the language in use."""

@@ -6,26 +6,25 @@ from efflab.lab.figures import dress
 from efflab.lab.page import plain
 
 
-def static_figure(explorer: Explorer):
-    """The first figure with plotly's own slider over the first control, for pages with no kernel.
+def with_slider(fn, figure, values: dict, control, *, label: str, frames: int):
+    """`figure`, drawn from `values`, with plotly's own slider over the first of them.
 
     A frame keeps only what differs from the first figure. Values that `fn` refuses are left out,
     and with fewer than two left, or with traces of other types, there is no slider.
     """
     import plotly.graph_objects as go
 
-    name, control = next(iter(explorer.controls.items()))
-    first = explorer.values[name]
+    name, first = next(iter(values.items()))
     specs = {}
-    for value in pick(control.values(), first, explorer.frames):
+    for value in pick(control.values(), first, frames):
         try:
-            fig = explorer.figure
-            if value != explorer.values[name]:
-                fig = dress(explorer.fn(**{**explorer.values, name: value}))
+            fig = figure
+            if value != first:
+                fig = dress(fn(**{**values, name: value}))
             specs[value] = plain(fig.to_plotly_json())
         except (ValueError, TypeError):
             continue
-    fig = go.Figure(explorer.figure)
+    fig = go.Figure(figure)
     most = max((spec["data"] for spec in specs.values()), key=len, default=[])
     for spec in specs.values():
         spec["data"] += [{**trace, "visible": False} for trace in most[len(spec["data"]) :]]
@@ -48,8 +47,7 @@ def static_figure(explorer: Explorer):
         )
         for v in specs
     ]
-    label = explorer.label(name) + ": "
-    slider = dict(active=list(specs).index(first), steps=steps, currentvalue_prefix=label)
+    slider = dict(active=list(specs).index(first), steps=steps, currentvalue_prefix=f"{label}: ")
     fig.update_layout(sliders=[{**slider, "pad_t": 48}], height=fig.layout.height + 90)
     bottom = fig.layout.margin.b
     fig.update_layout(margin_b=(56 if bottom is None else bottom) + 90)
