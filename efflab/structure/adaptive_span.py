@@ -1,0 +1,143 @@
+"""Attention whose heads learn how far back to look (Sukhbaatar et al. 2019).
+
+"Adaptive Attention Span in Transformers": head h weighs a key that is x tokens back by the soft
+mask m(x) = clamp((ramp + span_h - x) / ramp, 0, 1) before the softmax is normalized, and a penalty
+on the spans makes long ones pay. The span belongs to the head, not to the input; in the paper's
+extension, `dynamic`, each token computes its own. What no head reaches is not computed.
+Shapes: B batch, T tokens, C channels, H heads, D channels of a head, n blocks of queries.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from efflab.errors import require, require_int
+from efflab.model import Attention
+
+BLOCK = 32  # queries that look at one window of keys together
+
+
+def soft_mask(distance: Tensor, span: Tensor, ramp: int) -> Tensor:
+    """Section 2's m_z(x): 1 up to `span` tokens back, then down to 0 over `ramp` tokens.
+
+    >>> soft_mask(torch.arange(6), torch.tensor(2.0), 2).tolist()
+    [1.0, 1.0, 1.0, 0.5, 0.0, 0.0]
+    """
+    return ((ramp + span - distance) / ramp).clamp(0, 1)
+
+
+class AdaptiveSpanAttention(Attention):
+    """Causal self-attention with learned spans: (B,T,C) -> (B,T,C).
+
+    Keys 0 to max_span - 1 tokens back can be seen. Spans start at `initial` x max_span tokens.
+    After a forward pass `spans` holds those it used, in tokens: (1,1,H), or (B,T,H) where
+    `dynamic`; `reach` is the number of keys that its widest one made it compute.
+    The weights of `Attention` keep their names, so a trained layer's can be loaded with
+    `strict=False`. Positions come from the model's embedding, not from relative ones as published.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_head: int,
+        max_span: int,
+        *,
+        ramp: int = 32,
+        initial: float = 0.0,
+        dynamic: bool = False,
+    ):
+        require_int("d_model", d_model)
+        require_int("n_head", n_head)
+        require_int("max_span", max_span)
+        require_int("ramp", ramp)
+        require(d_model % n_head == 0, "n_head", n_head, f"a divisor of d_model={d_model}")
+        require(0 <= initial <= 1, "initial", initial, "a share of max_span, 0 to 1")
+        super().__init__(d_model, n_head, causal=True)
+        self.max_span, self.ramp, self.dynamic = max_span, ramp, dynamic
+        # a share of max_span, so that a step of Adam's means the same for any max_span
+        self.share = nn.Parameter(torch.full((n_head,), float(initial)))
+        self.predict = nn.Linear(d_model, n_head, bias=False) if dynamic else None
+        self.spans: Tensor | None = None
+        self.reach = max_span
+
+    def find_spans(self, x: Tensor) -> Tensor:
+        """Spans in tokens, (1,1,H) or, from x (B,T,C), (B,T,H)."""
+        if self.training:
+            with torch.no_grad():  # outside 0..1 the gradient would vanish for good
+                self.share.clamp_(0, 1)
+        share = self.share[None, None]
+        if self.dynamic:
+            # the paper's sigmoid, with a bias that starts at `initial` as the plain spans do
+            share = torch.sigmoid(self.predict(x) + torch.logit(share, eps=0.02))
+        return self.max_span * share
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`mask` must be None: a causal model pads on the right, which no real token sees."""
+        require(
+            mask is None, "mask", mask, "None: pad on the right, where causal tokens never look"
+        )
+        T = x.shape[1]
+        q, k, v = self.heads(x)
+        self.spans = self.find_spans(x)
+        self.reach = reach = min(math.ceil(self.spans.max().item() + self.ramp), self.max_span, T)
+        trim = BLOCK + reach - 1 < T
+        block, before = (BLOCK, reach - 1) if trim else (T, 0)
+        n_blocks = -(-T // block)
+        after = n_blocks * block - T
+        width = block + before
+        q = F.pad(q, (0, 0, 0, after)).unflatten(2, (n_blocks, block))  # (B,H,n,block,D)
+        k, v = (F.pad(u, (0, 0, before, after)).unfold(2, width, block) for u in (k, v))
+        bias = self.log_mask(T, block, before, n_blocks)
+        y = F.scaled_dot_product_attention(q, k.mT, v.mT, attn_mask=bias.to(q.dtype))
+        return self.out(y.flatten(2, 3)[:, :, :T].transpose(1, 2).flatten(2))
+
+    def log_mask(self, T: int, block: int, before: int, n_blocks: int) -> Tensor:
+        """log m(x) for n blocks of queries and their windows of keys, (B|1,H,n,block,width).
+
+        Added to the scores it is the soft mask with the softmax renormalized:
+        softmax(s + log m) = m exp(s) / sum(m exp(s)).
+        """
+        device = self.spans.device
+        query = torch.arange(n_blocks * block, device=device).view(n_blocks, block, 1)
+        key = torch.arange(block + before, device=device) + block * torch.arange(
+            n_blocks, device=device
+        ).view(-1, 1, 1)
+        distance = query - (key - before)  # (n,block,width)
+        spans = self.spans.transpose(1, 2)  # (B|1,H,T|1)
+        if self.dynamic:
+            spans = F.pad(spans, (0, n_blocks * block - T)).unflatten(2, (n_blocks, block))
+        else:
+            spans = spans.unsqueeze(3)
+        m = soft_mask(distance, spans.unsqueeze(4), self.ramp)
+        seen = (distance >= 0) & (distance < self.max_span) & (key >= before) & (m > 0)
+        # a padded last block's queries see at least themselves, so no row is empty
+        return m.clamp_min(1e-30).log().masked_fill(~seen, -torch.inf)
+
+
+def span_layers(model: nn.Module) -> list[AdaptiveSpanAttention]:
+    """The model's adaptive-span attentions, first layer first."""
+    return [m for m in model.modules() if isinstance(m, AdaptiveSpanAttention)]
+
+
+def learned_spans(model: nn.Module) -> Tensor:
+    """The spans of the last forward in tokens, (layers, heads); dynamic ones averaged over it.
+
+    The gradient flows: the paper's penalty is a weight times `learned_spans(model).mean(1).sum()`,
+    each layer's mean over its heads, summed over the layers.
+    """
+    layers = span_layers(model)
+    require(bool(layers), "model", type(model).__name__, "a model with AdaptiveSpanAttention")
+    require(layers[0].spans is not None, "model", "not run yet", "a model after a forward pass")
+    return torch.stack([layer.spans.mean((0, 1)) for layer in layers])
+
+
+def span_flops(d_model: int, reach: int, n_tokens: int) -> int:
+    """FLOPs (2 per multiply-accumulate) of one layer's forward: four projections, reach keys.
+
+    `reach` counts the keys of a query: `n_tokens` gives plain attention's full, unmasked scores.
+    """
+    require_int("n_tokens", n_tokens)
+    require(0 <= reach <= n_tokens, "reach", reach, f"0 to n_tokens={n_tokens}")
+    return int(2 * n_tokens * (4 * d_model**2 + 2 * d_model * reach))

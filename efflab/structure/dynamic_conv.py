@@ -1,0 +1,134 @@
+"""Lightweight and dynamic convolutions in place of self-attention (Wu et al. 2019).
+
+"Pay Less Attention with Lightweight and Dynamic Convolutions": each head mixes the `kernel_size`
+tokens around a position with weights that a softmax makes sum to one. Lightweight convolutions
+learn these weights once; dynamic ones compute them anew from the token at the position. How far a
+position sees is `kernel_size` in both, whatever the input. Shapes: B batch, T tokens, C channels,
+H heads, R = C / H channels of a head, k taps of a kernel.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from efflab.errors import require, require_int
+
+BLOCK = 32  # positions convolved in one product: longer wastes arithmetic, shorter wastes calls
+
+
+def banded(kernels: Tensor) -> Tensor:
+    """Kernels (..., n, k) of n neighbours as a band matrix (..., n, n + k - 1).
+
+    Row i holds its kernel in columns i to i + k - 1: padding each row and reading the result back
+    with rows one shorter moves every row one column further than the row above.
+
+    >>> banded(torch.ones(2, 2)).int().tolist()
+    [[1, 1, 0], [0, 1, 1]]
+    """
+    n, k = kernels.shape[-2:]
+    width = n + k - 1
+    return F.pad(kernels, (0, n)).flatten(-2)[..., : n * width].unflatten(-1, (n, width))
+
+
+def convolve(x: Tensor, kernels: Tensor, causal: bool) -> Tensor:
+    """Convolve x (B,T,C) with one kernel a position and head, (B,T,H,k), or one a head, (1,1,H,k).
+
+    Tap j of position i reads x at i - k + 1 + j (causal) or i - k // 2 + j (centred, equation 1);
+    outside the sequence x is zero. A block of positions is one small band matrix product, so the
+    arithmetic is (BLOCK + k - 1) / k times the k multiply-accumulates a value that it needs.
+    """
+    T, (H, k) = x.shape[1], kernels.shape[2:]
+    n_blocks = -(-T // BLOCK)
+    before = k - 1 if causal else k // 2
+    after = n_blocks * BLOCK + k - 1 - before - T
+    windows = F.pad(x, (0, 0, before, after)).unfold(1, BLOCK + k - 1, BLOCK)  # (B,n,C,width)
+    windows = windows.unflatten(2, (H, -1)).transpose(-1, -2)  # (B,n,H,width,R)
+    if kernels.shape[1] == 1:
+        blocks = kernels.unsqueeze(3).expand(-1, -1, -1, BLOCK, -1)  # (1,1,H,BLOCK,k)
+    else:
+        blocks = F.pad(kernels, (0, 0, 0, 0, 0, n_blocks * BLOCK - T))
+        blocks = blocks.unflatten(1, (n_blocks, BLOCK)).transpose(2, 3)  # (B,n,H,BLOCK,k)
+    y = banded(blocks) @ windows  # (B,n,H,BLOCK,R)
+    return y.transpose(2, 3).flatten(3).flatten(1, 2)[:, :T]
+
+
+class _Convolution(nn.Module):
+    """Figure 2 of the paper: projection to 2C, gated linear unit, convolution, projection."""
+
+    def __init__(self, d_model: int, n_head: int, kernel_size: int, causal: bool = True):
+        require_int("d_model", d_model)
+        require_int("n_head", n_head)
+        require_int("kernel_size", kernel_size)
+        require(d_model % n_head == 0, "n_head", n_head, f"a divisor of d_model={d_model}")
+        super().__init__()
+        self.n_head, self.kernel_size, self.causal = n_head, kernel_size, causal
+        self.into = nn.Linear(d_model, 2 * d_model)
+        self.out = nn.Linear(d_model, d_model)
+
+    def gated(self, x: Tensor) -> Tensor:
+        """What is convolved: one half of the projection times the other's sigmoid, (B,T,C)."""
+        return F.glu(self.into(x), dim=-1)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B,T,C) -> (B,T,C). `mask` (B,1,1,T), True = a real token; the others count as zero."""
+        values = self.gated(x)
+        if mask is not None:
+            key_mask = mask.dim() == 4 and mask.shape[1:3] == (1, 1)
+            require(key_mask, "mask.shape", tuple(mask.shape), "(batch, 1, 1, tokens)")
+            values = values * mask[:, 0, 0, :, None]
+        return self.out(convolve(values, self.kernels(values), self.causal))
+
+
+class LightweightConv(_Convolution):
+    """A kernel a head, the same at every position (equation 3): (B,T,C) -> (B,T,C)."""
+
+    def __init__(self, d_model: int, n_head: int, kernel_size: int, causal: bool = True):
+        super().__init__(d_model, n_head, kernel_size, causal)
+        # three dimensions, as a convolution's weight: optimizers for matrices leave it alone
+        self.weight = nn.Parameter(torch.empty(n_head, 1, kernel_size))
+        nn.init.xavier_uniform_(self.weight)
+
+    def kernels(self, values: Tensor) -> Tensor:
+        """The softmax-normalized kernels, (1,1,H,k), the last tap on the newest token."""
+        return self.weight.softmax(-1).view(1, 1, self.n_head, self.kernel_size)
+
+
+class DynamicConv(_Convolution):
+    """A kernel a head and position, a linear function of its token (equation 4)."""
+
+    def __init__(self, d_model: int, n_head: int, kernel_size: int, causal: bool = True):
+        super().__init__(d_model, n_head, kernel_size, causal)
+        self.predict = nn.Linear(d_model, n_head * kernel_size, bias=False)
+
+    def kernels(self, values: Tensor) -> Tensor:
+        """The softmax-normalized kernels of values (B,T,C), (B,T,H,k)."""
+        return self.predict(values).unflatten(-1, (self.n_head, self.kernel_size)).softmax(-1)
+
+
+def replace_attention(model: nn.Module, make: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    """Put `make(attention)` in place of every layer's attention, in place; returns the model.
+
+    `make` is given the `efflab.model.Attention` that stands there (its `n_head`, `causal` and
+    weights). Layers that shared an attention share what replaces it.
+    """
+    made: dict[nn.Module, nn.Module] = {}
+    for layer in model.layers:
+        old = layer.attention.body
+        if old not in made.values():
+            layer.attention.body = made.setdefault(old, make(old))
+    return model
+
+
+def conv_flops(
+    d_model: int, n_head: int, kernel_size: int, n_tokens: int, *, dynamic: bool = True
+) -> int:
+    """FLOPs (2 per multiply-accumulate) of one layer's forward on `n_tokens` tokens.
+
+    Linear in the tokens: three C x C projections, the taps, and where dynamic the kernels' own
+    prediction. The arithmetic that the method needs, not what blocks of it add.
+    """
+    require_int("n_tokens", n_tokens)
+    predict = d_model * n_head * kernel_size if dynamic else 0
+    return 2 * n_tokens * (3 * d_model**2 + d_model * kernel_size + predict)
