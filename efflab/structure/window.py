@@ -1,0 +1,95 @@
+"""Sliding-window attention over a sequence: each token sees its neighbours, at O(n) cost.
+
+Beltagy et al. 2020 (Longformer), section 3.1. Every query block of the sequence's interior sees the
+same band of keys, so all of them become one batch for the ordinary attention kernel: the keys are
+not copied, because overlapping blocks are one strided view (`Tensor.unfold`).
+
+Windows over an image (Swin) are in `efflab.structure.swin`, and importable from here too.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from efflab.errors import require, require_int
+from efflab.structure.swin import WindowAttention
+
+__all__ = ["WindowAttention", "sliding_window_attention", "visible_pairs", "window_mask"]
+
+
+def window_mask(seq_len: int, window_size: int, causal: bool = False) -> Tensor:
+    """What a window lets through, (T,T) bool: query i (row) sees key j (column).
+
+    >>> window_mask(4, 1, causal=True).int().tolist()
+    [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
+    """
+    require_int("seq_len", seq_len)
+    require_int("window_size", window_size, 0)
+    behind = torch.arange(seq_len)[:, None] - torch.arange(seq_len)  # i - j
+    return (behind <= window_size) & (behind >= (0 if causal else -window_size))
+
+
+def visible_pairs(seq_len: int, window_size: int, causal: bool = False) -> int:
+    """How many (query, key) pairs the window lets through: the sum of `window_mask`, in O(1).
+
+    >>> visible_pairs(4, 1, causal=True)
+    7
+    """
+    require_int("seq_len", seq_len)
+    require_int("window_size", window_size, 0)
+    reach = min(window_size, seq_len - 1)
+    one_side = reach * seq_len - reach * (reach + 1) // 2  # strictly below the diagonal
+    return seq_len + one_side * (1 if causal else 2)
+
+
+BLOCK = 64
+"""Queries handled together: few enough to waste few keys, enough for a matrix product."""
+
+
+def sliding_window_attention(
+    q: Tensor, k: Tensor, v: Tensor, window_size: int, causal: bool = False
+) -> Tensor:
+    """Attention in which query i sees key j when |i - j| <= window_size (and j <= i if causal).
+
+    q, k, v and the result are (B,H,T,D). Time and memory are O(T window_size); any T and any
+    window, also 0 or beyond T, with gradients. Wrong shapes or sizes are a `ValueError`.
+    """
+    require(q.dim() == 4, "q.shape", tuple(q.shape), "four dimensions (B, H, T, D)")
+    for name, x in (("k", k), ("v", v)):
+        require(x.shape == q.shape, f"{name}.shape", tuple(x.shape), f"q's {tuple(q.shape)}")
+    require_int("window_size", window_size, 0)
+    B, H, T, D = q.shape
+    require(T > 0, "q.shape", tuple(q.shape), "at least one token")
+
+    left = min(window_size, T - 1)  # keys before a query, and after it
+    right = 0 if causal else left
+    span = left + BLOCK + right  # keys that some query of a block sees
+    column = torch.arange(span, device=q.device) - torch.arange(BLOCK, device=q.device)[:, None]
+    hidden = (column < 0) | (column > left + right)
+    band = torch.zeros(BLOCK, span, dtype=q.dtype, device=q.device).masked_fill(hidden, -torch.inf)
+
+    def edge(start: int) -> Tensor:
+        """One block whose keys would reach beyond the sequence: just those that exist."""
+        end = min(start + BLOCK, T)
+        lo, hi = max(start - left, 0), min(end + right, T)
+        mask = band[: end - start, lo - start + left : hi - start + left]
+        keys, values = k[:, :, lo:hi], v[:, :, lo:hi]
+        return F.scaled_dot_product_attention(q[:, :, start:end], keys, values, attn_mask=mask)
+
+    def interior(start: int, end: int) -> Tensor:
+        """All blocks that have their whole span of keys, as one batch: (B*H, blocks, BLOCK, D)."""
+        queries = q[:, :, start:end].reshape(B * H, -1, BLOCK, D)
+        keys, values = (
+            x[:, :, start - left : end + right].flatten(0, 1).unfold(1, span, BLOCK).mT
+            for x in (k, v)
+        )
+        y = F.scaled_dot_product_attention(queries, keys, values, attn_mask=band)
+        return y.reshape(B, H, end - start, D)
+
+    first = -(-left // BLOCK) * BLOCK
+    last = max((T - right) // BLOCK * BLOCK, first)
+    outputs = [edge(start) for start in range(0, min(first, T), BLOCK)]
+    if last > first:
+        outputs.append(interior(first, last))
+    outputs += [edge(start) for start in range(last, T, BLOCK)]
+    return torch.cat(outputs, dim=2)
