@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from efflab.errors import require, require_one_of
@@ -49,12 +49,14 @@ class Slider:
         within = isinstance(value, int | float) and self.low <= value <= self.high
         require(within, "value", value, f"a number from {self.low} to {self.high}")
 
-    def values(self) -> list:
+    def values(self) -> Sequence:
         """Every value that the slider can take."""
         if self.scale == "log2":
             doubles = range(math.floor(math.log2(self.high / self.low) + 1e-9) + 1)
             return [self.low * 2**i for i in doubles]
-        step = self.step or (1 if self.is_whole else (self.high - self.low) / 100)
+        if self.is_whole:
+            return range(self.low, self.high + 1, self.step or 1)
+        step = self.step or (self.high - self.low) / 100
         count = math.floor((self.high - self.low) / step + 1e-9) + 1
         return [self.low + i * step for i in range(count)]
 
@@ -191,10 +193,7 @@ def bind(fn: Callable, overrides: dict) -> dict[str, tuple[Control, object]]:
             control = replace(control, unit=described.unit, label=described.label)
         value = control.value
         if value is None:
-            default = parameters[name].default
-            value = control.first()
-            if default is not inspect.Parameter.empty:
-                value = default if default in control.values() else value
+            value = _default(parameters[name].default, control)
         bound[name] = (control, value)
     for name, parameter in parameters.items():
         has_value = parameter.default is not inspect.Parameter.empty or parameter.kind in (
@@ -203,6 +202,17 @@ def bind(fn: Callable, overrides: dict) -> dict[str, tuple[Control, object]]:
         )
         require(name in bound or has_value, "controls", list(bound), f"a control for {name!r} too")
     return bound
+
+
+def _default(default, control: Control):
+    """A function's own default where the control allows it, else the control's first value."""
+    if default is inspect.Parameter.empty:
+        return control.first()
+    try:
+        control.check_value(default)
+    except ValueError:
+        return control.first()
+    return default
 
 
 def explorer(**controls) -> Callable:

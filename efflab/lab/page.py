@@ -73,8 +73,11 @@ def figure_bundle(fig, *, png: bool | None = None) -> dict:
 
 
 def figure_png(fig, width: int = 800) -> bytes:
-    """The figure as PNG bytes at its own height."""
-    return fig.to_image(format="png", width=width, height=fig.layout.height or 400, scale=1.25)
+    """The figure as PNG bytes at its own height, drawn by kaleido."""
+    import kaleido
+
+    size = dict(format="png", width=width, height=fig.layout.height or 400, scale=1)
+    return kaleido.calc_fig_sync(fig.to_plotly_json(), opts=size)
 
 
 def figure_text(fig) -> str:

@@ -82,7 +82,7 @@ def pick(values: list, first, count: int) -> list:
     if count < 2:
         return [first]
     if len(values) <= count:
-        return values if first in values else sorted([*values, first])
+        return list(values) if first in values else sorted([*values, first])
     chosen = [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
     if first not in chosen:
         inner = chosen[1:-1] or chosen

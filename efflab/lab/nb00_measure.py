@@ -1,0 +1,230 @@
+"""Notebook 00's measurements and their pictures: formula against reality, profile, roofline."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from efflab import bench
+from efflab.config import ModelConfig
+from efflab.devices import Device
+from efflab.errors import require
+from efflab.lab import figures, number, tr
+from efflab.model import Layer, Transformer
+from efflab.profile import Operator, Profile
+
+GROUPS = {
+    "scaled_dot_product": "attention (SDPA)",
+    "mm": "matrix products",
+    "gelu": "GELU",
+    "layer_norm": "LayerNorm",
+    "": "lookups, additions, copies",
+}
+
+
+def group(operator: str) -> str:
+    """The kind of work that an operator of that name does."""
+    return next(name for key, name in GROUPS.items() if key in operator)
+
+
+def short(operator: str) -> str:
+    """A name that fits: without namespace, underscores and the CPU kernel's suffix."""
+    name = operator.removeprefix("aten::").strip("_")
+    return name.removesuffix("_flash_attention_for_cpu")
+
+
+def model_parts(model: Transformer) -> dict:
+    """The model's modules by part, for `profile`; what is in none of them is the logits."""
+    return {
+        "embedding": [model.embedding],
+        "attention": [layer.attention for layer in model.layers],
+        "feed-forward": [layer.ffn for layer in model.layers],
+    }
+
+
+def compare(formula: dict, measured: dict) -> list[dict]:
+    """Rows of formula, measurement and their ratio; the names must agree."""
+    require(formula.keys() == measured.keys(), "measured", list(measured), f"{list(formula)}")
+    return [
+        {"quantity": tr(name), "computed": formula[name], "measured": measured[name],
+         "ratio": measured[name] / formula[name]}
+        for name in formula
+    ]  # fmt: skip
+
+
+COMPARE_COLUMNS = {
+    "quantity": "quantity",
+    "computed": "formula (computed)",
+    "measured": "here (measured)",
+    "ratio": "measured / formula",
+}
+
+
+def operator_rows(profile: Profile, n_rows: int = 6) -> list[dict]:
+    """The longest operators: share of time, arithmetic and traffic, and the rates they reach."""
+    total = sum(op.seconds for op in profile.operators)
+    return [
+        {
+            "operator": short(op.name),
+            "calls": op.calls,
+            "time_share": f"{100 * op.seconds / total:.0f} %",
+            "milliseconds": 1e3 * op.seconds,
+            "gflop": op.flops / 1e9,
+            "mb": op.bytes / 1e6,
+            "gflop_s": op.flops / op.seconds / 1e9,
+            "gb_s": op.bytes / op.seconds / 1e9,
+            "kind": "measured",
+        }
+        for op in profile.operators[:n_rows]
+    ]
+
+
+OPERATOR_COLUMNS = {
+    "operator": "operator",
+    "calls": "calls",
+    "time_share": "share of time",
+    "milliseconds": "ms",
+    "gflop": "GFLOP",
+    "mb": "MB moved",
+    "gflop_s": "GFLOP/s",
+    "gb_s": "GB/s",
+    "kind": "kind",
+}
+
+
+def timeline(profile: Profile):
+    """Every operator of one forward pass over time, a lane for each part of the model."""
+    lanes = ("embedding", "attention", "feed-forward", "other")
+    labels = {p: tr("logits" if p == "other" else p) for p in lanes}
+    seconds = profile.part_seconds()
+    total = sum(seconds.values())
+    meta = {tr("{part}: % of the time", part=labels[p]): 100 * seconds.get(p, 0) / total
+            for p in lanes}  # fmt: skip
+    title = tr("One forward pass, operator by operator (measured, {ms} ms)",
+               ms=number(1e3 * profile.seconds))  # fmt: skip
+    fig = figures.blank(title, tr("time (ms)"), meta=meta, height=360, barmode="overlay")
+    for i, name in enumerate(GROUPS.values()):
+        spans = [s for s in profile.spans if group(s.name) == name]
+        fig.add_bar(
+            x=[1e3 * s.seconds for s in spans],
+            base=[1e3 * s.start for s in spans],
+            y=[f"{labels[s.part]} ({100 * seconds[s.part] / total:.0f} %)" for s in spans],
+            customdata=[short(s.name) for s in spans],
+            hovertemplate="%{customdata}: %{x:.2f} ms<extra></extra>",
+            orientation="h", name=tr(name), marker=dict(color=figures.COLOURS[i], line_width=0),
+        )  # fmt: skip
+    order = [f"{labels[p]} ({100 * seconds[p] / total:.0f} %)" for p in lanes if p in seconds]
+    fig.update_yaxes(categoryorder="array", categoryarray=order[::-1])
+    fig.update_layout(legend=dict(orientation="h", y=-0.3, x=0))
+    return fig
+
+
+ROLES = {
+    "addmm": "addmm: linear layers",
+    "mm": "mm: logits",
+    "bmm": "bmm: attention products",
+    "scaled_dot_product": "SDPA: attention",
+}
+
+
+def roofline(device: Device, operators: list[Operator]):
+    """This machine's roof, and on it every operator that does arithmetic: FLOP/s over FLOP/byte."""
+    peak, ridge = device.peak("fp32"), device.ridge("fp32")
+    points = [op for op in operators if op.flops]
+    rates = [op.flops / op.seconds for op in points]
+    x = np.geomspace(ridge / 8, max(16 * ridge, *(3 * op.intensity for op in points)), 80)
+    roof = np.minimum(peak, x * device.memory_bandwidth)
+    meta = {
+        tr("peak (GFLOP/s)"): peak / 1e9,
+        tr("copy bandwidth (GB/s)"): device.memory_bandwidth / 1e9,
+        tr("ridge (FLOP/byte)"): ridge,
+    }
+    title = tr("The roofline of this machine, and our model's operators on it (measured)")
+    axes = (tr("arithmetic intensity (FLOP per byte)"), "GFLOP/s")
+    fig = figures.blank(title, *axes, meta=meta, height=440)
+    line = dict(color="#444", width=3)
+    fig.add_scatter(x=x, y=roof / 1e9, mode="lines", line=line, showlegend=False)
+    for i, (op, rate) in enumerate(zip(points, rates, strict=True)):
+        name, percent = tr(ROLES.get(short(op.name), short(op.name))), 100 * rate / peak
+        fig.layout.meta |= {tr("{op} (% of peak)", op=name): percent}
+        marker = dict(size=14, color=figures.COLOURS[i % 7], symbol=figures.MARKERS[i % 7])
+        fig.add_scatter(x=[op.intensity], y=[rate / 1e9], mode="markers", marker=marker,
+                        name=f"{name} ({percent:.0f} %)")  # fmt: skip
+    note = dict(showarrow=False, font_color="#666", yref="paper", y=0.04)
+    fig.add_annotation(text=tr("memory-bound"), x=np.log10(ridge / 3), **note)
+    fig.add_annotation(text=tr("compute-bound"), x=np.log10(3 * ridge), **note)
+    fig.add_vline(ridge, line=dict(color="#999", dash="dot", width=1))
+    fig.update_xaxes(type="log", **round_ticks(x))
+    low, high = min(*roof, *rates) / 1e9, max(*roof, *rates) / 1e9
+    fig.update_yaxes(type="log", **round_ticks([low / 2, high * 1.6]))
+    fig.update_yaxes(range=[np.log10(low / 2), np.log10(high * 1.6)])
+    fig.update_layout(legend=dict(orientation="h", y=-0.2, x=0))
+    return fig
+
+
+def round_ticks(values) -> dict:
+    """Ticks at 1, 2, 5 times powers of ten over these values, for a logarithmic axis."""
+    low, high = min(values), max(values)
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    ticks = [m * 10.0**p for p in powers for m in (1, 2, 5) if low <= m * 10.0**p <= high]
+    return dict(tickvals=ticks, ticktext=[number(t) for t in ticks])
+
+
+def unfused_attention(q, k, v):
+    """Attention as the formula is written: the scores (B,H,T,T) stand in memory."""
+    weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)
+    return weights @ v
+
+
+def layer_times(config: ModelConfig, lengths=(256, 512, 1024, 2048), repeats: int = 3) -> dict:
+    """Time the parts of one layer turn and turn about: {length: {part: Timing}}.
+
+    Parts: "ffn", and attention's n² part "fused" (SDPA) and "unfused".
+    """
+    layer: Layer = Transformer(config).layers[0].eval()
+    times = {}
+    for n in lengths:
+        x = torch.randn(1, n, config.d_model)
+        q = torch.randn(1, config.n_head, n, config.head_dim)
+        parts = {
+            "ffn": lambda x=x: layer.ffn.body(x),
+            "fused": lambda q=q: F.scaled_dot_product_attention(q, q, q),
+            "unfused": lambda q=q: unfused_attention(q, q, q),
+        }
+        with torch.no_grad():
+            times[n] = bench.interleaved(parts, warmup=1, repeats=repeats)
+    return times
+
+
+def crossing(times: dict, part: str) -> float:
+    """The length at which `part` takes as long as the FFN, between measured ones on log axes.
+
+    Beyond the measured lengths the nearest pair is extended; the result is an estimate.
+    """
+    lengths = np.log([float(n) for n in times])
+    ratios = np.log([t[part].ratio(t["ffn"]) for t in times.values()])
+    above = np.flatnonzero(ratios > 0)
+    i = int(np.clip(above[0] if above.size else len(ratios) - 1, 1, len(ratios) - 1))
+    slope = (ratios[i] - ratios[i - 1]) / (lengths[i] - lengths[i - 1])
+    return float(np.exp(lengths[i] - ratios[i] / slope))
+
+
+def layer_time_figure(config: ModelConfig, times: dict):
+    """Milliseconds of the FFN and of attention's n² part over the length, fused and not."""
+    names = {"ffn": "feed-forward", "fused": "attention, fused (SDPA)"}
+    names |= {"unfused": "attention, unfused (scores in memory)"}
+    series = {tr(name): [1e3 * t[part].median for t in times.values()]
+              for part, name in names.items()}  # fmt: skip
+    meta = {tr("computed crossing (tokens)"): config.d_ff}
+    for part in ("fused", "unfused"):
+        meta[tr("measured crossing, {part} (tokens)", part=tr(part))] = crossing(times, part)
+    title = tr("One layer of {C} channels: measured here", C=config.d_model)
+    axes = (tr("sequence length (tokens)"), tr("time (ms)"))
+    fig = figures.loglog(list(times), series, title, *axes, meta=meta)
+    values = [v for line in series.values() for v in line]
+    fig.update_yaxes(**round_ticks([min(values) / 2, max(values) * 2]))
+    fig.add_vline(config.d_ff, line=dict(color="#444", dash="dash", width=1.5))
+    note = dict(yref="paper", y=0.02, showarrow=False, xanchor="right", bgcolor="#fff")
+    text = tr("computed: {n} ", n=number(config.d_ff))
+    fig.add_annotation(x=np.log10(config.d_ff), text=text, **note)
+    fig.update_layout(legend=dict(orientation="h", y=-0.22, x=0), height=430)
+    return fig
