@@ -1,0 +1,168 @@
+"""One pretrained encoder under several heads, against one fine-tuned encoder a task.
+
+Three tasks on the same docstrings of the standard library's functions: which of eight packages it
+comes from, whether the function returns a value, whether it takes an argument besides self. A
+head is a logistic regression on the frozen sentence embedding; the rival trains every weight.
+"""
+
+import ast
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from efflab import data, train
+from efflab.errors import require_one_of
+from efflab.experiments.record import record
+
+NAME = "encoder-reuse"
+PACKAGES = "asyncio email http importlib logging multiprocessing unittest xml".split()
+PER_PACKAGE, MAX_TOKENS = 120, 32
+TASKS = ("package", "returns", "takes")
+N_STEPS, BATCH_SIZE, LR = 90, 16, 1e-4
+SEEDS = (0, 1)
+
+
+@dataclass(frozen=True)
+class Docstrings:
+    """Texts (first paragraphs), labels {task: (N,) int64}, and which quarter is for testing."""
+
+    texts: list[str]
+    labels: dict[str, np.ndarray]
+    is_test: np.ndarray
+
+
+def _functions(tree: ast.Module) -> Iterator[tuple[str, bool, bool]]:
+    """(docstring's first paragraph, returns a value, takes an argument) of each function."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            text = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
+            inner = ast.walk(node)
+            returns = any(isinstance(n, ast.Return) and n.value is not None for n in inner)
+            takes = any(a.arg not in ("self", "cls") for a in node.args.args)
+            if len(text) >= 20:
+                yield text, returns, takes
+
+
+@lru_cache(maxsize=1)
+def docstrings() -> Docstrings:
+    """120 documented functions of each of eight packages, no text twice; every fourth tests."""
+    found: dict[str, dict[str, tuple[bool, bool]]] = {name: {} for name in PACKAGES}
+    for path, source in sorted(data.stdlib_files("train")):
+        package = path.split("/")[0]
+        if package in found:
+            for text, returns, takes in _functions(ast.parse(source)):
+                found[package].setdefault(text, (returns, takes))
+    rows, seen = [], set()
+    for label, package in enumerate(PACKAGES):
+        fresh = [(text, label, *rest) for text, rest in found[package].items() if text not in seen]
+        order = np.random.default_rng(0).permutation(len(fresh))[:PER_PACKAGE]
+        rows += [fresh[i] for i in order]
+        seen |= {row[0] for row in rows}
+    columns = [np.array(column, dtype=np.int64) for column in list(zip(*rows, strict=True))[1:]]
+    labels = dict(zip(TASKS, columns, strict=True))
+    return Docstrings([row[0] for row in rows], labels, np.arange(len(rows)) % 4 == 3)
+
+
+def majority(task: str) -> float:
+    """Accuracy on the test quarter of always giving the commonest training label."""
+    docs, y = docstrings(), _labels(task)
+    return float(np.mean(y[docs.is_test] == np.bincount(y[~docs.is_test]).argmax()))
+
+
+def _labels(task: str) -> np.ndarray:
+    require_one_of("task", task, TASKS)
+    return docstrings().labels[task]
+
+
+def token_ids(tokenizer, texts: list[str]) -> Tensor:
+    """(N, 32) token ids, cut to 32 tokens and padded with 0."""
+    ids = tokenizer(texts, truncation=True, max_length=MAX_TOKENS, padding="max_length")
+    return torch.tensor(ids["input_ids"])
+
+
+def mean_pool(encoder: nn.Module, ids: Tensor) -> Tensor:
+    """The mean over real tokens of the hidden states, unit length: ids (B,T) -> (B,C)."""
+    ids = ids[:, : int((ids != 0).sum(1).max())]  # no work for columns that are padding throughout
+    mask = ids != 0
+    hidden = encoder.encode(ids, mask) * mask[..., None]
+    return nn.functional.normalize(hidden.sum(1), dim=-1)
+
+
+@torch.no_grad()
+def embed(encoder: nn.Module, ids: Tensor, batch_size: int = 32) -> np.ndarray:
+    """Sentence embeddings (N,C) of token ids (N,T), shortest first so that little is padding."""
+    order = (ids != 0).sum(1).argsort()
+    parts = [mean_pool(encoder, ids[i]) for i in order.split(batch_size)]
+    return torch.cat(parts)[order.argsort()].numpy()
+
+
+def head_accuracy(embeddings: np.ndarray, task: str) -> tuple[float, int]:
+    """Test accuracy and parameters of a logistic regression on frozen embeddings (N,C)."""
+    from sklearn.linear_model import LogisticRegression
+
+    y, test = _labels(task), docstrings().is_test
+    head = LogisticRegression(C=10, max_iter=500).fit(embeddings[~test], y[~test])
+    accuracy = head.score(embeddings[test], y[test])
+    return float(accuracy), head.coef_.size + head.intercept_.size
+
+
+class Classifier(nn.Module):
+    """An encoder and a linear head, trained together."""
+
+    def __init__(self, encoder: nn.Module, n_classes: int):
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(encoder.config.d_model, n_classes)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        # embeddings have length 1: scaled up, the head learns at the encoder's small rate
+        return self.head(20 * mean_pool(self.encoder, ids))
+
+
+def fine_tuned_accuracy(encoder, ids: Tensor, task: str, seed=0, n_steps=N_STEPS) -> float:
+    """Test accuracy after training a copy of the encoder and its head on one task."""
+    y, test = torch.from_numpy(_labels(task)), docstrings().is_test
+    torch.manual_seed(seed)
+    model = Classifier(deepcopy(encoder), int(y.max()) + 1)
+    train_ids, train_y = ids[~test], y[~test]
+
+    def batch(step):
+        rng = np.random.default_rng(seed * 10**6 + step)
+        picked = rng.choice(len(train_y), BATCH_SIZE, replace=False)
+        return train_ids[picked], train_y[picked]
+
+    groups = [
+        {"params": model.encoder.parameters(), "lr": LR},
+        {"params": model.head.parameters(), "lr": 30 * LR},
+    ]
+    optimizers = [torch.optim.AdamW(groups, weight_decay=0.01)]
+    train.fit(model, batch, n_steps, optimizers=optimizers, loss_fn=train.classification_loss)
+    with torch.no_grad():
+        logits = torch.cat([model(part) for part in ids[test].split(32)])
+    return float((logits.argmax(1) == y[test]).float().mean())
+
+
+def run() -> dict:
+    """Head and fine-tuned accuracy of each task and seed, recorded as encoder-reuse."""
+    from efflab.pretrained import load_minilm
+
+    encoder, tokenizer = load_minilm()
+    ids = token_ids(tokenizer, docstrings().texts)
+    embeddings = embed(encoder, ids)
+    runs = []
+    for task in TASKS:
+        head, _ = head_accuracy(embeddings, task)
+        for seed in SEEDS:
+            tuned = fine_tuned_accuracy(encoder, ids, task, seed)
+            runs.append(dict(task=task, seed=seed, head=round(head, 4), tuned=round(tuned, 4)))
+            print(f"{task}, seed {seed}: head {head:.3f}, fine-tuned {tuned:.3f}", flush=True)
+    n_test = int(docstrings().is_test.sum())
+    settings = dict(n_steps=N_STEPS, batch_size=BATCH_SIZE, lr=LR, max_tokens=MAX_TOKENS)
+    settings |= dict(n_train=len(ids) - n_test, n_test=n_test)
+    return record(NAME, settings=settings, seeds=SEEDS, runs=runs)

@@ -1,0 +1,73 @@
+"""Loss against the number of layers that share one QKV projection; answers `qkv-share-half`.
+
+For every seed the same initial weights and the same batches, so that within a seed two numbers of
+sharing layers differ in the sharing alone. Small and short on purpose: a run fits in a notebook.
+"""
+
+from statistics import mean, stdev
+
+import torch
+
+from efflab import data, train
+from efflab.config import ModelConfig
+from efflab.errors import require, require_int
+from efflab.experiments.record import record
+from efflab.model import Transformer
+from efflab.structure.sharing import share_qkv
+
+NAME = "qkv-sharing"
+CONFIG = ModelConfig(6, 4, 64, 256, 2048, 128, causal=True)
+BATCH_SIZE, N_STEPS, N_WINDOWS = 4, 250, 64
+SEEDS = (0, 1, 2)
+
+
+def validation_loss(n_shared: int, seed: int = 0, n_steps: int = N_STEPS) -> float:
+    """Held-out loss (nats a token) of a small model trained with `n_shared` layers' QKV shared.
+
+    Trained from scratch for `n_steps` of 4 windows of 128 tokens; the loss is the mean over 64
+    held-out windows that are the same for every run.
+    """
+    require_int("n_shared", n_shared)
+    require(n_shared <= CONFIG.n_layer, "n_shared", n_shared, f"at most {CONFIG.n_layer}")
+    require_int("seed", seed, 0)
+    torch.manual_seed(seed)
+    model = share_qkv(Transformer(CONFIG), n_shared)
+    stream, T = data.stdlib_tokens("train"), CONFIG.max_len
+
+    def batch(step):
+        return data.random_windows(stream, BATCH_SIZE, T, seed * 10**6 + step)
+
+    optimizers = train.muon(model, lr=1e-2, adam_lr=5e-3)
+    train.fit(model, batch, n_steps, optimizers=optimizers)
+    held_out = data.random_windows(data.stdlib_tokens("held-out"), N_WINDOWS, T, 0)
+    with torch.no_grad():
+        return train.language_model_loss(model, *held_out).item()
+
+
+def run() -> dict:
+    """Every number of sharing layers with every seed; recorded as data/experiments/qkv-sharing."""
+    runs = []
+    for seed in SEEDS:
+        for n_shared in range(1, CONFIG.n_layer + 1):
+            loss = validation_loss(n_shared, seed)
+            runs.append({"n_shared": n_shared, "seed": seed, "loss": round(loss, 4)})
+            print(f"{n_shared} of {CONFIG.n_layer} layers, seed {seed}: {loss:.3f}", flush=True)
+    settings = dict(n_layer=CONFIG.n_layer, d_model=CONFIG.d_model, seq_len=CONFIG.max_len)
+    settings |= dict(batch_size=BATCH_SIZE, n_steps=N_STEPS, n_windows=N_WINDOWS)
+    return record(NAME, settings=settings, seeds=SEEDS, runs=runs)
+
+
+def by_count(runs: list[dict]) -> dict[int, dict[str, float]]:
+    """n_shared -> mean, sd, low, high of the loss over seeds, and of the loss less that at 1.
+
+    `cost` is the mean of the differences within a seed and `cost_sd` their standard deviation.
+    """
+    base = {r["seed"]: r["loss"] for r in runs if r["n_shared"] == 1}
+    summary = {}
+    for n in sorted({r["n_shared"] for r in runs}):
+        losses = {r["seed"]: r["loss"] for r in runs if r["n_shared"] == n}
+        costs = [loss - base[seed] for seed, loss in losses.items()]
+        values = list(losses.values())
+        summary[n] = dict(mean=mean(values), sd=stdev(values), low=min(values), high=max(values))
+        summary[n] |= dict(cost=mean(costs), cost_sd=stdev(costs))
+    return summary
