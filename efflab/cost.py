@@ -1,0 +1,188 @@
+"""What a Transformer costs, in closed form: parameters, FLOPs, bytes, days. No torch here.
+
+A FLOP count has 2 per multiply-accumulate. GB is 1e9 bytes. Sizes are those of `ModelConfig`.
+"""
+
+from efflab.config import ModelConfig
+from efflab.devices import Device
+from efflab.errors import require, require_int, require_one_of
+
+SECONDS_PER_DAY = 86400
+
+
+def attention_params(config: ModelConfig) -> int:
+    """Queries, keys, values, output (C x C and a bias each) and the sub-block's LayerNorm."""
+    C = config.d_model
+    return 4 * (C * C + C) + 2 * C
+
+
+def ffn_params(config: ModelConfig) -> int:
+    """C x F and F x C with biases, and the sub-block's LayerNorm."""
+    C, F = config.d_model, config.d_ff
+    return 2 * C * F + F + C + 2 * C
+
+
+def embedding_params(config: ModelConfig) -> int:
+    """Token, position and type tables, the projection of a factorized embedding, and the norm.
+
+    The norm is the embedding's where layers normalize last, the final one where they do so first.
+    """
+    C, E = config.d_model, config.embed_dim
+    tables = (config.vocab_size + config.max_len + config.type_vocab) * E
+    projection = 0 if E == C else E * C + C
+    return tables + projection + 2 * (C if config.is_norm_first else E)
+
+
+def num_params(config: ModelConfig) -> int:
+    """Distinct parameters; tied and shared tensors count once (Lan et al. 2020, section 3.1).
+
+    >>> from efflab.config import PRESETS
+    >>> num_params(PRESETS["gpt2"]), num_params(PRESETS["albert-base"])
+    (124439808, 11683584)
+    """
+    n_attention = 1 if config.share in ("attention", "all") else config.n_layer
+    n_ffn = 1 if config.share in ("ffn", "all") else config.n_layer
+    pooler = config.d_model * (config.d_model + 1) if config.pooler else 0
+    layers = n_attention * attention_params(config) + n_ffn * ffn_params(config)
+    return embedding_params(config) + layers + pooler
+
+
+def flops_by_part(config: ModelConfig, seq_len: int, batch_size: int = 1) -> dict[str, int]:
+    """FLOPs of one forward pass by part; the parts add up to `forward_flops`.
+
+    `projections` are queries, keys, values and output; `scores` is Q K^T and the weighted sum of
+    V, the only part that grows with seq_len squared; `embedding` is the factorized projection.
+    (Kaplan et al. 2020, Table 1, with the terms that it leaves out.)
+    """
+    require_int("seq_len", seq_len)
+    require_int("batch_size", batch_size)
+    C, F, E, L = config.d_model, config.d_ff, config.embed_dim, config.n_layer
+    tokens = batch_size * seq_len
+    projected = 0 if E == C else 2 * tokens * E * C
+    return {
+        "projections": L * tokens * 8 * C * C,
+        "scores": L * tokens * 4 * seq_len * C,
+        "ffn": L * tokens * 4 * C * F,
+        "embedding": projected,
+        "logits": projected + 2 * tokens * E * config.vocab_size,
+    }
+
+
+def forward_flops(config: ModelConfig, seq_len: int, batch_size: int = 1) -> int:
+    """FLOPs of logits for (batch_size, seq_len) tokens: matrix products only, full scores.
+
+    A causal model's masked half of the scores is counted, as dense kernels compute it. Sharing
+    weights changes nothing here: every layer still runs.
+    """
+    return sum(flops_by_part(config, seq_len, batch_size).values())
+
+
+def attention_share(config: ModelConfig, seq_len: int) -> float:
+    """Share (0..1) of the layers' FLOPs that is quadratic in seq_len: the scores."""
+    parts = flops_by_part(config, seq_len)
+    return parts["scores"] / (parts["projections"] + parts["scores"] + parts["ffn"])
+
+
+def crossing_length(config: ModelConfig, against: str = "ffn") -> float:
+    """The seq_len at which the scores cost as much as the FFN, or as everything `linear`.
+
+    From 4 T C = 4 C F, so T = F; and from 4 T C = 8 C^2 + 4 C F, so T = 2 C + F.
+    """
+    require_one_of("against", against, ("ffn", "linear"))
+    return config.d_ff if against == "ffn" else 2 * config.d_model + config.d_ff
+
+
+def model_state_bytes(
+    n_params: float,
+    dp_degree: int,
+    zero_stage: int,
+    *,
+    param_bytes: float = 2,
+    grad_bytes: float = 2,
+    optimizer_bytes: float = 12,
+) -> float:
+    """Bytes a device of weights, gradients, optimizer state (Rajbhandari et al. 2020, Figure 1).
+
+    Stage 0 replicates all; 1 shards the optimizer state over `dp_degree` devices, 2 the gradients
+    too, 3 the parameters too. The defaults are mixed-precision Adam: 2 + 2 + 12 bytes a parameter.
+
+    >>> round(model_state_bytes(7.5e9, 64, 2) / 1e9, 1)
+    16.6
+    """
+    require(n_params >= 0, "n_params", n_params, "a number of at least 0")
+    require_int("dp_degree", dp_degree)
+    require_one_of("zero_stage", zero_stage, (0, 1, 2, 3))
+    parts = ((param_bytes, 3), (grad_bytes, 2), (optimizer_bytes, 1))
+    return n_params * sum(b / dp_degree if zero_stage >= stage else b for b, stage in parts)
+
+
+def activation_bytes(
+    config: ModelConfig,
+    seq_len: int,
+    batch_size: int,
+    *,
+    tensor_parallel: int = 1,
+    sequence_parallel: bool = False,
+    recompute: str = "none",
+    value_bytes: float = 2,
+    dropout: bool = True,
+    fused_attention: bool = False,
+) -> float:
+    """Bytes a device that layers keep for the backward pass (Korthikanti et al. 2022, Table 2).
+
+    With d_ff = 4 C this is their s b h (34 + 5 a s / h) a layer: 2-byte values and 1-byte dropout
+    masks. `recompute` "selective" recomputes scores, softmax and dropout inside attention; "full"
+    keeps the layer's input alone. What a real run stores: `value_bytes` 4 in fp32, no masks without
+    `dropout`, and with `fused_attention` (SDPA) the output and a statistic a row, not the scores.
+    """
+    require_int("seq_len", seq_len)
+    require_int("batch_size", batch_size)
+    require_int("tensor_parallel", tensor_parallel)
+    require_one_of("recompute", recompute, ("none", "selective", "full"))
+    C, F, H, v = config.d_model, config.d_ff, config.n_head, value_bytes
+    tokens, mask = seq_len * batch_size, 1 if dropout else 0
+    if recompute == "full":
+        return config.n_layer * tokens * v * C
+    # Inputs of both LayerNorms, of attention and of the FFN; masks of the two residual dropouts.
+    replicated = tokens * C * (4 * v + 2 * mask)
+    # Q, K, V, the output projection's input; the activation's input and output.
+    split = tokens * (4 * v * C + 2 * v * F)
+    if recompute == "none":
+        scores = v * (2 if dropout else 1) + mask  # softmax output, its dropped copy, the mask
+        split += tokens * H * (4 if fused_attention else scores * seq_len)
+    per_rank = replicated / (tensor_parallel if sequence_parallel else 1)
+    return config.n_layer * (per_rank + split / tensor_parallel)
+
+
+def training_flops(n_params: float, n_tokens: float, *, recompute: bool = True) -> float:
+    """About 6 FLOPs a parameter and token, 8 with activation recomputation (Kaplan et al. 2020)."""
+    return (8 if recompute else 6) * n_params * n_tokens
+
+
+def training_days(
+    n_params: float,
+    n_tokens: float,
+    n_devices: float,
+    flops_per_device: float,
+    *,
+    recompute: bool = True,
+) -> float:
+    """Days of training at `flops_per_device` achieved FLOP/s (Narayanan et al. 2021, equation 4).
+
+    >>> round(training_days(175e9, 300e9, 1024, 140e12))
+    34
+    """
+    positive = dict(n_devices=n_devices, flops_per_device=flops_per_device)
+    for name, value in positive.items():
+        require(value > 0, name, value, "a positive number")
+    for name, value in dict(n_params=n_params, n_tokens=n_tokens).items():
+        require(value >= 0, name, value, "a number of at least 0")
+    seconds = training_flops(n_params, n_tokens, recompute=recompute)
+    return seconds / (n_devices * flops_per_device) / SECONDS_PER_DAY
+
+
+def roofline_seconds(flops: float, n_bytes: float, device: Device, dtype: str = "fp32") -> float:
+    """The least time for that arithmetic and traffic, the larger of two (Williams et al. 2009)."""
+    require(flops >= 0, "flops", flops, "a number of at least 0")
+    require(n_bytes >= 0, "n_bytes", n_bytes, "a number of at least 0")
+    return max(flops / device.peak(dtype), n_bytes / device.memory_bandwidth)

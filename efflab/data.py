@@ -1,0 +1,198 @@
+"""What the models learn from and are judged by; nothing is downloaded.
+
+The Python standard library's own source (every learner has it), split by module name so that the
+held-out set means the same on every Python version; its functions' docstrings, for retrieval;
+scikit-learn's digits; a synthetic task that asks for a symbol seen long before.
+"""
+
+import ast
+import hashlib
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from efflab.errors import require, require_int, require_one_of
+
+DATA_DIR = Path(__file__).resolve().parent.parent / "data"
+TOKENIZER_FILE = DATA_DIR / "stdlib-gpt" / "tokenizer.json"
+
+HELD_OUT = frozenset(
+    "argparse bdb calendar configparser contextlib csv dataclasses fractions graphlib heapq json "
+    "mailbox plistlib queue shlex socketserver statistics tempfile textwrap zoneinfo".split()
+)
+"""Top-level modules, and packages whole, that no model is ever trained on."""
+
+# Generated tables, and packages that some distributions leave out.
+SKIPPED = frozenset(
+    "site-packages dist-packages idlelib lib2to3 distutils ensurepip encodings pydoc_data "
+    "turtledemo tkinter msilib lib-dynload __phello__ __pycache__ test tests".split()
+)
+
+
+def _is_library(parts: tuple[str, ...]) -> bool:
+    return not (SKIPPED & set(parts)) and not parts[0].startswith(("config-", "_sysconfigdata"))
+
+
+def _is_test(parts: tuple[str, ...]) -> bool:
+    """The test suite proper; its data folders hold encodings that do not parse."""
+    return parts[0] == "test" and "__pycache__" not in parts and "encoded_modules" not in parts
+
+
+def owner(path: Path) -> str:
+    """The top-level module that a file belongs to; a test belongs to the module it tests.
+
+    >>> owner(Path("json/decoder.py")), owner(Path("test/test_json/test_dump.py"))
+    ('json', 'json')
+    """
+    parts = path.parts[1:] if path.parts[0] == "test" and len(path.parts) > 1 else path.parts
+    return parts[0].removesuffix(".py").removeprefix("test_")
+
+
+def stdlib_files(split: str, *, tests: bool = False) -> Iterator[tuple[str, str]]:
+    """(path, source) of each standard-library file of split "train" or "held-out", in path order.
+
+    `tests=True` gives Python's own test suite instead of the library, where it is installed.
+    """
+    require_one_of("split", split, ("train", "held-out"))
+    root = Path(sysconfig.get_paths()["stdlib"])
+    keep = _is_test if tests else _is_library
+    for file in sorted(root.rglob("*.py")):
+        path = file.relative_to(root)
+        if keep(path.parts) and (owner(path) in HELD_OUT) == (split == "held-out"):
+            text = file.read_text(encoding="utf-8", errors="ignore")
+            if text.strip():
+                yield path.as_posix(), text
+
+
+def train_tokenizer(texts, vocab_size: int = 2048):
+    """A byte-level BPE of `vocab_size` (Sennrich et al. 2016) by the `tokenizers` library."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<|file|>"],
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+@lru_cache(maxsize=1)
+def tokenizer():
+    """The shipped tokenizer of `stdlib-gpt`: vocabulary 2,048, id 0 starts a file."""
+    from tokenizers import Tokenizer
+
+    if not TOKENIZER_FILE.exists():
+        raise FileNotFoundError(f"{TOKENIZER_FILE} is missing; `efflab train stdlib-gpt` makes it")
+    return Tokenizer.from_file(str(TOKENIZER_FILE))
+
+
+def tokens_of(texts) -> np.ndarray:
+    """All texts as one int64 stream, each led by the file marker (id 0)."""
+    encoded = tokenizer().encode_batch(list(texts))
+    return np.concatenate([np.array([0, *e.ids], dtype=np.int64) for e in encoded])
+
+
+@lru_cache(maxsize=4)
+def stdlib_tokens(split: str, *, tests: bool = False) -> np.ndarray:
+    """A split of the library as one stream of token ids (int64)."""
+    return tokens_of(text for _, text in stdlib_files(split, tests=tests))
+
+
+def random_windows(tokens: np.ndarray, batch_size: int, seq_len: int, seed: int):
+    """`batch_size` random windows of the stream: inputs and next tokens, both (B,T) int64 tensors.
+
+    The same seed gives the same windows, so that a training that resumes sees what it would have.
+    """
+    import torch
+
+    require_int("batch_size", batch_size)
+    require_int("seq_len", seq_len)
+    require(seq_len < len(tokens), "seq_len", seq_len, f"fewer than the stream's {len(tokens)}")
+    starts = np.random.default_rng(seed).integers(0, len(tokens) - seq_len, batch_size)
+    windows = torch.from_numpy(np.stack([tokens[s : s + seq_len + 1] for s in starts]))
+    return windows[:, :-1], windows[:, 1:]
+
+
+@dataclass(frozen=True)
+class Function:
+    """A documented function: `query` is its docstring's first paragraph, `code` the rest."""
+
+    module: str
+    name: str
+    query: str
+    code: str
+
+
+def _functions(path: str, source: str) -> Iterator[Function]:
+    for node in ast.parse(source).body:
+        if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
+            continue
+        doc = ast.get_docstring(node)
+        if doc and len(node.body) > 1 and len(doc.split("\n\n")[0]) >= 20:
+            query = " ".join(doc.split("\n\n")[0].split())
+            node.body = node.body[1:]
+            yield Function(path, node.name, query, ast.unparse(node))
+
+
+@lru_cache(maxsize=1)
+def documented_functions() -> list[Function]:
+    """Public module-level functions of the library that have a docstring, in path order.
+
+    The docstring is taken out of the code, so that finding the one by the other asks for meaning.
+    """
+    files = [*stdlib_files("train"), *stdlib_files("held-out")]
+    seen: dict[str, Function] = {}
+    for path, source in sorted(files):
+        for function in _functions(path, source):
+            seen.setdefault(function.query, function)  # aliases repeat their docstring
+    return list(seen.values())
+
+
+def digits():
+    """scikit-learn's 8 x 8 digits: (train images, labels, test images, labels) as tensors.
+
+    Images (N,8,8) float32 in 0..1, labels (N,) int64; 1,437 for training and 360 for testing.
+    """
+    import torch
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    order = np.random.default_rng(0).permutation(len(bunch.target))
+    images = torch.tensor(bunch.images[order] / 16, dtype=torch.float32)
+    labels = torch.tensor(bunch.target[order], dtype=torch.int64)
+    return images[:1437], labels[:1437], images[1437:], labels[1437:]
+
+
+def recall_batch(
+    batch_size: int, seq_len: int, distance: int, *, n_symbols: int = 8, seed: int = 0
+):
+    """Long-range recall: ids (B,T) and the symbol to answer at the last token, (B,).
+
+    Noise symbols 0..n_symbols-1; a marker (id n_symbols) stands `distance` tokens before the end
+    and the next token is the answer; the last token is the question (id n_symbols + 1).
+    A model answers above chance, 1 / n_symbols, only if the end can reach `distance - 1` back.
+    """
+    import torch
+
+    require_int("n_symbols", n_symbols, 2)
+    require(2 <= distance < seq_len, "distance", distance, f"2 to seq_len-1={seq_len - 1}")
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, n_symbols, (batch_size, seq_len))
+    at = seq_len - 1 - distance
+    ids[:, at], ids[:, -1] = n_symbols, n_symbols + 1
+    return torch.from_numpy(ids), torch.from_numpy(ids[:, at + 1].copy())
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256, in hexadecimal."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

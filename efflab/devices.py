@@ -1,0 +1,54 @@
+"""What devices can do at best: datasheet peaks, for rooflines and plans. No torch here."""
+
+from dataclasses import dataclass
+
+from efflab.errors import require_one_of
+
+TERA, GIGA = 10**12, 10**9
+
+
+@dataclass(frozen=True)
+class Device:
+    """Peaks of one device.
+
+    `peak_flops` maps a type ("fp32", "tf32", "fp16", "bf16", "fp8", "int8") to FLOP/s (or integer
+    operations per second), 2 per multiply-accumulate, without sparsity. `memory_bandwidth` is in
+    bytes per second, `memory_bytes` in bytes (None where the source does not say).
+    """
+
+    name: str
+    peak_flops: dict[str, float]
+    memory_bandwidth: float
+    memory_bytes: float | None
+    source: str
+
+    def peak(self, dtype: str) -> float:
+        """FLOP/s in `dtype`; a type that the device does not compute in is a `ValueError`."""
+        require_one_of(f"dtype for {self.name}", dtype, self.peak_flops)
+        return self.peak_flops[dtype]
+
+    def ridge(self, dtype: str) -> float:
+        """FLOP per byte above which arithmetic, not memory, is the limit (Williams et al. 2009)."""
+        return self.peak(dtype) / self.memory_bandwidth
+
+
+def _device(name, bandwidth_gbps, memory_gb, source, **tera_flops):
+    peaks = {dtype: value * TERA for dtype, value in tera_flops.items()}
+    memory = None if memory_gb is None else memory_gb * GIGA
+    return Device(name, peaks, bandwidth_gbps * GIGA, memory, source)
+
+
+_A100 = dict(fp32=19.5, tf32=156, fp16=312, bf16=312, int8=624)
+_H100 = dict(fp32=67, tf32=494.7, fp16=989.4, bf16=989.4, fp8=1979, int8=1979)
+
+DEVICES: dict[str, Device] = {
+    device.name: device
+    for device in (
+        _device("V100 SXM2", 900, 32, "NVIDIA V100 datasheet", fp32=15.7, fp16=125),
+        _device("A100 40GB", 1555, 40, "NVIDIA A100 datasheet, dense", **_A100),
+        _device("A100 80GB SXM", 2039, 80, "NVIDIA A100 datasheet, dense", **_A100),
+        _device("H100 SXM", 3350, 80, "NVIDIA H100 datasheet, sparse figures halved", **_H100),
+        _device("TPUv1", 34, None, "Jouppi et al. 2017, Table 2; bandwidth of weights", int8=92),
+    )
+}
+"""Devices by name; `bench.calibrate()` measures the reader's own machine as one more."""

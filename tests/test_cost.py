@@ -1,0 +1,239 @@
+"""Closed forms against released models, published tables, and our own Transformer."""
+
+import csv
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from efflab import cost
+from efflab.config import ACTIVATIONS, PRESETS, SHARING, ModelConfig
+from efflab.data import DATA_DIR
+from efflab.devices import DEVICES
+
+
+def published(name):
+    with open(DATA_DIR / "published" / f"{name}.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def rows(name):
+    return [pytest.param(row, id=" ".join(list(row.values())[:3])) for row in published(name)]
+
+
+@pytest.mark.parametrize("row", rows("params"))
+def test_released_parameter_counts(row):
+    name = row["model"]
+    if name == "bert-base-30k":
+        config = replace(PRESETS["bert-base"], vocab_size=30000, pooler=False)
+    else:
+        config = PRESETS[name]
+    assert cost.num_params(config) == int(row["params"])
+
+
+@st.composite
+def configs(draw):
+    n_head = draw(st.integers(1, 4))
+    d_model = n_head * draw(st.integers(1, 6))
+    return ModelConfig(
+        draw(st.integers(1, 4)),
+        n_head,
+        d_model,
+        draw(st.integers(1, 40)),
+        draw(st.integers(1, 50)),
+        draw(st.integers(1, 20)),
+        causal=draw(st.booleans()),
+        d_embed=draw(st.none() | st.just(d_model) | st.integers(1, 30)),
+        share=draw(st.sampled_from(SHARING)),
+        type_vocab=draw(st.integers(0, 3)),
+        pooler=draw(st.booleans()),
+        norm_first=draw(st.none() | st.booleans()),
+        activation=draw(st.sampled_from(ACTIVATIONS)),
+    )
+
+
+@given(configs())
+@settings(max_examples=60, deadline=None)
+def test_formula_counts_what_the_model_has(config):
+    from efflab.model import Transformer
+
+    assert cost.num_params(config) == sum(p.numel() for p in Transformer(config).parameters())
+
+
+@given(configs(), st.integers(1, 20), st.integers(1, 3))
+@settings(max_examples=25, deadline=None)
+def test_flops_are_what_torch_counts(config, seq_len, batch_size):
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from efflab.model import Transformer
+
+    seq_len = min(seq_len, config.max_len)
+    ids = torch.zeros(batch_size, seq_len, dtype=torch.long)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        Transformer(config)(ids)
+    assert counter.get_total_flops() == cost.forward_flops(config, seq_len, batch_size)
+
+
+def test_sharing_changes_parameters_and_not_flops():
+    plain = replace(PRESETS["albert-base"], share="none")
+    assert cost.num_params(plain) > 5 * cost.num_params(PRESETS["albert-base"])
+    assert cost.forward_flops(plain, 128) == cost.forward_flops(PRESETS["albert-base"], 128)
+
+
+def albert_config(row):
+    share = {"all-shared": "all", "shared-attention": "attention", "shared-ffn": "ffn"}
+    hidden, shared = int(row["hidden"]), share.get(row["strategy"], "none")
+    base = PRESETS["bert-base" if hidden == 768 else "bert-large"]
+    return replace(
+        base,
+        n_layer=int(row["layers"]),
+        vocab_size=30000,
+        d_embed=int(row["embedding"]),
+        share=shared,
+        pooler=shared != "none",
+    )
+
+
+def zero_tolerance(text):
+    """Half the last printed digit; cells of 100 and more are truncated in the paper."""
+    value = float(text)
+    digits = len(text.partition(".")[2])
+    return 1.0 if value >= 100 else 0.5 * 10**-digits + 1e-9
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("row", rows("zero"))
+def test_zero_table(row, stage):
+    degree, printed = int(row["dp_degree"]), row[f"stage{stage}_gb"]
+    gigabytes = cost.model_state_bytes(7.5e9, degree, stage) / 1e9
+    assert gigabytes == pytest.approx(float(printed), abs=zero_tolerance(printed))
+
+
+OPTIONS = {
+    "none": {},
+    "tensor parallel": dict(tensor_parallel=8),
+    "tensor + sequence parallel": dict(tensor_parallel=8, sequence_parallel=True),
+    "tensor parallel + selective recompute": dict(tensor_parallel=8, recompute="selective"),
+    "tensor + sequence parallel + selective recompute": dict(
+        tensor_parallel=8, sequence_parallel=True, recompute="selective"
+    ),
+    "full recompute": dict(recompute="full"),
+}
+
+
+@pytest.mark.parametrize("row", rows("activations"))
+def test_activation_table(row):
+    config, s, b, t = PRESETS["gpt3-175b"], 2048, 3, 8
+    names = dict(s=s, b=b, h=config.d_model, a=config.n_head, t=t)
+    per_layer = eval(row["bytes_per_layer"], {}, names)
+    computed = cost.activation_bytes(config, s, b, **OPTIONS[row["configuration"]])
+    assert computed == pytest.approx(per_layer * config.n_layer, rel=1e-12)
+
+
+def test_activations_follow_the_width_of_the_ffn():
+    narrow = replace(PRESETS["gpt2"], d_ff=768)
+    gap = cost.activation_bytes(PRESETS["gpt2"], 10, 1) - cost.activation_bytes(narrow, 10, 1)
+    assert gap == 12 * 10 * 4 * (3072 - 768)  # two 2-byte values a hidden unit
+
+
+def test_activations_are_what_autograd_saves():
+    import torch
+
+    from efflab.model import Transformer
+
+    config = ModelConfig(2, 4, 64, 256, 50, 64, causal=True)
+    model, kept = Transformer(config), {}
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def pack(x):
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return x
+
+    x = torch.randn(3, 64, 64, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        for layer in model.layers:
+            x = layer(x)
+    formula = cost.activation_bytes(
+        config, 64, 3, value_bytes=4, dropout=False, fused_attention=True
+    )
+    assert sum(kept.values()) == pytest.approx(formula, rel=0.03)  # the norms' statistics on top
+
+
+def test_training_days_of_gpt3_and_a_trillion():
+    assert round(cost.training_days(175e9, 300e9, 1024, 140e12)) == 34
+    assert round(cost.training_days(1e12, 450e9, 3072, 163e12)) == 83  # the paper's 84, rounded up
+    with_recompute = cost.training_days(1e9, 1e9, 1, 1e12)
+    without = cost.training_days(1e9, 1e9, 1, 1e12, recompute=False)
+    assert without == pytest.approx(0.75 * with_recompute)
+
+
+@pytest.mark.parametrize("row", rows("devices"))
+def test_devices_are_the_datasheets(row):
+    device = DEVICES[row["device"]]
+    columns = {
+        "fp32": "fp32_tflops",
+        "tf32": "tf32_tflops",
+        "fp16": "fp16_bf16_tflops",
+        "fp8": "fp8_tflops",
+        "int8": "int8_tops",
+    }
+    printed = {dtype: float(row[c]) * 1e12 for dtype, c in columns.items() if row[c]}
+    peaks = {dtype: value for dtype, value in device.peak_flops.items() if dtype != "bf16"}
+    assert peaks == pytest.approx(printed)
+    assert ("bf16" in device.peak_flops) == (
+        bool(row["fp16_bf16_tflops"]) and "V100" not in device.name
+    )
+    assert device.memory_bandwidth == float(row["memory_bandwidth_gbps"]) * 1e9
+    assert device.memory_bytes == (float(row["memory_gb"]) * 1e9 if row["memory_gb"] else None)
+
+
+def test_roofline_has_two_sides():
+    a100 = DEVICES["A100 80GB SXM"]
+    assert cost.roofline_seconds(312e12, 0, a100, "bf16") == 1
+    assert cost.roofline_seconds(0, 2039e9, a100, "bf16") == 1
+    ridge = a100.ridge("bf16")
+    assert math.isclose(ridge, 312e12 / 2039e9)
+
+
+@pytest.mark.parametrize("name", ["bert-base", "gpt2", "gpt3-175b"])
+def test_crossing_length_is_where_the_parts_meet(name):
+    config = PRESETS[name]
+    parts = cost.flops_by_part(config, cost.crossing_length(config))
+    assert parts["scores"] == parts["ffn"]
+    assert cost.attention_share(config, cost.crossing_length(config, "linear")) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ModelConfig(0, 1, 8, 8, 8, 8), "n_layer=0: expected an int of at least 1"),
+        (lambda: ModelConfig(1, 3, 8, 8, 8, 8), "n_head=3: expected a divisor of d_model=8"),
+        (lambda: ModelConfig(1, 1, 8, 8, 8, 8, share="qkv"), "share='qkv': expected one of 'none'"),
+        (lambda: cost.model_state_bytes(1e9, 0, 1), "dp_degree=0"),
+        (lambda: cost.model_state_bytes(1e9, 8, 4), "zero_stage=4: expected one of 0, 1, 2, 3"),
+        (lambda: cost.activation_bytes(PRESETS["gpt2"], 8, 1, recompute="some"), "'selective'"),
+        (lambda: cost.forward_flops(PRESETS["gpt2"], 0), "seq_len=0"),
+        (lambda: cost.training_days(1, 1, 0, 1), "n_devices=0"),
+        (lambda: cost.roofline_seconds(1, 1, DEVICES["V100 SXM2"], "bf16"), "V100 SXM2='bf16'"),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match="expected") as error:
+        call()
+    assert message in str(error.value)
+
+
+def test_a_wrong_type_is_a_type_error():
+    with pytest.raises(TypeError, match=r"n_layer=2\.5: expected an int"):
+        ModelConfig(2.5, 1, 8, 8, 8, 8)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_presets_are_positive(name):
+    assert cost.num_params(PRESETS[name]) > 0
