@@ -15,8 +15,12 @@ def list_notebooks(args) -> None:
 
 
 def show_doctor(args) -> None:
-    from efflab.doctor import doctor, report
+    from efflab.doctor import BROWSER_ADVICE, doctor, find_browser, report
 
+    if args.browser:
+        if not find_browser():
+            raise ValueError(BROWSER_ADVICE)
+        return
     print(report(doctor()))
 
 
@@ -84,7 +88,8 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(function=function)
         return sub
 
-    command("doctor", show_doctor, "what this machine lacks, and what then does not work")
+    doctor = command("doctor", show_doctor, "what this machine lacks, and what then does not work")
+    doctor.add_argument("--browser", action="store_true", help="only whether a browser is found")
     command("list", list_notebooks, "the notebooks, with the minutes that each takes")
     run = command("run", run_notebook, "run a notebook, with other parameters if you like")
     sweep = command("sweep", sweep_notebook, "run a notebook over every combination of values")

@@ -15,6 +15,12 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 PACKAGES = ("torch", "transformers", "plotly", "ipywidgets", "jupyterlab")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
+BROWSER_ADVICE = (
+    "No Chromium or Chrome was found; the browser tests and the build's pictures need one. "
+    "Install it: apt-get install chromium fonts-noto-cjk (Debian, as root), "
+    ".venv/bin/playwright install --with-deps chromium, or set BROWSER_PATH to one."
+)
+
 
 def row(what: str, found: str | None, without: str) -> dict:
     """One line of the report: what, what was found (None: missing), what then does not work."""

@@ -58,6 +58,28 @@ def parameters(notebook: NotebookNode) -> dict:
     return {s.targets[0].id: ast.literal_eval(s.value) for s in statements}
 
 
+def is_stub(cell: NotebookNode) -> bool:
+    """Whether the learner is to fill this code cell in."""
+    return cell.cell_type == "code" and "exercise" in tags(cell)
+
+
+def exercise_name(cell: NotebookNode) -> str:
+    """ "03-1" of a cell tagged "ex-03-1"."""
+    names = [t.removeprefix("ex-") for t in tags(cell) if t.startswith("ex-")]
+    require(len(names) == 1, "tags", tags(cell), 'one exercise such as "ex-03-1"')
+    return names[0]
+
+
+def solution(source: NotebookNode, name: str, language: str) -> str:
+    """The code that can stand in the stub of exercise `name`, out of its folded solution."""
+    wanted = {language, "solution", f"ex-{name}"}
+    found = [c.source for c in source.cells if wanted <= set(tags(c))]
+    require(len(found) == 1, f"solutions of {name} in {language}", len(found), "exactly one")
+    blocks = re.findall(r"```python\n(.*?)\n```", found[0], re.DOTALL)
+    require(len(blocks) == 1 and "<details>" in found[0], name, found[0], "one folded python block")
+    return blocks[0]
+
+
 # --- One language of a source ----------------------------------------------------------------
 
 
@@ -247,8 +269,14 @@ def stored_outputs(kind: str, folder: Path = NOTEBOOKS) -> dict[str, list]:
 
 def collect(folder: Path = NOTEBOOKS) -> None:
     """Write data/verdicts.json and data/board.json from what the built notebooks hold."""
-    for kind, name in (("verdict", "verdicts.json"), ("board", "board.json")):
-        text = json.dumps(stored_outputs(kind, folder), indent=1, ensure_ascii=False)
+    points = [p for stored in stored_outputs("board", folder).values() for p in stored]
+    board = {(p["technique"], p["model"]): p for p in points}  # the later notebook's point stands
+    files = {
+        "verdicts.json": stored_outputs("verdict", folder),
+        "board.json": {"points": list(board.values())},
+    }
+    for name, content in files.items():
+        text = json.dumps(content, indent=1, ensure_ascii=False)
         write_atomically(folder.parent / "data" / name, text + "\n")
 
 

@@ -1,0 +1,40 @@
+"""What the tests of notebooks share: their list, and a toy notebook in a folder of its own."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch loads: tests run beside each other
+
+import pytest
+
+TOY = """\
+# %% [markdown] tags=["en"]
+# # A toy
+
+# %% [markdown] tags=["zh"]
+# # 玩具
+
+# %% tags=["parameters"]
+language = "en"
+n = 3
+
+# %%
+print(language, n * 2)
+
+# %% tags=["nbval-ignore-output"]
+import os
+from IPython.display import display
+
+verdict = {"claim": "toy", "holds": True, "condition": "", "figures": {"n": n}, "kind": "measured"}
+display({"application/vnd.efflab.verdict+json": verdict, "text/plain": "holds"}, raw=True)
+display({"application/vnd.efflab.board+json": {"technique": "t", "model": "m"}}, raw=True)
+os.getpid()
+"""
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """A `notebooks` folder with one small source, 90_toy.py."""
+    folder = tmp_path / "notebooks"
+    (folder / "src").mkdir(parents=True)
+    (folder / "src" / "90_toy.py").write_text(TOY, encoding="utf-8")
+    return folder

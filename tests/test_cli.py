@@ -1,0 +1,123 @@
+"""The command: quick answers, helpful errors, and a ledger that is true."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from efflab import ledger
+from efflab.cli import main
+from efflab.doctor import MINILM_SHA256, doctor, report, row
+from efflab.running import checked, combinations, literal, parse, run_name
+
+HEAVY = {"torch", "plotly", "ipywidgets", "transformers", "nbformat", "jupytext", "sklearn"}
+
+
+@pytest.mark.parametrize("module", ["efflab", "efflab.cli"])
+def test_import_is_light(module):
+    code = (
+        f"import sys, time; t = time.process_time(); import {module}; t = time.process_time() - t"
+    )
+    code += "; print(t, *sorted({m.split('.')[0] for m in sys.modules}))"
+    command = [sys.executable, "-c", code]
+    runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(3)]
+    assert min(float(r.stdout.split()[0]) for r in runs) < 0.3
+    assert not HEAVY & set(runs[0].stdout.split())
+
+
+def test_list_names_every_notebook(capsys):
+    from efflab.catalog import sources
+
+    assert main(["list"]) == 0
+    assert [line[:2] for line in capsys.readouterr().out.splitlines()] == list(sources())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "99"], "notebook='99': expected one of 00_start_here"),
+        (["run", "00", "-p", "nonsense=1"], "parameter='nonsense': expected one of language"),
+        (["run", "00", "-p", "language=fr"], "language='fr': expected one of 'en', 'zh'"),
+        (["run", "00", "-p", "language"], "-p='language': expected name=value"),
+        (["sweep", "00", "-p", "nonsense=1,2"], "parameter='nonsense': expected one of language"),
+        (["build", "99"], "notebook='99': expected one of 00_start_here"),
+    ],
+)
+def test_errors_say_what_is_known(arguments, message, capsys):
+    assert main(arguments) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_unknown_command_lists_the_known(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["fly"])
+    assert all(name in capsys.readouterr().err for name in ("doctor", "list", "run", "build"))
+
+
+def test_doctor_finds_what_is_here_and_explains_what_is_not():
+    rows = {r["what"]: r for r in doctor()}
+    assert rows["Python 3.11 or newer"]["found"].startswith("3.")
+    assert rows["torch"]["ok"]
+    assert rows["stdlib-gpt checkpoint"]["ok"]
+    assert rows["MiniLM-L6 weights"]["ok"]
+    assert len(MINILM_SHA256) == 64
+    text = report([row("a thing", None, "the other"), row("cores", "2", "")])
+    assert text.splitlines() == [
+        "--  a thing  missing: does not work without it: the other",
+        "ok  cores    2",
+    ]
+
+
+def test_parameters_are_literals_and_of_the_default_type():
+    assert [literal(t) for t in ("512", "0.5", "True", "gpt2", "[1, 2]")] == [
+        512, 0.5, True, "gpt2", [1, 2],
+    ]  # fmt: skip
+    assert parse(["a=1", "b=x=y"]) == {"a": "1", "b": "x=y"}
+    known = {"n": 3, "rate": 0.5, "causal": False, "language": "en"}
+    assert checked({"rate": 1, "causal": True}, known) == {"rate": 1, "causal": True}
+    for wrong in ({"n": 0.5}, {"n": True}, {"causal": 1}, {"n": "3"}):
+        with pytest.raises(ValueError, match="expected a value of type"):
+            checked(wrong, known)
+
+
+def test_combinations_and_names_of_runs():
+    grid = combinations({"n": [1, 2], "m": ["a"]})
+    assert grid == [{"n": 1, "m": "a"}, {"n": 2, "m": "a"}]
+    assert [run_name(g) for g in grid] == ["m=a,n=1.ipynb", "m=a,n=2.ipynb"]
+    # what a file name cannot hold is told apart by a hash
+    assert run_name({"m": "a/b"}) != run_name({"m": "a:b"})
+    assert "/" not in run_name({"m": "a/b"})
+
+
+def test_ledger_writes_the_verdicts_between_the_markers(tmp_path):
+    verdicts = {
+        "03": [
+            dict(claim="a", holds=True, condition="n > 9", figures={"x": 0.123456}, kind="measured")
+        ],
+        "00": [dict(claim="b", holds=False, condition="", figures={"n": 7}, kind="computed")],
+    }
+    claims = '[a.claim]\nen = "A | B"\n[b.claim]\nen = "C"\n'
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "verdicts.json").write_text(json.dumps(verdicts), encoding="utf-8")
+    (tmp_path / "data" / "claims.toml").write_text(claims, encoding="utf-8")
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{ledger.START}\nold\n{ledger.END}\nafter\n", encoding="utf-8")
+    ledger.report(tmp_path, say=lambda line: None)
+    assert readme.read_text(encoding="utf-8").splitlines() == [
+        "before",
+        ledger.START,
+        "| claim | verdict | figures | kind | notebook |",
+        "|---|---|---|---|---|",
+        "| C | does not hold here | n 7 | computed | 00 |",
+        "| A \\| B | holds if: n > 9 | x 0.123 | measured | 03 |",
+        ledger.END,
+        "after",
+    ]
+    with pytest.raises(ValueError, match=r"README\.md: expected the lines"):
+        ledger.updated("no markers", "table")
+
+
+def test_the_readme_shows_the_ledger_as_it_is():
+    text = (ledger.ROOT / "README.md").read_text(encoding="utf-8")
+    assert ledger.updated(text, ledger.markdown()) == text
