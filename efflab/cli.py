@@ -61,6 +61,12 @@ def show_report(args) -> None:
     report()
 
 
+def make_site(args) -> None:
+    from efflab.site import build_site
+
+    print(f"open {os.path.relpath(build_site(ROOT / 'build' / 'site'))}")
+
+
 def train(args) -> None:
     from efflab.experiments.stdlib_gpt import train_stdlib_gpt
 
@@ -101,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--language", choices=LANGUAGES, help="both by default")
     build.add_argument("--check", action="store_true", help="only compare them with the sources")
     command("report", show_report, "the ledger of verdicts; brings the README's copy up to date")
+    command("site", make_site, "the notebooks as web pages, in build/site")
     model = command("train", train, "train a shipped model anew")
     model.add_argument("model", choices=("stdlib-gpt",))
     lab = command("lab", open_lab, "open JupyterLab at notebook 00")

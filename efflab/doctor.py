@@ -22,6 +22,11 @@ BROWSER_ADVICE = (
 )
 
 
+def kept(text: str) -> str:
+    """A name or a number with its unit, its spaces unbreakable; such texts are not translated."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
 def row(what: str, found: str | None, without: str) -> dict:
     """One line of the report: what, what was found (None: missing), what then does not work."""
     return {"what": what, "found": found or "missing", "ok": bool(found), "without": without}
@@ -68,17 +73,17 @@ def find_chinese_font() -> str | None:
         return None
     command = ["fc-list", ":lang=zh", "family"]
     names = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.splitlines()
-    return sorted(names)[0].split(",")[0] if names else None
+    return kept(sorted(names)[0].split(",")[0]) if names else None
 
 
 def find_gpu() -> str | None:
     import torch
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return kept(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
 
 
 def file_found(path: Path) -> str | None:
-    return f"{path.stat().st_size / 1e6:.1f} MB" if path.exists() else None
+    return kept(f"{path.stat().st_size / 1e6:.1f} MB") if path.exists() else None
 
 
 def find_minilm() -> str | None:
@@ -90,7 +95,7 @@ def find_minilm() -> str | None:
         for path in Path(folder).rglob("*.safetensors"):
             with path.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() == MINILM_SHA256:
-                    return f"{path.stat().st_size / 1e6:.1f} MB, sha256 as expected"
+                    return file_found(path)
     return None
 
 
@@ -101,7 +106,7 @@ def doctor() -> list[dict]:
     rows = [
         row("Python 3.11 or newer", python, "anything"),
         row("processor cores", str(cores()), ""),
-        row("memory", f"{memory_bytes() / 2**30:.1f} GiB", ""),
+        row("memory", kept(f"{memory_bytes() / 2**30:.1f} GiB"), ""),
     ]
     rows += [row(name, package(name), "the notebooks") for name in PACKAGES]
     return [
