@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from efflab import data, train
+from efflab import data, pretrained, train
 from efflab.errors import require_one_of
 from efflab.experiments.record import record
 
@@ -85,19 +85,17 @@ def token_ids(tokenizer, texts: list[str]) -> Tensor:
     return torch.tensor(ids["input_ids"])
 
 
-def mean_pool(encoder: nn.Module, ids: Tensor) -> Tensor:
-    """The mean over real tokens of the hidden states, unit length: ids (B,T) -> (B,C)."""
+def sentences(encoder: nn.Module, ids: Tensor) -> Tensor:
+    """Sentence embeddings of padded ids (B,T): (B,C), with gradients where they are on."""
     ids = ids[:, : int((ids != 0).sum(1).max())]  # no work for columns that are padding throughout
-    mask = ids != 0
-    hidden = encoder.encode(ids, mask) * mask[..., None]
-    return nn.functional.normalize(hidden.sum(1), dim=-1)
+    return pretrained.mean_pool(encoder.encode(ids, ids != 0), ids != 0)
 
 
 @torch.no_grad()
 def embed(encoder: nn.Module, ids: Tensor, batch_size: int = 32) -> np.ndarray:
     """Sentence embeddings (N,C) of token ids (N,T), shortest first so that little is padding."""
     order = (ids != 0).sum(1).argsort()
-    parts = [mean_pool(encoder, ids[i]) for i in order.split(batch_size)]
+    parts = [sentences(encoder, ids[i]) for i in order.split(batch_size)]
     return torch.cat(parts)[order.argsort()].numpy()
 
 
@@ -122,7 +120,7 @@ class Classifier(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         # embeddings have length 1: scaled up, the head learns at the encoder's small rate
-        return self.head(20 * mean_pool(self.encoder, ids))
+        return self.head(20 * sentences(self.encoder, ids))
 
 
 def fine_tuned_accuracy(encoder, ids: Tensor, task: str, seed=0, n_steps=N_STEPS) -> float:
@@ -150,9 +148,7 @@ def fine_tuned_accuracy(encoder, ids: Tensor, task: str, seed=0, n_steps=N_STEPS
 
 def run() -> dict:
     """Head and fine-tuned accuracy of each task and seed, recorded as encoder-reuse."""
-    from efflab.pretrained import load_minilm
-
-    encoder, tokenizer = load_minilm()
+    encoder, tokenizer = pretrained.load_minilm()
     ids = token_ids(tokenizer, docstrings().texts)
     embeddings = embed(encoder, ids)
     runs = []

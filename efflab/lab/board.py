@@ -85,7 +85,8 @@ def board_figure(model: str, points: list[dict]):
         symbol = figures.MARKERS[i % 7] + ("-open" if point["kind"] == "recorded" else "")
         name = f"{tr_name(point['technique'])} ({tr(point['kind'])})"
         for column, x in enumerate((point["bytes"] / 1e6, point["milliseconds"]), start=1):
-            marker = dict(symbol=symbol, size=12, color=figures.COLOURS[i % 7], line_width=2)
+            colour = figures.COLOURS[i % 7]
+            marker = dict(symbol=symbol, size=12, color=colour, line=dict(color=colour, width=2))
             options = dict(mode="markers", name=name, legendgroup=str(i), marker=marker)
             fig.add_scatter(x=[x], y=[point["quality"]], showlegend=column == 1, **options,
                             row=1, col=column)  # fmt: skip

@@ -17,7 +17,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "solid", "dash")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
 FONT = "system-ui, 'Segoe UI', 'Noto Sans', 'Noto Sans CJK SC', 'PingFang SC', sans-serif"
 _AXIS = dict(gridcolor="#e4e4e4", linecolor="#888", zerolinecolor="#bbb", ticks="outside")
-_AXIS |= dict(automargin=True, title_standoff=8)
+_AXIS |= dict(automargin=True, title=dict(standoff=8, font_size=13))
 TEMPLATE = go.layout.Template(
     layout=dict(
         colorway=COLOURS,
@@ -79,7 +79,7 @@ def line(
     if log_x:
         fig.update_xaxes(type="log", **_log_ticks(x))
     if log_y:
-        fig.update_yaxes(type="log", exponentformat="power")
+        log_axis(fig, [v for values in series.values() for v in values])
     fig.update_layout(showlegend=len(series) > 1)
     return fig
 
@@ -88,6 +88,17 @@ def loglog(x, series, title="", x_title="", y_title="", *, meta=None, **layout) 
     """`line` with both axes logarithmic, where a power law is straight and its slope the power."""
     options = dict(log_x=True, log_y=True, meta=meta, **layout)
     return line(x, series, title, x_title, y_title, **options)
+
+
+def log_axis(fig: go.Figure, values, **where) -> None:
+    """Make the y axis logarithmic; over two decades and more, only whole powers get a tick.
+
+    `where`: `row` and `col` in a figure of panels.
+    """
+    positive = [float(v) for v in values if v is not None and v > 0]
+    wide = bool(positive) and max(positive) >= 100 * min(positive)
+    options = dict(dtick=1) if wide else {}
+    fig.update_yaxes(type="log", exponentformat="power", **options, **where)
 
 
 def _log_ticks(x) -> dict:
@@ -124,7 +135,7 @@ def bars(
     fig.update_layout(barmode="stack" if stacked else "group", showlegend=len(groups) > 1)
     fig.update_xaxes(type="category")
     if log_y:
-        fig.update_yaxes(type="log", exponentformat="power")
+        log_axis(fig, [v for values in groups.values() for v in values])
     return fig
 
 

@@ -1,13 +1,11 @@
-"""Notebook 00's figures, explorer and exercises: growth, where the work goes, the roofline."""
+"""Notebook 00's explorer, the curves of attention's share, and the exercises."""
 
-import csv
 from functools import lru_cache
 
 import numpy as np
 
 from efflab import bench, cost
 from efflab.config import PRESETS, ModelConfig
-from efflab.data import DATA_DIR
 from efflab.devices import DEVICES, Device
 from efflab.errors import require_int, require_one_of
 from efflab.lab import Choice, Exercise, Slider, Toggle, explorer, figures, number, tr
@@ -28,75 +26,6 @@ LENGTHS = 2 ** np.linspace(7, 18, 111)
 def machine() -> Device:
     """This computer's roofs, measured once in a kernel (2 s)."""
     return bench.calibrate()
-
-
-# --- Growth ----------------------------------------------------------------------------------
-
-
-def growth_rows() -> list[dict]:
-    """Rows of data/published/growth.csv; `flops` is 6 P T (3 P T where the row says so), or None.
-
-    `year` is the month of publication as a decimal year.
-    """
-    rows = []
-    with (DATA_DIR / "published" / "growth.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            year, month = map(int, row["published"].split("-"))
-            params = float(row["params"])
-            tokens = float(row["tokens"]) if row["tokens"] else None
-            flops = float(row["flops_per_param_token"]) * params * tokens if tokens else None
-            row |= dict(year=year + (month - 0.5) / 12, params=params, tokens=tokens, flops=flops)
-            rows.append(row)
-    return rows
-
-
-def doubling_months(first: dict, last: dict, what: str) -> float:
-    """Months in which `what` ("params" or "flops") doubled between two rows, on average."""
-    require_one_of("what", what, ("params", "flops"))
-    months = 12 * (last["year"] - first["year"])
-    return months / np.log2(last[what] / first[what])
-
-
-def growth():
-    """Parameters (published) and training compute (computed) of dense models over time."""
-    rows = {row["model"]: row for row in growth_rows()}
-    bert, palm, llama = (rows[m] for m in ("BERT-large", "PaLM", "Llama 3.1 405B"))
-    meta = {
-        tr("parameters doubled every (months), BERT-large to PaLM"): doubling_months(
-            bert, palm, "params"
-        ),
-        tr("parameters, Llama 3.1 405B over PaLM"): llama["params"] / palm["params"],
-        tr("training compute, Llama 3.1 405B over PaLM"): llama["flops"] / palm["flops"],
-    }
-    titles = [tr("parameters (published)"), tr("training FLOPs (computed: 6 P T)")]
-    title = tr("Model size stood still after 2022; the compute spent on it did not")
-    fig = figures.panels(titles, title, meta=meta, horizontal_spacing=0.1)
-    named = {"GPT": "bottom center", "BERT-large": "top left", "GPT-2 XL": "top left"}
-    named |= {"T5-11B": "top left", "GPT-3": "top left", "PaLM": "top center"}
-    named |= {"Chinchilla": "bottom center", "Llama 3.1 405B": "top center"}
-    for column, what in enumerate(("params", "flops"), start=1):
-        shown = [row for row in rows.values() if row[what]]
-        fig.add_scatter(
-            x=[row["year"] for row in shown],
-            y=[row[what] for row in shown],
-            text=[row["model"] if row["model"] in named else "" for row in shown],
-            textposition=[named.get(row["model"], "top left") for row in shown],
-            customdata=[[row["model"], row["source"]] for row in shown],
-            hovertemplate="%{customdata[0]}: %{y:.3s}<br>%{customdata[1]}<extra></extra>",
-            mode="markers+text",
-            marker=dict(size=9, color=figures.COLOURS[column - 1]),
-            showlegend=False,
-            row=1,
-            col=column,
-        )
-    fig.update_yaxes(range=[7.6, 12.4], col=1)
-    fig.update_yaxes(range=[18.5, 26.5], col=2)
-    fig.update_xaxes(range=[2016.4, 2026], tickvals=list(range(2017, 2026, 2)), tickformat="d")
-    fig.update_yaxes(type="log", exponentformat="power", dtick=1)
-    return fig
-
-
-# --- Where the work goes ---------------------------------------------------------------------
 
 
 def part_bytes(config: ModelConfig, seq_len: int, value_bytes: float, fused: bool) -> dict:
@@ -156,6 +85,7 @@ def where_it_goes(seq_len=512, model="bert-base", device="A100 80GB SXM", fused=
                              gb=number(2e-9 * cost.num_params(config)))  # fmt: skip
     titles = [tr("share of the least time (computed)"), tr("n² share of the layers' FLOPs")]
     fig = figures.panels(titles, title, meta=meta, column_widths=[0.42, 0.58])
+    fig.update_layout(height=430, margin_t=112, title=dict(y=0.95, yanchor="top"))
     names = [tr(PARTS[p]).replace(" (", "<br>(") for p in PARTS]
     shares = [100 * seconds[p] / total for p in PARTS]
     fig.add_bar(
@@ -193,7 +123,8 @@ def share_curve(config: ModelConfig) -> np.ndarray:
 def add_share(fig, config: ModelConfig, name: str, i: int, *, row=None, col=None) -> None:
     """One model's share of the quadratic part over the length, in per cent."""
     fig.add_scatter(
-        x=LENGTHS, y=share_curve(config), name=name, mode="lines", showlegend=col is None, row=row, col=col,
+        x=LENGTHS, y=share_curve(config), name=name, mode="lines", row=row, col=col,
+        showlegend=col is None,
         line=dict(color=figures.COLOURS[i], dash=figures.DASHES[i], width=2.5),
     )  # fmt: skip
 
@@ -231,8 +162,8 @@ def attention_shares():
         points = [*own, *crossings]
         fig.add_scatter(
             x=points, y=[100 * cost.attention_share(config, n) for n in points],
-            text=[f"{n:,}" for n in points], textfont_color=colour, mode="markers+text",
-            textposition=["bottom right"] * len(own) + ["top left"] * 2, showlegend=False,
+            text=[""] * len(own) + [f"{n:,}" for n in crossings], textfont_color=colour,
+            mode="markers+text", textposition="top left", showlegend=False,
             marker=dict(symbol=["square-open"] * len(own) + ["circle", "diamond"], size=10,
                         color=colour, line=dict(width=2, color=colour)),
         )  # fmt: skip
@@ -256,9 +187,9 @@ def crossing_rows() -> list[dict]:
     rows = []
     for name in ("bert-base", "gpt2", "gpt2-xl", "gpt3-175b"):
         c = PRESETS[name]
-        own = cost.attention_share(c, c.max_len)
+        own = 100 * cost.attention_share(c, c.max_len)
         rows.append(dict(
-            model=name, max_len=c.max_len, own_share=f"{100 * own:.0f} %",
+            model=name, max_len=c.max_len, own=f"{own:.0f} %",
             ffn=cost.crossing_length(c, "ffn"), linear=cost.crossing_length(c, "linear"),
             memory=round(34 * c.head_dim / 5), kind="computed",
         ))  # fmt: skip
@@ -268,7 +199,7 @@ def crossing_rows() -> list[dict]:
 CROSSING_COLUMNS = {
     "model": "model",
     "max_len": "longest input",
-    "own_share": "n² share of FLOPs there",
+    "own": "n² share of FLOPs there",
     "ffn": "tokens: scores = feed-forward",
     "linear": "tokens: scores = all else",
     "memory": "tokens: scores = half of stored activations (unfused)",
@@ -296,8 +227,8 @@ def _speedup(answer):
 EXERCISES = {
     "00-1": Exercise(
         11008,
-        hint="Write both as a multiple of the number of tokens T: the scores cost 4 T C a token, "
-        "the feed-forward layer 4 C F.",
+        hint="Write both costs for one token: 4 n C for the scores, 4 C F for the feed-forward "
+        "network. Where are they equal?",
     ),
     "00-2": Exercise(
         _attention_flops,

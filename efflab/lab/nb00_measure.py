@@ -32,6 +32,16 @@ def short(operator: str) -> str:
     return name.removesuffix("_flash_attention_for_cpu")
 
 
+def machine_rows(device: Device) -> list[dict]:
+    """A measured device's two roofs and the intensity at which they meet, for `table`."""
+    rows = [
+        ("fp32 matrix product", device.peak("fp32") / 1e9, "GFLOP/s"),
+        ("copy of a large array", device.memory_bandwidth / 1e9, "GB/s"),
+        ("ridge, where both limit alike", device.ridge("fp32"), "FLOP/byte"),
+    ]
+    return [dict(quantity=q, value=v, unit=u, kind="measured") for q, v, u in rows]
+
+
 def model_parts(model: Transformer) -> dict:
     """The model's modules by part, for `profile`; what is in none of them is the logits."""
     return {
@@ -206,6 +216,14 @@ def crossing(times: dict, part: str) -> float:
     i = int(np.clip(above[0] if above.size else len(ratios) - 1, 1, len(ratios) - 1))
     slope = (ratios[i] - ratios[i - 1]) / (lengths[i] - lengths[i - 1])
     return float(np.exp(lengths[i] - ratios[i] / slope))
+
+
+def crossing_compare(config: ModelConfig, times: dict) -> list[dict]:
+    """The length at which the n² part takes as long as the FFN: by FLOPs, and here, both ways."""
+    rows = [dict(attention="by FLOPs (n = d_ff)", tokens=config.d_ff, kind="computed")]
+    for part, name in (("fused", "fused (SDPA)"), ("unfused", "unfused (scores in memory)")):
+        rows.append(dict(attention=name, tokens=round(crossing(times, part)), kind="measured"))
+    return rows
 
 
 def layer_time_figure(config: ModelConfig, times: dict):

@@ -49,7 +49,7 @@ def _catalog() -> dict[str, str]:
     return read_catalogs()[0]
 
 
-def tr(text: str, **values) -> str:
+def tr(text: str, /, **values) -> str:
     """`text` in the language in use, with `{name}` filled from `values`.
 
     Without a translation the English stands, and the text is added to `missing`. A text with no

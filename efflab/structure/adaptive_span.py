@@ -34,8 +34,7 @@ class AdaptiveSpanAttention(Attention):
     Keys 0 to max_span - 1 tokens back can be seen. Spans start at `initial` x max_span tokens.
     After a forward pass `spans` holds those it used, in tokens: (1,1,H), or (B,T,H) where
     `dynamic`; `reach` is the number of keys that its widest one made it compute.
-    The weights of `Attention` keep their names, so a trained layer's can be loaded with
-    `strict=False`. Positions come from the model's embedding, not from relative ones as published.
+    Positions come from the model's embedding, not from relative ones as published.
     """
 
     def __init__(
@@ -114,6 +113,19 @@ class AdaptiveSpanAttention(Attention):
         seen = (distance >= 0) & (distance < self.max_span) & (key >= before) & (m > 0)
         # a padded last block's queries see at least themselves, so no row is empty
         return m.clamp_min(1e-30).log().masked_fill(~seen, -torch.inf)
+
+
+def from_attention(attention: Attention, max_span: int, **options) -> AdaptiveSpanAttention:
+    """Adaptive spans around a trained causal attention's weights; `options` as the class takes.
+
+    With `initial=1` and max_span tokens at most it computes what the attention did.
+    """
+    require(attention.causal, "attention.causal", False, "a causal attention")
+    d_model = attention.out.out_features
+    made = AdaptiveSpanAttention(d_model, attention.n_head, max_span, **options)
+    made.qkv.load_state_dict(attention.qkv.state_dict())
+    made.out.load_state_dict(attention.out.state_dict())
+    return made
 
 
 def span_layers(model: nn.Module) -> list[AdaptiveSpanAttention]:

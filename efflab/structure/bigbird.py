@@ -95,11 +95,12 @@ def block_sparse_attention(
                 keys, values = k.view(B * H, 1, T, D), v.view(B * H, 1, T, D)
                 queries = q[:, group].view(B * H, 1, -1, D)
             else:
-                columns = layout[group].nonzero()[:, 1].view(-1, count)
-                keys, values = (x[:, columns].flatten(2, 3) for x in (k, v))
+                columns = layout[group].nonzero()[:, 1]  # row by row, `count` of each
+                gathered = (x.index_select(1, columns) for x in (k, v))
+                keys, values = (x.view(B * H, -1, count * block_size, D) for x in gathered)
                 queries = q[:, group]
             y = F.scaled_dot_product_attention(queries, keys, values)
             rows.append(group)
             outputs.append(y.view(B * H, -1, block_size, D))
     order = torch.cat(rows).argsort()
-    return torch.cat(outputs, dim=1)[:, order].view(B, H, T, D)
+    return torch.cat(outputs, dim=1).index_select(1, order).view(B, H, T, D)

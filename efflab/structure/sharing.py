@@ -14,6 +14,7 @@ from torch import Tensor
 from efflab.config import ModelConfig
 from efflab.errors import require, require_int, require_one_of
 from efflab.model import Transformer
+from efflab.pretrained import activation_name
 
 PARTS = {"none": set(), "attention": {"attention"}, "ffn": {"ffn"}, "all": {"attention", "ffn"}}
 
@@ -73,7 +74,6 @@ def from_albert(albert) -> Transformer:
     c = albert.config
     groups = (c.num_hidden_groups, c.inner_group_num)
     require(groups == (1, 1), "num_hidden_groups, inner_group_num", groups, "1 and 1")
-    activations = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
     config = ModelConfig(
         *(c.num_hidden_layers, c.num_attention_heads, c.hidden_size, c.intermediate_size),
         *(c.vocab_size, c.max_position_embeddings),
@@ -81,7 +81,7 @@ def from_albert(albert) -> Transformer:
         share="all",
         type_vocab=c.type_vocab_size,
         pooler=albert.pooler is not None,
-        activation=activations.get(c.hidden_act, c.hidden_act),
+        activation=activation_name(c.hidden_act),
         norm_eps=c.layer_norm_eps,
     )
     same_width = c.embedding_size != c.hidden_size

@@ -43,7 +43,8 @@ class ViT(nn.Module):
         config = ModelConfig(n_layer, n_head, d_model, d_ff, 1, S, norm_first=True, norm_eps=1e-6)
         super().__init__()
         self.patches = PatchEmbedding(patch_size, d_model, channels)
-        self.position = nn.Parameter(0.02 * torch.randn(S, d_model))
+        # about the size of a patch's vector: with the usual 0.02 small ones learn their places late
+        self.position = nn.Parameter(0.2 * torch.randn(S, d_model))
         layers = (
             Layer(
                 SubBlock(Attention(d_model, n_head), config),

@@ -1,0 +1,189 @@
+"""The loop learns, resumes as if never killed, and refuses damaged files."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from efflab import pretrained, train
+from efflab.config import ModelConfig
+from efflab.model import Transformer
+
+TINY = ModelConfig(2, 2, 16, 32, 20, 8, causal=True)
+
+
+def make(seed=0, share="none"):
+    torch.manual_seed(seed)
+    return Transformer(ModelConfig(2, 2, 16, 32, 20, 8, causal=True, share=share))
+
+
+def counting(step):
+    """Each next token is the last one plus 1, from a start that depends on the step alone."""
+    starts = torch.randint(0, 20, (4, 1), generator=torch.Generator().manual_seed(step))
+    ids = (starts + torch.arange(9)) % 20
+    return ids[:, :-1], ids[:, 1:]
+
+
+@pytest.mark.parametrize(
+    "make_optimizers",
+    [lambda model: train.adamw(model, 1e-2), lambda model: train.muon(model, 1e-2, adam_lr=1e-2)],
+    ids=["adamw", "muon"],
+)
+def test_a_model_learns_to_count(make_optimizers):
+    model = make()
+    losses = train.fit(model, counting, 120, optimizers=make_optimizers(model))
+    assert losses[0] > 2.5
+    assert losses[-1] < 0.3
+    assert not model.training
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("share", ["none", "all"])
+def test_a_killed_run_resumes_as_if_it_had_not_been(tmp_path, share):
+    def killed_at_14(step):
+        if step == 14:
+            raise Killed
+        return counting(step)
+
+    straight, again = make(share=share), make(share=share)
+    expected = train.fit(straight, counting, 20, optimizers=train.muon(straight))
+    options = dict(checkpoint=tmp_path / "run.safetensors", checkpoint_every=5)
+    with pytest.raises(Killed):
+        train.fit(again, killed_at_14, 20, optimizers=train.muon(again), **options)
+    seen = []
+
+    def watched(step):
+        seen.append(step)
+        return counting(step)
+
+    fresh = make(seed=9, share=share)
+    losses = train.fit(fresh, watched, 20, optimizers=train.muon(fresh), **options)
+    assert seen == list(range(10, 20))
+    assert losses == pytest.approx(expected, abs=1e-6)
+    for p, q in zip(straight.parameters(), fresh.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+
+
+def test_a_finished_run_is_not_run_again(tmp_path):
+    path = tmp_path / "run.safetensors"
+    first = train.fit(make(), counting, 4, checkpoint=path)
+    assert train.fit(make(), lambda step: 1 / 0, 4, checkpoint=path) == first
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "weights.safetensors"
+    train.save_tensors(path, {"a": torch.ones(3)})
+    before = path.read_bytes()
+
+    def full_disk(tensors, file, metadata):
+        file.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(train, "save_file", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        train.save_tensors(path, {"a": torch.zeros(3)})
+    assert path.read_bytes() == before
+
+
+def test_the_rate_rises_and_falls():
+    factors = [train.learning_rate_factor(step, 100) for step in range(100)]
+    assert factors[0] == pytest.approx(0.2)
+    assert max(factors) == factors[4] == 1
+    assert factors[-1] == pytest.approx(1 / 95)
+    assert factors[4:] == sorted(factors[4:], reverse=True)
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6), (8, 8)])
+def test_orthogonalize_brings_singular_values_near_one(shape):
+    g = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(train.orthogonalize(g))
+    assert values.min() > 0.3
+    assert values.max() < 1.3
+
+
+def test_orthogonalize_is_torch_s_within_bfloat16():
+    g = torch.randn(24, 40, generator=torch.Generator().manual_seed(0))
+    coefficients = (3.4445, -4.7750, 2.0315)
+    theirs = torch.optim._muon._zeropower_via_newtonschulz(g, coefficients, 5, 1e-7).float()
+    assert (train.orthogonalize(g) - theirs).norm() < 0.05 * theirs.norm()
+
+
+def test_muon_moves_as_torch_s(monkeypatch):
+    # Torch's Newton-Schulz runs in bfloat16; with ours in its place the rest must agree exactly.
+    newton_schulz = lambda g, *_: train.orthogonalize(g)  # noqa: E731
+    monkeypatch.setattr(torch.optim._muon, "_zeropower_via_newtonschulz", newton_schulz)
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(24, 40, bias=False), nn.Linear(24, 40, bias=False)
+    theirs.load_state_dict(ours.state_dict())
+    mine = train.Muon(ours.parameters(), lr=0.01)
+    reference = torch.optim.Muon(
+        theirs.parameters(),
+        lr=0.01,
+        weight_decay=0.1,
+        momentum=0.95,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    start = ours.weight.detach().clone()
+    for step in range(3):
+        x = torch.randn(16, 24, generator=torch.Generator().manual_seed(step))
+        for model, optimizer in ((ours, mine), (theirs, reference)):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+    torch.testing.assert_close(ours.weight, theirs.weight)
+    assert not torch.equal(ours.weight, start)
+
+
+def test_a_checkpoint_reloads_to_the_same_outputs(tmp_path):
+    model, path = make().eval(), tmp_path / "m" / "model.safetensors"
+    pretrained.save_checkpoint(model, path, {"steps": 3})
+    ids = torch.arange(8)[None]
+    loaded = pretrained.load_checkpoint(path)
+    assert loaded.config == TINY
+    torch.testing.assert_close(loaded(ids), model(ids), atol=2e-3, rtol=0)  # stored in 16 bits
+    again = tmp_path / "again" / "model.safetensors"
+    pretrained.save_checkpoint(loaded, again, {"steps": 3})
+    assert torch.equal(pretrained.load_checkpoint(again)(ids), loaded(ids))
+    assert json.loads(path.with_name("card.json").read_text())["steps"] == 3
+
+
+def test_a_damaged_checkpoint_is_named_with_both_hashes(tmp_path):
+    path = tmp_path / "model.safetensors"
+    pretrained.save_checkpoint(make(), path, {})
+    expected = pretrained.read_card(path)["sha256"]
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match="damaged: expected SHA-256") as error:
+        pretrained.load_checkpoint(path)
+    assert str(path) in str(error.value)
+    assert expected in str(error.value)
+    assert pretrained.sha256(path) in str(error.value)
+
+
+def test_a_missing_checkpoint_says_what_makes_it(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"card\.json is missing; `efflab train stdlib-gpt`"
+    ):
+        pretrained.load_checkpoint(tmp_path / "model.safetensors")
+    pretrained.save_checkpoint(make(), tmp_path / "model.safetensors", {})
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors is missing"):
+        pretrained.load_checkpoint(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_steps": 0}, "n_steps=0"),
+        ({"lr": 0}, "lr=0"),
+        ({"checkpoint_every": 0}, "checkpoint_every"),
+    ],
+)
+def test_bad_arguments_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        train.fit(make(), counting, **({"n_steps": 1} | options))
