@@ -33,13 +33,14 @@ def verified(path: Path, expected: str, remedy: str) -> Path:
     return path
 
 
-def save_checkpoint(model: Transformer, path: Path, card: dict) -> None:
+def save_checkpoint(model: Transformer, path: Path, card: dict) -> dict:
     """The weights in 16 bits at `path`, and beside them `card.json` with config and hash."""
     path = Path(path)
     tensors = {name: t.to(torch.float16) for name, t in named_tensors(model).items()}
     save_tensors(path, tensors)
     card = card | {"config": asdict(model.config), "sha256": sha256(path)}
     path.with_name("card.json").write_text(json.dumps(card, indent=1) + "\n")
+    return card
 
 
 def read_card(path: Path = STDLIB_GPT) -> dict:

@@ -12,22 +12,25 @@ from efflab.errors import require_one_of
 EXPERIMENTS = DATA_DIR / "experiments"
 
 
-def record(name: str, *, settings: dict, seeds, folder: Path = EXPERIMENTS, **results) -> dict:
-    """Write `results` with command, machine, versions, seeds and date; returns what was written."""
+def provenance(command: str, seeds) -> dict:
+    """What made a number: command, date, machine, versions, seeds."""
     import torch
 
     from efflab.bench import cpu_name
 
-    written = dict(
-        name=name,
-        command=f"efflab experiment {name}",
+    return dict(
+        command=command,
         date=date.today().isoformat(),
         machine=f"{cpu_name()}, {torch.get_num_threads()} thread(s)",
         versions=dict(python=platform.python_version(), torch=version("torch")),
         seeds=list(seeds),
-        settings=settings,
-        **results,
     )
+
+
+def record(name: str, *, settings: dict, seeds, folder: Path = EXPERIMENTS, **results) -> dict:
+    """Write `results` with their provenance; returns what was written."""
+    made = provenance(f"efflab experiment {name}", seeds)
+    written = dict(name=name, **made, settings=settings, **results)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     return written
