@@ -26,7 +26,8 @@ from IPython.display import display
 
 verdict = {"claim": "toy", "holds": True, "condition": "", "figures": {"n": n}, "kind": "measured"}
 display({"application/vnd.efflab.verdict+json": verdict, "text/plain": "holds"}, raw=True)
-display({"application/vnd.efflab.board+json": {"technique": "t", "model": "m"}}, raw=True)
+point = {"technique": "t", "model": "m"}
+display({"application/vnd.efflab.board+json": point, "text/plain": "on the board"}, raw=True)
 os.getpid()
 """
 

@@ -18,6 +18,8 @@ from efflab.catalog import NOTEBOOKS, built_path, sources
 from efflab.doctor import BROWSER_ADVICE, find_browser
 
 START_SECONDS, RUN_SECONDS, MOVE_SECONDS = 90, 300, 60
+# Tracebacks and warnings, as JupyterLab marks them.
+ERRORS = "[data-mime-type='application/vnd.jupyter.stderr'], [data-mime-type*='error']"
 # JSON of what the explorer's picture says: values and texts, not pixels.
 PICTURE = """() => {
   const plot = document.querySelector('.efflab-explorer .js-plotly-plot');
@@ -97,7 +99,8 @@ def start_kernel(url, name):
 
 @pytest.mark.parametrize("number", sources())
 def test_runs_and_its_slider_moves_the_picture(number, lab, chromium):
-    name = built_path(sources()[number], "en").name
+    path = built_path(sources()[number], "en")
+    n_cells, name = count_code_cells(path), path.name
     kernel = start_kernel(lab, name)
     page = chromium.new_page(viewport={"width": 1400, "height": 1000})
     try:
@@ -111,8 +114,8 @@ def test_runs_and_its_slider_moves_the_picture(number, lab, chromium):
         wait_for(ready, START_SECONDS, "the kernel is connected and idle")
         run_all(page)
         wait_for(lambda: page.evaluate(PICTURE), RUN_SECONDS, "the explorer's picture")
-        wait_for(ready, RUN_SECONDS, "all cells have run")
-        assert page.locator(".jp-OutputArea-output[data-mime-type*='error']").count() == 0
+        wait_for(lambda: has_run(page, n_cells), RUN_SECONDS, "all cells have run")
+        assert page.locator(ERRORS).all_inner_texts() == []
         before = page.evaluate(PICTURE)
         page.locator(".efflab-explorer .noUi-handle").first.focus()
         page.keyboard.press("ArrowRight")
@@ -127,6 +130,17 @@ def test_runs_and_its_slider_moves_the_picture(number, lab, chromium):
 def run_all(page):
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
+def count_code_cells(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return sum(cell["cell_type"] == "code" for cell in cells)
+
+
+def has_run(page, n_cells):
+    """Whether every cell's prompt shows a number, none a star or nothing."""
+    prompts = page.locator(".jp-CodeCell .jp-InputPrompt").all_text_contents()
+    return len(prompts) == n_cells and all(p.strip("[]:").isdigit() for p in prompts)
 
 
 def differs(page, before):
