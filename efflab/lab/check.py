@@ -151,10 +151,10 @@ def _draw(exercise: Exercise, answer, mismatch: Mismatch | None) -> None:
     if expected.shape != actual.shape or expected.size < 4 or expected.dtype.kind not in "biuf":
         return
     if expected.ndim == 1:
-        pair = {tr("expected"): expected, tr("yours"): actual}
+        pair = {tr("expected"): expected, tr("your result"): actual}
         figures.show(figures.line(range(len(expected)), pair, mismatch.what, height=280))
         return
-    fig = figures.panels([tr("expected"), tr("yours")], mismatch.what)
+    fig = figures.panels([tr("expected"), tr("your result")], mismatch.what)
     low = float(min(expected.min(), actual.min()))
     high = float(max(expected.max(), actual.max()))
     for column, z in enumerate((expected, actual), start=1):

@@ -70,7 +70,7 @@ class Explorer:
     def label(self, name: str) -> str:
         """A control's label with its unit, in the language in use."""
         control = self.controls[name]
-        text = tr(control.label) if control.label else name.replace("_", " ")
+        text = tr(control.label or name.replace("_", " "))
         return f"{text} ({tr_name(control.unit)})" if control.unit else text
 
     def set(self, **values) -> None:
@@ -111,14 +111,14 @@ class Explorer:
         return box
 
     def _moved(self, name: str, value) -> None:
-        """Follow one control; a `ValueError` or `TypeError` of `fn` goes beside it."""
+        """Follow one control; what `fn` refuses is said beside it."""
         self.values[name] = value
         slow = self.seconds > FAST_SECONDS
         if slow:
             self._note(name, f"<i>{escape(tr('working ...'))}</i>")
         try:
             self.figure = dress(self.fn(**self.values))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, ArithmeticError) as error:
             self.message = str(error)
             text = escape(self.message)
             self._note(name, f'<span role="alert" style="color:#D55E00">⚠ {text}</span>')

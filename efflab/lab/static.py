@@ -22,7 +22,7 @@ def with_slider(fn, figure, values: dict, control, *, label: str, frames: int):
             if value != first:
                 fig = dress(fn(**{**values, name: value}))
             specs[value] = plain(fig.to_plotly_json())
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, ArithmeticError):
             continue
     fig = go.Figure(figure)
     most = max((spec["data"] for spec in specs.values()), key=len, default=[])

@@ -7,7 +7,7 @@ from html import escape
 from efflab.data import DATA_DIR
 from efflab.errors import require_one_of
 from efflab.lab.page import emit_html, plain
-from efflab.lab.text import KINDS, language, number, tr, tr_name
+from efflab.lab.text import KINDS, language, number, tr
 
 MIME = "application/vnd.efflab.verdict+json"
 
@@ -32,6 +32,7 @@ def verdict(
     require_one_of("claim_id", claim_id, claims)
     require_one_of("kind", kind, KINDS)
     require_one_of("holds", holds, (True, False, None))
+    holds = holds if holds is None else bool(holds)  # numpy's own bool is no JSON
     claim = claims[claim_id]["claim"][language()]
     word, colour, mark = _outcome(holds, condition)
     shown = [(tr(name), number(value)) for name, value in figures.items()]
@@ -40,7 +41,8 @@ def verdict(
     heading = tr("Claim {id}, section {section}", id=claim_id, section=claims[claim_id]["section"])
     text = [headline, f"  {heading}", f"  {claim}", *(f"  {n}: {v}" for n, v in shown)]
     text.append(f"  [{tr(kind)}]")
-    record = dict(claim=claim_id, holds=holds, condition=condition.format(**values) or "")
+    stored = condition.format(**values) if values else condition
+    record = dict(claim=claim_id, holds=holds, condition=stored)
     record |= dict(figures=plain(dict(figures)), kind=kind)
     emit_html(_card(headline, heading, claim, shown, kind, colour), "\n".join(text),
               **{MIME: record})  # fmt: skip
@@ -60,8 +62,7 @@ def _outcome(holds, condition: str) -> tuple[str, str, str]:
 def _card(headline, heading, claim, shown, kind, colour) -> str:
     cell = "border:1px solid #8886;border-radius:4px;padding:2px 10px;margin:4px 8px 0 0"
     numbers = "".join(
-        f'<span style="display:inline-block;{cell}">{escape(tr_name(name))}: '
-        f"<b>{escape(value)}</b></span>"
+        f'<span style="display:inline-block;{cell}">{escape(name)}: <b>{escape(value)}</b></span>'
         for name, value in shown
     )
     tag = f'<span style="display:inline-block;{cell};font-style:italic">{escape(tr(kind))}</span>'
