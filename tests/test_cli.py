@@ -69,6 +69,16 @@ def test_doctor_finds_what_is_here_and_explains_what_is_not():
     ]
 
 
+def test_lab_opens_notebook_00_on_this_machine_alone(monkeypatch):
+    started = []
+    monkeypatch.setattr("os.execv", lambda path, command: started.extend(command))
+    assert main(["lab", "--no-browser", "--port", "8899"]) == 0
+    assert "--ip=127.0.0.1" in started
+    assert "--port=8899" in started
+    assert started[-1].endswith("00_start_here.ipynb")
+    assert not any("token" in word or "password" in word for word in started)  # JupyterLab's own
+
+
 def test_parameters_are_literals_and_of_the_default_type():
     assert [literal(t) for t in ("512", "0.5", "True", "gpt2", "[1, 2]")] == [
         512, 0.5, True, "gpt2", [1, 2],
