@@ -24,7 +24,7 @@ PACKAGES = "asyncio email http importlib logging multiprocessing unittest xml".s
 PER_PACKAGE, MAX_TOKENS = 120, 32
 TASKS = ("package", "returns", "takes")
 N_STEPS, BATCH_SIZE, LR = 90, 16, 1e-4
-SEEDS = (0, 1)
+SEEDS = (0,)
 
 
 @dataclass(frozen=True)

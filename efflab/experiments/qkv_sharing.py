@@ -4,6 +4,7 @@ For every seed the same initial weights and the same batches, so that within a s
 sharing layers differ in the sharing alone. Small and short on purpose: a run fits in a notebook.
 """
 
+from itertools import product
 from statistics import mean, stdev
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from efflab import data, train
 from efflab.config import ModelConfig
 from efflab.errors import require, require_int
-from efflab.experiments.record import record
+from efflab.experiments.record import EXPERIMENTS, record, recorded
 from efflab.model import Transformer
 from efflab.structure.sharing import share_qkv
 
@@ -45,16 +46,23 @@ def validation_loss(n_shared: int, seed: int = 0, n_steps: int = N_STEPS) -> flo
 
 
 def run() -> dict:
-    """Every number of sharing layers with every seed; recorded as data/experiments/qkv-sharing."""
-    runs = []
-    for seed in SEEDS:
-        for n_shared in range(1, CONFIG.n_layer + 1):
-            loss = validation_loss(n_shared, seed)
-            runs.append({"n_shared": n_shared, "seed": seed, "loss": round(loss, 4)})
-            print(f"{n_shared} of {CONFIG.n_layer} layers, seed {seed}: {loss:.3f}", flush=True)
+    """Every number of sharing layers with every seed; recorded as data/experiments/qkv-sharing.
+
+    None, half and all of the layers come first. Each run is kept at once: one that was killed
+    goes on where it stopped.
+    """
     settings = dict(n_layer=CONFIG.n_layer, d_model=CONFIG.d_model, seq_len=CONFIG.max_len)
     settings |= dict(batch_size=BATCH_SIZE, n_steps=N_STEPS, n_windows=N_WINDOWS)
-    return record(NAME, settings=settings, seeds=SEEDS, runs=runs)
+    kept = recorded(NAME) if (EXPERIMENTS / f"{NAME}.json").exists() else {}
+    runs = kept["runs"] if kept.get("settings") == settings else []
+    done = {(r["n_shared"], r["seed"]) for r in runs}
+    for n_shared, seed in product((1, 3, 6, 4, 2, 5), SEEDS):
+        if (n_shared, seed) not in done:
+            loss = validation_loss(n_shared, seed)
+            print(f"{n_shared} of {CONFIG.n_layer} layers, seed {seed}: {loss:.3f}", flush=True)
+            runs.append({"n_shared": n_shared, "seed": seed, "loss": round(loss, 3)})
+            record(NAME, settings=settings, seeds=SEEDS, runs=runs)
+    return recorded(NAME)
 
 
 def by_count(runs: list[dict]) -> dict[int, dict[str, float]]:
@@ -68,6 +76,7 @@ def by_count(runs: list[dict]) -> dict[int, dict[str, float]]:
         losses = {r["seed"]: r["loss"] for r in runs if r["n_shared"] == n}
         costs = [loss - base[seed] for seed, loss in losses.items()]
         values = list(losses.values())
-        summary[n] = dict(mean=mean(values), sd=stdev(values), low=min(values), high=max(values))
-        summary[n] |= dict(cost=mean(costs), cost_sd=stdev(costs))
+        summary[n] = dict(mean=mean(values), low=min(values), high=max(values), cost=mean(costs))
+        spread = stdev if len(values) > 1 else lambda _: 0.0
+        summary[n] |= dict(sd=spread(values), cost_sd=spread(costs))
     return summary

@@ -1,0 +1,502 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] tags=["en"]
+# # 01 · Parameter sharing
+#
+# A Transformer of 12 layers stores 12 sets of weights. Does it need them? Three answers of the
+# article share weights in three places: between layers (ALBERT), between the layers' QKV
+# projections, and between tasks.
+#
+# | | |
+# |---|---|
+# | **Claims** | `albert-params`, `qkv-share-half`, `encoder-reuse` |
+# | **Time** | 25 minutes; the cells run in about 40 seconds |
+# | **Afterwards you can** | count what a kind of sharing removes, say which costs fall with the parameters and which do not, and decide when several tasks should share an encoder |
+
+# %% [markdown] tags=["zh"]
+# # 01 · 参数共享
+#
+# 12 层的 Transformer 要存 12 套权重，真有必要吗？文章在三个地方共享权重：
+# 各层之间（ALBERT）、各层的 QKV 投影之间、多个任务之间。
+#
+# | | |
+# |---|---|
+# | **论断** | `albert-params`、`qkv-share-half`、`encoder-reuse` |
+# | **用时** | 25 分钟；全部单元格运行约 40 秒 |
+# | **学完之后** | 能算出每种共享方式省去多少参数；能说清哪些开销随参数下降、哪些不降；能判断几个任务何时该共用一个编码器 |
+
+# %% tags=["parameters"]
+language = "en"
+n_layer = 12  # layers of the model that is measured
+d_model = 192  # its width, a multiple of 64
+seq_len = 64  # tokens of each text, at most 512
+n_shared = 3  # the recorded point that is trained once more: 1 to 6 layers with one QKV
+
+# %%
+from efflab import lab
+from efflab.config import PRESETS, ModelConfig
+from efflab.experiments import qkv_sharing
+from efflab.lab import board, check, explore, nb01, nb01_tasks, predict, show, show_source, table
+from efflab.lab import nb01_measure as measure
+from efflab.structure.sharing import n_parameters, share_layers, share_qkv
+
+lab.use_language(language)
+
+# %% [markdown] tags=["en"]
+# ## 1 · Predict first
+#
+# BERT-base has 108 million parameters in 12 layers. ALBERT keeps the weights of *one* layer and
+# runs it 12 times. Write down both numbers before you go on.
+
+# %% [markdown] tags=["zh"]
+# ## 1 · 先预测
+#
+# BERT-base 有 12 层、1.08 亿参数。ALBERT 只保留*一层*的权重，把它执行 12 遍。
+# 继续之前，请先写下两个数字。
+
+# %%
+p_params = predict("How many per cent of the parameters does sharing all 12 layers remove?", "%")
+
+# %%
+p_time = predict("How many per cent of the time of a forward pass does it save?", "%")
+
+# %% [markdown] tags=["en"]
+# ## 2 · Build: one layer, many uses
+#
+# A module that several layers hold is stored once. That is the whole technique: point every layer
+# at the first one's sub-block. Autograd adds up the gradients of all uses by itself.
+
+# %% [markdown] tags=["zh"]
+# ## 2 · 实现：一层权重，多处使用
+#
+# 多个层持有同一个模块，它就只存一份。方法仅此而已：让每一层都指向第一层的子模块。
+# 各处使用产生的梯度由自动求导累加。
+
+# %%
+show_source(share_layers)
+
+# %% [markdown] tags=["en"]
+# Four models from the same weights: nothing shared, attention, feed-forward (FFN), or both.
+
+# %% [markdown] tags=["zh"]
+# 由同一组权重得到四个模型：不共享、共享注意力、共享前馈网络（FFN）、两者都共享。
+
+# %%
+config = ModelConfig(n_layer, d_model // 64, d_model, 4 * d_model, 2048, 512)
+models = measure.modes(config)
+table([{"shared": name, "parameters": n_parameters(m), "kind": "measured"}
+       for name, m in models.items()])  # fmt: skip
+
+# %% [markdown] tags=["en"]
+# **Is this ALBERT?** Give our model the weights of a small, random `AlbertModel` of the
+# `transformers` library: parameters and outputs have to agree.
+
+# %% [markdown] tags=["zh"]
+# **这就是 ALBERT 吗？** 把 `transformers` 库中一个随机初始化的小型 `AlbertModel` 的权重装进我们的模型：
+# 参数量和输出都应当一致。
+
+# %%
+gap = measure.albert_gap()
+assert gap["ours"] == gap["theirs"]
+assert gap["largest gap"] < 1e-5
+print(gap["theirs"], gap["ours"], gap["largest gap"] < 1e-5)
+
+# %% [markdown] tags=["en"]
+# ## 3 · Measure: how many parameters go
+#
+# The paper's own models (Lan et al. 2020, Tables 1 and 4), in millions, beside our formula. The
+# paper rounds; its unshared rows leave out the pooler, which the others have.
+
+# %% [markdown] tags=["zh"]
+# ## 3 · 度量：省去多少参数
+#
+# 论文中的模型（Lan 等 2020，表 1 和表 4），单位为百万，旁边是公式的结果。
+# 论文的数字经过取整；不共享的几行不含 pooler，其余各行包含。
+
+# %%
+table(nb01.published_table())
+
+# %%
+show(nb01.albert_steps())
+
+# %% [markdown] tags=["en"]
+# Two different things make ALBERT small. **Sharing** takes 109 million down to 31, all of it from
+# the layers. The **factorized embedding** (a table 128 wide and a 128 x 768 matrix instead of a
+# table 768 wide) takes 31 down to 12, all of it from the vocabulary. "ALBERT has 89 % fewer
+# parameters" is both together.
+#
+# Sharing the FFN saves twice what sharing attention saves, and in the paper costs more: the score
+# goes from 82.3 to 81.6 with shared attention, to 79.5 with a shared FFN.
+
+# %% [markdown] tags=["zh"]
+# ALBERT 的“小”来自两件不同的事。**共享**把 1.09 亿降到 3100 万，省下的全在各层；
+# **嵌入分解**（用 128 宽的表加一个 128 × 768 矩阵，代替 768 宽的表）再从 3100 万降到 1200 万，
+# 省下的全在词表。“ALBERT 少了 89 % 的参数”说的是两者之和。
+#
+# 共享 FFN 省下的参数是共享注意力的两倍，代价也更大：论文中平均分从 82.3 分别降到
+# 81.6（共享注意力）和 79.5（共享 FFN）。
+
+# %%
+bert_removed = 100 * nb01.removed(PRESETS["bert-base"])
+p_params.reveal(bert_removed)
+table([{"model": name, "removed (%)": 100 * nb01.removed(PRESETS[name]), "kind": "computed"}
+       for name in ("minilm-l6", "gpt2", "bert-base", "bert-large", "gpt3-175b")])  # fmt: skip
+
+# %% [markdown] tags=["en"]
+# The 60 % is not a law. It needs layers that hold most of the parameters: MiniLM has a BERT-size
+# vocabulary over six narrow layers, so half of it is embedding, and sharing removes only 39 %.
+#
+# ## 4 · Measure: what falls with the parameters, and what does not
+#
+# The formula says that FLOPs and activations do not change: twelve layers are still computed, and
+# each keeps its own activations for the backward pass. Measured on your machine:
+
+# %% [markdown] tags=["zh"]
+# 60 % 并不是定律，前提是大部分参数都在各层里。MiniLM 只有 6 个较窄的层，却带着与 BERT 一样大的词表，
+# 约一半参数是嵌入，共享只能省去 39 %。
+#
+# ## 4 · 度量：哪些开销随参数下降，哪些不降
+#
+# 公式告诉我们计算量和激活值不变：12 层照样要算，每一层都要为反向传播留下自己的激活值。
+# 在你的机器上实测：
+
+# %% tags=["nbval-ignore-output"]
+rows = measure.costs(models, seq_len)
+table(rows)
+
+# %% tags=["nbval-ignore-output"]
+show(measure.costs_figure(rows))
+time_ratio = next(r["all / none"] for r in rows if r["cost"].startswith("forward pass"))
+p_time.reveal(100 * (1 - time_ratio))
+
+# %% [markdown] tags=["en"]
+# What falls: parameters, the file, and in training the weights, gradients and optimizer states.
+# What stays: FLOPs, time, activations. A training step saves a little because the optimizer updates
+# fewer weights. **Sharing compresses storage, not computation.** It helps where weights have to be
+# downloaded, kept in a small memory, or sent between devices.
+#
+# ## 5 · Explore
+#
+# Move depth, width and what is shared. Find a shape where sharing removes less than 60 %, and watch
+# the two right-hand bars, which never move.
+
+# %% [markdown] tags=["zh"]
+# 下降的：参数、文件大小，以及训练时的权重、梯度和优化器状态。不变的：计算量、时间、激活值。
+# 训练步略快一点，因为优化器要更新的权重变少了。**共享压缩的是存储，而不是计算。**
+# 当权重需要下载、需要放进很小的内存、或需要在设备之间传输时，它才有用。
+#
+# ## 5 · 探索
+#
+# 调节深度、宽度和共享方式。找一个共享后省不到 60 % 的形状，并留意最右边两根始终不动的柱子。
+
+# %%
+explore(nb01.sharing)
+
+# %% [markdown] tags=["en"]
+# ## 6 · QKV: "no more than half of the layers"
+#
+# A milder form shares only the projection that makes queries, keys and values. The article says
+# that it may be shared, but in no more than half of the layers. A limit like that should show as a
+# knee: the loss stays flat up to half and rises after it.
+#
+# The experiment: a causal model of 6 layers, trained from scratch on the standard library with the
+# QKV of its first n layers shared. Within a seed, the initial weights and the batches are the same.
+
+# %% [markdown] tags=["zh"]
+# ## 6 · QKV：“不超过一半的层”
+#
+# 更温和的做法是只共享产生查询、键、值的那个投影。文章说可以共享，但不要超过一半的层。
+# 如果真有这样的界限，曲线上应当出现拐点：到一半为止损失持平，之后上升。
+#
+# 实验：一个 6 层的因果模型，在标准库源码上从头训练，前 n 层共用一个 QKV。
+# 同一随机种子下，初始权重和各批数据都相同。
+
+# %%
+show_source(share_qkv)
+
+# %%
+table(measure.qkv_table())
+
+# %% [markdown] tags=["en"]
+# Now one of these points again, trained here in some seconds, beside the recorded runs. It has to
+# land within the spread that the cell states.
+
+# %% [markdown] tags=["zh"]
+# 现在在本机用十几秒重新训练其中一个点，与存档结果放在一起。它应当落在单元格给出的范围之内。
+
+# %% tags=["nbval-ignore-output"]
+live = qkv_sharing.validation_loss(n_shared, seed=0)
+expected, spread = measure.qkv_record()[1][n_shared]["mean"], measure.qkv_spread()
+print(f"{live:.3f}, recorded {expected:.3f} +- {spread:.2f}: {abs(live - expected) <= spread}")
+
+# %% tags=["nbval-ignore-output"]
+show(measure.qkv_figure({n_shared: live}))
+
+# %% [markdown] tags=["en"]
+# ## 7 · Where it breaks: sharing after training
+#
+# Those models were *trained* with a shared projection. Do the same to a finished model, and layers
+# get a projection that was never theirs. Below is `stdlib-gpt`, with nothing retrained.
+
+# %% [markdown] tags=["zh"]
+# ## 7 · 何处失效：训练之后再共享
+#
+# 上面的模型是*带着*共享投影训练的。若对已经训练好的模型这么做，各层拿到的就是从不属于自己的投影。
+# 下面是 `stdlib-gpt`，没有做任何再训练。
+
+# %% tags=["nbval-ignore-output"]
+bits = measure.without_training()
+show(measure.without_training_figure(bits))
+
+# %% tags=["nbval-ignore-output"]
+board.add(technique="QKV shared in 2 layers, no retraining", model="stdlib-gpt",
+          **measure.board_point(2))  # fmt: skip
+
+# %% [markdown] tags=["en"]
+# ## 8 · One encoder, many tasks
+#
+# The third kind of sharing is the one used most: a pretrained encoder turns a text into a vector
+# once, and each task adds a small head. Four tasks on the standard library with one MiniLM:
+#
+# - `package`: from which of eight packages does a docstring come?
+# - `returns`: does its function return a value?
+# - `takes`: does the function take an argument besides `self`?
+# - retrieval: find a function's code by its docstring (no head at all).
+#
+# Against it stands a copy of MiniLM for each task, all 23 million weights fine-tuned (recorded).
+
+# %% [markdown] tags=["zh"]
+# ## 8 · 一个编码器，多个任务
+#
+# 第三种共享最常用：预训练编码器把文本变成向量，只算一次，每个任务再加一个小小的任务头。
+# 用同一个 MiniLM 在标准库上完成四个任务：
+#
+# - `package`：一段文档字符串来自八个包中的哪一个？
+# - `returns`：它的函数有没有返回值？
+# - `takes`：函数除 `self` 外是否还有参数？
+# - 检索：由文档字符串找到函数代码（不需要任务头）。
+#
+# 与之对照的是每个任务各用一份 MiniLM，2300 万权重全部微调（存档结果）。
+
+# %% tags=["nbval-ignore-output"]
+quality = nb01_tasks.quality_table()
+table(quality)
+
+# %% tags=["nbval-ignore-output"]
+print(f"MRR {nb01_tasks.retrieval():.2f}")
+
+# %% [markdown] tags=["en"]
+# And the cost of three tasks on the same texts, with one encoder (`one`) and with an encoder for
+# each task (`each`):
+
+# %% [markdown] tags=["zh"]
+# 再看三个任务处理同一批文本的开销：共用一个编码器（`one`）与每个任务一个编码器（`each`）：
+
+# %% tags=["nbval-ignore-output"]
+reuse = nb01_tasks.reuse_measured(n_tasks=3)
+table(reuse)
+
+# %% [markdown] tags=["en"]
+# Both ratios come close to the number of tasks: a head is a few thousand weights beside 23 million.
+# But switch off "every text goes to every task" below: memory is still saved, computation is not,
+# since a text that one task wants needs one pass either way.
+
+# %% [markdown] tags=["zh"]
+# 两个比值都接近任务数：与 2300 万相比，几千个权重的任务头可以忽略。
+# 但请在下面关掉“每段文本都要经过所有任务”：内存照样省，计算却不省了，
+# 因为只有一个任务需要的文本，无论如何都只需编码一次。
+
+# %%
+explore(nb01.tasks)
+
+# %% [markdown] tags=["en"]
+# ## 9 · Verdicts
+
+# %% [markdown] tags=["zh"]
+# ## 9 · 结论
+
+# %% tags=["nbval-ignore-output"]
+lab.verdict("albert-params", holds=True, kind="computed",
+        condition="the layers hold most of the parameters; FLOPs, time and activations stay",
+        figures={"BERT-base shape: removed (%)": round(bert_removed, 1),
+                 "MiniLM shape: removed (%)": round(100 * nb01.removed(PRESETS["minilm-l6"]), 1),
+                 "forward time, shared over not shared": round(time_ratio, 2)})  # fmt: skip
+
+# %%
+lab.verdict("qkv-share-half", **measure.qkv_verdict())
+
+# %% tags=["nbval-ignore-output"]
+lab.verdict("encoder-reuse", **nb01_tasks.reuse_verdict(quality, reuse))
+
+# %% [markdown] tags=["en"]
+# ## 10 · Exercises
+#
+# **01-1.** Write `layer_params(d_model, d_ff)`: all parameters of one layer (attention with its
+# LayerNorm, FFN with its LayerNorm, biases included). It is what sharing keeps once.
+#
+# <details><summary>Hint</summary>Four d_model x d_model maps, two between d_model and d_ff, one
+# bias for each output, and two LayerNorms of 2 d_model each.</details>
+
+# %% [markdown] tags=["zh"]
+# ## 10 · 练习
+#
+# **01-1.** 写出 `layer_params(d_model, d_ff)`：一层的全部参数（注意力及其 LayerNorm、FFN 及其
+# LayerNorm，包括偏置）。共享之后，只保留这一份。
+#
+# <details><summary>提示</summary>四个 d_model × d_model 的映射，两个 d_model 与 d_ff 之间的映射，
+# 每个输出一个偏置，再加两个各含 2 d_model 个参数的 LayerNorm。</details>
+
+# %% tags=["exercise", "ex-01-1"]
+answer_1 = ...  # def answer_1(d_model, d_ff): return ...
+
+# %%
+check("01-1", answer_1)
+
+# %% [markdown] tags=["en", "solution", "ex-01-1"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def answer_1(d_model, d_ff):
+#     attention = 4 * (d_model * d_model + d_model)
+#     ffn = 2 * d_model * d_ff + d_ff + d_model
+#     return attention + ffn + 2 * 2 * d_model
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-01-1"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def answer_1(d_model, d_ff):
+#     attention = 4 * (d_model * d_model + d_model)
+#     ffn = 2 * d_model * d_ff + d_ff + d_model
+#     return attention + ffn + 2 * 2 * d_model
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# **01-2.** How much is there to gain from sharing QKV? Write `qkv_removed(n, n_layer)`: the fraction
+# of the layers' weight matrices (d_ff = 4 d_model, no biases) that goes when the first n of n_layer
+# layers share. With half of 12 layers the answer may surprise you.
+#
+# <details><summary>Hint</summary>In units of d_model squared a layer has 4 + 8 = 12, its QKV 3. Of
+# the n projections one stays.</details>
+
+# %% [markdown] tags=["zh"]
+# **01-2.** 共享 QKV 到底能省多少？写出 `qkv_removed(n, n_layer)`：前 n 层共享时，
+# 各层权重矩阵（d_ff = 4 d_model，不计偏置）减少的比例。12 层共享一半，结果也许会让你意外。
+#
+# <details><summary>提示</summary>以 d_model 的平方为单位，一层有 4 + 8 = 12，其中 QKV 占 3。
+# n 个投影中留下一个。</details>
+
+# %% tags=["exercise", "ex-01-2"]
+answer_2 = ...  # def answer_2(n, n_layer): return ...
+
+# %%
+check("01-2", answer_2)
+
+# %% [markdown] tags=["en", "solution", "ex-01-2"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def answer_2(n, n_layer):
+#     return (n - 1) * 3 / (12 * n_layer)
+# ```
+#
+# Half of 12 layers: 10 %. Even all of them: 23 %. Whatever the limit is, this kind of sharing is
+# worth little by itself.
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-01-2"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def answer_2(n, n_layer):
+#     return (n - 1) * 3 / (12 * n_layer)
+# ```
+#
+# 12 层共享一半：10 %。全部共享也只有 23 %。不论界限在哪里，单靠这种共享省不了多少。
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# **01-3.** MiniLM takes 4 bytes for each of its 22,713,216 parameters, a head of eight classes
+# 4 x 385 x 8 bytes. Write `max_tasks(n_bytes)`: how many tasks fit, as a pair (an encoder for each
+# task, one encoder for all).
+#
+# <details><summary>Hint</summary>Without reuse each task pays for an encoder and a head; with reuse
+# the encoder is paid once. Whole tasks only.</details>
+
+# %% [markdown] tags=["zh"]
+# **01-3.** MiniLM 有 22,713,216 个参数，每个 4 字节；八类任务头占 4 × 385 × 8 字节。
+# 写出 `max_tasks(n_bytes)`：最多容纳多少个任务，返回一对数（每个任务一个编码器，所有任务共用一个）。
+#
+# <details><summary>提示</summary>不复用时，每个任务都要付出一个编码器加一个任务头；
+# 复用时编码器只付一次。只计完整的任务。</details>
+
+# %% tags=["exercise", "ex-01-3"]
+answer_3 = ...  # def answer_3(n_bytes): return separate, shared
+
+# %%
+check("01-3", answer_3)
+
+# %% [markdown] tags=["en", "solution", "ex-01-3"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def answer_3(n_bytes):
+#     encoder, head = 4 * 22_713_216, 4 * 385 * 8
+#     return int(n_bytes // (encoder + head)), int((n_bytes - encoder) // head)
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-01-3"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def answer_3(n_bytes):
+#     encoder, head = 4 * 22_713_216, 4 * 385 * 8
+#     return int(n_bytes // (encoder + head)), int((n_bytes - encoder) // head)
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# ## 11 · Recap
+#
+# - Sharing all layers removes 71 % of BERT-base's parameters; the factorized embedding does the rest
+#   of ALBERT's 89 %.
+# - Files, weights, gradients and optimizer states shrink with the parameters. FLOPs, time and
+#   activations do not: to be faster, a model has to compute less.
+# - Sharing belongs before or during training. After it, layers do not fit each other.
+# - Reusing an encoder for n tasks saves n-fold memory, and n-fold time only where the tasks read the
+#   same texts. What it costs in quality depends on the task: measure.
+#
+# **References.** Lan et al. 2020, *ALBERT: A Lite BERT* (Tables 1 and 4); Wang et al. 2020, *MiniLM*;
+# Reimers & Gurevych 2019, *Sentence-BERT*.
+#
+# **Next:** 02 · MLP-Mixer, which changes the computation itself.
+
+# %% [markdown] tags=["zh"]
+# ## 11 · 小结
+#
+# - 共享所有层，BERT-base 的参数减少 71 %；ALBERT 总共减少的 89 % 中，其余来自嵌入分解。
+# - 文件、权重、梯度和优化器状态随参数一起变小；计算量、时间和激活值不变：想更快，就得少算。
+# - 共享要在训练之前或训练之中进行；训练之后再共享，各层彼此不合。
+# - n 个任务复用一个编码器，内存省到 n 分之一；只有各任务读同样的文本时，时间才省到 n 分之一。
+#   质量上的代价因任务而异：要实测。
+#
+# **参考文献。** Lan 等 2020，*ALBERT: A Lite BERT*（表 1、表 4）；Wang 等 2020，*MiniLM*；
+# Reimers 与 Gurevych 2019，*Sentence-BERT*。
+#
+# **下一篇：** 02 · MLP-Mixer，它改变的是计算本身。
