@@ -83,8 +83,9 @@ def where_it_goes(seq_len=512, model="bert-base", device="A100 80GB SXM", fused=
     if not fits(config, roof):
         title += "<br>" + tr("(its {gb} GB of weights do not fit into one of these)",
                              gb=number(2e-9 * cost.num_params(config)))  # fmt: skip
-    titles = [tr("share of the least time (computed)"), tr("n² share of the layers' FLOPs")]
-    fig = figures.panels(titles, title, meta=meta, column_widths=[0.42, 0.58])
+    titles = [tr("least time by part (computed)"), tr("n² share of the layers' FLOPs")]
+    fig = figures.panels(titles, title, meta=meta, column_widths=[0.42, 0.58],
+                         horizontal_spacing=0.13)  # fmt: skip
     fig.update_layout(height=430, margin_t=112, title=dict(y=0.95, yanchor="top"))
     names = [tr(PARTS[p]).replace(" (", "<br>(") for p in PARTS]
     shares = [100 * seconds[p] / total for p in PARTS]

@@ -1,0 +1,655 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] tags=["en"]
+# # 00 · Start here
+#
+# **efflab is a survey article on Transformer efficiency that you can run.** The article makes
+# thirty-odd claims of the kind "attention is the bottleneck", "INT8 makes a model 75 % smaller".
+# Every notebook takes a few of them and lets you predict, compute, measure on *your* machine, move
+# the knob, and read a verdict: *holds*, *holds on a condition*, *does not hold here*.
+#
+# | | |
+# |---|---|
+# | **Claims** | `attention-quadratic` gets its verdict here; `profile-first` begins here and is judged in notebook 15 |
+# | **Time** | 25 minutes; all cells together run in under 40 seconds, offline, without a GPU |
+# | **Afterwards you can** | work out a Transformer's parameters, FLOPs and memory on paper and check them; read a profile and a roofline; say from which length on attention really dominates |
+#
+# **Start now:** press `Shift`+`Enter` until a slider appears, and move it. *Run > Run All Cells*
+# runs everything.
+
+# %% [markdown] tags=["zh"]
+# # 00 · 从这里开始
+#
+# **efflab 是一篇可以运行的 Transformer 效率综述。** 文章里有三十来条论断，
+# 例如“注意力是瓶颈”“INT8 让模型缩小 75 %”。每个笔记本取其中几条，请你先预测，再用公式计算，
+# 在*你自己的*机器上实测，亲手调节旋钮，最后看结论：*成立*、*有条件成立*，或*在此不成立*。
+#
+# | | |
+# |---|---|
+# | **论断** | 本篇判定 `attention-quadratic`；`profile-first` 从这里开始，到第 15 篇再下结论 |
+# | **用时** | 25 分钟；全部单元格合计运行不到 40 秒，无需联网，无需 GPU |
+# | **学完之后** | 能在纸上算出 Transformer 的参数量、计算量和内存，并加以验证；能读懂性能剖析和屋顶线图；能说清序列多长时注意力才真正占主导 |
+#
+# **马上动手：** 连按 `Shift`+`Enter`，直到出现滑块，然后拖动它。
+# *Run > Run All Cells* 会运行全部单元格。
+
+# %% tags=["parameters"]
+language = "en"
+seq_len = 512  # tokens that the measurements use, at most 512
+prompt = "def fibonacci(n):\n"
+n_new = 60  # tokens that the model writes
+
+# %%
+import torch
+
+from efflab import bench, cost, data, evaluate, lab, pretrained, profile
+from efflab.config import PRESETS
+from efflab.doctor import doctor
+from efflab.lab import check, explore, nb00, nb00_growth, nb00_measure, predict, show, table
+
+lab.use_language(language)
+
+# %% [markdown] tags=["en"]
+# ## 1 · Predict first
+#
+# A Transformer layer has two halves. *Attention* compares every token with every other, so its
+# core grows with the square of the number of tokens, n². The *feed-forward* network looks at each
+# token alone and grows with n. In a short text the feed-forward network costs more, in a long one
+# attention does. Where do they cross? Write down a number; being wrong is how this works.
+
+# %% [markdown] tags=["zh"]
+# ## 1 · 先预测
+#
+# Transformer 的每一层有两半。*注意力*让每个 token 与所有 token 两两比较，
+# 核心部分的计算量随 token 数的平方 n² 增长；*前馈网络*逐个处理 token，计算量与 n 成正比。
+# 文本短时前馈网络更贵，文本长时注意力更贵。两者在哪里相交？请写下一个数。猜错没关系，
+# 这正是本系列的学法。
+
+# %%
+crossing = predict(
+    "In BERT-base, from how many tokens on does attention's quadratic part take more arithmetic "
+    "than the feed-forward network?",
+    unit="tokens",
+)
+
+# %% [markdown] tags=["en"]
+# ## 2 · Move your first slider
+#
+# Drag **sequence length**. The curve on the right is the share of a layer's arithmetic that grows
+# with n². The bars on the left say where the time would go on a device that reached its datasheet
+# peaks.
+#
+# Try three things. Find the length at which the curve reaches one half. Change the model to
+# `gpt3-175b` and find it again. Then go back to `bert-base`, switch **fused attention** off and
+# watch the bars: the same FLOPs can take very different times.
+
+# %% [markdown] tags=["zh"]
+# ## 2 · 拖动第一个滑块
+#
+# 请拖动**序列长度**。右边的曲线是一层的计算量中随 n² 增长的那部分所占的份额；
+# 左边的条形是假如设备跑满标称峰值，时间会花在哪里。
+#
+# 试三件事。找到曲线达到一半时的长度。把模型换成 `gpt3-175b`，再找一次。然后换回 `bert-base`，
+# 关掉**融合注意力**，注意看左边的条形：同样的 FLOPs，耗时可以相差很大。
+
+# %%
+explore(nb00.where_it_goes, frames=11)
+
+# %% [markdown] tags=["en"]
+# Where did you see the bars of attention and feed-forward trade places? Now your prediction:
+
+# %% [markdown] tags=["zh"]
+# 你看到注意力与前馈网络的条形在哪里互换了大小？现在揭晓你的预测：
+
+# %%
+crossing.reveal(cost.crossing_length(PRESETS["bert-base"]))
+
+# %% [markdown] tags=["en"]
+# It is exactly the width of BERT-base's feed-forward network, which section 8 explains; and
+# BERT-base takes 512 tokens at most.
+#
+# **Every number in this suite says where it comes from:**
+#
+# | label | meaning |
+# |---|---|
+# | measured | on this machine, when the cell last ran |
+# | computed | by a formula; the function's docstring names its source |
+# | simulated | by a model of a device that is not here |
+# | recorded | measured earlier, kept with its device and command |
+# | published | from a paper's table |
+
+# %% [markdown] tags=["zh"]
+# 它恰好等于 BERT-base 前馈网络的宽度，第 8 节会说明原因；而 BERT-base 最多只接受 512 个 token。
+#
+# **本系列的每个数字都标明来源：**
+#
+# | 标签 | 含义 |
+# |---|---|
+# | 实测 | 单元格上次运行时在这台机器上测得 |
+# | 计算 | 由公式得出，出处写在函数的文档字符串里 |
+# | 模拟 | 由某个不在手边的设备的模型得出 |
+# | 存档 | 先前测得，设备与命令一并保存 |
+# | 文献 | 取自论文中的表格 |
+
+# %% [markdown] tags=["en"]
+# ## 3 · Why efficiency: growth
+#
+# Training a dense model takes about 6 FLOPs for each parameter and token, 2 forward and 4 backward
+# (3 in an encoder-decoder, where a token passes half of the parameters). From BERT-large to PaLM,
+# in three and a half years, the largest models grew a thousandfold. Then Chinchilla showed that
+# the same compute is better spent on a smaller model and more text: sizes stopped growing, compute
+# did not.
+
+# %% [markdown] tags=["zh"]
+# ## 3 · 为什么要讲效率：增长
+#
+# 训练一个稠密模型，每个参数、每个 token 大约需要 6 次浮点运算，前向 2 次，
+# 反向 4 次（编码器-解码器模型是 3 次，因为一个 token 只经过一半参数）。从 BERT-large 到 PaLM，
+# 三年半里最大的模型扩大了上千倍。随后 Chinchilla 表明，同样的计算量用在更小的模型、
+# 更多的文本上更划算：此后规模不再增长，计算量却没有停下。
+
+# %%
+show(nb00_growth.growth())
+
+# %% [markdown] tags=["en"]
+# ## 4 · Your machine
+#
+# This is what `efflab doctor` sees. Nothing that may be missing here stops this notebook.
+
+# %% [markdown] tags=["zh"]
+# ## 4 · 你的机器
+#
+# 这是 `efflab doctor` 看到的情况。即使有缺项，也不妨碍本笔记本运行。
+
+# %% tags=["nbval-ignore-output"]
+table(doctor(), {"what": "part", "found": "found", "without": "what needs it"})
+
+# %% [markdown] tags=["en"]
+# How fast is it? We take the best matrix product and the best copy of a large array within two
+# seconds. These two numbers bound all that follows: no program computes faster than the first or
+# gets data from memory faster than the second.
+
+# %% [markdown] tags=["zh"]
+# 它有多快？取两秒之内最快的一次矩阵乘法，和最快的一次大数组拷贝。这两个数限定了后面的一切：
+# 程序的计算速度超不过前者，从内存取数的速度超不过后者。
+
+# %% tags=["nbval-ignore-output"]
+machine = nb00.machine()
+print(machine.name)
+table(nb00_measure.machine_rows(machine))
+
+# %% [markdown] tags=["en"]
+# ## 5 · A model that writes Python
+#
+# Most notebooks work on `stdlib-gpt`, a small GPT trained on the Python standard library's own
+# source. It ships with the suite. Change `prompt` in the parameters cell and see what it writes:
+# it has learned how Python looks, and little of what it means.
+
+# %% [markdown] tags=["zh"]
+# ## 5 · 一个会写 Python 的模型
+#
+# 大多数笔记本都用 `stdlib-gpt`：一个在 Python 标准库源码上训练的小型 GPT，随本套件一起提供。
+# 改一改参数单元格里的 `prompt`，看看它写什么：它学会了 Python 长什么样，至于是什么意思，
+# 学到的不多。
+
+# %% tags=["nbval-ignore-output"]
+model = pretrained.load_stdlib_gpt()
+tokenizer = data.tokenizer()
+ids = torch.tensor([[0, *tokenizer.encode(prompt).ids]])  # 0 starts a file
+written = model.generate(ids, n_new, temperature=0.5, top_k=20, seed=1)
+print(tokenizer.decode(written[0].tolist()))
+
+# %% [markdown] tags=["en"]
+# ## 6 · Predict, then measure
+#
+# Everything in this suite starts from arithmetic that fits on an envelope. `stdlib-gpt` has 6
+# layers of 192 channels and a vocabulary of 2,048. How long will your machine take for one forward
+# pass over the text below?
+
+# %% [markdown] tags=["zh"]
+# ## 6 · 先预测，再实测
+#
+# 本系列的一切都从能写在信封背面的算术开始。`stdlib-gpt` 有 6 层，每层 192 个通道，词表大小 2,048。
+# 用它对下面这段文本做一次前向计算，你的机器需要多久？
+
+# %%
+forward_ms = predict("How long does one forward pass of stdlib-gpt take here?", unit="ms")
+
+# %% [markdown] tags=["en"]
+# First the formulas. The time is a lower bound, the *roofline*: FLOPs at this machine's peak, or
+# bytes at its bandwidth, whichever is longer.
+
+# %% [markdown] tags=["zh"]
+# 先看公式。时间一栏是下界，即*屋顶线*：按本机峰值完成全部浮点运算，或按本机带宽搬完全部字节，
+# 取两者中较长的。
+
+# %% tags=["nbval-ignore-output"]
+config = model.config
+fp32 = dict(value_bytes=4, dropout=False, fused_attention=True)
+formula = {
+    "parameters": cost.num_params(config),
+    "FLOPs of a forward pass": cost.forward_flops(config, seq_len),
+    "bytes kept for the backward pass": cost.activation_bytes(config, seq_len, 1, **fp32),
+    "milliseconds of a forward pass": 1e3
+    * sum(nb00.part_seconds(config, seq_len, machine).values()),
+}
+
+# %% [markdown] tags=["en"]
+# Then reality: we count the model's own tensors, let PyTorch count what each operator multiplies,
+# hook into what autograd saves, and take the median of repeated runs.
+
+# %% [markdown] tags=["zh"]
+# 再看现实：清点模型自己的张量，让 PyTorch 统计每个算子做了多少乘加，
+# 用钩子记下 autograd 保存的内容，时间取多次运行的中位数。
+
+# %% tags=["nbval-ignore-output"]
+text = torch.from_numpy(data.stdlib_tokens("held-out")[:seq_len])[None]
+forward = torch.no_grad()(lambda: model(text))
+timing = bench.timed(forward, warmup=3, repeats=15)
+result = profile.profile(forward, nb00_measure.model_parts(model))
+measured = {
+    "parameters": sum(p.numel() for p in model.parameters()),
+    "FLOPs of a forward pass": result.flops,
+    "bytes kept for the backward pass": bench.saved_bytes(model, text),
+    "milliseconds of a forward pass": 1e3 * timing.median,
+}
+table(nb00_measure.compare(formula, measured), nb00_measure.COMPARE_COLUMNS)
+
+# %% tags=["nbval-ignore-output"]
+forward_ms.reveal(1e3 * timing.median)
+print(timing)
+print(f"peak memory of a forward pass: {bench.peak_bytes(forward) / 1e6:.1f} MB")
+
+# %% [markdown] tags=["en"]
+# Parameters and FLOPs agree to the last digit. Memory is a few per cent above the formula, which
+# counts the layers alone: the final norm, the logits' input and the LayerNorms' statistics come on
+# top. Time is above its bound by some factor, and **that factor is what the rest of this notebook
+# explains.**
+#
+# Training keeps about eight times as many bytes as the forward pass alone needs at its peak:
+# activations wait for the backward pass. Notebooks 06 and 12 come back to that.
+
+# %% [markdown] tags=["zh"]
+# 参数量和 FLOPs 分毫不差。内存比公式多百分之几，因为公式只算各层：最后的归一化、logits 的输入、
+# LayerNorm 的统计量还在其外。时间则是下界的若干倍，**这个倍数从何而来，就是本篇余下部分要说明的。
+# **
+#
+# 训练时要保留的字节数约为纯前向峰值的八倍：激活值要留到反向传播时使用。
+# 第 06 和 12 篇会回到这一点。
+
+# %% [markdown] tags=["en"]
+# ## 7 · Where the time goes
+#
+# The article's advice is to profile before optimizing. This is PyTorch Profiler's own table of one
+# forward pass:
+
+# %% [markdown] tags=["zh"]
+# ## 7 · 时间花在哪里
+#
+# 文章建议先做性能剖析再优化。下面是 PyTorch Profiler 对一次前向计算给出的表格：
+
+# %% tags=["nbval-ignore-output"]
+print(profile.profiler_table(forward, n_rows=6))
+
+# %% [markdown] tags=["en"]
+# It knows times and calls. We add what each operator computed and moved, which tells *why* it
+# takes its time:
+
+# %% [markdown] tags=["zh"]
+# 它给出时间和调用次数。我们再补上每个算子算了多少、搬了多少，这样才知道时间*为什么*花在那里：
+
+# %% tags=["nbval-ignore-output"]
+table(nb00_measure.operator_rows(result), nb00_measure.OPERATOR_COLUMNS)
+
+# %% tags=["nbval-ignore-output"]
+show(nb00_measure.timeline(result))
+
+# %% [markdown] tags=["en"]
+# Read it from left to right: embedding, six times attention and feed-forward, logits. `addmm` is
+# every linear layer, `scaled_dot_product` the quadratic part of attention, `mm` the logits.
+# LayerNorm, GELU and the additions do next to no arithmetic; they only move bytes.
+#
+# A profile turns into a decision through Amdahl's law: a part that takes the share p of the time,
+# made k times faster, makes the whole 1 / (1 - p + p / k) times faster. With p = 0.3 not even an
+# infinitely fast attention gives more than 1.43x. (`profile-first` gets its verdict in notebook
+# 15, after a profile that changed a decision.)
+
+# %% [markdown] tags=["zh"]
+# 从左往右读：嵌入，六次注意力与前馈，最后是 logits。`addmm` 是所有线性层，
+# `scaled_dot_product` 是注意力的平方部分，`mm` 是 logits。LayerNorm、GELU 和加法几乎没有计算，
+# 只是在搬运字节。
+#
+# 从剖析到决策，靠的是阿姆达尔定律：占总时间份额 p 的部分加速 k 倍，
+# 整体加速 1 / (1 - p + p / k) 倍。若 p = 0.3，哪怕注意力快到不花时间，整体也只快 1.43 倍。
+# （`profile-first` 到第 15 篇下结论，那里有一次剖析改变了决策。）
+
+# %% [markdown] tags=["en"]
+# ## 8 · When is attention the bottleneck?
+#
+# Write C for the channels (`d_model`), F for the feed-forward width (`d_ff`), n for the tokens.
+# For each token and layer, with 2 FLOPs per multiply-accumulate:
+#
+# | part | FLOPs a token | grows with |
+# |---|---|---|
+# | scores and weighted values (Q·Kᵀ, then ·V) | 4 n C | n |
+# | Q, K, V and output projections | 8 C² | - |
+# | feed-forward | 4 C F | - |
+#
+# The scores cost as much as the feed-forward network at 4 n C = 4 C F, so **n = F**; as much as
+# *everything else in the layer* at **n = 2 C + F**. Batch size and number of layers cancel.
+
+# %% [markdown] tags=["zh"]
+# ## 8 · 注意力何时成为瓶颈？
+#
+# 记 C 为通道数（`d_model`），F 为前馈宽度（`d_ff`），n 为 token 数。每层、
+# 每个 token 的计算量如下，一次乘加计 2 FLOPs：
+#
+# | 部分 | 每 token 的 FLOPs | 随之增长 |
+# |---|---|---|
+# | 分数与加权求和（先 Q·Kᵀ，再 ·V） | 4 n C | n |
+# | Q、K、V 与输出投影 | 8 C² | - |
+# | 前馈 | 4 C F | - |
+#
+# 由 4 n C = 4 C F 得 **n = F**，此时分数与前馈网络一样贵；到 **n = 2 C + F**，
+# 分数与*该层其余全部*一样贵。批大小和层数都约掉了。
+
+# %%
+show(nb00.attention_shares())
+
+# %%
+table(nb00.crossing_rows(), nb00.CROSSING_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# None of these models reaches its own crossing: at its longest input, attention's quadratic part
+# is 10 % of BERT-base's layers and 3 % of GPT-3's. The wider the model, the later the crossing.
+# But look at the column on memory: stored without a fused kernel, the scores are half of the
+# activations from 435 tokens on. Quadratic *memory* hurt long before quadratic arithmetic did.
+#
+# Does the arithmetic tell the time? We time one layer of `stdlib-gpt`'s shape: its feed-forward
+# network, PyTorch's fused attention, and attention as the formula is written, with the whole
+# matrix of scores in memory.
+
+# %% [markdown] tags=["zh"]
+# 这些模型没有一个到达自己的交点：取各自最长的输入，平方部分在 BERT-base 各层里只占 10 %，
+# 在 GPT-3 里只占 3 %。模型越宽，交点越远。但请看内存那一列：若不用融合内核、把分数存下来，
+# 从 435 个 token 起分数就占了激活值的一半。平方级的*内存*远比平方级的计算更早成为问题。
+#
+# 计算量能说明时间吗？我们用 `stdlib-gpt` 的形状实测一层：前馈网络、PyTorch 的融合注意力，
+# 以及照公式写的注意力（整个分数矩阵都放在内存里）。
+
+# %%
+lab.show_source(nb00_measure.unfused_attention)
+
+# %% tags=["nbval-ignore-output"]
+times = nb00_measure.layer_times(config)
+show(nb00_measure.layer_time_figure(config, times))
+table(nb00_measure.crossing_compare(config, times))
+
+# %% [markdown] tags=["en"]
+# The fused kernel crosses near the computed length: it does what the formula counts. The unfused
+# one crosses much earlier, although it does the same arithmetic, because it writes the n² scores
+# to memory and reads them back, twice. So "attention is the bottleneck" was true earlier for those
+# who wrote it that way; FlashAttention moved the crossing back to where the FLOPs put it.
+#
+# ### Where this breaks
+#
+# - **Causal models.** The count is of full scores. A kernel that skips the masked half crosses at
+#   twice the length.
+# - **Generating token by token.** With a cache of keys and values, each step reads all weights and
+#   the whole cache for one token. There the bytes decide, not the FLOPs: the cache overtakes the
+#   weights at yet another length, which grows with the model and falls with the batch.
+# - **Small matrices.** Operators far below the roof do not follow their FLOPs. That is the next
+#   section.
+
+# %% [markdown] tags=["zh"]
+# 融合内核的交点接近计算值，因为它做的正是公式所数的运算。非融合的写法计算量相同，交点却早得多，
+# 因为它把 n² 个分数写进内存再读出来，来回两遍。所以对当年那样实现的人来说，
+# “注意力是瓶颈”更早就成立了；FlashAttention 把交点推回到 FLOPs 所决定的位置。
+#
+# ### 何时失效
+#
+# - **因果模型。** 这里数的是完整的分数。若内核跳过被遮住的一半，交点要到两倍长度。
+# - **逐 token 生成。** 有了键值缓存，每一步都要为一个 token 读取全部权重和整个缓存。
+#   此时起决定作用的是字节而不是 FLOPs：缓存在另一个长度上超过权重，模型越大该长度越长，
+#   批越大则越短。
+# - **小矩阵。** 远低于屋顶的算子，耗时并不跟随 FLOPs。这就是下一节。
+
+# %% [markdown] tags=["en"]
+# ## 9 · The roofline of your machine
+#
+# Each operator has an *arithmetic intensity*: FLOPs per byte that it reads and writes. Left of the
+# ridge the memory limits it, right of it the arithmetic (Williams et al. 2009). How far a point
+# lies under the roof is how much a better kernel could gain.
+
+# %% [markdown] tags=["zh"]
+# ## 9 · 你的机器的屋顶线
+#
+# 每个算子都有自己的*算术强度*：每读写一个字节所做的 FLOPs。在脊点左侧受内存限制，
+# 在右侧受计算限制（Williams 等，2009）。点离屋顶有多远，更好的内核就还能快多少。
+
+# %% tags=["nbval-ignore-output"]
+show(nb00_measure.roofline(machine, result.operators))
+
+# %% [markdown] tags=["en"]
+# All three products lie on the right: this model, at this length, is bound by arithmetic. The
+# operators that are missing here, LayerNorm, GELU and the additions, do no products at all; for
+# them the table in section 7 gives GB/s, to be compared with the bandwidth. They may exceed it:
+# these tensors are small enough to stay in the caches, and the roof's slope is that of main
+# memory.
+
+# %% [markdown] tags=["zh"]
+# 三种矩阵乘法都在右侧：这个模型在这个长度上受计算限制。图中没有的算子，LayerNorm、GELU 和加法，
+# 根本不做乘法；它们要看第 7 节表中的 GB/s，与带宽相比。它们可能超过带宽：
+# 这些张量小到可以留在缓存里，而屋顶的斜坡是主存的带宽。
+
+# %% [markdown] tags=["en"]
+# ## 10 · The board
+#
+# Every technique in this suite drops one point on the same board: bytes, milliseconds and quality
+# of the same model. The first point is the model as it is. Quality is in bits per byte of
+# standard-library modules that it never saw; fewer is better.
+
+# %% [markdown] tags=["zh"]
+# ## 10 · 总榜
+#
+# 本系列的每种技术都在同一张榜上留下一个点：同一个模型的字节数、毫秒数和质量。
+# 第一个点就是模型本来的样子。质量是模型在从未见过的标准库模块上的每字节比特数，越低越好。
+
+# %% tags=["nbval-ignore-output"]
+quality = evaluate.bits_per_byte(model, n_windows=16)
+lab.board.add(
+    technique="baseline",
+    model="stdlib-gpt",
+    bytes=sum(p.nbytes for p in model.parameters()),
+    milliseconds=1e3 * timing.median,
+    quality=quality.mean,
+)
+
+# %% [markdown] tags=["en"]
+# ## 11 · Verdict
+
+# %% [markdown] tags=["zh"]
+# ## 11 · 结论
+
+# %%
+lab.verdict(
+    "attention-quadratic",
+    holds=True,
+    condition="beyond {bert:,} tokens in BERT-base and GPT-2 and {gpt3:,} in GPT-3, where the "
+    "n² part equals the feed-forward network; below, the linear layers cost more",
+    bert=cost.crossing_length(PRESETS["bert-base"]),
+    gpt3=cost.crossing_length(PRESETS["gpt3-175b"]),
+    figures={
+        "BERT-base, 512 tokens: n² share (%)": 100
+        * cost.attention_share(PRESETS["bert-base"], 512),
+        "GPT-3, 2,048 tokens: n² share (%)": 100 * cost.attention_share(PRESETS["gpt3-175b"], 2048),
+    },
+    kind="computed",
+)
+
+# %% [markdown] tags=["en"]
+# ## 12 · Exercises
+#
+# **00-1.** A layer has 4,096 channels and a feed-forward network of two matrices, 4,096 x 11,008
+# and back. From how many tokens on do the scores cost more than the feed-forward network?
+#
+# <details><summary>Hint</summary>Write both costs for one token: 4 n C and 4 C F.</details>
+
+# %% [markdown] tags=["zh"]
+# ## 12 · 练习
+#
+# **00-1.** 某层有 4,096 个通道，前馈网络由两个矩阵组成，4,096 x 11,008 以及反过来。
+# 从多少个 token 起，分数比前馈网络更贵？
+#
+# <details><summary>提示</summary>写出每个 token 的两种计算量：4 n C 与 4 C F。</details>
+
+# %% tags=["exercise", "ex-00-1"]
+answer_1 = ...
+
+# %%
+check("00-1", answer_1)
+
+# %% [markdown] tags=["en", "solution", "ex-00-1"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# answer_1 = 11008  # 4 n C = 4 C F, so n = F: the channels cancel
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-00-1"]
+# <details><summary>答案</summary>
+#
+# ```python
+# answer_1 = 11008  # 4 n C = 4 C F, so n = F: the channels cancel
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# **00-2.** Write the FLOPs of attention's quadratic part over all layers, for n tokens.
+#
+# <details><summary>Hint</summary>Two products a layer; each has n · n · d_model multiply-accumulates, all heads together.</details>
+
+# %% [markdown] tags=["zh"]
+# **00-2.** 写出 n 个 token 时，所有层中注意力平方部分的 FLOPs。
+#
+# <details><summary>提示</summary>每层有两次矩阵乘法；每次的乘加数为 n · n · d_model，各头合计。</details>
+
+
+# %% tags=["exercise", "ex-00-2"]
+def attention_flops(n, d_model, n_layer):
+    return ...
+
+
+# %%
+check("00-2", attention_flops)
+
+# %% [markdown] tags=["en", "solution", "ex-00-2"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def attention_flops(n, d_model, n_layer):
+#     return n_layer * 2 * (2 * n * n * d_model)  # two products, 2 FLOPs a multiply-accumulate
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-00-2"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def attention_flops(n, d_model, n_layer):
+#     return n_layer * 2 * (2 * n * n * d_model)  # two products, 2 FLOPs a multiply-accumulate
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# **00-3.** Amdahl's law: a part takes `share` of the time and becomes `factor` times faster. How
+# many times faster is the whole?
+#
+# Then use it: take attention's share of the time from your timeline above. How much would the
+# whole gain from attention twice as fast?
+#
+# <details><summary>Hint</summary>What is left of one second? The untouched part stays, the other is divided.</details>
+
+# %% [markdown] tags=["zh"]
+# **00-3.** 阿姆达尔定律：某部分占总时间的 `share`，加速 `factor` 倍。整体快了多少倍？
+#
+# 然后用一用：从上面的时间线读出注意力所占的份额。若注意力快一倍，整体能快多少？
+#
+# <details><summary>提示</summary>一秒钟还剩多少？没动的部分不变，另一部分做除法。</details>
+
+
+# %% tags=["exercise", "ex-00-3"]
+def speedup(share, factor):
+    return ...
+
+
+# %%
+check("00-3", speedup)
+
+# %% [markdown] tags=["en", "solution", "ex-00-3"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def speedup(share, factor):
+#     return 1 / (1 - share + share / factor)
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-00-3"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def speedup(share, factor):
+#     return 1 / (1 - share + share / factor)
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# ## Recap
+#
+# - Parameters and FLOPs follow from a model's shape exactly; memory to a few per cent; time is at
+#   least what the roofline says.
+# - The n² part of attention costs as much as the feed-forward network at n = F, as everything else
+#   in the layer at n = 2 C + F. For most models that is beyond their own context, and without a
+#   fused kernel memory becomes the problem earlier.
+# - Profile first, then apply Amdahl's law: what is a small share cannot be a large gain.
+#
+# **References.** Vaswani et al. 2017, *Attention Is All You Need*, arXiv:1706.03762. Kaplan et al.
+# 2020, *Scaling Laws*, arXiv:2001.08361. Hoffmann et al. 2022, *Chinchilla*, arXiv:2203.15556.
+# Korthikanti et al. 2022, *Reducing Activation Recomputation*, arXiv:2205.05198. Dao et al. 2022,
+# *FlashAttention*, arXiv:2205.14135. Williams et al. 2009, *Roofline*,
+# doi:10.1145/1498765.1498785. The growth chart's sources are in `data/published/growth.csv`.
+#
+# **Next:** [01 · Parameter sharing](01_parameter_sharing.ipynb), or straight to [03 · Sparse
+# attention](03_sparse_attention.ipynb), which makes the n² part linear and asks what that costs.
+
+# %% [markdown] tags=["zh"]
+# ## 小结
+#
+# - 参数量和 FLOPs 由模型形状精确决定；内存误差在百分之几；时间不会少于屋顶线给出的值。
+# - 注意力的 n² 部分在 n = F 时与前馈网络一样贵，在 n = 2 C + F 时与该层其余全部一样贵。
+#   对多数模型来说这超出了自己的上下文长度；若没有融合内核，内存会更早成为问题。
+# - 先剖析，再用阿姆达尔定律：占比小的部分，再快也带不来大收益。
+#
+# **参考文献。** Vaswani 等 2017，*Attention Is All You Need*，arXiv:1706.03762。Kaplan 等 2020，
+# *Scaling Laws*，arXiv:2001.08361。Hoffmann 等 2022，*Chinchilla*，arXiv:2203.15556。
+# Korthikanti 等 2022，*Reducing Activation Recomputation*，arXiv:2205.05198。Dao 等 2022，
+# *FlashAttention*，arXiv:2205.14135。Williams 等 2009，*Roofline*，doi:10.1145/1498765.1498785。
+# 增长图的数据来源见 `data/published/growth.csv`。
+#
+# **下一篇：** [01 · 参数共享](01_parameter_sharing.ipynb)；
+# 或直接去 [03 · 稀疏注意力](03_sparse_attention.ipynb)，看 n² 部分如何变成线性，
+# 又要付出什么代价。
