@@ -30,8 +30,9 @@ def find(name: str, folder: Path = NOTEBOOKS) -> Path:
 
 
 def catalog(folder: Path = NOTEBOOKS) -> dict[str, dict]:
-    """notebooks/catalog.toml: number -> name, title (en, zh), minutes, claims, probe."""
-    return tomllib.loads((folder / "catalog.toml").read_text(encoding="utf-8"))
+    """notebooks/catalog.toml: number -> name, title (en, zh), minutes, claims, probe; in order."""
+    entries = tomllib.loads((folder / "catalog.toml").read_text(encoding="utf-8"))
+    return dict(sorted(entries.items()))
 
 
 def built_path(source: Path, language: str) -> Path:

@@ -8,7 +8,7 @@ from efflab.catalog import LANGUAGES, ROOT, CellFailed, built_path, catalog, fin
 
 
 def list_notebooks(args) -> None:
-    for number, entry in sorted(catalog().items()):
+    for number, entry in catalog().items():
         print(
             f"{number}  {entry['minutes']:3d} min  {entry['title']['en']}  {entry['title']['zh']}"
         )

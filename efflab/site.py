@@ -67,7 +67,7 @@ def build_site(target: Path, *, folder: Path = NOTEBOOKS, say=print) -> Path:
     """Write all pages under `target`; returns the index."""
     from plotly.offline import get_plotlyjs
 
-    entries = [entry for _, entry in sorted(catalog(folder).items())]
+    entries = list(catalog(folder).values())
     write_atomically(target / SCRIPT, get_plotlyjs())
     for depth, language in enumerate(LANGUAGES):
         place = target / ("zh" if depth else "")

@@ -5,6 +5,7 @@ The executed notebooks lie under runs/probes, untracked, to be looked at.
 
 import nbformat
 import pytest
+from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from efflab import notebooks
@@ -22,6 +23,7 @@ def probe(number):
     for cell in filter(notebooks.is_stub, notebook.cells):
         cell.source = notebooks.solution(source, notebooks.exercise_name(cell), "zh")
     given = {"language": "zh", **catalog()[number]["probe"]}
+    notebook = load_notebook_node(notebook)
     notebook = parameterize_notebook(notebook, given, kernel_name="python3", language="python")
     notebook.cells.append(nbformat.v4.new_code_cell(COMPLETE))
     return notebook
