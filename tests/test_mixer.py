@@ -35,6 +35,11 @@ def test_counts_are_the_papers(row):
     assert count(with_head) - count(model) == (int(row["channels"]) + 1) * 1000
 
 
+def test_mixer_b16_has_the_macs_of_its_released_card():
+    flops = mixer_flops(224, 16, 12, 768, 384, 3072, 1000)
+    assert round(flops / 2e9, 1) == 12.6  # timm's card of mixer_b16_224, multiply-accumulates
+
+
 def test_vit_b16_has_its_released_size():
     # 86,567,656 with the class token and its position, which averaging the patches does without
     assert vit_params(224, 16, 12, 768, 3072, 1000) == 86_567_656 - 2 * 768

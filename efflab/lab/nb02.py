@@ -112,8 +112,8 @@ def mixer_or_vit(image_size=224, patch_size=16, d_model=768):
         fig.add_bar(x=list(NAMES.values()), y=[n / 1e6 for n in sizes], name=name,
                     marker_color=figures.COLOURS[2 + i], row=1, col=2)  # fmt: skip
     fig.update_xaxes(title_text=tr("image side (pixels)"), col=1)
-    fig.update_yaxes(type="log", exponentformat="power", col=1)
-    fig.update_layout(barmode="stack", legend=dict(orientation="h", y=-0.22))
+    fig.update_yaxes(type="log", exponentformat="power", dtick=1, col=1)
+    fig.update_layout(barmode="stack", legend=dict(x=0.53, xanchor="right", y=0.03))
     return fig
 
 

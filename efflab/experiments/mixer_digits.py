@@ -1,0 +1,81 @@
+"""MLP-Mixer against a ViT of equal parameters on the digits, by seed and number of images."""
+
+from statistics import mean
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from efflab import data, train
+from efflab.errors import require, require_int, require_one_of
+from efflab.experiments.record import record
+from efflab.structure.mixer import MLPMixer
+from efflab.structure.vit import ViT
+
+NAME = "mixer-digits"
+MIXER = dict(image_size=8, patch_size=2, n_layer=2, d_model=48, d_token=32, d_channel=96)
+VIT = dict(image_size=8, patch_size=2, n_layer=2, n_head=4, d_model=36, d_ff=72)
+KINDS = ("mixer", "vit")
+N_IMAGES, N_STEPS, BATCH_SIZE, LR = 1437, 200, 64, 3e-3
+SEEDS = (0, 1, 2, 3, 4)
+
+
+def make(kind: str, seed: int = 0) -> nn.Module:
+    """The Mixer or the ViT of the comparison, of 22 thousand parameters, for the 8 x 8 digits."""
+    require_one_of("kind", kind, KINDS)
+    torch.manual_seed(seed)
+    if kind == "mixer":
+        return MLPMixer(**MIXER, n_classes=10, channels=1)
+    return ViT(**VIT, n_classes=10, channels=1)
+
+
+def trained(kind: str, seed: int = 0, n_images: int = N_IMAGES, n_steps: int = N_STEPS):
+    """One of the two, trained on the first `n_images` digits: `n_steps` of 64 images, AdamW.
+
+    The same seed gives both the same batches. Needs 10 to 1,437 images.
+    """
+    require_int("n_images", n_images, 10)
+    require(n_images <= N_IMAGES, "n_images", n_images, f"at most {N_IMAGES}")
+    model = make(kind, seed)
+    images, labels, _, _ = data.digits()
+
+    def batch(step):
+        rng = torch.Generator().manual_seed(seed * 10**6 + step)
+        chosen = torch.randint(n_images, (BATCH_SIZE,), generator=rng)
+        return images[chosen, None], labels[chosen]
+
+    train.fit(model, batch, n_steps, lr=LR, loss_fn=train.classification_loss)
+    return model
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, scale: int = 1) -> float:
+    """Share of the 360 test digits it gets right, drawn `scale` times as large a side."""
+    _, _, images, labels = data.digits()
+    images = images[:, None]
+    if scale > 1:
+        images = F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
+    return (model(images).argmax(-1) == labels).float().mean().item()
+
+
+def run() -> dict:
+    """Both models, five seeds, three training sets; recorded as data/experiments/mixer-digits."""
+    runs = []
+    for n_images in (100, 400, N_IMAGES):
+        for seed in SEEDS:
+            row = {kind: round(accuracy(trained(kind, seed, n_images)), 4) for kind in KINDS}
+            runs.append(dict(n_images=n_images, seed=seed, **row))
+            print(runs[-1], flush=True)
+    settings = dict(mixer=MIXER, vit=VIT, n_steps=N_STEPS, batch_size=BATCH_SIZE, lr=LR)
+    return record(NAME, settings=settings, seeds=SEEDS, runs=runs)
+
+
+def by_images(runs: list[dict]) -> dict[int, dict[str, dict[str, float]]]:
+    """n_images -> kind -> mean, low and high accuracy over the seeds."""
+    summary = {}
+    for n in sorted({run["n_images"] for run in runs}):
+        for kind in KINDS:
+            values = [run[kind] for run in runs if run["n_images"] == n]
+            stats = dict(mean=mean(values), low=min(values), high=max(values))
+            summary.setdefault(n, {})[kind] = stats
+    return summary

@@ -1,0 +1,301 @@
+"""Notebook 04's measurements: real attention matrices, their spectra, projections, time, memory."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from efflab import bench, data, evaluate, pretrained, train
+from efflab.config import ModelConfig
+from efflab.errors import require, require_int
+from efflab.lab import tr
+from efflab.model import Attention, Transformer
+from efflab.structure.linformer import (
+    LinformerAttention,
+    attention_flops,
+    from_attention,
+    linformer,
+    linformer_attention,
+    linformer_flops,
+)
+
+# --- Real attention matrices -----------------------------------------------------------------
+
+
+def windows(tokenizer, split: str, n_texts: int, seq_len: int) -> Tensor:
+    """The first `seq_len` tokens of `n_texts` different library modules: ids (n_texts, seq_len)."""
+    require_int("n_texts", n_texts)
+    ids = []
+    for _, text in data.stdlib_files(split):
+        cut = dict(add_special_tokens=False, truncation=True, max_length=seq_len)
+        found = tokenizer(text[: 20 * seq_len], **cut)["input_ids"]
+        if len(found) == seq_len:
+            ids.append(found)
+        if len(ids) == n_texts:
+            return torch.tensor(ids)
+    raise ValueError(f"n_texts={n_texts}: expected at most {len(ids)}, the modules long enough")
+
+
+@torch.no_grad()
+def layer_inputs(model: Transformer, ids: Tensor) -> list[Tensor]:
+    """What each layer's attention receives, (B,T,C) a layer."""
+    inputs: list[Tensor] = []
+    hooks = [
+        layer.attention.body.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+        for layer in model.layers
+    ]
+    model.encode(ids)
+    for hook in hooks:
+        hook.remove()
+    return inputs
+
+
+@torch.no_grad()
+def attention_matrices(model: Transformer, ids: Tensor) -> Tensor:
+    """softmax(Q K^T / sqrt(D)) of every layer and head: (layers, B, H, T, T)."""
+    matrices = []
+    for layer, x in zip(model.layers, layer_inputs(model, ids), strict=True):
+        q, k, _ = layer.attention.body.heads(x)
+        matrices.append((q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1))
+    return torch.stack(matrices)
+
+
+def ranks_for(values: Tensor, energy: float = 0.9) -> Tensor:
+    """How many of the singular values (..., T) hold `energy` of their squared sum."""
+    share = values.square().cumsum(-1) / values.square().sum(-1, keepdim=True)
+    return (share < energy).sum(-1) + 1
+
+
+def own_errors(values: Tensor) -> Tensor:
+    """Relative error of the best rank-k approximation, k = 1..T, of singular values (..., T)."""
+    squares = values.square()
+    rest = squares.sum(-1, keepdim=True) - squares.cumsum(-1)
+    return (rest.clamp_min(0) / squares.sum(-1, keepdim=True)).sqrt()
+
+
+def shared_basis(matrices: Tensor) -> Tensor:
+    """The one basis of positions that serves many texts best: (layers, B, H, T, T) -> (.., T, T).
+
+    Rows of the answer (layers, H, T, T) are orthonormal, the most useful first: the eigenvectors
+    of the mean of P^T P. Keeping the first k gives the least total squared error of P ~ P R^T R
+    that any fixed R of k rows can have.
+    """
+    gram = (matrices.transpose(-1, -2) @ matrices).mean(1)
+    return torch.linalg.eigh(gram).eigenvectors.flip(-1).transpose(-1, -2)
+
+
+def fixed_errors(matrices: Tensor, basis: Tensor) -> Tensor:
+    """Relative error of P R^T R, R the first k rows of `basis` (layers, H, T, T), k = 1..T.
+
+    The answer has the shape (layers, B, H, T).
+    """
+    kept = (matrices @ basis.transpose(-1, -2)[:, None]).square().sum(-2).cumsum(-1)
+    total = matrices.square().sum((-2, -1))[..., None]
+    return ((total - kept).clamp_min(0) / total).sqrt()
+
+
+def random_basis(like: Tensor, seed: int = 0) -> Tensor:
+    """Orthonormal rows in random directions, of the shape of `like` (layers, H, T, T)."""
+    rng = torch.Generator().manual_seed(seed)
+    return torch.linalg.qr(torch.randn(like.shape, generator=rng)).Q.transpose(-1, -2)
+
+
+# --- A Linformer layer in a model that was not trained with it -------------------------------
+
+
+def segment_means(k: int, seq_len: int) -> Tensor:
+    """The simplest summary: row j averages the j-th of k equal stretches, (k, seq_len)."""
+    require(seq_len % k == 0, "k", k, f"a divisor of {seq_len}")
+    return torch.eye(k).repeat_interleave(seq_len // k, 1) * (k / seq_len)
+
+
+def output_error(layer: LinformerAttention, full: Attention, x: Tensor) -> float:
+    """Relative error of the layer's output on x (B,T,C) against full attention's."""
+    with torch.no_grad():
+        expected = full(x)
+        return ((layer(x) - expected).norm() / expected.norm()).item()
+
+
+def learn_projections(layer: LinformerAttention, full: Attention, x: Tensor, n_steps: int) -> None:
+    """Fit E and F, and nothing else, so that the layer's output on x (B,T,C) nears the full one."""
+    with torch.no_grad():
+        q, k, v = full.heads(x)
+        expected = F.scaled_dot_product_attention(q, k, v)
+        scale = expected.square().mean()
+    optimizer = torch.optim.Adam([layer.E, layer.F], lr=3e-3)
+    for step in range(n_steps):
+        some = torch.arange(step * 8, step * 8 + 8) % len(x)
+        y = linformer_attention(q[some], k[some], v[some], layer.E, layer.F)
+        loss = (y - expected[some]).square().mean() / scale
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def drop_in_rows(model: Transformer, ids: Tensor, held_out: Tensor, k: int, n_steps: int = 40):
+    """One Linformer layer in place of the first or last of MiniLM: its output's relative error.
+
+    E and F random, averages of k stretches, or learned from `ids` in `n_steps`; measured on
+    `held_out`, both (texts, T). Beside them the error of the best rank-k matrices, text by text.
+    """
+    T = ids.shape[1]
+    inputs, tests, rows = layer_inputs(model, ids), layer_inputs(model, held_out), []
+    for i in (0, len(model.layers) - 1):
+        full, x = model.layers[i].attention.body, tests[i]
+        row = dict(layer=i + 1, k=k, best=100 * _best_output_error(full, x, k), kind="measured")
+        torch.manual_seed(0)
+        layer = from_attention(full, T, k)
+        row["random"] = 100 * output_error(layer, full, x)
+        with torch.no_grad():
+            layer.E.copy_(segment_means(k, T).expand_as(layer.E))
+            layer.F.copy_(layer.E)
+        row["means"] = 100 * output_error(layer, full, x)
+        learn_projections(layer, full, inputs[i], n_steps)
+        row["learned"] = 100 * output_error(layer, full, x)
+        rows.append(row)
+    return rows
+
+
+DROP_IN_COLUMNS = {
+    "layer": "layer",
+    "k": "k",
+    "random": "random E, F: error (%)",
+    "means": "segment means: error (%)",
+    "learned": "E, F learned in a few steps: error (%)",
+    "best": "best rank k of each text: error (%)",
+    "kind": "kind",
+}
+
+
+@torch.no_grad()
+def _best_output_error(full: Attention, x: Tensor, k: int) -> float:
+    """The layer's error where every matrix is replaced by its own best of rank k."""
+    q, key, v = full.heads(x)
+    U, S, V = torch.linalg.svd((q @ key.transpose(-1, -2) / full.head_dim**0.5).softmax(-1))
+    y = (U[..., :k] * S[..., None, :k]) @ (V[..., :k, :] @ v)
+    expected = full(x)
+    return ((full.out(y.transpose(1, 2).flatten(2)) - expected).norm() / expected.norm()).item()
+
+
+@torch.no_grad()
+def board_point(model: Transformer, tokenizer, k: int, n_functions: int = 60) -> dict:
+    """Bytes, milliseconds and MRR of MiniLM with segment means of k rows in every layer.
+
+    Finding functions of the library by their docstrings, texts of 64 tokens at most. Nothing is
+    retrained; `k=64` keeps every token and is the unchanged model.
+    """
+    compressed = linformer(model, 64, k, "kv")
+    for layer in compressed.layers:
+        layer.attention.body.E.copy_(segment_means(k, 64))
+    functions = data.documented_functions()
+    picked = functions[:: max(1, len(functions) // n_functions)][:n_functions]
+    texts = [f.query for f in picked], [f.code for f in picked]
+    queries, codes = (pretrained.embed(compressed, tokenizer, t, max_len=64) for t in texts)
+    ids = torch.zeros(8, 64, dtype=torch.long)
+    return dict(
+        bytes=4 * sum(p.numel() for p in compressed.parameters()),
+        milliseconds=1e3 * bench.timed(lambda: compressed.encode(ids), 1, 5).median,
+        quality=evaluate.retrieval_mrr(queries, codes).mean,
+    )
+
+
+# --- Time and memory -------------------------------------------------------------------------
+
+
+class UnfusedAttention(Attention):
+    """Attention as the formula is written: all T x T scores stand in memory."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        q, k, v = self.heads(x)
+        scores = (q @ k.transpose(-1, -2) * self.head_dim**-0.5).softmax(-1)
+        return self.out((scores @ v).transpose(1, 2).flatten(2))
+
+
+@torch.no_grad()
+def cost_rows(lengths, ks, d_model: int = 128, n_head: int = 2, repeats: int = 3) -> list[dict]:
+    """Time and peak memory of one attention layer, by length n and k; ratios to full attention.
+
+    Full attention twice: with its scores in memory, as the paper's baseline had them, and through
+    PyTorch's fused kernel. All layers have the same four projections besides.
+    """
+    rows = []
+    for n in lengths:
+        x = torch.randn(1, n, d_model)
+        kinds = {"unfused": UnfusedAttention(d_model, n_head), "fused": Attention(d_model, n_head)}
+        kinds |= {k: LinformerAttention(d_model, n_head, n, k, "heads") for k in ks if k < n}
+        times = bench.interleaved({name: lambda m=m: m(x) for name, m in kinds.items()}, 1, repeats)  # noqa: B023
+        memory = {name: bench.peak_bytes(lambda m=m: m(x)) for name, m in kinds.items()}  # noqa: B023
+        projections = 8 * n * d_model**2
+        for k in ks:
+            if k >= n:
+                continue
+            full, less = attention_flops(n, d_model), linformer_flops(n, k, d_model)
+            rows.append(dict(
+                seq_len=n, k=k,
+                flop_ratio=(full + projections) / (less + projections),
+                speedup=times["unfused"].ratio(times[k]),
+                fused_speedup=times["fused"].ratio(times[k]),
+                memory_saving=memory["unfused"] / memory[k],
+                fused_memory_saving=memory["fused"] / memory[k],
+                kind="measured",
+            ))  # fmt: skip
+    return rows
+
+
+COST_COLUMNS = {
+    "seq_len": "n",
+    "k": "k",
+    "flop_ratio": "FLOPs, full / Linformer (computed)",
+    "speedup": "times faster than unfused",
+    "fused_speedup": "times faster than fused",
+    "memory_saving": "times less memory than unfused",
+    "fused_memory_saving": "times less memory than fused",
+    "kind": "kind",
+}
+
+# --- Why it cannot be causal -----------------------------------------------------------------
+
+
+def causal_rows(n_steps: int = 150, n_symbols: int = 8, seq_len: int = 16) -> list[dict]:
+    """Next-symbol loss on random symbols, which nobody can foresee: honest loss is ln n_symbols.
+
+    A causal Transformer and one with Linformer layers (k = seq_len / 2) train for `n_steps`.
+    """
+    rows = []
+    for name, causal in (("causal attention", True), ("Linformer", False)):
+        torch.manual_seed(0)
+        model = Transformer(ModelConfig(2, 2, 32, 64, n_symbols, seq_len, causal=causal))
+        if not causal:
+            model = linformer(model, seq_len, seq_len // 2)
+
+        def batch(step):
+            rng = torch.Generator().manual_seed(step)
+            ids = torch.randint(n_symbols, (32, seq_len + 1), generator=rng)
+            return ids[:, :-1], ids[:, 1:]
+
+        train.fit(model, batch, n_steps, lr=1e-2)
+        with torch.no_grad():
+            loss = train.language_model_loss(model, *batch(n_steps + 1)).item()
+        moved = _first_answer(model, n_symbols, seq_len)
+        row = dict(attention=tr(name), loss=loss, honest=math.log(n_symbols), first_answer=moved)
+        rows.append(row | dict(kind="measured"))
+    return rows
+
+
+@torch.no_grad()
+def _first_answer(model: nn.Module, n_symbols: int, seq_len: int) -> float:
+    """How far the first position's logits move when the last symbol changes."""
+    ids = torch.zeros(1, seq_len, dtype=torch.long)
+    changed = ids.clone()
+    changed[0, -1] = n_symbols - 1
+    return (model(ids) - model(changed))[0, 0].abs().max().item()
+
+
+CAUSAL_COLUMNS = {
+    "attention": "attention",
+    "loss": "loss on random symbols (nats)",
+    "honest": "least honest loss, ln 8 (computed)",
+    "first_answer": "first answer moves when the last symbol changes by",
+    "kind": "kind",
+}
