@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from efflab.bench import peak_bytes
+from efflab.config import ModelConfig
 from efflab.data import DATA_DIR
+from efflab.model import Transformer
 from efflab.structure.swin import relative_position_index, shift_mask, swin_counts
 from efflab.structure.window import (
     BLOCK,
@@ -16,6 +18,7 @@ from efflab.structure.window import (
     sliding_window_attention,
     visible_pairs,
     window_mask,
+    with_windows,
 )
 
 
@@ -231,3 +234,16 @@ def test_counts_equal_transformers_for_another_shape():
     )
     n_params = sum(p.numel() for p in SwinForImageClassification(config).parameters())
     assert swin_counts(64, (1, 3), 4, 64, n_classes=10)[0] == n_params
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_model_with_windows_equals_the_model_under_the_mask(causal):
+    model = Transformer(ModelConfig(3, 2, 16, 32, 50, 40, causal=causal, share="attention"))
+    ids = torch.arange(40)[None]
+    windowed = with_windows(model, 5)
+    x = model.embedding(ids)
+    for layer in model.layers:
+        x = layer(x, window_mask(40, 5, causal)[None, None])
+    torch.testing.assert_close(windowed.encode(ids), model.final_norm(x))
+    assert len({id(layer.attention.body) for layer in windowed.layers}) == 1
+    assert not torch.equal(model.encode(ids), windowed.encode(ids))

@@ -7,14 +7,23 @@ not copied, because overlapping blocks are one strided view (`Tensor.unfold`).
 Windows over an image (Swin) are in `efflab.structure.swin`, and importable from here too.
 """
 
+from copy import deepcopy
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from efflab.errors import require, require_int
 from efflab.structure.swin import WindowAttention
 
-__all__ = ["WindowAttention", "sliding_window_attention", "visible_pairs", "window_mask"]
+__all__ = [
+    "SlidingAttention",
+    "WindowAttention",
+    "sliding_window_attention",
+    "visible_pairs",
+    "window_mask",
+    "with_windows",
+]
 
 
 def window_mask(seq_len: int, window_size: int, causal: bool = False) -> Tensor:
@@ -93,3 +102,29 @@ def sliding_window_attention(
         outputs.append(interior(first, last))
     outputs += [edge(start) for start in range(last, T, BLOCK)]
     return torch.cat(outputs, dim=2)
+
+
+class SlidingAttention(nn.Module):
+    """`efflab.model.Attention` with its own weights, looking through a window: (B,T,C) -> same."""
+
+    def __init__(self, attention: nn.Module, window_size: int):
+        super().__init__()
+        require_int("window_size", window_size, 0)
+        self.attention, self.window_size = attention, window_size
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        require(mask is None, "mask", mask, "None: sequences without padding")
+        q, k, v = self.attention.heads(x)
+        y = sliding_window_attention(q, k, v, self.window_size, self.attention.causal)
+        return self.attention.out(y.transpose(1, 2).flatten(2))
+
+
+def with_windows(model: nn.Module, window_size: int) -> nn.Module:
+    """A copy of a `Transformer` whose every attention sees `window_size` tokens on each side.
+
+    A causal model sees them before the token only. The weights are kept, nothing is retrained.
+    """
+    model = deepcopy(model)
+    for block in {layer.attention for layer in model.layers}:  # layers may share one
+        block.body = SlidingAttention(block.body, window_size)
+    return model

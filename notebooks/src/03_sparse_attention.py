@@ -1,0 +1,615 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] tags=["en"]
+# # 03 · Sparse attention
+#
+# Full attention compares every token with every other: n² pairs. Most of them contribute little. If
+# each token looks only at its neighbours, n² becomes n times a constant. This notebook builds that,
+# measures what it saves, and finds what it can no longer do.
+#
+# | | |
+# |---|---|
+# | **Claims** | `sparse-linear` and, once more, `attention-quadratic` |
+# | **Time** | 40 minutes; all cells together run in under 90 seconds |
+# | **Afterwards you can** | write a window and a block-sparse attention that really skip work; say how far a stack of them sees; repair a wrong Swin listing; tell when a global or a random block is needed |
+
+# %% [markdown] tags=["zh"]
+# # 03 · 稀疏注意力
+#
+# 全注意力让每个 token 与所有 token 两两比较，共 n² 对，其中多数贡献甚微。如果每个 token
+# 只看自己的邻居，n² 就变成 n 乘一个常数。本篇把它实现出来，实测它省下多少，再找出它从此做不到什么。
+#
+# | | |
+# |---|---|
+# | **论断** | `sparse-linear`，以及再次检验 `attention-quadratic` |
+# | **用时** | 40 分钟；全部单元格合计运行不到 90 秒 |
+# | **学完之后** | 能写出真正跳过计算的窗口注意力和块稀疏注意力；能说出若干层叠起来看得多远；能修好一段有错的 Swin 代码；能判断何时需要全局块或随机块 |
+
+# %% tags=["parameters"]
+language = "en"
+window_size = 128  # keys that a token sees on each side
+max_len = 16384  # the longest sequence that is measured
+seed = 0  # of the models that are trained below
+
+# %%
+import torch
+
+from efflab import cost, evaluate, lab, pretrained
+from efflab.config import PRESETS
+from efflab.lab import (
+    board,
+    check,
+    explore,
+    nb03,
+    nb03_blocks,
+    nb03_measure,
+    nb03_swin,
+    predict,
+    show,
+    show_source,
+    table,
+    verdict,
+)
+from efflab.structure import bigbird, swin, window
+
+lab.use_language(language)
+
+# %% [markdown] tags=["en"]
+# ## 1 · Predict first
+#
+# Full attention over 16,384 tokens compares 268 million pairs for each head. With 128 keys on each
+# side a token sees 257 instead of 16,384. How much of that reaches the clock?
+
+# %% [markdown] tags=["zh"]
+# ## 1 · 先预测
+#
+# 对 16,384 个 token 做全注意力，每个头要比较 2.68 亿对。若每侧只看 128 个键，一个 token 看到的键就从
+# 16,384 个减到 257 个。这个差距有多少能体现在时间上？
+
+# %%
+speedup = predict(
+    "How many times faster is a window of 128 keys on each side than full attention, "
+    "at the longest sequence measured here?",
+    unit="x",
+)
+
+# %% [markdown] tags=["en"]
+# ## 2 · Which pairs
+#
+# A row is a query, a column is a key, a dark square is a pair that is computed. A window keeps a
+# band around the diagonal. In a causal window, for a model that writes from left to right, the
+# upper half goes too.
+
+# %% [markdown] tags=["zh"]
+# ## 2 · 保留哪些对
+#
+# 一行是一个查询，一列是一个键，深色格子是要计算的一对。窗口只保留对角线附近的一条带。
+# 从左到右生成的模型用因果窗口，上半部分也去掉。
+
+# %%
+show(nb03.mask_picture())
+
+# %% [markdown] tags=["en"]
+# Move the window, the length and the causal switch. Picture and arithmetic move together. Note that
+# the window's line is straight with slope 1 only once the sequence is longer than the window.
+
+# %% [markdown] tags=["zh"]
+# 拖动窗口大小和序列长度，切换因果开关，图和计算量会一起变化。注意：只有当序列比窗口长之后，
+# 窗口的曲线才是斜率为 1 的直线。
+
+# %%
+explore(nb03.window_cost)
+
+# %% [markdown] tags=["en"]
+# ## 3 · Build: a mask saves nothing
+#
+# Adding a mask to full attention gives the right result and saves no work: the hidden scores are
+# computed and thrown away. To save, the hidden pairs must never be touched.
+#
+# The trick is to see that in the middle of the sequence all blocks of 64 queries have the *same*
+# band of keys, moved along by 64. `unfold` describes all these overlapping key ranges as one view,
+# without copying a number, and the ordinary attention kernel takes them as one large batch. Only the
+# few blocks at the two ends, whose band would stick out, are done apart.
+
+# %% [markdown] tags=["zh"]
+# ## 3 · 实现：掩码省不了计算
+#
+# 给全注意力加一个掩码，结果是对的，却一点计算也没省：被遮住的分数照样算出来，再扔掉。
+# 要真正省下来，就不能碰被遮住的那些对。
+#
+# 关键在于：序列中段每 64 个查询组成的块，面对的键带形状*完全相同*，只是依次平移 64。
+# `unfold` 把这些互相重叠的键区间描述成一个视图，一个数也不复制；普通的注意力核把它们当作一个大批次来算。
+# 只有两端少数几个块的键带会伸出序列之外，单独处理。
+
+# %%
+show_source(window.sliding_window_attention)
+
+# %% [markdown] tags=["en"]
+# Is it right? Compare it with full attention under the mask, values and gradients.
+
+# %% [markdown] tags=["zh"]
+# 对不对？与加掩码的全注意力比较，数值和梯度都比。
+
+# %%
+q, k, v = (torch.randn(1, 2, 500, 32, requires_grad=True) for _ in range(3))
+ours = window.sliding_window_attention(q, k, v, 70)
+mask = window.window_mask(500, 70)
+dense = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+grads = [torch.autograd.grad(y.square().sum(), (q, k, v)) for y in (ours, dense)]
+print("same values:   ", torch.allclose(ours, dense, atol=1e-5))
+same = [torch.allclose(a, b, atol=1e-4) for a, b in zip(*grads, strict=True)]
+print("same gradients:", all(same))
+
+# %% [markdown] tags=["en"]
+# ## 4 · Measure: does it grow with n?
+#
+# The formula: a window leaves n(2w + 1) − w(w + 1) pairs of n². Both are timed turn and turn about
+# on the same random heads; the ratio of times should approach the ratio of pairs, less what the
+# shorter products and the band's corners cost.
+
+# %% [markdown] tags=["zh"]
+# ## 4 · 实测：是否随 n 增长？
+#
+# 公式：n² 对里，窗口留下 n(2w + 1) − w(w + 1) 对。两者在同一组随机的头上轮流计时；
+# 时间之比应接近对数之比，差距来自更短的矩阵乘法和键带的边角。
+
+# %% tags=["nbval-ignore-output"]
+rows = nb03_measure.measure_growth(max_len, window_size)
+table(rows, nb03_measure.GROWTH_COLUMNS)
+
+# %% tags=["nbval-ignore-output"]
+speedup.reveal(rows[-1]["ratio"])
+show(nb03_measure.growth_figure(rows))
+
+# %% [markdown] tags=["en"]
+# The slope is the exponent. Two things to take home:
+#
+# - **Time**: full attention grows with n², the window with n. That is the claim.
+# - **Memory**: fused full attention (SDPA, FlashAttention) is linear already, because it never
+#   stores its scores. "Attention needs n² memory" is true of attention *written out* as
+#   softmax(QKᵀ)V, the third line. Windows are not needed to save that memory; they save time.
+
+# %% [markdown] tags=["zh"]
+# 斜率就是指数。有两点值得记住：
+#
+# - **时间**：全注意力随 n² 增长，窗口随 n 增长，正是论断所说。
+# - **内存**：融合的全注意力（SDPA、FlashAttention）本来就是线性的，因为它从不存下分数矩阵。
+#   “注意力要 n² 内存”只对*照公式写出*的 softmax(QKᵀ)V 成立，即第三条线。省这份内存用不着窗口，
+#   窗口省的是时间。
+
+# %% [markdown] tags=["en"]
+# ### Beside the libraries
+#
+# You would not write this yourself if a library did it well. PyTorch's FlexAttention compiles a
+# kernel for any mask, but has no gradients on a CPU; the `local-attention` package works in blocks.
+# This table was recorded: its machine and command stand below it.
+
+# %% [markdown] tags=["zh"]
+# ### 与现成的库比较
+#
+# 如果库已经做得很好，就不必自己写。PyTorch 的 FlexAttention 能为任意掩码编译一个核，但在 CPU 上没有梯度；
+# `local-attention` 包按块计算。下表是存档的结果，机器和命令写在表下。
+
+# %%
+table(nb03_measure.library_rows(8192), nb03_measure.LIBRARY_COLUMNS)
+record = nb03_measure.recorded_bench()
+print(record["setting"], "|", record["machine"], "|", record["versions"])
+print(record["command"])
+
+# %% [markdown] tags=["en"]
+# One of its points, measured again on your machine. Most of this cell's time is the compilation.
+
+# %% [markdown] tags=["zh"]
+# 在你的机器上重测其中一点。这个单元格的时间大多花在编译上。
+
+# %% tags=["nbval-ignore-output"]
+now, recorded = nb03_measure.flex_now(4096)
+rows_flex = [dict(what="ours / FlexAttention, 4,096 tokens", ratio=recorded, kind="recorded")]
+rows_flex += [rows_flex[0] | dict(ratio=now, kind="measured")]
+table(rows_flex)
+
+# %% [markdown] tags=["en"]
+# ## 5 · How far does a stack see?
+#
+# A token sees w neighbours; these have seen w neighbours of their own a layer below. So L layers
+# reach L · w tokens on each side. The picture is measured: it marks the inputs whose gradient
+# reaches the middle token.
+
+# %% [markdown] tags=["zh"]
+# ## 5 · 叠起来能看多远？
+#
+# 一个 token 看到 w 个邻居，而这些邻居在下一层又各自看过 w 个邻居，所以 L 层每侧能看到 L · w 个 token。
+# 下图是实测的：标出梯度能传到中间那个 token 的输入位置。
+
+# %%
+show(nb03.reach_picture(window_size=8, n_layer=6))
+
+# %% [markdown] tags=["en"]
+# ## 6 · Swin: windows over an image
+#
+# Swin cuts an image into windows of w × w pixels and attends inside each. The article's listing
+# stops half way. What it lacks, and what a working layer needs:
+#
+# | in the listing | why it fails | in the source below |
+# |---|---|---|
+# | no attention inside | windows are cut and put back, nothing is computed | q, k, v, softmax, output projection |
+# | a bias table without a head dimension | all heads would share one bias | table of (2w − 1)² rows, one column a head |
+# | no index into the table | a pair of pixels cannot find its entry | `relative_position_index` |
+# | a square input assumed | 8 × 20 pixels break it | height and width apart |
+# | no shift | windows never talk to each other, at any depth | `roll`, and a mask across the seam |
+
+# %% [markdown] tags=["zh"]
+# ## 6 · Swin：图像上的窗口
+#
+# Swin 把图像切成 w × w 像素的窗口，在每个窗口内做注意力。文章里的代码只写了一半。缺什么、该怎么补：
+#
+# | 文中代码 | 为什么不行 | 下面源码的做法 |
+# |---|---|---|
+# | 里面没有注意力 | 窗口切开又拼回去，什么也没算 | q、k、v、softmax、输出投影 |
+# | 偏置表没有头这一维 | 所有头只能共用一个偏置 | 表有 (2w − 1)² 行，每个头一列 |
+# | 没有查表的索引 | 一对像素找不到自己的那一项 | `relative_position_index` |
+# | 假定输入是正方形 | 8 × 20 像素就出错 | 高和宽分开处理 |
+# | 没有移位 | 无论多深，窗口之间都互不相通 | `roll`，并用掩码隔开接缝 |
+
+# %%
+show_source(swin.relative_position_index, swin.shift_mask, swin.WindowAttention)
+
+# %% [markdown] tags=["en"]
+# The bias depends only on how far apart two pixels are, so most pairs share an entry: look for the
+# equal colours along the diagonals.
+
+# %% [markdown] tags=["zh"]
+# 偏置只取决于两个像素的相对位移，所以许多对共用一项：看看沿对角方向相同的颜色。
+
+# %%
+show(nb03_swin.bias_picture(4))
+
+# %% [markdown] tags=["en"]
+# Proof that the listing is complete now: the same weights in `transformers`' Swin layer, on an image
+# of 8 × 20 pixels, shifted. And the whole network's parameters and multiply-accumulates, counted by
+# formula, beside the paper's table. (Swin's "FLOPs" are multiply-accumulates: half of what we call
+# FLOPs.)
+
+# %% [markdown] tags=["zh"]
+# 证明代码已经完整：把同一组权重放进 `transformers` 的 Swin 层，输入 8 × 20 像素、带移位。再用公式数出整个网络的
+# 参数量和乘加数，与论文的表对照。（Swin 论文所说的“FLOPs”是乘加数，等于我们所说 FLOPs 的一半。）
+
+# %%
+for name, gap in nb03_swin.transformers_gap().items():
+    print(f"{name:28} differs by less than 1e-4: {gap < 1e-4}")
+table(nb03_swin.count_rows(), nb03_swin.COUNT_COLUMNS, digits=4)
+
+# %% [markdown] tags=["en"]
+# ### Windows that cannot talk until they shift
+#
+# A digit of 8 × 8 pixels in four windows (orange lines). We change one pixel (×) and mark every
+# pixel whose result changes.
+
+# %% [markdown] tags=["zh"]
+# ### 不移位就无法交流的窗口
+#
+# 一个 8 × 8 像素的数字，分成四个窗口（橙线）。改动一个像素（×），标出结果随之变化的所有像素。
+
+# %%
+show(nb03_swin.talk_picture())
+
+# %% [markdown] tags=["en"]
+# Three unshifted layers know no more than one. So let a model read the digit from its **top-left
+# window alone**, after three layers. What it gets right without the shift is what the corner shows;
+# what the shift adds came from the other windows.
+
+# %% [markdown] tags=["zh"]
+# 三层不移位的注意力，知道的并不比一层多。于是让模型经过三层之后，**只凭左上角的窗口**认数字。
+# 不移位时认对的，全靠这个角露出的部分；移位后多认对的，来自其他窗口。
+
+# %% tags=["nbval-ignore-output"]
+corner = {s: nb03_swin.corner_accuracy(s, seed=seed) for s in ((0, 0, 0), (0, 2, 0))}
+table([dict(shifts=str(s), accuracy=a, kind="measured") for s, a in corner.items()])
+
+# %% [markdown] tags=["en"]
+# ## 7 · Where it breaks: recall
+#
+# The task: somewhere in random symbols stands a marker, and the symbol after it is the answer. The
+# last token asks for it. A small model with three layers and a window of 8 reaches 24 tokens. We
+# train it afresh for each distance; one symbol in eight is right by chance.
+
+# %% [markdown] tags=["zh"]
+# ## 7 · 哪里会失灵：回忆
+#
+# 任务：一串随机符号里有一个标记，标记后面的符号就是答案，由最后一个 token 提问。一个三层、窗口为 8 的小模型能看到
+# 24 个 token 之外。对每个距离都重新训练；瞎猜的准确率是八分之一。
+
+# %% tags=["nbval-ignore-output"]
+narrow = window.window_mask(nb03_blocks.SEQ_LEN, 8)
+accuracies = {d: nb03_blocks.recall(narrow, d, seed=seed) for d in (6, 12, 20, 28, 40)}
+show(nb03_blocks.recall_figure(accuracies, reach=8 * nb03_blocks.N_LAYER))
+
+# %% [markdown] tags=["en"]
+# Inside its reach the model can learn to pass the answer on from layer to layer, though a relay of
+# several steps is harder to train than a look. Beyond its reach no training helps: the information
+# never arrives.
+#
+# **Real text is kinder.** In `stdlib-gpt` we replace full attention by windows, with no retraining.
+# Bits per byte say what it loses (the interval is 95 %).
+
+# %% [markdown] tags=["zh"]
+# 在所及范围之内，模型可以学会把答案一层一层传过来，不过接力几步比直接看一眼更难学。超出范围，怎么训练也没用：
+# 信息根本到不了。
+#
+# **真实文本要宽容些。** 把 `stdlib-gpt` 的全注意力换成窗口，不重新训练，看每字节比特数变差多少（区间为 95 %）。
+
+# %% tags=["nbval-ignore-output"]
+model = pretrained.load_stdlib_gpt()
+quality = {}
+for w in (16, 64, 511):
+    windowed = window.with_windows(model, w)
+    quality[w] = evaluate.bits_per_byte(windowed, n_windows=16)
+columns = {"w": "window", "bits": "bits per byte", "low": "from", "high": "to", "kind": "kind"}
+table([dict(w=w, bits=e.mean, low=e.low, high=e.high, kind="measured")
+       for w, e in quality.items()], columns)  # fmt: skip
+
+# %% tags=["nbval-ignore-output"]
+point = nb03_measure.board_point(model, 64, quality[64].mean)
+board.add(technique="sliding window 64", model="stdlib-gpt", **point)
+
+# %% [markdown] tags=["en"]
+# ## 8 · BigBird: global, window and random blocks
+#
+# BigBird keeps three kinds of blocks. **Window** blocks around the diagonal; **global** blocks that
+# see all and are seen by all; **random** blocks, a few for each row. The layout says which blocks
+# are computed, and only those are.
+
+# %% [markdown] tags=["zh"]
+# ## 8 · BigBird：全局块、窗口块与随机块
+#
+# BigBird 保留三种块：对角线附近的**窗口**块；看见所有块、也被所有块看见的**全局**块；每行若干个**随机**块。
+# 布局规定计算哪些块，也只计算这些块。
+
+# %%
+show_source(bigbird.bigbird_layout, bigbird.block_sparse_attention)
+
+# %% [markdown] tags=["en"]
+# Its tests prove it equal to dense attention under the same mask, and to `transformers`' BigBird
+# layer. (That layer draws its random blocks only while it trains; in evaluation they all become
+# block 0.)
+#
+# Move the three counts. Left, the layout; right, how many layers it takes until one block hears
+# another. Start from the window alone (global 0, random 0), then add a single global or random
+# block.
+
+# %% [markdown] tags=["zh"]
+# 测试证明它与同一掩码下的稠密注意力相等，也与 `transformers` 的 BigBird 层相等。
+# （该层只在训练时抽取随机块；推理时它们全变成第 0 块。）
+#
+# 拖动三个数量。左边是布局，右边是一个块要经过几层才能听到另一个块。先只留窗口（全局 0、随机 0），
+# 再加一个全局块或一个随机块。
+
+# %%
+explore(nb03_blocks.bigbird_cost)
+
+# %% [markdown] tags=["en"]
+# ### Which of the three recalls?
+#
+# The recall task at distance 40, under each layout. The column *within 3 layers?* is a prediction
+# from the layout alone, made before any training.
+
+# %% [markdown] tags=["zh"]
+# ### 三者之中谁能回忆？
+#
+# 距离为 40 的回忆任务，换用各种布局。“3 层之内？”一列在训练之前就由布局推出。
+
+# %% tags=["nbval-ignore-output"]
+recalls = nb03_blocks.recall_by_layout(seed=seed)
+table(recalls, nb03_blocks.RECALL_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# A **global** block solves it by construction: it hears the answer in one layer and tells the
+# question in the next, at any distance. **Random** blocks shorten paths to about log n hops, so they
+# solve it when the draw is kind and the layers suffice; another seed may need more. The **window**
+# does not, and is there for what text needs most, its neighbours.
+#
+# And the cost: time and memory of the blocks, against the length.
+
+# %% [markdown] tags=["zh"]
+# **全局**块从构造上就能解决：一层听到答案，下一层告诉提问者，与距离无关。**随机**块把路径缩短到约 log n 跳，
+# 抽得好、层数够就能解决；换个种子可能要更多层。**窗口**解决不了，它负责的是文本最需要的近邻。
+#
+# 再看代价：时间和内存随长度如何增长。
+
+# %% tags=["nbval-ignore-output"]
+block_rows = nb03_measure.block_growth(max_len // 2)
+table(block_rows, nb03_measure.BLOCK_COLUMNS)
+block_power = nb03_measure.exponent(block_rows, "block_ms")
+print(f"time of the blocks grows as n^{block_power:.2f}")
+
+# %% [markdown] tags=["en"]
+# ## 9 · Verdicts
+
+# %% [markdown] tags=["zh"]
+# ## 9 · 结论
+
+# %% tags=["nbval-ignore-output"]
+full_power = nb03_measure.exponent(rows, "full_ms")
+crossing = cost.crossing_length(PRESETS["bert-base"], "linear")
+figures = {"exponent of full attention's time": full_power,
+           "tokens from which it is over half of BERT-base": crossing}  # fmt: skip
+verdict("attention-quadratic", holds=True, figures=figures, kind="measured", n=f"{crossing:,.0f}",
+        condition="time is quadratic at any length, but the bottleneck only beyond {n} tokens "
+        "in BERT-base; fused attention's memory is linear")  # fmt: skip
+
+# %% tags=["nbval-ignore-output"]
+powers = {name: nb03_measure.exponent(rows, name) for name in ("window_ms", "window_mib")}
+figures = {
+    "exponent of a window's time": powers["window_ms"],
+    "exponent of a window's memory": powers["window_mib"],
+    "exponent of BigBird's time": block_power,
+    "times faster than full attention": rows[-1]["ratio"],
+    "recall beyond a window's reach": accuracies[40],
+}
+verdict("sparse-linear", holds=True, figures=figures, kind="measured",
+        condition="if the task needs no more than layers x window tokens of context, "
+        "or global or random blocks carry the rest")  # fmt: skip
+
+# %% [markdown] tags=["en"]
+# ## Exercises
+#
+# **03-1.** How many pairs does a *causal* window leave? Mind short sequences.
+#
+# <details><summary>Hint</summary>Every query sees itself. A key k steps back exists for n − k queries.</details>
+
+# %% [markdown] tags=["zh"]
+# ## 练习
+#
+# **03-1.** *因果*窗口留下多少对？注意序列很短的情形。
+#
+# <details><summary>提示</summary>每个查询都看到自己。往前第 k 个键，对 n − k 个查询存在。</details>
+
+
+# %% tags=["exercise", "ex-03-1"]
+def causal_pairs(n, w):
+    return ...
+
+
+# %%
+check("03-1", causal_pairs)
+
+# %% [markdown] tags=["en", "solution", "ex-03-1"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def causal_pairs(n, w):
+#     w = min(w, n - 1)
+#     return n + w * n - w * (w + 1) // 2
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-03-1"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def causal_pairs(n, w):
+#     w = min(w, n - 1)
+#     return n + w * n - w * (w + 1) // 2
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# **03-2.** A causal model with a window of 128 reads 8,192 tokens. How many layers does it need so
+# that the last token can hear of the first?
+#
+# <details><summary>Hint</summary>Each layer carries 128 steps, and there are 8,191 of them.</details>
+
+# %% [markdown] tags=["zh"]
+# **03-2.** 一个窗口为 128 的因果模型读入 8,192 个 token。要让最后一个 token 听到第一个，需要多少层？
+#
+# <details><summary>提示</summary>每层走 128 步，一共要走 8,191 步。</details>
+
+# %% tags=["exercise", "ex-03-2"]
+answer_2 = ...
+
+# %%
+check("03-2", answer_2)
+
+# %% [markdown] tags=["en", "solution", "ex-03-2"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# answer_2 = 64  # 8,191 / 128, rounded up
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-03-2"]
+# <details><summary>答案</summary>
+#
+# ```python
+# answer_2 = 64  # 8,191 / 128, rounded up
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# **03-3.** Longformer gives a window of w tokens on each side a few global *tokens*: the first g see
+# all and are seen by all. Return its mask as an (n, n) bool tensor.
+#
+# <details><summary>Hint</summary>Start from |i − j| ≤ w, then set the first g rows and columns.</details>
+
+# %% [markdown] tags=["zh"]
+# **03-3.** Longformer 在每侧 w 个 token 的窗口之外，再加几个全局 *token*：前 g 个看见所有、也被所有看见。
+# 返回它的掩码，(n, n) 的 bool 张量。
+#
+# <details><summary>提示</summary>先写出 |i − j| ≤ w，再把前 g 行和前 g 列置为 True。</details>
+
+
+# %% tags=["exercise", "ex-03-3"]
+def longformer_mask(n, w, g):
+    return ...
+
+
+# %%
+check("03-3", longformer_mask)
+
+# %% [markdown] tags=["en", "solution", "ex-03-3"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def longformer_mask(n, w, g):
+#     at = torch.arange(n)
+#     mask = (at[:, None] - at).abs() <= w
+#     mask[:g] = True
+#     mask[:, :g] = True
+#     return mask
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-03-3"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def longformer_mask(n, w, g):
+#     at = torch.arange(n)
+#     mask = (at[:, None] - at).abs() <= w
+#     mask[:g] = True
+#     mask[:, :g] = True
+#     return mask
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# ## Recap
+#
+# - A window makes attention's time linear, but only if the hidden pairs are never computed; a mask
+#   alone saves nothing.
+# - Memory: a fused kernel makes full attention linear without any window.
+# - L layers of window w reach L · w tokens, and not one more. Image windows must shift to talk.
+# - A global block connects any two tokens in two layers; random blocks do so in few, with luck.
+#
+# **References.** Beltagy et al. 2020, *Longformer*, arXiv:2004.05150. Liu et al. 2021, *Swin
+# Transformer*, arXiv:2103.14030. Zaheer et al. 2020, *Big Bird*, arXiv:2007.14062. Dong et al. 2024,
+# *Flex Attention*, arXiv:2412.05496.
+#
+# **Next:** [04 · Linformer](04_linformer.ipynb) reaches O(n) another way: it shortens the keys.
+
+# %% [markdown] tags=["zh"]
+# ## 小结
+#
+# - 窗口让注意力的时间变成线性，前提是被遮住的对从不计算；光有掩码什么也省不下。
+# - 内存：融合核不靠窗口就能让全注意力变成线性。
+# - L 层、窗口 w 能看到 L · w 个 token，多一个也不行。图像窗口必须移位才能交流。
+# - 全局块让任意两个 token 两层之内相通；随机块也只需几层，但要看运气。
+#
+# **参考文献。** Beltagy 等 2020，*Longformer*，arXiv:2004.05150。Liu 等 2021，*Swin Transformer*，
+# arXiv:2103.14030。Zaheer 等 2020，*Big Bird*，arXiv:2007.14062。Dong 等 2024，*Flex Attention*，
+# arXiv:2412.05496。
+#
+# **下一篇：** [04 · Linformer](04_linformer.ipynb) 用另一种办法达到 O(n)：缩短键的长度。
