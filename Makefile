@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # One thread a process: two notebooks run at a time on two cores and would slow each other down.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: lab test setup browser build bench bench-gpu site
+.PHONY: lab test setup browser build bench site
 .DELETE_ON_ERROR:
 
 lab: setup
@@ -40,10 +40,7 @@ build: setup browser
 	$(BIN)/efflab build
 
 bench: setup
-	$(BIN)/python -m efflab.bench
-
-bench-gpu: setup
-	$(BIN)/python -m efflab.bench --gpu
+	$(BIN)/python -m efflab.experiments.attention_bench
 
 site: setup
 	$(BIN)/efflab site

@@ -120,7 +120,7 @@ def doctor() -> list[dict]:
             "the browser tests; pictures in a build",
         ),
         row("Chinese font", find_chinese_font(), "Chinese letters in pictures of a build"),
-        row("GPU", find_gpu(), "make bench-gpu; the notebooks need none"),
+        row("GPU", find_gpu(), "measuring on a GPU; the notebooks need none"),
     ]
 
 
