@@ -145,6 +145,8 @@ def test_crossing_rows_hold_what_the_text_says():
     rows = {row["model"]: row for row in nb00.crossing_rows()}
     assert (rows["bert-base"]["own"], rows["gpt3-175b"]["own"]) == ("10 %", "3 %")
     assert all(row["max_len"] < row["ffn"] < row["linear"] for row in rows.values())
+    long = {name: cost.attention_share(PRESETS[name], 2**17) for name in ("gpt3-175b", "bert-base")}
+    assert long == pytest.approx({"gpt3-175b": 0.64, "bert-base": 0.966}, abs=0.001)
     bert = PRESETS["bert-base"]
     assert rows["bert-base"]["memory"] == 435
     stored = cost.activation_bytes(bert, 435, 1)
@@ -233,7 +235,7 @@ def test_crossing_is_found_inside_and_beyond_the_measured(exact, both_languages)
     assert nb00_measure.crossing(times, "fused") == pytest.approx(exact)
     assert nb00_measure.crossing(times, "unfused") == pytest.approx(exact / 2)
     rows = nb00_measure.crossing_compare(SMALL, times)
-    assert [row["tokens"] for row in rows] == [256, exact, exact // 2]
+    assert [row["crossing (tokens)"] for row in rows] == [256, exact, exact // 2]
     meta = nb00_measure.layer_time_figure(SMALL, times).layout.meta
     assert list(meta.values()) == pytest.approx([256, exact, exact / 2])
 

@@ -2,8 +2,6 @@
 
 from functools import lru_cache
 
-import numpy as np
-
 from efflab import bench, cost
 from efflab.config import PRESETS, ModelConfig
 from efflab.devices import DEVICES, Device
@@ -19,7 +17,7 @@ PARTS = {
     "logits": "embedding and logits",
 }
 MODELS = ("stdlib-gpt", "bert-base", "gpt2", "gpt2-xl", "gpt3-175b")
-LENGTHS = 2 ** np.linspace(7, 18, 111)
+LENGTHS = [round(2 ** (7 + i / 10)) for i in range(111)]
 
 
 @lru_cache(maxsize=1)
@@ -55,7 +53,7 @@ def part_seconds(config: ModelConfig, seq_len: int, device: Device, fused: bool 
 
 
 @explorer(
-    seq_len=Slider(128, 2**17, 512, scale="log2", unit="tokens", label="sequence length"),
+    seq_len=Slider(128, 2**17, 512, scale="log2", label="sequence length (tokens)"),
     model=Choice(MODELS, "bert-base", label="model"),
     device=Choice((THIS, "V100 SXM2", "A100 80GB SXM", "H100 SXM"), "A100 80GB SXM",
                   label="device"),
@@ -116,9 +114,9 @@ def fits(config: ModelConfig, device: Device) -> bool:
 
 
 @lru_cache(maxsize=16)
-def share_curve(config: ModelConfig) -> np.ndarray:
+def share_curve(config: ModelConfig) -> list[float]:
     """The quadratic part's share, in per cent, at each of `LENGTHS`."""
-    return np.array([100 * cost.attention_share(config, round(n)) for n in LENGTHS])
+    return [100 * cost.attention_share(config, n) for n in LENGTHS]
 
 
 def add_share(fig, config: ModelConfig, name: str, i: int, *, row=None, col=None) -> None:

@@ -152,7 +152,9 @@ def roofline(device: Device, operators: list[Operator]):
     axes = (tr("arithmetic intensity (FLOP per byte)"), "GFLOP/s")
     fig = figures.blank(title, *axes, meta=meta, height=440)
     line = dict(color="#444", width=3)
-    fig.add_scatter(x=x, y=roof / 1e9, mode="lines", line=line, showlegend=False)
+    fig.add_scatter(
+        x=x.tolist(), y=(roof / 1e9).tolist(), mode="lines", line=line, showlegend=False
+    )
     for i, (op, rate) in enumerate(zip(points, rates, strict=True)):
         name, percent = tr(ROLES.get(short(op.name), short(op.name))), 100 * rate / peak
         fig.layout.meta |= {tr("{op} (% of peak)", op=name): percent}
@@ -220,10 +222,10 @@ def crossing(times: dict, part: str) -> float:
 
 def crossing_compare(config: ModelConfig, times: dict) -> list[dict]:
     """The length at which the n² part takes as long as the FFN: by FLOPs, and here, both ways."""
-    rows = [dict(attention="by FLOPs (n = d_ff)", tokens=config.d_ff, kind="computed")]
+    found = [("by FLOPs (n = d_ff)", config.d_ff, "computed")]
     for part, name in (("fused", "fused (SDPA)"), ("unfused", "unfused (scores in memory)")):
-        rows.append(dict(attention=name, tokens=round(crossing(times, part)), kind="measured"))
-    return rows
+        found.append((name, round(crossing(times, part)), "measured"))
+    return [{"attention": a, "crossing (tokens)": n, "kind": kind} for a, n, kind in found]
 
 
 def layer_time_figure(config: ModelConfig, times: dict):

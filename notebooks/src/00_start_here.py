@@ -371,6 +371,9 @@ table(nb00.crossing_rows(), nb00.CROSSING_COLUMNS)
 # But look at the column on memory: stored without a fused kernel, the scores are half of the
 # activations from 435 tokens on. Quadratic *memory* hurt long before quadratic arithmetic did.
 #
+# Today's contexts of 128k tokens lie on the other side: there, even in GPT-3's shape, 64 % of the
+# layers' arithmetic is quadratic, and in BERT-base's 97 %.
+#
 # Does the arithmetic tell the time? We time one layer of `stdlib-gpt`'s shape: its feed-forward
 # network, PyTorch's fused attention, and attention as the formula is written, with the whole
 # matrix of scores in memory.
@@ -379,6 +382,9 @@ table(nb00.crossing_rows(), nb00.CROSSING_COLUMNS)
 # 这些模型没有一个到达自己的交点：取各自最长的输入，平方部分在 BERT-base 各层里只占 10 %，
 # 在 GPT-3 里只占 3 %。模型越宽，交点越远。但请看内存那一列：若不用融合内核、把分数存下来，
 # 从 435 个 token 起分数就占了激活值的一半。平方级的*内存*远比平方级的计算更早成为问题。
+#
+# 如今 128k token 的上下文则在另一侧：即使是 GPT-3 的形状，各层计算量也有 64 % 是平方部分，
+# BERT-base 的形状则有 97 %。
 #
 # 计算量能说明时间吗？我们用 `stdlib-gpt` 的形状实测一层：前馈网络、PyTorch 的融合注意力，
 # 以及照公式写的注意力（整个分数矩阵都放在内存里）。
@@ -393,9 +399,10 @@ table(nb00_measure.crossing_compare(config, times))
 
 # %% [markdown] tags=["en"]
 # The fused kernel crosses near the computed length: it does what the formula counts. The unfused
-# one crosses much earlier, although it does the same arithmetic, because it writes the n² scores
-# to memory and reads them back, twice. So "attention is the bottleneck" was true earlier for those
-# who wrote it that way; FlashAttention moved the crossing back to where the FLOPs put it.
+# one crosses at about half of it, although it does the same arithmetic, because it writes the n²
+# scores to memory and reads them back, twice. So "attention is the bottleneck" was true earlier
+# for those who wrote it that way; FlashAttention moved the crossing back to where the FLOPs put
+# it.
 #
 # ### Where this breaks
 #
@@ -408,8 +415,8 @@ table(nb00_measure.crossing_compare(config, times))
 #   section.
 
 # %% [markdown] tags=["zh"]
-# 融合内核的交点接近计算值，因为它做的正是公式所数的运算。非融合的写法计算量相同，交点却早得多，
-# 因为它把 n² 个分数写进内存再读出来，来回两遍。所以对当年那样实现的人来说，
+# 融合内核的交点接近计算值，因为它做的正是公式所数的运算。非融合的写法计算量相同，
+# 交点却只有一半左右，因为它把 n² 个分数写进内存再读出来，来回两遍。所以对当年那样实现的人来说，
 # “注意力是瓶颈”更早就成立了；FlashAttention 把交点推回到 FLOPs 所决定的位置。
 #
 # ### 何时失效
@@ -623,8 +630,8 @@ check("00-3", speedup)
 # - Parameters and FLOPs follow from a model's shape exactly; memory to a few per cent; time is at
 #   least what the roofline says.
 # - The n² part of attention costs as much as the feed-forward network at n = F, as everything else
-#   in the layer at n = 2 C + F. For most models that is beyond their own context, and without a
-#   fused kernel memory becomes the problem earlier.
+#   in the layer at n = 2 C + F. For BERT, GPT-2 and GPT-3 that is beyond their own context, at
+#   today's 128k tokens it is not. Without a fused kernel memory becomes the problem much earlier.
 # - Profile first, then apply Amdahl's law: what is a small share cannot be a large gain.
 #
 # **References.** Vaswani et al. 2017, *Attention Is All You Need*, arXiv:1706.03762. Kaplan et al.
@@ -640,8 +647,9 @@ check("00-3", speedup)
 # ## 小结
 #
 # - 参数量和 FLOPs 由模型形状精确决定；内存误差在百分之几；时间不会少于屋顶线给出的值。
-# - 注意力的 n² 部分在 n = F 时与前馈网络一样贵，在 n = 2 C + F 时与该层其余全部一样贵。
-#   对多数模型来说这超出了自己的上下文长度；若没有融合内核，内存会更早成为问题。
+# - 注意力的 n² 部分在 n = F 时与前馈网络一样贵，在 n = 2 C + F 时与该层其余全部一样贵。对 BERT、
+#   GPT-2、GPT-3 来说，这超出了自己的上下文长度；对如今的 128k 上下文则不然。若没有融合内核，
+#   内存会早得多地成为问题。
 # - 先剖析，再用阿姆达尔定律：占比小的部分，再快也带不来大收益。
 #
 # **参考文献。** Vaswani 等 2017，*Attention Is All You Need*，arXiv:1706.03762。Kaplan 等 2020，
