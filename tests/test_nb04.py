@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from efflab.config import ModelConfig
-from efflab.lab import nb04, nb04_measure, text, use_language
+from efflab.lab import nb04, nb04_cost, nb04_measure, text, use_language
 from efflab.lab.check import judge
 from efflab.model import Attention, Transformer
 from efflab.structure.linformer import from_attention
@@ -115,20 +115,20 @@ def test_drop_in_rows_of_a_small_encoder():
 
 
 def test_cost_rows_of_memory():
-    rows = nb04_measure.cost_rows((64, 256), (16,), repeats=1)
+    rows = nb04_cost.cost_rows((64, 256), (16,), repeats=1)
     assert [row["seq_len"] for row in rows] == [64, 256]
     assert rows[1]["flop_ratio"] > rows[0]["flop_ratio"]
     assert rows[1]["memory_saving"] > rows[0]["memory_saving"]
     # 2 heads of n x n scores and their softmax dwarf what a layer keeps at n = 256
     assert rows[1]["memory_saving"] > 2
     full = torch.randn(1, 32, 128)
-    plain, fused = nb04_measure.UnfusedAttention(128, 2), Attention(128, 2)
+    plain, fused = nb04_cost.UnfusedAttention(128, 2), Attention(128, 2)
     plain.load_state_dict(fused.state_dict())
     torch.testing.assert_close(plain(full), fused(full), rtol=1e-4, atol=1e-5)
 
 
 def test_linformer_reads_the_future_and_causal_attention_does_not():
-    honest, leaky = nb04_measure.causal_rows(n_steps=120)
+    honest, leaky = nb04_cost.causal_rows(n_steps=120)
     assert honest["loss"] > 0.97 * math.log(8)
     assert honest["first_answer"] == 0
     assert leaky["loss"] < 0.9 * math.log(8)

@@ -201,7 +201,7 @@ def enlarged_rows(models: dict[str, nn.Module], larger: dict[str, nn.Module]) ->
 ENLARGED_COLUMNS = {
     "model": "model",
     "small": "accuracy at 8 x 8 (%)",
-    "large": "accuracy at 16 x 16, untrained (%)",
+    "large": "accuracy at 16 x 16, not retrained (%)",
     "small_params": "parameters at 8 x 8",
     "large_params": "parameters at 16 x 16",
     "kind": "kind",

@@ -39,7 +39,7 @@ def spectrum_figure(values: Tensor):
     meta = {tr("layer {i}: mean rank for 90 %", i=i + 1): round(ranks[i].mean().item(), 1)
             for i in range(n_layer)}  # fmt: skip
     titles = [tr("singular values that hold 90 %"), tr("error of the best rank-k matrix (%)")]
-    title = tr("The last layers are nearly low-rank, the first ones are not")
+    title = tr("The last layers are low-rank; in the first three, not every head is")
     fig = figures.panels(titles, title, meta=meta, horizontal_spacing=0.2, column_widths=[0.5, 0.5])
     text = [[f"{v:.0f}" for v in row] for row in ranks.tolist()]
     fig.add_heatmap(
@@ -168,9 +168,11 @@ def k_and_n(k=128, seq_len=1024, share="none"):
     fig.add_bar(x=[tr("Q, K, V, output"), tr("E and F")], y=[4 * C * C / 1e6, weights / 1e6],
                 marker_color=figures.COLOURS[2:4], text=[number(4 * C * C / 1e6),
                 number(weights / 1e6)], showlegend=False, row=1, col=2)  # fmt: skip
-    fig.update_xaxes(type="log", title_text=tr("sequence length n (dotted: n = 2 k)"), row=1, col=1)
+    ticks = [2**i for i in range(7, 17, 2)]
+    fig.update_xaxes(type="log", title_text=tr("sequence length n (dotted: n = 2 k)"),
+                     tickvals=ticks, ticktext=[f"{n:,}" for n in ticks], row=1, col=1)  # fmt: skip
     fig.update_yaxes(type="log", exponentformat="power", dtick=1, row=1, col=1)
-    fig.update_layout(legend=dict(x=0.02, y=0.98))
+    fig.update_layout(legend=dict(x=0.53, xanchor="right", y=0.03))
     return fig
 
 

@@ -1,0 +1,522 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] tags=["en"]
+# # 02 · MLP-Mixer: no attention at all
+#
+# The article says that MLP-Mixer replaces self-attention by *token mixing* and *channel mixing* and
+# is simpler to compute. Here you build it, count it against the paper, train it beside a Vision
+# Transformer of the same size, and find the price that the sentence leaves out.
+#
+# | | |
+# |---|---|
+# | **Claim** | `mixer-simpler` |
+# | **Time** | 25 minutes; all cells together run in under 40 seconds |
+# | **Afterwards you can** | write a Mixer layer in four lines; say what it saves against attention, in FLOPs and in time; explain why a Mixer belongs to one image size, and move one to another |
+
+# %% [markdown] tags=["zh"]
+# # 02 · MLP-Mixer：完全不用注意力
+#
+# 文章说，MLP-Mixer 用 *token 混合*与*通道混合*取代自注意力，计算更简单。在这里，你将亲手搭出它，
+# 与论文核对参数量，和同样大小的 Vision Transformer 一起训练，并找出那句话没有提到的代价。
+#
+# | | |
+# |---|---|
+# | **论断** | `mixer-simpler` |
+# | **用时** | 25 分钟；全部单元格合计运行不到 40 秒 |
+# | **学完之后** | 能用四行代码写出 Mixer 层；能说清它比注意力省下多少 FLOPs、多少时间；能解释 Mixer 为何只认一种图像尺寸，并把它搬到另一种尺寸上 |
+
+# %% tags=["parameters"]
+language = "en"
+seed = 0  # of the two models trained here
+n_steps = 200  # training steps, 64 digits each
+largest_image = 896  # pixels a side, a multiple of 128
+
+# %%
+import torch
+
+from efflab import lab
+from efflab.experiments import mixer_digits
+from efflab.experiments.record import recorded
+from efflab.lab import check, explore, nb02, nb02_measure, predict, show, table, verdict
+from efflab.structure.mixer import MixerLayer, MLPMixer, enlarged
+
+lab.use_language(language)
+
+# %% [markdown] tags=["en"]
+# ## 1 · Predict first
+#
+# An image is cut into patches, and each patch becomes a vector of C channels: from there on a
+# Vision Transformer (ViT) treats it like a sentence of S tokens. A layer has to do two things: mix
+# information *between patches*, and work on each patch's *channels*. In a ViT attention does the
+# first and the feed-forward network the second. Mixer keeps the second and replaces the first.
+
+# %% [markdown] tags=["zh"]
+# ## 1 · 先预测
+#
+# 图像切成若干小块（patch），每块变成一个 C 维向量；从这里起，Vision Transformer（ViT）就把它当作
+# S 个 token 的句子来处理。每层要做两件事：在*各块之间*交换信息，以及加工每一块自己的*通道*。
+# ViT 用注意力做前者，用前馈网络做后者。Mixer 保留后者，换掉前者。
+
+# %%
+saving = predict(
+    "ViT-B/16 with its attention replaced by token mixing is Mixer-B/16. By how many per cent "
+    "does the arithmetic for one 224 x 224 image fall?",
+    unit="%",
+)
+growth = predict(
+    "An image of twice the side has four times the patches. How many times as long does one ViT "
+    "layer take for it, at the largest size below?",
+    unit="x",
+)
+
+# %% [markdown] tags=["en"]
+# ## 2 · Build
+#
+# The trick is a transpose. `FeedForward` is the Transformer's own feed-forward network, two matrices
+# with a GELU between. Applied to x of shape (B, S, C) it works along the channels. Applied to x
+# transposed, (B, C, S), the same network works along the patches.
+
+# %% [markdown] tags=["zh"]
+# ## 2 · 动手搭建
+#
+# 诀窍在于一次转置。`FeedForward` 就是 Transformer 自己的前馈网络：两个矩阵，中间一个 GELU。
+# 作用在形状为 (B, S, C) 的 x 上，它沿通道方向计算；作用在转置后的 (B, C, S) 上，
+# 同一个网络就沿图像块方向计算。
+
+# %%
+lab.show_source(MixerLayer)
+
+# %% [markdown] tags=["en"]
+# Compare the first line of `forward` with attention. Attention computes its mixing weights from the
+# picture; token mixing has *learned* them, and uses the same ones for every picture and every
+# channel. There is no softmax, no query, no key, no head.
+#
+# Follow the shapes of an 8 x 8 digit cut into 2 x 2 patches:
+
+# %% [markdown] tags=["zh"]
+# 把 `forward` 的第一行与注意力对比：注意力的混合权重由图像当场算出；token 混合的权重是*学好的*，
+# 对每张图、每个通道都用同一套。没有 softmax，没有查询和键，也没有多头。
+#
+# 以切成 2 x 2 小块的 8 x 8 数字图像为例，看看各处的形状：
+
+# %%
+tiny = MLPMixer(8, 2, n_layer=1, d_model=48, d_token=32, d_channel=96, n_classes=10, channels=1)
+patches = tiny.patches(torch.zeros(1, 1, 8, 8))
+print("patches        ", tuple(patches.shape), " batch, patches, channels")
+print("transposed     ", tuple(patches.transpose(1, 2).shape))
+print("token mixing   ", tuple(tiny.layers[0].token.up.weight.shape), " d_token x patches")
+print("channel mixing ", tuple(tiny.layers[0].channel.up.weight.shape), " d_channel x channels")
+
+# %% [markdown] tags=["en"]
+# Remember the third line: **the number of patches is a dimension of a weight.** It will come back.
+#
+# Is this the network of the paper? Its Table 1 gives four models, without their classifier:
+
+# %% [markdown] tags=["zh"]
+# 记住第三行：**图像块的个数是权重的一个维度。** 后面还会遇到它。
+#
+# 这就是论文里的网络吗？论文的表 1 给出了四个模型的参数量，不含分类头：
+
+# %%
+table(nb02.published_rows(), nb02.PUBLISHED_COLUMNS, digits=4)
+
+# %% [markdown] tags=["en"]
+# Equal to the last parameter. Note that S/16 has *fewer* parameters than S/32 and four times the
+# arithmetic: smaller patches make the embedding smaller and the sequence longer.
+
+# %% [markdown] tags=["zh"]
+# 一个参数都不差。注意：S/16 的参数比 S/32 *更少*，计算量却是四倍。小块让嵌入层变小，让序列变长。
+
+# %% [markdown] tags=["en"]
+# ## 3 · Measure: what is saved
+#
+# Write d for `d_token`. For each layer and image, 2 FLOPs per multiply-accumulate:
+#
+# | what mixes the patches | FLOPs | weights |
+# |---|---|---|
+# | attention: four projections, then scores and weighted sum | 8 S C² + 4 S² C | 4 C² |
+# | token mixing: up and down, once a channel | 4 S C d | 2 S d |
+
+# %% [markdown] tags=["zh"]
+# ## 3 · 实测：省下了什么
+#
+# 记 d 为 `d_token`。每层、每张图像的计算量，一次乘加计 2 FLOPs：
+#
+# | 用什么混合图像块 | FLOPs | 权重 |
+# |---|---|---|
+# | 注意力：四个投影，再加分数与加权求和 | 8 S C² + 4 S² C | 4 C² |
+# | token 混合：升维与降维，每个通道一次 | 4 S C d | 2 S d |
+
+# %%
+rows = nb02.base_rows()
+table(rows, nb02.BASE_COLUMNS)
+saving.reveal(round(100 * (1 - rows[2]["gflop"]), 1))
+
+# %% [markdown] tags=["en"]
+# The arithmetic falls by less than a third, and so do the parameters: a Mixer does nearly the same
+# work per parameter. Token mixing itself is several times cheaper than attention (exercise 3), but
+# most of a layer is channel mixing, and that stayed.
+#
+# ### At equal parameters, on real pictures
+#
+# So we give both the same number of parameters and train both on scikit-learn's 1,437 handwritten
+# digits: same batches, same steps, same learning rate. The ViT averages its patches as Mixer does,
+# so that the two differ in what mixes the patches and in nothing else.
+
+# %% [markdown] tags=["zh"]
+# 计算量下降不到三分之一，参数量也是如此：按每个参数平均，Mixer 做的工作几乎一样多。
+# token 混合本身比注意力便宜好几倍（见练习 3），但一层的大头是通道混合，而它原封未动。
+#
+# ### 同样的参数量，真实的图像
+#
+# 因此我们让两者参数量相同，在 scikit-learn 的 1,437 张手写数字上训练：同样的批次、同样的步数、
+# 同样的学习率。这里的 ViT 也像 Mixer 那样对所有图像块取平均，于是两者只差在用什么混合图像块。
+
+# %% tags=["nbval-ignore-output"]
+models = {kind: mixer_digits.trained(kind, seed, n_steps=n_steps) for kind in mixer_digits.KINDS}
+compared = nb02_measure.compare(models)
+table(compared, nb02_measure.COMPARE_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# One seed proves little. The curve below was recorded with five seeds and three sizes of the
+# training set; the stars are the two models that you have just trained.
+
+# %% [markdown] tags=["zh"]
+# 单个随机种子说明不了什么。下面的曲线是事先存档的，用了五个种子、三种训练集大小；
+# 星号是你刚刚训练的两个模型。
+
+# %% tags=["nbval-ignore-output"]
+written = recorded(mixer_digits.NAME)
+live = {kind: mixer_digits.accuracy(model) for kind, model in models.items()}
+show(nb02_measure.accuracy_figure(written, live))
+print(written["command"], "|", written["machine"], "|", written["date"])
+
+# %% [markdown] tags=["en"]
+# On these digits the Mixer is ahead. Do not generalize from that: the digits are centred, so that a
+# weight which knows its place is an advantage, and 200 steps are few, so that whoever learns faster
+# wins. On ImageNet the paper's own finding is the reverse: with little pre-training data Mixer
+# overfits more than ViT, and catches up as the data grows (its section 3.3).
+
+# %% [markdown] tags=["zh"]
+# 在这些数字上 Mixer 领先。但不要由此推广：数字都居中摆放，认得自己位置的权重占了便宜；
+# 200 步也很少，学得快的一方自然获胜。在 ImageNet 上，论文自己的发现正相反：预训练数据少时，
+# Mixer 比 ViT 更容易过拟合，数据越多才越追得上（论文 3.3 节）。
+
+# %% [markdown] tags=["en"]
+# ## 4 · Measure: larger images
+#
+# Attention's 4 S² C is quadratic in the patches; token mixing's 4 S C d is linear, as long as d
+# stays. We time one layer of each (C = 384, as in ViT-S) turn and turn about, with patches of 16.
+
+# %% [markdown] tags=["zh"]
+# ## 4 · 实测：更大的图像
+#
+# 注意力的 4 S² C 与块数成平方关系；token 混合的 4 S C d 则是线性的，前提是 d 不变。
+# 下面各取一层（C = 384，与 ViT-S 相同，小块边长 16）轮流计时。
+
+# %% tags=["nbval-ignore-output"]
+sizes = [largest_image // 8, largest_image // 4, largest_image // 2, largest_image]
+costs = nb02_measure.cost_rows(sizes)
+table(costs, nb02_measure.COST_COLUMNS)
+growth.reveal(costs[-1]["vit_ms"] / costs[-2]["vit_ms"])
+
+# %% tags=["nbval-ignore-output"]
+show(nb02_measure.cost_figure(costs))
+
+# %% [markdown] tags=["en"]
+# From 784 to 3,136 patches a linear cost would grow 4 times and a quadratic one 16 times; a ViT
+# layer's arithmetic grows 7 times, since only a part of it is quadratic. On the left the ViT pulls
+# away: the article is right, and the more so the larger the picture. On the right stands what it
+# does not say: the ViT's weights do not know the number of patches, the Mixer's grow with it. And
+# if you let d grow with S as well, token mixing is quadratic too.
+
+# %% [markdown] tags=["zh"]
+# 从 784 块到 3,136 块，线性开销增长 4 倍，平方级开销增长 16 倍；一层 ViT 的计算量增长 7 倍，
+# 因为其中只有一部分是平方级。左图中 ViT 的耗时越拉越开：文章说得对，而且图像越大越对。
+# 右图是文章没有说的：ViT 的权重与块数无关，Mixer 的权重却随块数增长。如果让 d 也随 S 一起变大，
+# token 混合同样是平方级的。
+
+# %% [markdown] tags=["en"]
+# ## 5 · Explore
+#
+# Find the image side at which the ViT needs twice the Mixer's FLOPs. Then make the model wider: does
+# Mixer's advantage grow or shrink? Then take patches of 8 and a large image, and watch what mixes
+# the patches take over the Mixer's weights.
+
+# %% [markdown] tags=["zh"]
+# ## 5 · 探索
+#
+# 找出 ViT 的计算量达到 Mixer 两倍时的图像边长。再把模型加宽：Mixer 的优势变大还是变小？
+# 最后取边长 8 的小块和一张大图，看 Mixer 的权重如何被“混合图像块”的部分占满。
+
+# %%
+explore(nb02.mixer_or_vit)
+
+# %% [markdown] tags=["en"]
+# ## 6 · Where it breaks: another image size
+#
+# Show the two models that you trained digits of twice the side. The ViT's position table is
+# interpolated, and it runs. The Mixer cannot:
+
+# %% [markdown] tags=["zh"]
+# ## 6 · 何时失效：换一种图像尺寸
+#
+# 把边长放大一倍的数字交给刚训练好的两个模型。ViT 的位置表可以插值，照常运行；Mixer 却不行：
+
+# %%
+print(nb02_measure.refusal(models["mixer"], torch.zeros(1, 1, 16, 16)))
+
+# %% [markdown] tags=["en"]
+# Its weights are 16 patches wide and there are 64 patches now. The paper's way out (appendix C) is to
+# *enlarge* them: sort the patches into four groups, each of which shows the whole picture thinly,
+# and let each group pass through the old network. The new matrices are block-diagonal.
+
+# %% [markdown] tags=["zh"]
+# 它的权重按 16 块设计，而现在有 64 块。论文的出路（附录 C）是把权重*扩大*：把图像块分成四组，
+# 每组都稀疏地覆盖整张图，各自通过原来的网络。新矩阵是分块对角的。
+
+# %% tags=["nbval-ignore-output"]
+larger = {"mixer": enlarged(models["mixer"], 2), "vit": models["vit"]}
+table(nb02_measure.enlarged_rows(models, larger), nb02_measure.ENLARGED_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# Neither survives unharmed without further training, and the Mixer pays in weights: its token-mixing
+# matrices have 16 times as many entries for 4 times as many patches.
+#
+# Two more limits. **Order:** shuffle the patches and a Mixer sees another picture, even without
+# position embeddings; that is why it needs none. **Text:** sentences have many lengths, and a
+# language model must not look ahead, whereas token mixing sees all places at once. So Mixer cannot
+# stand in for attention in the two language models that share our board, and gets no point there.
+
+# %% [markdown] tags=["zh"]
+# 不再训练的话，两者都会受损；而 Mixer 还要付出权重：图像块增加到 4 倍，token
+# 混合矩阵的元素增加到 16 倍。
+#
+# 还有两点限制。**顺序：** 打乱图像块，Mixer 看到的就是另一张图，哪怕没有位置嵌入。它也正因此
+# 不需要位置嵌入。**文本：** 句子长短不一，语言模型又不能偷看后文，而 token 混合一次看到所有位置。
+# 所以 Mixer 无法在看板上的两个语言模型里替换注意力，在那里也就没有它的点。
+
+# %% [markdown] tags=["en"]
+# ## 7 · Verdict
+
+# %% [markdown] tags=["zh"]
+# ## 7 · 结论
+
+# %% tags=["nbval-ignore-output"]
+summary = mixer_digits.by_images(written["runs"])[mixer_digits.N_IMAGES]
+verdict(
+    "mixer-simpler",
+    holds=True,
+    condition="only for one fixed image size; it saves less than a third at {side} pixels, a layer "
+    "is {times} times faster at {large}, and its weights grow with the patches",
+    side=224, times=f"{costs[-1]['time_ratio']:.1f}", large=largest_image,
+    figures={
+        "FLOPs, Mixer-B/16 over ViT-B/16": round(rows[2]["gflop"], 3),
+        "layer time at the largest image, ViT over Mixer": round(costs[-1]["time_ratio"], 2),
+        "accuracy on digits, Mixer (%, recorded)": round(100 * summary["mixer"]["mean"], 1),
+        "accuracy on digits, ViT (%, recorded)": round(100 * summary["vit"]["mean"], 1),
+    },
+    kind="measured",
+)  # fmt: skip
+
+# %% [markdown] tags=["en"]
+# ## 8 · Exercises
+#
+# **Exercise 1.** Write `token_weights(image_size, patch_size, d_token)`: the number of parameters of
+# one layer's token-mixing network, biases included.
+#
+# <details><summary>Hint</summary>
+#
+# Two matrices between `patches` and `d_token`; one bias has `d_token` entries, the other `patches`.
+#
+# </details>
+
+# %% [markdown] tags=["zh"]
+# ## 8 · 练习
+#
+# **练习 1。** 写出 `token_weights(image_size, patch_size, d_token)`：一层 token
+# 混合网络的参数个数，含偏置。
+#
+# <details><summary>提示</summary>
+#
+# 在 `patches` 与 `d_token` 之间有两个矩阵；一个偏置有 `d_token` 项，另一个有 `patches` 项。
+#
+# </details>
+
+# %% tags=["exercise", "ex-02-1"]
+answer_1 = ...  # def token_weights(image_size, patch_size, d_token): ...
+
+# %%
+check("02-1", answer_1)
+
+# %% [markdown] tags=["en", "solution", "ex-02-1"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def token_weights(image_size, patch_size, d_token):
+#     patches = (image_size // patch_size) ** 2
+#     return 2 * patches * d_token + d_token + patches
+#
+#
+# answer_1 = token_weights
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-02-1"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def token_weights(image_size, patch_size, d_token):
+#     patches = (image_size // patch_size) ** 2
+#     return 2 * patches * d_token + d_token + patches
+#
+#
+# answer_1 = token_weights
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# **Exercise 2.** Write token mixing yourself, without biases: `mix_tokens(x, up, down)` with x of
+# shape (B, S, C), `up` (d, S), `down` (S, d), and a GELU between.
+#
+# <details><summary>Hint</summary>
+#
+# With x (B, S, C), `up @ x` multiplies along the patches and has shape (B, d, C). No transpose is
+# needed.
+#
+# </details>
+
+# %% [markdown] tags=["zh"]
+# **练习 2。** 自己写出 token 混合，不带偏置：`mix_tokens(x, up, down)`，其中 x 的形状为 (B, S, C)，
+# `up` 为 (d, S)，`down` 为 (S, d)，中间一个 GELU。
+#
+# <details><summary>提示</summary>
+#
+# x 为 (B, S, C) 时，`up @ x` 就是沿图像块方向相乘，形状为 (B, d, C)，不需要转置。
+#
+# </details>
+
+# %% tags=["exercise", "ex-02-2"]
+answer_2 = ...  # def mix_tokens(x, up, down): ...
+
+# %%
+check("02-2", answer_2)
+
+# %% [markdown] tags=["en", "solution", "ex-02-2"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def mix_tokens(x, up, down):
+#     return down @ torch.nn.functional.gelu(up @ x)
+#
+#
+# answer_2 = mix_tokens
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-02-2"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def mix_tokens(x, up, down):
+#     return down @ torch.nn.functional.gelu(up @ x)
+#
+#
+# answer_2 = mix_tokens
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# **Exercise 3.** How many times the FLOPs of token mixing does attention take? Write
+# `cost_ratio(patches, d_model, d_token)` from the table in section 3.
+#
+# <details><summary>Hint</summary>
+#
+# (8 S C² + 4 S² C) / (4 S C d) simplifies: one S and one C cancel.
+#
+# </details>
+
+# %% [markdown] tags=["zh"]
+# **练习 3。** 注意力的 FLOPs 是 token 混合的多少倍？根据第 3 节的表格写出
+# `cost_ratio(patches, d_model, d_token)`。
+#
+# <details><summary>提示</summary>
+#
+# (8 S C² + 4 S² C) / (4 S C d) 可以化简：约掉一个 S 和一个 C。
+#
+# </details>
+
+# %% tags=["exercise", "ex-02-3"]
+answer_3 = ...  # def cost_ratio(patches, d_model, d_token): ...
+
+# %%
+check("02-3", answer_3)
+
+# %% [markdown] tags=["en", "solution", "ex-02-3"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def cost_ratio(patches, d_model, d_token):
+#     return (2 * d_model + patches) / d_token
+#
+#
+# answer_3 = cost_ratio
+# ```
+#
+# For B/16 at 224 pixels that is (1,536 + 196) / 384 = 4.5: attention is 4.5 times dearer, and the
+# whole layer only 1.4 times.
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-02-3"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def cost_ratio(patches, d_model, d_token):
+#     return (2 * d_model + patches) / d_token
+#
+#
+# answer_3 = cost_ratio
+# ```
+#
+# 对 224 像素的 B/16，结果是 (1,536 + 196) / 384 = 4.5：注意力贵 4.5 倍，而整层只贵 1.4 倍。
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# ## Recap
+#
+# - Mixer is a feed-forward network applied twice: along the channels, and, transposed, along the
+#   patches. Its mixing weights are learned once; attention computes them for every picture.
+# - At 224 pixels it saves less than a third of ViT-B/16's arithmetic and as much of its parameters.
+#   The advantage grows with the picture, because its arithmetic is linear in the patches.
+# - The price is a fixed image size: the number of patches is a dimension of its weights.
+#
+# **References.** Tolstikhin et al. 2021, *MLP-Mixer: An all-MLP Architecture for Vision*;
+# Dosovitskiy et al. 2021, *An Image is Worth 16x16 Words*.
+#
+# **Next:** notebook 03 keeps attention and leaves out most of its pairs.
+
+# %% [markdown] tags=["zh"]
+# ## 小结
+#
+# - Mixer 就是把前馈网络用两次：一次沿通道，一次转置后沿图像块。它的混合权重一次学成；
+#   注意力则对每张图当场计算。
+# - 在 224 像素下，它比 ViT-B/16 省下不到三分之一的计算量，参数也省下同样的比例。图像越大优势越大，
+#   因为它的计算量与块数成正比。
+# - 代价是图像尺寸固定：块数是它权重的一个维度。
+#
+# **参考文献。** Tolstikhin 等，2021，*MLP-Mixer: An all-MLP Architecture for Vision*；
+# Dosovitskiy 等，2021，*An Image is Worth 16x16 Words*。
+#
+# **下一篇：** 第 03 篇保留注意力，但省去其中大部分的配对。

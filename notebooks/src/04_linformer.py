@@ -1,0 +1,543 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] tags=["en"]
+# # 04 · Linformer: a fixed number of summaries
+#
+# The article says that Linformer projects keys and values to a fixed size, and that what it
+# compresses is their *dimension*. The first half is right; the second is a mistake worth learning
+# from. Here you build the layer, find out on a real model whether attention is as low-rank as
+# Linformer hopes, and measure what it saves.
+#
+# | | |
+# |---|---|
+# | **Claim** | `linformer-fixed` |
+# | **Time** | 30 minutes; all cells together run in under 40 seconds |
+# | **Afterwards you can** | say which axis Linformer shortens and why that makes it linear; read the spectrum of an attention matrix; tell "each matrix is low-rank" from "one projection fits all"; show why it cannot be causal |
+
+# %% [markdown] tags=["zh"]
+# # 04 · Linformer：固定个数的摘要
+#
+# 文章说 Linformer 把键和值投影到固定大小，并说被压缩的是它们的*维度*。前半句对，后半句是个
+# 值得引以为鉴的错误。在这里，你将搭出这一层，在真实模型上检验注意力是否像 Linformer 期望的那样低秩，
+# 并实测它省下了什么。
+#
+# | | |
+# |---|---|
+# | **论断** | `linformer-fixed` |
+# | **用时** | 30 分钟；全部单元格合计运行不到 40 秒 |
+# | **学完之后** | 能说清 Linformer 缩短的是哪一个轴，为何因此变成线性；能读懂注意力矩阵的奇异值谱；能区分“每个矩阵都低秩”与“一个投影适合所有输入”；能说明它为何做不了因果注意力 |
+
+# %% tags=["parameters"]
+language = "en"
+n_texts = 4  # held-out library modules whose attention is taken apart
+seq_len = 128  # tokens of each
+k = 32  # summaries, a divisor of 64
+longest = 4096  # tokens, for time and memory
+
+# %%
+import torch
+
+from efflab import lab, pretrained
+from efflab.lab import board, check, explore, nb04, predict, show, table, verdict
+from efflab.lab import nb04_cost as cost
+from efflab.lab import nb04_measure as measure
+from efflab.model import Attention
+from efflab.structure.linformer import LinformerAttention, from_attention, linformer_attention
+
+lab.use_language(language)
+
+# %% [markdown] tags=["en"]
+# ## 1 · Predict first
+#
+# Attention of n tokens compares n queries with n keys: n² scores. Linformer multiplies the keys and
+# values, from the left, by learned matrices E and F of k rows: it makes k *summaries* of the n
+# keys, and k of the n values. Each query then looks at k things. With k fixed, cost is linear in n.
+#
+# That works if an n x n attention matrix says little more than k numbers a row can: if its rank is
+# low. MiniLM is a real encoder with six layers. Take its attention matrices for 128 tokens of Python.
+
+# %% [markdown] tags=["zh"]
+# ## 1 · 先预测
+#
+# n 个 token 的注意力要让 n 个查询与 n 个键逐一比较，得到 n² 个分数。Linformer 用学得的 k 行矩阵 E、F
+# 从左边乘以键和值：把 n 个键、n 个值各做成 k 份*摘要*，每个查询只看这 k 份。k 固定，开销就与 n
+# 成正比。
+#
+# 这要行得通，n x n 的注意力矩阵所含的信息就不能比每行 k 个数多出太多，也就是秩要低。MiniLM
+# 是一个真实的六层编码器。取它处理 128 个 token 的 Python 代码时的注意力矩阵：
+
+# %%
+rank = predict(
+    "Of 128 singular values of an attention matrix in MiniLM's first layer, how many hold 90 % "
+    "of the energy (sum of squares), averaged over heads?",
+    unit="values",
+)
+memory = predict(
+    "How many times less memory does one Linformer layer take than full attention without a "
+    "fused kernel, at the longest length below and k = 128?",
+    unit="x",
+)
+
+# %% [markdown] tags=["en"]
+# ## 2 · Build: which axis is shortened?
+#
+# One head of Linformer is one line more than attention:
+
+# %% [markdown] tags=["zh"]
+# ## 2 · 动手搭建：缩短的是哪个轴？
+#
+# Linformer 的一个头只比普通注意力多一行：
+
+# %%
+lab.show_source(linformer_attention)
+
+# %% [markdown] tags=["en"]
+# `E @ k` multiplies from the *left*. A key matrix has one row a token and one column a channel; a
+# matrix on its left mixes rows. So it is the **length** that shrinks from n to k, and the channels
+# stay. Multiplying from the right, `k @ W`, would shrink the channels, which is what the article
+# describes; look at the scores in both cases:
+
+# %% [markdown] tags=["zh"]
+# `E @ k` 是从*左边*相乘。键矩阵每行是一个 token，每列是一个通道；左乘混合的是行。所以从 n 缩到 k
+# 的是**长度**，通道数不变。若从右边乘，`k @ W`，缩小的才是通道，那正是文章所描述的。
+# 两种情况下的分数矩阵分别是什么形状？
+
+# %%
+queries, keys = torch.randn(2, 1024, 64)  # n = 1024 tokens, 64 channels
+E, W = torch.randn(128, 1024), torch.randn(64, 16)
+print("full attention             ", tuple((queries @ keys.T).shape))
+print("length projected, E @ keys ", tuple((queries @ (E @ keys).T).shape))
+print("width projected, keys @ W  ", tuple(((queries @ W) @ (keys @ W).T).shape))
+
+# %% [markdown] tags=["en"]
+# Shrinking the width leaves n² scores: cheaper by a constant, still quadratic. Shrinking the length
+# is what makes Linformer linear.
+#
+# Two checks on our layer. With k = n and E = F = 1 it has to be full attention. And E and F cost
+# parameters, less if heads share them, or keys and values too:
+
+# %% [markdown] tags=["zh"]
+# 缩小宽度后分数仍有 n² 个：只便宜一个常数倍，依旧是平方级。缩短长度，Linformer 才是线性的。
+#
+# 再做两项检查。当 k = n 且 E = F = 1 时，它必须等于完整注意力。另外 E 和 F 也要占参数：
+# 各头共享则少一些，键和值也共享就更少。
+
+# %%
+full = Attention(d_model=64, n_head=4)
+same = from_attention(full, max_len=32, k=32, share="kv")
+with torch.no_grad():
+    same.E.copy_(torch.eye(32))
+x = torch.randn(1, 32, 64)
+print("equal to full attention:", torch.allclose(same(x), full(x), atol=1e-5))
+for share in ("none", "heads", "kv"):
+    layer = LinformerAttention(64, 4, max_len=512, k=128, share=share)
+    print(f"share={share:6}  E and F: {sum(p.numel() for p in {layer.E, layer.F}):,} parameters")
+
+# %% [markdown] tags=["en"]
+# ## 3 · Measure: is real attention low-rank?
+#
+# We run library modules that nobody trained on through MiniLM, collect all 6 x 12 attention
+# matrices of each, and take their singular values. The best possible approximation with k numbers a
+# row keeps the k largest (Eckart and Young), so what remains is a bound for every method.
+
+# %% [markdown] tags=["zh"]
+# ## 3 · 实测：真实的注意力低秩吗？
+#
+# 我们把未参与训练的标准库模块送进 MiniLM，收集每个文本的全部 6 x 12 个注意力矩阵，求奇异值。
+# 每行只用 k 个数的最佳近似，就是保留最大的 k 个奇异值（Eckart–Young 定理），剩下的误差是一切方法
+# 的下界。
+
+# %% tags=["nbval-ignore-output"]
+minilm, tokenizer = pretrained.load_minilm()
+held_out = measure.windows(tokenizer, "held-out", n_texts, seq_len)
+matrices = measure.attention_matrices(minilm, held_out)
+values = torch.linalg.svdvals(matrices)
+print(tuple(matrices.shape), "layers, texts, heads, queries, keys")
+rank.reveal(round(measure.ranks_for(values)[0].float().mean().item(), 1))
+
+# %% tags=["nbval-ignore-output"]
+show(nb04.spectrum_figure(values))
+
+# %% [markdown] tags=["en"]
+# The paper found that higher layers have lower rank, and so it is here: in the last layers a handful
+# of directions hold nine tenths of the energy. But "attention is low-rank" is an average. In the
+# first three layers a few heads need a third of their directions or nearly all. A head that looks
+# at each token's neighbour, for instance, is a shifted identity matrix, and that has full rank.
+#
+# ### Low-rank is not enough
+#
+# The SVD chooses k directions *for each matrix*, after it has been computed. Linformer's E and F are
+# weights: chosen once, for all texts. So there is a second question: is there **one** projection
+# that fits every text? We learn the best one from other modules (a principal component analysis of
+# the rows) and test on the held-out ones, beside a random one.
+
+# %% [markdown] tags=["zh"]
+# 论文发现层数越高秩越低，这里也一样：最后几层只要几个方向就占去九成能量。但“注意力是低秩的”
+# 只是平均而言。前三层里有几个头需要三分之一的方向，甚至几乎全部。例如只看相邻 token 的头，
+# 就是一个错开一位的单位矩阵，而它是满秩的。
+#
+# ### 仅有低秩还不够
+#
+# SVD 是在矩阵算出来之后，*为每个矩阵*分别挑选 k 个方向。Linformer 的 E 和 F 却是权重：一次定好，
+# 用于所有文本。于是还有第二个问题：有没有**一个**投影适合所有文本？我们用另一些模块学出最好的一个
+# （对各行做主成分分析），再拿未见过的文本测试，并与随机投影对照。
+
+# %% tags=["nbval-ignore-output"]
+others = measure.windows(tokenizer, "train", 6 * n_texts, seq_len)
+learned = measure.shared_basis(measure.attention_matrices(minilm, others))
+random = measure.random_basis(learned)
+show(nb04.projection_figure(values, matrices, learned, random))
+
+# %% [markdown] tags=["en"]
+# This is the picture to remember. Each text's own few directions suffice; one fixed set has to serve
+# all texts, and after its first few directions gains no more by each further one than chance
+# would. In text, *where* the important tokens stand changes from one input to the next, and E only
+# knows places. Linformer works in spite of this because its paper **trains the whole network with
+# E and F in it**: queries, keys and values adapt. Put into a finished model, with nothing else
+# changed, the layer's output is mostly wrong:
+
+# %% [markdown] tags=["zh"]
+# 请记住这张图。每个文本只需自己的少数方向；固定的一组却要服务所有文本，而且在最初几个方向之后，
+# 每多一个方向的收益并不比随机的更大。在文本里，重要的 token 出现在*哪里*因输入而异，而 E
+# 只认位置。Linformer 之所以仍然可用，是因为论文**带着 E 和 F 训练整个网络**：查询、键、
+# 值都会随之适应。若直接放进训练好的模型，别的都不动，这一层的输出大半是错的：
+
+# %% tags=["nbval-ignore-output"]
+rows = measure.drop_in_rows(minilm, others, held_out, k, n_steps=40)
+table(rows, measure.DROP_IN_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# Segment means simply average every stretch of neighbouring tokens, and without retraining they are
+# hard to beat. What does the whole model make of that? It averages its tokens' vectors into one,
+# which forgives a lot. Both points go on the board, finding functions by their docstrings:
+
+# %% [markdown] tags=["zh"]
+# 分段平均就是把相邻的一段 token 直接取平均，不重新训练的话很难超过它。整个模型会受多大影响？
+# 它最后把所有 token 的向量平均成一个，这很能掩盖误差。两个点都放上看板，任务是凭文档字符串找函数：
+
+# %% tags=["nbval-ignore-output"]
+points = {
+    "baseline": measure.board_point(minilm, tokenizer, None),
+    "Linformer, segment means, not retrained": measure.board_point(minilm, tokenizer, k),
+}
+for technique, point in points.items():
+    board.add(technique=technique, model="MiniLM-L6", **point)
+
+# %% [markdown] tags=["en"]
+# ## 4 · Measure: time and memory
+#
+# For one sequence and layer, with 2 FLOPs per multiply-accumulate:
+#
+# | | products | scores in memory |
+# |---|---|---|
+# | full attention | 4 n² C | H n² |
+# | Linformer | 8 n k C | H n k |
+#
+# Half of Linformer's products make the summaries. The paper compared with attention that keeps all
+# its scores in memory. Today there is a fused kernel that never writes them, so we compare with both.
+
+# %% [markdown] tags=["zh"]
+# ## 4 · 实测：时间与内存
+#
+# 每条序列、每一层的开销，一次乘加计 2 FLOPs：
+#
+# | | 矩阵乘法 | 内存里的分数 |
+# |---|---|---|
+# | 完整注意力 | 4 n² C | H n² |
+# | Linformer | 8 n k C | H n k |
+#
+# Linformer 的乘法有一半花在制作摘要上。论文的对照是把全部分数存在内存里的注意力。
+# 如今有了从不写出分数的融合内核，所以我们与两者都作比较。
+
+# %% tags=["nbval-ignore-output"]
+lengths = [longest // 8, longest // 4, longest // 2, longest]
+costs = cost.cost_rows(lengths, ks=(128, 256))
+table(costs, cost.COST_COLUMNS)
+memory.reveal(round(costs[-2]["memory_saving"], 1))
+
+# %% tags=["nbval-ignore-output"]
+show(nb04.cost_figure(costs))
+
+# %% [markdown] tags=["en"]
+# Another machine and a whole model, so compare shapes, not heights: in all curves the saving grows
+# with n. Against unfused attention the memory saving is as dramatic as published. Against the
+# fused kernel it is gone: that one's memory is linear in n too. What remains of Linformer's
+# advantage is time, and only at lengths well beyond 2 k.
+
+# %% [markdown] tags=["zh"]
+# 论文用的是另一台机器、整个模型，所以请比形状，不比高低：所有曲线都随 n 上升。
+# 与非融合注意力相比，省内存的效果和论文一样显著；与融合内核相比，这个优势就没有了，
+# 因为后者的内存同样与 n 成正比。Linformer 剩下的优势是时间，而且要在长度远超 2 k 时才显现。
+
+# %% [markdown] tags=["en"]
+# ## 5 · Explore
+#
+# Move k up until Linformer no longer saves anything: where is that, as a multiple of n? Then take a
+# long sequence and look at what E and F weigh beside the layer's own projections; then share them.
+
+# %% [markdown] tags=["zh"]
+# ## 5 · 探索
+#
+# 不断增大 k，直到 Linformer 不再省任何计算：那时 k 与 n 是什么比例？再取一个长序列，
+# 看看 E 和 F 的权重与本层自己的投影相比有多大，然后改成共享。
+
+# %%
+explore(nb04.k_and_n)
+
+# %% [markdown] tags=["en"]
+# ## 6 · Where it breaks: it cannot be causal
+#
+# A language model must not look ahead, and ordinary attention hides the future with a mask over the
+# scores. Linformer has no place for one: every summary is a weighted sum of *all* tokens, later ones
+# included, and a sum cannot be unmixed. To make summaries afresh for every prefix would cost n² k.
+#
+# A sharp test: train on *random* symbols. Nobody can foresee them, so the honest loss is ln 8 at
+# best. Whoever gets below it has seen the answer.
+
+# %% [markdown] tags=["zh"]
+# ## 6 · 何时失效：它做不了因果注意力
+#
+# 语言模型不能偷看后文，普通注意力靠遮住一部分分数来隐藏未来。Linformer 没有地方可遮：
+# 每份摘要都是*全部* token 的加权和，后文也在里面，而和是拆不开的。若为每个前缀重做摘要，
+# 又要花 n² k。
+#
+# 一个严格的检验：在*随机*符号上训练。谁也猜不到随机符号，诚实的损失最低是 ln 8。低于它，
+# 就说明看到了答案。
+
+# %% tags=["nbval-ignore-output"]
+table(cost.causal_rows(), cost.CAUSAL_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# Linformer "predicts" pure chance: it reads the next symbol out of the summaries. Such a model has a
+# wonderful training loss and writes nonsense. Two more limits: E has `max_len` columns, so the
+# longest input is fixed when the model is made; and a text much shorter than that uses only a part
+# of the summaries.
+
+# %% [markdown] tags=["zh"]
+# Linformer 居然“预测”了纯粹的随机：它从摘要里读出了下一个符号。这样的模型训练损失漂亮，写出来
+# 的却是胡话。还有两点限制：E 有 `max_len` 列，所以最长输入在建模时就定死了；短得多的文本只用到
+# 一部分摘要。
+
+# %% [markdown] tags=["en"]
+# ## 7 · Verdict
+
+# %% [markdown] tags=["zh"]
+# ## 7 · 结论
+
+# %% tags=["nbval-ignore-output"]
+ranks = measure.ranks_for(values).float().mean((1, 2))
+fixed = measure.fixed_errors(matrices, learned).mean((1, 2))
+own = measure.own_errors(values).mean((1, 2))
+verdict(
+    "linformer-fixed",
+    holds=True,
+    condition="the size that becomes fixed is the length, from n to k, not the width; in an encoder "
+    "that is trained with its projections, on texts well beyond 2 k tokens",
+    figures={
+        "rank for 90 %, first layer": round(ranks[0].item(), 1),
+        "rank for 90 %, last layer": round(ranks[-1].item(), 1),
+        "error at k, last layer: each text its own (%)": round(100 * own[-1, k - 1].item(), 1),
+        "error at k, last layer: one for all (%)": round(100 * fixed[-1, k - 1].item(), 1),
+        "times faster than the fused kernel": round(costs[-2]["fused_speedup"], 2),
+        "times less memory than unfused": round(costs[-2]["memory_saving"], 1),
+    },
+    kind="measured",
+)
+
+# %% [markdown] tags=["en"]
+# ## 8 · Exercises
+#
+# **Exercise 1.** Write `extra_weights(n_layer, n_head, max_len, k, share)`: how many parameters E and
+# F add to a model, for `share` "none", "heads" and "kv".
+#
+# <details><summary>Hint</summary>
+#
+# One matrix has k x max_len entries. How many matrices does a layer have in each case?
+#
+# </details>
+
+# %% [markdown] tags=["zh"]
+# ## 8 · 练习
+#
+# **练习 1。** 写出 `extra_weights(n_layer, n_head, max_len, k, share)`：`share` 取 "none"、"heads"、
+# "kv" 时，E 和 F 给模型增加多少参数。
+#
+# <details><summary>提示</summary>
+#
+# 一个矩阵有 k x max_len 个元素。三种情况下每层各有几个矩阵？
+#
+# </details>
+
+# %% tags=["exercise", "ex-04-1"]
+answer_1 = ...  # def extra_weights(n_layer, n_head, max_len, k, share): ...
+
+# %%
+check("04-1", answer_1)
+
+# %% [markdown] tags=["en", "solution", "ex-04-1"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def extra_weights(n_layer, n_head, max_len, k, share):
+#     matrices = {"none": 2 * n_head, "heads": 2, "kv": 1}[share]
+#     return n_layer * matrices * k * max_len
+#
+#
+# answer_1 = extra_weights
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-04-1"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def extra_weights(n_layer, n_head, max_len, k, share):
+#     matrices = {"none": 2 * n_head, "heads": 2, "kv": 1}[share]
+#     return n_layer * matrices * k * max_len
+#
+#
+# answer_1 = extra_weights
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# **Exercise 2.** Write the attention of Linformer without `scaled_dot_product_attention`:
+# `attend(q, key, value, E, F)` with q, key, value (1, T, D) and E, F (k, T).
+#
+# <details><summary>Hint</summary>
+#
+# Shorten the length first. The scale is the square root of D, which no projection changed.
+#
+# </details>
+
+# %% [markdown] tags=["zh"]
+# **练习 2。** 不用 `scaled_dot_product_attention`，写出 Linformer 的注意力：
+# `attend(q, key, value, E, F)`，其中 q、key、value 的形状是 (1, T, D)，E、F 是 (k, T)。
+#
+# <details><summary>提示</summary>
+#
+# 先缩短长度。缩放因子是 D 的平方根，投影没有改变 D。
+#
+# </details>
+
+# %% tags=["exercise", "ex-04-2"]
+answer_2 = ...  # def attend(q, key, value, E, F): ...
+
+# %%
+check("04-2", answer_2)
+
+# %% [markdown] tags=["en", "solution", "ex-04-2"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def attend(q, key, value, E, F):
+#     keys, values = E @ key, F @ value
+#     scores = q @ keys.transpose(-1, -2) / q.shape[-1] ** 0.5
+#     return scores.softmax(-1) @ values
+#
+#
+# answer_2 = attend
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-04-2"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def attend(q, key, value, E, F):
+#     keys, values = E @ key, F @ value
+#     scores = q @ keys.transpose(-1, -2) / q.shape[-1] ** 0.5
+#     return scores.softmax(-1) @ values
+#
+#
+# answer_2 = attend
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# **Exercise 3.** At n = 512, from which k on does Linformer take as many FLOPs as full attention?
+#
+# <details><summary>Hint</summary>
+#
+# Set 4 n² C and 8 n k C equal.
+#
+# </details>
+
+# %% [markdown] tags=["zh"]
+# **练习 3。** n = 512 时，k 到多大，Linformer 的 FLOPs 就与完整注意力一样多？
+#
+# <details><summary>提示</summary>
+#
+# 令 4 n² C 等于 8 n k C。
+#
+# </details>
+
+# %% tags=["exercise", "ex-04-3"]
+answer_3 = ...  # a number
+
+# %%
+check("04-3", answer_3)
+
+# %% [markdown] tags=["en", "solution", "ex-04-3"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# answer_3 = 512 // 2
+# ```
+#
+# The paper's table still shows 1.3x at n = 512, k = 256: the softmax over k scores and the memory
+# traffic are halved, which FLOPs of products do not count.
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-04-3"]
+# <details><summary>答案</summary>
+#
+# ```python
+# answer_3 = 512 // 2
+# ```
+#
+# 论文的表格在 n = 512、k = 256 时仍有 1.3 倍加速：对 k 个分数做的 softmax
+# 和访存都减半了，而矩阵乘法的 FLOPs 不计这些。
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# ## Recap
+#
+# - Linformer shortens the **length** of keys and values to k. Shortening their width would leave
+#   n² scores.
+# - Real attention is low-rank in the last layers, not in the first; and "low-rank" means each text
+#   has its own few directions. One fixed projection needs a network trained with it.
+# - It saves time well beyond 2 k tokens. The memory it was famous for, a fused kernel saves too,
+#   exactly and without retraining.
+# - It cannot be causal, and its longest input is fixed.
+#
+# **References.** Wang et al. 2020, *Linformer: Self-Attention with Linear Complexity* (equation 7,
+# Table 3); Eckart and Young 1936; Dao et al. 2022, *FlashAttention*.
+#
+# **Next:** notebook 05 lets the range or the weights of attention depend on the input.
+
+# %% [markdown] tags=["zh"]
+# ## 小结
+#
+# - Linformer 把键和值的**长度**缩短到 k。若缩小的是宽度，分数仍有 n² 个。
+# - 真实的注意力在最后几层低秩，在前几层不是；而且“低秩”是指每个文本各有自己的少数方向。
+#   要用一个固定投影，网络必须带着它训练。
+# - 长度远超 2 k 时它省时间。它当年闻名的省内存，融合内核也能做到，而且结果精确、无需重训。
+# - 它做不了因果注意力，最长输入也是固定的。
+#
+# **参考文献。** Wang 等，2020，*Linformer: Self-Attention with Linear Complexity*（式 7、表 3）；
+# Eckart 与 Young，1936；Dao 等，2022，*FlashAttention*。
+#
+# **下一篇：** 第 05 篇让注意力的范围或权重随输入而变。
