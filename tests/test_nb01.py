@@ -93,6 +93,7 @@ def test_tasks_explorer(n_tasks, every_text):
         (lambda: nb01.removed(TINY, "qkv"), "share='qkv'"),
         (lambda: qkv_sharing.validation_loss(7), "n_shared=7"),
         (lambda: qkv_sharing.validation_loss(0), "n_shared=0"),
+        (lambda: nb01_measure.qkv_again(5), "n_shared=5"),
         (lambda: encoder_reuse.majority("colour"), "task='colour'"),
     ],
 )
@@ -104,7 +105,7 @@ def test_bad_values_are_refused(call, message):
 def test_qkv_experiment_is_complete_and_its_summary_right():
     experiment, summary = nb01_measure.qkv_record()
     assert {"command", "machine", "versions", "seeds", "date"} <= experiment.keys()
-    assert sorted(summary) == [1, 2, 3, 4, 5, 6]
+    assert sorted(summary) == sorted(qkv_sharing.COUNTS)
     for n, values in summary.items():
         losses = [r["loss"] for r in experiment["runs"] if r["n_shared"] == n]
         assert len(losses) == len(experiment["seeds"])

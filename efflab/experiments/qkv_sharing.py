@@ -20,6 +20,7 @@ NAME = "qkv-sharing"
 CONFIG = ModelConfig(6, 4, 64, 256, 2048, 128, causal=True)
 BATCH_SIZE, N_STEPS, N_WINDOWS = 4, 250, 64
 SEEDS = (0, 1, 2)
+COUNTS = (1, 3, 6, 4, 2)  # none, half and all of the layers first
 
 
 def validation_loss(n_shared: int, seed: int = 0, n_steps: int = N_STEPS) -> float:
@@ -48,15 +49,14 @@ def validation_loss(n_shared: int, seed: int = 0, n_steps: int = N_STEPS) -> flo
 def run() -> dict:
     """Every number of sharing layers with every seed; recorded as data/experiments/qkv-sharing.
 
-    None, half and all of the layers come first. Each run is kept at once: one that was killed
-    goes on where it stopped.
+    Each run is kept at once: an experiment that was killed goes on where it stopped.
     """
     settings = dict(n_layer=CONFIG.n_layer, d_model=CONFIG.d_model, seq_len=CONFIG.max_len)
     settings |= dict(batch_size=BATCH_SIZE, n_steps=N_STEPS, n_windows=N_WINDOWS)
     kept = recorded(NAME) if (EXPERIMENTS / f"{NAME}.json").exists() else {}
     runs = kept["runs"] if kept.get("settings") == settings else []
     done = {(r["n_shared"], r["seed"]) for r in runs}
-    for n_shared, seed in product((1, 3, 6, 4, 2, 5), SEEDS):
+    for n_shared, seed in product(COUNTS, SEEDS):
         if (n_shared, seed) not in done:
             loss = validation_loss(n_shared, seed)
             print(f"{n_shared} of {CONFIG.n_layer} layers, seed {seed}: {loss:.3f}", flush=True)

@@ -98,9 +98,12 @@ def albert_steps():
     title = tr("Sharing empties the layers, the factorization empties the embedding")
     meta = {tr("{name}: million parameters", name=n): round(v, 1) for n, v in totals.items()}
     y_title = tr("parameters (millions)")
-    fig = figures.bars(list(steps), series, title, "", y_title, stacked=True, meta=meta)
+    names = [name.replace(", ", ",<br>") for name in steps]
+    fig = figures.bars(names, series, title, "", y_title, stacked=True, meta=meta)
+    fig.update_layout(legend=dict(orientation="h", y=-0.2, traceorder="normal"))
+    fig.update_yaxes(range=[0, 1.12 * max(totals.values())])
     return fig.add_scatter(
-        x=list(totals),
+        x=names,
         y=list(totals.values()),
         text=[f"{v:.1f}" for v in totals.values()],
         mode="text",
@@ -136,7 +139,7 @@ def sharing(n_layer=12, d_model=768, share="all", d_embed=0):
         fig.add_bar(x=columns, y=values, name=tr(part), marker_color=colour, row=1, col=1)
     ratios = {tr(name): f(after) / f(before) for name, f in COSTS.items()}
     fig.add_bar(
-        x=list(ratios),
+        x=[name.replace(" ", "<br>") for name in ratios],
         y=list(ratios.values()),
         texttemplate="%{y:.2f}",
         marker_color=figures.COLOURS[4],

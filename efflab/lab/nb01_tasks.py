@@ -46,7 +46,7 @@ def quality_table() -> list[dict]:
     return [{"kind": "measured"} | row | {"accuracy": round(row["accuracy"], 3)} for row in rows]
 
 
-def retrieval(n_functions: int = 60) -> float:
+def retrieval(n_functions: int = 40) -> float:
     """MRR of finding each function's code by its docstring with the same frozen encoder."""
     functions = data.documented_functions()
     picked = functions[:: max(1, len(functions) // n_functions)][:n_functions]
