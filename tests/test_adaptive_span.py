@@ -8,6 +8,7 @@ from efflab.model import Attention, Transformer
 from efflab.structure.adaptive_span import (
     BLOCK,
     AdaptiveSpanAttention,
+    from_attention,
     learned_spans,
     soft_mask,
     span_flops,
@@ -86,12 +87,7 @@ def test_open_spans_are_plain_attention_with_the_same_weights():
     ids = torch.randint(0, 50, (2, 40))
     expected = model(ids)
 
-    def make(attention: Attention):
-        span = AdaptiveSpanAttention(16, 2, 40, initial=1.0)
-        span.load_state_dict(attention.state_dict(), strict=False)
-        return span
-
-    replace_attention(model, make).eval()
+    replace_attention(model, lambda a: from_attention(a, 40, initial=1.0)).eval()
     torch.testing.assert_close(model(ids), expected)
     assert learned_spans(model).shape == (2, 2)
 
@@ -154,5 +150,7 @@ def test_misuse_is_named():
     with pytest.raises(ValueError, match="AdaptiveSpanAttention"):
         learned_spans(torch.nn.Linear(2, 2))
     assert span_layers(layer) == [layer]
+    with pytest.raises(ValueError, match="causal"):
+        from_attention(Attention(8, 2), 16)
     with pytest.raises(ValueError, match="reach"):
         span_flops(8, 5, 4)

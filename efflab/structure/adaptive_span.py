@@ -81,38 +81,51 @@ class AdaptiveSpanAttention(Attention):
         q, k, v = self.heads(x)
         self.spans = self.find_spans(x)
         self.reach = reach = min(math.ceil(self.spans.max().item() + self.ramp), self.max_span, T)
-        trim = BLOCK + reach - 1 < T
-        block, before = (BLOCK, reach - 1) if trim else (T, 0)
+        # without a block to leave out, one block of all queries
+        block, before = (BLOCK, reach - 1) if BLOCK + reach - 1 < T else (T, 0)
         n_blocks = -(-T // block)
         after = n_blocks * block - T
-        width = block + before
         q = F.pad(q, (0, 0, 0, after)).unflatten(2, (n_blocks, block))  # (B,H,n,block,D)
-        k, v = (F.pad(u, (0, 0, before, after)).unfold(2, width, block) for u in (k, v))
-        bias = self.log_mask(T, block, before, n_blocks)
-        y = F.scaled_dot_product_attention(q, k.mT, v.mT, attn_mask=bias.to(q.dtype))
-        return self.out(y.flatten(2, 3)[:, :, :T].transpose(1, 2).flatten(2))
+        k, v = (F.pad(u, (0, 0, before, after)).unfold(2, block + before, block) for u in (k, v))
+        bias = self.log_mask(n_blocks, block, before).to(q.dtype)
+        # blocks count as heads: the fused kernels take four dimensions
+        q, k, v, bias = (u.flatten(1, 2) for u in (q, k.mT, v.mT, bias))
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        y = y.unflatten(1, (self.n_head, n_blocks)).flatten(2, 3)[:, :, :T]  # (B,H,T,D)
+        return self.out(y.transpose(1, 2).flatten(2))
 
-    def log_mask(self, T: int, block: int, before: int, n_blocks: int) -> Tensor:
+    def log_mask(self, n_blocks: int, block: int, before: int) -> Tensor:
         """log m(x) for n blocks of queries and their windows of keys, (B|1,H,n,block,width).
 
         Added to the scores it is the soft mask with the softmax renormalized:
         softmax(s + log m) = m exp(s) / sum(m exp(s)).
         """
         device = self.spans.device
-        query = torch.arange(n_blocks * block, device=device).view(n_blocks, block, 1)
-        key = torch.arange(block + before, device=device) + block * torch.arange(
-            n_blocks, device=device
-        ).view(-1, 1, 1)
-        distance = query - (key - before)  # (n,block,width)
-        spans = self.spans.transpose(1, 2)  # (B|1,H,T|1)
+        row, column = (
+            torch.arange(block, device=device),
+            torch.arange(block + before, device=device),
+        )
+        distance = row[:, None] + before - column  # (block,width), the same in every block
+        spans = self.spans.transpose(1, 2)  # (1,H,1), or (B,H,T) where dynamic
         if self.dynamic:
-            spans = F.pad(spans, (0, n_blocks * block - T)).unflatten(2, (n_blocks, block))
-        else:
-            spans = spans.unsqueeze(3)
-        m = soft_mask(distance, spans.unsqueeze(4), self.ramp)
-        seen = (distance >= 0) & (distance < self.max_span) & (key >= before) & (m > 0)
-        # a padded last block's queries see at least themselves, so no row is empty
-        return m.clamp_min(1e-30).log().masked_fill(~seen, -torch.inf)
+            spans = F.pad(spans, (0, n_blocks * block - spans.shape[2]))
+            spans = spans.unflatten(2, (n_blocks, block))[..., None]
+            log_m = self.log_soft_mask(distance, spans)
+        else:  # a value a distance, not one a pair
+            log_m = self.log_soft_mask(column, spans).index_select(
+                -1, distance.clamp_min(0).flatten()
+            )
+            log_m = log_m.unflatten(-1, distance.shape)[:, :, None]
+        first = torch.arange(n_blocks, device=device)[:, None, None] * block - before
+        seen = (distance >= 0) & (first + column >= 0)  # (n,block,width): not ahead, not padding
+        return torch.where(seen, log_m, -torch.inf)
+
+    def log_soft_mask(self, distance: Tensor, spans: Tensor) -> Tensor:
+        """log of the soft mask; minus infinity where no weight is left, with a gradient of zero."""
+        m = soft_mask(distance, spans, self.ramp)
+        return (
+            m.clamp_min(1e-30).log().masked_fill((m == 0) | (distance >= self.max_span), -torch.inf)
+        )
 
 
 def from_attention(attention: Attention, max_span: int, **options) -> AdaptiveSpanAttention:

@@ -1,0 +1,562 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] tags=["en"]
+# # 05 · Dynamic attention
+#
+# Two ideas are often told in one breath. **Dynamic convolutions** replace attention by a short
+# kernel whose weights are computed from the token. **Adaptive attention spans** let every head
+# learn how far back it looks. The article says of the first that it adapts the *range* of
+# attention. Does it?
+#
+# | | |
+# |---|---|
+# | **Claim** | `dynamic-attention`: DynamicConv adapts the attention range to the input |
+# | **Time** | 25 minutes; all cells together run in under 40 seconds, offline, without a GPU |
+# | **Afterwards you can** | write both techniques, tell weights that follow the input from a range that does, and say what each saves |
+
+# %% [markdown] tags=["zh"]
+# # 05 · 动态注意力
+#
+# 有两个想法常被混为一谈。**动态卷积**用一个很短的卷积核代替注意力，核的权重由当前 token 算出。
+# **自适应注意力跨度**让每个头自己学会往回看多远。文章说前者能调整注意力的*范围*。真是这样吗？
+#
+# | | |
+# |---|---|
+# | **论断** | `dynamic-attention`：DynamicConv 随输入调整注意力范围 |
+# | **用时** | 25 分钟；全部单元格合计运行不到 40 秒，无需联网，无需 GPU |
+# | **学完之后** | 能写出这两种技术，分清“权重随输入变”与“范围随输入变”，并说出各自省下了什么 |
+
+# %% tags=["parameters"]
+language = "en"
+kernel_size = 15  # tokens; 3, 7, 15 or 31 are in the record
+seq_len = 1024  # tokens, for the times
+reach = 64  # keys that the widest head needs, for the times
+seed = 0
+
+# %%
+import torch
+
+from efflab import evaluate, lab, pretrained
+from efflab.lab import check, explore, nb05, nb05_cost, nb05_live, predict, show, table
+from efflab.structure import adaptive_span, dynamic_conv
+
+lab.use_language(language)
+
+# %% [markdown] tags=["en"]
+# ## 1 · Predict first
+#
+# A layer of DynamicConv with a kernel of 15 tokens gets two different inputs. For each we look for
+# the farthest earlier token that its last output depends on. How many tokens lie between the two
+# answers? If the range adapts to the input, it should not be zero.
+
+# %% [markdown] tags=["zh"]
+# ## 1 · 先预测
+#
+# 给一层核宽为 15 个 token 的 DynamicConv 喂两段不同的输入，
+# 分别找出最后一个输出所依赖的最远的那个 token。两个答案相差多少个 token？
+# 如果范围真的随输入调整，这个差就不该是零。
+
+# %%
+difference = predict(
+    "By how many tokens does DynamicConv's farthest usable token differ between two inputs?",
+    unit="tokens",
+)
+
+# %% [markdown] tags=["en"]
+# ## 2 · Build: a kernel in place of attention
+#
+# Self-attention compares each token with all others to find its weights. Wu et al. (2019) ask how
+# much of that is needed. Each head h takes a weighted sum of the k newest tokens, itself included:
+#
+# $$y_i = \sum_{j=0}^{k-1} \mathrm{softmax}(w)_{h,j} \; x_{i-k+1+j}$$
+#
+# - **LightweightConv**: w is learned once and is the same at every position.
+# - **DynamicConv**: w = W xᵢ is computed from the token at the position, and from nothing else.
+#
+# All channels of a head share a kernel. Around it stand a projection to twice the width with a
+# gated linear unit, and an output projection. To compute it fast, the kernels of a block of
+# positions become one band matrix:
+
+# %% [markdown] tags=["zh"]
+# ## 2 · 动手：用卷积核代替注意力
+#
+# 自注意力让每个 token 与所有 token 比较，由此得到权重。Wu 等（2019）问：这里面有多少是必需的？
+# 每个头 h 只对最近的 k 个 token（含自身）加权求和：
+#
+# $$y_i = \sum_{j=0}^{k-1} \mathrm{softmax}(w)_{h,j} \; x_{i-k+1+j}$$
+#
+# - **LightweightConv**：w 学好就固定，每个位置都一样。
+# - **DynamicConv**：w = W xᵢ，只由当前位置的 token 算出，与别的 token 无关。
+#
+# 同一个头的所有通道共用一个核。核之前是升到两倍宽度的投影加门控线性单元（GLU），之后是输出投影。
+# 为了算得快，把一段位置的核摆成一个带状矩阵：
+
+# %%
+lab.show_source(dynamic_conv.banded)
+kernels = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
+print(dynamic_conv.banded(kernels))
+
+# %% [markdown] tags=["en"]
+# Row i is position i's kernel, one column further to the right each time. One small matrix product
+# a block of positions is the whole convolution. This is what makes it dynamic:
+
+# %% [markdown] tags=["zh"]
+# 第 i 行就是位置 i 的核，每行比上一行右移一列。每段位置只需一次小矩阵乘法，卷积就算完了。
+# “动态”二字的全部内容在这里：
+
+# %%
+lab.show_source(dynamic_conv.DynamicConv)
+
+# %% [markdown] tags=["en"]
+# `kernel_size` is a number in the constructor. Nothing computes it.
+#
+# ## 3 · Build: attention with a learned span
+#
+# Sukhbaatar et al. (2019) keep attention and give head h a learned number z, its span. A key that
+# lies x tokens back is weighed by a soft mask before the softmax is normalized:
+#
+# $$m_z(x) = \mathrm{clamp}\left(\frac{R + z - x}{R},\ 0,\ 1\right) \qquad
+# a_{ij} = \frac{m_z(i-j)\, e^{s_{ij}}}{\sum_q m_z(i-q)\, e^{s_{iq}}}$$
+#
+# The ramp of R tokens lets a gradient reach z: a head that misses something grows, and a penalty
+# on z, added to the loss, makes every other head shrink.
+
+# %% [markdown] tags=["zh"]
+# `kernel_size` 只是构造函数里的一个数，没有任何东西去计算它。
+#
+# ## 3 · 动手：能学习跨度的注意力
+#
+# Sukhbaatar 等（2019）保留了注意力，给每个头 h 一个可学习的数 z，即它的跨度。
+# 对距离为 x 的键，先乘上一个软掩码，再做 softmax 归一化：
+#
+# $$m_z(x) = \mathrm{clamp}\left(\frac{R + z - x}{R},\ 0,\ 1\right) \qquad
+# a_{ij} = \frac{m_z(i-j)\, e^{s_{ij}}}{\sum_q m_z(i-q)\, e^{s_{iq}}}$$
+#
+# 宽度为 R 的斜坡让梯度能传到 z：哪个头看得不够远，z 就变大；而损失里加上的惩罚项让其余的头缩短。
+
+# %%
+lab.show_source(adaptive_span.soft_mask)
+show(nb05.mask_figure())
+
+# %% [markdown] tags=["en"]
+# What no head of a layer reaches is never computed: queries are cut into blocks, and each block
+# sees a window of keys as wide as the widest head needs. One layer at `stdlib-gpt`'s width, by the
+# formula and as PyTorch counts it while our code runs:
+
+# %% [markdown] tags=["zh"]
+# 一层里所有头都看不到的键根本不算：把查询切成块，每块只看一段键，宽度由看得最远的头决定。
+# 取 `stdlib-gpt` 的宽度，一层的计算量如下，一列按公式，一列由 PyTorch 在代码运行时清点：
+
+# %%
+table(nb05_cost.flop_rows(kernel_size, reach, seq_len), nb05_cost.FLOP_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# The few per cent above the formula are the corners of our blocks: the price of computing a band
+# with dense products. Does the time follow? Each technique is timed in turn with self-attention,
+# at a quarter of `seq_len`, at `seq_len`, and at twice that:
+
+# %% [markdown] tags=["zh"]
+# 比公式多出的百分之几是分块的边角：用稠密乘法算带状矩阵的代价。时间会跟着下降吗？
+# 把各技术与自注意力交替计时，长度取 `seq_len` 的四分之一、`seq_len` 本身和它的两倍：
+
+# %% tags=["nbval-ignore-output"]
+table(nb05_cost.time_rows(kernel_size, reach, seq_len), nb05_cost.TIME_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# Convolutions and short spans are linear in the length, so their share falls as sequences grow.
+# The last column is above 1 where copying blocks takes time that no FLOP count sees.
+#
+# ## 4 · Train them alike
+#
+# A saving means little without the quality. This record trained the same small model (4 layers,
+# 4 heads, 64 channels, windows of 128 tokens) on the standard library with each technique: the
+# same windows, optimizer and number of steps, three seeds. The loss is on modules that no model
+# saw; the interval is where one more seed falls with 95 % confidence.
+
+# %% [markdown] tags=["zh"]
+# 卷积和短跨度的计算量与长度成正比，所以序列越长，占比越低。最后一列大于 1 的部分，
+# 是搬运数据块所花的时间，FLOPs 里看不到。
+#
+# ## 4 · 同等条件下训练
+#
+# 只说省多少、不看质量没有意义。下面的存档用各技术在标准库上训练同一个小模型
+# （4 层、4 头、64 通道、窗口 128 个 token）：同样的窗口、优化器和步数，三个随机种子。
+# 损失在模型从未见过的模块上计算；区间的含义是：再换一个种子，有 95 % 的把握落在其中。
+
+# %%
+table(nb05.table_rows(), nb05.RECORD_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# Read it with care: this is a short training of a small model, where nearby tokens are most of
+# what there is to learn. It compares techniques at an equal, small budget and says nothing about
+# large ones.
+#
+# One point of the record, measured again here (this is the slowest cell):
+
+# %% [markdown] tags=["zh"]
+# 请谨慎解读：这是小模型的短训练，此时要学的主要是邻近 token 的规律。
+# 它只在同样小的预算下比较各技术，不能推到大模型。
+#
+# 现在就地重测存档中的一个点（这是最慢的一个单元格）：
+
+# %% tags=["nbval-ignore-output"]
+model, rows = nb05_live.remeasure(kernel_size, seed)
+table(rows, nb05_live.LIVE_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# ## 5 · What follows the input, and what does not
+#
+# The model that was just trained reads two pieces of Python. At the same position, in the layer
+# where they differ most, these are its kernels:
+
+# %% [markdown] tags=["zh"]
+# ## 5 · 什么随输入变，什么不变
+#
+# 让刚训练好的模型读两段 Python。取同一个位置，在差别最大的那一层，它的卷积核是这样的：
+
+# %% tags=["nbval-ignore-output"]
+show(nb05_live.kernel_figure(model))
+layer, _, moved = nb05_live.most_different(model)
+print(f"layer {layer + 1}: {moved:.0%} of the weight moved between the two inputs")
+
+# %% [markdown] tags=["en"]
+# The weights do follow the input, so the *mean* distance looked back moves too. The axis does not:
+# it ends at the kernel's width. The gradient says the same without looking at any formula. Which
+# tokens can the last output depend on, for two random inputs?
+
+# %% [markdown] tags=["zh"]
+# 权重确实随输入变化，所以往回看的*平均*距离也会变。但横轴不会变：它到核宽为止。
+# 不看公式，只看梯度，结论相同。对两段随机输入，最后一个输出最远能依赖到哪个 token？
+
+# %%
+spans = nb05.recorded_spans(penalty=1e-5, seed=0)[0].tolist()
+reaches = nb05_live.reach_rows(kernel_size, spans)
+table(reaches, nb05_live.REACH_COLUMNS)
+
+# %%
+conv = next(row for row in reaches if row["technique"] == "DynamicConv")
+difference.reveal(abs(conv["a"] - conv["b"]))
+
+# %% [markdown] tags=["en"]
+# Three different things are called dynamic:
+#
+# - **weights** that follow the input: attention and DynamicConv, but not LightweightConv;
+# - a **range** that training sets, head by head, and that is then the same for every input:
+#   adaptive span;
+# - a range that follows the input: only the last row, the extension that Sukhbaatar et al. call
+#   *dynamic attention span*, where z is computed from the token.
+#
+# ## 6 · Spans by head and layer
+#
+# In the record all spans start at half of the window and training moves them. Without a penalty
+# some heads lengthen and others shorten; with a penalty only what pays for itself stays long.
+
+# %% [markdown] tags=["zh"]
+# 被称作“动态”的其实是三件不同的事：
+#
+# - **权重**随输入变：注意力和 DynamicConv 如此，LightweightConv 不然；
+# - **范围**由训练逐头确定，之后对任何输入都一样：自适应跨度；
+# - 范围随输入变：只有最后一行，即 Sukhbaatar 等所说的*动态注意力跨度*，z 由 token 算出。
+#
+# ## 6 · 各层各头的跨度
+#
+# 存档中所有跨度都从窗口的一半起步，由训练来改变。没有惩罚时，有的头变长，有的头变短；
+# 加上惩罚，只有值得的头才保持得长。
+
+# %%
+show(nb05.recorded_spans_figure())
+
+# %%
+table(nb05.trim_rows(), nb05.TRIM_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# The two columns differ, and the second is what the clock sees: a layer computes as many keys as
+# its *widest* head needs, so one far-sighted head makes its neighbours pay.
+#
+# ## 7 · A trained model's spans
+#
+# `stdlib-gpt` looks back 512 tokens with all of its 36 heads. We leave its weights as they are,
+# put a span around each head, wide open, and learn these 36 numbers alone for 20 steps.
+
+# %% [markdown] tags=["zh"]
+# 两列并不相等，而时间取决于第二列：一层要算多少键，由看得*最远*的头决定，
+# 一个“远视”的头会让同层的头一起付账。
+#
+# ## 7 · 训练好的模型需要多长的跨度
+#
+# `stdlib-gpt` 的 36 个头都能往回看 512 个 token。权重原样不动，给每个头套上一个完全张开的跨度，
+# 只学习这 36 个数，共 20 步。
+
+# %%
+average = predict("How many of 512 tokens does an average head of stdlib-gpt need?", unit="tokens")
+
+# %% tags=["nbval-ignore-output"]
+base = pretrained.load_stdlib_gpt()
+before = evaluate.bits_per_byte(base, n_windows=16)
+shortened = nb05_live.learn_spans(pretrained.load_stdlib_gpt())
+after = evaluate.bits_per_byte(shortened, n_windows=16)
+print(f"bits per byte: {before.mean:.3f} before, {after.mean:.3f} with learned spans")
+show(nb05_live.span_figure(shortened))
+
+# %% tags=["nbval-ignore-output"]
+average.reveal(adaptive_span.learned_spans(shortened).mean().item())
+lab.board.add(**nb05_live.span_board(shortened, base, after.mean))
+
+# %% [markdown] tags=["en"]
+# The heads give up a good part of their 512 tokens at nearly the same quality. The time does not
+# follow: at 512 tokens attention's quadratic part is small (notebook 00), the widest head of each
+# layer decides, and the soft mask itself costs something. Spans pay in long sequences.
+#
+# ## 8 · Explore
+#
+# Left, the record: loss over arithmetic, the chosen two points large. Right, the same two layers in
+# longer sequences. Widen the kernel: where does the loss stop falling? Raise the penalty: what do
+# the saved FLOPs cost? Then move the length to 8,192.
+
+# %% [markdown] tags=["zh"]
+# 各头放弃了 512 个 token 中相当大的一部分，质量几乎不变。耗时却没有随之下降：
+# 在这个长度上，注意力的平方部分本来就小（见第 00 篇），每层由看得最远的头说了算，
+# 软掩码自己也要花时间。跨度的好处在长序列里。
+#
+# ## 8 · 探索
+#
+# 左图是存档：损失与计算量，选中的两个点放大显示。右图是这两种层在更长序列里的开销。
+# 加宽卷积核：损失从哪里起不再下降？加大惩罚：省下的 FLOPs 换来多少损失？再把长度拉到 8,192 看看。
+
+# %%
+explore(nb05.range_or_width)
+
+# %% [markdown] tags=["en"]
+# ## 9 · Where it breaks
+#
+# **Beyond the kernel there is nothing.** Stacking widens the view, by one kernel less one token a
+# layer. That is all: what lies further back cannot influence the output, however important it is.
+# By the formula, and by the gradient through four layers:
+
+# %% [markdown] tags=["zh"]
+# ## 9 · 何时失效
+#
+# **核外一无所有。** 堆叠层数可以拓宽视野，每层多看（核宽减一）个 token，但仅此而已：
+# 更远处的内容再重要，也影响不了输出。下表一列按公式，一列由穿过四层的梯度测得：
+
+# %%
+table(nb05_live.stack_rows(), nb05_live.STACK_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# - **The kernel is predicted blindly.** Its weights come from the current token alone: DynamicConv
+#   cannot look for a matching bracket, it can only guess how far back it usually is.
+# - **A span is not a need.** A head keeps its span even where the input has nothing there; and a
+#   span that training shortened is missing when an input needs it.
+# - **Trimming is by layer.** A kernel that takes each head's own span would save what the first
+#   column of section 6 says; this one saves what the second does.
+#
+# ## 10 · Verdict
+
+# %% [markdown] tags=["zh"]
+# - **核是“盲猜”出来的。** 权重只由当前 token 决定：DynamicConv 无法去找配对的括号，
+#   只能猜它通常在多远之前。
+# - **跨度不等于需要。** 即使某段输入远处什么也没有，头的跨度照旧；
+#   而被训练缩短的跨度，遇到真正需要的输入时也回不来。
+# - **裁剪以层为单位。** 若内核能按每个头各自的跨度计算，省下的是第 6 节表中的前一列；
+#   现在省下的是后一列。
+#
+# ## 10 · 结论
+
+# %% tags=["nbval-ignore-output"]
+learned = nb05.recorded_spans(penalty=1e-5, seed=0)
+lab.verdict(
+    "dynamic-attention",
+    holds=False,
+    condition="its kernel spans {k} tokens for every input and only the weights follow it; "
+    "adaptive span is what changes the range, by head and in training",
+    k=kernel_size,
+    figures={
+        "farthest token back, input A": conv["a"],
+        "farthest token back, input B": conv["b"],
+        "kernel weight that moved between two inputs (%)": 100 * moved,
+        "shortest learned span (tokens)": learned.min().item(),
+        "longest learned span (tokens)": learned.max().item(),
+    },
+    kind="measured",
+)
+
+# %% [markdown] tags=["en"]
+# ## 11 · Exercises
+#
+# **05-1.** Write DynamicConv's output at position `i`: `values` (T, C) are the gated inputs,
+# `kernels` (T, H, k) every position's normalized kernels. Return the C numbers.
+#
+# <details><summary>Hint</summary>Tap j reads token i - k + 1 + j; taps before the start add nothing. Give each head's kernel to its C / H neighbouring channels.</details>
+
+# %% [markdown] tags=["zh"]
+# ## 11 · 练习
+#
+# **05-1.** 写出 DynamicConv 在位置 `i` 的输出：`values` (T, C) 是门控后的输入，
+# `kernels` (T, H, k) 是每个位置归一化后的核。返回 C 个数。
+#
+# <details><summary>提示</summary>第 j 个抽头读的是第 i - k + 1 + j 个 token；落在开头之前的抽头不贡献。每个头的核用于它那相邻的 C / H 个通道。</details>
+
+
+# %% tags=["exercise", "ex-05-1"]
+def output_at(values, kernels, i):
+    return ...
+
+
+# %%
+check("05-1", output_at)
+
+# %% [markdown] tags=["en", "solution", "ex-05-1"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def output_at(values, kernels, i):
+#     H, k = kernels.shape[1:]
+#     y = torch.zeros(values.shape[1])
+#     for j in range(k):
+#         if i - k + 1 + j >= 0:
+#             weights = kernels[i, :, j].repeat_interleave(values.shape[1] // H)
+#             y += weights * values[i - k + 1 + j]
+#     return y
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-05-1"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def output_at(values, kernels, i):
+#     H, k = kernels.shape[1:]
+#     y = torch.zeros(values.shape[1])
+#     for j in range(k):
+#         if i - k + 1 + j >= 0:
+#             weights = kernels[i, :, j].repeat_interleave(values.shape[1] // H)
+#             y += weights * values[i - k + 1 + j]
+#     return y
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# **05-2.** A layer's heads have learned these `spans`. How many keys does each query have to be
+# computed with, given the ramp and the largest span allowed?
+#
+# <details><summary>Hint</summary>Count the distances 0, 1, 2, ... at which the widest head's mask is above zero.</details>
+
+# %% [markdown] tags=["zh"]
+# **05-2.** 某层各头学到的跨度是 `spans`。给定斜坡宽度 `ramp` 和允许的最大跨度 `max_span`，
+# 每个查询要与多少个键做计算？
+#
+# <details><summary>提示</summary>数一数距离 0、1、2……之中，看得最远的头的掩码大于零的有几个。</details>
+
+
+# %% tags=["exercise", "ex-05-2"]
+def keys_computed(spans, ramp, max_span):
+    return ...
+
+
+# %%
+check("05-2", keys_computed)
+
+# %% [markdown] tags=["en", "solution", "ex-05-2"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# import math
+#
+#
+# def keys_computed(spans, ramp, max_span):
+#     return min(math.ceil(max(spans) + ramp), max_span)  # the mask is 0 from span + ramp on
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-05-2"]
+# <details><summary>答案</summary>
+#
+# ```python
+# import math
+#
+#
+# def keys_computed(spans, ramp, max_span):
+#     return min(math.ceil(max(spans) + ramp), max_span)  # the mask is 0 from span + ramp on
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# **05-3.** A variable is used `distance` tokens after its definition. What is the smallest kernel
+# with which a stack of `n_layer` DynamicConv layers can connect the two?
+#
+# <details><summary>Hint</summary>Each layer adds kernel - 1 tokens. Round up.</details>
+
+# %% [markdown] tags=["zh"]
+# **05-3.** 一个变量在定义之后 `distance` 个 token 处被使用。`n_layer` 层 DynamicConv 堆叠起来，
+# 核宽至少要多少才能把两者联系起来？
+#
+# <details><summary>提示</summary>每层多看（核宽 - 1）个 token。向上取整。</details>
+
+
+# %% tags=["exercise", "ex-05-3"]
+def smallest_kernel(n_layer, distance):
+    return ...
+
+
+# %%
+check("05-3", smallest_kernel)
+
+# %% [markdown] tags=["en", "solution", "ex-05-3"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def smallest_kernel(n_layer, distance):
+#     return -(-distance // n_layer) + 1  # -(-a // b) rounds up
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-05-3"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def smallest_kernel(n_layer, distance):
+#     return -(-distance // n_layer) + 1  # -(-a // b) rounds up
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# ## Recap
+#
+# - DynamicConv computes its *weights* from the token; its *range* is `kernel_size`, for every
+#   input, and layers x (kernel_size - 1) in a stack.
+# - Adaptive span learns a range for each head; after training it is the same for every input. Only
+#   its dynamic extension lets the input decide.
+# - Both are linear in the length. Spans save what the widest head of each layer leaves.
+#
+# **References.** Wu et al. 2019, *Pay Less Attention with Lightweight and Dynamic Convolutions*,
+# arXiv:1901.10430. Sukhbaatar et al. 2019, *Adaptive Attention Span in Transformers*,
+# arXiv:1905.07799. The record is `data/experiments/dynamic-attention.json`.
+#
+# **Next:** [09 · Quantization](09_quantization.ipynb), where the structure stays and the numbers
+# get shorter.
+
+# %% [markdown] tags=["zh"]
+# ## 小结
+#
+# - DynamicConv 由 token 算出*权重*；它的*范围*就是 `kernel_size`，对任何输入都一样，
+#   堆叠后是 层数 x (`kernel_size` - 1)。
+# - 自适应跨度为每个头学习一个范围，训练之后对任何输入都一样。只有它的动态扩展才由输入决定。
+# - 两者的计算量都与长度成正比。跨度能省多少，取决于每层看得最远的头。
+#
+# **参考文献。** Wu 等 2019，*Pay Less Attention with Lightweight and Dynamic Convolutions*，
+# arXiv:1901.10430。Sukhbaatar 等 2019，*Adaptive Attention Span in Transformers*，
+# arXiv:1905.07799。存档为 `data/experiments/dynamic-attention.json`。
+#
+# **下一篇：** [09 · 量化](09_quantization.ipynb)：结构不动，把数字变短。

@@ -1,0 +1,223 @@
+"""Notebook 05: its experiment, record, pictures, explorer, exercises."""
+
+from statistics import mean, stdev
+
+import pytest
+import torch
+from torch import nn
+
+from efflab.config import ModelConfig
+from efflab.experiments import dynamic_attention as experiment
+from efflab.lab import nb05, nb05_cost, nb05_live, text, use_language
+from efflab.lab.check import judge
+from efflab.model import Transformer
+from efflab.structure.adaptive_span import learned_spans, span_layers
+from efflab.structure.dynamic_conv import DynamicConv, convolve
+
+
+@pytest.fixture(params=["en", "zh"])
+def both_languages(request):
+    text.missing.clear()
+    use_language(request.param)
+    yield request.param
+    use_language("en")
+    assert not text.missing
+
+
+# --- The experiment --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", experiment.VARIANTS)
+def test_variants_share_what_they_have_in_common(variant):
+    model, plain = experiment.make_model(variant, 3), experiment.make_model("attention", 3)
+    for name in ("embedding.token.weight", "layers.2.ffn.body.up.weight"):
+        assert torch.equal(model.get_parameter(name), plain.get_parameter(name))
+    again = experiment.make_model(variant, 3)
+    for a, b in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("variant", ["attention", "lightweight-15", "dynamic-3", "span-1e-05"])
+def test_every_parameter_is_optimized_once(variant):
+    model = experiment.make_model(variant, 0)
+    groups = [g for o in experiment.optimizers(model) for g in o.param_groups]
+    assert sorted(id(p) for g in groups for p in g["params"]) == sorted(map(id, model.parameters()))
+    fast = {id(p) for g in groups if g["lr"] == experiment.SPAN_LR for p in g["params"]}
+    assert fast == {id(layer.share) for layer in span_layers(model)}
+
+
+def test_the_penalty_is_the_summed_mean_span():
+    model = experiment.make_model("span-1e-05", 0)
+    ids = torch.randint(0, 2048, (1, 16))
+    plain = experiment.loss_with_penalty(0.0)(model, ids, ids)
+    with_penalty = experiment.loss_with_penalty(0.5)(model, ids, ids)
+    spans = experiment.CONFIG.n_layer * experiment.INITIAL_SPAN * experiment.CONFIG.max_len
+    assert (with_penalty - plain).item() == pytest.approx(0.5 * spans, rel=1e-5)
+
+
+def test_mixing_flops_by_hand():
+    """4 layers, 128 tokens, 64 channels, 4 heads, 2 FLOPs a multiply-accumulate."""
+    assert experiment.mixing_flops("attention") == 4 * 128 * 2 * (4 * 64**2 + 2 * 64 * 128)
+    assert experiment.mixing_flops("lightweight-15") == 4 * 128 * 2 * (3 * 64**2 + 64 * 15)
+    dynamic = 3 * 64**2 + 64 * 15 + 64 * 4 * 15
+    assert experiment.mixing_flops("dynamic-15") == 4 * 128 * 2 * dynamic
+    halved = experiment.mixing_flops("span-0", [64] * 4)
+    assert halved == 4 * 128 * 2 * (4 * 64**2 + 2 * 64 * 64)
+
+
+def test_the_interval_is_students():
+    """Two values 0 and 2: mean 1, deviation sqrt 2, and sqrt(1 + 1/2) for a new one."""
+    low, high = experiment.interval([0.0, 2.0])
+    assert (low + high) / 2 == 1
+    assert high - 1 == pytest.approx(12.706 * 2**0.5 * 1.5**0.5)
+    with pytest.raises(ValueError, match="number of values=1"):
+        experiment.interval([1.0])
+
+
+def test_a_short_training_of_a_variant_keeps_what_the_record_needs():
+    model, kept = experiment.train_variant("span-1e-05", 5, n_steps=2)
+    assert torch.tensor(kept["spans"]).shape == (4, 4)
+    assert torch.tensor(kept["spans"]).equal(learned_spans(model).detach())
+    assert len(kept["reach"]) == 4
+    assert kept["n_params"] == sum(p.numel() for p in model.parameters())
+    assert 6 < kept["loss"] < 8  # hardly trained: about ln 2048
+
+
+# --- The record ------------------------------------------------------------------------------
+
+
+def test_the_record_is_complete_and_consistent():
+    stored = experiment.recorded(experiment.NAME)
+    assert stored["settings"] == experiment.settings()
+    pairs = {(r["variant"], r["seed"]) for r in stored["runs"]}
+    assert pairs == {(v, s) for v in experiment.VARIANTS for s in experiment.SEEDS}
+    for run in stored["runs"]:
+        assert run["mixing_flops"] == experiment.mixing_flops(run["variant"], run.get("reach"))
+        model = experiment.make_model(run["variant"], 0)
+        assert run["n_params"] == sum(p.numel() for p in model.parameters())
+    for spec in nb05.record().values():
+        assert spec["loss"] == pytest.approx(mean(spec["losses"]))
+        low, high = spec["interval"]
+        assert low < min(spec["losses"])
+        assert max(spec["losses"]) < high
+        assert high - low > stdev(spec["losses"])
+
+
+def test_what_the_text_says_of_spans():
+    """Without a penalty heads lengthen and shorten; a penalty shortens on average."""
+    start = experiment.INITIAL_SPAN * experiment.CONFIG.max_len
+    free = nb05.recorded_spans(0.0)
+    assert free.min() < start < free.max()
+    means = [nb05.recorded_spans(w).mean().item() for w in nb05.PENALTIES]
+    assert means == sorted(means, reverse=True)
+    for row in nb05.trim_rows():
+        assert row["mean"] <= row["widest"] + 1  # reach is rounded up to whole keys
+
+
+def test_tables_and_figures(both_languages):
+    assert len(nb05.table_rows()) == len(experiment.VARIANTS)
+    spans = nb05.recorded_spans_figure()
+    assert [trace.z.shape for trace in spans.data] == [(4, 4)] * len(nb05.PENALTIES)
+    mask = nb05.mask_figure((8, 40), 16)
+    assert list(mask.layout.meta.values()) == [24, 56]
+    model = experiment.make_model("dynamic-7", 0).eval()
+    kernels = nb05_live.kernel_figure(model)
+    assert [len(trace.x) for trace in kernels.data] == [7] * 8
+    for trace in kernels.data:
+        assert sum(trace.y) == pytest.approx(1, abs=1e-5)
+
+
+# --- What is measured ------------------------------------------------------------------------
+
+
+def test_kernels_differ_by_token_and_are_those_the_layer_uses():
+    model = experiment.make_model("dynamic-7", 0).eval()
+    layer, (a, b), moved = nb05_live.most_different(model)
+    assert moved == pytest.approx(((a - b).abs().sum(-1).mean() / 2).item())
+    assert 0 < moved < 1
+    body = model.layers[layer].attention.body
+    used = []
+    body.register_forward_hook(lambda m, inputs, out: used.append(m.kernels(m.gated(inputs[0]))))
+    ids = torch.tensor([nb05_live.data.tokenizer().encode(nb05_live.SNIPPETS[0]).ids])
+    model.encode(ids)
+    torch.testing.assert_close(used[0][0, nb05_live.POSITION], a)
+
+
+def test_farthest_finds_a_known_reach():
+    class Shift(nn.Module):
+        def forward(self, x):
+            return x.roll(5, 1) + x
+
+    assert nb05_live.farthest(Shift(), torch.randn(1, 20, 3)) == 5
+
+
+@pytest.mark.parametrize("k", [3, 15])
+def test_reach_rows_are_what_the_verdict_says(k):
+    rows = {r["technique"]: r for r in nb05_live.reach_rows(k, [3.0, 40.5, 9.0, 0.0])}
+    assert (rows["DynamicConv"]["a"], rows["DynamicConv"]["b"]) == (k - 1, k - 1)
+    assert rows["attention"]["a"] == experiment.CONFIG.max_len - 1
+    # 40.5 + 16 = 56.5: the mask is above zero up to 56 tokens back
+    assert rows["adaptive span"]["a"] == rows["adaptive span"]["b"] == 56
+    assert [r["range"] for r in rows.values()] == ["fixed"] * 4 + ["follows the input"]
+
+
+def test_stacked_layers_add_up():
+    assert all(row["found"] == row["formula"] for row in nb05_live.stack_rows())
+
+
+def test_counted_flops_are_the_formula_and_the_corners_of_blocks():
+    rows = {r["technique"]: r["ratio"] for r in nb05_cost.flop_rows(15, 64, 512)}
+    assert rows["attention"] == 1
+    assert all(1 < rows[name] < 1.1 for name in rows if name != "attention")
+
+
+def test_spans_of_a_trained_model_are_learned_alone():
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig(2, 2, 16, 32, 2048, 64, causal=True)).eval()
+    weight = model.layers[0].ffn.body.up.weight.clone()
+    shortened = nb05_live.learn_spans(model, penalty=1.0, n_steps=4)
+    assert torch.equal(shortened.layers[0].ffn.body.up.weight, weight)
+    assert learned_spans(shortened).max() < 64  # the penalty alone decides, and shortens
+
+
+# --- Explorer and exercises ------------------------------------------------------------------
+
+
+def test_the_explorer_counts_as_the_layers_do():
+    meta = list(nb05.range_or_width(15, 1e-4, 2048).layout.meta.values())
+    attention, conv, span = meta[3:]
+    assert attention == 2 * (4 * 64**2 + 2 * 64 * 2048) / 1e3
+    assert conv == 2 * (3 * 64**2 + 64 * 15 + 64 * 4 * 15) / 1e3
+    assert 2 * 4 * 64**2 / 1e3 < span < attention
+
+
+WRONG = {
+    "05-1": lambda values, kernels, i: values[i],
+    "05-2": lambda spans, ramp, max_span: sum(spans) / len(spans) + ramp,
+    "05-3": lambda n_layer, distance: distance // n_layer + 1,
+}
+RIGHT = {
+    "05-1": lambda values, kernels, i: convolve(values[None], kernels[None], True)[0, i],
+    "05-2": lambda spans, ramp, max_span: min(-int(-(max(spans) + ramp) // 1), max_span),
+    "05-3": lambda n_layer, distance: -(-distance // n_layer) + 1,
+}
+
+
+@pytest.mark.parametrize("name", nb05.EXERCISES)
+def test_exercises_tell_right_from_wrong(name, both_languages):
+    exercise = nb05.EXERCISES[name]
+    assert judge(exercise, RIGHT[name])[0] == "correct"
+    assert judge(exercise, WRONG[name])[0] == "not quite"
+    assert judge(exercise, lambda *_: ...)[0] == "not attempted"
+
+
+def test_unknown_values_are_refused():
+    with pytest.raises(ValueError, match="penalty"):
+        nb05.recorded_spans(0.5)
+    with pytest.raises(ValueError, match="variant"):
+        nb05_live.remeasure(5)
+    with pytest.raises(ValueError, match="reach"):
+        nb05_cost.mixers(15, 8, 64)
+    with pytest.raises(ValueError, match="position"):
+        nb05_live.kernels_at(experiment.make_model("dynamic-3", 0), 0, "x", 50)
+    assert isinstance(experiment.make_model("dynamic-3", 0).layers[0].attention.body, DynamicConv)
