@@ -10,6 +10,7 @@ from efflab.config import ModelConfig
 from efflab.experiments import dynamic_attention as experiment
 from efflab.lab import nb05, nb05_cost, nb05_live, text, use_language
 from efflab.lab.check import judge
+from efflab.lab.tables import table_forms
 from efflab.model import Transformer
 from efflab.structure.adaptive_span import learned_spans, span_layers
 from efflab.structure.dynamic_conv import DynamicConv, convolve
@@ -114,8 +115,25 @@ def test_what_the_text_says_of_spans():
         assert row["mean"] <= row["widest"] + 1  # reach is rounded up to whole keys
 
 
-def test_tables_and_figures(both_languages):
+def test_tables_have_their_columns(both_languages):
     assert len(nb05.table_rows()) == len(experiment.VARIANTS)
+    live = dict(what="trained here", loss=5.0, low=4.9, high=5.1, within=True, kind="measured")
+    timed = dict.fromkeys(nb05_cost.TIME_COLUMNS, 1.0) | dict(technique="attention")
+    for rows, columns in (
+        (nb05.table_rows(), nb05.RECORD_COLUMNS),
+        (nb05.trim_rows(), nb05.TRIM_COLUMNS),
+        (nb05_live.reach_rows(3, [3.0, 20.0]), nb05_live.REACH_COLUMNS),
+        (nb05_live.stack_rows((3,)), nb05_live.STACK_COLUMNS),
+        ([live, live | dict(what="recorded mean", kind="recorded")], nb05_live.LIVE_COLUMNS),
+        ([timed | dict(kind="measured")], nb05_cost.TIME_COLUMNS),
+        (nb05_cost.flop_rows(3, 32, 64), nb05_cost.FLOP_COLUMNS),
+    ):
+        assert all(set(row) <= set(columns) for row in rows)
+        _, shown = table_forms(rows, columns)
+        assert len(shown.splitlines()) == len(rows) + 2
+
+
+def test_figures(both_languages):
     spans = nb05.recorded_spans_figure()
     assert [trace.z.shape for trace in spans.data] == [(4, 4)] * len(nb05.PENALTIES)
     mask = nb05.mask_figure((8, 40), 16)
@@ -177,7 +195,10 @@ def test_spans_of_a_trained_model_are_learned_alone():
     weight = model.layers[0].ffn.body.up.weight.clone()
     shortened = nb05_live.learn_spans(model, penalty=1.0, n_steps=4)
     assert torch.equal(shortened.layers[0].ffn.body.up.weight, weight)
-    assert learned_spans(shortened).max() < 64  # the penalty alone decides, and shortens
+    floor = nb05_live.span_floor(64, 4)  # so large a penalty decides alone
+    assert 0 < floor < 64
+    spans = learned_spans(shortened).detach()
+    torch.testing.assert_close(spans, torch.full((2, 2), floor), rtol=1e-3, atol=0)
 
 
 # --- Explorer and exercises ------------------------------------------------------------------

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from efflab import data, train
 from efflab.config import ModelConfig
-from efflab.errors import require_int, require_one_of
+from efflab.errors import require, require_int, require_one_of
 from efflab.experiments.record import EXPERIMENTS, record, recorded
 from efflab.model import Transformer
 from efflab.structure.adaptive_span import (
@@ -178,6 +178,8 @@ def by_variant() -> dict[str, dict]:
     for variant in VARIANTS:
         mine = [r for r in runs if r["variant"] == variant]
         losses = [r["loss"] for r in mine]
+        again = "at least two; `efflab experiment dynamic-attention` goes on with the record"
+        require(len(mine) >= 2, f"recorded seeds of {variant}", len(mine), again)
         summary[variant] = VARIANTS[variant] | dict(
             loss=mean(losses),
             losses=losses,

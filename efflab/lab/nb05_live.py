@@ -210,6 +210,15 @@ def learn_spans(
     return model
 
 
+def span_floor(max_len: int, n_steps: int = SPAN_STEPS) -> float:
+    """The shortest span, in tokens, that `learn_spans` can reach from wide open.
+
+    A step of Adam's whose gradient keeps its sign moves a share by the step's rate.
+    """
+    rates = (SPAN_LR * train.learning_rate_factor(step, n_steps) for step in range(n_steps))
+    return max_len * max(0.0, 1 - sum(rates))
+
+
 def span_figure(model: Transformer):
     """Spans by layer and head of a model that has run, in tokens."""
     spans = learned_spans(model).detach()

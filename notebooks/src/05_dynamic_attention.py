@@ -302,6 +302,7 @@ before = evaluate.bits_per_byte(base, n_windows=16)
 shortened = nb05_live.learn_spans(pretrained.load_stdlib_gpt())
 after = evaluate.bits_per_byte(shortened, n_windows=16)
 print(f"bits per byte: {before.mean:.3f} before, {after.mean:.3f} with learned spans")
+print(f"{nb05_live.SPAN_STEPS} steps can shorten a span to {nb05_live.span_floor(512):.0f} tokens")
 show(nb05_live.span_figure(shortened))
 
 # %% tags=["nbval-ignore-output"]
@@ -309,9 +310,10 @@ average.reveal(adaptive_span.learned_spans(shortened).mean().item())
 lab.board.add(**nb05_live.span_board(shortened, base, after.mean))
 
 # %% [markdown] tags=["en"]
-# The heads give up a good part of their 512 tokens at nearly the same quality. The time does not
-# follow: at 512 tokens attention's quadratic part is small (notebook 00), the widest head of each
-# layer decides, and the soft mask itself costs something. Spans pay in long sequences.
+# The heads give up a good part of their 512 tokens at nearly the same quality; those at the shortest
+# span that 20 steps can reach were still shrinking. The time does not follow: at 512 tokens
+# attention's quadratic part is small (notebook 00), the widest head of each layer decides, and the
+# soft mask itself costs something. Spans pay in long sequences.
 #
 # ## 8 · Explore
 #
@@ -320,9 +322,9 @@ lab.board.add(**nb05_live.span_board(shortened, base, after.mean))
 # the saved FLOPs cost? Then move the length to 8,192.
 
 # %% [markdown] tags=["zh"]
-# 各头放弃了 512 个 token 中相当大的一部分，质量几乎不变。耗时却没有随之下降：
-# 在这个长度上，注意力的平方部分本来就小（见第 00 篇），每层由看得最远的头说了算，
-# 软掩码自己也要花时间。跨度的好处在长序列里。
+# 各头放弃了 512 个 token 中相当大的一部分，质量几乎不变；停在 20 步所能达到的最短值上的头，
+# 当时还在继续缩短。耗时却没有随之下降：在这个长度上，注意力的平方部分本来就小（见第 00 篇），
+# 每层由看得最远的头说了算，软掩码自己也要花时间。跨度的好处在长序列里。
 #
 # ## 8 · 探索
 #
