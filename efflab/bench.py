@@ -54,7 +54,7 @@ class Timing:
 
     def __str__(self) -> str:
         low, high = self.quartiles
-        ms = [f"{1e3 * t:.3g}" for t in (self.median, low, high)]
+        ms = [f"{1e3 * t:.3g}" if t < 1 else f"{1e3 * t:,.0f}" for t in (self.median, low, high)]
         return f"{ms[0]} ms ({ms[1]} to {ms[2]}, {len(self.seconds)} repeats)"
 
 

@@ -15,7 +15,8 @@ def test_median_quartiles_and_rate():
     assert timing.median == 3.0
     assert timing.quartiles == (2.0, 4.0)
     assert timing.rate(6.0) == 2.0
-    assert str(timing) == "3e+03 ms (2e+03 to 4e+03, 5 repeats)"
+    assert str(timing) == "3,000 ms (2,000 to 4,000, 5 repeats)"
+    assert str(Timing((0.0125, 0.0125))) == "12.5 ms (12.5 to 12.5, 2 repeats)"
     assert Timing((0.25,)).quartiles == (0.25, 0.25)
 
 

@@ -104,6 +104,11 @@ def test_allocations_balance_what_is_released():
 def test_profiler_table_names_the_operator_and_is_quiet(capfd):
     x = torch.randn(64, 64)
     table = profile.profiler_table(lambda: x @ x, n_rows=3)
-    assert "aten::mm" in table
+    (row,) = (line for line in table.splitlines() if "aten::mm" in line)
+    assert row.split()[-1] == "1"  # calls
+    header = table.splitlines()[1]
+    assert [name.strip() for name in header.split("  ") if name.strip()] == [
+        "Name", "Self CPU %", "Self CPU", "CPU total", "# of Calls"
+    ]  # fmt: skip
     assert table.endswith("s")  # "Self CPU time total: ..us"
     assert capfd.readouterr().err == ""

@@ -197,11 +197,11 @@ def crossing_rows() -> list[dict]:
 
 CROSSING_COLUMNS = {
     "model": "model",
-    "max_len": "longest input",
-    "own": "n² share of FLOPs there",
-    "ffn": "tokens: scores = feed-forward",
-    "linear": "tokens: scores = all else",
-    "memory": "tokens: scores = half of stored activations (unfused)",
+    "max_len": "longest input (tokens)",
+    "own": "n² share there",
+    "ffn": "n² = feed-forward at (tokens)",
+    "linear": "n² = all else at (tokens)",
+    "memory": "n² = half of stored bytes at (tokens)",
     "kind": "kind",
 }
 

@@ -142,9 +142,9 @@ crossing.reveal(cost.crossing_length(PRESETS["bert-base"]))
 #
 # Training a dense model takes about 6 FLOPs for each parameter and token, 2 forward and 4 backward
 # (3 in an encoder-decoder, where a token passes half of the parameters). From BERT-large to PaLM,
-# in three and a half years, the largest models grew a thousandfold. Then Chinchilla showed that
-# the same compute is better spent on a smaller model and more text: sizes stopped growing, compute
-# did not.
+# in three and a half years, the largest models grew more than a thousandfold. Then Chinchilla
+# showed that the same compute is better spent on a smaller model and more text: sizes stopped
+# growing, compute did not.
 
 # %% [markdown] tags=["zh"]
 # ## 3 · 为什么要讲效率：增长
@@ -232,12 +232,12 @@ forward_ms = predict("How long does one forward pass of stdlib-gpt take here?", 
 # %% tags=["nbval-ignore-output"]
 config = model.config
 fp32 = dict(value_bytes=4, dropout=False, fused_attention=True)
+least_seconds = nb00.part_seconds(config, seq_len, machine)
 formula = {
     "parameters": cost.num_params(config),
     "FLOPs of a forward pass": cost.forward_flops(config, seq_len),
     "bytes kept for the backward pass": cost.activation_bytes(config, seq_len, 1, **fp32),
-    "milliseconds of a forward pass": 1e3
-    * sum(nb00.part_seconds(config, seq_len, machine).values()),
+    "milliseconds of a forward pass": 1e3 * sum(least_seconds.values()),
 }
 
 # %% [markdown] tags=["en"]
@@ -368,8 +368,9 @@ table(nb00.crossing_rows(), nb00.CROSSING_COLUMNS)
 # %% [markdown] tags=["en"]
 # None of these models reaches its own crossing: at its longest input, attention's quadratic part
 # is 10 % of BERT-base's layers and 3 % of GPT-3's. The wider the model, the later the crossing.
-# But look at the column on memory: stored without a fused kernel, the scores are half of the
-# activations from 435 tokens on. Quadratic *memory* hurt long before quadratic arithmetic did.
+# But look at the last column: training without a fused kernel stores the scores, and from 435
+# tokens on they are half of all the activations it stores. Quadratic *memory* hurt long before
+# quadratic arithmetic did.
 #
 # Today's contexts of 128k tokens lie on the other side: there, even in GPT-3's shape, 64 % of the
 # layers' arithmetic is quadratic, and in BERT-base's 97 %.
@@ -380,8 +381,8 @@ table(nb00.crossing_rows(), nb00.CROSSING_COLUMNS)
 
 # %% [markdown] tags=["zh"]
 # 这些模型没有一个到达自己的交点：取各自最长的输入，平方部分在 BERT-base 各层里只占 10 %，
-# 在 GPT-3 里只占 3 %。模型越宽，交点越远。但请看内存那一列：若不用融合内核、把分数存下来，
-# 从 435 个 token 起分数就占了激活值的一半。平方级的*内存*远比平方级的计算更早成为问题。
+# 在 GPT-3 里只占 3 %。模型越宽，交点越远。但请看最后一列：训练时若不用融合内核，就要存下分数；
+# 从 435 个 token 起，分数就占了所存激活值的一半。平方级的*内存*远比平方级的计算更早成为问题。
 #
 # 如今 128k token 的上下文则在另一侧：即使是 GPT-3 的形状，各层计算量也有 64 % 是平方部分，
 # BERT-base 的形状则有 97 %。
