@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from efflab.data import DATA_DIR
-from efflab.errors import require
+from efflab.errors import require_int, require_one_of
 from efflab.lab import Choice, Exercise, Slider, explorer, figures, number, tr
 from efflab.structure.mixer import MixerLayer, mixer_flops, mixer_params, n_patches
 from efflab.structure.vit import vit_flops, vit_params
@@ -76,7 +76,10 @@ BASE_COLUMNS = {
 )
 def mixer_or_vit(image_size=224, patch_size=16, d_model=768):
     """Arithmetic of twelve layers over the image's side, and where a layer's weights are."""
-    require(image_size <= 2048, "image_size", image_size, "at most 2048 pixels")
+    require_one_of("patch_size", patch_size, (8, 16, 32))
+    require_int("image_size", image_size, patch_size)
+    require_int("d_model", d_model, 2)
+    image_size -= image_size % patch_size  # a rest at the edge is cut off
     shape = (12, d_model, d_model // 2, 4 * d_model)
     sides = [s for s in range(32, 1025, 32) if s % patch_size == 0]
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from efflab.data import DATA_DIR
-from efflab.errors import require
+from efflab.errors import require, require_int
 from efflab.lab import Choice, Exercise, Slider, explorer, figures, number, tr
 from efflab.lab.nb04_measure import fixed_errors, own_errors, ranks_for
 from efflab.structure.linformer import (
@@ -134,12 +134,14 @@ def cost_figure(rows: list[dict]):
 
 
 @explorer(
-    k=Slider(16, 2048, 128, scale="log2", unit="summaries", label="k"),
+    k=Slider(16, 1024, 128, scale="log2", unit="summaries", label="k"),
     seq_len=Slider(128, 65536, 1024, scale="log2", unit="tokens", label="sequence length n"),
     share=Choice(SHARING, "none", label="sharing of E and F"),
 )
 def k_and_n(k=128, seq_len=1024, share="none"):
     """FLOPs and score bytes of one BERT-base layer's attention, and what E and F weigh."""
+    require_int("k", k)
+    require_int("seq_len", seq_len)
     require(k <= seq_len, "k", k, f"at most n={seq_len}: E and F make the sequence shorter")
     C, H = 768, 12
     lengths = [2**i for i in range(7, 17)]

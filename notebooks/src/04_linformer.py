@@ -142,14 +142,14 @@ for share in ("none", "heads", "kv"):
 # %% [markdown] tags=["en"]
 # ## 3 · Measure: is real attention low-rank?
 #
-# We run library modules that nobody trained on through MiniLM, collect all 6 x 12 attention
-# matrices of each, and take their singular values. The best possible approximation with k numbers a
+# We run a few library modules through MiniLM, collect all 6 x 12 attention matrices of each, and
+# take their singular values. The best possible approximation with k numbers a
 # row keeps the k largest (Eckart and Young), so what remains is a bound for every method.
 
 # %% [markdown] tags=["zh"]
 # ## 3 · 实测：真实的注意力低秩吗？
 #
-# 我们把未参与训练的标准库模块送进 MiniLM，收集每个文本的全部 6 x 12 个注意力矩阵，求奇异值。
+# 我们把几个标准库模块送进 MiniLM，收集每个文本的全部 6 x 12 个注意力矩阵，求奇异值。
 # 每行只用 k 个数的最佳近似，就是保留最大的 k 个奇异值（Eckart–Young 定理），剩下的误差是一切方法
 # 的下界。
 
@@ -265,15 +265,15 @@ memory.reveal(round(costs[-2]["memory_saving"], 1))
 show(nb04.cost_figure(costs))
 
 # %% [markdown] tags=["en"]
-# Another machine and a whole model, so compare shapes, not heights: in all curves the saving grows
-# with n. Against unfused attention the memory saving is as dramatic as published. Against the
-# fused kernel it is gone: that one's memory is linear in n too. What remains of Linformer's
-# advantage is time, and only at lengths well beyond 2 k.
+# The paper timed a whole model on another machine, so compare shapes, not heights. On the left all
+# three curves rise with n. On the right, against unfused attention, memory falls as dramatically as
+# published; against the fused kernel nothing is saved, for its memory is linear in n too. What
+# remains of Linformer's advantage is time, and only at lengths well beyond 2 k.
 
 # %% [markdown] tags=["zh"]
-# 论文用的是另一台机器、整个模型，所以请比形状，不比高低：所有曲线都随 n 上升。
-# 与非融合注意力相比，省内存的效果和论文一样显著；与融合内核相比，这个优势就没有了，
-# 因为后者的内存同样与 n 成正比。Linformer 剩下的优势是时间，而且要在长度远超 2 k 时才显现。
+# 论文测的是另一台机器上的整个模型，所以请比形状，不比高低。左图三条曲线都随 n 上升。右图中，
+# 与非融合注意力相比，内存的节省和论文一样显著；与融合内核相比却分毫未省，因为后者的内存同样与 n
+# 成正比。Linformer 剩下的优势是时间，而且要在长度远超 2 k 时才显现。
 
 # %% [markdown] tags=["en"]
 # ## 5 · Explore
