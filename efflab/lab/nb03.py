@@ -24,6 +24,8 @@ def mask_picture(seq_len: int = 24, window_size: int = 3):
     fig = figures.panels(titles, title, meta={tr(name): n for name, n in pairs.items()})
     for column, mask in enumerate(masks.values(), start=1):
         add_mask(fig, mask, row=1, col=column)
+    fig.update_yaxes(title_text="", row=1, col=2)
+    fig.update_yaxes(title_text="", row=1, col=3)
     fig.update_layout(height=340)
     return fig
 
@@ -85,7 +87,7 @@ def window_cost(window_size=128, seq_len=2**14, causal=False):
     fig.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{n // 1024}k" for n in ticks],
                      title_text=tr("sequence length (tokens)"), row=1, col=2)  # fmt: skip
     fig.update_yaxes(type="log", exponentformat="power", title_text="GFLOP", dtick=1, row=1, col=2)
-    fig.update_layout(legend=dict(x=0.46, y=0.98))
+    fig.update_layout(legend=dict(x=0.5, y=0.98))
     return fig
 
 

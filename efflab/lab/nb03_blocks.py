@@ -123,7 +123,7 @@ def recall_figure(accuracies: dict[int, float], reach: int):
     )  # fmt: skip
     figures.mark(fig, tr("reach: {n} tokens", n=reach), x=reach)
     figures.mark(fig, tr("chance"), y=1 / N_SYMBOLS)
-    fig.update_yaxes(range=[0, 1.05])
+    fig.update_yaxes(range=[0, 1.15])
     return fig
 
 
@@ -155,7 +155,8 @@ def bigbird_cost(n_global=2, n_window=3, n_random=3, n_blocks=64):
     counts += [int((away >= shown).sum()), unreached]
     per_cent = 100 * np.array(counts) / len(away)
     fig.add_bar(x=names, y=per_cent, marker_color=figures.COLOURS[0], showlegend=False,
-                text=[f"{p:.0f} %" if p else "" for p in per_cent], row=1, col=2)  # fmt: skip
+                text=[f"{p:.0f} %" if p else "" for p in per_cent], textangle=0,
+                textposition="outside", row=1, col=2)  # fmt: skip
     fig.update_xaxes(type="category", title_text=tr("layers"), row=1, col=2)
     fig.update_yaxes(title_text=tr("% of block pairs"), range=[0, 110], row=1, col=2)
     return fig
