@@ -34,7 +34,7 @@ def xz_bits_per_byte() -> float:
     return 8 * len(lzma.compress(raw, preset=9)) / len(raw)
 
 
-def train_stdlib_gpt(n_steps: int = 1900, *, seed: int = 0, path: Path = STDLIB_GPT) -> dict:
+def train_stdlib_gpt(n_steps: int = 1700, *, seed: int = 0, path: Path = STDLIB_GPT) -> dict:
     """Train, write the checkpoint at `path` with its card, and return the card.
 
     A step is 8 windows of 512 tokens. A killed run resumes from `training.safetensors` beside the
