@@ -67,6 +67,13 @@ def make_site(args) -> None:
     print(f"open {os.path.relpath(build_site(ROOT / 'build' / 'site'))}")
 
 
+def experiment(args) -> None:
+    from efflab.experiments import run_experiment
+
+    run_experiment(args.name)
+    print(f"stored in data/experiments/{args.name}.json")
+
+
 def train(args) -> None:
     from efflab.experiments.stdlib_gpt import train_stdlib_gpt
 
@@ -108,6 +115,10 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--check", action="store_true", help="only compare them with the sources")
     command("report", show_report, "the ledger of verdicts; brings the README's copy up to date")
     command("site", make_site, "the notebooks as web pages, in build/site")
+    repeat = command("experiment", experiment, "repeat what takes longer than a notebook")
+    repeat.add_argument(
+        "name", help="for example qkv-sharing; an unknown name lists the known ones"
+    )
     model = command("train", train, "train a shipped model anew")
     model.add_argument("model", choices=("stdlib-gpt",))
     lab = command("lab", open_lab, "open JupyterLab at notebook 00")
@@ -121,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         args.function(args)
-    except (ValueError, TypeError, CellFailed) as error:
+    except (ValueError, TypeError, FileNotFoundError, CellFailed) as error:
         print(f"efflab: {error}", file=sys.stderr)
         return 1
     return 0
