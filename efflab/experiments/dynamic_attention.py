@@ -33,7 +33,7 @@ from efflab.structure.dynamic_conv import (
 
 NAME = "dynamic-attention"
 CONFIG = ModelConfig(4, 4, 64, 256, 2048, 128, causal=True)
-BATCH_SIZE, N_STEPS, SEEDS = 8, 120, (0, 1, 2)
+BATCH_SIZE, N_STEPS, SEEDS = 4, 250, (0, 1, 2)
 RAMP = 16  # tokens over which an adaptive span fades out
 # The paper starts spans at 0 and trains for weeks. Here they start half open and may move up to
 # 1.28 of 128 tokens a step, so that a short training can lengthen and shorten them.
@@ -66,13 +66,17 @@ def make_model(variant: str, seed: int, config: ModelConfig = CONFIG) -> Transfo
         ),
     }
     if spec["technique"] != "attention":
-        replace_attention(model, lambda _: make[spec["technique"]]().apply(Transformer._init))
+        replace_attention(model, lambda _: make[spec["technique"]]())
+        for name, module in model.named_modules():
+            # what predicts kernels starts as published; all else as attention's projections do
+            if ".attention.body." in name and not name.endswith(".predict"):
+                Transformer._init(module)
     return model
 
 
 def optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
-    """Muon and AdamW as for `stdlib-gpt`; the spans' shares in a group of their own."""
-    made = train.muon(model)
+    """Muon and AdamW at the rates of a short training; the spans' shares in a group of their own."""
+    made = train.muon(model, lr=1e-2, adam_lr=5e-3)
     shares = [layer.share for layer in span_layers(model)]
     for group in made[-1].param_groups:
         group["params"] = [p for p in group["params"] if not any(p is s for s in shares)]

@@ -66,7 +66,7 @@ class AdaptiveSpanAttention(Attention):
         if self.training:
             with torch.no_grad():  # outside 0..1 the gradient would vanish for good
                 self.share.clamp_(0, 1)
-        share = self.share[None, None]
+        share = self.share.clamp(0, 1)[None, None]
         if self.dynamic:
             # the paper's sigmoid, with a bias that starts at `initial` as the plain spans do
             share = torch.sigmoid(self.predict(x) + torch.logit(share, eps=0.02))

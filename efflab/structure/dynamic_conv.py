@@ -101,6 +101,7 @@ class DynamicConv(_Convolution):
     def __init__(self, d_model: int, n_head: int, kernel_size: int, causal: bool = True):
         super().__init__(d_model, n_head, kernel_size, causal)
         self.predict = nn.Linear(d_model, n_head * kernel_size, bias=False)
+        nn.init.xavier_uniform_(self.predict.weight)
 
     def kernels(self, values: Tensor) -> Tensor:
         """The softmax-normalized kernels of values (B,T,C), (B,T,H,k)."""
