@@ -213,6 +213,11 @@ def test_machine_rows(both_languages):
     assert values == [100, 10, 10]
 
 
+def test_forward_rows():
+    rows = nb00_measure.forward_rows(Timing((0.001, 0.002, 0.003)), 4_600_000)
+    assert [row["value"] for row in rows] == pytest.approx([2, 1.5, 2.5, 4.6])
+
+
 def test_unfused_attention_is_attention():
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 1, 4, 50, 16)

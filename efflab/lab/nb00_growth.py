@@ -47,7 +47,7 @@ def growth():
     titles = [tr("parameters (published)"), tr("training FLOPs (computed: 6 P T)")]
     title = tr("Model size stood still after 2022; the compute spent on it did not")
     fig = figures.panels(titles, title, meta=meta, horizontal_spacing=0.1)
-    named = {"GPT": "bottom center", "BERT-large": "top left", "GPT-2 XL": "top left"}
+    named = {"GPT": "bottom center", "BERT-large": "bottom right", "GPT-2 XL": "top left"}
     named |= {"T5-11B": "top left", "GPT-3": "top left", "PaLM": "top center"}
     named |= {"Chinchilla": "bottom center", "Llama 3.1 405B": "top center"}
     for column, what in enumerate(("params", "flops"), start=1):

@@ -42,6 +42,18 @@ def machine_rows(device: Device) -> list[dict]:
     return [dict(quantity=q, value=v, unit=u, kind="measured") for q, v, u in rows]
 
 
+def forward_rows(timing: bench.Timing, peak_bytes: int) -> list[dict]:
+    """The forward pass's time with its quartiles, and its peak memory, for `table`."""
+    low, high = timing.quartiles
+    rows = [
+        ("forward pass, median", 1e3 * timing.median, "ms"),
+        ("forward pass, lower quartile", 1e3 * low, "ms"),
+        ("forward pass, upper quartile", 1e3 * high, "ms"),
+        ("peak memory", peak_bytes / 1e6, "MB"),
+    ]
+    return [dict(quantity=q, value=v, unit=u, kind="measured") for q, v, u in rows]
+
+
 def model_parts(model: Transformer) -> dict:
     """The model's modules by part, for `profile`; what is in none of them is the logits."""
     return {

@@ -263,8 +263,7 @@ table(nb00_measure.compare(formula, measured), nb00_measure.COMPARE_COLUMNS)
 
 # %% tags=["nbval-ignore-output"]
 forward_ms.reveal(1e3 * timing.median)
-print(timing)
-print(f"peak memory of a forward pass: {bench.peak_bytes(forward) / 1e6:.1f} MB")
+table(nb00_measure.forward_rows(timing, bench.peak_bytes(forward)))
 
 # %% [markdown] tags=["en"]
 # Parameters and FLOPs agree to the last digit. Memory is a few per cent above the formula, which
