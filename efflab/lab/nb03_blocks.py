@@ -8,7 +8,7 @@ from efflab.config import ModelConfig
 from efflab.data import recall_batch
 from efflab.errors import require_int
 from efflab.lab import Slider, explorer, figures, number, tr
-from efflab.lab.nb03 import add_mask
+from efflab.lab.nb03 import add_mask, one_thread
 from efflab.model import Transformer
 from efflab.structure.bigbird import bigbird_layout, hops, token_mask
 
@@ -62,7 +62,8 @@ class Recaller:
         return model.embedding.logits(model.final_norm(x)[:, -1])
 
 
-def recall(mask, distance: int = DISTANCE, *, n_steps: int = 400, seed: int = 0) -> float:
+@one_thread()
+def recall(mask, distance: int = DISTANCE, *, n_steps: int = 300, seed: int = 0) -> float:
     """Accuracy on fresh sequences after training under a (T,T) mask; chance is 1/8.
 
     At most `n_steps` batches of 32, fewer once the last 20 were answered without a mistake.

@@ -9,6 +9,7 @@ from torch import nn
 from efflab.data import DATA_DIR, digits
 from efflab.errors import require_int
 from efflab.lab import figures, tr
+from efflab.lab.nb03 import one_thread
 from efflab.structure.swin import WindowAttention, relative_position_index, swin_counts
 
 WINDOW = 4  # two by two windows on an 8 x 8 digit
@@ -59,9 +60,9 @@ def transformers_gap(height: int = 8, width: int = 20, shift: int = 2) -> dict[s
     (expected * weight).sum().backward()
     (y * weight).sum().backward()
     return {
-        "output": float((y - expected).abs().max()),
-        "gradient of the input": float((a.grad - b.grad).abs().max()),
-        "gradient of the bias table": float((table.grad - ours.bias_table.grad).abs().max()),
+        "output": (y - expected).detach().abs().max().item(),
+        "gradient of the input": (a.grad - b.grad).abs().max().item(),
+        "gradient of the bias table": (table.grad - ours.bias_table.grad).abs().max().item(),
     }
 
 
@@ -161,7 +162,8 @@ class CornerReader(nn.Module):
         return self.head(x[:, :WINDOW, :WINDOW].flatten(1))
 
 
-def corner_accuracy(shifts, n_steps: int = 150, seed: int = 0) -> float:
+@one_thread()
+def corner_accuracy(shifts, n_steps: int = 120, seed: int = 0) -> float:
     """Test accuracy of a `CornerReader` trained for `n_steps` batches of 32 digits."""
     require_int("n_steps", n_steps)
     images, labels, test_images, test_labels = digits()
