@@ -75,7 +75,7 @@ def make_model(variant: str, seed: int, config: ModelConfig = CONFIG) -> Transfo
 
 
 def optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
-    """Muon and AdamW at the rates of a short training; the spans' shares in a group of their own."""
+    """Muon and AdamW at a short training's rates; the spans' shares in a group of their own."""
     made = train.muon(model, lr=1e-2, adam_lr=5e-3)
     shares = [layer.share for layer in span_layers(model)]
     for group in made[-1].param_groups:
