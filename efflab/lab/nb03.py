@@ -15,7 +15,7 @@ PIXELS = 64
 
 @contextmanager
 def one_thread():
-    """Train tiny models on one thread: sharing out their small products costs more than it saves."""
+    """Train tiny models on one thread: sharing out small products costs more than it saves."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
