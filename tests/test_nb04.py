@@ -147,6 +147,17 @@ def test_figures(both_languages, matrices):
     assert list(nb04.cost_figure(costs).layout.meta.values()) == [2.0, 1.0]
 
 
+def test_verdict_figures(matrices):
+    values = torch.linalg.svdvals(matrices)
+    learned = nb04_measure.shared_basis(matrices)
+    figures = nb04_measure.verdict_figures(values, matrices, learned, 4, COST)
+    first, last, own, one, speedup, memory = figures.values()
+    assert 1 <= last <= 16
+    assert 1 <= first <= 16
+    assert 0 < own < one < 100
+    assert (speedup, memory) == (1.5, 9.0)
+
+
 def test_explorer(both_languages):
     meta = nb04.k_and_n(k=128, seq_len=1024).layout.meta
     assert meta["flop_ratio"] == 1024 / (2 * 128)

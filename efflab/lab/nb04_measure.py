@@ -193,3 +193,18 @@ def board_point(model: Transformer, tokenizer, k: int | None, n_functions: int =
         milliseconds=1e3 * bench.timed(lambda: model.encode(ids), 1, 3).median,
         quality=evaluate.retrieval_mrr(queries, codes).mean,
     )
+
+
+def verdict_figures(values: Tensor, matrices: Tensor, basis: Tensor, k: int, cost: dict) -> dict:
+    """What the verdict rests on: ranks, errors at k in the last layer, and one row of costs."""
+    ranks = ranks_for(values).float().mean((1, 2))
+    own = own_errors(values).mean((1, 2))[-1, k - 1].item()
+    fixed = fixed_errors(matrices, basis).mean((1, 2))[-1, k - 1].item()
+    return {
+        "rank for 90 %, first layer": round(ranks[0].item(), 1),
+        "rank for 90 %, last layer": round(ranks[-1].item(), 1),
+        "error at k, last layer: each text its own (%)": round(100 * own, 1),
+        "error at k, last layer: one for all (%)": round(100 * fixed, 1),
+        "times faster than the fused kernel": round(cost["fused_speedup"], 2),
+        "times less memory than unfused": round(cost["memory_saving"], 1),
+    }

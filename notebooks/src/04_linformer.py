@@ -331,22 +331,12 @@ table(cost.causal_rows(), cost.CAUSAL_COLUMNS)
 # ## 7 · 结论
 
 # %% tags=["nbval-ignore-output"]
-ranks = measure.ranks_for(values).float().mean((1, 2))
-fixed = measure.fixed_errors(matrices, learned).mean((1, 2))
-own = measure.own_errors(values).mean((1, 2))
 verdict(
     "linformer-fixed",
     holds=True,
     condition="the size that becomes fixed is the length, from n to k, not the width; in an encoder "
     "that is trained with its projections, on texts well beyond 2 k tokens",
-    figures={
-        "rank for 90 %, first layer": round(ranks[0].item(), 1),
-        "rank for 90 %, last layer": round(ranks[-1].item(), 1),
-        "error at k, last layer: each text its own (%)": round(100 * own[-1, k - 1].item(), 1),
-        "error at k, last layer: one for all (%)": round(100 * fixed[-1, k - 1].item(), 1),
-        "times faster than the fused kernel": round(costs[-2]["fused_speedup"], 2),
-        "times less memory than unfused": round(costs[-2]["memory_saving"], 1),
-    },
+    figures=measure.verdict_figures(values, matrices, learned, k, costs[-2]),
     kind="measured",
 )
 
