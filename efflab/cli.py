@@ -81,15 +81,22 @@ def train(args) -> None:
 
 
 def open_lab(args) -> None:
-    """JupyterLab on this machine alone, behind a token that it makes and puts into the address."""
+    """JupyterLab on this machine alone, behind a token that it makes and puts into the address.
+
+    The address that it prints leads to notebook 00, also for a reader who opens it by hand.
+    The network is not asked for updates.
+    """
+    first = built_path(find("00"), "en").relative_to(ROOT).as_posix()
     command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--notebook-dir={ROOT}"]
+    command += [f"--LabApp.default_url=/lab/tree/{first}"]
+    command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     if args.port:
         command.append(f"--port={args.port}")
     if args.no_browser:
         command.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")  # as root it would refuse to start
-    os.execv(sys.executable, [*command, str(built_path(find("00"), "en"))])
+    os.execv(sys.executable, command)
 
 
 def parser() -> argparse.ArgumentParser:
