@@ -116,7 +116,7 @@ def albert_steps():
 
 
 @explorer(
-    n_layer=Slider(1, 48, 12, step=1, unit="layers", label="layers"),
+    n_layer=Slider(1, 48, 12, step=1, label="layers"),
     d_model=Slider(128, 2048, 768, step=128, unit="channels", label="width"),
     share=Choice(SHARING, "all", label="shared"),
     d_embed=Choice((64, 128, 256, 0), 0, label="embedding width (0: the model's)"),
@@ -152,8 +152,8 @@ def sharing(n_layer=12, d_model=768, share="all", d_embed=0):
     meta |= {tr("{name}, ratio", name=name): round(v, 3) for name, v in ratios.items()}
     title = tr("{less}% fewer parameters, FLOPs x{flops}", less=number(100 * less),
                flops=number(ratios[tr("forward FLOPs")]))  # fmt: skip
-    fig.update_layout(barmode="stack", title_text=title, meta=meta, legend=dict(x=0, y=-0.15))
-    fig.update_layout(legend_orientation="h")
+    above = dict(orientation="h", x=1, xanchor="right", y=1.16, yanchor="bottom")
+    fig.update_layout(barmode="stack", title_text=title, meta=meta, legend=above)
     fig.update_yaxes(range=[0, 1.15 * max(1, *ratios.values())], col=2)
     return fig
 
@@ -187,8 +187,8 @@ def reuse_costs(n_tasks: int, n_classes: int = 8, every_text: bool = True) -> di
 
 
 @explorer(
-    n_tasks=Slider(1, 32, 4, step=1, unit="tasks", label="tasks"),
-    n_classes=Slider(2, 1024, 8, scale="log2", unit="classes", label="classes of each head"),
+    n_tasks=Slider(1, 32, 4, step=1, label="tasks"),
+    n_classes=Slider(2, 1024, 8, scale="log2", label="classes of each head"),
     every_text=Toggle(True, label="every text goes to every task"),
 )
 def tasks(n_tasks=4, n_classes=8, every_text=True):
@@ -213,7 +213,7 @@ def tasks(n_tasks=4, n_classes=8, every_text=True):
                compute=number(ratio["compute"]))  # fmt: skip
     meta = {tr("memory saved (x)"): round(ratio["memory"], 2)}
     meta |= {tr("compute saved (x)"): round(ratio["compute"], 2)}
-    fig.update_layout(title_text=title, meta=meta, legend=dict(orientation="h", y=-0.2))
+    fig.update_layout(title_text=title, meta=meta, legend=dict(x=0.01, y=0.99))
     fig.update_xaxes(title_text=tr("tasks"))
     fig.update_yaxes(rangemode="tozero")
     return fig

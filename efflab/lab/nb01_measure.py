@@ -202,7 +202,7 @@ def qkv_verdict() -> dict:
         "from half to all, by seed: highest": round(max(steps), 3),
         "ALBERT, attention shared in all layers: score lost (published)": 0.7,
     }
-    condition = "" if knee else "(no knee at half: sharing past it cost no more than another seed)"
+    condition = "" if knee else "no knee at half, sharing past it cost no more than another seed"
     return dict(holds=knee, figures=figures_, kind="recorded", condition=condition)
 
 

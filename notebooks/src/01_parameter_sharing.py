@@ -220,7 +220,7 @@ explore(nb01.sharing)
 show_source(share_qkv)
 
 # %%
-table(measure.qkv_table())
+table(measure.qkv_table(), digits=4)
 
 # %% [markdown] tags=["en"]
 # Now one of these points again, trained here in some seconds, beside the recorded runs. It has to
