@@ -37,16 +37,25 @@ def figure_div(name: str, data: dict) -> str:
     return f"{div}<script>Plotly.newPlot({json.dumps(name)}, {figure})</script>"
 
 
-def page(path: Path, depth: int) -> str:
-    """One built notebook as HTML; `depth` folders below the site's top."""
+def page(path: Path, language: str) -> str:
+    """One built notebook as HTML, with ways back to the index and to the other language."""
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(template_name="lab", require_js_url="", jquery_url="")
+    exporter.language_code = language
     notebook = with_figures(nbformat.read(path, as_version=4))
     resources = {"metadata": {"name": path.stem}}
     html, _ = exporter.from_notebook_node(notebook, resources)
     html = re.sub(r'(href="[^":]*)\.ipynb\b', r"\1.html", html)
-    return html.replace("</head>", f'<script src="{"../" * depth}{SCRIPT}"></script></head>', 1)
+    # MathJax is on the network, which may be slow to say that it is not there.
+    html = html.replace('<script src="https:', '<script async src="https:')
+    top = "../" if language == "zh" else ""
+    html = html.replace("</head>", f'<script src="{top}{SCRIPT}"></script></head>', 1)
+    address, name = OTHER[language]
+    other = address.replace("index.html", f"{path.stem}.html")
+    links = f'<a href="index.html">{HEADINGS[language]}</a> · <a href="{other}">{name}</a>'
+    nav = f'<nav style="font:15px system-ui,sans-serif;padding:12px 24px">{links}</nav>'
+    return re.sub(r"<body[^>]*>", lambda body: body[0] + nav, html, count=1)
 
 
 def index(language: str, entries: list[dict]) -> str:
@@ -69,11 +78,11 @@ def build_site(target: Path, *, folder: Path = NOTEBOOKS, say=print) -> Path:
 
     entries = list(catalog(folder).values())
     write_atomically(target / SCRIPT, get_plotlyjs())
-    for depth, language in enumerate(LANGUAGES):
-        place = target / ("zh" if depth else "")
+    for language in LANGUAGES:
+        place = target / ("zh" if language == "zh" else "")
         for entry in entries:
             notebook = built_path(find(entry["name"], folder), language)
-            write_atomically(place / f"{entry['name']}.html", page(notebook, depth))
+            write_atomically(place / f"{entry['name']}.html", page(notebook, language))
             say(f"{language} {entry['name']}.html")
         write_atomically(place / "index.html", index(language, entries))
     return target / "index.html"

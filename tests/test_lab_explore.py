@@ -8,6 +8,7 @@ import pytest
 from efflab import lab
 from efflab.lab import Choice, Explorer, Slider, Toggle, explorer, page
 from efflab.lab.controls import bind
+from efflab.lab.explore import PICKED
 from efflab.lab.static import pick
 
 
@@ -42,6 +43,15 @@ def test_the_picture_follows_and_survives_bad_values():
     live.set(window_size=160, causal=True)
     assert (titles(live), live.message, live._notes["window_size"].value) == ("w = 160", "", "")
     assert len(live.figure.data) == 3
+
+
+def test_the_readout_of_a_slider_over_listed_values_takes_no_typing():
+    doubling = Explorer(cost, window_size=Slider(16, 256, 128, scale="log2"))
+    assert "pointer-events: none" in doubling.view().children[-1].value
+    assert PICKED in doubling.widgets["window_size"]._dom_classes
+    even = Explorer(cost)
+    even.view()
+    assert PICKED not in even.widgets["window_size"]._dom_classes  # its own readout checks
 
 
 def test_one_move_of_a_closed_form_takes_under_100_ms():

@@ -31,5 +31,11 @@ def test_pages_draw_their_figures(toy):
         assert html.index(script) < html.index("Plotly.newPlot")
         assert "aGk=" not in html  # the picture is for readers without JavaScript
         assert '"name": "<\\/script>"' in html
-        assert (".ipynb" in html, 'href="90_toy.html"' in html) == (False, depth == 0)
+        assert ".ipynb" not in html
+        assert html.count('<a href="90_toy.html">') == (depth == 0)  # the notebook's own link
+        assert '<a href="index.html">' in html
+        other = "../90_toy.html" if depth else "zh/90_toy.html"
+        assert f'<a href="{other}">' in html
+        assert f'<html lang="{"zh" if depth else "en"}"' in html
+        assert '<script src="https:' not in html  # would hold up a page without a network
     assert (index.parent / "plotly.min.js").stat().st_size > 1e6

@@ -19,6 +19,10 @@ from efflab.lab.text import tr, tr_name
 
 FAST_SECONDS = 0.05
 """Up to here a picture follows the hand; above, it waits until the control is let go."""
+PICKED = "efflab-picked"
+STYLE = f"""<style>.{PICKED} .widget-readout {{
+pointer-events: none; -webkit-user-modify: read-only; user-modify: read-only; }}</style>"""
+"""A slider over listed values ignores what is typed into its readout, and would keep showing it."""
 
 
 def explore(fn: Callable, *, frames: int = 7, **controls) -> None:
@@ -100,13 +104,16 @@ class Explorer:
             widget.layout = w.Layout(width="auto", min_width="320px", max_width="560px")
             if isinstance(control, Slider):
                 widget.layout.width = "480px"
+            if isinstance(widget, w.SelectionSlider):
+                widget.add_class(PICKED)
             widget.observe(lambda change, name=name: self._moved(name, change["new"]), "value")
             self.widgets[name], self._notes[name] = widget, w.HTML()
             rows.append(w.HBox([widget, self._notes[name]]))
         height = self.figure.layout.height + 16
         self._output = w.Output(layout=w.Layout(min_height=f"{height}px", width="100%"))
         self._draw()
-        box = w.VBox([*rows, self._output], layout=w.Layout(width="100%"))
+        style = w.HTML(STYLE, layout=w.Layout(display="none"))
+        box = w.VBox([*rows, self._output, style], layout=w.Layout(width="100%"))
         box.add_class("efflab-explorer")
         return box
 

@@ -89,13 +89,15 @@ def where_it_goes(seq_len=512, model="bert-base", device="A100 80GB SXM", fused=
     shares = [100 * seconds[p] / total for p in PARTS]
     fig.add_bar(
         x=shares, y=names, orientation="h", marker_color=figures.COLOURS[:4],
-        text=[f"{s:.0f} %" for s in shares], textposition="auto", showlegend=False, row=1, col=1,
+        text=[f"{s:.0f} %" for s in shares], textposition="auto", textangle=0,
+        showlegend=False, row=1, col=1,
     )  # fmt: skip
     add_share(fig, config, model, 0, row=1, col=2)
     point = dict(x=[seq_len], y=[100 * share], text=[f" {100 * share:.0f} % "])
+    position = "top left" if share < 0.85 else "bottom right"  # inside the panel
     fig.add_scatter(
         **point, mode="markers+text", marker=dict(size=14, color=figures.COLOURS[1]),
-        textposition="top left", showlegend=False, row=1, col=2,
+        textposition=position, cliponaxis=False, showlegend=False, row=1, col=2,
     )  # fmt: skip
     fig.update_xaxes(title_text="%", range=[0, 105], col=1)
     fig.update_yaxes(autorange="reversed", col=1)
