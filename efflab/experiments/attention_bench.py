@@ -1,25 +1,20 @@
 """Our sparse attention beside FlexAttention, full attention and a package, in one interleaved run.
 
-`python -m efflab.experiments.attention_bench` (`make bench`) prints it; `--record` keeps it.
+`make bench` prints it; `efflab experiment attention-bench` keeps it too.
 """
 
-import argparse
-import json
-import platform
-from datetime import date
 from importlib.metadata import version
 
 import torch
 import torch.nn.functional as F
 
-from efflab.bench import cpu_name, interleaved, peak_bytes
-from efflab.data import DATA_DIR
+from efflab.bench import interleaved, peak_bytes
 from efflab.errors import require_int
+from efflab.experiments.record import record
 from efflab.structure.bigbird import bigbird_layout, block_sparse_attention
 from efflab.structure.window import sliding_window_attention, visible_pairs
 
-FILE = DATA_DIR / "experiments" / "attention_bench.json"
-COMMAND = "python -m efflab.experiments.attention_bench --record"
+NAME = "attention-bench"
 N_HEAD, HEAD_DIM, WINDOW, BLOCK = 8, 64, 128, 64
 LENGTHS = (2048, 4096, 8192, 16384)
 FLEX, FULL, PACKAGE = "FlexAttention, compiled", "full attention (SDPA)", "local-attention package"
@@ -118,37 +113,27 @@ def report(row: dict) -> str:
     )
 
 
-def provenance() -> dict:
-    """Where and with what the rows were measured."""
-    names = ("torch", "local-attention")
-    return dict(
-        command=COMMAND,
-        date=date.today().isoformat(),
-        machine=f"{cpu_name()}, {torch.get_num_threads()} threads",
-        versions={"python": platform.python_version()} | {n: version(n) for n in names},
-        setting=f"batch 1, {N_HEAD} heads of {HEAD_DIM}, {WINDOW} keys each side, fp32",
-    )
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Print the table; `--record` writes data/experiments/attention_bench.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--record", action="store_true", help="keep the rows under data/")
-    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
-    parser.add_argument("--repeats", type=int, default=7)
-    options = parser.parse_args(arguments)
+def measure(repeats: int = 7) -> list[dict]:
+    """The rows of every length, printed as they come."""
     rows = []
-    print(provenance()["setting"], "on", provenance()["machine"])
-    for seq_len in options.lengths:
-        for row in compare(seq_len, options.repeats):
+    print(f"batch 1, {N_HEAD} heads of {HEAD_DIM}, {WINDOW} keys each side, fp32")
+    for seq_len in LENGTHS:
+        for row in compare(seq_len, repeats):
             print(report(row), flush=True)
             rows.append(row)
-    if options.record:
-        FILE.parent.mkdir(parents=True, exist_ok=True)
-        rounded = [{k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in row.items()}
-                   for row in rows]  # fmt: skip
-        FILE.write_text(json.dumps(provenance() | {"rows": rounded}, indent=1) + "\n")
+    return rows
+
+
+def run(repeats: int = 7) -> dict:
+    """Measure and record as data/experiments/attention-bench.json; ratios, not seconds, travel."""
+    rows = [
+        {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in row.items()}
+        for row in measure(repeats)
+    ]
+    shape = dict(n_head=N_HEAD, head_dim=HEAD_DIM, window_size=WINDOW, repeats=repeats)
+    packages = {"local-attention": version("local-attention")}
+    return record(NAME, settings=shape | packages, seeds=[0], rows=rows)
 
 
 if __name__ == "__main__":
-    main()
+    measure()

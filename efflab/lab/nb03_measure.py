@@ -1,6 +1,5 @@
 """Notebook 03's measurements: how windows and full attention grow, and beside the libraries."""
 
-import json
 import math
 from functools import lru_cache
 
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from efflab import bench
 from efflab.errors import require
 from efflab.experiments import attention_bench
+from efflab.experiments.record import recorded
 from efflab.lab import figures, tr
 from efflab.lab.nb03 import HEAD_DIM, N_HEAD
 from efflab.structure.bigbird import bigbird_layout, block_sparse_attention
@@ -112,8 +112,8 @@ def growth_figure(rows: list[dict]):
 
 @lru_cache(maxsize=1)
 def recorded_bench() -> dict:
-    """data/experiments/attention_bench.json: rows, and with what and where they were measured."""
-    return json.loads(attention_bench.FILE.read_text(encoding="utf-8"))
+    """data/experiments/attention-bench.json: rows, and with what and where they were measured."""
+    return recorded(attention_bench.NAME)
 
 
 def library_rows(seq_len: int = 8192) -> list[dict]:
@@ -141,7 +141,7 @@ def flex_now(seq_len: int = 4096, repeats: int = 5) -> tuple[float | None, float
 
     None where FlexAttention cannot be compiled, which takes a C++ compiler.
     """
-    recorded = {(r["seq_len"], r["name"]): r["over_flex"] for r in recorded_bench()["rows"]}
+    kept = {(r["seq_len"], r["name"]): r["over_flex"] for r in recorded_bench()["rows"]}
     q, k, v = attention_bench.heads(seq_len)
     window = attention_bench.WINDOW
     theirs = attention_bench.flex(q, k, v)
@@ -157,7 +157,7 @@ def flex_now(seq_len: int = 4096, repeats: int = 5) -> tuple[float | None, float
         now = times["ours"].ratio(times["flex"])
     except RuntimeError as error:  # torch's own message names what it misses
         print(tr("FlexAttention cannot be compiled here: {why}", why=str(error).splitlines()[0]))
-    return now, recorded[seq_len, attention_bench.OURS]
+    return now, kept[seq_len, attention_bench.OURS]
 
 
 def board_point(model, window_size: int, quality: float, repeats: int = 5) -> dict:

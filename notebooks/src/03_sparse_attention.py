@@ -199,7 +199,7 @@ show(nb03_measure.growth_figure(rows))
 # %%
 table(nb03_measure.library_rows(8192), nb03_measure.LIBRARY_COLUMNS)
 record = nb03_measure.recorded_bench()
-print(record["setting"], "|", record["machine"], "|", record["versions"])
+print(record["settings"], "|", record["machine"], "|", record["versions"])
 print(record["command"])
 
 # %% [markdown] tags=["en"]
