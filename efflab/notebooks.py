@@ -83,6 +83,19 @@ def solution(source: NotebookNode, name: str, language: str) -> str:
 # --- One language of a source ----------------------------------------------------------------
 
 
+# A line that ends, and one that begins, with a Chinese character or punctuation mark.
+CHINESE_BREAK = re.compile(r"(?<=[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef])\n(?=[\u4e00-\u9fff])")
+
+
+def joined(text: str) -> str:
+    """Chinese prose without its line breaks, which a page would show as spaces.
+
+    >>> joined("核心，\\n随长度增长")
+    '核心，随长度增长'
+    """
+    return CHINESE_BREAK.sub("", text)
+
+
 def translate(source: NotebookNode, language: str) -> NotebookNode:
     """The notebook in one language, not yet executed: its text cells, and all the code.
 
@@ -97,6 +110,8 @@ def translate(source: NotebookNode, language: str) -> NotebookNode:
         text = cell.source
         if "parameters" in tags(cell):
             text = text.replace('language = "en"', f'language = "{language}"', 1)
+        if language == "zh" and cell.cell_type == "markdown":
+            text = joined(text)
         new = {"code": nbformat.v4.new_code_cell, "markdown": nbformat.v4.new_markdown_cell}
         cell_id = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
         seen[cell_id] += 1
