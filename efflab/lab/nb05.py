@@ -178,8 +178,9 @@ def range_or_width(kernel_size=15, penalty=PENALTIES[1], seq_len=1024):
     fig.update_yaxes(title_text=tr("held-out loss (nats a token)"), row=1, col=1)
     ticks = dict(tickvals=lengths[::2], ticktext=[f"{n:,}" for n in lengths[::2]])
     fig.update_xaxes(title_text=tr("tokens in the sequence"), type="log", **ticks, row=1, col=2)
-    fig.update_yaxes(title_text=tr("kFLOP a token"), type="log", row=1, col=2)
-    fig.update_layout(legend=dict(orientation="h", y=-0.22))
+    fig.update_yaxes(title_text=tr("kFLOP a token"), type="log", dtick=1, row=1, col=2)
+    # in the second panel's empty corner: below the plot is the slider of the stored figure
+    fig.update_layout(legend=dict(x=0.58, y=0.98, xanchor="left", yanchor="top"))
     return fig
 
 
