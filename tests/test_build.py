@@ -134,3 +134,10 @@ def test_a_sweep_resumes_and_loses_nothing(toy):
     edit(toy, "n * 2", "n * 3")
     sweep("90", {"n": [1]}, folder=toy, say=quiet)
     assert first.stat().st_mtime_ns != before  # other code is another run
+
+
+def test_chinese_prose_is_joined_and_nothing_else():
+    text = "# 标题\n\n两两比较，\n核心随长度增长。\nGPT 也是。\n\n| 甲 |\n|---|\n- 一\n- 二"
+    joined = notebooks.joined(text)
+    assert "两两比较，核心随长度增长。\nGPT 也是。" in joined
+    assert joined.count("\n") == text.count("\n") - 1
