@@ -88,7 +88,7 @@ def test_tasks_explorer(n_tasks, every_text):
     ("call", "message"),
     [
         (lambda: nb01.sharing(share="half"), "share='half'"),
-        (lambda: nb01.sharing(d_model=100), "d_model=100"),
+        (lambda: nb01.sharing(d_model=0), "d_model=0: expected an int of at least 1"),
         (lambda: nb01.tasks(n_tasks=0), "n_tasks=0"),
         (lambda: nb01.removed(TINY, "qkv"), "share='qkv'"),
         (lambda: qkv_sharing.validation_loss(7), "n_shared=7"),

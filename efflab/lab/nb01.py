@@ -1,12 +1,13 @@
 """Notebook 01's counts, explorers and exercises: what sharing removes, and what it leaves."""
 
 import csv
+import math
 from dataclasses import replace
 
 from efflab import cost
 from efflab.config import PRESETS, SHARING, ModelConfig
 from efflab.data import DATA_DIR
-from efflab.errors import require, require_int, require_one_of
+from efflab.errors import require_int, require_one_of
 from efflab.lab import Choice, Exercise, Slider, Toggle, explorer, figures, number, tr
 
 STRATEGIES = {
@@ -125,8 +126,8 @@ def sharing(n_layer=12, d_model=768, share="all", d_embed=0):
     """What sharing does to parameters, training states, activations and FLOPs (computed)."""
     require_one_of("share", share, SHARING)
     require_int("d_embed", d_embed, 0)
-    require(d_model % 64 == 0, "d_model", d_model, "a multiple of 64, the width of a head")
-    shape = (n_layer, d_model // 64, d_model, 4 * d_model, 30000, 512)
+    n_head = math.gcd(d_model, max(1, d_model // 64))  # heads of 64 where the width allows it
+    shape = (n_layer, n_head, d_model, 4 * d_model, 30000, 512)
     before = ModelConfig(*shape, type_vocab=2)
     after = replace(before, share=share, d_embed=d_embed or None)
     columns = [tr("nothing shared"), tr("your model")]

@@ -162,7 +162,7 @@ def _window_and_global(answer):
     for n, w, g in ((6, 1, 1), (10, 2, 0), (10, 0, 3), (7, 9, 1)):
         mask = window_mask(n, w)
         mask[:g] = mask[:, :g] = True
-        yield f"mask({n}, {w}, {g})", mask.numpy(), np.asarray(answer(n, w, g))
+        yield f"mask({n}, {w}, {g})", mask.numpy(), answer(n, w, g)
 
 
 EXERCISES = {

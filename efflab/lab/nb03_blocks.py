@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from efflab.config import ModelConfig
 from efflab.data import recall_batch
 from efflab.errors import require_int
-from efflab.lab import Slider, explorer, figures, number, tr
+from efflab.lab import Choice, Slider, explorer, figures, number, tr
 from efflab.lab.nb03 import add_mask, one_thread
 from efflab.model import Transformer
 from efflab.structure.bigbird import bigbird_layout, hops, token_mask
@@ -130,7 +130,7 @@ def recall_figure(accuracies: dict[int, float], reach: int):
 
 @explorer(
     n_global=Slider(0, 8, 2, step=1, unit="blocks", label="global"),
-    n_window=Slider(1, 15, 3, step=2, unit="blocks", label="window"),
+    n_window=Choice((1, 3, 5, 7, 9, 11, 13, 15), 3, unit="blocks", label="window"),
     n_random=Slider(0, 8, 3, step=1, unit="blocks", label="random"),
 )
 def bigbird_cost(n_global=2, n_window=3, n_random=3, n_blocks=64):

@@ -42,6 +42,11 @@ import torch
 
 from efflab import cost, evaluate, lab, pretrained
 from efflab.config import PRESETS
+from efflab.structure import bigbird, swin, window
+
+lab.use_language(language)
+
+# %%
 from efflab.lab import (
     board,
     check,
@@ -56,9 +61,6 @@ from efflab.lab import (
     table,
     verdict,
 )
-from efflab.structure import bigbird, swin, window
-
-lab.use_language(language)
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first

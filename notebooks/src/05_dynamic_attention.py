@@ -372,19 +372,22 @@ table(nb05_live.stack_rows(), nb05_live.STACK_COLUMNS)
 
 # %% tags=["nbval-ignore-output"]
 learned = nb05.recorded_spans(penalty=1e-5, seed=0)
+figures = {
+    "farthest token back, input A": conv["a"],
+    "farthest token back, input B": conv["b"],
+    "kernel weight that moved between two inputs (%)": 100 * moved,
+    "shortest learned span (tokens)": learned.min().item(),
+    "longest learned span (tokens)": learned.max().item(),
+}
+
+# %% tags=["nbval-ignore-output"]
 lab.verdict(
     "dynamic-attention",
     holds=False,
     condition="its kernel spans {k} tokens for every input and only the weights follow it; "
     "adaptive span is what changes the range, by head and in training",
     k=kernel_size,
-    figures={
-        "farthest token back, input A": conv["a"],
-        "farthest token back, input B": conv["b"],
-        "kernel weight that moved between two inputs (%)": 100 * moved,
-        "shortest learned span (tokens)": learned.min().item(),
-        "longest learned span (tokens)": learned.max().item(),
-    },
+    figures=figures,
     kind="measured",
 )
 
