@@ -39,3 +39,15 @@ def toy(tmp_path):
     (folder / "src").mkdir(parents=True)
     (folder / "src" / "90_toy.py").write_text(TOY, encoding="utf-8")
     return folder
+
+
+@pytest.fixture(params=["en", "zh"])
+def both_languages(request):
+    """Runs a test in each language; every text that it shows must have its Chinese."""
+    from efflab.lab import text, use_language
+
+    text.missing.clear()
+    use_language(request.param)
+    yield request.param
+    use_language("en")
+    assert not text.missing

@@ -7,21 +7,12 @@ from efflab import cost
 from efflab.bench import Timing
 from efflab.config import PRESETS, ModelConfig
 from efflab.devices import DEVICES, Device
-from efflab.lab import nb00, nb00_growth, nb00_measure, text, use_language
+from efflab.lab import nb00, nb00_growth, nb00_measure
 from efflab.lab.check import judge
 from efflab.model import Transformer
 from efflab.profile import profile
 
 MACHINE = Device("a test machine", {"fp32": 100e9}, 10e9, 8e9, "assumed")
-
-
-@pytest.fixture(params=["en", "zh"])
-def both_languages(request):
-    text.missing.clear()
-    use_language(request.param)
-    yield request.param
-    use_language("en")
-    assert not text.missing
 
 
 # --- Growth ----------------------------------------------------------------------------------

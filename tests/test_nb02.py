@@ -5,7 +5,7 @@ import torch
 
 from efflab.experiments import mixer_digits
 from efflab.experiments.record import recorded
-from efflab.lab import nb02, nb02_measure, text, use_language
+from efflab.lab import nb02, nb02_measure
 from efflab.lab.check import judge
 from efflab.structure.mixer import enlarged, mixer_flops, mixer_params
 from efflab.structure.vit import vit_flops, vit_params
@@ -15,15 +15,6 @@ ROWS = [
     ROW | dict(image_size=s, patches=n, mixer_ms=n, vit_ms=n * n, mixer_params=n, vit_params=9)
     for s, n in ((32, 4), (64, 16), (128, 64))
 ]
-
-
-@pytest.fixture(params=["en", "zh"])
-def both_languages(request):
-    text.missing.clear()
-    use_language(request.param)
-    yield request.param
-    use_language("en")
-    assert not text.missing
 
 
 def test_published_rows_agree_to_the_parameter():

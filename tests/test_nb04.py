@@ -6,22 +6,13 @@ import pytest
 import torch
 
 from efflab.config import ModelConfig
-from efflab.lab import nb04, nb04_cost, nb04_measure, text, use_language
+from efflab.lab import nb04, nb04_cost, nb04_measure
 from efflab.lab.check import judge
 from efflab.model import Attention, Transformer
 from efflab.structure.linformer import from_attention
 
 COST = dict(flop_ratio=2.0, speedup=2.0, fused_speedup=1.5, memory_saving=9.0,
             fused_memory_saving=1.0, kind="measured")  # fmt: skip
-
-
-@pytest.fixture(params=["en", "zh"])
-def both_languages(request):
-    text.missing.clear()
-    use_language(request.param)
-    yield request.param
-    use_language("en")
-    assert not text.missing
 
 
 @pytest.fixture(scope="module")

@@ -8,22 +8,12 @@ from torch import nn
 
 from efflab.config import ModelConfig
 from efflab.experiments import dynamic_attention as experiment
-from efflab.lab import nb05, nb05_cost, nb05_live, text, use_language
+from efflab.lab import nb05, nb05_cost, nb05_live
 from efflab.lab.check import judge
 from efflab.lab.tables import table_forms
 from efflab.model import Transformer
 from efflab.structure.adaptive_span import learned_spans, span_layers
 from efflab.structure.dynamic_conv import DynamicConv, convolve
-
-
-@pytest.fixture(params=["en", "zh"])
-def both_languages(request):
-    text.missing.clear()
-    use_language(request.param)
-    yield request.param
-    use_language("en")
-    assert not text.missing
-
 
 # --- The experiment --------------------------------------------------------------------------
 
