@@ -1,0 +1,86 @@
+"""Which heads and FFN neurons a Transformer would miss least, by the gradient of a gate on each."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+
+from efflab.errors import require, require_int
+from efflab.model import Transformer
+from efflab.train import language_model_loss
+
+
+def head_importance(model: Transformer, batches, loss_fn=language_model_loss) -> Tensor:
+    """|d loss / d gate| of each head, mean over the examples: (n_layer, n_head).
+
+    Michel et al. 2019, equation 2: a gate of 1 multiplies each head's output, and its gradient says
+    how much the loss would feel the head leave. `batches` yields (inputs, targets) as
+    `loss_fn(model, inputs, targets)` takes them; its value is the mean over the B examples.
+    """
+    bodies = [layer.attention.body for layer in model.layers]
+    counts = {body.n_head for body in bodies}
+    require(len(counts) == 1, "model", sorted(counts), "a model with as many heads in each layer")
+    return _gate_gradients(model, [body.out for body in bodies], counts.pop(), batches, loss_fn)
+
+
+def neuron_importance(model: Transformer, batches, loss_fn=language_model_loss) -> Tensor:
+    """The same for the FFN's neurons, a gate on each activation: (n_layer, d_ff).
+
+    It is |activation x gradient|, the Taylor criterion of Molchanov et al. 2017, equation 7.
+    """
+    downs = [layer.ffn.body.down for layer in model.layers]
+    counts = {down.in_features for down in downs}
+    require(len(counts) == 1, "model", sorted(counts), "a model with as many neurons in each layer")
+    return _gate_gradients(model, downs, counts.pop(), batches, loss_fn)
+
+
+def _gate_gradients(model, readers: Sequence[nn.Linear], n_units: int, batches, loss_fn) -> Tensor:
+    """Mean |d loss / d gate| of the units that each of `readers` takes in: (n_layer, n_units)."""
+    distinct = len({id(reader) for reader in readers})
+    require(distinct == len(readers), "model", f"{distinct} sub-blocks", "one for each layer")
+    total, n_examples = torch.zeros(len(readers), n_units), 0
+    for inputs, targets in batches:
+        B = len(inputs)
+        gates = torch.ones(len(readers), B, n_units, requires_grad=True)
+        with ExitStack() as stack, torch.enable_grad():
+            for reader, gate in zip(readers, gates, strict=True):
+                hook = reader.register_forward_pre_hook(_gated(gate))
+                stack.callback(hook.remove)
+            loss = B * loss_fn(model, inputs, targets)  # the sum over the examples
+            (gradient,) = torch.autograd.grad(loss, gates)
+        total += gradient.abs().sum(1)
+        n_examples += B
+    require(n_examples > 0, "batches", batches, "at least one batch")
+    return total / n_examples
+
+
+def _gated(gate: Tensor):
+    """A hook that multiplies each unit's channels in (B,T,units x D) by its gate (B,units)."""
+
+    def hook(_module, args):
+        x = args[0].unflatten(-1, (gate.shape[1], -1))
+        return (x * gate[:, None, :, None]).flatten(2)
+
+    return hook
+
+
+def least_important(importance: Tensor, ratio: float, keep: int = 1) -> dict[int, list[int]]:
+    """The `ratio` (0 to 1) least important units of all layers, as {layer: units}.
+
+    `importance` (n_layer, units). At least `keep` units stay in each layer, so that a ratio close
+    to 1 takes fewer than it says.
+    """
+    require(0 <= ratio <= 1, "ratio", ratio, "a share from 0 to 1")
+    n_units = importance.shape[1]
+    require_int("keep", keep, 0)
+    require(keep <= n_units, "keep", keep, f"at most the {n_units} units of a layer")
+    score = importance.clone()
+    safe = importance.argsort(dim=1, descending=True, stable=True)[:, :keep]
+    score.scatter_(1, safe, torch.inf)
+    n_removed = min(round(ratio * score.numel()), score.numel() - safe.numel())
+    chosen = score.flatten().argsort(stable=True)[:n_removed].tolist()
+    removed: dict[int, list[int]] = {}
+    for i in sorted(chosen):
+        removed.setdefault(i // n_units, []).append(i % n_units)
+    return removed

@@ -1,0 +1,251 @@
+"""Pruning: weights set to zero by a mask, or heads and FFN neurons taken out.
+
+A mask leaves every shape as it is: the zeros are stored and multiplied like any other number.
+`prune_heads` and `prune_ffn` make smaller matrices. All of them return a changed copy. Shapes as in
+`efflab.model`: B batch, T tokens, H heads, D channels of a head, F neurons of the FFN.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from efflab.compression.importance import head_importance as head_importance
+from efflab.compression.importance import least_important as least_important
+from efflab.compression.importance import neuron_importance as neuron_importance
+from efflab.errors import require, require_int
+from efflab.model import Attention, FeedForward, Transformer
+
+Masks = dict[str, Tensor]
+"""Name of a weight -> bool tensor of its shape, True = kept."""
+Units = Mapping[int, Iterable[int]]
+"""Layer -> its heads or neurons, each counted from 0."""
+
+# --- Weights: masks --------------------------------------------------------------------------
+
+
+def magnitude_mask(weight: Tensor, ratio: float) -> Tensor:
+    """Bool mask that removes the `ratio` (0 to 1) smallest weights (Han et al. 2015).
+
+    round(ratio x size) weights go, the same as with `torch.nn.utils.prune.l1_unstructured`; among
+    equal magnitudes the first go first.
+
+    >>> magnitude_mask(torch.tensor([3.0, -1.0, 0.5, -2.0]), 0.5).tolist()
+    [True, False, False, True]
+    """
+    require(0 <= ratio <= 1, "ratio", ratio, "a share from 0 to 1")
+    mask = torch.ones(weight.numel(), dtype=torch.bool)
+    order = weight.detach().abs().flatten().argsort(stable=True)
+    mask[order[: round(ratio * weight.numel())]] = False
+    return mask.view(weight.shape)
+
+
+def n_m_mask(weight: Tensor, n: int, m: int) -> Tensor:
+    """Bool mask that keeps the n largest of each m weights in a row (Mishra et al. 2021: 2 of 4).
+
+    The m stand next to one another along the last dimension, which they must divide; among equal
+    magnitudes the first are kept.
+    """
+    require_int("n", n, 0)
+    require_int("m", m)
+    require(n <= m, "n", n, f"at most m={m}")
+    last = weight.shape[-1]
+    require(last % m == 0, "m", m, f"a divisor of the last dimension, {last}")
+    groups = weight.detach().abs().unflatten(-1, (-1, m))
+    kept = groups.argsort(dim=-1, descending=True, stable=True)[..., :n]
+    mask = torch.zeros(groups.shape, dtype=torch.bool).scatter(-1, kept, True)
+    return mask.view(weight.shape)
+
+
+def weight_masks(model: nn.Module, make: Callable[[Tensor], Tensor]) -> Masks:
+    """`make(weight)` for every linear map inside the layers; embeddings and biases stay whole.
+
+    One that several layers share is there once, under the first one's name.
+    """
+    names = {
+        f"layers.{name}.weight": module.weight
+        for name, module in model.layers.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    return {name: make(weight) for name, weight in names.items()}
+
+
+@torch.no_grad()
+def apply_masks(model: nn.Module, masks: Masks) -> nn.Module:
+    """A copy with zeros where a mask is False; as many bytes and FLOPs as before."""
+    pruned = deepcopy(model)
+    for module, name, mask in _masked(pruned, masks):
+        getattr(module, name).mul_(mask)
+    return pruned
+
+
+@contextmanager
+def masks_held(model: nn.Module, masks: Masks) -> Iterator[nn.Module]:
+    """While open, each weight is weight * mask: what was removed stays zero, in place.
+
+    No gradient reaches it and no optimizer's momentum or decay brings it back. Make the optimizer
+    inside. Afterwards the weights are ordinary ones, with zeros.
+    """
+    places = list(_masked(model, masks))
+    for module, name, mask in places:
+        parametrize.register_parametrization(module, name, _Masked(mask))
+    try:
+        yield model
+    finally:
+        for module, name, _ in places:
+            parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+
+
+class _Masked(nn.Module):
+    def __init__(self, mask: Tensor):
+        super().__init__()
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * self.mask
+
+
+def _masked(model: nn.Module, masks: Masks) -> list[tuple[nn.Module, str, Tensor]]:
+    """(module, name of the weight in it, mask) of each; all are checked before any is used."""
+    places, known = [], dict(model.named_parameters())
+    for path, mask in masks.items():
+        require(path in known, "masks", path, "names of the model's parameters")
+        shape, given = tuple(known[path].shape), tuple(mask.shape)
+        require(shape == given, path, given, f"a mask of the weight's shape {shape}")
+        module, _, name = path.rpartition(".")
+        places.append((model.get_submodule(module), name, mask))
+    return places
+
+
+def gradual_schedule(initial: float, final: float, n_rounds: int) -> list[float]:
+    """The ratio to have removed in all after each round, from `initial` to `final`.
+
+    Zhu & Gupta 2017, equation 1: s = final + (initial - final) (1 - t)^3, t from 0 to 1, so that
+    most goes early, while there is much to spare. A single round prunes to `final` at once.
+
+    >>> [round(s, 3) for s in gradual_schedule(0.1, 0.9, 3)]
+    [0.1, 0.8, 0.9]
+    """
+    require_int("n_rounds", n_rounds)
+    require(0 <= initial <= 1, "initial", initial, "a share from 0 to 1")
+    require(initial <= final <= 1, "final", final, f"a share from initial={initial} to 1")
+    if n_rounds == 1:
+        return [final]
+    times = [i / (n_rounds - 1) for i in range(n_rounds)]
+    return [final + (initial - final) * (1 - t) ** 3 for t in times]
+
+
+# --- Heads and neurons: removal --------------------------------------------------------------
+
+
+def prune_heads(model: Transformer, heads: Units) -> Transformer:
+    """A copy without these heads: fewer rows of `qkv`, fewer columns of `out`.
+
+    The output is that of the model with the same heads masked. A layer may lose all its heads: its
+    attention then adds only the output bias. Heads that are not there, and layers that share their
+    attention with others, are a `ValueError`. `config` keeps the original shape.
+    """
+    pruned = deepcopy(model)
+    for body, removed in _chosen(pruned, "attention", heads):
+        kept = [h for h in range(body.n_head) if h not in removed]
+        columns = _channels(kept, body.head_dim)
+        width = body.n_head * body.head_dim
+        rows = torch.cat([columns + part * width for part in range(3)])  # of q, k and v
+        _keep(body.qkv, rows=rows)
+        _keep(body.out, columns=columns)
+        body.n_head = len(kept)
+    return pruned
+
+
+def prune_ffn(model: Transformer, neurons: Units) -> Transformer:
+    """A copy without these FFN neurons: fewer rows of `up`, fewer columns of `down`.
+
+    Refuses what `prune_heads` refuses; an FFN may lose all its neurons too.
+    """
+    pruned = deepcopy(model)
+    for body, removed in _chosen(pruned, "ffn", neurons):
+        kept = torch.tensor([i for i in range(body.up.out_features) if i not in removed]).long()
+        _keep(body.up, rows=kept)
+        _keep(body.down, columns=kept)
+    return pruned
+
+
+def head_masks(model: Transformer, heads: Units) -> Masks:
+    """Masks that silence these heads: zeros in the columns of `out` that read them."""
+    width = {id(layer.attention.body): layer.attention.body.head_dim for layer in model.layers}
+    return {
+        f"layers.{i}.attention.body.out.weight": _column_mask(body.out, removed, width[id(body)])
+        for i, (body, removed) in zip(heads, _chosen(model, "attention", heads), strict=True)
+    }
+
+
+def neuron_masks(model: Transformer, neurons: Units) -> Masks:
+    """Masks that silence these FFN neurons: zeros in the columns of `down` that read them."""
+    return {
+        f"layers.{i}.ffn.body.down.weight": _column_mask(body.down, removed, 1)
+        for i, (body, removed) in zip(neurons, _chosen(model, "ffn", neurons), strict=True)
+    }
+
+
+def _chosen(
+    model: Transformer, part: str, units: Units
+) -> list[tuple[Attention | FeedForward, set[int]]]:
+    """(body, units to remove) of each layer named, all checked before any is changed."""
+    bodies = [getattr(layer, part).body for layer in model.layers]
+    maps = [[id(m) for m in body.modules() if isinstance(m, nn.Linear)] for body in bodies]
+    chosen = []
+    for layer, removed in units.items():
+        require_int("layer", layer, 0)
+        require(layer < len(bodies), "layer", layer, f"0 to {len(bodies) - 1}")
+        uses = sum(bool(set(maps[layer]) & set(other)) for other in maps)
+        require(uses == 1, "layer", layer, f"a layer whose {part} no other layer shares")
+        body, removed = bodies[layer], set(removed)
+        name, n = ("head", body.n_head) if part == "attention" else ("neuron", body.up.out_features)
+        for unit in sorted(removed):
+            require_int(name, unit, 0)
+            require(unit < n, name, unit, f"0 to {n - 1} in layer {layer}")
+        chosen.append((body, removed))
+    return chosen
+
+
+def _channels(units: Sequence[int], width: int) -> Tensor:
+    """The channels of these units, `width` each, in order."""
+    starts = torch.tensor(units, dtype=torch.long)[:, None] * width
+    return (starts + torch.arange(width)).flatten()
+
+
+def _column_mask(linear: nn.Linear, units: Iterable[int], width: int) -> Tensor:
+    mask = torch.ones(linear.weight.shape, dtype=torch.bool)
+    mask[:, _channels(sorted(units), width)] = False
+    return mask
+
+
+def _keep(linear: nn.Linear, rows: Tensor | None = None, columns: Tensor | None = None) -> None:
+    """Make a linear map smaller in place: fewer outputs (`rows`) or fewer inputs (`columns`)."""
+    if rows is not None:
+        linear.weight = nn.Parameter(linear.weight.detach()[rows])
+        if linear.bias is not None:
+            linear.bias = nn.Parameter(linear.bias.detach()[rows])
+    if columns is not None:
+        linear.weight = nn.Parameter(linear.weight.detach()[:, columns])
+    linear.out_features, linear.in_features = linear.weight.shape
+
+
+def forward_flops(model: Transformer, seq_len: int, batch_size: int = 1) -> int:
+    """FLOPs of logits by the layers' real shapes, 2 per multiply-accumulate, scores in full.
+
+    Equals `cost.forward_flops` where nothing is removed. Zeros of a mask count: a dense kernel
+    multiplies them too.
+    """
+    require_int("seq_len", seq_len)
+    require_int("batch_size", batch_size)
+    E = model.embedding
+    maps = [m for layer in model.layers for m in layer.modules() if isinstance(m, nn.Linear)]
+    # a factorized embedding's projection runs twice: after the table and before the logits
+    maps += [E.projection] * 2 if isinstance(E.projection, nn.Linear) else []
+    products = sum(m.weight.numel() for m in maps) + E.token.weight.numel()
+    scores = sum(a.body.n_head * a.body.head_dim for a in (x.attention for x in model.layers))
+    return 2 * batch_size * seq_len * (products + 2 * seq_len * scores)
