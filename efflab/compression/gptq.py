@@ -1,0 +1,242 @@
+"""GPTQ (Frantar et al. 2023): round one column at a time, and let the others make up for it.
+
+Rounding to nearest minimizes the error of the weights. What matters is the error of the layer's
+output, |W X - Q X|^2 over calibration inputs X, a quadratic form with Hessian H = X X^T for every
+row of W. Optimal brain surgery (Hassibi & Stork 1993) gives the best correction of the columns
+that are still free, and one Cholesky factor of the inverse Hessian holds every step's correction.
+"""
+
+from collections.abc import Iterable
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from efflab.compression.affine import (
+    QuantizedTensor,
+    check_grid,
+    from_rows,
+    grid,
+    round_to_grid,
+    to_rows,
+)
+from efflab.errors import require, require_int
+
+
+def gptq(weight: Tensor, inputs: Tensor, bits: int, **options) -> QuantizedTensor:
+    """Quantize weight (out, in) so that its outputs on inputs (n, in) change little.
+
+    `options`: those of `gptq_hessian`. With fewer samples than inputs the Hessian is singular and
+    only damping makes the problem one that has an answer.
+
+    >>> x = torch.randn(64, 8) @ torch.randn(8, 8)  # correlated, as activations are
+    >>> gptq(torch.randn(4, 8), x, 3, group_size=4).codes().shape
+    torch.Size([4, 8])
+    """
+    _check(weight, bits, **options)
+    return gptq_hessian(weight, hessian(inputs, weight.shape[1]), bits, **options)
+
+
+def hessian(inputs: Tensor, width: int | None = None) -> Tensor:
+    """X^T X of inputs X (n, in), float64: (in, in). Those of several batches add up.
+
+    The Hessian of the squared output error is twice this, for every row alike; no step of the
+    method depends on the factor. `width`: the number of inputs that there must be.
+    """
+    require(inputs.dim() == 2, "inputs.shape", tuple(inputs.shape), "(n, in)")
+    n, found = inputs.shape
+    width = found if width is None else width
+    require(found == width, "inputs.shape", (n, found), f"(n, {width}), the weight's own width")
+    require(n > 0, "inputs.shape", (n, found), "at least one sample")
+    require(bool(inputs.isfinite().all()), "inputs", "inf or nan inside", "finite values only")
+    x = inputs.detach().double()
+    return x.T @ x
+
+
+def gptq_hessian(
+    weight: Tensor,
+    hessian: Tensor,
+    bits: int,
+    *,
+    group_size: int | None = None,
+    damp: float = 0.01,
+    symmetric: bool = False,
+    act_order: bool = False,
+    block_size: int = 128,
+) -> QuantizedTensor:
+    """`gptq` from an accumulated Hessian (in, in), so that no calibration data has to be kept.
+
+    Scales are those of rounding to nearest: of each row or, with `group_size`, of each run of so
+    many columns, taken from the original weights before the first column moves ("static groups").
+    `damp`: this share of the mean diagonal is added to the diagonal. `act_order`: columns with the
+    largest inputs first; the codes stay in the original order. `block_size`: columns whose
+    corrections reach the rest in one product; it changes the speed, not the result.
+
+    An input that was always zero says nothing: its column is rounded to nearest. (The authors' code
+    sets it to zero, which is worse as soon as the input wakes up.)
+    """
+    options = dict(group_size=group_size, damp=damp, symmetric=symmetric)
+    _check(weight, bits, **options, act_order=act_order, block_size=block_size)
+    shape = (weight.shape[1],) * 2
+    require(tuple(hessian.shape) == shape, "hessian.shape", tuple(hessian.shape), f"{shape}")
+    require(bool(hessian.isfinite().all()), "hessian", "inf or nan inside", "finite values only")
+    layout = dict(axis=0 if group_size is None else None, group_size=group_size)
+    weight = weight.detach().float()
+    rows = to_rows(weight, **layout)
+    scale, zero_point = grid(rows, bits, symmetric)
+
+    def each(x: Tensor | None) -> Tensor | None:  # (R,1) -> one a weight, (out, in)
+        return None if x is None else from_rows(x.expand_as(rows), weight.shape, **layout)
+
+    steps = [weight, each(scale), each(zero_point)]
+    H = damped(hessian, damp)
+    order = H.diagonal().argsort(descending=True, stable=True) if act_order else slice(None)
+    steps = [None if x is None else x[:, order] for x in steps]
+    factor = inverse_factor(H[order][:, order], damp)
+    _, codes = sweep(*steps, bits, factor, block_size=block_size)
+    if act_order:
+        codes = codes[:, order.argsort()]
+    return QuantizedTensor.from_codes(codes.contiguous(), scale, zero_point, bits, **layout)
+
+
+def damped(hessian: Tensor, damp: float) -> Tensor:
+    """The Hessian with `damp` times its mean diagonal added to the diagonal, as float64.
+
+    A dead input (zero row and column) gets a 1, which ties it to no other input.
+    """
+    diagonal = hessian.diagonal().double()
+    extra = damp * diagonal.mean()
+    return hessian.double() + torch.diag(torch.where(diagonal == 0, 1 - extra, 0) + extra)
+
+
+def inverse_factor(H: Tensor, damp: float = 0.0) -> Tensor:
+    """Upper triangular U with U^T U = H^-1 (section 3.3, step 3).
+
+    Row i, divided by its diagonal, is the correction that rounding column i asks of the columns
+    after it. H = R R^T with R upper triangular is the Cholesky factor of H read backwards, and
+    U = R^-1: the inverse itself is never made. A singular H is a `ValueError` that names `damp`.
+    """
+    lower, failed = torch.linalg.cholesky_ex(H.flip(0, 1))
+    pivots = lower.diagonal().square()
+    sound = not failed and bool(pivots.min() > len(H) * torch.finfo(H.dtype).eps * pivots.max())
+    require(sound, "damp", damp, "more than that: the Hessian is singular (too few samples?)")
+    eye = torch.eye(len(H), dtype=H.dtype)
+    return torch.linalg.solve_triangular(lower.flip(0, 1), eye, upper=True)
+
+
+def sweep(
+    weight: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None,
+    bits: int,
+    factor: Tensor,
+    *,
+    block_size: int = 128,
+    stop: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Round the first `stop` columns (default all), left to right (Algorithm 1).
+
+    `weight`, `scale` and `zero_point` are (out, in). Returns (values, codes), both (out, in):
+    rounded columns hold their dequantized values, the others the weights as corrected so far.
+    """
+    w = weight.T.double().clone()  # (in, out): a column is a run of memory
+    scale = scale.T.double()
+    zero = torch.zeros_like(scale) if zero_point is None else zero_point.T.double()
+    stop = len(w) if stop is None else stop
+    codes = torch.zeros_like(w, dtype=torch.int32)
+    for start in range(0, stop, block_size):
+        end = min(start + block_size, stop)
+        errors = w.new_empty(end - start, w.shape[1])
+        for i in range(start, end):
+            offset = None if zero_point is None else zero[i]
+            codes[i] = round_to_grid(w[i], scale[i], offset, bits)
+            rounded = scale[i] * (codes[i] - zero[i])
+            error = errors[i - start] = (w[i] - rounded) / factor[i, i]
+            w[i] = rounded
+            w[i + 1 : end].addr_(factor[i, i + 1 : end], error, alpha=-1)
+        w[end:] -= factor[start:end, end:].T @ errors  # the lazy batch: one product a block
+    return w.T, codes.T
+
+
+def output_error(weight: Tensor, quantized: QuantizedTensor | Tensor, hessian: Tensor) -> float:
+    """Squared error of the layer's output as a share of its square, on the Hessian's inputs."""
+    values = quantized if isinstance(quantized, Tensor) else quantized.dequantize()
+    W, D = weight.detach().double(), (weight.detach() - values).double()
+    return (((D @ hessian) * D).sum() / ((W @ hessian) * W).sum()).item()
+
+
+@torch.no_grad()
+def gptq_model(
+    model: nn.Module, batches: Iterable, bits: int, **options
+) -> dict[str, QuantizedTensor]:
+    """Every linear map inside a Transformer's layers, quantized in the order of computation.
+
+    Each map's inputs come from a model whose earlier maps are quantized already, so that later ones
+    can correct what earlier ones spoilt. `batches`: token ids (B,T), or pairs (ids, attention
+    mask), whose masked tokens do not count. `options`: those of `gptq_hessian`. Embeddings, biases
+    and norms are not touched (`affine.quantize` suits tables). Returns {parameter name: tensor};
+    the model stays as it is.
+    """
+    require(model.config.share == "none", "share", model.config.share, "layers of their own")
+    pairs = [b if isinstance(b, tuple | list) else (b, None) for b in batches]
+    require(bool(pairs), "batches", [], "at least one batch")
+    _check(next(model.layers.parameters()).new_zeros(1, 1), bits, **options)
+    masks = [None if m is None else m.bool()[:, None, None, :] for _, m in pairs]
+    kept = [... if m is None else m.bool() for _, m in pairs]
+    states = [model.embedding(ids) for ids, _ in pairs]
+    quantized = {}
+    for index, layer in enumerate(deepcopy(model.layers)):
+        for name, linear in layer.named_modules():
+            if isinstance(linear, nn.Linear):
+                H = _collect(layer, linear, states, masks, kept)
+                q = gptq_hessian(linear.weight, H, bits, **options)
+                linear.weight.copy_(q.dequantize())
+                quantized[f"layers.{index}.{name}.weight"] = q
+        states = [layer(x, mask) for x, mask in zip(states, masks, strict=True)]
+    return quantized
+
+
+class _Reached(Exception):
+    """Not an error: the map has its inputs, and the rest of the layer is spared."""
+
+
+def _collect(layer: nn.Module, linear: nn.Linear, states, masks, kept) -> Tensor:
+    """The Hessian of what `linear` is given when `layer` runs on the states (B,T,C)."""
+    width = linear.in_features
+    total = torch.zeros(width, width, dtype=torch.float64)
+    for x, mask, keep in zip(states, masks, kept, strict=True):
+
+        def watch(module, args, keep=keep):
+            total.add_(hessian(args[0][keep].reshape(-1, width), width))
+            raise _Reached
+
+        handle = linear.register_forward_pre_hook(watch)
+        try:
+            layer(x, mask)
+        except _Reached:
+            pass
+        finally:
+            handle.remove()
+    return total
+
+
+def _check(
+    weight: Tensor,
+    bits: int,
+    *,
+    group_size: int | None = None,
+    damp: float = 0.01,
+    symmetric: bool = False,
+    act_order: bool = False,
+    block_size: int = 128,
+) -> None:
+    require(weight.dim() == 2, "weight.shape", tuple(weight.shape), "(out, in)")
+    require(weight.is_floating_point(), "weight.dtype", weight.dtype, "a floating-point tensor")
+    require(weight.numel() > 0, "weight.shape", tuple(weight.shape), "at least one value")
+    require(bool(weight.isfinite().all()), "weight", "inf or nan inside", "finite values only")
+    check_grid(bits, None, group_size, 2)
+    is_number = isinstance(damp, int | float) and not isinstance(damp, bool)
+    require(is_number and 0 <= damp < float("inf"), "damp", damp, "a finite number of at least 0")
+    require(isinstance(symmetric, bool), "symmetric", symmetric, "True or False")
+    require(isinstance(act_order, bool), "act_order", act_order, "True or False")
+    require_int("block_size", block_size)
