@@ -1,0 +1,208 @@
+"""INT8 linear layers that really compute in integers, with the grid of their inputs found two ways.
+
+Dynamic: each call takes the range of the input it is given. Static: the range was observed
+beforehand on calibration data. Weights: one symmetric scale for each output channel; inputs: one
+affine grid for the tensor (Jacob et al. 2018, section 2; Wu et al. 2020, sections 3 and 5).
+"""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from copy import deepcopy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from efflab.compression.affine import check_grid, grid, quantize, round_to_grid
+from efflab.errors import require, require_one_of
+
+Ranges = dict[str, tuple[float, float]]
+"""Name of a linear layer -> least and largest value of its input."""
+
+
+def input_grid(low: float, high: float, bits: int = 8) -> tuple[Tensor, Tensor]:
+    """Scale and zero point, each (1,1), of the affine grid that covers low to high, and 0."""
+    check_grid(bits, None, None, 1)
+    require(low <= high, "low", low, f"at most high={high}")
+    return grid(torch.tensor([[low, high]], dtype=torch.float32), bits, symmetric=False)
+
+
+def int_matmul(a: Tensor, b: Tensor) -> Tensor:
+    """Product of int8 (n,k) and int8 (k,m) with sums in int32, as an INT8 unit adds them up."""
+    return torch._int_mm(a.contiguous(), b)
+
+
+class Int8Linear(nn.Module):
+    """x (..., in) -> (..., out) with both operands in 8 bits and the sum in 32 (Jacob, equation 7).
+
+    x = s_x (q - z) and W = s_w c with one s_w a row, so x W^T = s_x s_w (q c^T - z sum(c)): the
+    product runs on whole numbers, and the zero point costs one number an output channel, known
+    beforehand. `span`: (low, high) of the input (static), or None: that of each x (dynamic).
+    `bits`: of the input's codes. `per_channel=False` gives all of W one scale.
+    """
+
+    def __init__(self, linear: nn.Linear, span=None, *, bits: int = 8, per_channel: bool = True):
+        super().__init__()
+        check_grid(bits, None, None, 1)
+        require(bits <= 8, "bits", bits, "2 to 8: the product takes int8")
+        weight = quantize(linear.weight.detach(), 8, axis=0 if per_channel else None)
+        codes = weight.codes()
+        self.bits = bits
+        self.register_buffer("weight", codes.to(torch.int8))
+        self.register_buffer("sums", codes.sum(1, dtype=torch.int32))
+        self.register_buffer("scale", weight.scale)  # (out,) or (1,)
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
+        self.fixed = None if span is None else input_grid(*span, bits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale, zero = self.fixed or input_grid(x.min().item(), x.max().item(), self.bits)
+        codes = round_to_grid(x.flatten(0, -2), scale, zero, self.bits)  # int32, from 0
+        middle = 2 ** (self.bits - 1)  # unsigned codes into the range of int8
+        total = int_matmul((codes - middle).to(torch.int8), self.weight.T)
+        total = total - (zero.to(torch.int32) - middle) * self.sums
+        y = total.float() * (scale * self.scale)
+        y = y if self.bias is None else y + self.bias
+        return y.view(*x.shape[:-1], -1)
+
+
+# --- Whole models ----------------------------------------------------------------------------
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
+    """Name -> each linear layer of the model."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+
+
+def replace_linears(model: nn.Module, make: Callable[[str, nn.Linear], nn.Module]) -> nn.Module:
+    """A copy of the model whose every linear layer is `make(name, layer)`."""
+    copy = deepcopy(model)
+    for name, linear in linear_layers(copy).items():
+        parent, _, child = name.rpartition(".")
+        setattr(copy.get_submodule(parent), child, make(name, linear))
+    return copy
+
+
+def dynamic_int8(model: nn.Module, **options) -> nn.Module:
+    """Every linear layer in INT8; each input's range is taken when it arrives. No data needed."""
+    return replace_linears(model, lambda name, linear: Int8Linear(linear, **options))
+
+
+def static_int8(model: nn.Module, ranges: Ranges, **options) -> nn.Module:
+    """Every linear layer in INT8 on grids that `calibrate` found: prepare, run, convert.
+
+    A layer that calibration never reached is a `ValueError`.
+    """
+    missing = sorted(set(linear_layers(model)) - set(ranges))
+    require(not missing, "ranges", sorted(ranges), f"a range for {missing} too")
+    return replace_linears(model, lambda name, m: Int8Linear(m, ranges[name], **options))
+
+
+@contextmanager
+def watching(model: nn.Module, look: Callable[[str, Tensor], None]):
+    """While inside, `look(name, x)` sees each linear layer's input as rows (n, in)."""
+    hooks = [
+        layer.register_forward_pre_hook(
+            lambda module, args, name=name: look(name, args[0].detach().flatten(0, -2))
+        )
+        for name, layer in linear_layers(model).items()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@torch.no_grad()
+def calibrate(run: Callable, model: nn.Module, batches, *, observer: str = "minmax") -> Ranges:
+    """The range of each linear layer's input while `run(batch)` passes over `batches`.
+
+    `observer`: "minmax" keeps every value; "percentile" drops a thousandth at either end of each
+    batch, and averages over batches (Wu et al. 2020, section 5.2). Layers that no batch reached
+    are left out.
+    """
+    require_one_of("observer", observer, ("minmax", "percentile"))
+    seen: dict[str, list[tuple[float, float]]] = {}
+
+    def look(name: str, x: Tensor) -> None:
+        if observer == "minmax":
+            span = x.min().item(), x.max().item()
+        else:
+            values, n = x.flatten().sort().values, x.numel()
+            span = values[n // 1000].item(), values[n - 1 - n // 1000].item()
+        seen.setdefault(name, []).append(span)
+
+    with watching(model, look):
+        for batch in batches:
+            run(batch)
+    if observer == "minmax":
+        return {n: (min(a for a, _ in s), max(b for _, b in s)) for n, s in seen.items()}
+    return {n: tuple(torch.tensor(s).mean(0).tolist()) for n, s in seen.items()}
+
+
+# --- Outliers --------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def channel_peaks(run: Callable, model: nn.Module, batches) -> dict[str, Tensor]:
+    """Name -> largest magnitude (in,) of each input channel of each linear layer."""
+    peaks: dict[str, Tensor] = {}
+
+    def look(name: str, x: Tensor) -> None:
+        peak = x.abs().amax(0)
+        peaks[name] = torch.maximum(peaks[name], peak) if name in peaks else peak
+
+    with watching(model, look):
+        for batch in batches:
+            run(batch)
+    return peaks
+
+
+def outlier_ratio(peaks: Tensor) -> float:
+    """Largest channel's peak over the median channel's: 1 where all channels are alike."""
+    return (peaks.max() / peaks.median()).item()
+
+
+def smoothing(peaks: Tensor, weight: Tensor, alpha: float = 0.5) -> Tensor:
+    """Factors (in,) by which SmoothQuant divides the input's channels (Xiao et al. 2023, eq. 4).
+
+    The weight's columns are multiplied by them, so that the product stays the same while the
+    outliers move from the input, which has one scale, into the weight, which has many.
+    """
+    require(0 <= alpha <= 1, "alpha", alpha, "a number from 0 to 1")
+    columns = weight.detach().abs().amax(0).clamp(min=1e-5)
+    return peaks.clamp(min=1e-5) ** alpha / columns ** (1 - alpha)
+
+
+def smoothed(linear: nn.Linear, factors: Tensor) -> nn.Module:
+    """The same map as `linear`, whose INT8 form would see x / factors."""
+    inner = deepcopy(linear)
+    with torch.no_grad():
+        inner.weight.mul_(factors)
+    return nn.Sequential(Divide(factors), inner)
+
+
+class Divide(nn.Module):
+    """x / factors, channel by channel; an engine folds it into the norm before."""
+
+    def __init__(self, factors: Tensor):
+        super().__init__()
+        self.register_buffer("factors", factors)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / self.factors
+
+
+# --- Errors ----------------------------------------------------------------------------------
+
+
+def relative_error(approximate: Tensor, exact: Tensor) -> float:
+    """Norm of the difference over the norm of what is exact."""
+    return ((approximate - exact).norm() / exact.norm()).item()
+
+
+@torch.no_grad()
+def layer_error(linear: nn.Linear, weight: Tensor, x: Tensor) -> float:
+    """Relative error of the layer's output on x (n, in) when its weight is `weight` instead."""
+    exact = F.linear(x, linear.weight)
+    return relative_error(F.linear(x, weight), exact)
