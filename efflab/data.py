@@ -9,15 +9,17 @@ import ast
 import hashlib
 import sysconfig
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from efflab.cache import kept
 from efflab.errors import require, require_int, require_one_of
 
 DATA_DIR = Path(__file__).resolve().parent.parent / "data"
+CACHE = DATA_DIR / "cache"
 TOKENIZER_FILE = DATA_DIR / "stdlib-gpt" / "tokenizer.json"
 
 HELD_OUT = frozenset(
@@ -105,7 +107,14 @@ def tokens_of(texts) -> np.ndarray:
 @lru_cache(maxsize=4)
 def stdlib_tokens(split: str, *, tests: bool = False) -> np.ndarray:
     """A split of the library as one stream of token ids (int64)."""
-    return tokens_of(text for _, text in stdlib_files(split, tests=tests))
+    require_one_of("split", split, ("train", "held-out"))
+    name = f"tokens-{split}{'-tests' if tests else ''}"
+    return kept(
+        CACHE,
+        name,
+        (TOKENIZER_FILE, Path(__file__)),
+        lambda: tokens_of(text for _, text in stdlib_files(split, tests=tests)),
+    )
 
 
 def random_windows(tokens: np.ndarray, batch_size: int, seq_len: int, seed: int):
@@ -150,12 +159,17 @@ def documented_functions() -> list[Function]:
 
     The docstring is taken out of the code, so that finding the one by the other asks for meaning.
     """
+    rows = kept(CACHE, "functions", (Path(__file__),), _parse_functions)
+    return [Function(**row) for row in rows]
+
+
+def _parse_functions() -> list[dict]:
     files = [*stdlib_files("train"), *stdlib_files("held-out")]
     seen: dict[str, Function] = {}
     for path, source in sorted(files):
         for function in _functions(path, source):
             seen.setdefault(function.query, function)  # aliases repeat their docstring
-    return list(seen.values())
+    return [asdict(function) for function in seen.values()]
 
 
 def digits():

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from efflab import data, pretrained, train
+from efflab.cache import kept
 from efflab.errors import require_one_of
 from efflab.experiments.record import record
 
@@ -51,6 +53,15 @@ def _functions(tree: ast.Module) -> Iterator[tuple[str, bool, bool]]:
 @lru_cache(maxsize=1)
 def docstrings() -> Docstrings:
     """120 documented functions of each of eight packages, no text twice; every fourth tests."""
+    made_by = (Path(__file__), Path(data.__file__))
+    rows = kept(data.CACHE, "docstrings", made_by, _pick_docstrings)
+    columns = [np.array(column, dtype=np.int64) for column in list(zip(*rows, strict=True))[1:]]
+    labels = dict(zip(TASKS, columns, strict=True))
+    return Docstrings([row[0] for row in rows], labels, np.arange(len(rows)) % 4 == 3)
+
+
+def _pick_docstrings() -> list[tuple]:
+    """(text, label of its package, returns, takes) of every function picked."""
     found: dict[str, dict[str, tuple[bool, bool]]] = {name: {} for name in PACKAGES}
     for path, source in sorted(data.stdlib_files("train")):
         package = path.split("/")[0]
@@ -63,9 +74,7 @@ def docstrings() -> Docstrings:
         order = np.random.default_rng(0).permutation(len(fresh))[:PER_PACKAGE]
         rows += [fresh[i] for i in order]
         seen |= {row[0] for row in rows}
-    columns = [np.array(column, dtype=np.int64) for column in list(zip(*rows, strict=True))[1:]]
-    labels = dict(zip(TASKS, columns, strict=True))
-    return Docstrings([row[0] for row in rows], labels, np.arange(len(rows)) % 4 == 3)
+    return rows
 
 
 def majority(task: str) -> float:

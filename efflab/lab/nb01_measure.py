@@ -212,7 +212,7 @@ def language_model() -> Transformer:
     return pretrained.load_stdlib_gpt()
 
 
-def without_training(counts=(1, 2, 3, 6), n_windows: int = 16) -> dict[int, float]:
+def without_training(counts=(1, 2, 3, 6), n_windows: int = 8) -> dict[int, float]:
     """Bits per byte of `stdlib-gpt` whose first n layers get the first one's QKV, untrained."""
     model = language_model()
     return {n: evaluate.bits_per_byte(share_qkv(model, n), n_windows).mean for n in counts}
