@@ -72,6 +72,15 @@ def test_integer_arithmetic_is_exact(linear, x):
     torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("k", [1, 1024, 3000])
+def test_the_product_is_exact_at_its_limits(k):
+    a, b = torch.full((2, k), -128, dtype=torch.int8), torch.full((k, 3), -127, dtype=torch.int8)
+    assert torch.equal(int8.int_matmul(a, b), torch.full((2, 3), 128 * 127 * k))
+    rng = torch.Generator().manual_seed(0)
+    a, b = (torch.randint(-128, 128, s, generator=rng).to(torch.int8) for s in ((5, k), (k, 7)))
+    assert torch.equal(int8.int_matmul(a, b), torch._int_mm(a, b))
+
+
 def test_shapes_and_no_bias(x):
     layer = int8.Int8Linear(nn.Linear(96, 8, bias=False))
     assert layer(x.view(2, 3, 4, 96)).shape == (2, 3, 4, 8)

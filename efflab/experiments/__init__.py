@@ -8,7 +8,10 @@ EXPERIMENTS = (
     "attention-bench",
     "dynamic-attention",
     "encoder-reuse",
+    "gptq-quality",
+    "int8-engines",
     "mixer-digits",
+    "pruning-schedule",
     "qkv-sharing",
 )
 
