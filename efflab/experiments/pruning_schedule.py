@@ -1,0 +1,124 @@
+"""Prune at once or step by step, with the same training; answers prune-gradual and prune-finetune.
+
+`stdlib-gpt`, magnitude pruning of every matrix in the layers, masks held through three rounds of
+fine-tuning. One-shot removes all before round 1; gradual removes 10 % then, and the rest before
+rounds 2 and 3. Within a seed every run sees the same batches, and so does the unpruned control.
+"""
+
+from copy import deepcopy
+from statistics import mean, stdev
+
+import torch
+
+from efflab import data, evaluate, train
+from efflab.compression import pruning
+from efflab.errors import require, require_int, require_one_of
+from efflab.experiments.record import EXPERIMENTS, record, recorded
+from efflab.model import Transformer
+from efflab.pretrained import load_stdlib_gpt, read_card
+
+NAME = "pruning-schedule"
+N_ROUNDS, STEPS_PER_ROUND, BATCH_SIZE, SEQ_LEN, LR = 3, 15, 8, 128, 6e-4
+N_WINDOWS, INITIAL = 32, 0.1
+RATIOS, SEEDS = (0.5, 0.8, 0.9), (0, 1, 2)
+SCHEDULES = ("one-shot", "gradual")
+
+
+def rounds(schedule: str, ratio: float, n_rounds: int = N_ROUNDS) -> list[float]:
+    """The ratio that stands removed during each round. A `ratio` of 0 is the unpruned control."""
+    require_one_of("schedule", schedule, SCHEDULES)
+    if schedule == "one-shot" or ratio <= INITIAL:
+        return [ratio] * n_rounds
+    return pruning.gradual_schedule(INITIAL, ratio, n_rounds)
+
+
+def bits(model: Transformer) -> float:
+    """Bits per byte of the held-out windows, the same 32 of 128 tokens for every run."""
+    return evaluate.bits_per_byte(model, N_WINDOWS, seq_len=SEQ_LEN).mean
+
+
+def tune(model: Transformer, ratio: float, seed: int, round_: int) -> tuple[float, float]:
+    """Prune `model` in place to `ratio`, train it for a round: bits before and after training."""
+    masks = pruning.weight_masks(model, lambda w: pruning.magnitude_mask(w, ratio))
+    stream = data.stdlib_tokens("train")
+
+    def batch(step):
+        start = seed * 10**6 + round_ * STEPS_PER_ROUND
+        return data.random_windows(stream, BATCH_SIZE, SEQ_LEN, start + step)
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as recorded: another number of threads rounds differently
+    try:
+        with pruning.masks_held(model, masks):
+            before = bits(model)
+            optimizers = train.adamw(model, LR)
+            train.fit(model, batch, STEPS_PER_ROUND, optimizers=optimizers)
+        return before, bits(model)
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def prune_and_tune(
+    model: Transformer, schedule: str, ratio: float, seed: int = 0, n_rounds: int = N_ROUNDS
+) -> list[dict]:
+    """A row for each of the first `n_rounds` rounds: ratio, bits before and after its training.
+
+    Works on a copy. The rounds are those of the whole schedule of three.
+    """
+    require(0 <= ratio < 1, "ratio", ratio, "a share from 0 to below 1")
+    require_int("seed", seed, 0)
+    require_int("n_rounds", n_rounds)
+    require(n_rounds <= N_ROUNDS, "n_rounds", n_rounds, f"at most {N_ROUNDS}")
+    model, rows = deepcopy(model), []
+    for i, removed in enumerate(rounds(schedule, ratio)[:n_rounds]):
+        before, after = tune(model, removed, seed, i)
+        rows.append(dict(removed=round(removed, 4), before=round(before, 4), after=round(after, 4)))
+    return rows
+
+
+def run() -> dict:
+    """Both schedules at every ratio and seed, and the control; recorded as pruning-schedule.
+
+    Each run is kept at once: an experiment that was killed goes on where it stopped. Runs of
+    another checkpoint are not mixed in. About 10 minutes of one core.
+    """
+    model = load_stdlib_gpt()
+    settings = dict(n_rounds=N_ROUNDS, steps_per_round=STEPS_PER_ROUND, batch_size=BATCH_SIZE)
+    settings |= dict(seq_len=SEQ_LEN, lr=LR, n_windows=N_WINDOWS, initial=INITIAL)
+    settings |= dict(checkpoint=read_card()["sha256"][:12], dense=round(bits(model), 4))
+    kept = recorded(NAME) if (EXPERIMENTS / f"{NAME}.json").exists() else {}
+    runs = kept["runs"] if kept.get("settings") == settings else []
+    done = {(r["schedule"], r["ratio"], r["seed"]) for r in runs}
+    points = [(s, ratio) for ratio in RATIOS for s in SCHEDULES]
+    cases = [(*point, seed) for seed in SEEDS for point in [("one-shot", 0.0), *points]]
+    for schedule, ratio, seed in cases:
+        if (schedule, ratio, seed) not in done:
+            rows = prune_and_tune(model, schedule, ratio, seed)
+            runs.append(dict(schedule=schedule, ratio=ratio, seed=seed, rounds=rows))
+            last = rows[-1]["after"]
+            print(f"{len(runs)}/{len(cases)}: {schedule} {ratio:.0%}, seed {seed}: {last:.3f}",
+                  flush=True)  # fmt: skip
+            record(NAME, settings=settings, seeds=SEEDS, runs=runs)
+    return recorded(NAME)
+
+
+def increases(experiment: dict) -> dict[tuple[str, float], dict[str, list]]:
+    """(schedule, ratio) -> bits per byte above the dense model by round, over the seeds.
+
+    `removed`, `mean`, `low`, `high`, `sd` after each round's training, and `before` it (mean).
+    The control is ("one-shot", 0.0).
+    """
+    dense, found = experiment["settings"]["dense"], {}
+    for key in sorted({(r["schedule"], r["ratio"]) for r in experiment["runs"]}):
+        runs = [r["rounds"] for r in experiment["runs"] if (r["schedule"], r["ratio"]) == key]
+        by_round = list(zip(*runs, strict=True))
+        after = [[row["after"] - dense for row in rows] for rows in by_round]
+        found[key] = dict(
+            removed=[rows[0]["removed"] for rows in by_round],
+            before=[mean(row["before"] - dense for row in rows) for rows in by_round],
+            mean=[mean(v) for v in after],
+            low=[min(v) for v in after],
+            high=[max(v) for v in after],
+            sd=[stdev(v) if len(v) > 1 else 0.0 for v in after],
+        )
+    return found
