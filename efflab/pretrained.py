@@ -4,6 +4,7 @@ Weights are read from safetensors alone, and only after their hash agreed.
 """
 
 import json
+import logging
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -81,10 +82,12 @@ def minilm_folder() -> Path:
 
 def load_encoder(source: str | Path):
     """(`transformers` encoder, tokenizer) from a folder or, with a network, a hub id."""
+    for name in ("torchao", "torch.utils._pytree"):  # transformers loads torchao, which says at
+        logging.getLogger(name).setLevel(logging.ERROR)  # length that it finds no GPU
     from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
-    logging.disable_progress_bar()
+    disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(source)
     options = {"use_safetensors": True, "dtype": torch.float32}
     return AutoModel.from_pretrained(source, **options).eval(), tokenizer
