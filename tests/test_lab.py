@@ -324,14 +324,16 @@ def test_a_wrong_verdict_lists_what_is_known():
         lab.verdict("int8-size", holds="maybe", figures={}, kind="measured")
 
 
-POINT = dict(technique="int8", model="stdlib-gpt", bytes=3e6, milliseconds=14.0, quality=1.5)
+POINT = dict(technique="int8", model="stdlib-gpt", bytes=3e6, quality=1.5) | dict(
+    milliseconds=14.0, baseline_milliseconds=28.0
+)
 
 
 def test_the_board_keeps_recorded_points_and_replaces_its_own(shown, tmp_path):
     path = tmp_path / "board.json"
     path.write_text(
         '{"points": [{"technique": "baseline", "model": "stdlib-gpt", "bytes": 12e6,'
-        ' "milliseconds": 20, "quality": 1.4, "kind": "measured"}]}'
+        ' "milliseconds": 20, "baseline_milliseconds": 20, "quality": 1.4, "kind": "measured"}]}'
     )
     board = Board(path)
     board.add(**POINT)
@@ -342,7 +344,8 @@ def test_the_board_keeps_recorded_points_and_replaces_its_own(shown, tmp_path):
     assert board.points("MiniLM-L6") == []
     assert shown[1][BOARD_MIME] == POINT | {"quality": 1.6, "kind": "measured"}
     assert "baseline" in shown[1]["text/plain"]
-    assert len(shown[1][page.PLOTLY]["data"]) == 4
+    traces = shown[1][page.PLOTLY]["data"]
+    assert [t["x"] for t in traces] == [[12.0], [1.0], [3.0], [0.5]]  # MB and relative time
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from efflab import cost, lab
 from efflab.config import PRESETS, ModelConfig
 from efflab.experiments import encoder_reuse, qkv_sharing
 from efflab.experiments.record import recorded
-from efflab.lab import nb01, nb01_measure, nb01_tasks
+from efflab.lab import nb01, nb01_measure, nb01_tasks, points
 from efflab.structure.sharing import share_qkv
 
 TINY = ModelConfig(3, 2, 32, 64, 60, 32)
@@ -156,7 +156,7 @@ def test_heads_on_one_encoder_beat_chance():
 
 
 def test_fine_tuning_trains_the_copy_alone():
-    encoder, tokenizer = nb01_tasks.minilm()
+    encoder, tokenizer = points.encoder()
     before = encoder.embedding.token.weight.clone()
     ids = encoder_reuse.token_ids(tokenizer, encoder_reuse.docstrings().texts)
     accuracy = encoder_reuse.fine_tuned_accuracy(encoder, ids, "returns", n_steps=1)

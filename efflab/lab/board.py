@@ -38,20 +38,26 @@ class Board:
         model: str,
         bytes: float,
         milliseconds: float,
+        baseline_milliseconds: float | None = None,
         quality: float,
         kind: str = "measured",
     ) -> None:
         """Drop a technique's point and show the board of its model.
 
-        `bytes` of the stored weights, `milliseconds` of one forward pass, `quality` as `MODELS`
-        says. The point is stored in the output as `MIME`; `efflab build` collects those.
+        `bytes` of the stored weights, `milliseconds` of one forward pass and those of the unchanged
+        model beside it, `quality` as `MODELS` says; `lab.points` measures all of them. The point
+        is stored in the output as `MIME`; `efflab build` collects those.
         """
         require(bool(technique), "technique", technique, "a name")
         require_one_of("model", model, MODELS)
         require_one_of("kind", kind, KINDS)
-        numbers = dict(bytes=bytes, milliseconds=milliseconds, quality=quality)
+        baseline_milliseconds = baseline_milliseconds or milliseconds
+        times = dict(milliseconds=milliseconds, baseline_milliseconds=baseline_milliseconds)
+        numbers = dict(bytes=bytes, **times, quality=quality)
         for name, value in numbers.items():
             require(math.isfinite(value) and value >= 0, name, value, "a number of at least 0")
+        for name, value in times.items():
+            require(value > 0, name, value, "a number above 0")
         point = plain(dict(technique=technique, model=model, **numbers, kind=kind))
         self.added = [p for p in self.added if _key(p) != _key(point)] + [point]
         self.show(model, **{MIME: point})
@@ -66,7 +72,9 @@ class Board:
     def show(self, model: str, **more) -> None:
         """Show one model's board: quality over size and over time, and the numbers as text."""
         points = self.points(model)
-        _, text = table_forms(points, ["technique", "bytes", "milliseconds", "quality", "kind"])
+        rows = [p | {"time / baseline": round(relative_time(p), 2)} for p in points]
+        columns = ["technique", "bytes", "milliseconds", "time / baseline", "quality", "kind"]
+        _, text = table_forms(rows, columns)
         bundle = figure_bundle(board_figure(model, points))
         title = bundle["text/plain"].splitlines()[0]
         emit(bundle | {"text/plain": f"{title}\n{text}"} | more)
@@ -76,25 +84,50 @@ def _key(point: dict) -> tuple[str, str]:
     return point["technique"], point["model"]
 
 
+def relative_time(point: dict) -> float:
+    """A point's time over the unchanged model's in the same run."""
+    return point["milliseconds"] / point.get("baseline_milliseconds", point["milliseconds"])
+
+
 def board_figure(model: str, points: list[dict]):
-    """Quality over bytes (MB) and over milliseconds; recorded points are hollow."""
+    """Quality over bytes (MB) and over time; recorded points are hollow.
+
+    Time is relative to the unchanged model's, since notebooks run under different loads.
+    """
     measure, more_is_better = MODELS[model]
     titles = [tr("quality over size"), tr("quality over time")]
-    fig = figures.panels(titles, tr("The board: {model}", model=model), shared_yaxes=True)
+    title = tr("The board: {model} (hollow: recorded)", model=model)
+    fig = figures.panels(titles, title, shared_yaxes=True)
     for i, point in enumerate(points):
         symbol = figures.MARKERS[i % 7] + ("-open" if point["kind"] == "recorded" else "")
-        name = f"{tr_name(point['technique'])} ({tr(point['kind'])})"
-        for column, x in enumerate((point["bytes"] / 1e6, point["milliseconds"]), start=1):
+        name, kind = tr_name(point["technique"]), tr(point["kind"])
+        for column, x in enumerate((point["bytes"] / 1e6, relative_time(point)), start=1):
             colour = figures.COLOURS[i % 7]
             marker = dict(symbol=symbol, size=12, color=colour, line=dict(color=colour, width=2))
             options = dict(mode="markers", name=name, legendgroup=str(i), marker=marker)
             fig.add_scatter(x=[x], y=[point["quality"]], showlegend=column == 1, **options,
-                            row=1, col=column)  # fmt: skip
+                            hovertext=f"{name} ({kind})", row=1, col=column)  # fmt: skip
     fig.update_xaxes(title_text=tr("size (MB)"), rangemode="tozero", col=1)
-    fig.update_xaxes(title_text=tr("time (ms)"), rangemode="tozero", col=2)
+    fig.update_xaxes(title_text=tr("time (x of the baseline's)"), rangemode="tozero", col=2)
     fig.update_yaxes(title_text=tr(measure), col=1)
     if not more_is_better:
         fig.update_yaxes(autorange="reversed")  # up is better on every board
+    # Names are long: two columns below the panels, a line of 20 pixels for every two points.
+    below = 20 * -(-len(points) // 2)
+    fig.update_layout(
+        height=400 + below,
+        margin_b=80 + below,
+        legend=dict(
+            orientation="h",
+            entrywidth=0.47,
+            entrywidthmode="fraction",
+            itemsizing="constant",
+            font_size=11,
+            x=0,
+            y=-0.24,
+            yanchor="top",
+        ),
+    )
     return fig
 
 

@@ -1,19 +1,18 @@
 """Notebook 01's measurements: what sharing saves and does not, and QKV by depth."""
 
 import platform
-from functools import lru_cache
 
 import numpy as np
 import safetensors.torch
 import torch
 from torch import nn
 
-from efflab import bench, cost, evaluate, pretrained, train
+from efflab import bench, cost, evaluate, train
 from efflab.config import SHARING, ModelConfig
 from efflab.errors import require_one_of
 from efflab.experiments import qkv_sharing
 from efflab.experiments.record import recorded
-from efflab.lab import figures, tr
+from efflab.lab import figures, points, tr
 from efflab.model import Transformer
 from efflab.structure.sharing import from_albert, n_parameters, share_layers, share_qkv
 
@@ -206,15 +205,9 @@ def qkv_verdict() -> dict:
     return dict(holds=knee, figures=figures_, kind="recorded", condition=condition)
 
 
-@lru_cache(maxsize=1)
-def language_model() -> Transformer:
-    """`stdlib-gpt`, loaded once in a kernel."""
-    return pretrained.load_stdlib_gpt()
-
-
 def without_training(counts=(1, 2, 3, 6), n_windows: int = 8) -> dict[int, float]:
     """Bits per byte of `stdlib-gpt` whose first n layers get the first one's QKV, untrained."""
-    model = language_model()
+    model = points.language_model()
     return {n: evaluate.bits_per_byte(share_qkv(model, n), n_windows).mean for n in counts}
 
 
@@ -225,12 +218,3 @@ def without_training_figure(bits: dict[int, float]):
     fig = figures.bars([str(n) for n in bits], list(bits.values()), title, *names, text=".2f")
     return fig.update_layout(meta={tr("n = {n}: bits per byte", n=n): round(b, 2)
                                    for n, b in bits.items()})  # fmt: skip
-
-
-def board_point(n_shared: int, repeats: int = 5) -> dict:
-    """Bytes of `stdlib-gpt` with `n_shared` layers' QKV shared, and one pass over its context."""
-    model = share_qkv(language_model(), n_shared)
-    ids = torch.zeros(1, model.config.max_len, dtype=torch.long)
-    with torch.no_grad():
-        time = bench.timed(lambda: model(ids), repeats=repeats)
-    return dict(bytes=4 * n_parameters(model), milliseconds=1e3 * time.median)

@@ -10,19 +10,14 @@ from torch import nn
 from efflab import bench, data, evaluate, pretrained
 from efflab.experiments import encoder_reuse
 from efflab.experiments.record import recorded
+from efflab.lab import points
 from efflab.structure.sharing import n_parameters
-
-
-@lru_cache(maxsize=1)
-def minilm():
-    """MiniLM-L6 and its tokenizer, loaded once in a kernel."""
-    return pretrained.load_minilm()
 
 
 @lru_cache(maxsize=1)
 def docstring_embeddings() -> np.ndarray:
     """All tasks' docstrings through the frozen encoder, once: (960, 384)."""
-    encoder, tokenizer = minilm()
+    encoder, tokenizer = points.encoder()
     ids = encoder_reuse.token_ids(tokenizer, encoder_reuse.docstrings().texts)
     return encoder_reuse.embed(encoder, ids)
 
@@ -41,7 +36,7 @@ def quality_table() -> list[dict]:
             dict(task=task, model="head on the shared encoder", trained=n_weights,
                  accuracy=accuracy),
             dict(task=task, model="its own fine-tuned encoder", accuracy=tuned,
-                 trained=n_parameters(minilm()[0]) + n_weights, kind="recorded"),
+                 trained=n_parameters(points.encoder()[0]) + n_weights, kind="recorded"),
         ]  # fmt: skip
     return [{"kind": "measured"} | row | {"accuracy": round(row["accuracy"], 3)} for row in rows]
 
@@ -50,7 +45,7 @@ def retrieval(n_functions: int = 40) -> float:
     """MRR of finding each function's code by its docstring with the same frozen encoder."""
     functions = data.documented_functions()
     picked = functions[:: max(1, len(functions) // n_functions)][:n_functions]
-    encoder, tokenizer = minilm()
+    encoder, tokenizer = points.encoder()
     texts = [f.query for f in picked], [f.code for f in picked]
     queries, codes = (pretrained.embed(encoder, tokenizer, t, max_len=64) for t in texts)
     return evaluate.retrieval_mrr(queries, codes).mean
@@ -58,7 +53,7 @@ def retrieval(n_functions: int = 40) -> float:
 
 def reuse_measured(n_tasks: int = 3, n_classes: int = 8, repeats: int = 3) -> list[dict]:
     """Bytes held and time for one batch of texts wanted by every task, both ways."""
-    encoder, tokenizer = minilm()
+    encoder, tokenizer = points.encoder()
     ids = encoder_reuse.token_ids(tokenizer, encoder_reuse.docstrings().texts[:8])
     heads = [nn.Linear(encoder.config.d_model, n_classes) for _ in range(n_tasks)]
     encoders = [encoder, *(deepcopy(encoder) for _ in range(n_tasks - 1))]

@@ -14,7 +14,7 @@ from efflab.experiments.record import recorded
 from efflab.lab import figures, tr
 from efflab.lab.nb03 import HEAD_DIM, N_HEAD
 from efflab.structure.bigbird import bigbird_layout, block_sparse_attention
-from efflab.structure.window import sliding_window_attention, visible_pairs, with_windows
+from efflab.structure.window import sliding_window_attention, visible_pairs
 
 FULL, WINDOW = "full attention (SDPA)", "sliding window"
 WRITTEN = "scores written out"
@@ -158,16 +158,6 @@ def flex_now(seq_len: int = 4096, repeats: int = 5) -> tuple[float | None, float
     except RuntimeError as error:  # torch's own message names what it misses
         print(tr("FlexAttention cannot be compiled here: {why}", why=str(error).splitlines()[0]))
     return now, kept[seq_len, attention_bench.OURS]
-
-
-def board_point(model, window_size: int, quality: float, repeats: int = 5) -> dict:
-    """`stdlib-gpt` with windows, not retrained: its parameters, one pass over its context."""
-    windowed = with_windows(model, window_size)
-    ids = torch.zeros(1, model.config.max_len, dtype=torch.long)
-    with torch.no_grad():
-        time = bench.timed(lambda: windowed(ids), repeats=repeats)
-    n_bytes = sum(p.nbytes for p in model.parameters())
-    return dict(bytes=n_bytes, milliseconds=1e3 * time.median, quality=quality)
 
 
 @torch.no_grad()

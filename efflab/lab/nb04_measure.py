@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from efflab import bench, data, evaluate, pretrained
+from efflab import data
 from efflab.errors import require, require_int
 from efflab.model import Attention, Transformer
 from efflab.structure.linformer import (
@@ -173,26 +173,12 @@ def _best_output_error(full: Attention, x: Tensor, k: int) -> float:
 
 
 @torch.no_grad()
-def board_point(model: Transformer, tokenizer, k: int | None, n_functions: int = 60) -> dict:
-    """Bytes, milliseconds and MRR of MiniLM with segment means of k rows in every layer.
-
-    Finding functions of the library by their docstrings, texts of 64 tokens at most. Nothing is
-    retrained; None is the unchanged model.
-    """
-    if k is not None:
-        model = linformer(model, 64, k, "kv")
-        for layer in model.layers:
-            layer.attention.body.E.copy_(segment_means(k, 64))
-    functions = data.documented_functions()
-    picked = functions[:: max(1, len(functions) // n_functions)][:n_functions]
-    texts = [f.query for f in picked], [f.code for f in picked]
-    queries, codes = (pretrained.embed(model, tokenizer, t, max_len=64) for t in texts)
-    ids = torch.zeros(8, 64, dtype=torch.long)
-    return dict(
-        bytes=4 * sum(p.numel() for p in model.parameters()),
-        milliseconds=1e3 * bench.timed(lambda: model.encode(ids), 1, 3).median,
-        quality=evaluate.retrieval_mrr(queries, codes).mean,
-    )
+def averaged(model: Transformer, k: int) -> Transformer:
+    """MiniLM with segment means of k rows for texts of 64 tokens in every layer, not retrained."""
+    model = linformer(model, 64, k, "kv")
+    for layer in model.layers:
+        layer.attention.body.E.copy_(segment_means(k, 64))
+    return model
 
 
 def verdict_figures(values: Tensor, matrices: Tensor, basis: Tensor, k: int, cost: dict) -> dict:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from efflab import bench, data, train
+from efflab import data, train
 from efflab.errors import require, require_one_of
 from efflab.experiments import dynamic_attention as experiment
 from efflab.lab import figures, number, tr
@@ -232,14 +232,3 @@ def span_figure(model: Transformer):
                           meta=meta)  # fmt: skip
     fig.update_traces(texttemplate="%{z:.0f}")
     return fig
-
-
-def span_board(model: Transformer, base: Transformer, quality: float) -> dict:
-    """What the board wants of the model with spans; its time beside the model's own attention."""
-    ids = torch.from_numpy(data.stdlib_tokens("held-out")[: base.config.max_len])[None]
-    with torch.no_grad():
-        times = bench.interleaved({"span": lambda: model(ids), "base": lambda: base(ids)})
-    size = sum(p.numel() for p in model.parameters()) * 4
-    milliseconds = 1e3 * times["span"].median
-    return dict(technique="adaptive span", model="stdlib-gpt", bytes=size,
-                milliseconds=milliseconds, quality=quality)  # fmt: skip

@@ -41,7 +41,18 @@ n_shared = 3  # the recorded point that is trained once more: 1, 2, 3, 4 or 6 la
 # %%
 from efflab import lab
 from efflab.config import PRESETS, ModelConfig
-from efflab.lab import board, check, explore, nb01, nb01_tasks, predict, show, show_source, table
+from efflab.lab import (
+       board,
+       check,
+       explore,
+       nb01,
+       nb01_tasks,
+       points,
+       predict,
+       show,
+       show_source,
+       table,
+)
 from efflab.lab import nb01_measure as measure
 from efflab.structure.sharing import n_parameters, share_layers, share_qkv
 
@@ -263,8 +274,8 @@ bits = measure.without_training()
 show(measure.without_training_figure(bits))
 
 # %% tags=["nbval-ignore-output"]
-board.add(technique="QKV shared in 2 layers, no retraining", model="stdlib-gpt",
-          **measure.board_point(2), quality=bits[2])  # fmt: skip
+shared = share_qkv(points.language_model(), 2)
+board.add(technique="QKV shared in 2 layers, no retraining", **points.language_point(shared))
 
 # %% [markdown] tags=["en"]
 # ## 8 · One encoder, many tasks

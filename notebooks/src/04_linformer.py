@@ -44,7 +44,7 @@ longest = 4096  # tokens, for time and memory
 import torch
 
 from efflab import lab, pretrained
-from efflab.lab import board, check, explore, nb04, predict, show, table, verdict
+from efflab.lab import board, check, explore, nb04, points, predict, show, table, verdict
 from efflab.lab import nb04_cost as cost
 from efflab.lab import nb04_measure as measure
 from efflab.model import Attention
@@ -222,12 +222,13 @@ table(rows, measure.DROP_IN_COLUMNS)
 # 它最后把所有 token 的向量平均成一个，这很能掩盖误差。两个点都放上看板，任务是凭文档字符串找函数：
 
 # %% tags=["nbval-ignore-output"]
-points = {
-    "baseline": measure.board_point(minilm, tokenizer, None),
-    "Linformer, segment means, not retrained": measure.board_point(minilm, tokenizer, k),
+models = {
+    "baseline": minilm,
+    "Linformer, segment means, not retrained": measure.averaged(minilm, k),
 }
-for technique, point in points.items():
-    board.add(technique=technique, model="MiniLM-L6", **point)
+for technique, model in models.items():
+    encode = points.encode_with(model)
+    board.add(technique=technique, **points.encoder_point(encode, points.weight_bytes(model)))
 
 # %% [markdown] tags=["en"]
 # ## 4 · Measure: time and memory

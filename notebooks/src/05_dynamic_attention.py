@@ -43,7 +43,7 @@ seed = 0
 import torch
 
 from efflab import evaluate, lab, pretrained
-from efflab.lab import check, explore, nb05, nb05_cost, nb05_live, predict, show, table
+from efflab.lab import check, explore, nb05, nb05_cost, nb05_live, points, predict, show, table
 from efflab.structure import adaptive_span, dynamic_conv
 
 lab.use_language(language)
@@ -307,7 +307,7 @@ show(nb05_live.span_figure(shortened))
 
 # %% tags=["nbval-ignore-output"]
 average.reveal(adaptive_span.learned_spans(shortened).mean().item())
-lab.board.add(**nb05_live.span_board(shortened, base, after.mean))
+lab.board.add(technique="adaptive span", **points.language_point(shortened, quality=after.mean))
 
 # %% [markdown] tags=["en"]
 # The heads give up a good part of their 512 tokens at nearly the same quality; those at the shortest
