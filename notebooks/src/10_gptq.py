@@ -1,0 +1,480 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] tags=["en"]
+# # 10 · GPTQ: rounding that makes up for itself
+#
+# Rounding every weight to its nearest level makes the weights' error as small as it can be. But
+# nobody looks at weights: what counts is what the layer puts out. GPTQ rounds one column of a
+# weight matrix at a time and moves the columns that are still free so that they make up for it.
+#
+# | | |
+# |---|---|
+# | **Claims** | `gptq-error` |
+# | **Time** | 30 minutes; the cells run in about 40 seconds |
+# | **Afterwards you can** | derive the correction from the Hessian, quantize a model layer by layer, choose bits, groups and calibration data, and say when calibration does harm |
+
+# %% [markdown] tags=["zh"]
+# # 10 · GPTQ：会弥补误差的舍入
+#
+# 把每个权重舍入到最近的量化级，权重本身的误差就降到了最小。可是没有人看权重，要紧的是这一层的输出。
+# GPTQ 每次只量化权重矩阵的一列，再调整尚未量化的各列，让它们弥补刚刚产生的误差。
+#
+# | | |
+# |---|---|
+# | **论断** | `gptq-error` |
+# | **用时** | 30 分钟；全部单元格运行约 40 秒 |
+# | **学完之后** | 能由 Hessian 推出补偿公式；能逐层量化一个模型；会选位数、分组大小和校准数据；能说清校准何时反而有害 |
+
+# %% tags=["parameters"]
+language = "en"
+bits = 3  # of the layers and the model measured here: 2, 3, 4 or 8
+n_dead = 96  # inputs of a layer that sleep during calibration, of 768
+few = 256  # too few calibration tokens for a layer of 768 inputs
+
+# %%
+import torch
+
+from efflab import lab
+from efflab.compression.affine import quantize
+from efflab.compression.gptq import damped, gptq, inverse_factor, sweep
+from efflab.lab import board, check, explore, nb10, nb10_recorded, predict, show, show_source, table
+from efflab.lab import nb10_measure as measure
+
+lab.use_language(language)
+
+# %% [markdown] tags=["en"]
+# ## 1 · Predict first
+#
+# Take the 24 weight matrices in the layers of `stdlib-gpt` at 3 bits: 8 levels for each row. Rounding
+# to nearest and GPTQ use the very same levels and the same bytes; they only choose other codes.
+
+# %% [markdown] tags=["zh"]
+# ## 1 · 先预测
+#
+# 取 `stdlib-gpt` 各层的 24 个权重矩阵，用 3 比特量化，即每行 8 个量化级。
+# 就近舍入与 GPTQ 用的是完全相同的量化级、相同的字节数，只是选的编码不同。
+
+# %%
+p_layer = predict("How many times smaller is the error of a layer's output with GPTQ?", "x")
+
+# %%
+p_model = predict(
+    "Of the loss that rounding to nearest adds, how many per cent does GPTQ add?", "%"
+)
+
+# %% [markdown] tags=["en"]
+# ## 2 · Build: two inputs that always come together
+#
+# Two inputs are nearly equal, and their weights are both 0.4. The levels are -1, 0 and 1. Rounded
+# one by one, both vanish, and the output loses 0.8. Together 1 would have been much nearer.
+
+# %% [markdown] tags=["zh"]
+# ## 2 · 实现：总是一同出现的两个输入
+#
+# 两个输入几乎相等，权重都是 0.4，量化级为 -1、0、1。逐个舍入，两个都变成 0，输出少了 0.8；
+# 合起来看，取 1 要近得多。
+
+# %%
+inputs = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.1, 0.0], [0.0, 0.0, 1.0]])
+weight = torch.tensor([[0.4, 0.4, 1.0]])
+print(quantize(weight, 2, axis=0).dequantize())
+print(gptq(weight, inputs, 2, damp=0.0, symmetric=True).dequantize())
+
+# %% [markdown] tags=["en"]
+# The general rule. The output's squared error for one row is a quadratic form in the change
+# $\delta$ of its weights, $\delta H \delta^T$ with $H = X^T X$ over calibration inputs $X$. Force
+# weight $i$ onto its level $q$; the best change of the others is (Hassibi & Stork 1993)
+#
+# $$\delta = -\frac{w_i - q}{[H^{-1}]_{ii}}\,[H^{-1}]_{i,:}$$
+#
+# Then weight $i$ is fixed, its row and column leave the inverse, and the next one follows. GPTQ
+# makes this cheap in three steps. All rows go through the columns in the **same order**, so one
+# inverse serves them all. The inverses of all later steps are the rows of **one Cholesky factor**,
+# computed once. And corrections reach far columns in **lazy batches** of 128, one matrix product
+# each. `damp` adds a little to the diagonal, so that the factor exists.
+
+# %% [markdown] tags=["zh"]
+# 一般规律如下。对一行权重，输出的平方误差是权重改变量 $\delta$ 的二次型 $\delta H \delta^T$，
+# 其中 $H = X^T X$，$X$ 为校准输入。把第 $i$ 个权重强行放到量化级 $q$ 上，其余权重的最优改变量为
+# （Hassibi 与 Stork 1993）
+#
+# $$\delta = -\frac{w_i - q}{[H^{-1}]_{ii}}\,[H^{-1}]_{i,:}$$
+#
+# 此后第 $i$ 个权重固定，从逆矩阵中消去对应的行和列，再轮到下一个。GPTQ 用三招把它变得便宜：
+# 所有行按**同一顺序**处理各列，于是共用一个逆矩阵；后续每一步所需的逆矩阵行，恰好是**一个 Cholesky 因子**的各行，
+# 只需算一次；对远处各列的修正按 128 列一批**延迟更新**，每批只做一次矩阵乘法。
+# `damp` 给对角线加一点阻尼，保证分解存在。
+
+# %%
+show_source(damped, inverse_factor, sweep)
+
+# %% [markdown] tags=["en"]
+# The package's tests hold this against the slow reference (the inverse eliminated column by column,
+# equations 2 and 3 of the paper), against least squares after every step, and against NNCF's GPTQ:
+# the same codes each time.
+#
+# Scales are fixed before the first column moves. With `group_size` they are those of the original
+# weights in each group ("static groups"), so `act_order=True`, which takes the columns with the
+# largest inputs first, leaves codes and groups where they were.
+#
+# **Watch the error move.** One real matrix of `stdlib-gpt`: blue and red are changes of a weight
+# so far; the black line is where rounding stands. Right of it nothing has been rounded yet, and
+# still the weights change: that is the correction. It goes first of all to the inputs most like the
+# rounded ones: the columns are 6 heads of 32, and the head that is being rounded takes the most.
+
+# %% [markdown] tags=["zh"]
+# 软件包的测试把它与慢速参考实现（逐列消去逆矩阵，论文式 2、式 3）、每一步之后的最小二乘解以及 NNCF 的 GPTQ
+# 逐一对照，编码都一致。
+#
+# 比例因子在第一列改动之前就已确定。指定 `group_size` 时，用的是每组原始权重的范围（“静态分组”），
+# 因此先处理输入最大的列（`act_order=True`）并不会打乱编码与分组的对应关系。
+#
+# **看误差如何移动。** 下面是 `stdlib-gpt` 中一个真实的矩阵：蓝和红表示到目前为止权重的改变量，
+# 黑线是量化进行到的位置。黑线右侧还没有量化，权重却已经在变：这就是补偿。
+# 补偿首先落在与已量化输入最相似的输入上：这些列是 6 个头、每头 32 列，正在量化的那个头承担最多。
+
+# %% tags=["nbval-ignore-output"]
+show(measure.pushing_figure(bits))
+
+# %% tags=["nbval-ignore-output"]
+show(measure.absorbed_figure(bits))
+
+# %% [markdown] tags=["en"]
+# The weights themselves end up *further* from the original than by rounding to nearest. The output
+# ends up nearer, on text that calibration never saw.
+#
+# ## 3 · Measure: the whole model
+#
+# Layer by layer: each matrix gets its inputs from a model whose earlier matrices are quantized
+# already, so that it can also make up for their mistakes. 4,096 tokens of library code calibrate.
+# Embeddings, biases and norms stay in fp32 here, for both methods. Both rows are measured now, on
+# the board's held-out windows, and have to land near the recorded ones: within a third of the
+# recorded loss, or 0.02.
+
+# %% [markdown] tags=["zh"]
+# 就权重本身而言，GPTQ 的结果比就近舍入离原值*更远*；就输出而言却更近，而且是在校准时从未见过的文本上。
+#
+# ## 3 · 度量：整个模型
+#
+# 逐层进行：每个矩阵的输入都来自前面各矩阵已经量化的模型，因此它还能弥补前面的误差。
+# 校准用 4,096 个 token 的标准库代码。两种方法都不动嵌入、偏置和归一化（保持 fp32）。
+# 下面两行是此刻在总榜所用的留出集窗口上实测的，应当与存档相近：相差不超过存档增量的三分之一，或 0.02。
+
+# %% tags=["nbval-ignore-output"]
+live = measure.again(bits, None)
+table(live, measure.AGAIN_COLUMNS)
+
+# %% tags=["nbval-ignore-output"]
+nearest, ours = live
+p_layer.reveal(nearest["error"] / ours["error"])
+p_model.reveal(100 * ours["added"] / nearest["added"])
+
+# %% [markdown] tags=["en"]
+# All grids, recorded. Groups buy accuracy with extra scales; the column of bits per weight counts
+# them, and the picture shows whether they pay: with scales in fp32 and rows this short, one scale
+# a row does at least as well for the same bytes. At 8 bits there is nothing left to gain: rounding to
+# nearest is as good as fp32 already.
+
+# %% [markdown] tags=["zh"]
+# 全部设置的存档结果。分组用额外的比例因子换取精度，“每个权重的比特数”一列已把它们算进去；
+# 是否划算要看图：这里比例因子用 fp32，行又短，同样的字节数下，每行一个比例因子并不比分组差。
+# 到 8 比特就没有什么可争的了：就近舍入已经与 fp32 一样好。
+
+# %% tags=["nbval-ignore-output"]
+table(nb10_recorded.language_rows(), nb10_recorded.LANGUAGE_COLUMNS, digits=4)
+
+# %% tags=["nbval-ignore-output"]
+show(nb10_recorded.frontier_figure())
+
+# %% [markdown] tags=["en"]
+# **Is it the paper's shape?** OPT on WikiText2 from Table 3 (published) beside ours, a scale for
+# each row. The units differ, so compare the last column. GPTQ leaves a part of the loss that
+# rounding to nearest adds, and in the paper the part shrinks as models grow: large models have more
+# correlated inputs and more room for making up.
+
+# %% [markdown] tags=["zh"]
+# **与论文的趋势一致吗？** 论文表 3 中 OPT 在 WikiText2 上的结果（文献）与我们的结果并列，均为每行一个比例因子。
+# 单位不同，请比较最后一列。就近舍入带来的损失，GPTQ 只留下一部分；论文中模型越大，留下的比例越小：
+# 大模型的输入相关性更强，可供补偿的余地也更大。
+
+# %% tags=["nbval-ignore-output"]
+table(nb10_recorded.shape_rows(), nb10_recorded.SHAPE_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# **A pretrained encoder.** MiniLM-L6, calibrated on 128 docstrings and functions, judged on 120
+# others: cosine to its own fp32 embedding, and finding a function by its docstring. Look at the
+# minimum and the 5th percentile, not only at the mean. The cosine tells the methods apart; the MRR
+# of 120 functions moves by a point or two for no reason, so read it only where it collapses.
+
+# %% [markdown] tags=["zh"]
+# **预训练编码器。** MiniLM-L6 用 128 段文档字符串和函数校准，在另外 120 个函数上评价：
+# 与自身 fp32 嵌入的余弦相似度，以及由文档字符串找到函数。不要只看均值，也要看最小值和第 5 百分位。余弦足以区分两种方法；120 个函数的 MRR 本身就有一两个百分点的波动，
+# 只有崩溃时才说明问题。
+
+# %% tags=["nbval-ignore-output"]
+table(nb10_recorded.encoder_rows(), nb10_recorded.ENCODER_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# ## 4 · Explore
+#
+# The widest matrix of a layer: 768 inputs, 192 outputs. Move the calibration tokens first, then
+# bits and groups. Find where GPTQ is *worse* than rounding to nearest, and what happens to the
+# dashed and dotted lines there.
+
+# %% [markdown] tags=["zh"]
+# ## 4 · 探索
+#
+# 一层中最宽的矩阵：768 个输入，192 个输出。先调校准 token 数，再调位数和分组。
+# 找到 GPTQ 反而*不如*就近舍入的地方，看看那里的两条 GPTQ 曲线怎样分开。
+
+# %%
+explore(nb10.calibrated)
+
+# %% [markdown] tags=["en"]
+# ## 5 · Where it breaks
+#
+# **Too few samples.** Fewer tokens than inputs leave directions that calibration never saw. In
+# those, every change is free, and GPTQ pushes the error there: almost none on its own tokens, more
+# than rounding to nearest on all others. **Another kind of text** measures other correlations.
+# **A sleeping input** says nothing. We round its column to nearest; the authors' code sets it to
+# zero, which is free until the input wakes up.
+
+# %% [markdown] tags=["zh"]
+# ## 5 · 何处失效
+#
+# **样本太少。** token 数少于输入维数时，总有一些方向是校准从未见过的；在那些方向上怎么改都不计误差，
+# GPTQ 就把误差往那里推：在自己的校准数据上几乎没有误差，在其他文本上却比就近舍入更差。
+# **换一种文本**，量到的相关性就不同。**沉睡的输入**不提供任何信息：我们把它的那一列就近舍入；
+# 作者的代码把它置零，这在该输入醒来之前毫无代价。
+
+# %% tags=["nbval-ignore-output"]
+table(measure.breaks(bits, n_dead, few), measure.BREAK_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# The wrong text costs part of the gain; even random tokens keep some of it, since much of the
+# correlation is the model's own. Too little text costs all of it here. And if the sleepers'
+# columns were set to zero, their waking costs more than was ever won.
+#
+# **No damping** with too few samples: the Hessian is singular, and there is no best answer to find.
+# **More damping** says "trust the calibration less": without limit, it is rounding to nearest.
+
+# %% [markdown] tags=["zh"]
+# 换错文本只损失一部分收益；连随机 token 也保得住一些，因为相关性很大一部分来自模型自身。
+# 文本太少，在这一层则把收益赔光。若把沉睡的列置零，这些输入一旦醒来，损失就比当初赢得的还多。
+#
+# 样本太少又**不加阻尼**：Hessian 奇异，最优解根本不存在。
+# **加大阻尼**等于说“少信一点校准数据”：加到无穷大，就是就近舍入。
+
+# %%
+try:
+    gptq(measure.weight(measure.WIDE), measure.layer_inputs(measure.WIDE)[:few], bits, damp=0.0)
+except ValueError as error:
+    print(error)
+
+# %% tags=["nbval-ignore-output"]
+show(measure.damping_figure(bits, few))
+
+# %% [markdown] tags=["en"]
+# The same through the whole model (recorded, 3 bits). On too little text the layers fit what they
+# saw and the gap to held-out text opens. The model as a whole still gains a little: three of four
+# matrices in a layer have only 192 inputs and are content with few tokens. It is the wide ones
+# that ask for thousands.
+
+# %% [markdown] tags=["zh"]
+# 整个模型上的同样规律（存档，3 比特）。文本太少时，各层只拟合见过的数据，与留出集的差距拉大。
+# 不过就整个模型而言仍略有好处：每层四个矩阵中有三个只有 192 个输入，少量 token 就够用；要用到几千个 token 的是宽矩阵。
+
+# %% tags=["nbval-ignore-output"]
+show(nb10_recorded.sizes_figure())
+
+# %% tags=["nbval-ignore-output"]
+table(nb10_recorded.option_rows(), nb10_recorded.OPTION_COLUMNS, digits=4)
+
+# %% [markdown] tags=["en"]
+# ## 6 · The board, and the verdict
+#
+# On the board the embeddings go along at 8 bits, rounded to nearest. The milliseconds are those of
+# the plain model: weights are unpacked to fp32 before the pass. A kernel that computes with packed
+# weights is what makes GPTQ fast, and on a GPU it does so because fewer bytes are read.
+
+# %% [markdown] tags=["zh"]
+# ## 6 · 总榜与结论
+#
+# 上总榜时，嵌入也以 8 比特就近舍入。毫秒数与原模型相同：权重在计算前已还原为 fp32。
+# 要变快，需要直接用压缩权重计算的内核；在 GPU 上，快的原因是要读的字节变少了。
+
+# %% tags=["nbval-ignore-output"]
+board.add(technique="GPTQ, 4 bits, groups of 64", **measure.board_point(4, 64))
+
+# %% tags=["nbval-ignore-output"]
+board.add(technique="GPTQ, 3 bits", **measure.board_point(3, None))
+
+# %% tags=["nbval-ignore-output"]
+lab.verdict("gptq-error", **nb10_recorded.gptq_verdict(live, bits))
+
+# %% [markdown] tags=["en"]
+# ## 7 · Exercises
+#
+# **10-1.** The heart of it: write `push(row, q, inverse)`. The first weight of `row` goes to its
+# level `q`; return the whole row with the others corrected. `inverse` is $H^{-1}$.
+#
+# <details><summary>Hint</summary>Divide the error of the first weight by inverse[0, 0]; take that
+# times row 0 of the inverse away from the whole row.</details>
+
+# %% [markdown] tags=["zh"]
+# ## 7 · 练习
+#
+# **10-1.** 核心的一步：写出 `push(row, q, inverse)`。`row` 的第一个权重取量化级 `q`，
+# 返回其余权重修正之后的整行。`inverse` 是 $H^{-1}$。
+#
+# <details><summary>提示</summary>用第一个权重的误差除以 inverse[0, 0]，乘以逆矩阵的第 0 行，
+# 再从整行中减去。</details>
+
+# %% tags=["exercise", "ex-10-1"]
+answer_1 = ...  # def answer_1(row, q, inverse): return ...
+
+# %%
+check("10-1", answer_1)
+
+# %% [markdown] tags=["en", "solution", "ex-10-1"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def answer_1(row, q, inverse):
+#     return row - (row[0] - q) / inverse[0, 0] * inverse[0]
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-10-1"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def answer_1(row, q, inverse):
+#     return row - (row[0] - q) / inverse[0, 0] * inverse[0]
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# **10-2.** Write `damped_hessian(inputs, damp)` of inputs (n, in): $X^T X$ with `damp` times its
+# mean diagonal added to the diagonal. It must work with fewer samples than inputs.
+#
+# <details><summary>Hint</summary>inputs.T @ inputs, H.diagonal().mean() and torch.eye are all that
+# it takes.</details>
+
+# %% [markdown] tags=["zh"]
+# **10-2.** 写出 `damped_hessian(inputs, damp)`，inputs 的形状为 (n, in)：$X^T X$，
+# 再给对角线加上 `damp` 乘以对角线均值。样本数少于输入维数时也要能用。
+#
+# <details><summary>提示</summary>只需要 inputs.T @ inputs、H.diagonal().mean() 和 torch.eye。</details>
+
+# %% tags=["exercise", "ex-10-2"]
+answer_2 = ...  # def answer_2(inputs, damp): return ...
+
+# %%
+check("10-2", answer_2)
+
+# %% [markdown] tags=["en", "solution", "ex-10-2"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def answer_2(inputs, damp):
+#     H = inputs.T @ inputs
+#     return H + damp * H.diagonal().mean() * torch.eye(len(H))
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-10-2"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def answer_2(inputs, damp):
+#     H = inputs.T @ inputs
+#     return H + damp * H.diagonal().mean() * torch.eye(len(H))
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# **10-3.** What does "4 bits" weigh? Write `stored_bits(bits, group_size)`: bits per weight when
+# each group stores a scale (fp32) and a zero point (8 bits). Which is smaller, 3 bits in groups of
+# 16 or 4 bits in groups of 128?
+#
+# <details><summary>Hint</summary>A group of `group_size` weights shares 32 + 8 bits.</details>
+
+# %% [markdown] tags=["zh"]
+# **10-3.** “4 比特”究竟占多少？写出 `stored_bits(bits, group_size)`：每组存一个比例因子（fp32）和一个零点（8 比特）时，
+# 每个权重的比特数。3 比特、每组 16 个，与 4 比特、每组 128 个，哪个更小？
+#
+# <details><summary>提示</summary>每 `group_size` 个权重共用 32 + 8 比特。</details>
+
+# %% tags=["exercise", "ex-10-3"]
+answer_3 = ...  # def answer_3(bits, group_size): return ...
+
+# %%
+check("10-3", answer_3)
+
+# %% [markdown] tags=["en", "solution", "ex-10-3"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def answer_3(bits, group_size):
+#     return bits + (32 + 8) / group_size
+# ```
+#
+# 3 bits in groups of 16 take 5.5, 4 bits in groups of 128 take 4.31. Real files keep scales in 16
+# bits for this reason.
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-10-3"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def answer_3(bits, group_size):
+#     return bits + (32 + 8) / group_size
+# ```
+#
+# 3 比特、每组 16 个要 5.5 比特，4 比特、每组 128 个只要 4.31 比特。正因如此，实际文件用 16 位存比例因子。
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# ## 8 · Recap
+#
+# - What counts is the error of the output. Its Hessian is $X^T X$, and it says how the columns still
+#   free make up best for one that was rounded.
+# - Same levels, same bytes, other codes: the gain is free at inference and costs a few samples and
+#   seconds beforehand.
+# - It shows at 4 bits, decides at 3 and 2, and is nothing at 8.
+# - Calibrate with text of the model's own kind, and with several times more tokens than the widest
+#   layer has inputs. With fewer tokens than inputs, that layer does worse than by rounding to nearest.
+#
+# **References.** Frantar et al. 2023, *GPTQ* (arXiv:2210.17323). Frantar & Alistarh 2022, *Optimal
+# Brain Compression* (arXiv:2208.11580). Hassibi & Stork 1993, *Second order derivatives for network
+# pruning: Optimal Brain Surgeon*. Lin et al. 2024, *AWQ* (arXiv:2306.00978), scales the channels
+# with large inputs instead of pushing errors.
+#
+# **Next:** 11 · Pruning. The same quadratic form decides which weights can go altogether.
+
+# %% [markdown] tags=["zh"]
+# ## 8 · 小结
+#
+# - 要紧的是输出误差。它的 Hessian 就是 $X^T X$，它告诉我们：一列量化之后，其余各列怎样弥补最好。
+# - 量化级相同、字节数相同，只是编码不同：推理时没有额外代价，事先只需少量样本和几秒钟。
+# - 4 比特时看得出，3 比特和 2 比特时起决定作用，8 比特时毫无差别。
+# - 校准要用与模型用途同类的文本，token 数应是最宽一层输入维数的若干倍。若比输入维数还少，那一层反而不如就近舍入。
+#
+# **参考文献。** Frantar 等 2023，*GPTQ*（arXiv:2210.17323）。Frantar 与 Alistarh 2022，*Optimal
+# Brain Compression*（arXiv:2208.11580）。Hassibi 与 Stork 1993，*Second order derivatives for network
+# pruning: Optimal Brain Surgeon*。Lin 等 2024，*AWQ*（arXiv:2306.00978），不转移误差，而是放大输入较大的通道。
+#
+# **下一篇：** 11 · 剪枝。同一个二次型还能决定哪些权重可以整个去掉。
