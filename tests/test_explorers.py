@@ -67,7 +67,7 @@ def test_every_notebook_has_an_explorer():
     assert {name[2:4] for name in EXPLORERS} >= notebooks
 
 
-@pytest.mark.parametrize(("name", "moved"), cases(), ids=str)
+@pytest.mark.parametrize(("name", "moved"), list(cases()), ids=str)
 def test_each_value_gives_a_picture_with_numbers(name, moved):
     fn = EXPLORERS[name]
     figure = fn(**{**defaults(fn), **moved})

@@ -8,11 +8,12 @@ import torch
 
 from efflab import data, train
 from efflab.config import PRESETS
+from efflab.data import STDLIB_GPT
 from efflab.errors import require_int
 from efflab.evaluate import bits_per_byte
 from efflab.experiments.record import provenance
 from efflab.model import Transformer
-from efflab.pretrained import STDLIB_GPT, save_checkpoint
+from efflab.pretrained import save_checkpoint
 
 BATCH_SIZE = 8
 LIBRARY_REPEATS = 2  # how often the library stands in the stream for each time its tests do
