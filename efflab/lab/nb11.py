@@ -4,7 +4,6 @@ from functools import lru_cache
 
 import torch
 
-from efflab import bench
 from efflab.compression import pruning, sparse
 from efflab.config import ModelConfig
 from efflab.errors import require
@@ -39,7 +38,7 @@ def masks_figure(rows: int = 12, columns: int = 32, seed: int = 0):
     fig.update_xaxes(showticklabels=False, ticks="")
     fig.update_yaxes(showticklabels=False, ticks="", autorange="reversed")
     meta = {name: round(value, 1) for name, value in kept.items()}
-    return fig.update_layout(height=300, meta=meta, margin_t=110)
+    return fig.update_layout(height=320, meta=meta, margin=dict(t=104, b=24))
 
 
 LAYOUT_NAMES = {"dense": "dense", "csr": "CSR", "bitmap": "bitmap and values", "2:4": "2:4"}
@@ -87,7 +86,7 @@ def layouts_figure(size: int = 256):
     fig.update_xaxes(title_text=tr("zeros (%)"))
     fig.update_yaxes(title_text=tr("bytes / dense bytes"), col=1)
     fig.update_yaxes(rangemode="tozero")
-    return fig.update_layout(meta=meta, legend=dict(x=0.3, y=0.98))
+    return fig.update_layout(meta=meta, legend=dict(orientation="h", y=-0.2))
 
 
 # --- Explorer --------------------------------------------------------------------------------
@@ -99,9 +98,6 @@ def live_point(kind: str, percent: float) -> dict:
     whole = measure.language_model()
     model = measure.pruned(kind, percent / 100)
     ids = torch.zeros(1, 128, dtype=torch.long)
-    with torch.no_grad():
-        times = bench.interleaved({"pruned": lambda: model(ids), "whole": lambda: whole(ids)},
-                                  warmup=1, repeats=5)  # fmt: skip
     layout = "bitmap" if "weights" in kind else "dense"
     dense = measure.model_bytes(whole)
     flops = [pruning.forward_flops(m, 128) for m in (model, whole)]
@@ -110,7 +106,7 @@ def live_point(kind: str, percent: float) -> dict:
         "bytes, dense": measure.model_bytes(model) / dense,
         "bytes, zeros left out": measure.model_bytes(model, layout) / dense,
         "FLOPs": flops[0] / flops[1],
-        "time (measured)": times["pruned"].ratio(times["whole"]),
+        "time (measured)": measure.time_ratio(lambda: model(ids), lambda: whole(ids), repeats=7),
     }
 
 
@@ -146,7 +142,7 @@ def prune(percent=50, kind="weights"):
             tr("interval, low"): round(point["bits"].low, 3),
             tr("interval, high"): round(point["bits"].high, 3)}  # fmt: skip
     meta |= {tr("{name}, ratio", name=tr(name)): round(v, 3) for name, v in costs.items()}
-    fig.update_yaxes(range=[0, max(4.0, 1.1 * point["bits"].high)], col=1)
+    fig.update_yaxes(range=[0, max(3.6, 1.1 * point["bits"].high)], col=1)
     fig.update_yaxes(range=[0, 1.2 * max(1, *costs.values())], col=2)
     return fig.update_layout(title_text=title, meta=meta, showlegend=False)
 

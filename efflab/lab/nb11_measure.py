@@ -1,16 +1,18 @@
 """Notebook 11's live measurements: quality, bytes, FLOPs and time of pruned models."""
 
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
-from efflab import bench, data, evaluate, pretrained, train
+from efflab import bench, data, evaluate, train
 from efflab.compression import pruning, sparse
 from efflab.compression.packed import weight_matrices
 from efflab.errors import require, require_one_of
-from efflab.lab import figures, number, tr
+from efflab.lab import figures, number, points, tr
+from efflab.lab.points import language_model
 from efflab.model import Transformer
 
 WINDOWS = dict(n_windows=16, seq_len=128)
@@ -20,12 +22,6 @@ MB = 1e6
 
 
 # --- stdlib-gpt, pruned four ways ------------------------------------------------------------
-
-
-@lru_cache(maxsize=1)
-def language_model() -> Transformer:
-    """`stdlib-gpt`, loaded once in a kernel."""
-    return pretrained.load_stdlib_gpt()
 
 
 def batches(n_batches: int = 2, batch_size: int = 8, seq_len: int = 128) -> list:
@@ -96,14 +92,14 @@ def curves(ratios=(0.1, 0.25, 0.5, 0.75)) -> dict[str, dict[float, float]]:
 def curves_figure(found: dict[str, dict[float, float]], two_of_four: float):
     """The curves, and 2:4 as a point at one half."""
     shares = list(next(iter(found.values())))
-    series = {tr(name): list(points.values()) for name, points in found.items()}
+    series = {tr(name): list(curve.values()) for name, curve in found.items()}
     title = tr("What can go before quality does, with no training after")
     axes = tr("share removed (%)"), tr("bits per byte")
     fig = figures.line([100 * r for r in shares], series, title, *axes, height=440)
     fig.add_scatter(x=[50], y=[two_of_four], mode="markers", name=tr("weights, 2:4"),
                     marker=dict(symbol="star", size=15, color=figures.COLOURS[4]))  # fmt: skip
-    top = 3 * series[tr("weights, smallest")][0]  # the interesting part; worse is only "broken"
-    fig.update_yaxes(range=[0, top], tickformat=".1f")
+    values = [v for y in series.values() for v in y]
+    fig.update_yaxes(range=[0.95 * min(values), 1.1 * max(values)], tickformat=".1f")
     half = {tr("{name}: bits at 50 %", name=tr(n)): round(p[0.5], 2) for n, p in found.items()}
     half |= {tr("{name}: bits at 50 %", name=tr("weights, 2:4")): round(two_of_four, 2)}
     return fig.update_layout(meta=half, legend=dict(x=0.01, y=0.99))
@@ -138,7 +134,17 @@ def masked_equals_removed(share: float) -> dict[str, float]:
 # --- Time, FLOPs -----------------------------------------------------------------------------
 
 
-def speed_rows(share: float, seq_len: int, repeats: int = 7) -> list[dict]:
+@torch.no_grad()
+def time_ratio(new: Callable, old: Callable, repeats: int = 11) -> float:
+    """Time of `new()` over that of `old()`: run in turn, the median of the pairs' ratios.
+
+    Two at a time: a machine that slows down meanwhile slows both calls of a pair.
+    """
+    times = bench.interleaved({"new": new, "old": old}, warmup=1, repeats=repeats)
+    return times["new"].ratio(times["old"])
+
+
+def speed_rows(share: float, seq_len: int, repeats: int = 11) -> list[dict]:
     """Whole models side by side: FLOPs and time of one pass, over those of the whole model."""
     whole = language_model()
     heads = pruning.least_important(importance("heads"), share)
@@ -155,17 +161,16 @@ def speed_rows(share: float, seq_len: int, repeats: int = 7) -> list[dict]:
         ),
     }
     ids = torch.zeros(1, seq_len, dtype=torch.long)
-    with torch.no_grad():
-        calls = {name: lambda m=model: m(ids) for name, model in models.items()}
-        times = bench.interleaved(calls, repeats=repeats)
+    times = {"nothing": 1.0}
+    for name, model in list(models.items())[1:]:
+        times[name] = time_ratio(lambda m=model: m(ids), lambda: whole(ids), repeats)
     flops = {name: pruning.forward_flops(m, seq_len) for name, m in models.items()}
     return [
         {
             "pruned": name,
             "parameters stored (M)": sum(p.numel() for p in model.parameters()) / 1e6,
             "FLOPs, ratio": round(flops[name] / flops["nothing"], 3),
-            "time, ratio": round(times[name].ratio(times["nothing"]), 3),
-            "milliseconds": 1e3 * times[name].median,
+            "time, ratio": round(times[name], 3),
             "kind": "measured",
         }
         for name, model in models.items()
@@ -188,30 +193,26 @@ def speed_figure(rows: list[dict]):
     fig.update_layout(barmode="group", meta=meta, legend=dict(orientation="h", y=-0.2),
                       legend_traceorder="reversed")  # fmt: skip
     fig.update_xaxes(range=[0, 1.15 * top])
+    fig.update_yaxes(range=[-0.5, len(rows)])  # room for the mark's label above the bars
     return figures.mark(fig, tr("no change"), x=1)
 
 
-def product_rows(ratios=(0.5, 0.8, 0.9, 0.99), size: int = 1024, repeats: int = 5) -> list[dict]:
+def product_rows(ratios=(0.5, 0.8, 0.9, 0.99), size: int = 1024, repeats: int = 7) -> list[dict]:
     """One matrix product (size x size by size x 256): masked dense and CSR over dense."""
     rng = torch.Generator().manual_seed(0)
     weight, x = torch.randn(size, size, generator=rng), torch.randn(size, 256, generator=rng)
-    calls = {"dense": lambda: weight @ x}
+    rows = []
     for r in ratios:
         masked = weight * pruning.magnitude_mask(weight, r)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch calls its CSR support a beta
             csr = masked.to_sparse_csr()
-        calls |= {("masked", r): lambda w=masked: w @ x, ("csr", r): lambda w=csr: w @ x}
-    times = bench.interleaved(calls, warmup=1, repeats=repeats)
-    return [
-        {
-            "zeros (%)": 100 * r,
-            "dense kernel, time ratio": round(times["masked", r].ratio(times["dense"]), 2),
-            "CSR kernel, time ratio": round(times["csr", r].ratio(times["dense"]), 2),
-            "kind": "measured",
-        }
-        for r in ratios
-    ]
+        row = {"zeros (%)": 100 * r}
+        for name, w in (("dense", masked), ("CSR", csr)):
+            ratio = time_ratio(lambda w=w: w @ x, lambda: weight @ x, repeats)
+            row[f"{name} kernel, time ratio"] = round(ratio, 2)
+        rows.append(row | {"kind": "measured"})
+    return rows
 
 
 def two_of_four_here() -> str:
@@ -245,10 +246,8 @@ def filled_again(ratio: float = 0.8) -> dict[str, float]:
     return left
 
 
-def board_point(model: Transformer, layout: str = "dense", repeats: int = 5) -> dict:
-    """Bytes, one pass over the context, and bits per byte, as all chapters measure them."""
-    ids = torch.zeros(1, model.config.max_len, dtype=torch.long)
-    with torch.no_grad():
-        time = bench.timed(lambda: model(ids), repeats=repeats)
-    bits = evaluate.bits_per_byte(model, n_windows=16).mean
-    return dict(bytes=model_bytes(model, layout), milliseconds=1e3 * time.median, quality=bits)
+def board_point(kind: str, ratio: float) -> dict:
+    """What the board wants of `stdlib-gpt` so pruned; masked weights are stored as a bitmap."""
+    model = pruned(kind, ratio)
+    layout = "bitmap" if "weights" in kind else "dense"
+    return points.language_point(model, model_bytes(model, layout))

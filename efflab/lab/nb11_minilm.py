@@ -6,18 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from efflab import bench, data, evaluate, pretrained
+from efflab import data, evaluate, pretrained
 from efflab.compression import pruning
-from efflab.lab.nb11_measure import MB, model_bytes
+from efflab.lab import points
 from efflab.model import Transformer
 
-N_EXAMPLES, N_FUNCTIONS, MAX_TOKENS = 16, 60, 64
-
-
-@lru_cache(maxsize=1)
-def minilm():
-    """MiniLM-L6 and its tokenizer, loaded once in a kernel."""
-    return pretrained.load_minilm()
+N_EXAMPLES, MAX_TOKENS = 16, points.MAX_TOKENS
 
 
 def texts(functions) -> tuple[list[str], list[str]]:
@@ -28,7 +22,7 @@ def texts(functions) -> tuple[list[str], list[str]]:
 def token_ids(strings: list[str]) -> Tensor:
     """Ids (N,64) of texts, filled with 0."""
     options = dict(padding="max_length", truncation=True, max_length=MAX_TOKENS)
-    return minilm()[1](strings, return_tensors="pt", **options)["input_ids"]
+    return points.encoder()[1](strings, return_tensors="pt", **options)["input_ids"]
 
 
 def retrieval_loss(model: Transformer, queries: Tensor, codes: Tensor) -> Tensor:
@@ -41,38 +35,49 @@ def retrieval_loss(model: Transformer, queries: Tensor, codes: Tensor) -> Tensor
 def minilm_importance() -> Tensor:
     """Importance (6, 12) of MiniLM's heads for retrieval, on functions not used for judging."""
     functions = data.documented_functions()
-    step = max(1, len(functions) // N_FUNCTIONS)
+    step = max(1, len(functions) // points.N_FUNCTIONS)
     picked = functions[step // 2 :: step][:N_EXAMPLES]
     pair = [token_ids(strings) for strings in texts(picked)]
-    return pruning.head_importance(minilm()[0], [pair], retrieval_loss)
+    return pruning.head_importance(points.encoder()[0], [pair], retrieval_loss)
 
 
-def minilm_rows(shares=(0.0, 1 / 3, 1 / 2)) -> list[dict]:
-    """MiniLM with a share of its heads removed: cosine to the whole model, MRR, bytes, time."""
-    (model, tokenizer), functions = minilm(), data.documented_functions()
-    picked = functions[:: max(1, len(functions) // N_FUNCTIONS)][:N_FUNCTIONS]
-    ids = torch.zeros(8, MAX_TOKENS, dtype=torch.long)
-    rows, models, whole = [], {}, None
+def minilm_points(shares=(0.0, 1 / 3, 1 / 2), repeats: int = 3) -> dict[float, dict]:
+    """MiniLM with a share of its heads removed: share -> what the board wants, and more.
+
+    `heads` that are left, and `mean` and `p5` of the cosine to the whole model's embeddings.
+    """
+    model, tokenizer = points.encoder()
+    queries = texts(data.documented_functions()[: 2 * N_EXAMPLES])[0]
+    whole = pretrained.embed(model, tokenizer, queries, max_len=MAX_TOKENS)
+    found = {}
     for share in shares:
         heads = pruning.least_important(minilm_importance(), share)
-        models[share] = small = pruning.prune_heads(model, heads)
-        embedded = [pretrained.embed(small, tokenizer, t, max_len=MAX_TOKENS)
-                    for t in texts(picked)]  # fmt: skip
-        whole = embedded[0] if whole is None else whole
-        cosine = evaluate.cosines(whole, embedded[0])
-        kept = sum(layer.attention.body.n_head for layer in small.layers)
-        rows.append({
-            "heads left": kept,
-            "size (MB)": model_bytes(small) / MB,
-            "cosine, mean": round(cosine["mean"], 3),
-            "cosine, 5th percentile": round(cosine["p5"], 3),
-            "MRR": round(evaluate.retrieval_mrr(*embedded).mean, 3),
-        })  # fmt: skip
-    with torch.no_grad():
-        calls = {s: lambda m=m: m.encode(ids) for s, m in models.items()}
-        times = bench.interleaved(calls, warmup=1, repeats=3)
-    for row, share in zip(rows, shares, strict=True):
-        row |= {"milliseconds": 1e3 * times[share].median,
-                "time, ratio": round(times[share].ratio(times[shares[0]]), 3),
-                "kind": "measured"}  # fmt: skip
-    return rows
+        small = pruning.prune_heads(model, heads)
+        encode = points.encode_with(small)
+        found[share] = points.encoder_point(encode, points.weight_bytes(small), repeats)
+        embedded = pretrained.embed(small, tokenizer, queries, max_len=MAX_TOKENS)
+        found[share] |= evaluate.cosines(whole, embedded)
+        found[share]["heads"] = sum(layer.attention.body.n_head for layer in small.layers)
+    return found
+
+
+def minilm_rows(found: dict[float, dict]) -> list[dict]:
+    """The same as a table."""
+    return [
+        {
+            "heads left": point["heads"],
+            "size (MB)": point["bytes"] / 1e6,
+            "cosine, mean": round(point["mean"], 3),
+            "cosine, 5th percentile": round(point["p5"], 3),
+            "MRR": round(point["quality"], 3),
+            "time, ratio": round(point["milliseconds"] / point["baseline_milliseconds"], 3),
+            "kind": "measured",
+        }
+        for point in found.values()
+    ]
+
+
+def board_point(point: dict) -> dict:
+    """What `board.add` takes of a point."""
+    extra = {"heads", "mean", "p5", "min"}
+    return {name: value for name, value in point.items() if name not in extra}

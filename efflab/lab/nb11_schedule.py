@@ -7,7 +7,7 @@ from efflab.errors import require_int, require_one_of
 from efflab.experiments import pruning_schedule as experiment
 from efflab.experiments.record import recorded
 from efflab.lab import figures, number, tr
-from efflab.lab.nb11_measure import language_model
+from efflab.lab.points import language_model
 from efflab.pretrained import read_card
 
 CONTROL = ("one-shot", 0.0)

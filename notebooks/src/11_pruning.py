@@ -1,0 +1,582 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] tags=["en"]
+# # 11 · Pruning
+#
+# A trained model has weights that hardly matter. Set them to zero and quality stays, up to a point.
+# But a zero is a number like any other: it is stored and multiplied. This notebook asks what can go,
+# and what going really saves.
+#
+# | | |
+# |---|---|
+# | **Claims** | `prune-gradual`, `prune-finetune`, `prune-compute` |
+# | **Time** | 30 minutes; the cells run in about 40 seconds |
+# | **Afterwards you can** | mask weights and keep them masked through training, find and remove heads and neurons, say when zeros save bytes and when time, and judge whether a gradual schedule is worth it |
+
+# %% [markdown] tags=["zh"]
+# # 11 · 剪枝
+#
+# 训练好的模型里，有些权重几乎不起作用。把它们置零，质量在一定范围内不变。
+# 但零也是一个数：照样要存储，照样要参与乘法。本篇要回答：哪些可以去掉，去掉之后究竟省了什么。
+#
+# | | |
+# |---|---|
+# | **论断** | `prune-gradual`、`prune-finetune`、`prune-compute` |
+# | **用时** | 30 分钟；全部单元格运行约 40 秒 |
+# | **学完之后** | 能给权重加掩码并在训练中保持；能找出并真正移除注意力头和神经元；能说清零什么时候省字节、什么时候省时间；能判断逐步剪枝是否值得 |
+
+# %% tags=["parameters"]
+language = "en"
+share = 1 / 3  # of the heads removed where heads are measured, up to 0.8
+seq_len = 256  # tokens of a timed pass, at most 512
+ratio = 0.8  # the recorded point that is trained once more: 0.5, 0.8 or 0.9
+seed = 0  # of that training's batches
+
+# %%
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+from efflab import lab
+from efflab.compression import pruning, sparse
+from efflab.lab import board, check, explore, nb11, nb11_minilm, predict, show, show_source, table
+from efflab.lab import nb11_measure as measure
+from efflab.lab import nb11_schedule as schedule
+
+lab.use_language(language)
+
+# %% [markdown] tags=["en"]
+# ## 1 · Predict first
+#
+# Take a model and set 90 % of the weights in its layers to zero. Write both numbers down.
+
+# %% [markdown] tags=["zh"]
+# ## 1 · 先预测
+#
+# 取一个模型，把各层权重的 90 % 置零。请先写下两个数字。
+
+# %%
+p_time = predict("How many per cent of the time of a forward pass does that save?", "%")
+
+# %%
+p_bytes = predict("From how many per cent of zeros is a 32-bit CSR matrix smaller than a dense one?",
+                  "%")  # fmt: skip
+
+# %% [markdown] tags=["en"]
+# ## 2 · Build: masks
+#
+# The oldest criterion is also the simplest: the smallest weights go (Han et al. 2015). The **2:4**
+# pattern gives up some freedom for the sake of hardware: of each four neighbours two stay.
+
+# %% [markdown] tags=["zh"]
+# ## 2 · 实现：掩码
+#
+# 最早的准则也最简单：去掉绝对值最小的权重（Han 等 2015）。**2:4** 模式为迁就硬件放弃了一些自由：
+# 相邻的每四个权重中留下两个。
+
+# %%
+show_source(pruning.magnitude_mask)
+show_source(pruning.n_m_mask)
+
+# %%
+show(nb11.masks_figure())
+
+# %% [markdown] tags=["en"]
+# The more freedom, the more of the matrix survives. The article explains *structured* pruning by
+# removing single small weights. That is the left picture, **unstructured** pruning; structured is the
+# right one: whole rows, heads or neurons, after which a smaller matrix is left.
+#
+# The library's way to do the same is `torch.nn.utils.prune`. Both have to choose the same weights:
+
+# %% [markdown] tags=["zh"]
+# 自由度越高，矩阵保留得越多。文章用“去掉单个小权重”来解释*结构化*剪枝，其实那是左图，即**非结构化**剪枝；
+# 结构化是右图：整行、整个头或整个神经元地去掉，之后留下一个更小的矩阵。
+#
+# 库里的对应做法是 `torch.nn.utils.prune`。二者选出的权重应当完全相同：
+
+# %%
+torch.manual_seed(0)
+linear = nn.Linear(192, 768)
+mask = pruning.magnitude_mask(linear.weight, 0.9)
+prune.l1_unstructured(linear, "weight", 0.9)
+print(torch.equal(mask, linear.weight_mask.bool()))
+
+# %% [markdown] tags=["en"]
+# **A mask has to be held.** Training has no reason to leave a zero alone. One step of AdamW on
+# `stdlib-gpt` with 80 % zeros, first as it comes, then with each weight computed as weight x mask:
+
+# %% [markdown] tags=["zh"]
+# **掩码必须保持住。** 训练没有理由放过零。给 80 % 为零的 `stdlib-gpt` 做一步 AdamW：
+# 先不加约束，再让每个权重都按“权重 × 掩码”计算：
+
+# %%
+show_source(pruning.masks_held)
+
+# %% tags=["nbval-ignore-output"]
+zeros = measure.filled_again(0.8)
+table([{"masks held": held, "zeros after one step (%)": share_left, "kind": "measured"}
+       for held, share_left in zeros.items()])  # fmt: skip
+
+# %% [markdown] tags=["en"]
+# ## 3 · Build: heads and neurons, really removed
+#
+# To take out a head means to take out its rows of `qkv` and its columns of `out`; to take out an FFN
+# neuron, its row of `up` and its column of `down`. The matrices get smaller.
+
+# %% [markdown] tags=["zh"]
+# ## 3 · 实现：真正移除头和神经元
+#
+# 移除一个头，就是去掉它在 `qkv` 中的行和在 `out` 中的列；移除一个 FFN 神经元，就是去掉它在 `up` 中的行
+# 和在 `down` 中的列。矩阵变小了。
+
+# %%
+show_source(pruning.prune_heads)
+
+# %% [markdown] tags=["en"]
+# Which heads? Michel et al. (2019) put a gate of 1 on each head and ask for the gradient of the loss
+# by the gate, $I_h = E_x |\partial L(x) / \partial \xi_h|$: how much the loss would feel the head leave.
+# One backward pass gives it for all heads at once.
+
+# %% [markdown] tags=["zh"]
+# 移除哪些头？Michel 等（2019）在每个头上放一个值为 1 的门，求损失对门的梯度
+# $I_h = E_x |\partial L(x) / \partial \xi_h|$：这个头一旦离开，损失会有多大反应。
+# 一次反向传播就能得到所有头的结果。
+
+# %% tags=["nbval-ignore-output"]
+show(measure.importance_figure())
+
+# %% [markdown] tags=["en"]
+# Is a model without these heads the same as one in which they are silenced by a mask? It has to be,
+# to the last rounding; and both differ from the whole model.
+
+# %% [markdown] tags=["zh"]
+# 移除了这些头的模型，与用掩码让它们静默的模型一样吗？必须一样，只差舍入误差；而二者都与完整模型不同。
+
+# %%
+gap = measure.masked_equals_removed(share)
+assert gap["removed - masked"] < 1e-3 < gap["masked - whole"]
+print(gap["removed - masked"] < 1e-3, gap["masked - whole"] > 0.1)
+
+# %% [markdown] tags=["en"]
+# ## 4 · Measure: what can go
+#
+# `stdlib-gpt` on held-out modules, pruned and not trained any further.
+
+# %% [markdown] tags=["zh"]
+# ## 4 · 度量：哪些可以去掉
+#
+# `stdlib-gpt` 在留出模块上的质量：剪枝之后不再训练。
+
+# %% tags=["nbval-ignore-output"]
+curves = measure.curves()
+two_of_four = measure.quality(measure.pruned("n of 4 weights", 0.5)).mean
+show(measure.curves_figure(curves, two_of_four))
+
+# %% [markdown] tags=["en"]
+# Read three things from the picture. A quarter of the weights or of the FFN neurons costs next to
+# nothing. 2:4 removes as many weights as the 50 % point of the first line and costs more, since the
+# pattern forces its choice. And heads are the hardest to miss: a model this small has 36, and the
+# gradient says what the *first* one to leave would cost, not what twenty together do. Compare its line
+# with heads taken at random.
+#
+# ## 5 · Measure: bytes
+#
+# A masked matrix is as large as before. It shrinks only when zeros are left out, and then it must be
+# written where the others stand: CSR notes a column for each nonzero, a bitmap one bit for each place,
+# 2:4 two bits for each value that stays. Real bytes of a 768 x 192 matrix, 32-bit values:
+
+# %% [markdown] tags=["zh"]
+# 这张图有三点值得看。四分之一的权重或 FFN 神经元几乎可以白白去掉。2:4 去掉的权重与第一条线的 50 % 处一样多，
+# 代价却更大，因为模式限制了选择。头最难割舍：这么小的模型只有 36 个头，而梯度说的是*第一个*离开的头的代价，
+# 不是二十个一起离开的代价。把它的曲线与随机移除的曲线比一比。
+#
+# ## 5 · 度量：字节
+#
+# 加了掩码的矩阵与原来一样大。只有不存零，它才会变小；但这时必须记下非零元素的位置：
+# CSR 为每个非零元素记一个列号，位图为每个位置记一个比特，2:4 为每个留下的值记两个比特。
+# 一个 768 × 192、32 位的矩阵的实际字节数：
+
+# %%
+table(nb11.layout_rows(), digits=4)
+
+# %%
+csr_from = 100 * sparse.break_even(4, 4)
+p_bytes.reveal(csr_from)
+show(nb11.layouts_figure())
+
+# %% [markdown] tags=["en"]
+# The index decides. With 32-bit values and 32-bit columns CSR starts to pay at one half, with 16-bit
+# values only at two thirds; a bitmap pays almost at once. Exercise 11-3 asks for the formula.
+#
+# ## 6 · Measure: time
+#
+# The same question for time. FLOPs are counted from the layers' real shapes. Each model
+# runs in turn with the whole one, and the median of the pairs' ratios counts.
+
+# %% [markdown] tags=["zh"]
+# 关键在索引。32 位的值配 32 位的列号，CSR 从一半起才划算；16 位的值要到三分之二；位图几乎立刻划算。
+# 练习 11-3 要你写出公式。
+#
+# ## 6 · 度量：时间
+#
+# 时间上同样要问。计算量按各层的实际形状统计。每个模型与完整模型轮流运行，取成对比值的中位数。
+
+# %% tags=["nbval-ignore-output"]
+speed = measure.speed_rows(share, seq_len)
+table(speed)
+
+# %% tags=["nbval-ignore-output"]
+show(measure.speed_figure(speed))
+masked = next(r for r in speed if r["pruned"] == "90 % of the weights, masked")
+p_time.reveal(100 * (1 - masked["time, ratio"]))
+
+# %% [markdown] tags=["en"]
+# A dense kernel multiplies zeros like everything else, so that a mask saves nothing. Smaller matrices
+# do save time, roughly as much as FLOPs.
+#
+# A sparse kernel skips the zeros, but has to look up where the others are. One matrix product:
+
+# %% [markdown] tags=["zh"]
+# 稠密算子把零当普通的数来乘，所以掩码什么也不省。矩阵变小才真正省时间，幅度与计算量大致相当。
+#
+# 稀疏算子会跳过零，但要查找非零元素在哪里。看一次矩阵乘：
+
+# %% tags=["nbval-ignore-output"]
+products = measure.product_rows()
+table(products)
+
+# %% [markdown] tags=["en"]
+# At half zeros the CSR kernel is several times *slower* than ignoring the zeros; it takes about 90 % to
+# break even on a CPU. The 2:4 pattern exists to avoid this search: its places fit into fixed slots that
+# sparse tensor cores read, at twice the dense peak (Mishra et al. 2021, published). Without such
+# hardware torch has no kernel for it:
+
+# %% [markdown] tags=["zh"]
+# 一半是零时，CSR 算子比“不管零”还要*慢*几倍；在 CPU 上大约要到 90 % 才能持平。2:4 模式正是为了免去这种查找：
+# 非零元素的位置落在固定的槽里，由稀疏张量核心读取，峰值吞吐是稠密的两倍（Mishra 等 2021，文献）。
+# 没有这种硬件，torch 也就没有相应的算子：
+
+# %% tags=["nbval-ignore-output"]
+print(measure.two_of_four_here())
+
+# %% [markdown] tags=["en"]
+# ## 7 · Explore
+#
+# Each move prunes `stdlib-gpt` anew and measures it. Find what gives the smallest time below 1.6 bits
+# per byte. Then find a setting that shrinks the file and leaves the time as it is.
+
+# %% [markdown] tags=["zh"]
+# ## 7 · 探索
+#
+# 每动一下，都会重新剪枝 `stdlib-gpt` 并实测。找出在每字节 1.6 比特以内耗时最小的做法；
+# 再找一个文件变小而耗时不变的设置。
+
+# %% tags=["nbval-ignore-output"]
+explore(nb11.prune, frames=4)
+
+# %% [markdown] tags=["en"]
+# Points for the board. A masked model's bytes are those of bitmap and values.
+
+# %% [markdown] tags=["zh"]
+# 上总榜。加掩码的模型按“位图 + 值”计字节数。
+
+# %% tags=["nbval-ignore-output"]
+for name, kind, removed in (("50 % of the weights masked", "weights", 1 / 2),
+                            ("1/3 of the heads removed", "heads", 1 / 3),
+                            ("1/4 of the FFN neurons removed", "FFN neurons", 1 / 4)):  # fmt: skip
+    board.add(technique=name, **measure.board_point(kind, removed))
+
+# %% [markdown] tags=["en"]
+# ## 8 · The same on a real encoder
+#
+# MiniLM-L6 has 72 heads. Importance is measured on 16 pairs of docstring and code, with the loss of
+# finding one by the other; quality on 60 other functions.
+
+# %% [markdown] tags=["zh"]
+# ## 8 · 换成真实的编码器
+#
+# MiniLM-L6 有 72 个头。重要性用 16 对文档字符串与代码来测，损失是由前者找到后者；质量在另外 60 个函数上评价。
+
+# %% tags=["nbval-ignore-output"]
+encoder = nb11_minilm.minilm_points()
+table(nb11_minilm.minilm_rows(encoder))
+
+# %% tags=["nbval-ignore-output"]
+board.add(technique="1/3 of the heads removed", **nb11_minilm.board_point(encoder[1 / 3]))
+
+# %% [markdown] tags=["en"]
+# A third of the heads leaves and the ranking hardly notices, as Michel et al. found for BERT. The file
+# hardly notices either: heads are a small part of a model whose vocabulary is half of it.
+#
+# ## 9 · One-shot or gradual?
+#
+# The article raises the ratio step by step from about 10 %, or else the accuracy collapses, and lets
+# two or three rounds of fine-tuning recover it. The usual schedule is cubic, most of it early
+# (Zhu & Gupta 2017, equation 1):
+
+# %% [markdown] tags=["zh"]
+# 去掉三分之一的头，排序几乎不受影响，与 Michel 等在 BERT 上的发现一致。文件大小也几乎不变：
+# 这个模型有一半是词表，头只占一小部分。
+#
+# ## 9 · 一步到位还是逐步？
+#
+# 文章说，剪枝率要从 10 % 左右逐步提高，否则精度会崩溃；再微调两三轮即可恢复。
+# 常用的是三次曲线，大部分在早期去掉（Zhu 与 Gupta 2017，式 1）：
+
+# %%
+show_source(pruning.gradual_schedule)
+print([round(r, 3) for r in pruning.gradual_schedule(0.1, 0.9, 3)])
+
+# %% [markdown] tags=["en"]
+# A fair comparison gives both the same training: three rounds of 15 steps on the same batches, masks
+# held. One-shot prunes all before the first round; gradual 10 % then, and the rest before the next two.
+# The control is trained as long with nothing removed: what it loses or gains is not pruning's doing.
+
+# %% [markdown] tags=["zh"]
+# 公平的比较要给双方同样的训练：三轮，每轮 15 步，各批数据相同，掩码始终保持。一步到位在第一轮之前全部剪完；
+# 逐步则先剪 10 %，其余在后两轮之前剪掉。对照组训练同样久但什么也不剪：它的得失与剪枝无关。
+
+# %%
+table(schedule.schedule_rows())
+
+# %% [markdown] tags=["en"]
+# Now the first round of one of these points again, here, with the same seed of batches. It has to land
+# within the spread that the cell states.
+
+# %% [markdown] tags=["zh"]
+# 现在在本机重做其中一个点的第一轮。结果应当落在单元格给出的范围之内。
+
+# %% tags=["nbval-ignore-output"]
+live, expected, spread = schedule.again(ratio, seed)
+print(f"{live:.3f}, recorded {expected:.3f} +- {spread:.2f}: {abs(live - expected) <= spread}")
+
+# %% tags=["nbval-ignore-output"]
+show(schedule.schedule_figure({ratio: live}))
+
+# %% [markdown] tags=["en"]
+# Look at the last round of each panel. While gradual pruning is still gentle, one-shot already trains
+# the network that will remain, and it has three rounds for it where gradual has one. The gentle curve
+# looks safer only until it has removed as much.
+
+# %% [markdown] tags=["zh"]
+# 看每幅图的最后一轮。逐步剪枝还在“温和”阶段时，一步到位已经在训练最终留下的网络：它有三轮，而逐步只有一轮。
+# 温和的曲线看着安全，只是因为还没有剪到那么多。
+
+# %%
+table(schedule.recovery_rows())
+
+# %% [markdown] tags=["en"]
+# ## 10 · Where it breaks
+#
+# - **At high ratios.** The table above: at 50 % most of the loss is back after a round or two. At 80 %
+#   and 90 % each round brings back less than the one before, and much is missing in the end. Published
+#   recipes train for thousands of steps there, not for 45.
+# - **Where masks are not held.** Section 2: a single step fills the zeros again.
+# - **Where layers share weights.** A head pruned in one layer would go in all of them.
+#   `prune_heads` refuses.
+# - **In saved files.** `config` no longer says the shapes of a model without some of its heads.
+
+# %% [markdown] tags=["zh"]
+# ## 10 · 何处失效
+#
+# - **剪枝率高时。** 见上表：50 % 时，一两轮就能恢复大部分损失；80 % 和 90 % 时，每一轮恢复的都比前一轮少，
+#   最后仍差很多。文献里的做法在这种情况下要训练几千步，而不是 45 步。
+# - **掩码没有保持时。** 见第 2 节：只要一步，零就又被填满。
+# - **各层共享权重时。** 在一层剪掉一个头，就等于在所有层都剪掉。`prune_heads` 会拒绝。
+# - **保存文件时。** 移除了头的模型，`config` 不再反映它的形状。
+
+# %% [markdown] tags=["en"]
+# ## 11 · Verdicts
+
+# %% [markdown] tags=["zh"]
+# ## 11 · 结论
+
+# %% tags=["nbval-ignore-output"]
+lab.verdict("prune-gradual", **schedule.gradual_verdict())
+
+# %% tags=["nbval-ignore-output"]
+lab.verdict("prune-finetune", **schedule.finetune_verdict())
+
+# %% tags=["nbval-ignore-output"]
+lab.verdict("prune-compute", **schedule.compute_verdict(speed, products))
+
+# %% [markdown] tags=["en"]
+# ## 12 · Exercises
+#
+# **11-1.** Write `magnitude_mask(weight, ratio)`: a bool tensor, True where a weight is kept, with
+# exactly round(ratio x size) of the smallest removed. 0 removes nothing, 1 everything.
+#
+# <details><summary>Hint</summary>Sort the magnitudes and set the first round(ratio x size) to False. A
+# threshold is wrong at the ends.</details>
+
+# %% [markdown] tags=["zh"]
+# ## 12 · 练习
+#
+# **11-1.** 写出 `magnitude_mask(weight, ratio)`：返回布尔张量，保留处为 True，恰好去掉
+# round(ratio × 元素数) 个绝对值最小的权重。0 表示什么也不去掉，1 表示全部去掉。
+#
+# <details><summary>提示</summary>按绝对值排序，把前 round(ratio × 元素数) 个设为 False。
+# 用阈值的话，两端会出错。</details>
+
+# %% tags=["exercise", "ex-11-1"]
+answer_1 = ...  # def answer_1(weight, ratio): return mask
+
+# %%
+check("11-1", answer_1)
+
+# %% [markdown] tags=["en", "solution", "ex-11-1"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def answer_1(weight, ratio):
+#     mask = torch.ones(weight.numel(), dtype=torch.bool)
+#     order = weight.abs().flatten().argsort()
+#     mask[order[: round(ratio * weight.numel())]] = False
+#     return mask.view(weight.shape)
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-11-1"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def answer_1(weight, ratio):
+#     mask = torch.ones(weight.numel(), dtype=torch.bool)
+#     order = weight.abs().flatten().argsort()
+#     mask[order[: round(ratio * weight.numel())]] = False
+#     return mask.view(weight.shape)
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# **11-2.** Write `layer_flops(T, d_model, n_head, head_dim, n_neurons)`: the FLOPs of one layer over T
+# tokens, 2 per multiply-accumulate, after some heads and neurons are gone. Note that
+# n_head x head_dim is then no longer d_model.
+#
+# <details><summary>Hint</summary>Call n_head x head_dim A. Queries, keys, values and output are four
+# products of d_model and A; scores and weighted sum are two of T, T and A; the FFN is two of d_model and
+# n_neurons.</details>
+
+# %% [markdown] tags=["zh"]
+# **11-2.** 写出 `layer_flops(T, d_model, n_head, head_dim, n_neurons)`：移除一些头和神经元之后，
+# 一层处理 T 个 token 的计算量，一次乘加计 2。注意此时 n_head × head_dim 不再等于 d_model。
+#
+# <details><summary>提示</summary>记 A = n_head × head_dim。查询、键、值和输出是四个 d_model 与 A 的乘积；
+# 注意力分数与加权求和是两个 T、T 与 A 的乘积；FFN 是两个 d_model 与 n_neurons 的乘积。</details>
+
+# %% tags=["exercise", "ex-11-2"]
+answer_2 = ...  # def answer_2(T, d_model, n_head, head_dim, n_neurons): return ...
+
+# %%
+check("11-2", answer_2)
+
+# %% [markdown] tags=["en", "solution", "ex-11-2"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def answer_2(T, d_model, n_head, head_dim, n_neurons):
+#     A = n_head * head_dim
+#     return 8 * T * d_model * A + 4 * T * T * A + 4 * T * d_model * n_neurons
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-11-2"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def answer_2(T, d_model, n_head, head_dim, n_neurons):
+#     A = n_head * head_dim
+#     return 8 * T * d_model * A + 4 * T * T * A + 4 * T * d_model * n_neurons
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# **11-3.** Write `break_even(value_bytes, index_bytes)`: the share of zeros (0 to 1) from which it is
+# smaller to store each nonzero with its index than all values. The starts of rows do not count.
+#
+# <details><summary>Hint</summary>With a share s of zeros, (1 - s) (value + index) bytes are left for each
+# weight; set that equal to value.</details>
+
+# %% [markdown] tags=["zh"]
+# **11-3.** 写出 `break_even(value_bytes, index_bytes)`：零的比例（0 到 1）达到多少时，
+# 只存非零元素及其索引，比存全部的值更小。行起始位置不计。
+#
+# <details><summary>提示</summary>零的比例为 s 时，平均每个权重剩下 (1 - s)（值 + 索引）字节；
+# 令它等于值的字节数。</details>
+
+# %% tags=["exercise", "ex-11-3"]
+answer_3 = ...  # def answer_3(value_bytes, index_bytes): return ...
+
+# %%
+check("11-3", answer_3)
+
+# %% [markdown] tags=["en", "solution", "ex-11-3"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def answer_3(value_bytes, index_bytes):
+#     return index_bytes / (value_bytes + index_bytes)
+# ```
+#
+# An 8-bit model with 32-bit indices needs 80 % zeros: quantization and sparse indices do not mix well.
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-11-3"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def answer_3(value_bytes, index_bytes):
+#     return index_bytes / (value_bytes + index_bytes)
+# ```
+#
+# 8 位模型配 32 位索引，要 80 % 是零才划算：量化与稀疏索引并不合拍。
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# ## 13 · Recap
+#
+# - Small weights can go, a quarter of them for nothing; what is left matters more and more.
+# - A mask saves neither bytes nor time by itself. Bytes fall when zeros are left out of the file, and
+#   the index decides from which share on; time falls when heads or neurons leave the matrices, or on
+#   hardware made for 2:4.
+# - A model with heads removed equals the one with the same heads masked, and is faster.
+# - With equal training, pruning at once was as good as pruning step by step here. Fine-tuning brings
+#   back most at 50 %, and not nearly all at 90 % in three short rounds.
+#
+# **References.** Han et al. 2015, *Learning both Weights and Connections*; Zhu & Gupta 2017, *To prune,
+# or not to prune*; Michel et al. 2019, *Are Sixteen Heads Really Better than One?*; Frankle & Carbin
+# 2019, *The Lottery Ticket Hypothesis*; Mishra et al. 2021, *Accelerating Sparse Deep Neural Networks*
+# (2:4); Frantar & Alistarh 2023, *SparseGPT*, which prunes with the inputs' second moments as GPTQ
+# rounds with them.
+#
+# **Next:** this chapter made a model smaller; the next chapter distributes the work over several
+# processes.
+
+# %% [markdown] tags=["zh"]
+# ## 13 · 小结
+#
+# - 小权重可以去掉，最初的四分之一几乎没有代价；留下的越少，每一个就越重要。
+# - 掩码本身既不省字节，也不省时间。不把零写进文件，字节才会少，而从多大比例起划算取决于索引；
+#   把头或神经元从矩阵里移除，或者有支持 2:4 的硬件，时间才会少。
+# - 移除若干头的模型，与给这些头加掩码的模型输出相同，而且更快。
+# - 训练量相同时，在这里一步到位不比逐步剪枝差。50 % 时微调能恢复大部分损失；90 % 时短短三轮远远不够。
+#
+# **参考文献。** Han 等 2015，*Learning both Weights and Connections*；Zhu 与 Gupta 2017，
+# *To prune, or not to prune*；Michel 等 2019，*Are Sixteen Heads Really Better than One?*；
+# Frankle 与 Carbin 2019，*The Lottery Ticket Hypothesis*；Mishra 等 2021，
+# *Accelerating Sparse Deep Neural Networks*（2:4）；Frantar 与 Alistarh 2023，*SparseGPT*，
+# 它像 GPTQ 取整那样，利用输入的二阶矩来剪枝。
+#
+# **下一篇：** 本章让模型变小；下一章把计算分配到多个进程。
