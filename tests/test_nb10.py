@@ -9,7 +9,7 @@ import torch
 from efflab import lab
 from efflab.compression.gptq import hessian, output_error
 from efflab.experiments import gptq_quality as experiment
-from efflab.lab import nb10, nb10_recorded
+from efflab.lab import nb10, nb10_recorded, points
 from efflab.lab import nb10_measure as measure
 
 MAPS = ("attention.body.qkv", "attention.body.out", "ffn.body.up", "ffn.body.down")
@@ -174,7 +174,7 @@ def test_verdict_follows_the_figures():
 def test_board_point_counts_packed_bytes(monkeypatch):
     ours = experiment.quantized_by("rtn", experiment.language_model()[0], 4, 64)
     monkeypatch.setattr(measure, "quantized", lambda *_: ours)
-    monkeypatch.setattr(experiment, "N_WINDOWS", 2)
+    monkeypatch.setattr(points, "N_WINDOWS", 2)
     point = measure.board_point(4, 64, repeats=1)
     n_tables = (2048 + 512) * 192
     low = n_tables + nb10_recorded.N_LAYER_WEIGHTS * (4 + 40 / 64) / 8

@@ -5,7 +5,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from efflab import bench, evaluate
+from efflab import evaluate
 from efflab.compression.affine import QuantizedTensor, grid, quantize, to_rows
 from efflab.compression.gptq import (
     damped,
@@ -19,7 +19,7 @@ from efflab.compression.packed import model_bytes, with_weights
 from efflab.errors import require, require_int
 from efflab.experiments import gptq_quality as experiment
 from efflab.experiments.record import recorded
-from efflab.lab import figures, tr
+from efflab.lab import figures, points, tr
 
 LAYER = 2  # counted from 0
 SMALL, WIDE = f"layers.{LAYER}.attention.body.out", f"layers.{LAYER}.ffn.body.down"
@@ -248,14 +248,14 @@ AGAIN_COLUMNS = {
 
 def recorded_point(bits: int, group_size: int | None, method: str) -> dict:
     """One point of the recorded comparison; a grid that it has not is a `ValueError`."""
-    points = {(p["bits"], p["group_size"], p["method"]): p for p in record()["language"]}
+    known = {(p["bits"], p["group_size"], p["method"]): p for p in record()["language"]}
     key = (bits, group_size, method)
-    require(key in points, "(bits, group_size, method)", key, f"one of {sorted(points, key=str)}")
-    return points[key]
+    require(key in known, "(bits, group_size, method)", key, f"one of {sorted(known, key=str)}")
+    return known[key]
 
 
 def board_point(bits: int, group_size: int | None, repeats: int = 5) -> dict:
-    """The board's figures with GPTQ in the layers and 8-bit tables: bytes, a pass, bits per byte.
+    """What the board wants of GPTQ in the layers and 8-bit tables.
 
     Weights are unpacked to fp32 before the pass, so the time is that of the plain model.
     """
@@ -264,10 +264,5 @@ def board_point(bits: int, group_size: int | None, repeats: int = 5) -> dict:
     own = dict(model.named_parameters())
     small = {name: quantize(own[name].detach(), 8, axis=0) for name in tables}
     all_of_it = quantized(bits, group_size, "gptq") | small
-    twin = with_weights(model, all_of_it)
-    ids = torch.zeros(1, model.config.max_len, dtype=torch.long)
-    with torch.no_grad():
-        time = bench.timed(lambda: twin(ids), repeats=repeats)
-    quality = evaluate.bits_per_byte(twin, experiment.N_WINDOWS).mean
-    size = model_bytes(model, all_of_it)
-    return dict(model="stdlib-gpt", bytes=size, milliseconds=1e3 * time.median, quality=quality)
+    twin, size = with_weights(model, all_of_it), model_bytes(model, all_of_it)
+    return points.language_point(twin, size, repeats=repeats)

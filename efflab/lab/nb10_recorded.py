@@ -97,9 +97,8 @@ def frontier_figure():
     for i, method in enumerate(experiment.METHODS):
         for j, group in enumerate((None, 64)):
             points = [measure.recorded_point(b, group, method) for b in (2, 3, 4)]
-            name = f"{tr(measure.METHOD_NAMES[method])}, " + (
-                tr("a scale for each row") if group is None else tr("groups of {n}", n=group)
-            )
+            scales = tr("groups of {n}", n=group) if group else tr("a scale for each row")
+            name = tr("{method}, {scales}", method=tr(measure.METHOD_NAMES[method]), scales=scales)
             fig.add_scatter(x=[bits_per_weight(p) for p in points],
                             y=[added_bits(p["bits"], group, method) for p in points],
                             name=name, mode="lines+markers",

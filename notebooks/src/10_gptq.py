@@ -218,7 +218,7 @@ table(nb10_recorded.shape_rows(), nb10_recorded.SHAPE_COLUMNS)
 # 只有崩溃时才说明问题。
 
 # %% tags=["nbval-ignore-output"]
-table(nb10_recorded.encoder_rows(), nb10_recorded.ENCODER_COLUMNS)
+table(nb10_recorded.encoder_rows(), nb10_recorded.ENCODER_COLUMNS, digits=4)
 
 # %% [markdown] tags=["en"]
 # ## 4 · Explore
