@@ -144,7 +144,7 @@ def time_ratio(new: Callable, old: Callable, repeats: int = 11) -> float:
     return times["new"].ratio(times["old"])
 
 
-def speed_rows(share: float, seq_len: int, repeats: int = 11) -> list[dict]:
+def speed_rows(share: float, seq_len: int, repeats: int = 15) -> list[dict]:
     """Whole models side by side: FLOPs and time of one pass, over those of the whole model."""
     whole = language_model()
     heads = pruning.least_important(importance("heads"), share)
