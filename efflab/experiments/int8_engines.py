@@ -82,14 +82,11 @@ def makers(folder: Path) -> dict[str, Callable[[], Engine]]:
     """Every engine by the function that makes it; the first is what others are compared with."""
     model, tokenizer = pretrained.load_minilm()
     texts = calibration(tokenizer)
-    smooth = lru_cache(maxsize=1)(lambda: engines.smoothed_model(model, texts))
     return {
         "fp32": lambda: engines.fp32(model),
         "bf16": lambda: engines.bf16(model),
         "dynamic": lambda: engines.torch_dynamic(model),
-        "smooth": lambda: engines.torch_dynamic(
-            smooth(), table=True, name="torch dynamic INT8, smoothed, and table"
-        ),
+        "smoothed": lambda: engines.torch_smoothed(model, texts),
         "static": lambda: engines.torch_static(model, texts),
         "torchao": lambda: engines.torchao_int8(model),
         "onnx": lambda: engines.onnx_int8(model, folder),
