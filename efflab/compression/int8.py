@@ -106,12 +106,15 @@ def static_int8(model: nn.Module, ranges: Ranges, **options) -> nn.Module:
 @contextmanager
 def watching(model: nn.Module, look: Callable[[str, Tensor], None]):
     """While inside, `look(name, x)` sees each linear layer's input as rows (n, in)."""
-    hooks = [
-        layer.register_forward_pre_hook(
-            lambda module, args, name=name: look(name, args[0].detach().flatten(0, -2))
-        )
-        for name, layer in linear_layers(model).items()
-    ]
+
+    def hook(name: str) -> Callable:
+        def seen(module, args) -> None:  # what a pre-hook returns would become the input
+            look(name, args[0].detach().flatten(0, -2))
+
+        return seen
+
+    layers = linear_layers(model)
+    hooks = [layer.register_forward_pre_hook(hook(name)) for name, layer in layers.items()]
     try:
         yield
     finally:
