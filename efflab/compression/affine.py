@@ -160,9 +160,10 @@ def from_rows(
 
 def pack(values: Tensor, bits: int) -> Tensor:
     """Whole numbers 0..2^bits - 1, (n,) -> ceil(n bits / 8) bytes, lowest bit first."""
-    raw = values.numpy().astype("<u2").view(np.uint8).reshape(-1, 2)
+    n_bytes = -(-bits // 8)
+    raw = values.numpy().astype(f"<u{n_bytes}").view(np.uint8).reshape(-1, n_bytes)
     if bits in (8, 16):  # whole bytes: no need to take them apart
-        return torch.from_numpy(raw[:, : bits // 8].flatten())
+        return torch.from_numpy(raw.flatten())
     each = np.unpackbits(raw, axis=1, bitorder="little")[:, :bits]
     return torch.from_numpy(np.packbits(each, bitorder="little"))
 
@@ -173,7 +174,6 @@ def unpack(packed: Tensor, bits: int, n: int) -> Tensor:
     if bits in (8, 16):
         return torch.from_numpy(raw.view(f"<u{bits // 8}").astype(np.int32))
     each = np.unpackbits(raw, count=n * bits, bitorder="little").reshape(n, bits)
-    filled = np.pad(each, ((0, 0), (0, 16 - bits)))
-    return torch.from_numpy(
-        np.packbits(filled, axis=1, bitorder="little").view("<u2")[:, 0].astype(np.int32)
-    )
+    # packbits fills the last byte of each number with zeros
+    whole = np.packbits(each, axis=1, bitorder="little").view(f"<u{-(-bits // 8)}")
+    return torch.from_numpy(whole[:, 0].astype(np.int32))
