@@ -22,6 +22,10 @@ from efflab.compression.affine import (
 )
 from efflab.errors import require, require_int
 
+BLOCK_SIZE = 32
+"""Columns in a lazy batch. The paper takes 128, for GPUs. On a CPU 32 is as fast, and its operators
+are small enough to stay on one thread, where two would wait for each other on a busy machine."""
+
 
 def gptq(weight: Tensor, inputs: Tensor, bits: int, **options) -> QuantizedTensor:
     """Quantize weight (out, in) so that its outputs on inputs (n, in) change little.
@@ -62,7 +66,7 @@ def gptq_hessian(
     damp: float = 0.01,
     symmetric: bool = False,
     act_order: bool = False,
-    block_size: int = 128,
+    block_size: int = BLOCK_SIZE,
 ) -> QuantizedTensor:
     """`gptq` from an accumulated Hessian (in, in), so that no calibration data has to be kept.
 
@@ -131,7 +135,7 @@ def sweep(
     bits: int,
     factor: Tensor,
     *,
-    block_size: int = 128,
+    block_size: int = BLOCK_SIZE,
     stop: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Round the first `stop` columns (default all), left to right (Algorithm 1).
@@ -228,7 +232,7 @@ def _check(
     damp: float = 0.01,
     symmetric: bool = False,
     act_order: bool = False,
-    block_size: int = 128,
+    block_size: int = BLOCK_SIZE,
 ) -> None:
     require(weight.dim() == 2, "weight.shape", tuple(weight.shape), "(out, in)")
     require(weight.is_floating_point(), "weight.dtype", weight.dtype, "a floating-point tensor")

@@ -96,7 +96,7 @@ print(gptq(weight, inputs, 2, damp=0.0, symmetric=True).dequantize())
 # Then weight $i$ is fixed, its row and column leave the inverse, and the next one follows. GPTQ
 # makes this cheap in three steps. All rows go through the columns in the **same order**, so one
 # inverse serves them all. The inverses of all later steps are the rows of **one Cholesky factor**,
-# computed once. And corrections reach far columns in **lazy batches** of 128, one matrix product
+# computed once. And corrections reach far columns in **lazy batches** of columns, one matrix product
 # each. `damp` adds a little to the diagonal, so that the factor exists.
 
 # %% [markdown] tags=["zh"]
@@ -108,7 +108,7 @@ print(gptq(weight, inputs, 2, damp=0.0, symmetric=True).dequantize())
 #
 # 此后第 $i$ 个权重固定，从逆矩阵中消去对应的行和列，再轮到下一个。GPTQ 用三招把它变得便宜：
 # 所有行按**同一顺序**处理各列，于是共用一个逆矩阵；后续每一步所需的逆矩阵行，恰好是**一个 Cholesky 因子**的各行，
-# 只需算一次；对远处各列的修正按 128 列一批**延迟更新**，每批只做一次矩阵乘法。
+# 只需算一次；对远处各列的修正按若干列一批**延迟更新**，每批只做一次矩阵乘法。
 # `damp` 给对角线加一点阻尼，保证分解存在。
 
 # %%
