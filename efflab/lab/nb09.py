@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from efflab import evaluate, pretrained
+from efflab import evaluate
 from efflab.compression import affine, int8, packed
 from efflab.data import random_windows, stdlib_tokens
 from efflab.errors import require_int, require_one_of
-from efflab.lab import Choice, Exercise, Slider, Toggle, explorer, figures, tr
+from efflab.lab import Choice, Exercise, Slider, Toggle, explorer, figures, points, tr
+from efflab.lab.points import language_model
 from efflab.model import Transformer
 
 GRIDS = {
@@ -21,7 +22,7 @@ GRIDS = {
     "groups of 128": dict(group_size=128),
     "groups of 32": dict(group_size=32),
 }
-N_WINDOWS, SEQ_LEN = 12, 128
+N_WINDOWS, SEQ_LEN = 8, 128
 SHOWN = "layers.0.ffn.body.up.weight"
 
 
@@ -63,12 +64,6 @@ def error_rows(weight: Tensor, bits=(2, 4, 8)) -> list[dict]:
 
 
 # --- Bytes -----------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=1)
-def minilm():
-    """MiniLM-L6 and its tokenizer, loaded once in a kernel."""
-    return pretrained.load_minilm()
 
 
 def parts(model: Transformer) -> dict[str, int]:
@@ -130,12 +125,6 @@ def parts_figure(model: Transformer):
 
 
 # --- The bit-width explorer ------------------------------------------------------------------
-
-
-@lru_cache(maxsize=1)
-def language_model() -> Transformer:
-    """`stdlib-gpt`, loaded once in a kernel."""
-    return pretrained.load_stdlib_gpt()
 
 
 @lru_cache(maxsize=1)
@@ -218,26 +207,20 @@ def bit_width(bits=4, scales="per channel", symmetric=True):
     title = tr("{bits} bits, {scales}: x{size} of the size, {bpb} bits per byte (fp32 {base})",
                bits=bits, scales=tr(scales), size=f"{size / full:.2f}",
                bpb=f"{quality.mean:.2f}", base=f"{base.mean:.2f}")  # fmt: skip
-    return fig.update_layout(title_text=title, meta=meta, height=430,
-                             legend=dict(orientation="h", y=-0.22))  # fmt: skip
+    return fig.update_layout(title_text=title, meta=meta, height=430, margin_t=110,
+                             legend=dict(orientation="h", x=1, xanchor="right", y=1.13,
+                                         yanchor="bottom"))  # fmt: skip
 
 
 def board_point(bits: int, **options) -> dict:
-    """Bytes, milliseconds and bits per byte of stdlib-gpt with rounded weights, for the board.
+    """What the board wants of stdlib-gpt with rounded weights.
 
     It computes in fp32 with the rounded values: weight-only quantization saves no arithmetic.
     """
-    from efflab import bench
-
     model = language_model()
     quantized = packed.quantize_weights(model, bits, **options)
-    copy = packed.with_weights(model, quantized)
-    ids = torch.zeros(1, model.config.max_len, dtype=torch.long)
-    with torch.no_grad():
-        time = bench.timed(lambda: copy(ids), repeats=5)
-    quality = evaluate.bits_per_byte(copy, n_windows=16).mean
     size = packed.model_bytes(model, quantized)
-    return dict(bytes=size, milliseconds=1e3 * time.median, quality=quality)
+    return points.language_point(packed.with_weights(model, quantized), size)
 
 
 # --- Exercises -------------------------------------------------------------------------------

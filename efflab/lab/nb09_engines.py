@@ -4,16 +4,14 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-import torch
-
-from efflab import bench, data, evaluate
+from efflab import evaluate
 from efflab.compression import engines
 from efflab.compression.engines import Engine
 from efflab.errors import require, require_int
 from efflab.experiments import int8_engines as experiment
 from efflab.experiments.record import recorded
 from efflab.lab import figures, tr
-from efflab.lab.nb09 import minilm
+from efflab.lab.points import encoder as minilm
 
 LATENCY = "16x128"  # texts x tokens, the shape that the target names
 AGAIN = ("fp32 eager", "torch dynamic INT8", "OpenVINO INT8")
@@ -53,17 +51,18 @@ def figure():
     """Size, time and least cosine of every recorded engine."""
     rows = list(reversed(kept()["rows"]))
     names = [tr(row["engine"]).replace(", ", ",<br>") for row in rows]
-    shown = {"size": tr("size over fp32"), LATENCY: tr("time over fp32"),
+    shown = {"size": tr("size over fp32"), LATENCY: tr("time (dashed: 0.35)"),
              "cosine min": tr("cosine, least of {n}", n=kept()["settings"]["n_test"])}  # fmt: skip
     title = tr("MiniLM in nine engines: 16 texts of 128 tokens, one thread")
     fig = figures.panels(list(shown.values()), title, shared_yaxes=True, horizontal_spacing=0.04)
     for column, key in enumerate(shown, start=1):
         fig.add_bar(x=[row[key] for row in rows], y=names, orientation="h", showlegend=False,
-                    texttemplate="%{x:.2f}", textposition="auto", row=1, col=column,
+                    texttemplate="%{x:.2f}", textposition="inside", insidetextanchor="start",
+                    row=1, col=column,
                     marker_color=figures.COLOURS[column - 1])  # fmt: skip
     times = [row[LATENCY] for row in rows]
     fig.update_xaxes(range=[0, 2], col=2)  # bf16 runs off the scale where it is emulated
-    figures.mark(fig, "0.35", x=0.35, row=1, col=2)
+    fig.add_vline(x=0.35, line=dict(color="#444", dash="dash", width=1.5), row=1, col=2)
     fastest = min(rows, key=lambda row: row[LATENCY])
     meta = {tr("least time over fp32"): min(times), tr("its least cosine"): fastest["cosine min"]}
     return fig.update_layout(meta=meta, height=480)
@@ -135,18 +134,6 @@ def rank_rows(n_docstrings: int, n_calibration: int) -> list[dict]:
     found = ranks(n_docstrings, n_calibration)
     return [{"figure": k, "torch dynamic INT8": round(v, 3), "kind": "measured"}
             for k, v in found.items()]  # fmt: skip
-
-
-def board_point(engine: Engine, n_functions: int = 60) -> dict:
-    """Bytes, milliseconds and MRR as the board has them of MiniLM: 8 texts of 64 tokens."""
-    functions, tokenizer = data.documented_functions(), minilm()[1]
-    picked = functions[:: max(1, len(functions) // n_functions)][:n_functions]
-    texts = [f.query for f in picked], [f.code for f in picked]
-    queries, codes = (experiment.embeddings(engine, tokenizer, t) for t in texts)
-    ids = torch.zeros(8, 64, dtype=torch.long)
-    time = bench.timed(lambda: engine.embed(ids, torch.ones_like(ids)), 1, 3)
-    quality = evaluate.retrieval_mrr(queries, codes).mean
-    return dict(bytes=engine.nbytes, milliseconds=1e3 * time.median, quality=quality)
 
 
 # --- Verdicts ------------------------------------------------------------------------------------

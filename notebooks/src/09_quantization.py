@@ -40,7 +40,7 @@ n_calibration = 30  # shown to OpenVINO beforehand, at most 150
 # %%
 from efflab import lab
 from efflab.compression import affine, int8
-from efflab.lab import board, check, explore, nb09, predict, show, show_source, table
+from efflab.lab import board, check, explore, nb09, points, predict, show, show_source, table
 from efflab.lab import nb09_engines as real
 from efflab.lab import nb09_live as ints
 
@@ -95,7 +95,7 @@ show_source(affine.grid, affine.round_to_grid)
 # 在 `stdlib-gpt` 的一个真实层上，公式与实测：
 
 # %% tags=["nbval-ignore-output"]
-weight = nb09.language_model().get_parameter(nb09.SHOWN).detach()
+weight = points.language_model().get_parameter(nb09.SHOWN).detach()
 table(nb09.error_rows(weight), digits=3)
 
 # %% [markdown] tags=["en"]
@@ -134,7 +134,7 @@ explore(nb09.bit_width, frames=4)
 # 8 比特的编码是 32 比特的四分之一。但模型不只是线性层的权重。
 
 # %%
-minilm, tokenizer = nb09.minilm()
+minilm = points.encoder()[0]
 show(nb09.parts_figure(minilm))
 
 # %%
@@ -158,12 +158,10 @@ p_size.reveal(nb09.file_rows(minilm)[1]["smaller by (%)"])
 # 给总榜加两个点，都是*只量化权重*：算术仍是 fp32，时间也就不变。
 
 # %% tags=["nbval-ignore-output"]
-board.add(technique="8-bit weights, per channel", model="stdlib-gpt",
-          **nb09.board_point(8, axis=0))  # fmt: skip
+board.add(technique="8-bit weights, per channel", **nb09.board_point(8, axis=0))
 
 # %% tags=["nbval-ignore-output"]
-board.add(technique="4-bit weights, groups of 32", model="stdlib-gpt",
-          **nb09.board_point(4, group_size=32))  # fmt: skip
+board.add(technique="4-bit weights, groups of 32", **nb09.board_point(4, group_size=32))
 
 # %% [markdown] tags=["en"]
 # ## 5 · Build: computing in integers
@@ -304,16 +302,19 @@ p_time.reveal(real.row_of("OpenVINO INT8")[real.LATENCY])
 # Read it by column. **Size**: 0.26 only where the table was quantized too. **Accuracy**: OpenVINO
 # with smoothing keeps a cosine of 0.99 at worst over 300 docstrings that calibration never saw;
 # torch's static form rounds every layer's *output* as well, outliers and all, and is not usable
-# here. **Time**: none reaches 0.35 on this machine, and the next section shows why. A CPU with VNNI
-# or AMX is another matter, and the same cell measures it there.
+# here. **Time**: for long batches none reaches 0.35 on the recorded machine, which has no VNNI,
+# and OpenVINO's INT8 is no faster than its own fp32; the next section shows why. Only the single
+# short text, where eager torch spends its time between operators, gains more. With VNNI or AMX it is
+# another matter: `efflab experiment int8-engines` measures it there.
 #
 # Three of the engines again, built and measured here:
 
 # %% [markdown] tags=["zh"]
 # 按列来读。**大小**：只有表也量化了，才到 0.26。**精度**：OpenVINO 加平滑，在校准从未见过的 300 段文档字符串上，
 # 最差的余弦也在 0.99 左右；torch 的静态形式连每层的*输出*也一起舍入，离群值也在其中，在这里不可用。
-# **时间**：这台机器上没有一个到 0.35，下一节说明原因。有 VNNI 或 AMX 的 CPU 是另一回事，
-# 在那里运行同一个单元格即可测到。
+# **时间**：存档所用的机器没有 VNNI，长批次时没有一个达到 0.35，OpenVINO 的 INT8 也不比它自己的 fp32 快，
+# 下一节说明原因。只有单条短文本收益更大，因为 eager 模式的时间大半花在算子之间。有 VNNI 或 AMX 的 CPU 是另一回事：
+# 在那里运行 `efflab experiment int8-engines` 即可测到。
 #
 # 在本机重新构建并测量其中三个引擎：
 
@@ -324,22 +325,24 @@ print("size and 5th percentile within 0.03 of the record:", real.agrees(live))
 
 # %% tags=["nbval-ignore-output"]
 here = real.made(n_calibration)
-board.add(technique="OpenVINO INT8", model="MiniLM-L6",
-          **real.board_point(here["OpenVINO INT8"]))  # fmt: skip
+engine = here["OpenVINO INT8"]
+board.add(technique=engine.name, **points.encoder_point(engine.embed, engine.nbytes))
 
 # %% tags=["nbval-ignore-output"]
-board.add(technique="torch dynamic INT8", model="MiniLM-L6",
-          **real.board_point(here["torch dynamic INT8"]))  # fmt: skip
+engine = here["torch dynamic INT8"]
+board.add(technique=engine.name, **points.encoder_point(engine.embed, engine.nbytes))
 
 # %% [markdown] tags=["en"]
 # ### Proxy and task disagree
 #
-# torch's dynamic INT8 moves some embeddings far (a cosine below 0.9), and retrieval hardly notices:
+# torch's dynamic INT8 has one scale for all of a weight and 7 bits for inputs. It moves embeddings far
+# (cosines down to about 0.9), and retrieval loses a point or two at most:
 
 # %% [markdown] tags=["zh"]
 # ### 代理指标与任务不一致
 #
-# torch 的动态 INT8 让有些嵌入偏得很远（余弦低于 0.9），检索却几乎没有察觉：
+# torch 的动态 INT8 让整个权重共用一个缩放因子，输入只有 7 比特。嵌入偏得很远（余弦低到 0.9 左右），
+# 检索最多只损失一两个百分点：
 
 # %% tags=["nbval-ignore-output"]
 table(real.rank_rows(n_docstrings, n_calibration))
