@@ -106,7 +106,7 @@ def live_point(kind: str, percent: float) -> dict:
         "bytes, dense": measure.model_bytes(model) / dense,
         "bytes, zeros left out": measure.model_bytes(model, layout) / dense,
         "FLOPs": flops[0] / flops[1],
-        "time (measured)": measure.time_ratio(lambda: model(ids), lambda: whole(ids), repeats=7),
+        "time (measured)": measure.time_ratio(lambda: model(ids), lambda: whole(ids), repeats=15),
     }
 
 

@@ -144,7 +144,7 @@ def time_ratio(new: Callable, old: Callable, repeats: int = 11) -> float:
     return times["new"].ratio(times["old"])
 
 
-def speed_rows(share: float, seq_len: int, repeats: int = 15) -> list[dict]:
+def speed_rows(share: float, seq_len: int, repeats: int = 31) -> list[dict]:
     """Whole models side by side: FLOPs and time of one pass, over those of the whole model."""
     whole = language_model()
     heads = pruning.least_important(importance("heads"), share)
@@ -197,7 +197,7 @@ def speed_figure(rows: list[dict]):
     return figures.mark(fig, tr("no change"), x=1)
 
 
-def product_rows(ratios=(0.5, 0.8, 0.9, 0.99), size: int = 1024, repeats: int = 7) -> list[dict]:
+def product_rows(ratios=(0.5, 0.8, 0.9, 0.99), size: int = 1024, repeats: int = 15) -> list[dict]:
     """One matrix product (size x size by size x 256): masked dense and CSR over dense."""
     rng = torch.Generator().manual_seed(0)
     weight, x = torch.randn(size, size, generator=rng), torch.randn(size, 256, generator=rng)

@@ -34,7 +34,7 @@
 # %% tags=["parameters"]
 language = "en"
 share = 0.33  # of the heads removed where heads are measured, up to 0.8
-seq_len = 256  # tokens of a timed pass, at most 512
+seq_len = 128  # tokens of a timed pass, at most 512
 ratio = 0.8  # the recorded point that is trained once more: 0.5, 0.8 or 0.9
 seed = 0  # of that training's batches
 
