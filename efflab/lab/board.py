@@ -99,7 +99,8 @@ def board_figure(model: str, points: list[dict]):
     title = tr("The board: {model} (hollow: recorded)", model=model)
     fig = figures.panels(titles, title, shared_yaxes=True)
     for i, point in enumerate(points):
-        symbol = figures.MARKERS[i % 7] + ("-open" if point["kind"] == "recorded" else "")
+        shape = figures.MARKERS[(i + i // 7) % 7]  # with the colour, 49 points look different
+        symbol = shape + ("-open" if point["kind"] == "recorded" else "")
         name, kind = tr_name(point["technique"]), tr(point["kind"])
         for column, x in enumerate((point["bytes"] / 1e6, relative_time(point)), start=1):
             colour = figures.COLOURS[i % 7]
