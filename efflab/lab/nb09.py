@@ -207,9 +207,9 @@ def bit_width(bits=4, scales="per channel", symmetric=True):
     title = tr("{bits} bits, {scales}: x{size} of the size, {bpb} bits per byte (fp32 {base})",
                bits=bits, scales=tr(scales), size=f"{size / full:.2f}",
                bpb=f"{quality.mean:.2f}", base=f"{base.mean:.2f}")  # fmt: skip
-    return fig.update_layout(title_text=title, meta=meta, height=430, margin_t=110,
-                             legend=dict(orientation="h", x=1, xanchor="right", y=1.13,
-                                         yanchor="bottom"))  # fmt: skip
+    above = dict(orientation="h", x=1, xanchor="right", y=1.12, yanchor="bottom")
+    fig.update_layout(title=dict(text=title, y=0.97, yanchor="top"), legend=above)
+    return fig.update_layout(meta=meta, height=430, margin_t=110)
 
 
 def board_point(bits: int, **options) -> dict:

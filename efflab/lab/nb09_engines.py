@@ -85,7 +85,7 @@ def made(n_calibration: int) -> dict[str, Engine]:
     return {engine.name: engine for engine in built}
 
 
-def live_rows(n_docstrings: int, n_calibration: int, repeats: int = 3) -> list[dict]:
+def live_rows(n_docstrings: int, n_calibration: int, repeats: int = 9) -> list[dict]:
     """The three engines measured now, each under its recorded row."""
     require_int("n_docstrings", n_docstrings)
     here = made(n_calibration)

@@ -189,7 +189,7 @@ def _static(model: nn.Module, ranges: int8.Ranges) -> nn.Module:
 
 
 @torch.no_grad()
-def slower_rows(repeats: int = 5) -> list[dict]:
+def slower_rows(repeats: int = 11) -> list[dict]:
     """Each cause by one linear layer: time of the short form over fp32's, rounds interleaved."""
     require_int("repeats", repeats)
     import torch.ao.quantization as q

@@ -121,7 +121,7 @@ table(nb09.error_rows(weight), digits=3)
 # 所以比区间小得多的差别也有意义。）每个张量只用一个缩放因子，最少能用几比特？每 32 个权重一个，又能再省几比特？
 
 # %% tags=["nbval-ignore-output"]
-explore(nb09.bit_width, frames=4)
+explore(nb09.bit_width, frames=6)
 
 # %% [markdown] tags=["en"]
 # ## 4 · Measure: is the model 75 % smaller?
