@@ -76,17 +76,22 @@ def minilm_folder() -> Path:
     return folder
 
 
+def transformers():
+    """The library of that name. It loads torchao, which says at length that it finds no GPU."""
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    import transformers
+
+    return transformers
+
+
 def load_encoder(source: str | Path):
     """(`transformers` encoder, tokenizer) from a folder or, with a network, a hub id."""
-    for name in ("torchao", "torch.utils._pytree"):  # transformers loads torchao, which says at
-        logging.getLogger(name).setLevel(logging.ERROR)  # length that it finds no GPU
-    from transformers import AutoModel, AutoTokenizer
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    library = transformers()
+    library.utils.logging.disable_progress_bar()
+    tokenizer = library.AutoTokenizer.from_pretrained(source)
     options = {"use_safetensors": True, "dtype": torch.float32}
-    return AutoModel.from_pretrained(source, **options).eval(), tokenizer
+    return library.AutoModel.from_pretrained(source, **options).eval(), tokenizer
 
 
 def load_minilm(source: str | Path | None = None):

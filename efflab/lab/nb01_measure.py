@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from efflab import bench, cost, evaluate, train
+from efflab import bench, cost, evaluate, pretrained, train
 from efflab.config import SHARING, ModelConfig
 from efflab.errors import require_one_of
 from efflab.experiments import qkv_sharing
@@ -24,11 +24,12 @@ MB = 1e6
 
 def albert_gap(seed: int = 0) -> dict[str, float]:
     """Our model with the weights of a small random `transformers.AlbertModel`, against it."""
-    from transformers import AlbertConfig, AlbertModel
-
+    library = pretrained.transformers()
     torch.manual_seed(seed)
     shape = dict(vocab_size=1000, embedding_size=32, hidden_size=128, intermediate_size=512)
-    theirs = AlbertModel(AlbertConfig(**shape, num_hidden_layers=6, num_attention_heads=4)).eval()
+    theirs = library.AlbertModel(
+        library.AlbertConfig(**shape, num_hidden_layers=6, num_attention_heads=4)
+    ).eval()
     ours, ids = from_albert(theirs), torch.randint(0, 1000, (2, 32))
     with torch.no_grad():
         gap = (ours.encode(ids) - theirs(ids).last_hidden_state).abs().max().item()

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from efflab import pretrained
 from efflab.data import DATA_DIR, digits
 from efflab.errors import require_int
 from efflab.lab import figures, tr
@@ -33,7 +34,7 @@ def transformers_gap(height: int = 8, width: int = 20, shift: int = 2) -> dict[s
     On an image that is not square: of the layer's output, of the gradient of its input, and of the
     gradient of its bias table.
     """
-    from transformers import SwinConfig
+    SwinConfig = pretrained.transformers().SwinConfig
     from transformers.models.swin.modeling_swin import SwinLayer
 
     torch.manual_seed(0)
