@@ -168,7 +168,9 @@ def run() -> dict:
     encoder_grids = [(b, g, m) for b in BITS for g in MINILM_GROUPS for m in METHODS]
     results = dict(
         language=_each(language_point, grids),
-        repeats=_each(lambda seed: language_point(3, None, "gptq", seed), [(s,) for s in SEEDS[1:]]),
+        repeats=_each(
+            lambda seed: language_point(3, None, "gptq", seed), [(s,) for s in SEEDS[1:]]
+        ),
         variants=_each(_variant, [(name,) for name in VARIANTS]),
         sizes=_each(calibration_point, [(n,) for n in SIZES]),
         sources=_each(calibration_point, [(N_TOKENS, s) for s in SOURCES[1:]]),
