@@ -18,7 +18,7 @@ from efflab.model import Transformer
 from efflab.pretrained import load_stdlib_gpt, read_card
 
 NAME = "pruning-schedule"
-N_ROUNDS, STEPS_PER_ROUND, BATCH_SIZE, SEQ_LEN, LR = 3, 15, 8, 128, 6e-4
+N_ROUNDS, STEPS_PER_ROUND, BATCH_SIZE, SEQ_LEN, LR = 3, 40, 8, 128, 6e-4
 N_WINDOWS, INITIAL = 32, 0.1
 RATIOS, SEEDS = (0.5, 0.8, 0.9), (0, 1, 2)
 SCHEDULES = ("one-shot", "gradual")
@@ -80,7 +80,7 @@ def run() -> dict:
     """Both schedules at every ratio and seed, and the control; recorded as pruning-schedule.
 
     Each run is kept at once: an experiment that was killed goes on where it stopped. Runs of
-    another checkpoint are not mixed in. About 10 minutes of one core.
+    another checkpoint are not mixed in. About 20 minutes of one core.
     """
     model = load_stdlib_gpt()
     settings = dict(n_rounds=N_ROUNDS, steps_per_round=STEPS_PER_ROUND, batch_size=BATCH_SIZE)

@@ -42,16 +42,16 @@ n_shared = 3  # the recorded point that is trained once more: 1, 2, 3, 4 or 6 la
 from efflab import lab
 from efflab.config import PRESETS, ModelConfig
 from efflab.lab import (
-       board,
-       check,
-       explore,
-       nb01,
-       nb01_tasks,
-       points,
-       predict,
-       show,
-       show_source,
-       table,
+    board,
+    check,
+    explore,
+    nb01,
+    nb01_tasks,
+    points,
+    predict,
+    show,
+    show_source,
+    table,
 )
 from efflab.lab import nb01_measure as measure
 from efflab.structure.sharing import n_parameters, share_layers, share_qkv

@@ -334,12 +334,12 @@ show_source(pruning.gradual_schedule)
 print([round(r, 3) for r in pruning.gradual_schedule(0.1, 0.9, 3)])
 
 # %% [markdown] tags=["en"]
-# A fair comparison gives both the same training: three rounds of 15 steps on the same batches, masks
+# A fair comparison gives both the same training: three rounds of 40 steps on the same batches, masks
 # held. One-shot prunes all before the first round; gradual 10 % then, and the rest before the next two.
 # The control is trained as long with nothing removed: what it loses or gains is not pruning's doing.
 
 # %% [markdown] tags=["zh"]
-# 公平的比较要给双方同样的训练：三轮，每轮 15 步，各批数据相同，掩码始终保持。一步到位在第一轮之前全部剪完；
+# 公平的比较要给双方同样的训练：三轮，每轮 40 步，各批数据相同，掩码始终保持。一步到位在第一轮之前全部剪完；
 # 逐步则先剪 10 %，其余在后两轮之前剪掉。对照组训练同样久但什么也不剪：它的得失与剪枝无关。
 
 # %%
@@ -376,7 +376,7 @@ table(schedule.recovery_rows())
 #
 # - **At high ratios.** The table above: at 50 % most of the loss is back after a round or two. At 80 %
 #   and 90 % each round brings back less than the one before, and much is missing in the end. Published
-#   recipes train for thousands of steps there, not for 45.
+#   recipes train for thousands of steps there, not for 120.
 # - **Where masks are not held.** Section 2: a single step fills the zeros again.
 # - **Where layers share weights.** A head pruned in one layer would go in all of them.
 #   `prune_heads` refuses.
@@ -386,7 +386,7 @@ table(schedule.recovery_rows())
 # ## 10 · 何处失效
 #
 # - **剪枝率高时。** 见上表：50 % 时，一两轮就能恢复大部分损失；80 % 和 90 % 时，每一轮恢复的都比前一轮少，
-#   最后仍差很多。文献里的做法在这种情况下要训练几千步，而不是 45 步。
+#   最后仍差很多。文献里的做法在这种情况下要训练几千步，而不是 120 步。
 # - **掩码没有保持时。** 见第 2 节：只要一步，零就又被填满。
 # - **各层共享权重时。** 在一层剪掉一个头，就等于在所有层都剪掉。`prune_heads` 会拒绝。
 # - **保存文件时。** 移除了头的模型，`config` 不再反映它的形状。
