@@ -294,6 +294,7 @@ def openvino_engine(name: str, model, path: Path) -> Engine:
     hints = {
         "INFERENCE_PRECISION_HINT": "f32",  # what is not quantized must not fall to bf16
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "ENABLE_CPU_PINNING": False,  # a pinned thread waits for whoever else uses its core
     }
     compiled = ov.Core().compile_model(path, "CPU", hints)
 
