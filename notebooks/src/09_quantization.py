@@ -50,13 +50,16 @@ lab.use_language(language)
 # ## 1 · Predict first
 #
 # MiniLM-L6 is a real sentence encoder of 23 million parameters, 91 MB. Most tools quantize the
-# linear layers and nothing else. And then the time: the same layers in 8 bits instead of 32.
+# linear layers and nothing else. And then the time: OpenVINO in INT8 against plain torch in fp32,
+# on 16 texts of 128 tokens. VNNI is the set of instructions by which newer x86 CPUs multiply 8-bit
+# numbers and add them up in one step.
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
 #
 # MiniLM-L6 是一个真实的句子编码器，2300 万参数，91 MB。多数工具只量化线性层，其余不动。
-# 再估一下时间：同样的层，从 32 比特换成 8 比特。
+# 再估一下时间：16 条各 128 个 token 的文本，OpenVINO INT8 与普通 torch fp32 之比。
+# VNNI 是较新的 x86 CPU 上的一组指令，8 比特数的相乘与累加一步完成。
 
 # %%
 p_size = predict("How many per cent smaller is MiniLM with its linear layers alone in 8 bits?", "%")
@@ -69,13 +72,15 @@ p_time = predict("OpenVINO's INT8 takes how many times fp32's time on a CPU with
 #
 # An integer code stands for a real number: x = scale · (code − zero point) (Jacob et al. 2018). A
 # **symmetric** grid has no zero point and treats −x as x. An **affine** grid stretches from the
-# least to the largest value, and wastes no levels on a side where nothing lies. On 4 bits:
+# least to the largest value, and wastes no levels on a side where nothing lies. Its zero point is a
+# whole number, so that 0 comes back exactly; the ends may be off by half a step. On 4 bits:
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 实现：从一个数到一张网格
 #
 # 整数编码代表一个实数：x = 缩放因子 · (编码 − 零点)（Jacob 等 2018）。**对称**网格没有零点，
-# −x 与 x 一视同仁；**仿射**网格从最小值铺到最大值，不在空的一侧浪费级数。以 4 比特为例：
+# −x 与 x 一视同仁；**仿射**网格从最小值铺到最大值，不在空的一侧浪费量化级。零点是整数，
+# 所以 0 能精确还原，两端则可能差到半个步长。以 4 比特为例：
 
 # %%
 table(nb09.one_number(bits=4))
@@ -99,8 +104,9 @@ weight = points.language_model().get_parameter(nb09.SHOWN).detach()
 table(nb09.error_rows(weight), digits=3)
 
 # %% [markdown] tags=["en"]
-# At 8 bits the formula is right to a few per cent. At 2 bits it fails, because three levels are too
-# few for "anywhere between": most weights round to zero, and the error is their own size.
+# At 8 bits the formula is right to a few per cent. At 2 bits and one scale for the tensor it fails,
+# because three levels are too few for "anywhere between": most weights round to zero, and the error is
+# their own size.
 #
 # ## 3 · Explore: bits, scales, quality
 #
@@ -108,15 +114,15 @@ table(nb09.error_rows(weight), digits=3)
 # levels. Right, the size of the file and the quality on fixed held-out source with its interval:
 # the model is really run again. (The sample is the same for both points, so a difference much
 # smaller than the interval still means something.) How few bits can you go with one scale for each
-# tensor? How many more does a scale for every 32 weights buy?
+# tensor? How many bits fewer will do with a scale for every 32 weights?
 
 # %% [markdown] tags=["zh"]
-# 8 比特时，公式只差百分之几。2 比特时公式失效：三个级太少，谈不上“均匀落在级间”，多数权重都舍入成零，
-# 误差就是它们自身的大小。
+# 8 比特时，公式只差百分之几。2 比特、整个张量共用一个缩放因子时，公式失效：三个量化级太少，
+# 谈不上“均匀落在级间”，多数权重都舍入成零，误差就是它们自身的大小。
 #
 # ## 3 · 探索：比特、缩放因子、质量
 #
-# 把 `stdlib-gpt` 的每个权重矩阵都放到你选的网格上。左边是一个神经元的权重和它的各级；右边是文件大小，
+# 把 `stdlib-gpt` 的每个权重矩阵都放到你选的网格上。左边是一个神经元的权重和它的量化级；右边是文件大小，
 # 以及在固定留出源码上的质量和区间：模型真的重新跑了一遍。（两个点用的是同一样本，
 # 所以比区间小得多的差别也有意义。）每个张量只用一个缩放因子，最少能用几比特？每 32 个权重一个，又能再省几比特？
 
@@ -151,9 +157,10 @@ p_size.reveal(nb09.file_rows(minilm)[1]["smaller by (%)"])
 # Two points for the board, both *weight-only*: the arithmetic stays fp32, so the time does too.
 
 # %% [markdown] tags=["zh"]
-# 文件是真的写出来再称的；编码之间不留空隙，3 比特就只占 3 比特。MiniLM 有一半是词表。
-# 工具若把表留在浮点，模型只小 35 %，而不是 75 %。表也用 8 比特之后，离 75 % 差的那一点是缩放因子、偏置和归一化。
-# 每 32 个权重一个缩放因子（4 字节），等于每个权重多 1 比特：对 8 比特太贵，对 4 比特值得。
+# 文件大小是真的写到磁盘上量出来的；编码之间不留空隙，3 比特就只占 3 比特。MiniLM 有一半是词表。
+# 工具若不量化嵌入表（保留浮点），模型只小 35 %，而不是 75 %。表也用 8 比特之后，离 75 % 差的那一点
+# 是缩放因子、偏置和归一化。每 32 个权重一个缩放因子（4 字节），等于每个权重多 1 比特：
+# 对 8 比特太贵，对 4 比特值得。
 #
 # 给总榜加两个点，都是*只量化权重*：算术仍是 fp32，时间也就不变。
 
@@ -187,9 +194,11 @@ board.add(technique="4-bit weights, groups of 32", **nb09.board_point(4, group_s
 show_source(int8.Int8Linear.forward)
 
 # %% [markdown] tags=["en"]
-# The same grid in torch's own kernel has to give the same output:
+# Our `int_matmul` lets fp32 units carry the whole numbers, exactly: it shows what integers give, not
+# how fast they are. The same grid in torch's own kernel has to give the same output:
 
 # %% [markdown] tags=["zh"]
+# 这里的 `int_matmul` 借 fp32 单元做整数运算，结果分毫不差：它演示整数计算的结果，不代表速度。
 # 同一网格交给 torch 自己的算子，输出应当相同：
 
 # %%
@@ -217,28 +226,30 @@ print("equal to quantized::linear_dynamic:", gap["largest gap"] < 1e-5 * gap["la
 table(ints.listing_rows())
 
 # %% [markdown] tags=["en"]
-# As printed, the observers saw nothing, every scale is 1, and most of the output is lost, without an
-# error. Without stubs it is prepared and converted, and then fails when it runs.
+# As printed, the observers saw nothing, every scale of an activation is 1, and most of the output is
+# lost, with a warning but no error. Without stubs the model is prepared and converted, and then fails
+# when it runs.
 #
 # `torch.ao.quantization` is what the article uses. It still works, and is deprecated: today's
 # successors are `torchao` and its PT2E flow, which quantizes an exported graph.
 #
 # ## 6 · Where it breaks: outliers
 #
-# One input scale serves all channels. If one channel is 20 times larger than the others, those get a
-# twentieth of the levels. MiniLM has such channels, as all BERTs do:
+# One input scale serves all channels. If one channel is 20 times larger than the others, those get
+# a twentieth of the levels. MiniLM has such channels, as BERT models often do. A channel's *peak*
+# is its largest magnitude:
 
 # %% [markdown] tags=["zh"]
-# 照原文写，观察器什么也没看到，所有缩放因子都是 1，输出基本作废，而且不报错。没有 stub 时，准备和转换都能通过，
-# 运行时才失败。
+# 照原文写，观察器什么也没看到，激活的缩放因子全是 1，输出基本作废，却只有警告，并不报错。
+# 没有 stub 时，准备和转换都能通过，运行时才失败。
 #
 # 文章用的是 `torch.ao.quantization`。它还能用，但已弃用：今天的继任者是 `torchao` 及其 PT2E 流程，
 # 它量化的是导出的计算图。
 #
 # ## 6 · 哪里会失灵：离群值
 #
-# 一个输入缩放因子要服务所有通道。若某个通道比其他通道大 20 倍，其他通道就只剩二十分之一的级数。
-# 和所有 BERT 一样，MiniLM 里就有这样的通道：
+# 输入只有一个缩放因子，所有通道共用。若某个通道比其他通道大 20 倍，其他通道就只剩二十分之一的量化级。
+# 和许多 BERT 类模型一样，MiniLM 里就有这样的通道（*峰值*指一个通道的最大绝对值）：
 
 # %% tags=["nbval-ignore-output"]
 table(ints.outlier_rows(layer=0))
@@ -247,16 +258,18 @@ table(ints.outlier_rows(layer=0))
 show(ints.outlier_figure())
 
 # %% [markdown] tags=["en"]
-# Three remedies. *Cutting off*: give the outliers up and keep the rest precise. *Scales by channel*:
-# easy for weights, whose channels are rows of the product. Not for inputs: their channels are what
-# the product sums over. *Smoothing* (SmoothQuant, Xiao et al. 2023): divide input channel j by a
-# factor, multiply column j of the weight by it. The product is the same; the outlier has moved to
-# where there are many scales.
+# Three remedies. *Cutting off*: give the outliers up and keep the rest precise. *Scales by
+# channel*: easy for weights, where each output channel is one sum, and its scale is multiplied in
+# afterwards. Not for inputs: their channels are what the product sums over. *Smoothing*
+# (SmoothQuant, Xiao et al. 2023): divide input channel j by a factor, multiply column j of the
+# weight by it. The product is the same; the outlier has moved to where there are many scales.
+# `alpha`, from 0 to 1, says how much of it moves.
 
 # %% [markdown] tags=["zh"]
-# 三种对策。*截断*：放弃离群值，换来其余部分的精度。*按通道缩放*：对权重很容易，因为它的通道就是乘积的行；
-# 对输入不行，因为它的通道正是乘积求和的方向。*平滑*（SmoothQuant，Xiao 等 2023）：输入的第 j 个通道除以一个因子，
-# 权重的第 j 列乘上它。乘积不变，离群值却搬到了有许多缩放因子的地方。
+# 三种对策。*截断*：放弃离群值，换来其余部分的精度。*按通道缩放*：对权重很容易，每个输出通道各是一个和，
+# 求完和再乘缩放因子即可；对输入不行，因为乘积正是沿输入通道求和的。*平滑*（SmoothQuant，Xiao 等 2023）：
+# 输入的第 j 个通道除以一个因子，权重的第 j 列乘上它。乘积不变，离群值却搬到了有许多缩放因子的地方。
+# `alpha`（0 到 1）决定搬走多少。
 
 # %%
 show_source(int8.smoothing)
@@ -276,8 +289,11 @@ table(accuracy, digits=4)
 # ## 7 · Real engines, side by side
 #
 # The same encoder in nine engines, one interleaved run (recorded). *smoothed* is our smoothing
-# before torch's own dynamic INT8. OpenVINO's INT8 is calibrated on docstrings by NNCF, with its
-# token table in 8 bits and the 7-bit rule applied to the weights.
+# before torch's own dynamic INT8, here with a scale a channel and the token table in 8 bits as
+# well. OpenVINO's INT8 is calibrated on docstrings by NNCF, its compression tool, after the same
+# smoothing, with its token table in 8 bits and the 7-bit rule applied to the weights. MRR (mean
+# reciprocal rank): each docstring searches for its function's code, and 1 / (rank of the right one)
+# is averaged.
 
 # %% [markdown] tags=["zh"]
 # 最后一列是所有文本中最差的：同一段文档字符串的 INT8 嵌入与 fp32 嵌入的余弦。权重每通道一个缩放因子，收益很大。
@@ -288,8 +304,10 @@ table(accuracy, digits=4)
 #
 # ## 7 · 真实引擎，同台比较
 #
-# 同一个编码器放进九种引擎，一次交替运行（存档）。*平滑*指先做我们的平滑，再用 torch 自己的动态 INT8。
-# OpenVINO 的 INT8 由 NNCF 在文档字符串上校准，token 表也是 8 比特，并对权重采用 7 比特的规则。
+# 同一个编码器放进九种引擎，一次交替测量（存档）。*平滑*指先做我们的平滑，再用 torch 自己的动态 INT8，
+# 权重改为每通道一个缩放因子，token 表也用 8 比特。OpenVINO 的 INT8 先做同样的平滑，
+# 再由其压缩工具 NNCF 在文档字符串上校准，token 表也是 8 比特，并对权重采用 7 比特的规则。
+# MRR（平均倒数排名）：用每段文档字符串检索它的函数代码，取 1 / 正确结果的名次，再求平均。
 
 # %%
 show(real.figure())
@@ -299,24 +317,29 @@ table(real.recorded_rows(), digits=3)
 p_time.reveal(real.row_of("OpenVINO INT8")[real.LATENCY])
 
 # %% [markdown] tags=["en"]
-# Read it by column. **Size**: 0.26 only where the table was quantized too. **Accuracy**: OpenVINO
-# with smoothing keeps a cosine of 0.99 at worst over 300 docstrings that calibration never saw;
-# torch's static form rounds every layer's *output* as well, outliers and all, and is not usable
-# here. **Time**: for long batches none reaches 0.35 on the recorded machine, which has no VNNI,
-# and OpenVINO's INT8 is no faster than its own fp32; the next section shows why. Only the single
-# short text, where eager torch spends its time between operators, gains more. With VNNI or AMX it is
-# another matter: `efflab experiment int8-engines` measures it there.
+# Read it by column. **Size**: about 0.26 only where the table was quantized too. **Accuracy**:
+# OpenVINO with smoothing keeps a cosine of 0.99 at worst over 300 docstrings that calibration never
+# saw; torch's static form rounds every layer's *output* as well, outliers and all, and is not
+# usable here. **Time**: for long batches none reaches 0.35, the dashed line and the target that we
+# set beforehand, on the recorded machine, which has no VNNI, and OpenVINO's INT8 is no faster than
+# its own fp32; the next section shows why. Only the single short text, where eager torch spends its
+# time between operators, gains more. With VNNI or AMX it is another matter: `efflab experiment
+# int8-engines` measures it there.
 #
-# Three of the engines again, built and measured here:
+# Three of the engines again, built and measured here; times are those of 4 texts of 64 tokens. The
+# MRR is higher than the recorded one because fewer functions compete: compare it with fp32's beside
+# it.
 
 # %% [markdown] tags=["zh"]
-# 按列来读。**大小**：只有表也量化了，才到 0.26。**精度**：OpenVINO 加平滑，在校准从未见过的 300 段文档字符串上，
+# 按列来读。**大小**：只有表也量化了，才降到 0.26 左右。**精度**：OpenVINO 加平滑，在校准从未见过的 300 段文档字符串上，
 # 最差的余弦也在 0.99 左右；torch 的静态形式连每层的*输出*也一起舍入，离群值也在其中，在这里不可用。
-# **时间**：存档所用的机器没有 VNNI，长批次时没有一个达到 0.35，OpenVINO 的 INT8 也不比它自己的 fp32 快，
+# **时间**：存档所用的机器没有 VNNI，长批次时没有一个达到 0.35（虚线，我们事先定下的目标），
+# OpenVINO 的 INT8 也不比它自己的 fp32 快，
 # 下一节说明原因。只有单条短文本收益更大，因为 eager 模式的时间大半花在算子之间。有 VNNI 或 AMX 的 CPU 是另一回事：
 # 在那里运行 `efflab experiment int8-engines` 即可测到。
 #
-# 在本机重新构建并测量其中三个引擎：
+# 在本机重新构建并测量其中三个引擎，时间取 4 条各 64 个 token 的文本。这里的 MRR 比存档高，
+# 是因为参与检索的函数少：请与旁边 fp32 的 MRR 相比。
 
 # %% tags=["nbval-ignore-output"]
 live = real.live_rows(n_docstrings, n_calibration)
@@ -354,8 +377,8 @@ table(real.rank_rows(n_docstrings, n_calibration))
 #
 # ## 8 · "Why is my INT8 model slower?"
 #
-# First what this CPU has for short numbers, then one linear layer (256 tokens, 384 → 1536) and one
-# cause in each row: its time over fp32's, measured turn and turn about.
+# First what this CPU has for short numbers, then one linear layer (256 tokens, 384 → 1536, unless the
+# row says otherwise) and one cause in each row: its time over fp32's, measured turn and turn about.
 
 # %% [markdown] tags=["zh"]
 # 两者都对。余弦告诉我们：已经*存好*的 fp32 嵌入索引不能和 INT8 查询混用。MRR 告诉我们：
@@ -363,8 +386,8 @@ table(real.rank_rows(n_docstrings, n_calibration))
 #
 # ## 8 · “为什么我的 INT8 模型更慢？”
 #
-# 先看这块 CPU 为短数准备了什么，再看一个线性层（256 个 token，384 → 1536），每行一个原因：
-# 它的时间与 fp32 之比，交替测量。
+# 先看这块 CPU 有哪些处理低精度数的指令，再看一个线性层（除另注明外，256 个 token，384 → 1536），
+# 每行一个原因：它的时间与 fp32 之比，交替测量。
 
 # %% tags=["nbval-ignore-output"]
 table(ints.cpu_rows())
@@ -376,7 +399,7 @@ show(ints.slower_figure(slow))
 # %% [markdown] tags=["en"]
 # | you see | cause | what to do |
 # |---|---|---|
-# | slower on single short texts | finding the range, rounding and converting cost more than the product saves | larger batches; static ranges; leave small layers in float |
+# | slower on small layers and few tokens | finding the range, rounding and converting cost more than the product saves | larger batches; static ranges; leave small layers in float |
 # | smaller but no faster | weight-only: codes become floats before the product | fine where reading weights is the bottleneck (one token at a time), else quantize inputs too |
 # | right accuracy, 2-3 times slower | *fake* quantization: it simulates rounding in fp32, for training and calibration | convert, or export to an engine |
 # | many times slower | an integer product for which this CPU has no kernel, so that a plain loop runs | another engine |
@@ -386,7 +409,7 @@ show(ints.slower_figure(slow))
 # %% [markdown] tags=["zh"]
 # | 现象 | 原因 | 怎么办 |
 # |---|---|---|
-# | 单条短文本更慢 | 求范围、舍入、转换的开销超过乘法省下的时间 | 加大批；用静态范围；小层留在浮点 |
+# | 层小、token 少时更慢 | 求范围、舍入、转换的开销超过乘法省下的时间 | 加大批；用静态范围；小层留在浮点 |
 # | 变小了却不变快 | 只量化权重：编码先变回浮点再相乘 | 若瓶颈在读权重（逐个 token 生成）则正好，否则输入也要量化 |
 # | 精度正确，却慢两三倍 | *伪*量化：用 fp32 模拟舍入，供训练和校准用 | 转换（convert），或导出到推理引擎 |
 # | 慢很多倍 | 这块 CPU 没有对应的整数乘法算子，跑的是普通循环 | 换引擎 |
@@ -409,7 +432,8 @@ lab.verdict("int8-accuracy", **real.accuracy_verdict(accuracy))
 # ## 10 · Exercises
 #
 # **09-1.** Write `affine_grid(low, high, bits)`: scale and zero point of the affine grid for values
-# from low to high. Zero must have a code of its own, also when all values are positive.
+# from low to high, with codes from 0 to 2^bits − 1. Zero must have a code of its own, also when all
+# values are positive or all negative.
 #
 # <details><summary>Hint</summary>First widen the range until it contains 0. The zero point is the
 # code at which the value 0 lies, a whole number.</details>
@@ -417,8 +441,8 @@ lab.verdict("int8-accuracy", **real.accuracy_verdict(accuracy))
 # %% [markdown] tags=["zh"]
 # ## 10 · 练习
 #
-# **09-1.** 写出 `affine_grid(low, high, bits)`：取值从 low 到 high 时，仿射网格的缩放因子和零点。
-# 即使所有值都为正，零也必须有自己的编码。
+# **09-1.** 写出 `affine_grid(low, high, bits)`：取值从 low 到 high、编码从 0 到 2^bits − 1 时，
+# 仿射网格的缩放因子和零点。即使所有值都为正，或都为负，零也必须有自己的编码。
 #
 # <details><summary>提示</summary>先把范围扩到包含 0。零点是数值 0 所在的编码，是一个整数。</details>
 

@@ -95,9 +95,10 @@ print(gptq(weight, inputs, 2, damp=0.0, symmetric=True).dequantize())
 #
 # Then weight $i$ is fixed, its row and column leave the inverse, and the next one follows. GPTQ
 # makes this cheap in three steps. All rows go through the columns in the **same order**, so one
-# inverse serves them all. The inverses of all later steps are the rows of **one Cholesky factor**,
-# computed once. And corrections reach far columns in **lazy batches** of columns, one matrix product
-# each. `damp` adds a little to the diagonal, so that the factor exists.
+# inverse serves them all. The row that each later step needs of its inverse is, up to a factor, a
+# row of **one Cholesky factor**, computed once. And corrections reach far columns in **lazy
+# batches** of columns, one matrix product each. `damp` adds a little to the diagonal, so that the
+# factor exists.
 
 # %% [markdown] tags=["zh"]
 # 一般规律如下。对一行权重，输出的平方误差是权重改变量 $\delta$ 的二次型 $\delta H \delta^T$，
@@ -107,8 +108,8 @@ print(gptq(weight, inputs, 2, damp=0.0, symmetric=True).dequantize())
 # $$\delta = -\frac{w_i - q}{[H^{-1}]_{ii}}\,[H^{-1}]_{i,:}$$
 #
 # 此后第 $i$ 个权重固定，从逆矩阵中消去对应的行和列，再轮到下一个。GPTQ 用三招把它变得便宜：
-# 所有行按**同一顺序**处理各列，于是共用一个逆矩阵；后续每一步所需的逆矩阵行，恰好是**一个 Cholesky 因子**的各行，
-# 只需算一次；对远处各列的修正按若干列一批**延迟更新**，每批只做一次矩阵乘法。
+# 所有行按**同一顺序**处理各列，于是共用一个逆矩阵；后续每一步所需的那一行逆矩阵，只差一个倍数，
+# 就是**一个 Cholesky 因子**的对应行，只需算一次；对远处各列的修正按若干列一批**延迟更新**，每批只做一次矩阵乘法。
 # `damp` 给对角线加一点阻尼，保证分解存在。
 
 # %%
@@ -116,8 +117,8 @@ show_source(damped, inverse_factor, sweep)
 
 # %% [markdown] tags=["en"]
 # The package's tests hold this against the slow reference (the inverse eliminated column by column,
-# equations 2 and 3 of the paper), against least squares after every step, and against NNCF's GPTQ:
-# the same codes each time.
+# equations 2 and 3 of the paper), against least squares after every step, and against NNCF's GPTQ,
+# from which fewer than 1 % of the codes may differ, since it keeps scales in 16 bits.
 #
 # Scales are fixed before the first column moves. With `group_size` they are those of the original
 # weights in each group ("static groups"), so `act_order=True`, which takes the columns with the
@@ -126,18 +127,20 @@ show_source(damped, inverse_factor, sweep)
 # **Watch the error move.** One real matrix of `stdlib-gpt`: blue and red are changes of a weight
 # so far; the black line is where rounding stands. Right of it nothing has been rounded yet, and
 # still the weights change: that is the correction. It goes first of all to the inputs most like the
-# rounded ones: the columns are 6 heads of 32, and the head that is being rounded takes the most.
+# rounded ones: the columns are 6 heads of 32, and the head that is being rounded takes the most. The
+# second picture counts the output's error: its square over the output's square, in per cent.
 
 # %% [markdown] tags=["zh"]
 # 软件包的测试把它与慢速参考实现（逐列消去逆矩阵，论文式 2、式 3）、每一步之后的最小二乘解以及 NNCF 的 GPTQ
-# 逐一对照，编码都一致。
+# 逐一对照；与 NNCF 允许有不到 1 % 的编码不同，因为它用 16 位存缩放因子。
 #
-# 比例因子在第一列改动之前就已确定。指定 `group_size` 时，用的是每组原始权重的范围（“静态分组”），
+# 缩放因子在第一列改动之前就已确定。指定 `group_size` 时，用的是每组原始权重的范围（“静态分组”），
 # 因此先处理输入最大的列（`act_order=True`）并不会打乱编码与分组的对应关系。
 #
 # **看误差如何移动。** 下面是 `stdlib-gpt` 中一个真实的矩阵：蓝和红表示到目前为止权重的改变量，
 # 黑线是量化进行到的位置。黑线右侧还没有量化，权重却已经在变：这就是补偿。
 # 补偿首先落在与已量化输入最相似的输入上：这些列是 6 个头、每头 32 列，正在量化的那个头承担最多。
+# 第二幅图是输出误差：误差的平方与输出的平方之比，以百分数表示。
 
 # %% tags=["nbval-ignore-output"]
 show(measure.pushing_figure(bits))
@@ -152,17 +155,17 @@ show(measure.absorbed_figure(bits))
 # ## 3 · Measure: the whole model
 #
 # Layer by layer: each matrix gets its inputs from a model whose earlier matrices are quantized
-# already, so that it can also make up for their mistakes. 4,096 tokens of library code calibrate.
-# Embeddings, biases and norms stay in fp32 here, for both methods. Both rows are measured now, on
-# the board's held-out windows, and have to land near the recorded ones: within a third of the
-# recorded loss, or 0.02.
+# already, so that it is fitted to the inputs that it will really meet. 4,096 tokens of library code
+# calibrate. Embeddings, biases and norms stay in fp32 here, for both methods. Both rows are measured
+# now, on the board's held-out windows, and what they add to fp32 has to land near the recorded value:
+# within a third of it, or 0.02.
 
 # %% [markdown] tags=["zh"]
 # 就权重本身而言，GPTQ 的结果比就近舍入离原值*更远*；就输出而言却更近，而且是在校准时从未见过的文本上。
 #
 # ## 3 · 度量：整个模型
 #
-# 逐层进行：每个矩阵的输入都来自前面各矩阵已经量化的模型，因此它还能弥补前面的误差。
+# 逐层进行：每个矩阵的输入都来自前面各矩阵已经量化的模型，因此它适应的正是日后真正会遇到的输入。
 # 校准用 4,096 个 token 的标准库代码。两种方法都不动嵌入、偏置和归一化（保持 fp32）。
 # 下面两行是此刻在总榜所用的留出集窗口上实测的，应当与存档相近：相差不超过存档增量的三分之一，或 0.02。
 
@@ -182,8 +185,8 @@ p_model.reveal(100 * ours["added"] / nearest["added"])
 # nearest is as good as fp32 already.
 
 # %% [markdown] tags=["zh"]
-# 全部设置的存档结果。分组用额外的比例因子换取精度，“每个权重的比特数”一列已把它们算进去；
-# 是否划算要看图：这里比例因子用 fp32，行又短，同样的字节数下，每行一个比例因子并不比分组差。
+# 全部设置的存档结果。分组用额外的缩放因子换取精度，“每个权重的比特数”一列已把它们算进去；
+# 是否划算要看图：这里缩放因子用 fp32，行又短，同样的字节数下，每行一个缩放因子并不比分组差。
 # 到 8 比特就没有什么可争的了：就近舍入已经与 fp32 一样好。
 
 # %% tags=["nbval-ignore-output"]
@@ -194,14 +197,14 @@ show(nb10_recorded.frontier_figure())
 
 # %% [markdown] tags=["en"]
 # **Is it the paper's shape?** OPT on WikiText2 from Table 3 (published) beside ours, a scale for
-# each row. The units differ, so compare the last column. GPTQ leaves a part of the loss that
-# rounding to nearest adds, and in the paper the part shrinks as models grow: large models have more
-# correlated inputs and more room for making up.
+# each row. The units differ (nats a token there, bits per byte here), so compare the last column.
+# GPTQ leaves a part of the loss that rounding to nearest adds, and in the paper the part shrinks as
+# models grow, perhaps because their inputs are more correlated and leave more room for making up.
 
 # %% [markdown] tags=["zh"]
-# **与论文的趋势一致吗？** 论文表 3 中 OPT 在 WikiText2 上的结果（文献）与我们的结果并列，均为每行一个比例因子。
-# 单位不同，请比较最后一列。就近舍入带来的损失，GPTQ 只留下一部分；论文中模型越大，留下的比例越小：
-# 大模型的输入相关性更强，可供补偿的余地也更大。
+# **与论文的趋势一致吗？** 论文表 3 中 OPT 在 WikiText2 上的结果（文献）与我们的结果并列，均为每行一个缩放因子。
+# 单位不同（论文为每 token 的奈特数，我们为每字节的比特数），请比较最后一列。就近舍入带来的损失，
+# GPTQ 只留下一部分；论文中模型越大，留下的比例越小，可能是因为输入的相关性更强，可供补偿的余地更大。
 
 # %% tags=["nbval-ignore-output"]
 table(nb10_recorded.shape_rows(), nb10_recorded.SHAPE_COLUMNS)
@@ -214,8 +217,8 @@ table(nb10_recorded.shape_rows(), nb10_recorded.SHAPE_COLUMNS)
 
 # %% [markdown] tags=["zh"]
 # **预训练编码器。** MiniLM-L6 用 128 段文档字符串和函数校准，在另外 120 个函数上评价：
-# 与自身 fp32 嵌入的余弦相似度，以及由文档字符串找到函数。不要只看均值，也要看最小值和第 5 百分位。余弦足以区分两种方法；120 个函数的 MRR 本身就有一两个百分点的波动，
-# 只有崩溃时才说明问题。
+# 与自身 fp32 嵌入的余弦相似度，以及由文档字符串找到函数。不要只看均值，也要看最小值和第 5 百分位。
+# 余弦足以区分两种方法；120 个函数的 MRR 本身就有一两个百分点的波动，只有崩溃时才说明问题。
 
 # %% tags=["nbval-ignore-output"]
 table(nb10_recorded.encoder_rows(), nb10_recorded.ENCODER_COLUMNS, digits=4)
@@ -257,18 +260,21 @@ explore(nb10.calibrated)
 table(measure.breaks(bits, n_dead, few), measure.BREAK_COLUMNS)
 
 # %% [markdown] tags=["en"]
-# The wrong text costs part of the gain; even random tokens keep some of it, since much of the
-# correlation is the model's own. Too little text costs all of it here. And if the sleepers'
-# columns were set to zero, their waking costs more than was ever won.
+# In this layer the wrong text costs most of the gain, though even random tokens keep some of it,
+# since part of the correlation is the model's own; in the whole model, below, it costs far less.
+# Too little text costs all of it here. And if the sleepers' columns were set to zero, their waking
+# costs more than was ever won.
 #
-# **No damping** with too few samples: the Hessian is singular, and there is no best answer to find.
+# **No damping** with too few samples: the Hessian is singular, so that it has no inverse, and
+# calibration cannot tell the best answer from endlessly many others.
 # **More damping** says "trust the calibration less": without limit, it is rounding to nearest.
 
 # %% [markdown] tags=["zh"]
-# 换错文本只损失一部分收益；连随机 token 也保得住一些，因为相关性很大一部分来自模型自身。
-# 文本太少，在这一层则把收益赔光。若把沉睡的列置零，这些输入一旦醒来，损失就比当初赢得的还多。
+# 在这一层，换错文本会损失大部分收益，不过连随机 token 也保得住一些，因为一部分相关性来自模型自身；
+# 就整个模型而言（见下文），损失要小得多。文本太少，在这一层则把收益赔光。
+# 若把沉睡的列置零，这些输入一旦醒来，损失就比当初赢得的还多。
 #
-# 样本太少又**不加阻尼**：Hessian 奇异，最优解根本不存在。
+# 样本太少又**不加阻尼**：Hessian 奇异，没有逆矩阵；在校准数据上同样好的解有无穷多个，分不出哪个最优。
 # **加大阻尼**等于说“少信一点校准数据”：加到无穷大，就是就近舍入。
 
 # %%
@@ -282,13 +288,14 @@ show(measure.damping_figure(bits, few))
 
 # %% [markdown] tags=["en"]
 # The same through the whole model (recorded, 3 bits). On too little text the layers fit what they
-# saw and the gap to held-out text opens. The model as a whole still gains a little: three of four
+# saw and the gap to held-out text opens. The model as a whole still gains, only less: three of four
 # matrices in a layer have only 192 inputs and are content with few tokens. It is the wide ones
 # that ask for thousands.
 
 # %% [markdown] tags=["zh"]
 # 整个模型上的同样规律（存档，3 比特）。文本太少时，各层只拟合见过的数据，与留出集的差距拉大。
-# 不过就整个模型而言仍略有好处：每层四个矩阵中有三个只有 192 个输入，少量 token 就够用；要用到几千个 token 的是宽矩阵。
+# 不过就整个模型而言仍有收益，只是小一些：每层四个矩阵中有三个只有 192 个输入，
+# 少量 token 就够用；要用到几千个 token 的是宽矩阵。
 
 # %% tags=["nbval-ignore-output"]
 show(nb10_recorded.sizes_figure())
@@ -307,7 +314,7 @@ table(nb10_recorded.option_rows(), nb10_recorded.OPTION_COLUMNS, digits=4)
 # ## 6 · 总榜与结论
 #
 # 上总榜时，嵌入也以 8 比特就近舍入。毫秒数与原模型相同：权重在计算前已还原为 fp32。
-# 要变快，需要直接用压缩权重计算的内核；在 GPU 上，快的原因是要读的字节变少了。
+# 要变快，需要直接用压缩权重计算的算子；在 GPU 上，快的原因是要读的字节变少了。
 
 # %% tags=["nbval-ignore-output"]
 board.add(technique="GPTQ, 4 bits, groups of 64", **measure.board_point(4, 64))
@@ -411,7 +418,7 @@ check("10-2", answer_2)
 # <details><summary>Hint</summary>A group of `group_size` weights shares 32 + 8 bits.</details>
 
 # %% [markdown] tags=["zh"]
-# **10-3.** “4 比特”究竟占多少？写出 `stored_bits(bits, group_size)`：每组存一个比例因子（fp32）和一个零点（8 比特）时，
+# **10-3.** “4 比特”究竟占多少？写出 `stored_bits(bits, group_size)`：每组存一个缩放因子（fp32）和一个零点（8 比特）时，
 # 每个权重的比特数。3 比特、每组 16 个，与 4 比特、每组 128 个，哪个更小？
 #
 # <details><summary>提示</summary>每 `group_size` 个权重共用 32 + 8 比特。</details>
@@ -443,7 +450,7 @@ check("10-3", answer_3)
 #     return bits + (32 + 8) / group_size
 # ```
 #
-# 3 比特、每组 16 个要 5.5 比特，4 比特、每组 128 个只要 4.31 比特。正因如此，实际文件用 16 位存比例因子。
+# 3 比特、每组 16 个要 5.5 比特，4 比特、每组 128 个只要 4.31 比特。正因如此，实际文件用 16 位存缩放因子。
 #
 # </details>
 
@@ -456,7 +463,7 @@ check("10-3", answer_3)
 #   seconds beforehand.
 # - It shows at 4 bits, decides at 3 and 2, and is nothing at 8.
 # - Calibrate with text of the model's own kind, and with several times more tokens than the widest
-#   layer has inputs. With fewer tokens than inputs, that layer does worse than by rounding to nearest.
+#   layer has inputs. With fewer, that layer can do worse than by rounding to nearest.
 #
 # **References.** Frantar et al. 2023, *GPTQ* (arXiv:2210.17323). Frantar & Alistarh 2022, *Optimal
 # Brain Compression* (arXiv:2208.11580). Hassibi & Stork 1993, *Second order derivatives for network
@@ -471,10 +478,10 @@ check("10-3", answer_3)
 # - 要紧的是输出误差。它的 Hessian 就是 $X^T X$，它告诉我们：一列量化之后，其余各列怎样弥补最好。
 # - 量化级相同、字节数相同，只是编码不同：推理时没有额外代价，事先只需少量样本和几秒钟。
 # - 4 比特时看得出，3 比特和 2 比特时起决定作用，8 比特时毫无差别。
-# - 校准要用与模型用途同类的文本，token 数应是最宽一层输入维数的若干倍。若比输入维数还少，那一层反而不如就近舍入。
+# - 校准要用与模型用途同类的文本，token 数应是最宽一层输入维数的若干倍。太少的话，那一层可能反而不如就近舍入。
 #
 # **参考文献。** Frantar 等 2023，*GPTQ*（arXiv:2210.17323）。Frantar 与 Alistarh 2022，*Optimal
 # Brain Compression*（arXiv:2208.11580）。Hassibi 与 Stork 1993，*Second order derivatives for network
-# pruning: Optimal Brain Surgeon*。Lin 等 2024，*AWQ*（arXiv:2306.00978），不转移误差，而是放大输入较大的通道。
+# pruning: Optimal Brain Surgeon*。Lin 等 2024，*AWQ*（arXiv:2306.00978），不转移误差，而是放大输入较大的通道的权重。
 #
 # **下一篇：** 11 · 剪枝。同一个二次型还能决定哪些权重可以整个去掉。

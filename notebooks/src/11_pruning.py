@@ -88,14 +88,16 @@ show_source(pruning.n_m_mask)
 show(nb11.masks_figure())
 
 # %% [markdown] tags=["en"]
-# The more freedom, the more of the matrix survives. The article explains *structured* pruning by
-# removing single small weights. That is the left picture, **unstructured** pruning; structured is the
-# right one: whole rows, heads or neurons, after which a smaller matrix is left.
+# The more freedom, the more of the matrix survives; the captions give the share of the weights' sum
+# of squares that is kept. The article explains *structured* pruning by removing single small
+# weights. That is the left picture, **unstructured** pruning; structured is the right one: whole
+# rows, heads or neurons, after which a smaller matrix is left.
 #
 # The library's way to do the same is `torch.nn.utils.prune`. Both have to choose the same weights:
 
 # %% [markdown] tags=["zh"]
-# 自由度越高，矩阵保留得越多。文章用“去掉单个小权重”来解释*结构化*剪枝，其实那是左图，即**非结构化**剪枝；
+# 自由度越高，矩阵保留得越多（图题给出的是权重平方和保留的比例）。文章用“去掉单个小权重”来解释*结构化*剪枝，
+# 其实那是左图，即**非结构化**剪枝；
 # 结构化是右图：整行、整个头或整个神经元地去掉，之后留下一个更小的矩阵。
 #
 # 库里的对应做法是 `torch.nn.utils.prune`。二者选出的权重应当完全相同：
@@ -141,12 +143,12 @@ show_source(pruning.prune_heads)
 # %% [markdown] tags=["en"]
 # Which heads? Michel et al. (2019) put a gate of 1 on each head and ask for the gradient of the loss
 # by the gate, $I_h = E_x |\partial L(x) / \partial \xi_h|$: how much the loss would feel the head leave.
-# One backward pass gives it for all heads at once.
+# One backward pass over a batch gives it for all heads at once.
 
 # %% [markdown] tags=["zh"]
 # 移除哪些头？Michel 等（2019）在每个头上放一个值为 1 的门，求损失对门的梯度
 # $I_h = E_x |\partial L(x) / \partial \xi_h|$：这个头一旦离开，损失会有多大反应。
-# 一次反向传播就能得到所有头的结果。
+# 对一批样本做一次反向传播，就能同时得到所有头的结果。
 
 # %% tags=["nbval-ignore-output"]
 show(measure.importance_figure())
@@ -192,7 +194,7 @@ show(measure.curves_figure(curves, two_of_four))
 # 2:4 two bits for each value that stays. Real bytes of a 768 x 192 matrix, 32-bit values:
 
 # %% [markdown] tags=["zh"]
-# 这张图有三点值得看。四分之一的权重或 FFN 神经元几乎可以白白去掉。2:4 去掉的权重与第一条线的 50 % 处一样多，
+# 这张图有三点值得看。去掉四分之一的权重或 FFN 神经元，几乎没有代价。2:4 去掉的权重与第一条线的 50 % 处一样多，
 # 代价却更大，因为模式限制了选择。头最难割舍：这么小的模型只有 36 个头，而梯度说的是*第一个*离开的头的代价，
 # 不是二十个一起离开的代价。把它的曲线与随机移除的曲线比一比。
 #
@@ -252,13 +254,13 @@ products = measure.product_rows()
 table(products)
 
 # %% [markdown] tags=["en"]
-# At half zeros the CSR kernel is several times *slower* than ignoring the zeros; it takes about 90 % to
-# break even on a CPU. The 2:4 pattern exists to avoid this search: its places fit into fixed slots that
-# sparse tensor cores read, at twice the dense peak (Mishra et al. 2021, published). Without such
-# hardware torch has no kernel for it:
+# At half zeros the CSR kernel is several times *slower* than ignoring the zeros; on a CPU it takes
+# some 80 to 90 % to break even. The 2:4 pattern exists to avoid this search: its places fit into
+# fixed slots that sparse tensor cores read, at twice the dense peak (Mishra et al. 2021,
+# published). Without such hardware torch has no kernel for it:
 
 # %% [markdown] tags=["zh"]
-# 一半是零时，CSR 算子比“不管零”还要*慢*几倍；在 CPU 上大约要到 90 % 才能持平。2:4 模式正是为了免去这种查找：
+# 一半是零时，CSR 算子比“不管零”还要*慢*几倍；在 CPU 上大约要到 80 % 至 90 % 才能持平。2:4 模式正是为了免去这种查找：
 # 非零元素的位置落在固定的槽里，由稀疏张量核心读取，峰值吞吐是稠密的两倍（Mishra 等 2021，文献）。
 # 没有这种硬件，torch 也就没有相应的算子：
 
@@ -296,12 +298,14 @@ for name, kind, removed in (("50 % of the weights masked", "weights", 1 / 2),
 # ## 8 · The same on a real encoder
 #
 # MiniLM-L6 has 72 heads. Importance is measured on 16 pairs of docstring and code, with the loss of
-# finding one by the other; quality on 60 other functions.
+# finding one by the other; quality is the MRR (notebook 09) on 60 other functions. The first row is
+# the whole model against itself: what its time differs from 1 is noise.
 
 # %% [markdown] tags=["zh"]
 # ## 8 · 换成真实的编码器
 #
-# MiniLM-L6 有 72 个头。重要性用 16 对文档字符串与代码来测，损失是由前者找到后者；质量在另外 60 个函数上评价。
+# MiniLM-L6 有 72 个头。重要性用 16 对文档字符串与代码来测，损失是由前者找到后者；
+# 质量是另外 60 个函数上的 MRR（见 09）。第一行是完整模型与自身相比：时间与 1 的差距就是测量噪声。
 
 # %% tags=["nbval-ignore-output"]
 encoder = nb11_minilm.minilm_points()
@@ -316,9 +320,9 @@ board.add(technique="1/3 of the heads removed", **nb11_minilm.board_point(encode
 #
 # ## 9 · One-shot or gradual?
 #
-# The article raises the ratio step by step from about 10 %, or else the accuracy collapses, and lets
-# two or three rounds of fine-tuning recover it. The usual schedule is cubic, most of it early
-# (Zhu & Gupta 2017, equation 1):
+# The article says that the ratio has to rise step by step, from about 10 %, or else the accuracy
+# collapses, and that two or three rounds of fine-tuning recover it. The usual schedule is cubic,
+# most of it early (Zhu & Gupta 2017, equation 1):
 
 # %% [markdown] tags=["zh"]
 # 去掉三分之一的头，排序几乎不受影响，与 Michel 等在 BERT 上的发现一致。文件大小也几乎不变：
@@ -457,8 +461,8 @@ check("11-1", answer_1)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **11-2.** Write `layer_flops(T, d_model, n_head, head_dim, n_neurons)`: the FLOPs of one layer over T
-# tokens, 2 per multiply-accumulate, after some heads and neurons are gone. Note that
+# **11-2.** Write `layer_flops(T, d_model, n_head, head_dim, n_neurons)`: the FLOPs of one layer's matrix
+# products over T tokens, 2 per multiply-accumulate, after some heads and neurons are gone. Note that
 # n_head x head_dim is then no longer d_model.
 #
 # <details><summary>Hint</summary>Call n_head x head_dim A. Queries, keys, values and output are four
@@ -467,7 +471,7 @@ check("11-1", answer_1)
 
 # %% [markdown] tags=["zh"]
 # **11-2.** 写出 `layer_flops(T, d_model, n_head, head_dim, n_neurons)`：移除一些头和神经元之后，
-# 一层处理 T 个 token 的计算量，一次乘加计 2。注意此时 n_head × head_dim 不再等于 d_model。
+# 一层处理 T 个 token 时各矩阵乘法的计算量，一次乘加计 2。注意此时 n_head × head_dim 不再等于 d_model。
 #
 # <details><summary>提示</summary>记 A = n_head × head_dim。查询、键、值和输出是四个 d_model 与 A 的乘积；
 # 注意力分数与加权求和是两个 T、T 与 A 的乘积；FFN 是两个 d_model 与 n_neurons 的乘积。</details>
@@ -549,8 +553,8 @@ check("11-3", answer_3)
 #
 # - Small weights can go, a quarter of them for nothing; what is left matters more and more.
 # - A mask saves neither bytes nor time by itself. Bytes fall when zeros are left out of the file, and
-#   the index decides from which share on; time falls when heads or neurons leave the matrices, or on
-#   hardware made for 2:4.
+#   the index decides from which share on; time falls when heads or neurons leave the matrices, on
+#   hardware made for 2:4, or in a sparse kernel once nearly all is zero.
 # - A model with heads removed equals the one with the same heads masked, and is faster.
 # - With equal training, pruning at once was as good as pruning step by step here. Fine-tuning brings
 #   back most at 50 %, and not nearly all at 90 % in three short rounds.
@@ -569,7 +573,7 @@ check("11-3", answer_3)
 #
 # - 小权重可以去掉，最初的四分之一几乎没有代价；留下的越少，每一个就越重要。
 # - 掩码本身既不省字节，也不省时间。不把零写进文件，字节才会少，而从多大比例起划算取决于索引；
-#   把头或神经元从矩阵里移除，或者有支持 2:4 的硬件，时间才会少。
+#   把头或神经元从矩阵里移除，或者有支持 2:4 的硬件，或者绝大部分是零且用稀疏算子，时间才会少。
 # - 移除若干头的模型，与给这些头加掩码的模型输出相同，而且更快。
 # - 训练量相同时，在这里一步到位不比逐步剪枝差。50 % 时微调能恢复大部分损失；90 % 时短短三轮远远不够。
 #
@@ -577,6 +581,6 @@ check("11-3", answer_3)
 # *To prune, or not to prune*；Michel 等 2019，*Are Sixteen Heads Really Better than One?*；
 # Frankle 与 Carbin 2019，*The Lottery Ticket Hypothesis*；Mishra 等 2021，
 # *Accelerating Sparse Deep Neural Networks*（2:4）；Frantar 与 Alistarh 2023，*SparseGPT*，
-# 它像 GPTQ 取整那样，利用输入的二阶矩来剪枝。
+# 它利用输入的二阶矩来剪枝，正如 GPTQ 利用它来舍入。
 #
 # **下一篇：** 本章让模型变小；下一章把计算分配到多个进程。
