@@ -323,8 +323,8 @@ p_time.reveal(real.row_of("OpenVINO INT8")[real.LATENCY])
 # usable here. **Time**: for long batches none reaches 0.35, the dashed line and the target that we
 # set beforehand, on the recorded machine, which has no VNNI, and OpenVINO's INT8 is no faster than
 # its own fp32; the next section shows why. Only the single short text, where eager torch spends its
-# time between operators, gains more. With VNNI or AMX it is another matter: `efflab experiment
-# int8-engines` measures it there.
+# time between operators, gains more. With VNNI or AMX it is another matter:
+# `efflab experiment int8-engines` measures it there.
 #
 # Three of the engines again, built and measured here; times are those of 4 texts of 64 tokens. The
 # MRR is higher than the recorded one because fewer functions compete: compare it with fp32's beside
@@ -334,8 +334,8 @@ p_time.reveal(real.row_of("OpenVINO INT8")[real.LATENCY])
 # 按列来读。**大小**：只有表也量化了，才降到 0.26 左右。**精度**：OpenVINO 加平滑，在校准从未见过的 300 段文档字符串上，
 # 最差的余弦也在 0.99 左右；torch 的静态形式连每层的*输出*也一起舍入，离群值也在其中，在这里不可用。
 # **时间**：存档所用的机器没有 VNNI，长批次时没有一个达到 0.35（虚线，我们事先定下的目标），
-# OpenVINO 的 INT8 也不比它自己的 fp32 快，
-# 下一节说明原因。只有单条短文本收益更大，因为 eager 模式的时间大半花在算子之间。有 VNNI 或 AMX 的 CPU 是另一回事：
+# OpenVINO 的 INT8 也不比它自己的 fp32 快，下一节说明原因。只有单条短文本收益更大，
+# 因为 eager 模式的时间大半花在算子之间。有 VNNI 或 AMX 的 CPU 是另一回事：
 # 在那里运行 `efflab experiment int8-engines` 即可测到。
 #
 # 在本机重新构建并测量其中三个引擎，时间取 4 条各 64 个 token 的文本。这里的 MRR 比存档高，
