@@ -175,8 +175,8 @@ def gptq_model(
 ) -> dict[str, QuantizedTensor]:
     """Every linear map inside a Transformer's layers, quantized in the order of computation.
 
-    Each map's inputs come from a model whose earlier maps are quantized already, so that later ones
-    can correct what earlier ones spoilt. `batches`: token ids (B,T), or pairs (ids, attention
+    Each map's inputs come from a model whose earlier maps are quantized already: it is fitted to
+    the inputs that it will really meet. `batches`: token ids (B,T), or pairs (ids, attention
     mask), whose masked tokens do not count. `options`: those of `gptq_hessian`. Embeddings, biases
     and norms are not touched (`affine.quantize` suits tables). Returns {parameter name: tensor};
     the model stays as it is.

@@ -27,7 +27,7 @@ def masks_figure(rows: int = 12, columns: int = 32, seed: int = 0):
     }
     kept = {tr(n): 100 * float((weight * m).square().sum() / weight.square().sum())
             for n, m in masks.items()}  # fmt: skip
-    titles = [f"{name}<br>{tr('{n} % of the squares kept', n=number(v))}"
+    titles = [f"{name}<br>{tr('‖W‖²: {n} % kept', n=number(v))}"
               for name, v in kept.items()]  # fmt: skip
     fig = figures.panels(
         titles, tr("Half removed, three ways (blue: kept)"), horizontal_spacing=0.04
