@@ -38,7 +38,7 @@ class Board:
         model: str,
         bytes: float,
         milliseconds: float,
-        baseline_milliseconds: float | None = None,
+        baseline_milliseconds: float,
         quality: float,
         kind: str = "measured",
     ) -> None:
@@ -51,7 +51,6 @@ class Board:
         require(bool(technique), "technique", technique, "a name")
         require_one_of("model", model, MODELS)
         require_one_of("kind", kind, KINDS)
-        baseline_milliseconds = baseline_milliseconds or milliseconds
         times = dict(milliseconds=milliseconds, baseline_milliseconds=baseline_milliseconds)
         numbers = dict(bytes=bytes, **times, quality=quality)
         for name, value in numbers.items():
@@ -86,7 +85,7 @@ def _key(point: dict) -> tuple[str, str]:
 
 def relative_time(point: dict) -> float:
     """A point's time over the unchanged model's in the same run."""
-    return point["milliseconds"] / point.get("baseline_milliseconds", point["milliseconds"])
+    return point["milliseconds"] / point["baseline_milliseconds"]
 
 
 def board_figure(model: str, points: list[dict]):

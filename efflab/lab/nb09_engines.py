@@ -53,7 +53,8 @@ def figure():
     names = [tr(row["engine"]).replace(", ", ",<br>") for row in rows]
     shown = {"size": tr("size over fp32"), LATENCY: tr("time (dashed: 0.35)"),
              "cosine min": tr("cosine, least of {n}", n=kept()["settings"]["n_test"])}  # fmt: skip
-    title = tr("MiniLM in nine engines: 16 texts of 128 tokens, one thread")
+    title = tr("Nine engines (recorded): 16 texts of 128 tokens, threads: {n}",
+               n=kept()["settings"]["threads"])  # fmt: skip
     fig = figures.panels(list(shown.values()), title, shared_yaxes=True, horizontal_spacing=0.04)
     for column, key in enumerate(shown, start=1):
         fig.add_bar(x=[row[key] for row in rows], y=names, orientation="h", showlegend=False,
