@@ -91,6 +91,7 @@ def fit(
     n_steps: int,
     *,
     optimizers: list[torch.optim.Optimizer] | None = None,
+    stop: int | None = None,
     lr: float = 3e-3,
     loss_fn: Callable[[nn.Module, Tensor, Tensor], Tensor] = language_model_loss,
     clip: float = 1.0,
@@ -102,8 +103,13 @@ def fit(
 
     `batch(step)` gives (inputs, targets) and depends on the step alone, so that a run which was
     killed and starts again with the same `checkpoint` file continues as if it had not been.
+    `stop`: only so many of the `n_steps` that the learning rate is planned for, which repeats the
+    beginning of a longer run.
     """
     require_int("n_steps", n_steps)
+    end = n_steps if stop is None else stop
+    require_int("stop", end)
+    require(end <= n_steps, "stop", stop, f"at most n_steps={n_steps}")
     require_int("checkpoint_every", checkpoint_every)
     require(lr > 0, "lr", lr, "a positive number")
     optimizers = optimizers or adamw(model, lr)
@@ -112,7 +118,7 @@ def fit(
     if checkpoint is not None and Path(checkpoint).exists():
         losses = _resume(Path(checkpoint), model, optimizers)
     model.train()
-    for step in _steps(len(losses), n_steps, losses, progress):
+    for step in _steps(len(losses), end, losses, progress):
         groups = [group for o in optimizers for group in o.param_groups]
         for group, peak in zip(groups, peaks, strict=True):
             group["lr"] = peak * learning_rate_factor(step, n_steps)
@@ -123,7 +129,7 @@ def fit(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         losses.append(loss.item())
-        last = step + 1 == n_steps
+        last = step + 1 == end
         if checkpoint is not None and (last or (step + 1) % checkpoint_every == 0):
             _save(Path(checkpoint), model, optimizers, losses)
     model.eval()

@@ -116,7 +116,7 @@ def test_qkv_experiment_is_complete_and_its_summary_right():
 
 
 def test_qkv_runs_repeat_and_differ_by_sharing():
-    losses = [qkv_sharing.validation_loss(n, n_steps=2) for n in (1, 1, 6)]
+    losses = [qkv_sharing.validation_loss(n, stop=2) for n in (1, 1, 6)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-3)
     assert losses[0] != losses[2]
 

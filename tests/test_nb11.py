@@ -193,7 +193,7 @@ def test_schedule_tables_and_figure(both_languages):
     missing = [row["still missing (bits)"] for row in recovery]
     assert missing == sorted(missing)
     fig = schedule.schedule_figure({0.8: 0.5})
-    assert [trace.x for trace in fig.data if trace.mode == "markers"] == [(1,)]
+    assert [trace.x for trace in fig.data if trace.mode == "markers"] == [(0.25,)]
     assert schedule.spread(0.8) >= 0.05
 
 

@@ -19,15 +19,16 @@ from efflab.structure.sharing import share_qkv
 NAME = "qkv-sharing"
 CONFIG = ModelConfig(6, 4, 64, 256, 2048, 128, causal=True)
 BATCH_SIZE, N_STEPS, N_WINDOWS = 4, 250, 64
+EARLY = 75  # steps after which a run is judged too: a notebook repeats so much of it
 SEEDS = (0, 1, 2)
 COUNTS = (1, 3, 6, 4, 2)  # none, half and all of the layers first
 
 
-def validation_loss(n_shared: int, seed: int = 0, n_steps: int = N_STEPS) -> float:
+def validation_loss(n_shared: int, seed: int = 0, stop: int = N_STEPS) -> float:
     """Held-out loss (nats a token) of a small model trained with `n_shared` layers' QKV shared.
 
-    Trained from scratch for `n_steps` of 4 windows of 128 tokens; the loss is the mean over 64
-    held-out windows that are the same for every run.
+    Trained from scratch for `stop` of 250 steps of 4 windows of 128 tokens; the loss is the mean
+    over 64 held-out windows that are the same for every run.
     """
     require_int("n_shared", n_shared)
     require(n_shared <= CONFIG.n_layer, "n_shared", n_shared, f"at most {CONFIG.n_layer}")
@@ -43,7 +44,7 @@ def validation_loss(n_shared: int, seed: int = 0, n_steps: int = N_STEPS) -> flo
     torch.set_num_threads(1)  # as recorded, and faster: products this small gain nothing from two
     try:
         optimizers = train.muon(model, lr=1e-2, adam_lr=5e-3)
-        train.fit(model, batch, n_steps, optimizers=optimizers)
+        train.fit(model, batch, N_STEPS, optimizers=optimizers, stop=stop)
     finally:
         torch.set_num_threads(n_threads)
     held_out = data.random_windows(data.stdlib_tokens("held-out"), N_WINDOWS, T, 0)
@@ -57,28 +58,30 @@ def run() -> dict:
     Each run is kept at once: an experiment that was killed goes on where it stopped.
     """
     settings = dict(n_layer=CONFIG.n_layer, d_model=CONFIG.d_model, seq_len=CONFIG.max_len)
-    settings |= dict(batch_size=BATCH_SIZE, n_steps=N_STEPS, n_windows=N_WINDOWS)
+    settings |= dict(batch_size=BATCH_SIZE, n_steps=N_STEPS, early=EARLY, n_windows=N_WINDOWS)
     kept = recorded(NAME) if (EXPERIMENTS / f"{NAME}.json").exists() else {}
     runs = kept["runs"] if kept.get("settings") == settings else []
     done = {(r["n_shared"], r["seed"]) for r in runs}
     for n_shared, seed in product(COUNTS, SEEDS):
         if (n_shared, seed) not in done:
-            loss = validation_loss(n_shared, seed)
+            early, loss = (validation_loss(n_shared, seed, stop) for stop in (EARLY, N_STEPS))
             print(f"{n_shared} of {CONFIG.n_layer} layers, seed {seed}: {loss:.3f}", flush=True)
-            runs.append({"n_shared": n_shared, "seed": seed, "loss": round(loss, 3)})
+            run = {"n_shared": n_shared, "seed": seed, "early": round(early, 3)}
+            runs.append(run | {"loss": round(loss, 3)})
             record(NAME, settings=settings, seeds=SEEDS, runs=runs)
     return recorded(NAME)
 
 
-def by_count(runs: list[dict]) -> dict[int, dict[str, float]]:
+def by_count(runs: list[dict], what: str = "loss") -> dict[int, dict[str, float]]:
     """n_shared -> mean, sd, low, high of the loss over seeds, and of the loss less that at 1.
 
-    `cost` is the mean of the differences within a seed and `cost_sd` their standard deviation.
+    `what`: "loss" at the end, or "early". `cost` is the mean of the differences within a seed and
+    `cost_sd` their standard deviation.
     """
-    base = {r["seed"]: r["loss"] for r in runs if r["n_shared"] == 1}
+    base = {r["seed"]: r[what] for r in runs if r["n_shared"] == 1}
     summary = {}
     for n in sorted({r["n_shared"] for r in runs}):
-        losses = {r["seed"]: r["loss"] for r in runs if r["n_shared"] == n}
+        losses = {r["seed"]: r[what] for r in runs if r["n_shared"] == n}
         costs = [loss - base[seed] for seed, loss in losses.items()]
         values = list(losses.values())
         summary[n] = dict(mean=mean(values), low=min(values), high=max(values), cost=mean(costs))

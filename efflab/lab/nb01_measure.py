@@ -121,55 +121,62 @@ def qkv_record() -> tuple[dict, dict[int, dict]]:
     return experiment, qkv_sharing.by_count(experiment["runs"])
 
 
-def qkv_spread() -> float:
+def qkv_spread(summary: dict[int, dict]) -> float:
     """How far (nats) from its recorded mean one more run of a point may land.
 
     Three standard deviations over seeds, at least 0.05 because a training amplifies another
     processor's rounding. Another Python has another library text: 0.3 there.
     """
-    experiment, summary = qkv_record()
-    versions = experiment["versions"]["python"], platform.python_version()
+    versions = qkv_record()[0]["versions"]["python"], platform.python_version()
     same_text = len({v.rsplit(".", 1)[0] for v in versions}) == 1
     return max(0.05 if same_text else 0.3, 3 * max(s["sd"] for s in summary.values()))
 
 
 def qkv_again(n_shared: int) -> tuple[float, float, float]:
-    """One recorded point trained anew: its loss, the recorded mean, and the spread allowed."""
-    summary = qkv_record()[1]
+    """The beginning of a recorded run anew: its loss, the recorded mean, and the spread allowed."""
+    summary = qkv_sharing.by_count(qkv_record()[0]["runs"], "early")
     require_one_of("n_shared", n_shared, summary)
-    return qkv_sharing.validation_loss(n_shared), summary[n_shared]["mean"], qkv_spread()
+    live = qkv_sharing.validation_loss(n_shared, stop=qkv_sharing.EARLY)
+    return live, summary[n_shared]["mean"], qkv_spread(summary)
 
 
 def qkv_figure(live: dict[int, float] | None = None):
-    """Held-out loss over n: each recorded run, the mean, and `live` {n: loss} beside them."""
+    """Held-out loss over n, early in training with `live` {n: loss} beside it, and at the end.
+
+    Both panels show each recorded run and the mean, over as many nats.
+    """
     experiment, summary = qkv_record()
-    runs, counts = experiment["runs"], list(summary)
-    fig = figures.line(
-        counts,
-        {tr("mean of {n} seeds (recorded)", n=len(experiment["seeds"])): [
-            summary[n]["mean"] for n in counts
-        ]},
-        tr("Sharing QKV in the first n of {total} layers", total=experiment["settings"]["n_layer"]),
-        tr("layers that share one QKV projection (1: none)"),
-        tr("held-out loss (nats a token)"),
-    )  # fmt: skip
-    fig.add_scatter(
-        x=[r["n_shared"] for r in runs],
-        y=[r["loss"] for r in runs],
-        mode="markers",
-        name=tr("one seed (recorded)"),
-        marker=dict(symbol="line-ew-open", size=14, color=figures.COLOURS[6], line_width=1.5),
-    )
-    for n, loss in (live or {}).items():
-        fig.add_scatter(x=[n], y=[loss], mode="markers", name=tr("now, here (measured)"),
-                        marker=dict(symbol="star", size=15, color=figures.COLOURS[1]))  # fmt: skip
-    values = [r["loss"] for r in runs] + list((live or {}).values())
-    margin = max(0.1, 1.5 * (max(values) - min(values)))
-    middle = (max(values) + min(values)) / 2
-    fig.update_yaxes(range=[middle - margin, middle + margin])
-    figures.mark(fig, tr("half"), x=experiment["settings"]["n_layer"] / 2)
+    runs, settings = experiment["runs"], experiment["settings"]
+    steps = {"early": settings["early"], "loss": settings["n_steps"]}
+    titles = [tr("after {n} steps", n=n) for n in steps.values()]
+    title = tr("Sharing QKV in the first n of {total} layers", total=settings["n_layer"])
+    fig = figures.panels(titles, title)
+    now = {"early": live or {}, "loss": {}}
+    values = {what: [*(r[what] for r in runs), *now[what].values()] for what in steps}
+    half = max(0.1, 0.75 * max(max(v) - min(v) for v in values.values()))
+    for column, what in enumerate(steps, start=1):
+        means = {n: s["mean"] for n, s in qkv_sharing.by_count(runs, what).items()}
+        series = [
+            (means, tr("mean of {n} seeds (recorded)", n=len(experiment["seeds"])),
+             dict(mode="lines+markers", marker_color=figures.COLOURS[0])),
+            ({}, tr("one seed (recorded)"), dict(mode="markers", x=[r["n_shared"] for r in runs],
+             y=[r[what] for r in runs], marker=dict(symbol="line-ew-open", size=14,
+             color=figures.COLOURS[6], line_width=1.5))),
+            (now[what], tr("now, here (measured)"), dict(mode="markers", marker=dict(
+             symbol="star", size=15, color=figures.COLOURS[1]))),
+        ]  # fmt: skip
+        for points_, name, style in series:
+            xy = dict(x=list(points_), y=list(points_.values()))
+            if points_ or "x" in style:
+                fig.add_scatter(**xy | style, name=name, showlegend=column == 1, row=1, col=column)
+        middle = (max(values[what]) + min(values[what])) / 2
+        fig.update_yaxes(range=[middle - half, middle + half], row=1, col=column)
+        fig.add_vline(x=settings["n_layer"] / 2, line=dict(dash="dash", color="#444", width=1.5),
+                      annotation_text=tr("half"), row=1, col=column)  # fmt: skip
+    fig.update_xaxes(title_text=tr("layers that share one QKV projection (1: none)"))
+    fig.update_yaxes(title_text=tr("held-out loss (nats a token)"), col=1)
     meta = {tr("n = {n}: loss over n = 1", n=n): round(s["cost"], 3) for n, s in summary.items()}
-    return fig.update_layout(showlegend=True, meta=meta, legend=dict(x=0, y=0, yanchor="bottom"))
+    return fig.update_layout(meta=meta, legend=dict(orientation="h", y=-0.25), height=420)
 
 
 def qkv_table() -> list[dict]:

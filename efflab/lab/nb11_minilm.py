@@ -41,7 +41,7 @@ def minilm_importance() -> Tensor:
     return pruning.head_importance(points.encoder()[0], [pair], retrieval_loss)
 
 
-def minilm_points(shares=(0.0, 1 / 3, 1 / 2), repeats: int = 3) -> dict[float, dict]:
+def minilm_points(shares=(0.0, 1 / 3), repeats: int = 3) -> dict[float, dict]:
     """MiniLM with a share of its heads removed: share -> what the board wants, and more.
 
     `heads` that are left, and `mean` and `p5` of the cosine to the whole model's embeddings.

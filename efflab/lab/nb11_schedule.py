@@ -1,7 +1,7 @@
 """Notebook 11's recorded experiment: one-shot against gradual, recovery by round, verdicts."""
 
 import platform
-from statistics import mean
+from statistics import mean, stdev
 
 from efflab.errors import require_int, require_one_of
 from efflab.experiments import pruning_schedule as experiment
@@ -45,7 +45,7 @@ def schedule_rows() -> list[dict]:
 def schedule_figure(live: dict[float, float] | None = None):
     """Increase over the dense model by round, a panel for each final ratio.
 
-    `live` {ratio: increase of one-shot after round 1, measured here}.
+    `live` {ratio: increase of one-shot early in round 1, measured here}.
     """
     kept, found = schedule_record()
     n_rounds, finals = kept["settings"]["n_rounds"], ratios(found)
@@ -54,15 +54,24 @@ def schedule_figure(live: dict[float, float] | None = None):
     fig = figures.panels(titles, title, shared_yaxes=True, horizontal_spacing=0.03)
     control = [found[CONTROL]["before"][0], *found[CONTROL]["mean"]]
     rounds, meta = list(range(n_rounds + 1)), {}
+    share = kept["settings"]["early"] / kept["settings"]["steps_per_round"]  # of the first round
     for column, ratio in enumerate(finals, start=1):
         first = column == 1
         for i, schedule in enumerate(experiment.SCHEDULES):
             point = found[schedule, ratio]
-            y = [point["before"][0], *point["mean"]]
+            x, y = list(rounds), [point["before"][0], *point["mean"]]
             above = [0, *(h - m for h, m in zip(point["high"], point["mean"], strict=True))]
             below = [0, *(m - v for v, m in zip(point["low"], point["mean"], strict=True))]
+            if schedule == "one-shot":
+                for values, new in (
+                    (x, share),
+                    (y, beginning(ratio)["mean"]),
+                    (above, 0),
+                    (below, 0),
+                ):
+                    values.insert(1, new)
             style = dict(color=figures.COLOURS[i], dash=figures.DASHES[i])
-            fig.add_scatter(x=rounds, y=y, name=tr(schedule), line=style, showlegend=first,
+            fig.add_scatter(x=x, y=y, name=tr(schedule), line=style, showlegend=first,
                             legendgroup=schedule, mode="lines+markers",
                             marker=dict(symbol=figures.MARKERS[i], size=8),
                             error_y=dict(type="data", array=above, arrayminus=below),
@@ -72,40 +81,45 @@ def schedule_figure(live: dict[float, float] | None = None):
                         line=dict(color=figures.COLOURS[6], dash="dot"), showlegend=first,
                         row=1, col=column)  # fmt: skip
         if ratio in (live or {}):
-            fig.add_scatter(x=[1], y=[live[ratio]], name=tr("now, here (measured)"), mode="markers",
-                            marker=dict(symbol="star", size=15, color=figures.COLOURS[2]),
-                            row=1, col=column)  # fmt: skip
+            star = dict(symbol="star", size=15, color=figures.COLOURS[2])
+            fig.add_scatter(x=[share], y=[live[ratio]], name=tr("now, here (measured)"),
+                            mode="markers", marker=star, row=1, col=column)  # fmt: skip
     fig.update_xaxes(title_text=tr("rounds of training"), tickvals=rounds)
     fig.update_yaxes(title_text=tr("bits per byte above dense"), col=1)
     fig.update_yaxes(rangemode="tozero")
     return fig.update_layout(meta=meta, legend=dict(orientation="h", y=-0.2), height=440)
 
 
+def beginning(ratio: float) -> dict[str, float]:
+    """One-shot's recorded increase over dense early in its first round: mean and sd over seeds."""
+    kept = schedule_record()[0]
+    after = [r["after"] - kept["settings"]["dense"] for r in kept["early"] if r["ratio"] == ratio]
+    return dict(mean=mean(after), sd=stdev(after))
+
+
 def spread(ratio: float) -> float:
-    """How far (bits per byte) from the recorded mean one more first round may land.
+    """How far (bits per byte) from the recorded mean one more beginning may land.
 
     Three standard deviations over seeds, a tenth of the increase at least (another processor rounds
     differently). Another Python has other library text and another checkpoint other weights: 0.3
     of the increase, at least 0.2, there.
     """
-    kept, found = schedule_record()
-    point = found["one-shot", ratio]
+    kept, point = schedule_record()[0], beginning(ratio)
     versions = kept["versions"]["python"], platform.python_version()
     same = len({v.rsplit(".", 1)[0] for v in versions}) == 1
     same = same and read_card()["sha256"].startswith(kept["settings"]["checkpoint"])
     least, share = (0.05, 0.1) if same else (0.2, 0.3)
-    return max(least, share * point["mean"][0], 3 * point["sd"][0])
+    return max(least, share * point["mean"], 3 * point["sd"])
 
 
 def again(ratio: float, seed: int = 0) -> tuple[float, float, float]:
-    """One-shot's first round anew: increase over the dense model now, recorded mean, spread."""
+    """One-shot's beginning anew: increase over the dense model now, recorded mean, spread."""
     found = schedule_record()[1]
     require_one_of("ratio", ratio, ratios(found))
     require_int("seed", seed, 0)
     model = language_model()
-    (row,) = experiment.prune_and_tune(model, "one-shot", ratio, seed, n_rounds=1)
-    live = row["after"] - experiment.bits(model)
-    return live, found["one-shot", ratio]["mean"][0], spread(ratio)
+    live = experiment.early(model, ratio, seed) - experiment.bits(model)
+    return live, beginning(ratio)["mean"], spread(ratio)
 
 
 def recovery_rows() -> list[dict]:

@@ -234,11 +234,12 @@ show_source(share_qkv)
 table(measure.qkv_table(), digits=4)
 
 # %% [markdown] tags=["en"]
-# Now one of these points again, trained here in some seconds, beside the recorded runs. It has to
-# land within the spread that the cell states.
+# Now the first 75 of one run's 250 steps again, here, beside what the recorded runs had reached by
+# then. It has to land within the spread that the cell states.
 
 # %% [markdown] tags=["zh"]
-# 现在在本机用十几秒重新训练其中一个点，与存档结果放在一起。它应当落在单元格给出的范围之内。
+# 现在在本机重做其中一次训练的前 75 步（共 250 步），与存档中同一时刻的结果放在一起。
+# 它应当落在单元格给出的范围之内。
 
 # %% tags=["nbval-ignore-output"]
 live, expected, spread = measure.qkv_again(n_shared)

@@ -350,11 +350,12 @@ print([round(r, 3) for r in pruning.gradual_schedule(0.1, 0.9, 3)])
 table(schedule.schedule_rows())
 
 # %% [markdown] tags=["en"]
-# Now the first round of one of these points again, here, with the same seed of batches. It has to land
-# within the spread that the cell states.
+# Now the beginning of one of these runs again, here: one-shot, the first 10 of round 1's 40 steps, on
+# the same batches. It has to land within the spread that the cell states.
 
 # %% [markdown] tags=["zh"]
-# 现在在本机重做其中一个点的第一轮。结果应当落在单元格给出的范围之内。
+# 现在在本机重做其中一次的开头：一步到位，第一轮 40 步中的前 10 步，数据批次相同。
+# 结果应当落在单元格给出的范围之内。
 
 # %% tags=["nbval-ignore-output"]
 live, expected, spread = schedule.again(ratio, seed)
