@@ -41,19 +41,9 @@ n_shared = 3  # the recorded point that is trained once more: 1, 2, 3, 4 or 6 la
 # %%
 from efflab import lab
 from efflab.config import PRESETS, ModelConfig
-from efflab.lab import (
-    board,
-    check,
-    explore,
-    nb01,
-    nb01_tasks,
-    points,
-    predict,
-    show,
-    show_source,
-    table,
-)
+from efflab.lab import board, check, explore, nb01, points, predict, show, show_source, table
 from efflab.lab import nb01_measure as measure
+from efflab.lab import nb01_tasks as reuse_tasks
 from efflab.structure.sharing import n_parameters, share_layers, share_qkv
 
 lab.use_language(language)
@@ -305,11 +295,11 @@ board.add(technique="QKV shared in 2 layers, no retraining", **points.language_p
 # 与之对照的是每个任务各用一份 MiniLM，2300 万权重全部微调（存档结果）。
 
 # %% tags=["nbval-ignore-output"]
-quality = nb01_tasks.quality_table()
+quality = reuse_tasks.quality_table()
 table(quality)
 
 # %% tags=["nbval-ignore-output"]
-print(f"MRR {nb01_tasks.retrieval():.2f}")
+print(f"MRR {reuse_tasks.retrieval():.2f}")
 
 # %% [markdown] tags=["en"]
 # The test has 240 texts, so that an accuracy is good to about 5 points either way (95 %), and each
@@ -328,7 +318,7 @@ print(f"MRR {nb01_tasks.retrieval():.2f}")
 # 再看三个任务处理同一批文本的开销：共用一个编码器（`one`）与每个任务一个编码器（`each`）：
 
 # %% tags=["nbval-ignore-output"]
-reuse = nb01_tasks.reuse_measured(n_tasks=3)
+reuse = reuse_tasks.reuse_measured(n_tasks=3)
 table(reuse)
 
 # %% [markdown] tags=["en"]
@@ -361,7 +351,7 @@ lab.verdict("albert-params", holds=True, kind="computed",
 lab.verdict("qkv-share-half", **measure.qkv_verdict())
 
 # %% tags=["nbval-ignore-output"]
-lab.verdict("encoder-reuse", **nb01_tasks.reuse_verdict(quality, reuse))
+lab.verdict("encoder-reuse", **reuse_tasks.reuse_verdict(quality, reuse))
 
 # %% [markdown] tags=["en"]
 # ## 10 · Exercises
