@@ -7,7 +7,7 @@ and turn about, because a busy machine slows both: the ratio holds where single 
 import platform
 import time
 from collections.abc import Callable, Hashable
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from statistics import median, quantiles
 
@@ -62,6 +62,20 @@ def synchronize() -> None:
     """Wait until a GPU that this process uses has finished; a CPU always has."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
+
+
+@contextmanager
+def one_thread():
+    """Train tiny models on one thread: sharing out small products costs more than it saves.
+
+    It also repeats a recorded run, since another number of threads rounds differently.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def timed(fn: Callable[[], object], warmup: int = 2, repeats: int = 7) -> Timing:

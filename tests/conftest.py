@@ -51,3 +51,13 @@ def both_languages(request):
     yield request.param
     use_language("en")
     assert not text.missing
+
+
+@pytest.fixture
+def strict():
+    """`check` raises on a wrong answer while the test runs, as in a probe."""
+    from efflab.lab import check
+
+    check.strict(True)
+    yield
+    check.strict(False)

@@ -198,11 +198,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_exercises_take_right_answers_and_refuse_wrong_ones(name):
-    lab.check.strict(True)
-    try:
-        lab.check(name, ANSWERS[name])
-        with pytest.raises(AssertionError):
-            lab.check(name, lambda *_: (1, 2) if name == "01-3" else 1)
-    finally:
-        lab.check.strict(False)
+def test_exercises_take_right_answers_and_refuse_wrong_ones(name, strict):
+    lab.check(name, ANSWERS[name])
+    with pytest.raises(AssertionError):
+        lab.check(name, lambda *_: (1, 2) if name == "01-3" else 1)

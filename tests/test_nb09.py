@@ -181,12 +181,8 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_exercises_take_right_answers_and_refuse_wrong_ones(name):
+def test_exercises_take_right_answers_and_refuse_wrong_ones(name, strict):
     right, wrong = ANSWERS[name]
-    lab.check.strict(True)
-    try:
-        lab.check(name, right)
-        with pytest.raises(AssertionError):
-            lab.check(name, wrong)
-    finally:
-        lab.check.strict(False)
+    lab.check(name, right)
+    with pytest.raises(AssertionError):
+        lab.check(name, wrong)

@@ -230,11 +230,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_exercises_take_right_answers_and_refuse_wrong_ones(name):
-    lab.check.strict(True)
-    try:
-        lab.check(name, ANSWERS[name])
-        with pytest.raises(AssertionError):
-            lab.check(name, WRONG[name])
-    finally:
-        lab.check.strict(False)
+def test_exercises_take_right_answers_and_refuse_wrong_ones(name, strict):
+    lab.check(name, ANSWERS[name])
+    with pytest.raises(AssertionError):
+        lab.check(name, WRONG[name])

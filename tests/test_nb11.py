@@ -262,12 +262,8 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_exercises_take_right_answers_and_refuse_wrong_ones(name, both_languages):
+def test_exercises_take_right_answers_and_refuse_wrong_ones(name, strict, both_languages):
     right, wrong = ANSWERS[name]
-    lab.check.strict(True)
-    try:
-        lab.check(name, right)
-        with pytest.raises(AssertionError):
-            lab.check(name, wrong)
-    finally:
-        lab.check.strict(False)
+    lab.check(name, right)
+    with pytest.raises(AssertionError):
+        lab.check(name, wrong)

@@ -204,22 +204,25 @@ def no_telemetry():
                 os.environ[name] = value
 
 
-def smoothed_model(
-    model: nn.Module, calibration: list[Batch], alpha: float = 0.5, alpha_down: float = 0.8
-) -> nn.Module:
-    """A copy that computes the same with its outliers moved into the weights (`int8.smoothing`).
+def smoothing_strength(name: str) -> float:
+    """`alpha` of `int8.smoothing` for the linear layer of that name.
 
     The last map of a feed-forward block follows a GELU, whose outliers are far larger than the
     weights': there more has to move.
     """
+    return 0.8 if name.endswith("down") else 0.5
+
+
+def smoothed_model(model: nn.Module, calibration: list[Batch]) -> nn.Module:
+    """A copy that computes the same with its outliers moved into the weights (`int8.smoothing`)."""
     run = lambda batch: model.encode(*batch)  # noqa: E731
     peaks = int8.channel_peaks(run, model, calibration)
 
     def make(name: str, linear: nn.Linear) -> nn.Module:
         if name not in peaks:
             return linear
-        strength = alpha_down if name.endswith("down") else alpha
-        return int8.smoothed(linear, int8.smoothing(peaks[name], linear.weight, strength))
+        factors = int8.smoothing(peaks[name], linear.weight, smoothing_strength(name))
+        return int8.smoothed(linear, factors)
 
     return int8.replace_linears(model, make)
 

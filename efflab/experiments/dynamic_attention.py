@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from efflab import data, train
+from efflab.bench import one_thread
 from efflab.config import ModelConfig
 from efflab.errors import require, require_int, require_one_of
-from efflab.experiments.record import EXPERIMENTS, record, recorded
+from efflab.experiments.record import kept_runs, record, recorded
 from efflab.model import Transformer
 from efflab.structure.adaptive_span import (
     AdaptiveSpanAttention,
@@ -157,15 +158,14 @@ def settings() -> dict:
     return shape | spans | dict(held_out_tokens=N_EVAL * CONFIG.max_len, variants=VARIANTS)
 
 
+@one_thread()
 def run() -> dict:
     """Train every variant with every seed; recorded as data/experiments/dynamic-attention.json.
 
     Each run is kept at once: a run that was killed goes on where it stopped. One thread, so that
     CPU seconds compare.
     """
-    torch.set_num_threads(1)
-    kept = recorded(NAME) if (EXPERIMENTS / f"{NAME}.json").exists() else {}
-    runs = kept["runs"] if kept.get("settings") == settings() else []
+    runs = kept_runs(NAME, settings())
     done = {(r["variant"], r["seed"]) for r in runs}
     for seed, variant in product(SEEDS, VARIANTS):
         if (variant, seed) not in done:

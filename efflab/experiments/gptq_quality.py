@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from efflab import data, evaluate, pretrained
 from efflab.compression.gptq import gptq_model, hessian, output_error
+from efflab.compression.int8 import watching
 from efflab.compression.packed import Quantized, model_bytes, quantize_weights, with_weights
 from efflab.errors import require_int, require_one_of
 from efflab.experiments.record import record
@@ -59,20 +60,14 @@ def _prose() -> np.ndarray:
 def layer_hessians(model: nn.Module, batches: Iterable) -> dict[str, Tensor]:
     """{weight's name: X^T X} of every linear map in the layers of the model as it is."""
     found: dict[str, Tensor] = {}
-    handles = []
-    for name, module in model.layers.named_modules(prefix="layers"):
-        if isinstance(module, nn.Linear):
 
-            def watch(_, args, key=f"{name}.weight"):
-                found[key] = found.get(key, 0) + hessian(args[0].flatten(0, -2))
+    def look(name: str, x: Tensor) -> None:
+        key = f"layers.{name}.weight"
+        found[key] = found.get(key, 0) + hessian(x)
 
-            handles.append(module.register_forward_pre_hook(watch))
-    try:
+    with watching(model.layers, look):
         for ids in batches:
             model.encode(ids)
-    finally:
-        for handle in handles:
-            handle.remove()
     return found
 
 

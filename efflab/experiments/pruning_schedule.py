@@ -9,12 +9,11 @@ from copy import deepcopy
 from itertools import product
 from statistics import mean, stdev
 
-import torch
-
 from efflab import data, evaluate, train
+from efflab.bench import one_thread
 from efflab.compression import pruning
 from efflab.errors import require, require_int, require_one_of
-from efflab.experiments.record import EXPERIMENTS, record, recorded
+from efflab.experiments.record import kept_runs, record
 from efflab.model import Transformer
 from efflab.pretrained import load_stdlib_gpt, read_card
 
@@ -53,16 +52,12 @@ def tune(
         start = seed * 10**6 + round_ * STEPS_PER_ROUND
         return data.random_windows(stream, BATCH_SIZE, SEQ_LEN, start + step)
 
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as recorded: another number of threads rounds differently
-    try:
+    with one_thread():
         with pruning.masks_held(model, masks):
             before = bits(model)
             optimizers = train.adamw(model, LR)
             train.fit(model, batch, STEPS_PER_ROUND, optimizers=optimizers, stop=stop)
         return before, bits(model)
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 def prune_and_tune(
@@ -100,9 +95,7 @@ def run() -> dict:
     settings = dict(n_rounds=N_ROUNDS, steps_per_round=STEPS_PER_ROUND, batch_size=BATCH_SIZE)
     settings |= dict(seq_len=SEQ_LEN, lr=LR, n_windows=N_WINDOWS, initial=INITIAL)
     settings |= dict(checkpoint=read_card()["sha256"][:12], dense=round(bits(model), 4))
-    kept = recorded(NAME) if (EXPERIMENTS / f"{NAME}.json").exists() else {}
-    same = settings.items() <= kept.get("settings", {}).items()
-    runs = kept["runs"] if same else []
+    runs = kept_runs(NAME, settings)
     done = {(r["schedule"], r["ratio"], r["seed"]) for r in runs}
     points = [(s, ratio) for ratio in RATIOS for s in SCHEDULES]
     cases = [(*point, seed) for seed in SEEDS for point in [("one-shot", 0.0), *points]]

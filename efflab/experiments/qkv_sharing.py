@@ -10,9 +10,10 @@ from statistics import mean, stdev
 import torch
 
 from efflab import data, train
+from efflab.bench import one_thread
 from efflab.config import ModelConfig
 from efflab.errors import require, require_int
-from efflab.experiments.record import EXPERIMENTS, record, recorded
+from efflab.experiments.record import kept_runs, record, recorded
 from efflab.model import Transformer
 from efflab.structure.sharing import share_qkv
 
@@ -40,13 +41,9 @@ def validation_loss(n_shared: int, seed: int = 0, stop: int = N_STEPS) -> float:
     def batch(step):
         return data.random_windows(stream, BATCH_SIZE, T, seed * 10**6 + step)
 
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as recorded, and faster: products this small gain nothing from two
-    try:
+    with one_thread():
         optimizers = train.muon(model, lr=1e-2, adam_lr=5e-3)
         train.fit(model, batch, N_STEPS, optimizers=optimizers, stop=stop)
-    finally:
-        torch.set_num_threads(n_threads)
     held_out = data.random_windows(data.stdlib_tokens("held-out"), N_WINDOWS, T, 0)
     with torch.no_grad():
         return train.language_model_loss(model, *held_out).item()
@@ -59,8 +56,7 @@ def run() -> dict:
     """
     settings = dict(n_layer=CONFIG.n_layer, d_model=CONFIG.d_model, seq_len=CONFIG.max_len)
     settings |= dict(batch_size=BATCH_SIZE, n_steps=N_STEPS, early=EARLY, n_windows=N_WINDOWS)
-    kept = recorded(NAME) if (EXPERIMENTS / f"{NAME}.json").exists() else {}
-    runs = kept["runs"] if kept.get("settings") == settings else []
+    runs = kept_runs(NAME, settings)
     done = {(r["n_shared"], r["seed"]) for r in runs}
     for n_shared, seed in product(COUNTS, SEEDS):
         if (n_shared, seed) not in done:

@@ -40,3 +40,15 @@ def recorded(name: str, folder: Path = EXPERIMENTS) -> dict:
     """What an experiment wrote; an unknown name is a `ValueError` that lists the known ones."""
     require_one_of("name", name, sorted(path.stem for path in folder.glob("*.json")))
     return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def kept_runs(name: str, settings: dict, folder: Path = EXPERIMENTS) -> list[dict]:
+    """The runs that an experiment killed earlier left under these `settings`; none otherwise."""
+    kept = recorded(name, folder) if (folder / f"{name}.json").exists() else {}
+    return kept["runs"] if settings.items() <= kept.get("settings", {}).items() else []
+
+
+def same_python(experiment: dict) -> bool:
+    """Whether it was recorded with this minor version of Python, whose library is the corpus."""
+    versions = experiment["versions"]["python"], platform.python_version()
+    return len({v.rsplit(".", 1)[0] for v in versions}) == 1

@@ -1,7 +1,5 @@
 """Notebook 01's measurements: what sharing saves and does not, and QKV by depth."""
 
-import platform
-
 import numpy as np
 import safetensors.torch
 import torch
@@ -11,7 +9,7 @@ from efflab import bench, cost, evaluate, pretrained, train
 from efflab.config import SHARING, ModelConfig
 from efflab.errors import require_one_of
 from efflab.experiments import qkv_sharing
-from efflab.experiments.record import recorded
+from efflab.experiments.record import recorded, same_python
 from efflab.lab import figures, points, tr
 from efflab.model import Transformer
 from efflab.structure.sharing import from_albert, n_parameters, share_layers, share_qkv
@@ -127,8 +125,7 @@ def qkv_spread(summary: dict[int, dict]) -> float:
     Three standard deviations over seeds, at least 0.05 because a training amplifies another
     processor's rounding. Another Python has another library text: 0.3 there.
     """
-    versions = qkv_record()[0]["versions"]["python"], platform.python_version()
-    same_text = len({v.rsplit(".", 1)[0] for v in versions}) == 1
+    same_text = same_python(qkv_record()[0])
     return max(0.05 if same_text else 0.3, 3 * max(s["sd"] for s in summary.values()))
 
 

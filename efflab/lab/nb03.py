@@ -1,7 +1,5 @@
 """Notebook 03's windows over a sequence: masks and their cost, reach by depth, exercises."""
 
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 
@@ -11,17 +9,6 @@ from efflab.structure.window import sliding_window_attention, visible_pairs, win
 
 N_HEAD, HEAD_DIM = 4, 64
 PIXELS = 64
-
-
-@contextmanager
-def one_thread():
-    """Train tiny models on one thread: sharing out small products costs more than it saves."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def mask_picture(seq_len: int = 24, window_size: int = 3):

@@ -4,11 +4,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from efflab.bench import one_thread
 from efflab.config import ModelConfig
 from efflab.data import recall_batch
 from efflab.errors import require_int
 from efflab.lab import Choice, Slider, explorer, figures, number, tr
-from efflab.lab.nb03 import add_mask, one_thread
+from efflab.lab.nb03 import add_mask
 from efflab.model import Transformer
 from efflab.structure.bigbird import bigbird_layout, hops, token_mask
 

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from efflab import pretrained
+from efflab.bench import one_thread
 from efflab.data import DATA_DIR, digits
 from efflab.errors import require_int
 from efflab.lab import figures, tr
-from efflab.lab.nb03 import one_thread
 from efflab.structure.swin import WindowAttention, relative_position_index, swin_counts
 
 WINDOW = 4  # two by two windows on an 8 x 8 digit

@@ -115,14 +115,19 @@ def peaks(n: int = FEW) -> dict[str, Tensor]:
     return int8.channel_peaks(encode(model), model, some(n))
 
 
+def factors(name: str) -> Tensor:
+    """What smoothing divides the input channels of this layer by, as the engines do it."""
+    weight = minilm()[0].get_submodule(name).weight
+    return int8.smoothing(peaks()[name], weight, engines.smoothing_strength(name))
+
+
 def outlier_rows(layer: int = 0) -> list[dict]:
     """Each linear layer's input in one MiniLM layer: which channel is largest, by how much."""
     rows = []
     for name, peak in peaks().items():
         if not name.startswith(f"layers.{layer}."):
             continue
-        alpha = 0.8 if name.endswith("down") else 0.5  # as engines.smoothed_model
-        smooth = int8.smoothing(peak, minilm()[0].get_submodule(name).weight, alpha)
+        smooth = factors(name)
         rows.append({
             "input of": name.split(".", 2)[2], "largest channel": int(peak.argmax()),
             "its peak": round(peak.max().item(), 1),
@@ -136,10 +141,10 @@ def outlier_rows(layer: int = 0) -> list[dict]:
 def outlier_figure(name: str = "layers.0.ffn.body.down"):
     """Peaks of one input's channels in order of size, before and after smoothing."""
     peak = peaks()[name]
-    factors = int8.smoothing(peak, minilm()[0].get_submodule(name).weight, 0.8)
+    smooth = peak / factors(name)
     order = peak.argsort(descending=True)
     lines = {tr("as it is"): peak[order] / peak.median()}
-    lines[tr("smoothed")] = (peak / factors)[order] / (peak / factors).median()
+    lines[tr("smoothed")] = smooth[order] / smooth.median()
     series = {k: v.tolist() for k, v in lines.items()}
     meta = {tr("largest over median, {what}", what=k): round(max(v), 1) for k, v in series.items()}
     title = tr("A few channels set the scale for all ({name})", name=name)

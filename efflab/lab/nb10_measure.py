@@ -15,6 +15,7 @@ from efflab.compression.gptq import (
     output_error,
     sweep,
 )
+from efflab.compression.int8 import watching
 from efflab.compression.packed import model_bytes, with_weights
 from efflab.errors import require, require_int
 from efflab.experiments import gptq_quality as experiment
@@ -53,14 +54,9 @@ def layer_inputs(name: str, source: str = "library") -> Tensor:
         batches = torch.from_numpy(evaluate.held_out_windows(8, 256)[:, :-1]).split(8)
     else:
         batches = experiment.calibration(MOST, source)
-    watched = model.get_submodule(name)
-    handle = watched.register_forward_pre_hook(lambda _, args: seen.append(args[0].flatten(0, 1)))
-    try:
-        with torch.no_grad():
-            for ids in batches:
-                model.encode(ids)
-    finally:
-        handle.remove()
+    with torch.no_grad(), watching(model.get_submodule(name), lambda _, x: seen.append(x)):
+        for ids in batches:
+            model.encode(ids)
     return torch.cat(seen)
 
 
@@ -189,10 +185,7 @@ def damping_figure(bits: int = 3, few: int = 256, damps=(0.001, 0.01, 0.1, 1.0, 
         series[tr("GPTQ, {n} tokens", n=f"{n:,}")] = errors
         meta[tr("{n} tokens: best damping", n=f"{n:,}")] = damps[errors.index(min(errors))]
     title = tr("{layer}, {bits} bits: what damping does", layer=layer_name(WIDE), bits=bits)
-    axes = (
-        tr("damping (share of the mean diagonal)"),
-        tr("squared error (% of the output's square)"),
-    )
+    axes = tr("damping (share of the mean diagonal)"), tr(ERROR)
     fig = figures.line(damps, series, title, *axes, log_x=True, meta=meta)
     fig.update_yaxes(rangemode="tozero")
     return figures.mark(fig, tr("round to nearest"), y=base)

@@ -1,11 +1,10 @@
 """Notebook 11's recorded experiment: one-shot against gradual, recovery by round, verdicts."""
 
-import platform
 from statistics import mean, stdev
 
 from efflab.errors import require_int, require_one_of
 from efflab.experiments import pruning_schedule as experiment
-from efflab.experiments.record import recorded
+from efflab.experiments.record import recorded, same_python
 from efflab.lab import figures, number, tr
 from efflab.lab.points import language_model
 from efflab.pretrained import read_card
@@ -105,9 +104,7 @@ def spread(ratio: float) -> float:
     of the increase, at least 0.2, there.
     """
     kept, point = schedule_record()[0], beginning(ratio)
-    versions = kept["versions"]["python"], platform.python_version()
-    same = len({v.rsplit(".", 1)[0] for v in versions}) == 1
-    same = same and read_card()["sha256"].startswith(kept["settings"]["checkpoint"])
+    same = same_python(kept) and read_card()["sha256"].startswith(kept["settings"]["checkpoint"])
     least, share = (0.05, 0.1) if same else (0.2, 0.3)
     return max(least, share * point["mean"], 3 * point["sd"])
 
