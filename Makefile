@@ -18,8 +18,8 @@ test: setup browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(PYTEST) notebooks/*.ipynb --nbval --nbval-current-env --nbval-cell-timeout 120 -n 2 --dist loadfile
-	$(PYTEST) tests/test_probes.py tests/test_browser.py -n 2
-	$(PYTEST) tests --ignore tests/test_probes.py --ignore tests/test_browser.py
+	$(PYTEST) tests/publishing/test_probes.py tests/publishing/test_browser.py -n 2
+	$(PYTEST) tests --ignore tests/publishing/test_probes.py --ignore tests/publishing/test_browser.py
 
 setup: $(STAMP)
 

@@ -4,7 +4,15 @@ import argparse
 import os
 import sys
 
-from efflab.catalog import LANGUAGES, ROOT, CellFailed, built_path, catalog, find, sources
+from efflab.publishing.catalog import (
+    LANGUAGES,
+    ROOT,
+    CellFailed,
+    built_path,
+    catalog,
+    find,
+    sources,
+)
 
 
 def list_notebooks(args) -> None:
@@ -15,7 +23,7 @@ def list_notebooks(args) -> None:
 
 
 def show_doctor(args) -> None:
-    from efflab.doctor import BROWSER_ADVICE, doctor, find_browser, report
+    from efflab.publishing.doctor import BROWSER_ADVICE, doctor, find_browser, report
 
     if args.browser:
         if not find_browser():
@@ -25,14 +33,14 @@ def show_doctor(args) -> None:
 
 
 def run_notebook(args) -> None:
-    from efflab.running import literal, parse, run
+    from efflab.publishing.run import literal, parse, run
 
     given = {name: literal(value) for name, value in parse(args.parameters).items()}
     print(f"stored in {os.path.relpath(run(args.notebook, given))}")
 
 
 def sweep_notebook(args) -> None:
-    from efflab.running import literal, parse, sweep
+    from efflab.publishing.run import literal, parse, sweep
 
     given = parse(args.parameters)
     choices = {name: [literal(v) for v in values.split(",")] for name, values in given.items()}
@@ -41,7 +49,7 @@ def sweep_notebook(args) -> None:
 
 
 def build_notebooks(args) -> None:
-    from efflab.notebooks import build, differences
+    from efflab.publishing.build import build, differences
 
     if not args.check:
         languages = (args.language,) if args.language else LANGUAGES
@@ -56,13 +64,13 @@ def build_notebooks(args) -> None:
 
 
 def show_report(args) -> None:
-    from efflab.ledger import report
+    from efflab.publishing.ledger import report
 
     report()
 
 
 def make_site(args) -> None:
-    from efflab.site import build_site
+    from efflab.publishing.site import build_site
 
     print(f"open {os.path.relpath(build_site(ROOT / 'build' / 'site'))}")
 

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from efflab import ledger
 from efflab.cli import main
-from efflab.doctor import MINILM_SHA256, doctor, report, row
-from efflab.running import checked, combinations, literal, parse, run_name
+from efflab.publishing import ledger
+from efflab.publishing.doctor import MINILM_SHA256, doctor, report, row
+from efflab.publishing.run import checked, combinations, literal, parse, run_name
 
 HEAVY = {"torch", "plotly", "ipywidgets", "transformers", "nbformat", "jupytext", "sklearn"}
 
@@ -27,7 +27,7 @@ def test_import_is_light(module):
 
 
 def test_list_names_every_notebook(capsys):
-    from efflab.catalog import sources
+    from efflab.publishing.catalog import sources
 
     assert main(["list"]) == 0
     assert [line[:2] for line in capsys.readouterr().out.splitlines()] == list(sources())

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from efflab import points
 from efflab.compression.packed import quantize_weights, with_weights
-from efflab.lab import points
 
 
 def test_the_unchanged_language_model_is_the_baseline(monkeypatch):

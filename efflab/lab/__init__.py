@@ -5,6 +5,7 @@ from efflab.lab.check import Exercise, Mismatch, check
 from efflab.lab.controls import Choice, Slider, Toggle, explorer
 from efflab.lab.explore import Explorer, explore
 from efflab.lab.figures import bars, blank, heatmap, line, loglog, mark, panels, show
+from efflab.lab.notebook import use_notebook
 from efflab.lab.page import prepare_build, show_source
 from efflab.lab.predict import Prediction, predict
 from efflab.lab.tables import table
@@ -40,5 +41,6 @@ __all__ = [
     "table",
     "tr",
     "use_language",
+    "use_notebook",
     "verdict",
 ]

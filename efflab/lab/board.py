@@ -45,7 +45,7 @@ class Board:
         """Drop a technique's point and show the board of its model.
 
         `bytes` of the stored weights, `milliseconds` of one forward pass and those of the unchanged
-        model beside it, `quality` as `MODELS` says; `lab.points` measures all of them. The point
+        model beside it, `quality` as `MODELS` says; `efflab.points` measures all of them. The point
         is stored in the output as `MIME`; `efflab build` collects those.
         """
         require(bool(technique), "technique", technique, "a name")

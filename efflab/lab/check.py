@@ -1,6 +1,5 @@
 """Exercises that check themselves: not attempted, not quite (with the first mismatch), correct."""
 
-import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
@@ -8,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from efflab.errors import require, require_one_of
+from efflab.errors import require_one_of
+from efflab.lab import notebook
 from efflab.lab.page import emit_html
 from efflab.lab.text import number, tr
 
@@ -56,12 +56,10 @@ def check(name: str, answer, *, exercises: dict[str, Exercise] | None = None) ->
     """Judge an answer to exercise `name` ("03-1") and say kindly what is off; never raises.
 
     In strict mode (`check.strict(True)`, for tests) anything but correct is an `AssertionError`.
-    An unknown name is a `ValueError`. `exercises` defaults to `efflab.lab.nb03.EXERCISES`.
+    An unknown name is a `ValueError`. `exercises`: those of the notebook in use.
     """
     if exercises is None:
-        chapter = name.split("-")[0]
-        require(chapter.isdigit(), "name", name, 'a notebook and a number such as "03-1"')
-        exercises = importlib.import_module(f"efflab.lab.nb{chapter}").EXERCISES
+        exercises = notebook.current.exercises
     require_one_of("name", name, exercises)
     exercise = exercises[name]
     status, mismatch, problem = judge(exercise, answer)

@@ -1,11 +1,13 @@
-"""Two languages: the English text is the key, `zh/*.toml` holds the Chinese.
+"""Two languages: the English text is the key, a `zh.toml` holds the Chinese.
 
-Each catalog file is flat, `"English {n}" = "中文 {n}"`; the files are merged.
+Each is flat, `"English {n}" = "中文 {n}"`: one for lab itself, and the one that a notebook hands
+over (`lab.use_notebook`), which may say a thing differently.
 """
 
 import numbers
 import re
 import tomllib
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,11 +17,12 @@ LANGUAGES = ("en", "zh")
 KINDS = ("measured", "computed", "simulated", "recorded", "published")
 """Where a number comes from: each number shown is one of these, and says which."""
 
-CATALOG_DIR = Path(__file__).parent / "zh"
+OWN_TEXTS = Path(__file__).with_name("zh.toml")
 missing: set[str] = set()
 """English texts that were asked for in Chinese and have none; a test refuses any."""
 
 _language = "en"
+_notebook_texts: dict[str, str] = {}
 
 
 def use_language(language: str) -> None:
@@ -34,19 +37,25 @@ def language() -> str:
     return _language
 
 
-def read_catalogs(folder: Path = CATALOG_DIR) -> tuple[dict[str, str], list[str]]:
-    """All catalogs merged, and the English texts that two files translate differently."""
-    merged, conflicts = {}, []
-    for path in sorted(Path(folder).glob("*.toml")):
-        for english, chinese in tomllib.loads(path.read_text(encoding="utf-8")).items():
-            if merged.setdefault(english, chinese) != chinese:
-                conflicts.append(english)
-    return merged, conflicts
+def read_texts(path: Path) -> dict[str, str]:
+    """{English: Chinese} of one `zh.toml`."""
+    return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def use_texts(texts: Path | Mapping[str, str]) -> None:
+    """Take the Chinese of a notebook's own texts, in place of the notebook's before."""
+    global _notebook_texts
+    _notebook_texts = dict(texts) if isinstance(texts, Mapping) else read_texts(texts)
 
 
 @lru_cache(maxsize=1)
-def _catalog() -> dict[str, str]:
-    return read_catalogs()[0]
+def _own_texts() -> dict[str, str]:
+    return read_texts(OWN_TEXTS)
+
+
+def chinese(text: str) -> str | None:
+    """The Chinese of an English text: the notebook's own, else lab's, else None."""
+    return _notebook_texts.get(text, _own_texts().get(text))
 
 
 def tr(text: str, /, **values) -> str:
@@ -59,15 +68,16 @@ def tr(text: str, /, **values) -> str:
     '5 tokens'
     """
     if _language == "zh":
-        if text not in _catalog() and needs_translation(text):
+        found = chinese(text)
+        if found is None and needs_translation(text):
             missing.add(text)
-        text = _catalog().get(text, text)
+        text = text if found is None else found
     return text.format(**values) if values else text
 
 
 def tr_name(name: str) -> str:
     """`tr` for what is often an identifier ("gpt2", "1f1b"): without spaces, English is right."""
-    return tr(name) if " " in name or (_language == "zh" and name in _catalog()) else name
+    return tr(name) if " " in name or (_language == "zh" and chinese(name) is not None) else name
 
 
 def needs_translation(text: str) -> bool:

@@ -48,12 +48,14 @@ n_new = 60  # tokens that the model writes
 # %%
 import torch
 
-from efflab import bench, cost, data, lab, pretrained, profile
+from efflab import bench, cost, data, lab, points, pretrained, profile
 from efflab.config import PRESETS
-from efflab.doctor import doctor
-from efflab.lab import check, explore, nb00, nb00_growth, nb00_measure, points, predict, show, table
+from efflab.lab import check, explore, predict, show, table
+from efflab.notebooks.start_here import TEXTS, exercises, growth, measured, shares
+from efflab.publishing.doctor import doctor
 
 lab.use_language(language)
+lab.use_notebook("00_start_here", exercises.EXERCISES, TEXTS)
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
@@ -99,7 +101,7 @@ crossing = predict(
 # 关掉**融合注意力**，注意看左边的条形：同样的 FLOPs，耗时可以相差很大。
 
 # %%
-explore(nb00.where_it_goes, frames=11)
+explore(shares.where_it_goes, frames=11)
 
 # %% [markdown] tags=["en"]
 # Where did you see the bars of attention and feed-forward trade places? Now your prediction:
@@ -155,7 +157,7 @@ crossing.reveal(cost.crossing_length(PRESETS["bert-base"]))
 # 更多的文本上更划算：此后规模不再增长，计算量却没有停下。
 
 # %%
-show(nb00_growth.growth())
+show(growth.growth())
 
 # %% [markdown] tags=["en"]
 # ## 4 · Your machine
@@ -180,9 +182,9 @@ table(doctor(), {"what": "part", "found": "found", "without": "what needs it"})
 # 程序的计算速度超不过前者，从内存取数的速度超不过后者。
 
 # %% tags=["nbval-ignore-output"]
-machine = nb00.machine()
+machine = shares.machine()
 print(machine.name)
-table(nb00_measure.machine_rows(machine))
+table(measured.machine_rows(machine))
 
 # %% [markdown] tags=["en"]
 # ## 5 · A model that writes Python
@@ -232,7 +234,7 @@ forward_ms = predict("How long does one forward pass of stdlib-gpt take here?", 
 # %% tags=["nbval-ignore-output"]
 config = model.config
 fp32 = dict(value_bytes=4, dropout=False, fused_attention=True)
-least_seconds = nb00.part_seconds(config, seq_len, machine)
+least_seconds = shares.part_seconds(config, seq_len, machine)
 formula = {
     "parameters": cost.num_params(config),
     "FLOPs of a forward pass": cost.forward_flops(config, seq_len),
@@ -252,18 +254,18 @@ formula = {
 text = torch.from_numpy(data.stdlib_tokens("held-out")[:seq_len])[None]
 forward = torch.no_grad()(lambda: model(text))
 timing = bench.timed(forward, warmup=3, repeats=15)
-result = profile.profile(forward, nb00_measure.model_parts(model))
+result = profile.profile(forward, measured.model_parts(model))
 measured = {
     "parameters": sum(p.numel() for p in model.parameters()),
     "FLOPs of a forward pass": result.flops,
     "bytes kept for the backward pass": bench.saved_bytes(model, text),
     "milliseconds of a forward pass": 1e3 * timing.median,
 }
-table(nb00_measure.compare(formula, measured), nb00_measure.COMPARE_COLUMNS)
+table(measured.compare(formula, measured), measured.COMPARE_COLUMNS)
 
 # %% tags=["nbval-ignore-output"]
 forward_ms.reveal(1e3 * timing.median)
-table(nb00_measure.forward_rows(timing, bench.peak_bytes(forward)))
+table(measured.forward_rows(timing, bench.peak_bytes(forward)))
 
 # %% [markdown] tags=["en"]
 # Parameters and FLOPs agree to the last digit. Memory is a few per cent above the formula, which
@@ -304,10 +306,10 @@ print(profile.profiler_table(forward, n_rows=6))
 # 它给出时间和调用次数。我们再补上每个算子算了多少、搬了多少，这样才知道时间*为什么*花在那里：
 
 # %% tags=["nbval-ignore-output"]
-table(nb00_measure.operator_rows(result), nb00_measure.OPERATOR_COLUMNS)
+table(measured.operator_rows(result), measured.OPERATOR_COLUMNS)
 
 # %% tags=["nbval-ignore-output"]
-show(nb00_measure.timeline(result))
+show(measured.timeline(result))
 
 # %% [markdown] tags=["en"]
 # Read it from left to right: embedding, six times attention and feed-forward, logits. `addmm` is
@@ -359,10 +361,10 @@ show(nb00_measure.timeline(result))
 # 分数与*该层其余全部*一样贵。批大小和层数都约掉了。
 
 # %%
-show(nb00.attention_shares())
+show(shares.attention_shares())
 
 # %%
-table(nb00.crossing_rows(), nb00.CROSSING_COLUMNS)
+table(shares.crossing_rows(), shares.CROSSING_COLUMNS)
 
 # %% [markdown] tags=["en"]
 # None of these models reaches its own crossing: at its longest input, attention's quadratic part
@@ -390,12 +392,12 @@ table(nb00.crossing_rows(), nb00.CROSSING_COLUMNS)
 # 以及照公式写的注意力（整个分数矩阵都放在内存里）。
 
 # %%
-lab.show_source(nb00_measure.unfused_attention)
+lab.show_source(measured.unfused_attention)
 
 # %% tags=["nbval-ignore-output"]
-times = nb00_measure.layer_times(config)
-show(nb00_measure.layer_time_figure(config, times))
-table(nb00_measure.crossing_compare(config, times))
+times = measured.layer_times(config)
+show(measured.layer_time_figure(config, times))
+table(measured.crossing_compare(config, times))
 
 # %% [markdown] tags=["en"]
 # The fused kernel crosses near the computed length: it does what the formula counts. The unfused
@@ -441,7 +443,7 @@ table(nb00_measure.crossing_compare(config, times))
 # 在右侧受计算限制（Williams 等，2009）。点离屋顶有多远，更好的内核就还能快多少。
 
 # %% tags=["nbval-ignore-output"]
-show(nb00_measure.roofline(machine, result.operators))
+show(measured.roofline(machine, result.operators))
 
 # %% [markdown] tags=["en"]
 # All three products lie on the right: this model, at this length, is bound by arithmetic. The

@@ -39,14 +39,16 @@ seq_len = 64  # tokens of each text, at most 512
 n_shared = 3  # the recorded point that is trained once more: 1, 2, 3, 4 or 6 layers
 
 # %%
-from efflab import lab
+from efflab import lab, points
 from efflab.config import PRESETS, ModelConfig
-from efflab.lab import board, check, explore, nb01, points, predict, show, show_source, table
-from efflab.lab import nb01_measure as measure
-from efflab.lab import nb01_tasks as reuse_tasks
+from efflab.lab import board, check, explore, predict, show, show_source, table
+from efflab.notebooks.parameter_sharing import TEXTS, counts, exercises
+from efflab.notebooks.parameter_sharing import costs as measure
+from efflab.notebooks.parameter_sharing import tasks as reuse_tasks
 from efflab.structure.sharing import n_parameters, share_layers, share_qkv
 
 lab.use_language(language)
+lab.use_notebook("01_parameter_sharing", exercises.EXERCISES, TEXTS)
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
@@ -120,10 +122,10 @@ print(gap["theirs"], gap["ours"], gap["largest gap"] < 1e-5)
 # 论文的数字经过取整；不共享的几行不含 pooler，其余各行包含。
 
 # %%
-table(nb01.published_table(), digits=4)
+table(counts.published_table(), digits=4)
 
 # %%
-show(nb01.albert_steps())
+show(counts.albert_steps())
 
 # %% [markdown] tags=["en"]
 # Two different things make ALBERT small. **Sharing** takes 109 million down to 31, all of it from
@@ -143,9 +145,9 @@ show(nb01.albert_steps())
 # 81.6（共享注意力）和 79.5（共享 FFN）。
 
 # %%
-bert_removed = 100 * nb01.removed(PRESETS["bert-base"])
+bert_removed = 100 * counts.removed(PRESETS["bert-base"])
 p_params.reveal(bert_removed)
-table([{"model": name, "removed (%)": 100 * nb01.removed(PRESETS[name]), "kind": "computed"}
+table([{"model": name, "removed (%)": 100 * counts.removed(PRESETS[name]), "kind": "computed"}
        for name in ("minilm-l6", "gpt2", "bert-base", "bert-large", "gpt3-175b")])  # fmt: skip
 
 # %% [markdown] tags=["en"]
@@ -196,7 +198,7 @@ p_time.reveal(100 * (1 - time_ratio))
 # 调节深度、宽度和共享方式。找一个共享后省不到 60 % 的形状，并留意最右边的两根柱子：哪种共享都动不了它们。
 
 # %%
-explore(nb01.sharing)
+explore(counts.sharing)
 
 # %% [markdown] tags=["en"]
 # ## 6 · QKV: "no more than half of the layers"
@@ -332,7 +334,7 @@ table(reuse)
 # 因为只有一个任务需要的文本，无论如何都只需编码一次。
 
 # %%
-explore(nb01.tasks)
+explore(counts.tasks)
 
 # %% [markdown] tags=["en"]
 # ## 9 · Verdicts
@@ -344,7 +346,7 @@ explore(nb01.tasks)
 lab.verdict("albert-params", holds=True, kind="computed",
         condition="the layers hold most of the parameters; FLOPs, time and activations stay",
         figures={"BERT-base shape: removed (%)": round(bert_removed, 1),
-                 "MiniLM shape: removed (%)": round(100 * nb01.removed(PRESETS["minilm-l6"]), 1),
+                 "MiniLM shape: removed (%)": round(100 * counts.removed(PRESETS["minilm-l6"]), 1),
                  "forward time, shared over not shared": round(time_ratio, 2)})  # fmt: skip
 
 # %%

@@ -43,10 +43,12 @@ import torch
 from efflab import lab
 from efflab.experiments import mixer_digits
 from efflab.experiments.record import recorded
-from efflab.lab import check, explore, nb02, nb02_measure, predict, show, table, verdict
+from efflab.lab import check, explore, predict, show, table, verdict
+from efflab.notebooks.mixer import TEXTS, counts, exercises, measured
 from efflab.structure.mixer import MixerLayer, MLPMixer, enlarged
 
 lab.use_language(language)
+lab.use_notebook("02_mixer", exercises.EXERCISES, TEXTS)
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
@@ -124,7 +126,7 @@ print("channel mixing ", tuple(tiny.layers[0].channel.up.weight.shape), " d_chan
 # 这就是论文里的网络吗？论文的表 1 给出了四个模型的参数量，不含分类头：
 
 # %%
-table(nb02.published_rows(), nb02.PUBLISHED_COLUMNS, digits=4)
+table(counts.published_rows(), counts.PUBLISHED_COLUMNS, digits=4)
 
 # %% [markdown] tags=["en"]
 # Equal to the last parameter. Note that S/16 has *fewer* parameters than S/32 and four times the
@@ -154,8 +156,8 @@ table(nb02.published_rows(), nb02.PUBLISHED_COLUMNS, digits=4)
 # | token 混合：升维与降维，每个通道一次 | 4 S C d | 2 S d |
 
 # %%
-rows = nb02.base_rows()
-table(rows, nb02.BASE_COLUMNS)
+rows = counts.base_rows()
+table(rows, counts.BASE_COLUMNS)
 saving.reveal(round(100 * (1 - rows[2]["gflop"]), 1))
 
 # %% [markdown] tags=["en"]
@@ -180,8 +182,8 @@ saving.reveal(round(100 * (1 - rows[2]["gflop"]), 1))
 
 # %% tags=["nbval-ignore-output"]
 models = {kind: mixer_digits.trained(kind, seed, n_steps=n_steps) for kind in mixer_digits.KINDS}
-compared = nb02_measure.compare(models)
-table(compared, nb02_measure.COMPARE_COLUMNS)
+compared = measured.compare(models)
+table(compared, measured.COMPARE_COLUMNS)
 
 # %% [markdown] tags=["en"]
 # One seed proves little. The curve below was recorded with five seeds and three sizes of the
@@ -194,7 +196,7 @@ table(compared, nb02_measure.COMPARE_COLUMNS)
 # %% tags=["nbval-ignore-output"]
 written = recorded(mixer_digits.NAME)
 live = {kind: mixer_digits.accuracy(model) for kind, model in models.items()}
-show(nb02_measure.accuracy_figure(written, live))
+show(measured.accuracy_figure(written, live))
 print(written["command"], "|", written["machine"], "|", written["date"])
 
 # %% [markdown] tags=["en"]
@@ -222,12 +224,12 @@ print(written["command"], "|", written["machine"], "|", written["date"])
 
 # %% tags=["nbval-ignore-output"]
 sizes = [largest_image // 8, largest_image // 4, largest_image // 2, largest_image]
-costs = nb02_measure.cost_rows(sizes)
-table(costs, nb02_measure.COST_COLUMNS)
+costs = measured.cost_rows(sizes)
+table(costs, measured.COST_COLUMNS)
 growth.reveal(costs[-1]["vit_ms"] / costs[-2]["vit_ms"])
 
 # %% tags=["nbval-ignore-output"]
-show(nb02_measure.cost_figure(costs))
+show(measured.cost_figure(costs))
 
 # %% [markdown] tags=["en"]
 # From 784 to 3,136 patches a linear cost would grow 4 times and a quadratic one 16 times; a ViT
@@ -256,7 +258,7 @@ show(nb02_measure.cost_figure(costs))
 # 最后取边长 8 的小块和一张大图，看 Mixer 的权重如何被“混合图像块”的部分占满。
 
 # %%
-explore(nb02.mixer_or_vit)
+explore(counts.mixer_or_vit)
 
 # %% [markdown] tags=["en"]
 # ## 6 · Where it breaks: another image size
@@ -270,7 +272,7 @@ explore(nb02.mixer_or_vit)
 # 把边长放大一倍的数字交给刚训练好的两个模型。ViT 的位置表可以插值，照常运行；Mixer 却不行：
 
 # %%
-print(nb02_measure.refusal(models["mixer"], torch.zeros(1, 1, 16, 16)))
+print(measured.refusal(models["mixer"], torch.zeros(1, 1, 16, 16)))
 
 # %% [markdown] tags=["en"]
 # Its weights are 16 patches wide and there are 64 patches now. The paper's way out (appendix C) is to
@@ -283,7 +285,7 @@ print(nb02_measure.refusal(models["mixer"], torch.zeros(1, 1, 16, 16)))
 
 # %% tags=["nbval-ignore-output"]
 larger = {"mixer": enlarged(models["mixer"], 2), "vit": models["vit"]}
-table(nb02_measure.enlarged_rows(models, larger), nb02_measure.ENLARGED_COLUMNS)
+table(measured.enlarged_rows(models, larger), measured.ENLARGED_COLUMNS)
 
 # %% [markdown] tags=["en"]
 # Neither survives unharmed without further training, and the Mixer pays in weights: its token-mixing

@@ -47,21 +47,11 @@ from efflab.structure import bigbird, swin, window
 lab.use_language(language)
 
 # %%
-from efflab.lab import (
-    board,
-    check,
-    explore,
-    nb03,
-    nb03_blocks,
-    nb03_measure,
-    nb03_swin,
-    points,
-    predict,
-    show,
-    show_source,
-    table,
-    verdict,
-)
+from efflab import points
+from efflab.lab import board, check, explore, predict, show, show_source, table, verdict
+from efflab.notebooks.sparse_attention import TEXTS, blocks, exercises, growth, images, windows
+
+lab.use_notebook("03_sparse_attention", exercises.EXERCISES, TEXTS)
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
@@ -96,7 +86,7 @@ speedup = predict(
 # 从左到右生成的模型用因果窗口，上半部分也去掉。
 
 # %%
-show(nb03.mask_picture())
+show(windows.mask_picture())
 
 # %% [markdown] tags=["en"]
 # Move the window, the length and the causal switch. Picture and arithmetic move together. Note that
@@ -107,7 +97,7 @@ show(nb03.mask_picture())
 # 窗口的曲线才是斜率为 1 的直线。
 
 # %%
-explore(nb03.window_cost)
+explore(windows.window_cost)
 
 # %% [markdown] tags=["en"]
 # ## 3 · Build: a mask saves nothing
@@ -163,12 +153,12 @@ print("same gradients:", all(same))
 # 时间之比应接近对数之比，差距来自更短的矩阵乘法和键带的边角。
 
 # %% tags=["nbval-ignore-output"]
-rows = nb03_measure.measure_growth(max_len, window_size)
-table(rows, nb03_measure.GROWTH_COLUMNS)
+rows = growth.measure_growth(max_len, window_size)
+table(rows, growth.GROWTH_COLUMNS)
 
 # %% tags=["nbval-ignore-output"]
 speedup.reveal(rows[-1]["ratio"])
-show(nb03_measure.growth_figure(rows))
+show(growth.growth_figure(rows))
 
 # %% [markdown] tags=["en"]
 # The slope is the exponent. Two things to take home:
@@ -200,8 +190,8 @@ show(nb03_measure.growth_figure(rows))
 # `local-attention` 包按块计算。下表是存档的结果，机器和命令写在表下。
 
 # %%
-table(nb03_measure.library_rows(8192), nb03_measure.LIBRARY_COLUMNS)
-record = nb03_measure.recorded_bench()
+table(growth.library_rows(8192), growth.LIBRARY_COLUMNS)
+record = growth.recorded_bench()
 print(record["settings"], "|", record["machine"], "|", record["versions"])
 print(record["command"])
 
@@ -212,7 +202,7 @@ print(record["command"])
 # 在你的机器上重测其中一点。这个单元格的时间大多花在编译上。
 
 # %% tags=["nbval-ignore-output"]
-now, recorded = nb03_measure.flex_now(4096)
+now, recorded = growth.flex_now(4096)
 rows_flex = [dict(what="ours / FlexAttention, 4,096 tokens", ratio=recorded, kind="recorded")]
 rows_flex += [rows_flex[0] | dict(ratio=now, kind="measured")]
 table(rows_flex)
@@ -231,7 +221,7 @@ table(rows_flex)
 # 下图是实测的：标出梯度能传到中间那个 token 的输入位置。
 
 # %%
-show(nb03.reach_picture(window_size=8, n_layer=6))
+show(windows.reach_picture(window_size=8, n_layer=6))
 
 # %% [markdown] tags=["en"]
 # ## 6 · Swin: windows over an image
@@ -271,7 +261,7 @@ show_source(swin.relative_position_index, swin.shift_mask, swin.WindowAttention)
 # 偏置只取决于两个像素的相对位移，所以许多对共用一项：看看沿对角方向相同的颜色。
 
 # %%
-show(nb03_swin.bias_picture(4))
+show(images.bias_picture(4))
 
 # %% [markdown] tags=["en"]
 # Proof that the listing is complete now: the same weights in `transformers`' Swin layer, on an image
@@ -284,9 +274,9 @@ show(nb03_swin.bias_picture(4))
 # 参数量和乘加数，与论文的表对照。（Swin 论文所说的“FLOPs”是乘加数，等于我们所说 FLOPs 的一半。）
 
 # %%
-for name, gap in nb03_swin.transformers_gap().items():
+for name, gap in images.transformers_gap().items():
     print(f"{name:28} differs by less than 1e-4: {gap < 1e-4}")
-table(nb03_swin.count_rows(), nb03_swin.COUNT_COLUMNS, digits=4)
+table(images.count_rows(), images.COUNT_COLUMNS, digits=4)
 
 # %% [markdown] tags=["en"]
 # ### Windows that cannot talk until they shift
@@ -300,7 +290,7 @@ table(nb03_swin.count_rows(), nb03_swin.COUNT_COLUMNS, digits=4)
 # 一个 8 × 8 像素的数字，分成四个窗口（橙线）。改动一个像素（×），标出结果随之变化的所有像素。
 
 # %%
-show(nb03_swin.talk_picture())
+show(images.talk_picture())
 
 # %% [markdown] tags=["en"]
 # Three unshifted layers know no more than one. So let a model read the digit from its **top-left
@@ -312,7 +302,7 @@ show(nb03_swin.talk_picture())
 # 不移位时认对的，全靠这个角露出的部分；移位后多认对的，来自其他窗口。
 
 # %% tags=["nbval-ignore-output"]
-corner = {s: nb03_swin.corner_accuracy(s, seed=seed) for s in ((0, 0, 0), (0, 2, 0))}
+corner = {s: images.corner_accuracy(s, seed=seed) for s in ((0, 0, 0), (0, 2, 0))}
 table([dict(shifts=str(s), accuracy=a, kind="measured") for s, a in corner.items()])
 
 # %% [markdown] tags=["en"]
@@ -329,9 +319,9 @@ table([dict(shifts=str(s), accuracy=a, kind="measured") for s, a in corner.items
 # 24 个 token 之外。对每个距离都重新训练；瞎猜的准确率是八分之一。
 
 # %% tags=["nbval-ignore-output"]
-narrow = window.window_mask(nb03_blocks.SEQ_LEN, 8)
-accuracies = {d: nb03_blocks.recall(narrow, d, seed=seed) for d in (6, 12, 20, 28, 40)}
-show(nb03_blocks.recall_figure(accuracies, reach=8 * nb03_blocks.N_LAYER))
+narrow = window.window_mask(blocks.SEQ_LEN, 8)
+accuracies = {d: blocks.recall(narrow, d, seed=seed) for d in (6, 12, 20, 28, 40)}
+show(blocks.recall_figure(accuracies, reach=8 * blocks.N_LAYER))
 
 # %% [markdown] tags=["en"]
 # Inside its reach the model can learn to pass the answer on from layer to layer, though a relay of
@@ -395,7 +385,7 @@ show_source(bigbird.bigbird_layout, bigbird.block_sparse_attention)
 # 再加一个全局块或一个随机块。
 
 # %%
-explore(nb03_blocks.bigbird_cost)
+explore(blocks.bigbird_cost)
 
 # %% [markdown] tags=["en"]
 # ### Which of the three recalls?
@@ -409,8 +399,8 @@ explore(nb03_blocks.bigbird_cost)
 # 距离为 40 的回忆任务，换用各种布局。“3 层之内？”一列在训练之前就由布局推出。
 
 # %% tags=["nbval-ignore-output"]
-recalls = nb03_blocks.recall_by_layout(seed=seed)
-table(recalls, nb03_blocks.RECALL_COLUMNS)
+recalls = blocks.recall_by_layout(seed=seed)
+table(recalls, blocks.RECALL_COLUMNS)
 
 # %% [markdown] tags=["en"]
 # A **global** block solves it by construction: it hears the answer in one layer and tells the
@@ -429,9 +419,9 @@ table(recalls, nb03_blocks.RECALL_COLUMNS)
 # 再看代价：时间和内存随长度如何增长。
 
 # %% tags=["nbval-ignore-output"]
-block_rows = nb03_measure.block_growth(max(max_len // 2, 1024))
-table(block_rows, nb03_measure.BLOCK_COLUMNS)
-block_power = nb03_measure.exponent(block_rows, "block_ms")
+block_rows = growth.block_growth(max(max_len // 2, 1024))
+table(block_rows, growth.BLOCK_COLUMNS)
+block_power = growth.exponent(block_rows, "block_ms")
 print(f"time of the blocks grows as n^{block_power:.2f}")
 
 # %% [markdown] tags=["en"]
@@ -441,7 +431,7 @@ print(f"time of the blocks grows as n^{block_power:.2f}")
 # ## 9 · 结论
 
 # %% tags=["nbval-ignore-output"]
-full_power = nb03_measure.exponent(rows, "full_ms")
+full_power = growth.exponent(rows, "full_ms")
 crossing = cost.crossing_length(PRESETS["bert-base"], "linear")
 figures = {"exponent of full attention's time": full_power,
            "tokens from which it is over half of BERT-base": crossing}  # fmt: skip
@@ -450,7 +440,7 @@ verdict("attention-quadratic", holds=True, figures=figures, kind="measured", n=f
         "in BERT-base; fused attention's memory is linear")  # fmt: skip
 
 # %% tags=["nbval-ignore-output"]
-powers = {name: nb03_measure.exponent(rows, name) for name in ("window_ms", "window_mib")}
+powers = {name: growth.exponent(rows, name) for name in ("window_ms", "window_mib")}
 figures = {
     "exponent of a window's time": powers["window_ms"],
     "exponent of a window's memory": powers["window_mib"],

@@ -43,14 +43,16 @@ longest = 4096  # tokens, for time and memory
 # %%
 import torch
 
-from efflab import lab, pretrained
-from efflab.lab import board, check, explore, nb04, points, predict, show, table, verdict
-from efflab.lab import nb04_cost as cost
-from efflab.lab import nb04_measure as measure
+from efflab import lab, points, pretrained
+from efflab.lab import board, check, explore, predict, show, table, verdict
 from efflab.model import Attention
+from efflab.notebooks.linformer import TEXTS, exercises, pictures
+from efflab.notebooks.linformer import costs as cost
+from efflab.notebooks.linformer import spectra as measure
 from efflab.structure.linformer import LinformerAttention, from_attention, linformer_attention
 
 lab.use_language(language)
+lab.use_notebook("04_linformer", exercises.EXERCISES, TEXTS)
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
@@ -162,7 +164,7 @@ print(tuple(matrices.shape), "layers, texts, heads, queries, keys")
 rank.reveal(round(measure.ranks_for(values)[0].float().mean().item(), 1))
 
 # %% tags=["nbval-ignore-output"]
-show(nb04.spectrum_figure(values))
+show(pictures.spectrum_figure(values))
 
 # %% [markdown] tags=["en"]
 # The paper found that higher layers have lower rank, and so it is here: in the last layers a handful
@@ -192,7 +194,7 @@ show(nb04.spectrum_figure(values))
 others = measure.windows(tokenizer, "train", 6 * n_texts, seq_len)
 learned = measure.shared_basis(measure.attention_matrices(minilm, others))
 random = measure.random_basis(learned)
-show(nb04.projection_figure(values, matrices, learned, random))
+show(pictures.projection_figure(values, matrices, learned, random))
 
 # %% [markdown] tags=["en"]
 # This is the picture to remember. Each text's own few directions suffice; one fixed set has to serve
@@ -263,7 +265,7 @@ table(costs, cost.COST_COLUMNS)
 memory.reveal(round(costs[-2]["memory_saving"], 1))
 
 # %% tags=["nbval-ignore-output"]
-show(nb04.cost_figure(costs))
+show(pictures.cost_figure(costs))
 
 # %% [markdown] tags=["en"]
 # The paper timed a whole model on another machine, so compare shapes, not heights. On the left all
@@ -289,7 +291,7 @@ show(nb04.cost_figure(costs))
 # 看看 E 和 F 的权重与本层自己的投影相比有多大，然后改成共享。
 
 # %%
-explore(nb04.k_and_n)
+explore(pictures.k_and_n)
 
 # %% [markdown] tags=["en"]
 # ## 6 · Where it breaks: it cannot be causal

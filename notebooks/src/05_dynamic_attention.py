@@ -42,11 +42,13 @@ seed = 0
 # %%
 import torch
 
-from efflab import evaluate, lab, pretrained
-from efflab.lab import check, explore, nb05, nb05_cost, nb05_live, points, predict, show, table
+from efflab import evaluate, lab, points, pretrained
+from efflab.lab import check, explore, predict, show, table
+from efflab.notebooks.dynamic_attention import TEXTS, costs, curves, exercises, ranges
 from efflab.structure import adaptive_span, dynamic_conv
 
 lab.use_language(language)
+lab.use_notebook("05_dynamic_attention", exercises.EXERCISES, TEXTS)
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
@@ -142,7 +144,7 @@ lab.show_source(dynamic_conv.DynamicConv)
 
 # %%
 lab.show_source(adaptive_span.soft_mask)
-show(nb05.mask_figure())
+show(curves.mask_figure())
 
 # %% [markdown] tags=["en"]
 # What no head of a layer reaches is never computed: queries are cut into blocks, and each block
@@ -154,7 +156,7 @@ show(nb05.mask_figure())
 # 取 `stdlib-gpt` 的宽度，一层的计算量如下，一列按公式，一列由 PyTorch 在代码运行时清点：
 
 # %%
-table(nb05_cost.flop_rows(kernel_size, reach, seq_len), nb05_cost.FLOP_COLUMNS)
+table(costs.flop_rows(kernel_size, reach, seq_len), costs.FLOP_COLUMNS)
 
 # %% [markdown] tags=["en"]
 # The few per cent above the formula are the corners of our blocks: the price of computing a band
@@ -166,7 +168,7 @@ table(nb05_cost.flop_rows(kernel_size, reach, seq_len), nb05_cost.FLOP_COLUMNS)
 # 把各技术与自注意力交替计时，长度取 `seq_len` 的四分之一、`seq_len` 本身和它的两倍：
 
 # %% tags=["nbval-ignore-output"]
-table(nb05_cost.time_rows(kernel_size, reach, seq_len), nb05_cost.TIME_COLUMNS)
+table(costs.time_rows(kernel_size, reach, seq_len), costs.TIME_COLUMNS)
 
 # %% [markdown] tags=["en"]
 # Convolutions and short spans are linear in the length, so their share falls as sequences grow.
@@ -190,7 +192,7 @@ table(nb05_cost.time_rows(kernel_size, reach, seq_len), nb05_cost.TIME_COLUMNS)
 # 损失在模型从未见过的模块上计算；区间的含义是：再换一个种子，有 95 % 的把握落在其中。
 
 # %%
-table(nb05.table_rows(), nb05.RECORD_COLUMNS)
+table(curves.table_rows(), curves.RECORD_COLUMNS)
 
 # %% [markdown] tags=["en"]
 # Read it with care: this is a short training of a small model, where nearby tokens are most of
@@ -206,8 +208,8 @@ table(nb05.table_rows(), nb05.RECORD_COLUMNS)
 # 现在就地重测存档中的一个点（这是最慢的一个单元格）：
 
 # %% tags=["nbval-ignore-output"]
-model, rows = nb05_live.remeasure(kernel_size, seed)
-table(rows, nb05_live.LIVE_COLUMNS)
+model, rows = ranges.remeasure(kernel_size, seed)
+table(rows, ranges.LIVE_COLUMNS)
 
 # %% [markdown] tags=["en"]
 # ## 5 · What follows the input, and what does not
@@ -221,8 +223,8 @@ table(rows, nb05_live.LIVE_COLUMNS)
 # 让刚训练好的模型读两段 Python。取同一个位置，在差别最大的那一层，它的卷积核是这样的：
 
 # %% tags=["nbval-ignore-output"]
-show(nb05_live.kernel_figure(model))
-layer, _, moved = nb05_live.most_different(model)
+show(ranges.kernel_figure(model))
+layer, _, moved = ranges.most_different(model)
 print(f"layer {layer + 1}: {moved:.0%} of the weight moved between the two inputs")
 
 # %% [markdown] tags=["en"]
@@ -235,9 +237,9 @@ print(f"layer {layer + 1}: {moved:.0%} of the weight moved between the two input
 # 不看公式，只看梯度，结论相同。对两段随机输入，最后一个输出最远能依赖到哪个 token？
 
 # %%
-spans = nb05.recorded_spans(penalty=1e-5, seed=0)[0].tolist()
-reaches = nb05_live.reach_rows(kernel_size, spans)
-table(reaches, nb05_live.REACH_COLUMNS)
+spans = curves.recorded_spans(penalty=1e-5, seed=0)[0].tolist()
+reaches = ranges.reach_rows(kernel_size, spans)
+table(reaches, ranges.REACH_COLUMNS)
 
 # %%
 conv = next(row for row in reaches if row["technique"] == "DynamicConv")
@@ -270,10 +272,10 @@ difference.reveal(abs(conv["a"] - conv["b"]))
 # 加上惩罚，只有值得的头才保持得长。
 
 # %%
-show(nb05.recorded_spans_figure())
+show(curves.recorded_spans_figure())
 
 # %%
-table(nb05.trim_rows(), nb05.TRIM_COLUMNS)
+table(curves.trim_rows(), curves.TRIM_COLUMNS)
 
 # %% [markdown] tags=["en"]
 # The two columns differ, and the second is what the clock sees: a layer computes as many keys as
@@ -299,11 +301,11 @@ average = predict("How many of 512 tokens does an average head of stdlib-gpt nee
 # %% tags=["nbval-ignore-output"]
 base = pretrained.load_stdlib_gpt()
 before = evaluate.bits_per_byte(base, n_windows=16)
-shortened = nb05_live.learn_spans(pretrained.load_stdlib_gpt())
+shortened = ranges.learn_spans(pretrained.load_stdlib_gpt())
 after = evaluate.bits_per_byte(shortened, n_windows=16)
 print(f"bits per byte: {before.mean:.3f} before, {after.mean:.3f} with learned spans")
-print(f"{nb05_live.SPAN_STEPS} steps can shorten a span to {nb05_live.span_floor(512):.0f} tokens")
-show(nb05_live.span_figure(shortened))
+print(f"{ranges.SPAN_STEPS} steps can shorten a span to {ranges.span_floor(512):.0f} tokens")
+show(ranges.span_figure(shortened))
 
 # %% tags=["nbval-ignore-output"]
 average.reveal(adaptive_span.learned_spans(shortened).mean().item())
@@ -332,7 +334,7 @@ lab.board.add(technique="adaptive span", **points.language_point(shortened, qual
 # 加宽卷积核：损失从哪里起不再下降？加大惩罚：省下的 FLOPs 换来多少损失？再把长度拉到 8,192 看看。
 
 # %%
-explore(nb05.range_or_width)
+explore(curves.range_or_width)
 
 # %% [markdown] tags=["en"]
 # ## 9 · Where it breaks
@@ -348,7 +350,7 @@ explore(nb05.range_or_width)
 # 更远处的内容再重要，也影响不了输出。下表一列按公式，一列由穿过四层的梯度测得：
 
 # %%
-table(nb05_live.stack_rows(), nb05_live.STACK_COLUMNS)
+table(ranges.stack_rows(), ranges.STACK_COLUMNS)
 
 # %% [markdown] tags=["en"]
 # - **The kernel is predicted blindly.** Its weights come from the current token alone: DynamicConv
@@ -371,7 +373,7 @@ table(nb05_live.stack_rows(), nb05_live.STACK_COLUMNS)
 # ## 10 · 结论
 
 # %% tags=["nbval-ignore-output"]
-learned = nb05.recorded_spans(penalty=1e-5, seed=0)
+learned = curves.recorded_spans(penalty=1e-5, seed=0)
 figures = {
     "farthest token back, input A": conv["a"],
     "farthest token back, input B": conv["b"],

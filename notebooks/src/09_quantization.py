@@ -38,13 +38,15 @@ n_docstrings = 40  # judged here, at most 300
 n_calibration = 30  # shown to OpenVINO beforehand, at most 150
 
 # %%
-from efflab import lab
+from efflab import lab, points
 from efflab.compression import affine, int8
-from efflab.lab import board, check, explore, nb09, points, predict, show, show_source, table
-from efflab.lab import nb09_engines as real
-from efflab.lab import nb09_live as ints
+from efflab.lab import board, check, explore, predict, show, show_source, table
+from efflab.notebooks.quantization import TEXTS, exercises, grids
+from efflab.notebooks.quantization import engines as real
+from efflab.notebooks.quantization import integers as ints
 
 lab.use_language(language)
+lab.use_notebook("09_quantization", exercises.EXERCISES, TEXTS)
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
@@ -83,7 +85,7 @@ p_time = predict("OpenVINO's INT8 takes how many times fp32's time on a CPU with
 # 所以 0 能精确还原，两端则可能差到半个步长。以 4 比特为例：
 
 # %%
-table(nb09.one_number(bits=4))
+table(grids.one_number(bits=4))
 
 # %%
 show_source(affine.grid, affine.round_to_grid)
@@ -100,8 +102,8 @@ show_source(affine.grid, affine.round_to_grid)
 # 在 `stdlib-gpt` 的一个真实层上，公式与实测：
 
 # %% tags=["nbval-ignore-output"]
-weight = points.language_model().get_parameter(nb09.SHOWN).detach()
-table(nb09.error_rows(weight), digits=3)
+weight = points.language_model().get_parameter(grids.SHOWN).detach()
+table(grids.error_rows(weight), digits=3)
 
 # %% [markdown] tags=["en"]
 # At 8 bits the formula is right to a few per cent. At 2 bits and one scale for the tensor it fails,
@@ -127,7 +129,7 @@ table(nb09.error_rows(weight), digits=3)
 # 所以比区间小得多的差别也有意义。）每个张量只用一个缩放因子，最少能用几比特？每 32 个权重一个，又能再省几比特？
 
 # %% tags=["nbval-ignore-output"]
-explore(nb09.bit_width, frames=6)
+explore(grids.bit_width, frames=6)
 
 # %% [markdown] tags=["en"]
 # ## 4 · Measure: is the model 75 % smaller?
@@ -141,12 +143,12 @@ explore(nb09.bit_width, frames=6)
 
 # %%
 minilm = points.encoder()[0]
-show(nb09.parts_figure(minilm))
+show(grids.parts_figure(minilm))
 
 # %%
-sizes = nb09.file_rows(minilm, bits)
+sizes = grids.file_rows(minilm, bits)
 table(sizes)
-p_size.reveal(nb09.file_rows(minilm)[1]["smaller by (%)"])
+p_size.reveal(grids.file_rows(minilm)[1]["smaller by (%)"])
 
 # %% [markdown] tags=["en"]
 # The files are written and weighed; codes are packed without gaps, so 3 bits take 3 bits. Half of
@@ -165,10 +167,10 @@ p_size.reveal(nb09.file_rows(minilm)[1]["smaller by (%)"])
 # 给总榜加两个点，都是*只量化权重*：算术仍是 fp32，时间也就不变。
 
 # %% tags=["nbval-ignore-output"]
-board.add(technique="8-bit weights, per channel", **nb09.board_point(8, axis=0))
+board.add(technique="8-bit weights, per channel", **grids.board_point(8, axis=0))
 
 # %% tags=["nbval-ignore-output"]
-board.add(technique="4-bit weights, groups of 32", **nb09.board_point(4, group_size=32))
+board.add(technique="4-bit weights, groups of 32", **grids.board_point(4, group_size=32))
 
 # %% [markdown] tags=["en"]
 # ## 5 · Build: computing in integers
@@ -423,7 +425,7 @@ show(ints.slower_figure(slow))
 # ## 9 · 结论
 
 # %% tags=["nbval-ignore-output"]
-lab.verdict("int8-size", **real.size_verdict(nb09.file_rows(minilm)))
+lab.verdict("int8-size", **real.size_verdict(grids.file_rows(minilm)))
 
 # %% tags=["nbval-ignore-output"]
 lab.verdict("int8-accuracy", **real.accuracy_verdict(accuracy))

@@ -43,10 +43,12 @@ import torch
 from efflab import lab
 from efflab.compression.affine import quantize
 from efflab.compression.gptq import damped, gptq, inverse_factor, sweep
-from efflab.lab import board, check, explore, nb10, nb10_recorded, predict, show, show_source, table
-from efflab.lab import nb10_measure as measure
+from efflab.lab import board, check, explore, predict, show, show_source, table
+from efflab.notebooks.gptq import TEXTS, calibration, exercises, tables
+from efflab.notebooks.gptq import layer as measure
 
 lab.use_language(language)
+lab.use_notebook("10_gptq", exercises.EXERCISES, TEXTS)
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
@@ -190,10 +192,10 @@ p_model.reveal(100 * ours["added"] / nearest["added"])
 # 到 8 比特就没有什么可争的了：就近舍入已经与 fp32 一样好。
 
 # %% tags=["nbval-ignore-output"]
-table(nb10_recorded.language_rows(), nb10_recorded.LANGUAGE_COLUMNS, digits=4)
+table(tables.language_rows(), tables.LANGUAGE_COLUMNS, digits=4)
 
 # %% tags=["nbval-ignore-output"]
-show(nb10_recorded.frontier_figure())
+show(tables.frontier_figure())
 
 # %% [markdown] tags=["en"]
 # **Is it the paper's shape?** OPT on WikiText2 from Table 3 (published) beside ours, a scale for
@@ -207,7 +209,7 @@ show(nb10_recorded.frontier_figure())
 # GPTQ 只留下一部分；论文中模型越大，留下的比例越小，可能是因为输入的相关性更强，可供补偿的余地更大。
 
 # %% tags=["nbval-ignore-output"]
-table(nb10_recorded.shape_rows(), nb10_recorded.SHAPE_COLUMNS)
+table(tables.shape_rows(), tables.SHAPE_COLUMNS)
 
 # %% [markdown] tags=["en"]
 # **A pretrained encoder.** MiniLM-L6, calibrated on 128 docstrings and functions, judged on 120
@@ -221,7 +223,7 @@ table(nb10_recorded.shape_rows(), nb10_recorded.SHAPE_COLUMNS)
 # 余弦足以区分两种方法；120 个函数的 MRR 本身就有一两个百分点的波动，只有崩溃时才说明问题。
 
 # %% tags=["nbval-ignore-output"]
-table(nb10_recorded.encoder_rows(), nb10_recorded.ENCODER_COLUMNS, digits=4)
+table(tables.encoder_rows(), tables.ENCODER_COLUMNS, digits=4)
 
 # %% [markdown] tags=["en"]
 # ## 4 · Explore
@@ -237,7 +239,7 @@ table(nb10_recorded.encoder_rows(), nb10_recorded.ENCODER_COLUMNS, digits=4)
 # 找到 GPTQ 反而*不如*就近舍入的地方，看看那里的两条 GPTQ 曲线怎样分开。
 
 # %%
-explore(nb10.calibrated)
+explore(calibration.calibrated)
 
 # %% [markdown] tags=["en"]
 # ## 5 · Where it breaks
@@ -298,10 +300,10 @@ show(measure.damping_figure(bits, few))
 # 少量 token 就够用；要用到几千个 token 的是宽矩阵。
 
 # %% tags=["nbval-ignore-output"]
-show(nb10_recorded.sizes_figure())
+show(tables.sizes_figure())
 
 # %% tags=["nbval-ignore-output"]
-table(nb10_recorded.option_rows(), nb10_recorded.OPTION_COLUMNS, digits=4)
+table(tables.option_rows(), tables.OPTION_COLUMNS, digits=4)
 
 # %% [markdown] tags=["en"]
 # ## 6 · The board, and the verdict
@@ -323,7 +325,7 @@ board.add(technique="GPTQ, 4 bits, groups of 64", **measure.board_point(4, 64))
 board.add(technique="GPTQ, 3 bits", **measure.board_point(3, None))
 
 # %% tags=["nbval-ignore-output"]
-lab.verdict("gptq-error", **nb10_recorded.gptq_verdict(live, bits))
+lab.verdict("gptq-error", **tables.gptq_verdict(live, bits))
 
 # %% [markdown] tags=["en"]
 # ## 7 · Exercises

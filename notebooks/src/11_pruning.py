@@ -45,11 +45,12 @@ from torch.nn.utils import prune
 
 from efflab import lab
 from efflab.compression import pruning, sparse
-from efflab.lab import board, check, explore, nb11, nb11_minilm, predict, show, show_source, table
-from efflab.lab import nb11_measure as measure
-from efflab.lab import nb11_schedule as schedule
+from efflab.lab import board, check, explore, predict, show, show_source, table
+from efflab.notebooks.pruning import TEXTS, exercises, masks, minilm, schedule
+from efflab.notebooks.pruning import pruned as measure
 
 lab.use_language(language)
+lab.use_notebook("11_pruning", exercises.EXERCISES, TEXTS)
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
@@ -85,7 +86,7 @@ show_source(pruning.magnitude_mask)
 show_source(pruning.n_m_mask)
 
 # %%
-show(nb11.masks_figure())
+show(masks.masks_figure())
 
 # %% [markdown] tags=["en"]
 # The more freedom, the more of the matrix survives; the captions give the share of the weights' sum
@@ -205,12 +206,12 @@ show(measure.curves_figure(curves, two_of_four))
 # 一个 768 × 192、32 位的矩阵的实际字节数：
 
 # %%
-table(nb11.layout_rows(), digits=4)
+table(masks.layout_rows(), digits=4)
 
 # %%
 csr_from = 100 * sparse.break_even(4, 4)
 p_bytes.reveal(csr_from)
-show(nb11.layouts_figure())
+show(masks.layouts_figure())
 
 # %% [markdown] tags=["en"]
 # The index decides. With 32-bit values and 32-bit columns CSR starts to pay at one half, with 16-bit
@@ -280,7 +281,7 @@ print(measure.two_of_four_here())
 # 再找一个文件变小而耗时不变的设置。
 
 # %% tags=["nbval-ignore-output"]
-explore(nb11.prune, frames=4)
+explore(masks.prune, frames=4)
 
 # %% [markdown] tags=["en"]
 # Points for the board. A masked model's bytes are those of bitmap and values.
@@ -308,11 +309,11 @@ for name, kind, removed in (("50 % of the weights masked", "weights", 1 / 2),
 # 质量是另外 60 个函数上的 MRR（见 09）。第一行是完整模型与自身相比：时间与 1 的差距就是测量噪声。
 
 # %% tags=["nbval-ignore-output"]
-encoder = nb11_minilm.minilm_points()
-table(nb11_minilm.minilm_rows(encoder))
+encoder = minilm.minilm_points()
+table(minilm.minilm_rows(encoder))
 
 # %% tags=["nbval-ignore-output"]
-board.add(technique="1/3 of the heads removed", **nb11_minilm.board_point(encoder[1 / 3]))
+board.add(technique="1/3 of the heads removed", **minilm.board_point(encoder[1 / 3]))
 
 # %% [markdown] tags=["en"]
 # A third of the heads leaves and the ranking hardly notices, as Michel et al. found for BERT. The file

@@ -1,0 +1,49 @@
+"""Notebook 02's exercises: what is asked, and how an answer is judged."""
+
+import torch
+from torch import nn
+
+from efflab.lab import Exercise, tr
+from efflab.structure.mixer import MixerLayer
+
+
+def _token_weights(answer):
+    for side, patch_size, d_token in ((224, 16, 384), (448, 16, 384), (64, 8, 10)):
+        expected = MixerLayer((side // patch_size) ** 2, 8, d_token, 8).token
+        expected = sum(p.numel() for p in expected.parameters())
+        called = f"token_weights({side}, {patch_size}, {d_token})"
+        yield called, expected, answer(side, patch_size, d_token)
+
+
+def _mix_tokens(answer):
+    rng = torch.Generator().manual_seed(0)
+    for S, C, hidden in ((4, 3, 5), (9, 16, 2)):
+        x = torch.randn(2, S, C, generator=rng)
+        up, down = (torch.randn(*shape, generator=rng) for shape in ((hidden, S), (S, hidden)))
+        expected = (down @ nn.functional.gelu(up @ x)).numpy()
+        y = answer(x, up, down)
+        yield tr("mix_tokens of x {shape}", shape=tuple(x.shape)), expected, y.detach().numpy()
+
+
+def _attention_over_mixing(answer):
+    for S, C, d_token in ((196, 768, 384), (49, 512, 256), (3136, 768, 384)):
+        expected = (8 * S * C**2 + 4 * S**2 * C) / (4 * S * C * d_token)
+        yield f"cost_ratio({S}, {C}, {d_token})", expected, answer(S, C, d_token)
+
+
+EXERCISES = {
+    "02-1": Exercise(
+        _token_weights,
+        hint="Two matrices, patches x d_token and back, and a bias for each: d_token + patches.",
+    ),
+    "02-2": Exercise(
+        _mix_tokens,
+        hint="The matrices act on the patch dimension, the last but one: with x (B, S, C), "
+        "up @ x already has the shape (B, d_token, C).",
+    ),
+    "02-3": Exercise(
+        _attention_over_mixing,
+        hint="Attention: 8 S C^2 for its four projections and 4 S^2 C for scores and sum. "
+        "Token mixing: two products of S x d_token for each of C channels, 4 S C d_token.",
+    ),
+}

@@ -1,0 +1,208 @@
+"""Notebook 02's measurements: the Mixer and the ViT on the digits, and against image size."""
+
+import torch
+from torch import nn
+
+from efflab import bench
+from efflab.config import ModelConfig
+from efflab.experiments import mixer_digits
+from efflab.lab import figures, tr
+from efflab.model import Attention, FeedForward, Layer, SubBlock
+from efflab.notebooks.mixer.counts import COLOURS, NAMES
+from efflab.structure.mixer import MixerLayer, MLPMixer, mixer_flops, n_patches
+from efflab.structure.vit import vit_flops
+
+LAYER = dict(d_model=384, d_token=192, d_channel=1536)
+"""A layer of ViT-S/16's width, with Mixer's proportions: d_token = C / 2, d_channel = 4 C."""
+
+# --- On the digits ---------------------------------------------------------------------------
+
+
+def compare(models: dict[str, nn.Module]) -> list[dict]:
+    """The two trained models on the 360 test digits: size, arithmetic, time and accuracy."""
+    images = torch.rand(360, 1, 8, 8)
+    with torch.no_grad():
+        times = bench.interleaved({k: lambda m=m: m(images) for k, m in models.items()}, 2, 15)
+    sizes = {
+        "mixer": mixer_flops(*mixer_digits.MIXER.values(), 10, channels=1),
+        "vit": vit_flops(*_without_heads(mixer_digits.VIT), 10, channels=1),
+    }
+    return [
+        dict(
+            model=NAMES[kind],
+            params=sum(p.numel() for p in model.parameters()),
+            mflop=sizes[kind] / 1e6,
+            milliseconds=1e3 * times[kind].median,
+            time_ratio=times[kind].ratio(times["vit"]),
+            accuracy=100 * mixer_digits.accuracy(model),
+            kind="measured",
+        )
+        for kind, model in models.items()
+    ]
+
+
+COMPARE_COLUMNS = {
+    "model": "model",
+    "params": "parameters",
+    "mflop": "MFLOP an image (computed)",
+    "milliseconds": "ms for 360 images",
+    "time_ratio": "time / ViT's",
+    "accuracy": "accuracy (%)",
+    "kind": "kind",
+}
+
+
+def _without_heads(sizes: dict) -> list[int]:
+    """A ViT's sizes as the cost formulas take them: the number of heads costs nothing."""
+    return [value for name, value in sizes.items() if name != "n_head"]
+
+
+def accuracy_figure(written: dict, live: dict[str, float]):
+    """Recorded accuracy over the training set's size, its range over seeds, and `live` points.
+
+    `written`: what `mixer_digits.run` recorded; `live`: kind -> accuracy measured just now with
+    all images.
+    """
+    summary = mixer_digits.by_images(written["runs"])
+    sizes = list(summary)
+    gap = {n: 100 * (s["mixer"]["mean"] - s["vit"]["mean"]) for n, s in summary.items()}
+    title = tr("On the digits the Mixer is ahead, whatever the number of images")
+    meta = {tr("{n} images: Mixer less ViT (points)", n=n): value for n, value in gap.items()}
+    fig = figures.blank(title, tr("training images"), tr("accuracy on 360 held-out digits (%)"),
+                        meta=meta)  # fmt: skip
+    for kind, name in NAMES.items():
+        means, lows, highs = (
+            [100 * summary[n][kind][what] for n in sizes] for what in ("mean", "low", "high")
+        )
+        bars = dict(
+            array=[h - m for h, m in zip(highs, means, strict=True)],
+            arrayminus=[m - low for m, low in zip(means, lows, strict=True)],
+        )
+        style = dict(color=COLOURS[kind], dash="solid" if kind == "mixer" else "dash")
+        fig.add_scatter(x=sizes, y=means, error_y=bars, line=style, mode="lines+markers",
+                        name=tr("{name}, recorded: mean and range of {n} seeds", name=name,
+                                n=len(written["seeds"])))  # fmt: skip
+        marker = dict(symbol="star", size=15, color=COLOURS[kind], line=dict(width=1, color="#222"))
+        fig.add_scatter(x=[mixer_digits.N_IMAGES], y=[100 * live[kind]], mode="markers",
+                        marker=marker, name=tr("{name}, measured now", name=name))  # fmt: skip
+    fig.update_xaxes(type="log", tickvals=sizes, ticktext=[f"{n:,}" for n in sizes])
+    fig.update_layout(legend=dict(x=0.99, xanchor="right", y=0.02, yanchor="bottom"))
+    return fig
+
+
+# --- Against image size ----------------------------------------------------------------------
+
+
+def layers(patches: int, d_model: int, d_token: int, d_channel: int) -> dict[str, nn.Module]:
+    """One layer of each kind for that many patches; d_channel is the ViT's d_ff too."""
+    config = ModelConfig(1, d_model // 64 or 1, d_model, d_channel, 1, patches, norm_first=True)
+    vit = Layer(
+        SubBlock(Attention(d_model, config.n_head), config),
+        SubBlock(FeedForward(d_model, d_channel), config),
+    )
+    return {"mixer": MixerLayer(patches, d_model, d_token, d_channel), "vit": vit}
+
+
+def layer_flops(patches: int, d_model: int, d_token: int, d_channel: int) -> dict[str, int]:
+    """Matrix products of one layer, 2 a multiply-accumulate."""
+    attention = 8 * patches * d_model**2 + 4 * patches**2 * d_model
+    channel = 4 * patches * d_model * d_channel
+    return {"mixer": 4 * patches * d_model * d_token + channel, "vit": attention + channel}
+
+
+@torch.no_grad()
+def cost_rows(image_sizes, patch_size: int = 16, repeats: int = 5) -> list[dict]:
+    """One layer of each at several image sizes: arithmetic, time (turn and turn about), weights."""
+    rows = []
+    for size in image_sizes:
+        patches = n_patches(size, patch_size)
+        both, flops = layers(patches, **LAYER), layer_flops(patches, **LAYER)
+        x = torch.randn(1, patches, LAYER["d_model"])
+        times = bench.interleaved({k: lambda m=m: m(x) for k, m in both.items()}, 1, repeats)  # noqa: B023
+        row = dict(image_size=size, patches=patches, kind="measured")
+        for kind, model in both.items():
+            row[f"{kind}_gflop"] = flops[kind] / 1e9
+            row[f"{kind}_ms"] = 1e3 * times[kind].median
+            row[f"{kind}_params"] = sum(p.numel() for p in model.parameters())
+        row["flop_ratio"] = flops["vit"] / flops["mixer"]
+        row["time_ratio"] = times["vit"].ratio(times["mixer"])
+        row["agreement"] = row["time_ratio"] / row["flop_ratio"]
+        rows.append(row)
+    return rows
+
+
+COST_COLUMNS = {
+    "image_size": "image side (pixels)",
+    "patches": "patches",
+    "flop_ratio": "ViT / Mixer: FLOPs (computed)",
+    "time_ratio": "ViT / Mixer: time (measured)",
+    "agreement": "measured / computed",
+    "mixer_params": "Mixer layer's weights",
+    "vit_params": "ViT layer's weights",
+    "kind": "kind",
+}
+
+
+def cost_figure(rows: list[dict]):
+    """Time of one layer over the number of patches, and its weights."""
+    patches = [row["patches"] for row in rows]
+    power = {}
+    for kind in NAMES:
+        first, last = rows[-2][f"{kind}_ms"], rows[-1][f"{kind}_ms"]
+        power[kind] = torch.tensor(last / first).log2().item()
+        power[kind] /= torch.tensor(patches[-1] / patches[-2]).log2().item()
+    meta = {tr("{name}: time grows as patches to the power", name=NAMES[k]): round(p, 2)
+            for k, p in power.items()}  # fmt: skip
+    titles = [tr("time of one layer (measured, ms)"), tr("weights of one layer (computed)")]
+    title = tr("The ViT's time pulls away; the Mixer's weights grow with the picture")
+    fig = figures.panels(titles, title, meta=meta, horizontal_spacing=0.12)
+    for column, what in enumerate(("ms", "params"), start=1):
+        for i, (kind, name) in enumerate(NAMES.items()):
+            line = dict(color=COLOURS[kind], dash=figures.DASHES[i])
+            y = [row[f"{kind}_{what}"] for row in rows]
+            fig.add_scatter(x=patches, y=y, name=name, line=line, mode="lines+markers",
+                            marker=dict(symbol=figures.MARKERS[i], size=8), legendgroup=kind,
+                            showlegend=column == 1, row=1, col=column)  # fmt: skip
+    ticks = dict(tickvals=patches, ticktext=[f"{n:,}" for n in patches])
+    fig.update_xaxes(type="log", title_text=tr("patches"), **ticks)
+    fig.update_yaxes(type="log", exponentformat="power", dtick=1, col=1)
+    fig.update_yaxes(rangemode="tozero", tickformat=".2s", col=2)
+    fig.update_layout(legend=dict(x=0.02, y=0.98))
+    return fig
+
+
+# --- Another image size ----------------------------------------------------------------------
+
+
+def refusal(model: MLPMixer, images: torch.Tensor) -> str:
+    """What the model says to images that it cannot take."""
+    try:
+        model(images)
+    except ValueError as error:
+        return str(error)
+    return "accepted"
+
+
+def enlarged_rows(models: dict[str, nn.Module], larger: dict[str, nn.Module]) -> list[dict]:
+    """Accuracy on digits of 8 x 8 and of 16 x 16 pixels, and the weights of each model."""
+    return [
+        dict(
+            model=NAMES[kind],
+            small=100 * mixer_digits.accuracy(models[kind]),
+            large=100 * mixer_digits.accuracy(larger[kind], 2),
+            small_params=sum(p.numel() for p in models[kind].parameters()),
+            large_params=sum(p.numel() for p in larger[kind].parameters()),
+            kind="measured",
+        )
+        for kind in NAMES
+    ]
+
+
+ENLARGED_COLUMNS = {
+    "model": "model",
+    "small": "accuracy at 8 x 8 (%)",
+    "large": "accuracy at 16 x 16, not retrained (%)",
+    "small_params": "parameters at 8 x 8",
+    "large_params": "parameters at 16 x 16",
+    "kind": "kind",
+}

@@ -1,0 +1,225 @@
+"""Notebook 01's measurements: what sharing saves and does not, and QKV by depth."""
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import nn
+
+from efflab import bench, cost, evaluate, points, pretrained, train
+from efflab.config import SHARING, ModelConfig
+from efflab.errors import require_one_of
+from efflab.experiments import qkv_sharing
+from efflab.experiments.record import recorded, same_python
+from efflab.lab import figures, tr
+from efflab.model import Transformer
+from efflab.structure.sharing import from_albert, n_parameters, share_layers, share_qkv
+
+MB = 1e6
+
+
+# --- ALBERT ----------------------------------------------------------------------------------
+
+
+def albert_gap(seed: int = 0) -> dict[str, float]:
+    """Our model with the weights of a small random `transformers.AlbertModel`, against it."""
+    library = pretrained.transformers()
+    torch.manual_seed(seed)
+    shape = dict(vocab_size=1000, embedding_size=32, hidden_size=128, intermediate_size=512)
+    theirs = library.AlbertModel(
+        library.AlbertConfig(**shape, num_hidden_layers=6, num_attention_heads=4)
+    ).eval()
+    ours, ids = from_albert(theirs), torch.randint(0, 1000, (2, 32))
+    with torch.no_grad():
+        gap = (ours.encode(ids) - theirs(ids).last_hidden_state).abs().max().item()
+    return {"theirs": theirs.num_parameters(), "ours": n_parameters(ours), "largest gap": gap}
+
+
+def modes(config: ModelConfig, seed: int = 0) -> dict[str, Transformer]:
+    """One model under each kind of sharing, all from the same random weights."""
+    torch.manual_seed(seed)
+    model = Transformer(config)
+    return {share: model if share == "none" else share_layers(model, share) for share in SHARING}
+
+
+def checkpoint_bytes(model: nn.Module) -> int:
+    """Bytes of the model as a safetensors file, each shared tensor written once."""
+    return len(safetensors.torch.save(train.named_tensors(model)))
+
+
+def state_bytes(model: nn.Module, ids: torch.Tensor) -> int:
+    """Bytes of weights, gradients and AdamW's two moments, counted after one real step."""
+    (optimizer,) = train.adamw(model, 1e-3)
+    train.language_model_loss(model, ids, ids).backward()
+    optimizer.step()
+    kept = [t for state in optimizer.state.values() for t in state.values()]
+    kept += [t for p in model.parameters() for t in (p, p.grad)]
+    total = sum(t.nbytes for t in kept)
+    model.zero_grad(set_to_none=True)
+    return total
+
+
+def costs(models: dict[str, Transformer], seq_len: int, batch_size=4, repeats=3) -> list[dict]:
+    """A row for each cost, a column for each model, and the last over the first (`ratio`)."""
+    vocab = next(iter(models.values())).config.vocab_size
+    ids = torch.randint(0, vocab, (batch_size, seq_len))
+    optimizers = {name: train.adamw(model, 1e-5)[0] for name, model in models.items()}
+
+    def step(name):
+        train.language_model_loss(models[name], ids, ids).backward()
+        optimizers[name].step()
+        optimizers[name].zero_grad()
+
+    def forward(name):
+        with torch.no_grad():
+            models[name](ids)
+
+    timed = {}
+    for what, fn in (("forward pass (ms)", forward), ("training step (ms)", step)):
+        calls = {name: lambda fn=fn, name=name: fn(name) for name in models}
+        timed[what] = bench.interleaved(calls, warmup=1, repeats=repeats)
+    exact = {
+        "parameters (M)": lambda m: n_parameters(m) / 1e6,
+        "checkpoint (MB)": lambda m: checkpoint_bytes(m) / MB,
+        "weights, gradients, AdamW (MB)": lambda m: state_bytes(m, ids) / MB,
+        "activations kept (MB)": lambda m: bench.saved_bytes(m, ids) / MB,
+    }
+    rows = [_row(name, {k: f(m) for k, m in models.items()}) for name, f in exact.items()]
+    flops = {k: cost.forward_flops(m.config, seq_len, batch_size) / 1e9 for k, m in models.items()}
+    rows.append(_row("forward GFLOP", flops, kind="computed"))
+    for what, times in timed.items():
+        row = _row(what, {k: 1e3 * t.median for k, t in times.items()})
+        rows.append(row | {"all / none": times["all"].ratio(times["none"])})
+    return rows
+
+
+def _row(name: str, values: dict[str, float], kind: str = "measured") -> dict:
+    return {"cost": name, **values, "all / none": values["all"] / values["none"], "kind": kind}
+
+
+def costs_figure(rows: list[dict]):
+    """What sharing every layer leaves of each cost: 1 is no change."""
+    rows = list(reversed(rows))
+    ratios = {tr(row["cost"]): row["all / none"] for row in rows}
+    title = tr("Sharing all layers: parameters fall, arithmetic stays")
+    fig = figures.blank(title, tr("shared / not shared"), height=380)
+    colours = [figures.COLOURS[0 if r < 0.9 else 1] for r in ratios.values()]
+    fig.add_bar(x=list(ratios.values()), y=list(ratios), orientation="h", marker_color=colours,
+                texttemplate="%{x:.2f}", textposition="auto")  # fmt: skip
+    fig.update_layout(meta={name: round(value, 2) for name, value in reversed(ratios.items())})
+    fig.update_xaxes(range=[0, 1.15 * max(1, *ratios.values())])
+    return figures.mark(fig, tr("no change"), x=1)
+
+
+# --- QKV shared by the first n layers --------------------------------------------------------
+
+
+def qkv_record() -> tuple[dict, dict[int, dict]]:
+    """The recorded experiment and its summary by number of sharing layers."""
+    experiment = recorded(qkv_sharing.NAME)
+    return experiment, qkv_sharing.by_count(experiment["runs"])
+
+
+def qkv_spread(summary: dict[int, dict]) -> float:
+    """How far (nats) from its recorded mean one more run of a point may land.
+
+    Three standard deviations over seeds, at least 0.05 because a training amplifies another
+    processor's rounding. Another Python has another library text: 0.3 there.
+    """
+    same_text = same_python(qkv_record()[0])
+    return max(0.05 if same_text else 0.3, 3 * max(s["sd"] for s in summary.values()))
+
+
+def qkv_again(n_shared: int) -> tuple[float, float, float]:
+    """The beginning of a recorded run anew: its loss, the recorded mean, and the spread allowed."""
+    summary = qkv_sharing.by_count(qkv_record()[0]["runs"], "early")
+    require_one_of("n_shared", n_shared, summary)
+    live = qkv_sharing.validation_loss(n_shared, stop=qkv_sharing.EARLY)
+    return live, summary[n_shared]["mean"], qkv_spread(summary)
+
+
+def qkv_figure(live: dict[int, float] | None = None):
+    """Held-out loss over n, early in training with `live` {n: loss} beside it, and at the end.
+
+    Both panels show each recorded run and the mean, over as many nats.
+    """
+    experiment, summary = qkv_record()
+    runs, settings = experiment["runs"], experiment["settings"]
+    steps = {"early": settings["early"], "loss": settings["n_steps"]}
+    titles = [tr("after {n} steps", n=n) for n in steps.values()]
+    title = tr("Sharing QKV in the first n of {total} layers", total=settings["n_layer"])
+    fig = figures.panels(titles, title)
+    now = {"early": live or {}, "loss": {}}
+    values = {what: [*(r[what] for r in runs), *now[what].values()] for what in steps}
+    half = max(0.1, 0.75 * max(max(v) - min(v) for v in values.values()))
+    for column, what in enumerate(steps, start=1):
+        means = {n: s["mean"] for n, s in qkv_sharing.by_count(runs, what).items()}
+        series = [
+            (means, tr("mean of {n} seeds (recorded)", n=len(experiment["seeds"])),
+             dict(mode="lines+markers", marker_color=figures.COLOURS[0])),
+            ({}, tr("one seed (recorded)"), dict(mode="markers", x=[r["n_shared"] for r in runs],
+             y=[r[what] for r in runs], marker=dict(symbol="line-ew-open", size=14,
+             color=figures.COLOURS[6], line_width=1.5))),
+            (now[what], tr("now, here (measured)"), dict(mode="markers", marker=dict(
+             symbol="star", size=15, color=figures.COLOURS[1]))),
+        ]  # fmt: skip
+        for points_, name, style in series:
+            xy = dict(x=list(points_), y=list(points_.values()))
+            if points_ or "x" in style:
+                fig.add_scatter(**xy | style, name=name, showlegend=column == 1, row=1, col=column)
+        middle = (max(values[what]) + min(values[what])) / 2
+        fig.update_yaxes(range=[middle - half, middle + half], row=1, col=column)
+        fig.add_vline(x=settings["n_layer"] / 2, line=dict(dash="dash", color="#444", width=1.5),
+                      annotation_text=tr("half"), row=1, col=column)  # fmt: skip
+    fig.update_xaxes(title_text=tr("layers that share one QKV projection (1: none)"))
+    fig.update_yaxes(title_text=tr("held-out loss (nats a token)"), col=1)
+    meta = {tr("n = {n}: loss over n = 1", n=n): round(s["cost"], 3) for n, s in summary.items()}
+    return fig.update_layout(meta=meta, legend=dict(orientation="h", y=-0.25), height=420)
+
+
+def qkv_table() -> list[dict]:
+    """The recorded losses by n, and what sharing cost within each seed."""
+    return [
+        {
+            "layers sharing": n,
+            "loss (nats)": round(s["mean"], 3),
+            "lowest": round(s["low"], 3),
+            "highest": round(s["high"], 3),
+            "cost against none": round(s["cost"], 3),
+            "its sd over seeds": round(s["cost_sd"], 3),
+            "kind": "recorded",
+        }
+        for n, s in qkv_record()[1].items()
+    ]
+
+
+def qkv_verdict() -> dict:
+    """Arguments of the verdict on "no more than half": is the step past half above the noise?"""
+    experiment, summary = qkv_record()
+    n_layer = experiment["settings"]["n_layer"]
+    loss = {(r["n_shared"], r["seed"]): r["loss"] for r in experiment["runs"]}
+    steps = [loss[n_layer, s] - loss[n_layer // 2, s] for s in experiment["seeds"]]
+    knee = float(np.mean(steps)) > 2 * float(np.std(steps, ddof=1)) + 0.01
+    figures_ = {
+        "half share: loss over none (nats)": round(summary[n_layer // 2]["cost"], 3),
+        "all share: loss over none (nats)": round(summary[n_layer]["cost"], 3),
+        "from half to all, by seed: lowest": round(min(steps), 3),
+        "from half to all, by seed: highest": round(max(steps), 3),
+        "ALBERT, attention shared in all layers: score lost (published)": 0.7,
+    }
+    condition = "" if knee else "no knee at half, sharing past it cost no more than another seed"
+    return dict(holds=knee, figures=figures_, kind="recorded", condition=condition)
+
+
+def without_training(counts=(1, 2, 3, 6), n_windows: int = 8) -> dict[int, float]:
+    """Bits per byte of `stdlib-gpt` whose first n layers get the first one's QKV, untrained."""
+    model = points.language_model()
+    return {n: evaluate.bits_per_byte(share_qkv(model, n), n_windows).mean for n in counts}
+
+
+def without_training_figure(bits: dict[int, float]):
+    """The damage of sharing after training."""
+    title = tr("Sharing after training: layers do not agree on one QKV")
+    names = tr("layers that share one QKV projection (1: none)"), tr("bits per byte")
+    fig = figures.bars([str(n) for n in bits], list(bits.values()), title, *names, text=".2f")
+    return fig.update_layout(meta={tr("n = {n}: bits per byte", n=n): round(b, 2)
+                                   for n, b in bits.items()})  # fmt: skip

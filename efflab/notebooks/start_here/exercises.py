@@ -1,0 +1,38 @@
+"""Notebook 00's exercises: what is asked, and how an answer is judged."""
+
+from efflab import cost
+from efflab.config import PRESETS
+from efflab.lab import Exercise
+
+
+def _attention_flops(answer):
+    for name in ("stdlib-gpt", "bert-base", "gpt2-xl"):
+        c = PRESETS[name]
+        for n in (1, 512, 4096):
+            expected = cost.flops_by_part(c, n)["scores"]
+            actual = answer(n, c.d_model, c.n_layer)
+            yield f"attention_flops({n}, {c.d_model}, {c.n_layer})", expected, actual
+
+
+def _speedup(answer):
+    for share, factor in ((0.5, 2), (0.3, 10), (0.9, 4), (0.0, 100), (1.0, 3)):
+        expected = 1 / (1 - share + share / factor)
+        yield f"speedup({share}, {factor})", expected, answer(share, factor)
+
+
+EXERCISES = {
+    "00-1": Exercise(
+        11008,
+        hint="Write both costs for one token: 4 n C for the scores, 4 C F for the feed-forward "
+        "network. Where are they equal?",
+    ),
+    "00-2": Exercise(
+        _attention_flops,
+        hint="Two products a layer, Q times K and the weights times V; each has n x n x d_model "
+        "multiply-accumulates over all heads together, and each of these is 2 FLOPs.",
+    ),
+    "00-3": Exercise(
+        _speedup,
+        hint="What is left of one second? The untouched part stays, the other is divided.",
+    ),
+}

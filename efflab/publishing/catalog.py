@@ -1,0 +1,49 @@
+"""Which notebooks there are and where they lie; light, so that `efflab list` answers at once."""
+
+import os
+import tomllib
+from pathlib import Path
+
+from efflab.errors import require
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = ROOT / "notebooks"
+LANGUAGES = ("en", "zh")
+
+
+class CellFailed(Exception):
+    """A cell raised: the message holds notebook, cell, source and traceback."""
+
+
+def sources(folder: Path = NOTEBOOKS) -> dict[str, Path]:
+    """Number -> source file, in order: {"00": .../00_start_here.py, ...}."""
+    return {path.stem[:2]: path for path in sorted((folder / "src").glob("[0-9][0-9]_*.py"))}
+
+
+def find(name: str, folder: Path = NOTEBOOKS) -> Path:
+    """The source of notebook "03", "3" or "03_sparse_attention"; a `ValueError` lists the known."""
+    known = sources(folder)
+    for number, path in known.items():
+        if name in (number, f"{int(number)}", path.stem, path.name, f"{path.stem}.ipynb"):
+            return path
+    require(False, "notebook", name, "one of " + ", ".join(p.stem for p in known.values()))
+
+
+def catalog(folder: Path = NOTEBOOKS) -> dict[str, dict]:
+    """notebooks/catalog.toml: number -> name, title (en, zh), minutes, claims, probe; in order."""
+    entries = tomllib.loads((folder / "catalog.toml").read_text(encoding="utf-8"))
+    return dict(sorted(entries.items()))
+
+
+def built_path(source: Path, language: str) -> Path:
+    """Where the built notebook of a source lies: beside `src`, the Chinese one in `zh`."""
+    folder = source.parent.parent / ("zh" if language == "zh" else "")
+    return folder / f"{source.stem}.ipynb"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """A reader, or a kill, finds the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)

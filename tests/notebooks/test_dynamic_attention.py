@@ -1,0 +1,237 @@
+"""Notebook 05: its experiment, record, pictures, explorer, exercises."""
+
+from statistics import mean, stdev
+
+import pytest
+import torch
+from torch import nn
+
+from efflab.config import ModelConfig
+from efflab.experiments import dynamic_attention as experiment
+from efflab.lab.check import judge
+from efflab.lab.tables import table_forms
+from efflab.model import Transformer
+from efflab.notebooks.dynamic_attention import costs, curves, exercises, ranges
+from efflab.structure.adaptive_span import learned_spans, span_layers
+from efflab.structure.dynamic_conv import DynamicConv, convolve
+
+# --- The experiment --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", experiment.VARIANTS)
+def test_variants_share_what_they_have_in_common(variant):
+    model, plain = experiment.make_model(variant, 3), experiment.make_model("attention", 3)
+    for name in ("embedding.token.weight", "layers.2.ffn.body.up.weight"):
+        assert torch.equal(model.get_parameter(name), plain.get_parameter(name))
+    again = experiment.make_model(variant, 3)
+    for a, b in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("variant", ["attention", "lightweight-15", "dynamic-3", "span-1e-05"])
+def test_every_parameter_is_optimized_once(variant):
+    model = experiment.make_model(variant, 0)
+    optimizers = experiment.optimizers(model)
+    groups = [g for o in optimizers for g in o.param_groups]
+    assert sorted(id(p) for g in groups for p in g["params"]) == sorted(map(id, model.parameters()))
+    last = optimizers[-1].param_groups
+    fast = {id(p) for g in last if g["lr"] == experiment.SPAN_LR for p in g["params"]}
+    assert fast == {id(layer.share) for layer in span_layers(model)}
+
+
+def test_the_penalty_is_the_summed_mean_span():
+    model = experiment.make_model("span-1e-05", 0)
+    ids = torch.randint(0, 2048, (1, 16))
+    plain = experiment.loss_with_penalty(0.0)(model, ids, ids)
+    with_penalty = experiment.loss_with_penalty(0.5)(model, ids, ids)
+    spans = experiment.CONFIG.n_layer * experiment.INITIAL_SPAN * experiment.CONFIG.max_len
+    assert (with_penalty - plain).item() == pytest.approx(0.5 * spans, rel=1e-5)
+
+
+def test_mixing_flops_by_hand():
+    """4 layers, 128 tokens, 64 channels, 4 heads, 2 FLOPs a multiply-accumulate."""
+    assert experiment.mixing_flops("attention") == 4 * 128 * 2 * (4 * 64**2 + 2 * 64 * 128)
+    assert experiment.mixing_flops("lightweight-15") == 4 * 128 * 2 * (3 * 64**2 + 64 * 15)
+    dynamic = 3 * 64**2 + 64 * 15 + 64 * 4 * 15
+    assert experiment.mixing_flops("dynamic-15") == 4 * 128 * 2 * dynamic
+    halved = experiment.mixing_flops("span-0", [64] * 4)
+    assert halved == 4 * 128 * 2 * (4 * 64**2 + 2 * 64 * 64)
+
+
+def test_the_interval_is_students():
+    """Two values 0 and 2: mean 1, deviation sqrt 2, and sqrt(1 + 1/2) for a new one."""
+    low, high = experiment.interval([0.0, 2.0])
+    assert (low + high) / 2 == 1
+    assert high - 1 == pytest.approx(12.706 * 2**0.5 * 1.5**0.5)
+    with pytest.raises(ValueError, match="number of values=1"):
+        experiment.interval([1.0])
+
+
+def test_a_short_training_of_a_variant_keeps_what_the_record_needs():
+    model, kept = experiment.train_variant("span-1e-05", 5, n_steps=2)
+    assert torch.tensor(kept["spans"]).shape == (4, 4)
+    assert torch.tensor(kept["spans"]).equal(learned_spans(model).detach())
+    assert len(kept["reach"]) == 4
+    assert kept["n_params"] == sum(p.numel() for p in model.parameters())
+    assert 6 < kept["loss"] < 8  # hardly trained: about ln 2048
+
+
+# --- The record ------------------------------------------------------------------------------
+
+
+def test_the_record_is_complete_and_consistent():
+    stored = experiment.recorded(experiment.NAME)
+    assert stored["settings"] == experiment.settings()
+    pairs = {(r["variant"], r["seed"]) for r in stored["runs"]}
+    assert pairs == {(v, s) for v in experiment.VARIANTS for s in experiment.SEEDS}
+    for run in stored["runs"]:
+        assert run["mixing_flops"] == experiment.mixing_flops(run["variant"], run.get("reach"))
+        model = experiment.make_model(run["variant"], 0)
+        assert run["n_params"] == sum(p.numel() for p in model.parameters())
+    for spec in curves.record().values():
+        assert spec["loss"] == pytest.approx(mean(spec["losses"]))
+        low, high = spec["interval"]
+        assert low < min(spec["losses"])
+        assert max(spec["losses"]) < high
+        assert high - low > stdev(spec["losses"])
+
+
+def test_what_the_text_says_of_spans():
+    """Without a penalty heads lengthen and shorten; a penalty shortens on average."""
+    start = experiment.INITIAL_SPAN * experiment.CONFIG.max_len
+    free = curves.recorded_spans(0.0)
+    assert free.min() < start < free.max()
+    means = [curves.recorded_spans(w).mean().item() for w in curves.PENALTIES]
+    assert means == sorted(means, reverse=True)
+    for row in curves.trim_rows():
+        assert row["mean"] <= row["widest"] + 1  # reach is rounded up to whole keys
+
+
+def test_tables_have_their_columns(both_languages):
+    assert len(curves.table_rows()) == len(experiment.VARIANTS)
+    live = dict(what="trained here", loss=5.0, low=4.9, high=5.1, within=True, kind="measured")
+    timed = dict.fromkeys(costs.TIME_COLUMNS, 1.0) | dict(technique="attention")
+    for rows, columns in (
+        (curves.table_rows(), curves.RECORD_COLUMNS),
+        (curves.trim_rows(), curves.TRIM_COLUMNS),
+        (ranges.reach_rows(3, [3.0, 20.0]), ranges.REACH_COLUMNS),
+        (ranges.stack_rows((3,)), ranges.STACK_COLUMNS),
+        ([live, live | dict(what="recorded mean", kind="recorded")], ranges.LIVE_COLUMNS),
+        ([timed | dict(kind="measured")], costs.TIME_COLUMNS),
+        (costs.flop_rows(3, 32, 64), costs.FLOP_COLUMNS),
+    ):
+        assert all(set(row) <= set(columns) for row in rows)
+        _, shown = table_forms(rows, columns)
+        assert len(shown.splitlines()) == len(rows) + 2
+
+
+def test_figures(both_languages):
+    spans = curves.recorded_spans_figure()
+    assert [trace.z.shape for trace in spans.data] == [(4, 4)] * len(curves.PENALTIES)
+    mask = curves.mask_figure((8, 40), 16)
+    assert list(mask.layout.meta.values()) == [24, 56]
+    model = experiment.make_model("dynamic-7", 0).eval()
+    kernels = ranges.kernel_figure(model)
+    assert [len(trace.x) for trace in kernels.data] == [7] * 8
+    for trace in kernels.data:
+        assert sum(trace.y) == pytest.approx(1, abs=1e-5)
+
+
+# --- What is measured ------------------------------------------------------------------------
+
+
+def test_kernels_differ_by_token_and_are_those_the_layer_uses():
+    model = experiment.make_model("dynamic-7", 0).eval()
+    layer, (a, b), moved = ranges.most_different(model)
+    assert moved == pytest.approx(((a - b).abs().sum(-1).mean() / 2).item())
+    assert 0 < moved < 1
+    body = model.layers[layer].attention.body
+    used = []
+    body.register_forward_hook(lambda m, inputs, out: used.append(m.kernels(m.gated(inputs[0]))))
+    ids = torch.tensor([ranges.data.tokenizer().encode(ranges.SNIPPETS[0]).ids])
+    model.encode(ids)
+    torch.testing.assert_close(used[0][0, ranges.POSITION], a)
+
+
+def test_farthest_finds_a_known_reach():
+    class Shift(nn.Module):
+        def forward(self, x):
+            return x.roll(5, 1) + x
+
+    assert ranges.farthest(Shift(), torch.randn(1, 20, 3)) == 5
+
+
+@pytest.mark.parametrize("k", [3, 15])
+def test_reach_rows_are_what_the_verdict_says(k):
+    rows = {r["technique"]: r for r in ranges.reach_rows(k, [3.0, 40.5, 9.0, 0.0])}
+    assert (rows["DynamicConv"]["a"], rows["DynamicConv"]["b"]) == (k - 1, k - 1)
+    assert rows["attention"]["a"] == experiment.CONFIG.max_len - 1
+    # 40.5 + 16 = 56.5: the mask is above zero up to 56 tokens back
+    assert rows["adaptive span"]["a"] == rows["adaptive span"]["b"] == 56
+    assert [r["range"] for r in rows.values()] == ["fixed"] * 4 + ["follows the input"]
+
+
+def test_stacked_layers_add_up():
+    assert all(row["found"] == row["formula"] for row in ranges.stack_rows())
+
+
+def test_counted_flops_are_the_formula_and_the_corners_of_blocks():
+    rows = {r["technique"]: r["ratio"] for r in costs.flop_rows(15, 64, 512)}
+    assert rows["attention"] == 1
+    assert all(1 < rows[name] < 1.1 for name in rows if name != "attention")
+
+
+def test_spans_of_a_trained_model_are_learned_alone():
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig(2, 2, 16, 32, 2048, 64, causal=True)).eval()
+    weight = model.layers[0].ffn.body.up.weight.clone()
+    shortened = ranges.learn_spans(model, penalty=1.0, n_steps=4)
+    assert torch.equal(shortened.layers[0].ffn.body.up.weight, weight)
+    floor = ranges.span_floor(64, 4)  # so large a penalty decides alone
+    assert 0 < floor < 64
+    shortened(torch.zeros(1, 8, dtype=torch.long))  # the spans as the last step left them
+    spans = learned_spans(shortened).detach()
+    torch.testing.assert_close(spans, torch.full((2, 2), floor), rtol=1e-3, atol=0)
+
+
+# --- Explorer and exercises ------------------------------------------------------------------
+
+
+def test_the_explorer_counts_as_the_layers_do():
+    meta = list(curves.range_or_width(15, 1e-4, 2048).layout.meta.values())
+    attention, conv, span = meta[3:]
+    assert attention == 2 * (4 * 64**2 + 2 * 64 * 2048) / 1e3
+    assert conv == 2 * (3 * 64**2 + 64 * 15 + 64 * 4 * 15) / 1e3
+    assert 2 * 4 * 64**2 / 1e3 < span < attention
+
+
+WRONG = {
+    "05-1": lambda values, kernels, i: values[i],
+    "05-2": lambda spans, ramp, max_span: sum(spans) / len(spans) + ramp,
+    "05-3": lambda n_layer, distance: distance // n_layer + 1,
+}
+RIGHT = {
+    "05-1": lambda values, kernels, i: convolve(values[None], kernels[None], True)[0, i],
+    "05-2": lambda spans, ramp, max_span: min(-int(-(max(spans) + ramp) // 1), max_span),
+    "05-3": lambda n_layer, distance: -(-distance // n_layer) + 1,
+}
+
+
+@pytest.mark.parametrize("name", exercises.EXERCISES)
+def test_exercises_tell_right_from_wrong(name, both_languages):
+    exercise = exercises.EXERCISES[name]
+    assert judge(exercise, RIGHT[name])[0] == "correct"
+    assert judge(exercise, WRONG[name])[0] == "not quite"
+    assert judge(exercise, lambda *_: ...)[0] == "not attempted"
+
+
+def test_unknown_values_are_refused():
+    with pytest.raises(ValueError, match="penalty"):
+        curves.recorded_spans(0.5)
+    with pytest.raises(ValueError, match="variant"):
+        ranges.remeasure(5)
+    with pytest.raises(ValueError, match="reach"):
+        costs.mixers(15, 8, 64)
+    with pytest.raises(ValueError, match="position"):
+        ranges.kernels_at(experiment.make_model("dynamic-3", 0), 0, "x", 50)
+    assert isinstance(experiment.make_model("dynamic-3", 0).layers[0].attention.body, DynamicConv)

@@ -1,0 +1,236 @@
+"""Notebook 10: its measurements, tables, explorer and exercises."""
+
+from math import log
+
+import numpy as np
+import pytest
+import torch
+
+from efflab import lab, points
+from efflab.compression.gptq import hessian, output_error
+from efflab.experiments import gptq_quality as experiment
+from efflab.notebooks.gptq import calibration, exercises, tables
+from efflab.notebooks.gptq import layer as measure
+
+MAPS = ("attention.body.qkv", "attention.body.out", "ffn.body.up", "ffn.body.down")
+WEIGHTS = [f"layers.{i}.{m}.weight" for i in range(6) for m in MAPS]
+
+
+# --- The experiment --------------------------------------------------------------------------
+
+
+def test_calibration_is_of_the_size_and_kind_asked_for():
+    for n in (64, 256, 1024):
+        for source in experiment.SOURCES:
+            batches = experiment.calibration(n, source)
+            assert sum(b.numel() for b in batches) == n
+            assert all(0 <= b.min() and b.max() < 2048 for b in batches)
+    first, again, other = (experiment.calibration(64, seed=s)[0] for s in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_hessians_of_a_model_are_those_of_its_maps_inputs():
+    model = experiment.language_model()[0]
+    ids = experiment.calibration(64)
+    found = experiment.layer_hessians(model, ids)
+    assert list(found) == WEIGHTS
+    norm = model.layers[0].attention.norm
+    with torch.no_grad():
+        inputs = norm(model.embedding(ids[0])).flatten(0, 1)
+    torch.testing.assert_close(found[WEIGHTS[0]], hessian(inputs))
+    assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+def test_both_methods_quantize_the_same_maps_on_the_same_grid():
+    model = experiment.language_model()[0]
+    rtn = experiment.quantized_by("rtn", model, 3, 64)
+    ours = experiment.quantized_by("gptq", model, 3, 64, experiment.calibration(64))
+    assert list(rtn) == list(ours) == WEIGHTS
+    for name in WEIGHTS:
+        assert torch.equal(rtn[name].scale, ours[name].scale)
+        assert not torch.equal(rtn[name].packed, ours[name].packed)
+
+
+def test_record_is_complete():
+    record = measure.record()
+    assert {"command", "machine", "versions", "seeds", "date"} <= record.keys()
+    grids = {(p["bits"], p["group_size"], p["method"]) for p in record["language"]}
+    wanted = {(b, g, m) for b in experiment.BITS for g in experiment.GROUPS
+              for m in experiment.METHODS}  # fmt: skip
+    assert grids == wanted
+    assert [p["n_tokens"] for p in record["sizes"]] == list(experiment.SIZES)
+    assert {p["source"] for p in record["sources"]} == set(experiment.SOURCES[1:])
+    assert [p["variant"] for p in record["variants"]] == list(experiment.VARIANTS)
+    assert len(record["encoder"]) == 16
+    assert len(record["settings"]["checkpoint"]) == 64
+
+
+def test_recorded_gptq_beats_rounding_to_nearest_where_bits_are_few():
+    for bits in (2, 3, 4):
+        for group in experiment.GROUPS:
+            rtn, ours = (measure.recorded_point(bits, group, m) for m in experiment.METHODS)
+            assert ours["bits_per_byte"] < rtn["bits_per_byte"]
+            assert ours["layer_error"] < rtn["layer_error"]
+            assert ours["nbytes"] == rtn["nbytes"]
+    for method in experiment.METHODS:
+        assert abs(tables.added_bits(8, None, method)) < 0.005
+
+
+def test_calibration_seeds_agree_far_closer_than_the_methods_differ():
+    values = [p["bits_per_byte"] for p in measure.record()["repeats"]]
+    values.append(measure.recorded_point(3, None, "gptq")["bits_per_byte"])
+    gain = measure.recorded_point(3, None, "rtn")["bits_per_byte"] - max(values)
+    assert max(values) - min(values) < gain / 4
+
+
+# --- Tables and figures ----------------------------------------------------------------------
+
+
+def test_shape_rows_are_the_papers_numbers():
+    rows = {(r["model"], r["bits"]): r for r in tables.shape_rows()}
+    assert rows["OPT-125M", 4]["rtn"] == pytest.approx(log(37.28 / 27.65))
+    ratios = [rows[m, 4]["ratio"] for m in ("OPT-125M", "OPT-1.3B", "OPT-175B")]
+    assert ratios == sorted(ratios, reverse=True)  # the part that stays shrinks with the model
+    assert all(0 < r["ratio"] < 1 for r in rows.values())
+
+
+@pytest.mark.parametrize(("group", "bits"), [(None, 4), (64, 3)])
+def test_bits_per_weight_count_scales(group, bits):
+    point = measure.recorded_point(bits, group, "gptq")
+    # a row shares 40 bits over its 192 inputs, or 768 in the fourth map of twelve twelfths
+    per_row = 40 * (8 / 12 / 192 + 4 / 12 / 768)
+    extra = per_row if group is None else 40 / group
+    assert tables.bits_per_weight(point) == pytest.approx(bits + extra, rel=1e-3)
+
+
+def test_every_text_is_in_both_languages(both_languages):
+    lab.table(tables.language_rows(), tables.LANGUAGE_COLUMNS)
+    lab.table(tables.encoder_rows(), tables.ENCODER_COLUMNS)
+    lab.table(tables.option_rows(), tables.OPTION_COLUMNS)
+    lab.table(tables.shape_rows(), tables.SHAPE_COLUMNS)
+    figures = [tables.frontier_figure(), tables.sizes_figure(),
+               measure.pushing_figure(steps=(24, 72), n_rows=4),
+               measure.absorbed_figure(n_steps=2)]  # fmt: skip
+    for figure in figures:
+        assert figure.layout.title.text
+        assert all(np.isfinite(v) for v in figure.layout.meta.values())
+    for name in exercises.EXERCISES:
+        lab.check(name, lambda *_: 0)
+
+
+def test_error_moves_into_free_columns_and_output_gets_better_for_it():
+    meta = list(measure.pushing_figure().layout.meta.values())
+    assert meta[:4] == sorted(meta[:4])  # what is free has moved further at every step
+    w = measure.weight(measure.SMALL)
+    pushed, plain = measure.after(192)
+    assert (pushed - w).square().mean() > (plain - w).square().mean()
+    held_out = measure.layer_hessian(measure.SMALL, "held-out")
+    assert output_error(w, pushed, held_out) < 0.5 * output_error(w, plain, held_out)
+
+
+def test_free_columns_absorb_error_at_every_step():
+    nearest, ours = measure.absorbed_figure(n_steps=6).data
+    assert nearest.y[0] == ours.y[0] == 0
+    assert all(a < b for a, b in zip(ours.y[1:], nearest.y[1:], strict=True))
+
+
+def test_breaks_tells_good_calibration_from_bad():
+    ratio = [row["ratio"] for row in measure.breaks()]
+    _, good, few, _, noise, asleep, zeroed = ratio
+    assert good < 0.8 < 1 < few
+    assert good < noise
+    assert good < asleep < zeroed
+    own = [row["own"] for row in measure.breaks()]
+    assert own[2] < 0.5 * own[1]  # it fits the few that it saw
+
+
+def test_damping_helps_where_data_is_short():
+    meta = measure.damping_figure(damps=(0.01, 1.0)).layout.meta
+    assert meta["256 tokens: best damping"] == 1.0
+
+
+# --- The whole model -------------------------------------------------------------------------
+
+
+def test_live_rows_stand_beside_the_record(monkeypatch):
+    point = dict(bits_per_byte=1.5, layer_error=0.1)
+    monkeypatch.setattr(experiment, "language_quality", lambda _: point)
+    monkeypatch.setattr(measure, "quantized", lambda *_: {})
+    monkeypatch.setattr(measure, "full_quality", lambda: 1.4)
+    rows = measure.again(3, None)
+    assert [r["method"] for r in rows] == ["round to nearest", "GPTQ"]
+    assert all(r["added"] == pytest.approx(0.1) for r in rows)
+    for row in rows:
+        assert row["within"] == (abs(row["was"] - 0.1) <= max(0.02, row["was"] / 3))
+
+
+def test_verdict_follows_the_figures():
+    good = [dict(error=4.0, bpb=1.5, added=0.2), dict(error=1.0, bpb=1.4, added=0.1)]
+    assert tables.gptq_verdict(good)["holds"]
+    assert not tables.gptq_verdict(good[::-1])["holds"]
+
+
+def test_board_point_counts_packed_bytes(monkeypatch):
+    ours = experiment.quantized_by("rtn", experiment.language_model()[0], 4, 64)
+    monkeypatch.setattr(measure, "quantized", lambda *_: ours)
+    monkeypatch.setattr(points, "N_WINDOWS", 2)
+    point = measure.board_point(4, 64, repeats=1)
+    n_tables = (2048 + 512) * 192
+    low = n_tables + tables.N_LAYER_WEIGHTS * (4 + 40 / 64) / 8
+    assert low < point["bytes"] < low + 80_000  # biases, norms, the tables' scales
+    assert 0.5 < point["quality"] < 4
+
+
+# --- Explorer, bad values, exercises ----------------------------------------------------------
+
+
+def test_explorer_finds_the_crossing():
+    few = calibration.calibrated(n_tokens=128, bits=3).layout.meta
+    many = calibration.calibrated(n_tokens=4096, bits=3).layout.meta
+    assert few["GPTQ / round to nearest"] > 1 > many["GPTQ / round to nearest"]
+    assert few["GPTQ, its own text (%)"] < many["GPTQ, its own text (%)"]
+    assert few["round to nearest (%)"] == many["round to nearest (%)"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: calibration.calibrated(n_tokens=8192), "n_tokens=8192: expected at most 4096"),
+        (lambda: calibration.calibrated(bits=1), "bits=1"),
+        (lambda: calibration.calibrated(group_size=7), "group_size=7"),
+        (lambda: measure.recorded_point(5, None, "gptq"), r"\(5, None, 'gptq'\)"),
+        (lambda: measure.breaks(n_dead=769), "n_dead=769: expected at most 768"),
+        (lambda: measure.breaks(few=0), "n_tokens=0"),
+        (lambda: experiment.calibration(4), "n_tokens=4"),
+        (lambda: experiment.calibration(64, "music"), "source='music'"),
+        (lambda: experiment.quantized_by("awq", None, 4, None), "method='awq'"),
+    ],
+)
+def test_bad_values_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def damped_hessian(inputs, damp):
+    H = inputs.T @ inputs
+    return H + damp * H.diagonal().mean() * torch.eye(len(H))
+
+
+ANSWERS = {
+    "10-1": lambda row, q, inverse: row - (row[0] - q) / inverse[0, 0] * inverse[0],
+    "10-2": damped_hessian,
+    "10-3": lambda bits, group_size: bits + 40 / group_size,
+}
+WRONG = {
+    "10-1": lambda row, q, inverse: row + (row[0] - q) / inverse[0, 0] * inverse[0],
+    "10-2": lambda inputs, damp: inputs.T @ inputs + damp * torch.eye(inputs.shape[1]),
+    "10-3": lambda bits, group_size: bits + 32 / group_size,
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_exercises_take_right_answers_and_refuse_wrong_ones(name, strict):
+    lab.check(name, ANSWERS[name])
+    with pytest.raises(AssertionError):
+        lab.check(name, WRONG[name])

@@ -1,0 +1,184 @@
+"""Notebook 04: spectra of known matrices, projections, costs, the leak, pictures, exercises."""
+
+import math
+
+import pytest
+import torch
+
+from efflab.config import ModelConfig
+from efflab.lab.check import judge
+from efflab.model import Attention, Transformer
+from efflab.notebooks.linformer import costs, exercises, pictures, spectra
+from efflab.structure.linformer import from_attention
+
+COST = dict(flop_ratio=2.0, speedup=2.0, fused_speedup=1.5, memory_saving=9.0,
+            fused_memory_saving=1.0, kind="measured")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def matrices():
+    """Attention matrices of a small random encoder: (layers, B, H, T, T)."""
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig(2, 3, 24, 48, 50, 16)).eval()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    return spectra.attention_matrices(model, torch.randint(50, (5, 16)))
+
+
+def test_attention_matrices_are_the_models_own():
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig(2, 3, 24, 48, 50, 16)).eval()
+    ids = torch.randint(50, (2, 16))
+    found = spectra.attention_matrices(model, ids)
+    assert found.shape == (2, 2, 3, 16, 16)
+    torch.testing.assert_close(found.sum(-1), torch.ones(2, 2, 3, 16))
+    body, x = model.layers[1].attention.body, spectra.layer_inputs(model, ids)[1]
+    y = body.out((found[1] @ body.heads(x)[2]).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(y, body(x), rtol=1e-4, atol=1e-5)
+
+
+def test_ranks_and_errors_of_known_singular_values():
+    values = torch.tensor([3.0, 4**0.5, 3**0.5, 0.0])  # squares 9, 4, 3, 0 of 16
+    errors = spectra.own_errors(values)
+    torch.testing.assert_close(errors, torch.tensor([7 / 16, 3 / 16, 0.0, 0.0]).sqrt())
+    assert spectra.ranks_for(values, 0.8).item() == 2
+    assert spectra.ranks_for(values, 0.9).item() == 3
+
+
+def test_bases_and_the_order_of_errors(matrices):
+    values = torch.linalg.svdvals(matrices)
+    own = spectra.own_errors(values)
+    learned = spectra.shared_basis(matrices)
+    random = spectra.random_basis(learned)
+    for basis in (learned, random):
+        eye = torch.eye(16).expand_as(basis)
+        torch.testing.assert_close(basis @ basis.transpose(-1, -2), eye, atol=1e-4, rtol=0)
+    fixed, chance = (spectra.fixed_errors(matrices, b) for b in (learned, random))
+    assert (own <= fixed + 1e-3).all()  # the SVD's bound, for every matrix and every k
+    squares = matrices.square().sum((-2, -1))[..., None]
+    total = [(e.square() * squares).sum(1) for e in (fixed, chance)]
+    assert (total[0] <= total[1] + 1e-3).all()  # the best fixed one, over the texts it learned from
+    assert fixed[..., -1].max() < 1e-2
+    # by hand: P R^T R with three rows
+    R = learned[1, 2, :3]
+    P = matrices[1, 4, 2]
+    by_hand = (P - P @ R.T @ R).norm() / P.norm()
+    torch.testing.assert_close(fixed[1, 4, 2, 2], by_hand, rtol=1e-3, atol=1e-4)
+
+
+def test_one_text_alone_needs_no_more_than_its_own_rank():
+    P = torch.rand(1, 1, 1, 8, 3) @ torch.rand(1, 1, 1, 3, 8)
+    errors = spectra.fixed_errors(P, spectra.shared_basis(P))[0, 0, 0]
+    assert errors[2] < 1e-2 < errors[0]
+
+
+def test_segment_means():
+    E = spectra.segment_means(4, 12)
+    torch.testing.assert_close(E @ torch.arange(12.0), torch.tensor([1.0, 4, 7, 10]))
+    with pytest.raises(ValueError, match="k=5: expected a divisor of 12"):
+        spectra.segment_means(5, 12)
+
+
+def test_learning_lowers_the_layers_error():
+    torch.manual_seed(0)
+    full = Attention(24, 3)
+    for p in full.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    x = torch.randn(16, 12, 24)
+    layer = from_attention(full, 12, 4)
+    before = spectra.output_error(layer, full, x)
+    weights = layer.qkv.weight.clone()
+    spectra.learn_projections(layer, full, x, 60)
+    assert spectra.output_error(layer, full, x) < 0.9 * before
+    assert torch.equal(layer.qkv.weight, weights)  # E and F alone learn
+
+
+def test_drop_in_rows_of_a_small_encoder():
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig(2, 3, 24, 48, 50, 16)).eval()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    ids = torch.randint(50, (12, 16))
+    rows = spectra.drop_in_rows(model, ids[:8], ids[8:], 4, n_steps=2)
+    assert [row["layer"] for row in rows] == [1, 2]
+    for row in rows:
+        assert 0 < row["best"] < min(row["random"], row["means"], row["learned"])
+
+
+def test_cost_rows_of_memory():
+    rows = costs.cost_rows((64, 256), (16,), repeats=1)
+    assert [row["seq_len"] for row in rows] == [64, 256]
+    assert rows[1]["flop_ratio"] > rows[0]["flop_ratio"]
+    assert rows[1]["memory_saving"] > rows[0]["memory_saving"]
+    # 2 heads of n x n scores and their softmax dwarf what a layer keeps at n = 256
+    assert rows[1]["memory_saving"] > 2
+    full = torch.randn(1, 32, 128)
+    plain, fused = costs.UnfusedAttention(128, 2), Attention(128, 2)
+    plain.load_state_dict(fused.state_dict())
+    torch.testing.assert_close(plain(full), fused(full), rtol=1e-4, atol=1e-5)
+
+
+def test_linformer_reads_the_future_and_causal_attention_does_not():
+    honest, leaky = costs.causal_rows(n_steps=120)
+    assert honest["loss"] > 0.97 * math.log(8)
+    assert honest["first_answer"] == 0
+    assert leaky["loss"] < 0.9 * math.log(8)
+    assert leaky["first_answer"] > 1e-3
+
+
+def test_figures(both_languages, matrices):
+    values = torch.linalg.svdvals(matrices)
+    learned = spectra.shared_basis(matrices)
+    fig = pictures.spectrum_figure(values)
+    assert len(fig.layout.meta) == 2
+    fig = pictures.projection_figure(values, matrices, learned, spectra.random_basis(learned))
+    own, one, _ = fig.layout.meta.values()
+    assert own <= one
+    costs = [COST | dict(seq_len=n, k=k) for n in (512, 1024) for k in (128, 256)]
+    assert list(pictures.cost_figure(costs).layout.meta.values()) == [2.0, 1.0]
+
+
+def test_verdict_figures(matrices):
+    values = torch.linalg.svdvals(matrices)
+    learned = spectra.shared_basis(matrices)
+    figures = spectra.verdict_figures(values, matrices, learned, 4, COST)
+    first, last, own, one, speedup, memory = figures.values()
+    assert 1 <= last <= 16
+    assert 1 <= first <= 16
+    assert 0 < own < one < 100
+    assert (speedup, memory) == (1.5, 9.0)
+
+
+def test_explorer(both_languages):
+    meta = pictures.k_and_n(k=128, seq_len=1024).layout.meta
+    assert meta["flop_ratio"] == 1024 / (2 * 128)
+    assert meta["score_ratio"] == 8
+    assert meta["params"] == 12 * 2 * 128 * 1024
+    assert pictures.k_and_n(k=512, seq_len=1024).layout.meta["flop_ratio"] == 1
+    with pytest.raises(ValueError, match="k=256: expected at most n=128"):
+        pictures.k_and_n(k=256, seq_len=128)
+
+
+def attend(q, key, value, E, F):
+    keys, values = E @ key, F @ value
+    return (q @ keys.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1) @ values
+
+
+SOLUTIONS = {
+    "04-1": lambda L, H, n, k, share: L * {"none": 2 * H, "heads": 2, "kv": 1}[share] * k * n,
+    "04-2": attend,
+    "04-3": 256,
+}
+WRONG = {
+    "04-1": lambda L, H, n, k, share: L * 2 * k * n,
+    "04-2": lambda q, key, value, E, F: attend(q, key, value, F, E),
+    "04-3": 128,
+}
+
+
+@pytest.mark.parametrize("name", SOLUTIONS)
+def test_exercises(name, both_languages):
+    exercise = exercises.EXERCISES[name]
+    assert judge(exercise, SOLUTIONS[name])[0] == "correct"
+    assert judge(exercise, WRONG[name])[0] == "not quite"
+    assert judge(exercise, ...)[0] == "not attempted"

@@ -1,0 +1,126 @@
+"""Notebook 02: its tables against the paper, its pictures in both languages, its exercises."""
+
+import pytest
+import torch
+
+from efflab.experiments import mixer_digits
+from efflab.experiments.record import recorded
+from efflab.lab.check import judge
+from efflab.notebooks.mixer import counts, exercises, measured
+from efflab.structure.mixer import enlarged, mixer_flops, mixer_params
+from efflab.structure.vit import vit_flops, vit_params
+
+ROW = dict(kind="measured", time_ratio=2.0, flop_ratio=2.0)
+ROWS = [
+    ROW | dict(image_size=s, patches=n, mixer_ms=n, vit_ms=n * n, mixer_params=n, vit_params=9)
+    for s, n in ((32, 4), (64, 16), (128, 64))
+]
+
+
+def test_published_rows_agree_to_the_parameter():
+    rows = counts.published_rows()
+    assert len(rows) == 4
+    assert all(row["ratio"] == 1 for row in rows)
+
+
+def test_what_the_text_says_of_b16():
+    """Less than a third of arithmetic and parameters saved; nearly the same work a parameter."""
+    *_, ratio = counts.base_rows()
+    assert ratio["gflop"] == pytest.approx(0.721, abs=1e-3)
+    assert ratio["params"] == pytest.approx(0.689, abs=1e-3)
+    assert ratio["flop_per_param"] == pytest.approx(1.05, abs=0.01)
+
+
+def test_both_models_of_the_digits_have_the_same_size():
+    sizes = {k: sum(p.numel() for p in mixer_digits.make(k).parameters()) for k in counts.NAMES}
+    assert sizes["vit"] == pytest.approx(sizes["mixer"], rel=0.03)
+    same = [mixer_digits.make("mixer", 1).head.weight for _ in range(2)]
+    assert torch.equal(*same)
+
+
+def test_the_recorded_runs_say_what_the_text_says():
+    written = recorded(mixer_digits.NAME)
+    assert written["settings"]["n_steps"] == mixer_digits.N_STEPS
+    assert written["seeds"] == list(mixer_digits.SEEDS)
+    summary = mixer_digits.by_images(written["runs"])
+    assert list(summary) == [100, 400, 1437]
+    for stats in summary.values():
+        assert stats["mixer"]["mean"] > stats["vit"]["mean"]
+        assert all(s["low"] <= s["mean"] <= s["high"] for s in stats.values())
+    assert summary[1437]["mixer"]["low"] > 0.96
+
+
+def test_training_lifts_accuracy_above_chance():
+    before = mixer_digits.accuracy(mixer_digits.make("mixer"))
+    model = mixer_digits.trained("mixer", n_images=200, n_steps=15)
+    assert before < 0.3 < mixer_digits.accuracy(model)
+    rows = measured.enlarged_rows(
+        {"mixer": model, "vit": mixer_digits.make("vit")},
+        {"mixer": enlarged(model, 2), "vit": mixer_digits.make("vit")},
+    )
+    mixer, vit = rows
+    assert mixer["large_params"] > 2 * mixer["small_params"]
+    assert vit["large_params"] == vit["small_params"]
+    assert "16, 16" in measured.refusal(model, torch.zeros(1, 1, 16, 16))
+    assert measured.refusal(model, torch.zeros(1, 1, 8, 8)) == "accepted"
+
+
+def test_a_layers_flops_are_a_layer_of_the_whole_models():
+    layer = measured.layer_flops(196, **measured.LAYER)
+    sizes = (384, 192, 1536)
+    two, one = (mixer_flops(224, 16, n, *sizes) for n in (2, 1))
+    assert layer["mixer"] == two - one
+    two, one = (vit_flops(224, 16, n, 384, 1536) for n in (2, 1))
+    assert layer["vit"] == two - one
+
+
+def test_cost_rows_measure_what_they_name():
+    (row,) = measured.cost_rows([64], patch_size=16, repeats=1)
+    assert row["patches"] == 16
+    two, one = (mixer_params(64, 16, n, 384, 192, 1536) for n in (2, 1))
+    assert row["mixer_params"] == two - one
+    two, one = (vit_params(64, 16, n, 384, 1536) for n in (2, 1))
+    assert row["vit_params"] == two - one
+    assert row["agreement"] == pytest.approx(row["time_ratio"] / row["flop_ratio"])
+
+
+def test_figures(both_languages):
+    written = recorded(mixer_digits.NAME)
+    fig = measured.accuracy_figure(written, {"mixer": 0.98, "vit": 0.95})
+    assert len(fig.data) == 4
+    assert len(fig.layout.meta) == 3
+    fig = measured.cost_figure(ROWS)
+    assert list(fig.layout.meta.values()) == [1.0, 2.0]  # linear and quadratic, as made up
+
+
+def test_explorer(both_languages):
+    meta = counts.mixer_or_vit().layout.meta
+    assert meta["patches"] == 196
+    assert meta["ratio"] == pytest.approx(1 / 0.721, abs=0.01)
+    assert meta["token_params"] == 2 * 196 * 384
+    assert meta["attention_params"] == 4 * 768**2
+    larger = counts.mixer_or_vit(image_size=896).layout.meta
+    wider = counts.mixer_or_vit(d_model=2048).layout.meta
+    assert larger["ratio"] > meta["ratio"]
+    assert wider["ratio"] < meta["ratio"]
+    assert counts.mixer_or_vit(image_size=239).layout.meta == meta  # a rest is cut off
+
+
+SOLUTIONS = {
+    "02-1": lambda side, patch, d: 2 * (side // patch) ** 2 * d + d + (side // patch) ** 2,
+    "02-2": lambda x, up, down: down @ torch.nn.functional.gelu(up @ x),
+    "02-3": lambda S, C, d: (2 * C + S) / d,
+}
+WRONG = {
+    "02-1": lambda side, patch, d: 2 * (side // patch) ** 2 * d,  # no biases
+    "02-2": lambda x, up, down: down @ torch.relu(up @ x),
+    "02-3": lambda S, C, d: (2 * C + 2 * S) / d,
+}
+
+
+@pytest.mark.parametrize("name", SOLUTIONS)
+def test_exercises(name, both_languages):
+    exercise = exercises.EXERCISES[name]
+    assert judge(exercise, SOLUTIONS[name])[0] == "correct"
+    assert judge(exercise, WRONG[name])[0] == "not quite"
+    assert judge(exercise, ...)[0] == "not attempted"

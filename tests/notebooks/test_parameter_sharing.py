@@ -1,0 +1,204 @@
+"""Notebook 01: its tables, figures, explorers and exercises."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from efflab import cost, lab, points
+from efflab.config import PRESETS, ModelConfig
+from efflab.experiments import encoder_reuse, qkv_sharing
+from efflab.experiments.record import recorded
+from efflab.notebooks.parameter_sharing import costs, counts, tasks
+from efflab.structure.sharing import share_qkv
+
+TINY = ModelConfig(3, 2, 32, 64, 60, 32)
+
+
+def test_published_table_is_within_the_papers_rounding():
+    for row in counts.published_table():
+        assert abs(row["formula (M)"] - row["paper (M)"]) <= 1
+
+
+@pytest.mark.parametrize("name", ["bert-base", "albert-base", "minilm-l6", "gpt2"])
+def test_parts_add_up(name):
+    assert sum(counts.parts(PRESETS[name]).values()) == cost.num_params(PRESETS[name])
+
+
+def test_sixty_per_cent_needs_layers_that_hold_the_parameters():
+    assert counts.removed(PRESETS["bert-base"]) > 0.6
+    assert counts.removed(PRESETS["minilm-l6"]) < 0.4
+    assert counts.removed(PRESETS["bert-base"], "none") == 0
+
+
+def test_states_and_checkpoint_fall_with_the_parameters_and_activations_stay():
+    models = costs.modes(TINY)
+    rows = {row["cost"]: row for row in costs.costs(models, 16, repeats=1)}
+    ratio = cost.num_params(replace(TINY, share="all")) / cost.num_params(TINY)
+    assert rows["parameters (M)"]["all / none"] == pytest.approx(ratio)
+    states = rows["weights, gradients, AdamW (MB)"]
+    # four fp32 numbers a parameter, and AdamW's step counters beside them
+    assert states["none"] * 1e6 == pytest.approx(16 * cost.num_params(TINY), rel=0.01)
+    assert states["all / none"] == pytest.approx(ratio, rel=0.01)
+    assert rows["checkpoint (MB)"]["all / none"] == pytest.approx(ratio, rel=0.1)
+    assert rows["activations kept (MB)"]["all / none"] == 1
+    assert rows["forward GFLOP"]["all / none"] == 1
+    fig = costs.costs_figure(list(rows.values()))
+    assert len(fig.data[0].x) == len(rows)
+
+
+def test_our_albert_gives_what_transformers_gives():
+    gap = costs.albert_gap()
+    assert gap["ours"] == gap["theirs"]
+    assert gap["largest gap"] < 1e-5
+
+
+def test_albert_steps_go_from_bert_to_albert():
+    fig = counts.albert_steps()
+    totals = list(fig.layout.meta.values())
+    assert totals == sorted(totals, reverse=True)
+    assert totals[-1] == pytest.approx(cost.num_params(PRESETS["albert-base"]) / 1e6, abs=0.1)
+
+
+@pytest.mark.parametrize("share", ["none", "attention", "ffn", "all"])
+@pytest.mark.parametrize(("n_layer", "d_model"), [(1, 128), (12, 768), (48, 2048)])
+@pytest.mark.parametrize("d_embed", [0, 64])
+def test_sharing_explorer(share, n_layer, d_model, d_embed):
+    meta = counts.sharing(n_layer, d_model, share, d_embed).layout.meta
+    shape = (n_layer, d_model // 64, d_model, 4 * d_model, 30000, 512)
+    before = ModelConfig(*shape, type_vocab=2)
+    after = replace(before, share=share, d_embed=d_embed or None)
+    expected = cost.num_params(after) / cost.num_params(before)
+    assert meta["parameters, ratio"] == pytest.approx(expected, abs=1e-3)
+    assert meta["activations, ratio"] == 1
+    if not d_embed:
+        assert meta["forward FLOPs, ratio"] == 1
+
+
+@pytest.mark.parametrize("n_tasks", [1, 4, 32])
+@pytest.mark.parametrize("every_text", [True, False])
+def test_tasks_explorer(n_tasks, every_text):
+    meta = counts.tasks(n_tasks, 8, every_text).layout.meta
+    assert meta["memory saved (x)"] == pytest.approx(n_tasks, rel=0.02)
+    assert meta["compute saved (x)"] == pytest.approx(n_tasks if every_text else 1, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: counts.sharing(share="half"), "share='half'"),
+        (lambda: counts.sharing(d_model=0), "d_model=0: expected an int of at least 1"),
+        (lambda: counts.tasks(n_tasks=0), "n_tasks=0"),
+        (lambda: counts.removed(TINY, "qkv"), "share='qkv'"),
+        (lambda: qkv_sharing.validation_loss(7), "n_shared=7"),
+        (lambda: qkv_sharing.validation_loss(0), "n_shared=0"),
+        (lambda: costs.qkv_again(5), "n_shared=5"),
+        (lambda: encoder_reuse.majority("colour"), "task='colour'"),
+    ],
+)
+def test_bad_values_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_qkv_experiment_is_complete_and_its_summary_right():
+    experiment, summary = costs.qkv_record()
+    assert {"command", "machine", "versions", "seeds", "date"} <= experiment.keys()
+    assert sorted(summary) == sorted(qkv_sharing.COUNTS)
+    for n, values in summary.items():
+        losses = [r["loss"] for r in experiment["runs"] if r["n_shared"] == n]
+        assert len(losses) == len(experiment["seeds"])
+        assert values["mean"] == pytest.approx(np.mean(losses))
+    assert summary[1]["cost"] == 0
+    fig = costs.qkv_figure({3: summary[3]["mean"]})
+    assert any(trace.name == "now, here (measured)" for trace in fig.data)
+
+
+def test_qkv_runs_repeat_and_differ_by_sharing():
+    losses = [qkv_sharing.validation_loss(n, stop=2) for n in (1, 1, 6)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+    assert losses[0] != losses[2]
+
+
+def test_qkv_verdict_finds_a_knee_only_where_there_is_one(monkeypatch):
+    def runs(after):
+        losses = {1: 5.0, 2: 5.0, 3: 5.0, 4: after, 5: after, 6: after}
+        return [
+            dict(n_shared=n, seed=seed, loss=loss + 0.01 * seed)
+            for n, loss in losses.items()
+            for seed in range(3)
+        ]
+
+    for after, knee in ((5.0, False), (5.5, True)):
+        experiment = dict(seeds=[0, 1, 2], settings=dict(n_layer=6), runs=runs(after))
+        summary = qkv_sharing.by_count(experiment["runs"])
+        monkeypatch.setattr(costs, "qkv_record", lambda r=(experiment, summary): r)
+        assert costs.qkv_verdict()["holds"] is knee
+
+
+def test_docstring_tasks_leak_nothing():
+    docs = encoder_reuse.docstrings()
+    assert len(set(docs.texts)) == len(docs.texts)
+    assert docs.is_test.sum() == len(docs.texts) // 4
+    for task in encoder_reuse.TASKS:
+        y = docs.labels[task]
+        assert len(y) == len(docs.texts)
+        assert set(y[docs.is_test]) == set(y[~docs.is_test])
+
+
+def test_heads_on_one_encoder_beat_chance():
+    embeddings = tasks.docstring_embeddings()
+    for task, gain in (("package", 0.4), ("returns", 0.1)):
+        accuracy, n_weights = encoder_reuse.head_accuracy(embeddings, task)
+        assert accuracy > encoder_reuse.majority(task) + gain
+        assert n_weights == 385 * {"package": 8, "returns": 1}[task]
+
+
+def test_fine_tuning_trains_the_copy_alone():
+    encoder, tokenizer = points.encoder()
+    before = encoder.embedding.token.weight.clone()
+    ids = encoder_reuse.token_ids(tokenizer, encoder_reuse.docstrings().texts)
+    accuracy = encoder_reuse.fine_tuned_accuracy(encoder, ids, "returns", n_steps=1)
+    assert 0 <= accuracy <= 1
+    torch.testing.assert_close(encoder.embedding.token.weight, before, rtol=0, atol=0)
+
+
+def test_encoder_experiment_has_every_task():
+    experiment = recorded(encoder_reuse.NAME)
+    assert {"command", "machine", "versions", "seeds", "date"} <= experiment.keys()
+    assert {r["task"] for r in experiment["runs"]} == set(encoder_reuse.TASKS)
+    rows = tasks.quality_table()
+    assert {row["kind"] for row in rows} == {"measured", "recorded"}
+
+
+def test_reuse_saves_memory_as_many_times_as_there_are_tasks():
+    memory, time = tasks.reuse_measured(n_tasks=3, repeats=1)
+    assert memory["ratio"] == pytest.approx(3, rel=0.01)
+    assert time["ratio"] > 1
+
+
+def test_sharing_one_projection_with_itself_changes_nothing(monkeypatch):
+    from efflab.model import Transformer
+
+    model = Transformer(replace(TINY, causal=True)).eval()
+    ids = torch.arange(8)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(share_qkv(model, 1)(ids), model(ids))
+
+
+ANSWERS = {
+    "01-1": lambda d, f: 4 * (d * d + d) + 2 * d * f + f + d + 4 * d,
+    "01-2": lambda n, n_layer: (n - 1) * 3 / (12 * n_layer),
+    "01-3": lambda b: (
+        int(b // (4 * 22_713_216 + 4 * 385 * 8)),
+        int((b - 4 * 22_713_216) // (4 * 385 * 8)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_exercises_take_right_answers_and_refuse_wrong_ones(name, strict):
+    lab.check(name, ANSWERS[name])
+    with pytest.raises(AssertionError):
+        lab.check(name, lambda *_: (1, 2) if name == "01-3" else 1)

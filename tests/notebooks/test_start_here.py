@@ -1,0 +1,274 @@
+"""Notebook 00: its numbers against papers and closed forms, its pictures, explorer, exercises."""
+
+import pytest
+import torch
+
+from efflab import cost
+from efflab.bench import Timing
+from efflab.config import PRESETS, ModelConfig
+from efflab.devices import DEVICES, Device
+from efflab.lab.check import judge
+from efflab.model import Transformer
+from efflab.notebooks.start_here import exercises, growth, measured, shares
+from efflab.profile import profile
+
+MACHINE = Device("a test machine", {"fp32": 100e9}, 10e9, 8e9, "assumed")
+
+
+# --- Growth ----------------------------------------------------------------------------------
+
+
+def test_computed_training_flops_agree_with_the_published():
+    """Within 3 %, but for the first Transformer, whose paper counts the GPUs' time instead."""
+    published = {r["model"]: r for r in growth.growth_rows() if r["published_flops"]}
+    assert len(published) == 6
+    for name, row in published.items():
+        ratio = row["flops"] / float(row["published_flops"])
+        if name == "Transformer (big)":
+            assert 1 / 3 < ratio < 1
+        else:
+            assert ratio == pytest.approx(1, abs=0.03), name
+
+
+def test_growth_rows_are_in_order_and_sourced():
+    rows = growth.growth_rows()
+    years = [row["year"] for row in rows]
+    assert years == sorted(years)
+    assert all(row["source"] and row["params"] > 1e8 for row in rows)
+    assert all((row["flops"] is None) == (row["tokens"] is None) for row in rows)
+
+
+def test_what_the_text_says_of_growth():
+    """A thousandfold in three and a half years; then sizes stood still and compute did not."""
+    rows = {row["model"]: row for row in growth.growth_rows()}
+    bert, palm, llama = rows["BERT-large"], rows["PaLM"], rows["Llama 3.1 405B"]
+    assert 1000 < palm["params"] / bert["params"] < 2000
+    assert palm["year"] - bert["year"] == pytest.approx(3.5)
+    assert llama["params"] < palm["params"]
+    assert llama["flops"] / palm["flops"] == pytest.approx(15, abs=0.1)
+    assert growth.doubling_months(bert, palm, "params") == pytest.approx(3.95, abs=0.01)
+
+
+def test_growth_figure_shows_every_row(both_languages):
+    fig = growth.growth()
+    rows = growth.growth_rows()
+    assert len(fig.data[0].x) == len(rows)
+    assert len(fig.data[1].x) == sum(row["flops"] is not None for row in rows)
+
+
+def test_doubling_of_an_unknown_column():
+    row = dict(year=2020, params=1.0)
+    with pytest.raises(ValueError, match="what='layers'"):
+        growth.doubling_months(row, row, "layers")
+
+
+# --- Explorer and shares ---------------------------------------------------------------------
+
+
+def test_parts_add_up_to_the_flops_when_arithmetic_limits():
+    """On a device with endless bandwidth the least time is FLOPs over peak."""
+    config, device = PRESETS["bert-base"], Device("d", {"fp32": 1e12}, 1e30, None, "assumed")
+    total = sum(shares.part_seconds(config, 512, device).values())
+    assert total == pytest.approx(cost.forward_flops(config, 512) / 1e12)
+
+
+def test_fusing_attention_saves_bytes_of_the_scores_alone():
+    config = PRESETS["bert-base"]
+    fused, unfused = (shares.part_bytes(config, 512, 2, f) for f in (True, False))
+    assert unfused["scores"] - fused["scores"] == 12 * 4 * 12 * 512 * 512 * 2
+    assert {k: v for k, v in fused.items() if k != "scores"} == {
+        k: v for k, v in unfused.items() if k != "scores"
+    }
+
+
+def test_weights_are_most_of_the_bytes_of_one_token():
+    config = PRESETS["gpt2"]
+    n_bytes = sum(shares.part_bytes(config, 1, 2, True).values())
+    assert n_bytes == pytest.approx(2 * cost.num_params(config), rel=0.02)
+
+
+@pytest.mark.parametrize("model", shares.MODELS)
+@pytest.mark.parametrize("device", ["V100 SXM2", "A100 80GB SXM", "H100 SXM"])
+def test_explorer_at_every_corner(model, device):
+    config = PRESETS[model]
+    for seq_len in (128, 3072, 2**17):
+        fig = shares.where_it_goes(seq_len, model, device, fused=seq_len != 128)
+        meta = fig.layout.meta
+        assert meta["share"] == cost.attention_share(config, seq_len)
+        assert meta["crossing"] == 2 * config.d_model + config.d_ff
+        assert sum(fig.data[0].x) == pytest.approx(100)
+        assert fig.data[2].y[0] == pytest.approx(100 * meta["share"])
+        flops = cost.forward_flops(config, seq_len)
+        assert meta["milliseconds"] >= 0.999e3 * flops / DEVICES[device].peak("fp16")
+
+
+def test_explorer_speaks_both_languages(both_languages):
+    fig = shares.where_it_goes(512, "gpt3-175b", "A100 80GB SXM", True)
+    assert ("不下" in fig.layout.title.text) == (both_languages == "zh")
+    assert shares.where_it_goes().layout.meta["seq_len"] == 512
+
+
+def test_explorer_on_this_computer(monkeypatch):
+    monkeypatch.setattr(shares, "machine", lambda: MACHINE)
+    meta = shares.where_it_goes(512, "stdlib-gpt", shares.THIS).layout.meta
+    least = cost.forward_flops(PRESETS["stdlib-gpt"], 512) / 100e9
+    assert meta["milliseconds"] == pytest.approx(1e3 * least)
+
+
+@pytest.mark.parametrize(
+    "bad", [dict(seq_len=0), dict(model="gpt9"), dict(device="a toaster"), dict(seq_len=-5)]
+)
+def test_explorer_refuses_nonsense(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        shares.where_it_goes(**bad)
+
+
+def test_attention_shares_mark_the_crossings(both_languages):
+    meta = shares.attention_shares().layout.meta
+    assert meta["bert-base: ffn"] == 3072
+    assert meta["bert-base: linear"] == 4608
+    assert meta["gpt3-175b: ffn"] == 49152
+    assert meta["gpt3-175b: linear"] == 73728
+
+
+def test_crossing_rows_hold_what_the_text_says():
+    """10 % and 3 % at the models' own longest input; 435 tokens for the stored scores."""
+    rows = {row["model"]: row for row in shares.crossing_rows()}
+    assert (rows["bert-base"]["own"], rows["gpt3-175b"]["own"]) == ("10 %", "3 %")
+    assert all(row["max_len"] < row["ffn"] < row["linear"] for row in rows.values())
+    long = {name: cost.attention_share(PRESETS[name], 2**17) for name in ("gpt3-175b", "bert-base")}
+    assert long == pytest.approx({"gpt3-175b": 0.64, "bert-base": 0.966}, abs=0.001)
+    bert = PRESETS["bert-base"]
+    assert rows["bert-base"]["memory"] == 435
+    stored = cost.activation_bytes(bert, 435, 1)
+    without_scores = cost.activation_bytes(bert, 435, 1, recompute="selective")
+    assert stored / without_scores == pytest.approx(2, rel=0.01)
+
+
+# --- Measurements ----------------------------------------------------------------------------
+
+SMALL = ModelConfig(2, 4, 64, 256, 512, 128, causal=True)
+
+
+@pytest.fixture(scope="module")
+def small_profile():
+    torch.manual_seed(0)
+    model = Transformer(SMALL).eval()
+    ids = torch.randint(0, 512, (1, 64))
+    with torch.no_grad():
+        model(ids)
+        return profile(lambda: model(ids), measured.model_parts(model))
+
+
+def test_every_operator_has_a_group_and_a_part(small_profile):
+    groups = {measured.group(op.name) for op in small_profile.operators}
+    assert groups == set(measured.GROUPS.values())
+    assert set(small_profile.part_seconds()) == {"embedding", "attention", "feed-forward", "other"}
+
+
+def test_operator_rows_rates(small_profile):
+    rows = {row["operator"]: row for row in measured.operator_rows(small_profile, 20)}
+    mm = rows["mm"]  # the logits
+    assert mm["gflop"] == pytest.approx(2 * 64 * 64 * 512 / 1e9)
+    assert mm["gflop_s"] == pytest.approx(mm["gflop"] / (mm["milliseconds"] / 1e3))
+    assert rows["addmm"]["calls"] == 8
+    assert set(measured.OPERATOR_COLUMNS) == set(mm)
+
+
+def test_timeline_holds_every_span(small_profile, both_languages):
+    fig = measured.timeline(small_profile)
+    assert sum(len(trace.x) for trace in fig.data) == len(small_profile.spans)
+    assert sum(fig.layout.meta.values()) == pytest.approx(100)
+
+
+def test_roofline_points(small_profile, both_languages):
+    fig = measured.roofline(MACHINE, small_profile.operators)
+    products = [op for op in small_profile.operators if op.flops]
+    assert len(fig.data) == 1 + len(products)
+    assert max(fig.data[0].y) == pytest.approx(100)  # GFLOP/s, the peak
+    for trace, op in zip(fig.data[1:], products, strict=True):
+        assert trace.x[0] == pytest.approx(op.intensity)
+        assert trace.y[0] == pytest.approx(op.flops / op.seconds / 1e9)
+
+
+def test_compare_needs_the_same_names(both_languages):
+    (row,) = measured.compare({"parameters": 200}, {"parameters": 210})
+    assert row["ratio"] == 1.05
+    assert set(measured.COMPARE_COLUMNS) == set(row)
+    with pytest.raises(ValueError, match="measured="):
+        measured.compare({"parameters": 1}, {"FLOPs": 1})
+
+
+def test_machine_rows(both_languages):
+    values = [row["value"] for row in measured.machine_rows(MACHINE)]
+    assert values == [100, 10, 10]
+
+
+def test_forward_rows():
+    rows = measured.forward_rows(Timing((0.001, 0.002, 0.003)), 4_600_000)
+    assert [row["value"] for row in rows] == pytest.approx([2, 1.5, 2.5, 4.6])
+
+
+def test_unfused_attention_is_attention():
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 1, 4, 50, 16)
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    torch.testing.assert_close(measured.unfused_attention(q, k, v), expected)
+
+
+def power_law(lengths, exact):
+    """Timings whose n² parts meet the linear one exactly at `exact`."""
+    return {
+        n: dict(ffn=Timing((n / 1e6,)), fused=Timing((n * n / exact / 1e6,)),
+                unfused=Timing((2 * n * n / exact / 1e6,)))
+        for n in lengths
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("exact", [300, 768, 1000, 4096])
+def test_crossing_is_found_inside_and_beyond_the_measured(exact, both_languages):
+    times = power_law((256, 512, 1024, 2048), exact)
+    assert measured.crossing(times, "fused") == pytest.approx(exact)
+    assert measured.crossing(times, "unfused") == pytest.approx(exact / 2)
+    rows = measured.crossing_compare(SMALL, times)
+    assert [row["crossing (tokens)"] for row in rows] == [256, exact, exact // 2]
+    meta = measured.layer_time_figure(SMALL, times).layout.meta
+    assert list(meta.values()) == pytest.approx([256, exact, exact / 2])
+
+
+def test_layer_times_measures_what_it_names():
+    times = measured.layer_times(SMALL, lengths=(16, 512), repeats=3)
+    assert list(times) == [16, 512]
+    assert set(times[16]) == {"ffn", "fused", "unfused"}
+    grown = times[512]["unfused"].median / times[16]["unfused"].median
+    assert grown > 4  # 32 times the length; 32 is linear, 1024 quadratic
+
+
+def test_round_ticks():
+    ticks = measured.round_ticks([0.9, 21])
+    assert ticks["tickvals"] == [1, 2, 5, 10, 20]
+    assert ticks["ticktext"] == ["1", "2", "5", "10", "20"]
+
+
+# --- Exercises -------------------------------------------------------------------------------
+
+RIGHT = {
+    "00-1": 11008,
+    "00-2": lambda n, d_model, n_layer: 4 * n_layer * n * n * d_model,
+    "00-3": lambda share, factor: 1 / (1 - share + share / factor),
+}
+WRONG = {
+    "00-1": 44032,
+    "00-2": lambda n, d_model, n_layer: 2 * n_layer * n * n * d_model,  # multiply-accumulates
+    "00-3": lambda share, factor: share * factor,
+}
+
+
+@pytest.mark.parametrize("name", exercises.EXERCISES)
+def test_exercises_judge_right_wrong_and_untouched(name):
+    exercise = exercises.EXERCISES[name]
+    assert judge(exercise, RIGHT[name])[0] == "correct"
+    assert judge(exercise, WRONG[name])[0] == "not quite"
+    assert judge(exercise, ...)[0] == "not attempted"
+    if callable(RIGHT[name]):
+        assert judge(exercise, lambda *args: ...)[0] == "not attempted"

@@ -1,0 +1,177 @@
+"""The notebooks as they are stored: in step with their sources, whole in both languages, clean."""
+
+import ast
+import json
+import re
+import tomllib
+from itertools import pairwise
+
+import nbformat
+import pytest
+
+from efflab.lab.text import has_chinese
+from efflab.publishing import build
+from efflab.publishing.catalog import LANGUAGES, ROOT, built_path, catalog, sources
+from efflab.publishing.run import checked
+
+NUMBERS = list(sources())
+BOTH = [(number, language) for number in NUMBERS for language in LANGUAGES]
+MACHINE = re.compile(r"/(root|home|tmp|work|Users)/|site-packages|[A-Z]:\\Users")
+MAX_LINES, MAX_PARAMETERS = 15, 5
+
+
+def source(number):
+    return build.read_source(sources()[number])
+
+
+def built(number, language):
+    return nbformat.read(built_path(sources()[number], language), as_version=4)
+
+
+def kinds(cell):
+    """A text cell's tags, its language apart."""
+    return set(build.tags(cell)) - set(LANGUAGES)
+
+
+def test_there_are_notebooks():
+    assert NUMBERS[0] == "00"
+    assert len(NUMBERS) == len(list((ROOT / "notebooks" / "src").glob("*.py")))
+
+
+@pytest.mark.parametrize(("number", "language"), BOTH)
+def test_in_step_with_the_source(number, language):
+    assert build.differences(sources()[number], language) == []
+    ids = [c.id for c in built(number, language).cells]
+    assert ids == [c.id for c in build.translate(source(number), language).cells]
+
+
+def test_no_built_notebook_without_a_source():
+    stored = {p.relative_to(ROOT) for p in (ROOT / "notebooks").rglob("*.ipynb")}
+    stored = {p for p in stored if ".ipynb_checkpoints" not in p.parts}
+    wanted = {built_path(p, x).relative_to(ROOT) for p in sources().values() for x in LANGUAGES}
+    assert stored == wanted
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_one_parameters_cell(number):
+    names = build.parameters(source(number))
+    assert next(iter(names.items())) == ("language", "en")
+    assert len(names) <= MAX_PARAMETERS
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_code_is_short_and_in_english(number):
+    for cell in source(number).cells:
+        if cell.cell_type == "code":
+            assert len(cell.source.splitlines()) <= MAX_LINES, cell.source
+            assert not has_chinese(cell.source), cell.source
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_every_text_has_its_twin(number):
+    texts = [c for c in source(number).cells if c.cell_type == "markdown"]
+    order = [[t for t in build.tags(c) if t in LANGUAGES] for c in texts]
+    assert order == [["en"], ["zh"]] * (len(texts) // 2)
+    cells = source(number).cells
+    for english, chinese in pairwise(cells):
+        if "en" in build.tags(english):
+            assert "zh" in build.tags(chinese), english.source  # directly after it
+            assert kinds(english) == kinds(chinese)
+            assert has_chinese(chinese.source), chinese.source
+            assert not has_chinese(english.source), english.source
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_no_chinese_in_the_english_build(number):
+    for cell in built(number, "en").cells:
+        outputs = [dict(o) for o in cell.get("outputs", [])]
+        for output in outputs:
+            output["data"] = {k: v for k, v in output.get("data", {}).items() if k != "image/png"}
+        text = cell.source + json.dumps(outputs, ensure_ascii=False)
+        assert not has_chinese(text), text[:2000]
+
+
+@pytest.mark.parametrize(("number", "language"), BOTH)
+def test_stored_outputs_are_clean(number, language):
+    notebook = built(number, language)
+    counts = [c.execution_count for c in notebook.cells if c.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    n_pictures = 0
+    for cell in notebook.cells:
+        assert set(cell.metadata) <= set(build.KEPT)
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            text = json.dumps({**output, "data": {**data, "image/png": ""}}, ensure_ascii=False)
+            assert output.output_type != "error", text
+            assert output.get("name") != "stderr", text
+            assert build.WIDGET not in data, cell.source
+            assert not MACHINE.search(text), MACHINE.search(text)
+            if "application/vnd.plotly.v1+json" in data:
+                n_pictures += 1
+                assert "image/png" in data, cell.source
+    assert n_pictures >= 2
+    size = built_path(sources()[number], language).stat().st_size
+    assert size < 4e6, f"{size / 1e6:.1f} MB: fewer points in the figures?"
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_catalog_agrees(number):
+    entry, path = catalog()[number], sources()[number]
+    assert entry["name"] == path.stem
+    assert entry["minutes"] > 0
+    given = checked(entry["probe"], build.parameters(source(number)))
+    defaults = build.parameters(source(number))
+    assert given, "the probe changes nothing"
+    assert all(value != defaults[name] for name, value in given.items())
+    for language in LANGUAGES:
+        heading = built(number, language).cells[0].source.splitlines()[0]
+        assert entry["title"][language] in heading
+    found = [v["claim"] for v in build.stored_outputs("verdict").get(number, [])]
+    assert sorted(found) == sorted(entry["claims"])
+
+
+def test_catalog_and_claims_are_complete():
+    assert list(catalog()) == NUMBERS
+    claims = tomllib.loads((ROOT / "data" / "claims.toml").read_text(encoding="utf-8"))
+    for name, claim in claims.items():
+        if claim["notebook"] in NUMBERS:
+            assert name in catalog()[claim["notebook"]]["claims"]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_exercises_have_a_check_a_hint_and_a_solution(number):
+    cells = source(number).cells
+    stubs = [i for i, c in enumerate(cells) if build.is_stub(c)]
+    assert 2 <= len(stubs) <= 3
+    for i in stubs:
+        name = build.exercise_name(cells[i])
+        after = next(c for c in cells[i + 1 :] if c.cell_type == "code")
+        assert f'check("{name}"' in after.source
+        solutions = {
+            language: build.solution(source(number), name, language) for language in LANGUAGES
+        }
+        # the same code in both languages: comments may differ, what runs may not
+        assert ast.dump(ast.parse(solutions["en"])) == ast.dump(ast.parse(solutions["zh"]))
+    texts = [c.source for c in cells if "en" in build.tags(c)]
+    hints = [t for t in texts if re.search(r"<summary>[^<]*hint", t, re.IGNORECASE)]
+    assert len(hints) >= len(stubs)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_untouched_stubs_are_answered_kindly(number):
+    cells = built(number, "en").cells
+    checks = [c for c in cells if c.cell_type == "code" and re.search(r"^check\(", c.source, re.M)]
+    assert len(checks) >= 2
+    for cell in checks:
+        said = [o["data"]["text/plain"] for o in cell.outputs if "data" in o]
+        assert said, cell.source
+        assert "not attempted" in said[0]
+
+
+def test_ledger_and_board_are_what_the_notebooks_hold(tmp_path):
+    verdicts = json.loads((ROOT / "data" / "verdicts.json").read_text(encoding="utf-8"))
+    assert verdicts == build.stored_outputs("verdict")
+    board = json.loads((ROOT / "data" / "board.json").read_text(encoding="utf-8"))
+    stored = [p for points in build.stored_outputs("board").values() for p in points]
+    assert all(point in stored for point in board["points"])
