@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from efflab.devices import Device
 from efflab.errors import require, require_int, require_one_of
+from efflab.estimate import Estimate, of_median
 
 MIB = 2**20
 
@@ -48,9 +49,16 @@ class Timing:
 
         Meant for timings of one `interleaved` call, where repeats stand side by side.
         """
+        return median(self._ratios(other))
+
+    def ratio_interval(self, other: "Timing") -> Estimate:
+        """`ratio` with the 95 % interval of a median: no distribution is assumed."""
+        return of_median(self._ratios(other))
+
+    def _ratios(self, other: "Timing") -> list[float]:
         a, b = self.seconds, other.seconds
         require(len(a) == len(b), "other", len(b), f"a timing of {len(a)} repeats as well")
-        return median(x / y for x, y in zip(a, b, strict=True))
+        return [x / y for x, y in zip(a, b, strict=True)]
 
     def __str__(self) -> str:
         low, high = self.quartiles
@@ -105,6 +113,51 @@ def interleaved(
             if i >= 0:
                 seconds[name].append(time.perf_counter() - start)
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Functions timed beside a baseline, and the baseline beside itself (A/A).
+
+    `timings`: by name, the baseline's own under "baseline"; `ratios`: name -> how many times the
+    baseline's time, with its 95 % interval; `again`: the same of the baseline's second run.
+    """
+
+    timings: dict[Hashable, Timing]
+    ratios: dict[Hashable, Estimate]
+    again: Estimate
+
+    @property
+    def band(self) -> float:
+        """How far from 1 the ratio of two equal things was seen here: the A/A noise, 0.03 = 3 %."""
+        return max(self.again.high - 1, 1 - self.again.low)
+
+    def differs(self, name: Hashable) -> bool:
+        """Whether `name`'s whole interval lies outside of 1 plus or minus the band."""
+        ratio = self.ratios[name]
+        return ratio.low > 1 + self.band or ratio.high < 1 - self.band
+
+
+def compared(
+    baseline: Callable[[], object],
+    fns: dict[Hashable, Callable[[], object]],
+    warmup: int = 2,
+    repeats: int = 11,
+) -> Comparison:
+    """Time `fns` turn and turn about with `baseline`, which stands in the run twice.
+
+    What two runs of one function differ by is this machine's noise at this hour: a ratio inside
+    that band says nothing.
+
+        result = compared(old, {"new": new})
+        result.ratios["new"].mean, result.differs("new")   # 0.52, True
+    """
+    require(not {"baseline", "again"} & set(fns), "fns", list(fns), "no name 'baseline' or 'again'")
+    # one function under two names, so that whatever is slow at that moment hits both alike
+    timings = interleaved({"baseline": baseline, **fns, "again": baseline}, warmup, repeats)
+    again = timings.pop("again").ratio_interval(timings["baseline"])
+    ratios = {name: timings[name].ratio_interval(timings["baseline"]) for name in fns}
+    return Comparison(timings, ratios, again)
 
 
 def peak_bytes(fn: Callable[[], object], device: str = "cpu") -> int:

@@ -3,7 +3,6 @@
 Every figure comes with the 95 % interval that its sample gives, by bootstrap over its units.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -13,27 +12,7 @@ from torch import Tensor, nn
 
 from efflab import data
 from efflab.errors import require_int
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure and its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f})"
-
-
-def bootstrap(numerators, denominators=None, *, n_resamples: int = 1000, seed: int = 0) -> Estimate:
-    """Interval of sum(numerators) / sum(denominators) over resampled units; of the mean alone."""
-    top = np.asarray(numerators, dtype=float)
-    bottom = np.ones_like(top) if denominators is None else np.asarray(denominators, dtype=float)
-    picks = np.random.default_rng(seed).integers(0, len(top), (n_resamples, len(top)))
-    low, high = np.percentile(top[picks].sum(1) / bottom[picks].sum(1), [2.5, 97.5])
-    return Estimate(float(top.sum() / bottom.sum()), float(low), float(high))
+from efflab.estimate import Estimate, bootstrap
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,7 @@ from torch import nn
 
 from efflab import bench
 from efflab.bench import Timing
+from efflab.estimate import Estimate
 
 
 def test_median_quartiles_and_rate():
@@ -24,8 +25,44 @@ def test_ratio_pairs_the_repeats():
     """A machine that gets twice as slow half way spoils the medians but not the paired ratio."""
     slow, fast = Timing((3.0, 3.0, 6.0, 6.0)), Timing((1.0, 1.0, 2.0, 2.0))
     assert slow.ratio(fast) == 3.0
+    # the median of the ratios 2, 4 and 1, not 3 over 2, the ratio of the medians
+    assert Timing((2.0, 8.0, 3.0)).ratio(Timing((1.0, 2.0, 3.0))) == 2.0
     with pytest.raises(ValueError, match="other=1: expected a timing of 4 repeats"):
         slow.ratio(Timing((1.0,)))
+
+
+def test_a_ratio_has_the_interval_of_its_median():
+    ratio = Timing(tuple(map(float, range(1, 8)))).ratio_interval(Timing((1.0,) * 7))
+    assert (ratio.mean, ratio.low, ratio.high) == (4.0, 1.0, 7.0)
+
+
+def test_equal_things_are_within_the_band_and_unequal_ones_are_not():
+    order = []
+
+    def wait(name, seconds):
+        def call():
+            order.append(name)
+            time.sleep(seconds)
+
+        return call
+
+    fns = {"same": wait("same", 0.01), "twice": wait("twice", 0.03)}
+    found = bench.compared(wait("baseline", 0.01), fns, warmup=0, repeats=7)
+    assert order[:4] == ["baseline", "same", "twice", "baseline"]  # the baseline runs twice
+    assert list(found.ratios) == ["same", "twice"]
+    assert found.differs("twice")
+    assert not found.differs("same") or found.band < 0.005
+
+
+def test_a_band_is_the_further_end_of_the_baselines_own_interval():
+    timings = {"baseline": Timing((1.0, 1.0))}
+    ratios = {"in": Estimate(1.06, 1.04, 1.2), "out": Estimate(1.2, 1.11, 1.3)}
+    ratios["below"] = Estimate(0.8, 0.7, 0.89)
+    found = bench.Comparison(timings, ratios, Estimate(1.0, 0.9, 1.05))
+    assert found.band == pytest.approx(0.1)
+    assert [found.differs(name) for name in ratios] == [False, True, True]
+    with pytest.raises(ValueError, match="no name 'baseline'"):
+        bench.compared(print, {"again": print})
 
 
 def test_timed_calls_warmup_and_repeats():

@@ -10,7 +10,6 @@ from efflab import data
 from efflab.config import ModelConfig
 from efflab.evaluate import (
     bits_per_byte,
-    bootstrap,
     cosines,
     held_out_windows,
     retrieval_mrr,
@@ -142,13 +141,6 @@ def test_every_held_out_token_is_scored_once():
     stream = data.stdlib_tokens("held-out")
     assert np.array_equal(scored, stream[33 : 33 + len(scored)])
     assert len(stream) - len(scored) < 33 + 64
-
-
-def test_bootstrap_brackets_the_mean():
-    values = np.random.default_rng(0).normal(3, 1, 400)
-    estimate = bootstrap(values)
-    assert estimate.mean == pytest.approx(values.mean())
-    assert estimate.high - estimate.low == pytest.approx(2 * 1.96 / 20, rel=0.15)
 
 
 def test_retrieval_ranks():

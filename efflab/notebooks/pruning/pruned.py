@@ -11,6 +11,7 @@ from efflab import bench, data, evaluate, points, train
 from efflab.compression import pruning, sparse
 from efflab.compression.packed import weight_matrices
 from efflab.errors import require, require_one_of
+from efflab.estimate import Estimate
 from efflab.lab import figures, number, tr
 from efflab.model import Transformer
 from efflab.points import language_model
@@ -59,7 +60,7 @@ def pruned(kind: str, ratio: float, scores: Tensor | None = None) -> Transformer
     return (pruning.prune_heads if kind == "heads" else pruning.prune_ffn)(model, units)
 
 
-def quality(model: nn.Module) -> evaluate.Estimate:
+def quality(model: nn.Module) -> Estimate:
     """Bits per byte on 16 held-out windows of 128 tokens."""
     return evaluate.bits_per_byte(model, **WINDOWS)
 

@@ -1,0 +1,62 @@
+"""Intervals cover what they promise, on samples whose truth is known."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from efflab.estimate import Estimate, bootstrap, of_median, paired
+
+
+def test_bootstrap_brackets_the_mean():
+    values = np.random.default_rng(0).normal(3, 1, 400)
+    estimate = bootstrap(values)
+    assert estimate.mean == pytest.approx(values.mean())
+    assert estimate.high - estimate.low == pytest.approx(2 * 1.96 / 20, rel=0.15)
+    assert bootstrap(values) == estimate  # the same draws each time
+
+
+def test_bootstrap_of_a_ratio_resamples_both_together():
+    bottom = np.arange(1.0, 50.0)
+    assert bootstrap(3 * bottom, bottom) == Estimate(3.0, 3.0, 3.0)
+    assert bootstrap([1, 2, 6], [1, 1, 4]).mean == 1.5  # 9 over 6, not the mean of the ratios
+
+
+def test_paired_is_the_t_interval_of_the_differences():
+    a, b = [3.0, 4.1, 5.0, 7.5], [1.0, 2.0, 3.0, 4.0]
+    low, high = stats.ttest_rel(a, b).confidence_interval(0.95)
+    found = paired(a, b)
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert found.mean == pytest.approx(np.mean(np.subtract(a, b)))
+    assert str(paired([3.0, 4.1, 5.0], [1.0, 2.0, 3.0])) == "2.033 (1.890 to 2.177)"
+
+
+def test_what_pairs_have_in_common_cancels():
+    shared = np.random.default_rng(1).normal(0, 10, 8)
+    found = paired(shared + 0.5, shared)
+    assert found.high - found.low < 1e-9
+    assert found.low == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("n", "rank"), [(1, 1), (5, 1), (6, 1), (9, 2), (15, 4), (101, 41)])
+def test_the_median_lies_between_these_ranks(n, rank):
+    """The widest pair of order statistics that still covers 95 % (all of them below six)."""
+    values = np.random.default_rng(n).permutation(np.arange(1, n + 1))
+    assert of_median(values) == Estimate((n + 1) / 2, rank, n + 1 - rank)
+    if n >= 6:
+        assert 1 - 2 * stats.binom.cdf(rank - 1, n, 0.5) >= 0.95
+        assert 1 - 2 * stats.binom.cdf(rank, n, 0.5) < 0.95
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: paired([1.0], [1.0]), "a=1"),
+        (lambda: paired([1.0, 2.0], [1.0]), "a=2"),
+        (lambda: bootstrap([1.0]), "numerators"),
+        (lambda: bootstrap([1.0, 2.0], [1.0]), "denominators"),
+        (lambda: of_median([]), "values"),
+    ],
+)
+def test_too_few_values_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
