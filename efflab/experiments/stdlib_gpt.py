@@ -45,7 +45,7 @@ def _all_text(split: str, *, tests: bool = False) -> bytes:
     return "".join(text for _, text in data.stdlib_files(split, tests=tests)).encode()
 
 
-def train_stdlib_gpt(n_steps: int = 4000, *, seed: int = 0, path: Path = STDLIB_GPT) -> dict:
+def train_stdlib_gpt(n_steps: int = 3000, *, seed: int = 0, path: Path = STDLIB_GPT) -> dict:
     """Train, write the checkpoint at `path` with its card, and return the card.
 
     A step is 8 windows of 512 tokens. A killed run resumes from `training.safetensors` beside the

@@ -10,20 +10,23 @@ from efflab.lab.page import prepare_build, show_source
 from efflab.lab.predict import Prediction, predict
 from efflab.lab.tables import table
 from efflab.lab.text import KINDS, number, tr, use_language
-from efflab.lab.verdict import load_claims, verdict
+from efflab.lab.verdict import Figure, Outcome, by_name, load_claims, outcome_words, verdict
 
 __all__ = [
     "KINDS",
     "Choice",
     "Exercise",
     "Explorer",
+    "Figure",
     "Mismatch",
+    "Outcome",
     "Prediction",
     "Slider",
     "Toggle",
     "bars",
     "blank",
     "board",
+    "by_name",
     "check",
     "explore",
     "explorer",
@@ -33,6 +36,7 @@ __all__ = [
     "loglog",
     "mark",
     "number",
+    "outcome_words",
     "panels",
     "predict",
     "prepare_build",

@@ -1,5 +1,6 @@
 """What the lab shows, through its own functions: values, both languages, and what it refuses."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -17,6 +18,7 @@ from efflab.lab.check import judge, same
 from efflab.lab.predict import comparison, parse
 from efflab.lab.tables import display_width, table_forms
 from efflab.lab.verdict import MIME as VERDICT_MIME
+from efflab.lab.verdict import Figure, Outcome
 
 
 @pytest.fixture(autouse=True)
@@ -314,28 +316,92 @@ def test_every_claim_is_complete_in_both_languages():
         assert not text.has_chinese(claim["claim"]["en"])
 
 
+RATIO = Figure("ratio", np.float64(1 / 3), "x", "computed", low=0.3, high=0.4)
+RULE = "it holds if the ratio is below {limit}"
+
+
+def outcome(holds, **texts):
+    return Outcome(holds, [RATIO, Figure("value", 5)], rule=RULE, values=dict(limit=0.5), **texts)
+
+
 def test_a_verdict_is_shown_and_stored(shown):
-    options = dict(figures={"ratio": np.float64(1 / 3)}, kind="measured")
-    lab.verdict("sparse-linear", holds=True, condition="{n} tokens", n=512, **options)
-    assert shown[0]["text/plain"].startswith("◐ Holds, on a condition: 512 tokens\n")
-    assert shown[0][VERDICT_MIME] == {
-        "claim": "sparse-linear", "holds": True, "condition": "512 tokens",
-        "figures": {"ratio": 0.333333}, "kind": "measured",
+    lab.verdict("sparse-linear", outcome(True, condition="below {limit}"))
+    assert shown[0]["text/plain"].splitlines()[2:] == [
+        "◐ Holds if: below 0.5",
+        "  Rule, fixed beforehand: it holds if the ratio is below 0.5",
+        "  ratio: 0.333x (0.3 to 0.4) [computed]",
+        "  value: 5 [measured]",
+    ]
+    record = shown[0][VERDICT_MIME]
+    assert record["figures"][0] == dict(
+        name="ratio", value=0.333333, unit="x", kind="computed", low=0.3, high=0.4
+    )
+    assert [f["name"] for f in record["figures"]] == ["ratio", "value"]  # the deciding one first
+    assert {k: v for k, v in record.items() if k != "figures"} == {
+        "claim": "sparse-linear", "holds": True, "outcome": "holds if",
+        "condition": "below 0.5", "rule": "it holds if the ratio is below 0.5", "reason": "",
     }  # fmt: skip
+    json.dumps(record)
+
+
+def test_a_card_begins_with_the_claim_and_follows_the_language(shown):
     lab.use_language("zh")
-    lab.verdict("ernie-72h", holds=None, **options)
-    assert shown[1]["text/plain"].startswith("? 此处无从判断\n")
-    assert "千亿" in shown[1]["text/html"]
+    text.use_texts({RULE: "比值低于 {limit} 则成立", "no source": "没有出处"})
+    lab.verdict("ernie-72h", outcome(None, reason="no source"))
+    lines = shown[0]["text/plain"].splitlines()
+    assert lines[0] == "论断 ernie-72h，原文第 5 节"
+    assert "千亿" in lines[1]
+    assert lines[2:5] == ["? 未定", "  没有出处", "  事先定下的规则：比值低于 0.5 则成立"]
+    assert lines[5] == "  比值: 0.333 倍（0.3 至 0.4） [计算]"
     assert text.missing == set()
+    assert shown[0][VERDICT_MIME]["reason"] == "no source"  # stored in English
 
 
-def test_a_wrong_verdict_lists_what_is_known():
+@pytest.mark.parametrize(
+    ("holds", "texts", "word"),
+    [
+        (True, {}, "holds"),
+        (np.bool_(True), dict(condition="it fits"), "holds if"),
+        (np.bool_(False), dict(reason="it does not fit"), "does not hold"),
+        (None, dict(reason="too few seeds"), "undecided"),
+    ],
+)
+def test_every_outcome_has_its_words(holds, texts, word):
+    found = outcome(holds, **texts)
+    assert found.record("int8-size")["outcome"] == found.word == word
+    assert found.holds is (None if holds is None else bool(holds))
+    assert text.has_chinese(lab.outcome_words(word, "zh"))
+    assert lab.outcome_words(word).lower() == word
+
+
+def test_what_is_stored_gives_the_same_figures_back():
+    record = outcome(True).record("int8-size")
+    assert (
+        Outcome(True, record["figures"], rule=RULE).record("int8-size")["figures"]
+        == (record["figures"])
+    )
+
+
+def test_a_wrong_verdict_is_refused():
     with pytest.raises(ValueError, match=r"claim_id='no-such'.*'albert-params'"):
-        lab.verdict("no-such", holds=True, figures={}, kind="measured")
+        lab.verdict("no-such", outcome(True))
+    with pytest.raises(TypeError, match="outcome=True"):
+        lab.verdict("int8-size", True)
     with pytest.raises(ValueError, match=r"kind='felt'.*'simulated'"):
-        lab.verdict("int8-size", holds=True, figures={}, kind="felt")
-    with pytest.raises(ValueError, match="holds='maybe'"):
-        lab.verdict("int8-size", holds="maybe", figures={}, kind="measured")
+        Figure("ratio", 1.0, kind="felt")
+    with pytest.raises(ValueError, match=r"low=1\.0"):
+        Figure("ratio", 1.0, low=1.0)
+    for wrong in (
+        dict(holds=False),  # with no reason
+        dict(holds=None),
+        dict(holds=False, reason="no", condition="a rider"),
+    ):
+        with pytest.raises(ValueError, match="expected"):
+            outcome(wrong.pop("holds"), **wrong)
+    with pytest.raises(ValueError, match="names that differ"):
+        Outcome(True, [RATIO, RATIO], rule=RULE)
+    with pytest.raises(ValueError, match="at least one figure"):
+        Outcome(True, [], rule=RULE)
 
 
 POINT = dict(technique="int8", model="stdlib-gpt", bytes=3e6, quality=1.5) | dict(

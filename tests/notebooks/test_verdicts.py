@@ -1,0 +1,79 @@
+"""A verdict can lose: each is a pure function of its figures, and none is typed into the source."""
+
+import ast
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from efflab import notebooks
+from efflab.lab import Outcome, load_claims
+from efflab.publishing import build
+from efflab.publishing.catalog import ROOT, catalog, sources
+
+ROOMS = Path(notebooks.__file__).parent
+CLAIMS = [(claim, number) for number, e in catalog().items() for claim in e["claims"]]
+STORED = json.loads((ROOT / "data" / "verdicts.json").read_text(encoding="utf-8"))
+
+
+def function(claim, number):
+    """The verdict function of a claim, in the room of its notebook."""
+    room = catalog()[number]["name"][3:]
+    module = importlib.import_module(f"efflab.notebooks.{room}.verdicts")
+    return getattr(module, claim.replace("-", "_"))
+
+
+def test_every_claim_is_judged_in_its_own_notebook():
+    claims = load_claims()
+    assert len(dict(CLAIMS)) == len(CLAIMS)  # once a claim
+    for claim, number in CLAIMS:
+        assert claims[claim]["notebook"] == number
+
+
+@pytest.mark.parametrize(("claim", "number"), CLAIMS)
+def test_what_is_stored_follows_from_its_figures(claim, number):
+    (record,) = [v for v in STORED[number] if v["claim"] == claim]
+    again = function(claim, number)(record["figures"])
+    assert isinstance(again, Outcome)
+    assert again.record(claim) == record
+
+
+def verdict_calls(number):
+    """(claim, second argument) of each `verdict(...)` in a notebook's source."""
+    for cell in build.read_source(sources()[number]).cells:
+        if cell.cell_type != "code":
+            continue
+        for node in ast.walk(ast.parse(cell.source)):
+            name = getattr(node, "func", None)
+            name = getattr(name, "attr", None) or getattr(name, "id", None)
+            if isinstance(node, ast.Call) and name == "verdict":
+                yield ast.literal_eval(node.args[0]), node.args[1]
+
+
+@pytest.mark.parametrize("number", sources())
+def test_a_notebook_hands_over_what_its_function_gives(number):
+    """`verdict("claim-id", verdicts.claim_id(figures))`, and nothing else."""
+    for claim, outcome in verdict_calls(number):
+        assert isinstance(outcome, ast.Call), claim
+        assert ast.unparse(outcome.func) == f"verdicts.{claim.replace('-', '_')}"
+
+
+def outcomes_in(tree):
+    """The `holds` of every `Outcome(...)` in a function, as text."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Outcome"):
+            given = node.args[:1] or [k.value for k in node.keywords if k.arg == "holds"]
+            yield ast.unparse(given[0])
+
+
+@pytest.mark.parametrize("path", sorted(ROOMS.glob("*/verdicts.py")), ids=lambda p: p.parent.name)
+def test_no_verdict_is_a_constant(path):
+    """A function either computes `holds` or can return more than one."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    named = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name[0] != "_"]
+    assert named
+    for node in named:
+        found = set(outcomes_in(node))
+        computed = found - {"True", "False", "None"}
+        assert computed or len(found) >= 2, f"{node.name} can only come to {found}"
