@@ -40,13 +40,13 @@ def held_out_windows(n_windows: int | None, seq_len: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def bits_per_byte(
-    model: nn.Module, n_windows: int | None = 64, *, seq_len: int | None = None, batch_size: int = 8
-) -> Estimate:
-    """Bits per byte of held-out standard-library source under a causal model with our tokenizer.
+def window_bits(
+    model: nn.Module, n_windows: int | None, *, seq_len: int | None = None, batch_size: int = 8
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bits that each held-out window's second half costs (N,), and the bytes that it holds (N,).
 
-    Each window of `seq_len` tokens (default: the model's `max_len`) is scored on its second half,
-    so that every token is predicted from at least half a window.
+    Every token is predicted from at least half a window of `seq_len` tokens (default: the model's
+    `max_len`). The windows are those of `held_out_windows`, the same for every model.
     """
     seq_len = seq_len or model.config.max_len
     windows = torch.from_numpy(held_out_windows(n_windows, seq_len))
@@ -55,15 +55,40 @@ def bits_per_byte(
         logits = model(batch[:, :-1])[:, half:]
         nats = F.cross_entropy(logits.transpose(1, 2), batch[:, half + 1 :], reduction="none")
         bits.append(nats.sum(1) / np.log(2))
-    n_bytes = token_bytes()[windows[:, half + 1 :].numpy()].sum(1)
-    return bootstrap(torch.cat(bits).numpy(), n_bytes)
+    return torch.cat(bits).numpy(), token_bytes()[windows[:, half + 1 :].numpy()].sum(1)
+
+
+def bits_per_byte(
+    model: nn.Module, n_windows: int | None = 64, *, seq_len: int | None = None, batch_size: int = 8
+) -> Estimate:
+    """Bits per byte of held-out standard-library source under a causal model with our tokenizer.
+
+    Scored as `window_bits` says; the interval is over windows.
+    """
+    return bootstrap(*window_bits(model, n_windows, seq_len=seq_len, batch_size=batch_size))
+
+
+def bits_above(
+    model: nn.Module, reference: nn.Module, n_windows: int = 16, *, seq_len: int | None = None
+) -> Estimate:
+    """How many bits per byte `model` needs more than `reference` on the same windows.
+
+    Paired: what makes a window hard makes it hard for both, and cancels, so that the interval is
+    far narrower than those of the two models' own figures.
+    """
+    bits, n_bytes = window_bits(model, n_windows, seq_len=seq_len)
+    return bootstrap(bits - window_bits(reference, n_windows, seq_len=seq_len)[0], n_bytes)
+
+
+def reciprocal_ranks(queries: Tensor, documents: Tensor) -> np.ndarray:
+    """1 / rank of document i among all for query i (N,), both (N,C) of unit length."""
+    scores = queries @ documents.T
+    return (1 / ((scores > scores.diagonal()[:, None]).sum(1) + 1)).numpy()
 
 
 def retrieval_mrr(queries: Tensor, documents: Tensor) -> Estimate:
     """Mean reciprocal rank of document i for query i, both (N,C) of unit length."""
-    scores = queries @ documents.T
-    ranks = (scores > scores.diagonal()[:, None]).sum(1) + 1
-    return bootstrap((1 / ranks).numpy())
+    return bootstrap(reciprocal_ranks(queries, documents))
 
 
 def cosines(a: Tensor, b: Tensor) -> dict[str, float]:

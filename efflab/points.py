@@ -7,12 +7,14 @@ turn about: points of different notebooks, measured under different loads, compa
 from collections.abc import Callable
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from efflab import bench, data, evaluate, pretrained
+from efflab.estimate import Estimate, bootstrap
 
-N_WINDOWS = 16  # held-out windows of 512 tokens
+N_WINDOWS = 16  # held-out windows of 512 tokens on which a change is judged
 N_FUNCTIONS, MAX_TOKENS = 60, 64  # documented functions to find each other's docstrings among
 TEXTS = 8  # in the batch that is timed
 
@@ -36,32 +38,89 @@ def encoder():
     return pretrained.load_minilm()
 
 
+@lru_cache(maxsize=1)
+def shipped_quality() -> float:
+    """`stdlib-gpt`'s own bits per byte over all held-out windows, as its card says."""
+    return pretrained.read_card()["held_out_bits_per_byte"]["mean"]
+
+
+def language_quality(model: nn.Module, n_windows: int = N_WINDOWS) -> Estimate:
+    """Held-out bits per byte of a changed `stdlib-gpt`: one ruler for every notebook.
+
+    The shipped model's figure over all windows, plus what `model` needs more than it on the same
+    `n_windows`. So the unchanged model has one figure wherever it stands, and the interval is that
+    of the paired difference.
+    """
+    baseline = language_model()
+    if model is baseline:
+        return Estimate(*[shipped_quality()] * 3)
+    bits, n_bytes = evaluate.window_bits(model, n_windows)
+    added, base = bootstrap(bits - _baseline_bits(n_windows), n_bytes), shipped_quality()
+    return Estimate(base + added.mean, base + added.low, base + added.high)
+
+
+@lru_cache(maxsize=4)
+def _baseline_bits(n_windows: int) -> np.ndarray:
+    return evaluate.window_bits(language_model(), n_windows)[0]
+
+
 @torch.no_grad()
 def language_point(
     model: nn.Module,
     n_bytes: int | None = None,
-    quality: float | None = None,
-    repeats: int = 5,
+    quality: Estimate | None = None,
+    repeats: int = 7,
 ) -> dict:
     """What `board.add` wants of a changed `stdlib-gpt`.
 
-    `n_bytes`: if it is stored smaller than its parameters; `quality`: its bits per byte of
-    `N_WINDOWS` windows, where they are known already.
+    `n_bytes`: if it is stored smaller than its parameters; `quality`: its `language_quality`, where
+    that is known already.
     """
     baseline = language_model()
     ids = torch.zeros(1, baseline.config.max_len, dtype=torch.long)
-    calls = {"new": lambda: model(ids), "old": lambda: baseline(ids)}
+    times = bench.compared(lambda: baseline(ids), {"new": lambda: model(ids)}, 1, repeats)
     return dict(
         model="stdlib-gpt",
         bytes=weight_bytes(model) if n_bytes is None else n_bytes,
-        **_times(calls, repeats),
-        quality=evaluate.bits_per_byte(model, N_WINDOWS).mean if quality is None else quality,
+        time=_time(times, model is baseline),
+        band=times.band,
+        quality=language_quality(model) if quality is None else quality,
     )
 
 
 @torch.no_grad()
-def encoder_point(encode: Encode, n_bytes: int, repeats: int = 5) -> dict:
-    """What `board.add` wants of a changed MiniLM, given as a function from ids to embeddings."""
+def encoder_point(encode: Encode, n_bytes: int, repeats: int = 7) -> dict:
+    """What `board.add` wants of a changed MiniLM, given as a function from ids to embeddings.
+
+    Its MRR is the unchanged model's over the same functions, plus the paired difference.
+    """
+    unchanged, base = encode is encode_minilm, _baseline_ranks()
+    added = Estimate(0.0, 0.0, 0.0) if unchanged else bootstrap(_ranks(encode) - base)
+    mrr = float(base.mean())
+    ids = torch.ones(TEXTS, MAX_TOKENS, dtype=torch.long)
+    calls = lambda encode: lambda: encode(ids, ids)  # noqa: E731
+    times = bench.compared(calls(encode_minilm), {"new": calls(encode)}, 1, repeats)
+    return dict(
+        model="MiniLM-L6",
+        bytes=n_bytes,
+        time=_time(times, unchanged),
+        band=times.band,
+        quality=Estimate(mrr + added.mean, mrr + added.low, mrr + added.high),
+    )
+
+
+def _time(times: bench.Comparison, unchanged: bool) -> Estimate:
+    """A point's time over the unchanged model's, which is 1 of itself and no measurement."""
+    return Estimate(1.0, 1.0, 1.0) if unchanged else times.ratios["new"]
+
+
+@lru_cache(maxsize=1)
+def _baseline_ranks() -> np.ndarray:
+    return _ranks(encode_minilm)
+
+
+def _ranks(encode: Encode) -> np.ndarray:
+    """Reciprocal ranks of the functions that the board asks for, by their docstrings."""
     tokenizer = encoder()[1]
     functions = data.documented_functions()
     picked = functions[:: len(functions) // N_FUNCTIONS][:N_FUNCTIONS]
@@ -70,14 +129,7 @@ def encoder_point(encode: Encode, n_bytes: int, repeats: int = 5) -> dict:
         options = dict(padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
         batches = [tokenizer(texts[i : i + 20], **options) for i in range(0, len(texts), 20)]
         vectors.append(torch.cat([encode(b["input_ids"], b["attention_mask"]) for b in batches]))
-    ids = torch.ones(TEXTS, MAX_TOKENS, dtype=torch.long)
-    calls = {"new": lambda: encode(ids, ids), "old": lambda: encode_minilm(ids, ids)}
-    return dict(
-        model="MiniLM-L6",
-        bytes=n_bytes,
-        **_times(calls, repeats),
-        quality=evaluate.retrieval_mrr(*vectors).mean,
-    )
+    return evaluate.reciprocal_ranks(*vectors)
 
 
 def encode_with(model: nn.Module) -> Encode:
@@ -88,9 +140,3 @@ def encode_with(model: nn.Module) -> Encode:
 def encode_minilm(ids: Tensor, mask: Tensor) -> Tensor:
     """The unchanged MiniLM."""
     return encode_with(encoder()[0])(ids, mask)
-
-
-def _times(calls: dict, repeats: int) -> dict[str, float]:
-    times = bench.interleaved(calls, warmup=1, repeats=repeats)
-    new = 1e3 * times["new"].median
-    return dict(milliseconds=new, baseline_milliseconds=new / times["new"].ratio(times["old"]))
