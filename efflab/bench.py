@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Hashable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median, quantiles
 
 import torch
@@ -214,6 +215,26 @@ def cpu_name() -> str:
     except OSError:  # not Linux
         names = []
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def cpu_features() -> dict[str, bool]:
+    """Which instructions for short numbers this CPU has; all False where it does not say.
+
+    `vnni` multiplies and adds 8-bit numbers in one step, `amx` whole tiles of them; `bf16`
+    multiplies bfloat16. Without `vnni` three instructions do the work of one.
+    """
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:  # not Linux
+        flags = set()
+    arm = platform.machine() in ("aarch64", "arm64")
+    return {
+        "avx2": "avx2" in flags,
+        "avx512": "avx512f" in flags,
+        "vnni": bool(flags & {"avx512_vnni", "avx_vnni"}) or (arm and "asimddp" in flags),
+        "amx": "amx_int8" in flags,
+        "bf16": bool(flags & {"avx512_bf16", "amx_bf16"}) or (arm and "bf16" in flags),
+    }
 
 
 def calibrate(seconds: float = 2.0, size: int = 1024, copy_bytes: int = 128 * MIB) -> Device:

@@ -5,14 +5,16 @@ a folder that cannot be written costs time and nothing else.
 """
 
 import hashlib
+import io
 import json
-import os
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+
+from efflab.files import write_atomically
 
 
 def kept(folder: Path, name: str, sources: Iterable[Path], make: Callable[[], object]):
@@ -27,7 +29,6 @@ def kept(folder: Path, name: str, sources: Iterable[Path], make: Callable[[], ob
     except (OSError, ValueError, EOFError):  # not there, or damaged
         value = make()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         _write(path, value)
         for old in folder.glob(f"{stem}*"):
             if old.name != path.name and old.suffix != ".part":
@@ -55,11 +56,9 @@ def _read(path: Path):
 
 
 def _write(path: Path, value) -> None:
-    """In one step: another process that reads meanwhile finds the whole file or none."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with temporary.open("wb") as file:
-        if isinstance(value, np.ndarray):
-            np.save(file, value.astype(np.uint16), allow_pickle=False)
-        else:
-            file.write(json.dumps(value).encode())
-    os.replace(temporary, path)
+    if isinstance(value, np.ndarray):
+        buffer = io.BytesIO()
+        np.save(buffer, value.astype(np.uint16), allow_pickle=False)
+        write_atomically(path, buffer.getvalue())
+    else:
+        write_atomically(path, json.dumps(value))

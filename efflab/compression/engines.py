@@ -7,7 +7,6 @@ server by default, which `no_telemetry` turns off while they are called.
 
 import io
 import os
-import platform
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from efflab.bench import cpu_features as cpu_features  # with the engines, whose speed they decide
 from efflab.compression import int8
 from efflab.errors import require
 from efflab.pretrained import mean_pool
@@ -306,26 +306,3 @@ def openvino_engine(name: str, model, path: Path) -> Engine:
         return mean_pool(torch.from_numpy(hidden), mask)
 
     return Engine(name, embed, file_bytes(path, path.with_suffix(".bin")))
-
-
-# --- What this CPU can do --------------------------------------------------------------------
-
-
-def cpu_features() -> dict[str, bool]:
-    """Which instructions for short numbers this CPU has; all False where it does not say.
-
-    `vnni` multiplies and adds 8-bit numbers in one step, `amx` whole tiles of them; `bf16`
-    multiplies bfloat16. Without `vnni` three instructions do the work of one.
-    """
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    except OSError:  # not Linux
-        flags = set()
-    arm = platform.machine() in ("aarch64", "arm64")
-    return {
-        "avx2": "avx2" in flags,
-        "avx512": "avx512f" in flags,
-        "vnni": bool(flags & {"avx512_vnni", "avx_vnni"}) or (arm and "asimddp" in flags),
-        "amx": "amx_int8" in flags,
-        "bf16": bool(flags & {"avx512_bf16", "amx_bf16"}) or (arm and "bf16" in flags),
-    }
