@@ -1,7 +1,6 @@
 """What the lab shows, through its own functions: values, both languages, and what it refuses."""
 
 import json
-import math
 import re
 import tomllib
 from itertools import pairwise
