@@ -1,0 +1,1 @@
+"""Chapter 2: hardware. One file a technique, each of which stands alone."""

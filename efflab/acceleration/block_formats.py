@@ -1,0 +1,76 @@
+"""MX: blocks of 32 numbers that share one scale, a power of two (OCP Microscaling Formats 1.0).
+
+What became of loss scaling: not one scale for a whole model's gradients, but eight bits of
+exponent for every 32 values, so that four or eight bits are enough for each of them.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from efflab.acceleration.precision import FORMATS, FloatFormat
+from efflab.errors import require, require_one_of
+
+BLOCK = 32
+SCALE_BIAS = 127  # E8M0: eight bits of exponent, from 2^-127 to 2^127; 255 is NaN
+
+ELEMENTS: dict[str, FloatFormat] = {
+    "mxfp4": FloatFormat(2, 1, "none", saturates=True),
+    "mxfp8_e4m3": FORMATS["fp8_e4m3fn"],
+    "mxfp8_e5m2": FORMATS["fp8_e5m2"],
+}
+"""The format of one value by the name of the block format."""
+
+
+@dataclass(frozen=True)
+class BlockTensor:
+    """A tensor in blocks along its last dimension: `value = element * 2^exponent`."""
+
+    elements: Tensor  # float32 in x's shape, each a value of `element`
+    exponents: Tensor  # (..., n_blocks) int64, -127 to 127; 128 where a block held NaN
+    element: FloatFormat
+
+    def dequantize(self) -> Tensor:
+        """The values (float32) in the tensor's shape."""
+        blocks = self.elements.unflatten(-1, (-1, BLOCK)).double()
+        scale = torch.where(self.exponents > SCALE_BIAS, torch.nan, power_of_two(self.exponents))
+        return (blocks * scale[..., None]).flatten(-2).float()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed elements and of one scale a block."""
+        return self.elements.numel() * self.element.bits // 8 + self.exponents.numel()
+
+
+def quantize(x: Tensor, name: str = "mxfp4", *, exponents: Tensor | None = None) -> BlockTensor:
+    """`x` (..., multiple of 32), rounded to a block format.
+
+    Each block's scale is the largest power of two in it over the largest that an element can be
+    (section 6.3), so that a block's largest value may still be cut: at most from just under 8 to 6
+    in e2m1. `exponents` (..., n_blocks): scales of your own instead.
+    """
+    require_one_of("name", name, ELEMENTS)
+    size = x.shape[-1] if x.dim() else 0
+    require(size > 0 and size % BLOCK == 0, "x.shape", tuple(x.shape), f"blocks of {BLOCK} at last")
+    element, blocks = ELEMENTS[name], x.float().unflatten(-1, (-1, BLOCK))
+    exponents = block_exponents(blocks, element) if exponents is None else exponents
+    scale = power_of_two(exponents.clamp(min=1 - SCALE_BIAS))  # as torchao: no subnormal scale
+    elements = element.cast(blocks.double() / scale[..., None], saturate=True)
+    return BlockTensor(elements.flatten(-2), exponents, element)
+
+
+def block_exponents(blocks: Tensor, element: FloatFormat) -> Tensor:
+    """Scales (log2) by the standard for blocks (..., 32): floor(log2(largest)) - element's own."""
+    largest = blocks.abs().amax(-1)
+    _, exponent = torch.frexp(torch.where(largest.isfinite(), largest, 1))
+    exponent = torch.where(largest.isinf(), 129, exponent)  # as if one above the largest number
+    _, top = torch.frexp(torch.tensor(element.max))
+    wanted = torch.where(largest == 0, -SCALE_BIAS, exponent.long() - top.long())
+    wanted = wanted.clamp(-SCALE_BIAS, SCALE_BIAS)
+    return torch.where(largest.isnan(), SCALE_BIAS + 1, wanted)
+
+
+def power_of_two(exponents: Tensor) -> Tensor:
+    """2^exponents (float64), exactly."""
+    return ((exponents.long() + 1023) << 52).view(torch.float64)

@@ -1,0 +1,46 @@
+"""Loss scaling: gradients multiplied so that they stay above fp16's floor (Micikevicius 2018)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from efflab.errors import require, require_int
+
+
+@dataclass
+class LossScaler:
+    """The rule of `torch.amp.GradScaler`: halve on overflow, double after a quiet stretch.
+
+    The loss is multiplied by `scale` before the backward pass, the gradients are divided by it
+    after; a step whose gradients hold infinity or NaN is skipped. bf16 has fp32's exponent and
+    needs none of this.
+    """
+
+    scale: float = 2.0**16
+    growth: float = 2.0
+    backoff: float = 0.5
+    interval: int = 2000
+    quiet_steps: int = 0
+
+    def __post_init__(self):
+        require(self.scale > 0, "scale", self.scale, "a positive number")
+        require(self.growth > 1, "growth", self.growth, "a number above 1")
+        require(0 < self.backoff < 1, "backoff", self.backoff, "a number between 0 and 1")
+        require_int("interval", self.interval)
+
+    def unscale(self, gradients: Iterable[Tensor]) -> bool:
+        """Divide the gradients by the scale in place; whether all are finite: take the step."""
+        finite = True
+        for gradient in gradients:
+            gradient.div_(self.scale)
+            finite = finite and bool(gradient.isfinite().all())
+        return finite
+
+    def update(self, finite: bool) -> None:
+        """After each step: grow after `interval` finite ones in a row, back off at overflow."""
+        self.quiet_steps = self.quiet_steps + 1 if finite else 0
+        if not finite:
+            self.scale *= self.backoff
+        elif self.quiet_steps == self.interval:
+            self.scale, self.quiet_steps = self.scale * self.growth, 0

@@ -1,0 +1,139 @@
+"""What a training recipe stores and how fast a device could run it: no torch here.
+
+A *recipe* says in how many bytes each part of training is kept. Adam keeps two numbers a parameter
+(Kingma & Ba 2015); a master copy in fp32 keeps the updates that 16 bits would round away
+(Micikevicius et al. 2018, section 3.1).
+"""
+
+from dataclasses import dataclass
+
+from efflab import cost
+from efflab.config import ModelConfig
+from efflab.devices import Device
+from efflab.errors import require_int, require_one_of
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Bytes a parameter of weights, gradients and so on; bytes of a value kept for the backward.
+
+    `values` are the matrix products' inputs and outputs, `residual` is the stream that the layers
+    add to and LayerNorm reads. `types`: what the products compute in, the first that a device has.
+    """
+
+    weights: int
+    gradients: int
+    master: int
+    optimizer: int
+    copies: int
+    values: int
+    residual: int
+    types: tuple[str, ...]
+
+    def compute(self, device: Device) -> str:
+        """The type that `device` multiplies in; one without any is a `ValueError`."""
+        found = [t for t in self.types if t in device.peak_flops]
+        require_one_of(f"precision on {device.name}", (found or self.types)[0], device.peak_flops)
+        return found[0]
+
+
+RECIPES: dict[str, Recipe] = {
+    "fp32": Recipe(4, 4, 0, 8, 0, 4, 4, ("fp32",)),
+    "tf32": Recipe(4, 4, 0, 8, 0, 4, 4, ("tf32",)),
+    "autocast": Recipe(4, 4, 0, 8, 2, 2, 4, ("bf16", "fp16")),
+    "master weights": Recipe(2, 2, 4, 8, 0, 2, 2, ("bf16", "fp16")),
+    "16 bits only": Recipe(2, 2, 0, 4, 0, 2, 2, ("bf16", "fp16")),
+}
+"""fp32; the same on tensor cores; `torch.amp`; a 16-bit model with fp32 copies; bf16 throughout."""
+
+
+def matrices(config: ModelConfig) -> int:
+    """Parameters that matrix products use, the token table (as logits) included."""
+    require_one_of("share", config.share, ("none",))
+    layer = 4 * config.d_model**2 + 2 * config.d_model * config.d_ff
+    return config.n_layer * layer + config.vocab_size * config.embed_dim
+
+
+def state_parts(config: ModelConfig, recipe: Recipe) -> dict[str, int]:
+    """Bytes that the model's size decides: weights, gradients, master weights, optimizer, copies.
+
+    Without the copies this is `cost.model_state_bytes` of ZeRO's stage 0.
+    """
+    n = cost.num_params(config)
+    return {
+        "weights": recipe.weights * n,
+        "gradients": recipe.gradients * n,
+        "master weights": recipe.master * n,
+        "optimizer": recipe.optimizer * n,
+        "16-bit copies": recipe.copies * matrices(config),
+    }
+
+
+def activation_bytes(config: ModelConfig, seq_len: int, batch_size: int, recipe: Recipe) -> float:
+    """Bytes kept for the backward pass of a loss on every token, with fused attention, no dropout.
+
+    `cost.activation_bytes` of the layers, with the two LayerNorms' inputs in the residual stream's
+    width; inputs of the final norm and the logits; log-probabilities in fp32; norms' statistics.
+    """
+    tokens, C, r, v = seq_len * batch_size, config.d_model, recipe.residual, recipe.values
+    plain = dict(value_bytes=v, dropout=False, fused_attention=True)
+    layers = cost.activation_bytes(config, seq_len, batch_size, **plain)
+    layers += config.n_layer * tokens * 2 * C * (r - v)
+    statistics = (2 * config.n_layer + 1) * 2 * 4
+    return layers + tokens * (C * (r + v) + 4 * config.vocab_size + statistics)
+
+
+def memory_parts(
+    config: ModelConfig, seq_len: int, batch_size: int, recipe: Recipe
+) -> dict[str, float]:
+    """Bytes of training by part: `state_parts` and the activations."""
+    kept = activation_bytes(config, seq_len, batch_size, recipe)
+    return state_parts(config, recipe) | {"activations": kept}
+
+
+def largest_batch(config: ModelConfig, seq_len: int, device: Device, recipe: Recipe) -> int:
+    """How many sequences fit into the device's memory beside the model's state; 0 if none."""
+    room = device.memory_bytes - sum(state_parts(config, recipe).values())
+    return max(0, int(room // activation_bytes(config, seq_len, 1, recipe)))
+
+
+def step_seconds(
+    config: ModelConfig, seq_len: int, batch_size: int, device: Device, recipe: Recipe
+) -> dict[str, float]:
+    """The least time of one training step by part: each part's roofline.
+
+    The backward pass does twice the forward's arithmetic and moves twice its bytes. Products and
+    fused attention read and write their operands once; LayerNorm, GELU and the additions only move
+    bytes, and so does Adam, which reads all the state and writes all but the gradients.
+    """
+    require_int("batch_size", batch_size)
+    dtype, r, v = recipe.compute(device), recipe.residual, recipe.values
+    C, F, L, V = config.d_model, config.d_ff, config.n_layer, config.vocab_size
+    tokens = seq_len * batch_size
+    flops = cost.flops_by_part(config, seq_len, batch_size)
+    scores = flops.pop("scores")
+    products = v * (matrices(config) + tokens * (L * (8 * C + 2 * F) + C + V))
+    attention = v * L * tokens * 4 * C
+    layer = 2 * C * (r + v) + 2 * F * v + 2 * C * (2 * r + v)  # norms, GELU, additions
+    elementwise = tokens * (L * layer + 4 * V)
+    state = state_parts(config, recipe)
+    adam = 2 * sum(state.values()) - state["gradients"] - state["16-bit copies"]
+    return {
+        "matrix products": cost.roofline_seconds(
+            3 * sum(flops.values()), 3 * products, device, dtype
+        ),
+        "attention": cost.roofline_seconds(3 * scores, 3 * attention, device, dtype),
+        "element-wise": 3 * elementwise / device.memory_bandwidth,
+        "optimizer": adam / device.memory_bandwidth,
+    }
+
+
+def product_speedup(n: int, device: Device, recipe: Recipe, base: Recipe) -> float:
+    """How many times faster than in `base` an (n,n) x (n,n) product can be, by its roofline."""
+    require_int("n", n)
+    flops, values = 2 * n**3, 3 * n * n
+
+    def seconds(one: Recipe) -> float:
+        return cost.roofline_seconds(flops, one.values * values, device, one.compute(device))
+
+    return seconds(base) / seconds(recipe)
