@@ -4,15 +4,9 @@ import argparse
 import os
 import sys
 
-from efflab.publishing.catalog import (
-    LANGUAGES,
-    ROOT,
-    CellFailed,
-    built_path,
-    catalog,
-    find,
-    sources,
-)
+from efflab.formats import LANGUAGES
+from efflab.publishing.catalog import ROOT, built_path, catalog, find, sources
+from efflab.publishing.execute import CellFailed
 
 
 def list_notebooks(args) -> None:
@@ -36,7 +30,8 @@ def run_notebook(args) -> None:
     from efflab.publishing.run import literal, parse, run
 
     given = {name: literal(value) for name, value in parse(args.parameters).items()}
-    print(f"stored in {os.path.relpath(run(args.notebook, given))}")
+    path = run(args.notebook, given, fresh=args.fresh)
+    print(f"stored in {os.path.relpath(path)}")
 
 
 def sweep_notebook(args) -> None:
@@ -44,16 +39,17 @@ def sweep_notebook(args) -> None:
 
     given = parse(args.parameters)
     choices = {name: [literal(v) for v in values.split(",")] for name, values in given.items()}
-    for path in sweep(args.notebook, choices):
+    for path in sweep(args.notebook, choices, fresh=args.fresh):
         print(f"stored in {os.path.relpath(path)}")
 
 
 def build_notebooks(args) -> None:
-    from efflab.publishing.build import build, differences
+    from efflab.publishing.build import build
+    from efflab.publishing.source import differences
 
     if not args.check:
         languages = (args.language,) if args.language else LANGUAGES
-        return build(args.notebooks, languages=languages)
+        return build(args.notebooks, languages=languages, busy=args.busy)
     paths = [find(name) for name in args.notebooks or sources()]
     lines = [
         line for path in paths for language in LANGUAGES for line in differences(path, language)
@@ -124,10 +120,12 @@ def parser() -> argparse.ArgumentParser:
     for sub, form in ((run, "name=value"), (sweep, "name=a,b,c")):
         sub.add_argument("notebook", help="for example 03")
         sub.add_argument("-p", dest="parameters", action="append", default=[], metavar=form)
+        sub.add_argument("--fresh", action="store_true", help="again, whatever is kept")
     build = command("build", build_notebooks, "make the notebooks from notebooks/src")
     build.add_argument("notebooks", nargs="*", metavar="NN", help="all of them by default")
     build.add_argument("--language", choices=LANGUAGES, help="both by default")
     build.add_argument("--check", action="store_true", help="only compare them with the sources")
+    build.add_argument("--busy", action="store_true", help="although others use the machine")
     command("report", show_report, "the ledger of verdicts; brings the README's copy up to date")
     command("site", make_site, "the notebooks as web pages, in build/site")
     repeat = command("experiment", experiment, "repeat what takes longer than a notebook")

@@ -24,7 +24,9 @@ print(language, n * 2)
 import os
 from IPython.display import display
 
-verdict = {"claim": "toy", "holds": True, "condition": "", "figures": {"n": n}, "kind": "measured"}
+figure = {"name": "n", "value": n, "unit": "", "kind": "measured", "low": None, "high": None}
+texts = {"condition": "", "rule": "n is a number", "reason": ""}
+verdict = {"claim": "toy", "holds": True, "outcome": "holds", **texts, "figures": [figure]}
 display({"application/vnd.efflab.verdict+json": verdict, "text/plain": "holds"}, raw=True)
 point = {"technique": "t", "model": "m"}
 display({"application/vnd.efflab.board+json": point, "text/plain": "on the board"}, raw=True)
@@ -61,3 +63,16 @@ def strict():
     check.strict(True)
     yield
     check.strict(False)
+
+
+@pytest.fixture
+def edit(toy):
+    """`edit(old, new)` replaces one text of the toy's source, which must be there."""
+    path = toy / "src" / "90_toy.py"
+
+    def replace(old, new):
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new), encoding="utf-8")
+
+    return replace

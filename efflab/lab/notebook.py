@@ -1,12 +1,14 @@
 """The notebook in use: what it hands over to lab, which imports no notebook."""
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from efflab.errors import require
 from efflab.lab import text
+from efflab.limits import limits_of, require_within
 
 
 @dataclass
@@ -29,11 +31,18 @@ def use_notebook(name: str, exercises: Mapping, texts: Path | Mapping[str, str])
     """Say which notebook this is: `use_notebook("03_sparse_attention", EXERCISES, TEXTS)`.
 
     `exercises`: {"03-1": Exercise}, for `check`; `texts`: the Chinese of what it shows, a `zh.toml`
-    or {English: Chinese}. A name that is no source's, or an exercise of another number, is a
-    `ValueError`.
+    or {English: Chinese}. A name that is no source's, an exercise of another number, or a parameter
+    of the running notebook beyond its limits in the catalog is a `ValueError`.
     """
     require(bool(re.fullmatch(r"\d\d_\w+", name)), "name", name, 'such as "03_sparse_attention"')
     for exercise in exercises:
         require(exercise.startswith(f"{name[:2]}-"), "exercise", exercise, f'"{name[:2]}-1" and on')
+    require_within(_running(), limits_of(name))
     text.use_texts(texts)
     current.name, current.exercises = name, exercises
+
+
+def _running() -> dict:
+    """The names in the kernel that runs this, {} outside of one."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell.user_ns if shell else {}

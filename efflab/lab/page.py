@@ -10,8 +10,7 @@ import textwrap
 
 import numpy as np
 
-PLOTLY = "application/vnd.plotly.v1+json"
-WIDGET = "application/vnd.jupyter.widget-view+json"
+from efflab.formats import PLOTLY, WIDGET
 
 _build = {"png": False, "widgets": True}
 

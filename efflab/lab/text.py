@@ -12,8 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from efflab.errors import require_one_of
+from efflab.formats import LANGUAGES
 
-LANGUAGES = ("en", "zh")
 KINDS = ("measured", "computed", "simulated", "recorded", "published")
 """Where a number comes from: each number shown is one of these, and says which."""
 

@@ -13,10 +13,10 @@ from html import escape
 from efflab.data import DATA_DIR
 from efflab.errors import require, require_one_of
 from efflab.estimate import Estimate
+from efflab.formats import VERDICT as MIME
 from efflab.lab.page import emit_html, plain
 from efflab.lab.text import KINDS, language, number, tr, with_unit
 
-MIME = "application/vnd.efflab.verdict+json"
 OUTCOMES = {
     "holds": ("Holds", "成立", "✓", "#009E73"),
     "holds if": ("Holds if", "有条件成立", "◐", "#E69F00"),

@@ -1,6 +1,5 @@
 """Which notebooks there are and where they lie; light, so that `efflab list` answers at once."""
 
-import os
 import tomllib
 from pathlib import Path
 
@@ -8,11 +7,6 @@ from efflab.errors import require
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
-LANGUAGES = ("en", "zh")
-
-
-class CellFailed(Exception):
-    """A cell raised: the message holds notebook, cell, source and traceback."""
 
 
 def sources(folder: Path = NOTEBOOKS) -> dict[str, Path]:
@@ -30,7 +24,7 @@ def find(name: str, folder: Path = NOTEBOOKS) -> Path:
 
 
 def catalog(folder: Path = NOTEBOOKS) -> dict[str, dict]:
-    """notebooks/catalog.toml: number -> name, title (en, zh), minutes, claims, probe; in order."""
+    """notebooks/catalog.toml: what it says of each notebook, by number; in order."""
     entries = tomllib.loads((folder / "catalog.toml").read_text(encoding="utf-8"))
     return dict(sorted(entries.items()))
 
@@ -39,11 +33,3 @@ def built_path(source: Path, language: str) -> Path:
     """Where the built notebook of a source lies: beside `src`, the Chinese one in `zh`."""
     folder = source.parent.parent / ("zh" if language == "zh" else "")
     return folder / f"{source.stem}.ipynb"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """A reader, or a kill, finds the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

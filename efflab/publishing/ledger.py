@@ -4,7 +4,8 @@ import json
 import tomllib
 from pathlib import Path
 
-from efflab.publishing.catalog import ROOT, write_atomically
+from efflab.files import write_atomically
+from efflab.publishing.catalog import ROOT
 
 START, END = "<!-- ledger: start (efflab report writes this) -->", "<!-- ledger: end -->"
 HOLDS = {True: "holds", False: "does not hold here", None: "no source, no way to measure"}

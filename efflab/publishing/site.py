@@ -11,16 +11,10 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from efflab.publishing.catalog import (
-    LANGUAGES,
-    NOTEBOOKS,
-    built_path,
-    catalog,
-    find,
-    write_atomically,
-)
+from efflab.files import write_atomically
+from efflab.formats import LANGUAGES, PLOTLY
+from efflab.publishing.catalog import NOTEBOOKS, built_path, catalog, find
 
-PLOTLY = "application/vnd.plotly.v1+json"
 SCRIPT = "plotly.min.js"
 HEADINGS = {"en": "The notebooks", "zh": "全部笔记本"}
 OTHER = {"en": ("zh/index.html", "中文"), "zh": ("../index.html", "English")}

@@ -1,13 +1,16 @@
-"""Building and running: on a toy notebook, so that each promise takes a second or two."""
+"""Building: on a toy notebook, so that each promise takes a second or two."""
 
 import json
 
 import nbformat
 import pytest
 
+from efflab.formats import WIDGET
 from efflab.publishing import build as building
-from efflab.publishing.catalog import CellFailed, find
-from efflab.publishing.run import run, sweep
+from efflab.publishing import outputs, usage
+from efflab.publishing.catalog import find
+from efflab.publishing.execute import CellFailed, execute
+from efflab.publishing.source import differences, joined, read_source, translate
 
 
 def quiet(*_):
@@ -15,27 +18,33 @@ def quiet(*_):
 
 
 def build(folder, **more):
-    building.build(folder=folder, prelude="", say=quiet, **more)
+    building.build(folder=folder, prelude="", busy=True, **{"say": quiet} | more)
     return folder / "90_toy.ipynb", folder / "zh" / "90_toy.ipynb"
-
-
-def edit(folder, old, new):
-    path = folder / "src" / "90_toy.py"
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new), encoding="utf-8")
 
 
 def test_two_languages_from_one_source(toy):
     english, chinese = (nbformat.read(path, as_version=4) for path in build(toy))
-    assert [c.source for c in english.cells if c.cell_type == "markdown"] == ["# A toy"]
-    assert [c.source for c in chinese.cells if c.cell_type == "markdown"] == ["# 玩具"]
+    texts = [[c.source for c in n.cells if c.cell_type == "markdown"] for n in (english, chinese)]
+    assert texts == [
+        ["# A toy\n\n[Chinese edition](zh/90_toy.ipynb)"],
+        ["# 玩具\n\n[英文版](../90_toy.ipynb)"],
+    ]
     assert english.cells[2].outputs[0].text == "en 6\n"
     assert chinese.cells[2].outputs[0].text == "zh 6\n"
     for notebook in (english, chinese):
         assert [c.execution_count for c in notebook.cells[1:]] == [1, 2, 3]
+        assert notebook.cells[3].outputs[-1].execution_count == 3  # of the value, as of its cell
         assert set(notebook.metadata) == {"kernelspec", "language_info"}
         assert all(set(c.metadata) <= {"tags"} for c in notebook.cells)
+
+
+def test_each_twin_link_leads_to_the_other(toy):
+    for path in build(toy):
+        heading = nbformat.read(path, as_version=4).cells[0].source
+        link = heading.partition("](")[2].rstrip(")")
+        other = (path.parent / link).resolve()
+        assert other.is_file()
+        assert other != path.resolve()
 
 
 def test_a_rebuild_changes_only_what_was_measured(toy):
@@ -44,6 +53,15 @@ def test_a_rebuild_changes_only_what_was_measured(toy):
     changed = [(a, b) for a, b in zip(first, second, strict=True) if a != b]
     assert len(changed) == 1  # the process id, in a cell that is tagged as differing
     assert changed[0][0].strip().strip('"').isdigit()
+
+
+def test_a_prelude_runs_first_and_is_not_stored(toy):
+    building.build(folder=toy, prelude="print = lambda *_: None", busy=True, say=quiet)
+    notebook = nbformat.read(toy / "90_toy.ipynb", as_version=4)
+    assert notebook.cells[0].source.startswith("# A toy")
+    assert notebook.cells[2].outputs == []  # the toy's own print was silenced
+    with pytest.raises(CellFailed, match=r"(?s)90_toy \(en\), cell 0.*1 / 0.*ZeroDivisionError"):
+        building.build(folder=toy, prelude="1 / 0", busy=True, say=quiet)
 
 
 def test_a_picture_stays_when_its_figure_does():
@@ -55,47 +73,65 @@ def test_a_picture_stays_when_its_figure_does():
         )
 
     old, same, other = cell("old", 1), cell("new", 1), cell("new", 2)
-    building.settle(same, old)
-    building.settle(other, old)
+    outputs.settle(same, old)
+    outputs.settle(other, old)
     assert same.cells[0].outputs[0].data["image/png"] == "old"
     assert other.cells[0].outputs[0].data["image/png"] == "new"
 
 
 def test_views_of_widgets_are_not_stored():
-    data = {building.WIDGET: {"model_id": "1"}, "text/plain": "a slider"}
-    bare = {building.WIDGET: {"model_id": "2"}}
-    outputs = [nbformat.v4.new_output("display_data", d) for d in (data, bare)]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=outputs)])
-    building.settle(notebook, None)
+    data = {WIDGET: {"model_id": "1"}, "text/plain": "a slider"}
+    bare = {WIDGET: {"model_id": "2"}}
+    shown = [nbformat.v4.new_output("display_data", d) for d in (data, bare)]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=shown)])
+    outputs.settle(notebook, None)
     assert [o.data for o in notebook.cells[0].outputs] == [{"text/plain": "a slider"}]
 
 
-def test_cell_ids_follow_the_content(toy):
-    source = building.read_source(find("90", toy))
-    before = [c.id for c in building.translate(source, "en").cells]
-    edit(toy, "print(language, n * 2)", "print(language, n * 3)")
-    source = building.read_source(find("90", toy))
-    after = [c.id for c in building.translate(source, "en").cells]
+def test_cell_ids_follow_the_content(toy, edit):
+    source = read_source(find("90", toy))
+    before = [c.id for c in translate(source, "en").cells]
+    edit("print(language, n * 2)", "print(language, n * 3)")
+    source = read_source(find("90", toy))
+    after = [c.id for c in translate(source, "en").cells]
     assert [a == b for a, b in zip(before, after, strict=True)] == [True, True, False, True]
     assert len(set(after)) == len(after)
 
 
-def test_a_failing_cell_says_where_and_leaves_the_old_notebook(toy):
+def test_a_failing_cell_says_where_and_leaves_the_old_notebook(toy, edit):
     english, _ = build(toy)
     before = english.read_bytes()
-    edit(toy, "print(language, n * 2)", "print(language, n / 0)")
-    with pytest.raises(CellFailed, match=r"(?s)90_toy \(en\).*n / 0.*ZeroDivisionError"):
+    edit("print(language, n * 2)", "print(language, n / 0)")
+    with pytest.raises(CellFailed, match=r"(?s)90_toy \(en\), cell 3.*n / 0.*ZeroDivisionError"):
         build(toy)
     assert english.read_bytes() == before
     assert not list(toy.rglob("*.part"))
 
 
-def test_out_of_step_is_seen(toy):
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import time\ntime.sleep(60)", "It ran over 2 s."),
+        ("import os\nos._exit(1)", "The kernel died."),
+    ],
+)
+def test_a_cell_that_hangs_or_kills_its_kernel_is_named(tmp_path, code, said):
+    cells = [nbformat.v4.new_code_cell(c) for c in ("x = 1", code, "x = 2")]
+    notebook, part = nbformat.v4.new_notebook(cells=cells), tmp_path / "part.ipynb"
+    with pytest.raises(CellFailed) as failure:
+        execute(notebook, "toy", tmp_path, part, timeout=2)
+    message = str(failure.value)
+    assert message.startswith(f"toy, cell 1 failed:\n\n{code}\n\n{said}")
+    assert message.endswith(f"The notebook so far: {part}")
+    assert part.is_file()
+
+
+def test_out_of_step_is_seen(toy, edit):
     build(toy)
-    assert building.differences(find("90", toy), "zh") == []
-    edit(toy, "# # 玩具", "# # 另一个玩具")
-    assert building.differences(find("90", toy), "en") == []
-    (line,) = building.differences(find("90", toy), "zh")
+    assert differences(find("90", toy), "zh") == []
+    edit("# # 玩具", "# # 另一个玩具")
+    assert differences(find("90", toy), "en") == []
+    (line,) = differences(find("90", toy), "zh")
     assert "cell 0" in line
     assert "另一个玩具" in line
 
@@ -104,40 +140,67 @@ def test_verdicts_and_board_are_collected(toy):
     build(toy)
     verdicts = json.loads((toy.parent / "data" / "verdicts.json").read_text(encoding="utf-8"))
     board = json.loads((toy.parent / "data" / "board.json").read_text(encoding="utf-8"))
-    assert verdicts["90"][0]["figures"] == {"n": 3}
+    assert [f["value"] for f in verdicts["90"][0]["figures"]] == [3]
     assert board == {"points": [{"technique": "t", "model": "m"}]}
-
-
-def test_run_takes_parameters_and_refuses_unknown_ones(toy):
-    path = run("90", {"n": 5}, folder=toy, say=quiet)
-    assert path.relative_to(toy.parent).parts[:2] == ("runs", "90_toy")
-    notebook = nbformat.read(path, as_version=4)
-    assert "en 10\n" in [o.get("text") for c in notebook.cells for o in c.get("outputs", [])]
-    with pytest.raises(ValueError, match="parameter='m': expected one of language, n"):
-        run("90", {"m": 5}, folder=toy)
-    with pytest.raises(ValueError, match="n='many': expected a value of type int, like 3"):
-        run("90", {"n": "many"}, folder=toy)
-    with pytest.raises(ValueError, match="notebook='91': expected one of 90_toy"):
-        run("91", {}, folder=toy)
-
-
-def test_a_sweep_resumes_and_loses_nothing(toy):
-    first = run("90", {"n": 1}, folder=toy, say=quiet)
-    # the run that was killed: a part of a file, and no finished one
-    (first.parent / "part-1-n=2.ipynb").write_text("{", encoding="utf-8")
-    before, lines = first.stat().st_mtime_ns, []
-    paths = sweep("90", {"n": [1, 2]}, folder=toy, say=lines.append)
-    assert [p.name for p in paths] == ["n=1.ipynb", "n=2.ipynb"]
-    assert first.stat().st_mtime_ns == before
-    assert "1 of 2: {'n': 1} (done before)" in lines
-    assert "    toy: {'n': 2}" in lines
-    edit(toy, "n * 2", "n * 3")
-    sweep("90", {"n": [1]}, folder=toy, say=quiet)
-    assert first.stat().st_mtime_ns != before  # other code is another run
 
 
 def test_chinese_prose_is_joined_and_nothing_else():
     text = "# 标题\n\n两两比较，\n核心随长度增长。\nGPT 也是。\n\n| 甲 |\n|---|\n- 一\n- 二"
-    joined = building.joined(text)
-    assert "两两比较，核心随长度增长。\nGPT 也是。" in joined
-    assert joined.count("\n") == text.count("\n") - 1
+    made = joined(text)
+    assert "两两比较，核心随长度增长。\nGPT 也是。" in made
+    assert made.count("\n") == text.count("\n") - 1
+
+
+# --- What a build costs ----------------------------------------------------------------------
+
+
+def test_seconds_and_memory_are_kept_apart_from_the_notebook(toy, edit):
+    edit("import os\n", "import os, time\nheld = bytearray(10**8)\nheld[::4096] = held[::4096]\n")
+    edit("os.getpid()\n", "time.sleep(1)\nos.getpid()\n")
+    lines = []
+    english, _ = build(toy, say=lines.append)
+    builds = usage.read_builds(toy.parent / "data" / "builds.json")
+    assert list(builds) == ["90 en", "90 zh"]
+    for took in builds.values():
+        assert set(took) == {"seconds", "peak_mb", "machine", "date"}
+        assert took["seconds"] >= 1.0  # it slept
+        assert took["peak_mb"] > 100  # it held as much
+    stored = english.read_text(encoding="utf-8")
+    assert "duration" not in stored
+    assert "papermill" not in stored
+    assert any("time.sleep" not in line and "import os, time" in line for line in lines)
+
+
+def test_what_takes_twice_its_share_is_warned_about():
+    def took(**seconds):
+        return {name: {"seconds": value} for name, value in seconds.items()}
+
+    before = took(a=10.0, b=10.0, c=80.0)
+    assert usage.warnings_about({}, took(a=10.0)) == []
+    assert usage.warnings_about(before, took(a=20.0)) == []  # 20 of 110 s: under twice 10 of 100
+    assert usage.warnings_about(before, took(a=26.0, d=1000.0)) == []
+    assert usage.warnings_about(before, took(a=30.0, b=30.0, c=240.0)) == []  # a slower machine
+    (line,) = usage.warnings_about(before, took(a=26.0, b=10.0, c=80.0))
+    assert line == "a: 22% of the total, before 10% (26.0 s, before 10.0 s)"
+
+
+def test_a_busy_machine_is_refused_before_anything_runs(toy, monkeypatch):
+    monkeypatch.setattr(usage, "busy_cores", lambda: 0.9)
+    with pytest.raises(ValueError, match=r"busy cores=0\.9: expected at most 0\.5 .*--busy"):
+        building.build(folder=toy, prelude="", say=quiet)
+    assert not (toy / "90_toy.ipynb").exists()
+    monkeypatch.setattr(usage, "busy_cores", lambda: 0.4)
+    building.build(folder=toy, prelude="", say=quiet, languages=("en",))
+    assert (toy / "90_toy.ipynb").exists()
+
+
+def test_busy_cores_sees_what_others_use():
+    import subprocess
+    import sys
+
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        assert usage.busy_cores(0.5) > 0.3
+    finally:
+        other.kill()
+        other.wait()

@@ -1,0 +1,56 @@
+"""What a notebook's parameters may be: the `limits` of `notebooks/catalog.toml`.
+
+A limit is where the code ends, not where a verdict turns. It is written as `[low, high]`, as
+`{ low = 64, high = 512, step = 64 }`, or as the list of what is allowed (of texts, or of any other
+number than two numbers).
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from efflab.data import DATA_DIR
+from efflab.errors import require
+
+CATALOG = DATA_DIR.parent / "notebooks" / "catalog.toml"
+
+
+def limits_of(name: str, catalog: Path = CATALOG) -> dict:
+    """{parameter: limit} of notebook "03_sparse_attention"; {} for one that is not listed."""
+    if not catalog.exists():
+        return {}
+    entries = tomllib.loads(catalog.read_text(encoding="utf-8"))
+    return entries.get(name[:2], {}).get("limits", {})
+
+
+def in_words(limit: list | Mapping) -> str:
+    """A limit as the comment beside the parameter and a refusal say it.
+
+    >>> in_words([16, 512]), in_words({"low": 64, "high": 512, "step": 64}), in_words([2, 3, 8])
+    ('16 to 512', '64 to 512 in steps of 64', '2, 3 or 8')
+    """
+    if isinstance(limit, Mapping):
+        return "{low} to {high} in steps of {step}".format(**limit)
+    if _is_range(limit):
+        return f"{limit[0]} to {limit[1]}"
+    *first, last = map(str, limit)
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def allows(limit: list | Mapping, value) -> bool:
+    """Whether `value` is within the limit."""
+    if isinstance(limit, Mapping):
+        inside = limit["low"] <= value <= limit["high"]
+        return inside and (value - limit["low"]) % limit["step"] == 0
+    return limit[0] <= value <= limit[1] if _is_range(limit) else value in limit
+
+
+def require_within(values: Mapping, limits: Mapping) -> None:
+    """Each of `values` that has a limit must keep it: a `ValueError` names value and limit."""
+    for name, value in values.items():
+        if name in limits:
+            require(allows(limits[name], value), name, value, in_words(limits[name]))
+
+
+def _is_range(limit: list) -> bool:
+    return len(limit) == 2 and all(isinstance(end, int | float) for end in limit)

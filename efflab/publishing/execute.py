@@ -1,0 +1,92 @@
+"""The one way in which a notebook runs, for build, run, sweep and probe: papermill.
+
+Light to import, so that the command can name `CellFailed` without loading Jupyter.
+"""
+
+import re
+import warnings
+from pathlib import Path
+
+TIMEOUT = 600
+
+
+class CellFailed(Exception):
+    """A cell raised, hung, or took its kernel down.
+
+    The message holds notebook, cell, source, traceback, and where the notebook lies so far.
+    """
+
+
+def execute(
+    notebook, name: str, cwd: Path, part: Path, *, given: dict | None = None, timeout: int = TIMEOUT
+):
+    """`notebook` run in a fresh kernel that starts in `cwd`, with a progress bar.
+
+    `given` (the parameters that differ) are injected after the `parameters` cell. While it runs,
+    and when it fails, `part` holds what there is. Returns the executed copy; each of its cells
+    has the `seconds` it took. `name` is what a `CellFailed` calls it.
+    """
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    part.parent.mkdir(parents=True, exist_ok=True)
+    part = part.resolve()  # papermill works in `cwd`
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return papermill.execute_notebook(
+                notebook,
+                str(part),
+                given or {},
+                kernel_name="python3",
+                cwd=str(cwd),
+                progress_bar={"desc": name},
+                execution_timeout=timeout,
+                store_widget_state=False,
+                record_timing=False,
+                coalesce_streams=True,
+                extra_arguments=["--log-level=40"],
+            )
+    except PapermillExecutionError as error:
+        trace = plain("\n".join(error.traceback))
+        raise failed(name, error.cell_index, error.source, trace, part) from None
+    except CellTimeoutError:
+        index, source = _last_started(part)
+        raise failed(name, index, source, f"It ran over {timeout} s.", part) from None
+    except DeadKernelError:
+        index, source = _last_started(part)
+        raise failed(name, index, source, "The kernel died.", part) from None
+
+
+def failed(name: str, index: int, source: str, trace: str, part: Path) -> CellFailed:
+    """The one form in which a failing cell is reported."""
+    return CellFailed(
+        f"{name}, cell {index} failed:\n\n{source}\n\n{trace}\n\nThe notebook so far: {part}"
+    )
+
+
+def seconds(cell) -> float:
+    """How long papermill's copy of a cell took; 0 for text."""
+    took = cell.metadata.get("papermill", {}).get("duration")
+    return took if took and cell.cell_type == "code" else 0.0
+
+
+def plain(text: str) -> str:
+    """Without the terminal's colour codes."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def title_of(cell) -> str:
+    """A cell's first line of code, to name it by."""
+    lines = [line for line in cell.source.splitlines() if line and not line.startswith("#")]
+    return (lines or [cell.source])[0][:60]
+
+
+def _last_started(part: Path) -> tuple[int, str]:
+    """Index and source of the cell that was running when papermill last wrote."""
+    import nbformat
+
+    cells = nbformat.read(part, as_version=4).cells
+    started = [i for i, c in enumerate(cells) if c.metadata.papermill.get("start_time")]
+    return started[-1], cells[started[-1]].source

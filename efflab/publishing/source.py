@@ -1,0 +1,154 @@
+"""One text, two notebooks: reading the sources, and what each language makes of them.
+
+`notebooks/src/NN_name.py` (jupytext's percent format) is what people edit. Its text cells stand
+twice, tagged `en` and `zh`, around shared code cells.
+"""
+
+import ast
+import hashlib
+import re
+from collections import Counter
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbformat import NotebookNode
+
+from efflab.errors import require, require_one_of
+from efflab.formats import LANGUAGES
+from efflab.publishing.catalog import built_path
+
+KEPT = ("tags", "jupyter", "editable")
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+TWIN = {"en": "[Chinese edition](zh/{name}.ipynb)", "zh": "[英文版](../{name}.ipynb)"}
+"""The line under a notebook's heading that leads to the same notebook in the other language."""
+
+
+def read_source(path: Path) -> NotebookNode:
+    """A source as a notebook that knows its name; its text cells stand in both languages."""
+    source = jupytext.read(path, fmt="py:percent")
+    source.metadata.efflab = {"name": path.stem}
+    return source
+
+
+def tags(cell: NotebookNode) -> list[str]:
+    """A cell's tags; [] for none."""
+    return cell.metadata.get("tags", [])
+
+
+def parameters_cell(notebook: NotebookNode) -> NotebookNode:
+    """The notebook's one cell that is tagged `parameters`."""
+    cells = [c for c in notebook.cells if "parameters" in tags(c)]
+    require(len(cells) == 1, "parameters cells", len(cells), "exactly one")
+    return cells[0]
+
+
+def parameters(notebook: NotebookNode) -> dict:
+    """Name -> default of the notebook's `parameters` cell, which holds plain literals."""
+    statements = ast.parse(parameters_cell(notebook).source).body
+    return {s.targets[0].id: ast.literal_eval(s.value) for s in statements}
+
+
+def is_stub(cell: NotebookNode) -> bool:
+    """Whether the learner is to fill this code cell in."""
+    return cell.cell_type == "code" and "exercise" in tags(cell)
+
+
+def exercise_name(cell: NotebookNode) -> str:
+    """ "03-1" of a cell tagged "ex-03-1"."""
+    names = [t.removeprefix("ex-") for t in tags(cell) if t.startswith("ex-")]
+    require(len(names) == 1, "tags", tags(cell), 'one exercise such as "ex-03-1"')
+    return names[0]
+
+
+def solution(source: NotebookNode, name: str, language: str) -> str:
+    """The code that can stand in the stub of exercise `name`, out of its folded solution."""
+    wanted = {language, "solution", f"ex-{name}"}
+    found = [c.source for c in source.cells if wanted <= set(tags(c))]
+    require(len(found) == 1, f"solutions of {name} in {language}", len(found), "exactly one")
+    blocks = re.findall(r"```python\n(.*?)\n```", found[0], re.DOTALL)
+    require(len(blocks) == 1 and "<details>" in found[0], name, found[0], "one folded python block")
+    return blocks[0]
+
+
+# A line that ends, and one that begins, with a Chinese character or punctuation mark.
+CHINESE_BREAK = re.compile(r"(?<=[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef])\n(?=[\u4e00-\u9fff])")
+
+
+def joined(text: str) -> str:
+    """Chinese prose without its line breaks, which a page would show as spaces.
+
+    >>> joined("核心，\\n随长度增长")
+    '核心，随长度增长'
+    """
+    return CHINESE_BREAK.sub("", text)
+
+
+def linked(text: str, name: str, language: str) -> str:
+    """A notebook's first text with the link to its twin under the heading.
+
+    >>> linked("# A title\\n\\nText", "03_windows", "en")
+    '# A title\\n\\n[Chinese edition](zh/03_windows.ipynb)\\n\\nText'
+    """
+    heading, _, rest = text.partition("\n")
+    return f"{heading}\n\n{TWIN[language].format(name=name)}\n{rest}".rstrip("\n")
+
+
+def translate(source: NotebookNode, language: str) -> NotebookNode:
+    """The notebook in one language, not yet executed: its text cells, and all the code.
+
+    Cell ids are hashes of what the cell says, so an edit changes no other cell's id.
+    """
+    require_one_of("language", language, LANGUAGES)
+    other = {"en": "zh", "zh": "en"}[language]
+    notebook, seen = nbformat.v4.new_notebook(metadata=METADATA), Counter()
+    for cell in source.cells:
+        if other in tags(cell):
+            continue
+        text = cell.source
+        if "parameters" in tags(cell):
+            text = text.replace('language = "en"', f'language = "{language}"', 1)
+        if language == "zh" and cell.cell_type == "markdown":
+            text = joined(text)
+        if not notebook.cells:
+            text = linked(text, source.metadata.efflab["name"], language)
+        new = {"code": nbformat.v4.new_code_cell, "markdown": nbformat.v4.new_markdown_cell}
+        cell_id = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
+        seen[cell_id] += 1
+        cell_id += f"-{seen[cell_id]}" if seen[cell_id] > 1 else ""
+        metadata = {key: cell.metadata[key] for key in KEPT if key in cell.metadata}
+        notebook.cells.append(new[cell.cell_type](text, id=cell_id, metadata=metadata))
+    return notebook
+
+
+def solve(notebook: NotebookNode, source: NotebookNode, language: str) -> None:
+    """Put the folded solutions of `source` into the stubs of one of its languages."""
+    for cell in filter(is_stub, notebook.cells):
+        cell.source = solution(source, exercise_name(cell), language)
+
+
+def differences(path: Path, language: str) -> list[str]:
+    """In which cells the built notebook says something else than its source; [] when in step.
+
+    Compares type, source and tags: never times of files, and no outputs.
+    """
+    target = built_path(path, language)
+    if not target.exists():
+        return [f"{target.name} ({language}) is not built"]
+
+    def said(notebook):
+        return [(c.cell_type, c.source.strip(), tuple(tags(c))) for c in notebook.cells]
+
+    wanted = said(translate(read_source(path), language))
+    found = said(nbformat.read(target, as_version=4))
+    lines = [
+        f"{target.name} ({language}), cell {i}: {b[1][:60]!r} instead of {a[1][:60]!r}"
+        for i, (a, b) in enumerate(zip(wanted, found, strict=False))
+        if a != b
+    ]
+    if len(wanted) != len(found):
+        lines.append(f"{target.name} ({language}): {len(found)} cells instead of {len(wanted)}")
+    return lines

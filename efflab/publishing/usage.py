@@ -1,0 +1,102 @@
+"""What a build costs: seconds and peak memory of each notebook, kept in data/builds.json."""
+
+import json
+import threading
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
+
+from efflab.errors import require
+from efflab.files import write_atomically
+
+BUSY_CORES = 0.5
+"""A build measures times: not while others use more than this of one core."""
+GROWN = 2.0
+"""A notebook that takes more than this many times its recorded share is warned about."""
+
+
+def busy_cores(sample_seconds: float = 1.0) -> float:
+    """How many cores' worth of time the machine's processes use while this one sleeps."""
+    import psutil
+
+    return psutil.cpu_percent(sample_seconds) / 100 * psutil.cpu_count()
+
+
+def require_idle() -> None:
+    """Refuse to go on while the machine is busy, since notebooks measure times."""
+    allowed = f"at most {BUSY_CORES} cores in use by others, since notebooks measure times; "
+    found = round(busy_cores(), 2)
+    require(found <= BUSY_CORES, "busy cores", found, allowed + "--busy builds all the same")
+
+
+@contextmanager
+def watching_memory(every_seconds: float = 0.2):
+    """Yields an object with the `peak_bytes` that this process's children held at most.
+
+    Resident memory, summed over the kernel and all that it started, save the browser that draws a
+    build's pictures, which no reader needs.
+    """
+    import psutil
+
+    found, stop = SimpleNamespace(peak_bytes=0), threading.Event()
+
+    def watch():
+        me = psutil.Process()
+        while not stop.is_set():
+            held = sum(map(_resident_bytes, me.children(recursive=True)))
+            found.peak_bytes = max(found.peak_bytes, held)
+            stop.wait(every_seconds)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _resident_bytes(process) -> int:
+    import psutil
+
+    try:
+        return 0 if "chrom" in process.name().lower() else process.memory_info().rss
+    except psutil.Error:  # it ended meanwhile
+        return 0
+
+
+def entry(seconds: float, peak_bytes: int) -> dict:
+    """What is kept of one build: seconds in cells, peak MB, machine and date."""
+    from efflab.bench import cpu_name
+
+    took = dict(seconds=round(seconds, 1), peak_mb=round(peak_bytes / 1e6))
+    return took | dict(machine=cpu_name(), date=date.today().isoformat())
+
+
+def read_builds(path: Path) -> dict[str, dict]:
+    """{"03 en": entry} of data/builds.json, or {} before the first build."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def warnings_about(before: dict[str, dict], now: dict[str, dict]) -> list[str]:
+    """Which of the builds of `now` take more than `GROWN` times their recorded share of the total.
+
+    Shares, not seconds, as another machine takes longer for all of them.
+    """
+    after = before | now
+    total, old_total = (sum(e["seconds"] for e in builds.values()) for builds in (after, before))
+    lines = []
+    for name in sorted(now.keys() & before.keys()):
+        share = now[name]["seconds"] / total
+        old_share = before[name]["seconds"] / old_total
+        if share > GROWN * old_share:
+            seconds = f"{now[name]['seconds']} s, before {before[name]['seconds']} s"
+            lines.append(f"{name}: {share:.0%} of the total, before {old_share:.0%} ({seconds})")
+    return lines
+
+
+def keep_builds(path: Path, now: dict[str, dict]) -> None:
+    """Add the builds of `now` to data/builds.json."""
+    kept = dict(sorted((read_builds(path) | now).items()))
+    write_atomically(path, json.dumps(kept, indent=1) + "\n")
