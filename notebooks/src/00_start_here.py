@@ -12,7 +12,8 @@
 # **efflab is a survey article on Transformer efficiency that you can run.** The article makes
 # thirty-odd claims of the kind "attention is the bottleneck", "INT8 makes a model 75 % smaller".
 # Every notebook takes a few of them and lets you predict, compute, measure on *your* machine, move
-# the knob, and read a verdict: *holds*, *holds on a condition*, *does not hold here*.
+# the knob, and read a verdict: *holds*, *holds if*, *does not hold*, *undecided*. Its rule is fixed
+# before the numbers are known, so a verdict can lose.
 #
 # | | |
 # |---|---|
@@ -27,8 +28,9 @@
 # # 00 · 从这里开始
 #
 # **efflab 是一篇可以运行的 Transformer 效率综述。** 文章里有三十来条论断，
-# 例如“注意力是瓶颈”“INT8 让模型缩小 75 %”。每个笔记本取其中几条，请你先预测，再用公式计算，
-# 在*你自己的*机器上实测，亲手调节旋钮，最后看结论：*成立*、*有条件成立*，或*在此不成立*。
+# 例如“注意力是瓶颈”“INT8 让模型缩小 75%”。每个笔记本取其中几条，请你先预测，再用公式计算，
+# 在*你自己的*机器上实测，亲手调节旋钮，最后看结论：*成立*、*有条件成立*、*不成立*，或*未定*。
+# 规则在知道数字之前就已定下，所以结论可能被推翻。文章是《大型Transformer效率优化方案全解析》。
 #
 # | | |
 # |---|---|
@@ -51,7 +53,7 @@ import torch
 from efflab import bench, cost, data, lab, points, pretrained, profile
 from efflab.config import PRESETS
 from efflab.lab import check, explore, predict, show, table
-from efflab.notebooks.start_here import TEXTS, exercises, growth, measured, shares
+from efflab.notebooks.start_here import TEXTS, exercises, growth, measured, shares, verdicts
 from efflab.publishing.doctor import doctor
 
 lab.use_language(language)
@@ -61,22 +63,23 @@ lab.use_notebook("00_start_here", exercises.EXERCISES, TEXTS)
 # ## 1 · Predict first
 #
 # A Transformer layer has two halves. *Attention* compares every token with every other, so its
-# core grows with the square of the number of tokens, n². The *feed-forward* network looks at each
-# token alone and grows with n. In a short text the feed-forward network costs more, in a long one
-# attention does. Where do they cross? Write down a number; being wrong is how this works.
+# core grows with the square of the number of tokens, n². All the rest, attention's projections and
+# the *feed-forward* network, looks at each token alone and grows with n. In a short text the rest
+# costs more, in a long one the n² part does. Where do they cross? Write down a number; being wrong
+# is how this works.
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
 #
 # Transformer 的每一层有两半。*注意力*让每个 token 与所有 token 两两比较，
-# 核心部分的计算量随 token 数的平方 n² 增长；*前馈网络*逐个处理 token，计算量与 n 成正比。
-# 文本短时前馈网络更贵，文本长时注意力更贵。两者在哪里相交？请写下一个数。猜错没关系，
-# 这正是本系列的学法。
+# 核心部分的计算量随 token 数的平方 n² 增长；其余部分，即注意力的投影和*前馈网络*，
+# 逐个处理 token，计算量与 n 成正比。文本短时其余部分更贵，文本长时 n² 部分更贵。
+# 两者在哪里相交？请写下一个数。猜错没关系，这正是本系列的学法。
 
 # %%
 crossing = predict(
-    "In BERT-base, from how many tokens on does attention's quadratic part take more arithmetic "
-    "than the feed-forward network?",
+    "In BERT-base, from how many tokens on does attention's n² part take more arithmetic than all "
+    "the rest of a layer?",
     unit="tokens",
 )
 
@@ -85,9 +88,9 @@ crossing = predict(
 #
 # Drag **sequence length**. The curve on the right is the share of a layer's arithmetic that grows
 # with n². The bars on the left say where the time would go on a device that reached its datasheet
-# peaks.
+# peaks; the diamond marks the length at which the curve reaches one half.
 #
-# Try three things. Find the length at which the curve reaches one half. Change the model to
+# Try three things. Move until the dot passes the diamond. Change the model to
 # `gpt3-175b` and find it again. Then go back to `bert-base`, switch **fused attention** off and
 # watch the bars: the same FLOPs can take very different times.
 
@@ -95,26 +98,26 @@ crossing = predict(
 # ## 2 · 拖动第一个滑块
 #
 # 请拖动**序列长度**。右边的曲线是一层的计算量中随 n² 增长的那部分所占的份额；
-# 左边的条形是假如设备跑满标称峰值，时间会花在哪里。
+# 左边的条形是假如设备跑满标称峰值，时间会花在哪里；菱形标出曲线达到一半时的长度。
 #
-# 试三件事。找到曲线达到一半时的长度。把模型换成 `gpt3-175b`，再找一次。然后换回 `bert-base`，
+# 试三件事。拖到圆点越过菱形为止。把模型换成 `gpt3-175b`，再找一次。然后换回 `bert-base`，
 # 关掉**融合注意力**，注意看左边的条形：同样的 FLOPs，耗时可以相差很大。
 
 # %%
 explore(shares.where_it_goes, frames=11)
 
 # %% [markdown] tags=["en"]
-# Where did you see the bars of attention and feed-forward trade places? Now your prediction:
+# Now your prediction:
 
 # %% [markdown] tags=["zh"]
-# 你看到注意力与前馈网络的条形在哪里互换了大小？现在揭晓你的预测：
+# 现在揭晓你的预测：
 
 # %%
-crossing.reveal(cost.crossing_length(PRESETS["bert-base"]))
+crossing.reveal(cost.crossing_length(PRESETS["bert-base"], "linear"))
 
 # %% [markdown] tags=["en"]
-# It is exactly the width of BERT-base's feed-forward network, which section 8 explains; and
-# BERT-base takes 512 tokens at most.
+# It is twice BERT-base's channels plus the width of its feed-forward network, which section 8
+# explains; and BERT-base takes 512 tokens at most.
 #
 # **Every number in this suite says where it comes from:**
 #
@@ -127,7 +130,8 @@ crossing.reveal(cost.crossing_length(PRESETS["bert-base"]))
 # | published | from a paper's table |
 
 # %% [markdown] tags=["zh"]
-# 它恰好等于 BERT-base 前馈网络的宽度，第 8 节会说明原因；而 BERT-base 最多只接受 512 个 token。
+# 它等于 BERT-base 通道数的两倍加上前馈网络的宽度，第 8 节会说明原因；而 BERT-base 最多只接受
+# 512 个 token。
 #
 # **本系列的每个数字都标明来源：**
 #
@@ -174,12 +178,14 @@ table(doctor(), {"what": "part", "found": "found", "without": "what needs it"})
 
 # %% [markdown] tags=["en"]
 # How fast is it? We take the best matrix product and the best copy of a large array within two
-# seconds. These two numbers bound all that follows: no program computes faster than the first or
-# gets data from memory faster than the second.
+# seconds. These two numbers bound what follows: hardly any program computes faster than the first
+# or gets data from main memory faster than the second. (Data that stays in a cache comes faster;
+# section 9 meets some.)
 
 # %% [markdown] tags=["zh"]
-# 它有多快？取两秒之内最快的一次矩阵乘法，和最快的一次大数组拷贝。这两个数限定了后面的一切：
-# 程序的计算速度超不过前者，从内存取数的速度超不过后者。
+# 它有多快？取两秒之内最快的一次矩阵乘法，和最快的一次大数组拷贝。这两个数限定了后面的内容：
+# 程序的计算速度很难超过前者，从主存取数的速度很难超过后者。（留在缓存里的数据来得更快，
+# 第 9 节会遇到。）
 
 # %% tags=["nbval-ignore-output"]
 machine = shares.machine()
@@ -255,34 +261,42 @@ text = torch.from_numpy(data.stdlib_tokens("held-out")[:seq_len])[None]
 forward = torch.no_grad()(lambda: model(text))
 timing = bench.timed(forward, warmup=3, repeats=15)
 result = profile.profile(forward, measured.model_parts(model))
-measured = {
+found = {
     "parameters": sum(p.numel() for p in model.parameters()),
     "FLOPs of a forward pass": result.flops,
     "bytes kept for the backward pass": bench.saved_bytes(model, text),
     "milliseconds of a forward pass": 1e3 * timing.median,
 }
-table(measured.compare(formula, measured), measured.COMPARE_COLUMNS)
+table(measured.compare(formula, found), measured.COMPARE_COLUMNS)
 
 # %% tags=["nbval-ignore-output"]
 forward_ms.reveal(1e3 * timing.median)
 table(measured.forward_rows(timing, bench.peak_bytes(forward)))
 
 # %% [markdown] tags=["en"]
-# Parameters and FLOPs agree to the last digit. Memory is a few per cent above the formula, which
-# counts the layers alone: the final norm, the logits' input and the LayerNorms' statistics come on
-# top. Time is above its bound by some factor, and **that factor is what the rest of this notebook
-# explains.**
+# Parameters and FLOPs agree to the last digit. Memory is above the formula, which counts the layers
+# alone: the final norm, the logits' input and the LayerNorms' statistics come on top. Time is above
+# its bound by some factor; section 7 takes that factor apart.
 #
-# Training keeps about eight times as many bytes as the forward pass alone needs at its peak:
-# activations wait for the backward pass. Notebooks 06 and 12 come back to that.
+# Training keeps several times as many bytes as the forward pass alone needs at its peak:
+# activations wait for the backward pass. Notebook 06 comes back to that.
+#
+# **Noise is lesson one.** The same pass, timed against itself turn and turn about, should give a
+# ratio of 1. What it gives instead is this machine's noise at this hour, and from here on a ratio
+# of times counts as a difference only if its whole interval lies outside that band.
 
 # %% [markdown] tags=["zh"]
-# 参数量和 FLOPs 分毫不差。内存比公式多百分之几，因为公式只算各层：最后的归一化、logits 的输入、
-# LayerNorm 的统计量还在其外。时间则是下界的若干倍，**这个倍数从何而来，就是本篇余下部分要说明的。
-# **
+# 参数量和 FLOPs 分毫不差。内存比公式多一些，因为公式只算各层：最后的归一化、logits 的输入、
+# LayerNorm 的统计量还在其外。时间则是下界的若干倍，第 7 节会把这个倍数拆开。
 #
-# 训练时要保留的字节数约为纯前向峰值的八倍：激活值要留到反向传播时使用。
-# 第 06 和 12 篇会回到这一点。
+# 训练时要保留的字节数是纯前向峰值的好几倍：激活值要留到反向传播时使用。第 06 篇会回到这一点。
+#
+# **第一课是噪声。** 把同一次前向计算与它自己轮流计时，比值本该是 1。实际得到的偏差，
+# 就是这台机器此刻的噪声；从这里起，只有整个区间都落在这条噪声带之外，耗时之比才算有差别。
+
+# %% tags=["nbval-ignore-output"]
+noise = bench.compared(forward, {"the same": forward}, warmup=1, repeats=15)
+table(measured.noise_rows(noise), measured.NOISE_COLUMNS)
 
 # %% [markdown] tags=["en"]
 # ## 7 · Where the time goes
@@ -314,18 +328,29 @@ show(measured.timeline(result))
 # %% [markdown] tags=["en"]
 # Read it from left to right: embedding, six times attention and feed-forward, logits. `addmm` is
 # every linear layer, `scaled_dot_product` the quadratic part of attention, `mm` the logits.
-# LayerNorm, GELU and the additions do next to no arithmetic; they only move bytes.
+# LayerNorm and the additions mostly move bytes. GELU moves few and takes its time all the same: it
+# evaluates an error function for every value, which a count of matrix products does not see.
 #
+# So why is the pass slower than its bound? Kind by kind, the least time by the roofline and the
+# time taken:
+
+# %% [markdown] tags=["zh"]
+# 从左往右读：嵌入，六次注意力与前馈，最后是 logits。`addmm` 是所有线性层，
+# `scaled_dot_product` 是注意力的平方部分，`mm` 是 logits。LayerNorm 和加法主要在搬运字节。
+# GELU 搬得不多，却照样费时：它要对每个值计算误差函数，而只数矩阵乘法是看不到这一点的。
+#
+# 那么，为什么比下界慢？逐类来看，左边是屋顶线给出的最短时间，右边是实际时间：
+
+# %% tags=["nbval-ignore-output"]
+table(measured.gap_rows(result, machine), measured.GAP_COLUMNS)
+
+# %% [markdown] tags=["en"]
 # A profile turns into a decision through Amdahl's law: a part that takes the share p of the time,
 # made k times faster, makes the whole 1 / (1 - p + p / k) times faster. With p = 0.3 not even an
 # infinitely fast attention gives more than 1.43x. (`profile-first` gets its verdict in notebook
 # 15, after a profile that changed a decision.)
 
 # %% [markdown] tags=["zh"]
-# 从左往右读：嵌入，六次注意力与前馈，最后是 logits。`addmm` 是所有线性层，
-# `scaled_dot_product` 是注意力的平方部分，`mm` 是 logits。LayerNorm、GELU 和加法几乎没有计算，
-# 只是在搬运字节。
-#
 # 从剖析到决策，靠的是阿姆达尔定律：占总时间份额 p 的部分加速 k 倍，
 # 整体加速 1 / (1 - p + p / k) 倍。若 p = 0.3，哪怕注意力快到不花时间，整体也只快 1.43 倍。
 # （`profile-first` 到第 15 篇下结论，那里有一次剖析改变了决策。）
@@ -368,25 +393,28 @@ table(shares.crossing_rows(), shares.CROSSING_COLUMNS)
 
 # %% [markdown] tags=["en"]
 # None of these models reaches its own crossing: at its longest input, attention's quadratic part
-# is 10 % of BERT-base's layers and 3 % of GPT-3's. The wider the model, the later the crossing.
-# But look at the last column: training without a fused kernel stores the scores, and from 435
-# tokens on they are half of all the activations it stores. Quadratic *memory* hurt long before
-# quadratic arithmetic did.
+# is 10% of BERT-base's layers and 3% of GPT-3's. The wider the model, the later the crossing.
+# But look at the column *half of stored bytes*: training without a fused kernel stores the scores,
+# and with attention dropout, as these models were trained, they are half of all the activations
+# from some 435 tokens on in BERT-base's shape (without dropout from 1,024). Quadratic *memory* hurt
+# long before quadratic arithmetic did.
 #
-# Today's contexts of 128k tokens lie on the other side: there, even in GPT-3's shape, 64 % of the
-# layers' arithmetic is quadratic, and in BERT-base's 97 %.
+# Today's contexts of 128k tokens lie on the other side: there, even in GPT-3's shape, 64% of the
+# layers' arithmetic is quadratic, and in BERT-base's 97%.
 #
 # Does the arithmetic tell the time? We time one layer of `stdlib-gpt`'s shape: its feed-forward
 # network, PyTorch's fused attention, and attention as the formula is written, with the whole
 # matrix of scores in memory.
 
 # %% [markdown] tags=["zh"]
-# 这些模型没有一个到达自己的交点：取各自最长的输入，平方部分在 BERT-base 各层里只占 10 %，
-# 在 GPT-3 里只占 3 %。模型越宽，交点越远。但请看最后一列：训练时若不用融合内核，就要存下分数；
-# 从 435 个 token 起，分数就占了所存激活值的一半。平方级的*内存*远比平方级的计算更早成为问题。
+# 这些模型没有一个到达自己的交点：取各自最长的输入，平方部分在 BERT-base 各层里只占 10%，
+# 在 GPT-3 里只占 3%。模型越宽，交点越远。但请看“n² 占所存字节一半”这一列：
+# 训练时若不用融合算子（kernel，内核），就要存下分数；若像这些模型那样对注意力用 dropout，
+# 在 BERT-base 的形状里大约从 435 个 token 起，分数就占了所存激活值的一半（不用 dropout 则从
+# 1,024 个起）。平方级的*内存*远比平方级的计算更早成为问题。
 #
-# 如今 128k token 的上下文则在另一侧：即使是 GPT-3 的形状，各层计算量也有 64 % 是平方部分，
-# BERT-base 的形状则有 97 %。
+# 如今 128k token 的上下文则在另一侧：即使是 GPT-3 的形状，各层计算量也有 64% 是平方部分，
+# BERT-base 的形状则有 97%。
 #
 # 计算量能说明时间吗？我们用 `stdlib-gpt` 的形状实测一层：前馈网络、PyTorch 的融合注意力，
 # 以及照公式写的注意力（整个分数矩阵都放在内存里）。
@@ -397,14 +425,14 @@ lab.show_source(measured.unfused_attention)
 # %% tags=["nbval-ignore-output"]
 times = measured.layer_times(config)
 show(measured.layer_time_figure(config, times))
-table(measured.crossing_compare(config, times))
+table(measured.crossing_compare(config, times), measured.CROSSING_COMPARE_COLUMNS)
 
 # %% [markdown] tags=["en"]
-# The fused kernel crosses near the computed length: it does what the formula counts. The unfused
-# one crosses at about half of it, although it does the same arithmetic, because it writes the n²
-# scores to memory and reads them back, twice. So "attention is the bottleneck" was true earlier
-# for those who wrote it that way; FlashAttention moved the crossing back to where the FLOPs put
-# it.
+# The table says how far the clock follows the arithmetic here. The fused kernel does what the
+# formula counts. The unfused one does the same arithmetic, but the code above writes the n² scores
+# to memory three times (products, scaled, after the softmax) and reads them back as often, so that
+# it crosses earlier. For those who wrote it that way "attention is the bottleneck" was true earlier;
+# FlashAttention (Dao et al. 2022) moved the crossing towards where the FLOPs put it.
 #
 # ### Where this breaks
 #
@@ -417,13 +445,14 @@ table(measured.crossing_compare(config, times))
 #   section.
 
 # %% [markdown] tags=["zh"]
-# 融合内核的交点接近计算值，因为它做的正是公式所数的运算。非融合的写法计算量相同，
-# 交点却只有一半左右，因为它把 n² 个分数写进内存再读出来，来回两遍。所以对当年那样实现的人来说，
-# “注意力是瓶颈”更早就成立了；FlashAttention 把交点推回到 FLOPs 所决定的位置。
+# 表中可以看出，时间在这台机器上多大程度上跟随计算量。融合算子做的正是公式所数的运算。
+# 非融合的写法计算量相同，但上面的代码把 n² 个分数写进内存三遍（乘积、缩放后、softmax 后），
+# 又读出三遍，所以交点来得更早。对当年那样实现的人来说，“注意力是瓶颈”更早就成立了；
+# FlashAttention（Dao 等，2022）把交点推向 FLOPs 所决定的位置。
 #
 # ### 何时失效
 #
-# - **因果模型。** 这里数的是完整的分数。若内核跳过被遮住的一半，交点要到两倍长度。
+# - **因果模型。** 这里数的是完整的分数。若算子跳过被遮住的一半，交点要到两倍长度。
 # - **逐 token 生成。** 有了键值缓存，每一步都要为一个 token 读取全部权重和整个缓存。
 #   此时起决定作用的是字节而不是 FLOPs：缓存在另一个长度上超过权重，模型越大该长度越长，
 #   批越大则越短。
@@ -440,37 +469,43 @@ table(measured.crossing_compare(config, times))
 # ## 9 · 你的机器的屋顶线
 #
 # 每个算子都有自己的*算术强度*：每读写一个字节所做的 FLOPs。在脊点左侧受内存限制，
-# 在右侧受计算限制（Williams 等，2009）。点离屋顶有多远，更好的内核就还能快多少。
+# 在右侧受计算限制（Williams 等，2009）。点离屋顶有多远，更好的算子就还能快多少。
 
 # %% tags=["nbval-ignore-output"]
-show(measured.roofline(machine, result.operators))
+decode = torch.no_grad()(lambda: model(text[:, :1]))
+decode()
+one_token = profile.profile(decode).operators
+show(measured.roofline(machine, result.operators, one_token))
 
 # %% [markdown] tags=["en"]
-# All three products lie on the right: this model, at this length, is bound by arithmetic. The
-# operators that are missing here, LayerNorm, GELU and the additions, do no products at all; for
-# them the table in section 7 gives GB/s, to be compared with the bandwidth. They may exceed it:
-# these tensors are small enough to stay in the caches, and the roof's slope is that of main
-# memory.
+# The products over the whole text lie on the right: at this length the model is bound by
+# arithmetic. The same products over *one* token, which is a step of writing text, lie far on the
+# left: every weight is read for a single multiply-accumulate. They may lie above the slope, which
+# is that of main memory: weights this small stay in the caches. LayerNorm, GELU and the additions do
+# no products at all; the table in section 7 gives their GB/s.
 
 # %% [markdown] tags=["zh"]
-# 三种矩阵乘法都在右侧：这个模型在这个长度上受计算限制。图中没有的算子，LayerNorm、GELU 和加法，
-# 根本不做乘法；它们要看第 7 节表中的 GB/s，与带宽相比。它们可能超过带宽：
-# 这些张量小到可以留在缓存里，而屋顶的斜坡是主存的带宽。
+# 对整段文本做的矩阵乘法都在右侧：在这个长度上，模型受计算限制。同样的乘法若只对*一个* token 做，
+# 也就是生成文本的一步，就落在最左边：每个权重读进来只做一次乘加。这些点可能高过斜坡，
+# 因为斜坡是主存的带宽，而这么小的权重可以留在缓存里。LayerNorm、GELU 和加法根本不做矩阵乘法，
+# 第 7 节的表给出了它们的 GB/s。
 
 # %% [markdown] tags=["en"]
 # ## 10 · The board
 #
-# Every technique in this suite drops one point on the same board: bytes, milliseconds and quality
-# of the same model. The first point is the model as it is. Quality is in bits per byte of
-# standard-library modules that it never saw; fewer is better. Time is a multiple of the unchanged
-# model's, measured turn and turn about, so that points from different notebooks compare.
+# Every technique in this suite drops one point on the same board: bytes, time and quality of the
+# same model. The first point is the model as it is. Quality is in bits per byte of standard-library
+# modules that it never saw; fewer is better. Time is a multiple of the unchanged model's, measured
+# turn and turn about, so that points from different notebooks compare; the grey band is the A/A
+# noise. Points of notebooks that you have not reached stay hidden.
 
 # %% [markdown] tags=["zh"]
 # ## 10 · 总榜
 #
-# 本系列的每种技术都在同一张榜上留下一个点：同一个模型的字节数、毫秒数和质量。
+# 本系列的每种技术都在同一张榜上留下一个点：同一个模型的字节数、耗时和质量。
 # 第一个点就是模型本来的样子。质量是模型在从未见过的标准库模块上的每字节比特数，越低越好。
-# 时间是与原模型轮流实测所得的倍数，这样不同笔记本里的点才能相互比较。
+# 耗时是与原模型轮流实测所得的倍数，这样不同笔记本里的点才能相互比较；灰色带是 A/A 噪声。
+# 你还没读到的笔记本，它们的点暂时不显示。
 
 # %% tags=["nbval-ignore-output"]
 lab.board.add(technique="baseline", **points.language_point(model))
@@ -481,37 +516,27 @@ lab.board.add(technique="baseline", **points.language_point(model))
 # %% [markdown] tags=["zh"]
 # ## 11 · 结论
 
-# %%
-lab.verdict(
-    "attention-quadratic",
-    holds=True,
-    condition="beyond {bert:,} tokens in BERT-base and GPT-2 and {gpt3:,} in GPT-3, where the "
-    "n² part equals the feed-forward network; below, the linear layers cost more",
-    bert=cost.crossing_length(PRESETS["bert-base"]),
-    gpt3=cost.crossing_length(PRESETS["gpt3-175b"]),
-    figures={
-        "BERT-base, 512 tokens: n² share (%)": 100
-        * cost.attention_share(PRESETS["bert-base"], 512),
-        "GPT-3, 2,048 tokens: n² share (%)": 100 * cost.attention_share(PRESETS["gpt3-175b"], 2048),
-    },
-    kind="computed",
-)
+# %% tags=["nbval-ignore-output"]
+clock = [measured.clock_over_flops(config, times, part) for part in ("fused", "unfused")]
+figures = verdicts.attention_figures(*clock)
+lab.verdict("attention-quadratic", verdicts.attention_quadratic(figures))
 
 # %% [markdown] tags=["en"]
 # ## 12 · Exercises
 #
-# **00-1.** A layer has 4,096 channels and a feed-forward network of two matrices, 4,096 x 11,008
-# and back. From how many tokens on do the scores cost more than the feed-forward network?
+# **00-1.** Llama 2's 7B model has layers of 4,096 channels and a SwiGLU feed-forward network of
+# *three* matrices between 4,096 and 11,008. From how many tokens on do the scores cost more than
+# the feed-forward network?
 #
-# <details><summary>Hint</summary>Write both costs for one token: 4 n C and 4 C F.</details>
+# <details><summary>Hint</summary>Write both costs for one token: 4 n C, and 2 C F for each matrix.</details>
 
 # %% [markdown] tags=["zh"]
 # ## 12 · 练习
 #
-# **00-1.** 某层有 4,096 个通道，前馈网络由两个矩阵组成，4,096 x 11,008 以及反过来。
-# 从多少个 token 起，分数比前馈网络更贵？
+# **00-1.** Llama 2 的 7B 模型每层有 4,096 个通道，SwiGLU 前馈网络由*三个*矩阵组成，
+# 连接 4,096 与 11,008。从多少个 token 起，分数比前馈网络更贵？
 #
-# <details><summary>提示</summary>写出每个 token 的两种计算量：4 n C 与 4 C F。</details>
+# <details><summary>提示</summary>写出每个 token 的两种计算量：4 n C，以及每个矩阵 2 C F。</details>
 
 # %% tags=["exercise", "ex-00-1"]
 answer_1 = ...
@@ -523,7 +548,7 @@ check("00-1", answer_1)
 # <details><summary>Solution</summary>
 #
 # ```python
-# answer_1 = 11008  # 4 n C = 4 C F, so n = F: the channels cancel
+# answer_1 = 16512  # 4 n C = 3 x 2 C F, so n = 1.5 F: the channels cancel
 # ```
 #
 # </details>
@@ -532,7 +557,7 @@ check("00-1", answer_1)
 # <details><summary>答案</summary>
 #
 # ```python
-# answer_1 = 11008  # 4 n C = 4 C F, so n = F: the channels cancel
+# answer_1 = 16512  # 4 n C = 3 x 2 C F, so n = 1.5 F: the channels cancel
 # ```
 #
 # </details>
@@ -588,7 +613,7 @@ check("00-2", attention_flops)
 # %% [markdown] tags=["zh"]
 # **00-3.** 阿姆达尔定律：某部分占总时间的 `share`，加速 `factor` 倍。整体快了多少倍？
 #
-# 然后用一用：从上面的时间线读出注意力所占的份额。若注意力快一倍，整体能快多少？
+# 然后用一用：从上面的时间线读出注意力所占的份额。若注意力的速度变为 2 倍，整体能快多少？
 #
 # <details><summary>提示</summary>一秒钟还剩多少？没动的部分不变，另一部分做除法。</details>
 
@@ -645,7 +670,7 @@ check("00-3", speedup)
 #
 # - 参数量和 FLOPs 由模型形状精确决定；内存误差在百分之几；时间不会少于屋顶线给出的值。
 # - 注意力的 n² 部分在 n = F 时与前馈网络一样贵，在 n = 2 C + F 时与该层其余全部一样贵。对 BERT、
-#   GPT-2、GPT-3 来说，这超出了自己的上下文长度；对如今的 128k 上下文则不然。若没有融合内核，
+#   GPT-2、GPT-3 来说，这超出了自己的上下文长度；对如今的 128k 上下文则不然。若没有融合算子，
 #   内存会早得多地成为问题。
 # - 先剖析，再用阿姆达尔定律：占比小的部分，再快也带不来大收益。
 #

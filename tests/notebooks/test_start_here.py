@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from efflab import cost
-from efflab.bench import Timing
+from efflab.bench import Comparison, Timing
 from efflab.config import PRESETS, ModelConfig
 from efflab.devices import DEVICES, Device
+from efflab.estimate import Estimate
+from efflab.lab import Figure
 from efflab.lab.check import judge
 from efflab.model import Transformer
-from efflab.notebooks.start_here import exercises, growth, measured, shares
+from efflab.notebooks.start_here import exercises, growth, measured, shares, verdicts
 from efflab.profile import profile
 
 MACHINE = Device("a test machine", {"fp32": 100e9}, 10e9, 8e9, "assumed")
@@ -134,7 +136,7 @@ def test_attention_shares_mark_the_crossings(both_languages):
 def test_crossing_rows_hold_what_the_text_says():
     """10 % and 3 % at the models' own longest input; 435 tokens for the stored scores."""
     rows = {row["model"]: row for row in shares.crossing_rows()}
-    assert (rows["bert-base"]["own"], rows["gpt3-175b"]["own"]) == ("10 %", "3 %")
+    assert (rows["bert-base"]["own"], rows["gpt3-175b"]["own"]) == ("10%", "3%")
     assert all(row["max_len"] < row["ffn"] < row["linear"] for row in rows.values())
     long = {name: cost.attention_share(PRESETS[name], 2**17) for name in ("gpt3-175b", "bert-base")}
     assert long == pytest.approx({"gpt3-175b": 0.64, "bert-base": 0.966}, abs=0.001)
@@ -181,14 +183,16 @@ def test_timeline_holds_every_span(small_profile, both_languages):
     assert sum(fig.layout.meta.values()) == pytest.approx(100)
 
 
-def test_roofline_points(small_profile, both_languages):
-    fig = measured.roofline(MACHINE, small_profile.operators)
+def test_roofline_points(small_profile):
+    fig = measured.roofline(MACHINE, small_profile.operators, small_profile.operators[:1])
     products = [op for op in small_profile.operators if op.flops]
-    assert len(fig.data) == 1 + len(products)
+    again = [op for op in small_profile.operators[:1] if op.flops]
+    assert len(fig.data) == 1 + len(products) + len(again)
     assert max(fig.data[0].y) == pytest.approx(100)  # GFLOP/s, the peak
-    for trace, op in zip(fig.data[1:], products, strict=True):
+    for trace, op in zip(fig.data[1:], products, strict=False):
         assert trace.x[0] == pytest.approx(op.intensity)
         assert trace.y[0] == pytest.approx(op.flops / op.seconds / 1e9)
+    assert min(fig.data[0].x) < min(op.intensity for op in products)  # the roof spans all points
 
 
 def test_compare_needs_the_same_names(both_languages):
@@ -226,22 +230,61 @@ def power_law(lengths, exact):
 
 
 @pytest.mark.parametrize("exact", [300, 768, 1000, 4096])
-def test_crossing_is_found_inside_and_beyond_the_measured(exact, both_languages):
+def test_crossing_is_found_inside_and_beyond_the_measured(exact):
     times = power_law((256, 512, 1024, 2048), exact)
-    assert measured.crossing(times, "fused") == pytest.approx(exact)
-    assert measured.crossing(times, "unfused") == pytest.approx(exact / 2)
+    assert measured.crossing(times, "fused").mean == pytest.approx(exact)
+    assert measured.crossing(times, "unfused").mean == pytest.approx(exact / 2)
     rows = measured.crossing_compare(SMALL, times)
-    assert [row["crossing (tokens)"] for row in rows] == [256, exact, exact // 2]
+    assert [row["crossing"] for row in rows] == [256, exact, exact // 2]
     meta = measured.layer_time_figure(SMALL, times).layout.meta
     assert list(meta.values()) == pytest.approx([256, exact, exact / 2])
+    over = measured.clock_over_flops(SMALL, times, "fused")
+    assert over.mean == pytest.approx(exact / SMALL.d_ff)
 
 
-def test_layer_times_measures_what_it_names():
+def test_a_crossing_has_the_interval_of_its_repeats():
+    times = power_law((256, 512, 1024), 500)
+    for n, parts in times.items():  # the crossings of three repeats: 500, 1,000 and 250
+        seconds = parts["fused"].seconds[0]
+        parts["ffn"] = Timing((n / 1e6,) * 3)
+        parts["fused"] = Timing((seconds, seconds / 2, seconds * 2))
+    found = measured.crossing(times, "fused")
+    assert (found.mean, found.low, found.high) == pytest.approx((500, 250, 1000))
+
+
+def test_layer_times_measures_what_it_names(monkeypatch):
+    """The n² parts get the length's own heads, the FFN the length's own channels."""
+    seen = []
+
+    def interleaved(parts, warmup, repeats):
+        seen.append({name: tuple(part().shape) for name, part in parts.items()})
+        return {name: Timing((1.0,) * repeats) for name in parts}
+
+    monkeypatch.setattr(measured.bench, "interleaved", interleaved)
     times = measured.layer_times(SMALL, lengths=(16, 512), repeats=3)
     assert list(times) == [16, 512]
-    assert set(times[16]) == {"ffn", "fused", "unfused"}
-    grown = times[512]["unfused"].median / times[16]["unfused"].median
-    assert grown > 4  # 32 times the length; 32 is linear, 1024 quadratic
+    for n, shapes in zip(times, seen, strict=True):
+        assert shapes == dict(ffn=(1, n, 64), fused=(1, 4, n, 16), unfused=(1, 4, n, 16))
+
+
+def test_the_gap_adds_up_to_the_pass(small_profile):
+    rows = measured.gap_rows(small_profile, MACHINE)
+    assert [row["work"] for row in rows] == [*measured.GROUPS.values(), "between operators"]
+    assert sum(row["taken"] for row in rows) == pytest.approx(1e3 * small_profile.seconds)
+    products = next(row for row in rows if row["work"] == "matrix products")
+    ops = [op for op in small_profile.operators if measured.group(op.name) == "matrix products"]
+    least = sum(max(op.flops / 100e9, op.bytes / 10e9) for op in ops)
+    assert products["least"] == pytest.approx(1e3 * least)
+    gap = (products["taken"] - products["least"]) / 1e3 / small_profile.seconds
+    assert products["gap"] == f"{100 * gap:.0f}%"
+    assert set(measured.GAP_COLUMNS) == set(products)
+
+
+def test_noise_rows():
+    noise = Comparison({}, {}, Estimate(1.01, 0.97, 1.02))
+    ratio, band = measured.noise_rows(noise)
+    assert (ratio["value"], ratio["low"], ratio["high"]) == (1.01, 0.97, 1.02)
+    assert band["value"] == pytest.approx(3)
 
 
 def test_round_ticks():
@@ -250,15 +293,48 @@ def test_round_ticks():
     assert ticks["ticktext"] == ["1", "2", "5", "10", "20"]
 
 
+# --- Verdict ---------------------------------------------------------------------------------
+
+ONE = Estimate(1.0, 0.9, 1.1)
+
+
+def changed(name, value, low=None, high=None):
+    """The verdict's figures with one of them changed."""
+    figures = verdicts.attention_figures(ONE, ONE)
+    return [
+        Figure(name, value, f.unit, f.kind, low, high) if f.name == name else f for f in figures
+    ]
+
+
+def test_figures_of_the_verdict_are_the_closed_forms():
+    values = [f.value for f in verdicts.attention_figures(ONE, Estimate(0.5, 0.4, 0.6))]
+    assert values == pytest.approx([4608, 73728, 10, 2.7027, 131072, 1.0, 0.5], abs=1e-3)
+
+
+def test_the_verdict_can_come_to_each_outcome():
+    judge_claim = verdicts.attention_quadratic
+    assert judge_claim(verdicts.attention_figures(ONE, ONE)).word == "holds if"
+    figures = [
+        Figure(f.name, 60, f.unit, f.kind) if f.name in verdicts.SHARES.values() else f
+        for f in verdicts.attention_figures(ONE, ONE)
+    ]
+    assert judge_claim(figures).word == "holds"
+    assert judge_claim(changed(verdicts.CONTEXT, 4608)).word == "does not hold"
+    assert judge_claim(changed(verdicts.CONTEXT, 4609)).word == "holds if"
+    assert judge_claim(changed(verdicts.CLOCK, 2.5, 2.1, 3.0)).word == "undecided"
+    assert judge_claim(changed(verdicts.CLOCK, 0.4, 0.3, 0.49)).word == "undecided"
+    assert judge_claim(changed(verdicts.CLOCK, 2.5, 1.9, 3.0)).word == "holds if"  # its noise
+
+
 # --- Exercises -------------------------------------------------------------------------------
 
 RIGHT = {
-    "00-1": 11008,
+    "00-1": 16512,
     "00-2": lambda n, d_model, n_layer: 4 * n_layer * n * n * d_model,
     "00-3": lambda share, factor: 1 / (1 - share + share / factor),
 }
 WRONG = {
-    "00-1": 44032,
+    "00-1": 11008,  # two matrices
     "00-2": lambda n, d_model, n_layer: 2 * n_layer * n * n * d_model,  # multiply-accumulates
     "00-3": lambda share, factor: share * factor,
 }

@@ -22,9 +22,9 @@ def _speedup(answer):
 
 EXERCISES = {
     "00-1": Exercise(
-        11008,
-        hint="Write both costs for one token: 4 n C for the scores, 4 C F for the feed-forward "
-        "network. Where are they equal?",
+        16512,
+        hint="Write both costs for one token: 4 n C for the scores, 2 C F for each of the three "
+        "matrices. Where are they equal?",
     ),
     "00-2": Exercise(
         _attention_flops,

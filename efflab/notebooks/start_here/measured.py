@@ -8,6 +8,7 @@ from efflab import bench
 from efflab.config import ModelConfig
 from efflab.devices import Device
 from efflab.errors import require
+from efflab.estimate import Estimate, of_median
 from efflab.lab import figures, number, tr
 from efflab.model import Layer, Transformer
 from efflab.profile import Operator, Profile
@@ -52,6 +53,25 @@ def forward_rows(timing: bench.Timing, peak_bytes: int) -> list[dict]:
         ("peak memory", peak_bytes / 1e6, "MB"),
     ]
     return [dict(quantity=q, value=v, unit=u, kind="measured") for q, v, u in rows]
+
+
+def noise_rows(noise: bench.Comparison) -> list[dict]:
+    """A function's time over its own, with the interval, and the band that follows, for `table`."""
+    again = noise.again
+    ratio = dict(quantity="the same pass over itself", value=again.mean, unit="x")
+    band = dict(quantity="A/A band: differences within it say nothing", value=100 * noise.band)
+    rows = [ratio | dict(low=again.low, high=again.high), band | dict(unit="±%")]
+    return [row | dict(kind="measured") for row in rows]
+
+
+NOISE_COLUMNS = {
+    "quantity": "quantity",
+    "value": "value",
+    "unit": "unit",
+    "low": "interval, low",
+    "high": "interval, high",
+    "kind": "kind",
+}
 
 
 def model_parts(model: Transformer) -> dict:
@@ -99,6 +119,35 @@ def operator_rows(profile: Profile, n_rows: int = 6) -> list[dict]:
         for op in profile.operators[:n_rows]
     ]
 
+
+def gap_rows(profile: Profile, device: Device) -> list[dict]:
+    """From the roofline's least time to the measured one: what each kind of work adds.
+
+    An operator's least time is its FLOPs at the peak or its bytes at the copy bandwidth, whichever
+    is longer; what no operator accounts for is the interpreter's and the dispatcher's.
+    """
+    least: dict[str, float] = dict.fromkeys(GROUPS.values(), 0.0)
+    taken = dict(least)
+    for op in profile.operators:
+        seconds = max(op.flops / device.peak("fp32"), op.bytes / device.memory_bandwidth)
+        least[group(op.name)] += seconds
+        taken[group(op.name)] += op.seconds
+    least["between operators"] = 0.0
+    taken["between operators"] = profile.seconds - sum(taken.values())
+    return [
+        {"work": name, "least": 1e3 * least[name], "taken": 1e3 * taken[name],
+         "gap": f"{100 * (taken[name] - least[name]) / profile.seconds:.0f}%", "kind": "measured"}
+        for name in taken
+    ]  # fmt: skip
+
+
+GAP_COLUMNS = {
+    "work": "work",
+    "least": "least, by the roofline (ms, computed)",
+    "taken": "taken (ms)",
+    "gap": "what it adds, of the pass",
+    "kind": "kind",
+}
 
 OPERATOR_COLUMNS = {
     "operator": "operator",
@@ -148,12 +197,18 @@ ROLES = {
 }
 
 
-def roofline(device: Device, operators: list[Operator]):
-    """This machine's roof, and on it every operator that does arithmetic: FLOP/s over FLOP/byte."""
+def roofline(device: Device, operators: list[Operator], one_token: list[Operator] = ()):
+    """This machine's roof, and on it every operator that does arithmetic: FLOP/s over FLOP/byte.
+
+    `one_token`: operators of a pass over a single token, whose weights are read for little work.
+    Rates are measured, intensities computed: each tensor read or written once.
+    """
     peak, ridge = device.peak("fp32"), device.ridge("fp32")
-    points = [op for op in operators if op.flops]
+    points = [op for op in (*operators, *one_token) if op.flops]
+    few = {id(op) for op in one_token}
     rates = [op.flops / op.seconds for op in points]
-    x = np.geomspace(ridge / 8, max(16 * ridge, *(3 * op.intensity for op in points)), 80)
+    low_end = min(ridge / 8, *(op.intensity / 3 for op in points))
+    x = np.geomspace(low_end, max(16 * ridge, *(3 * op.intensity for op in points)), 80)
     roof = np.minimum(peak, x * device.memory_bandwidth)
     meta = {
         tr("peak (GFLOP/s)"): peak / 1e9,
@@ -169,10 +224,11 @@ def roofline(device: Device, operators: list[Operator]):
     )
     for i, (op, rate) in enumerate(zip(points, rates, strict=True)):
         name, percent = tr(ROLES.get(short(op.name), short(op.name))), 100 * rate / peak
+        name = tr("one token: {name}", name=name) if id(op) in few else name
         fig.layout.meta |= {tr("{op} (% of peak)", op=name): percent}
         marker = dict(size=14, color=figures.COLOURS[i % 7], symbol=figures.MARKERS[i % 7])
-        fig.add_scatter(x=[op.intensity], y=[rate / 1e9], mode="markers", marker=marker,
-                        name=f"{name} ({percent:.0f} %)")  # fmt: skip
+        label = tr("{name}: {percent}% of peak", name=name, percent=number(percent, 2))
+        fig.add_scatter(x=[op.intensity], y=[rate / 1e9], mode="markers", marker=marker, name=label)
     note = dict(showarrow=False, font_color="#666", yref="paper", y=0.04)
     fig.add_annotation(text=tr("memory-bound"), x=np.log10(ridge / 3), **note)
     fig.add_annotation(text=tr("compute-bound"), x=np.log10(3 * ridge), **note)
@@ -199,7 +255,10 @@ def unfused_attention(q, k, v):
     return weights @ v
 
 
-def layer_times(config: ModelConfig, lengths=(256, 512, 1024, 2048), repeats: int = 3) -> dict:
+LENGTHS = (256, 384, 512, 768, 1024, 1536, 2048)
+
+
+def layer_times(config: ModelConfig, lengths=LENGTHS, repeats: int = 7) -> dict:
     """Time the parts of one layer turn and turn about: {length: {part: Timing}}.
 
     Parts: "ffn", and attention's n² part "fused" (SDPA) and "unfused".
@@ -219,25 +278,44 @@ def layer_times(config: ModelConfig, lengths=(256, 512, 1024, 2048), repeats: in
     return times
 
 
-def crossing(times: dict, part: str) -> float:
-    """The length at which `part` takes as long as the FFN, between measured ones on log axes.
+def crossing(times: dict, part: str) -> Estimate:
+    """The length at which `part` takes as long as the FFN, with its 95 % interval.
 
-    Beyond the measured lengths the nearest pair is extended; the result is an estimate.
+    Each repeat has a crossing of its own, on the line that fits log ratio over log length best;
+    the estimate is their median. Beyond the measured lengths the line is extended.
     """
     lengths = np.log([float(n) for n in times])
-    ratios = np.log([t[part].ratio(t["ffn"]) for t in times.values()])
-    above = np.flatnonzero(ratios > 0)
-    i = int(np.clip(above[0] if above.size else len(ratios) - 1, 1, len(ratios) - 1))
-    slope = (ratios[i] - ratios[i - 1]) / (lengths[i] - lengths[i - 1])
-    return float(np.exp(lengths[i] - ratios[i] / slope))
+    ratios = [
+        [np.log(a / b) for a, b in zip(t[part].seconds, t["ffn"].seconds, strict=True)]
+        for t in times.values()
+    ]
+    fits = [np.polyfit(lengths, one, 1) for one in np.transpose(ratios)]
+    return of_median([float(np.exp(-shift / slope)) for slope, shift in fits])
 
 
 def crossing_compare(config: ModelConfig, times: dict) -> list[dict]:
     """The length at which the n² part takes as long as the FFN: by FLOPs, and here, both ways."""
-    found = [("by FLOPs (n = d_ff)", config.d_ff, "computed")]
+    rows = [dict(attention="by FLOPs (n = d_ff)", crossing=config.d_ff, kind="computed")]
     for part, name in (("fused", "fused (SDPA)"), ("unfused", "unfused (scores in memory)")):
-        found.append((name, round(crossing(times, part)), "measured"))
-    return [{"attention": a, "crossing (tokens)": n, "kind": kind} for a, n, kind in found]
+        found = crossing(times, part)
+        ends = dict(low=round(found.low), high=round(found.high))
+        rows.append(dict(attention=name, crossing=round(found.mean), **ends, kind="measured"))
+    return rows
+
+
+CROSSING_COMPARE_COLUMNS = {
+    "attention": "attention",
+    "crossing": "crossing (tokens)",
+    "low": "interval, low",
+    "high": "interval, high",
+    "kind": "kind",
+}
+
+
+def clock_over_flops(config: ModelConfig, times: dict, part: str) -> Estimate:
+    """Measured over computed crossing length of `part`."""
+    found = crossing(times, part)
+    return Estimate(*(n / config.d_ff for n in (found.mean, found.low, found.high)))
 
 
 def layer_time_figure(config: ModelConfig, times: dict):
@@ -248,7 +326,8 @@ def layer_time_figure(config: ModelConfig, times: dict):
               for part, name in names.items()}  # fmt: skip
     meta = {tr("computed crossing (tokens)"): config.d_ff}
     for part in ("fused", "unfused"):
-        meta[tr("measured crossing, {part} (tokens)", part=tr(part))] = crossing(times, part)
+        name = tr("measured crossing, {part} (tokens)", part=tr(part))
+        meta[name] = crossing(times, part).mean
     title = tr("One layer of {C} channels: measured here", C=config.d_model)
     axes = (tr("sequence length (tokens)"), tr("time (ms)"))
     fig = figures.loglog(list(times), series, title, *axes, meta=meta)

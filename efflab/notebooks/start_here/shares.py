@@ -1,4 +1,4 @@
-"""Notebook 00's explorer, the curves of attention's share, and the exercises."""
+"""Notebook 00's explorer, the curves of attention's share."""
 
 from functools import lru_cache
 
@@ -30,7 +30,7 @@ def part_bytes(config: ModelConfig, seq_len: int, value_bytes: float, fused: boo
     """Bytes that each part moves in one forward pass: weights once, inputs and outputs once.
 
     Fused attention (FlashAttention, SDPA) keeps the scores on the chip; otherwise they are written
-    and read twice, before and after the softmax.
+    and read twice: before and after the softmax, the scale folded into the product.
     """
     C, F, E, L = config.d_model, config.d_ff, config.embed_dim, config.n_layer
     T, H, V = seq_len, config.n_head, config.vocab_size
@@ -89,11 +89,11 @@ def where_it_goes(seq_len=512, model="bert-base", device="A100 80GB SXM", fused=
     shares = [100 * seconds[p] / total for p in PARTS]
     fig.add_bar(
         x=shares, y=names, orientation="h", marker_color=figures.COLOURS[:4],
-        text=[f"{s:.0f} %" for s in shares], textposition="auto", textangle=0,
+        text=[f"{s:.0f}%" for s in shares], textposition="auto", textangle=0,
         showlegend=False, row=1, col=1,
     )  # fmt: skip
     add_share(fig, config, model, 0, row=1, col=2)
-    point = dict(x=[seq_len], y=[100 * share], text=[f" {100 * share:.0f} % "])
+    point = dict(x=[seq_len], y=[100 * share], text=[f" {100 * share:.0f}% "])
     position = "top left" if share < 0.85 else "bottom right"  # inside the panel
     fig.add_scatter(
         **point, mode="markers+text", marker=dict(size=14, color=figures.COLOURS[1]),
@@ -101,6 +101,11 @@ def where_it_goes(seq_len=512, model="bert-base", device="A100 80GB SXM", fused=
     )  # fmt: skip
     fig.update_xaxes(title_text="%", range=[0, 105], col=1)
     fig.update_yaxes(autorange="reversed", col=1)
+    fig.add_scatter(
+        x=[crossing], y=[50], mode="markers+text", text=[f" {crossing:,}"], showlegend=False,
+        textposition="bottom right", row=1, col=2,
+        marker=dict(symbol="diamond", size=10, color=figures.COLOURS[0]),
+    )  # fmt: skip
     share_axes(fig, row=1, col=2)
     return fig
 
@@ -183,14 +188,15 @@ def crossing_rows() -> list[dict]:
     """For each preset: where the n² part overtakes, in FLOPs and in stored activations.
 
     Activations: s b h (34 + 5 a s / h) a layer in 16 bits with dropout, scores kept, so that the
-    quadratic half overtakes at s = 34 h / 5 a (Korthikanti et al. 2022, Table 2).
+    quadratic half overtakes at s = 34 h / 5 a (Korthikanti et al. 2022, Table 2). Without dropout
+    it would be s b h (32 + 2 a s / h), equal at s = 16 h / a.
     """
     rows = []
     for name in ("bert-base", "gpt2", "gpt2-xl", "gpt3-175b"):
         c = PRESETS[name]
         own = 100 * cost.attention_share(c, c.max_len)
         rows.append(dict(
-            model=name, max_len=c.max_len, own=f"{own:.0f} %",
+            model=name, max_len=c.max_len, own=f"{own:.0f}%",
             ffn=cost.crossing_length(c, "ffn"), linear=cost.crossing_length(c, "linear"),
             memory=round(34 * c.head_dim / 5), kind="computed",
         ))  # fmt: skip
@@ -206,5 +212,3 @@ CROSSING_COLUMNS = {
     "memory": "n² = half of stored bytes at (tokens)",
     "kind": "kind",
 }
-
-# --- Exercises -------------------------------------------------------------------------------
