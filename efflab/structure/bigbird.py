@@ -4,11 +4,16 @@ Section 2 and appendix D: the sequence is cut into blocks, and a layout says whi
 each block of queries sees. Only those are computed.
 """
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from efflab.errors import require, require_int
+from efflab.threads import shared_out
 
 
 def bigbird_layout(
@@ -59,17 +64,13 @@ def hops(layout: Tensor) -> Tensor:
     return distance
 
 
-ROWS_AT_ONCE = 32
-"""Query blocks whose gathered keys are made together: a few, so that they stay in the cache."""
-
-
 def block_sparse_attention(
     q: Tensor, k: Tensor, v: Tensor, layout: Tensor, block_size: int
 ) -> Tensor:
     """Attention over just the layout's blocks; q, k, v and the result are (B,H,T,D).
 
     `layout` (n_blocks, n_blocks) bool, T = n_blocks * block_size. Query blocks that see equally
-    many key blocks are one batch of the ordinary kernel, so that the few global rows, which see
+    many key blocks go through the ordinary kernel together, so that the few global rows, which see
     everything, do not make the many others wait. Rows that see nothing are a `ValueError`.
     """
     require(q.dim() == 4, "q.shape", tuple(q.shape), "four dimensions (B, H, T, D)")
@@ -83,24 +84,95 @@ def block_sparse_attention(
     square = layout.shape == (n_blocks, n_blocks) and layout.dtype == torch.bool
     found = f"{layout.dtype} {tuple(layout.shape)}"
     require(square, "layout", found, f"a bool tensor of shape {(n_blocks, n_blocks)}")
-    seen = layout.sum(1)  # key blocks of each row
-    blind = (seen == 0).nonzero()[:, 0].tolist()
+    blind = (~layout.any(1)).nonzero()[:, 0].tolist()
     require(not blind, "layout's empty rows", blind, "at least one key block in each row")
+    blocks = (x.reshape(B * H * n_blocks, block_size, D) for x in (q, k, v))
+    return _BlockSparse.apply(*blocks, layout, B * H).view(B, H, T, D)
 
-    q, k, v = (x.reshape(B * H, n_blocks, block_size, D) for x in (q, k, v))
-    rows, outputs = [], []
+
+GATHERED_BYTES = 4 * 2**20
+"""Of the keys and values that one call of the kernel has copied side by side: few enough to stay in
+a core's cache until they are used, and in memory that the process has already."""
+
+
+class Piece(NamedTuple):
+    """One call of the kernel: rows of queries, and what they see, among all heads' blocks."""
+
+    queries: Tensor
+    keys: Tensor | slice  # row after row, or a whole head as it lies
+    n_rows: int  # of the batch: each block of queries is one, or all of them together
+
+
+def pieces(layout: Tensor, n_heads: int, block_bytes: int) -> Iterator[Piece]:
+    """The calls that make up the layout, equally many key blocks to a row in each."""
+    n_blocks, seen = len(layout), layout.sum(1)
+    first = torch.arange(n_heads, device=layout.device)[:, None] * n_blocks
     for count in seen.unique().tolist():
-        for group in (seen == count).nonzero()[:, 0].split(ROWS_AT_ONCE):
-            if count == n_blocks:  # all keys as they lie, nothing to gather
-                keys, values = k.view(B * H, 1, T, D), v.view(B * H, 1, T, D)
-                queries = q[:, group].view(B * H, 1, -1, D)
-            else:
-                columns = layout[group].nonzero()[:, 1]  # row by row, `count` of each
-                gathered = (x.index_select(1, columns) for x in (k, v))
-                keys, values = (x.view(B * H, -1, count * block_size, D) for x in gathered)
-                queries = q[:, group]
-            y = F.scaled_dot_product_attention(queries, keys, values)
-            rows.append(group)
-            outputs.append(y.view(B * H, -1, block_size, D))
-    order = torch.cat(rows).argsort()
-    return torch.cat(outputs, dim=1).index_select(1, order).view(B, H, T, D)
+        group = (seen == count).nonzero()[:, 0]
+        rows = first + group  # (heads, rows of the group)
+        if count == n_blocks:  # all keys of a head, nothing to gather
+            for i, own in enumerate(rows):
+                yield Piece(own, slice(i * n_blocks, (i + 1) * n_blocks), 1)
+            continue
+        columns = layout[group].nonzero()[:, 1].view(-1, count) + first[..., None]
+        at_once = max(1, GATHERED_BYTES // (2 * count * block_bytes))
+        parts = rows.flatten().split(at_once), columns.flatten(0, 1).split(at_once)
+        yield from (Piece(own, keys.flatten(), len(own)) for own, keys in zip(*parts, strict=True))
+
+
+def taken(x: Tensor, at: Tensor | slice) -> Tensor:
+    """The blocks of x (n, block, D) at these places: a view of a slice, a copy of a list."""
+    return x[at] if isinstance(at, slice) else x.index_select(0, at)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, n_rows: int) -> Tensor:
+    """The ordinary kernel on blocks (n, block, D) that form `n_rows` rows; the shape of q."""
+    y = F.scaled_dot_product_attention(*(x.view(1, n_rows, -1, x.shape[-1]) for x in (q, k, v)))
+    return y.view(q.shape)
+
+
+class _BlockSparse(torch.autograd.Function):
+    """q, k, v (heads * n_blocks, block, D) -> the same shape.
+
+    What was gathered is gathered again in the backward pass instead of being kept for it.
+    """
+
+    @staticmethod
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, layout: Tensor, n_heads: int) -> Tensor:
+        ctx.save_for_backward(q, k, v)
+        ctx.pieces = list(pieces(layout, n_heads, q[0].nbytes))
+        y = torch.empty_like(q)
+
+        def answer(piece: Piece) -> None:
+            own, keys, n_rows = piece
+            found = attend(q.index_select(0, own), taken(k, keys), taken(v, keys), n_rows)
+            y.index_copy_(0, own, found)
+
+        for _ in shared_out(answer, ctx.pieces):
+            pass
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy: Tensor) -> tuple:
+        q, k, v = ctx.saved_tensors
+        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+
+        def gradients(piece: Piece) -> tuple[Tensor, ...]:
+            own, keys, n_rows = piece
+            inputs = q.index_select(0, own), taken(k, keys), taken(v, keys)
+            inputs = [x.detach().requires_grad_() for x in inputs]
+            with torch.enable_grad():
+                y = attend(*inputs, n_rows)
+            return torch.autograd.grad(y, inputs, dy.index_select(0, own))
+
+        # summed here, in order: threads would add to the same keys at once
+        found = shared_out(gradients, ctx.pieces)
+        for (own, keys, _), (of_q, of_k, of_v) in zip(ctx.pieces, found, strict=True):
+            dq.index_copy_(0, own, of_q)
+            for total, part in ((dk, of_k), (dv, of_v)):
+                if isinstance(keys, slice):
+                    total[keys] += part
+                else:
+                    total.index_add_(0, keys, part)
+        return dq, dk, dv, None, None

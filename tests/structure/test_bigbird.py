@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from efflab.bench import peak_bytes
+from efflab.structure import bigbird
 from efflab.structure.bigbird import bigbird_layout, block_sparse_attention, hops, token_mask
 
 
@@ -78,6 +79,35 @@ def test_gradients_equal_dense_attention():
     (dense(*theirs, token_mask(layout, 8)) * weight).sum().backward()
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_neither_threads_nor_pieces_change_a_value(monkeypatch):
+    layout = bigbird_layout(24, n_global=2, n_window=3, n_random=3)
+    inputs = [x.requires_grad_() for x in heads(2, 3, 24 * 16, 8)]
+
+    def results(n_threads, gathered_bytes):
+        before = torch.get_num_threads()
+        torch.set_num_threads(n_threads)
+        monkeypatch.setattr(bigbird, "GATHERED_BYTES", gathered_bytes)
+        try:
+            y = block_sparse_attention(*inputs, layout, 16)
+            return y, *torch.autograd.grad(y.square().sum(), inputs)
+        finally:
+            torch.set_num_threads(before)
+
+    alone = results(1, 2**40)
+    for other in (results(1, 1), results(2, 2**15)):
+        for a, b in zip(alone, other, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_what_was_gathered_is_not_kept_for_the_backward_pass():
+    layout = bigbird_layout(32, n_global=1, n_window=5, n_random=5)
+    inputs = [x.requires_grad_() for x in heads(1, 2, 32 * 16, 8)]
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.nbytes) or x, id):
+        block_sparse_attention(*inputs, layout, 16)
+    assert sum(kept) == sum(x.nbytes for x in inputs)  # q, k and v, not 11 times k and v
 
 
 def test_equals_the_block_sparse_layer_of_transformers():
