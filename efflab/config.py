@@ -1,6 +1,7 @@
 """The shape of a Transformer, and the released models' shapes by name. No torch here."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from efflab.errors import require, require_int, require_one_of
 
@@ -65,7 +66,7 @@ class ModelConfig:
         return self.causal if self.norm_first is None else self.norm_first
 
 
-def _bert(n_layer, n_head, d_model, vocab_size=30522, **options):
+def _bert(n_layer, n_head, d_model, vocab_size=30522, **options: Any) -> ModelConfig:
     """BERT's layout: d_ff = 4 d_model, 512 positions, two segment types, a pooler."""
     options = dict(type_vocab=2, pooler=True, norm_eps=1e-12) | options
     return ModelConfig(n_layer, n_head, d_model, 4 * d_model, vocab_size, 512, **options)
@@ -73,13 +74,13 @@ def _bert(n_layer, n_head, d_model, vocab_size=30522, **options):
 
 def _albert(n_layer, n_head, d_model, activation="gelu_tanh"):
     """ALBERT v1: 30k vocabulary, 128-wide embeddings, every layer the same weights."""
-    options = dict(d_embed=128, share="all", activation=activation)
+    options: dict[str, Any] = dict(d_embed=128, share="all", activation=activation)
     return _bert(n_layer, n_head, d_model, vocab_size=30000, **options)
 
 
 def _gpt(n_layer, n_head, d_model, max_len=1024):
     """GPT-2's and GPT-3's layout: byte-level vocabulary of 50,257, tied head."""
-    options = dict(causal=True, activation="gelu_tanh")
+    options: dict[str, Any] = dict(causal=True, activation="gelu_tanh")
     return ModelConfig(n_layer, n_head, d_model, 4 * d_model, 50257, max_len, **options)
 
 

@@ -19,7 +19,7 @@ from efflab.estimate import Estimate, bootstrap
 def token_bytes() -> np.ndarray:
     """Bytes of source that each token stands for; the file marker stands for none."""
     vocabulary = data.tokenizer().get_vocab()
-    lengths = np.zeros(len(vocabulary), dtype=np.int64)
+    lengths: np.ndarray = np.zeros(len(vocabulary), dtype=np.int64)
     for text, i in vocabulary.items():
         lengths[i] = len(text)  # byte-level BPE writes every byte as one character
     lengths[0] = 0

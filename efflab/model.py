@@ -5,6 +5,8 @@ it from outside; nothing here knows them. Shapes: B batch, T tokens, C channels 
 H heads, D channels of a head, V vocabulary.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -152,7 +154,7 @@ class Transformer(nn.Module):
         )
         final = nn.LayerNorm(config.d_model, eps=config.norm_eps)
         self.final_norm = final if config.is_norm_first else nn.Identity()
-        self.pooler = nn.Linear(config.d_model, config.d_model) if config.pooler else None
+        self.pooler: Any = nn.Linear(config.d_model, config.d_model) if config.pooler else None
         self.apply(self._init)
 
     def _attention(self) -> SubBlock:

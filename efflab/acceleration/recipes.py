@@ -6,6 +6,7 @@ A *recipe* says in how many bytes each part of training is kept. Adam keeps two 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from efflab import cost
 from efflab.config import ModelConfig
@@ -76,7 +77,7 @@ def activation_bytes(config: ModelConfig, seq_len: int, batch_size: int, recipe:
     width; inputs of the final norm and the logits; log-probabilities in fp32; norms' statistics.
     """
     tokens, C, r, v = seq_len * batch_size, config.d_model, recipe.residual, recipe.values
-    plain = dict(value_bytes=v, dropout=False, fused_attention=True)
+    plain: dict[str, Any] = dict(value_bytes=v, dropout=False, fused_attention=True)
     layers = cost.activation_bytes(config, seq_len, batch_size, **plain)
     layers += config.n_layer * tokens * 2 * C * (r - v)
     statistics = (2 * config.n_layer + 1) * 2 * 4
@@ -93,6 +94,8 @@ def memory_parts(
 
 def largest_batch(config: ModelConfig, seq_len: int, device: Device, recipe: Recipe) -> int:
     """How many sequences fit into the device's memory beside the model's state; 0 if none."""
+    if device.memory_bytes is None:
+        raise ValueError(f"device={device.name!r}: expected one whose memory is known")
     room = device.memory_bytes - sum(state_parts(config, recipe).values())
     return max(0, int(room // activation_bytes(config, seq_len, 1, recipe)))
 

@@ -8,6 +8,7 @@ that are still free, and one Cholesky factor of the inverse Hessian holds every 
 
 from collections.abc import Iterable
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +80,7 @@ def gptq_hessian(
     An input that was always zero says nothing: its column is rounded to nearest. (The authors' code
     sets it to zero, which is worse as soon as the input wakes up.)
     """
-    options = dict(group_size=group_size, damp=damp, symmetric=symmetric)
+    options: dict[str, Any] = dict(group_size=group_size, damp=damp, symmetric=symmetric)
     _check(weight, bits, **options, act_order=act_order, block_size=block_size)
     shape = (weight.shape[1],) * 2
     require(tuple(hessian.shape) == shape, "hessian.shape", tuple(hessian.shape), f"{shape}")
@@ -92,12 +93,12 @@ def gptq_hessian(
     def each(x: Tensor | None) -> Tensor | None:  # (R,1) -> one a weight, (out, in)
         return None if x is None else from_rows(x.expand_as(rows), weight.shape, **layout)
 
-    steps = [weight, each(scale), each(zero_point)]
     H = damped(hessian, damp)
-    order = H.diagonal().argsort(descending=True, stable=True) if act_order else slice(None)
-    steps = [None if x is None else x[:, order] for x in steps]
+    order: Any = H.diagonal().argsort(descending=True, stable=True) if act_order else slice(None)
+    steps = (weight, each(scale), each(zero_point))
+    columns, scales, zeros = (None if x is None else x[:, order] for x in steps)
     factor = inverse_factor(H[order][:, order], damp)
-    _, codes = sweep(*steps, bits, factor, block_size=block_size)
+    _, codes = sweep(columns, scales, zeros, bits, factor, block_size=block_size)
     if act_order:
         codes = codes[:, order.argsort()]
     return QuantizedTensor.from_codes(codes.contiguous(), scale, zero_point, bits, **layout)

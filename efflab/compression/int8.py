@@ -47,7 +47,14 @@ class Int8Linear(nn.Module):
     `bits`: of the input's codes. `per_channel=False` gives all of W one scale.
     """
 
-    def __init__(self, linear: nn.Linear, span=None, *, bits: int = 8, per_channel: bool = True):
+    def __init__(
+        self,
+        linear: nn.Linear,
+        span: tuple[float, float] | None = None,
+        *,
+        bits: int = 8,
+        per_channel: bool = True,
+    ):
         super().__init__()
         check_grid(bits, None, None, 1)
         require(bits <= 8, "bits", bits, "2 to 8: the product takes int8")
@@ -118,8 +125,8 @@ def watching(model: nn.Module, look: Callable[[str, Tensor], None]):
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        for handle in hooks:
+            handle.remove()
 
 
 @torch.no_grad()

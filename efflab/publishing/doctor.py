@@ -32,6 +32,7 @@ def row(what: str, found: str | None, without: str) -> dict:
 
 
 def package(name: str) -> str | None:
+    """An installed package's version."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -44,6 +45,7 @@ def cores() -> int:
 
 
 def memory_bytes() -> int:
+    """The machine's memory."""
     import psutil
 
     return psutil.virtual_memory().total
@@ -60,6 +62,7 @@ def find_browser() -> str | None:
 
 
 def find_compiler() -> str | None:
+    """A C++ compiler on the PATH."""
     path = next((p for p in map(shutil.which, ("g++", "clang++", "cl")) if p), None)
     return path and Path(path).name
 
@@ -76,12 +79,14 @@ def find_chinese_font() -> str | None:
 
 
 def find_gpu() -> str | None:
+    """The name of the GPU that torch sees."""
     import torch
 
     return kept(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
 
 
 def file_found(path: Path) -> str | None:
+    """A file's size."""
     return kept(f"{path.stat().st_size / 1e6:.1f} MB") if path.exists() else None
 
 

@@ -8,6 +8,7 @@ Shapes: B batch, T tokens, C channels, H heads, D channels of a head, n blocks o
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +59,7 @@ class AdaptiveSpanAttention(Attention):
         # a share of max_span, so that a step of Adam's means the same for any max_span
         self.share = nn.Parameter(torch.full((n_head,), float(initial)))
         self.predict = nn.Linear(d_model, n_head, bias=False) if dynamic else None
-        self.spans: Tensor | None = None
+        self.spans: Any = None  # a tensor once a forward has run
         self.reach = max_span
 
     def find_spans(self, x: Tensor) -> Tensor:
@@ -67,7 +68,7 @@ class AdaptiveSpanAttention(Attention):
             with torch.no_grad():  # outside 0..1 the gradient would vanish for good
                 self.share.clamp_(0, 1)
         share = self.share.clamp(0, 1)[None, None]
-        if self.dynamic:
+        if self.predict is not None:
             # the paper's sigmoid, with a bias that starts at `initial` as the plain spans do
             share = torch.sigmoid(self.predict(x) + torch.logit(share, eps=0.02))
         return self.max_span * share

@@ -110,7 +110,7 @@ def _albert_tensors(theirs: dict[str, Tensor], config: ModelConfig) -> dict[str,
             f"layers.{i}.ffn.body.down": layer + "ffn_output",
             f"layers.{i}.ffn.norm": layer + "full_layer_layer_norm",
         }
-    ours = {}
+    ours: dict[str, Tensor] = {}
     for kind in ("weight", "bias"):
         pairs = [(f"{a}.{kind}", f"{b}.{kind}") for a, b in names.items()]
         ours |= {a: theirs[b] for a, b in pairs if b in theirs}
