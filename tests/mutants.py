@@ -1,0 +1,155 @@
+"""Changes one operator, number or condition at a time, and asks whether a test notices.
+
+`make mutants` runs it: cosmic-ray (in an environment of its own) finds what can be changed in the
+modules below, a fixed sample of it is tried in copies of the package, each against the tests that
+mirror its module, and what survived is listed with its change. Results are kept at once in
+runs/mutants.json by the change itself, so that a run that was killed goes on.
+
+    python tests/mutants.py --python .venv/bin/python [--count 150] [--workers 2] [--only cost]
+"""
+
+import argparse
+import difflib
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+
+from cosmic_ray.ast import get_ast
+from cosmic_ray.mutating import MutationVisitor
+from cosmic_ray.plugins import get_operator, operator_names
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "runs" / "mutants.json"
+MODULES = ("cost", "evaluate", "estimate", "bench", "publishing/ledger", "structure/*")
+MODULES += ("compression/*", "notebooks/*/verdicts")
+SEED, TIMEOUT = 0, 300
+COPIED = ("efflab", "tests", "data", "notebooks", "pyproject.toml")
+# An annotation's `X | None` is no arithmetic, and a decorator's removal is found by any import.
+LEFT_OUT = ("BitOr", "BitAnd", "BitXor", "RemoveDecorator", "VariableReplacer", "VariableInserter")
+
+SURVIVORS: dict[str, str] = {}
+"""Changes that no test can notice, by their key in the results, with the reason."""
+
+
+def tests_of(module: Path) -> list[str]:
+    """The test files that mirror a module; a notebook's verdicts are tested with its room."""
+    parts = module.relative_to(ROOT / "efflab").with_suffix("").parts
+    if parts[-1] == "verdicts":
+        parts = parts[:-1]
+    mirrored = Path("tests", *parts[:-1], f"test_{parts[-1]}.py")
+    if not (ROOT / mirrored).exists():
+        users = sorted((ROOT / mirrored.parent).glob("test_*.py"))
+        needle = f".{parts[-1]} import"
+        users = [p for p in users if needle in p.read_text() or f" {parts[-1]}" in p.read_text()]
+        return [str(p.relative_to(ROOT)) for p in users] or [str(mirrored.parent)]
+    return [str(mirrored)]
+
+
+def places(module: Path) -> list[tuple[str, int, int]]:
+    """(operator, occurrence, line) of each change that cosmic-ray knows for a module."""
+    tree, found = get_ast(module.read_text(encoding="utf-8")), []
+    nodes, stack = [], [tree]
+    while stack:
+        node = stack.pop()
+        nodes.append(node)
+        stack.extend(reversed(getattr(node, "children", ())))
+    for name in operator_names():
+        if any(word in name for word in LEFT_OUT):
+            continue
+        operator = get_operator(name)()
+        positions = [p for node in nodes for p in operator.mutation_positions(node)]
+        found += [(name, i, start[0]) for i, (start, _) in enumerate(positions)]
+    return found
+
+
+def sample(modules: list[Path], count: int) -> list[tuple[Path, str, int]]:
+    """`count` changes, each at a place of its own, so that an operator with many
+    replacements counts no more than a number."""
+    rng, by_place = random.Random(SEED), {}
+    for module in modules:
+        for name, occurrence, line in places(module):
+            kind = name.split("/")[-1].split("_")[0]
+            by_place.setdefault((module, kind, line), []).append((name, occurrence))
+    chosen = rng.sample(sorted(by_place), min(count, len(by_place)))
+    return [(place[0], *rng.choice(by_place[place])) for place in chosen]
+
+
+def change(module: Path, name: str, occurrence: int) -> tuple[str, str]:
+    """(the changed source, what was changed as a small diff)."""
+    before = module.read_text(encoding="utf-8")
+    after = MutationVisitor.mutate_code(before, get_operator(name)(), occurrence)
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
+    shown = [line for line in lines if line[0] in "+-" and line[:3] not in ("+++", "---")]
+    return after, "\n".join(shown)
+
+
+def noticed(python: str, copy: Path, module: Path, source: str) -> bool:
+    """Whether the module's tests fail on the changed source, in a copy of the package."""
+    target = copy / module.relative_to(ROOT)
+    before = target.read_text(encoding="utf-8")
+    target.write_text(source, encoding="utf-8")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [python, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests_of(module)]
+    try:
+        done = subprocess.run(
+            command, cwd=copy, env=environment, capture_output=True, timeout=TIMEOUT, check=False
+        )
+        return done.returncode != 0
+    except subprocess.TimeoutExpired:
+        return True
+    finally:
+        target.write_text(before, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--python", required=True, help="the interpreter that runs the tests")
+    parser.add_argument("--count", type=int, default=150)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", default="", help="modules whose path contains this")
+    args = parser.parse_args()
+    python = str(Path(args.python).absolute())
+    modules = sorted(p for m in MODULES for p in (ROOT / "efflab").glob(f"{m}.py"))
+    modules = [m for m in modules if m.name != "__init__.py" and args.only in str(m)]
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    RESULTS.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(args.workers) as pool:
+        copies: Queue[Path] = Queue()
+        for i in range(args.workers):
+            for name in COPIED:
+                copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+                target = Path(folder, str(i), name)
+                target.parent.mkdir(exist_ok=True)
+                copy(ROOT / name, target)
+            copies.put(Path(folder, str(i)))
+
+        def judge(chosen):
+            module, name, occurrence = chosen
+            source, diff = change(module, name, occurrence)
+            path = str(module.relative_to(ROOT))
+            key = hashlib.sha256(f"{path}\n{source}".encode()).hexdigest()[:12]
+            if key not in results:
+                copy = copies.get()
+                found = noticed(python, copy, module, source)
+                copies.put(copy)
+                results[key] = dict(module=path, change=diff, noticed=found)
+                RESULTS.write_text(json.dumps(results, indent=1))
+                print("noticed " if found else "SURVIVED", key, path, diff, sep="  ", flush=True)
+            return key
+
+        keys = list(pool.map(judge, sample(modules, args.count)))
+    survived = [key for key in keys if not results[key]["noticed"] and key not in SURVIVORS]
+    share = 1 - len(survived) / len(keys)
+    print(f"{len(keys)} changes, {len(survived)} unnoticed and unexplained: {100 * share:.1f}%")
+    raise SystemExit(share < 0.95)
+
+
+if __name__ == "__main__":
+    main()
