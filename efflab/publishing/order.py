@@ -1,0 +1,25 @@
+"""In which order the notebooks' tests start: the longest first, so that no worker waits at the end.
+
+`python -m efflab.publishing.order` prints the English notebooks so, for pytest.
+"""
+
+import os
+from pathlib import Path
+
+from efflab.publishing.catalog import NOTEBOOKS, built_path, sources
+from efflab.publishing.usage import read_builds
+
+
+def longest_first(language: str = "en", folder: Path = NOTEBOOKS) -> list[str]:
+    """The notebooks' numbers by the seconds of data/builds.json; by number where it has none."""
+    builds = read_builds(folder.parent / "data" / "builds.json")
+
+    def seconds(number: str) -> float:
+        return builds.get(f"{number} {language}", {}).get("seconds", 0)
+
+    return sorted(sources(folder), key=lambda number: (-seconds(number), number))
+
+
+if __name__ == "__main__":
+    known = sources()
+    print(*(os.path.relpath(built_path(known[number], "en")) for number in longest_first()))

@@ -1,0 +1,173 @@
+"""What holds the house together: directions of imports, the lock, the workflow, order of tests."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
+
+import pytest
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from efflab.publishing.catalog import ROOT
+from efflab.publishing.order import longest_first
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+WORKFLOW = ROOT / ".github" / "workflows" / "notebooks.yml"
+RENEW = "; add it to requirements.txt with what it brings along, or renew all: make lock"
+
+
+# --- Imports ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "broken"),
+    [
+        ("cost.py", "from efflab import lab", "efflab.cost -> efflab.lab"),
+        (
+            "structure/window.py",
+            "import efflab.compression.affine",
+            "efflab.structure.window -> efflab.compression.affine",
+        ),
+        ("lab/check.py", "import efflab.notebooks.gptq", "efflab.lab.check -> efflab.notebooks"),
+        (
+            "notebooks/gptq/layer.py",
+            "import efflab.notebooks.mixer.counts",
+            "efflab.notebooks.gptq.layer -> efflab.notebooks.mixer.counts",
+        ),
+        ("brand_new.py", "", "- efflab.brand_new"),  # a file with no place among the layers
+    ],
+)
+def test_an_import_the_wrong_way_is_found(tmp_path, file, line, broken):
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "efflab", tmp_path / "efflab", ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    with (tmp_path / "efflab" / file).open("a", encoding="utf-8") as source:
+        source.write(f"\n{line}\n")
+    start = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    command = [sys.executable, "-c", start, "--no-cache"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert broken in done.stdout
+
+
+# --- The lock --------------------------------------------------------------------------------
+
+
+def pinned(text: str) -> dict[str, str]:
+    """{canonical name: version} of a requirements.txt in which all is pinned."""
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    pairs = [line.split("==") for line in lines]
+    assert all(len(pair) == 2 for pair in pairs), "every line is name==version"
+    names = [name for name, _ in pairs]
+    assert names == sorted(names, key=str.lower)
+    assert len({canonicalize_name(n) for n in names}) == len(names)
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+LOCK = pinned((ROOT / "requirements.txt").read_text(encoding="utf-8"))
+
+
+def wanted() -> list[Requirement]:
+    """What pyproject.toml asks for itself, the tests' tools among it."""
+    project = PROJECT["project"]
+    extras = project["optional-dependencies"].values()
+    return [Requirement(r) for r in [*project["dependencies"], *(r for e in extras for r in e)]]
+
+
+def unmet(requirements: list[Requirement], lock: dict[str, str]) -> list[str]:
+    """The requirements that the lock does not satisfy."""
+    return [
+        f"{r} (locked: {lock.get(canonicalize_name(r.name))})"
+        for r in requirements
+        if not r.specifier.contains(lock.get(canonicalize_name(r.name), "0.dev0"), prereleases=True)
+        or canonicalize_name(r.name) not in lock
+    ]
+
+
+def brought_along(requirements: list[Requirement], applies) -> set[str]:
+    """Canonical names of the requirements and of all that these need, as installed here.
+
+    `applies(marker, extras)` says whether a dependency counts.
+    """
+    seen, waiting = set(), list(requirements)
+    while waiting:
+        requirement = waiting.pop()
+        key = (canonicalize_name(requirement.name), frozenset(requirement.extras))
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            needs = distribution(requirement.name).requires or []
+        except PackageNotFoundError:
+            continue
+        needs = map(Requirement, needs)
+        waiting += [n for n in needs if applies(n.marker, requirement.extras)]
+    return {name for name, _ in seen}
+
+
+def here(marker: Marker | None, extras) -> bool:
+    """Whether a dependency counts on this machine."""
+    return marker is None or any(marker.evaluate({"extra": e}) for e in extras or {""})
+
+
+def anywhere(marker: Marker | None, extras) -> bool:
+    """Whether it may count on any machine: only an extra that nobody asked for rules it out."""
+    return marker is None or "extra" not in str(marker) or here(marker, extras)
+
+
+def test_the_lock_satisfies_pyproject():
+    assert not unmet(wanted(), LOCK), RENEW
+    # what torch brings for a GPU is its own matter, and differs by machine
+    needed = {n for n in brought_along(wanted(), here) if not n.startswith(("nvidia-", "cuda-"))}
+    assert sorted(needed - LOCK.keys() - {"triton"}) == [], RENEW
+    assert sorted(LOCK.keys() - brought_along(wanted(), anywhere)) == [], "nothing needs it"
+
+
+def test_a_lock_out_of_step_is_found():
+    asked = [Requirement(r) for r in ("alpha>=2", "Beta_x", "gamma<1", "delta")]
+    found = pinned("# head\nalpha==1.9\nbeta-x==1\ngamma==0.9\n")
+    assert unmet(asked, found) == ["alpha>=2 (locked: 1.9)", "delta (locked: None)"]
+    with pytest.raises(AssertionError, match="name==version"):
+        pinned("alpha>=1\n")
+
+
+# --- The workflow ----------------------------------------------------------------------------
+
+
+def test_the_workflow_keeps_its_schema(tmp_path):
+    text, broken = WORKFLOW.read_text(encoding="utf-8"), tmp_path / "broken.yml"
+    broken.write_text(text.replace("runs-on:", "runs_on:", 1), encoding="utf-8")
+    command = [sys.executable, "-m", "check_jsonschema", "--output-format", "json"]
+    command += ["--builtin-schema", "vendor.github-workflows", str(WORKFLOW), str(broken)]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True).stdout)
+    assert [error["filename"] for error in found["errors"]] == [str(broken)]
+    assert "'runs-on' is a required property" in json.dumps(found)
+
+
+def test_the_workflow_calls_what_there_is():
+    text = WORKFLOW.read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"run: make (\w+)", text))
+    assert targets == {"lock", "test", "actionlint", "site"}
+    assert all(f"\n{target}:" in makefile for target in targets)
+
+
+# --- The order of the tests ------------------------------------------------------------------
+
+
+def test_the_longest_notebook_starts_first(tmp_path):
+    sources = tmp_path / "notebooks" / "src"
+    sources.mkdir(parents=True)
+    for name in ("00_a", "01_b", "02_c", "03_d"):
+        (sources / f"{name}.py").touch()
+    assert longest_first("en", tmp_path / "notebooks") == ["00", "01", "02", "03"]
+    builds = {"00 en": {"seconds": 2.0}, "02 en": {"seconds": 9.5}, "01 zh": {"seconds": 5.0}}
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "builds.json").write_text(json.dumps(builds), encoding="utf-8")
+    assert longest_first("en", tmp_path / "notebooks") == ["02", "00", "01", "03"]
+    assert longest_first("zh", tmp_path / "notebooks") == ["01", "00", "02", "03"]
