@@ -1,0 +1,122 @@
+"""One Transformer block written out in single operations, the same text for torch and for JAX.
+
+Nothing here is fused by hand: LayerNorm, softmax and GELU are their formulas, so that it shows
+what a compiler makes of them. `efflab.model.Layer` is the same arithmetic in torch's own kernels.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from efflab.errors import require_int
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """Where the functions come from: `xp` is torch or jax.numpy, which lacks `erf`."""
+
+    xp: Any
+    erf: Callable
+    scope: Callable = nullcontext
+
+
+def layer_norm(ns: Namespace, x, weight, bias, eps: float = 1e-5):
+    """Mean 0 and variance 1 over the channels, then scale and shift (Ba et al. 2016)."""
+    centred = x - x.mean(-1, keepdims=True)
+    variance = (centred * centred).mean(-1, keepdims=True)
+    return centred / ns.xp.sqrt(variance + eps) * weight + bias
+
+
+def softmax(ns: Namespace, scores):
+    """Over the last axis; the greatest value is taken off first, lest exp overflow."""
+    powers = ns.xp.exp(scores - ns.xp.amax(scores, -1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def gelu(ns: Namespace, x):
+    """x times the normal distribution function (Hendrycks and Gimpel 2016)."""
+    return x * 0.5 * (1 + ns.erf(x * (1 / math.sqrt(2))))
+
+
+def block(ns: Namespace, x, w: Mapping, n_head: int):
+    """A causal pre-norm block: (B,T,C) -> (B,T,C), with the arrays of `weights`."""
+    B, T, C = x.shape
+    with ns.scope("norm 1"):
+        y = layer_norm(ns, x, w["norm1.weight"], w["norm1.bias"])
+    with ns.scope("qkv"):
+        qkv = (y @ w["qkv.weight"].T + w["qkv.bias"]).reshape(B, T, 3, n_head, C // n_head)
+        q, k, v = (qkv[:, :, i].swapaxes(1, 2) for i in range(3))  # (B,H,T,D)
+    with ns.scope("scores"):
+        scores = q @ k.swapaxes(-1, -2) * (C // n_head) ** -0.5
+        scores = ns.xp.where(w["mask"], scores, -math.inf)
+    with ns.scope("softmax"):
+        shares = softmax(ns, scores)
+    with ns.scope("values"):
+        y = (shares @ v).swapaxes(1, 2).reshape(B, T, C)
+    with ns.scope("output"):
+        x = x + (y @ w["out.weight"].T + w["out.bias"])
+    with ns.scope("norm 2"):
+        y = layer_norm(ns, x, w["norm2.weight"], w["norm2.bias"])
+    with ns.scope("up"):
+        y = y @ w["up.weight"].T + w["up.bias"]
+    with ns.scope("gelu"):
+        y = gelu(ns, y)
+    with ns.scope("down"):
+        return x + (y @ w["down.weight"].T + w["down.bias"])
+
+
+def plain_layer(d_model: int, seq_len: int, n_head: int = 4, seed: int = 0):
+    """A causal `efflab.model.Layer` with random weights, and an input (1,T,C) for it."""
+    import torch
+
+    from efflab.config import ModelConfig
+    from efflab.model import Transformer
+
+    require_int("seq_len", seq_len)
+    config = ModelConfig(1, n_head, d_model, 4 * d_model, 2, seq_len, causal=True)
+    torch.manual_seed(seed)
+    layer = Transformer(config).layers[0].eval()
+    for name, parameter in layer.named_parameters():
+        if name.endswith("bias"):  # zeros and ones would hide a forgotten bias or scale
+            torch.nn.init.normal_(parameter, std=0.1)
+    return layer, torch.randn(1, seq_len, d_model)
+
+
+def weights(layer, seq_len: int) -> dict:
+    """The arrays that `block` takes, out of a Layer of ours, and its causal mask (T,T)."""
+    import torch
+
+    attention, ffn = layer.attention, layer.ffn
+    modules = {
+        "norm1": attention.norm,
+        "qkv": attention.body.qkv,
+        "out": attention.body.out,
+        "norm2": ffn.norm,
+        "up": ffn.body.up,
+        "down": ffn.body.down,
+    }
+    arrays = {
+        f"{name}.{kind}": getattr(module, kind).detach()
+        for name, module in modules.items()
+        for kind in ("weight", "bias")
+    }
+    device = arrays["qkv.weight"].device
+    mask = torch.ones(seq_len, seq_len, dtype=torch.bool, device=device).tril()
+    return arrays | {"mask": mask}
+
+
+def torch_namespace() -> Namespace:
+    """torch, whose compiler is Inductor."""
+    import torch
+
+    return Namespace(torch, torch.special.erf)
+
+
+def jax_namespace() -> Namespace:
+    """jax.numpy, whose compiler is XLA; the scopes become part of what XLA prints."""
+    from efflab.acceleration.xla import load_jax
+
+    jax = load_jax()
+    return Namespace(jax.numpy, jax.scipy.special.erf, jax.named_scope)

@@ -1,0 +1,121 @@
+"""Why fusing pays: bytes that need not move, and launches that need not happen.
+
+`xla_report` and `inductor_report` read what the two compilers made of a program; the formulas here
+say what that should save.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from efflab.acceleration.graph import FusionReport, Kernel, Op, fuse, fuse_report
+from efflab.acceleration.inductor import inductor_report
+from efflab.acceleration.xla import xla_report
+from efflab.errors import require, require_int, require_one_of
+
+__all__ = [
+    "FusionReport",
+    "Kernel",
+    "LaunchModel",
+    "Op",
+    "attention_bytes",
+    "calls_to_pay",
+    "chain",
+    "fit_launches",
+    "fuse",
+    "fuse_report",
+    "inductor_report",
+    "xla_report",
+]
+
+
+def attention_bytes(
+    seq_len: int, head_dim: int, n_head: int = 1, *, fused: str = "none", value_bytes: int = 4
+) -> int:
+    """Bytes that softmax(q kᵀ)v reads and writes, each kernel's tensors once.
+
+    `fused`: "none", an operation a kernel (product, scale, max, subtract, exp, sum, divide,
+    product): 12 T² + 4 T D + 4 T values a head; "softmax", the softmax as one kernel between two
+    products: 4 T² + 4 T D; "all", one kernel that keeps its scores to itself: 4 T D (Dao et al.
+    2022, where the cache holds all keys and values).
+    """
+    require_int("seq_len", seq_len)
+    require_int("head_dim", head_dim)
+    require_int("n_head", n_head)
+    require_one_of("fused", fused, ("none", "softmax", "all"))
+    ends = 4 * seq_len * head_dim
+    square = seq_len * seq_len
+    values = {"none": 12 * square + 4 * seq_len, "softmax": 4 * square, "all": 0}[fused] + ends
+    return value_bytes * n_head * values
+
+
+@dataclass(frozen=True)
+class LaunchModel:
+    """Time of simple kernels: n · overhead + the longer of bytes / bandwidth and FLOPs / rate.
+
+    `overhead`: seconds to start a kernel; `bandwidth`: bytes a second; `rate`: FLOP/s of additions
+    and multiplications, which only long fused kernels come up to.
+    """
+
+    overhead: float
+    bandwidth: float
+    rate: float = math.inf
+
+    def seconds(self, n_kernels: float, nbytes: float, flops: float = 0) -> float:
+        """Of `n_kernels` that move `nbytes` and do `flops` in all."""
+        return n_kernels * self.overhead + max(nbytes / self.bandwidth, flops / self.rate)
+
+    @property
+    def even_bytes(self) -> float:
+        """Bytes of a kernel that take as long to move as the kernel takes to start."""
+        return self.overhead * self.bandwidth
+
+
+def fit_launches(rows: Sequence[Mapping]) -> LaunchModel:
+    """The model through measured rows with `n_kernels`, `bytes` and `seconds`.
+
+    Least squares of the relative error, so that a microsecond counts as much as a millisecond. Both
+    constants come out positive or the rows are refused.
+    """
+    import numpy as np
+    from scipy.optimize import nnls
+
+    require(len(rows) >= 2, "rows", len(rows), "two measurements or more")
+    seconds = np.array([row["seconds"] for row in rows], float)
+    terms = np.array([[row["n_kernels"], row["bytes"]] for row in rows], float)
+    (overhead, per_byte), _ = nnls(terms / seconds[:, None], np.ones(len(rows)))
+    require(overhead > 0 and per_byte > 0, "rows", len(rows), "sizes small and large")
+    return LaunchModel(float(overhead), float(1 / per_byte))
+
+
+def chain(x, n_ops: int) -> Callable[[], object]:
+    """`n_ops` operations in a row on a tensor of torch, each a kernel of its own.
+
+    Multiplications and additions in turn, as no compiler can make one of two multiplications. They
+    write into two buffers by turns: no memory is taken while it runs.
+    """
+    import torch
+
+    require_int("n_ops", n_ops)
+    buffers = [torch.empty_like(x), torch.empty_like(x)]
+
+    def call():
+        source = x
+        for i in range(n_ops):
+            step, value = (torch.add, 1e-4) if i % 2 else (torch.mul, 1.0001)
+            source = step(source, value, out=buffers[i % 2])
+        return source
+
+    return call
+
+
+def calls_to_pay(compile_seconds: float, before: float, after: float) -> float:
+    """From how many calls on compiling has paid: its time over what a call saves; inf where none.
+
+    >>> calls_to_pay(6.0, before=0.005, after=0.003), calls_to_pay(6.0, 0.003, 0.003)
+    (3000.0, inf)
+    """
+    require(compile_seconds >= 0, "compile_seconds", compile_seconds, "seconds of at least 0")
+    require(before > 0 and after > 0, "before", (before, after), "positive seconds a call")
+    saved = before - after
+    return round(compile_seconds / saved, 6) if saved > 0 else float("inf")

@@ -1,0 +1,206 @@
+"""What `torch.compile` makes of a program, read from the code that Inductor generates.
+
+Inductor writes a Python program that calls its fused C++ (or Triton) kernels and the library's
+matrix products in order; its buffers' shapes stand in it, so what each kernel reads and writes can
+be summed. On a CPU it needs a C++ compiler.
+"""
+
+import math
+import operator
+import re
+import time
+from collections.abc import Callable, Iterator
+
+from efflab.acceleration.graph import FusionReport, Kernel, Op, Seen, reads_of
+from efflab.errors import require
+
+VIEWS = frozenset(["_unsafe_view", "detach", "lift_fresh", "alias", "scalar_tensor"])
+"""Not marked as views by torch, and moving nothing all the same (a scalar is no tensor to move)."""
+UNSEEN = frozenset("view unsafe_view transpose permute scalar_tensor select".split())
+"""Names in a fused kernel's that are no work of its own."""
+BYTES = dict(float32=4, float16=2, bfloat16=2, float64=8, int64=8, int32=4, int8=1, uint8=1, bool=1)
+_CALL = re.compile(
+    r"^\s*(?:(\w+) = )?(cpp_fused\w*|triton_\w+\.run|extern_kernels\.\w+"
+    r"|torch\.ops\.[\w.]+)\((.*)\)"
+)
+_NEW = re.compile(r"^\s*(\w+) = empty_strided\w*\(\((.*?)\), \(.*?\), torch\.(\w+)\)")
+_GIVEN = re.compile(r"^\s*(\w+) = rand_strided\(\((.*?)\), .*?dtype=torch\.(\w+)\)", re.M)
+_CHECKED = re.compile(r"^\s*assert_size_stride\((\w+), \((.*?)\),")
+_VIEW = re.compile(r"reinterpret_tensor\((\w+), \((.*?)\), \(.*?\), \d+\)")
+_RENAMED = re.compile(r"^\s*(\w+) = (?:(\w+)|reinterpret_tensor\((\w+),.*\)); del ")
+_TAKEN = re.compile(r"^\s*(\w+) = (\w+)\[\d+\]$")
+
+
+def inductor_report(fn: Callable, *args, dynamic: bool | None = False) -> FusionReport:
+    """What `torch.compile` makes of `fn(*args)`; everything compiled before is forgotten.
+
+    Operations are what torch would run one by one (views aside), kernels the calls of the generated
+    program, whose fused loops stand in `code`. Each tensor that a kernel takes counts once, twice
+    where it is changed in place. `seconds` are those of the first call, less on a machine whose
+    cache on disk still has the kernels.
+    """
+    import torch
+    from torch._inductor.utils import run_and_get_code
+
+    with torch.no_grad():
+        ops = operations(fn, *args)
+        start = time.perf_counter()
+        _, codes = run_and_get_code(torch.compile(fn, dynamic=dynamic), *args)
+        seconds = time.perf_counter() - start
+    require(len(codes) == 1, "fn", fn, "a function that compiles to one graph")
+    return FusionReport.of(ops, kernels(codes[0]), seconds=seconds, code=codes[0])
+
+
+def operations(fn: Callable, *args) -> list[Op]:
+    """What torch runs of `fn(*args)` without a compiler, views aside: its ATen operators."""
+    import torch
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    with torch.no_grad():
+        graph = make_fx(fn)(*args)
+    ops: list[Op] = []
+    where: dict[str, Seen] = {}
+    for node in graph.graph.nodes:
+        if node.op == "get_attr":
+            where[node.name] = Seen(node.name, _nbytes(getattr(graph, node.target)))
+        elif node.op == "placeholder":
+            where[node.name] = Seen(node.name, _nbytes(node.meta["val"]))
+        elif node.op == "call_function":
+            where[node.name] = _run(node, where, ops)
+    return ops
+
+
+def _run(node, where: dict[str, Seen], ops: list[Op]) -> Seen:
+    """Append one call, unless it is a view; returns what its result shows."""
+    operands = [where[n.name] for n in node.all_input_nodes if n.name in where]
+    nbytes = _nbytes(node.meta["val"])
+    name = getattr(node.target, "__name__", str(node.target)).split(".")[0]
+    is_view = node.target is operator.getitem or getattr(node.target, "is_view", False)
+    if is_view or name in VIEWS:
+        several = isinstance(node.meta["val"], tuple | list)  # what each shows, its getitem says
+        seen = operands[0] if operands else Seen()
+        return seen if several else seen.view(node.name, nbytes)
+    opcode = name.removesuffix("_flash_attention_for_cpu")
+    ops.append(Op(node.name, opcode, reads_of(operands), nbytes))
+    return Seen(node.name, nbytes)
+
+
+def _nbytes(value) -> int:
+    """Bytes of a tensor, or of the first of several: the others are statistics for training."""
+    if isinstance(value, tuple | list):
+        value = value[0]
+    return value.numel() * value.element_size()
+
+
+def kernels(code: str) -> list[Kernel]:
+    """The kernels that Inductor's generated program calls, in order."""
+    sizes = {name: _size(shape, dtype) for name, shape, dtype in _GIVEN.findall(code)}
+    in_place = {name: _signature(code, name) for name in set(re.findall(r"cpp_fused\w+", code))}
+    writer: dict[str, str] = {}
+    found: list[Kernel] = []
+    for line in _body(code):
+        if new := _NEW.match(line):
+            sizes[new[1]] = _size(new[2], new[3])
+        elif renamed := _RENAMED.match(line):
+            old = renamed[2] or renamed[3]
+            sizes[renamed[1]], writer[renamed[1]] = sizes[old], writer.get(old, old)
+        elif taken := _TAKEN.match(line):
+            writer[taken[1]] = writer.get(taken[2], taken[2])
+        elif (checked := _CHECKED.match(line)) and checked[1] not in sizes:
+            sizes[checked[1]] = _size(checked[2], "float32")
+            found[-1] = _with_result(found[-1], sizes[checked[1]])
+        elif call := _CALL.match(line):
+            found.append(_kernel(call, len(found), sizes, in_place, writer))
+    return found
+
+
+def _body(code: str) -> Iterator[str]:
+    """The lines of the generated program's `call`."""
+    lines = iter(code.splitlines())
+    for line in lines:
+        if re.match(r"\s*def call\(", line):
+            break
+    for line in lines:
+        if re.match(r"\s*return ", line):
+            break
+        yield line
+
+
+def _kernel(call: re.Match, index: int, sizes: dict, in_place: dict, writer: dict) -> Kernel:
+    result, target, arguments = call.groups()
+    fused = target.startswith(("cpp_fused", "triton_"))
+    name = target if fused else f"{_library_name(target)}_{index}"
+    signature = iter(in_place.get(target, ()))
+    moved, inputs, outputs = 0, [], []
+    for buffer, shape in _buffers(arguments):
+        size = min(sizes[buffer], 4 * math.prod(shape)) if shape else sizes[buffer]
+        is_out = re.search(rf"out=(reinterpret_tensor\()?{buffer}\b", arguments)
+        way = next(signature, "in") if fused else ("out" if is_out else "in")
+        moved += 2 * size if way == "in_out" else size
+        if way != "out":
+            inputs.append(writer.get(buffer, buffer))
+        if way != "in":
+            outputs.append(buffer)
+    for buffer in filter(None, [*outputs, result]):
+        writer[buffer] = name
+    ops = _operations_in(name)
+    opcode = "fusion" if fused else ops[0]
+    return Kernel(name, opcode, ops, tuple(dict.fromkeys(inputs)), moved)
+
+
+def _library_name(target: str) -> str:
+    """ "extern_kernels.mm" -> "mm", "torch.ops.aten.bmm.default" -> "bmm"."""
+    parts = target.split(".")
+    return parts[3] if parts[0] == "torch" else parts[-1]
+
+
+def _with_result(kernel: Kernel, nbytes: int) -> Kernel:
+    """A library's call that makes its own result, whose size stands below it."""
+    return Kernel(
+        kernel.name, kernel.opcode, kernel.ops, kernel.inputs, kernel.bytes + nbytes, kernel.part
+    )
+
+
+def _buffers(arguments: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Each buffer among a call's arguments, with its shape where it is a view of one."""
+    for found in re.finditer(rf"{_VIEW.pattern}|\b((?:buf|arg)\w+)", arguments):
+        if found[1]:
+            yield found[1], tuple(int(n) for n in re.findall(r"\d+", found[2]))
+        else:
+            yield found[3], ()
+
+
+def _signature(code: str, name: str) -> list[str]:
+    """ "in", "out" or "in_out" of each pointer that a C++ kernel takes, in order."""
+    found = re.search(rf"^{name} = .*?void\s+kernel\((.*?)\)\n", code, re.M | re.S)
+    pointers = re.findall(r"(in_out|in|out)_ptr\d+", found[1]) if found else []
+    return pointers
+
+
+def _operations_in(name: str) -> tuple[str, ...]:
+    """The operators in a kernel's name: "cpp_fused_add_native_layer_norm_view_1"."""
+    text = re.sub(r"_\d+$", "", name.removeprefix("cpp_fused_"))
+    if not name.startswith("cpp_fused"):
+        return (text.strip("_").removesuffix("_flash_attention_for_cpu"),)
+    known = r"unsafe_view|native_layer_norm|scalar_tensor|[a-z]+"
+    return tuple(op for op in re.findall(known, text) if op not in UNSEEN)
+
+
+def _size(shape: str, dtype: str) -> int:
+    return BYTES[dtype] * math.prod(int(n) for n in re.findall(r"\d+", shape))
+
+
+def cpp_source(report: FusionReport, name: str) -> str:
+    """The C++ that Inductor generated for one fused kernel, from its signature on."""
+    fused = [k.name for k in report.kernels if k.opcode == "fusion"]
+    require(name in fused, "name", name, "one of " + ", ".join(fused))
+    source = rf"^{name} = async_compile\.\w+\(.*?r'''\n(.*?)\n'''"
+    return _readable(re.findall(source, report.code, re.M | re.S)[0])
+
+
+def _readable(source: str) -> str:
+    """Without the guards around integer division and the casts of literals, which say nothing."""
+    lines = [x for x in source.splitlines() if "integer_div" not in x and "#include" not in x]
+    text = "\n".join(lines)
+    text = re.sub(r"static_cast<int64_t>\((\w+?)L?\)", r"\1", text)
+    return re.sub(r"static_cast<float>\(([\d.e-]+)\)", r"\1f", text)

@@ -1,0 +1,240 @@
+"""What XLA makes of a program, read from its own HLO text; through JAX, on the CPU.
+
+HLO is XLA's language: one instruction a line, `%name = f32[2,3]{1,0} opcode(%operands), ...`. A
+fusion calls a computation of its own, whose instructions run as one loop. Format: OpenXLA,
+"HLO text", https://openxla.org/xla/operation_semantics.
+"""
+
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from efflab.acceleration.graph import FusionReport, Kernel, Op, Seen, reads_of
+from efflab.errors import require
+
+VIEWS = frozenset("reshape bitcast broadcast transpose slice get-tuple-element tuple".split())
+SOURCES = frozenset(["parameter", "constant"])
+FREE = VIEWS - {"transpose", "slice", "broadcast"}
+"""What costs nothing in a compiled program; the other views are copies there."""
+_TYPE = re.compile(r"(\w+)\[([\d,]*)\]")
+_LINE = re.compile(r"\s*(ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
+_HEAD = re.compile(r"(ENTRY )?%?([\w.\-]+)(?: \(.*\) -> .*)? \{\s*$")
+_BITS = dict(pred=8, token=0)
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One line of HLO; `scope`: the named scopes and the primitive, "softmax/exp"."""
+
+    name: str
+    opcode: str
+    operands: tuple[str, ...]
+    nbytes: int
+    scope: str
+    calls: str
+    is_root: bool
+
+
+Computations = dict[str, list[Instruction]]
+
+
+def load_jax():
+    """JAX for the CPU, with as many threads as torch has: XLA keeps a pool of its own."""
+    import torch
+
+    os.environ.setdefault("NPROC", str(torch.get_num_threads()))  # read once, when JAX starts
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+    return jax
+
+
+def xla_report(fn: Callable, *args) -> FusionReport:
+    """What `jax.jit` makes of `fn(*args)`; no trace or executable of before is used again.
+
+    Operations are the instructions handed to XLA without views and constants: what a library
+    without a compiler would run one by one. Kernels are the instructions of the compiled program's
+    entry. Both are summed alike, so that "before" is rather too low and "after" too high (a kernel
+    that reads a third of a tensor counts all of it). `compiler_bytes`: XLA's own cost analysis,
+    which counts views as copies before.
+    """
+    jax = load_jax()
+    lowered = jax.jit(lambda *values: fn(*values)).lower(*args)  # a new function: nothing cached
+    start = time.perf_counter()
+    compiled = lowered.compile()
+    seconds = time.perf_counter() - start
+    text = compiled.as_text()
+    before, after = lowered.cost_analysis(), compiled.cost_analysis()
+    return FusionReport.of(
+        operations(lowered.compiler_ir("hlo").as_hlo_module().to_string()),
+        kernels(text),
+        compiler_bytes=(int(before["bytes accessed"]), int(after["bytes accessed"])),
+        seconds=seconds,
+        code=text,
+    )
+
+
+def op_by_op(fn: Callable, *args) -> Callable[[], object]:
+    """A call of `fn(*args)` in which JAX runs each operation on its own, and waits for the end."""
+    jax = load_jax()
+
+    def call():
+        with jax.disable_jit():
+            return jax.block_until_ready(fn(*args))
+
+    return call
+
+
+def compiled(fn: Callable, *args) -> Callable[[], object]:
+    """A call of the jitted `fn(*args)` that waits for its end; compiled when first called."""
+    jax = load_jax()
+    jitted = jax.jit(fn)
+    return lambda: jax.block_until_ready(jitted(*args))
+
+
+def operations(text: str) -> list[Op]:
+    """The operations of an HLO text before XLA's passes, calls written out in place."""
+    computations, entry = parse(text)
+    ops: list[Op] = []
+    _run(computations, entry, [], ops)
+    return ops
+
+
+def _run(
+    computations: Computations, name: str, given: list[Seen], ops: list[Op], part: str = ""
+) -> Seen:
+    """Append the operations of one computation; returns what its result shows.
+
+    `given`: what its parameters show, none for the entry; `part`: of the model, where it is called.
+    """
+    where: dict[str, Seen] = {}
+    parameters = iter(given)
+    result = Seen()
+    for line in computations[name]:
+        operands = [where[o] for o in line.operands if o in where]
+        inner = _part(line) or part
+        if line.opcode == "parameter":
+            here = next(parameters, Seen(line.name, line.nbytes))
+        elif line.opcode == "constant":
+            here = Seen()
+        elif line.opcode in VIEWS:
+            here = operands[0].view(line.name, line.nbytes) if operands else Seen()
+        elif line.opcode == "call":
+            here = _run(computations, line.calls, operands, ops, line.scope or part)
+        else:
+            op = Op(f"{line.name}~{len(ops)}", line.opcode, reads_of(operands), line.nbytes, inner)
+            ops.append(op)  # numbered, as a computation may be called twice
+            here = Seen(op.name, op.nbytes)
+        where[line.name] = here
+        result = here if line.is_root else result
+    return result
+
+
+def kernels(text: str) -> list[Kernel]:
+    """The kernels of a compiled HLO text, in the order in which they run."""
+    computations, entry = parse(text)
+    where: dict[str, Seen] = {}
+    found = []
+    for line in computations[entry]:
+        operands = [where[o] for o in line.operands if o in where]
+        if line.opcode == "constant":
+            where[line.name] = Seen()
+        elif line.opcode in FREE:
+            where[line.name] = operands[0] if operands else Seen()
+        else:
+            where[line.name] = Seen(line.name, line.nbytes)
+            if line.opcode != "parameter":
+                found.append(_kernel(line, reads_of(operands), computations))
+    for i in reversed(range(len(found) - 1)):  # what XLA adds of its own belongs to what follows
+        if not found[i].part:
+            found[i] = replace(found[i], part=found[i + 1].part)
+    return found
+
+
+def _kernel(line: Instruction, reads: dict[str, int], computations: Computations) -> Kernel:
+    inner = computations[line.calls] if line.calls else [line]
+    ops = tuple(f"{i.scope}/{i.opcode}" for i in inner if i.opcode not in VIEWS | SOURCES)
+    moved = sum(reads.values()) + line.nbytes
+    parts = [part for i in [line, *reversed(inner)] if (part := _part(i))]
+    return Kernel(line.name, line.opcode, ops, tuple(reads), moved, parts[0] if parts else "")
+
+
+def _part(line: Instruction) -> str:
+    return line.scope.rpartition("/")[0]
+
+
+def parse(text: str) -> tuple[Computations, str]:
+    """{computation: its instructions} and the name of the entry."""
+    computations: Computations = {}
+    current, entry = None, ""
+    for line in text.splitlines():
+        head = _HEAD.match(line)
+        if head and " = " not in line:
+            current = computations.setdefault(head[2], [])
+            entry = head[2] if head[1] else entry
+        elif line.startswith("}"):
+            current = None
+        elif current is not None and (found := _LINE.match(line)):
+            current.append(_instruction(found))
+    require(bool(entry), "text", text[:60], "HLO with an ENTRY computation")
+    return computations, entry
+
+
+def _instruction(found: re.Match) -> Instruction:
+    root, name, type_, opcode, rest = found.groups()
+    inside, attributes = _split(rest)
+    operands = () if opcode in SOURCES else tuple(re.findall(r"%([\w.\-]+)", inside))
+    calls = re.search(r"(?:calls|to_apply)=%?([\w.\-]+)", attributes)
+    named = re.search(r'op_name="([^"]*)"', attributes)
+    called = calls[1] if calls and opcode in ("fusion", "call") else ""
+    scope = _scope(named[1]) if named else ""
+    return Instruction(name, opcode, operands, type_bytes(type_), scope, called, bool(root))
+
+
+def _split(rest: str) -> tuple[str, str]:
+    """What stands in the operands' parentheses, and what follows them."""
+    depth = 1
+    for i, letter in enumerate(rest):
+        depth += (letter == "(") - (letter == ")")
+        if not depth:
+            return rest[:i], rest[i + 1 :]
+    return rest, ""
+
+
+def _scope(op_name: str) -> str:
+    """ "jit(f)/softmax/jit(_where)/exp" -> "softmax/exp"."""
+    first = op_name.split(";")[0]  # a copy that serves two operations names both
+    parts = [part for part in first.split("/") if not part.startswith("jit(")]
+    return "/".join(parts)
+
+
+def type_bytes(text: str) -> int:
+    """Bytes of an HLO type, of all its arrays where it is a tuple.
+
+    >>> type_bytes("f32[2,3]{1,0}"), type_bytes("pred[8]"), type_bytes("(bf16[4], s32[])")
+    (24, 8, 12)
+    """
+    total = 0
+    for name, dimensions in _TYPE.findall(text):
+        digits = re.findall(r"\d+", name)
+        bits = _BITS.get(name, int(digits[0]) if digits else 8)
+        count = 1
+        for size in filter(None, dimensions.split(",")):
+            count *= int(size)
+        total += (bits * count + 7) // 8
+    return total
+
+
+def shown(report: FusionReport, name: str) -> str:
+    """The HLO of one kernel as text to read: its computation without layouts and metadata."""
+    found = next((k for k in report.kernels if k.name == name), None)
+    require(found is not None, "name", name, "a kernel of the report")
+    calls = re.search(rf"%{re.escape(name)} = .*?calls=%?([\w.\-]+)", report.code)
+    body = (
+        re.search(rf"^%{re.escape(calls[1])} .*?^}}", report.code, re.M | re.S) if calls else None
+    )
+    text = body[0] if body else next(x for x in report.code.splitlines() if f"%{name} = " in x)
+    text = re.sub(r", (metadata|backend_config)=\{[^\n]*", "", text)
+    return re.sub(r"(\])\{[\d,]*\}", r"\1", text).replace("%", "")
