@@ -74,7 +74,7 @@ def make_site(args) -> None:
 def experiment(args) -> None:
     from efflab.experiments import run_experiment
 
-    run_experiment(args.name)
+    run_experiment(args.name, fresh=args.fresh)
     print(f"stored in data/experiments/{args.name}.json")
 
 
@@ -132,6 +132,7 @@ def parser() -> argparse.ArgumentParser:
     repeat.add_argument(
         "name", help="for example qkv-sharing; an unknown name lists the known ones"
     )
+    repeat.add_argument("--fresh", action="store_true", help="repeat the runs already recorded")
     model = command("train", train, "train a shipped model anew")
     model.add_argument("model", choices=("stdlib-gpt",))
     lab = command("lab", open_lab, "open JupyterLab at notebook 00")

@@ -77,3 +77,18 @@ def of_median(values: Sequence[float]) -> Estimate:
     if k > 1 and 2 * stats.binom.cdf(k - 1, len(ordered), 0.5) > 1 - CONFIDENCE:
         k -= 1
     return Estimate(median(ordered), ordered[k - 1], ordered[-k])
+
+
+def one_more(values: Sequence[float]) -> Estimate:
+    """Mean of `values`, and where one more of their kind falls: Student's t prediction interval.
+
+    >>> print(one_more([5.0, 5.2, 5.1]))
+    5.100 (4.603 to 5.597)
+    """
+    from scipy import stats
+
+    n = len(values)
+    require(n >= 2, "number of values", n, "at least two")
+    t = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
+    half, middle = float(t) * stdev(values) * (1 + 1 / n) ** 0.5, mean(values)
+    return Estimate(middle, middle - half, middle + half)

@@ -119,11 +119,21 @@ def torch_smoothed(model: nn.Module, calibration: list[Batch]) -> Engine:
     )
 
 
-def prepared(model: nn.Module) -> nn.Module:
+def seven_bits_needed() -> bool:
+    """Whether this CPU adds two 8-bit products into 16 bits, where 8-bit codes may not fit.
+
+    VNNI and its like add into 32. One side's codes in 7 bits always fit.
+    """
+    return not cpu_features()["vnni"]
+
+
+def prepared(model: nn.Module, *, seven_bits: bool | None = None) -> nn.Module:
     """A copy whose linear layers stand between QuantStub and DeQuantStub, with observers."""
     import torch.ao.quantization as q
 
-    observer = q.MinMaxObserver.with_args(reduce_range=True)  # 7 bits: safe without VNNI
+    observer = q.MinMaxObserver.with_args(
+        reduce_range=seven_bits_needed() if seven_bits is None else seven_bits
+    )
     wrapped = int8.replace_linears(model, lambda name, linear: q.QuantWrapper(linear))
     for module in wrapped.modules():
         if isinstance(module, q.QuantWrapper):
@@ -132,11 +142,16 @@ def prepared(model: nn.Module) -> nn.Module:
         return q.prepare(wrapped.eval())
 
 
-def torch_static(model: nn.Module, calibration: list[Batch]) -> Engine:
-    """torch.ao.quantization: prepare, run, convert; the linear layers alone."""
+def torch_static(
+    model: nn.Module, calibration: list[Batch], *, seven_bits: bool | None = None
+) -> Engine:
+    """torch.ao.quantization: prepare, run, convert; the linear layers alone.
+
+    `seven_bits`: of the inputs; by default where this CPU needs it (`seven_bits_needed`).
+    """
     import torch.ao.quantization as q
 
-    observed = prepared(model)
+    observed = prepared(model, seven_bits=seven_bits)
     run_all(observed, calibration)
     observed.pooler = None  # calibration never reaches it: no embedding needs it
     with quiet():
@@ -156,8 +171,11 @@ def torchao_int8(model: nn.Module) -> Engine:
 # --- ONNX Runtime ----------------------------------------------------------------------------
 
 
-def onnx_int8(model: nn.Module, folder: Path) -> Engine:
-    """ONNX Runtime's dynamic INT8, weights per channel, tables too; written into `folder`."""
+def onnx_int8(model: nn.Module, folder: Path, *, seven_bits: bool | None = None) -> Engine:
+    """ONNX Runtime's dynamic INT8, weights per channel, tables too; written into `folder`.
+
+    `seven_bits`: of the weights; by default where this CPU needs it (`seven_bits_needed`).
+    """
     import onnxruntime
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -170,9 +188,12 @@ def onnx_int8(model: nn.Module, folder: Path) -> Engine:
             Hidden(model).eval(), (ids, ids.clone()), dynamo=True, verbose=False, **names
         )
         exported.save(full)
-        # Weights in 7 bits: without VNNI, sums of two products stop at 16 bits.
         quantize_dynamic(
-            full, small, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8
+            full,
+            small,
+            per_channel=True,
+            reduce_range=seven_bits_needed() if seven_bits is None else seven_bits,
+            weight_type=QuantType.QInt8,
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -233,12 +254,16 @@ def openvino_fp32(model: nn.Module, folder: Path) -> Engine:
     return openvino_engine("OpenVINO fp32", converted, Path(folder) / "fp32.xml")
 
 
-def openvino_int8(model: nn.Module, folder: Path, calibration: list[Batch]) -> Engine:
+def openvino_int8(
+    model: nn.Module, folder: Path, calibration: list[Batch], *, seven_bits: bool | None = None
+) -> Engine:
     """OpenVINO INT8 by NNCF: our smoothing, then weights per channel and inputs per tensor.
 
     Token table included, positions in 16 bits; attention's own two products stay in fp32.
+    `seven_bits`: of the weights; by default where this CPU needs it (`seven_bits_needed`).
     """
     require(len(calibration) > 0, "calibration", calibration, "at least one batch")
+    seven_bits = seven_bits_needed() if seven_bits is None else seven_bits
     with no_telemetry():
         import nncf
         from nncf.quantization import advanced_parameters as advanced
@@ -248,6 +273,7 @@ def openvino_int8(model: nn.Module, folder: Path, calibration: list[Batch]) -> E
         smooth.embedding.position.half()  # added, not looked up: NNCF leaves it as it is
         converted = openvino_model(smooth)
         data = nncf.Dataset(calibration, lambda batch: tuple(t.numpy() for t in batch))
+        fix = advanced.OverflowFix.ENABLE if seven_bits else advanced.OverflowFix.DISABLE
         own = advanced.AdvancedSmoothQuantParameters(matmul=-1)  # it has been done
         with quiet(), no_progress():
             quantized = nncf.quantize(
@@ -258,8 +284,7 @@ def openvino_int8(model: nn.Module, folder: Path, calibration: list[Batch]) -> E
                 subset_size=len(calibration),
                 ignored_scope=nncf.IgnoredScope(types=["ScaledDotProductAttention"]),
                 advanced_parameters=advanced.AdvancedQuantizationParameters(
-                    # Weights in 7 bits: without VNNI, sums of two products stop at 16 bits.
-                    overflow_fix=advanced.OverflowFix.ENABLE,
+                    overflow_fix=fix,
                     smooth_quant_alphas=own,
                 ),
             )
@@ -291,15 +316,24 @@ def openvino_model(model: nn.Module):
 
 def openvino_engine(name: str, model, path: Path) -> Engine:
     """The OpenVINO model written to `path`, read back and compiled for this CPU."""
-    import openvino as ov
+    with no_telemetry():
+        import openvino as ov
 
-    ov.save_model(model, path, compress_to_fp16=False)
-    hints = {
-        "INFERENCE_PRECISION_HINT": "f32",  # what is not quantized must not fall to bf16
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "ENABLE_CPU_PINNING": False,  # a pinned thread waits for whoever else uses its core
-    }
-    compiled = ov.Core().compile_model(path, "CPU", hints)
+        ov.save_model(model, path, compress_to_fp16=False)
+    return openvino_file(name, path)
+
+
+def openvino_file(name: str, path: Path) -> Engine:
+    """An OpenVINO model that was written to `path` before, compiled for this CPU."""
+    with no_telemetry():
+        import openvino as ov
+
+        hints = {
+            "INFERENCE_PRECISION_HINT": "f32",  # what is not quantized must not fall to bf16
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "ENABLE_CPU_PINNING": False,  # a pinned thread waits for whoever else uses its core
+        }
+        compiled = ov.Core().compile_model(path, "CPU", hints)
 
     def embed(ids: Tensor, mask: Tensor) -> Tensor:
         hidden = compiled((ids.numpy(), mask.numpy()))[0]

@@ -1,22 +1,26 @@
-"""What takes longer than a notebook: one function each, its results kept with their provenance."""
+"""What takes longer than a notebook: one file each, every run kept with its provenance.
+
+An experiment is a module here with a `NAME` and a `run(*, fresh)`; it is found by its file.
+"""
 
 from importlib import import_module
+from pkgutil import iter_modules
 
 from efflab.errors import require_one_of
 
-EXPERIMENTS = (
-    "attention-bench",
-    "dynamic-attention",
-    "encoder-reuse",
-    "gptq-quality",
-    "int8-engines",
-    "mixer-digits",
-    "pruning-schedule",
-    "qkv-sharing",
-)
+
+def experiments() -> list[str]:
+    """The names of all experiments."""
+    modules = (import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__))
+    return sorted(m.NAME for m in modules if hasattr(m, "NAME") and hasattr(m, "run"))
 
 
-def run_experiment(name: str) -> dict:
-    """Run an experiment and write data/experiments/NAME.json; returns what was written."""
-    require_one_of("name", name, EXPERIMENTS)
-    return import_module(f"efflab.experiments.{name.replace('-', '_')}").run()
+def run_experiment(name: str, *, fresh: bool = False) -> dict:
+    """Run what is not yet in data/experiments/NAME.json, or with `fresh` all of it, and keep it."""
+    stem = name.replace("-", "_")
+    if stem not in {found.name for found in iter_modules(__path__)}:
+        require_one_of("name", name, experiments())
+    module = import_module(f"{__name__}.{stem}")
+    if getattr(module, "NAME", None) != name:  # a helper's file
+        require_one_of("name", name, experiments())
+    return module.run(fresh=fresh)

@@ -3,20 +3,19 @@
 `make bench` prints it; `efflab experiment attention-bench` keeps it too.
 """
 
-from importlib.metadata import version
-
 import torch
 import torch.nn.functional as F
 
 from efflab.bench import interleaved, peak_bytes
 from efflab.errors import require_int
-from efflab.experiments.record import record
+from efflab.experiments.record import run_cases
 from efflab.structure.bigbird import bigbird_layout, block_sparse_attention
 from efflab.structure.window import sliding_window_attention, visible_pairs
 
 NAME = "attention-bench"
 N_HEAD, HEAD_DIM, WINDOW, BLOCK = 8, 64, 128, 64
 LENGTHS = (2048, 4096, 8192, 16384)
+REPEATS = 7
 FLEX, FULL, PACKAGE = "FlexAttention, compiled", "full attention (SDPA)", "local-attention package"
 OURS, BIGBIRD = "sliding_window_attention", "block_sparse_attention (BigBird)"
 PRODUCT = "matrix product 1024 x 1024"
@@ -55,9 +54,9 @@ def package(q, k, v, window_size: int = WINDOW):
     return lambda: attend(q, k, v)
 
 
-def contestants(seq_len: int) -> dict:
+def contestants(seq_len: int, seed: int = 0) -> dict:
     """{name: (call, visible pairs of one head)}; all but full attention and BigBird agree."""
-    q, k, v = heads(seq_len)
+    q, k, v = heads(seq_len, seed)
     layout = bigbird_layout(seq_len // BLOCK, n_global=2, n_window=3, n_random=3)
     window_pairs = visible_pairs(seq_len, WINDOW)
     return {
@@ -73,14 +72,14 @@ def contestants(seq_len: int) -> dict:
 
 
 @torch.no_grad()
-def compare(seq_len: int, repeats: int = 7) -> list[dict]:
+def compare(seq_len: int, repeats: int = REPEATS, seed: int = 0) -> list[dict]:
     """One row a contestant: milliseconds, ratios to FlexAttention and full attention, memory.
 
     `peak_share` is the useful work (4 D FLOPs a visible pair and head) over what a 1024-wide matrix
     product reaches here in the same run. Rounds are interleaved; all figures are medians.
     """
     require_int("seq_len", seq_len, 2 * BLOCK)
-    entries = contestants(seq_len)
+    entries = contestants(seq_len, seed)
     expected = entries[OURS][0]()
     for name in (FLEX, PACKAGE):
         torch.testing.assert_close(entries[name][0](), expected, atol=1e-4, rtol=1e-4)
@@ -113,27 +112,29 @@ def report(row: dict) -> str:
     )
 
 
-def measure(repeats: int = 7) -> list[dict]:
-    """The rows of every length, printed as they come."""
+def measure(seq_len: int, seed: int = 0, repeats: int = REPEATS) -> dict:
+    """The rows of one length, printed as they come; four digits of each figure."""
     rows = []
-    print(f"batch 1, {N_HEAD} heads of {HEAD_DIM}, {WINDOW} keys each side, fp32")
-    for seq_len in LENGTHS:
-        for row in compare(seq_len, repeats):
-            print(report(row), flush=True)
-            rows.append(row)
-    return rows
+    for row in compare(seq_len, repeats, seed):
+        print(report(row), flush=True)
+        rows.append({k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in row.items()})
+    return dict(rows=rows)
 
 
-def run(repeats: int = 7) -> dict:
+def run(*, fresh: bool = False) -> dict:
     """Measure and record as data/experiments/attention-bench.json; ratios, not seconds, travel."""
-    rows = [
-        {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in row.items()}
-        for row in measure(repeats)
-    ]
-    shape = dict(n_head=N_HEAD, head_dim=HEAD_DIM, window_size=WINDOW, repeats=repeats)
-    packages = {"local-attention": version("local-attention")}
-    return record(NAME, settings=shape | packages, seeds=[0], rows=rows)
+    settings = dict(n_head=N_HEAD, head_dim=HEAD_DIM, window_size=WINDOW, repeats=REPEATS)
+    cases = [dict(seq_len=n, seed=0) for n in LENGTHS]
+    packages = ("local-attention",)
+    return run_cases(NAME, cases, measure, settings=settings, versions_of=packages, fresh=fresh)
+
+
+def rows_of(experiment: dict) -> list[dict]:
+    """Every recorded row, length by length."""
+    return [row for run in experiment["runs"] for row in run["rows"]]
 
 
 if __name__ == "__main__":
-    measure()
+    print(f"batch 1, {N_HEAD} heads of {HEAD_DIM}, {WINDOW} keys each side, fp32")
+    for length in LENGTHS:
+        measure(length)

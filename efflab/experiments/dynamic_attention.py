@@ -8,7 +8,7 @@ loss, FLOPs of the mixing layers, parameters, time against self-attention, and t
 import time
 from collections.abc import Callable
 from itertools import product
-from statistics import mean, stdev
+from statistics import mean
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from efflab import data, train
 from efflab.bench import one_thread
 from efflab.config import ModelConfig
 from efflab.errors import require, require_int, require_one_of
-from efflab.experiments.record import kept_runs, record, recorded
+from efflab.estimate import one_more
+from efflab.experiments.record import recorded, run_cases
 from efflab.model import Transformer
 from efflab.structure.adaptive_span import (
     AdaptiveSpanAttention,
@@ -40,7 +41,6 @@ RAMP = 16  # tokens over which an adaptive span fades out
 # 1.28 of 128 tokens a step, so that a short training can lengthen and shorten them.
 INITIAL_SPAN, SPAN_LR = 0.5, 1e-2
 N_EVAL = 64  # held-out windows, the same for every model
-STUDENT_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # 97.5th percentile, n - 1 degrees of freedom
 
 VARIANTS: dict[str, dict] = {
     "attention": dict(technique="attention"),
@@ -142,14 +142,6 @@ def mixing_flops(variant: str, reach: list[int] | None = None) -> int:
     return sum(span_flops(CONFIG.d_model, r, T) for r in reach or [T] * CONFIG.n_layer)
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Where one more seed's value falls with 95 % confidence (Student's t), from 2 to 5 values."""
-    n = len(values)
-    require_one_of("number of values", n, STUDENT_T)
-    half = STUDENT_T[n] * stdev(values) * (1 + 1 / n) ** 0.5
-    return mean(values) - half, mean(values) + half
-
-
 def settings() -> dict:
     """What every run has in common; runs under other settings are not kept."""
     shape = dict(n_layer=CONFIG.n_layer, n_head=CONFIG.n_head, d_model=CONFIG.d_model)
@@ -159,35 +151,36 @@ def settings() -> dict:
 
 
 @one_thread()
-def run() -> dict:
+def run(*, fresh: bool = False) -> dict:
     """Train every variant with every seed; recorded as data/experiments/dynamic-attention.json.
 
-    Each run is kept at once: a run that was killed goes on where it stopped. One thread, so that
-    CPU seconds compare.
+    One thread, so that CPU seconds compare.
     """
-    runs = kept_runs(NAME, settings())
-    done = {(r["variant"], r["seed"]) for r in runs}
-    for seed, variant in product(SEEDS, VARIANTS):
-        if (variant, seed) not in done:
-            runs.append(train_variant(variant, seed)[1])
-            print(f"{variant}, seed {seed}: {runs[-1]['loss']:.3f}", flush=True)
-            record(NAME, settings=settings(), seeds=SEEDS, runs=runs)
-    return recorded(NAME)
+    cases = [dict(variant=variant, seed=seed) for seed, variant in product(SEEDS, VARIANTS)]
+
+    def run_one(variant: str, seed: int) -> dict:
+        return train_variant(variant, seed)[1]
+
+    return run_cases(NAME, cases, run_one, settings=settings(), fresh=fresh)
 
 
 def by_variant() -> dict[str, dict]:
-    """The recorded runs by variant: mean loss, its interval, FLOPs, parameters, spans by seed."""
+    """The recorded runs by variant: mean loss, `losses` by seed, FLOPs, parameters, spans by seed.
+
+    `interval`: where one more seed's loss falls with 95 % confidence.
+    """
     runs = recorded(NAME)["runs"]
     summary = {}
     for variant in VARIANTS:
         mine = [r for r in runs if r["variant"] == variant]
-        losses = [r["loss"] for r in mine]
+        losses = {r["seed"]: r["loss"] for r in mine}
         again = "at least two; `efflab experiment dynamic-attention` goes on with the record"
         require(len(mine) >= 2, f"recorded seeds of {variant}", len(mine), again)
+        next_one = one_more(list(losses.values()))
         summary[variant] = VARIANTS[variant] | dict(
-            loss=mean(losses),
+            loss=next_one.mean,
             losses=losses,
-            interval=interval(losses),
+            interval=(next_one.low, next_one.high),
             mixing_flops=mean(r["mixing_flops"] for r in mine),
             n_params=mine[0]["n_params"],
             cpu_seconds=[r["cpu_seconds"] for r in mine],

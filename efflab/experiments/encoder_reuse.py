@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from efflab import data, pretrained, train
+from efflab.bench import one_thread
 from efflab.cache import kept
 from efflab.errors import require_one_of
-from efflab.experiments.record import record
+from efflab.experiments.record import run_cases
 
 NAME = "encoder-reuse"
 PACKAGES = "asyncio email http importlib logging multiprocessing unittest xml".split()
@@ -155,19 +157,22 @@ def fine_tuned_accuracy(encoder, ids: Tensor, task: str, seed=0, n_steps=N_STEPS
     return float((logits.argmax(1) == y[test]).float().mean())
 
 
-def run() -> dict:
+@one_thread()
+def run(*, fresh: bool = False) -> dict:
     """Head and fine-tuned accuracy of each task and seed, recorded as encoder-reuse."""
     encoder, tokenizer = pretrained.load_minilm()
     ids = token_ids(tokenizer, docstrings().texts)
     embeddings = embed(encoder, ids)
-    runs = []
-    for task in TASKS:
+
+    def run_one(task: str, seed: int) -> dict:
         head, _ = head_accuracy(embeddings, task)
-        for seed in SEEDS:
-            tuned = fine_tuned_accuracy(encoder, ids, task, seed)
-            runs.append(dict(task=task, seed=seed, head=round(head, 4), tuned=round(tuned, 4)))
-            print(f"{task}, seed {seed}: head {head:.3f}, fine-tuned {tuned:.3f}", flush=True)
+        tuned = fine_tuned_accuracy(encoder, ids, task, seed)
+        return dict(head=round(head, 4), tuned=round(tuned, 4))
+
     n_test = int(docstrings().is_test.sum())
     settings = dict(n_steps=N_STEPS, batch_size=BATCH_SIZE, lr=LR, max_tokens=MAX_TOKENS)
     settings |= dict(n_train=len(ids) - n_test, n_test=n_test)
-    return record(NAME, settings=settings, seeds=SEEDS, runs=runs)
+    cases = [dict(task=task, seed=seed) for task, seed in product(TASKS, SEEDS)]
+    made = dict(models={"MiniLM-L6": data.MINILM_SHA256})
+    made |= dict(versions_of=("transformers", "scikit-learn"))
+    return run_cases(NAME, cases, run_one, settings=settings, fresh=fresh, **made)

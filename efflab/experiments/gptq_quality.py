@@ -6,26 +6,30 @@ What is quantized is every linear map of the layers; embeddings stay in fp32 on 
 only the method differs. Then how much calibration data GPTQ wants, and of what kind.
 """
 
-from collections.abc import Iterable
 from functools import lru_cache
+from itertools import product
 
-import numpy as np
 import torch
-from torch import Tensor, nn
 
 from efflab import data, evaluate, pretrained
-from efflab.compression.gptq import gptq_model, hessian, output_error
-from efflab.compression.int8 import watching
-from efflab.compression.packed import Quantized, model_bytes, quantize_weights, with_weights
-from efflab.errors import require_int, require_one_of
-from efflab.experiments.record import record
+from efflab.bench import one_thread
+from efflab.compression.calibration import (
+    METHODS,
+    N_TOKENS,
+    SEQ_LEN,
+    SOURCES,
+    calibration,
+    layer_hessians,
+    layers_error,
+    quantized_by,
+)
+from efflab.compression.gptq import gptq_model
+from efflab.compression.packed import Quantized, model_bytes, with_weights
+from efflab.experiments.record import run_cases
 
 NAME = "gptq-quality"
 BITS, GROUPS = (2, 3, 4, 8), (None, 128, 64, 32)
-METHODS = ("rtn", "gptq")
-N_TOKENS, SEQ_LEN = 4096, 256  # calibration: 16 windows of 256 tokens
 SIZES = (64, 256, 1024, 4096, 16384)
-SOURCES = ("library", "prose", "random")
 VARIANTS = {
     "activation order": dict(act_order=True),
     "damping 0.0001": dict(damp=0.0001),
@@ -35,59 +39,7 @@ VARIANTS = {
 N_WINDOWS = 16  # held-out windows of the whole context, those of the board
 N_FUNCTIONS, MINILM_GROUPS, MAX_TOKENS = 120, (None, 64), 64
 SEEDS = (0, 1, 2)
-
-
-def calibration(n_tokens: int = N_TOKENS, source: str = "library", seed: int = 0) -> list[Tensor]:
-    """Batches of token ids (B,T): windows of the library, of its docstrings, or random tokens."""
-    require_int("n_tokens", n_tokens, 8)
-    require_one_of("source", source, SOURCES)
-    seq_len = min(SEQ_LEN, n_tokens)
-    shape = max(1, n_tokens // seq_len), seq_len
-    if source == "random":
-        ids = np.random.default_rng(seed).integers(1, 2048, shape)
-        return list(torch.from_numpy(ids).split(8))
-    stream = data.stdlib_tokens("train") if source == "library" else _prose()
-    return list(data.random_windows(stream, *shape, seed)[0].split(8))
-
-
-@lru_cache(maxsize=1)
-def _prose() -> np.ndarray:
-    """The docstrings of functions, English and no code, as one stream of tokens."""
-    return data.tokens_of(["\n".join(f.query for f in data.documented_functions())])
-
-
-@torch.no_grad()
-def layer_hessians(model: nn.Module, batches: Iterable) -> dict[str, Tensor]:
-    """{weight's name: X^T X} of every linear map in the layers of the model as it is."""
-    found: dict[str, Tensor] = {}
-
-    def look(name: str, x: Tensor) -> None:
-        key = f"layers.{name}.weight"
-        found[key] = found.get(key, 0) + hessian(x)
-
-    with watching(model.layers, look):
-        for ids in batches:
-            model.encode(ids)
-    return found
-
-
-def layers_error(model: nn.Module, quantized: Quantized, hessians: dict[str, Tensor]) -> float:
-    """Mean over the linear maps of the output's squared error, as a share of its square."""
-    own = dict(model.named_parameters())
-    return float(np.mean([output_error(own[n], q, hessians[n]) for n, q in quantized.items()]))
-
-
-def quantized_by(
-    method: str, model: nn.Module, bits: int, group_size: int | None, batches=None, **options
-) -> Quantized:
-    """The linear maps of the layers by "rtn" or "gptq": the same grid, other codes."""
-    require_one_of("method", method, METHODS)
-    if method == "gptq":
-        return gptq_model(model, batches, bits, group_size=group_size, **options)
-    grid = dict(symmetric=options.get("symmetric", False), group_size=group_size)
-    grid["axis"] = 0 if group_size is None else None
-    quantized = quantize_weights(model, bits, embeddings=False, **grid)
-    return {name: q for name, q in quantized.items() if name.startswith("layers.")}
+SEEDED_BITS = (2, 3, 4)  # where GPTQ is repeated with every seed of its calibration
 
 
 @lru_cache(maxsize=1)
@@ -157,45 +109,71 @@ def _mrr(embeddings) -> float:
     return evaluate.retrieval_mrr(*embeddings).mean
 
 
-def run() -> dict:
-    """Every point of both models, recorded as gptq-quality."""
-    grids = [(b, g, m) for b in BITS for g in GROUPS for m in METHODS]
-    encoder_grids = [(b, g, m) for b in BITS for g in MINILM_GROUPS for m in METHODS]
-    results = dict(
-        language=_each(language_point, grids),
-        repeats=_each(
-            lambda seed: language_point(3, None, "gptq", seed), [(s,) for s in SEEDS[1:]]
-        ),
-        variants=_each(_variant, [(name,) for name in VARIANTS]),
-        sizes=_each(calibration_point, [(n,) for n in SIZES]),
-        sources=_each(calibration_point, [(N_TOKENS, s) for s in SOURCES[1:]]),
-        encoder=_each(encoder_point, encoder_grids),
-    )
+def variant_point(variant: str, seed: int = 0) -> dict:
+    """GPTQ at 3 bits with one option changed, and rounding to nearest on the same grid."""
+    options = VARIANTS[variant]
+    point = language_point(3, None, "gptq", seed, **options)
+    nearest = language_point(3, None, "rtn", **options)  # only "symmetric" changes its grid
+    return dict(rtn_bits_per_byte=nearest["bits_per_byte"]) | point
+
+
+def full_point() -> dict:
+    """Both models in fp32."""
     model = language_model()[0]
-    full = dict(
-        bits_per_byte=round(evaluate.bits_per_byte(model, N_WINDOWS).mean, 4),
-        mrr=round(_mrr(encoder_task()[-1]), 4),
+    return dict(
+        bits_per_byte=evaluate.bits_per_byte(model, N_WINDOWS).mean,
+        mrr=_mrr(encoder_task()[-1]),
         nbytes=model_bytes(model, {}),
     )
+
+
+def cases() -> list[dict]:
+    """Every point by the part of the experiment that it belongs to."""
+    first, *others = SEEDS
+    plain = dict(part="language", seed=first)
+    found = [dict(part="full", seed=first)]
+    found += [
+        plain | dict(bits=b, group_size=g, method=m) for b, g, m in product(BITS, GROUPS, METHODS)
+    ]
+    found += [
+        dict(part="repeats", seed=seed, bits=b, group_size=None, method="gptq")
+        for b, seed in product(SEEDED_BITS, others)
+    ]
+    found += [dict(part="variants", seed=first, variant=name) for name in VARIANTS]
+    found += [dict(part="sizes", seed=first, n_tokens=n, source=SOURCES[0]) for n in SIZES]
+    found += [dict(part="sources", seed=first, n_tokens=N_TOKENS, source=s) for s in SOURCES[1:]]
+    grids = product(BITS, MINILM_GROUPS, METHODS)
+    found += [dict(part="encoder", seed=first, bits=b, group_size=g, method=m) for b, g, m in grids]
+    return found
+
+
+def run_one(part: str, seed: int, **where) -> dict:
+    """One point; figures of quality with four decimals, all others with four digits."""
+    if part == "full":
+        point = full_point()
+    elif part == "encoder":  # its calibration texts are always the same
+        point = encoder_point(**where)
+    else:
+        makers = dict(variants=variant_point, sizes=calibration_point, sources=calibration_point)
+        point = makers.get(part, language_point)(**where, seed=seed)
+    decimals = {k for k in point if "bits_per" in k or (part, k) == ("full", "mrr")}
+    return {k: round(v, 4) if k in decimals else float(f"{v:.4g}") if isinstance(v, float) else v
+            for k, v in point.items()}  # fmt: skip
+
+
+@one_thread()
+def run(*, fresh: bool = False) -> dict:
+    """Every point of both models, recorded as gptq-quality."""
     settings = dict(n_tokens=N_TOKENS, seq_len=SEQ_LEN, n_windows=N_WINDOWS, damp=0.01)
     settings |= dict(n_functions=N_FUNCTIONS, max_tokens=MAX_TOKENS)
-    settings["checkpoint"] = pretrained.read_card()["sha256"]
-    return record(NAME, settings=settings, seeds=SEEDS, full=full, **results)
+    models = {"stdlib-gpt": pretrained.read_card()["sha256"], "MiniLM-L6": data.MINILM_SHA256}
+    made = dict(models=models, versions_of=("transformers",))
+    return run_cases(NAME, cases(), run_one, settings=settings, fresh=fresh, **made)
 
 
-def _variant(name: str) -> dict:
-    options = VARIANTS[name]
-    point = language_point(3, None, "gptq", **options)
-    nearest = language_point(3, None, "rtn", **options)  # only "symmetric" changes its grid
-    return dict(variant=name, rtn_bits_per_byte=nearest["bits_per_byte"]) | point
-
-
-def _each(fn, arguments) -> list[dict]:
-    points = []
-    for args in arguments:
-        point = fn(*args)
-        points.append({k: float(f"{v:.4g}") if isinstance(v, float) and "bits_per" not in k
-                       else round(v, 4) if isinstance(v, float) else v
-                       for k, v in point.items()})  # fmt: skip
-        print(points[-1], flush=True)
-    return points
+def by_part(experiment: dict) -> dict:
+    """The record with its runs in parts: "full" is one point, every other part a list."""
+    parts: dict[str, list] = {}
+    for run in experiment["runs"]:
+        parts.setdefault(run["part"], []).append(run)
+    return experiment | parts | dict(full=parts["full"][0])

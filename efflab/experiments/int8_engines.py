@@ -1,6 +1,8 @@
-"""MiniLM in every engine, side by side in one interleaved run: size, latency, cosine, retrieval.
+"""MiniLM in every engine, each in a process of its own: size, latency, cosine, retrieval.
 
-Calibration and judgement use different docstrings of the standard library's functions.
+Calibration and judgement use different docstrings of the standard library's functions. Where the
+CPU has VNNI, some engines run again with instructions left out, their results checked beside
+their time.
 """
 
 import tempfile
@@ -8,18 +10,47 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from efflab import bench, data, evaluate, pretrained
 from efflab.compression import engines
 from efflab.compression.engines import Batch, Engine
-from efflab.experiments.record import record
+from efflab.estimate import Estimate, bootstrap
+from efflab.experiments.isolated import isolated
+from efflab.experiments.record import run_cases
 
 NAME = "int8-engines"
 N_CALIBRATION, N_TEST, MAX_LEN = 150, 300, 64
 SHAPES = ((1, 16), (4, 64), (16, 128))
 """(texts, tokens a text) whose latency is measured."""
+REPEATS = dict(zip(SHAPES, (41, 21, 11), strict=True))
+FP32, BF16, DYNAMIC = "fp32 eager", "bf16 eager", "torch dynamic INT8"
+OPENVINO_FP32, OPENVINO = "OpenVINO fp32", "OpenVINO INT8"
+ENGINES = (
+    FP32,
+    BF16,
+    DYNAMIC,
+    "torch dynamic INT8, smoothed",
+    "torch static INT8",
+    "torchao INT8 weights",
+    "ONNX Runtime INT8",
+    OPENVINO_FP32,
+    OPENVINO,
+)
+NARROW = ("torch static INT8", "ONNX Runtime INT8", OPENVINO)
+"""Engines whose weights or inputs we hold to 7 bits where the CPU needs it."""
+WITHOUT_VNNI, WITHOUT_AVX512, ALL = "AVX512_CORE", "AVX2", "DEFAULT"
+CAPPED = {
+    OPENVINO: (ALL, WITHOUT_VNNI, WITHOUT_AVX512),
+    OPENVINO_FP32: (ALL, WITHOUT_VNNI, WITHOUT_AVX512),
+    BF16: (WITHOUT_VNNI,),
+    DYNAMIC: (WITHOUT_VNNI,),
+}
+"""Engine -> values of ONEDNN_MAX_CPU_ISA; "DEFAULT" leaves nothing out."""
+N_CAPPED, CAPPED_SHAPE = 60, (16, 128)
+PACKAGES = ("onnxruntime", "openvino", "nncf", "torchao", "transformers")
 
 
 @lru_cache(maxsize=1)
@@ -60,15 +91,42 @@ def exact(n: int) -> tuple[Tensor, Tensor]:
     return tuple(embeddings(engine, tokenizer, t) for t in texts)
 
 
-def quality(engine: Engine, tokenizer, n: int = N_TEST) -> dict[str, float]:
-    """Cosine to fp32 over n docstrings, and the MRR of finding code by them beside fp32's."""
+def quality(engine: Engine, tokenizer, n: int = N_TEST, reference=None) -> dict[str, float]:
+    """Cosine to fp32 over n docstrings, and the MRR of finding code by them beside fp32's.
+
+    With 95 % intervals over the texts; "mrr less fp32" is paired by text. `reference`: what
+    `exact(n)` gave elsewhere.
+    """
     chosen = functions()[1][:n]
     queries = embeddings(engine, tokenizer, [f.query for f in chosen])
     codes = embeddings(engine, tokenizer, [f.code for f in chosen])
-    reference = exact(n)
-    cosine = {f"cosine {k}": v for k, v in evaluate.cosines(queries, reference[0]).items()}
-    mrr = evaluate.retrieval_mrr(queries, codes).mean
-    return cosine | {"mrr": mrr, "mrr fp32": evaluate.retrieval_mrr(*reference).mean}
+    reference = exact(n) if reference is None else reference
+    cosine = torch.nn.functional.cosine_similarity(queries, reference[0], dim=-1)
+    found = {f"cosine {k}": v for k, v in evaluate.cosines(queries, reference[0]).items()}
+    found |= {"cosine sd": cosine.std().item()}
+    found |= interval("cosine p5", percentile(cosine.numpy()))
+    ours = evaluate.reciprocal_ranks(queries, codes)
+    theirs = evaluate.reciprocal_ranks(*reference)
+    found |= {"mrr": float(ours.mean()), "mrr fp32": float(theirs.mean())}
+    difference = bootstrap(ours - theirs)
+    return found | {"mrr less fp32": difference.mean} | interval("mrr less fp32", difference)
+
+
+def interval(name: str, estimate: Estimate) -> dict[str, float]:
+    """The two ends as a row keeps them."""
+    return {f"{name} low": estimate.low, f"{name} high": estimate.high}
+
+
+def percentile(values: np.ndarray, share: float = 0.05) -> Estimate:
+    """A percentile with its 95 % interval, by the percentile bootstrap."""
+    from scipy import stats
+
+    def statistic(x, axis=-1):
+        return np.quantile(x, share, axis=axis)
+
+    options = dict(vectorized=True, method="percentile", n_resamples=1000, rng=0)
+    found = stats.bootstrap((values,), statistic, **options).confidence_interval
+    return Estimate(float(statistic(values)), float(found.low), float(found.high))
 
 
 def full_batch(batch_size: int, n_tokens: int) -> Batch:
@@ -78,21 +136,36 @@ def full_batch(batch_size: int, n_tokens: int) -> Batch:
     return ids, torch.ones_like(ids)
 
 
-def makers(folder: Path) -> dict[str, Callable[[], Engine]]:
-    """Every engine by the function that makes it; the first is what others are compared with."""
+def makers(folder: Path, seven_bits: bool | None = None) -> dict[str, Callable[[], Engine]]:
+    """Every engine by the function that makes it; the first is what others are compared with.
+
+    `seven_bits`: of the engines that can leave one bit unused; by default where the CPU needs it.
+    What OpenVINO quantized into `folder` before is read, not made anew.
+    """
     model, tokenizer = pretrained.load_minilm()
-    texts = calibration(tokenizer)
+    narrow = dict(seven_bits=seven_bits)
+
+    def openvino() -> Engine:
+        if (folder / "int8.xml").exists():
+            return engines.openvino_file(OPENVINO, folder / "int8.xml")
+        return engines.openvino_int8(model, folder, calibration(tokenizer), **narrow)
+
     return {
-        "fp32": lambda: engines.fp32(model),
-        "bf16": lambda: engines.bf16(model),
-        "dynamic": lambda: engines.torch_dynamic(model),
-        "smoothed": lambda: engines.torch_smoothed(model, texts),
-        "static": lambda: engines.torch_static(model, texts),
-        "torchao": lambda: engines.torchao_int8(model),
-        "onnx": lambda: engines.onnx_int8(model, folder),
-        "openvino-fp32": lambda: engines.openvino_fp32(model, folder),
-        "openvino": lambda: engines.openvino_int8(model, folder, texts),
+        FP32: lambda: engines.fp32(model),
+        BF16: lambda: engines.bf16(model),
+        DYNAMIC: lambda: engines.torch_dynamic(model),
+        "torch dynamic INT8, smoothed": lambda: engines.torch_smoothed(
+            model, calibration(tokenizer)
+        ),
+        "torch static INT8": lambda: engines.torch_static(model, calibration(tokenizer), **narrow),
+        "torchao INT8 weights": lambda: engines.torchao_int8(model),
+        "ONNX Runtime INT8": lambda: engines.onnx_int8(model, folder, **narrow),
+        OPENVINO_FP32: lambda: engines.openvino_fp32(model, folder),
+        OPENVINO: openvino,
     }
+
+
+# --- Time ------------------------------------------------------------------------------------
 
 
 def latency(made: list[Engine], shape: tuple[int, int], repeats: int) -> dict[str, float]:
@@ -104,22 +177,99 @@ def latency(made: list[Engine], shape: tuple[int, int], repeats: int) -> dict[st
     return {name: time.ratio(first) for name, time in times.items()}
 
 
-def run(repeats: int = 5) -> dict:
-    """Measure and record as data/experiments/int8-engines.json; ratios travel, seconds do not."""
+def spread(engine: Engine, baseline: Engine, shape: tuple[int, int], repeats: int) -> dict:
+    """One engine's time over the baseline's, turn and turn about with it and with it again (A/A).
+
+    Median, its 95 % interval (low, high), the quartiles over repeats (q1, q3) and the A/A band. The
+    baseline itself is 1, with the spread of another run of it.
+    """
+    batch, key = full_batch(*shape), f"{shape[0]}x{shape[1]}"
+    calls = {"this": lambda: engine.embed(*batch)}
+    found = bench.compared(lambda: baseline.embed(*batch), calls, warmup=1, repeats=repeats)
+    both = (found.timings[name].seconds for name in ("this", "baseline"))
+    q1, q3 = np.quantile([a / b for a, b in zip(*both, strict=True)], (0.25, 0.75))
+    median = 1.0 if engine.name == baseline.name else found.ratios["this"].mean
+    row = {key: median} | interval(key, found.ratios["this"])
+    return row | {f"{key} q1": float(q1), f"{key} q3": float(q3), f"{key} A/A": found.band}
+
+
+# --- In a process of its own -----------------------------------------------------------------
+
+
+def build(engine: str, folder: str, seven_bits: bool | None) -> dict:
+    """Write an engine's files into `folder`."""
+    return dict(bytes=makers(Path(folder), seven_bits)[engine]().nbytes)
+
+
+def measure(
+    engine: str, folder: str, reference: str, seven_bits: bool | None, shapes: list, n: int
+) -> dict:
+    """One engine's row over n texts; `shapes`: (texts, tokens, repeats).
+
+    fp32's embeddings are read from the file `reference`: what a process without some instructions
+    computes may be wrong, and then shows in the cosine.
+    """
     _, tokenizer = pretrained.load_minilm()
+    made = makers(Path(folder), seven_bits)
+    built, baseline = made[engine](), made[FP32]()
+    row = dict(bytes=built.nbytes, size=built.nbytes / baseline.nbytes)
+    if engine in NARROW:
+        row |= dict(seven_bits=engines.seven_bits_needed() if seven_bits is None else seven_bits)
+    for texts, n_tokens, repeats in shapes:
+        row |= spread(built, baseline, (texts, n_tokens), repeats)
+    vectors = torch.load(reference, weights_only=True)
+    row |= quality(built, tokenizer, n, [v[:n] for v in vectors])
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+
+
+# --- The experiment --------------------------------------------------------------------------
+
+
+def cases() -> list[dict]:
+    """Every engine as this CPU runs it; with VNNI also what leaving instructions out changes."""
+    found = [dict(engine=name, isa=None, seed=0) for name in ENGINES]
+    cpu = engines.cpu_features()
+    if cpu["vnni"] and cpu["avx512"]:
+        found += [dict(engine=e, isa=isa, seed=0) for e, isas in CAPPED.items() for isa in isas]
+    return found
+
+
+def run_apart(engine: str, isa: str | None, folder: Path) -> dict:
+    """One engine's row from a process of its own; `isa`: the value of ONEDNN_MAX_CPU_ISA.
+
+    With an `isa` weights have 7 bits whatever the instructions, and the files are those that a
+    process with all of them wrote: then nothing but the instructions differs.
+    """
+    reference = folder / "exact.pt"
+    if not reference.exists():
+        torch.save(exact(N_TEST), reference)
+    own = folder / ("own" if isa is None else "capped")
+    own.mkdir(exist_ok=True)
+    here, made = f"{__name__}:", dict(engine=engine, folder=str(own))
+    made |= dict(seven_bits=None if isa is None else True)
+    task = made | dict(reference=str(reference), n=N_TEST if isa is None else N_CAPPED)
+    shapes = SHAPES if isa is None else (CAPPED_SHAPE,)
+    task |= dict(shapes=[(*shape, REPEATS[shape]) for shape in shapes])
+    if isa is None:
+        return isolated(here + "measure", task)
+    if engine == OPENVINO and not (own / "int8.xml").exists():
+        isolated(here + "build", made)
+    return isolated(here + "measure", task, {"ONEDNN_MAX_CPU_ISA": isa})
+
+
+def run(*, fresh: bool = False) -> dict:
+    """Measure and record as data/experiments/int8-engines.json; ratios travel, seconds do not."""
+    settings = dict(n_calibration=N_CALIBRATION, n_test=N_TEST, n_test_capped=N_CAPPED)
+    settings |= dict(repeats={f"{b}x{t}": n for (b, t), n in REPEATS.items()})
+    made = dict(models={"MiniLM-L6": data.MINILM_SHA256}, versions_of=PACKAGES, fresh=fresh)
     with tempfile.TemporaryDirectory() as folder:
-        made = []
-        for make in makers(Path(folder)).values():
-            made.append(make())
-            print(made[-1].name, made[-1].nbytes, flush=True)
-        ratios = {shape: latency(made, shape, repeats) for shape in SHAPES}
-        rows = []
-        for engine in made:
-            row = dict(engine=engine.name, bytes=engine.nbytes, size=engine.nbytes / made[0].nbytes)
-            row |= {f"{b}x{t}": ratios[b, t][engine.name] for b, t in SHAPES}
-            rows.append(row | quality(engine, tokenizer))
-            print(rows[-1], flush=True)
-    rows = [{k: round(v, 4) if isinstance(v, float) else v for k, v in r.items()} for r in rows]
-    settings = dict(n_calibration=N_CALIBRATION, n_test=N_TEST, repeats=repeats)
-    settings |= dict(threads=torch.get_num_threads(), cpu=engines.cpu_features())
-    return record(NAME, settings=settings, seeds=[0], rows=rows)
+
+        def run_one(engine: str, isa: str | None, seed: int) -> dict:
+            return run_apart(engine, isa, Path(folder))
+
+        return run_cases(NAME, cases(), run_one, settings=settings, **made)
+
+
+def rows_of(experiment: dict, *, capped: bool = False) -> list[dict]:
+    """A record's rows: every engine as the CPU runs it, or those with instructions left out."""
+    return [run for run in experiment["runs"] if (run["isa"] is not None) == capped]

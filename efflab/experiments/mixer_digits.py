@@ -1,5 +1,6 @@
 """MLP-Mixer against a ViT of equal parameters on the digits, by seed and number of images."""
 
+from itertools import product
 from statistics import mean
 
 import torch
@@ -7,8 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from efflab import data, train
+from efflab.bench import one_thread
 from efflab.errors import require, require_int, require_one_of
-from efflab.experiments.record import record
+from efflab.experiments.record import run_cases
 from efflab.structure.mixer import MLPMixer
 from efflab.structure.vit import ViT
 
@@ -58,16 +60,18 @@ def accuracy(model: nn.Module, scale: int = 1) -> float:
     return (model(images).argmax(-1) == labels).float().mean().item()
 
 
-def run() -> dict:
+def run_one(n_images: int, seed: int) -> dict:
+    """Accuracy of both models."""
+    return {kind: round(accuracy(trained(kind, seed, n_images)), 4) for kind in KINDS}
+
+
+@one_thread()
+def run(*, fresh: bool = False) -> dict:
     """Both models, five seeds, three training sets; recorded as data/experiments/mixer-digits."""
-    runs = []
-    for n_images in (100, 400, N_IMAGES):
-        for seed in SEEDS:
-            row = {kind: round(accuracy(trained(kind, seed, n_images)), 4) for kind in KINDS}
-            runs.append(dict(n_images=n_images, seed=seed, **row))
-            print(runs[-1], flush=True)
     settings = dict(mixer=MIXER, vit=VIT, n_steps=N_STEPS, batch_size=BATCH_SIZE, lr=LR)
-    return record(NAME, settings=settings, seeds=SEEDS, runs=runs)
+    cases = [dict(n_images=n, seed=seed) for n, seed in product((100, 400, N_IMAGES), SEEDS)]
+    packages = ("scikit-learn",)  # whose digits these are
+    return run_cases(NAME, cases, run_one, settings=settings, versions_of=packages, fresh=fresh)
 
 
 def by_images(runs: list[dict]) -> dict[int, dict[str, dict[str, float]]]:

@@ -13,7 +13,7 @@ from efflab import data, evaluate, train
 from efflab.bench import one_thread
 from efflab.compression import pruning
 from efflab.errors import require, require_int, require_one_of
-from efflab.experiments.record import kept_runs, record
+from efflab.experiments.record import run_cases
 from efflab.model import Transformer
 from efflab.pretrained import load_stdlib_gpt, read_card
 
@@ -85,34 +85,28 @@ def early(model: Transformer, ratio: float, seed: int = 0) -> float:
     return tune(deepcopy(model), ratio, seed, 0, EARLY)[1]
 
 
-def run() -> dict:
+def run_one(schedule: str, ratio: float, seed: int) -> dict:
+    """The rounds of one schedule; for one-shot pruning also the beginning that is repeated."""
+    model = load_stdlib_gpt()
+    found = dict(rounds=prune_and_tune(model, schedule, ratio, seed))
+    if schedule == "one-shot" and ratio:
+        found |= dict(early=round(early(model, ratio, seed), 4))
+    return found
+
+
+@one_thread()
+def run(*, fresh: bool = False) -> dict:
     """Both schedules at every ratio and seed, and the control; recorded as pruning-schedule.
 
-    Each run is kept at once: an experiment that was killed goes on where it stopped. Runs of
-    another checkpoint are not mixed in. About 20 minutes of one core.
+    About 20 minutes of one core.
     """
-    model = load_stdlib_gpt()
     settings = dict(n_rounds=N_ROUNDS, steps_per_round=STEPS_PER_ROUND, batch_size=BATCH_SIZE)
     settings |= dict(seq_len=SEQ_LEN, lr=LR, n_windows=N_WINDOWS, initial=INITIAL)
-    settings |= dict(checkpoint=read_card()["sha256"][:12], dense=round(bits(model), 4))
-    runs = kept_runs(NAME, settings)
-    done = {(r["schedule"], r["ratio"], r["seed"]) for r in runs}
-    points = [(s, ratio) for ratio in RATIOS for s in SCHEDULES]
-    cases = [(*point, seed) for seed in SEEDS for point in [("one-shot", 0.0), *points]]
-    for schedule, ratio, seed in cases:
-        if (schedule, ratio, seed) not in done:
-            rows = prune_and_tune(model, schedule, ratio, seed)
-            runs.append(dict(schedule=schedule, ratio=ratio, seed=seed, rounds=rows))
-            last = rows[-1]["after"]
-            print(f"{len(runs)}/{len(cases)}: {schedule} {ratio:.0%}, seed {seed}: {last:.3f}",
-                  flush=True)  # fmt: skip
-            record(NAME, settings=settings, seeds=SEEDS, runs=runs)
-    beginnings = [
-        dict(ratio=ratio, seed=seed, after=round(early(model, ratio, seed), 4))
-        for ratio, seed in product(RATIOS, SEEDS)
-    ]
-    settings |= dict(early=EARLY)
-    return record(NAME, settings=settings, seeds=SEEDS, runs=runs, early=beginnings)
+    settings |= dict(dense=round(bits(load_stdlib_gpt()), 4), early=EARLY)
+    points = [("one-shot", 0.0), *((s, ratio) for ratio in RATIOS for s in SCHEDULES)]
+    cases = [dict(schedule=s, ratio=r, seed=seed) for seed, (s, r) in product(SEEDS, points)]
+    models = {"stdlib-gpt": read_card()["sha256"]}
+    return run_cases(NAME, cases, run_one, settings=settings, models=models, fresh=fresh)
 
 
 def increases(experiment: dict) -> dict[tuple[str, float], dict[str, list]]:

@@ -13,7 +13,7 @@ from efflab import data, train
 from efflab.bench import one_thread
 from efflab.config import ModelConfig
 from efflab.errors import require, require_int
-from efflab.experiments.record import kept_runs, record, recorded
+from efflab.experiments.record import run_cases
 from efflab.model import Transformer
 from efflab.structure.sharing import share_qkv
 
@@ -49,23 +49,19 @@ def validation_loss(n_shared: int, seed: int = 0, stop: int = N_STEPS) -> float:
         return train.language_model_loss(model, *held_out).item()
 
 
-def run() -> dict:
-    """Every number of sharing layers with every seed; recorded as data/experiments/qkv-sharing.
+def run_one(n_shared: int, seed: int) -> dict:
+    """Loss early in the training and at its end."""
+    early, loss = (validation_loss(n_shared, seed, stop) for stop in (EARLY, N_STEPS))
+    return dict(early=round(early, 4), loss=round(loss, 4))
 
-    Each run is kept at once: an experiment that was killed goes on where it stopped.
-    """
+
+@one_thread()
+def run(*, fresh: bool = False) -> dict:
+    """Every number of sharing layers with every seed; recorded as data/experiments/qkv-sharing."""
     settings = dict(n_layer=CONFIG.n_layer, d_model=CONFIG.d_model, seq_len=CONFIG.max_len)
     settings |= dict(batch_size=BATCH_SIZE, n_steps=N_STEPS, early=EARLY, n_windows=N_WINDOWS)
-    runs = kept_runs(NAME, settings)
-    done = {(r["n_shared"], r["seed"]) for r in runs}
-    for n_shared, seed in product(COUNTS, SEEDS):
-        if (n_shared, seed) not in done:
-            early, loss = (validation_loss(n_shared, seed, stop) for stop in (EARLY, N_STEPS))
-            print(f"{n_shared} of {CONFIG.n_layer} layers, seed {seed}: {loss:.3f}", flush=True)
-            run = {"n_shared": n_shared, "seed": seed, "early": round(early, 3)}
-            runs.append(run | {"loss": round(loss, 3)})
-            record(NAME, settings=settings, seeds=SEEDS, runs=runs)
-    return recorded(NAME)
+    cases = [dict(n_shared=n, seed=seed) for n, seed in product(COUNTS, SEEDS)]
+    return run_cases(NAME, cases, run_one, settings=settings, fresh=fresh)
 
 
 def by_count(runs: list[dict], what: str = "loss") -> dict[int, dict[str, float]]:

@@ -159,8 +159,8 @@ show(measure.absorbed_figure(bits))
 # Layer by layer: each matrix gets its inputs from a model whose earlier matrices are quantized
 # already, so that it is fitted to the inputs that it will really meet. 4,096 tokens of library code
 # calibrate. Embeddings, biases and norms stay in fp32 here, for both methods. Both rows are measured
-# now, on the board's held-out windows, and what they add to fp32 has to land near the recorded value:
-# within a third of it, or 0.02.
+# now, on the board's held-out windows, and what they add to fp32 has to lie nearer to the recorded
+# value than one standard deviation over seeds of the calibration data.
 
 # %% [markdown] tags=["zh"]
 # 就权重本身而言，GPTQ 的结果比就近舍入离原值*更远*；就输出而言却更近，而且是在校准时从未见过的文本上。
@@ -169,7 +169,7 @@ show(measure.absorbed_figure(bits))
 #
 # 逐层进行：每个矩阵的输入都来自前面各矩阵已经量化的模型，因此它适应的正是日后真正会遇到的输入。
 # 校准用 4,096 个 token 的标准库代码。两种方法都不动嵌入、偏置和归一化（保持 fp32）。
-# 下面两行是此刻在总榜所用的留出集窗口上实测的，应当与存档相近：相差不超过存档增量的三分之一，或 0.02。
+# 下面两行是此刻在总榜所用的留出集窗口上实测的，与存档之差应当小于换用不同校准数据（种子）时的一个标准差。
 
 # %% tags=["nbval-ignore-output"]
 live = measure.again(bits, None)

@@ -10,7 +10,7 @@ from efflab import evaluate, pretrained
 from efflab.compression import engines
 from efflab.config import ModelConfig
 from efflab.experiments import int8_engines as experiment
-from efflab.experiments.record import recorded
+from efflab.experiments.record import machines, recorded
 from efflab.model import Transformer
 
 CONFIG = ModelConfig(2, 2, 64, 128, 200, 64, type_vocab=2, pooler=True)
@@ -110,16 +110,19 @@ def test_minilm_in_openvino_meets_its_targets(tmp_path):
     assert abs(found["mrr"] - found["mrr fp32"]) <= 0.01
 
 
-def test_record_has_every_engine():
-    kept = recorded(experiment.NAME)
-    assert {"command", "date", "machine", "versions", "seeds"} <= set(kept)
-    assert len(kept["rows"]) == 9
-    assert kept["rows"][0]["size"] == kept["rows"][0]["16x128"] == 1
-    for row in kept["rows"]:
-        assert 0 < row["size"] <= 1
-        assert all(row[f"{b}x{t}"] > 0 for b, t in experiment.SHAPES)
-        assert row["cosine min"] <= row["cosine p5"] <= 1.001
-    assert set(kept["settings"]["cpu"]) == set(engines.cpu_features())
+def test_record_has_every_engine_on_every_machine():
+    assert len(machines(experiment.NAME)) >= 2
+    for machine in machines(experiment.NAME):
+        kept = recorded(experiment.NAME, machine)
+        assert {"command", "date", "commit", "versions", "seeds"} <= set(kept)
+        rows = experiment.rows_of(kept)
+        assert [row["engine"] for row in rows] == list(experiment.ENGINES)
+        assert rows[0]["size"] == rows[0]["16x128"] == 1
+        for row in rows:
+            assert 0 < row["size"] <= 1
+            assert all(row[f"{b}x{t}"] > 0 for b, t in experiment.SHAPES)
+            assert row["cosine min"] <= row["cosine p5"] <= 1.001
+        assert set(kept["features"]) == set(engines.cpu_features())
 
 
 def test_embeddings_keep_the_texts_order():

@@ -63,7 +63,7 @@ def test_record_is_complete():
     assert {p["source"] for p in record["sources"]} == set(experiment.SOURCES[1:])
     assert [p["variant"] for p in record["variants"]] == list(experiment.VARIANTS)
     assert len(record["encoder"]) == 16
-    assert len(record["settings"]["checkpoint"]) == 64
+    assert len(record["models"]["stdlib-gpt"]) == 64
 
 
 def test_recorded_gptq_beats_rounding_to_nearest_where_bits_are_few():
@@ -78,7 +78,7 @@ def test_recorded_gptq_beats_rounding_to_nearest_where_bits_are_few():
 
 
 def test_calibration_seeds_agree_far_closer_than_the_methods_differ():
-    values = [p["bits_per_byte"] for p in measure.record()["repeats"]]
+    values = [p["bits_per_byte"] for p in measure.record()["repeats"] if p["bits"] == 3]
     values.append(measure.recorded_point(3, None, "gptq")["bits_per_byte"])
     gain = measure.recorded_point(3, None, "rtn")["bits_per_byte"] - max(values)
     assert max(values) - min(values) < gain / 4
@@ -161,8 +161,24 @@ def test_live_rows_stand_beside_the_record(monkeypatch):
     rows = measure.again(3, None)
     assert [r["method"] for r in rows] == ["round to nearest", "GPTQ"]
     assert all(r["added"] == pytest.approx(0.1) for r in rows)
-    for row in rows:
-        assert row["within"] == (abs(row["was"] - 0.1) <= max(0.02, row["was"] / 3))
+    assert [r["within"] for r in rows] == [False if measure.comparable() else None] * 2
+
+
+def test_a_repeat_may_be_off_by_what_another_calibration_changes(monkeypatch):
+    """Increases of 0.2, 0.3, 0.4 by seed at 3 bits: a deviation of 0.1, half the first's."""
+    values = {0: 1.2, 1: 1.3, 2: 1.4}
+    runs = [dict(part="full", bits_per_byte=1.0)]
+    for seed, value in values.items():
+        part = "repeats" if seed else "language"
+        runs.append(dict(part=part, bits=3, group_size=None, method="gptq", seed=seed,
+                         bits_per_byte=value))  # fmt: skip
+    monkeypatch.setattr(measure, "record", lambda: experiment.by_part(dict(runs=runs)))
+    monkeypatch.setattr(measure, "comparable", lambda: True)
+    assert measure.spread(0.2, 3) == pytest.approx(0.1)
+    assert measure.spread(0.01, 4) == pytest.approx(0.005)  # 4 bits have no seeds here
+    assert measure.spread(0.0, 8) == 1e-4  # what four decimals may hide
+    monkeypatch.setattr(measure, "comparable", lambda: False)
+    assert measure.spread(0.2, 3) is None
 
 
 def test_verdict_follows_the_figures():

@@ -109,20 +109,50 @@ def test_recorded_engines():
     assert rows[0]["engine"] == "fp32 eager"
     assert {row["kind"] for row in rows} == {"recorded"}
     fig = engines.figure()
-    assert all(len(trace.x) == len(rows) for trace in fig.data[:3])
+    assert len(fig.data) == 2 + len(engines.machines())
+    assert all(len(trace.x) == len(rows) for trace in fig.data)
     with pytest.raises(ValueError, match="engine='TensorRT'"):
         engines.row_of("TensorRT")
 
 
+def test_machines_stand_side_by_side_and_are_told_apart():
+    without, has = ([engines.kept(m)["features"]["vnni"] is v for m in engines.machines()]
+                    for v in (False, True))  # fmt: skip
+    assert any(without)
+    assert any(has)
+    plain, new = (engines.machines()[which.index(True)] for which in (without, has))
+    name = "OpenVINO INT8"
+    assert engines.row_of(name, plain)["16x128"] == 1.1561
+    assert engines.row_of(name, new)["16x128"] < 0.5
+    row = next(r for r in engines.machine_rows() if r["engine"] == name)
+    assert row[plain] == 1.1561
+    assert row[new] == engines.row_of(name, new)["16x128"]
+    with pytest.raises(ValueError, match="machine='mine'"):
+        engines.row_of(name, "mine")
+
+
 def test_live_rows_agree_only_if_they_do():
-    rows = []
-    for name in engines.AGAIN:
-        old = engines.row_of(name)
-        row = {"size over fp32": old["size"], "cosine, p5": old["cosine p5"]}
-        rows += [row, dict(row)]
-    assert engines.agrees(rows)
-    rows[-1]["cosine, p5"] -= 0.1
-    assert not engines.agrees(rows)
+    def rows():
+        for name in engines.AGAIN:
+            old = engines.row_of(name, engines.like_here())
+            row = {"engine": name, "size over fp32": old["size"]}
+            yield from (row | {"cosine, mean": old["cosine mean"]} for _ in range(2))
+
+    assert engines.agrees(list(rows()))
+    other = list(rows())
+    other[-1]["cosine, mean"] -= 1.1 * engines.texts_deviation(engines.AGAIN[-1])
+    assert not engines.agrees(other)
+    larger = list(rows())
+    larger[1]["size over fp32"] += 0.001
+    assert not engines.agrees(larger)
+
+
+def test_the_deviation_over_texts_is_kept_or_read_from_the_percentile(monkeypatch):
+    row = {"cosine mean": 0.99, "cosine p5": 0.99 - 0.1645}
+    monkeypatch.setattr(engines, "row_of", lambda *_: row)
+    assert engines.texts_deviation("x") == pytest.approx(0.1)
+    row["cosine sd"] = 0.2
+    assert engines.texts_deviation("x") == 0.2
 
 
 def test_live_engines_with_stand_ins(monkeypatch):

@@ -9,7 +9,7 @@ from efflab import bench, cost, evaluate, points, pretrained, train
 from efflab.config import SHARING, ModelConfig
 from efflab.errors import require_one_of
 from efflab.experiments import qkv_sharing
-from efflab.experiments.record import recorded, same_python
+from efflab.experiments.record import agrees, expected, recorded, same_python
 from efflab.lab import figures, tr
 from efflab.model import Transformer
 from efflab.structure.sharing import from_albert, n_parameters, share_layers, share_qkv
@@ -119,22 +119,21 @@ def qkv_record() -> tuple[dict, dict[int, dict]]:
     return experiment, qkv_sharing.by_count(experiment["runs"])
 
 
-def qkv_spread(summary: dict[int, dict]) -> float:
-    """How far (nats) from its recorded mean one more run of a point may land.
+def qkv_again(n_shared: int, seed: int = 0) -> tuple[float, list[dict]]:
+    """The beginning of a recorded run anew: its loss now (nats), and a row beside the record.
 
-    Three standard deviations over seeds, at least 0.05 because a training amplifies another
-    processor's rounding. Another Python has another library text: 0.3 there.
+    How far the two may lie apart is `record.expected`'s rule. Another Python has another library,
+    so that nothing can be compared there.
     """
-    same_text = same_python(qkv_record()[0])
-    return max(0.05 if same_text else 0.3, 3 * max(s["sd"] for s in summary.values()))
-
-
-def qkv_again(n_shared: int) -> tuple[float, float, float]:
-    """The beginning of a recorded run anew: its loss, the recorded mean, and the spread allowed."""
-    summary = qkv_sharing.by_count(qkv_record()[0]["runs"], "early")
-    require_one_of("n_shared", n_shared, summary)
-    live = qkv_sharing.validation_loss(n_shared, stop=qkv_sharing.EARLY)
-    return live, summary[n_shared]["mean"], qkv_spread(summary)
+    experiment = qkv_record()[0]
+    by_seed = {r["seed"]: r["early"] for r in experiment["runs"] if r["n_shared"] == n_shared}
+    require_one_of("n_shared", n_shared, qkv_record()[1])
+    live = qkv_sharing.validation_loss(n_shared, seed, qkv_sharing.EARLY)
+    was, spread = expected(by_seed, seed)
+    spread = spread if same_python(experiment) else None
+    row = {"layers sharing": n_shared, "loss here": live, "loss, recorded": was}
+    row |= {"may differ by": spread, "agrees": agrees(live, was, spread), "kind": "measured"}
+    return live, [row]
 
 
 def qkv_figure(live: dict[int, float] | None = None):

@@ -1,10 +1,10 @@
 """Notebook 11's recorded experiment: one-shot against gradual, recovery by round, verdicts."""
 
-from statistics import mean, stdev
+from statistics import mean
 
 from efflab.errors import require_int, require_one_of
 from efflab.experiments import pruning_schedule as experiment
-from efflab.experiments.record import recorded, same_python
+from efflab.experiments.record import agrees, expected, recorded, same_python
 from efflab.lab import figures, number, tr
 from efflab.points import language_model
 from efflab.pretrained import read_card
@@ -64,7 +64,7 @@ def schedule_figure(live: dict[float, float] | None = None):
             if schedule == "one-shot":
                 for values, new in (
                     (x, share),
-                    (y, beginning(ratio)["mean"]),
+                    (y, mean(beginning(ratio).values())),
                     (above, 0),
                     (below, 0),
                 ):
@@ -89,34 +89,30 @@ def schedule_figure(live: dict[float, float] | None = None):
     return fig.update_layout(meta=meta, legend=dict(orientation="h", y=-0.2), height=440)
 
 
-def beginning(ratio: float) -> dict[str, float]:
-    """One-shot's recorded increase over dense early in its first round: mean and sd over seeds."""
+def beginning(ratio: float) -> dict[int, float]:
+    """Seed -> one-shot's recorded increase over dense early in its first round."""
     kept = schedule_record()[0]
-    after = [r["after"] - kept["settings"]["dense"] for r in kept["early"] if r["ratio"] == ratio]
-    return dict(mean=mean(after), sd=stdev(after))
+    runs = [r for r in kept["runs"] if (r["schedule"], r["ratio"]) == ("one-shot", ratio)]
+    return {r["seed"]: r["early"] - kept["settings"]["dense"] for r in runs}
 
 
-def spread(ratio: float) -> float:
-    """How far (bits per byte) from the recorded mean one more beginning may land.
+def again(ratio: float, seed: int = 0) -> tuple[float, list[dict]]:
+    """One-shot's beginning anew: its increase over the dense model, and a row beside the record.
 
-    Three standard deviations over seeds, a tenth of the increase at least (another processor rounds
-    differently). Another Python has other library text and another checkpoint other weights: 0.3
-    of the increase, at least 0.2, there.
+    How far the two may lie apart is `record.expected`'s rule. Another Python has other library
+    text and another checkpoint other weights, so that nothing can be compared there.
     """
-    kept, point = schedule_record()[0], beginning(ratio)
-    same = same_python(kept) and read_card()["sha256"].startswith(kept["settings"]["checkpoint"])
-    least, share = (0.05, 0.1) if same else (0.2, 0.3)
-    return max(least, share * point["mean"], 3 * point["sd"])
-
-
-def again(ratio: float, seed: int = 0) -> tuple[float, float, float]:
-    """One-shot's beginning anew: increase over the dense model now, recorded mean, spread."""
-    found = schedule_record()[1]
+    kept, found = schedule_record()
     require_one_of("ratio", ratio, ratios(found))
     require_int("seed", seed, 0)
     model = language_model()
     live = experiment.early(model, ratio, seed) - experiment.bits(model)
-    return live, beginning(ratio)["mean"], spread(ratio)
+    was, spread = expected(beginning(ratio), seed)
+    same = read_card()["sha256"].startswith(kept["models"]["stdlib-gpt"]) and same_python(kept)
+    spread = spread if same else None
+    row = {"removed (%)": 100 * ratio, "increase here (bits)": live, "increase, recorded": was}
+    row |= {"may differ by": spread, "agrees": agrees(live, was, spread), "kind": "measured"}
+    return live, [row]
 
 
 def recovery_rows() -> list[dict]:

@@ -1,0 +1,53 @@
+"""A measurement in a process of its own, with an environment that libraries read when they load.
+
+python -m efflab.experiments.isolated package.module:function RESULT.json < ARGUMENTS.json
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+
+from efflab.files import write_atomically
+
+
+def isolated(
+    function: str, arguments: dict, environment: Mapping[str, str] | None = None, timeout=600
+) -> dict:
+    """`function` ("package.module:name") of JSON `arguments` in a new Python; its JSON result.
+
+    `environment` is added to this process's. A process that fails or takes longer than `timeout`
+    seconds is a `RuntimeError` with the end of what it said.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result.json"
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", __name__, function, str(result)],
+                input=json.dumps(arguments),
+                env=os.environ | dict(environment or {}),
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(f"{function} took longer than {timeout} s") from error
+        if done.returncode or not result.exists():
+            said = (done.stdout + done.stderr)[-2000:]
+            raise RuntimeError(f"{function} ended with status {done.returncode}:\n{said}")
+        return json.loads(result.read_text(encoding="utf-8"))
+
+
+def main(function: str, result: str) -> None:
+    """The new process's side."""
+    module, name = function.split(":")
+    found = getattr(import_module(module), name)(**json.load(sys.stdin))
+    write_atomically(Path(result), json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

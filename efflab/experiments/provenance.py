@@ -1,0 +1,74 @@
+"""What made a number: command, date, commit, versions, and the machine with its CPU's features."""
+
+import platform
+import subprocess
+from collections.abc import Iterable
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+
+from efflab.data import DATA_DIR
+
+FEATURES = {"avx2": "AVX2", "avx512": "AVX-512", "vnni": "VNNI", "amx": "AMX", "bf16": "bf16"}
+
+
+def machine() -> dict:
+    """This machine as a record tells it from others: CPU, its features, threads that torch uses."""
+    import torch
+
+    from efflab.bench import cpu_features, cpu_name
+
+    return dict(cpu=cpu_name(), features=cpu_features(), threads=torch.get_num_threads())
+
+
+def machine_name(machine: dict) -> str:
+    """A machine in one line; features that an old record does not tell are left out.
+
+    >>> machine_name(dict(cpu="AMD EPYC", features=dict(avx2=True, vnni=False), threads=2))
+    'AMD EPYC (AVX2), 2 threads'
+    """
+    has = [FEATURES[name] for name, there in (machine["features"] or {}).items() if there]
+    threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
+    return f"{machine['cpu']}{' (' + ', '.join(has) + ')' if has else ''}, {threads}"
+
+
+def commit() -> str | None:
+    """The package's commit, with a + where tracked files differ from it; None where unknown."""
+    root = DATA_DIR.parent
+    if not (root / ".git").exists():  # installed elsewhere: a repository around it is not ours
+        return None
+    try:
+        head, changes = (
+            subprocess.run(
+                ["git", "-C", root, *words], capture_output=True, text=True, check=True, timeout=20
+            ).stdout.strip()
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno", "efflab"))
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head + ("+" if changes else "")
+
+
+def versions(packages: Iterable[str] = ()) -> dict[str, str | None]:
+    """Python's version, torch's and those of `packages`; None for one that is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in ("torch", *packages):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def made_by(command: str, packages: Iterable[str] = ()) -> dict:
+    """Command, date, commit and versions of what is made now."""
+    return dict(
+        command=command,
+        date=date.today().isoformat(),
+        commit=commit(),
+        versions=versions(packages),
+    )
+
+
+def provenance(command: str, seeds: Iterable[int]) -> dict:
+    """All of it in one flat dict, for a checkpoint's card."""
+    return made_by(command) | dict(machine=machine_name(machine()), seeds=list(seeds))
