@@ -15,9 +15,27 @@ from efflab.config import ModelConfig
 from efflab.errors import require
 
 
+def n_parameters(model: nn.Module) -> int:
+    """Distinct parameters of any module; a shared one counts once."""
+    return sum(p.numel() for p in model.parameters())
+
+
 def activation_fn(name: str) -> nn.Module:
     """The activation of that name: exact GELU, its tanh approximation (GPT-2), or ReLU."""
     return {"gelu": nn.GELU(), "gelu_tanh": nn.GELU(approximate="tanh"), "relu": nn.ReLU()}[name]
+
+
+def attention_written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(Q K^T / sqrt(D)) V as the formula is written: the scores (B,H,T,T) stand in memory.
+
+    The fused kernel that `Attention` calls gives the same without them.
+    """
+    return attention_weights(q, k) @ v
+
+
+def attention_weights(q: Tensor, k: Tensor) -> Tensor:
+    """softmax(Q K^T / sqrt(D)): how much each query (row) takes of each key, (B,H,T,T)."""
+    return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
 
 
 class Attention(nn.Module):

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from efflab import pretrained
 from efflab.config import ModelConfig
-from efflab.model import Attention, Transformer
+from efflab.model import Attention, Transformer, attention_weights, attention_written_out
 
 GPT = ModelConfig(2, 4, 32, 64, 50, 16, causal=True)
 BERT = ModelConfig(2, 4, 32, 64, 50, 16, type_vocab=2, pooler=True)
@@ -169,3 +170,10 @@ def test_shared_sub_blocks_are_one_module(share):
     layers = make(replace(BERT, share=share)).layers
     assert (layers[0].attention is layers[1].attention) == (share in ("attention", "all"))
     assert (layers[0].ffn is layers[1].ffn) == (share in ("ffn", "all"))
+
+
+def test_attention_written_out_is_the_fused_kernels():
+    q, k, v = torch.randn(3, 1, 4, 50, 16, generator=torch.Generator().manual_seed(0))
+    expected = F.scaled_dot_product_attention(q, k, v)
+    torch.testing.assert_close(attention_written_out(q, k, v), expected)
+    assert (attention_weights(q, k).sum(-1) - 1).abs().max() < 1e-5

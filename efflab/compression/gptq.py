@@ -7,6 +7,7 @@ that are still free, and one Cholesky factor of the inverse Hessian holds every 
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
@@ -22,6 +23,7 @@ from efflab.compression.affine import (
     to_rows,
 )
 from efflab.errors import require, require_int
+from efflab.hooks import inputs_seen
 
 BLOCK_SIZE = 32
 """Columns in a lazy batch. The paper takes 128, for GPUs. On a CPU 32 is as fast, and its operators
@@ -187,13 +189,13 @@ def gptq_model(
     require(bool(pairs), "batches", [], "at least one batch")
     _check(next(model.layers.parameters()).new_zeros(1, 1), bits, **options)
     masks = [None if m is None else m.bool()[:, None, None, :] for _, m in pairs]
-    kept = [... if m is None else m.bool() for _, m in pairs]
+    real = [... if m is None else m.bool() for _, m in pairs]
     states = [model.embedding(ids) for ids, _ in pairs]
     quantized = {}
     for index, layer in enumerate(deepcopy(model.layers)):
         for name, linear in layer.named_modules():
             if isinstance(linear, nn.Linear):
-                H = _collect(layer, linear, states, masks, kept)
+                H = _collect(layer, linear, states, masks, real)
                 q = gptq_hessian(linear.weight, H, bits, **options)
                 linear.weight.copy_(q.dequantize())
                 quantized[f"layers.{index}.{name}.weight"] = q
@@ -205,23 +207,18 @@ class _Reached(Exception):
     """Not an error: the map has its inputs, and the rest of the layer is spared."""
 
 
-def _collect(layer: nn.Module, linear: nn.Linear, states, masks, kept) -> Tensor:
+def _collect(layer: nn.Module, linear: nn.Linear, states, masks, real) -> Tensor:
     """The Hessian of what `linear` is given when `layer` runs on the states (B,T,C)."""
     width = linear.in_features
     total = torch.zeros(width, width, dtype=torch.float64)
-    for x, mask, keep in zip(states, masks, kept, strict=True):
+    for x, mask, tokens in zip(states, masks, real, strict=True):
 
-        def watch(module, args, keep=keep):
-            total.add_(hessian(args[0][keep].reshape(-1, width), width))
+        def look(_, seen: Tensor, tokens=tokens) -> None:
+            total.add_(hessian(seen[tokens].reshape(-1, width), width))
             raise _Reached
 
-        handle = linear.register_forward_pre_hook(watch)
-        try:
+        with suppress(_Reached), inputs_seen({"": linear}, look):
             layer(x, mask)
-        except _Reached:
-            pass
-        finally:
-            handle.remove()
     return total
 
 

@@ -6,7 +6,6 @@ affine grid for the tensor (Jacob et al. 2018, section 2; Wu et al. 2020, sectio
 """
 
 from collections.abc import Callable
-from contextlib import contextmanager
 from copy import deepcopy
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from efflab.compression.affine import check_grid, grid, quantize, round_to_grid
 from efflab.errors import require, require_one_of
+from efflab.hooks import linear_layers, watching
 
 Ranges = dict[str, tuple[float, float]]
 """Name of a linear layer -> least and largest value of its input."""
@@ -81,11 +81,6 @@ class Int8Linear(nn.Module):
 # --- Whole models ----------------------------------------------------------------------------
 
 
-def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """Name -> each linear layer of the model."""
-    return {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
-
-
 def replace_linears(model: nn.Module, make: Callable[[str, nn.Linear], nn.Module]) -> nn.Module:
     """A copy of the model whose every linear layer is `make(name, layer)`."""
     copy = deepcopy(model)
@@ -108,25 +103,6 @@ def static_int8(model: nn.Module, ranges: Ranges, **options) -> nn.Module:
     missing = sorted(set(linear_layers(model)) - set(ranges))
     require(not missing, "ranges", sorted(ranges), f"a range for {missing} too")
     return replace_linears(model, lambda name, m: Int8Linear(m, ranges[name], **options))
-
-
-@contextmanager
-def watching(model: nn.Module, look: Callable[[str, Tensor], None]):
-    """While inside, `look(name, x)` sees each linear layer's input as rows (n, in)."""
-
-    def hook(name: str) -> Callable:
-        def seen(module, args) -> None:  # what a pre-hook returns would become the input
-            look(name, args[0].detach().flatten(0, -2))
-
-        return seen
-
-    layers = linear_layers(model)
-    hooks = [layer.register_forward_pre_hook(hook(name)) for name, layer in layers.items()]
-    try:
-        yield
-    finally:
-        for handle in hooks:
-            handle.remove()
 
 
 @torch.no_grad()

@@ -61,11 +61,6 @@ def share_qkv(model: Transformer, n_layers: int) -> Transformer:
     return shared
 
 
-def n_parameters(model: torch.nn.Module) -> int:
-    """Distinct parameters; a shared one counts once."""
-    return sum(p.numel() for p in model.parameters())
-
-
 def from_albert(albert) -> Transformer:
     """Our Transformer with the weights of `transformers.AlbertModel`; both give equal outputs.
 

@@ -53,6 +53,7 @@ import torch
 from efflab import bench, cost, data, lab, points, pretrained, profile
 from efflab.config import PRESETS
 from efflab.lab import check, explore, predict, show, table
+from efflab.model import attention_weights, attention_written_out, n_parameters
 from efflab.notebooks.start_here import TEXTS, exercises, growth, measured, shares, verdicts
 from efflab.publishing.doctor import doctor
 
@@ -262,7 +263,7 @@ forward = torch.no_grad()(lambda: model(text))
 timing = bench.timed(forward, warmup=3, repeats=15)
 result = profile.profile(forward, measured.model_parts(model))
 found = {
-    "parameters": sum(p.numel() for p in model.parameters()),
+    "parameters": n_parameters(model),
     "FLOPs of a forward pass": result.flops,
     "bytes kept for the backward pass": bench.saved_bytes(model, text),
     "milliseconds of a forward pass": 1e3 * timing.median,
@@ -420,7 +421,7 @@ table(shares.crossing_rows(), shares.CROSSING_COLUMNS)
 # 以及照公式写的注意力（整个分数矩阵都放在内存里）。
 
 # %%
-lab.show_source(measured.unfused_attention)
+lab.show_source(attention_weights, attention_written_out)
 
 # %% tags=["nbval-ignore-output"]
 times = measured.layer_times(config)

@@ -42,10 +42,11 @@ n_shared = 3  # the recorded point that is trained once more: 1, 2, 3, 4 or 6 la
 from efflab import lab, points
 from efflab.config import PRESETS, ModelConfig
 from efflab.lab import board, check, explore, predict, show, show_source, table
+from efflab.model import n_parameters
 from efflab.notebooks.parameter_sharing import TEXTS, counts, exercises
 from efflab.notebooks.parameter_sharing import costs as measure
 from efflab.notebooks.parameter_sharing import tasks as reuse_tasks
-from efflab.structure.sharing import n_parameters, share_layers, share_qkv
+from efflab.structure.sharing import share_layers, share_qkv
 
 lab.use_language(language)
 lab.use_notebook("01_parameter_sharing", exercises.EXERCISES, TEXTS)

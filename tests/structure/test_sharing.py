@@ -8,8 +8,8 @@ import torch
 
 from efflab import cost, data
 from efflab.config import PRESETS, ModelConfig
-from efflab.model import Transformer
-from efflab.structure.sharing import from_albert, n_parameters, share_layers, share_qkv
+from efflab.model import Transformer, n_parameters
+from efflab.structure.sharing import from_albert, share_layers, share_qkv
 
 SMALL = ModelConfig(4, 2, 16, 32, 50, 24, type_vocab=2, pooler=True)
 IDS = torch.arange(20).view(2, 10)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from efflab import bench, train
 from efflab.config import ModelConfig
 from efflab.lab import tr
-from efflab.model import Attention, Transformer
+from efflab.model import Attention, Transformer, attention_written_out
 from efflab.structure.linformer import (
     LinformerAttention,
     attention_flops,
@@ -23,9 +23,7 @@ class UnfusedAttention(Attention):
     """Attention as the formula is written: all T x T scores stand in memory."""
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        q, k, v = self.heads(x)
-        scores = (q @ k.transpose(-1, -2) * self.head_dim**-0.5).softmax(-1)
-        return self.out((scores @ v).transpose(1, 2).flatten(2))
+        return self.out(attention_written_out(*self.heads(x)).transpose(1, 2).flatten(2))
 
 
 @torch.no_grad()

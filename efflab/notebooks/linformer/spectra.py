@@ -6,7 +6,8 @@ from torch import Tensor
 
 from efflab import data
 from efflab.errors import require, require_int
-from efflab.model import Attention, Transformer
+from efflab.hooks import inputs_seen
+from efflab.model import Attention, Transformer, attention_weights
 from efflab.structure.linformer import (
     LinformerAttention,
     from_attention,
@@ -35,13 +36,9 @@ def windows(tokenizer, split: str, n_texts: int, seq_len: int) -> Tensor:
 def layer_inputs(model: Transformer, ids: Tensor) -> list[Tensor]:
     """What each layer's attention receives, (B,T,C) a layer."""
     inputs: list[Tensor] = []
-    hooks = [
-        layer.attention.body.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
-        for layer in model.layers
-    ]
-    model.encode(ids)
-    for hook in hooks:
-        hook.remove()
+    bodies = {str(i): layer.attention.body for i, layer in enumerate(model.layers)}
+    with inputs_seen(bodies, lambda _, x: inputs.append(x)):
+        model.encode(ids)
     return inputs
 
 
@@ -51,7 +48,7 @@ def attention_matrices(model: Transformer, ids: Tensor) -> Tensor:
     matrices = []
     for layer, x in zip(model.layers, layer_inputs(model, ids), strict=True):
         q, k, _ = layer.attention.body.heads(x)
-        matrices.append((q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1))
+        matrices.append(attention_weights(q, k))
     return torch.stack(matrices)
 
 
@@ -166,7 +163,7 @@ DROP_IN_COLUMNS = {
 def _best_output_error(full: Attention, x: Tensor, k: int) -> float:
     """The layer's error where every matrix is replaced by its own best of rank k."""
     q, key, v = full.heads(x)
-    U, S, V = torch.linalg.svd((q @ key.transpose(-1, -2) / full.head_dim**0.5).softmax(-1))
+    U, S, V = torch.linalg.svd(attention_weights(q, key))
     y = (U[..., :k] * S[..., None, :k]) @ (V[..., :k, :] @ v)
     expected = full(x)
     return ((full.out(y.transpose(1, 2).flatten(2)) - expected).norm() / expected.norm()).item()

@@ -4,13 +4,14 @@ import torch
 from torch import nn
 
 from efflab.lab import Exercise, tr
+from efflab.model import n_parameters
 from efflab.structure.mixer import MixerLayer
 
 
 def _token_weights(answer):
     for side, patch_size, d_token in ((224, 16, 384), (448, 16, 384), (64, 8, 10)):
         expected = MixerLayer((side // patch_size) ** 2, 8, d_token, 8).token
-        expected = sum(p.numel() for p in expected.parameters())
+        expected = n_parameters(expected)
         called = f"token_weights({side}, {patch_size}, {d_token})"
         yield called, expected, answer(side, patch_size, d_token)
 

@@ -7,7 +7,7 @@ from efflab import bench
 from efflab.config import ModelConfig
 from efflab.experiments import mixer_digits
 from efflab.lab import figures, tr
-from efflab.model import Attention, FeedForward, Layer, SubBlock
+from efflab.model import Attention, FeedForward, Layer, SubBlock, n_parameters
 from efflab.notebooks.mixer.counts import COLOURS, NAMES
 from efflab.structure.mixer import MixerLayer, MLPMixer, mixer_flops, n_patches
 from efflab.structure.vit import vit_flops
@@ -30,7 +30,7 @@ def compare(models: dict[str, nn.Module]) -> list[dict]:
     return [
         dict(
             model=NAMES[kind],
-            params=sum(p.numel() for p in model.parameters()),
+            params=n_parameters(model),
             mflop=sizes[kind] / 1e6,
             milliseconds=1e3 * times[kind].median,
             time_ratio=times[kind].ratio(times["vit"]),
@@ -123,7 +123,7 @@ def cost_rows(image_sizes, patch_size: int = 16, repeats: int = 5) -> list[dict]
         for kind, model in both.items():
             row[f"{kind}_gflop"] = flops[kind] / 1e9
             row[f"{kind}_ms"] = 1e3 * times[kind].median
-            row[f"{kind}_params"] = sum(p.numel() for p in model.parameters())
+            row[f"{kind}_params"] = n_parameters(model)
         row["flop_ratio"] = flops["vit"] / flops["mixer"]
         row["time_ratio"] = times["vit"].ratio(times["mixer"])
         row["agreement"] = row["time_ratio"] / row["flop_ratio"]
@@ -190,8 +190,8 @@ def enlarged_rows(models: dict[str, nn.Module], larger: dict[str, nn.Module]) ->
             model=NAMES[kind],
             small=100 * mixer_digits.accuracy(models[kind]),
             large=100 * mixer_digits.accuracy(larger[kind], 2),
-            small_params=sum(p.numel() for p in models[kind].parameters()),
-            large_params=sum(p.numel() for p in larger[kind].parameters()),
+            small_params=n_parameters(models[kind]),
+            large_params=n_parameters(larger[kind]),
             kind="measured",
         )
         for kind in NAMES

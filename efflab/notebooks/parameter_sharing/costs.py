@@ -11,8 +11,8 @@ from efflab.errors import require_one_of
 from efflab.experiments import qkv_sharing
 from efflab.experiments.record import agrees, expected, recorded, same_python
 from efflab.lab import figures, tr
-from efflab.model import Transformer
-from efflab.structure.sharing import from_albert, n_parameters, share_layers, share_qkv
+from efflab.model import Transformer, n_parameters
+from efflab.structure.sharing import from_albert, share_layers, share_qkv
 
 MB = 1e6
 

@@ -10,7 +10,7 @@ from torch import nn
 from efflab import bench, data, evaluate, points, pretrained
 from efflab.experiments import encoder_reuse
 from efflab.experiments.record import recorded
-from efflab.structure.sharing import n_parameters
+from efflab.model import n_parameters
 
 
 @lru_cache(maxsize=1)

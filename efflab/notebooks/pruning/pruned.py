@@ -13,7 +13,7 @@ from efflab.compression.packed import weight_matrices
 from efflab.errors import require, require_one_of
 from efflab.estimate import Estimate
 from efflab.lab import figures, number, tr
-from efflab.model import Transformer
+from efflab.model import Transformer, n_parameters
 from efflab.points import language_model
 
 WINDOWS = dict(n_windows=16, seq_len=128)
@@ -169,7 +169,7 @@ def speed_rows(share: float, seq_len: int, repeats: int = 31) -> list[dict]:
     return [
         {
             "pruned": name,
-            "parameters stored (M)": sum(p.numel() for p in model.parameters()) / 1e6,
+            "parameters stored (M)": n_parameters(model) / 1e6,
             "FLOPs, ratio": round(flops[name] / flops["nothing"], 3),
             "time, ratio": round(times[name], 3),
             "kind": "measured",

@@ -10,7 +10,7 @@ from efflab.devices import Device
 from efflab.errors import require
 from efflab.estimate import Estimate, of_median
 from efflab.lab import figures, number, tr
-from efflab.model import Layer, Transformer
+from efflab.model import Layer, Transformer, attention_written_out
 from efflab.profile import Operator, Profile
 
 GROUPS = {
@@ -249,12 +249,6 @@ def round_ticks(values) -> dict:
     return dict(tickvals=ticks, ticktext=[number(t) for t in ticks])
 
 
-def unfused_attention(q, k, v):
-    """Attention as the formula is written: the scores (B,H,T,T) stand in memory."""
-    weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)
-    return weights @ v
-
-
 LENGTHS = (256, 384, 512, 768, 1024, 1536, 2048)
 
 
@@ -271,7 +265,7 @@ def layer_times(config: ModelConfig, lengths=LENGTHS, repeats: int = 7) -> dict:
         parts = {
             "ffn": lambda x=x: layer.ffn.body(x),
             "fused": lambda q=q: F.scaled_dot_product_attention(q, q, q),
-            "unfused": lambda q=q: unfused_attention(q, q, q),
+            "unfused": lambda q=q: attention_written_out(q, q, q),
         }
         with torch.no_grad():
             times[n] = bench.interleaved(parts, warmup=1, repeats=repeats)
