@@ -12,18 +12,14 @@ from efflab.errors import require
 from efflab.experiments import attention_bench
 from efflab.experiments.record import recorded
 from efflab.lab import figures, tr
-from efflab.notebooks.sparse_attention.windows import HEAD_DIM, N_HEAD
+from efflab.model import attention_written_out
+from efflab.notebooks.sparse_attention.windows import N_HEAD
 from efflab.structure.bigbird import bigbird_layout, block_sparse_attention
 from efflab.structure.window import sliding_window_attention, visible_pairs
 
 FULL, WINDOW = "full attention (SDPA)", "sliding window"
 WRITTEN = "scores written out"
 BLOCK = 64
-
-
-def written_out(q, k, v):
-    """Attention as the formula says it, with its n x n scores in memory: softmax(Q K^T) V."""
-    return (q @ k.mT / HEAD_DIM**0.5).softmax(-1) @ v
 
 
 def lengths_up_to(max_len: int) -> list[int]:
@@ -50,7 +46,8 @@ def measure_growth(max_len: int, window_size: int, repeats: int = 3) -> list[dic
         times = bench.interleaved(calls, warmup=int(n <= 4096), repeats=repeats if n <= 4096 else 2)
         mib = {name: bench.peak_bytes(call) / 2**20 for name, call in calls.items()}
         if n <= 4096:
-            written = bench.peak_bytes(lambda q=q, k=k, v=v: written_out(q, k, v)) / 2**20
+            written = bench.peak_bytes(lambda q=q, k=k, v=v: attention_written_out(q, k, v))
+            written /= 2**20
         else:
             written = 2 * 4 * N_HEAD * n * n / 2**20
         rows.append(dict(
