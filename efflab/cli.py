@@ -60,7 +60,7 @@ def build_notebooks(args) -> None:
 
 
 def show_report(args) -> None:
-    from efflab.publishing.ledger import report
+    from efflab.publishing.readme import report
 
     report()
 
@@ -126,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--language", choices=LANGUAGES, help="both by default")
     build.add_argument("--check", action="store_true", help="only compare them with the sources")
     build.add_argument("--busy", action="store_true", help="although others use the machine")
-    command("report", show_report, "the ledger of verdicts; brings the README's copy up to date")
+    command("report", show_report, "the ledger; writes docs/ledger.md and the README's tables")
     command("site", make_site, "the notebooks as web pages, in build/site")
     repeat = command("experiment", experiment, "repeat what takes longer than a notebook")
     repeat.add_argument(

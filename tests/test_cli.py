@@ -1,13 +1,11 @@
 """The command: quick answers, helpful errors, and a ledger that is true."""
 
-import json
 import subprocess
 import sys
 
 import pytest
 
 from efflab.cli import main
-from efflab.publishing import ledger
 from efflab.publishing.doctor import MINILM_SHA256, doctor, report, row
 from efflab.publishing.run import combinations, literal, parse, run_name
 
@@ -96,36 +94,3 @@ def test_combinations_and_names_of_runs():
     # what a file name cannot hold is told apart by a hash
     assert run_name({"m": "a/b"}) != run_name({"m": "a:b"})
     assert "/" not in run_name({"m": "a/b"})
-
-
-def test_ledger_writes_the_verdicts_between_the_markers(tmp_path):
-    verdicts = {
-        "03": [
-            dict(claim="a", holds=True, condition="n > 9", figures={"x": 0.123456}, kind="measured")
-        ],
-        "00": [dict(claim="b", holds=False, condition="", figures={"n": 7}, kind="computed")],
-    }
-    claims = '[a.claim]\nen = "A | B"\n[b.claim]\nen = "C"\n'
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "verdicts.json").write_text(json.dumps(verdicts), encoding="utf-8")
-    (tmp_path / "data" / "claims.toml").write_text(claims, encoding="utf-8")
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{ledger.START}\nold\n{ledger.END}\nafter\n", encoding="utf-8")
-    ledger.report(tmp_path, say=lambda line: None)
-    assert readme.read_text(encoding="utf-8").splitlines() == [
-        "before",
-        ledger.START,
-        "| claim | verdict | figures | kind | notebook |",
-        "|---|---|---|---|---|",
-        "| C | does not hold here | n 7 | computed | 00 |",
-        "| A \\| B | holds if: n > 9 | x 0.123 | measured | 03 |",
-        ledger.END,
-        "after",
-    ]
-    with pytest.raises(ValueError, match=r"README\.md: expected the lines"):
-        ledger.updated("no markers", "table")
-
-
-def test_the_readme_shows_the_ledger_as_it_is():
-    text = (ledger.ROOT / "README.md").read_text(encoding="utf-8")
-    assert ledger.updated(text, ledger.markdown()) == text

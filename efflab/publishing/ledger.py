@@ -1,72 +1,163 @@
-"""The ledger: every verdict that the built notebooks hold, as the table that the README shows."""
+"""The ledger: every verdict that the built notebooks hold, by claim, from `data/verdicts.json`.
+
+The README shows one short line a claim, with the figure that decides; `docs/ledger.md` all of it.
+"""
 
 import json
+import textwrap
 import tomllib
 from pathlib import Path
 
-from efflab.files import write_atomically
-from efflab.publishing.catalog import ROOT
+from efflab.errors import require
+from efflab.lab.text import KINDS, number, with_unit
+from efflab.lab.verdict import OUTCOMES, outcome_words
+from efflab.publishing.catalog import ROOT, built_path, catalog, find
 
-START, END = "<!-- ledger: start (efflab report writes this) -->", "<!-- ledger: end -->"
-HOLDS = {True: "holds", False: "does not hold here", None: "no source, no way to measure"}
+RECORD = {"claim", "holds", "outcome", "condition", "rule", "reason", "figures"}
+FIGURE = {"name", "value", "unit", "kind", "low", "high"}
+WIDEST = 150
+"""Characters of a line of the README's ledger, at most."""
 
+PAGE_HEAD = """\
+# The ledger
 
-def outcome(verdict: dict) -> str:
-    """ "holds", "holds if ...", "does not hold here", or that nobody can say."""
-    if verdict["holds"] and verdict.get("condition"):
-        return f"holds if: {verdict['condition']}"
-    if verdict.get("condition"):
-        return f"{HOLDS[verdict['holds']]}: {verdict['condition']}"
-    return HOLDS[verdict["holds"]]
+What the built notebooks found, claim by claim, in the article's order: the outcome, the rule that
+was fixed before the numbers were known, and every figure with its kind and, where it was sampled,
+its 95 % interval. The first figure is the one on which the outcome turns. Another machine, another
+parameter or another seed may give another outcome; `efflab run NN -p name=value` tries it.
 
-
-def number(value) -> str:
-    """Three significant digits, enough to compare and few enough to read."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def rows(root: Path = ROOT) -> list[dict]:
-    """One dict a verdict, with keys `notebook claim text outcome figures kind`, in order."""
-    verdicts = json.loads((root / "data" / "verdicts.json").read_text(encoding="utf-8"))
-    claims = tomllib.loads((root / "data" / "claims.toml").read_text(encoding="utf-8"))
-    return [
-        {
-            "notebook": notebook,
-            "claim": verdict["claim"],
-            "text": claims[verdict["claim"]]["claim"]["en"],
-            "outcome": outcome(verdict),
-            "figures": ", ".join(f"{k} {number(v)}" for k, v in verdict["figures"].items()),
-            "kind": verdict["kind"],
-        }
-        for notebook, stored in sorted(verdicts.items())
-        for verdict in stored
-    ]
+`efflab report` writes this page from `data/verdicts.json`, which `efflab build` takes out of the
+notebooks.
+"""
 
 
-def markdown(root: Path = ROOT) -> str:
-    """The ledger as a Markdown table."""
-    lines = ["| claim | verdict | figures | kind | notebook |", "|---|---|---|---|---|"]
-    for r in rows(root):
-        cells = (r["text"], r["outcome"], r["figures"], r["kind"], r["notebook"])
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+# --- Reading ---------------------------------------------------------------------------------
+
+
+def claims(root: Path = ROOT) -> dict[str, dict]:
+    """data/claims.toml: {id: {section, notebook, kind, claim: {en, zh}, perhaps short}}."""
+    return tomllib.loads((root / "data" / "claims.toml").read_text(encoding="utf-8"))
+
+
+def verdicts(root: Path = ROOT) -> dict[str, dict]:
+    """{claim id: its record}, in the article's order.
+
+    A record of another form, a claim that is unknown, judged twice or in a notebook that does not
+    own it is a `ValueError`.
+    """
+    stored = json.loads((root / "data" / "verdicts.json").read_text(encoding="utf-8"))
+    known, found = claims(root), {}
+    for notebook, records in stored.items():
+        for record in records:
+            claim = _checked(record)["claim"]
+            require(claim in known, "claim", claim, "one of data/claims.toml")
+            owner = known[claim]["notebook"]
+            require(notebook == owner, f"notebook of {claim}", notebook, f"its owner, {owner}")
+            require(claim not in found, "claim", claim, "one verdict")
+            found[claim] = record
+    return {claim: found[claim] for claim in known if claim in found}
+
+
+def _checked(record: dict) -> dict:
+    """The record, of today's form."""
+    name = f"record of {record.get('claim')}"
+    require(record.keys() == RECORD, name, sorted(record), f"{sorted(RECORD)}; run efflab build")
+    require(record["outcome"] in OUTCOMES, name, record["outcome"], f"one of {list(OUTCOMES)}")
+    require(bool(record["figures"]), name, record["figures"], "at least one figure")
+    for figure in record["figures"]:
+        require(figure.keys() == FIGURE, name, sorted(figure), f"{sorted(FIGURE)}")
+        require(figure["kind"] in KINDS, name, figure["kind"], f"one of {KINDS}")
+    return record
+
+
+# --- Words -----------------------------------------------------------------------------------
+
+
+def value_words(figure: dict) -> str:
+    """ "71.2% (70 to 72.4)": a figure's value with its unit and, if any, its interval."""
+    value = with_unit(figure["value"], figure["unit"])
+    return value + (f" ({interval_words(figure)})" if figure["low"] is not None else "")
+
+
+def interval_words(figure: dict) -> str:
+    """ "70 to 72.4", or nothing."""
+    low, high = figure["low"], figure["high"]
+    return "" if low is None else f"{number(low)} to {number(high)}"
+
+
+def figure_words(figure: dict, width: int | None = None) -> str:
+    """ "parameters removed: 71.2%, computed"; its name cut where `width` characters are too few."""
+    rest = f": {value_words(figure)}, {figure['kind']}"
+    name = figure["name"]
+    if width is not None and len(name) + len(rest) > width:
+        name = textwrap.shorten(name, max(12, width - len(rest)), placeholder=" …")
+    return name + rest
+
+
+def short_claim(claim: dict) -> str:
+    """The claim in a few English words."""
+    return claim.get("short", claim["claim"]["en"]).rstrip(".")
+
+
+# --- The README's lines ----------------------------------------------------------------------
+
+
+def table(head: tuple[str, ...], rows) -> str:
+    """A Markdown table."""
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(c) for c in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return str(text).replace("|", "\\|").replace("\n", " ")
+
+
+def short_ledger(root: Path = ROOT) -> str:
+    """One line a claim: the claim, its outcome, the figure that decides, the notebook."""
+    known, rows = claims(root), []
+    for name, record in verdicts(root).items():
+        cells = [short_claim(known[name]), outcome_words(record["outcome"])]
+        taken = len(table(("",) * 4, []).splitlines()[0]) + sum(map(len, cells)) + 2
+        figure = figure_words(record["figures"][0], WIDEST - taken)
+        rows.append((*cells, figure, known[name]["notebook"]))
+    return table(("claim", "outcome", "the figure that decides", "notebook"), rows)
+
+
+# --- The ledger's own page -------------------------------------------------------------------
+
+
+def page(root: Path = ROOT) -> str:
+    """docs/ledger.md: every verdict with its rule, condition or reason, and all figures."""
+    known, judged, parts, section = claims(root), verdicts(root), [PAGE_HEAD], None
+    for name, record in judged.items():
+        claim = known[name]
+        if claim["section"] != section:
+            section = claim["section"]
+            parts.append(f"## Section {section}\n")
+        parts.append(_entry(name, claim, record, root))
+    return "\n".join(parts)
+
+
+def _entry(name: str, claim: dict, record: dict, root: Path) -> str:
+    words = " · ".join(outcome_words(record["outcome"], language) for language in ("en", "zh"))
+    condition = f": {record['condition']}" if record["condition"] else ""
+    lines = [f"### {name}\n", claim["claim"]["en"] + "  ", claim["claim"]["zh"] + "\n"]
+    lines.append(f"**{words}**{condition}\n")
+    if record["reason"]:
+        lines.append(f"Why: {record['reason']}\n")
+    lines.append(f"Rule: {record['rule']}\n")
+    lines.append(f"Judged in {notebook_link(claim['notebook'], root, 'docs')}.\n")
+    rows = [(f["name"], with_unit(f["value"], f["unit"]), interval_words(f), f["kind"])
+            for f in record["figures"]]  # fmt: skip
+    lines.append(table(("figure", "value", "95 % interval", "kind"), rows) + "\n")
     return "\n".join(lines)
 
 
-def updated(readme: str, table: str) -> str:
-    """The README's text with `table` between the two markers, which it must hold."""
-    before, _, rest = readme.partition(START)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise ValueError(f"README.md: expected the lines {START!r} and {END!r}")
-    return f"{before}{START}\n{table}\n{END}{after}"
-
-
-def report(root: Path = ROOT, say=print) -> None:
-    """Print the ledger and bring the README's copy up to date."""
-    table = markdown(root)
-    say(table)
-    readme = root / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    if updated(text, table) != text:
-        write_atomically(readme, updated(text, table))
-        say("README.md brought up to date")
+def notebook_link(number: str, root: Path, seen_from: str = "", language: str = "en") -> str:
+    """ "[01 Parameter sharing](notebooks/01_parameter_sharing.ipynb)"; the number if unwritten."""
+    entry = catalog(root / "notebooks").get(number)
+    if entry is None:
+        return number
+    target = built_path(find(number, root / "notebooks"), language).relative_to(root).as_posix()
+    up = "../" if seen_from else ""
+    return f"[{number} {entry['title'][language]}]({up}{target})"

@@ -43,9 +43,9 @@
 
 # %% tags=["parameters"]
 language = "en"
-seq_len = 512  # tokens that the measurements use, at most 512
+seq_len = 512  # tokens that the measurements use, 1 to 512
 prompt = "def fibonacci(n):\n"
-n_new = 60  # tokens that the model writes
+n_new = 60  # tokens that the model writes, 0 to 512
 
 # %%
 import torch

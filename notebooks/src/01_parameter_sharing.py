@@ -33,9 +33,9 @@
 
 # %% tags=["parameters"]
 language = "en"
-n_layer = 12  # layers of the model that is measured
-d_model = 192  # its width, a multiple of 64
-seq_len = 64  # tokens of each text, at most 512
+n_layer = 12  # layers of the model that is measured, 1 to 24
+d_model = 192  # its width, 64 to 512 in steps of 64
+seq_len = 64  # tokens of each text, 1 to 512
 n_shared = 3  # the recorded point that is trained once more: 1, 2, 3, 4 or 6 layers
 
 # %%

@@ -33,9 +33,9 @@
 
 # %% tags=["parameters"]
 language = "en"
-seed = 0  # of the two models trained here
-n_steps = 200  # training steps, 64 digits each
-largest_image = 896  # pixels a side, a multiple of 128
+seed = 0  # of the two models trained here, 0 to 999999
+n_steps = 200  # training steps, 64 digits each, 1 to 2000
+largest_image = 896  # pixels a side, 128 to 1792 in steps of 128
 
 # %%
 import torch

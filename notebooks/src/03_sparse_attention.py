@@ -33,9 +33,9 @@
 
 # %% tags=["parameters"]
 language = "en"
-window_size = 128  # keys that a token sees on each side
-max_len = 8192  # the longest sequence that is measured
-seed = 0  # of the models that are trained below
+window_size = 128  # keys that a token sees on each side, 0 to 32768
+max_len = 8192  # the longest sequence that is measured, 1024 to 32768
+seed = 0  # of the models that are trained below, 0 to 999999
 
 # %%
 import torch

@@ -35,10 +35,10 @@
 
 # %% tags=["parameters"]
 language = "en"
-n_texts = 4  # held-out library modules whose attention is taken apart
-seq_len = 128  # tokens of each
-k = 32  # summaries, a divisor of 64
-longest = 4096  # tokens, for time and memory
+n_texts = 4  # held-out library modules whose attention is taken apart, 1 to 8
+seq_len = 128  # tokens of each, 64 to 512 in steps of 64
+k = 32  # summaries: 1, 2, 4, 8, 16, 32 or 64
+longest = 4096  # tokens, for time and memory, 512 to 8192
 
 # %%
 import torch

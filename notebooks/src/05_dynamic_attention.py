@@ -34,10 +34,10 @@
 
 # %% tags=["parameters"]
 language = "en"
-kernel_size = 15  # tokens; 3, 7, 15 or 31 are in the record
-seq_len = 1024  # tokens, for the times
-reach = 64  # keys that the widest head needs, for the times
-seed = 0
+kernel_size = 15  # tokens, of those in the record: 3, 7, 15 or 31
+seq_len = 1024  # tokens, for the times, 512 to 4096
+reach = 64  # keys that the widest head needs, for the times, 32 to 128
+seed = 0  # of the training that is repeated here, 0 to 999999
 
 # %%
 import torch

@@ -34,8 +34,8 @@
 # %% tags=["parameters"]
 language = "en"
 bits = 8  # width of the weights on disk, 2 to 16
-n_docstrings = 40  # judged here, at most 300
-n_calibration = 30  # shown to OpenVINO beforehand, at most 150
+n_docstrings = 40  # judged here, 2 to 300
+n_calibration = 30  # shown to OpenVINO beforehand, 1 to 150
 
 # %%
 from efflab import lab, points

@@ -34,8 +34,8 @@
 # %% tags=["parameters"]
 language = "en"
 bits = 3  # of the layers and the model measured here: 2, 3, 4 or 8
-n_dead = 96  # inputs of a layer that sleep during calibration, of 768
-few = 256  # too few calibration tokens for a layer of 768 inputs
+n_dead = 96  # inputs of a layer that sleep during calibration, 1 to 768
+few = 256  # calibration tokens, too few for a layer of 768 inputs, 1 to 4096
 
 # %%
 import torch

@@ -33,10 +33,10 @@
 
 # %% tags=["parameters"]
 language = "en"
-share = 0.33  # of the heads removed where heads are measured, up to 0.8
-seq_len = 128  # tokens of a timed pass, at most 512
+share = 0.33  # of the heads removed where heads are measured, 0.02 to 1.0
+seq_len = 128  # tokens of a timed pass, 1 to 512
 ratio = 0.8  # the recorded point that is trained once more: 0.5, 0.8 or 0.9
-seed = 0  # of that training's batches
+seed = 0  # of that training's batches, 0 to 999999
 
 # %%
 import torch

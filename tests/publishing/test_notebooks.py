@@ -9,10 +9,24 @@ from itertools import pairwise
 import nbformat
 import pytest
 
+from efflab.formats import BOARD, LANGUAGES, PICTURE, PLOTLY, VERDICT, WIDGET
 from efflab.lab.text import has_chinese
-from efflab.publishing import build
-from efflab.publishing.catalog import LANGUAGES, ROOT, built_path, catalog, sources
-from efflab.publishing.run import checked
+from efflab.limits import allows, in_words
+from efflab.publishing.catalog import ROOT, built_path, catalog, sources
+from efflab.publishing.outputs import stored
+from efflab.publishing.run import checked_for
+from efflab.publishing.source import (
+    KEPT,
+    differences,
+    exercise_name,
+    is_stub,
+    parameters,
+    parameters_cell,
+    read_source,
+    solution,
+    tags,
+    translate,
+)
 
 NUMBERS = list(sources())
 BOTH = [(number, language) for number in NUMBERS for language in LANGUAGES]
@@ -21,7 +35,7 @@ MAX_LINES, MAX_PARAMETERS = 15, 5
 
 
 def source(number):
-    return build.read_source(sources()[number])
+    return read_source(sources()[number])
 
 
 def built(number, language):
@@ -30,7 +44,7 @@ def built(number, language):
 
 def kinds(cell):
     """A text cell's tags, its language apart."""
-    return set(build.tags(cell)) - set(LANGUAGES)
+    return set(tags(cell)) - set(LANGUAGES)
 
 
 def test_there_are_notebooks():
@@ -40,9 +54,9 @@ def test_there_are_notebooks():
 
 @pytest.mark.parametrize(("number", "language"), BOTH)
 def test_in_step_with_the_source(number, language):
-    assert build.differences(sources()[number], language) == []
+    assert differences(sources()[number], language) == []
     ids = [c.id for c in built(number, language).cells]
-    assert ids == [c.id for c in build.translate(source(number), language).cells]
+    assert ids == [c.id for c in translate(source(number), language).cells]
 
 
 def test_no_built_notebook_without_a_source():
@@ -54,9 +68,27 @@ def test_no_built_notebook_without_a_source():
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_one_parameters_cell(number):
-    names = build.parameters(source(number))
+    names = parameters(source(number))
     assert next(iter(names.items())) == ("language", "en")
     assert len(names) <= MAX_PARAMETERS
+
+
+def beside(cell, name):
+    """The comment beside a parameter, "" for none."""
+    (line,) = [x for x in cell.source.splitlines() if x.startswith(f"{name} = ")]
+    return line.partition("  # ")[2]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_every_number_has_its_limits_and_says_them(number):
+    entry, cell = catalog()[number], parameters_cell(source(number))
+    defaults, limits = parameters(source(number)), entry["limits"]
+    numbers = {n for n, v in defaults.items() if type(v) in (int, float)}
+    assert numbers <= set(limits) <= set(defaults)
+    for name, limit in limits.items():
+        assert allows(limit, defaults[name]), name
+        assert allows(limit, entry["probe"].get(name, defaults[name])), name
+        assert in_words(limit) in beside(cell, name), name
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -70,12 +102,12 @@ def test_code_is_short_and_in_english(number):
 @pytest.mark.parametrize("number", NUMBERS)
 def test_every_text_has_its_twin(number):
     texts = [c for c in source(number).cells if c.cell_type == "markdown"]
-    order = [[t for t in build.tags(c) if t in LANGUAGES] for c in texts]
+    order = [[t for t in tags(c) if t in LANGUAGES] for c in texts]
     assert order == [["en"], ["zh"]] * (len(texts) // 2)
     cells = source(number).cells
     for english, chinese in pairwise(cells):
-        if "en" in build.tags(english):
-            assert "zh" in build.tags(chinese), english.source  # directly after it
+        if "en" in tags(english):
+            assert "zh" in tags(chinese), english.source  # directly after it
             assert kinds(english) == kinds(chinese)
             assert has_chinese(chinese.source), chinese.source
             assert not has_chinese(english.source), english.source
@@ -86,7 +118,7 @@ def test_no_chinese_in_the_english_build(number):
     for cell in built(number, "en").cells:
         outputs = [dict(o) for o in cell.get("outputs", [])]
         for output in outputs:
-            output["data"] = {k: v for k, v in output.get("data", {}).items() if k != "image/png"}
+            output["data"] = {k: v for k, v in output.get("data", {}).items() if k != PICTURE}
         text = cell.source + json.dumps(outputs, ensure_ascii=False)
         assert not has_chinese(text), text[:2000]
 
@@ -99,17 +131,17 @@ def test_stored_outputs_are_clean(number, language):
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     n_pictures = 0
     for cell in notebook.cells:
-        assert set(cell.metadata) <= set(build.KEPT)
+        assert set(cell.metadata) <= set(KEPT)
         for output in cell.get("outputs", []):
             data = output.get("data", {})
-            text = json.dumps({**output, "data": {**data, "image/png": ""}}, ensure_ascii=False)
+            text = json.dumps({**output, "data": {**data, PICTURE: ""}}, ensure_ascii=False)
             assert output.output_type != "error", text
             assert output.get("name") != "stderr", text
-            assert build.WIDGET not in data, cell.source
+            assert WIDGET not in data, cell.source
             assert not MACHINE.search(text), MACHINE.search(text)
-            if "application/vnd.plotly.v1+json" in data:
+            if PLOTLY in data:
                 n_pictures += 1
-                assert "image/png" in data, cell.source
+                assert PICTURE in data, cell.source
     assert n_pictures >= 2
     size = built_path(sources()[number], language).stat().st_size
     assert size < 4e6, f"{size / 1e6:.1f} MB: fewer points in the figures?"
@@ -120,14 +152,15 @@ def test_catalog_agrees(number):
     entry, path = catalog()[number], sources()[number]
     assert entry["name"] == path.stem
     assert entry["minutes"] > 0
-    given = checked(entry["probe"], build.parameters(source(number)))
-    defaults = build.parameters(source(number))
+    given = checked_for(path, source(number), entry["probe"])
+    defaults = parameters(source(number))
     assert given, "the probe changes nothing"
     assert all(value != defaults[name] for name, value in given.items())
     for language in LANGUAGES:
         heading = built(number, language).cells[0].source.splitlines()[0]
         assert entry["title"][language] in heading
-    found = [v["claim"] for v in build.stored_outputs("verdict").get(number, [])]
+        assert has_chinese(entry["finds"][language]) == (language == "zh")
+    found = [v["claim"] for v in stored(VERDICT).get(number, [])]
     assert sorted(found) == sorted(entry["claims"])
 
 
@@ -142,18 +175,16 @@ def test_catalog_and_claims_are_complete():
 @pytest.mark.parametrize("number", NUMBERS)
 def test_exercises_have_a_check_a_hint_and_a_solution(number):
     cells = source(number).cells
-    stubs = [i for i, c in enumerate(cells) if build.is_stub(c)]
+    stubs = [i for i, c in enumerate(cells) if is_stub(c)]
     assert 2 <= len(stubs) <= 3
     for i in stubs:
-        name = build.exercise_name(cells[i])
+        name = exercise_name(cells[i])
         after = next(c for c in cells[i + 1 :] if c.cell_type == "code")
         assert f'check("{name}"' in after.source
-        solutions = {
-            language: build.solution(source(number), name, language) for language in LANGUAGES
-        }
+        solutions = {language: solution(source(number), name, language) for language in LANGUAGES}
         # the same code in both languages: comments may differ, what runs may not
         assert ast.dump(ast.parse(solutions["en"])) == ast.dump(ast.parse(solutions["zh"]))
-    texts = [c.source for c in cells if "en" in build.tags(c)]
+    texts = [c.source for c in cells if "en" in tags(c)]
     hints = [t for t in texts if re.search(r"<summary>[^<]*hint", t, re.IGNORECASE)]
     assert len(hints) >= len(stubs)
 
@@ -171,7 +202,7 @@ def test_untouched_stubs_are_answered_kindly(number):
 
 def test_ledger_and_board_are_what_the_notebooks_hold(tmp_path):
     verdicts = json.loads((ROOT / "data" / "verdicts.json").read_text(encoding="utf-8"))
-    assert verdicts == build.stored_outputs("verdict")
+    assert verdicts == stored(VERDICT)
     board = json.loads((ROOT / "data" / "board.json").read_text(encoding="utf-8"))
-    stored = [p for points in build.stored_outputs("board").values() for p in points]
-    assert all(point in stored for point in board["points"])
+    found = [p for points in stored(BOARD).values() for p in points]
+    assert all(point in found for point in board["points"])

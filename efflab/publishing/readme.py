@@ -1,0 +1,78 @@
+"""What `efflab report` writes: the README's tables between their markers, and docs/ledger.md."""
+
+from pathlib import Path
+
+from efflab.files import write_atomically
+from efflab.lab.verdict import outcome_words
+from efflab.publishing.catalog import ROOT, built_path, catalog, find
+from efflab.publishing.ledger import claims, notebook_link, page, short_ledger, table, verdicts
+
+START, END = "<!-- {}: start (efflab report writes this) -->", "<!-- {}: end -->"
+NOTEBOOK_COLUMNS = {
+    "en": ("", "notebook", "中文", "minutes", "what you find out"),
+    "zh": ("", "笔记本", "English", "分钟", "你会弄清楚什么"),
+}
+NOT_YET = "—"
+"""In place of an outcome, where the claim's notebook is not written yet."""
+
+
+def notebooks(root: Path = ROOT, language: str = "en") -> str:
+    """The table of notebooks, from the catalog: both editions, that of `language` first."""
+    folder, rows = root / "notebooks", []
+    for number, entry in catalog(folder).items():
+        links = {
+            x: f"[{title}]({built_path(find(number, folder), x).relative_to(root).as_posix()})"
+            for x, title in entry["title"].items()
+        }
+        other = "zh" if language == "en" else "en"
+        rows.append((number, links[language], links[other], entry["minutes"],
+                     entry["finds"][language]))  # fmt: skip
+    return table(NOTEBOOK_COLUMNS[language], rows)
+
+
+def chinese_map(root: Path = ROOT) -> str:
+    """The article's claims in Chinese: section, claim, notebook, outcome."""
+    judged, rows = verdicts(root), []
+    for name, claim in claims(root).items():
+        record = judged.get(name)
+        outcome = outcome_words(record["outcome"], "zh") if record else NOT_YET
+        link = notebook_link(claim["notebook"], root, language="zh")
+        rows.append((claim["section"], claim["claim"]["zh"], link, outcome))
+    return table(("节", "论断", "笔记本", "结论"), rows)
+
+
+TABLES = {
+    "notebooks": notebooks,
+    "ledger": short_ledger,
+    "notebooks in Chinese": lambda root: notebooks(root, "zh"),
+    "map in Chinese": chinese_map,
+}
+"""What stands between which markers of the README."""
+
+
+def updated(text: str, name: str, content: str) -> str:
+    """The README's text with `content` between the markers of `name`, which it must hold once."""
+    start, end = START.format(name), END.format(name)
+    before, _, rest = text.partition(start)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise ValueError(f"README.md: expected the lines {start!r} and {end!r}")
+    return f"{before}{start}\n{content}\n{end}{after}"
+
+
+def readme(root: Path = ROOT) -> str:
+    """README.md as it should be."""
+    text = (root / "README.md").read_text(encoding="utf-8")
+    for name, make in TABLES.items():
+        text = updated(text, name, make(root))
+    return text
+
+
+def report(root: Path = ROOT, say=print) -> None:
+    """Print the ledger, and bring README.md and docs/ledger.md up to date."""
+    say(short_ledger(root))
+    for name, text in (("README.md", readme(root)), ("docs/ledger.md", page(root))):
+        path = root / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_atomically(path, text)
+            say(f"{name} brought up to date")
