@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from efflab import data
 from efflab.compression.gptq import gptq_model, hessian, output_error
-from efflab.compression.int8 import watching
 from efflab.compression.packed import Quantized, quantize_weights
 from efflab.errors import require_int, require_one_of
+from efflab.hooks import watching
 
 METHODS = ("rtn", "gptq")
 SOURCES = ("library", "prose", "random")

@@ -1,21 +1,222 @@
-"""What a killed experiment leaves, and whether a record's corpus is this Python's."""
+"""Records: nothing finished is lost or repeated, nothing unlike is mixed, all says what made it."""
 
+import json
 import platform
+from contextlib import suppress
+from statistics import stdev
 
-from efflab.experiments.record import kept_runs, record, same_python
+import pytest
 
-SETTINGS = dict(n_steps=3, lr=0.1)
+from efflab.experiments import experiments, record, run_experiment
+from efflab.experiments.isolated import isolated
+from efflab.experiments.provenance import commit, machine_name, made_by
+from efflab.experiments.record import (
+    EXPERIMENTS,
+    agrees,
+    expected,
+    machines,
+    recorded,
+    run_cases,
+    same_python,
+)
+
+CASES = [dict(n=n, seed=0) for n in range(4)]
+HERE = dict(cpu="A", features=dict(avx2=True, vnni=False), threads=2)
+OTHER = dict(cpu="A", features=dict(avx2=True, vnni=True), threads=2)
 
 
-def test_runs_are_kept_under_their_own_settings_only(tmp_path):
-    assert kept_runs("toy", SETTINGS, tmp_path) == []
-    record("toy", settings=SETTINGS | dict(early=1), seeds=[0], folder=tmp_path, runs=[{"a": 1}])
-    assert kept_runs("toy", SETTINGS, tmp_path) == [{"a": 1}]
-    assert kept_runs("toy", SETTINGS | dict(lr=0.2), tmp_path) == []
-    assert kept_runs("toy", SETTINGS | dict(more=1), tmp_path) == []
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """Runs the toy experiment on a machine and a day: what was said, and which cases ran."""
+
+    def run(day=1, where=HERE, cases=CASES, settings=None, stop=None, factor=1, **options):
+        said, ran = [], []
+        made = dict(command="efflab experiment toy", date=f"2030-01-0{day}", commit=None)
+        monkeypatch.setattr(record, "machine", lambda: where)
+        monkeypatch.setattr(record, "made_by", lambda *_: made | dict(versions=dict(python="3.99")))
+
+        def run_one(n, seed):
+            if n == stop:
+                raise KeyboardInterrupt
+            ran.append(n)
+            return dict(value=factor * n)
+
+        settings = dict(lr=0.1, shape=(1, 2)) if settings is None else settings
+        options |= dict(settings=settings, say=said.append, folder=tmp_path)
+        with suppress(KeyboardInterrupt):
+            run_cases("toy", cases, run_one, **options)
+        return said, ran
+
+    return run
+
+
+def blocks(folder):
+    return json.loads((folder / "toy.json").read_text())["machines"]
+
+
+def dates(folder, **where):
+    """The day on which each value was made."""
+    kept = recorded("toy", folder=folder, **where)
+    return {r["n"]: kept["provenance"][r["made"]]["date"][-1] for r in kept["runs"]}
+
+
+# --- What is kept ----------------------------------------------------------------------------
+
+
+def test_an_interrupted_experiment_goes_on_and_each_run_keeps_its_own_day(toy, tmp_path):
+    assert toy(day=1, stop=2)[1] == [0, 1]
+    assert recorded("toy", folder=tmp_path)["complete"] is False
+    said, ran = toy(day=2)
+    assert ran == [2, 3]
+    assert said[0] == "toy: keeps 2 of 4 runs, of 2030-01-01; --fresh repeats them"
+    assert said[1].startswith("3/4  n 2, seed 0:  value 2")
+    assert dates(tmp_path) == {0: "1", 1: "1", 2: "2", 3: "2"}
+    kept = recorded("toy", folder=tmp_path)
+    assert kept["complete"] is True
+    assert [r["value"] for r in kept["runs"]] == [0, 1, 2, 3]
+    assert (kept["date"], kept["seeds"], kept["threads"]) == ("2030-01-02", [0], 2)
+    assert toy(day=3)[1] == []
+    assert dates(tmp_path) == {0: "1", 1: "1", 2: "2", 3: "2"}
+
+
+def test_fresh_repeats_and_a_failed_repeat_loses_nothing(toy, tmp_path):
+    toy(day=1)
+    said, ran = toy(day=2, factor=10, stop=2, fresh=True)
+    assert ran == [0, 1]
+    assert said[0] == "toy: repeats 4 runs; 4 of 2030-01-01 stay until their repeat"
+    kept = recorded("toy", folder=tmp_path)
+    assert [r["value"] for r in kept["runs"]] == [0, 10, 2, 3]
+    assert dates(tmp_path) == {0: "2", 1: "2", 2: "1", 3: "1"}
+    assert toy(day=3)[1] == []
+    assert toy(day=3, factor=10, fresh=True)[1] == [0, 1, 2, 3]
+    assert len(blocks(tmp_path)[0]["provenance"]) == 1  # no run needs the older ones
+
+
+@pytest.mark.parametrize("other", [dict(settings=dict(lr=0.2)), dict(models={"gpt": "ab"})])
+def test_other_settings_start_anew_and_replace_only_when_complete(toy, tmp_path, other):
+    toy(day=1)
+    said, ran = toy(day=2, stop=2, **other)
+    assert ran == [0, 1]
+    assert "4 of 2030-01-01 under other settings stay until all is done" in said[0]
+    assert len(recorded("toy", folder=tmp_path)["runs"]) == 4  # the complete ones
+    assert [len(b["runs"]) for b in blocks(tmp_path)] == [4, 2]
+    toy(day=3, **other)
+    assert [len(b["runs"]) for b in blocks(tmp_path)] == [4]
+    assert dates(tmp_path) == {0: "2", 1: "2", 2: "3", 3: "3"}
+
+
+def test_machines_stand_side_by_side(toy, tmp_path):
+    toy(day=1)
+    assert toy(day=2, where=OTHER, factor=3)[1] == [0, 1, 2, 3]
+    names = ["A (AVX2), 2 threads", "A (AVX2, VNNI), 2 threads"]
+    assert machines("toy", tmp_path) == names
+    for name, values in zip(names, ([0, 1, 2, 3], [0, 3, 6, 9]), strict=True):
+        assert [r["value"] for r in recorded("toy", name, tmp_path)["runs"]] == values
+    assert recorded("toy", folder=tmp_path)["features"] == OTHER["features"]  # begun last
+    with pytest.raises(ValueError, match="machine='B': expected one of 'A \\(AVX2\\), 2 threads'"):
+        recorded("toy", "B", tmp_path)
+
+
+def test_more_cases_under_the_same_settings_are_added(toy, tmp_path):
+    toy(day=1)
+    more = [*CASES, dict(n=4, seed=1), dict(n=5, seed=1)]
+    toy(day=2, cases=more, stop=5)
+    assert recorded("toy", folder=tmp_path)["complete"] is False
+    assert toy(day=3, cases=more)[1] == [5]
+    assert recorded("toy", folder=tmp_path)["seeds"] == [0, 1]
+
+
+def test_half_a_file_is_put_aside_and_readers_are_told(toy, tmp_path):
+    toy()
+    path = tmp_path / "toy.json"
+    half = path.read_text()[:200]
+    path.write_text(half)
+    with pytest.raises(ValueError, match=r"record of toy is damaged.*efflab experiment toy"):
+        recorded("toy", folder=tmp_path)
+    said, ran = toy()
+    assert ran == [0, 1, 2, 3]
+    assert "put aside as toy.damaged" in said[0]
+    assert (tmp_path / "toy.damaged").read_text() == half
+
+
+@pytest.mark.parametrize("cases", [[], [dict(n=1)], [dict(n=1, seed=0)] * 2])
+def test_cases_have_a_seed_and_stand_once(toy, cases):
+    with pytest.raises(ValueError, match="cases="):
+        toy(cases=cases)
+
+
+# --- Provenance ------------------------------------------------------------------------------
+
+
+def test_what_made_a_run_is_told_or_null():
+    made = made_by("efflab experiment toy", ["numpy", "no-such-package"])
+    assert made["versions"]["python"] == platform.python_version()
+    assert made["versions"]["no-such-package"] is None
+    assert {"torch", "numpy"} <= {name for name, v in made["versions"].items() if v}
+    assert commit() is None or len(commit().removesuffix("+")) == 40
+
+
+def test_a_machine_is_named_by_what_is_known_of_it():
+    assert machine_name(dict(cpu="X", features=None, threads=1)) == "X, 1 thread"
+    assert machine_name(HERE) == "A (AVX2), 2 threads"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXPERIMENTS.glob("*.json")))
+def test_every_committed_run_has_its_provenance(name):
+    assert name in experiments()
+    for block in json.loads((EXPERIMENTS / f"{name}.json").read_text())["machines"]:
+        assert set(block["machine"]) == {"cpu", "features", "threads"}
+        used = {run["made"] for run in block["runs"]}
+        assert used == set(range(len(block["provenance"])))
+        for made in block["provenance"]:
+            assert {"command", "date", "commit", "versions"} == set(made)
+            assert made["command"].startswith(f"efflab experiment {name}")
+            assert {"python", "torch"} <= set(made["versions"])
+        assert all("seed" in run for run in block["runs"])
 
 
 def test_another_minor_version_is_another_corpus():
     major, minor, _ = platform.python_version_tuple()
     for python, same in ((f"{major}.{minor}.99", True), (f"{major}.{int(minor) + 1}.0", False)):
         assert same_python(dict(versions=dict(python=python))) is same
+
+
+# --- Experiments are found by file; processes of their own -----------------------------------
+
+
+def test_a_helpers_file_is_no_experiment():
+    assert "int8-engines" in experiments()
+    assert not {"record", "isolated", "stdlib-gpt"} & set(experiments())
+    for name in ("record", "int8_engines", "nonsense"):
+        with pytest.raises(ValueError, match=f"name='{name}': expected one of 'attention-bench'"):
+            run_experiment(name)
+
+
+def test_a_process_of_its_own_has_its_environment_and_a_failing_one_says_why():
+    found = isolated("os:getenv", dict(key="EFFLAB_TOY"), dict(EFFLAB_TOY="7"))
+    assert found == "7"
+    with pytest.raises(RuntimeError, match="JSONDecodeError"):
+        isolated("json:loads", dict(s="{"))
+    with pytest.raises(RuntimeError, match=r"longer than 0\.1 s"):
+        isolated("os:getenv", dict(key="X"), timeout=0.1)
+
+
+# --- Recorded, then repeated here ------------------------------------------------------------
+
+
+def test_a_recorded_seed_is_compared_with_itself_and_a_new_one_with_all():
+    values = {0: 5.0, 1: 5.2, 2: 5.1}
+    value, spread = expected(values, 1)
+    assert (value, spread) == (5.2, stdev(values.values()))
+    value, spread = expected(values, 7)
+    assert value == pytest.approx(5.1)
+    assert spread == pytest.approx(4.3027 * 0.1 * (4 / 3) ** 0.5, rel=1e-4)  # Student's t, n = 3
+    with pytest.raises(ValueError, match="number of values=1"):
+        expected({0: 5.0}, 0)
+
+
+def test_agreement_ends_where_the_spread_does():
+    assert agrees(5.09, 5.0, 0.1) is True
+    assert agrees(5.11, 5.0, 0.1) is False
+    assert agrees(4.89, 5.0, 0.1) is False
+    assert agrees(5.0, 5.0, None) is None
