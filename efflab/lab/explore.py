@@ -1,75 +1,89 @@
 """Explorers: a plain function of keyword values to a figure, and controls that drive it.
 
-Live, the controls stand above a picture that follows them: an `Output` widget whose outputs are
-part of its state, so that picture and controls still agree after a page reload and in Voila.
-Stored, the same cell is a plotly figure whose own slider shows values computed in advance.
+Live, the controls stand above a picture that follows them. Stored, the same cell is a plotly
+figure whose own slider and menu show values computed in advance.
 """
 
-import math
+import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from html import escape
 
 from efflab.errors import require_int, require_one_of
 from efflab.lab.controls import Slider, bind
 from efflab.lab.figures import dress
 from efflab.lab.page import emit, figure_bundle, live, widget_view
-from efflab.lab.static import with_slider
+from efflab.lab.refusals import refusal
+from efflab.lab.static import MOST_FRAMES, pick, with_controls
 from efflab.lab.text import tr, tr_name
 
 FAST_SECONDS = 0.05
 """Up to here a picture follows the hand; above, it waits until the control is let go."""
+REST_SECONDS = 0.2
+"""How long a slow explorer's controls have to rest before it computes: of quick moves, the last."""
+REFUSALS = (ValueError, TypeError, ArithmeticError)
+"""What an explorer's function raises for values that it does not take."""
 PICKED = "efflab-picked"
 STYLE = f"""<style>.{PICKED} .widget-readout {{
 pointer-events: none; -webkit-user-modify: read-only; user-modify: read-only; }}</style>"""
 """A slider over listed values ignores what is typed into its readout, and would keep showing it."""
 
 
-def explore(fn: Callable, *, frames: int = 7, **controls) -> None:
+def explore(fn: Callable, *, frames: int = 7, most: int = MOST_FRAMES, **controls) -> None:
     """Show `fn`'s figure with controls that drive it; `controls` override those of `@explorer`.
 
     `frames`: how many values of the first control the stored figure's own slider holds (0: none);
-    each costs one call of `fn`. Controls are `Slider`, `Choice`, `Toggle` or the shorthands
-    (low, high), [options], bool. A wrong one is a `ValueError`.
+    the other controls become its menu, in their order, as long as there are at most `most`
+    pictures in all. Each costs a build one call of `fn`, and a reader none. Controls are `Slider`,
+    `Choice`, `Toggle` or the shorthands (low, high), [options], bool. A wrong one is a
+    `ValueError`.
     """
-    require_int("frames", frames, 0)
-    emit(Explorer(fn, frames=frames, **controls).bundle())
+    emit(Explorer(fn, frames=frames, most=most, **controls).bundle())
 
 
 class Explorer:
     """One explorer: `set(name=value)` moves a control, `figure` and `message` say what it shows."""
 
-    def __init__(self, fn: Callable, *, frames: int = 7, **controls):
+    def __init__(self, fn: Callable, *, frames: int = 7, most: int = MOST_FRAMES, **controls):
         require_int("frames", frames, 0)
-        self.fn, self.frames = fn, frames
+        require_int("most", most, 0)
+        self.fn, self.frames, self.most = fn, frames, most
         bound = bind(fn, controls)
         self.controls = {name: control for name, (control, _) in bound.items()}
         self.values = {name: value for name, (_, value) in bound.items()}
         self.message = ""
         self.figure, self.seconds = self._timed()
         self.widgets, self._notes, self._view = {}, {}, None
+        self._turn, self._waiting, self._held = 0, None, False
 
     def _timed(self):
-        """The first figure, and the best time of up to three calls: caches and neighbours warm."""
-        best = math.inf
-        for _ in range(3):
-            start = time.perf_counter()
-            figure = dress(self.fn(**self.values))
-            best = min(best, time.perf_counter() - start)
-            if best <= FAST_SECONDS or best > 0.5:
+        """The first figure, and what a move takes: the best of its time and its neighbours'."""
+        figure, seconds = self._compute(self.values)
+        name, control = next(iter(self.controls.items()))
+        for value in pick(control.values(), self.values[name], 3):
+            if not FAST_SECONDS < seconds < 10 * FAST_SECONDS:
                 break
-        return figure, best
+            with suppress(*REFUSALS):
+                seconds = min(seconds, self._compute({**self.values, name: value})[1])
+        return figure, seconds
+
+    def _compute(self, values: dict):
+        """The figure at some values, and the seconds that it took."""
+        start = time.perf_counter()
+        return dress(self.fn(**values)), time.perf_counter() - start
 
     def bundle(self) -> dict:
-        """All forms of the explorer, for `emit`."""
-        bundle = figure_bundle(self.static())
-        return (bundle | widget_view(self.view())) if live() else bundle
+        """The forms of the explorer, for `emit`: a widget and one picture, or a stored grid."""
+        if live():
+            return figure_bundle(self.figure) | widget_view(self.view())
+        return figure_bundle(self.static())
 
     def static(self):
-        """The figure for pages with no kernel: plotly's own slider moves the first control."""
-        name, control = next(iter(self.controls.items()))
-        options = dict(label=self.label(name), frames=self.frames)
-        return with_slider(self.fn, self.figure, self.values, control, **options)
+        """The figure for pages with no kernel: plotly's own controls move what they can."""
+        labels = {name: self.label(name) for name in self.controls}
+        options = dict(labels=labels, frames=self.frames, most=self.most)
+        return with_controls(self.fn, self.figure, self.values, self.controls, **options)
 
     def label(self, name: str) -> str:
         """A control's label with its unit, in the language in use."""
@@ -78,13 +92,17 @@ class Explorer:
         return f"{text} ({tr_name(control.unit)})" if control.unit else text
 
     def set(self, **values) -> None:
-        """Move controls, as the reader would."""
+        """Move controls, as the reader would, and draw at once."""
         for name, value in values.items():
             require_one_of("control", name, self.controls)
             self.controls[name].check_value(value)
         self.view()
+        turn, self._held = self._turn, True
         for name, value in values.items():
             self.widgets[name].value = value
+        self._held = False
+        if values and (self._turn != turn or self._waiting is not None):
+            self._follow(name)
 
     def view(self):
         """The live widget: one row a control with its note, and the picture under them."""
@@ -95,12 +113,12 @@ class Explorer:
     def _build(self):
         import ipywidgets as w
 
+        from efflab.lab.picture import Picture
+
         rows = []
         for name, control in self.controls.items():
             widget = control.widget(self.values[name], self.label(name))
             widget.style.description_width = "initial"
-            if hasattr(widget, "continuous_update"):
-                widget.continuous_update = self.seconds <= FAST_SECONDS
             widget.layout = w.Layout(width="auto", min_width="320px", max_width="560px")
             if isinstance(control, Slider):
                 widget.layout.width = "480px"
@@ -109,37 +127,80 @@ class Explorer:
             widget.observe(lambda change, name=name: self._moved(name, change["new"]), "value")
             self.widgets[name], self._notes[name] = widget, w.HTML()
             rows.append(w.HBox([widget, self._notes[name]]))
-        height = self.figure.layout.height + 16
-        self._output = w.Output(layout=w.Layout(min_height=f"{height}px", width="100%"))
-        self._draw()
+        self._pace()
+        self.picture = Picture(self.figure)
         style = w.HTML(STYLE, layout=w.Layout(display="none"))
-        box = w.VBox([*rows, self._output, style], layout=w.Layout(width="100%"))
+        box = w.VBox([*rows, self.picture.widget, style], layout=w.Layout(width="100%"))
         box.add_class("efflab-explorer")
         return box
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether a move takes so long that the reader has to be told."""
+        return self.seconds > FAST_SECONDS
+
+    def _pace(self) -> None:
+        """Let sliders move the picture while they are dragged only if it keeps up."""
+        for widget in self.widgets.values():
+            if hasattr(widget, "continuous_update"):
+                widget.continuous_update = not self.is_slow
+
     def _moved(self, name: str, value) -> None:
-        """Follow one control; what `fn` refuses is said beside it."""
+        """Follow one control: at once if that is quick, else when the controls have rested.
+
+        A slow explorer returns to the kernel's loop first, which reads the moves that came
+        meanwhile; where no loop runs, as in a script, it draws at once.
+        """
         self.values[name] = value
-        slow = self.seconds > FAST_SECONDS
-        if slow:
+        self._turn += 1
+        if self.is_slow:
             self._note(name, f"<i>{escape(tr('working ...'))}</i>")
+        if self._held:
+            return
         try:
-            self.figure = dress(self.fn(**self.values))
-        except (ValueError, TypeError, ArithmeticError) as error:
-            self.message = str(error)
-            text = escape(self.message)
-            self._note(name, f'<span role="alert" style="color:#D55E00">⚠ {text}</span>')
+            loop = asyncio.get_running_loop() if self.is_slow else None
+        except RuntimeError:
+            loop = None
+        if loop is None:
+            self._follow(name)
         else:
-            self.message = ""
-            for other in self._notes:
-                self._note(other, "")
-            self._draw()
+            self._wait_no_longer()
+            self._waiting = loop.call_later(REST_SECONDS, self._follow, name)
+
+    def _follow(self, name: str) -> None:
+        """Draw what the controls say; what `fn` refuses is said beside the one moved last."""
+        self._wait_no_longer()
+        turn = self._turn
+        try:
+            figure, seconds = self._compute(dict(self.values))
+        except Exception as error:  # whatever it is, the reader sees it and keeps the picture
+            if turn == self._turn:
+                self._refuse(name, refusal(error))
+            return
+        if turn != self._turn:
+            return  # a newer move came meanwhile and draws itself
+        self.figure, self.message = figure, ""
+        self._clear(())
+        self.picture.draw(figure)
+        if seconds > 4 * FAST_SECONDS and not self.is_slow:
+            self.seconds = seconds
+            self._pace()
+
+    def _wait_no_longer(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+    def _refuse(self, name: str, message: str) -> None:
+        self.message = message
+        self._clear((name,))
+        self._note(name, f'<span role="alert" style="color:#D55E00">⚠ {escape(message)}</span>')
+
+    def _clear(self, but: tuple) -> None:
+        for name in self._notes:
+            if name not in but:
+                self._note(name, "")
 
     def _note(self, name: str, html: str) -> None:
         if self._notes[name].value != html:
             self._notes[name].value = html
-
-    def _draw(self) -> None:
-        data = figure_bundle(self.figure, png=False)
-        shown = {"output_type": "display_data", "data": data, "metadata": {}}
-        self._output.outputs = (shown,)

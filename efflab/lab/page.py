@@ -6,13 +6,15 @@ kernel; a page that shows only images the PNG; a terminal, and nbval, the text.
 
 import base64
 import inspect
+import os
 import textwrap
 
 import numpy as np
 
 from efflab.formats import PLOTLY, WIDGET
 
-_build = {"png": False, "widgets": True}
+_build = {"png": False, "widgets": "EFFLAB_STORED" not in os.environ}
+"""With EFFLAB_STORED set, outputs are those of a build, but for their PNG: nbval compares them."""
 
 
 def prepare_build(*, png: bool = True, widgets: bool = False) -> None:

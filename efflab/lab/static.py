@@ -1,79 +1,178 @@
-"""The form of an explorer that needs no kernel: plotly's own slider over values computed before."""
+"""The form of an explorer that needs no kernel: plotly's own controls over pictures made before.
+
+A slider moves the first control. A menu sets others, in every combination as long as the grid
+stays small; each of its entries brings a slider of its own, since plotly's controls do not know
+each other. A note says which controls need a running notebook.
+"""
+
+import json
+from itertools import product
 
 from efflab.errors import require_int
-from efflab.lab.controls import show_value
+from efflab.lab.controls import Slider, show_value
 from efflab.lab.figures import dress
 from efflab.lab.page import plain
+from efflab.lab.text import tr
+
+MOST_FRAMES = 120
+MOST_BYTES = 250_000
+"""How many pictures a stored grid may have, and how large it may be as JSON."""
+MENU_VALUES = 4
+"""How many values of a slider the menu offers."""
+UNMOVED = ("template", "meta")
+FRAME = dict(mode="immediate", transition_duration=0, frame=dict(duration=0, redraw=True))
 
 
-def with_slider(fn, figure, values: dict, control, *, label: str, frames: int):
-    """`figure`, drawn from `values`, with plotly's own slider over the first of them.
+def with_controls(
+    fn, figure, values: dict, controls: dict, *, labels: dict, frames: int, most: int = MOST_FRAMES
+):
+    """`figure`, drawn from `values`, with plotly's own slider over the first control and a menu.
 
-    A frame keeps only what differs from the first figure. Values that `fn` refuses are left out,
-    and with fewer than two left, or with traces of other types, there is no slider.
+    `frames`: values of the first control; `most`: pictures in all; `labels`: {name: text} of each
+    control. A frame keeps only what differs from the others. Values that `fn` refuses are left
+    out, and with fewer than two left, or with traces of other types, there is no slider.
     """
+    first, *others = controls
+    specs = _Specs(fn, figure, values)
+    along = pick(controls[first].values(), values[first], frames)
+    row = [spec for value in along if (spec := specs(**{first: value}))]
+    if len(row) < 2 or not _match(row):
+        return figure
+    options = {
+        name: pick(controls[name].values(), values[name], MENU_VALUES)
+        if isinstance(controls[name], Slider)
+        else controls[name].values()
+        for name in others
+    }
+    menu = _fitting(options, len(along), most, len(json.dumps(row)) / len(row))
+    grid = _grid(specs, first, along, {name: options[name] for name in menu})
+    if not _match([spec for _, cells in grid for spec in cells.values()]):
+        menu, grid = [], _grid(specs, first, along, {})
+    left = [labels[name] for name in others if name not in menu]
+    return _figure(grid, values, first, labels, left)
+
+
+class _Specs:
+    """Plotly JSON of `fn`'s figures by what is moved, each made once; None where it refuses."""
+
+    def __init__(self, fn, figure, values: dict):
+        self.fn, self.values = fn, values
+        self.made = {tuple(values.values()): plain(figure.to_plotly_json())}
+
+    def __call__(self, **moved) -> dict | None:
+        values = {**self.values, **moved}
+        key = tuple(values.values())
+        if key not in self.made:
+            try:
+                self.made[key] = plain(dress(self.fn(**values)).to_plotly_json())
+            except (ValueError, TypeError, ArithmeticError):
+                self.made[key] = None
+        return self.made[key]
+
+
+def _match(specs: list[dict]) -> bool:
+    """Whether the specs have traces of the same types, the shorter ones filled with hidden ones."""
+    most = max((spec["data"] for spec in specs), key=len)
+    for spec in specs:
+        spec["data"] += [{**trace, "visible": False} for trace in most[len(spec["data"]) :]]
+    return len({tuple(trace["type"] for trace in spec["data"]) for spec in specs}) == 1
+
+
+def _fitting(options: dict, n: int, most: int, n_bytes: float) -> list[str]:
+    """The controls, in their order, that the menu can take; `n_bytes`: of one picture."""
+    menu = []
+    for name, values in options.items():
+        if n * len(values) <= most and n * len(values) * n_bytes <= MOST_BYTES:
+            menu.append(name)
+            n *= len(values)
+    return menu
+
+
+def _grid(specs: _Specs, first: str, along: list, options: dict) -> list[tuple[dict, dict]]:
+    """(the menu's values, {value of the first control: spec}) of each entry that shows something"""
+    rows = []
+    for combination in product(*options.values()):
+        chosen = dict(zip(options, combination, strict=True))
+        cells = {value: specs(**chosen, **{first: value}) for value in along}
+        rows.append((chosen, {value: spec for value, spec in cells.items() if spec}))
+    return [(chosen, cells) for chosen, cells in rows if cells]
+
+
+def _figure(grid, values: dict, first: str, labels: dict, left: list[str]):
+    """The figure at `values` with its frames, slider, menu and note."""
     import plotly.graph_objects as go
 
-    name, first = next(iter(values.items()))
-    specs = {}
-    for value in pick(control.values(), first, frames):
-        try:
-            fig = figure
-            if value != first:
-                fig = dress(fn(**{**values, name: value}))
-            specs[value] = plain(fig.to_plotly_json())
-        except (ValueError, TypeError, ArithmeticError):
-            continue
-    fig = go.Figure(figure)
-    most = max((spec["data"] for spec in specs.values()), key=len, default=[])
-    for spec in specs.values():
-        spec["data"] += [{**trace, "visible": False} for trace in most[len(spec["data"]) :]]
-    kinds = {tuple(trace["type"] for trace in spec["data"]) for spec in specs.values()}
-    if len(specs) < 2 or len(kinds) != 1:
-        return fig
-    base = specs[first]
-    fig.add_traces([go.Figure(data=[t]).data[0] for t in base["data"][len(fig.data) :]])
-    fig.frames = [
-        go.Frame(name=show_value(v), data=_changed(specs, v), layout=_changed_layout(specs, v))
-        for v in specs
-    ]
-    options = dict(mode="immediate", transition_duration=0)
-    frame = {"duration": 0, "redraw": True}
-    steps = [
-        dict(
-            method="animate",
-            label=show_value(v),
-            args=[[show_value(v)], {**options, "frame": frame}],
+    here = next(i for i, (chosen, _) in enumerate(grid) if chosen.items() <= values.items())
+    base = grid[here][1][values[first]]["layout"]
+    has_menu, bottom = len(grid) > 1, base.get("margin", {}).get("b", 56)
+    room = 90 + 50 * has_menu + 24 * bool(left)
+    specs = [spec for _, cells in grid for spec in cells.values()]
+    for layout in (spec["layout"] for spec in specs):
+        layout["height"] += room
+        layout["margin"] = {**layout.get("margin", {}), "b": bottom + room}
+    moving = _moving(specs)
+    frames, sliders = [], []
+    for i, (_, cells) in enumerate(grid):
+        frames += [_frame(f"{i}/{show_value(v)}", spec, moving) for v, spec in cells.items()]
+        at = min(range(len(cells)), key=lambda k, c=list(cells): c[k] != values[first])
+        sliders.append(_slider(f"{labels[first]}: ", i, list(cells), at))
+        if has_menu:
+            entry = _frame(str(i), list(cells.values())[at], moving)
+            frames.append(entry | {"layout": {**entry["layout"], "sliders": [sliders[i]]}})
+    fig = go.Figure(data=grid[here][1][values[first]]["data"], layout=base, frames=frames)
+    fig.update_layout(sliders=[sliders[here]])
+    if has_menu:
+        buttons = [
+            dict(method="animate", label=_entry(chosen, labels), args=[[str(i)], FRAME])
+            for i, (chosen, _) in enumerate(grid)
+        ]
+        place = dict(x=0, xanchor="left", y=0, yanchor="top", pad_t=bottom + 76, direction="up")
+        fig.update_layout(updatemenus=[dict(buttons=buttons, active=here, **place)])
+    if left:
+        note = tr(
+            "Without a running notebook, {names} stay as they are.", names=tr(", ").join(left)
         )
-        for v in specs
-    ]
-    slider = dict(active=list(specs).index(first), steps=steps, currentvalue_prefix=f"{label}: ")
-    fig.update_layout(sliders=[{**slider, "pad_t": 48}], height=fig.layout.height + 90)
-    bottom = fig.layout.margin.b
-    fig.update_layout(margin_b=(56 if bottom is None else bottom) + 90)
+        place = dict(x=0, xref="paper", xanchor="left", y=0, yref="paper", yanchor="top")
+        shift = -(bottom + room - 24)
+        fig.add_annotation(text=note, showarrow=False, font_size=12, yshift=shift, **place)
     return fig
 
 
-def _changed(specs: dict, value) -> list[dict]:
-    """Of each trace, the type and the attributes that differ between any two frames."""
+def _slider(prefix: str, row: int, values: list, active: int) -> dict:
+    steps = [
+        dict(method="animate", label=show_value(v), args=[[f"{row}/{show_value(v)}"], FRAME])
+        for v in values
+    ]
+    return dict(active=active, steps=steps, currentvalue=dict(prefix=prefix), pad=dict(t=48))
+
+
+def _entry(chosen: dict, labels: dict) -> str:
+    return " · ".join(f"{labels[name]}: {show_value(value)}" for name, value in chosen.items())
+
+
+def _moving(specs: list[dict]) -> tuple[list[list[str]], list[str]]:
+    """What differs between any two specs: attribute names of each trace, and of the layout."""
+
+    def differing(parts: list[dict]) -> list[str]:
+        names = sorted({key for part in parts for key in part})
+        return [k for k in names if any(p.get(k) != parts[0].get(k) for p in parts[1:])]
+
+    traces = zip(*(spec["data"] for spec in specs), strict=True)
+    layout = differing([spec["layout"] for spec in specs])
+    return [differing(list(t)) for t in traces], [
+        k for k in layout if k not in ("template", "meta")
+    ]
+
+
+def _frame(name: str, spec: dict, moving) -> dict:
+    """A frame with what moves."""
     traces = []
-    for i, trace in enumerate(specs[value]["data"]):
-        others = [spec["data"][i] for spec in specs.values()]
-        names = {key for other in others for key in other}
-        moving = [k for k in sorted(names) if any(o.get(k) != trace.get(k) for o in others)]
-        kept = {"visible": True} if "visible" in moving else {}
-        kept |= {k: trace[k] for k in moving if k in trace}
+    for trace, names in zip(spec["data"], moving[0], strict=True):
+        kept = {"visible": True} if "visible" in names else {}
+        kept |= {k: trace[k] for k in names if k in trace}
         traces.append({"type": trace["type"], **kept})
-    return traces
-
-
-def _changed_layout(specs: dict, value) -> dict:
-    """The layout entries that differ between any two frames (titles, notes, ranges)."""
-    layouts = [spec["layout"] for spec in specs.values()]
-    layout = specs[value]["layout"]
-    names = {key for other in layouts for key in other} - {"template", "meta"}
-    moving = [k for k in sorted(names) if any(o.get(k) != layout.get(k) for o in layouts)]
-    return {k: layout[k] for k in moving if k in layout}
+    layout = {k: spec["layout"][k] for k in moving[1] if k in spec["layout"]}
+    return dict(name=name, data=traces, layout=layout)
 
 
 def pick(values: list, first, count: int) -> list:

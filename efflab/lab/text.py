@@ -76,8 +76,12 @@ def tr(text: str, /, **values) -> str:
 
 
 def tr_name(name: str) -> str:
-    """`tr` for what is often an identifier ("gpt2", "1f1b"): without spaces, English is right."""
-    return tr(name) if " " in name or (_language == "zh" and chinese(name) is not None) else name
+    """`tr` for what is often an identifier ("gpt2", "1f1b"), which stands as it is.
+
+    A text with a space, and a plain word ("tokens"), is asked for in Chinese as by `tr`.
+    """
+    is_text = " " in name or re.fullmatch("[A-Z]?[a-z]+", name)
+    return tr(name) if is_text or chinese(name) is not None else name
 
 
 def needs_translation(text: str) -> bool:

@@ -1,5 +1,7 @@
 """Explorers: controls, live behaviour, the form that needs no kernel, and what is refused."""
 
+import asyncio
+import sys
 import time
 
 import numpy as np
@@ -27,8 +29,7 @@ def cost(window_size, causal=False):
 
 
 def titles(live):
-    (output,) = live._output.outputs
-    return output["data"][page.PLOTLY]["layout"]["title"]["text"]
+    return live.picture.shown["layout"]["title"]["text"]
 
 
 def test_the_picture_follows_and_survives_bad_values():
@@ -65,25 +66,140 @@ def test_one_move_of_a_closed_form_takes_under_100_ms():
     assert sorted(seconds)[len(seconds) // 2] < 0.1
 
 
-def test_a_slow_function_waits_for_the_hand_and_says_so():
-    seen = []
+def slow_explorer(monkeypatch, fn, **controls):
+    """An explorer of `fn` that counts as slow, whatever `fn` takes."""
+    monkeypatch.setattr(sys.modules["efflab.lab.explore"], "REST_SECONDS", 0.02)
+    live = Explorer(fn, **controls)
+    live.seconds = 1.0
+    live.view()
+    return live
+
+
+def test_a_slow_function_waits_for_the_hand_and_says_so(monkeypatch):
+    notes = []
 
     def slow(n=3):
-        time.sleep(0.06)
-        if seen:
-            seen.append(seen[0]._notes["n"].value)
+        notes.append(live._notes["n"].value if calls else "")
+        calls.append(n)
         return lab.blank(f"n = {n}")
 
-    live = Explorer(slow, n=(1, 9))
-    seen.append(live)
+    calls = []
+    live = slow_explorer(monkeypatch, slow, n=(1, 9))
     live.set(n=4)
     assert live.widgets["n"].continuous_update is False
-    assert "working ..." in seen[1]
+    assert "working ..." in notes[-1]
     assert live._notes["n"].value == ""
     quick = Explorer(cost)
     quick.seconds = 0.001
     quick.view()
     assert quick.widgets["window_size"].continuous_update is True
+    quick.seconds = 1.0
+    quick._pace()
+    assert quick.widgets["window_size"].continuous_update is False
+
+
+def test_of_five_quick_moves_a_slow_function_computes_the_last(monkeypatch):
+    calls, notes = [], []
+
+    def slow(n=3, k=1):
+        calls.append((n, k))
+        if n == 9:
+            raise ValueError("n=9: expected at most 8")
+        return lab.blank(f"n = {n}, k = {k}")
+
+    live = slow_explorer(monkeypatch, slow, n=(1, 9), k=(1, 5))
+
+    async def moves(*values):
+        calls.clear()
+        for value in values:
+            live.widgets["n"].value = value
+            await asyncio.sleep(0)
+        live.widgets["k"].value = values[0]
+        notes.append((live._notes["n"].value, live._notes["k"].value))
+        await asyncio.sleep(0.1)
+
+    asyncio.run(moves(4, 5, 6, 7, 8))
+    assert calls == [(8, 4)]
+    assert titles(live) == "n = 8, k = 4"
+    assert all("working ..." in note for note in notes[0])
+    assert (live._notes["n"].value, live._notes["k"].value) == ("", "")
+    asyncio.run(moves(5, 9))
+    assert calls == [(9, 5)]
+    assert titles(live) == "n = 8, k = 4"  # the last good picture stays
+    assert (live._notes["n"].value, live.message) == ("", "n=9: expected at most 8")
+    assert "at most 8" in live._notes["k"].value
+
+
+def test_set_draws_at_once_and_once_also_while_a_loop_runs(monkeypatch):
+    calls = []
+
+    def slow(n=3, k=1):
+        calls.append((n, k))
+        return lab.blank(f"n = {n}, k = {k}")
+
+    live = slow_explorer(monkeypatch, slow, n=(1, 9), k=(1, 5))
+    calls.clear()
+
+    async def cell():
+        live.widgets["n"].value = 7  # waits for the loop
+        live.set(n=8, k=2)
+        return titles(live)
+
+    assert asyncio.run(cell()) == "n = 8, k = 2"
+    assert calls == [(8, 2)]
+
+
+def test_an_older_result_is_never_drawn_over_a_newer_one():
+    drawn = []
+
+    def overtaken(n=3):
+        if n == 5:
+            live.widgets["n"].value = 6  # a move that comes while this one is computed
+        return lab.blank(f"n = {n}")
+
+    live = Explorer(overtaken, n=(1, 9))
+    live.view()
+    monkey = live.picture.draw
+    live.picture.draw = lambda figure: (drawn.append(figure.layout.title.text), monkey(figure))
+    live.set(n=5)
+    assert drawn == ["n = 6"]
+    assert titles(live) == "n = 6"
+
+
+def test_any_error_of_the_function_is_said_and_the_next_move_works():
+    def fragile(n=1):
+        return lab.blank(f"n = {n}, {[1, 2, 3][n]}")
+
+    live = Explorer(fragile, n=(0, 9))
+    live.set(n=5)
+    assert live.message == "IndexError: list index out of range"
+    live.set(n=2)
+    assert (titles(live), live.message) == ("n = 2, 3", "")
+
+
+def test_what_is_refused_is_said_in_chinese():
+    live = Explorer(cost)
+    lab.use_language("zh")
+    try:
+        live.set(window_size=480)
+    finally:
+        lab.use_language("en")
+    assert live.message == "window_size=480：应为不大于 400 的数"
+
+
+def test_only_the_first_picture_is_an_output_unless_the_page_has_no_plot_of_its_own():
+    live = Explorer(cost)
+    live.set(window_size=256)
+    output, redraw = live.picture.widget.children
+
+    def shown():
+        return output.outputs[0]["data"][page.PLOTLY]["layout"]["title"]["text"]
+
+    assert (shown(), redraw.figure["layout"]["title"]["text"]) == ("w = 128", "w = 256")
+    redraw.absent = True  # as picture.js does
+    assert shown() == "w = 256"
+    live.set(window_size=272)
+    assert shown() == "w = 272"
 
 
 def test_labels_have_units_in_both_languages():
@@ -95,12 +211,34 @@ def test_labels_have_units_in_both_languages():
         lab.use_language("en")
 
 
-def test_the_stored_form_has_a_slider_of_its_own():
-    spec = Explorer(cost, frames=5).bundle()[page.PLOTLY]
-    labels = [step["label"] for step in spec["layout"]["sliders"][0]["steps"]]
+@pytest.fixture
+def stored(monkeypatch):
+    """The plotly JSON of an explorer as a build stores it."""
+    monkeypatch.setitem(page._build, "widgets", False)
+    return lambda fn, **options: Explorer(fn, **options).bundle()[page.PLOTLY]
+
+
+def test_live_there_is_a_widget_and_one_picture(monkeypatch):
+    calls = []
+
+    def fn(n=3, k=1):
+        calls.append((n, k))
+        return lab.blank(f"n = {n}")
+
+    bundle = Explorer(fn, n=(1, 9), k=(1, 5)).bundle()
+    assert set(bundle) == {page.PLOTLY, page.WIDGET, "text/plain"}
+    assert "frames" not in bundle[page.PLOTLY]
+    assert set(calls) <= {(3, 1), (1, 1), (9, 1)}  # at most the neighbours, to time them
+
+
+def test_the_stored_form_has_a_slider_of_its_own(stored):
+    spec = stored(cost, frames=5, most=5)
+    (slider,) = spec["layout"]["sliders"]
+    labels = [step["label"] for step in slider["steps"]]
     assert labels == ["16", "128", "272", "384"]  # 512 is refused by the function
-    assert [frame["name"] for frame in spec["frames"]] == labels
-    assert spec["layout"]["sliders"][0]["active"] == 1
+    assert [frame["name"] for frame in spec["frames"]] == [f"0/{label}" for label in labels]
+    assert [step["args"][0] for step in slider["steps"]] == [[f"0/{label}"] for label in labels]
+    assert slider["active"] == 1
     full, window = spec["frames"][2]["data"]
     assert full == {"type": "scatter"}  # only what moves is stored
     assert window == {"type": "scatter", "y": [34816, 69632, 139264]}
@@ -108,14 +246,69 @@ def test_the_stored_form_has_a_slider_of_its_own():
     assert len(str(spec)) < 6000
 
 
-def test_frames_with_other_numbers_of_traces_hide_the_rest():
+def test_a_menu_moves_the_other_controls_and_a_note_names_those_it_does_not(stored):
+    def fn(n=2, kind="b", size=16, deep=False):
+        return lab.blank(f"{n} {kind} {size} {deep}").add_scatter(x=[n], y=[size])
+
+    controls = dict(n=(1, 3), kind=["a", "b"], size=(1, 64), deep=False)
+    spec = stored(fn, most=24, **controls)
+    (menu,) = spec["layout"]["updatemenus"]
+    labels = [button["label"] for button in menu["buttons"]]
+    assert len(labels) == 2 * 4  # two kinds, four of 64 sizes; 2 x 24 pictures would be too many
+    assert labels[menu["active"]] == "kind: b · size: 16"
+    note = spec["layout"]["annotations"][-1]["text"]
+    assert note == "Without a running notebook, deep stay as they are."
+    frames = {frame["name"]: frame for frame in spec["frames"]}
+    assert len(frames) == 3 * 8 + 8
+    for button, label in zip(menu["buttons"], labels, strict=True):
+        (entry,) = button["args"][0]
+        (slider,) = frames[entry]["layout"]["sliders"]
+        assert (slider["active"], slider["currentvalue"]["prefix"]) == (1, "n: ")
+        kind, size = (part.split(": ")[1] for part in label.split(" · "))
+        assert frames[entry]["layout"]["title"]["text"] == f"2 {kind} {size} False"
+        for step, n in zip(slider["steps"], (1, 2, 3), strict=True):
+            (target,) = step["args"][0]
+            assert frames[target]["layout"]["title"]["text"] == f"{n} {kind} {size} False"
+            assert "sliders" not in frames[target]["layout"]
+
+
+def test_a_grid_keeps_within_its_bytes_and_leaves_out_what_is_refused(stored):
+    def large(n=2, kind="a"):
+        return lab.blank(f"{n} {kind}").add_scatter(y=np.arange(9000.0) * n)
+
+    assert "updatemenus" not in stored(large, n=(1, 3), kind=["a", "b", "c", "d"])["layout"]
+
+    def picky(n=2, kind="a"):
+        if kind == "c" or (kind, n) == ("b", 2):
+            raise ValueError("no")
+        return lab.blank(f"{n} {kind}").add_scatter(y=[n])
+
+    spec = stored(picky, n=(1, 3), kind=["a", "b", "c"])
+    assert [b["label"] for b in spec["layout"]["updatemenus"][0]["buttons"]] == [
+        "kind: a", "kind: b",
+    ]  # fmt: skip
+    assert [frame["name"] for frame in spec["frames"]] == [
+        "0/1", "0/2", "0/3", "0", "1/1", "1/3", "1",
+    ]  # fmt: skip
+
+
+def test_frames_with_other_numbers_of_traces_hide_the_rest(stored):
     def layers(n=2):
         return lab.line([1, 2], {f"layer {i}": [i, i] for i in range(n)}, "layers")
 
-    spec = Explorer(layers, n=(1, 3)).bundle()[page.PLOTLY]
+    spec = stored(layers, n=(1, 3))
     assert [[t["visible"] for t in f["data"][1:]] for f in spec["frames"]] == [
         [False, False], [True, False], [True, True],
     ]  # fmt: skip
+
+
+def test_frames_of_another_height_make_room_too(stored):
+    def tall(n=1):
+        return lab.blank(height=300 * n).add_scatter(y=[n])
+
+    spec = stored(tall, n=(1, 3))
+    assert [f["layout"]["height"] for f in spec["frames"]] == [390, 690, 990]
+    assert spec["layout"]["height"] == 390
 
 
 def test_no_frames_no_slider_and_no_widget_in_a_build(monkeypatch):
@@ -162,6 +355,7 @@ def test_slider_values():
         (lambda: Explorer(cost, window=(1, 5)), "control='window'"),
         (lambda: Explorer(cost, window_size=5), "window_size=5"),
         (lambda: Explorer(cost, frames=-1), "frames=-1"),
+        (lambda: Explorer(cost, most=-1), "most=-1"),
         (lambda: Explorer(lambda n: lab.blank()), "controls"),
         (lambda: Explorer(lambda n, m: lab.blank(), n=(1, 5)), "a control for 'm' too"),
         (lambda: explorer(size=(1, 5))(cost), "control='size'"),

@@ -1,0 +1,57 @@
+"""The live picture of an explorer: an output of the front end, then redrawn in place.
+
+A new output for each move would cost the page three drawings: the plot itself, once more to fit
+its place, and a PNG of it. Here only the first picture is an output; `picture.js` hands the later
+ones to the plot that stands there (`Plotly.react`). It keeps the last one, so that picture and
+controls agree after a page reload and in Voila.
+"""
+
+from pathlib import Path
+
+import anywidget
+import ipywidgets
+import traitlets
+
+from efflab.formats import PLOTLY
+from efflab.lab.page import figure_bundle
+
+
+class Redraw(anywidget.AnyWidget):
+    """An invisible widget: its `figure` (plotly JSON) replaces what the plot beside it shows."""
+
+    _esm = Path(__file__).with_suffix(".js")
+    figure = traitlets.Dict().tag(sync=True)
+    absent = traitlets.Bool(False).tag(sync=True)
+    """The front end says that it has no plot to redraw."""
+
+
+class Picture:
+    """What shows a figure and its successors: `widget` belongs into the explorer's box."""
+
+    def __init__(self, figure):
+        self._output = ipywidgets.Output(layout=_layout(figure))
+        self._redraw = Redraw(layout=ipywidgets.Layout(display="none"))
+        self._redraw.observe(lambda change: self._show(), "absent")
+        self._bundle = figure_bundle(figure, png=False)
+        self._show()
+        self.widget = ipywidgets.VBox([self._output, self._redraw])
+
+    @property
+    def shown(self) -> dict:
+        """The plotly JSON that the reader sees."""
+        return self._bundle[PLOTLY]
+
+    def draw(self, figure) -> None:
+        """Show another figure in the same place."""
+        self._bundle = figure_bundle(figure, png=False)
+        self._redraw.figure = self._bundle[PLOTLY]
+        if self._redraw.absent:
+            self._show()
+
+    def _show(self) -> None:
+        shown = {"output_type": "display_data", "data": self._bundle, "metadata": {}}
+        self._output.outputs = (shown,)
+
+
+def _layout(figure):
+    return ipywidgets.Layout(min_height=f"{figure.layout.height + 16}px", width="100%")
