@@ -6,7 +6,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH ?= $(shell grep '^torch==' requirements.txt)
 # One thread a process and two processes: two cores are full, and no notebook slows the other down.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
-NBVAL := $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout 120 --dist loadfile --no-loadscope-reorder
+# EFFLAB_STORED: outputs as a build stores them, which are those to compare.
+NBVAL := EFFLAB_STORED=1 $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout 120 --dist loadfile --no-loadscope-reorder
 # One test at a time to whoever is free, in the given order, which is the longest first.
 IN_ORDER := --maxschedchunk 1
 IN_KERNELS := tests/publishing/test_probes.py tests/publishing/test_browser.py
