@@ -126,11 +126,17 @@ def doctor() -> list[dict]:
 
 
 def report(rows: list[dict]) -> str:
-    """The rows as aligned text, the missing with what then does not work."""
-    width = max(len(r["what"]) for r in rows)
-    lines = [
-        f"{'ok' if r['ok'] else '--':2}  {r['what']:{width}}  {r['found']}"
-        + ("" if r["ok"] else f": does not work without it: {r['without']}")
-        for r in rows
-    ]
+    """The rows as aligned text in the language in use, the missing with what then fails."""
+    from efflab.lab.tables import display_width
+    from efflab.lab.text import tr, tr_name
+
+    names = [tr_name(r["what"]) for r in rows]
+    width = max(map(display_width, names))
+    lines = []
+    for r, name in zip(rows, names, strict=True):
+        line = f"{'ok' if r['ok'] else '--'}  {name}{' ' * (width - display_width(name))}  "
+        line += tr_name(r["found"])
+        if not r["ok"]:
+            line += tr(": does not work without it: {what}", what=tr_name(r["without"]))
+        lines.append(line)
     return "\n".join(lines)
