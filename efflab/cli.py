@@ -59,6 +59,14 @@ def build_notebooks(args) -> None:
     print(f"{len(paths)} notebooks in step with their sources, in two languages")
 
 
+def new_notebook(args) -> None:
+    from efflab.publishing.new import new
+
+    for path in new(args.number, args.name):
+        print(os.path.relpath(path))
+    print(f"next: efflab build {args.number}, efflab report, make test NB={args.number}")
+
+
 def show_report(args) -> None:
     from efflab.publishing.readme import report
 
@@ -126,6 +134,9 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--language", choices=LANGUAGES, help="both by default")
     build.add_argument("--check", action="store_true", help="only compare them with the sources")
     build.add_argument("--busy", action="store_true", help="although others use the machine")
+    fresh = command("new", new_notebook, "begin a notebook: room, source, texts, entry and test")
+    fresh.add_argument("number", help="its two digits, for example 16")
+    fresh.add_argument("name", help="small letters with _ between words, for example running_sums")
     command("report", show_report, "the ledger; writes docs/ledger.md and the README's tables")
     command("site", make_site, "the notebooks as web pages, in build/site")
     repeat = command("experiment", experiment, "repeat what takes longer than a notebook")

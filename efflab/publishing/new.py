@@ -1,0 +1,124 @@
+"""`efflab new 16 running_sums`: a notebook with its room, texts, catalog entry and tests.
+
+What is written passes `make test NB=16` once it is built: an example to replace piece by piece. Its
+templates stand beside this file; `@NN@` in them becomes the number.
+"""
+
+import keyword
+import re
+import tomllib
+from pathlib import Path
+
+from efflab.errors import require
+from efflab.files import write_atomically
+from efflab.publishing.catalog import ROOT, sources
+
+TEMPLATE = Path(__file__).with_name("template")
+NONE = {
+    "@CLAIMS_EN@": "none",
+    "@CLAIMS_ZH@": "无",
+    "@VERDICT_EN@": "No claim of the article is judged here.",
+    "@VERDICT_ZH@": "文章没有论断在这里判定。",
+    "@VERDICT_CELLS@": "",
+    "@VERDICT_TEST@": "",
+    "@VERDICTS@": "",
+    "@IMPORT@": "",
+}
+"""What a notebook says that owns no claim."""
+SOME = {
+    "@VERDICT_EN@": "The rule was fixed before the numbers were known.",
+    "@VERDICT_ZH@": "判定规则在得到数据之前就已确定。",
+    "@VERDICTS@": "verdicts ",
+    "@IMPORT@": ", verdicts",
+}
+CELL = '# %% tags=["nbval-ignore-output"]\nlab.verdict("{id}", verdicts.{function}({figures}))\n\n'
+
+
+def filled(name: str, values: dict[str, str]) -> str:
+    """A template with its `@...@` filled in."""
+    text = (TEMPLATE / name).read_text(encoding="utf-8")
+    for _ in range(2):  # a value may hold names itself
+        for key, value in values.items():
+            text = text.replace(key, value)
+    return text
+
+
+def function_of(claim: str) -> str:
+    """The name of a claim's function in `verdicts.py`."""
+    return claim.replace("-", "_")
+
+
+def claims_of(number: str, root: Path = ROOT) -> list[str]:
+    """The claims of data/claims.toml that get their verdict in this notebook."""
+    claims = tomllib.loads((root / "data" / "claims.toml").read_text(encoding="utf-8"))
+    return [name for name, claim in claims.items() if claim["notebook"] == number]
+
+
+def values_for(number: str, name: str, claims: list[str]) -> dict[str, str]:
+    """What the templates' `@...@` become."""
+    values = {"@CLAIMS@": str(claims).replace("'", '"'), "@NN@": number, "@NAME@": name}
+    values |= {"@TITLE@": name.replace("_", " ").capitalize()} | NONE
+    if not claims:
+        return values
+    names = [f"`{claim}`" for claim in claims]
+    functions = [filled("verdict.py.in", {"@FUNCTION@": function_of(c)}) for c in claims]
+    calls = [
+        CELL.format(id=c, function=function_of(c), figures="sums.figures(speedup)") for c in claims
+    ]
+    return values | SOME | {
+        "@CLAIMS_EN@": ", ".join(names),
+        "@CLAIMS_ZH@": "、".join(names),
+        "@FUNCTIONS@": "".join(functions).rstrip(),
+        "@VERDICT_CELLS@": "".join(calls),
+        "@VERDICT_TEST@": filled("verdict_test.py.in", {}),
+    }  # fmt: skip
+
+
+def files_for(number: str, name: str, root: Path) -> dict[Path, str]:
+    """{where: what} of a new notebook, its catalog entry apart."""
+    claims = claims_of(number, root)
+    values, room = values_for(number, name, claims), root / "efflab" / "notebooks" / name
+    texts = filled("zh.toml.in", values) + (filled("zh_verdicts.toml.in", {}) if claims else "")
+    files = {
+        root / "notebooks" / "src" / f"{number}_{name}.py": filled("source.py.in", values),
+        room / "__init__.py": filled("room.py.in", values),
+        room / "sums.py": filled("sums.py.in", values),
+        room / "exercises.py": filled("exercises.py.in", values),
+        room / "zh.toml": texts,
+        root / "tests" / "notebooks" / f"test_{name}.py": filled("test.py.in", values),
+    }
+    if claims:
+        files[room / "verdicts.py"] = filled("verdicts.py.in", values)
+    return files
+
+
+def with_entry(catalog: str, number: str, entry: str) -> str:
+    """The catalog's text with one more entry, in the order of numbers."""
+    later = [m.start() for m in re.finditer(r'^\["(\d\d)"\]', catalog, re.MULTILINE)
+             if m[1] > number]  # fmt: skip
+    if not later:
+        return f"{catalog.rstrip()}\n\n{entry}"
+    return f"{catalog[: later[0]]}{entry}\n{catalog[later[0] :]}"
+
+
+def new(number: str, name: str, *, root: Path = ROOT) -> list[Path]:
+    """Write a new notebook's files and its catalog entry; returns where they are.
+
+    A number or a name that is taken, or that is none, is a `ValueError` before anything is written.
+    """
+    require(bool(re.fullmatch(r"\d\d", number)), "number", number, "two digits such as 16")
+    right = bool(re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name))
+    allowed = "small letters and digits with _ between words, such as running_sums"
+    require(right and not keyword.iskeyword(name), "name", name, allowed)
+    taken = sources(root / "notebooks")
+    require(number not in taken, "number", number, f"one not taken, unlike {', '.join(taken)}")
+    files = files_for(number, name, root)
+    for path in [root / "efflab" / "notebooks" / name, *files]:
+        there = path.relative_to(root).as_posix()
+        require(not path.exists(), "name", name, f"one not taken, but {there} exists")
+    for path, text in files.items():
+        write_atomically(path, text)
+    catalog = root / "notebooks" / "catalog.toml"
+    entry = filled("catalog.toml.in", values_for(number, name, claims_of(number, root)))
+    write_atomically(catalog, with_entry(catalog.read_text(encoding="utf-8"), number, entry))
+    return [*files, catalog]
