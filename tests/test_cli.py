@@ -37,6 +37,9 @@ def test_list_names_every_notebook(capsys):
         (["run", "99"], "notebook='99': expected one of 00_start_here"),
         (["run", "00", "-p", "nonsense=1"], "parameter='nonsense': expected one of language"),
         (["run", "00", "-p", "language=fr"], "language='fr': expected one of 'en', 'zh'"),
+        (["run", "00", "-p", "seq_len=513"], "seq_len=513: expected 1 to 512"),
+        (["run", "01", "-p", "d_model=100"], "d_model=100: expected 64 to 512 in steps of 64"),
+        (["sweep", "10", "-p", "bits=3,5"], "bits=5: expected 2, 3, 4 or 8"),
         (["run", "00", "-p", "language"], "-p='language': expected name=value"),
         (["sweep", "00", "-p", "nonsense=1,2"], "parameter='nonsense': expected one of language"),
         (["build", "99"], "notebook='99': expected one of 00_start_here"),
@@ -78,6 +81,25 @@ def test_lab_opens_notebook_00_on_this_machine_alone(monkeypatch):
     # In the address itself, which a reader without a browser here opens by hand.
     assert "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb" in started
     assert not any("token" in word or "password" in word for word in started)  # JupyterLab's own
+
+
+def test_run_says_last_where_its_result_lies(monkeypatch, capsys):
+    from efflab.publishing import run as running
+
+    asked = []
+
+    def run(name, given, *, fresh):
+        asked.append((name, given, fresh))
+        print("   1.00 s  x = 1")
+        return running.NOTEBOOKS.parent / "runs" / "a.ipynb"
+
+    monkeypatch.setattr(running, "run", run)
+    monkeypatch.chdir(running.NOTEBOOKS.parent)
+    assert main(["run", "03", "-p", "max_len=2048"]) == 0
+    assert main(["run", "03", "--fresh"]) == 0
+    assert asked == [("03", {"max_len": 2048}, False), ("03", {}, True)]
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.replace("\\", "/") == "stored in runs/a.ipynb"
 
 
 def test_parameters_are_literals():

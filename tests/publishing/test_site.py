@@ -21,7 +21,7 @@ def test_pages_draw_their_figures(toy):
     source.write_text(text + FIGURE, encoding="utf-8")
     entry = '["90"]\nname = "90_toy"\ntitle = { en = "A <toy>", zh = "玩具" }\n'
     (toy / "catalog.toml").write_text(entry, encoding="utf-8")
-    build.build(folder=toy, prelude="", say=lambda line: None)
+    build.build(folder=toy, prelude="", busy=True, say=lambda line: None)
     index = build_site(toy.parent / "site", folder=toy, say=lambda line: None)
     assert '<a href="90_toy.html">A &lt;toy&gt;</a>' in index.read_text(encoding="utf-8")
     for depth, folder in enumerate((index.parent, index.parent / "zh")):
