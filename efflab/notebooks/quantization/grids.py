@@ -181,14 +181,14 @@ def bit_width(bits=4, scales="per channel", symmetric=True):
     titles = [tr("one neuron's weights, and its levels"), tr("the whole model")]
     fig = figures.panels(titles, horizontal_spacing=0.14)
     fig.add_bar(x=(edges[1:] + edges[:-1]) / 2, y=counts, width=np.diff(edges), row=1, col=1,
-                name=tr("weights"), marker_color=figures.COLOURS[5])  # fmt: skip
+                name=tr("weights"), marker_color=figures.colour(5))  # fmt: skip
     fig.add_scatter(x=kept, y=np.full(len(kept), -0.04 * max(counts)), mode="markers", row=1, col=1,
                     name=tr("levels"), marker=dict(symbol="line-ns-open", size=12,
-                    color=figures.COLOURS[1]))  # fmt: skip
+                    color=figures.colour(1)))  # fmt: skip
     for i, (name, mb, e) in enumerate((("fp32", full, base), (tr("yours"), size, quality))):
         bars = dict(array=[e.high - e.mean], arrayminus=[e.mean - e.low])
         fig.add_scatter(x=[mb / 1e6], y=[e.mean], error_y=bars, mode="markers", name=name,
-                        marker=dict(color=figures.COLOURS[6 if i == 0 else 2], size=12,
+                        marker=dict(color=figures.colour(6 if i == 0 else 2), size=12,
                                     symbol=figures.MARKERS[i]), row=1, col=2)  # fmt: skip
     fig.update_xaxes(title_text=tr("weight"), range=[-1.05 * span, 1.05 * span], col=1)
     fig.update_yaxes(title_text=tr("number of weights"), col=1)
