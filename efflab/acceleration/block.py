@@ -53,7 +53,7 @@ def block(ns: Namespace, x, w: Mapping, n_head: int):
         scores = ns.xp.where(w["mask"], scores, -math.inf)
     with ns.scope("softmax"):
         shares = softmax(ns, scores)
-    with ns.scope("values"):
+    with ns.scope("sum of v"):
         y = (shares @ v).swapaxes(1, 2).reshape(B, T, C)
     with ns.scope("output"):
         x = x + (y @ w["out.weight"].T + w["out.bias"])

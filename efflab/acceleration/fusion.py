@@ -5,8 +5,9 @@ say what that should save.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from efflab.acceleration.graph import FusionReport, Kernel, Op, fuse, fuse_report
 from efflab.acceleration.inductor import inductor_report
@@ -19,6 +20,7 @@ __all__ = [
     "LaunchModel",
     "Op",
     "attention_bytes",
+    "call_seconds",
     "calls_to_pay",
     "chain",
     "fit_launches",
@@ -107,6 +109,30 @@ def chain(x, n_ops: int) -> Callable[[], object]:
         return source
 
     return call
+
+
+def call_seconds(calls: Mapping, repeats: int = 7, seconds: float = 2e-4) -> dict:
+    """Median seconds of one call of each, timed turn and turn about.
+
+    Each repeat makes as many calls as fill `seconds`: a clock takes as long as some kernels.
+    """
+    from efflab import bench
+
+    loops = {}
+    for name, call in calls.items():
+        call()
+        once = max(bench.timed(call, warmup=1, repeats=3).median, 1e-7)
+        loops[name] = max(1, round(seconds / once))
+    many: dict[Hashable, Callable[[], object]] = {
+        name: partial(_repeat, call, loops[name]) for name, call in calls.items()
+    }
+    times = bench.interleaved(many, warmup=1, repeats=repeats)
+    return {name: timing.median / loops[name] for name, timing in times.items()}
+
+
+def _repeat(call: Callable, n: int) -> None:
+    for _ in range(n):
+        call()
 
 
 def calls_to_pay(compile_seconds: float, before: float, after: float) -> float:

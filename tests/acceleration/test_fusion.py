@@ -87,7 +87,7 @@ def test_sums_are_those_of_xla_itself(xla_block):
 
 def test_each_operation_knows_its_part(xla_block):
     parts = [op.part for op in xla_block.ops]
-    order = "norm 1,qkv,scores,softmax,values,output,norm 2,up,gelu,down".split(",")
+    order = "norm 1,qkv,scores,softmax,sum of v,output,norm 2,up,gelu,down".split(",")
     assert list(dict.fromkeys(parts)) == order
     assert parts.count("norm 1") == parts.count("norm 2") == 11
     assert parts.count("softmax") == parts.count("gelu") == 5

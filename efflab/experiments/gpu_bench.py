@@ -1,0 +1,257 @@
+"""The GPU side of chapter 2, on any CUDA machine in under five minutes: `make bench-gpu`.
+
+Precision by shape, memory of a training step, eager against compiled, launch overhead, attention
+kernels. Every part takes a device and sizes, so that its code runs on a CPU too, as in the tests.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+
+from efflab import bench
+from efflab.acceleration import block, fusion
+from efflab.config import ModelConfig
+from efflab.errors import require
+from efflab.experiments.record import EXPERIMENTS, machines, recorded, run_cases
+from efflab.model import Transformer
+
+NAME = "gpu-bench"
+N_HEAD, HEAD_DIM = 8, 64
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+NO_GPU = "no CUDA GPU here: bench-gpu has nothing to measure"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large everything is that the parts measure."""
+
+    products: tuple[int, ...] = (256, 1024, 4096, 8192)  # square matrices
+    model: tuple[int, int, int] = (12, 768, 512)  # layers, channels, tokens
+    batch_size: int = 4
+    block: tuple[int, int] = (1024, 1024)  # channels, tokens
+    chains: tuple[int, ...] = (1, 4, 16, 64)  # kernels
+    values: tuple[int, ...] = (2**8, 2**14, 2**18, 2**22, 2**25)
+    lengths: tuple[int, ...] = (512, 2048, 8192)  # tokens
+    repeats: int = 11
+
+
+# --- The parts -------------------------------------------------------------------------------
+
+
+def precision_by_shape(device: str, sizes: Sizes) -> dict:
+    """Square matrix products: TFLOP/s in each format, and how many times as fast as fp32."""
+    rows = []
+    for n in sizes.products:
+        calls = {name: partial(_product, *_matrices(n, dtype, device))
+                 for name, dtype in DTYPES.items()}  # fmt: skip
+        if device == "cuda":
+            a, b = _matrices(n, torch.float32, device)
+            calls["tf32"] = partial(_tf32, partial(_product, a, b))
+        times = bench.interleaved(calls, warmup=3, repeats=sizes.repeats)
+        for name, timing in times.items():
+            faster = times["fp32"].ratio_interval(timing)
+            rows.append(dict(n=n, dtype=name, tflops=2 * n**3 / timing.median / 1e12,
+                             faster=faster.mean, low=faster.low, high=faster.high))  # fmt: skip
+    return dict(rows=rows)
+
+
+def _matrices(n: int, dtype: torch.dtype, device: str) -> list[torch.Tensor]:
+    rng = torch.Generator(device).manual_seed(0)
+    return [torch.randn(n, n, generator=rng, device=device).to(dtype) for _ in range(2)]
+
+
+def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return a @ b
+
+
+def _tf32(call: Callable) -> object:
+    """The call with fp32 products in TF32, which is off in torch unless asked for."""
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        return call()
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def training_memory(device: str, sizes: Sizes) -> dict:
+    """Bytes of a training step: weights, gradients and Adam's state, which stay, and its peak."""
+    rows = []
+    for name, dtype in DTYPES.items():
+        n_layer, d_model, seq_len = sizes.model
+        config = ModelConfig(n_layer, d_model // HEAD_DIM or 1, d_model, 4 * d_model, 8192, seq_len,
+                             causal=True)  # fmt: skip
+        torch.manual_seed(0)
+        model = Transformer(config).to(device)
+        step = partial(_step, model, torch.optim.AdamW(model.parameters()), dtype, seq_len,
+                       sizes.batch_size)  # fmt: skip
+        step()  # Adam's state and the gradients stand from here on
+        stays = sum(4 * p.nbytes for p in model.parameters())
+        timing = bench.timed(step, warmup=1, repeats=3)
+        rows.append(dict(recipe="fp32" if name == "fp32" else f"autocast {name}",
+                         mb_stays=stays / 1e6, mb_step=bench.peak_bytes(step, device) / 1e6,
+                         ms=1e3 * timing.median))  # fmt: skip
+    return dict(rows=rows)
+
+
+def _step(model: Transformer, optimizer, dtype: torch.dtype, seq_len: int, batch_size: int) -> None:
+    """One step under autocast, where `dtype` is not fp32. fp16's scaling takes no memory."""
+    device = next(model.parameters()).device
+    ids = torch.zeros(batch_size, seq_len, dtype=torch.long, device=device)
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        loss = F.cross_entropy(model(ids).flatten(0, 1).float(), ids.flatten())
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=False)
+
+
+@torch.no_grad()
+def eager_against_compiled(device: str, sizes: Sizes) -> dict:
+    """One block: written out and torch's own, each eager and compiled, against written out."""
+    d_model, seq_len = sizes.block
+    layer, x = block.plain_layer(d_model, seq_len, d_model // HEAD_DIM or 1)
+    layer, x = layer.to(device), x.to(device)
+    weights = block.weights(layer, seq_len)
+    n_head = layer.attention.body.n_head
+
+    def written(x):
+        return block.block(block.torch_namespace(), x, weights, n_head)
+
+    torch._dynamo.reset()
+    compiled, compiled_layer = (torch.compile(fn, dynamic=False) for fn in (written, layer))
+    expected = layer(x)
+    for fn in (written, compiled, compiled_layer):
+        torch.testing.assert_close(fn(x), expected, atol=2e-4, rtol=1e-3)
+    calls = {"written out, compiled": lambda: compiled(x), "torch's own": lambda: layer(x)}
+    calls["torch's own, compiled"] = lambda: compiled_layer(x)
+    result = bench.compared(lambda: written(x), calls, warmup=3, repeats=sizes.repeats)
+    rows = [
+        dict(form=name, ms=1e3 * result.timings[name].median)
+        | dict(ratio=ratio.mean, low=ratio.low, high=ratio.high)
+        for name, ratio in result.ratios.items()
+    ]
+    return dict(rows=rows, ms=1e3 * result.timings["baseline"].median, band=result.band)
+
+
+def launch_overhead(device: str, sizes: Sizes) -> dict:
+    """Chains of small kernels, and the two constants of the model through them."""
+    rows = []
+    for n_values in sizes.values:
+        x = torch.ones(n_values, device=device)
+        calls = {n: fusion.chain(x, n) for n in sizes.chains}
+        for n, seconds in fusion.call_seconds(calls, sizes.repeats, seconds=1e-3).items():
+            rows.append(dict(n_kernels=n, n_values=n_values, bytes=8 * n_values * n,
+                             seconds=seconds))  # fmt: skip
+    model = fusion.fit_launches(rows)
+    return dict(rows=rows, overhead=model.overhead, bandwidth=model.bandwidth)
+
+
+@torch.no_grad()
+def attention_kernels(device: str, sizes: Sizes) -> dict:
+    """Attention by length: scores in memory against the kernels that torch has for this device."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    backends = {
+        "flash": SDPBackend.FLASH_ATTENTION,
+        "memory-efficient": SDPBackend.EFFICIENT_ATTENTION,
+        "cuDNN": SDPBackend.CUDNN_ATTENTION,
+        "math": SDPBackend.MATH,
+    }
+    rows = []
+    for seq_len in sizes.lengths:
+        shape = (1, N_HEAD, seq_len, HEAD_DIM)
+        q = torch.randn(shape, device=device, dtype=torch.bfloat16)
+
+        def on(backend, q=q):
+            with sdpa_kernel(backend):
+                return F.scaled_dot_product_attention(q, q, q)
+
+        calls = {"written out": partial(_written_out, q)}
+        refused = []
+        for name, backend in backends.items():
+            call = partial(on, backend)
+            if _runs(call):
+                calls[name] = call
+            else:
+                refused.append(name)
+        times = bench.interleaved(calls, warmup=2, repeats=sizes.repeats)
+        for name, timing in times.items():
+            ratio = timing.ratio_interval(times["written out"])
+            rows.append(dict(seq_len=seq_len, kernel=name, ms=1e3 * timing.median,
+                             ratio=ratio.mean, low=ratio.low, high=ratio.high,
+                             mb=bench.peak_bytes(calls[name], device) / 1e6))  # fmt: skip
+        rows += [dict(seq_len=seq_len, kernel=name, ms=None) for name in refused]
+    return dict(rows=rows)
+
+
+def _written_out(q: torch.Tensor) -> torch.Tensor:
+    return (q @ q.mT * HEAD_DIM**-0.5).softmax(-1) @ q
+
+
+def _runs(call: Callable) -> bool:
+    """Whether torch has this kernel for this device; it warns and raises where it has not."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            call()
+        except RuntimeError:
+            return False
+    return True
+
+
+# --- Running ---------------------------------------------------------------------------------
+
+PARTS: dict[str, Callable[[str, Sizes], dict]] = {
+    "launch overhead": launch_overhead,
+    "precision by shape": precision_by_shape,
+    "memory of a training step": training_memory,
+    "attention kernels": attention_kernels,
+    "eager against compiled": eager_against_compiled,
+}
+
+
+def measure(part: str, seed: int = 0, *, device: str = "cuda", sizes: Sizes | None = None) -> dict:
+    """One part by its name; what this GPU has no memory or no compiler for is kept as `failed`."""
+    try:
+        return PARTS[part](device, sizes or Sizes())
+    except RuntimeError as error:
+        return dict(rows=[], failed=f"{type(error).__name__}: {error}".splitlines()[0][:200])
+
+
+def run(*, fresh: bool = False) -> dict:
+    """Measure what this GPU has no record of; it stands beside the other machines then."""
+    require(torch.cuda.is_available(), "device", "none", "a CUDA GPU")
+    properties = torch.cuda.get_device_properties(0)
+    settings = dict(gpu=properties.name, gpu_bytes=properties.total_memory, cuda=torch.version.cuda)
+    cases = [dict(part=part, seed=0) for part in PARTS]
+    return run_cases(NAME, cases, measure, settings=settings, fresh=fresh)
+
+
+def recorded_launches() -> dict[str, fusion.LaunchModel]:
+    """{GPU: the two constants} of every recorded machine; none where none was."""
+    if not (EXPERIMENTS / f"{NAME}.json").exists():
+        return {}
+    found = {}
+    for machine in machines(NAME):
+        record = recorded(NAME, machine)
+        for made in record["runs"]:
+            if "overhead" in made:
+                constants = made["overhead"], made["bandwidth"]
+                found[record["settings"]["gpu"]] = fusion.LaunchModel(*constants)
+    return found
+
+
+def main() -> None:
+    """What `make bench-gpu` runs: one line where there is no GPU."""
+    if not torch.cuda.is_available():
+        print(NO_GPU)
+        return
+    run()
+
+
+if __name__ == "__main__":
+    main()

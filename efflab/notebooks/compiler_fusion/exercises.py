@@ -1,0 +1,90 @@
+"""Notebook 07's exercises: what is asked, and how an answer is judged."""
+
+import torch
+
+from efflab import bench
+from efflab.acceleration import block, fusion
+from efflab.lab import Exercise, tr
+
+CHAINS = (
+    ["add", "exp", "multiply"],
+    ["dot", "add", "multiply", "erf", "multiply", "dot", "add"],
+    ["dot", "divide", "reduce", "subtract", "exp", "reduce", "divide", "dot"],
+    ["reduce"],
+    ["dot", "dot", "reduce", "reduce"],
+    ["subtract", "multiply", "reduce", "add", "sqrt", "divide"],
+)
+
+
+def kernels_of(chain: list[str]) -> list[list[str]]:
+    """The kernels of a chain, by `fusion.fuse`, whose operations each read the one before."""
+    reads = [{}, *({f"{i}": 4} for i in range(len(chain) - 1))]
+    ops = [fusion.Op(f"{i}", opcode, reads[i], 4) for i, opcode in enumerate(chain)]
+    return [[op.opcode for op in group] for group in fusion.fuse(ops)]
+
+
+def _kernels(answer):
+    for chain in CHAINS:
+        yield f"kernels({chain})", kernels_of(chain), answer(list(chain))
+
+
+def _times_fewer(answer):
+    for seq_len, head_dim in ((4, 2), (256, 64), (4096, 64), (1, 1), (8192, 128)):
+        both = (fusion.attention_bytes(seq_len, head_dim, fused=f) for f in ("none", "all"))
+        unfused, fused = both
+        what = f"times_fewer({seq_len}, {head_dim})"
+        yield what, unfused / fused, answer(seq_len, head_dim)
+
+
+SHARE = 0.25
+SHAPE = (1, 4, 1024, 64)
+
+
+def written_out(q, k, v):
+    """softmax(q kᵀ)v in eight operations, scores in memory."""
+    weights = block.softmax(block.torch_namespace(), q @ k.mT * q.shape[-1] ** -0.5)
+    return weights @ v
+
+
+@torch.no_grad()
+def _attention(answer):
+    rng = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(SHAPE, generator=rng) for _ in range(3))
+    if answer(q, k, v) is ...:
+        yield "", None, ...
+        return
+    yield tr("the values"), written_out(q, k, v).numpy(), answer(q, k, v).numpy()
+    short = (x[:, :, :37].contiguous() for x in (q, k, v))
+    q1, k1, v1 = short
+    yield tr("the values, 37 tokens"), written_out(q1, k1, v1).numpy(), answer(q1, k1, v1).numpy()
+    allowed = SHARE * bench.peak_bytes(lambda: written_out(q, k, v)) / 2**20
+    used = bench.peak_bytes(lambda: answer(q, k, v)) / 2**20
+    yield (
+        tr("at most {n:.0f} MiB of memory ({used:.1f} used)", n=allowed, used=used),
+        True,
+        (used <= allowed),
+    )
+    calls = {"answer": lambda: answer(q, k, v)}
+    result = bench.compared(lambda: written_out(q, k, v), calls, warmup=1, repeats=7)
+    ratio = result.ratios["answer"]
+    what = tr("no slower than written out ({ratio:.2f} of its time)", ratio=ratio.mean)
+    yield what, True, ratio.low <= 1 + result.band
+
+
+EXERCISES = {
+    "07-1": Exercise(
+        _kernels,
+        hint="A kernel begins with the first operation, with every dot, and after a dot or a "
+        "reduce; any other operation joins the kernel before it.",
+    ),
+    "07-2": Exercise(
+        _times_fewer,
+        hint="Add up the eight operations' values: 12 T² + 4 T D + 4 T. Fused, 4 T D are left.",
+    ),
+    "07-3": Exercise(
+        _attention,
+        hint="Take 64 queries at a time (q.split(64, dim=2)) against all keys, and join the "
+        "results: a block of scores is small enough to stay in the cache.",
+        tolerance=1e-4,
+    ),
+}

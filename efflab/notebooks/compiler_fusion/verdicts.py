@@ -1,0 +1,59 @@
+"""Notebook 07's verdict: fewer kernels and fewer bytes, out of the compilers' own output."""
+
+from efflab.acceleration.fusion import FusionReport
+from efflab.bench import Comparison
+from efflab.lab import Figure, Outcome, by_name
+from efflab.notebooks.compiler_fusion.compilers import LIBRARY
+
+PER_KERNEL = "operations a kernel, XLA"
+BYTES = "bytes after / before, XLA"
+OPS, KERNELS = "operations handed to XLA", "kernels XLA launches"
+BY_HAND = "kernels of torch's own, without a compiler"
+RULE = "fewer kernels than operations, and fewer bytes, both counted in what XLA puts out"
+
+
+def figures_of(reports: dict[str, FusionReport], times: dict[str, Comparison]) -> list[Figure]:
+    """The figures of the verdict, out of the block's reports and times."""
+    xla = reports["written out, XLA"]
+    inductor = reports["written out, Inductor"]
+    library = reports["torch's own kernels, Inductor"]
+    jax, torch = times["JAX"].ratios, times["torch"].ratios
+    return [
+        Figure(PER_KERNEL, xla.n_ops / xla.n_kernels),
+        Figure(BYTES, xla.bytes_after / xla.bytes_before),
+        Figure(OPS, xla.n_ops),
+        Figure(KERNELS, xla.n_kernels),
+        Figure(BY_HAND, library.n_ops),
+        Figure("kernels Inductor launches", inductor.n_kernels),
+        Figure.of("XLA's time / single operations", jax["written out, XLA"]),
+        Figure.of("Inductor's time / single operations", torch["written out, Inductor"]),
+        Figure.of("torch's own kernels' time / single operations", torch[LIBRARY]),
+    ]
+
+
+def xla_fusion(figures) -> Outcome:
+    """The claim says that XLA fuses operators and so launches fewer kernels.
+
+    Time is shown and decides nothing. What kernels fused by hand launch is the condition.
+    """
+    found = by_name(figures)
+    n_ops, n_kernels = found[OPS].value, found[KERNELS].value
+    by_hand = found[BY_HAND].value
+    values = dict(ops=f"{n_ops:,.0f}", kernels=f"{n_kernels:,.0f}", hand=f"{by_hand:,.0f}")
+    common = dict(rule=RULE, values=values)
+    if n_ops < 2:
+        reason = "a program of one operation leaves nothing to fuse"
+        return Outcome(None, tuple(found.values()), reason=reason, **common)
+    if found[PER_KERNEL].value <= 1:
+        reason = "XLA launches {kernels} kernels for {ops} operations"
+        return Outcome(False, tuple(found.values()), reason=reason, **common)
+    if found[BYTES].value >= 1:
+        reason = "the kernels are fewer, but move no fewer bytes"
+        return Outcome(False, tuple(found.values()), reason=reason, **common)
+    condition = ""
+    if by_hand <= n_kernels:
+        condition = (
+            "compared with single operations ({ops} to {kernels}); torch's own LayerNorm, "
+            "attention and GELU, fused by hand, need {hand} kernels for the same block"
+        )
+    return Outcome(True, tuple(found.values()), condition=condition, **common)
