@@ -15,7 +15,7 @@ IN_KERNELS := tests/publishing/test_probes.py tests/publishing/test_browser.py
 NB_SOURCE = $(wildcard notebooks/src/$(NB)_*.py)
 ROOM = $(patsubst notebooks/src/$(NB)_%.py,%,$(NB_SOURCE))
 
-.PHONY: lab test test-all test-one style actionlint setup lock browser build bench site
+.PHONY: lab test test-all test-one style actionlint setup lock browser build bench bench-gpu site
 .DELETE_ON_ERROR:
 
 lab: setup
@@ -83,6 +83,10 @@ build: setup browser
 
 bench: setup
 	$(BIN)/python -m efflab.experiments.attention_bench
+
+# The GPU side of chapter 2, in under five minutes; where there is no GPU it says so.
+bench-gpu: setup
+	$(BIN)/python -m efflab.experiments.gpu_bench
 
 site: setup
 	$(BIN)/efflab site
