@@ -83,3 +83,9 @@ def by_images(runs: list[dict]) -> dict[int, dict[str, dict[str, float]]]:
             stats = dict(mean=mean(values), low=min(values), high=max(values))
             summary.setdefault(n, {})[kind] = stats
     return summary
+
+
+def by_seed(runs: list[dict], n_images: int = N_IMAGES) -> dict[str, list[float]]:
+    """kind -> accuracy of each seed, in the same order for both, so that they pair."""
+    chosen = sorted((r for r in runs if r["n_images"] == n_images), key=lambda r: r["seed"])
+    return {kind: [run[kind] for run in chosen] for kind in KINDS}

@@ -1,8 +1,6 @@
 """Notebook 02's figures, explorer and exercises: MLP-Mixer beside a Vision Transformer."""
 
-import csv
-
-from efflab.data import DATA_DIR
+from efflab.data import published
 from efflab.errors import require_int, require_one_of
 from efflab.lab import Choice, Slider, explorer, figures, number, tr
 from efflab.structure.mixer import mixer_flops, mixer_params, n_patches
@@ -14,25 +12,23 @@ COLOURS = dict(zip(NAMES, figures.COLOURS, strict=False))
 
 
 def published_rows() -> list[dict]:
-    """Rows of data/published/mixer.csv with our formula's count beside the paper's (224 x 224)."""
+    """The paper's models (224 x 224, no classifier): its rounded millions beside our count."""
     rows = []
-    with (DATA_DIR / "published" / "mixer.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            patch_size = int(row["model"].split("/")[1])
-            sizes = [int(row[name]) for name in ("layers", "channels", "d_token", "d_channel")]
-            counted = mixer_params(224, patch_size, *sizes)
-            paper = int(row["params_no_head"])
-            gflop = mixer_flops(224, patch_size, *sizes) / 1e9
-            rows.append(dict(model=f"Mixer-{row['model']}", patches=int(row["patches"]),
-                             paper=paper, ours=counted, ratio=counted / paper, gflop=gflop,
-                             kind="computed"))  # fmt: skip
+    for row in published("mixer"):
+        patch_size = int(row["model"].split("/")[1])
+        sizes = [row[name] for name in ("layers", "channels", "d_token", "d_channel")]
+        counted, paper = mixer_params(224, patch_size, *sizes), row["params_millions"]
+        gflop = mixer_flops(224, patch_size, *sizes) / 1e9
+        rows.append(dict(model=f"Mixer-{row['model']}", patches=row["patches"], paper=paper,
+                         ours=counted, ratio=counted / 1e6 / paper, gflop=gflop,
+                         kind="computed"))  # fmt: skip
     return rows
 
 
 PUBLISHED_COLUMNS = {
     "model": "model",
     "patches": "patches",
-    "paper": "parameters (published, no head)",
+    "paper": "million parameters (published, no head)",
     "ours": "parameters (our formula)",
     "ratio": "ratio",
     "gflop": "GFLOP an image",

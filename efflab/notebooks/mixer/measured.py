@@ -66,7 +66,7 @@ def accuracy_figure(written: dict, live: dict[str, float]):
     summary = mixer_digits.by_images(written["runs"])
     sizes = list(summary)
     gap = {n: 100 * (s["mixer"]["mean"] - s["vit"]["mean"]) for n, s in summary.items()}
-    title = tr("On the digits the Mixer is ahead, whatever the number of images")
+    title = tr("Mixer and ViT of equal parameters on the digits (recorded)")
     meta = {tr("{n} images: Mixer less ViT (points)", n=n): value for n, value in gap.items()}
     fig = figures.blank(title, tr("training images"), tr("accuracy on 360 held-out digits (%)"),
                         meta=meta)  # fmt: skip
@@ -111,21 +111,25 @@ def layer_flops(patches: int, d_model: int, d_token: int, d_channel: int) -> dic
 
 
 @torch.no_grad()
-def cost_rows(image_sizes, patch_size: int = 16, repeats: int = 5) -> list[dict]:
+def cost_rows(image_sizes, patch_size: int = 16, repeats: int = 7) -> list[dict]:
     """One layer of each at several image sizes: arithmetic, time (turn and turn about), weights."""
     rows = []
     for size in image_sizes:
         patches = n_patches(size, patch_size)
         both, flops = layers(patches, **LAYER), layer_flops(patches, **LAYER)
         x = torch.randn(1, patches, LAYER["d_model"])
-        times = bench.interleaved({k: lambda m=m: m(x) for k, m in both.items()}, 1, repeats)  # noqa: B023
+        calls = {k: lambda m=m: m(x) for k, m in both.items()}  # noqa: B023
+        found = bench.compared(calls["vit"], {"mixer": calls["mixer"]}, 1, repeats)
+        times = {"vit": found.timings["baseline"], "mixer": found.timings["mixer"]}
         row = dict(image_size=size, patches=patches, kind="measured")
         for kind, model in both.items():
             row[f"{kind}_gflop"] = flops[kind] / 1e9
             row[f"{kind}_ms"] = 1e3 * times[kind].median
             row[f"{kind}_params"] = n_parameters(model)
         row["flop_ratio"] = flops["vit"] / flops["mixer"]
-        row["time_ratio"] = times["vit"].ratio(times["mixer"])
+        ratio = times["vit"].ratio_interval(times["mixer"])
+        row |= dict(time_ratio=ratio.mean, low=ratio.low, high=ratio.high)
+        row |= dict(mixer_over_vit=found.ratios["mixer"], band=found.band)
         row["agreement"] = row["time_ratio"] / row["flop_ratio"]
         rows.append(row)
     return rows
@@ -136,11 +140,20 @@ COST_COLUMNS = {
     "patches": "patches",
     "flop_ratio": "ViT / Mixer: FLOPs (computed)",
     "time_ratio": "ViT / Mixer: time (measured)",
+    "low": "interval, low",
+    "high": "interval, high",
     "agreement": "measured / computed",
     "mixer_params": "Mixer layer's weights",
     "vit_params": "ViT layer's weights",
     "kind": "kind",
 }
+
+
+def token_weights_growth(image_size: int = 224, patch_size: int = 16) -> float:
+    """How many times a layer's token-mixing weights grow when the image's side doubles."""
+    shape = dict(LAYER)
+    once, twice = (MixerLayer(n_patches(k * image_size, patch_size), **shape).token for k in (1, 2))
+    return n_parameters(twice) / n_parameters(once)
 
 
 def cost_figure(rows: list[dict]):
@@ -154,7 +167,7 @@ def cost_figure(rows: list[dict]):
     meta = {tr("{name}: time grows as patches to the power", name=NAMES[k]): round(p, 2)
             for k, p in power.items()}  # fmt: skip
     titles = [tr("time of one layer (measured, ms)"), tr("weights of one layer (computed)")]
-    title = tr("The ViT's time pulls away; the Mixer's weights grow with the picture")
+    title = tr("One layer against the number of patches: its time and its weights")
     fig = figures.panels(titles, title, meta=meta, horizontal_spacing=0.12)
     for column, what in enumerate(("ms", "params"), start=1):
         for i, (kind, name) in enumerate(NAMES.items()):
