@@ -34,6 +34,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+SETTINGS = ROOT / "efflab" / "publishing" / "jupyter"  # as `efflab lab` has them
 WHOLE = [("00", "en"), ("00", "zh")]
 # Tracebacks and warnings, as JupyterLab marks them.
 ERRORS = "[data-mime-type='application/vnd.jupyter.stderr'], [data-mime-type*='error']"
@@ -133,14 +134,12 @@ def lab(lab_folder):
         port = sock.getsockname()[1]
     names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
     environment = {**os.environ, **{name: str(folder / name.lower()) for name in names}}
+    environment["JUPYTER_CONFIG_PATH"] = str(SETTINGS)
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1"]
     command += [f"--port={port}", "--ServerApp.port_retries=0", "--allow-root"]
     command += ["--IdentityProvider.token=", "--ServerApp.password="]  # for this test only
     command += ["--ServerApp.disable_check_xsrf=True", f"--ServerApp.root_dir={lab_folder}"]
-    command += [
-        "--LabApp.news_url=",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-    ]
+    command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
     url = f"http://127.0.0.1:{port}"
@@ -243,7 +242,7 @@ def run_and_explore(notebook, name, screenshot, lab, chromium):
         wait_for(ready, START_SECONDS, "the kernel is connected and idle")
         run_all(page)
         wait_for(lambda: errors.count() or has_run(page, len(code)), RUN_SECONDS, "all have run")
-        assert errors.all_inner_texts() == []
+        assert errors.all_text_contents() == []
         assert page.locator(EXPLORER).count() == n_explorers
         for index in range(n_explorers):
             first = wait_for(lambda i=index: page.evaluate(NUMBERS, i), MOVE_SECONDS, "a picture")
@@ -251,6 +250,7 @@ def run_and_explore(notebook, name, screenshot, lab, chromium):
             wait_for(
                 lambda i=index, old=first: changed(page, i, old), MOVE_SECONDS, "other numbers"
             )
+        assert page.locator(".Toastify__toast").all_inner_texts() == []  # no news over the page
     finally:
         keep_screenshot(page, screenshot)
         page.close()
