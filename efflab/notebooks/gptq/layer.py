@@ -28,6 +28,7 @@ SMALL, WIDE = f"layers.{LAYER}.attention.body.out", f"layers.{LAYER}.ffn.body.do
 """192 -> 192 for the picture of the error; 768 -> 192 where calibration data can run short."""
 MOST = 4096  # calibration tokens kept of each kind
 ERROR = "squared error (% of the output's square)"
+PARTS = {"out": "out projection", "down": "down projection"}
 STEPS = (24, 72, 120, 168)
 
 
@@ -39,7 +40,7 @@ def record() -> dict:
 
 def layer_name(name: str) -> str:
     """A weight as prose calls it."""
-    return tr("layer {n}, {part}", n=LAYER + 1, part=tr(name.split(".")[-1] + " projection"))
+    return tr("layer {n}, {part}", n=LAYER + 1, part=tr(PARTS[name.split(".")[-1]]))
 
 
 def weight(name: str) -> Tensor:
