@@ -2,16 +2,18 @@
 
 from statistics import mean, stdev
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from efflab.config import ModelConfig
+from efflab.estimate import Estimate
 from efflab.experiments import dynamic_attention as experiment
 from efflab.lab.check import judge
 from efflab.lab.tables import table_forms
 from efflab.model import Transformer
-from efflab.notebooks.dynamic_attention import costs, curves, exercises, ranges
+from efflab.notebooks.dynamic_attention import costs, curves, exercises, ranges, used, verdicts
 from efflab.structure.adaptive_span import learned_spans, span_layers
 from efflab.structure.dynamic_conv import DynamicConv, convolve
 
@@ -184,6 +186,86 @@ def test_spans_of_a_trained_model_are_learned_alone():
     shortened(torch.zeros(1, 8, dtype=torch.long))  # the spans as the last step left them
     spans = learned_spans(shortened).detach()
     torch.testing.assert_close(spans, torch.full((2, 2), floor), rtol=1e-3, atol=0)
+
+
+# --- The used range and the verdict -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("weights", "distance"),
+    [([0.05, 0.05, 0.9], 0), ([0.1, 0.3, 0.6], 1), ([0.3, 0.3, 0.4], 2), ([0.9, 0.05, 0.05], 2)],
+)
+def test_the_used_distance_holds_nine_tenths(weights, distance):
+    assert used.used_distances(torch.tensor(weights)).item() == distance
+
+
+def test_attentions_distances_are_counted_back_from_each_token():
+    """A head whose queries see only the token three back: its distance is 3 at every position."""
+    model = Transformer(ModelConfig(1, 1, 16, 32, 2048, 32, causal=True)).eval()
+    seen = []
+
+    def heads(x):
+        seen.append(x)
+        T = x.shape[1]
+        q = 50 * torch.eye(T).roll(-3, 1)  # q of i points at key i - 3
+        return q[None, None], torch.eye(T)[None, None], None
+
+    model.layers[0].attention.body.heads = heads
+    distances = used.attention_distances(model, 16)
+    assert distances.shape == (16, 1)
+    assert set(distances.ravel()) == {3}
+    assert len(seen) == 1
+
+
+def test_fixed_kernels_use_the_same_range_everywhere():
+    plain = used.convolution_distances(ranges.lightweight(7), 300)
+    assert plain.shape == (300, 16)
+    assert used.moved_share(plain, 7) == Estimate(0.0, 0.0, 0.0)
+    model = experiment.make_model("dynamic-7", 0).eval()
+    with torch.no_grad():  # untrained kernels are nearly even; sharper ones differ by token
+        model.layers[0].attention.body.predict.weight.mul_(300)
+    assert used.moved_share(used.convolution_distances(model, 300), 7).low > 0
+
+
+def test_moved_share_is_the_spread_over_the_width():
+    distances = np.tile(np.arange(101), (2, 10)).T  # 0 to 100, evenly, in two heads
+    found = used.moved_share(distances, 101)
+    assert found.mean == pytest.approx(0.9)
+    assert found.low <= 0.9 <= found.high
+
+
+FIGURES = dict(
+    moved=Estimate(0.25, 0.23, 0.27),
+    control=Estimate(0.24, 0.23, 0.25),
+    fixed=Estimate(0.0, 0.0, 0.0),
+    reach=0,
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({}, "holds if"),
+        (dict(reach=1), "holds"),
+        (dict(moved=Estimate(0.05, 0.04, 0.11)), "does not hold"),
+        (dict(moved=Estimate(0.12, 0.11, 0.13)), "undecided"),
+        (dict(moved=Estimate(0.13, 0.12, 0.14)), "holds if"),
+        (dict(control=Estimate(0.05, 0.049, 0.06)), "undecided"),
+    ],
+)
+def test_the_verdict_can_come_to_each_outcome(change, word):
+    figures = verdicts.dynamic_figures(**FIGURES | change)
+    assert verdicts.dynamic_attention(figures).word == word
+
+
+def test_variants_are_compared_with_attention_seed_by_seed():
+    rows = {row["technique"]: row for row in curves.paired_rows()}
+    assert len(rows) == len(experiment.VARIANTS) - 1
+    losses = {v: experiment.by_variant()[v]["losses"] for v in ("attention", "dynamic-15")}
+    less = [losses["dynamic-15"][s] - losses["attention"][s] for s in sorted(losses["attention"])]
+    row = rows["DynamicConv, 15 tokens"]
+    assert row["less"] == pytest.approx(sum(less) / len(less))
+    assert row["low"] < row["less"] < row["high"]
 
 
 # --- Explorer and exercises ------------------------------------------------------------------

@@ -67,22 +67,25 @@ def time_rows(kernel_size: int = 15, reach: int = 64, seq_len: int = 1024) -> li
     for T in (seq_len // 4, seq_len, 2 * seq_len):
         x = torch.randn(1, T, D_MODEL)
         layers = mixers(kernel_size, reach, T)
-        times = bench.interleaved({n: partial(m, x) for n, m in layers.items()}, repeats=5)
+        others = {n: partial(m, x) for n, m in layers.items() if n != "attention"}
+        found = bench.compared(partial(layers["attention"], x), others, repeats=7)
         base = flops_of("attention", kernel_size, reach, T)
-        for name, timing in times.items():
+        for name, ratio in found.ratios.items():
             share = flops_of(name, kernel_size, reach, T) / base
-            ratio = timing.ratio(times["attention"])
-            rows.append(dict(tokens=T, technique=name, ms=1e3 * timing.median, computed=share,
-                             ratio=ratio, off=ratio / share, kind="measured"))  # fmt: skip
+            rows.append(dict(tokens=T, technique=name, computed=share, ratio=ratio.mean,
+                             low=ratio.low, high=ratio.high, band=100 * found.band,
+                             off=ratio.mean / share, kind="measured"))  # fmt: skip
     return rows
 
 
 TIME_COLUMNS = {
     "tokens": "tokens",
     "technique": "technique",
-    "ms": "time (ms)",
     "computed": "FLOPs / attention's (formula)",
     "ratio": "time / attention's (measured)",
+    "low": "interval, low",
+    "high": "interval, high",
+    "band": "A/A band (±%)",
     "off": "measured / formula",
     "kind": "kind",
 }

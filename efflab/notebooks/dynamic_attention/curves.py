@@ -5,6 +5,7 @@ from functools import lru_cache
 import torch
 
 from efflab.errors import require_int, require_one_of
+from efflab.estimate import paired
 from efflab.experiments import dynamic_attention as experiment
 from efflab.lab import Choice, Slider, explorer, figures, number, tr
 from efflab.structure.adaptive_span import soft_mask, span_flops
@@ -50,9 +51,31 @@ def table_rows() -> list[dict]:
 RECORD_COLUMNS = {
     "technique": "technique",
     "loss": "held-out loss (nats a token)",
-    "spread": "+- (95 %, one more seed)",
+    "spread": "± (95%, one more seed)",
     "mflop": "mixing layers, MFLOP a window",
     "params": "parameters",
+    "kind": "kind",
+}
+
+
+def paired_rows() -> list[dict]:
+    """Each variant's recorded loss less attention's, seed by seed, with the interval."""
+    base, rows = record()["attention"]["losses"], []
+    for spec in record().values():
+        if spec["technique"] == "attention":
+            continue
+        seeds = sorted(base.keys() & spec["losses"].keys())
+        less = paired([spec["losses"][s] for s in seeds], [base[s] for s in seeds])
+        rows.append(dict(technique=full_name(spec), less=less.mean, low=less.low, high=less.high,
+                         kind="recorded"))  # fmt: skip
+    return rows
+
+
+PAIRED_COLUMNS = {
+    "technique": "technique",
+    "less": "loss less attention's (nats a token, by seed)",
+    "low": "interval, low",
+    "high": "interval, high",
     "kind": "kind",
 }
 
@@ -181,6 +204,3 @@ def range_or_width(kernel_size=15, penalty=PENALTIES[1], seq_len=1024):
     # in the second panel's empty corner: below the plot is the slider of the stored figure
     fig.update_layout(legend=dict(x=0.58, y=0.98, xanchor="left", yanchor="top"))
     return fig
-
-
-# --- Exercises -------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from efflab import data, train
 from efflab.errors import require, require_one_of
+from efflab.estimate import Estimate
 from efflab.experiments import dynamic_attention as experiment
 from efflab.experiments.record import agrees, expected, recorded, same_python
 from efflab.lab import figures, number, tr
@@ -214,6 +215,36 @@ def learn_spans(
         loss_fn=experiment.loss_with_penalty(penalty),
     )
     return model
+
+
+def lightweight(kernel_size: int) -> Transformer:
+    """The record's model with a convolution whose weights are fixed, untrained."""
+    torch.manual_seed(0)
+    config = experiment.CONFIG
+    shape = config.d_model, config.n_head, kernel_size
+    return replace_attention(Transformer(config), lambda _: LightweightConv(*shape)).eval()
+
+
+def shortened_rows(model: Transformer, quality: Estimate) -> list[dict]:
+    """What a trained model's learned spans come to: tokens, heads at the floor, quality."""
+    spans, floor = learned_spans(model).detach(), span_floor(model.config.max_len)
+    at_floor = int((spans < floor + 1).sum())
+    rows = [
+        dict(quantity="mean span (tokens)", value=float(spans.mean())),
+        dict(quantity="shortest span that these steps can reach (tokens)", value=floor),
+        dict(quantity="heads there, of all", value=f"{at_floor} / {spans.numel()}"),
+        dict(quantity="bits per byte", value=quality.mean, low=quality.low, high=quality.high),
+    ]
+    return [row | dict(kind="measured") for row in rows]
+
+
+SHORTENED_COLUMNS = {
+    "quantity": "quantity",
+    "value": "value",
+    "low": "interval, low",
+    "high": "interval, high",
+    "kind": "kind",
+}
 
 
 def span_floor(max_len: int, n_steps: int = SPAN_STEPS) -> float:
