@@ -13,6 +13,8 @@ import pytest
 
 from efflab import notebooks
 from efflab.lab.controls import Choice, Slider, Toggle, bind
+from efflab.lab.refusals import refusal
+from efflab.lab.text import has_chinese, use_language
 from efflab.publishing.catalog import sources
 
 ROOMS = Path(notebooks.__file__).parent
@@ -91,8 +93,15 @@ def test_the_first_control_changes_the_numbers(name):
     assert any(meta != metas[0] for meta in metas[1:])
 
 
+@pytest.fixture
+def in_chinese():
+    use_language("zh")
+    yield
+    use_language("en")
+
+
 @pytest.mark.parametrize("name", EXPLORERS)
-def test_values_out_of_range_are_refused(name):
+def test_values_out_of_range_are_refused_in_words_that_have_their_chinese(name, in_chinese):
     fn = EXPLORERS[name]
     for control_name, control in fn.controls.items():
         if isinstance(control, Slider):
@@ -104,3 +113,5 @@ def test_values_out_of_range_are_refused(name):
         with pytest.raises((ValueError, TypeError)) as caught:
             fn(**{**defaults(fn), control_name: wrong})
         assert str(wrong) in str(caught.value)  # it quotes what it was given
+        _, allowed = refusal(caught.value).split("应为", 1)
+        assert has_chinese(allowed), allowed  # or its way to say it is missing in lab.refusals
