@@ -3,22 +3,30 @@
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from efflab.formats import LANGUAGES
 from efflab.publishing.catalog import ROOT, built_path, catalog, find, sources
 from efflab.publishing.execute import CellFailed
 
+JUPYTER_SETTINGS = Path(__file__).parent / "publishing" / "jupyter"
+"""What JupyterLab reads beside the reader's own settings, which stand before these."""
+
 
 def list_notebooks(args) -> None:
+    from efflab.lab.text import tr, use_language
+
+    use_language(args.language)
     for number, entry in catalog().items():
-        print(
-            f"{number}  {entry['minutes']:3d} min  {entry['title']['en']}  {entry['title']['zh']}"
-        )
+        minutes = tr("{n} min", n=f"{entry['minutes']:3d}")
+        print(f"{number}  {minutes}  {entry['title'][args.language]}")
 
 
 def show_doctor(args) -> None:
+    from efflab.lab.text import use_language
     from efflab.publishing.doctor import BROWSER_ADVICE, doctor, find_browser, report
 
+    use_language(args.language)
     if args.browser:
         if not find_browser():
             raise ValueError(BROWSER_ADVICE)
@@ -96,9 +104,9 @@ def open_lab(args) -> None:
     """JupyterLab on this machine alone, behind a token that it makes and puts into the address.
 
     The address that it prints leads to notebook 00, also for a reader who opens it by hand.
-    The network is not asked for updates.
+    The network is not asked for news or updates, and the reader not whether it should be.
     """
-    first = built_path(find("00"), "en").relative_to(ROOT).as_posix()
+    first = built_path(find("00"), args.language).relative_to(ROOT).as_posix()
     command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--notebook-dir={ROOT}"]
     command += [f"--LabApp.default_url=/lab/tree/{first}"]
     command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
@@ -108,7 +116,9 @@ def open_lab(args) -> None:
         command.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")  # as root it would refuse to start
-    os.execv(sys.executable, command)
+    given = [path for path in [os.environ.get("JUPYTER_CONFIG_PATH")] if path]
+    paths = os.pathsep.join([str(JUPYTER_SETTINGS), *given])
+    os.execve(sys.executable, command, {**os.environ, "JUPYTER_CONFIG_PATH": paths})
 
 
 def parser() -> argparse.ArgumentParser:
@@ -122,7 +132,9 @@ def parser() -> argparse.ArgumentParser:
 
     doctor = command("doctor", show_doctor, "what this machine lacks, and what then does not work")
     doctor.add_argument("--browser", action="store_true", help="only whether a browser is found")
-    command("list", list_notebooks, "the notebooks, with the minutes that each takes")
+    listed = command("list", list_notebooks, "the notebooks, with the minutes that each takes")
+    for sub in (doctor, listed):
+        sub.add_argument("--language", choices=LANGUAGES, default="en")
     run = command("run", run_notebook, "run a notebook, with other parameters if you like")
     sweep = command("sweep", sweep_notebook, "run a notebook over every combination of values")
     for sub, form in ((run, "name=value"), (sweep, "name=a,b,c")):
@@ -139,7 +151,7 @@ def parser() -> argparse.ArgumentParser:
     fresh.add_argument("name", help="small letters with _ between words, for example running_sums")
     command("report", show_report, "the ledger; writes docs/ledger.md and the README's tables")
     command("site", make_site, "the notebooks as web pages, in build/site")
-    repeat = command("experiment", experiment, "repeat what takes longer than a notebook")
+    repeat = command("experiment", experiment, "run what takes longer than a notebook")
     repeat.add_argument(
         "name", help="for example qkv-sharing; an unknown name lists the known ones"
     )
@@ -149,6 +161,7 @@ def parser() -> argparse.ArgumentParser:
     lab = command("lab", open_lab, "open JupyterLab at notebook 00")
     lab.add_argument("--port", type=int)
     lab.add_argument("--no-browser", action="store_true")
+    lab.add_argument("--language", choices=LANGUAGES, default="en", help="of the notebook")
     return top
 
 

@@ -1,11 +1,14 @@
 """The command: quick answers, helpful errors, and a ledger that is true."""
 
+import os
+import re
 import subprocess
 import sys
 
 import pytest
 
 from efflab.cli import main
+from efflab.lab.text import use_language
 from efflab.publishing.doctor import MINILM_SHA256, doctor, report, row
 from efflab.publishing.run import combinations, literal, parse, run_name
 
@@ -72,15 +75,40 @@ def test_doctor_finds_what_is_here_and_explains_what_is_not():
     ]
 
 
-def test_lab_opens_notebook_00_on_this_machine_alone(monkeypatch):
-    started = []
-    monkeypatch.setattr("os.execv", lambda path, command: started.extend(command))
+@pytest.fixture
+def started(monkeypatch):
+    """(command, environment) of what takes this process's place."""
+    found = []
+    monkeypatch.setattr("os.execve", lambda path, *rest: found.extend(rest))
+    return found
+
+
+def test_lab_opens_notebook_00_on_this_machine_alone(started):
     assert main(["lab", "--no-browser", "--port", "8899"]) == 0
-    assert "--ip=127.0.0.1" in started
-    assert "--port=8899" in started
+    command, _ = started
+    assert "--ip=127.0.0.1" in command
+    assert "--port=8899" in command
     # In the address itself, which a reader without a browser here opens by hand.
-    assert "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb" in started
-    assert not any("token" in word or "password" in word for word in started)  # JupyterLab's own
+    assert "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb" in command
+    assert not any("token" in word or "password" in word for word in command)  # JupyterLab's own
+
+
+def test_lab_opens_the_chinese_notebook(started):
+    assert main(["lab", "--language", "zh"]) == 0
+    assert "--LabApp.default_url=/lab/tree/notebooks/zh/00_start_here.ipynb" in started[0]
+
+
+def test_lab_does_not_ask_about_news_and_keeps_the_readers_settings(started, monkeypatch):
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "own")
+    assert main(["lab"]) == 0
+    settings, own = started[1]["JUPYTER_CONFIG_PATH"].split(os.pathsep)
+    assert own == "own"
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", settings)
+    from jupyter_server.services.config.manager import ConfigManager
+
+    defaults = ConfigManager(config_dir_name="labconfig").get("default_setting_overrides")
+    notification = defaults["@jupyterlab/apputils-extension:notification"]
+    assert notification == {"fetchNews": "false", "checkForUpdates": False}
 
 
 def test_run_says_last_where_its_result_lies(monkeypatch, capsys):
@@ -100,6 +128,21 @@ def test_run_says_last_where_its_result_lies(monkeypatch, capsys):
     assert asked == [("03", {"max_len": 2048}, False), ("03", {}, True)]
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.replace("\\", "/") == "stored in runs/a.ipynb"
+
+
+def test_doctor_and_list_speak_chinese(capsys):
+    try:
+        assert main(["doctor", "--language", "zh"]) == 0
+        assert main(["list", "--language", "zh"]) == 0
+    finally:
+        use_language("en")
+    said = capsys.readouterr().out
+    lines = said.splitlines()
+    assert any(line.startswith("ok  处理器核数  ") for line in lines)
+    assert any(re.fullmatch(r"00 +\d+ 分钟  从这里开始", line) for line in lines)
+    assert report([row("memory", None, "anything")]) == (
+        "--  memory  missing: does not work without it: anything"
+    )
 
 
 def test_parameters_are_literals():
