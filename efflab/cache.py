@@ -10,6 +10,7 @@ import json
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,24 +18,24 @@ import numpy as np
 from efflab.files import write_atomically
 
 
-def kept(folder: Path, name: str, sources: Iterable[Path], make: Callable[[], object]):
+def cached(folder: Path, name: str, sources: Iterable[Path], make: Callable[[], object]):
     """`make()`, or what it gave before under the same Python, library and `sources` files.
 
-    An int array of values below 65,536 is kept as `.npy`, all else (lists, dicts, texts) as JSON.
+    An int array of values below 65,536 lies in a `.npy` file, all else (lists, dicts, texts) in a
+    `.json` one.
     """
     stem = f"{name}-{sys.version_info.major}.{sys.version_info.minor}-"
-    path = folder / f"{stem}{key(sources)}"
-    try:
-        return _read(path)
-    except (OSError, ValueError, EOFError):  # not there, or damaged
-        value = make()
-    try:
-        _write(path, value)
+    path = f"{stem}{key(sources)}"
+    for suffix, read in READERS.items():
+        with suppress(OSError, ValueError, EOFError):  # not there, or damaged
+            return read(folder / f"{path}{suffix}")
+    value = make()
+    written = folder / f"{path}{'.npy' if isinstance(value, np.ndarray) else '.json'}"
+    with suppress(OSError):  # a folder that is read-only, or full
+        write_atomically(written, _content(value))
         for old in folder.glob(f"{stem}*"):
-            if old.name != path.name and old.suffix != ".part":
+            if old.name != written.name and old.suffix != ".part":
                 old.unlink(missing_ok=True)
-    except OSError:  # a folder that is read-only, or full
-        pass
     return value
 
 
@@ -46,19 +47,21 @@ def key(sources: Iterable[Path]) -> str:
     return h.hexdigest()[:16]
 
 
-def _read(path: Path):
-    with path.open("rb") as file:
-        if file.read(1) == b"\x93":  # the first byte of every .npy file
-            file.seek(0)
-            return np.load(file, allow_pickle=False).astype(np.int64)
-        file.seek(0)
-        return json.load(file)
+def _array(path: Path) -> np.ndarray:
+    return np.load(path, allow_pickle=False).astype(np.int64)
 
 
-def _write(path: Path, value) -> None:
-    if isinstance(value, np.ndarray):
-        buffer = io.BytesIO()
-        np.save(buffer, value.astype(np.uint16), allow_pickle=False)
-        write_atomically(path, buffer.getvalue())
-    else:
-        write_atomically(path, json.dumps(value))
+def _json(path: Path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+READERS = {".npy": _array, ".json": _json}
+"""How a file of each kind is read."""
+
+
+def _content(value) -> str | bytes:
+    if not isinstance(value, np.ndarray):
+        return json.dumps(value)
+    buffer = io.BytesIO()
+    np.save(buffer, value.astype(np.uint16), allow_pickle=False)
+    return buffer.getvalue()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from efflab.errors import require, require_int, require_one_of
+from efflab.errors import require, require_int, require_one_of, require_positive
 
 SHARING = ("none", "attention", "ffn", "all")
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
@@ -48,7 +48,7 @@ class ModelConfig:
         require(divides, "n_head", self.n_head, f"a divisor of d_model={self.d_model}")
         require_one_of("share", self.share, SHARING)
         require_one_of("activation", self.activation, ACTIVATIONS)
-        require(self.norm_eps > 0, "norm_eps", self.norm_eps, "a positive number")
+        require_positive("norm_eps", self.norm_eps)
 
     @property
     def head_dim(self) -> int:

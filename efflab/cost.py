@@ -5,7 +5,7 @@ A FLOP count has 2 per multiply-accumulate. GB is 1e9 bytes. Sizes are those of 
 
 from efflab.config import ModelConfig
 from efflab.devices import Device
-from efflab.errors import require, require_int, require_one_of
+from efflab.errors import require, require_int, require_one_of, require_positive
 
 SECONDS_PER_DAY = 86400
 
@@ -109,9 +109,12 @@ def model_state_bytes(
     >>> round(model_state_bytes(7.5e9, 64, 2) / 1e9, 1)
     16.6
     """
-    require(n_params >= 0, "n_params", n_params, "a number of at least 0")
+    require_positive("n_params", n_params)
     require_int("dp_degree", dp_degree)
     require_one_of("zero_stage", zero_stage, (0, 1, 2, 3))
+    own = dict(param_bytes=param_bytes, grad_bytes=grad_bytes, optimizer_bytes=optimizer_bytes)
+    for name, value in own.items():
+        require(value >= 0, name, value, "a number of at least 0")
     parts = ((param_bytes, 3), (grad_bytes, 2), (optimizer_bytes, 1))
     return n_params * sum(b / dp_degree if zero_stage >= stage else b for b, stage in parts)
 
@@ -139,6 +142,7 @@ def activation_bytes(
     require_int("batch_size", batch_size)
     require_int("tensor_parallel", tensor_parallel)
     require_one_of("recompute", recompute, ("none", "selective", "full"))
+    require_positive("value_bytes", value_bytes)
     C, F, H, v = config.d_model, config.d_ff, config.n_head, value_bytes
     tokens, mask = seq_len * batch_size, 1 if dropout else 0
     if recompute == "full":
@@ -156,6 +160,8 @@ def activation_bytes(
 
 def training_flops(n_params: float, n_tokens: float, *, recompute: bool = True) -> float:
     """About 6 FLOPs a parameter and token, 8 with activation recomputation (Kaplan et al. 2020)."""
+    require_positive("n_params", n_params)
+    require_positive("n_tokens", n_tokens)
     return (8 if recompute else 6) * n_params * n_tokens
 
 
@@ -172,11 +178,8 @@ def training_days(
     >>> round(training_days(175e9, 300e9, 1024, 140e12))
     34
     """
-    positive = dict(n_devices=n_devices, flops_per_device=flops_per_device)
-    for name, value in positive.items():
-        require(value > 0, name, value, "a positive number")
-    for name, value in dict(n_params=n_params, n_tokens=n_tokens).items():
-        require(value >= 0, name, value, "a number of at least 0")
+    require_positive("n_devices", n_devices)
+    require_positive("flops_per_device", flops_per_device)
     seconds = training_flops(n_params, n_tokens, recompute=recompute)
     return seconds / (n_devices * flops_per_device) / SECONDS_PER_DAY
 

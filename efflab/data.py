@@ -6,6 +6,7 @@ scikit-learn's digits; a synthetic task that asks for a symbol seen long before.
 """
 
 import ast
+import csv
 import hashlib
 import sysconfig
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from efflab.cache import kept
+from efflab.cache import cached
 from efflab.errors import require, require_int, require_one_of
 
 DATA_DIR = Path(__file__).resolve().parent.parent / "data"
@@ -73,6 +74,26 @@ def stdlib_files(split: str, *, tests: bool = False) -> Iterator[tuple[str, str]
                 yield path.as_posix(), text
 
 
+def published(name: str) -> list[dict]:
+    """Rows of data/published/`name`.csv: whole numbers as int, others as float, nothing as None.
+
+    data/README.md says which paper and table each file is from.
+    """
+    folder = DATA_DIR / "published"
+    require_one_of("name", name, sorted(path.stem for path in folder.glob("*.csv")))
+    with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return [{k: _value(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def _value(text: str) -> int | float | str | None:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text or None
+
+
 def train_tokenizer(texts, vocab_size: int = 2048):
     """A byte-level BPE of `vocab_size` (Sennrich et al. 2016) by the `tokenizers` library."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -112,7 +133,7 @@ def stdlib_tokens(split: str, *, tests: bool = False) -> np.ndarray:
     """A split of the library as one stream of token ids (int64)."""
     require_one_of("split", split, ("train", "held-out"))
     name = f"tokens-{split}{'-tests' if tests else ''}"
-    return kept(
+    return cached(
         CACHE,
         name,
         (TOKENIZER_FILE, Path(__file__)),
@@ -162,7 +183,7 @@ def documented_functions() -> list[Function]:
 
     The docstring is taken out of the code, so that finding the one by the other asks for meaning.
     """
-    rows = kept(CACHE, "functions", (Path(__file__),), _parse_functions)
+    rows = cached(CACHE, "functions", (Path(__file__),), _parse_functions)
     return [Function(**row) for row in rows]
 
 

@@ -21,6 +21,11 @@ def require_int(name: str, value, minimum: int = 1) -> None:
     require(value >= minimum, name, value, f"an int of at least {minimum}")
 
 
+def require_positive(name: str, value) -> None:
+    """`value` must be a number above 0."""
+    require(value > 0, name, value, "a positive number")
+
+
 def require_one_of(name: str, value, allowed: Iterable) -> None:
     """`value` must be one of `allowed`, which the message lists."""
     allowed = list(allowed)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from efflab.errors import require, require_int
+from efflab.errors import require, require_int, require_positive
 
 Batch = tuple[Tensor, Tensor]
 
@@ -92,6 +92,7 @@ def fit(
     *,
     optimizers: list[torch.optim.Optimizer] | None = None,
     stop: int | None = None,
+    until: Callable[[list[float]], bool] | None = None,
     lr: float = 3e-3,
     loss_fn: Callable[[nn.Module, Tensor, Tensor], Tensor] = language_model_loss,
     clip: float = 1.0,
@@ -104,19 +105,22 @@ def fit(
     `batch(step)` gives (inputs, targets) and depends on the step alone, so that a run which was
     killed and starts again with the same `checkpoint` file continues as if it had not been.
     `stop`: only so many of the `n_steps` that the learning rate is planned for, which repeats the
-    beginning of a longer run.
+    beginning of a longer run. `until(losses)`: no further step once it says True of the losses so
+    far.
     """
     require_int("n_steps", n_steps)
     end = n_steps if stop is None else stop
     require_int("stop", end)
     require(end <= n_steps, "stop", stop, f"at most n_steps={n_steps}")
     require_int("checkpoint_every", checkpoint_every)
-    require(lr > 0, "lr", lr, "a positive number")
+    require_positive("lr", lr)
     optimizers = optimizers or adamw(model, lr)
     peaks = [group["lr"] for o in optimizers for group in o.param_groups]
     losses: list[float] = []
     if checkpoint is not None and Path(checkpoint).exists():
         losses = _resume(Path(checkpoint), model, optimizers)
+    if losses and until is not None and until(losses):
+        end = len(losses)
     model.train()
     for step in _steps(len(losses), end, losses, progress):
         groups = [group for o in optimizers for group in o.param_groups]
@@ -129,9 +133,11 @@ def fit(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         losses.append(loss.item())
-        last = step + 1 == end
+        last = step + 1 == end or (until is not None and until(losses))
         if checkpoint is not None and (last or (step + 1) % checkpoint_every == 0):
             _save(Path(checkpoint), model, optimizers, losses)
+        if last:
+            break
     model.eval()
     return losses
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from efflab import data
-from efflab.cache import kept
+from efflab.cache import cached
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def test_gives_back_what_was_made(tmp_path, source, value):
         calls.append(1)
         return value
 
-    first, second = (kept(tmp_path / "c", "x", [source], make) for _ in range(2))
+    first, second = (cached(tmp_path / "c", "x", [source], make) for _ in range(2))
     assert len(calls) == 1
     assert np.array_equal(first, value) if isinstance(value, np.ndarray) else first == value
     assert np.array_equal(second, value) if isinstance(value, np.ndarray) else second == value
@@ -30,31 +30,42 @@ def test_gives_back_what_was_made(tmp_path, source, value):
 
 def test_a_changed_source_makes_it_anew_and_leaves_no_old_file(tmp_path, source):
     folder = tmp_path / "c"
-    assert kept(folder, "x", [source], lambda: 1) == 1
+    assert cached(folder, "x", [source], lambda: 1) == 1
     source.write_text("version 2")
-    assert kept(folder, "x", [source], lambda: 2) == 2
-    assert len(list(folder.iterdir())) == 1
+    assert cached(folder, "x", [source], lambda: 2) == 2
+    (file,) = folder.iterdir()
+    assert file.suffix == ".json"
+
+
+def test_another_kind_of_value_replaces_the_file(tmp_path, source):
+    folder = tmp_path / "c"
+    cached(folder, "x", [source], lambda: "text")
+    source.write_text("version 2")
+    assert cached(folder, "x", [source], lambda: np.array([3])).tolist() == [3]
+    assert cached(folder, "x", [source], lambda: 1 / 0).tolist() == [3]
+    (file,) = folder.iterdir()
+    assert file.suffix == ".npy"
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"\x93NUMPY", b"\xff\xfe"])
 def test_a_damaged_file_is_made_anew(tmp_path, source, damage):
     folder = tmp_path / "c"
-    kept(folder, "x", [source], lambda: [1, 2])
+    cached(folder, "x", [source], lambda: [1, 2])
     (file,) = folder.iterdir()
     file.write_bytes(damage)
-    assert kept(folder, "x", [source], lambda: [1, 2]) == [1, 2]
+    assert cached(folder, "x", [source], lambda: [1, 2]) == [1, 2]
     assert file.read_bytes() == b"[1, 2]"
 
 
 def test_a_folder_that_cannot_be_made_costs_nothing(tmp_path, source):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    assert kept(blocked / "c", "x", [source], lambda: 5) == 5
+    assert cached(blocked / "c", "x", [source], lambda: 5) == 5
 
 
 def test_tokens_are_the_same_from_the_cache():
     data.stdlib_tokens.cache_clear()
-    cached = data.stdlib_tokens("held-out")
+    again = data.stdlib_tokens("held-out")
     made = data.tokens_of(text for _, text in data.stdlib_files("held-out"))
-    assert cached.dtype == made.dtype
-    assert np.array_equal(cached, made)
+    assert again.dtype == made.dtype
+    assert np.array_equal(again, made)

@@ -158,3 +158,15 @@ def test_cosines_summarize():
     summary = cosines(a, b)
     assert summary["mean"] == pytest.approx(0.95)
     assert summary["min"] == 0
+
+
+def test_published_rows_have_numbers_where_there_are_numbers(tmp_path, monkeypatch):
+    (tmp_path / "published").mkdir()
+    content = "name,n,x,missing,date\nA,3,2.5e3,,2017-06\n"
+    (tmp_path / "published" / "toy.csv").write_text(content)
+    monkeypatch.setattr(data, "DATA_DIR", tmp_path)
+    expected = dict(name="A", n=3, x=2500.0, missing=None, date="2017-06")
+    assert data.published("toy") == [expected]
+    assert type(data.published("toy")[0]["n"]) is int
+    with pytest.raises(ValueError, match="name='other': expected one of 'toy'"):
+        data.published("other")

@@ -74,6 +74,14 @@ def test_a_finished_run_is_not_run_again(tmp_path):
     assert train.fit(make(), lambda step: 1 / 0, 4, checkpoint=path) == first
 
 
+def test_a_run_stops_when_its_rule_says_so(tmp_path):
+    path = tmp_path / "run.safetensors"
+    options = dict(until=lambda losses: len(losses) >= 3, checkpoint=path)
+    first = train.fit(make(), counting, 8, **options)
+    assert first == train.fit(make(), counting, 8)[:3]  # at the rates of the 8 steps planned
+    assert train.fit(make(), lambda step: 1 / 0, 8, **options) == first
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "weights.safetensors"
     train.save_tensors(path, {"a": torch.ones(3)})

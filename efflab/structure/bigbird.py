@@ -90,7 +90,7 @@ def block_sparse_attention(
     return _BlockSparse.apply(*blocks, layout, B * H).view(B, H, T, D)
 
 
-GATHERED_BYTES = 4 * 2**20
+GATHERED_BYTES = 2 * 2**20
 """Of the keys and values that one call of the kernel has copied side by side: few enough to stay in
 a core's cache until they are used, and in memory that the process has already."""
 

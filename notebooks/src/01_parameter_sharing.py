@@ -113,14 +113,17 @@ print(gap["theirs"], gap["ours"], gap["largest gap"] < 1e-5)
 # %% [markdown] tags=["en"]
 # ## 3 · Measure: how many parameters go
 #
-# The paper's own models (Lan et al. 2020, Tables 1 and 4), in millions, beside our formula. The
-# paper rounds; its unshared rows leave out the pooler, which the others have.
+# The paper's own models (Lan et al. 2020: sizes of Table 1, scores and training speeds of Table 2,
+# and Table 4), in millions, beside our formula. The paper rounds; its unshared rows leave out the
+# pooler, which the others have; the 60 and 235 million of its two widest do not follow from its own
+# architecture. Speeds are relative to BERT-large: sharing makes nothing slower, width does.
 
 # %% [markdown] tags=["zh"]
 # ## 3 · 度量：省去多少参数
 #
-# 论文中的模型（Lan 等 2020，表 1 和表 4），单位为百万，旁边是公式的结果。
-# 论文的数字经过取整；不共享的几行不含 pooler，其余各行包含。
+# 论文中的模型（Lan 等 2020：表 1 的规模、表 2 的得分与训练速度，以及表 4），单位为百万，旁边是公式的结果。
+# 论文的数字经过取整；不共享的几行不含 pooler，其余各行包含；最宽的两个模型标为 6000 万和 2.35 亿，
+# 按论文自己的结构算不出这两个数。速度以 BERT-large 为 1：变慢的原因是宽度，不是共享。
 
 # %%
 table(counts.published_table(), digits=4)
@@ -505,7 +508,7 @@ check("01-3", answer_3)
 # - Reusing an encoder for n tasks saves n-fold memory, and n-fold time only where the tasks read the
 #   same texts. What it costs in quality depends on the task: measure.
 #
-# **References.** Lan et al. 2020, *ALBERT: A Lite BERT* (Tables 1 and 4); Wang et al. 2020, *MiniLM*;
+# **References.** Lan et al. 2020, *ALBERT: A Lite BERT* (Tables 1, 2 and 4); Wang et al. 2020, *MiniLM*;
 # Reimers & Gurevych 2019, *Sentence-BERT*.
 #
 # **Next:** 02 · MLP-Mixer, which changes the computation itself.

@@ -198,15 +198,16 @@ table(tables.language_rows(), tables.LANGUAGE_COLUMNS, digits=4)
 show(tables.frontier_figure())
 
 # %% [markdown] tags=["en"]
-# **Is it the paper's shape?** OPT on WikiText2 from Table 3 (published) beside ours, a scale for
-# each row. The units differ (nats a token there, bits per byte here), so compare the last column.
-# GPTQ leaves a part of the loss that rounding to nearest adds, and in the paper the part shrinks as
-# models grow, perhaps because their inputs are more correlated and leave more room for making up.
+# **Is it the paper's shape?** OPT and BLOOM on WikiText2 from Tables 3 and 4 (published) beside
+# ours, a scale for each row. The units differ (nats a token there, bits per byte here), so compare
+# the last column. GPTQ leaves a part of the loss that rounding to nearest adds, in every model. How
+# large a part does not follow the size; it is smallest at OPT-66B, which rounding harms most.
 
 # %% [markdown] tags=["zh"]
-# **与论文的趋势一致吗？** 论文表 3 中 OPT 在 WikiText2 上的结果（文献）与我们的结果并列，均为每行一个缩放因子。
-# 单位不同（论文为每 token 的奈特数，我们为每字节的比特数），请比较最后一列。就近舍入带来的损失，
-# GPTQ 只留下一部分；论文中模型越大，留下的比例越小，可能是因为输入的相关性更强，可供补偿的余地更大。
+# **与论文的趋势一致吗？** 论文表 3、表 4 中 OPT 和 BLOOM 在 WikiText2 上的结果（文献）与我们的结果并列，
+# 均为每行一个缩放因子。单位不同（论文为每 token 的奈特数，我们为每字节的比特数），请比较最后一列。
+# 就近舍入带来的损失，GPTQ 在每个模型上都只留下一部分；这部分的多少与模型大小没有单调关系：
+# 受就近舍入损害最大的 OPT-66B 留下的比例最小。
 
 # %% tags=["nbval-ignore-output"]
 table(tables.shape_rows(), tables.SHAPE_COLUMNS)

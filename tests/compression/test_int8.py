@@ -7,6 +7,7 @@ from torch import nn
 from efflab.compression import int8
 from efflab.compression.affine import quantize
 from efflab.config import ModelConfig
+from efflab.data import published
 from efflab.model import Transformer
 
 CONFIG = ModelConfig(2, 2, 32, 64, 100, 16)
@@ -175,3 +176,13 @@ def test_layer_error_falls_with_bits(linear, x):
 def test_bad_values_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_published_speeds_cross_fp16_s_at_a_width():
+    """LLM.int8's Table 5: short products gain nothing, and taking outliers apart costs width."""
+    rows = published("llm_int8")
+    assert [row["d_model"] for row in rows] == sorted(row["d_model"] for row in rows)
+    for column, width in (("int8_over_fp16", 1024), ("llm_int8_over_fp16", 5140)):
+        assert min(row["d_model"] for row in rows if row[column] > 1) == width
+        assert [row[column] for row in rows] == sorted(row[column] for row in rows)
+    assert all(row["llm_int8_over_fp16"] < row["int8_over_fp16"] for row in rows)

@@ -17,8 +17,10 @@ TINY = ModelConfig(3, 2, 32, 64, 60, 32)
 
 
 def test_published_table_is_within_the_papers_rounding():
-    for row in counts.published_table():
-        assert abs(row["formula (M)"] - row["paper (M)"]) <= 1
+    rows = counts.published_table()
+    assert len(rows) == 14
+    off = [row["width"] for row in rows if abs(row["formula (M)"] - row["paper (M)"]) > 1]
+    assert off == [2048, 4096]  # which do not follow from the paper's own architecture
 
 
 @pytest.mark.parametrize("name", ["bert-base", "albert-base", "minilm-l6", "gpt2"])

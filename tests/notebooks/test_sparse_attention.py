@@ -126,8 +126,8 @@ def test_swin_equals_transformers_and_the_paper():
     assert max(images.transformers_gap().values()) < 1e-4
     rows = images.count_rows()
     for ours, published in zip(rows[::2], rows[1::2], strict=True):
-        assert ours["params"] == published["params"]
-        assert round(ours["gmacs"], 3) == published["gmacs"]
+        assert abs(ours["params"] - published["params"]) < 1e6  # the paper rounds to millions
+        assert round(ours["gmacs"], 1) == published["gmacs"]
 
 
 def test_windows_talk_only_when_they_shift():

@@ -1,8 +1,5 @@
 """Linformer: a naive reference, its limits, what it replaces and what it cannot."""
 
-import csv
-from pathlib import Path
-
 import pytest
 import torch
 from scipy.stats import spearmanr
@@ -10,6 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from efflab.config import ModelConfig
+from efflab.data import published
 from efflab.model import Attention, Transformer
 from efflab.structure.linformer import (
     LinformerAttention,
@@ -22,8 +20,6 @@ from efflab.structure.linformer import (
     rank_error,
     rank_for,
 )
-
-PUBLISHED = Path(__file__).parents[2] / "data" / "published" / "linformer.csv"
 
 
 def make(share="none", d_model=12, n_head=3, max_len=16, k=5):
@@ -151,7 +147,7 @@ def test_ranks_of_known_matrices():
 
 def test_published_rows_are_ordered_as_the_arithmetic_says():
     """Another machine's seconds and bytes: what can agree is how they move with n and k."""
-    rows = [{name: float(v) for name, v in row.items()} for row in csv.DictReader(PUBLISHED.open())]
+    rows = published("linformer")
     assert len(rows) == 10
     n, k = ([row[name] for row in rows] for name in ("seq_len", "k"))
     # a layer of width 768: 24 n C^2 for projections and FFN, and the attention core

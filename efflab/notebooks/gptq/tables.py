@@ -1,10 +1,9 @@
 """Notebook 10's published and recorded tables and figures, and its verdict."""
 
-import csv
 from functools import lru_cache
 from math import log
 
-from efflab.data import DATA_DIR
+from efflab.data import published
 from efflab.experiments import gptq_quality as experiment
 from efflab.lab import figures, tr
 from efflab.notebooks.gptq import layer as measure
@@ -13,23 +12,22 @@ N_LAYER_WEIGHTS = 6 * 12 * 192**2
 
 
 @lru_cache(maxsize=1)
-def published() -> dict[tuple, float]:
-    """Rows of data/published/gptq.csv: {(model, bits, method): WikiText2 perplexity}."""
-    with (DATA_DIR / "published" / "gptq.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {(r["model"], int(r["bits"]), r["method"]): float(r["perplexity"]) for r in rows}
+def perplexities() -> dict[tuple, float]:
+    """The paper's OPT and BLOOM models: {(model, bits, method): WikiText2 perplexity}."""
+    rows = published("gptq")
+    return {(r["model"], r["bits"], r["method"]): r["perplexity"] for r in rows}
 
 
 def shape_rows() -> list[dict]:
-    """Loss that quantization adds, a scale for each row: the paper's OPT models and ours.
+    """Loss that quantization adds, a scale for each row: the paper's OPT and BLOOM, and ours.
 
     The paper's in nats a token (logarithm of the perplexities' ratio), ours in bits per byte: only
     the last column compares.
     """
     rows = []
-    for name in dict.fromkeys(model for model, _, _ in published()):
-        full = published()[name, 16, "full"]
-        added = {m: log(published()[name, 4, m] / full) for m in experiment.METHODS}
+    for name in dict.fromkeys(model for model, _, _ in perplexities()):
+        full = perplexities()[name, 16, "full"]
+        added = {m: log(perplexities()[name, 4, m] / full) for m in experiment.METHODS}
         rows.append(_shape_row(name, 4, added, "published"))
     for bits in (4, 3, 2):
         added = {m: added_bits(bits, None, m) for m in experiment.METHODS}

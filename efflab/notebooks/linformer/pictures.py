@@ -1,10 +1,8 @@
 """Notebook 04's figures, explorer and exercises: Linformer and the rank of real attention."""
 
-import csv
-
 from torch import Tensor
 
-from efflab.data import DATA_DIR
+from efflab.data import published
 from efflab.errors import require, require_int
 from efflab.lab import Choice, Slider, explorer, figures, number, tr
 from efflab.notebooks.linformer.spectra import fixed_errors, own_errors, ranks_for
@@ -14,13 +12,6 @@ from efflab.structure.linformer import (
     linformer_flops,
     linformer_params,
 )
-
-
-def published() -> list[dict]:
-    """Rows of data/published/linformer.csv as numbers: seq_len, k, speedup, memory_saving."""
-    with (DATA_DIR / "published" / "linformer.csv").open(encoding="utf-8", newline="") as file:
-        return [{name: float(v) for name, v in row.items()} for row in csv.DictReader(file)]
-
 
 # --- The spectrum ----------------------------------------------------------------------------
 
@@ -104,7 +95,7 @@ def cost_figure(rows: list[dict]):
     }  # fmt: skip
     fig = figures.panels(titles, title, meta=meta, horizontal_spacing=0.1)
     k = longest["k"]
-    paper = [row for row in published() if row["k"] == k]
+    paper = [row for row in published("linformer") if row["k"] == k]
     own = [row for row in rows if row["k"] == k]
     series = {
         "here, against unfused attention": (own, "speedup", "memory_saving"),
@@ -120,7 +111,7 @@ def cost_figure(rows: list[dict]):
                 marker=dict(symbol=figures.MARKERS[i], size=8), showlegend=column == 1,
                 row=1, col=column,
             )  # fmt: skip
-    lengths = sorted({row["seq_len"] for row in rows} | {int(row["seq_len"]) for row in paper})
+    lengths = sorted({row["seq_len"] for row in rows} | {row["seq_len"] for row in paper})
     fig.update_xaxes(type="log", tickvals=lengths, ticktext=[f"{n:,}" for n in lengths],
                      title_text=tr("sequence length n (tokens)"))  # fmt: skip
     fig.update_yaxes(type="log", tickvals=[0.5, 1, 2, 5, 10, 20, 50])

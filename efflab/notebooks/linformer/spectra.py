@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from efflab import data
+from efflab import data, train
 from efflab.errors import require, require_int
 from efflab.hooks import inputs_seen
 from efflab.model import Attention, Transformer, attention_weights
@@ -114,14 +114,17 @@ def learn_projections(layer: LinformerAttention, full: Attention, x: Tensor, n_s
         q, k, v = full.heads(x)
         expected = F.scaled_dot_product_attention(q, k, v)
         scale = expected.square().mean()
-    optimizer = torch.optim.Adam([layer.E, layer.F], lr=3e-3)
-    for step in range(n_steps):
-        some = torch.arange(step * 8, step * 8 + 8) % len(x)
+
+    def loss(layer: LinformerAttention, some: Tensor, expected: Tensor) -> Tensor:
         y = linformer_attention(q[some], k[some], v[some], layer.E, layer.F)
-        loss = (y - expected[some]).square().mean() / scale
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        return (y - expected).square().mean() / scale
+
+    def batch(step: int) -> train.Batch:
+        some = torch.arange(step * 8, step * 8 + 8) % len(x)
+        return some, expected[some]
+
+    adam = [torch.optim.Adam([layer.E, layer.F], lr=3e-3)]
+    train.fit(layer, batch, n_steps, optimizers=adam, loss_fn=loss)
 
 
 def drop_in_rows(model: Transformer, ids: Tensor, held_out: Tensor, k: int, n_steps: int = 40):

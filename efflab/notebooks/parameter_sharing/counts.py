@@ -1,12 +1,11 @@
 """Notebook 01's counts, explorers and exercises: what sharing removes, and what it leaves."""
 
-import csv
 import math
 from dataclasses import replace
 
 from efflab import cost
 from efflab.config import PRESETS, SHARING, ModelConfig
-from efflab.data import DATA_DIR
+from efflab.data import published
 from efflab.errors import require_int, require_one_of
 from efflab.lab import Choice, Slider, Toggle, explorer, figures, number, tr
 
@@ -28,18 +27,16 @@ def published_rows() -> list[dict]:
 
     Unshared rows leave the pooler out, as the paper's do.
     """
-    with (DATA_DIR / "published" / "albert.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = published("albert")
     for row in rows:
-        share, n_layer = STRATEGIES[row["strategy"]], int(row["layers"])
-        d_model, d_embed = int(row["hidden"]), int(row["embedding"])
+        share, d_model = STRATEGIES[row["strategy"]], row["hidden"]
         row["config"] = replace(
             PRESETS["albert-base"],
-            n_layer=n_layer,
+            n_layer=row["layers"],
             d_model=d_model,
             n_head=d_model // 64,
             d_ff=4 * d_model,
-            d_embed=d_embed,
+            d_embed=row["embedding"],
             share=share,
             pooler=share != "none",
         )
@@ -52,13 +49,14 @@ def published_table() -> list[dict]:
     return [
         {
             "sharing": STRATEGIES[row["strategy"]],
-            "embedding": int(row["embedding"]),
-            "depth": int(row["layers"]),
-            "width": int(row["hidden"]),
-            "paper (M)": int(row["params_millions"]),
+            "embedding": row["embedding"],
+            "depth": row["layers"],
+            "width": row["hidden"],
+            "paper (M)": row["params_millions"],
             "formula (M)": round(row["counted"], 2),
-            "ratio": round(row["counted"] / float(row["params_millions"]), 3),
-            "score in the paper": float(row["average_score"]),
+            "ratio": round(row["counted"] / row["params_millions"], 3),
+            "score in the paper": row["average_score"],
+            "training speed in the paper": row["speedup_over_bert_large"],
             "kind": "computed",
         }
         for row in published_rows()

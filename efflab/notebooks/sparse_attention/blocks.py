@@ -1,9 +1,12 @@
 """Notebook 03's BigBird: layouts, hops, cost, and the recall task that a window fails."""
 
+import math
+
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch import nn
 
+from efflab import train
 from efflab.bench import one_thread
 from efflab.config import ModelConfig
 from efflab.data import recall_batch
@@ -35,16 +38,21 @@ def layout_of(name: str, seed: int = 0):
     return bigbird_layout(SEQ_LEN // BLOCK, **counts, seed=seed)
 
 
+NO_MISTAKE = math.log(2) / 32
+"""A batch of 32 whose mean loss is below this gave every right answer more than even odds."""
+
+
 def hops_needed(layout) -> int:
     """Layers that the answer's block needs to reach the question's; -1 when none suffice."""
     answer = (SEQ_LEN - DISTANCE) // BLOCK
     return int(hops(layout)[-1, answer])
 
 
-class Recaller:
+class Recaller(nn.Module):
     """A small Transformer of `efflab.model` under any (T,T) mask, asked at its last token."""
 
     def __init__(self, mask, seed: int = 0, n_layer: int = N_LAYER, d_model: int = 16):
+        super().__init__()
         torch.manual_seed(seed)
         config = ModelConfig(n_layer, 1, d_model, 2 * d_model, N_SYMBOLS + 2, len(mask),
                              norm_first=True)  # fmt: skip
@@ -54,7 +62,7 @@ class Recaller:
                 torch.nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
         self.mask = mask[None, None]
 
-    def __call__(self, ids):
+    def forward(self, ids):
         """Logits of the answer, (B, symbols + 2)."""
         model = self.model
         x = model.embedding(ids)
@@ -67,24 +75,19 @@ class Recaller:
 def recall(mask, distance: int = DISTANCE, *, n_steps: int = 300, seed: int = 0) -> float:
     """Accuracy on fresh sequences after training under a (T,T) mask; chance is 1/8.
 
-    At most `n_steps` batches of 32, fewer once the last 20 were answered without a mistake.
+    At most `n_steps` batches of 32, fewer once it has answered 20 in a row without a mistake.
     """
     require_int("n_steps", n_steps)
     seq_len = len(mask)
     recaller = Recaller(mask, seed)
-    optimizer = torch.optim.Adam(recaller.model.parameters(), lr=1e-2)
-    right_in_a_row = 0
-    for step in range(n_steps):
-        ids, answers = recall_batch(32, seq_len, distance, seed=seed * 10**6 + step)
-        logits = recaller(ids)
-        loss = F.cross_entropy(logits, answers)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        right = bool((logits.argmax(-1) == answers).all())
-        right_in_a_row = right_in_a_row + 1 if right else 0
-        if right_in_a_row == 20:
-            break
+    train.fit(
+        recaller,
+        lambda step: recall_batch(32, seq_len, distance, seed=seed * 10**6 + step),
+        n_steps,
+        until=lambda losses: len(losses) >= 20 and max(losses[-20:]) < NO_MISTAKE,
+        lr=1e-2,
+        loss_fn=train.classification_loss,
+    )
     ids, answers = recall_batch(512, seq_len, distance, seed=10**9 + seed)
     with torch.no_grad():
         return (recaller(ids).argmax(-1) == answers).float().mean().item()

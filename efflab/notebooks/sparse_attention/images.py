@@ -1,14 +1,12 @@
 """Notebook 03's windows over an image: Swin's bias, its counts, and who hears whom on digits."""
 
-import csv
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from efflab import pretrained
+from efflab import pretrained, train
 from efflab.bench import one_thread
-from efflab.data import DATA_DIR, digits
+from efflab.data import digits, published
 from efflab.errors import require_int
 from efflab.lab import figures, tr
 from efflab.structure.swin import WindowAttention, relative_position_index, swin_counts
@@ -70,16 +68,12 @@ def transformers_gap(height: int = 8, width: int = 20, shift: int = 2) -> dict[s
 def count_rows() -> list[dict]:
     """Swin-T and Swin-S: our parameter and multiply-accumulate counts beside the paper's."""
     rows = []
-    with (DATA_DIR / "published" / "swin.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            depths = tuple(int(n) for n in row["depths"].split(","))
-            sizes = (int(row[name]) for name in ("channels", "window", "image"))
-            channels, window_size, image = sizes
-            params, macs = swin_counts(channels, depths, window_size, image)
-            shared = dict(model=row["model"])
-            rows.append(shared | dict(params=params, gmacs=macs / 1e9, kind="computed"))
-            published = dict(params=int(row["params_1000_classes"]), gmacs=float(row["gmacs"]))
-            rows.append(shared | published | dict(kind="published"))
+    for row in published("swin"):
+        depths = tuple(int(n) for n in row["depths"].split(","))
+        params, macs = swin_counts(row["channels"], depths, row["window"], row["image"])
+        ours = dict(params=params, gmacs=macs / 1e9, kind="computed")
+        paper = dict(params=1e6 * row["params_millions"], gmacs=row["gmacs"], kind="published")
+        rows += [dict(model=row["model"]) | counts for counts in (ours, paper)]
     return rows
 
 
@@ -170,13 +164,12 @@ def corner_accuracy(shifts, n_steps: int = 120, seed: int = 0) -> float:
     images, labels, test_images, test_labels = digits()
     torch.manual_seed(seed)
     model = CornerReader(shifts)
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-    rng = torch.Generator().manual_seed(seed)
-    for _ in range(n_steps):
-        batch = torch.randint(len(images), (32,), generator=rng)
-        loss = F.cross_entropy(model(images[batch]), labels[batch])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+
+    def batch(step: int) -> train.Batch:
+        rng = torch.Generator().manual_seed(seed * 10**6 + step)
+        picked = torch.randint(len(images), (32,), generator=rng)
+        return images[picked], labels[picked]
+
+    train.fit(model, batch, n_steps, lr=5e-3, loss_fn=train.classification_loss)
     with torch.no_grad():
         return (model(test_images).argmax(-1) == test_labels).float().mean().item()

@@ -1,10 +1,8 @@
 """Notebook 00's first picture: how models, and the compute spent on them, have grown."""
 
-import csv
-
 import numpy as np
 
-from efflab.data import DATA_DIR
+from efflab.data import published
 from efflab.errors import require_one_of
 from efflab.lab import figures, tr
 
@@ -14,15 +12,12 @@ def growth_rows() -> list[dict]:
 
     `year` is the month of publication as a decimal year.
     """
-    rows = []
-    with (DATA_DIR / "published" / "growth.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            year, month = map(int, row["published"].split("-"))
-            params = float(row["params"])
-            tokens = float(row["tokens"]) if row["tokens"] else None
-            flops = float(row["flops_per_param_token"]) * params * tokens if tokens else None
-            row |= dict(year=year + (month - 0.5) / 12, params=params, tokens=tokens, flops=flops)
-            rows.append(row)
+    rows = published("growth")
+    for row in rows:
+        year, month = map(int, row["published"].split("-"))
+        params, tokens = row["params"], row["tokens"]
+        flops = row["flops_per_param_token"] * params * tokens if tokens else None
+        row |= dict(year=year + (month - 0.5) / 12, flops=flops)
     return rows
 
 
