@@ -1,0 +1,134 @@
+"""OpenVINO's engines, plain and quantized by NNCF.
+
+Both report usage to a server by default, which `no_telemetry` turns off while they are called.
+"""
+
+import io
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from efflab.compression.engine import (
+    Batch,
+    Engine,
+    Hidden,
+    file_bytes,
+    quiet,
+    seven_bits_needed,
+    smoothed_model,
+)
+from efflab.errors import require
+from efflab.pretrained import mean_pool
+
+
+@contextmanager
+def no_telemetry():
+    """OpenVINO's and NNCF's own switches against sending usage data, set while inside."""
+    switches = {"CI": "true", "NNCF_CI": "1"}
+    before = {name: os.environ.get(name) for name in switches}
+    os.environ.update(switches)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def openvino_fp32(model: nn.Module, folder: Path) -> Engine:
+    """OpenVINO without quantization: fused operators, fp32 arithmetic."""
+    converted = openvino_model(model)
+    return openvino_engine("OpenVINO fp32", converted, Path(folder) / "fp32.xml")
+
+
+def openvino_int8(
+    model: nn.Module, folder: Path, calibration: list[Batch], *, seven_bits: bool | None = None
+) -> Engine:
+    """OpenVINO INT8 by NNCF: our smoothing, then weights per channel and inputs per tensor.
+
+    Token table included, positions in 16 bits; attention's own two products stay in fp32.
+    `seven_bits`: of the weights; by default where this CPU needs it (`seven_bits_needed`).
+    """
+    require(len(calibration) > 0, "calibration", calibration, "at least one batch")
+    seven_bits = seven_bits_needed() if seven_bits is None else seven_bits
+    with no_telemetry():
+        import nncf
+        from nncf.quantization import advanced_parameters as advanced
+
+        nncf.set_log_level(40)  # errors only
+        smooth = smoothed_model(model, calibration)
+        smooth.embedding.position.half()  # added, not looked up: NNCF leaves it as it is
+        converted = openvino_model(smooth)
+        data = nncf.Dataset(calibration, lambda batch: tuple(t.numpy() for t in batch))
+        fix = advanced.OverflowFix.ENABLE if seven_bits else advanced.OverflowFix.DISABLE
+        own = advanced.AdvancedSmoothQuantParameters(matmul=-1)  # it has been done
+        with quiet(), no_progress():
+            quantized = nncf.quantize(
+                converted,
+                data,
+                preset=nncf.QuantizationPreset.MIXED,
+                model_type=nncf.ModelType.TRANSFORMER,
+                subset_size=len(calibration),
+                ignored_scope=nncf.IgnoredScope(types=["ScaledDotProductAttention"]),
+                advanced_parameters=advanced.AdvancedQuantizationParameters(
+                    overflow_fix=fix,
+                    smooth_quant_alphas=own,
+                ),
+            )
+    return openvino_engine("OpenVINO INT8", quantized, Path(folder) / "int8.xml")
+
+
+@contextmanager
+def no_progress():
+    """Without NNCF's progress bars: rich would draw them as widgets, which a notebook keeps."""
+    from contextlib import redirect_stdout
+    from unittest.mock import patch
+
+    with patch("rich.console._is_jupyter", lambda: False), redirect_stdout(io.StringIO()):
+        yield
+
+
+def openvino_model(model: nn.Module):
+    """The encoder as an OpenVINO model with free batch and length."""
+    with no_telemetry(), quiet():
+        import openvino as ov
+
+        ids = torch.ones(2, 16, dtype=torch.int64)
+        shape = ov.PartialShape([-1, -1])
+        inputs = [(name, shape, ov.Type.i64) for name in ("ids", "mask")]
+        return ov.convert_model(
+            Hidden(model).eval(), example_input=(ids, ids.clone()), input=inputs
+        )
+
+
+def openvino_engine(name: str, model, path: Path) -> Engine:
+    """The OpenVINO model written to `path`, read back and compiled for this CPU."""
+    with no_telemetry():
+        import openvino as ov
+
+        ov.save_model(model, path, compress_to_fp16=False)
+    return openvino_file(name, path)
+
+
+def openvino_file(name: str, path: Path) -> Engine:
+    """An OpenVINO model that was written to `path` before, compiled for this CPU."""
+    with no_telemetry():
+        import openvino as ov
+
+        hints = {
+            "INFERENCE_PRECISION_HINT": "f32",  # what is not quantized must not fall to bf16
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "ENABLE_CPU_PINNING": False,  # a pinned thread waits for whoever else uses its core
+        }
+        compiled = ov.Core().compile_model(path, "CPU", hints)
+
+    def embed(ids: Tensor, mask: Tensor) -> Tensor:
+        hidden = compiled((ids.numpy(), mask.numpy()))[0]
+        return mean_pool(torch.from_numpy(hidden), mask)
+
+    return Engine(name, embed, file_bytes(path, path.with_suffix(".bin")))
