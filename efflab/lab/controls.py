@@ -14,7 +14,8 @@ class Slider:
     """Numbers from low to high: `Slider(16, 512, 128, step=16, unit="tokens")`.
 
     Whole numbers give whole numbers. `scale="log2"` takes low, 2 low, 4 low, ... up to high.
-    `label` and `unit` are English and translated when shown.
+    `label` and `unit` are English and translated when shown. `stored=False`, here and below: not
+    for a stored page's menu, as where a value stands for what this machine measures.
     """
 
     low: float
@@ -24,6 +25,7 @@ class Slider:
     scale: str = field(default="linear", kw_only=True)
     unit: str = field(default="", kw_only=True)
     label: str = field(default="", kw_only=True)
+    stored: bool = field(default=True, kw_only=True)
 
     def __post_init__(self):
         for name in ("low", "high", "value", "step"):
@@ -79,8 +81,9 @@ class Slider:
             return w.SelectionSlider(options=options, value=value, description=description)
         make = w.IntSlider if self.is_whole else w.FloatSlider
         step = self.step or (1 if self.is_whole else (self.high - self.low) / 100)
-        more = {} if self.is_whole else {"readout_format": ".4~g"}
-        return make(value, self.low, self.high, step, description=description, **more)
+        more = {} if self.is_whole else {"readout_format": ".4g"}
+        ends = dict(min=self.low, max=self.high, step=step)
+        return make(value=value, description=description, **ends, **more)
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class Choice:
     value: object = None
     unit: str = field(default="", kw_only=True)
     label: str = field(default="", kw_only=True)
+    stored: bool = field(default=True, kw_only=True)
 
     def __post_init__(self):
         require(len(self.options) > 0, "options", self.options, "at least one option")
@@ -128,6 +132,7 @@ class Toggle:
     value: bool | None = None
     unit: str = field(default="", kw_only=True)
     label: str = field(default="", kw_only=True)
+    stored: bool = field(default=True, kw_only=True)
 
     def __post_init__(self):
         if self.value is not None:

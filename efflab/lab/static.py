@@ -43,11 +43,13 @@ def with_controls(
         if isinstance(controls[name], Slider)
         else controls[name].values()
         for name in others
+        if controls[name].stored
     }
-    menu = _fitting(options, len(along), most, len(json.dumps(row)) / len(row))
+    menu = _fitting(options, len(along), most)
     grid = _grid(specs, first, along, {name: options[name] for name in menu})
-    if not _match([spec for _, cells in grid for spec in cells.values()]):
-        menu, grid = [], _grid(specs, first, along, {})
+    while menu and not _small(grid):
+        menu.pop()
+        grid = _grid(specs, first, along, {name: options[name] for name in menu})
     left = [labels[name] for name in others if name not in menu]
     return _figure(grid, values, first, labels, left)
 
@@ -78,11 +80,20 @@ def _match(specs: list[dict]) -> bool:
     return len({tuple(trace["type"] for trace in spec["data"]) for spec in specs}) == 1
 
 
-def _fitting(options: dict, n: int, most: int, n_bytes: float) -> list[str]:
-    """The controls, in their order, that the menu can take; `n_bytes`: of one picture."""
+def _small(grid: list) -> bool:
+    """Whether the grid has traces of the same types, and frames within `MOST_BYTES`."""
+    specs = [spec for _, cells in grid for spec in cells.values()]
+    if not _match(specs):
+        return False
+    moving = _moving(specs)
+    return sum(len(json.dumps(_frame("", spec, moving))) for spec in specs) <= MOST_BYTES
+
+
+def _fitting(options: dict, n: int, most: int) -> list[str]:
+    """The controls, in their order, that the menu can take beside `n` values of the first."""
     menu = []
     for name, values in options.items():
-        if n * len(values) <= most and n * len(values) * n_bytes <= MOST_BYTES:
+        if n * len(values) <= most:
             menu.append(name)
             n *= len(values)
     return menu
@@ -129,9 +140,7 @@ def _figure(grid, values: dict, first: str, labels: dict, left: list[str]):
         place = dict(x=0, xanchor="left", y=0, yanchor="top", pad_t=bottom + 76, direction="up")
         fig.update_layout(updatemenus=[dict(buttons=buttons, active=here, **place)])
     if left:
-        note = tr(
-            "Without a running notebook, {names} stay as they are.", names=tr(", ").join(left)
-        )
+        note = tr("These need a running notebook: {names}", names=tr(", ").join(left))
         place = dict(x=0, xref="paper", xanchor="left", y=0, yref="paper", yanchor="top")
         shift = -(bottom + room - 24)
         fig.add_annotation(text=note, showarrow=False, font_size=12, yshift=shift, **place)

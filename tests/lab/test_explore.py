@@ -257,7 +257,7 @@ def test_a_menu_moves_the_other_controls_and_a_note_names_those_it_does_not(stor
     assert len(labels) == 2 * 4  # two kinds, four of 64 sizes; 2 x 24 pictures would be too many
     assert labels[menu["active"]] == "kind: b · size: 16"
     note = spec["layout"]["annotations"][-1]["text"]
-    assert note == "Without a running notebook, deep stay as they are."
+    assert note == "These need a running notebook: deep"
     frames = {frame["name"]: frame for frame in spec["frames"]}
     assert len(frames) == 3 * 8 + 8
     for button, label in zip(menu["buttons"], labels, strict=True):
@@ -270,6 +270,20 @@ def test_a_menu_moves_the_other_controls_and_a_note_names_those_it_does_not(stor
             (target,) = step["args"][0]
             assert frames[target]["layout"]["title"]["text"] == f"{n} {kind} {size} False"
             assert "sliders" not in frames[target]["layout"]
+
+
+def test_a_control_that_measures_here_is_not_in_the_menu(stored):
+    calls = []
+
+    def fn(n=2, device="A100"):
+        calls.append(device)
+        return lab.blank(f"{n} {device}").add_scatter(y=[n])
+
+    device = Choice(("A100", "this computer"), stored=False)
+    spec = stored(fn, n=(1, 3), device=device)
+    assert "updatemenus" not in spec["layout"]
+    assert spec["layout"]["annotations"][-1]["text"] == "These need a running notebook: device"
+    assert set(calls) == {"A100"}
 
 
 def test_a_grid_keeps_within_its_bytes_and_leaves_out_what_is_refused(stored):

@@ -1,5 +1,6 @@
 """What the lab shows, through its own functions: values, both languages, and what it refuses."""
 
+import base64
 import json
 import re
 import tomllib
@@ -148,6 +149,17 @@ def test_a_figure_has_numbers_as_text_and_no_noise(shown):
     assert bundle[page.PLOTLY]["data"][0]["y"] == [1.0, 0.333333, None]
     assert "image/png" not in bundle
     assert len(str(bundle)) < 3000
+
+
+def test_arrays_are_stored_with_six_digits_in_four_bytes_each():
+    values = np.array([[1 / 3, 2e9 / 3, -1e-7 / 3], [0.0, np.nan, 12345678.9]])
+    stored = page.figure_bundle(lab.heatmap(values), png=False)[page.PLOTLY]["data"][0]["z"]
+    assert (stored["dtype"], stored["shape"]) == ("f4", "2, 3")
+    found = np.frombuffer(base64.b64decode(stored["bdata"]), "<f4")
+    expected = [0.333333, 666667000.0, -3.33333e-8, 0.0, np.nan, 12345700.0]
+    assert np.array_equal(found, np.float32(expected), equal_nan=True)
+    masks = page.figure_bundle(lab.heatmap(np.eye(16, dtype=bool)), png=False)
+    assert masks[page.PLOTLY]["data"][0]["z"]["dtype"] == "i1"
 
 
 def test_figure_helpers_check_lengths():
