@@ -188,8 +188,10 @@ def spread(engine: Engine, baseline: Engine, shape: tuple[int, int], repeats: in
     found = bench.compared(lambda: baseline.embed(*batch), calls, warmup=1, repeats=repeats)
     both = (found.timings[name].seconds for name in ("this", "baseline"))
     q1, q3 = np.quantile([a / b for a, b in zip(*both, strict=True)], (0.25, 0.75))
-    median = 1.0 if engine.name == baseline.name else found.ratios["this"].mean
-    row = {key: median} | interval(key, found.ratios["this"])
+    ratio = found.ratios["this"]
+    if engine.name == baseline.name:
+        ratio = Estimate(1.0, min(1.0, ratio.low), max(1.0, ratio.high))
+    row = {key: ratio.mean} | interval(key, ratio)
     return row | {f"{key} q1": float(q1), f"{key} q3": float(q3), f"{key} A/A": found.band}
 
 

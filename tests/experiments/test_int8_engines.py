@@ -1,0 +1,87 @@
+"""The engines' experiment: which cases, in which process, with which spread."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from efflab import pretrained
+from efflab.compression import engines
+from efflab.compression.engines import Engine
+from efflab.experiments import int8_engines as experiment
+
+FEATURES = dict.fromkeys(("avx2", "avx512", "vnni", "amx", "bf16"), True)
+
+
+@pytest.mark.parametrize(("vnni", "n_capped"), [(True, 8), (False, 0)])
+def test_instructions_are_left_out_only_where_there_are_some(monkeypatch, vnni, n_capped):
+    monkeypatch.setattr(engines, "cpu_features", lambda: FEATURES | dict(vnni=vnni))
+    cases = experiment.cases()
+    assert [c["engine"] for c in cases if c["isa"] is None] == list(experiment.ENGINES)
+    assert len(cases) == len(experiment.ENGINES) + n_capped
+
+
+def test_every_engine_has_a_maker(tmp_path):
+    assert list(experiment.makers(tmp_path)) == list(experiment.ENGINES)
+
+
+@pytest.mark.parametrize("isa", [None, "AVX2"])
+def test_a_case_runs_in_a_process_with_its_instructions(monkeypatch, tmp_path, isa):
+    """Capped runs get 7-bit files that a process with all instructions wrote, once."""
+    calls = []
+
+    def isolated(function, arguments, environment=None):
+        calls.append((function.split(":")[1], arguments, environment))
+        if function.endswith("build"):
+            (tmp_path / "capped" / "int8.xml").touch()
+        return dict(size=1.0)
+
+    monkeypatch.setattr(experiment, "isolated", isolated)
+    monkeypatch.setattr(experiment, "exact", lambda n: (torch.zeros(n, 2), torch.ones(n, 2)))
+    for _ in range(2):
+        assert experiment.run_apart(experiment.OPENVINO, isa, tmp_path) == dict(size=1.0)
+    assert [name for name, _, _ in calls] == ["build"] * (isa is not None) + ["measure"] * 2
+    for name, arguments, environment in calls:
+        capped = name == "measure" and isa is not None
+        assert environment == (dict(ONEDNN_MAX_CPU_ISA=isa) if capped else None)
+        assert arguments["seven_bits"] is (None if isa is None else True)
+    shapes = [tuple(shape[:2]) for shape in calls[-1][1]["shapes"]]
+    assert shapes == (list(experiment.SHAPES) if isa is None else [experiment.CAPPED_SHAPE])
+    assert torch.load(calls[-1][1]["reference"])[1].shape == (experiment.N_TEST, 2)
+
+
+def test_a_ratio_has_its_interval_and_the_baseline_is_one():
+    def engine(name, seconds):
+        return Engine(name, lambda ids, mask: time.sleep(seconds), 1)
+
+    baseline, slower = engine("fp32", 0.002), engine("other", 0.02)
+    row = experiment.spread(slower, baseline, (1, 16), 7)
+    assert row["1x16"] > 2
+    assert row["1x16 low"] <= row["1x16 q1"] <= row["1x16"] <= row["1x16 q3"] <= row["1x16 high"]
+    row = experiment.spread(baseline, baseline, (1, 16), 7)
+    assert row["1x16"] == 1
+    assert row["1x16 low"] <= 1 <= row["1x16 high"]
+
+
+def test_a_percentile_has_an_interval():
+    values = np.linspace(0, 1, 101)
+    found = experiment.percentile(values)
+    assert found.mean == pytest.approx(0.05)
+    assert 0 <= found.low < 0.05 < found.high < 0.2
+    assert experiment.percentile(np.full(9, 0.5)).high == 0.5
+
+
+def test_quality_is_paired_with_fp32_by_text():
+    model, tokenizer = pretrained.load_minilm()
+    exact = engines.fp32(model)
+    same = experiment.quality(exact, tokenizer, 12)
+    assert same["mrr less fp32"] == same["mrr less fp32 low"] == same["mrr less fp32 high"] == 0
+    assert same["cosine min"] == pytest.approx(1)
+    reference = [v.clone() for v in experiment.exact(12)]
+    reference[0][0] = -reference[0][0]  # one text's embedding is elsewhere
+    other = experiment.quality(exact, tokenizer, 12, reference)
+    assert other["cosine min"] == pytest.approx(-1)
+    assert other["mrr less fp32"] == pytest.approx(other["mrr"] - other["mrr fp32"])
+    assert other["mrr less fp32"] > 0
+    assert other["mrr less fp32 low"] <= other["mrr less fp32"] <= other["mrr less fp32 high"]
