@@ -106,14 +106,17 @@ def static_int8(model: nn.Module, ranges: Ranges, **options) -> nn.Module:
 
 
 @torch.no_grad()
-def calibrate(run: Callable, model: nn.Module, batches, *, observer: str = "minmax") -> Ranges:
+def calibrate(
+    run: Callable, model: nn.Module, batches, *, observer: str = "minmax", cut: float = 1e-3
+) -> Ranges:
     """The range of each linear layer's input while `run(batch)` passes over `batches`.
 
-    `observer`: "minmax" keeps every value; "percentile" drops a thousandth at either end of each
-    batch, and averages over batches (Wu et al. 2020, section 5.2). Layers that no batch reached
-    are left out.
+    `observer`: "minmax" keeps every value; "percentile" drops `cut` of them at either end of each
+    batch, a thousandth by default, and averages over batches (Wu et al. 2020, section 5.2). Layers
+    that no batch reached are left out.
     """
     require_one_of("observer", observer, ("minmax", "percentile"))
+    require(0 <= cut < 0.5, "cut", cut, "a share from 0 to below 0.5")
     seen: dict[str, list[tuple[float, float]]] = {}
 
     def look(name: str, x: Tensor) -> None:
@@ -121,7 +124,8 @@ def calibrate(run: Callable, model: nn.Module, batches, *, observer: str = "minm
             span = x.min().item(), x.max().item()
         else:
             values, n = x.flatten().sort().values, x.numel()
-            span = values[n // 1000].item(), values[n - 1 - n // 1000].item()
+            dropped = int(n * cut)
+            span = values[dropped].item(), values[n - 1 - dropped].item()
         seen.setdefault(name, []).append(span)
 
     with watching(model, look):
@@ -158,8 +162,9 @@ def outlier_ratio(peaks: Tensor) -> float:
 def smoothing(peaks: Tensor, weight: Tensor, alpha: float = 0.5) -> Tensor:
     """Factors (in,) by which SmoothQuant divides the input's channels (Xiao et al. 2023, eq. 4).
 
-    The weight's columns are multiplied by them, so that the product stays the same while the
-    outliers move from the input, which has one scale, into the weight, which has many.
+    The weight's columns are multiplied by them, so that the product stays the same. A weight's
+    scales belong to outputs and isolate no input channel either; it helps because weights are flat
+    and take over a part of the difficulty, so that neither side has all of it.
     """
     require(0 <= alpha <= 1, "alpha", alpha, "a number from 0 to 1")
     columns = weight.detach().abs().amax(0).clamp(min=1e-5)

@@ -1,0 +1,51 @@
+"""Finer ways to place the scale of an INT8 layer's input: by token, and with outliers apart.
+
+Both scale each token by itself, which the product allows (tokens are its rows, and each sum
+belongs to one of them); LLM.int8 (Dettmers et al. 2022, section 3) takes the few channels with
+outliers out of the integers as well.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from efflab.compression.affine import grid, round_to_grid
+from efflab.compression.int8 import Int8Linear, int_matmul
+from efflab.errors import require
+
+
+class ByToken(Int8Linear):
+    """`Int8Linear` with an affine grid for each token (row) of x (..., in), found as it arrives."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__(linear)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(0, -2)
+        scale, zero = grid(rows, self.bits, symmetric=False)  # (N,1) each
+        codes = round_to_grid(rows, scale, zero, self.bits)
+        middle = 2 ** (self.bits - 1)
+        total = int_matmul((codes - middle).to(torch.int8), self.weight.T)
+        total = total - (zero.to(torch.int32) - middle) * self.sums
+        y = total.float() * scale * self.scale
+        y = y if self.bias is None else y + self.bias
+        return y.view(*x.shape[:-1], -1)
+
+
+class OutliersApart(nn.Module):
+    """LLM.int8: channels with a magnitude of `threshold` or more in floats, the rest `ByToken`.
+
+    Which channels they are is found in each input anew; 6 is the paper's threshold.
+    """
+
+    def __init__(self, linear: nn.Linear, threshold: float = 6.0):
+        super().__init__()
+        require(threshold > 0, "threshold", threshold, "a number above 0")
+        self.threshold = threshold
+        self.exact = linear
+        self.rounded = ByToken(linear)
+
+    def forward(self, x: Tensor) -> Tensor:
+        apart = x.abs().flatten(0, -2).amax(0) >= self.threshold  # (in,)
+        y = self.rounded(x.masked_fill(apart, 0.0))
+        return y + F.linear(x[..., apart], self.exact.weight[:, apart])
