@@ -9,7 +9,7 @@ that are still free, and one Cholesky factor of the inverse Hessian holds every 
 from collections.abc import Iterable
 from contextlib import suppress
 from copy import deepcopy
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -23,25 +23,54 @@ from efflab.compression.affine import (
     to_rows,
 )
 from efflab.errors import require, require_int
-from efflab.hooks import inputs_seen
+from efflab.hooks import inputs_seen, linear_layers
 
 BLOCK_SIZE = 32
 """Columns in a lazy batch. The paper takes 128, for GPUs. On a CPU 32 is as fast, and its operators
 are small enough to stay on one thread, where two would wait for each other on a busy machine."""
 
 
+@dataclass(frozen=True)
+class Settings:
+    """How `gptq` quantizes; wrong values are refused here, once, before any work.
+
+    `group_size`: columns that share a scale, None for one scale a row. `damp`: this share of the
+    mean diagonal is added to the diagonal. `act_order`: columns with the largest inputs first; the
+    codes stay in the original order. `block_size`: columns whose corrections reach the rest in one
+    product; it changes the speed, not the result.
+    """
+
+    bits: int
+    group_size: int | None = None
+    damp: float = 0.01
+    symmetric: bool = False
+    act_order: bool = False
+    block_size: int = BLOCK_SIZE
+
+    def __post_init__(self):
+        check_grid(self.bits, None, self.group_size, 2)
+        is_number = isinstance(self.damp, int | float) and not isinstance(self.damp, bool)
+        finite = is_number and 0 <= self.damp < float("inf")
+        require(finite, "damp", self.damp, "a finite number of at least 0")
+        for name in ("symmetric", "act_order"):
+            value = getattr(self, name)
+            require(isinstance(value, bool), name, value, "True or False")
+        require_int("block_size", self.block_size)
+
+
 def gptq(weight: Tensor, inputs: Tensor, bits: int, **options) -> QuantizedTensor:
     """Quantize weight (out, in) so that its outputs on inputs (n, in) change little.
 
-    `options`: those of `gptq_hessian`. With fewer samples than inputs the Hessian is singular and
-    only damping makes the problem one that has an answer.
+    `options`: those of `Settings`. With fewer samples than inputs the Hessian is singular and only
+    damping makes the problem one that has an answer.
 
     >>> x = torch.randn(64, 8) @ torch.randn(8, 8)  # correlated, as activations are
     >>> gptq(torch.randn(4, 8), x, 3, group_size=4).codes().shape
     torch.Size([4, 8])
     """
-    _check(weight, bits, **options)
-    return gptq_hessian(weight, hessian(inputs, weight.shape[1]), bits, **options)
+    settings = Settings(bits, **options)
+    check_weight(weight)
+    return _quantized(weight, hessian(inputs, weight.shape[1]), settings)
 
 
 def hessian(inputs: Tensor, width: int | None = None) -> Tensor:
@@ -60,48 +89,53 @@ def hessian(inputs: Tensor, width: int | None = None) -> Tensor:
     return x.T @ x
 
 
-def gptq_hessian(
-    weight: Tensor,
-    hessian: Tensor,
-    bits: int,
-    *,
-    group_size: int | None = None,
-    damp: float = 0.01,
-    symmetric: bool = False,
-    act_order: bool = False,
-    block_size: int = BLOCK_SIZE,
-) -> QuantizedTensor:
+def gptq_hessian(weight: Tensor, hessian: Tensor, bits: int, **options) -> QuantizedTensor:
     """`gptq` from an accumulated Hessian (in, in), so that no calibration data has to be kept.
 
-    Scales are those of rounding to nearest: of each row or, with `group_size`, of each run of so
-    many columns, taken from the original weights before the first column moves ("static groups").
-    `damp`: this share of the mean diagonal is added to the diagonal. `act_order`: columns with the
-    largest inputs first; the codes stay in the original order. `block_size`: columns whose
-    corrections reach the rest in one product; it changes the speed, not the result.
-
-    An input that was always zero says nothing: its column is rounded to nearest. (The authors' code
-    sets it to zero, which is worse as soon as the input wakes up.)
+    `options`: those of `Settings`.
     """
-    options: dict[str, Any] = dict(group_size=group_size, damp=damp, symmetric=symmetric)
-    _check(weight, bits, **options, act_order=act_order, block_size=block_size)
+    settings = Settings(bits, **options)
+    check_weight(weight)
     shape = (weight.shape[1],) * 2
     require(tuple(hessian.shape) == shape, "hessian.shape", tuple(hessian.shape), f"{shape}")
     require(bool(hessian.isfinite().all()), "hessian", "inf or nan inside", "finite values only")
+    return _quantized(weight, hessian, settings)
+
+
+def check_weight(weight: Tensor) -> None:
+    """Refuse what is no finite matrix."""
+    require(weight.dim() == 2, "weight.shape", tuple(weight.shape), "(out, in)")
+    require(weight.is_floating_point(), "weight.dtype", weight.dtype, "a floating-point tensor")
+    require(weight.numel() > 0, "weight.shape", tuple(weight.shape), "at least one value")
+    require(bool(weight.isfinite().all()), "weight", "inf or nan inside", "finite values only")
+
+
+def _quantized(weight: Tensor, hessian: Tensor, settings: Settings) -> QuantizedTensor:
+    """The method itself, on what was checked.
+
+    Scales are those of rounding to nearest: of each row or of each group, taken from the original
+    weights before the first column moves ("static groups"). An input that was always zero says
+    nothing: its column is rounded to nearest. (The authors' code sets it to zero, which is worse as
+    soon as the input wakes up.)
+    """
+    bits, group_size = settings.bits, settings.group_size
     layout = dict(axis=0 if group_size is None else None, group_size=group_size)
     weight = weight.detach().float()
     rows = to_rows(weight, **layout)
-    scale, zero_point = grid(rows, bits, symmetric)
+    scale, zero_point = grid(rows, bits, settings.symmetric)
 
     def each(x: Tensor | None) -> Tensor | None:  # (R,1) -> one a weight, (out, in)
         return None if x is None else from_rows(x.expand_as(rows), weight.shape, **layout)
 
-    H = damped(hessian, damp)
-    order: Any = H.diagonal().argsort(descending=True, stable=True) if act_order else slice(None)
-    steps = (weight, each(scale), each(zero_point))
-    columns, scales, zeros = (None if x is None else x[:, order] for x in steps)
-    factor = inverse_factor(H[order][:, order], damp)
-    _, codes = sweep(columns, scales, zeros, bits, factor, block_size=block_size)
-    if act_order:
+    steps = [weight, each(scale), each(zero_point)]
+    H = damped(hessian, settings.damp)
+    order = slice(None)
+    if settings.act_order:
+        order = H.diagonal().argsort(descending=True, stable=True)
+    steps = [None if x is None else x[:, order] for x in steps]
+    factor = inverse_factor(H[order][:, order], settings.damp)
+    _, codes = sweep(*steps, bits, factor, block_size=settings.block_size)
+    if settings.act_order:
         codes = codes[:, order.argsort()]
     return QuantizedTensor.from_codes(codes.contiguous(), scale, zero_point, bits, **layout)
 
@@ -180,14 +214,16 @@ def gptq_model(
 
     Each map's inputs come from a model whose earlier maps are quantized already: it is fitted to
     the inputs that it will really meet. `batches`: token ids (B,T), or pairs (ids, attention
-    mask), whose masked tokens do not count. `options`: those of `gptq_hessian`. Embeddings, biases
-    and norms are not touched (`affine.quantize` suits tables). Returns {parameter name: tensor};
+    mask), whose masked tokens do not count. `options`: those of `Settings`. Embeddings, biases and
+    norms are not touched (`affine.quantize` suits tables). Returns {parameter name: tensor};
     the model stays as it is.
     """
     require(model.config.share == "none", "share", model.config.share, "layers of their own")
     pairs = [b if isinstance(b, tuple | list) else (b, None) for b in batches]
     require(bool(pairs), "batches", [], "at least one batch")
-    _check(next(model.layers.parameters()).new_zeros(1, 1), bits, **options)
+    settings = Settings(bits, **options)
+    for linear in linear_layers(model.layers).values():
+        check_weight(linear.weight)
     masks = [None if m is None else m.bool()[:, None, None, :] for _, m in pairs]
     real = [... if m is None else m.bool() for _, m in pairs]
     states = [model.embedding(ids) for ids, _ in pairs]
@@ -196,7 +232,7 @@ def gptq_model(
         for name, linear in layer.named_modules():
             if isinstance(linear, nn.Linear):
                 H = _collect(layer, linear, states, masks, real)
-                q = gptq_hessian(linear.weight, H, bits, **options)
+                q = _quantized(linear.weight, H, settings)
                 linear.weight.copy_(q.dequantize())
                 quantized[f"layers.{index}.{name}.weight"] = q
         states = [layer(x, mask) for x, mask in zip(states, masks, strict=True)]
@@ -220,25 +256,3 @@ def _collect(layer: nn.Module, linear: nn.Linear, states, masks, real) -> Tensor
         with suppress(_Reached), inputs_seen({"": linear}, look):
             layer(x, mask)
     return total
-
-
-def _check(
-    weight: Tensor,
-    bits: int,
-    *,
-    group_size: int | None = None,
-    damp: float = 0.01,
-    symmetric: bool = False,
-    act_order: bool = False,
-    block_size: int = BLOCK_SIZE,
-) -> None:
-    require(weight.dim() == 2, "weight.shape", tuple(weight.shape), "(out, in)")
-    require(weight.is_floating_point(), "weight.dtype", weight.dtype, "a floating-point tensor")
-    require(weight.numel() > 0, "weight.shape", tuple(weight.shape), "at least one value")
-    require(bool(weight.isfinite().all()), "weight", "inf or nan inside", "finite values only")
-    check_grid(bits, None, group_size, 2)
-    is_number = isinstance(damp, int | float) and not isinstance(damp, bool)
-    require(is_number and 0 <= damp < float("inf"), "damp", damp, "a finite number of at least 0")
-    require(isinstance(symmetric, bool), "symmetric", symmetric, "True or False")
-    require(isinstance(act_order, bool), "act_order", act_order, "True or False")
-    require_int("block_size", block_size)
