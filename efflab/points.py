@@ -44,24 +44,27 @@ def shipped_quality() -> float:
     return pretrained.read_card()["held_out_bits_per_byte"]["mean"]
 
 
-def language_quality(model: nn.Module, n_windows: int = N_WINDOWS) -> Estimate:
+def language_quality(
+    model: nn.Module, n_windows: int = N_WINDOWS, seq_len: int | None = None
+) -> Estimate:
     """Held-out bits per byte of a changed `stdlib-gpt`: one ruler for every notebook.
 
     The shipped model's figure over all windows, plus what `model` needs more than it on the same
-    `n_windows`. So the unchanged model has one figure wherever it stands, and the interval is that
-    of the paired difference.
+    `n_windows` of `seq_len` tokens (512 by default). So the unchanged model has one figure wherever
+    it stands, and the interval is that of the paired difference.
     """
     baseline = language_model()
     if model is baseline:
         return Estimate(*[shipped_quality()] * 3)
-    bits, n_bytes = evaluate.window_bits(model, n_windows)
-    added, base = bootstrap(bits - _baseline_bits(n_windows), n_bytes), shipped_quality()
+    bits, n_bytes = evaluate.window_bits(model, n_windows, seq_len=seq_len)
+    added = bootstrap(bits - _baseline_bits(n_windows, seq_len), n_bytes)
+    base = shipped_quality()
     return Estimate(base + added.mean, base + added.low, base + added.high)
 
 
 @lru_cache(maxsize=4)
-def _baseline_bits(n_windows: int) -> np.ndarray:
-    return evaluate.window_bits(language_model(), n_windows)[0]
+def _baseline_bits(n_windows: int, seq_len: int | None) -> np.ndarray:
+    return evaluate.window_bits(language_model(), n_windows, seq_len=seq_len)[0]
 
 
 @torch.no_grad()

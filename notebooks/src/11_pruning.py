@@ -46,7 +46,7 @@ from torch.nn.utils import prune
 from efflab import lab
 from efflab.compression import pruning, sparse
 from efflab.lab import board, check, explore, predict, show, show_source, table
-from efflab.notebooks.pruning import TEXTS, exercises, masks, minilm, schedule
+from efflab.notebooks.pruning import TEXTS, exercises, masks, minilm, schedule, verdicts
 from efflab.notebooks.pruning import pruned as measure
 
 lab.use_language(language)
@@ -55,7 +55,7 @@ lab.use_notebook("11_pruning", exercises.EXERCISES, TEXTS)
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
 #
-# Take a model and set 90 % of the weights in its layers to zero. Write both numbers down.
+# Take a model and set 90% of the weights in its layers to zero. Write both numbers down.
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
@@ -72,13 +72,14 @@ p_bytes = predict("From how many per cent of zeros is a 32-bit CSR matrix smalle
 # %% [markdown] tags=["en"]
 # ## 2 · Build: masks
 #
-# The oldest criterion is also the simplest: the smallest weights go (Han et al. 2015). The **2:4**
+# The simplest criterion is an old one: the smallest weights go (Han et al. 2015 brought it to deep
+# networks). The **2:4**
 # pattern gives up some freedom for the sake of hardware: of each four neighbours two stay.
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 实现：掩码
 #
-# 最早的准则也最简单：去掉绝对值最小的权重（Han 等 2015）。**2:4** 模式为迁就硬件放弃了一些自由：
+# 最简单的准则由来已久：去掉绝对值最小的权重（Han 等 2015 把它用到深度网络上）。**2:4** 模式为迁就硬件放弃了一些自由：
 # 相邻的每四个权重中留下两个。
 
 # %%
@@ -90,15 +91,15 @@ show(masks.masks_figure())
 
 # %% [markdown] tags=["en"]
 # The more freedom, the more of the matrix survives; the captions give the share of the weights' sum
-# of squares that is kept. The article explains *structured* pruning by removing single small
-# weights. That is the left picture, **unstructured** pruning; structured is the right one: whole
+# of squares that is kept. The article explains *structured* pruning by removing small weights (and
+# attention heads). Removing single weights is the left picture, **unstructured** pruning; structured is the right one: whole
 # rows, heads or neurons, after which a smaller matrix is left.
 #
 # The library's way to do the same is `torch.nn.utils.prune`. Both have to choose the same weights:
 
 # %% [markdown] tags=["zh"]
-# 自由度越高，矩阵保留得越多（图题给出的是权重平方和保留的比例）。文章用“去掉单个小权重”来解释*结构化*剪枝，
-# 其实那是左图，即**非结构化**剪枝；
+# 自由度越高，矩阵保留得越多（图题给出的是权重平方和保留的比例）。文章讲*结构化*剪枝时，
+# 举的是去掉绝对值小的权重（以及注意力头）；去掉单个权重其实是左图，即**非结构化**剪枝；
 # 结构化是右图：整行、整个头或整个神经元地去掉，之后留下一个更小的矩阵。
 #
 # 库里的对应做法是 `torch.nn.utils.prune`。二者选出的权重应当完全相同：
@@ -112,10 +113,10 @@ print(torch.equal(mask, linear.weight_mask.bool()))
 
 # %% [markdown] tags=["en"]
 # **A mask has to be held.** Training has no reason to leave a zero alone. One step of AdamW on
-# `stdlib-gpt` with 80 % zeros, first as it comes, then with each weight computed as weight x mask:
+# `stdlib-gpt` with 80% zeros, first as it comes, then with each weight computed as weight x mask:
 
 # %% [markdown] tags=["zh"]
-# **掩码必须保持住。** 训练没有理由放过零。给 80 % 为零的 `stdlib-gpt` 做一步 AdamW：
+# **掩码必须保持住。** 训练没有理由放过零。给 80% 为零的 `stdlib-gpt` 做一步 AdamW：
 # 先不加约束，再让每个权重都按“权重 × 掩码”计算：
 
 # %%
@@ -172,7 +173,7 @@ print(gap["removed - masked"] < 1e-3, gap["masked - whole"] > 0.1)
 # `stdlib-gpt` on held-out modules, pruned and not trained any further.
 
 # %% [markdown] tags=["zh"]
-# ## 4 · 度量：哪些可以去掉
+# ## 4 · 实测：哪些可以去掉
 #
 # `stdlib-gpt` 在留出模块上的质量：剪枝之后不再训练。
 
@@ -182,11 +183,11 @@ two_of_four = measure.quality(measure.pruned("n of 4 weights", 0.5)).mean
 show(measure.curves_figure(curves, two_of_four))
 
 # %% [markdown] tags=["en"]
-# Read three things from the picture. A quarter of the weights or of the FFN neurons costs next to
-# nothing. 2:4 removes as many weights as the 50 % point of the first line and costs more, since the
-# pattern forces its choice. And heads are the hardest to miss: a model this small has 36, and the
-# gradient says what the *first* one to leave would cost, not what twenty together do. Compare its line
-# with heads taken at random.
+# Read three things from the picture. What do a quarter of the weights or of the FFN neurons cost? What
+# does 2:4 cost beside the 50% point of the first line, which removes as many weights but chooses
+# freely? And how far does the gradient carry for heads? It says what the *first* one to leave would
+# cost, not what twenty together do: compare its line with heads taken at random. Mind the axis: a
+# half of the heads is only a sixth of a layer's weights, a half of the neurons a third.
 #
 # ## 5 · Measure: bytes
 #
@@ -195,11 +196,12 @@ show(measure.curves_figure(curves, two_of_four))
 # 2:4 two bits for each value that stays. Real bytes of a 768 x 192 matrix, 32-bit values:
 
 # %% [markdown] tags=["zh"]
-# 这张图有三点值得看。去掉四分之一的权重或 FFN 神经元，几乎没有代价。2:4 去掉的权重与第一条线的 50 % 处一样多，
-# 代价却更大，因为模式限制了选择。头最难割舍：这么小的模型只有 36 个头，而梯度说的是*第一个*离开的头的代价，
-# 不是二十个一起离开的代价。把它的曲线与随机移除的曲线比一比。
+# 这张图有三点值得看。去掉四分之一的权重或 FFN 神经元，代价多大？2:4 去掉的权重与第一条线的 50% 处一样多，
+# 但选择受模式限制，代价差多少？对头来说，梯度能管多远？它说的是*第一个*离开的头的代价，
+# 不是二十个一起离开的代价：把它的曲线与随机移除的曲线比一比。还请留意横轴：一半的头只占一层权重的六分之一，
+# 一半的神经元则占三分之一。
 #
-# ## 5 · 度量：字节
+# ## 5 · 实测：字节
 #
 # 加了掩码的矩阵与原来一样大。只有不存零，它才会变小；但这时必须记下非零元素的位置：
 # CSR 为每个非零元素记一个列号，位图为每个位置记一个比特，2:4 为每个留下的值记两个比特。
@@ -219,16 +221,18 @@ show(masks.layouts_figure())
 #
 # ## 6 · Measure: time
 #
-# The same question for time. FLOPs are counted from the layers' real shapes. Each model
-# runs in turn with the whole one, and the median of the pairs' ratios counts.
+# The same question for time. FLOPs are counted from the layers' real shapes. All run turn and turn
+# about; the median of the paired ratios counts, with its interval. The first row is the whole model
+# against itself: the A/A band.
 
 # %% [markdown] tags=["zh"]
 # 关键在索引。32 位的值配 32 位的列号，CSR 从一半起才划算；16 位的值要到三分之二；位图几乎立刻划算。
 # 练习 11-3 要你写出公式。
 #
-# ## 6 · 度量：时间
+# ## 6 · 实测：时间
 #
-# 时间上同样要问。计算量按各层的实际形状统计。每个模型与完整模型轮流运行，取成对比值的中位数。
+# 时间上同样要问。计算量按各层的实际形状统计。所有模型轮流运行，取成对比值的中位数及其区间。
+# 第一行是完整模型与自身相比，即 A/A 噪声带。
 
 # %% tags=["nbval-ignore-output"]
 speed = measure.speed_rows(share, seq_len)
@@ -236,17 +240,17 @@ table(speed)
 
 # %% tags=["nbval-ignore-output"]
 show(measure.speed_figure(speed))
-masked = next(r for r in speed if r["pruned"] == "90 % of the weights, masked")
+masked = next(r for r in speed if r["pruned"] == "90% of the weights, masked")
 p_time.reveal(100 * (1 - masked["time, ratio"]))
 
 # %% [markdown] tags=["en"]
-# A dense kernel multiplies zeros like everything else, so that a mask saves nothing. Smaller matrices
-# do save time, roughly as much as FLOPs.
+# A dense kernel multiplies zeros like everything else; smaller matrices are less to multiply. The
+# table says what that comes to here.
 #
 # A sparse kernel skips the zeros, but has to look up where the others are. One matrix product:
 
 # %% [markdown] tags=["zh"]
-# 稠密算子把零当普通的数来乘，所以掩码什么也不省。矩阵变小才真正省时间，幅度与计算量大致相当。
+# 稠密算子把零当普通的数来乘；矩阵变小，要乘的才变少。在这台机器上差多少，看上表。
 #
 # 稀疏算子会跳过零，但要查找非零元素在哪里。看一次矩阵乘：
 
@@ -255,13 +259,12 @@ products = measure.product_rows()
 table(products)
 
 # %% [markdown] tags=["en"]
-# At half zeros the CSR kernel is several times *slower* than ignoring the zeros; on a CPU it takes
-# some 80 to 90 % to break even. The 2:4 pattern exists to avoid this search: its places fit into
-# fixed slots that sparse tensor cores read, at twice the dense peak (Mishra et al. 2021,
+# Where the ratio passes 1 is where the CSR kernel breaks even with ignoring the zeros; below, it is
+# *slower*. The 2:4 pattern exists to avoid this search: its places fit into fixed slots that sparse tensor cores read, at twice the dense peak (Mishra et al. 2021,
 # published). Without such hardware torch has no kernel for it:
 
 # %% [markdown] tags=["zh"]
-# 一半是零时，CSR 算子比“不管零”还要*慢*几倍；在 CPU 上大约要到 80 % 至 90 % 才能持平。2:4 模式正是为了免去这种查找：
+# 比值越过 1 的地方，就是 CSR 算子与“不管零”持平之处；零比这更少时，它反而更*慢*。2:4 模式正是为了免去这种查找：
 # 非零元素的位置落在固定的槽里，由稀疏张量核心读取，峰值吞吐是稠密的两倍（Mishra 等 2021，文献）。
 # 没有这种硬件，torch 也就没有相应的算子：
 
@@ -316,22 +319,23 @@ table(minilm.minilm_rows(encoder))
 board.add(technique="1/3 of the heads removed", **minilm.board_point(encoder[1 / 3]))
 
 # %% [markdown] tags=["en"]
-# A third of the heads leaves and the ranking hardly notices, as Michel et al. found for BERT. The file
-# hardly notices either: heads are a small part of a model whose vocabulary is half of it.
+# Michel et al. found for BERT that a good part of the heads can leave; the table says how far that goes
+# for this encoder, and whether the time follows. The file hardly notices: heads are a small part of
+# a model whose vocabulary is half of it.
 #
 # ## 9 · One-shot or gradual?
 #
-# The article says that the ratio has to rise step by step, from about 10 %, or else the accuracy
-# collapses, and that two or three rounds of fine-tuning recover it. The usual schedule is cubic,
+# The article advises to raise the ratio step by step, from about 10%, to avoid a "sudden drop" in
+# accuracy, and says that two or three rounds of fine-tuning recover it. The usual schedule is cubic,
 # most of it early (Zhu & Gupta 2017, equation 1):
 
 # %% [markdown] tags=["zh"]
-# 去掉三分之一的头，排序几乎不受影响，与 Michel 等在 BERT 上的发现一致。文件大小也几乎不变：
-# 这个模型有一半是词表，头只占一小部分。
+# Michel 等发现 BERT 的头有不少可以去掉；对这个编码器来说能去到什么程度、耗时是否随之下降，看上表。
+# 文件大小几乎不变：这个模型有一半是词表，头只占一小部分。
 #
 # ## 9 · 一步到位还是逐步？
 #
-# 文章说，剪枝率要从 10 % 左右逐步提高，否则精度会崩溃；再微调两三轮即可恢复。
+# 文章建议剪枝率从 10% 左右逐步提高，以免“精度骤降”；再微调两三轮即可恢复。
 # 常用的是三次曲线，大部分在早期去掉（Zhu 与 Gupta 2017，式 1）：
 
 # %%
@@ -340,12 +344,12 @@ print([round(r, 3) for r in pruning.gradual_schedule(0.1, 0.9, 3)])
 
 # %% [markdown] tags=["en"]
 # A fair comparison gives both the same training: three rounds of 40 steps on the same batches, masks
-# held. One-shot prunes all before the first round; gradual 10 % then, and the rest before the next two.
+# held. One-shot prunes all before the first round; gradual 10% then, and the rest before the next two.
 # The control is trained as long with nothing removed: what it loses or gains is not pruning's doing.
 
 # %% [markdown] tags=["zh"]
 # 公平的比较要给双方同样的训练：三轮，每轮 40 步，各批数据相同，掩码始终保持。一步到位在第一轮之前全部剪完；
-# 逐步则先剪 10 %，其余在后两轮之前剪掉。对照组训练同样久但什么也不剪：它的得失与剪枝无关。
+# 逐步则先剪 10%，其余在后两轮之前剪掉。对照组训练同样久但什么也不剪：它的得失与剪枝无关。
 
 # %%
 table(schedule.schedule_rows())
@@ -353,11 +357,11 @@ table(schedule.schedule_rows())
 # %% [markdown] tags=["en"]
 # Now the beginning of one of these runs again, here: one-shot, the first 10 of round 1's 40 steps, on
 # the same batches. With a recorded seed it has to lie nearer to its record than one standard deviation
-# over seeds; with a new seed, where one more seed falls with 95 % confidence.
+# over seeds; with a new seed, where one more seed falls with 95% confidence.
 
 # %% [markdown] tags=["zh"]
 # 现在在本机重做其中一次的开头：一步到位，第一轮 40 步中的前 10 步，数据批次相同。
-# 种子在存档中时，与存档之差应当小于各种子之间的一个标准差；换用新种子时，应当落在新种子的 95 % 预测区间之内。
+# 种子在存档中时，与存档之差应当小于各种子之间的一个标准差；换用新种子时，应当落在新种子的 95% 预测区间之内。
 
 # %% tags=["nbval-ignore-output"]
 live, again = schedule.again(ratio, seed)
@@ -367,13 +371,15 @@ table(again, digits=4)
 show(schedule.schedule_figure({ratio: live}))
 
 # %% [markdown] tags=["en"]
-# Look at the last round of each panel. While gradual pruning is still gentle, one-shot already trains
-# the network that will remain, and it has three rounds for it where gradual has one. The gentle curve
-# looks safer only until it has removed as much.
+# Two things to compare. The *drop*: how far does one step of pruning throw the model back, before any
+# training? And the *end*, after equal training: while gradual pruning is still gentle, one-shot
+# already trains the network that will remain, and has three rounds for it where gradual has one.
+# (One round moves a weight so little that both schedules remove nearly the same ones.)
 
 # %% [markdown] tags=["zh"]
-# 看每幅图的最后一轮。逐步剪枝还在“温和”阶段时，一步到位已经在训练最终留下的网络：它有三轮，而逐步只有一轮。
-# 温和的曲线看着安全，只是因为还没有剪到那么多。
+# 要比两件事。*骤降*：训练之前，一步剪枝会让模型倒退多远？*终点*：训练量相同时，逐步剪枝还在“温和”阶段，
+# 一步到位（one-shot）已经在训练最终留下的网络：它有三轮，而逐步只有一轮。
+# （一轮训练对权重的改动很小，两种方案去掉的几乎是同一批权重。）
 
 # %%
 table(schedule.recovery_rows())
@@ -381,19 +387,19 @@ table(schedule.recovery_rows())
 # %% [markdown] tags=["en"]
 # ## 10 · Where it breaks
 #
-# - **At high ratios.** The table above: at 50 % most of the loss is back after a round or two. At 80 %
-#   and 90 % each round brings back less than the one before, and much is missing in the end. Published
-#   recipes train for thousands of steps there, not for 120.
+# - **At high ratios.** The table above says what is back after each round, and what is missing in the
+#   end, against a control trained as long and against the dense model. Published recipes train for
+#   thousands of steps at high ratios, not for 120.
 # - **Where masks are not held.** Section 2: a single step fills the zeros again.
 # - **Where layers share weights.** A head pruned in one layer would go in all of them.
 #   `prune_heads` refuses.
 # - **In saved files.** `config` no longer says the shapes of a model without some of its heads.
 
 # %% [markdown] tags=["zh"]
-# ## 10 · 何处失效
+# ## 10 · 何时失效
 #
-# - **剪枝率高时。** 见上表：50 % 时，一两轮就能恢复大部分损失；80 % 和 90 % 时，每一轮恢复的都比前一轮少，
-#   最后仍差很多。文献里的做法在这种情况下要训练几千步，而不是 120 步。
+# - **剪枝率高时。** 上表列出每一轮恢复了多少，以及最后还差多少：既与训练同样久的对照比，也与稠密模型比。
+#   剪枝率高时，文献里的做法要训练几千步，而不是 120 步。
 # - **掩码没有保持时。** 见第 2 节：只要一步，零就又被填满。
 # - **各层共享权重时。** 在一层剪掉一个头，就等于在所有层都剪掉。`prune_heads` 会拒绝。
 # - **保存文件时。** 移除了头的模型，`config` 不再反映它的形状。
@@ -404,14 +410,16 @@ table(schedule.recovery_rows())
 # %% [markdown] tags=["zh"]
 # ## 11 · 结论
 
-# %% tags=["nbval-ignore-output"]
-lab.verdict("prune-gradual", **schedule.gradual_verdict())
+# %%
+record, _ = schedule.schedule_record()
+lab.verdict("prune-gradual", verdicts.prune_gradual(verdicts.gradual_figures(record)))
+
+# %%
+lab.verdict("prune-finetune", verdicts.prune_finetune(verdicts.finetune_figures(record)))
 
 # %% tags=["nbval-ignore-output"]
-lab.verdict("prune-finetune", **schedule.finetune_verdict())
-
-# %% tags=["nbval-ignore-output"]
-lab.verdict("prune-compute", **schedule.compute_verdict(speed, products))
+figures = measure.compute_figures(speed, products)
+lab.verdict("prune-compute", verdicts.prune_compute(figures))
 
 # %% [markdown] tags=["en"]
 # ## 12 · Exercises
@@ -535,7 +543,7 @@ check("11-3", answer_3)
 #     return index_bytes / (value_bytes + index_bytes)
 # ```
 #
-# An 8-bit model with 32-bit indices needs 80 % zeros: quantization and sparse indices do not mix well.
+# An 8-bit model with 32-bit indices needs 80% zeros: quantization and sparse indices do not mix well.
 #
 # </details>
 

@@ -5,11 +5,12 @@ from statistics import mean
 import pytest
 import torch
 
-from efflab import cost, lab
+from efflab import cost, lab, points
 from efflab.compression import pruning
+from efflab.estimate import Estimate
 from efflab.experiments import pruning_schedule as experiment
 from efflab.experiments.record import recorded
-from efflab.notebooks.pruning import masks, minilm, pruned, schedule
+from efflab.notebooks.pruning import masks, minilm, pruned, schedule, verdicts
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,7 @@ def test_layouts_cross_dense_where_the_formula_says(both_languages):
 def test_whole_model_is_what_ratio_zero_gives():
     model = pruned.language_model()
     whole = pruned.quality(model).mean
+    assert whole == points.shipped_quality()
     for kind in pruned.KINDS:
         untouched = pruned.pruned(kind, 0.0)
         assert pruned.quality(untouched).mean == pytest.approx(whole, abs=1e-4)
@@ -47,10 +49,10 @@ def test_whole_model_is_what_ratio_zero_gives():
 
 def test_more_removed_is_worse_and_the_gradient_beats_chance_at_first(both_languages):
     curves = pruned.curves(ratios=(0.25, 0.75))
-    for points in curves.values():
-        assert points[0.0] < points[0.25] < points[0.75]
+    for curve in curves.values():
+        assert curve[0.0] < curve[0.25] < curve[0.75]
     assert curves["heads, least important"][0.25] < curves["heads, at random"][0.25]
-    curves = {name: points | {0.5: points[0.25]} for name, points in curves.items()}
+    curves = {name: curve | {0.5: curve[0.25]} for name, curve in curves.items()}
     assert len(pruned.curves_figure(curves, 2.0).data) == 5
     assert pruned.importance_figure().data[0].z.shape == (6, 6)
 
@@ -63,7 +65,7 @@ def test_removed_heads_equal_masked_ones_in_the_trained_model():
 
 def test_masks_leave_flops_alone_and_removal_does_not(speed, both_languages):
     flops = {row["pruned"]: row["FLOPs, ratio"] for row in speed}
-    assert flops["90 % of the weights, masked"] == flops["heads, masked"] == 1
+    assert flops["90% of the weights, masked"] == flops["heads, masked"] == 1
     model = pruned.language_model()
     saved = 1 - flops["heads, removed"]
     # a third of the heads: a third of the attention's share
@@ -120,7 +122,7 @@ def test_explorer(kind, both_languages):
 def test_board_point_counts_the_bitmap():
     point = pruned.board_point("weights", 0.5)
     assert point["bytes"] < 0.65 * pruned.model_bytes(pruned.language_model())
-    assert 0 < point["quality"] < 4
+    assert 0 < point["quality"].mean < 4
     assert point["model"] == "stdlib-gpt"
 
 
@@ -189,41 +191,107 @@ def test_schedule_tables_and_figure(both_languages):
     assert len(rows) == 1 + 2 * len(experiment.RATIOS)
     assert {row["kind"] for row in rows} == {"recorded"}
     recovery = schedule.recovery_rows()
-    missing = [row["still missing (bits)"] for row in recovery]
+    missing = [row["above dense (bits)"] for row in recovery]
     assert missing == sorted(missing)
     fig = schedule.schedule_figure({0.8: 0.5})
     assert [trace.x for trace in fig.data if trace.mode == "markers"] == [(0.25,)]
 
 
-def fake(one_shot, gradual):
-    """A record in which the two schedules end these many bits above a dense model of 1.0."""
-    runs = []
+def runs(one_shot, gradual, control=0.0, drop=(1.4, 0.9)):
+    """A record whose runs end so many bits above a dense model of 1.0, seeds 0.001 apart."""
+    made = []
     for seed in range(3):
-        for name, ratio, end in (("one-shot", 0.0, 0.0), ("one-shot", 0.9, one_shot),
-                                 ("gradual", 0.9, gradual)):  # fmt: skip
-            row = dict(removed=ratio, before=2.0 if ratio else 1.0, after=1 + end + 0.001 * seed)
-            runs.append(dict(schedule=name, ratio=ratio, seed=seed, rounds=[row] * 3))
-    settings = dict(dense=1.0, n_rounds=3)
-    return dict(settings=settings, seeds=[0, 1, 2], runs=runs, versions=dict(python="3.11.0"))
+        noise = 0.001 * seed
+        end = [dict(removed=0.0, before=1.0, after=1 + control + noise)] * 3
+        made.append(dict(schedule="one-shot", ratio=0.0, seed=seed, rounds=end))
+        for ratio in (0.5, 0.8, 0.9):
+            for name, last, fall in (
+                ("one-shot", one_shot, drop[0]),
+                ("gradual", gradual, drop[1]),
+            ):
+                row = dict(removed=ratio, before=1 + fall + noise, after=1 + last + 2 * noise)
+                made.append(dict(schedule=name, ratio=ratio, seed=seed, rounds=[row]))
+    return dict(settings=dict(dense=1.0), runs=made)
 
 
 @pytest.mark.parametrize(
-    ("one_shot", "gradual", "helps", "recovers"),
-    [(0.5, 0.5, False, False), (0.5, 0.2, True, False), (0.01, 0.3, False, True)],
+    ("record", "word"),
+    [
+        (dict(one_shot=0.5, gradual=0.6), "holds if"),  # the drop is smaller, the end worse
+        (dict(one_shot=0.5, gradual=0.4), "holds"),
+        (dict(one_shot=0.5, gradual=0.6, drop=(0.9, 1.4)), "does not hold"),
+        (dict(one_shot=0.5, gradual=0.6, drop=(0.9, 0.9)), "undecided"),
+    ],
 )
-def test_verdicts_follow_the_record(monkeypatch, one_shot, gradual, helps, recovers):
-    monkeypatch.setattr(schedule, "recorded", lambda _: fake(one_shot, gradual))
-    assert schedule.gradual_verdict()["holds"] is helps
-    assert schedule.finetune_verdict()["holds"] is recovers
+def test_the_verdict_on_gradual_follows_drops_and_ends(record, word):
+    figures = verdicts.gradual_figures(runs(**record))
+    assert verdicts.prune_gradual(figures).word == word
 
 
-def test_verdicts_are_shown(speed, both_languages):
-    products = [{"zeros (%)": 50.0, "CSR kernel, time ratio": 4.0}]
-    lab.verdict("prune-gradual", **schedule.gradual_verdict())
-    lab.verdict("prune-finetune", **schedule.finetune_verdict())
-    lab.verdict("prune-compute", **schedule.compute_verdict(speed, products))
-    slow = [row | {"time, ratio": 1.0} for row in speed]
-    assert schedule.compute_verdict(slow, products)["holds"] is False
+def test_the_largest_drop_is_from_what_training_had_mended():
+    rounds = [dict(before=1.5, after=1.1), dict(before=1.9, after=1.3), dict(before=2.0, after=1.6)]
+    assert verdicts.largest_drop(rounds, 1.0) == pytest.approx(0.8)  # 1.1 to 1.9
+
+
+@pytest.mark.parametrize(
+    ("one_shot", "control", "word"),
+    [
+        (0.02, 0.0, "holds"),
+        (0.5, 0.0, "does not hold"),
+        (0.08, 0.04, "undecided"),  # near a control that the training worsened
+        (0.08, 0.0, "does not hold"),
+    ],
+)
+def test_the_verdict_on_finetuning_asks_for_the_dense_model(one_shot, control, word):
+    figures = verdicts.finetune_figures(runs(one_shot, 0.5, control))
+    assert verdicts.prune_finetune(figures).word == word
+
+
+def test_recovery_at_some_ratios_is_a_condition():
+    record = runs(0.5, 0.5)
+    for run in record["runs"]:
+        if run["ratio"] == 0.5:
+            run["rounds"] = [dict(removed=0.5, before=1.5, after=1.01 + 0.001 * run["seed"])]
+    found = verdicts.prune_finetune(verdicts.finetune_figures(record))
+    assert found.word == "holds if"
+    assert found.values == dict(n="50%")
+
+
+def times(masked, removed, band=0.05, csr=None):
+    named = dict(masked=masked, removed=removed, heads=removed)
+    spread = {k: Estimate(v, v - 0.02, v + 0.02) for k, v in named.items()}
+    csr = {n: Estimate(v, v - 0.02, v + 0.02) for n, v in (csr or {}).items()}
+    return verdicts.compute_figures(spread, 0.62, band, csr)
+
+
+@pytest.mark.parametrize(
+    ("figures", "word"),
+    [
+        (times(1.0, 0.7), "holds if"),
+        (times(0.7, 0.7), "holds"),
+        (times(1.0, 1.0), "undecided"),
+        (times(1.0, 1.2), "does not hold"),
+        (times(1.0, 0.94), "undecided"),  # within the band
+    ],
+)
+def test_the_verdict_on_computation_needs_time_outside_the_band(figures, word):
+    assert verdicts.prune_compute(figures).word == word
+
+
+def test_a_sparse_kernel_enters_the_condition_from_where_it_pays():
+    found = verdicts.prune_compute(times(1.0, 0.7, csr={50: 4.0, 90: 0.7, 99: 0.05}))
+    assert found.values == dict(n=90)
+    assert "sparse kernel" in found.condition
+
+
+def test_figures_of_computation_come_from_the_tables(speed):
+    products = pruned.product_rows(ratios=(0.9,), size=256, repeats=3)
+    figures = lab.by_name(pruned.compute_figures(speed, products))
+    assert figures[verdicts.REMOVED].value == speed[-1]["time, ratio"]
+    assert figures[verdicts.FLOPS].value == speed[-1]["FLOPs, ratio"]
+    assert figures[verdicts.CSR[90]].value == products[0]["CSR kernel, time ratio"]
+    band = max(speed[0]["interval, high"] - 1, 1 - speed[0]["interval, low"])
+    assert figures[verdicts.BAND].value == pytest.approx(100 * band)
 
 
 # --- bad values, exercises -------------------------------------------------------------------

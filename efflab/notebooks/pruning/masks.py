@@ -25,7 +25,7 @@ def masks_figure(rows: int = 12, columns: int = 32, seed: int = 0):
     }
     kept = {tr(n): 100 * float((weight * m).square().sum() / weight.square().sum())
             for n, m in masks.items()}  # fmt: skip
-    titles = [f"{name}<br>{tr('‖W‖²: {n} % kept', n=number(v))}"
+    titles = [f"{name}<br>{tr('‖W‖²: {n}% kept', n=number(v))}"
               for name, v in kept.items()]  # fmt: skip
     fig = figures.panels(
         titles, tr("Half removed, three ways (blue: kept)"), horizontal_spacing=0.04
@@ -64,7 +64,7 @@ def layouts_figure(size: int = 256):
     """Bytes over dense bytes by share of zeros, for fp32 and fp16 values."""
     shares = [i / 20 for i in range(20)]
     titles = [tr("32-bit values"), tr("16-bit values")]
-    fig = figures.panels(titles, tr("Zeros save bytes once their places cost less"),
+    fig = figures.panels(titles, tr("Bytes over the share of zeros, places counted"),
                          shared_yaxes=True)  # fmt: skip
     meta = {}
     for column, dtype in enumerate((torch.float32, torch.float16), start=1):
@@ -104,7 +104,9 @@ def live_point(kind: str, percent: float) -> dict:
         "bytes, dense": measure.model_bytes(model) / dense,
         "bytes, zeros left out": measure.model_bytes(model, layout) / dense,
         "FLOPs": flops[0] / flops[1],
-        "time (measured)": measure.time_ratio(lambda: model(ids), lambda: whole(ids), repeats=15),
+        "time (measured)": measure.compared(lambda: model(ids), lambda: whole(ids))
+        .ratios["new"]
+        .mean,
     }
 
 
@@ -133,7 +135,7 @@ def prune(percent=50, kind="weights"):
     fig.add_bar(x=[tr(name).replace(", ", ",<br>").replace(" (", "<br>(") for name in costs],
                 y=list(costs.values()), texttemplate="%{y:.2f}", marker_color=figures.COLOURS[4],
                 row=1, col=2)  # fmt: skip
-    title = tr("{percent} % of the {kind}: {bits} bits per byte, time x{time}", percent=percent,
+    title = tr("{kind}, {percent}% removed: {bits} bits per byte, time ×{time}", percent=percent,
                kind=tr(kind), bits=number(point["bits"].mean),
                time=number(costs["time (measured)"], 2))  # fmt: skip
     meta = {tr("bits per byte"): round(point["bits"].mean, 3),
@@ -143,6 +145,3 @@ def prune(percent=50, kind="weights"):
     fig.update_yaxes(range=[0, max(3.6, 1.1 * point["bits"].high)], col=1)
     fig.update_yaxes(range=[0, 1.2 * max(1, *costs.values())], col=2)
     return fig.update_layout(title_text=title, meta=meta, showlegend=False)
-
-
-# --- Exercises -------------------------------------------------------------------------------

@@ -70,8 +70,11 @@ def minilm_rows(found: dict[float, dict]) -> list[dict]:
             "size (MB)": point["bytes"] / 1e6,
             "cosine, mean": round(point["mean"], 3),
             "cosine, 5th percentile": round(point["p5"], 3),
-            "MRR": round(point["quality"], 3),
-            "time, ratio": round(point["milliseconds"] / point["baseline_milliseconds"], 3),
+            "MRR": round(point["quality"].mean, 3),
+            "MRR, low": round(point["quality"].low, 3),
+            "MRR, high": round(point["quality"].high, 3),
+            "time, ratio": round(point["time"].mean, 3),
+            "A/A band (±%)": round(100 * point["band"], 1),
             "kind": "measured",
         }
         for point in found.values()

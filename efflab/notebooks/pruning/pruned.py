@@ -7,13 +7,14 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from efflab import bench, data, evaluate, points, train
+from efflab import bench, data, points, train
 from efflab.compression import pruning, sparse
 from efflab.compression.packed import weight_matrices
 from efflab.errors import require, require_one_of
 from efflab.estimate import Estimate
 from efflab.lab import figures, number, tr
 from efflab.model import Transformer, n_parameters
+from efflab.notebooks.pruning import verdicts
 from efflab.points import language_model
 
 WINDOWS = dict(n_windows=16, seq_len=128)
@@ -61,8 +62,8 @@ def pruned(kind: str, ratio: float, scores: Tensor | None = None) -> Transformer
 
 
 def quality(model: nn.Module) -> Estimate:
-    """Bits per byte on 16 held-out windows of 128 tokens."""
-    return evaluate.bits_per_byte(model, **WINDOWS)
+    """Bits per byte, judged on 16 held-out windows of 128 tokens beside the unchanged model."""
+    return points.language_quality(model, **WINDOWS)
 
 
 def model_bytes(model: nn.Module, layout: str = "dense") -> int:
@@ -101,8 +102,8 @@ def curves_figure(found: dict[str, dict[float, float]], two_of_four: float):
                     marker=dict(symbol="star", size=15, color=figures.COLOURS[4]))  # fmt: skip
     values = [v for y in series.values() for v in y]
     fig.update_yaxes(range=[0.95 * min(values), 1.1 * max(values)], tickformat=".1f")
-    half = {tr("{name}: bits at 50 %", name=tr(n)): round(p[0.5], 2) for n, p in found.items()}
-    half |= {tr("{name}: bits at 50 %", name=tr("weights, 2:4")): round(two_of_four, 2)}
+    half = {tr("{name}: bits at 50%", name=tr(n)): round(p[0.5], 2) for n, p in found.items()}
+    half |= {tr("{name}: bits at 50%", name=tr("weights, 2:4")): round(two_of_four, 2)}
     return fig.update_layout(meta=half, legend=dict(x=0.01, y=0.99))
 
 
@@ -136,23 +137,19 @@ def masked_equals_removed(share: float) -> dict[str, float]:
 
 
 @torch.no_grad()
-def time_ratio(new: Callable, old: Callable, repeats: int = 11) -> float:
-    """Time of `new()` over that of `old()`: run in turn, the median of the pairs' ratios.
-
-    Two at a time: a machine that slows down meanwhile slows both calls of a pair.
-    """
-    times = bench.interleaved({"new": new, "old": old}, warmup=1, repeats=repeats)
-    return times["new"].ratio(times["old"])
+def compared(new: Callable, old: Callable, repeats: int = 11) -> bench.Comparison:
+    """`new()` beside `old()`, and `old()` beside itself, turn and turn about."""
+    return bench.compared(old, {"new": new}, warmup=1, repeats=repeats)
 
 
-def speed_rows(share: float, seq_len: int, repeats: int = 31) -> list[dict]:
+def speed_rows(share: float, seq_len: int, repeats: int = 15) -> list[dict]:
     """Whole models side by side: FLOPs and time of one pass, over those of the whole model."""
     whole = language_model()
     heads = pruning.least_important(importance("heads"), share)
     neurons = pruning.least_important(importance("FFN neurons"), 0.5)
     models = {
         "nothing": whole,
-        "90 % of the weights, masked": pruned("weights", 0.9),
+        "90% of the weights, masked": pruned("weights", 0.9),
         "2:4, masked": pruned("n of 4 weights", 0.5),
         "heads, masked": pruning.apply_masks(whole, pruning.head_masks(whole, heads)),
         "heads, removed": pruning.prune_heads(whole, heads),
@@ -162,27 +159,53 @@ def speed_rows(share: float, seq_len: int, repeats: int = 31) -> list[dict]:
         ),
     }
     ids = torch.zeros(1, seq_len, dtype=torch.long)
-    times = {"nothing": 1.0}
-    for name, model in list(models.items())[1:]:
-        times[name] = time_ratio(lambda m=model: m(ids), lambda: whole(ids), repeats)
+    calls = {name: lambda m=m: m(ids) for name, m in models.items() if name != "nothing"}
+    found = bench.compared(lambda: whole(ids), calls, warmup=1, repeats=repeats)
+    times = {"nothing": found.again} | found.ratios
     flops = {name: pruning.forward_flops(m, seq_len) for name, m in models.items()}
     return [
         {
             "pruned": name,
             "parameters stored (M)": n_parameters(model) / 1e6,
             "FLOPs, ratio": round(flops[name] / flops["nothing"], 3),
-            "time, ratio": round(times[name], 3),
+            "time, ratio": round(times[name].mean, 3),
+            "interval, low": round(times[name].low, 3),
+            "interval, high": round(times[name].high, 3),
             "kind": "measured",
         }
         for name, model in models.items()
     ]
 
 
+def band(rows: list[dict]) -> float:
+    """The A/A band of `speed_rows`: how far from 1 the whole model's ratio to itself reaches."""
+    return max(rows[0]["interval, high"] - 1, 1 - rows[0]["interval, low"])
+
+
+def time_of(rows: list[dict], name: str) -> Estimate:
+    """A row's time over the whole model's, with its interval."""
+    row = next(row for row in rows if row["pruned"] == name)
+    return Estimate(row["time, ratio"], row["interval, low"], row["interval, high"])
+
+
+def compute_figures(speed: list[dict], products: list[dict]) -> list:
+    """What the verdict on computation rests on, from the two tables."""
+    removed = "heads and FFN neurons, removed"
+    names = dict(masked="90% of the weights, masked", removed=removed, heads="heads, removed")
+    times = {key: time_of(speed, name) for key, name in names.items()}
+    flops = next(row["FLOPs, ratio"] for row in speed if row["pruned"] == removed)
+    csr = {
+        round(row["zeros (%)"]): Estimate(*(row[f"CSR kernel, {e}"] for e in ENDS))
+        for row in products
+    }
+    return verdicts.compute_figures(times, flops, band(speed), csr)
+
+
 def speed_figure(rows: list[dict]):
     """FLOPs and time that are left, by what was pruned."""
     rows = rows[1:]
     names = [tr(row["pruned"]) for row in reversed(rows)]
-    fig = figures.blank(tr("A mask saves no time; removal does"), tr("pruned / whole model"),
+    fig = figures.blank(tr("FLOPs and time that are left (measured)"), tr("pruned / whole model"),
                         height=440)  # fmt: skip
     for i, what in enumerate(("FLOPs, ratio", "time, ratio")):
         values = [row[what] for row in reversed(rows)]
@@ -198,6 +221,9 @@ def speed_figure(rows: list[dict]):
     return figures.mark(fig, tr("no change"), x=1)
 
 
+ENDS = ("time ratio", "low", "high")
+
+
 def product_rows(ratios=(0.5, 0.8, 0.9, 0.99), size: int = 1024, repeats: int = 15) -> list[dict]:
     """One matrix product (size x size by size x 256): masked dense and CSR over dense."""
     rng = torch.Generator().manual_seed(0)
@@ -208,10 +234,12 @@ def product_rows(ratios=(0.5, 0.8, 0.9, 0.99), size: int = 1024, repeats: int = 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch calls its CSR support a beta
             csr = masked.to_sparse_csr()
+        calls = {"dense": lambda w=masked: w @ x, "CSR": lambda w=csr: w @ x}
+        found = bench.compared(lambda: weight @ x, calls, warmup=1, repeats=repeats)
         row = {"zeros (%)": 100 * r}
-        for name, w in (("dense", masked), ("CSR", csr)):
-            ratio = time_ratio(lambda w=w: w @ x, lambda: weight @ x, repeats)
-            row[f"{name} kernel, time ratio"] = round(ratio, 2)
+        for name, ratio in found.ratios.items():
+            ends = (ratio.mean, ratio.low, ratio.high)
+            row |= {f"{name} kernel, {e}": round(v, 2) for e, v in zip(ENDS, ends, strict=True)}
         rows.append(row | {"kind": "measured"})
     return rows
 

@@ -1,4 +1,4 @@
-"""Notebook 11's recorded experiment: one-shot against gradual, recovery by round, verdicts."""
+"""Notebook 11's recorded experiment: one-shot against gradual, recovery by round."""
 
 from statistics import mean
 
@@ -10,8 +10,6 @@ from efflab.points import language_model
 from efflab.pretrained import read_card
 
 CONTROL = ("one-shot", 0.0)
-RECOVERED = 0.05
-"""Quality counts as recovered within this many bits per byte of the unpruned, trained control."""
 
 
 def schedule_record() -> tuple[dict, dict]:
@@ -48,7 +46,7 @@ def schedule_figure(live: dict[float, float] | None = None):
     """
     kept, found = schedule_record()
     n_rounds, finals = kept["settings"]["n_rounds"], ratios(found)
-    titles = [tr("{n} % removed", n=number(100 * r)) for r in finals]
+    titles = [tr("{n}% removed", n=number(100 * r)) for r in finals]
     title = tr("Recovery by round, equal training (recorded, {n} seeds)", n=len(kept["seeds"]))
     fig = figures.panels(titles, title, shared_yaxes=True, horizontal_spacing=0.03)
     control = [found[CONTROL]["before"][0], *found[CONTROL]["mean"]]
@@ -75,7 +73,7 @@ def schedule_figure(live: dict[float, float] | None = None):
                             marker=dict(symbol=figures.MARKERS[i], size=8),
                             error_y=dict(type="data", array=above, arrayminus=below),
                             row=1, col=column)  # fmt: skip
-            meta[tr("{n} %, {name}", n=number(100 * ratio), name=tr(schedule))] = round(y[-1], 3)
+            meta[tr("{n}%, {name}", n=number(100 * ratio), name=tr(schedule))] = round(y[-1], 3)
         fig.add_scatter(x=rounds, y=control, name=tr("control: nothing removed"), mode="lines",
                         line=dict(color=figures.COLOURS[6], dash="dot"), showlegend=first,
                         row=1, col=column)  # fmt: skip
@@ -118,7 +116,8 @@ def again(ratio: float, seed: int = 0) -> tuple[float, list[dict]]:
 def recovery_rows() -> list[dict]:
     """One-shot: share of the lost quality that is back after each round, against the control (%).
 
-    `left` is what still misses after the last round, in bits per byte.
+    Then what is missing after the last round, in bits per byte: against the control, which was
+    trained as long with nothing removed, and against the dense model.
     """
     found, rows = schedule_record()[1], []
     control = found[CONTROL]["mean"]
@@ -129,85 +128,7 @@ def recovery_rows() -> list[dict]:
         row = {"removed in all (%)": 100 * ratio, "lost at once (bits)": round(lost, 3)}
         row |= {f"back after round {i + 1} (%)": round(100 * (1 - gap / lost))
                 for i, gap in enumerate(gaps)}  # fmt: skip
-        rows.append(row | {"still missing (bits)": round(gaps[-1], 3), "kind": "recorded"})
+        row |= {"above the control (bits)": round(gaps[-1], 3)}
+        row |= {"above dense (bits)": round(point["mean"][-1], 3)}
+        rows.append(row | {"kind": "recorded"})
     return rows
-
-
-# --- Verdicts --------------------------------------------------------------------------------
-
-
-def advantage(ratio: float) -> list[float]:
-    """By seed, how many bits per byte better gradual ended than one-shot."""
-    runs = recorded(experiment.NAME)["runs"]
-    last = {(r["schedule"], r["seed"]): r["rounds"][-1]["after"]
-            for r in runs if r["ratio"] == ratio}  # fmt: skip
-    seeds = sorted({seed for _, seed in last})
-    return [last["one-shot", s] - last["gradual", s] for s in seeds]
-
-
-def percent(ratio: float) -> str:
-    """A share as people say it: 0.5 is "50"."""
-    return number(100 * ratio)
-
-
-def gradual_verdict() -> dict:
-    """Arguments of the verdict on raising the ratio step by step: does it beat one-shot?"""
-    found = schedule_record()[1]
-    gains = {ratio: advantage(ratio) for ratio in ratios(found)}
-    won = [percent(ratio) for ratio, gain in gains.items() if min(gain) > 0.01]
-    figures_ = {f"{percent(ratio)} % removed: gradual better by (bits)": round(mean(gain), 3)
-                for ratio, gain in gains.items()}  # fmt: skip
-    most = max(gains)
-    point, name = found["one-shot", most], f"{percent(most)} % at once: bits above dense"
-    figures_[f"{name}, untrained"] = round(point["before"][0], 2)
-    figures_[f"{name}, trained"] = round(point["mean"][-1], 2)
-    condition = "with equal training, one-shot ended as well or better at every ratio"
-    if won:
-        condition = "{n} % are removed, with equal training; elsewhere it gained nothing"
-    if len(won) == len(gains):
-        condition = "measured at {n} %, with equal training"
-    return dict(holds=bool(won), figures=figures_, kind="recorded", condition=condition,
-                n=", ".join(won))  # fmt: skip
-
-
-def finetune_verdict() -> dict:
-    """Arguments of the verdict on recovery in two or three rounds."""
-    rows = recovery_rows()
-    missing = {number(row["removed in all (%)"]): row["still missing (bits)"] for row in rows}
-    back = [ratio for ratio, gap in missing.items() if gap <= RECOVERED]
-    gone = [ratio for ratio in missing if ratio not in back]
-    figures_ = {f"{n} % removed: still missing (bits)": gap for n, gap in missing.items()}
-    for i in (1, 2, 3):
-        last = number(rows[-1]["removed in all (%)"])
-        figures_[f"{last} % removed: back after round {i} (%)"] = rows[-1][
-            f"back after round {i} (%)"
-        ]
-    condition = "three short rounds did not suffice at {more} %"
-    if back:
-        condition = "{n} % are removed; at {more} % three short rounds did not suffice"
-    if not gone:
-        condition = "measured up to {n} %"
-    return dict(holds=bool(back), figures=figures_, kind="recorded", condition=condition,
-                n=", ".join(back), more=", ".join(gone))  # fmt: skip
-
-
-def compute_verdict(speed: list[dict], products: list[dict]) -> dict:
-    """Arguments of the verdict on computation: masks against removal."""
-    time = {row["pruned"]: row["time, ratio"] for row in speed}
-    flops = {row["pruned"]: row["FLOPs, ratio"] for row in speed}
-    csr = {row["zeros (%)"]: row["CSR kernel, time ratio"] for row in products}
-    masked, removed = time["90 % of the weights, masked"], time["heads and FFN neurons, removed"]
-    figures_ = {
-        "90 % of the weights masked: time, ratio": masked,
-        "heads removed: FLOPs, ratio": flops["heads, removed"],
-        "heads removed: time, ratio": time["heads, removed"],
-        "heads and neurons removed: FLOPs, ratio": flops["heads and FFN neurons, removed"],
-        "heads and neurons removed: time, ratio": removed,
-        "CSR kernel at 50 % zeros: time, ratio": csr[50.0],
-        "2:4 on a GPU's sparse units: peak throughput, ratio (published)": 2,
-    }
-    condition = (
-        "whole heads or neurons are taken out; masked weights cost as much as before, and 2:4 "
-        "needs hardware made for it"
-    )
-    return dict(holds=removed < masked, figures=figures_, kind="measured", condition=condition)
