@@ -16,6 +16,7 @@ from efflab.notebooks.compiler_fusion import (
     compilers,
     exercises,
     launches,
+    paying,
     pictures,
     verdicts,
 )
@@ -89,23 +90,23 @@ def test_times_are_compared_within_a_framework(times):
 
 
 def test_pay_rows_say_never_where_nothing_is_saved(reports, times):
-    rows = {row["form"]: row for row in compilers.pay_rows(reports, times)}
+    rows = {row["form"]: row for row in paying.pay_rows(reports, times)}
     assert len(rows) == 3
     for row in rows.values():
         assert (row["calls"] == "never") == (row["saved"] <= 0)
 
 
 def test_compilations_are_counted():
-    rows = compilers.compilations((24, 40, 48, 24))
+    rows = paying.compilations((24, 40, 48, 24))
     assert [row["xla"] for row in rows] == [1, 2, 3, 3]
     assert [row["padded"] for row in rows] == [1, 2, 2, 2]
     assert [row["static"] for row in rows] == [1, 2, 3, 3]
     assert [row["automatic"] for row in rows] == [1, 2, 2, 2]
-    assert [compilers.power_of_two(n) for n in (1, 2, 3, 64, 65)] == [1, 2, 4, 64, 128]
+    assert [paying.power_of_two(n) for n in (1, 2, 3, 64, 65)] == [1, 2, 4, 64, 128]
 
 
 def test_small_shapes_have_their_ratios():
-    rows = compilers.small_shapes(n_tokens=(2, 8), d_ff=64)
+    rows = paying.small_shapes(n_tokens=(2, 8), d_ff=64)
     assert [row["n_values"] for row in rows] == [128, 512]
     assert all(row["low"] <= row["over_library"] <= row["high"] for row in rows)
 
@@ -164,11 +165,11 @@ def test_the_explorer_follows_the_model():
 
 def outcome(n_ops=46, n_kernels=28, byte_ratio=0.6, by_hand=10):
     figures = [
-        Figure(verdicts.PER_KERNEL, n_ops / n_kernels),
-        Figure(verdicts.BYTES, byte_ratio),
-        Figure(verdicts.OPS, n_ops),
-        Figure(verdicts.KERNELS, n_kernels),
-        Figure(verdicts.BY_HAND, by_hand),
+        Figure(compilers.PER_KERNEL, n_ops / n_kernels),
+        Figure(compilers.BYTES, byte_ratio),
+        Figure(compilers.OPS, n_ops),
+        Figure(compilers.KERNELS, n_kernels),
+        Figure(compilers.BY_HAND, by_hand),
     ]
     return verdicts.xla_fusion(figures)
 
@@ -183,9 +184,9 @@ def test_the_verdict_can_come_to_everything():
 
 
 def test_the_verdict_follows_from_its_record(reports, times):
-    record = verdicts.xla_fusion(verdicts.figures_of(reports, times)).record("xla-fusion")
+    record = verdicts.xla_fusion(compilers.figures_of(reports, times)).record("xla-fusion")
     assert verdicts.xla_fusion(record["figures"]).record("xla-fusion") == record
-    assert record["figures"][0]["name"] == verdicts.PER_KERNEL
+    assert record["figures"][0]["name"] == compilers.PER_KERNEL
     assert record["figures"][4]["value"] == 10
 
 
@@ -223,9 +224,9 @@ def test_everything_shown_has_its_chinese(reports, times, both_languages):
     for columns in (
         compilers.REPORT_COLUMNS,
         compilers.TIME_COLUMNS,
-        compilers.SMALL_COLUMNS,
-        compilers.COMPILATION_COLUMNS,
-        compilers.PAY_COLUMNS,
+        paying.SMALL_COLUMNS,
+        paying.COMPILATION_COLUMNS,
+        paying.PAY_COLUMNS,
         attention.DERIVATION_COLUMNS,
         attention.BYTES_COLUMNS,
         launches.FIT_COLUMNS,
@@ -235,7 +236,7 @@ def test_everything_shown_has_its_chinese(reports, times, both_languages):
             text.tr(header)
     for exercise in exercises.EXERCISES.values():
         text.tr(exercise.hint)
-    found = verdicts.xla_fusion(verdicts.figures_of(reports, times))
+    found = verdicts.xla_fusion(compilers.figures_of(reports, times))
     for figure in found.figures:
         text.tr(figure.name)
     text.tr(found.condition, **found.values)

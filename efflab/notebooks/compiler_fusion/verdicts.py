@@ -1,34 +1,9 @@
 """Notebook 07's verdict: fewer kernels and fewer bytes, out of the compilers' own output."""
 
-from efflab.acceleration.fusion import FusionReport
-from efflab.bench import Comparison
-from efflab.lab import Figure, Outcome, by_name
-from efflab.notebooks.compiler_fusion.compilers import LIBRARY
+from efflab.lab import Outcome, by_name
+from efflab.notebooks.compiler_fusion.compilers import BY_HAND, BYTES, KERNELS, OPS, PER_KERNEL
 
-PER_KERNEL = "operations a kernel, XLA"
-BYTES = "bytes after / before, XLA"
-OPS, KERNELS = "operations handed to XLA", "kernels XLA launches"
-BY_HAND = "kernels of torch's own, without a compiler"
 RULE = "fewer kernels than operations, and fewer bytes, both counted in what XLA puts out"
-
-
-def figures_of(reports: dict[str, FusionReport], times: dict[str, Comparison]) -> list[Figure]:
-    """The figures of the verdict, out of the block's reports and times."""
-    xla = reports["written out, XLA"]
-    inductor = reports["written out, Inductor"]
-    library = reports["torch's own kernels, Inductor"]
-    jax, torch = times["JAX"].ratios, times["torch"].ratios
-    return [
-        Figure(PER_KERNEL, xla.n_ops / xla.n_kernels),
-        Figure(BYTES, xla.bytes_after / xla.bytes_before),
-        Figure(OPS, xla.n_ops),
-        Figure(KERNELS, xla.n_kernels),
-        Figure(BY_HAND, library.n_ops),
-        Figure("kernels Inductor launches", inductor.n_kernels),
-        Figure.of("XLA's time / single operations", jax["written out, XLA"]),
-        Figure.of("Inductor's time / single operations", torch["written out, Inductor"]),
-        Figure.of("torch's own kernels' time / single operations", torch[LIBRARY]),
-    ]
 
 
 def xla_fusion(figures) -> Outcome:

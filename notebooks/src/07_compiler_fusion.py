@@ -1,0 +1,619 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] tags=["en"]
+# # 07 · Compiler fusion
+#
+# A Transformer block is some forty small operations between six matrix products. Run one by one,
+# each is a kernel of its own: it is launched, reads its inputs from memory and writes its result
+# back. A compiler such as XLA turns several into one loop, which keeps what lies between in
+# registers. This notebook lets two real compilers do that, reads in their own output what came of
+# it, and asks when it pays.
+#
+# | | |
+# |---|---|
+# | **Claim** | `xla-fusion` (section 2.1): XLA fuses operators and so launches fewer kernels |
+# | **Time** | 35 minutes; all cells together run in under 60 seconds, most of it compiling, for which torch needs a C++ compiler (`efflab doctor`); a second run finds compiled kernels on disk and is faster |
+# | **Afterwards you can** | write a fusion pass; read HLO and Inductor's C++; count the bytes that fusing saves; say from how many calls on compiling pays, and when it never does |
+
+# %% [markdown] tags=["zh"]
+# # 07 · 编译器融合
+#
+# 一个 Transformer 块，除了六次矩阵乘法，还有四十来个小算子。逐个执行时，每个算子都是一个独立的内核：
+# 启动一次，从内存读入，再把结果写回内存。XLA 这样的编译器把若干算子合成一个循环，中间结果留在寄存器里。
+# 本篇让两个真实的编译器来做这件事，从它们自己的输出中读出结果，再问：什么时候划算？
+#
+# | | |
+# |---|---|
+# | **论断** | `xla-fusion`（第 2.1 节）：XLA 融合算子，从而减少内核启动次数 |
+# | **用时** | 35 分钟；全部单元格合计不到 60 秒，大部分花在编译上，为此 torch 需要一个 C++ 编译器（见 `efflab doctor`）；再次运行时，编译好的内核已在磁盘上，会更快 |
+# | **学完之后** | 能写出一个融合过程；能读懂 HLO 和 Inductor 生成的 C++；能算出融合省下多少字节；能说清调用多少次之后编译才划算，以及何时永远不划算 |
+
+# %% tags=["parameters"]
+language = "en"
+d_model = 256  # channels of the block: 64 to 512 in steps of 64
+seq_len = 256  # tokens: 16 to 1024
+seed = 0  # of weights and input: 0 to 999999
+
+# %%
+from efflab import lab
+from efflab.acceleration import block, fusion, inductor, xla
+from efflab.lab import check, explore, predict, show, show_source, table, verdict
+from efflab.notebooks.compiler_fusion import TEXTS, exercises
+
+lab.use_language(language)
+lab.use_notebook("07_compiler_fusion", exercises.EXERCISES, TEXTS)
+
+# %%
+from efflab.notebooks.compiler_fusion import (
+    attention,
+    compilers,
+    launches,
+    paying,
+    pictures,
+    verdicts,
+)
+
+# %% [markdown] tags=["en"]
+# ## 1 · Predict first
+#
+# One block, written out, is 46 operations for XLA: 6 matrix products and 40 others, of which two
+# LayerNorms are 22. Reshapes, transposes and broadcasts do not count. Six kernels will remain for
+# the products at the least.
+
+# %% [markdown] tags=["zh"]
+# ## 1 · 先预测
+#
+# 一个块完全展开后，交给 XLA 的是 46 个操作：6 次矩阵乘法和 40 个其他操作，其中两个 LayerNorm 占 22 个。
+# 变形、转置和广播不计。矩阵乘法至少还要 6 个内核。
+
+# %%
+n_kernels = predict(
+    "How many kernels does XLA make of these 46 operations, on a CPU?",
+    unit="kernels",
+)
+
+# %% [markdown] tags=["en"]
+# ## 2 · One block, nothing fused by hand
+#
+# LayerNorm, softmax and GELU stand here as their formulas. The same text runs in torch and in JAX,
+# whose compiler is XLA. `scope` gives each part a name, which XLA keeps.
+
+# %% [markdown] tags=["zh"]
+# ## 2 · 一个块，不做任何手工融合
+#
+# 这里 LayerNorm、softmax 和 GELU 都照公式写。同一段代码既能在 torch 中运行，也能在 JAX 中运行，
+# 后者的编译器就是 XLA。`scope` 给每一部分起名，XLA 会保留这个名字。
+
+# %%
+show_source(block.layer_norm, block.softmax, block.gelu, block.block)
+
+# %% [markdown] tags=["en"]
+# Is it the block of the other notebooks, in both frameworks?
+
+# %% [markdown] tags=["zh"]
+# 它和其他笔记本里的块一样吗？两个框架都要对照。
+
+# %%
+made = compilers.make_block(d_model, seq_len, seed)
+for framework, gap in compilers.gaps(made).items():
+    print(f"{framework:5}  differs from torch's layer by less than 1e-5: {gap < 1e-5}")
+
+# %% [markdown] tags=["en"]
+# ## 3 · Build: a fusion pass
+#
+# Take bias and GELU on n values: `add`, two times `multiply`, `erf`, `add`, `multiply`. One by one
+# they read and write 13 n values. In one loop each value is read once and written once: 2 n.
+#
+# What may share a loop? Operations that work value by value can always follow one another. A
+# **reduction** (a sum, a maximum) can end a loop, but its result is known only when the loop is
+# over, so what needs it comes in a later one. A matrix product (**dot**) is a library's kernel and
+# stays alone.
+#
+# **07-1.** Your turn: `chain` is a list of operations, each reading the one before. Return the
+# kernels, a list of lists. A kernel begins with the first operation, with every `"dot"`, and after
+# a `"dot"` or a `"reduce"`.
+#
+# <details><summary>Hint</summary>Keep a list of kernels. For each operation either open a new kernel or append to the last; look at the last operation of the last kernel to decide.</details>
+
+# %% [markdown] tags=["zh"]
+# ## 3 · 实现：一个融合过程
+#
+# 以 n 个值上的偏置加 GELU 为例：`add`、两次 `multiply`、`erf`、`add`、`multiply`。逐个执行要读写 13 n 个值；
+# 放进一个循环，每个值只读一次、写一次：2 n。
+#
+# 哪些操作可以共用一个循环？逐值计算的操作总能一个接一个。**归约**（求和、求最大值）可以放在循环末尾，
+# 但循环结束才知道结果，用到它的操作只能进后面的循环。矩阵乘法（**dot**）是库里的内核，单独成一个。
+#
+# **07-1.** 请你来写：`chain` 是一串操作，每个操作读入前一个的结果。返回内核，即列表的列表。
+# 新内核的起点是：第一个操作，每个 `"dot"`，以及 `"dot"` 或 `"reduce"` 之后的操作。
+#
+# <details><summary>提示</summary>维护一个内核列表。对每个操作，要么新开一个内核，要么追加到最后一个；看最后那个内核的最后一个操作来决定。</details>
+
+
+# %% tags=["exercise", "ex-07-1"]
+def kernels(chain):
+    return ...
+
+
+# %%
+check("07-1", kernels)
+
+# %% [markdown] tags=["en", "solution", "ex-07-1"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def kernels(chain):
+#     made = []
+#     for op in chain:
+#         if op == "dot" or not made or made[-1][-1] in ("dot", "reduce"):
+#             made.append([])
+#         made[-1].append(op)
+#     return made
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-07-1"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def kernels(chain):
+#     made = []
+#     for op in chain:
+#         if op == "dot" or not made or made[-1][-1] in ("dot", "reduce"):
+#             made.append([])
+#         made[-1].append(op)
+#     return made
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# A program is a graph, not a chain: an operation may read several results. Ours joins the *latest*
+# kernel that it reads from; then no kernel ever waits for a later one.
+
+# %% [markdown] tags=["zh"]
+# 程序是图而不是链：一个操作可能读入好几个结果。我们的做法是让它加入所读内核中*最晚*的那个，
+# 这样任何内核都不会等待比自己更晚的内核。
+
+# %%
+show_source(fusion.fuse)
+
+# %% [markdown] tags=["en"]
+# ## 4 · XLA's own output
+#
+# `jax.jit(...).lower(...)` gives the program that XLA is handed, `.compile()` the one that it made
+# of it. We count the instructions of both. Bytes are what each kernel reads and writes, every
+# tensor once. XLA's *own count* of the program before is far higher, since it takes every broadcast
+# and reshape for a copy; after compiling its count and ours agree.
+
+# %% [markdown] tags=["zh"]
+# ## 4 · XLA 自己的输出
+#
+# `jax.jit(...).lower(...)` 给出交给 XLA 的程序，`.compile()` 给出 XLA 编译后的程序，我们清点两者的指令。
+# 字节数是每个内核读写的量，每个张量计一次。*XLA 自己的计数*在编译前高得多，
+# 因为它把每次广播和变形都当成复制；编译之后，它的计数与我们的一致。
+
+# %% tags=["nbval-ignore-output"]
+reports = compilers.reports_of(made)
+report = reports["written out, XLA"]
+n_kernels.reveal(report.n_kernels)
+
+# %%
+table(compilers.xla_rows(report), compilers.REPORT_COLUMNS)
+
+# %%
+show(pictures.graph_figure(report, lab.tr("XLA: one block before and after")))
+
+# %% [markdown] tags=["en"]
+# Read it row by row. Bias and GELU have become one kernel, as promised. A LayerNorm still takes
+# five: each of its two means ends a loop. Softmax takes four. XLA computes some operations *twice*
+# rather than store their result (count the dots in the rows of the norms, or the three additions of
+# one bias after `qkv`'s product), and it puts copies where a product wants its numbers in another order.
+#
+# Our twenty lines make fewer kernels than XLA. They know nothing of memory layouts and of what a
+# loop costs; XLA does, and tells us that fewer is not the same as faster.
+#
+# This is the kernel for bias and GELU in XLA's language:
+
+# %% [markdown] tags=["zh"]
+# 逐行来看。偏置和 GELU 如前所述合成了一个内核。LayerNorm 仍要五个：它的两次求均值各自结束一个循环。
+# softmax 要四个。有些操作 XLA 宁可*算两遍*也不存结果（数一数两行 norm 里的点，或 `qkv` 的乘法之后对同一偏置的三次加法）；
+# 矩阵乘法需要另一种数据排列时，它还会插入复制。
+#
+# 我们这二十行代码得到的内核比 XLA 还少。它不考虑内存布局，也不管一个循环要花多少时间；XLA 会考虑，
+# 这也说明少不等于快。
+#
+# 偏置加 GELU 的内核，用 XLA 的语言写出来是这样：
+
+# %% tags=["nbval-ignore-output"]
+gelu = next(kernel for kernel in report.kernels if kernel.part == "gelu")
+print(xla.shown(report, gelu.name))
+
+# %% [markdown] tags=["en"]
+# ## 5 · Derive: the bytes of softmax(QKᵀ)V
+#
+# One head, T tokens of D channels. Written out it is eight operations. Here T = 4 and D = 2, small
+# enough to check by hand; the values are those that XLA's program reads and writes.
+
+# %% [markdown] tags=["zh"]
+# ## 5 · 推导：softmax(QKᵀ)V 的字节数
+#
+# 一个头，T 个 token，每个 D 个通道，展开后是八个操作。这里取 T = 4、D = 2，小到可以手算；
+# 表中的值数取自交给 XLA 的程序。
+
+# %%
+table(attention.derivation_rows(4, 2), attention.DERIVATION_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# Add up: **12 T² + 4 T D + 4 T** values, here 192 + 32 + 16 = 240, or 960 bytes in fp32.
+#
+# Fuse the six operations between the products into one kernel: the scores are written, read,
+# written and read again, **4 T² + 4 T D** = 96 values. Keep the scores in the cache from the first
+# product to the second, as FlashAttention does, and only the ends are left: **4 T D** = 32 values.
+# The T² is gone.
+
+# %% [markdown] tags=["zh"]
+# 加起来：**12 T² + 4 T D + 4 T** 个值，这里是 192 + 32 + 16 = 240，按 fp32 计 960 字节。
+#
+# 把两次矩阵乘法之间的六个操作融合成一个内核：分数写一次、读一次、再写、再读，**4 T² + 4 T D** = 96 个值。
+# 若从第一次乘法到第二次乘法都让分数留在缓存里，如 FlashAttention 所做，就只剩两端：**4 T D** = 32 个值。
+# T² 消失了。
+
+# %%
+total = fusion.attention_bytes(4, 2)
+print(total, "=", attention.counted(4, 2).bytes_before, "bytes")
+for fused in ("none", "softmax", "all"):
+    print(f"{fused:8} {fusion.attention_bytes(4, 2, fused=fused):4} bytes")
+
+# %% [markdown] tags=["en"]
+# ## 6 · Measure: how much of it reaches the clock
+#
+# Compiled and not, turn and turn about, on as many threads as torch uses. The first row of each
+# framework is the baseline against itself: two equal things differ by that much here (A/A), and
+# only what lies outside of it counts. `torch.compile` comes in the next section; its times stand
+# here already.
+
+# %% [markdown] tags=["zh"]
+# ## 6 · 实测：有多少体现在时间上
+#
+# 编译与不编译轮流计时，线程数与 torch 相同。每个框架的第一行是基准与它自己相比：在这台机器上，
+# 两个相同的东西也会差这么多（A/A），超出这个范围才算数。`torch.compile` 下一节再讲，时间先列在这里。
+
+# %% tags=["nbval-ignore-output"]
+times = compilers.block_times(made)
+table(compilers.time_rows(times), compilers.TIME_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# The products take most of the time, and no fusion makes them shorter: bytes and kernels fall by
+# more than the time does. Part of the gain is not fusion at all: JAX without `jit` spends tens of
+# microseconds in Python on each operation, torch a few.
+
+# %% [markdown] tags=["zh"]
+# 矩阵乘法占了大部分时间，融合并不能让它更快，所以时间的降幅不如字节数和内核数。有一部分收益也根本不是融合带来的：
+# 不用 `jit` 时，JAX 的每个操作要在 Python 里花几十微秒，torch 只花几微秒。
+
+# %% [markdown] tags=["en"]
+# ## 7 · The same block through torch.compile
+#
+# Inductor, torch's compiler, writes C++ for the loops and calls the library for the products. The
+# last row of the table is not written out: it is torch's own layer, whose LayerNorm, attention and
+# GELU were fused **by hand** years ago.
+
+# %% [markdown] tags=["zh"]
+# ## 7 · 用 torch.compile 编译同一个块
+#
+# torch 的编译器 Inductor 为循环生成 C++，矩阵乘法仍调用库。表中最后一行不是展开的写法，而是 torch 自己的层，
+# 其中的 LayerNorm、注意力和 GELU 早已由人**手工融合**好。
+
+# %%
+rows = [compilers.report_row("written out", "XLA", report)]
+rows += [compilers.report_row("written out", "Inductor", reports["written out, Inductor"])]
+own = reports["torch's own kernels, Inductor"]
+rows += [compilers.report_row("torch's own kernels", "Inductor", own)]
+table(rows, compilers.REPORT_COLUMNS)
+
+# %%
+written = reports["written out, Inductor"]
+show(pictures.graph_figure(written, lab.tr("Inductor: the same block before and after")))
+
+# %% [markdown] tags=["en"]
+# Inductor puts a whole LayerNorm into one kernel: several loops one after the other, with a launch
+# between none of them (a kernel's box names each kind of operation once). But look at the table's
+# last row: the library, **without any compiler**, runs the block in 10 kernels and moves fewer
+# bytes than either compiler with the written-out one. Fusing by hand is what compilers compete
+# with.
+#
+# The C++ of bias and GELU. One loop over rows, one over channels, several values at once:
+
+# %% [markdown] tags=["zh"]
+# Inductor 把整个 LayerNorm 放进一个内核：几个循环前后相接，中间不必再启动（方框里每种操作只列一次）。
+# 但请看表的最后一行：**不用任何编译器**，库只用 10 个内核就跑完这个块，搬运的字节也比两个编译器处理展开写法后的更少。
+# 编译器要比的，正是人工融合。
+#
+# 偏置加 GELU 的 C++：外层循环遍历行，内层循环遍历通道，一次处理好几个值：
+
+# %% tags=["nbval-ignore-output"]
+name = next(kernel.name for kernel in written.kernels if "erf" in kernel.ops)
+print(inductor.cpp_source(written, name))
+
+# %% [markdown] tags=["en"]
+# ## 8 · What a launch costs
+#
+# The model: **t = n · overhead + bytes / bandwidth**. To test it, run n additions and
+# multiplications in a row, on few values and on many, and fit the two constants to all of them. Does
+# one pair explain every row?
+
+# %% [markdown] tags=["zh"]
+# ## 8 · 启动一次要多少时间
+#
+# 模型：**t = n · 启动开销 + 字节数 / 带宽**。检验方法：连续做 n 次加法和乘法，值的个数有少有多，
+# 用全部结果拟合这两个常数。一对常数能解释每一行吗？
+
+# %% tags=["nbval-ignore-output"]
+launched = launches.measure()
+model = launches.fit(launched)
+table(launches.fit_rows(launched, model), launches.FIT_COLUMNS)
+table(launches.constant_rows(model), launches.CONSTANT_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# It does, to some tenths, over four orders of magnitude. Below the size at which both halves are even (last column), a kernel costs its launch, whatever it computes;
+# above, it costs its bytes. The bandwidth is that of a cache, since these arrays fit into one.
+#
+# On a GPU the same model has other constants: a launch takes microseconds too, but the bandwidth is
+# fifty times higher, so that far larger tensors are "small". `make bench-gpu` measures both on
+# yours, and the table above shows it.
+#
+# Now 16 of them as one kernel, compiled by XLA:
+
+# %% [markdown] tags=["zh"]
+# 能，跨越四个数量级，误差在一两成上下。小于两半相等的那个大小（最后一列），内核的代价就是启动，算什么都一样；大于它，代价就是字节。
+# 这里的带宽是缓存的带宽，因为这些数组放得进缓存。
+#
+# GPU 上同一个模型有另一组常数：启动同样要几微秒，带宽却高出五十倍，于是大得多的张量也算“小”。
+# `make bench-gpu` 会在你的 GPU 上测出这两个数，上面的表随之多出一行。
+#
+# 再把 16 个操作交给 XLA 编成一个内核：
+
+# %% tags=["nbval-ignore-output"]
+table(launches.fused_rows(launched, 16), launches.FUSED_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# Not 16 times faster: entering a compiled program costs more than launching one kernel of torch's
+# (arguments are checked, a Python wrapper is passed), and a long chain comes up to the processor's
+# arithmetic.
+#
+# Move the number of operators and of values. Open symbols are the measured chains. Raise the launch
+# to 5 µs and choose a GPU: where does fusing stop to matter?
+
+# %% [markdown] tags=["zh"]
+# 并没有快 16 倍：进入编译好的程序，开销比启动 torch 的一个内核更大（要检查参数，要经过一层 Python 包装）；
+# 链很长时，还会碰到处理器的计算上限。
+#
+# 拖动算子个数和值的个数。空心符号是实测的链。把启动开销调到 5 µs，再选一块 GPU：从哪里开始，融合就无关紧要了？
+
+# %% tags=["nbval-ignore-output"]
+explore(launches.fitted(model, launched), frames=7)
+
+# %% [markdown] tags=["en"]
+# ## 9 · Where it breaks: when compiling does not pay
+#
+# **Small shapes.** Bias and GELU, compiled once for any length, against the six operations and
+# against the two kernels (`+` and `gelu`) that torch has anyway.
+
+# %% [markdown] tags=["zh"]
+# ## 9 · 何时失效：编译不划算的时候
+#
+# **形状太小。** 偏置加 GELU 只编译一次，适用于任意长度；与六个操作相比，也与 torch 现成的两个内核（`+` 和 `gelu`）相比。
+
+# %% tags=["nbval-ignore-output"]
+table(paying.small_shapes(), paying.SMALL_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# A ratio above 1 is a loss. With few values the compiled program loses even to six operations.
+#
+# **Changing shapes.** XLA compiles a program for one shape. Sentences come in all lengths, so it
+# compiles again for each; people pad to a few sizes instead. torch does the same, notices that a
+# size changes, and compiles the second time for any.
+
+# %% [markdown] tags=["zh"]
+# 比值大于 1 就是亏。值少时，编译后的程序甚至不如六个单独的操作。
+#
+# **形状多变。** XLA 的一个程序只适用于一种形状。句子长短不一，每遇到一种长度就要重新编译，
+# 所以人们会填充到少数几种长度。torch 起初也一样，但发现某一维在变之后，第二次就编译成适用于任意长度的版本。
+
+# %%
+lengths = (100, 200, 300, 400, 500, 120)
+table(paying.compilations(lengths), paying.COMPILATION_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# **Few calls.** Compiling takes seconds, a call saves milliseconds. (Seconds of the first call
+# here; Inductor finds what it compiled in an earlier run on disk, so run this twice.)
+
+# %% [markdown] tags=["zh"]
+# **调用太少。** 编译要几秒，每次调用只省几毫秒。（这里是首次调用的秒数；早先运行时编译过的内核，
+# Inductor 会在磁盘上找到，所以不妨运行两次。）
+
+# %% tags=["nbval-ignore-output"]
+table(paying.pay_rows(reports, times), paying.PAY_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# ## 10 · What became of it: compilers that know attention
+#
+# Loop fusion never removes the T²: a softmax cannot join the products beside it. So compilers learned
+# the *pattern*. Given softmax(QKᵀ)V as people write it, in four operations, Inductor replaces it by
+# the fused kernel that people wrote by hand, and its bytes become those of our formula's last line.
+
+# %% [markdown] tags=["zh"]
+# ## 10 · 后来怎样：认得注意力的编译器
+#
+# 循环融合消不掉 T²：softmax 无法并入两旁的矩阵乘法。于是编译器学会了识别*模式*。
+# 把 softmax(QKᵀ)V 照常写成四个操作，Inductor 会把它换成人工写好的融合内核，字节数也就成了公式的最后一行。
+
+# %%
+found = attention.recognized(seq_len)
+print(f"{found.n_ops} operations, {found.n_kernels} kernel: {found.kernels[0].opcode}")
+table(attention.bytes_rows(seq_len), attention.BYTES_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# Change the formula a little (a bias on the scores, a cap) and the pattern no longer fits. That gap
+# is what FlexAttention fills: it compiles a fused attention around a formula of yours.
+#
+# ## 11 · Verdict
+
+# %% [markdown] tags=["zh"]
+# 公式稍有改动（给分数加偏置、设上限），就套不上这个模式了。FlexAttention 填补的正是这个空缺：
+# 它围绕你给的公式编译出融合的注意力。
+#
+# ## 11 · 结论
+
+# %% tags=["nbval-ignore-output"]
+figures = compilers.figures_of(reports, times)
+verdict("xla-fusion", verdicts.xla_fusion(figures))
+
+# %% [markdown] tags=["en"]
+# ## 12 · Exercises
+#
+# **07-2.** How many times fewer bytes does attention move in one kernel than in eight, for T tokens
+# of D channels?
+#
+# <details><summary>Hint</summary>Section 5 has both counts. For long texts the ratio tends to 3 T / D.</details>
+
+# %% [markdown] tags=["zh"]
+# ## 12 · 练习
+#
+# **07-2.** T 个 token、D 个通道时，注意力用一个内核所搬运的字节，是用八个内核时的几分之一？返回倍数。
+#
+# <details><summary>提示</summary>第 5 节有两种写法的计数。文本很长时，倍数趋近 3 T / D。</details>
+
+
+# %% tags=["exercise", "ex-07-2"]
+def times_fewer(T, D):
+    return ...
+
+
+# %%
+check("07-2", times_fewer)
+
+# %% [markdown] tags=["en", "solution", "ex-07-2"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def times_fewer(T, D):
+#     return (12 * T * T + 4 * T * D + 4 * T) / (4 * T * D)
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-07-2"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def times_fewer(T, D):
+#     return (12 * T * T + 4 * T * D + 4 * T) / (4 * T * D)
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# **07-3. Performance target.** Fuse by hand, without a compiler and without
+# `scaled_dot_product_attention`: softmax(QKᵀ)V on (1, 4, 1024, 64), with **at most a quarter of the
+# memory** of the written-out version, and no slower (its A/A noise allowed). The check measures both.
+#
+# <details><summary>Hint</summary>The scores of a few queries are few. Take 64 queries at a time, and each block's scores never leave the cache.</details>
+
+# %% [markdown] tags=["zh"]
+# **07-3. 性能目标。** 不用编译器，也不用 `scaled_dot_product_attention`，手工融合：
+# 在 (1, 4, 1024, 64) 上计算 softmax(QKᵀ)V，内存**不超过展开写法的四分之一**，而且不能更慢（允许 A/A 噪声）。
+# 检查时两者都会实测。
+#
+# <details><summary>提示</summary>少数几个查询的分数不多。每次取 64 个查询，这一块的分数就不会离开缓存。</details>
+
+
+# %% tags=["exercise", "ex-07-3"]
+def attend(q, k, v):
+    return ...
+
+
+# %%
+check("07-3", attend)
+
+# %% [markdown] tags=["en", "solution", "ex-07-3"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# import torch
+#
+#
+# def attend(q, k, v):
+#     scale = q.shape[-1] ** -0.5
+#     blocks = [(some @ k.mT * scale).softmax(-1) @ v for some in q.split(64, dim=2)]
+#     return torch.cat(blocks, dim=2)
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-07-3"]
+# <details><summary>答案</summary>
+#
+# ```python
+# import torch
+#
+#
+# def attend(q, k, v):
+#     scale = q.shape[-1] ** -0.5
+#     blocks = [(some @ k.mT * scale).softmax(-1) @ v for some in q.split(64, dim=2)]
+#     return torch.cat(blocks, dim=2)
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# **Beat this verdict.** Find a function for which XLA does *not* launch fewer kernels, or for which
+# the bytes grow: `fusion.xla_report(fn, *arrays)` tells both. Reductions in a row are a beginning,
+# a copy that a product demands another. And the other way round: which form of LayerNorm (think of
+# E[x²] − E[x]²) needs fewer than five kernels, and what does it cost in accuracy?
+#
+# ## Recap
+#
+# - A compiler makes kernels of operations; between two products everything that works value by value
+#   can be one loop. XLA on this CPU saves some 40 % of kernels and of bytes, Inductor some 70 and
+#   60 %.
+# - A kernel costs its launch and its bytes: t = n · overhead + bytes / bandwidth. The smaller the
+#   tensors, the more the launch counts.
+# - Kernels fused by hand are fewer and move less than what either compiler makes here. Today's
+#   compilers therefore also recognize patterns and put such kernels in.
+# - Compiling pays after many calls with the same shapes; small and changing ones lose.
+#
+# **References.** OpenXLA, *Operation semantics*, openxla.org/xla/operation_semantics. Ansel et al.
+# 2024, *PyTorch 2*, doi:10.1145/3620665.3640366. Dao et al. 2022, *FlashAttention*,
+# arXiv:2205.14135. Dong et al. 2024, *Flex Attention*, arXiv:2412.05496. Snider and Liang 2023,
+# *Operator Fusion in XLA*, arXiv:2301.13062. Hendrycks and Gimpel 2016, *GELU*, arXiv:1606.08415.
+#
+# **Next:** [08 · Accelerators](08_accelerators.ipynb): hardware in which the loop itself is wired.
+
+# %% [markdown] tags=["zh"]
+# **推翻这个结论。** 找一个函数，使 XLA *并不*减少内核数，或者字节反而变多：`fusion.xla_report(fn, *arrays)`
+# 两者都会告诉你。可以从连续的归约入手，也可以利用矩阵乘法所要求的复制。反过来也想一想：
+# LayerNorm 写成哪种形式（想想 E[x²] − E[x]²）用不到五个内核？精度上又要付出什么？
+#
+# ## 小结
+#
+# - 编译器把操作合成内核；两次矩阵乘法之间，凡是逐值计算的都可以放进一个循环。在这个 CPU 上，
+#   XLA 省下约四成的内核和字节，Inductor 省下约七成内核、六成字节。
+# - 内核的代价是启动加字节：t = n · 启动开销 + 字节数 / 带宽。张量越小，启动所占的比重越大。
+# - 在这里，手工融合的内核比两个编译器生成的都少，搬运的字节也更少。所以今天的编译器还会识别模式，直接换上这样的内核。
+# - 形状不变、调用次数多，编译才划算；形状小或多变，就会亏。
+#
+# **参考文献。** OpenXLA，*Operation semantics*，openxla.org/xla/operation_semantics。Ansel 等 2024，
+# *PyTorch 2*，doi:10.1145/3620665.3640366。Dao 等 2022，*FlashAttention*，arXiv:2205.14135。Dong 等 2024，
+# *Flex Attention*，arXiv:2412.05496。Snider 和 Liang 2023，*Operator Fusion in XLA*，arXiv:2301.13062。
+# Hendrycks 和 Gimpel 2016，*GELU*，arXiv:1606.08415。
+#
+# **下一篇：** [08 · 加速器](08_accelerators.ipynb)：把循环本身做成电路的硬件。
