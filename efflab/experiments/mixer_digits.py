@@ -11,12 +11,12 @@ from efflab import data, train
 from efflab.bench import one_thread
 from efflab.errors import require, require_int, require_one_of
 from efflab.experiments.record import run_cases
-from efflab.structure.mixer import MLPMixer
-from efflab.structure.vit import ViT
+from efflab.structure.mixer import MixerConfig, MLPMixer
+from efflab.structure.vit import ViT, ViTConfig
 
 NAME = "mixer-digits"
-MIXER = dict(image_size=8, patch_size=2, n_layer=2, d_model=48, d_token=32, d_channel=96)
-VIT = dict(image_size=8, patch_size=2, n_layer=2, n_head=4, d_model=36, d_ff=72)
+MIXER = MixerConfig(8, 2, n_layer=2, d_model=48, d_token=32, d_channel=96, n_classes=10, channels=1)
+VIT = ViTConfig(8, 2, n_layer=2, n_head=4, d_model=36, d_ff=72, n_classes=10, channels=1)
 KINDS = ("mixer", "vit")
 N_IMAGES, N_STEPS, BATCH_SIZE, LR = 1437, 200, 64, 3e-3
 SEEDS = (0, 1, 2, 3, 4)
@@ -27,8 +27,8 @@ def make(kind: str, seed: int = 0) -> nn.Module:
     require_one_of("kind", kind, KINDS)
     torch.manual_seed(seed)
     if kind == "mixer":
-        return MLPMixer(**MIXER, n_classes=10, channels=1)
-    return ViT(**VIT, n_classes=10, channels=1)
+        return MLPMixer(**vars(MIXER))
+    return ViT(**vars(VIT))
 
 
 def trained(kind: str, seed: int = 0, n_images: int = N_IMAGES, n_steps: int = N_STEPS):
@@ -68,10 +68,17 @@ def run_one(n_images: int, seed: int) -> dict:
 @one_thread()
 def run(*, fresh: bool = False) -> dict:
     """Both models, five seeds, three training sets; recorded as data/experiments/mixer-digits."""
-    settings = dict(mixer=MIXER, vit=VIT, n_steps=N_STEPS, batch_size=BATCH_SIZE, lr=LR)
+    settings = dict(
+        mixer=_sizes(MIXER), vit=_sizes(VIT), n_steps=N_STEPS, batch_size=BATCH_SIZE, lr=LR
+    )
     cases = [dict(n_images=n, seed=seed) for n, seed in product((100, 400, N_IMAGES), SEEDS)]
     packages = ("scikit-learn",)  # whose digits these are
     return run_cases(NAME, cases, run_one, settings=settings, versions_of=packages, fresh=fresh)
+
+
+def _sizes(config: MixerConfig | ViTConfig) -> dict[str, int]:
+    """What distinguishes the models; digits have one channel and ten classes."""
+    return {k: v for k, v in vars(config).items() if k not in ("n_classes", "channels")}
 
 
 def by_images(runs: list[dict]) -> dict[int, dict[str, dict[str, float]]]:

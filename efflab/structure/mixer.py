@@ -5,6 +5,8 @@ into S = (image_size / patch_size)^2 square patches. The token-mixing perceptron
 patches, so its weights are S wide: the model belongs to one image size.
 """
 
+from dataclasses import dataclass, field, replace
+
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +21,35 @@ def n_patches(image_size: int, patch_size: int) -> int:
     divides = image_size % patch_size == 0
     require(divides, "patch_size", patch_size, f"a divisor of image_size={image_size}")
     return (image_size // patch_size) ** 2
+
+
+@dataclass(frozen=True)
+class MixerConfig:
+    """The sizes of an `MLPMixer`, in its arguments' order: `MLPMixer(**vars(config))`.
+
+    `d_token` and `d_channel` are the hidden widths of the two perceptrons. `n_classes=0` leaves
+    the classifier out, as the paper's counts do.
+    """
+
+    image_size: int
+    patch_size: int
+    n_layer: int
+    d_model: int
+    d_token: int
+    d_channel: int
+    n_classes: int = 0
+    channels: int = field(default=3, kw_only=True)
+
+    def __post_init__(self):
+        n_patches(self.image_size, self.patch_size)
+        for name in ("n_layer", "d_model", "d_token", "d_channel", "channels"):
+            require_int(name, getattr(self, name))
+        require_int("n_classes", self.n_classes, 0)
+
+    @property
+    def n_patches(self) -> int:
+        """Patches of an image."""
+        return n_patches(self.image_size, self.patch_size)
 
 
 class PatchEmbedding(nn.Module):
@@ -57,8 +88,7 @@ class MixerLayer(nn.Module):
 class MLPMixer(nn.Module):
     """Images (B, channels, image_size, image_size) -> logits (B, n_classes).
 
-    `d_token` and `d_channel` are the hidden widths of the two perceptrons. `n_classes=0` leaves
-    the classifier out, as the paper's counts do: the answer is then the pooled vector (B,C).
+    The arguments are `MixerConfig`'s. Without a classifier the answer is the pooled vector (B,C).
 
     >>> MLPMixer(8, 2, 2, 32, 16, 64, 10, channels=1)(torch.zeros(3, 1, 8, 8)).shape
     torch.Size([3, 10])
@@ -76,67 +106,49 @@ class MLPMixer(nn.Module):
         *,
         channels: int = 3,
     ):
-        S = n_patches(image_size, patch_size)
-        sizes = dict(n_layer=n_layer, d_model=d_model, d_token=d_token, d_channel=d_channel)
-        for name, value in (sizes | dict(channels=channels)).items():
-            require_int(name, value)
-        require_int("n_classes", n_classes, 0)
+        sizes = (image_size, patch_size, n_layer, d_model, d_token, d_channel, n_classes)
+        config = MixerConfig(*sizes, channels=channels)
         super().__init__()
-        self.image_size = image_size
+        self.config = config
         self.patches = PatchEmbedding(patch_size, d_model, channels)
+        S = config.n_patches
         layers = (MixerLayer(S, d_model, d_token, d_channel) for _ in range(n_layer))
         self.layers = nn.Sequential(*layers)
         self.norm = nn.LayerNorm(d_model, eps=1e-6)
         self.head = nn.Linear(d_model, n_classes) if n_classes else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
-        size, shape = self.image_size, tuple(images.shape)
+        size, shape = self.config.image_size, tuple(images.shape)
         allowed = f"images of {size} x {size}, the size its token-mixing weights were made for"
         require(shape[2:] == (size, size), "images.shape", shape, allowed)
         x = self.layers(self.patches(images))
         return self.head(self.norm(x).mean(1))
 
 
-def mixer_params(
-    image_size: int,
-    patch_size: int,
-    n_layer: int,
-    d_model: int,
-    d_token: int,
-    d_channel: int,
-    n_classes: int = 0,
-    *,
-    channels: int = 3,
-) -> int:
+def mixer_params(config: MixerConfig) -> int:
     """Parameters of that `MLPMixer`, without building it."""
-    S = n_patches(image_size, patch_size)
-    embedding = (channels * patch_size**2 + 1) * d_model
-    token = 2 * S * d_token + d_token + S
-    channel = 2 * d_model * d_channel + d_channel + d_model
-    head = (d_model + 1) * n_classes
-    return embedding + n_layer * (token + channel + 4 * d_model) + 2 * d_model + head
+    S, C = config.n_patches, config.d_model
+    embedding = (config.channels * config.patch_size**2 + 1) * C
+    token = 2 * S * config.d_token + config.d_token + S
+    channel = 2 * C * config.d_channel + config.d_channel + C
+    head = (C + 1) * config.n_classes
+    return embedding + config.n_layer * (token + channel + 4 * C) + 2 * C + head
 
 
-def mixer_flops(
-    image_size: int,
-    patch_size: int,
-    n_layer: int,
-    d_model: int,
-    d_token: int,
-    d_channel: int,
-    n_classes: int = 0,
-    *,
-    channels: int = 3,
-) -> int:
+def mixer_layer_flops(config: MixerConfig) -> int:
+    """Matrix products of one layer on one image, 2 a multiply-accumulate."""
+    return 4 * config.n_patches * config.d_model * (config.d_token + config.d_channel)
+
+
+def mixer_flops(config: MixerConfig) -> int:
     """Matrix products of one image's forward pass, 2 a multiply-accumulate.
 
     Linear in the number of patches while `d_token` stays, as the paper says; the token-mixing
     *parameters* grow with it too, which attention's do not.
     """
-    S = n_patches(image_size, patch_size)
-    embedding = S * channels * patch_size**2 * d_model
-    layer = 2 * S * d_model * (d_token + d_channel)
-    return 2 * (embedding + n_layer * layer + d_model * n_classes)
+    embedding = config.n_patches * config.channels * config.patch_size**2 * config.d_model
+    head = config.d_model * config.n_classes
+    return 2 * (embedding + head) + config.n_layer * mixer_layer_flops(config)
 
 
 @torch.no_grad()
@@ -149,19 +161,10 @@ def enlarged(mixer: MLPMixer, factor: int) -> MLPMixer:
     are every factor-th patch in both directions, so that each still shows the whole picture.
     """
     require_int("factor", factor, 2)
-    conv, first = mixer.patches.conv, mixer.layers[0]
-    side, patch_size = mixer.image_size // conv.stride[0], conv.stride[0]
-    n_classes = getattr(mixer.head, "out_features", 0)
-    new = MLPMixer(
-        mixer.image_size * factor,
-        patch_size,
-        len(mixer.layers),
-        conv.out_channels,
-        first.token.up.out_features * factor**2,
-        first.channel.up.out_features,
-        n_classes,
-        channels=conv.in_channels,
-    )
+    old = mixer.config
+    side, groups = old.image_size // old.patch_size, factor**2
+    larger = dict(image_size=old.image_size * factor, d_token=old.d_token * groups)
+    new = MLPMixer(**vars(replace(old, **larger)))
     # where patch s of group g stands in the new grid, groups first
     grid = torch.arange((side * factor) ** 2).view(side, factor, side, factor)
     place = grid.permute(1, 3, 0, 2).flatten()
@@ -169,8 +172,8 @@ def enlarged(mixer: MLPMixer, factor: int) -> MLPMixer:
     for name, value in weights.items():
         if ".token." not in name:
             continue
-        groups = [value] * factor**2
-        value = torch.block_diag(*groups) if value.dim() == 2 else torch.cat(groups)
+        copies = [value] * groups
+        value = torch.block_diag(*copies) if value.dim() == 2 else torch.cat(copies)
         if name.endswith("up.weight"):
             value = value[:, place.argsort()]
         elif "down" in name:

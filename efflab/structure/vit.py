@@ -4,6 +4,8 @@ Shapes: B batch, S patches, C channels (`d_model`). Averages the patches in plac
 token, as Mixer does, so that the two differ in what mixes the patches and in nothing else.
 """
 
+from dataclasses import dataclass, field
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +14,36 @@ from efflab.config import ModelConfig
 from efflab.errors import require_int
 from efflab.model import Attention, FeedForward, Layer, SubBlock
 from efflab.structure.mixer import PatchEmbedding, n_patches
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """The sizes of a `ViT`, in its arguments' order: `ViT(**vars(config))`."""
+
+    image_size: int
+    patch_size: int
+    n_layer: int
+    n_head: int
+    d_model: int
+    d_ff: int
+    n_classes: int = 0
+    channels: int = field(default=3, kw_only=True)
+
+    def __post_init__(self):
+        require_int("n_classes", self.n_classes, 0)
+        require_int("channels", self.channels)
+        self.blocks  # refuses the other sizes  # noqa: B018
+
+    @property
+    def n_patches(self) -> int:
+        """Patches of an image."""
+        return n_patches(self.image_size, self.patch_size)
+
+    @property
+    def blocks(self) -> ModelConfig:
+        """The core's config of the layers; no vocabulary, since the patches are the tokens."""
+        shape = self.n_layer, self.n_head, self.d_model, self.d_ff
+        return ModelConfig(*shape, 1, self.n_patches, norm_first=True, norm_eps=1e-6)
 
 
 class ViT(nn.Module):
@@ -36,24 +68,23 @@ class ViT(nn.Module):
         *,
         channels: int = 3,
     ):
-        S = n_patches(image_size, patch_size)
-        require_int("n_classes", n_classes, 0)
-        require_int("channels", channels)
-        # no vocabulary: the patches are the tokens
-        config = ModelConfig(n_layer, n_head, d_model, d_ff, 1, S, norm_first=True, norm_eps=1e-6)
+        sizes = (image_size, patch_size, n_layer, n_head, d_model, d_ff, n_classes)
+        config = ViTConfig(*sizes, channels=channels)
+        blocks = config.blocks
         super().__init__()
+        self.config = config
         self.patches = PatchEmbedding(patch_size, d_model, channels)
         # about the size of a patch's vector: with the usual 0.02 small ones learn their places late
-        self.position = nn.Parameter(0.2 * torch.randn(S, d_model))
+        self.position = nn.Parameter(0.2 * torch.randn(config.n_patches, d_model))
         layers = (
             Layer(
-                SubBlock(Attention(d_model, n_head), config),
-                SubBlock(FeedForward(d_model, d_ff), config),
+                SubBlock(Attention(d_model, n_head), blocks),
+                SubBlock(FeedForward(d_model, d_ff), blocks),
             )
             for _ in range(n_layer)
         )
         self.layers = nn.Sequential(*layers)
-        self.norm = nn.LayerNorm(d_model, eps=config.norm_eps)
+        self.norm = nn.LayerNorm(d_model, eps=blocks.norm_eps)
         self.head = nn.Linear(d_model, n_classes) if n_classes else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -72,41 +103,27 @@ class ViT(nn.Module):
         return table.flatten(2)[0].T
 
 
-def vit_params(
-    image_size: int,
-    patch_size: int,
-    n_layer: int,
-    d_model: int,
-    d_ff: int,
-    n_classes: int = 0,
-    *,
-    channels: int = 3,
-) -> int:
+def vit_params(config: ViTConfig) -> int:
     """Parameters of that `ViT`, without building it; the number of heads does not matter."""
-    S = n_patches(image_size, patch_size)
-    embedding = (channels * patch_size**2 + 1 + S) * d_model
-    attention = 4 * d_model**2 + 4 * d_model
-    ffn = 2 * d_model * d_ff + d_ff + d_model
-    head = (d_model + 1) * n_classes
-    return embedding + n_layer * (attention + ffn + 4 * d_model) + 2 * d_model + head
+    S, C, F_ = config.n_patches, config.d_model, config.d_ff
+    embedding = (config.channels * config.patch_size**2 + 1 + S) * C
+    attention = 4 * C**2 + 4 * C
+    ffn = 2 * C * F_ + F_ + C
+    head = (C + 1) * config.n_classes
+    return embedding + config.n_layer * (attention + ffn + 4 * C) + 2 * C + head
 
 
-def vit_flops(
-    image_size: int,
-    patch_size: int,
-    n_layer: int,
-    d_model: int,
-    d_ff: int,
-    n_classes: int = 0,
-    *,
-    channels: int = 3,
-) -> int:
-    """Matrix products of one image's forward pass, 2 a multiply-accumulate.
+def vit_layer_flops(config: ViTConfig) -> int:
+    """Matrix products of one layer on one image, 2 a multiply-accumulate.
 
     The scores and the weighted sum are S x S: the one term that is quadratic in the patches.
     """
-    S = n_patches(image_size, patch_size)
-    embedding = S * channels * patch_size**2 * d_model
-    projections = S * d_model * (4 * d_model + 2 * d_ff)
-    scores = 2 * S**2 * d_model
-    return 2 * (embedding + n_layer * (projections + scores) + d_model * n_classes)
+    S, C = config.n_patches, config.d_model
+    return 2 * S * C * (4 * C + 2 * config.d_ff) + 4 * S**2 * C
+
+
+def vit_flops(config: ViTConfig) -> int:
+    """Matrix products of one image's forward pass, 2 a multiply-accumulate."""
+    embedding = config.n_patches * config.channels * config.patch_size**2 * config.d_model
+    head = config.d_model * config.n_classes
+    return 2 * (embedding + head) + config.n_layer * vit_layer_flops(config)

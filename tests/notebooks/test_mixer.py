@@ -1,5 +1,7 @@
 """Notebook 02: its tables against the paper, its pictures in both languages, its exercises."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,8 +11,8 @@ from efflab.experiments import mixer_digits
 from efflab.experiments.record import recorded
 from efflab.lab.check import judge
 from efflab.notebooks.mixer import counts, exercises, measured, verdicts
-from efflab.structure.mixer import enlarged, mixer_flops, mixer_params
-from efflab.structure.vit import vit_flops, vit_params
+from efflab.structure.mixer import enlarged, mixer_flops, mixer_layer_flops, mixer_params
+from efflab.structure.vit import vit_flops, vit_layer_flops, vit_params
 
 ROW = dict(kind="measured", time_ratio=2.0, flop_ratio=2.0)
 ROWS = [
@@ -68,21 +70,18 @@ def test_training_lifts_accuracy_above_chance():
 
 
 def test_a_layers_flops_are_a_layer_of_the_whole_models():
-    layer = measured.layer_flops(196, **measured.LAYER)
-    sizes = (384, 192, 1536)
-    two, one = (mixer_flops(224, 16, n, *sizes) for n in (2, 1))
-    assert layer["mixer"] == two - one
-    two, one = (vit_flops(224, 16, n, 384, 1536) for n in (2, 1))
-    assert layer["vit"] == two - one
+    mixer, vit = measured.one_layer(224).values()
+    assert mixer_flops(replace(mixer, n_layer=2)) - mixer_flops(mixer) == mixer_layer_flops(mixer)
+    assert vit_flops(replace(vit, n_layer=2)) - vit_flops(vit) == vit_layer_flops(vit)
+    assert mixer_layer_flops(mixer) == 4 * 196 * 384 * (192 + 1536)
 
 
 def test_cost_rows_measure_what_they_name():
     (row,) = measured.cost_rows([64], patch_size=16, repeats=1)
     assert row["patches"] == 16
-    two, one = (mixer_params(64, 16, n, 384, 192, 1536) for n in (2, 1))
-    assert row["mixer_params"] == two - one
-    two, one = (vit_params(64, 16, n, 384, 1536) for n in (2, 1))
-    assert row["vit_params"] == two - one
+    mixer, vit = measured.one_layer(64).values()
+    assert row["mixer_params"] == mixer_params(replace(mixer, n_layer=2)) - mixer_params(mixer)
+    assert row["vit_params"] == vit_params(replace(vit, n_layer=2)) - vit_params(vit)
     assert row["agreement"] == pytest.approx(row["time_ratio"] / row["flop_ratio"])
     assert row["low"] <= row["time_ratio"] <= row["high"]
     assert row["mixer_over_vit"].mean == pytest.approx(1 / row["time_ratio"])  # one repeat

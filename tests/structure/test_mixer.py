@@ -1,5 +1,7 @@
 """MLP-Mixer and the small ViT beside it: published counts, a naive reference, refusals."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from efflab.data import published
 from efflab.model import n_parameters
-from efflab.structure.mixer import MLPMixer, enlarged, mixer_flops, mixer_params
-from efflab.structure.vit import ViT, vit_flops, vit_params
+from efflab.structure.mixer import MixerConfig, MLPMixer, enlarged, mixer_flops, mixer_params
+from efflab.structure.vit import ViT, ViTConfig, vit_flops, vit_params
 
 TIMM = {  # released weights without their classifier, as timm counts them
     "S/32": 18_591_624,
@@ -20,6 +22,8 @@ TIMM = {  # released weights without their classifier, as timm counts them
     "L/16": 207_171_168,
     "H/14": 431_069_952,
 }
+MIXER_B16 = MixerConfig(224, 16, 12, 768, 384, 3072)
+VIT_B16 = ViTConfig(224, 16, 12, 12, 768, 3072)
 SMALL = dict(n_layer=2, d_model=12, d_token=5, d_channel=20, n_classes=4, channels=1)
 
 
@@ -28,7 +32,7 @@ def test_counts_are_the_papers(row):
     patch_size = int(row["model"].split("/")[1])
     names = ("layers", "channels", "d_token", "d_channel")
     sizes = (224, patch_size, *(row[name] for name in names))
-    exact = mixer_params(*sizes)
+    exact = mixer_params(MixerConfig(*sizes))
     assert exact == TIMM[row["model"]]
     assert round(exact / 1e6) == row["params_millions"]
     with torch.device("meta"):
@@ -40,28 +44,26 @@ def test_counts_are_the_papers(row):
 
 
 def test_mixer_b16_has_the_macs_of_its_released_card():
-    flops = mixer_flops(224, 16, 12, 768, 384, 3072, 1000)
+    flops = mixer_flops(replace(MIXER_B16, n_classes=1000))
     assert round(flops / 2e9, 1) == 12.6  # timm's card of mixer_b16_224, multiply-accumulates
 
 
 def test_vit_b16_has_its_released_size():
     # 86,567,656 with the class token and its position, which averaging the patches does without
-    assert vit_params(224, 16, 12, 768, 3072, 1000) == 86_567_656 - 2 * 768
+    assert vit_params(replace(VIT_B16, n_classes=1000)) == 86_567_656 - 2 * 768
 
 
 @pytest.mark.parametrize(("image_size", "patch_size"), [(8, 2), (12, 3), (10, 5)])
 @pytest.mark.parametrize("n_classes", [0, 7])
 def test_formulas_are_the_models_own(image_size, patch_size, n_classes):
-    mixer_sizes = (image_size, patch_size, 2, 12, 5, 20, n_classes)
-    vit_sizes = (image_size, patch_size, 2, 12, 20, n_classes)
-    mixer = MLPMixer(*mixer_sizes, channels=2)
+    mixer = MLPMixer(image_size, patch_size, 2, 12, 5, 20, n_classes, channels=2)
     vit = ViT(image_size, patch_size, 2, 3, 12, 20, n_classes, channels=2)
-    assert n_parameters(mixer) == mixer_params(*mixer_sizes, channels=2)
-    assert n_parameters(vit) == vit_params(*vit_sizes, channels=2)
+    assert n_parameters(mixer) == mixer_params(mixer.config)
+    assert n_parameters(vit) == vit_params(vit.config)
     images = torch.randn(3, 2, image_size, image_size)
     for model, flops in (
-        (mixer, mixer_flops(*mixer_sizes, channels=2)),
-        (vit, vit_flops(*vit_sizes, channels=2)),
+        (mixer, mixer_flops(mixer.config)),
+        (vit, vit_flops(vit.config)),
     ):
         # the counter does not know the CPU's fused kernel
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -130,11 +132,11 @@ def test_mixer_sees_the_order_of_patches_and_a_vit_without_positions_does_not():
 
 
 def test_the_cost_of_more_patches():
-    layers = [mixer_flops(size, 16, 12, 768, 384, 3072) for size in (224, 448)]
-    assert layers[1] == 4 * layers[0]
-    assert vit_flops(448, 16, 12, 768, 3072) > 4.2 * vit_flops(224, 16, 12, 768, 3072)
+    mixer, vit = (replace(config, image_size=448) for config in (MIXER_B16, VIT_B16))
+    assert mixer_flops(mixer) == 4 * mixer_flops(MIXER_B16)
+    assert vit_flops(vit) > 4.2 * vit_flops(VIT_B16)
     # the price: token mixing knows the patches, so its weights multiply with them
-    grown = mixer_params(448, 16, 12, 768, 384, 3072) - mixer_params(224, 16, 12, 768, 384, 3072)
+    grown = mixer_params(mixer) - mixer_params(MIXER_B16)
     assert grown == 12 * (784 - 196) * (2 * 384 + 1)
 
 

@@ -3,8 +3,8 @@
 from efflab.data import published
 from efflab.errors import require_int, require_one_of
 from efflab.lab import Choice, Slider, explorer, figures, number, tr
-from efflab.structure.mixer import mixer_flops, mixer_params, n_patches
-from efflab.structure.vit import vit_flops, vit_params
+from efflab.structure.mixer import MixerConfig, mixer_flops, mixer_params, n_patches
+from efflab.structure.vit import ViTConfig, vit_flops, vit_params
 
 NAMES = {"mixer": "MLP-Mixer", "vit": "ViT"}
 COLOURS = dict(zip(NAMES, figures.COLOURS, strict=False))
@@ -17,8 +17,9 @@ def published_rows() -> list[dict]:
     for row in published("mixer"):
         patch_size = int(row["model"].split("/")[1])
         sizes = [row[name] for name in ("layers", "channels", "d_token", "d_channel")]
-        counted, paper = mixer_params(224, patch_size, *sizes), row["params_millions"]
-        gflop = mixer_flops(224, patch_size, *sizes) / 1e9
+        config = MixerConfig(224, patch_size, *sizes)
+        counted, paper = mixer_params(config), row["params_millions"]
+        gflop = mixer_flops(config) / 1e9
         rows.append(dict(model=f"Mixer-{row['model']}", patches=row["patches"], paper=paper,
                          ours=counted, ratio=counted / 1e6 / paper, gflop=gflop,
                          kind="computed"))  # fmt: skip
@@ -38,10 +39,11 @@ PUBLISHED_COLUMNS = {
 
 def base_rows(image_size: int = 224) -> list[dict]:
     """Mixer-B/16 and ViT-B/16 at one image size: parameters, arithmetic, and their ratio."""
-    mixer, vit = (image_size, 16, 12, 768, 384, 3072), (image_size, 16, 12, 768, 3072)
+    mixer = MixerConfig(image_size, 16, 12, 768, 384, 3072)
+    vit = ViTConfig(image_size, 16, 12, 12, 768, 3072)
     rows = [
-        dict(model="Mixer-B/16", params=mixer_params(*mixer), gflop=mixer_flops(*mixer) / 1e9),
-        dict(model="ViT-B/16", params=vit_params(*vit), gflop=vit_flops(*vit) / 1e9),
+        dict(model="Mixer-B/16", params=mixer_params(mixer), gflop=mixer_flops(mixer) / 1e9),
+        dict(model="ViT-B/16", params=vit_params(vit), gflop=vit_flops(vit) / 1e9),
     ]
     ratio = {key: rows[0][key] / rows[1][key] for key in ("params", "gflop")}
     rows.append(dict(model="Mixer / ViT", **ratio))
@@ -73,13 +75,12 @@ def mixer_or_vit(image_size=224, patch_size=16, d_model=768):
     require_int("image_size", image_size, patch_size)
     require_int("d_model", d_model, 2)
     image_size -= image_size % patch_size  # a rest at the edge is cut off
-    shape = (12, d_model, d_model // 2, 4 * d_model)
     sides = [s for s in range(32, 1025, 32) if s % patch_size == 0]
 
     def flops(side):
-        return mixer_flops(side, patch_size, *shape), vit_flops(
-            side, patch_size, 12, d_model, 4 * d_model
-        )
+        mixer = MixerConfig(side, patch_size, 12, d_model, d_model // 2, 4 * d_model)
+        vit = ViTConfig(side, patch_size, 12, 1, d_model, 4 * d_model)  # heads cost nothing
+        return mixer_flops(mixer), vit_flops(vit)
 
     S = n_patches(image_size, patch_size)
     mixer, vit = flops(image_size)

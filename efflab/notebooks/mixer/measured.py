@@ -4,16 +4,21 @@ import torch
 from torch import nn
 
 from efflab import bench
-from efflab.config import ModelConfig
 from efflab.experiments import mixer_digits
 from efflab.lab import figures, tr
-from efflab.model import Attention, FeedForward, Layer, SubBlock, n_parameters
+from efflab.model import n_parameters
 from efflab.notebooks.mixer.counts import COLOURS, NAMES
-from efflab.structure.mixer import MixerLayer, MLPMixer, mixer_flops, n_patches
-from efflab.structure.vit import vit_flops
+from efflab.structure.mixer import MixerConfig, MLPMixer, mixer_flops, mixer_layer_flops
+from efflab.structure.vit import ViT, ViTConfig, vit_flops, vit_layer_flops
 
-LAYER = dict(d_model=384, d_token=192, d_channel=1536)
-"""A layer of ViT-S/16's width, with Mixer's proportions: d_token = C / 2, d_channel = 4 C."""
+
+def one_layer(image_size: int, patch_size: int = 16) -> dict[str, MixerConfig | ViTConfig]:
+    """A layer of ViT-S/16's width, with Mixer's proportions: d_token = C / 2, d_channel = 4 C."""
+    return {
+        "mixer": MixerConfig(image_size, patch_size, 1, 384, 192, 1536),
+        "vit": ViTConfig(image_size, patch_size, 1, 6, 384, 1536),
+    }
+
 
 # --- On the digits ---------------------------------------------------------------------------
 
@@ -23,15 +28,12 @@ def compare(models: dict[str, nn.Module]) -> list[dict]:
     images = torch.rand(360, 1, 8, 8)
     with torch.no_grad():
         times = bench.interleaved({k: lambda m=m: m(images) for k, m in models.items()}, 2, 15)
-    sizes = {
-        "mixer": mixer_flops(*mixer_digits.MIXER.values(), 10, channels=1),
-        "vit": vit_flops(*_without_heads(mixer_digits.VIT), 10, channels=1),
-    }
+    flops = {"mixer": mixer_flops(models["mixer"].config), "vit": vit_flops(models["vit"].config)}
     return [
         dict(
             model=NAMES[kind],
             params=n_parameters(model),
-            mflop=sizes[kind] / 1e6,
+            mflop=flops[kind] / 1e6,
             milliseconds=1e3 * times[kind].median,
             time_ratio=times[kind].ratio(times["vit"]),
             accuracy=100 * mixer_digits.accuracy(model),
@@ -50,11 +52,6 @@ COMPARE_COLUMNS = {
     "accuracy": "accuracy (%)",
     "kind": "kind",
 }
-
-
-def _without_heads(sizes: dict) -> list[int]:
-    """A ViT's sizes as the cost formulas take them: the number of heads costs nothing."""
-    return [value for name, value in sizes.items() if name != "n_head"]
 
 
 def accuracy_figure(written: dict, live: dict[str, float]):
@@ -93,31 +90,16 @@ def accuracy_figure(written: dict, live: dict[str, float]):
 # --- Against image size ----------------------------------------------------------------------
 
 
-def layers(patches: int, d_model: int, d_token: int, d_channel: int) -> dict[str, nn.Module]:
-    """One layer of each kind for that many patches; d_channel is the ViT's d_ff too."""
-    config = ModelConfig(1, d_model // 64 or 1, d_model, d_channel, 1, patches, norm_first=True)
-    vit = Layer(
-        SubBlock(Attention(d_model, config.n_head), config),
-        SubBlock(FeedForward(d_model, d_channel), config),
-    )
-    return {"mixer": MixerLayer(patches, d_model, d_token, d_channel), "vit": vit}
-
-
-def layer_flops(patches: int, d_model: int, d_token: int, d_channel: int) -> dict[str, int]:
-    """Matrix products of one layer, 2 a multiply-accumulate."""
-    attention = 8 * patches * d_model**2 + 4 * patches**2 * d_model
-    channel = 4 * patches * d_model * d_channel
-    return {"mixer": 4 * patches * d_model * d_token + channel, "vit": attention + channel}
-
-
 @torch.no_grad()
 def cost_rows(image_sizes, patch_size: int = 16, repeats: int = 7) -> list[dict]:
     """One layer of each at several image sizes: arithmetic, time (turn and turn about), weights."""
     rows = []
     for size in image_sizes:
-        patches = n_patches(size, patch_size)
-        both, flops = layers(patches, **LAYER), layer_flops(patches, **LAYER)
-        x = torch.randn(1, patches, LAYER["d_model"])
+        mixer, vit = one_layer(size, patch_size).values()
+        flops = {"mixer": mixer_layer_flops(mixer), "vit": vit_layer_flops(vit)}
+        both = {"mixer": MLPMixer(**vars(mixer)).layers[0], "vit": ViT(**vars(vit)).layers[0]}
+        patches = mixer.n_patches
+        x = torch.randn(1, patches, mixer.d_model)
         calls = {k: lambda m=m: m(x) for k, m in both.items()}  # noqa: B023
         found = bench.compared(calls["vit"], {"mixer": calls["mixer"]}, 1, repeats)
         times = {"vit": found.timings["baseline"], "mixer": found.timings["mixer"]}
@@ -151,9 +133,9 @@ COST_COLUMNS = {
 
 def token_weights_growth(image_size: int = 224, patch_size: int = 16) -> float:
     """How many times a layer's token-mixing weights grow when the image's side doubles."""
-    shape = dict(LAYER)
-    once, twice = (MixerLayer(n_patches(k * image_size, patch_size), **shape).token for k in (1, 2))
-    return n_parameters(twice) / n_parameters(once)
+    configs = (one_layer(k * image_size, patch_size)["mixer"] for k in (1, 2))
+    once, twice = (n_parameters(MLPMixer(**vars(c)).layers[0].token) for c in configs)
+    return twice / once
 
 
 def cost_figure(rows: list[dict]):
