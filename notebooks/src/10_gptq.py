@@ -320,10 +320,10 @@ table(tables.option_rows(), tables.OPTION_COLUMNS, digits=4)
 # 要变快，需要直接用压缩权重计算的算子；在 GPU 上，快的原因是要读的字节变少了。
 
 # %% tags=["nbval-ignore-output"]
-board.add(technique="GPTQ, 4 bits, groups of 64", **measure.board_point(4, 64))
+board.add(technique="GPTQ, 4 bits, groups of 64", **measure.gptq_point(4, 64))
 
 # %% tags=["nbval-ignore-output"]
-board.add(technique="GPTQ, 3 bits", **measure.board_point(3, None))
+board.add(technique="GPTQ, 3 bits", **measure.gptq_point(3, None))
 
 # %% tags=["nbval-ignore-output"]
 lab.verdict("gptq-error", **tables.gptq_verdict(live, bits))

@@ -296,7 +296,7 @@ explore(masks.prune, frames=4)
 for name, kind, removed in (("50 % of the weights masked", "weights", 1 / 2),
                             ("1/3 of the heads removed", "heads", 1 / 3),
                             ("1/4 of the FFN neurons removed", "FFN neurons", 1 / 4)):  # fmt: skip
-    board.add(technique=name, **measure.board_point(kind, removed))
+    board.add(technique=name, **measure.pruned_point(kind, removed))
 
 # %% [markdown] tags=["en"]
 # ## 8 · The same on a real encoder
@@ -316,7 +316,7 @@ encoder = minilm.minilm_points()
 table(minilm.minilm_rows(encoder))
 
 # %% tags=["nbval-ignore-output"]
-board.add(technique="1/3 of the heads removed", **minilm.board_point(encoder[1 / 3]))
+board.add(technique="1/3 of the heads removed", **minilm.for_board(encoder[1 / 3]))
 
 # %% [markdown] tags=["en"]
 # Michel et al. found for BERT that a good part of the heads can leave; the table says how far that goes

@@ -119,8 +119,8 @@ def test_explorer(kind, both_languages):
     assert masks.prune(50, kind).layout.title.text
 
 
-def test_board_point_counts_the_bitmap():
-    point = pruned.board_point("weights", 0.5)
+def test_a_pruned_point_counts_the_bitmap():
+    point = pruned.pruned_point("weights", 0.5)
     assert point["bytes"] < 0.65 * pruned.model_bytes(pruned.language_model())
     assert 0 < point["quality"].mean < 4
     assert point["model"] == "stdlib-gpt"
@@ -137,7 +137,7 @@ def test_minilm_loses_little_with_a_third_of_its_heads(both_languages):
     assert third["cosine, mean"] > 0.85
     assert third["MRR"] > whole["MRR"] - 0.1
     assert third["size (MB)"] < whole["size (MB)"]
-    lab.board.add(technique="1/3 of the heads removed", **minilm.board_point(found[1 / 3]))
+    lab.board.add(technique="1/3 of the heads removed", **minilm.for_board(found[1 / 3]))
 
 
 # --- the experiment --------------------------------------------------------------------------

@@ -274,7 +274,7 @@ def recorded_point(bits: int, group_size: int | None, method: str) -> dict:
     return known[key]
 
 
-def board_point(bits: int, group_size: int | None, repeats: int = 5) -> dict:
+def gptq_point(bits: int, group_size: int | None, repeats: int = 5) -> dict:
     """What the board wants of GPTQ in the layers and 8-bit tables.
 
     Weights are unpacked to fp32 before the pass, so the time is that of the plain model.

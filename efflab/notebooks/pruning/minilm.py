@@ -81,7 +81,7 @@ def minilm_rows(found: dict[float, dict]) -> list[dict]:
     ]
 
 
-def board_point(point: dict) -> dict:
+def for_board(point: dict) -> dict:
     """What `board.add` takes of a point."""
     extra = {"heads", "mean", "p5", "min"}
     return {name: value for name, value in point.items() if name not in extra}

@@ -275,7 +275,7 @@ def filled_again(ratio: float = 0.8) -> dict[str, float]:
     return left
 
 
-def board_point(kind: str, ratio: float) -> dict:
+def pruned_point(kind: str, ratio: float) -> dict:
     """What the board wants of `stdlib-gpt` so pruned; masked weights are stored as a bitmap."""
     model = pruned(kind, ratio)
     layout = "bitmap" if "weights" in kind else "dense"
