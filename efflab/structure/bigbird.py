@@ -160,8 +160,8 @@ class _BlockSparse(torch.autograd.Function):
 
         def gradients(piece: Piece) -> tuple[Tensor, ...]:
             own, keys, n_rows = piece
-            inputs = q.index_select(0, own), taken(k, keys), taken(v, keys)
-            inputs = [x.detach().requires_grad_() for x in inputs]
+            parts = q.index_select(0, own), taken(k, keys), taken(v, keys)
+            inputs = [x.detach().requires_grad_() for x in parts]
             with torch.enable_grad():
                 y = attend(*inputs, n_rows)
             return torch.autograd.grad(y, inputs, dy.index_select(0, own))
