@@ -55,6 +55,7 @@ from efflab.config import PRESETS
 from efflab.lab import check, explore, predict, show, table
 from efflab.model import attention_weights, attention_written_out, n_parameters
 from efflab.notebooks.start_here import TEXTS, exercises, growth, measured, shares, verdicts
+from efflab.notebooks.start_here import layer_times as layers
 from efflab.publishing.doctor import doctor
 
 lab.use_language(language)
@@ -424,9 +425,9 @@ table(shares.crossing_rows(), shares.CROSSING_COLUMNS)
 lab.show_source(attention_weights, attention_written_out)
 
 # %% tags=["nbval-ignore-output"]
-times = measured.layer_times(config)
-show(measured.layer_time_figure(config, times))
-table(measured.crossing_compare(config, times), measured.CROSSING_COMPARE_COLUMNS)
+times = layers.timed(config)
+show(layers.figure(config, times))
+table(layers.crossing_rows(config, times), layers.CROSSING_COLUMNS)
 
 # %% [markdown] tags=["en"]
 # The table says how far the clock follows the arithmetic here. The fused kernel does what the
@@ -518,7 +519,7 @@ lab.board.add(technique="baseline", **points.language_point(model))
 # ## 11 · 结论
 
 # %% tags=["nbval-ignore-output"]
-clock = [measured.clock_over_flops(config, times, part) for part in ("fused", "unfused")]
+clock = [layers.clock_over_flops(config, times, part) for part in ("fused", "unfused")]
 figures = verdicts.attention_figures(*clock)
 lab.verdict("attention-quadratic", verdicts.attention_quadratic(figures))
 

@@ -13,7 +13,7 @@ from efflab.experiments import dynamic_attention as experiment
 from efflab.lab.check import judge
 from efflab.lab.tables import table_forms
 from efflab.model import Transformer
-from efflab.notebooks.dynamic_attention import costs, curves, exercises, ranges, used, verdicts
+from efflab.notebooks.dynamic_attention import costs, curves, exercises, ranges, used
 from efflab.structure.adaptive_span import learned_spans, span_layers
 from efflab.structure.dynamic_conv import DynamicConv, convolve
 
@@ -232,30 +232,6 @@ def test_moved_share_is_the_spread_over_the_width():
     found = used.moved_share(distances, 101)
     assert found.mean == pytest.approx(0.9)
     assert found.low <= 0.9 <= found.high
-
-
-FIGURES = dict(
-    moved=Estimate(0.25, 0.23, 0.27),
-    control=Estimate(0.24, 0.23, 0.25),
-    fixed=Estimate(0.0, 0.0, 0.0),
-    reach=0,
-)
-
-
-@pytest.mark.parametrize(
-    ("change", "word"),
-    [
-        ({}, "holds if"),
-        (dict(reach=1), "holds"),
-        (dict(moved=Estimate(0.05, 0.04, 0.11)), "does not hold"),
-        (dict(moved=Estimate(0.12, 0.11, 0.13)), "undecided"),
-        (dict(moved=Estimate(0.13, 0.12, 0.14)), "holds if"),
-        (dict(control=Estimate(0.05, 0.049, 0.06)), "undecided"),
-    ],
-)
-def test_the_verdict_can_come_to_each_outcome(change, word):
-    figures = verdicts.dynamic_figures(**FIGURES | change)
-    assert verdicts.dynamic_attention(figures).word == word
 
 
 def test_variants_are_compared_with_attention_seed_by_seed():

@@ -8,16 +8,12 @@ from efflab.bench import Comparison, Timing
 from efflab.config import PRESETS, ModelConfig
 from efflab.devices import DEVICES, Device
 from efflab.estimate import Estimate
-from efflab.lab import Figure
 from efflab.lab.check import judge
 from efflab.model import Transformer
-from efflab.notebooks.start_here import exercises, growth, measured, shares, verdicts
+from efflab.notebooks.start_here import exercises, growth, layer_times, measured, shares
 from efflab.profile import profile
 
 MACHINE = Device("a test machine", {"fp32": 100e9}, 10e9, 8e9, "assumed")
-
-
-# --- Growth ----------------------------------------------------------------------------------
 
 
 def test_computed_training_flops_agree_with_the_published():
@@ -62,9 +58,6 @@ def test_doubling_of_an_unknown_column():
     row = dict(year=2020, params=1.0)
     with pytest.raises(ValueError, match="what='layers'"):
         growth.doubling_months(row, row, "layers")
-
-
-# --- Explorer and shares ---------------------------------------------------------------------
 
 
 def test_parts_add_up_to_the_flops_when_arithmetic_limits():
@@ -147,8 +140,6 @@ def test_crossing_rows_hold_what_the_text_says():
     assert stored / without_scores == pytest.approx(2, rel=0.01)
 
 
-# --- Measurements ----------------------------------------------------------------------------
-
 SMALL = ModelConfig(2, 4, 64, 256, 512, 128, causal=True)
 
 
@@ -225,13 +216,13 @@ def power_law(lengths, exact):
 @pytest.mark.parametrize("exact", [300, 768, 1000, 4096])
 def test_crossing_is_found_inside_and_beyond_the_measured(exact):
     times = power_law((256, 512, 1024, 2048), exact)
-    assert measured.crossing(times, "fused").mean == pytest.approx(exact)
-    assert measured.crossing(times, "unfused").mean == pytest.approx(exact / 2)
-    rows = measured.crossing_compare(SMALL, times)
+    assert layer_times.crossing(times, "fused").mean == pytest.approx(exact)
+    assert layer_times.crossing(times, "unfused").mean == pytest.approx(exact / 2)
+    rows = layer_times.crossing_rows(SMALL, times)
     assert [row["crossing"] for row in rows] == [256, exact, exact // 2]
-    meta = measured.layer_time_figure(SMALL, times).layout.meta
+    meta = layer_times.figure(SMALL, times).layout.meta
     assert list(meta.values()) == pytest.approx([256, exact, exact / 2])
-    over = measured.clock_over_flops(SMALL, times, "fused")
+    over = layer_times.clock_over_flops(SMALL, times, "fused")
     assert over.mean == pytest.approx(exact / SMALL.d_ff)
 
 
@@ -241,7 +232,7 @@ def test_a_crossing_has_the_interval_of_its_repeats():
         seconds = parts["fused"].seconds[0]
         parts["ffn"] = Timing((n / 1e6,) * 3)
         parts["fused"] = Timing((seconds, seconds / 2, seconds * 2))
-    found = measured.crossing(times, "fused")
+    found = layer_times.crossing(times, "fused")
     assert (found.mean, found.low, found.high) == pytest.approx((500, 250, 1000))
 
 
@@ -253,8 +244,8 @@ def test_layer_times_measures_what_it_names(monkeypatch):
         seen.append({name: tuple(part().shape) for name, part in parts.items()})
         return {name: Timing((1.0,) * repeats) for name in parts}
 
-    monkeypatch.setattr(measured.bench, "interleaved", interleaved)
-    times = measured.layer_times(SMALL, lengths=(16, 512), repeats=3)
+    monkeypatch.setattr(layer_times.bench, "interleaved", interleaved)
+    times = layer_times.timed(SMALL, lengths=(16, 512), repeats=3)
     assert list(times) == [16, 512]
     for n, shapes in zip(times, seen, strict=True):
         assert shapes == dict(ffn=(1, n, 64), fused=(1, 4, n, 16), unfused=(1, 4, n, 16))
@@ -285,41 +276,6 @@ def test_round_ticks():
     assert ticks["tickvals"] == [1, 2, 5, 10, 20]
     assert ticks["ticktext"] == ["1", "2", "5", "10", "20"]
 
-
-# --- Verdict ---------------------------------------------------------------------------------
-
-ONE = Estimate(1.0, 0.9, 1.1)
-
-
-def changed(name, value, low=None, high=None):
-    """The verdict's figures with one of them changed."""
-    figures = verdicts.attention_figures(ONE, ONE)
-    return [
-        Figure(name, value, f.unit, f.kind, low, high) if f.name == name else f for f in figures
-    ]
-
-
-def test_figures_of_the_verdict_are_the_closed_forms():
-    values = [f.value for f in verdicts.attention_figures(ONE, Estimate(0.5, 0.4, 0.6))]
-    assert values == pytest.approx([4608, 73728, 10, 2.7027, 131072, 1.0, 0.5], abs=1e-3)
-
-
-def test_the_verdict_can_come_to_each_outcome():
-    judge_claim = verdicts.attention_quadratic
-    assert judge_claim(verdicts.attention_figures(ONE, ONE)).word == "holds if"
-    figures = [
-        Figure(f.name, 60, f.unit, f.kind) if f.name in verdicts.SHARES.values() else f
-        for f in verdicts.attention_figures(ONE, ONE)
-    ]
-    assert judge_claim(figures).word == "holds"
-    assert judge_claim(changed(verdicts.CONTEXT, 4608)).word == "does not hold"
-    assert judge_claim(changed(verdicts.CONTEXT, 4609)).word == "holds if"
-    assert judge_claim(changed(verdicts.CLOCK, 2.5, 2.1, 3.0)).word == "undecided"
-    assert judge_claim(changed(verdicts.CLOCK, 0.4, 0.3, 0.49)).word == "undecided"
-    assert judge_claim(changed(verdicts.CLOCK, 2.5, 1.9, 3.0)).word == "holds if"  # its noise
-
-
-# --- Exercises -------------------------------------------------------------------------------
 
 RIGHT = {
     "00-1": 16512,
