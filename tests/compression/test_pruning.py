@@ -1,4 +1,4 @@
-"""Pruning: masks as torch's, removed units equal masked ones, fewer FLOPs, real bytes."""
+"""Pruning: masks as torch's, removed units equal masked ones, fewer FLOPs."""
 
 import doctest
 from dataclasses import replace
@@ -12,7 +12,7 @@ from torch.nn.utils import prune
 from torch.utils.flop_counter import FlopCounterMode
 
 from efflab import cost, train
-from efflab.compression import importance, pruning, sparse
+from efflab.compression import importance, pruning
 from efflab.config import ModelConfig
 from efflab.model import Transformer
 from efflab.structure.sharing import share_qkv
@@ -38,10 +38,9 @@ def ids(n=2, length=16, seed=1):
 
 
 def test_doctests():
-    for module in (pruning, sparse):
-        result = doctest.testmod(module)
-        assert result.attempted > 0
-        assert result.failed == 0
+    result = doctest.testmod(pruning)
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 # --- masks -----------------------------------------------------------------------------------
@@ -73,28 +72,6 @@ def test_n_m_keeps_the_n_largest_of_each_m(n, m):
         assert kept.sum() == n
         if 0 < n < m:
             assert magnitudes[kept].min() > magnitudes[~kept].max()
-
-
-def test_two_of_four_is_torchs_sparsifier_and_fits_the_hardware_format():
-    from torch.ao.pruning import WeightNormSparsifier
-    from torch.sparse._semi_structured_conversions import (
-        sparse_semi_structured_from_dense_cutlass,
-        sparse_semi_structured_to_dense_cutlass,
-    )
-
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(64, 32))
-    mask = pruning.n_m_mask(net[0].weight, 2, 4)
-    weight = (net[0].weight.detach() * mask).half()
-    sparsifier = WeightNormSparsifier(
-        sparsity_level=1.0, sparse_block_shape=(1, 4), zeros_per_block=2
-    )
-    sparsifier.prepare(net, [{"tensor_fqn": "0.weight"}])
-    sparsifier.step()
-    assert torch.equal(net[0].parametrizations.weight[0].mask.bool(), mask)
-    packed, places = sparse_semi_structured_from_dense_cutlass(weight)
-    assert torch.equal(sparse_semi_structured_to_dense_cutlass(packed, places), weight)
-    assert packed.nbytes + places.nbytes == sparse.layout_bytes(weight, "2:4")
 
 
 def test_masks_cover_the_layers_maps_and_leave_the_model_alone():
@@ -275,40 +252,6 @@ def test_shared_layers_compute_every_time():
     assert pruning.forward_flops(model(shared), 16) == cost.forward_flops(shared, 16)
 
 
-# --- storage ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("layout", sparse.LAYOUTS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_every_layout_gives_the_matrix_back(layout, dtype):
-    weight = torch.randn(12, 20, generator=torch.Generator().manual_seed(0)).to(dtype)
-    weight = weight * pruning.n_m_mask(weight, 2, 4)
-    weight[3] = 0
-    parts = sparse.to_layout(weight, layout)
-    assert torch.equal(sparse.from_layout(parts, layout, (12, 20)), weight)
-    assert sparse.layout_bytes(weight, layout) == sum(p.nbytes for p in parts.values())
-
-
-@pytest.mark.filterwarnings("ignore:Sparse")
-def test_csr_is_torchs():
-    weight = torch.randn(12, 20, generator=torch.Generator().manual_seed(0))
-    weight = weight * pruning.magnitude_mask(weight, 0.8)
-    parts, csr = sparse.to_layout(weight, "csr"), weight.to_sparse_csr()
-    assert torch.equal(parts["rows"].long(), csr.crow_indices())
-    assert torch.equal(parts["columns"].long(), csr.col_indices())
-    assert torch.equal(parts["values"], csr.values())
-
-
-@pytest.mark.parametrize(("layout", "index", "bits"), [("csr", 4, 0), ("bitmap", 0, 1)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_break_even_is_where_the_bytes_cross(layout, index, bits, dtype):
-    weight = torch.randn(64, 1024, generator=torch.Generator().manual_seed(0)).to(dtype)
-    share = sparse.break_even(weight.element_size(), index, bits)
-    for ratio, smaller in ((share - 0.02, False), (share + 0.02, True)):
-        masked = weight * pruning.magnitude_mask(weight, ratio)
-        assert (sparse.layout_bytes(masked, layout) < weight.nbytes) is smaller
-
-
 # --- what is refused -------------------------------------------------------------------------
 
 
@@ -338,9 +281,6 @@ def test_break_even_is_where_the_bytes_cross(layout, index, bits, dtype):
         (lambda: pruning.apply_masks(model(), {"nothing": torch.ones(1)}), "masks='nothing'"),
         (lambda: pruning.apply_masks(model(), {"final_norm.weight": torch.ones(1)}),
          "a mask of the weight's shape"),
-        (lambda: sparse.to_layout(torch.ones(2, 4), "2:4"), "4 nonzeros of four"),
-        (lambda: sparse.to_layout(torch.ones(2, 4), "coo"), "layout='coo'"),
-        (lambda: sparse.break_even(0, 1), "value_bytes=0"),
     ],
 )  # fmt: skip
 def test_bad_arguments_are_refused(call, message):
