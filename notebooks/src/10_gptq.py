@@ -44,7 +44,7 @@ from efflab import lab
 from efflab.compression.affine import quantize
 from efflab.compression.gptq import damped, gptq, inverse_factor, sweep
 from efflab.lab import board, check, explore, predict, show, show_source, table
-from efflab.notebooks.gptq import TEXTS, calibration, exercises, tables
+from efflab.notebooks.gptq import TEXTS, calibration, exercises, pictures, tables
 from efflab.notebooks.gptq import layer as measure
 
 lab.use_language(language)
@@ -145,10 +145,10 @@ show_source(damped, inverse_factor, sweep)
 # 第二幅图是输出误差：误差的平方与输出的平方之比，以百分数表示。
 
 # %% tags=["nbval-ignore-output"]
-show(measure.pushing_figure(bits))
+show(pictures.pushing(bits))
 
 # %% tags=["nbval-ignore-output"]
-show(measure.absorbed_figure(bits))
+show(pictures.absorbed(bits))
 
 # %% [markdown] tags=["en"]
 # The weights themselves end up *further* from the original than by rounding to nearest. The output
@@ -195,7 +195,7 @@ p_model.reveal(100 * ours["added"] / nearest["added"])
 table(tables.language_rows(), tables.LANGUAGE_COLUMNS, digits=4)
 
 # %% tags=["nbval-ignore-output"]
-show(tables.frontier_figure())
+show(pictures.frontier())
 
 # %% [markdown] tags=["en"]
 # **Is it the paper's shape?** OPT and BLOOM on WikiText2 from Tables 3 and 4 (published) beside
@@ -287,7 +287,7 @@ except ValueError as error:
     print(error)
 
 # %% tags=["nbval-ignore-output"]
-show(measure.damping_figure(bits, few))
+show(pictures.damping(bits, few))
 
 # %% [markdown] tags=["en"]
 # The same through the whole model (recorded, 3 bits). On too little text the layers fit what they
@@ -301,7 +301,7 @@ show(measure.damping_figure(bits, few))
 # 少量 token 就够用；要用到几千个 token 的是宽矩阵。
 
 # %% tags=["nbval-ignore-output"]
-show(tables.sizes_figure())
+show(pictures.sizes())
 
 # %% tags=["nbval-ignore-output"]
 table(tables.option_rows(), tables.OPTION_COLUMNS, digits=4)

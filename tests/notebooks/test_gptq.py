@@ -9,7 +9,7 @@ import torch
 from efflab import lab, points
 from efflab.compression.gptq import hessian, output_error
 from efflab.experiments import gptq_quality as experiment
-from efflab.notebooks.gptq import calibration, exercises, tables
+from efflab.notebooks.gptq import calibration, exercises, pictures, tables
 from efflab.notebooks.gptq import layer as measure
 
 MAPS = ("attention.body.qkv", "attention.body.out", "ffn.body.up", "ffn.body.down")
@@ -109,9 +109,9 @@ def test_every_text_is_in_both_languages(both_languages):
     lab.table(tables.encoder_rows(), tables.ENCODER_COLUMNS)
     lab.table(tables.option_rows(), tables.OPTION_COLUMNS)
     lab.table(tables.shape_rows(), tables.SHAPE_COLUMNS)
-    figures = [tables.frontier_figure(), tables.sizes_figure(),
-               measure.pushing_figure(steps=(24, 72), n_rows=4),
-               measure.absorbed_figure(n_steps=2)]  # fmt: skip
+    figures = [pictures.frontier(), pictures.sizes(),
+               pictures.pushing(steps=(24, 72), n_rows=4),
+               pictures.absorbed(n_steps=2), pictures.damping(damps=(0.01, 1.0))]  # fmt: skip
     for figure in figures:
         assert figure.layout.title.text
         assert all(np.isfinite(v) for v in figure.layout.meta.values())
@@ -120,8 +120,8 @@ def test_every_text_is_in_both_languages(both_languages):
 
 
 def test_error_moves_into_free_columns_and_output_gets_better_for_it():
-    meta = list(measure.pushing_figure().layout.meta.values())
-    assert meta[:4] == sorted(meta[:4])  # what is free has moved further at every step
+    free = [abs(c[:, k:]).mean() for k, c in zip(measure.STEPS, measure.changes(), strict=True)]
+    assert free == sorted(free)  # what is free has moved further at every step
     w = measure.weight(measure.SMALL)
     pushed, plain = measure.after(192)
     assert (pushed - w).square().mean() > (plain - w).square().mean()
@@ -130,9 +130,10 @@ def test_error_moves_into_free_columns_and_output_gets_better_for_it():
 
 
 def test_free_columns_absorb_error_at_every_step():
-    nearest, ours = measure.absorbed_figure(n_steps=6).data
-    assert nearest.y[0] == ours.y[0] == 0
-    assert all(a < b for a, b in zip(ours.y[1:], nearest.y[1:], strict=True))
+    found = measure.absorbed(n_steps=6)
+    assert list(found) == [0, 32, 64, 96, 128, 160, 192]
+    assert found.pop(0) == (0, 0)
+    assert all(ours < nearest for ours, nearest in found.values())
 
 
 def test_breaks_tells_good_calibration_from_bad():
@@ -146,8 +147,22 @@ def test_breaks_tells_good_calibration_from_bad():
 
 
 def test_damping_helps_where_data_is_short():
-    meta = measure.damping_figure(damps=(0.01, 1.0)).layout.meta
-    assert meta["256 tokens: best damping"] == 1.0
+    nearest, by_tokens = measure.damping(damps=(0.01, 1.0))
+    little, much = by_tokens[256], by_tokens[measure.MOST]
+    assert little[1] < nearest < little[0]
+    assert much[0] < little[1]
+
+
+def test_recorded_curves_are_the_tables_points():
+    curves = tables.frontier()
+    assert list(curves) == [(m, g) for m in experiment.METHODS for g in (None, 64)]
+    for (method, group), curve in curves.items():
+        size, added = curve[1]
+        assert size == tables.bits_per_weight(measure.recorded_point(3, group, method))
+        assert added == tables.added_bits(3, group, method)
+    sizes = tables.size_rows()
+    assert [row["n_tokens"] for row in sizes] == sorted(row["n_tokens"] for row in sizes)
+    assert sizes[-1]["own"] < sizes[-1]["held_out"] < sizes[0]["held_out"]
 
 
 # --- The whole model -------------------------------------------------------------------------

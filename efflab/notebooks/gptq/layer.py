@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,19 +16,18 @@ from efflab.compression.gptq import (
     output_error,
     sweep,
 )
-from efflab.compression.int8 import watching
 from efflab.compression.packed import model_bytes, with_weights
 from efflab.errors import require, require_int
 from efflab.experiments import gptq_quality as experiment
 from efflab.experiments.record import DECIMAL, agrees, expected, recorded, same_python
-from efflab.lab import figures, tr
+from efflab.hooks import watching
+from efflab.lab import tr
 from efflab.pretrained import read_card
 
 LAYER = 2  # counted from 0
 SMALL, WIDE = f"layers.{LAYER}.attention.body.out", f"layers.{LAYER}.ffn.body.down"
 """192 -> 192 for the picture of the error; 768 -> 192 where calibration data can run short."""
 MOST = 4096  # calibration tokens kept of each kind
-ERROR = "squared error (% of the output's square)"
 PARTS = {"out": "out projection", "down": "down projection"}
 STEPS = (24, 72, 120, 168)
 
@@ -92,42 +92,17 @@ def after(stop: int, bits: int = 3) -> tuple[Tensor, Tensor]:
     return pushed.float(), plain
 
 
-def pushing_figure(bits: int = 3, steps=STEPS, n_rows: int = 32):
-    """(current weight - original) after some columns: the error moves into what is still free."""
+def changes(bits: int = 3, steps=STEPS, n_rows: int = 32) -> list[np.ndarray]:
+    """(current weight - original) of the small map's first rows, after so many columns each."""
     w = weight(SMALL)[:n_rows]
-    titles = [tr("{k} of {n} columns rounded", k=k, n=w.shape[1]) for k in steps]
-    changes = [(after(k, bits)[0][:n_rows] - w).numpy() for k in steps]
-    limit = 3 * float(abs(changes[0][:, : steps[0]]).mean())
-    meta = {tr("{k} columns: mean change of a free weight", k=k): float(abs(c[:, k:]).mean())
-            for k, c in zip(steps, changes, strict=True)}  # fmt: skip
-    meta[tr("mean change of a rounded weight")] = float(abs(changes[-1][:, : steps[-1]]).mean())
-    title = tr("GPTQ at {bits} bits: change of each weight so far", bits=bits)
-    fig = figures.panels(titles, title, rows=len(steps), meta=meta, shared_xaxes=True,
-                         vertical_spacing=0.08)  # fmt: skip
-    for row, (k, change) in enumerate(zip(steps, changes, strict=True), start=1):
-        fig.add_heatmap(z=change.round(5), coloraxis="coloraxis", row=row, col=1)
-        fig.add_vline(x=k - 0.5, line=dict(color="#000", width=2.5), row=row, col=1)
-    scale = dict(colorscale="RdBu", cmin=-limit, cmax=limit, colorbar_title_text=tr("change"))
-    fig.update_layout(height=620, coloraxis=scale)
-    fig.update_xaxes(title_text=tr("column (input)"), row=len(steps))
-    fig.update_yaxes(title_text=tr("row"), autorange="reversed")
-    return fig
+    return [(after(k, bits)[0][:n_rows] - w).numpy() for k in steps]
 
 
-def absorbed_figure(bits: int = 3, n_steps: int = 12):
-    """Error of the output while columns are rounded one after another, by both methods."""
+def absorbed(bits: int = 3, n_steps: int = 12) -> dict[int, tuple[float, float]]:
+    """Columns rounded so far -> held-out error (%) of the output, GPTQ's and round-to-nearest's."""
     w, H = weight(SMALL), layer_hessian(SMALL, "held-out")
     stops = [round(w.shape[1] * i / n_steps) for i in range(n_steps + 1)]
-    errors = [[100 * output_error(w, values, H) for values in after(k, bits)] for k in stops]
-    pushed, plain = zip(*errors, strict=True)
-    series = {tr("round to nearest"): plain, tr("GPTQ"): pushed}
-    meta = {tr("at the end, round to nearest (%)"): plain[-1],
-            tr("at the end, GPTQ (%)"): pushed[-1],
-            tr("ratio"): plain[-1] / pushed[-1]}  # fmt: skip
-    title = tr("{layer}, {bits} bits: the output's error on held-out text", bits=bits,
-               layer=layer_name(SMALL))  # fmt: skip
-    axes = tr("columns rounded so far"), tr(ERROR)
-    return figures.line(stops, series, title, *axes, meta=meta)
+    return {k: tuple(100 * output_error(w, values, H) for values in after(k, bits)) for k in stops}
 
 
 # --- Where it breaks -------------------------------------------------------------------------
@@ -176,21 +151,17 @@ BREAK_COLUMNS = {
 }
 
 
-def damping_figure(bits: int = 3, few: int = 256, damps=(0.001, 0.01, 0.1, 1.0, 10.0, 100.0)):
-    """Held-out error over damping, with little and with much calibration data."""
+DAMPS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
+
+
+def damping(bits: int = 3, few: int = 256, damps=DAMPS) -> tuple[float, dict[int, list[float]]]:
+    """Held-out error (%) of rounding to nearest, and of GPTQ by calibration tokens and damping."""
     w, H = weight(WIDE), layer_hessian(WIDE, "held-out")
-    base = 100 * output_error(w, nearest(WIDE, bits), H)
-    series, meta = {}, {tr("round to nearest"): base}
+    found = {}
     for n in (few, MOST):
         own = layer_hessian(WIDE, "library", n)
-        errors = [100 * output_error(w, gptq_hessian(w, own, bits, damp=d), H) for d in damps]
-        series[tr("GPTQ, {n} tokens", n=f"{n:,}")] = errors
-        meta[tr("{n} tokens: best damping", n=f"{n:,}")] = damps[errors.index(min(errors))]
-    title = tr("{layer}, {bits} bits: what damping does", layer=layer_name(WIDE), bits=bits)
-    axes = tr("damping (share of the mean diagonal)"), tr(ERROR)
-    fig = figures.line(damps, series, title, *axes, log_x=True, meta=meta)
-    fig.update_yaxes(rangemode="tozero")
-    return figures.mark(fig, tr("round to nearest"), y=base)
+        found[n] = [100 * output_error(w, gptq_hessian(w, own, bits, damp=d), H) for d in damps]
+    return 100 * output_error(w, nearest(WIDE, bits), H), found
 
 
 # --- The whole model -------------------------------------------------------------------------

@@ -1,11 +1,11 @@
-"""Notebook 10's published and recorded tables and figures, and its verdict."""
+"""Notebook 10's published and recorded tables, and its verdict."""
 
 from functools import lru_cache
 from math import log
 
 from efflab.data import published
 from efflab.experiments import gptq_quality as experiment
-from efflab.lab import figures, tr
+from efflab.lab import tr
 from efflab.notebooks.gptq import layer as measure
 
 N_LAYER_WEIGHTS = 6 * 12 * 192**2
@@ -87,27 +87,19 @@ LANGUAGE_COLUMNS = {
 }
 
 
-def frontier_figure():
-    """What quantization adds to the loss, over the bits that a weight really takes."""
-    title = tr("stdlib-gpt: what few bits cost (recorded)")
-    axes = tr("bits per weight, scales included"), tr("bits per byte added to fp32")
-    fig = figures.blank(title, *axes)
-    for i, method in enumerate(experiment.METHODS):
-        for j, group in enumerate((None, 64)):
-            points = [measure.recorded_point(b, group, method) for b in (2, 3, 4)]
-            scales = tr("groups of {n}", n=group) if group else tr("a scale for each row")
-            name = tr("{method}, {scales}", method=tr(measure.METHOD_NAMES[method]), scales=scales)
-            fig.add_scatter(x=[bits_per_weight(p) for p in points],
-                            y=[added_bits(p["bits"], group, method) for p in points],
-                            name=name, mode="lines+markers",
-                            line=dict(color=figures.COLOURS[i], dash=figures.DASHES[j]),
-                            marker=dict(symbol=figures.MARKERS[i], size=8))  # fmt: skip
-    figures.log_axis(fig, [v for trace in fig.data for v in trace.y])
-    meta = {tr("3 bits, GPTQ"): added_bits(3, None, "gptq"),
-            tr("4 bits, round to nearest"): added_bits(4, None, "rtn"),
-            tr("8 bits, GPTQ"): added_bits(8, None, "gptq"),
-            tr("8 bits, round to nearest"): added_bits(8, None, "rtn")}  # fmt: skip
-    return fig.update_layout(meta=meta, legend=dict(x=1, xanchor="right", y=1))
+def frontier() -> dict[tuple[str, int | None], list[tuple[float, float]]]:
+    """(method, group size) -> (stored bits per weight, bits per byte added) at 2, 3 and 4 bits."""
+    return {
+        (method, group): [
+            (
+                bits_per_weight(measure.recorded_point(b, group, method)),
+                added_bits(b, group, method),
+            )
+            for b in (2, 3, 4)
+        ]
+        for method in experiment.METHODS
+        for group in (None, 64)
+    }
 
 
 def encoder_rows() -> list[dict]:
@@ -160,31 +152,13 @@ def _only(points: list[dict], **where) -> dict:
     return found
 
 
-def sizes_figure():
-    """The whole model over the amount of calibration data: layers' errors and bits per byte."""
-    points = measure.record()["sizes"]
-    x = [p["n_tokens"] for p in points]
-    own, held_out = tr("layers' error, calibration text"), tr("layers' error, held-out text")
-    titles = [tr("error of the layers' outputs (%)"), tr("bits per byte")]
-    meta = {tr("{n} tokens: bits per byte", n=f"{p['n_tokens']:,}"): p["bits_per_byte"]
-            for p in points}  # fmt: skip
-    title = tr("How much calibration data (3 bits, recorded)")
-    fig = figures.panels(titles, title, meta=meta, horizontal_spacing=0.12)
-    lines = [
-        (own, [100 * p["own_error"] for p in points], 1),
-        (held_out, [100 * p["layer_error"] for p in points], 1),
-        (tr("whole model, held-out text"), [p["bits_per_byte"] for p in points], 2),
-    ]
-    for i, (name, y, column) in enumerate(lines):
-        fig.add_scatter(x=x, y=y, name=name, mode="lines+markers", row=1, col=column,
-                        line=dict(color=figures.COLOURS[i], dash=figures.DASHES[i]),
-                        marker=dict(symbol=figures.MARKERS[i], size=8))  # fmt: skip
-    base = measure.recorded_point(3, None, "rtn")
-    figures.mark(fig, tr("round to nearest"), y=100 * base["layer_error"], row=1, col=1)
-    figures.mark(fig, tr("round to nearest"), y=base["bits_per_byte"], row=1, col=2)
-    fig.update_xaxes(type="log", title_text=tr("calibration tokens"), tickvals=x,
-                     ticktext=[f"{v:,}" for v in x])  # fmt: skip
-    return fig.update_layout(legend=dict(orientation="h", y=-0.25), margin_b=96)
+def size_rows() -> list[dict]:
+    """The whole model by calibration tokens: errors (%) on their own and held-out text, bits."""
+    return [
+        dict(n_tokens=p["n_tokens"], own=100 * p["own_error"], held_out=100 * p["layer_error"],
+             bpb=p["bits_per_byte"])
+        for p in measure.record()["sizes"]
+    ]  # fmt: skip
 
 
 def gptq_verdict(live: list[dict], bits: int = 3) -> dict:
