@@ -248,11 +248,13 @@ def test_variants_are_compared_with_attention_seed_by_seed():
 
 
 def test_the_explorer_counts_as_the_layers_do():
-    meta = list(curves.range_or_width(15, 1e-4, 2048).layout.meta.values())
-    attention, conv, span = meta[3:]
+    names = ("attention", "dynamic-15", "span-0.0001")
+    attention, conv, span = (curves.kflops_a_token(curves.record()[n], 2048) for n in names)
     assert attention == 2 * (4 * 64**2 + 2 * 64 * 2048) / 1e3
     assert conv == 2 * (3 * 64**2 + 64 * 15 + 64 * 4 * 15) / 1e3
     assert 2 * 4 * 64**2 / 1e3 < span < attention
+    shown = curves.range_or_width(15, 1e-4, 2048).layout.meta
+    assert list(shown.values())[3:] == [attention, conv, span]
 
 
 WRONG = {

@@ -194,6 +194,23 @@ def test_schedule_tables_and_figure(both_languages):
     assert missing == sorted(missing)
     fig = schedule.schedule_figure({0.8: 0.5})
     assert [trace.x for trace in fig.data if trace.mode == "markers"] == [(0.25,)]
+    assert sum(trace.mode == "lines+markers" for trace in fig.data) == 2 * len(experiment.RATIOS)
+
+
+def test_recovery_curves_hold_what_the_seeds_recorded():
+    kept, lines = schedule.schedule_record()[0], schedule.curves(0.8)
+    assert list(lines) == [*experiment.SCHEDULES, "control"]
+    assert [p["rounds"] for p in lines["one-shot"]] == [0, 0.25, 1, 2, 3]
+    assert [p["rounds"] for p in lines["gradual"]] == [0, 1, 2, 3]
+    last = [
+        r["rounds"][-1]["after"] - kept["settings"]["dense"]
+        for r in kept["runs"]
+        if (r["schedule"], r["ratio"]) == ("gradual", 0.8)
+    ]
+    end = lines["gradual"][-1]
+    assert end["mean"] == pytest.approx(mean(last))
+    assert (end["low"], end["high"]) == pytest.approx((min(last), max(last)))
+    assert lines["one-shot"][1]["mean"] == pytest.approx(mean(schedule.beginning(0.8).values()))
 
 
 def test_figures_of_computation_come_from_the_tables(speed):

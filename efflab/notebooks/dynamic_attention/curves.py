@@ -149,6 +149,24 @@ def mask_figure(spans=(8, 40), ramp: int = 16, n: int = 80):
 # --- Explore ---------------------------------------------------------------------------------
 
 
+LENGTHS = [2**i for i in range(7, 14)]
+
+
+def kflops_a_token(spec: dict, seq_len: int) -> float:
+    """What a variant's mixing layer costs for each of `seq_len` tokens, in thousand FLOPs.
+
+    Spans cost as much as the widest head of each recorded layer reaches, on average.
+    """
+    d_model, n_head = experiment.CONFIG.d_model, experiment.CONFIG.n_head
+    if spec["technique"] == "dynamic":
+        return conv_flops(d_model, n_head, spec["kernel_size"], seq_len) / seq_len / 1e3
+    reach = [seq_len]
+    if spec["technique"] == "span":
+        reach = [keys for layers in spec["reach"] for keys in layers]
+    flops = [span_flops(d_model, min(keys, seq_len), seq_len) for keys in reach]
+    return sum(flops) / len(flops) / seq_len / 1e3
+
+
 @explorer(
     kernel_size=Choice(KERNELS, 15, unit="tokens", label="kernel width"),
     penalty=Choice(PENALTIES, PENALTIES[1], label="span penalty"),
@@ -158,49 +176,67 @@ def range_or_width(kernel_size=15, penalty=PENALTIES[1], seq_len=1024):
     """Recorded loss over arithmetic, and what the chosen two cost in longer sequences."""
     require_one_of("kernel_size", kernel_size, KERNELS)
     require_int("seq_len", seq_len)
-    conv, span = record()[f"dynamic-{kernel_size}"], record()[_span_variant(penalty)]
-    chosen = {"attention": record()["attention"], "dynamic": conv, "span": span}
-    shape = experiment.CONFIG.d_model, experiment.CONFIG.n_head
-    reach = [r for layers in span["reach"] for r in layers]
-
-    def per_token(name: str, T: int) -> float:
-        if name == "dynamic":
-            return conv_flops(*shape, kernel_size, T) / T / 1e3
-        keys = [T] if name == "attention" else [min(r, T) for r in reach]
-        return sum(span_flops(shape[0], r, T) for r in keys) / len(keys) / T / 1e3
-
-    lengths = [2**i for i in range(7, 14)]
-    now = {name: per_token(name, seq_len) for name in chosen}
-    meta = {tr("{name}: loss", name=full_name(s)): s["loss"] for s in chosen.values()}
-    meta |= {tr("{name}: kFLOP a token", name=full_name(s)): now[n] for n, s in chosen.items()}
+    variants = ("attention", f"dynamic-{kernel_size}", _span_variant(penalty))
+    chosen = [record()[name] for name in variants]
+    now = [kflops_a_token(spec, seq_len) for spec in chosen]
+    meta = {tr("{name}: loss", name=full_name(s)): s["loss"] for s in chosen}
+    meta |= {tr("{name}: kFLOP a token", name=full_name(s)): k
+             for s, k in zip(chosen, now, strict=True)}  # fmt: skip
+    attention, conv, span = now
     title = tr("At {n} tokens a layer of DynamicConv costs {a} of attention's FLOPs, spans {b}",
-               n=number(seq_len), a=f"{now['dynamic'] / now['attention']:.0%}",
-               b=f"{now['span'] / now['attention']:.0%}")  # fmt: skip
+               n=number(seq_len), a=f"{conv / attention:.0%}",
+               b=f"{span / attention:.0%}")  # fmt: skip
     titles = [tr("recorded: loss over FLOPs at {n} tokens", n=experiment.CONFIG.max_len),
               tr("computed: FLOPs over length, one layer")]  # fmt: skip
     fig = figures.panels(titles, title, meta=meta, horizontal_spacing=0.13)
-    for i, technique in enumerate(NAMES):
-        style = dict(color=figures.COLOURS[i], symbol=figures.MARKERS[i])
-        specs = [s for s in record().values() if s["technique"] == technique]
-        specs.sort(key=lambda s: s["mixing_flops"])
-        # one marker size for all, but for the chosen two, which stand out
-        sizes = [14 if s in chosen.values() else 7 for s in specs]
-        spread = [(s["interval"][1] - s["interval"][0]) / 2 for s in specs]
-        fig.add_scatter(x=[s["mixing_flops"] / 1e6 for s in specs], y=[s["loss"] for s in specs],
-                        error_y=dict(array=spread, thickness=1), mode="lines+markers",
-                        marker=style | dict(size=sizes), name=tr(NAMES[technique]),
-                        line=dict(color=figures.COLOURS[i], dash="dot"),
-                        text=[full_name(s) for s in specs], row=1, col=1)  # fmt: skip
-        if technique in chosen:
-            y = [per_token(technique, T) for T in lengths]
-            fig.add_scatter(x=lengths, y=y, mode="lines+markers", showlegend=False, row=1, col=2,
-                            marker=style | dict(size=[14 if T == seq_len else 5 for T in lengths]),
-                            line=dict(color=figures.COLOURS[i]))  # fmt: skip
+    for technique in NAMES:
+        _add_losses(fig, technique, chosen)
+    for spec in chosen:
+        _add_costs(fig, spec, seq_len)
     fig.update_xaxes(title_text=tr("mixing layers, MFLOP a window"), row=1, col=1)
     fig.update_yaxes(title_text=tr("held-out loss (nats a token)"), row=1, col=1)
-    ticks = dict(tickvals=lengths[::2], ticktext=[f"{n:,}" for n in lengths[::2]])
+    ticks = dict(tickvals=LENGTHS[::2], ticktext=[f"{n:,}" for n in LENGTHS[::2]])
     fig.update_xaxes(title_text=tr("tokens in the sequence"), type="log", **ticks, row=1, col=2)
     fig.update_yaxes(title_text=tr("kFLOP a token"), type="log", dtick=1, row=1, col=2)
     # in the second panel's empty corner: below the plot is the slider of the stored figure
     fig.update_layout(legend=dict(x=0.58, y=0.98, xanchor="left", yanchor="top"))
     return fig
+
+
+def _style(technique: str) -> dict:
+    i = list(NAMES).index(technique)
+    return dict(color=figures.COLOURS[i], symbol=figures.MARKERS[i])
+
+
+def _add_losses(fig, technique: str, chosen: list[dict]) -> None:
+    """A technique's recorded variants, loss over arithmetic; the chosen ones stand out."""
+    specs = [s for s in record().values() if s["technique"] == technique]
+    specs.sort(key=lambda s: s["mixing_flops"])
+    style = _style(technique)
+    fig.add_scatter(
+        x=[s["mixing_flops"] / 1e6 for s in specs],
+        y=[s["loss"] for s in specs],
+        error_y=dict(array=[(s["interval"][1] - s["interval"][0]) / 2 for s in specs], thickness=1),
+        mode="lines+markers",
+        marker=style | dict(size=[14 if s in chosen else 7 for s in specs]),
+        line=dict(color=style["color"], dash="dot"),
+        name=tr(NAMES[technique]),
+        text=[full_name(s) for s in specs],
+        row=1,
+        col=1,
+    )
+
+
+def _add_costs(fig, spec: dict, seq_len: int) -> None:
+    """What a variant costs a token over the length, the chosen length larger."""
+    style = _style(spec["technique"])
+    fig.add_scatter(
+        x=LENGTHS,
+        y=[kflops_a_token(spec, T) for T in LENGTHS],
+        mode="lines+markers",
+        marker=style | dict(size=[14 if T == seq_len else 5 for T in LENGTHS]),
+        line=dict(color=style["color"]),
+        showlegend=False,
+        row=1,
+        col=2,
+    )

@@ -39,52 +39,79 @@ def schedule_rows() -> list[dict]:
     return rows
 
 
+def curves(ratio: float) -> dict[str, list[dict]]:
+    """Schedule -> points of its recorded recovery: rounds trained, mean increase, lowest, highest.
+
+    One-shot has a point more, early in the first round; "control" had nothing removed.
+    """
+    found, lines = schedule_record()[1], {}
+    keys = {name: (name, ratio) for name in experiment.SCHEDULES} | {"control": CONTROL}
+    for name, key in keys.items():
+        point = found[key]
+        ends = zip(point["mean"], point["low"], point["high"], strict=True)
+        start = point["before"][0]
+        lines[name] = [dict(rounds=0, mean=start, low=start, high=start)]
+        lines[name] += [dict(rounds=i, mean=m, low=low, high=high)
+                        for i, (m, low, high) in enumerate(ends, start=1)]  # fmt: skip
+    early = mean(beginning(ratio).values())
+    lines["one-shot"].insert(1, dict(rounds=early_share(), mean=early, low=early, high=early))
+    return lines
+
+
+def early_share() -> float:
+    """The share of the first round after which a beginning is measured."""
+    settings = schedule_record()[0]["settings"]
+    return settings["early"] / settings["steps_per_round"]
+
+
 def schedule_figure(live: dict[float, float] | None = None):
     """Increase over the dense model by round, a panel for each final ratio.
 
     `live` {ratio: increase of one-shot early in round 1, measured here}.
     """
     kept, found = schedule_record()
-    n_rounds, finals = kept["settings"]["n_rounds"], ratios(found)
+    finals = ratios(found)
     titles = [tr("{n}% removed", n=number(100 * r)) for r in finals]
     title = tr("Recovery by round, equal training (recorded, {n} seeds)", n=len(kept["seeds"]))
     fig = figures.panels(titles, title, shared_yaxes=True, horizontal_spacing=0.03)
-    control = [found[CONTROL]["before"][0], *found[CONTROL]["mean"]]
-    rounds, meta = list(range(n_rounds + 1)), {}
-    share = kept["settings"]["early"] / kept["settings"]["steps_per_round"]  # of the first round
+    meta = {}
     for column, ratio in enumerate(finals, start=1):
-        first = column == 1
-        for i, schedule in enumerate(experiment.SCHEDULES):
-            point = found[schedule, ratio]
-            x, y = list(rounds), [point["before"][0], *point["mean"]]
-            above = [0, *(h - m for h, m in zip(point["high"], point["mean"], strict=True))]
-            below = [0, *(m - v for v, m in zip(point["low"], point["mean"], strict=True))]
-            if schedule == "one-shot":
-                for values, new in (
-                    (x, share),
-                    (y, mean(beginning(ratio).values())),
-                    (above, 0),
-                    (below, 0),
-                ):
-                    values.insert(1, new)
-            style = dict(color=figures.COLOURS[i], dash=figures.DASHES[i])
-            fig.add_scatter(x=x, y=y, name=tr(schedule), line=style, showlegend=first,
-                            legendgroup=schedule, mode="lines+markers",
-                            marker=dict(symbol=figures.MARKERS[i], size=8),
-                            error_y=dict(type="data", array=above, arrayminus=below),
-                            row=1, col=column)  # fmt: skip
-            meta[tr("{n}%, {name}", n=number(100 * ratio), name=tr(schedule))] = round(y[-1], 3)
-        fig.add_scatter(x=rounds, y=control, name=tr("control: nothing removed"), mode="lines",
-                        line=dict(color=figures.COLOURS[6], dash="dot"), showlegend=first,
-                        row=1, col=column)  # fmt: skip
+        where = dict(showlegend=column == 1, row=1, col=column)
+        lines = curves(ratio)
+        control = lines.pop("control")
+        for i, (schedule, points) in enumerate(lines.items()):
+            _add_curve(fig, points, i, name=tr(schedule), legendgroup=schedule, **where)
+            name = tr("{n}%, {name}", n=number(100 * ratio), name=tr(schedule))
+            meta[name] = round(points[-1]["mean"], 3)
+        fig.add_scatter(x=[p["rounds"] for p in control], y=[p["mean"] for p in control],
+                        name=tr("control: nothing removed"), mode="lines",
+                        line=dict(color=figures.COLOURS[6], dash="dot"), **where)  # fmt: skip
         if ratio in (live or {}):
             star = dict(symbol="star", size=15, color=figures.COLOURS[2])
-            fig.add_scatter(x=[share], y=[live[ratio]], name=tr("now, here (measured)"),
+            fig.add_scatter(x=[early_share()], y=[live[ratio]], name=tr("now, here (measured)"),
                             mode="markers", marker=star, row=1, col=column)  # fmt: skip
+    rounds = list(range(kept["settings"]["n_rounds"] + 1))
     fig.update_xaxes(title_text=tr("rounds of training"), tickvals=rounds)
     fig.update_yaxes(title_text=tr("bits per byte above dense"), col=1)
     fig.update_yaxes(rangemode="tozero")
     return fig.update_layout(meta=meta, legend=dict(orientation="h", y=-0.2), height=440)
+
+
+def _add_curve(fig, points: list[dict], i: int, **options) -> None:
+    """One schedule's mean over the seeds by round, with their range."""
+    fig.add_scatter(
+        x=[p["rounds"] for p in points],
+        y=[p["mean"] for p in points],
+        error_y=dict(
+            type="data",
+            array=[p["high"] - p["mean"] for p in points],
+            arrayminus=[p["mean"] - p["low"] for p in points],
+        ),
+        mode="lines+markers",
+        line=dict(color=figures.COLOURS[i], dash=figures.DASHES[i]),
+        marker=dict(symbol=figures.MARKERS[i], size=8),
+        **options,
+    )
 
 
 def beginning(ratio: float) -> dict[int, float]:

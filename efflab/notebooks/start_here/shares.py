@@ -68,11 +68,10 @@ def where_it_goes(seq_len=512, model="bert-base", device="A100 80GB SXM", fused=
     roof = machine() if device == THIS else DEVICES[device]
     seconds = part_seconds(config, seq_len, roof, fused)
     total, share = sum(seconds.values()), cost.attention_share(config, seq_len)
-    crossing = cost.crossing_length(config, "linear")
     meta = {
         "seq_len": seq_len,
         "share": share,
-        "crossing": crossing,
+        "crossing": cost.crossing_length(config, "linear"),
         "milliseconds": 1e3 * total,
         "scores_time_share": seconds["scores"] / total,
     }
@@ -85,29 +84,34 @@ def where_it_goes(seq_len=512, model="bert-base", device="A100 80GB SXM", fused=
     fig = figures.panels(titles, title, meta=meta, column_widths=[0.42, 0.58],
                          horizontal_spacing=0.13)  # fmt: skip
     fig.update_layout(height=430, margin_t=112, title=dict(y=0.95, yanchor="top"))
-    names = [tr(PARTS[p]).replace(" (", "<br>(") for p in PARTS]
-    shares = [100 * seconds[p] / total for p in PARTS]
-    fig.add_bar(
-        x=shares, y=names, orientation="h", marker_color=figures.COLOURS[:4],
-        text=[f"{s:.0f}%" for s in shares], textposition="auto", textangle=0,
-        showlegend=False, row=1, col=1,
-    )  # fmt: skip
+    _add_parts(fig, {part: s / total for part, s in seconds.items()}, row=1, col=1)
     add_share(fig, config, model, 0, row=1, col=2)
-    point = dict(x=[seq_len], y=[100 * share], text=[f" {100 * share:.0f}% "])
-    position = "top left" if share < 0.85 else "bottom right"  # inside the panel
-    fig.add_scatter(
-        **point, mode="markers+text", marker=dict(size=14, color=figures.COLOURS[1]),
-        textposition=position, cliponaxis=False, showlegend=False, row=1, col=2,
-    )  # fmt: skip
-    fig.update_xaxes(title_text="%", range=[0, 105], col=1)
-    fig.update_yaxes(autorange="reversed", col=1)
-    fig.add_scatter(
-        x=[crossing], y=[50], mode="markers+text", text=[f" {crossing:,}"], showlegend=False,
-        textposition="bottom right", row=1, col=2,
-        marker=dict(symbol="diamond", size=10, color=figures.COLOURS[0]),
-    )  # fmt: skip
+    _add_here(fig, seq_len, share, row=1, col=2)
     share_axes(fig, row=1, col=2)
     return fig
+
+
+def _add_parts(fig, shares: dict[str, float], **where) -> None:
+    """Each part's share of the time as a bar."""
+    names = [tr(PARTS[part]).replace(" (", "<br>(") for part in shares]
+    per_cent = [100 * share for share in shares.values()]
+    fig.add_bar(
+        x=per_cent, y=names, orientation="h", marker_color=figures.COLOURS[:4],
+        text=[f"{p:.0f} %" for p in per_cent], textposition="auto", textangle=0,
+        showlegend=False, **where,
+    )  # fmt: skip
+    fig.update_xaxes(title_text="%", range=[0, 105], **where)
+    fig.update_yaxes(autorange="reversed", **where)
+
+
+def _add_here(fig, seq_len: int, share: float, **where) -> None:
+    """The chosen length on its model's curve."""
+    position = "top left" if share < 0.85 else "bottom right"  # inside the panel
+    fig.add_scatter(
+        x=[seq_len], y=[100 * share], text=[f" {100 * share:.0f} % "], mode="markers+text",
+        marker=dict(size=14, color=figures.COLOURS[1]), textposition=position, cliponaxis=False,
+        showlegend=False, **where,
+    )  # fmt: skip
 
 
 def duration(seconds: float) -> str:
