@@ -123,22 +123,6 @@ def test_qkv_runs_repeat_and_differ_by_sharing():
     assert losses[0] != losses[2]
 
 
-def test_qkv_verdict_finds_a_knee_only_where_there_is_one(monkeypatch):
-    def runs(after):
-        losses = {1: 5.0, 2: 5.0, 3: 5.0, 4: after, 5: after, 6: after}
-        return [
-            dict(n_shared=n, seed=seed, loss=loss + 0.01 * seed)
-            for n, loss in losses.items()
-            for seed in range(3)
-        ]
-
-    for after, knee in ((5.0, False), (5.5, True)):
-        experiment = dict(seeds=[0, 1, 2], settings=dict(n_layer=6), runs=runs(after))
-        summary = qkv_sharing.by_count(experiment["runs"])
-        monkeypatch.setattr(costs, "qkv_record", lambda r=(experiment, summary): r)
-        assert costs.qkv_verdict()["holds"] is knee
-
-
 def test_docstring_tasks_leak_nothing():
     docs = encoder_reuse.docstrings()
     assert len(set(docs.texts)) == len(docs.texts)

@@ -1,14 +1,14 @@
 """Notebook 01's measurements: what sharing saves and does not, and QKV by depth."""
 
-import numpy as np
 import safetensors.torch
 import torch
 from torch import nn
 
-from efflab import bench, cost, evaluate, points, pretrained, train
+from efflab import bench, cost, points, pretrained, train
 from efflab.config import SHARING, ModelConfig
 from efflab.errors import require_one_of
-from efflab.experiments import qkv_sharing
+from efflab.estimate import Estimate
+from efflab.experiments import dynamic_attention, qkv_sharing
 from efflab.experiments.record import agrees, expected, recorded, same_python
 from efflab.lab import figures, tr
 from efflab.model import Transformer, n_parameters
@@ -58,7 +58,7 @@ def state_bytes(model: nn.Module, ids: torch.Tensor) -> int:
     return total
 
 
-def costs(models: dict[str, Transformer], seq_len: int, batch_size=4, repeats=3) -> list[dict]:
+def costs(models: dict[str, Transformer], seq_len: int, batch_size=4, repeats=5) -> list[dict]:
     """A row for each cost, a column for each model, and the last over the first (`ratio`)."""
     vocab = next(iter(models.values())).config.vocab_size
     ids = torch.randint(0, vocab, (batch_size, seq_len))
@@ -76,7 +76,7 @@ def costs(models: dict[str, Transformer], seq_len: int, batch_size=4, repeats=3)
     timed = {}
     for what, fn in (("forward pass (ms)", forward), ("training step (ms)", step)):
         calls = {name: lambda fn=fn, name=name: fn(name) for name in models}
-        timed[what] = bench.interleaved(calls, warmup=1, repeats=repeats)
+        timed[what] = bench.compared(calls.pop("none"), calls, warmup=1, repeats=repeats)
     exact = {
         "parameters (M)": lambda m: n_parameters(m) / 1e6,
         "checkpoint (MB)": lambda m: checkpoint_bytes(m) / MB,
@@ -86,10 +86,24 @@ def costs(models: dict[str, Transformer], seq_len: int, batch_size=4, repeats=3)
     rows = [_row(name, {k: f(m) for k, m in models.items()}) for name, f in exact.items()]
     flops = {k: cost.forward_flops(m.config, seq_len, batch_size) / 1e9 for k, m in models.items()}
     rows.append(_row("forward GFLOP", flops, kind="computed"))
-    for what, times in timed.items():
-        row = _row(what, {k: 1e3 * t.median for k, t in times.items()})
-        rows.append(row | {"all / none": times["all"].ratio(times["none"])})
+    for what, found in timed.items():
+        times = {"none": found.timings["baseline"]} | {k: found.timings[k] for k in found.ratios}
+        row = _row(what, {name: 1e3 * times[name].median for name in models})
+        ratio = found.ratios["all"]
+        row |= {"all / none": ratio.mean, "interval, low": ratio.low, "interval, high": ratio.high}
+        rows.append(row | {"A/A band (±%)": 100 * found.band})
     return rows
+
+
+def forward_time(rows: list[dict]) -> tuple[Estimate, float]:
+    """From `costs`: a forward pass's time, all layers shared over none, and its A/A band (0..1)."""
+    row = next(row for row in rows if row["cost"].startswith("forward pass"))
+    ends = (row["all / none"], row["interval, low"], row["interval, high"])
+    return Estimate(*ends), row["A/A band (±%)"] / 100
+
+
+COST_COLUMNS = ["cost", *SHARING, "all / none", "interval, low", "interval, high"]
+COST_COLUMNS += ["A/A band (±%)", "kind"]
 
 
 def _row(name: str, values: dict[str, float], kind: str = "measured") -> dict:
@@ -100,7 +114,7 @@ def costs_figure(rows: list[dict]):
     """What sharing every layer leaves of each cost: 1 is no change."""
     rows = list(reversed(rows))
     ratios = {tr(row["cost"]): row["all / none"] for row in rows}
-    title = tr("Sharing all layers: parameters fall, arithmetic stays")
+    title = tr("What sharing all layers leaves of each cost")
     fig = figures.blank(title, tr("shared / not shared"), height=380)
     colours = [figures.COLOURS[0 if r < 0.9 else 1] for r in ratios.values()]
     fig.add_bar(x=list(ratios.values()), y=list(ratios), orientation="h", marker_color=colours,
@@ -191,33 +205,25 @@ def qkv_table() -> list[dict]:
     ]
 
 
-def qkv_verdict() -> dict:
-    """Arguments of the verdict on "no more than half": is the step past half above the noise?"""
-    experiment, summary = qkv_record()
-    n_layer = experiment["settings"]["n_layer"]
-    loss = {(r["n_shared"], r["seed"]): r["loss"] for r in experiment["runs"]}
-    steps = [loss[n_layer, s] - loss[n_layer // 2, s] for s in experiment["seeds"]]
-    knee = float(np.mean(steps)) > 2 * float(np.std(steps, ddof=1)) + 0.01
-    figures_ = {
-        "half share: loss over none (nats)": round(summary[n_layer // 2]["cost"], 3),
-        "all share: loss over none (nats)": round(summary[n_layer]["cost"], 3),
-        "from half to all, by seed: lowest": round(min(steps), 3),
-        "from half to all, by seed: highest": round(max(steps), 3),
-        "ALBERT, attention shared in all layers: score lost (published)": 0.7,
+def attention_control() -> dict[str, dict[int, float]]:
+    """Seed -> recorded loss of attention and of a convolution of 3 tokens, trained alike."""
+    record = dynamic_attention.by_variant()
+    return {
+        "attention": record["attention"]["losses"],
+        "convolution": record["dynamic-3"]["losses"],
     }
-    condition = "" if knee else "no knee at half, sharing past it cost no more than another seed"
-    return dict(holds=knee, figures=figures_, kind="recorded", condition=condition)
 
 
 def without_training(counts=(1, 2, 3, 6), n_windows: int = 8) -> dict[int, float]:
     """Bits per byte of `stdlib-gpt` whose first n layers get the first one's QKV, untrained."""
     model = points.language_model()
-    return {n: evaluate.bits_per_byte(share_qkv(model, n), n_windows).mean for n in counts}
+    shared = {n: model if n == 1 else share_qkv(model, n) for n in counts}
+    return {n: points.language_quality(m, n_windows).mean for n, m in shared.items()}
 
 
 def without_training_figure(bits: dict[int, float]):
     """The damage of sharing after training."""
-    title = tr("Sharing after training: layers do not agree on one QKV")
+    title = tr("QKV shared after training, nothing retrained")
     names = tr("layers that share one QKV projection (1: none)"), tr("bits per byte")
     fig = figures.bars([str(n) for n in bits], list(bits.values()), title, *names, text=".2f")
     return fig.update_layout(meta={tr("n = {n}: bits per byte", n=n): round(b, 2)

@@ -8,9 +8,11 @@ import torch
 from torch import nn
 
 from efflab import bench, data, evaluate, points, pretrained
+from efflab.estimate import Estimate
 from efflab.experiments import encoder_reuse
 from efflab.experiments.record import recorded
 from efflab.model import n_parameters
+from efflab.notebooks.parameter_sharing import verdicts
 
 
 @lru_cache(maxsize=1)
@@ -50,7 +52,7 @@ def retrieval(n_functions: int = 40) -> float:
     return evaluate.retrieval_mrr(queries, codes).mean
 
 
-def reuse_measured(n_tasks: int = 3, n_classes: int = 8, repeats: int = 3) -> list[dict]:
+def reuse_measured(n_tasks: int = 3, n_classes: int = 8, repeats: int = 7) -> list[dict]:
     """Bytes held and time for one batch of texts wanted by every task, both ways."""
     encoder, tokenizer = points.encoder()
     ids = encoder_reuse.token_ids(tokenizer, encoder_reuse.docstrings().texts[:8])
@@ -73,24 +75,20 @@ def reuse_measured(n_tasks: int = 3, n_classes: int = 8, repeats: int = 3) -> li
         for name, group in (("one", [encoder]), ("each", encoders))
     }
     ms = {name: 1e3 * t.median for name, t in times.items()}
+    ratio = times["each"].ratio_interval(times["one"])
     return [
         {"cost": "weights (MB)", **held, "ratio": held["each"] / held["one"], "kind": "measured"},
-        {"cost": "8 texts (ms)", **ms, "ratio": times["each"].ratio(times["one"]),
-         "kind": "measured"},
+        {"cost": "8 texts (ms)", **ms, "ratio": ratio.mean, "interval, low": ratio.low,
+         "interval, high": ratio.high, "kind": "measured"},
     ]  # fmt: skip
 
 
-def reuse_verdict(quality: list[dict], reuse: list[dict]) -> dict:
-    """Arguments of the verdict: what n heads save, and what they lose against n encoders."""
-    accuracy = {(row["task"], row["model"]): row["accuracy"] for row in quality}
+def reuse_figures(quality: list[dict], reuse: list[dict]) -> list:
+    """What the verdict on reuse rests on, from the two tables."""
+    found = {(row["task"], row["model"]): row["accuracy"] for row in quality}
     head, own = "head on the shared encoder", "its own fine-tuned encoder"
-    lost = {t: 100 * (accuracy[t, own] - accuracy[t, head]) for t in encoder_reuse.TASKS}
-    ratios = {row["cost"]: round(row["ratio"], 1) for row in reuse}
-    figures_ = {
-        "3 tasks: memory saved (x)": ratios["weights (MB)"],
-        "3 tasks, same texts: time saved (x)": ratios["8 texts (ms)"],
-        "accuracy lost, least (points)": round(min(lost.values()), 1),
-        "accuracy lost, most (points)": round(max(lost.values()), 1),
-    }
-    condition = "the frozen embedding knows what the task asks; time falls only on shared texts"
-    return dict(holds=True, figures=figures_, kind="measured", condition=condition)
+    accuracy = {task: (found[task, head], found[task, own]) for task in encoder_reuse.TASKS}
+    memory, time = reuse
+    times = Estimate(time["ratio"], time["interval, low"], time["interval, high"])
+    n_texts = int(encoder_reuse.docstrings().is_test.sum())
+    return verdicts.reuse_figures(accuracy, n_texts, memory["ratio"], times)

@@ -1,0 +1,112 @@
+"""Notebook 01's verdicts: every outcome that each can come to."""
+
+import pytest
+
+from efflab import lab
+from efflab.estimate import Estimate
+from efflab.notebooks.parameter_sharing import costs, verdicts
+
+TIME = Estimate(0.9, 0.85, 0.95)
+
+
+def changed(figures, **values):
+    """Figures with the value of some replaced, by the constant's name."""
+    new = {getattr(verdicts, name): value for name, value in values.items()}
+    return [lab.Figure(f.name, new.get(f.name, f.value), f.unit, f.kind) for f in figures]
+
+
+def test_albert_figures_are_the_closed_forms():
+    found = lab.by_name(verdicts.albert_figures(0.712, 0.391, TIME, 0.03))
+    assert found[verdicts.FLOPS].value == 1
+    assert found[verdicts.NEEDED].value == pytest.approx(65.45, abs=0.01)
+    assert found[verdicts.TIME].high == 0.95
+
+
+@pytest.mark.parametrize(
+    ("bert", "minilm", "flops", "word"),
+    [
+        (0.712, 0.391, 1, "holds if"),
+        (0.712, 0.391, 0.5, "holds if"),
+        (0.712, 0.61, 1, "holds if"),
+        (0.712, 0.61, 0.5, "holds"),
+        (0.6, 0.391, 1, "does not hold"),
+    ],
+)
+def test_albert_params(bert, minilm, flops, word):
+    figures = changed(verdicts.albert_figures(bert, minilm, TIME, 0.03), FLOPS=flops)
+    assert verdicts.albert_params(figures).word == word
+
+
+def test_the_condition_says_that_computation_stays_only_where_it_does():
+    figures = verdicts.albert_figures(0.712, 0.391, TIME, 0.03)
+    assert "computation stays" in verdicts.albert_params(figures).condition
+    less = verdicts.albert_params(changed(figures, FLOPS=0.9))
+    assert less.word == "holds if"
+    assert "computation" not in less.condition
+
+
+def qkv(past, half=0.0, control=-0.1, noise=0.001):
+    """A record whose step past half costs `past`, and a control, three seeds a little apart."""
+    runs = [
+        dict(n_shared=n, seed=s, loss=5 + base + s * 0.1 + noise * s * n)
+        for s in range(3)
+        for n, base in ((1, 0.0), (3, half), (6, half + past))
+    ]
+    losses = {s: 5.0 + 0.1 * s for s in range(3)}
+    convolution = {s: v - control + 0.001 * s for s, v in losses.items()}
+    record = dict(settings=dict(n_layer=6), runs=runs)
+    return verdicts.qkv_figures(record, dict(attention=losses, convolution=convolution))
+
+
+@pytest.mark.parametrize(
+    ("figures", "word"),
+    [
+        (qkv(0.1), "holds"),
+        (qkv(0.1, control=0.1), "holds"),
+        (qkv(0.005), "does not hold"),
+        (qkv(0.005, control=0.1), "undecided"),  # attention itself is not worth having yet
+        (qkv(0.02), "undecided"),
+    ],
+)
+def test_qkv_share_half(figures, word):
+    assert verdicts.qkv_share_half(figures).word == word
+
+
+def test_qkv_figures_pair_the_seeds():
+    found = lab.by_name(qkv(0.1, half=0.05, noise=0.0))
+    assert found[verdicts.PAST].value == pytest.approx(0.1)
+    assert found[verdicts.PAST].high - found[verdicts.PAST].low < 1e-9  # seeds' own level cancels
+    assert found[verdicts.HALF].value == pytest.approx(0.05)
+    assert found[verdicts.CONTROL].value == pytest.approx(-0.101)
+
+
+def test_the_recorded_control_has_attentions_seeds():
+    control = costs.attention_control()
+    assert control["attention"].keys() == control["convolution"].keys()
+    assert len(control["attention"]) >= 3
+
+
+def reuse(takes, package=0.0, returns=0.0, n=10**6, memory=3.0):
+    lost = dict(takes=takes, package=package, returns=returns)
+    accuracy = {task: (0.8 - points, 0.8) for task, points in lost.items()}
+    return verdicts.reuse_figures(accuracy, n, memory, Estimate(2.8, 2.7, 2.9))
+
+
+@pytest.mark.parametrize(
+    ("figures", "word"),
+    [
+        (reuse(0.03), "holds"),
+        (reuse(0.3), "does not hold"),
+        (reuse(0.03, memory=1.0), "does not hold"),
+        (reuse(0.05), "holds if"),
+        (reuse(0.04, 0.04, 0.04, n=240), "undecided"),
+    ],
+)
+def test_encoder_reuse(figures, word):
+    assert verdicts.encoder_reuse(figures).word == word
+
+
+def test_the_interval_of_lost_points_is_that_of_two_proportions():
+    found = lab.by_name(reuse(0.04, n=240))[verdicts.LOST["takes"]]
+    half = 1.96 * ((0.76 * 0.24 + 0.8 * 0.2) / 240) ** 0.5
+    assert (found.value, found.high - found.value) == pytest.approx((4, 100 * half))
