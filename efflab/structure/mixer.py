@@ -25,7 +25,7 @@ def n_patches(image_size: int, patch_size: int) -> int:
 
 @dataclass(frozen=True)
 class MixerConfig:
-    """The sizes of an `MLPMixer`, in its arguments' order: `MLPMixer(**vars(config))`.
+    """The sizes of an `MLPMixer`, and its arguments: `MLPMixer(**vars(config))`.
 
     `d_token` and `d_channel` are the hidden widths of the two perceptrons. `n_classes=0` leaves
     the classifier out, as the paper's counts do.
@@ -88,34 +88,23 @@ class MixerLayer(nn.Module):
 class MLPMixer(nn.Module):
     """Images (B, channels, image_size, image_size) -> logits (B, n_classes).
 
-    The arguments are `MixerConfig`'s. Without a classifier the answer is the pooled vector (B,C).
+    The arguments are those of `MixerConfig`. Without a classifier the answer is the pooled vector
+    (B,C).
 
     >>> MLPMixer(8, 2, 2, 32, 16, 64, 10, channels=1)(torch.zeros(3, 1, 8, 8)).shape
     torch.Size([3, 10])
     """
 
-    def __init__(
-        self,
-        image_size: int,
-        patch_size: int,
-        n_layer: int,
-        d_model: int,
-        d_token: int,
-        d_channel: int,
-        n_classes: int,
-        *,
-        channels: int = 3,
-    ):
-        sizes = (image_size, patch_size, n_layer, d_model, d_token, d_channel, n_classes)
-        config = MixerConfig(*sizes, channels=channels)
+    def __init__(self, *sizes: int, **named: int):
+        config = MixerConfig(*sizes, **named)
+        C = config.d_model
         super().__init__()
         self.config = config
-        self.patches = PatchEmbedding(patch_size, d_model, channels)
-        S = config.n_patches
-        layers = (MixerLayer(S, d_model, d_token, d_channel) for _ in range(n_layer))
-        self.layers = nn.Sequential(*layers)
-        self.norm = nn.LayerNorm(d_model, eps=1e-6)
-        self.head = nn.Linear(d_model, n_classes) if n_classes else nn.Identity()
+        self.patches = PatchEmbedding(config.patch_size, C, config.channels)
+        shape = config.n_patches, C, config.d_token, config.d_channel
+        self.layers = nn.Sequential(*(MixerLayer(*shape) for _ in range(config.n_layer)))
+        self.norm = nn.LayerNorm(C, eps=1e-6)
+        self.head = nn.Linear(C, config.n_classes) if config.n_classes else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
         size, shape = self.config.image_size, tuple(images.shape)

@@ -18,7 +18,7 @@ from efflab.structure.mixer import PatchEmbedding, n_patches
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """The sizes of a `ViT`, in its arguments' order: `ViT(**vars(config))`."""
+    """The sizes of a `ViT`, and its arguments: `ViT(**vars(config))`."""
 
     image_size: int
     patch_size: int
@@ -49,43 +49,32 @@ class ViTConfig:
 class ViT(nn.Module):
     """Images (B, channels, h, w) -> logits (B, n_classes), or the pooled vector for 0 classes.
 
-    Made for `image_size`; another size works too, with the position table interpolated between
-    its neighbours (paper, section 3.2), since no other weight knows the number of patches.
+    The arguments are those of `ViTConfig`. Made for `image_size`; another size works too, with the
+    position table interpolated between its neighbours (paper, section 3.2), since no other weight
+    knows the number of patches.
 
     >>> ViT(8, 2, 2, 4, 32, 64, 10, channels=1)(torch.zeros(3, 1, 16, 16)).shape
     torch.Size([3, 10])
     """
 
-    def __init__(
-        self,
-        image_size: int,
-        patch_size: int,
-        n_layer: int,
-        n_head: int,
-        d_model: int,
-        d_ff: int,
-        n_classes: int,
-        *,
-        channels: int = 3,
-    ):
-        sizes = (image_size, patch_size, n_layer, n_head, d_model, d_ff, n_classes)
-        config = ViTConfig(*sizes, channels=channels)
-        blocks = config.blocks
+    def __init__(self, *sizes: int, **named: int):
+        config = ViTConfig(*sizes, **named)
+        C, blocks = config.d_model, config.blocks
         super().__init__()
         self.config = config
-        self.patches = PatchEmbedding(patch_size, d_model, channels)
+        self.patches = PatchEmbedding(config.patch_size, C, config.channels)
         # about the size of a patch's vector: with the usual 0.02 small ones learn their places late
-        self.position = nn.Parameter(0.2 * torch.randn(config.n_patches, d_model))
+        self.position = nn.Parameter(0.2 * torch.randn(config.n_patches, C))
         layers = (
             Layer(
-                SubBlock(Attention(d_model, n_head), blocks),
-                SubBlock(FeedForward(d_model, d_ff), blocks),
+                SubBlock(Attention(C, config.n_head), blocks),
+                SubBlock(FeedForward(C, config.d_ff), blocks),
             )
-            for _ in range(n_layer)
+            for _ in range(config.n_layer)
         )
         self.layers = nn.Sequential(*layers)
-        self.norm = nn.LayerNorm(d_model, eps=blocks.norm_eps)
-        self.head = nn.Linear(d_model, n_classes) if n_classes else nn.Identity()
+        self.norm = nn.LayerNorm(C, eps=blocks.norm_eps)
+        self.head = nn.Linear(C, config.n_classes) if config.n_classes else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.patches(images)
