@@ -164,6 +164,3 @@ def k_and_n(k=128, seq_len=1024, share="none"):
     fig.update_yaxes(type="log", exponentformat="power", dtick=1, row=1, col=1)
     fig.update_layout(legend=dict(x=0.53, xanchor="right", y=0.03))
     return fig
-
-
-# --- Exercises -------------------------------------------------------------------------------

@@ -112,6 +112,3 @@ def mixer_or_vit(image_size=224, patch_size=16, d_model=768):
     fig.update_yaxes(type="log", exponentformat="power", dtick=1, col=1)
     fig.update_layout(barmode="stack", legend=dict(x=0.53, xanchor="right", y=0.03))
     return fig
-
-
-# --- Exercises -------------------------------------------------------------------------------

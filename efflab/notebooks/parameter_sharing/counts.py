@@ -216,6 +216,3 @@ def tasks(n_tasks=4, n_classes=8, every_text=True):
     fig.update_xaxes(title_text=tr("tasks"))
     fig.update_yaxes(rangemode="tozero")
     return fig
-
-
-# --- Exercises -------------------------------------------------------------------------------

@@ -135,6 +135,3 @@ def reach_picture(window_size: int = 8, n_layer: int = 6):
     fig.update_yaxes(title_text=tr("layers"), col=1)
     fig.update_layout(height=320)
     return fig
-
-
-# --- Exercises -------------------------------------------------------------------------------
