@@ -46,7 +46,7 @@ import torch
 from efflab import lab, points, pretrained
 from efflab.lab import board, check, explore, predict, show, table, verdict
 from efflab.model import Attention
-from efflab.notebooks.linformer import TEXTS, exercises, pictures
+from efflab.notebooks.linformer import TEXTS, exercises, pictures, verdicts
 from efflab.notebooks.linformer import costs as cost
 from efflab.notebooks.linformer import spectra as measure
 from efflab.structure.linformer import LinformerAttention, from_attention, linformer_attention
@@ -76,7 +76,7 @@ lab.use_notebook("04_linformer", exercises.EXERCISES, TEXTS)
 
 # %%
 rank = predict(
-    "Of 128 singular values of an attention matrix in MiniLM's first layer, how many hold 90 % "
+    "Of 128 singular values of an attention matrix in MiniLM's first layer, how many hold 90% "
     "of the energy (sum of squares), averaged over heads?",
     unit="values",
 )
@@ -102,13 +102,14 @@ lab.show_source(linformer_attention)
 # %% [markdown] tags=["en"]
 # `E @ k` multiplies from the *left*. A key matrix has one row a token and one column a channel; a
 # matrix on its left mixes rows. So it is the **length** that shrinks from n to k, and the channels
-# stay. Multiplying from the right, `k @ W`, would shrink the channels, which is what the article
-# describes; look at the scores in both cases:
+# stay. Multiplying from the right, `k @ W`, would shrink the channels. The article speaks of the
+# attention matrix's key-value "dimension", which can mean either: read as the matrix's key axis, the
+# length n, it is right; read as the width, wrong. Look at the scores in both cases:
 
 # %% [markdown] tags=["zh"]
 # `E @ k` 是从*左边*相乘。键矩阵每行是一个 token，每列是一个通道；左乘混合的是行。所以从 n 缩到 k
-# 的是**长度**，通道数不变。若从右边乘，`k @ W`，缩小的才是通道，那正是文章所描述的。
-# 两种情况下的分数矩阵分别是什么形状？
+# 的是**长度**，通道数不变。若从右边乘，`k @ W`，缩小的才是通道。文章说的是注意力矩阵的键值“维度”，
+# 这个词有歧义：指长度 n（矩阵的键轴）则对，指宽度 d 则错。两种情况下的分数矩阵分别是什么形状？
 
 # %%
 queries, keys = torch.randn(2, 1024, 64)  # n = 1024 tokens, 64 channels
@@ -127,7 +128,7 @@ print("width projected, keys @ W  ", tuple(((queries @ W) @ (keys @ W).T).shape)
 # %% [markdown] tags=["zh"]
 # 缩小宽度后分数仍有 n² 个：只便宜一个常数倍，依旧是平方级。缩短长度，Linformer 才是线性的。
 #
-# 再做两项检查。当 k = n 且 E = F = 1 时，它必须等于完整注意力。另外 E 和 F 也要占参数：
+# 再做两项检查。当 k = n 且 E = F = 1 时，它必须等于全注意力。另外 E 和 F 也要占参数：
 # 各头共享则少一些，键和值也共享就更少。
 
 # %%
@@ -146,14 +147,16 @@ for share in ("none", "heads", "kv"):
 #
 # We run a few library modules through MiniLM, collect all 6 x 12 attention matrices of each, and
 # take their singular values. The best possible approximation with k numbers a
-# row keeps the k largest (Eckart and Young), so what remains is a bound for every method.
+# row keeps the k largest (Eckart and Young), so what remains is a bound for every method. (Energy is
+# a sum of squares; the pictures' errors are norms, its square root: 10% of the energy left is an
+# error of 32%.)
 
 # %% [markdown] tags=["zh"]
 # ## 3 · 实测：真实的注意力低秩吗？
 #
 # 我们把几个标准库模块送进 MiniLM，收集每个文本的全部 6 x 12 个注意力矩阵，求奇异值。
 # 每行只用 k 个数的最佳近似，就是保留最大的 k 个奇异值（Eckart–Young 定理），剩下的误差是一切方法
-# 的下界。
+# 的下界。（能量是平方和；图中的误差是范数，即它的平方根：能量剩 10%，误差就是 32%。）
 
 # %% tags=["nbval-ignore-output"]
 minilm, tokenizer = pretrained.load_minilm()
@@ -215,13 +218,15 @@ rows = measure.drop_in_rows(minilm, others, held_out, k, n_steps=40)
 table(rows, measure.DROP_IN_COLUMNS)
 
 # %% [markdown] tags=["en"]
-# Segment means simply average every stretch of neighbouring tokens, and without retraining they are
-# hard to beat. What does the whole model make of that? It averages its tokens' vectors into one,
+# Segment means simply average every stretch of neighbouring tokens: the paper's own mean pooling
+# (section 4), which also frees the length of the input. Our E and F were fitted for a few steps on
+# few texts: more of both would lower their error. What does the whole model make of that? It averages its tokens' vectors into one,
 # which forgives a lot. Both points go on the board, finding functions by their docstrings:
 
 # %% [markdown] tags=["zh"]
-# 分段平均就是把相邻的一段 token 直接取平均，不重新训练的话很难超过它。整个模型会受多大影响？
-# 它最后把所有 token 的向量平均成一个，这很能掩盖误差。两个点都放上看板，任务是凭文档字符串找函数：
+# 分段平均就是把相邻的一段 token 直接取平均，即论文自己的平均池化（第 4 节），它还让输入长度不再受限。
+# 我们的 E 和 F 只用少量文本拟合了几步，两者再多一些，误差还会下降。整个模型会受多大影响？
+# 它最后把所有 token 的向量平均成一个，这很能掩盖误差。两个点都放上总榜，任务是凭文档字符串找函数：
 
 # %% tags=["nbval-ignore-output"]
 models = {
@@ -252,11 +257,11 @@ for technique, model in models.items():
 #
 # | | 矩阵乘法 | 内存里的分数 |
 # |---|---|---|
-# | 完整注意力 | 4 n² C | H n² |
+# | 全注意力 | 4 n² C | H n² |
 # | Linformer | 8 n k C | H n k |
 #
 # Linformer 的乘法有一半花在制作摘要上。论文的对照是把全部分数存在内存里的注意力。
-# 如今有了从不写出分数的融合内核，所以我们与两者都作比较。
+# 如今有了从不写出分数的融合算子，所以我们与两者都作比较。
 
 # %% tags=["nbval-ignore-output"]
 lengths = [longest // 8, longest // 4, longest // 2, longest]
@@ -268,15 +273,15 @@ memory.reveal(round(costs[-2]["memory_saving"], 1))
 show(pictures.cost_figure(costs))
 
 # %% [markdown] tags=["en"]
-# The paper timed a whole model on another machine, so compare shapes, not heights. On the left all
-# three curves rise with n. On the right, against unfused attention, memory falls as dramatically as
-# published; against the fused kernel nothing is saved, for its memory is linear in n too. What
-# remains of Linformer's advantage is time, and only at lengths well beyond 2 k.
+# The paper timed a whole model on another machine, so compare shapes, not heights. On the left is time,
+# on the right memory, each against both ways of computing full attention. The fused kernel's memory
+# is linear in n too, so that against it nothing is left to save; what remains of Linformer's
+# advantage is time, at lengths well beyond 2 k. The table has the interval.
 
 # %% [markdown] tags=["zh"]
-# 论文测的是另一台机器上的整个模型，所以请比形状，不比高低。左图三条曲线都随 n 上升。右图中，
-# 与非融合注意力相比，内存的节省和论文一样显著；与融合内核相比却分毫未省，因为后者的内存同样与 n
-# 成正比。Linformer 剩下的优势是时间，而且要在长度远超 2 k 时才显现。
+# 论文测的是另一台机器上的整个模型，所以请比形状，不比高低。左图是时间，右图是内存，
+# 各与全注意力的两种算法对照。融合算子的内存同样与 n 成正比，与它相比已无可省；Linformer
+# 剩下的优势是时间，而且要在长度远超 2 k 时才显现。区间见表。
 
 # %% [markdown] tags=["en"]
 # ## 5 · Explore
@@ -294,21 +299,24 @@ show(pictures.cost_figure(costs))
 explore(pictures.k_and_n)
 
 # %% [markdown] tags=["en"]
-# ## 6 · Where it breaks: it cannot be causal
+# ## 6 · Where it breaks: as published it leaks
 #
 # A language model must not look ahead, and ordinary attention hides the future with a mask over the
 # scores. Linformer has no place for one: every summary is a weighted sum of *all* tokens, later ones
-# included, and a sum cannot be unmixed. To make summaries afresh for every prefix would cost n² k.
+# included, and a sum cannot be unmixed. (It can be built up: a running sum of E's columns times the
+# keys gives every prefix its own summaries for k · D additions a token. But then each position has k
+# summaries of its own to keep, and the layer is no longer the published one.)
 #
 # A sharp test: train on *random* symbols. Nobody can foresee them, so the honest loss is ln 8 at
 # best. Whoever gets below it has seen the answer.
 
 # %% [markdown] tags=["zh"]
-# ## 6 · 何时失效：它做不了因果注意力
+# ## 6 · 何时失效：按论文的做法会泄漏
 #
 # 语言模型不能偷看后文，普通注意力靠遮住一部分分数来隐藏未来。Linformer 没有地方可遮：
-# 每份摘要都是*全部* token 的加权和，后文也在里面，而和是拆不开的。若为每个前缀重做摘要，
-# 又要花 n² k。
+# 每份摘要都是*全部* token 的加权和，后文也在里面，而和是拆不开的。（和却可以逐步累加：把 E 的各列乘以键
+# 做前缀和，每个 token 只需 k · D 次加法，每个前缀就有了自己的摘要。但这样每个位置都要保存自己的 k 份摘要，
+# 也就不再是论文里的那一层了。）
 #
 # 一个严格的检验：在*随机*符号上训练。谁也猜不到随机符号，诚实的损失最低是 ln 8。低于它，
 # 就说明看到了答案。
@@ -334,14 +342,13 @@ table(cost.causal_rows(), cost.CAUSAL_COLUMNS)
 # ## 7 · 结论
 
 # %% tags=["nbval-ignore-output"]
-verdict(
-    "linformer-fixed",
-    holds=True,
-    condition="the size that becomes fixed is the length, from n to k, not the width; in an encoder "
-    "that is trained with its projections, on texts well beyond 2 k tokens",
-    figures=measure.verdict_figures(values, matrices, learned, k, costs[-2]),
-    kind="measured",
+last = next(row for row in reversed(costs) if row["k"] == 128)
+errors = rows[-1]["learned"], rows[-1]["best"]
+memory_left = 1 / last["fused_memory_saving"]
+figures = verdicts.linformer_figures(
+    longest, 128, errors, last["over_fused"], last["band"], memory_left
 )
+verdict("linformer-fixed", verdicts.linformer_fixed(figures))
 
 # %% [markdown] tags=["en"]
 # ## 8 · Exercises
@@ -467,7 +474,7 @@ check("04-2", answer_2)
 # </details>
 
 # %% [markdown] tags=["zh"]
-# **练习 3。** n = 512 时，k 到多大，Linformer 的 FLOPs 就与完整注意力一样多？
+# **练习 3。** n = 512 时，k 到多大，Linformer 的 FLOPs 就与全注意力一样多？
 #
 # <details><summary>提示</summary>
 #
@@ -527,7 +534,7 @@ check("04-3", answer_3)
 # - Linformer 把键和值的**长度**缩短到 k。若缩小的是宽度，分数仍有 n² 个。
 # - 真实的注意力在最后几层低秩，在前几层不是；而且“低秩”是指每个文本各有自己的少数方向。
 #   要用一个固定投影，网络必须带着它训练。
-# - 长度远超 2 k 时它省时间。它当年闻名的省内存，融合内核也能做到，而且结果精确、无需重训。
+# - 长度远超 2 k 时它省时间。它当年闻名的省内存，融合算子也能做到，而且结果精确、无需重训。
 # - 它做不了因果注意力，最长输入也是固定的。
 #
 # **参考文献。** Wang 等，2020，*Linformer: Self-Attention with Linear Complexity*（式 7、表 3）；

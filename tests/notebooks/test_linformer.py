@@ -5,10 +5,12 @@ import math
 import pytest
 import torch
 
+from efflab import lab
 from efflab.config import ModelConfig
+from efflab.estimate import Estimate
 from efflab.lab.check import judge
 from efflab.model import Attention, Transformer
-from efflab.notebooks.linformer import costs, exercises, pictures, spectra
+from efflab.notebooks.linformer import costs, exercises, pictures, spectra, verdicts
 from efflab.structure.linformer import from_attention
 
 COST = dict(flop_ratio=2.0, speedup=2.0, fused_speedup=1.5, memory_saving=9.0,
@@ -138,15 +140,26 @@ def test_figures(both_languages, matrices):
     assert list(pictures.cost_figure(costs).layout.meta.values()) == [2.0, 1.0]
 
 
-def test_verdict_figures(matrices):
-    values = torch.linalg.svdvals(matrices)
-    learned = spectra.shared_basis(matrices)
-    figures = spectra.verdict_figures(values, matrices, learned, 4, COST)
-    first, last, own, one, speedup, memory = figures.values()
-    assert 1 <= last <= 16
-    assert 1 <= first <= 16
-    assert 0 < own < one < 100
-    assert (speedup, memory) == (1.5, 9.0)
+FIGURES = dict(n=4096, k=128, errors=(60.0, 2.0), time=Estimate(0.3, 0.25, 0.35)) | dict(
+    band=0.03, memory=1.0
+)
+
+
+def test_what_a_query_costs_is_fixed_where_full_attentions_doubles():
+    found = lab.by_name(verdicts.linformer_figures(**FIGURES))
+    assert found[verdicts.PER_QUERY].value == 1
+    assert found[verdicts.CONTROL].value == 2
+    assert found[verdicts.TIME].low == 0.25
+
+
+@pytest.mark.parametrize(
+    ("errors", "per_query", "word"),
+    [((60.0, 2.0), 1, "holds if"), ((10.0, 2.0), 1, "holds"), ((5.0, 2.0), 1.5, "does not hold")],
+)
+def test_the_verdict_can_come_to_each_outcome(errors, per_query, word):
+    figures = verdicts.linformer_figures(**FIGURES | dict(errors=errors))
+    figures[0] = lab.Figure(verdicts.PER_QUERY, per_query, "x", "computed")
+    assert verdicts.linformer_fixed(figures).word == word
 
 
 def test_explorer(both_languages):

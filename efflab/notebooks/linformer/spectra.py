@@ -179,18 +179,3 @@ def averaged(model: Transformer, k: int) -> Transformer:
     for layer in model.layers:
         layer.attention.body.E.copy_(segment_means(k, 64))
     return model
-
-
-def verdict_figures(values: Tensor, matrices: Tensor, basis: Tensor, k: int, cost: dict) -> dict:
-    """What the verdict rests on: ranks, errors at k in the last layer, and one row of costs."""
-    ranks = ranks_for(values).float().mean((1, 2))
-    own = own_errors(values).mean((1, 2))[-1, k - 1].item()
-    fixed = fixed_errors(matrices, basis).mean((1, 2))[-1, k - 1].item()
-    return {
-        "rank for 90 %, first layer": round(ranks[0].item(), 1),
-        "rank for 90 %, last layer": round(ranks[-1].item(), 1),
-        "error at k, last layer: each text its own (%)": round(100 * own, 1),
-        "error at k, last layer: one for all (%)": round(100 * fixed, 1),
-        "times faster than the fused kernel": round(cost["fused_speedup"], 2),
-        "times less memory than unfused": round(cost["memory_saving"], 1),
-    }
