@@ -124,20 +124,20 @@ def _quantized(weight: Tensor, hessian: Tensor, settings: Settings) -> Quantized
     rows = to_rows(weight, **layout)
     scale, zero_point = grid(rows, bits, settings.symmetric)
 
-    def each(x: Tensor | None) -> Tensor | None:  # (R,1) -> one a weight, (out, in)
-        return None if x is None else from_rows(x.expand_as(rows), weight.shape, **layout)
-
-    steps = [weight, each(scale), each(zero_point)]
     H = damped(hessian, settings.damp)
-    order = slice(None)
+    order = torch.arange(len(H))
     if settings.act_order:
         order = H.diagonal().argsort(descending=True, stable=True)
-    steps = [None if x is None else x[:, order] for x in steps]
+
+    def each(x: Tensor) -> Tensor:  # (R,1) -> one a weight, (out, in), in that order
+        return from_rows(x.expand_as(rows), weight.shape, **layout)[:, order]
+
+    zeros = None if zero_point is None else each(zero_point)
     factor = inverse_factor(H[order][:, order], settings.damp)
-    _, codes = sweep(*steps, bits, factor, block_size=settings.block_size)
-    if settings.act_order:
-        codes = codes[:, order.argsort()]
-    return QuantizedTensor.from_codes(codes.contiguous(), scale, zero_point, bits, **layout)
+    size = settings.block_size
+    _, codes = sweep(weight[:, order], each(scale), zeros, bits, factor, block_size=size)
+    codes = codes[:, order.argsort()].contiguous()
+    return QuantizedTensor.from_codes(codes, scale, zero_point, bits, **layout)
 
 
 def damped(hessian: Tensor, damp: float) -> Tensor:

@@ -161,9 +161,9 @@ class _BlockSparse(torch.autograd.Function):
         def gradients(piece: Piece) -> tuple[Tensor, ...]:
             own, keys, n_rows = piece
             parts = q.index_select(0, own), taken(k, keys), taken(v, keys)
-            inputs = [x.detach().requires_grad_() for x in parts]
+            inputs = queries, seen, values = [x.detach().requires_grad_() for x in parts]
             with torch.enable_grad():
-                y = attend(*inputs, n_rows)
+                y = attend(queries, seen, values, n_rows)
             return torch.autograd.grad(y, inputs, dy.index_select(0, own))
 
         # summed here, in order: threads would add to the same keys at once
