@@ -44,7 +44,7 @@ from efflab import lab
 from efflab.compression.affine import quantize
 from efflab.compression.gptq import damped, gptq, inverse_factor, sweep
 from efflab.lab import board, check, explore, predict, show, show_source, table
-from efflab.notebooks.gptq import TEXTS, calibration, exercises, pictures, tables
+from efflab.notebooks.gptq import TEXTS, calibration, exercises, pictures, tables, verdicts
 from efflab.notebooks.gptq import layer as measure
 
 lab.use_language(language)
@@ -252,7 +252,7 @@ explore(calibration.calibrated)
 # zero, which is free until the input wakes up.
 
 # %% [markdown] tags=["zh"]
-# ## 5 · 何处失效
+# ## 5 · 何时失效
 #
 # **样本太少。** token 数少于输入维数时，总有一些方向是校准从未见过的；在那些方向上怎么改都不计误差，
 # GPTQ 就把误差往那里推：在自己的校准数据上几乎没有误差，在其他文本上却比就近舍入更差。
@@ -260,22 +260,21 @@ explore(calibration.calibrated)
 # 作者的代码把它置零，这在该输入醒来之前毫无代价。
 
 # %% tags=["nbval-ignore-output"]
-table(measure.breaks(bits, n_dead, few), measure.BREAK_COLUMNS)
+broken = measure.breaks(bits, n_dead, few)
+table(broken, measure.BREAK_COLUMNS)
 
 # %% [markdown] tags=["en"]
-# In this layer the wrong text costs most of the gain, though even random tokens keep some of it,
-# since part of the correlation is the model's own; in the whole model, below, it costs far less.
-# Too little text costs all of it here. And if the sleepers' columns were set to zero, their waking
-# costs more than was ever won.
+# *held-out / round to nearest* below 1 is a gain. How much of it is left with the wrong text, with
+# random tokens (part of the correlation is the model's own), with too little text? And what does it
+# cost if the sleepers' columns were set to zero and they wake?
 #
 # **No damping** with too few samples: the Hessian is singular, so that it has no inverse, and
 # calibration cannot tell the best answer from endlessly many others.
 # **More damping** says "trust the calibration less": without limit, it is rounding to nearest.
 
 # %% [markdown] tags=["zh"]
-# 在这一层，换错文本会损失大部分收益，不过连随机 token 也保得住一些，因为一部分相关性来自模型自身；
-# 就整个模型而言（见下文），损失要小得多。文本太少，在这一层则把收益赔光。
-# 若把沉睡的列置零，这些输入一旦醒来，损失就比当初赢得的还多。
+# “留出集 / 就近舍入”小于 1 才有收益。换错文本、换成随机 token（一部分相关性来自模型自身）、文本太少，
+# 收益各还剩多少？若把沉睡的列置零，这些输入一旦醒来，又要付出多大代价？
 #
 # 样本太少又**不加阻尼**：Hessian 奇异，没有逆矩阵；在校准数据上同样好的解有无穷多个，分不出哪个最优。
 # **加大阻尼**等于说“少信一点校准数据”：加到无穷大，就是就近舍入。
@@ -309,14 +308,14 @@ table(tables.option_rows(), tables.OPTION_COLUMNS, digits=4)
 # %% [markdown] tags=["en"]
 # ## 6 · The board, and the verdict
 #
-# On the board the embeddings go along at 8 bits, rounded to nearest. The milliseconds are those of
-# the plain model: weights are unpacked to fp32 before the pass. A kernel that computes with packed
+# On the board the embeddings go along at 8 bits, rounded to nearest. The time is that of the plain
+# model: weights are unpacked to fp32 before the pass. A kernel that computes with packed
 # weights is what makes GPTQ fast, and on a GPU it does so because fewer bytes are read.
 
 # %% [markdown] tags=["zh"]
 # ## 6 · 总榜与结论
 #
-# 上总榜时，嵌入也以 8 比特就近舍入。毫秒数与原模型相同：权重在计算前已还原为 fp32。
+# 上总榜时，嵌入也以 8 比特就近舍入。耗时与原模型相同：权重在计算前已还原为 fp32。
 # 要变快，需要直接用压缩权重计算的算子；在 GPU 上，快的原因是要读的字节变少了。
 
 # %% tags=["nbval-ignore-output"]
@@ -326,7 +325,8 @@ board.add(technique="GPTQ, 4 bits, groups of 64", **measure.gptq_point(4, 64))
 board.add(technique="GPTQ, 3 bits", **measure.gptq_point(3, None))
 
 # %% tags=["nbval-ignore-output"]
-lab.verdict("gptq-error", **tables.gptq_verdict(live, bits))
+figures = tables.verdict_figures(live, broken)
+lab.verdict("gptq-error", verdicts.gptq_error(figures))
 
 # %% [markdown] tags=["en"]
 # ## 7 · Exercises

@@ -9,7 +9,7 @@ import torch
 from efflab import lab, points
 from efflab.compression.gptq import hessian, output_error
 from efflab.experiments import gptq_quality as experiment
-from efflab.notebooks.gptq import calibration, exercises, pictures, tables
+from efflab.notebooks.gptq import calibration, exercises, pictures, tables, verdicts
 from efflab.notebooks.gptq import layer as measure
 
 MAPS = ("attention.body.qkv", "attention.body.out", "ffn.body.up", "ffn.body.down")
@@ -196,10 +196,36 @@ def test_a_repeat_may_be_off_by_what_another_calibration_changes(monkeypatch):
     assert measure.spread(0.2, 3) is None
 
 
-def test_verdict_follows_the_figures():
-    good = [dict(error=4.0, bpb=1.5, added=0.2), dict(error=1.0, bpb=1.4, added=0.1)]
-    assert tables.gptq_verdict(good)["holds"]
-    assert not tables.gptq_verdict(good[::-1])["holds"]
+def figures(errors=None, here=0.4, little=1.2):
+    errors = {2: [0.5], 3: [0.34, 0.4, 0.4], 4: [0.3], 8: [0.3]} | (errors or {})
+    return verdicts.gptq_figures(errors, dict.fromkeys(errors, -0.1), here, little)
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        (figures(), "holds if"),
+        (figures(little=0.9), "holds"),
+        (figures({8: [1.0]}), "undecided"),
+        (figures({3: [0.3, 0.4, 1.1]}), "undecided"),  # the worst seed decides
+        (figures(here=1.0), "undecided"),
+        (figures({b: [1.2] for b in (2, 3, 4, 8)}, here=1.1), "does not hold"),
+    ],
+)
+def test_the_verdict_can_come_to_each_outcome(given, word):
+    assert verdicts.gptq_error(given).word == word
+
+
+def test_figures_of_the_verdict_are_the_records_and_the_tables():
+    live = [dict(error=4.0), dict(error=1.0)]
+    broken = [dict(ratio=r) for r in (1.0, 0.6, 1.3)]  # nearest, much text, little text
+    found = lab.by_name(tables.verdict_figures(live, broken))
+    assert found[verdicts.HERE].value == 0.25
+    assert found[verdicts.LITTLE].value == 1.3
+    rtn, gptq = (measure.recorded_point(4, None, m) for m in experiment.METHODS)
+    assert found[verdicts.ERROR[4]].value == gptq["layer_error"] / rtn["layer_error"]
+    assert found[verdicts.ADDED[4]].value == gptq["bits_per_byte"] - rtn["bits_per_byte"]
+    assert found[verdicts.ERROR[3]].high > found[verdicts.ERROR[3]].low  # three seeds
 
 
 def test_a_gptq_point_counts_packed_bytes(monkeypatch):

@@ -1,4 +1,4 @@
-"""Notebook 10's published and recorded tables, and its verdict."""
+"""Notebook 10's published and recorded tables."""
 
 from functools import lru_cache
 from math import log
@@ -7,6 +7,7 @@ from efflab.data import published
 from efflab.experiments import gptq_quality as experiment
 from efflab.lab import tr
 from efflab.notebooks.gptq import layer as measure
+from efflab.notebooks.gptq import verdicts
 
 N_LAYER_WEIGHTS = 6 * 12 * 192**2
 
@@ -161,21 +162,17 @@ def size_rows() -> list[dict]:
     ]  # fmt: skip
 
 
-def gptq_verdict(live: list[dict], bits: int = 3) -> dict:
-    """Arguments of the verdict: `live` are the rows of `measure.again`, the rest is recorded."""
+def verdict_figures(live: list[dict], broken: list[dict]) -> list:
+    """What the verdict rests on: the record, `layer.again`'s rows and `layer.breaks`'."""
+    errors, added = {}, {}
+    for bits in experiment.BITS:
+        rtn, gptq = (measure.recorded_point(bits, None, m) for m in experiment.METHODS)
+        points = [gptq]
+        if bits == 3:  # the width that was recorded with several seeds
+            points += measure.record()["repeats"]
+        errors[bits] = [point["layer_error"] / rtn["layer_error"] for point in points]
+        added[bits] = gptq["bits_per_byte"] - rtn["bits_per_byte"]
     nearest, ours = live
-    pairs = {(b, g): [added_bits(b, g, m) for m in experiment.METHODS]
-             for b in experiment.BITS for g in experiment.GROUPS}  # fmt: skip
-    holds = bits == 8 or (ours["error"] < nearest["error"] and ours["bpb"] < nearest["bpb"])
-    holds &= all(gptq < rtn for (b, _), (rtn, gptq) in pairs.items() if b < 8)
-    figures_ = {
-        "bits": bits,
-        "layers' error, round to nearest (%)": round(nearest["error"], 2),
-        "layers' error, GPTQ (%)": round(ours["error"], 2),
-        "bits per byte added, round to nearest": round(nearest["added"], 3),
-        "bits per byte added, GPTQ": round(ours["added"], 3),
-        "8 bits: bits per byte added, round to nearest (recorded)": round(pairs[8, None][0], 4),
-        "8 bits: bits per byte added, GPTQ (recorded)": round(pairs[8, None][1], 4),
-    }
-    condition = "at 4 bits and below, with more calibration tokens than the layer has inputs"
-    return dict(holds=holds, figures=figures_, kind="measured", condition=condition)
+    return verdicts.gptq_figures(
+        errors, added, ours["error"] / nearest["error"], broken[2]["ratio"]
+    )
