@@ -1,0 +1,107 @@
+"""Notebook 08's exercises: what is asked, and how an answer is judged."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+
+from efflab.acceleration import npu, systolic
+from efflab.config import PRESETS
+from efflab.devices import DEVICES
+from efflab.lab import Exercise, tr
+
+QUERY = dict(m=5, n=1536, k=384)
+"""A 5-token query's FFN up in MiniLM: the layer of 08-2."""
+CELLS, SLACK = 256, 1.02
+RIVAL, DTYPE, MOST_TIMES = "A100 40GB", "int8", 2.0
+
+# --- 08-1: one clock of the grid -----------------------------------------------------------------
+
+
+def one_clock(x, y, total, left, top):
+    """The grid after one clock: A moved right, B moved down, products added."""
+    x = np.column_stack([left, x[:, :-1]])
+    y = np.vstack([top, y[:-1]])
+    return x, y, total + x * y
+
+
+def entering(values, t):
+    """What enters each line at clock t: line i starts i clocks late, 0 is nothing."""
+    n = values.shape[1]
+    return np.array([values[i, t - i] if 0 <= t - i < n else 0 for i in range(len(values))])
+
+
+def _check_clock(answer):
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(1, 9, (2, 3)), rng.integers(1, 9, (3, 4))
+    x, y, total = np.zeros((3, 2, 4), int)
+    last = systolic.gemm_cycles(2, 4, 3, 2, 4)
+    for t in range(last + 1):
+        entered = entering(a, t), entering(b.T, t)
+        expected = one_clock(x, y, total, *entered)
+        given = answer(x.copy(), y.copy(), total.copy(), *entered)
+        for what, right, mine in zip(("x", "y", "total"), expected, given, strict=True):
+            yield tr("{what} after clock {t}", what=what, t=t), right, mine
+        x, y, total = expected
+    yield tr("total at the end, and the product"), a @ b, total
+
+
+# --- 08-2: the shape for one layer ---------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def fewest() -> int:
+    """The fewest cycles of all arrays of at most 256 cells, in all dataflows."""
+    shapes = [(r, c) for r in range(1, CELLS + 1) for c in range(1, CELLS // r + 1)]
+    return min(systolic.gemm_cycles(**QUERY, rows=r, cols=c, dataflow=d)
+               for r, c in shapes for d in systolic.DATAFLOWS)  # fmt: skip
+
+
+def _check_shape(answer):
+    rows, cols, dataflow = answer
+    yield tr("at most {n} cells", n=CELLS), True, rows * cols <= CELLS
+    cycles, limit = systolic.gemm_cycles(**QUERY, rows=rows, cols=cols, dataflow=dataflow), fewest()
+    what = tr("your {cycles} cycles are within 2 % of the fewest", cycles=f"{cycles:,}")
+    yield what, True, cycles <= SLACK * limit
+
+
+# --- 08-3: beat the verdict ----------------------------------------------------------------------
+
+
+def share(side: int, dataflow: str, times: float) -> float:
+    """Share of the A100's INT8 map at 40 % or more, for a square array `times` as strong."""
+    device = DEVICES[RIVAL]
+    same = npu.twin(device, DTYPE, side)
+    array = replace(same, dataflow=dataflow, hertz=times * same.hertz,
+                    memory_bandwidth=times * same.memory_bandwidth)  # fmt: skip
+    cells = [npu.saving(p, array, device, DTYPE) for batch in (1, 2, 4, 8, 16, 32, 64)
+             for p in systolic.block_products(PRESETS["bert-base"], 128, batch)]  # fmt: skip
+    return npu.share_at_least(cells, 0.4)
+
+
+def _check_rival(answer):
+    side, dataflow, times = answer
+    what = tr("at most {n} times the GPU's peak and bandwidth", n=MOST_TIMES)
+    yield what, True, times <= MOST_TIMES
+    found = share(side, dataflow, times)
+    what = tr("your {share} % of the cells are at least half", share=f"{100 * found:.0f}")
+    yield what, True, found >= 0.5
+
+
+EXERCISES = {
+    "08-1": Exercise(
+        _check_clock,
+        hint="x[:, :-1] are the values that move one cell to the right; `left` enters before them. "
+        "y moves down in the same way. Multiply what has arrived.",
+    ),
+    "08-2": Exercise(
+        _check_shape,
+        hint="Five tokens fill five rows of an array whose outputs stay; how many columns do the "
+        "256 cells leave then? Try the other dataflows with a loop too.",
+    ),
+    "08-3": Exercise(
+        _check_rival,
+        hint="0.6 of the time needs 1 / 0.6 of the speed even if nothing is idle. Which side "
+        "wastes least on a product of 128 tokens and a head of 64?",
+    ),
+}
