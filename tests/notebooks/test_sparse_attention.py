@@ -81,7 +81,7 @@ def test_measured_growth_has_its_computed_columns():
     rows = growth.measure_growth(1024, 32, repeats=1)
     assert [row["seq_len"] for row in rows] == [128, 256, 512, 1024]
     assert rows[-1]["predicted"] == 1024**2 / visible_pairs(1024, 32)
-    assert growth.exponent(rows, "written_mib") == pytest.approx(2, abs=0.2)
+    assert growth.exponent(rows, "written_mib").mean == pytest.approx(2, abs=0.2)
     assert growth.growth_figure(rows).layout.meta
     with pytest.raises(ValueError, match="max_len"):
         growth.measure_growth(100, 32)
@@ -89,7 +89,12 @@ def test_measured_growth_has_its_computed_columns():
 
 def test_exponent_of_an_exact_power():
     rows = [dict(seq_len=n, y=3 * n**1.5) for n in (10, 20, 40)]
-    assert growth.exponent(rows, "y") == pytest.approx(1.5)
+    found = growth.exponent(rows, "y")
+    assert (found.mean, found.low, found.high) == pytest.approx((1.5, 1.5, 1.5))
+    rows[1]["y"] *= 1.3  # scatter widens the interval
+    found = growth.exponent(rows, "y")
+    assert found.high - found.low > 1
+    assert growth.pairs_exponent(8192, 128) == pytest.approx(1.01, abs=0.01)
 
 
 def test_block_growth_has_its_shares():

@@ -123,7 +123,7 @@ def recall_figure(accuracies: dict[int, float], reach: int):
     """Accuracy over the distance, with the reach of the window's stack and chance."""
     fig = figures.line(
         list(accuracies), {tr("recall accuracy"): list(accuracies.values())},
-        tr("Past its reach a window only guesses"), tr("distance of the answer (tokens)"),
+        tr("Recall over the distance of the answer"), tr("distance of the answer (tokens)"),
         tr("accuracy"), meta={str(d): round(a, 2) for d, a in accuracies.items()},
     )  # fmt: skip
     figures.mark(fig, tr("reach: {n} tokens", n=reach), x=reach)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from efflab import bench
 from efflab.errors import require
+from efflab.estimate import Estimate
 from efflab.experiments import attention_bench
 from efflab.experiments.record import recorded
 from efflab.lab import figures, tr
@@ -68,10 +69,43 @@ GROWTH_COLUMNS = {
 }
 
 
-def exponent(rows: list[dict], name: str) -> float:
-    """p of the power law n^p through a column of `measure_growth`, by least squares in logs."""
+def exponent(rows: list[dict], name: str) -> Estimate:
+    """p of the power law n^p through a column of `measure_growth`, by least squares in logs.
+
+    The interval is the fit's own (Student's t): wide where few lengths scatter.
+    """
+    from scipy import stats
+
     x = np.log([row["seq_len"] for row in rows])
-    return float(np.polyfit(x, np.log([row[name] for row in rows]), 1)[0])
+    fit = stats.linregress(x, np.log([row[name] for row in rows]))
+    half = float(stats.t.ppf(0.975, max(1, len(rows) - 2))) * float(fit.stderr)
+    return Estimate(float(fit.slope), float(fit.slope) - half, float(fit.slope) + half)
+
+
+def exponent_rows(rows: list[dict], block_rows: list[dict]) -> list[dict]:
+    """The exponents of time with their intervals, for `table`."""
+    columns = (
+        (FULL, rows, "full_ms"),
+        (WINDOW, rows, "window_ms"),
+        ("BigBird: all three", block_rows, "block_ms"),
+    )
+    found = [(name, exponent(where, column)) for name, where, column in columns]
+    return [dict(what=name, exponent=e.mean, low=e.low, high=e.high, kind="measured")
+            for name, e in found]  # fmt: skip
+
+
+EXPONENT_COLUMNS = {
+    "what": "implementation",
+    "exponent": "time grows as n to the power",
+    "low": "interval, low",
+    "high": "interval, high",
+    "kind": "kind",
+}
+
+
+def pairs_exponent(max_len: int, window_size: int) -> float:
+    """The exponent of a window's pairs over the last doubling of the length."""
+    return math.log2(visible_pairs(max_len, window_size) / visible_pairs(max_len // 2, window_size))
 
 
 def growth_figure(rows: list[dict]):
@@ -79,12 +113,12 @@ def growth_figure(rows: list[dict]):
     names = {"full": FULL, "window": WINDOW}
     meta = {}
     titles = [tr("time (ms)"), tr("memory beyond q, k, v (MiB)")]
-    fig = figures.panels(titles, tr("A window grows with n, full attention with n²"))
+    fig = figures.panels(titles, tr("Time and memory over the length: the slope is the exponent"))
     x = [row["seq_len"] for row in rows]
     lines = [(f"{k}_ms", name, 1) for k, name in names.items()]
     lines += [(f"{k}_mib", name, 2) for k, name in names.items()] + [("written_mib", WRITTEN, 2)]
     for key, name, column in lines:
-        power = exponent(rows, key)
+        power = exponent(rows, key).mean
         meta[f"{tr(name)}, {titles[column - 1]}: n^"] = round(power, 2)
         i = [FULL, WINDOW, WRITTEN].index(name)
         y = [row[key] for row in rows]
