@@ -61,7 +61,9 @@ lab.use_notebook("08_accelerators", exercises.EXERCISES, TEXTS)
 # 第一代 TPU 用 256 × 256 个单元的网格做乘法。一个头的注意力分数是 128 个查询与 128 个键的乘积，每个长 64。
 
 # %%
-p_used = predict("How many per cent of the multiplications that its cells could do are needed?", "%")
+p_used = predict(
+    "How many per cent of the multiplications that its cells could do are needed?", "%"
+)
 
 # %% [markdown] tags=["en"]
 # Our map asks of six products, seven batch sizes, and three GPUs in up to three precisions whether
@@ -74,7 +76,9 @@ p_used = predict("How many per cent of the multiplications that its cells could 
 p_share = predict("In how many per cent of the map's cells does it?", "%")
 
 # %%
-p_ms = predict("An int8 unit of 8 x 8 cells: MiniLM's products for 128 tokens take how many ms?", "ms")
+p_ms = predict(
+    "An int8 unit of 8 x 8 cells: MiniLM's products for 128 tokens take how many ms?", "ms"
+)
 
 # %% [markdown] tags=["en"]
 # ## 2 · Build: a grid that multiplies
@@ -366,11 +370,11 @@ print(rtl.cell_verilog())
 # %% [markdown] tags=["en"]
 # Two lines of arithmetic, `$signed(a) * $signed(b)` and the sum; the rest says what is kept. Now the
 # question of every FPGA: does it fit? **Synthesis** (Yosys) maps the description onto what a family
-# of chips has. Two by two, here and now (the first start on a machine takes half a minute or more):
+# of chips has. Two by two, here and now (the first start on a machine takes about a minute):
 
 # %% [markdown] tags=["zh"]
 # 算术只有两行，`$signed(a) * $signed(b)` 和求和，其余说明要保存什么。接下来是每个 FPGA 都要问的问题：放得下吗？
-# **综合**（Yosys）把描述映射到一个芯片系列所具有的资源上。2 × 2，此刻在本机（每台机器第一次启动要半分钟或更久）：
+# **综合**（Yosys）把描述映射到一个芯片系列所具有的资源上。2 × 2，此刻在本机（每台机器第一次启动约需一分钟）：
 
 # %% tags=["nbval-ignore-output"]
 table([rtl.live_row()])
