@@ -137,9 +137,15 @@ def _ranks(encode: Encode) -> np.ndarray:
 
 def encode_with(model: nn.Module) -> Encode:
     """The `Encode` of a Transformer: its hidden states, averaged over real tokens."""
-    return lambda ids, mask: pretrained.mean_pool(model.encode(ids, mask), mask)
+    if model is encoder()[0]:
+        return encode_minilm
+    return lambda ids, mask: _pooled(model, ids, mask)
 
 
 def encode_minilm(ids: Tensor, mask: Tensor) -> Tensor:
     """The unchanged MiniLM."""
-    return encode_with(encoder()[0])(ids, mask)
+    return _pooled(encoder()[0], ids, mask)
+
+
+def _pooled(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
+    return pretrained.mean_pool(model.encode(ids, mask), mask)

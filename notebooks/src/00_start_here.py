@@ -50,7 +50,7 @@ n_new = 60  # tokens that the model writes, 0 to 512
 # %%
 import torch
 
-from efflab import bench, cost, data, lab, points, pretrained, profile
+from efflab import bench, cost, data, lab, points, profile
 from efflab.config import PRESETS
 from efflab.lab import check, explore, predict, show, table
 from efflab.model import attention_weights, attention_written_out, n_parameters
@@ -209,7 +209,7 @@ table(measured.machine_rows(machine))
 # 学到的不多。
 
 # %% tags=["nbval-ignore-output"]
-model = pretrained.load_stdlib_gpt()
+model = points.language_model()
 tokenizer = data.tokenizer()
 ids = torch.tensor([[0, *tokenizer.encode(prompt).ids]])  # 0 starts a file
 written = model.generate(ids, n_new, temperature=0.5, top_k=20, seed=1)
@@ -309,7 +309,9 @@ table(measured.noise_rows(noise), measured.NOISE_COLUMNS)
 # %% [markdown] tags=["zh"]
 # ## 7 · 时间花在哪里
 #
-# 文章建议先做性能剖析再优化。下面是 PyTorch Profiler 对一次前向计算给出的表格：
+# 文章建议先做性能剖析再优化。下面是 PyTorch Profiler 对一次前向计算给出的表格。各列依次是：算子名（Name）、
+# 自身耗时的占比与数值（Self CPU %、Self CPU，不含它调用的算子）、连同所调用算子的总耗时（CPU total）、
+# 调用次数（# of Calls）：
 
 # %% tags=["nbval-ignore-output"]
 print(profile.profiler_table(forward, n_rows=6))

@@ -43,7 +43,7 @@ longest = 4096  # tokens, for time and memory, 512 to 8192
 # %%
 import torch
 
-from efflab import lab, points, pretrained
+from efflab import lab, points
 from efflab.lab import board, check, explore, predict, show, table, verdict
 from efflab.model import Attention
 from efflab.notebooks.linformer import TEXTS, exercises, pictures, verdicts
@@ -159,7 +159,7 @@ for share in ("none", "heads", "kv"):
 # 的下界。（能量是平方和；图中的误差是范数，即它的平方根：能量剩 10%，误差就是 32%。）
 
 # %% tags=["nbval-ignore-output"]
-minilm, tokenizer = pretrained.load_minilm()
+minilm, tokenizer = points.encoder()
 held_out = measure.windows(tokenizer, "held-out", n_texts, seq_len)
 matrices = measure.attention_matrices(minilm, held_out)
 values = torch.linalg.svdvals(matrices)
