@@ -89,7 +89,7 @@ class FloatFormat:
         return torch.where(too_large, rounded.sign() * beyond, rounded).float()
 
     def encode(self, x: Tensor) -> Tensor:
-        """The bits of `cast(x)` as whole numbers (int64), sign first; NaN is all ones but the sign."""
+        """The bits of `cast(x)` as whole numbers (int64), sign first; NaN is all ones but that."""
         value = self.cast(x).double()
         step, ones = self._step(value), 2 ** (self.bits - 1) - 1
         # a normal number's leading 1 is not stored: it counts the exponent up by one instead

@@ -1,0 +1,91 @@
+"""Loss curves in fp32, under bf16 autocast and in bf16 throughout: what 16 bits cost in quality.
+
+`CONTROL`, 8-bit weights with nothing beside them, is what has to look worse.
+
+For every seed the same initial weights and the same batches, so that within a seed two runs differ
+in the precision alone. Small and short on purpose: its beginning is repeated in a notebook.
+"""
+
+from itertools import product
+
+import torch
+
+from efflab import data, train
+from efflab.acceleration.precision import FORMATS
+from efflab.bench import one_thread
+from efflab.config import ModelConfig
+from efflab.errors import require_int, require_one_of
+from efflab.experiments.record import run_cases
+from efflab.model import Transformer
+
+NAME = "mixed-precision"
+CONFIG = ModelConfig(4, 4, 64, 256, 2048, 128, causal=True)
+BATCH_SIZE, SEQ_LEN, N_STEPS, N_WINDOWS = 4, 64, 400, 64
+LR = 3e-3
+EARLY = 40  # steps whose mean loss is recorded apart: a notebook repeats so much of it
+EVERY = 20  # steps of which the recorded curve keeps one mean
+SEEDS = (0, 1, 2, 3, 4)
+PRECISIONS = ("fp32", "bf16 autocast", "bf16 only", "fp8 weights")
+CONTROL = "fp8 weights"  # a precision that is too low: the experiment has to show it
+
+
+class Fp8AdamW(torch.optim.AdamW):
+    """AdamW whose weights are rounded to e4m3 after every step, with no master copy."""
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One step, then the rounding."""
+        super().step()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.copy_(FORMATS["fp8_e4m3fn"].cast(parameter))
+
+
+def trained(precision: str, seed: int = 0, stop: int = N_STEPS) -> tuple[list[float], Transformer]:
+    """(each step's loss in nats, the model) after `stop` of the 400 steps."""
+    require_one_of("precision", precision, PRECISIONS)
+    require_int("seed", seed, 0)
+    torch.manual_seed(seed)
+    model = Transformer(CONFIG).to(torch.bfloat16 if precision == "bf16 only" else torch.float32)
+    stream = data.stdlib_tokens("train")
+
+    def batch(step):
+        return data.random_windows(stream, BATCH_SIZE, SEQ_LEN, seed * 10**6 + step)
+
+    def loss(model, ids, targets):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16 autocast"):
+            logits = model(ids)
+        return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+
+    optimizers = train.adamw(model, LR)
+    if precision == CONTROL:
+        optimizers = [Fp8AdamW(o.param_groups, betas=(0.9, 0.95)) for o in optimizers]
+    with one_thread():
+        options = dict(optimizers=optimizers, stop=stop, loss_fn=loss)
+        return train.fit(model, batch, N_STEPS, **options), model
+
+
+def early_loss(losses: list[float]) -> float:
+    """Mean of the last half of the first `EARLY` steps."""
+    half = losses[EARLY // 2 : EARLY]
+    return sum(half) / len(half)
+
+
+def run_one(precision: str, seed: int) -> dict:
+    """The curve, its beginning, and the held-out loss (nats a token), judged in fp32."""
+    losses, model = trained(precision, seed)
+    curve = [sum(losses[i : i + EVERY]) / EVERY for i in range(0, N_STEPS, EVERY)]
+    held_out = data.random_windows(data.stdlib_tokens("held-out"), N_WINDOWS, SEQ_LEN, 0)
+    with torch.no_grad():
+        final = train.language_model_loss(model.float(), *held_out).item()
+    return dict(early=round(early_loss(losses), 4), loss=round(final, 4),
+                curve=[round(x, 4) for x in curve])  # fmt: skip
+
+
+@one_thread()
+def run(*, fresh: bool = False) -> dict:
+    """Every precision with every seed; recorded as data/experiments/mixed-precision."""
+    settings = dict(n_layer=CONFIG.n_layer, d_model=CONFIG.d_model, seq_len=SEQ_LEN, lr=LR)
+    settings |= dict(batch_size=BATCH_SIZE, n_steps=N_STEPS, early=EARLY, n_windows=N_WINDOWS)
+    cases = [dict(precision=p, seed=seed) for p, seed in product(PRECISIONS, SEEDS)]
+    return run_cases(NAME, cases, run_one, settings=settings, fresh=fresh)

@@ -1,0 +1,721 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] tags=["en"]
+# # 06 · Mixed precision
+#
+# A number in 16 bits takes half the room of one in 32, and tensor cores multiply it faster. So
+# mixed precision, says the article (section 2.1), halves memory and makes an A100 three times as
+# fast. We take a number apart, watch gradients fall through fp16's floor, weigh a real training
+# step, and ask: half of *what*, and three times faster than *what*?
+#
+# | | |
+# |---|---|
+# | **Claims** | `amp-memory`, `amp-speed` |
+# | **Time** | 40 minutes; all cells together run in under 45 seconds, offline, without a GPU |
+# | **Afterwards you can** | round a number to any format by hand; say why fp16 needs loss scaling and bf16 does not; write a training loop with today's `torch.amp`; account for every byte of training; tell an honest speed-up from one over a slow baseline |
+
+# %% [markdown] tags=["zh"]
+# # 06 · 混合精度
+#
+# 16 位的数只占 32 位的一半空间，Tensor Core 算起来也更快。于是文章（第 2.1 节）说：
+# 混合精度让显存占用减半，在 A100 上快 3 倍。本篇先把一个数拆成比特，再看梯度怎样跌破 fp16 的下限，
+# 然后给一次真实的训练步逐字节称重，最后追问：减半的是*什么*？比*谁*快 3 倍？
+#
+# | | |
+# |---|---|
+# | **论断** | `amp-memory`、`amp-speed` |
+# | **用时** | 40 分钟；全部单元格合计运行不到 45 秒，无需联网，无需 GPU |
+# | **学完之后** | 能手工把一个数舍入到任意格式；能说清为什么 fp16 需要损失缩放而 bf16 不需要；能用如今的 `torch.amp` 写训练循环；能算清训练的每一个字节；能分辨加速比的基线是否公道 |
+
+# %% tags=["parameters"]
+language = "en"
+batch_size = 4  # sequences in the weighed training step, 1 to 16
+seq_len = 128  # tokens of each, 32 to 512
+scale_power = 14  # the loss times 2 to this power in the histogram, 0 to 24
+n_steps = 30  # steps in fp16 with a scaler, 12 to 100
+seed = 0  # of the training that is repeated here, 0 to 1000
+
+# %%
+from efflab import lab, points
+from efflab.acceleration.precision import FloatFormat
+from efflab.lab import board, check, explore, predict, show, show_source, table
+from efflab.notebooks.mixed_precision import TEXTS, exercises, formats, verdicts
+
+lab.use_language(language)
+lab.use_notebook("06_mixed_precision", exercises.EXERCISES, TEXTS)
+
+# %% [markdown] tags=["en"]
+# ## 1 · Predict first
+#
+# `torch.amp.autocast` runs matrix products in bf16. How much smaller does that make a training step
+# of `stdlib-gpt`, weights, gradients, Adam's state and activations together? And how much faster
+# did NVIDIA itself train BERT-large on an A100 with mixed precision than without (one card, 128
+# tokens)?
+
+# %% [markdown] tags=["zh"]
+# ## 1 · 先预测
+#
+# `torch.amp.autocast` 用 bf16 做矩阵乘法。把权重、梯度、Adam 的状态和激活值加在一起，
+# `stdlib-gpt` 的一次训练步会小多少？NVIDIA 自己在 A100 上训练 BERT-large（单卡，128 个 token），
+# 用混合精度的速度又是不用时的几倍？
+
+# %%
+p_memory = predict("By how many per cent does autocast shrink a training step?", "%")
+
+# %%
+p_speed = predict("How many times faster did BERT-large train on an A100?", "x")
+
+# %% [markdown] tags=["en"]
+# ## 2 · A number's bits
+#
+# A floating-point number is a sign, an exponent (which power of two) and a mantissa (how far from
+# there to the next). The exponent's bits give the *range*, the mantissa's the *precision*.
+
+# %% [markdown] tags=["zh"]
+# ## 2 · 一个数的比特
+#
+# 浮点数由符号、指数（落在哪个 2 的幂上）和尾数（离下一个幂走了多远）组成。
+# 指数位决定*范围*，尾数位决定*精度*。
+
+# %%
+table(formats.format_rows())
+
+# %% [markdown] tags=["en"]
+# tf32 has 19 bits and no type of its own in torch: tensor cores read fp32 numbers and look at that
+# much of them. bf16 is fp32 cut in half; fp16 spends three of its exponent's bits on precision.
+#
+# Move the power of ten. At which does fp16 lose its first bits, at which everything? Which of the
+# two 8-bit formats lasts longer, and what does it pay?
+
+# %% [markdown] tags=["zh"]
+# tf32 有 19 位，在 torch 里没有自己的类型：张量仍按 fp32 存放，Tensor Core 只看其中这么多位。
+# bf16 就是砍掉后一半的 fp32；fp16 则从指数里拿出三位给了精度。
+#
+# 请拖动 10 的幂次。到哪里 fp16 开始丢位，到哪里全部丢光？两种 8 位格式中哪一种撑得更久，代价是什么？
+
+# %%
+explore(formats.bits_of, frames=19)
+
+# %% [markdown] tags=["en"]
+# ### Your turn: rounding
+#
+# **06-1.** Write `round_to(x, exponent_bits, mantissa_bits)` for a Python float: the nearest number
+# of that format, ties to the even one. Numbers below the smallest normal one lie in fixed steps.
+# Nothing here is too large.
+#
+# <details><summary>Hint</summary>Around x, neighbours are 2^(exponent − mantissa_bits) apart.
+# <code>math.frexp(x)[1] - 1</code> is x's exponent; the smallest normal number's is
+# 2 − 2^(exponent_bits − 1). Python's <code>round</code> sends ties to even.</details>
+
+# %% [markdown] tags=["zh"]
+# ### 动手：舍入
+#
+# **06-1.** 为 Python 浮点数写出 `round_to(x, exponent_bits, mantissa_bits)`：该格式中离 x 最近的数，
+# 恰在正中时取偶数。小于最小规格数（normal）的数按固定步长排列。这里没有过大的数。
+#
+# <details><summary>提示</summary>在 x 附近，相邻两数相距 2^(指数 − 尾数位)。
+# <code>math.frexp(x)[1] - 1</code> 就是 x 的指数；最小规格数的指数是 2 − 2^(指数位 − 1)。
+# Python 的 <code>round</code> 遇到正中时取偶数。</details>
+
+# %% tags=["exercise", "ex-06-1"]
+answer_1 = ...  # def answer_1(x, exponent_bits, mantissa_bits): return ...
+
+# %%
+check("06-1", answer_1)
+
+# %% [markdown] tags=["en", "solution", "ex-06-1"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# import math
+#
+#
+# def answer_1(x, exponent_bits, mantissa_bits):
+#     exponent = max(math.frexp(x)[1] - 1, 2 - 2 ** (exponent_bits - 1))
+#     step = 2.0 ** (exponent - mantissa_bits)
+#     return round(x / step) * step
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-06-1"]
+# <details><summary>答案</summary>
+#
+# ```python
+# import math
+#
+#
+# def answer_1(x, exponent_bits, mantissa_bits):
+#     exponent = max(math.frexp(x)[1] - 1, 2 - 2 ** (exponent_bits - 1))
+#     step = 2.0 ** (exponent - mantissa_bits)
+#     return round(x / step) * step
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# Ours, for whole tensors and with numbers that are too large:
+
+# %% [markdown] tags=["zh"]
+# 我们的写法，处理整个张量，也处理过大的数：
+
+# %%
+show_source(FloatFormat.cast)
+
+# %% [markdown] tags=["en"]
+# Is it what torch does? Here are all 65,536 patterns of fp16 and of bf16, and half a million random
+# bit patterns of fp32, through both:
+
+# %% [markdown] tags=["zh"]
+# 与 torch 一致吗？fp16 和 bf16 的全部 65,536 种位模式，再加上 50 万个随机的 fp32 位模式，两边各过一遍：
+
+# %%
+table(formats.equality_rows())
+
+# %% [markdown] tags=["en"]
+# **Too large** is where conventions part. fp16, bf16 and e5m2 have an infinity. e4m3fn gave that
+# code to numbers: torch *saturates*, it takes the largest number. The OCP standard describes that
+# and another way, in which e4m3 becomes NaN. Code that waits for infinity to notice an overflow
+# notices nothing under torch's:
+
+# %% [markdown] tags=["zh"]
+# **过大的数**怎么办，各家约定不同。fp16、bf16、e5m2 有无穷大；e4m3fn 把那个编码让给了普通的数：
+# torch 的做法是*饱和*，取最大值。OCP 标准除此之外还描述了另一种做法：e4m3 变成 NaN。
+# 靠出现无穷大来发现溢出的代码，在 torch 的做法下什么也发现不了：
+
+# %%
+table(formats.overflow_rows(), digits=6)
+
+# %% [markdown] tags=["en"]
+# ## 3 · What became of it: blocks that share a scale
+#
+# Four bits, one of them the sign, reach from 0.5 to 6. That is enough if neighbours are alike and
+# have a scale of their own: **MX formats** (OCP 2023) give every 32 values eight bits of exponent.
+# Beside them the integers of notebook 09, in groups of 32 with a scale in fp32, on a weight of
+# `stdlib-gpt` and on that weight's gradient:
+
+# %% [markdown] tags=["zh"]
+# ## 3 · 后来的发展：共享缩放因子的块
+#
+# 4 位数（其中一位是符号）只能表示 0.5 到 6。只要相邻的数大小相近，并有自己的缩放因子，这就够用：
+# **MX 格式**（OCP 2023）给每 32 个数配 8 位指数。下面与第 09 篇的整数（每组 32 个，fp32 缩放因子）并列，
+# 对象是 `stdlib-gpt` 的一个权重，以及这个权重的梯度：
+
+# %%
+from efflab.acceleration import block_formats
+
+show_source(block_formats.block_exponents)
+
+# %% tags=["nbval-ignore-output"]
+table(formats.block_rows())
+
+# %% [markdown] tags=["en"]
+# Scale and elements equal torchao's bit by bit (a test). At four bits MXFP4 errs a little more than
+# INT4, with 4.25 bits for its 5: levels that crowd towards zero waste some on values that hardly
+# weigh in the error, and a scale that is a power of two fits less well. At eight bits INT8 errs far
+# less on what is alike; but look at the last column. Integers lose small values, floats do not.
+# That is why gradients, which spread over many powers of two, went to floats.
+
+# %% [markdown] tags=["zh"]
+# 缩放因子和元素与 torchao 逐位相同（有测试为证）。4 位时 MXFP4 的误差比 INT4 略大，但它只花 4.25 位，对方花 5 位：
+# 它的级数挤在零附近，有些浪费在对误差影响不大的小数上；缩放因子只能取 2 的幂，也不那么贴合。
+# 8 位时，对大小相近的数，INT8 的误差小得多；但请看“舍入成零”一列：整数丢掉小的数，浮点不会。
+# 梯度横跨许多个 2 的幂，所以最终选了浮点。
+
+# %% [markdown] tags=["en"]
+# ## 4 · Gradients under the floor
+#
+# The loss is a mean over n tokens. Its gradient for one token therefore carries a factor 1/n, and
+# each layer passes on what it received, times weights. Follow it with round numbers: a logit's
+# gradient is at most 1/n, so for n = 512 tokens at most 2⁻⁹; a token that the model already gives 99.9 %
+# leaves a thousandth of it, 2⁻¹⁹. fp16's smallest normal number is 2⁻¹⁴, its smallest at all
+# 2⁻²⁴, and **half of that, 2⁻²⁵, is the floor**: at or below it all is zero. So that gradient stands
+# above the floor by only 6 doublings, and a batch 64 times as large puts it there.
+#
+# A real step of `stdlib-gpt`, in fp32, and the floor:
+
+# %% [markdown] tags=["zh"]
+# ## 4 · 跌破下限的梯度
+#
+# 损失是 n 个 token 的平均，所以每个 token 的梯度都带着因子 1/n；每一层再乘上权重往回传。
+# 取整数估一估：logit 的梯度不超过 1/n，n = 512 时不超过 2⁻⁹；模型已有 99.9 % 把握的 token 只剩其千分之一，
+# 即 2⁻¹⁹。fp16 最小的规格数是 2⁻¹⁴，能表示的最小数是 2⁻²⁴，**它的一半 2⁻²⁵ 就是下限**：
+# 不大于它的一律变成零。这个梯度离下限只差 6 次折半，批再大 64 倍就到了。
+#
+# 下面是 `stdlib-gpt` 一次真实的 fp32 训练步，以及 fp16 的下限：
+
+# %% tags=["nbval-ignore-output"]
+from efflab.notebooks.mixed_precision import gradients as grads
+
+found = grads.step_gradients(batch_size, seq_len)
+show(grads.floor_figure(found, 2.0**scale_power))
+
+# %% [markdown] tags=["en"]
+# Some per cent are lost at once; far more lie in the yellow zone, where each halving costs a bit
+# of precision. bf16 has fp32's exponent: its zone begins at 2⁻¹²⁶, far to the left of the picture.
+#
+# **Loss scaling** moves everything to the right: multiply the loss by a scale, and by the chain
+# rule every gradient is multiplied; divide before the optimizer's step (Micikevicius et al. 2018).
+# How far may one go?
+
+# %% [markdown] tags=["zh"]
+# 有百分之几直接丢失；更多的落在黄色区域，每减半一次就少一位精度。bf16 的指数与 fp32 相同，
+# 它的这一区域从 2⁻¹²⁶ 才开始，远在图的左边之外。
+#
+# **损失缩放**把一切向右移：损失乘上一个系数，由链式法则，每个梯度都乘上了它；更新参数之前再除回来
+# （Micikevicius 等 2018）。可以移多远？
+
+# %% tags=["nbval-ignore-output"]
+table(grads.scale_rows(found))
+
+# %% [markdown] tags=["en"]
+# There is a window: too little loses small gradients, too much makes large ones infinite. It moves
+# during training, so the scale is found by trial: when a gradient overflows, *skip* that step and
+# halve the scale; after enough quiet steps, double it.
+
+# %% [markdown] tags=["zh"]
+# 存在一个窗口：太小，小梯度丢失；太大，大梯度变成无穷。窗口在训练中还会移动，所以靠试探：
+# 梯度溢出就*跳过*这一步，缩放系数减半；连续若干步平安无事，就翻倍。
+
+# %%
+from efflab.acceleration.loss_scaling import LossScaler
+
+show_source(LossScaler.update)
+
+# %% [markdown] tags=["en"]
+# ## 5 · As it is spelled today
+#
+# The article writes `torch.cuda.amp.autocast()` and `torch.cuda.amp.GradScaler()`. Both are
+# deprecated: it is `torch.amp`, with the kind of device as its first argument, and it works on a
+# CPU too. Its loop lacks one more thing, which comes below.
+
+# %% [markdown] tags=["zh"]
+# ## 5 · 如今的写法
+#
+# 文章写的是 `torch.cuda.amp.autocast()` 和 `torch.cuda.amp.GradScaler()`。两者都已弃用：
+# 如今用 `torch.amp`，第一个参数是设备类型，在 CPU 上也能用。那段循环还缺一样东西，稍后再说。
+
+# %%
+show_source(grads.train_with_scaler)
+
+# %% [markdown] tags=["en"]
+# A tiny model, really trained in fp16 that way, from a scale that is far too large and with growth
+# after every 6 quiet steps instead of 2,000:
+
+# %% [markdown] tags=["zh"]
+# 用这种写法真的在 fp16 里训练一个微型模型；初始缩放系数故意取得过大，并且每 6 步平安就翻倍（默认是 2,000 步）：
+
+# %% tags=["nbval-ignore-output"]
+steps = grads.scaled_steps(n_steps)
+show(grads.scaler_figure(steps))
+print("LossScaler has the same scales:", grads.follows_our_rule(steps))
+
+# %% [markdown] tags=["en"]
+# At the beginning no step is taken at all: the loss stays where it was until the scale has come down. Later
+# an overflow costs one batch. With bf16 the scaler goes, and so does this picture: that is why TPUs
+# (where bf16 comes from) and by now most GPU training use bf16, at the price of three bits of
+# mantissa.
+#
+# ### The missing line
+#
+# The article's loop never zeroes the gradients. `backward` *adds* to what is there, so that each
+# step follows the sum of all gradients since the beginning. The same model, once with
+# `optimizer.zero_grad()` and once without:
+
+# %% [markdown] tags=["zh"]
+# 起初一步都没有走成：缩放系数降下来之前，损失停在原处。后来每次溢出损失一个批。换成 bf16，缩放器就不需要了，
+# 这张图也就没有了：TPU（bf16 的出处）和如今大多数 GPU 训练因此都用 bf16，代价是少三位尾数。
+#
+# ### 缺的那一行
+#
+# 文章的循环从不清零梯度。`backward` 是往已有的梯度上*累加*，所以每一步走的都是从头到现在全部梯度之和。
+# 同一个模型，一次有 `optimizer.zero_grad()`，一次没有：
+
+# %% tags=["nbval-ignore-output"]
+show(grads.forgotten_figure(grads.forgotten(50)))
+
+# %% [markdown] tags=["en"]
+# Nothing fails, and the first steps look right. Adam divides by the gradients' own size, which
+# hides how they grow; what it cannot hide is that the direction gets older and older.
+
+# %% [markdown] tags=["zh"]
+# 不报错，开头几步看上去也正常。Adam 会除以梯度自身的大小，掩盖了梯度越积越大；掩盖不了的是：方向越来越陈旧。
+
+# %% [markdown] tags=["en"]
+# ## 6 · Where the bytes go
+#
+# Take one parameter and Adam. In fp32: weight 4, gradient 4, two moments 8: **16 bytes**.
+#
+# *Autocast* leaves all of that in fp32 and makes 16-bit copies of the matrices on the way: 16 + 2 =
+# **18**. The other recipe, a 16-bit model with *master weights* (Micikevicius; Megatron, ZeRO), has
+# weight 2, gradient 2, master 4, moments 8: **16** again. Neither halves anything here. Why a
+# master copy? In bf16, 1 + 1/512 is 1: an update of less than half a step is rounded away.
+#
+# What halves is what a *batch* adds, the values kept for the backward pass. Under autocast the
+# residual stream stays fp32, so even that does not halve altogether.
+
+# %% [markdown] tags=["zh"]
+# ## 6 · 字节花在哪里
+#
+# 取一个参数，用 Adam。fp32：权重 4，梯度 4，两个矩 8，共 **16 字节**。
+#
+# *autocast* 把这些全留在 fp32，途中再为矩阵做一份 16 位副本：16 + 2 = **18**。
+# 另一种做法是 16 位模型加*主权重*（Micikevicius；Megatron、ZeRO）：权重 2，梯度 2，主权重 4，矩 8，又是 **16**。
+# 两者在这里都没有减半。为什么要主权重？在 bf16 里 1 + 1/512 等于 1：不到半个步长的更新会被舍入掉。
+#
+# 减半的是*批*带来的部分，即为反向传播保留的值。autocast 的残差流仍是 fp32，所以连这部分也没有完全减半。
+
+# %%
+from efflab.notebooks.mixed_precision import memory
+
+table(memory.parameter_rows())
+
+# %% [markdown] tags=["en"]
+# Now weighed: real steps of `stdlib-gpt`, every tensor counted, what autograd keeps caught by hooks,
+# and the most that was alive at once.
+
+# %% [markdown] tags=["zh"]
+# 现在来称：`stdlib-gpt` 真实的训练步，逐个张量清点，autograd 保留的内容用钩子截获，再加上同时存活的峰值。
+
+# %%
+table(memory.memory_rows(batch_size, seq_len))
+
+# %%
+weighed = memory.measured("autocast", batch_size, seq_len)["peak"]
+p_memory.reveal(100 - 100 * weighed / memory.measured("fp32", batch_size, seq_len)["peak"])
+show(memory.parts_figure(batch_size, seq_len))
+
+# %% [markdown] tags=["en"]
+# Make `batch_size` 1 and `seq_len` 64: autocast then needs *more* than fp32, for its copies outweigh
+# what so small a batch saves.
+#
+# The formulas hold to the per cent for what is kept. The peak is some per cent above their sum: the
+# softmax over the vocabulary has two more arrays of fp32 at that moment. Two things do not halve in
+# any mixed recipe: the state, and the loss, which is computed in fp32. *16 bits only* would do it,
+# at a risk that section 7 shows; 8-bit moments (bitsandbytes) and sharded state (notebook 12) are
+# the other ways.
+
+# %% [markdown] tags=["zh"]
+# 把 `batch_size` 改成 1、`seq_len` 改成 64 再看：autocast 反而比 fp32 占得*更多*，因为副本比这么小的批所省的还大。
+#
+# 对“保留的值”，公式准到百分之一以内。峰值比各项之和高出百分之几：那一刻词表上的 softmax 还多占两个 fp32 数组。
+# 任何混合做法都有两样不减半：状态，以及用 fp32 计算的损失。*全程 16 位*能做到，风险见第 7 节；
+# 另外的出路是 8 位的矩（bitsandbytes）和切分状态（第 12 篇）。
+
+# %% [markdown] tags=["en"]
+# ## 7 · bf16 on this CPU
+#
+# A CPU gains from bf16 only if it has the instructions. Without them every number is widened,
+# multiplied in fp32 and rounded again. What yours has:
+
+# %% [markdown] tags=["zh"]
+# ## 7 · 这块 CPU 上的 bf16
+#
+# CPU 要有相应的指令，bf16 才能带来好处；没有的话，每个数都要先展宽，用 fp32 相乘，再舍入回去。你的 CPU：
+
+# %% tags=["nbval-ignore-output"]
+from efflab.notebooks.mixed_precision import speed
+
+table(speed.feature_rows())
+
+# %% [markdown] tags=["en"]
+# Each row is timed turn and turn about with fp32, and fp32 with itself (A/A): a ratio inside that
+# band says nothing. Where this CPU has the instructions, a second process does without them
+# (`ONEDNN_MAX_CPU_ISA=AVX2`): the same error, and another time.
+
+# %% [markdown] tags=["zh"]
+# 每一行都与 fp32 轮流计时，fp32 也与自己比一次（A/A）：落在这个波动范围内的比值不说明任何问题。
+# 如果这块 CPU 有这些指令，就另开一个进程禁用它们（`ONEDNN_MAX_CPU_ISA=AVX2`）：误差相同，时间却大不一样。
+
+# %% tags=["nbval-ignore-output"]
+table(speed.cpu_rows(2, 64))
+
+# %% [markdown] tags=["en"]
+# What does it cost in quality? Five seeds, 400 steps each, the same start and the same batches for
+# every precision, so that the difference is taken within a seed (recorded; `efflab experiment
+# mixed-precision`). One precision is meant to fail, weights rounded to e4m3 after each step with no
+# master copy: if even that showed nothing, the experiment could not see anything:
+
+# %% [markdown] tags=["zh"]
+# 质量上要付什么代价？5 个种子，各 400 步，每种精度的起点和批都相同，差值在种子内部求
+# （存档；`efflab experiment mixed-precision`）。其中一种是故意要失败的对照：每步之后把权重舍入到 e4m3，不留主权重。
+# 假如连它都看不出差别，这个实验就什么也看不出来：
+
+# %%
+from efflab.notebooks.mixed_precision import curves
+
+show(curves.curves_figure())
+
+# %%
+table(curves.difference_rows(), digits=4)
+
+# %% [markdown] tags=["en"]
+# An interval that contains 0 says that these five seeds cannot tell the two apart, to within its
+# width; the control stands well outside. The beginning of one seed, repeated here:
+
+# %% [markdown] tags=["zh"]
+# 区间若包含 0，说明这五个种子在区间宽度之内分不出两者的高下；对照组则远在区间之外。下面在本机重跑其中一个种子的开头：
+
+# %% tags=["nbval-ignore-output"]
+table(curves.live_rows(seed), digits=4)
+
+# %% [markdown] tags=["en"]
+# ## 8 · Three times faster than what?
+#
+# No GPU is needed for an upper bound. A product takes at least its FLOPs over the peak, or its
+# bytes over the bandwidth. Going from 4 to 2 bytes halves the second; the first depends on what one
+# comes from. An A100 does 19.5 TFLOP/s in plain fp32, 156 in tf32 on its tensor cores, 312 in 16
+# bits:
+
+# %% [markdown] tags=["zh"]
+# ## 8 · 比谁快 3 倍？
+#
+# 要一个上界并不需要 GPU。一次矩阵乘法至少要花 FLOPs / 峰值，或字节数 / 带宽。从 4 字节到 2 字节，后者减半；
+# 前者取决于和谁比。A100 普通 fp32 是 19.5 TFLOP/s，Tensor Core 上的 tf32 是 156，16 位是 312：
+
+# %%
+show(speed.roofs_figure())
+
+# %% [markdown] tags=["en"]
+# Over fp32 *without* tensor cores, 3x is nothing much: large products could gain 16. Over **tf32**
+# both roofs double, bytes and peak, so the gain is 2 at every size, and **no shape reaches 3**.
+# NVIDIA's own runs on an A100 are against TF32, which its examples' containers use by default;
+# plain PyTorch asks for it in one line, `torch.set_float32_matmul_precision("high")`.
+#
+# A whole step has more than products: LayerNorm, GELU and additions only move bytes, and Adam's
+# state stays fp32. BERT-large at best, beside the published runs:
+
+# %% [markdown] tags=["zh"]
+# 与*不用* Tensor Core 的 fp32 相比，3 倍不算什么：大的矩阵乘法可以快 16 倍。与 **tf32** 相比，
+# 字节和峰值这两个屋顶同时翻倍，任何大小都是 2 倍，**没有哪种形状能到 3 倍**。
+# NVIDIA 自己在 A100 上的数据都是与 TF32 相比，它的示例容器默认就用 TF32；
+# 原版 PyTorch 只需一行 `torch.set_float32_matmul_precision("high")`。
+#
+# 一个训练步不只有矩阵乘法：LayerNorm、GELU 和加法只搬字节，Adam 的状态仍是 fp32。
+# BERT-large 的理论最好值与公布的结果：
+
+# %%
+table(speed.step_rows())
+
+# %%
+from efflab.notebooks.mixed_precision import published
+
+table(published.published_rows())
+p_speed.reveal(published.published()[0]["gain"])
+
+# %% [markdown] tags=["en"]
+# In pre-training the batch doubled along with it: that is the memory's evidence, and part of the
+# speed. And 3.8 to 4.5 on a V100 is no contradiction: it has no TF32, so its baseline is plain FP32.
+#
+# ## 9 · Explore: time, memory, the batch that fits
+#
+# Find a model for which 16 bits make something fit that did not. Which part takes the time when the
+# batch is 1? How much larger does the batch get, from fp32 to autocast, to master weights?
+
+# %% [markdown] tags=["zh"]
+# 预训练中批也随之翻倍：这正是显存方面的证据，也是提速的一部分。V100 上的 3.8 到 4.5 倍与此并不矛盾：
+# 它没有 TF32，基线就是普通 FP32。
+#
+# ## 9 · 探索：时间、显存、放得下的批
+#
+# 找一个模型：fp32 放不下，16 位放得下。批为 1 时，时间花在哪一部分？从 fp32 到 autocast，再到主权重，批能大多少？
+
+# %%
+explore(speed.training, frames=11)
+
+# %% [markdown] tags=["en"]
+# ## 10 · Where it breaks
+#
+# - **A large state, a small batch.** Fine-tuning a large model on one sequence: memory is weights
+#   and Adam, and mixed precision saves next to nothing.
+# - **fp16 without a scaler**: what is small becomes zero, and no error is raised.
+# - **bf16 weights without master copies**: updates get lost late in training, when they are small.
+# - **Sums and softmax in 16 bits**: autocast keeps them in fp32 for a reason; `model.half()` does not.
+# - **A CPU without the instructions**: right results, many times slower.
+#
+# On the board: `stdlib-gpt` with everything in bf16, as one would serve it.
+
+# %% [markdown] tags=["zh"]
+# ## 10 · 何时失效
+#
+# - **状态大、批小。** 用一条序列微调大模型：内存都是权重和 Adam，混合精度几乎省不下什么。
+# - **fp16 不加缩放器**：小的数变成零，也不报错。
+# - **bf16 权重而没有主权重**：训练后期更新量很小，会被舍入掉。
+# - **求和与 softmax 用 16 位**：autocast 让它们留在 fp32 是有道理的，`model.half()` 却不会。
+# - **没有相应指令的 CPU**：结果正确，但慢许多倍。
+#
+# 加到总榜上：`stdlib-gpt` 全部用 bf16，也就是部署时的样子。
+
+# %% tags=["nbval-ignore-output"]
+short = memory.Bf16(points.language_model())
+board.add(technique="bf16 throughout", **points.language_point(short))
+
+# %% [markdown] tags=["en"]
+# ## 11 · Verdicts
+
+# %% [markdown] tags=["zh"]
+# ## 11 · 结论
+
+# %%
+lab.verdict("amp-memory", verdicts.amp_memory(memory.memory_figures(batch_size, seq_len)))
+
+# %% tags=["nbval-ignore-output"]
+lab.verdict("amp-speed", verdicts.amp_speed(speed.speed_figures(2, 64)))
+
+# %% [markdown] tags=["en"]
+# ## 12 · Exercises
+#
+# **06-2 (a target).** Beat MXFP4 at its own 4.25 bits. The standard takes each block's scale as a
+# floor, without asking how well it fits. Write `exponents(blocks)`: for blocks (n, blocks a row, 32)
+# the whole numbers e of the scales 2^e, so that the error on a weight of `stdlib-gpt` is at most
+# 97 % of the standard's. `block_formats.block_exponents(blocks, block_formats.ELEMENTS["mxfp4"])` is
+# the standard's own, and `block_formats.quantize(x, "mxfp4", exponents=e)` rounds with yours.
+#
+# <details><summary>Hint</summary>Try the standard's exponent and the next one for each block, and
+# keep the one whose block errs less.</details>
+
+# %% [markdown] tags=["zh"]
+# ## 12 · 练习
+#
+# **06-2（达标题）。** 在同样的 4.25 位下胜过 MXFP4。标准对每块的缩放因子只取下整，不管合不合适。
+# 写出 `exponents(blocks)`：对形状 (n, 每行块数, 32) 的块，给出缩放因子 2^e 的整数 e，
+# 使 `stdlib-gpt` 某个权重的误差不超过标准的 97 %。标准自己的指数是
+# `block_formats.block_exponents(blocks, block_formats.ELEMENTS["mxfp4"])`，
+# 用你的指数舍入则是 `block_formats.quantize(x, "mxfp4", exponents=e)`。
+#
+# <details><summary>提示</summary>对每个块试标准的指数和比它大 1 的指数，留下误差小的那个。</details>
+
+# %% tags=["exercise", "ex-06-2"]
+answer_2 = ...  # def answer_2(blocks): return exponents
+
+# %%
+check("06-2", answer_2)
+
+# %% [markdown] tags=["en", "solution", "ex-06-2"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def answer_2(blocks):
+#     low = block_formats.block_exponents(blocks, block_formats.ELEMENTS["mxfp4"])
+#     rows = blocks.flatten(-2)
+#
+#     def error(e):
+#         back = block_formats.quantize(rows, "mxfp4", exponents=e).dequantize()
+#         return (back - rows).square().unflatten(-1, (-1, 32)).sum(-1)
+#
+#     return low + (error(low + 1) < error(low))
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-06-2"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def answer_2(blocks):
+#     low = block_formats.block_exponents(blocks, block_formats.ELEMENTS["mxfp4"])
+#     rows = blocks.flatten(-2)
+#
+#     def error(e):
+#         back = block_formats.quantize(rows, "mxfp4", exponents=e).dequantize()
+#         return (back - rows).square().unflatten(-1, (-1, 32)).sum(-1)
+#
+#     return low + (error(low + 1) < error(low))
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# **06-3 (open: beat this verdict).** The verdict says that mixed precision does not halve a whole
+# step where the model's state dominates. Do it: write `prepare(model)`, which returns the model and
+# an optimizer for it, changed as you like. Two of its steps, from the first tensor on, may take at
+# most 60 % of fp32's bytes, and after 60 steps of a tiny model the loss may be at most 0.05 nats
+# higher. How low can you get? Try fewer moments, moments in 8 bits, master weights as differences.
+#
+# <details><summary>Hint</summary>Whatever has four bytes can have two. AdamW's moments take the
+# type of the parameters that it is given.</details>
+
+# %% [markdown] tags=["zh"]
+# **06-3（开放题：推翻这个结论）。** 结论说：状态占大头时，混合精度并不能让整个训练步减半。请你做到：
+# 写出 `prepare(model)`，返回模型和它的优化器，怎么改都行。从第一个张量算起，它的两步最多用 fp32 的 60 % 字节；
+# 微型模型训练 60 步之后，损失最多高 0.05 nat。你能压到多低？试试更少的矩、8 位的矩、以差值形式保存的主权重。
+#
+# <details><summary>提示</summary>凡是 4 字节的都可以变成 2 字节。AdamW 的矩与交给它的参数同类型。</details>
+
+# %% tags=["exercise", "ex-06-3"]
+answer_3 = ...  # def answer_3(model): return model, optimizer
+
+# %%
+check("06-3", answer_3)
+
+# %% [markdown] tags=["en", "solution", "ex-06-3"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# import torch
+#
+#
+# def answer_3(model):
+#     model = model.bfloat16()
+#     return model, torch.optim.AdamW(model.parameters(), lr=3e-3)
+# ```
+#
+# Over 60 steps it costs nothing that shows. Over a long training it may: look at section 7 again.
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-06-3"]
+# <details><summary>答案</summary>
+#
+# ```python
+# import torch
+#
+#
+# def answer_3(model):
+#     model = model.bfloat16()
+#     return model, torch.optim.AdamW(model.parameters(), lr=3e-3)
+# ```
+#
+# 60 步之内看不出代价；训练久了就未必，请回头看第 7 节。
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# ## Recap
+#
+# - Exponent bits are range, mantissa bits precision. bf16 has fp32's range, fp16 eight times bf16's
+#   precision.
+# - fp16 makes zero of what is at or below 2⁻²⁵; loss scaling moves gradients above it; bf16 needs none.
+# - Mixed precision halves what a batch adds. The state stays at 16 bytes a parameter or grows to 18.
+# - "3x" needs a baseline: over TF32, an A100's roofline allows 2; over plain FP32, up to 16.
+# - Blocks with a shared scale carry the idea on to 8 and 4 bits.
+#
+# **References.** Micikevicius et al. 2018, *Mixed Precision Training*, arXiv:1710.03740. Kalamkar et
+# al. 2019, *A Study of BFLOAT16 for Deep Learning Training*, arXiv:1905.12322. Micikevicius et al.
+# 2022, *FP8 Formats for Deep Learning*, arXiv:2209.05433. OCP 2023, *Microscaling Formats (MX)
+# Specification 1.0*. Williams et al. 2009, *Roofline*. NVIDIA, *DeepLearningExamples*
+# (`data/published/amp.csv`).
+#
+# **Next:** 07 · Compiler fusion: the bytes that LayerNorm and GELU move for nothing.
+
+# %% [markdown] tags=["zh"]
+# ## 小结
+#
+# - 指数位管范围，尾数位管精度。bf16 的范围同 fp32，fp16 的精度是 bf16 的 8 倍。
+# - fp16 把不大于 2⁻²⁵ 的数变成零；损失缩放把梯度抬到它之上；bf16 不需要。
+# - 混合精度减半的是批带来的部分；状态仍是每参数 16 字节，甚至增到 18。
+# - “快 3 倍”要先说基线：与 TF32 比，A100 的屋顶线只允许 2 倍；与普通 FP32 比，可达 16 倍。
+# - 共享缩放因子的块把这个思路带到了 8 位和 4 位。
+#
+# **参考文献。** Micikevicius 等 2018，*Mixed Precision Training*，arXiv:1710.03740。Kalamkar 等 2019，
+# *A Study of BFLOAT16 for Deep Learning Training*，arXiv:1905.12322。Micikevicius 等 2022，
+# *FP8 Formats for Deep Learning*，arXiv:2209.05433。OCP 2023，*Microscaling Formats (MX) Specification 1.0*。
+# Williams 等 2009，*Roofline*。NVIDIA，*DeepLearningExamples*（`data/published/amp.csv`）。
+#
+# **下一篇：** 07 · 编译器融合：LayerNorm 和 GELU 白白搬运的那些字节。
