@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from efflab import lab, points
+from efflab.bench import Comparison
 from efflab.compression.engines import Engine, fp32
-from efflab.notebooks.quantization import engines, grids, integers
+from efflab.estimate import Estimate
+from efflab.experiments import int8_ranges as ranges
+from efflab.notebooks.quantization import engines, forms, grids, integers, operators, slower
 
 
 def test_one_number_lands_on_the_nearest_level():
@@ -46,17 +49,18 @@ def test_parts_and_files_of_minilm():
 def test_the_explorers_quality_and_size_move_with_the_bits():
     metas = {b: dict(grids.bit_width(b).layout.meta) for b in (2, 8)}
     assert metas[2]["bits per byte"] > metas[8]["bits per byte"] + 0.2
-    assert metas[8]["bits per byte"] == pytest.approx(metas[8]["fp32: bits per byte"], abs=0.02)
+    assert metas[8]["more than fp32's"] == pytest.approx(0, abs=0.02)
     assert metas[2]["size over fp32"] < metas[8]["size over fp32"] < 0.27
-    assert metas[8]["from"] < metas[8]["bits per byte"] < metas[8]["to"]
+    assert metas[2]["from"] < metas[2]["more than fp32's"] < metas[2]["to"]
     coarse = grids.bit_width(4, "per tensor").layout.meta["layer error (%)"]
     assert grids.bit_width(4, "groups of 32").layout.meta["layer error (%)"] < coarse
 
 
-def test_board_point_is_small_and_good():
-    point = grids.board_point(8, axis=0)
+def test_a_rounded_point_is_small_and_good():
+    point = grids.rounded_point(8, axis=0)
     assert point["bytes"] < 0.27 * 4 * sum(p.numel() for p in points.language_model().parameters())
-    assert point["milliseconds"] > 0
+    assert point["time"].mean > 0
+    assert abs(point["quality"].mean - points.shipped_quality()) < 0.02
 
 
 def test_our_layer_is_torchs():
@@ -80,28 +84,56 @@ def test_outliers_of_minilm():
     assert meta[1] < meta[0] / 2
 
 
-@pytest.fixture(scope="module")
-def accuracy():
-    return integers.accuracy_rows(n=16)
+def test_recorded_forms_are_all_there_and_paired():
+    found = forms.recorded_forms()
+    assert list(found) == list(ranges.FORMS)
+    for row in found.values():
+        assert row["mrr less fp32 low"] <= row["mrr less fp32"] <= row["mrr less fp32 high"]
+        assert row["mrr"] - row["mrr fp32"] == pytest.approx(row["mrr less fp32"], abs=2e-4)
+    p5 = {form: row["cosine p5"] for form, row in found.items()}
+    assert p5[ranges.SMOOTHED] > p5[ranges.MINMAX] > p5["static, 99.9th percentile"]
+    assert p5[ranges.DYNAMIC] > max(p5[ranges.SEVEN], p5[ranges.ONE_SCALE])
+    assert p5[ranges.CONTROL] == min(p5.values())
+    assert len(forms.form_rows()) == len(found)
+    assert len(forms.form_figure().data) == 2
 
 
-def test_accuracy_by_the_place_of_the_scales(accuracy):
-    p5 = {r["INT8 linear layers"]: r["cosine, p5"] for r in accuracy}
-    assert p5["static, smoothed"] > p5["static, min and max"] > p5["static, 99.9th percentile"]
-    assert p5["dynamic"] > p5["dynamic, 7-bit inputs"]
-    assert p5["dynamic"] > p5["dynamic, weights per tensor"]
-    assert p5["static, smoothed"] > 0.99
+def test_a_form_made_here_is_near_its_record_and_another_is_not():
+    rows = forms.live_rows(8, 4, (ranges.DYNAMIC,))
+    assert rows[0]["interval, low"] <= rows[0]["cosine, p5"] <= rows[0]["interval, high"]
+    assert forms.agree(rows)
+    rows[0]["cosine, mean"] -= 1.1 * forms.recorded_forms()[ranges.DYNAMIC]["cosine sd"]
+    assert not forms.agree(rows)
 
 
-def test_slower_has_a_row_for_each_cause():
-    rows = integers.slower_rows(repeats=2)
+def test_slower_has_a_row_for_each_form():
+    rows = slower.slower_rows(repeats=2)
     assert len(rows) == 6
-    ratios = {r["cause"]: r["time over fp32"] for r in rows}
-    assert ratios["too little work: 4 tokens, 64 x 64"] > 1
+    ratios = {r["form"]: r["time over fp32"] for r in rows}
+    assert ratios["dynamic INT8, 4 tokens, 64 x 64"] > 1
     assert ratios["fake quantization: rounded, then fp32"] > 1
-    fig = integers.slower_figure(rows)
+    fig = slower.slower_figure(rows)
     assert list(fig.layout.meta.values()) == list(ratios.values())
-    assert len(integers.cpu_rows()) == 5
+    assert sum(len(trace.x) for trace in fig.data) == 6
+    assert len(slower.cpu_rows()) == 5
+
+
+def test_a_form_differs_only_outside_of_the_band():
+    timings, band = {}, Estimate(1.0, 0.9, 1.1)
+    ratios = {"a": Estimate(0.5, 0.4, 0.6), "b": Estimate(2, 1.9, 2.1), "c": Estimate(1, 0.8, 1.2)}
+    found = Comparison(timings, ratios, band)
+    words = [slower._word(found, name) for name in ratios]
+    assert words == ["faster", "slower", "within the noise"]
+
+
+def test_operators_are_grouped_and_their_shares_add_up():
+    profile = {
+        "a": ("FullyConnected_x", 0.004), "aten::div_1": ("Eltwise", 0.002),
+        "b": ("MatMul", 0.001), "c": ("Reorder", 0.001),
+    }  # fmt: skip
+    rows = operators.rows(profile)
+    assert [row["share (%)"] for row in rows] == pytest.approx([50, 25, 12.5, 12.5])
+    assert [row["operators"] for row in rows] == [1, 1, 1, 1]
 
 
 def test_recorded_engines():
@@ -109,26 +141,31 @@ def test_recorded_engines():
     assert rows[0]["engine"] == "fp32 eager"
     assert {row["kind"] for row in rows} == {"recorded"}
     fig = engines.figure()
-    assert len(fig.data) == 2 + len(engines.machines())
     assert all(len(trace.x) == len(rows) for trace in fig.data)
     with pytest.raises(ValueError, match="engine='TensorRT'"):
         engines.row_of("TensorRT")
 
 
 def test_machines_stand_side_by_side_and_are_told_apart():
-    without, has = ([engines.kept(m)["features"]["vnni"] is v for m in engines.machines()]
-                    for v in (False, True))  # fmt: skip
-    assert any(without)
-    assert any(has)
-    plain, new = (engines.machines()[which.index(True)] for which in (without, has))
-    name = "OpenVINO INT8"
+    name, plain, new = "OpenVINO INT8", engines.with_vnni(False), engines.with_vnni(True)
+    assert plain != new
+    assert {plain, new} <= set(engines.machines())
     assert engines.row_of(name, plain)["16x128"] == 1.1561
     assert engines.row_of(name, new)["16x128"] < 0.5
-    row = next(r for r in engines.machine_rows() if r["engine"] == name)
-    assert row[plain] == 1.1561
-    assert row[new] == engines.row_of(name, new)["16x128"]
+    row = next(r for r in engines.recorded_rows() if r["engine"] == name)
+    assert row["CPU without VNNI (recorded)"].startswith("1.16")
+    assert row["CPU with VNNI (recorded)"].startswith("0.33")
     with pytest.raises(ValueError, match="machine='mine'"):
         engines.row_of(name, "mine")
+
+
+def test_the_fastest_that_keeps_the_quality_is_named_for_each_cpu():
+    rows = engines.fastest_rows()
+    assert [r["fastest"] for r in rows] == ["of all", "of those at 99% of fp32's MRR"] * 2
+    for row in rows[1::2]:
+        kept = engines.row_of(row["engine"], engines.with_vnni("without" not in row["CPU"]))
+        assert engines.keeps(kept)
+    assert not engines.keeps({"mrr": 0.98, "mrr fp32": 1.0})
 
 
 def test_live_rows_agree_only_if_they_do():
@@ -159,12 +196,18 @@ def test_live_engines_with_stand_ins(monkeypatch):
     exact = fp32(points.encoder()[0])
     stand_ins = {n: Engine(n, exact.embed, exact.nbytes) for n in engines.AGAIN}
     monkeypatch.setattr(engines, "made", lambda n: stand_ins)
-    rows = engines.live_rows(4, 2, repeats=1)
+    rows = engines.quality_rows(4, 2)
     assert [r["kind"] for r in rows] == ["recorded", "measured"] * 3
     assert all(r["cosine, min"] > 0.9999 for r in rows[1::2])
     ranks = engines.ranks(4, 2)
-    assert ranks["same code found first (%)"] == 100
+    assert ranks["same code found first (%)"].mean == 100
     assert ranks["MRR, fp32"] == ranks["MRR, INT8"]
+    assert ranks["MRR, INT8 less fp32, text by text"] == Estimate(0.0, 0.0, 0.0)
+    engines.timed.cache_clear()
+    times = engines.time_rows(2, repeats=1)
+    assert times[0]["engine"] == "fp32 eager, again (A/A)"
+    assert len(times) == 3
+    engines.timed.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -174,22 +217,14 @@ def test_live_engines_with_stand_ins(monkeypatch):
         (lambda: grids.bit_width(17), "bits=17"),
         (lambda: grids.bit_width(4, "per row"), "scales='per row'"),
         (lambda: engines.made(151), "n_calibration=151"),
-        (lambda: engines.live_rows(0, 1), "n_docstrings=0"),
-        (lambda: integers.slower_rows(0), "repeats=0"),
+        (lambda: engines.quality_rows(0, 1), "n_docstrings=0"),
+        (lambda: slower.slower_rows(0), "repeats=0"),
+        (lambda: forms.live_rows(1, 1), "n_docstrings=1"),
     ],
 )
 def test_bad_values_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_verdicts(accuracy, both_languages):
-    sizes = engines.size_verdict(grids.file_rows(points.encoder()[0]))
-    assert sizes["figures"]["linear maps alone: smaller by (%)"] < 40
-    lab.verdict("int8-size", **sizes)
-    found = engines.accuracy_verdict(accuracy)
-    assert all(math.isfinite(v) for v in found["figures"].values())
-    lab.verdict("int8-accuracy", **found)
 
 
 def _grid(low, high, bits):

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from efflab import evaluate, points
+from efflab import cost, points
 from efflab.compression import affine, int8, packed
-from efflab.data import random_windows, stdlib_tokens
+from efflab.config import PRESETS
+from efflab.data import published, random_windows, stdlib_tokens
 from efflab.errors import require_int, require_one_of
 from efflab.lab import Choice, Slider, Toggle, explorer, figures, tr
 from efflab.model import Transformer
@@ -22,7 +23,7 @@ GRIDS = {
     "groups of 128": dict(group_size=128),
     "groups of 32": dict(group_size=32),
 }
-N_WINDOWS, SEQ_LEN = 8, 128
+N_WINDOWS = 4  # held-out windows on which the explorer judges
 SHOWN = "layers.0.ffn.body.up.weight"
 
 
@@ -115,11 +116,12 @@ def parts_figure(model: Transformer):
     series = {tr(k): [w[i] * counts[k] / 1e6 for w in shares.values()] for i, k in enumerate(keys)}
     totals = np.sum(list(series.values()), axis=0)
     names = [
-        f"{name}<br>{t:.1f} MB, x{t / totals[0]:.2f}"
+        f"{name}<br>{t:.1f} MB, ×{t / totals[0]:.2f}"
         for name, t in zip(shares, totals, strict=True)
     ]
     meta = {name: round(float(t), 1) for name, t in zip(shares, totals, strict=True)}
-    title = tr("MiniLM-L6: half of it is a table (MB)")
+    share = counts["tables (token, position, type)"] / sum(counts.values())
+    title = tr("MiniLM-L6: {share}% of it are tables (MB)", share=f"{100 * share:.0f}")
     fig = figures.bars(names, series, title, "", tr("size (MB)"), stacked=True, meta=meta)
     return fig.update_layout(legend=dict(orientation="h", y=-0.2, traceorder="normal"))
 
@@ -131,7 +133,7 @@ def parts_figure(model: Transformer):
 def layer_input() -> Tensor:
     """What the shown layer is given for some held-out source: (n, in)."""
     model, seen = language_model(), {}
-    ids, _ = random_windows(stdlib_tokens("held-out"), 2, SEQ_LEN, seed=0)
+    ids, _ = random_windows(stdlib_tokens("held-out"), 2, 128, seed=0)
     with int8.watching(model, lambda name, x: seen.setdefault(name, x)), torch.no_grad():
         model.encode(ids)
     return seen[SHOWN.removesuffix(".weight")]
@@ -139,26 +141,29 @@ def layer_input() -> Tensor:
 
 @lru_cache(maxsize=64)
 def judged(bits: int, scales: str, symmetric: bool) -> tuple:
-    """(quality, bytes, layer error, the shown matrix quantized) of stdlib-gpt on such a grid."""
+    """(quality, bytes, layer error, the shown matrix quantized) of stdlib-gpt on such a grid.
+
+    The quality is `points.language_quality`: fp32's own plus the paired difference, which alone
+    has an interval.
+    """
     model = language_model()
     quantized = packed.quantize_weights(model, bits, symmetric=symmetric, **GRIDS[scales])
     shown = quantized[SHOWN]
     linear = model.get_submodule(SHOWN.removesuffix(".weight"))
     error = int8.layer_error(linear, shown.dequantize(), layer_input())
-    fp32 = packed.with_weights(model, quantized)
-    quality = evaluate.bits_per_byte(fp32, N_WINDOWS, seq_len=SEQ_LEN)
+    quality = points.language_quality(packed.with_weights(model, quantized), N_WINDOWS)
     return quality, packed.model_bytes(model, quantized), error, shown
 
 
 @lru_cache(maxsize=1)
 def unquantized() -> tuple:
-    """(quality, bytes) of stdlib-gpt in fp32 on the explorer's sample."""
+    """(quality, bytes) of stdlib-gpt in fp32."""
     model = language_model()
-    return evaluate.bits_per_byte(model, N_WINDOWS, seq_len=SEQ_LEN), packed.model_bytes(model, {})
+    return points.language_quality(model), packed.model_bytes(model, {})
 
 
 @explorer(
-    bits=Slider(2, 16, 4, step=1, unit="bits", label="width of a weight"),
+    bits=Slider(2, 8, 4, step=1, unit="bits", label="width of a weight"),
     scales=Choice(list(GRIDS), "per channel", label="scales"),
     symmetric=Toggle(True, label="symmetric"),
 )
@@ -199,20 +204,20 @@ def bit_width(bits=4, scales="per channel", symmetric=True):
         tr("layer error (%)"): round(100 * error, 3),
         tr("size (MB)"): round(size / 1e6, 3),
         tr("size over fp32"): round(size / full, 4),
-        tr("bits per byte"): round(quality.mean, 3),
-        tr("from"): round(quality.low, 3),
-        tr("to"): round(quality.high, 3),
-        tr("fp32: bits per byte"): round(base.mean, 3),
+        tr("bits per byte"): round(quality.mean, 4),
+        tr("more than fp32's"): round(quality.mean - base.mean, 4),
+        tr("from"): round(quality.low - base.mean, 4),
+        tr("to"): round(quality.high - base.mean, 4),
     }
-    title = tr("{bits} bits, {scales}: x{size} of the size, {bpb} bits per byte (fp32 {base})",
-               bits=bits, scales=tr(scales), size=f"{size / full:.2f}",
-               bpb=f"{quality.mean:.2f}", base=f"{base.mean:.2f}")  # fmt: skip
+    more = {end: f"{getattr(quality, end) - base.mean:+.3f}" for end in ("mean", "low", "high")}
+    title = tr("{bits} bits, {scales}: ×{size} of the size, {mean} bits per byte ({low} to {high})",
+               bits=bits, scales=tr(scales), size=f"{size / full:.2f}", **more)  # fmt: skip
     above = dict(orientation="h", x=1, xanchor="right", y=1.12, yanchor="bottom")
     fig.update_layout(title=dict(text=title, y=0.97, yanchor="top"), legend=above)
     return fig.update_layout(meta=meta, height=430, margin_t=110)
 
 
-def board_point(bits: int, **options) -> dict:
+def rounded_point(bits: int, **options) -> dict:
     """What the board wants of stdlib-gpt with rounded weights.
 
     It computes in fp32 with the rounded values: weight-only quantization saves no arithmetic.
@@ -223,4 +228,20 @@ def board_point(bits: int, **options) -> dict:
     return points.language_point(packed.with_weights(model, quantized), size)
 
 
-# --- Exercises -------------------------------------------------------------------------------
+def large_share(name: str = "gpt3-175b") -> float:
+    """Of a large model's parameters, those in its embedding tables."""
+    config = PRESETS[name]
+    return (config.vocab_size + config.max_len) * config.d_model / cost.num_params(config)
+
+
+def published_rows() -> list[dict]:
+    """LLM.int8's speed over fp16's by width, and plain INT8's (Dettmers et al. 2022, table 5)."""
+    return [row | {"kind": "published"} for row in published("llm_int8")]
+
+
+PUBLISHED_COLUMNS = {
+    "d_model": "d_model",
+    "int8_over_fp16": "speed over fp16, INT8 without decomposition",
+    "llm_int8_over_fp16": "speed over fp16, LLM.int8",
+    "kind": "kind",
+}

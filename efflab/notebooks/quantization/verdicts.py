@@ -1,0 +1,136 @@
+"""Notebook 09's verdicts, as functions of their figures alone."""
+
+from collections.abc import Mapping
+
+from efflab.experiments import int8_ranges as ranges
+from efflab.lab import Figure, Outcome, by_name
+
+# --- int8-size -------------------------------------------------------------------------------
+
+ALL = "smaller: linear maps and tables in 8 bits, a scale a channel"
+LINEAR = "smaller: linear maps alone in 8 bits, a scale a channel"
+GROUPS = "smaller: linear maps and tables in 8 bits, a scale for 32 weights"
+TABLES = "embedding tables' share of MiniLM's parameters"
+LARGE = "embedding tables' share of GPT-3 175B's parameters"
+HALF = "smaller than fp16's file: linear maps and tables in 8 bits"
+STORED = {
+    LINEAR: "linear maps, per channel",
+    ALL: "linear maps and tables, per channel",
+    GROUPS: "linear maps and tables, groups of 32",
+}
+SIZE_RULE = (
+    "75% smaller than fp32 is met from 74% on, the last per cent being scales, biases and norms. "
+    "Holds if quantizing the linear maps alone does it; on a condition if the embedding tables "
+    "have to be quantized too; not if that does not do it either"
+)
+
+
+def size_figures(rows: list[dict], parts: Mapping[str, int], large_share: float) -> list[Figure]:
+    """What the verdict rests on: files weighed (`grids.file_rows` at 8 bits), parameters by part.
+
+    `large_share`: of a large model's parameters, those in its tables.
+    """
+    smaller = {row["stored"]: row["smaller by (%)"] for row in rows}
+    tables = 100 * parts["tables (token, position, type)"] / sum(parts.values())
+    half = 100 - 2 * (100 - smaller[STORED[ALL]])
+    return [
+        *(Figure(name, smaller[STORED[name]], "%") for name in (ALL, LINEAR, GROUPS)),
+        Figure(TABLES, tables, "%", "computed"),
+        Figure(LARGE, 100 * large_share, "%", "computed"),
+        Figure(HALF, half, "%", "computed"),
+    ]
+
+
+def int8_size(figures) -> Outcome:
+    """Whether 8 bits make a model's file 75 % smaller."""
+    found = by_name(figures)
+    if found[LINEAR].value >= 74:
+        return Outcome(True, figures, rule=SIZE_RULE)
+    if found[ALL].value >= 74:
+        return Outcome(
+            True, figures, rule=SIZE_RULE, values=dict(share=f"{found[TABLES].value:.0f}"),
+            condition="compared with fp32, and with the embedding tables in 8 bits too, which are "
+            "{share}% of this model",
+        )  # fmt: skip
+    reason = "scales and what stays in floats take too much"
+    return Outcome(False, figures, rule=SIZE_RULE, reason=reason)
+
+
+# --- int8-accuracy ---------------------------------------------------------------------------
+
+CUT = next(iter(ranges.CUT))  # the 99.9th percentile
+CONTROL = "control, range never adjusted: MRR less fp32's"
+BASE = "MRR of fp32"
+CHANGES = {
+    ranges.SMOOTHED: "static, smoothed: MRR less fp32's",
+    ranges.MINMAX: "static, least to largest value: MRR less fp32's",
+    ranges.DYNAMIC: "dynamic, a scale a weight channel: MRR less fp32's",
+    ranges.BY_TOKEN: "dynamic, a scale a token too: MRR less fp32's",
+    ranges.ONE_SCALE: "dynamic, one scale a weight: MRR less fp32's",
+    CUT: "static, cut at the 99.9th percentile: MRR less fp32's",
+}
+P5 = {
+    ranges.SMOOTHED: "static, smoothed: cosine's 5th percentile",
+    CUT: "static, cut at the 99.9th percentile: cosine's 5th percentile",
+}
+SHARE = 0.01
+ACCURACY_RULE = (
+    "accuracy is kept if retrieval's MRR is at least 99% of fp32's, MLPerf's bar for INT8, with "
+    "95% confidence over the recorded functions. Holds if every way to adjust the range keeps it, "
+    "on a condition if only some are certain to; not if every one falls below; undecided if none "
+    "is certain to keep it, or if the control, whose range is never adjusted, is not certain to "
+    "fall below"
+)
+
+
+def accuracy_figures(runs: Mapping[str, Mapping]) -> list[Figure]:
+    """What the verdict rests on: the recorded runs by form (`int8_ranges.by_form`)."""
+
+    def figure(name: str, form: str, key: str, unit: str = "") -> Figure:
+        row = runs[form]
+        ends = row[f"{key} low"], row[f"{key} high"]
+        return Figure(name, row[key], unit, "recorded", *ends)
+
+    return [
+        *(figure(name, form, "mrr less fp32") for form, name in CHANGES.items()),
+        figure(CONTROL, ranges.CONTROL, "mrr less fp32"),
+        Figure(BASE, runs[ranges.CONTROL]["mrr fp32"], "", "recorded"),
+        *(figure(name, form, "cosine p5") for form, name in P5.items()),
+    ]
+
+
+def int8_accuracy(figures) -> Outcome:
+    """Whether adjusting the range keeps the accuracy of INT8."""
+    found = by_name(figures)
+    bar = -SHARE * found[BASE].value
+    ways = [found[name] for name in CHANGES.values()]
+    lost = [f.name for f in ways if f.high < bar]
+    kept = [f.name for f in ways if f.low >= bar]
+    common = dict(rule=ACCURACY_RULE)
+    if found[CONTROL].high >= bar:
+        reason = "without any adjusting it is kept as well: this test could not show a loss"
+        return Outcome(None, figures, reason=reason, **common)
+    if len(lost) == len(ways):
+        return Outcome(False, figures, reason="every way to adjust loses more than 1%", **common)
+    if not kept:
+        reason = "no way to adjust is certain to stay within 1% over these texts"
+        return Outcome(None, figures, reason=reason, **common)
+    if len(kept) == len(ways):
+        return Outcome(True, figures, **common)
+    values = dict(n=len(kept), all=len(ways))
+    return Outcome(True, figures, condition=_condition(kept), values=values, **common)
+
+
+def _condition(kept: list[str]) -> str:
+    """What is enough to keep accuracy, from the ways that are certain to."""
+    one_scale, cut = (CHANGES[f] in kept for f in (ranges.ONE_SCALE, CUT))
+    finer = all(CHANGES[form] in kept for form in CHANGES if form not in (ranges.ONE_SCALE, CUT))
+    if finer and cut:
+        return "each weight channel has its own scale"
+    if finer and one_scale:
+        return "no outliers are cut off"
+    if finer:
+        return "each weight channel has its own scale and no outliers are cut off"
+    if CHANGES[ranges.SMOOTHED] in kept:
+        return "outliers are first moved into the weights (smoothing), which have a scale a channel"
+    return "the range is adjusted in one of {n} ways of {all}: their intervals lie above the bar"

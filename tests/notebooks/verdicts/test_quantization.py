@@ -1,0 +1,89 @@
+"""Notebook 09's verdicts: every outcome that each can come to."""
+
+import pytest
+
+from efflab import lab, points
+from efflab.experiments import int8_ranges as ranges
+from efflab.notebooks.quantization import forms, grids, verdicts
+
+
+def sizes(linear, both):
+    """Files that are so many per cent smaller."""
+    stored = verdicts.STORED
+    smaller = {verdicts.LINEAR: linear, verdicts.ALL: both, verdicts.GROUPS: both - 3}
+    rows = [{"stored": stored[name], "smaller by (%)": value} for name, value in smaller.items()]
+    parts = {"tables (token, position, type)": 50, "linear maps": 50}
+    return verdicts.size_figures(rows, parts, 0.004)
+
+
+@pytest.mark.parametrize(
+    ("linear", "both", "word"),
+    [(35, 74.7, "holds if"), (74, 74.7, "holds"), (35, 73.9, "does not hold")],
+)
+def test_int8_size(linear, both, word):
+    assert verdicts.int8_size(sizes(linear, both)).word == word
+
+
+def test_figures_of_the_size_are_weighed_files():
+    model = points.encoder()[0]
+    rows = grids.file_rows(model)
+    figures = verdicts.size_figures(rows, grids.parts(model), grids.large_share())
+    found = lab.by_name(figures)
+    smaller = {row["stored"]: row["smaller by (%)"] for row in rows}
+    assert found[verdicts.ALL].value == smaller["linear maps and tables, per channel"]
+    assert found[verdicts.HALF].value == pytest.approx(100 - 2 * (100 - found[verdicts.ALL].value))
+    assert found[verdicts.TABLES].value == pytest.approx(52.7, abs=0.5)
+    assert found[verdicts.LARGE].value < 1
+
+
+GOOD, BAD, UNSURE = (-0.001, 0.0, 0.001), (-0.3, -0.2, -0.1), (-0.02, -0.005, 0.01)
+
+
+def accuracy(control=BAD, rest=GOOD, **changed):
+    """Runs of every form with an MRR of fp32 of 0.8; the bar is 0.008 below."""
+    runs = {}
+    for form in ranges.FORMS:
+        low, middle, high = control if form == ranges.CONTROL else rest
+        runs[form] = {"mrr fp32": 0.8, "mrr less fp32": middle, "mrr less fp32 low": low}
+        runs[form] |= {"mrr less fp32 high": high, "cosine p5": 0.99}
+        runs[form] |= {"cosine p5 low": 0.98, "cosine p5 high": 0.995}
+    for name, (low, middle, high) in changed.items():
+        run = runs[getattr(ranges, name) if hasattr(ranges, name) else verdicts.CUT]
+        run |= {"mrr less fp32": middle, "mrr less fp32 low": low, "mrr less fp32 high": high}
+    return verdicts.accuracy_figures(runs)
+
+
+@pytest.mark.parametrize(
+    ("figures", "word"),
+    [
+        (accuracy(), "holds"),
+        (accuracy(control=GOOD), "undecided"),  # without any adjusting it is kept as well
+        (accuracy(rest=BAD), "does not hold"),
+        (accuracy(rest=UNSURE), "undecided"),
+        (accuracy(ONE_SCALE=BAD), "holds if"),
+        (accuracy(rest=UNSURE, SMOOTHED=GOOD), "holds if"),
+    ],
+)
+def test_int8_accuracy(figures, word):
+    assert verdicts.int8_accuracy(figures).word == word
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (dict(ONE_SCALE=BAD), "each weight channel has its own scale"),
+        (dict(cut=BAD), "no outliers are cut off"),
+        (dict(ONE_SCALE=BAD, cut=BAD), "its own scale and no outliers"),
+        (dict(ONE_SCALE=BAD, cut=BAD, DYNAMIC=UNSURE), "moved into the weights"),
+        (dict(SMOOTHED=UNSURE), "one of {n} ways of {all}"),
+    ],
+)
+def test_the_condition_says_what_is_enough(changed, said):
+    assert said in verdicts.int8_accuracy(accuracy(**changed)).condition
+
+
+def test_the_recorded_forms_give_the_figures():
+    found = lab.by_name(verdicts.accuracy_figures(forms.recorded_forms()))
+    row = forms.recorded_forms()[ranges.SMOOTHED]
+    assert found[verdicts.CHANGES[ranges.SMOOTHED]].value == row["mrr less fp32"]
+    assert found[verdicts.CONTROL].high < 0
