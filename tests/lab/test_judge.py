@@ -1,0 +1,218 @@
+"""Verdicts and the board: what is shown, stored and refused."""
+
+import json
+import tomllib
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from efflab import lab, notebooks
+from efflab.estimate import Estimate
+from efflab.lab import text
+from efflab.lab.board import MIME as BOARD_MIME
+from efflab.lab.board import Board, board_figure
+from efflab.lab.figures import panels
+from efflab.lab.labels import place_labels
+from efflab.lab.verdict import MIME as VERDICT_MIME
+from efflab.lab.verdict import Figure, Outcome
+
+# --- verdicts and board
+
+
+def test_every_claim_is_complete_in_both_languages():
+    claims = lab.load_claims()
+    assert len(claims) == 32
+    for name, claim in claims.items():
+        assert set(claim) - {"short"} == {"section", "notebook", "kind", "claim"}, name
+        assert claim["kind"] in lab.KINDS
+        assert claim["notebook"].isdigit()
+        assert text.has_chinese(claim["claim"]["zh"])
+        assert not text.has_chinese(claim["claim"]["en"])
+
+
+RATIO = Figure("ratio", np.float64(1 / 3), "x", "computed", low=0.3, high=0.4)
+RULE = "it holds if the ratio is below {limit}"
+
+
+def outcome(holds, **texts):
+    return Outcome(holds, [RATIO, Figure("value", 5)], rule=RULE, values=dict(limit=0.5), **texts)
+
+
+def test_a_verdict_is_shown_and_stored(shown):
+    lab.verdict("sparse-linear", outcome(True, condition="below {limit}"))
+    assert shown[0]["text/plain"].splitlines()[2:] == [
+        "◐ Holds if: below 0.5",
+        "  Rule, fixed beforehand: it holds if the ratio is below 0.5",
+        "  ratio: 0.333x (0.3 to 0.4) [computed]",
+        "  value: 5 [measured]",
+    ]
+    record = shown[0][VERDICT_MIME]
+    assert record["figures"][0] == dict(
+        name="ratio", value=0.333333, unit="x", kind="computed", low=0.3, high=0.4
+    )
+    assert [f["name"] for f in record["figures"]] == ["ratio", "value"]  # the deciding one first
+    assert {k: v for k, v in record.items() if k != "figures"} == {
+        "claim": "sparse-linear", "holds": True, "outcome": "holds if",
+        "condition": "below 0.5", "rule": "it holds if the ratio is below 0.5", "reason": "",
+    }  # fmt: skip
+    json.dumps(record)
+
+
+def test_a_card_begins_with_the_claim_and_follows_the_language(shown):
+    lab.use_language("zh")
+    text.use_texts({RULE: "比值低于 {limit} 则成立", "no source": "没有出处"})
+    lab.verdict("ernie-72h", outcome(None, reason="no source"))
+    lines = shown[0]["text/plain"].splitlines()
+    assert lines[0] == "论断 ernie-72h，原文第 5 节"
+    assert "千亿" in lines[1]
+    assert lines[2:5] == ["? 未定", "  没有出处", "  事先定下的规则：比值低于 0.5 则成立"]
+    assert lines[5] == "  比值: 0.333 倍（0.3 至 0.4） [计算]"
+    assert text.missing == set()
+    assert shown[0][VERDICT_MIME]["reason"] == "no source"  # stored in English
+
+
+@pytest.mark.parametrize(
+    ("holds", "texts", "word"),
+    [
+        (True, {}, "holds"),
+        (np.bool_(True), dict(condition="it fits"), "holds if"),
+        (np.bool_(False), dict(reason="it does not fit"), "does not hold"),
+        (None, dict(reason="too few seeds"), "undecided"),
+    ],
+)
+def test_every_outcome_has_its_words(holds, texts, word):
+    found = outcome(holds, **texts)
+    assert found.record("int8-size")["outcome"] == found.word == word
+    assert found.holds is (None if holds is None else bool(holds))
+    assert text.has_chinese(lab.outcome_words(word, "zh"))
+    assert lab.outcome_words(word).lower() == word
+
+
+def test_what_is_stored_gives_the_same_figures_back():
+    record = outcome(True).record("int8-size")
+    assert (
+        Outcome(True, record["figures"], rule=RULE).record("int8-size")["figures"]
+        == (record["figures"])
+    )
+
+
+def test_a_wrong_verdict_is_refused():
+    with pytest.raises(ValueError, match=r"claim_id='no-such'.*'albert-params'"):
+        lab.verdict("no-such", outcome(True))
+    with pytest.raises(TypeError, match="outcome=True"):
+        lab.verdict("int8-size", True)
+    with pytest.raises(ValueError, match=r"kind='felt'.*'simulated'"):
+        Figure("ratio", 1.0, kind="felt")
+    with pytest.raises(ValueError, match=r"low=1\.0"):
+        Figure("ratio", 1.0, low=1.0)
+    for wrong in (
+        dict(holds=False),  # with no reason
+        dict(holds=None),
+        dict(holds=False, reason="no", condition="a rider"),
+    ):
+        with pytest.raises(ValueError, match="expected"):
+            outcome(wrong.pop("holds"), **wrong)
+    with pytest.raises(ValueError, match="names that differ"):
+        Outcome(True, [RATIO, RATIO], rule=RULE)
+    with pytest.raises(ValueError, match="at least one figure"):
+        Outcome(True, [], rule=RULE)
+
+
+POINT = dict(technique="int8", model="stdlib-gpt", bytes=3e6, band=0.1) | dict(
+    time=Estimate(0.5, 0.45, 0.6), quality=Estimate(1.5, 1.4, 1.6)
+)
+STORED = dict(technique="int8", model="stdlib-gpt", notebook="09", bytes=3e6, band=0.1) | dict(
+    time=0.5, time_low=0.45, time_high=0.6, quality=1.5, quality_low=1.4, quality_high=1.6
+)
+AT_ONE = dict(time=1.0, time_low=1.0, time_high=1.0)
+BASELINE = STORED | AT_ONE | dict(technique="baseline", notebook="00", bytes=12e6, quality=1.4)
+
+
+@pytest.fixture
+def recorded_board(tmp_path):
+    """A board on which notebooks 00 and 11 have left a point."""
+    later = STORED | dict(technique="pruned", notebook="11")
+    path = tmp_path / "board.json"
+    path.write_text(json.dumps({"points": [BASELINE, later]}))
+    lab.use_notebook("09_quantization", {}, {})
+    yield Board(path)
+    lab.notebook.current.name = ""
+
+
+def test_the_board_keeps_recorded_points_and_replaces_its_own(shown, recorded_board):
+    recorded_board.add(**POINT)
+    recorded_board.add(**POINT | {"quality": Estimate(1.6, 1.5, 1.7)})
+    points = recorded_board.points("stdlib-gpt")
+    assert [(p["technique"], p["quality"], p["kind"]) for p in points] == [
+        ("baseline", 1.4, "recorded"), ("int8", 1.6, "measured"),
+    ]  # fmt: skip
+    assert recorded_board.points("MiniLM-L6") == []
+    wanted = STORED | dict(quality=1.6, quality_low=1.5, quality_high=1.7, kind="measured")
+    assert shown[1][BOARD_MIME] == wanted
+    assert "0.5 (0.45 to 0.6)" in shown[1]["text/plain"]
+
+
+def test_points_of_notebooks_not_yet_read_stay_hidden(recorded_board):
+    def names():
+        return [p["technique"] for p in recorded_board.points("stdlib-gpt")]
+
+    assert names() == ["baseline"]
+    lab.notebook.current.name = "11_pruning"
+    assert names() == ["baseline", "pruned"]
+
+
+def test_a_points_symbol_is_its_notebooks_whatever_else_is_shown():
+    other = STORED | dict(technique="other", kind="recorded")
+    points = [BASELINE | {"kind": "recorded"}, other, STORED | {"kind": "measured"}]
+
+    def symbol(points):
+        return [t.marker.symbol for t in board_figure("stdlib-gpt", points).data if t.marker.symbol]
+
+    alone, together = symbol(points[2:]), symbol(points)
+    assert alone[0] == together[2]
+    assert together[1] == alone[0] + "-open"
+    assert together[0] != together[1]
+
+
+def test_the_board_draws_points_band_front_and_names():
+    points = [BASELINE | {"kind": "recorded"}, STORED | {"kind": "measured"}]
+    fig = board_figure("stdlib-gpt", points)
+    marks = [t for t in fig.data if t.mode == "markers"]
+    assert [t.x for t in marks] == [(12.0,), (3.0,), (1.0,), (0.5,)]  # MB, then relative time
+    assert marks[-1].error_x.array == pytest.approx((0.1,))
+    assert marks[-1].error_y.arrayminus == pytest.approx((0.1,))
+    assert [(s.x0, s.x1) for s in fig.layout.shapes] == [(0.9, 1.1)]
+    named = [a.text for a in fig.layout.annotations]
+    assert named.count("baseline") == named.count("int8") == 2
+
+
+def test_names_lie_on_nothing():
+    names = [(1.0 + 0.001 * i, 1.0, f"technique {i}") for i in range(8)]
+    fig = panels(["one"])
+    place_labels(fig, names, (690, 330))
+    boxes = [(a.ax, a.ay) for a in fig.layout.annotations if a.text.startswith("technique")]
+    assert len(set(boxes)) == 8
+    heights = sorted(y for x, y in boxes if x > 0)
+    assert all(b - a >= 7 for a, b in pairwise(heights))
+
+
+ZERO = Estimate(0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"model": "gpt9"}, {"kind": "felt"}, {"bytes": -1}, {"band": float("nan")}, {"time": ZERO}],
+)
+def test_the_board_refuses(wrong, tmp_path):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"{name}="):
+        Board(tmp_path / "none.json").add(**POINT | wrong)
+
+
+def test_catalogs_are_toml_of_texts():
+    rooms = Path(notebooks.__file__).parent.glob("*/zh.toml")
+    for path in (text.OWN_TEXTS, *rooms):
+        entries = tomllib.loads(path.read_text(encoding="utf-8"))
+        assert all(isinstance(v, str) and v for v in entries.values()), path.name
