@@ -85,7 +85,8 @@ def warnings_about(before: dict[str, dict], now: dict[str, dict]) -> list[str]:
     Shares, not seconds, as another machine takes longer for all of them.
     """
     after = before | now
-    total, old_total = (sum(e["seconds"] for e in builds.values()) for builds in (after, before))
+    totals = (sum(e["seconds"] for e in builds.values()) for builds in (after, before))
+    total, old_total = (seconds or 1.0 for seconds in totals)  # a toy takes no time
     lines = []
     for name in sorted(now.keys() & before.keys()):
         share = now[name]["seconds"] / total

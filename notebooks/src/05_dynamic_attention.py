@@ -44,6 +44,11 @@ import torch
 
 from efflab import lab, points, pretrained
 from efflab.lab import check, explore, predict, show, table
+from efflab.structure import adaptive_span, dynamic_conv
+
+lab.use_language(language)
+
+# %%
 from efflab.notebooks.dynamic_attention import (
     TEXTS,
     costs,
@@ -53,9 +58,7 @@ from efflab.notebooks.dynamic_attention import (
     used,
     verdicts,
 )
-from efflab.structure import adaptive_span, dynamic_conv
 
-lab.use_language(language)
 lab.use_notebook("05_dynamic_attention", exercises.EXERCISES, TEXTS)
 
 # %% [markdown] tags=["en"]

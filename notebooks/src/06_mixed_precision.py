@@ -37,7 +37,6 @@
 language = "en"
 batch_size = 4  # sequences in the weighed training step, 1 to 16
 seq_len = 128  # tokens of each, 32 to 512
-scale_power = 14  # the loss times 2 to this power in the histogram, 0 to 24
 n_steps = 30  # steps in fp16 with a scaler, 12 to 100
 seed = 0  # of the training that is repeated here, 0 to 1000
 
@@ -254,7 +253,7 @@ table(formats.block_rows())
 from efflab.notebooks.mixed_precision import gradients as grads
 
 found = grads.step_gradients(batch_size, seq_len)
-show(grads.floor_figure(found, 2.0**scale_power))
+show(grads.floor_figure(found, 2.0**14))
 
 # %% [markdown] tags=["en"]
 # Some per cent are lost at once; far more lie in the yellow zone, where each halving costs a bit

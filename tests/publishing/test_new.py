@@ -52,7 +52,8 @@ def test_a_new_notebook_passes_its_tests_once_it_is_built(tree):
     run(tree, "ruff", "check", *written)
     run(tree, "ruff", "format", "--check", *written)
     run(tree, "efflab.cli", "build", "12", "--busy")
-    chosen = "test_running_sums.py or [running_sums or [12 or -12] or catalog_and_claims or every_room"
+    chosen = "test_running_sums.py or [running_sums or [12 or -12]"
+    chosen += " or catalog_and_claims or every_room"
     run(tree, "pytest", "-p", "no:cacheprovider", "tests", "-k", chosen)
     assert (tree / "runs" / "probes" / "12_running_sums.ipynb").exists()
 
