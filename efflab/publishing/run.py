@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import platform
+import sysconfig
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from importlib.metadata import distributions
@@ -167,8 +168,12 @@ def dependencies(data: Path) -> list[Path]:
 
 @lru_cache(maxsize=1)
 def libraries() -> str:
-    """Python's version and every installed library's, as one text."""
-    found = {f"{d.metadata['Name']}=={d.version}" for d in distributions()}
+    """Python's version and every installed library's, as one text.
+
+    What is installed, not what `sys.path` holds: setuptools adds copies of its own once imported.
+    """
+    places = {sysconfig.get_paths()[name] for name in ("purelib", "platlib")}
+    found = {f"{d.metadata['Name']}=={d.version}" for d in distributions(path=sorted(places))}
     return json.dumps([platform.python_version(), *sorted(found)])
 
 
