@@ -69,13 +69,16 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         scale, zero = self.fixed or input_grid(x.min().item(), x.max().item(), self.bits)
-        codes = round_to_grid(x.flatten(0, -2), scale, zero, self.bits)  # int32, from 0
+        return self.product(x.flatten(0, -2), scale, zero).view(*x.shape[:-1], -1)
+
+    def product(self, rows: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+        """rows (N, in) -> (N, out) on the affine grid of scale and zero point, (1,1) or (N,1)."""
+        codes = round_to_grid(rows, scale, zero, self.bits)  # int32, from 0
         middle = 2 ** (self.bits - 1)  # unsigned codes into the range of int8
         total = int_matmul((codes - middle).to(torch.int8), self.weight.T)
         total = total - (zero.to(torch.int32) - middle) * self.sums
         y = total.float() * (scale * self.scale)
-        y = y if self.bias is None else y + self.bias
-        return y.view(*x.shape[:-1], -1)
+        return y if self.bias is None else y + self.bias
 
 
 # --- Whole models ----------------------------------------------------------------------------

@@ -5,12 +5,11 @@ belongs to one of them); LLM.int8 (Dettmers et al. 2022, section 3) takes the fe
 outliers out of the integers as well.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efflab.compression.affine import grid, round_to_grid
-from efflab.compression.int8 import Int8Linear, int_matmul
+from efflab.compression.affine import grid
+from efflab.compression.int8 import Int8Linear
 from efflab.errors import require
 
 
@@ -23,13 +22,7 @@ class ByToken(Int8Linear):
     def forward(self, x: Tensor) -> Tensor:
         rows = x.flatten(0, -2)
         scale, zero = grid(rows, self.bits, symmetric=False)  # (N,1) each
-        codes = round_to_grid(rows, scale, zero, self.bits)
-        middle = 2 ** (self.bits - 1)
-        total = int_matmul((codes - middle).to(torch.int8), self.weight.T)
-        total = total - (zero.to(torch.int32) - middle) * self.sums
-        y = total.float() * scale * self.scale
-        y = y if self.bias is None else y + self.bias
-        return y.view(*x.shape[:-1], -1)
+        return self.product(rows, scale, zero).view(*x.shape[:-1], -1)
 
 
 class OutliersApart(nn.Module):
