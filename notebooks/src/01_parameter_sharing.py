@@ -116,14 +116,15 @@ print(gap["theirs"], gap["ours"], gap["largest gap"] < 1e-5)
 # The paper's own models (Lan et al. 2020: sizes of Table 1, scores and training speeds of Table 2,
 # and Table 4), in millions, beside our formula. The paper rounds; its unshared rows leave out the
 # pooler, which the others have; the 60 and 235 million of its two widest do not follow from its own
-# architecture. Speeds are relative to BERT-large: sharing makes nothing slower, width does.
+# architecture. Speeds are relative to BERT-large: width and depth make a model slower, sharing does
+# not.
 
 # %% [markdown] tags=["zh"]
 # ## 3 · 实测：省去多少参数
 #
 # 论文中的模型（Lan 等 2020：表 1 的规模、表 2 的得分与训练速度，以及表 4），单位为百万，旁边是公式的结果。
 # 论文的数字经过取整；不共享的几行不含 pooler，其余各行包含；最宽的两个模型标为 6000 万和 2.35 亿，
-# 按论文自己的结构算不出这两个数。速度以 BERT-large 为 1：变慢的原因是宽度，不是共享。
+# 按论文自己的结构算不出这两个数。速度以 BERT-large 为 1：变慢是因为更宽或更深，不是因为共享。
 
 # %%
 table(counts.published_table(), digits=4)

@@ -293,7 +293,7 @@ explore(masks.prune, frames=4)
 # 上总榜。加掩码的模型按“位图 + 值”计字节数。
 
 # %% tags=["nbval-ignore-output"]
-for name, kind, removed in (("50 % of the weights masked", "weights", 1 / 2),
+for name, kind, removed in (("50% of the weights masked", "weights", 1 / 2),
                             ("1/3 of the heads removed", "heads", 1 / 3),
                             ("1/4 of the FFN neurons removed", "FFN neurons", 1 / 4)):  # fmt: skip
     board.add(technique=name, **measure.pruned_point(kind, removed))
