@@ -202,7 +202,7 @@ board.add(technique="4-bit weights, groups of 32", **grids.rounded_point(4, grou
 # - **静态**：事先让校准数据经过*观察器*定好。更快；数据若不典型就会出错。
 
 # %%
-show_source(int8.Int8Linear.forward)
+show_source(int8.Int8Linear.forward, int8.Int8Linear.product)
 
 # %% [markdown] tags=["en"]
 # Our `int_matmul` lets fp32 units carry the whole numbers, exactly: it shows what integers give, not
