@@ -16,7 +16,7 @@ from efflab.acceleration import block, fusion
 from efflab.config import ModelConfig
 from efflab.errors import require
 from efflab.experiments.record import EXPERIMENTS, machines, recorded, run_cases
-from efflab.model import Transformer
+from efflab.model import Transformer, attention_written_out
 
 NAME = "gpu-bench"
 N_HEAD, HEAD_DIM = 8, 64
@@ -168,7 +168,7 @@ def attention_kernels(device: str, sizes: Sizes) -> dict:
             with sdpa_kernel(backend):
                 return F.scaled_dot_product_attention(q, q, q)
 
-        calls = {"written out": partial(_written_out, q)}
+        calls = {"written out": partial(attention_written_out, q, q, q)}
         refused = []
         for name, backend in backends.items():
             call = partial(on, backend)
@@ -184,10 +184,6 @@ def attention_kernels(device: str, sizes: Sizes) -> dict:
                              mb=bench.peak_bytes(calls[name], device) / 1e6))  # fmt: skip
         rows += [dict(seq_len=seq_len, kernel=name, ms=None) for name in refused]
     return dict(rows=rows)
-
-
-def _written_out(q: torch.Tensor) -> torch.Tensor:
-    return (q @ q.mT * HEAD_DIM**-0.5).softmax(-1) @ q
 
 
 def _runs(call: Callable) -> bool:
