@@ -51,6 +51,9 @@ def text_nodes(tree: ast.AST) -> list[ast.Constant]:
 
     def walk(node):
         if is_others(node):
+            for call in ast.walk(node):  # print(tr("..."))
+                if isinstance(call, ast.Call) and called(call) in ("tr", "tr_name"):
+                    walk(call)
             return
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             found.append(node)
@@ -102,13 +105,20 @@ def trees(place: str) -> tuple[ast.AST, ...]:
 @cache
 def all_nodes(place: str) -> tuple:
     """Every string of a place, whoever it is for: what an entry may stand for."""
-    return tuple(
+    nodes = [node for tree in trees(place) for node in ast.walk(tree)]
+    strings = [
         node
-        for tree in trees(place)
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.JoinedStr)
         or (isinstance(node, ast.Constant) and isinstance(node.value, str))
-    )
+    ]
+    return (*strings, *(ast.Constant(name) for node in nodes for name in columns(node)))
+
+
+def columns(node: ast.AST) -> list[str]:
+    """Headers of a row written as `dict(share=..., kind="measured")`, as a table shows them."""
+    is_row = isinstance(node, ast.Call) and called(node) == "dict"
+    return [k.arg.replace("_", " ") for k in node.keywords if k.arg] if is_row else []
 
 
 def is_for_readers(text: str) -> bool:
@@ -210,7 +220,7 @@ CODE = '''
 def draw(n):
     "What it draws"
     require(n > 0, "n", n, "more than none")
-    print("printed words")
+    print("printed words", tr("a text in print"))
     fig.add_scatter(name=tr("a curve"), textposition="top left", text="V100 SXM2")
     table(rows, {"time": "time taken"})
     return tr("{n} lines in all", n=f"{n} of them"), Slider(1, 5, unit="lines")
@@ -221,9 +231,15 @@ def test_the_reader_of_syntax_trees_finds_what_is_shown(monkeypatch):
     tree = ast.parse(CODE)
     monkeypatch.setitem(globals(), "trees", lambda place: (tree,))
     monkeypatch.setitem(globals(), "all_nodes", lambda place: tuple(ast.walk(tree)))
-    assert untranslated("", {}) == ["a curve", "lines", "time taken", "{n} lines in all"]
+    assert untranslated("", {}) == [
+        "a curve",
+        "a text in print",
+        "lines",
+        "time taken",
+        "{n} lines in all",
+    ]
     assert untranslated("", {"a curve": "曲线", "lines": "线"}) == [
-        "time taken", "{n} lines in all",
+        "a text in print", "time taken", "{n} lines in all",
     ]  # fmt: skip
     assert unused({"a curve": "曲线", "7 of them": "七条", "a line": "一条", "b": "b"}, "") == [
         "a line"
