@@ -572,8 +572,8 @@ lab.verdict("amp-speed", verdicts.amp_speed(speed.speed_figures(2, 64)))
 #
 # **06-2 (a target).** Beat MXFP4 at its own 4.25 bits. The standard takes each block's scale as a
 # floor, without asking how well it fits. Write `exponents(blocks)`: for blocks (n, blocks a row, 32)
-# the whole numbers e of the scales 2^e, so that the error on a weight of `stdlib-gpt` is at most
-# 97 % of the standard's. `block_formats.block_exponents(blocks, block_formats.ELEMENTS["mxfp4"])` is
+# the whole numbers e of the scales 2^e, so that a weight of `stdlib-gpt` keeps the least error that
+# any choice of e gives: the check tries them all. `block_formats.block_exponents(blocks, block_formats.ELEMENTS["mxfp4"])` is
 # the standard's own, and `block_formats.quantize(x, "mxfp4", exponents=e)` rounds with yours.
 #
 # <details><summary>Hint</summary>Try the standard's exponent and the next one for each block, and
@@ -584,7 +584,7 @@ lab.verdict("amp-speed", verdicts.amp_speed(speed.speed_figures(2, 64)))
 #
 # **06-2（达标题）。** 在同样的 4.25 位下胜过 MXFP4。标准对每块的缩放因子只取下整，不管合不合适。
 # 写出 `exponents(blocks)`：对形状 (n, 每行块数, 32) 的块，给出缩放因子 2^e 的整数 e，
-# 使 `stdlib-gpt` 某个权重的误差不超过标准的 97 %。标准自己的指数是
+# 使 `stdlib-gpt` 某个权重的误差降到任何 e 所能达到的最小值（检查时会逐一试过）。标准自己的指数是
 # `block_formats.block_exponents(blocks, block_formats.ELEMENTS["mxfp4"])`，
 # 用你的指数舍入则是 `block_formats.quantize(x, "mxfp4", exponents=e)`。
 #

@@ -6,12 +6,12 @@ from efflab.estimate import Estimate, of_median
 from efflab.lab import Figure, Outcome, by_name
 
 BITS = (3, 2, 4, 8)
-"""Recorded bit widths; the one with several seeds decides first."""
+"""Recorded bit widths, the deciding one first; all but 8 with several seeds."""
 
 ERROR = {
     3: "3 bits: layers' error, GPTQ over round to nearest (all recorded seeds)",
-    2: "2 bits: layers' error, GPTQ over round to nearest",
-    4: "4 bits: layers' error, GPTQ over round to nearest",
+    2: "2 bits: layers' error, GPTQ over round to nearest (all recorded seeds)",
+    4: "4 bits: layers' error, GPTQ over round to nearest (all recorded seeds)",
     8: "8 bits: layers' error, GPTQ over round to nearest",
 }
 ADDED = {
