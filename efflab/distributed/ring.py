@@ -1,0 +1,111 @@
+"""All-reduce around a ring, and the bytes that it takes, by formula and on the wire.
+
+n ranks hold a tensor each and want the sum of all. Cut into n parts, the partial sums travel once
+around the ring (reduce-scatter: afterwards each rank has one part finished), then the finished
+parts do (all-gather). Each rank sends 2 (n - 1) parts of 1/n: at most twice the tensor, however
+many ranks there are (Patarasuk & Yuan 2009, "Bandwidth optimal all-reduce algorithms", section 3).
+"""
+
+import os
+import socket
+import struct
+import sys
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from efflab.errors import require, require_int
+
+TCP_INFO_BYTES = 256
+BYTES_SENT_OFFSET = 200
+"""Of tcpi_bytes_sent in Linux's struct tcp_info (linux/tcp.h, since 4.19): all that was sent."""
+
+
+def ring_bytes(n_bytes: float, n_ranks: int) -> float:
+    """Bytes each rank sends for the sum of `n_bytes` over a ring: 2 (n - 1) / n of them.
+
+    >>> ring_bytes(1000, 4)
+    1500.0
+    """
+    require(n_bytes >= 0, "n_bytes", n_bytes, "a number of at least 0")
+    require_int("n_ranks", n_ranks)
+    return n_bytes * 2 * (n_ranks - 1) / n_ranks
+
+
+def ring_all_reduce(tensor: Tensor) -> int:
+    """Replace `tensor` (contiguous, any shape) by its sum over all ranks; returns the bytes sent.
+
+    In step s rank r passes on part r - s and takes part r - s - 1 from the rank before it.
+    """
+    require(tensor.is_contiguous(), "tensor", tuple(tensor.shape), "a contiguous tensor")
+    rank, n = dist.get_rank(), dist.get_world_size()
+    parts = tensor.view(-1).tensor_split(n)
+    sent = 0
+    for step in range(n - 1):
+        arrived = torch.empty_like(parts[(rank - step - 1) % n])
+        sent += _pass_on(parts[(rank - step) % n], arrived)
+        parts[(rank - step - 1) % n].add_(arrived)
+    for step in range(n - 1):  # now part rank + 1 is finished here
+        sent += _pass_on(parts[(rank + 1 - step) % n], parts[(rank - step) % n])
+    return sent
+
+
+def _pass_on(part: Tensor, into: Tensor) -> int:
+    """Send to the next rank while receiving from the one before; bytes sent."""
+    rank, n = dist.get_rank(), dist.get_world_size()
+    sending = dist.isend(part, (rank + 1) % n)
+    dist.recv(into, (rank - 1) % n)
+    sending.wait()
+    return part.numel() * part.element_size()
+
+
+def sent_bytes() -> int:
+    """Bytes that this process has sent so far over the TCP connections it has open, by the kernel.
+
+    Everything counts: gloo's headers, and the few bytes with which ranks meet. Only Linux keeps
+    this count for every connection; elsewhere an OSError says so.
+    """
+    if sys.platform != "linux":
+        raise OSError(f"no count of a connection's bytes on {sys.platform}, only on Linux")
+    return sum(map(_sent, _open_sockets()))
+
+
+def _open_sockets() -> list[int]:
+    """File descriptors of this process that are sockets."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            is_socket = os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+        except FileNotFoundError:  # that of the listing itself
+            continue
+        if is_socket:
+            found.append(int(name))
+    return found
+
+
+def _sent(descriptor: int) -> int:
+    with socket.socket(fileno=os.dup(descriptor)) as connection:
+        if connection.type != socket.SOCK_STREAM or connection.family == socket.AF_UNIX:
+            return 0
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
+    return struct.unpack_from("Q", info, BYTES_SENT_OFFSET)[0]
+
+
+def compare_with_torch(rank: int, world_size: int, n_values: int) -> dict:
+    """On a rank: the sum of n random values by our ring and by `dist.all_reduce`, with bytes.
+
+    `error` is the largest difference from torch's over its largest value; `counted` the bytes our
+    ring says it sent, `ours` and `torch` those that the kernel saw, per rank.
+    """
+    require_int("n_values", n_values)
+    values = torch.randn(n_values, generator=torch.Generator().manual_seed(rank))
+    ours, theirs = values.clone(), values.clone()
+    dist.all_reduce(torch.ones(1))  # the first one connects the ranks
+    start = sent_bytes()
+    counted = ring_all_reduce(ours)
+    middle = sent_bytes()
+    dist.all_reduce(theirs)
+    end = sent_bytes()
+    error = ((ours - theirs).abs().max() / theirs.abs().max()).item()
+    return {"error": error, "counted": counted, "ours": middle - start, "torch": end - middle}

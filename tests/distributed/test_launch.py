@@ -1,0 +1,264 @@
+"""Ranks: results in order, failures with their traceback, and never a process left behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+import rank_functions
+import torch
+
+from efflab.distributed.launch import RankError, RankPool, launch, report
+
+SOON = 20.0
+"""Seconds: far more than an end takes, far less than what the ranks would wait for one another."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_left():
+    """No test leaves a child process, nor a folder of its ranks."""
+    yield
+    assert [p for p in psutil.Process().children(recursive=True) if is_rank(p)] == []
+
+
+def is_rank(process):
+    try:
+        return "efflab.distributed.rank" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def gone(pid):
+    """Whether the process is over; a zombie of somebody else's is."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def fails_soon(run, *args, **options):
+    """The RankError of a call that must end soon."""
+    start = time.monotonic()
+    with pytest.raises(RankError) as caught:
+        run(*args, **options)
+    assert time.monotonic() - start < SOON
+    return caught.value
+
+
+def test_results_come_in_order_twice_in_a_row():
+    for _ in range(2):
+        results = launch(rank_functions.total, 2, 10, timeout=60)
+        assert results == [(0, 2, 21.0, 1), (1, 2, 21.0, 1)]
+
+
+def test_two_at_once():
+    found = {}
+
+    def one(value):
+        found[value] = launch(rank_functions.total, 2, value, timeout=60)
+
+    threads = [threading.Thread(target=one, args=(value,)) for value in (1, 100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {v: [r[2] for r in rows] for v, rows in found.items()} == {
+        1: [3.0] * 2,
+        100: [201.0] * 2,
+    }
+
+
+def test_one_rank_is_a_group_of_one():
+    assert launch(rank_functions.total, 1, 5, timeout=60) == [(0, 1, 5.0, 1)]
+
+
+def test_a_pool_keeps_its_ranks_and_none_after_it():
+    with RankPool(2) as ranks:
+        pids = ranks.pids
+        for value in (0, 1):
+            assert ranks.run(rank_functions.total, value, timeout=60)[0][2] == 2 * value + 1
+        assert ranks.pids == pids
+    assert all(gone(pid) for pid in pids)
+    assert ranks.pids == []
+
+
+# --- Failures --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("raise", ["rank 1 raised", "ZeroDivisionError: no such step", "in _fail"]),
+        ("die", ["rank 1 exited with 7", "the last words"]),
+        ("kill", ["rank 1 was killed by SIGKILL"]),
+        ("sleep", ["rank 1 did not finish within 2 s", "time.sleep(600)", "dist.all_reduce"]),
+        ("stop", ["rank 1 did not finish within 2 s", "rank 1 is here:\n  (no answer"]),
+    ],
+)
+def test_a_rank_that_fails_in_the_middle_of_a_step_ends_the_job(how, expected):
+    pids = []
+    timeout = 2 if how in ("sleep", "stop") else 600
+    error = fails_soon(
+        launch,
+        rank_functions.fails,
+        2,
+        1,
+        how,
+        timeout=timeout,
+        on_progress=lambda rank, pid: pids.append(pid),
+    )
+    assert error.rank == 1
+    assert all(text in str(error) for text in expected), str(error)
+    assert "efflab/distributed/rank.py" not in str(error)
+    assert len(pids) == 2
+    assert all(gone(pid) for pid in pids)
+
+
+def test_a_kill_from_outside_and_the_pool_goes_on():
+    with RankPool(2) as ranks:
+        first = ranks.pids
+        kill = threading.Timer(0.5, os.kill, (first[0], signal.SIGKILL))
+        kill.start()
+        error = fails_soon(ranks.run, rank_functions.sleeps, 600, timeout=600)
+        assert (error.rank, "SIGKILL" in str(error)) == (0, True)
+        assert all(gone(pid) for pid in first)
+        assert ranks.run(rank_functions.sleeps, 0, timeout=60) == [0, 1]
+
+
+def test_what_a_rank_has_started_ends_with_it():
+    pids = []
+    options = dict(timeout=600, on_progress=lambda rank, pid: pids.append(pid))
+    assert fails_soon(launch, rank_functions.with_a_child, 2, **options).rank == 0
+    assert len(pids) == 2
+    assert all(gone(pid) for pid in pids)
+
+
+def test_a_result_that_cannot_travel_says_so():
+    error = fails_soon(launch, rank_functions.unpicklable, 1, timeout=60)
+    assert "pickle" in str(error)
+
+
+def test_an_interrupt_ends_the_ranks():
+    """As the kernel's interrupt does: SIGINT, in the middle of a job."""
+    pids = []
+
+    def on_progress(rank, pid):
+        pids.append(pid)
+        if len(pids) == 2:
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        launch(rank_functions.sleeps, 2, 600, timeout=600, on_progress=on_progress)
+    assert time.monotonic() - start < SOON + 60  # with the start, which a busy machine makes long
+    assert all(gone(pid) for pid in pids)
+
+
+def test_ranks_end_when_their_parent_is_killed():
+    """A kernel that is restarted is killed: it closes nothing itself."""
+    code = (
+        "from efflab.distributed.launch import RankPool\n"
+        "pool = RankPool(1)\npool.__enter__()\nprint(*pool.pids, flush=True)\ninput()"
+    )
+    python = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with python:
+        pid = int(python.stdout.readline())
+        assert not gone(pid)
+        python.kill()
+    end = time.monotonic() + SOON
+    while not gone(pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert gone(pid)
+
+
+# --- Messages and resources ------------------------------------------------------------------
+
+
+def test_reports_arrive_in_order_and_prints_do_not_disturb_them():
+    seen = []
+    options = dict(timeout=60, on_progress=lambda rank, message: seen.append((rank, message)))
+    assert launch(rank_functions.three_reports, 2, **options) == [None, None]
+    for rank in range(2):
+        assert [m for r, m in seen if r == rank] == [f"step {i}" for i in range(3)]
+
+
+def test_report_prints_outside_a_rank(capsys):
+    report("alone")
+    assert capsys.readouterr().out == "alone\n"
+
+
+def test_an_error_in_the_callback_ends_the_ranks():
+    def refuse(rank, message):
+        raise LookupError(message)
+
+    with pytest.raises(LookupError, match="step 0"):
+        launch(rank_functions.three_reports, 1, timeout=60, on_progress=refuse)
+
+
+def test_large_arrays_travel_through_the_pipes_and_not_through_shared_memory():
+    array = np.random.default_rng(0).random(4_000_000)  # 32 MB, more than a pipe or a socket holds
+    for same, double, used in launch(rank_functions.large, 2, array, timeout=120):
+        assert np.array_equal(same, array)
+        assert torch.equal(double, torch.from_numpy(2 * array))
+        assert used == []
+
+
+def test_the_ports_of_others_are_in_nobodys_way_and_only_loopback_is_used(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
+        addresses = launch(rank_functions.sockets, 2, timeout=60)
+    assert all(addresses)
+    assert {ip for row in addresses for ip in row} <= {"127.0.0.1", "::1", "0.0.0.0", "::"}
+
+
+def test_no_place_for_the_rendezvous_is_an_error_and_leaves_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    with pytest.raises(FileNotFoundError, match="missing"):
+        launch(rank_functions.sleeps, 2, 0, timeout=60)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert launch(rank_functions.sleeps, 1, 0, timeout=60) == [0]
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- Arguments -------------------------------------------------------------------------------
+
+
+def of_main():
+    pass
+
+
+of_main.__module__ = "__main__"
+
+
+@pytest.mark.parametrize("fn", [lambda rank, world_size: 0, of_main, fails_soon.__get__(1), 3])
+def test_a_function_that_cannot_be_imported_says_what_to_do(fn):
+    with pytest.raises(ValueError, match=r"fn=.*put it into a module"):
+        launch(fn, 2, timeout=60)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan"), "5", None])
+def test_a_bad_timeout_names_what_is_allowed(timeout):
+    with pytest.raises(ValueError, match=r"timeout=.*a positive, finite number of seconds"):
+        launch(rank_functions.sleeps, 2, 0, timeout=timeout)
+
+
+@pytest.mark.parametrize("n_procs", [0, -2, 65])
+def test_a_bad_number_of_ranks_is_refused_before_any_starts(n_procs):
+    with pytest.raises(ValueError, match=f"n_procs={n_procs}: expected .*(1|64)"):
+        RankPool(n_procs)
+
+
+def test_arguments_that_cannot_travel_are_refused():
+    with pytest.raises(ValueError, match=r"args=.*pickle"):
+        launch(rank_functions.sleeps, 1, lambda: 0, timeout=60)

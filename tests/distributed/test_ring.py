@@ -1,0 +1,44 @@
+"""The ring's sum is torch's, and its bytes are the formula's."""
+
+import doctest
+
+import pytest
+import torch
+
+from efflab.distributed import ring
+from efflab.distributed.launch import launch
+
+HEADERS = 2000
+"""Bytes beyond the values: gloo sends a header of 48 bytes or so with each part."""
+
+
+def test_doctests():
+    assert doctest.testmod(ring).failed == 0
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2, 4])
+def test_our_ring_is_torchs_and_takes_the_formulas_bytes(n_ranks):
+    n_values = 120_000
+    expected = ring.ring_bytes(4 * n_values, n_ranks)
+    for row in launch(ring.compare_with_torch, n_ranks, n_values, timeout=60):
+        assert row["error"] < 1e-6
+        assert row["counted"] == expected
+        assert expected <= row["ours"] <= expected + HEADERS
+        assert expected <= row["torch"] <= expected + HEADERS
+
+
+def test_parts_need_not_be_equal():
+    rows = launch(ring.compare_with_torch, 3, 7, timeout=60)
+    assert all(row["error"] < 1e-6 for row in rows)
+    assert sum(row["counted"] for row in rows) == 3 * ring.ring_bytes(4 * 7, 3)
+
+
+@pytest.mark.parametrize(("name", "args"), [("n_bytes", (-1, 2)), ("n_ranks", (1, 0))])
+def test_bad_sizes_are_refused(name, args):
+    with pytest.raises(ValueError, match=name):
+        ring.ring_bytes(*args)
+
+
+def test_a_tensor_with_gaps_is_refused():
+    with pytest.raises(ValueError, match="contiguous"):
+        ring.ring_all_reduce(torch.ones(4, 4).T)
