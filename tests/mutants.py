@@ -30,7 +30,7 @@ RESULTS = ROOT / "runs" / "mutants.json"
 MODULES = ("cost", "evaluate", "estimate", "bench", "publishing/ledger", "structure/*")
 MODULES += ("compression/*", "notebooks/*/verdicts")
 SEED, TIMEOUT = 0, 900
-COPIED = ("efflab", "tests", "data", "notebooks", "pyproject.toml")
+COPIED = ("efflab", "tests", "data", "docs", "notebooks", "README.md", "pyproject.toml")
 # An annotation's `X | None` is no arithmetic, and a decorator's removal is found by any import.
 LEFT_OUT = ("BitOr", "BitAnd", "BitXor", "RemoveDecorator", "VariableReplacer", "VariableInserter")
 
