@@ -18,8 +18,9 @@ from torch import Tensor
 from efflab.errors import require, require_int
 
 TCP_INFO_BYTES = 256
-BYTES_SENT_OFFSET = 200
-"""Of tcpi_bytes_sent in Linux's struct tcp_info (linux/tcp.h, since 4.19): all that was sent."""
+NOT_SENT, SENT, SENT_AGAIN = ("I", 144), ("Q", 200), ("Q", 208)
+"""Type and offset in Linux's struct tcp_info (linux/tcp.h, since 4.19): tcpi_notsent_bytes, which
+wait in the socket, tcpi_bytes_sent, and tcpi_bytes_retrans, which the latter counts as well."""
 
 
 def ring_bytes(n_bytes: float, n_ranks: int) -> float:
@@ -63,8 +64,9 @@ def _pass_on(part: Tensor, into: Tensor) -> int:
 def sent_bytes() -> int:
     """Bytes that this process has sent so far over the TCP connections it has open, by the kernel.
 
-    Everything counts: gloo's headers, and the few bytes with which ranks meet. Only Linux keeps
-    this count for every connection; elsewhere an OSError says so.
+    What still waits in a socket counts too, for a send is over once the socket has the bytes.
+    gloo's headers count, and the few bytes with which ranks meet. Only Linux keeps this count for
+    every connection; elsewhere an OSError says so.
     """
     if sys.platform != "linux":
         raise OSError(f"no count of a connection's bytes on {sys.platform}, only on Linux")
@@ -89,7 +91,10 @@ def _sent(descriptor: int) -> int:
         if connection.type != socket.SOCK_STREAM or connection.family == socket.AF_UNIX:
             return 0
         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
-    return struct.unpack_from("Q", info, BYTES_SENT_OFFSET)[0]
+    waiting, sent, again = (
+        struct.unpack_from(kind, info, offset)[0] for kind, offset in (NOT_SENT, SENT, SENT_AGAIN)
+    )
+    return waiting + sent - again
 
 
 def compare_with_torch(rank: int, world_size: int, n_values: int) -> dict:

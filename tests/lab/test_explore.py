@@ -4,28 +4,14 @@ import asyncio
 import sys
 import time
 
-import numpy as np
 import pytest
+from explorer_examples import cost
 
 from efflab import lab
 from efflab.lab import Choice, Explorer, Slider, Toggle, explorer, page
 from efflab.lab.controls import bind
 from efflab.lab.explore import PICKED
 from efflab.lab.static import pick
-
-
-@explorer(
-    window_size=Slider(16, 512, 128, step=16, unit="tokens", label="value"),
-    causal=Toggle(False, label="causal"),
-)
-def cost(window_size, causal=False):
-    if window_size > 400:
-        raise ValueError(f"window_size={window_size}: expected at most 400")
-    x = np.array([128, 256, 512])
-    series = {"full": x * x, "window": x * window_size}
-    if causal:
-        series["half"] = x * window_size / 2
-    return lab.line(x, series, f"w = {window_size}", meta={"window": window_size})
 
 
 def titles(live):

@@ -78,8 +78,8 @@ def test_recorded_gptq_beats_rounding_to_nearest_where_bits_are_few():
 
 
 def test_calibration_seeds_agree_far_closer_than_the_methods_differ():
-    values = [p["bits_per_byte"] for p in measure.record()["repeats"] if p["bits"] == 3]
-    values.append(measure.recorded_point(3, None, "gptq")["bits_per_byte"])
+    values = [p["bits_per_byte"] for p in measure.seeded_points(3)]
+    assert len(values) == 3
     gain = measure.recorded_point(3, None, "rtn")["bits_per_byte"] - max(values)
     assert max(values) - min(values) < gain / 4
 

@@ -6,7 +6,6 @@ Nothing is asserted: milliseconds belong to a machine. On notebook 00's whole pa
 first slider is moved 50 times; then six moves are made as quickly as a key repeats.
 """
 
-import uuid
 from statistics import median, quantiles
 
 import nbformat
@@ -18,12 +17,8 @@ from efflab.publishing.catalog import NOTEBOOKS, built_path, sources
 N_MOVES, N_BURST = 50, 6
 # From the key to the frame in which the picture says other numbers; the handle turns at its ends.
 MOVE = """async ([index, n]) => {
-  const explorer = document.querySelectorAll('.efflab-explorer')[index];
-  const handle = explorer.querySelector('.noUi-handle');
-  const numbers = () => {
-    const plot = explorer.querySelector('.js-plotly-plot');
-    return plot && plot.layout && plot.layout.meta ? JSON.stringify(plot.layout.meta) : null;
-  };
+  const handle = document.querySelectorAll('.efflab-explorer')[index].querySelector('.noUi-handle');
+  const numbers = () => (NUMBERS)(index);
   const frame = () => new Promise(requestAnimationFrame);
   const value = name => handle.getAttribute('aria-value' + name);
   if (value('now') === value('max')) window.turned = 'ArrowLeft';
@@ -44,31 +39,27 @@ MOVE = """async ([index, n]) => {
     if (n === 1 && last !== null) return last;
   }
   return last;
-}"""
+}""".replace("NUMBERS", browser.NUMBERS)
 
 
 def test_milliseconds_from_key_to_picture(lab, chromium):  # noqa: F811
     path = built_path(sources()["00"], "en")
     n_cells = sum(c.cell_type == "code" for c in nbformat.read(path, as_version=4).cells)
     name = path.relative_to(NOTEBOOKS).as_posix()
-    kernel = browser.start_kernel(lab, name)
-    page = chromium.new_page(viewport={"width": 1400, "height": 1000})
-    page.goto(f"{lab}/lab/workspaces/{uuid.uuid4().hex}/tree/{name}")
-    page.wait_for_selector(".jp-NotebookPanel-toolbar", timeout=90_000)
-    state = lambda: browser.request(kernel)  # noqa: E731
-    idle = lambda: state()["connections"] > 0 and state()["execution_state"] == "idle"  # noqa: E731
-    browser.wait_for(idle, 90, "the kernel is connected and idle")
-    browser.run_all(page)
-    browser.wait_for(lambda: browser.has_run(page, n_cells), 300, "all have run")
-    for index in range(page.locator(browser.EXPLORER).count()):
-        explorer = page.locator(browser.EXPLORER).nth(index)
-        explorer.scroll_into_view_if_needed()
-        browser.wait_for(lambda i=index: page.evaluate(browser.NUMBERS, i), 60, "a picture")
-        page.evaluate(MOVE, [index, 1])  # the first move draws what the later ones only change
-        waits = [page.evaluate(MOVE, [index, 1]) for _ in range(N_MOVES)]
-        seen = [w for w in waits if w is not None]
-        burst = page.evaluate(MOVE, [index, N_BURST])
-        print(
-            f"\nexplorer {index}: median {median(seen):.0f} ms, p95 {quantiles(seen, n=20)[-1]:.0f}"
-            f" ms over {len(seen)} of {N_MOVES} moves; a burst of {N_BURST} settles in {burst} ms"
-        )
+    with browser.opened_and_run(name, n_cells, "latency", lab, chromium) as page:
+        for index in range(page.locator(browser.EXPLORER).count()):
+            page.locator(browser.EXPLORER).nth(index).scroll_into_view_if_needed()
+            browser.first_numbers(page, index)
+            print(f"\nexplorer {index}: {waits(page, index)}")
+
+
+def waits(page, index):
+    """The figures of one explorer, in words."""
+    page.evaluate(MOVE, [index, 1])  # the first move draws what the later ones only change
+    found = [page.evaluate(MOVE, [index, 1]) for _ in range(N_MOVES)]
+    seen = [wait for wait in found if wait is not None]
+    burst = page.evaluate(MOVE, [index, N_BURST])
+    return (
+        f"median {median(seen):.0f} ms, p95 {quantiles(seen, n=20)[-1]:.0f} ms over {len(seen)} of "
+        f"{N_MOVES} moves; a burst of {N_BURST} settles in {burst:.0f} ms"
+    )

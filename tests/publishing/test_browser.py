@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from contextlib import contextmanager
 
 import nbformat
 import pytest
@@ -223,11 +224,9 @@ def test_explorers_follow_their_sliders(number, lab, chromium, lab_folder):
     run_and_explore(notebook, f"{number}_explorers.ipynb", number, lab, chromium)
 
 
-def run_and_explore(notebook, name, screenshot, lab, chromium):
-    """Open the page, run all its cells without an error, and move a slider of each explorer."""
-    code = [c for c in notebook.cells if c.cell_type == "code"]
-    n_explorers = sum(calls(cell, "explore") for cell in code)
-    assert n_explorers >= 1
+@contextmanager
+def opened_and_run(name, n_cells, screenshot, lab, chromium):
+    """The notebook's page once all its cells have run without an error; closed afterwards."""
     kernel = start_kernel(lab, name)
     page = chromium.new_page(viewport={"width": 1400, "height": 1000})
     errors = page.locator(ERRORS)
@@ -241,17 +240,31 @@ def run_and_explore(notebook, name, screenshot, lab, chromium):
 
         wait_for(ready, START_SECONDS, "the kernel is connected and idle")
         run_all(page)
-        wait_for(lambda: errors.count() or has_run(page, len(code)), RUN_SECONDS, "all have run")
+        wait_for(lambda: errors.count() or has_run(page, n_cells), RUN_SECONDS, "all have run")
         assert errors.all_text_contents() == []
+        yield page
+    finally:
+        keep_screenshot(page, screenshot)
+        page.close()
+        urllib.request.urlopen(urllib.request.Request(kernel, method="DELETE"), timeout=30)
+
+
+def first_numbers(page, index):
+    """The numbers of an explorer as soon as it has a picture."""
+    return wait_for(lambda: page.evaluate(NUMBERS, index), MOVE_SECONDS, "a picture")
+
+
+def run_and_explore(notebook, name, screenshot, lab, chromium):
+    """Open the page, run all its cells without an error, and move a slider of each explorer."""
+    code = [c for c in notebook.cells if c.cell_type == "code"]
+    n_explorers = sum(calls(cell, "explore") for cell in code)
+    assert n_explorers >= 1
+    with opened_and_run(name, len(code), screenshot, lab, chromium) as page:
         assert page.locator(EXPLORER).count() == n_explorers
         for index in range(n_explorers):
-            first = wait_for(lambda i=index: page.evaluate(NUMBERS, i), MOVE_SECONDS, "a picture")
+            first = first_numbers(page, index)
             move_slider(page.locator(EXPLORER).nth(index))
             wait_for(
                 lambda i=index, old=first: changed(page, i, old), MOVE_SECONDS, "other numbers"
             )
         assert page.locator(".Toastify__toast").all_inner_texts() == []  # no news over the page
-    finally:
-        keep_screenshot(page, screenshot)
-        page.close()
-        urllib.request.urlopen(urllib.request.Request(kernel, method="DELETE"), timeout=30)

@@ -216,11 +216,9 @@ def spread(was: float, bits: int) -> float | None:
     if not comparable():
         return None
     kept = record()
-    seeded = {r["bits"] for r in kept["repeats"]}
-    at = bits if bits in seeded else 3
-    points = [recorded_point(at, None, "gptq"), *(r for r in kept["repeats"] if r["bits"] == at)]
+    seeded = seeded_points(bits if bits in {r["bits"] for r in kept["repeats"]} else 3)
     full = kept["full"]["bits_per_byte"]
-    first, deviation = expected({r["seed"]: r["bits_per_byte"] - full for r in points}, 0)
+    first, deviation = expected({r["seed"]: r["bits_per_byte"] - full for r in seeded}, 0)
     return max(DECIMAL, abs(was) * deviation / first)
 
 
@@ -235,6 +233,12 @@ AGAIN_COLUMNS = {
     "error": "error of the layers' outputs (%)",
     "kind": "kind",
 }
+
+
+def seeded_points(bits: int) -> list[dict]:
+    """GPTQ's recorded points with a scale for each row: one for each seed of its calibration."""
+    repeats = (r for r in record()["repeats"] if r["bits"] == bits)
+    return [recorded_point(bits, None, "gptq"), *repeats]
 
 
 def recorded_point(bits: int, group_size: int | None, method: str) -> dict:

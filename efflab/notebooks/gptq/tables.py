@@ -167,8 +167,8 @@ def verdict_figures(live: list[dict], broken: list[dict]) -> list:
     errors, added = {}, {}
     for bits in experiment.BITS:
         rtn, gptq = (measure.recorded_point(bits, None, m) for m in experiment.METHODS)
-        points = [gptq, *(p for p in measure.record()["repeats"] if p["bits"] == bits)]
-        errors[bits] = [point["layer_error"] / rtn["layer_error"] for point in points]
+        seeded = measure.seeded_points(bits)
+        errors[bits] = [point["layer_error"] / rtn["layer_error"] for point in seeded]
         added[bits] = gptq["bits_per_byte"] - rtn["bits_per_byte"]
     nearest, ours = live
     return verdicts.gptq_figures(
