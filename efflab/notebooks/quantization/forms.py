@@ -51,7 +51,7 @@ def form_figure():
         tr("1 - cosine, 5th percentile of {n}", n=recorded(ranges.NAME)["settings"]["n_test"]),
         tr("MRR less fp32's"),
     ]
-    title = tr("The input's range adjusted in many ways (recorded; dashed: 1% less MRR)")
+    title = tr("Many ways to adjust the range (recorded; dashed: 1% less MRR)")
     fig = figures.panels(titles, title, shared_yaxes=True, horizontal_spacing=0.05)
     marker = dict(color=figures.colour(0), size=10)
     for column, key in ((1, "cosine p5"), (2, "mrr less fp32")):

@@ -93,7 +93,9 @@ def slower_figure(rows: list[dict]):
     fig.update_yaxes(categoryorder="array", categoryarray=names[::-1], type="category")
     values = [r["time over fp32"] for r in rows]
     fig.update_xaxes(type="log", tickvals=[0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100])
-    fig.update_layout(meta=dict(zip(names, values, strict=True)), legend=dict(orientation="h"))
+    fig.update_layout(
+        meta=dict(zip(names, values, strict=True)), legend=dict(orientation="h", y=-0.2)
+    )
     return fig.add_vline(x=1, line=dict(color="#444", dash="dash", width=1.5))
 
 
