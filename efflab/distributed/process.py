@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,8 @@ CHILD = (
     "from efflab.distributed.rank import main; main()"
 )
 JOIN_SECONDS = 0.5
+GROUP_SECONDS, POLL_SECONDS = 5.0, 0.005
+"""How long what a rank has started itself may take to die, and how often that is looked at."""
 
 
 class RankProcess:
@@ -81,9 +84,22 @@ class RankProcess:
             else:
                 self.process.kill()
 
+    def _wait_for_group(self) -> None:
+        """Until what the rank has started is over too: a kill is only asked for when it is sent.
+
+        No longer than `GROUP_SECONDS`: in a container whose first process reaps nobody, zombies
+        stay in the group for ever.
+        """
+        deadline = time.monotonic() + GROUP_SECONDS
+        with suppress(ProcessLookupError, PermissionError):  # macOS: only zombies are left
+            while hasattr(os, "killpg") and time.monotonic() < deadline:
+                os.killpg(self.process.pid, 0)
+                time.sleep(POLL_SECONDS)
+
     def wait(self) -> None:
         """Until it is over, and nothing of it is left open here."""
         self.process.wait()
+        self._wait_for_group()
         self._reader.join(JOIN_SECONDS)
         if not self._reader.is_alive():
             for stream in (self._orders, self._messages):

@@ -35,11 +35,16 @@ def is_rank(process):
 
 
 def gone(pid):
-    """Whether the process is over; a zombie of somebody else's is."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+    """Whether the process is over soon; a zombie of somebody else's is."""
+    deadline = time.monotonic() + SOON
+    while time.monotonic() < deadline:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def fails_soon(run, *args, **options):
