@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from efflab.distributed.launch import report
+from efflab.distributed.ring import sent_bytes
 
 
 def total(rank, world_size, value):
@@ -85,3 +86,14 @@ def sleeps(rank, world_size, seconds):
     report(os.getpid())
     time.sleep(seconds)
     return rank
+
+
+def reduce_scatter_bytes(rank, world_size, n_values):
+    """Bytes that this rank sends in a reduce-scatter of n values, and in an all-reduce."""
+    values, mine = torch.ones(n_values), torch.empty(n_values // world_size)
+    dist.all_reduce(torch.ones(1))  # the first one connects the ranks
+    start = sent_bytes()
+    dist.reduce_scatter_tensor(mine, values)
+    middle = sent_bytes()
+    dist.all_reduce(values)
+    return middle - start, sent_bytes() - middle

@@ -1,0 +1,218 @@
+"""DDP's buckets: gradients travel while the backward pass still computes.
+
+The backward pass finishes the last layer's gradients first. DDP collects them into buckets, and as
+soon as one is full its all-reduce starts (Li et al. 2020, section 3.2.3). Small buckets pay the
+wire's latency often; one large bucket starts when all is computed. `transfers` predicts when each
+travels; `trace_on_rank` looks at the real one, if wanted over a slower wire than this machine's.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from efflab.distributed.data_parallel import new_model
+from efflab.distributed.ring import ring_bytes
+from efflab.errors import require, require_positive
+from efflab.train import language_model_loss
+
+WARMUP = 2
+"""Backward passes before the traced one: DDP orders its buckets anew after the first."""
+
+
+@dataclass(frozen=True)
+class Wire:
+    """What an all-reduce of n bytes takes: latency + 2 (n_ranks - 1) / n_ranks n / bandwidth."""
+
+    latency_seconds: float = 0.0
+    bytes_per_second: float = float("inf")
+
+    def __post_init__(self):
+        allowed = "a number of at least 0"
+        require(self.latency_seconds >= 0, "latency_seconds", self.latency_seconds, allowed)
+        require_positive("bytes_per_second", self.bytes_per_second)
+
+    def seconds(self, n_bytes: float, n_ranks: int) -> float:
+        """Time of one all-reduce of `n_bytes` over a ring of `n_ranks`."""
+        return self.latency_seconds + ring_bytes(n_bytes, n_ranks) / self.bytes_per_second
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A bucket: when its gradients were there, and its all-reduce, in seconds of the pass."""
+
+    n_bytes: int
+    ready: float
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A backward pass that took `backward` seconds, and its transfers."""
+
+    backward: float
+    transfers: tuple[Transfer, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Until the last gradient is averaged."""
+        return max(self.backward, *(t.end for t in self.transfers))
+
+    @property
+    def hidden(self) -> float:
+        """Share (0..1) of the transfers' time that lies inside the backward pass."""
+        total = sum(t.end - t.start for t in self.transfers)
+        inside = sum(max(0.0, min(t.end, self.backward) - t.start) for t in self.transfers)
+        return inside / total if total else 1.0
+
+
+def fill(layer_bytes: Sequence[int], bucket_bytes: float) -> list[list[int]]:
+    """Layers by bucket, from the last layer to the first: a bucket closes once it is full.
+
+    >>> fill([4, 4, 4, 4], 8)
+    [[3, 2], [1, 0]]
+    """
+    require_positive("bucket_bytes", bucket_bytes)
+    buckets: list[list[int]] = [[]]
+    held = 0
+    for layer in reversed(range(len(layer_bytes))):
+        if held >= bucket_bytes:
+            buckets.append([])
+            held = 0
+        buckets[-1].append(layer)
+        held += layer_bytes[layer]
+    return buckets
+
+
+def predict(
+    layer_seconds: Sequence[float],
+    layer_bytes: Sequence[int],
+    bucket_bytes: float,
+    wire: Wire,
+    n_ranks: int,
+) -> Trace:
+    """The backward pass of layers that take `layer_seconds` each and have `layer_bytes`."""
+    same = len(layer_seconds) == len(layer_bytes) > 0
+    require(same, "layer_bytes", layer_bytes, f"{len(layer_seconds)} numbers, one for each layer")
+    done: dict[int, float] = {}
+    now = 0.0
+    for layer in reversed(range(len(layer_seconds))):
+        now += layer_seconds[layer]
+        done[layer] = now
+    buckets = fill(layer_bytes, bucket_bytes)
+    sizes = [sum(layer_bytes[i] for i in bucket) for bucket in buckets]
+    return Trace(now, transfers([done[b[-1]] for b in buckets], sizes, wire, n_ranks))
+
+
+def transfers(
+    ready: Sequence[float], sizes: Sequence[int], wire: Wire, n_ranks: int
+) -> tuple[Transfer, ...]:
+    """One all-reduce after the other, none before its bucket is ready (seconds, bytes)."""
+    made: list[Transfer] = []
+    for at, n_bytes in zip(ready, sizes, strict=True):
+        start = max(at, made[-1].end) if made else at
+        made.append(Transfer(n_bytes, at, start, start + wire.seconds(n_bytes, n_ranks)))
+    return tuple(made)
+
+
+# --- The real thing --------------------------------------------------------------------------
+
+
+class _Wired:
+    """DDP's communication hook: all-reduces on its own thread, timed, over a given wire."""
+
+    def __init__(self, wire: Wire):
+        self.wire = wire
+        self.thread = ThreadPoolExecutor(1)
+        self.made: list[Transfer] = []
+
+    def hook(self, state: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        future: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+        self.thread.submit(self._send, bucket.buffer(), time.perf_counter(), future)
+        return future
+
+    def _send(self, buffer: Tensor, ready: float, future: torch.futures.Future[Tensor]) -> None:
+        try:
+            start = time.perf_counter()
+            dist.all_reduce(buffer)
+            buffer /= dist.get_world_size()
+            rest = self.wire.seconds(buffer.nbytes, dist.get_world_size())
+            time.sleep(max(0.0, start + rest - time.perf_counter()))
+            self.made.append(Transfer(buffer.nbytes, ready, start, time.perf_counter()))
+            future.set_result(buffer)
+        except BaseException as error:  # the backward pass waits for this future
+            future.set_exception(error)
+
+
+def _traced(model: nn.Module, backward: Callable[[nn.Module], Tensor], bucket_mb, wire) -> Trace:
+    """The trace of the backward pass of `backward(ddp)`, a loss, on this rank."""
+    require_positive("bucket_mb", bucket_mb)
+    ddp = DistributedDataParallel(model, bucket_cap_mb=bucket_mb)
+    wired = _Wired(wire)
+    ddp.register_comm_hook(None, wired.hook)
+    for _ in range(WARMUP):
+        backward(ddp).backward()
+    loss = backward(ddp)
+    wired.made.clear()
+    finished: list[float] = []
+    last = next(model.parameters())  # the first layer's gradient comes last
+    watch = last.register_post_accumulate_grad_hook(lambda p: finished.append(time.perf_counter()))
+    dist.barrier()
+    start = time.perf_counter()
+    loss.backward()
+    watch.remove()
+    wired.thread.shutdown()
+    made = (Transfer(t.n_bytes, t.ready - start, t.start - start, t.end - start)
+            for t in wired.made)  # fmt: skip
+    return Trace(finished[-1] - start, tuple(made))
+
+
+def trace_on_rank(rank: int, world_size: int, config, ids, targets, bucket_mb: float, wire: Wire):
+    """A rank's `Trace` of one backward pass of a fresh Transformer; ids and targets (B,T)."""
+    share = slice(rank * len(ids) // world_size, (rank + 1) * len(ids) // world_size)
+    batch = ids[share], targets[share]
+    return _traced(new_model(config), lambda m: language_model_loss(m, *batch), bucket_mb, wire)
+
+
+class _Sleep(torch.autograd.Function):
+    """Passes values on; its backward pass takes a given time and no processor."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, seconds: float) -> Tensor:
+        ctx.seconds, ctx.like = seconds, weight
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor):
+        time.sleep(ctx.seconds)
+        return grads[0], torch.ones_like(ctx.like), None
+
+
+class SleepingLayers(nn.Module):
+    """Layers that emulate a device's: their backward passes sleep, their gradients have a size."""
+
+    def __init__(self, layer_seconds: Sequence[float], layer_bytes: Sequence[int]):
+        super().__init__()
+        self.seconds = tuple(layer_seconds)
+        self.layers = nn.ParameterList(torch.zeros(n // 4) for n in layer_bytes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x of any shape, unchanged."""
+        for weight, seconds in zip(self.layers, self.seconds, strict=True):
+            x = _Sleep.apply(x, weight, seconds)
+        return x
+
+
+def sleep_on_rank(
+    rank: int, world_size: int, layer_seconds, layer_bytes, bucket_mb: float, wire: Wire
+) -> Trace:
+    """A rank's `Trace` of layers that sleep, so that more ranks than cores keep their times."""
+    model = SleepingLayers(layer_seconds, layer_bytes)
+    x = torch.ones(1, requires_grad=True)
+    return _traced(model, lambda m: m(x).sum(), bucket_mb, wire)

@@ -1,0 +1,225 @@
+"""Data parallelism: every rank has the whole model and a share of the batch.
+
+After the backward pass all ranks average their gradients, so that all take the same step and stay
+copies of one another: what one process would do with the whole batch (Li et al. 2020, "PyTorch
+Distributed", section 2). `average_gradients` is that in a few lines; `DistributedDataParallel`
+sends gradients in buckets while the backward pass still runs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from efflab.config import ModelConfig
+from efflab.distributed.ring import ring_all_reduce, sent_bytes
+from efflab.errors import require, require_int, require_one_of
+from efflab.model import Transformer
+from efflab.train import language_model_loss
+
+METHODS = ("ddp", "by hand", "none")
+LEARNING_RATE, MOMENTUM = 0.1, 0.9
+"""SGD with momentum: a step is linear in the gradient. Adam divides by the gradient's own size, and
+makes of a rounding error beside a zero a difference of a whole step."""
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What training left: the first step's gradients, the last weights, losses, bytes sent.
+
+    `sent` is what this rank sent in the steps after the first, a step (0.0 for one process): in
+    the first one DDP settles its buckets.
+    """
+
+    gradients: dict[str, Tensor]
+    weights: dict[str, Tensor]
+    losses: list[float]
+    sent: float
+
+
+def average_gradients(model: nn.Module) -> None:
+    """Make every rank's gradients their mean over all ranks: one ring all-reduce of all of them."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    ring_all_reduce(flat)
+    flat /= dist.get_world_size()
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def shares(n_rows: int, world_size: int) -> list[int]:
+    """Rows of each rank, as equal as they can be.
+
+    >>> shares(10, 4)
+    [3, 3, 2, 2]
+    """
+    require_int("world_size", world_size)
+    require_int("n_rows", n_rows)
+    require(n_rows >= world_size, "n_rows", n_rows, f"at least one for each of {world_size} ranks")
+    return [n_rows // world_size + (rank < n_rows % world_size) for rank in range(world_size)]
+
+
+def new_model(config: ModelConfig, seed: int = 0) -> Transformer:
+    """A fresh model whose weights `seed` fixes, without touching the caller's random state."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Transformer(config)
+
+
+def train(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    n_steps: int,
+    *,
+    loss_of: Loss = language_model_loss,
+    weight: float = 1.0,
+    synchronize: Callable[[nn.Module], None] | None = None,
+) -> Run:
+    """`n_steps` of SGD on the same rows (B, ...); the loop of one process and of a rank alike.
+
+    `weight` multiplies the loss before the backward pass; `synchronize` sees the gradients before
+    the step.
+    """
+    require_int("n_steps", n_steps)
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
+    first: dict[str, Tensor] = {}
+    losses, before = [], 0
+    for step in range(n_steps):
+        if step == 1 and dist.is_initialized():
+            before = sent_bytes()
+        optimizer.zero_grad()
+        loss = loss_of(model, inputs, targets)
+        (weight * loss).backward()
+        if synchronize is not None:
+            synchronize(model)
+        first = first or {name: p.grad.clone() for name, p in _named(model)}
+        optimizer.step()
+        losses.append(loss.item())
+    sent = (sent_bytes() - before) / (n_steps - 1) if dist.is_initialized() and n_steps > 1 else 0.0
+    weights = {name: p.detach().clone() for name, p in _named(model)}
+    return Run(first, weights, losses, sent)
+
+
+def _named(model: nn.Module):
+    """Parameters by name, without DDP's own prefix."""
+    return getattr(model, "module", model).named_parameters()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the ranks train: ids and targets (B,T), and in which way.
+
+    `rows`: how many each rank takes, in order (default: `shares`). DDP averages over ranks, not
+    over rows; where shares differ, each loss is `weighted` with world_size * its rows / all rows.
+    `seeds`: of each rank's fresh model (default: 0 for all).
+    """
+
+    config: ModelConfig
+    ids: Tensor
+    targets: Tensor
+    n_steps: int = 3
+    method: str = "ddp"
+    rows: tuple[int, ...] | None = None
+    weighted: bool = True
+    seeds: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        require_one_of("method", self.method, METHODS)
+        require_int("n_steps", self.n_steps)
+        if self.rows is not None:
+            fits = sum(self.rows) == len(self.ids) and min(self.rows) > 0
+            allowed = f"positive numbers that add up to the {len(self.ids)} rows"
+            require(fits, "rows", self.rows, allowed)
+
+    def alone(self) -> Run:
+        """One process on the whole batch."""
+        return train(new_model(self.config), self.ids, self.targets, self.n_steps)
+
+
+def on_rank(rank: int, world_size: int, job: Job) -> Run:
+    """A rank's part of a job, to be started with `launch(on_rank, n, job, timeout=...)`."""
+    rows = job.rows or shares(len(job.ids), world_size)
+    for name, given in (("rows", rows), ("seeds", job.seeds or rows)):
+        require(len(given) == world_size, name, given, f"{world_size} numbers, one for each rank")
+    start = sum(rows[:rank])
+    mine = slice(start, start + rows[rank])
+    model = new_model(job.config, job.seeds[rank] if job.seeds else 0)
+    weight = world_size * rows[rank] / len(job.ids) if job.weighted else 1.0
+    batch = job.ids[mine], job.targets[mine]
+    return _train_with(job.method, model, *batch, job.n_steps, weight=weight)
+
+
+def _train_with(method: str, model: nn.Module, inputs, targets, n_steps, **options) -> Run:
+    """`train`, with the gradients averaged in one of the `METHODS`."""
+    by_hand = average_gradients if method == "by hand" else None
+    model = DistributedDataParallel(model) if method == "ddp" else model
+    dist.all_reduce(torch.ones(1))  # the ranks are connected before bytes are counted
+    return train(model, inputs, targets, n_steps, synchronize=by_hand, **options)
+
+
+def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    """Largest difference of two sets of tensors over the largest value in them."""
+    require(a.keys() == b.keys(), "b", sorted(b), f"the names {sorted(a)}")
+    largest = max(t.abs().max().item() for t in (*a.values(), *b.values()))
+    difference = max((a[name] - b[name]).abs().max().item() for name in a)
+    return difference / largest if largest else 0.0
+
+
+# --- A model that looks across the batch -----------------------------------------------------
+
+
+class SharedBatchNorm(nn.BatchNorm1d):
+    """Batch norm over the rows of all ranks (training, equal shares): (B,C) -> (B,C).
+
+    `torch.nn.SyncBatchNorm` does this on GPUs alone. The sums travel through
+    `torch.distributed.nn`, whose backward pass sums the gradients over ranks as well.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        from torch.distributed.nn.functional import all_reduce
+
+        sums = torch.stack([x.mean(0), x.square().mean(0)])
+        mean, square = all_reduce(sums) / dist.get_world_size()
+        normal = (x - mean) * (square - mean.square() + self.eps).rsqrt()
+        return normal * self.weight + self.bias
+
+
+def batch_norm_model(n_in: int, n_classes: int, norm: type[nn.Module]) -> nn.Module:
+    """A small classifier with a norm that depends on the batch; the same weights every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        first, last = nn.Linear(n_in, 32), nn.Linear(32, n_classes)
+    return nn.Sequential(first, norm(32), nn.ReLU(), last)
+
+
+def batch_norm_on_rank(rank: int, world_size: int, inputs: Tensor, labels: Tensor, shared: bool):
+    """A rank's `Run` of one step of `batch_norm_model`, its norm local or over all ranks."""
+    from efflab.train import classification_loss
+
+    norm = SharedBatchNorm if shared else nn.BatchNorm1d
+    model = batch_norm_model(inputs.shape[1], int(labels.max()) + 1, norm)
+    mine = slice(rank * len(inputs) // world_size, (rank + 1) * len(inputs) // world_size)
+    options = dict(loss_of=classification_loss)
+    return _train_with("ddp", model, inputs[mine], labels[mine], 1, **options)
+
+
+def sampled_rows(n_rows: int, world_size: int, sampler: bool, seed: int = 0) -> list[list[int]]:
+    """Rows that each rank's loader reads in an epoch, with a `DistributedSampler` or without.
+
+    Without one every rank shuffles the same rows by the same seed: all do the same work.
+    """
+    from torch.utils.data import DistributedSampler, RandomSampler
+
+    require_int("n_rows", n_rows)
+    require_int("world_size", world_size)
+    data = range(n_rows)
+    if sampler:
+        return [list(DistributedSampler(data, world_size, rank, seed=seed))
+                for rank in range(world_size)]  # fmt: skip
+    made = (torch.Generator().manual_seed(seed) for _ in range(world_size))
+    return [list(RandomSampler(data, generator=generator)) for generator in made]

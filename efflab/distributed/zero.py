@@ -1,0 +1,142 @@
+"""ZeRO: data parallelism whose ranks share out what they would all hold (Rajbhandari et al. 2020).
+
+Every rank still runs the whole model on its own rows. Stage 1 keeps an nth of the optimizer's
+state on each rank (`ZeroRedundancyOptimizer`, which deals out whole parameters), stage 2 of the
+gradients too, stage 3 of the weights too (both FSDP2's `fully_shard`, which cuts every tensor; at
+stage 2 it gathers the weights once a step, at stage 3 once for the forward and once for the
+backward pass). `cost.model_state_bytes` is the paper's formula; here a rank's bytes are counted.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from efflab.bench import peak_bytes
+from efflab.config import ModelConfig
+from efflab.distributed.data_parallel import new_model, shares
+from efflab.distributed.ring import sent_bytes
+from efflab.errors import require_int, require_one_of
+from efflab.model import Transformer
+from efflab.train import language_model_loss
+
+STAGES = (0, 1, 2, 3)
+LEARNING_RATE = 1e-3
+FP32_ADAM = dict(param_bytes=4, grad_bytes=4, optimizer_bytes=8)
+"""Bytes a parameter of what runs here, for `cost.model_state_bytes`: all in fp32, two moments."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a rank holds between two steps, in bytes, and what training did.
+
+    `gathered` is the weights that lie beside its shard between the forward and the backward pass;
+    `step` the most that a step took beyond what it held before: activations, and whatever was
+    gathered (buffers that gloo's threads let go of are seen to be free too late, so at stages 2
+    and 3 it is an upper bound); `sent` what it sent in a step.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    gathered: int
+    step: int
+    sent: int
+    losses: list[float]
+
+    @property
+    def state(self) -> int:
+        """Weights, gradients and optimizer state: what the paper's formula counts."""
+        return self.weights + self.gradients + self.optimizer
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the ranks train: ids and targets (B,T), by which stage (0 is plain DDP)."""
+
+    config: ModelConfig
+    ids: Tensor
+    targets: Tensor
+    stage: int
+    n_steps: int = 3
+
+    def __post_init__(self):
+        require_one_of("stage", self.stage, STAGES)
+        require_int("n_steps", self.n_steps)
+
+
+def sharded(model: Transformer, stage: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The model and AdamW for it, set up for a stage on this rank."""
+    require_one_of("stage", stage, STAGES)
+    if stage >= 2:
+        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+        for layer in (*model.layers, model):  # a group each, gathered and dropped together
+            fully_shard(layer, mesh=mesh, reshard_after_forward=stage == 3)
+        return model, torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+    ddp = DistributedDataParallel(model)
+    if stage == 0:
+        return ddp, torch.optim.AdamW(ddp.parameters(), lr=LEARNING_RATE)
+    options = dict(optimizer_class=torch.optim.AdamW, lr=LEARNING_RATE)
+    return ddp, ZeroRedundancyOptimizer(ddp.parameters(), **options)
+
+
+def on_rank(rank: int, world_size: int, job: Job) -> Held:
+    """A rank's part of a job, to be started with `launch(on_rank, n, job, timeout=...)`."""
+    rows = shares(len(job.ids), world_size)
+    mine = slice(sum(rows[:rank]), sum(rows[: rank + 1]))
+    ids, targets = job.ids[mine], job.targets[mine]
+    model, optimizer = sharded(new_model(job.config), job.stage)
+    losses: list[float] = []
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=False)  # the gradients keep their place
+        loss = language_model_loss(model, ids, targets)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+
+    for _ in range(max(1, job.n_steps - 2)):
+        step()
+    before = sent_bytes()
+    step()
+    sent = sent_bytes() - before
+    most = peak_bytes(step)
+    return Held(
+        weights=_bytes(model.parameters()),
+        gradients=_bytes(p.grad for p in model.parameters()),
+        optimizer=_bytes(v for s in _state(optimizer) for v in s.values()),
+        gathered=_gathered(model, ids),
+        step=most,
+        sent=sent,
+        losses=losses[: job.n_steps],
+    )
+
+
+def _state(optimizer: torch.optim.Optimizer):
+    """This rank's state by parameter."""
+    own = optimizer.optim if isinstance(optimizer, ZeroRedundancyOptimizer) else optimizer
+    return own.state.values()
+
+
+def _bytes(tensors) -> int:
+    """Bytes of what this rank holds of tensors with more than one value (a step count has one)."""
+    local = (t.to_local() if isinstance(t, DTensor) else t for t in tensors)
+    return sum(t.nbytes for t in local if torch.is_tensor(t) and t.dim() > 0)
+
+
+def _gathered(model: nn.Module, ids: Tensor) -> int:
+    """Bytes of weights that a forward pass leaves gathered for the backward pass.
+
+    FSDP2 puts whole tensors into the place of the model's shards (DTensors) meanwhile.
+    """
+    if not any(isinstance(p, DTensor) for p in model.parameters()):
+        return 0
+    with torch.no_grad():
+        model(ids)
+    return _bytes(p for p in model.parameters() if not isinstance(p, DTensor))
