@@ -1,7 +1,7 @@
 """What an engine is, and what making an INT8 one takes whoever makes it."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +65,7 @@ def smoothing_strength(name: str) -> float:
     return 0.8 if name.endswith("down") else 0.5
 
 
-def smoothed_model(model: nn.Module, calibration: list[Batch]) -> nn.Module:
+def smoothed_model(model: nn.Module, calibration: Sequence[tuple[Tensor, ...]]) -> nn.Module:
     """A copy that computes the same with its outliers moved into the weights (`int8.smoothing`)."""
     run = lambda batch: model.encode(*batch)  # noqa: E731
     peaks = int8.channel_peaks(run, model, calibration)

@@ -5,6 +5,7 @@ Both report usage to a server by default, which `no_telemetry` turns off while t
 
 import io
 import os
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from efflab.compression.engine import (
     seven_bits_needed,
     smoothed_model,
 )
-from efflab.errors import require
+from efflab.errors import require, require_one_of
 from efflab.pretrained import mean_pool
 
 
@@ -55,20 +56,28 @@ def openvino_int8(
     `seven_bits`: of the weights; by default where this CPU needs it (`seven_bits_needed`).
     """
     require(len(calibration) > 0, "calibration", calibration, "at least one batch")
+    smooth = smoothed_model(model, calibration)
+    smooth.embedding.position.half()  # added, not looked up: NNCF leaves it as it is
+    quantized = nncf_int8(openvino_model(smooth), calibration, seven_bits=seven_bits)
+    return openvino_engine("OpenVINO INT8", quantized, Path(folder) / "int8.xml")
+
+
+def nncf_int8(converted, calibration: Sequence[tuple[Tensor, ...]], *, seven_bits: bool | None):
+    """An OpenVINO model of an already smoothed one, quantized: each of `calibration` is its inputs.
+
+    `seven_bits`: of the weights; None where this CPU needs it (`seven_bits_needed`).
+    """
     seven_bits = seven_bits_needed() if seven_bits is None else seven_bits
     with no_telemetry():
         import nncf
         from nncf.quantization import advanced_parameters as advanced
 
         nncf.set_log_level(40)  # errors only
-        smooth = smoothed_model(model, calibration)
-        smooth.embedding.position.half()  # added, not looked up: NNCF leaves it as it is
-        converted = openvino_model(smooth)
         data = nncf.Dataset(calibration, lambda batch: tuple(t.numpy() for t in batch))
         fix = advanced.OverflowFix.ENABLE if seven_bits else advanced.OverflowFix.DISABLE
         own = advanced.AdvancedSmoothQuantParameters(matmul=-1)  # it has been done
         with quiet(), no_progress():
-            quantized = nncf.quantize(
+            return nncf.quantize(
                 converted,
                 data,
                 preset=nncf.QuantizationPreset.MIXED,
@@ -80,7 +89,6 @@ def openvino_int8(
                     smooth_quant_alphas=own,
                 ),
             )
-    return openvino_engine("OpenVINO INT8", quantized, Path(folder) / "int8.xml")
 
 
 @contextmanager
@@ -117,18 +125,27 @@ def openvino_engine(name: str, model, path: Path) -> Engine:
 
 def openvino_file(name: str, path: Path) -> Engine:
     """An OpenVINO model that was written to `path` before, compiled for this CPU."""
-    with no_telemetry():
-        import openvino as ov
-
-        hints = {
-            "INFERENCE_PRECISION_HINT": "f32",  # what is not quantized must not fall to bf16
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "ENABLE_CPU_PINNING": False,  # a pinned thread waits for whoever else uses its core
-        }
-        compiled = ov.Core().compile_model(path, "CPU", hints)
+    compiled = openvino_compiled(path)
 
     def embed(ids: Tensor, mask: Tensor) -> Tensor:
         hidden = compiled((ids.numpy(), mask.numpy()))[0]
         return mean_pool(torch.from_numpy(hidden), mask)
 
     return Engine(name, embed, file_bytes(path, path.with_suffix(".bin")))
+
+
+def openvino_compiled(path: Path, precision: str = "f32"):
+    """An OpenVINO model that was written to `path`, compiled for this CPU and torch's threads.
+
+    `precision`: what is not quantized computes in it, "f32" or "bf16".
+    """
+    require_one_of("precision", precision, ("f32", "bf16"))
+    with no_telemetry():
+        import openvino as ov
+
+        hints = {
+            "INFERENCE_PRECISION_HINT": precision,  # by default it may fall to bf16
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "ENABLE_CPU_PINNING": False,  # a pinned thread waits for whoever else uses its core
+        }
+        return ov.Core().compile_model(path, "CPU", hints)

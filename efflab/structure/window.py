@@ -19,6 +19,7 @@ from efflab.structure.swin import WindowAttention
 __all__ = [
     "SlidingAttention",
     "WindowAttention",
+    "computed_pairs",
     "sliding_window_attention",
     "visible_pairs",
     "window_mask",
@@ -53,6 +54,23 @@ def visible_pairs(seq_len: int, window_size: int, causal: bool = False) -> int:
 
 BLOCK = 64
 """Queries handled together: few enough to waste few keys, enough for a matrix product."""
+
+
+def computed_pairs(seq_len: int, window_size: int, causal: bool = False) -> int:
+    """How many pairs `sliding_window_attention` computes: those it lets through and, in whole
+    blocks, some that it hides.
+
+    >>> computed_pairs(512, 64, causal=True), visible_pairs(512, 64, causal=True)
+    (61440, 31200)
+    """
+    require_int("seq_len", seq_len)
+    require_int("window_size", window_size, 0)
+    pairs = 0
+    for start in range(0, seq_len, BLOCK):
+        end = min(start + BLOCK, seq_len)
+        last = end if causal else min(end + window_size, seq_len)
+        pairs += (end - start) * (last - max(start - window_size, 0))
+    return pairs
 
 
 def sliding_window_attention(

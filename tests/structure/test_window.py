@@ -9,10 +9,12 @@ from efflab.bench import peak_bytes
 from efflab.config import ModelConfig
 from efflab.data import published
 from efflab.model import Transformer
+from efflab.profile import Counter
 from efflab.structure.swin import relative_position_index, shift_mask, swin_counts
 from efflab.structure.window import (
     BLOCK,
     WindowAttention,
+    computed_pairs,
     sliding_window_attention,
     visible_pairs,
     window_mask,
@@ -46,6 +48,18 @@ def test_equals_dense_attention(T, window_size, causal, B):
     q, k, v = heads(B, 2, T, 8)
     y = sliding_window_attention(q, k, v, window_size, causal)
     torch.testing.assert_close(y, dense(q, k, v, window_size, causal))
+
+
+@settings(max_examples=30, deadline=None)
+@given(T=st.integers(1, 5 * BLOCK), window_size=st.integers(0, 6 * BLOCK), causal=st.booleans())
+def test_computed_pairs_are_those_of_the_products(T, window_size, causal):
+    """Counted by torch: 4 FLOPs a pair and channel; never fewer than the window lets through."""
+    q, k, v = heads(1, 1, T, 8)
+    with Counter() as counter:
+        sliding_window_attention(q, k, v, window_size, causal)
+    pairs = computed_pairs(T, window_size, causal)
+    assert sum(counter.flops.values()) == 4 * 8 * pairs
+    assert visible_pairs(T, window_size, causal) <= pairs <= T * min(T, 2 * window_size + BLOCK)
 
 
 @pytest.mark.parametrize("causal", [False, True])

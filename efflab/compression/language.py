@@ -1,0 +1,157 @@
+"""One causal language model in engines: PyTorch as it is, in bf16 and INT8; OpenVINO in the same.
+
+Every engine takes ids (B,T) and gives logits (B,T,V), on as many threads as torch uses. OpenVINO's
+are made for one shape (B,T): a windowed attention lays out its blocks by T when it is traced.
+Engines load inside their functions.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from efflab.compression.engine import file_bytes, quiet, smoothed_model
+from efflab.compression.engines import pickled_bytes
+from efflab.compression.openvino import nncf_int8, no_telemetry, openvino_compiled
+from efflab.config import ModelConfig
+from efflab.errors import require
+
+Shape = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class LanguageEngine:
+    """A way to run the model: called like it, and judged like it (`evaluate.window_bits`)."""
+
+    name: str
+    logits: Callable[[Tensor], Tensor]  # ids (B,T) -> (B,T,V), fp32
+    nbytes: int  # of all files that it loads
+    config: ModelConfig
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        return self.logits(ids)
+
+
+# --- PyTorch ---------------------------------------------------------------------------------
+
+
+def torch_language(name: str, model: nn.Module) -> LanguageEngine:
+    """A torch model, run eagerly; its bytes as `torch.save` writes its state."""
+
+    @torch.no_grad()
+    def logits(ids: Tensor) -> Tensor:
+        return model(ids).float()
+
+    return LanguageEngine(name, logits, pickled_bytes(model), model.config)
+
+
+def bf16_language(model: nn.Module) -> LanguageEngine:
+    """All weights and activations in bfloat16."""
+    return torch_language("torch bf16", deepcopy(model).bfloat16())
+
+
+def dynamic_language(model: nn.Module) -> LanguageEngine:
+    """torch.ao.quantization.quantize_dynamic with a scale for each output channel.
+
+    The linear layers alone: the token table, which also makes the logits, stays in fp32.
+    """
+    import torch.ao.quantization as q
+
+    with quiet():
+        small = q.quantize_dynamic(model, {nn.Linear: q.per_channel_dynamic_qconfig})
+    return torch_language("torch dynamic INT8", small)
+
+
+# --- OpenVINO --------------------------------------------------------------------------------
+
+
+def openvino_language(
+    model: nn.Module,
+    path: Path,
+    shape: Shape,
+    *,
+    precision: str = "f32",
+    half: bool = False,
+) -> LanguageEngine:
+    """OpenVINO without quantization, written to `path` (.xml).
+
+    `precision` is what it computes in, "f32" or "bf16"; `half` stores the weights in fp16.
+    """
+    name = "OpenVINO " + ("fp16 stored" if half else precision.replace("f32", "fp32"))
+    save(converted(model, shape), path, half=half)
+    return language_file(name, path, shape, model.config, precision)
+
+
+def openvino_language_int8(
+    model: nn.Module,
+    path: Path,
+    shape: Shape,
+    calibration: Tensor,
+    *,
+    seven_bits: bool | None = None,
+) -> LanguageEngine:
+    """OpenVINO INT8 by NNCF, as `openvino_int8` of an encoder; written to `path` (.xml).
+
+    `calibration`: ids (N,T), N a multiple of the shape's B. Weights of all products have a scale
+    each output channel, the token table among them; attention's own two products stay in fp32.
+    """
+    batches = [(ids,) for ids in checked(calibration, shape).split(shape[0])]
+    smooth = smoothed_model(model, batches)
+    smooth.embedding.position.half()  # added, not looked up: NNCF leaves it as it is
+    quantized = nncf_int8(converted(smooth, shape), batches, seven_bits=seven_bits)
+    save(quantized, path)
+    return language_file("OpenVINO INT8", path, shape, model.config)
+
+
+def converted(model: nn.Module, shape: Shape):
+    """The model as OpenVINO's, for ids of this one shape."""
+    with no_telemetry(), quiet():
+        import openvino as ov
+        from openvino.frontend.pytorch import ConversionExtension
+
+        ids = torch.zeros(shape, dtype=torch.int64)
+        inputs = [("ids", ov.PartialShape(list(shape)), ov.Type.i64)]
+        rule = ConversionExtension("aten::mT", transposed)
+        return ov.convert_model(model.eval(), example_input=ids, input=inputs, extension=[rule])
+
+
+def transposed(context) -> list:
+    """OpenVINO's nodes for `Tensor.mT`, which its converter does not know."""
+    from openvino import opset15
+
+    x = context.get_input(0)
+    *batch, row, column = range(x.get_partial_shape().rank.get_length())
+    return opset15.transpose(x, opset15.constant([*batch, column, row])).outputs()
+
+
+def save(model, path: Path, *, half: bool = False) -> None:
+    """Write an OpenVINO model; `half`: its fp32 weights in fp16."""
+    with no_telemetry():
+        import openvino as ov
+
+        ov.save_model(model, path, compress_to_fp16=half)
+
+
+def language_file(
+    name: str, path: Path, shape: Shape, config: ModelConfig, precision: str = "f32"
+) -> LanguageEngine:
+    """An OpenVINO language model that was written to `path` for this shape, compiled."""
+    compiled = openvino_compiled(path, precision)
+
+    def logits(ids: Tensor) -> Tensor:
+        batches = checked(ids, shape).split(shape[0])
+        # the engine writes every call's result into the same memory
+        return torch.cat([torch.from_numpy(compiled((b.numpy(),))[0].copy()) for b in batches])
+
+    return LanguageEngine(name, logits, file_bytes(path, path.with_suffix(".bin")), config)
+
+
+def checked(ids: Tensor, shape: Shape) -> Tensor:
+    """ids (N,T), if an engine made for `shape` can take them batch by batch."""
+    B, T = shape
+    fits = ids.dim() == 2 and len(ids) > 0 and len(ids) % B == 0 and ids.shape[1] == T
+    require(fits, "ids.shape", tuple(ids.shape), f"(a multiple of {B}, {T})")
+    return ids
