@@ -1,0 +1,292 @@
+"""Tensor parallelism: every layer's matrices cut over the ranks (Shoeybi et al. 2019, section 3).
+
+A product is cut by its outputs (columns of A in X A) or by its inputs (rows). Column first, row
+second: each rank then works from its own heads or hidden units to a summand of the result, and one
+all-reduce a sub-block finishes it. Cut the other way round, the sum has to stand before the
+activation, for GELU(a + b) is not GELU(a) + GELU(b). `parallelize` does it with the modules below,
+`parallelize_with_torch` with `torch.distributed.tensor.parallel`. Embeddings and norms stay whole.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+from efflab.config import ModelConfig
+from efflab.cost import num_params
+from efflab.distributed.data_parallel import distance, new_model
+from efflab.distributed.ring import ring_bytes, sent_bytes
+from efflab.errors import require, require_int, require_one_of
+from efflab.model import Attention, FeedForward, Transformer
+from efflab.train import language_model_loss
+
+METHODS = ("ours", "torch")
+
+
+# --- Conjugate pairs: what one does forward, the other does backward -----------------------------
+
+
+def _summed(x: Tensor) -> Tensor:
+    total = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
+
+
+def _gathered(x: Tensor) -> Tensor:
+    """Every rank's (..., n) side by side: (..., ranks * n)."""
+    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in _ranks()]
+    dist.all_gather(parts, x.contiguous())
+    return torch.cat(parts, -1)
+
+
+def _own(x: Tensor) -> Tensor:
+    """This rank's share of the last dimension."""
+    return x.chunk(dist.get_world_size(), -1)[dist.get_rank()]
+
+
+def _same(x: Tensor) -> Tensor:
+    return x.view_as(x)
+
+
+def _ranks() -> range:
+    return range(dist.get_world_size())
+
+
+class _Pair(torch.autograd.Function):
+    """`ahead` in the forward pass, `back` on the gradient."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, ahead: Callable, back: Callable) -> Tensor:
+        ctx.back = back
+        return ahead(x)
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor):
+        return ctx.back(grads[0]), None, None
+
+
+def copy_to_ranks(x: Tensor) -> Tensor:
+    """The paper's f: identity forward; backward the sum, for every rank used x for its own part."""
+    return _Pair.apply(x, _same, _summed)
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """The paper's g: the sum forward; backward identity, for every summand has its gradient."""
+    return _Pair.apply(x, _summed, _same)
+
+
+def split_to_ranks(x: Tensor) -> Tensor:
+    """This rank's share of the last dimension; backward the shares' gradients, side by side."""
+    return _Pair.apply(x, _own, _gathered)
+
+
+def gather_from_ranks(x: Tensor) -> Tensor:
+    """All ranks' shares side by side; backward this rank's share."""
+    return _Pair.apply(x, _gathered, _own)
+
+
+# --- The two layers ------------------------------------------------------------------------------
+
+
+def rows_of(tensor: Tensor, rank: int, n_ranks: int, blocks: int = 1) -> Tensor:
+    """A rank's share of the first dimension: the same share of each of its equal `blocks`.
+
+    >>> rows_of(torch.arange(12), 1, 2, blocks=3)
+    tensor([ 2,  3,  6,  7, 10, 11])
+    """
+    return tensor.unflatten(0, (blocks, n_ranks, -1))[:, rank].flatten(0, 1)
+
+
+def columns_of(weight: Tensor, rank: int, n_ranks: int) -> Tensor:
+    """A rank's share of the second dimension."""
+    return weight.chunk(n_ranks, 1)[rank]
+
+
+class ColumnParallelLinear(nn.Module):
+    """A rank's outputs of a Linear: (..., in), the same on all ranks -> (..., out / ranks).
+
+    torch keeps A transposed, so that A's columns are the weight's rows. `blocks` 3 for queries,
+    keys and values that lie one after the other: a rank takes its heads of each.
+    """
+
+    def __init__(self, whole: nn.Linear, blocks: int = 1):
+        super().__init__()
+        share = (dist.get_rank(), dist.get_world_size(), blocks)
+        self.weight = nn.Parameter(rows_of(whole.weight.detach(), *share).clone())
+        self.bias = nn.Parameter(rows_of(whole.bias.detach(), *share).clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(copy_to_ranks(x), self.weight, self.bias)
+
+
+class RowParallelLinear(nn.Module):
+    """A Linear over a rank's inputs: (..., in / ranks) -> (..., out), the same on all ranks.
+
+    The bias is added after the sum: every rank has it whole, and it counts once.
+    """
+
+    def __init__(self, whole: nn.Linear):
+        super().__init__()
+        own = columns_of(whole.weight.detach(), dist.get_rank(), dist.get_world_size())
+        self.weight = nn.Parameter(own.clone())
+        self.bias = nn.Parameter(whole.bias.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sum_over_ranks(F.linear(x, self.weight)) + self.bias
+
+
+# --- The whole model -----------------------------------------------------------------------------
+
+
+def require_split(config: ModelConfig, n_ranks: int) -> None:
+    """Ranks share out whole heads and equal parts of the hidden units."""
+    require_int("n_ranks", n_ranks)
+    for name in ("n_head", "d_ff"):
+        size = getattr(config, name)
+        require(size % n_ranks == 0, "n_ranks", n_ranks, f"a divisor of {name}={size}")
+
+
+def parallelize(model: Transformer) -> Transformer:
+    """Cut the model's layers over the ranks of the group, in place."""
+    n = dist.get_world_size()
+    require_split(model.config, n)
+    for module in list(model.modules()):
+        if isinstance(module, Attention):
+            module.qkv = ColumnParallelLinear(module.qkv, blocks=3)
+            module.out = RowParallelLinear(module.out)
+            module.n_head //= n  # the projections' width alone no longer says it
+        elif isinstance(module, FeedForward):
+            module.up = ColumnParallelLinear(module.up)
+            module.down = RowParallelLinear(module.down)
+    return model
+
+
+def parallelize_with_torch(model: Transformer) -> Transformer:
+    """The same by `parallelize_module`, in place; parameters that were cut become DTensors.
+
+    torch gives each rank one run of rows. Those of queries, keys and values are put into the ranks'
+    order first, or rank 0 of 2 would take all queries and half of the keys.
+    """
+    n = dist.get_world_size()
+    require_split(model.config, n)
+    mesh = init_device_mesh("cpu", (n,))
+    for module in list(model.modules()):
+        if isinstance(module, Attention):
+            for p in (module.qkv.weight, module.qkv.bias):
+                p.data = torch.cat([rows_of(p.data, rank, n, blocks=3) for rank in range(n)])
+            plan = {"qkv": ColwiseParallel(), "out": RowwiseParallel()}
+            parallelize_module(module, mesh, plan)
+            module.n_head //= n
+        elif isinstance(module, FeedForward):
+            parallelize_module(module, mesh, {"up": ColwiseParallel(), "down": RowwiseParallel()})
+    return model
+
+
+SHARES: dict[str, Callable[..., Tensor]] = {
+    "qkv.weight": partial(rows_of, blocks=3),
+    "qkv.bias": partial(rows_of, blocks=3),
+    "up.weight": rows_of,
+    "up.bias": rows_of,
+    "out.weight": columns_of,
+    "down.weight": columns_of,
+}
+
+
+def share_of(name: str, whole: Tensor, rank: int, n_ranks: int) -> Tensor:
+    """What a rank holds of the parameter (or gradient) of that name: its share, or all of it."""
+    share = SHARES.get(".".join(name.split(".")[-2:]))
+    return whole if share is None else share(whole, rank, n_ranks)
+
+
+# --- What it costs -------------------------------------------------------------------------------
+
+
+def held_params(config: ModelConfig, n_ranks: int) -> int:
+    """Parameters a rank holds: matrices and the biases of columns cut, everything else whole."""
+    require_split(config, n_ranks)
+    C, d_ff = config.d_model, config.d_ff
+    n_attention = 1 if config.share in ("attention", "all") else config.n_layer
+    n_ffn = 1 if config.share in ("ffn", "all") else config.n_layer
+    cut = n_attention * (4 * C * C + 3 * C) + n_ffn * (2 * C * d_ff + d_ff)
+    return num_params(config) - cut + cut // n_ranks
+
+
+def wire_bytes(config: ModelConfig, n_tokens: int, n_ranks: int, value_bytes: float = 4) -> float:
+    """Bytes a rank sends in a forward pass, and once more in the backward pass.
+
+    Two all-reduces a layer, each of `n_tokens` x C values over a ring, where a rank sends
+    2 (t - 1) / t of them: with the backward pass 8 b s h (t - 1) / t values a layer (Narayanan et
+    al. 2021, section 3.2).
+    """
+    require_int("n_tokens", n_tokens)
+    n_bytes = value_bytes * n_tokens * config.d_model
+    return config.n_layer * 2 * ring_bytes(n_bytes, n_ranks)
+
+
+# --- On the ranks --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the ranks run: one forward and backward pass of ids and targets (B,T)."""
+
+    config: ModelConfig
+    ids: Tensor
+    targets: Tensor
+    method: str = "ours"
+
+    def __post_init__(self):
+        require_one_of("method", self.method, METHODS)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A rank's logits' and gradients' errors against one process, over the largest value.
+
+    `params` that it holds, `forward` and `backward` bytes that it sent, its own `gradients`.
+    """
+
+    logits_error: float
+    gradients_error: float
+    params: int
+    forward: int
+    backward: int
+    gradients: dict[str, Tensor]
+
+
+def on_rank(rank: int, world_size: int, job: Job) -> Result:
+    """A rank's part of a job, to be started with `launch(on_rank, n, job, timeout=...)`."""
+    whole = new_model(job.config)
+    language_model_loss(whole, job.ids, job.targets).backward()
+    cut = {"ours": parallelize, "torch": parallelize_with_torch}[job.method]
+    model = cut(new_model(job.config))
+    language_model_loss(model, job.ids, job.targets).backward()  # connects the ranks
+    model.zero_grad()
+    before = sent_bytes()
+    logits = model(job.ids)
+    middle = sent_bytes()
+    F.cross_entropy(logits.flatten(0, 1), job.targets.flatten()).backward()
+    after = sent_bytes()
+    gradients = {name: _local(p.grad) for name, p in model.named_parameters()}
+    expected = {
+        name: share_of(name, p.grad, rank, world_size) for name, p in whole.named_parameters()
+    }
+    return Result(
+        logits_error=distance({"logits": logits.detach()}, {"logits": whole(job.ids).detach()}),
+        gradients_error=distance(gradients, expected),
+        params=sum(_local(p).numel() for p in model.parameters()),
+        forward=middle - before,
+        backward=after - middle,
+        gradients=gradients,
+    )
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
