@@ -68,10 +68,10 @@ def _resident_bytes(process) -> int:
 
 def entry(seconds: float, peak_bytes: int) -> dict:
     """What is kept of one build: seconds in cells, peak MB, machine and date."""
-    from efflab.bench import cpu_name
+    from efflab.experiments.provenance import machine
 
     took = dict(seconds=round(seconds, 1), peak_mb=round(peak_bytes / 1e6))
-    return took | dict(machine=cpu_name(), date=date.today().isoformat())
+    return took | dict(machine=machine(), date=date.today().isoformat())
 
 
 def read_builds(path: Path) -> dict[str, dict]:

@@ -5,6 +5,7 @@ import json
 import nbformat
 import pytest
 
+from efflab.experiments.provenance import machine
 from efflab.formats import WIDGET
 from efflab.publishing import build as building
 from efflab.publishing import outputs, usage
@@ -163,6 +164,7 @@ def test_seconds_and_memory_are_kept_apart_from_the_notebook(toy, edit):
     assert list(builds) == ["90 en", "90 zh"]
     for took in builds.values():
         assert set(took) == {"seconds", "peak_mb", "machine", "date"}
+        assert took["machine"] == machine()
         assert took["seconds"] >= 1.0  # it slept
         assert took["peak_mb"] > 100  # it held as much
     stored = english.read_text(encoding="utf-8")
