@@ -1,0 +1,628 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] tags=["en"]
+# # 12 · Data parallelism and ZeRO
+#
+# Several devices, one model: each takes a share of the batch, and all average their gradients
+# (section 4.1). ZeRO, in the same section, lowers each card's memory. Both run here for real, on
+# two and four processes of this machine, with PyTorch's own engine. We check them against one
+# process, count every byte they send, and weigh what each of them holds.
+#
+# | | |
+# |---|---|
+# | **Claims** | `ddp-equal`, `zero-memory` |
+# | **Time** | 40 minutes; all cells together run in under 50 seconds, offline, on two cores |
+# | **Afterwards you can** | start ranks from a notebook; write a ring all-reduce and say what it sends; choose a bucket size; name four ways in which ranks silently part; say what each stage of ZeRO saves, and what it does not |
+
+# %% [markdown] tags=["zh"]
+# # 12 · 数据并行与 ZeRO
+#
+# 多个设备，同一个模型：各取一部分批次，再把梯度平均（第 4.1 节）。同一节里的 ZeRO 则降低每张卡的显存。
+# 两者都在本机的 2 个和 4 个进程上真实运行，用的就是 PyTorch 自己的引擎。我们拿它们与单进程对照，
+# 数清发出的每一个字节，再称一称每个进程各存了什么。
+#
+# | | |
+# |---|---|
+# | **论断** | `ddp-equal`、`zero-memory` |
+# | **用时** | 40 分钟；全部单元格合计运行不到 50 秒，无需联网，两个核即可 |
+# | **学完之后** | 能从笔记本启动多个 rank；能写出环形 all-reduce 并说出它发送多少字节；会选桶的大小；能说出 rank 悄悄走散的四种情形；能说清 ZeRO 每个阶段省了什么、没省什么 |
+
+# %% tags=["parameters"]
+language = "en"
+batch_size = 8  # sequences of the whole batch, 4 to 64
+seq_len = 64  # tokens of each, 16 to 128
+n_steps = 3  # steps that ranks and one process are compared over, 2 to 20
+bucket_mb = 1  # MiB of gradients in a bucket of the traced pass, 0.25 to 25
+
+# %%
+from efflab import lab
+from efflab.distributed import buckets, data_parallel, ring, zero
+from efflab.distributed.launch import RankPool
+from efflab.lab import check, explore, predict, show, show_source, table
+from efflab.notebooks.data_parallel import TEXTS, equal, exercises, memory, overlap, verdicts
+
+lab.use_language(language)
+lab.use_notebook("12_data_parallel", exercises.EXERCISES, TEXTS)
+
+# %% [markdown] tags=["en"]
+# ## 1 · Predict first
+#
+# Four ranks each hold 100 MB of gradients, and in the end each shall have the sum of all four. How
+# many MB must a rank send, at the least that you can think of? And: ZeRO's last stage cuts weights,
+# gradients and Adam's state into four. How many per cent of DDP's memory does a rank then need in a
+# whole training step of our small model?
+
+# %% [markdown] tags=["zh"]
+# ## 1 · 先预测
+#
+# 4 个 rank 各有 100 MB 梯度，最后每个都要得到四份之和。一个 rank 至少要发送多少 MB？
+# 另外：ZeRO 的最后一个阶段把权重、梯度和 Adam 的状态都切成四份。在我们这个小模型的一个完整训练步里，
+# 每个 rank 需要的内存是 DDP 的百分之几？
+
+# %%
+p_sent = predict("How many MB must each of four ranks send?", "MB")
+
+# %%
+p_zero = predict("How many per cent of DDP's memory does a rank need with ZeRO-3?", "%")
+
+# %% [markdown] tags=["en"]
+# ## 2 · Ranks
+#
+# A *rank* is a process with a number. `RankPool` starts some and keeps them; each runs a function
+# that it imports, and `report` tells us how far it is. They meet over **gloo**, PyTorch's engine
+# for CPUs. (On GPUs it would be NCCL; the code above it stays the same.)
+
+# %% [markdown] tags=["zh"]
+# ## 2 · Rank
+#
+# *rank* 就是一个带编号的进程。`RankPool` 启动若干个并让它们待命；每个都运行一个可导入的函数，
+# `report` 告诉我们它进行到哪里。它们通过 **gloo** 通信，那是 PyTorch 面向 CPU 的引擎。
+# （GPU 上会用 NCCL，上层代码不变。）
+
+# %%
+pools = {n: RankPool(n) for n in (2, 4)}
+seen = []
+pools[2].run(equal.told, 2, timeout=60, on_progress=lambda rank, text: seen.append((rank, text)))
+
+# %%
+sorted(seen)
+
+# %% [markdown] tags=["en"]
+# A rank that raises ends the call within a second and says which it was; the others, waiting for it
+# in a collective, are stopped with it. The pool starts anew at the next call.
+
+# %% [markdown] tags=["zh"]
+# 某个 rank 抛出异常，调用会在一秒内结束，并指出是哪一个；其余正在集合通信里等它的 rank 也随之停止。
+# 下一次调用时进程池会重新启动。
+
+# %%
+equal.failure(pools[2])
+
+# %% [markdown] tags=["en"]
+# ## 3 · Split the batch, average the gradients
+#
+# The loss of a batch is the mean over its rows, so its gradient is the mean of the rows' gradients.
+# Two ranks with four rows each: the mean of both means is the mean of all eight,
+#
+# $$\tfrac12\left(\tfrac{g_1+g_2+g_3+g_4}{4} + \tfrac{g_5+g_6+g_7+g_8}{4}\right) = \tfrac18\sum_i g_i .$$
+#
+# With five rows and three it is not: each of the three counts 1/6, each of the five 1/10. *Weighting*
+# a rank's loss by (ranks x its rows / all rows) makes up for it. The whole of data parallelism:
+
+# %% [markdown] tags=["zh"]
+# ## 3 · 切分批次，平均梯度
+#
+# 一个批次的损失是各行的均值，所以梯度也是各行梯度的均值。两个 rank 各 4 行时，两个均值的均值就是 8 行的均值：
+#
+# $$\tfrac12\left(\tfrac{g_1+g_2+g_3+g_4}{4} + \tfrac{g_5+g_6+g_7+g_8}{4}\right) = \tfrac18\sum_i g_i .$$
+#
+# 若是 5 行和 3 行就不成立：3 行的每行占 1/6，5 行的每行占 1/10。给每个 rank 的损失乘上
+# （rank 数 × 自己的行数 / 总行数）即可补正。数据并行的全部内容就是：
+
+# %%
+show_source(data_parallel.average_gradients)
+
+# %% [markdown] tags=["en"]
+# That is `by hand`. PyTorch's own is `DistributedDataParallel` (DDP). Differences are the largest one
+# over the largest value: fp32 sums in another order part by some 1e-7. The control does not average
+# at all. Bytes are the kernel's count of what each process really sent:
+
+# %% [markdown] tags=["zh"]
+# 这就是表中的“手写”。PyTorch 自带的是 `DistributedDataParallel`（DDP）。“差异”指最大差值与最大数值之比：
+# fp32 换个顺序求和，会差出约 1e-7。对照组完全不做平均。字节数是内核统计的每个进程真正发出的量：
+
+# %% tags=["nbval-ignore-output"]
+table(equal.equality_rows(pools, batch_size, seq_len, n_steps), digits=2)
+
+# %% [markdown] tags=["en"]
+# (SGD with momentum, whose step is linear in the gradient. Adam divides by the gradient's own size
+# and makes a whole step of a rounding error beside a zero.)
+#
+# ## 4 · What a sum must send
+#
+# Send everything to one rank, and back from it: that rank sends (n - 1) times all of it. The **ring**
+# shares the work out. Cut the gradients into n parts; in each step every rank passes one part on to
+# its neighbour, which adds it to its own. With n = 3, columns are ranks, A to C the parts, and each
+# number says how many ranks' values are in a sum:
+#
+# | | rank 0 | rank 1 | rank 2 |
+# |---|---|---|---|
+# | start | A1 B1 C1 | A1 B1 C1 | A1 B1 C1 |
+# | step 1: 0 sends A, 1 sends B, 2 sends C | A1 B1 **C2** | **A2** B1 C1 | A1 **B2** C1 |
+# | step 2: 0 sends C, 1 sends A, 2 sends B | A1 **B3** C2 | A2 B1 **C3** | **A3** B2 C1 |
+#
+# After n - 1 steps each rank has one sum finished. Another n - 1 steps pass the finished ones round.
+# That is 2 (n - 1) parts of 1/n each:
+#
+# $$\text{sent by a rank} = 2\,\frac{n-1}{n}\times\text{bytes},$$
+#
+# never more than twice, however many ranks there are.
+#
+# ### Your turn: the ring
+#
+# **12-1.** Write `ring(parts, send)`. `parts[r][i]` is rank r's part i, a tensor, to be changed in
+# place or replaced; `send(r, i)` gives a copy of it and counts it as sent by rank r to rank r + 1.
+# In the end every rank has every sum, and no rank has sent more than 2 (n - 1) parts.
+#
+# <details><summary>Hint</summary>Two laps of n − 1 steps. In step s of the first, rank r sends part
+# r − s, and rank r + 1 adds it to its own; first take what all ranks send, then add. In the second
+# lap rank r sends part r + 1 − s, and rank r + 1 replaces its own. All modulo n.</details>
+
+# %% [markdown] tags=["zh"]
+# （优化器是带动量的 SGD，步长对梯度是线性的。Adam 会除以梯度自身的大小，零附近的一点舍入误差会被它变成整整一步。）
+#
+# ## 4 · 求和至少要发送多少
+#
+# 全部发给一个 rank，再由它发回来：它要发送 (n - 1) 份。**环**把这件事分摊开。把梯度切成 n 段；
+# 每一步里每个 rank 把一段传给下一个，后者加到自己那段上。以 n = 3 为例，列是 rank，A 到 C 是各段，
+# 数字表示这个和里已有几个 rank 的值：
+#
+# | | rank 0 | rank 1 | rank 2 |
+# |---|---|---|---|
+# | 开始 | A1 B1 C1 | A1 B1 C1 | A1 B1 C1 |
+# | 第 1 步：0 发 A，1 发 B，2 发 C | A1 B1 **C2** | **A2** B1 C1 | A1 **B2** C1 |
+# | 第 2 步：0 发 C，1 发 A，2 发 B | A1 **B3** C2 | A2 B1 **C3** | **A3** B2 C1 |
+#
+# n - 1 步之后，每个 rank 各完成一段的和；再用 n - 1 步把完成的段传一圈。共 2 (n - 1) 段，每段 1/n：
+#
+# $$\text{每个 rank 发送} = 2\,\frac{n-1}{n}\times\text{字节数},$$
+#
+# rank 再多也不超过两倍。
+#
+# ### 动手：环
+#
+# **12-1.** 写出 `ring(parts, send)`。`parts[r][i]` 是 rank r 的第 i 段（张量），可原地修改也可替换；
+# `send(r, i)` 返回它的副本，并计为 rank r 发给 rank r + 1 的一段。
+# 最后每个 rank 都要有全部的和，且发送不超过 2 (n - 1) 段。
+#
+# <details><summary>提示</summary>两圈，各 n − 1 步。第一圈第 s 步，rank r 发送第 r − s 段，rank r + 1 加到自己的那段上；
+# 要先取完所有 rank 发出的段再相加。第二圈 rank r 发送第 r + 1 − s 段，rank r + 1 用它替换自己的。下标都对 n 取模。</details>
+
+# %% tags=["exercise", "ex-12-1"]
+answer_1 = ...  # def answer_1(parts, send): ...
+
+# %%
+check("12-1", answer_1)
+
+# %% [markdown] tags=["en", "solution", "ex-12-1"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def answer_1(parts, send):
+#     n = len(parts)
+#     for s in range(n - 1):
+#         moved = [send(r, (r - s) % n) for r in range(n)]
+#         for r in range(n):
+#             parts[(r + 1) % n][(r - s) % n] += moved[r]
+#     for s in range(n - 1):
+#         moved = [send(r, (r + 1 - s) % n) for r in range(n)]
+#         for r in range(n):
+#             parts[(r + 1) % n][(r + 1 - s) % n] = moved[r]
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-12-1"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def answer_1(parts, send):
+#     n = len(parts)
+#     for s in range(n - 1):
+#         moved = [send(r, (r - s) % n) for r in range(n)]
+#         for r in range(n):
+#             parts[(r + 1) % n][(r - s) % n] += moved[r]
+#     for s in range(n - 1):
+#         moved = [send(r, (r + 1 - s) % n) for r in range(n)]
+#         for r in range(n):
+#             parts[(r + 1) % n][(r + 1 - s) % n] = moved[r]
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# Ours, between real processes; its sums and its bytes are those of `dist.all_reduce` (a test):
+
+# %% [markdown] tags=["zh"]
+# 我们的写法，跑在真实的进程之间；它的和与字节数都与 `dist.all_reduce` 一致（有测试）：
+
+# %%
+show_source(ring.ring_all_reduce)
+
+# %%
+p_sent.reveal(ring.ring_bytes(100, 4))
+show(equal.ways_figure())
+
+# %% [markdown] tags=["en"]
+# ## 5 · Buckets: send while computing
+#
+# The backward pass finishes the last layer's gradients first. DDP does not wait: it collects them
+# into **buckets**, and when one is full its all-reduce starts, while earlier layers still compute.
+# Here is a real pass of `stdlib-gpt` on two ranks. This machine's memory is too fast a wire to
+# learn from, so each all-reduce is drawn out to what it would take at 200 MB/s with 1 ms of latency,
+# about a fast office network's:
+
+# %% [markdown] tags=["zh"]
+# ## 5 · 桶：边算边发
+#
+# 反向传播最先算完最后一层的梯度。DDP 不会干等：它把梯度装进**桶**里，装满一个就开始 all-reduce，
+# 而前面的层还在计算。下面是 `stdlib-gpt` 在两个 rank 上的一次真实反向传播。本机内存这条“线路”快得看不出问题，
+# 所以每次 all-reduce 都被拉长到 200 MB/s、1 ms 延迟所需的时间，大约是较快的办公网络：
+
+# %% tags=["nbval-ignore-output"]
+show(overlap.trace_figure(pools[2], batch_size, seq_len, bucket_mb))
+
+# %% [markdown] tags=["en"]
+# What would one expect? Each transfer starts when its bucket is ready and the wire is free, and takes
+# latency + 2 (n - 1) / n bytes over bandwidth. That is all of `transfers`:
+
+# %% [markdown] tags=["zh"]
+# 理应如何？桶备好、线路空闲时开始传输，耗时为：延迟 + 2 (n - 1) / n × 字节数 / 带宽。`transfers` 说的就是这些：
+
+# %%
+show_source(buckets.transfers)
+
+# %% tags=["nbval-ignore-output"]
+table(overlap.trace_rows(pools[2], batch_size, seq_len, (bucket_mb, 25)))
+
+# %% [markdown] tags=["en"]
+# DDP's default is 25 MiB. For a model of 13 MB that is a single bucket, which nothing hides. Small
+# buckets pay the latency often. Find the best size for a slow wire, then raise the latency: where
+# does it move? With which wire does the size no longer matter?
+
+# %% [markdown] tags=["zh"]
+# DDP 默认的桶是 25 MiB。对 13 MB 的模型来说只有一个桶，什么也藏不住；桶太小，又要反复付延迟。
+# 先为慢线路找出最合适的大小，再调高延迟：它移到哪里？线路多快时，桶的大小就无所谓了？
+
+# %%
+explore(overlap.overlap, frames=9)
+
+# %% [markdown] tags=["en"]
+# ## 6 · What breaks: ranks that differ
+#
+# Nothing raises an error in any of these. Each row changes one thing and shows how far the averaged
+# gradients are from one process's:
+
+# %% [markdown] tags=["zh"]
+# ## 6 · 何时失效：rank 之间有了差别
+#
+# 下面每一种都不会报错。每行只改动一处，看平均后的梯度离单进程有多远：
+
+# %% tags=["nbval-ignore-output"]
+table(equal.broken_rows(pools[4], batch_size, seq_len), digits=2)
+
+# %% [markdown] tags=["en"]
+# - **Uneven shares.** DDP averages over ranks, not over rows; the last batch of an epoch is often
+#   shorter.
+# - **A seed.** DDP sends rank 0's weights to all before it starts, so another seed does no harm.
+#   Averaging by hand, every rank trains a model of its own with a gradient that is nobody's.
+# - **Batch norm** divides by statistics of the rows it sees. Repaired, they are summed over ranks,
+#   and so is their gradient. (LayerNorm looks at one row only: Transformers are safe.)
+# - **A forgotten sampler.** Every rank reads the same rows: n ranks do the work of one, and the loss
+#   curve looks fine:
+
+# %% [markdown] tags=["zh"]
+# - **行数不等。** DDP 按 rank 平均，而不是按行平均；一个 epoch 的最后一批常常短一截。
+# - **随机种子。** DDP 开始前会把 rank 0 的权重发给大家，种子不同也无妨。手写平均时，每个 rank 都在训练自己的模型，
+#   用的却是一个不属于任何人的梯度。
+# - **BatchNorm** 要除以它看到的那些行的统计量。修复之后，统计量和它的梯度都要跨 rank 求和。
+#   （LayerNorm 只看一行，Transformer 不受影响。）
+# - **忘了采样器。** 每个 rank 都读同样的行：n 个 rank 干一个 rank 的活，损失曲线看上去却一切正常：
+
+# %%
+table(equal.sampler_rows())
+
+# %% [markdown] tags=["en"]
+# ## 7 · ZeRO: why hold everything n times?
+#
+# In plain data parallelism each rank holds all weights, all gradients and all of Adam's state: in
+# fp32, 4 + 4 + 8 = 16 bytes a parameter. Yet each needs only an nth of the optimizer's state if it
+# updates only an nth of the weights. For N parameters on n ranks:
+#
+# | stage | cut into n | bytes a rank | n = 4, a parameter |
+# |---|---|---|---|
+# | 0 (DDP) | nothing | 16 N | 16 |
+# | 1 | optimizer state | (8 + 8/n) N | 10 |
+# | 2 | and gradients | (4 + 12/n) N | 7 |
+# | 3 | and weights | 16 N / n | 4 |
+#
+# Each stage on real ranks: 1 by `ZeroRedundancyOptimizer`, 2 and 3 by FSDP2's `fully_shard`.
+
+# %% [markdown] tags=["zh"]
+# ## 7 · ZeRO：何必存 n 份？
+#
+# 普通数据并行里，每个 rank 都存着全部权重、全部梯度和 Adam 的全部状态：fp32 下每参数 4 + 4 + 8 = 16 字节。
+# 可是如果一个 rank 只更新 1/n 的权重，它就只需要 1/n 的优化器状态。N 个参数、n 个 rank 时：
+#
+# | 阶段 | 切成 n 份的 | 每个 rank 的字节数 | n = 4 时每参数 |
+# |---|---|---|---|
+# | 0（DDP） | 无 | 16 N | 16 |
+# | 1 | 优化器状态 | (8 + 8/n) N | 10 |
+# | 2 | 再加梯度 | (4 + 12/n) N | 7 |
+# | 3 | 再加权重 | 16 N / n | 4 |
+#
+# 每个阶段都在真实的 rank 上运行：阶段 1 用 `ZeroRedundancyOptimizer`，阶段 2、3 用 FSDP2 的 `fully_shard`。
+
+# %%
+show_source(zero.sharded)
+
+# %%
+table(memory.stage_rows(pools, batch_size, seq_len))
+
+# %% [markdown] tags=["en"]
+# At stage 2 FSDP2 holds a little more than the paper says: between the forward and the backward pass
+# the rank's own shard lies *beside* the gathered weights. Stage 1's optimizer deals out whole
+# parameters, so ranks differ by a per cent.
+#
+# Do they still train the same model? And what does it cost on the wire?
+
+# %% [markdown] tags=["zh"]
+# 阶段 2 里，FSDP2 比论文所说略多一点：在前向和反向之间，rank 自己的那份切片与收集来的完整权重*并存*。
+# 阶段 1 的优化器按整个参数分派，所以各 rank 之间差百分之一左右。
+#
+# 它们训练的还是同一个模型吗？线路上又要付出什么？
+
+# %% tags=["nbval-ignore-output"]
+table(memory.training_rows(pools[4], batch_size, seq_len))
+
+# %% [markdown] tags=["en"]
+# In units of (n - 1)/n of all weights. The paper's stages 1 and 2 send what DDP sends, stage 3 half
+# as much again, since the weights are gathered once more for the backward pass. gloo has no
+# reduce-scatter of its own and reduces for everybody, which costs one unit more (a test counts it);
+# NCCL does not.
+#
+# The state is not all. A whole step, activations included:
+
+# %% [markdown] tags=["zh"]
+# 单位是全部权重的 (n - 1)/n。按论文，阶段 1、2 的通信量与 DDP 相同，阶段 3 多一半，因为反向传播前还要再收集一次权重。
+# gloo 没有自己的 reduce-scatter，而是替所有 rank 都做完归约，于是多一个单位（有测试清点）；NCCL 不会。
+#
+# 状态还不是全部。算上激活值的完整一步：
+
+# %% tags=["nbval-ignore-output"]
+step = memory.stages_figure(pools[4], batch_size, seq_len)
+p_zero.reveal(step.layout.meta["ZeRO-3"])
+show(step)
+
+# %% [markdown] tags=["en"]
+# Make `batch_size` 64: activations, which no stage cuts, then fill most of the bar. (They are what
+# recomputation and notebook 13's splits are for.)
+#
+# The paper's own table, 7.5 billion parameters with mixed-precision Adam (16 bytes a parameter):
+
+# %% [markdown] tags=["zh"]
+# 把 `batch_size` 改成 64 再看：任何阶段都不切的激活值会占去大半。（对付它们要靠重计算，以及第 13 篇的切法。）
+#
+# 论文自己的表，75 亿参数，混合精度 Adam（每参数 16 字节）：
+
+# %%
+table(memory.paper_rows())
+
+# %% [markdown] tags=["en"]
+# **Not a model parallelism.** The article names ZeRO as the example of splitting a model's layers
+# over devices. It splits what is *stored*. Every rank still computes every layer, on its own rows:
+
+# %% [markdown] tags=["zh"]
+# **ZeRO 不是模型并行。** 文章把 ZeRO 当作“按层切分模型”的例子。其实它切的是*存储*：每个 rank 仍要对自己的行计算每一层：
+
+# %%
+table(memory.split_rows())
+
+# %% [markdown] tags=["en"]
+# ## 8 · Explore: which card does it take?
+#
+# Find the least number of ranks for 175 billion parameters on cards of 80 GB. At how many ranks does
+# stage 2 stop helping, and why there? What do you gain from a smaller optimizer at stage 3?
+
+# %% [markdown] tags=["zh"]
+# ## 8 · 探索：需要什么样的卡？
+#
+# 1750 亿参数、80 GB 的卡，最少要多少个 rank？阶段 2 从多少个 rank 起不再有用，为什么停在那里？
+# 在阶段 3，换一个更省的优化器能得到什么？
+
+# %%
+explore(memory.cards, frames=11)
+
+# %% [markdown] tags=["en"]
+# ## 9 · Verdicts
+
+# %% [markdown] tags=["zh"]
+# ## 9 · 结论
+
+# %% tags=["nbval-ignore-output"]
+figures = equal.equal_figures(pools, batch_size, seq_len, n_steps)
+lab.verdict("ddp-equal", verdicts.ddp_equal(figures))
+
+# %% tags=["nbval-ignore-output"]
+lab.verdict("zero-memory", verdicts.zero_memory(memory.zero_figures(pools[4], batch_size, seq_len)))
+
+# %%
+for pool in pools.values():
+    pool.close()
+
+# %% [markdown] tags=["en"]
+# ## 10 · Exercises
+#
+# **12-2 (a target).** Twelve layers of 1 MiB whose backward passes take 20 ms each, on two real
+# ranks, over a wire with 30 ms of latency and 150 MB/s. With DDP's 25 MiB everything travels at the
+# end. Choose the bucket's size in MiB so that ranks wait for the wire at most 0.55 of that time.
+#
+# <details><summary>Hint</summary>After the last layer one bucket is still to travel: latency and its
+# bytes. Small ones are short; but if a bucket takes longer than its layers compute, they queue.</details>
+
+# %% [markdown] tags=["zh"]
+# ## 10 · 练习
+#
+# **12-2（达标题）。** 12 层，每层 1 MiB，反向传播各 20 ms，跑在两个真实的 rank 上；线路延迟 30 ms、带宽 150 MB/s。
+# 用 DDP 默认的 25 MiB，全部要等到最后才发。请选一个桶的大小（MiB），让 rank 等线路的时间不超过那时的 0.55。
+#
+# <details><summary>提示</summary>最后一层算完后，还有一个桶要走：一次延迟加它的字节。桶小，这段就短；
+# 但若一个桶的传输比它那几层的计算还久，就会排起队来。</details>
+
+# %% tags=["exercise", "ex-12-2"]
+answer_2 = ...  # a number of MiB
+
+# %%
+check("12-2", answer_2)
+
+# %% [markdown] tags=["en", "solution", "ex-12-2"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# answer_2 = 3
+# ```
+#
+# A bucket of k layers takes 30 + 7 k ms and has 20 k ms to hide behind: from k = 3 on nothing
+# queues, and the last bucket is the shortest for which that is so.
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-12-2"]
+# <details><summary>答案</summary>
+#
+# ```python
+# answer_2 = 3
+# ```
+#
+# 装 k 层的桶要传 30 + 7 k 毫秒，可以藏在 20 k 毫秒后面：从 k = 3 起不再排队，而这时最后一个桶又最短。
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# **12-3 (open: beat this verdict).** The verdict's ranks send whole gradients. Send an eighth. Write
+# `answer_3 = (encode, decode)`: `encode(gradient, key)` gives a tuple of tensors, which are what is
+# sent, and `decode(payload, shape)` makes a gradient of it again. `key` is (rank, parameter's name),
+# should you want to remember something. After 24 steps the loss may be at most 0.05 nats higher than
+# with whole gradients. How few bytes can you do with?
+#
+# <details><summary>Hint</summary>Send the largest twentieth of the values and where they stand, and
+# add what was not sent to the next step's gradient.</details>
+
+# %% [markdown] tags=["zh"]
+# **12-3（开放题：推翻这个结论）。** 结论里的 rank 发送完整的梯度。请只发八分之一。写出 `answer_3 = (encode, decode)`：
+# `encode(gradient, key)` 给出一个张量元组，即发送的全部内容；`decode(payload, shape)` 再把它变回梯度。
+# `key` 是（rank，参数名），想记住点什么时可以用。24 步之后，损失最多比发送完整梯度时高 0.05 nat。你最少能用多少字节？
+#
+# <details><summary>提示</summary>只发最大的二十分之一的值和它们的位置，没发出去的加到下一步的梯度上。</details>
+
+# %% tags=["exercise", "ex-12-3"]
+answer_3 = ...  # (encode, decode)
+
+# %%
+check("12-3", answer_3)
+
+# %% [markdown] tags=["en", "solution", "ex-12-3"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# import torch
+#
+# left = {}
+#
+#
+# def encode(gradient, key):
+#     total = (gradient + left.get(key, 0)).flatten()
+#     at = total.abs().topk(max(1, len(total) // 20)).indices
+#     left[key] = total.index_fill(0, at, 0).view_as(gradient)
+#     return total[at], at.int()
+#
+#
+# def decode(payload, shape):
+#     values, at = payload
+#     return torch.zeros(shape.numel()).index_put((at.long(),), values).view(shape)
+#
+#
+# answer_3 = encode, decode
+# ```
+#
+# This is top-k sparsification with error feedback. Its sum over ranks is no longer a plain
+# all-reduce, for each rank sends other places: that is what it costs.
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-12-3"]
+# <details><summary>答案</summary>
+#
+# ```python
+# import torch
+#
+# left = {}
+#
+#
+# def encode(gradient, key):
+#     total = (gradient + left.get(key, 0)).flatten()
+#     at = total.abs().topk(max(1, len(total) // 20)).indices
+#     left[key] = total.index_fill(0, at, 0).view_as(gradient)
+#     return total[at], at.int()
+#
+#
+# def decode(payload, shape):
+#     values, at = payload
+#     return torch.zeros(shape.numel()).index_put((at.long(),), values).view(shape)
+#
+#
+# answer_3 = encode, decode
+# ```
+#
+# 这就是带误差反馈的 top-k 稀疏化。代价是：各 rank 发的位置不同，求和不再是普通的 all-reduce。
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# ## Recap
+#
+# - The average of gradients is the gradient of the whole batch, if shares are equal or weighted and
+#   nothing looks across the batch. DDP equals one process to rounding.
+# - A sum round the ring sends 2 (n - 1)/n of its bytes a rank: never more than twice.
+# - Buckets hide transfers behind the backward pass; the last one is always exposed.
+# - ZeRO is data parallelism that stores everything once: 16, 10, 7, 4 bytes a parameter on four
+#   ranks. It does not cut activations, and stage 3 pays with half as much communication again.
+# - On other machines: `docs/many-machines.md` starts the same training with `torchrun`.
+#
+# **References.** Li et al. 2020, *PyTorch Distributed*, arXiv:2006.15704. Patarasuk & Yuan 2009,
+# *Bandwidth optimal all-reduce algorithms*. Rajbhandari et al. 2020, *ZeRO*, arXiv:1910.02054. Zhao
+# et al. 2023, *PyTorch FSDP*, arXiv:2304.11277. Stich et al. 2018, *Sparsified SGD with Memory*,
+# arXiv:1809.07599.
+#
+# **Next:** 13 · Model and pipeline parallelism: cutting the model itself.
+
+# %% [markdown] tags=["zh"]
+# ## 小结
+#
+# - 只要各份行数相等（或加权），且模型里没有跨批次的运算，梯度的平均就是整批的梯度。DDP 与单进程只差舍入误差。
+# - 沿环求和，每个 rank 发送 2 (n - 1)/n 的字节，永远不超过两倍。
+# - 桶把传输藏在反向传播背后；最后一个桶总是露在外面。
+# - ZeRO 是每样东西只存一份的数据并行：4 个 rank 上每参数 16、10、7、4 字节。它不切激活值，阶段 3 还要多付一半的通信。
+# - 换到多台机器：`docs/many-machines.md` 用 `torchrun` 启动同样的训练。
+#
+# **参考文献。** Li 等 2020，*PyTorch Distributed*，arXiv:2006.15704。Patarasuk & Yuan 2009，
+# *Bandwidth optimal all-reduce algorithms*。Rajbhandari 等 2020，*ZeRO*，arXiv:1910.02054。Zhao 等 2023，
+# *PyTorch FSDP*，arXiv:2304.11277。Stich 等 2018，*Sparsified SGD with Memory*，arXiv:1809.07599。
+#
+# **下一篇：** 13 · 模型并行与流水线并行：把模型本身切开。
