@@ -1,0 +1,276 @@
+"""A simulator of pipeline parallelism: how long a step takes, who idles, who holds what.
+
+A schedule is data, each rank's list of tasks (`efflab.distributed.schedules`). `run` plays any such
+lists by two rules: a rank does its tasks in its order, one at a time, and a task starts when what
+it needs has arrived. `simulate` plays one of the known schedules.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from math import inf, isfinite
+from typing import NamedTuple
+
+from efflab.distributed import schedules
+from efflab.distributed.schedules import KINDS, Orders, Task
+from efflab.distributed.timeline import Timeline
+from efflab.errors import require, require_int
+
+BEFORE = {"F": None, "B": "F", "I": "F", "W": "I"}
+"""What a rank must have done last for the same micro-batch and chunk."""
+Place = tuple[int, int]
+"""(rank, chunk)"""
+
+
+class _Rule(NamedTuple):
+    """What holds for all tasks of one kind and place; the lists have a time for each micro-batch.
+
+    `needs` is when a task's input arrives, infinity until that is known; it is made at `source`.
+    What a task makes reaches `reader`, a rank, `delay` seconds after its end, noted in `gives`.
+    """
+
+    seconds: float
+    needs: list[float]
+    source: Place
+    gives: list[float]
+    reader: int
+    delay: float
+
+
+Rules = list[dict[tuple[str, int], _Rule]]
+"""For each rank, by kind and chunk."""
+
+
+def simulate(
+    forward_seconds: Sequence[float],
+    backward_seconds: Sequence[float],
+    n_microbatches: int,
+    schedule: str = "gpipe",
+    *,
+    n_chunks: int = 2,
+    transfer_seconds: float = 0.0,
+    recompute: bool = False,
+) -> Timeline:
+    """One training step of a pipeline; the times are those of a micro-batch in each stage.
+
+    `schedules.orders` has the schedules, `run` what is assumed of times. "interleaved" cuts each
+    rank's layers into `n_chunks` equal chunks.
+
+    >>> simulate([1.0] * 4, [2.0] * 4, 8).bubble_fraction  # 3 / (8 + 3)
+    0.2727272727272727
+    """
+    _require_times(forward_seconds, backward_seconds, transfer_seconds)
+    orders = schedules.orders(schedule, len(forward_seconds), n_microbatches, n_chunks)
+    chunks = {"interleaved": n_chunks, "dualpipe": 2}.get(schedule, 1)
+    return run(
+        orders,
+        forward_seconds,
+        backward_seconds,
+        n_microbatches,
+        n_chunks=chunks,
+        two_way=schedule == "dualpipe",
+        transfer_seconds=transfer_seconds,
+        recompute=recompute,
+    )
+
+
+def run(
+    orders: Orders,
+    forward_seconds: Sequence[float],
+    backward_seconds: Sequence[float],
+    n_microbatches: int,
+    *,
+    n_chunks: int = 1,
+    two_way: bool = False,
+    transfer_seconds: float = 0.0,
+    recompute: bool = False,
+) -> Timeline:
+    """Play each rank's list of tasks, those of a schedule of your own as well.
+
+    Each chunk of each rank does, for each of its micro-batches, F and then B, or F, I and W; I and
+    W take half of the backward's time each. A micro-batch passes chunk 0 of all ranks, then chunk 1
+    of all, and so on; a chunk takes 1 / n_chunks of its rank's times. If `two_way`, each rank has
+    two whole stages instead: the first half of the micro-batches passes chunk 0 of rank 0, 1, ...,
+    the second half chunk 1 of the last rank, the one before it, ..., both stage 0, 1, ... of it.
+
+    What is made for another rank arrives `transfer_seconds` later; meanwhile both compute, and
+    links take any number at once. `recompute` adds the forward's time to each B or I (then what
+    is held of a micro-batch is only the stage's input).
+
+    Lists in which a task is missing, doubled, or before what it needs, or whose ranks wait for one
+    another for ever, are a `ValueError` that names rank, task and what it lacks.
+    """
+    _require_times(forward_seconds, backward_seconds, transfer_seconds)
+    require_int("n_microbatches", n_microbatches)
+    require_int("n_chunks", n_chunks)
+    n_ranks = len(forward_seconds)
+    require(len(orders) == n_ranks, "len(orders)", len(orders), f"{n_ranks}, one for each stage")
+    if two_way:
+        require(n_chunks == 2, "n_chunks", n_chunks, "2 if two_way")
+        require(n_microbatches % 2 == 0, "n_microbatches", n_microbatches, "an even number")
+    for rank, order in enumerate(orders):
+        _require_complete(rank, order, _microbatches(n_microbatches, n_chunks, two_way))
+    share = 1 if two_way else n_chunks
+    seconds = [
+        _seconds(forward / share, backward / share, recompute)
+        for forward, backward in zip(forward_seconds, backward_seconds, strict=True)
+    ]
+    paths = _paths(n_ranks, n_chunks, two_way)
+    rules = _rules(paths, seconds, n_microbatches, transfer_seconds)
+    return Timeline(orders, *_play(orders, rules), share)
+
+
+# --- How tasks depend on one another ----------------------------------------------------------
+
+
+def _paths(n_ranks: int, n_chunks: int, two_way: bool) -> list[list[Place]]:
+    """The places that micro-batches pass in the forward direction, in the order of the stages."""
+    if two_way:
+        return [[(r, 0) for r in range(n_ranks)], [(r, 1) for r in reversed(range(n_ranks))]]
+    return [[(rank, chunk) for chunk in range(n_chunks) for rank in range(n_ranks)]]
+
+
+def _microbatches(n_microbatches: int, n_chunks: int, two_way: bool) -> list[range]:
+    """Those that pass each chunk."""
+    if two_way:
+        return [range(n_microbatches // 2), range(n_microbatches // 2, n_microbatches)]
+    return [range(n_microbatches)] * n_chunks
+
+
+def _seconds(forward: float, backward: float, recompute: bool) -> dict[str, float]:
+    """Of each kind of task."""
+    again = forward if recompute else 0.0
+    return {"F": forward, "B": backward + again, "I": backward / 2 + again, "W": backward / 2}
+
+
+def _rules(
+    paths: list[list[Place]], seconds: list[dict[str, float]], n_microbatches: int, transfer: float
+) -> Rules:
+    rules: Rules = [{} for _ in seconds]
+    for path in paths:
+        activations = [[inf] * n_microbatches for _ in path]
+        gradients = [[inf] * n_microbatches for _ in path]
+        activations[0] = [0.0] * n_microbatches
+        unread = [0.0] * n_microbatches
+        for i, (rank, chunk) in enumerate(path):
+            before, after = path[max(i - 1, 0)], path[min(i + 1, len(path) - 1)]
+            delay = {place: transfer * (place[0] != rank) for place in (before, after)}
+            took = seconds[i % len(seconds)]
+            turns = after == path[i]  # the last stage: its own forward is what the backward needs
+            to_after = (gradients[i] if turns else activations[i + 1], after[0], delay[after])
+            to_before = (gradients[i - 1] if i else unread, before[0], delay[before])
+            back = (gradients[i], after, *to_before)
+            rules[rank] |= {
+                ("F", chunk): _Rule(took["F"], activations[i], before, *to_after),
+                ("B", chunk): _Rule(took["B"], *back),
+                ("I", chunk): _Rule(took["I"], *back),
+                ("W", chunk): _Rule(took["W"], activations[0], (rank, chunk), unread, rank, 0.0),
+            }
+    return rules
+
+
+def _play(orders: Orders, rules: Rules) -> tuple[list[list[float]], list[list[float]]]:
+    """Starts and ends of all tasks; a rank that must wait sleeps until something arrives for it."""
+    starts: list[list[float]] = [[] for _ in orders]
+    ends: list[list[float]] = [[] for _ in orders]
+    awake = deque(range(len(orders)))
+    asleep = [False] * len(orders)
+    while awake:
+        rank = awake.popleft()
+        order, rule, begun, ended = orders[rank], rules[rank], starts[rank], ends[rank]
+        clock = ended[-1] if ended else 0.0
+        for i in range(len(ended), len(order)):
+            kind, microbatch, chunk, together = order[i]
+            seconds, needs, _, gives, reader, delay = rule[kind, chunk]
+            arrival = needs[microbatch]
+            if together:
+                partner = order[i + 1]
+                other = rule[partner.kind, partner.chunk]
+                arrival = max(arrival, other.needs[partner.microbatch])
+                delay += other.seconds
+            if arrival == inf:
+                asleep[rank] = True
+                break
+            if arrival > clock:
+                clock = arrival
+            begun.append(clock)
+            clock += seconds
+            ended.append(clock)
+            gives[microbatch] = clock + delay
+            if asleep[reader]:
+                asleep[reader] = False
+                awake.append(reader)
+    if any(asleep):
+        raise _deadlock(orders, rules, [len(ended) for ended in ends])
+    return starts, ends
+
+
+# --- What can be wrong --------------------------------------------------------------------------
+
+
+def _require_times(forward: Sequence[float], backward: Sequence[float], transfer: float) -> None:
+    require_int("number of forward_seconds", len(forward))
+    for name, times in dict(forward_seconds=forward, backward_seconds=backward).items():
+        for value in times:
+            require(0 < value < inf, name, value, "positive, finite seconds of each stage")
+    same = len(forward) == len(backward)
+    require(same, "len(backward_seconds)", len(backward), f"{len(forward)}, as forward_seconds has")
+    fine = isfinite(transfer) and transfer >= 0
+    require(fine, "transfer_seconds", transfer, "finite seconds of at least 0")
+
+
+def _require_complete(rank: int, order: list[Task], microbatches: list[range]) -> None:
+    """Every micro-batch must pass every chunk of the rank, its tasks once and in their order."""
+    last: dict[tuple[int, int], str | None] = {}
+    for chunk, passing in enumerate(microbatches):
+        last |= dict.fromkeys((microbatch, chunk) for microbatch in passing)
+    for i, (kind, microbatch, chunk, _) in enumerate(order):
+        if last.get((microbatch, chunk), "not there") != BEFORE.get(kind, "unknown"):
+            raise _misplaced(rank, order, i, microbatches)
+        last[microbatch, chunk] = kind
+    joined = [i for i, task in enumerate(order) if task.together]
+    for i in joined:
+        alone = any(not partner.together for partner in order[i + 1 : i + 2])
+        require(alone, f"orders[{rank}]", str(order[i]), "one more task to run together with")
+    for (microbatch, chunk), done in last.items():
+        missing = {None: "F", "F": "B", "I": "W"}.get(done)
+        if missing:
+            lacks = Task(missing, microbatch, chunk)
+            raise ValueError(f"orders[{rank}]: expected every task, but rank {rank} lacks {lacks}")
+
+
+def _misplaced(rank: int, order: list[Task], i: int, microbatches: list[range]) -> ValueError:
+    """Why the rank's ith task cannot stand there."""
+    task = order[i]
+    before = [t.kind for t in order[:i] if t[1:3] == task[1:3]]
+    if task.kind not in KINDS:
+        allowed = f"one of {', '.join(KINDS)}"
+    elif not any(c == task.chunk and task.microbatch in m for c, m in enumerate(microbatches)):
+        allowed = " or ".join(f"{m} in chunk {c}" for c, m in enumerate(microbatches))
+    elif task.kind in before:
+        allowed = "each task once, and this one comes twice"
+    else:
+        last = before[-1] if before else "nothing"
+        allowed = f"after {BEFORE[task.kind] or 'nothing'} of the same, and it comes after {last}"
+    return ValueError(f"orders[{rank}]={str(task)!r}: expected {allowed}")
+
+
+def _waits(rules: dict[tuple[str, int], _Rule], task: Task) -> bool:
+    return rules[task.kind, task.chunk].needs[task.microbatch] == inf
+
+
+def _deadlock(orders: Orders, rules: Rules, done: list[int]) -> ValueError:
+    """Follow who waits for whom from a rank that waits until the circle closes."""
+    rank = next(r for r, n in enumerate(done) if n < len(orders[r]))
+    waits: dict[int, str] = {}
+    while rank not in waits:
+        task = next(t for t in orders[rank][done[rank] :] if _waits(rules[rank], t))
+        other = rules[rank][task.kind, task.chunk].source
+        forward = task.kind == "F" or other == (rank, task.chunk)
+        needed = next(
+            t for t in orders[other[0]]
+            if (t.microbatch, t.chunk, t.kind == "F") == (task.microbatch, other[1], forward)
+        )  # fmt: skip
+        waits[rank] = f"rank {rank} waits with {task} for rank {other[0]}'s {needed}"
+        rank = other[0]
+    circle = list(waits.values())[list(waits).index(rank) :]
+    return ValueError(f"orders: expected no deadlock, but {', '.join(circle)}")

@@ -1,0 +1,159 @@
+"""In which order each rank of a pipeline computes: the schedules, as plain lists of tasks.
+
+- "gpipe": all forwards, then all backwards (Huang et al. 2019, arXiv:1811.06965, figure 2c; there
+  the last micro-batch comes back first, here the first one as in PyTorch: the same times).
+- "1f1b": a backward as soon as one can run, so that fewer micro-batches are held (Narayanan et al.
+  2021, arXiv:2104.04473, figure 4 above).
+- "interleaved": 1F1B where each rank has several thin stages instead of one (figure 4 below).
+- "zero-bubble": 1F1B with the backward split, the weights' half filling gaps (ZB-H1 of Qi et al.
+  2023, arXiv:2401.10241, figure 3; ZB1P elsewhere).
+- "dualpipe": micro-batches enter at both ends, so each rank holds two stages (DeepSeek-AI 2024,
+  arXiv:2412.19437, figure 5).
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator
+from itertools import count
+from typing import NamedTuple
+
+from efflab.errors import require, require_int, require_one_of
+
+SCHEDULES = ("gpipe", "1f1b", "interleaved", "zero-bubble", "dualpipe")
+KINDS = {
+    "F": "the forward pass",
+    "B": "the whole backward pass",
+    "I": "its first half, the input's gradient, which the stage before waits for",
+    "W": "its second half, the weights' gradient, which nobody waits for",
+}
+"""PyTorch's letters; Qi et al. write B for what is I here."""
+
+
+class Task(NamedTuple):
+    """What a rank does for one micro-batch: `kind` is one of `KINDS`, `chunk` which of its stages.
+
+    A rank that holds one stage has chunk 0 alone. A task runs `together` with the next one if both
+    start only when both can, and what they make is passed on when both have ended.
+    """
+
+    kind: str
+    microbatch: int
+    chunk: int = 0
+    together: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind} of micro-batch {self.microbatch}, chunk {self.chunk}"
+
+
+Orders = list[list[Task]]
+"""For each rank its tasks, one after the other."""
+Step = tuple[str, int, bool]
+"""(kind, chunk, together) of a task whose micro-batch is not yet numbered."""
+
+
+def orders(schedule: str, n_stages: int, n_microbatches: int, n_chunks: int = 2) -> Orders:
+    """Each rank's order in one of the `SCHEDULES`; `n_chunks` is for "interleaved" alone.
+
+    "dualpipe" needs even numbers of both; chunk 0 is stage `rank` and takes the first half of the
+    micro-batches, chunk 1 is stage n_stages - 1 - rank and takes the second. Where a schedule wants
+    more micro-batches (interleaved: a multiple of `n_stages`; dualpipe: twice as many at least),
+    those that are not there are left out of its order.
+
+    >>> [" ".join(t.kind + str(t.microbatch) for t in order) for order in orders("1f1b", 2, 3)]
+    ['F0 F1 B0 F2 B1 B2', 'F0 B0 F1 B1 F2 B2']
+    """
+    require_one_of("schedule", schedule, SCHEDULES)
+    require_int("n_stages", n_stages)
+    require_int("n_microbatches", n_microbatches)
+    require_int("n_chunks", n_chunks)
+    K, M = n_stages, n_microbatches
+    if schedule == "dualpipe":
+        for name, value in dict(n_stages=K, n_microbatches=M).items():
+            require(value % 2 == 0, name, value, "an even number, for dualpipe's two directions")
+        plans = [_dualpipe(rank, K, max(M, 2 * K)) for rank in range(K)]
+        return [_numbered(plan, M // 2, (0, M // 2)) for plan in plans]
+    if schedule == "interleaved":
+        whole = -(-M // K) * K
+        plans = [_interleaved(rank, K, whole, n_chunks) for rank in range(K)]
+    else:
+        plan = {"gpipe": _gpipe, "1f1b": _1f1b, "zero-bubble": _zero_bubble}[schedule]
+        plans = [plan(rank, K, M) for rank in range(K)]
+    return [_numbered(plan, M, (0,) * n_chunks) for plan in plans]
+
+
+def _numbered(plan: Iterable[Step], limit: int, first: tuple[int, ...]) -> list[Task]:
+    """Tasks of a plan: the nth forward of a chunk and its nth backward are micro-batch n's.
+
+    Counting begins with `first[chunk]` and what would be number `limit` or more is left out.
+    Weights' halves follow their input halves first come, first served, whatever chunk they name.
+    """
+    counts: defaultdict[tuple[bool, int], Iterator[int]] = defaultdict(count)
+    waiting: deque[tuple[int, int]] = deque()
+    tasks = []
+    for kind, chunk, together in plan:
+        if kind == "W":
+            number, chunk = waiting.popleft()
+        else:
+            number = next(counts[kind == "F", chunk])
+        if kind == "I":
+            waiting.append((number, chunk))
+        if number < limit:
+            tasks.append(Task(kind, first[chunk] + number, chunk, together))
+        elif tasks and tasks[-1].together:  # with the one that is left out
+            tasks[-1] = tasks[-1]._replace(together=False)
+    return tasks
+
+
+def _steps(kinds: str) -> list[Step]:
+    return [(kind, 0, False) for kind in kinds]
+
+
+def _gpipe(rank: int, K: int, M: int) -> list[Step]:
+    return _steps("F" * M + "B" * M)
+
+
+def _1f1b(rank: int, K: int, M: int) -> list[Step]:
+    """A rank runs ahead by as many forwards as there are ranks after it."""
+    ahead = min(K - 1 - rank, M)
+    return _steps("F" * ahead + "FB" * (M - ahead) + "B" * ahead)
+
+
+def _zero_bubble(rank: int, K: int, M: int) -> list[Step]:
+    """1F1B whose weights' halves lag behind by as many micro-batches as there are ranks before.
+
+    Those left over at the end are done while earlier ranks still wait for gradients.
+    """
+    ahead = min(K - 1 - rank, M)
+    late = min(rank, M - ahead)
+    steady = "FI" * late + "FIW" * (M - ahead - late)
+    return _steps("F" * ahead + steady + "IW" * ahead + "W" * late)
+
+
+def _interleaved(rank: int, K: int, M: int, n_chunks: int) -> list[Step]:
+    """K micro-batches through one chunk, then through the next; M is a multiple of K."""
+    forwards = [("F", step // K % n_chunks, False) for step in range(M * n_chunks)]
+    backwards = [("B", n_chunks - 1 - chunk, False) for _, chunk, _ in forwards]
+    ahead = min(2 * (K - 1 - rank) + (n_chunks - 1) * K, len(forwards))
+    late = len(forwards) - ahead
+    pairs = zip(forwards[ahead:], backwards[:late], strict=True)
+    return [*forwards[:ahead], *(step for pair in pairs for step in pair), *backwards[late:]]
+
+
+def _dualpipe(rank: int, K: int, M: int) -> list[Step]:
+    """In eight phases, as in the authors' repository; M is at least 2 K.
+
+    `near` is the chunk whose micro-batches enter at this rank's end of the pipeline; `outer` ranks
+    lie between the rank and that end, `inner` between it and the middle.
+    """
+    near, far = (0, 1) if rank < K // 2 else (1, 0)
+    outer = min(rank, K - 1 - rank)
+    inner = K // 2 - 1 - outer
+    Fn, Bn, In, W = ((kind, near, False) for kind in "FBIW")
+    Ff, Bf, If = ((kind, far, False) for kind in "FBI")
+    near_pair, far_pair = [("F", near, True), Bf], [("F", far, True), Bn]
+    plan = [Fn] * (2 * inner) + [Fn, Ff] * (outer + 1) + [If, W, Ff] * inner
+    steady = (near_pair + far_pair) * (M // 2 - K + outer + 1)
+    if inner == 0:
+        steady[0] = Fn  # each of the middle ranks has to pass it on for the other's backward
+    plan += steady + [Bf, *far_pair] * inner
+    plan += ([Bf, Bn] * (outer + 1))[: outer + 1] + ([If, In] * (outer + 1))[outer + 1 :]
+    return plan + [W, In] * inner + [W] * (outer + 1)
