@@ -47,7 +47,8 @@ def published_rows() -> list[dict]:
 
     Each model's first row is 1 in the paper; `over_ideal` is measured over ideal.
     """
-    rows, first = [], {}
+    rows = []
+    first: dict[tuple[int, str], tuple[int, int]] = {}
     for row in published("gpipe"):
         setting = row["n_stages"], row["n_microbatches"]
         base = first.setdefault((row["table"], row["model"]), setting)
