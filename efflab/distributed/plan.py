@@ -1,0 +1,124 @@
+"""The best tensor x pipeline x data split of a training run that fits the devices' memory.
+
+All splits are tried (Narayanan et al. 2021, section 3, gives heuristics for the same choice);
+`efflab.distributed.split` says what each costs, and by which model.
+"""
+
+from collections.abc import Iterator
+from math import gcd
+
+from efflab.config import ModelConfig
+from efflab.devices import Device
+from efflab.distributed.split import RECOMPUTE, Cluster, Split, Training
+from efflab.distributed.split import Plan as Plan
+from efflab.errors import require_int
+
+GB = 1e9
+
+
+def best_plan(
+    config: ModelConfig,
+    n_devices: int,
+    device: Device,
+    *,
+    global_batch: int,
+    seq_len: int,
+    zero_stage: int = 0,
+    cluster: Cluster | None = None,
+) -> Plan:
+    """The fastest split over all of `n_devices` that fits; a step is global_batch x seq_len tokens.
+
+    A `ValueError` says what would do where none fits, or where the number does not divide so.
+
+    >>> from efflab.config import PRESETS
+    >>> from efflab.devices import DEVICES
+    >>> a100 = DEVICES["A100 80GB SXM"]
+    >>> plan = best_plan(PRESETS["gpt3-175b"], 1024, a100, global_batch=1536, seq_len=2048)
+    >>> plan.tp, plan.pp, plan.dp
+    (8, 16, 8)
+    """
+    training = Training(config, device, global_batch, seq_len, cluster or Cluster())
+    return ranked_plans(training, n_devices, zero_stage)[0]
+
+
+def ranked_plans(training: Training, n_devices: int, zero_stage: int = 0) -> list[Plan]:
+    """Every split that fits, the fastest first; of equally fast ones the one that needs less."""
+    require_int("n_devices", n_devices)
+    found = [training.evaluate(split) for split in splits(training, n_devices, zero_stage)]
+    if not found:
+        raise ValueError(_no_division(training, n_devices))
+    memory = _memory(training)
+    fitting = [plan for plan in found if plan.memory_bytes <= memory]
+    if not fitting:
+        least = min(plan.memory_bytes for plan in found)
+        raise ValueError(_no_room(training, n_devices, zero_stage, least))
+    return sorted(fitting, key=lambda plan: (plan.step_seconds, plan.memory_bytes))
+
+
+def splits(training: Training, n_devices: int, zero_stage: int = 0) -> Iterator[Split]:
+    """All over `n_devices`, not interleaved, with every micro-batch and kind of recomputation."""
+    for tp, pp, dp in _grids(training):
+        if tp * pp * dp == n_devices:
+            for n_microbatches in _divisors(training.global_batch // dp):
+                for recompute in RECOMPUTE:
+                    sizes = tp, pp, dp, n_microbatches
+                    yield Split(*sizes, zero_stage=zero_stage, recompute=recompute)
+
+
+def _grids(training: Training) -> Iterator[tuple[int, int, int]]:
+    """Each (tp, pp, dp) that divides: heads and hidden units in a node, layers, the batch."""
+    config = training.config
+    for tp in _divisors(gcd(config.n_head, config.d_ff)):
+        if tp <= training.cluster.node_devices:
+            for pp in _divisors(config.n_layer):
+                for dp in _divisors(training.global_batch):
+                    yield tp, pp, dp
+
+
+def _divisors(n: int) -> list[int]:
+    return [d for d in range(1, n + 1) if n % d == 0]
+
+
+def _memory(training: Training) -> float:
+    return training.device.memory_bytes or 0.0
+
+
+# --- What would do -------------------------------------------------------------------------------
+
+
+def _no_division(training: Training, n_devices: int) -> str:
+    counts = sorted({tp * pp * dp for tp, pp, dp in _grids(training)})
+    near = [max(n for n in counts if n < n_devices), *(n for n in counts if n > n_devices)][:2]
+    config = training.config
+    return (
+        f"n_devices={n_devices}: expected a product of a divisor of n_head={config.n_head} and "
+        f"d_ff={config.d_ff} up to {training.cluster.node_devices}, one of n_layer="
+        f"{config.n_layer} and one of global_batch={training.global_batch}; "
+        f"next to it: {' and '.join(map(str, near))}"
+    )
+
+
+def _no_room(training: Training, n_devices: int, zero_stage: int, least: float) -> str:
+    """The fewest devices that would do, or the memory that any number of them would need."""
+    leanest: dict[int, float] = {}
+    for tp, pp, dp in _grids(training):
+        needed = _leanest(training, tp, pp, dp, zero_stage)
+        leanest[tp * pp * dp] = min(needed, leanest.get(tp * pp * dp, needed))
+    memory = _memory(training)
+    enough = [n for n, needed in leanest.items() if n > n_devices and needed <= memory]
+    here = f"here the leanest split needs {least / GB:.1f} GB a device"
+    if enough:
+        return f"n_devices={n_devices}: expected {min(enough)} or more for {_of(training)}; {here}"
+    never = f"split over any number it needs {min(leanest.values()) / GB:.1f} GB"
+    return f"device={training.device.name!r}: expected more than its {memory / GB:g} GB; {never}"
+
+
+def _leanest(training: Training, tp: int, pp: int, dp: int, zero_stage: int) -> float:
+    """Least bytes a device of this grid: one sequence at a time."""
+    alone = (Split(tp, pp, dp, training.global_batch // dp, zero_stage=zero_stage, recompute=how)
+             for how in RECOMPUTE)  # fmt: skip
+    return min(training.memory_bytes(split) for split in alone)
+
+
+def _of(training: Training) -> str:
+    return f"{training.device.name} of {_memory(training) / GB:g} GB"

@@ -1,0 +1,283 @@
+"""What a split of a training run over devices costs: bytes on a device, seconds a step.
+
+Tensor x pipeline x data. What a device must hold is `efflab.cost`'s arithmetic on the heaviest
+stage. A step's time is that of a micro-batch on the slowest stage, as often as a pipeline needs it,
+and the gradients' sum (Narayanan et al. 2021, section 3); three constants say how much of the
+peaks is reached. `efflab.distributed.plan` searches among splits, `efflab.distributed.plan_fit`
+fits the constants to published runs and tells how far off the model is.
+"""
+
+from dataclasses import dataclass, field, fields, replace
+
+from efflab import cost
+from efflab.config import ModelConfig
+from efflab.devices import Device
+from efflab.distributed.ring import ring_bytes
+from efflab.errors import require, require_int, require_one_of, require_positive
+
+RECOMPUTE = ("none", "selective", "full")
+ZERO_STAGES = (0, 1, 3)
+"""Stage 2 would have to sum its shares of the gradients in every micro-batch: not modelled."""
+DTYPE, VALUE_BYTES, LOGIT_BYTES = "fp16", 2, 4
+"""Weights, gradients and activations travel in 16 bits; logits are kept in 32 for the loss."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What joins devices: bytes per second each way, inside a node and out of it, for a device.
+
+    The default is the A100 cluster of Narayanan et al. 2021, section 5: NVLink, and one 200 Gb/s
+    InfiniBand card for each of a node's 8 devices.
+    """
+
+    node_devices: int = 8
+    inside_bytes_per_second: float = 300e9
+    outside_bytes_per_second: float = 25e9
+
+    def __post_init__(self):
+        require_int("node_devices", self.node_devices)
+        for name in ("inside_bytes_per_second", "outside_bytes_per_second"):
+            require_positive(name, getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Constants:
+    """The three that are fitted, here to all rows of `plan_fit.published_rows()`.
+
+    `products`: share of the device's peak that matrix products reach. `crossings`: how often a
+    forward pass moves the activations that it keeps over the memory bus, for all that is no matrix
+    product. `network`: share of the bandwidth between nodes that is reached.
+    """
+
+    products: float = 0.648
+    crossings: float = 1.630
+    network: float = 0.679
+
+    def __post_init__(self):
+        for item in fields(self):
+            require_positive(item.name, getattr(self, item.name))
+
+
+@dataclass(frozen=True)
+class Split:
+    """tp x pp x dp devices: each layer over tp, layers over pp stages, the batch over dp replicas.
+
+    Each replica runs `n_microbatches` one after the other. `n_chunks` above 1 interleaves: a device
+    has that many separate runs of layers. `zero_stage` shares model states over the replicas.
+    """
+
+    tp: int
+    pp: int
+    dp: int
+    n_microbatches: int
+    n_chunks: int = field(default=1, kw_only=True)
+    zero_stage: int = field(default=0, kw_only=True)
+    recompute: str = field(default="full", kw_only=True)
+
+    def __post_init__(self):
+        for name in ("tp", "pp", "dp", "n_microbatches", "n_chunks"):
+            require_int(name, getattr(self, name))
+        require_one_of("zero_stage", self.zero_stage, ZERO_STAGES)
+        require_one_of("recompute", self.recompute, RECOMPUTE)
+
+    @property
+    def n_devices(self) -> int:
+        """All of them."""
+        return self.tp * self.pp * self.dp
+
+
+@dataclass(frozen=True)
+class Plan(Split):
+    """A split and what it costs: bytes on the heaviest device, seconds a step, utilization.
+
+    `mfu` (0..1) counts the model's FLOPs: a forward pass and a backward pass of twice as many,
+    without what is recomputed.
+    """
+
+    memory_bytes: float
+    step_seconds: float
+    mfu: float
+
+
+def hardware_flops(config: ModelConfig, global_batch: int, seq_len: int, recompute: str) -> float:
+    """FLOPs of a step with what is recomputed (Narayanan et al. 2021, equation 3, if "full").
+
+    Logits are not computed twice.
+    """
+    require_one_of("recompute", recompute, RECOMPUTE)
+    parts = cost.flops_by_part(config, seq_len, global_batch)
+    layers = parts["projections"] + parts["scores"] + parts["ffn"]
+    again = {"none": 0, "selective": parts["scores"], "full": layers}[recompute]
+    return 3 * sum(parts.values()) + again
+
+
+# --- One split -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is to be split: a step is `global_batch` sequences of `seq_len` tokens, in 16 bits.
+
+    `hides_gradients`: with stage 3, whether the gradients' sums hide behind the backward pass as
+    the weights' gathers do. Hidden too, they would rank ZeRO-3 above what was measured
+    (`plan_fit`).
+    """
+
+    config: ModelConfig
+    device: Device
+    global_batch: int
+    seq_len: int
+    cluster: Cluster = Cluster()
+    constants: Constants = Constants()
+    hides_gradients: bool = False
+
+    def __post_init__(self):
+        require_int("global_batch", self.global_batch)
+        require_int("seq_len", self.seq_len)
+        longest = self.config.max_len
+        require(self.seq_len <= longest, "seq_len", self.seq_len, f"at most max_len={longest}")
+        known = self.device.memory_bytes is not None
+        require(known, "device", self.device.name, "one whose memory is known")
+        self.device.peak(DTYPE)
+
+    def evaluate(self, split: Split) -> Plan:
+        """The split's cost, whether it fits the device or not; sizes that do not divide raise."""
+        memory_bytes, seconds = self.memory_bytes(split), self._step_seconds(split)
+        flops = 3 * cost.forward_flops(self.config, self.seq_len, self.global_batch)
+        return Plan(
+            *(split.tp, split.pp, split.dp, split.n_microbatches),
+            memory_bytes,
+            seconds,
+            flops / (seconds * split.n_devices * self.device.peak(DTYPE)),
+            n_chunks=split.n_chunks,
+            zero_stage=split.zero_stage,
+            recompute=split.recompute,
+        )
+
+    def _require(self, split: Split) -> None:
+        config, chunks = self.config, split.pp * split.n_chunks
+        nodes = self.cluster.node_devices
+        require(split.tp <= nodes, "tp", split.tp, f"at most a node's {nodes} devices")
+        for name in ("n_head", "d_ff"):
+            size = getattr(config, name)
+            require(size % split.tp == 0, "tp", split.tp, f"a divisor of {name}={size}")
+        fits = config.n_layer % chunks == 0
+        require(fits, "pp * n_chunks", chunks, f"a divisor of n_layer={config.n_layer}")
+        fits = split.n_chunks == 1 or split.n_microbatches % split.pp == 0
+        allowed = f"a multiple of pp={split.pp} where chunks interleave"
+        require(fits, "n_microbatches", split.n_microbatches, allowed)
+        parts = split.dp * split.n_microbatches
+        fits = self.global_batch % parts == 0
+        allowed = f"a divisor of global_batch={self.global_batch}"
+        require(fits, "dp * n_microbatches", parts, allowed)
+
+    def _micro_batch(self, split: Split) -> int:
+        return self.global_batch // (split.dp * split.n_microbatches)
+
+    def _stage(self, split: Split) -> ModelConfig:
+        """What a stage is charged with: its layers and the whole embedding, which the first looks
+        up and the last multiplies by."""
+        return replace(self.config, n_layer=self.config.n_layer // split.pp)
+
+    def memory_bytes(self, split: Split) -> float:
+        """Bytes on the heaviest device: model states, activations, logits, a layer at work.
+
+        The first stage of a pipeline has pp micro-batches under way, an interleaved one
+        1 + (pp - 1) / (pp n_chunks) times as many (Korthikanti et al. 2022, section 4.2.3). With
+        recomputation one layer's activations stand whole; with stage 3, one layer's weights.
+        """
+        self._require(split)
+        stage, micro_batch = self._stage(split), self._micro_batch(split)
+        layer = replace(stage, n_layer=1)
+        states = cost.model_state_bytes(
+            cost.num_params(stage) / split.tp, split.dp, split.zero_stage
+        )
+        more = 1 + (split.pp - 1) / (split.pp * split.n_chunks) if split.n_chunks > 1 else 1
+        under_way = min(split.pp * more, split.n_microbatches)
+        kept = self._kept_bytes(stage, split, split.recompute) * under_way
+        at_work = self._kept_bytes(layer, split, "none") if split.recompute != "none" else 0
+        logits = LOGIT_BYTES * micro_batch * self.seq_len * self.config.vocab_size / split.tp
+        weights = cost.attention_params(layer) + cost.ffn_params(layer)
+        gathered = VALUE_BYTES * weights / split.tp if split.zero_stage == 3 else 0
+        return states + kept + at_work + logits + gathered
+
+    def _kept_bytes(self, config: ModelConfig, split: Split, recompute: str) -> float:
+        """Activations of one micro-batch that layers keep on a device."""
+        sizes = self.seq_len, self._micro_batch(split)
+        return cost.activation_bytes(config, *sizes, tensor_parallel=split.tp, recompute=recompute)
+
+    def _step_seconds(self, split: Split) -> float:
+        """(m + (p - 1) / v) micro-batches of the slowest stage, then the gradients' all-reduce."""
+        waves = split.n_microbatches + (split.pp - 1) / split.n_chunks
+        return waves * self._micro_seconds(split) + self._gradient_seconds(split)
+
+    def _micro_seconds(self, split: Split) -> float:
+        """A micro-batch on the slowest stage, forward and backward."""
+        forward, again = self._forward_seconds(split)
+        backward = 2 * forward + again
+        gather = self._gather_seconds(split)
+        if self.hides_gradients:
+            compute = max(forward, gather) + max(backward, 2 * gather)
+        else:
+            compute = max(forward, gather) + max(backward, gather) + gather
+        n_reduces = 6 if split.recompute == "full" else 4
+        return compute + n_reduces * self._reduce_seconds(split) + self._pass_on_seconds(split)
+
+    def _forward_seconds(self, split: Split) -> tuple[float, float]:
+        """A forward pass of the slowest stage, and the part of it that is computed again.
+
+        Matrix products by FLOPs; everything else by the bytes of what training would keep.
+        """
+        stage, micro_batch = self._stage(split), self._micro_batch(split)
+        parts = cost.flops_by_part(stage, self.seq_len, micro_batch)
+        layers = parts["projections"] + parts["scores"] + parts["ffn"]
+        kept = self._kept_bytes(stage, split, "none")
+        flops_again = {"none": 0, "selective": parts["scores"], "full": layers}[split.recompute]
+        bytes_again = {
+            "none": 0.0,
+            "selective": kept - self._kept_bytes(stage, split, "selective"),
+            "full": kept,
+        }[split.recompute]
+        speed = split.tp * self.device.peak(DTYPE) * self.constants.products
+        traffic = self.constants.crossings / self.device.memory_bandwidth
+        forward = sum(parts.values()) / speed + kept * traffic
+        return forward, flops_again / speed + bytes_again * traffic
+
+    def _reduce_seconds(self, split: Split) -> float:
+        """One all-reduce of each of the stage's layers over the tensor ranks, on NVLink."""
+        values = self._micro_batch(split) * self.seq_len * self.config.d_model
+        n_bytes = ring_bytes(VALUE_BYTES * values, split.tp) * self.config.n_layer / split.pp
+        return n_bytes / self.cluster.inside_bytes_per_second
+
+    def _pass_on_seconds(self, split: Split) -> float:
+        """A micro-batch's activations to the next stage and its gradients back.
+
+        Each tensor rank sends its share (the paper's section 4.1), each chunk once.
+        """
+        if split.pp == 1:
+            return 0.0
+        values = self._micro_batch(split) * self.seq_len * self.config.d_model / split.tp
+        return 2 * split.n_chunks * VALUE_BYTES * values / self._network(split.n_devices)
+
+    def _gradient_seconds(self, split: Split) -> float:
+        """The gradients' sum over replicas, after the last backward pass."""
+        if split.zero_stage == 3:
+            return 0.0
+        return ring_bytes(self._weight_bytes(split), split.dp) / self._network(split.tp * split.dp)
+
+    def _gather_seconds(self, split: Split) -> float:
+        """With stage 3: the stage's weights to all replicas once, which is half an all-reduce."""
+        if split.zero_stage < 3:
+            return 0.0
+        n_bytes = ring_bytes(self._weight_bytes(split), split.dp) / 2
+        return n_bytes / self._network(split.tp * split.dp)
+
+    def _weight_bytes(self, split: Split) -> float:
+        return VALUE_BYTES * cost.num_params(self._stage(split)) / split.tp
+
+    def _network(self, span: int) -> float:
+        """Bytes per second of a ring among `span` neighbouring devices: its slowest link."""
+        cluster = self.cluster
+        if span <= cluster.node_devices:
+            return cluster.inside_bytes_per_second
+        return cluster.outside_bytes_per_second * self.constants.network
