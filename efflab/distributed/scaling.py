@@ -1,0 +1,118 @@
+"""Data parallelism over nodes: published efficiencies beside a model of a step.
+
+More devices share one global batch ("strong scaling"): each computes less, accumulates over fewer
+micro-batches, and still sums all gradients once a step. So computing shrinks and the sum does not.
+Rows are BERT-large's of NVIDIA's DeepLearningExamples; a series is one sequence length and
+precision, and what it reaches on its first row's node is its measure.
+"""
+
+from itertools import groupby
+from statistics import median
+
+from efflab.config import PRESETS
+from efflab.cost import num_params
+from efflab.data import published
+from efflab.distributed.ring import ring_bytes
+from efflab.errors import require, require_int, require_positive
+
+GLOBAL_BATCH = {128: 65536, 512: 32768}
+"""Sequences a step in the two phases of the README's recipe (8 devices x 8,192 and x 4,096)."""
+MICRO_BATCH = {("mixed", 128): 256, ("mixed", 512): 32, ("TF32", 512): 16}
+"""What fits a device with 80 GB (the same README; `amp.csv`)."""
+GRADIENT_BYTES = {"mixed": 2, "TF32": 4}
+
+
+def step_seconds(
+    n_devices: int,
+    global_batch: int,
+    device_rate: float,
+    gradient_bytes: float,
+    seconds_per_byte: float,
+    *,
+    n_sums: int = 1,
+) -> float:
+    """Computing, then what an all-reduce of the gradients adds, `n_sums` times.
+
+    `device_rate` in sequences per second; `seconds_per_byte` for a byte that a device sends and
+    that no computing hides. `n_sums` above 1: the gradients summed after every micro-batch.
+    """
+    require_int("n_devices", n_devices)
+    require_int("global_batch", global_batch)
+    require_int("n_sums", n_sums)
+    require_positive("device_rate", device_rate)
+    least = "a number of at least 0"
+    require(gradient_bytes >= 0, "gradient_bytes", gradient_bytes, least)
+    require(seconds_per_byte >= 0, "seconds_per_byte", seconds_per_byte, least)
+    exposed = ring_bytes(gradient_bytes, n_devices) * seconds_per_byte
+    return global_batch / (n_devices * device_rate) + n_sums * exposed
+
+
+def efficiencies() -> list[dict]:
+    """Every published row with what follows from it by arithmetic.
+
+    `efficiency` is its sequences a second over its series' first row's, times devices over
+    devices; `accumulation` its micro-batches a step; `seconds` a step, `exposed_seconds` those
+    beyond an equal share of the first row's.
+    """
+    found = []
+    for (precision, seq_len), series in groupby(published("scaling"), _series):
+        first, *_ = rows = list(series)
+        rate = first["sequences_per_second"] / first["n_devices"]
+        batch = GLOBAL_BATCH[seq_len]
+        micro_batch = MICRO_BATCH[precision, seq_len]
+        for row in rows:
+            n, ideal = row["n_devices"], batch / (row["n_devices"] * rate)
+            seconds = batch / row["sequences_per_second"]
+            found.append(
+                row
+                | dict(
+                    efficiency=ideal / seconds,
+                    accumulation=batch // (n * micro_batch),
+                    seconds=seconds,
+                    exposed_seconds=seconds - ideal,
+                    device_rate=rate,
+                    gradient_bytes=GRADIENT_BYTES[precision] * num_params(PRESETS["bert-large"]),
+                )
+            )
+    return found
+
+
+def fit(rows: list[dict]) -> float:
+    """The one constant, seconds per byte that a device sends: the median over rows of nodes.
+
+    A median, for one row is faster than linear and one far slower than any other.
+    """
+    many = [row for row in rows if row["nodes"] > 1]
+    require(len(many) > 0, "rows", len(many), "at least one of several nodes")
+    return max(0.0, median(row["exposed_seconds"] / _sent(row) for row in many))
+
+
+def left_out() -> list[dict]:
+    """Rows of several nodes, each `predicted` (efficiency) by the constant of the other rows.
+
+    `error` is predicted less published efficiency. A series' first row is its measure and is not
+    scored.
+    """
+    rows = efficiencies()
+    found = []
+    for row in (row for row in rows if row["nodes"] > 1):
+        constant = fit([other for other in rows if other is not row])
+        predicted = efficiency(row, constant)
+        found.append(row | {"predicted": predicted, "error": predicted - row["efficiency"]})
+    return found
+
+
+def efficiency(row: dict, seconds_per_byte: float, *, every_micro_batch: bool = False) -> float:
+    """A row's efficiency by the model, with one sum a step or one after every micro-batch."""
+    batch, n = GLOBAL_BATCH[row["seq_len"]], row["n_devices"]
+    sizes = n, batch, row["device_rate"], row["gradient_bytes"]
+    n_sums = row["accumulation"] if every_micro_batch else 1
+    return batch / (n * row["device_rate"]) / step_seconds(*sizes, seconds_per_byte, n_sums=n_sums)
+
+
+def _series(row: dict) -> tuple[str, int]:
+    return row["precision"], row["seq_len"]
+
+
+def _sent(row: dict) -> float:
+    return ring_bytes(row["gradient_bytes"], row["n_devices"])
