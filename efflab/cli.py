@@ -81,6 +81,19 @@ def show_report(args) -> None:
     report()
 
 
+def run_ledger(args) -> None:
+    from efflab.publishing.pool import run_here
+
+    path = os.path.relpath(run_here(args.out, fresh=args.fresh, busy=args.busy))
+    print(f"stored in {path}\nnext, where it is to stand beside others: efflab ledger add {path}")
+
+
+def add_column(args) -> None:
+    from efflab.publishing.pool import add
+
+    print(f"stored in {os.path.relpath(add(args.file))}\nnext: efflab report")
+
+
 def make_site(args) -> None:
     from efflab.publishing.site import build_site
 
@@ -125,8 +138,8 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="efflab", description="A survey article that you can run.")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
 
-    def command(name, function, help):
-        sub = commands.add_parser(name, help=help, description=help)
+    def command(name, function, help, group=commands):
+        sub = group.add_parser(name, help=help, description=help)
         sub.set_defaults(function=function)
         return sub
 
@@ -149,7 +162,15 @@ def parser() -> argparse.ArgumentParser:
     fresh = command("new", new_notebook, "begin a notebook: room, source, texts, entry and test")
     fresh.add_argument("number", help="its two digits, for example 16")
     fresh.add_argument("name", help="small letters with _ between words, for example running_sums")
-    command("report", show_report, "the ledger; writes docs/ledger.md and the README's tables")
+    command("report", show_report, "the ledger; writes its pages and the README's tables")
+    ledger = commands.add_parser("ledger", help="this machine's column of the ledger, and others'")
+    steps = ledger.add_subparsers(required=True, metavar="step")
+    column = command("run", run_ledger, "run all notebooks; write this machine's column", steps)
+    column.add_argument("--out", type=Path, metavar="FILE", help="runs/ledger/... by default")
+    column.add_argument("--fresh", action="store_true", help="again, whatever is kept")
+    column.add_argument("--busy", action="store_true", help="although others use the machine")
+    added = command("add", add_column, "take in another machine's column, once checked", steps)
+    added.add_argument("file", type=Path, metavar="FILE", help="what `efflab ledger run` wrote")
     command("site", make_site, "the notebooks as web pages, in build/site")
     repeat = command("experiment", experiment, "run what takes longer than a notebook")
     repeat.add_argument(

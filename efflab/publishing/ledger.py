@@ -25,6 +25,8 @@ What the built notebooks found, claim by claim, in the article's order: the outc
 was fixed before the numbers were known, and every figure with its kind and, where it was sampled,
 its 95 % interval. The first figure is the one on which the outcome turns. Another machine, another
 parameter or another seed may give another outcome; `efflab run NN -p name=value` tries it.
+[ledger.html](ledger.html), opened in a browser, sets machines side by side; [Pooling
+ledgers](pooling.md) says how another machine's column is made and taken in.
 
 `efflab report` writes this page from `data/verdicts.json`, which `efflab build` takes out of the
 notebooks.

@@ -1,4 +1,4 @@
-"""What `efflab report` writes: the README's tables between their markers, and docs/ledger.md."""
+"""What `efflab report` writes: the README's tables between their markers, the ledger's pages."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ from efflab.files import write_atomically
 from efflab.lab.verdict import outcome_words
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
 from efflab.publishing.ledger import claims, notebook_link, page, short_ledger, table, verdicts
+from efflab.publishing.ledger_html import html
 
 START, END = "<!-- {}: start (efflab report writes this) -->", "<!-- {}: end -->"
 NOTEBOOK_COLUMNS = {
@@ -69,9 +70,10 @@ def readme(root: Path = ROOT) -> str:
 
 
 def report(root: Path = ROOT, say=print) -> None:
-    """Print the ledger, and bring README.md and docs/ledger.md up to date."""
+    """Print the ledger, and bring README.md, docs/ledger.md and docs/ledger.html up to date."""
     say(short_ledger(root))
-    for name, text in (("README.md", readme(root)), ("docs/ledger.md", page(root))):
+    made = {"README.md": readme, "docs/ledger.md": page, "docs/ledger.html": html}
+    for name, text in [(name, make(root)) for name, make in made.items()]:
         path = root / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_atomically(path, text)

@@ -17,6 +17,7 @@ from efflab.publishing.catalog import NOTEBOOKS, built_path, catalog, find
 
 SCRIPT = "plotly.min.js"
 HEADINGS = {"en": "The notebooks", "zh": "全部笔记本"}
+LEDGER, LEDGER_NAMES = "ledger.html", {"en": "The ledger", "zh": "总账"}
 OTHER = {"en": ("zh/index.html", "中文"), "zh": ("../index.html", "English")}
 
 
@@ -59,17 +60,27 @@ def page(path: Path, language: str) -> str:
     return re.sub(r"<body[^>]*>", lambda body: body[0] + nav, html, count=1)
 
 
-def index(language: str, entries: list[dict]) -> str:
+def ledger(path: Path) -> str | None:
+    """The ledger's page with links to the site's notebooks; None where there is none."""
+    if not path.exists():
+        return None
+    text = path.read_text(encoding="utf-8")
+    return re.sub(r'(href=")\.\./notebooks/([^"]*)\.ipynb"', r'\1\2.html"', text)
+
+
+def index(language: str, entries: list[dict], with_ledger: bool = False) -> str:
     """The list of pages in one language."""
     items = "\n".join(
         f'<li><a href="{e["name"]}.html">{escape(e["title"][language])}</a></li>' for e in entries
     )
     address, name = OTHER[language]
+    up = "../" if language == "zh" else ""
+    more = f'<p><a href="{up}{LEDGER}">{LEDGER_NAMES[language]}</a></p>' if with_ledger else ""
     return (
         f'<!doctype html><html lang="{language}"><meta charset="utf-8"><title>efflab</title>'
         f'<body style="font:16px/1.6 system-ui,sans-serif;max-width:40em;margin:3em auto">'
         f'<h1>efflab</h1><p><a href="{address}">{name}</a></p>'
-        f"<h2>{HEADINGS[language]}</h2><ol>\n{items}\n</ol></body></html>\n"
+        f"<h2>{HEADINGS[language]}</h2><ol>\n{items}\n</ol>{more}</body></html>\n"
     )
 
 
@@ -79,11 +90,14 @@ def build_site(target: Path, *, folder: Path = NOTEBOOKS, say=print) -> Path:
 
     entries = list(catalog(folder).values())
     write_atomically(target / SCRIPT, get_plotlyjs())
+    judged = ledger(folder.parent / "docs" / LEDGER)
+    if judged:
+        write_atomically(target / LEDGER, judged)
     for language in LANGUAGES:
         place = target / ("zh" if language == "zh" else "")
         for entry in entries:
             notebook = built_path(find(entry["name"], folder), language)
             write_atomically(place / f"{entry['name']}.html", page(notebook, language))
             say(f"{language} {entry['name']}.html")
-        write_atomically(place / "index.html", index(language, entries))
+        write_atomically(place / "index.html", index(language, entries, bool(judged)))
     return target / "index.html"

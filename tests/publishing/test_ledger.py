@@ -1,78 +1,13 @@
 """The ledger and the README's tables: of toy verdicts, and whether the real ones are up to date."""
 
-import json
 import re
 
 import pytest
+from ledgers import BIG, figure, record, store
 
 from efflab.publishing import ledger, readme
 from efflab.publishing.catalog import ROOT
 from efflab.publishing.ledger import short_ledger
-
-CLAIMS = """\
-[big]
-section = "1.1"
-notebook = "90"
-kind = "measured"
-short = "A | B"
-claim.en = "A or B, told at length."
-claim.zh = "甲或乙。"
-
-[small]
-section = "1.2"
-notebook = "90"
-kind = "computed"
-claim.en = "C."
-claim.zh = "丙。"
-
-[later]
-section = "2"
-notebook = "91"
-kind = "computed"
-claim.en = "D."
-claim.zh = "丁。"
-"""
-CATALOG = """\
-["90"]
-name = "90_toy"
-title = { en = "A toy", zh = "玩具" }
-minutes = 5
-finds.en = "that it works"
-finds.zh = "它能用"
-"""
-MARKERS = "\n\n".join(
-    f"{readme.START.format(name)}\nold\n{readme.END.format(name)}" for name in readme.TABLES
-)
-
-
-def figure(name, value, unit="", kind="measured", low=None, high=None):
-    return dict(name=name, value=value, unit=unit, kind=kind, low=low, high=high)
-
-
-def record(claim, outcome, *figures, condition="", reason=""):
-    holds = {"holds": True, "holds if": True, "does not hold": False, "undecided": None}[outcome]
-    texts = dict(condition=condition, rule="below one", reason=reason)
-    return dict(claim=claim, holds=holds, outcome=outcome, **texts, figures=list(figures))
-
-
-SMALL = record("small", "does not hold", figure("bits", 3.5, kind="computed"), reason="over one")
-BIG = record("big", "holds if", figure("removed", 71.234, "%", low=70.1, high=72.4),
-             figure("tokens", 4608, "tokens", "recorded"), condition="n > 9")  # fmt: skip
-
-
-@pytest.fixture
-def root(toy):
-    """A repository with two verdicts of three claims."""
-    (toy / "catalog.toml").write_text(CATALOG, encoding="utf-8")
-    (toy.parent / "data").mkdir()
-    (toy.parent / "data" / "claims.toml").write_text(CLAIMS, encoding="utf-8")
-    (toy.parent / "README.md").write_text(f"before\n{MARKERS}\nafter\n", encoding="utf-8")
-    store(toy.parent, {"90": [SMALL, BIG]})
-    return toy.parent
-
-
-def store(root, verdicts):
-    (root / "data" / "verdicts.json").write_text(json.dumps(verdicts), encoding="utf-8")
 
 
 def between(text, name):
@@ -106,9 +41,10 @@ def test_report_writes_every_table_and_the_page(root):
         "| 1.2 | 丙。 | [90 玩具](notebooks/zh/90_toy.ipynb) | 不成立 |",
         "| 2 | 丁。 | 91 | — |",
     ]
-    assert lines[1:] == ["README.md brought up to date", "docs/ledger.md brought up to date"]
+    written = ("README.md", "docs/ledger.md", "docs/ledger.html")
+    assert lines[1:] == [f"{name} brought up to date" for name in written]
     readme.report(root, say=lines.append)
-    assert len(lines) == 4  # nothing to bring up to date
+    assert len(lines) == 5  # nothing to bring up to date
 
 
 def test_the_page_has_every_figure_and_text(root):
@@ -152,6 +88,7 @@ Judged in [90 A toy](../notebooks/90_toy.ipynb).
 | figure | value | 95 % interval | kind |
 | --- | --- | --- | --- |
 | bits | 3.5 |  | computed |
+| printed | 7 |  | published |
 """
     )
 

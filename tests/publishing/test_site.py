@@ -22,8 +22,16 @@ def test_pages_draw_their_figures(toy):
     entry = '["90"]\nname = "90_toy"\ntitle = { en = "A <toy>", zh = "玩具" }\n'
     (toy / "catalog.toml").write_text(entry, encoding="utf-8")
     build.build(folder=toy, prelude="", busy=True, say=lambda line: None)
+    ledger = toy.parent / "docs" / "ledger.html"
+    ledger.parent.mkdir()
+    ledger.write_text('<a href="../notebooks/zh/90_toy.ipynb">90</a>', encoding="utf-8")
     index = build_site(toy.parent / "site", folder=toy, say=lambda line: None)
     assert '<a href="90_toy.html">A &lt;toy&gt;</a>' in index.read_text(encoding="utf-8")
+    assert '<a href="ledger.html">The ledger</a>' in index.read_text(encoding="utf-8")
+    chinese = (index.parent / "zh" / "index.html").read_text(encoding="utf-8")
+    assert '<a href="../ledger.html">总账</a>' in chinese
+    links = (index.parent / "ledger.html").read_text(encoding="utf-8")
+    assert links == '<a href="zh/90_toy.html">90</a>'
     for depth, folder in enumerate((index.parent, index.parent / "zh")):
         html = (folder / "90_toy.html").read_text(encoding="utf-8")
         script = re.search(r'<script src="([^"]*plotly[^"]*)"', html)[1]

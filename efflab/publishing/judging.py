@@ -1,0 +1,75 @@
+"""Verdicts judged again from their figures, by the rules that stand here.
+
+A verdict is a pure function of its figures, so that a stored one can be checked, put into Chinese,
+and asked what would turn it.
+"""
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from efflab.errors import require
+from efflab.lab.text import read_texts
+from efflab.lab.verdict import Figure, Outcome, by_name
+from efflab.publishing.catalog import ROOT, catalog
+
+FAULTS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What a rule raises on figures that are not those it asks for."""
+
+
+def room(claim: str, root: Path = ROOT) -> str | None:
+    """The room that judges a claim; None while its notebook is not written."""
+    entries = catalog(root / "notebooks").values()
+    return next((e["name"][3:] for e in entries if claim in e["claims"]), None)
+
+
+def rule(claim: str, root: Path = ROOT) -> Callable[..., Outcome]:
+    """The claim's function, `efflab.notebooks.<room>.verdicts.<claim_id>`.
+
+    A claim whose notebook is not written is a `ValueError`.
+    """
+    name = room(claim, root)
+    require(name is not None, "claim", claim, "one whose notebook is written")
+    module = importlib.import_module(f"efflab.notebooks.{name}.verdicts")
+    return getattr(module, claim.replace("-", "_"))
+
+
+def chinese_texts(claim: str, root: Path = ROOT) -> dict[str, str]:
+    """The Chinese of the texts of a claim's room."""
+    path = Path(importlib.import_module("efflab.notebooks").__path__[0])
+    return read_texts(path / f"{room(claim, root)}" / "zh.toml")
+
+
+def judged(claim: str, figures: Iterable[Figure | Mapping], root: Path = ROOT) -> Outcome:
+    """What the claim comes to by these figures; a `ValueError` if its rule cannot judge them."""
+    function = rule(claim, root)
+    try:
+        return function(list(by_name(figures).values()))
+    except FAULTS as error:
+        said = f"{type(error).__name__}: {error}"[:200]
+        raise ValueError(
+            f"{claim}: its figures are not those that its rule asks for ({said})"
+        ) from error
+
+
+def turning(claim: str, ours: Mapping, theirs: Mapping, root: Path = ROOT) -> list[str]:
+    """The figures on which two records of a claim part.
+
+    Each of them alone, taken from the other record, turns one outcome into the other. Where no
+    single one does, the first, on which a verdict turns.
+    """
+    mine, others = (by_name(record["figures"]) for record in (ours, theirs))
+    both = [name for name in mine if name in others]
+
+    def turns(name: str) -> bool:
+        swapped = (mine | {name: others[name]}, theirs), (others | {name: mine[name]}, ours)
+        return any(_word(claim, f.values(), root) == other["outcome"] for f, other in swapped)
+
+    return [name for name in both if turns(name)] or list(mine)[:1]
+
+
+def _word(claim: str, figures: Iterable[Figure], root: Path) -> str | None:
+    try:
+        return judged(claim, figures, root).word
+    except ValueError:
+        return None

@@ -1,0 +1,145 @@
+"""The ledger's columns: of the built notebooks, of other machines' files, and of the records."""
+
+import json
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import nbformat
+
+from efflab.errors import require
+from efflab.experiments.provenance import machine, versions
+from efflab.files import write_atomically
+from efflab.formats import VERDICT
+from efflab.publishing import usage
+from efflab.publishing.catalog import NOTEBOOKS, ROOT, catalog
+from efflab.publishing.column import Column, parsed, read
+from efflab.publishing.execute import CellFailed
+from efflab.publishing.ledger import claims, verdicts
+from efflab.publishing.outputs import of_kind
+from efflab.publishing.records import from_records
+from efflab.publishing.run import is_done, run
+
+FOLDER = Path("data") / "ledger"
+"""Where other machines' columns lie, in the repository."""
+UNTOLD = dict(cpu="a machine that is not told", features=None, threads=None)
+
+
+def due(root: Path = ROOT) -> list[str]:
+    """The claims whose notebook is written: a whole column judges all of them."""
+    written = catalog(root / "notebooks")
+    return [name for name, claim in claims(root).items() if claim["notebook"] in written]
+
+
+def columns(root: Path = ROOT) -> list[Column]:
+    """The built notebooks' first, then what others added, then what the records hold of others.
+
+    A file in data/ledger that has been changed by hand, or whose rules are not today's, is a
+    `ValueError` that names it.
+    """
+    mine, others = built(root), stored(root)
+    return [*mine, *others, *from_records({c.name for c in [*mine, *others]}, root)]
+
+
+# --- Of the built notebooks ------------------------------------------------------------------
+
+
+def built(root: Path = ROOT) -> list[Column]:
+    """The verdicts of the built notebooks, by the machine that built each; the largest first."""
+    builds = usage.read_builds(root / "data" / "builds.json")
+    entries = {name: e for name, e in builds.items() if name.endswith(" en")}
+    told = [e["machine"] for e in entries.values() if isinstance(e["machine"], dict)]
+    known, found = claims(root), {}
+    for claim, record in verdicts(root).items():
+        entry = entries.get(f"{known[claim]['notebook']} en", {})
+        where = _described(entry.get("machine", UNTOLD), told)
+        column = found.setdefault(json.dumps(where), Column(where, "", {}, source="built"))
+        column.verdicts[claim] = record
+    return sorted(
+        (_dated(c, entries, known) for c in found.values()), key=lambda c: -len(c.verdicts)
+    )
+
+
+def _described(where: str | dict, told: list[dict]) -> dict:
+    """A machine of builds.json: an old entry names its CPU alone, as newer ones tell it whole."""
+    if isinstance(where, dict):
+        return where
+    alike = [m for m in told if m["cpu"] == where]
+    return alike[-1] if alike else UNTOLD | dict(cpu=where)
+
+
+def _dated(column: Column, entries: dict, known: dict) -> Column:
+    """The column with the day of its newest build."""
+    numbers = {known[claim]["notebook"] for claim in column.verdicts}
+    days = [entries[f"{n} en"]["date"] for n in numbers if f"{n} en" in entries]
+    return Column(column.machine, max(days, default=""), column.verdicts, source="built")
+
+
+# --- Of other machines -----------------------------------------------------------------------
+
+
+def stored(root: Path = ROOT) -> list[Column]:
+    """The columns in data/ledger, each checked again."""
+    found = []
+    for path in sorted((root / FOLDER).glob("*.json")):
+        column = read(path, root)
+        require(path.name == column.file_name, "file", path.name, f"its name, {column.file_name}")
+        found.append(column)
+    return found
+
+
+def add(path: Path, root: Path = ROOT) -> Path:
+    """Take another machine's column into data/ledger, in place of an earlier one of its.
+
+    What is stored is written anew from what was read and checked; a file that is refused changes
+    nothing. Raises as `column.read`.
+    """
+    column = read(Path(path), root)
+    target = root / FOLDER / column.file_name
+    write_atomically(target, column.text())
+    return target
+
+
+def run_here(
+    out: Path | None = None,
+    *,
+    fresh: bool = False,
+    busy: bool = False,
+    folder: Path = NOTEBOOKS,
+    say: Callable = print,
+) -> Path:
+    """Run every notebook that judges a claim, and write this machine's column as JSON.
+
+    A notebook that ran before, with nothing changed since, is not run again unless `fresh`: what a
+    killed run had finished is kept. One that fails is left out; the column is written without it,
+    and then a `CellFailed` says so. A busy machine is a `ValueError`, unless `busy`.
+    """
+    require(out is None or not out.is_dir(), "--out", str(out), "a file, not a folder")
+    if not busy:
+        usage.require_idle()
+    records, failed = [], {}
+    for number in (n for n, entry in catalog(folder).items() if entry["claims"]):
+        try:
+            found = _verdicts_of(number, folder, fresh)
+        except CellFailed as error:
+            failed[number] = str(error)
+            say(f"{number}: failed, left out")
+            continue
+        say(f"{number}: " + ", ".join(f"{v['claim']} {v['outcome']}" for v in found))
+        records += found
+    made = {record["claim"]: record for record in records}
+    column = Column(machine(), date.today().isoformat(), made, versions=versions())
+    parsed(column.text().encode(), folder.parent)  # what `ledger add` would refuse is not written
+    out = out or folder.parent / "runs" / "ledger" / column.file_name
+    write_atomically(out, column.text())
+    if failed:
+        message = f"{out} is partial: {len(failed)} failed\n\n" + "\n\n".join(failed.values())
+        raise CellFailed(message)
+    return out
+
+
+def _verdicts_of(number: str, folder: Path, fresh: bool) -> list[dict]:
+    """The verdicts of one notebook with its default parameters, from a kept run if there is one."""
+    kept = None if fresh else is_done(number, {}, folder)
+    path = kept or run(number, {}, folder=folder, fresh=True, say=lambda line: None)
+    return of_kind(nbformat.read(path, as_version=4), VERDICT)

@@ -1,0 +1,28 @@
+"""A repository with a toy ledger."""
+
+import json
+
+import ledgers
+import pytest
+
+from efflab.publishing import judging, ledger_html, readme
+
+MARKERS = "\n\n".join(
+    f"{readme.START.format(name)}\nold\n{readme.END.format(name)}" for name in readme.TABLES
+)
+
+
+@pytest.fixture
+def root(toy, monkeypatch):
+    """A repository with two verdicts of three claims, judged by the toy's rules."""
+    (toy / "catalog.toml").write_text(ledgers.CATALOG, encoding="utf-8")
+    data = toy.parent / "data"
+    data.mkdir()
+    (data / "claims.toml").write_text(ledgers.CLAIMS, encoding="utf-8")
+    built = {"90 en": dict(seconds=1.0, machine=ledgers.HERE, date="2026-11-26")}
+    (data / "builds.json").write_text(json.dumps(built), encoding="utf-8")
+    (toy.parent / "README.md").write_text(f"before\n{MARKERS}\nafter\n", encoding="utf-8")
+    ledgers.store(toy.parent, {"90": [ledgers.SMALL, ledgers.BIG]})
+    monkeypatch.setattr(judging, "rule", ledgers.rule)
+    monkeypatch.setattr(ledger_html, "chinese_texts", lambda claim, root: ledgers.CHINESE)
+    return toy.parent

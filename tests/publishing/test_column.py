@@ -1,0 +1,209 @@
+"""A column that travels: what is broken, forged or of another version is refused by name."""
+
+import json
+import re
+from datetime import date, timedelta
+
+import pytest
+from ledgers import BIG, HERE, LESS, SMALL, bytes_under, column, figure
+
+from efflab.publishing import column as columns
+from efflab.publishing.catalog import ROOT
+from efflab.publishing.column import Column, parsed, read
+from efflab.publishing.judging import judged
+from efflab.publishing.ledger import verdicts
+from efflab.publishing.pool import add
+
+TOMORROW = date.today() + timedelta(days=1)
+
+
+def written():
+    return json.loads(column(LESS, SMALL).text())
+
+
+def changed(*path, to):
+    """A good column with one value changed, found by its path of keys and places."""
+    body = written()
+    where = body
+    for key in path[:-1]:
+        where = where[key]
+    where[path[-1]] = to
+    return json.dumps(body)
+
+
+def with_figure(**given):
+    body = written()
+    body["verdicts"][0]["figures"].append(figure("more", 1) | given)
+    return json.dumps(body)
+
+
+GOOD = column(LESS, SMALL).text()
+DEEP = "[" * 100_000 + "]" * 100_000
+FIGURES, HIGH = ("verdicts", 0, "figures"), ("verdicts", 0, "figures", 0)
+BROKEN = {
+    "no JSON": (GOOD[:-10], "no JSON in UTF-8"),
+    "not UTF-8": (b"\xff\xfe{}", "no JSON in UTF-8"),
+    "a list": ("[]", r"column=\[\]: expected an object"),
+    "too deep": (DEEP, "nested too deeply"),
+    "NaN": (GOOD.replace("40.5", "NaN"), "number='NaN': expected a finite number"),
+    "infinite": (GOOD.replace("40.5", "1e999"), "big: removed: value=inf: expected a finite"),
+    "out of range": (GOOD.replace("40.5", "9" * 400), "big: removed: value='999.*'"),
+    "a key twice": (
+        GOOD.replace('"outcome"', '"holds": true, "outcome"', 1), r"keys=\['holds'\]: expected no"
+    ),
+    "a key unknown": (changed("run", to="rm"), r"keys of column=\['run'\]: expected no other"),
+    "a key lacking": (GOOD.replace('"date"', '"day"'), r"keys of column=\['day'\]"),
+    "another schema": (changed("schema", to=2), "schema=2: expected 1"),
+    "a schema that is no number": (changed("schema", to=True), "schema=True: expected 1"),
+    "another version": (changed("efflab", to="9.9"), r"efflab='9\.9': expected 0\.1\.0, the vers"),
+    "no day": (changed("date", to="2026-02-30"), "date='2026-02-30': expected a day such as"),
+    "a day to come": (changed("date", to="2999-01-01"), "expected a day that has come"),
+    "another instruction": (
+        changed("machine", "features", "sse", to=True), r"keys of machine\.features=\['sse'\]"
+    ),
+    "a feature in words": (
+        changed("machine", "features", "vnni", to="yes"), r"machine\.features\.vnni='yes'"
+    ),
+    "no threads": (changed("machine", "threads", to=0), r"machine\.threads=0: expected 1 to 4096"),
+    "a name in two lines": (changed("machine", "cpu", to="a\nb"), r"machine\.cpu=.*one line"),
+    "a name too long": (changed("machine", "cpu", to="a" * 101), "expected 1 to 100 characters"),
+    "a version too long": (
+        changed("versions", "torch", to="1" * 41), r"versions\.torch=.*1 to 40 characters"
+    ),
+    "no verdicts": (changed("verdicts", to=[]), r"verdicts=\[\]: expected a list of at least one"),
+    "a verdict that is none": (changed("verdicts", 0, to=7), "verdict=7: expected an object"),
+    "an unknown claim": (changed("verdicts", 0, "claim", to="x"), "claim='x': expected one of da"),
+    "a claim that is none": (changed("verdicts", 0, "claim", to=[]), r"claim=\[\]: expected one"),
+    "a claim twice": (changed("verdicts", 1, to=LESS), "claim='big': expected one verdict"),
+    "a claim not judged yet": (
+        changed("verdicts", 1, "claim", to="later"), "claim='later': expected one whose notebook"
+    ),
+    "holds in words": (changed("verdicts", 0, "holds", to="no"), "big: holds='no': expected true"),
+    "an unknown outcome": (
+        changed("verdicts", 0, "outcome", to="perhaps"), r"big: outcome='perhaps': expected one of"
+    ),
+    "another word than holds says": (
+        changed("verdicts", 0, "outcome", to="holds"),
+        "big: outcome='holds': expected 'does not hold', as holds and condition say",
+    ),
+    "a reason too long": (
+        changed("verdicts", 0, "reason", to="a" * 2001), r"big: reason=.*0 to 2,000 characters"
+    ),
+    "no figures": (changed(*FIGURES, to=[]), r"big: figures=\[\]: expected a list of 1 to 60"),
+    "too many figures": (changed(*FIGURES, to=[BIG] * 61), "expected a list of 1 to 60"),
+    "a figure that is none": (changed(*HIGH, to=None), "a figure of big=None: expected an object"),
+    "a figure with a script": (
+        changed(*HIGH, "script", to="x"), r"keys of a figure of big=\['script'\]"
+    ),
+    "an unknown kind": (changed(*HIGH, "kind", to="guessed"), "big: removed: kind='guessed'"),
+    "a value in words": (changed(*HIGH, "value", to="40"), "big: removed: value='40': expected a"),
+    "a value that is true": (changed(*HIGH, "value", to=True), "big: removed: value=True"),
+    "one end": (changed(*HIGH, "low", to=None), "big: removed: low=None: expected both ends"),
+    "ends the wrong way": (changed(*HIGH, "low", to=43), "big: removed: low=43: expected at most"),
+    "a name twice": (
+        with_figure(name="removed"), "big: its figures are not those that its rule asks for"
+    ),
+    "without a figure of the rule": (
+        changed(*HIGH, "name", to="kept"),
+        r"big: its figures are not those that its rule asks for \(KeyError: 'removed'\)",
+    ),
+    "more digits than are stored": (with_figure(value=1.23456789), "at most six significant"),
+}  # fmt: skip
+FORGED = {
+    "figures that say otherwise": (
+        changed(*HIGH, "value", to=70.5),
+        "big: outcome='does not hold': expected as its own figures .*: 'holds if'",
+    ),
+    "an outcome that its figures do not give": (
+        json.dumps(written() | {"verdicts": [LESS | dict(holds=True, outcome="holds", reason="")]}),
+        "big: outcome='holds': expected as its own figures come to .*: 'does not hold'",
+    ),
+    "a rule of its own": (
+        changed("verdicts", 0, "rule", to="always"), "big: rule='always': .*: 'below one'"
+    ),
+    "a condition of its own": (
+        json.dumps(written() | {"verdicts": [BIG | dict(condition="n > 1")]}),
+        "big: condition='n > 1': .*: 'n > 9'",
+    ),
+    "a reason of its own": (
+        changed("verdicts", 0, "reason", to="bad luck"), "big: reason='bad luck': .*: 'too little'"
+    ),
+    "a paper that printed something else": (
+        changed("verdicts", 1, "figures", 1, "value", to=8), "small: printed=8: expected 7, as pub"
+    ),
+}  # fmt: skip
+REFUSED = BROKEN | FORGED
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_broken_or_forged_is_refused_and_changes_nothing(root, name):
+    content, message = REFUSED[name]
+    path = root / "theirs.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    before = bytes_under(root)
+    with pytest.raises(ValueError, match=f"theirs.json: .*{message}") as refusal:
+        add(path, root)
+    assert len(str(refusal.value)) < 600  # a stranger's text is not quoted at length
+    assert bytes_under(root) == before
+
+
+def test_a_file_too_large_or_absent_is_refused_unread(root, monkeypatch):
+    path = root / "theirs.json"
+    with pytest.raises(ValueError, match=r"file=.*theirs.json': expected a file that `efflab led"):
+        read(path, root)
+    with pytest.raises(ValueError, match="expected a file that"):
+        read(root, root)
+    path.write_text(GOOD + " " * columns.MAX_BYTES, encoding="utf-8")
+    monkeypatch.setattr(columns, "parsed", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(ValueError, match=r"theirs.json: bytes=\d+: expected at most 1,000,000"):
+        read(path, root)
+
+
+def test_a_good_column_is_read_in_the_articles_order(root):
+    body = written()
+    body["verdicts"].reverse()
+    body["date"] = TOMORROW.isoformat()  # it is later there
+    found = parsed(json.dumps(body).encode(), root)
+    assert found == Column(
+        body["machine"], body["date"], {"big": LESS, "small": SMALL}, "run", body["versions"]
+    )
+    assert parsed(found.text().encode(), root) == found
+
+
+def test_a_file_name_is_safe_whatever_the_machine_is_called():
+    for cpu in ("../../etc/passwd", "CON", "", "处理器", "a" * 100, "x\\y:z|"):
+        name = column(machine=HERE | dict(cpu=cpu)).file_name
+        assert re.fullmatch(r"[a-z0-9-]{1,68}\.json", name)
+        assert name != column(machine=HERE | dict(cpu=f"{cpu}!")).file_name
+
+
+# --- The real rules --------------------------------------------------------------------------
+
+
+def test_every_stored_verdict_would_be_taken_from_elsewhere():
+    machine = HERE | dict(features=column().machine["features"])
+    found = verdicts()
+    again = parsed(column(*found.values(), machine=machine).text().encode())
+    assert again.verdicts == found
+
+
+UNTOLD = {"fpga-inference"}
+"""Claims whose rule is undecided where a figure is not there."""
+
+
+@pytest.mark.parametrize("claim", verdicts())
+def test_a_rule_that_lacks_its_figures_decides_nothing(claim):
+    strange = [figure("nobody asked", 1.5)]
+    if claim in UNTOLD:
+        assert judged(claim, strange).holds is None
+        return
+    with pytest.raises(ValueError, match=f"{claim}: its figures are not those that its rule asks"):
+        judged(claim, strange)
+
+
+def test_a_forged_outcome_of_the_real_ledger_is_refused():
+    record = verdicts()["npu-latency"]
+    forged = record | dict(holds=True, outcome="holds", reason="")
+    machine = HERE | dict(features=column().machine["features"])
+    with pytest.raises(ValueError, match=r"npu-latency: outcome='holds': .*'does not hold'"):
+        parsed(column(forged, machine=machine).text().encode(), ROOT)
