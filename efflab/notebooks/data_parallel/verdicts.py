@@ -21,8 +21,16 @@ NORM = "gradients: batch norm over a rank's own rows"
 
 WHOLE = "whole step a rank: ZeRO-3 over DDP"
 STATE = "model's state a rank: ZeRO-3 over DDP"
-STEPS = "whole step a rank: stage {stage} over stage {before}"
-STATES = "model's state a rank: stage {stage} over stage {before}"
+STEPS = {
+    1: "whole step a rank: stage 1 over stage 0",
+    2: "whole step a rank: stage 2 over stage 1",
+    3: "whole step a rank: stage 3 over stage 2",
+}
+STATES = {
+    1: "model's state a rank: stage 1 over stage 0",
+    2: "model's state a rank: stage 2 over stage 1",
+    3: "model's state a rank: stage 3 over stage 2",
+}
 AGREEMENT = "model's state: measured over formula, furthest from 1"
 SENT_3 = "bytes that a rank sends in a step: ZeRO-3 over DDP"
 STAGES = (1, 2, 3)
@@ -78,9 +86,9 @@ def zero_memory(figures: Iterable[Figure | Mapping]) -> Outcome:
 
 def step_name(stage: int) -> str:
     """The figure of a stage's whole step over the stage before."""
-    return STEPS.format(stage=stage, before=stage - 1)
+    return STEPS[stage]
 
 
 def state_name(stage: int) -> str:
     """The figure of a stage's state over the stage before."""
-    return STATES.format(stage=stage, before=stage - 1)
+    return STATES[stage]
