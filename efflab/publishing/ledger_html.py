@@ -80,9 +80,12 @@ thead th { font-weight: bold; border: 0 }
 .outcome span { display: inline-block; width: 1.3em }
 .none, small { opacity: .75 }
 small { display: block }
-.all td td, .all th { border-top: 1px solid var(--line); padding: .3rem .7rem .3rem 0;
+.figures th, .figures td { border-top: 1px solid var(--line); padding: .3rem .7rem .3rem 0;
   font-size: .92rem }
-.all thead th { border: 0 }
+.figures thead th { border: 0 }
+.figures th { width: 40% }
+.figures thead th ~ th { width: auto }
+.all > td { padding-bottom: .8rem }
 summary { cursor: pointer; opacity: .8 }
 p { margin: .4rem 0 }
 @media (max-width: 600px) {
@@ -94,8 +97,9 @@ p { margin: .4rem 0 }
   .claim td { margin: .5rem 0; padding-left: .7rem; border-left: .2rem solid var(--line) }
   td[data-machine]::before { content: attr(data-machine); display: block; font-size: .8rem;
     opacity: .75 }
-  .all th { padding-top: .6rem }
-  .all td td { border: 0; padding-left: .7rem }
+  .figures th { width: auto; padding: .5rem 0 0 }
+  .figures td { border: 0; padding: 0 0 .2rem .7rem }
+  .all > td { padding-bottom: .8rem }
   .section th { padding-bottom: .5rem; font-size: 1.1rem }
 }
 """
@@ -260,7 +264,8 @@ class _Body:
             )
             rows.append(f"<tr><th>{escape(tr(name))}</th>{cells}</tr>")
         return (
-            f"<table><thead><tr><th>{tr('figure')}</th>{head}</tr></thead>"
+            f'<table class="figures">'
+            f"<thead><tr><th>{tr('figure')}</th>{head}</tr></thead>"
             f"<tbody>{''.join(rows)}</tbody></table>"
         )
 
