@@ -1,0 +1,289 @@
+"""Pipelines for real: PyTorch's schedules on ranks, their tasks traced, beside one process.
+
+`on_rank` trains our Transformer, cut by layers; `sleep_on_rank` has stages that sleep instead of
+computing, so that four ranks on two cores show the schedule's bubble and not the cores'.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from efflab.config import ModelConfig
+from efflab.distributed.data_parallel import new_model, shares
+from efflab.distributed.schedules import Task
+from efflab.distributed.timeline import Timeline
+from efflab.errors import require, require_int, require_one_of
+from efflab.model import Transformer
+from efflab.train import language_model_loss
+
+SCHEDULES = ("gpipe", "1f1b", "interleaved")
+"""Those of `torch.distributed.pipelining` that run here."""
+
+
+@dataclass
+class Trace:
+    """A rank's tasks with their times in seconds, on a clock that all processes share.
+
+    `held` is the most micro-batches whose activations the rank had at once, counted in the caches
+    of PyTorch's stages (one in two chunks counts twice).
+    """
+
+    tasks: list[Task] = field(default_factory=list)
+    starts: list[float] = field(default_factory=list)
+    ends: list[float] = field(default_factory=list)
+    held: int = 0
+
+    def wrap(self, kind: str, method: Callable, chunk: int, caches: list[dict]) -> Callable:
+        """A stage's method, which takes a micro-batch's number first, that notes when it runs."""
+
+        def noting(microbatch: int, *args, **kwargs):
+            start = time.monotonic()
+            result = method(microbatch, *args, **kwargs)
+            self.ends.append(time.monotonic())
+            self.starts.append(start)
+            self.tasks.append(Task(kind, microbatch, chunk))
+            self.held = max(self.held, sum(map(len, caches)))
+            return result
+
+        return noting
+
+
+def timeline(traces: Sequence[Trace], chunks_per_stage: int = 1) -> Timeline:
+    """Traces of all ranks, in order, as a timeline that begins at 0."""
+    zero = min(min(trace.starts) for trace in traces)
+    return Timeline(
+        [trace.tasks for trace in traces],
+        [[start - zero for start in trace.starts] for trace in traces],
+        [[end - zero for end in trace.ends] for trace in traces],
+        chunks_per_stage,
+    )
+
+
+# --- PyTorch's pipeline -----------------------------------------------------------------------
+
+
+def step(
+    chunks: Sequence[nn.Module],
+    schedule: str,
+    n_microbatches: int,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    inputs: Tensor,
+    targets: Tensor,
+    before: Callable[[], None],
+) -> tuple[list[float], Trace]:
+    """Forward and backward of a batch, with the rank's chunks as stages rank, rank + n_ranks, ...
+
+    Returns the micro-batches' losses, where the last stage is, and the rank's trace. A step before
+    it connects the ranks and settles shapes; then `before()` is called.
+    """
+    from torch.distributed import pipelining
+
+    rank, n_ranks = dist.get_rank(), dist.get_world_size()
+    cpu = torch.device("cpu")
+    stages = [
+        pipelining.PipelineStage(module, rank + i * n_ranks, len(chunks) * n_ranks, cpu)
+        for i, module in enumerate(chunks)
+    ]
+    kind = {
+        "gpipe": pipelining.ScheduleGPipe,
+        "1f1b": pipelining.Schedule1F1B,
+        "interleaved": pipelining.ScheduleInterleaved1F1B,
+    }[schedule]
+    own = stages if schedule == "interleaved" else stages[0]
+    pipeline = kind(own, n_microbatches, loss_fn=loss_of)
+    has_first, has_last = stages[0].is_first, stages[-1].is_last
+
+    def once() -> list[float]:
+        losses: list[Tensor] = []
+        arguments = [inputs] if has_first else []
+        pipeline.step(*arguments, target=targets if has_last else None, losses=losses)
+        return [loss.item() for loss in losses]
+
+    once()
+    before()
+    trace, caches = Trace(), [stage.fwd_cache for stage in stages]
+    for i, stage in enumerate(stages):
+        stage.forward_one_chunk = trace.wrap("F", stage.forward_one_chunk, i, caches)
+        stage.backward_one_chunk = trace.wrap("B", stage.backward_one_chunk, i, caches)
+    dist.barrier()
+    return once(), trace
+
+
+def _require_schedule(schedule: str, n_microbatches: int, n_ranks: int) -> None:
+    """PyTorch's 1F1B wants a micro-batch for each stage; ours differs from it between multiples."""
+    require_one_of("schedule", schedule, SCHEDULES)
+    require_int("n_microbatches", n_microbatches, n_ranks if schedule == "1f1b" else 1)
+    whole = schedule != "interleaved" or n_microbatches % n_ranks == 0
+    require(whole, "n_microbatches", n_microbatches, f"a multiple of {n_ranks} ranks")
+
+
+# --- Our Transformer, cut by layers -----------------------------------------------------------
+
+
+class Part(nn.Module):
+    """Layers `begin` to `end` of a Transformer, with the embedding before the first of its layers.
+
+    The last part makes logits with the embedding's table as well, of which it needs a copy; what
+    it holds bears the names that it has in the whole model.
+    """
+
+    def __init__(self, model: Transformer, begin: int, end: int):
+        super().__init__()
+        self.is_first, self.is_last = begin == 0, end == len(model.layers)
+        self.embedding: Any = model.embedding if self.is_first or self.is_last else None
+        self.layers = nn.ModuleDict({str(i): model.layers[i] for i in range(begin, end)})
+        self.final_norm: Any = model.final_norm if self.is_last else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Ids (B,T) or hidden states (B,T,C) to hidden states or logits (B,T,V)."""
+        if self.is_first:
+            x = self.embedding(x)
+        for layer in self.layers.values():
+            x = layer(x)
+        return self.embedding.logits(self.final_norm(x)) if self.is_last else x
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the ranks train: ids and targets (B,T), cut into equal micro-batches.
+
+    `split`: layers of each rank, in order (default: `shares`).
+    """
+
+    config: ModelConfig
+    ids: Tensor
+    targets: Tensor
+    n_microbatches: int
+    schedule: str = "gpipe"
+    split: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        require_one_of("schedule", self.schedule, ("gpipe", "1f1b"))
+        require_int("n_microbatches", self.n_microbatches)
+        whole = len(self.ids) % self.n_microbatches == 0
+        require(whole, "n_microbatches", self.n_microbatches, f"a divisor of {len(self.ids)} rows")
+        shared = "'none': a layer that several stages use is no stage's own"
+        require(self.config.share == "none", "config.share", self.config.share, shared)
+
+    def alone(self) -> "Passed":
+        """One process on the whole batch."""
+        model = new_model(self.config)
+        loss = language_model_loss(model, self.ids, self.targets)
+        loss.backward()
+        return _passed(model, loss.item(), Trace())
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What a forward and a backward pass left on a rank.
+
+    `loss` is the batch's, None where the last layer is not; `weight_bytes` what its part holds.
+    """
+
+    loss: float | None
+    gradients: dict[str, Tensor]
+    weight_bytes: int
+    trace: Trace
+
+
+def on_rank(rank: int, world_size: int, job: Job) -> Passed:
+    """A rank's part of a job, to be started with `launch(on_rank, n, job, timeout=...)`."""
+    split = job.split or shares(job.config.n_layer, world_size)
+    fits = len(split) == world_size and sum(split) == job.config.n_layer and min(split) > 0
+    allowed = f"{world_size} positive numbers that add up to the {job.config.n_layer} layers"
+    require(fits, "split", split, allowed)
+    _require_schedule(job.schedule, job.n_microbatches, world_size)
+    begin = sum(split[:rank])
+    part = Part(new_model(job.config), begin, begin + split[rank])
+    losses, trace = step(
+        [part], job.schedule, job.n_microbatches, _loss, job.ids, job.targets, part.zero_grad
+    )
+    _sum_tied_gradients(part, world_size)
+    return _passed(part, sum(losses) / len(losses) if losses else None, trace)
+
+
+def _loss(logits: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+def _sum_tied_gradients(part: Part, world_size: int) -> None:
+    """The tables of the first and the last rank are one: its gradient is the sum of theirs."""
+    if world_size == 1:
+        return
+    ends = dist.new_group([0, world_size - 1])
+    if part.embedding is not None:
+        for table in (part.embedding.token, part.embedding.projection):
+            if not isinstance(table, nn.Identity):
+                dist.all_reduce(table.weight.grad, group=ends)
+        dist.destroy_process_group(ends)
+
+
+def _passed(module: nn.Module, loss: float | None, trace: Trace) -> Passed:
+    named = dict(module.named_parameters())
+    gradients = {name: p.grad for name, p in named.items() if p.grad is not None}
+    return Passed(loss, gradients, sum(p.nbytes for p in named.values()), trace)
+
+
+# --- Stages that sleep ------------------------------------------------------------------------
+
+
+class _Sleep(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, forward_seconds, backward_seconds):
+        ctx.seconds = backward_seconds
+        time.sleep(forward_seconds)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        time.sleep(ctx.seconds)
+        return gradient, None, None
+
+
+class Sleeper(nn.Module):
+    """A stage that takes its time, in seconds, and no core's: x to x times a weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.forward_seconds = self.backward_seconds = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _Sleep.apply(x * self.weight, self.forward_seconds, self.backward_seconds)
+
+
+def sleep_on_rank(
+    rank: int,
+    world_size: int,
+    forward_seconds: Sequence[float],
+    backward_seconds: Sequence[float],
+    n_microbatches: int,
+    schedule: str = "gpipe",
+    n_chunks: int = 2,
+) -> Trace:
+    """A rank's trace of a step whose stage `rank` sleeps for the given times a micro-batch.
+
+    The arguments are those of `pipeline.simulate`, one time for each rank.
+    """
+    _require_schedule(schedule, n_microbatches, world_size)
+    times = dict(forward_seconds=forward_seconds, backward_seconds=backward_seconds)
+    for name, each in times.items():
+        fine = len(each) == world_size and min(each) > 0
+        require(fine, name, each, f"{world_size} positive times, one for each rank")
+    require_int("n_chunks", n_chunks)
+    n = n_chunks if schedule == "interleaved" else 1
+    sleepers = [Sleeper() for _ in range(n)]
+
+    def wake_up() -> None:
+        for sleeper in sleepers:
+            sleeper.forward_seconds = forward_seconds[rank] / n
+            sleeper.backward_seconds = backward_seconds[rank] / n
+
+    rows = torch.ones(n_microbatches, 1)
+    return step(sleepers, schedule, n_microbatches, F.mse_loss, rows, rows, wake_up)[1]
