@@ -16,7 +16,12 @@ Batch = tuple[Tensor, Tensor]
 
 def language_model_loss(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy in nats of targets (B,T) under the model's logits of ids (B,T)."""
-    return F.cross_entropy(model(ids).flatten(0, 1), targets.flatten())
+    return token_loss(model(ids), targets)
+
+
+def token_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy in nats of targets (B,T) under logits (B,T,V)."""
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
 def classification_loss(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:

@@ -13,9 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from efflab.compression.engine import file_bytes, quiet, smoothed_model
+from efflab.compression.engine import file_bytes, quiet
 from efflab.compression.engines import pickled_bytes
-from efflab.compression.openvino import nncf_int8, no_telemetry, openvino_compiled
+from efflab.compression.openvino import (
+    nncf_int8,
+    no_telemetry,
+    openvino_compiled,
+    smoothed_for_nncf,
+)
 from efflab.config import ModelConfig
 from efflab.errors import require
 
@@ -99,8 +104,7 @@ def openvino_language_int8(
     each output channel, the token table among them; attention's own two products stay in fp32.
     """
     batches = [(ids,) for ids in checked(calibration, shape).split(shape[0])]
-    smooth = smoothed_model(model, batches)
-    smooth.embedding.position.half()  # added, not looked up: NNCF leaves it as it is
+    smooth = smoothed_for_nncf(model, batches)
     quantized = nncf_int8(converted(smooth, shape), batches, seven_bits=seven_bits)
     save(quantized, path)
     return language_file("OpenVINO INT8", path, shape, model.config)

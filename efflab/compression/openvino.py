@@ -56,10 +56,16 @@ def openvino_int8(
     `seven_bits`: of the weights; by default where this CPU needs it (`seven_bits_needed`).
     """
     require(len(calibration) > 0, "calibration", calibration, "at least one batch")
-    smooth = smoothed_model(model, calibration)
-    smooth.embedding.position.half()  # added, not looked up: NNCF leaves it as it is
+    smooth = smoothed_for_nncf(model, calibration)
     quantized = nncf_int8(openvino_model(smooth), calibration, seven_bits=seven_bits)
     return openvino_engine("OpenVINO INT8", quantized, Path(folder) / "int8.xml")
+
+
+def smoothed_for_nncf(model, calibration: Sequence[tuple[Tensor, ...]]):
+    """The model with its outliers moved into weights, ready to be converted for `nncf_int8`."""
+    smooth = smoothed_model(model, calibration)
+    smooth.embedding.position.half()  # added, not looked up: NNCF leaves it as it is
+    return smooth
 
 
 def nncf_int8(converted, calibration: Sequence[tuple[Tensor, ...]], *, seven_bits: bool | None):

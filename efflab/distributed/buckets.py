@@ -16,8 +16,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from efflab.distributed.data_parallel import new_model
+from efflab.distributed.data_parallel import new_model, own, shares
 from efflab.distributed.ring import ring_bytes
+from efflab.distributed.sleep import sleeping
 from efflab.errors import require, require_positive
 from efflab.train import language_model_loss
 
@@ -175,23 +176,9 @@ def _traced(model: nn.Module, backward: Callable[[nn.Module], Tensor], bucket_mb
 
 def trace_on_rank(rank: int, world_size: int, config, ids, targets, bucket_mb: float, wire: Wire):
     """A rank's `Trace` of one backward pass of a fresh Transformer; ids and targets (B,T)."""
-    share = slice(rank * len(ids) // world_size, (rank + 1) * len(ids) // world_size)
-    batch = ids[share], targets[share]
+    mine = own(shares(len(ids), world_size), rank)
+    batch = ids[mine], targets[mine]
     return _traced(new_model(config), lambda m: language_model_loss(m, *batch), bucket_mb, wire)
-
-
-class _Sleep(torch.autograd.Function):
-    """Passes values on; its backward pass takes a given time and no processor."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, seconds: float) -> Tensor:
-        ctx.seconds, ctx.like = seconds, weight
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, *grads: Tensor):
-        time.sleep(ctx.seconds)
-        return grads[0], torch.ones_like(ctx.like), None
 
 
 class SleepingLayers(nn.Module):
@@ -203,9 +190,9 @@ class SleepingLayers(nn.Module):
         self.layers = nn.ParameterList(torch.zeros(n // 4) for n in layer_bytes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x of any shape, unchanged."""
+        """x of any shape, unchanged, for the weights are zeros."""
         for weight, seconds in zip(self.layers, self.seconds, strict=True):
-            x = _Sleep.apply(x, weight, seconds)
+            x = sleeping(x + weight.sum(), 0.0, seconds)  # its gradient comes after the sleep
         return x
 
 

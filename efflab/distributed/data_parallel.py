@@ -6,7 +6,7 @@ Distributed", section 2). `average_gradients` is that in a few lines; `Distribut
 sends gradients in buckets while the backward pass still runs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +61,16 @@ def shares(n_rows: int, world_size: int) -> list[int]:
     require_int("n_rows", n_rows)
     require(n_rows >= world_size, "n_rows", n_rows, f"at least one for each of {world_size} ranks")
     return [n_rows // world_size + (rank < n_rows % world_size) for rank in range(world_size)]
+
+
+def own(sizes: Sequence[int], rank: int) -> slice:
+    """What a rank takes of rows (or layers) that are dealt out in order, `sizes` to each.
+
+    >>> own([3, 3, 2, 2], 2)
+    slice(6, 8, None)
+    """
+    start = sum(sizes[:rank])
+    return slice(start, start + sizes[rank])
 
 
 def new_model(config: ModelConfig, seed: int = 0) -> Transformer:
@@ -146,8 +156,7 @@ def on_rank(rank: int, world_size: int, job: Job) -> Run:
     rows = job.rows or shares(len(job.ids), world_size)
     for name, given in (("rows", rows), ("seeds", job.seeds or rows)):
         require(len(given) == world_size, name, given, f"{world_size} numbers, one for each rank")
-    start = sum(rows[:rank])
-    mine = slice(start, start + rows[rank])
+    mine = own(rows, rank)
     model = new_model(job.config, job.seeds[rank] if job.seeds else 0)
     weight = world_size * rows[rank] / len(job.ids) if job.weighted else 1.0
     batch = job.ids[mine], job.targets[mine]
@@ -203,7 +212,7 @@ def batch_norm_on_rank(rank: int, world_size: int, inputs: Tensor, labels: Tenso
 
     norm = SharedBatchNorm if shared else nn.BatchNorm1d
     model = batch_norm_model(inputs.shape[1], int(labels.max()) + 1, norm)
-    mine = slice(rank * len(inputs) // world_size, (rank + 1) * len(inputs) // world_size)
+    mine = own(shares(len(inputs), world_size), rank)
     options = dict(loss_of=classification_loss)
     return _train_with("ddp", model, inputs[mine], labels[mine], 1, **options)
 

@@ -106,9 +106,13 @@ def hardware_flops(config: ModelConfig, global_batch: int, seq_len: int, recompu
     """
     require_one_of("recompute", recompute, RECOMPUTE)
     parts = cost.flops_by_part(config, seq_len, global_batch)
+    return 3 * sum(parts.values()) + _flops_again(parts, recompute)
+
+
+def _flops_again(parts: dict[str, int], recompute: str) -> int:
+    """What recomputation repeats of a forward pass, given by `cost.flops_by_part`."""
     layers = parts["projections"] + parts["scores"] + parts["ffn"]
-    again = {"none": 0, "selective": parts["scores"], "full": layers}[recompute]
-    return 3 * sum(parts.values()) + again
+    return {"none": 0, "selective": parts["scores"], "full": layers}[recompute]
 
 
 # --- One split -----------------------------------------------------------------------------------
@@ -230,9 +234,8 @@ class Training:
         """
         stage, micro_batch = self._stage(split), self._micro_batch(split)
         parts = cost.flops_by_part(stage, self.seq_len, micro_batch)
-        layers = parts["projections"] + parts["scores"] + parts["ffn"]
         kept = self._kept_bytes(stage, split, "none")
-        flops_again = {"none": 0, "selective": parts["scores"], "full": layers}[split.recompute]
+        flops_again = _flops_again(parts, split.recompute)
         bytes_again = {
             "none": 0.0,
             "selective": kept - self._kept_bytes(stage, split, "selective"),

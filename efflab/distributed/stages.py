@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab.config import ModelConfig
-from efflab.distributed.data_parallel import new_model, shares
+from efflab.distributed.data_parallel import new_model, own, shares
 from efflab.distributed.schedules import Task
+from efflab.distributed.sleep import sleeping
 from efflab.distributed.timeline import Timeline
 from efflab.errors import require, require_int, require_one_of
 from efflab.model import Transformer
-from efflab.train import language_model_loss
+from efflab.train import language_model_loss, token_loss
 
 SCHEDULES = ("gpipe", "1f1b", "interleaved")
 """Those of `torch.distributed.pipelining` that run here."""
@@ -199,17 +200,13 @@ def on_rank(rank: int, world_size: int, job: Job) -> Passed:
     allowed = f"{world_size} positive numbers that add up to the {job.config.n_layer} layers"
     require(fits, "split", split, allowed)
     _require_schedule(job.schedule, job.n_microbatches, world_size)
-    begin = sum(split[:rank])
-    part = Part(new_model(job.config), begin, begin + split[rank])
+    layers = own(split, rank)
+    part = Part(new_model(job.config), layers.start, layers.stop)
     losses, trace = step(
-        [part], job.schedule, job.n_microbatches, _loss, job.ids, job.targets, part.zero_grad
+        [part], job.schedule, job.n_microbatches, token_loss, job.ids, job.targets, part.zero_grad
     )
     _sum_tied_gradients(part, world_size)
     return _passed(part, sum(losses) / len(losses) if losses else None, trace)
-
-
-def _loss(logits: Tensor, targets: Tensor) -> Tensor:
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
 def _sum_tied_gradients(part: Part, world_size: int) -> None:
@@ -233,19 +230,6 @@ def _passed(module: nn.Module, loss: float | None, trace: Trace) -> Passed:
 # --- Stages that sleep ------------------------------------------------------------------------
 
 
-class _Sleep(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, forward_seconds, backward_seconds):
-        ctx.seconds = backward_seconds
-        time.sleep(forward_seconds)
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        time.sleep(ctx.seconds)
-        return gradient, None, None
-
-
 class Sleeper(nn.Module):
     """A stage that takes its time, in seconds, and no core's: x to x times a weight."""
 
@@ -255,7 +239,7 @@ class Sleeper(nn.Module):
         self.forward_seconds = self.backward_seconds = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
-        return _Sleep.apply(x * self.weight, self.forward_seconds, self.backward_seconds)
+        return sleeping(x * self.weight, self.forward_seconds, self.backward_seconds)
 
 
 def sleep_on_rank(

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from efflab.bench import peak_bytes
 from efflab.config import ModelConfig
-from efflab.distributed.data_parallel import new_model, shares
+from efflab.distributed.data_parallel import new_model, own, shares
 from efflab.distributed.ring import sent_bytes
 from efflab.errors import require_int, require_one_of
 from efflab.model import Transformer
@@ -90,8 +90,7 @@ def sharded(model: Transformer, stage: int) -> tuple[nn.Module, torch.optim.Opti
 
 def on_rank(rank: int, world_size: int, job: Job) -> Held:
     """A rank's part of a job, to be started with `launch(on_rank, n, job, timeout=...)`."""
-    rows = shares(len(job.ids), world_size)
-    mine = slice(sum(rows[:rank]), sum(rows[: rank + 1]))
+    mine = own(shares(len(job.ids), world_size), rank)
     ids, targets = job.ids[mine], job.targets[mine]
     model, optimizer = sharded(new_model(job.config), job.stage)
     losses: list[float] = []

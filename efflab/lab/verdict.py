@@ -175,12 +175,17 @@ class _Card:
 
 
 def _figure_line(figure: Figure) -> str:
-    """ "parameters removed: 71.2% [computed]", with the interval where there is one."""
+    """ "parameters removed: 71.2% [computed]"."""
+    return f"{tr(figure.name)}: {value_line(figure)}"
+
+
+def value_line(figure: Figure) -> str:
+    """ "0.975 (0.914 to 1.04) [measured]": value, unit, interval if any, and kind."""
     value = with_unit(figure.value, figure.unit)
     if figure.low is not None:
         ends = dict(low=number(figure.low), high=number(figure.high))
         value = tr("{value} ({low} to {high})", value=value, **ends)
-    return f"{tr(figure.name)}: {value} [{tr(figure.kind)}]"
+    return f"{value} [{tr(figure.kind)}]"
 
 
 def _fill(text: str, values: Mapping) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from efflab.formats import LANGUAGES
 from efflab.lab import text
-from efflab.lab.text import number, tr, use_language, use_texts, with_unit
-from efflab.lab.verdict import OUTCOMES, Figure, by_name, outcome_words
+from efflab.lab.text import tr, use_language, use_texts
+from efflab.lab.verdict import OUTCOMES, by_name, outcome_words, value_line
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
 from efflab.publishing.column import Column
 from efflab.publishing.judging import chinese_texts, judged, turning
@@ -235,7 +235,7 @@ class _Body:
         _, _, mark, colour = OUTCOMES[record["outcome"]]
         outcome = outcome_words(record["outcome"], self.language)
         first = next(iter(by_name(record["figures"]).values()))
-        said = tr("{name}: {value}", name=tr(first.name), value=_value(first))
+        said = tr("{name}: {value}", name=tr(first.name), value=value_line(first))
         return (
             f'<td {machine}><div class="outcome"><span style="color:{colour}">{mark}</span>'
             f"{outcome}</div>{escape(words['condition'] or words['reason'])}"
@@ -257,7 +257,7 @@ class _Body:
         labels = [f' data-machine="{machine}"' if machines[1:] else "" for machine in machines]
         rows = []
         for name in names:
-            values = [_value(found[name]) if name in found else tr("missing") for found in by]
+            values = [value_line(found[name]) if name in found else tr("missing") for found in by]
             cells = "".join(
                 f"<td{label}>{escape(value)}</td>"
                 for label, value in zip(labels, values, strict=True)
@@ -268,12 +268,3 @@ class _Body:
             f"<thead><tr><th>{tr('figure')}</th>{head}</tr></thead>"
             f"<tbody>{''.join(rows)}</tbody></table>"
         )
-
-
-def _value(figure: Figure) -> str:
-    """ "0.975 (0.914 to 1.04) [measured]": value, unit, interval and kind."""
-    value = with_unit(figure.value, figure.unit)
-    if figure.low is not None:
-        ends = dict(low=number(figure.low), high=number(figure.high))
-        value = tr("{value} ({low} to {high})", value=value, **ends)
-    return f"{value} [{tr(figure.kind)}]"

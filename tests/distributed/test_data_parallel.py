@@ -1,11 +1,13 @@
 """Data parallelism is one process on the whole batch, and what breaks when ranks differ."""
 
+import doctest
 import re
 from dataclasses import replace
 from itertools import chain
 
 import pytest
 import torch
+from batches import SAME, random_ids
 from torch import nn
 
 from efflab.config import ModelConfig
@@ -16,16 +18,8 @@ from efflab.distributed.ring import ring_bytes
 from efflab.train import classification_loss
 
 CONFIG = ModelConfig(2, 4, 64, 256, 300, 32, causal=True)
-SAME = 1e-6
-"""Of the largest value: fp32 sums in another order."""
 HEADERS = 1.01
 """gloo's headers and acknowledgements: under one per cent of half a megabyte."""
-
-
-def random_ids(seed):
-    return torch.randint(0, 300, (8, 16), generator=torch.Generator().manual_seed(seed))
-
-
 JOB = Job(CONFIG, random_ids(0), random_ids(1))
 ONE = JOB.alone()
 N_BYTES = sum(w.nbytes for w in ONE.weights.values())
@@ -139,3 +133,7 @@ def test_other_bad_arguments():
         sampled_rows(3, 0, True)
     zero = {"a": torch.zeros(2)}
     assert distance(zero, zero) == 0.0
+
+
+def test_doctests():
+    assert doctest.testmod(data_parallel).failed == 0

@@ -4,8 +4,8 @@ import re
 from dataclasses import replace
 
 import pytest
-import torch
 import torch.distributed as dist
+from batches import SAME, random_ids
 from pipeline_functions import zero_bubble_order
 
 from efflab.config import ModelConfig
@@ -16,14 +16,6 @@ from efflab.distributed.schedules import orders
 from efflab.distributed.stages import Job, on_rank, sleep_on_rank, timeline
 
 CONFIG = ModelConfig(4, 4, 64, 256, 300, 32, causal=True)
-SAME = 1e-6
-"""Of the largest value: fp32 sums in another order."""
-
-
-def random_ids(seed):
-    return torch.randint(0, 300, (8, 16), generator=torch.Generator().manual_seed(seed))
-
-
 JOB = Job(CONFIG, random_ids(0), random_ids(1), 8)
 FACTORED = ModelConfig(4, 4, 64, 256, 300, 32, d_embed=16)
 """A post-norm encoder whose embedding has a projection, tied as well."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from batches import SAME, random_ids
 
 from efflab.config import ModelConfig
 from efflab.cost import num_params
@@ -19,17 +20,9 @@ from efflab.distributed.tensor_orders import ORDERS, Traffic, traffic
 from efflab.distributed.tensor_parallel import METHODS, Job, held_params, share_of, wire_bytes
 
 CONFIG = ModelConfig(2, 4, 64, 256, 300, 32, causal=True)
-SAME = 1e-6
-"""Of the largest value: fp32 sums in another order."""
 HEADERS = 1.1
 """gloo's header of about 50 bytes with each part, here as small as 4 kB."""
-
-
-def random_ids(seed):
-    return torch.randint(0, 300, (4, 16), generator=torch.Generator().manual_seed(seed))
-
-
-JOB = Job(CONFIG, random_ids(0), random_ids(1))
+JOB = Job(CONFIG, random_ids(0, 4), random_ids(1, 4))
 N_TOKENS = JOB.ids.numel()
 
 

@@ -12,7 +12,6 @@ from efflab.errors import require, require_int, require_one_of
 from efflab.lab import Choice, Figure, Slider, explorer, figures, number, tr
 from efflab.notebooks.data_parallel import equal, verdicts
 
-SECONDS = 120
 N_PARAMS = cost.num_params(equal.CONFIG)
 PARTS = ("weights", "gradients", "optimizer", "gathered", "step")
 
@@ -23,7 +22,7 @@ def held(pool: RankPool, batch_size: int, seq_len: int) -> dict[int, list[Held]]
     plain = equal.job(batch_size, seq_len, 3)
     return {
         stage: pool.run(zero.on_rank, zero.Job(plain.config, plain.ids, plain.targets, stage),
-                        timeout=SECONDS)
+                        timeout=equal.SECONDS)
         for stage in zero.STAGES
     }  # fmt: skip
 

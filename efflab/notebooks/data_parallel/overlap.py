@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 
+from efflab.bench import MIB
 from efflab.config import PRESETS
 from efflab.distributed import buckets
 from efflab.distributed.buckets import Trace, Wire
@@ -13,8 +14,6 @@ from efflab.notebooks.data_parallel import equal
 MODEL = "stdlib-gpt"
 SLOW = Wire(latency_seconds=0.001, bytes_per_second=200e6)
 """About a fast office network's: this machine's own memory is too fast to show anything."""
-SECONDS = 120
-MIB = 2**20
 
 
 @lru_cache(maxsize=8)
@@ -22,7 +21,7 @@ def trace(pool: RankPool, batch_size: int, seq_len: int, bucket_mb: float) -> Tr
     """Rank 0's backward pass over the slow wire."""
     plain = equal.job(batch_size, seq_len, 2)
     args = PRESETS[MODEL], plain.ids, plain.targets, bucket_mb, SLOW
-    return pool.run(buckets.trace_on_rank, *args, timeout=SECONDS)[0]
+    return pool.run(buckets.trace_on_rank, *args, timeout=equal.SECONDS)[0]
 
 
 def trace_rows(pool: RankPool, batch_size: int, seq_len: int, sizes: tuple) -> list[dict]:
