@@ -183,11 +183,20 @@ def has_run(page, n_cells):
 
 
 def move_slider(explorer):
-    """One step of its first slider, to where there is room."""
+    """One step of its first slider, to where there is room.
+
+    JupyterLab may take the focus while it draws a cell that came into view, and the key goes
+    elsewhere: like a reader, press again until the slider stands somewhere else.
+    """
     handle = explorer.locator(".noUi-handle").first
-    handle.focus()
-    at_end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
-    handle.press("ArrowLeft" if at_end else "ArrowRight")
+    before = handle.get_attribute("aria-valuenow")
+    at_end = before == handle.get_attribute("aria-valuemax")
+
+    def moved():
+        handle.press("ArrowLeft" if at_end else "ArrowRight")
+        return handle.get_attribute("aria-valuenow") != before
+
+    wait_for(moved, MOVE_SECONDS, "the slider moves")
 
 
 def changed(page, index, before):
