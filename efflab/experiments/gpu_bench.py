@@ -1,7 +1,8 @@
 """The GPU side of chapter 2, on any CUDA machine in under five minutes: `make bench-gpu`.
 
-Precision by shape, memory of a training step, eager against compiled, launch overhead, attention
-kernels. Every part takes a device and sizes, so that its code runs on a CPU too, as in the tests.
+Precision by shape, time and memory of a training step, eager against compiled, launch overhead,
+attention kernels. Every part takes a device and sizes, so that its code runs on a CPU too, as in
+the tests.
 """
 
 from collections.abc import Callable
@@ -30,7 +31,7 @@ class Sizes:
 
     products: tuple[int, ...] = (256, 1024, 4096, 8192)  # square matrices
     model: tuple[int, int, int] = (12, 768, 512)  # layers, channels, tokens
-    batch_size: int = 4
+    batch_sizes: tuple[int, ...] = (4, 32)
     block: tuple[int, int] = (1024, 1024)  # channels, tokens
     chains: tuple[int, ...] = (1, 4, 16, 64)  # kernels
     values: tuple[int, ...] = (2**8, 2**14, 2**18, 2**22, 2**25)
@@ -76,31 +77,41 @@ def _tf32(call: Callable) -> object:
         torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def training_memory(device: str, sizes: Sizes) -> dict:
-    """Bytes of a training step: weights, gradients and Adam's state, which stay, and its peak."""
+def training_step(device: str, sizes: Sizes) -> dict:
+    """A training step in each recipe: bytes of weights, gradients and Adam's state, which stay,
+    the step's peak, and its time; None where this GPU has no room for the batch.
+    """
+    recipes = {name: partial(_step, dtype=dtype) for name, dtype in DTYPES.items()}
+    if device == "cuda":
+        recipes["tf32"] = lambda *args: _tf32(partial(_step, *args, dtype=torch.float32))
     rows = []
-    for name, dtype in DTYPES.items():
+    for name, step in recipes.items():
         n_layer, d_model, seq_len = sizes.model
         config = ModelConfig(n_layer, d_model // HEAD_DIM or 1, d_model, 4 * d_model, 8192, seq_len,
                              causal=True)  # fmt: skip
         torch.manual_seed(0)
         model = Transformer(config).to(device)
-        step = partial(_step, model, torch.optim.AdamW(model.parameters()), dtype, seq_len,
-                       sizes.batch_size)  # fmt: skip
-        step()  # Adam's state and the gradients stand from here on
-        stays = sum(4 * p.nbytes for p in model.parameters())
-        timing = bench.timed(step, warmup=1, repeats=3)
-        rows.append(dict(recipe="fp32" if name == "fp32" else f"autocast {name}",
-                         mb_stays=stays / 1e6, mb_step=bench.peak_bytes(step, device) / 1e6,
-                         ms=1e3 * timing.median))  # fmt: skip
+        optimizer = torch.optim.AdamW(model.parameters())
+        stays = 4 * sum(p.nbytes for p in model.parameters())
+        for batch_size in sizes.batch_sizes:
+            ids = torch.randint(8192, (batch_size, seq_len), device=device)
+            measured = _measured_step(partial(step, model, optimizer, ids), device, sizes.repeats)
+            rows.append(dict(recipe=name, batch_size=batch_size, mb_stays=stays / 1e6) | measured)
     return dict(rows=rows)
 
 
-def _step(model: Transformer, optimizer, dtype: torch.dtype, seq_len: int, batch_size: int) -> None:
+def _measured_step(step: Callable, device: str, repeats: int) -> dict:
+    try:
+        step()  # Adam's state and the gradients stand from here on
+        timing = bench.timed(step, warmup=2, repeats=repeats)
+        return dict(mb_step=bench.peak_bytes(step, device) / 1e6, ms=1e3 * timing.median)
+    except torch.OutOfMemoryError:
+        return dict(mb_step=None, ms=None)
+
+
+def _step(model: Transformer, optimizer, ids: torch.Tensor, dtype: torch.dtype) -> None:
     """One step under autocast, where `dtype` is not fp32. fp16's scaling takes no memory."""
-    device = next(model.parameters()).device
-    ids = torch.zeros(batch_size, seq_len, dtype=torch.long, device=device)
-    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+    with torch.autocast(ids.device.type, dtype=dtype, enabled=dtype != torch.float32):
         loss = F.cross_entropy(model(ids).flatten(0, 1).float(), ids.flatten())
     loss.backward()
     optimizer.step()
@@ -204,7 +215,7 @@ def _runs(call: Callable) -> bool:
 PARTS: dict[str, Callable[[str, Sizes], dict]] = {
     "launch overhead": launch_overhead,
     "precision by shape": precision_by_shape,
-    "memory of a training step": training_memory,
+    "training step": training_step,
     "attention kernels": attention_kernels,
     "eager against compiled": eager_against_compiled,
 }

@@ -12,7 +12,7 @@ from efflab.experiments.gpu_bench import Sizes
 SMALL = Sizes(
     products=(16, 32),
     model=(2, 64, 16),
-    batch_size=2,
+    batch_sizes=(2, 3),
     block=(64, 16),
     chains=(1, 8),
     values=(64, 2**16),
@@ -34,14 +34,26 @@ def test_precision_has_a_row_for_each_format_and_shape():
     assert all(row["low"] <= row["faster"] <= row["high"] for row in rows)
 
 
-def test_training_memory_is_exact_for_what_stays():
-    rows = measured("memory of a training step")["rows"]
-    assert [row["recipe"] for row in rows] == ["fp32", "autocast bf16", "autocast fp16"]
+def test_a_training_step_is_exact_for_what_stays():
+    rows = measured("training step")["rows"]
+    assert [(row["recipe"], row["batch_size"]) for row in rows] == [
+        (name, n) for name in ("fp32", "bf16", "fp16") for n in (2, 3)
+    ]
     # weights, gradients and two moments of a model of 2 layers: 16 bytes a parameter
     layers = 2 * (12 * 64**2 + 13 * 64)
     n_params = layers + 8192 * 64 + 16 * 64 + 2 * 64
     assert all(row["mb_stays"] == pytest.approx(16 * n_params / 1e6) for row in rows)
-    assert all(row["mb_step"] > 0 for row in rows)
+    assert all(row["mb_step"] > 0 and row["ms"] > 0 for row in rows)
+
+
+def test_a_batch_without_room_is_a_row_without_figures(monkeypatch):
+    def step(model, optimizer, ids, dtype):
+        if len(ids) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(gpu_bench, "_step", step)
+    rows = measured("training step")["rows"]
+    assert [row["ms"] is None for row in rows] == [False, True] * 3
 
 
 def test_forms_of_the_block_agree_and_are_compared():
