@@ -1,0 +1,287 @@
+"""The article's chapters on one model, end to end: lighten, fine-tune, prune, INT8; and in orders.
+
+`stdlib-gpt` at 512 tokens. Attention is lightened until 30 % of the FLOPs are gone (`lighten`),
+a quarter of the FFN's neurons leave, rounds of fine-tuning recover, an engine computes in INT8.
+A path is an order of these steps. All have the same two rounds; within a seed a round has the same
+batches wherever it stands. INT8 stands last: an engine's integers have no gradient, so that what
+comes after INT8 is not trained, and quantizing earlier means pruning after all training. No step
+is timed here: `case-study-latency` does it, for which the weights do not matter.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from statistics import mean
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+from efflab import data, points, train
+from efflab.bench import one_thread
+from efflab.compression import language, pruning
+from efflab.compression.engine import seven_bits_needed
+from efflab.errors import require_int, require_one_of
+from efflab.estimate import Estimate, paired
+from efflab.experiments import lighten
+from efflab.experiments.lighten import Recipe
+from efflab.experiments.record import run_cases
+from efflab.model import Transformer, n_parameters
+from efflab.pretrained import read_card
+
+NAME = "case-study"
+SHARE, PRUNED = 0.3, 0.25  # of the model's FLOPs, by lighter attention; of the FFN's neurons
+N_STEPS, BATCH_SIZE, SEQ_LEN, LR = 80, 4, 512, 6e-4
+EARLY = 8  # steps of the first round after which one path is judged too: a notebook repeats them
+EVEN_WIDTH = 64  # the window of "evenly": of all widths the one that costs least before training
+N_CALIBRATION = 8  # training windows on which changes are tried, and INT8's ranges found
+SEEDS = (0, 1, 2)
+PRECISIONS = ("bf16 autocast", "fp32")
+MAIN = "lighten, prune"
+PATHS: dict[str, tuple[str, ...]] = {
+    "as shipped": (),
+    MAIN: ("lighten", "tune", "prune", "tune"),
+    "prune, lighten": ("prune", "tune", "lighten", "tune"),
+    "both, then tune": ("lighten", "prune", "tune", "tune"),
+    "prune after INT8": ("lighten", "tune", "tune", "prune"),
+    "all after INT8": ("tune", "tune", "lighten", "prune"),
+    "lighten evenly": ("lighten evenly", "tune", "prune", "tune"),
+}
+"""Order of steps, INT8 at the end of each. "all after INT8" begins with the trained control."""
+
+
+# --- Steps -----------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def calibration() -> tuple[Tensor, Tensor]:
+    """(ids, targets) of training windows that no round sees, (N_CALIBRATION, 512) each."""
+    return data.random_windows(data.stdlib_tokens("train"), N_CALIBRATION, SEQ_LEN, 10**9)
+
+
+@lru_cache(maxsize=1)
+def shipped_damage() -> lighten.Damage:
+    """What each change costs the model as shipped."""
+    return lighten.damage(points.language_model(), calibration())
+
+
+def recipe_for(model: Transformer, step: str) -> Recipe:
+    """What `step` does to this model's attention."""
+    shipped = model is points.language_model()
+    costs = shipped_damage() if shipped else lighten.damage(model, calibration())
+    if step == "lighten evenly":
+        return lighten.evenly(model.config, costs, EVEN_WIDTH, SHARE, SEQ_LEN)
+    return lighten.by_layer(model.config, costs, SHARE, SEQ_LEN)
+
+
+def pruned(model: Transformer, ratio: float = PRUNED) -> Transformer:
+    """A copy without the neurons that this model would miss least, of all layers together."""
+    batches = [tuple(part) for part in zip(*(x.split(4) for x in calibration()), strict=True)]
+    importance = pruning.neuron_importance(model, batches)
+    return pruning.prune_ffn(model, pruning.least_important(importance, ratio))
+
+
+def loss_in(precision: str) -> Callable[[Transformer, Tensor, Tensor], Tensor]:
+    """The language-model loss with products in that precision, the loss itself in fp32."""
+    require_one_of("precision", precision, PRECISIONS)
+
+    def loss(model: Transformer, ids: Tensor, targets: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision != "fp32"):
+            logits = model(ids)
+        return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+
+    return loss
+
+
+def tune(
+    model: Transformer, precision: str, seed: int, round_: int, stop: int | None = None
+) -> Transformer:
+    """Train `model` in place for a round, or for `stop` of its steps."""
+    require_int("seed", seed, 0)
+    stream = data.stdlib_tokens("train")
+    first = seed * 10**6 + round_ * N_STEPS
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        return data.random_windows(stream, BATCH_SIZE, SEQ_LEN, first + step)
+
+    options = dict(optimizers=train.adamw(model, LR), loss_fn=loss_in(precision), stop=stop)
+    with one_thread():
+        train.fit(model, batch, N_STEPS, **options)
+    return model
+
+
+# --- Paths -----------------------------------------------------------------------------------
+
+
+def walk(path: str, precision: str, seed: int) -> tuple[Transformer, list[dict]]:
+    """The model at the end of a path, and a row for each step: what it is like after it."""
+    require_one_of("path", path, PATHS)
+    model, rows, n_rounds = points.language_model(), [], 0
+    for step in PATHS[path]:
+        row = dict(step=step)
+        if step == "tune":
+            model = tune(deepcopy(model), precision, seed, n_rounds)
+            n_rounds += 1
+        elif step == "prune":
+            model = pruned(model)
+            row |= dict(neurons=[layer.ffn.body.up.out_features for layer in model.layers])
+        else:
+            recipe = recipe_for(model, step)
+            model = lighten.lightened(model, recipe)
+            row |= dict(windows=recipe.windows, removed=recipe.removed)
+        rows.append(row | judged(model))
+    return model, rows
+
+
+def judged(model: Transformer) -> dict:
+    """Bits per byte by the board's ruler, FLOPs of 512 tokens by both counts, parameters."""
+    flops = {c: lighten.forward_flops(model, SEQ_LEN, c) for c in lighten.COUNTS}
+    return interval(points.language_quality(model)) | dict(
+        flops=flops["computed"], visible_flops=flops["visible"], n_params=n_parameters(model)
+    )
+
+
+def interval(quality: Estimate) -> dict[str, float]:
+    """Bits per byte with the interval over windows, as a row keeps them."""
+    found = dict(bits=quality.mean, low=quality.low, high=quality.high)
+    return {k: round(v, 4) for k, v in found.items()}
+
+
+def int8(model: Transformer, folder: Path) -> language.LanguageEngine:
+    """The model in OpenVINO's INT8, one window of 512 tokens at a time."""
+    path, shape = folder / "int8.xml", (1, SEQ_LEN)
+    return language.openvino_language_int8(model, path, shape, calibration()[0])
+
+
+def engines(model: Transformer, folder: Path) -> list[language.LanguageEngine]:
+    """The other engines: what 16 bits cost in quality, and what INT8 costs elsewhere."""
+    shape = (1, SEQ_LEN)
+    return [
+        language.bf16_language(model),
+        language.dynamic_language(model),
+        language.openvino_language(model, folder / "fp32.xml", shape),
+        language.openvino_language(model, folder / "fp16.xml", shape, half=True),
+        language.openvino_language(model, folder / "bf16.xml", shape, precision="bf16"),
+    ]
+
+
+def early(precision: str, seed: int) -> float:
+    """Bits per byte of the lightened model after `EARLY` steps of its first round."""
+    shipped = points.language_model()
+    light = lighten.lightened(shipped, recipe_for(shipped, "lighten"))
+    return points.language_quality(tune(light, precision, seed, 0, EARLY)).mean
+
+
+# --- The experiment --------------------------------------------------------------------------
+
+
+def run_path(path: str, precision: str, seed: int) -> dict:
+    """The rows of one path, then its INT8; of the main path and the start every engine."""
+    model, rows = walk(path, precision, seed)
+    with TemporaryDirectory() as folder:
+        made = [int8(model, Path(folder))]
+        if path in (MAIN, "as shipped"):
+            made += engines(model, Path(folder))
+        sizes = [dict(engine=engine.name, nbytes=engine.nbytes) for engine in made]
+        qualities = [interval(points.language_quality(engine)) for engine in made]
+    found = dict(rows=rows, engines=[a | b for a, b in zip(sizes, qualities, strict=True)])
+    if path == MAIN and precision == "fp32":
+        found["early"] = round(early(precision, seed), 4)
+    return found
+
+
+def run_widths() -> dict:
+    """Before any training, on training text: what each change costs, and each even width to 30 %.
+
+    `windows` and `heads` by layer, nats a token; a row of `widths` for each window that all layers
+    share: what it removes alone, the heads that must go as well, and what both add to the loss.
+    """
+    shipped, costs = points.language_model(), shipped_damage()
+    config, base = shipped.config, lighten.loss(shipped, calibration())
+    rows = []
+    for width in (None, *lighten.WIDTHS):
+        recipe = lighten.evenly(config, costs, width, SHARE, SEQ_LEN)
+        alone = lighten.evenly(config, costs, width, 0.0, SEQ_LEN)
+        shares = {c: lighten.removed_share(config, recipe, SEQ_LEN, c) for c in lighten.COUNTS}
+        row = dict(width=width, windows_alone=lighten.removed_share(config, alone, SEQ_LEN))
+        row |= dict(removed=shares["computed"], removed_visible=shares["visible"])
+        row |= dict(n_heads=sum(map(len, recipe.removed)))
+        row |= dict(added=lighten.loss(lighten.lightened(shipped, recipe), calibration()) - base)
+        rows.append({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
+    layers = range(config.n_layer)
+    windows = [[round(costs.windows[i, w], 4) for w in lighten.WIDTHS] for i in layers]
+    heads = [[round(costs.heads[i, h], 4) for h in range(config.n_head)] for i in layers]
+    return dict(widths=rows, windows=windows, heads=heads, loss=round(base, 4))
+
+
+def run_one(part: str, seed: int, **where) -> dict:
+    """A case of either part."""
+    return run_widths() if part == "widths" else run_path(**where, seed=seed)
+
+
+def cases() -> list[dict]:
+    """The widths and the model as shipped once, every path with every seed, the main one in fp32.
+
+    Seed by seed, so that a record that is not complete compares paths all the same.
+    """
+    found = [dict(part="widths", seed=0)]
+    found += [dict(part="path", path="as shipped", precision="fp32", seed=0)]
+    paths = [(path, PRECISIONS[0]) for path, steps in PATHS.items() if steps] + [(MAIN, "fp32")]
+    return found + [
+        dict(part="path", path=path, precision=precision, seed=seed)
+        for seed, (path, precision) in product(SEEDS, paths)
+    ]
+
+
+def settings() -> dict:
+    """What every run has in common; runs under other settings are not mixed in."""
+    training = dict(n_steps=N_STEPS, batch_size=BATCH_SIZE, seq_len=SEQ_LEN, lr=LR, early=EARLY)
+    changes = dict(share=SHARE, pruned=PRUNED, even_width=EVEN_WIDTH, n_calibration=N_CALIBRATION)
+    judged = dict(n_windows=points.N_WINDOWS, shipped=points.shipped_quality())
+    return training | changes | judged | dict(paths=PATHS, seven_bits=seven_bits_needed())
+
+
+@one_thread()
+def run(*, fresh: bool = False) -> dict:
+    """Every path with every seed, recorded as case-study. About 30 minutes of one core."""
+    models = {"stdlib-gpt": read_card()["sha256"]}
+    made = dict(models=models, versions_of=("openvino", "nncf"))
+    return run_cases(NAME, cases(), run_one, settings=settings(), fresh=fresh, **made)
+
+
+# --- Reading ---------------------------------------------------------------------------------
+
+
+def paths(experiment: dict, path: str, precision: str = PRECISIONS[0]) -> dict[int, dict]:
+    """Seed -> the recorded run of that path."""
+    require_one_of("path", path, PATHS)
+    found = [r for r in experiment["runs"] if r["part"] == "path" and r["path"] == path]
+    return {r["seed"]: r for r in found if not PATHS[path] or r["precision"] == precision}
+
+
+def end_bits(run: dict, engine: str | None = "OpenVINO INT8") -> float:
+    """Bits per byte at the end of a run: in that engine, or (None) before INT8."""
+    if engine is None:
+        return run["rows"][-1]["bits"]
+    return next(row["bits"] for row in run["engines"] if row["engine"] == engine)
+
+
+def difference(
+    a: dict[int, dict], b: dict[int, dict], engine: str | None = "OpenVINO INT8"
+) -> Estimate:
+    """How many bits per byte paths `a` end above `b`, paired by seed."""
+    seeds = sorted(set(a) & set(b))
+    return paired(*([end_bits(runs[s], engine) for s in seeds] for runs in (a, b)))
+
+
+def waterfall(runs: dict[int, dict]) -> list[dict]:
+    """Steps of a path in order: bits per byte (mean, least and most over seeds) and FLOPs."""
+    steps = zip(*(run["rows"] for run in runs.values()), strict=True)
+    found = []
+    for rows in steps:
+        bits = [row["bits"] for row in rows]
+        entry = dict(step=rows[0]["step"], bits=mean(bits), low=min(bits), high=max(bits))
+        found.append(entry | dict(flops=mean(row["flops"] for row in rows)))
+    return found
