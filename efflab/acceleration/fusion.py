@@ -56,16 +56,20 @@ class LaunchModel:
     """Time of simple kernels: n · overhead + the longer of bytes / bandwidth and FLOPs / rate.
 
     `overhead`: seconds to start a kernel; `bandwidth`: bytes a second; `rate`: FLOP/s of additions
-    and multiplications, which only long fused kernels come up to.
+    and multiplications, which only long fused kernels come up to. `queued`: launches run ahead of
+    the work, as a CPU's do for its GPU, and the longer of the two counts instead of their sum.
     """
 
     overhead: float
     bandwidth: float
     rate: float = math.inf
+    queued: bool = False
 
     def seconds(self, n_kernels: float, nbytes: float, flops: float = 0) -> float:
         """Of `n_kernels` that move `nbytes` and do `flops` in all."""
-        return n_kernels * self.overhead + max(nbytes / self.bandwidth, flops / self.rate)
+        launches = n_kernels * self.overhead
+        work = max(nbytes / self.bandwidth, flops / self.rate)
+        return max(launches, work) if self.queued else launches + work
 
     @property
     def even_bytes(self) -> float:
@@ -73,21 +77,44 @@ class LaunchModel:
         return self.overhead * self.bandwidth
 
 
-def fit_launches(rows: Sequence[Mapping]) -> LaunchModel:
+def fit_launches(rows: Sequence[Mapping], queued: bool = False) -> LaunchModel:
     """The model through measured rows with `n_kernels`, `bytes` and `seconds`.
 
     Least squares of the relative error, so that a microsecond counts as much as a millisecond. Both
     constants come out positive or the rows are refused.
     """
     import numpy as np
-    from scipy.optimize import nnls
 
     require(len(rows) >= 2, "rows", len(rows), "two measurements or more")
-    seconds = np.array([row["seconds"] for row in rows], float)
-    terms = np.array([[row["n_kernels"], row["bytes"]] for row in rows], float)
-    (overhead, per_byte), _ = nnls(terms / seconds[:, None], np.ones(len(rows)))
+    n, moved, seconds = (
+        np.array([row[name] for row in rows], float) for name in ("n_kernels", "bytes", "seconds")
+    )
+    fit = _longer_of_both if queued else _sum_of_both
+    overhead, per_byte = fit(n / seconds, moved / seconds)
     require(overhead > 0 and per_byte > 0, "rows", len(rows), "sizes small and large")
-    return LaunchModel(float(overhead), float(1 / per_byte))
+    return LaunchModel(float(overhead), float(1 / per_byte), queued=queued)
+
+
+def _sum_of_both(n, moved) -> tuple[float, float]:
+    """(a, b) for which a · n + b · moved comes nearest to 1."""
+    import numpy as np
+    from scipy.optimize import nnls
+
+    return tuple(nnls(np.stack([n, moved], 1), np.ones(len(n)))[0])
+
+
+def _longer_of_both(n, moved) -> tuple[float, float]:
+    """(a, b) for which the larger of a · n and b · moved comes nearest to 1, in logarithms.
+
+    Begins where neither term is above any measurement: from there each row pulls at one of them.
+    """
+    import numpy as np
+    from scipy.optimize import least_squares
+
+    def error(logs):
+        return np.log(np.maximum(np.exp(logs[0]) * n, np.exp(logs[1]) * moved))
+
+    return tuple(np.exp(least_squares(error, -np.log([n.max(), moved.max()])).x))
 
 
 def chain(x, n_ops: int) -> Callable[[], object]:

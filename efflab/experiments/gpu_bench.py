@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from efflab import bench
 from efflab.acceleration import block, fusion
 from efflab.config import ModelConfig
-from efflab.errors import require
+from efflab.errors import require, require_one_of
 from efflab.experiments.record import EXPERIMENTS, machines, recorded, run_cases
 from efflab.model import Transformer, attention_written_out
 
@@ -34,7 +34,7 @@ class Sizes:
     batch_sizes: tuple[int, ...] = (4, 32)
     block: tuple[int, int] = (1024, 1024)  # channels, tokens
     chains: tuple[int, ...] = (1, 4, 16, 64)  # kernels
-    values: tuple[int, ...] = (2**8, 2**14, 2**18, 2**22, 2**25)
+    values: tuple[int, ...] = (2**8, 2**14, 2**18, 2**22, 2**25, 2**27)
     lengths: tuple[int, ...] = (512, 2048, 8192)  # tokens
     repeats: int = 11
 
@@ -155,7 +155,7 @@ def launch_overhead(device: str, sizes: Sizes) -> dict:
         for n, seconds in fusion.call_seconds(calls, sizes.repeats, seconds=1e-3).items():
             rows.append(dict(n_kernels=n, n_values=n_values, bytes=8 * n_values * n,
                              seconds=seconds))  # fmt: skip
-    model = fusion.fit_launches(rows)
+    model = fusion.fit_launches(rows, queued=device == "cuda")
     return dict(rows=rows, overhead=model.overhead, bandwidth=model.bandwidth)
 
 
@@ -238,18 +238,26 @@ def run(*, fresh: bool = False) -> dict:
     return run_cases(NAME, cases, measure, settings=settings, fresh=fresh)
 
 
-def recorded_launches() -> dict[str, fusion.LaunchModel]:
-    """{GPU: the two constants} of every recorded machine; none where none was."""
+def recorded_part(part: str) -> dict[str, dict]:
+    """{GPU: what that part measured} of every recorded machine; none where none was."""
+    require_one_of("part", part, PARTS)
     if not (EXPERIMENTS / f"{NAME}.json").exists():
         return {}
-    found = {}
-    for machine in machines(NAME):
-        record = recorded(NAME, machine)
-        for made in record["runs"]:
-            if "overhead" in made:
-                constants = made["overhead"], made["bandwidth"]
-                found[record["settings"]["gpu"]] = fusion.LaunchModel(*constants)
-    return found
+    records = (recorded(NAME, machine) for machine in machines(NAME))
+    return {
+        record["settings"]["gpu"]: made
+        for record in records
+        for made in record["runs"]
+        if made["part"] == part and "failed" not in made
+    }
+
+
+def recorded_launches() -> dict[str, fusion.LaunchModel]:
+    """{GPU: the two constants} of every recorded machine."""
+    return {
+        gpu: fusion.LaunchModel(made["overhead"], made["bandwidth"], queued=True)
+        for gpu, made in recorded_part("launch overhead").items()
+    }
 
 
 def main() -> None:

@@ -253,16 +253,24 @@ ENTRY %main (x: f32[4], y: f32[4]) -> f32[2] {
         xla.parse("no program")
 
 
-def test_a_fit_finds_the_constants_again():
-    truth = fusion.LaunchModel(overhead=2e-6, bandwidth=1e10)
+@pytest.mark.parametrize("queued", [False, True])
+def test_a_fit_finds_the_constants_again(queued):
+    truth = fusion.LaunchModel(overhead=2e-6, bandwidth=1e10, queued=queued)
     rows = [dict(n_kernels=n, bytes=n * b, seconds=truth.seconds(n, n * b))
             for n in (1, 4, 32) for b in (8e2, 8e4, 8e6)]  # fmt: skip
-    found = fusion.fit_launches(rows)
+    found = fusion.fit_launches(rows, queued)
     assert found.overhead == pytest.approx(2e-6)
     assert found.bandwidth == pytest.approx(1e10)
     assert found.even_bytes == pytest.approx(2e4)
     with pytest.raises(ValueError, match="rows"):
         fusion.fit_launches(rows[:1])
+
+
+def test_launches_that_run_ahead_hide_behind_the_work():
+    beside, ahead = (fusion.LaunchModel(1e-6, 1e9, queued=queued) for queued in (False, True))
+    assert beside.seconds(4, 8e3) == pytest.approx(12e-6)
+    assert ahead.seconds(4, 8e3) == pytest.approx(8e-6)
+    assert ahead.seconds(16, 8e3) == pytest.approx(16e-6)
 
 
 def test_chain_runs_n_operations():

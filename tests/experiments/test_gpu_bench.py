@@ -118,6 +118,11 @@ def test_a_recorded_machine_is_shown(monkeypatch, tmp_path):
         folder=tmp_path,
     )
     assert json.loads((tmp_path / "gpu-bench.json").read_text())["name"] == "gpu-bench"
+    shapes = gpu_bench.recorded_part("precision by shape")
+    assert shapes["a GPU"]["rows"] == made["runs"][1]["rows"]
+    assert gpu_bench.recorded_part("training step") == {}
+    with pytest.raises(ValueError, match="part='speed'"):
+        gpu_bench.recorded_part("speed")
     found = gpu_bench.recorded_launches()
     assert list(found) == ["a GPU"]
     assert found["a GPU"].overhead == made["runs"][0]["overhead"]

@@ -186,11 +186,11 @@ def draw(n_ops, n_values, overhead_us, device, here: LaunchModel, rows: Sequence
 
 
 def constants(device: str, here: LaunchModel) -> LaunchModel:
-    """Bandwidth and rate of a device; a datasheet's FLOP/s count two for a multiply-add."""
+    """Bandwidth and rate of a GPU; a datasheet's FLOP/s count two for a multiply-add."""
     if device == HERE:
         return here
     found = DEVICES[device]
-    return LaunchModel(here.overhead, found.memory_bandwidth, found.peak("fp32") / 2)
+    return LaunchModel(here.overhead, found.memory_bandwidth, found.peak("fp32") / 2, queued=True)
 
 
 NAMES = ("a kernel each", "fused into one")
