@@ -512,14 +512,37 @@ p_speed.reveal(published.published()[0]["gain"])
 # In pre-training the batch doubled along with it: that is the memory's evidence, and part of the
 # speed. And 3.8 to 4.5 on a V100 is no contradiction: it has no TF32, so its baseline is plain FP32.
 #
+# Roofs are what is possible. What a GPU does, recorded by `make bench-gpu` (yours joins the tables
+# when you run it): square products, and a training step of 12 layers of 768 channels.
+
+# %% [markdown] tags=["zh"]
+# 预训练中批也随之翻倍：这正是显存方面的证据，也是提速的一部分。V100 上的 3.8 到 4.5 倍与此并不矛盾：
+# 它没有 TF32，基线就是普通 FP32。
+#
+# 屋顶线说的是可能达到多少。真正的 GPU 做到了多少？下面是 `make bench-gpu` 存档的结果
+# （在你的 GPU 上运行，它也会列入表中）：方阵乘法，以及 12 层、768 通道模型的一个训练步。
+
+# %%
+from efflab.notebooks.mixed_precision import gpu
+
+table(gpu.product_rows(), gpu.PRODUCT_COLUMNS)
+table(gpu.step_rows(), gpu.STEP_COLUMNS)
+
+# %% [markdown] tags=["en"]
+# Large products come close to their roofs, and over TF32 nothing passes 2. (Over fp32 the largest
+# passes its roof: the library reaches a smaller share of *that* peak.) The step says the same, if
+# the batch is large. With a small one the GPU waits for launches, autocast launches more kernels
+# for its casts, and is **slower** than TF32, which needs none.
+#
 # ## 9 · Explore: time, memory, the batch that fits
 #
 # Find a model for which 16 bits make something fit that did not. Which part takes the time when the
 # batch is 1? How much larger does the batch get, from fp32 to autocast, to master weights?
 
 # %% [markdown] tags=["zh"]
-# 预训练中批也随之翻倍：这正是显存方面的证据，也是提速的一部分。V100 上的 3.8 到 4.5 倍与此并不矛盾：
-# 它没有 TF32，基线就是普通 FP32。
+# 大矩阵的乘法接近各自的屋顶，与 TF32 相比没有一个超过 2 倍。（与 fp32 相比，最大的那个超过了屋顶，
+# 因为库的 fp32 离*自己的*峰值更远。）批够大时，训练步也是如此；批小时，GPU 在等待启动，
+# autocast 还要为类型转换多启动一些内核，结果**比 TF32 更慢**，而 TF32 用不着转换。
 #
 # ## 9 · 探索：时间、显存、放得下的批
 #

@@ -15,6 +15,7 @@ from efflab.notebooks.compiler_fusion import (
     attention,
     compilers,
     exercises,
+    gpu,
     launches,
     paying,
     pictures,
@@ -161,6 +162,23 @@ def test_the_explorer_follows_the_model():
     assert [len(t.x) for t in dots] == [1, 1]
     with pytest.raises(ValueError, match="device='A200'"):
         launches.fusion_cost(device="A200")
+
+
+def test_recorded_gpus_have_rows_for_the_block_and_for_attention():
+    block_rows, attention_rows = gpu.block_rows(), gpu.attention_rows()
+    assert block_rows[0]["ratio"] == 1
+    assert {row["form"] for row in block_rows} == {
+        "written out, single operations",
+        "written out, compiled",
+        "torch's own",
+        "torch's own, compiled",
+    }
+    ratio = {row["form"]: row["ratio"] for row in block_rows}
+    assert ratio["torch's own"] < ratio["written out, compiled"] < 1  # as the notebook says
+    mb = {(row["seq_len"], row["kernel"]): row["mb"] for row in attention_rows}
+    assert mb[8192, "cuDNN"] / mb[2048, "cuDNN"] < 5 < mb[8192, "math"] / mb[2048, "math"]
+    fused = [row for row in attention_rows if row["kernel"] == "flash"]
+    assert fused[0]["ratio"] > fused[1]["ratio"] > fused[2]["ratio"]
 
 
 def outcome(n_ops=46, n_kernels=28, byte_ratio=0.6, by_hand=10):

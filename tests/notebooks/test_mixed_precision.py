@@ -19,6 +19,7 @@ from efflab.notebooks.mixed_precision import (
     curves,
     exercises,
     formats,
+    gpu,
     gradients,
     memory,
     published,
@@ -388,6 +389,37 @@ def frozen(model):
 
 def full(model):
     return model, torch.optim.AdamW(model.parameters(), lr=3e-3)
+
+
+def test_recorded_gpus_stand_beside_their_roofs(monkeypatch):
+    def part(name):
+        speeds = dict(fp32=50.0, tf32=400.0, bf16=700.0, fp16=690.0)
+        products = [dict(n=8192, dtype=d, tflops=v) for d, v in speeds.items()]
+        steps = [("fp32", 1, 30, 400), ("bf16", 1, 20, 200), ("tf32", 1, 10, 400)]
+        steps += [("fp32", 8, None, None), ("bf16", 8, 40, 900)]
+        rows = [dict(recipe=r, batch_size=n, ms=ms, mb_step=mb) for r, n, ms, mb in steps]
+        rows = products if name == "precision by shape" else rows
+        return {gpu: dict(rows=rows) for gpu in ("NVIDIA H100 80GB HBM3", "NVIDIA B300")}
+
+    monkeypatch.setattr(gpu.gpu_bench, "recorded_part", part)
+    known, unknown = gpu.product_rows()
+    assert (known["fp32"], known["tf32"]) == (14.0, 1.75)
+    assert known["tf32 roof"] == pytest.approx(2)
+    assert known["fp32 roof"] == pytest.approx(989.4 / 66.9, rel=0.01)
+    assert unknown["fp32 roof"] is unknown["tf32 roof"] is None
+    first = gpu.step_rows()[:4]
+    assert [(row["batch"], row["recipe"]) for row in first] == [
+        (1, "bf16"), (1, "fp32"), (1, "tf32"), (8, "bf16")
+    ]  # fmt: skip
+    assert (first[0]["fp32"], first[0]["tf32"], first[0]["peak"]) == (1.5, 0.5, 0.5)
+    assert first[3]["fp32"] is first[3]["tf32"] is first[3]["peak"] is None  # fp32 had no room
+
+
+def test_the_recorded_gpus_of_the_repository():
+    """What the notebook says of them: TF32 is never beaten twice, a small batch not at all."""
+    assert all(row["tf32"] < 2 for row in gpu.product_rows())
+    steps = {(row["batch"], row["recipe"]): row["tf32"] for row in gpu.step_rows()}
+    assert steps[4, "bf16"] < 1 < steps[32, "bf16"]
 
 
 ANSWERS = {

@@ -69,9 +69,8 @@ def chart(real: Trace, title: str, meta: dict):
                 name=tr("all-reduce"), marker_color=figures.COLOURS[1])  # fmt: skip
     fig.add_vline(x=1e3 * real.backward, line=dict(color="#444", dash="dash", width=1.5))
     fig.update_yaxes(autorange="reversed")
-    return fig.update_layout(
-        barmode="overlay", legend=dict(x=1, xanchor="right", y=1, yanchor="top")
-    )
+    above = dict(orientation="h", x=0, xanchor="left", y=1, yanchor="bottom")  # off the bars
+    return fig.update_layout(barmode="overlay", legend=above, margin_t=90)
 
 
 N_LAYERS, LAYER_MS, LAYER_MIB = 24, 4.0, 24
