@@ -1,0 +1,226 @@
+"""The case study's models side by side: latency, bytes and memory by stage and by engine.
+
+What is measured depends on shapes alone, so that nothing is trained here: the recipe is the one
+that `case-study` recorded, and the neurons are picked before any training. All stages and engines
+of a case run turn and turn about with the model as shipped in PyTorch's fp32, on one thread. Run it
+on an idle machine; another machine needs only this. A processor with AVX-512 also runs as an older
+one, with AVX2 alone.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from itertools import product
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from torch import Tensor
+
+from efflab import bench, data, points, train
+from efflab.bench import one_thread
+from efflab.compression import language
+from efflab.compression.language import LanguageEngine, Shape
+from efflab.errors import require_one_of
+from efflab.estimate import Estimate
+from efflab.experiments import case_study, lighten, resident
+from efflab.experiments.case_study import PRECISIONS, SEQ_LEN
+from efflab.experiments.isolated import isolated
+from efflab.experiments.lighten import Recipe
+from efflab.experiments.record import recorded, run_cases
+from efflab.model import Transformer
+from efflab.pretrained import read_card
+
+NAME = "case-study-latency"
+SHIPPED, LIGHT, PRUNED, BOTH = "as shipped", "lightened", "pruned", "lightened, pruned"
+STAGES = (SHIPPED, LIGHT, PRUNED, BOTH)
+FP32, BF16, DYNAMIC = "torch fp32", "torch bf16", "torch dynamic INT8"
+OPENVINO, FP16, OPENVINO_BF16 = "OpenVINO fp32", "OpenVINO fp16 stored", "OpenVINO bf16"
+INT8 = "OpenVINO INT8"
+FILES = (OPENVINO, FP16, OPENVINO_BF16, INT8)
+"""Engines that load a file, whose memory a process of its own can tell."""
+ENGINES = (FP32, BF16, DYNAMIC, *FILES)
+REPEATS = {1: 21, 8: 9}
+"""Texts of 512 tokens at once -> repeats."""
+TRAINING_REPEATS, MEMORY_PROCESSES = 9, 3
+OLDER = dict(ONEDNN_MAX_CPU_ISA="AVX2", ATEN_CPU_CAPABILITY="avx2")
+"""Environment in which oneDNN, OpenVINO and torch use no instructions above AVX2."""
+
+
+# --- The models ------------------------------------------------------------------------------
+
+
+def recorded_recipe() -> Recipe:
+    """How `case-study` lightened the model as shipped; without its record a `ValueError`."""
+    runs = case_study.paths(recorded(case_study.NAME), case_study.MAIN)
+    row = next(iter(runs.values()))["rows"][0]
+    return Recipe(tuple(row["windows"]), tuple(map(tuple, row["removed"])))
+
+
+def staged(stage: str, recipe: Recipe) -> Transformer:
+    """The model at that stage, not trained since it was shipped."""
+    require_one_of("stage", stage, STAGES)
+    model = points.language_model()
+    if stage in (LIGHT, BOTH):
+        model = lighten.lightened(model, recipe)
+    return case_study.pruned(model) if stage in (PRUNED, BOTH) else model
+
+
+def built(
+    engine: str, model: Transformer, path: Path, shape: Shape, seven_bits: bool | None = None
+) -> LanguageEngine:
+    """The model in that engine; what OpenVINO writes is at `path` (.xml)."""
+    require_one_of("engine", engine, ENGINES)
+    ids = case_study.calibration()[0]
+    makers: dict[str, Callable[[], LanguageEngine]] = {
+        FP32: lambda: language.torch_language(FP32, model),
+        BF16: lambda: language.bf16_language(model),
+        DYNAMIC: lambda: language.dynamic_language(model),
+        OPENVINO: lambda: language.openvino_language(model, path, shape),
+        FP16: lambda: language.openvino_language(model, path, shape, half=True),
+        OPENVINO_BF16: lambda: language.openvino_language(model, path, shape, precision="bf16"),
+        INT8: lambda: language.openvino_language_int8(
+            model, path, shape, ids, seven_bits=seven_bits
+        ),
+    }
+    return makers[engine]()
+
+
+def rounded(value) -> float:
+    """Four digits."""
+    return float(f"{float(value):.4g}")
+
+
+def ratio(estimate: Estimate) -> dict[str, float]:
+    """A ratio and its 95 % interval as a row keeps them."""
+    found = dict(ratio=estimate.mean, low=estimate.low, high=estimate.high)
+    return {name: rounded(value) for name, value in found.items()}
+
+
+# --- Time ------------------------------------------------------------------------------------
+
+
+@one_thread()
+def latencies(recipe: list, n: int, repeats: int, seven_bits: bool | None = None) -> dict:
+    """Each stage in each engine on n texts of 512 tokens, over the first of both.
+
+    A row has the ratio of times with its interval, bytes, FLOPs, and `error`: how far the logits
+    are from those of the same stage in fp32, which tells an engine that needs an instruction that
+    is not there. `band` is the A/A noise, `milliseconds` what the first takes.
+    """
+    ids = data.random_windows(data.stdlib_tokens("held-out"), n, SEQ_LEN, 0)[0]
+    places = list(product(STAGES, ENGINES))
+    models = {stage: staged(stage, Recipe(*recipe)) for stage in STAGES}
+    with TemporaryDirectory() as folder:
+        made = {
+            (stage, engine): built(
+                engine, models[stage], Path(folder) / f"{i}.xml", (n, SEQ_LEN), seven_bits
+            )
+            for i, (stage, engine) in enumerate(places)
+        }
+        calls = {place: lambda e=e: e(ids) for place, e in made.items()}
+        times = bench.compared(calls[places[0]], calls, 2, repeats)
+        rows = []
+        for stage, engine in places:
+            exact, this = made[stage, FP32](ids), made[stage, engine]
+            row = dict(stage=stage, engine=engine, nbytes=this.nbytes)
+            row |= dict(flops=lighten.forward_flops(models[stage], SEQ_LEN))
+            row |= ratio(times.ratios[stage, engine])
+            rows.append(row | dict(error=rounded((this(ids) - exact).norm() / exact.norm())))
+    took = 1e3 * times.timings["baseline"].median
+    return dict(rows=rows, band=rounded(times.band), milliseconds=rounded(took))
+
+
+@one_thread()
+def training_steps(recipe: list, repeats: int = TRAINING_REPEATS) -> dict:
+    """A training step of the case study by stage and precision, over the first of both.
+
+    `peak_bytes`: the most that a step's tensors take beside weights and optimizer state.
+    """
+    batch = data.random_windows(data.stdlib_tokens("train"), case_study.BATCH_SIZE, SEQ_LEN, 0)
+    places = list(product((SHIPPED, LIGHT), sorted(PRECISIONS, reverse=True)))
+    calls = {(s, p): step(staged(s, Recipe(*recipe)), p, batch) for s, p in places}
+    times = bench.compared(calls[places[0]], calls, 1, repeats)
+    rows = [
+        dict(stage=s, precision=p, peak_bytes=bench.peak_bytes(calls[s, p]))
+        | ratio(times.ratios[s, p])
+        for s, p in places
+    ]
+    return dict(rows=rows, band=rounded(times.band))
+
+
+def step(model: Transformer, precision: str, batch: tuple[Tensor, Tensor]) -> Callable[[], None]:
+    """Trains a copy of `model` by one more step on the batch, each time it is called."""
+    own, loss = deepcopy(model).train(), case_study.loss_in(precision)
+    (optimizer,) = train.adamw(own, case_study.LR)
+
+    def run() -> None:
+        loss(own, *batch).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return run
+
+
+# --- Memory ----------------------------------------------------------------------------------
+
+
+def memory(recipe: Recipe, n: int, processes: int = MEMORY_PROCESSES) -> dict:
+    """Resident bytes that each stage in each of OpenVINO's adds: median of processes."""
+    rows = []
+    with TemporaryDirectory() as folder:
+        for i, (stage, engine) in enumerate(product(STAGES, FILES)):
+            path = Path(folder) / f"{i}.xml"
+            built(engine, staged(stage, recipe), path, (n, SEQ_LEN))
+            task = dict(path=str(path), n=n, seq_len=SEQ_LEN)
+            task |= dict(precision="bf16" if engine == OPENVINO_BF16 else "f32")
+            found = [alone(f"{resident.__name__}:added", task) for _ in range(processes)]
+            added = median(run["resident_bytes"] for run in found)
+            rows.append(dict(stage=stage, engine=engine, resident_bytes=added))
+    return dict(rows=rows)
+
+
+def alone(function: str, task: dict, environment: dict[str, str] | None = None) -> dict:
+    """`isolated` on one thread."""
+    return isolated(function, task, dict(OMP_NUM_THREADS="1") | (environment or {}), timeout=1800)
+
+
+# --- The experiment --------------------------------------------------------------------------
+
+
+def cases() -> list[dict]:
+    """Memory first, which needs no idle machine; then times."""
+    cpu = bench.cpu_features()
+    found = [dict(part="memory", n=1, seed=0)]
+    limits = (None, "AVX2") if cpu["avx512"] else (None,)
+    found += [dict(part="time", n=n, isa=isa, seed=0) for isa, n in product(limits, REPEATS)]
+    return [*found, dict(part="training", seed=0)]
+
+
+def run_one(part: str, seed: int, n: int = 1, isa: str | None = None) -> dict:
+    """A case; times and steps each in a process of their own. `isa`: as `cases` limits it."""
+    recipe = recorded_recipe()
+    task: dict = dict(recipe=[recipe.windows, recipe.removed])
+    if part == "memory":
+        return memory(recipe, n)
+    if part == "training":
+        return alone(f"{__name__}:training_steps", task)
+    task |= dict(n=n, repeats=REPEATS[n], seven_bits=None if isa is None else True)
+    return alone(f"{__name__}:latencies", task, OLDER if isa else None)
+
+
+@one_thread()
+def run(*, fresh: bool = False) -> dict:
+    """Measure and record as data/experiments/case-study-latency.json; ratios travel."""
+    recipe = recorded_recipe()
+    settings = dict(windows=recipe.windows, removed=recipe.removed, repeats=REPEATS)
+    settings |= dict(seq_len=SEQ_LEN, pruned=case_study.PRUNED, memory_processes=MEMORY_PROCESSES)
+    settings |= dict(training_repeats=TRAINING_REPEATS, batch_size=case_study.BATCH_SIZE)
+    made = dict(models={"stdlib-gpt": read_card()["sha256"]}, versions_of=("openvino", "nncf"))
+    return run_cases(NAME, cases(), run_one, settings=settings, fresh=fresh, **made)
+
+
+def rows_of(experiment: dict, n: int = 1, isa: str | None = None) -> dict[tuple[str, str], dict]:
+    """(stage, engine) -> its row of times with n texts at once."""
+    runs = [r for r in experiment["runs"] if r["part"] == "time"]
+    (run,) = [r for r in runs if (r["n"], r["isa"]) == (n, isa)]
+    return {(row["stage"], row["engine"]): row for row in run["rows"]}
