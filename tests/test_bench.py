@@ -1,6 +1,8 @@
 """Timings, memory and calibration are tested on work whose answer is known."""
 
+import platform
 import time
+from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
@@ -63,6 +65,16 @@ def test_a_band_is_the_further_end_of_the_baselines_own_interval():
     assert [found.differs(name) for name in ratios] == [False, True, True]
     with pytest.raises(ValueError, match="no name 'baseline'"):
         bench.compared(print, {"again": print})
+
+
+@pytest.mark.parametrize("name", ["seconds", "again"])
+def test_what_was_measured_stays_as_it_was(name):
+    found = {
+        "seconds": Timing((1.0,)),
+        "again": bench.Comparison({}, {}, Estimate(1.0, 0.9, 1.1)),
+    }[name]
+    with pytest.raises(FrozenInstanceError):
+        setattr(found, name, None)
 
 
 def test_timed_calls_warmup_and_repeats():
@@ -179,5 +191,43 @@ def test_calibrate_refuses_nonsense(options):
         bench.calibrate(**options)
 
 
-def test_synchronize_is_harmless_without_a_gpu():
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still unless a test moves its one number, in seconds."""
+    now = [0.0]
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize(("room", "n_timed"), [(1.0, 2), (10.5, 4), (12.0, 5)])
+def test_the_best_call_is_of_those_that_fit_and_of_two_at_least(clock, room, n_timed):
+    waits = [5.0, 4.0, 1.0, 1.5, 0.5, 9.0]
+    calls = iter([0.0, *waits])  # the first one warms up
+
+    def work():
+        clock[0] += next(calls)
+
+    assert bench._best(work, room) == min(waits[:n_timed])
+    assert list(calls) == waits[n_timed:]
+
+
+@pytest.mark.parametrize(
+    ("processor", "name"), [("i386", "i386"), ("", "a machine")], ids=["known", "unknown"]
+)
+def test_without_a_list_of_processors_the_platform_names_one(monkeypatch, processor, name):
+    def refuse(*_, **__):
+        raise FileNotFoundError("not Linux")
+
+    monkeypatch.setattr(bench, "open", refuse, raising=False)
+    monkeypatch.setattr(platform, "processor", lambda: processor)
+    monkeypatch.setattr(platform, "machine", lambda: "a machine")
+    assert bench.cpu_name() == name
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_only_a_gpu_in_use_is_waited_for(monkeypatch, used):
+    waits = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: used)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(1))
     bench.synchronize()
+    assert len(waits) == used
