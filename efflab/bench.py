@@ -268,7 +268,8 @@ def calibrate(seconds: float = 2.0, size: int = 1024, copy_bytes: int = 128 * MI
 def _best(fn: Callable[[], object], seconds: float) -> float:
     """Seconds of the fastest call of `fn()` among those that fit into `seconds`, at least two."""
     fn()
-    calls, end = [], time.perf_counter() + seconds
+    calls: list[float] = []
+    end = time.perf_counter() + seconds
     while len(calls) < 2 or time.perf_counter() < end:
         start = time.perf_counter()
         fn()
