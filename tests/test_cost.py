@@ -106,6 +106,12 @@ OPTIONS = {
 }
 
 
+def test_state_without_an_optimizer_or_gradients():
+    sgd = cost.model_state_bytes(1e9, 8, 0, param_bytes=4, grad_bytes=4, optimizer_bytes=0)
+    assert sgd == 8e9
+    assert cost.model_state_bytes(1e9, 8, 3, grad_bytes=0, optimizer_bytes=0) == 2e9 / 8
+
+
 @pytest.mark.parametrize("row", rows("activations"))
 def test_activation_table(row):
     config, s, b, t = PRESETS["gpt3-175b"], 2048, 3, 8
@@ -211,6 +217,8 @@ def test_crossing_length_is_where_the_parts_meet(name):
         (lambda: cost.training_days(1, -1, 1, 1), "n_tokens=-1"),
         (lambda: cost.training_days(1, 1, 0, 1), "n_devices=0"),
         (lambda: cost.training_days(1, 1, 1, -1e12), "flops_per_device=-1"),
+        (lambda: cost.roofline_seconds(-1, 1, DEVICES["V100 SXM2"]), "flops=-1"),
+        (lambda: cost.roofline_seconds(1, -1, DEVICES["V100 SXM2"]), "n_bytes=-1"),
         (lambda: cost.roofline_seconds(1, 1, DEVICES["V100 SXM2"], "bf16"), "V100 SXM2='bf16'"),
     ],
 )

@@ -1,10 +1,19 @@
 """Intervals cover what they promise, on samples whose truth is known."""
 
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from efflab.estimate import Estimate, bootstrap, of_median, paired
+from efflab.estimate import Estimate, bootstrap, of_median, one_more, paired
+
+
+def test_an_estimate_says_its_interval_and_stays_as_it_is():
+    found = Estimate(2.0, 1.5, 2.25)
+    assert str(found) == "2.000 (1.500 to 2.250)"
+    with pytest.raises(FrozenInstanceError):
+        found.mean = 3.0
 
 
 def test_bootstrap_brackets_the_mean():
@@ -47,6 +56,16 @@ def test_the_median_lies_between_these_ranks(n, rank):
         assert 1 - 2 * stats.binom.cdf(rank, n, 0.5) < 0.95
 
 
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_one_more_of_a_kind_falls_inside_19_times_of_20(n):
+    draws = np.random.default_rng(n).normal(5, 2, (4000, n + 1))
+    found = [one_more(row[:n]) for row in draws]
+    inside = [e.low <= row[n] <= e.high for e, row in zip(found, draws, strict=True)]
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.012)  # 3.5 deviations of such a share
+    assert found[0].mean == pytest.approx(draws[0, :n].mean())
+    assert str(one_more([5.0, 5.2, 5.1])) == "5.100 (4.603 to 5.597)"
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -55,6 +74,7 @@ def test_the_median_lies_between_these_ranks(n, rank):
         (lambda: bootstrap([1.0]), "numerators"),
         (lambda: bootstrap([1.0, 2.0], [1.0]), "denominators"),
         (lambda: of_median([]), "values"),
+        (lambda: one_more([1.0]), "number of values=1"),
     ],
 )
 def test_too_few_values_are_refused(call, message):

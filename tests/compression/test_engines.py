@@ -65,6 +65,10 @@ def test_sizes_tell_what_stayed_in_float(tmp_path):
     more = full - engines.torch_dynamic(big, table=True).nbytes
     assert more - saved == pytest.approx(3 * table, rel=0.03)
     assert engines.bf16(big).nbytes == pytest.approx(full / 2, rel=0.02)
+    batch = torch.arange(64)[None], torch.ones(1, 64, dtype=torch.long)
+    smoothed = engines.torch_smoothed(big, [batch])
+    assert full - smoothed.nbytes == pytest.approx(more, rel=0.03)
+    assert smoothed.name == "torch dynamic INT8, smoothed"
 
 
 def test_smoothing_changes_no_output(model, batch):

@@ -306,6 +306,7 @@ def test_memory_can_come_to_any_outcome(changed, word, both_languages):
     [
         ({}, "holds if"),
         (dict(LEAST_TF32=3, MOST_TF32=3.2), "holds"),
+        (dict(LEAST_TF32=2.9, MOST_TF32=3.2), "undecided"),
         (dict(MOST_TF32=3), "undecided"),
         (dict(LEAST_FP32=2.9), "does not hold"),
         (dict(STEP_FP32=2.9), "does not hold"),

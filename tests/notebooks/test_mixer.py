@@ -124,6 +124,11 @@ def test_accuracy_is_compared_seed_by_seed():
     assert points.low < points.value < points.high
 
 
+def test_imagenet_alone_is_against_mixer_by_the_papers_figures():
+    figure = lab.by_name(verdicts.mixer_figures(**FIGURES))[verdicts.IMAGENET]
+    assert (figure.value, figure.kind) == (pytest.approx(-3.23), "published")
+
+
 def test_figures(both_languages):
     written = recorded(mixer_digits.NAME)
     fig = measured.accuracy_figure(written, {"mixer": 0.98, "vit": 0.95})

@@ -165,9 +165,7 @@ def prune_compute(figures) -> Outcome:
     if removed and masked:
         return Outcome(True, figures, rule=COMPUTE_RULE)
     if removed:
-        names = [CSR[n] for n in ZEROS]
-        sparse = [n for n, name in zip(ZEROS, names, strict=True)
-                  if name in found and found[name].high < 1]  # fmt: skip
+        sparse = [n for n in ZEROS if CSR[n] in found and found[CSR[n]].high < 1]
         condition = "whole heads or neurons are taken out, not masked"
         if sparse:
             condition = "whole units are taken out, or a sparse kernel meets {n}% zeros or more"

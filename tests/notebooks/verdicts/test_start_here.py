@@ -17,6 +17,15 @@ def changed(name, value, low=None, high=None):
     ]
 
 
+@pytest.mark.parametrize(("share", "word"), [(50, "holds if"), (50.1, "holds")])
+def test_the_bottleneck_is_over_half_of_the_work_of_both_models(share, word):
+    figures = [
+        Figure(f.name, share, f.unit, f.kind) if f.name in verdicts.SHARES.values() else f
+        for f in verdicts.attention_figures(ONE, ONE)
+    ]
+    assert verdicts.attention_quadratic(figures).word == word
+
+
 def test_figures_of_the_verdict_are_the_closed_forms():
     values = [f.value for f in verdicts.attention_figures(ONE, Estimate(0.5, 0.4, 0.6))]
     assert values == pytest.approx([4608, 73728, 10, 2.7027, 131072, 1.0, 0.5], abs=1e-3)
@@ -25,11 +34,6 @@ def test_figures_of_the_verdict_are_the_closed_forms():
 def test_the_verdict_can_come_to_each_outcome():
     judge_claim = verdicts.attention_quadratic
     assert judge_claim(verdicts.attention_figures(ONE, ONE)).word == "holds if"
-    figures = [
-        Figure(f.name, 60, f.unit, f.kind) if f.name in verdicts.SHARES.values() else f
-        for f in verdicts.attention_figures(ONE, ONE)
-    ]
-    assert judge_claim(figures).word == "holds"
     assert judge_claim(changed(verdicts.CONTEXT, 4608)).word == "does not hold"
     assert judge_claim(changed(verdicts.CONTEXT, 4609)).word == "holds if"
     assert judge_claim(changed(verdicts.CLOCK, 2.5, 2.1, 3.0)).word == "undecided"
