@@ -7,6 +7,7 @@ cheapest for what it saves is made first. L layers, H heads, T tokens.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -58,6 +59,7 @@ class Damage:
 # --- FLOPs -----------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=256)  # a search for the cheapest change asks for few of them, many times
 def pairs(seq_len: int, window: int | None, count: str = "computed") -> int:
     """(query, key) pairs of a causal head over `seq_len` tokens.
 
