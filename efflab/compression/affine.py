@@ -91,8 +91,10 @@ def quantize(
     return QuantizedTensor.from_codes(codes, scale, zero_point, bits, **layout)
 
 
-def check_grid(bits: int, axis: int | None, group_size: int | None, n_dims: int) -> None:
-    """Refuse a grid that does not exist for a tensor of `n_dims` dimensions."""
+def check_grid(
+    bits: int, axis: int | None = None, group_size: int | None = None, n_dims: int = 2
+) -> None:
+    """Refuse a grid that does not exist for a tensor of `n_dims` dimensions, or for any."""
     require_int("bits", bits, 2)
     require(bits <= 16, "bits", bits, "2 to 16")
     if axis is not None:

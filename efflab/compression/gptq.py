@@ -48,7 +48,7 @@ class Settings:
     block_size: int = BLOCK_SIZE
 
     def __post_init__(self):
-        check_grid(self.bits, None, self.group_size, 2)
+        check_grid(self.bits, group_size=self.group_size)
         is_number = isinstance(self.damp, int | float) and not isinstance(self.damp, bool)
         finite = is_number and 0 <= self.damp < float("inf")
         require(finite, "damp", self.damp, "a finite number of at least 0")

@@ -22,7 +22,7 @@ Ranges = dict[str, tuple[float, float]]
 
 def input_grid(low: float, high: float, bits: int = 8) -> tuple[Tensor, Tensor]:
     """Scale and zero point, each (1,1), of the affine grid that covers low to high, and 0."""
-    check_grid(bits, None, None, 1)
+    check_grid(bits)
     require(low <= high, "low", low, f"at most high={high}")
     return grid(torch.tensor([[low, high]], dtype=torch.float32), bits, symmetric=False)
 
@@ -56,7 +56,7 @@ class Int8Linear(nn.Module):
         per_channel: bool = True,
     ):
         super().__init__()
-        check_grid(bits, None, None, 1)
+        check_grid(bits)
         require(bits <= 8, "bits", bits, "2 to 8: the product takes int8")
         weight = quantize(linear.weight.detach(), 8, axis=0 if per_channel else None)
         codes = weight.codes()

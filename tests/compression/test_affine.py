@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.ao.quantization.observer import MinMaxObserver, PerChannelMinMaxObserver
 
-from efflab.compression.affine import code_range, pack, quantize, unpack
+from efflab.compression.affine import check_grid, code_range, pack, quantize, unpack
 
 WEIGHT = torch.randn(24, 40, generator=torch.Generator().manual_seed(0))
 
@@ -150,6 +150,13 @@ def test_packing_is_lossless_and_tight(bits, n, seed):
 def test_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
         quantize(WEIGHT, **arguments)
+
+
+def test_a_grid_is_a_matrixs_unless_its_dimensions_are_told():
+    check_grid(4, axis=1)
+    with pytest.raises(ValueError, match="axis=2: expected a dimension of the 2 there are"):
+        check_grid(4, axis=2)
+    check_grid(4, axis=2, n_dims=3)
 
 
 def test_refuses_values():

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from efflab.bench import peak_bytes
 from efflab.structure import bigbird
-from efflab.structure.bigbird import bigbird_layout, block_sparse_attention, hops, token_mask
+from efflab.structure.bigbird import (
+    bigbird_layout,
+    block_sparse_attention,
+    hops,
+    pieces,
+    token_mask,
+)
 
 
 def heads(B, H, T, D, **options):
@@ -55,6 +61,21 @@ def test_layout_is_decided_by_its_seed():
 
     assert torch.equal(make(5), make(5))
     assert not torch.equal(make(5), make(6))
+    assert torch.equal(make(0), bigbird_layout(32, n_global=1, n_window=3, n_random=3))
+
+
+@pytest.mark.parametrize("block_bytes", [2**15, 2**16, 2**23])
+def test_no_call_gathers_more_than_its_share_unless_one_row_does(block_bytes):
+    """Keys and values of a row's blocks; together the calls answer each query once."""
+    layout = bigbird_layout(24, n_global=1, n_window=3, n_random=2)
+    made = list(pieces(layout, 3, block_bytes))
+    answered = torch.cat([piece.queries for piece in made])
+    assert answered.sort().values.tolist() == list(range(3 * 24))
+    lists = [p for p in made if not isinstance(p.keys, slice)]
+    gathered = [(p.n_rows, 2 * len(p.keys) * block_bytes) for p in lists]
+    assert all(size <= bigbird.GATHERED_BYTES or rows == 1 for rows, size in gathered)
+    whole = [size / rows * (rows + 1) for rows, size in gathered]  # with one more row
+    assert max(whole) > bigbird.GATHERED_BYTES
 
 
 @settings(max_examples=25, deadline=None)

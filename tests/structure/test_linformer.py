@@ -97,6 +97,15 @@ def test_parameters(share):
     assert (layer.E is layer.F) == (share == "kv")
 
 
+@pytest.mark.parametrize("share", ["none", "heads", "kv"])
+def test_projected_keys_and_values_start_at_a_keys_size(share):
+    torch.manual_seed(0)
+    layer = LinformerAttention(16, 2, 256, 64, share)
+    keys = torch.randn(256, 4)
+    for matrix in (layer.E, layer.F):
+        assert (matrix @ keys).std().item() == pytest.approx(keys.std().item(), rel=0.2)
+
+
 @pytest.mark.parametrize(("seq_len", "k"), [(64, 8), (64, 32), (48, 3)])
 def test_flops(seq_len, k):
     q, key, value = torch.randn(3, 1, 2, seq_len, 8)

@@ -1,6 +1,6 @@
 """MLP-Mixer and the small ViT beside it: published counts, a naive reference, refusals."""
 
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
@@ -117,6 +117,44 @@ def test_values_and_gradients_equal_the_naive_reference():
         strict=True,
     ):
         torch.testing.assert_close(a, b)
+
+
+def test_a_vits_layers_are_torchs_that_normalize_first():
+    torch.manual_seed(0)
+    vit = ViT(8, 2, 2, 3, 12, 20, 4, channels=1)
+    options = dict(dropout=0, activation="gelu", norm_first=True, batch_first=True)
+    x = expected = torch.randn(2, 16, 12)
+    for layer in vit.layers:
+        theirs = torch.nn.TransformerEncoderLayer(12, 3, 20, layer_norm_eps=1e-6, **options)
+        attention, ffn = layer.attention, layer.ffn
+        pairs = {
+            "self_attn.in_proj_": attention.body.qkv, "self_attn.out_proj.": attention.body.out,
+            "linear1.": ffn.body.up, "linear2.": ffn.body.down,
+            "norm1.": attention.norm, "norm2.": ffn.norm,
+        }  # fmt: skip
+        for norm in (attention.norm, ffn.norm):
+            torch.nn.init.normal_(norm.weight)
+        named = {f"{k}{n}": p for k, m in pairs.items() for n, p in m.named_parameters()}
+        theirs.load_state_dict(named)
+        expected = theirs(expected)
+    torch.testing.assert_close(vit.layers(x), expected)
+    images = torch.randn(2, 1, 8, 8)
+    tokens = vit.layers(vit.patches(images) + vit.position)
+    torch.testing.assert_close(vit(images), vit.head(vit.norm(tokens).mean(1)))
+    assert {m.eps for m in vit.modules() if isinstance(m, torch.nn.LayerNorm)} == {1e-6}
+
+
+@pytest.mark.parametrize(
+    ("config", "sizes"),
+    [(MixerConfig, (8, 2, 2, 12, 5, 20, 4)), (ViTConfig, (8, 2, 2, 3, 12, 20, 4))],
+)
+def test_colours_are_three_unless_named_otherwise(config, sizes):
+    assert config(*sizes).channels == 3
+    assert config(*sizes[:-1]).n_classes == 0
+    with pytest.raises(TypeError, match="positional"):
+        config(*sizes, 1)
+    with pytest.raises(FrozenInstanceError):
+        config(*sizes).channels = 1
 
 
 def test_mixer_sees_the_order_of_patches_and_a_vit_without_positions_does_not():

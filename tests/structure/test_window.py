@@ -115,13 +115,24 @@ def test_visible_pairs_counts_the_mask(T, window_size, causal):
     assert visible_pairs(T, window_size, causal) == window_mask(T, window_size, causal).sum()
 
 
+def test_a_window_has_two_sides_unless_it_is_causal():
+    q, k, v = heads(1, 1, 70, 4)
+    both = sliding_window_attention(q, k, v, 3)
+    torch.testing.assert_close(both, dense(q, k, v, 3, causal=False))
+    assert torch.equal(window_mask(70, 3), window_mask(70, 3).T)
+    assert visible_pairs(70, 3) == window_mask(70, 3).sum() == 7 * 70 - 12
+    assert computed_pairs(70, 3) == 64 * 67 + 6 * 9
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         ({"window_size": -1}, "window_size=-1"),
         ({"q": torch.zeros(2, 3, 4)}, "q.shape"),
         ({"k": torch.zeros(1, 2, 9, 4)}, "k.shape"),
+        ({"k": torch.zeros(1, 2, 7, 4)}, "k.shape"),
         ({"v": torch.zeros(1, 2, 8, 5)}, "v.shape"),
+        ({"v": torch.zeros(1, 2, 8, 3)}, "v.shape"),
         ({name: torch.zeros(1, 2, 0, 4) for name in "qkv"}, "q.shape"),
     ],
 )
@@ -207,10 +218,12 @@ def test_bias_index_and_shift_mask():
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ((7, 2, 4), "n_head"),
-        ((8, 2, 4, 4), "shift"),
-        ((8, 2, 4, -1), "shift"),
-        ((8, 2, 0), "window"),
+        ((7, 2, 4), "n_head=2: expected a divisor of d_model=7"),
+        ((8, 2, 4, 4), "shift=4: expected less than window_size=4"),
+        ((8, 2, 4, -1), "shift=-1: expected an int"),
+        ((0, 2, 4), "d_model=0: expected an int"),
+        ((8, 0, 4), "n_head=0: expected an int"),
+        ((8, 2, 0), "window_size=0: expected an int"),
     ],
 )
 def test_window_attention_refuses_bad_sizes(arguments, named):
