@@ -13,7 +13,6 @@ import difflib
 import hashlib
 import json
 import os
-import random
 import shutil
 import subprocess
 import tempfile
@@ -91,16 +90,25 @@ def places(module: Path) -> list[tuple[str, int, int]]:
     return found
 
 
+def drawn(*parts: object) -> int:
+    """A number that looks drawn, and is the same wherever and whenever it is asked for."""
+    return int(hashlib.sha256(repr((SEED, *parts)).encode()).hexdigest(), 16)
+
+
 def sample(modules: list[Path], count: int) -> list[tuple[Path, str, int]]:
     """`count` changes, each at a place of its own, so that an operator with many
-    replacements counts no more than a number."""
-    rng, by_place = random.Random(SEED), {}
+    replacements counts no more than a number.
+
+    A place is a line by its text, not by its number: an edit leaves the rest of the sample alone.
+    """
+    by_place: dict[tuple[str, str, str], list] = {}
     for module in modules:
+        path, lines = str(module.relative_to(ROOT)), module.read_text(encoding="utf-8").splitlines()
         for name, occurrence, line in places(module):
-            kind = name.split("/")[-1].split("_")[0]
-            by_place.setdefault((module, kind, line), []).append((name, occurrence))
-    chosen = rng.sample(sorted(by_place), min(count, len(by_place)))
-    return [(place[0], *rng.choice(by_place[place])) for place in chosen]
+            kind, text = name.split("/")[-1].split("_")[0], lines[line - 1].strip()
+            by_place.setdefault((path, kind, text), []).append((module, name, occurrence))
+    chosen = sorted(by_place, key=lambda place: drawn(*place))[:count]
+    return [by_place[place][drawn("which", *place) % len(by_place[place])] for place in chosen]
 
 
 def change(module: Path, name: str, occurrence: int) -> tuple[str, str]:
