@@ -1,6 +1,7 @@
 """The `efflab` command. Imports are inside the commands, so that each loads what it needs."""
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -107,6 +108,21 @@ def experiment(args) -> None:
     print(f"stored in data/experiments/{args.name}.json")
 
 
+def give_advice(args) -> None:
+    from dataclasses import asdict
+
+    from efflab.advice.case import Case
+    from efflab.advice.ranking import advise
+    from efflab.advice.report import report
+
+    case = Case(args.model, args.device, args.budget, args.devices, args.tokens)
+    if not args.json:
+        return print(report(case))
+    options = dict(n_devices=case.n_devices, seq_len=case.seq_len)
+    rows = advise(case.model, case.device, case.budget, **options)
+    print(json.dumps(dict(asked=asdict(case), advice=rows), indent=1))
+
+
 def train(args) -> None:
     from efflab.experiments.stdlib_gpt import train_stdlib_gpt
 
@@ -177,6 +193,13 @@ def parser() -> argparse.ArgumentParser:
         "name", help="for example qkv-sharing; an unknown name lists the known ones"
     )
     repeat.add_argument("--fresh", action="store_true", help="repeat the runs already recorded")
+    advice = command("advise", give_advice, "which techniques serve the budget that binds")
+    advice.add_argument("model", help="for example bert-base; an unknown one lists the known")
+    advice.add_argument("device", help='for example "A100 80GB SXM" or "CPU with VNNI"')
+    advice.add_argument("budget", help="latency, memory, training days, checkpoint or quality")
+    advice.add_argument("--devices", type=int, default=1, metavar="N")
+    advice.add_argument("--tokens", type=int, metavar="T", help="of a text; the longest by default")
+    advice.add_argument("--json", action="store_true", help="all of it, for a program")
     model = command("train", train, "train a shipped model anew")
     model.add_argument("model", choices=("stdlib-gpt",))
     lab = command("lab", open_lab, "open JupyterLab at notebook 00")

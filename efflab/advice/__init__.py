@@ -1,0 +1,1 @@
+"""Which technique serves which budget: predicted gains, each with its kind and its source."""

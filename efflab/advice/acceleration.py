@@ -1,0 +1,66 @@
+"""Mixed precision and compilers: peaks by roofline, published runs, records."""
+
+from efflab.advice import recorded
+from efflab.advice.case import Case
+from efflab.advice.technique import Gain, Loss, Technique
+
+FUSION = "07", "xla-fusion"
+COMPILED = "Inductor's time / single operations"
+EAGER = "torch's own kernels' time / single operations"
+AUTOCAST = "06", "amp-speed", "this CPU, bf16 autocast, times faster than fp32"
+
+
+def techniques(case: Case) -> list[Technique]:
+    """Those of chapter 2."""
+    return [mixed(case), compiled(case)]
+
+
+def mixed(case: Case) -> Technique:
+    """Products and activations in 16 bits; weights, gradients and Adam stay in fp32."""
+    halved = case.training_bytes() / case.training_bytes(value_bytes=2)
+    budgets = {
+        "latency": _latency(case),
+        "training days": _days(case),
+        "memory": Gain.computed(halved, "efflab.cost: activations in 16 bits, the state in fp32"),
+        "checkpoint": Gain.computed(2.0, "two bytes a weight"),
+    }
+    loss = recorded.board_loss("bf16 throughout")
+    return Technique("16 bits: mixed precision", "06", budgets, loss)
+
+
+def _latency(case: Case) -> Gain | str:
+    if case.gpu is None:
+        gain = recorded.engine_gain("bf16 eager", case.device)
+        return gain if gain.low > 1 else "this CPU has no bf16 products: it was slower"
+    half = case.seconds(case.flops, 2 * case.n_params, "fp16")
+    ends = [case.seconds(case.flops, dtype=dtype) / half for dtype in {case.dtype, "fp32"}]
+    return Gain.computed(ends[0], "efflab.cost.roofline_seconds, over TF32 and FP32", ends[-1])
+
+
+def _days(case: Case) -> Gain | str:
+    if case.gpu is None:
+        found = recorded.figure(*AUTOCAST)
+        if case.device == "CPU without VNNI" or found["low"] <= 1:
+            return "bf16 was not faster on a CPU, beyond noise"
+        return Gain(found["low"], found["high"], "recorded", "data/verdicts.json (amp-speed)")
+    published = recorded.mixed_training_gain(case.device)
+    if published is not None:
+        return published
+    peak = case.gpu.peak("fp16") / case.gpu.peak(case.dtype)
+    return Gain.computed(peak, "data/published/devices.csv: peaks, an upper end")
+
+
+def compiled(case: Case) -> Technique:
+    """A compiler fuses what a kernel after another would do."""
+    why = "the same weights and values are kept"
+    days = "no training was recorded with it here"
+    latency: Gain | str = "no number was recorded for this device"
+    if case.gpu is None:
+        new, old = (recorded.figure(*FUSION, name) for name in (COMPILED, EAGER))
+        low, high = old["low"] / new["high"], old["high"] / new["low"]
+        latency = Gain(low, high, "recorded", "data/verdicts.json (xla-fusion), Inductor")
+        if old["value"] / new["value"] <= 1:
+            latency = "it was not faster than torch's own fused kernels"
+    budgets = {"latency": latency, "training days": days, "memory": why, "checkpoint": why}
+    exact = Loss(0.0, "equal outputs to rounding", "recorded", "notebook 07")
+    return Technique("a compiler that fuses (XLA, Inductor)", "07", budgets, exact)

@@ -1,0 +1,104 @@
+"""What advice is asked for, and what the unchanged model needs of each budget.
+
+Before any technique: fp32 weights and values (TF32 products where a GPU has them), one device, one
+text at a time for latency, `BATCH` texts a device in training, Adam, fused attention kernels.
+"""
+
+from dataclasses import dataclass
+
+from efflab import cost
+from efflab.config import PRESETS, ModelConfig
+from efflab.devices import DEVICES, Device
+from efflab.errors import require, require_int, require_one_of
+
+BUDGETS = ("latency", "memory", "training days", "checkpoint", "quality")
+"""Milliseconds of a text; bytes a device in training; days of training; bytes stored; what stays
+of the model's own quality."""
+BATCH = 8
+FP32_BYTES, ADAM_BYTES = 4, 16
+"""Bytes of a value, and of weight, gradient and Adam's two moments in fp32."""
+CPUS = {"CPU with VNNI": True, "CPU without VNNI": False}
+"""Kinds of CPU on which engines were recorded: whether it multiplies int8 at once."""
+GPUS = tuple(name for name, d in DEVICES.items() if d.memory_bytes and "fp16" in d.peak_flops)
+ALL_DEVICES = (*GPUS, *CPUS)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model by name, `n_devices` of a device, the budget that binds, and the tokens of a text.
+
+    `seq_len` None: the model's longest. CPUs are taken one at a time.
+    """
+
+    model: str
+    device: str
+    budget: str
+    n_devices: int = 1
+    seq_len: int | None = None
+
+    def __post_init__(self):
+        require_one_of("model", self.model, PRESETS)
+        require_one_of("device", self.device, ALL_DEVICES)
+        require_one_of("budget", self.budget, BUDGETS)
+        require_int("n_devices", self.n_devices)
+        one = self.n_devices == 1 or self.device in GPUS
+        require(one, "n_devices", self.n_devices, f"1 with a {self.device}")
+        longest = self.config.max_len
+        if self.seq_len is not None:
+            require_int("seq_len", self.seq_len)
+            require(self.seq_len <= longest, "seq_len", self.seq_len, f"at most max_len={longest}")
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's shape."""
+        return PRESETS[self.model]
+
+    @property
+    def gpu(self) -> Device | None:
+        """The device's peaks; None for a CPU, of which records alone tell."""
+        return DEVICES[self.device] if self.device in GPUS else None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a text."""
+        return self.seq_len or self.config.max_len
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of one text."""
+        return cost.forward_flops(self.config, self.tokens)
+
+    @property
+    def n_params(self) -> int:
+        """Parameters of the unchanged model."""
+        return cost.num_params(self.config)
+
+    def seconds(
+        self, flops: float, n_bytes: float | None = None, dtype: str | None = None
+    ) -> float:
+        """The least time of a text: roofline over FLOPs and the weights' bytes (default fp32).
+
+        On a CPU it is in units of FLOPs: products alone count there.
+        """
+        if self.gpu is None:
+            return flops
+        n_bytes = FP32_BYTES * self.n_params if n_bytes is None else n_bytes
+        return cost.roofline_seconds(flops, n_bytes, self.gpu, dtype or self.dtype)
+
+    @property
+    def dtype(self) -> str:
+        """What the unchanged model's products run in."""
+        has = self.gpu is not None and "tf32" in self.gpu.peak_flops
+        return "tf32" if has else "fp32"
+
+    def training_bytes(
+        self, n_params: float | None = None, config: ModelConfig | None = None, **options
+    ) -> float:
+        """Bytes a device of a training step: weights, gradients, Adam, activations of the layers.
+
+        `options`: those of `cost.activation_bytes`.
+        """
+        options = dict(value_bytes=FP32_BYTES, fused_attention=True, dropout=False) | options
+        config = config or self.config
+        kept = cost.activation_bytes(config, self.tokens, BATCH, **options)
+        return ADAM_BYTES * (n_params or cost.num_params(config)) + kept

@@ -1,0 +1,109 @@
+"""Several devices: data parallelism, ZeRO, and the planner's split, by `efflab.distributed`."""
+
+from operator import attrgetter
+
+from efflab import cost
+from efflab.advice.case import ADAM_BYTES, BATCH, Case
+from efflab.advice.technique import Gain, Loss, Technique
+from efflab.distributed.plan import ranked_plans
+from efflab.distributed.split import ZERO_STAGES, Plan, Split, Training
+
+PLANNER = "efflab.distributed.plan, over one device"
+ONE = "there is one device"
+SAME = Loss(0.0, "equal to one process to rounding", "recorded", "notebooks 12 and 13")
+SERVING = "it splits training; a text still runs on one device"
+GLOBAL_BATCH = 512
+"""Sequences of a step for the planner: few for many devices, so that splits matter."""
+
+
+def techniques(case: Case) -> list[Technique]:
+    """Those of chapter 4."""
+    return [ddp(case), zero(case), plan(case)]
+
+
+def training(case: Case) -> Training | None:
+    """The planner's training of the case; None on a CPU, whose peaks it does not know."""
+    if case.gpu is None:
+        return None
+    return Training(case.config, case.gpu, GLOBAL_BATCH, case.tokens)
+
+
+def _over_one(chosen: Plan, one: float) -> Gain:
+    return Gain.computed(one / chosen.step_seconds, PLANNER)
+
+
+def one_device_seconds(run: Training) -> float:
+    """A step on one device, had it the memory; one sequence at a time."""
+    splits = (Split(1, 1, 1, GLOBAL_BATCH, recompute=how) for how in ("none", "full"))
+    return min(run.evaluate(split).step_seconds for split in splits)
+
+
+def best(run: Training, n_devices: int, *, lean: bool = False) -> Plan | None:
+    """The fastest plan over all ZeRO stages, or the leanest; None where none fits or divides."""
+    found: list[Plan] = []
+    for stage in ZERO_STAGES:
+        try:
+            found += ranked_plans(run, n_devices, stage)
+        except ValueError:
+            continue
+    key = attrgetter("memory_bytes" if lean else "step_seconds")
+    return min(found, key=key, default=None)
+
+
+def plain_data_parallel(run: Training, n_devices: int, zero_stage: int = 0) -> Plan | None:
+    """The fastest plan that splits the batch alone; None where it does not fit."""
+    try:
+        plans = ranked_plans(run, n_devices, zero_stage)
+    except ValueError:
+        return None
+    return next((p for p in plans if p.tp == p.pp == 1), None)
+
+
+def ddp(case: Case) -> Technique:
+    """Each device a share of the batch, all weights on each."""
+    run = training(case)
+    days: Gain | str = ONE
+    if case.n_devices > 1 and run is not None:
+        chosen = plain_data_parallel(run, case.n_devices)
+        days = "the whole model does not fit a device, or the batch does not divide"
+        if chosen is not None:
+            days = _over_one(chosen, one_device_seconds(run))
+    budgets = {"training days": days, "latency": SERVING}
+    budgets |= {"memory": "each device holds all of the state", "checkpoint": "the same weights"}
+    return Technique("data parallelism (DDP)", "12", budgets, SAME)
+
+
+def zero(case: Case) -> Technique:
+    """Data parallelism whose devices share the state: stage 3."""
+    memory: Gain | str = ONE
+    days: Gain | str = ONE
+    run = training(case)
+    if case.n_devices > 1 and run is not None:
+        each = dict(param_bytes=4, grad_bytes=4, optimizer_bytes=8)
+        state = cost.model_state_bytes(case.n_params, case.n_devices, 3, **each)
+        kept = case.training_bytes() - ADAM_BYTES * case.n_params
+        gain = case.training_bytes() / (state + kept)
+        memory = Gain.computed(gain, f"efflab.cost: stage 3, {BATCH} texts a device")
+        chosen = plain_data_parallel(run, case.n_devices, 3)
+        days = "activations do not fit a device, or the batch does not divide"
+        if chosen is not None:
+            days = _over_one(chosen, one_device_seconds(run))
+    budgets = {"memory": memory, "training days": days, "latency": SERVING}
+    return Technique("ZeRO-3 (FSDP)", "12", budgets | {"checkpoint": "the same weights"}, SAME)
+
+
+def plan(case: Case) -> Technique:
+    """The best tensor x pipeline x data split: the leanest for memory, else the fastest."""
+    memory: Gain | str = ONE
+    days: Gain | str = ONE
+    run, name = training(case), "tensor x pipeline x data, the best split"
+    if case.n_devices > 1 and run is not None:
+        chosen = best(run, case.n_devices, lean=case.budget == "memory")
+        memory = days = "no split of this model fits so many devices"
+        if chosen is not None:
+            name = f"tensor {chosen.tp} x pipeline {chosen.pp} x data {chosen.dp}"
+            days = _over_one(chosen, one_device_seconds(run))
+            alone = Split(1, 1, 1, GLOBAL_BATCH, recompute=chosen.recompute)
+            memory = Gain.computed(run.memory_bytes(alone) / chosen.memory_bytes, PLANNER)
+    budgets = {"memory": memory, "training days": days, "latency": SERVING}
+    return Technique(name, "13", budgets | {"checkpoint": "the same weights"}, SAME)

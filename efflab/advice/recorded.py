@@ -1,0 +1,102 @@
+"""Numbers that advice reads: the board, the experiments' records, stored verdicts, papers."""
+
+import json
+from functools import lru_cache
+
+from efflab.advice.case import CPUS
+from efflab.advice.technique import Gain, Loss
+from efflab.data import DATA_DIR, published
+from efflab.errors import require_one_of
+from efflab.experiments.record import machines, recorded
+
+BITS, MRR = "bits per byte (stdlib-gpt)", "retrieval MRR (MiniLM-L6)"
+METRICS = {"stdlib-gpt": (BITS, 1), "MiniLM-L6": (MRR, -1)}
+"""Model on the board: what its quality is called, and the sign of a loss in it."""
+
+
+@lru_cache(maxsize=2)
+def _stored(name: str) -> dict:
+    return json.loads((DATA_DIR / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def board_point(technique: str, model: str) -> dict:
+    """A technique's recorded point on a model's board."""
+    found = {p["technique"]: p for p in _stored("board")["points"] if p["model"] == model}
+    require_one_of("technique", technique, found)
+    return found[technique]
+
+
+def board_loss(technique: str, model: str = "stdlib-gpt") -> Loss:
+    """What the technique takes from the baseline's quality on the board, in per cent of it."""
+    metric, sign = METRICS[model]
+    point, base = board_point(technique, model), board_point("baseline", model)["quality"]
+    ends = sorted(100 * sign * (point[name] / base - 1) for name in ("quality_low", "quality_high"))
+    value = 100 * sign * (point["quality"] / base - 1)
+    return Loss(value, metric, "recorded", "data/board.json", *ends)
+
+
+def board_time(technique: str, model: str = "stdlib-gpt") -> Gain:
+    """How many times faster the technique was on the board's CPU."""
+    point = board_point(technique, model)
+    return Gain(1 / point["time_high"], 1 / point["time_low"], "recorded", "data/board.json")
+
+
+def engine_gain(engine: str, device: str) -> Gain:
+    """How many times faster than torch's fp32 an engine ran MiniLM on that kind of CPU: the least
+    and the most of the recorded batches and lengths."""
+    require_one_of("device", device, CPUS)
+    row = engine_row(engine, device)
+    speeds = [1 / row[key] for key in ("1x16", "4x64", "16x128")]
+    return Gain(min(speeds), max(speeds), "recorded", "data/experiments/int8-engines.json")
+
+
+def engine_row(engine: str, device: str) -> dict:
+    """The engine's recorded run on the last machine of that kind."""
+    kinds = [recorded("int8-engines", name) for name in machines("int8-engines")]
+    blocks = [block for block in kinds if bool(block["features"]["vnni"]) == CPUS[device]]
+    rows = {run["engine"]: run for run in blocks[-1]["runs"] if run["isa"] is None}
+    require_one_of("engine", engine, rows)
+    return rows[engine]
+
+
+def engine_loss(engine: str, device: str) -> Loss:
+    """What an engine takes from MiniLM's retrieval on that kind of CPU, in per cent."""
+    row, exact = engine_row(engine, device), engine_row("fp32 eager", device)
+    value = 100 * (1 - row["mrr"] / exact["mrr"])
+    return Loss(value, MRR, "recorded", "data/experiments/int8-engines.json")
+
+
+def gptq_loss(bits: int, group_size: int | None) -> Loss:
+    """What GPTQ takes from `stdlib-gpt` at that grid, in per cent of its bits per byte."""
+    runs = recorded("gptq-quality")["runs"]
+    (full,) = [r for r in runs if r["part"] == "full"]
+    asked = dict(part="language", bits=bits, group_size=group_size, method="gptq")
+    (run,) = [r for r in runs if asked.items() <= r.items()]
+    value = 100 * (run["bits_per_byte"] / full["bits_per_byte"] - 1)
+    return Loss(value, BITS, "recorded", "data/experiments/gptq-quality.json")
+
+
+def figure(notebook: str, claim: str, name: str) -> dict:
+    """A figure of a verdict as the built notebook stored it."""
+    (record,) = [v for v in _stored("verdicts")[notebook] if v["claim"] == claim]
+    found = {f["name"]: f for f in record["figures"]}
+    require_one_of("name", name, found)
+    return found[name]
+
+
+def mixed_training_gain(device: str) -> Gain | None:
+    """Published speed of mixed precision over the device's default on training runs; None if the
+    papers have none for it."""
+    family = device.split()[0]
+    rows = [r for r in published("amp") if r["device"].startswith(f"{family} ")]
+    rows = [r for r in rows if "inference" not in r["task"]]
+    speeds = [r["mixed_per_second"] / r["baseline_per_second"] for r in rows]
+    if not speeds:
+        return None
+    return Gain(min(speeds), max(speeds), "published", "data/published/amp.csv")
+
+
+def albert_row(layers: int, hidden: int, strategy: str) -> dict | None:
+    """ALBERT's Tables 1 and 2 at that shape, None where the paper has none."""
+    shape = dict(table="1 and 2", layers=layers, hidden=hidden, strategy=strategy)
+    return next((r for r in published("albert") if shape.items() <= r.items()), None)

@@ -1,0 +1,95 @@
+"""Advice in order, as rows, as text and as JSON."""
+
+import json
+from itertools import pairwise
+
+import pytest
+
+from efflab import cli
+from efflab.advice import report
+from efflab.advice.case import ALL_DEVICES, BUDGETS, Case
+from efflab.advice.ranking import advise, kept
+from efflab.advice.technique import Loss
+from efflab.config import PRESETS
+
+A100 = "A100 80GB SXM"
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("device", ALL_DEVICES)
+def test_what_serves_stands_first_and_has_a_source(device, budget):
+    for model in ("bert-base", "gpt3-1.3b", "albert-base"):
+        rows = advise(model, device, budget)
+        serves = [row["serves"] for row in rows]
+        assert serves == sorted(serves, reverse=True)
+        gains = [row["gain_low"] for row in rows if row["serves"]]
+        assert all(a >= b - 1e-6 for a, b in pairwise(gains))
+        for row in rows:
+            assert bool(row["source"]) == row["serves"] == (row["gain_low"] is not None)
+            assert bool(row["why"]) != row["serves"]
+
+
+def test_every_model_gets_advice():
+    assert all(advise(model, A100, "checkpoint")[0]["serves"] for model in PRESETS)
+
+
+def test_the_order_follows_the_budget():
+    first = {b: advise("bert-base", "CPU with VNNI", b)[0] for b in BUDGETS}
+    assert first["checkpoint"]["technique"].startswith("ALBERT")
+    assert first["latency"]["technique"].startswith("INT8, static")
+    assert first["quality"]["lost"] == 0
+    light = [row for row in advise("bert-base", A100, "latency") if "ALBERT" in row["technique"]]
+    assert all("every layer still runs" in row["why"] for row in light)
+    assert all(row["structure"] for row in light)
+
+
+def test_devices_and_tokens_change_the_answer():
+    one, many = (advise("gpt3-1.3b", A100, "training days", n_devices=n) for n in (1, 8))
+    assert not [row for row in one if row["notebook"] == "12" and row["serves"]]
+    assert many[0]["notebook"] == "12"
+    gains = [
+        {row["technique"]: row for row in advise("gpt2", A100, "training days", seq_len=n)}
+        for n in (512, 1024)
+    ]
+    few, more = (rows["sliding window of 64 tokens"]["gain_low"] for rows in gains)
+    assert more > few
+
+
+def test_quality_is_kept_up_to_a_per_cent():
+    assert kept(Loss(0.5, "m", "recorded", "s")).low == 0.995
+    between = kept(Loss(0.5, "m", "recorded", "s", -0.5, 1.0))
+    assert (between.low, between.high) == (0.99, 1.005)
+    assert kept(Loss(0.5, "m", "recorded", "s", 0.0, 1.1)).startswith("it takes over 1 %")
+    assert "not recorded" in kept(None)
+
+
+def test_a_gain_below_one_is_none():
+    rows = {r["technique"]: r for r in advise("bert-base", "CPU without VNNI", "latency")}
+    mixed = rows["16 bits: mixed precision"]
+    assert not mixed["serves"]
+
+
+def test_the_report_reads():
+    text = report.report(Case("bert-base", A100, "checkpoint"))
+    assert text.startswith(f"bert-base, 512 tokens, {A100}: what serves checkpoint?")
+    assert "9.32x" in text
+    assert "efflab run 01" in text
+    assert "zeros are stored like any other number" in text
+    many = report.heading(Case("gpt2", A100, "memory", 8))
+    assert many == f"gpt2, 1024 tokens, 8 x {A100}: what serves memory?"
+    row = dict(lost=None, metric=None, lost_kind=None)
+    assert report.loss_text(row) == "not recorded"
+    exact = dict(lost=0.0, metric="equal", lost_kind="recorded")
+    assert report.loss_text(exact) == "equal"
+    assert report.commands([dict(notebook="99"), dict(notebook="03")]) == ["efflab run 03"]
+
+
+def test_the_command_prints_a_table_json_or_a_refusal(capsys):
+    assert cli.main(["advise", "gpt2", A100, "latency", "--tokens", "64"]) == 0
+    assert "gpt2, 64 tokens" in capsys.readouterr().out
+    assert cli.main(["advise", "gpt2", A100, "memory", "--devices", "4", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["asked"]["n_devices"] == 4
+    assert found["advice"] == advise("gpt2", A100, "memory", n_devices=4)
+    assert cli.main(["advise", "gpt5", A100, "memory"]) == 1
+    assert "model='gpt5': expected one of" in capsys.readouterr().err

@@ -1,0 +1,209 @@
+"""Each technique's gains in cases whose answer is known: by hand, from a paper or from a record."""
+
+import pytest
+
+from efflab import cost
+from efflab.advice import acceleration, compression, distributed, recorded, structure
+from efflab.advice.case import BUDGETS, Case
+from efflab.advice.technique import Gain, Loss, Technique
+from efflab.compression.packed import model_bytes, quantize_weights
+from efflab.config import PRESETS
+from efflab.model import Transformer
+
+A100 = "A100 80GB SXM"
+
+
+def case(model="bert-base", device=A100, budget="latency", **options):
+    return Case(model, device, budget, **options)
+
+
+# --- The form --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ((0.0, 1.0, "computed", "x"), "low=0.0"),
+        ((2.0, 1.0, "computed", "x"), "high=1.0"),
+        ((1.0, 2.0, "guessed", "x"), "kind='guessed'"),
+        ((1.0, 2.0, "computed", ""), "source=''"),
+    ],
+)
+def test_a_gain_without_order_kind_or_source_is_refused(wrong, word):
+    with pytest.raises(ValueError, match=word):
+        Gain(*wrong)
+
+
+def test_a_computed_gain_puts_its_ends_in_order():
+    assert Gain.computed(3.0, "x") == Gain(3.0, 3.0, "computed", "x")
+    assert Gain.computed(3.0, "x", 2.0) == Gain(2.0, 3.0, "computed", "x")
+
+
+def test_a_technique_speaks_of_every_budget():
+    with pytest.raises(ValueError, match="budgets"):
+        Technique("t", "01", {"latency": "no"})
+
+
+def test_the_most_that_is_lost_is_the_intervals_end():
+    assert Loss(1.0, "m", "recorded", "s").most == 1.0
+    assert Loss(1.0, "m", "recorded", "s", 0.5, 2.0).most == 2.0
+
+
+# --- Structure -------------------------------------------------------------------------------
+
+
+def test_albert_saves_parameters_and_no_flops():
+    shared, albert = structure.shared(case()), structure.albert(case())
+    assert shared.budgets["checkpoint"].low == pytest.approx(3.47, abs=0.01)
+    assert albert.budgets["checkpoint"].low == pytest.approx(9.32, abs=0.01)
+    assert 1 < shared.budgets["memory"].low < shared.budgets["checkpoint"].low
+    for technique in (shared, albert):
+        assert "every layer still runs" in technique.budgets["latency"]
+        assert technique.structural
+    assert albert.loss.value == pytest.approx(100 * (1 - 80.1 / 82.3))
+    assert structure.albert(case("gpt2")).loss is None
+    assert "already" in structure.albert(case("albert-base")).budgets["checkpoint"]
+
+
+def test_windows_gain_what_the_scores_cost():
+    short, long = (structure.window(case("gpt3-1.3b", seq_len=n)) for n in (64, 2048))
+    assert "short" in short.budgets["latency"]
+    parts = cost.flops_by_part(PRESETS["gpt3-1.3b"], 2048)
+    without = sum(parts.values()) / (sum(parts.values()) - parts["scores"])
+    assert 1 < long.budgets["training days"].low < without
+    assert long.budgets["checkpoint"] == "no weight leaves"
+
+
+def test_what_looks_ahead_is_no_advice_for_a_causal_model():
+    for made in (structure.bigbird, structure.linformer):
+        assert "causal" in made(case("gpt2")).budgets["latency"]
+    long = structure.linformer(case("bert-base"))
+    assert "short" in structure.bigbird(case("bert-base")).budgets["latency"]
+    # 256 summaries of 512 tokens: each product is as long as half the scores, and one more makes it
+    assert "short" in long.budgets["latency"]
+
+
+# --- Acceleration ----------------------------------------------------------------------------
+
+
+def test_mixed_precision_by_roofline_and_by_papers():
+    a100, v100 = (acceleration.mixed(case(device=d)) for d in (A100, "V100 SXM2"))
+    assert (a100.budgets["latency"].low, a100.budgets["latency"].high) == (
+        pytest.approx(2.0),
+        pytest.approx(16.0),
+    )
+    assert v100.budgets["latency"].low == v100.budgets["latency"].high
+    days = a100.budgets["training days"]
+    assert (days.kind, round(days.low, 2), round(days.high, 2)) == ("published", 1.59, 1.93)
+    assert acceleration.mixed(case(device="H100 SXM")).budgets["training days"].kind == "computed"
+    assert 1 < a100.budgets["memory"].low < 2
+    assert a100.budgets["checkpoint"].low == 2
+
+
+def test_a_cpu_without_bf16_is_not_told_to_use_it():
+    with_vnni, without = (
+        acceleration.mixed(case(device=f"CPU {which} VNNI")) for which in ("with", "without")
+    )
+    assert with_vnni.budgets["latency"].low > 1
+    assert "slower" in without.budgets["latency"]
+    assert "not faster" in without.budgets["training days"]
+
+
+def test_a_compiler_has_a_number_only_where_one_was_recorded():
+    gpu = acceleration.compiled(case()).budgets["latency"]
+    assert gpu == "no number was recorded for this device"
+
+
+# --- Compression -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("bits", "group_size"), [(8, None), (4, 64)])
+def test_packed_bytes_are_those_of_a_packed_model(bits, group_size):
+    config = PRESETS["stdlib-gpt"]
+    model = Transformer(config)
+    grid = dict(symmetric=True, axis=0) if group_size is None else dict(
+        symmetric=False, group_size=group_size)  # fmt: skip
+    made = quantize_weights(model, bits, embeddings=False, **grid)
+    made |= {k: q for k, q in quantize_weights(model, 8, axis=0).items() if "embedding" in k}
+    found = compression.packed_bytes(config, bits, group_size=group_size)
+    assert found == model_bytes(model, made)
+
+
+def test_int8_by_kind_of_cpu_and_peak():
+    made = {d: compression.static_int8(case(device=d)) for d in
+            (A100, "V100 SXM2", "CPU with VNNI", "CPU without VNNI")}  # fmt: skip
+    assert made["CPU with VNNI"].budgets["latency"].low > 2
+    slow = made["CPU without VNNI"].budgets["latency"]
+    assert slow.low < 1 < slow.high
+    assert made["V100 SXM2"].budgets["latency"] == "its tensor cores have no int8"
+    assert made[A100].budgets["latency"].low == pytest.approx(4.0)
+    dynamic = {d: compression.dynamic_int8(case(device=d)).budgets for d in made}
+    assert "CPUs" in dynamic[A100]["latency"]
+    assert dynamic["CPU without VNNI"]["latency"].low > 1
+    static = made[A100].budgets["checkpoint"]
+    assert 3.8 < static.low < 4
+    assert dynamic[A100]["checkpoint"].low < static.low
+
+
+def test_pruning_gains_by_shapes_and_masks_do_not():
+    removed, masked = compression.neurons(case()), compression.masks(case())
+    assert 1 < removed.budgets["latency"].low < 1.34
+    assert 1 < removed.budgets["checkpoint"].low < 1.2
+    assert all(isinstance(why, str) for why in masked.budgets.values())
+
+
+# --- Several devices -------------------------------------------------------------------------
+
+
+def test_one_device_has_nothing_to_split():
+    for technique in distributed.techniques(case(budget="training days")):
+        assert technique.budgets["training days"] == "there is one device"
+
+
+def test_devices_share_the_days_and_zero_the_memory():
+    asked = case("gpt3-1.3b", budget="training days", n_devices=8)
+    ddp, zero, plan = distributed.techniques(asked)
+    assert 7 < ddp.budgets["training days"].low <= 8
+    assert plan.budgets["training days"].low >= ddp.budgets["training days"].low
+    assert plan.name == "tensor 1 x pipeline 1 x data 8"
+    state = 16 * asked.n_params
+    kept = asked.training_bytes() - state
+    assert zero.budgets["memory"].low == pytest.approx((state + kept) / (state / 8 + kept))
+    assert "each device" in ddp.budgets["memory"]
+
+
+def test_a_huge_model_needs_more_than_data_parallelism():
+    asked = case("gpt3-175b", budget="memory", n_devices=64)
+    ddp, _, plan = distributed.techniques(asked)
+    assert "does not fit" in ddp.budgets["training days"]
+    assert plan.budgets["memory"].low > 30
+    days = distributed.plan(case("gpt3-175b", budget="training days", n_devices=64))
+    assert days.budgets["training days"].low > plan.budgets["training days"].low
+    few = distributed.plan(case("gpt3-175b", budget="memory", n_devices=2))
+    assert "no split" in few.budgets["memory"]
+
+
+# --- Records ---------------------------------------------------------------------------------
+
+
+def test_records_are_read_by_name_and_unknown_ones_refused():
+    assert recorded.board_loss("8-bit weights, per channel").value < 0.2
+    assert recorded.board_loss("1/3 of the heads removed", "MiniLM-L6").value > 0
+    assert recorded.gptq_loss(4, 64).value < recorded.gptq_loss(3, 64).value
+    assert recorded.board_time("1/3 of the heads removed").high > 1
+    assert recorded.mixed_training_gain("H100 SXM") is None
+    with pytest.raises(ValueError, match="technique='x'"):
+        recorded.board_point("x", "stdlib-gpt")
+    with pytest.raises(ValueError, match="engine='x'"):
+        recorded.engine_row("x", "CPU with VNNI")
+    with pytest.raises(ValueError, match="device='A100"):
+        recorded.engine_gain("fp32 eager", A100)
+    with pytest.raises(ValueError, match="name='x'"):
+        recorded.figure("07", "xla-fusion", "x")
+
+
+def test_every_chapter_answers_every_budget():
+    chapters = (structure, acceleration, compression, distributed)
+    found = [t for chapter in chapters for t in chapter.techniques(case())]
+    assert len({t.name for t in found}) == len(found) == 15
+    assert all(set(t.budgets) | {"quality"} == set(BUDGETS) for t in found)
