@@ -118,8 +118,8 @@ def give_advice(args) -> None:
     case = Case(args.model, args.device, args.budget, args.devices, args.tokens)
     if not args.json:
         return print(report(case))
-    options = dict(n_devices=case.n_devices, seq_len=case.seq_len)
-    rows = advise(case.model, case.device, case.budget, **options)
+    asked = case.model, case.device, case.budget
+    rows = advise(*asked, n_devices=case.n_devices, seq_len=case.seq_len)
     print(json.dumps(dict(asked=asdict(case), advice=rows), indent=1))
 
 
