@@ -42,7 +42,7 @@ def bootstrap(numerators, denominators=None, *, n_resamples: int = 1000, seed: i
     def ratio(a, b, axis=-1):
         return a.sum(axis) / b.sum(axis)
 
-    options = dict(paired=True, vectorized=True, method="percentile", n_resamples=n_resamples)
+    options = dict(paired=True, method="percentile", n_resamples=n_resamples)
     found = stats.bootstrap((top, bottom), ratio, rng=seed, **options).confidence_interval
     return Estimate(float(ratio(top, bottom)), float(found.low), float(found.high))
 

@@ -16,6 +16,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
@@ -107,8 +108,24 @@ def sample(modules: list[Path], count: int) -> list[tuple[Path, str, int]]:
         for name, occurrence, line in places(module):
             kind, text = name.split("/")[-1].split("_")[0], lines[line - 1].strip()
             by_place.setdefault((path, kind, text), []).append((module, name, occurrence))
-    chosen = sorted(by_place, key=lambda place: drawn(*place))[:count]
-    return [by_place[place][drawn("which", *place) % len(by_place[place])] for place in chosen]
+    chosen: list = []
+    for place in sorted(by_place, key=lambda place: drawn(*place)):
+        choice = by_place[place][drawn("which", *place) % len(by_place[place])]
+        if is_python(change(*choice)[0]):
+            chosen.append(choice)
+        if len(chosen) == count:
+            break
+    return chosen
+
+
+def is_python(source: str) -> bool:
+    """Whether it can be imported at all: a star of a signature made a plus proves nothing."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            compile(source, "changed", "exec")
+    except SyntaxError:
+        return False
+    return True
 
 
 def change(module: Path, name: str, occurrence: int) -> tuple[str, str]:

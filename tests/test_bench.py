@@ -224,6 +224,37 @@ def test_without_a_list_of_processors_the_platform_names_one(monkeypatch, proces
     assert bench.cpu_name() == name
 
 
+@pytest.mark.parametrize(
+    ("machine", "flags", "has"),
+    [
+        ("x86_64", "avx2", {"avx2"}),
+        ("x86_64", "avx2 avx_vnni", {"avx2", "vnni"}),
+        ("x86_64", "avx2 avx512f avx512_vnni", {"avx2", "avx512", "vnni"}),
+        ("x86_64", "avx512_bf16", {"bf16"}),
+        ("x86_64", "amx_int8 amx_bf16", {"amx", "bf16"}),
+        ("x86_64", "asimddp bf16", set()),  # words of another family
+        ("aarch64", "asimddp", {"vnni"}),
+        ("arm64", "bf16", {"bf16"}),
+        ("aarch64", "", set()),
+    ],
+)
+def test_features_are_named_alike_on_either_family(monkeypatch, machine, flags, has):
+    monkeypatch.setattr(bench.Path, "read_text", lambda *_, **__: f"flags : {flags}")
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    found = bench.cpu_features()
+    assert {name for name, present in found.items() if present} == has
+    assert all(present in (True, False) for present in found.values())
+
+
+def test_by_default_two_calls_warm_up():
+    calls = []
+    assert len(bench.timed(lambda: calls.append("timed")).seconds) == 7
+    bench.interleaved({"one": lambda: calls.append("one")})
+    bench.compared(lambda: calls.append("old"), {"new": lambda: calls.append("new")})
+    counts = {name: calls.count(name) for name in ("timed", "one", "new", "old")}
+    assert counts == {"timed": 9, "one": 9, "new": 13, "old": 26}
+
+
 @pytest.mark.parametrize("used", [False, True])
 def test_only_a_gpu_in_use_is_waited_for(monkeypatch, used):
     waits = []

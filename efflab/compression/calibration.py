@@ -5,7 +5,7 @@ methods differ in nothing but the codes.
 """
 
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ def calibration(n_tokens: int = N_TOKENS, source: str = "library", seed: int = 0
     return list(data.random_windows(stream, *shape, seed)[0].split(8))
 
 
-@lru_cache(maxsize=1)
+@cache
 def _prose() -> np.ndarray:
     """The docstrings of functions, English and no code, as one stream of tokens."""
     return data.tokens_of(["\n".join(f.query for f in data.documented_functions())])

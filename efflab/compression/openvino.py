@@ -4,6 +4,7 @@ Both report usage to a server by default, which `no_telemetry` turns off while t
 """
 
 import io
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -78,7 +79,7 @@ def nncf_int8(converted, calibration: Sequence[tuple[Tensor, ...]], *, seven_bit
         import nncf
         from nncf.quantization import advanced_parameters as advanced
 
-        nncf.set_log_level(40)  # errors only
+        nncf.set_log_level(logging.ERROR)
         data = nncf.Dataset(calibration, lambda batch: tuple(t.numpy() for t in batch))
         fix = advanced.OverflowFix.ENABLE if seven_bits else advanced.OverflowFix.DISABLE
         own = advanced.AdvancedSmoothQuantParameters(matmul=-1)  # it has been done

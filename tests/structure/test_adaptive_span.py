@@ -81,6 +81,25 @@ def test_trimmed_arithmetic_is_linear_in_the_tokens():
     assert counts[1] == 2 * counts[0]
 
 
+def test_a_sequence_with_nothing_to_leave_out_is_one_block():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    layer = AdaptiveSpanAttention(16, 2, 1024, ramp=17).eval()
+    for T in (BLOCK - 1, BLOCK + 16):  # from BLOCK + 17 on a second window is smaller
+        with FlopCounterMode(display=False) as counter:
+            layer(torch.randn(1, T, 16))
+        assert counter.get_total_flops() == span_flops(16, T, T)
+
+
+def test_spans_cost_a_number_a_head_and_dynamic_ones_a_row():
+    sizes = [sum(p.numel() for p in layer.parameters()) for layer in (
+        Attention(8, 2), AdaptiveSpanAttention(8, 2, 16),
+        AdaptiveSpanAttention(8, 2, 16, dynamic=True),
+    )]  # fmt: skip
+    assert sizes[1] - sizes[0] == 2
+    assert sizes[2] - sizes[1] == 2 * 8
+
+
 def test_open_spans_are_plain_attention_with_the_same_weights():
     torch.manual_seed(0)
     model = Transformer(ModelConfig(2, 2, 16, 32, 50, 40, causal=True)).eval()
@@ -150,7 +169,7 @@ def test_misuse_is_named():
     with pytest.raises(ValueError, match="AdaptiveSpanAttention"):
         learned_spans(torch.nn.Linear(2, 2))
     assert span_layers(layer) == [layer]
-    with pytest.raises(ValueError, match="causal"):
+    with pytest.raises(ValueError, match=r"attention\.causal=False: expected a causal"):
         from_attention(Attention(8, 2), 16)
     with pytest.raises(ValueError, match="reach"):
         span_flops(8, 5, 4)

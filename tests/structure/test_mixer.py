@@ -185,6 +185,19 @@ def test_mixer_refuses_another_image_size_and_vit_takes_it():
         mixer(torch.randn(2, 1, 16, 16))
 
 
+def test_places_between_the_learned_ones_lie_around_them():
+    """A table that rises with row and column keeps its values over each 2 x 2 finer places."""
+    vit = ViT(16, 2, 1, 1, 2, 4, channels=1)
+    at = torch.arange(8.0)
+    vit.position.data = torch.stack([at.repeat_interleave(8), at.repeat(8)], 1)
+    assert vit.positions(8, 8) is vit.position
+    finer = vit.positions(16, 16).view(8, 2, 8, 2, 2).mean((1, 3))
+    inner = slice(2, -2)  # at the border there is nothing beyond to go by
+    expected = vit.position.view(8, 8, 2)
+    torch.testing.assert_close(finer[inner, inner], expected[inner, inner])
+    assert vit.positions(8, 16).shape == (128, 2)
+
+
 def test_enlarged_runs_the_old_network_on_every_group_of_patches():
     torch.manual_seed(0)
     mixer = MLPMixer(8, 2, **SMALL).double().eval()
@@ -229,8 +242,9 @@ def test_bad_images_and_bad_vits_are_refused():
     vit = ViT(8, 2, 2, 3, 12, 20, 4, channels=1)
     with pytest.raises(ValueError, match=r"images.shape=\(2, 3, 8, 8\)"):
         vit(torch.randn(2, 3, 8, 8))
-    with pytest.raises(ValueError, match="multiples of patch_size=2"):
-        vit(torch.randn(2, 1, 9, 8))
+    for shape in ((2, 1, 9, 8), (2, 1, 8, 9)):
+        with pytest.raises(ValueError, match="multiples of patch_size=2"):
+            vit(torch.randn(shape))
     with pytest.raises(ValueError, match=r"images.shape=\(8, 8\)"):
         vit(torch.randn(8, 8))
     with pytest.raises(ValueError, match="n_head=5: expected a divisor of d_model=12"):

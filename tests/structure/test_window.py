@@ -233,7 +233,13 @@ def test_window_attention_refuses_bad_sizes(arguments, named):
 
 @pytest.mark.parametrize(
     ("shape", "named"),
-    [((1, 6, 8, 8), "height"), ((1, 8, 9, 8), "width"), ((1, 8, 8, 4), "channels")],
+    [
+        ((8, 8, 8), "x.shape"),
+        ((1, 6, 8, 8), "height=6"),
+        ((1, 0, 8, 8), "height=0"),
+        ((1, 8, 9, 8), "width=9"),
+        ((1, 8, 8, 4), "channels=4"),
+    ],
 )
 def test_window_attention_refuses_bad_images(shape, named):
     with pytest.raises(ValueError, match=named):

@@ -13,6 +13,16 @@ FIGURES = dict(
 )
 
 
+def test_the_figures_are_shares_in_per_cent():
+    figures = verdicts.dynamic_figures(**FIGURES | dict(reach=3))
+    names = (verdicts.MOVED, verdicts.CONTROL, verdicts.FIXED, verdicts.REACH)
+    assert [f.name for f in figures] == list(names)
+    ends = [(f.value, f.low, f.high) for f in figures[:3]]
+    assert ends == [pytest.approx(e) for e in ((25, 23, 27), (24, 23, 25), (0, 0, 0))]
+    assert [f.unit for f in figures] == ["%", "%", "%", "tokens"]
+    assert figures[3].value == 3
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [
@@ -22,6 +32,7 @@ FIGURES = dict(
         (dict(moved=Estimate(0.12, 0.11, 0.13)), "undecided"),
         (dict(moved=Estimate(0.13, 0.12, 0.14)), "holds if"),
         (dict(control=Estimate(0.05, 0.049, 0.06)), "undecided"),
+        (dict(control=Estimate(0.06, 0.0501, 0.07)), "holds if"),
     ],
 )
 def test_the_verdict_can_come_to_each_outcome(change, word):
