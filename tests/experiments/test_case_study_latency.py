@@ -99,33 +99,32 @@ def test_memory_has_a_row_for_each_stage_and_file(monkeypatch):
     assert asked[6:9] == ["bf16"] * 3
 
 
-@pytest.mark.parametrize("avx512", [True, False])
-def test_an_older_processor_is_imitated_where_this_is_newer(monkeypatch, avx512):
-    monkeypatch.setattr(bench, "cpu_features", lambda: dict(avx512=avx512))
+@pytest.mark.parametrize("vnni", [True, False])
+def test_an_older_processor_is_imitated_where_this_is_newer(monkeypatch, vnni):
+    monkeypatch.setattr(bench, "cpu_features", lambda: dict(avx512=True, vnni=vnni))
     limits = {case["isa"] for case in experiment.cases() if case["part"] == "time"}
-    assert limits == ({None, "AVX2"} if avx512 else {None})
+    assert limits == ({None, experiment.OLDER} if vnni else {None})
 
 
 def test_a_case_asks_for_a_process_with_its_instructions(monkeypatch):
     asked = []
     monkeypatch.setattr(experiment, "recorded_recipe", lambda: RECIPE)
     monkeypatch.setattr(experiment, "alone", lambda *task: asked.append(task) or {})
-    experiment.run_one("time", 0, 8, "AVX2")
+    experiment.run_one("time", 0, 4, experiment.OLDER)
     experiment.run_one("time", 0, 1)
     experiment.run_one("training", 0)
     (older, newer, training) = asked
-    assert older[1] == dict(
-        recipe=[RECIPE.windows, RECIPE.removed], n=8, repeats=experiment.REPEATS[8], seven_bits=True
-    )
-    assert older[2]["ONEDNN_MAX_CPU_ISA"] == "AVX2"
-    assert (newer[1]["seven_bits"], newer[2]) == (None, None)
+    task = dict(recipe=[RECIPE.windows, RECIPE.removed])
+    assert older[1] == task | dict(n=4, repeats=experiment.REPEATS[4], seven_bits=True)
+    assert older[2] == dict(ONEDNN_MAX_CPU_ISA="AVX512_CORE")
+    assert newer[1:] == (task | dict(n=1, repeats=experiment.REPEATS[1]), None)
     assert training[0].endswith(":training_steps")
 
 
 def test_a_record_is_read_by_texts_and_instructions():
     rows = [dict(stage="pruned", engine="OpenVINO INT8", ratio=0.4)]
     runs = [dict(part="memory"), dict(part="time", n=1, isa=None, rows=rows)]
-    runs += [dict(part="time", n=1, isa="AVX2", rows=[])]
+    runs += [dict(part="time", n=1, isa=experiment.OLDER, rows=[])]
     found = experiment.rows_of(dict(runs=runs))
     assert found == {("pruned", "OpenVINO INT8"): rows[0]}
     assert experiment.rounded(math.pi) == 3.142
