@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from html import escape
 
 from efflab.errors import require
+from efflab.lab import guesses, notebook
 from efflab.lab.page import emit, emit_html, live, widget_view
 from efflab.lab.text import tr, tr_name, with_unit
 
@@ -25,11 +26,16 @@ class Prediction:
             self.guess = parse(guess)
 
     def reveal(self, measured) -> None:
-        """Show the measured number beside the reader's; without a guess, the number alone."""
+        """Show the measured number beside the reader's; without a guess, the number alone.
+
+        A guess in a notebook is kept in the reader's own file (`efflab.lab.guesses`).
+        """
         require(math.isfinite(float(measured)), "measured", measured, "a finite number")
         text = comparison(self.guess, float(measured), self.unit)
         style = "border-left:5px solid #0072B2;padding:6px 14px;margin:4px 0;font-size:1.1em"
         emit_html(f'<div style="{style}">{escape(text)}</div>', text)
+        if self.guess is not None and guesses.in_kernel():
+            guesses.keep(notebook.current.number, self.question, self.guess, float(measured))
 
 
 def predict(question: str, unit: str = "", *, guess: float | None = None) -> Prediction:
