@@ -21,8 +21,8 @@ def mixed(case: Case) -> Technique:
     budgets = {
         "latency": _latency(case),
         "training days": _days(case),
-        "memory": Gain.computed(halved, "efflab.cost: activations in 16 bits, the state in fp32"),
-        "checkpoint": Gain.computed(2.0, "two bytes a weight"),
+        "memory": Gain.computed(halved, "efflab.cost.activation_bytes"),
+        "checkpoint": Gain.computed(2.0, "efflab.cost.num_params"),
     }
     loss = recorded.board_loss("bf16 throughout")
     return Technique("16 bits: mixed precision", "06", budgets, loss)
@@ -34,7 +34,7 @@ def _latency(case: Case) -> Gain | str:
         return gain if gain.low > 1 else "this CPU has no bf16 products: it was slower"
     half = case.seconds(case.flops, 2 * case.n_params, "fp16")
     ends = [case.seconds(case.flops, dtype=dtype) / half for dtype in {case.dtype, "fp32"}]
-    return Gain.computed(ends[0], "efflab.cost.roofline_seconds, over TF32 and FP32", ends[-1])
+    return Gain.computed(ends[0], "efflab.cost.roofline_seconds", ends[-1])
 
 
 def _days(case: Case) -> Gain | str:
@@ -42,12 +42,12 @@ def _days(case: Case) -> Gain | str:
         found = recorded.figure(*AUTOCAST)
         if case.device == "CPU without VNNI" or found["low"] <= 1:
             return "bf16 was not faster on a CPU, beyond noise"
-        return Gain(found["low"], found["high"], "recorded", "data/verdicts.json (amp-speed)")
+        return Gain(found["low"], found["high"], "recorded", "data/verdicts.json#amp-speed")
     published = recorded.mixed_training_gain(case.device)
     if published is not None:
         return published
     peak = case.gpu.peak("fp16") / case.gpu.peak(case.dtype)
-    return Gain.computed(peak, "data/published/devices.csv: peaks, an upper end")
+    return Gain.computed(peak, "data/published/devices.csv")
 
 
 def compiled(case: Case) -> Technique:
@@ -58,9 +58,9 @@ def compiled(case: Case) -> Technique:
     if case.gpu is None:
         new, old = (recorded.figure(*FUSION, name) for name in (COMPILED, EAGER))
         low, high = old["low"] / new["high"], old["high"] / new["low"]
-        latency = Gain(low, high, "recorded", "data/verdicts.json (xla-fusion), Inductor")
+        latency = Gain(low, high, "recorded", "data/verdicts.json#xla-fusion")
         if old["value"] / new["value"] <= 1:
             latency = "it was not faster than torch's own fused kernels"
     budgets = {"latency": latency, "training days": days, "memory": why, "checkpoint": why}
-    exact = Loss(0.0, "equal outputs to rounding", "recorded", "notebook 07")
+    exact = Loss(0.0, "equal outputs to rounding", "recorded", "notebooks/07_compiler_fusion.ipynb")
     return Technique("a compiler that fuses (XLA, Inductor)", "07", budgets, exact)

@@ -60,7 +60,7 @@ def packed_bytes(
 
 def _smaller(case: Case, n_bytes: float) -> Gain:
     gain = FP32_BYTES * case.n_params / n_bytes
-    return Gain.computed(gain, "bytes of codes, scales and what stays in fp32")
+    return Gain.computed(gain, "efflab.advice.compression.packed_bytes")
 
 
 def static_int8(case: Case) -> Technique:
@@ -90,7 +90,7 @@ def _int8(case: Case, name: str, engine: str, loss, table_bits: int | None) -> T
         latency = "its tensor cores have no int8"
     else:
         gain = case.seconds(case.flops) / case.seconds(case.flops, n_bytes, "int8")
-        latency = Gain.computed(gain, "efflab.cost.roofline_seconds at the int8 peak, an upper end")
+        latency = Gain.computed(gain, "efflab.cost.roofline_seconds")
     budgets = {"latency": latency, "checkpoint": _smaller(case, n_bytes)}
     budgets |= {"memory": TRAINED, "training days": TRAINED}
     return Technique(name, "09", budgets, loss)
@@ -115,7 +115,7 @@ def neurons(case: Case) -> Technique:
     n_params, flops = cost.num_params(light), cost.forward_flops(light, case.tokens)
     speed = case.seconds(case.flops) / case.seconds(flops, FP32_BYTES * n_params)
     budgets = {
-        "latency": Gain.computed(speed, "efflab.cost: FLOPs and roofline"),
+        "latency": Gain.computed(speed, "efflab.cost.roofline_seconds"),
         "checkpoint": Gain.computed(case.n_params / n_params, "efflab.cost.num_params"),
         "memory": TRAINED,
         "training days": TRAINED,

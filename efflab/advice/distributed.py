@@ -3,14 +3,14 @@
 from operator import attrgetter
 
 from efflab import cost
-from efflab.advice.case import ADAM_BYTES, BATCH, Case
+from efflab.advice.case import ADAM_BYTES, Case
 from efflab.advice.technique import Gain, Loss, Technique
 from efflab.distributed.plan import ranked_plans
 from efflab.distributed.split import ZERO_STAGES, Plan, Split, Training
 
-PLANNER = "efflab.distributed.plan, over one device"
+PLANNER = "efflab.distributed.plan"
 ONE = "there is one device"
-SAME = Loss(0.0, "equal to one process to rounding", "recorded", "notebooks 12 and 13")
+SAME = Loss(0.0, "equal to one process to rounding", "recorded", "notebooks/12_data_parallel.ipynb")
 SERVING = "it splits training; a text still runs on one device"
 GLOBAL_BATCH = 512
 """Sequences of a step for the planner: few for many devices, so that splits matter."""
@@ -28,8 +28,8 @@ def training(case: Case) -> Training | None:
     return Training(case.config, case.gpu, GLOBAL_BATCH, case.tokens)
 
 
-def _over_one(chosen: Plan, one: float) -> Gain:
-    return Gain.computed(one / chosen.step_seconds, PLANNER)
+def _over_one(chosen: Plan, one: float, source: str = PLANNER) -> Gain:
+    return Gain.computed(one / chosen.step_seconds, source)
 
 
 def one_device_seconds(run: Training) -> float:
@@ -83,7 +83,7 @@ def zero(case: Case) -> Technique:
         state = cost.model_state_bytes(case.n_params, case.n_devices, 3, **each)
         kept = case.training_bytes() - ADAM_BYTES * case.n_params
         gain = case.training_bytes() / (state + kept)
-        memory = Gain.computed(gain, f"efflab.cost: stage 3, {BATCH} texts a device")
+        memory = Gain.computed(gain, "efflab.cost.model_state_bytes")
         chosen = plain_data_parallel(run, case.n_devices, 3)
         days = "activations do not fit a device, or the batch does not divide"
         if chosen is not None:
@@ -96,14 +96,15 @@ def plan(case: Case) -> Technique:
     """The best tensor x pipeline x data split: the leanest for memory, else the fastest."""
     memory: Gain | str = ONE
     days: Gain | str = ONE
-    run, name = training(case), "tensor x pipeline x data, the best split"
+    run = training(case)
     if case.n_devices > 1 and run is not None:
         chosen = best(run, case.n_devices, lean=case.budget == "memory")
         memory = days = "no split of this model fits so many devices"
         if chosen is not None:
-            name = f"tensor {chosen.tp} x pipeline {chosen.pp} x data {chosen.dp}"
-            days = _over_one(chosen, one_device_seconds(run))
+            where = f"{PLANNER}(tp={chosen.tp},pp={chosen.pp},dp={chosen.dp})"
+            days = _over_one(chosen, one_device_seconds(run), where)
             alone = Split(1, 1, 1, GLOBAL_BATCH, recompute=chosen.recompute)
-            memory = Gain.computed(run.memory_bytes(alone) / chosen.memory_bytes, PLANNER)
+            memory = Gain.computed(run.memory_bytes(alone) / chosen.memory_bytes, where)
     budgets = {"memory": memory, "training days": days, "latency": SERVING}
+    name = "tensor x pipeline x data, the best split"
     return Technique(name, "13", budgets | {"checkpoint": "the same weights"}, SAME)

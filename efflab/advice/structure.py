@@ -46,7 +46,7 @@ def _sharing(case: Case, name: str, config: ModelConfig, loss: Loss | None) -> T
         memory = case.training_bytes() / case.training_bytes(config=light)
         budgets = {
             "checkpoint": Gain.computed(less, "efflab.cost.num_params"),
-            "memory": Gain.computed(memory, "efflab.cost: the state shrinks, activations stay"),
+            "memory": Gain.computed(memory, "efflab.cost.activation_bytes"),
         }
     why = "as many FLOPs: every layer still runs"
     return Technique(
@@ -61,7 +61,7 @@ def _published(config: ModelConfig) -> Loss | None:
     if plain is None or light is None or config.causal:
         return None
     lost = 100 * (1 - light["average_score"] / plain["average_score"])
-    where = "data/published/albert.csv (Lan et al. 2020, Table 2)"
+    where = "data/published/albert.csv"
     return Loss(lost, "average score (ALBERT's five tasks)", "published", where)
 
 
@@ -110,7 +110,7 @@ def _lighter(case: Case, name: str, notebook: str, scores: float, loss: Loss | N
     speed: Gain | str = "texts this short have little to save in their scores"
     days: Gain | str = speed
     if gain > 1.005:
-        speed = Gain.computed(gain, "efflab.cost: FLOPs and roofline")
-        days = Gain.computed(case.flops / flops, "efflab.cost: FLOPs")
+        speed = Gain.computed(gain, "efflab.cost.roofline_seconds")
+        days = Gain.computed(case.flops / flops, "efflab.cost.flops_by_part")
     budgets = {"latency": speed, "training days": days, "memory": FUSED, "checkpoint": NO_WEIGHTS}
     return Technique(name, notebook, budgets, loss, structural=True)

@@ -165,7 +165,7 @@ def test_devices_share_the_days_and_zero_the_memory():
     ddp, zero, plan = distributed.techniques(asked)
     assert 7 < ddp.budgets["training days"].low <= 8
     assert plan.budgets["training days"].low >= ddp.budgets["training days"].low
-    assert plan.name == "tensor 1 x pipeline 1 x data 8"
+    assert plan.budgets["training days"].source.endswith("(tp=1,pp=1,dp=8)")
     state = 16 * asked.n_params
     kept = asked.training_bytes() - state
     assert zero.budgets["memory"].low == pytest.approx((state + kept) / (state / 8 + kept))
