@@ -43,6 +43,11 @@ def test_without_outliers_nothing_is_apart(linear, x):
     assert torch.equal(OutliersApart(linear)(x), ByToken(linear)(x))
 
 
+def test_what_stays_below_six_is_rounded_with_the_rest(linear, x):
+    x[0, 0, 0] = 5.99
+    assert torch.equal(OutliersApart(linear)(x), ByToken(linear)(x))
+
+
 def test_channels_with_outliers_are_exact(linear, x):
     x[1, 3, 5] = 6.0  # the paper's threshold, reached by one token
     x[..., 70] *= -200

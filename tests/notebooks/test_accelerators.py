@@ -186,7 +186,10 @@ def test_npu_verdict_can_come_to_each_outcome(both_languages):
     assert outcome.figures[0].value == pytest.approx(latency.shares(128)["all"])
     one = verdicts.npu_latency(changed(figures, **{"V100 SXM2, fp32": 80.0}))
     assert (one.word, dict(one.values)) == ("holds if", {"pairs": "V100 SXM2, fp32"})
-    every = changed(figures, cells_of=90.0, the_same=90.0)
+    for share, word in ((75.0, "holds if"), (74.9, "does not hold")):
+        most = changed(figures, **{"V100 SXM2, fp32": share})
+        assert verdicts.npu_latency(most).word == word
+    every = changed(figures, cells_of=75.0, the_same=75.0)
     assert verdicts.npu_latency(every).word == "holds"
     assert verdicts.npu_latency(changed(figures, cells_of=90.0)).word == "undecided"
     for found in (outcome, one, verdicts.npu_latency(changed(figures, cells_of=90.0))):
@@ -198,7 +201,9 @@ def test_fpga_verdict_can_come_to_each_outcome(both_languages):
     outcome = verdicts.fpga_inference(figures)
     assert outcome.word == "holds if"
     assert outcome.figures[0].name == "time for 128 tokens"
-    assert verdicts.fpga_inference(changed(figures, time_for=99.0)).word == "holds"
+    assert verdicts.fpga_inference(changed(figures, time_for=100.0)).word == "holds"
+    shortest = changed(figures, time_for=100.1, longest=16)
+    assert verdicts.fpga_inference(shortest).word == "holds if"
     wrong = verdicts.fpga_inference(changed(figures, wrong=1, time_for=1.0))
     large = verdicts.fpga_inference(changed(figures, chips_of=0, time_for=1.0))
     slow = verdicts.fpga_inference(changed(figures, longest=15))

@@ -154,10 +154,12 @@ def outcome(judge, values, **changes):
     ("changes", "word"),
     [
         ({}, "holds if"),
-        ({verdicts.UNEVEN: 0.0, verdicts.NORM: 0.0}, "holds"),
-        ({verdicts.GRADIENTS: 1e-4}, "does not hold"),
-        ({verdicts.WEIGHTS: 1e-4}, "does not hold"),
-        ({verdicts.APART: 1e-4}, "undecided"),
+        ({verdicts.UNEVEN: 1e-5, verdicts.NORM: 1e-5}, "holds"),
+        ({verdicts.GRADIENTS: 1e-5, verdicts.WEIGHTS: 1e-5}, "holds if"),
+        ({verdicts.GRADIENTS: 1.1e-5}, "does not hold"),
+        ({verdicts.WEIGHTS: 1.1e-5}, "does not hold"),
+        ({verdicts.APART: 1e-3}, "holds if"),
+        ({verdicts.APART: 9e-4}, "undecided"),
     ],
 )
 def test_ddp_equal_can_lose(changes, word, both_languages):
@@ -170,7 +172,9 @@ def test_ddp_equal_can_lose(changes, word, both_languages):
     ("changes", "word"),
     [
         ({}, "holds"),
-        ({verdicts.step_name(3): 96.0}, "holds if"),
+        ({verdicts.step_name(1): 95.0, verdicts.AGREEMENT: 1.2}, "holds"),
+        ({verdicts.step_name(3): 95.1, verdicts.state_name(1): 95.0}, "holds if"),
+        ({verdicts.step_name(2): 96.0, verdicts.state_name(2): 95.1}, "does not hold"),
         ({verdicts.step_name(3): 96.0, verdicts.state_name(3): 101.0}, "does not hold"),
         ({verdicts.AGREEMENT: 1.3}, "undecided"),
         ({verdicts.AGREEMENT: 0.7}, "undecided"),

@@ -206,6 +206,7 @@ def figures(errors=None, here=0.4, little=1.2):
     [
         (figures(), "holds if"),
         (figures(little=0.9), "holds"),
+        (figures(little=1.0), "holds if"),
         (figures({8: [1.0]}), "undecided"),
         (figures({3: [0.3, 0.4, 1.1]}), "undecided"),  # the worst seed decides
         (figures(here=1.0), "undecided"),

@@ -150,11 +150,19 @@ def test_what_a_query_costs_is_fixed_where_full_attentions_doubles():
     assert found[verdicts.PER_QUERY].value == 1
     assert found[verdicts.CONTROL].value == 2
     assert found[verdicts.TIME].low == 0.25
+    names = (verdicts.ERROR, verdicts.OWN, verdicts.BAND, verdicts.MEMORY)
+    given = (*FIGURES["errors"], 100 * FIGURES["band"], FIGURES["memory"])
+    assert [found[name].value for name in names] == pytest.approx(given)
 
 
 @pytest.mark.parametrize(
     ("errors", "per_query", "word"),
-    [((60.0, 2.0), 1, "holds if"), ((10.0, 2.0), 1, "holds"), ((5.0, 2.0), 1.5, "does not hold")],
+    [
+        ((60.0, 2.0), 1, "holds if"),
+        ((10.0, 2.0), 1, "holds"),
+        ((10.1, 2.0), 1, "holds if"),
+        ((5.0, 2.0), 1.5, "does not hold"),
+    ],
 )
 def test_the_verdict_can_come_to_each_outcome(errors, per_query, word):
     figures = verdicts.linformer_figures(**FIGURES | dict(errors=errors))

@@ -124,6 +124,12 @@ def test_accuracy_is_compared_seed_by_seed():
     assert points.low < points.value < points.high
 
 
+def test_figures_stand_under_their_names():
+    found = lab.by_name(verdicts.mixer_figures(**FIGURES))
+    names = (verdicts.FLOPS, verdicts.TIME, verdicts.BAND, verdicts.WEIGHTS, verdicts.EQUAL)
+    assert [found[name].value for name in names] == pytest.approx([0.72, 0.4, 5, 4, 1.07])
+
+
 def test_imagenet_alone_is_against_mixer_by_the_papers_figures():
     figure = lab.by_name(verdicts.mixer_figures(**FIGURES))[verdicts.IMAGENET]
     assert (figure.value, figure.kind) == (pytest.approx(-3.23), "published")

@@ -30,6 +30,7 @@ def test_the_figures_are_shares_in_per_cent():
         (dict(reach=1), "holds"),
         (dict(moved=Estimate(0.05, 0.04, 0.11)), "does not hold"),
         (dict(moved=Estimate(0.12, 0.11, 0.13)), "undecided"),
+        (dict(moved=Estimate(0.11, 0.1, 0.12)), "undecided"),
         (dict(moved=Estimate(0.13, 0.12, 0.14)), "holds if"),
         (dict(control=Estimate(0.05, 0.049, 0.06)), "undecided"),
         (dict(control=Estimate(0.06, 0.0501, 0.07)), "holds if"),

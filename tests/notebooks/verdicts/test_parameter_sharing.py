@@ -20,6 +20,8 @@ def test_albert_figures_are_the_closed_forms():
     assert found[verdicts.FLOPS].value == 1
     assert found[verdicts.NEEDED].value == pytest.approx(65.45, abs=0.01)
     assert found[verdicts.TIME].high == 0.95
+    shown = [found[name].value for name in (verdicts.BERT, verdicts.MINILM, verdicts.BAND)]
+    assert shown == pytest.approx([71.2, 39.1, 3])
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,8 @@ def test_qkv_figures_pair_the_seeds():
     assert found[verdicts.PAST].high - found[verdicts.PAST].low < 1e-9  # seeds' own level cancels
     assert found[verdicts.HALF].value == pytest.approx(0.05)
     assert found[verdicts.CONTROL].value == pytest.approx(-0.101)
+    assert found[verdicts.ALL].value == pytest.approx(0.15)
+    assert (found[verdicts.PAPER].value, found[verdicts.PAPER].kind) == (0.7, "published")
 
 
 def test_the_recorded_control_has_attentions_seeds():
@@ -110,3 +114,4 @@ def test_the_interval_of_lost_points_is_that_of_two_proportions():
     found = lab.by_name(reuse(0.04, n=240))[verdicts.LOST["takes"]]
     half = 1.96 * ((0.76 * 0.24 + 0.8 * 0.2) / 240) ** 0.5
     assert (found.value, found.high - found.value) == pytest.approx((4, 100 * half))
+    assert found.value - found.low == pytest.approx(100 * half)

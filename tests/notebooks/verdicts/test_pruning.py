@@ -87,7 +87,21 @@ def test_the_verdict_on_computation_needs_time_outside_the_band(figures, word):
     assert verdicts.prune_compute(figures).word == word
 
 
+def test_figures_of_the_computation_stand_under_their_names():
+    found = {f.name: f.value for f in times(1.0, 0.7, csr={50: 4.0, 99: 0.05})}
+    assert found == {
+        verdicts.REMOVED: 0.7,
+        verdicts.MASKED: 1.0,
+        verdicts.HEADS: 0.7,
+        verdicts.FLOPS: 0.62,
+        verdicts.BAND: pytest.approx(5),
+        verdicts.CSR[50]: 4.0,
+        verdicts.CSR[99]: 0.05,
+        verdicts.TWO_OF_FOUR: 2,
+    }
+
+
 def test_a_sparse_kernel_enters_the_condition_from_where_it_pays():
-    found = verdicts.prune_compute(times(1.0, 0.7, csr={50: 4.0, 90: 0.7, 99: 0.05}))
+    found = verdicts.prune_compute(times(1.0, 0.7, csr={50: 4.0, 80: 1.5, 90: 0.7, 99: 0.05}))
     assert found.values == dict(n=90)
     assert "sparse kernel" in found.condition

@@ -18,7 +18,12 @@ def sizes(linear, both):
 
 @pytest.mark.parametrize(
     ("linear", "both", "word"),
-    [(35, 74.7, "holds if"), (74, 74.7, "holds"), (35, 73.9, "does not hold")],
+    [
+        (35, 74.7, "holds if"),
+        (74, 74.7, "holds"),
+        (35, 74, "holds if"),
+        (35, 73.9, "does not hold"),
+    ],
 )
 def test_int8_size(linear, both, word):
     assert verdicts.int8_size(sizes(linear, both)).word == word
@@ -58,6 +63,9 @@ def accuracy(control=BAD, rest=GOOD, **changed):
     [
         (accuracy(), "holds"),
         (accuracy(control=GOOD), "undecided"),  # without any adjusting it is kept as well
+        (accuracy(control=(-0.3, -0.2, -0.008)), "undecided"),  # at the bar it is kept
+        (accuracy(rest=(-0.008, 0.0, 0.001)), "holds"),
+        (accuracy(rest=(-0.3, -0.2, -0.008)), "undecided"),
         (accuracy(rest=BAD), "does not hold"),
         (accuracy(rest=UNSURE), "undecided"),
         (accuracy(ONE_SCALE=BAD), "holds if"),

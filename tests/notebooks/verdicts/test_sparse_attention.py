@@ -14,14 +14,30 @@ FIGURES = dict(
 )
 
 
+def test_figures_stand_under_their_names():
+    found = [(f.name, f.value, f.low) for f in verdicts.sparse_figures(**FIGURES)]
+    assert found == [
+        (verdicts.WINDOW, 1.1, 1.0),
+        (verdicts.FULL, 2.0, 1.9),
+        (verdicts.BLOCKS, 1.3, 1.2),
+        (verdicts.PAIRS, 1.01, None),
+        (verdicts.WITHIN, 0.95, None),
+        (verdicts.BEYOND, 0.12, None),
+        (verdicts.GLOBAL, 1.0, None),
+    ]
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [
         ({}, "holds if"),
-        (dict(recall=(0.95, 0.5, 1.0)), "holds"),
+        (dict(recall=(0.95, 0.3, 1.0)), "holds"),
+        (dict(recall=(0.6, 0.29, 1.0)), "holds if"),
+        (dict(recall=(0.59, 0.29, 1.0)), "undecided"),
         (dict(recall=(0.5, 0.12, 1.0)), "undecided"),  # it does not recall within reach either
         (dict(window=Estimate(1.8, 1.6, 2.0)), "does not hold"),
-        (dict(window=Estimate(1.3, 1.0, 1.6)), "undecided"),
+        (dict(window=Estimate(1.8, 1.5, 2.0)), "undecided"),
+        (dict(window=Estimate(1.3, 1.0, 1.5)), "undecided"),
         (dict(window=Estimate(1.3, 1.1, 1.49)), "holds if"),
     ],
 )

@@ -38,4 +38,5 @@ def test_the_verdict_can_come_to_each_outcome():
     assert judge_claim(changed(verdicts.CONTEXT, 4609)).word == "holds if"
     assert judge_claim(changed(verdicts.CLOCK, 2.5, 2.1, 3.0)).word == "undecided"
     assert judge_claim(changed(verdicts.CLOCK, 0.4, 0.3, 0.49)).word == "undecided"
-    assert judge_claim(changed(verdicts.CLOCK, 2.5, 1.9, 3.0)).word == "holds if"  # its noise
+    assert judge_claim(changed(verdicts.CLOCK, 2.5, 2.0, 3.0)).word == "holds if"  # its noise
+    assert judge_claim(changed(verdicts.CLOCK, 0.4, 0.3, 0.5)).word == "holds if"
