@@ -194,7 +194,9 @@ def outcome(n_ops=46, n_kernels=28, byte_ratio=0.6, by_hand=10):
 
 def test_the_verdict_can_come_to_everything():
     assert outcome().word == "holds if"
-    assert outcome(by_hand=30).word == "holds"
+    assert outcome(by_hand=28).word == "holds if"
+    assert outcome(by_hand=29).word == "holds"
+    assert outcome(n_ops=2, n_kernels=1, by_hand=2).word == "holds"
     assert outcome(n_kernels=46).word == "does not hold"
     assert "46 kernels for 46" in outcome(n_kernels=46).record("xla-fusion")["reason"]
     assert outcome(byte_ratio=1.0).word == "does not hold"
