@@ -3,7 +3,7 @@
 Every figure comes with the 95 % interval that its sample gives, by bootstrap over its units.
 """
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from efflab.errors import require_int
 from efflab.estimate import Estimate, bootstrap
 
 
-@lru_cache(maxsize=1)
+@cache
 def token_bytes() -> np.ndarray:
     """Bytes of source that each token stands for; the file marker stands for none."""
     vocabulary = data.tokenizer().get_vocab()
