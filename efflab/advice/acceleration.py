@@ -1,6 +1,6 @@
 """Mixed precision and compilers: peaks by roofline, published runs, records."""
 
-from efflab.advice import recorded
+from efflab.advice import engines, recorded
 from efflab.advice.case import Case
 from efflab.advice.technique import Gain, Loss, Technique
 
@@ -30,7 +30,7 @@ def mixed(case: Case) -> Technique:
 
 def _latency(case: Case) -> Gain | str:
     if case.gpu is None:
-        gain = recorded.engine_gain("bf16 eager", case.device)
+        gain = engines.gain(case, "bf16 eager")
         return gain if gain.low > 1 else "this CPU has no bf16 products: it was slower"
     half = case.seconds(case.flops, 2 * case.n_params, "fp16")
     ends = [case.seconds(case.flops, dtype=dtype) / half for dtype in {case.dtype, "fp32"}]

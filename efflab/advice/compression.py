@@ -3,15 +3,15 @@
 from dataclasses import replace
 
 from efflab import cost
-from efflab.advice import recorded
+from efflab.advice import engines, recorded
 from efflab.advice.case import FP32_BYTES, Case
+from efflab.advice.engines import DYNAMIC, STATIC
 from efflab.advice.technique import Gain, Technique
 from efflab.config import ModelConfig
 
 GROUP, BITS = 64, 4
 SCALE, ZERO = 4, 1  # bytes
 PRUNED = 0.25
-STATIC, DYNAMIC = "OpenVINO INT8", "torch dynamic INT8"
 TRAINED = "it is applied to a trained model"
 
 
@@ -81,7 +81,7 @@ def _int8(case: Case, name: str, engine: str, loss, table_bits: int | None) -> T
     n_bytes = packed_bytes(case.config, 8, table_bits=table_bits)
     latency: Gain | str
     if case.gpu is None:
-        latency = recorded.engine_gain(engine, case.device)
+        latency = engines.gain(case, engine)
         if latency.high <= 1.0:
             latency = "this CPU has no int8 products: it was slower"
     elif engine == DYNAMIC:

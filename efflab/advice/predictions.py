@@ -1,18 +1,21 @@
 """The plan's predictions beside what the case study measured: ratios, errors, and pairs in order.
 
 Predicted from nothing that the case study measured: FLOPs and parameters by formula, an engine's
-speed and what it takes from the quality by the records of another model (MiniLM).
+speed and what it takes from the quality by the records of another model (MiniLM). An engine's speed
+is an interval, the least and the most of what was recorded, so that some pairs have no predicted
+order: then the plan does not tell.
 """
 
 from collections.abc import Iterator, Mapping
 from itertools import combinations
-from math import log
+from math import log, sqrt
 from statistics import median
 
 from efflab.advice import recorded as found
-from efflab.advice.compression import DYNAMIC, STATIC, packed_bytes
+from efflab.advice.compression import packed_bytes
+from efflab.advice.engines import DYNAMIC, STATIC, covered, times, whole
 from efflab.config import PRESETS
-from efflab.cost import num_params
+from efflab.cost import flops_by_part, num_params
 from efflab.errors import require
 from efflab.experiments import case_study
 from efflab.experiments import case_study_latency as timed
@@ -29,8 +32,6 @@ LIKE = {
 }
 """The case study's engine -> the engine of int8-engines that it is predicted by; OpenVINO in bf16
 was recorded for no other model, and is not predicted."""
-SHAPES = {1: "4x64", 8: "16x128"}
-"""Texts of 512 tokens at once -> the recorded batch whose tokens come closest."""
 FAINT = 0.001
 """Bytes that differ by less count as equal: they are headers."""
 Rows = Mapping[tuple[str, str], dict]
@@ -47,17 +48,31 @@ def latency_rows(n: int = 1, isa: str | None = None) -> Rows:
 # --- Predicted beside measured ---------------------------------------------------------------
 
 
-def latency(rows: Rows, device: str, n: int = 1, band: float = 0.0) -> list[dict]:
-    """Time over the first of all, predicted: FLOPs of the stage times the engine's own ratio."""
+def latency(rows: Rows, n_params: Mapping[str, int], device: str, band: float = 0.0) -> list[dict]:
+    """Time over the first of all: what the engine covers by its own speed, the rest as before.
+
+    `n_params` of each stage; `band`: how far from each other equal times were measured.
+    """
     base = rows[timed.SHIPPED, timed.FP32]["flops"]
     made = []
     for (stage, engine), row in rows.items():
         if engine in LIKE:
-            factor = found.engine_row(LIKE[engine], device)[SHAPES[n]]
-            ends = row["low"] - band, row["high"] + band
-            measured = dict(predicted=factor * row["flops"] / base, measured=row["ratio"])
-            made.append(_row(LATENCY, stage, engine, measured, *ends))
+            parts = stage_flops(row["flops"], n_params[stage])
+            share = covered(parts, LIKE[engine])
+            ends = times(LIKE[engine], device)
+            low, high = (row["flops"] / base * whole(share, time) for time in ends)
+            value = dict(predicted=sqrt(low * high), least=low, most=high, measured=row["ratio"])
+            made.append(_row(LATENCY, stage, engine, value, row["low"] - band, row["high"] + band))
     return made
+
+
+def stage_flops(flops: int, n_params: int) -> dict[str, float]:
+    """A stage's FLOPs by part, as `cost.flops_by_part`: what is lost is lost by maps or scores."""
+    config = PRESETS["stdlib-gpt"]
+    plain = flops_by_part(config, case_study.SEQ_LEN)
+    lost = 2 * case_study.SEQ_LEN * (num_params(config) - n_params)
+    maps = plain["projections"] + plain["ffn"] - lost
+    return {"maps": maps, "logits": plain["logits"], "scores": flops - maps - plain["logits"]}
 
 
 def size(rows: Rows, n_params: Mapping[str, int]) -> list[dict]:
@@ -66,21 +81,23 @@ def size(rows: Rows, n_params: Mapping[str, int]) -> list[dict]:
     made = []
     for (stage, engine), row in rows.items():
         if engine in LIKE:
-            share = bytes_a_parameter(engine) / 4 * n_params[stage] / n_params[timed.SHIPPED]
+            share = bytes_of(engine, n_params[stage]) / bytes_of(
+                timed.FP32, n_params[timed.SHIPPED]
+            )
             ratio = row["nbytes"] / base
-            ends = ratio * (1 - FAINT), ratio * (1 + FAINT)
-            made.append(_row(SIZE, stage, engine, dict(predicted=share, measured=ratio), *ends))
+            value = dict(predicted=share, least=share, most=share, measured=ratio)
+            made.append(_row(SIZE, stage, engine, value, ratio - FAINT, ratio + FAINT))
     return made
 
 
-def bytes_a_parameter(engine: str) -> float:
-    """Of `stdlib-gpt` in that engine, by formula."""
+def bytes_of(engine: str, n_params: int) -> float:
+    """Of `stdlib-gpt` with so many parameters left; those that are gone are of its maps."""
     config = PRESETS["stdlib-gpt"]
-    whole = {timed.BF16: 2.0, timed.FP16: 2.0}
     tables = {timed.DYNAMIC: None, timed.INT8: 8}
     if engine in tables:
-        return packed_bytes(config, 8, table_bits=tables[engine]) / num_params(config)
-    return whole.get(engine, 4.0)
+        gone = num_params(config) - n_params  # a byte each
+        return packed_bytes(config, 8, table_bits=tables[engine]) - gone
+    return n_params * (2 if engine in (timed.BF16, timed.FP16) else 4)
 
 
 def quality(engines: list[dict], shipped: float, device: str) -> list[dict]:
@@ -95,7 +112,8 @@ def quality(engines: list[dict], shipped: float, device: str) -> list[dict]:
     for row in engines:
         if row["engine"] in losses:
             predicted = 1 + losses[row["engine"]] / 100
-            value = dict(predicted=predicted, measured=row["bits"] / shipped)
+            value = dict(predicted=predicted, least=predicted, most=predicted)
+            value |= dict(measured=row["bits"] / shipped)
             ends = row["low"] / shipped, row["high"] / shipped
             made.append(_row(QUALITY, timed.SHIPPED, row["engine"], value, *ends))
     return made
@@ -125,16 +143,32 @@ def stage_params(experiment: dict) -> dict[str, int]:
 
 
 def pairs(rows: list[dict]) -> Iterator[dict]:
-    """Every two rows that were measured as different: is the order the predicted one?
+    """Every two rows that were measured as different, their intervals apart: in which order?
 
-    Different: intervals that do not touch. `is_right` is False too where both are predicted equal.
+    `is_right` is None where the plan does not tell: it predicts both equal, or intervals that
+    overlap, of different engines. In one engine its unknown speed is the same for both.
     """
     for a, b in combinations(rows, 2):
         if a["what"] == b["what"] and (a["high"] < b["low"] or b["high"] < a["low"]):
-            right = (a["predicted"] - b["predicted"]) * (a["measured"] - b["measured"]) > 0
+            order = predicted_order(a, b)
+            right = None if order == 0 else (order > 0) == (a["measured"] > b["measured"])
             yield dict(what=a["what"], a=_name(a), b=_name(b), is_right=right,
                        predicted=a["predicted"] / b["predicted"],
                        measured=a["measured"] / b["measured"])  # fmt: skip
+
+
+def predicted_order(a: dict, b: dict) -> int:
+    """1 if `a` is predicted larger, -1 if smaller, 0 if that cannot be told."""
+    if LIKE.get(a["engine"]) == LIKE.get(b["engine"]):
+        signs = {_sign(a[end] - b[end]) for end in ("least", "most")}
+        return signs.pop() if len(signs) == 1 else 0
+    if a["least"] > b["most"]:
+        return 1
+    return -1 if a["most"] < b["least"] else 0
+
+
+def _sign(x: float) -> int:
+    return (x > 1e-9) - (x < -1e-9)
 
 
 def _name(row: dict) -> str:
@@ -142,14 +176,22 @@ def _name(row: dict) -> str:
 
 
 def summary(rows: list[dict]) -> list[dict]:
-    """For each quantity: pairs that differ, those in order, and the typical and largest error."""
+    """For each quantity: pairs that differ, those in order, out of it, untold; and the errors.
+
+    Errors are logarithms of predicted over measured; `middle`: pairs in order by the predictions'
+    middles, whether told or not.
+    """
     made = []
     for what in dict.fromkeys(row["what"] for row in rows):
         mine = [row for row in rows if row["what"] == what]
         judged = list(pairs(mine))
         errors = sorted(abs(log(1 + row["error"])) for row in mine)
-        right = sum(pair["is_right"] for pair in judged)
-        row = dict(what=what, predictions=len(mine), pairs=len(judged), right=right)
+        right, wrong, untold = (
+            sum(pair["is_right"] is answer for pair in judged) for answer in (True, False, None)
+        )
+        row = dict(what=what, predictions=len(mine), pairs=len(judged))
+        middle = sum((pair["predicted"] > 1) == (pair["measured"] > 1) for pair in judged)
+        row |= dict(right=right, wrong=wrong, untold=untold, middle=middle)
         made.append(row | dict(median_error=median(errors), largest_error=errors[-1]))
     return made
 
@@ -157,9 +199,10 @@ def summary(rows: list[dict]) -> list[dict]:
 def predictions(device: str = "CPU with VNNI", n: int = 1, isa: str | None = None) -> list[dict]:
     """All that can be predicted of what the case study measured; a `ValueError` without records."""
     rows, study = latency_rows(n, isa), recorded(case_study.NAME)
+    n_params = stage_params(study)
     shipped = next(iter(case_study.paths(study, "as shipped").values()))
     return [
-        *latency(rows, device, n),
-        *size(rows, stage_params(study)),
+        *latency(rows, n_params, device),
+        *size(rows, n_params),
         *quality(shipped["engines"], study["settings"]["shipped"], device),
     ]

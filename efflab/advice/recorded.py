@@ -41,17 +41,9 @@ def board_time(technique: str, model: str = "stdlib-gpt") -> Gain:
     return Gain(1 / point["time_high"], 1 / point["time_low"], "recorded", "data/board.json")
 
 
-def engine_gain(engine: str, device: str) -> Gain:
-    """How many times faster than torch's fp32 an engine ran MiniLM on that kind of CPU: the least
-    and the most of the recorded batches and lengths."""
-    require_one_of("device", device, CPUS)
-    row = engine_row(engine, device)
-    speeds = [1 / row[key] for key in ("1x16", "4x64", "16x128")]
-    return Gain(min(speeds), max(speeds), "recorded", "data/experiments/int8-engines.json")
-
-
 def engine_row(engine: str, device: str) -> dict:
     """The engine's recorded run on the last machine of that kind."""
+    require_one_of("device", device, CPUS)
     kinds = [recorded("int8-engines", name) for name in machines("int8-engines")]
     blocks = [block for block in kinds if bool(block["features"]["vnni"]) == CPUS[device]]
     rows = {run["engine"]: run for run in blocks[-1]["runs"] if run["isa"] is None}

@@ -11,8 +11,12 @@ from efflab.structure.window import computed_pairs
 
 WINDOW, BLOCKS, RANK, WIDTH = 64, 8 * 64, 256, 128
 """Tokens of a window before the query; keys of a BigBird query; Linformer's k; ALBERT's d_embed."""
+SAME_FLOPS = "as many FLOPs: every layer still runs"
+SHORT = "texts this short have little to save in their scores"
 NO_WEIGHTS = "no weight leaves"
 FUSED = "a fused kernel keeps no scores that it could save"
+SEEN = 1.005
+"""A gain below this is none."""
 
 
 def techniques(case: Case) -> list[Technique]:
@@ -48,10 +52,8 @@ def _sharing(case: Case, name: str, config: ModelConfig, loss: Loss | None) -> T
             "checkpoint": Gain.computed(less, "efflab.cost.num_params"),
             "memory": Gain.computed(memory, "efflab.cost.activation_bytes"),
         }
-    why = "as many FLOPs: every layer still runs"
-    return Technique(
-        name, "01", budgets | {"latency": why, "training days": why}, loss, structural=True
-    )
+    flops = cost.forward_flops(light, case.tokens)  # narrow logits are cheaper, layers are not
+    return Technique(name, "01", budgets | _speed(case, flops, SAME_FLOPS), loss, structural=True)
 
 
 def _published(config: ModelConfig) -> Loss | None:
@@ -106,11 +108,16 @@ def linformer(case: Case) -> Technique:
 
 def _lighter(case: Case, name: str, notebook: str, scores: float, loss: Loss | None) -> Technique:
     flops = with_scores(case, scores)
-    gain = case.seconds(case.flops) / case.seconds(flops)
-    speed: Gain | str = "texts this short have little to save in their scores"
-    days: Gain | str = speed
-    if gain > 1.005:
-        speed = Gain.computed(gain, "efflab.cost.roofline_seconds")
-        days = Gain.computed(case.flops / flops, "efflab.cost.flops_by_part")
-    budgets = {"latency": speed, "training days": days, "memory": FUSED, "checkpoint": NO_WEIGHTS}
+    budgets = {"memory": FUSED, "checkpoint": NO_WEIGHTS} | _speed(case, flops, SHORT)
     return Technique(name, notebook, budgets, loss, structural=True)
+
+
+def _speed(case: Case, flops: float, why: str) -> dict[str, Gain | str]:
+    """Latency and training days with so many FLOPs; `why` they are no gain, where they are not."""
+    made: dict[str, Gain | str] = {"latency": why, "training days": why}
+    latency, days = case.seconds(case.flops) / case.seconds(flops), case.flops / flops
+    if latency > SEEN:
+        made["latency"] = Gain.computed(latency, "efflab.cost.roofline_seconds")
+    if days > SEEN:
+        made["training days"] = Gain.computed(days, "efflab.cost.forward_flops")
+    return made

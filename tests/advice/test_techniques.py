@@ -3,7 +3,7 @@
 import pytest
 
 from efflab import cost
-from efflab.advice import acceleration, compression, distributed, recorded, structure
+from efflab.advice import acceleration, compression, distributed, engines, recorded, structure
 from efflab.advice.case import BUDGETS, Case
 from efflab.advice.technique import Gain, Loss, Technique
 from efflab.compression.packed import model_bytes, quantize_weights
@@ -57,9 +57,13 @@ def test_albert_saves_parameters_and_no_flops():
     assert shared.budgets["checkpoint"].low == pytest.approx(3.47, abs=0.01)
     assert albert.budgets["checkpoint"].low == pytest.approx(9.32, abs=0.01)
     assert 1 < shared.budgets["memory"].low < shared.budgets["checkpoint"].low
-    for technique in (shared, albert):
-        assert "every layer still runs" in technique.budgets["latency"]
-        assert technique.structural
+    assert "every layer still runs" in shared.budgets["latency"]
+    assert shared.structural
+    assert albert.structural
+    config = PRESETS["bert-base"]
+    logits = 2 * 512 * config.vocab_size * (768 - 128) - 2 * 2 * 512 * 768 * 128
+    days = albert.budgets["training days"].low
+    assert days == pytest.approx(case().flops / (case().flops - logits))  # narrow logits alone
     assert albert.loss.value == pytest.approx(100 * (1 - 80.1 / 82.3))
     assert structure.albert(case("gpt2")).loss is None
     assert "already" in structure.albert(case("albert-base")).budgets["checkpoint"]
@@ -145,6 +149,22 @@ def test_int8_by_kind_of_cpu_and_peak():
     assert dynamic[A100]["checkpoint"].low < static.low
 
 
+def test_an_engine_gains_less_where_it_covers_less():
+    """Amdahl: of a language model's long text the scores and logits stay."""
+    device = "CPU with VNNI"
+    short, long = (case("gpt2", device, seq_len=n) for n in (64, 1024))
+    for engine in engines.COVERED:
+        share = [engines.covered(engines.parts(c), engine) for c in (short, long)]
+        assert share[1] < share[0] < 1 or engine == engines.DYNAMIC
+        fast = min(engines.times(engine, device))
+        assert engines.gain(long, engine).high == pytest.approx(
+            1 / (1 - share[1] + share[1] * fast)
+        )
+        assert engines.gain(long, engine).high < 1 / fast
+    assert engines.covered(engines.parts(long), "bf16 eager") == 1
+    assert sum(engines.parts(long).values()) == long.flops
+
+
 def test_pruning_gains_by_shapes_and_masks_do_not():
     removed, masked = compression.neurons(case()), compression.masks(case())
     assert 1 < removed.budgets["latency"].low < 1.34
@@ -197,7 +217,7 @@ def test_records_are_read_by_name_and_unknown_ones_refused():
     with pytest.raises(ValueError, match="engine='x'"):
         recorded.engine_row("x", "CPU with VNNI")
     with pytest.raises(ValueError, match="device='A100"):
-        recorded.engine_gain("fp32 eager", A100)
+        recorded.engine_row("fp32 eager", A100)
     with pytest.raises(ValueError, match="name='x'"):
         recorded.figure("07", "xla-fusion", "x")
 
