@@ -1,0 +1,171 @@
+"""Notebook 14's verdicts, as functions of their figures alone."""
+
+from efflab.experiments.case_study_latency import OLDER
+from efflab.lab import Figure, Outcome, by_name
+
+# --- ernie-dynamic ---------------------------------------------------------------------------
+
+SHARE, MARGIN = 30, 0.05  # per cent of the FLOPs; bits per byte, as notebook 11 counts "recovered"
+GONE = "FLOPs gone at 512 tokens, windows and heads"
+ALONE = "FLOPs gone at 512 tokens, the narrowest windows alone"
+VISIBLE = "the same where only pairs that a token may see count"
+BEFORE = "bits per byte above the model as shipped, before any tuning"
+TUNED = "bits per byte after a round, above the plain model tuned as long"
+DYNAMIC_RULE = (
+    "holds if a model that lost at least 30% of its FLOPs in attention is, after one round of "
+    "tuning, within 0.05 bits per byte of the plain model tuned as long, with 95% confidence over "
+    "seeds; on a condition if windows alone do not remove as much; not if it certainly stays "
+    "further away; otherwise undecided"
+)
+
+
+def ernie_dynamic(figures) -> Outcome:
+    """Whether 30 % of a model's computation can leave with its attention, and quality stay."""
+    found = by_name(figures)
+    tuned = found[TUNED]
+    if found[GONE].value < SHARE:
+        reason = "attention has not that much to give at this length"
+        return Outcome(False, figures, rule=DYNAMIC_RULE, reason=reason)
+    if tuned.low > MARGIN:
+        reason = "one round of tuning does not bring the quality back"
+        return Outcome(False, figures, rule=DYNAMIC_RULE, reason=reason)
+    if tuned.high > MARGIN:
+        reason = "seeds do not tell whether the quality comes back to within the margin"
+        return Outcome(None, figures, rule=DYNAMIC_RULE, reason=reason)
+    if found[ALONE].value >= SHARE:
+        return Outcome(True, figures, rule=DYNAMIC_RULE)
+    return Outcome(
+        True, figures, rule=DYNAMIC_RULE, values=dict(alone=f"{found[ALONE].value:.0f}"),
+        condition="whole heads go as well and the rest is tuned: at this length windows alone "
+        "remove at most {alone}%",
+    )  # fmt: skip
+
+
+# --- ernie-int8 ------------------------------------------------------------------------------
+
+SMALLER, LATENCY = 74, 0.40  # per cent, as notebook 09 counts "75% smaller"; of fp32's time
+FILES = "smaller: INT8's files than fp32's, OpenVINO"
+WEIGHTS = "smaller: INT8's weights alone"
+LARGE = "smaller: BERT-base's weights with the same parts left in floats"
+TIMES = {
+    (1, None): "INT8's time over fp32's, OpenVINO, 1 text, all instructions",
+    (4, None): "INT8's time over fp32's, OpenVINO, 4 texts, all instructions",
+    (1, OLDER): "INT8's time over fp32's, OpenVINO, 1 text, without VNNI",
+    (4, OLDER): "INT8's time over fp32's, OpenVINO, 4 texts, without VNNI",
+}
+LOST = "bits per byte lost to INT8 at the end of the path"
+INT8_RULE = (
+    "a quarter of the size is met from 74% smaller on, as in notebook 09, 60% lower latency where "
+    "INT8 takes at most 0.40 of fp32's time in the same engine, with 95% confidence. Holds if the "
+    "files and every recorded time meet it; on a condition if a BERT-base's weights do and some "
+    "times; not if these weights do not, or no time can; otherwise undecided"
+)
+
+
+def ernie_int8(figures) -> Outcome:
+    """Whether INT8 makes a model a quarter of its size and takes 60 % off its latency."""
+    found = by_name(figures)
+    times = [found[name] for name in TIMES.values() if name in found]
+    met = [time for time in times if time.high <= LATENCY]
+    if found[LARGE].value < SMALLER:
+        reason = "what stays in floats takes too much"
+        return Outcome(False, figures, rule=INT8_RULE, reason=reason)
+    if not met and all(time.low > LATENCY for time in times):
+        reason = "no recorded time falls so far: at best to {best} of fp32's"
+        best = f"{min(time.value for time in times):.2f}"
+        return Outcome(False, figures, rule=INT8_RULE, reason=reason, values=dict(best=best))
+    if not met:
+        reason = "the recorded times are too uncertain to tell"
+        return Outcome(None, figures, rule=INT8_RULE, reason=reason)
+    if len(met) == len(times) and found[FILES].value >= SMALLER:
+        return Outcome(True, figures, rule=INT8_RULE)
+    return Outcome(
+        True, figures, rule=INT8_RULE, values=dict(n=len(met), all=len(times)),
+        condition="the processor multiplies 8-bit integers in one instruction, and the model is so "
+        "large that tables and graph do not count: {n} of {all} times are met",
+    )  # fmt: skip
+
+
+# --- fp16-int8 -------------------------------------------------------------------------------
+
+KEPT = 1.0  # per cent, as MLPerf counts for INT8
+QUALITY = "bits per byte: 16-bit training and INT8 above fp32 throughout (%)"
+STEP = "training step in bf16 over fp32, this kind of CPU, all instructions"
+H100 = "training step in fp16 over TF32, H100, 32 texts"
+H100_SMALL = "training step in fp16 over TF32, H100, 4 texts"
+RECIPE_RULE = (
+    "quality is kept if bits per byte rise by at most 1% with 95% confidence over seeds; a half "
+    "pays where it takes less time than what it replaces: fp32, on the H100 TF32. Holds if quality "
+    "is kept and both halves pay in every recorded case; on a condition if each pays in some; not "
+    "if quality is certainly lost or a half pays in none; otherwise undecided"
+)
+
+
+def fp16_int8(figures) -> Outcome:
+    """Whether 16 bits to train and INT8 to serve are the recipe."""
+    found = by_name(figures)
+    quality = found[QUALITY]
+    halves = [[found[n] for n in names if n in found] for names in
+              ((STEP, H100, H100_SMALL), TIMES.values())]  # fmt: skip
+    pays = [[_most(figure) < 1 for figure in half] for half in halves]
+    if quality.low > KEPT:
+        reason = "quality is lost"
+        return Outcome(False, figures, rule=RECIPE_RULE, reason=reason)
+    if not all(any(half) for half in pays):
+        reason = "one half saves no time in any recorded case"
+        return Outcome(False, figures, rule=RECIPE_RULE, reason=reason)
+    if quality.high > KEPT:
+        reason = "seeds do not tell whether quality is kept"
+        return Outcome(None, figures, rule=RECIPE_RULE, reason=reason)
+    if all(all(half) for half in pays):
+        return Outcome(True, figures, rule=RECIPE_RULE)
+    counts = dict(train=sum(pays[0]), trains=len(pays[0]), serve=sum(pays[1]), serves=len(pays[1]))
+    return Outcome(
+        True, figures, rule=RECIPE_RULE, values=counts,
+        condition="the hardware computes in both formats and has enough to do: training pays in "
+        "{train} of {trains} recorded cases, INT8 in {serve} of {serves}",
+    )  # fmt: skip
+
+
+def _most(figure) -> float:
+    return figure.value if figure.high is None else figure.high
+
+
+# --- ernie-72h -------------------------------------------------------------------------------
+
+ENOUGH, LEAST = 300, 100  # billions of tokens: GPT-3's; one for each parameter
+TOKENS = "billions of tokens in 72 hours, largest published cluster at the best utilization"
+DEVICES = "A100s that 300 billion tokens need in 72 hours at that utilization"
+LARGEST = "A100s of the largest published run"
+BEST = "best utilization of the published runs (%)"
+SHORTEST = "days of the shortest published run whose devices are known"
+V100S = "V100s that 300 billion tokens need in 72 hours at that utilization"
+WITHOUT = "speed of the best plan without tensor parallelism over the best plan"
+HOURS_RULE = (
+    "holds if the largest published cluster, at the best published utilization, trains 100 "
+    "billion parameters on 300 billion tokens, as GPT-3's, in 72 hours; on a condition if on at "
+    "least one token a parameter; not below that"
+)
+
+
+def ernie_72h(figures) -> Outcome:
+    """Whether 100 billion parameters can be trained in 72 hours."""
+    found = by_name(figures)
+    tokens = found[TOKENS].value
+    if tokens >= ENOUGH:
+        return Outcome(True, figures, rule=HOURS_RULE)
+    if tokens < LEAST:
+        reason = "no published cluster comes to one token a parameter in that time"
+        return Outcome(False, figures, rule=HOURS_RULE, reason=reason)
+    values = dict(tokens=f"{tokens:.0f}", n=f"{found[LARGEST].value:,.0f}",
+                  u=f"{found[BEST].value:.0f}")  # fmt: skip
+    return Outcome(
+        True, figures, rule=HOURS_RULE, values=values,
+        condition="it sees at most {tokens} billion tokens, on {n} A100s at {u}% of their peak; we "
+        "found no source that gives the run's tokens, devices or utilization",
+    )  # fmt: skip
+
+
+def figure(name: str, value: float, unit: str = "", kind: str = "computed") -> Figure:
+    """A figure without an interval."""
+    return Figure(name, value, unit, kind)

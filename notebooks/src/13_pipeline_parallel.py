@@ -1,0 +1,509 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] tags=["en"]
+# # 13 · Model and pipeline parallelism
+#
+# A model that does not fit one device has to be cut. Between its layers, each device gets some of
+# them, and the batch passes through like a product along a line: a **pipeline**. Inside its layers,
+# each device gets a piece of every matrix: **tensor parallelism**. Both compute the same model. What
+# differs is what they send, and how long devices wait.
+#
+# | | |
+# |---|---|
+# | **Claims** | `model-parallel`, `gpipe-throughput`, `pipe-balance`, `microbatch-bubble` |
+# | **Time** | 45 minutes; all cells together run in under 60 seconds, offline, on two cores |
+# | **Afterwards you can** | cut a matrix product so that ranks send least; derive the bubble; read a Gantt chart of a pipeline and name its schedule; write a schedule of your own; say why a published gain is below the ideal one; split unequal layers; choose tensor x pipeline x data for a model |
+
+# %% [markdown] tags=["zh"]
+# # 13 · 模型并行与流水线并行
+#
+# 一台设备放不下的模型，就得切开。在层与层之间切，每台设备分到若干层，批次像产品一样沿生产线流过：**流水线**。
+# 在层内部切，每台设备分到每个矩阵的一块：**张量并行**。两种切法算的是同一个模型，不同的是要发送什么，设备要等多久。
+#
+# | | |
+# |---|---|
+# | **论断** | `model-parallel`、`gpipe-throughput`、`pipe-balance`、`microbatch-bubble` |
+# | **用时** | 45 分钟；全部单元格合计运行不到 60 秒，无需联网，两个核即可 |
+# | **学完之后** | 能把矩阵乘法切成通信最少的样子；能推导气泡；能看懂流水线的甘特图并说出是哪种调度；能自己写一种调度；能说明公布的加速为何低于理想值；能切分不均匀的层；能为一个模型选定 张量 × 流水线 × 数据 |
+
+# %% tags=["parameters"]
+language = "en"
+batch_size = 8  # sequences of the batch, 4 to 32 in steps of 4
+seq_len = 64  # tokens of each, 16 to 128
+n_microbatches = 8  # of the drawn pipeline, 4 to 16
+
+# %%
+from efflab import lab
+from efflab.distributed import partition, tensor_parallel
+from efflab.distributed.launch import RankPool
+from efflab.lab import check, explore, predict, show, show_source, table
+from efflab.notebooks.pipeline_parallel import TEXTS, cuts, exercises, gantt
+from efflab.notebooks.pipeline_parallel import schedules as compared
+
+lab.use_language(language)
+lab.use_notebook("13_pipeline_parallel", exercises.EXERCISES, TEXTS)
+
+# %% [markdown] tags=["en"]
+# ## 1 · Predict first
+#
+# Four devices hold a quarter of the layers each. A batch goes through in one piece, forward and back.
+
+# %% [markdown] tags=["zh"]
+# ## 1 · 先预测
+#
+# 四台设备各有四分之一的层。一个批次整个地流过去，再流回来。
+
+# %%
+p_idle = predict("For how many per cent of the time does a device idle?", "%")
+
+# %%
+p_cut = predict("And if the batch is cut into 8 micro-batches?", "%")
+
+# %% [markdown] tags=["en"]
+# ## 2 · Cut inside: column, then row
+#
+# A feed-forward is Y = GELU(X A) B. Cut A by **columns**: rank i computes GELU(X A_i), its own hidden
+# units, from the whole X; nothing is sent. Cut B by **rows**: rank i has just the inputs that its rows
+# of B need, and gets a summand of Y. One all-reduce adds them up. That is all that is sent. The other
+# way round, A by rows, each rank has a summand of X A, and GELU(a + b) is not GELU(a) + GELU(b): the sum
+# has to stand before the activation, four times as wide.
+
+# %% [markdown] tags=["zh"]
+# ## 2 · 在层内切：先列后行
+#
+# 前馈层是 Y = GELU(X A) B。把 A 按**列**切：rank i 用完整的 X 算 GELU(X A_i)，得到自己的隐藏单元，什么也不用发。
+# 把 B 按**行**切：rank i 手里正好是它那几行 B 所需的输入，得到 Y 的一个加数；一次 all-reduce 加起来，发送的就只有这些。
+# 反过来，A 按行切，每个 rank 得到 X A 的一个加数，而 GELU(a + b) 不等于 GELU(a) + GELU(b)：
+# 必须先求和再激活，宽度是四倍。
+
+# %%
+show_source(tensor_parallel.ColumnParallelLinear)
+show_source(tensor_parallel.RowParallelLinear)
+
+# %%
+pools = {n: RankPool(n) for n in (2, 4)}
+table(cuts.order_rows(pools[2]), digits=2)
+
+# %% [markdown] tags=["en"]
+# "Summed late" leaves the sum out: cheap, and wrong. Now the whole model, on real ranks, ours and
+# torch's `parallelize_module`, against one process. Attention is cut by heads, the same pair again:
+# queries, keys and values by columns, the output by rows.
+
+# %% [markdown] tags=["zh"]
+# “summed late” 把求和省掉了：便宜，但结果是错的。再看整个模型：在真实的 rank 上，我们的写法和 torch 的
+# `parallelize_module`，都与单进程比较。注意力按头切，还是同一对：查询、键、值按列，输出按行。
+
+# %% tags=["nbval-ignore-output"]
+table(cuts.tensor_rows(pools, batch_size, seq_len), digits=2)
+
+# %% [markdown] tags=["en"]
+# Two all-reduces a layer forward and two back, whatever the number of ranks, on the way of every token:
+# that is why this cut stays within a machine, where wires are fast. Embeddings and norms stay whole
+# here, so that a rank of four holds more than a quarter.
+#
+# ## 3 · Cut between: the same model again
+#
+# PyTorch's pipeline on 2 and 4 ranks, four micro-batches, against one process:
+
+# %% [markdown] tags=["zh"]
+# 每层前向两次 all-reduce，反向两次，与 rank 数无关，而且就挡在每个 token 的路上：所以这种切法留在一台机器内部，那里线路快。
+# 这里嵌入和归一化没有切，所以四个 rank 时每个的参数不止四分之一。
+#
+# ## 3 · 在层间切：还是同一个模型
+#
+# PyTorch 的流水线，2 个和 4 个 rank，四个微批次，与单进程比较：
+
+# %% tags=["nbval-ignore-output"]
+table(cuts.pipeline_rows(pools, batch_size, seq_len), digits=2)
+
+# %% [markdown] tags=["en"]
+# Equal to rounding. (The first and the last rank hold a copy of the tied token table each: small models
+# pay for that.)
+#
+# ## 4 · The bubble
+#
+# Let K stages take f seconds forward and b back for a micro-batch, and let there be M of them. The
+# first stage sends M forward passes into the line and then waits until the first comes back: through
+# K - 1 other stages and back, (K - 1)(f + b) seconds, in which it could have done K - 1 micro-batches.
+# So do all others, at other times. They work M (f + b) of (M + K - 1)(f + b) seconds:
+#
+# $$\text{bubble} = \frac{K-1}{M+K-1}.$$
+#
+# ### Your turn
+#
+# **13-1.** Write `bubble(K, M)`.
+
+# %% [markdown] tags=["zh"]
+# ## 4 · 气泡
+#
+# 设 K 个阶段，每个微批次前向 f 秒、反向 b 秒，共 M 个微批次。第一个阶段把 M 次前向送上流水线，
+# 然后等第一个回来：穿过其余 K - 1 个阶段再返回，要 (K - 1)(f + b) 秒，这段时间本可以做 K - 1 个微批次。
+# 其他阶段也一样，只是等的时刻不同。它们在 (M + K - 1)(f + b) 秒里工作 M (f + b) 秒：
+#
+# $$\text{气泡} = \frac{K-1}{M+K-1}.$$
+#
+# ### 动手
+#
+# **13-1.** 写出 `bubble(K, M)`。
+
+# %% tags=["exercise", "ex-13-1"]
+bubble = ...  # def bubble(K, M): ...
+
+# %%
+check("13-1", bubble)
+
+# %% [markdown] tags=["en", "solution", "ex-13-1"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def bubble(K, M):
+#     return (K - 1) / (M + K - 1)
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-13-1"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def bubble(K, M):
+#     return (K - 1) / (M + K - 1)
+# ```
+#
+# </details>
+
+# %%
+p_idle.reveal(100 * gantt.formula(4, 1))
+p_cut.reveal(100 * gantt.formula(4, 8))
+
+# %% [markdown] tags=["en"]
+# ## 5 · Measure: real ranks beside the simulator
+#
+# Four busy ranks on two cores would show how they fight for the cores. So stages *sleep*, 50 ms forward
+# and 100 ms back, in PyTorch's real schedules on real processes. Above what they did, below what the
+# simulator says; a colour for each pass, dark and light for micro-batches by turns:
+
+# %% [markdown] tags=["zh"]
+# ## 5 · 实测：真实的 rank 与模拟器
+#
+# 四个忙碌的 rank 挤在两个核上，看到的只会是抢核。所以让各阶段*睡觉*：前向 50 ms，反向 100 ms，
+# 跑在 PyTorch 真实的调度和真实的进程里。上面是实际发生的，下面是模拟器说的；颜色区分前向和反向，深浅交替区分微批次：
+
+# %% tags=["nbval-ignore-output"]
+show(gantt.real_figure(pools[4], "gpipe", n_microbatches))
+
+# %% tags=["nbval-ignore-output"]
+show(gantt.real_figure(pools[4], "1f1b", n_microbatches))
+
+# %% tags=["nbval-ignore-output"]
+cases = (("gpipe", 4), ("gpipe", 8), ("1f1b", 8), ("interleaved", 8))
+table(gantt.bubble_rows(pools, cases))
+
+# %% [markdown] tags=["en"]
+# GPipe and 1F1B have the same bubble. 1F1B goes back as soon as it can, and holds no more micro-batches
+# than there are stages; GPipe holds all. So 1F1B can have more of them, and that is how its bubble
+# shrinks. *Interleaved* gives each rank several thin stages: the wait shrinks, transfers multiply.
+#
+# ## 6 · Schedules
+#
+# A schedule is data: each rank's list of tasks. The simulator plays any such lists by two rules: one
+# task at a time in order, and none before what it needs has arrived. Two newer ones: **zero-bubble**
+# splits the backward pass into the part that the stage before waits for (I) and the part that nobody
+# waits for (W), and fills gaps with W. **DualPipe** sends micro-batches in at both ends, for two copies
+# of the weights.
+
+# %% [markdown] tags=["zh"]
+# GPipe 和 1F1B 的气泡一样大。1F1B 一有可能就往回走，手里的微批次不超过阶段数；GPipe 要全部留着。
+# 所以 1F1B 可以用更多的微批次，气泡正是这样变小的。*interleaved* 让每个 rank 有几个薄阶段：等待变短，传输变多。
+#
+# ## 6 · 调度
+#
+# 调度就是数据：每个 rank 的任务清单。模拟器只按两条规则播放：按顺序一次做一个；所需的东西没到就不能开始。
+# 两种较新的：**zero-bubble** 把反向拆成两半，前一阶段在等的那一半（I）和没人等的那一半（W），用 W 填空隙；
+# **DualPipe** 让微批次从两端进入，代价是权重存两份。
+
+# %%
+table(compared.compared_rows(4, 8))
+
+# %%
+explore(compared.pipeline)
+
+# %% [markdown] tags=["en"]
+# Slow the second stage down: which schedule suffers least? Double the micro-batches until the bubble is
+# under 5%: what does a rank hold then, in GPipe and in 1F1B?
+#
+# ### Your turn: a schedule of your own
+#
+# **13-2.** Write 4 ranks' orders for 8 micro-batches: `answer_2[r]` is a list of `("F", i)` and
+# `("B", i)`. As fast as 1F1B, and no rank may hold more than 4. The simulator says which task is
+# missing, doubled or waits for ever.
+
+# %% [markdown] tags=["zh"]
+# 把第二个阶段调慢：哪种调度受影响最小？把微批次不断加倍，直到气泡小于 5%：这时 GPipe 和 1F1B 的一个 rank 各留着多少？
+#
+# ### 动手：自己的调度
+#
+# **13-2.** 为 4 个 rank、8 个微批次写出次序：`answer_2[r]` 是 `("F", i)` 和 `("B", i)` 的列表。
+# 要和 1F1B 一样快，任何 rank 手里不超过 4 个。缺了、重复了、或永远等不到的任务，模拟器会指出来。
+
+# %% tags=["exercise", "ex-13-2"]
+answer_2 = ...  # [[("F", 0), ...], ...]
+
+# %%
+table(exercises.score_rows(answer_2))
+check("13-2", answer_2)
+
+# %% [markdown] tags=["en", "solution", "ex-13-2"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# answer_2 = []
+# for r in range(4):
+#     ahead = 3 - r
+#     order = [("F", i) for i in range(ahead)]
+#     for i in range(8 - ahead):
+#         order += [("F", ahead + i), ("B", i)]
+#     answer_2.append(order + [("B", i) for i in range(8 - ahead, 8)])
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-13-2"]
+# <details><summary>答案</summary>
+#
+# ```python
+# answer_2 = []
+# for r in range(4):
+#     ahead = 3 - r
+#     order = [("F", i) for i in range(ahead)]
+#     for i in range(8 - ahead):
+#         order += [("F", ahead + i), ("B", i)]
+#     answer_2.append(order + [("B", i) for i in range(8 - ahead, 8)])
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# ## 7 · Three to five times?
+#
+# What equal stages could do, without transfers and anything else:
+
+# %% [markdown] tags=["zh"]
+# ## 7 · 三到五倍？
+#
+# 阶段均等、没有传输也没有其他开销时，能做到多少：
+
+# %%
+show(compared.speedup_figure())
+
+# %%
+table(compared.published_rows())
+
+# %% [markdown] tags=["en"]
+# GPipe's paper measured these over each model's first row. The bubble does not explain them. A row with
+# one micro-batch gains where the bubble says none should: with more devices a larger batch fits. The
+# Transformer comes to 6.3 of an ideal 6.6 over two devices' 1.9, *above* the formula, since in the paper
+# each stage computes its forward pass a second time, while it would wait anyway. And AmoebaNet's layers
+# do not cut into equal stages: it stays far below.
+#
+# ## 8 · Balance
+#
+# A line moves at the pace of its slowest stage. Ten equal layers and an output layer that takes four
+# times as long, on four stages:
+
+# %% [markdown] tags=["zh"]
+# GPipe 的论文以每个模型的第一行为基准。气泡并不能解释它们。只有一个微批次的那几行也有提升，而按气泡本不该有：
+# 设备多了，能放下更大的批。Transformer 的提升*高于*公式，因为论文里每个阶段会把前向重算一遍，恰好在本来就要等待的时候。
+# AmoebaNet 的层切不成均等的阶段，于是远远落后。
+#
+# ## 8 · 均衡
+#
+# 流水线的快慢由最慢的阶段决定。十个相同的层，再加一个耗时四倍的输出层，分成四个阶段：
+
+# %%
+show_source(partition.best_split)
+
+# %%
+table(compared.split_rows())
+
+# %% [markdown] tags=["en"]
+# Dynamic programming finds the best cut exactly, in a table of stages by layers. It cannot cut a layer:
+# the output layer alone is a stage. (Megatron cuts it inside, with tensor parallelism.)
+#
+# ## 9 · All together: tensor x pipeline x data
+#
+# For a model, devices and a batch, the planner tries every split that fits and takes the fastest:
+
+# %% [markdown] tags=["zh"]
+# 动态规划在一张“阶段 × 层”的表里精确地找出最好的切法。但它切不开一层：输出层独占一个阶段。
+# （Megatron 用张量并行从内部把它切开。）
+#
+# ## 9 · 合在一起：张量 × 流水线 × 数据
+#
+# 给定模型、设备和批，规划器把放得下的切法都试一遍，取最快的：
+
+# %%
+from efflab.notebooks.pipeline_parallel import planner
+
+table(planner.plan_rows())
+print(planner.refusal())
+
+# %% [markdown] tags=["en"]
+# Does its model of time deserve trust? Megatron's published rows, each predicted by three constants that
+# were fitted on other models' rows alone:
+
+# %% [markdown] tags=["zh"]
+# 它的时间模型可信吗？Megatron 公布的每一行，都用三个常数来预测，而这三个常数只在其他模型的行上拟合：
+
+# %%
+table(planner.megatron_rows())
+
+# %%
+table(planner.error_rows())
+table(planner.zero_rows())
+
+# %% [markdown] tags=["en"]
+# Table 1's rows are so alike that one number for all is nearly as good: it proves little. Table 2's range
+# over a factor of four. The planner ranks all six pairs of tensor + pipeline against ZeRO-3 right. (That
+# ZeRO-3's gradient sums are not hidden was chosen in sight of these rows.)
+#
+# ## 10 · Where it breaks
+#
+# - **One micro-batch**: a pipeline is a queue with one customer.
+# - **Few sequences a device**: there is nothing to cut into micro-batches, and the bubble stays.
+# - **Tensor parallelism between machines**: two all-reduces a layer over a slow wire.
+# - **Uneven stages**, above: the bubble formula is for equal ones.
+# - **Batch norm**: micro-batches have statistics of their own; GPipe's AmoebaNet had to deal with it.
+#
+# ## 11 · Verdicts
+
+# %% [markdown] tags=["zh"]
+# 表 1 的各行彼此太像，一个数用到底也差不多准，所以说明不了什么。表 2 的各行相差到四倍。
+# “张量 + 流水线”对 ZeRO-3 的六对，规划器全部排对了。（“ZeRO-3 的梯度求和藏不住”这一点，是看着这些行选定的。）
+#
+# ## 10 · 何时失效
+#
+# - **只有一个微批次**：流水线就是只有一位顾客的队伍。
+# - **每台设备的序列太少**：没有东西可切成微批次，气泡就一直在。
+# - **跨机器做张量并行**：每层两次 all-reduce 走慢线路。
+# - **阶段不均**，如上：气泡公式只适用于均等的阶段。
+# - **BatchNorm**：微批次各有各的统计量；GPipe 的 AmoebaNet 就得处理这个问题。
+#
+# ## 11 · 结论
+
+# %% tags=["nbval-ignore-output"]
+from efflab.notebooks.pipeline_parallel import rests, verdicts
+
+figures = rests.model_figures(pools[4], batch_size, seq_len)
+lab.verdict("model-parallel", verdicts.model_parallel(figures))
+
+# %%
+lab.verdict("gpipe-throughput", verdicts.gpipe_throughput(rests.gpipe_figures()))
+
+# %% tags=["nbval-ignore-output"]
+lab.verdict("pipe-balance", verdicts.pipe_balance(rests.balance_figures(pools[4])))
+
+# %% tags=["nbval-ignore-output"]
+lab.verdict("microbatch-bubble", verdicts.microbatch_bubble(rests.bubble_figures(pools[4])))
+for pool in pools.values():
+    pool.close()
+
+# %% [markdown] tags=["en"]
+# ## 12 · Exercises
+#
+# **13-3 (open: beat this verdict).** One of four stages takes 1.5 times the others (2/3, 1, 2/3, 2/3).
+# Write orders for 8 micro-batches with which the step takes no longer than 1F1B's on *balanced* stages
+# (0.75 each). `("I", i)` and `("W", i)`, half a B each, are allowed; a rank may hold all 8.
+#
+# <details><summary>Hint</summary>Nobody waits for W. Let the slow stage never wait: run far enough
+# ahead, and keep some W for the gaps.</details>
+
+# %% [markdown] tags=["zh"]
+# ## 12 · 练习
+#
+# **13-3（开放题：推翻这个结论）。** 四个阶段之一的耗时是其他的 1.5 倍（2/3、1、2/3、2/3）。为 8 个微批次写出次序，
+# 使一步不比*均衡*阶段（各 0.75）上的 1F1B 更久。可以用 `("I", i)` 和 `("W", i)`，各是半个 B；一个 rank 可以留着全部 8 个。
+#
+# <details><summary>提示</summary>没有人等 W。要让慢的阶段从不等待：跑得足够靠前，并留一些 W 来填空隙。</details>
+
+# %% tags=["exercise", "ex-13-3"]
+answer_3 = ...  # [[("F", 0), ...], ...]
+
+# %%
+check("13-3", answer_3)
+
+# %% [markdown] tags=["en", "solution", "ex-13-3"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# answer_3 = []
+# for r in range(4):
+#     ahead = min(8, 2 * (4 - r) - 1)
+#     order = [("F", i) for i in range(ahead)]
+#     for i in range(8):
+#         order.append(("I", i))
+#         if ahead + i < 8:
+#             order.append(("F", ahead + i))
+#         if i >= r:
+#             order.append(("W", i - r))
+#     answer_3.append(order + [("W", i) for i in range(8 - r, 8)])
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-13-3"]
+# <details><summary>答案</summary>
+#
+# ```python
+# answer_3 = []
+# for r in range(4):
+#     ahead = min(8, 2 * (4 - r) - 1)
+#     order = [("F", i) for i in range(ahead)]
+#     for i in range(8):
+#         order.append(("I", i))
+#         if ahead + i < 8:
+#             order.append(("F", ahead + i))
+#         if i >= r:
+#             order.append(("W", i - r))
+#     answer_3.append(order + [("W", i) for i in range(8 - r, 8)])
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# ## Recap
+#
+# - Column, then row: one all-reduce a sub-block. Any other order sends more, or is wrong.
+# - The bubble is (K - 1)/(M + K - 1), and real ranks show it. More micro-batches shrink it; 1F1B makes
+#   room for more of them.
+# - Newer schedules split the backward pass, or send micro-batches in at both ends.
+# - The slowest stage sets the pace; dynamic programming finds the best cut between layers.
+# - Large runs use all three: tensor inside a machine, pipeline between, data for the rest.
+#
+# **References.** Huang et al. 2019, *GPipe*, arXiv:1811.06965. Shoeybi et al. 2019, *Megatron-LM*,
+# arXiv:1909.08053. Narayanan et al. 2021, *Efficient Large-Scale Language Model Training*,
+# arXiv:2104.04473. Qi et al. 2023, *Zero Bubble Pipeline Parallelism*, arXiv:2401.10241. DeepSeek-AI
+# 2024, *DeepSeek-V3*, arXiv:2412.19437.
+#
+# **Next:** 14 · Case study: one model, all chapters.
+
+# %% [markdown] tags=["zh"]
+# ## 小结
+#
+# - 先列后行：每个子块一次 all-reduce。换个次序，要么发得更多，要么结果是错的。
+# - 气泡是 (K - 1)/(M + K - 1)，真实的 rank 也是如此。微批次越多气泡越小，1F1B 则腾出了放更多微批次的地方。
+# - 较新的调度把反向拆开，或让微批次从两端进入。
+# - 最慢的阶段决定快慢；动态规划能找出层间最好的切法。
+# - 大规模训练三者并用：机器内部用张量，机器之间用流水线，其余用数据。
+#
+# **参考文献。** Huang 等 2019，*GPipe*，arXiv:1811.06965。Shoeybi 等 2019，*Megatron-LM*，arXiv:1909.08053。
+# Narayanan 等 2021，*Efficient Large-Scale Language Model Training*，arXiv:2104.04473。
+# Qi 等 2023，*Zero Bubble Pipeline Parallelism*，arXiv:2401.10241。DeepSeek-AI 2024，*DeepSeek-V3*，arXiv:2412.19437。
+#
+# **下一篇：** 14 · 案例：一个模型，走完各章。

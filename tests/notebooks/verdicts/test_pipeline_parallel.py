@@ -1,0 +1,62 @@
+"""Notebook 13's verdicts in every outcome that their rules allow."""
+
+import pytest
+
+from efflab.lab import Figure
+from efflab.notebooks.pipeline_parallel import verdicts as v
+
+
+def model(between=1e-7, busy=25.0):
+    figures = [Figure(v.BETWEEN, between), Figure(v.INSIDE, 1e-7), Figure(v.BUSY, busy, "%")]
+    return v.model_parallel([*figures, Figure(v.FULLEST, 45), Figure(v.EVEN, 40)])
+
+
+def test_layers_on_several_devices():
+    assert model(busy=50).word == "holds"
+    assert model(1e-5, 49.9).word == "holds if"
+    assert model().values == dict(busy="25")
+    assert model(between=1.1e-5).word == "does not hold"
+
+
+def gpipe(inside=5, rows=11, least=4):
+    names = {v.IN_RANGE: inside, v.ROWS: rows, v.LOWEST: 1.2, v.HIGHEST: 6.3, v.FEWEST: least}
+    return v.gpipe_throughput([Figure(n, x) for n, x in (names | {v.IDEAL: 6.56}).items()])
+
+
+@pytest.mark.parametrize(
+    ("inside", "word"), [(11, "holds"), (10, "holds if"), (1, "holds if"), (0, "does not hold")]
+)
+def test_three_to_five_times(inside, word):
+    assert gpipe(inside).word == word
+    if word != "holds":
+        assert (gpipe(inside).values["low"], gpipe(inside).values["high"]) == ("1.2", "6.3")
+
+
+def balance(ratios=(1.2, 1.13, 1.17, 1.25, 1.06), real=1.2):
+    figures = [Figure(n, x, "x") for n, x in zip(v.SLOWER.values(), ratios, strict=True)]
+    return v.pipe_balance([*figures, Figure(v.REAL, real), Figure(v.SPLIT, 1.2)])
+
+
+def test_balance_costs_by_schedule():
+    assert balance((1.10,) * 5, 1.1).word == "holds"
+    assert balance().word == "holds if"
+    assert balance().values == dict(names="gpipe, 1f1b, interleaved, zero-bubble")
+    assert balance((1.09,) * 5, 1.09).word == "does not hold"
+    assert balance(real=1.26).word == "undecided"
+    assert balance(real=1.249).word == "holds if"
+    assert balance(real=1.14).word == "undecided"
+
+
+def bubble(apart=0.01, few=0.43, many=0.16, gpipe=16, other=4):
+    names = {v.MANY: many, v.FEW: few, v.APART: apart, v.HELD_GPIPE: gpipe, v.HELD_1F1B: other}
+    return v.microbatch_bubble([Figure(n, x) for n, x in names.items()])
+
+
+def test_microbatches_fill_the_bubble():
+    assert bubble(gpipe=4).word == "holds"
+    assert bubble().word == "holds if"
+    assert bubble().values == dict(gpipe="16", other="4", many="16")
+    assert bubble(apart=0.05).word == "holds if"
+    assert bubble(apart=0.051).word == "undecided"
+    assert bubble(many=0.21).word == "does not hold"
+    assert bubble(many=0.2, few=0.2).word == "does not hold"
