@@ -351,9 +351,7 @@ lab.verdict("ernie-72h", verdicts.ernie_72h(hours.hours_figures()))
 # <details><summary>提示</summary>每个参数、每个 token 6 次浮点运算；一天 86,400 秒。</details>
 
 # %% tags=["exercise", "ex-14-1"]
-def tokens(n_params, days, n_devices, peak, utilization):
-    ...
-
+tokens = ...  # def tokens(n_params, days, n_devices, peak, utilization): ...
 
 # %%
 check("14-1", tokens)
