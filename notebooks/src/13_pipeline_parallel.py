@@ -138,6 +138,8 @@ table(cuts.pipeline_rows(pools, batch_size, seq_len), digits=2)
 # ### Your turn
 #
 # **13-1.** Write `bubble(K, M)`.
+#
+# <details><summary>Hint</summary>A stage computes for M micro-batches and waits for K - 1.</details>
 
 # %% [markdown] tags=["zh"]
 # ## 4 · 气泡
@@ -151,6 +153,8 @@ table(cuts.pipeline_rows(pools, batch_size, seq_len), digits=2)
 # ### 动手
 #
 # **13-1.** 写出 `bubble(K, M)`。
+#
+# <details><summary>提示</summary>一个阶段为 M 个微批次计算，等 K - 1 个。</details>
 
 # %% tags=["exercise", "ex-13-1"]
 bubble = ...  # def bubble(K, M): ...
@@ -243,6 +247,9 @@ explore(compared.pipeline)
 # **13-2.** Write 4 ranks' orders for 8 micro-batches: `answer_2[r]` is a list of `("F", i)` and
 # `("B", i)`. As fast as 1F1B, and no rank may hold more than 4. The simulator says which task is
 # missing, doubled or waits for ever.
+#
+# <details><summary>Hint</summary>A rank runs ahead by as many forwards as there are ranks after it.
+# Then it takes a forward and a backward by turns.</details>
 
 # %% [markdown] tags=["zh"]
 # 把第二个阶段调慢：哪种调度受影响最小？把微批次不断加倍，直到气泡小于 5%：这时 GPipe 和 1F1B 的一个 rank 各留着多少？
@@ -251,13 +258,17 @@ explore(compared.pipeline)
 #
 # **13-2.** 为 4 个 rank、8 个微批次写出次序：`answer_2[r]` 是 `("F", i)` 和 `("B", i)` 的列表。
 # 要和 1F1B 一样快，任何 rank 手里不超过 4 个。缺了、重复了、或永远等不到的任务，模拟器会指出来。
+#
+# <details><summary>提示</summary>每个 rank 先多跑几次前向，次数等于它后面的 rank 数；然后前向、反向交替。</details>
 
 # %% tags=["exercise", "ex-13-2"]
 answer_2 = ...  # [[("F", 0), ...], ...]
 
 # %%
-table(exercises.score_rows(answer_2))
 check("13-2", answer_2)
+
+# %%
+table(exercises.score_rows(answer_2))
 
 # %% [markdown] tags=["en", "solution", "ex-13-2"]
 # <details><summary>Solution</summary>

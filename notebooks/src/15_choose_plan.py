@@ -1,0 +1,510 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] tags=["en"]
+# # 15 · Choose your plan
+#
+# The article ends with advice (section 6): take a light structure first, data parallelism for small
+# models and pipelines for huge ones, and let a profile tell you what to do. Which technique is right
+# depends on the budget that binds. Here every technique of the notebooks before states its gain,
+# with its source; the advice is put to the test; and you play for the smallest good model.
+#
+# | | |
+# |---|---|
+# | **Claims** | `light-first`, `parallel-choice`, `profile-first` |
+# | **Time** | 35 minutes; all cells together run in under 50 seconds, offline, on two cores |
+# | **Afterwards you can** | predict a gain by roofline; say which technique serves which budget, and which does not; read a planner's split; let a profile change your mind; put a model into 2 MB |
+
+# %% [markdown] tags=["zh"]
+# # 15 · 选定你的方案
+#
+# 文章以建议收尾（第 6 节）：优先选轻量结构，小模型用数据并行、超大模型用流水线，再让性能剖析告诉你该做什么。
+# 哪种技术合适，取决于真正卡住你的是哪一项预算。在这里，前面各篇的每种技术都报出自己的收益与出处；
+# 我们检验文章的建议；最后你来比一比，谁能把模型做得又小又好。
+#
+# | | |
+# |---|---|
+# | **论断** | `light-first`、`parallel-choice`、`profile-first` |
+# | **用时** | 35 分钟；全部单元格合计运行不到 50 秒，无需联网，两个核即可 |
+# | **学完之后** | 会用 roofline 预测收益；说得出哪种技术服务于哪项预算、哪种不服务；看得懂规划器给出的切分；能让剖析结果改变主意；能把模型放进 2 MB |
+
+# %% tags=["parameters"]
+language = "en"
+model = "gpt3-1.3b"  # stdlib-gpt, bert-base, bert-large, gpt2-xl, gpt3-1.3b or gpt3-6.7b
+device = "A100 80GB SXM"  # V100 SXM2, A100 80GB SXM or H100 SXM
+budget = "training days"  # latency, memory, training days, checkpoint or quality
+n_devices = 8  # 1 to 64
+
+# %%
+from efflab import lab
+from efflab.cost import roofline_seconds
+from efflab.lab import check, explore, predict, show, show_source, table
+from efflab.notebooks.choose_plan import TEXTS, advice, exercises, light, parallel, verdicts
+
+lab.use_language(language)
+lab.use_notebook("15_choose_plan", exercises.EXERCISES, TEXTS)
+
+# %% [markdown] tags=["en"]
+# ## 1 · Predict first
+#
+# BERT-base is to answer sooner on an A100. How many times less time does the best *light structure*
+# (shared layers, windows, summaries) need, by its FLOPs and the roofline? And: at how many bits per
+# byte, to two decimals, does our best entry put `stdlib-gpt` (1.07 in 12.6 MB) into 2 MB?
+
+# %% [markdown] tags=["zh"]
+# ## 1 · 先预测
+#
+# 想让 BERT-base 在 A100 上答得更快。按 FLOPs 和 roofline 计算，最好的*轻量结构*（共享层、窗口、摘要）能把时间缩短到几分之一？
+# 另外：`stdlib-gpt` 原本 12.6 MB、1.07 比特每字节；放进 2 MB 之后，我们最好的方案是多少（两位小数）？
+
+# %%
+p_light = predict("How many times faster is BERT-base with the best light structure?", "x")
+
+# %%
+p_game = predict("At how many bits per byte does stdlib-gpt fit into 2 MB?")
+
+# %% [markdown] tags=["en"]
+# ## 2 · What serves which budget
+#
+# `efflab advise` asks every technique for its gain on one budget: times less of it than the
+# unchanged model needs. A gain is *computed* by this repository's formulas, *recorded* in an
+# experiment, or *published*; without a source it is not shown. Each costs quality, as far as that was
+# recorded, without retraining where the record says so. `quality` asks what keeps within 1 % of it.
+
+# %% [markdown] tags=["zh"]
+# ## 2 · 什么服务于哪项预算
+#
+# `efflab advise` 让每种技术报出它在某一项预算上的收益：所需是原模型的几分之一。收益要么由本仓库的公式*计算*得出，
+# 要么来自实验的*记录*，要么是*已发表*的数字；没有出处就不显示。每种技术都有质量代价，凡有记录的一并列出（多数未经再训练）。
+# 预算 `quality` 问的是：哪些技术能把质量损失控制在 1 % 以内。
+
+# %%
+table(advice.rows(model, device, budget, n_devices=n_devices))
+
+# %% [markdown] tags=["en"]
+# And what does not serve it, with why:
+
+# %% [markdown] tags=["zh"]
+# 再看哪些不服务于它，以及原因：
+
+# %%
+table(advice.refused(model, device, budget, n_devices=n_devices))
+
+# %% [markdown] tags=["en"]
+# The same in a terminal: `efflab advise gpt3-1.3b "A100 80GB SXM" "training days" --devices 8`, with
+# `--json` for a program.
+#
+# ## 3 · A gain by roofline, step by step
+#
+# A pass takes the longer of two times: its FLOPs over the device's peak, and its bytes over the
+# bandwidth. An A100 makes 156 TFLOP/s in TF32 and 312 in 16 bits, and moves 2,039 GB/s. Take 1 GFLOP
+# on 400 MB of fp32 weights, one token at a time:
+#
+# $$t_\text{fp32} = \max\left(\tfrac{10^9}{156\times10^{12}},\ \tfrac{4\times10^8}{2.039\times10^{12}}\right)
+# = \max(6.4, 196)\ \mu s, \qquad
+# t_\text{16 bits} = \max(3.2, 98)\ \mu s.$$
+#
+# The gain is 2, for the bytes' sake alone. A technique that halved the FLOPs instead would gain
+# nothing here. With 1,000 times the FLOPs it is the other way round.
+#
+# ### Your turn: the gain
+#
+# **15-1.** Write `gain(before, after, bandwidth)`: `before` and `after` are (FLOPs, bytes, peak in
+# FLOP/s). How many times faster?
+#
+# <details><summary>Hint</summary>Each takes the larger of FLOPs over peak and bytes over bandwidth.
+# The gain is the first time over the second.</details>
+
+# %% [markdown] tags=["zh"]
+# 在终端里同样可以：`efflab advise gpt3-1.3b "A100 80GB SXM" "training days" --devices 8`，加 `--json` 供程序读取。
+#
+# ## 3 · 一步步算出 roofline 收益
+#
+# 一次前向的时间取两者中较长的：FLOPs 除以设备峰值，字节数除以带宽。A100 的 TF32 峰值为 156 TFLOP/s，16 位为 312，带宽 2,039 GB/s。
+# 取 1 GFLOP、400 MB 的 fp32 权重（逐 token 生成的情形）：
+#
+# $$t_\text{fp32} = \max\left(\tfrac{10^9}{156\times10^{12}},\ \tfrac{4\times10^8}{2.039\times10^{12}}\right)
+# = \max(6.4, 196)\ \mu s, \qquad
+# t_\text{16 bits} = \max(3.2, 98)\ \mu s.$$
+#
+# 收益是 2，全靠字节减半；若是把 FLOPs 减半，这里将一无所获。FLOPs 多 1000 倍时则正好相反。
+#
+# ### 动手：收益
+#
+# **15-1.** 写出 `gain(before, after, bandwidth)`：`before` 和 `after` 都是（FLOPs，字节数，峰值 FLOP/s）。快几倍？
+#
+# <details><summary>提示</summary>各取“FLOPs / 峰值”与“字节 / 带宽”中的较大者，再用前者的时间除以后者的时间。</details>
+
+# %% tags=["exercise", "ex-15-1"]
+answer_1 = ...  # def answer_1(before, after, bandwidth): ...
+
+# %%
+check("15-1", answer_1)
+
+# %% [markdown] tags=["en", "solution", "ex-15-1"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def answer_1(before, after, bandwidth):
+#     def seconds(flops, n_bytes, peak):
+#         return max(flops / peak, n_bytes / bandwidth)
+#
+#     return seconds(*before) / seconds(*after)
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-15-1"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def answer_1(before, after, bandwidth):
+#     def seconds(flops, n_bytes, peak):
+#         return max(flops / peak, n_bytes / bandwidth)
+#
+#     return seconds(*before) / seconds(*after)
+# ```
+#
+# </details>
+
+# %%
+show_source(roofline_seconds)
+
+# %% [markdown] tags=["en"]
+# ## 4 · Explore: another budget, another plan
+#
+# Find a budget on which ALBERT stands first, and one on which it is of no use. What leads for latency
+# on each kind of CPU? Raise the devices: from how many on does data parallelism alone fall behind?
+
+# %% [markdown] tags=["zh"]
+# ## 4 · 探索：换一项预算，换一个方案
+#
+# 找出 ALBERT 排第一的预算，以及它毫无用处的预算。在两类 CPU 上，延迟一项各由谁领先？
+# 再增加设备数：从多少台起，单靠数据并行开始落后？
+
+# %%
+explore(advice.plan, frames=11, most=200)
+
+# %% [markdown] tags=["en"]
+# ## 5 · A light structure first?
+#
+# Four models, five budgets, an A100: by how much does the best light structure lead, or trail, the
+# best of all else? Sharing layers takes parameters away and leaves every FLOP; what ALBERT saves of
+# FLOPs is its narrow embedding, in the logits.
+
+# %% [markdown] tags=["zh"]
+# ## 5 · 先选轻量结构？
+#
+# 四个模型、五项预算、一块 A100：最好的轻量结构领先（或落后于）其余最好的技术多少？
+# 共享层减少的是参数，FLOPs 一个不少；ALBERT 省下的 FLOPs 来自窄嵌入，即 logits 那一步。
+
+# %%
+show(light.picture())
+
+# %%
+best = max(row["at least"] for row in advice.rows("bert-base", "A100 80GB SXM", "latency")
+           if "ALBERT" in row["technique"] or "window" in row["technique"])  # fmt: skip
+p_light.reveal(best)
+
+# %% [markdown] tags=["en"]
+# Swin's windows are another matter, for an image is a long text: 3,136 tokens of 4 x 4 pixels at 224
+# pixels. In its first stage, full attention would cost 14 times the FLOPs of windows (computed).
+# There a light structure is what makes it possible at all.
+
+# %% [markdown] tags=["zh"]
+# Swin 的窗口另当别论，因为一幅图就是一段长文本：224 像素的图切成 4 x 4 的小块，就有 3,136 个 token。
+# 在它的第一阶段，完整注意力的 FLOPs 是窗口的 14 倍（计算）。在那里，没有轻量结构根本做不成。
+
+# %%
+lab.verdict("light-first", verdicts.light_first(light.light_figures()))
+
+# %% [markdown] tags=["en"]
+# ## 6 · Which parallelism?
+#
+# The planner of `efflab.distributed` tries every split over A100s and keeps the fastest that fits,
+# with or without ZeRO. A step has 512 texts, however many devices share it. Written as tensor x
+# pipeline x data:
+
+# %% [markdown] tags=["zh"]
+# ## 6 · 选哪种并行？
+#
+# `efflab.distributed` 的规划器在 A100 上尝试所有切分（用或不用 ZeRO），保留放得下的最快者。
+# 一步固定 512 条文本，不论由多少台设备分担。下表写作“张量 x 流水线 x 数据”：
+
+# %%
+table(parallel.rows(), parallel.COLUMNS)
+
+# %% [markdown] tags=["en"]
+# With 64 texts a device, sizes part as the article says. With 8 or 1 it does not: the sum of the
+# gradients weighs more, and small models are split inside their layers. No plan has a pipeline
+# before tensor parallelism; the largest model that fits at all, on 512 devices, needs ZeRO-3. Give
+# a step more texts, and watch the border come back:
+
+# %% [markdown] tags=["zh"]
+# 每台设备分到 64 条文本时，大小模型的分界正如文章所说；只有 8 条或 1 条时则不然：梯度求和的代价变重，小模型也要在层内切开。
+# 没有一个方案是先上流水线、后上张量并行的；512 台设备上放得下的最大模型靠的是 ZeRO-3。
+# 让一步包含更多文本，看分界如何重新出现：
+
+# %%
+explore(parallel.splits, frames=8)
+
+# %%
+lab.verdict("parallel-choice", verdicts.parallel_choice(parallel.parallel_figures()))
+
+# %% [markdown] tags=["en"]
+# ## 7 · A profile that changes a decision
+#
+# "Attention is the bottleneck" is the rule of thumb, so: windows. The other choice is to remove half
+# of the FFN's neurons. PyTorch Profiler tells the shares of a pass; what each choice leaves out of its
+# part is what it would save. Then both are timed:
+
+# %% [markdown] tags=["zh"]
+# ## 7 · 改变决定的一次剖析
+#
+# 经验法则说“注意力是瓶颈”，那就上窗口。另一种选择是移除一半 FFN 神经元。PyTorch Profiler 给出一次前向中各部分的占比，
+# 每种选择在自己那部分里省掉的就是预期收益。然后两者都实测：
+
+# %% tags=["nbval-ignore-output"]
+from efflab.notebooks.choose_plan import profiled
+
+show(profiled.picture())
+
+# %% tags=["nbval-ignore-output"]
+table(profiled.rows())
+
+# %% tags=["nbval-ignore-output"]
+lab.verdict("profile-first", verdicts.profile_first(profiled.profile_figures()))
+
+# %% [markdown] tags=["en"]
+# ## 8 · Where it breaks: predictions beside measurements
+#
+# Notebook 14 measured what this notebook predicts: four stages of `stdlib-gpt` in several engines.
+# The predictions use nothing of it: FLOPs and bytes by formula, an engine's speed and loss by what
+# MiniLM showed. Of all pairs that were measured as different beyond noise, how many are in order?
+
+# %% [markdown] tags=["zh"]
+# ## 8 · 何时失效：预测与实测对照
+#
+# 第 14 篇实测了本篇所预测的东西：`stdlib-gpt` 的四个阶段在几种引擎里的表现。预测没有用到其中任何数据：
+# FLOPs 和字节靠公式，引擎的速度与损失则取自 MiniLM 的记录。在所有差异超出噪声的配对中，有多少排对了顺序？
+
+# %%
+from efflab.notebooks.choose_plan import predicted
+
+table(predicted.rows())
+
+# %%
+show(predicted.picture())
+
+# %% [markdown] tags=["en"]
+# ## 9 · The budget game
+#
+# **At most 2,000,000 bytes, then the best bits per byte, then the fastest.** Your moves are
+# techniques of all chapters, on `stdlib-gpt`, without training:
+#
+# | move | what | from |
+# |---|---|---|
+# | `attention`, `ffn` | bits of the layers' maps, 2 to 8; or six numbers, one a layer | 09 |
+# | `token`, `position` | bits of the two tables | 09 |
+# | `method` | `"rtn"` rounds to nearest, `"gptq"` makes up for it | 10 |
+# | `group_size`, `act_order` | weights that share a scale; GPTQ's order | 10 |
+# | `windows` | tokens that a layer sees before each; None, a number, or six | 03 |
+# | `neurons`, `heads` | share that is removed, 0 to 1 | 11 |
+# | `shared` | first layers with one QKV projection, 1 to 6 | 01 |
+# | `half` | biases and norms in fp16 | 06 |
+#
+# The file is really written, and the model that is read back from it is judged on the board's
+# windows. Bits per byte count to two decimals; then time decides.
+
+# %% [markdown] tags=["zh"]
+# ## 9 · 预算游戏
+#
+# **不超过 2,000,000 字节；其次比特每字节最低；再次最快。** 可用的招式是各章的技术，作用于 `stdlib-gpt`，不做训练：
+#
+# | 招式 | 内容 | 出自 |
+# |---|---|---|
+# | `attention`、`ffn` | 各层线性映射的位数，2 到 8；或六个数，每层一个 | 09 |
+# | `token`、`position` | 两张嵌入表的位数 | 09 |
+# | `method` | `"rtn"` 就近舍入，`"gptq"` 会弥补误差 | 10 |
+# | `group_size`、`act_order` | 共用一个缩放因子的权重个数；GPTQ 的处理顺序 | 10 |
+# | `windows` | 一层能看到前面多少个 token；None、一个数或六个数 | 03 |
+# | `neurons`、`heads` | 移除的比例，0 到 1 | 11 |
+# | `shared` | 前几层共用一个 QKV 投影，1 到 6 | 01 |
+# | `half` | 偏置和归一化参数用 fp16 | 06 |
+#
+# 文件会真的写出来，再读回的模型在排行榜的窗口上评分。比特每字节按两位小数计，相同则比时间。
+
+# %% tags=["nbval-ignore-output"]
+from efflab.notebooks.choose_plan import game
+
+moves = dict(attention=4, ffn=4, token=6, position=4, method="gptq", half=True)
+mine = game.play(moves)
+table(game.rows(mine))
+
+# %% tags=["nbval-ignore-output"]
+show(game.picture(mine))
+
+# %%
+p_game.reveal(round(game.entries()[0]["bits"], 2))
+
+# %% [markdown] tags=["en"]
+# Our best entry spends 5 bits on attention and on the last two FFNs, 4 on the others, and looks
+# through windows where a window costs nothing. Change `moves` and play again. Can you beat it?
+#
+# ## 10 · Exercises
+#
+# **15-2 (a target).** Put `stdlib-gpt` into 2 MB at no more than 1.08 bits per byte. `answer_2` is a
+# dict of moves.
+#
+# <details><summary>Hint</summary>4 bits by GPTQ for the maps, and more for the token table, which is
+# looked up and multiplied by. `half=True` saves what biases and norms need.</details>
+
+# %% [markdown] tags=["zh"]
+# 我们最好的方案给注意力和最后两层 FFN 各 5 位，其余 4 位；凡窗口不费质量的层就用窗口。改一改 `moves` 再来一局，能赢吗？
+#
+# ## 10 · 练习
+#
+# **15-2（达标题）。** 把 `stdlib-gpt` 放进 2 MB，且不超过 1.08 比特每字节。`answer_2` 是一个招式字典。
+#
+# <details><summary>提示</summary>线性映射用 GPTQ 的 4 位；token 表既要查又要乘，多给几位。`half=True` 能省下偏置和归一化参数的字节。</details>
+
+# %% tags=["exercise", "ex-15-2"]
+answer_2 = ...  # dict(attention=..., ...)
+
+# %%
+check("15-2", answer_2)
+
+# %% [markdown] tags=["en", "solution", "ex-15-2"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# answer_2 = dict(attention=5, ffn=4, token=6, position=4, method="gptq", half=True)
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-15-2"]
+# <details><summary>答案</summary>
+#
+# ```python
+# answer_2 = dict(attention=5, ffn=4, token=6, position=4, method="gptq", half=True)
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# **15-3 (open: beat this verdict).** `light-first` holds for the checkpoint. Find a case in which a
+# light structure stands first for *latency*: `answer_3 = dict(model=..., device=...,
+# budget="latency")`, with `seq_len=...` if you like.
+#
+# <details><summary>Hint</summary>Take away what leads: a device on which neither 16 bits nor INT8 is
+# surely faster. Then a model of whose FLOPs the logits, or the scores, are a large share.</details>
+
+# %% [markdown] tags=["zh"]
+# **15-3（开放题：推翻这个结论）。** `light-first` 在检查点大小上成立。请找出一种情形，让轻量结构在*延迟*上排第一：
+# `answer_3 = dict(model=..., device=..., budget="latency")`，也可以加上 `seq_len=...`。
+#
+# <details><summary>提示</summary>先拿掉领先者：选一种 16 位和 INT8 都不一定更快的设备；再选一个 logits 或注意力分数占 FLOPs 比重很大的模型。</details>
+
+# %% tags=["exercise", "ex-15-3"]
+answer_3 = ...  # dict(model=..., device=..., budget="latency")
+
+# %%
+check("15-3", answer_3)
+
+# %% [markdown] tags=["en", "solution", "ex-15-3"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# answer_3 = dict(model="gpt2", device="CPU without VNNI", budget="latency", seq_len=64)
+# ```
+#
+# Its 50,257 logits are a third of a short text's FLOPs, and ALBERT's embedding of width 128 makes
+# them six times cheaper. (They must be trained so.)
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-15-3"]
+# <details><summary>答案</summary>
+#
+# ```python
+# answer_3 = dict(model="gpt2", device="CPU without VNNI", budget="latency", seq_len=64)
+# ```
+#
+# 短文本时，50,257 个 logits 占去约三分之一的 FLOPs，而 ALBERT 宽度 128 的嵌入让它便宜六倍。（当然要这样训练才行。）
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# ## 11 · What became of the article
+#
+# Every claim with its verdict, as the built notebooks stored them on this repository's machine. (Your
+# own machine's column: `efflab ledger run`; all machines side by side: `efflab report`.)
+
+# %% [markdown] tags=["zh"]
+# ## 11 · 文章的论断结局如何
+#
+# 每条论断的结论，取自本仓库机器上构建的笔记本。（你自己机器的一列：`efflab ledger run`；各机器并排：`efflab report`。）
+
+# %% tags=["nbval-ignore-output"]
+from efflab.notebooks.choose_plan import ending
+
+show(ending.ledger_picture())
+
+# %% tags=["nbval-ignore-output"]
+table(ending.ledger_rows())
+
+# %% [markdown] tags=["en"]
+# ## 12 · How good were your predictions?
+#
+# Each number that you wrote before a measurement is in `runs/predictions.json`, which never leaves
+# your machine. Within a factor of two is good; and do you guess too high or too low?
+
+# %% [markdown] tags=["zh"]
+# ## 12 · 你的预测有多准？
+#
+# 你在测量前写下的每个数字都存在 `runs/predictions.json` 里，不会离开你的机器。误差在两倍以内就算不错；你偏高还是偏低？
+
+# %% tags=["nbval-ignore-output"]
+guesses = ending.guesses()
+show(ending.calibration_picture(guesses))
+
+# %% tags=["nbval-ignore-output"]
+if guesses:
+    table(ending.calibration_rows(guesses))
+
+# %% [markdown] tags=["en"]
+# ## Recap
+#
+# - Ask which budget binds, then for a gain with a source. A technique that serves one budget may do
+#   nothing for another: ALBERT's layers shrink the checkpoint and leave the time.
+# - Roofline: only what binds, arithmetic or bytes, is worth saving.
+# - Data parallelism is for models that fit, *while a device has many texts*; then come tensor
+#   parallelism inside a node and pipelines across nodes.
+# - A profile costs a minute and turned the choice at 128 tokens.
+# - Bits, scales and tables are all bytes: a budget is kept by the file, not by the formula.
+#
+# **References.** Williams et al. 2009, *Roofline*. Lan et al. 2020, *ALBERT*, arXiv:1909.11942. Liu et
+# al. 2021, *Swin Transformer*, arXiv:2103.14030. Narayanan et al. 2021, arXiv:2104.04473. Frantar et
+# al. 2023, *GPTQ*, arXiv:2210.17323.
+#
+# **Next:** your own model. `efflab advise`, then measure.
+
+# %% [markdown] tags=["zh"]
+# ## 小结
+#
+# - 先问哪项预算卡住了你，再要一个有出处的收益。对一项预算有用的技术，对另一项可能毫无作用：ALBERT 的共享层缩小检查点，却不减时间。
+# - Roofline：只有真正的瓶颈（计算或字节）才值得去省。
+# - 数据并行适合放得下的模型，*前提是每台设备分到许多文本*；再往后是节点内的张量并行和跨节点的流水线。
+# - 一次剖析只要一分钟，在 128 个 token 时它改变了选择。
+# - 位数、缩放因子、嵌入表全都是字节：守住预算的是文件，不是公式。
+#
+# **参考文献。** Williams 等 2009，*Roofline*。Lan 等 2020，*ALBERT*，arXiv:1909.11942。Liu 等 2021，*Swin Transformer*，
+# arXiv:2103.14030。Narayanan 等 2021，arXiv:2104.04473。Frantar 等 2023，*GPTQ*，arXiv:2210.17323。
+#
+# **下一步：** 你自己的模型。先 `efflab advise`，再实测。
