@@ -44,6 +44,16 @@ SURVIVORS: dict[tuple[str, str], str] = {
         "structure/adaptive_span",
         "BLOCK = 33  # queries that look at one window of keys together",
     ): SPEED,
+    (
+        "compression/importance",
+        "for reader, gate in zip(readers, gates, strict=False):",
+    ): OWN_CHECK,
+    (
+        "compression/engines",
+        "Hidden(model).eval(), (ids, ids.clone()), dynamo=True, verbose=True, **names",
+    ): "it decides what torch prints, no model",
+    ("structure/dynamic_conv", "values = values * mask[:, 0, -1, :, None]"): "a size of one",
+    ("evaluate", "cosine = F.cosine_similarity(a, b, dim=+1)"): "the last of two dimensions",
     ("compression/sparse", 'if layout >= "csr":'): "of the layouts left, csr is the last",
     ("estimate", "differences = [x - y for x, y in zip(a, b, strict=False)]"): OWN_CHECK,
     ("bench", "return [x / y for x, y in zip(a, b, strict=False)]"): OWN_CHECK,

@@ -156,6 +156,16 @@ def test_an_outlier_spoils_one_scale_and_smoothing_mends_it(linear, x):
     assert quiet > 0
 
 
+def test_smoothing_shares_the_range_between_input_and_weight():
+    """Equation 4 by hand: all of it into the weight, none of it, and the root of either."""
+    peaks, weight = torch.tensor([16.0, 1.0]), torch.tensor([[4.0, -1.0], [-1.0, 0.25]])
+    expected = {1.0: [16.0, 1.0], 0.0: [0.25, 1.0], 0.5: [2.0, 1.0]}
+    for alpha, factors in expected.items():
+        assert int8.smoothing(peaks, weight, alpha).tolist() == pytest.approx(factors)
+    assert torch.equal(int8.smoothing(peaks, weight), int8.smoothing(peaks, weight, 0.5))
+    assert int8.smoothing(torch.zeros(2), torch.zeros(2, 2)).tolist() == pytest.approx([1, 1])
+
+
 def test_layer_error_falls_with_bits(linear, x):
     errors = [
         int8.layer_error(linear, quantize(linear.weight.detach(), b, axis=0).dequantize(), x)

@@ -31,6 +31,7 @@ def test_albert_figures_are_the_closed_forms():
         (0.712, 0.391, 0.5, "holds if"),
         (0.712, 0.61, 1, "holds if"),
         (0.712, 0.61, 0.5, "holds"),
+        (0.712, 0.61, 1.1, "holds if"),
         (0.6, 0.391, 1, "does not hold"),
     ],
 )

@@ -22,6 +22,7 @@ def sizes(linear, both):
         (35, 74.7, "holds if"),
         (74, 74.7, "holds"),
         (35, 74, "holds if"),
+        (73.9, 74, "holds if"),
         (35, 73.9, "does not hold"),
     ],
 )
