@@ -212,12 +212,14 @@ def _runs(call: Callable) -> bool:
 
 # --- Running ---------------------------------------------------------------------------------
 
+LAUNCHES, PRODUCTS, STEP = "launch overhead", "precision by shape", "training step"
+ATTENTION, COMPILED = "attention kernels", "eager against compiled"
 PARTS: dict[str, Callable[[str, Sizes], dict]] = {
-    "launch overhead": launch_overhead,
-    "precision by shape": precision_by_shape,
-    "training step": training_step,
-    "attention kernels": attention_kernels,
-    "eager against compiled": eager_against_compiled,
+    LAUNCHES: launch_overhead,
+    PRODUCTS: precision_by_shape,
+    STEP: training_step,
+    ATTENTION: attention_kernels,
+    COMPILED: eager_against_compiled,
 }
 
 
@@ -256,7 +258,7 @@ def recorded_launches() -> dict[str, fusion.LaunchModel]:
     """{GPU: the two constants} of every recorded machine."""
     return {
         gpu: fusion.LaunchModel(made["overhead"], made["bandwidth"], queued=True)
-        for gpu, made in recorded_part("launch overhead").items()
+        for gpu, made in recorded_part(LAUNCHES).items()
     }
 
 

@@ -408,9 +408,9 @@ def test_recorded_gpus_stand_beside_their_roofs(monkeypatch):
     monkeypatch.setattr(gpu.gpu_bench, "recorded_part", part)
     known, unknown = gpu.product_rows()
     assert (known["fp32"], known["tf32"]) == (14.0, 1.75)
-    assert known["tf32 roof"] == pytest.approx(2)
-    assert known["fp32 roof"] == pytest.approx(989.4 / 66.9, rel=0.01)
-    assert unknown["fp32 roof"] is unknown["tf32 roof"] is None
+    assert known["tf32_roof"] == pytest.approx(2)
+    assert known["fp32_roof"] == pytest.approx(989.4 / 66.9, rel=0.01)
+    assert unknown["fp32_roof"] is unknown["tf32_roof"] is None
     first = gpu.step_rows()[:4]
     assert [(row["batch"], row["recipe"]) for row in first] == [
         (1, "bf16"), (1, "fp32"), (1, "tf32"), (8, "bf16")

@@ -221,7 +221,7 @@ def recipe_figures() -> list[Figure]:
     quality = Estimate(lost.mean / base, lost.low / base, lost.high / base)
     (steps,) = [r["rows"] for r in record()["runs"] if r["part"] == "training"]
     by = {(row["stage"], row["precision"]): row for row in steps}
-    step = over(by[SHIPPED, "bf16 autocast"], by[SHIPPED, "fp32"])
+    step = over(by[SHIPPED, case_study.PRECISIONS[0]], by[SHIPPED, "fp32"])
     return [
         Figure.of(verdicts.QUALITY, quality, "%", "recorded"),
         Figure.of(verdicts.STEP, step, "", "recorded"),
@@ -232,7 +232,7 @@ def recipe_figures() -> list[Figure]:
 
 def h100_figures() -> list[Figure]:
     """The recorded H100's training step in fp16 over TF32; none where no such GPU is recorded."""
-    found = gpu_bench.recorded_part("training step")
+    found = gpu_bench.recorded_part(gpu_bench.STEP)
     rows = next((made["rows"] for gpu, made in found.items() if "H100" in gpu), [])
     ms = {(row["recipe"], row["batch_size"]): row["ms"] for row in rows}
     names = {32: verdicts.H100, 4: verdicts.H100_SMALL}

@@ -12,6 +12,13 @@ from efflab.lab import Choice, Slider, explorer, figures, number, tr
 
 CONFIG, SEQ_LEN = PRESETS["stdlib-gpt"], case_study.SEQ_LEN
 LENGTHS = (128, 256, 512)
+SHARES = {
+    "projections": "projections (%)",
+    "scores": "scores (%)",
+    "ffn": "ffn (%)",
+    "embedding": "embedding (%)",
+    "logits": "logits (%)",
+}
 
 
 @lru_cache(maxsize=1)
@@ -34,7 +41,7 @@ def share_rows() -> list[dict]:
         parts = cost.flops_by_part(CONFIG, seq_len)
         total = sum(parts.values())
         row = {"tokens": seq_len, "GFLOP": total / 1e9}
-        rows.append(row | {f"{part} (%)": 100 * n / total for part, n in parts.items()}
+        rows.append(row | {SHARES[part]: 100 * n / total for part, n in parts.items()}
                     | {"kind": "computed"})  # fmt: skip
     return rows
 

@@ -6,7 +6,7 @@ from efflab.experiments import gpu_bench
 def block_rows() -> list[dict]:
     """A block on each recorded GPU: milliseconds, and the ratio to single operations."""
     rows = []
-    for gpu, made in gpu_bench.recorded_part("eager against compiled").items():
+    for gpu, made in gpu_bench.recorded_part(gpu_bench.COMPILED).items():
         one, band = made["ms"], made["band"]
         rows.append(dict(gpu=gpu, form="written out, single operations", ms=one, ratio=1.0,
                          low=1 - band, high=1 + band, kind="recorded"))  # fmt: skip
@@ -28,7 +28,7 @@ BLOCK_COLUMNS = {
 def attention_rows() -> list[dict]:
     """Attention by length on each recorded GPU: scores in memory against the fused kernels."""
     rows = []
-    for gpu, made in gpu_bench.recorded_part("attention kernels").items():
+    for gpu, made in gpu_bench.recorded_part(gpu_bench.ATTENTION).items():
         ran = [row for row in made["rows"] if row["ms"] is not None]
         rows += [dict(gpu=gpu) | row | dict(kind="recorded") for row in ran]
     return rows

@@ -16,13 +16,13 @@ DATASHEETS = {
 def product_rows() -> list[dict]:
     """bf16 over fp32 and over TF32 for square products, and what the datasheet's roof allows."""
     rows = []
-    for gpu, made in gpu_bench.recorded_part("precision by shape").items():
+    for gpu, made in gpu_bench.recorded_part(gpu_bench.PRODUCTS).items():
         speed = {(row["n"], row["dtype"]): row["tflops"] for row in made["rows"]}
         for n in dict.fromkeys(row["n"] for row in made["rows"]):
             row = dict(gpu=gpu, n=n, tflops=speed[n, "bf16"])
             for base in ("fp32", "tf32"):
                 row[base] = speed[n, "bf16"] / speed[n, base]
-                row[f"{base} roof"] = roof(gpu, n, base)
+                row[f"{base}_roof"] = roof(gpu, n, base)
             rows.append(row | dict(kind="recorded"))
     return rows
 
@@ -40,9 +40,9 @@ PRODUCT_COLUMNS = {
     "n": "n",
     "tflops": "TFLOP/s, bf16",
     "fp32": "times fp32",
-    "fp32 roof": "its roof (computed)",
+    "fp32_roof": "its roof (computed)",
     "tf32": "times TF32",
-    "tf32 roof": "TF32's roof (computed)",
+    "tf32_roof": "TF32's roof (computed)",
     "kind": "kind",
 }
 
@@ -50,7 +50,7 @@ PRODUCT_COLUMNS = {
 def step_rows() -> list[dict]:
     """A training step of 12 layers of 768 at 512 tokens: time over both baselines, peak bytes."""
     rows = []
-    for gpu, made in gpu_bench.recorded_part("training step").items():
+    for gpu, made in gpu_bench.recorded_part(gpu_bench.STEP).items():
         found = {(row["batch_size"], row["recipe"]): row for row in made["rows"] if row["ms"]}
         for (batch, recipe), row in sorted(found.items()):
             base = {name: found.get((batch, name)) for name in ("fp32", "tf32")}
