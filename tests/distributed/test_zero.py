@@ -64,6 +64,12 @@ def test_a_whole_step_needs_less_from_stage_to_stage(world):
     assert most[3] < 0.95 * most[0]
 
 
+def test_shards_of_one_size_need_one_size_in_a_step(world):
+    """FSDP2 cuts every tensor alike, so a release that goes unseen on one rank would show."""
+    for stage in (2, 3):
+        assert len({h.step for h in world[1][stage]}) == 1
+
+
 def test_what_gloo_sends(world):
     """Stage 3 gathers twice and reduces once; gloo reduces for all where a scatter would do."""
     n, held = world
