@@ -1,6 +1,7 @@
 """Pieces of work on several threads: order, modes, errors, and threads left as they were."""
 
 import threading
+from functools import partial
 
 import pytest
 import torch
@@ -44,11 +45,21 @@ def test_each_piece_has_one_thread_and_the_callers_mode(three_threads):
     assert total.sum() == 4
 
 
-@pytest.mark.parametrize("watch", [quiet_profiler, lambda: FlopCounterMode(display=False)])
+WATCHES = [quiet_profiler, partial(FlopCounterMode, display=False), partial(torch.autocast, "cpu")]
+
+
+@pytest.mark.parametrize("watch", WATCHES)
 def test_a_watched_thread_keeps_its_work(three_threads, watch):
     with watch():
         found = list(shared_out(seen, range(4)))
     assert {ident for ident, _, _ in found} == {threading.get_ident()}
+
+
+def test_a_traced_thread_keeps_its_work(three_threads):
+    """What another thread computes would be a constant in the trace."""
+    doubled = lambda x: sum(shared_out(lambda n: n * x, range(4)))  # noqa: E731
+    traced = torch.jit.trace(doubled, torch.ones(2))
+    assert traced(torch.tensor([1.0, 2.0])).tolist() == [6, 12]
 
 
 def test_an_error_comes_through_and_leaves_the_threads_as_they_were(three_threads):

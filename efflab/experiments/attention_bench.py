@@ -15,7 +15,7 @@ from efflab.structure.window import sliding_window_attention, visible_pairs
 NAME = "attention-bench"
 N_HEAD, HEAD_DIM, WINDOW, BLOCK = 8, 64, 128, 64
 LENGTHS = (2048, 4096, 8192, 16384)
-REPEATS = 7
+REPEATS = 15
 FLEX, FULL, PACKAGE = "FlexAttention, compiled", "full attention (SDPA)", "local-attention package"
 OURS, BIGBIRD = "sliding_window_attention", "block_sparse_attention (BigBird)"
 PRODUCT = "matrix product 1024 x 1024"

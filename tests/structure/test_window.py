@@ -13,6 +13,7 @@ from efflab.profile import Counter
 from efflab.structure.swin import relative_position_index, shift_mask, swin_counts
 from efflab.structure.window import (
     BLOCK,
+    SHARED_FROM,
     WindowAttention,
     computed_pairs,
     sliding_window_attention,
@@ -74,6 +75,24 @@ def test_gradients_equal_dense_attention(T, window_size, causal):
     (dense(*theirs, window_size, causal) * weight).sum().backward()
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("H", [1, 2, 5])
+def test_a_long_input_on_several_threads_is_the_same(H):
+    """Heads of its own for each of three threads, as far as they go; and one thread's values."""
+    q, k, v = heads(1, H, -(-SHARED_FROM // (64 * H)), 64)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        shared = sliding_window_attention(q, k, v, 20)
+        recorded = sliding_window_attention(q.requires_grad_(), k, v, 20)
+        torch.set_num_threads(1)
+        torch.testing.assert_close(shared, sliding_window_attention(q.detach(), k, v, 20))
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(shared, recorded.detach())
+    recorded.sum().backward()
+    assert q.grad.shape == q.shape
 
 
 def test_reads_the_models_strided_heads_and_half_precision():
