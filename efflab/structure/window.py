@@ -55,7 +55,7 @@ def visible_pairs(seq_len: int, window_size: int, causal: bool = False) -> int:
 
 BLOCK = 64
 """Queries handled together: few enough to waste few keys, enough for a matrix product."""
-SHARED_FROM = 2**20
+SHARED_FROM = 2**21
 """Values of q from which each thread takes heads of its own. In one call of the kernel the threads
 meet in the same memory: 47 ms or, for minutes on end, 65 ms where they stand for 42 alone (8 heads
 of 8,192 tokens, two cores of an EPYC). Smaller calls are over before a thread has started."""
