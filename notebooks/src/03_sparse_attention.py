@@ -429,7 +429,7 @@ table(recalls, blocks.RECALL_COLUMNS)
 # 再看代价：时间和内存随长度如何增长。
 
 # %% tags=["nbval-ignore-output"]
-block_rows = growth.block_growth(max(max_len // 2, 1024))
+block_rows = growth.block_growth(max_len)
 table(block_rows, growth.BLOCK_COLUMNS)
 table(growth.exponent_rows(rows, block_rows), growth.EXPONENT_COLUMNS)
 

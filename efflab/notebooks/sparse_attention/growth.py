@@ -30,12 +30,11 @@ def lengths_up_to(max_len: int) -> list[int]:
 
 
 @torch.no_grad()
-def measure_growth(max_len: int, window_size: int, repeats: int = 3) -> list[dict]:
+def measure_growth(max_len: int, window_size: int, repeats: int = 7) -> list[dict]:
     """Milliseconds and MiB of a window and of full attention at four lengths, interleaved.
 
-    4 heads of 64; beyond 4,096 tokens, where calls are long, two repeats and no warm-up.
-    `mib_written` is attention with its scores in memory, measured up to 4,096 tokens and computed
-    beyond (two n x n matrices a head at once).
+    4 heads of 64. `mib_written` is attention with its scores in memory, measured up to 4,096 tokens
+    and computed beyond (two n x n matrices a head at once).
     """
     rows = []
     for n in lengths_up_to(max_len):
@@ -44,7 +43,7 @@ def measure_growth(max_len: int, window_size: int, repeats: int = 3) -> list[dic
             WINDOW: lambda q=q, k=k, v=v: sliding_window_attention(q, k, v, window_size),
             FULL: lambda q=q, k=k, v=v: F.scaled_dot_product_attention(q, k, v),
         }
-        times = bench.interleaved(calls, warmup=int(n <= 4096), repeats=repeats if n <= 4096 else 2)
+        times = bench.interleaved(calls, warmup=1, repeats=repeats)
         mib = {name: bench.peak_bytes(call) / 2**20 for name, call in calls.items()}
         if n <= 4096:
             written = bench.peak_bytes(lambda q=q, k=k, v=v: attention_written_out(q, k, v))
@@ -207,7 +206,7 @@ def block_growth(max_len: int, repeats: int = 3) -> list[dict]:
             "blocks": lambda q=q, k=k, v=v, m=layout: block_sparse_attention(q, k, v, m, BLOCK),
             FULL: lambda q=q, k=k, v=v: F.scaled_dot_product_attention(q, k, v),
         }
-        times = bench.interleaved(calls, warmup=int(n <= 4096), repeats=repeats if n <= 4096 else 2)
+        times = bench.interleaved(calls, warmup=1, repeats=repeats)
         rows.append(dict(
             seq_len=n, block_ms=1e3 * times["blocks"].median,
             block_mib=bench.peak_bytes(calls["blocks"]) / 2**20,
