@@ -105,30 +105,34 @@ def sliding_window_attention(
         end = min(start + BLOCK, T)
         lo, hi = max(start - left, 0), min(end + right, T)
         mask = band[: end - start, lo - start + left : hi - start + left]
-        keys, values = k[:, lo:hi], v[:, lo:hi]
-        return F.scaled_dot_product_attention(q[:, start:end], keys, values, attn_mask=mask)
+        keys, values = k[:, :, lo:hi], v[:, :, lo:hi]
+        return F.scaled_dot_product_attention(q[:, :, start:end], keys, values, attn_mask=mask)
 
     def interior(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """All blocks with their whole span of keys, as one batch: (heads, blocks, BLOCK, D)."""
-        queries = q[:, first:last].unflatten(1, (-1, BLOCK))
-        keys, values = (x[:, first - left : last + right].unfold(1, span, BLOCK).mT for x in (k, v))
-        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=band).flatten(1, 2)
+        queries = q[:, :, first:last].reshape(-1, (last - first) // BLOCK, BLOCK, D)
+        keys, values = (
+            x[:, :, first - left : last + right].flatten(0, 1).unfold(1, span, BLOCK).mT
+            for x in (k, v)
+        )
+        y = F.scaled_dot_product_attention(queries, keys, values, attn_mask=band)
+        return y.reshape(len(q), -1, last - first, D)
 
-    def heads(parts: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """Some heads, (heads, T, D)."""
-        outputs = [edge(*parts, start) for start in range(0, min(first, T), BLOCK)]
+    def windows(heads: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        outputs = [edge(*heads, start) for start in range(0, min(first, T), BLOCK)]
         if last > first:
-            outputs.append(interior(*parts))
-        outputs += [edge(*parts, start) for start in range(last, T, BLOCK)]
-        return torch.cat(outputs, dim=1)
+            outputs.append(interior(*heads))
+        outputs += [edge(*heads, start) for start in range(last, T, BLOCK)]
+        return torch.cat(outputs, dim=2)
 
     first = -(-left // BLOCK) * BLOCK
     last = max((T - right) // BLOCK * BLOCK, first)
     recorded = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
-    apart = q.numel() >= SHARED_FROM and not recorded  # hooks for the backward pass are a thread's
-    n_parts = min(B * H, torch.get_num_threads()) if apart else 1
-    parts = zip(*(x.flatten(0, 1).tensor_split(n_parts) for x in (q, k, v)), strict=True)
-    return torch.cat(list(shared_out(heads, parts))).view(B, H, T, D)
+    if recorded or B * H * T * D < SHARED_FROM:  # hooks for the backward pass are a thread's
+        return windows((q, k, v))
+    n_parts = min(B * H, torch.get_num_threads())
+    flat = (x.reshape(1, B * H, T, D).tensor_split(n_parts, dim=1) for x in (q, k, v))
+    return torch.cat(list(shared_out(windows, zip(*flat, strict=True))), dim=1).view(B, H, T, D)
 
 
 class SlidingAttention(nn.Module):

@@ -1,6 +1,7 @@
 """Ranks: results in order, failures with their traceback, and never a process left behind."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -219,6 +220,31 @@ def test_large_arrays_travel_through_the_pipes_and_not_through_shared_memory():
         assert np.array_equal(same, array)
         assert torch.equal(double, torch.from_numpy(2 * array))
         assert used == []
+
+
+FULL = """mount -t tmpfs -o size=64k tmpfs /dev/shm
+head -c 100000 /dev/zero > /dev/shm/all
+exec "$@"
+"""
+APART = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+
+
+def test_a_full_dev_shm_stops_nothing():
+    """In a mount namespace of its own, so that nobody else's /dev/shm is touched."""
+    if shutil.which("unshare") is None or subprocess.run([*APART, FULL, "-", "true"]).returncode:
+        pytest.skip("no mount namespace is allowed here")
+    code = """
+import rank_functions
+from efflab.distributed.launch import launch
+try:
+    open("/dev/shm/more", "wb", buffering=0).write(bytes(4096))
+except OSError:
+    print("full", launch(rank_functions.total, 2, 1, timeout=60))
+"""
+    command = [*APART, FULL, "-", sys.executable, "-c", code]
+    where = os.path.dirname(rank_functions.__file__)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=where)
+    assert done.stdout == "full [(0, 2, 3.0, 1), (1, 2, 3.0, 1)]\n", done.stderr
 
 
 def test_the_ports_of_others_are_in_nobodys_way_and_only_loopback_is_used(monkeypatch):
