@@ -6,18 +6,18 @@ is an interval, the least and the most of what was recorded, so that some pairs 
 order: then the plan does not tell.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from math import log, sqrt
 from statistics import median
 
 from efflab.advice import recorded as found
-from efflab.advice.compression import packed_bytes
+from efflab.advice.compression import FP32_BYTES, SCALE, map_weights, packed_bytes
 from efflab.advice.engines import DYNAMIC, STATIC, covered, times, whole
 from efflab.config import PRESETS
 from efflab.cost import flops_by_part, num_params
-from efflab.errors import require
-from efflab.experiments import case_study
+from efflab.errors import require, require_one_of
+from efflab.experiments import case_study, openvino_graphs
 from efflab.experiments import case_study_latency as timed
 from efflab.experiments.record import EXPERIMENTS, recorded
 
@@ -34,7 +34,10 @@ LIKE = {
 was recorded for no other model, and is not predicted."""
 FAINT = 0.001
 """Bytes that differ by less count as equal: they are headers."""
+TORCH_SCALE = 16
+"""Bytes of a scale (float64) and zero point (int64) in torch.quantize_per_channel's tensor."""
 Rows = Mapping[tuple[str, str], dict]
+Windows = Sequence[int | None]
 
 
 def latency_rows(n: int = 1, isa: str | None = None) -> Rows:
@@ -75,29 +78,52 @@ def stage_flops(flops: int, n_params: int) -> dict[str, float]:
     return {"maps": maps, "logits": plain["logits"], "scores": flops - maps - plain["logits"]}
 
 
-def size(rows: Rows, n_params: Mapping[str, int]) -> list[dict]:
-    """Bytes over the first of all, by formula; `n_params` of each stage."""
+def size(rows: Rows, n_params: Mapping[str, int], windows: Mapping[str, Windows]) -> list[dict]:
+    """Bytes over the first of all, by formula; `n_params` and `windows` of each stage."""
     base = rows[timed.SHIPPED, timed.FP32]["nbytes"]
+    plain = bytes_of(timed.FP32, n_params[timed.SHIPPED], windows[timed.SHIPPED])
     made = []
     for (stage, engine), row in rows.items():
         if engine in LIKE:
-            share = bytes_of(engine, n_params[stage]) / bytes_of(
-                timed.FP32, n_params[timed.SHIPPED]
-            )
+            share = bytes_of(engine, n_params[stage], windows[stage]) / plain
             ratio = row["nbytes"] / base
             value = dict(predicted=share, least=share, most=share, measured=ratio)
             made.append(_row(SIZE, stage, engine, value, ratio - FAINT, ratio + FAINT))
     return made
 
 
-def bytes_of(engine: str, n_params: int) -> float:
-    """Of `stdlib-gpt` with so many parameters left; those that are gone are of its maps."""
+def bytes_of(engine: str, n_params: int, windows: Windows) -> float:
+    """Of `stdlib-gpt` with so many parameters left (those that are gone are of its maps), looking
+    through these windows, one a layer: weights, scales, and the graph where the engine keeps one.
+    """
+    if engine in (timed.DYNAMIC, timed.INT8):
+        weights = int8_bytes(engine, n_params)
+    else:
+        weights = n_params * (2 if engine in (timed.BF16, timed.FP16) else 4)
+    return weights + (graph_bytes(engine, windows) if engine in openvino_graphs.ENGINES else 0)
+
+
+def int8_bytes(engine: str, n_params: int) -> float:
+    """Weights and scales. torch keeps a row's scale and zero point in 8 bytes each, and the tables
+    in fp32; NNCF quantizes what is multiplied or looked up: the position table, of which a slice is
+    added, stays in fp32.
+    """
     config = PRESETS["stdlib-gpt"]
-    tables = {timed.DYNAMIC: None, timed.INT8: 8}
-    if engine in tables:
-        gone = num_params(config) - n_params  # a byte each
-        return packed_bytes(config, 8, table_bits=tables[engine]) - gone
-    return n_params * (2 if engine in (timed.BF16, timed.FP16) else 4)
+    gone = num_params(config) - n_params  # a byte each
+    if engine == timed.DYNAMIC:
+        weights, n_rows = map_weights(config)
+        wider = (1 - gone / weights) * n_rows * (TORCH_SCALE - SCALE)
+        return packed_bytes(config, 8, table_bits=None) - gone + wider
+    positions = config.max_len * config.embed_dim
+    return packed_bytes(config, 8) - gone + positions * (FP32_BYTES - 1)
+
+
+def graph_bytes(engine: str, windows: Windows) -> int:
+    """As recorded of a narrow model with the same layers; a `ValueError` for other windows."""
+    runs = {(r["engine"], tuple(r["windows"])): r for r in recorded(openvino_graphs.NAME)["runs"]}
+    require_one_of("windows", tuple(windows), sorted({w for _, w in runs}, key=str))
+    run = runs[engine, tuple(windows)]
+    return run["text"] + run["masks"]
 
 
 def quality(engines: list[dict], shipped: float, device: str) -> list[dict]:
@@ -137,6 +163,13 @@ def stage_params(experiment: dict) -> dict[str, int]:
         timed.PRUNED: other[0]["n_params"],
         timed.BOTH: main[-1]["n_params"],
     }
+
+
+def stage_windows(light: Windows) -> dict[str, Windows]:
+    """Windows of each stage, by layer, where the lightened ones look through `light`."""
+    plain = (None,) * len(light)
+    lightened = (timed.LIGHT, timed.BOTH)
+    return {stage: light if stage in lightened else plain for stage in timed.STAGES}
 
 
 # --- Pairs -----------------------------------------------------------------------------------
@@ -203,6 +236,6 @@ def predictions(device: str = "CPU with VNNI", n: int = 1, isa: str | None = Non
     shipped = next(iter(case_study.paths(study, "as shipped").values()))
     return [
         *latency(rows, n_params, device),
-        *size(rows, n_params),
+        *size(rows, n_params, stage_windows(timed.recorded_recipe().windows)),
         *quality(shipped["engines"], study["settings"]["shipped"], device),
     ]

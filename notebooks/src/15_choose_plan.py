@@ -285,13 +285,16 @@ lab.verdict("profile-first", verdicts.profile_first(profiled.profile_figures()))
 #
 # Notebook 14 measured what this notebook predicts: four stages of `stdlib-gpt` in several engines.
 # The predictions use nothing of it: FLOPs and bytes by formula, an engine's speed and loss by what
-# MiniLM showed. Of all pairs that were measured as different beyond noise, how many are in order?
+# MiniLM showed, the size of a graph by that of a narrow model. Of all pairs that were measured as
+# different beyond noise, how many are in order? Where MiniLM's least and most gains overlap, the plan
+# does not tell.
 
 # %% [markdown] tags=["zh"]
 # ## 8 · 何时失效：预测与实测对照
 #
 # 第 14 篇实测了本篇所预测的东西：`stdlib-gpt` 的四个阶段在几种引擎里的表现。预测没有用到其中任何数据：
-# FLOPs 和字节靠公式，引擎的速度与损失则取自 MiniLM 的记录。在所有差异超出噪声的配对中，有多少排对了顺序？
+# FLOPs 和字节靠公式，引擎的速度与损失取自 MiniLM 的记录，计算图的大小取自一个很窄的模型。
+# 在所有差异超出噪声的配对中，有多少排对了顺序？若 MiniLM 收益的最低值与最高值区间互相重叠，方案便不作判断。
 
 # %%
 from efflab.notebooks.choose_plan import predicted

@@ -53,8 +53,9 @@ def light_first(figures: Iterable[Figure | Mapping]) -> Outcome:
         "of every other technique. The claim holds if it does so on all five budgets; on a "
         "condition if on at least one; not if on none"
     )
-    shown = tuple(found.values())
     led = [budget for budget, name in LEADS.items() if found[name].value > 1]
+    deciding = {LEADS[budget] for budget in led}
+    shown = tuple(sorted(found.values(), key=lambda figure: figure.name not in deciding))
     options = dict(rule=rule, values={"n": len(led)})
     if len(led) == len(LEADS):
         return Outcome(True, shown, **options)

@@ -101,6 +101,9 @@ def test_what_this_repository_computes():
     light_outcome = verdicts.light_first(light.light_figures())
     assert light_outcome.word == "holds if"
     assert "checkpoint" in light_outcome.condition
+    assert (
+        light_outcome.figures[0].name == verdicts.LEADS["checkpoint"]
+    )  # what decides stands first
     split = verdicts.parallel_choice(parallel.parallel_figures())
     assert split.word == "holds if"
     assert split.values["each"] == 64
