@@ -8,6 +8,7 @@ fits the constants to published runs and tells how far off the model is.
 """
 
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 
 from efflab import cost
 from efflab.config import ModelConfig
@@ -115,6 +116,12 @@ def _flops_again(parts: dict[str, int], recompute: str) -> int:
     return {"none": 0, "selective": parts["scores"], "full": layers}[recompute]
 
 
+@lru_cache(maxsize=256)
+def _layers(config: ModelConfig, n_layer: int) -> ModelConfig:
+    """So many of its layers: a planner asks for the same few thousands of times."""
+    return replace(config, n_layer=n_layer)
+
+
 # --- One split -----------------------------------------------------------------------------------
 
 
@@ -181,7 +188,7 @@ class Training:
     def _stage(self, split: Split) -> ModelConfig:
         """What a stage is charged with: its layers and the whole embedding, which the first looks
         up and the last multiplies by."""
-        return replace(self.config, n_layer=self.config.n_layer // split.pp)
+        return _layers(self.config, self.config.n_layer // split.pp)
 
     def memory_bytes(self, split: Split) -> float:
         """Bytes on the heaviest device: model states, activations, logits, a layer at work.
@@ -192,7 +199,7 @@ class Training:
         """
         self._require(split)
         stage, micro_batch = self._stage(split), self._micro_batch(split)
-        layer = replace(stage, n_layer=1)
+        layer = _layers(self.config, 1)
         states = cost.model_state_bytes(
             cost.num_params(stage) / split.tp, split.dp, split.zero_stage
         )
