@@ -134,14 +134,16 @@ def test_sizes_by_formula():
     assert fewer[0] - fewer[1] == 1000
 
 
-@pytest.mark.parametrize("windows", [(None, None), (64, 256)])
-@pytest.mark.parametrize("engine", [timed.OPENVINO, timed.FP16, timed.INT8])
+@pytest.mark.parametrize(
+    ("engine", "windows"),
+    [(timed.OPENVINO, [None]), (timed.FP16, [256]), (timed.INT8, [256])],
+)
 def test_a_graph_does_not_grow_with_the_width(engine, windows, monkeypatch):
-    narrow = openvino_graphs.run_one(engine, list(windows), 0)
+    narrow = openvino_graphs.run_one(engine, windows, 0)
     assert narrow["text"] > 10_000
-    assert (narrow["masks"] > 100_000) == (windows[0] is not None)
+    assert (narrow["masks"] > 80_000) == (windows[0] is not None)
     monkeypatch.setattr(openvino_graphs, "WIDTH", 16)
-    wide = openvino_graphs.run_one(engine, list(windows), 0)
+    wide = openvino_graphs.run_one(engine, windows, 0)
     assert wide["text"] == pytest.approx(narrow["text"], rel=0.01)
     assert wide["masks"] == pytest.approx(narrow["masks"], abs=1000)
 
