@@ -1,12 +1,18 @@
 // Redraws an explorer's picture in place: the plot is the one that the front end's own plotly
 // renderer drew, so that no second copy of plotly is loaded. Where there is none (VS Code, Colab),
 // `absent` asks the kernel to show each picture as an output instead.
-const PATIENCE = 4000; // ms for the first plot to appear
+// Milliseconds from each move for a plot to be there: the page may be drawing it anew.
+const PATIENCE = 4000;
 
 export default {
   render({ model, el }) {
-    const since = performance.now();
+    let since = 0;
     let timer = 0;
+
+    function follow() {
+      since = performance.now();
+      draw();
+    }
 
     function draw() {
       clearTimeout(timer);
@@ -14,20 +20,29 @@ export default {
       if (!data || model.get("absent")) return;
       const plot = el.closest(".efflab-explorer")?.querySelector(".js-plotly-plot");
       if (plot && window.Plotly) {
-        window.Plotly.react(plot, structuredClone(data), structuredClone(layout), config);
+        const copies = [structuredClone(data), structuredClone(layout)];
+        window.Plotly.react(plot, ...copies, config).then(() => drawn(plot), giveUp);
       } else if (performance.now() - since < PATIENCE) {
         timer = setTimeout(draw, 50);
       } else {
-        model.set("absent", true);
-        model.save_changes();
+        giveUp();
       }
     }
 
-    model.on("change:figure", draw);
-    draw(); // after a reload the plot above shows the first picture, this one the last
+    function drawn(plot) {
+      if (el.isConnected && !plot.isConnected) draw(); // the page has put another in its place
+    }
+
+    function giveUp() {
+      model.set("absent", true);
+      model.save_changes();
+    }
+
+    model.on("change:figure", follow);
+    follow(); // after a reload the plot above shows the first picture, this one the last
     return () => {
       clearTimeout(timer);
-      model.off("change:figure", draw);
+      model.off("change:figure", follow);
     };
   },
 };

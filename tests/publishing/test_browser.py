@@ -40,6 +40,17 @@ WHOLE = [("00", "en"), ("00", "zh")]
 # Tracebacks and warnings, as JupyterLab marks them.
 ERRORS = "[data-mime-type='application/vnd.jupyter.stderr'], [data-mime-type*='error']"
 EXPLORER = ".efflab-explorer"
+# What stands in an explorer, to be told when its numbers stay away.
+STATE = """index => {
+  const explorer = document.querySelectorAll('.efflab-explorer')[index];
+  const plot = explorer && explorer.querySelector('.js-plotly-plot');
+  const children = plot ? [...plot.children].map(c => `${c.className} (${c.style.display})`) : null;
+  return JSON.stringify({
+    children, meta: plot && plot.layout ? plot.layout.meta : null,
+    slider: explorer && explorer.querySelector('.noUi-handle')?.getAttribute('aria-valuenow'),
+    output: explorer && explorer.querySelector('.jp-OutputArea')?.outerHTML.slice(0, 500),
+  });
+}"""
 # JSON of the numbers that an explorer's picture says; null while there is no picture.
 NUMBERS = """index => {
   const explorer = document.querySelectorAll('.efflab-explorer')[index];
@@ -199,10 +210,16 @@ def move_slider(explorer):
     wait_for(moved, MOVE_SECONDS, "the slider moves")
 
 
-def changed(page, index, before):
-    """The numbers of an explorer once they are no longer those of before."""
-    now = page.evaluate(NUMBERS, index)
-    return now if now and now != before else None
+def see_other_numbers(page, index, before):
+    """Wait until an explorer's numbers are no longer those of before."""
+    try:
+        wait_for(
+            lambda: page.evaluate(NUMBERS, index) not in (None, before),
+            MOVE_SECONDS,
+            "other numbers",
+        )
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {before}, {page.evaluate(STATE, index)}") from None
 
 
 def keep_screenshot(page, name):
@@ -273,7 +290,5 @@ def run_and_explore(notebook, name, screenshot, lab, chromium):
         for index in range(n_explorers):
             first = first_numbers(page, index)
             move_slider(page.locator(EXPLORER).nth(index))
-            wait_for(
-                lambda i=index, old=first: changed(page, i, old), MOVE_SECONDS, "other numbers"
-            )
+            see_other_numbers(page, index, first)
         assert page.locator(".Toastify__toast").all_inner_texts() == []  # no news over the page
