@@ -30,7 +30,10 @@ export default {
     }
 
     function drawn(plot) {
-      if (el.isConnected && !plot.isConnected) draw(); // the page has put another in its place
+      if (!el.isConnected) return;
+      if (!plot.isConnected) return draw(); // the page has put another in its place
+      model.set("drawn", model.get("number"));
+      model.save_changes();
     }
 
     function giveUp() {
@@ -38,11 +41,11 @@ export default {
       model.save_changes();
     }
 
-    model.on("change:figure", follow);
+    model.on("change:number", follow);
     follow(); // after a reload the plot above shows the first picture, this one the last
     return () => {
       clearTimeout(timer);
-      model.off("change:figure", follow);
+      model.off("change:number", follow);
     };
   },
 };

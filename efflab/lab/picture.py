@@ -4,8 +4,13 @@ A new output for each move would cost the page three drawings: the plot itself, 
 its place, and a PNG of it. Here only the first picture is an output; `picture.js` hands the later
 ones to the plot that stands there (`Plotly.react`). It keeps the last one, so that picture and
 controls agree after a page reload and in Voila.
+
+The page answers each picture. Where it does not, the picture is shown as an output after all: on a
+page that was busy for two seconds while it opened, anywidget gives a widget up for good, and what
+the kernel sends to it is lost.
 """
 
+import asyncio
 from pathlib import Path
 
 import anywidget
@@ -15,12 +20,20 @@ import traitlets
 from efflab.formats import PLOTLY
 from efflab.lab.page import figure_bundle
 
+ANSWER_SECONDS, GRACE_SECONDS = 5.0, 1.0
+"""How long the page may take to draw a picture. The grace lets a kernel that was busy until now
+read the answer that already waits."""
+
 
 class Redraw(anywidget.AnyWidget):
     """An invisible widget: its `figure` (plotly JSON) replaces what the plot beside it shows."""
 
     _esm = Path(__file__).with_suffix(".js")
     figure = traitlets.Dict().tag(sync=True)
+    number = traitlets.Int(0).tag(sync=True)
+    """How many figures there have been."""
+    drawn = traitlets.Int(0).tag(sync=True)
+    """The page's answer: the number of the figure that it drew last."""
     absent = traitlets.Bool(False).tag(sync=True)
     """The front end says that it has no plot to redraw."""
 
@@ -44,9 +57,26 @@ class Picture:
     def draw(self, figure) -> None:
         """Show another figure in the same place."""
         self._bundle = figure_bundle(figure, png=False)
-        self._redraw.figure = self._bundle[PLOTLY]
+        with self._redraw.hold_sync():
+            self._redraw.figure = self._bundle[PLOTLY]
+            self._redraw.number += 1
         if self._redraw.absent:
             self._show()
+        else:
+            self._expect_answer()
+
+    def _expect_answer(self) -> None:
+        """Look later whether the page has drawn this figure; a script has no loop, and no page."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        number = self._redraw.number
+        loop.call_later(ANSWER_SECONDS, loop.call_later, GRACE_SECONDS, self._check_answer, number)
+
+    def _check_answer(self, number: int) -> None:
+        if self._redraw.drawn < number == self._redraw.number:
+            self._redraw.absent = True
 
     def _show(self) -> None:
         shown = {"output_type": "display_data", "data": self._bundle, "metadata": {}}

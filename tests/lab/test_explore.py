@@ -8,7 +8,7 @@ import pytest
 from explorer_examples import cost
 
 from efflab import lab
-from efflab.lab import Choice, Explorer, Slider, Toggle, explorer, page
+from efflab.lab import Choice, Explorer, Slider, Toggle, explorer, page, picture
 from efflab.lab.controls import bind
 from efflab.lab.explore import PICKED
 from efflab.lab.static import pick
@@ -186,6 +186,45 @@ def test_only_the_first_picture_is_an_output_unless_the_page_has_no_plot_of_its_
     assert shown() == "w = 256"
     live.set(window_size=272)
     assert shown() == "w = 272"
+
+
+@pytest.mark.parametrize(("answers", "is_output"), [(True, False), (False, True)])
+def test_a_picture_that_the_page_does_not_answer_becomes_an_output(answers, is_output, monkeypatch):
+    monkeypatch.setattr(picture, "ANSWER_SECONDS", 0.02)
+    monkeypatch.setattr(picture, "GRACE_SECONDS", 0.01)
+    live = Explorer(cost)
+    live.view()
+    output, redraw = live.picture.widget.children
+
+    async def moves():
+        for n in (256, 272):
+            live.set(window_size=n)
+            if answers:
+                redraw.drawn = redraw.number  # as picture.js does
+            await asyncio.sleep(0.1)
+
+    asyncio.run(moves())
+    assert redraw.number == 2
+    assert redraw.absent == is_output
+    title = output.outputs[0]["data"][page.PLOTLY]["layout"]["title"]["text"]
+    assert title == ("w = 272" if is_output else "w = 128")
+
+
+def test_a_picture_that_a_newer_one_overtook_needs_no_answer(monkeypatch):
+    monkeypatch.setattr(picture, "ANSWER_SECONDS", 0.02)
+    monkeypatch.setattr(picture, "GRACE_SECONDS", 0.01)
+    live = Explorer(cost)
+    live.view()
+    redraw = live.picture.widget.children[1]
+
+    async def moves():
+        live.set(window_size=256)
+        live.set(window_size=272)
+        redraw.drawn = 2
+        await asyncio.sleep(0.1)
+
+    asyncio.run(moves())
+    assert not redraw.absent
 
 
 def test_labels_have_units_in_both_languages():

@@ -40,6 +40,9 @@ WHOLE = [("00", "en"), ("00", "zh")]
 # Tracebacks and warnings, as JupyterLab marks them.
 ERRORS = "[data-mime-type='application/vnd.jupyter.stderr'], [data-mime-type*='error']"
 EXPLORER = ".efflab-explorer"
+# anywidget gives a widget up if it is not there in two seconds, and drops what the kernel sends it.
+NO_PATIENCE = """const timeout = AbortSignal.timeout.bind(AbortSignal);
+AbortSignal.timeout = ms => timeout(ms === 2000 ? 0 : ms);"""
 # What stands in an explorer, to be told when its numbers stay away.
 STATE = """index => {
   const explorer = document.querySelectorAll('.efflab-explorer')[index];
@@ -250,11 +253,22 @@ def test_explorers_follow_their_sliders(number, lab, chromium, lab_folder):
     run_and_explore(notebook, f"{number}_explorers.ipynb", number, lab, chromium)
 
 
+def test_explorers_move_on_a_page_that_was_too_busy_for_anywidget(lab, chromium, lab_folder):
+    notebook = translate(read_source(sources()["00"]), "en")
+    notebook.cells = explorers_of(notebook.cells)
+    nbformat.write(notebook, lab_folder / "busy.ipynb")
+    run_and_explore(notebook, "busy.ipynb", "busy", lab, chromium, script=NO_PATIENCE)
+
+
 @contextmanager
-def opened_and_run(name, n_cells, screenshot, lab, chromium):
-    """The notebook's page once all its cells have run without an error; closed afterwards."""
+def opened_and_run(name, n_cells, screenshot, lab, chromium, script=""):
+    """The notebook's page once all its cells have run without an error; closed afterwards.
+
+    `script` runs in the page before anything else.
+    """
     kernel = start_kernel(lab, name)
     page = chromium.new_page(viewport={"width": 1400, "height": 1000})
+    page.add_init_script(script)
     errors = page.locator(ERRORS)
     try:
         page.goto(f"{lab}/lab/workspaces/{uuid.uuid4().hex}/tree/{name}")
@@ -280,12 +294,12 @@ def first_numbers(page, index):
     return wait_for(lambda: page.evaluate(NUMBERS, index), MOVE_SECONDS, "a picture")
 
 
-def run_and_explore(notebook, name, screenshot, lab, chromium):
+def run_and_explore(notebook, name, screenshot, lab, chromium, script=""):
     """Open the page, run all its cells without an error, and move a slider of each explorer."""
     code = [c for c in notebook.cells if c.cell_type == "code"]
     n_explorers = sum(calls(cell, "explore") for cell in code)
     assert n_explorers >= 1
-    with opened_and_run(name, len(code), screenshot, lab, chromium) as page:
+    with opened_and_run(name, len(code), screenshot, lab, chromium, script) as page:
         assert page.locator(EXPLORER).count() == n_explorers
         for index in range(n_explorers):
             first = first_numbers(page, index)
