@@ -6,8 +6,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH ?= $(shell grep '^torch==' requirements.txt)
 # One thread a process and two processes: two cores are full, and no notebook slows the other down.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+# A file's tests stay together, so that what they share is made once; the files in the given order.
+BY_FILE := --dist loadfile --no-loadscope-reorder
 # EFFLAB_STORED: outputs as a build stores them, which are those to compare.
-NBVAL := EFFLAB_STORED=1 $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout 120 --dist loadfile --no-loadscope-reorder
+NBVAL := EFFLAB_STORED=1 $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout 120 $(BY_FILE)
 # One test at a time to whoever is free, in the given order, which is the longest first.
 IN_ORDER := --maxschedchunk 1
 IN_KERNELS := tests/publishing/test_probes.py tests/publishing/test_browser.py
@@ -37,7 +39,7 @@ style:
 test-all:
 	$(NBVAL) $$($(BIN)/python -m efflab.publishing.order)
 	$(PYTEST) $(IN_KERNELS) $(IN_ORDER)
-	$(PYTEST) tests $(IN_KERNELS:%=--ignore %) --dist worksteal
+	$(PYTEST) tests $(IN_KERNELS:%=--ignore %) $(BY_FILE)
 
 test-one:
 	$(if $(ROOM),,$(error NB=$(NB): expected the two digits of a notebook in notebooks/src))
