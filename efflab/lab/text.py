@@ -97,8 +97,8 @@ def has_chinese(text: str) -> bool:
 def number(value, digits: int = 3) -> str:
     """A value as people read it: thousands separated, `digits` significant digits, no noise.
 
-    >>> number(108_310_272), number(23.9617), number(0.25), number(1.5e-7), number(3.0)
-    ('108,310,272', '24', '0.25', '1.5e-07', '3')
+    >>> number(108_310_272), number(23.9617), number(0.25), number(1.5e-7), number(-0.0)
+    ('108,310,272', '24', '0.25', '1.5e-07', '0')
     """
     if value is None:
         return "-"
@@ -106,7 +106,7 @@ def number(value, digits: int = 3) -> str:
         return tr_name("yes" if value else "no") if isinstance(value, bool) else str(value)
     if isinstance(value, numbers.Integral):
         return f"{int(value):,}"
-    value = float(value)
+    value = float(value) + 0.0  # a negative zero is 0
     if value != value or value in (float("inf"), float("-inf")):
         return str(value)
     if 10**digits <= abs(value) < 1e15:

@@ -214,7 +214,7 @@ p_used.reveal(arrays.scores_utilization())
 # %% [markdown] tags=["en"]
 # 1.8 %: the head fills a quarter of the rows and half of the columns, and 128 values stream through
 # a grid that needs 766 clocks to load and to cross. A large array wants long streams. That is why
-# later TPUs have several arrays of 128 x 128 instead of one of 256 x 256.
+# TPU v2 to v5 have several arrays of 128 x 128 instead of one of 256 x 256.
 #
 # ## 4 · Measure: an NPU against a GPU
 #
@@ -234,7 +234,7 @@ p_used.reveal(arrays.scores_utilization())
 
 # %% [markdown] tags=["zh"]
 # 1.8 %：一个头只填满四分之一的行和一半的列，而装载并穿过网格要 766 个时钟，流过的却只有 128 个值。大阵列要长流。
-# 所以后来的 TPU 用几个 128 × 128 的阵列，而不是一个 256 × 256 的。
+# 所以 TPU v2 到 v5 用几个 128 × 128 的阵列，而不是一个 256 × 256 的。
 #
 # ## 4 · 度量：NPU 对 GPU
 #

@@ -54,13 +54,13 @@ lab.use_notebook("15_choose_plan", exercises.EXERCISES, TEXTS)
 #
 # BERT-base is to answer sooner on an A100. How many times less time does the best *light structure*
 # (shared layers, windows, summaries) need, by its FLOPs and the roofline? And: at how many bits per
-# byte, to two decimals, does our best entry put `stdlib-gpt` (1.07 in 12.6 MB) into 2 MB?
+# byte, to two decimals, does our best entry put `stdlib-gpt` (1.07 in 12.7 MB) into 2 MB?
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
 #
 # 想让 BERT-base 在 A100 上答得更快。按 FLOPs 和 roofline 计算，最好的*轻量结构*（共享层、窗口、摘要）能把时间缩短到几分之一？
-# 另外：`stdlib-gpt` 原本 12.6 MB、1.07 比特每字节；放进 2 MB 之后，我们最好的方案是多少（两位小数）？
+# 另外：`stdlib-gpt` 原本 12.7 MB、1.07 比特每字节；放进 2 MB 之后，我们最好的方案是多少（两位小数）？
 
 # %%
 p_light = predict("How many times faster is BERT-base with the best light structure?", "x")
@@ -103,7 +103,7 @@ table(advice.refused(model, device, budget, n_devices=n_devices))
 #
 # A pass takes the longer of two times: its FLOPs over the device's peak, and its bytes over the
 # bandwidth. An A100 makes 156 TFLOP/s in TF32 and 312 in 16 bits, and moves 2,039 GB/s. Take 1 GFLOP
-# on 400 MB of fp32 weights, one token at a time:
+# on 400 MB of fp32 weights, five tokens at a time:
 #
 # $$t_\text{fp32} = \max\left(\tfrac{10^9}{156\times10^{12}},\ \tfrac{4\times10^8}{2.039\times10^{12}}\right)
 # = \max(6.4, 196)\ \mu s, \qquad
@@ -126,7 +126,7 @@ table(advice.refused(model, device, budget, n_devices=n_devices))
 # ## 3 · 一步步算出 roofline 收益
 #
 # 一次前向的时间取两者中较长的：FLOPs 除以设备峰值，字节数除以带宽。A100 的 TF32 峰值为 156 TFLOP/s，16 位为 312，带宽 2,039 GB/s。
-# 取 1 GFLOP、400 MB 的 fp32 权重（逐 token 生成的情形）：
+# 取 1 GFLOP、400 MB 的 fp32 权重（一次 5 个 token）：
 #
 # $$t_\text{fp32} = \max\left(\tfrac{10^9}{156\times10^{12}},\ \tfrac{4\times10^8}{2.039\times10^{12}}\right)
 # = \max(6.4, 196)\ \mu s, \qquad
@@ -240,7 +240,7 @@ lab.verdict("light-first", verdicts.light_first(light.light_figures()))
 table(parallel.rows(), parallel.COLUMNS)
 
 # %% [markdown] tags=["en"]
-# With 64 texts a device, sizes part as the article says. With 8 or 1 it does not: the sum of the
+# With 64 texts a device, sizes part as the article says. With 8 or 1 they do not: the sum of the
 # gradients weighs more, and small models are split inside their layers. No plan has a pipeline
 # before tensor parallelism; the largest model that fits at all, on 512 devices, needs ZeRO-3. Give
 # a step more texts, and watch the border come back:

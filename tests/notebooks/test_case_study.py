@@ -1,6 +1,7 @@
 """Notebook 14: its record read, its figures, its arithmetic, its exercises."""
 
 import json
+from functools import partial
 
 import pytest
 
@@ -9,6 +10,7 @@ from efflab.config import PRESETS
 from efflab.devices import DEVICES
 from efflab.experiments import case_study, lighten
 from efflab.experiments import case_study_latency as latency
+from efflab.experiments.record import machines, recorded
 from efflab.lab.check import judge
 from efflab.notebooks.case_study import engines, exercises, hours, paths, verdicts, where
 from efflab.publishing.catalog import ROOT
@@ -127,6 +129,17 @@ def test_the_verdicts_follow_from_their_records():
     ):
         assert judge_claim(found).word == stored[claim]["outcome"]
     assert {f.name for f in engines.time_figures()} <= set(verdicts.TIMES.values())
+
+
+def test_the_encoder_s_times_are_those_of_notebook_09():
+    found = {figure.name: figure.value for figure in engines.encoder_figures()}
+    assert set(found) == set(verdicts.ENCODER.values())  # both kinds of CPU are recorded
+    for vnni in (True, False):
+        kept = next(k for k in map(partial(recorded, "int8-engines"), machines("int8-engines"))
+                    if k["features"]["vnni"] == vnni)  # fmt: skip
+        of = {run["engine"]: run for run in kept["runs"] if run["isa"] is None}
+        ratio = of["OpenVINO INT8"]["16x128"] / of["OpenVINO fp32"]["16x128"]
+        assert found[verdicts.ENCODER["16x128", vnni]] == pytest.approx(ratio)
 
 
 def test_a_ratio_of_ratios_is_no_surer_than_both():

@@ -106,6 +106,8 @@ def test_plans_are_listed_and_explored(both_languages):
     lab.table(rows, parallel.COLUMNS)
     fig = parallel.splits(8, 512)
     assert list(fig.layout.meta.values())[:2] == [7.47, 18.45]
+    few = list(parallel.splits(512, 512).layout.meta.values())
+    assert few[:2] == [lab.tr("none")] * 2
     assert [len(trace.x) for trace in fig.data] == [6, 6, 6]
 
 

@@ -9,11 +9,11 @@ from efflab import bench, cost, points
 from efflab.compression.language import LanguageEngine
 from efflab.config import PRESETS, ModelConfig
 from efflab.estimate import Estimate, paired
-from efflab.experiments import case_study, gpu_bench, lighten
+from efflab.experiments import case_study, gpu_bench, int8_engines, lighten
 from efflab.experiments import case_study_latency as latency
 from efflab.experiments.case_study import MAIN, SEQ_LEN, paths
 from efflab.experiments.case_study_latency import BOTH, FP32, INT8, OPENVINO, SHIPPED, STAGES
-from efflab.experiments.record import recorded
+from efflab.experiments.record import machines, recorded
 from efflab.lab import Figure, figures, tr
 from efflab.lab.text import tr_name
 from efflab.notebooks.case_study import paths as walked
@@ -180,6 +180,20 @@ def time_figures() -> list[Figure]:
     return found
 
 
+def encoder_figures() -> list[Figure]:
+    """The same of notebook 09's encoder, by texts x tokens and kind of CPU, as recorded there."""
+    times = {}
+    for machine in machines(int8_engines.NAME):
+        kept = recorded(int8_engines.NAME, machine)
+        rows = {row["engine"]: row for row in int8_engines.rows_of(kept)}
+        int8, full = rows[int8_engines.OPENVINO], rows[int8_engines.OPENVINO_FP32]
+        for n, t in int8_engines.SHAPES:
+            key = f"{n}x{t}"
+            times.setdefault((key, kept["features"]["vnni"]), int8[key] / full[key])
+    return [Figure(name, times[case], "", "recorded")
+            for case, name in verdicts.ENCODER.items() if case in times]  # fmt: skip
+
+
 def smaller_weights(config: ModelConfig) -> float:
     """Per cent that INT8 takes off a model's weights, in the form that the engine stores.
 
@@ -203,6 +217,7 @@ def int8_figures() -> list[Figure]:
     ends = [[case_study.end_bits(run, engine) for run in runs.values()]
             for engine in (INT8, OPENVINO)]  # fmt: skip
     return [
+        *encoder_figures(),
         *time_figures(),
         Figure(verdicts.FILES, smaller[0], "%"),
         Figure(verdicts.WEIGHTS, smaller[1], "%"),
@@ -227,6 +242,7 @@ def recipe_figures() -> list[Figure]:
         Figure.of(verdicts.STEP, step, "", "recorded"),
         *h100_figures(),
         *time_figures(),
+        *encoder_figures(),
     ]
 
 

@@ -113,8 +113,8 @@ def splits(devices=64, texts=TEXTS):
     title = tr("{n} devices, {texts} texts a step: the fastest split (computed)", n=devices,
                texts=number(texts))  # fmt: skip
     meta = {
-        tr("data parallel alone up to (B)"): round(small, 2),
-        tr("a pipeline from (B)"): round(huge, 2),
+        tr("data parallel alone up to (B)"): round(small, 2) or tr("none"),
+        tr("a pipeline from (B)"): round(huge, 2) or tr("none"),
         tr("models that fit"): len(found),
     }
     fig = figures.blank(title, tr("parameters (B)"), tr("parts"), meta=meta)

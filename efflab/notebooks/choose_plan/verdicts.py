@@ -17,14 +17,14 @@ IMAGES = "Swin-T's first stage: FLOPs of full attention over windows, 224 pixels
 COUNTS, TEXTS = (8, 64, 512), 512
 """Devices, and the texts of a step that they share."""
 SMALL = {
-    8: "8 devices: data parallel alone is fastest up to",
-    64: "64 devices: data parallel alone is fastest up to",
-    512: "512 devices: data parallel alone is fastest up to",
+    8: "8 devices: size up to which data parallel alone is fastest (0: none)",
+    64: "64 devices: size up to which data parallel alone is fastest (0: none)",
+    512: "512 devices: size up to which data parallel alone is fastest (0: none)",
 }
 HUGE = {
-    8: "8 devices: the fastest plan has a pipeline from",
-    64: "64 devices: the fastest plan has a pipeline from",
-    512: "512 devices: the fastest plan has a pipeline from",
+    8: "8 devices: size from which the fastest plan has a pipeline (0: none)",
+    64: "64 devices: size from which the fastest plan has a pipeline (0: none)",
+    512: "512 devices: size from which the fastest plan has a pipeline (0: none)",
 }
 TENSOR = "plans with a pipeline that split layers too (tensor)"
 PLANNER = "planner's median error on published runs that it was not fitted to"

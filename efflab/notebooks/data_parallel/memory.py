@@ -191,9 +191,10 @@ def cards(billions=8.0, ranks=64, stage=2, optimizer="Adam", precision="mixed"):
     verdict = (tr("fits a card of {gb} GB", gb=number(fitting[0])) if fitting
                else tr("fits no card of {gb} GB", gb=number(sizes[-1])))  # fmt: skip
     least = next((n for n in RANKS if gb(n, stage) <= sizes[-1]), None)
+    too_few = tr("more than {n}", n=number(RANKS[-1]))
     meta = {
         "GB": mine,
-        tr("ranks needed, {gb} GB a card", gb=number(sizes[-1])): least or tr("none"),
+        tr("ranks needed, {gb} GB a card", gb=number(sizes[-1])): least or too_few,
     }
     title = tr("{b} B parameters, stage {s}, {n} ranks: {gb} GB a card (computed)",
                b=number(billions), s=stage, n=number(ranks), gb=number(mine))  # fmt: skip

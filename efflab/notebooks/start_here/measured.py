@@ -130,9 +130,10 @@ def gap_rows(profile: Profile, device: Device) -> list[dict]:
         taken[group(op.name)] += op.seconds
     least["between operators"] = 0.0
     taken["between operators"] = profile.seconds - sum(taken.values())
+    added = {name: round(100 * (taken[name] - least[name]) / profile.seconds) for name in taken}
     return [
         {"work": name, "least": 1e3 * least[name], "taken": 1e3 * taken[name],
-         "gap": f"{100 * (taken[name] - least[name]) / profile.seconds:.0f}%", "kind": "measured"}
+         "gap": f"{added[name]}%", "kind": "measured"}
         for name in taken
     ]  # fmt: skip
 

@@ -4,7 +4,7 @@ import pytest
 
 from efflab.lab import Figure
 from efflab.notebooks.case_study import verdicts
-from efflab.notebooks.case_study.verdicts import TIMES
+from efflab.notebooks.case_study.verdicts import ENCODER, TIMES
 
 
 def around(name, value, half):
@@ -27,8 +27,9 @@ def test_lighter_attention_holds_by_quality_and_by_what_windows_remove():
     assert dynamic(gone=29.9, tuned=0).word == "does not hold"
 
 
-def int8(times=(0.3, 0.35, 0.7, 0.9), half=0.01, files=70.0, large=74.1):
+def int8(times=(0.3, 0.35, 0.7, 0.9), half=0.01, files=70.0, large=74.1, encoder=()):
     figures = [around(n, t, half) for n, t in zip(TIMES.values(), times, strict=False)]
+    figures += [Figure(n, t) for n, t in zip(ENCODER.values(), encoder, strict=False)]
     figures += [Figure(verdicts.FILES, files), Figure(verdicts.WEIGHTS, files + 1)]
     return verdicts.ernie_int8([*figures, Figure(verdicts.LARGE, large)])
 
@@ -37,7 +38,7 @@ def test_a_quarter_and_sixty_per_cent():
     assert int8((0.3,) * 4, files=74).word == "holds"
     assert int8().word == "holds if"
     assert (int8().values["n"], int8().values["all"]) == (2, 4)
-    assert int8((0.3, 0.35)).values == dict(n=2, all=2)  # a machine without the older half
+    assert int8((0.3, 0.35)).values == dict(n=2, all=2, encoder=0)  # without the older half
     assert int8((0.3,) * 4).word == "holds if"  # its files are too large
     assert int8(large=73.9).word == "does not hold"
     assert int8((0.5, 0.6, 0.7, 0.9)).word == "does not hold"
@@ -45,10 +46,24 @@ def test_a_quarter_and_sixty_per_cent():
     assert int8((0.395, 0.6, 0.7, 0.9)).word == "undecided"
 
 
-def recipe(quality=0.1, half=0.2, step=0.6, h100=(0.5, 1.2), times=(0.3, 0.35, 0.7, 0.9)):
+def test_an_encoder_s_times_count_as_well():
+    slow = (0.5, 0.6, 0.7, 0.9)
+    assert int8(slow, encoder=(0.41, 1.1)).word == "does not hold"
+    assert "0.41" in int8(slow, encoder=(0.41, 1.1)).values["best"]
+    assert int8(slow, encoder=(0.4, 1.1)).word == "holds if"
+    assert int8(slow, encoder=(0.4, 1.1)).values == dict(n=1, all=6, encoder=1)
+    assert int8((0.3,) * 4, files=74, encoder=(0.4, 0.41)).word == "holds if"
+    assert int8((0.3,) * 4, files=74, encoder=(0.4, 0.4)).word == "holds"
+
+
+TIMED = (0.3, 0.35, 0.7, 0.9)
+
+
+def recipe(quality=0.1, half=0.2, step=0.6, h100=(0.5, 1.2), times=TIMED, encoder=()):
     figures = [around(verdicts.QUALITY, quality, half), around(verdicts.STEP, step, 0.05)]
     figures += [Figure(verdicts.H100, h100[0]), Figure(verdicts.H100_SMALL, h100[1])]
     figures += [around(n, t, 0.01) for n, t in zip(TIMES.values(), times, strict=True)]
+    figures += [Figure(n, t) for n, t in zip(ENCODER.values(), encoder, strict=False)]
     return verdicts.fp16_int8(figures)
 
 
@@ -57,6 +72,8 @@ def test_the_recipe_has_to_keep_quality_and_to_pay():
     assert recipe().word == "holds if"
     assert recipe().values == dict(train=2, trains=3, serve=4, serves=4)
     assert recipe(times=(0.3, 0.35, 1.1, 1.2)).values["serve"] == 2
+    served = recipe(h100=(0.5, 0.9), encoder=(0.99, 1.0))
+    assert (served.word, served.values["serve"], served.values["serves"]) == ("holds if", 5, 6)
     assert recipe(quality=2).word == "does not hold"
     assert recipe(quality=0.9).word == "undecided"
     assert recipe(step=0.96, h100=(1.0, 1.2)).word == "does not hold"  # 1.01 at most: no gain

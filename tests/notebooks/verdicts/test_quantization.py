@@ -65,7 +65,9 @@ def accuracy(control=BAD, rest=GOOD, **changed):
         (accuracy(), "holds"),
         (accuracy(control=GOOD), "undecided"),  # without any adjusting it is kept as well
         (accuracy(control=(-0.3, -0.2, -0.008)), "undecided"),  # at the bar it is kept
-        (accuracy(rest=(-0.008, 0.0, 0.001)), "holds"),
+        (accuracy(rest=(-0.0055, 0.0, 0.001)), "holds"),
+        (accuracy(rest=(-0.0057, 0.0, 0.001)), "undecided"),  # one of ten by chance
+        (accuracy(rest=UNSURE, APART=GOOD), "holds if"),
         (accuracy(rest=(-0.3, -0.2, -0.008)), "undecided"),
         (accuracy(rest=BAD), "does not hold"),
         (accuracy(rest=UNSURE), "undecided"),
@@ -84,7 +86,8 @@ def test_int8_accuracy(figures, word):
         (dict(cut=BAD), "no outliers are cut off"),
         (dict(ONE_SCALE=BAD, cut=BAD), "its own scale and no outliers"),
         (dict(ONE_SCALE=BAD, cut=BAD, DYNAMIC=UNSURE), "moved into the weights"),
-        (dict(SMOOTHED=UNSURE), "one of {n} ways of {all}"),
+        (dict(SMOOTHED=UNSURE), "outliers are multiplied apart"),
+        (dict(SMOOTHED=UNSURE, APART=UNSURE), "one of {n} ways of {all}"),
     ],
 )
 def test_the_condition_says_what_is_enough(changed, said):
@@ -96,3 +99,6 @@ def test_the_recorded_forms_give_the_figures():
     row = forms.recorded_forms()[ranges.SMOOTHED]
     assert found[verdicts.CHANGES[ranges.SMOOTHED]].value == row["mrr less fp32"]
     assert found[verdicts.CONTROL].high < 0
+    assert set(verdicts.CHANGES) == set(ranges.FORMS) - {ranges.CONTROL}  # no way is left out
+    outcome = verdicts.int8_accuracy(tuple(found.values()))
+    assert (outcome.values["n"], outcome.values["all"]) == (2, 10)
