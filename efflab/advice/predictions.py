@@ -1,8 +1,8 @@
 """The plan's predictions beside what the case study measured: ratios, errors, and pairs in order.
 
 Predicted from nothing that the case study measured: FLOPs and parameters by formula, an engine's
-speed and what it takes from the quality by the records of another model (MiniLM). An engine's speed
-is an interval, the least and the most of what was recorded, so that some pairs have no predicted
+time for a FLOP by random models of other widths, the quality that it costs by MiniLM's. The time is
+an interval, the least and the most of what was recorded, so that some pairs have no predicted
 order: then the plan does not tell.
 """
 
@@ -13,25 +13,15 @@ from statistics import median
 
 from efflab.advice import recorded as found
 from efflab.advice.compression import FP32_BYTES, SCALE, map_weights, packed_bytes
-from efflab.advice.engines import DYNAMIC, STATIC, covered, times, whole
+from efflab.advice.engines import DYNAMIC, STATIC
 from efflab.config import PRESETS
-from efflab.cost import flops_by_part, num_params
+from efflab.cost import num_params
 from efflab.errors import require, require_one_of
-from efflab.experiments import case_study, openvino_graphs
+from efflab.experiments import case_study, language_engines, openvino_graphs
 from efflab.experiments import case_study_latency as timed
 from efflab.experiments.record import EXPERIMENTS, recorded
 
 LATENCY, SIZE, QUALITY = "latency", "size", "quality"
-LIKE = {
-    timed.FP32: "fp32 eager",
-    timed.BF16: "bf16 eager",
-    timed.DYNAMIC: DYNAMIC,
-    timed.OPENVINO: "OpenVINO fp32",
-    timed.FP16: "OpenVINO fp32",  # fp16 is how it is stored, not what it computes in
-    timed.INT8: STATIC,
-}
-"""The case study's engine -> the engine of int8-engines that it is predicted by; OpenVINO in bf16
-was recorded for no other model, and is not predicted."""
 FAINT = 0.001
 """Bytes that differ by less count as equal: they are headers."""
 TORCH_SCALE = 16
@@ -51,31 +41,22 @@ def latency_rows(n: int = 1, isa: str | None = None) -> Rows:
 # --- Predicted beside measured ---------------------------------------------------------------
 
 
-def latency(rows: Rows, n_params: Mapping[str, int], device: str, band: float = 0.0) -> list[dict]:
-    """Time over the first of all: what the engine covers by its own speed, the rest as before.
+def latency(
+    rows: Rows, windows: Mapping[str, Windows], factors: Mapping[tuple[str, str], list[float]]
+) -> list[dict]:
+    """Time over the first of all: FLOPs by formula, times what the engine takes for a FLOP.
 
-    `n_params` of each stage; `band`: how far from each other equal times were measured.
+    `windows` of each stage; `factors` as `language_engines.factors` gives them.
     """
     base = rows[timed.SHIPPED, timed.FP32]["flops"]
     made = []
     for (stage, engine), row in rows.items():
-        if engine in LIKE:
-            parts = stage_flops(row["flops"], n_params[stage])
-            share = covered(parts, LIKE[engine])
-            ends = times(LIKE[engine], device)
-            low, high = (row["flops"] / base * whole(share, time) for time in ends)
-            value = dict(predicted=sqrt(low * high), least=low, most=high, measured=row["ratio"])
-            made.append(_row(LATENCY, stage, engine, value, row["low"] - band, row["high"] + band))
+        windowed = any(w is not None for w in windows[stage])
+        each = factors[language_engines.WINDOWS if windowed else language_engines.PLAIN, engine]
+        low, high = (row["flops"] / base * end for end in (min(each), max(each)))
+        value = dict(predicted=sqrt(low * high), least=low, most=high, measured=row["ratio"])
+        made.append(_row(LATENCY, stage, engine, value, row["low"], row["high"]))
     return made
-
-
-def stage_flops(flops: int, n_params: int) -> dict[str, float]:
-    """A stage's FLOPs by part, as `cost.flops_by_part`: what is lost is lost by maps or scores."""
-    config = PRESETS["stdlib-gpt"]
-    plain = flops_by_part(config, case_study.SEQ_LEN)
-    lost = 2 * case_study.SEQ_LEN * (num_params(config) - n_params)
-    maps = plain["projections"] + plain["ffn"] - lost
-    return {"maps": maps, "logits": plain["logits"], "scores": flops - maps - plain["logits"]}
 
 
 def size(rows: Rows, n_params: Mapping[str, int], windows: Mapping[str, Windows]) -> list[dict]:
@@ -84,11 +65,10 @@ def size(rows: Rows, n_params: Mapping[str, int], windows: Mapping[str, Windows]
     plain = bytes_of(timed.FP32, n_params[timed.SHIPPED], windows[timed.SHIPPED])
     made = []
     for (stage, engine), row in rows.items():
-        if engine in LIKE:
-            share = bytes_of(engine, n_params[stage], windows[stage]) / plain
-            ratio = row["nbytes"] / base
-            value = dict(predicted=share, least=share, most=share, measured=ratio)
-            made.append(_row(SIZE, stage, engine, value, ratio - FAINT, ratio + FAINT))
+        share = bytes_of(engine, n_params[stage], windows[stage]) / plain
+        ratio = row["nbytes"] / base
+        value = dict(predicted=share, least=share, most=share, measured=ratio)
+        made.append(_row(SIZE, stage, engine, value, ratio - FAINT, ratio + FAINT))
     return made
 
 
@@ -100,7 +80,8 @@ def bytes_of(engine: str, n_params: int, windows: Windows) -> float:
         weights = int8_bytes(engine, n_params)
     else:
         weights = n_params * (2 if engine in (timed.BF16, timed.FP16) else 4)
-    return weights + (graph_bytes(engine, windows) if engine in openvino_graphs.ENGINES else 0)
+    file = timed.OPENVINO if engine == timed.OPENVINO_BF16 else engine  # it computes in bf16 alone
+    return weights + (graph_bytes(file, windows) if file in openvino_graphs.ENGINES else 0)
 
 
 def int8_bytes(engine: str, n_params: int) -> float:
@@ -192,7 +173,7 @@ def pairs(rows: list[dict]) -> Iterator[dict]:
 
 def predicted_order(a: dict, b: dict) -> int:
     """1 if `a` is predicted larger, -1 if smaller, 0 if that cannot be told."""
-    if LIKE.get(a["engine"]) == LIKE.get(b["engine"]):
+    if a["engine"] == b["engine"]:
         signs = {_sign(a[end] - b[end]) for end in ("least", "most")}
         return signs.pop() if len(signs) == 1 else 0
     if a["least"] > b["most"]:
@@ -232,10 +213,11 @@ def summary(rows: list[dict]) -> list[dict]:
 def predictions(device: str = "CPU with VNNI", n: int = 1, isa: str | None = None) -> list[dict]:
     """All that can be predicted of what the case study measured; a `ValueError` without records."""
     rows, study = latency_rows(n, isa), recorded(case_study.NAME)
-    n_params = stage_params(study)
+    n_params, windows = stage_params(study), stage_windows(timed.recorded_recipe().windows)
+    factors = language_engines.factors(recorded(language_engines.NAME), isa)
     shipped = next(iter(case_study.paths(study, "as shipped").values()))
     return [
-        *latency(rows, n_params, device),
-        *size(rows, n_params, stage_windows(timed.recorded_recipe().windows)),
+        *latency(rows, windows, factors),
+        *size(rows, n_params, windows),
         *quality(shipped["engines"], study["settings"]["shipped"], device),
     ]

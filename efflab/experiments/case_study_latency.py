@@ -6,7 +6,7 @@ of a case run turn and turn about with the model as shipped in PyTorch's fp32, o
 on an idle machine; another machine needs only this. A processor with VNNI also runs without it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from itertools import product
 from pathlib import Path
@@ -103,15 +103,22 @@ def ratio(estimate: Estimate) -> dict[str, float]:
 
 @one_thread()
 def latencies(recipe: list, n: int, repeats: int, seven_bits: bool | None = None) -> dict:
-    """Each stage in each engine on n texts of 512 tokens, over the first of both.
+    """Each stage in each engine on n texts of 512 tokens, over the first of both."""
+    models = {stage: staged(stage, Recipe(*recipe)) for stage in STAGES}
+    return side_by_side(models, n, repeats, seven_bits)
+
+
+def side_by_side(
+    models: Mapping[str, Transformer], n: int, repeats: int, seven_bits: bool | None = None
+) -> dict:
+    """Each model ("stage") in each engine, n texts of 512 tokens, over the first of both.
 
     A row has the ratio of times with its interval, bytes, FLOPs, and `error`: how far the logits
-    are from those of the same stage in fp32, which tells an engine that needs an instruction that
+    are from those of the same model in fp32, which tells an engine that needs an instruction that
     is not there. `band` is the A/A noise, `milliseconds` what the first takes.
     """
     ids = data.random_windows(data.stdlib_tokens("held-out"), n, SEQ_LEN, 0)[0]
-    places = list(product(STAGES, ENGINES))
-    models = {stage: staged(stage, Recipe(*recipe)) for stage in STAGES}
+    places = list(product(models, ENGINES))
     with TemporaryDirectory() as folder:
         made = {
             (stage, engine): built(
@@ -191,11 +198,15 @@ def alone(function: str, task: dict, environment: dict[str, str] | None = None) 
 
 def cases() -> list[dict]:
     """Memory first, which needs no idle machine; then times."""
-    cpu = bench.cpu_features()
     found = [dict(part="memory", n=1, seed=0)]
-    limits = (None, OLDER) if cpu["avx512"] and cpu["vnni"] else (None,)
-    found += [dict(part="time", n=n, isa=isa, seed=0) for isa, n in product(limits, REPEATS)]
+    found += [dict(part="time", n=n, isa=isa, seed=0) for isa, n in product(limits(), REPEATS)]
     return [*found, dict(part="training", seed=0)]
+
+
+def limits() -> tuple[str | None, ...]:
+    """All instructions of this CPU and, where it has VNNI, those of an older one."""
+    cpu = bench.cpu_features()
+    return (None, OLDER) if cpu["avx512"] and cpu["vnni"] else (None,)
 
 
 def run_one(part: str, seed: int, n: int = 1, isa: str | None = None) -> dict:
@@ -206,10 +217,14 @@ def run_one(part: str, seed: int, n: int = 1, isa: str | None = None) -> dict:
         return memory(recipe, n)
     if part == "training":
         return alone(f"{__name__}:training_steps", task)
-    task |= dict(n=n, repeats=REPEATS[n])
+    return limited(f"{__name__}:latencies", task | dict(n=n, repeats=REPEATS[n]), isa)
+
+
+def limited(function: str, task: dict, isa: str | None) -> dict:
+    """`alone`, under an ONEDNN_MAX_CPU_ISA; without VNNI weights need 7 bits."""
     if isa:
-        task |= dict(seven_bits=True)
-    return alone(f"{__name__}:latencies", task, dict(ONEDNN_MAX_CPU_ISA=isa) if isa else None)
+        task = task | dict(seven_bits=True)
+    return alone(function, task, dict(ONEDNN_MAX_CPU_ISA=isa) if isa else None)
 
 
 @one_thread()

@@ -4,11 +4,12 @@ import pytest
 
 from efflab.advice import predictions
 from efflab.advice.case import CPUS
-from efflab.advice.recorded import engine_row
 from efflab.config import PRESETS
-from efflab.cost import flops_by_part, forward_flops, num_params
+from efflab.cost import forward_flops, num_params
 from efflab.experiments import case_study_latency as timed
 from efflab.experiments import openvino_graphs
+from efflab.experiments.language_engines import PLAIN as PLAIN_SHAPE
+from efflab.experiments.language_engines import WINDOWS as WINDOWS_SHAPE
 from efflab.experiments.record import recorded
 
 VNNI = next(iter(CPUS))
@@ -18,6 +19,11 @@ PARAMS = dict(zip(timed.STAGES, (ALL, ALL - 300_000, ALL - 450_000, ALL - 700_00
 WINDOWS = predictions.stage_windows(timed.recorded_recipe().windows)
 PLAIN = forward_flops(CONFIG, 512)
 FLOPS = dict(zip(timed.STAGES, (1.0, 0.7, 0.9, 0.6), strict=True))
+FACTORS = {
+    (shape, engine): [1.0, 1.0] if i == 0 else [more * 0.8**i, more * 0.85**i]
+    for i, engine in enumerate(timed.ENGINES)
+    for shape, more in ((PLAIN_SHAPE, 1.0), (WINDOWS_SHAPE, 1.1))
+}
 
 
 def nbytes(stage, engine):
@@ -32,7 +38,7 @@ def measured(factor=lambda stage, engine: 1.0, width=0.001):
             flops = round(FLOPS[stage] * PLAIN)
             rows[stage, engine] = dict(flops=flops, ratio=1.0, low=1.0, high=1.0)
             rows[stage, engine] |= dict(nbytes=nbytes(stage, engine))
-    for row in predictions.latency(rows, PARAMS, VNNI):
+    for row in predictions.latency(rows, WINDOWS, FACTORS):
         ratio = row["predicted"] * factor(row["stage"], row["engine"])
         ends = dict(low=ratio - width, high=ratio + width)
         rows[row["stage"], row["engine"]] |= dict(ratio=ratio) | ends
@@ -40,7 +46,7 @@ def measured(factor=lambda stage, engine: 1.0, width=0.001):
 
 
 def predicted(**options):
-    return predictions.latency(measured(**options), PARAMS, VNNI)
+    return predictions.latency(measured(**options), WINDOWS, FACTORS)
 
 
 def test_without_a_record_it_says_so(monkeypatch, tmp_path):
@@ -51,7 +57,7 @@ def test_without_a_record_it_says_so(monkeypatch, tmp_path):
 
 def test_what_is_as_predicted_has_no_error_and_no_pair_out_of_order():
     rows = predicted()
-    assert len(rows) == 4 * 6  # OpenVINO in bf16 is not predicted
+    assert len(rows) == 4 * 7
     assert max(abs(row["error"]) for row in rows) < 1e-9
     (found,) = predictions.summary(rows)
     assert found["wrong"] == 0
@@ -67,31 +73,13 @@ def test_a_measured_surprise_is_an_error_and_turns_pairs():
     assert found["median_error"] < 1e-9
 
 
-def test_a_band_hides_pairs_that_noise_could_turn():
-    narrow, wide = (
-        list(predictions.pairs(predictions.latency(measured(), PARAMS, VNNI, band)))
-        for band in (0.0, 0.2)
-    )
-    assert 0 < len(wide) < len(narrow)
-
-
-def test_an_engine_speeds_up_what_it_covers_alone():
-    rows = {row["engine"]: row for row in predicted() if row["stage"] == timed.SHIPPED}
-    parts = flops_by_part(CONFIG, 512)
-    rest = (parts["scores"] + parts["logits"]) / PLAIN
-    fast = min(engine_row("torch dynamic INT8", VNNI)[s] for s in ("1x16", "4x64", "16x128"))
-    assert rows[timed.DYNAMIC]["least"] == pytest.approx(rest + (1 - rest) * fast)
-    assert rows[timed.FP32]["least"] == rows[timed.FP32]["most"] == pytest.approx(1)
-    assert rows[timed.OPENVINO] | dict(engine=timed.FP16) == rows[timed.FP16]
-
-
-def test_a_stages_flops_are_its_own():
-    plain = flops_by_part(CONFIG, 512)
-    found = predictions.stage_flops(PLAIN, ALL)
-    assert found["maps"] == plain["projections"] + plain["ffn"]
-    assert (found["scores"], found["logits"]) == (plain["scores"], plain["logits"])
-    fewer = predictions.stage_flops(PLAIN - 1024 * 1000, ALL - 1000)
-    assert fewer == found | dict(maps=found["maps"] - 1024 * 1000)
+def test_a_time_is_flops_times_what_the_engine_takes_for_one():
+    rows = {(row["stage"], row["engine"]): row for row in predicted()}
+    for stage, shape in ((timed.PRUNED, PLAIN_SHAPE), (timed.BOTH, WINDOWS_SHAPE)):
+        row, each = rows[stage, timed.INT8], FACTORS[shape, timed.INT8]
+        assert row["least"] == pytest.approx(FLOPS[stage] * min(each))
+        assert row["most"] == pytest.approx(FLOPS[stage] * max(each))
+    assert rows[timed.SHIPPED, timed.FP32]["predicted"] == pytest.approx(1)
 
 
 def row(engine, least, most, at=1.0, **more):

@@ -1,0 +1,78 @@
+"""How fast an engine runs a language model, told by other models of the same layers.
+
+A time does not depend on what the weights are, so that random ones do, and nothing needs to be
+trained or even built in its full size: two models of other widths, one below and one above, say
+between which times the real one lies. With and without the windows of the case study, since an
+engine may run windows faster or slower than their FLOPs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from efflab.bench import one_thread
+from efflab.config import PRESETS
+from efflab.experiments import case_study, lighten
+from efflab.experiments import case_study_latency as timed
+from efflab.experiments.lighten import Recipe
+from efflab.experiments.record import run_cases
+from efflab.model import Transformer
+
+NAME = "language-engines"
+WIDTHS = (128, 256)
+"""Channels, below and above `stdlib-gpt`'s 192; its heads are 32 wide here as well."""
+PLAIN, WINDOWS = "full attention", "windows"
+REPEATS = 21
+
+
+def other(width: int, windows: list[int | None], seed: int = 0) -> Transformer:
+    """`stdlib-gpt`'s layers at another width, with random weights, through these windows."""
+    plain = PRESETS["stdlib-gpt"]
+    n_head = width * plain.n_head // plain.d_model
+    config = replace(plain, n_layer=len(windows), n_head=n_head, d_model=width, d_ff=4 * width)
+    torch.manual_seed(seed)
+    model = Transformer(config).eval()
+    return lighten.lightened(model, Recipe(tuple(windows), ((),) * len(windows)))
+
+
+@one_thread()
+def times(
+    width: int, windows: list, seed: int, repeats: int, seven_bits: bool | None = None
+) -> dict:
+    """Every engine on a text of 512 tokens, with full attention and through the windows."""
+    shapes = {PLAIN: [None] * len(windows), WINDOWS: windows}
+    models = {name: other(width, each, seed) for name, each in shapes.items()}
+    return timed.side_by_side(models, 1, repeats, seven_bits)
+
+
+def run_one(width: int, isa: str | None, seed: int) -> dict:
+    """A width, in a process of its own; `isa`: as `case_study_latency.limits` says."""
+    windows = list(timed.recorded_recipe().windows)
+    task = dict(width=width, windows=windows, seed=seed, repeats=REPEATS)
+    return timed.limited(f"{__name__}:times", task, isa)
+
+
+def cases() -> list[dict]:
+    """Each width under each set of instructions."""
+    return [dict(width=w, isa=isa, seed=0) for isa in timed.limits() for w in WIDTHS]
+
+
+def run(*, fresh: bool = False) -> dict:
+    """Measure and record as data/experiments/language-engines.json; ratios travel."""
+    settings = dict(seq_len=case_study.SEQ_LEN, repeats=REPEATS)
+    settings |= dict(windows=timed.recorded_recipe().windows)
+    packages = ("openvino", "nncf")
+    return run_cases(NAME, cases(), run_one, settings=settings, versions_of=packages, fresh=fresh)
+
+
+def factors(experiment: Mapping, isa: str | None = None) -> dict[tuple[str, str], list[float]]:
+    """(`PLAIN` or `WINDOWS`, engine) -> time for a FLOP over torch's in fp32, one a width."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for run in experiment["runs"]:
+        if run["isa"] == isa:
+            base = run["rows"][0]["flops"]
+            for row in run["rows"]:
+                each = found.setdefault((row["stage"], row["engine"]), [])
+                each.append(row["ratio"] * base / row["flops"])
+    return found

@@ -1,0 +1,49 @@
+"""Engines timed on models of other widths: tiny ones here, and the record's form."""
+
+import pytest
+
+from efflab.experiments import case_study, language_engines, lighten
+from efflab.experiments import case_study_latency as timed
+from efflab.experiments.language_engines import PLAIN, WINDOWS
+from efflab.experiments.record import recorded
+
+
+def test_another_width_has_the_same_layers_and_heads_as_wide():
+    model = language_engines.other(128, [None, 64])
+    assert [w for _, w in lighten.attentions(model)] == [None, 64]
+    assert {a.head_dim for a, _ in lighten.attentions(model)} == {32}
+    assert model.config.d_ff == 4 * model.config.d_model == 512
+
+
+def test_every_engine_is_timed_with_and_without_windows(monkeypatch):
+    monkeypatch.setattr(case_study, "N_CALIBRATION", 2)
+    case_study.calibration.cache_clear()
+    found = language_engines.times(32, [64, None], 0, 2)
+    case_study.calibration.cache_clear()
+    rows = {(row["stage"], row["engine"]): row for row in found["rows"]}
+    assert set(rows) == {(shape, e) for shape in (PLAIN, WINDOWS) for e in timed.ENGINES}
+    assert rows[WINDOWS, timed.INT8]["flops"] < rows[PLAIN, timed.INT8]["flops"]
+    assert rows[WINDOWS, timed.OPENVINO]["error"] < 1e-4 < rows[WINDOWS, timed.INT8]["error"]
+
+
+def test_a_factor_is_time_over_flops():
+    rows = [
+        dict(stage=PLAIN, engine=timed.FP32, flops=100, ratio=1.0),
+        dict(stage=WINDOWS, engine=timed.FP32, flops=80, ratio=0.9),
+    ]
+    runs = [dict(width=w, isa=None, rows=rows) for w in (1, 2)]
+    runs.append(dict(width=1, isa=timed.OLDER, rows=[rows[0] | dict(ratio=7.0)]))
+    found = language_engines.factors(dict(runs=runs))
+    assert found == {(PLAIN, timed.FP32): [1.0] * 2,
+                     (WINDOWS, timed.FP32): [pytest.approx(1.125)] * 2}  # fmt: skip
+    assert language_engines.factors(dict(runs=runs), timed.OLDER) == {(PLAIN, timed.FP32): [7.0]}
+
+
+def test_the_record_has_widths_on_both_sides():
+    kept = recorded(language_engines.NAME)
+    widths = {run["width"] for run in kept["runs"] if run["isa"] is None}
+    assert min(widths) < 192 < max(widths)
+    for run in kept["runs"]:
+        assert {(row["stage"], row["engine"]) for row in run["rows"]} == {
+            (shape, engine) for shape in (PLAIN, WINDOWS) for engine in timed.ENGINES
+        }
