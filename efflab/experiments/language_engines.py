@@ -15,7 +15,6 @@ from efflab.bench import one_thread
 from efflab.config import PRESETS
 from efflab.experiments import case_study, lighten
 from efflab.experiments import case_study_latency as timed
-from efflab.experiments.lighten import Recipe
 from efflab.experiments.record import run_cases
 from efflab.model import Transformer
 
@@ -33,7 +32,7 @@ def other(width: int, windows: list[int | None], seed: int = 0) -> Transformer:
     config = replace(plain, n_layer=len(windows), n_head=n_head, d_model=width, d_ff=4 * width)
     torch.manual_seed(seed)
     model = Transformer(config).eval()
-    return lighten.lightened(model, Recipe(tuple(windows), ((),) * len(windows)))
+    return lighten.lightened(model, lighten.windows_alone(tuple(windows)))
 
 
 @one_thread()

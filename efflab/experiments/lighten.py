@@ -137,7 +137,12 @@ def lightened(model: Transformer, recipe: Recipe) -> Transformer:
 
 def unchanged(config: ModelConfig) -> Recipe:
     """The recipe that changes nothing."""
-    return Recipe((None,) * config.n_layer, ((),) * config.n_layer)
+    return windows_alone((None,) * config.n_layer)
+
+
+def windows_alone(windows: tuple[int | None, ...]) -> Recipe:
+    """Windows, one a layer; every head stays."""
+    return Recipe(windows, ((),) * len(windows))
 
 
 @torch.no_grad()

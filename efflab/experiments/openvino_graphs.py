@@ -14,7 +14,6 @@ from efflab.bench import one_thread
 from efflab.config import PRESETS
 from efflab.experiments import case_study, lighten
 from efflab.experiments import case_study_latency as timed
-from efflab.experiments.lighten import Recipe
 from efflab.experiments.record import run_cases
 from efflab.model import Transformer
 
@@ -36,7 +35,7 @@ def narrow(windows: tuple[int | None, ...], seed: int = 0) -> Transformer:
     model = Transformer(config).eval()
     for weight in model.parameters():
         torch.nn.init.normal_(weight, 0.1, 0.05)
-    return lighten.lightened(model, Recipe(windows, ((),) * len(windows)))
+    return lighten.lightened(model, lighten.windows_alone(windows))
 
 
 @one_thread()

@@ -6,6 +6,8 @@ from statistics import mean
 from tempfile import TemporaryDirectory
 
 from efflab import bench, cost, points
+from efflab.advice.case import CPUS as KINDS
+from efflab.advice.recorded import engine_row
 from efflab.compression.language import LanguageEngine
 from efflab.config import PRESETS, ModelConfig
 from efflab.estimate import Estimate, paired
@@ -13,7 +15,7 @@ from efflab.experiments import case_study, gpu_bench, int8_engines, lighten
 from efflab.experiments import case_study_latency as latency
 from efflab.experiments.case_study import MAIN, SEQ_LEN, paths
 from efflab.experiments.case_study_latency import BOTH, FP32, INT8, OPENVINO, SHIPPED, STAGES
-from efflab.experiments.record import machines, recorded
+from efflab.experiments.record import recorded
 from efflab.lab import Figure, figures, tr
 from efflab.lab.text import tr_name
 from efflab.notebooks.case_study import paths as walked
@@ -182,16 +184,15 @@ def time_figures() -> list[Figure]:
 
 def encoder_figures() -> list[Figure]:
     """The same of notebook 09's encoder, by texts x tokens and kind of CPU, as recorded there."""
-    times = {}
-    for machine in machines(int8_engines.NAME):
-        kept = recorded(int8_engines.NAME, machine)
-        rows = {row["engine"]: row for row in int8_engines.rows_of(kept)}
-        int8, full = rows[int8_engines.OPENVINO], rows[int8_engines.OPENVINO_FP32]
-        for n, t in int8_engines.SHAPES:
-            key = f"{n}x{t}"
-            times.setdefault((key, kept["features"]["vnni"]), int8[key] / full[key])
-    return [Figure(name, times[case], "", "recorded")
-            for case, name in verdicts.ENCODER.items() if case in times]  # fmt: skip
+    kinds = {vnni: kind for kind, vnni in KINDS.items()}
+    found = []
+    for (shape, vnni), name in verdicts.ENCODER.items():
+        int8, full = (
+            engine_row(e, kinds[vnni])[shape]
+            for e in (int8_engines.OPENVINO, int8_engines.OPENVINO_FP32)
+        )
+        found.append(Figure(name, int8 / full, "", "recorded"))
+    return found
 
 
 def smaller_weights(config: ModelConfig) -> float:

@@ -110,7 +110,7 @@ def recipe_rows(recipe: Recipe) -> list[dict]:
 
 def enough_alone() -> int:
     """Tokens from which windows of 16 alone remove 30 % of the FLOPs."""
-    narrowest = Recipe((lighten.WIDTHS[-1],) * CONFIG.n_layer, ((),) * CONFIG.n_layer)
+    narrowest = lighten.windows_alone((lighten.WIDTHS[-1],) * CONFIG.n_layer)
     lengths = range(64, 4097, 64)
     return next(n for n in lengths
                 if lighten.removed_share(CONFIG, narrowest, n) >= case_study.SHARE)  # fmt: skip

@@ -27,7 +27,10 @@ def test_lighter_attention_holds_by_quality_and_by_what_windows_remove():
     assert dynamic(gone=29.9, tuned=0).word == "does not hold"
 
 
-def int8(times=(0.3, 0.35, 0.7, 0.9), half=0.01, files=70.0, large=74.1, encoder=()):
+TIMED = (0.3, 0.35, 0.7, 0.9)
+
+
+def int8(times=TIMED, half=0.01, files=70.0, large=74.1, encoder=()):
     figures = [around(n, t, half) for n, t in zip(TIMES.values(), times, strict=False)]
     figures += [Figure(n, t) for n, t in zip(ENCODER.values(), encoder, strict=False)]
     figures += [Figure(verdicts.FILES, files), Figure(verdicts.WEIGHTS, files + 1)]
@@ -54,9 +57,6 @@ def test_an_encoder_s_times_count_as_well():
     assert int8(slow, encoder=(0.4, 1.1)).values == dict(n=1, all=6, encoder=1)
     assert int8((0.3,) * 4, files=74, encoder=(0.4, 0.41)).word == "holds if"
     assert int8((0.3,) * 4, files=74, encoder=(0.4, 0.4)).word == "holds"
-
-
-TIMED = (0.3, 0.35, 0.7, 0.9)
 
 
 def recipe(quality=0.1, half=0.2, step=0.6, h100=(0.5, 1.2), times=TIMED, encoder=()):
