@@ -1,15 +1,14 @@
 """The plan's predictions beside what the case study measured: ratios, errors, and pairs in order.
 
 Predicted from nothing that the case study measured: FLOPs and parameters by formula, an engine's
-time for a FLOP by random models of other widths, the quality that it costs by MiniLM's. The time is
-an interval, the least and the most of what was recorded, so that some pairs have no predicted
-order: then the plan does not tell.
+time for a FLOP by random models of other widths, the quality that it costs by MiniLM's. Where these
+models do not all put two engines in the same order beyond their noise, the plan does not tell.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from math import log, sqrt
-from statistics import median
+from math import log
+from statistics import geometric_mean, median
 
 from efflab.advice import recorded as found
 from efflab.advice.compression import FP32_BYTES, SCALE, map_weights, packed_bytes
@@ -17,6 +16,7 @@ from efflab.advice.engines import DYNAMIC, STATIC
 from efflab.config import PRESETS
 from efflab.cost import num_params
 from efflab.errors import require, require_one_of
+from efflab.estimate import Estimate
 from efflab.experiments import case_study, language_engines, openvino_graphs
 from efflab.experiments import case_study_latency as timed
 from efflab.experiments.record import EXPERIMENTS, recorded
@@ -42,19 +42,22 @@ def latency_rows(n: int = 1, isa: str | None = None) -> Rows:
 
 
 def latency(
-    rows: Rows, windows: Mapping[str, Windows], factors: Mapping[tuple[str, str], list[float]]
+    rows: Rows, windows: Mapping[str, Windows], factors: Mapping[tuple[str, str], list[Estimate]]
 ) -> list[dict]:
     """Time over the first of all: FLOPs by formula, times what the engine takes for a FLOP.
 
-    `windows` of each stage; `factors` as `language_engines.factors` gives them.
+    `windows` of each stage; `factors` as `language_engines.factors` gives them. `each`: what every
+    of its models says, an interval.
     """
     base = rows[timed.SHIPPED, timed.FP32]["flops"]
     made = []
     for (stage, engine), row in rows.items():
         windowed = any(w is not None for w in windows[stage])
-        each = factors[language_engines.WINDOWS if windowed else language_engines.PLAIN, engine]
-        low, high = (row["flops"] / base * end for end in (min(each), max(each)))
-        value = dict(predicted=sqrt(low * high), least=low, most=high, measured=row["ratio"])
+        speed = (language_engines.WINDOWS if windowed else language_engines.PLAIN, engine)
+        flops = row["flops"] / base
+        value = dict(predicted=flops * geometric_mean(f.mean for f in factors[speed]))
+        each = [(flops * f.low, flops * f.high) for f in factors[speed]]
+        value |= dict(speed=speed, each=each, measured=row["ratio"])
         made.append(_row(LATENCY, stage, engine, value, row["low"], row["high"]))
     return made
 
@@ -67,7 +70,7 @@ def size(rows: Rows, n_params: Mapping[str, int], windows: Mapping[str, Windows]
     for (stage, engine), row in rows.items():
         share = bytes_of(engine, n_params[stage], windows[stage]) / plain
         ratio = row["nbytes"] / base
-        value = dict(predicted=share, least=share, most=share, measured=ratio)
+        value = _exact(share) | dict(measured=ratio)
         made.append(_row(SIZE, stage, engine, value, ratio - FAINT, ratio + FAINT))
     return made
 
@@ -118,17 +121,23 @@ def quality(engines: list[dict], shipped: float, device: str) -> list[dict]:
     made = []
     for row in engines:
         if row["engine"] in losses:
-            predicted = 1 + losses[row["engine"]] / 100
-            value = dict(predicted=predicted, least=predicted, most=predicted)
+            value = _exact(1 + losses[row["engine"]] / 100)
             value |= dict(measured=row["bits"] / shipped)
             ends = row["low"] / shipped, row["high"] / shipped
             made.append(_row(QUALITY, timed.SHIPPED, row["engine"], value, *ends))
     return made
 
 
+def _exact(predicted: float) -> dict:
+    """A prediction that rests on no measured speed."""
+    return dict(predicted=predicted, speed=None, each=[(predicted, predicted)])
+
+
 def _row(what: str, stage: str, engine: str, value: dict, low: float, high: float) -> dict:
     error = value["predicted"] / value["measured"] - 1
-    return dict(what=what, stage=stage, engine=engine, **value, low=low, high=high, error=error)
+    ends = dict(least=min(value["each"])[0], most=max(end for _, end in value["each"]))
+    ends |= dict(low=low, high=high, error=error)
+    return dict(what=what, stage=stage, engine=engine, **value, **ends)
 
 
 def stage_params(experiment: dict) -> dict[str, int]:
@@ -159,8 +168,7 @@ def stage_windows(light: Windows) -> dict[str, Windows]:
 def pairs(rows: list[dict]) -> Iterator[dict]:
     """Every two rows that were measured as different, their intervals apart: in which order?
 
-    `is_right` is None where the plan does not tell: it predicts both equal, or intervals that
-    overlap, of different engines. In one engine its unknown speed is the same for both.
+    `is_right` is None where the plan does not tell, as `predicted_order` says.
     """
     for a, b in combinations(rows, 2):
         if a["what"] == b["what"] and (a["high"] < b["low"] or b["high"] < a["low"]):
@@ -172,13 +180,15 @@ def pairs(rows: list[dict]) -> Iterator[dict]:
 
 
 def predicted_order(a: dict, b: dict) -> int:
-    """1 if `a` is predicted larger, -1 if smaller, 0 if that cannot be told."""
-    if a["engine"] == b["engine"]:
-        signs = {_sign(a[end] - b[end]) for end in ("least", "most")}
-        return signs.pop() if len(signs) == 1 else 0
-    if a["least"] > b["most"]:
-        return 1
-    return -1 if a["most"] < b["least"] else 0
+    """1 if `a` is predicted larger, -1 if smaller, 0 if that cannot be told.
+
+    Where both rest on the same speed, or on none, it cancels. Else every model that was timed must
+    say so: its intervals for the two, which were timed turn and turn about, lie apart.
+    """
+    if a["speed"] == b["speed"]:
+        return _sign(a["predicted"] - b["predicted"])
+    said = {(x[0] > y[1]) - (x[1] < y[0]) for x, y in zip(a["each"], b["each"], strict=True)}
+    return said.pop() if len(said) == 1 else 0
 
 
 def _sign(x: float) -> int:

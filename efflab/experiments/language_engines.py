@@ -13,14 +13,15 @@ import torch
 
 from efflab.bench import one_thread
 from efflab.config import PRESETS
+from efflab.estimate import Estimate
 from efflab.experiments import case_study, lighten
 from efflab.experiments import case_study_latency as timed
 from efflab.experiments.record import run_cases
 from efflab.model import Transformer
 
 NAME = "language-engines"
-WIDTHS = (128, 256)
-"""Channels, below and above `stdlib-gpt`'s 192; its heads are 32 wide here as well."""
+WIDTHS = (160, 224)
+"""Channels, the nearest below and above `stdlib-gpt`'s 192: heads are 32 wide here as well."""
 PLAIN, WINDOWS = "full attention", "windows"
 REPEATS = 21
 
@@ -65,13 +66,13 @@ def run(*, fresh: bool = False) -> dict:
     return run_cases(NAME, cases(), run_one, settings=settings, versions_of=packages, fresh=fresh)
 
 
-def factors(experiment: Mapping, isa: str | None = None) -> dict[tuple[str, str], list[float]]:
+def factors(experiment: Mapping, isa: str | None = None) -> dict[tuple[str, str], list[Estimate]]:
     """(`PLAIN` or `WINDOWS`, engine) -> time for a FLOP over torch's in fp32, one a width."""
-    found: dict[tuple[str, str], list[float]] = {}
+    found: dict[tuple[str, str], list[Estimate]] = {}
     for run in experiment["runs"]:
         if run["isa"] == isa:
             base = run["rows"][0]["flops"]
             for row in run["rows"]:
-                each = found.setdefault((row["stage"], row["engine"]), [])
-                each.append(row["ratio"] * base / row["flops"])
+                ends = (row[key] * base / row["flops"] for key in ("ratio", "low", "high"))
+                found.setdefault((row["stage"], row["engine"]), []).append(Estimate(*ends))
     return found

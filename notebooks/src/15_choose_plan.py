@@ -287,8 +287,9 @@ lab.verdict("profile-first", verdicts.profile_first(profiled.profile_figures()))
 # The predictions use nothing of it: FLOPs and bytes by formula; an engine's speed by two models with
 # random weights, one narrower and one wider; the size of a graph by that of a narrow one; an engine's
 # loss by MiniLM's. You can do so before you train anything: a time does not ask what the weights are.
-# Of all pairs that were measured as different beyond noise, how many are in order? Where what the two
-# widths say of two engines overlaps, the plan does not tell.
+# Of all pairs that were measured as different beyond noise, how many are in order? Where the two
+# widths do not both put two engines in the same order, beyond their own noise, the plan does not
+# tell. The column "by the middles" counts what a bolder plan would have in order, between the widths.
 
 # %% [markdown] tags=["zh"]
 # ## 8 · 何时失效：预测与实测对照
@@ -296,7 +297,8 @@ lab.verdict("profile-first", verdicts.profile_first(profiled.profile_figures()))
 # 第 14 篇实测了本篇所预测的东西：`stdlib-gpt` 的四个阶段在几种引擎里的表现。预测没有用到其中任何数据：
 # FLOPs 和字节靠公式；引擎的速度取自两个随机权重的模型，一个更窄、一个更宽；计算图的大小取自一个很窄的模型；
 # 引擎的损失取自 MiniLM。训练之前就可以这样做：时间与权重的值无关。
-# 在所有差异超出噪声的配对中，有多少排对了顺序？若两种宽度给两个引擎的区间互相重叠，方案便不作判断。
+# 在所有差异超出噪声的配对中，有多少排对了顺序？若两种宽度没有都在各自噪声之外给出两个引擎的同一顺序，
+# 方案便不作判断。“按中点”一列数的是更大胆的方案（取两种宽度的中点）能排对多少。
 
 # %%
 from efflab.notebooks.choose_plan import predicted

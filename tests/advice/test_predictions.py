@@ -6,6 +6,7 @@ from efflab.advice import predictions
 from efflab.advice.case import CPUS
 from efflab.config import PRESETS
 from efflab.cost import forward_flops, num_params
+from efflab.estimate import Estimate
 from efflab.experiments import case_study_latency as timed
 from efflab.experiments import openvino_graphs
 from efflab.experiments.language_engines import PLAIN as PLAIN_SHAPE
@@ -19,8 +20,14 @@ PARAMS = dict(zip(timed.STAGES, (ALL, ALL - 300_000, ALL - 450_000, ALL - 700_00
 WINDOWS = predictions.stage_windows(timed.recorded_recipe().windows)
 PLAIN = forward_flops(CONFIG, 512)
 FLOPS = dict(zip(timed.STAGES, (1.0, 0.7, 0.9, 0.6), strict=True))
+
+
+def around(x):
+    return Estimate(x, 0.99 * x, 1.01 * x)
+
+
 FACTORS = {
-    (shape, engine): [1.0, 1.0] if i == 0 else [more * 0.8**i, more * 0.85**i]
+    (shape, engine): [around(1.0)] * 2 if i == 0 else [around(more * x**i) for x in (0.8, 0.85)]
     for i, engine in enumerate(timed.ENGINES)
     for shape, more in ((PLAIN_SHAPE, 1.0), (WINDOWS_SHAPE, 1.1))
 }
@@ -76,34 +83,40 @@ def test_a_measured_surprise_is_an_error_and_turns_pairs():
 def test_a_time_is_flops_times_what_the_engine_takes_for_one():
     rows = {(row["stage"], row["engine"]): row for row in predicted()}
     for stage, shape in ((timed.PRUNED, PLAIN_SHAPE), (timed.BOTH, WINDOWS_SHAPE)):
-        row, each = rows[stage, timed.INT8], FACTORS[shape, timed.INT8]
-        assert row["least"] == pytest.approx(FLOPS[stage] * min(each))
-        assert row["most"] == pytest.approx(FLOPS[stage] * max(each))
+        row, (a, b) = rows[stage, timed.INT8], FACTORS[shape, timed.INT8]
+        assert row["predicted"] == pytest.approx(FLOPS[stage] * (a.mean * b.mean) ** 0.5)
+        ends = [(FLOPS[stage] * f.low, FLOPS[stage] * f.high) for f in (a, b)]
+        assert row["each"] == [pytest.approx(end) for end in ends]
+        assert row["least"] == pytest.approx(FLOPS[stage] * a.low)
+        assert row["most"] == pytest.approx(FLOPS[stage] * b.high)
     assert rows[timed.SHIPPED, timed.FP32]["predicted"] == pytest.approx(1)
 
 
-def row(engine, least, most, at=1.0, **more):
-    value = dict(what="latency", stage="as shipped", engine=engine, least=least, most=most)
+def row(engine, *each, at=1.0, **more):
+    value = dict(what="latency", stage="as shipped", engine=engine, speed=engine, each=list(each))
     return value | dict(predicted=at, measured=at, low=at, high=at, error=0.0) | more
 
 
 @pytest.mark.parametrize(
     ("a", "b", "order"),
     [
-        (row(timed.INT8, 0.1, 0.2), row(timed.BF16, 0.3, 0.4), -1),
-        (row(timed.BF16, 0.3, 0.4), row(timed.INT8, 0.1, 0.2), 1),
-        (row(timed.INT8, 0.1, 0.35), row(timed.BF16, 0.3, 0.4), 0),
-        (row(timed.INT8, 0.1, 0.35), row(timed.INT8, 0.2, 0.4), -1),  # the same unknown speed
-        (row(timed.INT8, 0.1, 0.5), row(timed.INT8, 0.2, 0.4), 0),
-        (row(timed.OPENVINO, 0.1, 0.5), row(timed.FP16, 0.1, 0.5), 0),
+        (row(timed.INT8, (1, 2), (3, 4)), row(timed.BF16, (5, 6), (7, 8)), -1),
+        (row(timed.BF16, (5, 6), (7, 8)), row(timed.INT8, (1, 2), (3, 4)), 1),
+        (row(timed.INT8, (1, 2), (5, 6)), row(timed.BF16, (3, 4), (7, 8)), -1),  # each by its own
+        (row(timed.INT8, (1, 2), (7, 8)), row(timed.BF16, (3, 4), (5, 6)), 0),  # they disagree
+        (row(timed.INT8, (1, 2), (3, 5)), row(timed.BF16, (5, 6), (4, 8)), 0),  # noise in one
+        (row(timed.OPENVINO, (1, 2), (1, 2)), row(timed.FP16, (1, 2), (1, 2)), 0),
+        (row(timed.INT8, (1, 5), at=3.0), row(timed.INT8, (2, 6), at=4.0), -1),  # it cancels
+        (row(timed.INT8, (1, 2), at=1.0), row(timed.INT8, (1, 2), at=1.0), 0),
+        (row(timed.INT8, (1, 5), speed=1), row(timed.INT8, (2, 6), at=4.0, speed=2), 0),
     ],
 )
-def test_an_order_is_told_where_intervals_part_or_the_speed_cancels(a, b, order):
+def test_an_order_is_told_where_every_model_tells_it_or_the_speed_cancels(a, b, order):
     assert predictions.predicted_order(a, b) == order
 
 
 def test_a_pair_that_is_not_told_is_neither_right_nor_wrong():
-    rows = [row(timed.INT8, 0.1, 0.35, 0.2), row(timed.BF16, 0.3, 0.4, 0.3)]
+    rows = [row(timed.INT8, (0.1, 0.35), at=0.2), row(timed.BF16, (0.3, 0.4), at=0.3)]
     (pair,) = predictions.pairs(rows)
     assert pair["is_right"] is None
     (found,) = predictions.summary(rows)

@@ -16,22 +16,13 @@ def rows(device: str = "CPU with VNNI") -> list[dict]:
             "in order": row["right"],
             "out of order": row["wrong"],
             "not told": row["untold"],
+            "in order by the middles": row["middle"],
             "median error (%)": 100 * row["median_error"],
             "largest error (%)": 100 * row["largest_error"],
             "kind": "recorded",
         }
         for row in found
     ]
-
-
-def misses(device: str = "CPU with VNNI", most: int = 8) -> list[dict]:
-    """The pairs in the wrong order that differ most, as measured."""
-    found = predictions.pairs(predictions.predictions(device))
-    wrong = [pair for pair in found if pair["is_right"] is False]
-    wrong.sort(key=lambda p: -max(p["measured"], 1 / p["measured"]))
-    names = {"quantity": "what", "first": "a", "second": "b", "predicted": "predicted"}
-    names |= {"measured": "measured"}
-    return [{k: p[v] for k, v in names.items()} | {"kind": "recorded"} for p in wrong[:most]]
 
 
 def picture(device: str = "CPU with VNNI"):
