@@ -5,7 +5,7 @@ from operator import attrgetter
 from efflab import cost
 from efflab.advice.case import ADAM_BYTES, Case
 from efflab.advice.technique import Gain, Loss, Technique
-from efflab.distributed.plan import ranked_plans
+from efflab.distributed.plan import fitting_plans
 from efflab.distributed.split import ZERO_STAGES, Plan, Split, Training
 
 PLANNER = "efflab.distributed.plan"
@@ -40,22 +40,14 @@ def one_device_seconds(run: Training) -> float:
 
 def best(run: Training, n_devices: int, *, lean: bool = False) -> Plan | None:
     """The fastest plan over all ZeRO stages, or the leanest; None where none fits or divides."""
-    found: list[Plan] = []
-    for stage in ZERO_STAGES:
-        try:
-            found += ranked_plans(run, n_devices, stage)
-        except ValueError:
-            continue
+    found = [plan for stage in ZERO_STAGES for plan in fitting_plans(run, n_devices, stage)]
     key = attrgetter("memory_bytes" if lean else "step_seconds")
     return min(found, key=key, default=None)
 
 
 def plain_data_parallel(run: Training, n_devices: int, zero_stage: int = 0) -> Plan | None:
     """The fastest plan that splits the batch alone; None where it does not fit."""
-    try:
-        plans = ranked_plans(run, n_devices, zero_stage)
-    except ValueError:
-        return None
+    plans = fitting_plans(run, n_devices, zero_stage)
     return next((p for p in plans if p.tp == p.pp == 1), None)
 
 

@@ -5,6 +5,7 @@ All splits are tried (Narayanan et al. 2021, section 3, gives heuristics for the
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from math import gcd
 
 from efflab.config import ModelConfig
@@ -42,16 +43,18 @@ def best_plan(
 
 
 def ranked_plans(training: Training, n_devices: int, zero_stage: int = 0) -> list[Plan]:
+    """`fitting_plans`, of which there is one at least: else a `ValueError` says what would do."""
+    plans = fitting_plans(training, n_devices, zero_stage)
+    if not plans:
+        raise ValueError(_what_would_do(training, n_devices, zero_stage))
+    return plans
+
+
+def fitting_plans(training: Training, n_devices: int, zero_stage: int = 0) -> list[Plan]:
     """Every split that fits, the fastest first; of equally fast ones the one that needs less."""
     require_int("n_devices", n_devices)
-    found = [training.evaluate(split) for split in splits(training, n_devices, zero_stage)]
-    if not found:
-        raise ValueError(_no_division(training, n_devices))
-    memory = _memory(training)
-    fitting = [plan for plan in found if plan.memory_bytes <= memory]
-    if not fitting:
-        least = min(plan.memory_bytes for plan in found)
-        raise ValueError(_no_room(training, n_devices, zero_stage, least))
+    found = (training.evaluate(split) for split in splits(training, n_devices, zero_stage))
+    fitting = (plan for plan in found if plan.memory_bytes <= _memory(training))
     return sorted(fitting, key=lambda plan: (plan.step_seconds, plan.memory_bytes))
 
 
@@ -75,8 +78,10 @@ def _grids(training: Training) -> Iterator[tuple[int, int, int]]:
                     yield tp, pp, dp
 
 
-def _divisors(n: int) -> list[int]:
-    return [d for d in range(1, n + 1) if n % d == 0]
+@lru_cache(maxsize=256)
+def _divisors(n: int) -> tuple[int, ...]:
+    """A search asks for those of the same few numbers thousands of times."""
+    return tuple(d for d in range(1, n + 1) if n % d == 0)
 
 
 def _memory(training: Training) -> float:
@@ -84,6 +89,13 @@ def _memory(training: Training) -> float:
 
 
 # --- What would do -------------------------------------------------------------------------------
+
+
+def _what_would_do(training: Training, n_devices: int, zero_stage: int) -> str:
+    needed = [training.memory_bytes(s) for s in splits(training, n_devices, zero_stage)]
+    if not needed:
+        return _no_division(training, n_devices)
+    return _no_room(training, n_devices, zero_stage, min(needed))
 
 
 def _no_division(training: Training, n_devices: int) -> str:
