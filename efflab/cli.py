@@ -58,7 +58,7 @@ def build_notebooks(args) -> None:
 
     if not args.check:
         languages = (args.language,) if args.language else LANGUAGES
-        return build(args.notebooks, languages=languages, busy=args.busy)
+        return build(args.notebooks, languages=languages, busy=args.busy, texts=args.texts)
     paths = [find(name) for name in args.notebooks or sources()]
     lines = [
         line for path in paths for language in LANGUAGES for line in differences(path, language)
@@ -174,6 +174,7 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("notebooks", nargs="*", metavar="NN", help="all of them by default")
     build.add_argument("--language", choices=LANGUAGES, help="both by default")
     build.add_argument("--check", action="store_true", help="only compare them with the sources")
+    build.add_argument("--texts", action="store_true", help="only their texts: nothing runs")
     build.add_argument("--busy", action="store_true", help="although others use the machine")
     fresh = command("new", new_notebook, "begin a notebook: room, source, texts, entry and test")
     fresh.add_argument("number", help="its two digits, for example 16")

@@ -4,10 +4,12 @@ Every function takes the `notebooks` folder, so that tests can work on one of th
 """
 
 import json
+from itertools import product
 from pathlib import Path
 
 import nbformat
 
+from efflab.errors import require
 from efflab.files import write_atomically
 from efflab.formats import BOARD, LANGUAGES, VERDICT
 from efflab.publishing import usage
@@ -43,6 +45,28 @@ def build_one(path: Path, language: str, *, prelude: str = PRELUDE, say=print) -
     return took
 
 
+def take_texts(path: Path, language: str) -> None:
+    """Store one source's texts anew; nothing runs, and what was put out stays to the byte.
+
+    A `ValueError` where there is no built notebook yet, or its code is another than the source's.
+    """
+    target = built_path(path, language)
+    notebook = translate(read_source(path), language)
+    old = nbformat.read(target, as_version=4) if target.exists() else None
+    before, after = (_code_cells(n) if n else [] for n in (old, notebook))
+    same = [c.id for c in before] == [c.id for c in after]
+    allowed = f"one built from the code that it has now: first efflab build {path.stem[:2]}"
+    require(same, "notebook", f"{path.stem} ({language})", allowed)
+    for new, kept in zip(after, before, strict=True):
+        new.outputs = kept.outputs
+    settle(notebook, old)
+    write_atomically(target, nbformat.writes(notebook) + "\n")
+
+
+def _code_cells(notebook) -> list:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
 def report_cells(notebook, name: str, say) -> None:
     """One line a code cell with its seconds, and a warning where it prints to stderr."""
     for index, cell in enumerate(notebook.cells):
@@ -74,13 +98,18 @@ def build(
     folder: Path = NOTEBOOKS,
     prelude: str = PRELUDE,
     busy: bool = False,
+    texts: bool = False,
     say=print,
 ) -> None:
     """Build the named notebooks (all by default), then the ledger and the board from them all.
 
-    A busy machine is a `ValueError`, unless `busy` says that it may be.
+    `texts`: `take_texts` alone. A busy machine is a `ValueError`, unless `busy` says it may be.
     """
     paths = [find(name, folder) for name in names or sources(folder)]
+    if texts:
+        for path, language in product(paths, languages):
+            take_texts(path, language)
+        return
     if not busy:
         usage.require_idle()
     record = folder.parent / "data" / "builds.json"

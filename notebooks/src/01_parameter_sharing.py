@@ -519,7 +519,7 @@ check("01-3", answer_3)
 # **References.** Lan et al. 2020, *ALBERT: A Lite BERT* (Tables 1, 2 and 4); Wang et al. 2020, *MiniLM*;
 # Reimers & Gurevych 2019, *Sentence-BERT*.
 #
-# **Next:** 02 · MLP-Mixer, which changes the computation itself.
+# **Next:** [02 · MLP-Mixer](02_mixer.ipynb), which changes the computation itself.
 
 # %% [markdown] tags=["zh"]
 # ## 11 · 小结
@@ -534,4 +534,4 @@ check("01-3", answer_3)
 # **参考文献。** Lan 等 2020，*ALBERT: A Lite BERT*（表 1、表 4）；Wang 等 2020，*MiniLM*；
 # Reimers 与 Gurevych 2019，*Sentence-BERT*。
 #
-# **下一篇：** 02 · MLP-Mixer，它改变的是计算本身。
+# **下一篇：** [02 · MLP-Mixer](02_mixer.ipynb)，它改变的是计算本身。

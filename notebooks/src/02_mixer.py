@@ -507,7 +507,8 @@ check("02-3", answer_3)
 # **References.** Tolstikhin et al. 2021, *MLP-Mixer: An all-MLP Architecture for Vision*;
 # Dosovitskiy et al. 2021, *An Image is Worth 16x16 Words*.
 #
-# **Next:** notebook 03 keeps attention and leaves out most of its pairs.
+# **Next:** [03 · Sparse attention](03_sparse_attention.ipynb) keeps attention and leaves out most of
+# its pairs.
 
 # %% [markdown] tags=["zh"]
 # ## 小结
@@ -521,4 +522,4 @@ check("02-3", answer_3)
 # **参考文献。** Tolstikhin 等，2021，*MLP-Mixer: An all-MLP Architecture for Vision*；
 # Dosovitskiy 等，2021，*An Image is Worth 16x16 Words*。
 #
-# **下一篇：** 第 03 篇保留注意力，但省去其中大部分的配对。
+# **下一篇：** [03 · 稀疏注意力](03_sparse_attention.ipynb) 保留注意力，但省去其中大部分的配对。

@@ -526,7 +526,8 @@ check("04-3", answer_3)
 # **References.** Wang et al. 2020, *Linformer: Self-Attention with Linear Complexity* (equation 7,
 # Table 3); Eckart and Young 1936; Dao et al. 2022, *FlashAttention*.
 #
-# **Next:** notebook 05 lets the range or the weights of attention depend on the input.
+# **Next:** [05 · Dynamic attention](05_dynamic_attention.ipynb) lets the range or the weights of
+# attention depend on the input.
 
 # %% [markdown] tags=["zh"]
 # ## 小结
@@ -540,4 +541,4 @@ check("04-3", answer_3)
 # **参考文献。** Wang 等，2020，*Linformer: Self-Attention with Linear Complexity*（式 7、表 3）；
 # Eckart 与 Young，1936；Dao 等，2022，*FlashAttention*。
 #
-# **下一篇：** 第 05 篇让注意力的范围或权重随输入而变。
+# **下一篇：** [05 · 动态注意力](05_dynamic_attention.ipynb) 让注意力的范围或权重随输入而变。

@@ -588,7 +588,7 @@ check("05-3", smallest_kernel)
 # arXiv:1901.10430. Sukhbaatar et al. 2019, *Adaptive Attention Span in Transformers*,
 # arXiv:1905.07799. The record is `data/experiments/dynamic-attention.json`.
 #
-# **Next:** [09 · Quantization](09_quantization.ipynb), where the structure stays and the numbers
+# **Next:** [06 · Mixed precision](06_mixed_precision.ipynb), where the structure stays and the numbers
 # get shorter.
 
 # %% [markdown] tags=["zh"]
@@ -603,4 +603,4 @@ check("05-3", smallest_kernel)
 # arXiv:1901.10430。Sukhbaatar 等 2019，*Adaptive Attention Span in Transformers*，
 # arXiv:1905.07799。存档为 `data/experiments/dynamic-attention.json`。
 #
-# **下一篇：** [09 · 量化](09_quantization.ipynb)：结构不动，把数字变短。
+# **下一篇：** [06 · 混合精度](06_mixed_precision.ipynb)：结构不动，把数字变短。

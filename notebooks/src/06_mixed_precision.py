@@ -724,7 +724,8 @@ check("06-3", answer_3)
 # Specification 1.0*. Williams et al. 2009, *Roofline*. NVIDIA, *DeepLearningExamples*
 # (`data/published/amp.csv`).
 #
-# **Next:** 07 · Compiler fusion: the bytes that LayerNorm and GELU move for nothing.
+# **Next:** [07 · Compiler fusion](07_compiler_fusion.ipynb): the bytes that LayerNorm and GELU move
+# for nothing.
 
 # %% [markdown] tags=["zh"]
 # ## 小结
@@ -740,4 +741,4 @@ check("06-3", answer_3)
 # *FP8 Formats for Deep Learning*，arXiv:2209.05433。OCP 2023，*Microscaling Formats (MX) Specification 1.0*。
 # Williams 等 2009，*Roofline*。NVIDIA，*DeepLearningExamples*（`data/published/amp.csv`）。
 #
-# **下一篇：** 07 · 编译器融合：LayerNorm 和 GELU 白白搬运的那些字节。
+# **下一篇：** [07 · 编译器融合](07_compiler_fusion.ipynb)：LayerNorm 和 GELU 白白搬运的那些字节。

@@ -569,7 +569,8 @@ check("08-3", answer_3)
 # for Characterizing Scalability of DNN Accelerators using SCALE-Sim*. Wolf et al., *Yosys*. Shah et
 # al. 2019, *Yosys+nextpnr*. The Amaranth project.
 #
-# **Next:** 09 · Quantization: where the int8 numbers come from, and what they cost.
+# **Next:** [09 · Quantization](09_quantization.ipynb): where the int8 numbers come from, and
+# what they cost.
 
 # %% [markdown] tags=["zh"]
 # ## 小结
@@ -586,4 +587,4 @@ check("08-3", answer_3)
 # for Characterizing Scalability of DNN Accelerators using SCALE-Sim*。Wolf 等，*Yosys*。Shah 等 2019，
 # *Yosys+nextpnr*。Amaranth 项目。
 #
-# **下一篇：** 09 · 量化：int8 的数从哪里来，代价是什么。
+# **下一篇：** [09 · 量化](09_quantization.ipynb)：int8 的数从哪里来，代价是什么。

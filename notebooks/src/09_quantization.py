@@ -682,7 +682,7 @@ check("09-3", answer_3)
 # Integer-Arithmetic-Only Inference*. Wu et al. 2020, *Integer Quantization for Deep Learning
 # Inference*. Dettmers et al. 2022, *LLM.int8()*. Xiao et al. 2023, *SmoothQuant*.
 #
-# **Next:** 10 · GPTQ: rounding that repairs its own errors, for 4 bits and below.
+# **Next:** [10 · GPTQ](10_gptq.ipynb): rounding that repairs its own errors, for 4 bits and below.
 
 # %% [markdown] tags=["zh"]
 # ## 小结
@@ -698,4 +698,4 @@ check("09-3", answer_3)
 # Integer-Arithmetic-Only Inference*。Wu 等 2020，*Integer Quantization for Deep Learning
 # Inference*。Dettmers 等 2022，*LLM.int8()*。Xiao 等 2023，*SmoothQuant*。
 #
-# **下一篇：** 10 · GPTQ：边舍入边修正误差，用于 4 比特及以下。
+# **下一篇：** [10 · GPTQ](10_gptq.ipynb)：边舍入边修正误差，用于 4 比特及以下。

@@ -473,7 +473,8 @@ check("10-3", answer_3)
 # pruning: Optimal Brain Surgeon*. Lin et al. 2024, *AWQ* (arXiv:2306.00978), scales the channels
 # with large inputs instead of pushing errors.
 #
-# **Next:** 11 · Pruning. The same quadratic form decides which weights can go altogether.
+# **Next:** [11 · Pruning](11_pruning.ipynb). The same quadratic form decides which weights
+# can go altogether.
 
 # %% [markdown] tags=["zh"]
 # ## 8 · 小结
@@ -487,4 +488,4 @@ check("10-3", answer_3)
 # Brain Compression*（arXiv:2208.11580）。Hassibi 与 Stork 1993，*Second order derivatives for network
 # pruning: Optimal Brain Surgeon*。Lin 等 2024，*AWQ*（arXiv:2306.00978），不转移误差，而是放大输入较大的通道的权重。
 #
-# **下一篇：** 11 · 剪枝。同一个二次型还能决定哪些权重可以整个去掉。
+# **下一篇：** [11 · 剪枝](11_pruning.ipynb)。同一个二次型还能决定哪些权重可以整个去掉。

@@ -576,8 +576,8 @@ check("11-3", answer_3)
 # (2:4); Frantar & Alistarh 2023, *SparseGPT*, which prunes with the inputs' second moments as GPTQ
 # rounds with them.
 #
-# **Next:** this chapter made a model smaller; the next chapter distributes the work over several
-# processes.
+# **Next:** this chapter made a model smaller; [12 · Data parallelism](12_data_parallel.ipynb)
+# distributes the work over several processes.
 
 # %% [markdown] tags=["zh"]
 # ## 13 · 小结
@@ -594,4 +594,4 @@ check("11-3", answer_3)
 # *Accelerating Sparse Deep Neural Networks*（2:4）；Frantar 与 Alistarh 2023，*SparseGPT*，
 # 它利用输入的二阶矩来剪枝，正如 GPTQ 利用它来舍入。
 #
-# **下一篇：** 本章让模型变小；下一章把计算分配到多个进程。
+# **下一篇：** 本章让模型变小；[12 · 数据并行](12_data_parallel.ipynb) 把计算分配到多个进程。

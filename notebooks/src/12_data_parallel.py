@@ -610,7 +610,7 @@ check("12-3", answer_3)
 # et al. 2023, *PyTorch FSDP*, arXiv:2304.11277. Stich et al. 2018, *Sparsified SGD with Memory*,
 # arXiv:1809.07599.
 #
-# **Next:** 13 · Model and pipeline parallelism: cutting the model itself.
+# **Next:** [13 · Model and pipeline parallelism](13_pipeline_parallel.ipynb): cutting the model itself.
 
 # %% [markdown] tags=["zh"]
 # ## 小结
@@ -625,4 +625,4 @@ check("12-3", answer_3)
 # *Bandwidth optimal all-reduce algorithms*。Rajbhandari 等 2020，*ZeRO*，arXiv:1910.02054。Zhao 等 2023，
 # *PyTorch FSDP*，arXiv:2304.11277。Stich 等 2018，*Sparsified SGD with Memory*，arXiv:1809.07599。
 #
-# **下一篇：** 13 · 模型并行与流水线并行：把模型本身切开。
+# **下一篇：** [13 · 模型并行与流水线并行](13_pipeline_parallel.ipynb)：把模型本身切开。

@@ -502,7 +502,7 @@ check("13-3", answer_3)
 # arXiv:2104.04473. Qi et al. 2023, *Zero Bubble Pipeline Parallelism*, arXiv:2401.10241. DeepSeek-AI
 # 2024, *DeepSeek-V3*, arXiv:2412.19437.
 #
-# **Next:** 14 · Case study: one model, all chapters.
+# **Next:** [14 · Case study](14_case_study.ipynb): one model, all chapters.
 
 # %% [markdown] tags=["zh"]
 # ## 小结
@@ -517,4 +517,4 @@ check("13-3", answer_3)
 # Narayanan 等 2021，*Efficient Large-Scale Language Model Training*，arXiv:2104.04473。
 # Qi 等 2023，*Zero Bubble Pipeline Parallelism*，arXiv:2401.10241。DeepSeek-AI 2024，*DeepSeek-V3*，arXiv:2412.19437。
 #
-# **下一篇：** 14 · 案例：一个模型，走完各章。
+# **下一篇：** [14 · 案例](14_case_study.ipynb)：一个模型，走完各章。

@@ -483,7 +483,7 @@ check("14-3", answer_3)
 # arXiv:2104.04473. Touvron et al. 2023, *LLaMA*, arXiv:2302.13971. Le Scao et al. 2022, *BLOOM*,
 # arXiv:2211.05100. Chowdhery et al. 2022, *PaLM*, arXiv:2204.02311.
 #
-# **Next:** 15 · Choose your plan: which technique for which budget.
+# **Next:** [15 · Choose your plan](15_choose_plan.ipynb): which technique for which budget.
 
 # %% [markdown] tags=["zh"]
 # ## 小结
@@ -498,4 +498,4 @@ check("14-3", answer_3)
 # Narayanan 等 2021，*Efficient Large-Scale Language Model Training*，arXiv:2104.04473。Touvron 等 2023，*LLaMA*，
 # arXiv:2302.13971。Le Scao 等 2022，*BLOOM*，arXiv:2211.05100。Chowdhery 等 2022，*PaLM*，arXiv:2204.02311。
 #
-# **下一篇：** 15 · 选择你的方案：哪种预算，用哪种技术。
+# **下一篇：** [15 · 选定你的方案](15_choose_plan.ipynb)：哪种预算，用哪种技术。

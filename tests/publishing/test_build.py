@@ -137,6 +137,30 @@ def test_out_of_step_is_seen(toy, edit):
     assert "另一个玩具" in line
 
 
+def test_texts_alone_are_taken_anew_and_nothing_runs(toy, edit):
+    english, _ = build(toy)
+    before = english.read_text(encoding="utf-8")
+    edit("# # A toy", "# # Another toy")
+    build(toy, texts=True)
+    after = english.read_text(encoding="utf-8")
+    changed = [(a.strip(), b.strip()) for a, b in zip(before.splitlines(), after.splitlines(),
+               strict=True) if a != b]  # fmt: skip
+    assert len(changed) == 2  # the text, and its cell's id
+    assert changed[1] == ('"# A toy\\n",', '"# Another toy\\n",')
+    assert differences(find("90", toy), "en") == differences(find("90", toy), "zh") == []
+
+
+def test_texts_without_the_code_that_was_built_are_refused(toy, edit):
+    with pytest.raises(ValueError, match=r"90_toy \(en\)'.*first efflab build 90"):
+        build(toy, texts=True)
+    english, chinese = build(toy)
+    before = english.read_bytes(), chinese.read_bytes()
+    edit("print(language, n * 2)", "print(language, n * 3)")
+    with pytest.raises(ValueError, match=r"first efflab build 90"):
+        build(toy, texts=True)
+    assert (english.read_bytes(), chinese.read_bytes()) == before
+
+
 def test_verdicts_and_board_are_collected(toy):
     build(toy)
     verdicts = json.loads((toy.parent / "data" / "verdicts.json").read_text(encoding="utf-8"))

@@ -189,6 +189,15 @@ def test_exercises_have_a_check_a_hint_and_a_solution(number):
     assert len(hints) >= len(stubs)
 
 
+@pytest.mark.parametrize(("number", "following"), list(pairwise(NUMBERS)))
+def test_the_next_notebook_is_a_click_away(number, following):
+    for language in LANGUAGES:
+        end = translate(source(number), language).cells[-1].source
+        link = f"[{following} · "
+        assert link in end
+        assert end.partition(link)[2].partition("](")[2].startswith(f"{sources()[following].stem}.")
+
+
 @pytest.mark.parametrize("number", NUMBERS)
 def test_untouched_stubs_are_answered_kindly(number):
     cells = built(number, "en").cells
