@@ -60,7 +60,7 @@ lab.use_notebook("15_choose_plan", exercises.EXERCISES, TEXTS)
 # ## 1 · 先预测
 #
 # 想让 BERT-base 在 A100 上答得更快。按 FLOPs 和 roofline 计算，最好的*轻量结构*（共享层、窗口、摘要）能把时间缩短到几分之一？
-# 另外：`stdlib-gpt` 原本 12.7 MB、1.07 比特每字节；放进 2 MB 之后，我们最好的方案是多少（两位小数）？
+# 另外：`stdlib-gpt` 原本 12.7 MB、每字节 1.07 比特；放进 2 MB 之后，我们最好的方案是多少（两位小数）？
 
 # %%
 p_light = predict("How many times faster is BERT-base with the best light structure?", "x")
@@ -80,7 +80,7 @@ p_game = predict("At how many bits per byte does stdlib-gpt fit into 2 MB?")
 # ## 2 · 什么服务于哪项预算
 #
 # `efflab advise` 让每种技术报出它在某一项预算上的收益：所需是原模型的几分之一。收益要么由本仓库的公式*计算*得出，
-# 要么来自实验的*记录*，要么是*已发表*的数字；没有出处就不显示。每种技术都有质量代价，凡有记录的一并列出（多数未经再训练）。
+# 要么来自实验的*存档*，要么是*已发表*的数字；没有出处就不显示。每种技术都有质量代价，凡有记录的一并列出（多数未经再训练）。
 # 预算 `quality` 问的是：哪些技术能把质量损失控制在 1 % 以内。
 
 # %%
@@ -331,7 +331,7 @@ show(predicted.picture())
 # %% [markdown] tags=["zh"]
 # ## 9 · 预算游戏
 #
-# **不超过 2,000,000 字节；其次比特每字节最低；再次最快。** 可用的招式是各章的技术，作用于 `stdlib-gpt`，不做训练：
+# **不超过 2,000,000 字节；其次每字节比特数最低；再次最快。** 可用的招式是各章的技术，作用于 `stdlib-gpt`，不做训练：
 #
 # | 招式 | 内容 | 出自 |
 # |---|---|---|
@@ -344,7 +344,7 @@ show(predicted.picture())
 # | `shared` | 前几层共用一个 QKV 投影，1 到 6 | 01 |
 # | `half` | 偏置和归一化参数用 fp16 | 06 |
 #
-# 文件会真的写出来，再读回的模型在排行榜的窗口上评分。比特每字节按两位小数计，相同则比时间。
+# 文件会真的写出来，再读回的模型在总榜的窗口上评分。每字节比特数按两位小数计，相同则比时间。
 
 # %% tags=["nbval-ignore-output"]
 from efflab.notebooks.choose_plan import game
@@ -376,7 +376,7 @@ p_game.reveal(round(game.entries()[0]["bits"], 2))
 #
 # ## 10 · 练习
 #
-# **15-2（达标题）。** 把 `stdlib-gpt` 放进 2 MB，且不超过 1.08 比特每字节。`answer_2` 是一个招式字典。
+# **15-2（达标题）。** 把 `stdlib-gpt` 放进 2 MB，且每字节不超过 1.08 比特。`answer_2` 是一个招式字典。
 #
 # <details><summary>提示</summary>线性映射用 GPTQ 的 4 位；token 表既要查又要乘，多给几位。`half=True` 能省下偏置和归一化参数的字节。</details>
 
