@@ -171,11 +171,11 @@ def pairs(rows: list[dict]) -> Iterator[dict]:
     `is_right` is None where the plan does not tell, as `predicted_order` says.
     """
     for a, b in combinations(rows, 2):
-        if a["what"] == b["what"] and (a["high"] < b["low"] or b["high"] < a["low"]):
+        measured = (a["low"], a["high"]), (b["low"], b["high"])
+        if a["what"] == b["what"] and _apart(*measured):
             order = predicted_order(a, b)
             right = None if order == 0 else (order > 0) == (a["measured"] > b["measured"])
-            yield dict(what=a["what"], a=_name(a), b=_name(b), is_right=right,
-                       predicted=a["predicted"] / b["predicted"],
+            yield dict(is_right=right, predicted=a["predicted"] / b["predicted"],
                        measured=a["measured"] / b["measured"])  # fmt: skip
 
 
@@ -187,16 +187,17 @@ def predicted_order(a: dict, b: dict) -> int:
     """
     if a["speed"] == b["speed"]:
         return _sign(a["predicted"] - b["predicted"])
-    said = {(x[0] > y[1]) - (x[1] < y[0]) for x, y in zip(a["each"], b["each"], strict=True)}
+    said = {_apart(x, y) for x, y in zip(a["each"], b["each"], strict=True)}
     return said.pop() if len(said) == 1 else 0
+
+
+def _apart(x: tuple[float, float], y: tuple[float, float]) -> int:
+    """1 where all of the interval `x` lies above `y`, -1 below, 0 where they overlap."""
+    return (x[0] > y[1]) - (x[1] < y[0])
 
 
 def _sign(x: float) -> int:
     return (x > 1e-9) - (x < -1e-9)
-
-
-def _name(row: dict) -> str:
-    return f"{row['stage']}, {row['engine']}"
 
 
 def summary(rows: list[dict]) -> list[dict]:

@@ -54,7 +54,8 @@ def fitting_plans(training: Training, n_devices: int, zero_stage: int = 0) -> li
     """Every split that fits, the fastest first; of equally fast ones the one that needs less."""
     require_int("n_devices", n_devices)
     found = (training.evaluate(split) for split in splits(training, n_devices, zero_stage))
-    fitting = (plan for plan in found if plan.memory_bytes <= _memory(training))
+    memory = _memory(training)
+    fitting = (plan for plan in found if plan.memory_bytes <= memory)
     return sorted(fitting, key=lambda plan: (plan.step_seconds, plan.memory_bytes))
 
 

@@ -16,7 +16,7 @@ from efflab.publishing import usage
 from efflab.publishing.catalog import NOTEBOOKS, built_path, find, sources
 from efflab.publishing.execute import execute, plain, seconds, title_of
 from efflab.publishing.outputs import settle, stored
-from efflab.publishing.source import read_source, translate
+from efflab.publishing.source import code_cells, read_source, translate
 
 PRELUDE = "from efflab.lab import prepare_build\nprepare_build()"
 
@@ -36,9 +36,7 @@ def build_one(path: Path, language: str, *, prelude: str = PRELUDE, say=print) -
     del notebook.cells[0]
     took = usage.entry(sum(map(seconds, notebook.cells)), memory.peak_bytes)
     report_cells(notebook, f"{path.stem[:2]} {language}", say)
-    settle(notebook, nbformat.read(target, as_version=4) if target.exists() else None)
-    nbformat.validate(notebook)
-    write_atomically(target, nbformat.writes(notebook) + "\n")
+    _store(notebook, target, _built(target))
     part.unlink()
     size = f"{target.stat().st_size / 1e3:.0f} kB"
     say(f"{name}: {took['seconds']} s in its cells, {took['peak_mb']} MB at most, {size}")
@@ -52,19 +50,26 @@ def take_texts(path: Path, language: str) -> None:
     """
     target = built_path(path, language)
     notebook = translate(read_source(path), language)
-    old = nbformat.read(target, as_version=4) if target.exists() else None
-    before, after = (_code_cells(n) if n else [] for n in (old, notebook))
+    old = _built(target)
+    before, after = code_cells(old) if old else [], code_cells(notebook)
     same = [c.id for c in before] == [c.id for c in after]
     allowed = f"one built from the code that it has now: first efflab build {path.stem[:2]}"
     require(same, "notebook", f"{path.stem} ({language})", allowed)
     for new, kept in zip(after, before, strict=True):
         new.outputs = kept.outputs
+    _store(notebook, target, old)
+
+
+def _built(target: Path) -> nbformat.NotebookNode | None:
+    return nbformat.read(target, as_version=4) if target.exists() else None
+
+
+def _store(
+    notebook: nbformat.NotebookNode, target: Path, old: nbformat.NotebookNode | None
+) -> None:
     settle(notebook, old)
+    nbformat.validate(notebook)
     write_atomically(target, nbformat.writes(notebook) + "\n")
-
-
-def _code_cells(notebook) -> list:
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def report_cells(notebook, name: str, say) -> None:

@@ -7,7 +7,7 @@ from nbformat import NotebookNode
 
 from efflab.formats import PICTURE, WIDGET
 from efflab.publishing.catalog import NOTEBOOKS, built_path, sources
-from efflab.publishing.source import KEPT, METADATA
+from efflab.publishing.source import KEPT, METADATA, code_cells
 
 
 def of_kind(notebook: NotebookNode, kind: str) -> list:
@@ -55,8 +55,7 @@ def settle(notebook: NotebookNode, old: NotebookNode | None) -> None:
 
 def count(notebook: NotebookNode) -> None:
     """Number the code cells from 1, as in a session that ran nothing before them."""
-    code = (c for c in notebook.cells if c.cell_type == "code")
-    for number, cell in enumerate(code, start=1):
+    for number, cell in enumerate(code_cells(notebook), start=1):
         cell.execution_count = number
         for output in cell.outputs:
             if output.get("execution_count") is not None:

@@ -22,7 +22,7 @@ from efflab.limits import limits_of, require_within
 from efflab.publishing.catalog import NOTEBOOKS, find
 from efflab.publishing.execute import execute, seconds, title_of
 from efflab.publishing.outputs import of_kind
-from efflab.publishing.source import parameters, read_source, solve, translate
+from efflab.publishing.source import code_cells, parameters, read_source, solve, translate
 
 PACKAGE = Path(efflab.__file__).parent
 STRICT = "from efflab.lab import check\n\ncheck.strict(True)"
@@ -151,7 +151,7 @@ def fingerprint(notebook: NotebookNode, path: Path) -> str:
     records, the shipped model, Python and the versions of all installed libraries.
     """
     h = hashlib.sha256(libraries().encode())
-    h.update("\n".join(c.source for c in notebook.cells if c.cell_type == "code").encode())
+    h.update("\n".join(c.source for c in code_cells(notebook)).encode())
     for file in dependencies(path.parents[2] / "data"):
         h.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
     return h.hexdigest()[:16]

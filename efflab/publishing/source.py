@@ -52,6 +52,11 @@ def parameters(notebook: NotebookNode) -> dict:
     return {s.targets[0].id: ast.literal_eval(s.value) for s in statements}
 
 
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    """Those of its cells that run, in order."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
 def is_stub(cell: NotebookNode) -> bool:
     """Whether the learner is to fill this code cell in."""
     return cell.cell_type == "code" and "exercise" in tags(cell)

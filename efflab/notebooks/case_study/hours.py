@@ -6,7 +6,7 @@ from math import log10
 from efflab import training_run
 from efflab.config import ModelConfig
 from efflab.devices import DEVICES
-from efflab.distributed.plan import ranked_plans
+from efflab.distributed.plan import fitting_plans
 from efflab.distributed.split import Cluster, Plan, Training
 from efflab.errors import require, require_one_of
 from efflab.lab import Choice, Figure, Slider, explorer, figures, number, tr
@@ -77,7 +77,7 @@ def plans() -> dict[str, Plan | None]:
     """The best plan of each kind on the largest published cluster; None where none fits."""
     n = largest_cluster()
     training = Training(MODEL, DEVICES["A100 80GB SXM"], n, SEQ_LEN, Cluster())
-    found = {stage: ranked_plans(training, n, stage) for stage in (0, 1)}
+    found = {stage: fitting_plans(training, n, stage) for stage in (0, 1)}
     return {
         name: next((plan for plan in found[stage] if plan.tp == 1 or not uncut), None)
         for name, (stage, uncut) in PLANS.items()

@@ -5,8 +5,8 @@ from functools import lru_cache
 from efflab.config import PRESETS
 from efflab.devices import DEVICES
 from efflab.distributed import plan_fit
-from efflab.distributed.plan import best_plan
-from efflab.distributed.split import Plan
+from efflab.distributed.plan import best_plan, fitting_plans
+from efflab.distributed.split import Plan, Training
 
 MODELS = ("bert-large", "gpt2-xl", "gpt3-1.3b", "gpt3-175b")
 SEQ_LEN, BATCH = 2048, 1536
@@ -31,11 +31,8 @@ def plan_rows() -> list[dict]:
         for n in (8, 64, 512):
             config = PRESETS[model]
             length = min(SEQ_LEN, config.max_len)
-            try:
-                plan = best_plan(config, n, device, global_batch=BATCH, seq_len=length)
-            except ValueError:
-                plan = None
-            rows.append(plan_row(model, n, plan))
+            plans = fitting_plans(Training(config, device, BATCH, length), n)
+            rows.append(plan_row(model, n, next(iter(plans), None)))
     return rows
 
 
