@@ -66,7 +66,7 @@ def live() -> bool:
 def figure_bundle(fig, *, png: bool | None = None) -> dict:
     """A figure's forms: plotly JSON with numbers rounded to six digits, text, a PNG when built."""
     spec = plain(fig.to_plotly_json())
-    spec["config"] = {"displaylogo": False, "responsive": True}
+    spec["config"] = {"displaylogo": False}
     bundle = {PLOTLY: spec, "text/plain": figure_text(fig)}
     if _build["png"] if png is None else png:
         bundle["image/png"] = base64.b64encode(figure_png(fig)).decode()

@@ -24,6 +24,9 @@ ANSWER_SECONDS, GRACE_SECONDS = 5.0, 1.0
 """How long the page may take to draw a picture. The grace lets a kernel that was busy until now
 read the answer that already waits."""
 
+ROOM = 16
+"""Pixels of the output around the picture."""
+
 
 class Redraw(anywidget.AnyWidget):
     """An invisible widget: its `figure` (plotly JSON) replaces what the plot beside it shows."""
@@ -84,4 +87,4 @@ class Picture:
 
 
 def _layout(figure):
-    return ipywidgets.Layout(min_height=f"{figure.layout.height + 16}px", width="100%")
+    return ipywidgets.Layout(min_height=f"{figure.layout.height + ROOM}px", width="100%")

@@ -5,6 +5,7 @@ need. What the page showed at the end lies under runs/screenshots, untracked, to
 """
 
 import ast
+import base64
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from contextlib import contextmanager
 import nbformat
 import pytest
 
+from efflab.lab import picture
 from efflab.publishing.catalog import NOTEBOOKS, ROOT, built_path, sources
 from efflab.publishing.doctor import BROWSER_ADVICE, find_browser
 from efflab.publishing.order import longest_first
@@ -36,6 +38,7 @@ FLAGS = (
     "--disable-sync",
 )
 SETTINGS = ROOT / "efflab" / "publishing" / "jupyter"  # as `efflab lab` has them
+SCREENSHOTS = ROOT / "runs" / "screenshots"
 WHOLE = [("00", "en"), ("00", "zh")]
 # Tracebacks and warnings, as JupyterLab marks them.
 ERRORS = "[data-mime-type='application/vnd.jupyter.stderr'], [data-mime-type*='error']"
@@ -60,6 +63,31 @@ NUMBERS = """index => {
   const plot = explorer && explorer.querySelector('.js-plotly-plot');
   return plot && plot.layout && plot.layout.meta ? JSON.stringify(plot.layout.meta) : null;
 }"""
+
+# Heights and widths of an explorer's picture on the page, from the plot to the output around it.
+# JupyterLab takes the height out of the plot's layout; `asked` is what the kernel gave the output.
+SIZES = """index => {
+  const explorer = document.querySelectorAll('.efflab-explorer')[index];
+  const plot = explorer.querySelector('.js-plotly-plot');
+  const boxes = [plot.querySelector('.main-svg'), plot, plot.closest('.jp-OutputArea-output')];
+  const sizes = boxes.map(box => box.getBoundingClientRect());
+  return {
+    asked: parseFloat(plot.closest('[style*=min-height]').style.minHeight) - ROOM,
+    heights: sizes.map(s => s.height), widths: sizes.map(s => s.width),
+  };
+}""".replace("ROOM", str(picture.ROOM))
+# The share of a PNG's pixels that are not nearly white: text, lines and marks, but no grid.
+INK = """async png => {
+  const image = await createImageBitmap(await (await fetch('data:image/png;base64,' + png)).blob());
+  const context = new OffscreenCanvas(image.width, image.height).getContext('2d');
+  context.drawImage(image, 0, 0);
+  const {data} = context.getImageData(0, 0, image.width, image.height);
+  let n = 0;
+  for (let i = 0; i < data.length; i += 4) n += Math.min(data[i], data[i + 1], data[i + 2]) < 200;
+  return n / (data.length / 4);
+}"""
+LEAST_INK = 0.01
+WIDE, NARROW, HIGH = 1400, 1024, 1000
 
 
 # --- Which cells -----------------------------------------------------------------------------
@@ -225,12 +253,34 @@ def see_other_numbers(page, index, before):
         raise AssertionError(f"{error}: {before}, {page.evaluate(STATE, index)}") from None
 
 
+def see_whole_picture(page, index, name):
+    """An explorer's picture has the height that its figure asks for, its output's width, and ink.
+
+    What it looks like lies under runs/screenshots too.
+    """
+    plot = page.locator(EXPLORER).nth(index).locator(".js-plotly-plot")
+    plot.scroll_into_view_if_needed(timeout=5000)
+
+    def fits():
+        found.append(page.evaluate(SIZES, index))
+        heights, widths = found[-1]["heights"], found[-1]["widths"]
+        return min(heights) >= found[-1]["asked"] > 0 and max(widths) - min(widths) <= 1
+
+    found = []
+    try:
+        wait_for(fits, MOVE_SECONDS / 6, "the picture has its size")
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {found[-1]}") from None
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    png = plot.screenshot(path=SCREENSHOTS / f"{name}-{index}.png")
+    assert page.evaluate(INK, base64.b64encode(png).decode()) > LEAST_INK
+
+
 def keep_screenshot(page, name):
-    folder = ROOT / "runs" / "screenshots"
-    folder.mkdir(parents=True, exist_ok=True)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     if page.locator(EXPLORER).count():
         page.locator(EXPLORER).last.scroll_into_view_if_needed(timeout=5000)
-    page.screenshot(path=folder / f"{name}.png")
+    page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
 
 # --- What a reader does ----------------------------------------------------------------------
@@ -267,7 +317,7 @@ def opened_and_run(name, n_cells, screenshot, lab, chromium, script=""):
     `script` runs in the page before anything else.
     """
     kernel = start_kernel(lab, name)
-    page = chromium.new_page(viewport={"width": 1400, "height": 1000})
+    page = chromium.new_page(viewport={"width": WIDE, "height": HIGH})
     page.add_init_script(script)
     errors = page.locator(ERRORS)
     try:
@@ -295,7 +345,7 @@ def first_numbers(page, index):
 
 
 def run_and_explore(notebook, name, screenshot, lab, chromium, script=""):
-    """Open the page, run all its cells without an error, and move a slider of each explorer."""
+    """Open the page, run all cells without an error, move each explorer's slider; then narrow."""
     code = [c for c in notebook.cells if c.cell_type == "code"]
     n_explorers = sum(calls(cell, "explore") for cell in code)
     assert n_explorers >= 1
@@ -303,6 +353,10 @@ def run_and_explore(notebook, name, screenshot, lab, chromium, script=""):
         assert page.locator(EXPLORER).count() == n_explorers
         for index in range(n_explorers):
             first = first_numbers(page, index)
+            see_whole_picture(page, index, screenshot)
             move_slider(page.locator(EXPLORER).nth(index))
             see_other_numbers(page, index, first)
+        page.set_viewport_size({"width": NARROW, "height": HIGH})
+        for index in range(n_explorers):
+            see_whole_picture(page, index, f"{screenshot}-narrow")
         assert page.locator(".Toastify__toast").all_inner_texts() == []  # no news over the page
