@@ -6,17 +6,24 @@ An explorer is a function with `.controls`, in a room of `efflab.notebooks`.
 import importlib
 import math
 import numbers
+import re
+from itertools import pairwise
 from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
 
 from efflab import notebooks
+from efflab.formats import LANGUAGES
 from efflab.lab.controls import Choice, Slider, Toggle, bind
 from efflab.lab.refusals import refusal
 from efflab.lab.text import has_chinese, use_language
 from efflab.publishing.catalog import sources
+from efflab.publishing.source import read_source, translate
 
+MARKS = {"diamond": "diamond", "triangle": "triangle", "hollow square": "square-open"}
+MARKS |= {"菱形": "diamond", "三角形": "triangle", "空心方块": "square-open"}
+"""A mark's name in a text, and how plotly's name of its symbol begins."""
 ROOMS = Path(notebooks.__file__).parent
 
 
@@ -91,6 +98,24 @@ def test_the_first_control_changes_the_numbers(name):
     first, control = next(iter(fn.controls.items()))
     metas = [dict(fn(**{**defaults(fn), first: v}).layout.meta) for v in values_of(control)]
     assert any(meta != metas[0] for meta in metas[1:])
+
+
+def named_marks():
+    """(explorer, mark) wherever the text before an explorer's cell names a mark."""
+    for path in sources().values():
+        for language in LANGUAGES:
+            for text, cell in pairwise(translate(read_source(path), language).cells):
+                for function in re.findall(r"explore\(\w+\.(\w+)[,)]", cell.source):
+                    names = (mark for mark in MARKS if mark in text.source)
+                    yield from ((f"{path.stem[3:]}.{function}", mark) for mark in names)
+
+
+@pytest.mark.parametrize(("name", "mark"), list(named_marks()))
+def test_a_mark_that_the_text_names_is_drawn(name, mark):
+    fn = EXPLORERS[name]
+    symbols = [trace.marker.symbol for trace in fn(**defaults(fn)).data if trace.type == "scatter"]
+    drawn = [s for s in symbols for s in ([s] if isinstance(s, str) else s or ())]
+    assert any(s.startswith(MARKS[mark]) for s in drawn)
 
 
 @pytest.fixture

@@ -93,6 +93,9 @@ def test_explorer_at_every_corner(model, device):
         assert meta["crossing"] == 2 * config.d_model + config.d_ff
         assert sum(fig.data[0].x) == pytest.approx(100)
         assert fig.data[2].y[0] == pytest.approx(100 * meta["share"])
+        (diamond,) = fig.select_traces({"marker.symbol": "diamond"})
+        assert (diamond.x[0], diamond.y[0]) == (meta["crossing"], 50)
+        assert cost.attention_share(config, diamond.x[0]) == pytest.approx(0.5)
         flops = cost.forward_flops(config, seq_len)
         assert meta["milliseconds"] >= 0.999e3 * flops / DEVICES[device].peak("fp16")
 

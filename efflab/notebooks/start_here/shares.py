@@ -87,6 +87,7 @@ def where_it_goes(seq_len=512, model="bert-base", device="A100 80GB SXM", fused=
     _add_parts(fig, {part: s / total for part, s in seconds.items()}, row=1, col=1)
     add_share(fig, config, model, 0, row=1, col=2)
     _add_here(fig, seq_len, share, row=1, col=2)
+    _add_crossing(fig, meta["crossing"], row=1, col=2)
     share_axes(fig, row=1, col=2)
     return fig
 
@@ -112,6 +113,13 @@ def _add_here(fig, seq_len: int, share: float, **where) -> None:
         marker=dict(size=14, color=figures.COLOURS[1]), textposition=position, cliponaxis=False,
         showlegend=False, **where,
     )  # fmt: skip
+
+
+def _add_crossing(fig, seq_len: int, **where) -> None:
+    """The length at which the curve reaches one half."""
+    marker = dict(symbol="diamond", size=11, color="#fff",
+                  line=dict(width=2, color=figures.COLOURS[0]))  # fmt: skip
+    fig.add_scatter(x=[seq_len], y=[50], mode="markers", marker=marker, showlegend=False, **where)
 
 
 def duration(seconds: float) -> str:
