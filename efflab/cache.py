@@ -34,7 +34,7 @@ def cached(folder: Path, name: str, sources: Iterable[Path], make: Callable[[], 
     with suppress(OSError):  # a folder that is read-only, or full
         write_atomically(written, _content(value))
         for old in folder.glob(f"{stem}*"):
-            if old.name != written.name and old.suffix != ".part":
+            if old.name != written.name and old.suffix in READERS:  # no part of another process
                 old.unlink(missing_ok=True)
     return value
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from efflab.config import ModelConfig
 from efflab.data import MINILM_PACKAGE, MINILM_SHA256, STDLIB_GPT, sha256
 from efflab.errors import require_one_of
+from efflab.files import write_atomically
 from efflab.model import Transformer
 from efflab.train import named_tensors, save_tensors
 
@@ -36,7 +37,7 @@ def save_checkpoint(model: Transformer, path: Path, card: dict) -> dict:
     tensors = {name: t.to(torch.float16) for name, t in named_tensors(model).items()}
     save_tensors(path, tensors)
     card = card | {"config": asdict(model.config), "sha256": sha256(path)}
-    path.with_name("card.json").write_text(json.dumps(card, indent=1) + "\n")
+    write_atomically(path.with_name("card.json"), json.dumps(card, indent=1) + "\n")
     return card
 
 

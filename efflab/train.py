@@ -1,6 +1,5 @@
 """How models learn: one loop with a progress bar, atomic checkpoints, and resume after a kill."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from efflab.errors import require, require_int, require_positive
+from efflab.files import replacing
 
 Batch = tuple[Tensor, Tensor]
 
@@ -160,10 +160,8 @@ def _steps(start: int, n_steps: int, losses: list[float], progress: bool):
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None):
     """Write a safetensors file so that a kill leaves the old file or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    save_file({k: v.detach().contiguous() for k, v in tensors.items()}, temporary, metadata)
-    os.replace(temporary, path)
+    with replacing(path) as part:
+        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, part, metadata)
 
 
 def _save(path: Path, model: nn.Module, optimizers, losses: list[float]) -> None:

@@ -22,7 +22,7 @@ from efflab.data import DATA_DIR
 from efflab.errors import require, require_one_of
 from efflab.estimate import one_more
 from efflab.experiments.provenance import machine, machine_name, made_by, provenance
-from efflab.files import write_atomically
+from efflab.files import update
 
 __all__ = ["agrees", "expected", "machines", "provenance", "recorded", "run_cases", "same_python"]
 
@@ -61,7 +61,10 @@ def _view(name: str, block: dict) -> dict:
 
 def _read(name: str, folder: Path) -> dict:
     require_one_of("name", name, sorted(path.stem for path in folder.glob("*.json")))
-    text = (folder / f"{name}.json").read_text(encoding="utf-8")
+    return _parsed(name, (folder / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _parsed(name: str, text: str) -> dict:
     try:
         return json.loads(text)
     except ValueError as error:
@@ -96,45 +99,81 @@ def run_cases(
     require(bool(cases) and all("seed" in c for c in cases), "cases", cases, "cases with a seed")
     require(all(cases.count(c) == 1 for c in cases), "cases", cases, "no case twice")
     path = folder / f"{name}.json"
-    record = _opened(name, folder, say)
+    record = _opened(name, path, say)
     want = _plain(dict(machine=machine(), settings=settings, models=dict(models or {})))
-    block = next((b for b in record["machines"] if want.items() <= b.items()), None)
-    if block is None:
-        block = want | dict(complete=False, provenance=[], runs=[])
-        record["machines"].append(block)
-    block["complete"] &= all(_find(block, case) is not None for case in cases)
+    block = _block(record, want)
+    others = [b for b in record["machines"] if b is not block]
     say(_intention(name, cases, record, block, fresh))
     made = made_by(f"efflab experiment {name}{' --fresh' if fresh else ''}", versions_of)
     for i, case in enumerate(cases, start=1):
+        block = _block(_opened(name, path, say), want)  # another process may have done it by now
         if _find(block, case) is None or fresh:
             start = time.perf_counter()
             result = run_one(**case)
-            _keep(block, case, _plain(result), made)
-            write_atomically(path, json.dumps(record, indent=1) + "\n")
+            run = (case, _plain(result), made)
+            block = _change(name, path, lambda record, run=run: _add(record, want, run, cases))
             took = f"{time.perf_counter() - start:.0f} s"
             say(f"{i}/{len(cases)}  {_brief(case)}:  {_brief(result)}  ({took})")
-    block["complete"] = True
-    record["machines"] = [
-        b for b in record["machines"] if b is block or b["machine"] != block["machine"]
-    ]
-    write_atomically(path, json.dumps(record, indent=1) + "\n")
-    return _view(name, block)
+    return _view(name, _change(name, path, lambda record: _finish(record, want, cases, others)))
 
 
-def _opened(name: str, folder: Path, say: Callable[[str], None]) -> dict:
-    """The record so far; a damaged one is put aside, and what killed writers left is removed."""
-    for part in folder.glob(f"{name}.json.*.part"):
-        part.unlink(missing_ok=True)
-    path = folder / f"{name}.json"
+def _opened(name: str, path: Path, say: Callable[[str], None]) -> dict:
+    """The record so far; a damaged one is put aside."""
     if not path.exists():
         return dict(name=name, machines=[])
     try:
-        return _read(name, folder)
+        return _parsed(name, path.read_text(encoding="utf-8"))
     except ValueError as error:
         aside = path.with_suffix(".damaged")
         path.replace(aside)
         say(f"{error}: put aside as {aside.name}")
         return dict(name=name, machines=[])
+
+
+def _change(name: str, path: Path, change: Callable[[dict], dict]) -> dict:
+    """Let `change` work on the record as it stands by now, and keep that; gives what it returned.
+
+    Another process may add runs of its own at the same time: both stay.
+    """
+    returned = []
+
+    def changed(text: str | None) -> str:
+        record = dict(name=name, machines=[]) if text is None else _parsed(name, text)
+        returned.append(change(record))
+        return json.dumps(record, indent=1) + "\n"
+
+    update(path, changed)
+    return returned[0]
+
+
+def _block(record: dict, want: dict) -> dict:
+    """The record's block of this machine, these settings and models; a new one at its end."""
+    block = next((b for b in record["machines"] if want.items() <= b.items()), None)
+    if block is None:
+        block = want | dict(complete=False, provenance=[], runs=[])
+        record["machines"].append(block)
+    return block
+
+
+def _add(record: dict, want: dict, run: tuple[dict, dict, dict], cases: list) -> dict:
+    """Keep a finished run (its case, result and provenance) in its block, which it returns."""
+    block = _block(record, want)
+    block["complete"] &= all(_find(block, case) is not None for case in cases)
+    _keep(block, *run)
+    return block
+
+
+def _finish(record: dict, want: dict, cases: list, others: list) -> dict:
+    """All cases are done: the block is complete, and stands in place of the machine's `others`.
+
+    One of these that has changed since the start belongs to a process that still works on it.
+    """
+    block = _block(record, want)
+    block["complete"] = all(_find(block, case) is not None for case in cases)
+    record["machines"] = [
+        b for b in record["machines"] if b["machine"] != block["machine"] or b not in others
+    ]
+    return block
 
 
 def _find(block: dict, case: dict) -> int | None:

@@ -12,6 +12,7 @@ from efflab.data import STDLIB_GPT
 from efflab.errors import require_int
 from efflab.evaluate import bits_per_byte
 from efflab.experiments.record import provenance
+from efflab.files import replacing
 from efflab.model import Transformer
 from efflab.pretrained import save_checkpoint
 
@@ -57,7 +58,8 @@ def train_stdlib_gpt(n_steps: int = 3000, *, seed: int = 0, path: Path = STDLIB_
         texts = (
             text for tests in (False, True) for _, text in data.stdlib_files("train", tests=tests)
         )
-        data.train_tokenizer(texts).save(str(data.TOKENIZER_FILE))
+        with replacing(data.TOKENIZER_FILE) as part:
+            data.train_tokenizer(texts).save(str(part))
     stream = training_stream()
     torch.manual_seed(seed)
     model = Transformer(config)

@@ -8,7 +8,7 @@ from statistics import median
 
 from efflab.data import DATA_DIR
 from efflab.errors import require
-from efflab.files import write_atomically
+from efflab.files import update
 
 FILE = DATA_DIR.parent / "runs" / "predictions.json"
 
@@ -20,18 +20,25 @@ def in_kernel() -> bool:
 
 def keep(notebook: str, question: str, guess: float, measured: float, path: Path = FILE) -> None:
     """Keep one guess beside what was measured; of a question asked again the first guess counts."""
-    found = kept(path)
-    if all((row["notebook"], row["question"]) != (notebook, question) for row in found):
-        row = dict(notebook=notebook, question=question, guess=guess, measured=measured)
-        write_atomically(path, json.dumps([*found, row], indent=1) + "\n")
+    row = dict(notebook=notebook, question=question, guess=guess, measured=measured)
+
+    def added(text: str | None) -> str:
+        found = [] if text is None else _rows(text, path.name)
+        asked = any((r["notebook"], r["question"]) == (notebook, question) for r in found)
+        return json.dumps(found if asked else [*found, row], indent=1) + "\n"
+
+    update(path, added)
 
 
 def kept(path: Path = FILE) -> list[dict]:
     """All that were kept, in order; none without a file. A damaged file is a `ValueError`."""
-    if not path.exists():
-        return []
+    return _rows(path.read_text(encoding="utf-8"), path.name) if path.exists() else []
+
+
+def _rows(text: str, name: str) -> list[dict]:
+    """The guesses in the text of the file `name`."""
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(text)
         return [
             dict(
                 notebook=str(row["notebook"]),
@@ -42,7 +49,7 @@ def kept(path: Path = FILE) -> list[dict]:
             for row in rows
         ]
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path.name} is damaged ({error!r}); delete it to begin anew") from error
+        raise ValueError(f"{name} is damaged ({error!r}); delete it to begin anew") from error
 
 
 def factor(guess: float, measured: float) -> float | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 
 from efflab.errors import require
-from efflab.files import write_atomically
+from efflab.files import part_path, update, write_atomically
 from efflab.formats import BOARD, LANGUAGES, VERDICT
 from efflab.publishing import usage
 from efflab.publishing.catalog import NOTEBOOKS, built_path, find, sources
@@ -30,7 +30,7 @@ def build_one(path: Path, language: str, *, prelude: str = PRELUDE, say=print) -
     notebook = translate(read_source(path), language)
     notebook.cells.insert(0, nbformat.v4.new_code_cell(prelude))
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = path.parents[2] / "runs" / "build" / f"{path.stem}.{language}.ipynb"
+    part = part_path(path.parents[2] / "runs" / "build" / f"{path.stem}.{language}", ".ipynb")
     with usage.watching_memory() as memory:
         notebook = execute(notebook, name, target.parent, part)
     del notebook.cells[0]
@@ -85,15 +85,19 @@ def report_cells(notebook, name: str, say) -> None:
 
 def collect(folder: Path = NOTEBOOKS) -> None:
     """Write data/verdicts.json and data/board.json from what the built notebooks hold."""
+    made = {"verdicts.json": lambda: stored(VERDICT, folder), "board.json": lambda: _board(folder)}
+    for name, make in made.items():
+        # Read while nobody else writes: the later of two builds then finds what both have stored.
+        update(
+            folder.parent / "data" / name,
+            lambda _, make=make: json.dumps(make(), indent=1, ensure_ascii=False) + "\n",
+        )
+
+
+def _board(folder: Path) -> dict:
     points = [p for found in stored(BOARD, folder).values() for p in found]
     board = {(p["technique"], p["model"]): p for p in points}  # the later notebook's point stands
-    files = {
-        "verdicts.json": stored(VERDICT, folder),
-        "board.json": {"points": list(board.values())},
-    }
-    for name, content in files.items():
-        text = json.dumps(content, indent=1, ensure_ascii=False)
-        write_atomically(folder.parent / "data" / name, text + "\n")
+    return {"points": list(board.values())}
 
 
 def build(

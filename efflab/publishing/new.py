@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 
 from efflab.errors import require
-from efflab.files import write_atomically
+from efflab.files import update, write_atomically
 from efflab.publishing.catalog import ROOT, sources
 
 TEMPLATE = Path(__file__).with_name("template")
@@ -120,5 +120,5 @@ def new(number: str, name: str, *, root: Path = ROOT) -> list[Path]:
         write_atomically(path, text)
     catalog = root / "notebooks" / "catalog.toml"
     entry = filled("catalog.toml.in", values_for(number, name, claims_of(number, root)))
-    write_atomically(catalog, with_entry(catalog.read_text(encoding="utf-8"), number, entry))
+    update(catalog, lambda text: with_entry(text or "", number, entry))
     return [*files, catalog]

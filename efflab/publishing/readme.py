@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from efflab.files import write_atomically
+from efflab.files import update
 from efflab.lab.verdict import outcome_words
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
 from efflab.publishing.ledger import claims, notebook_link, page, short_ledger, table, verdicts
@@ -76,5 +76,5 @@ def report(root: Path = ROOT, say=print) -> None:
     for name, text in [(name, make(root)) for name, make in made.items()]:
         path = root / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_atomically(path, text)
+            update(path, lambda _, make=made[name]: make(root))
             say(f"{name} brought up to date")

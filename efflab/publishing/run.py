@@ -17,6 +17,7 @@ from nbformat import NotebookNode
 
 import efflab
 from efflab.errors import require, require_one_of
+from efflab.files import part_path
 from efflab.formats import LANGUAGES, VERDICT
 from efflab.limits import limits_of, require_within
 from efflab.publishing.catalog import NOTEBOOKS, find
@@ -95,7 +96,7 @@ def execute_with(
         execute_with(path, probe, target, solved=True, strict=True, complete=True)
 
     A wrong parameter is a `ValueError` before a kernel starts, a failing cell a `CellFailed`;
-    then `part-...` beside `target` holds what there is, and `target` what it held before.
+    then a `.part.ipynb` beside `target` holds what there is, and `target` what it held before.
     """
     source = read_source(path)
     given, language = checked_for(path, source, given), given.get("language", "en")
@@ -107,7 +108,7 @@ def execute_with(
         notebook.cells.insert(0, nbformat.v4.new_code_cell(STRICT))
     if complete:
         notebook.cells.append(nbformat.v4.new_code_cell(COMPLETE))
-    part = target.with_name(f"part-{os.getpid()}-{target.name}")
+    part = part_path(target, ".ipynb")
     done = execute(notebook, f"{path.stem} ({language})", path.parents[1], part, given=given)
     os.replace(part, target)
     return done
@@ -163,7 +164,7 @@ def dependencies(data: Path) -> list[Path]:
     folders = ("published", "experiments", "stdlib-gpt")
     kept = [p for folder in folders for p in (data / folder).glob("*")]
     files = [*package, data / "claims.toml", *kept]
-    return sorted(p for p in files if p.is_file() and not p.name.startswith("training"))
+    return sorted(p for p in files if p.is_file() and not p.name.startswith(("training", ".")))
 
 
 @lru_cache(maxsize=1)

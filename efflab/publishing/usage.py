@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from efflab.errors import require
-from efflab.files import write_atomically
+from efflab.files import update
 
 BUSY_CORES = 0.5
 """A build measures times: not while others use more than this of one core."""
@@ -76,7 +76,17 @@ def entry(seconds: float, peak_bytes: int) -> dict:
 
 def read_builds(path: Path) -> dict[str, dict]:
     """{"03 en": entry} of data/builds.json, or {} before the first build."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return _builds(path.read_text(encoding="utf-8"), path.name) if path.exists() else {}
+
+
+def _builds(text: str, name: str) -> dict[str, dict]:
+    try:
+        found = json.loads(text)
+        for build in found.values():
+            float(build["seconds"])
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ValueError(f"{name} is damaged ({error!r}); restore or delete it") from error
+    return found
 
 
 def warnings_about(before: dict[str, dict], now: dict[str, dict]) -> list[str]:
@@ -99,5 +109,9 @@ def warnings_about(before: dict[str, dict], now: dict[str, dict]) -> list[str]:
 
 def keep_builds(path: Path, now: dict[str, dict]) -> None:
     """Add the builds of `now` to data/builds.json."""
-    kept = dict(sorted((read_builds(path) | now).items()))
-    write_atomically(path, json.dumps(kept, indent=1) + "\n")
+
+    def added(text: str | None) -> str:
+        kept = {} if text is None else _builds(text, path.name)
+        return json.dumps(dict(sorted((kept | now).items())), indent=1) + "\n"
+
+    update(path, added)

@@ -27,9 +27,14 @@ OTHER = dict(cpu="A", features=dict(avx2=True, vnni=True), threads=2)
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
-    """Runs the toy experiment on a machine and a day: what was said, and which cases ran."""
+    """Runs the toy experiment on a machine and a day: what was said, and which cases ran.
 
-    def run(day=1, where=HERE, cases=CASES, settings=None, stop=None, factor=1, **options):
+    `beside`: {n: what another process does while case `n` runs}.
+    """
+
+    def run(
+        day=1, where=HERE, cases=CASES, settings=None, stop=None, factor=1, beside=(), **options
+    ):
         said, ran = [], []
         made = dict(command="efflab experiment toy", date=f"2030-01-0{day}", commit=None)
         monkeypatch.setattr(record, "machine", lambda: where)
@@ -39,6 +44,8 @@ def toy(tmp_path, monkeypatch):
             if n == stop:
                 raise KeyboardInterrupt
             ran.append(n)
+            if n in beside:
+                beside[n]()
             return dict(value=factor * n)
 
         settings = dict(lr=0.1, shape=(1, 2)) if settings is None else settings
@@ -143,6 +150,30 @@ def test_half_a_file_is_put_aside_and_readers_are_told(toy, tmp_path):
 def test_cases_have_a_seed_and_stand_once(toy, cases):
     with pytest.raises(ValueError, match="cases="):
         toy(cases=cases)
+
+
+# --- Two at once -----------------------------------------------------------------------------
+
+
+def test_what_another_process_adds_meanwhile_stays(toy, tmp_path):
+    _, ran = toy(day=1, cases=CASES[:2], beside={1: lambda: toy(day=2, cases=CASES[2:])})
+    assert ran == [0, 1]
+    assert dates(tmp_path) == {0: "1", 1: "1", 2: "2", 3: "2"}
+    assert recorded("toy", folder=tmp_path)["complete"] is True
+
+
+def test_what_another_process_did_is_not_done_again(toy, tmp_path):
+    _, ran = toy(day=1, beside={0: lambda: toy(day=2, cases=CASES[1:3])})
+    assert ran == [0, 3]
+    assert dates(tmp_path) == {0: "1", 1: "2", 2: "2", 3: "1"}
+
+
+def test_under_other_settings_neither_takes_the_others_runs(toy, tmp_path):
+    other = dict(settings=dict(lr=0.2))
+    toy(day=1, stop=1, **other)
+    toy(day=2, beside={3: lambda: toy(day=2, stop=2, **other)})
+    assert [len(b["runs"]) for b in blocks(tmp_path)] == [2, 4]
+    assert toy(day=3, **other)[1] == [2, 3]
 
 
 # --- Provenance ------------------------------------------------------------------------------

@@ -259,7 +259,9 @@ def test_a_sweep_that_is_killed_loses_no_finished_run(toy, package, edit):
     command = [sys.executable, "-c", SWEEP, toy, package]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: (runs / "n=1.ipynb").exists() and list(runs.glob("part-*-n=2.ipynb")))
+        wait_for(
+            lambda: (runs / "n=1.ipynb").exists() and list(runs.glob("n=2.ipynb.*.part.ipynb"))
+        )
         kernels = psutil.Process(process.pid).children(recursive=True)
     finally:
         process.kill()  # SIGKILL, in the middle of the second run
@@ -267,12 +269,13 @@ def test_a_sweep_that_is_killed_loses_no_finished_run(toy, package, edit):
     for kernel in kernels:
         kernel.kill()
     assert process.returncode == -9
-    assert [p.name for p in runs.glob("n=*")] == ["n=1.ipynb"]
+    assert not (runs / "n=2.ipynb").exists()
     made, lines = (runs / "n=1.ipynb").stat().st_mtime_ns, []
     (toy / "go").touch()
     paths = sweep("90", {"n": [1, 2, 3]}, folder=toy, say=lines.append)
     assert [p.name for p in paths] == ["n=1.ipynb", "n=2.ipynb", "n=3.ipynb"]
     assert (runs / "n=1.ipynb").stat().st_mtime_ns == made
+    assert set(runs.iterdir()) == set(paths)  # nor is anything of the killed one left
     assert [line for line in lines if " of 3" in line] == [
         "1 of 3: {'n': 1} (done before)", "2 of 3: {'n': 2}", "3 of 3: {'n': 3}",
     ]  # fmt: skip
