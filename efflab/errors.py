@@ -4,6 +4,11 @@ What is allowed is put into words only where something is refused: planners chec
 """
 
 from collections.abc import Iterable
+from math import isfinite
+from numbers import Integral, Real
+
+LARGEST = 2**63 - 1
+"""No count or size is larger: it would not fit into a tensor's or a file's index."""
 
 
 def require(condition: bool, name: str, value, allowed: str) -> None:
@@ -14,28 +19,85 @@ def require(condition: bool, name: str, value, allowed: str) -> None:
     ValueError: window_size=3: expected a number above 5
     """
     if not condition:
-        raise _error(name, value, allowed)
+        raise ValueError(f"{name}={shown(value)}: expected {allowed}")
 
 
-def require_int(name: str, value, minimum: int = 1) -> None:
-    """`value` must be a whole number of at least `minimum`; a wrong type is a `TypeError`."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}={value!r}: expected an int, got {type(value).__name__}")
+def require_int(name: str, value, minimum: int = 1, maximum: int = LARGEST) -> None:
+    """`value` must be a whole number in these limits; a wrong type is a `TypeError`."""
+    if not is_int(value):
+        raise wrong_type(name, value, "an int")
     if value < minimum:
-        raise _error(name, value, f"an int of at least {minimum}")
+        require(False, name, value, f"an int of at least {minimum}")
+    if value > maximum:
+        require(False, name, value, f"an int of at most {maximum}")
+
+
+def require_number(name: str, value, minimum: float = 0) -> None:
+    """`value` must be a finite number of at least `minimum`; a wrong type is a `TypeError`."""
+    require_finite(name, value)
+    if value < minimum:
+        require(False, name, value, f"a number of at least {minimum}")
 
 
 def require_positive(name: str, value) -> None:
-    """`value` must be a number above 0."""
+    """`value` must be a finite number above 0; a wrong type is a `TypeError`."""
+    require_finite(name, value)
     require(value > 0, name, value, "a positive number")
+
+
+def require_finite(name: str, value) -> None:
+    """`value` must be a number, neither infinite nor NaN; a wrong type is a `TypeError`."""
+    if not is_number(value):
+        raise wrong_type(name, value, "a number")
+    require(_is_finite(value), name, value, "a finite number")
 
 
 def require_one_of(name: str, value, allowed: Iterable) -> None:
     """`value` must be one of `allowed`, which the message lists."""
     allowed = tuple(allowed)
-    if value not in allowed:
-        raise _error(name, value, "one of " + ", ".join(map(repr, allowed)))
+    if not any(_is_same(value, a) for a in allowed):
+        require(False, name, value, "one of " + ", ".join(map(repr, allowed)))
 
 
-def _error(name: str, value, allowed: str) -> ValueError:
-    return ValueError(f"{name}={value!r}: expected {allowed}")
+def is_int(value) -> bool:
+    """Whether it is a whole number: numpy's too, but no truth value and no array."""
+    return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
+
+
+def is_number(value) -> bool:
+    """Whether it is a real number: numpy's too, but no truth value and no array."""
+    return type(value) is float or (isinstance(value, Real) and not isinstance(value, bool))
+
+
+def wrong_type(name: str, value, allowed: str) -> TypeError:
+    """The error to raise for a value of a type that is not allowed."""
+    return TypeError(f"{name}={shown(value)}: expected {allowed}, got {type(value).__name__}")
+
+
+def shown(value) -> str:
+    """A value as a message quotes it: about a line; of a tensor or array the type and shape.
+
+    >>> shown("x" * 1000)
+    "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'"
+    """
+    if hasattr(value, "dtype") and hasattr(value, "shape") and len(value.shape):
+        kind = str(value.dtype).removeprefix("torch.")
+        return f"{type(value).__name__}({kind}, {tuple(value.shape)})"
+    try:
+        text = repr(value)
+    except Exception:  # an int of 5,000 digits, or whatever a stranger's __repr__ raises
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= 80 else f"{text[:40]}...{text[-37:]}"
+
+
+def _is_same(value, allowed) -> bool:
+    """Equal and of one type: an array compares by element, True is no 1."""
+    same_type = is_int(value) if is_int(allowed) else isinstance(value, type(allowed))
+    return same_type and value == allowed
+
+
+def _is_finite(value) -> bool:
+    try:
+        return isfinite(value)
+    except OverflowError:  # an int beyond all floats
+        return False

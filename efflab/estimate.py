@@ -10,18 +10,42 @@ from statistics import mean, median, stdev
 
 import numpy as np
 
-from efflab.errors import require
+from efflab.errors import require, require_finite
 
 CONFIDENCE = 0.95
 
 
+def require_interval(name: str, value, low, high) -> None:
+    """`value` and the ends of its interval must be finite numbers, `low <= value <= high`."""
+    for part, number in {name: value, f"{name}, low": low, f"{name}, high": high}.items():
+        require_finite(part, number)
+    require(low <= value <= high, name, value, f"a number in its interval, {low} to {high}")
+
+
+def _require_finite(name: str, values) -> None:
+    """Refuse a NaN among `values`, which would be sorted or counted like any number."""
+    fine = bool(np.isfinite(np.asarray(values, dtype=float)).all())
+    require(fine, name, values, "finite numbers")
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its 95 % interval."""
+    """A figure and its 95 % interval: finite numbers, the figure between the two ends."""
 
     mean: float
     low: float
     high: float
+
+    def __post_init__(self):
+        require_interval("mean", self.mean, self.low, self.high)
+
+    @classmethod
+    def widened(cls, mean: float, low: float, high: float) -> "Estimate":
+        """The interval of resampled values, as wide as to hold the figure of the sample itself.
+
+        Rounding, or a small and skewed sample, may leave it outside.
+        """
+        return cls(float(mean), float(min(low, mean)), float(max(high, mean)))
 
     def __str__(self) -> str:
         return f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f})"
@@ -38,13 +62,15 @@ def bootstrap(numerators, denominators=None, *, n_resamples: int = 1000, seed: i
     bottom = np.ones_like(top) if denominators is None else np.asarray(denominators, dtype=float)
     require(top.ndim == 1 and len(top) >= 2, "numerators", top.shape, "two values or more")
     require(bottom.shape == top.shape, "denominators", bottom.shape, f"shape {top.shape}")
+    _require_finite("numerators", top)
+    _require_finite("denominators", bottom)
 
     def ratio(a, b, axis=-1):
         return a.sum(axis) / b.sum(axis)
 
     options = dict(paired=True, method="percentile", n_resamples=n_resamples)
     found = stats.bootstrap((top, bottom), ratio, rng=seed, **options).confidence_interval
-    return Estimate(float(ratio(top, bottom)), float(found.low), float(found.high))
+    return Estimate.widened(ratio(top, bottom), found.low, found.high)
 
 
 def paired(a: Sequence[float], b: Sequence[float]) -> Estimate:
@@ -56,6 +82,8 @@ def paired(a: Sequence[float], b: Sequence[float]) -> Estimate:
     from scipy import stats
 
     require(len(a) == len(b) >= 2, "a", len(a), f"two pairs or more, as many as b has ({len(b)})")
+    _require_finite("a", a)
+    _require_finite("b", b)
     differences = [x - y for x, y in zip(a, b, strict=True)]
     t = stats.t.ppf((1 + CONFIDENCE) / 2, len(differences) - 1)
     half, middle = float(t) * stdev(differences) / len(differences) ** 0.5, mean(differences)
@@ -72,6 +100,7 @@ def of_median(values: Sequence[float]) -> Estimate:
     from scipy import stats
 
     require(len(values) >= 1, "values", values, "at least one")
+    _require_finite("values", values)
     ordered = sorted(map(float, values))
     k = max(1, int(stats.binom.ppf((1 - CONFIDENCE) / 2, len(ordered), 0.5)))
     if k > 1 and 2 * stats.binom.cdf(k - 1, len(ordered), 0.5) > 1 - CONFIDENCE:
@@ -89,6 +118,7 @@ def one_more(values: Sequence[float]) -> Estimate:
 
     n = len(values)
     require(n >= 2, "number of values", n, "at least two")
+    _require_finite("values", values)
     t = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
     half, middle = float(t) * stdev(values) * (1 + 1 / n) ** 0.5, mean(values)
     return Estimate(middle, middle - half, middle + half)

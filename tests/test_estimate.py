@@ -16,6 +16,35 @@ def test_an_estimate_says_its_interval_and_stays_as_it_is():
         found.mean = 3.0
 
 
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ((float("nan"), 0, 1), "mean=nan: expected a finite number"),
+        ((1, 0, float("inf")), "mean, high=inf: expected a finite number"),
+        ((1, None, 2), "mean, low=None: expected a number"),
+        ((1, 2, 3), "mean=1: expected a number in its interval, 2 to 3"),
+        ((1, 2, 0), "mean=1: expected a number in its interval, 2 to 0"),
+    ],
+)
+def test_an_estimate_lies_in_its_interval(numbers, message):
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+        Estimate(*numbers)
+
+
+def test_a_sample_with_what_is_no_number_has_no_estimate():
+    for estimate in (bootstrap, of_median, one_more, lambda x: paired(x, [0.0] * 3)):
+        for wrong in (float("nan"), float("inf")):
+            with pytest.raises(ValueError, match=r"\]: expected finite|\): expected finite"):
+                estimate([1.0, wrong, 2.0])
+
+
+def test_an_interval_of_resampled_values_holds_the_samples_own():
+    assert Estimate.widened(1.0, 1.0 + 1e-16, 2.0) == Estimate(1.0, 1.0, 2.0)
+    assert Estimate.widened(3.0, 1.0, 2.0) == Estimate(3.0, 1.0, 3.0)
+    found = bootstrap([0.1] * 7)  # means of equal values differ in the last digit
+    assert found.low <= found.mean <= found.high
+
+
 def test_bootstrap_brackets_the_mean():
     values = np.random.default_rng(0).normal(3, 1, 400)
     estimate = bootstrap(values)

@@ -132,7 +132,7 @@ def percentile(values: np.ndarray, share: float = 0.05) -> Estimate:
 
     options = dict(vectorized=True, method="percentile", n_resamples=1000, rng=0)
     found = stats.bootstrap((values,), statistic, **options).confidence_interval
-    return Estimate(float(statistic(values)), float(found.low), float(found.high))
+    return Estimate.widened(statistic(values), found.low, found.high)
 
 
 def full_batch(batch_size: int, n_tokens: int) -> Batch:

@@ -6,13 +6,15 @@ room: the rule was fixed before the numbers were known, and other numbers give a
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from html import escape
 
+import numpy as np
+
 from efflab.data import DATA_DIR
-from efflab.errors import require, require_one_of
-from efflab.estimate import Estimate
+from efflab.errors import require, require_finite, require_one_of, wrong_type
+from efflab.estimate import Estimate, require_interval
 from efflab.formats import VERDICT as MIME
 from efflab.lab.page import emit_html, plain
 from efflab.lab.text import KINDS, language, number, tr, with_unit
@@ -31,7 +33,9 @@ class Figure:
     """A number that a verdict rests on: `Figure("parameters removed", 71.2, "%", "computed")`.
 
     `name` stands alone and is translated when shown; `kind` is one of `KINDS`; `low` and `high` are
-    the ends of its 95 % interval where it was sampled.
+    the ends of its 95 % interval where it was sampled. A value that is no finite number, or lies
+    outside of its interval, is refused: whatever is compared with NaN is false, so that a verdict
+    would turn on it unseen.
     """
 
     name: str
@@ -42,10 +46,16 @@ class Figure:
     high: float | None = None
 
     def __post_init__(self):
+        for name in ("name", "unit", "kind"):
+            _require_text(name, getattr(self, name))
         require(bool(self.name), "name", self.name, "a name")
         require_one_of("kind", self.kind, KINDS)
         both = (self.low is None) == (self.high is None)
         require(both, "low", self.low, "both ends of the interval or neither")
+        if self.low is None:
+            require_finite("value", self.value)
+        else:
+            require_interval("value", self.value, self.low, self.high)
 
     @classmethod
     def of(cls, name: str, estimate: Estimate, unit: str = "", kind: str = "measured") -> "Figure":
@@ -70,15 +80,19 @@ class Outcome:
     values: Mapping = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self):
+        if not (self.holds is None or isinstance(self.holds, bool | np.bool_)):
+            raise wrong_type("holds", self.holds, "True, False or None")
         holds = self.holds if self.holds is None else bool(self.holds)  # numpy's own is no JSON
         object.__setattr__(self, "holds", holds)
         object.__setattr__(self, "figures", tuple(by_name(self.figures).values()))
         require(len(self.figures) > 0, "figures", self.figures, "at least one figure")
+        for name in TEXTS:
+            _require_text(name, getattr(self, name))
         require(bool(self.rule), "rule", self.rule, "the rule by which it was judged")
         allowed = "no condition: a rider is no condition"
         require(holds is True or not self.condition, "condition", self.condition, allowed)
-        needed = "why it does not hold or cannot be told"
-        require(holds is True or bool(self.reason), "reason", self.reason, needed)
+        needed = "why it does not hold or cannot be told, and nothing where it holds"
+        require((holds is True) != bool(self.reason), "reason", self.reason, needed)
 
     @property
     def word(self) -> str:
@@ -103,11 +117,25 @@ def by_name(figures: Iterable[Figure | Mapping]) -> dict[str, Figure]:
     >>> by_name([{"name": "removed", "value": 71.2, "unit": "%"}])["removed"].value
     71.2
     """
-    made = [f if isinstance(f, Figure) else Figure(**f) for f in figures]
+    made = [f if isinstance(f, Figure) else _figure(f) for f in figures]
     found = {figure.name: figure for figure in made}
     names = [figure.name for figure in made]
     require(len(found) == len(made), "figures", names, "names that differ")
     return found
+
+
+def _figure(stored: Mapping) -> Figure:
+    if not isinstance(stored, Mapping):
+        raise wrong_type("figure", stored, "a Figure, or what a record stores of one")
+    known = [f.name for f in fields(Figure)]
+    fit = {"name", "value"} <= stored.keys() <= set(known)
+    require(fit, "figure", list(stored), "its name and value, and no keys but " + ", ".join(known))
+    return Figure(**stored)
+
+
+def _require_text(name: str, value) -> None:
+    if not isinstance(value, str):
+        raise wrong_type(name, value, "a text")
 
 
 def outcome_words(outcome: str, language: str = "en") -> str:
@@ -131,7 +159,7 @@ def verdict(claim_id: str, outcome: Outcome) -> None:
     claims = load_claims()
     require_one_of("claim_id", claim_id, claims)
     if not isinstance(outcome, Outcome):
-        raise TypeError(f"outcome={outcome!r}: expected an Outcome")
+        raise wrong_type("outcome", outcome, "an Outcome")
     card = _Card(claim_id, claims[claim_id], outcome)
     emit_html(card.html(), card.text(), **{MIME: outcome.record(claim_id)})
 

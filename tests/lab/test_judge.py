@@ -105,12 +105,11 @@ def test_a_wrong_verdict_is_refused():
         lab.verdict("int8-size", True)
     with pytest.raises(ValueError, match=r"kind='felt'.*'simulated'"):
         Figure("ratio", 1.0, kind="felt")
-    with pytest.raises(ValueError, match=r"low=1\.0"):
-        Figure("ratio", 1.0, low=1.0)
     for wrong in (
         dict(holds=False),  # with no reason
         dict(holds=None),
         dict(holds=False, reason="no", condition="a rider"),
+        dict(holds=True, reason="none is asked for"),
     ):
         with pytest.raises(ValueError, match="expected"):
             outcome(wrong.pop("holds"), **wrong)
@@ -118,6 +117,57 @@ def test_a_wrong_verdict_is_refused():
         Outcome(True, [RATIO, RATIO], rule=RULE)
     with pytest.raises(ValueError, match="at least one figure"):
         Outcome(True, [], rule=RULE)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (dict(value=float("nan")), "value=nan: expected a finite number"),
+        (dict(value=-np.inf), "value=-inf: expected a finite number"),
+        (dict(value=10**400), "value=.*: expected a finite number"),
+        (dict(value=None), "value=None: expected a number, got NoneType"),
+        (dict(value=True), "value=True: expected a number, got bool"),
+        (dict(value="1"), "value='1': expected a number, got str"),
+        (dict(value=np.array([1.0])), "value=.*: expected a number, got ndarray"),
+        (dict(low=0.5), r"low=0\.5: expected both ends of the interval or neither"),
+        (dict(low=0.5, high=float("nan")), "value, high=nan: expected a finite number"),
+        (dict(low="0.5", high=2), "value, low='0.5': expected a number, got str"),
+        (dict(low=2, high=0.5), r"value=1\.0: expected a number in its interval, 2 to 0\.5"),
+        (dict(low=1.1, high=2), r"value=1\.0: expected a number in its interval, 1\.1 to 2"),
+        (dict(low=0.5, high=0.9), r"value=1\.0: expected a number in its interval, 0\.5 to 0\.9"),
+        (dict(name=""), "name='': expected a name"),
+        (dict(name=7), "name=7: expected a text, got int"),
+        (dict(unit=None), "unit=None: expected a text, got NoneType"),
+        (dict(kind=["computed"]), "kind=.*: expected a text, got list"),
+        (dict(kind="felt"), "kind='felt': expected one of"),
+    ],
+)
+def test_a_figure_that_is_no_number_or_contradicts_itself_is_refused(given, message):
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+        Figure(**dict(name="ratio", value=1.0) | given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (dict(holds="yes"), "holds='yes': expected True, False or None, got str"),
+        (dict(holds=1), "holds=1: expected True, False or None, got int"),
+        (dict(holds=float("nan")), "holds=nan: expected True, False or None"),
+        (dict(rule=None), "rule=None: expected a text"),
+        (dict(condition=True), "condition=True: expected a text"),
+        (dict(reason=0), "reason=0: expected a text"),
+        (dict(figures="ab"), "figure='a': expected a Figure"),
+        (dict(figures=[None]), "figure=None: expected a Figure"),
+        (dict(figures=[dict(name="ratio")]), "figure=.*: expected its name and value"),
+        (dict(figures=[dict(name="ratio", value=1, colour=2)]), "figure=.*and no keys but name"),
+        (dict(figures=[dict(name="ratio", value=float("nan"))]), "value=nan"),
+    ],
+)
+def test_an_outcome_of_other_types_is_refused(given, message):
+    fine = dict(holds=True, figures=[RATIO], rule=RULE)
+    assert Outcome(**fine).word == "holds"
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+        Outcome(**fine | given)
 
 
 POINT = dict(technique="int8", model="stdlib-gpt", bytes=3e6, band=0.1) | dict(
@@ -135,7 +185,8 @@ def recorded_board(tmp_path):
     """A board on which notebooks 00 and 11 have left a point."""
     later = STORED | dict(technique="pruned", notebook="11")
     path = tmp_path / "board.json"
-    path.write_text(json.dumps({"points": [BASELINE, later]}))
+    points = [p | dict(kind="measured") for p in (BASELINE, later)]
+    path.write_text(json.dumps({"points": points}))
     lab.use_notebook("09_quantization", {}, {})
     yield Board(path)
     lab.notebook.current.name = ""

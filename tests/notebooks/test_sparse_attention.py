@@ -94,6 +94,8 @@ def test_exponent_of_an_exact_power():
     rows[1]["y"] *= 1.3  # scatter widens the interval
     found = growth.exponent(rows, "y")
     assert found.high - found.low > 1
+    with pytest.raises(ValueError, match="rows=2: expected three lengths or more"):
+        growth.exponent(rows[:2], "y")  # a line through any two points, without a doubt
     assert growth.pairs_exponent(8192, 128) == pytest.approx(1.01, abs=0.01)
 
 

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,24 @@ def test_what_is_stored_follows_from_its_figures(claim, number):
     again = function(claim, number)(record["figures"])
     assert isinstance(again, Outcome)
     assert again.record(claim) == record
+
+
+NO_NUMBERS = (math.nan, math.inf, -math.inf, 10**400, None, True, "1", [1.0])
+
+
+@pytest.mark.parametrize(("claim", "number"), CLAIMS)
+def test_no_verdict_is_found_on_what_is_no_number(claim, number):
+    """Each number of the evidence in turn: compared with NaN, every rule would go on unseen."""
+    (record,) = [v for v in STORED[number] if v["claim"] == claim]
+    judge, figures = function(claim, number), record["figures"]
+    for place, figure in enumerate(figures):
+        for key in ("value", "low", "high"):
+            for wrong in NO_NUMBERS:
+                if figure[key] == wrong:  # an end that was not sampled
+                    continue
+                changed = [*figures[:place], figure | {key: wrong}, *figures[place + 1 :]]
+                with pytest.raises((TypeError, ValueError), match=r"value|low"):
+                    judge(changed)
 
 
 def verdict_calls(number):

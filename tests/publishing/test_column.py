@@ -111,7 +111,7 @@ BROKEN = {
 }  # fmt: skip
 FORGED = {
     "figures that say otherwise": (
-        changed(*HIGH, "value", to=70.5),
+        json.dumps(written() | {"verdicts": [LESS | dict(figures=BIG["figures"])]}),
         "big: outcome='does not hold': expected as its own figures .*: 'holds if'",
     ),
     "an outcome that its figures do not give": (

@@ -76,7 +76,7 @@ def moved_share(distances: np.ndarray, width: int, seed: int = 0) -> Estimate:
     picks = [rng.integers(0, n, n) for _ in range(N_RESAMPLES)]
     resampled = [_spread(distances[chosen], width) for chosen in picks]
     low, high = np.percentile(resampled, [2.5, 97.5])
-    return Estimate(_spread(distances, width), float(low), float(high))
+    return Estimate.widened(_spread(distances, width), low, high)
 
 
 def _spread(distances: np.ndarray, width: int) -> float:

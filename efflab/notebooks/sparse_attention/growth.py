@@ -71,13 +71,15 @@ GROWTH_COLUMNS = {
 def exponent(rows: list[dict], name: str) -> Estimate:
     """p of the power law n^p through a column of `measure_growth`, by least squares in logs.
 
-    The interval is the fit's own (Student's t): wide where few lengths scatter.
+    The interval is the fit's own (Student's t): wide where few lengths scatter. Two lengths lie on
+    a line whatever they are, and would seem certain.
     """
     from scipy import stats
 
+    require(len(rows) >= 3, "rows", len(rows), "three lengths or more")
     x = np.log([row["seq_len"] for row in rows])
     fit = stats.linregress(x, np.log([row[name] for row in rows]))
-    half = float(stats.t.ppf(0.975, max(1, len(rows) - 2))) * float(fit.stderr)
+    half = float(stats.t.ppf(0.975, len(rows) - 2)) * float(fit.stderr)
     return Estimate(float(fit.slope), float(fit.slope) - half, float(fit.slope) + half)
 
 
