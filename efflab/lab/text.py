@@ -13,6 +13,7 @@ from pathlib import Path
 
 from efflab.errors import require_one_of
 from efflab.formats import LANGUAGES
+from efflab.significant import significant
 
 KINDS = ("measured", "computed", "simulated", "recorded", "published")
 """Where a number comes from: each number shown is one of these, and says which."""
@@ -97,8 +98,8 @@ def has_chinese(text: str) -> bool:
 def number(value, digits: int = 3) -> str:
     """A value as people read it: thousands separated, `digits` significant digits, no noise.
 
-    >>> number(108_310_272), number(23.9617), number(0.25), number(1.5e-7), number(-0.0)
-    ('108,310,272', '24', '0.25', '1.5e-07', '0')
+    >>> number(108_310_272), number(23.9617), number(999.6), number(1.5e-7), number(-0.0)
+    ('108,310,272', '24', '1,000', '1.5×10⁻⁷', '0')
     """
     if value is None:
         return "-"
@@ -106,12 +107,7 @@ def number(value, digits: int = 3) -> str:
         return tr_name("yes" if value else "no") if isinstance(value, bool) else str(value)
     if isinstance(value, numbers.Integral):
         return f"{int(value):,}"
-    value = float(value) + 0.0  # a negative zero is 0
-    if value != value or value in (float("inf"), float("-inf")):
-        return str(value)
-    if 10**digits <= abs(value) < 1e15:
-        return f"{value:,.0f}"
-    return f"{value:.{digits}g}"
+    return significant(value, digits)
 
 
 def with_unit(value, unit: str = "", digits: int = 3) -> str:

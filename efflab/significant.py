@@ -1,0 +1,29 @@
+"""One way to write a number for people: rounded first, then given its form, never as 1e+03."""
+
+import math
+
+SMALLEST_EXPONENT, LARGEST_EXPONENT = -4, 14
+"""Of the numbers that are written out; beyond them stands a power of ten."""
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """`value` with `digits` significant digits; whole digits are never rounded away.
+
+    >>> significant(23.9617), significant(999.6), significant(7251.3), significant(1.5e-7)
+    ('24', '1,000', '7,251', '1.5×10⁻⁷')
+    """
+    value = float(value) + 0.0  # a negative zero is 0
+    if not math.isfinite(value):
+        return str(value)
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    power = int(exponent)
+    if not SMALLEST_EXPONENT <= power <= LARGEST_EXPONENT:
+        times = {1.0: "", -1.0: "-"}.get(float(mantissa), f"{_short(mantissa)}×")
+        return f"{times}10{str(power).translate(RAISED)}"
+    return _short(f"{value:,.{max(digits - 1 - power, 0)}f}")
+
+
+def _short(text: str) -> str:
+    """Without the zeros that say nothing."""
+    return text.rstrip("0").rstrip(".") if "." in text else text
