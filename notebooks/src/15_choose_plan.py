@@ -66,7 +66,7 @@ lab.use_notebook("15_choose_plan", exercises.EXERCISES, TEXTS)
 p_light = predict("How many times faster is BERT-base with the best light structure?", "x")
 
 # %%
-p_game = predict("At how many bits per byte does stdlib-gpt fit into 2 MB?")
+p_game = predict("At how many bits per byte does stdlib-gpt fit into 2 MB?", "bits per byte")
 
 # %% [markdown] tags=["en"]
 # ## 2 · What serves which budget

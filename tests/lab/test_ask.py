@@ -7,31 +7,9 @@ from efflab import lab
 from efflab.lab import check as judge_and_show
 from efflab.lab import page, text
 from efflab.lab.check import judge, same
-from efflab.lab.predict import comparison, parse
+from efflab.lab.predict import comparison
 
 # --- predict
-
-
-@pytest.mark.parametrize(
-    ("typed", "value"),
-    [
-        ("10", 10),
-        ("1,000 x", 1000),
-        ("12%", 12),
-        (" 2.5 倍", 2.5),
-        ("-3", -3),
-        ("1e3", 1000),
-        (7, 7),
-    ],
-)
-def test_what_a_reader_may_type(typed, value):
-    assert parse(typed) == value
-
-
-@pytest.mark.parametrize("typed", ["many", "1 2", "", "1.2.3"])
-def test_what_is_not_a_number(typed):
-    with pytest.raises(ValueError, match="is not a number"):
-        parse(typed)
 
 
 def test_the_reveal_compares_in_both_languages():
@@ -45,19 +23,57 @@ def test_the_reveal_compares_in_both_languages():
     assert text.missing == set()
 
 
-def test_a_prediction_is_committed_once_and_then_revealed(shown):
+def said(prediction):
+    """What the line beside the field says."""
+    return prediction.widget.answer.value
+
+
+def test_a_prediction_says_what_it_understood_and_takes_one_correction(shown):
     prediction = lab.predict("How many times slower?", unit="x")
     assert page.WIDGET in shown[0]
-    field = prediction.widget.children[1].children[0]
-    field.value = "lots"
+    entry, onward = prediction.widget.entry, prediction.widget.onward
+    entry.value = "lots"
     assert prediction.guess is None
-    assert "not a number" in prediction.widget.children[1].children[1].value
-    field.value = "2x"
-    assert (prediction.guess, field.disabled) == (2.0, True)
+    assert "not a number" in said(prediction)
+    entry.value = "4"
+    assert (prediction.guess, entry.disabled) == (4.0, False)
+    assert said(prediction).startswith("Understood: 4x.")
+    assert "once" in said(prediction)
+    entry.value = "4.0"  # the same is no correction
+    assert not entry.disabled
+    entry.value = "4k"
+    assert (prediction.guess, entry.disabled) == (4000.0, True)
+    assert said(prediction) == "Understood: 4,000x. Now measure."
+    assert onward.taken == 3
     prediction.commit(24)
-    assert prediction.guess == 2.0
+    assert prediction.guess == 4000.0
+
+
+def test_the_answer_ends_the_guessing(shown):
+    prediction = lab.predict("How many times slower?", unit="x")
+    prediction.widget.entry.value = "2x"
     prediction.reveal(24.0)
     assert shown[1]["text/plain"] == "You said 2x, it is 24x: 12 times your number."
+    assert prediction.widget.entry.disabled
+    prediction.commit(24)
+    assert prediction.guess == 2.0
+
+
+def test_whoever_has_not_guessed_may_do_so_after_the_answer(shown):
+    prediction = lab.predict("How many times slower?", unit="x")
+    prediction.reveal(24.0)
+    prediction.widget.entry.value = "20"
+    assert prediction.guess == 20.0
+
+
+def test_the_field_speaks_chinese(shown):
+    lab.use_language("zh")
+    prediction = lab.predict("多少个？", unit="tokens")
+    prediction.widget.entry.value = "3 只"
+    assert "读不成一个数" in said(prediction)
+    prediction.widget.entry.value = "0.4 万"
+    assert said(prediction).startswith("读作 4,000 个 token。")
+    assert text.missing == set()
 
 
 def test_a_prediction_needs_no_front_end(shown, monkeypatch):

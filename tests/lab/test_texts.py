@@ -26,6 +26,8 @@ OTHERS_CALLS = {"require", "require_one_of", "require_int", "print", "startswith
 OTHERS = {
     # the words of an outcome, whose Chinese stands beside them in `lab.verdict`
     "holds if", "Holds if", "does not hold", "Does not hold",
+    # what a reader may type
+    "per cent",
     # refusals, made in a variable
     "(low, high), (low, high, step), a list, a bool, Slider, Choice or Toggle",
     "no condition: a rider is no condition", "why it does not hold or cannot be told",

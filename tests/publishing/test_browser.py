@@ -360,3 +360,29 @@ def run_and_explore(notebook, name, screenshot, lab, chromium, script=""):
         for index in range(n_explorers):
             see_whole_picture(page, index, f"{screenshot}-narrow")
         assert page.locator(".Toastify__toast").all_inner_texts() == []  # no news over the page
+
+
+def prompt(cell):
+    """The number in front of a code cell, 0 while there is none."""
+    text = cell.locator(".jp-InputPrompt").inner_text().strip("[]: ")
+    return int(text) if text.isdigit() else 0
+
+
+def test_the_keyboard_goes_on_after_a_prediction(lab, chromium, lab_folder):
+    notebook = translate(read_source(sources()["00"]), "en")
+    code = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+    asked = next(n for n, i in enumerate(code) if calls(notebook.cells[i], "predict"))
+    notebook.cells = notebook.cells[: code[asked + 1] + 1]
+    nbformat.write(notebook, lab_folder / "keyboard.ipynb")
+    with opened_and_run("keyboard.ipynb", asked + 2, "keyboard", lab, chromium) as page:
+        field = page.locator(".jp-OutputArea input[type=text]").first
+        following = page.locator(".jp-CodeCell").nth(asked + 1)
+        field.click()
+        for typed, understood, key in (("4k", "4,000 tokens", "Enter"), ("0,5k", "500", "Tab")):
+            before = prompt(following)
+            field.fill(typed)
+            field.press(key)
+            page.get_by_text(f"Understood: {understood}").wait_for(timeout=MOVE_SECONDS * 1000)
+            page.keyboard.press("Shift+Enter")
+            wait_for(lambda: prompt(following) > before, MOVE_SECONDS, f"a cell after {key}")  # noqa: B023
+        assert field.is_disabled()  # after one correction

@@ -1,0 +1,162 @@
+"""The number in what a reader typed: "4k tokens", "0,5", "3 万", "１，０００".
+
+A number is read whole or refused: what follows it has to be a multiplier, a unit, or both. A unit
+of the question's own kind is converted (2 s are 2,000 ms), one of another kind refused.
+"""
+
+import math
+import numbers
+import re
+
+from efflab.errors import require
+from efflab.lab.text import chinese, tr, tr_name
+from efflab.significant import RAISED
+
+LONGEST = 60
+"""Characters of the longest text that is tried."""
+
+MULTIPLIERS = {
+    "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20,
+    "Gi": 2**30, "bn": 1e9, "hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9,
+    "trillion": 1e12, "百": 1e2, "千": 1e3, "万": 1e4, "萬": 1e4, "十万": 1e5, "百万": 1e6,
+    "千万": 1e7, "亿": 1e8, "億": 1e8, "十亿": 1e9, "百亿": 1e10, "千亿": 1e11, "万亿": 1e12,
+}  # fmt: skip
+
+UNITS = {
+    "time": {
+        ("ns", "纳秒"): 1e-9, ("us", "μs", "微秒"): 1e-6, ("ms", "毫秒"): 1e-3,
+        ("s", "sec", "second", "秒"): 1, ("min", "minute", "分钟"): 60,
+        ("h", "hour", "小时"): 3600, ("day", "天"): 86400,
+    },
+    "bytes": {
+        ("byte", "字节"): 1, ("kb",): 1e3, ("mb",): 1e6, ("gb",): 1e9, ("tb",): 1e12,
+        ("kib",): 2**10, ("mib",): 2**20, ("gib",): 2**30, ("tib",): 2**40,
+    },
+    "operations": {
+        ("flop",): 1, ("mflop",): 1e6, ("gflop",): 1e9, ("tflop",): 1e12, ("pflop",): 1e15,
+    },
+    "factor": {("x", "×", "times", "time", "fold", "-fold", "倍"): 1},
+    "share": {("%", "per cent", "percent", "个百分点", "百分点"): 1},
+    "entropy": {("bits per byte", "bit/byte", "bpb", "比特每字节", "每字节比特数"): 1},
+    "bits": {("bit", "比特", "位"): 1},
+    "count": {("token", "head", "layer", "kernel", "value", "个", "头", "层"): 1},
+}  # fmt: skip
+"""Of each kind of unit the names, singular and in lower case, and how many of its base they are."""
+
+HALF_WIDTH = {full: full - 0xFEE0 for full in range(0xFF01, 0xFF5F)}
+HALF_WIDTH |= {ord("。"): ord("."), ord("−"): ord("-")}
+LOWERED = {raised: plain for plain, raised in RAISED.items()}
+ABOUT = re.compile(r"^(≈|~|=|about|around|roughly|approx\.?|ca\.?|大约|大概|约)\s*", re.IGNORECASE)
+NUMBER = re.compile(
+    r"""(?P<sign>[-+]?)\s*(?:
+      (?P<base>\d{1,6})(?:\^|\*\*)(?P<power>[-+]?\d{1,4})           # 2^12
+    | (?P<above>\d+)\s*/\s*(?P<below>\d+)                            # 1/4
+    | (?: (?P<groups>[1-9]\d{0,2}(?:(?P<mark>[,\ _'])\d{3})(?:(?P=mark)\d{3})*(?:\.\d+)?)
+        | (?P<comma>0?,\d+|\d+,(?!\d{3}(?!\d))\d+)                   # 0,125 and 2,5
+        | (?P<plain>\d+\.?\d*|\.\d+) )
+      (?: e(?P<e>[-+]?\d{1,4}) | \s*[x×*·]\s*10(?:\^|\*\*)(?P<ten>[-+]?\d{1,4}) )? )
+    (?![\d,^])\s*(?P<rest>.*?)[\s.?!]*""",
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def parse(text, unit: str = "") -> float:
+    """The number in what a reader typed, in `unit`; anything else is a `ValueError`.
+
+    >>> parse("1,000 x"), parse("0,5"), parse("4k tokens", "tokens"), parse("2 s", "ms")
+    (1000.0, 0.5, 4000.0, 2000.0)
+    """
+    if isinstance(text, str):
+        value = _value(text, unit)
+        if value is None:
+            raise ValueError(_refusal(text, unit))
+        return value
+    is_number = isinstance(text, numbers.Real) and not isinstance(text, bool)
+    require(is_number and math.isfinite(text), "guess", text, "a finite number")
+    return float(text)
+
+
+def _value(text: str, unit: str) -> float | None:
+    """None for what cannot be read."""
+    found = NUMBER.fullmatch(_normal(text)) if len(text) <= LONGEST else None
+    factor = found and _factor(found["rest"], unit)
+    if not found or factor is None:
+        return None
+    try:
+        value = _magnitude(found) * factor
+    except (OverflowError, ZeroDivisionError):
+        return None
+    value = -value if found["sign"] == "-" else value
+    return value if math.isfinite(value) else None
+
+
+def _normal(text: str) -> str:
+    """In half width, raised digits behind a ^, without an "about" around it."""
+    text = re.sub("[⁻⁰¹²³⁴-⁹]+", lambda found: "^" + found[0].translate(LOWERED), text)
+    text = re.sub(r"\s", " ", text.translate(HALF_WIDTH)).strip()
+    return re.sub(r" *(左右|or so)$", "", ABOUT.sub("", text))
+
+
+def _magnitude(found: re.Match) -> float:
+    if found["base"]:
+        return float(found["base"]) ** int(found["power"])
+    if found["above"]:
+        return float(found["above"]) / float(found["below"])
+    digits = found["plain"] or (found["comma"] or "").replace(",", ".")
+    if found["groups"]:
+        digits = found["groups"].replace(found["mark"], "")
+    return float(f"{digits}e{found['e'] or found['ten'] or 0}")  # the nearest number at once
+
+
+def _factor(rest: str, unit: str) -> float | None:
+    """What the words behind a number multiply it with; None where they say something else."""
+    rest = re.sub(r"\s+", " ", rest)
+    scale = _scale(rest, unit)
+    if scale is not None:
+        return scale
+    heads = [m for m in MULTIPLIERS if rest.startswith(m)]
+    for head in sorted(heads, key=len, reverse=True):
+        tail = rest[len(head) :].strip()
+        scale = _scale(tail, unit)
+        is_vague = not tail and head.isascii() and _kind(unit)[0] == "bytes"  # "3M" MB, or of them?
+        if scale is not None and not is_vague:
+            return MULTIPLIERS[head] * scale
+    return None
+
+
+def _scale(name: str, unit: str) -> float | None:
+    """How many of the question's unit one of the typed unit is; None for another kind."""
+    if not name or _word(name) in {
+        _word(own) for own in (unit, tr_name(unit), chinese(unit) or "")
+    }:
+        return 1.0
+    (kind, size), (asked, base) = _kind(name), _kind(unit)
+    if kind is None or (unit and kind != asked):
+        return None
+    if kind == "count":  # tokens are no heads, but 个 counts both
+        return 1.0 if not unit or name == "个" else None
+    return size / base if unit else 1.0
+
+
+def _kind(name: str) -> tuple[str | None, float]:
+    """The kind of a unit and its size, (None, 1) for one that is not known."""
+    for kind, units in UNITS.items():
+        for names, size in units.items():
+            if {name.casefold(), _word(name)} & set(names):
+                return kind, size
+    return None, 1.0
+
+
+def _word(name: str) -> str:
+    """A unit's name whatever its case and number."""
+    word = name.casefold().removeprefix("个").strip()
+    return word.removesuffix("s") if len(word) > 2 and word.isascii() else word
+
+
+def _refusal(text: str, unit: str) -> str:
+    shown = text if len(text) <= 40 else text[:37] + "..."
+    if not unit:
+        return tr("{text!r} is not a number that I can read: write it like 0.5, 1,000, 4k or "
+                  "1.2e6.", text=shown)  # fmt: skip
+    return tr("{text!r} is not a number that I can read: write it like 0.5, 1,000, 4k or 1.2e6, "
+              "alone or in {unit}.", text=shown, unit=tr_name(unit))  # fmt: skip
