@@ -37,6 +37,7 @@ TEMPLATE = go.layout.Template(
         yaxis=_AXIS,
         legend=dict(bgcolor="rgba(255,255,255,0.8)"),
         hoverlabel=dict(font_size=13),
+        modebar=dict(orientation="v", bgcolor="rgba(255,255,255,0.8)"),
     )
 )
 HEIGHT = 400

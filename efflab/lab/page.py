@@ -16,6 +16,15 @@ from efflab.formats import PLOTLY, WIDGET
 _build = {"png": False, "widgets": "EFFLAB_STORED" not in os.environ}
 """With EFFLAB_STORED set, outputs are those of a build, but for their PNG: nbval compares them."""
 
+CONFIG = {
+    "displaylogo": False,
+    "displayModeBar": "hover",
+    "showSendToCloud": False,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
+}
+"""Plotly's options of every figure, live, stored and exported. Its "Share chart" button, which
+uploads the figure, is off; the few others stand in the margin while the mouse is over it."""
+
 
 def prepare_build(*, png: bool = True, widgets: bool = False) -> None:
     """Make outputs fit to be stored: figures with a PNG beside them, no live widgets.
@@ -66,7 +75,7 @@ def live() -> bool:
 def figure_bundle(fig, *, png: bool | None = None) -> dict:
     """A figure's forms: plotly JSON with numbers rounded to six digits, text, a PNG when built."""
     spec = plain(fig.to_plotly_json())
-    spec["config"] = {"displaylogo": False}
+    spec["config"] = CONFIG
     bundle = {PLOTLY: spec, "text/plain": figure_text(fig)}
     if _build["png"] if png is None else png:
         bundle["image/png"] = base64.b64encode(figure_png(fig)).decode()

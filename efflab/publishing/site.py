@@ -13,6 +13,7 @@ from nbformat import NotebookNode
 
 from efflab.files import write_atomically
 from efflab.formats import LANGUAGES, PLOTLY
+from efflab.lab.page import CONFIG
 from efflab.publishing.catalog import NOTEBOOKS, built_path, catalog, find
 
 SCRIPT = "plotly.min.js"
@@ -33,8 +34,9 @@ def with_figures(notebook: NotebookNode) -> NotebookNode:
 
 def figure_div(name: str, data: dict) -> str:
     """A div, and the call that draws the figure with its frames; "</" would end the script."""
-    figure = json.dumps(data[PLOTLY], ensure_ascii=False).replace("</", "<\\/")
-    height = data[PLOTLY].get("layout", {}).get("height", 400)
+    spec = {**data[PLOTLY], "config": CONFIG}
+    figure = json.dumps(spec, ensure_ascii=False).replace("</", "<\\/")
+    height = spec.get("layout", {}).get("height", 400)
     div = f'<div id="{name}" style="height:{height}px;background:#fff"></div>'
     return f"{div}<script>Plotly.newPlot({json.dumps(name)}, {figure})</script>"
 

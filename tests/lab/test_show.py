@@ -176,3 +176,8 @@ def test_show_source_is_the_function_itself(shown):
     lab.show_source(require)
     assert shown[0]["text/plain"].startswith("def require(condition: bool")
     assert shown[0]["text/markdown"].startswith("```python\ndef require")
+
+
+def test_no_figure_has_the_button_that_uploads_it(shown):
+    lab.show(lab.blank())
+    assert shown[0][page.PLOTLY]["config"]["showSendToCloud"] is False

@@ -1,9 +1,10 @@
-"""A repository with a toy ledger."""
+"""A repository with a toy ledger, and the browser."""
 
 import json
 
 import ledgers
 import pytest
+from browser import chromium, lab, lab_folder  # noqa: F401 - fixtures
 
 from efflab.publishing import judging, ledger_html, readme
 

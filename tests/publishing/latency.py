@@ -8,9 +8,8 @@ first slider is moved 50 times; then six moves are made as quickly as a key repe
 
 from statistics import median, quantiles
 
+import browser
 import nbformat
-import test_browser as browser
-from test_browser import chromium, lab, lab_folder  # noqa: F401 - fixtures
 
 from efflab.publishing.catalog import NOTEBOOKS, built_path, sources
 
@@ -42,7 +41,7 @@ MOVE = """async ([index, n]) => {
 }""".replace("NUMBERS", browser.NUMBERS)
 
 
-def test_milliseconds_from_key_to_picture(lab, chromium):  # noqa: F811
+def test_milliseconds_from_key_to_picture(lab, chromium):
     path = built_path(sources()["00"], "en")
     n_cells = sum(c.cell_type == "code" for c in nbformat.read(path, as_version=4).cells)
     name = path.relative_to(NOTEBOOKS).as_posix()

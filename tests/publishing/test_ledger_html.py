@@ -4,9 +4,9 @@ import re
 from html import escape
 
 import pytest
+from browser import FLAGS
 from ledgers import BIG, CHINESE, LESS, SMALL, THERE, column, figure
 from playwright.sync_api import sync_playwright
-from test_browser import FLAGS
 
 from efflab.lab import Outcome, text
 from efflab.publishing import judging, ledger_html, pool

@@ -39,6 +39,7 @@ def test_pages_draw_their_figures(toy):
         assert html.index(script) < html.index("Plotly.newPlot")
         assert "aGk=" not in html  # the picture is for readers without JavaScript
         assert '"name": "<\\/script>"' in html
+        assert '"showSendToCloud": false' in html  # also where the notebook's own figure has none
         assert ".ipynb" not in html
         assert html.count('<a href="90_toy.html">') == (depth == 0)  # the notebook's own link
         assert '<a href="index.html">' in html
