@@ -1,6 +1,5 @@
 """Numbers that advice reads: the board, the experiments' records, stored verdicts, papers."""
 
-import json
 from functools import lru_cache
 
 from efflab.advice.case import CPUS
@@ -8,20 +7,26 @@ from efflab.advice.technique import Gain, Loss
 from efflab.data import DATA_DIR, published
 from efflab.errors import require_one_of
 from efflab.experiments.record import machines, recorded
+from efflab.stored import read_board, read_verdicts
 
 BITS, MRR = "bits per byte (stdlib-gpt)", "retrieval MRR (MiniLM-L6)"
 METRICS = {"stdlib-gpt": (BITS, 1), "MiniLM-L6": (MRR, -1)}
 """Model on the board: what its quality is called, and the sign of a loss in it."""
 
 
-@lru_cache(maxsize=2)
-def _stored(name: str) -> dict:
-    return json.loads((DATA_DIR / f"{name}.json").read_text(encoding="utf-8"))
+@lru_cache(maxsize=1)
+def _board() -> list[dict]:
+    return read_board(DATA_DIR / "board.json")
+
+
+@lru_cache(maxsize=1)
+def _verdicts() -> dict[str, list[dict]]:
+    return read_verdicts(DATA_DIR / "verdicts.json")
 
 
 def board_point(technique: str, model: str) -> dict:
     """A technique's recorded point on a model's board."""
-    found = {p["technique"]: p for p in _stored("board")["points"] if p["model"] == model}
+    found = {p["technique"]: p for p in _board() if p["model"] == model}
     require_one_of("technique", technique, found)
     return found[technique]
 
@@ -70,7 +75,7 @@ def gptq_loss(bits: int, group_size: int | None) -> Loss:
 
 def figure(notebook: str, claim: str, name: str) -> dict:
     """A figure of a verdict as the built notebook stored it."""
-    (record,) = [v for v in _stored("verdicts")[notebook] if v["claim"] == claim]
+    (record,) = [v for v in _verdicts()[notebook] if v["claim"] == claim]
     found = {f["name"]: f for f in record["figures"]}
     require_one_of("name", name, found)
     return found[name]

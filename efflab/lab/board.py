@@ -1,6 +1,5 @@
 """One board for every technique: bytes, time and quality of the same model on one evaluation."""
 
-import json
 import math
 
 from efflab.data import DATA_DIR
@@ -12,6 +11,7 @@ from efflab.lab.labels import place_labels
 from efflab.lab.page import emit, figure_bundle, plain
 from efflab.lab.tables import table_forms
 from efflab.lab.text import KINDS, tr, tr_name
+from efflab.stored import read_board
 
 BOARD_FILE = DATA_DIR / "board.json"
 MODELS = {
@@ -32,8 +32,7 @@ class Board:
 
     def recorded(self, model: str | None = None) -> list[dict]:
         """Points that built notebooks stored, of one model or all; none before the first build."""
-        points = json.loads(self.path.read_text())["points"] if self.path.exists() else []
-        return [p for p in points if model in (None, p["model"])]
+        return [p for p in read_board(self.path) if model in (None, p["model"])]
 
     def add(
         self,

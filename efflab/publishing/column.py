@@ -17,14 +17,16 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from efflab import __version__
-from efflab.errors import require
+from efflab.errors import require, shown
 from efflab.experiments.provenance import FEATURES, machine_name
+from efflab.json_files import parse_json
 from efflab.lab.page import plain
 from efflab.lab.text import KINDS
 from efflab.lab.verdict import OUTCOMES
 from efflab.publishing.catalog import ROOT
 from efflab.publishing.judging import judged
-from efflab.publishing.ledger import FIGURE, RECORD, claims, verdicts
+from efflab.publishing.ledger import claims, verdicts
+from efflab.stored import FIGURE, RECORD, require_figure
 
 SCHEMA = 1
 MAX_BYTES = 1_000_000
@@ -83,74 +85,51 @@ def read(path: Path, root: Path = ROOT) -> Column:
 
 def parsed(content: bytes, root: Path = ROOT) -> Column:
     """The column in a file's content; whatever is not as it has to be is a `ValueError`."""
-    found = _json(content)
-    _is(isinstance(found, dict), "column", found, "an object")
+    found = parse_json(content)
     schema, version = found.get("schema"), found.get("efflab")
-    _is(type(schema) is int and schema == SCHEMA, "schema", schema, f"{SCHEMA}")
+    require(type(schema) is int and schema == SCHEMA, "schema", schema, f"{SCHEMA}")
     wanted = f"{__version__}, the version here, whose rules judge it"
-    _is(version == __version__, "efflab", version, wanted)
+    require(version == __version__, "efflab", version, wanted)
     _keys("column", found, KEYS)
     _date(found["date"])
     _machine(found["machine"])
     _keys("versions", found["versions"], {"python", "torch"})
     for name, value in found["versions"].items():
         _text(f"versions.{name}", value, LONGEST["version"])
+        numbered = re.fullmatch(r"\d[\w.+]*", value, re.ASCII)
+        require(bool(numbered), f"versions.{name}", value, "a version such as 2.13.0+cpu")
     verdicts = _verdicts(found["verdicts"], root)
     return Column(found["machine"], found["date"], verdicts, versions=found["versions"])
 
 
-def _json(content: bytes):
-    """JSON and nothing more lenient: no NaN, no key twice, no depth that ends the process."""
-
-    def once(pairs):
-        names = [name for name, _ in pairs]
-        twice = [name for name in names if names.count(name) > 1]
-        _is(not twice, "keys", twice[:1], "no key twice")
-        return dict(pairs)
-
-    def refuse(word):
-        _is(False, "number", word, "a finite number")
-
-    try:
-        return json.loads(content.decode("utf-8"), object_pairs_hook=once, parse_constant=refuse)
-    except RecursionError as error:
-        raise ValueError("nested too deeply for a column") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"no JSON in UTF-8 ({error})") from error
-
-
-def _is(condition: bool, name: str, value, allowed: str) -> None:
-    """`require`, quoting no more of a stranger's value than a line."""
-    text = repr(value)
-    require(condition, name, value if len(text) <= 100 else f"{text[:97]}...", allowed)
-
-
 def _keys(name: str, value, keys: set[str]) -> None:
-    _is(isinstance(value, dict), name, value, "an object")
+    require(isinstance(value, dict), name, value, "an object")
     unknown, lacking = sorted(value.keys() - keys), sorted(keys - value.keys())
-    _is(not unknown, f"keys of {name}", unknown, f"no other than {sorted(keys)}")
-    _is(not lacking, f"keys of {name}", sorted(value), f"{lacking} too")
+    require(not unknown, f"keys of {name}", unknown, f"no other than {sorted(keys)}")
+    require(not lacking, f"keys of {name}", sorted(value), f"{lacking} too")
 
 
 def _text(name: str, value, longest: int, shortest: int = 1) -> None:
-    _is(isinstance(value, str) and value.isprintable(), name, value, "a text in one line")
+    require(isinstance(value, str) and value.isprintable(), name, value, "a text in one line")
     allowed = f"{shortest} to {longest:,} characters"
-    _is(shortest <= len(value) <= longest, name, value, allowed)
+    require(shortest <= len(value) <= longest, name, value, allowed)
 
 
 def _number(name: str, value) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    _is(number and abs(value) <= LARGEST, name, value, f"a finite number of at most {LARGEST:g}")
+    allowed = f"a finite number of at most {LARGEST:g}"
+    require(number and abs(value) <= LARGEST, name, value, allowed)
 
 
 def _date(value) -> None:
-    written = isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value)
+    written = isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII)
     try:
         day = date.fromisoformat(value) if written else None
     except ValueError:
         day = None
-    _is(day is not None, "date", value, "a day such as 2026-11-26")
-    _is(day <= date.today() + timedelta(days=1), "date", value, "a day that has come")
+    require(day is not None, "date", value, "a day such as 2026-11-26")
+    tomorrow = date.today() + timedelta(days=1)  # it may be later there
+    require(day <= tomorrow, "date", value, "a day that has come")
 
 
 def _machine(value) -> None:
@@ -158,9 +137,9 @@ def _machine(value) -> None:
     _text("machine.cpu", value["cpu"], LONGEST["cpu"])
     _keys("machine.features", value["features"], set(FEATURES))
     for name, has in value["features"].items():
-        _is(isinstance(has, bool), f"machine.features.{name}", has, "true or false")
+        require(isinstance(has, bool), f"machine.features.{name}", has, "true or false")
     threads = value["threads"]
-    _is(type(threads) is int and 1 <= threads <= 4096, "machine.threads", threads, "1 to 4096")
+    require(type(threads) is int and 1 <= threads <= 4096, "machine.threads", threads, "1 to 4096")
 
 
 # --- Its verdicts ----------------------------------------------------------------------------
@@ -169,16 +148,17 @@ def _machine(value) -> None:
 def _verdicts(value, root: Path) -> dict[str, dict]:
     """{claim: its record} in the article's order, each judged again."""
     known, here, found = claims(root), verdicts(root), {}
-    _is(isinstance(value, list) and bool(value), "verdicts", value, "a list of at least one")
+    require(isinstance(value, list) and bool(value), "verdicts", value, "a list of at least one")
     for record in value:
-        _is(isinstance(record, dict), "verdict", record, "an object")
+        require(isinstance(record, dict), "verdict", record, "an object")
         claim = record.get("claim")
         allowed = "one of data/claims.toml"
-        _is(isinstance(claim, str) and claim in known, "claim", claim, allowed)
-        _is(claim not in found, "claim", claim, "one verdict")
+        require(isinstance(claim, str) and claim in known, "claim", claim, allowed)
+        require(claim not in found, "claim", claim, "one verdict")
         _record(claim, record)
         follows(record, root)
-        _published(record, here.get(claim))
+        if claim in here:
+            _like_ours(record, here[claim], root)
         found[claim] = record
     return {claim: found[claim] for claim in known if claim in found}
 
@@ -187,17 +167,18 @@ def _record(claim: str, record: dict) -> None:
     """The form of one verdict."""
     _keys(claim, record, RECORD)
     holds, outcome = record["holds"], record["outcome"]
-    _is(holds is None or isinstance(holds, bool), f"{claim}: holds", holds, "true, false or null")
+    told = holds is None or isinstance(holds, bool)
+    require(told, f"{claim}: holds", holds, "true, false or null")
     allowed = f"one of {list(OUTCOMES)}"
-    _is(isinstance(outcome, str) and outcome in OUTCOMES, f"{claim}: outcome", outcome, allowed)
+    require(isinstance(outcome, str) and outcome in OUTCOMES, f"{claim}: outcome", outcome, allowed)
     for name, shortest in (("rule", 1), ("condition", 0), ("reason", 0)):
         _text(f"{claim}: {name}", record[name], LONGEST["text"], shortest)
     word = {True: "holds if" if record["condition"] else "holds", False: "does not hold"}
     needed = f"{word.get(holds, 'undecided')!r}, as holds and condition say"
-    _is(outcome == word.get(holds, "undecided"), f"{claim}: outcome", outcome, needed)
+    require(outcome == word.get(holds, "undecided"), f"{claim}: outcome", outcome, needed)
     figures = record["figures"]
     some = isinstance(figures, list) and 1 <= len(figures) <= MOST_FIGURES
-    _is(some, f"{claim}: figures", figures, f"a list of 1 to {MOST_FIGURES}")
+    require(some, f"{claim}: figures", figures, f"a list of 1 to {MOST_FIGURES}")
     for figure in figures:
         _figure(claim, figure)
 
@@ -207,24 +188,37 @@ def _figure(claim: str, figure) -> None:
     _text(f"{claim}: name of a figure", figure["name"], LONGEST["name"])
     name = f"{claim}: {figure['name']}"
     _text(f"{name}: unit", figure["unit"], LONGEST["unit"], 0)
-    kind, low, high = figure["kind"], figure["low"], figure["high"]
-    _is(isinstance(kind, str) and kind in KINDS, f"{name}: kind", kind, f"one of {KINDS}")
-    _number(f"{name}: value", figure["value"])
-    _is((low is None) == (high is None), f"{name}: low", low, "both ends or neither")
-    if low is not None:
-        _number(f"{name}: low", low)
-        _number(f"{name}: high", high)
-        _is(low <= high, f"{name}: low", low, f"at most its high, {high}")
+    kind = figure["kind"]
+    require(isinstance(kind, str) and kind in KINDS, f"{name}: kind", kind, f"one of {KINDS}")
+    for key in ("value", "low", "high"):
+        if key == "value" or figure[key] is not None:
+            _number(f"{name}: {key}", figure[key])
+    require_figure(name, figure)
 
 
-def _published(record: Mapping, ours: Mapping | None) -> None:
-    """What papers print is the same on every machine."""
-    printed = {f["name"]: f["value"] for f in (ours or {}).get("figures", [])
-               if f["kind"] == "published"}  # fmt: skip
-    for figure in record["figures"]:
-        name, value = figure["name"], figure["value"]
-        allowed = f"{printed.get(name)}, as published"
-        _is(printed.get(name, value) == value, f"{record['claim']}: {name}", value, allowed)
+def _like_ours(record: Mapping, ours: Mapping, root: Path) -> None:
+    """Only a machine's own numbers may differ from the claim's record here.
+
+    Names, units, kinds, what has an interval, and what papers print are the same on every machine,
+    and the first figure is the one on which the outcome turns.
+    """
+    claim, theirs = record["claim"], {f["name"]: f for f in record["figures"]}
+    mine = {f["name"]: f for f in ours["figures"]}
+    names = set(mine) ^ set(theirs)
+    unlike = sorted(names, key=lambda name: (name in mine, name))
+    require(not unlike, f"{claim}: figures", unlike[:1], "those that it has here, and no other")
+    for name, figure in theirs.items():
+        own = mine[name]
+        for key in ("unit", "kind"):
+            require(figure[key] == own[key], f"{claim}: {name}: {key}", figure[key], repr(own[key]))
+        sampled, allowed = own["low"] is not None, "an interval where it has one here, only there"
+        low = figure["low"]
+        require((low is not None) == sampled, f"{claim}: {name}: low", low, allowed)
+        if own["kind"] == "published":
+            value, allowed = figure["value"], f"{own['value']}, as published"
+            require(figure == own, f"{claim}: {name}", value, allowed)
+    first = judged(claim, [theirs[name] for name in mine], root).figures[0].name
+    require(next(iter(theirs)) == first, f"{claim}: first figure", next(iter(theirs)), repr(first))
 
 
 def follows(record: Mapping, root: Path = ROOT) -> None:
@@ -233,6 +227,7 @@ def follows(record: Mapping, root: Path = ROOT) -> None:
     again = judged(claim, record["figures"], root).record(claim)
     allowed = "as its own figures come to by the rule here: "
     for key in ("rule", "outcome", "holds", "condition", "reason"):
-        _is(record[key] == again[key], f"{claim}: {key}", record[key], allowed + repr(again[key]))
+        same, needed = record[key] == again[key], allowed + shown(again[key])
+        require(same, f"{claim}: {key}", record[key], needed)
     kept = plain(record["figures"]) == record["figures"]
-    _is(kept, f"{claim}: figures", record["figures"], "at most six significant digits")
+    require(kept, f"{claim}: figures", record["figures"], "at most six significant digits")

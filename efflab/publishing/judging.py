@@ -13,9 +13,6 @@ from efflab.lab.text import read_texts
 from efflab.lab.verdict import Figure, Outcome, by_name
 from efflab.publishing.catalog import ROOT, catalog
 
-FAULTS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What a rule raises on figures that are not those it asks for."""
-
 
 def room(claim: str, root: Path = ROOT) -> str | None:
     """The room that judges a claim; None while its notebook is not written."""
@@ -45,7 +42,7 @@ def judged(claim: str, figures: Iterable[Figure | Mapping], root: Path = ROOT) -
     function = rule(claim, root)
     try:
         return function(list(by_name(figures).values()))
-    except FAULTS as error:
+    except Exception as error:  # a rule is written for its own figures, and these are a stranger's
         said = f"{type(error).__name__}: {error}"[:200]
         raise ValueError(
             f"{claim}: its figures are not those that its rule asks for ({said})"

@@ -3,18 +3,16 @@
 The README shows one short line a claim, with the figure that decides; `docs/ledger.md` all of it.
 """
 
-import json
 import textwrap
 import tomllib
 from pathlib import Path
 
 from efflab.errors import require
-from efflab.lab.text import KINDS, number, with_unit
-from efflab.lab.verdict import OUTCOMES, outcome_words
+from efflab.lab.text import number, with_unit
+from efflab.lab.verdict import Outcome, outcome_words
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
+from efflab.stored import read_verdicts
 
-RECORD = {"claim", "holds", "outcome", "condition", "rule", "reason", "figures"}
-FIGURE = {"name", "value", "unit", "kind", "low", "high"}
 WIDEST = 150
 """Characters of a line of the README's ledger, at most."""
 
@@ -47,29 +45,29 @@ def verdicts(root: Path = ROOT) -> dict[str, dict]:
     A record of another form, a claim that is unknown, judged twice or in a notebook that does not
     own it is a `ValueError`.
     """
-    stored = json.loads((root / "data" / "verdicts.json").read_text(encoding="utf-8"))
     known, found = claims(root), {}
-    for notebook, records in stored.items():
+    for notebook, records in read_verdicts(root / "data" / "verdicts.json").items():
         for record in records:
-            claim = _checked(record)["claim"]
+            claim = record["claim"]
             require(claim in known, "claim", claim, "one of data/claims.toml")
             owner = known[claim]["notebook"]
             require(notebook == owner, f"notebook of {claim}", notebook, f"its owner, {owner}")
             require(claim not in found, "claim", claim, "one verdict")
+            _require_outcome(record)
             found[claim] = record
     return {claim: found[claim] for claim in known if claim in found}
 
 
-def _checked(record: dict) -> dict:
-    """The record, of today's form."""
-    name = f"record of {record.get('claim')}"
-    require(record.keys() == RECORD, name, sorted(record), f"{sorted(RECORD)}; run efflab build")
-    require(record["outcome"] in OUTCOMES, name, record["outcome"], f"one of {list(OUTCOMES)}")
-    require(bool(record["figures"]), name, record["figures"], "at least one figure")
-    for figure in record["figures"]:
-        require(figure.keys() == FIGURE, name, sorted(figure), f"{sorted(FIGURE)}")
-        require(figure["kind"] in KINDS, name, figure["kind"], f"one of {KINDS}")
-    return record
+def _require_outcome(record: dict) -> None:
+    """Refuse a record that no outcome stores: its word, its texts and figures have to agree."""
+    claim = record["claim"]
+    texts = {key: record[key] for key in ("rule", "condition", "reason")}
+    try:
+        again = Outcome(record["holds"], record["figures"], **texts).record(claim)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"verdicts.json: {claim}: {error}; run efflab build") from error
+    for key in ("holds", "outcome"):
+        require(record[key] == again[key], f"{claim}: {key}", record[key], f"{again[key]!r}")
 
 
 # --- Words -----------------------------------------------------------------------------------

@@ -205,6 +205,22 @@ def test_the_board_keeps_recorded_points_and_replaces_its_own(shown, recorded_bo
     assert "0.5 (0.45 to 0.6)" in shown[1]["text/plain"]
 
 
+def test_a_damaged_board_is_named(recorded_board):
+    (good, _) = json.loads(recorded_board.path.read_text())["points"]
+    for wrong, message in (
+        ([good | dict(time=None)], "baseline of stdlib-gpt: time=None: expected a number"),
+        ([good | dict(quality=2.0)], r"quality=2\.0: expected a number in its interval"),
+        ([good | dict(bytes="12")], "bytes='12': expected a number"),
+        ([good | dict(technique=None)], "technique=None: expected a text"),
+        ([{"technique": "t"}], r"point=\['technique'\]: expected \['band'"),
+        ([None], "point=None: expected an object"),
+        (None, "points=None: expected a list"),
+    ):
+        recorded_board.path.write_text(json.dumps({"points": wrong}))
+        with pytest.raises(ValueError, match=f"board.json is damaged .*{message}.*efflab build"):
+            recorded_board.points("stdlib-gpt")
+
+
 def test_points_of_notebooks_not_yet_read_stay_hidden(recorded_board):
     def names():
         return [p["technique"] for p in recorded_board.points("stdlib-gpt")]

@@ -236,9 +236,10 @@ def test_every_claim_has_a_line_in_the_ledger(both_languages):
 
 
 def test_a_claim_that_no_notebook_judged_says_so(monkeypatch, tmp_path, both_languages):
-    (tmp_path / "verdicts.json").write_text(
-        json.dumps({"00": [dict(claim="attention-quadratic", outcome="holds")]})
-    )
+    figure = dict(name="n", value=1, unit="", kind="measured", low=None, high=None)
+    texts = dict(condition="", rule="n is 1", reason="", figures=[figure])
+    record = dict(claim="attention-quadratic", holds=True, outcome="holds") | texts
+    (tmp_path / "verdicts.json").write_text(json.dumps({"00": [record]}))
     monkeypatch.setattr(ending, "DATA_DIR", tmp_path)
     found = ending.outcomes()
     assert found.pop("attention-quadratic") == "holds"

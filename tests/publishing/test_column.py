@@ -43,13 +43,13 @@ FIGURES, HIGH = ("verdicts", 0, "figures"), ("verdicts", 0, "figures", 0)
 BROKEN = {
     "no JSON": (GOOD[:-10], "no JSON in UTF-8"),
     "not UTF-8": (b"\xff\xfe{}", "no JSON in UTF-8"),
-    "a list": ("[]", r"column=\[\]: expected an object"),
+    "a list": ("[]", r"content=\[\]: expected an object"),
     "too deep": (DEEP, "nested too deeply"),
     "NaN": (GOOD.replace("40.5", "NaN"), "number='NaN': expected a finite number"),
-    "infinite": (GOOD.replace("40.5", "1e999"), "big: removed: value=inf: expected a finite"),
-    "out of range": (GOOD.replace("40.5", "9" * 400), "big: removed: value='999.*'"),
+    "infinite": (GOOD.replace("40.5", "1e999"), "number='1e999': expected a finite number"),
+    "out of range": (GOOD.replace("40.5", "9" * 400), "number='999.*': expected one that a"),
     "a key twice": (
-        GOOD.replace('"outcome"', '"holds": true, "outcome"', 1), r"keys=\['holds'\]: expected no"
+        GOOD.replace('"outcome"', '"holds": true, "outcome"', 1), "key='holds': expected no key"
     ),
     "a key unknown": (changed("run", to="rm"), r"keys of column=\['run'\]: expected no other"),
     "a key lacking": (GOOD.replace('"date"', '"day"'), r"keys of column=\['day'\]"),
@@ -58,6 +58,11 @@ BROKEN = {
     "another version": (changed("efflab", to="9.9"), r"efflab='9\.9': expected 0\.1\.0, the vers"),
     "no day": (changed("date", to="2026-02-30"), "date='2026-02-30': expected a day such as"),
     "a day to come": (changed("date", to="2999-01-01"), "expected a day that has come"),
+    "two days ahead": (
+        changed("date", to=(TOMORROW + timedelta(days=1)).isoformat()), "a day that has come"
+    ),
+    "a day in other digits": (changed("date", to="２０２６-11-20"), "expected a day such as"),
+    "a version in words": (changed("versions", "python", to="the newest"), r"versions\.python="),
     "another instruction": (
         changed("machine", "features", "sse", to=True), r"keys of machine\.features=\['sse'\]"
     ),
@@ -98,8 +103,10 @@ BROKEN = {
     "an unknown kind": (changed(*HIGH, "kind", to="guessed"), "big: removed: kind='guessed'"),
     "a value in words": (changed(*HIGH, "value", to="40"), "big: removed: value='40': expected a"),
     "a value that is true": (changed(*HIGH, "value", to=True), "big: removed: value=True"),
-    "one end": (changed(*HIGH, "low", to=None), "big: removed: low=None: expected both ends"),
-    "ends the wrong way": (changed(*HIGH, "low", to=43), "big: removed: low=43: expected at most"),
+    "one end": (changed(*HIGH, "low", to=None), "big: removed, low=None: expected both ends"),
+    "ends the wrong way": (
+        changed(*HIGH, "low", to=43), r"big: removed=40\.5: expected a number in its interval, 43"
+    ),
     "a name twice": (
         with_figure(name="removed"), "big: its figures are not those that its rule asks for"
     ),
@@ -127,6 +134,32 @@ FORGED = {
     ),
     "a reason of its own": (
         changed("verdicts", 0, "reason", to="bad luck"), "big: reason='bad luck': .*: 'too little'"
+    ),
+    "another kind": (
+        changed(*HIGH, "kind", to="recorded"), "big: removed: kind='recorded': expected 'measured'"
+    ),
+    "another unit": (changed(*HIGH, "unit", to="x"), "big: removed: unit='x': expected '%'"),
+    "no interval": (
+        changed(*HIGH, to=figure("removed", 40.5, "%")), "big: removed: low=None: expected an int"
+    ),
+    "an interval of its own": (
+        changed(*FIGURES, 1, to=figure("tokens", 4608, "tokens", "recorded", 4608, 4608)),
+        "big: tokens: low=4608: expected an interval where it has one here",
+    ),
+    "a value outside its interval": (
+        changed(*HIGH, "value", to=38.5), r"removed=38\.5: expected a number in its interval, 39 to"
+    ),
+    "a figure more": (with_figure(), r"big: figures=\['more'\]: expected those that it has here"),
+    "a figure left out": (
+        changed("verdicts", 1, "figures", to=SMALL["figures"][:1]),
+        r"small: figures=\['printed'\]: expected those that it has here, and no other",
+    ),
+    "a paper under another name": (
+        changed("verdicts", 1, "figures", 1, "name", to="written"),
+        r"small: figures=\['written'\]: expected those that it has here",
+    ),
+    "another figure first": (
+        changed(*FIGURES, to=LESS["figures"][::-1]), "big: first figure='tokens': expected 'remov"
     ),
     "a paper that printed something else": (
         changed("verdicts", 1, "figures", 1, "value", to=8), "small: printed=8: expected 7, as pub"

@@ -5,7 +5,7 @@ from html import escape
 
 import pytest
 from browser import FLAGS
-from ledgers import BIG, CHINESE, LESS, SMALL, THERE, column, figure
+from ledgers import BIG, CHINESE, LESS, SMALL, THERE, column, figure, store
 from playwright.sync_api import sync_playwright
 
 from efflab.lab import Outcome, text
@@ -81,11 +81,15 @@ def test_missing_partial_and_not_yet_are_told_apart(root):
     assert said(row(page, "later", "zh"))[2:4] == ["尚未写成", "尚未写成"]
 
 
-def test_a_figure_that_one_machine_lacks_is_missing(root):
-    more = LESS | dict(figures=[*LESS["figures"], figure("only there", 1)])
-    rows = said(row(page_with(root, column(more)), "big"))
-    place = rows.index("only there")
-    assert rows[place + 1 : place + 3] == ["missing", "1 [measured]"]
+def test_a_figure_that_a_record_lacks_is_missing(root, monkeypatch):
+    """A record of an experiment has the figures that its rule asks for, and no other."""
+    more = BIG | dict(figures=[*BIG["figures"], figure("only here", 1)])
+    store(root, {"90": [SMALL, more]})
+    shown = [*ledger_html.columns(root), column(LESS)]
+    monkeypatch.setattr(ledger_html, "columns", lambda root: shown)
+    rows = said(row(page_with(root), "big"))
+    place = rows.index("only here")
+    assert rows[place + 1 : place + 3] == ["1 [measured]", "missing"]
 
 
 def test_it_speaks_chinese(root):
@@ -98,7 +102,8 @@ def test_it_speaks_chinese(root):
 
 def test_what_others_wrote_is_text_and_nothing_else(root):
     script, image = "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'
-    evil = LESS | dict(figures=[*LESS["figures"], figure(script, 1, image)])
+    mine, evil = (r | dict(figures=[*r["figures"], figure(script, 1, image)]) for r in (BIG, LESS))
+    store(root, {"90": [SMALL, mine]})
     page = page_with(root, column(evil, machine=THERE | dict(cpu=image)))
     assert "<script" not in page
     assert "<img" not in page

@@ -147,10 +147,10 @@ def test_a_stored_column_is_checked_again_and_has_its_machines_name(root):
     moved = stored.rename(stored.with_name("another.json"))
     with pytest.raises(ValueError, match=r"file='another.json': expected its name, there-1-thread"):
         pool.columns(root)
-    forged = moved.read_text(encoding="utf-8").replace("40.5", "70.5")
+    forged = moved.read_text(encoding="utf-8").replace("too little", "bad luck")
     stored.write_text(forged, encoding="utf-8")
     moved.unlink()
-    with pytest.raises(ValueError, match=f"{stored.name}: big: outcome='does not hold'"):
+    with pytest.raises(ValueError, match=f"{stored.name}: big: reason='bad luck'"):
         readme.report(root, say=quiet)
 
 

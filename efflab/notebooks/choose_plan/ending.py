@@ -1,6 +1,5 @@
 """Notebook 15's end: all verdicts in one picture, and the reader's own calibration."""
 
-import json
 from collections import Counter
 
 from efflab.data import DATA_DIR
@@ -8,6 +7,7 @@ from efflab.lab import figures, load_claims, outcome_words, tr
 from efflab.lab.guesses import calibration, kept
 from efflab.lab.page import live
 from efflab.lab.text import language
+from efflab.stored import read_verdicts
 
 OUTCOMES = ("holds", "holds if", "does not hold", "undecided")
 NOT_YET = "not judged yet"
@@ -15,7 +15,7 @@ NOT_YET = "not judged yet"
 
 def outcomes() -> dict[str, str]:
     """Claim -> the outcome that the built notebooks stored, in the order of the article."""
-    stored = json.loads((DATA_DIR / "verdicts.json").read_text(encoding="utf-8"))
+    stored = read_verdicts(DATA_DIR / "verdicts.json")
     found = {v["claim"]: v["outcome"] for verdicts in stored.values() for v in verdicts}
     return {claim: found.get(claim, NOT_YET) for claim in load_claims()}
 

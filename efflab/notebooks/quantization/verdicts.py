@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from statistics import NormalDist
 
+from efflab.errors import require
 from efflab.experiments import int8_ranges as ranges
 from efflab.lab import Figure, Outcome, by_name
 
@@ -129,8 +130,7 @@ def int8_accuracy(figures) -> Outcome:
 
 def _at_once(figure: Figure, n: int) -> tuple[float, float]:
     """A 95 % interval as wide as n of them need to be for 95 % together (Bonferroni, normal)."""
-    assert figure.low is not None  # every way has its interval
-    assert figure.high is not None
+    require(figure.low is not None, figure.name, figure.low, "an interval: every way has one")
     normal = NormalDist()
     wider = normal.inv_cdf(1 - 0.025 / n) / normal.inv_cdf(0.975)
     low, high = (figure.value + wider * (end - figure.value) for end in (figure.low, figure.high))

@@ -1,0 +1,99 @@
+"""JSON as our own files hold it and nothing more lenient: the one way in which all are read.
+
+Python's reader takes NaN and Infinity for numbers, the last of two equal keys, and any depth.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from efflab.errors import require, shown
+
+MAX_BYTES = 64_000_000
+"""No file of ours is larger: the largest holds the library's texts, some 10 MB."""
+DEEPEST = 40
+"""Lists and objects inside each other, at most."""
+NAMES: dict[type, str] = {dict: "an object", list: "a list"}
+
+
+def read_json(
+    path: Path,
+    kind: type = dict,
+    *,
+    check: Callable[[Any], None] = lambda value: None,
+    remedy: str = "restore the file",
+) -> Any:
+    """What the JSON file holds, `kind` (dict or list) at its top.
+
+    A damaged file, one with anything else at its top, or one whose value `check` refuses by a
+    `ValueError` or `TypeError` is a `ValueError` that names the file and the `remedy`.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        require(size <= MAX_BYTES, "bytes", size, f"at most {MAX_BYTES:,}")
+        value = parse_json(path.read_bytes(), kind)
+        check(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path.name} is damaged ({error}); {remedy}") from error
+    return value
+
+
+def parse_json(content: bytes | str, kind: type = dict) -> Any:
+    """The value that JSON in UTF-8 holds, `kind` at its top; all else is a `ValueError`.
+
+    Every number is finite, no key stands twice, and nothing lies deeper than `DEEPEST`.
+
+    >>> parse_json('{"loss": NaN}')
+    Traceback (most recent call last):
+    ValueError: number='NaN': expected a finite number
+    """
+    try:
+        text = content.decode("utf-8") if isinstance(content, bytes) else content
+        options: dict[str, Any] = dict(object_pairs_hook=_once, parse_float=_finite)
+        options |= dict(parse_int=_whole)
+        value = json.loads(text, parse_constant=_refuse, **options)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"no JSON in UTF-8 ({error})") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    require(isinstance(value, kind), "content", value, NAMES.get(kind, kind.__name__))
+    _require_shallow(value)
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            require(key not in seen, "key", key, "no key twice")
+            seen.add(key)
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    require(math.isfinite(value), "number", text, "a finite number")
+    return value
+
+
+def _whole(text: str) -> int:
+    require(len(text) <= 300, "number", text, "one that a float can hold")
+    return int(text)
+
+
+def _refuse(word: str) -> NoReturn:
+    raise ValueError(f"number={shown(word)}: expected a finite number")
+
+
+def _require_shallow(value) -> None:
+    """Refuse what lies deeper than `DEEPEST`, level by level."""
+    level, depth = [value], 0
+    while level:
+        require(depth <= DEEPEST, "depth", depth, f"at most {DEEPEST}")
+        inner = (v.values() if isinstance(v, dict) else v for v in level)
+        level = [x for values in inner for x in values if isinstance(x, dict | list)]
+        depth += 1

@@ -1,0 +1,85 @@
+"""What the built notebooks left in data/, verdicts and the board, checked as it is read."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from efflab.errors import require, require_finite, wrong_type
+from efflab.estimate import require_interval
+from efflab.json_files import read_json
+
+RECORD = {"claim", "holds", "outcome", "condition", "rule", "reason", "figures"}
+FIGURE = {"name", "value", "unit", "kind", "low", "high"}
+POINT = {
+    *("technique", "model", "notebook", "kind", "bytes", "band"),
+    *("time", "time_low", "time_high", "quality", "quality_low", "quality_high"),
+}
+REMEDY = "run efflab build"
+
+
+def read_verdicts(path: Path) -> dict[str, list[dict]]:
+    """data/verdicts.json: {notebook: its records}, each of today's form, its numbers finite."""
+    return read_json(path, check=_require_verdicts, remedy=REMEDY)
+
+
+def read_board(path: Path) -> list[dict]:
+    """data/board.json: its points, each whole and its numbers finite; none without a file."""
+    if not Path(path).exists():
+        return []
+    return read_json(path, check=_require_board, remedy=REMEDY)["points"]
+
+
+def _require_verdicts(found: dict) -> None:
+    for notebook, records in found.items():
+        for record in _items(f"notebook {notebook}", records):
+            _require_record(record)
+
+
+def _require_board(found: dict) -> None:
+    for point in _items("points", found.get("points")):
+        require_keys("point", point, POINT)
+        _require_texts("point", point, ("technique", "model", "notebook", "kind"))
+        name = f"{point['technique']} of {point['model']}"
+        for key in ("bytes", "band"):
+            require_finite(f"{name}: {key}", point[key])
+        for key in ("time", "quality"):
+            ends = point[key], point[f"{key}_low"], point[f"{key}_high"]
+            require_interval(f"{name}: {key}", *ends)
+
+
+def _require_record(record) -> None:
+    name = f"record of {record.get('claim')}" if isinstance(record, dict) else "record"
+    require_keys(name, record, RECORD)
+    _require_texts(name, record, ("claim", "outcome", "condition", "rule", "reason"))
+    for figure in _items(f"figures of {name}", record["figures"]):
+        require_keys(f"figure of {name}", figure, FIGURE)
+        _require_texts(f"figure of {name}", figure, ("name", "unit", "kind"))
+        require_figure(f"{name}: {figure['name']}", figure)
+
+
+def require_figure(name: str, figure: dict) -> None:
+    """Its value must be finite, and inside its interval where it has one, with both ends."""
+    value, low, high = (figure[key] for key in ("value", "low", "high"))
+    require((low is None) == (high is None), f"{name}, low", low, "both ends or neither")
+    if low is None:
+        require_finite(name, value)
+    else:
+        require_interval(name, value, low, high)
+
+
+def require_keys(name: str, value, keys: set[str]) -> None:
+    """`value` must be an object with these keys and no other."""
+    if not isinstance(value, dict):
+        raise wrong_type(name, value, "an object")
+    require(value.keys() == keys, name, sorted(value), f"{sorted(keys)}")
+
+
+def _items(name: str, value) -> list:
+    if not isinstance(value, list):
+        raise wrong_type(name, value, "a list")
+    return value
+
+
+def _require_texts(name: str, value: dict, keys: Iterable[str]) -> None:
+    for key in keys:
+        if not isinstance(value[key], str):
+            raise wrong_type(f"{name}: {key}", value[key], "a text")

@@ -1,0 +1,129 @@
+"""Columns forged leaf by leaf, and files meant to cost much: all refused, in a second."""
+
+import json
+import math
+import time
+
+import pytest
+from ledgers import HERE, column
+
+from efflab.lab import KINDS
+from efflab.publishing import column as columns
+from efflab.publishing.catalog import ROOT
+from efflab.publishing.column import parsed
+from efflab.publishing.ledger import verdicts
+
+
+def real(*records):
+    """A column of these records as another machine would send it."""
+    machine = HERE | dict(features=column().machine["features"])
+    return json.loads(column(*records, machine=machine).text())
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """What stands here, read once: `parsed` is asked thousands of times."""
+    known, found = columns.claims(ROOT), verdicts()
+    monkeypatch.setattr(columns, "claims", lambda root: known)
+    monkeypatch.setattr(columns, "verdicts", lambda root: found)
+    return found
+
+
+def leaves(value, path=()):
+    """(path, value) of all that is neither object nor list."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in inner:
+        if isinstance(item, dict | list):
+            yield from leaves(item, (*path, key))
+        else:
+            yield (*path, key), item
+
+
+def refusal(body):
+    """The one line in which a column is refused, in a second; None where it is taken."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    start = time.process_time()
+    try:
+        parsed(content)
+    except ValueError as error:
+        said = str(error)
+    else:
+        return None
+    assert time.process_time() - start < 1
+    assert "\n" not in said
+    assert len(said) < 1000
+    return said
+
+
+WRONG = (
+    *(None, True, math.nan, math.inf, 10**400, -1e31),
+    *("x\n", "x" * 90_000, [1], {"x": 1}, [[]] * 99),
+)
+FREE = ("machine", "features")
+"""Truth values, either of which a machine may have."""
+
+
+@pytest.mark.parametrize("claim", verdicts())
+def test_no_leaf_of_a_real_column_may_be_another_thing(claim, here):
+    """Each leaf in turn, by three wrong values of eleven."""
+    body = real(here[claim])
+    assert refusal(body) is None
+    for i, (path, value) in enumerate(leaves(body)):
+        where = body
+        for key in path[:-1]:
+            where = where[key]
+        for wrong in (WRONG[(3 * i + j) % len(WRONG)] for j in range(3)):
+            if wrong is value or (path[:2] == FREE and isinstance(wrong, bool)):
+                continue
+            where[path[-1]] = wrong
+            assert refusal(body), (path, wrong)
+        where[path[-1]] = value
+
+
+@pytest.mark.parametrize("claim", verdicts())
+def test_no_figure_of_a_real_column_may_change_its_kind_name_or_interval(claim, here):
+    figures = here[claim]["figures"]
+    for place, one in enumerate(figures):
+        value, low = one["value"], one["low"]
+        forged = [one | dict(kind=kind) for kind in KINDS if kind != one["kind"]]
+        forged += [one | dict(name=one["name"] + " "), one | dict(unit="apples")]
+        less, more = value - abs(value) - 1, value + abs(value) + 1
+        forged += [one | dict(low=a, high=b) for a, b in ((more, more), (less, less), (more, less))]
+        end = value if low is None else None  # an interval where there is none, none where one is
+        forged += [one | dict(low=end, high=end)]
+        if one["kind"] == "published":
+            forged += [one | dict(value=value + 1)]
+        for other in forged:
+            changed = [*figures[:place], other, *figures[place + 1 :]]
+            assert refusal(real(here[claim] | dict(figures=changed))), other
+        twice = [*figures, one]
+        left_out = [f for f in figures if f is not one]
+        for changed in (twice, left_out):
+            assert refusal(real(here[claim] | dict(figures=changed))), one
+
+
+def hostile():
+    """Files of nearly 1 MB, each of which costs much or says much where it is read without care."""
+    keys = ", ".join(f'"{i:05}": 1' for i in range(70_000))
+    yield "a key twice", "{" + keys + ', "00007": 2}'
+    yield "no key twice", "{" + keys + "}"
+    yield "a long text", '{"efflab": "' + "x" * 900_000 + '"}'
+    yield "a long key", '{"' + "x" * 900_000 + '": 1}'
+    yield "digits", '{"schema": ' + "9" * 900_000 + "}"
+    yield "decimals", '{"schema": 0.' + "9" * 900_000 + "}"
+    yield "minus signs", '{"schema": ' + "-" * 5000 + "1}"
+    yield "deep lists", "[" * 450_000 + "]" * 450_000
+    yield "deep objects", '{"a":' * 100_000 + "1" + "}" * 100_000
+    yield "not so deep", '{"schema": ' + "[" * 60 + "]" * 60 + "}"
+    yield "a long list", "[" + "1," * 400_000 + "1]"
+    yield "bytes", "\ufeff{}"
+    yield "half a character", '{"efflab": "\\ud800"}'
+    body = real()
+    for what in ([1] * 300_000, [{}] * 200_000, ["x" * 900_000]):
+        yield "verdicts", json.dumps(body | dict(verdicts=what))
+
+
+@pytest.mark.parametrize(("name", "text"), list(hostile()), ids=lambda x: x if len(x) < 20 else "")
+def test_a_hostile_file_is_refused_in_a_second_and_in_a_line(name, text, here):
+    assert len(text) < columns.MAX_BYTES
+    assert refusal(text.encode()), name
