@@ -36,7 +36,8 @@ def show_doctor(args) -> None:
 
 
 def run_notebook(args) -> None:
-    from efflab.publishing.run import literal, parse, run
+    from efflab.publishing.parameters import literal, parse
+    from efflab.publishing.run import run
 
     given = {name: literal(value) for name, value in parse(args.parameters).items()}
     path = run(args.notebook, given, fresh=args.fresh)
@@ -44,11 +45,10 @@ def run_notebook(args) -> None:
 
 
 def sweep_notebook(args) -> None:
-    from efflab.publishing.run import literal, parse, sweep
+    from efflab.publishing.parameters import parse_choices
+    from efflab.publishing.run import sweep
 
-    given = parse(args.parameters)
-    choices = {name: [literal(v) for v in values.split(",")] for name, values in given.items()}
-    for path in sweep(args.notebook, choices, fresh=args.fresh):
+    for path in sweep(args.notebook, parse_choices(args.parameters), fresh=args.fresh):
         print(f"stored in {os.path.relpath(path)}")
 
 

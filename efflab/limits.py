@@ -37,11 +37,35 @@ def in_words(limit: list | Mapping) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
+def kind(limit: list | Mapping) -> type:
+    """What a value within the limit is: `float` if one of its numbers is, else `int`; or `str`.
+
+    >>> kind([0.25, 25]), kind([2, 3, 8]), kind({"low": 64, "high": 512, "step": 64}), kind(["a"])
+    (<class 'float'>, <class 'int'>, <class 'int'>, <class 'str'>)
+    """
+    values = limit.values() if isinstance(limit, Mapping) else limit
+    kinds = {type(value) for value in values}
+    return float if float in kinds else kinds.pop()
+
+
+def is_a(kind: type, value) -> bool:
+    """Whether `value` is of the kind; an int may stand for a float, True and False for no number.
+
+    >>> is_a(float, 1), is_a(int, 1.0), is_a(int, True), is_a(str, "a")
+    (True, False, False, True)
+    """
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, int | float if kind is float else kind)
+
+
 def allows(limit: list | Mapping, value) -> bool:
-    """Whether `value` is within the limit."""
+    """Whether `value` is of the limit's kind and within it."""
+    if not is_a(kind(limit), value):
+        return False
     if isinstance(limit, Mapping):
-        inside = limit["low"] <= value <= limit["high"]
-        return inside and (value - limit["low"]) % limit["step"] == 0
+        steps = (value - limit["low"]) / limit["step"]
+        return limit["low"] <= value <= limit["high"] and abs(steps - round(steps)) < 1e-9
     return limit[0] <= value <= limit[1] if _is_range(limit) else value in limit
 
 
@@ -49,7 +73,9 @@ def require_within(values: Mapping, limits: Mapping) -> None:
     """Each of `values` that has a limit must keep it: a `ValueError` names value and limit."""
     for name, value in values.items():
         if name in limits:
-            require(allows(limits[name], value), name, value, in_words(limits[name]))
+            words, whole = in_words(limits[name]), kind(limits[name]) is int
+            words += " (a whole number)" if whole and isinstance(value, float) else ""
+            require(allows(limits[name], value), name, value, words)
 
 
 def _is_range(limit: list) -> bool:

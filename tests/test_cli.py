@@ -10,7 +10,8 @@ import pytest
 from efflab.cli import main
 from efflab.lab.text import use_language
 from efflab.publishing.doctor import MINILM_SHA256, doctor, report, row
-from efflab.publishing.run import combinations, literal, parse, run_name
+from efflab.publishing.parameters import literal, parse, parse_choices
+from efflab.publishing.run import combinations, run_name
 
 HEAVY = {"torch", "plotly", "ipywidgets", "transformers", "nbformat", "jupytext", "sklearn"}
 
@@ -152,10 +153,55 @@ def test_parameters_are_literals():
     assert parse(["a=1", "b=x=y"]) == {"a": "1", "b": "x=y"}
 
 
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("1, 2", [1, 2]),
+        ("'f(a, b)','x'", ["f(a, b)", "x"]),
+        ('"import os, sys"', ["import os, sys"]),
+        (r"'it\'s, here',b", ["it's, here", "b"]),
+        ("[1, 2],[3]", [[1, 2], [3]]),
+        ("(1, (2, 3)),{'a': [4, 5]}", [(1, (2, 3)), {"a": [4, 5]}]),
+        ("gpt2,'a, b',0.5", ["gpt2", "a, b", 0.5]),
+        ("def f(x, y):,it's", ["def f(x, y):", "it's"]),
+        ("(,[", ["(", "["]),
+        ("中文，一,二", ["中文，一", "二"]),
+    ],
+)
+def test_a_comma_parts_values_only_outside_quotes_and_brackets(text, values):
+    assert parse_choices([f"x={text}"]) == {"x": values}
+
+
+def test_a_repeated_parameter_is_refused_by_run_and_one_more_value_for_sweep(capsys):
+    assert main(["run", "03", "-p", "seed=1", "-p", "seed=2"]) == 1
+    assert capsys.readouterr().err == "efflab: -p='seed=2': expected seed once\n"
+    assert parse_choices(["seed=1", "n=3", "seed=2,5"]) == {"seed": [1, 2, 5], "n": [3]}
+
+
+@pytest.mark.parametrize("text", ["-" * 5000 + "1", "(" * 5000, "9" * 5000, "[" * 300 + "]" * 300])
+def test_no_text_is_too_deep_to_be_refused(text):
+    assert literal(text) == text
+
+
 def test_combinations_and_names_of_runs():
-    grid = combinations({"n": [1, 2], "m": ["a"]})
-    assert grid == [{"n": 1, "m": "a"}, {"n": 2, "m": "a"}]
-    assert [run_name(g) for g in grid] == ["m=a,n=1.ipynb", "m=a,n=2.ipynb"]
-    # what a file name cannot hold is told apart by a hash
-    assert run_name({"m": "a/b"}) != run_name({"m": "a:b"})
-    assert "/" not in run_name({"m": "a/b"})
+    grid = combinations({"n": [1, 2], "causal": [True]})
+    assert grid == [{"n": 1, "causal": True}, {"n": 2, "causal": True}]
+    assert [run_name(g) for g in grid] == ["causal=True,n=1.ipynb", "causal=True,n=2.ipynb"]
+    assert run_name({}) == "defaults.ipynb"
+
+
+def test_no_two_runs_share_a_name_on_any_file_system():
+    runs = [
+        {"m": "a/b"},
+        {"m": "a_b"},
+        {"m": "a:b"},
+        {"m": "A_b"},
+        {"m": "a,n=8"},
+        {"m": "a", "n": 8},
+    ]
+    runs += [{"m": "8"}, {"m": 8}, {"M": 8}, {"m": True}, {"m": "True"}, {"m": "defaults"}, {}]
+    runs += [{"m": "长" * n} for n in (30, 300)] + [{"m": "x" * n} for n in (100, 101, 90_000)]
+    runs += [{"m": [1, 2]}, {"m": [1, [2]]}, {"m": "1e-16"}, {"m": 1e-16}, {"m": 1e16}]
+    names = [run_name(given) for given in runs]
+    assert len({name.lower() for name in names}) == len(runs)
+    assert all(len(name.encode()) < 200 and name.isascii() and "/" not in name for name in names)

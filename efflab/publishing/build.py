@@ -4,6 +4,7 @@ Every function takes the `notebooks` folder, so that tests can work on one of th
 """
 
 import json
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from efflab.publishing import usage
 from efflab.publishing.catalog import NOTEBOOKS, built_path, find, sources
 from efflab.publishing.execute import execute, plain, seconds, title_of
 from efflab.publishing.outputs import settle, stored
-from efflab.publishing.source import code_cells, read_source, translate
+from efflab.publishing.source import code_cells, read_notebook, read_source, translate
 
 PRELUDE = "from efflab.lab import prepare_build\nprepare_build()"
 
@@ -61,7 +62,9 @@ def take_texts(path: Path, language: str) -> None:
 
 
 def _built(target: Path) -> nbformat.NotebookNode | None:
-    return nbformat.read(target, as_version=4) if target.exists() else None
+    """The notebook built before; none where it is damaged, as it is made anew."""
+    with suppress(ValueError):
+        return read_notebook(target) if target.exists() else None
 
 
 def _store(

@@ -7,7 +7,7 @@ from nbformat import NotebookNode
 
 from efflab.formats import PICTURE, WIDGET
 from efflab.publishing.catalog import NOTEBOOKS, built_path, sources
-from efflab.publishing.source import KEPT, METADATA, code_cells
+from efflab.publishing.source import KEPT, METADATA, code_cells, read_built
 
 
 def of_kind(notebook: NotebookNode, kind: str) -> list:
@@ -21,12 +21,13 @@ def of_kind(notebook: NotebookNode, kind: str) -> list:
 
 
 def stored(kind: str, folder: Path = NOTEBOOKS) -> dict[str, list]:
-    """{number: what the built English notebook holds of mime type `kind`}, without empty ones."""
+    """{number: what the built English notebook holds of mime type `kind`}, without empty ones.
+
+    A damaged one is a `ValueError` that names it.
+    """
     built = {number: built_path(path, "en") for number, path in sources(folder).items()}
     found = {
-        number: of_kind(nbformat.read(path, as_version=4), kind)
-        for number, path in built.items()
-        if path.exists()
+        number: of_kind(read_built(path), kind) for number, path in built.items() if path.exists()
     }
     return {number: outputs for number, outputs in found.items() if outputs}
 

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
-import nbformat
-
 from efflab.errors import require
 from efflab.experiments.provenance import machine, versions
 from efflab.files import write_atomically
@@ -19,6 +17,7 @@ from efflab.publishing.ledger import claims, verdicts
 from efflab.publishing.outputs import of_kind
 from efflab.publishing.records import from_records
 from efflab.publishing.run import is_done, run
+from efflab.publishing.source import read_notebook
 
 FOLDER = Path("data") / "ledger"
 """Where other machines' columns lie, in the repository."""
@@ -142,4 +141,4 @@ def _verdicts_of(number: str, folder: Path, fresh: bool) -> list[dict]:
     """The verdicts of one notebook with its default parameters, from a kept run if there is one."""
     kept = None if fresh else is_done(number, {}, folder)
     path = kept or run(number, {}, folder=folder, fresh=True, say=lambda line: None)
-    return of_kind(nbformat.read(path, as_version=4), VERDICT)
+    return of_kind(read_notebook(path), VERDICT)

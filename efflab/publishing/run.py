@@ -1,13 +1,13 @@
 """Run a notebook with other parameters, once or over a grid; nothing finished is done twice."""
 
-import ast
 import hashlib
 import itertools
 import json
 import os
 import platform
+import re
 import sysconfig
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from importlib.metadata import distributions
 from pathlib import Path
@@ -16,61 +16,17 @@ import nbformat
 from nbformat import NotebookNode
 
 import efflab
-from efflab.errors import require, require_one_of
 from efflab.files import part_path
-from efflab.formats import LANGUAGES, VERDICT
-from efflab.limits import limits_of, require_within
+from efflab.formats import VERDICT
 from efflab.publishing.catalog import NOTEBOOKS, find
 from efflab.publishing.execute import execute, seconds, title_of
 from efflab.publishing.outputs import of_kind
-from efflab.publishing.source import code_cells, parameters, read_source, solve, translate
+from efflab.publishing.parameters import checked_for
+from efflab.publishing.source import code_cells, read_notebook, read_source, solve, translate
 
 PACKAGE = Path(efflab.__file__).parent
 STRICT = "from efflab.lab import check\n\ncheck.strict(True)"
 COMPLETE = "from efflab.lab import text\n\nassert not text.missing, sorted(text.missing)"
-
-
-# --- Parameters ------------------------------------------------------------------------------
-
-
-def literal(text: str):
-    """The Python value that `text` writes, or the text itself: "512" -> 512, "gpt2" -> "gpt2"."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def parse(pairs: Iterable[str]) -> dict[str, str]:
-    """["n=3", "model=gpt2"] -> {"n": "3", "model": "gpt2"}."""
-    pairs = list(pairs)
-    for pair in pairs:
-        require("=" in pair, "-p", pair, "name=value")
-    return dict(pair.split("=", 1) for pair in pairs)
-
-
-def checked(given: dict, known: dict, limits: dict | None = None) -> dict:
-    """`given`, each a known parameter of the default's type and within its limits.
-
-    An int may stand for a float. Anything else is a `ValueError` that says what is allowed.
-    """
-    for name, value in given.items():
-        require(name in known, "parameter", name, "one of " + ", ".join(known))
-        default = known[name]
-        kinds = (int, float) if isinstance(default, float) else type(default)
-        right = isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool)
-        kind = type(default).__name__
-        require(right or default is None, name, value, f"a value of type {kind}, like {default!r}")
-        if name == "language":
-            require_one_of(name, value, LANGUAGES)
-    require_within(given, limits or {})
-    return given
-
-
-def checked_for(path: Path, source: NotebookNode, given: dict) -> dict:
-    """`given` checked against one source's parameters and the limits of its catalog."""
-    limits = limits_of(path.stem, path.parents[1] / "catalog.toml")
-    return checked(given, parameters(source), limits)
 
 
 # --- One run ---------------------------------------------------------------------------------
@@ -115,12 +71,23 @@ def execute_with(
 
 
 def run_name(given: dict) -> str:
-    """A file name that says the parameters: "window_size=64,causal=True.ipynb"."""
+    """A file name that says the parameters, such as "causal=True,window_size=64.ipynb".
+
+    Texts have a hash beside them: two may differ in what no file name shows, or no file system.
+    """
     text = ",".join(f"{k}={v}" for k, v in sorted(given.items())) or "defaults"
-    safe = "".join(c if c.isalnum() or c in "=,.-_" else "_" for c in text)
-    if safe != text or len(safe) > 120:
-        safe = f"{safe[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    safe = re.sub(r"[^A-Za-z0-9=,.-]", "_", text)[:100]
+    plain = all(  # a file system may take N and n for one
+        isinstance(v, int | float) and re.fullmatch("[a-z0-9_]+", k) for k, v in given.items()
+    )
+    if not plain or len(safe) < len(text):
+        safe += "-" + hashlib.sha256(canonical(given).encode()).hexdigest()[:16]
     return safe + ".ipynb"
+
+
+def canonical(given: dict) -> str:
+    """Parameters as one text, another one for others: as kept in a run, a tuple is a list."""
+    return json.dumps(given, sort_keys=True, default=repr)
 
 
 def run(
@@ -132,10 +99,10 @@ def run(
     and a `ValueError` for an unknown notebook.
     """
     path = find(name, folder)
-    if not fresh and (kept := is_done(name, given, folder)):
+    if not fresh and (kept := is_done(name, given, folder, say)):
         say("kept from before, as nothing that it depends on has changed; --fresh runs it again")
         return kept
-    target = folder.parent / "runs" / path.stem / run_name(given)
+    target = kept_at(path, given)
     for cell in execute_with(path, given, target).cells:
         if seconds(cell):
             say(f"{seconds(cell):7.2f} s  {title_of(cell)}")
@@ -178,17 +145,32 @@ def libraries() -> str:
     return json.dumps([platform.python_version(), *sorted(found)])
 
 
-def is_done(name: str, given: dict, folder: Path = NOTEBOOKS) -> Path | None:
-    """The finished run with the same fingerprint and parameters, if there is one."""
+def is_done(name: str, given: dict, folder: Path = NOTEBOOKS, say: Callable = print) -> Path | None:
+    """The finished run with the same fingerprint and parameters, if there is one.
+
+    A file that is none, or a damaged one, is said and counts as not there.
+    """
     path = find(name, folder)
     source = read_source(path)
     checked_for(path, source, given)
-    target = folder.parent / "runs" / path.stem / run_name(given)
+    target = kept_at(path, given)
     if not target.exists():
         return None
+    try:
+        about = read_notebook(target).metadata.get("efflab")
+    except (ValueError, OSError) as error:
+        say(f"{error}: run again")
+        return None
     wanted = fingerprint(translate(source, given.get("language", "en")), path)
-    found = nbformat.read(target, as_version=4).metadata.get("efflab", {}).get("fingerprint")
-    return target if found == wanted else None
+    about = about if isinstance(about, dict) else {}
+    same = about.get("fingerprint") == wanted
+    same = same and canonical(about.get("parameters")) == canonical(given)
+    return target if same else None
+
+
+def kept_at(path: Path, given: dict) -> Path:
+    """Where a run of the source at `path` is kept, with these parameters."""
+    return path.parents[2] / "runs" / path.stem / run_name(given)
 
 
 # --- Many runs -------------------------------------------------------------------------------
@@ -219,11 +201,11 @@ def sweep(
         checked_for(path, source, given)
     paths = []
     for i, given in enumerate(grid):
-        kept = None if fresh else is_done(name, given, folder)
+        kept = None if fresh else is_done(name, given, folder, say)
         say(f"{i + 1} of {len(grid)}: {given}" + (" (done before)" if kept else ""))
         quiet = dict(folder=folder, fresh=True, say=lambda line: None)
         paths.append(kept or run(name, given, **quiet))
-        for verdict in of_kind(nbformat.read(paths[-1], as_version=4), VERDICT):
+        for verdict in of_kind(read_notebook(paths[-1]), VERDICT):
             say(f"    {verdict['claim']}: {verdict['outcome']}, {deciding(verdict)}")
     return paths
 

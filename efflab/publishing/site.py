@@ -8,13 +8,13 @@ import re
 from html import escape
 from pathlib import Path
 
-import nbformat
 from nbformat import NotebookNode
 
 from efflab.files import write_atomically
 from efflab.formats import LANGUAGES, PLOTLY
 from efflab.lab.page import CONFIG
 from efflab.publishing.catalog import NOTEBOOKS, built_path, catalog, find
+from efflab.publishing.source import read_built
 
 SCRIPT = "plotly.min.js"
 HEADINGS = {"en": "The notebooks", "zh": "全部笔记本"}
@@ -47,7 +47,7 @@ def page(path: Path, language: str) -> str:
 
     exporter = HTMLExporter(template_name="lab", require_js_url="", jquery_url="")
     exporter.language_code = language
-    notebook = with_figures(nbformat.read(path, as_version=4))
+    notebook = with_figures(read_built(path))
     resources = {"metadata": {"name": path.stem}}
     html, _ = exporter.from_notebook_node(notebook, resources)
     html = re.sub(r'(href="[^":]*)\.ipynb\b', r"\1.html", html)

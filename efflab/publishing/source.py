@@ -34,6 +34,27 @@ def read_source(path: Path) -> NotebookNode:
     return source
 
 
+def read_notebook(path: Path) -> NotebookNode:
+    """The notebook in a file; a `ValueError` names a file that holds none."""
+    try:
+        notebook = nbformat.v4.reads(path.read_text(encoding="utf-8"))
+        nbformat.validate(notebook)
+    except OSError:
+        raise
+    except Exception as error:  # nbformat has no one error for what is no notebook
+        reason = f"{error}".partition("\n")[0][:80] or type(error).__name__
+        raise ValueError(f"{path.name} is damaged, no notebook ({reason})") from error
+    return notebook
+
+
+def read_built(path: Path) -> NotebookNode:
+    """`read_notebook` of a built one, which can be built again."""
+    try:
+        return read_notebook(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; efflab build {path.stem[:2]} makes it anew") from error
+
+
 def tags(cell: NotebookNode) -> list[str]:
     """A cell's tags; [] for none."""
     return cell.metadata.get("tags", [])
@@ -148,7 +169,10 @@ def differences(path: Path, language: str) -> list[str]:
         return [(c.cell_type, c.source.strip(), tuple(tags(c))) for c in notebook.cells]
 
     wanted = said(translate(read_source(path), language))
-    found = said(nbformat.read(target, as_version=4))
+    try:
+        found = said(read_notebook(target))
+    except ValueError as error:
+        return [f"{error} ({language})"]
     lines = [
         f"{target.name} ({language}), cell {i}: {b[1][:60]!r} instead of {a[1][:60]!r}"
         for i, (a, b) in enumerate(zip(wanted, found, strict=False))

@@ -83,8 +83,8 @@ def _builds(text: str, name: str) -> dict[str, dict]:
     try:
         found = json.loads(text)
         for build in found.values():
-            float(build["seconds"])
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+            float(build.get("seconds", 0))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{name} is damaged ({error!r}); restore or delete it") from error
     return found
 

@@ -230,3 +230,28 @@ def test_busy_cores_sees_what_others_use():
     finally:
         other.kill()
         other.wait()
+
+
+# --- Damaged, and two at once ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", '{"90 en": 3}', '{"90 en": {"seconds": "x"}}'])
+def test_damaged_costs_are_named_and_stay(tmp_path, text):
+    path = tmp_path / "builds.json"
+    path.write_text(text, encoding="utf-8")
+    for touch in (usage.read_builds, lambda path: usage.keep_builds(path, {})):
+        with pytest.raises(ValueError, match=r"builds\.json is damaged \(.*restore or delete it"):
+            touch(path)
+    assert path.read_text(encoding="utf-8") == text
+
+
+def test_a_damaged_built_notebook_is_named_and_built_again(toy):
+    english, chinese = build(toy)
+    whole = english.read_text(encoding="utf-8")
+    english.write_text("null", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"90_toy\.ipynb is damaged.*efflab build 90 makes it"):
+        outputs.stored(WIDGET, toy)
+    (line,) = differences(find("90", toy), "en")
+    assert "90_toy.ipynb is damaged" in line
+    build(toy, languages=("en",))
+    assert len(english.read_text(encoding="utf-8")) == pytest.approx(len(whole), abs=5)

@@ -1,5 +1,7 @@
 """Runs and sweeps of a toy notebook: their limits, what they depend on, and what a kill leaves."""
 
+import math
+import re
 import subprocess
 import sys
 import time
@@ -9,10 +11,14 @@ import nbformat
 import psutil
 import pytest
 
-from efflab.limits import allows, in_words, require_within
+from efflab.limits import allows, in_words, kind, limits_of, require_within
+from efflab.publishing import pool
 from efflab.publishing import run as running
+from efflab.publishing.catalog import sources
 from efflab.publishing.execute import CellFailed
-from efflab.publishing.run import checked, execute_with, run, sweep
+from efflab.publishing.parameters import checked, checked_for
+from efflab.publishing.run import execute_with, is_done, kept_at, run, sweep
+from efflab.publishing.source import parameters, read_source
 
 EXERCISE = """
 
@@ -64,10 +70,12 @@ def with_limits(folder, text):
 @pytest.mark.parametrize(
     ("limit", "words", "inside", "outside"),
     [
-        ([16, 512], "16 to 512", (16, 512), (15, 513)),
-        ([0.0, 0.8], "0.0 to 0.8", (0, 0.8), (-0.1, 0.81)),
+        ([16, 512], "16 to 512", (16, 512), (15, 513, True, "16", None, [16])),
+        ([0.0, 0.8], "0.0 to 0.8", (0, 0.8), (-0.1, 0.81, False, math.nan, "0.5")),
+        ([0.25, 25], "0.25 to 25", (0.5, 1, 25), (0.2, math.inf)),
         (dict(low=64, high=256, step=64), "64 to 256 in steps of 64", (64, 256), (65, 320, 0)),
-        ([2, 3, 8], "2, 3 or 8", (2, 8), (4, 1)),
+        (dict(low=0.1, high=0.7, step=0.1), "0.1 to 0.7 in steps of 0.1", (0.3, 0.7), (0.35,)),
+        ([2, 3, 8], "2, 3 or 8", (2, 8), (4, 1, "2")),
         (["a", "b"], "a or b", ("a", "b"), ("c",)),
         (["a"], "a", ("a",), ("b",)),
     ],
@@ -77,7 +85,7 @@ def test_a_limit_in_words_and_in_deed(limit, words, inside, outside):
     assert all(allows(limit, value) for value in inside)
     for value in outside:
         assert not allows(limit, value)
-        with pytest.raises(ValueError, match=f"x={value!r}: expected {words}"):
+        with pytest.raises(ValueError, match=re.escape(f"x={value!r}: expected {words}")):
             require_within({"x": value, "free": 10**9}, {"x": limit})
 
 
@@ -107,6 +115,40 @@ def test_a_float_may_be_given_as_an_int_and_nothing_else():
     for wrong in ({"n": 0.5}, {"n": True}, {"causal": 1}, {"n": "3"}):
         with pytest.raises(ValueError, match="expected a value of type"):
             checked(wrong, known)
+
+
+@pytest.mark.parametrize("number", list(sources()))
+def test_a_parameter_takes_its_kind_from_its_limits(number):
+    path = sources()[number]
+    source, limits = read_source(path), limits_of(path.stem)
+    for name, default in parameters(source).items():
+        if name not in limits or kind(limits[name]) is str:
+            continue
+        checked_for(path, source, {name: default})
+        between = [value + 0.5 for value in ends(limits[name])[:-1]]
+        whole = kind(limits[name]) is int
+        for value in between:
+            if whole:
+                with pytest.raises(
+                    ValueError, match=f"{name}={value}: expected a value of type int"
+                ):
+                    checked_for(path, source, {name: value})
+                with pytest.raises(ValueError, match=rf"{name}={value}: expected .*whole number"):
+                    require_within({name: value}, limits)
+            elif allows(limits[name], value):
+                assert checked_for(path, source, {name: value}) == {name: value}
+            else:
+                assert value not in limits[name]  # a list of what is allowed
+
+
+def ends(limit):
+    """The numbers that a limit names, in order."""
+    return [limit["low"], limit["high"]] if isinstance(limit, dict) else sorted(limit)
+
+
+def test_a_parameter_between_whole_numbers_runs_where_the_limits_say_so():
+    path = sources()["12"]
+    assert checked_for(path, read_source(path), {"bucket_mb": 0.5}) == {"bucket_mb": 0.5}
 
 
 def test_a_live_notebook_refuses_what_its_catalog_does_not_allow(monkeypatch):
@@ -220,6 +262,48 @@ def test_run_keeps_what_has_not_changed_and_fresh_does_not(toy, package):
     (package / "room" / "layer.py").write_text("x = 2\n", encoding="utf-8")
     run("90", {"n": 5}, folder=toy, say=quiet)
     assert path.stat().st_mtime_ns != fresh
+
+
+NOTHING = ["", "null", "[]", "{}", "3", '{"cells": 3, "nbformat": 4}', "\x00\x01", "[" * 100_000]
+
+
+def test_a_damaged_run_is_not_done_and_is_named(toy, package):
+    path, lines = kept_at(toy / "src" / "90_toy.py", {}), []
+    path.parent.mkdir(parents=True)
+    for text in NOTHING:
+        path.write_text(text, encoding="utf-8")
+        assert is_done("90", {}, toy, lines.append) is None
+    assert len(lines) == len(NOTHING)
+    for line in lines:
+        assert line.startswith("defaults.ipynb is damaged, no notebook (")
+        assert line.endswith("): run again")
+        assert "\n" not in line
+    path.write_bytes(b"\xff\xfe\x00")
+    lines.clear()
+    assert run("90", {}, folder=toy, say=lines.append) == path
+    assert "defaults.ipynb is damaged" in lines[0]
+    assert is_done("90", {}, toy, pytest.fail) == path
+    path.write_text("null", encoding="utf-8")
+    assert pool._verdicts_of("90", toy, False)[0]["claim"] == "toy"
+
+
+def test_a_run_of_other_parameters_or_of_untold_ones_is_not_done(toy, package):
+    source = toy / "src" / "90_toy.py"
+    path, notebook = kept_at(source, {"n": 5}), nbformat.v4.new_notebook()
+    path.parent.mkdir(parents=True)
+    mark = running.fingerprint(running.translate(read_source(source), "en"), source)
+    for about, done in (
+        (None, False),
+        ("n", False),
+        ({"parameters": {"n": 5}}, False),
+        ({"fingerprint": mark, "parameters": {"n": 6}}, False),
+        ({"fingerprint": mark, "parameters": {"n": 5, "m": 1}}, False),
+        ({"fingerprint": mark}, False),
+        ({"fingerprint": mark, "parameters": {"n": 5}}, True),
+    ):
+        notebook.metadata["efflab"] = about
+        nbformat.write(notebook, path)
+        assert bool(is_done("90", {"n": 5}, toy, pytest.fail)) is done
 
 
 def test_a_sweep_says_what_it_found_and_fresh_repeats_it(toy, package):

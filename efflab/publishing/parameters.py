@@ -1,0 +1,96 @@
+"""A notebook's parameters as the command line gives them: their values, kinds and limits."""
+
+import ast
+from collections.abc import Iterable
+from pathlib import Path
+
+from nbformat import NotebookNode
+
+from efflab.errors import require, require_one_of
+from efflab.formats import LANGUAGES
+from efflab.limits import is_a, kind, limits_of, require_within
+from efflab.publishing.source import parameters
+
+
+def literal(text: str):
+    """The Python value that `text` writes, or the text itself: "512" -> 512, "gpt2" -> "gpt2"."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text
+
+
+def parse(pairs: Iterable[str]) -> dict[str, str]:
+    """["n=3", "model=gpt2"] -> {"n": "3", "model": "gpt2"}; a name twice is a `ValueError`."""
+    found = _by_name(pairs)
+    for name, texts in found.items():
+        require(len(texts) == 1, "-p", f"{name}={texts[-1]}", f"{name} once")
+    return {name: text for name, (text,) in found.items()}
+
+
+def parse_choices(pairs: Iterable[str]) -> dict[str, list]:
+    """["n=1,2", "n=4"] -> {"n": [1, 2, 4]}: each name's values, of a repeated one all."""
+    found = _by_name(pairs)
+    return {
+        name: [literal(value) for text in texts for value in split(text)]
+        for name, texts in found.items()
+    }
+
+
+def _by_name(pairs: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        require(bool(equals), "-p", pair, "name=value")
+        found.setdefault(name, []).append(text)
+    return found
+
+
+def split(text: str) -> list[str]:
+    """The values between commas; what stands in quotes or brackets stays whole.
+
+    >>> split("1, 2"), split("'f(a, b)',x"), split("[1, 2],[3]"), split("it's,a(,b")
+    (['1', '2'], ["'f(a, b)'", 'x'], ['[1, 2]', '[3]'], ["it's", 'a(', 'b'])
+    """
+    parts, quote, depth, escaped = [""], "", 0, False
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote and not escaped else quote
+            escaped = letter == "\\" and not escaped
+        elif letter in "'\"" and (depth or not parts[-1].strip()):
+            quote = letter
+        elif letter in "([{":
+            depth += 1
+        elif letter in ")]}":
+            depth -= 1
+        elif letter == "," and not depth:
+            parts.append("")
+            continue
+        parts[-1] += letter
+    parts = text.split(",") if quote or depth else parts  # what is opened is not closed
+    return [part.strip() for part in parts]
+
+
+def checked(given: dict, known: dict, limits: dict | None = None) -> dict:
+    """`given`, each a known parameter of the right kind and within its limits.
+
+    The kind is that of its limits, or else of its default; an int may stand for a float. Anything
+    else is a `ValueError` that says what is allowed.
+    """
+    limits = limits or {}
+    for name, value in given.items():
+        require(name in known, "parameter", name, "one of " + ", ".join(known))
+        default = known[name]
+        wanted = kind(limits[name]) if name in limits else type(default)
+        right = default is None or is_a(wanted, value)
+        require(right, name, value, f"a value of type {wanted.__name__}, like {default!r}")
+        if name == "language":
+            require_one_of(name, value, LANGUAGES)
+    require_within(given, limits)
+    return given
+
+
+def checked_for(path: Path, source: NotebookNode, given: dict) -> dict:
+    """`given` checked against one source's parameters and the limits of its catalog."""
+    limits = limits_of(path.stem, path.parents[1] / "catalog.toml")
+    return checked(given, parameters(source), limits)
