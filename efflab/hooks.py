@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from math import prod
 
 from torch import Tensor, nn
 
@@ -25,11 +26,46 @@ def inputs_seen(modules: Mapping[str, nn.Module], look: Look) -> Iterator[None]:
         yield
 
 
+def as_rows(x: Tensor) -> Tensor:
+    """x (..., n) as rows (N, n), as a linear layer takes it: one vector is a row, none are none."""
+    return x.reshape(prod(x.shape[:-1]), x.shape[-1])
+
+
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """Name -> each linear layer of the model."""
+    """Name -> each linear layer of the model; one in several places is there once, first name."""
     return {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
 
 
+def linear_places(model: nn.Module) -> dict[str, list[str]]:
+    """Name of each weight in the layers -> all places whose linear layer multiplies by it.
+
+    In the order of computation. `named_modules` and `named_parameters` tell what several places
+    share under its first name alone, and two layers may hold one weight without being one.
+    """
+    names = {weight: name for name, weight in model.named_parameters()}
+    places: dict[str, list[str]] = {}
+    for place, module in model.layers.named_modules(prefix="layers", remove_duplicate=False):
+        if isinstance(module, nn.Linear):
+            name = names.get(module.weight, f"{place}.weight")  # a parametrized one is made anew
+            places.setdefault(name, []).append(place)
+    return places
+
+
+def share_as(model: nn.Module, original: nn.Module) -> nn.Module:
+    """Let places of `model` that hold one linear layer in `original` hold one module; the model.
+
+    For what was made of `original` by a library that goes from place to place.
+    """
+    first: dict[nn.Module, str] = {}
+    for place, module in original.named_modules(remove_duplicate=False):
+        if isinstance(module, nn.Linear) and first.setdefault(module, place) != place:
+            model.set_submodule(place, model.get_submodule(first[module]))
+    return model
+
+
 def watching(model: nn.Module, look: Look):
-    """While inside, `look(name, x)` sees each linear layer's input as rows (n, in)."""
-    return inputs_seen(linear_layers(model), lambda name, x: look(name, x.flatten(0, -2)))
+    """While inside, `look(name, x)` sees each linear layer's input as rows (n, in).
+
+    Of a layer in several places it sees every use, under the first one's name.
+    """
+    return inputs_seen(linear_layers(model), lambda name, x: look(name, as_rows(x)))

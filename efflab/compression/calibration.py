@@ -15,7 +15,7 @@ from efflab import data
 from efflab.compression.gptq import gptq_model, hessian, output_error
 from efflab.compression.packed import Quantized, quantize_weights
 from efflab.errors import require_int, require_one_of
-from efflab.hooks import watching
+from efflab.hooks import linear_places, watching
 
 METHODS = ("rtn", "gptq")
 SOURCES = ("library", "prose", "random")
@@ -43,11 +43,15 @@ def _prose() -> np.ndarray:
 
 @torch.no_grad()
 def layer_hessians(model: nn.Module, batches: Iterable) -> dict[str, Tensor]:
-    """{weight's name: X^T X} of every linear map in the layers of the model as it is."""
+    """{weight's name: X^T X} of every linear map in the layers of the model as it is.
+
+    That of a map in several places is over the inputs of all of them.
+    """
     found: dict[str, Tensor] = {}
+    weights = {place: name for name, places in linear_places(model).items() for place in places}
 
     def look(name: str, x: Tensor) -> None:
-        key = f"layers.{name}.weight"
+        key = weights[f"layers.{name}"]
         found[key] = found.get(key, 0) + hessian(x)
 
     with watching(model.layers, look):

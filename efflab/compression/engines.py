@@ -33,6 +33,7 @@ from efflab.compression.openvino import (
     openvino_int8,
     openvino_model,
 )
+from efflab.hooks import linear_layers, share_as
 from efflab.pretrained import mean_pool
 
 __all__ = [
@@ -61,9 +62,17 @@ __all__ = [
 
 
 def pickled_bytes(model: nn.Module) -> int:
-    """Bytes of the model's state as `torch.save` writes it."""
+    """Bytes of the model's state as `torch.save` writes it, a module in several places once.
+
+    (It finds shared tensors itself, but quantized modules unpack theirs anew in each place.)
+    """
+    state, once = model.state_dict(), dict(model.named_modules())
+    every = model.named_modules(remove_duplicate=False)
+    again = tuple(f"{name}." for name, _ in every if name not in once)
+    for name in [name for name in state if name.startswith(again)]:
+        del state[name]
     file = io.BytesIO()
-    torch.save(model.state_dict(), file)
+    torch.save(state, file)
     return file.tell()
 
 
@@ -109,7 +118,8 @@ def torch_dynamic(model: nn.Module, *, table: bool = False, per_channel: bool = 
     if table:
         spec["embedding.token"] = q.float_qparams_weight_only_qconfig
     with quiet():
-        return torch_engine("torch dynamic INT8", q.quantize_dynamic(model, spec))
+        small = share_as(q.quantize_dynamic(model, spec), model)
+    return torch_engine("torch dynamic INT8", small)
 
 
 def torch_smoothed(model: nn.Module, calibration: list[Batch]) -> Engine:
@@ -156,8 +166,9 @@ def torchao_int8(model: nn.Module) -> Engine:
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
     copy = deepcopy(model)
+    first = linear_layers(copy)  # it would quantize a shared one in each place
     with quiet():
-        quantize_(copy, Int8WeightOnlyConfig())
+        quantize_(copy, Int8WeightOnlyConfig(), filter_fn=lambda module, name: name in first)
     return torch_engine("torchao INT8 weights", copy)
 
 

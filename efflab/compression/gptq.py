@@ -23,7 +23,7 @@ from efflab.compression.affine import (
     to_rows,
 )
 from efflab.errors import require, require_int
-from efflab.hooks import inputs_seen, linear_layers
+from efflab.hooks import inputs_seen, linear_layers, linear_places
 
 BLOCK_SIZE = 32
 """Columns in a lazy batch. The paper takes 128, for GPUs. On a CPU 32 is as fast, and its operators
@@ -215,10 +215,10 @@ def gptq_model(
     Each map's inputs come from a model whose earlier maps are quantized already: it is fitted to
     the inputs that it will really meet. `batches`: token ids (B,T), or pairs (ids, attention
     mask), whose masked tokens do not count. `options`: those of `Settings`. Embeddings, biases and
-    norms are not touched (`affine.quantize` suits tables). Returns {parameter name: tensor};
-    the model stays as it is.
+    norms are not touched (`affine.quantize` suits tables). A map that several places share is
+    fitted to the inputs of all of them where the first comes. Returns {parameter name: tensor}, a
+    shared one once; the model stays as it is.
     """
-    require(model.config.share == "none", "share", model.config.share, "layers of their own")
     pairs = [b if isinstance(b, tuple | list) else (b, None) for b in batches]
     require(bool(pairs), "batches", [], "at least one batch")
     settings = Settings(bits, **options)
@@ -227,32 +227,45 @@ def gptq_model(
     masks = [None if m is None else m.bool()[:, None, None, :] for _, m in pairs]
     real = [... if m is None else m.bool() for _, m in pairs]
     states = [model.embedding(ids) for ids, _ in pairs]
+    layers, at = deepcopy(model.layers), 0
     quantized = {}
-    for index, layer in enumerate(deepcopy(model.layers)):
-        for name, linear in layer.named_modules():
-            if isinstance(linear, nn.Linear):
-                H = _collect(layer, linear, states, masks, real)
-                q = _quantized(linear.weight, H, settings)
-                linear.weight.copy_(q.dequantize())
-                quantized[f"layers.{index}.{name}.weight"] = q
-        states = [layer(x, mask) for x, mask in zip(states, masks, strict=True)]
+    for name, places in linear_places(model).items():
+        first, last = (int(place.split(".")[1]) for place in (places[0], places[-1]))
+        for layer in layers[at:first]:
+            states = [layer(x, mask) for x, mask in zip(states, masks, strict=True)]
+        at = first
+        users = [layers.get_submodule(place.removeprefix("layers.")) for place in places]
+        H = _collect(layers[first : last + 1], users, states, masks, real)
+        quantized[name] = _quantized(users[0].weight, H, settings)
+        users[0].weight.copy_(quantized[name].dequantize())
     return quantized
 
 
 class _Reached(Exception):
-    """Not an error: the map has its inputs, and the rest of the layer is spared."""
+    """Not an error: the map has its inputs, and the rest of the layers is spared."""
 
 
-def _collect(layer: nn.Module, linear: nn.Linear, states, masks, real) -> Tensor:
-    """The Hessian of what `linear` is given when `layer` runs on the states (B,T,C)."""
-    width = linear.in_features
+def _collect(layers: nn.ModuleList, users: list[nn.Linear], states, masks, real) -> Tensor:
+    """The Hessian of what all `users` of a weight are given when the layers run on the states."""
+    width = users[0].in_features
     total = torch.zeros(width, width, dtype=torch.float64)
     for x, mask, tokens in zip(states, masks, real, strict=True):
-
-        def look(_, seen: Tensor, tokens=tokens) -> None:
+        for seen in _given(layers, users, x, mask):
             total.add_(hessian(seen[tokens].reshape(-1, width), width))
+    return total
+
+
+def _given(layers: nn.ModuleList, users: list[nn.Linear], x: Tensor, mask) -> list[Tensor]:
+    """The input of each use when the layers run on x (B,T,C); a shared module is used as often."""
+    found: list[Tensor] = []
+    distinct = {str(i): module for i, module in enumerate(dict.fromkeys(users))}
+
+    def look(_, seen: Tensor) -> None:
+        found.append(seen)
+        if len(found) == len(users):
             raise _Reached
 
-        with suppress(_Reached), inputs_seen({"": linear}, look):
-            layer(x, mask)
-    return total
+    with suppress(_Reached), inputs_seen(distinct, look):
+        for layer in layers:
+            x = layer(x, mask)
+    return found

@@ -85,12 +85,17 @@ class Int8Linear(nn.Module):
 
 
 def replace_linears(model: nn.Module, make: Callable[[str, nn.Linear], nn.Module]) -> nn.Module:
-    """A copy of the model whose every linear layer is `make(name, layer)`."""
+    """A copy of the model whose every linear layer is `make(name, layer)`.
+
+    What stands in several places is made once and stands in all of them again.
+    """
     copy = deepcopy(model)
-    for name, linear in linear_layers(copy).items():
-        parent, _, child = name.rpartition(".")
-        setattr(copy.get_submodule(parent), child, make(name, linear))
-    return copy
+    made: dict[nn.Module, nn.Module] = {m: make(n, m) for n, m in linear_layers(copy).items()}
+    for parent in list(copy.modules()):
+        for name, child in list(parent._modules.items()):  # named_children leaves out a second name
+            if child in made:
+                setattr(parent, name, made[child])
+    return made.get(copy, copy)
 
 
 def dynamic_int8(model: nn.Module, **options) -> nn.Module:

@@ -23,6 +23,7 @@ from efflab.compression.openvino import (
 )
 from efflab.config import ModelConfig
 from efflab.errors import require
+from efflab.hooks import share_as
 
 Shape = tuple[int, int]
 
@@ -67,6 +68,7 @@ def dynamic_language(model: nn.Module) -> LanguageEngine:
 
     with quiet():
         small = q.quantize_dynamic(model, {nn.Linear: q.per_channel_dynamic_qconfig})
+    share_as(small, model)
     return torch_language("torch dynamic INT8", small)
 
 

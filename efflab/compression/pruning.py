@@ -17,6 +17,7 @@ from efflab.compression.importance import head_importance as head_importance
 from efflab.compression.importance import least_important as least_important
 from efflab.compression.importance import neuron_importance as neuron_importance
 from efflab.errors import require, require_int
+from efflab.hooks import linear_places
 from efflab.model import Attention, FeedForward, Transformer
 
 Masks = dict[str, Tensor]
@@ -65,12 +66,8 @@ def weight_masks(model: nn.Module, make: Callable[[Tensor], Tensor]) -> Masks:
 
     One that several layers share is there once, under the first one's name.
     """
-    names = {
-        f"layers.{name}.weight": module.weight
-        for name, module in model.layers.named_modules()
-        if isinstance(module, nn.Linear)
-    }
-    return {name: make(weight) for name, weight in names.items()}
+    places = linear_places(model)
+    return {name: make(model.get_submodule(where).weight) for name, (where, *_) in places.items()}
 
 
 @torch.no_grad()
@@ -109,15 +106,16 @@ class _Masked(nn.Module):
 
 
 def _masked(model: nn.Module, masks: Masks) -> list[tuple[nn.Module, str, Tensor]]:
-    """(module, name of the weight in it, mask) of each; all are checked before any is used."""
-    places, known = [], dict(model.named_parameters())
+    """(module that holds it, its name there, mask) of each; all are checked before any is used."""
+    known = dict(model.named_parameters())
+    masked: dict[nn.Parameter, Tensor] = {}
     for path, mask in masks.items():
         require(path in known, "masks", path, "names of the model's parameters")
         shape, given = tuple(known[path].shape), tuple(mask.shape)
         require(shape == given, path, given, f"a mask of the weight's shape {shape}")
-        module, _, name = path.rpartition(".")
-        places.append((model.get_submodule(module), name, mask))
-    return places
+        masked[known[path]] = mask
+    held = ((module, *item) for module in model.modules() for item in module._parameters.items())
+    return [(module, name, masked[p]) for module, name, p in held if p in masked]
 
 
 def gradual_schedule(initial: float, final: float, n_rounds: int) -> list[float]:
@@ -195,12 +193,12 @@ def _chosen(
 ) -> list[tuple[Attention | FeedForward, set[int]]]:
     """(body, units to remove) of each layer named, all checked before any is changed."""
     bodies = [getattr(layer, part).body for layer in model.layers]
-    maps = [[id(m) for m in body.modules() if isinstance(m, nn.Linear)] for body in bodies]
+    held = [set(body.parameters()) for body in bodies]
     chosen = []
     for layer, removed in units.items():
         require_int("layer", layer, 0)
         require(layer < len(bodies), "layer", layer, f"0 to {len(bodies) - 1}")
-        uses = sum(bool(set(maps[layer]) & set(other)) for other in maps)
+        uses = sum(bool(held[layer] & other) for other in held)
         require(uses == 1, "layer", layer, f"a layer whose {part} no other layer shares")
         body, removed = bodies[layer], set(removed)
         name, n = ("head", body.n_head) if part == "attention" else ("neuron", body.up.out_features)
@@ -243,7 +241,8 @@ def forward_flops(model: Transformer, seq_len: int, batch_size: int = 1) -> int:
     require_int("seq_len", seq_len)
     require_int("batch_size", batch_size)
     E = model.embedding
-    maps = [m for layer in model.layers for m in layer.modules() if isinstance(m, nn.Linear)]
+    every = model.layers.named_modules(remove_duplicate=False)  # a shared map runs in each place
+    maps = [module for _, module in every if isinstance(module, nn.Linear)]
     # a factorized embedding's projection runs twice: after the table and before the logits
     maps += [E.projection] * 2 if isinstance(E.projection, nn.Linear) else []
     products = sum(m.weight.numel() for m in maps) + E.token.weight.numel()

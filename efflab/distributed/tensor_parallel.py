@@ -9,7 +9,7 @@ activation, for GELU(a + b) is not GELU(a) + GELU(b). `parallelize` does it with
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 import torch.distributed as dist
@@ -154,17 +154,22 @@ def require_split(config: ModelConfig, n_ranks: int) -> None:
 
 
 def parallelize(model: Transformer) -> Transformer:
-    """Cut the model's layers over the ranks of the group, in place."""
+    """Cut the model's layers over the ranks of the group, in place; a shared map is cut once."""
     n = dist.get_world_size()
     require_split(model.config, n)
+
+    @cache
+    def cut(whole: nn.Linear, kind: type[nn.Module], *blocks: int) -> nn.Module:
+        return kind(whole, *blocks)
+
     for module in list(model.modules()):
         if isinstance(module, Attention):
-            module.qkv = ColumnParallelLinear(module.qkv, blocks=3)
-            module.out = RowParallelLinear(module.out)
+            module.qkv = cut(module.qkv, ColumnParallelLinear, 3)
+            module.out = cut(module.out, RowParallelLinear)
             module.n_head //= n  # the projections' width alone no longer says it
         elif isinstance(module, FeedForward):
-            module.up = ColumnParallelLinear(module.up)
-            module.down = RowParallelLinear(module.down)
+            module.up = cut(module.up, ColumnParallelLinear)
+            module.down = cut(module.down, RowParallelLinear)
     return model
 
 
@@ -177,15 +182,18 @@ def parallelize_with_torch(model: Transformer) -> Transformer:
     n = dist.get_world_size()
     require_split(model.config, n)
     mesh = init_device_mesh("cpu", (n,))
+    plans: dict = {}  # a shared map is cut once
     for module in list(model.modules()):
         if isinstance(module, Attention):
-            for p in (module.qkv.weight, module.qkv.bias):
-                p.data = torch.cat([rows_of(p.data, rank, n, blocks=3) for rank in range(n)])
-            plan = {"qkv": ColwiseParallel(), "out": RowwiseParallel()}
-            parallelize_module(module, mesh, plan)
+            if module.qkv not in plans:
+                for p in (module.qkv.weight, module.qkv.bias):
+                    p.data = torch.cat([rows_of(p.data, rank, n, blocks=3) for rank in range(n)])
+            plans |= {module.qkv: ColwiseParallel(), module.out: RowwiseParallel()}
             module.n_head //= n
         elif isinstance(module, FeedForward):
-            parallelize_module(module, mesh, {"up": ColwiseParallel(), "down": RowwiseParallel()})
+            plans |= {module.up: ColwiseParallel(), module.down: RowwiseParallel()}
+    for linear, plan in plans.items():
+        parallelize_module(linear, mesh, plan)
     return model
 
 

@@ -80,7 +80,6 @@ def test_a_quantized_model_is_saved_and_loaded(tmp_path):
         (lambda: gptq_model(model(), [], 4), r"batches=\[\]: expected at least one batch"),
         (lambda: gptq_model(model(), batches(), 1), "bits=1"),
         (lambda: gptq_model(model(), batches(), 4, damp=-1), "damp=-1"),
-        (lambda: gptq_model(model(share="all"), batches(), 4), "share='all'"),
         (lambda: gptq_model(model(), [batches()[0] + 50], 4), r"ids: expected values in 0\.\.49"),
     ],
 )

@@ -10,8 +10,12 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from efflab.distributed.data_parallel import distance, new_model
 from efflab.distributed.launch import report
 from efflab.distributed.ring import sent_bytes
+from efflab.distributed.tensor_parallel import parallelize, parallelize_with_torch, share_of
+from efflab.structure.sharing import share_qkv
+from efflab.train import language_model_loss
 
 
 def total(rank, world_size, value):
@@ -97,3 +101,16 @@ def reduce_scatter_bytes(rank, world_size, n_values):
     middle = sent_bytes()
     dist.all_reduce(values)
     return middle - start, sent_bytes() - middle
+
+
+def shared_map(rank, world_size, config, ids, method):
+    """Errors of a model with one map in two layers, cut over ranks, against one process."""
+    whole, cut = (share_qkv(new_model(config), 2) for _ in range(2))
+    cut = {"ours": parallelize, "torch": parallelize_with_torch}[method](cut)
+    for model in (whole, cut):
+        language_model_loss(model, ids, ids).backward()
+    expected = {
+        name: share_of(name, p.grad, rank, world_size) for name, p in whole.named_parameters()
+    }
+    found = {name: getattr(p.grad, "_local_tensor", p.grad) for name, p in cut.named_parameters()}
+    return distance(found, expected)
