@@ -1,5 +1,6 @@
 """What holds the house together: directions of imports, the lock, the workflow, order of tests."""
 
+import ast
 import json
 import re
 import shutil
@@ -171,3 +172,30 @@ def test_the_longest_notebook_starts_first(tmp_path):
     (tmp_path / "data" / "builds.json").write_text(json.dumps(builds), encoding="utf-8")
     assert longest_first("en", tmp_path / "notebooks") == ["02", "00", "01", "03"]
     assert longest_first("zh", tmp_path / "notebooks") == ["01", "00", "02", "03"]
+
+
+# --- Counts ----------------------------------------------------------------------------------
+
+MAKERS = {"zeros", "ones", "full", "empty", "arange", "tensor"}
+JOINERS = {"cat", "concat", "concatenate", "stack", "hstack", "vstack"}
+
+
+def untyped(source):
+    """Lines that join tensors with a new one whose type nobody said, as floats swallow counts."""
+    return [
+        call.lineno
+        for call in ast.walk(ast.parse(source))
+        if isinstance(call, ast.Call) and getattr(call.func, "attr", "") in JOINERS
+        for made in ast.walk(call)
+        if isinstance(made, ast.Call)
+        and ast.unparse(made.func) in {f"torch.{name}" for name in MAKERS}
+        and not any(keyword.arg == "dtype" for keyword in made.keywords)
+    ]
+
+
+def test_no_count_is_joined_with_a_tensor_of_no_stated_type():
+    assert untyped("torch.cat([torch.zeros(1), n.cumsum(0)])") == [1]
+    assert untyped("torch.cat([torch.zeros(1, dtype=torch.long), n.cumsum(0)])") == []
+    files = (ROOT / "efflab").rglob("*.py")
+    found = {str(f.name): untyped(f.read_text(encoding="utf-8")) for f in files}
+    assert {name: lines for name, lines in found.items() if lines} == {}

@@ -45,3 +45,12 @@ def test_no_hook_stays_after_an_error(net):
     with pytest.raises(RuntimeError, match="0"), watching(net, fail):
         net(torch.zeros(1, 3))
     assert hooks(net) == 0
+
+
+@pytest.mark.parametrize("shape", [(3,), (0, 3), (2, 0, 3), (2, 4, 3)], ids=str)
+def test_an_input_of_any_shape_is_seen_as_rows(net, shape):
+    seen, x = {}, torch.randn(shape)
+    with watching(net, seen.__setitem__):
+        net(x)
+    assert torch.equal(seen["0"], x.reshape(-1, 3))
+    assert seen["2"].shape == (len(seen["0"]), 5)

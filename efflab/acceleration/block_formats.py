@@ -4,6 +4,7 @@ What became of loss scaling: not one scale for a whole model's gradients, but ei
 exponent for every 32 values, so that four or eight bits are enough for each of them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,16 +49,31 @@ def quantize(x: Tensor, name: str = "mxfp4", *, exponents: Tensor | None = None)
 
     Each block's scale is the largest power of two in it over the largest that an element can be
     (section 6.3), so that a block's largest value may still be cut: at most from just under 8 to 6
-    in e2m1. `exponents` (..., n_blocks): scales of your own instead.
+    in e2m1. `exponents` (..., n_blocks): scales of your own instead, -127 to 127. What is finite
+    has to be so in float32 too; infinities are cut, NaN stays.
     """
     require_one_of("name", name, ELEMENTS)
     size = x.shape[-1] if x.dim() else 0
     require(size > 0 and size % BLOCK == 0, "x.shape", tuple(x.shape), f"blocks of {BLOCK} at last")
-    element, blocks = ELEMENTS[name], x.float().unflatten(-1, (-1, BLOCK))
-    exponents = block_exponents(blocks, element) if exponents is None else exponents
+    values = x.detach().float()
+    kept = torch.equal(values.isfinite(), x.isfinite())
+    require(kept, "x", "values above the largest float32", "values that float32 can hold")
+    element, blocks = ELEMENTS[name], values.unflatten(-1, (-1, BLOCK))
+    exponents = block_exponents(blocks, element) if exponents is None else exponents.detach()
+    require_exponents(exponents, blocks.shape[:-1])
     scale = power_of_two(exponents.clamp(min=1 - SCALE_BIAS))  # as torchao: no subnormal scale
     elements = element.cast(blocks.double() / scale[..., None], saturate=True)
     return BlockTensor(elements.flatten(-2), exponents, element)
+
+
+def require_exponents(exponents: Tensor, shape: Sequence[int]) -> None:
+    """One whole number for each block, in E8M0's range; 128 for a block with NaN."""
+    fits = tuple(exponents.shape) == tuple(shape)
+    require(fits, "exponents.shape", tuple(exponents.shape), f"{tuple(shape)}, one for each block")
+    whole = not (exponents.is_floating_point() or exponents.is_complex())
+    require(whole, "exponents.dtype", exponents.dtype, "whole numbers")
+    fine = bool(((exponents >= -SCALE_BIAS) & (exponents <= SCALE_BIAS + 1)).all())
+    require(fine, "exponents", "one out of range inside", f"-{SCALE_BIAS} to {SCALE_BIAS}")
 
 
 def block_exponents(blocks: Tensor, element: FloatFormat) -> Tensor:

@@ -40,7 +40,8 @@ class QuantizedTensor:
         if zero_point is not None:
             zero_point = zero_point.flatten().to(torch.uint8 if bits <= 8 else torch.int32)
         packed = pack(codes.flatten() - low, bits)
-        return cls(packed, scale.flatten().float(), zero_point, bits, tuple(codes.shape), **layout)
+        scale = scale.detach().flatten().float()
+        return cls(packed, scale, zero_point, bits, tuple(codes.shape), **layout)
 
     def codes(self) -> Tensor:
         """The integer codes (int32) in the tensor's shape: signed if symmetric, else from 0."""
@@ -52,6 +53,8 @@ class QuantizedTensor:
         zero = 0 if self.zero_point is None else self.zero_point.to(torch.int32)[:, None]
         codes = to_rows(self.codes(), self.axis, self.group_size)
         values = self.scale[:, None] * (codes - zero).float()
+        largest = torch.finfo(values.dtype).max  # half a step above it stands for it
+        values = values.clamp(-largest, largest)
         return from_rows(values, self.shape, self.axis, self.group_size)
 
     @property
@@ -81,14 +84,29 @@ def quantize(
     ([[-127, 64], [0, 127]], 12)
     """
     check_grid(bits, axis, group_size, x.dim())
-    require(x.is_floating_point(), "x.dtype", x.dtype, "a floating-point tensor")
-    require(x.numel() > 0, "x.shape", tuple(x.shape), "a tensor with at least one value")
-    require(bool(x.isfinite().all()), "x", "inf or nan inside", "finite values only")
-    rows = to_rows(x.float(), axis, group_size)
+    rows = to_rows(finite_values("x", x), axis, group_size)
     scale, zero_point = grid(rows, bits, symmetric)
     codes = from_rows(round_to_grid(rows, scale, zero_point, bits), x.shape, axis, group_size)
     layout = dict(axis=axis, group_size=group_size)
     return QuantizedTensor.from_codes(codes, scale, zero_point, bits, **layout)
+
+
+def finite_values(name: str, x: Tensor) -> Tensor:
+    """x as data to be stored: float32, at least one value, all finite, and off the autograd graph.
+
+    Finite in float64 is not enough: what float32 cannot hold has no scale either.
+    """
+    require(x.is_floating_point(), f"{name}.dtype", x.dtype, "a floating-point tensor")
+    require(x.numel() > 0, f"{name}.shape", tuple(x.shape), "a tensor with at least one value")
+    values = x.detach().float()
+    require_finite(name, values)
+    return values
+
+
+def require_finite(name: str, values: Tensor) -> None:
+    """Refuse infinities and NaN."""
+    finite = bool(values.isfinite().all())
+    require(finite, name, "inf or nan inside", "finite values only, in float32 too")
 
 
 def check_grid(
@@ -112,14 +130,19 @@ def code_range(bits: int, symmetric: bool) -> tuple[int, int]:
 
 
 def grid(rows: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor | None]:
-    """Scale (R,1) and zero point (R,1), None if symmetric, that cover each of the rows (R,n)."""
+    """Scale (R,1) and zero point (R,1), None if symmetric, that cover each of the rows (R,n).
+
+    Rows with infinities or NaN are a `ValueError`.
+    """
     low, high = code_range(bits, symmetric)
     if symmetric:
-        span, steps = rows.abs().amax(1, keepdim=True), high
+        scale = rows.abs().amax(1, keepdim=True) / high
     else:
         least = rows.amin(1, keepdim=True).clamp(max=0)  # 0 must have a code of its own
-        span, steps = rows.amax(1, keepdim=True).clamp(min=0) - least, high - low
-    scale = span / steps
+        most, steps = rows.amax(1, keepdim=True).clamp(min=0), high - low
+        span = most - least
+        scale = torch.where(span.isfinite(), span / steps, most / steps - least / steps)
+    require_finite("x", scale)
     # All zero, or so small that the division underflows: any scale will do.
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     if symmetric:

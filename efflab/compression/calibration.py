@@ -52,7 +52,8 @@ def layer_hessians(model: nn.Module, batches: Iterable) -> dict[str, Tensor]:
 
     def look(name: str, x: Tensor) -> None:
         key = weights[f"layers.{name}"]
-        found[key] = found.get(key, 0) + hessian(x)
+        if len(x):
+            found[key] = found.get(key, 0) + hessian(x)
 
     with watching(model.layers, look):
         for ids in batches:

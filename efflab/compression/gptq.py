@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from efflab.compression.affine import (
     QuantizedTensor,
     check_grid,
+    finite_values,
     from_rows,
     grid,
+    require_finite,
     round_to_grid,
     to_rows,
 )
@@ -84,9 +86,10 @@ def hessian(inputs: Tensor, width: int | None = None) -> Tensor:
     width = found if width is None else width
     require(found == width, "inputs.shape", (n, found), f"(n, {width}), the weight's own width")
     require(n > 0, "inputs.shape", (n, found), "at least one sample")
-    require(bool(inputs.isfinite().all()), "inputs", "inf or nan inside", "finite values only")
     x = inputs.detach().double()
-    return x.T @ x
+    total = x.T @ x
+    require_finite("inputs", total)
+    return total
 
 
 def gptq_hessian(weight: Tensor, hessian: Tensor, bits: int, **options) -> QuantizedTensor:
@@ -98,16 +101,14 @@ def gptq_hessian(weight: Tensor, hessian: Tensor, bits: int, **options) -> Quant
     check_weight(weight)
     shape = (weight.shape[1],) * 2
     require(tuple(hessian.shape) == shape, "hessian.shape", tuple(hessian.shape), f"{shape}")
-    require(bool(hessian.isfinite().all()), "hessian", "inf or nan inside", "finite values only")
+    require_finite("hessian", hessian)
     return _quantized(weight, hessian, settings)
 
 
 def check_weight(weight: Tensor) -> None:
     """Refuse what is no finite matrix."""
     require(weight.dim() == 2, "weight.shape", tuple(weight.shape), "(out, in)")
-    require(weight.is_floating_point(), "weight.dtype", weight.dtype, "a floating-point tensor")
-    require(weight.numel() > 0, "weight.shape", tuple(weight.shape), "at least one value")
-    require(bool(weight.isfinite().all()), "weight", "inf or nan inside", "finite values only")
+    finite_values("weight", weight)
 
 
 def _quantized(weight: Tensor, hessian: Tensor, settings: Settings) -> QuantizedTensor:
@@ -143,11 +144,14 @@ def _quantized(weight: Tensor, hessian: Tensor, settings: Settings) -> Quantized
 def damped(hessian: Tensor, damp: float) -> Tensor:
     """The Hessian with `damp` times its mean diagonal added to the diagonal, as float64.
 
-    A dead input (zero row and column) gets a 1, which ties it to no other input.
+    A dead input (zero row and column) gets the mean, whatever the unit of the inputs, and is tied
+    to no other. Where all are dead any number will do.
     """
     diagonal = hessian.diagonal().double()
-    extra = damp * diagonal.mean()
-    return hessian.double() + torch.diag(torch.where(diagonal == 0, 1 - extra, 0) + extra)
+    mean = diagonal.mean()
+    extra = damp * mean
+    own = torch.where(mean > 0, mean, 1.0) - extra
+    return hessian.double() + torch.diag(torch.where(diagonal == 0, own, 0) + extra)
 
 
 def inverse_factor(H: Tensor, damp: float = 0.0) -> Tensor:

@@ -72,6 +72,7 @@ def least_important(importance: Tensor, ratio: float, keep: int = 1) -> dict[int
     to 1 takes fewer than it says.
     """
     require(0 <= ratio <= 1, "ratio", ratio, "a share from 0 to 1")
+    require(not importance.isnan().any(), "importance", "nan inside", "numbers, with an order")
     n_units = importance.shape[1]
     require_int("keep", keep, 0)
     require(keep <= n_units, "keep", keep, f"at most the {n_units} units of a layer")

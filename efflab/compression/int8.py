@@ -12,9 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efflab.compression.affine import check_grid, grid, quantize, round_to_grid
+from efflab.compression.affine import (
+    check_grid,
+    grid,
+    quantize,
+    require_finite,
+    round_to_grid,
+)
 from efflab.errors import require, require_one_of
-from efflab.hooks import linear_layers, watching
+from efflab.hooks import as_rows, linear_layers, watching
 
 Ranges = dict[str, tuple[float, float]]
 """Name of a linear layer -> least and largest value of its input."""
@@ -24,7 +30,9 @@ def input_grid(low: float, high: float, bits: int = 8) -> tuple[Tensor, Tensor]:
     """Scale and zero point, each (1,1), of the affine grid that covers low to high, and 0."""
     check_grid(bits)
     require(low <= high, "low", low, f"at most high={high}")
-    return grid(torch.tensor([[low, high]], dtype=torch.float32), bits, symmetric=False)
+    ends = torch.tensor([[low, high]], dtype=torch.float32)
+    require(bool(ends.isfinite().all()), "low, high", (low, high), "finite numbers, in float32 too")
+    return grid(ends, bits, symmetric=False)
 
 
 def int_matmul(a: Tensor, b: Tensor) -> Tensor:
@@ -44,7 +52,8 @@ class Int8Linear(nn.Module):
     x = s_x (q - z) and W = s_w c with one s_w a row, so x W^T = s_x s_w (q c^T - z sum(c)): the
     product runs on whole numbers, and the zero point costs one number an output channel, known
     beforehand. `span`: (low, high) of the input (static), or None: that of each x (dynamic).
-    `bits`: of the input's codes. `per_channel=False` gives all of W one scale.
+    `bits`: of the input's codes. `per_channel=False` gives all of W one scale. It takes every shape
+    that `nn.Linear` takes and gives x's type; whole numbers have no gradient, so neither has it.
     """
 
     def __init__(
@@ -67,9 +76,19 @@ class Int8Linear(nn.Module):
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
         self.fixed = None if span is None else input_grid(*span, bits)
 
+    @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        scale, zero = self.fixed or input_grid(x.min().item(), x.max().item(), self.bits)
-        return self.product(x.flatten(0, -2), scale, zero).view(*x.shape[:-1], -1)
+        require_width(x, self.weight.shape[1])
+        y = self.product(as_rows(x), *self.grid_of(x))
+        return y.view(*x.shape[:-1], len(self.weight)).to(x.dtype)
+
+    def grid_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and zero point of x: (1,1) for all of it, or (N,1) for each of its rows."""
+        if self.fixed is not None:
+            require_finite("x", x)
+            return self.fixed
+        low, high = (x.min().item(), x.max().item()) if x.numel() else (0.0, 0.0)
+        return input_grid(low, high, self.bits)
 
     def product(self, rows: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
         """rows (N, in) -> (N, out) on the affine grid of scale and zero point, (1,1) or (N,1)."""
@@ -79,6 +98,12 @@ class Int8Linear(nn.Module):
         total = total - (zero.to(torch.int32) - middle) * self.sums
         y = total.float() * (scale * self.scale)
         return y if self.bias is None else y + self.bias
+
+
+def require_width(x: Tensor, width: int) -> None:
+    """x must be (..., width), any dimensions before the last, of any size."""
+    fits = x.dim() > 0 and x.shape[-1] == width
+    require(fits, "x.shape", tuple(x.shape), f"(..., {width})")
 
 
 # --- Whole models ----------------------------------------------------------------------------
@@ -128,6 +153,8 @@ def calibrate(
     seen: dict[str, list[tuple[float, float]]] = {}
 
     def look(name: str, x: Tensor) -> None:
+        if not x.numel():  # no values have no range
+            return
         if observer == "minmax":
             span = x.min().item(), x.max().item()
         else:
@@ -153,6 +180,8 @@ def channel_peaks(run: Callable, model: nn.Module, batches) -> dict[str, Tensor]
     peaks: dict[str, Tensor] = {}
 
     def look(name: str, x: Tensor) -> None:
+        if not len(x):
+            return
         peak = x.abs().amax(0)
         peaks[name] = torch.maximum(peaks[name], peak) if name in peaks else peak
 
@@ -176,7 +205,7 @@ def smoothing(peaks: Tensor, weight: Tensor, alpha: float = 0.5) -> Tensor:
     """
     require(0 <= alpha <= 1, "alpha", alpha, "a number from 0 to 1")
     columns = weight.detach().abs().amax(0).clamp(min=1e-5)
-    return peaks.clamp(min=1e-5) ** alpha / columns ** (1 - alpha)
+    return peaks.detach().clamp(min=1e-5) ** alpha / columns ** (1 - alpha)
 
 
 def smoothed(linear: nn.Linear, factors: Tensor) -> nn.Module:
@@ -192,7 +221,7 @@ class Divide(nn.Module):
 
     def __init__(self, factors: Tensor):
         super().__init__()
-        self.register_buffer("factors", factors)
+        self.register_buffer("factors", factors.detach())
 
     def forward(self, x: Tensor) -> Tensor:
         return x / self.factors

@@ -24,6 +24,7 @@ Masks = dict[str, Tensor]
 """Name of a weight -> bool tensor of its shape, True = kept."""
 Units = Mapping[int, Iterable[int]]
 """Layer -> its heads or neurons, each counted from 0."""
+MOST_ROUNDS = 100_000
 
 # --- Weights: masks --------------------------------------------------------------------------
 
@@ -38,10 +39,15 @@ def magnitude_mask(weight: Tensor, ratio: float) -> Tensor:
     [True, False, False, True]
     """
     require(0 <= ratio <= 1, "ratio", ratio, "a share from 0 to 1")
+    _require_ranked("weight", weight)
     mask = torch.ones(weight.numel(), dtype=torch.bool)
     order = weight.detach().abs().flatten().argsort(stable=True)
     mask[order[: round(ratio * weight.numel())]] = False
     return mask.view(weight.shape)
+
+
+def _require_ranked(name: str, weight: Tensor) -> None:
+    require(not weight.isnan().any(), name, "nan inside", "numbers, which have an order")
 
 
 def n_m_mask(weight: Tensor, n: int, m: int) -> Tensor:
@@ -55,6 +61,7 @@ def n_m_mask(weight: Tensor, n: int, m: int) -> Tensor:
     require(n <= m, "n", n, f"at most m={m}")
     last = weight.shape[-1]
     require(last % m == 0, "m", m, f"a divisor of the last dimension, {last}")
+    _require_ranked("weight", weight)
     groups = weight.detach().abs().unflatten(-1, (-1, m))
     kept = groups.argsort(dim=-1, descending=True, stable=True)[..., :n]
     mask = torch.zeros(groups.shape, dtype=torch.bool).scatter(-1, kept, True)
@@ -128,6 +135,7 @@ def gradual_schedule(initial: float, final: float, n_rounds: int) -> list[float]
     [0.1, 0.8, 0.9]
     """
     require_int("n_rounds", n_rounds)
+    require(n_rounds <= MOST_ROUNDS, "n_rounds", n_rounds, f"at most {MOST_ROUNDS}")
     require(0 <= initial <= 1, "initial", initial, "a share from 0 to 1")
     require(initial <= final <= 1, "final", final, f"a share from initial={initial} to 1")
     if n_rounds == 1:

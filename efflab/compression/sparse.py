@@ -5,12 +5,15 @@ others stand, and that note is what decides when sparse storage starts to pay.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from efflab.compression.affine import pack, unpack
 from efflab.errors import require, require_one_of
 
 LAYOUTS = ("dense", "csr", "bitmap", "2:4")
+INDEX = torch.int32
+"""Of CSR's columns and starts; more nonzeros than it counts are a `ValueError`."""
 
 
 def to_layout(weight: Tensor, layout: str) -> dict[str, Tensor]:
@@ -27,8 +30,12 @@ def to_layout(weight: Tensor, layout: str) -> dict[str, Tensor]:
         return {"values": weight}
     if layout == "csr":
         nonzero = weight != 0
-        starts = torch.cat([torch.zeros(1), nonzero.sum(1).cumsum(0)]).int()
-        return {"rows": starts, "columns": nonzero.nonzero()[:, 1].int(), "values": weight[nonzero]}
+        starts = F.pad(nonzero.sum(1).cumsum(0), (1, 0))
+        most = torch.iinfo(INDEX).max
+        for name, n in (("nonzeros", int(starts[-1])), ("columns", weight.shape[1])):
+            require(n <= most, name, n, f"at most {most}, the largest {INDEX}")
+        columns = nonzero.nonzero()[:, 1].to(INDEX)
+        return {"rows": starts.to(INDEX), "columns": columns, "values": weight[nonzero]}
     if layout == "bitmap":
         return {"bits": pack((weight != 0).flatten().int(), 1), "values": weight[weight != 0]}
     require(weight.shape[1] % 4 == 0, "weight.shape", tuple(weight.shape), "columns in fours")

@@ -5,12 +5,14 @@ belongs to one of them); LLM.int8 (Dettmers et al. 2022, section 3) takes the fe
 outliers out of the integers as well.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab.compression.affine import grid
-from efflab.compression.int8 import Int8Linear
+from efflab.compression.int8 import Int8Linear, require_width
 from efflab.errors import require
+from efflab.hooks import as_rows
 
 
 class ByToken(Int8Linear):
@@ -19,10 +21,8 @@ class ByToken(Int8Linear):
     def __init__(self, linear: nn.Linear):
         super().__init__(linear)
 
-    def forward(self, x: Tensor) -> Tensor:
-        rows = x.flatten(0, -2)
-        scale, zero = grid(rows, self.bits, symmetric=False)  # (N,1) each
-        return self.product(rows, scale, zero).view(*x.shape[:-1], -1)
+    def grid_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return grid(as_rows(x).float(), self.bits, symmetric=False)  # (N,1) each
 
 
 class OutliersApart(nn.Module):
@@ -38,7 +38,9 @@ class OutliersApart(nn.Module):
         self.exact = linear
         self.rounded = ByToken(linear)
 
+    @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        apart = x.abs().flatten(0, -2).amax(0) >= self.threshold  # (in,)
+        require_width(x, self.exact.in_features)
+        apart = (as_rows(x).abs() >= self.threshold).any(0)  # (in,)
         y = self.rounded(x.masked_fill(apart, 0.0))
         return y + F.linear(x[..., apart], self.exact.weight[:, apart])

@@ -82,12 +82,33 @@ def test_one_block_by_hand():
     assert wider.dequantize()[:4].tolist() == [8.0, 4.0, -0.0, 0.0]
 
 
+def own(exponents):
+    """A block of zeros on scales of its own."""
+    return block_formats.quantize(torch.zeros(32), exponents=exponents)
+
+
+def test_what_is_stored_is_data():
+    x = torch.randn(2, 64, requires_grad=True)
+    block = block_formats.quantize(x)
+    assert not block.elements.requires_grad
+    assert not block.dequantize().requires_grad
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: block_formats.quantize(torch.zeros(3, 33)), r"x.shape=\(3, 33\)"),
         (lambda: block_formats.quantize(torch.tensor(1.0)), r"x.shape=\(\)"),
         (lambda: block_formats.quantize(torch.zeros(32), "mxint8"), "name='mxint8'"),
+        (lambda: own(torch.zeros(3).long()), r"exponents\.shape=\(3,\): expected \(1,\)"),
+        (lambda: own(torch.zeros(1, 1).long()), r"exponents\.shape=\(1, 1\)"),
+        (lambda: own(torch.zeros(1)), r"exponents\.dtype=torch\.float32"),
+        (lambda: own(torch.tensor([129])), "exponents='one out of range inside'"),
+        (lambda: own(torch.tensor([-128])), "exponents='one out of range inside'"),
+        (
+            lambda: block_formats.quantize(torch.full((32,), 1e300, dtype=torch.float64)),
+            "x='values above the largest float32'",
+        ),
     ],
 )
 def test_bad_arguments_are_refused(call, message):

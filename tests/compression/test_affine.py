@@ -1,5 +1,7 @@
 """Affine quantization: against torch's own, its bounds, its packing, and what it refuses."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.ao.quantization.observer import MinMaxObserver, PerChannelMinMaxObserver
 
-from efflab.compression.affine import check_grid, code_range, pack, quantize, unpack
+from efflab.compression.affine import (
+    QuantizedTensor,
+    check_grid,
+    code_range,
+    grid,
+    pack,
+    quantize,
+    unpack,
+)
 
 WEIGHT = torch.randn(24, 40, generator=torch.Generator().manual_seed(0))
 
@@ -168,3 +178,47 @@ def test_refuses_values():
         quantize(torch.empty(0), 8)
     with pytest.raises(ValueError, match=r"x\.dtype"):
         quantize(torch.arange(4), 8)
+
+
+LARGEST = torch.finfo(torch.float32).max
+WIDE = {
+    "over the whole range": torch.tensor([-LARGEST, 0.0, LARGEST]),
+    "a span that overflows": torch.tensor([-0.6 * LARGEST, 0.0, 0.6 * LARGEST]),
+    "masked scores": torch.tensor([-LARGEST, 1.0, 0.5e38]),
+    "one side": torch.tensor([LARGEST, 0.9 * LARGEST, 0.0]),
+    "half precision's largest": torch.tensor([-65504.0, 1.0, 65504.0]).half(),
+    "bfloat16's largest": torch.tensor([-3.3e38, 0.0, 3.3e38]).bfloat16(),
+    "float64 in float32's range": torch.tensor([-1e38, 0.0, 3e38], dtype=torch.float64),
+}
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", [2, 8, 16])
+@pytest.mark.parametrize("case", WIDE)
+def test_finite_values_stay_finite_and_within_a_step(case, bits, symmetric):
+    x = WIDE[case]
+    q = quantize(x, bits, symmetric=symmetric)
+    error = (q.dequantize().double() - x.double()).abs().max()
+    assert error <= 0.5001 * (1 if symmetric else 2) * q.scale.double()
+    assert torch.isfinite(q.dequantize()).all()
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("value", [1e39, -1e300, float("inf"), float("nan")])
+def test_what_float32_cannot_hold_is_refused(value, symmetric):
+    x = torch.tensor([value, 1.0, -2.0], dtype=torch.float64)
+    with pytest.raises(ValueError, match="x='inf or nan inside': expected finite values only"):
+        quantize(x, 8, symmetric=symmetric)
+    with pytest.raises(ValueError, match="inf or nan inside"):  # whoever makes a grid itself
+        grid(x.float()[None], 8, symmetric)
+
+
+@pytest.mark.parametrize("options", [{}, {"axis": 0}, {"group_size": 3, "symmetric": False}])
+def test_what_is_stored_is_data(options):
+    weight = torch.nn.Linear(6, 4).weight
+    q = quantize(weight, 4, **options)
+    assert not any(t.requires_grad for t in vars(q).values() if isinstance(t, torch.Tensor))
+    assert torch.equal(deepcopy(q).dequantize(), q.dequantize())
+    assert q.dequantize().numpy().shape == (4, 6)
+    own = QuantizedTensor.from_codes(q.codes(), weight[:, :1].abs(), None, 8, axis=0)
+    assert not own.scale.requires_grad

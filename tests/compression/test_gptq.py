@@ -283,3 +283,20 @@ def test_agrees_with_nncf():
     # they keep scales in 16 bits and work in fp32: a value at a border may fall the other way
     assert apart(ours) < 0.01
     assert apart(quantize(weight, 4, symmetric=False, axis=0)) > 0.1
+
+
+@pytest.mark.parametrize("options", [{}, {"act_order": True}, {"group_size": 4}], ids=str)
+@pytest.mark.parametrize("dead", [[], [7], list(range(1, 20))])
+def test_the_unit_of_the_inputs_decides_no_code(dead, options):
+    inputs = INPUTS.clone()
+    inputs[:, dead] = 0
+    expected = gptq(WEIGHT, inputs, 4, **options).codes()
+    for power in (-60, -34, -20, 20, 34, 60):
+        assert torch.equal(gptq(WEIGHT, inputs * 2.0**power, 4, **options).codes(), expected)
+
+
+def test_values_that_float32_or_a_sum_of_squares_cannot_hold_are_refused():
+    with pytest.raises(ValueError, match="weight='inf or nan inside'"):
+        gptq(WEIGHT.double() * 1e300, INPUTS, 4)
+    with pytest.raises(ValueError, match="inputs='inf or nan inside'"):
+        gptq(WEIGHT, INPUTS.double() * 1e200, 4)

@@ -196,3 +196,39 @@ def test_published_speeds_cross_fp16_s_at_a_width():
         assert min(row["d_model"] for row in rows if row[column] > 1) == width
         assert [row[column] for row in rows] == sorted(row[column] for row in rows)
     assert all(row["llm_int8_over_fp16"] < row["int8_over_fp16"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 1e39), (-float("inf"), 0.0), (float("nan"), 1.0), (-1.0, float("nan"))]
+)
+def test_a_grid_needs_finite_ends(low, high):
+    with pytest.raises(ValueError, match="low"):
+        int8.input_grid(low, high)
+
+
+def test_a_grid_over_all_of_float32_is_finite():
+    largest = torch.finfo(torch.float32).max
+    scale, zero = int8.input_grid(-largest, largest)
+    assert scale.isfinite()
+    assert zero.item() in (127, 128)
+    assert scale.item() == pytest.approx(2 * (largest / 255))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize("span", [None, (-1.0, 1.0)])
+def test_an_input_that_is_not_finite_is_refused_and_not_rounded(linear, x, span, value):
+    x[3, 4] = value
+    with pytest.raises(ValueError, match=r"inf|nan"):
+        int8.Int8Linear(linear, span)(x)
+
+
+@pytest.mark.parametrize("observer", ["minmax", "percentile"])
+def test_batches_without_values_say_nothing(observer):
+    net, x = nn.Sequential(nn.Linear(8, 2)), torch.randn(5, 8)
+    few = [torch.zeros(0, 8), x, torch.zeros(2, 0, 8), x[0]]
+    expected = int8.calibrate(net, net, [x, x[0]], observer=observer)
+    assert int8.calibrate(net, net, few, observer=observer) == expected
+    peaks = int8.channel_peaks(net, net, few)["0"]
+    assert torch.equal(peaks, x.abs().amax(0))
+    assert int8.calibrate(net, net, few[:1], observer=observer) == {}
+    assert int8.channel_peaks(net, net, few[:1]) == {}

@@ -5,6 +5,7 @@ import doctest
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from efflab.compression import pruning, sparse
 
@@ -81,3 +82,41 @@ def test_break_even_is_where_the_bytes_cross(layout, index, bits, dtype):
 def test_bad_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+class NoOtherFloats(TorchDispatchMode):
+    """Inside, no operator may give a float of another type than the weight's."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.dtype = dtype
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for x in found if isinstance(found, tuple | list) else [found]:
+            if isinstance(x, torch.Tensor) and x.is_floating_point():
+                assert x.dtype == self.dtype, f"{func} makes {x.dtype}"
+        return found
+
+
+@pytest.mark.parametrize("layout", sparse.LAYOUTS)
+def test_counts_and_places_never_pass_through_floats(layout):
+    weight = torch.eye(12, 20, dtype=torch.float64)
+    with NoOtherFloats(torch.float64):
+        parts = sparse.to_layout(weight, layout)
+        assert torch.equal(sparse.from_layout(parts, layout, (12, 20)), weight)
+    assert all(not p.is_floating_point() for name, p in parts.items() if name != "values")
+
+
+def test_starts_of_rows_are_exact_above_what_float32_counts():
+    """2^24 + 4,097 nonzeros, all of them one number in memory."""
+    parts = sparse.to_layout(torch.ones(1, 1, dtype=torch.int8).expand(4097, 4097), "csr")
+    assert torch.equal(parts["rows"], torch.arange(4098, dtype=torch.int32) * 4097)
+
+
+def test_more_nonzeros_than_int32_counts_are_refused(monkeypatch):
+    monkeypatch.setattr(sparse, "INDEX", torch.int8)
+    with pytest.raises(ValueError, match="nonzeros=128: expected at most 127"):
+        sparse.to_layout(torch.ones(2, 64), "csr")
+    with pytest.raises(ValueError, match="columns=128: expected at most 127"):
+        sparse.to_layout(torch.zeros(1, 128), "csr")

@@ -1,9 +1,15 @@
 """A scale for each token and outliers apart: against the plain INT8 layer and exact arithmetic."""
 
+import importlib
+import inspect
+import pkgutil
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
 
+from efflab import compression
 from efflab.compression.affine import quantize
 from efflab.compression.int8 import Int8Linear, relative_error
 from efflab.compression.vectorwise import ByToken, OutliersApart
@@ -70,3 +76,58 @@ def test_a_threshold_below_everything_leaves_a_float_product(linear, x):
 def test_a_threshold_is_above_0(linear, threshold):
     with pytest.raises(ValueError, match=f"threshold={threshold}: expected a number above 0"):
         OutliersApart(linear, threshold)
+
+
+# --- Whatever stands in for nn.Linear ---------------------------------------------------------
+
+
+def stand_ins():
+    """Name -> each layer of the chapter that is made of a linear one, static and dynamic."""
+    found = {"Int8Linear, static": lambda linear: Int8Linear(linear, (-3.0, 3.0))}
+    for info in pkgutil.iter_modules(compression.__path__):
+        module = importlib.import_module(f"{compression.__name__}.{info.name}")
+        for name, kind in vars(module).items():
+            is_layer = isinstance(kind, type) and issubclass(kind, nn.Module)
+            if is_layer and "linear" in inspect.signature(kind).parameters:
+                found[name] = kind
+    return found
+
+
+SHAPES = [(96,), (1, 96), (0, 96), (2, 0, 96), (0, 3, 96), (2, 3, 96), (2, 1, 2, 2, 96)]
+
+
+def test_all_of_them_are_found():
+    assert set(stand_ins()) >= {"Int8Linear", "Int8Linear, static", "ByToken", "OutliersApart"}
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", stand_ins())
+def test_a_stand_in_takes_every_shape_that_a_linear_layer_takes(linear, name, shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+    layer, exact = stand_ins()[name](linear), linear(x)
+    y = layer(x)
+    assert (y.shape, y.dtype) == (exact.shape, exact.dtype)
+    assert not x.numel() or relative_error(y, exact) < 0.05
+    with pytest.raises(ValueError, match=r"x\.shape=\(2, 48\): expected \(\.\.\., 96\)"):
+        layer(torch.zeros(2, 48))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", stand_ins())
+def test_a_stand_in_gives_the_type_of_its_input(linear, x, name, dtype):
+    layer = stand_ins()[name](deepcopy(linear).to(dtype))
+    y = layer(x.to(dtype))
+    assert y.dtype == dtype
+    assert relative_error(y.float(), linear(x)) < 0.05
+
+
+@pytest.mark.parametrize("name", stand_ins())
+def test_whole_numbers_have_no_gradient_and_none_is_made_up(linear, x, name):
+    assert not stand_ins()[name](linear)(x.requires_grad_()).requires_grad
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_tokens_that_are_not_finite_are_refused(linear, x, value):
+    x[1, 3, 5] = value
+    with pytest.raises(ValueError, match="inf or nan inside"):
+        ByToken(linear)(x)
