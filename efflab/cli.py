@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from efflab.formats import LANGUAGES
+from efflab.privacy import opt_out
 from efflab.publishing.catalog import ROOT, built_path, catalog, find, sources
 from efflab.publishing.execute import CellFailed
 
@@ -212,6 +213,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; a wrong argument or a failing cell is a message, not a traceback."""
+    opt_out()  # the kernels, ranks and servers that a command starts inherit it
     args = parser().parse_args(argv)
     try:
         args.function(args)

@@ -18,6 +18,7 @@ from efflab.data import MINILM_PACKAGE, MINILM_SHA256, STDLIB_GPT, sha256
 from efflab.errors import require_one_of
 from efflab.files import write_atomically
 from efflab.model import Transformer
+from efflab.privacy import load
 from efflab.train import named_tensors, save_tensors
 
 
@@ -81,9 +82,7 @@ def transformers():
     """The library of that name. It loads torchao, which says at length that it finds no GPU."""
     for name in ("torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    import transformers
-
-    return transformers
+    return load("transformers")
 
 
 def load_encoder(source: str | Path):

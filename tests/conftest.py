@@ -1,10 +1,25 @@
-"""What the tests of notebooks share: their list, and a toy notebook in a folder of its own."""
+"""What tests share: a network that is refused, and a toy notebook in a folder of its own."""
 
 import os
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch loads: tests run beside each other
 
+import offline
 import pytest
+
+from efflab.privacy import opt_out
+
+opt_out()
+sys.addaudithook(offline.refuse)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_this_machine():
+    """Fails the test, or the one after it, whose process or its forks tried to reach another."""
+    yield
+    assert offline.tried() == ""
+
 
 TOY = """\
 # %% [markdown] tags=["en"]

@@ -26,7 +26,6 @@ from efflab.compression.engine import (
     smoothing_strength,
 )
 from efflab.compression.openvino import (
-    no_telemetry,
     openvino_engine,
     openvino_file,
     openvino_fp32,
@@ -35,6 +34,7 @@ from efflab.compression.openvino import (
 )
 from efflab.hooks import linear_layers, share_as
 from efflab.pretrained import mean_pool
+from efflab.privacy import load
 
 __all__ = [
     "Batch",
@@ -43,7 +43,6 @@ __all__ = [
     "cpu_features",
     "fp32",
     "mean_pool",
-    "no_telemetry",
     "onnx_int8",
     "openvino_engine",
     "openvino_file",
@@ -180,9 +179,7 @@ def onnx_int8(model: nn.Module, folder: Path, *, seven_bits: bool | None = None)
 
     `seven_bits`: of the weights; by default where this CPU needs it (`seven_bits_needed`).
     """
-    import onnxruntime
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
+    onnxruntime, quantization = load("onnxruntime"), load("onnxruntime.quantization")
     ids = torch.ones(2, 16, dtype=torch.int64)  # given twice, it would become one input
     sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens", max=512)}
     full, small = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
@@ -192,12 +189,12 @@ def onnx_int8(model: nn.Module, folder: Path, *, seven_bits: bool | None = None)
             Hidden(model).eval(), (ids, ids.clone()), dynamo=True, verbose=False, **names
         )
         exported.save(full)
-        quantize_dynamic(
+        quantization.quantize_dynamic(
             full,
             small,
             per_channel=True,
             reduce_range=seven_bits_needed() if seven_bits is None else seven_bits,
-            weight_type=QuantType.QInt8,
+            weight_type=quantization.QuantType.QInt8,
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

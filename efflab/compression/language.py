@@ -17,13 +17,13 @@ from efflab.compression.engine import file_bytes, quiet
 from efflab.compression.engines import pickled_bytes
 from efflab.compression.openvino import (
     nncf_int8,
-    no_telemetry,
     openvino_compiled,
     smoothed_for_nncf,
 )
 from efflab.config import ModelConfig
 from efflab.errors import require
 from efflab.hooks import share_as
+from efflab.privacy import load
 
 Shape = tuple[int, int]
 
@@ -114,20 +114,17 @@ def openvino_language_int8(
 
 def converted(model: nn.Module, shape: Shape):
     """The model as OpenVINO's, for ids of this one shape."""
-    with no_telemetry(), quiet():
-        import openvino as ov
-        from openvino.frontend.pytorch import ConversionExtension
-
+    with quiet():
+        ov, frontend = load("openvino"), load("openvino.frontend.pytorch")
         ids = torch.zeros(shape, dtype=torch.int64)
         inputs = [("ids", ov.PartialShape(list(shape)), ov.Type.i64)]
-        rule = ConversionExtension("aten::mT", transposed)
+        rule = frontend.ConversionExtension("aten::mT", transposed)
         return ov.convert_model(model.eval(), example_input=ids, input=inputs, extension=[rule])
 
 
 def transposed(context) -> list:
     """OpenVINO's nodes for `Tensor.mT`, which its converter does not know."""
-    from openvino import opset15
-
+    opset15 = load("openvino").opset15
     x = context.get_input(0)
     *batch, row, column = range(x.get_partial_shape().rank.get_length())
     return opset15.transpose(x, opset15.constant([*batch, column, row])).outputs()
@@ -135,10 +132,7 @@ def transposed(context) -> list:
 
 def save(model, path: Path, *, half: bool = False) -> None:
     """Write an OpenVINO model; `half`: its fp32 weights in fp16."""
-    with no_telemetry():
-        import openvino as ov
-
-        ov.save_model(model, path, compress_to_fp16=half)
+    load("openvino").save_model(model, path, compress_to_fp16=half)
 
 
 def language_file(

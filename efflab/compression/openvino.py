@@ -1,11 +1,7 @@
-"""OpenVINO's engines, plain and quantized by NNCF.
-
-Both report usage to a server by default, which `no_telemetry` turns off while they are called.
-"""
+"""OpenVINO's engines, plain and quantized by NNCF."""
 
 import io
 import logging
-import os
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,22 +20,7 @@ from efflab.compression.engine import (
 )
 from efflab.errors import require, require_one_of
 from efflab.pretrained import mean_pool
-
-
-@contextmanager
-def no_telemetry():
-    """OpenVINO's and NNCF's own switches against sending usage data, set while inside."""
-    switches = {"CI": "true", "NNCF_CI": "1"}
-    before = {name: os.environ.get(name) for name in switches}
-    os.environ.update(switches)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+from efflab.privacy import load
 
 
 def openvino_fp32(model: nn.Module, folder: Path) -> Engine:
@@ -75,27 +56,24 @@ def nncf_int8(converted, calibration: Sequence[tuple[Tensor, ...]], *, seven_bit
     `seven_bits`: of the weights; None where this CPU needs it (`seven_bits_needed`).
     """
     seven_bits = seven_bits_needed() if seven_bits is None else seven_bits
-    with no_telemetry():
-        import nncf
-        from nncf.quantization import advanced_parameters as advanced
-
-        nncf.set_log_level(logging.ERROR)
-        data = nncf.Dataset(calibration, lambda batch: tuple(t.numpy() for t in batch))
-        fix = advanced.OverflowFix.ENABLE if seven_bits else advanced.OverflowFix.DISABLE
-        own = advanced.AdvancedSmoothQuantParameters(matmul=-1)  # it has been done
-        with quiet(), no_progress():
-            return nncf.quantize(
-                converted,
-                data,
-                preset=nncf.QuantizationPreset.MIXED,
-                model_type=nncf.ModelType.TRANSFORMER,
-                subset_size=len(calibration),
-                ignored_scope=nncf.IgnoredScope(types=["ScaledDotProductAttention"]),
-                advanced_parameters=advanced.AdvancedQuantizationParameters(
-                    overflow_fix=fix,
-                    smooth_quant_alphas=own,
-                ),
-            )
+    nncf, advanced = load("nncf"), load("nncf.quantization.advanced_parameters")
+    nncf.set_log_level(logging.ERROR)
+    data = nncf.Dataset(calibration, lambda batch: tuple(t.numpy() for t in batch))
+    fix = advanced.OverflowFix.ENABLE if seven_bits else advanced.OverflowFix.DISABLE
+    own = advanced.AdvancedSmoothQuantParameters(matmul=-1)  # it has been done
+    with quiet(), no_progress():
+        return nncf.quantize(
+            converted,
+            data,
+            preset=nncf.QuantizationPreset.MIXED,
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(calibration),
+            ignored_scope=nncf.IgnoredScope(types=["ScaledDotProductAttention"]),
+            advanced_parameters=advanced.AdvancedQuantizationParameters(
+                overflow_fix=fix,
+                smooth_quant_alphas=own,
+            ),
+        )
 
 
 @contextmanager
@@ -110,9 +88,8 @@ def no_progress():
 
 def openvino_model(model: nn.Module):
     """The encoder as an OpenVINO model with free batch and length."""
-    with no_telemetry(), quiet():
-        import openvino as ov
-
+    with quiet():
+        ov = load("openvino")
         ids = torch.ones(2, 16, dtype=torch.int64)
         shape = ov.PartialShape([-1, -1])
         inputs = [(name, shape, ov.Type.i64) for name in ("ids", "mask")]
@@ -123,10 +100,7 @@ def openvino_model(model: nn.Module):
 
 def openvino_engine(name: str, model, path: Path) -> Engine:
     """The OpenVINO model written to `path`, read back and compiled for this CPU."""
-    with no_telemetry():
-        import openvino as ov
-
-        ov.save_model(model, path, compress_to_fp16=False)
+    load("openvino").save_model(model, path, compress_to_fp16=False)
     return openvino_file(name, path)
 
 
@@ -147,12 +121,9 @@ def openvino_compiled(path: Path, precision: str = "f32"):
     `precision`: what is not quantized computes in it, "f32" or "bf16".
     """
     require_one_of("precision", precision, ("f32", "bf16"))
-    with no_telemetry():
-        import openvino as ov
-
-        hints = {
-            "INFERENCE_PRECISION_HINT": precision,  # by default it may fall to bf16
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "ENABLE_CPU_PINNING": False,  # a pinned thread waits for whoever else uses its core
-        }
-        return ov.Core().compile_model(path, "CPU", hints)
+    hints = {
+        "INFERENCE_PRECISION_HINT": precision,  # by default it may fall to bf16
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "ENABLE_CPU_PINNING": False,  # a pinned thread waits for whoever else uses its core
+    }
+    return load("openvino").Core().compile_model(path, "CPU", hints)

@@ -15,6 +15,8 @@ import traceback
 from datetime import timedelta
 from typing import BinaryIO
 
+from efflab.privacy import opt_out
+
 # The parent keeps the time; gloo's own limit must not end a collective earlier.
 NO_LIMIT = timedelta(days=7)
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}
@@ -41,6 +43,7 @@ def report(message) -> None:
 
 def main() -> None:
     """Live as a rank: set up the group, then do what the parent orders until it closes the pipe."""
+    opt_out()
     orders, _Outbox.stream = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what is printed must not get between the messages
     rank, world_size, rendezvous = pickle.load(orders)

@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 from efflab.files import write_atomically
+from efflab.privacy import opt_out
 
 
 def isolated(
@@ -44,6 +45,7 @@ def isolated(
 
 def main(function: str, result: str) -> None:
     """The new process's side."""
+    opt_out()
     module, name = function.split(":")
     found = getattr(import_module(module), name)(**json.load(sys.stdin))
     write_atomically(Path(result), json.dumps(found))

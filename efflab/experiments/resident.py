@@ -11,6 +11,7 @@ import torch
 
 from efflab.compression import language
 from efflab.config import PRESETS
+from efflab.privacy import load
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 N_RUNS = 3
@@ -21,8 +22,7 @@ def added(path: str, n: int, seq_len: int, precision: str = "f32") -> dict:
 
     Meant for `isolated`: libraries and input are there before it counts.
     """
-    import openvino  # noqa: F401
-
+    load("openvino")
     ids = torch.zeros(n, seq_len, dtype=torch.int64)
     before = _bytes("VmRSS")
     CLEAR.write_text("5")  # the peak begins anew

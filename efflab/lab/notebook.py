@@ -9,6 +9,7 @@ from pathlib import Path
 from efflab.errors import require
 from efflab.lab import text
 from efflab.limits import limits_of, require_within
+from efflab.privacy import opt_out
 
 
 @dataclass
@@ -38,6 +39,7 @@ def use_notebook(name: str, exercises: Mapping, texts: Path | Mapping[str, str])
     for exercise in exercises:
         require(exercise.startswith(f"{name[:2]}-"), "exercise", exercise, f'"{name[:2]}-1" and on')
     require_within(_running(), limits_of(name))
+    opt_out()  # also in a kernel that no command of ours has started
     text.use_texts(texts)
     current.name, current.exercises = name, exercises
 

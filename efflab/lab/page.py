@@ -36,7 +36,8 @@ def prepare_build(*, png: bool = True, widgets: bool = False) -> None:
     if png:
         import kaleido
 
-        kaleido.start_sync_server(silence_warnings=True)
+        # it would load MathJax from a network, for which no figure asks
+        kaleido.start_sync_server(mathjax=False, silence_warnings=True)
 
 
 def stop_build() -> None:

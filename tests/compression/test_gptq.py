@@ -16,6 +16,7 @@ from efflab.compression.gptq import (
     output_error,
     sweep,
 )
+from efflab.privacy import load
 
 
 def problem(n_out=12, n_in=20, n=64, seed=0):
@@ -255,15 +256,12 @@ def test_a_layer_of_1024_by_1024_takes_seconds():
 
 def test_agrees_with_nncf():
     """NNCF's GPTQ of an OpenVINO matrix product, a scale for each row, 4 bits asymmetric."""
-    import nncf
-    import openvino as ov
-    from nncf.quantization.advanced_parameters import AdvancedGPTQParameters
-    from openvino import opset13 as op
-
+    nncf, ov = load("nncf"), load("openvino")
+    op, advanced = ov.opset13, load("nncf.quantization.advanced_parameters")
     weight, inputs = problem(48, 64, 256)
     x = op.parameter([-1, 64], np.float32)
     product = op.matmul(x, op.constant(weight.numpy()), False, True)
-    options = AdvancedGPTQParameters(damp_percent=0.1, block_size=16, subset_size=1)
+    options = advanced.AdvancedGPTQParameters(damp_percent=0.1, block_size=16, subset_size=1)
     compressed = nncf.compress_weights(
         ov.Model([op.result(product)], [x]),
         mode=nncf.CompressWeightsMode.INT4_ASYM,

@@ -10,6 +10,7 @@ from efflab import bench, evaluate, points
 from efflab.compression import engines
 from efflab.errors import require_int
 from efflab.lab import tr
+from efflab.privacy import load
 
 DEVICES = ("CPU", "GPU", "NPU")
 """OpenVINO's plugins: any x86 or Arm CPU, Intel's graphics, Intel's NPU."""
@@ -18,11 +19,8 @@ DEVICES = ("CPU", "GPU", "NPU")
 @lru_cache(maxsize=1)
 def available() -> dict[str, str]:
     """What this machine has: OpenVINO's name of each device -> the device's own name."""
-    with engines.no_telemetry():
-        import openvino as ov
-
-        core = ov.Core()
-        names = {d: core.get_property(d, "FULL_DEVICE_NAME") for d in core.available_devices}
+    core = load("openvino").Core()
+    names = {d: core.get_property(d, "FULL_DEVICE_NAME") for d in core.available_devices}
     # a maker's name has no Chinese: with a hard space, nobody asks for one
     return {d: name.strip().replace(" ", "\N{NO-BREAK SPACE}") for d, name in names.items()}
 
@@ -46,8 +44,7 @@ def deployed(n_tokens: int, batch: int = 1, repeats: int = 11) -> tuple[list[dic
     """
     require_int("n_tokens", n_tokens)
     require_int("batch", batch)
-    import openvino as ov
-
+    ov = load("openvino")
     model, _ = points.encoder()
     rng = torch.Generator().manual_seed(0)
     ids = torch.randint(1000, 20000, (batch, n_tokens), generator=rng)

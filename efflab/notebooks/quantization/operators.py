@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from efflab.compression.engines import no_telemetry
+from efflab.privacy import load
 
 Profiler = Callable[..., dict[str, tuple[str, float]]]
 """Inputs -> {node: (its type, seconds)} of the nodes that ran."""
@@ -22,16 +22,14 @@ def openvino(path: Path) -> Profiler:
 
     The least, since whatever else runs on this machine only adds.
     """
-    with no_telemetry():
-        import openvino as ov
-
-        hints = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "ENABLE_CPU_PINNING": False,
-            "PERF_COUNT": True,
-        }
-        request = ov.Core().compile_model(path, "CPU", hints).create_infer_request()
+    hints = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "ENABLE_CPU_PINNING": False,
+        "PERF_COUNT": True,
+    }
+    core = load("openvino").Core()
+    request = core.compile_model(path, "CPU", hints).create_infer_request()
 
     def profile(*inputs) -> dict[str, tuple[str, float]]:
         found: dict[str, tuple[str, float]] = {}
