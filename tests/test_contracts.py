@@ -158,6 +158,14 @@ def test_the_workflow_calls_what_there_is():
     assert all(f"\n{target}:" in makefile for target in targets)
 
 
+@pytest.mark.skipif(not shutil.which("make"), reason="no make")
+def test_after_the_set_up_nothing_is_fetched():
+    command = ["make", "--dry-run", "--no-print-directory", "style", "test-all"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "ruff check" in done.stdout
+    assert not re.search(r"\b(install|apt-get|curl)\b", done.stdout)
+
+
 # --- The order of the tests ------------------------------------------------------------------
 
 

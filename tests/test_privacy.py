@@ -69,6 +69,27 @@ def test_the_package_loads_before_it_is_asked_nothing_that_reports():
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout == "[]\n"
 
 
+def unpickling(source: str) -> list[str]:
+    """Calls by which this source may unpickle what it reads."""
+    safe = dict(np=("allow_pickle", False), torch=("weights_only", True))
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            module, name = ast.unparse(node.func.value), node.func.attr
+            given = [(k.arg, getattr(k.value, "value", None)) for k in node.keywords]
+            if name in ("load", "loads", "Unpickler") and module in ("np", "torch", "pickle"):
+                found += [] if safe.get(module) in given else [ast.unparse(node)]
+    return found
+
+
+def test_no_file_is_unpickled():
+    """Ranks and their parent exchange pickles through pipes of their own, and nobody else does."""
+    ours = [p for p in (ROOT / "efflab").rglob("*.py") if p.parent.name != "distributed"]
+    assert [call for path in ours for call in unpickling(path.read_text(encoding="utf-8"))] == []
+    assert unpickling("torch.load(p); np.load(p, allow_pickle=True); pickle.loads(b)") != []
+    assert unpickling("torch.load(p, weights_only=True); json.load(f)") == []
+
+
 # --- Who opts out ----------------------------------------------------------------------------
 
 
