@@ -63,5 +63,7 @@ def _content(value) -> str | bytes:
     if not isinstance(value, np.ndarray):
         return json.dumps(value)
     buffer = io.BytesIO()
-    np.save(buffer, value.astype(np.uint16), allow_pickle=False)
+    short: np.ndarray = value.astype(np.uint16)  # token ids are short, but not every vocabulary's
+    kept = short if np.array_equal(short, value) else value
+    np.save(buffer, kept, allow_pickle=False)
     return buffer.getvalue()

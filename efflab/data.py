@@ -119,7 +119,10 @@ def tokenizer():
 
     if not TOKENIZER_FILE.exists():
         raise FileNotFoundError(f"{TOKENIZER_FILE} is missing; `efflab train stdlib-gpt` makes it")
-    return Tokenizer.from_file(str(TOKENIZER_FILE))
+    try:
+        return Tokenizer.from_file(str(TOKENIZER_FILE))
+    except Exception as error:  # the library raises no narrower one
+        raise ValueError(f"{TOKENIZER_FILE} is damaged: {error}; restore it") from None
 
 
 def tokens_of(texts) -> np.ndarray:

@@ -3,6 +3,7 @@
 Weights are read from safetensors alone, and only after their hash agreed.
 """
 
+import hashlib
 import json
 import logging
 from dataclasses import asdict
@@ -10,16 +11,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from efflab.config import ModelConfig
-from efflab.data import MINILM_PACKAGE, MINILM_SHA256, STDLIB_GPT, sha256
+from efflab.cost import num_params
+from efflab.data import MINILM_PACKAGE, MINILM_SHA256, STDLIB_GPT, TOKENIZER_FILE, sha256
 from efflab.errors import require_one_of
 from efflab.files import write_atomically
 from efflab.model import Transformer
 from efflab.privacy import load
-from efflab.train import named_tensors, save_tensors
+from efflab.weights import fill, named_tensors, narrow, read_unhashed, to_bytes
 
 
 def verified(path: Path, expected: str, remedy: str) -> Path:
@@ -32,39 +33,87 @@ def verified(path: Path, expected: str, remedy: str) -> Path:
     return path
 
 
+# --- Checkpoints -----------------------------------------------------------------------------
+
+
+def card_path(path: Path) -> Path:
+    """Where the card of a checkpoint lies: `small.card.json` beside `small.safetensors`.
+
+    `model.safetensors`, as a folder's only model is called, has `card.json`.
+    """
+    name = Path(path).name.removesuffix(".safetensors")
+    return Path(path).with_name("card.json" if name == "model" else f"{name}.card.json")
+
+
 def save_checkpoint(model: Transformer, path: Path, card: dict) -> dict:
-    """The weights in 16 bits at `path`, and beside them `card.json` with config and hash."""
-    path = Path(path)
-    tensors = {name: t.to(torch.float16) for name, t in named_tensors(model).items()}
-    save_tensors(path, tensors)
-    card = card | {"config": asdict(model.config), "sha256": sha256(path)}
-    write_atomically(path.with_name("card.json"), json.dumps(card, indent=1) + "\n")
+    """The weights in 16 bits at `path`, and beside them a card with config and hashes.
+
+    A model that its config does not describe (pruned, partly shared), or a weight that 16 bits
+    cannot hold, is a `ValueError`, and nothing is written.
+    """
+    tensors = narrow(named_tensors(model), torch.float16)
+    with torch.device("meta"):  # shapes alone
+        fill(Transformer(model.config), tensors, "model.config")
+    content = to_bytes(tensors)
+    card = card | {"config": asdict(model.config), "sha256": hashlib.sha256(content).hexdigest()}
+    card = json.loads(json.dumps(card))  # as it will be read
+    card |= {"card_sha256": _card_hash(card)}
+    write_atomically(path, content)
+    write_atomically(card_path(path), json.dumps(card, indent=1) + "\n")
     return card
 
 
+def _card_hash(card: dict) -> str:
+    """SHA-256 of all that a card says, the weights' own hash among it."""
+    said = {name: value for name, value in card.items() if name != "card_sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
 def read_card(path: Path = STDLIB_GPT) -> dict:
-    """What is known of a checkpoint: config, sha256, seed, steps, loss, command."""
-    card = Path(path).with_name("card.json")
+    """What is known of a checkpoint: config, hashes and, of ours, seed, steps, loss, command.
+
+    A card that is cut short, changed or of an older efflab is a `ValueError`.
+    """
+    card, remedy = card_path(path), _remedy(path)
     if not card.is_file():
-        raise FileNotFoundError(f"{card} is missing; `efflab train stdlib-gpt` makes it")
-    return json.loads(card.read_text())
+        raise FileNotFoundError(f"{card} is missing; {remedy}")
+    try:
+        said = json.loads(card.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{card} is damaged: {error}; {remedy}") from None
+    if not isinstance(said, dict) or said.get("card_sha256") != _card_hash(said):
+        raise ValueError(f"{card} is damaged, or an older efflab wrote it; {remedy}")
+    return said
+
+
+def _remedy(path: Path) -> str:
+    if Path(path).resolve() == STDLIB_GPT.resolve():
+        return "restore it, or `efflab train stdlib-gpt` makes it anew"
+    return "restore it, or save the model anew with `pretrained.save_checkpoint`"
 
 
 def load_checkpoint(path: Path = STDLIB_GPT) -> Transformer:
-    """The Transformer saved at `path`, in fp32 and evaluation mode."""
-    path = Path(path)
-    card = read_card(path)
-    verified(path, card["sha256"], "restore the file, or `efflab train stdlib-gpt` makes it anew")
-    model = Transformer(ModelConfig(**card["config"]))
-    weights = load_file(path)
-    with torch.no_grad():
-        for name, tensor in named_tensors(model).items():
-            tensor.copy_(weights[name])
-    return model.eval()
+    """The Transformer saved at `path`, in fp32 and evaluation mode.
+
+    A file that is damaged, or that its card does not describe, is a `ValueError`.
+    """
+    path, card = Path(path), read_card(path)
+    verified(path, card["sha256"], _remedy(path))
+    tensors, _ = read_unhashed(path, _remedy(path))
+    try:
+        config = ModelConfig(**card["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{card_path(path)} is damaged: {error}; {_remedy(path)}") from None
+    found = sum(t.numel() for t in tensors.values())
+    if found != num_params(config):  # before memory is asked for
+        said = f"expected the {num_params(config)} values that {card_path(path).name} says"
+        raise ValueError(f"{path} holds {found} values: {said}; {_remedy(path)}")
+    return fill(Transformer(config), tensors, str(path)).eval()
 
 
 def load_stdlib_gpt() -> Transformer:
-    """The shipped language model of Python source; its tokenizer is `data.tokenizer()`."""
+    """The shipped language model of Python source, for the tokens of `data.tokenizer()`."""
+    verified(TOKENIZER_FILE, read_card(STDLIB_GPT)["tokenizer_sha256"], "restore it")
     return load_checkpoint(STDLIB_GPT)
 
 

@@ -1,15 +1,15 @@
 """How models learn: one loop with a progress bar, atomic checkpoints, and resume after a kill."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from efflab.errors import require, require_int, require_positive
-from efflab.files import replacing
+from efflab.weights import fill, named_tensors, read_tensors, require_finite, save_tensors
 
 Batch = tuple[Tensor, Tensor]
 
@@ -123,7 +123,7 @@ def fit(
     peaks = [group["lr"] for o in optimizers for group in o.param_groups]
     losses: list[float] = []
     if checkpoint is not None and Path(checkpoint).exists():
-        losses = _resume(Path(checkpoint), model, optimizers)
+        losses = _resume(Path(checkpoint), model, optimizers, end)
     if losses and until is not None and until(losses):
         end = len(losses)
     model.train()
@@ -158,39 +158,47 @@ def _steps(start: int, n_steps: int, losses: list[float], progress: bool):
             bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None):
-    """Write a safetensors file so that a kill leaves the old file or the new one, never half."""
-    with replacing(path) as part:
-        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, part, metadata)
-
-
 def _save(path: Path, model: nn.Module, optimizers, losses: list[float]) -> None:
     """Everything a resumed run needs, as tensors only: nothing is unpickled on the way back."""
+    require_finite(dict(model.named_parameters()), f"after step {len(losses)}")
     tensors = {f"model.{k}": v for k, v in named_tensors(model).items()}
     for i, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
     tensors["losses"] = torch.tensor(losses, dtype=torch.float64)
-    save_tensors(path, tensors)
+    save_tensors(path, tensors, {"optimizers": _kinds(optimizers)})
 
 
-def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters and buffers, one name each: a shared sub-block counts once."""
-    return dict(model.named_parameters()) | dict(model.named_buffers())
+def _kinds(optimizers) -> str:
+    return json.dumps([type(optimizer).__name__ for optimizer in optimizers])
 
 
-def _resume(path: Path, model: nn.Module, optimizers) -> list[float]:
-    tensors = load_file(path)
-    with torch.no_grad():
-        for name, parameter in named_tensors(model).items():
-            parameter.copy_(tensors[f"model.{name}"])
-    for i, optimizer in enumerate(optimizers):
-        state: dict[int, dict[str, Tensor]] = {}
-        prefix = f"optimizer.{i}."
-        for name, value in tensors.items():
-            if name.startswith(prefix):
-                index, key = name.removeprefix(prefix).split(".")
-                state.setdefault(int(index), {})[key] = value
+def _resume(path: Path, model: nn.Module, optimizers, end: int) -> list[float]:
+    """The losses so far; model and optimizers as they were. Another run's file is refused."""
+    tensors, metadata = read_tensors(path, "delete it to begin the training anew")
+    losses = tensors.pop("losses").tolist()
+    require(metadata["optimizers"] == _kinds(optimizers), "optimizers", _kinds(optimizers),
+            f"{metadata['optimizers']}, which {path} was saved with")  # fmt: skip
+    require(len(losses) <= end, "n_steps", end, f"at least the {len(losses)} steps in {path}")
+    states = [_state(path, tensors, i, optimizer) for i, optimizer in enumerate(optimizers)]
+    own = {name.removeprefix("model."): t for name, t in tensors.items()}
+    fill(model, own, str(path))
+    for optimizer, state in zip(optimizers, states, strict=True):
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": state, "param_groups": groups})
-    return tensors["losses"].tolist()
+    return losses
+
+
+def _state(path: Path, tensors: dict[str, Tensor], i: int, optimizer) -> dict[int, dict]:
+    """The state of optimizer `i`, taken out of `tensors`: numbers, or of its parameters' shapes."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    prefix = f"optimizer.{i}."
+    for name in [name for name in tensors if name.startswith(prefix)]:
+        index, key = name.removeprefix(prefix).split(".")
+        value = tensors.pop(name)
+        fits = int(index) < len(parameters)
+        fits = fits and (value.dim() == 0 or value.shape == parameters[int(index)].shape)
+        require(fits, f"{path}: {name}", tuple(value.shape), "the shape of the model's parameter")
+        state.setdefault(int(index), {})[key] = value
+    return state

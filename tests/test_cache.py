@@ -14,7 +14,16 @@ def source(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("value", [np.array([0, 7, 65535]), [{"name": "é", "n": 1}], "text"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array([0, 7, 65535]),
+        np.array([0, 65536]),
+        np.array([-1]),
+        [{"name": "é", "n": 1}],
+        "text",
+    ],
+)
 def test_gives_back_what_was_made(tmp_path, source, value):
     calls = []
 

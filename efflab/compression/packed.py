@@ -3,19 +3,17 @@
 Biases and norms stay as they are; they are about a thousandth of the parameters.
 """
 
-import hashlib
 import json
 from collections.abc import Callable
 from copy import deepcopy
+from math import prod
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from efflab.compression.affine import QuantizedTensor, quantize
-from efflab.errors import require
-from efflab.train import named_tensors, save_tensors
+from efflab.compression.affine import QuantizedTensor, check_grid, quantize
+from efflab.errors import require_int
+from efflab.weights import Tensors, fill, named_tensors, read_tensors, save_tensors
 
 Quantized = dict[str, QuantizedTensor]
 
@@ -37,21 +35,15 @@ def quantize_weights(model: nn.Module, bits: int, *, embeddings: bool = True, **
 
 
 def with_weights(model: nn.Module, quantized: Quantized) -> nn.Module:
-    """A copy that computes in fp32 with the quantized weights' values: for judging quality."""
-    return fill(deepcopy(model), {name: q.dequantize() for name, q in quantized.items()})
+    """A copy that computes with the quantized weights' values: for judging quality."""
+    changed = deepcopy(model)
+    own = named_tensors(changed)
+    values = {name: _like(own.get(name), q.dequantize()) for name, q in quantized.items()}
+    return fill(changed, own | values, "quantized")
 
 
-@torch.no_grad()
-def fill(model: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
-    """Copy each tensor over the model's tensor of that name; returns the model."""
-    own = named_tensors(model)
-    unknown = sorted(set(tensors) - set(own))
-    require(not unknown, "tensors", unknown, "names that the model has")
-    for name, tensor in tensors.items():
-        shapes = tuple(own[name].shape), tuple(tensor.shape)
-        require(shapes[0] == shapes[1], name, shapes[1], f"the model's shape {shapes[0]}")
-        own[name].copy_(tensor)
-    return model
+def _like(own: Tensor | None, value: Tensor) -> Tensor:
+    return value if own is None else value.to(own.dtype)
 
 
 def model_bytes(model: nn.Module, quantized: Quantized) -> int:
@@ -68,46 +60,54 @@ def save_quantized(model: nn.Module, quantized: Quantized, path: Path) -> int:
         parts = {"packed": q.packed, "scale": q.scale, "zero_point": q.zero_point}
         tensors |= {f"{name}.{part}": t for part, t in parts.items() if t is not None}
         layouts[name] = [q.bits, q.shape, q.axis, q.group_size]
-    metadata = {"quantized": json.dumps(layouts), "sha256": digest(tensors)}
-    save_tensors(Path(path), tensors, metadata)
+    save_tensors(Path(path), tensors, {"quantized": json.dumps(layouts)})
     return Path(path).stat().st_size
 
 
-def load_quantized(path: Path) -> tuple[Quantized, dict[str, Tensor]]:
+REMEDY = "save the model anew with `packed.save_quantized`"
+
+
+def load_quantized(path: Path) -> tuple[Quantized, Tensors]:
     """(quantized, the other tensors) from a file of `save_quantized`.
 
     A file that is cut short, changed or of another kind is a `ValueError`.
     """
+    tensors, metadata = read_tensors(path, REMEDY)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            names = file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-    require("quantized" in metadata, "path", str(path), "a file that save_quantized wrote")
-    if digest(tensors) != metadata["sha256"]:
-        raise ValueError(f"{path} is damaged: its tensors do not have the hash it was saved with")
-    quantized = {}
-    for name, (bits, shape, axis, group_size) in json.loads(metadata["quantized"]).items():
-        packed, scale = tensors.pop(f"{name}.packed"), tensors.pop(f"{name}.scale")
-        zero_point = tensors.pop(f"{name}.zero_point", None)
-        layout = (bits, tuple(shape), axis, group_size)
-        quantized[name] = QuantizedTensor(packed, scale, zero_point, *layout)
-    return quantized, tensors
+        layouts = json.loads(metadata["quantized"])
+        made = {name: _restored(name, tensors, *layout) for name, layout in layouts.items()}
+    except (KeyError, TypeError, ValueError) as error:
+        problem = f"does not describe its tensors as save_quantized does: {error}"
+        raise ValueError(f"{path} {problem}; {REMEDY}") from None
+    return made, tensors
+
+
+def _restored(name: str, tensors: Tensors, bits, shape, axis, group_size) -> QuantizedTensor:
+    """The matrix `name`, its parts taken out of `tensors`, which must be as long as it says."""
+    check_grid(bits, axis, group_size, len(shape))
+    for size in shape:
+        require_int(f"{name}.shape", size)
+    packed, scale = tensors.pop(f"{name}.packed"), tensors.pop(f"{name}.scale")
+    zero_point = tensors.pop(f"{name}.zero_point", None)
+    n_rows = 1 if axis is None else shape[axis]
+    if group_size is not None:
+        n_rows = prod(shape[:-1]) * -(-shape[-1] // group_size)
+    lengths = {"packed": -(-prod(shape) * bits // 8), "scale": n_rows, "zero_point": n_rows}
+    parts = {"packed": packed, "scale": scale, "zero_point": zero_point}
+    for part, t in parts.items():
+        if t is not None and tuple(t.shape) != (lengths[part],):
+            found = f"{tuple(t.shape)}: expected ({lengths[part]},)"
+            raise ValueError(f"{name}.{part} has the shape {found}")
+    return QuantizedTensor(packed, scale, zero_point, bits, tuple(shape), axis, group_size)
 
 
 def load_model(path: Path, build: Callable[[], nn.Module]) -> nn.Module:
-    """The model of `build()` with the weights at `path`, in evaluation mode."""
+    """The model of `build()` with the weights at `path`, in evaluation mode.
+
+    A file that lacks one of the model's tensors, or has another, is a `ValueError`.
+    """
     quantized, rest = load_quantized(path)
-    values = {name: q.dequantize() for name, q in quantized.items()}
-    return fill(build(), values | rest).eval()
-
-
-def digest(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 over names and bytes, in the order of the names."""
-    h = hashlib.sha256()
-    for name in sorted(tensors):
-        h.update(name.encode())
-        h.update(tensors[name].detach().contiguous().numpy().tobytes())
-    return h.hexdigest()
+    model = build()
+    own = named_tensors(model)
+    values = {name: _like(own.get(name), q.dequantize()) for name, q in quantized.items()}
+    return fill(model, values | rest, str(path)).eval()

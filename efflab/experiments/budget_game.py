@@ -29,6 +29,7 @@ from efflab.model import Transformer
 from efflab.pretrained import read_card
 from efflab.structure.sharing import share_qkv
 from efflab.structure.window import SlidingAttention
+from efflab.weights import narrow
 
 NAME = "budget-game"
 LIMIT = 2_000_000  # bytes of the file
@@ -169,9 +170,9 @@ def stored(moves: Moves, path: Path) -> tuple[int, Transformer]:
 def _halved(model: Transformer, made: Quantized) -> nn.Module:
     """A copy whose tensors that are not quantized are in fp16."""
     model = deepcopy(model)
-    for name, p in model.named_parameters():
-        if name not in made:
-            p.data = p.data.half()
+    rest = {name: p for name, p in model.named_parameters() if name not in made}
+    for name, half in narrow(rest, torch.float16).items():
+        rest[name].data = half
     return model
 
 

@@ -20,6 +20,7 @@ from efflab.compression.engines import Batch, Engine
 from efflab.estimate import Estimate, bootstrap
 from efflab.experiments.isolated import isolated
 from efflab.experiments.record import run_cases
+from efflab.weights import read_tensors, save_tensors
 
 NAME = "int8-engines"
 N_CALIBRATION, N_TEST, MAX_LEN = 150, 300, 64
@@ -225,8 +226,8 @@ def measure(
         row |= dict(seven_bits=engines.seven_bits_needed() if seven_bits is None else seven_bits)
     for texts, n_tokens, repeats in shapes:
         row |= spread(built, baseline, (texts, n_tokens), repeats)
-    vectors = torch.load(reference, weights_only=True)
-    row |= quality(built, tokenizer, n, [v[:n] for v in vectors])
+    vectors, _ = read_tensors(Path(reference), "run the experiment anew")
+    row |= quality(built, tokenizer, n, [vectors[name][:n] for name in ("queries", "documents")])
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
 
 
@@ -248,9 +249,10 @@ def run_apart(engine: str, isa: str | None, folder: Path) -> dict:
     With an `isa` weights have 7 bits whatever the instructions, and the files are those that a
     process with all of them wrote: then nothing but the instructions differs.
     """
-    reference = folder / "exact.pt"
+    reference = folder / "exact.safetensors"
     if not reference.exists():
-        torch.save(exact(N_TEST), reference)
+        queries, documents = exact(N_TEST)
+        save_tensors(reference, {"queries": queries, "documents": documents}, {})
     own = folder / ("own" if isa is None else "capped")
     own.mkdir(exist_ok=True)
     here, made = f"{__name__}:", dict(engine=engine, folder=str(own))

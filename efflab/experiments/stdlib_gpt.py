@@ -83,6 +83,7 @@ def model_card(model: Transformer, losses: list[float], seed: int) -> dict:
     return dict(
         name="stdlib-gpt",
         **provenance("efflab train stdlib-gpt", [seed]),
+        tokenizer_sha256=data.sha256(data.TOKENIZER_FILE),
         steps=len(losses),
         tokens=len(losses) * BATCH_SIZE * model.config.max_len,
         loss_nats=round(sum(losses[-100:]) / len(losses[-100:]), 4),

@@ -76,7 +76,7 @@ def from_attention(
     same = attention.n_head * attention.head_dim == d_model
     require(same, "attention.head_dim", attention.head_dim, "heads that fill d_model (none pruned)")
     layer = LinformerAttention(d_model, attention.n_head, max_len, k, share)
-    layer.load_state_dict(attention.state_dict(), strict=False)
+    layer.load_state_dict(layer.state_dict() | attention.state_dict())
     return layer.to(attention.qkv.weight)
 
 

@@ -1,8 +1,13 @@
 """Quantized models on disk: as small as they say, the same after reloading, damage noticed."""
 
+import json
+
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
+from efflab import weights
 from efflab.compression import packed
 from efflab.config import ModelConfig
 from efflab.model import Transformer
@@ -63,12 +68,66 @@ def test_damage_is_noticed(model, tmp_path):
 
 
 def test_other_files_and_models_are_refused(model, tmp_path):
-    from safetensors.torch import save_file
-
     save_file({"a": torch.ones(2)}, tmp_path / "plain.safetensors")
-    with pytest.raises(ValueError, match="save_quantized"):
+    with pytest.raises(ValueError, match=r"plain\.safetensors holds no hash.*save_quantized"):
         packed.load_quantized(tmp_path / "plain.safetensors")
     packed.save_quantized(model, packed.quantize_weights(model, 8), tmp_path / "m.safetensors")
     wider = ModelConfig(2, 2, 64, 64, 100, 16, causal=True)
     with pytest.raises(ValueError, match="the model's shape"):
         packed.load_model(tmp_path / "m.safetensors", lambda: Transformer(wider))
+
+
+def test_a_model_is_loaded_whole_or_not_at_all(model, tmp_path):
+    path = tmp_path / "m.safetensors"
+    packed.save_quantized(model, packed.quantize_weights(model, 8), path)
+    for n_layer, message in ((4, "missing: layers.2"), (1, "unknown: layers.1")):
+        other = ModelConfig(n_layer, 2, 32, 64, 100, 16, causal=True)
+        with pytest.raises(ValueError, match=rf"m\.safetensors: .*{message}"):
+            packed.load_model(path, lambda other=other: Transformer(other))
+
+
+NAME = "layers.0.ffn.body.up.weight"  # (64, 32)
+CHANGES = {
+    "bits": lambda layouts: layouts[NAME].__setitem__(0, 2),
+    "half a bit": lambda layouts: layouts[NAME].__setitem__(0, 7.5),
+    "transposed": lambda layouts: layouts[NAME].__setitem__(1, [32, 64]),
+    "negative": lambda layouts: layouts[NAME].__setitem__(1, [-64, -32]),
+    "huge": lambda layouts: layouts[NAME].__setitem__(1, [10**5, 10**5]),
+    "one size": lambda layouts: layouts[NAME].__setitem__(1, 2048),
+    "axis": lambda layouts: layouts[NAME].__setitem__(2, 1),
+    "no such axis": lambda layouts: layouts[NAME].__setitem__(2, 5),
+    "groups": lambda layouts: layouts[NAME].__setitem__(3, 16),
+    "left out": lambda layouts: layouts.pop(NAME),
+    "renamed": lambda layouts: layouts.update(other=layouts.pop(NAME)),
+    "short": lambda layouts: layouts[NAME].pop(),
+    "none": lambda layouts: layouts.clear(),
+}
+
+
+@pytest.mark.parametrize("hashed_anew", [False, True])
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_describes_the_weights_is_believed_as_saved_only(model, tmp_path, change, hashed_anew):
+    """Even under a hash that fits it, a description has to fit its tensors and the model."""
+    path = tmp_path / "m.safetensors"
+    packed.save_quantized(model, packed.quantize_weights(model, 4, axis=0), path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    layouts = json.loads(metadata["quantized"])
+    CHANGES[change](layouts)
+    metadata["quantized"] = json.dumps(layouts)
+    if hashed_anew:
+        del metadata["sha256"]
+        weights.save_tensors(path, load_file(path), metadata)
+    else:
+        save_file(load_file(path), path, metadata)
+    with pytest.raises(ValueError, match=r"m\.safetensors"):
+        packed.load_model(path, lambda: Transformer(CONFIG))
+
+
+def test_weights_are_put_into_a_model_of_their_names_and_type(model):
+    quantized = packed.quantize_weights(model, 8)
+    assert packed.with_weights(model.bfloat16(), quantized).final_norm.bias.dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="unknown: other"):
+        packed.with_weights(model, {"other": quantized[NAME]})
+    with pytest.raises(ValueError, match=r"up\.weight.*the model's shape \(64, 32\)"):
+        packed.with_weights(model, {NAME: quantized["layers.0.ffn.body.down.weight"]})

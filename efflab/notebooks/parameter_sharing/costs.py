@@ -1,10 +1,9 @@
 """Notebook 01's measurements: what sharing saves and does not, and QKV by depth."""
 
-import safetensors.torch
 import torch
 from torch import nn
 
-from efflab import bench, cost, points, pretrained, train
+from efflab import bench, cost, points, pretrained, train, weights
 from efflab.config import SHARING, ModelConfig
 from efflab.errors import require_one_of
 from efflab.estimate import Estimate
@@ -43,7 +42,7 @@ def modes(config: ModelConfig, seed: int = 0) -> dict[str, Transformer]:
 
 def checkpoint_bytes(model: nn.Module) -> int:
     """Bytes of the model as a safetensors file, each shared tensor written once."""
-    return len(safetensors.torch.save(train.named_tensors(model)))
+    return len(weights.to_bytes(weights.named_tensors(model)))
 
 
 def state_bytes(model: nn.Module, ids: torch.Tensor) -> int:

@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from efflab import bench, data, points, train
+from efflab import bench, data, points, train, weights
 from efflab.compression import pruning, sparse
 from efflab.compression.packed import weight_matrices
 from efflab.errors import require, require_one_of
@@ -68,7 +68,7 @@ def quality(model: nn.Module) -> Estimate:
 
 def model_bytes(model: nn.Module, layout: str = "dense") -> int:
     """fp32 bytes of all tensors; each matrix in `layout`, or dense where that is smaller."""
-    total = sum(t.nbytes for t in train.named_tensors(model).values())
+    total = sum(t.nbytes for t in weights.named_tensors(model).values())
     if layout == "dense":
         return total
     matrices = weight_matrices(model).values()

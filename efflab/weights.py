@@ -1,0 +1,142 @@
+"""Weights on disk and back: what is loaded is what was saved, whole, or a `ValueError` says why.
+
+A file is safetensors, from which nothing is unpickled. Its metadata say how its tensors are to be
+read, and hold one hash over these and the tensors' names, types, shapes and bytes.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from efflab.files import write_atomically
+
+Tensors = dict[str, Tensor]
+SHOWN = 3
+"""Names that an error lists before it counts the rest."""
+
+
+def named_tensors(model: nn.Module) -> Tensors:
+    """The parameters and buffers, one name each: a shared sub-block counts once."""
+    return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+# --- To disk ---------------------------------------------------------------------------------
+
+
+def save_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
+    """Write tensors and what describes them, with their hash: the old file or the new, never half.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     save_tensors(Path(folder) / "a", {"a": torch.ones(2)}, {"unit": "m"})
+    ...     read_tensors(Path(folder) / "a", "save it anew")
+    ({'a': tensor([1., 1.])}, {'unit': 'm'})
+    """
+    write_atomically(path, to_bytes(tensors, metadata | {"sha256": digest(tensors, metadata)}))
+
+
+def to_bytes(tensors: Tensors, metadata: dict[str, str] | None = None) -> bytes:
+    """The bytes of a safetensors file."""
+    return save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata)
+
+
+def digest(tensors: Tensors, metadata: dict[str, str]) -> str:
+    """SHA-256 over the metadata and each tensor's name, type, shape and bytes."""
+    h = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(tensors):
+        t = tensors[name].detach().cpu().contiguous()
+        h.update(json.dumps([name, str(t.dtype), list(t.shape)]).encode())
+        h.update(t.reshape(-1).view(torch.uint8).numpy())
+    return h.hexdigest()
+
+
+def narrow(tensors: Tensors, dtype: torch.dtype) -> Tensors:
+    """Each tensor in a narrower type; one that does not stay finite there is a `ValueError`."""
+    cast = {name: t.detach().to(dtype) for name, t in tensors.items()}
+    require_finite(cast, f"in {str(dtype).removeprefix('torch.')}")
+    return cast
+
+
+def require_finite(tensors: Tensors, where: str) -> None:
+    """Refuse an infinity or a NaN, naming its tensor and, with `where`, what it is or lies in."""
+    for name, t in tensors.items():
+        bad = ~t.isfinite()
+        if bad.any():
+            n = int(bad.sum())
+            raise ValueError(f"{name} {where}: expected finite values, {n} of {t.numel()} are not")
+
+
+# --- From disk -------------------------------------------------------------------------------
+
+
+def read_tensors(path: Path, remedy: str) -> tuple[Tensors, dict[str, str]]:
+    """(tensors, metadata) that `save_tensors` wrote.
+
+    A file that is cut short, changed, of another kind or of an older efflab is a `ValueError`
+    naming it and the remedy.
+    """
+    tensors, metadata = read_unhashed(path, remedy)
+    expected = metadata.pop("sha256", None)
+    if expected is None:
+        raise ValueError(f"{path} holds no hash, so it is no file that efflab saved; {remedy}")
+    if digest(tensors, metadata) != expected:
+        problem = "is damaged, or an older efflab saved it: its hash is another"
+        raise ValueError(f"{path} {problem}; {remedy}")
+    return tensors, metadata
+
+
+def read_unhashed(path: Path, remedy: str) -> tuple[Tensors, dict[str, str]]:
+    """(tensors, metadata) of any safetensors file; its hash is the caller's to check."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; {remedy}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}; {remedy}") from None
+
+
+@torch.no_grad()
+def fill(model: nn.Module, tensors: Tensors, source: str = "tensors") -> nn.Module:
+    """Copy the tensors over the model's own, all or none; returns the model.
+
+    Names and shapes must be the same on both sides, types too, but a file may hold a narrower
+    floating-point type. Parameters must be finite. `source` is what an error calls the tensors.
+    """
+    own = named_tensors(model)
+    missing, unknown = own.keys() - tensors.keys(), tensors.keys() - own.keys()
+    if missing or unknown:
+        problems = [("missing", missing), ("unknown", unknown)]
+        listed = "; ".join(f"{what}: {some(names)}" for what, names in problems if names)
+        raise ValueError(f"{source}: expected the model's own tensors, but {listed}")
+    for name, tensor in tensors.items():
+        _require_alike(f"{source}: {name}", own[name], tensor)
+    require_finite({name: tensors[name] for name, _ in model.named_parameters()}, f"of {source}")
+    for name, tensor in tensors.items():
+        own[name].copy_(tensor)
+    return model
+
+
+def _require_alike(name: str, own: Tensor, given: Tensor) -> None:
+    shapes = tuple(own.shape), tuple(given.shape)
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"{name} has the shape {shapes[1]}: expected the model's shape {shapes[0]}"
+        )
+    kept = own.is_floating_point() and torch.promote_types(own.dtype, given.dtype) == own.dtype
+    if own.dtype != given.dtype and not (kept and given.is_floating_point()):
+        raise ValueError(f"{name} is {given.dtype}: expected the model's {own.dtype}")
+
+
+def some(names) -> str:
+    """The first few names, and how many more there are."""
+    names = sorted(names)
+    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + rest

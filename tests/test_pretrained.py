@@ -1,0 +1,151 @@
+"""Checkpoints belong to their cards, encoders are loaded whole, every text has a vector."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from efflab import pretrained
+from efflab.compression.pruning import prune_heads
+from efflab.config import ModelConfig
+from efflab.model import Transformer
+from efflab.structure.sharing import share_qkv
+
+TINY = ModelConfig(2, 2, 16, 32, 20, 8, causal=True)
+
+
+def make(config=TINY):
+    torch.manual_seed(0)
+    return Transformer(config)
+
+
+# --- Checkpoints -----------------------------------------------------------------------------
+
+
+def test_a_checkpoint_reloads_to_the_same_outputs(tmp_path):
+    model, path = make().eval(), tmp_path / "m" / "model.safetensors"
+    pretrained.save_checkpoint(model, path, {"steps": 3})
+    ids = torch.arange(8)[None]
+    loaded = pretrained.load_checkpoint(path)
+    assert loaded.config == TINY
+    torch.testing.assert_close(loaded(ids), model(ids), atol=2e-3, rtol=0)  # stored in 16 bits
+    again = tmp_path / "again" / "model.safetensors"
+    pretrained.save_checkpoint(loaded, again, {"steps": 3})
+    assert torch.equal(pretrained.load_checkpoint(again)(ids), loaded(ids))
+    assert json.loads(path.with_name("card.json").read_text())["steps"] == 3
+
+
+def test_a_damaged_checkpoint_is_named_with_both_hashes(tmp_path):
+    path = tmp_path / "model.safetensors"
+    pretrained.save_checkpoint(make(), path, {})
+    expected = pretrained.read_card(path)["sha256"]
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match="damaged: expected SHA-256") as error:
+        pretrained.load_checkpoint(path)
+    assert str(path) in str(error.value)
+    assert expected in str(error.value)
+    assert pretrained.sha256(path) in str(error.value)
+
+
+def test_a_missing_checkpoint_says_what_makes_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"card\.json is missing; .*save_checkpoint"):
+        pretrained.load_checkpoint(tmp_path / "model.safetensors")
+    pretrained.save_checkpoint(make(), tmp_path / "model.safetensors", {})
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors is missing"):
+        pretrained.load_checkpoint(tmp_path / "model.safetensors")
+
+
+def test_each_checkpoint_of_a_folder_has_its_own_card(tmp_path):
+    for width in (16, 32):
+        config = ModelConfig(2, 2, width, 32, 20, 8, causal=True)
+        pretrained.save_checkpoint(
+            make(config), tmp_path / f"{width}.safetensors", {"width": width}
+        )
+    for width in (16, 32):
+        path = tmp_path / f"{width}.safetensors"
+        assert pretrained.load_checkpoint(path).config.d_model == width
+        assert pretrained.read_card(path)["width"] == width
+    names = ["16.card.json", "16.safetensors", "32.card.json", "32.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+    shutil.copy(tmp_path / "32.safetensors", tmp_path / "16.safetensors")
+    with pytest.raises(ValueError, match=r"16\.safetensors is damaged.*save_checkpoint"):
+        pretrained.load_checkpoint(tmp_path / "16.safetensors")
+
+
+def test_the_shipped_files_have_their_own_remedy(monkeypatch, tmp_path):
+    path = tmp_path / "model.safetensors"
+    monkeypatch.setattr(pretrained, "STDLIB_GPT", path)
+    with pytest.raises(FileNotFoundError, match=r"missing; .*`efflab train stdlib-gpt` makes it"):
+        pretrained.load_checkpoint(path)
+
+
+def reword(card, **changes):
+    """Change a card and hash it anew, as someone would who means to deceive."""
+    card |= changes
+    return card | {"card_sha256": pretrained._card_hash(card)}
+
+
+HUGE = dict(n_layer=10**9)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda card: card | {"config": card["config"] | {"norm_eps": 1e-3}},
+        lambda card: card | {"config": card["config"] | {"activation": "relu"}},
+        lambda card: card | {"config": card["config"] | HUGE},
+        lambda card: card | {"seed": 1},
+        lambda card: {k: v for k, v in card.items() if k != "card_sha256"},
+        lambda card: reword(card, config=card["config"] | HUGE),
+        lambda card: reword(card, config=card["config"] | {"n_layer": 1}),
+        lambda card: reword(card, config=card["config"] | {"vocab_size": 8, "max_len": 20}),
+        lambda card: reword(card, config=card["config"] | {"n_layer": -1}),
+        lambda card: reword(card, config=card["config"] | {"n_layer": "2"}),
+        lambda card: reword(card, config=card["config"] | {"n_expert": 2}),
+        lambda card: reword(card, config=None),
+        lambda card: [card],
+        lambda card: None,
+    ],
+)
+def test_a_card_that_says_something_else_is_refused(tmp_path, change):
+    path = tmp_path / "m.safetensors"
+    card = pretrained.save_checkpoint(make(), path, {"seed": 0})
+    (tmp_path / "m.card.json").write_text(json.dumps(change(card)))
+    with pytest.raises(ValueError, match=r"m\.(card\.json|safetensors)"):
+        pretrained.load_checkpoint(path)
+
+
+@pytest.mark.parametrize("n", [0, 1, 40, -2])
+def test_a_card_cut_short_is_refused_with_its_name_and_remedy(tmp_path, n):
+    path = tmp_path / "m.safetensors"
+    pretrained.save_checkpoint(make(), path, {"seed": 0})
+    card = tmp_path / "m.card.json"
+    for broken in (card.read_bytes()[:n], b"\xff\xfe", b"[" * 10**5):
+        card.write_bytes(broken)
+        with pytest.raises(ValueError, match=r"m\.card\.json is damaged.*save_checkpoint"):
+            pretrained.read_card(path)
+
+
+def with_value(name, value):
+    model = make()
+    dict(model.named_parameters())[name].data.view(-1)[3] = value
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (prune_heads(make(), {0: [1]}), r"model\.config: layers\.0\.attention.*the model's shape"),
+        (share_qkv(make(), 2), r"model\.config: .*missing: layers\.1\.attention"),
+        (with_value("embedding.token.weight", 1e5), r"embedding\.token\.weight in float16"),
+        (with_value("final_norm.bias", torch.nan), r"final_norm\.bias in float16"),
+    ],
+)
+def test_what_could_not_be_loaded_again_is_not_saved(tmp_path, model, message):
+    with pytest.raises(ValueError, match=message):
+        pretrained.save_checkpoint(model, tmp_path / "m.safetensors", {})
+    assert not list(tmp_path.iterdir())
