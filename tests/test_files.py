@@ -152,10 +152,9 @@ ELSEWHERE = {
     "distributed/rank.py: dump": "into a pipe",
     "distributed/rank.py: fdopen": "a pipe",
     "experiments/fpga_synthesis.py: write_text": "into a temporary folder",
-    "experiments/int8_engines.py: save": "into a temporary folder",
     "experiments/resident.py: write_text": "a counter of the kernel, no file",
     "notebooks/accelerators/deployment.py: save_model": "into a temporary folder",
-    "notebooks/parameter_sharing/costs.py: save": "into memory",
+    "weights.py: save": "into memory",
 }
 """Calls that write past efflab.files, and where to."""
 WRITERS = set(

@@ -11,12 +11,14 @@ import pytest
 from browser import (
     EXPLORER,
     HIGH,
+    MOVE_SECONDS,
     NARROW,
     first_numbers,
     move_slider,
     opened_and_run,
     see_other_numbers,
     see_whole_picture,
+    wait_for,
 )
 
 from efflab.publishing.catalog import NOTEBOOKS, built_path, sources

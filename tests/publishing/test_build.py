@@ -246,7 +246,7 @@ def test_damaged_costs_are_named_and_stay(tmp_path, text):
 
 
 def test_a_damaged_built_notebook_is_named_and_built_again(toy):
-    english, chinese = build(toy)
+    english, _ = build(toy)
     whole = english.read_text(encoding="utf-8")
     english.write_text("null", encoding="utf-8")
     with pytest.raises(ValueError, match=r"90_toy\.ipynb is damaged.*efflab build 90 makes it"):
