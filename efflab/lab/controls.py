@@ -2,11 +2,16 @@
 
 import inspect
 import math
+from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 
 from efflab.errors import require, require_one_of
 from efflab.lab.text import number, tr_name
+
+NOISE = 1e-9
+"""What binary fractions may add to a value, as a share of a slider's range."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ class Slider:
         """A value outside is a `ValueError`; so is one between the steps of a log2 slider."""
         if self.scale == "log2":
             require_one_of("value", value, self.values())
-        within = isinstance(value, int | float) and self.low <= value <= self.high
+        slack = NOISE * (self.high - self.low)
+        within = isinstance(value, int | float) and self.low - slack <= value <= self.high + slack
         require(within, "value", value, f"a number from {self.low} to {self.high}")
 
     def values(self) -> Sequence:
@@ -58,9 +64,25 @@ class Slider:
             return [self.low * 2**i for i in doubles]
         if self.is_whole:
             return range(self.low, self.high + 1, self.step or 1)
-        step = self.step or (self.high - self.low) / 100
-        count = math.floor((self.high - self.low) / step + 1e-9) + 1
-        return [self.low + i * step for i in range(count)]
+        low, step, n = self._steps()
+        return [float(low + i * step) for i in range(n + 1)]
+
+    def _steps(self) -> tuple[Decimal, Decimal, int]:
+        """The low end, the step and how many steps there are, in decimals: 6 x 0.05 is 0.3."""
+        low, high = Decimal(repr(self.low)), Decimal(repr(self.high))
+        if self.step is None:
+            return low, (high - low) / 100, 100
+        step = Decimal(repr(self.step))
+        n = round((high - low) / step)
+        if math.isclose(n * step, high - low, rel_tol=NOISE):
+            return low, (high - low) / n, n  # a step of 1 / 3 ends at the high end too
+        return low, step, int((high - low) // step)
+
+    def nearest(self, value):
+        """The one of its values that is nearest."""
+        values = self.values()
+        i = bisect(values, value)
+        return min(values[max(i - 1, 0) : i + 1], key=lambda own: abs(own - value))
 
     @property
     def is_whole(self) -> bool:
@@ -82,7 +104,7 @@ class Slider:
         make = w.IntSlider if self.is_whole else w.FloatSlider
         step = self.step or (1 if self.is_whole else (self.high - self.low) / 100)
         more = {} if self.is_whole else {"readout_format": ".4g"}
-        ends = dict(min=self.low, max=self.high, step=step)
+        ends = dict(min=self.low, max=self.values()[-1], step=step)
         return make(value=value, description=description, **ends, **more)
 
 
@@ -165,6 +187,14 @@ def show_value(value) -> str:
     return tr_name(value) if isinstance(value, str) else number(value, 6)
 
 
+def settle(control: Control, value) -> tuple[object, bool]:
+    """The control's own value that stands for `value`, and whether it is the same but for noise."""
+    if not isinstance(control, Slider):
+        return value, True
+    own = control.nearest(value)
+    return own, abs(own - value) <= NOISE * (control.high - control.low)
+
+
 def as_control(name: str, spec) -> Control:
     """A control from its shorthand: (low, high[, step]), a list of options, a bool."""
     if isinstance(spec, Control):
@@ -199,7 +229,8 @@ def bind(fn: Callable, overrides: dict) -> dict[str, tuple[Control, object]]:
         value = control.value
         if value is None:
             value = _default(parameters[name].default, control)
-        bound[name] = (control, value)
+        own, is_same = settle(control, value)
+        bound[name] = (control, own if is_same else value)
     for name, parameter in parameters.items():
         has_value = parameter.default is not inspect.Parameter.empty or parameter.kind in (
             inspect.Parameter.VAR_KEYWORD,

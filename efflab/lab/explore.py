@@ -11,7 +11,7 @@ from contextlib import suppress
 from html import escape
 
 from efflab.errors import require_int, require_one_of
-from efflab.lab.controls import Slider, bind
+from efflab.lab.controls import Slider, bind, settle, show_value
 from efflab.lab.figures import dress
 from efflab.lab.page import emit, figure_bundle, live, widget_view
 from efflab.lab.refusals import refusal
@@ -55,6 +55,7 @@ class Explorer:
         self.message = ""
         self.figure, self.seconds = self._timed()
         self.widgets, self._notes, self._view = {}, {}, None
+        self._remarks: dict[str, str] = {}
         self._turn, self._waiting, self._held = 0, None, False
 
     def _timed(self):
@@ -151,7 +152,13 @@ class Explorer:
         A slow explorer returns to the kernel's loop first, which reads the moves that came
         meanwhile; where no loop runs, as in a script, it draws at once.
         """
-        self.values[name] = value
+        own, is_same = settle(self.controls[name], value)
+        if not is_same:
+            self.widgets[name].value = own  # moves on from there
+            self._remark(name, own, value)
+            return
+        self._remarks.clear()
+        self.values[name] = own
         self._turn += 1
         if self.is_slow:
             self._note(name, f"<i>{escape(tr('working ...'))}</i>")
@@ -166,6 +173,13 @@ class Explorer:
         else:
             self._wait_no_longer()
             self._waiting = loop.call_later(REST_SECONDS, self._follow, name)
+
+    def _remark(self, name: str, own, value) -> None:
+        """Say beside a control, once it is drawn, which value was taken for one that it has not."""
+        said = tr("{own}, the nearest to {value}", own=show_value(own), value=show_value(value))
+        self._remarks[name] = escape(said)
+        if self._waiting is None and not self.message:
+            self._clear(())
 
     def _follow(self, name: str) -> None:
         """Draw what the controls say; what `fn` refuses is said beside the one moved last."""
@@ -199,7 +213,7 @@ class Explorer:
     def _clear(self, but: tuple) -> None:
         for name in self._notes:
             if name not in but:
-                self._note(name, "")
+                self._note(name, self._remarks.get(name, ""))
 
     def _note(self, name: str, html: str) -> None:
         if self._notes[name].value != html:

@@ -8,10 +8,8 @@ import pytest
 from explorer_examples import cost
 
 from efflab import lab
-from efflab.lab import Choice, Explorer, Slider, Toggle, explorer, page, picture
-from efflab.lab.controls import bind
+from efflab.lab import Explorer, Slider, page, picture
 from efflab.lab.explore import PICKED
-from efflab.lab.static import pick
 
 
 def titles(live):
@@ -236,49 +234,22 @@ def test_labels_have_units_in_both_languages():
         lab.use_language("en")
 
 
-def test_shorthands_and_their_first_values():
-    def fn(size=4, kind="b", on=True, rate=0.5):
-        return lab.blank()
+def test_a_value_between_the_steps_becomes_the_nearest_and_is_told(monkeypatch):
+    live = Explorer(cost)
+    live.view()
+    live.widgets["window_size"].value = 333  # typed
+    assert (live.widgets["window_size"].value, titles(live)) == (336, "w = 336")
+    assert live._notes["window_size"].value == "336, the nearest to 333"
+    live.set(causal=True)
+    assert live._notes["window_size"].value == ""
+    live.set(window_size=491)
+    assert (live.message, titles(live)) == ("window_size=496: expected at most 400", "w = 336")
+    live = slow_explorer(monkeypatch, cost)
 
-    bound = bind(fn, dict(size=(1, 9), kind=["a", "b"], on=False, rate=(0.0, 1.0)))
-    assert {name: (type(c), v) for name, (c, v) in bound.items()} == {
-        "size": (Slider, 4), "kind": (Choice, "b"), "on": (Toggle, False), "rate": (Slider, 0.5),
-    }  # fmt: skip
-    overridden = bind(cost, dict(window_size=(16, 64)))["window_size"][0]
-    assert (overridden.high, overridden.unit) == (64, "tokens")
+    async def typed():
+        live.widgets["window_size"].value = 333
+        assert "working ..." in live._notes["window_size"].value
+        await asyncio.sleep(0.1)
 
-
-def test_slider_values():
-    assert list(Slider(1, 4).values()) == [1, 2, 3, 4]
-    assert Slider(1, 100, scale="log2").values() == [1, 2, 4, 8, 16, 32, 64]
-    assert Slider(0.0, 1.0, step=0.25).values() == [0, 0.25, 0.5, 0.75, 1]
-    assert pick(range(1, 101), 30, 4) == [1, 30, 67, 100]
-    assert pick([1, 2], 1, 7) == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: Slider(5, 5), "low=5"),
-        (lambda: Slider(1, 5, 9), "value=9"),
-        (lambda: Slider(1, "5"), "high='5'"),
-        (lambda: Slider(1, 8, 3, scale="log2"), "value=3"),
-        (lambda: Slider(0, 8, scale="log2"), "low=0"),
-        (lambda: Slider(1, 8, scale="log10"), "scale='log10'"),
-        (lambda: Slider(1, 8, step=0), "step=0"),
-        (lambda: Choice([]), "options"),
-        (lambda: Choice(["a"], "b"), "value='b'"),
-        (lambda: Toggle("yes"), "value='yes'"),
-        (lambda: Explorer(cost, window=(1, 5)), "control='window'"),
-        (lambda: Explorer(cost, window_size=5), "window_size=5"),
-        (lambda: Explorer(cost, frames=-1), "frames=-1"),
-        (lambda: Explorer(cost, most=-1), "most=-1"),
-        (lambda: Explorer(lambda n: lab.blank()), "controls"),
-        (lambda: Explorer(lambda n, m: lab.blank(), n=(1, 5)), "a control for 'm' too"),
-        (lambda: explorer(size=(1, 5))(cost), "control='size'"),
-        (lambda: Explorer(cost).set(window_size=9999), "value=9999"),
-    ],
-)
-def test_bad_controls_are_refused(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()
+    asyncio.run(typed())
+    assert live._notes["window_size"].value == "336, the nearest to 333"

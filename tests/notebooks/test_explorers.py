@@ -100,6 +100,15 @@ def test_the_first_control_changes_the_numbers(name):
     assert any(meta != metas[0] for meta in metas[1:])
 
 
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_each_slider_starts_at_one_of_its_own_values(name):
+    fn = EXPLORERS[name]
+    for control, value in bind(fn, {}).values():
+        assert value in control.values()
+        is_slider = isinstance(control, Slider)
+        assert not is_slider or max(len(f"{own}") for own in control.values()) <= 8  # no noise
+
+
 def named_marks():
     """(explorer, mark) wherever the text before an explorer's cell names a mark."""
     for path in sources().values():
