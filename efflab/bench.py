@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from efflab.devices import Device
 from efflab.errors import require, require_int, require_one_of
 from efflab.estimate import Estimate, of_median
+from efflab.significant import significant
 
 MIB = 2**20
 
@@ -63,7 +64,7 @@ class Timing:
 
     def __str__(self) -> str:
         low, high = self.quartiles
-        ms = [f"{1e3 * t:.3g}" if t < 1 else f"{1e3 * t:,.0f}" for t in (self.median, low, high)]
+        ms = [significant(1e3 * t) for t in (self.median, low, high)]
         return f"{ms[0]} ms ({ms[1]} to {ms[2]}, {len(self.seconds)} repeats)"
 
 

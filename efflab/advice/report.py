@@ -3,6 +3,7 @@
 from efflab.advice.case import Case
 from efflab.advice.ranking import advise
 from efflab.limits import CATALOG
+from efflab.significant import significant
 
 COLUMNS = ("technique", "gain", "kind", "quality lost", "notebook")
 
@@ -38,7 +39,7 @@ def gain_text(row: dict) -> str:
     """
     if row["gain_low"] is None:
         return ""
-    ends = [f"{row[name]:.3g}x" for name in ("gain_low", "gain_high")]
+    ends = [f"{significant(row[name])}x" for name in ("gain_low", "gain_high")]
     return " to ".join(dict.fromkeys(ends))
 
 
@@ -48,7 +49,7 @@ def loss_text(row: dict) -> str:
         return "not recorded"
     if row["lost"] == 0:
         return row["metric"]
-    return f"{row['lost']:.2g} % of {row['metric']} [{row['lost_kind']}]"
+    return f"{significant(row['lost'], 2)} % of {row['metric']} [{row['lost_kind']}]"
 
 
 def commands(rows: list[dict]) -> list[str]:

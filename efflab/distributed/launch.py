@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from efflab.distributed.process import RankProcess
 from efflab.distributed.rank import report as report
 from efflab.errors import require, require_int
+from efflab.significant import significant
 
 MAX_RANKS = 64
 START_SECONDS = 60.0
@@ -182,7 +183,7 @@ class RankPool:
         cause = min(missing - set(waiting) or missing)
         what = "did not start" if kind == "ready" else "did not finish"
         details = "\n".join(f"rank {rank} is here:\n{stack}" for rank, stack in stacks.items())
-        return RankError(cause, f"{what} within {timeout:g} s", details)
+        return RankError(cause, f"{what} within {significant(timeout)} s", details)
 
 
 # --- Arguments -------------------------------------------------------------------------------

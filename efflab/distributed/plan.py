@@ -13,6 +13,7 @@ from efflab.devices import Device
 from efflab.distributed.split import RECOMPUTE, Cluster, Split, Training
 from efflab.distributed.split import Plan as Plan
 from efflab.errors import require_int
+from efflab.significant import significant
 
 GB = 1e9
 
@@ -123,7 +124,8 @@ def _no_room(training: Training, n_devices: int, zero_stage: int, least: float) 
     if enough:
         return f"n_devices={n_devices}: expected {min(enough)} or more for {_of(training)}; {here}"
     never = f"split over any number it needs {min(leanest.values()) / GB:.1f} GB"
-    return f"device={training.device.name!r}: expected more than its {memory / GB:g} GB; {never}"
+    own = significant(memory / GB)
+    return f"device={training.device.name!r}: expected more than its {own} GB; {never}"
 
 
 def _leanest(training: Training, tp: int, pp: int, dp: int, zero_stage: int) -> float:
@@ -134,4 +136,4 @@ def _leanest(training: Training, tp: int, pp: int, dp: int, zero_stage: int) -> 
 
 
 def _of(training: Training) -> str:
-    return f"{training.device.name} of {_memory(training) / GB:g} GB"
+    return f"{training.device.name} of {significant(_memory(training) / GB)} GB"

@@ -23,6 +23,7 @@ from efflab.errors import require, require_one_of
 from efflab.estimate import one_more
 from efflab.experiments.provenance import machine, machine_name, made_by, provenance
 from efflab.files import update
+from efflab.significant import significant
 
 __all__ = ["agrees", "expected", "machines", "provenance", "recorded", "run_cases", "same_python"]
 
@@ -230,7 +231,7 @@ def _plain(value):
 def _brief(values: dict) -> str:
     """The single numbers and words of a case or a result, for a line of progress."""
     shown = {k: v for k, v in values.items() if isinstance(v, str | int | float)}
-    return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}"
+    return ", ".join(f"{k} {significant(v, 4)}" if isinstance(v, float) else f"{k} {v}"
                      for k, v in shown.items())  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from efflab.lab import figures, notebook
 from efflab.lab.labels import place_labels
 from efflab.lab.page import emit, figure_bundle, plain
 from efflab.lab.tables import table_forms
-from efflab.lab.text import KINDS, tr, tr_name
+from efflab.lab.text import KINDS, number, tr, tr_name
 from efflab.stored import read_board
 
 BOARD_FILE = DATA_DIR / "board.json"
@@ -95,7 +95,7 @@ def _ends(name: str, estimate: Estimate) -> dict[str, float]:
 
 def _with_ends(point: dict, name: str, digits: int) -> str:
     """ "0.52 (0.50 to 0.55)"; the baseline's own has no interval."""
-    mean, low, high = (f"{point[name + end]:.{digits}g}" for end in ("", "_low", "_high"))
+    mean, low, high = (number(point[name + end], digits) for end in ("", "_low", "_high"))
     return mean if low == high else tr("{value} ({low} to {high})", value=mean, low=low, high=high)
 
 

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 
 from efflab.errors import require
 from efflab.lab.page import emit, figure_bundle
+from efflab.lab.text import number
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "solid", "dash")
@@ -136,7 +137,7 @@ def _log_ticks(x) -> dict:
     values = sorted({float(v) for v in x})
     if not 2 <= len(values) <= 12:
         return {}
-    return dict(tickvals=values, ticktext=[f"{v:,g}" if v < 1e6 else f"{v:.3g}" for v in values])
+    return dict(tickvals=values, ticktext=[number(v, 6) for v in values])
 
 
 def bars(

@@ -26,6 +26,7 @@ from efflab.lab.verdict import OUTCOMES
 from efflab.publishing.catalog import ROOT
 from efflab.publishing.judging import judged
 from efflab.publishing.ledger import claims, verdicts
+from efflab.significant import significant
 from efflab.stored import FIGURE, RECORD, require_figure
 
 SCHEMA = 1
@@ -117,7 +118,7 @@ def _text(name: str, value, longest: int, shortest: int = 1) -> None:
 
 def _number(name: str, value) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    allowed = f"a finite number of at most {LARGEST:g}"
+    allowed = f"a finite number of at most {significant(LARGEST)}"
     require(number and abs(value) <= LARGEST, name, value, allowed)
 
 

@@ -23,6 +23,7 @@ from efflab.publishing.execute import execute, seconds, title_of
 from efflab.publishing.outputs import of_kind
 from efflab.publishing.parameters import checked_for
 from efflab.publishing.source import code_cells, read_notebook, read_source, solve, translate
+from efflab.significant import significant
 
 PACKAGE = Path(efflab.__file__).parent
 STRICT = "from efflab.lab import check\n\ncheck.strict(True)"
@@ -213,4 +214,4 @@ def sweep(
 def deciding(verdict: dict) -> str:
     """A stored verdict's first figure, on which it turns, as "name 24 x"."""
     first = verdict["figures"][0]
-    return f"{first['name']} {first['value']:.4g} {first['unit']}".strip()
+    return f"{first['name']} {significant(first['value'], 4)} {first['unit']}".strip()

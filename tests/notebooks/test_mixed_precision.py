@@ -51,7 +51,7 @@ def test_the_explorers_bits_are_the_number(both_languages):
     assert "".join(rows["fp16"]) == f"{torch.tensor(0.1).half().view(torch.int16).item():016b}"
     expected = torch.tensor(0.1).view(torch.int32).item()
     assert "".join(rows["fp32"]) == f"{expected:032b}"
-    assert "e-12" in formats.bits_of(-12, 1.0).layout.title.text
+    assert "10⁻¹²" in formats.bits_of(-12, 1.0).layout.title.text
 
 
 def test_live_its_sliders_move_the_picture():

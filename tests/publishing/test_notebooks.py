@@ -147,6 +147,35 @@ def test_stored_outputs_are_clean(number, language):
     assert size < 4e6, f"{size / 1e6:.1f} MB: fewer points in the figures?"
 
 
+PROGRAMS_FORM = re.compile(r"\d(\.\d+)?e[+-]\d\d|\d\.\d{10,}(?![\df])")  # C ends a float with f
+
+
+def texts_shown(output):
+    """The words of an output: printed, HTML, text, and those inside a figure."""
+    data = output.get("data", {})
+    yield output.get("text", "")
+    yield from (text for kind, text in data.items() if kind.startswith("text/"))
+    waiting = [data.get(PLOTLY, {})]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict):
+            waiting += [value for name, value in item.items() if name != "bdata"]
+        elif isinstance(item, list):
+            waiting += item
+
+
+@pytest.mark.parametrize(("number", "language"), BOTH)
+def test_numbers_are_shown_as_people_write_them(number, language):
+    outputs = [o for c in built(number, language).cells for o in c.get("outputs", [])]
+    texts = [text for output in outputs for text in texts_shown(output)]
+    assert texts
+    found = [text[max(m.start() - 40, 0) : m.end() + 10] for text in texts
+             if (m := PROGRAMS_FORM.search(text))]  # fmt: skip
+    assert found == []
+
+
 @pytest.mark.parametrize("number", NUMBERS)
 def test_catalog_agrees(number):
     entry, path = catalog()[number], sources()[number]

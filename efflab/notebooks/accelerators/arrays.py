@@ -6,7 +6,7 @@ from efflab.acceleration import systolic
 from efflab.config import PRESETS
 from efflab.data import published
 from efflab.errors import require, require_int, require_one_of
-from efflab.lab import Choice, Slider, explorer, figures, tr
+from efflab.lab import Choice, Slider, explorer, figures, number, tr
 
 NAMES = {"os": "outputs stay (os)", "ws": "weights stay (ws)", "is": "inputs stay (is)"}
 SIDE = 3  # of the animated grid; the product is as large, so that one fold holds it
@@ -159,7 +159,7 @@ def array_shape(seq_len=128, rows=32, cols=32, dataflow="ws", model="minilm-l6")
     fig.update_xaxes(range=[0, 100], col=2)
     fig.update_yaxes(autorange="reversed")
     title = tr("{rows} x {cols}, {flow}: {used} % in use, {ms} ms a block", rows=rows, cols=cols,
-               flow=tr(NAMES[dataflow]), used=f"{used:.1f}", ms=f"{ms:.3g}")  # fmt: skip
+               flow=tr(NAMES[dataflow]), used=f"{used:.1f}", ms=number(ms))  # fmt: skip
     meta = {tr("cycles, {flow}", flow=tr(NAMES[f])): t for f, t in totals.items()}
     meta |= {tr("utilization (%)"): round(used, 2), tr("ms a block at 700 MHz"): ms}
     above = dict(orientation="h", x=1, xanchor="right", y=1.1, yanchor="bottom")

@@ -14,7 +14,7 @@ from efflab.data import published
 from efflab.errors import require, require_int
 from efflab.experiments import fpga_synthesis as experiment
 from efflab.experiments.record import recorded
-from efflab.lab import Choice, Figure, Slider, explorer, figures, tr
+from efflab.lab import Choice, Figure, Slider, explorer, figures, number, tr
 
 TEXT = "Return a shallow copy of the list, sorted in ascending order."
 MODEL, TARGET_MS, TOKENS = "minilm-l6", 100.0, 128
@@ -217,7 +217,7 @@ def serving(mhz=100, side=8, n_units=1):
     lengths = [16, 32, 64, 128, 256, 512]
     times = [model_ms(t, side, mhz) / n_units for t in lengths]
     holding = [c["device"] for c in chips() if _holds(c, side, n_units)]
-    shown = dict(n=n_units, side=side, mhz=f"{mhz:g}", ms=f"{times[3]:.3g}")
+    shown = dict(n=n_units, side=side, mhz=number(mhz), ms=number(times[3]))
     shown |= dict(k=len(holding), all=len(chips()))
     title = tr("{n} x ({side} x {side}), {mhz} MHz: {ms} ms for 128 tokens; {k} of {all} chips",
                **shown)  # fmt: skip

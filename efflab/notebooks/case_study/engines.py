@@ -16,7 +16,7 @@ from efflab.experiments import case_study_latency as latency
 from efflab.experiments.case_study import MAIN, SEQ_LEN, paths
 from efflab.experiments.case_study_latency import BOTH, FP32, INT8, OPENVINO, SHIPPED, STAGES
 from efflab.experiments.record import recorded
-from efflab.lab import Figure, figures, tr
+from efflab.lab import Figure, figures, number, tr
 from efflab.lab.text import tr_name
 from efflab.notebooks.case_study import paths as walked
 from efflab.notebooks.case_study import verdicts, where
@@ -105,7 +105,7 @@ def pareto_figure(n: int = 1):
         ticks = [0.25, 0.5, 1, 2, 4, 8, 16]
         label = tr("time / torch fp32, as shipped")
         fig.update_xaxes(type="log", title_text=label, tickvals=ticks, row=1, col=column,
-                         ticktext=[f"{t:g}" for t in ticks])  # fmt: skip
+                         ticktext=[number(t) for t in ticks])  # fmt: skip
     fig.update_yaxes(title_text=tr("bits per byte"), row=1, col=1)
     under = dict(orientation="h", x=0, xanchor="left", y=-0.22, yanchor="top")
     return fig.update_layout(legend=under, height=480, margin_b=130)

@@ -21,7 +21,7 @@ def _check_tokens(answer):
         device = DEVICES[name]
         expected = training_run.tokens_possible(n_params, days, n, device, share)
         peak = training_run.peak(device)
-        what = f"tokens({n_params:g}, {days}, {n}, {peak:g}, {share})"
+        what = f"tokens({n_params:.0f}, {days}, {n}, {peak:.0f}, {share})"
         yield what, expected, answer(n_params, days, n, peak, share)
 
 

@@ -33,7 +33,7 @@ def full_name(spec: dict) -> str:
     if "kernel_size" in spec:
         return tr("{name}, {k} tokens", name=name, k=spec["kernel_size"])
     if "penalty" in spec:
-        return tr("{name}, penalty {w}", name=name, w=f"{spec['penalty']:g}")
+        return tr("{name}, penalty {w}", name=name, w=number(spec["penalty"]))
     return name
 
 
@@ -92,13 +92,13 @@ def _span_variant(penalty: float) -> str:
 
 def recorded_spans_figure(seed: int = 0):
     """Learned spans by layer and head, one panel a penalty; all started at half the window."""
-    titles = [tr("penalty {w}", w=f"{w:g}") for w in PENALTIES]
+    titles = [tr("penalty {w}", w=number(w)) for w in PENALTIES]
     spans = [recorded_spans(w, seed) for w in PENALTIES]
     meta = {}
     for w, values in zip(PENALTIES, spans, strict=True):
-        meta[tr("penalty {w}: mean span", w=f"{w:g}")] = float(values.mean())
-        meta[tr("penalty {w}: shortest", w=f"{w:g}")] = float(values.min())
-        meta[tr("penalty {w}: longest", w=f"{w:g}")] = float(values.max())
+        meta[tr("penalty {w}: mean span", w=number(w))] = float(values.mean())
+        meta[tr("penalty {w}: shortest", w=number(w))] = float(values.min())
+        meta[tr("penalty {w}: longest", w=number(w))] = float(values.max())
     title = tr("Learned spans by head and layer, of {n} tokens", n=experiment.CONFIG.max_len)
     fig = figures.panels(titles, title, meta=meta, shared_yaxes=True, horizontal_spacing=0.04)
     for column, values in enumerate(spans, start=1):

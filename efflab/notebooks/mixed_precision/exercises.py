@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -27,7 +28,8 @@ def _check_rounding(answer):
         for x in numbers:
             if abs(x) < f.max:
                 expected = f.cast(torch.tensor(x, dtype=torch.float64)).item()
-                what = f"round_to({x:g}, {f.exponent_bits}, {f.mantissa_bits})"
+                given = np.format_float_positional(x)  # as one may type it
+                what = f"round_to({given}, {f.exponent_bits}, {f.mantissa_bits})"
                 yield what, True, float(answer(x, f.exponent_bits, f.mantissa_bits)) == expected
 
 

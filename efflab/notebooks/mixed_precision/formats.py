@@ -83,7 +83,10 @@ def percent(error: float) -> str:
     """A relative error as people read it."""
     if abs(error) > 1e9 or error != error:
         return tr("too large")
-    return tr("becomes zero") if error == -100 else f"{error:+.2g} %" if error else tr("exact")
+    if abs(error + 100) < 1e-9:
+        return tr("becomes zero")
+    shown = number(error, 2 if abs(error) < 95 else 4)  # 99.96 % less is not nothing
+    return f"{'+' if error > 0 else ''}{shown} %" if error else tr("exact")
 
 
 def bit_row(name: str, x: Tensor) -> tuple[list, list]:

@@ -20,7 +20,7 @@ def _check_qkv(answer):
 def _check_tasks(answer):
     for budget in (1e8, 1e9, 8e9):
         bytes_, head = 4 * cost.num_params(PRESETS["minilm-l6"]), 4 * 385 * 8
-        what = f"max_tasks({budget:.0e})"
+        what = f"max_tasks({budget:.0f})"
         expected = (int(budget // (bytes_ + head)), int((budget - bytes_) // head))
         for i, name in enumerate((tr("an encoder a task"), tr("one encoder, n heads"))):
             yield f"{what}, {name}", expected[i], answer(budget)[i]

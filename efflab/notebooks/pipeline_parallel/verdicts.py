@@ -1,6 +1,6 @@
 """Notebook 13's verdicts, as functions of their figures alone."""
 
-from efflab.lab import Outcome, by_name
+from efflab.lab import Outcome, by_name, number
 
 # --- model-parallel --------------------------------------------------------------------------
 
@@ -50,8 +50,8 @@ def gpipe_throughput(figures) -> Outcome:
     """Whether GPipe multiplies throughput by 3 to 5."""
     found = by_name(figures)
     inside, rows = found[IN_RANGE].value, found[ROWS].value
-    values = dict(n=f"{inside:.0f}", rows=f"{rows:.0f}", low=f"{found[LOWEST].value:g}",
-                  high=f"{found[HIGHEST].value:g}", least=f"{found[FEWEST].value:.0f}")  # fmt: skip
+    low, high, fewest = (number(found[name].value) for name in (LOWEST, HIGHEST, FEWEST))
+    values = dict(n=f"{inside:.0f}", rows=f"{rows:.0f}", low=low, high=high, least=fewest)
     if inside == 0:
         reason = "no published row lies there; they reach from {low} to {high}"
         return Outcome(False, figures, rule=GPIPE_RULE, reason=reason, values=values)

@@ -9,7 +9,7 @@ from torch import nn
 from efflab import bench
 from efflab.compression import affine, engines, int8
 from efflab.errors import require_int
-from efflab.lab import figures, tr
+from efflab.lab import figures, number, tr
 
 
 @torch.no_grad()
@@ -87,7 +87,7 @@ def slower_figure(rows: list[dict]):
         )
         marker = dict(color=figures.colour((2, 1, 6)[i]), symbol=figures.MARKERS[i], size=11)
         fig.add_scatter(x=x, y=[tr(r["form"]) for r in chosen], error_x=error, name=tr(word),
-                        mode="markers+text", text=[f"{v:.2g}x" for v in x], marker=marker,
+                        mode="markers+text", text=[f"{number(v, 2)}x" for v in x], marker=marker,
                         textposition="top center", cliponaxis=False)  # fmt: skip
     names = [tr(r["form"]) for r in rows]
     fig.update_yaxes(categoryorder="array", categoryarray=names[::-1], type="category")
