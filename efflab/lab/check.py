@@ -1,5 +1,10 @@
-"""Exercises that check themselves: not attempted, not quite (with the first mismatch), correct."""
+"""Exercises that check themselves: not attempted, not quite (with the first mismatch), correct.
 
+Help comes in steps: the first wrong result is told which way it is off, the second gets the hint,
+the third the value. The same result again is no further try.
+"""
+
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
@@ -12,6 +17,8 @@ from efflab.lab import notebook
 from efflab.lab.page import emit_html
 from efflab.lab.text import number, tr
 
+HINT_AT, VALUE_AT = 2, 3
+"""The tries that bring the hint, and the value."""
 _strict = False
 
 
@@ -26,9 +33,10 @@ class Exercise:
             for n in (8, 64):
                 yield tr("pairs({n})", n=n), n * n, answer(n)
 
-    The first pair that differs is shown with `hint`, an English text that is translated when
-    shown. Numbers and arrays may differ by the relative `tolerance`. `figure(answer)` may draw
-    the difference; arrays of at least four values are drawn without one.
+    The first pair that differs is shown, from the second try on with `hint`, an English text that
+    is translated when shown. Numbers and arrays may differ by the relative `tolerance`.
+    `figure(answer)` may draw the difference, on the third try; arrays of at least four values are
+    drawn without one.
     """
 
     checker: Callable | Any
@@ -63,8 +71,9 @@ def check(name: str, answer, *, exercises: dict[str, Exercise] | None = None) ->
     require_one_of("name", name, exercises)
     exercise = exercises[name]
     status, mismatch, problem = judge(exercise, answer)
-    _show(name, exercise, status, mismatch, problem)
-    if status == "not quite":
+    n_tries = _count_try(name, status, mismatch, problem)
+    _show(name, exercise, status, mismatch, problem, n_tries)
+    if n_tries >= VALUE_AT:
         _draw(exercise, answer, mismatch)
     if _strict:
         assert status == "correct", f"exercise {name}: {status} {mismatch or ''} {problem}"
@@ -85,6 +94,19 @@ def judge(exercise: Exercise, answer) -> tuple[str, Mismatch | None, str]:
     return "correct", None, ""
 
 
+def _count_try(name: str, status: str, mismatch: Mismatch | None, problem: str) -> int:
+    """How many different wrong results there have been, this one included; none once correct."""
+    if status != "not quite":
+        if status == "correct":
+            notebook.current.tries.pop(name, None)
+        return 0
+    tries = notebook.current.tries.setdefault(name, [])
+    result = (mismatch.what, brief(mismatch.actual)) if mismatch else problem
+    if result not in tries:
+        tries.append(result)
+    return len(tries)
+
+
 def same(expected, actual, tolerance: float = 1e-3) -> bool:
     """Equal, or for numbers, arrays and tensors equal within the relative tolerance and shape."""
     try:
@@ -93,35 +115,88 @@ def same(expected, actual, tolerance: float = 1e-3) -> bool:
         return bool(expected == actual)
     if a.dtype.kind not in "biuf" or b.dtype.kind not in "biuf":
         return a.shape == b.shape and bool(np.all(a == b))
-    if a.shape != b.shape:
-        return False
-    a, b = a.astype(float), b.astype(float)
+    return a.shape == b.shape and bool(_close(a, b, tolerance).all())
+
+
+def _close(expected: np.ndarray, actual: np.ndarray, tolerance: float) -> np.ndarray:
+    """Entry by entry; one near zero is judged by the array's size, not by its own."""
+    a, b = expected.astype(float), actual.astype(float)
     size = np.abs(a).max() if a.size else 0.0
-    # an entry near zero is judged by the array's size, not by its own
-    return bool(np.allclose(b, a, rtol=tolerance, atol=tolerance * size * 1e-3, equal_nan=True))
+    return np.isclose(b, a, rtol=tolerance, atol=tolerance * size * 1e-3, equal_nan=True)
+
+
+def direction(expected, actual, tolerance: float = 1e-3) -> str:
+    """Which way and how far a wrong result is off, without the value; "" where that says nothing.
+
+    >>> direction(10, 21), direction([1, 2], [1, 2, 3])
+    ('yours is about 2 times too large', 'another shape is asked than yours, (3,)')
+    """
+    try:
+        a, b = np.asarray(expected), np.asarray(actual)
+    except (TypeError, ValueError, RuntimeError):
+        return ""
+    if a.dtype.kind not in "iuf" or b.dtype.kind not in "iuf":
+        return ""
+    if a.shape != b.shape:
+        return tr("another shape is asked than yours, {shape}", shape=b.shape)
+    if a.ndim == 0:
+        return _how_far(float(a), float(b))
+    places = np.argwhere(~_close(a, b, tolerance))
+    place = places[0].tolist()
+    how = _how_far(float(a[*place]), float(b[*place]))
+    return tr("{n} of {all} entries differ, the first at {place}: {how}", n=len(places),
+              all=a.size, place=place, how=how)  # fmt: skip
+
+
+def _how_far(expected: float, actual: float) -> str:
+    if math.isnan(actual):
+        return tr("yours is not a number")
+    if expected * actual < 0:
+        return tr("yours has the other sign")
+    large = actual > expected if expected >= 0 else actual < expected
+    ends = sorted((abs(expected), abs(actual)))
+    if ends[0] > 0 and 1.5 <= ends[1] / ends[0] < math.inf:
+        times = number(ends[1] / ends[0], 1)
+        if large:
+            return tr("yours is about {n} times too large", n=times)
+        return tr("yours is about {n} times too small", n=times)
+    return tr("yours is too large") if actual > expected else tr("yours is too small")
 
 
 _COLOURS = {"correct": "#009E73", "not quite": "#D55E00", "not attempted": "#767676"}
 _MARKS = {"correct": "✓", "not quite": "✗", "not attempted": "…"}
 
 
-def _show(name, exercise, status, mismatch, problem) -> None:
+def _show(name, exercise, status, mismatch, problem, n_tries) -> None:
     title = f"{_MARKS[status]} {tr('Exercise {name}: {status}', name=name, status=tr(status))}"
     lines = []
     if status == "not attempted":
         lines.append(tr("Fill in the cell above, run it, then run this one again."))
     if mismatch:
         lines.append(mismatch.what)
-        lines.append(tr("expected: {value}", value=brief(mismatch.expected)))
+        if n_tries >= VALUE_AT:
+            lines.append(tr("expected: {value}", value=brief(mismatch.expected)))
         lines.append(tr("yours: {value}", value=brief(mismatch.actual)))
+        lines.append(direction(mismatch.expected, mismatch.actual, exercise.tolerance))
     if problem:
         lines.append(tr("Your code raised {problem}", problem=problem))
-    if exercise.hint and status == "not quite":
+    if exercise.hint and n_tries >= HINT_AT:
         lines.append(tr("Hint: {hint}", hint=tr(exercise.hint)))
+    lines.append(_outlook(exercise, mismatch, n_tries))
+    lines = [line for line in lines if line]
     body = "".join(f"<div>{escape(line)}</div>" for line in lines)
     style = f"border-left:5px solid {_COLOURS[status]};padding:6px 14px;margin:4px 0"
     html = f'<div style="{style}"><b>{escape(title)}</b>{body}</div>'
     emit_html(html, "\n".join([title, *("  " + line for line in lines)]))
+
+
+def _outlook(exercise: Exercise, mismatch: Mismatch | None, n_tries: int) -> str:
+    """What the next try will bring."""
+    if exercise.hint and 0 < n_tries < HINT_AT:
+        return tr("Another answer brings the hint.")
+    if mismatch and 0 < n_tries < VALUE_AT:
+        return tr("Another answer brings the value.")
+    return ""
 
 
 def brief(value) -> str:

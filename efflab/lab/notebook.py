@@ -14,10 +14,16 @@ from efflab.privacy import opt_out
 
 @dataclass
 class Notebook:
-    """Its name ("03_sparse_attention"; empty where none is in use) and its exercises by name."""
+    """Its name ("03_sparse_attention"; empty where none is in use) and its exercises by name.
+
+    `tries`: {exercise: its different wrong results so far}, for `check`; `withheld`: key numbers
+    that would answer a prediction, which no figure's text says before that is revealed.
+    """
 
     name: str = ""
     exercises: Mapping = field(default_factory=dict)
+    tries: dict[str, list] = field(default_factory=dict)
+    withheld: set[str] = field(default_factory=set)
 
     @property
     def number(self) -> str:
@@ -42,6 +48,8 @@ def use_notebook(name: str, exercises: Mapping, texts: Path | Mapping[str, str])
     opt_out()  # also in a kernel that no command of ours has started
     text.use_texts(texts)
     current.name, current.exercises = name, exercises
+    current.tries.clear()
+    current.withheld.clear()
 
 
 def _running() -> dict:

@@ -10,18 +10,22 @@ from efflab.lab.page import emit, emit_html, live, widget_view
 from efflab.lab.text import tr, with_unit
 from efflab.lab.typed import parse
 
+ANSWER_STYLE = "border-left:5px solid #0072B2;padding:6px 14px;margin:4px 0;font-size:1.1em"
+
 
 @dataclass
 class Prediction:
     """A question, its unit, and the reader's number once there is one.
 
-    `closed`: no other number is taken any more, after one correction or the answer.
+    `closed`: no other number is taken any more, after one correction or the answer. `secret`: the
+    name of a key number that figures withhold until then.
     """
 
     question: str
     unit: str = ""
     guess: float | None = None
     closed: bool = False
+    secret: str = ""
     widget: object = field(default=None, repr=False, compare=False)
 
     def commit(self, guess) -> None:
@@ -42,30 +46,43 @@ class Prediction:
             self.widget.refresh()
 
     def reveal(self, measured) -> None:
-        """Show the measured number beside the reader's; without a guess, the number alone.
+        """Show the measured number beside the reader's; without a guess, folded away.
 
         A guess in a notebook is kept in the reader's own file (`efflab.lab.guesses`).
         """
         require(math.isfinite(float(measured)), "measured", measured, "a finite number")
+        notebook.current.withheld.discard(self.secret)
         text = comparison(self.guess, float(measured), self.unit)
-        style = "border-left:5px solid #0072B2;padding:6px 14px;margin:4px 0;font-size:1.1em"
-        emit_html(f'<div style="{style}">{escape(text)}</div>', text)
         if self.guess is None:
+            _fold(text)
             return
+        emit_html(f'<div style="{ANSWER_STYLE}">{escape(text)}</div>', text)
         self.close()
         if guesses.in_kernel():
             guesses.keep(notebook.current.number, self.question, self.guess, float(measured))
 
 
-def predict(question: str, unit: str = "", *, guess: float | None = None) -> Prediction:
+def _fold(text: str) -> None:
+    """Show an answer that nobody has guessed at: a click opens it, and a stored text keeps it."""
+    summary = tr("Say your number first, then run this cell again; or open the answer here.")
+    html = f"<summary>{escape(summary)}</summary>{escape(text)}"
+    html = f'<details style="{ANSWER_STYLE}">{html}</details>'
+    emit_html(html, text if live() else summary)
+
+
+def predict(
+    question: str, unit: str = "", *, guess: float | None = None, secret: str = ""
+) -> Prediction:
     """Ask for a number and keep it: `p = predict(...)`, later `p.reveal(measured)`.
 
     Shows the question (translated) with a field that takes one number, says how it was understood
     and locks after one correction. Without a front end it is only the question; `guess` commits
-    from code.
+    from code. `secret`: the key number (a name in `layout.meta`) that would give the answer away,
+    which figures leave out of their text until the answer is revealed.
     """
     require(bool(question), "question", question, "a question")
-    prediction = Prediction(question, unit)
+    prediction = Prediction(question, unit, secret=secret)
+    notebook.current.withheld.update({secret} - {""})
     if guess is not None:
         prediction.commit(guess)
     title = tr("Predict first: {question}", question=tr(question))
@@ -86,8 +103,7 @@ def comparison(guess: float | None, measured: float, unit: str = "") -> str:
     """ "You said 2x, it is 24x: 12 times too low", in the language in use."""
     truth = with_unit(measured, unit)
     if guess is None:
-        return tr("It is {truth}. You had not written a number: next time, say yours first.",
-                  truth=truth)  # fmt: skip
+        return tr("It is {truth}.", truth=truth)
     said = dict(guess=with_unit(guess, unit), truth=truth)
     if guess == measured or (measured and abs(guess / measured - 1) <= 0.1):
         return tr("You said {guess}, it is {truth}: well predicted.", **said)

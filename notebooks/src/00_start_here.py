@@ -83,6 +83,7 @@ crossing = predict(
     "In BERT-base, from how many tokens on does attention's n² part take more arithmetic than all "
     "the rest of a layer?",
     unit="tokens",
+    secret="crossing",
 )
 
 # %% [markdown] tags=["en"]

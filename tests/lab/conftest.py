@@ -4,13 +4,15 @@ import pytest
 
 from efflab import lab
 from efflab.lab import check as judge_and_show
-from efflab.lab import text
+from efflab.lab import notebook, text
 
 
 @pytest.fixture(autouse=True)
 def _english():
     lab.use_language("en")
     text.missing.clear()
+    notebook.current.tries.clear()
+    notebook.current.withheld.clear()
     yield
     lab.use_language("en")
     text.missing.clear()

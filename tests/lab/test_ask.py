@@ -2,12 +2,21 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from efflab import lab
 from efflab.lab import check as judge_and_show
 from efflab.lab import page, text
-from efflab.lab.check import judge, same
+from efflab.lab.check import direction, judge, same
 from efflab.lab.predict import comparison
+
+
+@pytest.fixture(params=["en", "zh"])
+def language(request):
+    lab.use_language(request.param)
+    return request.param
+
 
 # --- predict
 
@@ -80,9 +89,39 @@ def test_a_prediction_needs_no_front_end(shown, monkeypatch):
     monkeypatch.setitem(page._build, "widgets", False)
     lab.predict("How many?").reveal(3)
     assert page.WIDGET not in shown[0]
-    assert shown[1]["text/plain"].startswith("It is 3.")
     with pytest.raises(ValueError, match="measured"):
         lab.predict("How many?").reveal(float("nan"))
+
+
+def test_what_is_stored_folds_the_answer_away(shown, monkeypatch, language):
+    monkeypatch.setitem(page._build, "widgets", False)
+    lab.predict("How many?" if language == "en" else "多少？", "tokens").reveal(4608)
+    html, plain = shown[1]["text/html"], shown[1]["text/plain"]
+    summary, rest = html.split("</summary>")
+    assert summary.startswith("<details style=")
+    assert "4,608" in rest
+    assert "4,608" not in summary + plain
+    assert text.missing == set()
+
+
+def test_live_only_who_has_guessed_sees_the_answer_at_once(shown):
+    lab.predict("How many?").reveal(3)
+    assert shown[1]["text/html"].startswith("<details")
+    assert shown[1]["text/plain"] == "It is 3."  # where nothing can be folded
+    lab.predict("How many?", guess=2).reveal(3)
+    assert "<details" not in shown[3]["text/html"]
+
+
+def test_a_figure_does_not_say_what_is_asked(shown):
+    lab.use_notebook("03_toy", {}, {})
+    figure = lab.blank("Share", meta={"crossing": 4608, "share": 0.1})
+    prediction = lab.predict("Where do they cross?", secret="crossing")
+    assert page.figure_text(figure) == "[Share]\n  share: 0.1"
+    prediction.reveal(4608)
+    assert "crossing: 4,608" in page.figure_text(figure)
+    lab.predict("Where do they cross?", secret="crossing")
+    lab.use_notebook("03_toy", {}, {})  # the next run begins anew
+    assert "crossing: 4,608" in page.figure_text(figure)
 
 
 # --- check
@@ -110,21 +149,76 @@ def test_an_answer_is_judged(answer, status):
     assert judge(EXERCISES["03-1"], answer)[0] == status
 
 
-def test_the_first_mismatch_and_the_hint_are_shown(shown):
-    lab.check("03-1", lambda n: 1, exercises=EXERCISES)
-    assert shown[0]["text/plain"].splitlines()[:4] == [
-        "✗ Exercise 03-1: not quite", "  half(10)", "  expected: 5", "  yours: 1",
-    ]  # fmt: skip
-    lab.check("03-1", lambda n: n / 0, exercises=EXERCISES)
-    assert "ZeroDivisionError" in shown[1]["text/plain"]
+def said_of(shown, name, answer):
+    """The lines about one more answer, their title apart."""
+    shown.clear()
+    lab.check(name, answer, exercises=EXERCISES)
+    return [line.strip() for line in shown[0]["text/plain"].splitlines()[1:]]
+
+
+def test_help_comes_in_steps(shown):
+    far, near = "yours is about 5 times too small", "yours is too small"
+    outlook = "Another answer brings the {}.".format
+    first = ["half(10)", "yours: 1", far, outlook("hint")]
+    assert said_of(shown, "03-1", lambda n: 1) == first
+    assert said_of(shown, "03-1", lambda n: 1.0) == first  # the same result is no further try
+    hint = "Hint: Hint: {hint}"
+    second = ["half(2)", "yours: 0.9", near, hint, outlook("value")]
+    assert said_of(shown, "03-1", lambda n: 0.9) == second
+    third = ["half(10)", "expected: 5", "yours: 1", far, hint]
+    assert said_of(shown, "03-1", lambda n: n / 0)[-1] == hint
+    assert said_of(shown, "03-1", lambda n: 1) == third
+
+
+def test_each_exercise_has_its_own_steps_until_it_is_correct(shown):
+    said_of(shown, "03-1", lambda n: 0)
+    said_of(shown, "03-1", lambda n: 2)
+    assert said_of(shown, "03-2", np.arange(6) + 1)[-1] == "Another answer brings the value."
+    assert said_of(shown, "03-1", lambda n: n / 2) == []
+    assert said_of(shown, "03-1", lambda n: 0)[-1] == "Another answer brings the hint."
+    said_of(shown, "03-1", ...)
+    assert len(lab.notebook.current.tries["03-1"]) == 1
+
+
+def test_an_error_of_the_learners_code_is_shown_at_once(shown):
+    lines = said_of(shown, "03-1", lambda n: n / 0)
+    assert lines[0] == "Your code raised ZeroDivisionError: division by zero"
     lab.use_language("zh")
-    lab.check("03-1", lambda n: n / 2, exercises=EXERCISES)
-    assert shown[2]["text/plain"] == "✓ 练习 03-1：正确"
+    assert said_of(shown, "03-1", lambda n: n / 2) == []
+    assert shown[0]["text/plain"] == "✓ 练习 03-1：正确"
 
 
-def test_a_wrong_array_is_drawn(shown):
-    lab.check("03-2", np.arange(6) + 1, exercises=EXERCISES)
-    assert shown[1][page.PLOTLY]["data"][1]["y"] == [1, 2, 3, 4, 5, 6]
+def test_a_wrong_array_is_drawn_with_the_value(shown):
+    for step in (1, 2, 3):
+        said_of(shown, "03-2", np.arange(6) + step)
+        assert len(shown) == (2 if step == 3 else 1)
+    assert shown[1][page.PLOTLY]["data"][1]["y"] == [3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "said"),
+    [
+        (100, 104, "yours is too large"), (-100, -104, "yours is too small"),
+        (100, 1, "yours is about 100 times too small"), (8, 64, "yours is about 8 times too large"),
+        (-1, -30, "yours is about 30 times too large"), (1, -1, "yours has the other sign"),
+        (0, 2, "yours is too large"), (3, 0, "yours is too small"),
+        (1, float("inf"), "yours is too large"), (1, float("nan"), "yours is not a number"),
+        ([1, 2, 3], [1, 2], "another shape is asked than yours, (2,)"),
+        (np.eye(2), [[1, 3], [5, 1]],
+         "2 of 4 entries differ, the first at [0, 1]: yours is too large"),
+        (True, False, ""), ("row", "column", ""), (1, "many", ""), ([1], [[1], 2], ""),
+    ],
+)  # fmt: skip
+def test_a_wrong_result_is_told_its_direction(expected, actual, said):
+    assert direction(expected, actual) == said
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), st.sampled_from(["en", "zh"]))
+def test_every_number_has_a_direction_in_both_languages(expected, actual, language):
+    lab.use_language(language)
+    assert direction(expected, actual)
+    lab.use_language("en")
+    assert text.missing == set()
 
 
 def test_strict_mode_raises_unless_correct(shown):
