@@ -2,15 +2,21 @@
 
 import json
 import math
+import os
 import sys
+from functools import cache
 from pathlib import Path
 from statistics import median
 
 from efflab.data import DATA_DIR
 from efflab.errors import require
 from efflab.files import update
+from efflab.lab.text import tr
 
 FILE = DATA_DIR.parent / "runs" / "predictions.json"
+FIELDS = dict(notebook=str, question=str, guess=int | float, measured=int | float)
+DAMAGE = (ValueError, TypeError, KeyError, RecursionError, OverflowError)
+"""What reading a file raises that holds no guesses; ValueError: no JSON, or no UTF-8."""
 
 
 def in_kernel() -> bool:
@@ -19,37 +25,57 @@ def in_kernel() -> bool:
 
 
 def keep(notebook: str, question: str, guess: float, measured: float, path: Path = FILE) -> None:
-    """Keep one guess beside what was measured; of a question asked again the first guess counts."""
+    """Keep one guess beside what was measured; of a question asked again the first guess counts.
+
+    Never raises for a file: a damaged one is put aside, and where nothing can be written, nothing
+    is kept; both are said once.
+    """
     row = dict(notebook=notebook, question=question, guess=guess, measured=measured)
 
     def added(text: str | None) -> str:
-        found = [] if text is None else _rows(text, path.name)
+        found = [] if text is None else _rows(text)
         asked = any((r["notebook"], r["question"]) == (notebook, question) for r in found)
         return json.dumps(found if asked else [*found, row], indent=1) + "\n"
 
-    update(path, added)
+    try:
+        try:
+            update(path, added)
+        except DAMAGE:
+            aside = path.with_suffix(".damaged.json")
+            os.replace(path, aside)
+            _say(tr("{name} is damaged and put aside as {aside}; your guesses are kept anew.",
+                    name=path.name, aside=aside.name))  # fmt: skip
+            update(path, added)
+    except OSError as error:
+        _say(tr("Your guesses are not kept: {reason}", reason=error.strerror or str(error)))
 
 
 def kept(path: Path = FILE) -> list[dict]:
-    """All that were kept, in order; none without a file. A damaged file is a `ValueError`."""
-    return _rows(path.read_text(encoding="utf-8"), path.name) if path.exists() else []
-
-
-def _rows(text: str, name: str) -> list[dict]:
-    """The guesses in the text of the file `name`."""
+    """All that were kept, in order; none, and a line that says so, where they cannot be read."""
     try:
-        rows = json.loads(text)
-        return [
-            dict(
-                notebook=str(row["notebook"]),
-                question=str(row["question"]),
-                guess=float(row["guess"]),
-                measured=float(row["measured"]),
-            )
-            for row in rows
-        ]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{name} is damaged ({error!r}); delete it to begin anew") from error
+        return _rows(path.read_text(encoding="utf-8")) if path.exists() else []
+    except (OSError, *DAMAGE) as error:
+        _say(tr("{name} cannot be read, so that there are no guesses: {reason}", name=path.name,
+                reason=type(error).__name__))  # fmt: skip
+        return []
+
+
+@cache
+def _say(line: str) -> None:
+    """Each line once a kernel."""
+    print(line)
+
+
+def _rows(text: str) -> list[dict]:
+    """The guesses in a file's text; one of `DAMAGE` where it holds anything else."""
+    rows = [{name: row[name] for name in FIELDS} for row in json.loads(text)]
+    for row in rows:
+        for name, kind in FIELDS.items():
+            if not isinstance(row[name], kind) or isinstance(row[name], bool):
+                raise TypeError(f"{name}={row[name]!r}")
+            if not isinstance(row[name], str) and not math.isfinite(row[name]):
+                raise ValueError(f"{name}={row[name]!r}")
+    return rows
 
 
 def factor(guess: float, measured: float) -> float | None:
