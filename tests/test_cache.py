@@ -66,6 +66,29 @@ def test_a_damaged_file_is_made_anew(tmp_path, source, damage):
     assert file.read_bytes() == b"[1, 2]"
 
 
+def test_a_file_that_needs_unpickling_is_not_read(tmp_path, source):
+    folder = tmp_path / "c"
+    cached(folder, "x", [source], lambda: np.array([1]))
+    (file,) = folder.iterdir()
+    np.save(file, np.array([7], dtype=object), allow_pickle=True)
+    assert cached(folder, "x", [source], lambda: np.array([2])).tolist() == [2]
+
+
+def test_what_another_process_is_writing_stays(tmp_path, source):
+    folder = tmp_path / "c"
+    cached(folder, "x", [source], lambda: 1)
+    (old,) = folder.iterdir()
+    part = old.with_suffix(".json.part")
+    part.write_text("half of")
+    other = folder / old.name.replace("x-", "y-")
+    other.write_text("3")
+    source.write_text("version 2")
+    cached(folder, "x", [source], lambda: 2)
+    assert not old.exists()
+    assert part.exists()
+    assert other.exists()
+
+
 def test_a_folder_that_cannot_be_made_costs_nothing(tmp_path, source):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")

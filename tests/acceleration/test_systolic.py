@@ -1,6 +1,7 @@
 """Cycles of a systolic array: SCALE-Sim's own, and a grid in which every value is moved by hand."""
 
 import csv
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,13 @@ def test_every_row_of_scale_sim():
     for flow, row in found:
         cycles = row.pop("cycles")
         assert systolic.gemm_cycles(**row, dataflow=flow) == cycles, (flow, row)
+
+
+def test_a_product_stays_as_it_is():
+    product = systolic.Product("p", 2, 3, 4)
+    with pytest.raises(FrozenInstanceError):
+        product.m = 5
+    assert len({product, systolic.Product("p", 2, 3, 4)}) == 1
 
 
 # --- A grid moved by hand ------------------------------------------------------------------------

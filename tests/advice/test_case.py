@@ -3,7 +3,8 @@
 import pytest
 
 from efflab import cost
-from efflab.advice.case import ALL_DEVICES, BUDGETS, GPUS, Case
+from efflab.advice import recorded
+from efflab.advice.case import ALL_DEVICES, BUDGETS, CPUS, GPUS, Case
 from efflab.config import PRESETS
 from efflab.devices import DEVICES
 
@@ -43,6 +44,11 @@ def test_every_device_and_budget_is_taken():
     for device in ALL_DEVICES:
         for budget in BUDGETS:
             assert Case("gpt2", device, budget).budget == budget
+
+
+def test_each_kind_of_cpu_has_a_record_of_its_own():
+    new, old = (recorded.engine_row("OpenVINO INT8", device) for device in CPUS)
+    assert new["1x16"] < 0.5 < old["1x16"]  # time over fp32's
 
 
 def test_seconds_are_the_roofline_and_on_a_cpu_flops_alone():

@@ -115,6 +115,22 @@ def test_an_order_is_told_where_every_model_tells_it_or_the_speed_cancels(a, b, 
     assert predictions.predicted_order(a, b) == order
 
 
+def test_an_order_needs_every_model_in_both():
+    with pytest.raises(ValueError, match="shorter"):
+        predictions.predicted_order(row(timed.INT8, (1, 2), (1, 2)), row(timed.BF16, (5, 6)))
+
+
+@pytest.mark.parametrize("measured", [(1.0, 2.0), (2.0, 1.0)])
+def test_a_pair_is_right_in_the_order_that_was_measured(measured):
+    x, y = ({"measured": m, "low": m, "high": m} for m in measured)
+    rows = [row(timed.INT8, (5, 6), at=5.5) | x, row(timed.BF16, (3, 4), at=3.5) | y]
+    for asked in (rows, rows[::-1]):
+        (pair,) = predictions.pairs(asked)
+        assert pair["is_right"] is (measured == (2.0, 1.0))
+        (found,) = predictions.summary(asked)
+        assert found["middle"] == (measured == (2.0, 1.0))
+
+
 def test_a_pair_that_is_not_told_is_neither_right_nor_wrong():
     rows = [row(timed.INT8, (0.1, 0.35), at=0.2), row(timed.BF16, (0.3, 0.4), at=0.3)]
     (pair,) = predictions.pairs(rows)

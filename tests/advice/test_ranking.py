@@ -6,10 +6,10 @@ from itertools import pairwise
 import pytest
 
 from efflab import cli
-from efflab.advice import report
+from efflab.advice import ranking, report
 from efflab.advice.case import ALL_DEVICES, BUDGETS, Case
 from efflab.advice.ranking import advise, kept
-from efflab.advice.technique import Loss
+from efflab.advice.technique import Gain, Loss, Technique
 from efflab.config import PRESETS
 
 A100 = "A100 80GB SXM"
@@ -69,6 +69,16 @@ def test_a_gain_below_one_is_none():
     rows = {r["technique"]: r for r in advise("bert-base", "CPU without VNNI", "latency")}
     mixed = rows["16 bits: mixed precision"]
     assert not mixed["serves"]
+
+
+@pytest.mark.parametrize(("low", "high", "serves"), [(0.5, 2.0, True), (0.5, 1.0, False)])
+def test_what_may_gain_serves_with_both_ends(low, high, serves):
+    gain = Gain(low, high, "computed", "a formula")
+    others = dict.fromkeys(("latency", "training days", "checkpoint"), "no")
+    found = ranking.row(Technique("t", "01", others | {"memory": gain}), "memory")
+    assert found["serves"] is serves
+    assert (found["gain_low"], found["gain_high"]) == ((low, high) if serves else (None, None))
+    assert found["why"] == ("" if serves else "it needs more here, not less")
 
 
 def test_the_report_reads():

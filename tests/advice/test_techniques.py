@@ -8,7 +8,9 @@ from efflab.advice.case import BUDGETS, Case
 from efflab.advice.technique import Gain, Loss, Technique
 from efflab.compression.packed import model_bytes, quantize_weights
 from efflab.config import PRESETS
+from efflab.distributed.split import Split
 from efflab.model import Transformer
+from efflab.structure.window import computed_pairs
 
 A100 = "A100 80GB SXM"
 
@@ -78,6 +80,17 @@ def test_windows_gain_what_the_scores_cost():
     assert long.budgets["checkpoint"] == "no weight leaves"
 
 
+@pytest.mark.parametrize("model", ["bert-base", "gpt2"])
+def test_a_window_looks_back_alone_where_the_model_does(model):
+    asked = case(model)
+    config = asked.config
+    pairs = computed_pairs(asked.tokens, structure.WINDOW, causal=config.causal)
+    flops = asked.flops - cost.flops_by_part(config, asked.tokens)["scores"]
+    flops += 4 * config.n_layer * config.d_model * pairs
+    days = structure.window(asked).budgets["training days"]
+    assert days.low == pytest.approx(asked.flops / flops)
+
+
 def test_what_looks_ahead_is_no_advice_for_a_causal_model():
     for made in (structure.bigbird, structure.linformer):
         assert "causal" in made(case("gpt2")).budgets["latency"]
@@ -104,6 +117,11 @@ def test_mixed_precision_by_roofline_and_by_papers():
     assert a100.budgets["checkpoint"].low == 2
 
 
+def test_a_text_of_one_token_gains_what_its_weights_take_to_read():
+    latency = acceleration.mixed(case(seq_len=1)).budgets["latency"]
+    assert latency.low == latency.high == pytest.approx(2.0)
+
+
 def test_a_cpu_without_bf16_is_not_told_to_use_it():
     with_vnni, without = (
         acceleration.mixed(case(device=f"CPU {which} VNNI")) for which in ("with", "without")
@@ -116,6 +134,18 @@ def test_a_cpu_without_bf16_is_not_told_to_use_it():
 def test_a_compiler_has_a_number_only_where_one_was_recorded():
     gpu = acceleration.compiled(case()).budgets["latency"]
     assert gpu == "no number was recorded for this device"
+
+
+@pytest.mark.parametrize("old", [1.5, 3.0])
+def test_a_compiler_is_no_advice_where_it_was_slower(old, monkeypatch):
+    values = {acceleration.COMPILED: 2.0, acceleration.EAGER: old}
+    figure = {name: dict(value=v, low=v - 0.5, high=v + 0.5) for name, v in values.items()}
+    monkeypatch.setattr(recorded, "figure", lambda notebook, claim, name: figure[name])
+    latency = acceleration.compiled(case(device="CPU with VNNI")).budgets["latency"]
+    if old < 2:
+        assert "not faster" in latency
+    else:
+        assert (latency.low, latency.high) == (1.0, pytest.approx(3.5 / 1.5))
 
 
 # --- Compression -----------------------------------------------------------------------------
@@ -203,13 +233,32 @@ def test_a_huge_model_needs_more_than_data_parallelism():
     assert "no split" in few.budgets["memory"]
 
 
+def test_plain_data_parallelism_splits_the_batch_alone():
+    run = distributed.training(case("gpt3-1.3b", n_devices=64))
+    found = distributed.plain_data_parallel(run, 64)
+    assert (found.tp, found.pp, found.dp) == (1, 1, 64)
+    assert distributed.best(run, 64).tp > 1  # another split is faster, and is not taken
+    large = distributed.training(case("gpt3-175b", n_devices=64))
+    assert distributed.plain_data_parallel(large, 64) is None
+
+
+def test_memory_is_compared_with_one_device_that_recomputes_as_much():
+    asked = case("gpt3-1.3b", budget="memory", n_devices=8)
+    run = distributed.training(asked)
+    lean = distributed.best(run, 8, lean=True)
+    assert lean.recompute == "full"
+    alone = run.memory_bytes(Split(1, 1, 1, distributed.GLOBAL_BATCH, recompute="full"))
+    found = distributed.plan(asked).budgets["memory"].low
+    assert found == pytest.approx(alone / lean.memory_bytes)
+
+
 # --- Records ---------------------------------------------------------------------------------
 
 
 def test_records_are_read_by_name_and_unknown_ones_refused():
     assert recorded.board_loss("8-bit weights, per channel").value < 0.2
     assert recorded.board_loss("1/3 of the heads removed", "MiniLM-L6").value > 0
-    assert recorded.gptq_loss(4, 64).value < recorded.gptq_loss(3, 64).value
+    assert 0 < recorded.gptq_loss(4, 64).value < recorded.gptq_loss(3, 64).value < 50
     assert recorded.board_time("1/3 of the heads removed").high > 1
     assert recorded.mixed_training_gain("H100 SXM") is None
     with pytest.raises(ValueError, match="technique='x'"):
