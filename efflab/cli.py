@@ -6,8 +6,12 @@ import os
 import sys
 from pathlib import Path
 
+from efflab import __version__
+from efflab.errors import require
+from efflab.files import require_writable
 from efflab.formats import LANGUAGES
 from efflab.privacy import opt_out
+from efflab.publishing import terminal
 from efflab.publishing.catalog import ROOT, built_path, catalog, find, sources
 from efflab.publishing.execute import CellFailed
 
@@ -18,17 +22,18 @@ JUPYTER_SETTINGS = Path(__file__).parent / "publishing" / "jupyter"
 def list_notebooks(args) -> None:
     from efflab.lab.text import tr, use_language
 
-    use_language(args.language)
+    language = terminal.shown_language(args.language)
+    use_language(language)
     for number, entry in catalog().items():
         minutes = tr("{n} min", n=f"{entry['minutes']:3d}")
-        print(f"{number}  {minutes}  {entry['title'][args.language]}")
+        print(f"{number}  {minutes}  {entry['title'][language]}")
 
 
 def show_doctor(args) -> None:
     from efflab.lab.text import use_language
     from efflab.publishing.doctor import BROWSER_ADVICE, doctor, find_browser, report
 
-    use_language(args.language)
+    use_language(terminal.shown_language(args.language))
     if args.browser:
         if not find_browser():
             raise ValueError(BROWSER_ADVICE)
@@ -125,8 +130,10 @@ def give_advice(args) -> None:
 
 
 def train(args) -> None:
+    from efflab.data import STDLIB_GPT
     from efflab.experiments.stdlib_gpt import train_stdlib_gpt
 
+    require_writable(STDLIB_GPT)
     train_stdlib_gpt()
 
 
@@ -136,11 +143,13 @@ def open_lab(args) -> None:
     The address that it prints leads to notebook 00, also for a reader who opens it by hand.
     The network is not asked for news or updates, and the reader not whether it should be.
     """
+    if args.port is not None:
+        require(1 <= args.port <= 65535, "--port", args.port, "a number from 1 to 65535")
     first = built_path(find("00"), args.language).relative_to(ROOT).as_posix()
     command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--notebook-dir={ROOT}"]
     command += [f"--LabApp.default_url=/lab/tree/{first}"]
     command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    if args.port:
+    if args.port is not None:
         command.append(f"--port={args.port}")
     if args.no_browser:
         command.append("--no-browser")
@@ -153,6 +162,7 @@ def open_lab(args) -> None:
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="efflab", description="A survey article that you can run.")
+    top.add_argument("--version", action="version", version=f"efflab {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
 
     def command(name, function, help, group=commands):
@@ -205,22 +215,32 @@ def parser() -> argparse.ArgumentParser:
     model = command("train", train, "train a shipped model anew")
     model.add_argument("model", choices=("stdlib-gpt",))
     lab = command("lab", open_lab, "open JupyterLab at notebook 00")
-    lab.add_argument("--port", type=int)
+    lab.add_argument("--port", type=int, metavar="N", help="1 to 65535; a free one by default")
     lab.add_argument("--no-browser", action="store_true")
     lab.add_argument("--language", choices=LANGUAGES, default="en", help="of the notebook")
     return top
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; a wrong argument or a failing cell is a message, not a traceback."""
+    """Run one command; what is expected to go wrong is a message and 1, Ctrl-C is 130."""
+    terminal.use_any_encoding()
     opt_out()  # the kernels, ranks and servers that a command starts inherit it
-    args = parser().parse_args(argv)
     try:
-        args.function(args)
-    except (ValueError, TypeError, FileNotFoundError, CellFailed) as error:
-        print(f"efflab: {error}", file=sys.stderr)
+        _run(argv)
+    except BrokenPipeError:  # `efflab list | head` has seen enough
         return 1
+    except (ValueError, TypeError, OSError, ImportError, CellFailed, KeyboardInterrupt) as error:
+        terminal.say_error(error)
+        return 130 if isinstance(error, KeyboardInterrupt) else 1
     return 0
+
+
+def _run(argv: list[str] | None) -> None:
+    try:
+        args = parser().parse_args(argv)
+        args.function(args)
+    finally:
+        terminal.flush()
 
 
 if __name__ == "__main__":

@@ -61,6 +61,21 @@ def replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def require_writable(path: Path) -> None:
+    """Raise now the `OSError` in which writing `path` would end, before work of which it comes."""
+    new = [folder for folder in Path(path).parents if not folder.exists()]
+    try:
+        part = part_path(Path(path))
+        try:
+            part.write_bytes(b" ")
+        finally:
+            part.unlink(missing_ok=True)
+    finally:
+        for folder in new:
+            with suppress(OSError):  # another process has put something there
+                folder.rmdir()
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write all of a file, or nothing; the folder is made if need be."""
     with replacing(path) as part:

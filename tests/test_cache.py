@@ -1,5 +1,7 @@
 """The cache: it gives back what was made, makes anew what changed, and never stands in the way."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,18 @@ def test_a_changed_source_makes_it_anew_and_leaves_no_old_file(tmp_path, source)
     assert cached(folder, "x", [source], lambda: 2) == 2
     (file,) = folder.iterdir()
     assert file.suffix == ".json"
+
+
+def test_what_another_process_is_writing_stays(tmp_path, source):
+    folder = tmp_path / "c"
+    cached(folder, "x", [source], lambda: 1)
+    (file,) = folder.iterdir()
+    part = folder / f"{file.name}.{os.getppid()}-0123abcd.part"
+    part.write_text("half")
+    source.write_text("version 2")
+    cached(folder, "x", [source], lambda: 2)
+    assert part.read_text() == "half"
+    assert not file.exists()
 
 
 def test_another_kind_of_value_replaces_the_file(tmp_path, source):

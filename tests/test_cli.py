@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import efflab
 from efflab.cli import main
 from efflab.lab.text import use_language
 from efflab.publishing.doctor import MINILM_SHA256, doctor, report, row
@@ -74,6 +75,19 @@ def test_doctor_finds_what_is_here_and_explains_what_is_not():
         "--  a thing  missing: does not work without it: the other",
         "ok  cores    2",
     ]
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"efflab {efflab.__version__}\n"
+
+
+@pytest.mark.parametrize("port", ["70000", "65536", "0", "-1"])
+def test_a_port_that_is_none_is_refused(port, capsys, started):
+    assert main(["lab", "--port", port]) == 1
+    assert f"--port={port}: expected a number from 1 to 65535" in capsys.readouterr().err
+    assert started == []
 
 
 @pytest.fixture

@@ -33,6 +33,15 @@ def test_a_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path, monkeypa
         assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a.json": "old"}
 
 
+def test_whether_a_file_can_be_written_is_asked_without_a_trace(tmp_path):
+    files.require_writable(tmp_path / "a" / "b" / "c.json")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a").write_text("no folder")
+    with pytest.raises(OSError, match="a"):
+        files.require_writable(tmp_path / "a" / "b" / "c.json")
+    assert (tmp_path / "a").read_text() == "no folder"
+
+
 def test_a_change_that_raises_changes_nothing(tmp_path):
     path = tmp_path / "a.json"
     with pytest.raises(ZeroDivisionError):

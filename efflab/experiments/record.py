@@ -22,7 +22,7 @@ from efflab.data import DATA_DIR
 from efflab.errors import require, require_one_of
 from efflab.estimate import one_more
 from efflab.experiments.provenance import machine, machine_name, made_by, provenance
-from efflab.files import update
+from efflab.files import require_writable, update
 from efflab.significant import significant
 
 __all__ = ["agrees", "expected", "machines", "provenance", "recorded", "run_cases", "same_python"]
@@ -100,6 +100,7 @@ def run_cases(
     require(bool(cases) and all("seed" in c for c in cases), "cases", cases, "cases with a seed")
     require(all(cases.count(c) == 1 for c in cases), "cases", cases, "no case twice")
     path = folder / f"{name}.json"
+    require_writable(path)  # now, not after the first run
     record = _opened(name, path, say)
     want = _plain(dict(machine=machine(), settings=settings, models=dict(models or {})))
     block = _block(record, want)

@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 
 from efflab.errors import require
-from efflab.files import part_path, update, write_atomically
+from efflab.files import part_path, require_writable, update, write_atomically
 from efflab.formats import BOARD, LANGUAGES, VERDICT
 from efflab.publishing import usage
 from efflab.publishing.catalog import NOTEBOOKS, built_path, find, sources
@@ -30,7 +30,7 @@ def build_one(path: Path, language: str, *, prelude: str = PRELUDE, say=print) -
     target, name = built_path(path, language), f"{path.stem} ({language})"
     notebook = translate(read_source(path), language)
     notebook.cells.insert(0, nbformat.v4.new_code_cell(prelude))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)  # the kernel starts there
     part = part_path(path.parents[2] / "runs" / "build" / f"{path.stem}.{language}", ".ipynb")
     with usage.watching_memory() as memory:
         notebook = execute(notebook, name, target.parent, part)
@@ -122,6 +122,8 @@ def build(
         for path, language in product(paths, languages):
             take_texts(path, language)
         return
+    for path, language in product(paths, languages):
+        require_writable(built_path(path, language))
     if not busy:
         usage.require_idle()
     record = folder.parent / "data" / "builds.json"

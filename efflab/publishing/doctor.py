@@ -22,7 +22,7 @@ BROWSER_ADVICE = (
 
 
 def kept(text: str) -> str:
-    """A name or a number with its unit, its spaces unbreakable; such texts are not translated."""
+    """A name or a number with its unit, not to be translated: its spaces are none until printed."""
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
@@ -74,7 +74,8 @@ def find_chinese_font() -> str | None:
     if not shutil.which("fc-list"):
         return None
     command = ["fc-list", ":lang=zh", "family"]
-    names = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.splitlines()
+    listed = subprocess.run(command, capture_output=True, timeout=60).stdout
+    names = listed.decode("utf-8", "replace").splitlines()
     return kept(sorted(names)[0].split(",")[0]) if names else None
 
 
@@ -139,4 +140,4 @@ def report(rows: list[dict]) -> str:
         if not r["ok"]:
             line += tr(": does not work without it: {what}", what=tr_name(r["without"]))
         lines.append(line)
-    return "\n".join(lines)
+    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")

@@ -23,14 +23,13 @@ def execute(
     """`notebook` run in a fresh kernel that starts in `cwd`, with a progress bar.
 
     `given` (the parameters that differ) are injected after the `parameters` cell. While it runs,
-    and when it fails, `part` holds what there is. Returns the executed copy; each of its cells
+    and when a cell fails, `part` holds what there is. Returns the executed copy; each of its cells
     has the `seconds` it took. `name` is what a `CellFailed` calls it.
     """
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    part.parent.mkdir(parents=True, exist_ok=True)
     part = part.resolve()  # papermill works in `cwd`
     try:
         with warnings.catch_warnings():
@@ -57,6 +56,9 @@ def execute(
     except DeadKernelError:
         index, source = _last_started(part)
         raise failed(name, index, source, "The kernel died.", part) from None
+    except BaseException:  # Ctrl-C, a full disk: nobody is told of what there is
+        part.unlink(missing_ok=True)
+        raise
 
 
 def failed(name: str, index: int, source: str, trace: str, part: Path) -> CellFailed:

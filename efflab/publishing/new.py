@@ -7,6 +7,7 @@ templates stand beside this file; `@NN@` in them becomes the number.
 import keyword
 import re
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 
 from efflab.errors import require
@@ -106,7 +107,7 @@ def new(number: str, name: str, *, root: Path = ROOT) -> list[Path]:
 
     A number or a name that is taken, or that is none, is a `ValueError` before anything is written.
     """
-    require(bool(re.fullmatch(r"\d\d", number)), "number", number, "two digits such as 16")
+    require(bool(re.fullmatch("[0-9]{2}", number)), "number", number, "two digits such as 16")
     right = bool(re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name))
     allowed = "small letters and digits with _ between words, such as running_sums"
     require(right and not keyword.iskeyword(name), "name", name, allowed)
@@ -116,9 +117,16 @@ def new(number: str, name: str, *, root: Path = ROOT) -> list[Path]:
     for path in [root / "efflab" / "notebooks" / name, *files]:
         there = path.relative_to(root).as_posix()
         require(not path.exists(), "name", name, f"one not taken, but {there} exists")
-    for path, text in files.items():
-        write_atomically(path, text)
     catalog = root / "notebooks" / "catalog.toml"
     entry = filled("catalog.toml.in", values_for(number, name, claims_of(number, root)))
-    update(catalog, lambda text: with_entry(text or "", number, entry))
+    try:
+        for path, text in files.items():
+            write_atomically(path, text)
+        update(catalog, lambda text: with_entry(text or "", number, entry))
+    except BaseException:  # a full disk, Ctrl-C: half a notebook would have to be removed by hand
+        for path in files:
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            (root / "efflab" / "notebooks" / name).rmdir()
+        raise
     return [*files, catalog]

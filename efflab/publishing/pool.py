@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 from efflab.errors import require
 from efflab.experiments.provenance import machine, versions
-from efflab.files import write_atomically
+from efflab.files import require_writable, write_atomically
 from efflab.formats import VERDICT
 from efflab.publishing import usage
 from efflab.publishing.catalog import NOTEBOOKS, ROOT, catalog
@@ -114,6 +115,9 @@ def run_here(
     and then a `CellFailed` says so. A busy machine is a `ValueError`, unless `busy`.
     """
     require(out is None or not out.is_dir(), "--out", str(out), "a file, not a folder")
+    own = Column(machine(), date.today().isoformat(), {}, versions=versions())
+    out = Path(out or folder.parent / "runs" / "ledger" / own.file_name)
+    require_writable(out)  # now, not after an hour of notebooks
     if not busy:
         usage.require_idle()
     records, failed = [], {}
@@ -127,9 +131,8 @@ def run_here(
         say(f"{number}: " + ", ".join(f"{v['claim']} {v['outcome']}" for v in found))
         records += found
     made = {record["claim"]: record for record in records}
-    column = Column(machine(), date.today().isoformat(), made, versions=versions())
+    column = replace(own, verdicts=made)
     parsed(column.text().encode(), folder.parent)  # what `ledger add` would refuse is not written
-    out = out or folder.parent / "runs" / "ledger" / column.file_name
     write_atomically(out, column.text())
     if failed:
         message = f"{out} is partial: {len(failed)} failed\n\n" + "\n\n".join(failed.values())

@@ -16,7 +16,7 @@ import nbformat
 from nbformat import NotebookNode
 
 import efflab
-from efflab.files import part_path
+from efflab.files import part_path, require_writable
 from efflab.formats import VERDICT
 from efflab.publishing.catalog import NOTEBOOKS, find
 from efflab.publishing.execute import execute, seconds, title_of
@@ -103,7 +103,7 @@ def run(
     if not fresh and (kept := is_done(name, given, folder, say)):
         say("kept from before, as nothing that it depends on has changed; --fresh runs it again")
         return kept
-    target = kept_at(path, given)
+    target = writable(kept_at(path, given), say)
     for cell in execute_with(path, given, target).cells:
         if seconds(cell):
             say(f"{seconds(cell):7.2f} s  {title_of(cell)}")
@@ -154,24 +154,43 @@ def is_done(name: str, given: dict, folder: Path = NOTEBOOKS, say: Callable = pr
     path = find(name, folder)
     source = read_source(path)
     checked_for(path, source, given)
-    target = kept_at(path, given)
-    if not target.exists():
-        return None
+    wanted = fingerprint(translate(source, given.get("language", "en")), path)
+    places = kept_at(path, given), own_place(kept_at(path, given))
+    return next((p for p in places if p.exists() and _is_run(p, wanted, given, say)), None)
+
+
+def _is_run(target: Path, wanted: str, given: dict, say: Callable) -> bool:
+    """Whether a file holds the run with fingerprint `wanted` and parameters `given`."""
     try:
         about = read_notebook(target).metadata.get("efflab")
     except (ValueError, OSError) as error:
         say(f"{error}: run again")
-        return None
-    wanted = fingerprint(translate(source, given.get("language", "en")), path)
+        return False
     about = about if isinstance(about, dict) else {}
-    same = about.get("fingerprint") == wanted
-    same = same and canonical(about.get("parameters")) == canonical(given)
-    return target if same else None
+    same = canonical(about.get("parameters")) == canonical(given)
+    return same and about.get("fingerprint") == wanted
 
 
 def kept_at(path: Path, given: dict) -> Path:
     """Where a run of the source at `path` is kept, with these parameters."""
     return path.parents[2] / "runs" / path.stem / run_name(given)
+
+
+def own_place(target: Path) -> Path:
+    """Where a run is kept instead of `target` in a repository that the reader may not write."""
+    return Path.home() / ".efflab" / "runs" / target.parent.name / target.name
+
+
+def writable(target: Path, say: Callable) -> Path:
+    """`target`, or the reader's own place for it, which is said; an `OSError` where both fail."""
+    try:
+        require_writable(target)
+        return target
+    except OSError as error:
+        own = own_place(target)
+        require_writable(own)
+        say(f"kept in {own.parent}, as runs/ cannot be written ({error.strerror})")
+        return own
 
 
 # --- Many runs -------------------------------------------------------------------------------

@@ -176,6 +176,18 @@ def test_under_other_settings_neither_takes_the_others_runs(toy, tmp_path):
     assert toy(day=3, **other)[1] == [2, 3]
 
 
+def test_a_folder_that_cannot_be_written_is_found_before_the_first_run(toy, tmp_path):
+    toy(day=1)
+    path = tmp_path / "toy.json"
+    path.rename(tmp_path / "aside")
+    path.mkdir()
+    (path / "in the way").touch()
+    tried = []
+    with pytest.raises(OSError, match="directory"):
+        toy(day=2, beside={0: lambda: tried.append(0)})
+    assert tried == []
+
+
 # --- Provenance ------------------------------------------------------------------------------
 
 

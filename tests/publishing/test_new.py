@@ -86,6 +86,8 @@ def test_the_entry_stands_in_its_place():
     ("number", "name", "message"),
     [
         ("3", "windows", "number='3': expected two digits"),
+        ("１６", "windows", "number='１６': expected two digits"),
+        ("٣٤", "windows", "number='٣٤': expected two digits"),
         ("00", "windows", "number='00': expected one not taken, unlike 00, 01"),
         ("90", "Windows", "name='Windows': expected small letters"),
         ("90", "two__bars", "name='two__bars': expected small letters"),
@@ -98,3 +100,18 @@ def test_what_is_taken_or_badly_named_is_refused(number, name, message):
     with pytest.raises(ValueError, match=message):
         new.new(number, name)
     assert not (ROOT / "notebooks" / "src" / f"{number}_{name}.py").exists()
+
+
+def test_half_a_notebook_does_not_stay(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    shutil.copy(ROOT / "data" / "claims.toml", tmp_path / "data")
+    before = set(tmp_path.rglob("*.*"))
+
+    def update(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(new, "update", update)  # the catalog's, which comes last
+    with pytest.raises(OSError, match="No space left"):
+        new.new("16", "sums", root=tmp_path)
+    assert set(tmp_path.rglob("*.*")) == before
+    assert not (tmp_path / "efflab" / "notebooks" / "sums").exists()

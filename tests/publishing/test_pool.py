@@ -140,6 +140,13 @@ def test_a_busy_machine_and_a_folder_are_refused_before_anything_runs(root, runn
 # --- What lies in data/ledger ----------------------------------------------------------------
 
 
+def test_a_place_that_cannot_be_written_is_found_before_anything_runs(root, runner):
+    (root / "file").write_text("no folder")
+    with pytest.raises(OSError, match="file"):
+        run_here(root, root / "file" / "column.json")
+    assert runner.ran == []
+
+
 def test_a_stored_column_is_checked_again_and_has_its_machines_name(root):
     path = root / "theirs.json"
     path.write_text(column(LESS).text(), encoding="utf-8")
