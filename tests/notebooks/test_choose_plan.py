@@ -9,6 +9,7 @@ from efflab.advice import predictions
 from efflab.advice.case import BUDGETS
 from efflab.cost import flops_by_part
 from efflab.experiments import budget_game
+from efflab.lab.verdict import OUTCOMES
 from efflab.notebooks.choose_plan import advice, ending, game, light, parallel, predicted, profiled
 from efflab.notebooks.choose_plan.profiled import Shares
 
@@ -245,6 +246,15 @@ def test_a_claim_that_no_notebook_judged_says_so(monkeypatch, tmp_path, both_lan
     assert found.pop("attention-quadratic") == "holds"
     assert set(found.values()) == {ending.NOT_YET}
     assert list(ending.ledger_picture().layout.meta.values()) == [1, len(found)]
+
+
+def test_the_ledgers_bars_have_the_cards_colours(monkeypatch, both_languages):
+    all_of_them = [*OUTCOMES, ending.NOT_YET]
+    claims = zip(lab.load_claims(), all_of_them, strict=False)
+    monkeypatch.setattr(ending, "outcomes", lambda: dict(claims))
+    bars = ending.ledger_picture().data
+    assert [bar.marker.color for bar in bars[:-1]] == [look[-1] for look in OUTCOMES.values()]
+    assert bars[-1].marker.color not in {look[-1] for look in OUTCOMES.values()}
 
 
 def test_guesses_are_calibrated_where_there_are_some(both_languages):

@@ -7,10 +7,11 @@ from efflab.lab import figures, load_claims, outcome_words, tr
 from efflab.lab.guesses import calibration, kept
 from efflab.lab.page import live
 from efflab.lab.text import language
+from efflab.lab.verdict import OUTCOMES
 from efflab.stored import read_verdicts
 
-OUTCOMES = ("holds", "holds if", "does not hold", "undecided")
 NOT_YET = "not judged yet"
+NOT_YET_COLOUR = "#cccccc"
 
 
 def outcomes() -> dict[str, str]:
@@ -39,7 +40,7 @@ def _words(outcome: str) -> str:
 
 
 def ledger_picture():
-    """How many claims of each section came to what."""
+    """How many claims of each section came to what, in the colours of the verdicts' cards."""
     found, claims = outcomes(), load_claims()
     sections = list(dict.fromkeys(claim["section"].split(".")[0] for claim in claims.values()))
     counts = Counter((claims[c]["section"].split(".")[0], o) for c, o in found.items())
@@ -47,8 +48,11 @@ def ledger_picture():
     series = {_words(o): [counts[s, o] for s in sections] for o in used}
     title = tr("What became of the article's claims, by section (recorded)")
     meta = {_words(o): list(found.values()).count(o) for o in used}
-    return figures.bars(sections, series, title, tr("section"), tr("claims"), stacked=True,
-                        meta=meta)  # fmt: skip
+    fig = figures.bars(sections, series, title, tr("section"), tr("claims"), stacked=True,
+                       meta=meta)  # fmt: skip
+    for bar, outcome in zip(fig.data, used, strict=True):
+        bar.marker.color = OUTCOMES[outcome][3] if outcome in OUTCOMES else NOT_YET_COLOUR
+    return fig
 
 
 def guesses() -> list[dict]:
