@@ -1,0 +1,63 @@
+"""How a cell that fails is told, without a kernel; with one it is in test_build."""
+
+import nbformat
+import papermill
+import pytest
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from efflab.publishing import execute as running
+from efflab.publishing.execute import CellFailed, execute
+
+
+def cell(source, kind="code", **papermill):
+    make = nbformat.v4.new_code_cell if kind == "code" else nbformat.v4.new_markdown_cell
+    return make(source, metadata={"papermill": papermill})
+
+
+def raised(trace):
+    return PapermillExecutionError(1, 1, "x = 1 / 0", "ZeroDivisionError", "by zero", trace)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (raised(["\x1b[31mTrace\x1b[0m", "back"]), "cell 1 failed:\n\nx = 1 / 0\n\nTrace\nback"),
+        (CellTimeoutError("late"), "cell 1 failed:\n\nsecond\n\nIt ran over 7 s."),
+        (DeadKernelError("dead"), "cell 1 failed:\n\nsecond\n\nThe kernel died."),
+    ],
+)
+def test_a_failure_names_notebook_cell_and_cause(monkeypatch, tmp_path, error, said):
+    part = tmp_path / "new" / "part.ipynb"
+
+    def fail(notebook, path, given, **options):
+        assert (path, given) == (str(part), {"n": 2})
+        assert (options["cwd"], options["execution_timeout"]) == (str(tmp_path), 7)
+        cells = [cell("first", start_time="1"), cell("second", start_time="2"), cell("third")]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), part)
+        raise error
+
+    monkeypatch.setattr(papermill, "execute_notebook", fail)
+    with pytest.raises(CellFailed) as found:
+        execute("notebook", "toy", tmp_path, part, given={"n": 2}, timeout=7)
+    assert str(found.value) == f"toy, {said}\n\nThe notebook so far: {part}"
+
+
+def test_what_is_executed_comes_back(monkeypatch, tmp_path):
+    monkeypatch.setattr(papermill, "execute_notebook", lambda *given, **_: given)
+    part = tmp_path / "part.ipynb"
+    assert execute("notebook", "toy", tmp_path, part) == ("notebook", str(part), {})
+
+
+def test_seconds_are_papermills_of_code():
+    assert running.seconds(cell("x", duration=1.5)) == 1.5
+    assert running.seconds(cell("x", duration=None)) == running.seconds(cell("x")) == 0
+    assert running.seconds(cell("x", "markdown", duration=1.5)) == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "title"),
+    [("# a note\n\nx = 1\ny = 2", "x = 1"), ("# a note", "# a note"), ("x" * 70, "x" * 60)],
+)
+def test_a_cell_is_named_by_its_first_line_of_code(source, title):
+    assert running.title_of(cell(source)) == title
