@@ -5,7 +5,7 @@ modules below, a fixed sample of it is tried in copies of the package, each agai
 mirror its module, and what survived is listed with its change. Results are kept at once in
 runs/mutants.json by the change itself, so that a run that was killed goes on.
 
-    python tests/mutants.py --python .venv/bin/python [--count 150] [--workers 2] [--only cost]
+    python tests/mutants.py --python .venv/bin/python [--count 150] [--workers 2] [--only cost ...]
 """
 
 import argparse
@@ -27,8 +27,8 @@ from cosmic_ray.plugins import get_operator, operator_names
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "runs" / "mutants.json"
-MODULES = ("cost", "evaluate", "estimate", "bench", "publishing/ledger", "structure/*")
-MODULES += ("compression/*", "notebooks/*/verdicts")
+MODULES = ("cost", "evaluate", "estimate", "bench", "cache", "structure/*", "compression/*")
+MODULES += ("acceleration/systolic", "advice/*", "publishing/*", "notebooks/*/verdicts")
 SEED, TIMEOUT = 0, 900
 COPIED = ("efflab", "tests", "data", "docs", "notebooks", "README.md", "pyproject.toml")
 # An annotation's `X | None` is no arithmetic, and a decorator's removal is found by any import.
@@ -55,6 +55,15 @@ SURVIVORS: dict[tuple[str, str], str] = {
     ("structure/dynamic_conv", "values = values * mask[:, 0, -1, :, None]"): "a size of one",
     ("evaluate", "cosine = F.cosine_similarity(a, b, dim=+1)"): "the last of two dimensions",
     ("compression/sparse", 'if layout >= "csr":'): "of the layouts left, csr is the last",
+    (
+        "cache",
+        "np.save(buffer, value.astype(np.uint16), allow_pickle=True)",
+    ): "no integer is pickled",
+    (
+        "advice/case",
+        "GPUS = tuple(name for name, d in DEVICES.items() "
+        'if d.memory_bytes or "fp16" in d.peak_flops)',
+    ): "no device has one without the other",
     ("estimate", "differences = [x - y for x, y in zip(a, b, strict=False)]"): OWN_CHECK,
     ("bench", "return [x / y for x, y in zip(a, b, strict=False)]"): OWN_CHECK,
     (
@@ -158,7 +167,8 @@ def change(module: Path, name: str, occurrence: int) -> tuple[str, str]:
 
 def passes(python: str, copy: Path, tests: list[str]) -> bool:
     """Whether these tests pass, within their time, on a copy of the package as it stands."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    own = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(copy)}
+    environment = os.environ | own  # with the path, what a test starts is of the copy as well
     command = [python, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     try:
         done = subprocess.run(
@@ -192,11 +202,12 @@ def main() -> None:
     parser.add_argument("--python", required=True, help="the interpreter that runs the tests")
     parser.add_argument("--count", type=int, default=150)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--only", default="", help="modules whose path contains this")
+    parser.add_argument("--only", nargs="+", default=[""], help="modules whose path contains one")
     args = parser.parse_args()
     python = str(Path(args.python).absolute())
     modules = sorted(p for m in MODULES for p in (ROOT / "efflab").glob(f"{m}.py"))
-    modules = [m for m in modules if m.name != "__init__.py" and args.only in str(m)]
+    modules = [m for m in modules if m.name != "__init__.py"]
+    modules = [m for m in modules if any(part in m.as_posix() for part in args.only)]
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     RESULTS.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(args.workers) as pool:

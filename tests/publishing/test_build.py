@@ -65,30 +65,6 @@ def test_a_prelude_runs_first_and_is_not_stored(toy):
         building.build(folder=toy, prelude="1 / 0", busy=True, say=quiet)
 
 
-def test_a_picture_stays_when_its_figure_does():
-    def cell(picture, number):
-        data = {"image/png": picture, "application/vnd.plotly.v1+json": {"y": number}}
-        output = nbformat.v4.new_output("display_data", data)
-        return nbformat.v4.new_notebook(
-            cells=[nbformat.v4.new_code_cell("show()", id="a", outputs=[output])]
-        )
-
-    old, same, other = cell("old", 1), cell("new", 1), cell("new", 2)
-    outputs.settle(same, old)
-    outputs.settle(other, old)
-    assert same.cells[0].outputs[0].data["image/png"] == "old"
-    assert other.cells[0].outputs[0].data["image/png"] == "new"
-
-
-def test_views_of_widgets_are_not_stored():
-    data = {WIDGET: {"model_id": "1"}, "text/plain": "a slider"}
-    bare = {WIDGET: {"model_id": "2"}}
-    shown = [nbformat.v4.new_output("display_data", d) for d in (data, bare)]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=shown)])
-    outputs.settle(notebook, None)
-    assert [o.data for o in notebook.cells[0].outputs] == [{"text/plain": "a slider"}]
-
-
 def test_cell_ids_follow_the_content(toy, edit):
     source = read_source(find("90", toy))
     before = [c.id for c in translate(source, "en").cells]
@@ -195,19 +171,6 @@ def test_seconds_and_memory_are_kept_apart_from_the_notebook(toy, edit):
     assert "duration" not in stored
     assert "papermill" not in stored
     assert any("time.sleep" not in line and "import os, time" in line for line in lines)
-
-
-def test_what_takes_twice_its_share_is_warned_about():
-    def took(**seconds):
-        return {name: {"seconds": value} for name, value in seconds.items()}
-
-    before = took(a=10.0, b=10.0, c=80.0)
-    assert usage.warnings_about({}, took(a=10.0)) == []
-    assert usage.warnings_about(before, took(a=20.0)) == []  # 20 of 110 s: under twice 10 of 100
-    assert usage.warnings_about(before, took(a=26.0, d=1000.0)) == []
-    assert usage.warnings_about(before, took(a=30.0, b=30.0, c=240.0)) == []  # a slower machine
-    (line,) = usage.warnings_about(before, took(a=26.0, b=10.0, c=80.0))
-    assert line == "a: 22% of the total, before 10% (26.0 s, before 10.0 s)"
 
 
 def test_a_busy_machine_is_refused_before_anything_runs(toy, monkeypatch):
