@@ -7,7 +7,7 @@ sends gradients in buckets while the backward pass still runs.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
@@ -43,12 +43,12 @@ class Run:
 
 def average_gradients(model: nn.Module) -> None:
     """Make every rank's gradients their mean over all ranks: one ring all-reduce of all of them."""
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in gradients])
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    flat = torch.cat([gradient(p).flatten() for p in parameters])
     ring_all_reduce(flat)
     flat /= dist.get_world_size()
-    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
+    for p, mean in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        p.grad = mean.view_as(p)
 
 
 def shares(n_rows: int, world_size: int) -> list[int]:
@@ -73,11 +73,22 @@ def own(sizes: Sequence[int], rank: int) -> slice:
     return slice(start, start + sizes[rank])
 
 
+def trained(config: ModelConfig) -> ModelConfig:
+    """What ranks train of a model: a language model's loss reaches no pooler, so there is none.
+
+    DDP waits for the gradient of every parameter, and an optimizer has nothing to do with none.
+    """
+    return replace(config, pooler=False)
+
+
 def new_model(config: ModelConfig, seed: int = 0) -> Transformer:
-    """A fresh model whose weights `seed` fixes, without touching the caller's random state."""
+    """A fresh model to be `trained`, its weights fixed by `seed`; the caller's random state stays.
+
+    Every job of this chapter starts from it.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Transformer(config)
+        return Transformer(trained(config))
 
 
 def train(
@@ -107,12 +118,18 @@ def train(
         (weight * loss).backward()
         if synchronize is not None:
             synchronize(model)
-        first = first or {name: p.grad.clone() for name, p in _named(model)}
+        first = first or {name: gradient(p) for name, p in _named(model)}
         optimizer.step()
         losses.append(loss.item())
     sent = (sent_bytes() - before) / (n_steps - 1) if dist.is_initialized() and n_steps > 1 else 0.0
     weights = {name: p.detach().clone() for name, p in _named(model)}
     return Run(first, weights, losses, sent)
+
+
+def gradient(parameter: nn.Parameter) -> Tensor:
+    """A copy of its gradient; one that the loss did not reach has zeros."""
+    grad = parameter.grad
+    return torch.zeros_like(parameter) if grad is None else grad.clone()
 
 
 def _named(model: nn.Module):

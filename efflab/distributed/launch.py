@@ -6,13 +6,18 @@ through `multiprocessing`, which runs the caller's main script again in every ch
 helper process behind. How a rank lives is in `efflab.distributed.rank`.
 """
 
+import os
 import pickle
 import queue
+import socket
 import sys
 import threading
 import time
+import traceback
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,6 +33,7 @@ GRACE_SECONDS = 0.5
 """How long after a first failure others are waited for, to tell the cause from what it caused."""
 WHERE_SECONDS = 2.0
 """How long a rank that did not finish has for saying where it is."""
+LOOPBACK_SECONDS = 5.0
 Progress = Callable[[int, object], None]
 Message = tuple[int, str, bytes]
 """(rank, kind, pickled payload)"""
@@ -62,18 +68,20 @@ class RankPool:
     """`n_procs` ranks that stay up from call to call, so that starting them is paid once.
 
     `with RankPool(2) as pool: pool.run(fn, ...)`, or over several cells of a notebook
-    `pool = RankPool(2)` until `pool.close()`. They end with the block, with `close`, or with the
-    Python that started them. After a failure the next `run` starts new ones. One job at a time:
-    a second thread waits. A function's module is imported once, as it was at its first use.
+    `pool = RankPool(2)` until `pool.close()`. They end with the block, with `close`, when nobody
+    holds the pool any more (its cell ran again), or with the Python that started them. After a
+    failure the next `run` starts new ones. One job at a time: a second thread waits. A function's
+    module is imported once, as it was at its first use.
     """
 
     def __init__(self, n_procs: int):
         _require_ranks(n_procs)
         self.n_procs = n_procs
         self._lock = threading.Lock()
-        self._ranks: list[RankProcess] = []
+        self._up = _Up()
+        self._ranks = self._up.ranks
         self._inbox: queue.Queue = queue.Queue()
-        self._folder: TemporaryDirectory | None = None
+        weakref.finalize(self, self._up.end)
 
     def __enter__(self) -> "RankPool":
         with self._lock:
@@ -99,30 +107,23 @@ class RankPool:
                 for rank in self._ranks:
                     rank.order("job", job)
                 answers = self._gather("result", timeout, on_progress)
+                return [_received(rank, answer) for rank, answer in enumerate(answers)]
             except BaseException:
                 self.close()
                 raise
-        return [pickle.loads(answer) for answer in answers]
 
     def close(self) -> None:
         """End the ranks, at once; harmless where there are none."""
-        for rank in self._ranks:
-            rank.kill()
-        for rank in self._ranks:
-            rank.wait()
-        self._ranks = []
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        self._up.end()
 
     def _start(self) -> None:
         if self._ranks:
             return
+        _require_loopback()
         self._inbox = queue.Queue()
-        self._folder = TemporaryDirectory(prefix="efflab-ranks-", ignore_cleanup_errors=True)
+        folder = self._up.new_folder()
         try:
             for number in range(self.n_procs):
-                folder = Path(self._folder.name)
                 self._ranks.append(RankProcess(number, self.n_procs, folder, self._inbox))
             self._gather("ready", START_SECONDS, None)
         except BaseException:
@@ -141,7 +142,7 @@ class RankPool:
             if what == kind:
                 answers[rank] = payload
             elif what == "progress" and on_progress is not None:
-                on_progress(rank, pickle.loads(payload))
+                on_progress(rank, _received(rank, payload))
             elif what in ("raised", "gone"):
                 raise self._failure(message)
         return [answers[rank] for rank in range(self.n_procs)]
@@ -184,6 +185,51 @@ class RankPool:
         what = "did not start" if kind == "ready" else "did not finish"
         details = "\n".join(f"rank {rank} is here:\n{stack}" for rank, stack in stacks.items())
         return RankError(cause, f"{what} within {significant(timeout)} s", details)
+
+
+@dataclass
+class _Up:
+    """What is up of a pool, apart from it: whoever ends it must not keep the pool alive."""
+
+    ranks: list[RankProcess] = field(default_factory=list)
+    folder: TemporaryDirectory | None = None
+    owner: int = field(default_factory=os.getpid)
+
+    def new_folder(self) -> Path:
+        self.folder = TemporaryDirectory(prefix="efflab-ranks-", ignore_cleanup_errors=True)
+        return Path(self.folder.name)
+
+    def end(self) -> None:
+        if os.getpid() != self.owner:  # a fork's copy of the pool
+            return
+        for rank in self.ranks:
+            rank.kill()
+        for rank in self.ranks:
+            rank.wait()
+        self.ranks.clear()
+        if self.folder is not None:
+            self.folder.cleanup()
+            self.folder = None
+
+
+def _received(rank: int, payload: bytes):
+    """What a rank sent. Reading it runs code of its types, which may not end the caller either."""
+    try:
+        return pickle.loads(payload)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise RankError(rank, "sent what cannot be read here", traceback.format_exc()) from error
+
+
+def _require_loopback() -> None:
+    """Without it gloo would wait for the kernel's time-out, a minute or more."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), LOOPBACK_SECONDS).close()
+    except OSError as error:
+        down = "ranks talk over the loopback interface, and 127.0.0.1 does not answer: is `lo` up?"
+        raise ConnectionError(f"{down} ({error})") from error
 
 
 # --- Arguments -------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ CHILD = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer);"
     "from efflab.distributed.rank import main; main()"
 )
+MARK = "EFFLAB_RANK"
+"""A variable that a rank's process hands on to whatever it starts, in whatever session."""
 JOIN_SECONDS = 0.5
 GROUP_SECONDS, POLL_SECONDS = 5.0, 0.005
 """How long what a rank has started itself may take to die, and how often that is looked at."""
@@ -31,7 +33,7 @@ class RankProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                env=os.environ | {"OMP_NUM_THREADS": "1", MARK: str(self.log)},
                 start_new_session=True,  # Ctrl-C is the parent's to handle
             )
         assert self.process.stdin is not None  # both are pipes
@@ -54,7 +56,7 @@ class RankProcess:
 
     def _read(self, number: int, inbox: queue.Queue) -> None:
         """Pass the rank's messages on until its pipe closes, which it does when the rank ends."""
-        with suppress(EOFError, OSError, pickle.UnpicklingError):
+        with suppress(Exception):  # half a message of a rank that died can be anything
             while True:
                 inbox.put((number, *pickle.load(self._messages)))
         inbox.put((number, "gone", b""))
@@ -100,8 +102,37 @@ class RankProcess:
         """Until it is over, and nothing of it is left open here."""
         self.process.wait()
         self._wait_for_group()
-        self._reader.join(JOIN_SECONDS)
+        end_marked(str(self.log))
+        if self._reader is not threading.current_thread():
+            self._reader.join(JOIN_SECONDS)
         if not self._reader.is_alive():
             for stream in (self._orders, self._messages):
                 with suppress(OSError):  # closing flushes what a dead rank did not take
                     stream.close()
+
+
+def end_marked(mark: str) -> None:
+    """End all other processes with this `MARK`: a session of its own saves none of a rank's.
+
+    Those that start meanwhile too, for `GROUP_SECONDS`.
+    """
+    import psutil
+
+    deadline = time.monotonic() + GROUP_SECONDS
+    while time.monotonic() < deadline:
+        found = [p for p in psutil.process_iter() if p.pid != os.getpid() and _has(p, mark)]
+        if not found:
+            return
+        for process in found:
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(found, JOIN_SECONDS)
+
+
+def _has(process, mark: str) -> bool:
+    """Whether it is alive and marked so; what belongs to others cannot be asked."""
+    import psutil
+
+    with suppress(psutil.Error, OSError):
+        return process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE
+    return False

@@ -15,6 +15,7 @@ import traceback
 from datetime import timedelta
 from typing import BinaryIO
 
+from efflab.distributed.process import MARK, end_marked
 from efflab.privacy import opt_out
 
 # The parent keeps the time; gloo's own limit must not end a collective earlier.
@@ -106,11 +107,19 @@ def _listen(orders, jobs: queue.SimpleQueue) -> None:
         try:
             kind, job = pickle.load(orders)
         except (EOFError, OSError):
-            os._exit(1)
+            _end()
         if kind == "job":
             jobs.put(job)
         else:
             _send("where", pickle.dumps(_stack(sys._current_frames()[me])))
+
+
+def _end() -> None:
+    """End this process, and before it what it has started."""
+    try:
+        end_marked(os.environ[MARK])
+    finally:
+        os._exit(1)
 
 
 def _stack(frame) -> str:

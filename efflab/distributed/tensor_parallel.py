@@ -21,7 +21,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 
 from efflab.config import ModelConfig
 from efflab.cost import num_params
-from efflab.distributed.data_parallel import distance, new_model
+from efflab.distributed.data_parallel import distance, new_model, trained
 from efflab.distributed.ring import ring_bytes, sent_bytes
 from efflab.errors import require, require_int, require_one_of
 from efflab.model import Attention, FeedForward, Transformer
@@ -223,7 +223,7 @@ def held_params(config: ModelConfig, n_ranks: int) -> int:
     n_attention = 1 if config.share in ("attention", "all") else config.n_layer
     n_ffn = 1 if config.share in ("ffn", "all") else config.n_layer
     cut = n_attention * (4 * C * C + 3 * C) + n_ffn * (2 * C * d_ff + d_ff)
-    return num_params(config) - cut + cut // n_ranks
+    return num_params(trained(config)) - cut + cut // n_ranks
 
 
 def wire_bytes(config: ModelConfig, n_tokens: int, n_ranks: int, value_bytes: float = 4) -> float:

@@ -8,6 +8,7 @@ backward pass). `cost.model_state_bytes` is the paper's formula; here a rank's b
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,8 +83,10 @@ def sharded(model: Transformer, stage: int) -> tuple[nn.Module, torch.optim.Opti
     require_one_of("stage", stage, STAGES)
     if stage >= 2:
         mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-        for layer in (*model.layers, model):  # a group each, gathered and dropped together
-            fully_shard(layer, mesh=mesh, reshard_after_forward=stage == 3)
+        uses = Counter(p for layer in model.layers for p in set(layer.parameters()))
+        alone = (layer for layer in model.layers if all(uses[p] == 1 for p in layer.parameters()))
+        for group in (*alone, model):  # each gathered and dropped together; what is shared, at last
+            fully_shard(group, mesh=mesh, reshard_after_forward=stage == 3)
         return model, torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     ddp = DistributedDataParallel(model)
     if stage == 0:

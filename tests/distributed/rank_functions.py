@@ -10,12 +10,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from efflab.distributed.data_parallel import distance, new_model
 from efflab.distributed.launch import report
 from efflab.distributed.ring import sent_bytes
-from efflab.distributed.tensor_parallel import parallelize, parallelize_with_torch, share_of
-from efflab.structure.sharing import share_qkv
-from efflab.train import language_model_loss
 
 
 def total(rank, world_size, value):
@@ -54,15 +50,39 @@ def _fail(how):
 
 
 def with_a_child(rank, world_size):
-    """Start a process that outlives the rank if nobody ends it, and be killed."""
+    """Start processes that outlive the rank if nobody ends them, and be killed."""
     if rank == 0:
         report(subprocess.Popen(["sleep", "600"]).pid)
+        report(in_a_session_of_its_own().pid)
         forked = os.fork()
         if forked == 0:
             time.sleep(600)
         report(forked)
         os.kill(os.getpid(), signal.SIGKILL)
     dist.barrier()
+
+
+def in_a_session_of_its_own():
+    """A process that no signal to the rank's group reaches."""
+    return subprocess.Popen(["sleep", "600"], start_new_session=True)
+
+
+def waits_with_a_child(rank, world_size, path):
+    Path(path).write_text(str(in_a_session_of_its_own().pid))
+    time.sleep(600)
+
+
+class Leaves:
+    """What ends the process that reads it, as a module does that is no library."""
+
+    def __reduce__(self):
+        return sys.exit, (3,)
+
+
+def leaves(rank, world_size, how):
+    if how == "report":
+        report(Leaves())
+    return Leaves()
 
 
 def large(rank, world_size, array):
@@ -101,16 +121,3 @@ def reduce_scatter_bytes(rank, world_size, n_values):
     middle = sent_bytes()
     dist.all_reduce(values)
     return middle - start, sent_bytes() - middle
-
-
-def shared_map(rank, world_size, config, ids, method):
-    """Errors of a model with one map in two layers, cut over ranks, against one process."""
-    whole, cut = (share_qkv(new_model(config), 2) for _ in range(2))
-    cut = {"ours": parallelize, "torch": parallelize_with_torch}[method](cut)
-    for model in (whole, cut):
-        language_model_loss(model, ids, ids).backward()
-    expected = {
-        name: share_of(name, p.grad, rank, world_size) for name, p in whole.named_parameters()
-    }
-    found = {name: getattr(p.grad, "_local_tensor", p.grad) for name, p in cut.named_parameters()}
-    return distance(found, expected)

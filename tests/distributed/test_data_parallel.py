@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from itertools import chain
 
+import model_functions
 import pytest
 import torch
 from batches import SAME, random_ids
@@ -137,3 +138,9 @@ def test_other_bad_arguments():
 
 def test_doctests():
     assert doctest.testmod(data_parallel).failed == 0
+
+
+def test_a_gradient_that_a_rank_lacks_counts_as_zero():
+    with RankPool(2) as pool:
+        found = pool.run(model_functions.unreached, timeout=60)
+    assert found == [{"a": [1.0] * 3, "b": [0.5] * 3, "c": [0.0] * 3}] * 2

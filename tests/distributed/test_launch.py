@@ -144,8 +144,17 @@ def test_what_a_rank_has_started_ends_with_it():
     pids = []
     options = dict(timeout=600, on_progress=lambda rank, pid: pids.append(pid))
     assert fails_soon(launch, rank_functions.with_a_child, 2, **options).rank == 0
-    assert len(pids) == 2
+    assert len(pids) == 3
     assert all(gone(pid) for pid in pids)
+
+
+@pytest.mark.parametrize("how", ["report", "result"])
+def test_what_cannot_be_read_here_is_the_rank_s_error_and_not_the_caller_s_end(how):
+    options = dict(timeout=60, on_progress=lambda rank, message: None)
+    error = fails_soon(launch, rank_functions.leaves, 1, how, **options)
+    assert error.rank == 0
+    assert "rank 0 sent what cannot be read here" in str(error)
+    assert "SystemExit: 3" in str(error)
 
 
 def test_a_result_that_cannot_travel_says_so():
@@ -174,20 +183,54 @@ def test_an_interrupt_ends_the_ranks():
     assert all(gone(pid) for pid in pids)
 
 
-def test_ranks_end_when_their_parent_is_killed():
+def test_ranks_and_what_they_started_end_when_their_parent_is_killed(tmp_path):
     """A kernel that is restarted is killed: it closes nothing itself."""
     code = (
+        "import sys, threading, rank_functions\n"
         "from efflab.distributed.launch import RankPool\n"
-        "pool = RankPool(1)\npool.__enter__()\nprint(*pool.pids, flush=True)\ninput()"
+        "pool = RankPool(1)\npool.__enter__()\n"
+        "job = rank_functions.waits_with_a_child, sys.argv[1]\n"
+        "run = lambda: pool.run(*job, timeout=600)\n"
+        "threading.Thread(target=run, daemon=True).start()\n"
+        "print(*pool.pids, flush=True)\ninput()"
     )
+    where = os.path.dirname(rank_functions.__file__)
     python = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-c", code, str(tmp_path / "pid")],
+        cwd=where, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
     with python:
         pid = int(python.stdout.readline())
+        deadline = time.monotonic() + SOON
+        while not (tmp_path / "pid").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
         assert not over(pid)
         python.kill()
+    child = int((tmp_path / "pid").read_text())
     assert gone(pid)
+    assert gone(child)
+
+
+def test_ranks_end_when_nobody_holds_their_pool():
+    """A notebook's cell that runs again makes a new pool and drops the old one."""
+    pids = []
+    for _ in range(3):
+        pool = RankPool(1)
+        pool.run(rank_functions.sleeps, 0, timeout=60)
+        pids += pool.pids
+    assert [over(pid) for pid in pids] == [True, True, False]
+    del pool
+    assert gone(pids[-1])
+
+
+def test_a_fork_that_drops_its_copy_of_a_pool_ends_no_rank():
+    with RankPool(1) as ranks:
+        child = os.fork()
+        if not child:
+            ranks.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert ranks.run(rank_functions.sleeps, 0, timeout=60) == [0]
 
 
 # --- Messages and resources ------------------------------------------------------------------
@@ -254,8 +297,28 @@ def test_the_ports_of_others_are_in_nobodys_way_and_only_loopback_is_used(monkey
         monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
         monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
         addresses = launch(rank_functions.sockets, 2, timeout=60)
-    assert all(addresses)
-    assert {ip for row in addresses for ip in row} <= {"127.0.0.1", "::1", "0.0.0.0", "::"}
+    assert all(addresses)  # and 0.0.0.0, every interface of the machine, would be no loopback
+    assert {ip for row in addresses for ip in row} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_without_loopback_it_says_so_at_once():
+    """In a network namespace of its own, where `lo` is down until somebody lifts it."""
+    alone = ["unshare", "--map-root-user", "--net"]
+    if shutil.which("unshare") is None or subprocess.run([*alone, "true"]).returncode:
+        pytest.skip("no network namespace is allowed here")
+    code = """
+import time, rank_functions
+from efflab.distributed.launch import launch
+start = time.monotonic()
+try:
+    launch(rank_functions.total, 2, 1, timeout=60)
+except ConnectionError as error:
+    print(time.monotonic() - start < 10, error)
+"""
+    where = os.path.dirname(rank_functions.__file__)
+    command = [*alone, sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=where)
+    assert done.stdout.startswith("True ranks talk over the loopback interface"), done.stderr
 
 
 def test_no_place_for_the_rendezvous_is_an_error_and_leaves_nothing(monkeypatch, tmp_path):

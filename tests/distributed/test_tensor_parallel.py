@@ -7,8 +7,8 @@ import doctest
 import re
 from dataclasses import replace
 
+import model_functions
 import pytest
-import rank_functions
 import torch
 from batches import SAME, random_ids
 
@@ -51,7 +51,7 @@ def test_logits_and_all_gradients_are_those_of_one_process(ranks, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_map_that_layers_share_is_cut_once_and_stays_one(ranks, method):
-    assert max(ranks.run(rank_functions.shared_map, CONFIG, JOB.ids, method, timeout=120)) < SAME
+    assert max(ranks.run(model_functions.shared_map, CONFIG, JOB.ids, method, timeout=120)) < SAME
 
 
 def test_ours_is_torch_s(ranks):
