@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from efflab.files import write_atomically
+from efflab.json_files import parse_json
 
 
 def cached(folder: Path, name: str, sources: Iterable[Path], make: Callable[[], object]):
@@ -52,7 +53,7 @@ def _array(path: Path) -> np.ndarray:
 
 
 def _json(path: Path):
-    return json.loads(path.read_text(encoding="utf-8"))
+    return parse_json(path.read_bytes(), object)
 
 
 READERS = {".npy": _array, ".json": _json}

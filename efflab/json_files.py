@@ -31,13 +31,26 @@ def read_json(
     `ValueError` or `TypeError` is a `ValueError` that names the file and the `remedy`.
     """
     path = Path(path)
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    return parse_file(content, path.name, kind, check=check, remedy=remedy)
+
+
+def parse_file(
+    content: bytes | str,
+    name: str,
+    kind: type = dict,
+    *,
+    check: Callable[[Any], None] = lambda value: None,
+    remedy: str = "restore the file",
+) -> Any:
+    """`read_json` of the content of the file `name`."""
     try:
-        size = path.stat().st_size
-        require(size <= MAX_BYTES, "bytes", size, f"at most {MAX_BYTES:,}")
-        value = parse_json(path.read_bytes(), kind)
+        require(len(content) <= MAX_BYTES, "bytes", len(content), f"at most {MAX_BYTES:,}")
+        value = parse_json(content, kind)
         check(value)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path.name} is damaged ({error}); {remedy}") from error
+        raise ValueError(f"{name} is damaged ({error}); {remedy}") from error
     return value
 
 

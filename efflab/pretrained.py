@@ -18,6 +18,7 @@ from efflab.cost import num_params
 from efflab.data import MINILM_PACKAGE, MINILM_SHA256, STDLIB_GPT, TOKENIZER_FILE, sha256
 from efflab.errors import require_one_of
 from efflab.files import write_atomically
+from efflab.json_files import parse_json
 from efflab.model import Transformer
 from efflab.privacy import load
 from efflab.weights import fill, named_tensors, narrow, read_unhashed, to_bytes
@@ -56,7 +57,7 @@ def save_checkpoint(model: Transformer, path: Path, card: dict) -> dict:
         fill(Transformer(model.config), tensors, "model.config")
     content = to_bytes(tensors)
     card = card | {"config": asdict(model.config), "sha256": hashlib.sha256(content).hexdigest()}
-    card = json.loads(json.dumps(card))  # as it will be read
+    card = parse_json(json.dumps(card))  # as it will be read
     card |= {"card_sha256": _card_hash(card)}
     write_atomically(path, content)
     write_atomically(card_path(path), json.dumps(card, indent=1) + "\n")
@@ -78,10 +79,10 @@ def read_card(path: Path = STDLIB_GPT) -> dict:
     if not card.is_file():
         raise FileNotFoundError(f"{card} is missing; {remedy}")
     try:
-        said = json.loads(card.read_bytes())
-    except (ValueError, RecursionError) as error:
+        said = parse_json(card.read_bytes())
+    except ValueError as error:
         raise ValueError(f"{card} is damaged: {error}; {remedy}") from None
-    if not isinstance(said, dict) or said.get("card_sha256") != _card_hash(said):
+    if said.get("card_sha256") != _card_hash(said):
         raise ValueError(f"{card} is damaged, or an older efflab wrote it; {remedy}")
     return said
 

@@ -175,7 +175,9 @@ def test_the_longest_notebook_starts_first(tmp_path):
     for name in ("00_a", "01_b", "02_c", "03_d"):
         (sources / f"{name}.py").touch()
     assert longest_first("en", tmp_path / "notebooks") == ["00", "01", "02", "03"]
-    builds = {"00 en": {"seconds": 2.0}, "02 en": {"seconds": 9.5}, "01 zh": {"seconds": 5.0}}
+    told = dict(peak_mb=1, machine="a CPU", date="2026-11-20")
+    seconds = {"00 en": 2.0, "02 en": 9.5, "01 zh": 5.0}
+    builds = {name: told | dict(seconds=n) for name, n in seconds.items()}
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "builds.json").write_text(json.dumps(builds), encoding="utf-8")
     assert longest_first("en", tmp_path / "notebooks") == ["02", "00", "01", "03"]

@@ -1,9 +1,12 @@
 """One way into every JSON file: what Python's own reader lets through is refused, and named."""
 
+import ast
 import json
+from pathlib import Path
 
 import pytest
 
+import efflab
 from efflab.json_files import DEEPEST, MAX_BYTES, parse_json, read_json
 
 
@@ -70,3 +73,27 @@ def test_what_a_check_refuses_is_the_files_fault(tmp_path):
         read_json(path)
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "none.json")
+
+
+# --- One reader ------------------------------------------------------------------------------
+
+PACKAGE = Path(efflab.__file__).parent
+OWN = {
+    "json_files.py": "this is the reader",
+    "lab/figures.py": "a cache's key, written two lines above",
+}
+
+
+def readers(path):
+    """The lines on which a file reads JSON by itself."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        attribute = isinstance(node, ast.Attribute) and ast.unparse(node.value) == "json"
+        if (attribute and node.attr in ("load", "loads", "JSONDecoder")) or (
+            isinstance(node, ast.ImportFrom) and node.module == "json"
+        ):
+            yield node.lineno
+
+
+def test_nothing_else_in_the_package_reads_json():
+    found = {p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py") if any(readers(p))}
+    assert found == set(OWN)

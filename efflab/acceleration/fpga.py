@@ -6,7 +6,6 @@ clock, printed as Verilog and turned into an FPGA's multipliers, tables and flip
 and Yosys load only in the functions that need them: here they are optional weight.
 """
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from efflab.errors import require, require_int, require_one_of
+from efflab.json_files import parse_json
 
 WIDTH, SUM_WIDTH = 8, 32
 """Bits of an operand and of a cell's sum: int8 in, and room for 2**17 products."""
@@ -217,7 +217,7 @@ def synthesize(rows: int, cols: int, family: str = "ecp5") -> Resources:
 
     text = rtlil.convert(hardware()[1](rows, cols), name="array", emit_src=False)
     stat = _yosys(text, f"{FAMILIES[family]} -top array; tee -o out stat -json", "out")
-    cells = json.loads(stat)["design"]["num_cells_by_type"]
+    cells = parse_json(stat)["design"]["num_cells_by_type"]
     return Resources(
         dsp=sum(cells.get(name, 0) for name in _MULTIPLIERS),
         lut=sum(n * cells.get(name, 0) for name, n in _LUTS.items()),

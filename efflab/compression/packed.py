@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from efflab.compression.affine import QuantizedTensor, check_grid, quantize
 from efflab.errors import require_int
+from efflab.json_files import parse_json
 from efflab.weights import Tensors, fill, named_tensors, read_tensors, save_tensors
 
 Quantized = dict[str, QuantizedTensor]
@@ -74,7 +75,7 @@ def load_quantized(path: Path) -> tuple[Quantized, Tensors]:
     """
     tensors, metadata = read_tensors(path, REMEDY)
     try:
-        layouts = json.loads(metadata["quantized"])
+        layouts = parse_json(metadata["quantized"])
         made = {name: _restored(name, tensors, *layout) for name, layout in layouts.items()}
     except (KeyError, TypeError, ValueError) as error:
         problem = f"does not describe its tensors as save_quantized does: {error}"

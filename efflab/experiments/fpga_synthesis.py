@@ -6,7 +6,6 @@ context, since the bare unit has more ports than the chip has pins; else `mhz` s
 are those of the placement; mapping has none.
 """
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from efflab.acceleration import fpga
 from efflab.experiments.record import run_cases
+from efflab.json_files import read_json
 
 NAME = "fpga-synthesis"
 SIDES = (2, 4, 8, 16)
@@ -49,7 +49,7 @@ def routed_mhz(rows: int, cols: int, seed: int) -> float | None:
         options = [*CHIP, "--json", "unit.json", "--report", "report.json", "--seed", str(seed)]
         options += ["--out-of-context", "--freq", "100", "--timing-allow-fail", "--quiet"]
         subprocess.run([sys.executable, "-c", start, *options], cwd=folder, check=True)
-        report = json.loads((Path(folder) / "report.json").read_text(encoding="utf-8"))
+        report = read_json(Path(folder) / "report.json")
     return round(min(clock["achieved"] for clock in report["fmax"].values()), 1)
 
 

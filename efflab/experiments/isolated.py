@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 from efflab.files import write_atomically
+from efflab.json_files import parse_json
 from efflab.privacy import opt_out
 
 
@@ -40,14 +41,14 @@ def isolated(
         if done.returncode or not result.exists():
             said = (done.stdout + done.stderr)[-2000:]
             raise RuntimeError(f"{function} ended with status {done.returncode}:\n{said}")
-        return json.loads(result.read_text(encoding="utf-8"))
+        return parse_json(result.read_bytes(), object)
 
 
 def main(function: str, result: str) -> None:
     """The new process's side."""
     opt_out()
     module, name = function.split(":")
-    found = getattr(import_module(module), name)(**json.load(sys.stdin))
+    found = getattr(import_module(module), name)(**parse_json(sys.stdin.read()))
     write_atomically(Path(result), json.dumps(found))
 
 

@@ -15,17 +15,29 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import stdev
 
 from efflab.data import DATA_DIR
 from efflab.errors import require, require_one_of
 from efflab.estimate import one_more
+from efflab.experiments.form import require_record, require_run
 from efflab.experiments.provenance import machine, machine_name, made_by, provenance
 from efflab.files import require_writable, update
+from efflab.json_files import parse_file, parse_json
 from efflab.significant import significant
 
-__all__ = ["agrees", "expected", "machines", "provenance", "recorded", "run_cases", "same_python"]
+__all__ = [
+    "agrees",
+    "blocks",
+    "expected",
+    "machines",
+    "provenance",
+    "recorded",
+    "run_cases",
+    "same_python",
+]
 
 EXPERIMENTS = DATA_DIR / "experiments"
 
@@ -39,16 +51,23 @@ def recorded(name: str, machine: str | None = None, folder: Path = EXPERIMENTS) 
     machine (in words), features, threads, settings, models, complete, seeds, runs and provenance;
     command, date, commit and versions are those of the last provenance.
     """
-    blocks = _read(name, folder)["machines"]
+    found = blocks(name, folder)
     if machine is not None:
         require_one_of("machine", machine, machines(name, folder))
-        blocks = [b for b in blocks if machine_name(b["machine"]) == machine]
-    return _view(name, ([b for b in blocks if b["complete"]] or blocks)[-1])
+        found = [b for b in found if machine_name(b["machine"]) == machine]
+    return _view(name, ([b for b in found if b["complete"]] or found)[-1])
 
 
 def machines(name: str, folder: Path = EXPERIMENTS) -> list[str]:
     """The machines of a record in words, each once, in the order in which they were begun."""
-    return list(dict.fromkeys(machine_name(b["machine"]) for b in _read(name, folder)["machines"]))
+    return list(dict.fromkeys(machine_name(b["machine"]) for b in blocks(name, folder)))
+
+
+def blocks(name: str, folder: Path = EXPERIMENTS) -> list[dict]:
+    """What a record holds, machine by machine, settings by settings; a damaged one is a
+    `ValueError` that names it and the remedy."""
+    require_one_of("name", name, sorted(path.stem for path in folder.glob("*.json")))
+    return _parsed(name, (folder / f"{name}.json").read_text(encoding="utf-8"))["machines"]
 
 
 def _view(name: str, block: dict) -> dict:
@@ -60,17 +79,9 @@ def _view(name: str, block: dict) -> dict:
     return block | block["provenance"][-1] | known
 
 
-def _read(name: str, folder: Path) -> dict:
-    require_one_of("name", name, sorted(path.stem for path in folder.glob("*.json")))
-    return _parsed(name, (folder / f"{name}.json").read_text(encoding="utf-8"))
-
-
 def _parsed(name: str, text: str) -> dict:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        again = f"`efflab experiment {name}` makes it anew"
-        raise ValueError(f"the record of {name} is damaged ({error}); {again}") from error
+    again = f"restore it, or `efflab experiment {name}` makes it anew"
+    return parse_file(text, f"{name}.json", check=partial(require_record, name), remedy=again)
 
 
 # --- Running ---------------------------------------------------------------------------------
@@ -112,6 +123,7 @@ def run_cases(
         if _find(block, case) is None or fresh:
             start = time.perf_counter()
             result = run_one(**case)
+            require_run("run", case | result)
             run = (case, _plain(result), made)
             block = _change(name, path, lambda record, run=run: _add(record, want, run, cases))
             took = f"{time.perf_counter() - start:.0f} s"
@@ -225,8 +237,8 @@ def _dates(block: dict, places: Iterable[int]) -> str:
 
 
 def _plain(value):
-    """As JSON gives it back: tuples become lists, keys texts."""
-    return json.loads(json.dumps(value))
+    """As JSON gives it back: tuples become lists, keys texts; a NaN is a `ValueError`."""
+    return parse_json(json.dumps(value), object)
 
 
 def _brief(values: dict) -> str:

@@ -11,6 +11,7 @@ from statistics import median
 from efflab.data import DATA_DIR
 from efflab.errors import require
 from efflab.files import update
+from efflab.json_files import parse_json
 from efflab.lab.text import tr
 
 FILE = DATA_DIR.parent / "runs" / "predictions.json"
@@ -68,7 +69,7 @@ def _say(line: str) -> None:
 
 def _rows(text: str) -> list[dict]:
     """The guesses in a file's text; one of `DAMAGE` where it holds anything else."""
-    rows = [{name: row[name] for name in FIELDS} for row in json.loads(text)]
+    rows = [{name: row[name] for name in FIELDS} for row in parse_json(text, list)]
     for row in rows:
         for name, kind in FIELDS.items():
             if not isinstance(row[name], kind) or isinstance(row[name], bool):

@@ -5,7 +5,6 @@ of INT8 engines weighs files, so that `int8-size` can be judged; `int8-accuracy`
 that it does not keep, `sparse-linear` for a recall that attention-bench does not try.
 """
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from efflab import cost
 from efflab.config import PRESETS
 from efflab.experiments import int8_engines
 from efflab.experiments.provenance import machine_name
+from efflab.experiments.record import blocks
 from efflab.lab.verdict import Figure
 from efflab.notebooks.quantization import verdicts as quantization
 from efflab.publishing.catalog import ROOT
@@ -50,10 +50,10 @@ def from_records(known: Iterable[str] = (), root: Path = ROOT) -> list[Column]:
     """One column for each machine that a record names and `known` (names of machines) does not."""
     columns: dict[str, Column] = {}
     for claim, (experiment, figures_of) in SOURCES.items():
-        path = root / "data" / "experiments" / f"{experiment}.json"
-        if room(claim, root) is None or not path.exists():
+        folder = root / "data" / "experiments"
+        if room(claim, root) is None or not (folder / f"{experiment}.json").exists():
             continue
-        for block in json.loads(path.read_text(encoding="utf-8"))["machines"]:
+        for block in blocks(experiment, folder):
             where, day = block["machine"], block["provenance"][-1]["date"]
             if not block["complete"] or machine_name(where) in known:
                 continue

@@ -7,11 +7,15 @@ from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 
-from efflab.errors import require
+from efflab.errors import require, require_number, wrong_type
+from efflab.experiments.form import require_machine
 from efflab.files import update
+from efflab.json_files import parse_file
+from efflab.stored import require_keys
 
 BUSY_CORES = 0.5
 """A build measures times: not while others use more than this of one core."""
+ENTRY = {"seconds", "peak_mb", "machine", "date"}
 GROWN = 2.0
 """A notebook that takes more than this many times its recorded share is warned about."""
 
@@ -80,13 +84,18 @@ def read_builds(path: Path) -> dict[str, dict]:
 
 
 def _builds(text: str, name: str) -> dict[str, dict]:
-    try:
-        found = json.loads(text)
-        for build in found.values():
-            float(build.get("seconds", 0))
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{name} is damaged ({error!r}); restore or delete it") from error
-    return found
+    return parse_file(text, name, check=_require_builds, remedy="restore or delete it")
+
+
+def _require_builds(found: dict) -> None:
+    for name, build in found.items():
+        require_keys(name, build, ENTRY)
+        for key in ("seconds", "peak_mb"):
+            require_number(f"{name}: {key}", build[key])
+        if not isinstance(build["machine"], str):  # an old entry names its CPU alone
+            require_machine(f"{name}: machine", build["machine"])
+        if not isinstance(build["date"], str):
+            raise wrong_type(f"{name}: date", build["date"], "a text")
 
 
 def warnings_about(before: dict[str, dict], now: dict[str, dict]) -> list[str]:

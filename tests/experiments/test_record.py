@@ -138,7 +138,7 @@ def test_half_a_file_is_put_aside_and_readers_are_told(toy, tmp_path):
     path = tmp_path / "toy.json"
     half = path.read_text()[:200]
     path.write_text(half)
-    with pytest.raises(ValueError, match=r"record of toy is damaged.*efflab experiment toy"):
+    with pytest.raises(ValueError, match=r"toy.json is damaged.*efflab experiment toy"):
         recorded("toy", folder=tmp_path)
     said, ran = toy()
     assert ran == [0, 1, 2, 3]

@@ -173,7 +173,7 @@ def test_notebooks_built_on_two_machines_are_two_columns(root):
     catalog = root / "notebooks" / "catalog.toml"
     catalog.write_text(catalog.read_text(encoding="utf-8") + ANOTHER, encoding="utf-8")
     store(root, {"90": [BIG, SMALL], "91": [SMALL | dict(claim="later")]})
-    day = dict(date="2026-11-20")
+    day = dict(date="2026-11-20", seconds=1.0, peak_mb=1)
     builds(root, **{"91": day | dict(machine=THERE), "90": day | dict(machine="Here")})
     first, second = pool.built(root)
     assert (first.name, list(first.verdicts)) == ("Here", ["big", "small"])

@@ -1,6 +1,5 @@
 """Notebook 06's time: bf16 on this CPU, the roofs of three GPUs, what was published."""
 
-import json
 import os
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from efflab.config import PRESETS
 from efflab.devices import DEVICES, Device
 from efflab.errors import require_int, require_one_of
 from efflab.estimate import Estimate
+from efflab.json_files import parse_json
 from efflab.lab import Choice, Figure, Slider, explorer, figures, number, tr
 from efflab.lab.text import tr_name
 from efflab.notebooks.mixed_precision import memory, verdicts
@@ -60,7 +60,7 @@ def without_bf16() -> dict | None:
     capped = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"}
     out = subprocess.run([sys.executable, "-c", code], env=capped, text=True, check=True,
                          capture_output=True, timeout=120)  # fmt: skip
-    return json.loads(out.stdout.splitlines()[-1])
+    return parse_json(out.stdout.splitlines()[-1])
 
 
 @lru_cache(maxsize=2)

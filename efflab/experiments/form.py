@@ -1,0 +1,103 @@
+"""What a record of an experiment looks like: checked where it is written and where it is read."""
+
+from collections.abc import Iterator
+
+from efflab.errors import require, require_finite, require_int, wrong_type
+from efflab.stored import require_keys
+
+BLOCK = {"machine", "settings", "models", "complete", "provenance", "runs"}
+MACHINE = {"cpu", "features", "threads"}
+MADE = {"command", "date", "commit", "versions"}
+NULLABLE = {"group_size", "isa", "width", "windows"}
+"""What a run may leave open, null: no groups, all instructions, a whole width, no window."""
+
+
+def require_record(name: str, record: dict) -> None:
+    """Refuse a record of another form, naming the place: `machines[0].runs[3].loss=None: ...`."""
+    require_keys("record", record, {"name", "machines"})
+    require(record["name"] == name, "name", record["name"], f"{name!r}")
+    blocks = _require_type("machines", record["machines"], list)
+    require(bool(blocks), "machines", blocks, "at least one")
+    for i, block in enumerate(blocks):
+        _require_block(f"machines[{i}]", block)
+
+
+def _require_block(place: str, block: dict) -> None:
+    require_keys(place, block, BLOCK)
+    require_machine(f"{place}.machine", block["machine"])
+    _require_type(f"{place}.complete", block["complete"], bool)
+    _require_type(f"{place}.settings", block["settings"], dict)
+    for name, sha256 in _require_type(f"{place}.models", block["models"], dict).items():
+        _require_type(f"{place}.models.{name}", sha256, str | None)
+    made = _require_type(f"{place}.provenance", block["provenance"], list)
+    for i, entry in enumerate(made):
+        _require_made(f"{place}.provenance[{i}]", entry)
+    runs = _require_type(f"{place}.runs", block["runs"], list)
+    require(bool(runs) and bool(made), f"{place}.runs", runs, "at least one, and what made it")
+    for i, run in enumerate(runs):
+        require_run(f"{place}.runs[{i}]", run)
+        require_int(f"{place}.runs[{i}].made", run.get("made"), 0, len(made) - 1)
+    _require_alike(f"{place}.runs", runs)
+
+
+def require_machine(place: str, machine: dict) -> None:
+    """A machine has a CPU, threads, and features that are there or not, where that was told."""
+    require_keys(place, machine, MACHINE)
+    _require_type(f"{place}.cpu", machine["cpu"], str)
+    require_int(f"{place}.threads", machine["threads"])
+    features = _require_type(f"{place}.features", machine["features"], dict | None)
+    for name, has in (features or {}).items():
+        _require_type(f"{place}.features.{name}", has, bool)
+
+
+def _require_made(place: str, made: dict) -> None:
+    require_keys(place, made, MADE)
+    for key in ("command", "date"):
+        _require_type(f"{place}.{key}", made[key], str)
+    _require_type(f"{place}.commit", made["commit"], str | None)
+    for name, version in _require_type(f"{place}.versions", made["versions"], dict).items():
+        _require_type(f"{place}.versions.{name}", version, str | None)
+
+
+def require_run(place: str, run: dict) -> None:
+    """A run has a seed, finite numbers, and null nowhere but in what `NULLABLE` names."""
+    _require_type(place, run, dict)
+    require_int(f"{place}.seed", run.get("seed"), 0)
+    for path, value in _leaves(run):
+        where = f"{place}.{'.'.join(path)}"
+        if value is None:
+            allowed = "no null but in " + ", ".join(sorted(NULLABLE))
+            require(not NULLABLE.isdisjoint(path), where, value, allowed)
+        elif not isinstance(value, bool | str):
+            require_finite(where, value)
+
+
+def _require_alike(place: str, runs: list[dict]) -> None:
+    """What stands at one place of all runs is of one type: a number, a text or a truth value."""
+    kinds: dict[tuple[str, ...], type] = {}
+    for i, run in enumerate(runs):
+        for path, value in _leaves(run):
+            if value is not None:
+                kind = float if type(value) is int else type(value)
+                where, allowed = f"{place}[{i}].{'.'.join(path)}", kinds.setdefault(path, kind)
+                require(kind is allowed, where, value, f"a {allowed.__name__}, as in other runs")
+
+
+def _leaves(value, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
+    """(path, value) of all that is neither object nor list; a list's places are one path."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, (*path, key))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _leaves(item, path)
+    else:
+        yield path, value
+
+
+def _require_type(place: str, value, kind):
+    """`value`, where it is of that type; a number is no truth value."""
+    if not isinstance(value, kind):
+        name = getattr(kind, "__name__", str(kind))
+        raise wrong_type(place, value, f"{name}")
+    return value
