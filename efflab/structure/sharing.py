@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from efflab.config import ModelConfig
+from efflab.conversion import ALBERT, config_like, require_same_outputs
 from efflab.errors import require, require_int, require_one_of
 from efflab.model import Transformer
-from efflab.pretrained import activation_name
 
 PARTS = {"none": set(), "attention": {"attention"}, "ffn": {"ffn"}, "all": {"attention", "ffn"}}
 
@@ -64,26 +64,18 @@ def share_qkv(model: Transformer, n_layers: int) -> Transformer:
 def from_albert(albert) -> Transformer:
     """Our Transformer with the weights of `transformers.AlbertModel`; both give equal outputs.
 
-    Takes ALBERT as released: one group, one layer in it. Dropout is left out.
+    Takes ALBERT as released: one group, one layer in it. Anything else is a `ValueError`.
     """
+    albert = albert.base_model
     c = albert.config
-    groups = (c.num_hidden_groups, c.inner_group_num)
-    require(groups == (1, 1), "num_hidden_groups, inner_group_num", groups, "1 and 1")
-    config = ModelConfig(
-        *(c.num_hidden_layers, c.num_attention_heads, c.hidden_size, c.intermediate_size),
-        *(c.vocab_size, c.max_position_embeddings),
-        d_embed=c.embedding_size,
-        share="all",
-        type_vocab=c.type_vocab_size,
-        pooler=albert.pooler is not None,
-        activation=activation_name(c.hidden_act),
-        norm_eps=c.layer_norm_eps,
-    )
-    same_width = c.embedding_size != c.hidden_size
-    require(same_width, "embedding_size", c.embedding_size, "a width other than hidden_size")
+    require_one_of("model_type", c.model_type, ["albert"])
+    config = config_like(c, ALBERT, share="all", pooler=albert.pooler is not None)
+    factorized = c.embedding_size != c.hidden_size
+    require(factorized, "embedding_size", c.embedding_size, "a width other than hidden_size")
     model = Transformer(config)
     model.load_state_dict(_albert_tensors(albert.state_dict(), config))
-    return model.eval()
+    require_same_outputs(albert, model.eval())
+    return model
 
 
 def _albert_tensors(theirs: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:

@@ -1,0 +1,214 @@
+"""Our Transformer from one of `transformers`: what it has a counterpart for, and checked.
+
+An option of the source that ours lacks must be at its default, so that nothing is dropped in
+silence; then one forward pass of both on random ids has to agree.
+"""
+
+import logging
+from collections.abc import Iterable
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from efflab.config import ModelConfig
+from efflab.errors import require, require_one_of
+from efflab.model import Transformer
+from efflab.privacy import load
+
+BERT = dict(
+    n_layer="num_hidden_layers",
+    n_head="num_attention_heads",
+    d_model="hidden_size",
+    d_ff="intermediate_size",
+    vocab_size="vocab_size",
+    max_len="max_position_embeddings",
+    type_vocab="type_vocab_size",
+    activation="hidden_act",
+    norm_eps="layer_norm_eps",
+)
+ALBERT = BERT | dict(d_embed="embedding_size")
+GPT2 = dict(
+    n_layer="n_layer",
+    n_head="n_head",
+    d_model="n_embd",
+    d_ff="n_inner",
+    vocab_size="vocab_size",
+    max_len="n_positions",
+    activation="activation_function",
+    norm_eps="layer_norm_epsilon",
+)
+"""Our name of an option -> theirs."""
+
+HARMLESS = frozenset(
+    # what a model is called, where it comes from, what a call returns
+    "architectures dtype torch_dtype transformers_version model_type id2label label2id "
+    "problem_type finetuning_task task_specific_params return_dict output_hidden_states "
+    "output_attentions "
+    # how it is trained
+    "resid_pdrop embd_pdrop attn_pdrop hidden_dropout_prob attention_probs_dropout_prob "
+    "classifier_dropout classifier_dropout_prob initializer_range gradient_checkpointing "
+    # how it runs: the same values by another way
+    "use_cache chunk_size_feed_forward reorder_and_upcast_attn torchscript "
+    # heads, which are left out, and tokens
+    "summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout "
+    "bos_token_id eos_token_id pad_token_id "
+    # in released files, read by no code
+    "n_ctx directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers "
+    "pooler_size_per_head pooler_type net_structure_type gap_size num_memory_blocks "
+    "down_scale_factor layers_to_keep".split()
+)
+"""Options that change no hidden state of a model that is not being trained."""
+
+FORMER = {"position_embedding_type": "absolute", "pruned_heads": {}}
+"""Options that `transformers` no longer has: what our Transformer does of them."""
+
+TOLERANCE = 1e-4
+"""Largest difference of a hidden state, as a share of the largest."""
+
+
+def transformers():
+    """The library of that name. It loads torchao, which says at length that it finds no GPU."""
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return load("transformers")
+
+
+def from_transformers(source: nn.Module) -> Transformer:
+    """Our Transformer with the weights of a `transformers` BERT or GPT-2 (heads are left out).
+
+    An option that ours has no counterpart for, or a source that computes something else, is a
+    `ValueError`.
+    """
+    base: Any = source.base_model
+    layouts = {"bert": _from_bert, "gpt2": _from_gpt2}
+    require_one_of("model_type", base.config.model_type, layouts)
+    model = layouts[base.config.model_type](base).eval()
+    if model.config.causal:
+        _require_tied(source, base.wte.weight)
+    require_same_outputs(base, model)
+    return model
+
+
+def config_like(theirs: Any, names: dict[str, str], **ours: Any) -> ModelConfig:
+    """Our config by a `transformers` config's options `names`; `ours` stand in their place."""
+    require_plain(theirs, names.values())
+    options = {name: getattr(theirs, their_name) for name, their_name in names.items()}
+    options["activation"] = activation_name(options["activation"])
+    return ModelConfig(**(options | ours))
+
+
+def require_plain(config: Any, known: Iterable[str]) -> None:
+    """Refuse an option that is neither `known` nor harmless, unless it is at its default."""
+    defaults = transformers().AutoConfig.for_model(config.model_type).to_dict() | FORMER
+    options = config.to_dict()
+    for name in sorted(options.keys() - HARMLESS - set(known)):
+        if name.startswith("_"):  # the library's own notes
+            continue
+        require(name in defaults, name, options[name], "no such option: ours has no counterpart")
+        allowed = f"{defaults[name]!r}: ours has no counterpart for anything else"
+        require(options[name] == defaults[name], name, options[name], allowed)
+
+
+def _require_tied(source: Any, table: Tensor) -> None:
+    """A language model's head must be the token table, as ours is."""
+    getter = getattr(source, "get_output_embeddings", lambda: None)
+    head = getter()
+    same = head is None or (head.bias is None and torch.equal(head.weight, table))
+    require(same, "lm_head", "weights of its own", "those of the token table")
+
+
+@torch.no_grad()
+def require_same_outputs(source: Any, model: Transformer) -> None:
+    """Refuse a model whose hidden states of random ids are not the source's.
+
+    Ids, padding and, where there are, token types are of every kind; dropout is off, fp32.
+    """
+    plain = source.dtype == torch.float32 and source.device.type == "cpu" and not source.training
+    exact = source if plain else deepcopy(source).cpu().float().eval()
+    c, rng = model.config, torch.Generator().manual_seed(0)
+    ids = torch.randint(c.vocab_size, (2, min(c.max_len, 32)), generator=rng)
+    mask = torch.ones_like(ids)
+    mask[1, len(mask[1]) // 2 + 1 :] = 0
+    inputs, types = dict(input_ids=ids, attention_mask=mask, return_dict=True), None
+    if c.type_vocab:
+        types = torch.randint(c.type_vocab, ids.shape, generator=rng)
+        inputs["token_type_ids"] = types
+    theirs, ours = exact(**inputs), model.encode(ids, mask, types)
+    pairs = [("hidden states", ours[mask > 0], theirs.last_hidden_state[mask > 0])]
+    if c.pooler:
+        pairs.append(("pooled states", model.pool(ours), theirs.pooler_output))
+    for what, mine, expected in pairs:
+        gap, largest = (mine - expected).abs().max().item(), expected.abs().max().item()
+        allowed = f"the source's within {TOLERANCE * largest:.2g}: ours computes something else"
+        require(gap <= TOLERANCE * largest, what, f"off by {gap:.2g}", allowed)
+
+
+def activation_name(name: str) -> str:
+    """Our name of a `transformers` activation."""
+    names = {
+        "gelu": "gelu",
+        "gelu_new": "gelu_tanh",
+        "gelu_pytorch_tanh": "gelu_tanh",
+        "relu": "relu",
+    }
+    require_one_of("activation", name, names)
+    return names[name]
+
+
+@torch.no_grad()
+def copy_linear(target: nn.Linear, *sources: nn.Module) -> None:
+    """Stack the sources' rows into one linear map (queries, keys and values become `qkv`)."""
+    target.weight.copy_(torch.cat([s.weight for s in sources]))
+    target.bias.copy_(torch.cat([s.bias for s in sources]))
+
+
+@torch.no_grad()
+def copy_transposed(target: nn.Linear, source: nn.Module) -> None:
+    """From GPT-2's Conv1D, which keeps its weight (in, out)."""
+    target.weight.copy_(source.weight.T)
+    target.bias.copy_(source.bias)
+
+
+@torch.no_grad()
+def copy_same(target: nn.Module, source: nn.Module) -> None:
+    """Between modules of one kind: tables, norms, linear maps."""
+    target.load_state_dict(source.state_dict())
+
+
+def _from_bert(source: Any) -> Transformer:
+    model = Transformer(config_like(source.config, BERT, pooler=source.pooler is not None))
+    ours, theirs = model.embedding, source.embeddings
+    copy_same(ours.token, theirs.word_embeddings)
+    copy_same(ours.position, theirs.position_embeddings)
+    copy_same(ours.segment, theirs.token_type_embeddings)
+    copy_same(ours.norm, theirs.LayerNorm)
+    for layer, hf in zip(model.layers, source.encoder.layer, strict=True):
+        attention = hf.attention.self
+        copy_linear(layer.attention.body.qkv, attention.query, attention.key, attention.value)
+        copy_same(layer.attention.body.out, hf.attention.output.dense)
+        copy_same(layer.attention.norm, hf.attention.output.LayerNorm)
+        copy_same(layer.ffn.body.up, hf.intermediate.dense)
+        copy_same(layer.ffn.body.down, hf.output.dense)
+        copy_same(layer.ffn.norm, hf.output.LayerNorm)
+    if source.pooler is not None:
+        copy_same(model.pooler, source.pooler.dense)
+    return model
+
+
+def _from_gpt2(source: Any) -> Transformer:
+    c = source.config
+    d_ff = 4 * c.n_embd if c.n_inner is None else c.n_inner
+    model = Transformer(config_like(c, GPT2, d_ff=d_ff, causal=True))
+    copy_same(model.embedding.token, source.wte)
+    copy_same(model.embedding.position, source.wpe)
+    for layer, hf in zip(model.layers, source.h, strict=True):
+        copy_transposed(layer.attention.body.qkv, hf.attn.c_attn)
+        copy_transposed(layer.attention.body.out, hf.attn.c_proj)
+        copy_same(layer.attention.norm, hf.ln_1)
+        copy_transposed(layer.ffn.body.up, hf.mlp.c_fc)
+        copy_transposed(layer.ffn.body.down, hf.mlp.c_proj)
+        copy_same(layer.ffn.norm, hf.ln_2)
+    copy_same(model.final_norm, source.ln_f)
+    return model
