@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -157,6 +158,8 @@ def open_lab(args) -> None:
         command.append("--allow-root")  # as root it would refuse to start
     given = [path for path in [os.environ.get("JUPYTER_CONFIG_PATH")] if path]
     paths = os.pathsep.join([str(JUPYTER_SETTINGS), *given])
+    trust = [sys.executable, "-m", "efflab.publishing.trust"]
+    subprocess.Popen(trust, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.execve(sys.executable, command, {**os.environ, "JUPYTER_CONFIG_PATH": paths})
 
 

@@ -92,15 +92,18 @@ def test_a_port_that_is_none_is_refused(port, capsys, started):
 
 @pytest.fixture
 def started(monkeypatch):
-    """(command, environment) of what takes this process's place."""
+    """(command, environment) of what takes this process's place, then what runs beside it."""
     found = []
-    monkeypatch.setattr("os.execve", lambda path, *rest: found.extend(rest))
+    monkeypatch.setattr("subprocess.Popen", lambda command, **options: beside.append(command))
+    beside = []
+    monkeypatch.setattr("os.execve", lambda path, *rest: found.extend([*rest, *beside]))
     return found
 
 
 def test_lab_opens_notebook_00_on_this_machine_alone(started):
     assert main(["lab", "--no-browser", "--port", "8899"]) == 0
-    command, _ = started
+    command, _, beside = started
+    assert beside[-1] == "efflab.publishing.trust"
     assert "--ip=127.0.0.1" in command
     assert "--port=8899" in command
     # In the address itself, which a reader without a browser here opens by hand.

@@ -11,7 +11,7 @@ from contextlib import suppress
 from html import escape
 
 from efflab.errors import require_int, require_one_of
-from efflab.lab.controls import Slider, bind, settle, show_value
+from efflab.lab.controls import Slider, bind, settle
 from efflab.lab.figures import dress
 from efflab.lab.page import emit, figure_bundle, live, widget_view
 from efflab.lab.refusals import refusal
@@ -24,10 +24,17 @@ REST_SECONDS = 0.2
 """How long a slow explorer's controls have to rest before it computes: of quick moves, the last."""
 REFUSALS = (ValueError, TypeError, ArithmeticError)
 """What an explorer's function raises for values that it does not take."""
-PICKED = "efflab-picked"
-STYLE = f"""<style>.{PICKED} .widget-readout {{
-pointer-events: none; -webkit-user-modify: read-only; user-modify: read-only; }}</style>"""
-"""A slider over listed values ignores what is typed into its readout, and would keep showing it."""
+PICKED, WORKING = "efflab-picked", "efflab-working"
+STYLE = """<style>
+.efflab-picked .widget-readout {
+  pointer-events: none; -webkit-user-modify: read-only; user-modify: read-only; }
+.efflab-working { visibility: hidden; animation: efflab-working 0s 0.2s forwards; }
+@keyframes efflab-working { to { visibility: visible; } }
+.efflab-explorer.jupyter-widgets-disconnected::before { content: "⚠ LOST"; color: #D55E00; }
+</style>"""
+"""A slider over listed values ignores what is typed into its readout, and would keep showing it.
+A quick move does not flash "working ...". A kernel that ended leaves controls that move nothing:
+the page itself has to say so."""
 
 
 def explore(fn: Callable, *, frames: int = 7, most: int = MOST_FRAMES, **controls) -> None:
@@ -55,7 +62,7 @@ class Explorer:
         self.message = ""
         self.figure, self.seconds = self._timed()
         self.widgets, self._notes, self._view = {}, {}, None
-        self._remarks: dict[str, str] = {}
+        self._seen, self._keeps = {self._key()}, True
         self._turn, self._waiting, self._held = 0, None, False
 
     def _timed(self):
@@ -130,7 +137,8 @@ class Explorer:
             rows.append(w.HBox([widget, self._notes[name]]))
         self._pace()
         self.picture = Picture(self.figure)
-        style = w.HTML(STYLE, layout=w.Layout(display="none"))
+        lost = tr("The kernel no longer knows this explorer: run this cell again.")
+        style = w.HTML(STYLE.replace("LOST", lost), layout=w.Layout(display="none"))
         box = w.VBox([*rows, self.picture.widget, style], layout=w.Layout(width="100%"))
         box.add_class("efflab-explorer")
         return box
@@ -154,18 +162,16 @@ class Explorer:
         """
         own, is_same = settle(self.controls[name], value)
         if not is_same:
-            self.widgets[name].value = own  # moves on from there
-            self._remark(name, own, value)
+            self.widgets[name].value = own  # comes back here
             return
-        self._remarks.clear()
         self.values[name] = own
         self._turn += 1
-        if self.is_slow:
-            self._note(name, f"<i>{escape(tr('working ...'))}</i>")
+        self._note(name, f'<i class="{WORKING}">{escape(tr("working ..."))}</i>')
         if self._held:
             return
+        has_to_rest = self.is_slow and not (self._keeps and self._key() in self._seen)
         try:
-            loop = asyncio.get_running_loop() if self.is_slow else None
+            loop = asyncio.get_running_loop() if has_to_rest else None
         except RuntimeError:
             loop = None
         if loop is None:
@@ -173,13 +179,6 @@ class Explorer:
         else:
             self._wait_no_longer()
             self._waiting = loop.call_later(REST_SECONDS, self._follow, name)
-
-    def _remark(self, name: str, own, value) -> None:
-        """Say beside a control, once it is drawn, which value was taken for one that it has not."""
-        said = tr("{own}, the nearest to {value}", own=show_value(own), value=show_value(value))
-        self._remarks[name] = escape(said)
-        if self._waiting is None and not self.message:
-            self._clear(())
 
     def _follow(self, name: str) -> None:
         """Draw what the controls say; what `fn` refuses is said beside the one moved last."""
@@ -191,6 +190,7 @@ class Explorer:
             if turn == self._turn:
                 self._refuse(name, refusal(error))
             return
+        self._learn(seconds)
         if turn != self._turn:
             return  # a newer move came meanwhile and draws itself
         self.figure, self.message = figure, ""
@@ -199,6 +199,15 @@ class Explorer:
         if seconds > 4 * FAST_SECONDS and not self.is_slow:
             self.seconds = seconds
             self._pace()
+
+    def _key(self) -> tuple:
+        return tuple(self.values.values())
+
+    def _learn(self, seconds: float) -> None:
+        """Note where the controls have been, and whether `fn` is quick where it was before."""
+        if self._key() in self._seen and seconds > FAST_SECONDS:
+            self._keeps = False
+        self._seen.add(self._key())
 
     def _wait_no_longer(self) -> None:
         if self._waiting is not None:
@@ -213,7 +222,7 @@ class Explorer:
     def _clear(self, but: tuple) -> None:
         for name in self._notes:
             if name not in but:
-                self._note(name, self._remarks.get(name, ""))
+                self._note(name, "")
 
     def _note(self, name: str, html: str) -> None:
         if self._notes[name].value != html:

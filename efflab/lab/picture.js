@@ -4,10 +4,59 @@
 // Milliseconds from each move for a plot to be there: the page may be drawing it anew.
 const PATIENCE = 4000;
 
+// Says each slider's name and value, as they stand beside it, to those who hear the page: noUiSlider
+// gives its handles no name, and of a slider over listed values the index.
+function describe(explorer) {
+  for (const handle of explorer.querySelectorAll(".noUi-handle")) {
+    const row = handle.closest(".widget-inline-hbox");
+    const text = name => row?.querySelector(name)?.textContent ?? "";
+    const said = { "aria-label": text(".widget-label"), "aria-valuetext": text(".widget-readout") };
+    for (const [name, value] of Object.entries(said)) {
+      if (handle.getAttribute(name) !== value) handle.setAttribute(name, value);
+    }
+  }
+}
+
+// Shows what was taken for a typed number that the slider has not: "333 → 336".
+function answerTyped(row) {
+  const readout = row.querySelector(".widget-readout");
+  const note = row.parentElement.appendChild(document.createElement("span"));
+  note.setAttribute("role", "status");
+  row.addEventListener("input", () => note.replaceChildren());
+  const check = event => {
+    if (event.target !== readout || (event.key && event.key !== "Enter")) return;
+    const typed = readout.textContent.trim();
+    setTimeout(() => {
+      const taken = readout.textContent.trim();
+      if (typed !== taken && Number(typed) !== Number(taken)) {
+        note.textContent = `${typed} → ${taken}`;
+      }
+    });
+  };
+  row.addEventListener("keydown", check, true); // before the slider puts its own number there
+  row.addEventListener("focusout", check, true);
+  row.addEventListener("pointerdown", () => note.replaceChildren());
+}
+
+const CHANGES = { subtree: true, childList: true, characterData: true, attributes: true,
+  attributeFilter: ["aria-valuetext"] };
+
 export default {
   render({ model, el }) {
     let since = 0;
     let timer = 0;
+    const watch = new MutationObserver(() => describe(el.closest(".efflab-explorer") ?? el));
+
+    function attend() {
+      const controls = el.closest(".efflab-explorer")?.querySelectorAll(".widget-inline-hbox");
+      if (!controls) return setTimeout(attend, 50); // the widget is not in the page yet
+      for (const row of controls) {
+        if (!row.querySelector(".noUi-handle")) continue;
+        watch.observe(row, CHANGES);
+        answerTyped(row);
+      }
+      describe(el.closest(".efflab-explorer"));
+    }
 
     function follow() {
       since = performance.now();
@@ -41,10 +90,14 @@ export default {
       model.save_changes();
     }
 
+    model.set("ready", true);
+    model.save_changes();
+    attend();
     model.on("change:number", follow);
     follow(); // after a reload the plot above shows the first picture, this one the last
     return () => {
       clearTimeout(timer);
+      watch.disconnect();
       model.off("change:number", follow);
     };
   },

@@ -5,9 +5,9 @@ its place, and a PNG of it. Here only the first picture is an output; `picture.j
 ones to the plot that stands there (`Plotly.react`). It keeps the last one, so that picture and
 controls agree after a page reload and in Voila.
 
-The page answers each picture. Where it does not, the picture is shown as an output after all: on a
-page that was busy for two seconds while it opened, anywidget gives a widget up for good, and what
-the kernel sends to it is lost.
+On a page that was busy for two seconds while it opened, anywidget gives a widget up for good, and
+what the kernel sends to it is lost. So until `picture.js` has said that it is there, each picture
+is an output; and one that the page does not answer becomes an output after all.
 """
 
 import asyncio
@@ -35,6 +35,8 @@ class Redraw(anywidget.AnyWidget):
     figure = traitlets.Dict().tag(sync=True)
     number = traitlets.Int(0).tag(sync=True)
     """How many figures there have been."""
+    ready = traitlets.Bool(False).tag(sync=True)
+    """The page has loaded `picture.js`."""
     drawn = traitlets.Int(0).tag(sync=True)
     """The page's answer: the number of the figure that it drew last."""
     absent = traitlets.Bool(False).tag(sync=True)
@@ -63,7 +65,7 @@ class Picture:
         with self._redraw.hold_sync():
             self._redraw.figure = self._bundle[PLOTLY]
             self._redraw.number += 1
-        if self._redraw.absent:
+        if self._redraw.absent or not self._redraw.ready:
             self._show()
         else:
             self._expect_answer()

@@ -9,7 +9,7 @@ from explorer_examples import cost
 
 from efflab import lab
 from efflab.lab import Explorer, Slider, page, picture
-from efflab.lab.explore import PICKED
+from efflab.lab.explore import PICKED, WORKING
 
 
 def titles(live):
@@ -114,6 +114,42 @@ def test_of_five_quick_moves_a_slow_function_computes_the_last(monkeypatch):
     assert "at most 8" in live._notes["k"].value
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_only_where_it_was_before_a_slow_function_that_keeps_its_results_does_not_wait(
+    keeps, monkeypatch
+):
+    def slow(n=3):
+        if n not in kept or not keeps:
+            time.sleep(0.06)
+        kept.add(n)
+        return lab.blank(f"n = {n}")
+
+    kept = set()
+    live = slow_explorer(monkeypatch, slow, n=(1, 9))
+
+    async def moves():
+        at_once = []
+        for n in (5, 3, 5, 3, 7):
+            live.widgets["n"].value = n
+            at_once.append(titles(live) == f"n = {n}")
+            await asyncio.sleep(0.1)
+        return at_once
+
+    assert asyncio.run(moves()) == [False, True, keeps, keeps, False]
+
+
+def test_a_quick_function_too_says_that_it_works_before_it_is_called():
+    def sometimes_slow(n=3):
+        notes.append(live._notes["n"].value if live else "")
+        return lab.blank(f"n = {n}")
+
+    live, notes = None, []
+    live = Explorer(sometimes_slow, n=(1, 9))
+    live.set(n=4)
+    assert WORKING in notes[-1]  # its style shows it only if it stays
+    assert live._notes["n"].value == ""
+
+
 def test_set_draws_at_once_and_once_also_while_a_loop_runs(monkeypatch):
     calls = []
 
@@ -173,8 +209,10 @@ def test_what_is_refused_is_said_in_chinese():
 
 def test_only_the_first_picture_is_an_output_unless_the_page_has_no_plot_of_its_own():
     live = Explorer(cost)
-    live.set(window_size=256)
+    live.view()
     output, redraw = live.picture.widget.children
+    redraw.ready = True  # as picture.js does
+    live.set(window_size=256)
 
     def shown():
         return output.outputs[0]["data"][page.PLOTLY]["layout"]["title"]["text"]
@@ -186,6 +224,20 @@ def test_only_the_first_picture_is_an_output_unless_the_page_has_no_plot_of_its_
     assert shown() == "w = 272"
 
 
+def test_until_the_page_is_ready_to_redraw_each_picture_is_an_output():
+    live = Explorer(cost)
+    live.set(window_size=256)
+    output, redraw = live.picture.widget.children
+
+    def shown():
+        return output.outputs[0]["data"][page.PLOTLY]["layout"]["title"]["text"]
+
+    assert shown() == "w = 256"
+    redraw.ready = True  # as picture.js does
+    live.set(window_size=272)
+    assert (shown(), redraw.figure["layout"]["title"]["text"]) == ("w = 256", "w = 272")
+
+
 @pytest.mark.parametrize(("answers", "is_output"), [(True, False), (False, True)])
 def test_a_picture_that_the_page_does_not_answer_becomes_an_output(answers, is_output, monkeypatch):
     monkeypatch.setattr(picture, "ANSWER_SECONDS", 0.02)
@@ -193,6 +245,7 @@ def test_a_picture_that_the_page_does_not_answer_becomes_an_output(answers, is_o
     live = Explorer(cost)
     live.view()
     output, redraw = live.picture.widget.children
+    redraw.ready = True
 
     async def moves():
         for n in (256, 272):
@@ -214,6 +267,7 @@ def test_a_picture_that_a_newer_one_overtook_needs_no_answer(monkeypatch):
     live = Explorer(cost)
     live.view()
     redraw = live.picture.widget.children[1]
+    redraw.ready = True
 
     async def moves():
         live.set(window_size=256)
@@ -234,22 +288,10 @@ def test_labels_have_units_in_both_languages():
         lab.use_language("en")
 
 
-def test_a_value_between_the_steps_becomes_the_nearest_and_is_told(monkeypatch):
+def test_a_value_between_the_steps_becomes_the_nearest():
     live = Explorer(cost)
     live.view()
-    live.widgets["window_size"].value = 333  # typed
+    live.widgets["window_size"].value = 333
     assert (live.widgets["window_size"].value, titles(live)) == (336, "w = 336")
-    assert live._notes["window_size"].value == "336, the nearest to 333"
-    live.set(causal=True)
-    assert live._notes["window_size"].value == ""
     live.set(window_size=491)
     assert (live.message, titles(live)) == ("window_size=496: expected at most 400", "w = 336")
-    live = slow_explorer(monkeypatch, cost)
-
-    async def typed():
-        live.widgets["window_size"].value = 333
-        assert "working ..." in live._notes["window_size"].value
-        await asyncio.sleep(0.1)
-
-    asyncio.run(typed())
-    assert live._notes["window_size"].value == "336, the nearest to 333"

@@ -13,6 +13,7 @@ from browser import (
     HIGH,
     MOVE_SECONDS,
     NARROW,
+    NUMBERS,
     first_numbers,
     move_slider,
     opened_and_run,
@@ -20,6 +21,7 @@ from browser import (
     see_whole_picture,
     wait_for,
 )
+from nbformat import v4
 
 from efflab.publishing.catalog import NOTEBOOKS, built_path, sources
 from efflab.publishing.order import longest_first
@@ -105,6 +107,51 @@ def test_explorers_move_on_a_page_that_was_too_busy_for_anywidget(lab, chromium,
     notebook.cells = explorers_of(notebook.cells)
     nbformat.write(notebook, lab_folder / "busy.ipynb")
     run_and_explore(notebook, "busy.ipynb", "busy", lab, chromium, script=NO_PATIENCE)
+
+
+TOY = """from efflab import lab
+from efflab.lab import Slider
+
+def tokens(length=128, window=320):
+    return lab.blank(f"{length}, {window}", meta={"length": length, "window": window})
+
+lab.explore(tokens, length=Slider(64, 1024, scale="log2"), window=Slider(64, 512, step=16))"""
+LOST = "index => getComputedStyle(document.querySelector('.efflab-explorer'), '::before').content"
+
+
+def test_sliders_are_named_typed_values_are_answered_and_a_lost_kernel_is_told(
+    lab, chromium, lab_folder
+):
+    nbformat.write(v4.new_notebook(cells=[v4.new_code_cell(TOY)]), lab_folder / "toy.ipynb")
+    with opened_and_run("toy.ipynb", 1, "toy", lab, chromium) as page:
+        first = first_numbers(page, 0)
+        explorer = page.locator(EXPLORER)
+        length, window = explorer.locator(".noUi-handle").all()
+
+        def said():
+            return [(h.get_attribute("aria-label"), h.get_attribute("aria-valuetext"))
+                    for h in (length, window)]  # fmt: skip
+
+        wait_for(lambda: said() == [("length", "128"), ("window", "320")], 10, "names and values")
+        move_slider(explorer)
+        see_other_numbers(page, 0, first)
+        assert said()[0] == ("length", "256")  # not 2, which is its place
+
+        readout = explorer.locator(".widget-readout").nth(1)
+        readout.fill("333")
+        readout.press("Enter")
+        note = explorer.get_by_text("333 → 336")
+        note.wait_for(timeout=10_000)
+        numbers = '{"length":256,"window":336}'
+        wait_for(lambda: page.evaluate(NUMBERS, 0) == numbers, 10, "the value that was taken")
+        assert (said()[1], readout.inner_text()) == (("window", "336"), "336")
+
+        assert page.evaluate(LOST) == "none"
+        page.get_by_role("menuitem", name="Kernel", exact=True).click()
+        page.locator(".lm-Menu-item[data-command='kernelmenu:restart']").click()
+        page.locator(".jp-Dialog .jp-mod-accept").click()
+        wait_for(lambda: "run this cell again" in page.evaluate(LOST), 30, "a word of the kernel")
+        page.get_by_text("| Idle").wait_for()  # a kernel that starts cannot be ended
 
 
 def run_and_explore(notebook, name, screenshot, lab, chromium, script=""):

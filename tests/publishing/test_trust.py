@@ -1,0 +1,41 @@
+"""Only what git ships unchanged is trusted."""
+
+import subprocess
+
+import nbformat
+from nbformat import v4
+from nbformat.sign import NotebookNotary
+
+from efflab.publishing.trust import shipped, trust
+
+
+def test_only_notebooks_that_git_has_and_nobody_changed_are_trusted(tmp_path, monkeypatch):
+    folder = tmp_path / "notebooks"
+    (folder / "zh").mkdir(parents=True)
+    assert shipped(tmp_path) == []  # no git
+
+    def write(name, source):
+        notebook = v4.new_notebook(cells=[v4.new_code_cell(source)])
+        notebook.cells[0].outputs = [v4.new_output("display_data", {"text/html": source})]
+        nbformat.write(notebook, folder / name)
+
+    for name in ("same.ipynb", "zh/same.ipynb", "changed.ipynb"):
+        write(name, "1")
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"]):
+        subprocess.run([*git, *command], cwd=tmp_path, check=True)
+    write("changed.ipynb", "2")
+    write("new.ipynb", "3")
+    chosen = shipped(tmp_path)
+    assert sorted(p.relative_to(folder).as_posix() for p in chosen) == [
+        "same.ipynb", "zh/same.ipynb",
+    ]  # fmt: skip
+
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
+    trust(chosen)
+    trusted = {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*.ipynb")
+        if NotebookNotary().check_signature(nbformat.read(path, as_version=4))
+    }
+    assert trusted == {"same.ipynb", "zh/same.ipynb"}
