@@ -7,7 +7,7 @@ import anywidget
 import ipywidgets as w
 import traitlets
 
-from efflab.lab.text import number, tr, tr_name, with_unit
+from efflab.lab.text import number, tr, unit_name, with_unit
 
 EXACT = 12
 """Significant digits of what was understood: none that the reader typed is lost."""
@@ -27,7 +27,7 @@ class Field(w.VBox):
         self.prediction = prediction
         self.entry = w.Text(
             placeholder=tr("your number, then Enter"),
-            description=tr_name(prediction.unit) if prediction.unit else tr("number"),
+            description=unit_name(prediction.unit) if prediction.unit else tr("number"),
             continuous_update=False,
             style={"description_width": "initial"},
             layout=w.Layout(width="280px"),

@@ -110,6 +110,11 @@ def number(value, digits: int = 3) -> str:
     return significant(value, digits)
 
 
+def unit_name(unit: str) -> str:
+    """A unit by itself, in the language in use: in Chinese without the counter 个."""
+    return tr_name(unit).removeprefix("个 ")
+
+
 def with_unit(value, unit: str = "", digits: int = 3) -> str:
     """`number` and its unit: "24x" and "5%" stand together, words and letters apart.
 

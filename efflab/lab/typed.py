@@ -9,7 +9,7 @@ import numbers
 import re
 
 from efflab.errors import require
-from efflab.lab.text import chinese, tr, tr_name
+from efflab.lab.text import chinese, tr, tr_name, unit_name
 from efflab.significant import RAISED
 
 LONGEST = 60
@@ -159,4 +159,4 @@ def _refusal(text: str, unit: str) -> str:
         return tr("{text!r} is not a number that I can read: write it like 0.5, 1,000, 4k or "
                   "1.2e6.", text=shown)  # fmt: skip
     return tr("{text!r} is not a number that I can read: write it like 0.5, 1,000, 4k or 1.2e6, "
-              "alone or in {unit}.", text=shown, unit=tr_name(unit))  # fmt: skip
+              "alone or in {unit}.", text=shown, unit=unit_name(unit))  # fmt: skip

@@ -78,8 +78,10 @@ def test_whoever_has_not_guessed_may_do_so_after_the_answer(shown):
 def test_the_field_speaks_chinese(shown):
     lab.use_language("zh")
     prediction = lab.predict("多少个？", unit="tokens")
+    assert prediction.widget.entry.description == "token"
     prediction.widget.entry.value = "3 只"
     assert "读不成一个数" in said(prediction)
+    assert "“token”" in said(prediction)
     prediction.widget.entry.value = "0.4 万"
     assert said(prediction).startswith("读作 4,000 个 token。")
     assert text.missing == set()

@@ -1,15 +1,20 @@
 """What a reader may type for a number: read whole, in the question's unit, or refused."""
 
+import ast
+import itertools
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import efflab
 from efflab import lab
 from efflab.lab import text
 from efflab.lab.text import number, with_unit
 from efflab.lab.typed import MULTIPLIERS, UNITS, parse
+from efflab.publishing.catalog import sources
 
 READ = {
     # a comma before one group of three digits or more parts thousands, else it is a decimal comma
@@ -108,6 +113,28 @@ def test_what_is_shown_with_its_unit_is_read_back(value, unit, language):
     lab.use_language(language)
     assert parse(with_unit(value, unit, 12), unit) == pytest.approx(value)
     lab.use_language("en")
+
+
+def asked_units(source):
+    """The units of a notebook's predictions."""
+    calls = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)]
+    asked = [call for call in calls if getattr(call.func, "id", "") == "predict"]
+    given = [call.args[1:2] + [k.value for k in call.keywords if k.arg == "unit"] for call in asked]
+    return [unit.value for units in given for unit in units]
+
+
+@pytest.mark.parametrize("number", sources())
+def test_every_question_is_answered_in_its_unit_or_without(number):
+    path = sources()[number]
+    units = asked_units(path.read_text("utf-8"))
+    assert units
+    room = Path(efflab.__file__).parent / "notebooks" / path.stem[3:]
+    text.use_texts(room / "zh.toml")
+    for unit, language in itertools.product(units, ("en", "zh")):
+        lab.use_language(language)
+        for typed in ("4.5", with_unit(4.5, unit), f"4.5{text.unit_name(unit)}"):
+            assert parse(typed, unit) == 4.5, (typed, unit)
+    text.use_texts({})
 
 
 @pytest.mark.parametrize("multiplier", MULTIPLIERS)
