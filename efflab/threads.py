@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch import Tensor
 
 
 def shared_out(fn: Callable, pieces: Iterable) -> Iterator:
@@ -12,12 +12,12 @@ def shared_out(fn: Callable, pieces: Iterable) -> Iterator:
 
     torch shares out every operator instead, and all threads wait for the slowest at the end of
     each. With hundreds of small operators on a machine that has other work to do, that waiting is
-    most of the time. Each piece sees the caller's grad mode. Where the calling thread is watched
-    (a profiler, a FLOP counter, a trace) or computes in another precision (autocast), which no
-    other thread knows of, everything stays on it.
+    most of the time. Each piece sees the caller's grad mode. All else that holds for the calling
+    thread alone (a profiler, autocast, a transform such as vmap, a CUDA stream) no other thread
+    knows of: only plain tensors on the CPU are shared out, and only where nothing of it is active.
     """
     pieces, n_threads = list(pieces), torch.get_num_threads()
-    if n_threads == 1 or len(pieces) < 2 or _is_watched():
+    if n_threads == 1 or len(pieces) < 2 or _is_watched() or not _is_plain(pieces):
         yield from map(fn, pieces)
         return
     inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
@@ -34,12 +34,24 @@ def shared_out(fn: Callable, pieces: Iterable) -> Iterator:
         torch.set_num_threads(n_threads)  # what threads that start later take over
 
 
+def _is_plain(piece) -> bool:
+    """Whether all tensors in it, in lists and tuples too, are torch's own and on the CPU."""
+    if isinstance(piece, Tensor):
+        own = type(piece) in (Tensor, torch.nn.Parameter)
+        return own and piece.device.type == "cpu" and piece.layout == torch.strided
+    return not isinstance(piece, list | tuple) or all(map(_is_plain, piece))
+
+
 def _is_watched() -> bool:
     """Whether something that holds for this thread alone is on."""
     return (
         torch.autograd._profiler_enabled()
-        or _get_current_dispatch_mode() is not None
         or torch.jit.is_tracing()
         or torch.compiler.is_compiling()
-        or torch.is_autocast_enabled("cpu")
+        or torch._C._is_any_autocast_enabled()
+        or torch._C._functorch.peek_interpreter_stack() is not None  # vmap, grad, jvp
+        or not torch._C._is_fwd_grad_enabled()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0  # a default device too
+        or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
     )

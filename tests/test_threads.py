@@ -5,6 +5,8 @@ from functools import partial
 
 import pytest
 import torch
+import torch.autograd.forward_ad as fwAD
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from efflab.profile import quiet_profiler
@@ -45,7 +47,23 @@ def test_each_piece_has_one_thread_and_the_callers_mode(three_threads):
     assert total.sum() == 4
 
 
-WATCHES = [quiet_profiler, partial(FlopCounterMode, display=False), partial(torch.autocast, "cpu")]
+class Counting(TorchFunctionMode):
+    """Any mode that sees what is called on the thread that opened it."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+WATCHES = [
+    quiet_profiler,
+    partial(FlopCounterMode, display=False),
+    partial(torch.autocast, "cpu"),
+    partial(torch.autocast, "xpu", torch.bfloat16),  # of a device that is not here
+    partial(torch.autograd.graph.saved_tensors_hooks, lambda x: x, lambda x: x),
+    partial(torch.device, "cpu"),
+    partial(fwAD._set_fwd_grad_enabled, False),
+    Counting,
+]
 
 
 @pytest.mark.parametrize("watch", WATCHES)
@@ -53,6 +71,54 @@ def test_a_watched_thread_keeps_its_work(three_threads, watch):
     with watch():
         found = list(shared_out(seen, range(4)))
     assert {ident for ident, _, _ in found} == {threading.get_ident()}
+
+
+TRANSFORMS = {
+    "vmap": lambda fn, x: torch.vmap(fn)(x),
+    "grad": lambda fn, x: torch.func.grad(lambda x: fn(x).sum())(x),
+    "jvp": lambda fn, x: torch.func.jvp(fn, (x,), (x,)),
+    "functionalize": lambda fn, x: torch.func.functionalize(fn)(x),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_a_transformed_thread_keeps_its_work(three_threads, name):
+    """What vmap hands a function is a view of more than other threads see."""
+    used = set()
+
+    def doubled(x):
+        def one(part):
+            used.add(threading.get_ident())
+            return 2 * part
+
+        return torch.cat(list(shared_out(one, x.split(1))))
+
+    x = torch.arange(12.0).view(3, 4)
+    expected = {"vmap": 2 * x, "grad": torch.full_like(x, 2.0), "functionalize": 2 * x}
+    found = TRANSFORMS[name](doubled, x)
+    assert used == {threading.get_ident()}
+    assert torch.equal(found[0] if name == "jvp" else found, expected.get(name, 2 * x))
+
+
+class Own(torch.Tensor):
+    """A tensor of somebody's own type, which may hold anything."""
+
+
+ODD = {
+    "another device": torch.ones(2, device="meta"),
+    "another type": torch.ones(2).as_subclass(Own),
+    "another layout": torch.eye(2).to_sparse(),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_only_plain_tensors_on_the_cpu_are_shared_out(three_threads, name):
+    for odd in (ODD[name], (torch.ones(2), [ODD[name]])):
+        found = list(shared_out(seen, [odd, torch.ones(2)]))
+        assert {ident for ident, *_ in found} == {threading.get_ident()}
+    plain = [torch.ones(2), (torch.nn.Parameter(torch.ones(2)), slice(0, 1), 3)]
+    found = list(shared_out(seen, plain))
+    assert threading.get_ident() not in {ident for ident, *_ in found}
 
 
 def test_a_traced_thread_keeps_its_work(three_threads):

@@ -102,7 +102,10 @@ def run(
     _require_times(forward_seconds, backward_seconds, transfer_seconds)
     require_int("n_microbatches", n_microbatches)
     require_int("n_chunks", n_chunks)
+    for name, value in dict(two_way=two_way, recompute=recompute).items():
+        require(isinstance(value, bool), name, value, "True or False")
     n_ranks = len(forward_seconds)
+    schedules.require_playable(n_ranks, n_microbatches, n_chunks)
     require(len(orders) == n_ranks, "len(orders)", len(orders), f"{n_ranks}, one for each stage")
     if two_way:
         require(n_chunks == 2, "n_chunks", n_chunks, "2 if two_way")

@@ -6,7 +6,7 @@ All splits are tried (Narayanan et al. 2021, section 3, gives heuristics for the
 
 from collections.abc import Iterator
 from functools import lru_cache
-from math import gcd
+from math import gcd, isqrt
 
 from efflab.config import ModelConfig
 from efflab.devices import Device
@@ -83,7 +83,8 @@ def _grids(training: Training) -> Iterator[tuple[int, int, int]]:
 @lru_cache(maxsize=256)
 def _divisors(n: int) -> tuple[int, ...]:
     """A search asks for those of the same few numbers thousands of times."""
-    return tuple(d for d in range(1, n + 1) if n % d == 0)
+    small = [d for d in range(1, isqrt(n) + 1) if n % d == 0]
+    return tuple(sorted({*small, *(n // d for d in small)}))
 
 
 def _memory(training: Training) -> float:

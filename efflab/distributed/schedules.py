@@ -44,6 +44,8 @@ class Task(NamedTuple):
         return f"{self.kind} of micro-batch {self.microbatch}, chunk {self.chunk}"
 
 
+MOST_PASSES = 2**17
+"""Micro-batches through all chunks of all ranks: more than a training needs, played in a second."""
 Orders = list[list[Task]]
 """For each rank its tasks, one after the other."""
 Step = tuple[str, int, bool]
@@ -65,6 +67,7 @@ def orders(schedule: str, n_stages: int, n_microbatches: int, n_chunks: int = 2)
     require_int("n_stages", n_stages)
     require_int("n_microbatches", n_microbatches)
     require_int("n_chunks", n_chunks)
+    require_playable(n_stages, n_microbatches, n_chunks)
     K, M = n_stages, n_microbatches
     if schedule == "dualpipe":
         for name, value in dict(n_stages=K, n_microbatches=M).items():
@@ -78,6 +81,14 @@ def orders(schedule: str, n_stages: int, n_microbatches: int, n_chunks: int = 2)
         plan = {"gpipe": _gpipe, "1f1b": _1f1b, "zero-bubble": _zero_bubble}[schedule]
         plans = [plan(rank, K, M) for rank in range(K)]
     return [_numbered(plan, M, (0,) * n_chunks) for plan in plans]
+
+
+def require_playable(n_stages: int, n_microbatches: int, n_chunks: int) -> None:
+    """Refuse what would be listed for minutes or fill the memory."""
+    most = MOST_PASSES // (n_stages * n_chunks)
+    allowed = f"at most {MOST_PASSES} over n_stages={n_stages} and n_chunks={n_chunks}, {most}"
+    # an interleaved order is laid out for as many as there are stages, a dualpipe for twice as many
+    require(max(n_microbatches, n_stages) <= most, "n_microbatches", n_microbatches, allowed)
 
 
 def _numbered(plan: Iterable[Step], limit: int, first: tuple[int, ...]) -> list[Task]:

@@ -19,6 +19,8 @@ from efflab.errors import require, require_int, require_one_of, require_positive
 RECOMPUTE = ("none", "selective", "full")
 ZERO_STAGES = (0, 1, 3)
 """Stage 2 would have to sum its shares of the gradients in every micro-batch: not modelled."""
+MOST_SEQUENCES = 2**20
+"""Of a step: far above any training's. Its divisors are what a planner tries."""
 DTYPE, VALUE_BYTES, LOGIT_BYTES = "fp16", 2, 4
 """Weights, gradients and activations travel in 16 bits; logits are kept in 32 for the loss."""
 
@@ -144,6 +146,8 @@ class Training:
 
     def __post_init__(self):
         require_int("global_batch", self.global_batch)
+        allowed = f"at most {MOST_SEQUENCES} sequences a step"
+        require(self.global_batch <= MOST_SEQUENCES, "global_batch", self.global_batch, allowed)
         require_int("seq_len", self.seq_len)
         longest = self.config.max_len
         require(self.seq_len <= longest, "seq_len", self.seq_len, f"at most max_len={longest}")

@@ -176,3 +176,11 @@ def test_utilization_is_work_over_room():
 def test_bad_values_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_grid_that_is_no_square_has_rows_times_columns():
+    """One fold of 4 x 10 x 2 products in a grid of 4 x 2, and of 2 x 10 x 4 in one of 2 x 4."""
+    assert systolic.utilization(4, 2, 10, 4, 2) == pytest.approx(4 * 2 * 10 / (14 * 4 * 2))
+    assert systolic.utilization(2, 4, 10, 2, 4) == pytest.approx(2 * 4 * 10 / (14 * 2 * 4))
+    assert systolic.folds(8, 2, 10, 4, 2) == 2
+    assert systolic.folds(4, 6, 10, 4, 2) == 3

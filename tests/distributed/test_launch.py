@@ -294,6 +294,7 @@ def test_the_ports_of_others_are_in_nobodys_way_and_only_loopback_is_used(monkey
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
+        monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nowhere0")  # as many machines may need it
         monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
         monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
         addresses = launch(rank_functions.sockets, 2, timeout=60)

@@ -9,8 +9,8 @@ import time
 import pytest
 from relaxed_pipeline import Relaxed
 
-from efflab.distributed import pipeline
-from efflab.distributed.pipeline import simulate
+from efflab.distributed import pipeline, schedules
+from efflab.distributed.pipeline import run, simulate
 from efflab.distributed.schedules import SCHEDULES, Task
 
 EXACT = dict(rel=0, abs=1e-12)
@@ -231,3 +231,27 @@ def _costs_a_few_plain_loops(schedule):
 def test_bad_arguments(arguments, options, error):
     with pytest.raises(ValueError, match=re.escape(error)):
         simulate(*arguments, **options)
+
+
+def test_more_than_can_be_played_is_refused_at_once():
+    start = time.perf_counter()
+    forward, backward = [1.0] * 4, [2.0] * 4
+    for schedule in schedules.SCHEDULES:
+        with pytest.raises(ValueError, match="n_microbatches=1000000000: expected at most"):
+            simulate(forward, backward, 10**9, schedule)
+    with pytest.raises(ValueError, match="n_microbatches=1000000000"):
+        run([[]] * 4, forward, backward, 10**9)
+    with pytest.raises(ValueError, match="n_chunks=1000000000"):
+        simulate(forward, backward, 4, "interleaved", n_chunks=10**9)
+    with pytest.raises(ValueError, match="n_stages=1000"):
+        simulate([1.0] * 1000, [1.0] * 1000, 2, "dualpipe")
+    assert time.perf_counter() - start < 1
+    assert simulate([1.0], [2.0], 2**13).makespan == 3 * 2**13
+
+
+@pytest.mark.parametrize("name", ["recompute", "two_way"])
+@pytest.mark.parametrize("value", ["no", "", 0, None])
+def test_a_switch_is_true_or_false(name, value):
+    orders = schedules.orders("gpipe", 1, 2)
+    with pytest.raises(ValueError, match=f"{name}={value!r}: expected True or False"):
+        run(orders, [1.0], [2.0], 2, **{name: value})

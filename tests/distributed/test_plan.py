@@ -2,6 +2,7 @@
 
 import doctest
 import re
+import time
 from dataclasses import replace
 from itertools import product
 
@@ -370,3 +371,23 @@ def test_the_constants_are_those_of_all_rows_wherever_the_fit_begins(monkeypatch
 
 def test_table_1_alone_does_not_know_the_network():
     assert plan_fit.fit(of_table(ROWS, 1)).network > 1
+
+
+def test_divisors_are_all_of_them_in_order():
+    for n in (1, 2, 12, 97, 1024, 720720):
+        assert plan._divisors(n) == tuple(d for d in range(1, n + 1) if n % d == 0)
+
+
+@pytest.mark.parametrize("global_batch", [10**9, 2**20 + 1])
+def test_a_batch_beyond_any_training_is_refused_at_once(global_batch):
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=f"global_batch={global_batch}: expected at most 1048576"):
+        best_plan(PRESETS["gpt3-175b"], 64, A100, global_batch=global_batch, seq_len=2048)
+    assert time.perf_counter() - start < 1
+
+
+def test_the_most_divisors_that_a_batch_may_have_are_tried_within_a_second():
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match="n_devices=7: expected 48 or more"):
+        best_plan(PRESETS["gpt3-175b"], 7, A100, global_batch=720720, seq_len=2048)
+    assert time.perf_counter() - start < 5  # a second where nobody else computes
