@@ -111,7 +111,8 @@ def fit(
     killed and starts again with the same `checkpoint` file continues as if it had not been.
     `stop`: only so many of the `n_steps` that the learning rate is planned for, which repeats the
     beginning of a longer run. `until(losses)`: no further step once it says True of the losses so
-    far.
+    far. A loss or gradient that is not finite stops the training with a `ValueError`, before it
+    reaches the weights or the file.
     """
     require_int("n_steps", n_steps)
     end = n_steps if stop is None else stop
@@ -133,7 +134,8 @@ def fit(
             group["lr"] = peak * learning_rate_factor(step, n_steps)
         loss = loss_fn(model, *batch(step))
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), clip)
+        norm = gradient_norm(model, loss, step)
+        nn.utils.clip_grads_with_norm_(model.parameters(), clip, norm)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -143,8 +145,28 @@ def fit(
             _save(Path(checkpoint), model, optimizers, losses)
         if last:
             break
+    require_finite(dict(model.named_parameters()), f"after {len(losses)} steps")
     model.eval()
     return losses
+
+
+def gradient_norm(model: nn.Module, loss: Tensor, step: int) -> Tensor:
+    """The norm of all gradients. Every loop calls it before it takes a step.
+
+    A loss or a gradient that is not finite is a `ValueError` that names it, while the weights are
+    still those of the step before.
+    """
+    require(bool(loss.isfinite()), f"loss at step {step}", loss.item(), "a finite number")
+    gradients = {
+        name: getattr(p.grad, "to_local", lambda p=p: p.grad)()  # of a sharded one the own part
+        for name, p in model.named_parameters()
+        if p.grad is not None
+    }
+    norm = nn.utils.get_total_norm(gradients.values())
+    if not norm.isfinite():
+        require_finite(gradients, f"(gradient at step {step})")
+    require(bool(norm.isfinite()), f"gradient norm at step {step}", norm.item(), "a finite number")
+    return norm
 
 
 def _steps(start: int, n_steps: int, losses: list[float], progress: bool):
@@ -160,7 +182,7 @@ def _steps(start: int, n_steps: int, losses: list[float], progress: bool):
 
 def _save(path: Path, model: nn.Module, optimizers, losses: list[float]) -> None:
     """Everything a resumed run needs, as tensors only: nothing is unpickled on the way back."""
-    require_finite(dict(model.named_parameters()), f"after step {len(losses)}")
+    require_finite(dict(model.named_parameters()), f"after {len(losses)} steps")
     tensors = {f"model.{k}": v for k, v in named_tensors(model).items()}
     for i, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():

@@ -1,5 +1,8 @@
 """The loop learns, resumes as if never killed, and refuses damaged files."""
 
+import ast
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -113,6 +116,88 @@ def test_a_run_stops_when_its_rule_says_so(tmp_path):
     first = train.fit(make(), counting, 8, **options)
     assert first == train.fit(make(), counting, 8)[:3]  # at the rates of the 8 steps planned
     assert train.fit(make(), lambda step: 1 / 0, 8, **options) == first
+
+
+# --- What is not finite ----------------------------------------------------------------------
+
+
+def at_step(bad, change):
+    """A loss that `change` spoils at one step."""
+    calls = iter(range(100))
+
+    def loss(model, ids, targets):
+        value = train.language_model_loss(model, ids, targets)
+        return change(value, model) if next(calls) == bad else value
+
+    return loss
+
+
+def spoil_one(value, model):
+    """One gradient is NaN; the loss and all others are finite."""
+    return value + (model.layers[1].ffn.body.up.bias * 0).sum().sqrt()
+
+
+SPOILT = {
+    "inf": (lambda v, _: v * torch.inf, r"^loss at step 6=inf: expected a finite number"),
+    "nan": (lambda v, _: v * torch.nan, r"^loss at step 6=nan"),
+    "one": (spoil_one, r"^layers\.1\.ffn\.body\.up\.bias \(gradient at step 6\): .* 32 of 32"),
+    "overflow": (lambda v, _: v * 1e37, r"^gradient norm at step 6=inf"),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_what_is_not_finite_stops_before_weights_and_file(tmp_path, kind):
+    change, message = SPOILT[kind]
+    model, path, untouched = make(), tmp_path / "run", make()
+    options = dict(checkpoint=path, checkpoint_every=5)
+    with pytest.raises(ValueError, match=message):
+        train.fit(model, counting, 20, loss_fn=at_step(6, change), **options)
+    train.fit(untouched, counting, 20, stop=6)
+    for p, q in zip(model.parameters(), untouched.parameters(), strict=True):
+        assert torch.equal(p, q)
+    assert len(load_file(path)["losses"]) == 5
+    assert len(train.fit(make(), counting, 20, checkpoint=path)) == 20
+
+
+class Exploding(torch.optim.SGD):
+    """Leaves an infinite weight behind, as too large a rate does."""
+
+    def step(self):
+        super().step()
+        self.param_groups[0]["params"][0].data.view(-1)[0] = torch.inf
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_weights_that_are_not_finite_are_neither_saved_nor_given_back(tmp_path, checkpoint):
+    model, path = make(), tmp_path / "run"
+    options = dict(checkpoint=path) if checkpoint else {}
+    exploding = [Exploding(model.parameters(), lr=0.1)]
+    with pytest.raises(
+        ValueError, match=r"embedding\.token\.weight after 1 steps: expected finite"
+    ):
+        train.fit(model, counting, 1, optimizers=exploding, **options)
+    assert not path.exists()
+
+
+TIMED = {"gpu_bench.py", "case_study_latency.py"}
+"""Loops that time one step over and over and keep nothing of it."""
+
+
+def test_every_loop_looks_at_its_gradients_before_a_step():
+    folder = Path(train.__file__).parent
+    files = [folder / "train.py"]
+    files += sorted(
+        f for name in ("experiments", "distributed") for f in (folder / name).glob("*.py")
+    )
+    loops = []
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and "optimizer.step()" in ast.unparse(node.body):
+                loops.append((file.name, ast.unparse(node.body)))
+    assert len({name for name, _ in loops} - TIMED) >= 3
+    for name, body in loops:
+        before = body[: body.index("optimizer.step()")]
+        assert name in TIMED or "gradient_norm(" in before, name
 
 
 def test_the_rate_rises_and_falls():

@@ -18,7 +18,7 @@ from efflab.config import ModelConfig
 from efflab.distributed.ring import ring_all_reduce, sent_bytes
 from efflab.errors import require, require_int, require_one_of
 from efflab.model import Transformer
-from efflab.train import language_model_loss
+from efflab.train import gradient_norm, language_model_loss
 
 METHODS = ("ddp", "by hand", "none")
 LEARNING_RATE, MOMENTUM = 0.1, 0.9
@@ -118,6 +118,7 @@ def train(
         (weight * loss).backward()
         if synchronize is not None:
             synchronize(model)
+        gradient_norm(model, loss, step)
         first = first or {name: gradient(p) for name, p in _named(model)}
         optimizer.step()
         losses.append(loss.item())

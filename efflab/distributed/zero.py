@@ -28,7 +28,7 @@ from efflab.distributed.data_parallel import new_model, own, shares
 from efflab.distributed.ring import sent_bytes
 from efflab.errors import require_int, require_one_of
 from efflab.model import Transformer
-from efflab.train import language_model_loss
+from efflab.train import gradient_norm, language_model_loss
 
 STAGES = (0, 1, 2, 3)
 LEARNING_RATE = 1e-3
@@ -106,6 +106,7 @@ def on_rank(rank: int, world_size: int, job: Job) -> Held:
         optimizer.zero_grad(set_to_none=False)  # the gradients keep their place
         loss = language_model_loss(model, ids, targets)
         loss.backward()
+        gradient_norm(model, loss, len(losses))
         optimizer.step()
         losses.append(loss.item())
 
