@@ -88,7 +88,7 @@ def test_a_file_that_needs_unpickling_is_not_read(tmp_path, source):
     assert cached(folder, "x", [source], lambda: np.array([2])).tolist() == [2]
 
 
-def test_what_another_process_is_writing_stays(tmp_path, source):
+def test_only_the_old_file_of_its_own_name_goes(tmp_path, source):
     folder = tmp_path / "c"
     cached(folder, "x", [source], lambda: 1)
     (old,) = folder.iterdir()
