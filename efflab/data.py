@@ -107,6 +107,7 @@ def train_tokenizer(texts, vocab_size: int = 2048):
     """A byte-level BPE of `vocab_size` (Sennrich et al. 2016) by the `tokenizers` library."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+    require_int("vocab_size", vocab_size, 257)  # every byte, and the file marker
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -136,7 +137,9 @@ def tokenizer():
 
 def tokens_of(texts) -> np.ndarray:
     """All texts as one int64 stream, each led by the file marker (id 0)."""
-    encoded = tokenizer().encode_batch(list(texts))
+    texts = list(texts)
+    require(len(texts) > 0, "texts", texts, "at least one text")
+    encoded = tokenizer().encode_batch(texts)
     return np.concatenate([np.array([0, *e.ids], dtype=np.int64) for e in encoded])
 
 
@@ -162,6 +165,7 @@ def random_windows(tokens: np.ndarray, batch_size: int, seq_len: int, seed: int)
 
     require_int("batch_size", batch_size)
     require_int("seq_len", seq_len)
+    require_int("seed", seed, 0)
     require(seq_len < len(tokens), "seq_len", seq_len, f"fewer than the stream's {len(tokens)}")
     starts = np.random.default_rng(seed).integers(0, len(tokens) - seq_len, batch_size)
     windows = torch.from_numpy(np.stack([tokens[s : s + seq_len + 1] for s in starts]))
@@ -234,7 +238,10 @@ def recall_batch(
     """
     import torch
 
+    require_int("batch_size", batch_size)
+    require_int("seq_len", seq_len, 3)
     require_int("n_symbols", n_symbols, 2)
+    require_int("seed", seed, 0)
     require(2 <= distance < seq_len, "distance", distance, f"2 to seq_len-1={seq_len - 1}")
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, n_symbols, (batch_size, seq_len))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab import data
-from efflab.errors import require_int
+from efflab.errors import require, require_int
 from efflab.estimate import Estimate, bootstrap
 
 
@@ -32,6 +32,7 @@ def held_out_windows(n_windows: int | None, seq_len: int) -> np.ndarray:
     All of them in order, or `n_windows` spread evenly: the same ones on every call.
     """
     tokens = data.stdlib_tokens("held-out")
+    require_int("seq_len", seq_len, 2, len(tokens) - 2)
     starts = np.arange(0, len(tokens) - seq_len - 1, seq_len // 2)
     if n_windows is not None:
         require_int("n_windows", n_windows)
@@ -48,7 +49,8 @@ def window_bits(
     Every token is predicted from at least half a window of `seq_len` tokens (default: the model's
     `max_len`). The windows are those of `held_out_windows`, the same for every model.
     """
-    seq_len = seq_len or model.config.max_len
+    require_int("batch_size", batch_size)
+    seq_len = model.config.max_len if seq_len is None else seq_len
     windows = torch.from_numpy(held_out_windows(n_windows, seq_len))
     half, bits = seq_len // 2, []
     for batch in windows.split(batch_size):
@@ -82,6 +84,7 @@ def bits_above(
 
 def reciprocal_ranks(queries: Tensor, documents: Tensor) -> np.ndarray:
     """1 / rank of document i among all for query i (N,), both (N,C) of unit length."""
+    _require_pairs("documents", queries, documents)
     scores = queries @ documents.T
     return (1 / ((scores > scores.diagonal()[:, None]).sum(1) + 1)).numpy()
 
@@ -93,9 +96,19 @@ def retrieval_mrr(queries: Tensor, documents: Tensor) -> Estimate:
 
 def cosines(a: Tensor, b: Tensor) -> dict[str, float]:
     """Cosine of corresponding rows of (N,C) and (N,C): mean, 5th percentile, minimum."""
+    _require_pairs("b", a, b)
     cosine = F.cosine_similarity(a, b, dim=-1)
     return {
         "mean": cosine.mean().item(),
         "p5": cosine.quantile(0.05).item(),
         "min": cosine.min().item(),
     }
+
+
+def _require_pairs(name: str, a: Tensor, b: Tensor) -> None:
+    """Rows of one by rows of the other: (N,C) both, at least one, finite."""
+    shapes = tuple(a.shape), tuple(b.shape)
+    fits = shapes[0] == shapes[1] and a.dim() == 2 and len(a) > 0
+    require(fits, f"{name}.shape", shapes[1], f"(N,C) as the other's {shapes[0]}, N at least 1")
+    finite = bool(a.isfinite().all() and b.isfinite().all())
+    require(finite, name, "inf or nan on a side", "finite values only")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab.config import ModelConfig
-from efflab.errors import require
+from efflab.errors import require, require_int, require_number
 
 
 def n_parameters(model: nn.Module) -> int:
@@ -216,18 +216,28 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def generate(self, ids: Tensor, n_new: int, *, temperature=1.0, top_k=None, seed=0) -> Tensor:
-        """Continue ids (B,T) by `n_new` sampled tokens: (B, T + n_new). temperature 0 is greedy."""
+        """Continue ids (B,T) by `n_new` sampled tokens: (B, T + n_new). temperature 0 is greedy.
+
+        `top_k`: only among so many likeliest, 1 to `vocab_size`.
+        """
         require(self.config.causal, "causal", False, "a causal model")
-        require(temperature >= 0, "temperature", temperature, "a number of at least 0")
+        require_int("n_new", n_new, 0)
+        require_int("seed", seed, 0)
+        require_number("temperature", temperature)
+        if top_k is not None:
+            require_int("top_k", top_k, 1, self.config.vocab_size)
+        require(ids.dim() == 2, "ids.shape", tuple(ids.shape), "two dimensions (batch, tokens)")
+        require(ids.numel() > 0, "ids.shape", tuple(ids.shape), "at least one token to go on from")
         rng = torch.Generator(ids.device).manual_seed(seed)
         for _ in range(n_new):
             logits = self(ids[:, -self.config.max_len :])[:, -1]
             if top_k is not None:
                 kth = logits.topk(top_k).values[:, -1:]
                 logits = logits.masked_fill(logits < kth, -torch.inf)
-            if temperature == 0:
+            if temperature < torch.finfo(logits.dtype).tiny:  # the limit: nothing to divide by
                 new = logits.argmax(-1, keepdim=True)
             else:
-                new = torch.multinomial((logits / temperature).softmax(-1), 1, generator=rng)
+                below = logits - logits.amax(-1, keepdim=True)  # at most 0: no infinity over itself
+                new = torch.multinomial((below / temperature).softmax(-1), 1, generator=rng)
             ids = torch.cat([ids, new], dim=1)
         return ids

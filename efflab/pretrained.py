@@ -16,6 +16,7 @@ from efflab.config import ModelConfig
 from efflab.conversion import from_transformers, transformers
 from efflab.cost import num_params
 from efflab.data import MINILM_FILES, MINILM_PACKAGE, STDLIB_GPT, TOKENIZER_FILE, sha256
+from efflab.errors import require, require_int
 from efflab.files import write_atomically
 from efflab.json_files import parse_json
 from efflab.model import Transformer
@@ -187,9 +188,12 @@ def embed(
 
     As sentence-transformers does for this model; texts are cut at `max_len` tokens.
     """
+    texts = _require_texts(texts)
+    require_int("max_len", max_len, 2)
+    require_int("batch_size", batch_size)
     vectors = []
     for start in range(0, len(texts), batch_size):
-        batch = list(texts[start : start + batch_size])
+        batch = texts[start : start + batch_size]
         inputs = tokenizer(
             batch, padding=True, truncation=True, max_length=max_len, return_tensors="pt"
         )
@@ -198,8 +202,23 @@ def embed(
     return torch.cat(vectors)
 
 
+def _require_texts(texts) -> list[str]:
+    """The texts as a list; one text alone, which would be taken apart, is a `TypeError`."""
+    if isinstance(texts, str):
+        raise TypeError(f"texts={texts[:40]!r}: expected a list of texts, got one text")
+    texts = list(texts)
+    require(len(texts) > 0, "texts", texts, "at least one text")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"texts[{i}]={text!r}: expected a text, got {type(text).__name__}")
+    return texts
+
+
 def mean_pool(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """Mean over real tokens, scaled to length 1: (B,T,C), (B,T) -> (B,C)."""
+    """Mean over real tokens, scaled to length 1: (B,T,C), (B,T) -> (B,C). Of none: zeros."""
+    shapes = tuple(hidden.shape), tuple(attention_mask.shape)
+    require(shapes[0][:-1] == shapes[1], "attention_mask.shape", shapes[1], f"{shapes[0][:-1]}")
     weights = attention_mask[..., None].to(hidden.dtype)
-    pooled = (hidden * weights).sum(1) / weights.sum(1)
-    return nn.functional.normalize(pooled, dim=-1)
+    pooled = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
+    least = max(1e-12, torch.finfo(hidden.dtype).tiny)  # 1e-12 is 0 in fp16
+    return nn.functional.normalize(pooled, dim=-1, eps=least)

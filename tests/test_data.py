@@ -109,8 +109,15 @@ def test_recall_asks_for_the_symbol_behind_the_marker():
         (lambda: data.random_windows(np.arange(9), 1, 9, 0), "seq_len=9: expected fewer than"),
         (lambda: data.random_windows(np.arange(9), 0, 3, 0), "batch_size=0"),
         (lambda: data.recall_batch(1, 10, 10), "distance=10: expected 2 to seq_len-1=9"),
+        (lambda: data.random_windows(np.arange(9), 1, 3, -1), "seed=-1"),
         (lambda: data.recall_batch(1, 10, 5, n_symbols=1), "n_symbols=1"),
+        (lambda: data.recall_batch(0, 10, 5), "batch_size=0"),
+        (lambda: data.recall_batch(1, 10, 5, seed=-1), "seed=-1"),
+        (lambda: data.train_tokenizer(["a"], 256), "vocab_size=256"),
+        (lambda: data.tokens_of([]), "texts=.*at least one text"),
         (lambda: held_out_windows(0, 64), "n_windows=0"),
+        (lambda: held_out_windows(4, 1), "seq_len=1"),
+        (lambda: held_out_windows(4, 10**9), "seq_len=1000000000"),
     ],
 )
 def test_bad_arguments_are_named(call, message):
@@ -170,3 +177,11 @@ def test_published_rows_have_numbers_where_there_are_numbers(tmp_path, monkeypat
     assert type(data.published("toy")[0]["n"]) is int
     with pytest.raises(ValueError, match="name='other': expected one of 'toy'"):
         data.published("other")
+
+
+def test_half_a_tokenizer_is_refused_with_its_name_and_remedy(monkeypatch, tmp_path):
+    whole, half = data.TOKENIZER_FILE.read_bytes(), tmp_path / "tokenizer.json"
+    half.write_bytes(whole[: len(whole) // 2])
+    monkeypatch.setattr(data, "TOKENIZER_FILE", half)
+    with pytest.raises(ValueError, match=r"tokenizer\.json is damaged: .*; restore it"):
+        data.tokenizer.__wrapped__()

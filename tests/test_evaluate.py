@@ -94,3 +94,26 @@ def test_cosines_of_known_angles():
     b = torch.stack([torch.linspace(1, 0, 21), (1 - torch.linspace(1, 0, 21) ** 2).sqrt()], 1)
     found = evaluate.cosines(a, b)
     assert found == pytest.approx({"mean": 0.5, "p5": 0.05, "min": 0.0}, abs=1e-6)
+
+
+@pytest.mark.parametrize("judge", [evaluate.reciprocal_ranks, evaluate.cosines])
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        (torch.ones(2, 3), torch.ones(3, 3), r"shape=\(3, 3\): expected \(N,C\)"),
+        (torch.ones(0, 3), torch.ones(0, 3), "N at least 1"),
+        (torch.ones(3), torch.ones(3), r"shape=\(3,\)"),
+        (torch.ones(2, 3), torch.full((2, 3), torch.nan), "finite values only"),  # ranks first
+        (torch.full((2, 3), torch.inf), torch.ones(2, 3), "finite values only"),
+    ],
+)
+def test_vectors_that_are_no_pairs_are_refused(judge, a, b, message):
+    with pytest.raises(ValueError, match=message):
+        judge(a, b)
+
+
+def test_bad_numbers_are_named():
+    with pytest.raises(ValueError, match="batch_size=0"):
+        evaluate.bits_per_byte(Uniform(), 1, batch_size=0)
+    with pytest.raises(ValueError, match="seq_len=0"):
+        evaluate.bits_per_byte(Uniform(), 1, seq_len=0)

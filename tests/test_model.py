@@ -133,6 +133,15 @@ def test_minilm_gives_transformers_embeddings():
         (lambda: make(BERT).generate(tokens(1, 4), 1), "causal=False: expected a causal model"),
         (lambda: make(GPT).pool(torch.zeros(1, 1, 32)), "pooler=None: expected a config"),
         (lambda: make(GPT).generate(tokens(1, 4), 1, temperature=-1), "temperature=-1: expected"),
+        (lambda: make(GPT).generate(tokens(1, 4), 1, temperature=torch.nan), "temperature=nan"),
+        (lambda: make(GPT).generate(tokens(1, 4), 1, temperature=torch.inf), "temperature=inf"),
+        (lambda: make(GPT).generate(tokens(1, 4), 1, top_k=0), "top_k=0: expected"),
+        (lambda: make(GPT).generate(tokens(1, 4), 1, top_k=-1), "top_k=-1: expected"),
+        (lambda: make(GPT).generate(tokens(1, 4), 1, top_k=51), "top_k=51: expected .* 50"),
+        (lambda: make(GPT).generate(tokens(1, 4), -1), "n_new=-1: expected"),
+        (lambda: make(GPT).generate(tokens(1, 4), 1, seed=-1), "seed=-1: expected"),
+        (lambda: make(GPT).generate(tokens(1, 4)[:, :0], 1), r"ids\.shape=\(1, 0\): expected"),
+        (lambda: make(GPT).generate(tokens(1, 4)[:0], 1), r"ids\.shape=\(0, 4\): expected"),
     ],
 )
 def test_bad_arguments_are_named(call, message):
@@ -163,6 +172,16 @@ def test_sampling_repeats_with_its_seed_and_keeps_to_top_k():
     assert torch.equal(
         model.generate(ids, 8, top_k=1, seed=5), model.generate(ids, 8, temperature=0)
     )
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-40, 1e-30, 1e-7])
+def test_the_limit_of_low_temperatures_is_greedy(temperature):
+    model, ids = make(GPT), tokens(2, 3)
+    model.embedding.token.weight.data *= 1e4  # no two tokens nearly as likely
+    greedy = model.generate(ids, 8, temperature=0)
+    assert torch.equal(model.generate(ids, 8, temperature=temperature), greedy)
+    assert torch.equal(model.generate(ids, 8, temperature=temperature, top_k=3), greedy)
+    assert torch.equal(model.generate(ids, 0, temperature=temperature), ids)
 
 
 @pytest.mark.parametrize("share", ["attention", "ffn", "all"])

@@ -85,6 +85,14 @@ def test_the_shipped_files_have_their_own_remedy(monkeypatch, tmp_path):
         pretrained.load_checkpoint(path)
 
 
+def test_the_shipped_model_goes_with_its_tokenizer(monkeypatch, tmp_path):
+    other = tmp_path / "tokenizer.json"
+    other.write_bytes(pretrained.TOKENIZER_FILE.read_bytes() + b" ")
+    monkeypatch.setattr(pretrained, "TOKENIZER_FILE", other)
+    with pytest.raises(ValueError, match=r"tokenizer\.json is damaged"):
+        pretrained.load_stdlib_gpt()
+
+
 def reword(card, **changes):
     """Change a card and hash it anew, as someone would who means to deceive."""
     card |= changes
@@ -236,3 +244,46 @@ def test_minilm_is_read_from_files_of_known_hashes_alone(monkeypatch, tmp_path, 
     monkeypatch.setattr(pretrained, "find_spec", lambda _: spec)
     with pytest.raises(ValueError, match=rf"{name} is damaged: .*; reinstall"):
         pretrained.minilm_folder()
+
+
+# --- Texts -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small(bert):
+    return pretrained.load_minilm(bert)
+
+
+@pytest.mark.parametrize("text", ["", " ", "中文", "x" * 5000, "[PAD]"])
+def test_every_text_has_a_vector(small, text):
+    vector = pretrained.embed(*small, [text], max_len=16)
+    assert vector.shape == (1, 32)
+    assert vector.norm() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("texts", "options", "error", "message"),
+    [
+        ([], {}, ValueError, "texts=.*at least one text"),
+        ("one text", {}, TypeError, "texts='one text': expected a list of texts"),
+        ([None], {}, TypeError, r"texts\[0\]=None"),
+        (["a"], {"batch_size": 0}, ValueError, "batch_size=0"),
+        (["a"], {"batch_size": -1}, ValueError, "batch_size=-1"),
+        (["a"], {"max_len": 0}, ValueError, "max_len=0"),
+    ],
+)
+def test_bad_texts_and_numbers_are_named(small, texts, options, error, message):
+    with pytest.raises(error, match=message):
+        pretrained.embed(*small, texts, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_row_of_padding_pools_to_zeros(dtype):
+    hidden = torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    mask = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0]])
+    pooled = pretrained.mean_pool(hidden, mask)
+    expected = torch.nn.functional.normalize(hidden[0, :2].float().mean(0), dim=-1)
+    torch.testing.assert_close(pooled[0].float(), expected, atol=0.01, rtol=0)
+    assert not pooled[1].any()
+    with pytest.raises(ValueError, match=r"attention_mask\.shape=\(2, 3\): expected \(2, 4\)"):
+        pretrained.mean_pool(hidden, mask[:, 1:])
