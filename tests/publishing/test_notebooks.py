@@ -176,6 +176,19 @@ def test_numbers_are_shown_as_people_write_them(number, language):
     assert found == []
 
 
+@pytest.mark.parametrize(("number", "language"), BOTH)
+def test_what_was_asked_is_not_answered_before_the_reader_guesses(number, language):
+    cells = [c for c in built(number, language).cells if c.cell_type == "code"]
+    n_asked = sum(c.source.count("predict(") for c in cells)
+    folded = [
+        output
+        for cell in cells
+        for output in cell.outputs
+        if output.get("data", {}).get("text/html", "").startswith("<details")
+    ]
+    assert len(folded) == n_asked > 0
+
+
 @pytest.mark.parametrize("number", NUMBERS)
 def test_catalog_agrees(number):
     entry, path = catalog()[number], sources()[number]
