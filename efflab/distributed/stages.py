@@ -131,11 +131,16 @@ class Part(nn.Module):
     """Layers `begin` to `end` of a Transformer, with the embedding before the first of its layers.
 
     The last part makes logits with the embedding's table as well, of which it needs a copy; what
-    it holds bears the names that it has in the whole model.
+    it holds bears the names that it has in the whole model. What layers of two parts share is no
+    part's own: a `ValueError`.
     """
 
     def __init__(self, model: Transformer, begin: int, end: int):
         super().__init__()
+        inside, others = model.layers[begin:end], (*model.layers[:begin], *model.layers[end:])
+        outside = {p for layer in others for p in layer.parameters()}
+        alone = outside.isdisjoint(inside.parameters())
+        require(alone, "begin, end", (begin, end), "layers that share nothing with the others")
         self.is_first, self.is_last = begin == 0, end == len(model.layers)
         self.embedding: Any = model.embedding if self.is_first or self.is_last else None
         self.layers = nn.ModuleDict({str(i): model.layers[i] for i in range(begin, end)})

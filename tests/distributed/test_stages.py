@@ -13,7 +13,9 @@ from efflab.distributed.data_parallel import distance
 from efflab.distributed.launch import RankPool
 from efflab.distributed.pipeline import simulate
 from efflab.distributed.schedules import orders
-from efflab.distributed.stages import Job, on_rank, sleep_on_rank, timeline
+from efflab.distributed.stages import Job, Part, on_rank, sleep_on_rank, timeline
+from efflab.model import Transformer
+from efflab.structure.sharing import share_qkv
 
 CONFIG = ModelConfig(4, 4, 64, 256, 300, 32, causal=True)
 JOB = Job(CONFIG, random_ids(0), random_ids(1), 8)
@@ -176,3 +178,12 @@ def test_a_job_that_does_not_fit_the_ranks_is_refused(world_size, changes, error
 def test_bad_sleepers_are_refused(arguments, error):
     with pytest.raises(ValueError, match=re.escape(error)):
         sleep_on_rank(0, 2, *arguments)
+
+
+def test_layers_of_two_parts_that_share_a_map_are_refused():
+    model = share_qkv(Transformer(ModelConfig(4, 2, 32, 64, 50, 16, causal=True)), 2)
+    assert [Part(model, *ends).is_last for ends in ((0, 2), (2, 4))] == [False, True]
+    with pytest.raises(
+        ValueError, match=r"begin, end=\(0, 1\): expected layers that share nothing"
+    ):
+        Part(model, 0, 1)
