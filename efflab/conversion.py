@@ -16,6 +16,7 @@ from efflab.config import ModelConfig
 from efflab.errors import require, require_one_of
 from efflab.model import Transformer
 from efflab.privacy import load
+from efflab.significant import significant
 
 BERT = dict(
     n_layer="num_hidden_layers",
@@ -141,8 +142,9 @@ def require_same_outputs(source: Any, model: Transformer) -> None:
         pairs.append(("pooled states", model.pool(ours), theirs.pooler_output))
     for what, mine, expected in pairs:
         gap, largest = (mine - expected).abs().max().item(), expected.abs().max().item()
-        allowed = f"the source's within {TOLERANCE * largest:.2g}: ours computes something else"
-        require(gap <= TOLERANCE * largest, what, f"off by {gap:.2g}", allowed)
+        most = significant(TOLERANCE * largest, 2)
+        allowed = f"the source's within {most}: ours computes something else"
+        require(gap <= TOLERANCE * largest, what, f"off by {significant(gap, 2)}", allowed)
 
 
 def activation_name(name: str) -> str:
