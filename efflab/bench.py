@@ -15,6 +15,7 @@ from statistics import median, quantiles
 import torch
 from torch import Tensor, nn
 
+from efflab.busy import others
 from efflab.devices import Device
 from efflab.errors import require, require_int, require_one_of
 from efflab.estimate import Estimate, of_median
@@ -105,15 +106,16 @@ def interleaved(
     require_int("warmup", warmup, 0)
     require_int("repeats", repeats)
     seconds: dict[Hashable, list[float]] = {name: [] for name in fns}
-    for i in range(-warmup, repeats):
-        order = list(fns) if i % 2 == 0 else list(reversed(fns))
-        for name in order:
-            synchronize()
-            start = time.perf_counter()
-            fns[name]()
-            synchronize()
-            if i >= 0:
-                seconds[name].append(time.perf_counter() - start)
+    with others.watched():
+        for i in range(-warmup, repeats):
+            order = list(fns) if i % 2 == 0 else list(reversed(fns))
+            for name in order:
+                synchronize()
+                start = time.perf_counter()
+                fns[name]()
+                synchronize()
+                if i >= 0:
+                    seconds[name].append(time.perf_counter() - start)
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
 
 

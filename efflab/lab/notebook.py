@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from efflab.busy import others
 from efflab.errors import require
 from efflab.lab import text
 from efflab.limits import limits_of, require_within
@@ -47,6 +48,7 @@ def use_notebook(name: str, exercises: Mapping, texts: Path | Mapping[str, str])
     require_within(_running(), limits_of(name))
     opt_out()  # also in a kernel that no command of ours has started
     text.use_texts(texts)
+    others.clear()
     current.name, current.exercises = name, exercises
     current.tries.clear()
     current.withheld.clear()

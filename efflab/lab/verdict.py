@@ -12,11 +12,12 @@ from html import escape
 
 import numpy as np
 
+from efflab.busy import others
 from efflab.data import DATA_DIR
 from efflab.errors import require, require_finite, require_one_of, wrong_type
 from efflab.estimate import Estimate, require_interval
 from efflab.formats import VERDICT as MIME
-from efflab.lab.page import emit_html, plain
+from efflab.lab.page import emit_html, live, plain
 from efflab.lab.text import KINDS, language, number, tr, with_unit
 
 OUTCOMES = {
@@ -177,12 +178,15 @@ class _Card:
             headline = tr("{word}: {condition}", word=headline, condition=told["condition"])
         self.headline = headline
         self.reason = told["reason"]
+        self.busy = _busy_line(outcome.figures)
         self.rule = tr("Rule, fixed beforehand: {rule}", rule=told["rule"])
         self.figures = [_figure_line(figure) for figure in outcome.figures]
 
     def text(self) -> str:
         lines = [self.heading, self.claim, self.headline]
-        lines += ["  " + line for line in (self.reason, self.rule, *self.figures) if line]
+        lines += [
+            "  " + line for line in (self.reason, self.busy, self.rule, *self.figures) if line
+        ]
         return "\n".join(lines)
 
     def html(self) -> str:
@@ -192,7 +196,8 @@ class _Card:
             for line in self.figures
         )
         faint = f'<div style="opacity:0.75;margin:2px 0">{escape(self.rule)}</div>'
-        reason = f'<div style="margin:2px 0">{escape(self.reason)}</div>' if self.reason else ""
+        told = (line for line in (self.reason, self.busy) if line)
+        reason = "".join(f'<div style="margin:2px 0">{escape(line)}</div>' for line in told)
         return (
             f'<div style="border:1px solid #8886;border-left:8px solid {self.colour};'
             f'border-radius:4px;padding:10px 16px;margin:6px 0">'
@@ -200,6 +205,16 @@ class _Card:
             f'<div style="font-size:1.15em;font-weight:bold;margin:6px 0 2px">'
             f"{escape(self.headline)}</div>{reason}{faint}{numbers}</div>"
         )
+
+
+def _busy_line(figures: Iterable[Figure]) -> str:
+    """That others used the machine while times were measured here; nothing in a build, which asks
+    before it begins."""
+    here = any(figure.kind == "measured" for figure in figures)
+    if not (here and others.busy and live()):
+        return ""
+    text = "Measured on a busy machine: others used {cores} cores meanwhile, so times may be off"
+    return tr(text, cores=number(others.cores, 2))
 
 
 def _figure_line(figure: Figure) -> str:

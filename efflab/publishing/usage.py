@@ -7,24 +7,16 @@ from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 
+from efflab.busy import BUSY_CORES, busy_cores
 from efflab.errors import require, require_number, wrong_type
 from efflab.experiments.form import require_machine
 from efflab.files import update
 from efflab.json_files import parse_file
 from efflab.stored import require_keys
 
-BUSY_CORES = 0.5
-"""A build measures times: not while others use more than this of one core."""
 ENTRY = {"seconds", "peak_mb", "machine", "date"}
 GROWN = 2.0
 """A notebook that takes more than this many times its recorded share is warned about."""
-
-
-def busy_cores(sample_seconds: float = 1.0) -> float:
-    """How many cores' worth of time the machine's processes use while this one sleeps."""
-    import psutil
-
-    return psutil.cpu_percent(sample_seconds) / 100 * psutil.cpu_count()
 
 
 def require_idle() -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from efflab import lab
+from efflab.busy import others
 from efflab.lab import check as judge_and_show
 from efflab.lab import notebook, text
 
@@ -13,6 +14,7 @@ def _english():
     text.missing.clear()
     notebook.current.tries.clear()
     notebook.current.withheld.clear()
+    others.clear()
     yield
     lab.use_language("en")
     text.missing.clear()

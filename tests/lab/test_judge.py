@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from efflab import lab, notebooks
+from efflab.busy import others
 from efflab.estimate import Estimate
-from efflab.lab import text
+from efflab.lab import page, text
 from efflab.lab.board import MIME as BOARD_MIME
 from efflab.lab.board import Board, board_figure
 from efflab.lab.figures import panels
@@ -71,6 +72,37 @@ def test_a_card_begins_with_the_claim_and_follows_the_language(shown):
     assert lines[5] == "  比值: 0.333 倍（0.3 至 0.4） [计算]"
     assert text.missing == set()
     assert shown[0][VERDICT_MIME]["reason"] == "no source"  # stored in English
+
+
+@pytest.mark.parametrize(
+    ("language", "line"),
+    [
+        ("en", "Measured on a busy machine: others used 1.3 cores meanwhile, so times may be off"),
+        ("zh", "测量时机器正忙：其他程序占用了 1.3 个核，测得的时间可能不准"),
+    ],
+)
+def test_a_card_says_that_the_machine_was_busy(shown, monkeypatch, language, line):
+    def card(*more):
+        lab.verdict("sparse-linear", Outcome(True, [RATIO, *more], rule=RULE))
+        return shown.pop()
+
+    clock = Figure("value", 5)
+    lab.use_language(language)
+    text.use_texts({RULE: "比值低于 {limit}", "ratio": "比值", "value": "值"})
+    quiet = card(clock)
+    others.cores = 1.3
+    busy = card(clock)
+    assert line in busy["text/plain"]
+    assert line in busy["text/html"]
+    assert line not in quiet["text/plain"] + quiet["text/html"]
+    assert busy[VERDICT_MIME] == quiet[VERDICT_MIME]  # a column of today has no place for it
+    assert line not in card()["text/plain"]  # computed: no clock was asked
+    others.cores = 0.5
+    assert card(clock) == quiet
+    others.cores = 1.3
+    monkeypatch.setitem(page._build, "widgets", False)
+    assert card(clock) == quiet  # a build asks before it begins
+    assert not text.missing
 
 
 @pytest.mark.parametrize(
