@@ -3,10 +3,10 @@
 `efflab lab` starts it beside JupyterLab, as `python -m efflab.publishing.trust`.
 """
 
-import json
 import subprocess
 from pathlib import Path
 
+from efflab.json_files import read_json
 from efflab.publishing.catalog import ROOT
 
 
@@ -33,7 +33,7 @@ def trust(paths: list[Path]) -> None:
 
     notary = NotebookNotary()
     for path in paths:
-        notary.sign(nbformat.from_dict(json.loads(path.read_text(encoding="utf-8"))))
+        notary.sign(nbformat.from_dict(read_json(path)))
 
 
 if __name__ == "__main__":
