@@ -36,7 +36,9 @@ class Wire:
     def __post_init__(self):
         allowed = "a number of at least 0"
         require(self.latency_seconds >= 0, "latency_seconds", self.latency_seconds, allowed)
-        require_positive("bytes_per_second", self.bytes_per_second)
+        require(
+            self.bytes_per_second > 0, "bytes_per_second", self.bytes_per_second, "a number above 0"
+        )
 
     def seconds(self, n_bytes: float, n_ranks: int) -> float:
         """Time of one all-reduce of `n_bytes` over a ring of `n_ranks`."""

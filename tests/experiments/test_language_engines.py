@@ -36,14 +36,14 @@ def test_a_factor_is_time_over_flops():
         dict(stage=WINDOWS, engine=timed.FP32, flops=80, ratio=0.9, low=0.8, high=1.0),
     ]
     runs = [dict(width=w, isa=None, rows=rows) for w in (1, 2)]
-    runs.append(dict(width=1, isa=timed.OLDER, rows=[rows[0] | dict(ratio=7.0)]))
+    runs.append(dict(width=1, isa=timed.OLDER, rows=[rows[0] | dict(ratio=1.5)]))
     found = language_engines.factors(dict(runs=runs))
     assert found[PLAIN, timed.FP32] == [Estimate(1.0, 0.5, 2.0)] * 2
     windowed = found[WINDOWS, timed.FP32]
     assert len(windowed) == 2
     assert astuple(windowed[0]) == pytest.approx((1.125, 1.0, 1.25))
     found = language_engines.factors(dict(runs=runs), timed.OLDER)
-    assert found == {(PLAIN, timed.FP32): [Estimate(7.0, 0.5, 2.0)]}
+    assert found == {(PLAIN, timed.FP32): [Estimate(1.5, 0.5, 2.0)]}
 
 
 def test_the_record_has_widths_on_both_sides():

@@ -38,7 +38,7 @@ def test_an_installed_package_and_one_that_is_not():
 def test_a_chinese_font_is_the_first_that_fontconfig_lists(monkeypatch, listed, found):
     monkeypatch.setattr(doctor.platform, "system", lambda: "Linux")
     only(monkeypatch, fc_list="/fc-list")
-    made = SimpleNamespace(stdout=listed)
+    made = SimpleNamespace(stdout=listed.encode())
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: made)
     assert doctor.find_chinese_font() == found
 

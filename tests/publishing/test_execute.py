@@ -28,7 +28,7 @@ def raised(trace):
     ],
 )
 def test_a_failure_names_notebook_cell_and_cause(monkeypatch, tmp_path, error, said):
-    part = tmp_path / "new" / "part.ipynb"
+    part = tmp_path / "part.ipynb"
 
     def fail(notebook, path, given, **options):
         assert (path, given) == (str(part), {"n": 2})

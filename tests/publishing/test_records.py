@@ -16,10 +16,15 @@ BYTES = {int8_engines.FP32: 1000, "torchao INT8 weights": 610, "ONNX Runtime INT
 
 def block(machine, complete=True, **changes):
     n_bytes = BYTES | {int8_engines.OPENVINO: 255} | changes
-    runs = [dict(engine=name, bytes=n, isa=None) for name, n in n_bytes.items()]
-    runs.append(dict(engine=int8_engines.OPENVINO, bytes=1, isa="AVX2"))  # with less of the CPU
-    made = [dict(date="2026-01-01"), dict(date="2026-02-02")]
-    return dict(machine=machine, complete=complete, runs=runs, provenance=made)
+    same = dict(seed=0, made=1)
+    runs = [dict(engine=name, bytes=n, isa=None, **same) for name, n in n_bytes.items()]
+    runs.append(dict(engine=int8_engines.OPENVINO, bytes=1, isa="AVX2", **same))  # less of the CPU
+    made = [
+        dict(date=date, command="efflab experiment int8-engines", commit=None, versions={})
+        for date in ("2026-01-01", "2026-02-02")
+    ]
+    block = dict(machine=machine, complete=complete, settings={}, models={})
+    return block | dict(runs=runs, provenance=made)
 
 
 @pytest.fixture
@@ -30,7 +35,7 @@ def root(toy, monkeypatch):
     path.parent.mkdir(parents=True)
     other = dict(HERE, cpu="Other")
     blocks = [block(HERE), block(THERE), block(other, complete=False)]
-    path.write_text(json.dumps(dict(machines=blocks)), encoding="utf-8")
+    path.write_text(json.dumps(dict(name=int8_engines.NAME, machines=blocks)), encoding="utf-8")
     return toy.parent
 
 

@@ -66,10 +66,11 @@ def test_an_entry_is_rounded_and_says_where_and_when():
 def test_builds_are_added_in_order(tmp_path):
     path = tmp_path / "builds.json"
     assert usage.read_builds(path) == {}
-    usage.keep_builds(path, {"02 en": {"seconds": 2.0}, "01 en": {"seconds": 9.0}})
-    usage.keep_builds(path, {"01 en": {"seconds": 1.0}, "03 en": {"seconds": 3.0}})
+    one, two, three, nine = (usage.entry(seconds, 10**8) for seconds in (1.0, 2.0, 3.0, 9.0))
+    usage.keep_builds(path, {"02 en": two, "01 en": nine})
+    usage.keep_builds(path, {"01 en": one, "03 en": three})
     found = usage.read_builds(path)
-    assert list(found.items()) == [(f"0{i} en", {"seconds": float(i)}) for i in (1, 2, 3)]
+    assert list(found.items()) == [("01 en", one), ("02 en", two), ("03 en", three)]
     assert path.read_text(encoding="utf-8") == json.dumps(found, indent=1) + "\n"
     path.write_text("[1]", encoding="utf-8")
     with pytest.raises(ValueError, match=r"builds\.json is damaged"):
