@@ -15,15 +15,19 @@ from statistics import median, quantiles
 import torch
 from torch import Tensor, nn
 
+from efflab.arguments import check_arguments
 from efflab.busy import others
 from efflab.devices import Device
 from efflab.errors import require, require_int, require_one_of
 from efflab.estimate import Estimate, of_median
+from efflab.rules import Size
 from efflab.significant import significant
+from efflab.tensors import Numbers
 
 MIB = 2**20
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Timing:
     """Seconds of each repeat, in the order in which they ran."""
@@ -89,11 +93,13 @@ def one_thread():
         torch.set_num_threads(threads)
 
 
-def timed(fn: Callable[[], object], warmup: int = 2, repeats: int = 7) -> Timing:
+@check_arguments
+def timed(fn: Callable[[], object], warmup: int = 2, repeats: Size = 7) -> Timing:
     """Time `repeats` calls of `fn()` after `warmup` calls that do not count."""
     return interleaved({"fn": fn}, warmup, repeats)["fn"]
 
 
+@check_arguments
 def interleaved(
     fns: dict[Hashable, Callable[[], object]], warmup: int = 2, repeats: int = 7
 ) -> dict[Hashable, Timing]:
@@ -119,6 +125,7 @@ def interleaved(
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Comparison:
     """Functions timed beside a baseline, and the baseline beside itself (A/A).
@@ -138,15 +145,17 @@ class Comparison:
 
     def differs(self, name: Hashable) -> bool:
         """Whether `name`'s whole interval lies outside of 1 plus or minus the band."""
+        require_one_of("name", name, self.ratios)
         ratio = self.ratios[name]
         return ratio.low > 1 + self.band or ratio.high < 1 - self.band
 
 
+@check_arguments
 def compared(
     baseline: Callable[[], object],
     fns: dict[Hashable, Callable[[], object]],
     warmup: int = 2,
-    repeats: int = 11,
+    repeats: Size = 11,
 ) -> Comparison:
     """Time `fns` turn and turn about with `baseline`, which stands in the run twice.
 
@@ -164,6 +173,7 @@ def compared(
     return Comparison(timings, ratios, again)
 
 
+@check_arguments
 def peak_bytes(fn: Callable[[], object], device: str = "cpu") -> int:
     """Most bytes of tensors alive at once on `device` while `fn()` runs, beyond those before.
 
@@ -188,7 +198,8 @@ def peak_bytes(fn: Callable[[], object], device: str = "cpu") -> int:
     return peak
 
 
-def saved_bytes(module: nn.Module, *inputs: Tensor) -> int:
+@check_arguments
+def saved_bytes(module: nn.Module, *inputs: Numbers) -> int:
     """Bytes that autograd keeps for the backward pass of `module(*inputs)`.
 
     Each storage counts once however many operators keep it. Parameters do not count: they are
@@ -240,6 +251,7 @@ def cpu_features() -> dict[str, bool]:
     }
 
 
+@check_arguments
 def calibrate(seconds: float = 2.0, size: int = 1024, copy_bytes: int = 128 * MIB) -> Device:
     """This machine's CPU as a `Device`: the best fp32 matrix product and copy seen in `seconds`.
 

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from efflab.arguments import check_arguments
 from efflab.files import write_atomically
 from efflab.json_files import parse_json
 
 
+@check_arguments
 def cached(folder: Path, name: str, sources: Iterable[Path], make: Callable[[], object]):
     """`make()`, or what it gave before under the same Python, library and `sources` files.
 
@@ -40,6 +42,7 @@ def cached(folder: Path, name: str, sources: Iterable[Path], make: Callable[[], 
     return value
 
 
+@check_arguments
 def key(sources: Iterable[Path]) -> str:
     """Hash of this Python's build, its library's place and the files' content."""
     h = hashlib.sha256(f"{sys.version}|{sysconfig.get_paths()['stdlib']}".encode())

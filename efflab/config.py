@@ -3,12 +3,15 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from efflab.errors import require, require_int, require_one_of, require_positive
+from efflab.arguments import check_arguments
+from efflab.errors import require, require_one_of, require_positive
+from efflab.rules import Count, Size
 
 SHARING = ("none", "attention", "ffn", "all")
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
 
 
+@check_arguments
 @dataclass(frozen=True)
 class ModelConfig:
     """Everything that decides a plain Transformer's parameters and arithmetic.
@@ -23,27 +26,22 @@ class ModelConfig:
     16
     """
 
-    n_layer: int
-    n_head: int
-    d_model: int
-    d_ff: int
-    vocab_size: int
-    max_len: int
+    n_layer: Size
+    n_head: Size
+    d_model: Size
+    d_ff: Size
+    vocab_size: Size
+    max_len: Size
     causal: bool = field(default=False, kw_only=True)
-    d_embed: int | None = field(default=None, kw_only=True)
+    d_embed: Size | None = field(default=None, kw_only=True)
     share: str = field(default="none", kw_only=True)
-    type_vocab: int = field(default=0, kw_only=True)
+    type_vocab: Count = field(default=0, kw_only=True)
     pooler: bool = field(default=False, kw_only=True)
     norm_first: bool | None = field(default=None, kw_only=True)
     activation: str = field(default="gelu", kw_only=True)
     norm_eps: float = field(default=1e-5, kw_only=True)
 
     def __post_init__(self):
-        for name in ("n_layer", "n_head", "d_model", "d_ff", "vocab_size", "max_len"):
-            require_int(name, getattr(self, name))
-        require_int("type_vocab", self.type_vocab, 0)
-        if self.d_embed is not None:
-            require_int("d_embed", self.d_embed)
         divides = self.d_model % self.n_head == 0
         require(divides, "n_head", self.n_head, f"a divisor of d_model={self.d_model}")
         require_one_of("share", self.share, SHARING)

@@ -3,25 +3,30 @@
 A FLOP count has 2 per multiply-accumulate. GB is 1e9 bytes. Sizes are those of `ModelConfig`.
 """
 
+from efflab.arguments import check_arguments
 from efflab.config import ModelConfig
 from efflab.devices import Device
-from efflab.errors import require, require_int, require_one_of, require_positive
+from efflab.errors import require, require_int, require_number, require_one_of, require_positive
+from efflab.rules import Size
 
 SECONDS_PER_DAY = 86400
 
 
+@check_arguments
 def attention_params(config: ModelConfig) -> int:
     """Queries, keys, values, output (C x C and a bias each) and the sub-block's LayerNorm."""
     C = config.d_model
     return 4 * (C * C + C) + 2 * C
 
 
+@check_arguments
 def ffn_params(config: ModelConfig) -> int:
     """C x F and F x C with biases, and the sub-block's LayerNorm."""
     C, F = config.d_model, config.d_ff
     return 2 * C * F + F + C + 2 * C
 
 
+@check_arguments
 def embedding_params(config: ModelConfig) -> int:
     """Token, position and type tables, the projection of a factorized embedding, and the norm.
 
@@ -33,6 +38,7 @@ def embedding_params(config: ModelConfig) -> int:
     return tables + projection + 2 * (C if config.is_norm_first else E)
 
 
+@check_arguments
 def num_params(config: ModelConfig) -> int:
     """Distinct parameters; tied and shared tensors count once (Lan et al. 2020, section 3.1).
 
@@ -47,6 +53,7 @@ def num_params(config: ModelConfig) -> int:
     return embedding_params(config) + layers + pooler
 
 
+@check_arguments
 def flops_by_part(config: ModelConfig, seq_len: int, batch_size: int = 1) -> dict[str, int]:
     """FLOPs of one forward pass by part; the parts add up to `forward_flops`.
 
@@ -68,7 +75,8 @@ def flops_by_part(config: ModelConfig, seq_len: int, batch_size: int = 1) -> dic
     }
 
 
-def forward_flops(config: ModelConfig, seq_len: int, batch_size: int = 1) -> int:
+@check_arguments
+def forward_flops(config: ModelConfig, seq_len: Size, batch_size: Size = 1) -> int:
     """FLOPs of logits for (batch_size, seq_len) tokens: matrix products only, full scores.
 
     A causal model's masked half of the scores is counted, as dense kernels compute it. Sharing
@@ -77,12 +85,14 @@ def forward_flops(config: ModelConfig, seq_len: int, batch_size: int = 1) -> int
     return sum(flops_by_part(config, seq_len, batch_size).values())
 
 
-def attention_share(config: ModelConfig, seq_len: int) -> float:
+@check_arguments
+def attention_share(config: ModelConfig, seq_len: Size) -> float:
     """Share (0..1) of the layers' FLOPs that is quadratic in seq_len: the scores."""
     parts = flops_by_part(config, seq_len)
     return parts["scores"] / (parts["projections"] + parts["scores"] + parts["ffn"])
 
 
+@check_arguments
 def crossing_length(config: ModelConfig, against: str = "ffn") -> float:
     """The seq_len at which the scores cost as much as the FFN, or as everything `linear`.
 
@@ -92,6 +102,7 @@ def crossing_length(config: ModelConfig, against: str = "ffn") -> float:
     return config.d_ff if against == "ffn" else 2 * config.d_model + config.d_ff
 
 
+@check_arguments
 def model_state_bytes(
     n_params: float,
     dp_degree: int,
@@ -114,11 +125,12 @@ def model_state_bytes(
     require_one_of("zero_stage", zero_stage, (0, 1, 2, 3))
     own = dict(param_bytes=param_bytes, grad_bytes=grad_bytes, optimizer_bytes=optimizer_bytes)
     for name, value in own.items():
-        require(value >= 0, name, value, "a number of at least 0")
+        require_number(name, value)
     parts = ((param_bytes, 3), (grad_bytes, 2), (optimizer_bytes, 1))
     return n_params * sum(b / dp_degree if zero_stage >= stage else b for b, stage in parts)
 
 
+@check_arguments
 def activation_bytes(
     config: ModelConfig,
     seq_len: int,
@@ -141,6 +153,8 @@ def activation_bytes(
     require_int("seq_len", seq_len)
     require_int("batch_size", batch_size)
     require_int("tensor_parallel", tensor_parallel)
+    divides = config.n_head % tensor_parallel == 0
+    require(divides, "tensor_parallel", tensor_parallel, f"a divisor of n_head={config.n_head}")
     require_one_of("recompute", recompute, ("none", "selective", "full"))
     require_positive("value_bytes", value_bytes)
     C, F, H, v = config.d_model, config.d_ff, config.n_head, value_bytes
@@ -158,6 +172,7 @@ def activation_bytes(
     return config.n_layer * (per_rank + split / tensor_parallel)
 
 
+@check_arguments
 def training_flops(n_params: float, n_tokens: float, *, recompute: bool = True) -> float:
     """About 6 FLOPs a parameter and token, 8 with activation recomputation (Kaplan et al. 2020)."""
     require_positive("n_params", n_params)
@@ -165,6 +180,7 @@ def training_flops(n_params: float, n_tokens: float, *, recompute: bool = True) 
     return (8 if recompute else 6) * n_params * n_tokens
 
 
+@check_arguments
 def training_days(
     n_params: float,
     n_tokens: float,
@@ -184,8 +200,9 @@ def training_days(
     return seconds / (n_devices * flops_per_device) / SECONDS_PER_DAY
 
 
+@check_arguments
 def roofline_seconds(flops: float, n_bytes: float, device: Device, dtype: str = "fp32") -> float:
     """The least time for that arithmetic and traffic, the larger of two (Williams et al. 2009)."""
-    require(flops >= 0, "flops", flops, "a number of at least 0")
-    require(n_bytes >= 0, "n_bytes", n_bytes, "a number of at least 0")
+    require_number("flops", flops)
+    require_number("n_bytes", n_bytes)
     return max(flops / device.peak(dtype), n_bytes / device.memory_bandwidth)

@@ -9,13 +9,14 @@ import ast
 import csv
 import hashlib
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from efflab.arguments import check_arguments
 from efflab.cache import cached
 from efflab.errors import require, require_int, require_one_of
 
@@ -57,6 +58,7 @@ def _is_test(parts: tuple[str, ...]) -> bool:
     return parts[0] == "test" and "__pycache__" not in parts and "encoded_modules" not in parts
 
 
+@check_arguments
 def owner(path: Path) -> str:
     """The top-level module that a file belongs to; a test belongs to the module it tests.
 
@@ -67,6 +69,7 @@ def owner(path: Path) -> str:
     return parts[0].removesuffix(".py").removeprefix("test_")
 
 
+@check_arguments
 def stdlib_files(split: str, *, tests: bool = False) -> Iterator[tuple[str, str]]:
     """(path, source) of each standard-library file of split "train" or "held-out", in path order.
 
@@ -83,6 +86,7 @@ def stdlib_files(split: str, *, tests: bool = False) -> Iterator[tuple[str, str]
                 yield path.as_posix(), text
 
 
+@check_arguments
 def published(name: str) -> list[dict]:
     """Rows of data/published/`name`.csv: whole numbers as int, others as float, nothing as None.
 
@@ -103,7 +107,8 @@ def _value(text: str) -> int | float | str | None:
     return text or None
 
 
-def train_tokenizer(texts, vocab_size: int = 2048):
+@check_arguments
+def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048):
     """A byte-level BPE of `vocab_size` (Sennrich et al. 2016) by the `tokenizers` library."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -135,7 +140,8 @@ def tokenizer():
         raise ValueError(f"{TOKENIZER_FILE} is damaged: {error}; restore it") from None
 
 
-def tokens_of(texts) -> np.ndarray:
+@check_arguments
+def tokens_of(texts: Iterable[str]) -> np.ndarray:
     """All texts as one int64 stream, each led by the file marker (id 0)."""
     texts = list(texts)
     require(len(texts) > 0, "texts", texts, "at least one text")
@@ -143,6 +149,7 @@ def tokens_of(texts) -> np.ndarray:
     return np.concatenate([np.array([0, *e.ids], dtype=np.int64) for e in encoded])
 
 
+@check_arguments
 @lru_cache(maxsize=4)
 def stdlib_tokens(split: str, *, tests: bool = False) -> np.ndarray:
     """A split of the library as one stream of token ids (int64)."""
@@ -156,6 +163,7 @@ def stdlib_tokens(split: str, *, tests: bool = False) -> np.ndarray:
     )
 
 
+@check_arguments
 def random_windows(tokens: np.ndarray, batch_size: int, seq_len: int, seed: int):
     """`batch_size` random windows of the stream: inputs and next tokens, both (B,T) int64 tensors.
 
@@ -163,6 +171,7 @@ def random_windows(tokens: np.ndarray, batch_size: int, seq_len: int, seed: int)
     """
     import torch
 
+    require(np.ndim(tokens) == 1, "tokens", tokens, "one stream of ids")
     require_int("batch_size", batch_size)
     require_int("seq_len", seq_len)
     require_int("seed", seed, 0)
@@ -172,6 +181,7 @@ def random_windows(tokens: np.ndarray, batch_size: int, seq_len: int, seed: int)
     return windows[:, :-1], windows[:, 1:]
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Function:
     """A documented function: `query` is its docstring's first paragraph, `code` the rest."""
@@ -227,6 +237,7 @@ def digits():
     return images[:1437], labels[:1437], images[1437:], labels[1437:]
 
 
+@check_arguments
 def recall_batch(
     batch_size: int, seq_len: int, distance: int, *, n_symbols: int = 8, seed: int = 0
 ):
@@ -250,6 +261,7 @@ def recall_batch(
     return torch.from_numpy(ids), torch.from_numpy(ids[:, at + 1].copy())
 
 
+@check_arguments
 def sha256(path: Path) -> str:
     """The file's SHA-256, in hexadecimal."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()

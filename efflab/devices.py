@@ -2,25 +2,37 @@
 
 from dataclasses import dataclass
 
-from efflab.errors import require_one_of
+from efflab.arguments import check_arguments
+from efflab.errors import require, require_one_of, require_positive
+from efflab.rules import Infinite
 
-TERA, GIGA = 10**12, 10**9
+TERA, GIGA, GIB = 10**12, 10**9, 2**30
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Device:
     """Peaks of one device.
 
     `peak_flops` maps a type ("fp32", "tf32", "fp16", "bf16", "fp8", "int8") to FLOP/s (or integer
     operations per second), 2 per multiply-accumulate, without sparsity. `memory_bandwidth` is in
-    bytes per second, `memory_bytes` in bytes (None where the source does not say).
+    bytes per second, `memory_bytes` in bytes (None where the source does not say): an "80 GB" card
+    holds 80 GiB, 85.9 GB, of which a driver and a context keep a part.
     """
 
     name: str
     peak_flops: dict[str, float]
-    memory_bandwidth: float
+    memory_bandwidth: Infinite
     memory_bytes: float | None
     source: str
+
+    def __post_init__(self):
+        for dtype, flops in self.peak_flops.items():
+            require_positive(f"peak_flops[{dtype!r}]", flops)
+        fast = self.memory_bandwidth > 0
+        require(fast, "memory_bandwidth", self.memory_bandwidth, "a number above 0")
+        if self.memory_bytes is not None:
+            require_positive("memory_bytes", self.memory_bytes)
 
     def peak(self, dtype: str) -> float:
         """FLOP/s in `dtype`; a type that the device does not compute in is a `ValueError`."""
@@ -32,9 +44,10 @@ class Device:
         return self.peak(dtype) / self.memory_bandwidth
 
 
-def _device(name, bandwidth_gbps, memory_gb, source, **tera_flops):
+def _device(name, bandwidth_gbps, memory_label, source, **tera_flops):
+    """Datasheets write "GB" for both: bandwidths are 10^9 bytes a second, memories 2^30 bytes."""
     peaks = {dtype: value * TERA for dtype, value in tera_flops.items()}
-    memory = None if memory_gb is None else memory_gb * GIGA
+    memory = None if memory_label is None else memory_label * GIB
     return Device(name, peaks, bandwidth_gbps * GIGA, memory, source)
 
 

@@ -69,9 +69,13 @@ def is_number(value) -> bool:
     return type(value) is float or (isinstance(value, Real) and not isinstance(value, bool))
 
 
-def wrong_type(name: str, value, allowed: str) -> TypeError:
+class WrongType(TypeError, ValueError):
+    """A value of a type that is not allowed; who expects bad values has to catch one kind only."""
+
+
+def wrong_type(name: str, value, allowed: str) -> WrongType:
     """The error to raise for a value of a type that is not allowed."""
-    return TypeError(f"{name}={shown(value)}: expected {allowed}, got {type(value).__name__}")
+    return WrongType(f"{name}={shown(value)}: expected {allowed}, got {type(value).__name__}")
 
 
 def shown(value) -> str:

@@ -7,19 +7,31 @@ what two techniques have in common then cancels.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, median, stdev
+from typing import TypeAlias
 
 import numpy as np
 
-from efflab.errors import require, require_finite
+from efflab.arguments import check_arguments
+from efflab.errors import is_number, require, require_finite
+from efflab.rules import Count, Size
 
 CONFIDENCE = 0.95
+Values: TypeAlias = Sequence | np.ndarray
 
 
+@check_arguments
 def require_interval(name: str, value, low, high) -> None:
     """`value` and the ends of its interval must be finite numbers, `low <= value <= high`."""
     for part, number in {name: value, f"{name}, low": low, f"{name}, high": high}.items():
         require_finite(part, number)
     require(low <= value <= high, name, value, f"a number in its interval, {low} to {high}")
+
+
+def _floats(name: str, values: Values) -> list[float]:
+    plain = not isinstance(values, np.ndarray) or values.ndim == 1
+    require(plain and all(map(is_number, values)), name, values, "numbers in one dimension")
+    _require_finite(name, values)
+    return list(map(float, values))
 
 
 def _require_finite(name: str, values) -> None:
@@ -40,6 +52,7 @@ class Estimate:
         require_interval("mean", self.mean, self.low, self.high)
 
     @classmethod
+    @check_arguments
     def widened(cls, mean: float, low: float, high: float) -> "Estimate":
         """The interval of resampled values, as wide as to hold the figure of the sample itself.
 
@@ -51,19 +64,26 @@ class Estimate:
         return f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
-def bootstrap(numerators, denominators=None, *, n_resamples: int = 1000, seed: int = 0) -> Estimate:
+@check_arguments
+def bootstrap(
+    numerators: Values,
+    denominators: Values | None = None,
+    *,
+    n_resamples: Size = 1000,
+    seed: Count = 0,
+) -> Estimate:
     """Interval of sum(numerators) / sum(denominators) over resampled units; of the mean alone.
 
     The percentile bootstrap (Efron 1979) of `scipy.stats.bootstrap`, whose draws `seed` fixes.
     """
     from scipy import stats
 
-    top = np.asarray(numerators, dtype=float)
-    bottom = np.ones_like(top) if denominators is None else np.asarray(denominators, dtype=float)
+    top = np.asarray(_floats("numerators", numerators))
+    given = np.ones_like(top) if denominators is None else denominators
+    bottom = np.asarray(_floats("denominators", given))
     require(top.ndim == 1 and len(top) >= 2, "numerators", top.shape, "two values or more")
     require(bottom.shape == top.shape, "denominators", bottom.shape, f"shape {top.shape}")
-    _require_finite("numerators", top)
-    _require_finite("denominators", bottom)
+    require(bool((bottom > 0).all()), "denominators", denominators, "positive numbers")
 
     def ratio(a, b, axis=-1):
         return a.sum(axis) / b.sum(axis)
@@ -73,7 +93,8 @@ def bootstrap(numerators, denominators=None, *, n_resamples: int = 1000, seed: i
     return Estimate.widened(ratio(top, bottom), found.low, found.high)
 
 
-def paired(a: Sequence[float], b: Sequence[float]) -> Estimate:
+@check_arguments
+def paired(a: Values, b: Values) -> Estimate:
     """Mean of a - b with Student's t interval; `a[i]` and `b[i]` share what is not compared.
 
     >>> print(paired([3.0, 4.1, 5.0], [1.0, 2.0, 3.0]))
@@ -81,16 +102,16 @@ def paired(a: Sequence[float], b: Sequence[float]) -> Estimate:
     """
     from scipy import stats
 
+    a, b = _floats("a", a), _floats("b", b)
     require(len(a) == len(b) >= 2, "a", len(a), f"two pairs or more, as many as b has ({len(b)})")
-    _require_finite("a", a)
-    _require_finite("b", b)
     differences = [x - y for x, y in zip(a, b, strict=True)]
     t = stats.t.ppf((1 + CONFIDENCE) / 2, len(differences) - 1)
     half, middle = float(t) * stdev(differences) / len(differences) ** 0.5, mean(differences)
     return Estimate(middle, middle - half, middle + half)
 
 
-def of_median(values: Sequence[float]) -> Estimate:
+@check_arguments
+def of_median(values: Values) -> Estimate:
     """Median with its distribution-free interval: the order statistics that cover it.
 
     The k-th smallest and the k-th largest of n values hold the median between them with
@@ -99,8 +120,8 @@ def of_median(values: Sequence[float]) -> Estimate:
     """
     from scipy import stats
 
+    values = _floats("values", values)
     require(len(values) >= 1, "values", values, "at least one")
-    _require_finite("values", values)
     ordered = sorted(map(float, values))
     k = max(1, int(stats.binom.ppf((1 - CONFIDENCE) / 2, len(ordered), 0.5)))
     if k > 1 and 2 * stats.binom.cdf(k - 1, len(ordered), 0.5) > 1 - CONFIDENCE:
@@ -108,7 +129,8 @@ def of_median(values: Sequence[float]) -> Estimate:
     return Estimate(median(ordered), ordered[k - 1], ordered[-k])
 
 
-def one_more(values: Sequence[float]) -> Estimate:
+@check_arguments
+def one_more(values: Values) -> Estimate:
     """Mean of `values`, and where one more of their kind falls: Student's t prediction interval.
 
     >>> print(one_more([5.0, 5.2, 5.1]))
@@ -116,9 +138,9 @@ def one_more(values: Sequence[float]) -> Estimate:
     """
     from scipy import stats
 
+    values = _floats("values", values)
     n = len(values)
     require(n >= 2, "number of values", n, "at least two")
-    _require_finite("values", values)
     t = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
     half, middle = float(t) * stdev(values) * (1 + 1 / n) ** 0.5, mean(values)
     return Estimate(middle, middle - half, middle + half)

@@ -8,11 +8,14 @@ from functools import cache
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from efflab import data
+from efflab.arguments import check_arguments
 from efflab.errors import require, require_int
 from efflab.estimate import Estimate, bootstrap
+from efflab.rules import Size
+from efflab.tensors import Matrix
 
 
 @cache
@@ -26,6 +29,7 @@ def token_bytes() -> np.ndarray:
     return lengths
 
 
+@check_arguments
 def held_out_windows(n_windows: int | None, seq_len: int) -> np.ndarray:
     """Windows (N, seq_len + 1) of held-out tokens whose second halves do not overlap.
 
@@ -40,9 +44,10 @@ def held_out_windows(n_windows: int | None, seq_len: int) -> np.ndarray:
     return np.stack([tokens[s : s + seq_len + 1] for s in starts])
 
 
+@check_arguments
 @torch.no_grad()
 def window_bits(
-    model: nn.Module, n_windows: int | None, *, seq_len: int | None = None, batch_size: int = 8
+    model: nn.Module, n_windows: int | None, *, seq_len: Size | None = None, batch_size: int = 8
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bits that each held-out window's second half costs (N,), and the bytes that it holds (N,).
 
@@ -60,8 +65,13 @@ def window_bits(
     return torch.cat(bits).numpy(), token_bytes()[windows[:, half + 1 :].numpy()].sum(1)
 
 
+@check_arguments
 def bits_per_byte(
-    model: nn.Module, n_windows: int | None = 64, *, seq_len: int | None = None, batch_size: int = 8
+    model: nn.Module,
+    n_windows: int | None = 64,
+    *,
+    seq_len: Size | None = None,
+    batch_size: Size = 8,
 ) -> Estimate:
     """Bits per byte of held-out standard-library source under a causal model with our tokenizer.
 
@@ -70,8 +80,9 @@ def bits_per_byte(
     return bootstrap(*window_bits(model, n_windows, seq_len=seq_len, batch_size=batch_size))
 
 
+@check_arguments
 def bits_above(
-    model: nn.Module, reference: nn.Module, n_windows: int = 16, *, seq_len: int | None = None
+    model: nn.Module, reference: nn.Module, n_windows: int = 16, *, seq_len: Size | None = None
 ) -> Estimate:
     """How many bits per byte `model` needs more than `reference` on the same windows.
 
@@ -82,19 +93,22 @@ def bits_above(
     return bootstrap(bits - window_bits(reference, n_windows, seq_len=seq_len)[0], n_bytes)
 
 
-def reciprocal_ranks(queries: Tensor, documents: Tensor) -> np.ndarray:
+@check_arguments
+def reciprocal_ranks(queries: Matrix, documents: Matrix) -> np.ndarray:
     """1 / rank of document i among all for query i (N,), both (N,C) of unit length."""
     _require_pairs("documents", queries, documents)
     scores = queries @ documents.T
     return (1 / ((scores > scores.diagonal()[:, None]).sum(1) + 1)).numpy()
 
 
-def retrieval_mrr(queries: Tensor, documents: Tensor) -> Estimate:
+@check_arguments
+def retrieval_mrr(queries: Matrix, documents: Matrix) -> Estimate:
     """Mean reciprocal rank of document i for query i, both (N,C) of unit length."""
     return bootstrap(reciprocal_ranks(queries, documents))
 
 
-def cosines(a: Tensor, b: Tensor) -> dict[str, float]:
+@check_arguments
+def cosines(a: Matrix, b: Matrix) -> dict[str, float]:
     """Cosine of corresponding rows of (N,C) and (N,C): mean, 5th percentile, minimum."""
     _require_pairs("b", a, b)
     cosine = F.cosine_similarity(a, b, dim=-1)
@@ -105,7 +119,7 @@ def cosines(a: Tensor, b: Tensor) -> dict[str, float]:
     }
 
 
-def _require_pairs(name: str, a: Tensor, b: Tensor) -> None:
+def _require_pairs(name: str, a: Matrix, b: Matrix) -> None:
     """Rows of one by rows of the other: (N,C) both, at least one, finite."""
     shapes = tuple(a.shape), tuple(b.shape)
     fits = shapes[0] == shapes[1] and a.dim() == 2 and len(a) > 0

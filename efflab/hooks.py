@@ -6,10 +6,14 @@ from math import prod
 
 from torch import Tensor, nn
 
+from efflab.arguments import check_arguments
+from efflab.errors import require
+
 Look = Callable[[str, Tensor], object]
 """What is called with a module's name and its input, just before the module runs."""
 
 
+@check_arguments
 @contextmanager
 def inputs_seen(modules: Mapping[str, nn.Module], look: Look) -> Iterator[None]:
     """While inside, `look(name, x)` sees the first input of each of the modules, detached."""
@@ -26,16 +30,20 @@ def inputs_seen(modules: Mapping[str, nn.Module], look: Look) -> Iterator[None]:
         yield
 
 
+@check_arguments
 def as_rows(x: Tensor) -> Tensor:
     """x (..., n) as rows (N, n), as a linear layer takes it: one vector is a row, none are none."""
+    require(x.dim() > 0, "x.shape", tuple(x.shape), "one dimension at least")
     return x.reshape(prod(x.shape[:-1]), x.shape[-1])
 
 
+@check_arguments
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     """Name -> each linear layer of the model; one in several places is there once, first name."""
     return {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
 
 
+@check_arguments
 def linear_places(model: nn.Module) -> dict[str, list[str]]:
     """Name of each weight in the layers -> all places whose linear layer multiplies by it.
 
@@ -51,6 +59,7 @@ def linear_places(model: nn.Module) -> dict[str, list[str]]:
     return places
 
 
+@check_arguments
 def share_as(model: nn.Module, original: nn.Module) -> nn.Module:
     """Let places of `model` that hold one linear layer in `original` hold one module; the model.
 
@@ -63,6 +72,7 @@ def share_as(model: nn.Module, original: nn.Module) -> nn.Module:
     return model
 
 
+@check_arguments
 def watching(model: nn.Module, look: Look):
     """While inside, `look(name, x)` sees each linear layer's input as rows (n, in).
 

@@ -11,21 +11,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efflab.config import ModelConfig
-from efflab.errors import require, require_int, require_number
+from efflab.arguments import check_arguments
+from efflab.config import ACTIVATIONS, ModelConfig
+from efflab.errors import require, require_int, require_number, require_one_of
+from efflab.rules import Size
+from efflab.tensors import Heads, Hidden, Ids, Mask, Visible, require_channels
 
 
+@check_arguments
 def n_parameters(model: nn.Module) -> int:
     """Distinct parameters of any module; a shared one counts once."""
     return sum(p.numel() for p in model.parameters())
 
 
+@check_arguments
 def activation_fn(name: str) -> nn.Module:
     """The activation of that name: exact GELU, its tanh approximation (GPT-2), or ReLU."""
-    return {"gelu": nn.GELU(), "gelu_tanh": nn.GELU(approximate="tanh"), "relu": nn.ReLU()}[name]
+    found = {"gelu": nn.GELU(), "gelu_tanh": nn.GELU(approximate="tanh"), "relu": nn.ReLU()}
+    require_one_of("name", name, found)
+    return found[name]
 
 
-def attention_written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+@check_arguments
+def attention_written_out(q: Heads, k: Heads, v: Heads) -> Tensor:
     """softmax(Q K^T / sqrt(D)) V as the formula is written: the scores (B,H,T,T) stand in memory.
 
     The fused kernel that `Attention` calls gives the same without them.
@@ -33,11 +41,13 @@ def attention_written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return attention_weights(q, k) @ v
 
 
-def attention_weights(q: Tensor, k: Tensor) -> Tensor:
+@check_arguments
+def attention_weights(q: Heads, k: Heads) -> Tensor:
     """softmax(Q K^T / sqrt(D)): how much each query (row) takes of each key, (B,H,T,T)."""
     return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
 
 
+@check_arguments
 class Attention(nn.Module):
     """Multi-head self-attention (Vaswani et al. 2017, section 3.2): (B,T,C) -> (B,T,C).
 
@@ -46,21 +56,24 @@ class Attention(nn.Module):
     """
 
     def __init__(
-        self, d_model: int, n_head: int, causal: bool = False, head_dim: int | None = None
+        self, d_model: Size, n_head: Size, causal: bool = False, head_dim: Size | None = None
     ):
+        divides = head_dim is not None or d_model % n_head == 0
+        require(divides, "n_head", n_head, f"a divisor of d_model={d_model}")
         super().__init__()
-        self.n_head, self.causal = n_head, causal
+        self.d_model, self.n_head, self.causal = d_model, n_head, causal
         self.head_dim = head_dim or d_model // n_head
         self.qkv = nn.Linear(d_model, 3 * n_head * self.head_dim)
         self.out = nn.Linear(n_head * self.head_dim, d_model)
 
-    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def heads(self, x: Hidden) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of x, each (B,H,T,D)."""
+        require_channels("x", x, self.d_model)
         B, T, _ = x.shape
         qkv = self.qkv(x).view(B, T, 3, self.n_head, self.head_dim)
         return tuple(qkv.permute(2, 0, 3, 1, 4))
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Hidden, mask: Visible | None = None) -> Tensor:
         """`mask` (B,1,1,T) or (B,1,T,T), True = visible."""
         q, k, v = self.heads(x)
         if mask is not None and self.causal:
@@ -71,19 +84,24 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))  # (B,H,T,D) -> (B,T,H*D) -> (B,T,C)
 
 
+@check_arguments
 class FeedForward(nn.Module):
     """Two linear maps with an activation between (Vaswani et al. 2017, equation 2)."""
 
-    def __init__(self, d_model: int, d_ff: int, activation: str = "gelu"):
+    def __init__(self, d_model: Size, d_ff: Size, activation: str = "gelu"):
+        require_one_of("activation", activation, ACTIVATIONS)
         super().__init__()
+        self.d_model = d_model
         self.up = nn.Linear(d_model, d_ff)
         self.act = activation_fn(activation)
         self.down = nn.Linear(d_ff, d_model)
 
     def forward(self, x: Tensor) -> Tensor:
+        require_channels("x", x, self.d_model)
         return self.down(self.act(self.up(x)))
 
 
+@check_arguments
 class SubBlock(nn.Module):
     """A residual branch and its LayerNorm, before the branch or after the sum."""
 
@@ -93,12 +111,14 @@ class SubBlock(nn.Module):
         self.norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
         self.norm_first = config.is_norm_first
 
-    def forward(self, x: Tensor, *args) -> Tensor:
+    def forward(self, x: Tensor, *args: Any) -> Tensor:
+        require_channels("x", x, self.norm.normalized_shape[0])
         if self.norm_first:
             return x + self.body(self.norm(x), *args)
         return self.norm(x + self.body(x, *args))
 
 
+@check_arguments
 class Layer(nn.Module):
     """Attention, then feed-forward; either may be a sub-block that other layers use too."""
 
@@ -107,16 +127,18 @@ class Layer(nn.Module):
         self.attention = attention
         self.ffn = ffn
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Hidden, mask: Visible | None = None) -> Tensor:
         return self.ffn(self.attention(x, mask))
 
 
+@check_arguments
 class Embedding(nn.Module):
     """Token + position (+ type) embeddings: ids (B,T) -> (B,T,C)."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         E = config.embed_dim
+        self.d_model = config.d_model
         self.token = nn.Embedding(config.vocab_size, E)
         self.position = nn.Embedding(config.max_len, E)
         self.segment = nn.Embedding(config.type_vocab, E) if config.type_vocab else None
@@ -125,7 +147,7 @@ class Embedding(nn.Module):
         same_width = E == config.d_model
         self.projection = nn.Identity() if same_width else nn.Linear(E, config.d_model)
 
-    def lookup(self, table: nn.Embedding, ids: Tensor, name: str) -> Tensor:
+    def lookup(self, table: nn.Module, ids: Ids, name: str) -> Tensor:
         """A row per id. The error is made here because a max() check would break export."""
         try:
             return table(ids)
@@ -134,7 +156,7 @@ class Embedding(nn.Module):
             message = f"{name}: expected values in 0..{allowed}, got {low}..{high}"
             raise ValueError(message) from None
 
-    def forward(self, ids: Tensor, type_ids: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Ids, type_ids: Ids | None = None) -> Tensor:
         T, max_len = ids.shape[1], self.position.num_embeddings
         require(T <= max_len, "sequence length", T, f"at most max_len={max_len}")
         x = self.lookup(self.token, ids, "ids") + self.position.weight[:T]
@@ -145,11 +167,13 @@ class Embedding(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """The same tables transposed, no bias: hidden (B,T,C) -> (B,T,V)."""
+        require_channels("x", x, self.d_model)
         if isinstance(self.projection, nn.Linear):
             x = x @ self.projection.weight
         return x @ self.token.weight.T
 
 
+@check_arguments
 class Transformer(nn.Module):
     """The model of every chapter; its parameter count is `cost.num_params(config)`.
 
@@ -192,30 +216,41 @@ class Transformer(nn.Module):
             nn.init.zeros_(module.bias)
 
     def encode(
-        self, ids: Tensor, attention_mask: Tensor | None = None, type_ids: Tensor | None = None
+        self, ids: Ids, attention_mask: Mask | None = None, type_ids: Ids | None = None
     ) -> Tensor:
         """Hidden states (B,T,C) of ids (B,T). `attention_mask` (B,T): nonzero = a real token.
 
         An id outside the vocabulary, or more than `max_len` tokens, is a `ValueError`.
         """
         require(ids.dim() == 2, "ids.shape", tuple(ids.shape), "two dimensions (batch, tokens)")
+        if attention_mask is not None:
+            shape = tuple(attention_mask.shape)
+            require(shape == tuple(ids.shape), "attention_mask.shape", shape, "that of ids")
         mask = None if attention_mask is None else attention_mask.bool()[:, None, None, :]
         x = self.embedding(ids, type_ids)
         for layer in self.layers:
             x = layer(x, mask)
         return self.final_norm(x)
 
-    def forward(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Ids, attention_mask: Mask | None = None) -> Tensor:
         """Logits (B,T,V): of the next token for a causal model, of the token itself otherwise."""
         return self.embedding.logits(self.encode(ids, attention_mask))
 
-    def pool(self, hidden: Tensor) -> Tensor:
+    def pool(self, hidden: Hidden) -> Tensor:
         """BERT's sentence vector (B,C): a tanh layer on the first token's hidden state."""
         require(self.pooler is not None, "pooler", None, "a config with pooler=True")
         return torch.tanh(self.pooler(hidden[:, 0]))
 
     @torch.no_grad()
-    def generate(self, ids: Tensor, n_new: int, *, temperature=1.0, top_k=None, seed=0) -> Tensor:
+    def generate(
+        self,
+        ids: Ids,
+        n_new: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        seed: int = 0,
+    ) -> Tensor:
         """Continue ids (B,T) by `n_new` sampled tokens: (B, T + n_new). temperature 0 is greedy.
 
         `top_k`: only among so many likeliest, 1 to `vocab_size`.
@@ -228,7 +263,7 @@ class Transformer(nn.Module):
             require_int("top_k", top_k, 1, self.config.vocab_size)
         require(ids.dim() == 2, "ids.shape", tuple(ids.shape), "two dimensions (batch, tokens)")
         require(ids.numel() > 0, "ids.shape", tuple(ids.shape), "at least one token to go on from")
-        rng = torch.Generator(ids.device).manual_seed(seed)
+        rng = torch.Generator(ids.device).manual_seed(int(seed))
         for _ in range(n_new):
             logits = self(ids[:, -self.config.max_len :])[:, -1]
             if top_k is not None:
@@ -238,6 +273,6 @@ class Transformer(nn.Module):
                 new = logits.argmax(-1, keepdim=True)
             else:
                 below = logits - logits.amax(-1, keepdim=True)  # at most 0: no infinity over itself
-                new = torch.multinomial((below / temperature).softmax(-1), 1, generator=rng)
+                new = torch.multinomial((below / float(temperature)).softmax(-1), 1, generator=rng)
             ids = torch.cat([ids, new], dim=1)
         return ids

@@ -12,7 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from efflab import bench, data, evaluate, pretrained
+from efflab.arguments import check_arguments
 from efflab.estimate import Estimate, bootstrap
+from efflab.rules import Size
+from efflab.tensors import Ids, Mask
 
 N_WINDOWS = 16  # held-out windows of 512 tokens on which a change is judged
 N_FUNCTIONS, MAX_TOKENS = 60, 64  # documented functions to find each other's docstrings among
@@ -21,6 +24,7 @@ TEXTS = 8  # in the batch that is timed
 Encode = Callable[[Tensor, Tensor], Tensor]  # ids (B,T), attention mask (B,T) -> (B,C), length 1
 
 
+@check_arguments
 def weight_bytes(model: nn.Module) -> int:
     """Bytes of a model's parameters; a shared one counts once."""
     return sum(p.nbytes for p in model.parameters())
@@ -44,8 +48,9 @@ def shipped_quality() -> float:
     return pretrained.read_card()["held_out_bits_per_byte"]["mean"]
 
 
+@check_arguments
 def language_quality(
-    model: nn.Module, n_windows: int = N_WINDOWS, seq_len: int | None = None
+    model: nn.Module, n_windows: int = N_WINDOWS, seq_len: Size | None = None
 ) -> Estimate:
     """Held-out bits per byte of a changed `stdlib-gpt`: one ruler for every notebook.
 
@@ -67,12 +72,13 @@ def _baseline_bits(n_windows: int, seq_len: int | None) -> np.ndarray:
     return evaluate.window_bits(language_model(), n_windows, seq_len=seq_len)[0]
 
 
+@check_arguments
 @torch.no_grad()
 def language_point(
     model: nn.Module,
     n_bytes: int | None = None,
     quality: Estimate | None = None,
-    repeats: int = 7,
+    repeats: Size = 7,
 ) -> dict:
     """What `board.add` wants of a changed `stdlib-gpt`.
 
@@ -91,8 +97,9 @@ def language_point(
     )
 
 
+@check_arguments
 @torch.no_grad()
-def encoder_point(encode: Encode, n_bytes: int, repeats: int = 7) -> dict:
+def encoder_point(encode: Encode, n_bytes: int, repeats: Size = 7) -> dict:
     """What `board.add` wants of a changed MiniLM, given as a function from ids to embeddings.
 
     Its MRR is the unchanged model's over the same functions, plus the paired difference.
@@ -135,6 +142,7 @@ def _ranks(encode: Encode) -> np.ndarray:
     return evaluate.reciprocal_ranks(*vectors)
 
 
+@check_arguments
 def encode_with(model: nn.Module) -> Encode:
     """The `Encode` of a Transformer: its hidden states, averaged over real tokens."""
     if model is encoder()[0]:
@@ -142,7 +150,8 @@ def encode_with(model: nn.Module) -> Encode:
     return lambda ids, mask: _pooled(model, ids, mask)
 
 
-def encode_minilm(ids: Tensor, mask: Tensor) -> Tensor:
+@check_arguments
+def encode_minilm(ids: Ids, mask: Mask) -> Tensor:
     """The unchanged MiniLM."""
     return _pooled(encoder()[0], ids, mask)
 

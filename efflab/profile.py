@@ -8,9 +8,10 @@ import os
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
+from efflab.arguments import check_arguments
+from efflab.rules import Size
+from efflab.tensors import AnyTensor
+
 PART = "part: "  # marks our own spans among the profiler's events
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Operator:
     """One kind of operator over the whole profile."""
@@ -38,6 +44,7 @@ class Operator:
         return self.flops / self.bytes if self.bytes else 0.0
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Span:
     """A stretch of time: an operator (`part` names where it ran) or a whole part."""
@@ -48,6 +55,7 @@ class Span:
     seconds: float
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Profile:
     """What one run did. `operators` by time, longest first; `spans` in order of start."""
@@ -69,6 +77,7 @@ class Profile:
         return dict(sorted(total.items(), key=lambda item: -item[1]))
 
 
+@check_arguments
 def profile(fn: Callable[[], object], parts: dict[str, list[nn.Module]] | None = None) -> Profile:
     """Profile one call of `fn()`, which must do the same work each time it is called.
 
@@ -95,7 +104,8 @@ def profile(fn: Callable[[], object], parts: dict[str, list[nn.Module]] | None =
     return Profile(operators, spans, total)
 
 
-def profiler_table(fn: Callable[[], object], n_rows: int = 8) -> str:
+@check_arguments
+def profiler_table(fn: Callable[[], object], n_rows: Size = 8) -> str:
     """PyTorch Profiler's own table of one call of `fn()`, sorted by self time.
 
     Five of its columns: name, share and time by itself, time with what it calls, calls.
@@ -109,6 +119,7 @@ def profiler_table(fn: Callable[[], object], n_rows: int = 8) -> str:
     return "\n".join(["  ".join(line[a:b] for a, b in kept) for line in lines] + [total])
 
 
+@check_arguments
 def allocations(fn: Callable[[], object]) -> list[int]:
     """Bytes of each allocation (positive) and release (negative) on the CPU during `fn()`."""
     with quiet_profiler(profile_memory=True) as prof:
@@ -144,7 +155,8 @@ class Counter(TorchDispatchMode):
         return out
 
 
-def operator_flops(func, args, kwargs, out) -> int:
+@check_arguments
+def operator_flops(func: Any, args: Sequence, kwargs: Mapping, out: Any) -> int:
     """FLOPs of one call: torch's own formulas, and SDPA on a CPU, which they leave out."""
     packet = func.overloadpacket
     if packet in flop_registry:
@@ -154,7 +166,8 @@ def operator_flops(func, args, kwargs, out) -> int:
     return 0
 
 
-def moved_bytes(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> int:
+@check_arguments
+def moved_bytes(name: str, inputs: list[AnyTensor], outputs: list[AnyTensor]) -> int:
     """Bytes an operator reads and writes; a lookup reads the rows it returns, not the table."""
     if name in ("aten::embedding", "aten::index_select"):
         return 2 * outputs[0].nbytes + inputs[1].nbytes
@@ -163,6 +176,7 @@ def moved_bytes(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> int:
     return sum(x.numel() * x.element_size() for x in inputs + outputs)
 
 
+@check_arguments
 @contextmanager
 def named_parts(parts: dict[str, list[nn.Module]]) -> Iterator[None]:
     """Within it, each call of these modules leaves a span of its part's name in a profile."""
@@ -192,8 +206,9 @@ def _recorded(module: nn.Module, label: str) -> Iterator[None]:
             hook.remove()
 
 
+@check_arguments
 @contextmanager
-def quiet_profiler(**options) -> Iterator[torch.profiler.profile]:
+def quiet_profiler(**options: Any) -> Iterator[torch.profiler.profile]:
     """`torch.profiler.profile` of the CPU, without the lines that Kineto writes to stderr."""
     prof = torch.profiler.profile(activities=[ProfilerActivity.CPU], **options)
     with _no_stderr():

@@ -6,7 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from efflab.arguments import check_arguments
 
+
+@check_arguments
 def shared_out(fn: Callable, pieces: Iterable) -> Iterator:
     """`fn(piece)` of each in order, on as many threads as torch uses.
 

@@ -1,35 +1,42 @@
 """How models learn: one loop with a progress bar, atomic checkpoints, and resume after a kill."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from efflab.arguments import check_arguments
 from efflab.errors import require, require_int, require_positive
+from efflab.rules import Size
+from efflab.tensors import Ids, Integers, Matrix, Numbers
 from efflab.weights import fill, named_tensors, read_tensors, require_finite, save_tensors
 
 Batch = tuple[Tensor, Tensor]
 
 
-def language_model_loss(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
+@check_arguments
+def language_model_loss(model: nn.Module, ids: Ids, targets: Ids) -> Tensor:
     """Mean cross-entropy in nats of targets (B,T) under the model's logits of ids (B,T)."""
     return token_loss(model(ids), targets)
 
 
-def token_loss(logits: Tensor, targets: Tensor) -> Tensor:
+@check_arguments
+def token_loss(logits: Tensor, targets: Integers) -> Tensor:
     """Mean cross-entropy in nats of targets (B,T) under logits (B,T,V)."""
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
-def classification_loss(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+@check_arguments
+def classification_loss(model: nn.Module, inputs: Numbers, labels: Integers) -> Tensor:
     """Mean cross-entropy in nats of labels (B,) under the model's logits (B, classes)."""
     return F.cross_entropy(model(inputs), labels)
 
 
-def learning_rate_factor(step: int, n_steps: int, warmup: float = 0.05) -> float:
+@check_arguments
+def learning_rate_factor(step: int, n_steps: Size, warmup: float = 0.05) -> float:
     """Share of the peak rate at `step`: linear up over `warmup` of the run, then linear to zero."""
     n_warmup = max(1, round(warmup * n_steps))
     if step < n_warmup:
@@ -37,6 +44,7 @@ def learning_rate_factor(step: int, n_steps: int, warmup: float = 0.05) -> float
     return (n_steps - step) / max(1, n_steps - n_warmup)
 
 
+@check_arguments
 def adamw(model: nn.Module, lr: float, weight_decay: float = 0.1) -> list[torch.optim.Optimizer]:
     """AdamW (Loshchilov & Hutter 2019); matrices decay, biases and norms do not."""
     parameters = list(model.parameters())
@@ -48,6 +56,7 @@ def adamw(model: nn.Module, lr: float, weight_decay: float = 0.1) -> list[torch.
     return [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95))]
 
 
+@check_arguments
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalized (Jordan 2024), for the matrices inside a network.
 
@@ -56,7 +65,9 @@ class Muon(torch.optim.Optimizer):
     The update's root mean square is 0.2 lr, as AdamW's (Liu et al. 2025, equation 4).
     """
 
-    def __init__(self, parameters, lr: float, momentum: float = 0.95, weight_decay: float = 0.1):
+    def __init__(
+        self, parameters: Iterable, lr: float, momentum: float = 0.95, weight_decay: float = 0.1
+    ):
         super().__init__(parameters, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
 
     @torch.no_grad()
@@ -70,7 +81,8 @@ class Muon(torch.optim.Optimizer):
                 p.add_(update, alpha=-0.2 * group["lr"] * max(p.shape) ** 0.5)
 
 
-def orthogonalize(g: Tensor, n_steps: int = 5) -> Tensor:
+@check_arguments
+def orthogonalize(g: Matrix, n_steps: Size = 5) -> Tensor:
     """Nearly the closest matrix with all singular values 1, by Newton-Schulz (Jordan 2024)."""
     tall = g.shape[0] > g.shape[1]
     x = (g.T if tall else g) / (g.norm() + 1e-7)
@@ -80,6 +92,7 @@ def orthogonalize(g: Tensor, n_steps: int = 5) -> Tensor:
     return x.T if tall else x
 
 
+@check_arguments
 def muon(model: nn.Module, lr: float = 6e-3, adam_lr: float = 3e-3) -> list[torch.optim.Optimizer]:
     """Muon on the layers' matrices, AdamW on embeddings, norms and biases."""
     hidden = [p for p in model.layers.parameters() if p.dim() == 2]
@@ -90,6 +103,7 @@ def muon(model: nn.Module, lr: float = 6e-3, adam_lr: float = 3e-3) -> list[torc
     ]
 
 
+@check_arguments
 def fit(
     model: nn.Module,
     batch: Callable[[int], Batch],
@@ -150,6 +164,7 @@ def fit(
     return losses
 
 
+@check_arguments
 def gradient_norm(model: nn.Module, loss: Tensor, step: int) -> Tensor:
     """The norm of all gradients. Every loop calls it before it takes a step.
 

@@ -9,6 +9,7 @@ twice count once, so that a run with recomputation is worth what it trained. No 
 from dataclasses import dataclass
 
 from efflab import cost
+from efflab.arguments import check_arguments
 from efflab.data import published
 from efflab.devices import DEVICES, Device
 from efflab.errors import require, require_positive
@@ -18,11 +19,13 @@ PUBLISHED_DEVICES = {"A100 80GB": "A100 80GB SXM"}
 """A device's name in runs.csv -> its name in `DEVICES`."""
 
 
+@check_arguments
 def peak(device: Device) -> float:
     """FLOP/s of 16-bit products, in which all these models are trained."""
     return device.peak("fp16")
 
 
+@check_arguments
 def run_days(
     n_params: float, n_tokens: float, n_devices: float, device: Device, utilization: float
 ) -> float:
@@ -35,6 +38,7 @@ def run_days(
     return cost.training_days(n_params, n_tokens, n_devices, achieved, recompute=False)
 
 
+@check_arguments
 def devices_needed(
     n_params: float, n_tokens: float, days: float, device: Device, utilization: float
 ) -> float:
@@ -47,6 +51,7 @@ def devices_needed(
     return run_days(n_params, n_tokens, 1, device, utilization) / days
 
 
+@check_arguments
 def tokens_possible(
     n_params: float, days: float, n_devices: float, device: Device, utilization: float
 ) -> float:
@@ -55,6 +60,7 @@ def tokens_possible(
     return days / run_days(n_params, 1, n_devices, device, utilization)
 
 
+@check_arguments
 def utilization_needed(
     n_params: float, n_tokens: float, days: float, n_devices: float, device: Device
 ) -> float:
@@ -71,6 +77,7 @@ def _share(utilization: float) -> float:
 # --- Published runs --------------------------------------------------------------------------
 
 
+@check_arguments
 @dataclass(frozen=True)
 class TrainingRun:
     """A run that its authors report, or in "(estimate)" work out; the sources count differently.

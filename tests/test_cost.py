@@ -179,7 +179,7 @@ def test_devices_are_the_datasheets(row):
         bool(row["fp16_bf16_tflops"]) and "V100" not in device.name
     )
     assert device.memory_bandwidth == row["memory_bandwidth_gb_per_s"] * 1e9
-    assert device.memory_bytes == (row["memory_gb"] * 1e9 if row["memory_gb"] else None)
+    assert device.memory_bytes == (row["memory_gb"] * 2**30 if row["memory_gb"] else None)
 
 
 def test_roofline_has_two_sides():

@@ -10,9 +10,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from efflab.errors import require_int
+from efflab.arguments import check_arguments
+from efflab.errors import require, require_int
+from efflab.rules import Array, Count, Size
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Namespace:
     """Where the functions come from: `xp` is torch or jax.numpy, which lacks `erf`."""
@@ -22,26 +25,32 @@ class Namespace:
     scope: Callable = nullcontext
 
 
-def layer_norm(ns: Namespace, x, weight, bias, eps: float = 1e-5):
+@check_arguments
+def layer_norm(ns: Namespace, x: Array, weight: Array, bias: Array, eps: float = 1e-5):
     """Mean 0 and variance 1 over the channels, then scale and shift (Ba et al. 2016)."""
     centred = x - x.mean(-1, keepdims=True)
     variance = (centred * centred).mean(-1, keepdims=True)
     return centred / ns.xp.sqrt(variance + eps) * weight + bias
 
 
-def softmax(ns: Namespace, scores):
+@check_arguments
+def softmax(ns: Namespace, scores: Array):
     """Over the last axis; the greatest value is taken off first, lest exp overflow."""
     powers = ns.xp.exp(scores - ns.xp.amax(scores, -1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
 
 
-def gelu(ns: Namespace, x):
+@check_arguments
+def gelu(ns: Namespace, x: Array):
     """x times the normal distribution function (Hendrycks and Gimpel 2016)."""
     return x * 0.5 * (1 + ns.erf(x * (1 / math.sqrt(2))))
 
 
-def block(ns: Namespace, x, w: Mapping, n_head: int):
+@check_arguments
+def block(ns: Namespace, x: Array, w: Mapping, n_head: Size):
     """A causal pre-norm block: (B,T,C) -> (B,T,C), with the arrays of `weights`."""
+    require(len(x.shape) == 3, "x.shape", tuple(x.shape), "three dimensions (B, T, C)")
+    require("norm1.weight" in w, "w", w, "what `weights` returns")
     B, T, C = x.shape
     with ns.scope("norm 1"):
         y = layer_norm(ns, x, w["norm1.weight"], w["norm1.bias"])
@@ -67,7 +76,8 @@ def block(ns: Namespace, x, w: Mapping, n_head: int):
         return x + (y @ w["down.weight"].T + w["down.bias"])
 
 
-def plain_layer(d_model: int, seq_len: int, n_head: int = 4, seed: int = 0):
+@check_arguments
+def plain_layer(d_model: Size, seq_len: int, n_head: Size = 4, seed: Count = 0):
     """A causal `efflab.model.Layer` with random weights, and an input (1,T,C) for it."""
     import torch
 
@@ -84,8 +94,10 @@ def plain_layer(d_model: int, seq_len: int, n_head: int = 4, seed: int = 0):
     return layer, torch.randn(1, seq_len, d_model)
 
 
-def weights(layer, seq_len: int) -> dict:
+@check_arguments
+def weights(layer: Any, seq_len: Size) -> dict:
     """The arrays that `block` takes, out of a Layer of ours, and its causal mask (T,T)."""
+    require(hasattr(layer, "attention"), "layer", layer, "a Layer")
     import torch
 
     attention, ffn = layer.attention, layer.ffn

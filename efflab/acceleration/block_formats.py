@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from efflab.acceleration.precision import FORMATS, FloatFormat
+from efflab.arguments import check_arguments
 from efflab.errors import require, require_one_of
+from efflab.tensors import Numbers
 
 BLOCK = 32
 SCALE_BIAS = 127  # E8M0: eight bits of exponent, from 2^-127 to 2^127; 255 is NaN
@@ -24,12 +26,13 @@ ELEMENTS: dict[str, FloatFormat] = {
 """The format of one value by the name of the block format."""
 
 
+@check_arguments
 @dataclass(frozen=True)
 class BlockTensor:
     """A tensor in blocks along its last dimension: `value = element * 2^exponent`."""
 
     elements: Tensor  # float32 in x's shape, each a value of `element`
-    exponents: Tensor  # (..., n_blocks) int64, -127 to 127; 128 where a block held NaN
+    exponents: Numbers  # (..., n_blocks) int64, -127 to 127; 128 where a block held NaN
     element: FloatFormat
 
     def dequantize(self) -> Tensor:
@@ -44,7 +47,8 @@ class BlockTensor:
         return self.elements.numel() * self.element.bits // 8 + self.exponents.numel()
 
 
-def quantize(x: Tensor, name: str = "mxfp4", *, exponents: Tensor | None = None) -> BlockTensor:
+@check_arguments
+def quantize(x: Tensor, name: str = "mxfp4", *, exponents: Numbers | None = None) -> BlockTensor:
     """`x` (..., multiple of 32), rounded to a block format.
 
     Each block's scale is the largest power of two in it over the largest that an element can be
@@ -66,7 +70,8 @@ def quantize(x: Tensor, name: str = "mxfp4", *, exponents: Tensor | None = None)
     return BlockTensor(elements.flatten(-2), exponents, element)
 
 
-def require_exponents(exponents: Tensor, shape: Sequence[int]) -> None:
+@check_arguments
+def require_exponents(exponents: Numbers, shape: Sequence[int]) -> None:
     """One whole number for each block, in E8M0's range; 128 for a block with NaN."""
     fits = tuple(exponents.shape) == tuple(shape)
     require(fits, "exponents.shape", tuple(exponents.shape), f"{tuple(shape)}, one for each block")
@@ -76,8 +81,11 @@ def require_exponents(exponents: Tensor, shape: Sequence[int]) -> None:
     require(fine, "exponents", "one out of range inside", f"-{SCALE_BIAS} to {SCALE_BIAS}")
 
 
+@check_arguments
 def block_exponents(blocks: Tensor, element: FloatFormat) -> Tensor:
     """Scales (log2) by the standard for blocks (..., 32): floor(log2(largest)) - element's own."""
+    filled = blocks.dim() > 0 and blocks.numel() > 0
+    require(filled, "blocks.shape", tuple(blocks.shape), "at least one value")
     largest = blocks.abs().amax(-1)
     _, exponent = torch.frexp(torch.where(largest.isfinite(), largest, 1))
     exponent = torch.where(largest.isinf(), 129, exponent)  # as if one above the largest number
@@ -87,6 +95,7 @@ def block_exponents(blocks: Tensor, element: FloatFormat) -> Tensor:
     return torch.where(largest.isnan(), SCALE_BIAS + 1, wanted)
 
 
-def power_of_two(exponents: Tensor) -> Tensor:
+@check_arguments
+def power_of_two(exponents: Numbers) -> Tensor:
     """2^exponents (float64), exactly."""
     return ((exponents.long() + 1023) << 52).view(torch.float64)

@@ -16,14 +16,17 @@ from pathlib import Path
 
 import numpy as np
 
+from efflab.arguments import check_arguments
 from efflab.errors import require, require_int, require_one_of
 from efflab.json_files import parse_json
+from efflab.rules import Count, Size
 
 WIDTH, SUM_WIDTH = 8, 32
 """Bits of an operand and of a cell's sum: int8 in, and room for 2**17 products."""
 
 
-def tile_cycles(k: int, rows: int, cols: int) -> int:
+@check_arguments
+def tile_cycles(k: Size, rows: Size, cols: Size) -> int:
     """Clocks for one rows x cols tile with k products a sum: k + 2 rows + cols - 2.
 
     The last cell starts rows + cols - 2 clocks after the first and multiplies k times; then the
@@ -32,7 +35,8 @@ def tile_cycles(k: int, rows: int, cols: int) -> int:
     return k + (rows + cols - 2) + rows
 
 
-def cycles(m: int, n: int, k: int, rows: int, cols: int) -> int:
+@check_arguments
+def cycles(m: Size, n: Size, k: Size, rows: Size, cols: Size) -> int:
     """Clocks of (m,k) @ (k,n), tile after tile: what `simulate` counts."""
     for name, value in dict(m=m, n=n, k=k, rows=rows, cols=cols).items():
         require_int(name, value)
@@ -106,6 +110,7 @@ def hardware() -> tuple[type, type]:
 # --- Clock by clock ------------------------------------------------------------------------------
 
 
+@check_arguments
 def simulate(a, b, rows: int, cols: int, *, array=None) -> tuple[np.ndarray, int]:
     """(product, clocks) of int8 a (m,k) and b (k,n) on the simulated hardware, bit for bit.
 
@@ -113,6 +118,8 @@ def simulate(a, b, rows: int, cols: int, *, array=None) -> tuple[np.ndarray, int
     `array`: other hardware with the same ports, such as a broken one that a test expects to fail.
     """
     a, b = _int8("a", a), _int8("b", b)
+    ports = all(hasattr(array, port) for port in ("a", "b", "drain", "out"))
+    require(array is None or ports, "array", array, "hardware with ports a, b, drain and out")
     require(a.shape[1] == b.shape[0], "b.shape", b.shape, f"({a.shape[1]}, n), as a is {a.shape}")
     require_int("rows", rows)
     require_int("cols", cols)
@@ -162,6 +169,7 @@ def _clocks(left: np.ndarray, top: np.ndarray) -> Iterator[tuple]:
 
 def _int8(name: str, values) -> np.ndarray:
     """`values` as a matrix of whole numbers that int8 holds."""
+    require(not getattr(values, "is_meta", False), f"{name}.device", "meta", "values in a memory")
     values = np.asarray(values)
     require(values.ndim == 2 and values.size > 0, f"{name}.shape", values.shape, "a matrix")
     require(values.dtype.kind in "iu", f"{name}.dtype", str(values.dtype), "whole numbers")
@@ -173,6 +181,7 @@ def _int8(name: str, values) -> np.ndarray:
 # --- Verilog, and what an FPGA needs for it ------------------------------------------------------
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Resources:
     """What a design takes of an FPGA: multiplier blocks, look-up tables, flip-flops."""
@@ -181,7 +190,7 @@ class Resources:
     lut: int
     ff: int
 
-    def fits(self, dsp: int, lut: int, ff: int) -> bool:
+    def fits(self, dsp: Count, lut: Count, ff: Count) -> bool:
         """Whether a chip with that many of each holds it."""
         return self.dsp <= dsp and self.lut <= lut and self.ff <= ff
 
@@ -194,16 +203,18 @@ _FLIP_FLOPS = ("TRELLIS_FF", "FDRE", "FDSE", "FDCE", "FDPE")
 _MULTIPLIERS = ("MULT18X18D", "DSP48E1", "DSP48E2")
 
 
+@check_arguments
 def verilog(rows: int, cols: int) -> str:
     """The unit as Verilog, as any FPGA or chip tool reads it."""
     require_int("rows", rows)
     require_int("cols", cols)
     from amaranth.back import rtlil
 
-    text = rtlil.convert(hardware()[1](rows, cols), name="array", emit_src=False)
+    text = rtlil.convert(hardware()[1](int(rows), int(cols)), name="array", emit_src=False)
     return _yosys(text, "proc; opt_clean; write_verilog -norename -noattr out", "out")
 
 
+@check_arguments
 def synthesize(rows: int, cols: int, family: str = "ecp5") -> Resources:
     """The unit mapped onto a `family` by Yosys: counted, not placed or timed.
 
@@ -215,7 +226,7 @@ def synthesize(rows: int, cols: int, family: str = "ecp5") -> Resources:
     require_one_of("family", family, FAMILIES)
     from amaranth.back import rtlil
 
-    text = rtlil.convert(hardware()[1](rows, cols), name="array", emit_src=False)
+    text = rtlil.convert(hardware()[1](int(rows), int(cols)), name="array", emit_src=False)
     stat = _yosys(text, f"{FAMILIES[family]} -top array; tee -o out stat -json", "out")
     cells = parse_json(stat)["design"]["num_cells_by_type"]
     return Resources(
@@ -225,11 +236,12 @@ def synthesize(rows: int, cols: int, family: str = "ecp5") -> Resources:
     )
 
 
-def netlist(rows: int, cols: int) -> str:
+@check_arguments
+def netlist(rows: Size, cols: Size) -> str:
     """The unit mapped onto ECP5 as JSON, which nextpnr places and routes."""
     from amaranth.back import rtlil
 
-    text = rtlil.convert(hardware()[1](rows, cols), name="array", emit_src=False)
+    text = rtlil.convert(hardware()[1](int(rows), int(cols)), name="array", emit_src=False)
     return _yosys(text, f"{FAMILIES['ecp5']} -top array -json out", "out")
 
 

@@ -8,11 +8,14 @@ import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from efflab.acceleration.graph import FusionReport, Kernel, Op, fuse, fuse_report
 from efflab.acceleration.inductor import inductor_report
 from efflab.acceleration.xla import xla_report
+from efflab.arguments import check_arguments
 from efflab.errors import require, require_int, require_one_of
+from efflab.rules import Infinite, Size
 
 __all__ = [
     "FusionReport",
@@ -31,6 +34,7 @@ __all__ = [
 ]
 
 
+@check_arguments
 def attention_bytes(
     seq_len: int, head_dim: int, n_head: int = 1, *, fused: str = "none", value_bytes: int = 4
 ) -> int:
@@ -51,6 +55,7 @@ def attention_bytes(
     return value_bytes * n_head * values
 
 
+@check_arguments
 @dataclass(frozen=True)
 class LaunchModel:
     """Time of simple kernels: n · overhead + the longer of bytes / bandwidth and FLOPs / rate.
@@ -62,7 +67,7 @@ class LaunchModel:
 
     overhead: float
     bandwidth: float
-    rate: float = math.inf
+    rate: Infinite = math.inf
     queued: bool = False
 
     def seconds(self, n_kernels: float, nbytes: float, flops: float = 0) -> float:
@@ -77,6 +82,7 @@ class LaunchModel:
         return self.overhead * self.bandwidth
 
 
+@check_arguments
 def fit_launches(rows: Sequence[Mapping], queued: bool = False) -> LaunchModel:
     """The model through measured rows with `n_kernels`, `bytes` and `seconds`.
 
@@ -117,13 +123,17 @@ def _longer_of_both(n, moved) -> tuple[float, float]:
     return tuple(np.exp(least_squares(error, -np.log([n.max(), moved.max()])).x))
 
 
-def chain(x, n_ops: int) -> Callable[[], object]:
+@check_arguments
+def chain(x: Any, n_ops: int) -> Callable[[], object]:
     """`n_ops` operations in a row on a tensor of torch, each a kernel of its own.
 
     Multiplications and additions in turn, as no compiler can make one of two multiplications. They
     write into two buffers by turns: no memory is taken while it runs.
     """
     import torch
+
+    is_tensor = isinstance(x, torch.Tensor) and not x.is_meta
+    require(is_tensor, "x", x, "a tensor of torch with a memory")
 
     require_int("n_ops", n_ops)
     buffers = [torch.empty_like(x), torch.empty_like(x)]
@@ -138,11 +148,14 @@ def chain(x, n_ops: int) -> Callable[[], object]:
     return call
 
 
-def call_seconds(calls: Mapping, repeats: int = 7, seconds: float = 2e-4) -> dict:
+@check_arguments
+def call_seconds(calls: Mapping, repeats: Size = 7, seconds: float = 2e-4) -> dict:
     """Median seconds of one call of each, timed turn and turn about.
 
     Each repeat makes as many calls as fill `seconds`: a clock takes as long as some kernels.
     """
+    fine = bool(calls) and all(map(callable, calls.values()))
+    require(fine, "calls", calls, "at least one function, by name")
     from efflab import bench
 
     loops = {}
@@ -162,6 +175,7 @@ def _repeat(call: Callable, n: int) -> None:
         call()
 
 
+@check_arguments
 def calls_to_pay(compile_seconds: float, before: float, after: float) -> float:
     """From how many calls on compiling has paid: its time over what a call saves; inf where none.
 

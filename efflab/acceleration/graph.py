@@ -8,6 +8,9 @@ move nothing until a kernel reads through them, and then only what it reads.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from efflab.arguments import check_arguments
+from efflab.rules import Count
+
 PRODUCTS = frozenset(
     "dot dot_general mm bmm addmm convolution custom-call scaled_dot_product".split()
 )
@@ -15,6 +18,7 @@ REDUCTIONS = frozenset("reduce mean sum amax max native_layer_norm argmax var".s
 MOVEMENTS = frozenset("copy clone concatenate cat pad gather scatter iota transpose".split())
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Op:
     """One operation of a program that is not compiled.
@@ -40,6 +44,7 @@ class Op:
         return sum(self.reads.values()) + self.nbytes
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Kernel:
     """What runs as one: a fused loop or a library's call.
@@ -61,6 +66,7 @@ class Kernel:
         return "product" if self.ops and products else "fused"
 
 
+@check_arguments
 @dataclass(frozen=True)
 class FusionReport:
     """What compiling did: operations and their bytes before, kernels and theirs after.
@@ -86,6 +92,7 @@ class FusionReport:
         return cls(len(ops), len(kernels), before, after, tuple(ops), tuple(kernels), **more)
 
 
+@check_arguments
 def kind(opcode: str) -> str:
     """The kind of an operation by its name; what is not listed works value by value."""
     name = opcode.removeprefix("_")
@@ -97,6 +104,7 @@ def kind(opcode: str) -> str:
     return "elementwise"
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Seen:
     """What an operand shows: `nbytes` of the tensor `source`; `part` tells slices of one apart."""
@@ -105,13 +113,14 @@ class Seen:
     nbytes: int = 0
     part: str = ""
 
-    def view(self, name: str, nbytes: int) -> "Seen":
+    def view(self, name: str, nbytes: Count) -> "Seen":
         """A view of this, the fewer bytes of the two: a broadcast repeats, a slice leaves out."""
         if nbytes < self.nbytes:
             return Seen(self.source, nbytes, name)
         return self
 
 
+@check_arguments
 def reads_of(operands: Iterable[Seen]) -> dict[str, int]:
     """{source: bytes read}: one tensor twice counts once; q, k and v, slices of one, count each."""
     reads: dict[str, int] = {}
@@ -121,6 +130,7 @@ def reads_of(operands: Iterable[Seen]) -> dict[str, int]:
     return reads
 
 
+@check_arguments
 def fuse(ops: Sequence[Op]) -> list[list[Op]]:
     """Kernels of operations in order, by the one rule that loop fusion needs.
 
@@ -141,6 +151,7 @@ def fuse(ops: Sequence[Op]) -> list[list[Op]]:
     return kernels
 
 
+@check_arguments
 def fuse_report(ops: Sequence[Op]) -> FusionReport:
     """`fuse` as a report: a kernel reads what others made and writes what others read."""
     groups = fuse(ops)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from efflab.acceleration.graph import FusionReport, Kernel, Op, Seen, reads_of
+from efflab.arguments import check_arguments
 from efflab.errors import require
 
 VIEWS = frozenset(["_unsafe_view", "detach", "lift_fresh", "alias", "scalar_tensor"])
@@ -31,6 +32,7 @@ _RENAMED = re.compile(r"^\s*(\w+) = (?:(\w+)|reinterpret_tensor\((\w+),.*\)); de
 _TAKEN = re.compile(r"^\s*(\w+) = (\w+)\[\d+\]$")
 
 
+@check_arguments
 def inductor_report(fn: Callable, *args, dynamic: bool | None = False) -> FusionReport:
     """What `torch.compile` makes of `fn(*args)`; everything compiled before is forgotten.
 
@@ -51,6 +53,7 @@ def inductor_report(fn: Callable, *args, dynamic: bool | None = False) -> Fusion
     return FusionReport.of(ops, kernels(codes[0]), seconds=seconds, code=codes[0])
 
 
+@check_arguments
 def operations(fn: Callable, *args) -> list[Op]:
     """What torch runs of `fn(*args)` without a compiler, views aside: its ATen operators."""
     import torch
@@ -92,6 +95,7 @@ def _nbytes(value) -> int:
     return value.numel() * value.element_size()
 
 
+@check_arguments
 def kernels(code: str) -> list[Kernel]:
     """The kernels that Inductor's generated program calls, in order."""
     sizes = {name: _size(shape, dtype) for name, shape, dtype in _GIVEN.findall(code)}
@@ -190,6 +194,7 @@ def _size(shape: str, dtype: str) -> int:
     return BYTES[dtype] * math.prod(int(n) for n in re.findall(r"\d+", shape))
 
 
+@check_arguments
 def cpp_source(report: FusionReport, name: str) -> str:
     """The C++ that Inductor generated for one fused kernel, from its signature on."""
     fused = [k.name for k in report.kernels if k.opcode == "fusion"]

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from efflab.arguments import check_arguments
 from efflab.errors import require, require_int
 
 
+@check_arguments
 @dataclass
 class LossScaler:
     """The rule of `torch.amp.GradScaler`: halve on overflow, double after a quiet stretch.

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from efflab.acceleration.systolic import Product, fold_cycles, folded, folds
+from efflab.arguments import check_arguments
 from efflab.devices import DEVICES, Device
 from efflab.errors import require, require_one_of
+from efflab.rules import Infinite, Size
 
 DTYPE_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "int8": 1}
 PROCESSORS = {"V100 SXM2": 80, "A100 40GB": 108, "A100 80GB SXM": 108, "H100 SXM": 132}
@@ -22,6 +24,7 @@ TILES = (128, 64, 32)
 """Sides of the square output tiles that a GPU kernel may use; the model takes the best."""
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Npu:
     """One systolic array with its memory: a multiply-accumulate of `dtype` a cell and cycle."""
@@ -30,7 +33,7 @@ class Npu:
     rows: int
     cols: int
     hertz: float
-    memory_bandwidth: float  # bytes a second
+    memory_bandwidth: Infinite  # bytes a second
     dataflow: str = "ws"
     dtype: str = "int8"
 
@@ -44,13 +47,15 @@ TPU_V1 = Npu("TPUv1", 256, 256, 700e6, DEVICES["TPUv1"].memory_bandwidth)
 """Jouppi et al. 2017: 256 x 256 cells at 700 MHz, weight-stationary, 34 GB/s for weights."""
 
 
-def twin(device: Device, dtype: str = "int8", side: int = 256) -> Npu:
+@check_arguments
+def twin(device: Device, dtype: str = "int8", side: Size = 256) -> Npu:
     """An imagined NPU as strong as that GPU in `dtype`: its peak and bandwidth, in one array."""
     hertz = device.peak(dtype) / (2 * side * side)
     name = f"{device.name} as one array"
     return Npu(name, side, side, hertz, device.memory_bandwidth, dtype=dtype)
 
 
+@check_arguments
 def npu_seconds(product: Product, npu: Npu, overhead: float = 0.0) -> float:
     """Seconds of a product on an NPU; `overhead` seconds to start it."""
     _require_overhead(overhead)
@@ -61,6 +66,7 @@ def npu_seconds(product: Product, npu: Npu, overhead: float = 0.0) -> float:
     return overhead + max(cycles / npu.hertz, _bytes(product, npu.dtype) / npu.memory_bandwidth)
 
 
+@check_arguments
 def gpu_seconds(product: Product, device: Device, dtype: str, overhead: float = 0.0) -> float:
     """Seconds of a product on a GPU: whole waves of its best tile, or reading.
 
@@ -79,6 +85,7 @@ def gpu_seconds(product: Product, device: Device, dtype: str, overhead: float = 
     return overhead + max(fastest, _bytes(product, dtype) / device.memory_bandwidth)
 
 
+@check_arguments
 def saving(product: Product, npu: Npu, device: Device, dtype: str, overhead: float = 0.0) -> float:
     """By how much (1 = all) the NPU's time is below the GPU's; negative where it is longer.
 
@@ -91,6 +98,7 @@ def saving(product: Product, npu: Npu, device: Device, dtype: str, overhead: flo
     return 1 - ours / gpu_seconds(product, device, dtype, overhead)
 
 
+@check_arguments
 def share_at_least(values: Sequence[float], threshold: float) -> float:
     """Share (0..1) of the values that reach the threshold."""
     require(len(values) > 0, "values", values, "at least one value")

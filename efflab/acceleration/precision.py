@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from efflab.arguments import check_arguments
 from efflab.errors import require, require_int, require_one_of
 
 SPECIALS = ("ieee", "nan", "none")
 
 
+@check_arguments
 @dataclass(frozen=True)
 class FloatFormat:
     """A sign bit, `exponent_bits` and `mantissa_bits`.
@@ -129,6 +131,7 @@ TORCH_DTYPES = {
 """torch's type of each format that it stores; tf32 lives inside tensor cores only."""
 
 
+@check_arguments
 def every_value(name: str) -> Tensor:
     """All bit patterns of a 16- or 8-bit format as torch stores it, in that type."""
     require_one_of("name", name, [n for n in TORCH_DTYPES if FORMATS[n].bits <= 16])

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from efflab import cost
+from efflab.arguments import check_arguments
 from efflab.config import ModelConfig
 from efflab.devices import Device
 from efflab.errors import require_int, require_one_of
+from efflab.rules import Size
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Recipe:
     """Bytes a parameter of weights, gradients and so on; bytes of a value kept for the backward.
@@ -48,6 +51,7 @@ RECIPES: dict[str, Recipe] = {
 """fp32; the same on tensor cores; `torch.amp`; a 16-bit model with fp32 copies; bf16 throughout."""
 
 
+@check_arguments
 def matrices(config: ModelConfig) -> int:
     """Parameters that matrix products use, the token table (as logits) included."""
     require_one_of("share", config.share, ("none",))
@@ -55,6 +59,7 @@ def matrices(config: ModelConfig) -> int:
     return config.n_layer * layer + config.vocab_size * config.embed_dim
 
 
+@check_arguments
 def state_parts(config: ModelConfig, recipe: Recipe) -> dict[str, int]:
     """Bytes that the model's size decides: weights, gradients, master weights, optimizer, copies.
 
@@ -70,7 +75,8 @@ def state_parts(config: ModelConfig, recipe: Recipe) -> dict[str, int]:
     }
 
 
-def activation_bytes(config: ModelConfig, seq_len: int, batch_size: int, recipe: Recipe) -> float:
+@check_arguments
+def activation_bytes(config: ModelConfig, seq_len: Size, batch_size: Size, recipe: Recipe) -> float:
     """Bytes kept for the backward pass of a loss on every token, with fused attention, no dropout.
 
     `cost.activation_bytes` of the layers, with the two LayerNorms' inputs in the residual stream's
@@ -84,15 +90,17 @@ def activation_bytes(config: ModelConfig, seq_len: int, batch_size: int, recipe:
     return layers + tokens * (C * (r + v) + 4 * config.vocab_size + statistics)
 
 
+@check_arguments
 def memory_parts(
-    config: ModelConfig, seq_len: int, batch_size: int, recipe: Recipe
+    config: ModelConfig, seq_len: Size, batch_size: Size, recipe: Recipe
 ) -> dict[str, float]:
     """Bytes of training by part: `state_parts` and the activations."""
     kept = activation_bytes(config, seq_len, batch_size, recipe)
     return state_parts(config, recipe) | {"activations": kept}
 
 
-def largest_batch(config: ModelConfig, seq_len: int, device: Device, recipe: Recipe) -> int:
+@check_arguments
+def largest_batch(config: ModelConfig, seq_len: Size, device: Device, recipe: Recipe) -> int:
     """How many sequences fit into the device's memory beside the model's state; 0 if none."""
     if device.memory_bytes is None:
         raise ValueError(f"device={device.name!r}: expected one whose memory is known")
@@ -100,8 +108,9 @@ def largest_batch(config: ModelConfig, seq_len: int, device: Device, recipe: Rec
     return max(0, int(room // activation_bytes(config, seq_len, 1, recipe)))
 
 
+@check_arguments
 def step_seconds(
-    config: ModelConfig, seq_len: int, batch_size: int, device: Device, recipe: Recipe
+    config: ModelConfig, seq_len: Size, batch_size: int, device: Device, recipe: Recipe
 ) -> dict[str, float]:
     """The least time of one training step by part: each part's roofline.
 
@@ -131,6 +140,7 @@ def step_seconds(
     }
 
 
+@check_arguments
 def product_speedup(n: int, device: Device, recipe: Recipe, base: Recipe) -> float:
     """How many times faster than in `base` an (n,n) x (n,n) product can be, by its roofline."""
     require_int("n", n)

@@ -13,13 +13,16 @@ Cycles are those of SCALE-Sim (Samajdar et al. 2020) with memory that never stal
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from efflab.arguments import check_arguments
 from efflab.config import ModelConfig
 from efflab.errors import require_int, require_one_of
+from efflab.rules import Count, Size
 
 DATAFLOWS = ("os", "ws", "is")
 
 
-def folded(m: int, n: int, k: int, dataflow: str = "os") -> tuple[int, int, int]:
+@check_arguments
+def folded(m: Size, n: Size, k: Size, dataflow: str = "os") -> tuple[int, int, int]:
     """(down, across, stream): which size lies over the rows, which over the columns, which flows.
 
     >>> folded(128, 64, 256, "ws")
@@ -31,7 +34,8 @@ def folded(m: int, n: int, k: int, dataflow: str = "os") -> tuple[int, int, int]
     return {"os": (m, n, k), "ws": (k, n, m), "is": (k, m, n)}[dataflow]
 
 
-def folds(m: int, n: int, k: int, rows: int, cols: int, dataflow: str = "os") -> int:
+@check_arguments
+def folds(m: Size, n: Size, k: Size, rows: int, cols: int, dataflow: str = "os") -> int:
     """Fillings of the grid: whole ones, and those that hang over an edge."""
     require_int("rows", rows)
     require_int("cols", cols)
@@ -39,7 +43,8 @@ def folds(m: int, n: int, k: int, rows: int, cols: int, dataflow: str = "os") ->
     return -(-down // rows) * -(-across // cols)
 
 
-def fold_cycles(stream: int, rows: int, cols: int, dataflow: str = "os") -> int:
+@check_arguments
+def fold_cycles(stream: Count, rows: Size, cols: Size, dataflow: str = "os") -> int:
     """Cycles of one fold: the stream, the diagonal, and what stays in place is loaded before.
 
     Values reach the far corner rows + cols - 2 cycles after the first. Stationary operands take
@@ -49,7 +54,8 @@ def fold_cycles(stream: int, rows: int, cols: int, dataflow: str = "os") -> int:
     return loading + (rows + cols - 2) + stream
 
 
-def gemm_cycles(m: int, n: int, k: int, rows: int, cols: int, dataflow: str = "os") -> int:
+@check_arguments
+def gemm_cycles(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = "os") -> int:
     """Cycles of (m,k) @ (k,n) on a grid of rows x cols: SCALE-Sim's compute cycles.
 
     One less than folds x cycles of a fold, as SCALE-Sim gives the last cycle's number, from 0.
@@ -62,7 +68,8 @@ def gemm_cycles(m: int, n: int, k: int, rows: int, cols: int, dataflow: str = "o
     return n_folds * fold_cycles(stream, rows, cols, dataflow) - 1
 
 
-def utilization(m: int, n: int, k: int, rows: int, cols: int, dataflow: str = "os") -> float:
+@check_arguments
+def utilization(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = "os") -> float:
     """Share (0..1) of the grid's multiplications that the product needed."""
     return m * n * k / ((gemm_cycles(m, n, k, rows, cols, dataflow) + 1) * rows * cols)
 
@@ -70,6 +77,7 @@ def utilization(m: int, n: int, k: int, rows: int, cols: int, dataflow: str = "o
 # --- What a Transformer asks for -----------------------------------------------------------------
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Product:
     """A matrix product (m,k) @ (k,n), `count` times."""
@@ -85,12 +93,13 @@ class Product:
         """Multiply-accumulates of all of them."""
         return self.count * self.m * self.n * self.k
 
-    def cycles(self, rows: int, cols: int, dataflow: str = "os") -> int:
+    def cycles(self, rows: Size, cols: Size, dataflow: str = "os") -> int:
         """Cycles of all of them, one after the other."""
         each = gemm_cycles(self.m, self.n, self.k, rows, cols, dataflow) + 1
         return self.count * each - 1
 
 
+@check_arguments
 def block_products(config: ModelConfig, seq_len: int, batch_size: int = 1) -> list[Product]:
     """One Transformer block's products: scores and context once a head and sequence.
 
@@ -125,7 +134,8 @@ class Step(NamedTuple):
     l: int  # noqa: E741 (the summed index, as in papers)
 
 
-def schedule(m: int, n: int, k: int, rows: int, cols: int, dataflow: str = "os") -> list[Step]:
+@check_arguments
+def schedule(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = "os") -> list[Step]:
     """Every multiplication of one fold, in order: what the animation shows and a test checks.
 
     The product must fit: the two sizes that lie on the grid are at most rows and cols.
@@ -146,7 +156,8 @@ def schedule(m: int, n: int, k: int, rows: int, cols: int, dataflow: str = "os")
     return sorted(steps)
 
 
-def require_fold(down: int, across: int, rows: int, cols: int) -> None:
+@check_arguments
+def require_fold(down: Count, across: Count, rows: Size, cols: Size) -> None:
     """The grid must hold what stays in place."""
     require_int(f"rows for {down}", rows, down)
     require_int(f"cols for {across}", cols, across)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from efflab.acceleration.graph import FusionReport, Kernel, Op, Seen, reads_of
+from efflab.arguments import check_arguments
 from efflab.errors import require
 
 VIEWS = frozenset("reshape bitcast broadcast transpose slice get-tuple-element tuple".split())
@@ -24,6 +25,7 @@ _HEAD = re.compile(r"(ENTRY )?%?([\w.\-]+)(?: \(.*\) -> .*)? \{\s*$")
 _BITS = dict(pred=8, token=0)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Instruction:
     """One line of HLO; `scope`: the named scopes and the primitive, "softmax/exp"."""
@@ -51,6 +53,7 @@ def load_jax():
     return jax
 
 
+@check_arguments
 def xla_report(fn: Callable, *args) -> FusionReport:
     """What `jax.jit` makes of `fn(*args)`; no trace or executable of before is used again.
 
@@ -76,6 +79,7 @@ def xla_report(fn: Callable, *args) -> FusionReport:
     )
 
 
+@check_arguments
 def op_by_op(fn: Callable, *args) -> Callable[[], object]:
     """A call of `fn(*args)` in which JAX runs each operation on its own, and waits for the end."""
     jax = load_jax()
@@ -87,6 +91,7 @@ def op_by_op(fn: Callable, *args) -> Callable[[], object]:
     return call
 
 
+@check_arguments
 def compiled(fn: Callable, *args) -> Callable[[], object]:
     """A call of the jitted `fn(*args)` that waits for its end; compiled when first called."""
     jax = load_jax()
@@ -94,6 +99,7 @@ def compiled(fn: Callable, *args) -> Callable[[], object]:
     return lambda: jax.block_until_ready(jitted(*args))
 
 
+@check_arguments
 def operations(text: str) -> list[Op]:
     """The operations of an HLO text before XLA's passes, calls written out in place."""
     computations, entry = parse(text)
@@ -132,6 +138,7 @@ def _run(
     return result
 
 
+@check_arguments
 def kernels(text: str) -> list[Kernel]:
     """The kernels of a compiled HLO text, in the order in which they run."""
     computations, entry = parse(text)
@@ -165,6 +172,7 @@ def _part(line: Instruction) -> str:
     return line.scope.rpartition("/")[0]
 
 
+@check_arguments
 def parse(text: str) -> tuple[Computations, str]:
     """{computation: its instructions} and the name of the entry."""
     computations: Computations = {}
@@ -210,6 +218,7 @@ def _scope(op_name: str) -> str:
     return "/".join(parts)
 
 
+@check_arguments
 def type_bytes(text: str) -> int:
     """Bytes of an HLO type, of all its arrays where it is a tuple.
 
@@ -227,6 +236,7 @@ def type_bytes(text: str) -> int:
     return total
 
 
+@check_arguments
 def shown(report: FusionReport, name: str) -> str:
     """The HLO of one kernel as text to read: its computation without layouts and metadata."""
     found = next((k for k in report.kernels if k.name == name), None)

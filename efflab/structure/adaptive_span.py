@@ -14,21 +14,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from efflab.arguments import check_arguments
 from efflab.errors import require, require_int
 from efflab.model import Attention
+from efflab.rules import Count, Size
+from efflab.tensors import Hidden, Numbers, Visible
 
 BLOCK = 32  # queries that look at one window of keys together
 
 
-def soft_mask(distance: Tensor, span: Tensor, ramp: int) -> Tensor:
+@check_arguments
+def soft_mask(distance: Numbers, span: Numbers, ramp: Size) -> Tensor:
     """Section 2's m_z(x): 1 up to `span` tokens back, then down to 0 over `ramp` tokens.
 
     >>> soft_mask(torch.arange(6), torch.tensor(2.0), 2).tolist()
     [1.0, 1.0, 1.0, 0.5, 0.0, 0.0]
     """
+    _require_pairs(distance, "span", span)
     return ((ramp + span - distance) / ramp).clamp(0, 1)
 
 
+def _require_pairs(distance: Tensor, name: str, span: Tensor) -> None:
+    """Distances that can be subtracted from spans: numbers, of a shape that broadcasts."""
+    require(distance.dtype != torch.bool, "distance.dtype", distance.dtype, "numbers")
+    shapes = [tuple(reversed(x.shape)) for x in (distance, span)]
+    fits = all(a == b or 1 in (a, b) for a, b in zip(*shapes, strict=False))
+    found = tuple(distance.shape)
+    require(
+        fits, "distance.shape", found, f"one that broadcasts with {name}.shape={tuple(span.shape)}"
+    )
+
+
+@check_arguments
 class AdaptiveSpanAttention(Attention):
     """Causal self-attention with learned spans: (B,T,C) -> (B,T,C).
 
@@ -62,7 +79,7 @@ class AdaptiveSpanAttention(Attention):
         self.spans: Any = None  # a tensor once a forward has run
         self.reach = max_span
 
-    def find_spans(self, x: Tensor) -> Tensor:
+    def find_spans(self, x: Hidden) -> Tensor:
         """Spans in tokens, (1,1,H) or, from x (B,T,C), (B,T,H)."""
         if self.training:
             with torch.no_grad():  # outside 0..1 the gradient would vanish for good
@@ -73,7 +90,7 @@ class AdaptiveSpanAttention(Attention):
             share = torch.sigmoid(self.predict(x) + torch.logit(share, eps=0.02))
         return self.max_span * share
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Hidden, mask: Visible | None = None) -> Tensor:
         """`mask` must be None: a causal model pads on the right, which no real token sees."""
         require(
             mask is None, "mask", mask, "None: pad on the right, where causal tokens never look"
@@ -95,7 +112,7 @@ class AdaptiveSpanAttention(Attention):
         y = y.unflatten(1, (self.n_head, n_blocks)).flatten(2, 3)[:, :, :T]  # (B,H,T,D)
         return self.out(y.transpose(1, 2).flatten(2))
 
-    def log_mask(self, n_blocks: int, block: int, before: int) -> Tensor:
+    def log_mask(self, n_blocks: Size, block: Size, before: Count) -> Tensor:
         """log m(x) for n blocks of queries and their windows of keys, (B|1,H,n,block,width).
 
         Added to the scores it is the soft mask with the softmax renormalized:
@@ -121,15 +138,17 @@ class AdaptiveSpanAttention(Attention):
         seen = (distance >= 0) & (first + column >= 0)  # (n,block,width): not ahead, not padding
         return torch.where(seen, log_m, -torch.inf)
 
-    def log_soft_mask(self, distance: Tensor, spans: Tensor) -> Tensor:
+    def log_soft_mask(self, distance: Numbers, spans: Tensor) -> Tensor:
         """log of the soft mask; minus infinity where no weight is left, with a gradient of zero."""
+        _require_pairs(distance, "spans", spans)
         m = soft_mask(distance, spans, self.ramp)
         return (
             m.clamp_min(1e-30).log().masked_fill((m == 0) | (distance >= self.max_span), -torch.inf)
         )
 
 
-def from_attention(attention: Attention, max_span: int, **options) -> AdaptiveSpanAttention:
+@check_arguments
+def from_attention(attention: Attention, max_span: Size, **options: Any) -> AdaptiveSpanAttention:
     """Adaptive spans around a trained causal attention's weights; `options` as the class takes.
 
     With `initial=1` and max_span tokens at most it computes what the attention did.
@@ -142,11 +161,13 @@ def from_attention(attention: Attention, max_span: int, **options) -> AdaptiveSp
     return made
 
 
+@check_arguments
 def span_layers(model: nn.Module) -> list[AdaptiveSpanAttention]:
     """The model's adaptive-span attentions, first layer first."""
     return [m for m in model.modules() if isinstance(m, AdaptiveSpanAttention)]
 
 
+@check_arguments
 def learned_spans(model: nn.Module) -> Tensor:
     """The spans of the last forward in tokens, (layers, heads); dynamic ones averaged over it.
 
@@ -159,7 +180,8 @@ def learned_spans(model: nn.Module) -> Tensor:
     return torch.stack([layer.spans.mean((0, 1)) for layer in layers])
 
 
-def span_flops(d_model: int, reach: int, n_tokens: int) -> int:
+@check_arguments
+def span_flops(d_model: Size, reach: int, n_tokens: int) -> int:
     """FLOPs (2 per multiply-accumulate) of one layer's forward: four projections, reach keys.
 
     `reach` counts the keys of a query: `n_tokens` gives plain attention's full, unmasked scores.

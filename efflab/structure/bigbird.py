@@ -12,12 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from efflab.arguments import check_arguments
 from efflab.errors import require, require_int
+from efflab.rules import Count, Size
+from efflab.tensors import Heads, Hidden, Integers, Layout
 from efflab.threads import shared_out
 
 
+@check_arguments
 def bigbird_layout(
-    n_blocks: int, *, n_global: int, n_window: int, n_random: int, seed: int = 0
+    n_blocks: int, *, n_global: int, n_window: int, n_random: int, seed: Count = 0
 ) -> Tensor:
     """Which key blocks (columns) each query block (row) sees: (n_blocks, n_blocks) bool.
 
@@ -35,19 +39,21 @@ def bigbird_layout(
     layout = (at[:, None] - at).abs() <= (n_window - 1) // 2 if n_window else at[:, None] < 0
     layout = layout.expand(n_blocks, n_blocks).clone()
     layout[:n_global] = layout[:, :n_global] = True
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(int(seed))
     for row in layout:
         unseen = (~row).nonzero()[:, 0]
         row[unseen[torch.randperm(len(unseen), generator=rng)[:n_random]]] = True
     return layout
 
 
-def token_mask(layout: Tensor, block_size: int) -> Tensor:
+@check_arguments
+def token_mask(layout: Layout, block_size: Size) -> Tensor:
     """The layout token by token, (T,T) bool with T = n_blocks * block_size: for pictures."""
     return layout.repeat_interleave(block_size, 0).repeat_interleave(block_size, 1)
 
 
-def hops(layout: Tensor) -> Tensor:
+@check_arguments
+def hops(layout: Layout) -> Tensor:
     """How many layers it takes a row's block to hear from a column's: (n_blocks, n_blocks) int64.
 
     One layer carries information along one visible pair; -1 where no number of layers does.
@@ -64,9 +70,8 @@ def hops(layout: Tensor) -> Tensor:
     return distance
 
 
-def block_sparse_attention(
-    q: Tensor, k: Tensor, v: Tensor, layout: Tensor, block_size: int
-) -> Tensor:
+@check_arguments
+def block_sparse_attention(q: Heads, k: Heads, v: Heads, layout: Layout, block_size: int) -> Tensor:
     """Attention over just the layout's blocks; q, k, v and the result are (B,H,T,D).
 
     `layout` (n_blocks, n_blocks) bool, T = n_blocks * block_size. Query blocks that see equally
@@ -103,7 +108,8 @@ class Piece(NamedTuple):
     n_rows: int  # of the batch: each block of queries is one, or all of them together
 
 
-def pieces(layout: Tensor, n_heads: int, block_bytes: int) -> Iterator[Piece]:
+@check_arguments
+def pieces(layout: Layout, n_heads: Size, block_bytes: Size) -> Iterator[Piece]:
     """The calls that make up the layout, equally many key blocks to a row in each."""
     n_blocks, seen = len(layout), layout.sum(1)
     first = torch.arange(n_heads, device=layout.device)[:, None] * n_blocks
@@ -115,17 +121,19 @@ def pieces(layout: Tensor, n_heads: int, block_bytes: int) -> Iterator[Piece]:
                 yield Piece(own, slice(i * n_blocks, (i + 1) * n_blocks), 1)
             continue
         columns = layout[group].nonzero()[:, 1].view(-1, count) + first[..., None]
-        at_once = max(1, GATHERED_BYTES // (2 * count * block_bytes))
+        at_once = max(1, GATHERED_BYTES // int(2 * count * block_bytes))
         parts = rows.flatten().split(at_once), columns.flatten(0, 1).split(at_once)
         yield from (Piece(own, keys.flatten(), len(own)) for own, keys in zip(*parts, strict=True))
 
 
-def taken(x: Tensor, at: Tensor | slice) -> Tensor:
+@check_arguments
+def taken(x: Hidden, at: Integers | slice) -> Tensor:
     """The blocks of x (n, block, D) at these places: a view of a slice, a copy of a list."""
     return x[at] if isinstance(at, slice) else x.index_select(0, at)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, n_rows: int) -> Tensor:
+@check_arguments
+def attend(q: Hidden, k: Hidden, v: Hidden, n_rows: Size) -> Tensor:
     """The ordinary kernel on blocks (n, block, D) that form `n_rows` rows; the shape of q."""
     y = F.scaled_dot_product_attention(*(x.view(1, n_rows, -1, x.shape[-1]) for x in (q, k, v)))
     return y.view(q.shape)
@@ -138,7 +146,7 @@ class _BlockSparse(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, layout: Tensor, n_heads: int) -> Tensor:
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, layout: Tensor, n_heads: Size) -> Tensor:
         ctx.save_for_backward(q, k, v)
         ctx.pieces = list(pieces(layout, n_heads, q[0].nbytes))
         y = torch.empty_like(q)

@@ -8,16 +8,22 @@ H heads, R = C / H channels of a head, k taps of a kernel.
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from efflab.arguments import check_arguments
 from efflab.errors import require, require_int
+from efflab.rules import Size
+from efflab.tensors import Hidden, Visible
 
+Kernels = Annotated[Tensor, "floats", "(B, T, H, k)"]
 BLOCK = 32  # positions convolved in one product: longer wastes arithmetic, shorter wastes calls
 
 
+@check_arguments
 def banded(kernels: Tensor) -> Tensor:
     """Kernels (..., n, k) of n neighbours as a band matrix (..., n, n + k - 1).
 
@@ -27,12 +33,15 @@ def banded(kernels: Tensor) -> Tensor:
     >>> banded(torch.ones(2, 2)).int().tolist()
     [[1, 1, 0], [0, 1, 1]]
     """
-    n, k = kernels.shape[-2:]
+    shape = tuple(kernels.shape)
+    require(len(shape) >= 2, "kernels.shape", shape, "two dimensions at least (..., n, k)")
+    n, k = shape[-2:]
     width = n + k - 1
     return F.pad(kernels, (0, n)).flatten(-2)[..., : n * width].unflatten(-1, (n, width))
 
 
-def convolve(x: Tensor, kernels: Tensor, causal: bool) -> Tensor:
+@check_arguments
+def convolve(x: Hidden, kernels: Kernels, causal: bool) -> Tensor:
     """Convolve x (B,T,C) with one kernel a position and head, (B,T,H,k), or one a head, (1,1,H,k).
 
     Tap j of position i reads x at i - k + 1 + j (causal) or i - k // 2 + j (centred, equation 1);
@@ -54,6 +63,7 @@ def convolve(x: Tensor, kernels: Tensor, causal: bool) -> Tensor:
     return y.transpose(2, 3).flatten(3).flatten(1, 2)[:, :T]
 
 
+@check_arguments
 class _Convolution(nn.Module):
     """Figure 2 of the paper: projection to 2C, gated linear unit, convolution, projection."""
 
@@ -67,11 +77,11 @@ class _Convolution(nn.Module):
         self.into = nn.Linear(d_model, 2 * d_model)
         self.out = nn.Linear(d_model, d_model)
 
-    def gated(self, x: Tensor) -> Tensor:
+    def gated(self, x: Hidden) -> Tensor:
         """What is convolved: one half of the projection times the other's sigmoid, (B,T,C)."""
         return F.glu(self.into(x), dim=-1)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Hidden, mask: Visible | None = None) -> Tensor:
         """(B,T,C) -> (B,T,C). `mask` (B,1,1,T), True = a real token; the others count as zero."""
         values = self.gated(x)
         if mask is not None:
@@ -81,33 +91,36 @@ class _Convolution(nn.Module):
         return self.out(convolve(values, self.kernels(values), self.causal))
 
 
+@check_arguments
 class LightweightConv(_Convolution):
     """A kernel a head, the same at every position (equation 3): (B,T,C) -> (B,T,C)."""
 
-    def __init__(self, d_model: int, n_head: int, kernel_size: int, causal: bool = True):
+    def __init__(self, d_model: Size, n_head: Size, kernel_size: Size, causal: bool = True):
         super().__init__(d_model, n_head, kernel_size, causal)
         # three dimensions, as a convolution's weight: optimizers for matrices leave it alone
         self.weight = nn.Parameter(torch.empty(n_head, 1, kernel_size))
         nn.init.xavier_uniform_(self.weight)
 
-    def kernels(self, values: Tensor) -> Tensor:
+    def kernels(self, values: Hidden) -> Tensor:
         """The softmax-normalized kernels, (1,1,H,k), the last tap on the newest token."""
         return self.weight.softmax(-1).view(1, 1, self.n_head, self.kernel_size)
 
 
+@check_arguments
 class DynamicConv(_Convolution):
     """A kernel a head and position, a linear function of its token (equation 4)."""
 
-    def __init__(self, d_model: int, n_head: int, kernel_size: int, causal: bool = True):
+    def __init__(self, d_model: Size, n_head: Size, kernel_size: Size, causal: bool = True):
         super().__init__(d_model, n_head, kernel_size, causal)
         self.predict = nn.Linear(d_model, n_head * kernel_size, bias=False)
         nn.init.xavier_uniform_(self.predict.weight)
 
-    def kernels(self, values: Tensor) -> Tensor:
+    def kernels(self, values: Hidden) -> Tensor:
         """The softmax-normalized kernels of values (B,T,C), (B,T,H,k)."""
         return self.predict(values).unflatten(-1, (self.n_head, self.kernel_size)).softmax(-1)
 
 
+@check_arguments
 def replace_attention(model: nn.Module, make: Callable[[nn.Module], nn.Module]) -> nn.Module:
     """Put `make(attention)` in place of every layer's attention, in place; returns the model.
 
@@ -122,8 +135,9 @@ def replace_attention(model: nn.Module, make: Callable[[nn.Module], nn.Module]) 
     return model
 
 
+@check_arguments
 def conv_flops(
-    d_model: int, n_head: int, kernel_size: int, n_tokens: int, *, dynamic: bool = True
+    d_model: Size, n_head: Size, kernel_size: Size, n_tokens: int, *, dynamic: bool = True
 ) -> int:
     """FLOPs (2 per multiply-accumulate) of one layer's forward on `n_tokens` tokens.
 

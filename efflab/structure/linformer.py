@@ -11,12 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from efflab.arguments import check_arguments
 from efflab.errors import require, require_int, require_one_of
 from efflab.model import Attention, Transformer
+from efflab.rules import Size
+from efflab.tensors import Heads, Hidden, Visible
 
 SHARING = ("none", "heads", "kv")
 
 
+@check_arguments
 class LinformerAttention(Attention):
     """softmax(Q (E K)^T / sqrt(D)) F V, by head (equation 7): x (B,T,C) -> (B,T,C), T <= max_len.
 
@@ -26,7 +30,7 @@ class LinformerAttention(Attention):
     Not causal: each of the k summaries holds every token, later ones too.
     """
 
-    def __init__(self, d_model: int, n_head: int, max_len: int, k: int, share: str = "none"):
+    def __init__(self, d_model: Size, n_head: int, max_len: Size, k: int, share: str = "none"):
         sizes = dict(d_model=d_model, n_head=n_head, max_len=max_len, k=k)
         for name, value in sizes.items():
             require_int(name, value)
@@ -40,7 +44,7 @@ class LinformerAttention(Attention):
         self.E = nn.Parameter(torch.randn(shape) * max_len**-0.5)
         self.F = self.E if share == "kv" else nn.Parameter(torch.randn(shape) * max_len**-0.5)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Hidden, mask: Visible | None = None) -> Tensor:
         """`mask` (B,1,1,T), True = a real token; a mask by query (B,1,T,T) is a `ValueError`."""
         T = x.shape[1]
         require(T <= self.max_len, "sequence length", T, f"at most max_len={self.max_len}")
@@ -55,17 +59,23 @@ class LinformerAttention(Attention):
         return self.out(y.transpose(1, 2).flatten(2))
 
 
-def linformer_attention(q: Tensor, k: Tensor, v: Tensor, E: Tensor, F: Tensor) -> Tensor:
+@check_arguments
+def linformer_attention(q: Heads, k: Heads, v: Heads, E: Tensor, F: Tensor) -> Tensor:
     """Queries (B,H,T,D) attend to k summaries of keys and values (B,H,T,D): (B,H,T,D).
 
-    E and F (H or 1, k, T) multiply the length of keys and values.
+    E and F (k, T) or (H or 1, k, T) multiply the length of keys and values.
     """
+    for name, x in (("E", E), ("F", F)):
+        H, T = q.shape[1], k.shape[2]
+        fits = x.dim() in (2, 3) and x.shape[-1] == T and x.shape[:-2] in ((), (1,), (H,))
+        require(fits, f"{name}.shape", tuple(x.shape), f"(k, {T}) or ({H} or 1, k, {T})")
     return scaled_dot_product_attention(q, E @ k, F @ v)
 
 
+@check_arguments
 @torch.no_grad()
 def from_attention(
-    attention: Attention, max_len: int, k: int, share: str = "none"
+    attention: Attention, max_len: Size, k: Size, share: str = "none"
 ) -> LinformerAttention:
     """A Linformer layer with the projections of a plain one; E and F are random, to be learned.
 
@@ -80,7 +90,8 @@ def from_attention(
     return layer.to(attention.qkv.weight)
 
 
-def linformer(model: Transformer, max_len: int, k: int, share: str = "none") -> Transformer:
+@check_arguments
+def linformer(model: Transformer, max_len: Size, k: Size, share: str = "none") -> Transformer:
     """A copy of the encoder with every attention replaced by `from_attention`.
 
     Sub-blocks that layers share stay shared. A causal model is a `ValueError`.
@@ -92,18 +103,21 @@ def linformer(model: Transformer, max_len: int, k: int, share: str = "none") -> 
     return model
 
 
-def linformer_params(n_head: int, max_len: int, k: int, share: str = "none") -> int:
+@check_arguments
+def linformer_params(n_head: Size, max_len: Size, k: Size, share: str = "none") -> int:
     """Parameters that E and F add to one layer."""
     require_one_of("share", share, SHARING)
     return {"none": 2 * n_head, "heads": 2, "kv": 1}[share] * k * max_len
 
 
-def attention_flops(seq_len: int, d_model: int) -> int:
+@check_arguments
+def attention_flops(seq_len: Size, d_model: Size) -> int:
     """Full attention's scores and weighted sum, one sequence and layer, 2 a multiply-add."""
     return 4 * seq_len**2 * d_model
 
 
-def linformer_flops(seq_len: int, k: int, d_model: int) -> int:
+@check_arguments
+def linformer_flops(seq_len: Size, k: Size, d_model: Size) -> int:
     """The same for Linformer: E K and F V, then scores and weighted sum over k summaries.
 
     Half of it makes the summaries, so it equals full attention's at k = seq_len / 2.
@@ -111,19 +125,28 @@ def linformer_flops(seq_len: int, k: int, d_model: int) -> int:
     return 8 * seq_len * k * d_model
 
 
+@check_arguments
 def rank_error(matrix: Tensor, k: int) -> Tensor:
     """Relative Frobenius error of the best rank-k approximation of (..., T, T), by its SVD.
 
     No method that goes through k numbers a row does better (Eckart and Young 1936).
     """
     require_int("k", k)
-    squares = torch.linalg.svdvals(matrix).square()
+    squares = _singular_values(matrix).square()
     return (squares[..., k:].sum(-1) / squares.sum(-1)).sqrt()
 
 
+@check_arguments
 def rank_for(matrix: Tensor, energy: float = 0.9) -> Tensor:
     """How many singular values hold `energy` of the squared sum of (..., T, T), as integers."""
     require(0 < energy < 1, "energy", energy, "a number between 0 and 1")
-    squares = torch.linalg.svdvals(matrix).square()
+    squares = _singular_values(matrix).square()
     share = squares.cumsum(-1) / squares.sum(-1, keepdim=True)
     return (share < energy).sum(-1) + 1
+
+
+def _singular_values(matrix: Tensor) -> Tensor:
+    shape = tuple(matrix.shape)
+    require(len(shape) >= 2, "matrix.shape", shape, "two dimensions at least (..., T, T)")
+    require(bool(matrix.isfinite().all()), "matrix", "inf or nan inside", "finite values only")
+    return torch.linalg.svdvals(matrix)

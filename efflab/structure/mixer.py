@@ -10,10 +10,14 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from efflab.arguments import check_arguments
 from efflab.errors import require, require_int
 from efflab.model import FeedForward
+from efflab.rules import Size
+from efflab.tensors import Hidden, Images
 
 
+@check_arguments
 def n_patches(image_size: int, patch_size: int) -> int:
     """How many square patches a square image has; `patch_size` has to divide `image_size`."""
     require_int("image_size", image_size)
@@ -23,6 +27,7 @@ def n_patches(image_size: int, patch_size: int) -> int:
     return (image_size // patch_size) ** 2
 
 
+@check_arguments
 @dataclass(frozen=True)
 class MixerConfig:
     """The sizes of an `MLPMixer`, and its arguments: `MLPMixer(**vars(config))`.
@@ -52,14 +57,15 @@ class MixerConfig:
         return n_patches(self.image_size, self.patch_size)
 
 
+@check_arguments
 class PatchEmbedding(nn.Module):
     """Non-overlapping patches, each a vector: images (B, channels, h, w) -> (B,S,C)."""
 
-    def __init__(self, patch_size: int, d_model: int, channels: int):
+    def __init__(self, patch_size: Size, d_model: Size, channels: Size):
         super().__init__()
         self.conv = nn.Conv2d(channels, d_model, patch_size, stride=patch_size)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Images) -> Tensor:
         channels, patch_size = self.conv.in_channels, self.conv.stride[0]
         fits = images.dim() == 4 and images.shape[1] == channels
         require(fits, "images.shape", tuple(images.shape), f"(batch, {channels}, height, width)")
@@ -69,22 +75,24 @@ class PatchEmbedding(nn.Module):
         return self.conv(images).flatten(2).transpose(1, 2)
 
 
+@check_arguments
 class MixerLayer(nn.Module):
     """Token mixing, then channel mixing, both residual (equation 1): (B,S,C) -> (B,S,C)."""
 
-    def __init__(self, n_patches: int, d_model: int, d_token: int, d_channel: int):
+    def __init__(self, n_patches: Size, d_model: Size, d_token: Size, d_channel: Size):
         super().__init__()
         self.token_norm = nn.LayerNorm(d_model, eps=1e-6)
         self.token = FeedForward(n_patches, d_token)
         self.channel_norm = nn.LayerNorm(d_model, eps=1e-6)
         self.channel = FeedForward(d_model, d_channel)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Hidden) -> Tensor:
         # transposed, the same perceptron mixes patches, one channel at a time
         x = x + self.token(self.token_norm(x).transpose(1, 2)).transpose(1, 2)
         return x + self.channel(self.channel_norm(x))
 
 
+@check_arguments
 class MLPMixer(nn.Module):
     """Images (B, channels, image_size, image_size) -> logits (B, n_classes).
 
@@ -106,7 +114,7 @@ class MLPMixer(nn.Module):
         self.norm = nn.LayerNorm(C, eps=1e-6)
         self.head = nn.Linear(C, config.n_classes) if config.n_classes else nn.Identity()
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Images) -> Tensor:
         size, shape = self.config.image_size, tuple(images.shape)
         allowed = f"images of {size} x {size}, the size its token-mixing weights were made for"
         require(shape[2:] == (size, size), "images.shape", shape, allowed)
@@ -114,6 +122,7 @@ class MLPMixer(nn.Module):
         return self.head(self.norm(x).mean(1))
 
 
+@check_arguments
 def mixer_params(config: MixerConfig) -> int:
     """Parameters of that `MLPMixer`, without building it."""
     S, C = config.n_patches, config.d_model
@@ -124,11 +133,13 @@ def mixer_params(config: MixerConfig) -> int:
     return embedding + config.n_layer * (token + channel + 4 * C) + 2 * C + head
 
 
+@check_arguments
 def mixer_layer_flops(config: MixerConfig) -> int:
     """Matrix products of one layer on one image, 2 a multiply-accumulate."""
     return 4 * config.n_patches * config.d_model * (config.d_token + config.d_channel)
 
 
+@check_arguments
 def mixer_flops(config: MixerConfig) -> int:
     """Matrix products of one image's forward pass, 2 a multiply-accumulate.
 
@@ -140,6 +151,7 @@ def mixer_flops(config: MixerConfig) -> int:
     return 2 * (embedding + head) + config.n_layer * mixer_layer_flops(config)
 
 
+@check_arguments
 @torch.no_grad()
 def enlarged(mixer: MLPMixer, factor: int) -> MLPMixer:
     """The same network for images `factor` times as large a side (paper, appendix C).

@@ -9,8 +9,9 @@ from copy import deepcopy
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from efflab.arguments import check_arguments
 from efflab.config import ModelConfig
 from efflab.conversion import ALBERT, config_like, require_same_outputs
 from efflab.errors import require, require_int, require_one_of
@@ -19,6 +20,7 @@ from efflab.model import Transformer
 PARTS = {"none": set(), "attention": {"attention"}, "ffn": {"ffn"}, "all": {"attention", "ffn"}}
 
 
+@check_arguments
 def share_layers(model: Transformer, what: str) -> Transformer:
     """A copy in which every layer uses the first one's sub-block, LayerNorm included.
 
@@ -43,6 +45,7 @@ def _shapes(module: torch.nn.Module) -> tuple:
     return tuple((name, p.shape) for name, p in module.named_parameters())
 
 
+@check_arguments
 def share_qkv(model: Transformer, n_layers: int) -> Transformer:
     """A copy whose first `n_layers` layers make queries, keys and values with one projection.
 
@@ -61,7 +64,8 @@ def share_qkv(model: Transformer, n_layers: int) -> Transformer:
     return shared
 
 
-def from_albert(albert) -> Transformer:
+@check_arguments
+def from_albert(albert: nn.Module) -> Transformer:
     """Our Transformer with the weights of `transformers.AlbertModel`; both give equal outputs.
 
     Takes ALBERT as released: one group, one layer in it. Anything else is a `ValueError`.

@@ -9,10 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from efflab.arguments import check_arguments
 from efflab.errors import require, require_int
+from efflab.rules import Count, Size
+from efflab.tensors import Maps, NumberMaps
 
 
-def relative_position_index(window_size: int) -> Tensor:
+@check_arguments
+def relative_position_index(window_size: Size) -> Tensor:
     """Which row of the bias table query i and key j of a window use: (N,N) int64.
 
     Row = (dy + w - 1) * (2w - 1) + (dx + w - 1), for the offsets dy, dx = -(w-1)..(w-1) from key to
@@ -24,28 +28,48 @@ def relative_position_index(window_size: int) -> Tensor:
     return dy * (2 * w - 1) + dx
 
 
-def to_windows(x: Tensor, window_size: int) -> Tensor:
+@check_arguments
+def to_windows(x: NumberMaps, window_size: int) -> Tensor:
     """Cut (B, height, width, C) into windows (B, M, N, C), row by row."""
     B, height, width, C = x.shape
     w = window_size
+    _require_whole(height, width, w)
     x = x.view(B, height // w, w, width // w, w, C).transpose(2, 3)
     return x.reshape(B, -1, w * w, C)
 
 
-def from_windows(windows: Tensor, window_size: int, height: int, width: int) -> Tensor:
+@check_arguments
+def from_windows(windows: NumberMaps, window_size: int, height: Size, width: Size) -> Tensor:
     """The inverse of `to_windows`: (B, M, N, C) to (B, height, width, C)."""
-    B, _, _, C = windows.shape
+    B, M, N, C = windows.shape
     w = window_size
+    _require_whole(height, width, w)
+    cut = M * N == height * width and N == w * w
+    require(
+        cut,
+        "windows.shape",
+        (B, M, N, C),
+        f"windows of {w} x {w} that fill height={height}, width={width}",
+    )
     x = windows.view(B, height // w, width // w, w, w, C).transpose(2, 3)
     return x.reshape(B, height, width, C)
 
 
-def shift_mask(height: int, width: int, window_size: int, shift: int) -> Tensor:
+def _require_whole(height: int, width: int, window_size: int) -> None:
+    require_int("window_size", window_size)
+    for name, size in (("height", height), ("width", width)):
+        require(size % window_size == 0, name, size, f"a multiple of window_size={window_size}")
+
+
+@check_arguments
+def shift_mask(height: Size, width: Size, window_size: int, shift: Count) -> Tensor:
     """Which pairs of a rolled image's windows were neighbours before the roll: (M,N,N) bool.
 
     Rolling brings pixels from opposite borders into one window (section 3.2, figure 4). Pixels of
     the last window's kept part and of its wrapped part get different region numbers.
     """
+
+    _require_whole(height, width, window_size)
 
     def region(size: int) -> Tensor:
         at = torch.arange(size)
@@ -56,6 +80,7 @@ def shift_mask(height: int, width: int, window_size: int, shift: int) -> Tensor:
     return regions[:, :, None] == regions[:, None, :]
 
 
+@check_arguments
 class WindowAttention(nn.Module):
     """Multi-head attention inside windows, with relative position bias and optional shift.
 
@@ -79,7 +104,7 @@ class WindowAttention(nn.Module):
         self.register_buffer("bias_index", relative_position_index(window_size), persistent=False)
         nn.init.trunc_normal_(self.bias_table, std=0.02)
 
-    def mask(self, height: int, width: int) -> Tensor:
+    def mask(self, height: Size, width: Size) -> Tensor:
         """What is added to the scores: bias, and -inf across the seam. (1,H,N,N) or (M,H,N,N)."""
         bias = self.bias_table[self.bias_index].permute(2, 0, 1)[None]
         if self.shift == 0:
@@ -87,7 +112,7 @@ class WindowAttention(nn.Module):
         seen = shift_mask(height, width, self.window_size, self.shift).to(bias.device)
         return bias.masked_fill(~seen[:, None], -torch.inf)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Maps) -> Tensor:
         require(x.dim() == 4, "x.shape", tuple(x.shape), "four dimensions (B, height, width, C)")
         B, height, width, C = x.shape
         w, H = self.window_size, self.n_head
@@ -107,8 +132,9 @@ class WindowAttention(nn.Module):
         return x.roll((self.shift, self.shift), dims=(1, 2)) if self.shift else x
 
 
+@check_arguments
 def swin_counts(
-    channels: int, depths: tuple[int, ...], window_size: int, image: int, n_classes: int = 1000
+    channels: Size, depths: tuple[int, ...], window_size: int, image: Size, n_classes: Count = 1000
 ) -> tuple[int, int]:
     """Parameters, and multiply-accumulates of one image, of a whole Swin Transformer.
 

@@ -10,12 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from efflab.arguments import check_arguments
 from efflab.config import ModelConfig
 from efflab.errors import require_int
 from efflab.model import Attention, FeedForward, Layer, SubBlock
+from efflab.rules import Size
 from efflab.structure.mixer import PatchEmbedding, n_patches
+from efflab.tensors import Images
 
 
+@check_arguments
 @dataclass(frozen=True)
 class ViTConfig:
     """The sizes of a `ViT`, and its arguments: `ViT(**vars(config))`."""
@@ -46,6 +50,7 @@ class ViTConfig:
         return ModelConfig(*shape, 1, self.n_patches, norm_first=True, norm_eps=1e-6)
 
 
+@check_arguments
 class ViT(nn.Module):
     """Images (B, channels, h, w) -> logits (B, n_classes), or the pooled vector for 0 classes.
 
@@ -76,13 +81,13 @@ class ViT(nn.Module):
         self.norm = nn.LayerNorm(C, eps=blocks.norm_eps)
         self.head = nn.Linear(C, config.n_classes) if config.n_classes else nn.Identity()
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Images) -> Tensor:
         x = self.patches(images)
         size = self.patches.conv.stride[0]
         x = x + self.positions(images.shape[2] // size, images.shape[3] // size)
         return self.head(self.norm(self.layers(x)).mean(1))
 
-    def positions(self, height: int, width: int) -> Tensor:
+    def positions(self, height: Size, width: Size) -> Tensor:
         """The position table (height*width, C), interpolated where the grid is not its own."""
         side = int(len(self.position) ** 0.5)
         if (height, width) == (side, side):
@@ -92,6 +97,7 @@ class ViT(nn.Module):
         return table.flatten(2)[0].T
 
 
+@check_arguments
 def vit_params(config: ViTConfig) -> int:
     """Parameters of that `ViT`, without building it; the number of heads does not matter."""
     S, C, F_ = config.n_patches, config.d_model, config.d_ff
@@ -102,6 +108,7 @@ def vit_params(config: ViTConfig) -> int:
     return embedding + config.n_layer * (attention + ffn + 4 * C) + 2 * C + head
 
 
+@check_arguments
 def vit_layer_flops(config: ViTConfig) -> int:
     """Matrix products of one layer on one image, 2 a multiply-accumulate.
 
@@ -111,6 +118,7 @@ def vit_layer_flops(config: ViTConfig) -> int:
     return 2 * S * C * (4 * C + 2 * config.d_ff) + 4 * S**2 * C
 
 
+@check_arguments
 def vit_flops(config: ViTConfig) -> int:
     """Matrix products of one image's forward pass, 2 a multiply-accumulate."""
     embedding = config.n_patches * config.channels * config.patch_size**2 * config.d_model

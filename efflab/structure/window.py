@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from efflab.arguments import check_arguments
 from efflab.errors import require, require_int
 from efflab.structure.swin import WindowAttention
+from efflab.tensors import Heads, Hidden, Visible
 from efflab.threads import shared_out
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 
+@check_arguments
 def window_mask(seq_len: int, window_size: int, causal: bool = False) -> Tensor:
     """What a window lets through, (T,T) bool: query i (row) sees key j (column).
 
@@ -40,6 +43,7 @@ def window_mask(seq_len: int, window_size: int, causal: bool = False) -> Tensor:
     return (behind <= window_size) & (behind >= (0 if causal else -window_size))
 
 
+@check_arguments
 def visible_pairs(seq_len: int, window_size: int, causal: bool = False) -> int:
     """How many (query, key) pairs the window lets through: the sum of `window_mask`, in O(1).
 
@@ -61,6 +65,7 @@ meet in the same memory: 47 ms or, for minutes on end, 65 ms where they stand fo
 of 8,192 tokens, two cores of an EPYC). Smaller calls are over before a thread has started."""
 
 
+@check_arguments
 def computed_pairs(seq_len: int, window_size: int, causal: bool = False) -> int:
     """How many pairs `sliding_window_attention` computes: those it lets through and, in whole
     blocks, some that it hides.
@@ -78,8 +83,9 @@ def computed_pairs(seq_len: int, window_size: int, causal: bool = False) -> int:
     return pairs
 
 
+@check_arguments
 def sliding_window_attention(
-    q: Tensor, k: Tensor, v: Tensor, window_size: int, causal: bool = False
+    q: Heads, k: Heads, v: Heads, window_size: int, causal: bool = False
 ) -> Tensor:
     """Attention in which query i sees key j when |i - j| <= window_size (and j <= i if causal).
 
@@ -135,6 +141,7 @@ def sliding_window_attention(
     return torch.cat(list(shared_out(windows, zip(*flat, strict=True))), dim=1).view(B, H, T, D)
 
 
+@check_arguments
 class SlidingAttention(nn.Module):
     """`efflab.model.Attention` with its own weights, looking through a window: (B,T,C) -> same."""
 
@@ -143,13 +150,14 @@ class SlidingAttention(nn.Module):
         require_int("window_size", window_size, 0)
         self.attention, self.window_size = attention, window_size
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Hidden, mask: Visible | None = None) -> Tensor:
         require(mask is None, "mask", mask, "None: sequences without padding")
         q, k, v = self.attention.heads(x)
         y = sliding_window_attention(q, k, v, self.window_size, self.attention.causal)
         return self.attention.out(y.transpose(1, 2).flatten(2))
 
 
+@check_arguments
 def with_windows(model: nn.Module, window_size: int) -> nn.Module:
     """A copy of a `Transformer` whose every attention sees `window_size` tokens on each side.
 

@@ -134,7 +134,7 @@ def test_plans_and_their_published_rows(both_languages):
     fits = [row for row in rows if row["tensor"]]
     assert all(row["tensor"] * row["pipeline"] * row["data"] == row["devices"] for row in fits)
     assert [row["model"] for row in rows if not row["tensor"]] == ["gpt3-175b"]
-    assert "48 or more" in planner.refusal()
+    assert "36 or more" in planner.refusal()
     errors = {row["rows"]: row["median error (%)"] for row in planner.error_rows()}
     assert errors["Table 2, the model"] < 15
     assert errors["Table 1, one number for all"] < 2 * errors["Table 1, the model"]

@@ -1,0 +1,276 @@
+"""What an annotation allows of an argument.
+
+An int is no truth value and no array of one element (numpy's numbers count as numbers), a float is
+finite, a tensor holds floats and has a memory (is not on "meta"). `Infinite` and notes beside a
+tensor (`Annotated[Tensor, "integers", "(B, T)"]`) say it where more or less is meant.
+"""
+
+import sys
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from itertools import islice
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from efflab.errors import (
+    LARGEST,
+    is_int,
+    is_number,
+    require,
+    require_finite,
+    require_int,
+    wrong_type,
+)
+
+Size = Annotated[int, 1]
+Count = Annotated[int, 0]
+"""An int of at least so much."""
+Infinite = Annotated[float, "infinite"]
+"""A float that may be infinite, never NaN."""
+Array = Annotated[Any, "array"]
+"""Floats in an array of any library that has a dtype and a shape: torch's, jax's, numpy's."""
+
+HOLDS: dict[str, Callable[[Any], bool]] = {
+    "floats": lambda x: x.is_floating_point(),
+    "indices": lambda x: str(x.dtype) in ("torch.int64", "torch.int32"),
+    "integers": lambda x: not (x.is_floating_point() or x.is_complex() or _holds_booleans(x)),
+    "booleans": lambda x: _holds_booleans(x),
+    "numbers": lambda x: not x.is_complex(),
+    "anything": lambda x: True,
+}
+"""What the annotation of a tensor may say that it holds; "numbers" are all but complex ones."""
+
+ITEMS_CHECKED = 1000
+"""So many items of a sequence or mapping are looked at: a check stays cheaper than the work."""
+
+
+class Rule(NamedTuple):
+    """What an annotation allows: in words, by type, and by a look at a value of that type.
+
+    `at_once` says of the usual values in one step that they are allowed: planners ask for that
+    millions of times.
+    """
+
+    allowed: str
+    is_type: Callable[[Any], bool]
+    look: Callable[[str, Any], None] | None = None
+    at_once: Callable[[Any], bool] = lambda value: False
+
+    def check(self, name: str, value) -> None:
+        """A `TypeError` or `ValueError` that names the argument, unless it is allowed."""
+        if self.is_type(value):
+            if self.look is not None:
+                self.look(name, value)
+        elif not _is_traced():
+            raise wrong_type(name, value, self.allowed)
+
+
+def rule_of(annotation) -> Rule | None:
+    """The rule of an annotation; None where it allows all (`Any`, a type variable).
+
+    >>> rule_of(int | None).allowed
+    'an int or None'
+    """
+    origin, within = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        if within[0] is int:
+            return _rule_of_int(within[1])
+        special: dict[Any, Rule] = {float: _FLOAT_OR_INFINITE, Any: _ARRAY}
+        return special.get(within[0]) or _rule_of_tensor(*within)
+    if origin in (Union, UnionType):
+        return _rule_of_union([rule_of(a) for a in within])
+    if origin is Literal:
+        return Rule("one of " + ", ".join(map(repr, within)), lambda value: _is_in(value, within))
+    if origin is tuple:
+        return _rule_of_tuple(within)
+    if origin is type:
+        return Rule("a class", lambda value: isinstance(value, type))
+    if annotation is Callable or origin is Callable:
+        return Rule("a function", callable)
+    if isinstance(origin, type) and issubclass(origin, Iterable):
+        return _rule_of_items(origin, [rule_of(a) for a in within])
+    return _rule_of_class(annotation)
+
+
+def _rule_of_class(kind) -> Rule | None:
+    if kind in (Any, object, Hashable) or not isinstance(kind, type):
+        return None
+    if kind in _PLAIN:
+        return _PLAIN[kind]
+    if f"{kind.__module__}.{kind.__qualname__}" == "torch.Tensor":
+        return _rule_of_tensor(kind)
+    if issubclass(kind, Iterable) and kind.__module__ in ("builtins", "collections.abc"):
+        return _rule_of_items(kind, [])
+    article = "an" if kind.__name__[0] in "AEIO" else "a"
+    return _rule_of_instances(f"{article} {kind.__name__}", kind)
+
+
+def _rule_of_instances(allowed: str, kind: type) -> Rule:
+    def is_type(value) -> bool:
+        return isinstance(value, kind)
+
+    return Rule(allowed, is_type, at_once=is_type)
+
+
+def _look_at_int(name: str, value) -> None:
+    if not -LARGEST <= value <= LARGEST:
+        require(False, name, value, f"an int of at most {LARGEST}")
+
+
+def _rule_of_int(minimum: int) -> Rule:
+    def look(name: str, value) -> None:
+        require_int(name, value, minimum)
+
+    def at_once(value) -> bool:
+        return type(value) is int and minimum <= value <= LARGEST
+
+    return Rule("an int", is_int, look, at_once)
+
+
+def _look_at_infinite(name: str, value) -> None:
+    if value not in (float("inf"), -float("inf")):
+        require_finite(name, value)
+
+
+def _is_plain_int(value) -> bool:
+    return type(value) is int and -LARGEST <= value <= LARGEST
+
+
+def _is_plain_number(value) -> bool:
+    return (type(value) is float or type(value) is int) and -1e300 < value < 1e300
+
+
+def _is_bool(value) -> bool:
+    return value is True or value is False or type(value).__name__ == "bool_"  # numpy's
+
+
+_FLOAT_OR_INFINITE = Rule("a number", is_number, _look_at_infinite)
+_PLAIN = {
+    int: Rule("an int", is_int, _look_at_int, _is_plain_int),
+    float: Rule("a number", is_number, require_finite, _is_plain_number),
+    bool: Rule("True or False", _is_bool, at_once=_is_bool),
+    str: _rule_of_instances("a text", str),
+    bytes: _rule_of_instances("bytes", bytes),
+    NoneType: _rule_of_instances("None", NoneType),
+}
+
+
+def _is_array(value) -> bool:
+    """At least one float in one dimension, and in a memory."""
+    is_floats = "float" in str(getattr(value, "dtype", "")) and not getattr(value, "is_meta", False)
+    return is_floats and len(value.shape) > 0 and 0 not in value.shape
+
+
+_ARRAY = Rule("an array of floats", _is_array, at_once=_is_array)
+
+
+def _rule_of_tensor(kind: type, *notes: str) -> Rule:
+    """`notes` may say what it holds ("integers") and its shape in words ("(B, T)")."""
+    holds = next((note for note in notes if note in HOLDS), "floats")
+    shape = next((note for note in notes if note.startswith("(")), None)
+    holds_it, n_dims = HOLDS[holds], len(shape.split(", ")) if shape else 0
+
+    def is_type(value) -> bool:
+        return isinstance(value, kind)
+
+    def has_memory(value: Any) -> bool:
+        return holds == "anything" or not value.is_meta
+
+    def has_shape(value: Any) -> bool:
+        return shape is None or value.dim() == n_dims
+
+    def look(name: str, value: Any) -> None:
+        require(has_memory(value), f"{name}.device", str(value.device), "a device with a memory")
+        require(holds_it(value), f"{name}.dtype", value.dtype, holds)
+        dimensions = f"{_COUNTS[n_dims]} dimension{'s' if n_dims > 1 else ''} {shape}"
+        require(has_shape(value), f"{name}.shape", tuple(value.shape), dimensions)
+
+    def fits(value) -> bool:
+        return is_type(value) and has_memory(value) and holds_it(value) and has_shape(value)
+
+    return Rule(f"a tensor of {holds}", is_type, look, fits)
+
+
+_COUNTS = ("no", "one", "two", "three", "four")
+
+
+def _holds_booleans(tensor) -> bool:
+    return str(tensor.dtype) == "torch.bool"
+
+
+def _rule_of_union(rules: list[Rule | None]) -> Rule | None:
+    """The first of the rules whose type it has looks at a value."""
+    given = [rule for rule in rules if rule is not None]
+    if len(given) < len(rules):
+        return None
+
+    def look(name: str, value) -> None:
+        next(rule for rule in given if rule.is_type(value)).check(name, value)
+
+    def is_type(value) -> bool:
+        return any(rule.is_type(value) for rule in given)
+
+    words = " or ".join(rule.allowed for rule in given)
+    return Rule(words, is_type, look, lambda value: any(rule.at_once(value) for rule in given))
+
+
+def _rule_of_tuple(within: tuple) -> Rule:
+    """`tuple[int, ...]` or `tuple[int, int]`."""
+    if within[1:] == (...,):
+        return _rule_of_items(tuple, [rule_of(within[0])])
+    rules = [rule_of(a) for a in within]
+
+    def look(name: str, value) -> None:
+        require(len(value) == len(rules), name, value, f"a tuple of {len(rules)} values")
+        for i, (rule, item) in enumerate(zip(rules, value, strict=True)):
+            if rule is not None:
+                rule.check(f"{name}[{i}]", item)
+
+    return Rule("a tuple", lambda value: isinstance(value, tuple), look)
+
+
+def _rule_of_items(kind: type, rules: list[Rule | None]) -> Rule:
+    """A sequence, a mapping or what else has items; these are looked at only where that is free."""
+
+    def look(name: str, value) -> None:
+        if isinstance(value, Mapping) and len(rules) == 2:
+            for key, item in islice(value.items(), ITEMS_CHECKED):
+                _check_all(rules, (f"a key of {name}", f"{name}[{key!r}]"), (key, item))
+        elif isinstance(value, list | tuple) and rules:
+            for i, item in enumerate(value[:ITEMS_CHECKED]):
+                _check_all(rules, (f"{name}[{i}]",), (item,))
+
+    def is_type(value) -> bool:
+        """A text is no list of texts, a dict no list of its keys; an array is one of numbers."""
+        if hasattr(value, "ndim"):
+            of_numbers = not rules or rules[0] in (None, _PLAIN[int], _PLAIN[float])
+            is_row = value.ndim == 1 and "complex" not in str(value.dtype)
+            return kind in (Sequence, Iterable) and of_numbers and is_row
+        return (
+            isinstance(value, kind)
+            and not isinstance(value, str | bytes)
+            and (issubclass(kind, Mapping) or not isinstance(value, Mapping))
+        )
+
+    looks = any(rule is not None for rule in rules)
+    return Rule(_sort(kind), is_type, look if looks else None)
+
+
+def _sort(kind: type) -> str:
+    plain: dict = {Mapping: "a dict", Sequence: "a list or tuple", Iterable: "an iterable"}
+    return plain.get(kind, f"a {kind.__name__}")
+
+
+def _check_all(rules: list[Rule | None], names: tuple, values: tuple) -> None:
+    for rule, name, value in zip(rules, names, values, strict=True):
+        if rule is not None:
+            rule.check(name, value)
+
+
+def _is_in(value, allowed: tuple) -> bool:
+    return any(type(value) is type(a) and value == a for a in allowed)
+
+
+def _is_traced() -> bool:
+    """Whether torch.jit traces: sizes, ints otherwise, are tensors then."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.jit.is_tracing()
