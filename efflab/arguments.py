@@ -29,6 +29,11 @@ def check_arguments(target: T) -> T:
     return target
 
 
+def unchecked(fn: T) -> T:
+    """The function without its check, for loops that call it with values already checked."""
+    return getattr(fn, "__wrapped__", fn)
+
+
 def _checked_function(fn):
     arguments = _Arguments(fn)
 

@@ -3,7 +3,7 @@
 A FLOP count has 2 per multiply-accumulate. GB is 1e9 bytes. Sizes are those of `ModelConfig`.
 """
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_arguments, unchecked
 from efflab.config import ModelConfig
 from efflab.devices import Device
 from efflab.errors import require, require_int, require_number, require_one_of, require_positive
@@ -49,8 +49,9 @@ def num_params(config: ModelConfig) -> int:
     n_attention = 1 if config.share in ("attention", "all") else config.n_layer
     n_ffn = 1 if config.share in ("ffn", "all") else config.n_layer
     pooler = config.d_model * (config.d_model + 1) if config.pooler else 0
-    layers = n_attention * attention_params(config) + n_ffn * ffn_params(config)
-    return embedding_params(config) + layers + pooler
+    layers = n_attention * unchecked(attention_params)(config)
+    layers += n_ffn * unchecked(ffn_params)(config)
+    return unchecked(embedding_params)(config) + layers + pooler
 
 
 @check_arguments
@@ -82,7 +83,7 @@ def forward_flops(config: ModelConfig, seq_len: Size, batch_size: Size = 1) -> i
     A causal model's masked half of the scores is counted, as dense kernels compute it. Sharing
     weights changes nothing here: every layer still runs.
     """
-    return sum(flops_by_part(config, seq_len, batch_size).values())
+    return sum(unchecked(flops_by_part)(config, seq_len, batch_size).values())
 
 
 @check_arguments

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 
 from efflab import cost
+from efflab.arguments import unchecked
 from efflab.config import ModelConfig
 from efflab.devices import Device
 from efflab.distributed.ring import ring_bytes
@@ -23,6 +24,11 @@ MOST_SEQUENCES = 2**20
 """Of a step: far above any training's. Its divisors are what a planner tries."""
 DTYPE, VALUE_BYTES, LOGIT_BYTES = "fp16", 2, 4
 """Weights, gradients and activations travel in 16 bits; logits are kept in 32 for the loss."""
+# A search calls these tens of thousands of times, with what a `Training` has checked.
+_activation_bytes = unchecked(cost.activation_bytes)
+_attention_params, _ffn_params = unchecked(cost.attention_params), unchecked(cost.ffn_params)
+_flops_by_part, _forward_flops = unchecked(cost.flops_by_part), unchecked(cost.forward_flops)
+_model_state_bytes, _num_params = unchecked(cost.model_state_bytes), unchecked(cost.num_params)
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ def hardware_flops(config: ModelConfig, global_batch: int, seq_len: int, recompu
     Logits are not computed twice.
     """
     require_one_of("recompute", recompute, RECOMPUTE)
-    parts = cost.flops_by_part(config, seq_len, global_batch)
+    parts = _flops_by_part(config, seq_len, global_batch)
     return 3 * sum(parts.values()) + _flops_again(parts, recompute)
 
 
@@ -158,7 +164,7 @@ class Training:
     def evaluate(self, split: Split) -> Plan:
         """The split's cost, whether it fits the device or not; sizes that do not divide raise."""
         memory_bytes, seconds = self.memory_bytes(split), self._step_seconds(split)
-        flops = 3 * cost.forward_flops(self.config, self.seq_len, self.global_batch)
+        flops = 3 * _forward_flops(self.config, self.seq_len, self.global_batch)
         return Plan(
             *(split.tp, split.pp, split.dp, split.n_microbatches),
             memory_bytes,
@@ -204,22 +210,20 @@ class Training:
         self._require(split)
         stage, micro_batch = self._stage(split), self._micro_batch(split)
         layer = _layers(self.config, 1)
-        states = cost.model_state_bytes(
-            cost.num_params(stage) / split.tp, split.dp, split.zero_stage
-        )
+        states = _model_state_bytes(_num_params(stage) / split.tp, split.dp, split.zero_stage)
         more = 1 + (split.pp - 1) / (split.pp * split.n_chunks) if split.n_chunks > 1 else 1
         under_way = min(split.pp * more, split.n_microbatches)
         kept = self._kept_bytes(stage, split, split.recompute) * under_way
         at_work = self._kept_bytes(layer, split, "none") if split.recompute != "none" else 0
         logits = LOGIT_BYTES * micro_batch * self.seq_len * self.config.vocab_size / split.tp
-        weights = cost.attention_params(layer) + cost.ffn_params(layer)
+        weights = _attention_params(layer) + _ffn_params(layer)
         gathered = VALUE_BYTES * weights / split.tp if split.zero_stage == 3 else 0
         return states + kept + at_work + logits + gathered
 
     def _kept_bytes(self, config: ModelConfig, split: Split, recompute: str) -> float:
         """Activations of one micro-batch that layers keep on a device."""
         sizes = self.seq_len, self._micro_batch(split)
-        return cost.activation_bytes(config, *sizes, tensor_parallel=split.tp, recompute=recompute)
+        return _activation_bytes(config, *sizes, tensor_parallel=split.tp, recompute=recompute)
 
     def _step_seconds(self, split: Split) -> float:
         """(m + (p - 1) / v) micro-batches of the slowest stage, then the gradients' all-reduce."""
@@ -244,7 +248,7 @@ class Training:
         Matrix products by FLOPs; everything else by the bytes of what training would keep.
         """
         stage, micro_batch = self._stage(split), self._micro_batch(split)
-        parts = cost.flops_by_part(stage, self.seq_len, micro_batch)
+        parts = _flops_by_part(stage, self.seq_len, micro_batch)
         kept = self._kept_bytes(stage, split, "none")
         flops_again = _flops_again(parts, split.recompute)
         bytes_again = {
@@ -287,7 +291,7 @@ class Training:
         return n_bytes / self._network(split.tp * split.dp)
 
     def _weight_bytes(self, split: Split) -> float:
-        return VALUE_BYTES * cost.num_params(self._stage(split)) / split.tp
+        return VALUE_BYTES * _num_params(self._stage(split)) / split.tp
 
     def _network(self, span: int) -> float:
         """Bytes per second of a ring among `span` neighbouring devices: its slowest link."""
