@@ -11,7 +11,7 @@ from efflab.lab.text import tr
 
 FRAMES = (
     "{name}={value}: expected {allowed}",
-    "{name}={value}: expected an int, got {type}",
+    "{name}={value}: expected {allowed}, got {type}",
 )
 ALLOWED = (
     "one of {options}",
@@ -26,6 +26,10 @@ ALLOWED = (
     "a positive number",
     "a positive number of microseconds",
     "a finite number",
+    "an int",
+    "a number",
+    "a text",
+    "an int of at most {high}",
     "True or False",
     "{low} to {high} in steps of {step}",
     "{low} to {high}",

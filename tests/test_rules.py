@@ -1,0 +1,106 @@
+"""What each annotation allows, and how the check behaves where code is compiled or pickled."""
+
+import inspect
+import pickle
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pytest
+import torch
+
+from efflab import cost, lab
+from efflab.arguments import check_arguments, unchecked
+from efflab.lab.refusals import refusal
+from efflab.rules import Array, Count, Infinite, Size, rule_of
+from efflab.tensors import Ids
+
+LEGAL = [
+    (int, np.int64(3)),
+    (float, 2),
+    (float, np.float32(0.5)),
+    (Infinite, float("inf")),
+    (bool, np.bool_(False)),
+    (int | None, None),
+    (Size, 1),
+    (Count, 0),
+    (list[int] | str, "x"),
+    (tuple[int, ...], ()),
+    (dict[str, float], {"a": 1}),
+    (Literal["a", "b"], "b"),
+    (Array, np.ones(2)),
+    (Ids, torch.ones(1, 2, dtype=torch.int32)),
+    (Any, object()),
+]
+ILLEGAL = [
+    (int, True, "x=True: expected an int, got bool"),
+    (int, np.array([1]), "x=ndarray(int64, (1,)): expected an int, got ndarray"),
+    (int, 2**70, f"x={2**70}: expected an int of at most"),
+    (Size, 0, "x=0: expected an int of at least 1"),
+    (float, torch.tensor(1.0), "x=tensor(1.): expected a number, got Tensor"),
+    (float, float("nan"), "x=nan: expected a finite number"),
+    (Infinite, float("nan"), "x=nan: expected a finite number"),
+    (bool, 1, "x=1: expected True or False, got int"),
+    (str, None, "x=None: expected a text, got NoneType"),
+    (list[int], [1, "a"], "x[1]='a': expected an int, got str"),
+    (list[str], "text", "x='text': expected a list, got str"),
+    (dict[str, float], {"a": None}, "x['a']=None: expected a number, got NoneType"),
+    (tuple[int, int], (1,), "x=(1,): expected a tuple of 2 values"),
+    (int | None, "1", "x='1': expected an int or None, got str"),
+    (torch.Tensor, torch.ones(2, device="meta"), "x.device='meta': expected a device"),
+    (torch.Tensor, torch.ones(2, dtype=torch.int64), "x.dtype=torch.int64: expected floats"),
+    (Ids, torch.ones(2, dtype=torch.int64), "x.shape=(2,): expected two dimensions (B, T)"),
+    (Annotated[torch.Tensor, "numbers"], torch.ones(2) * 1j, "x.dtype=torch.complex64"),
+]
+
+
+@pytest.mark.parametrize(("annotation", "value"), LEGAL)
+def test_what_is_legal(annotation, value):
+    if (rule := rule_of(annotation)) is not None:
+        rule.check("x", value)
+
+
+@pytest.mark.parametrize(("annotation", "value", "message"), ILLEGAL)
+def test_what_is_not_is_named_and_quoted(annotation, value, message):
+    with pytest.raises(ValueError) as caught:
+        rule_of(annotation).check("x", value)
+    assert str(caught.value).startswith(message)
+
+
+@check_arguments
+def scaled(x: torch.Tensor, by: float = 2.0, *more: int, **named: int) -> torch.Tensor:
+    return x * by
+
+
+def test_a_checked_function_stays_the_function_that_it_was():
+    assert pickle.loads(pickle.dumps(scaled)) is scaled
+    assert "return x * by" in inspect.getsource(scaled)
+    assert list(inspect.signature(scaled).parameters) == ["x", "by", "more", "named"]
+    assert unchecked(scaled)(torch.ones(1), torch.tensor(3.0)) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "named", "message"),
+    [((), {"by": "2"}, "by='2'"), ((1.0, 1, "2"), {}, r"more\[1\]"), ((), {"n": None}, "n=None")],
+)
+def test_every_kind_of_parameter_is_checked(given, named, message):
+    with pytest.raises(TypeError, match=message):
+        scaled(torch.ones(1), *given, **named)
+
+
+def test_compilers_see_no_check():
+    x = torch.ones(2)
+    compiled = torch.compile(lambda x: scaled(x) + 1, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x), x * 2 + 1)
+    assert torch.equal(torch.vmap(scaled)(x), x * 2)
+    traced = torch.jit.trace(lambda x: scaled(x, x.shape[0]), x, check_trace=False)
+    assert torch.equal(traced(torch.ones(3)), torch.ones(3) * 3)
+
+
+def test_an_explorer_says_it_in_chinese():
+    lab.use_language("zh")
+    try:
+        with pytest.raises(TypeError) as caught:
+            cost.training_flops("1", 1.0)
+        assert refusal(caught.value) == "n_params='1'：应为数，给的是 str"
+    finally:
+        lab.use_language("en")
