@@ -208,14 +208,13 @@ class Training:
         recomputation one layer's activations stand whole; with stage 3, one layer's weights.
         """
         self._require(split)
-        stage, micro_batch = self._stage(split), self._micro_batch(split)
-        layer = _layers(self.config, 1)
+        stage, layer = self._stage(split), _layers(self.config, 1)
         states = _model_state_bytes(_num_params(stage) / split.tp, split.dp, split.zero_stage)
         more = 1 + (split.pp - 1) / (split.pp * split.n_chunks) if split.n_chunks > 1 else 1
         under_way = min(split.pp * more, split.n_microbatches)
         kept = self._kept_bytes(stage, split, split.recompute) * under_way
         at_work = self._kept_bytes(layer, split, "none") if split.recompute != "none" else 0
-        logits = LOGIT_BYTES * micro_batch * self.seq_len * self.config.vocab_size / split.tp
+        logits = LOGIT_BYTES * self._micro_batch(split) * self.seq_len * stage.vocab_size / split.tp
         weights = _attention_params(layer) + _ffn_params(layer)
         gathered = VALUE_BYTES * weights / split.tp if split.zero_stage == 3 else 0
         return states + kept + at_work + logits + gathered
