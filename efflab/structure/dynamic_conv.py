@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from efflab.arguments import check_arguments
 from efflab.errors import require, require_int
 from efflab.rules import Size
-from efflab.tensors import Hidden, Visible
+from efflab.tensors import Hidden, Numbers, Visible
 
 Kernels = Annotated[Tensor, "floats", "(B, T, H, k)"]
 BLOCK = 32  # positions convolved in one product: longer wastes arithmetic, shorter wastes calls
 
 
 @check_arguments
-def banded(kernels: Tensor) -> Tensor:
+def banded(kernels: Numbers) -> Tensor:
     """Kernels (..., n, k) of n neighbours as a band matrix (..., n, n + k - 1).
 
     Row i holds its kernel in columns i to i + k - 1: padding each row and reading the result back
