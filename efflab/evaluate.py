@@ -4,18 +4,30 @@ Every figure comes with the 95 % interval that its sample gives, by bootstrap ov
 """
 
 from functools import cache
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor
 
 from efflab import data
 from efflab.arguments import check_arguments
+from efflab.config import ModelConfig
 from efflab.errors import require, require_int
 from efflab.estimate import Estimate, bootstrap
 from efflab.rules import Size
 from efflab.tensors import Matrix
+
+
+@runtime_checkable
+class LanguageModel(Protocol):
+    """What can be judged: a `Transformer`, or an engine that runs one."""
+
+    config: ModelConfig
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """Logits (B,T,V) of ids (B,T)."""
 
 
 @cache
@@ -47,7 +59,7 @@ def held_out_windows(n_windows: int | None, seq_len: int) -> np.ndarray:
 @check_arguments
 @torch.no_grad()
 def window_bits(
-    model: nn.Module, n_windows: int | None, *, seq_len: Size | None = None, batch_size: int = 8
+    model: LanguageModel, n_windows: int | None, *, seq_len: Size | None = None, batch_size: int = 8
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bits that each held-out window's second half costs (N,), and the bytes that it holds (N,).
 
@@ -67,7 +79,7 @@ def window_bits(
 
 @check_arguments
 def bits_per_byte(
-    model: nn.Module,
+    model: LanguageModel,
     n_windows: int | None = 64,
     *,
     seq_len: Size | None = None,
@@ -82,7 +94,11 @@ def bits_per_byte(
 
 @check_arguments
 def bits_above(
-    model: nn.Module, reference: nn.Module, n_windows: int = 16, *, seq_len: Size | None = None
+    model: LanguageModel,
+    reference: LanguageModel,
+    n_windows: int = 16,
+    *,
+    seq_len: Size | None = None,
 ) -> Estimate:
     """How many bits per byte `model` needs more than `reference` on the same windows.
 

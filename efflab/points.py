@@ -50,7 +50,7 @@ def shipped_quality() -> float:
 
 @check_arguments
 def language_quality(
-    model: nn.Module, n_windows: int = N_WINDOWS, seq_len: Size | None = None
+    model: evaluate.LanguageModel, n_windows: int = N_WINDOWS, seq_len: Size | None = None
 ) -> Estimate:
     """Held-out bits per byte of a changed `stdlib-gpt`: one ruler for every notebook.
 
@@ -75,7 +75,7 @@ def _baseline_bits(n_windows: int, seq_len: int | None) -> np.ndarray:
 @check_arguments
 @torch.no_grad()
 def language_point(
-    model: nn.Module,
+    model: evaluate.LanguageModel,
     n_bytes: int | None = None,
     quality: Estimate | None = None,
     repeats: Size = 7,

@@ -23,7 +23,7 @@ import torch._dynamo
 from torch import nn
 
 import efflab
-from efflab import config, devices, estimate, model, rules, tensors
+from efflab import config, devices, estimate, evaluate, model, rules, tensors
 from efflab.acceleration import block, precision, recipes
 from efflab.compression import affine, sparse
 from efflab.distributed import buckets, schedules
@@ -69,8 +69,13 @@ def targets() -> Iterator[Target]:
             qualified = f"{module.__name__.removeprefix('efflab.')}.{name}"
             if inspect.isfunction(item):
                 yield Target(qualified, item)
-            elif inspect.isclass(item) and not issubclass(item, tuple | Exception):
+            elif inspect.isclass(item) and is_made(item):
                 yield from _of_class(qualified, item)
+
+
+def is_made(owner: type) -> bool:
+    """Whether a caller makes one: not of what only says what is expected, nor of named tuples."""
+    return not issubclass(owner, tuple | Exception) and not getattr(owner, "_is_protocol", False)
 
 
 def _of_class(qualified: str, owner: type) -> Iterator[Target]:
@@ -203,6 +208,7 @@ BY_TYPE: dict[Any, Callable[[], Any]] = {
     nn.Module: _model,
     nn.Linear: lambda: nn.Linear(4, 4),
     model.Transformer: _model,
+    evaluate.LanguageModel: _model,
     config.ModelConfig: just(CONFIG),
     devices.Device: just(A100),
     rules.Size: just(2),

@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import re
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -61,9 +62,8 @@ def test_what_is_legal(annotation, value):
 
 @pytest.mark.parametrize(("annotation", "value", "message"), ILLEGAL)
 def test_what_is_not_is_named_and_quoted(annotation, value, message):
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         rule_of(annotation).check("x", value)
-    assert str(caught.value).startswith(message)
 
 
 @check_arguments
