@@ -47,7 +47,8 @@ class Picture:
     """What shows a figure and its successors: `widget` belongs into the explorer's box."""
 
     def __init__(self, figure):
-        self._output = ipywidgets.Output(layout=_layout(figure))
+        layout = ipywidgets.Layout(min_height=_least_height(figure), width="100%")
+        self._output = ipywidgets.Output(layout=layout)
         self._redraw = Redraw(layout=ipywidgets.Layout(display="none"))
         self._redraw.observe(lambda change: self._show(), "absent")
         self._bundle = figure_bundle(figure, png=False)
@@ -60,7 +61,8 @@ class Picture:
         return self._bundle[PLOTLY]
 
     def draw(self, figure) -> None:
-        """Show another figure in the same place."""
+        """Show another figure in the same place, which becomes as high as the figure."""
+        self._output.layout.min_height = _least_height(figure)
         self._bundle = figure_bundle(figure, png=False)
         with self._redraw.hold_sync():
             self._redraw.figure = self._bundle[PLOTLY]
@@ -88,5 +90,5 @@ class Picture:
         self._output.outputs = (shown,)
 
 
-def _layout(figure):
-    return ipywidgets.Layout(min_height=f"{figure.layout.height + ROOM}px", width="100%")
+def _least_height(figure) -> str:
+    return f"{figure.layout.height + ROOM}px"

@@ -30,6 +30,14 @@ def test_the_picture_follows_and_survives_bad_values():
     assert len(live.figure.data) == 3
 
 
+def test_the_picture_s_place_is_as_high_as_its_figure():
+    live = Explorer(lambda n=2: lab.blank("rows", height=300 + n), n=Slider(1, 9, 2))
+    live.view()
+    for n in (9, 1):
+        live.set(n=n)
+        assert live.picture._output.layout.min_height == f"{300 + n + picture.ROOM}px"
+
+
 def test_the_readout_of_a_slider_over_listed_values_takes_no_typing():
     doubling = Explorer(cost, window_size=Slider(16, 256, 128, scale="log2"))
     assert "pointer-events: none" in doubling.view().children[-1].value
