@@ -140,7 +140,7 @@ def _is_plain_number(value) -> bool:
 
 
 def _is_bool(value) -> bool:
-    return value is True or value is False or type(value).__name__ == "bool_"  # numpy's
+    return value is True or value is False or type(value).__name__ in ("bool", "bool_")  # numpy's
 
 
 _FLOAT_OR_INFINITE = Rule("a number", is_number, _look_at_infinite)

@@ -18,7 +18,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 @check_arguments
-def language_model_loss(model: nn.Module, ids: Ids, targets: Ids) -> Tensor:
+def language_model_loss(model: Callable, ids: Ids, targets: Ids) -> Tensor:
     """Mean cross-entropy in nats of targets (B,T) under the model's logits of ids (B,T)."""
     return token_loss(model(ids), targets)
 

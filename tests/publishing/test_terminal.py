@@ -219,7 +219,12 @@ sys.exit(cli.main(["run", "90"]))
 """
 
 
-def begin(toy, before=None):
+def hear_ctrl_c():
+    """Python does not where the process that starts it does not, as behind a shell's `&`."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def begin(toy, before=hear_ctrl_c):
     command = [sys.executable, "-c", TOY, str(toy)]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     return subprocess.Popen(command, preexec_fn=before, **pipes)
