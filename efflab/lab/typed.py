@@ -49,8 +49,7 @@ LOWERED = {raised: plain for plain, raised in RAISED.items()}
 ABOUT = re.compile(r"^(≈|~|=|about|around|roughly|approx\.?|ca\.?|大约|大概|约)\s*", re.IGNORECASE)
 NUMBER = re.compile(
     r"""(?P<sign>[-+]?)\s*(?:
-      (?P<base>\d{1,6})(?:\^|\*\*)(?P<power>[-+]?\d{1,4})           # 2^12
-    | (?P<above>\d+)\s*/\s*(?P<below>\d+)                            # 1/4
+      (?P<base>10)(?:\^|\*\*)(?P<power>[-+]?\d{1,4})                # 10^12
     | (?: (?P<groups>[1-9]\d{0,2}(?:(?P<mark>[,\ _'])\d{3})(?:(?P=mark)\d{3})*(?:\.\d+)?)
         | (?P<comma>0?,\d+|\d+,(?!\d{3}(?!\d))\d+)                   # 0,125 and 2,5
         | (?P<plain>\d+\.?\d*|\.\d+) )
@@ -100,8 +99,6 @@ def _normal(text: str) -> str:
 def _magnitude(found: re.Match) -> float:
     if found["base"]:
         return float(found["base"]) ** int(found["power"])
-    if found["above"]:
-        return float(found["above"]) / float(found["below"])
     digits = found["plain"] or (found["comma"] or "").replace(",", ".")
     if found["groups"]:
         digits = found["groups"].replace(found["mark"], "")
