@@ -29,6 +29,7 @@ from efflab.compression import affine, sparse
 from efflab.distributed import buckets, schedules
 
 CHAPTERS = ("structure", "acceleration")
+PARTS = ("legal_compression", "legal_distributed", "legal_core")
 OUTSIDE = {
     *("cli", "rank", "many_machines", "process"),
     *("arguments", "errors", "rules", "tensors"),
@@ -449,3 +450,9 @@ NOT_CALLED = re.compile(
     re.VERBOSE,
 )
 """What needs ranks, a compiler, files or seconds: its bad arguments are thrown, no legal one."""
+
+for part in map(importlib.import_module, PARTS):
+    BY_TYPE |= part.BY_TYPE
+    BY_NAME |= part.BY_NAME
+    BY_FUNCTION |= part.BY_FUNCTION
+    BY_OWNER |= part.BY_OWNER
