@@ -45,9 +45,9 @@ def to_bytes(tensors: Tensors, metadata: dict[str, str] | None = None) -> bytes:
     return save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata)
 
 
-def digest(tensors: Tensors, metadata: dict[str, str]) -> str:
+def digest(tensors: Tensors, metadata: dict[str, str] | None = None) -> str:
     """SHA-256 over the metadata and each tensor's name, type, shape and bytes."""
-    h = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    h = hashlib.sha256(json.dumps(metadata or {}, sort_keys=True).encode())
     for name in sorted(tensors):
         t = tensors[name].detach().cpu().contiguous()
         h.update(json.dumps([name, str(t.dtype), list(t.shape)]).encode())

@@ -28,7 +28,8 @@ from cosmic_ray.plugins import get_operator, operator_names
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "runs" / "mutants.json"
 MODULES = ("cost", "evaluate", "estimate", "bench", "cache", "structure/*", "compression/*")
-MODULES += ("acceleration/systolic", "advice/*", "publishing/*", "notebooks/*/verdicts")
+MODULES += ("acceleration/systolic", "advice/*", "publishing/*")
+ROOMS = "notebooks/efflab_rooms"
 SEED, TIMEOUT = 0, 900
 COPIED = ("efflab", "tests", "data", "docs", "notebooks", "README.md", "pyproject.toml")
 # An annotation's `X | None` is no arithmetic, and a decorator's removal is found by any import.
@@ -67,7 +68,7 @@ SURVIVORS: dict[tuple[str, str], str] = {
     ("estimate", "differences = [x - y for x, y in zip(a, b, strict=False)]"): OWN_CHECK,
     ("bench", "return [x / y for x, y in zip(a, b, strict=False)]"): OWN_CHECK,
     (
-        "notebooks/parameter_sharing/verdicts",
+        "parameter_sharing/verdicts",
         'Figure(FLOPS, flops[ 1] / flops[1], "x", "computed"),',
     ): "sharing leaves the FLOPs, so that they are the same number",
     ("structure/bigbird", "GATHERED_BYTES = 3 * 2**20"): SPEED,
@@ -86,7 +87,7 @@ SURVIVORS: dict[tuple[str, str], str] = {
 
 def tests_of(module: Path) -> list[str]:
     """The test files that mirror a module; verdicts have one of their own beside their room's."""
-    parts = module.relative_to(ROOT / "efflab").with_suffix("").parts
+    parts = module.relative_to(ROOT).with_suffix("").parts[1:]
     if parts[-1] == "verdicts":
         room = parts[-2]
         files = (f"tests/notebooks/verdicts/test_{room}.py", f"tests/notebooks/test_{room}.py")
@@ -167,7 +168,11 @@ def change(module: Path, name: str, occurrence: int) -> tuple[str, str]:
 
 def passes(python: str, copy: Path, tests: list[str]) -> bool:
     """Whether these tests pass, within their time, on a copy of the package as it stands."""
-    own = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(copy)}
+    own = {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": os.pathsep.join([str(copy), str(copy / "notebooks")]),
+    }
     environment = os.environ | own  # with the path, what a test starts is of the copy as well
     command = [python, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     try:
@@ -192,7 +197,7 @@ def noticed(python: str, copy: Path, module: Path, source: str) -> bool:
 
 def explained(result: dict) -> bool:
     """Whether a change that survived is one of `SURVIVORS`."""
-    module = result["module"].removeprefix("efflab/").removesuffix(".py")
+    module = result["module"].removeprefix("efflab/").removeprefix(f"{ROOMS}/").removesuffix(".py")
     lines = [line[1:].strip() for line in result["change"].splitlines() if line[0] == "+"]
     return any((module, line) in SURVIVORS for line in lines)
 
@@ -206,6 +211,7 @@ def main() -> None:
     args = parser.parse_args()
     python = str(Path(args.python).absolute())
     modules = sorted(p for m in MODULES for p in (ROOT / "efflab").glob(f"{m}.py"))
+    modules += sorted((ROOT / ROOMS).glob("*/verdicts.py"))
     modules = [m for m in modules if m.name != "__init__.py"]
     modules = [m for m in modules if any(part in m.as_posix() for part in args.only)]
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}

@@ -10,6 +10,7 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 
 import pytest
+from code_files import FOLDERS, code_files
 from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -28,26 +29,27 @@ RENEW = "; add it to requirements.txt with what it brings along, or renew all: m
 @pytest.mark.parametrize(
     ("file", "line", "broken"),
     [
-        ("cost.py", "from efflab import lab", "efflab.cost -> efflab.lab"),
+        ("efflab/cost.py", "from efflab import lab", "efflab.cost -> efflab.lab"),
         (
-            "structure/window.py",
+            "efflab/structure/window.py",
             "import efflab.compression.affine",
             "efflab.structure.window -> efflab.compression.affine",
         ),
-        ("lab/check.py", "import efflab.notebooks.gptq", "efflab.lab.check -> efflab.notebooks"),
+        ("efflab/lab/check.py", "import efflab_rooms.gptq", "efflab.lab.check -> efflab_rooms"),
         (
-            "notebooks/gptq/layer.py",
-            "import efflab.notebooks.mixer.counts",
-            "efflab.notebooks.gptq.layer -> efflab.notebooks.mixer.counts",
+            "efflab_rooms/gptq/layer.py",
+            "import efflab_rooms.mixer.counts",
+            "efflab_rooms.gptq.layer -> efflab_rooms.mixer.counts",
         ),
-        ("brand_new.py", "", "- efflab.brand_new"),  # a file with no place among the layers
+        ("efflab/brand_new.py", "", "- efflab.brand_new"),  # a file with no place among the layers
     ],
 )
 def test_an_import_the_wrong_way_is_found(tmp_path, file, line, broken):
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "efflab", tmp_path / "efflab", ignore=ignored)
+    for folder in FOLDERS:
+        shutil.copytree(folder, tmp_path / folder.name, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    with (tmp_path / "efflab" / file).open("a", encoding="utf-8") as source:
+    with (tmp_path / file).open("a", encoding="utf-8") as source:
         source.write(f"\n{line}\n")
     start = "from importlinter.cli import lint_imports_command; lint_imports_command()"
     command = [sys.executable, "-c", start, "--no-cache"]
@@ -206,6 +208,5 @@ def untyped(source):
 def test_no_count_is_joined_with_a_tensor_of_no_stated_type():
     assert untyped("torch.cat([torch.zeros(1), n.cumsum(0)])") == [1]
     assert untyped("torch.cat([torch.zeros(1, dtype=torch.long), n.cumsum(0)])") == []
-    files = (ROOT / "efflab").rglob("*.py")
-    found = {str(f.name): untyped(f.read_text(encoding="utf-8")) for f in files}
+    found = {name: untyped(f.read_text(encoding="utf-8")) for name, f in code_files().items()}
     assert {name: lines for name, lines in found.items() if lines} == {}

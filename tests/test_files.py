@@ -6,15 +6,12 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
+from code_files import code_files
 
-import efflab
 from efflab import files
 from efflab.files import PART, part_path, replacing, update, write_atomically
-
-PACKAGE = Path(efflab.__file__).parent
 
 # --- One writer ------------------------------------------------------------------------------
 
@@ -162,7 +159,7 @@ ELSEWHERE = {
     "distributed/rank.py: fdopen": "a pipe",
     "experiments/fpga_synthesis.py: write_text": "into a temporary folder",
     "experiments/resident.py: write_text": "a counter of the kernel, no file",
-    "notebooks/accelerators/deployment.py: save_model": "into a temporary folder",
+    "accelerators/deployment.py: save_model": "into a temporary folder",
     "weights.py: save": "into memory",
 }
 """Calls that write past efflab.files, and where to."""
@@ -202,8 +199,8 @@ def unsafe_writers(text: str) -> set[str]:
 
 def test_nothing_is_written_past_the_one_way_to_write():
     found = {
-        f"{path.relative_to(PACKAGE).as_posix()}: {name}"
-        for path in PACKAGE.rglob("*.py")
+        f"{file}: {name}"
+        for file, path in code_files().items()
         if path.name != "files.py"
         for name in unsafe_writers(path.read_text(encoding="utf-8"))
     }

@@ -2,11 +2,10 @@
 
 import ast
 import json
-from pathlib import Path
 
 import pytest
+from code_files import code_files
 
-import efflab
 from efflab.json_files import DEEPEST, MAX_BYTES, parse_json, read_json
 
 
@@ -77,7 +76,6 @@ def test_what_a_check_refuses_is_the_files_fault(tmp_path):
 
 # --- One reader ------------------------------------------------------------------------------
 
-PACKAGE = Path(efflab.__file__).parent
 OWN = {
     "json_files.py": "this is the reader",
     "lab/figures.py": "a cache's key, written two lines above",
@@ -95,5 +93,5 @@ def readers(path):
 
 
 def test_nothing_else_in_the_package_reads_json():
-    found = {p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py") if any(readers(p))}
+    found = {name for name, path in code_files().items() if any(readers(path))}
     assert found == set(OWN)

@@ -10,6 +10,7 @@ import sys
 import nbformat
 import offline
 import pytest
+from code_files import FOLDERS, code_files
 
 from efflab import privacy
 from efflab.cli import main
@@ -19,7 +20,7 @@ from efflab.lab import use_notebook
 from efflab.publishing.catalog import ROOT
 
 LOADERS = ("__import__", "import_module", "importorskip")
-SOURCES = [p for f in ("efflab", "tests", "notebooks/src") for p in (ROOT / f).rglob("*.py")]
+SOURCES = [p for f in ("efflab", "tests", "notebooks") for p in (ROOT / f).rglob("*.py")]
 
 
 def loads(source: str) -> list[str]:
@@ -58,7 +59,7 @@ def test_any_way_of_loading_is_found(source):
 
 def test_the_package_loads_before_it_is_asked_nothing_that_reports():
     """`use_notebook`, which opts out, stands below a notebook's imports."""
-    names = [p.relative_to(ROOT).with_suffix("") for p in (ROOT / "efflab").rglob("*.py")]
+    names = [p.relative_to(f.parent).with_suffix("") for f in FOLDERS for p in f.rglob("*.py")]
     modules = [".".join(name.parts) for name in names if "template" not in name.parts]
     code = (
         "import importlib, sys\n"
@@ -84,7 +85,7 @@ def unpickling(source: str) -> list[str]:
 
 def test_no_file_is_unpickled():
     """Ranks and their parent exchange pickles through pipes of their own, and nobody else does."""
-    ours = [p for p in (ROOT / "efflab").rglob("*.py") if p.parent.name != "distributed"]
+    ours = [p for p in code_files().values() if p.parent.name != "distributed"]
     assert [call for path in ours for call in unpickling(path.read_text(encoding="utf-8"))] == []
     assert unpickling("torch.load(p); np.load(p, allow_pickle=True); pickle.loads(b)") != []
     assert unpickling("torch.load(p, weights_only=True); json.load(f)") == []

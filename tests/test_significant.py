@@ -2,13 +2,12 @@
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
+from code_files import code_files
 from hypothesis import given
 from hypothesis import strategies as st
 
-import efflab
 from efflab.publishing.catalog import sources
 from efflab.significant import significant
 
@@ -43,12 +42,11 @@ def test_a_sign_changes_nothing_else(value, digits):
 
 # --- Everywhere
 
-PACKAGE = Path(efflab.__file__).parent
 PROGRAMS_FORM = re.compile(r"%[-+ #0]*\d*(\.\d+)?[eEgG]\b|\{[^{}]*:[-+ ,.0-9]*[eEgG]\}")
 FOR_MACHINES = {
     "significant.py": 1,  # the rounding itself
     "experiments/dynamic_attention.py": 1,  # the key of a record's case
-    "notebooks/dynamic_attention/curves.py": 1,  # the same key
+    "dynamic_attention/curves.py": 1,  # the same key
 }
 """How many formats a file has whose text no reader sees."""
 
@@ -83,8 +81,8 @@ def program_formats(tree):
 
 def test_no_text_is_formatted_as_a_program_would():
     found = {
-        path.relative_to(PACKAGE).as_posix(): lines
-        for path in PACKAGE.rglob("*.py")
+        name: lines
+        for name, path in code_files().items()
         if (lines := program_formats(ast.parse(path.read_text("utf-8"))))
     }
     assert {path: len(lines) for path, lines in found.items()} == FOR_MACHINES, found

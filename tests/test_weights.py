@@ -6,6 +6,7 @@ import os
 
 import pytest
 import torch
+from code_files import code_files
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -162,9 +163,7 @@ def loaders(tree: ast.AST) -> list[str]:
 
 
 def test_one_module_reads_weights():
-    modules = sorted((ROOT / "efflab").rglob("*.py")) + sorted(
-        (ROOT / "notebooks" / "src").glob("*.py")
-    )
+    modules = [*code_files().values(), *(ROOT / "notebooks" / "src").glob("*.py")]
     found = {str(m.relative_to(ROOT)): loaders(ast.parse(m.read_text("utf-8"))) for m in modules}
     assert len(found) > 100
     assert [name for name, what in found.items() if what] == [os.path.join("efflab", "weights.py")]

@@ -15,6 +15,7 @@ from efflab.compression.affine import QuantizedTensor, check_grid, quantize
 from efflab.errors import require_int
 from efflab.json_files import parse_json
 from efflab.weights import Tensors, fill, named_tensors, read_tensors, save_tensors
+from efflab.weights import digest as digest  # whoever compares quantized models looks here
 
 Quantized = dict[str, QuantizedTensor]
 

@@ -8,6 +8,7 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import efflab_rooms
 from efflab.errors import require
 from efflab.lab.text import read_texts
 from efflab.lab.verdict import Figure, Outcome, by_name
@@ -21,20 +22,19 @@ def room(claim: str, root: Path = ROOT) -> str | None:
 
 
 def rule(claim: str, root: Path = ROOT) -> Callable[..., Outcome]:
-    """The claim's function, `efflab.notebooks.<room>.verdicts.<claim_id>`.
+    """The claim's function, `efflab_rooms.<room>.verdicts.<claim_id>`.
 
     A claim whose notebook is not written is a `ValueError`.
     """
     name = room(claim, root)
     require(name is not None, "claim", claim, "one whose notebook is written")
-    module = importlib.import_module(f"efflab.notebooks.{name}.verdicts")
+    module = importlib.import_module(f"efflab_rooms.{name}.verdicts")
     return getattr(module, claim.replace("-", "_"))
 
 
 def chinese_texts(claim: str, root: Path = ROOT) -> dict[str, str]:
     """The Chinese of the texts of a claim's room."""
-    path = Path(importlib.import_module("efflab.notebooks").__path__[0])
-    return read_texts(path / f"{room(claim, root)}" / "zh.toml")
+    return read_texts(efflab_rooms.texts(str(room(claim, root))))
 
 
 def judged(claim: str, figures: Iterable[Figure | Mapping], root: Path = ROOT) -> Outcome:

@@ -78,7 +78,7 @@ def values_for(number: str, name: str, claims: list[str]) -> dict[str, str]:
 def files_for(number: str, name: str, root: Path) -> dict[Path, str]:
     """{where: what} of a new notebook, its catalog entry apart."""
     claims = claims_of(number, root)
-    values, room = values_for(number, name, claims), root / "efflab" / "notebooks" / name
+    values, room = values_for(number, name, claims), root / "notebooks" / "efflab_rooms" / name
     texts = filled("zh.toml.in", values) + (filled("zh_verdicts.toml.in", {}) if claims else "")
     files = {
         root / "notebooks" / "src" / f"{number}_{name}.py": filled("source.py.in", values),
@@ -114,7 +114,7 @@ def new(number: str, name: str, *, root: Path = ROOT) -> list[Path]:
     taken = sources(root / "notebooks")
     require(number not in taken, "number", number, f"one not taken, unlike {', '.join(taken)}")
     files = files_for(number, name, root)
-    for path in [root / "efflab" / "notebooks" / name, *files]:
+    for path in [root / "notebooks" / "efflab_rooms" / name, *files]:
         there = path.relative_to(root).as_posix()
         require(not path.exists(), "name", name, f"one not taken, but {there} exists")
     catalog = root / "notebooks" / "catalog.toml"
@@ -127,6 +127,6 @@ def new(number: str, name: str, *, root: Path = ROOT) -> list[Path]:
         for path in files:
             path.unlink(missing_ok=True)
         with suppress(OSError):
-            (root / "efflab" / "notebooks" / name).rmdir()
+            (root / "notebooks" / "efflab_rooms" / name).rmdir()
         raise
     return [*files, catalog]

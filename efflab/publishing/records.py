@@ -14,10 +14,10 @@ from efflab.experiments import int8_engines
 from efflab.experiments.provenance import machine_name
 from efflab.experiments.record import blocks
 from efflab.lab.verdict import Figure
-from efflab.notebooks.quantization import verdicts as quantization
 from efflab.publishing.catalog import ROOT
 from efflab.publishing.column import Column
 from efflab.publishing.judging import judged, room
+from efflab_rooms.quantization import verdicts as quantization
 
 LINEAR, ALL = ("torchao INT8 weights",), ("ONNX Runtime INT8", int8_engines.OPENVINO)
 """Engines whose weights have a scale a channel: linear maps alone, and the tables too."""

@@ -16,6 +16,7 @@ import nbformat
 from nbformat import NotebookNode
 
 import efflab
+import efflab_rooms
 from efflab.files import part_path, require_writable
 from efflab.formats import VERDICT
 from efflab.publishing.catalog import NOTEBOOKS, find
@@ -25,7 +26,7 @@ from efflab.publishing.parameters import checked_for, literal, parse
 from efflab.publishing.source import code_cells, read_notebook, read_source, solve, translate
 from efflab.significant import significant
 
-PACKAGE = Path(efflab.__file__).parent
+CODE = tuple(Path(package.__file__).parent for package in (efflab, efflab_rooms))
 __all__ = ["literal", "parse", "run", "sweep"]  # others call the first two by this name too
 
 STRICT = "from efflab.lab import check\n\ncheck.strict(True)"
@@ -118,8 +119,8 @@ def run(
 def fingerprint(notebook: NotebookNode, path: Path) -> str:
     """Changes with whatever a run depends on: a run under another one is not the same run.
 
-    That is the notebook's code, the package's code and texts, the claims, the published rows, the
-    records, the shipped model, Python and the versions of all installed libraries.
+    That is the notebook's code, the package's and the rooms' code and texts, the claims, the
+    published rows, the records, the shipped model, Python and all installed libraries' versions.
     """
     h = hashlib.sha256(libraries().encode())
     h.update("\n".join(c.source for c in code_cells(notebook)).encode())
@@ -129,11 +130,11 @@ def fingerprint(notebook: NotebookNode, path: Path) -> str:
 
 
 def dependencies(data: Path) -> list[Path]:
-    """The files of the package and of `data` on which every run depends, in order."""
-    package = [p for p in PACKAGE.rglob("*") if p.suffix in (".py", ".toml")]
+    """The files of the package, of the rooms and of `data` on which every run depends, in order."""
+    code = [p for f in CODE for p in f.rglob("*") if p.suffix in (".py", ".toml")]
     folders = ("published", "experiments", "stdlib-gpt")
     kept = [p for folder in folders for p in (data / folder).glob("*")]
-    files = [*package, data / "claims.toml", *kept]
+    files = [*code, data / "claims.toml", *kept]
     return sorted(p for p in files if p.is_file() and not p.name.startswith(("training", ".")))
 
 

@@ -54,12 +54,13 @@ from efflab import bench, cost, data, lab, points, profile
 from efflab.config import PRESETS
 from efflab.lab import check, explore, predict, show, table
 from efflab.model import attention_weights, attention_written_out, n_parameters
-from efflab.notebooks.start_here import TEXTS, exercises, growth, measured, shares, verdicts
-from efflab.notebooks.start_here import layer_times as layers
 from efflab.publishing.doctor import doctor
+from efflab_rooms import texts
+from efflab_rooms.start_here import exercises, growth, measured, shares, verdicts
+from efflab_rooms.start_here import layer_times as layers
 
 lab.use_language(language)
-lab.use_notebook("00_start_here", exercises.EXERCISES, TEXTS)
+lab.use_notebook("00_start_here", exercises.EXERCISES, texts("start_here"))
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first

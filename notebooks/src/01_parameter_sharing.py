@@ -43,13 +43,14 @@ from efflab import lab, points
 from efflab.config import PRESETS, ModelConfig
 from efflab.lab import board, check, explore, predict, show, show_source, table
 from efflab.model import n_parameters
-from efflab.notebooks.parameter_sharing import TEXTS, counts, exercises, verdicts
-from efflab.notebooks.parameter_sharing import costs as measure
-from efflab.notebooks.parameter_sharing import tasks as reuse_tasks
 from efflab.structure.sharing import share_layers, share_qkv
+from efflab_rooms import texts
+from efflab_rooms.parameter_sharing import costs as measure
+from efflab_rooms.parameter_sharing import counts, exercises, verdicts
+from efflab_rooms.parameter_sharing import tasks as reuse_tasks
 
 lab.use_language(language)
-lab.use_notebook("01_parameter_sharing", exercises.EXERCISES, TEXTS)
+lab.use_notebook("01_parameter_sharing", exercises.EXERCISES, texts("parameter_sharing"))
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first

@@ -44,11 +44,12 @@ from efflab import lab
 from efflab.experiments import mixer_digits
 from efflab.experiments.record import recorded
 from efflab.lab import check, explore, predict, show, table, verdict
-from efflab.notebooks.mixer import TEXTS, counts, exercises, measured, verdicts
 from efflab.structure.mixer import MixerLayer, MLPMixer, enlarged
+from efflab_rooms import texts
+from efflab_rooms.mixer import counts, exercises, measured, verdicts
 
 lab.use_language(language)
-lab.use_notebook("02_mixer", exercises.EXERCISES, TEXTS)
+lab.use_notebook("02_mixer", exercises.EXERCISES, texts("mixer"))
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first

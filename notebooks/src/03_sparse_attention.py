@@ -49,17 +49,10 @@ lab.use_language(language)
 # %%
 from efflab import points
 from efflab.lab import board, check, explore, predict, show, show_source, table, verdict
-from efflab.notebooks.sparse_attention import (
-    TEXTS,
-    blocks,
-    exercises,
-    growth,
-    images,
-    verdicts,
-    windows,
-)
+from efflab_rooms import texts
+from efflab_rooms.sparse_attention import blocks, exercises, growth, images, verdicts, windows
 
-lab.use_notebook("03_sparse_attention", exercises.EXERCISES, TEXTS)
+lab.use_notebook("03_sparse_attention", exercises.EXERCISES, texts("sparse_attention"))
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first

@@ -46,13 +46,14 @@ import torch
 from efflab import lab, points
 from efflab.lab import board, check, explore, predict, show, table, verdict
 from efflab.model import Attention
-from efflab.notebooks.linformer import TEXTS, exercises, pictures, verdicts
-from efflab.notebooks.linformer import costs as cost
-from efflab.notebooks.linformer import spectra as measure
 from efflab.structure.linformer import LinformerAttention, from_attention, linformer_attention
+from efflab_rooms import texts
+from efflab_rooms.linformer import costs as cost
+from efflab_rooms.linformer import exercises, pictures, verdicts
+from efflab_rooms.linformer import spectra as measure
 
 lab.use_language(language)
-lab.use_notebook("04_linformer", exercises.EXERCISES, TEXTS)
+lab.use_notebook("04_linformer", exercises.EXERCISES, texts("linformer"))
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first

@@ -49,17 +49,10 @@ from efflab.structure import adaptive_span, dynamic_conv
 lab.use_language(language)
 
 # %%
-from efflab.notebooks.dynamic_attention import (
-    TEXTS,
-    costs,
-    curves,
-    exercises,
-    ranges,
-    used,
-    verdicts,
-)
+from efflab_rooms import texts
+from efflab_rooms.dynamic_attention import costs, curves, exercises, ranges, used, verdicts
 
-lab.use_notebook("05_dynamic_attention", exercises.EXERCISES, TEXTS)
+lab.use_notebook("05_dynamic_attention", exercises.EXERCISES, texts("dynamic_attention"))
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first

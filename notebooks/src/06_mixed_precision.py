@@ -44,10 +44,11 @@ seed = 0  # of the training that is repeated here, 0 to 1000
 from efflab import lab, points
 from efflab.acceleration.precision import FloatFormat
 from efflab.lab import board, check, explore, predict, show, show_source, table
-from efflab.notebooks.mixed_precision import TEXTS, exercises, formats, verdicts
+from efflab_rooms import texts
+from efflab_rooms.mixed_precision import exercises, formats, verdicts
 
 lab.use_language(language)
-lab.use_notebook("06_mixed_precision", exercises.EXERCISES, TEXTS)
+lab.use_notebook("06_mixed_precision", exercises.EXERCISES, texts("mixed_precision"))
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
@@ -250,7 +251,7 @@ table(formats.block_rows())
 # 下面是 `stdlib-gpt` 一次真实的 fp32 训练步，以及 fp16 的下限：
 
 # %% tags=["nbval-ignore-output"]
-from efflab.notebooks.mixed_precision import gradients as grads
+from efflab_rooms.mixed_precision import gradients as grads
 
 found = grads.step_gradients(batch_size, seq_len)
 show(grads.floor_figure(found, 2.0**14))
@@ -371,7 +372,7 @@ show(grads.forgotten_figure(grads.forgotten(50)))
 # 减半的是*批*带来的部分，即为反向传播保留的值。autocast 的残差流仍是 fp32，所以连这部分也没有完全减半。
 
 # %%
-from efflab.notebooks.mixed_precision import memory
+from efflab_rooms.mixed_precision import memory
 
 table(memory.parameter_rows())
 
@@ -419,7 +420,7 @@ show(memory.parts_figure(batch_size, seq_len))
 # CPU 要有相应的指令，bf16 才能带来好处；没有的话，每个数都要先展宽，用 fp32 相乘，再舍入回去。你的 CPU：
 
 # %% tags=["nbval-ignore-output"]
-from efflab.notebooks.mixed_precision import speed
+from efflab_rooms.mixed_precision import speed
 
 table(speed.feature_rows())
 
@@ -447,7 +448,7 @@ table(speed.cpu_rows(2, 64))
 # 假如连它都看不出差别，这个实验就什么也看不出来：
 
 # %%
-from efflab.notebooks.mixed_precision import curves
+from efflab_rooms.mixed_precision import curves
 
 show(curves.curves_figure())
 
@@ -503,7 +504,7 @@ show(speed.roofs_figure())
 table(speed.step_rows())
 
 # %%
-from efflab.notebooks.mixed_precision import published
+from efflab_rooms.mixed_precision import published
 
 table(published.published_rows())
 p_speed.reveal(published.published()[0]["gain"])
@@ -523,7 +524,7 @@ p_speed.reveal(published.published()[0]["gain"])
 # （在你的 GPU 上运行，它也会列入表中）：方阵乘法，以及 12 层、768 通道模型的一个训练步。
 
 # %%
-from efflab.notebooks.mixed_precision import gpu
+from efflab_rooms.mixed_precision import gpu
 
 table(gpu.product_rows(), gpu.PRODUCT_COLUMNS)
 table(gpu.step_rows(), gpu.STEP_COLUMNS)

@@ -44,13 +44,14 @@ seed = 0  # of weights and input: 0 to 999999
 from efflab import lab
 from efflab.acceleration import block, fusion, inductor, xla
 from efflab.lab import check, explore, predict, show, show_source, table, verdict
-from efflab.notebooks.compiler_fusion import TEXTS, exercises
+from efflab_rooms import texts
+from efflab_rooms.compiler_fusion import exercises
 
 lab.use_language(language)
-lab.use_notebook("07_compiler_fusion", exercises.EXERCISES, TEXTS)
+lab.use_notebook("07_compiler_fusion", exercises.EXERCISES, texts("compiler_fusion"))
 
 # %%
-from efflab.notebooks.compiler_fusion import (
+from efflab_rooms.compiler_fusion import (
     attention,
     compilers,
     launches,
@@ -478,7 +479,7 @@ table(attention.bytes_rows(seq_len), attention.BYTES_COLUMNS)
 # （`make bench-gpu`）：
 
 # %%
-from efflab.notebooks.compiler_fusion import gpu
+from efflab_rooms.compiler_fusion import gpu
 
 table(gpu.block_rows(), gpu.BLOCK_COLUMNS)
 table(gpu.attention_rows(), gpu.ATTENTION_COLUMNS)

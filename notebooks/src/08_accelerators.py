@@ -43,11 +43,12 @@ repeats = 11  # of each timing, 3 to 51
 from efflab import lab
 from efflab.acceleration import fpga, npu, systolic
 from efflab.lab import check, explore, predict, show, show_source, table
-from efflab.notebooks.accelerators import TEXTS, arrays, deployment, exercises, latency, verdicts
-from efflab.notebooks.accelerators import unit as rtl
+from efflab_rooms import texts
+from efflab_rooms.accelerators import arrays, deployment, exercises, latency, verdicts
+from efflab_rooms.accelerators import unit as rtl
 
 lab.use_language(language)
-lab.use_notebook("08_accelerators", exercises.EXERCISES, TEXTS)
+lab.use_notebook("08_accelerators", exercises.EXERCISES, texts("accelerators"))
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first

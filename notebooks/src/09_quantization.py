@@ -41,12 +41,13 @@ n_calibration = 30  # shown to OpenVINO beforehand, 1 to 150
 from efflab import lab, points
 from efflab.compression import affine, int8
 from efflab.lab import board, check, explore, predict, show, show_source, table
-from efflab.notebooks.quantization import TEXTS, exercises, forms, grids, slower, verdicts
-from efflab.notebooks.quantization import engines as real
-from efflab.notebooks.quantization import integers as ints
+from efflab_rooms import texts
+from efflab_rooms.quantization import engines as real
+from efflab_rooms.quantization import exercises, forms, grids, slower, verdicts
+from efflab_rooms.quantization import integers as ints
 
 lab.use_language(language)
-lab.use_notebook("09_quantization", exercises.EXERCISES, TEXTS)
+lab.use_notebook("09_quantization", exercises.EXERCISES, texts("quantization"))
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first

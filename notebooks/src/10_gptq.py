@@ -44,11 +44,12 @@ from efflab import lab
 from efflab.compression.affine import quantize
 from efflab.compression.gptq import damped, gptq, inverse_factor, sweep
 from efflab.lab import board, check, explore, predict, show, show_source, table
-from efflab.notebooks.gptq import TEXTS, calibration, exercises, pictures, tables, verdicts
-from efflab.notebooks.gptq import layer as measure
+from efflab_rooms import texts
+from efflab_rooms.gptq import calibration, exercises, pictures, tables, verdicts
+from efflab_rooms.gptq import layer as measure
 
 lab.use_language(language)
-lab.use_notebook("10_gptq", exercises.EXERCISES, TEXTS)
+lab.use_notebook("10_gptq", exercises.EXERCISES, texts("gptq"))
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first

@@ -46,11 +46,12 @@ from torch.nn.utils import prune
 from efflab import lab
 from efflab.compression import pruning, sparse
 from efflab.lab import board, check, explore, predict, show, show_source, table
-from efflab.notebooks.pruning import TEXTS, exercises, masks, minilm, schedule, verdicts
-from efflab.notebooks.pruning import pruned as measure
+from efflab_rooms import texts
+from efflab_rooms.pruning import exercises, masks, minilm, schedule, verdicts
+from efflab_rooms.pruning import pruned as measure
 
 lab.use_language(language)
-lab.use_notebook("11_pruning", exercises.EXERCISES, TEXTS)
+lab.use_notebook("11_pruning", exercises.EXERCISES, texts("pruning"))
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first

@@ -45,10 +45,11 @@ from efflab import lab
 from efflab.distributed import buckets, data_parallel, ring, zero
 from efflab.distributed.launch import RankPool
 from efflab.lab import check, explore, predict, show, show_source, table
-from efflab.notebooks.data_parallel import TEXTS, equal, exercises, memory, overlap, verdicts
+from efflab_rooms import texts
+from efflab_rooms.data_parallel import equal, exercises, memory, overlap, verdicts
 
 lab.use_language(language)
-lab.use_notebook("12_data_parallel", exercises.EXERCISES, TEXTS)
+lab.use_notebook("12_data_parallel", exercises.EXERCISES, texts("data_parallel"))
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first

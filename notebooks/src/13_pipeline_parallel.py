@@ -43,11 +43,12 @@ from efflab import lab
 from efflab.distributed import partition, tensor_parallel
 from efflab.distributed.launch import RankPool
 from efflab.lab import check, explore, predict, show, show_source, table
-from efflab.notebooks.pipeline_parallel import TEXTS, cuts, exercises, gantt
-from efflab.notebooks.pipeline_parallel import schedules as compared
+from efflab_rooms import texts
+from efflab_rooms.pipeline_parallel import cuts, exercises, gantt
+from efflab_rooms.pipeline_parallel import schedules as compared
 
 lab.use_language(language)
-lab.use_notebook("13_pipeline_parallel", exercises.EXERCISES, TEXTS)
+lab.use_notebook("13_pipeline_parallel", exercises.EXERCISES, texts("pipeline_parallel"))
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
@@ -360,7 +361,7 @@ table(compared.split_rows())
 # 给定模型、设备和批，规划器把放得下的切法都试一遍，取最快的：
 
 # %%
-from efflab.notebooks.pipeline_parallel import planner
+from efflab_rooms.pipeline_parallel import planner
 
 table(planner.plan_rows())
 print(planner.refusal())
@@ -409,7 +410,7 @@ table(planner.zero_rows())
 # ## 11 · 结论
 
 # %% tags=["nbval-ignore-output"]
-from efflab.notebooks.pipeline_parallel import rests, verdicts
+from efflab_rooms.pipeline_parallel import rests, verdicts
 
 figures = rests.model_figures(pools[4], batch_size, seq_len)
 lab.verdict("model-parallel", verdicts.model_parallel(figures))

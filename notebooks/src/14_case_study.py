@@ -39,10 +39,11 @@ seed = 0  # of the training that is repeated, 0 to 999999
 from efflab import lab
 from efflab.experiments import lighten
 from efflab.lab import board, check, explore, predict, show, show_source, table
-from efflab.notebooks.case_study import TEXTS, engines, exercises, hours, paths, verdicts, where
+from efflab_rooms import texts
+from efflab_rooms.case_study import engines, exercises, hours, paths, verdicts, where
 
 lab.use_language(language)
-lab.use_notebook("14_case_study", exercises.EXERCISES, TEXTS)
+lab.use_notebook("14_case_study", exercises.EXERCISES, texts("case_study"))
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first

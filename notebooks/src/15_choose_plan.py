@@ -44,10 +44,11 @@ n_devices = 8  # 1 to 64
 from efflab import lab
 from efflab.cost import roofline_seconds
 from efflab.lab import check, explore, predict, show, show_source, table
-from efflab.notebooks.choose_plan import TEXTS, advice, exercises, light, parallel, verdicts
+from efflab_rooms import texts
+from efflab_rooms.choose_plan import advice, exercises, light, parallel, verdicts
 
 lab.use_language(language)
-lab.use_notebook("15_choose_plan", exercises.EXERCISES, TEXTS)
+lab.use_notebook("15_choose_plan", exercises.EXERCISES, texts("choose_plan"))
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
@@ -270,7 +271,7 @@ lab.verdict("parallel-choice", verdicts.parallel_choice(parallel.parallel_figure
 # 每种选择在自己那部分里省掉的就是预期收益。然后两者都实测：
 
 # %% tags=["nbval-ignore-output"]
-from efflab.notebooks.choose_plan import profiled
+from efflab_rooms.choose_plan import profiled
 
 show(profiled.picture())
 
@@ -301,7 +302,7 @@ lab.verdict("profile-first", verdicts.profile_first(profiled.profile_figures()))
 # 方案便不作判断。“按中点”一列数的是更大胆的方案（取两种宽度的中点）能排对多少。
 
 # %%
-from efflab.notebooks.choose_plan import predicted
+from efflab_rooms.choose_plan import predicted
 
 table(predicted.rows())
 
@@ -347,7 +348,7 @@ show(predicted.picture())
 # 文件会真的写出来，再读回的模型在总榜的窗口上评分。每字节比特数按两位小数计，相同则比时间。
 
 # %% tags=["nbval-ignore-output"]
-from efflab.notebooks.choose_plan import game
+from efflab_rooms.choose_plan import game
 
 moves = dict(attention=4, ffn=4, token=6, position=4, method="gptq", half=True)
 mine = game.play(moves)
@@ -459,7 +460,7 @@ check("15-3", answer_3)
 # 每条论断的结论，取自本仓库机器上构建的笔记本。（你自己机器的一列：`efflab ledger run`；各机器并排：`efflab report`。）
 
 # %% tags=["nbval-ignore-output"]
-from efflab.notebooks.choose_plan import ending
+from efflab_rooms.choose_plan import ending
 
 show(ending.ledger_picture())
 

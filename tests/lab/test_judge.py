@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from efflab import lab, notebooks
+import efflab_rooms
+from efflab import lab
 from efflab.busy import others
 from efflab.estimate import Estimate
 from efflab.lab import page, text
@@ -311,7 +312,7 @@ def test_the_board_refuses(wrong, tmp_path):
 
 
 def test_catalogs_are_toml_of_texts():
-    rooms = Path(notebooks.__file__).parent.glob("*/zh.toml")
+    rooms = Path(efflab_rooms.__file__).parent.glob("*/zh.toml")
     for path in (text.OWN_TEXTS, *rooms):
         entries = tomllib.loads(path.read_text(encoding="utf-8"))
         assert all(isinstance(v, str) and v for v in entries.values()), path.name

@@ -12,15 +12,18 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from code_files import code_files
 
 import efflab
+import efflab_rooms
 from efflab.data import DATA_DIR
 from efflab.lab.text import OWN_TEXTS, has_chinese, needs_translation, read_texts
 from efflab.publishing.catalog import sources
 from efflab.publishing.source import read_source
 
 PACKAGE = Path(efflab.__file__).parent
-ROOMS = {path.parent.name: path for path in sorted(PACKAGE.glob("notebooks/*/zh.toml"))}
+HOUSE = Path(efflab_rooms.__file__).parent
+ROOMS = {path.parent.name: path for path in sorted(HOUSE.glob("*/zh.toml"))}
 OTHERS_CALLS = {"require", "require_one_of", "require_int", "print", "startswith", "get"}
 """Calls whose texts are no reader's, or that refuse, which `lab.refusals` translates."""
 OTHERS = {
@@ -94,12 +97,11 @@ def shape(node: ast.JoinedStr) -> re.Pattern | None:
 @cache
 def trees(place: str) -> tuple[ast.AST, ...]:
     """Syntax trees of a folder of the package, or of a room and its notebook's code cells."""
-    path = PACKAGE / place
+    path = HOUSE / place if place in ROOMS else PACKAGE / place
     paths = [path] if path.is_file() else sorted(path.rglob("*.py"))
     found = [ast.parse(path.read_text("utf-8")) for path in paths]
-    room = place.removeprefix("notebooks/")
     for path in sources().values():
-        if path.stem[3:] == room:
+        if path.stem[3:] == place:
             cells = [c.source for c in read_source(path).cells if c.cell_type == "code"]
             found.append(ast.parse("\n".join(cells)))
     return tuple(found)
@@ -183,8 +185,8 @@ def unused(entries: dict[str, str], *places: str) -> list[str]:
 
 
 LAB = read_texts(OWN_TEXTS)
-SHARED = [p.name for p in PACKAGE.iterdir() if p.name != "notebooks"]
-"""All of the package but the rooms."""
+SHARED = [p.name for p in PACKAGE.iterdir()]
+"""All of the package."""
 
 
 def test_lab_has_the_chinese_of_all_that_it_says():
@@ -194,23 +196,23 @@ def test_lab_has_the_chinese_of_all_that_it_says():
 
 
 def test_lab_has_no_entry_that_nobody_shows():
-    assert unused(LAB, *SHARED, *(f"notebooks/{room}" for room in ROOMS)) == []
+    assert unused(LAB, *SHARED, *ROOMS) == []
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_and_its_notebook_have_the_chinese_of_all_that_they_say(room):
-    assert untranslated(f"notebooks/{room}", LAB | read_texts(ROOMS[room])) == []
+    assert untranslated(room, LAB | read_texts(ROOMS[room])) == []
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_has_no_entry_that_nobody_shows(room):
-    assert unused(read_texts(ROOMS[room]), f"notebooks/{room}", *SHARED) == []
+    assert unused(read_texts(ROOMS[room]), room, *SHARED) == []
 
 
 def test_texts_are_translated_whole_not_in_pieces():
     made = [
-        f"{path.relative_to(PACKAGE)}:{node.lineno}"
-        for path in PACKAGE.rglob("*.py")
+        f"{name}:{node.lineno}"
+        for name, path in code_files().items()
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Call) and called(node) in ("tr", "tr_name") and node.args
         and isinstance(node.args[0], ast.JoinedStr | ast.BinOp)

@@ -3,13 +3,12 @@
 import ast
 import itertools
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import efflab
+import efflab_rooms
 from efflab import lab
 from efflab.lab import text
 from efflab.lab.text import number, with_unit
@@ -129,8 +128,7 @@ def test_every_question_is_answered_in_its_unit_or_without(number):
     path = sources()[number]
     units = asked_units(path.read_text("utf-8"))
     assert units
-    room = Path(efflab.__file__).parent / "notebooks" / path.stem[3:]
-    text.use_texts(room / "zh.toml")
+    text.use_texts(efflab_rooms.texts(path.stem[3:]))
     for unit, language in itertools.product(units, ("en", "zh")):
         lab.use_language(language)
         for typed in ("4.5", with_unit(4.5, unit), f"4.5{text.unit_name(unit)}"):

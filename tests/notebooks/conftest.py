@@ -4,6 +4,7 @@ from importlib import import_module
 
 import pytest
 
+import efflab_rooms
 from efflab import lab
 from efflab.publishing.catalog import sources
 
@@ -14,8 +15,7 @@ NAMES = {path.stem[3:]: path.stem for path in sources().values()}
 def _notebook_of_the_room(request):
     room = request.path.stem.removeprefix("test_")
     if room in NAMES:
-        package = f"efflab.notebooks.{room}"
-        exercises = import_module(f"{package}.exercises").EXERCISES
-        lab.use_notebook(NAMES[room], exercises, import_module(package).TEXTS)
+        exercises = import_module(f"efflab_rooms.{room}.exercises").EXERCISES
+        lab.use_notebook(NAMES[room], exercises, efflab_rooms.texts(room))
     yield
     lab.text.use_texts({})

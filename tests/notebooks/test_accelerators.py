@@ -11,7 +11,7 @@ from efflab.acceleration import fpga, systolic
 from efflab.experiments import fpga_synthesis as experiment
 from efflab.lab import Figure
 from efflab.lab.page import plain
-from efflab.notebooks.accelerators import arrays, deployment, exercises, latency, unit, verdicts
+from efflab_rooms.accelerators import arrays, deployment, exercises, latency, unit, verdicts
 
 
 def test_the_animation_shows_every_multiplication_once():

@@ -12,8 +12,8 @@ from efflab.experiments import case_study, lighten
 from efflab.experiments import case_study_latency as latency
 from efflab.experiments.record import machines, recorded
 from efflab.lab.check import judge
-from efflab.notebooks.case_study import engines, exercises, hours, paths, verdicts, where
 from efflab.publishing.catalog import ROOT
+from efflab_rooms.case_study import engines, exercises, hours, paths, verdicts, where
 
 # --- Where the FLOPs are ---------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ from efflab.advice.case import BUDGETS
 from efflab.cost import flops_by_part
 from efflab.experiments import budget_game
 from efflab.lab.verdict import OUTCOMES
-from efflab.notebooks.choose_plan import advice, ending, game, light, parallel, predicted, profiled
-from efflab.notebooks.choose_plan.profiled import Shares
+from efflab_rooms.choose_plan import advice, ending, game, light, parallel, predicted, profiled
+from efflab_rooms.choose_plan.profiled import Shares
 
 A100 = "A100 80GB SXM"
 MINE = dict(n_bytes=1_500_000, fits=True, bits=1.06, flops=3e9, time=0.5)

@@ -11,7 +11,7 @@ from efflab.acceleration.fusion import LaunchModel
 from efflab.acceleration.graph import fuse_report
 from efflab.lab import Figure, text, use_language
 from efflab.lab.check import judge
-from efflab.notebooks.compiler_fusion import (
+from efflab_rooms.compiler_fusion import (
     attention,
     compilers,
     exercises,

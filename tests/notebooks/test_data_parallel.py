@@ -7,7 +7,7 @@ from efflab import lab
 from efflab.distributed.buckets import Wire, predict
 from efflab.distributed.launch import RankPool
 from efflab.lab import Figure
-from efflab.notebooks.data_parallel import equal, exercises, memory, overlap, verdicts
+from efflab_rooms.data_parallel import equal, exercises, memory, overlap, verdicts
 
 BATCH, TOKENS, STEPS = 4, 16, 2
 

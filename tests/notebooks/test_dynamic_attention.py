@@ -13,9 +13,9 @@ from efflab.experiments import dynamic_attention as experiment
 from efflab.lab.check import judge
 from efflab.lab.tables import table_forms
 from efflab.model import Transformer
-from efflab.notebooks.dynamic_attention import costs, curves, exercises, ranges, used
 from efflab.structure.adaptive_span import learned_spans, span_layers
 from efflab.structure.dynamic_conv import DynamicConv, convolve
+from efflab_rooms.dynamic_attention import costs, curves, exercises, ranges, used
 
 # --- The experiment --------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """Every explorer at the ends, the default and off the grid of each control: it answers or says why.
 
-An explorer is a function with `.controls`, in a room of `efflab.notebooks`.
+An explorer is a function with `.controls`, in a room of `efflab_rooms`.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 import pytest
 
-from efflab import notebooks
+import efflab_rooms
 from efflab.formats import LANGUAGES
 from efflab.lab.controls import Choice, Slider, Toggle, bind
 from efflab.lab.refusals import refusal
@@ -24,14 +24,14 @@ from efflab.publishing.source import read_source, translate
 MARKS = {"diamond": "diamond", "triangle": "triangle", "hollow square": "square-open"}
 MARKS |= {"菱形": "diamond", "三角形": "triangle", "空心方块": "square-open"}
 """A mark's name in a text, and how plotly's name of its symbol begins."""
-ROOMS = Path(notebooks.__file__).parent
+ROOMS = Path(efflab_rooms.__file__).parent
 
 
 def explorers():
     """("room.function", function) of each, once, by where it is defined."""
     found = {}
     for path in sorted(ROOMS.glob("*/*.py")):
-        module = importlib.import_module(f"efflab.notebooks.{path.parent.name}.{path.stem}")
+        module = importlib.import_module(f"efflab_rooms.{path.parent.name}.{path.stem}")
         for key, value in vars(module).items():
             if hasattr(value, "controls") and value.__module__ == module.__name__:
                 found[f"{path.parent.name}.{key}"] = value

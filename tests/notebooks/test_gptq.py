@@ -9,8 +9,8 @@ import torch
 from efflab import lab, points
 from efflab.compression.gptq import hessian, output_error
 from efflab.experiments import gptq_quality as experiment
-from efflab.notebooks.gptq import calibration, exercises, pictures, tables, verdicts
-from efflab.notebooks.gptq import layer as measure
+from efflab_rooms.gptq import calibration, exercises, pictures, tables, verdicts
+from efflab_rooms.gptq import layer as measure
 
 MAPS = ("attention.body.qkv", "attention.body.out", "ffn.body.up", "ffn.body.down")
 WEIGHTS = [f"layers.{i}.{m}.weight" for i in range(6) for m in MAPS]

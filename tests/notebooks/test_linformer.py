@@ -10,8 +10,8 @@ from efflab.config import ModelConfig
 from efflab.estimate import Estimate
 from efflab.lab.check import judge
 from efflab.model import Attention, Transformer
-from efflab.notebooks.linformer import costs, exercises, pictures, spectra, verdicts
 from efflab.structure.linformer import from_attention
+from efflab_rooms.linformer import costs, exercises, pictures, spectra, verdicts
 
 COST = dict(flop_ratio=2.0, speedup=2.0, fused_speedup=1.5, memory_saving=9.0,
             fused_memory_saving=1.0, kind="measured")  # fmt: skip

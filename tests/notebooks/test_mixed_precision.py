@@ -15,7 +15,7 @@ from efflab.acceleration import block_formats
 from efflab.experiments import mixed_precision as experiment
 from efflab.lab import Figure
 from efflab.lab.check import judge
-from efflab.notebooks.mixed_precision import (
+from efflab_rooms.mixed_precision import (
     curves,
     exercises,
     formats,

@@ -10,9 +10,9 @@ from efflab.estimate import Estimate
 from efflab.experiments import mixer_digits
 from efflab.experiments.record import recorded
 from efflab.lab.check import judge
-from efflab.notebooks.mixer import counts, exercises, measured, verdicts
 from efflab.structure.mixer import enlarged, mixer_flops, mixer_layer_flops, mixer_params
 from efflab.structure.vit import vit_flops, vit_layer_flops, vit_params
+from efflab_rooms.mixer import counts, exercises, measured, verdicts
 
 ROW = dict(kind="measured", time_ratio=2.0, flop_ratio=2.0)
 ROWS = [

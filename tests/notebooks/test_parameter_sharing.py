@@ -10,8 +10,8 @@ from efflab import cost, lab, points
 from efflab.config import PRESETS, ModelConfig
 from efflab.experiments import encoder_reuse, qkv_sharing
 from efflab.experiments.record import recorded
-from efflab.notebooks.parameter_sharing import costs, counts, tasks
 from efflab.structure.sharing import share_qkv
+from efflab_rooms.parameter_sharing import costs, counts, tasks
 
 TINY = ModelConfig(3, 2, 32, 64, 60, 32)
 

@@ -7,8 +7,8 @@ from efflab import lab
 from efflab.distributed.launch import RankPool
 from efflab.distributed.pipeline import simulate
 from efflab.lab.check import judge
-from efflab.notebooks.pipeline_parallel import cuts, exercises, gantt, planner, rests, verdicts
-from efflab.notebooks.pipeline_parallel import schedules as compared
+from efflab_rooms.pipeline_parallel import cuts, exercises, gantt, planner, rests, verdicts
+from efflab_rooms.pipeline_parallel import schedules as compared
 
 BATCH, TOKENS = 4, 16
 

@@ -9,7 +9,7 @@ from efflab import cost, lab, points
 from efflab.compression import pruning
 from efflab.experiments import pruning_schedule as experiment
 from efflab.experiments.record import recorded
-from efflab.notebooks.pruning import masks, minilm, pruned, schedule, verdicts
+from efflab_rooms.pruning import masks, minilm, pruned, schedule, verdicts
 
 
 @pytest.fixture(scope="module")

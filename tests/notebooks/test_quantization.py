@@ -10,7 +10,7 @@ from efflab.bench import Comparison
 from efflab.compression.engines import Engine, fp32
 from efflab.estimate import Estimate
 from efflab.experiments import int8_ranges as ranges
-from efflab.notebooks.quantization import engines, forms, grids, integers, operators, slower
+from efflab_rooms.quantization import engines, forms, grids, integers, operators, slower
 
 
 def test_one_number_lands_on_the_nearest_level():

@@ -7,8 +7,8 @@ import torch
 from efflab.experiments import attention_bench
 from efflab.lab import text, use_language
 from efflab.lab.check import judge
-from efflab.notebooks.sparse_attention import blocks, exercises, growth, images, windows
 from efflab.structure.window import visible_pairs, window_mask
+from efflab_rooms.sparse_attention import blocks, exercises, growth, images, windows
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from efflab.devices import DEVICES, Device
 from efflab.estimate import Estimate
 from efflab.lab.check import judge
 from efflab.model import Transformer
-from efflab.notebooks.start_here import exercises, growth, layer_times, measured, shares
 from efflab.profile import profile
+from efflab_rooms.start_here import exercises, growth, layer_times, measured, shares
 
 MACHINE = Device("a test machine", {"fp32": 100e9}, 10e9, 8e9, "assumed")
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from efflab import notebooks
+import efflab_rooms
 from efflab.lab import Outcome, load_claims
 from efflab.publishing import build
 from efflab.publishing.catalog import ROOT, catalog, sources
 
-ROOMS = Path(notebooks.__file__).parent
+ROOMS = Path(efflab_rooms.__file__).parent
 CLAIMS = [(claim, number) for number, e in catalog().items() for claim in e["claims"]]
 STORED = json.loads((ROOT / "data" / "verdicts.json").read_text(encoding="utf-8"))
 
@@ -21,7 +21,7 @@ STORED = json.loads((ROOT / "data" / "verdicts.json").read_text(encoding="utf-8"
 def function(claim, number):
     """The verdict function of a claim, in the room of its notebook."""
     room = catalog()[number]["name"][3:]
-    module = importlib.import_module(f"efflab.notebooks.{room}.verdicts")
+    module = importlib.import_module(f"efflab_rooms.{room}.verdicts")
     return getattr(module, claim.replace("-", "_"))
 
 

@@ -3,9 +3,9 @@
 import pytest
 from ledgers import BIG, LESS, SMALL
 
-from efflab.notebooks.quantization import verdicts
 from efflab.publishing import judging
 from efflab.publishing.ledger import verdicts as stored
+from efflab_rooms.quantization import verdicts
 
 
 def test_a_claim_is_judged_in_its_notebooks_room(root):

@@ -19,11 +19,12 @@ TESTS = ("conftest.py", "offline.py", "notebooks/conftest.py", "notebooks/test_e
 
 @pytest.fixture
 def tree(tmp_path):
-    """The package without its rooms, the claims, an empty catalog, and the tests of notebooks."""
+    """The package, no rooms, the claims, an empty catalog, and the tests of notebooks."""
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "efflab", tmp_path / "efflab", ignore=ignored)
-    for room in (tmp_path / "efflab" / "notebooks").glob("*/"):
-        shutil.rmtree(room)
+    rooms = ROOT / "notebooks" / "efflab_rooms" / "__init__.py"
+    (tmp_path / "notebooks" / "efflab_rooms").mkdir(parents=True)
+    shutil.copy(rooms, tmp_path / "notebooks" / "efflab_rooms")
     for name in TESTS:
         (tmp_path / "tests" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "tests" / name, tmp_path / "tests" / name)
@@ -37,7 +38,7 @@ def tree(tmp_path):
 
 def run(tree, *arguments):
     """A command in the tree, with the tree's own package."""
-    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    environment = {**os.environ, "PYTHONPATH": f"{tree}{os.pathsep}{tree / 'notebooks'}"}
     command = [sys.executable, "-m", *arguments]
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -46,7 +47,7 @@ def run(tree, *arguments):
 
 def test_a_new_notebook_passes_its_tests_once_it_is_built(tree):
     said = run(tree, "efflab.cli", "new", "12", "running_sums")
-    assert "efflab/notebooks/running_sums/verdicts.py" in said
+    assert "notebooks/efflab_rooms/running_sums/verdicts.py" in said
     assert new.claims_of("12")  # so that verdicts are among what is tested
     written = [line for line in said.splitlines() if line.endswith(".py")]
     run(tree, "ruff", "check", *written)
@@ -92,7 +93,11 @@ def test_the_entry_stands_in_its_place():
         ("90", "Windows", "name='Windows': expected small letters"),
         ("90", "two__bars", "name='two__bars': expected small letters"),
         ("90", "import", "name='import': expected small letters"),
-        ("90", "gptq", "name='gptq': expected one not taken, but efflab/notebooks/gptq exists"),
+        (
+            "90",
+            "gptq",
+            "name='gptq': expected one not taken, but notebooks/efflab_rooms/gptq exists",
+        ),
         ("90", "explorers", "but tests/notebooks/test_explorers.py exists"),
     ],
 )
@@ -114,4 +119,4 @@ def test_half_a_notebook_does_not_stay(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         new.new("16", "sums", root=tmp_path)
     assert set(tmp_path.rglob("*.*")) == before
-    assert not (tmp_path / "efflab" / "notebooks" / "sums").exists()
+    assert not (tmp_path / "notebooks" / "efflab_rooms" / "sums").exists()

@@ -203,12 +203,13 @@ def test_strict_fails_where_a_stub_is_untouched_and_complete_where_chinese_lacks
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A small package in place of efflab, on which runs of the toy then depend."""
+    """A small package and a room in place of ours, on which runs of the toy then depend."""
     folder = tmp_path / "package"
     (folder / "room").mkdir(parents=True)
     (folder / "room" / "layer.py").write_text("x = 1\n", encoding="utf-8")
-    (folder / "zh.toml").write_text('"a" = "甲"\n', encoding="utf-8")
-    monkeypatch.setattr(running, "PACKAGE", folder)
+    (folder / "core").mkdir()
+    (folder / "core" / "zh.toml").write_text('"a" = "甲"\n', encoding="utf-8")
+    monkeypatch.setattr(running, "CODE", (folder / "core", folder / "room"))
     return folder
 
 
@@ -224,7 +225,7 @@ def test_a_run_depends_on_all_that_may_change_it(toy, package, edit, monkeypatch
     assert mark() == seen[0]
     for file in (
         package / "room" / "layer.py",
-        package / "zh.toml",
+        package / "core" / "zh.toml",
         data / "claims.toml",
         data / "published" / "albert.csv",
         data / "experiments" / "sweep.json",
@@ -324,7 +325,7 @@ SWEEP = """
 import sys
 from pathlib import Path
 from efflab.publishing import run
-run.PACKAGE = Path(sys.argv[2])
+run.CODE = (Path(sys.argv[2]),)
 run.sweep("90", {"n": [1, 2, 3]}, folder=Path(sys.argv[1]))
 """
 

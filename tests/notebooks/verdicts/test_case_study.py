@@ -3,8 +3,8 @@
 import pytest
 
 from efflab.lab import Figure
-from efflab.notebooks.case_study import verdicts
-from efflab.notebooks.case_study.verdicts import ENCODER, TIMES
+from efflab_rooms.case_study import verdicts
+from efflab_rooms.case_study.verdicts import ENCODER, TIMES
 
 
 def around(name, value, half):

@@ -4,7 +4,7 @@ import pytest
 
 from efflab import lab
 from efflab.lab import Figure
-from efflab.notebooks.choose_plan import TEXTS, light, parallel, verdicts
+from efflab_rooms.choose_plan import TEXTS, light, parallel, verdicts
 
 FIRST = dict.fromkeys(verdicts.LEADS.values(), 2.0) | {
     verdicts.SHARED_FLOPS: 1.0,

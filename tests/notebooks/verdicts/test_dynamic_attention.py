@@ -3,7 +3,7 @@
 import pytest
 
 from efflab.estimate import Estimate
-from efflab.notebooks.dynamic_attention import verdicts
+from efflab_rooms.dynamic_attention import verdicts
 
 FIGURES = dict(
     moved=Estimate(0.25, 0.23, 0.27),

@@ -4,7 +4,7 @@ import pytest
 
 from efflab import lab
 from efflab.estimate import Estimate
-from efflab.notebooks.parameter_sharing import costs, verdicts
+from efflab_rooms.parameter_sharing import costs, verdicts
 
 TIME = Estimate(0.9, 0.85, 0.95)
 

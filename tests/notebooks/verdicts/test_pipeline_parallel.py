@@ -3,7 +3,7 @@
 import pytest
 
 from efflab.lab import Figure
-from efflab.notebooks.pipeline_parallel import verdicts as v
+from efflab_rooms.pipeline_parallel import verdicts as v
 
 
 def model(between=1e-7, busy=25.0):

@@ -3,7 +3,7 @@
 import pytest
 
 from efflab.estimate import Estimate
-from efflab.notebooks.pruning import verdicts
+from efflab_rooms.pruning import verdicts
 
 
 def runs(one_shot, gradual, control=0.0, drop=(1.4, 0.9)):

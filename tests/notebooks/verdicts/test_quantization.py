@@ -4,7 +4,7 @@ import pytest
 
 from efflab import lab, points
 from efflab.experiments import int8_ranges as ranges
-from efflab.notebooks.quantization import forms, grids, verdicts
+from efflab_rooms.quantization import forms, grids, verdicts
 
 
 def sizes(linear, both):

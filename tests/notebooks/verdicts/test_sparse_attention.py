@@ -3,7 +3,7 @@
 import pytest
 
 from efflab.estimate import Estimate
-from efflab.notebooks.sparse_attention import verdicts
+from efflab_rooms.sparse_attention import verdicts
 
 FIGURES = dict(
     window=Estimate(1.1, 1.0, 1.2),

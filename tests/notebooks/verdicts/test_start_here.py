@@ -4,7 +4,7 @@ import pytest
 
 from efflab.estimate import Estimate
 from efflab.lab import Figure
-from efflab.notebooks.start_here import verdicts
+from efflab_rooms.start_here import verdicts
 
 ONE = Estimate(1.0, 0.9, 1.1)
 

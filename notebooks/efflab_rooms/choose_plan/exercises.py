@@ -1,0 +1,74 @@
+"""Notebook 15's exercises: what is asked, and how an answer is judged."""
+
+from collections.abc import Mapping
+
+from efflab.advice.ranking import advise
+from efflab.cost import roofline_seconds
+from efflab.devices import DEVICES
+from efflab.experiments.budget_game import LIMIT
+from efflab.lab import Exercise, number, tr
+from efflab_rooms.choose_plan import game
+
+# --- 15-1: a predicted gain ------------------------------------------------------------------
+
+CASES = (
+    ("A100 80GB SXM", (1e12, 4e8, "tf32"), (1e12, 2e8, "fp16")),  # arithmetic binds
+    ("A100 80GB SXM", (1e9, 4e8, "tf32"), (1e9, 2e8, "int8")),  # memory binds
+    ("V100 SXM2", (1e10, 4e8, "fp32"), (1e10, 2e8, "fp16")),  # first one, then the other
+)
+
+
+def _check_gain(answer):
+    for device, before, after in CASES:
+        chip = DEVICES[device]
+        seconds = [roofline_seconds(f, b, chip, t) for f, b, t in (before, after)]
+        work = [(f, b, chip.peak(t)) for f, b, t in (before, after)]
+        what = tr("{device}: how many times faster", device=device)
+        yield what, seconds[0] / seconds[1], answer(*work, chip.memory_bandwidth)
+
+
+# --- 15-2: the game's first goal -------------------------------------------------------------
+
+GOAL = 1.08
+
+
+def _check_moves(answer):
+    is_moves = isinstance(answer, Mapping)
+    yield tr("moves, as a dict"), True, is_moves
+    score = game.play(answer)
+    what = tr("{mb} MB; at most {limit} is asked", mb=number(score["n_bytes"] / 1e6, 4),
+              limit=number(LIMIT / 1e6))  # fmt: skip
+    yield what, True, score["fits"]
+    what = tr("{bits} bits per byte; at most {goal} is asked", bits=number(score["bits"], 4),
+              goal=GOAL)  # fmt: skip
+    yield what, True, score["bits"] <= GOAL
+
+
+# --- 15-3: beat the verdict ------------------------------------------------------------------
+
+
+def _check_case(answer):
+    yield tr("the budget is latency"), "latency", answer.get("budget")
+    first = advise(**answer)[0]
+    what = tr("a light structure stands first; here it is: {first}", first=tr(first["technique"]))
+    yield what, True, first["structure"]
+
+
+EXERCISES = {
+    "15-1": Exercise(
+        _check_gain,
+        hint="Each takes the larger of two times: FLOPs over the peak, bytes over the bandwidth. "
+        "The gain is the first time over the second.",
+        tolerance=1e-6,
+    ),
+    "15-2": Exercise(
+        _check_moves,
+        hint="4 bits by GPTQ for the maps, and more for the token table, which is looked up and "
+        "multiplied by. half=True saves what biases and norms need.",
+    ),
+    "15-3": Exercise(
+        _check_case,
+        hint="Take away what leads: a device on which neither 16 bits nor INT8 is surely faster. "
+        "Then a model of whose FLOPs the logits, or the scores, are a large share.",
+    ),
+}

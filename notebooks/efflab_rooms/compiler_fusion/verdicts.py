@@ -1,0 +1,38 @@
+"""Notebook 07's verdict: fewer kernels and fewer bytes, out of the compilers' own output."""
+
+from efflab.lab import Outcome, by_name
+from efflab_rooms.compiler_fusion.compilers import BY_HAND, BYTES, KERNELS, OPS, PER_KERNEL
+
+RULE = (
+    "holds if there are fewer kernels than operations, and fewer bytes, both counted in what XLA "
+    "puts out; on condition if torch's kernels fused by hand are no more than XLA's; not if "
+    "kernels or bytes do not become fewer; undecided if there is nothing to fuse"
+)
+
+
+def xla_fusion(figures) -> Outcome:
+    """The claim says that XLA fuses operators and so launches fewer kernels.
+
+    Time is shown and decides nothing. What kernels fused by hand launch is the condition.
+    """
+    found = by_name(figures)
+    n_ops, n_kernels = found[OPS].value, found[KERNELS].value
+    by_hand = found[BY_HAND].value
+    values = dict(ops=f"{n_ops:,.0f}", kernels=f"{n_kernels:,.0f}", hand=f"{by_hand:,.0f}")
+    common = dict(rule=RULE, values=values)
+    if n_ops < 2:
+        reason = "a program of one operation leaves nothing to fuse"
+        return Outcome(None, tuple(found.values()), reason=reason, **common)
+    if found[PER_KERNEL].value <= 1:
+        reason = "XLA launches {kernels} kernels for {ops} operations"
+        return Outcome(False, tuple(found.values()), reason=reason, **common)
+    if found[BYTES].value >= 1:
+        reason = "the kernels are fewer, but move no fewer bytes"
+        return Outcome(False, tuple(found.values()), reason=reason, **common)
+    condition = ""
+    if by_hand <= n_kernels:
+        condition = (
+            "compared with single operations ({ops} to {kernels}); torch's own LayerNorm, "
+            "attention and GELU, fused by hand, need {hand} kernels for the same block"
+        )
+    return Outcome(True, tuple(found.values()), condition=condition, **common)

@@ -1,0 +1,123 @@
+"""Notebook 06's exercises: what is asked, and how an answer is judged."""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from efflab import bench
+from efflab.acceleration import block_formats
+from efflab.acceleration.precision import FORMATS
+from efflab.config import ModelConfig
+from efflab.lab import Exercise, number, tr
+from efflab.model import Transformer
+from efflab_rooms.mixed_precision import formats, gradients
+
+REACH = range(-2, 3)
+"""Steps from the standard's exponent among which a block's best one is sought in 06-2."""
+N_STEPS, LAST, SLACK = 60, 20, 0.05
+LEAN = ModelConfig(2, 4, 128, 512, 2048, 64, causal=True)
+
+
+def _check_rounding(answer):
+    numbers = (1.0, 0.1, -3.14159, 2.5e-5, 3e-8, 65519.0, 1.0625, 1.03125, 0.0)
+    for name in ("bf16", "fp16", "fp8_e5m2"):
+        f = FORMATS[name]
+        for x in numbers:
+            if abs(x) < f.max:
+                expected = f.cast(torch.tensor(x, dtype=torch.float64)).item()
+                given = np.format_float_positional(x)  # as one may type it
+                what = f"round_to({given}, {f.exponent_bits}, {f.mantissa_bits})"
+                yield what, True, float(answer(x, f.exponent_bits, f.mantissa_bits)) == expected
+
+
+def block_error(exponents: Callable | None = None) -> float:
+    """MXFP4's squared error of a weight of stdlib-gpt, with the standard's scales or others."""
+    weight, _ = formats.weight_and_gradient()
+    blocks = weight.unflatten(-1, (-1, block_formats.BLOCK))
+    own = None if exponents is None else torch.as_tensor(exponents(blocks)).long()
+    back = block_formats.quantize(weight, "mxfp4", exponents=own).dequantize()
+    return (back - weight).square().sum().item()
+
+
+def best_exponents(blocks: torch.Tensor) -> torch.Tensor:
+    """The exponent of least error for each block (..., 32), by trying all in reach."""
+    rows = blocks.flatten(-2)
+    standard = block_formats.block_exponents(blocks, block_formats.ELEMENTS["mxfp4"])
+    tries = torch.stack([standard + step for step in REACH])
+    backs = (block_formats.quantize(rows, "mxfp4", exponents=e).dequantize() for e in tries)
+    errors = [(back.view_as(blocks) - blocks).square().sum(-1) for back in backs]
+    return tries.gather(0, torch.stack(errors).argmin(0, keepdim=True))[0]
+
+
+def _check_blocks(answer):
+    mine, least, standard = map(block_error, (answer, best_exponents, None))
+    share, target = ((error / standard) ** 0.5 for error in (mine, least))
+    what = tr("error: {share} % of the standard's; {target} % can be reached",
+              share=number(100 * share, 4), target=number(100 * target, 4))  # fmt: skip
+    yield what, True, share <= target + 1e-4
+
+
+def run(prepare: Callable, n_steps: int) -> list[float]:
+    """Losses of a tiny model trained as `prepare(model)` -> (model, optimizer) has it."""
+    torch.manual_seed(0)
+    model, optimizer = prepare(Transformer(LEAN))
+    losses = []
+    for step in range(n_steps):
+        ids, targets = gradients.windows(step)
+        loss = F.cross_entropy(model(ids).float().flatten(0, 1), targets.flatten())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+@bench.one_thread()
+def judged(prepare: Callable) -> tuple[int, float]:
+    """(bytes of all tensors of two steps at once, mean of the last losses)."""
+    gradients.windows(0)  # the corpus is read before anything is counted
+    losses = run(prepare, N_STEPS)
+    return bench.peak_bytes(lambda: run(prepare, 2)), sum(losses[-LAST:]) / LAST
+
+
+@lru_cache(maxsize=1)
+def plain() -> tuple[int, float]:
+    """What fp32 needs and reaches."""
+    return judged(lambda model: (model, torch.optim.AdamW(model.parameters(), lr=3e-3)))
+
+
+def _check_lean(answer):
+    n_bytes, loss = judged(answer)
+    full_bytes, full_loss = plain()
+    share = 100 * n_bytes / full_bytes
+    yield (
+        tr("bytes: {share} % of fp32's; at most 60 % is asked", share=number(share)),
+        True,
+        share <= 60,
+    )
+    what = tr("loss: {loss}, fp32's: {full}; at most {slack} more", loss=number(loss, 4),
+              full=number(full_loss, 4), slack=SLACK)  # fmt: skip
+    yield what, True, loss <= full_loss + SLACK
+
+
+EXERCISES = {
+    "06-1": Exercise(
+        _check_rounding,
+        hint="Neighbours around x are 2^(exponent - mantissa_bits) apart, where 2^exponent is the "
+        "power of two at or below |x|; math.frexp(x)[1] - 1 gives it. Below the smallest normal "
+        "number, 2^(2 - 2^(exponent_bits - 1)), the exponent stays. round() sends ties to even.",
+    ),
+    "06-2": Exercise(
+        _check_blocks,
+        hint="The standard's scale is a floor, so a block's largest value may be cut. Try the "
+        "standard's exponent and the next one for each block, and keep the one that errs less.",
+    ),
+    "06-3": Exercise(
+        _check_lean,
+        hint="Whatever has four bytes can have two: weights, gradients, both moments. A module's "
+        "bfloat16() changes all its parameters, and AdamW's moments follow the parameters' type.",
+    ),
+}
