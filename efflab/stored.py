@@ -7,8 +7,10 @@ from efflab.errors import require, require_finite, wrong_type
 from efflab.estimate import require_interval
 from efflab.json_files import read_json
 
-RECORD = {"claim", "holds", "outcome", "condition", "rule", "reason", "figures"}
-FIGURE = {"name", "value", "unit", "kind", "low", "high"}
+RECORD = {"form", "claim", "holds", "outcome", "condition", "rule", "reason", "figures"}
+FIGURE = {"id", "name", "value", "unit", "kind", "low", "high"}
+TEMPLATE = {"template", "values"}
+"""Of a figure whose name has fields."""
 POINT = {
     *("technique", "model", "notebook", "kind", "bytes", "band"),
     *("time", "time_low", "time_high", "quality", "quality_low", "quality_high"),
@@ -51,8 +53,8 @@ def _require_record(record) -> None:
     require_keys(name, record, RECORD)
     _require_texts(name, record, ("claim", "outcome", "condition", "rule", "reason"))
     for figure in _items(f"figures of {name}", record["figures"]):
-        require_keys(f"figure of {name}", figure, FIGURE)
-        _require_texts(f"figure of {name}", figure, ("name", "unit", "kind"))
+        require_keys(f"figure of {name}", figure, FIGURE, TEMPLATE)
+        _require_texts(f"figure of {name}", figure, ("id", "name", "unit", "kind"))
         require_figure(f"{name}: {figure['name']}", figure)
 
 
@@ -66,11 +68,12 @@ def require_figure(name: str, figure: dict) -> None:
         require_interval(name, value, low, high)
 
 
-def require_keys(name: str, value, keys: set[str]) -> None:
-    """`value` must be an object with these keys and no other."""
+def require_keys(name: str, value, keys: set[str], more: set[str] = frozenset()) -> None:
+    """`value` must be an object with these keys, all or none of `more`, and no other."""
     if not isinstance(value, dict):
         raise wrong_type(name, value, "an object")
-    require(value.keys() == keys, name, sorted(value), f"{sorted(keys)}")
+    fits = value.keys() in (keys, keys | more)
+    require(fits, name, sorted(value), f"{sorted(keys)}")
 
 
 def _items(name: str, value) -> list:

@@ -5,9 +5,7 @@ from efflab.advice.case import Case
 from efflab.advice.technique import Gain, Loss, Technique
 
 FUSION = "07", "xla-fusion"
-COMPILED = "Inductor's time / single operations"
-EAGER = "torch's own kernels' time / single operations"
-AUTOCAST = "06", "amp-speed", "this CPU, bf16 autocast, times faster than fp32"
+AUTOCAST = "06", "amp-speed", "bf16-here"
 
 
 def techniques(case: Case) -> list[Technique]:
@@ -39,7 +37,7 @@ def _latency(case: Case) -> Gain | str:
 
 def _days(case: Case) -> Gain | str:
     if case.gpu is None:
-        found = recorded.figure(*AUTOCAST)
+        found = recorded.evidence(*AUTOCAST)
         if case.device == "CPU without VNNI" or found["low"] <= 1:
             return "bf16 was not faster on a CPU, beyond noise"
         return Gain(found["low"], found["high"], "recorded", "data/verdicts.json#amp-speed")
@@ -56,7 +54,7 @@ def compiled(case: Case) -> Technique:
     days = "no training was recorded with it here"
     latency: Gain | str = "no number was recorded for this device"
     if case.gpu is None:
-        new, old = (recorded.figure(*FUSION, name) for name in (COMPILED, EAGER))
+        new, old = (recorded.evidence(*FUSION, key) for key in ("inductor", "torch"))
         low, high = old["low"] / new["high"], old["high"] / new["low"]
         latency = Gain(low, high, "recorded", "data/verdicts.json#xla-fusion")
         if old["value"] / new["value"] <= 1:

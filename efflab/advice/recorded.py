@@ -73,12 +73,12 @@ def gptq_loss(bits: int, group_size: int | None) -> Loss:
     return Loss(value, BITS, "recorded", "data/experiments/gptq-quality.json")
 
 
-def figure(notebook: str, claim: str, name: str) -> dict:
-    """A figure of a verdict as the built notebook stored it."""
+def evidence(notebook: str, claim: str, key: str) -> dict:
+    """The evidence of that id as the built notebook stored it under a verdict."""
     (record,) = [v for v in _verdicts()[notebook] if v["claim"] == claim]
-    found = {f["name"]: f for f in record["figures"]}
-    require_one_of("name", name, found)
-    return found[name]
+    found = {item["id"]: item for item in record["figures"]}
+    require_one_of("key", key, found)
+    return found[key]
 
 
 def mixed_training_gain(device: str) -> Gain | None:

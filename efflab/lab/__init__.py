@@ -10,14 +10,14 @@ from efflab.lab.page import prepare_build, show_source
 from efflab.lab.predict import Prediction, predict
 from efflab.lab.tables import table
 from efflab.lab.text import KINDS, number, tr, use_language
-from efflab.lab.verdict import Figure, Outcome, by_name, load_claims, outcome_words, verdict
+from efflab.lab.verdict import Evidence, Outcome, by_id, load_claims, outcome_words, verdict
 
 __all__ = [
     "KINDS",
     "Choice",
+    "Evidence",
     "Exercise",
     "Explorer",
-    "Figure",
     "Mismatch",
     "Outcome",
     "Prediction",
@@ -26,7 +26,7 @@ __all__ = [
     "bars",
     "blank",
     "board",
-    "by_name",
+    "by_id",
     "check",
     "explore",
     "explorer",

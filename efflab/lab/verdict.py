@@ -1,9 +1,11 @@
 """The article's claims and what we found: one card each, stored with the notebook.
 
-A verdict is one pure function from figures to an `Outcome`, in the `verdicts.py` of a notebook's
-room: the rule was fixed before the numbers were known, and other numbers give another outcome.
+A verdict is one pure function from its evidence to an `Outcome`, in the `verdicts.py` of a
+notebook's room: the rule was fixed before the numbers were known, and other numbers give another
+outcome.
 """
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -29,27 +31,39 @@ OUTCOMES = {
 """What a verdict can be: its words in English and in Chinese, its mark and its colour."""
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A number that a verdict rests on: `Figure("parameters removed", 71.2, "%", "computed")`.
+FORM = 2
+"""Of a stored record. In form 1, evidence had no id."""
 
-    `name` stands alone and is translated when shown; `kind` is one of `KINDS`; `low` and `high` are
-    the ends of its 95 % interval where it was sampled. A value that is no finite number, or lies
-    outside of its interval, is refused: whatever is compared with NaN is false, so that a verdict
-    would turn on it unseen.
+
+@dataclass(frozen=True)
+class Evidence:
+    """A number that a verdict rests on: `Evidence("removed", "parameters removed", 71.2, "%")`.
+
+    `id` is what code asks for, short and stable. `name` is for people: an English template, filled
+    from `values` and translated when shown. `kind` is one of `KINDS`; `low` and `high` are the ends
+    of its 95 % interval where it was sampled. A value that is no finite number, or lies outside of
+    its interval, is refused: whatever is compared with NaN is false, so that a verdict would turn
+    on it unseen.
     """
 
+    id: str
     name: str
     value: float
     unit: str = ""
     kind: str = "measured"
     low: float | None = None
     high: float | None = None
+    values: Mapping = field(default_factory=dict)
 
     def __post_init__(self):
-        for name in ("name", "unit", "kind"):
+        for name in ("id", "name", "unit", "kind"):
             _require_text(name, getattr(self, name))
+        is_id = bool(ID.fullmatch(self.id))
+        require(is_id, "id", self.id, "small letters and digits with - between words")
         require(bool(self.name), "name", self.name, "a name")
+        fields_of_name = set(re.findall(r"{(\w+)}", self.name))
+        allowed = "the fields of its name: " + ", ".join(sorted(fields_of_name))
+        require(fields_of_name == self.values.keys(), "values", self.values, allowed)
         require_one_of("kind", self.kind, KINDS)
         both = (self.low is None) == (self.high is None)
         require(both, "low", self.low, "both ends of the interval or neither")
@@ -59,22 +73,35 @@ class Figure:
             require_interval("value", self.value, self.low, self.high)
 
     @classmethod
-    def of(cls, name: str, estimate: Estimate, unit: str = "", kind: str = "measured") -> "Figure":
-        """A figure with the interval of an `Estimate`."""
-        return cls(name, estimate.mean, unit, kind, estimate.low, estimate.high)
+    def of(
+        cls, id: str, name: str, estimate: Estimate, unit="", kind="measured", **values
+    ) -> "Evidence":
+        """Evidence with the interval of an `Estimate`."""
+        return cls(id, name, estimate.mean, unit, kind, estimate.low, estimate.high, values)
+
+    @property
+    def english(self) -> str:
+        """Its name as it is stored."""
+        return _fill(self.name, self.values)
+
+    def record(self) -> dict:
+        """What is stored: the name in English, and its template where it has values."""
+        stored = asdict(self) | {"name": self.english}
+        values = stored.pop("values")
+        return plain(stored | (dict(template=self.name, values=values) if values else {}))
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a claim comes to: `holds` is True, False, or None where it is undecided.
 
-    `figures`: what it rests on, the deciding one first. `rule`: when it would hold, printed on the
+    `evidence`: what it rests on, the deciding number first. `rule`: when it would hold, printed on the
     card; `condition` turns "holds" into "holds if"; `reason` says why it does not, or cannot be
     told. The texts are English templates, filled from `values` and translated when shown.
     """
 
     holds: bool | None
-    figures: tuple[Figure, ...]
+    evidence: tuple[Evidence, ...]
     rule: str = field(kw_only=True)
     condition: str = field(default="", kw_only=True)
     reason: str = field(default="", kw_only=True)
@@ -85,8 +112,8 @@ class Outcome:
             raise wrong_type("holds", self.holds, "True, False or None")
         holds = self.holds if self.holds is None else bool(self.holds)  # numpy's own is no JSON
         object.__setattr__(self, "holds", holds)
-        object.__setattr__(self, "figures", tuple(by_name(self.figures).values()))
-        require(len(self.figures) > 0, "figures", self.figures, "at least one figure")
+        object.__setattr__(self, "evidence", tuple(by_id(self.evidence).values()))
+        require(len(self.evidence) > 0, "evidence", self.evidence, "at least one number")
         for name in TEXTS:
             _require_text(name, getattr(self, name))
         require(bool(self.rule), "rule", self.rule, "the rule by which it was judged")
@@ -103,35 +130,40 @@ class Outcome:
         return "undecided" if self.holds is None else "does not hold"
 
     def record(self, claim_id: str) -> dict:
-        """What is stored: English, every figure with its kind and interval, in their order."""
+        """What is stored: English, all evidence with its kind and interval, in its order."""
         texts = {key: _fill(getattr(self, key), self.values) for key in TEXTS}
-        figures = [plain(asdict(figure)) for figure in self.figures]
-        return dict(claim=claim_id, holds=self.holds, outcome=self.word, **texts, figures=figures)
+        head = dict(form=FORM, claim=claim_id, holds=self.holds, outcome=self.word)
+        return head | texts | dict(figures=[evidence.record() for evidence in self.evidence])
 
 
 TEXTS = ("condition", "rule", "reason")
+ID = re.compile("[a-z0-9]+(-[a-z0-9]+)*")
 
 
-def by_name(figures: Iterable[Figure | Mapping]) -> dict[str, Figure]:
-    """{name: figure} in order, from figures or from what a record stores; a name twice is refused.
+def by_id(evidence: Iterable[Evidence | Mapping]) -> dict[str, Evidence]:
+    """{id: evidence} in order, also from what a record stores; an id twice is refused.
 
-    >>> by_name([{"name": "removed", "value": 71.2, "unit": "%"}])["removed"].value
+    >>> by_id([{"id": "removed", "name": "removed", "value": 71.2}])["removed"].value
     71.2
     """
-    made = [f if isinstance(f, Figure) else _figure(f) for f in figures]
-    found = {figure.name: figure for figure in made}
-    names = [figure.name for figure in made]
-    require(len(found) == len(made), "figures", names, "names that differ")
+    items = [e if isinstance(e, Evidence) else _from_record(e) for e in evidence]
+    found = {item.id: item for item in items}
+    ids = [item.id for item in items]
+    require(len(found) == len(items), "evidence", ids, "ids that differ")
     return found
 
 
-def _figure(stored: Mapping) -> Figure:
+def _from_record(stored: Mapping) -> Evidence:
     if not isinstance(stored, Mapping):
-        raise wrong_type("figure", stored, "a Figure, or what a record stores of one")
-    known = [f.name for f in fields(Figure)]
-    fit = {"name", "value"} <= stored.keys() <= set(known)
-    require(fit, "figure", list(stored), "its name and value, and no keys but " + ", ".join(known))
-    return Figure(**stored)
+        raise wrong_type("evidence", stored, "an Evidence, or what a record stores of one")
+    known = [*(f.name for f in fields(Evidence)), "template"]
+    fit = {"id", "name", "value"} <= stored.keys() <= set(known)
+    allowed = "its id, name and value, and no keys but " + ", ".join(known)
+    require(fit, "evidence", list(stored), allowed)
+    given = {key: value for key, value in stored.items() if key != "template"}
+    evidence = Evidence(**given | {"name": stored.get("template", stored["name"])})
+    require(evidence.english == stored["name"], "name", stored["name"], repr(evidence.english))
+    return evidence
 
 
 def _require_text(name: str, value) -> None:
@@ -178,9 +210,9 @@ class _Card:
             headline = tr("{word}: {condition}", word=headline, condition=told["condition"])
         self.headline = headline
         self.reason = told["reason"]
-        self.busy = _busy_line(outcome.figures)
+        self.busy = _busy_line(outcome.evidence)
         self.rule = tr("Rule, fixed beforehand: {rule}", rule=told["rule"])
-        self.figures = [_figure_line(figure) for figure in outcome.figures]
+        self.figures = [evidence_line(item) for item in outcome.evidence]
 
     def text(self) -> str:
         lines = [self.heading, self.claim, self.headline]
@@ -207,29 +239,35 @@ class _Card:
         )
 
 
-def _busy_line(figures: Iterable[Figure]) -> str:
+def _busy_line(evidence: Iterable[Evidence]) -> str:
     """That others used the machine while times were measured here; nothing in a build, which asks
     before it begins."""
-    here = any(figure.kind == "measured" for figure in figures)
+    here = any(item.kind == "measured" for item in evidence)
     if not (here and others.busy and live()):
         return ""
     text = "Measured on a busy machine: others used {cores} cores meanwhile, so times may be off"
     return tr(text, cores=number(others.cores, 2))
 
 
-def _figure_line(figure: Figure) -> str:
+def name_words(evidence: Evidence) -> str:
+    """Its name in the language in use."""
+    return _fill(tr(evidence.name), evidence.values)
+
+
+def evidence_line(evidence: Evidence) -> str:
     """ "parameters removed: 71.2% [computed]"."""
-    return f"{tr(figure.name)}: {value_line(figure)}"
+    return f"{name_words(evidence)}: {value_line(evidence)}"
 
 
-def value_line(figure: Figure) -> str:
+def value_line(evidence: Evidence) -> str:
     """ "0.975 (0.914 to 1.04) [measured]": value, unit, interval if any, and kind."""
-    value = with_unit(figure.value, figure.unit)
-    if figure.low is not None:
-        ends = dict(low=number(figure.low), high=number(figure.high))
+    value = with_unit(evidence.value, evidence.unit)
+    if evidence.low is not None:
+        ends = dict(low=number(evidence.low), high=number(evidence.high))
         value = tr("{value} ({low} to {high})", value=value, **ends)
-    return f"{value} [{tr(figure.kind)}]"
+    return f"{value} [{tr(evidence.kind)}]"
 
 
 def _fill(text: str, values: Mapping) -> str:
-    return text.format(**values) if values else text
+    """The template filled by name alone: `str.format` would follow a stranger's attributes."""
+    return re.sub(r"{(\w+)}", lambda field: str(values[field[1]]), text) if values else text

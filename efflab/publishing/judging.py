@@ -1,6 +1,6 @@
-"""Verdicts judged again from their figures, by the rules that stand here.
+"""Verdicts judged again from their evidence, by the rules that stand here.
 
-A verdict is a pure function of its figures, so that a stored one can be checked, put into Chinese,
+A verdict is a pure function of its evidence, so that a stored one can be checked, put into Chinese,
 and asked what would turn it.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import efflab_rooms
 from efflab.errors import require
 from efflab.lab.text import read_texts
-from efflab.lab.verdict import Figure, Outcome, by_name
+from efflab.lab.verdict import Evidence, Outcome, by_id
 from efflab.publishing.catalog import ROOT, catalog
 
 
@@ -37,11 +37,11 @@ def chinese_texts(claim: str, root: Path = ROOT) -> dict[str, str]:
     return read_texts(efflab_rooms.texts(str(room(claim, root))))
 
 
-def judged(claim: str, figures: Iterable[Figure | Mapping], root: Path = ROOT) -> Outcome:
-    """What the claim comes to by these figures; a `ValueError` if its rule cannot judge them."""
+def judged(claim: str, evidence: Iterable[Evidence | Mapping], root: Path = ROOT) -> Outcome:
+    """What the claim comes to on this evidence; a `ValueError` if its rule cannot judge it."""
     function = rule(claim, root)
     try:
-        return function(list(by_name(figures).values()))
+        return function(list(by_id(evidence).values()))
     except Exception as error:  # a rule is written for its own figures, and these are a stranger's
         said = f"{type(error).__name__}: {error}"[:200]
         raise ValueError(
@@ -50,23 +50,23 @@ def judged(claim: str, figures: Iterable[Figure | Mapping], root: Path = ROOT) -
 
 
 def turning(claim: str, ours: Mapping, theirs: Mapping, root: Path = ROOT) -> list[str]:
-    """The figures on which two records of a claim part.
+    """The ids of the figures on which two records of a claim part.
 
     Each of them alone, taken from the other record, turns one outcome into the other. Where no
     single one does, the first, on which a verdict turns.
     """
-    mine, others = (by_name(record["figures"]) for record in (ours, theirs))
-    both = [name for name in mine if name in others]
+    mine, others = (by_id(record["figures"]) for record in (ours, theirs))
+    both = [key for key in mine if key in others]
 
-    def turns(name: str) -> bool:
-        swapped = (mine | {name: others[name]}, theirs), (others | {name: mine[name]}, ours)
-        return any(_word(claim, f.values(), root) == other["outcome"] for f, other in swapped)
+    def turns(key: str) -> bool:
+        swapped = (mine | {key: others[key]}, theirs), (others | {key: mine[key]}, ours)
+        return any(_word(claim, e.values(), root) == other["outcome"] for e, other in swapped)
 
-    return [name for name in both if turns(name)] or list(mine)[:1]
+    return [key for key in both if turns(key)] or list(mine)[:1]
 
 
-def _word(claim: str, figures: Iterable[Figure], root: Path) -> str | None:
+def _word(claim: str, evidence: Iterable[Evidence], root: Path) -> str | None:
     try:
-        return judged(claim, figures, root).word
+        return judged(claim, evidence, root).word
     except ValueError:
         return None

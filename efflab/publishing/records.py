@@ -13,7 +13,7 @@ from efflab.config import PRESETS
 from efflab.experiments import int8_engines
 from efflab.experiments.provenance import machine_name
 from efflab.experiments.record import blocks
-from efflab.lab.verdict import Figure
+from efflab.lab.verdict import Evidence
 from efflab.publishing.catalog import ROOT
 from efflab.publishing.column import Column
 from efflab.publishing.judging import judged, room
@@ -23,7 +23,7 @@ LINEAR, ALL = ("torchao INT8 weights",), ("ONNX Runtime INT8", int8_engines.OPEN
 """Engines whose weights have a scale a channel: linear maps alone, and the tables too."""
 
 
-def size_figures(block: Mapping) -> list[Figure]:
+def size_figures(block: Mapping) -> list[Evidence]:
     """`int8-size`'s figures from a machine's block: the smallest file of each form.
 
     The same engines write the same bytes on every CPU; what may differ is which form comes first.
@@ -40,7 +40,7 @@ def size_figures(block: Mapping) -> list[Figure]:
     ]
 
 
-SOURCES: dict[str, tuple[str, Callable[[Mapping], list[Figure]]]] = {
+SOURCES: dict[str, tuple[str, Callable[[Mapping], list[Evidence]]]] = {
     "int8-size": (int8_engines.NAME, size_figures),
 }
 """Claim -> the experiment whose record suffices, and the claim's figures from it."""

@@ -268,7 +268,7 @@ def test_records_are_read_by_name_and_unknown_ones_refused():
     with pytest.raises(ValueError, match="device='A100"):
         recorded.engine_row("fp32 eager", A100)
     with pytest.raises(ValueError, match="name='x'"):
-        recorded.figure("07", "xla-fusion", "x")
+        recorded.evidence("07", "xla-fusion", "x")
 
 
 def test_every_chapter_answers_every_budget():
