@@ -95,8 +95,8 @@ class Evidence:
 class Outcome:
     """What a claim comes to: `holds` is True, False, or None where it is undecided.
 
-    `evidence`: what it rests on, the deciding number first. `rule`: when it would hold, printed on the
-    card; `condition` turns "holds" into "holds if"; `reason` says why it does not, or cannot be
+    `evidence`: what it rests on, the deciding number first. `rule`: when it would hold, printed on
+    the card; `condition` turns "holds" into "holds if"; `reason` says why it does not, or cannot be
     told. The texts are English templates, filled from `values` and translated when shown.
     """
 

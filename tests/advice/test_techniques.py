@@ -267,7 +267,7 @@ def test_records_are_read_by_name_and_unknown_ones_refused():
         recorded.engine_row("x", "CPU with VNNI")
     with pytest.raises(ValueError, match="device='A100"):
         recorded.engine_row("fp32 eager", A100)
-    with pytest.raises(ValueError, match="name='x'"):
+    with pytest.raises(ValueError, match="key='x'"):
         recorded.evidence("07", "xla-fusion", "x")
 
 
