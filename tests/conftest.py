@@ -39,9 +39,11 @@ print(language, n * 2)
 import os
 from IPython.display import display
 
-figure = {"name": "n", "value": n, "unit": "", "kind": "measured", "low": None, "high": None}
+figure = {"id": "n", "name": "n", "value": n, "unit": "", "kind": "measured"}
+figure |= {"low": None, "high": None}
 texts = {"condition": "", "rule": "n is a number", "reason": ""}
-verdict = {"claim": "toy", "holds": True, "outcome": "holds", **texts, "figures": [figure]}
+head = {"form": 2, "claim": "toy", "holds": True, "outcome": "holds"}
+verdict = head | texts | {"figures": [figure]}
 display({"application/vnd.efflab.verdict+json": verdict, "text/plain": "holds"}, raw=True)
 point = {"technique": "t", "model": "m"}
 display({"application/vnd.efflab.board+json": point, "text/plain": "on the board"}, raw=True)

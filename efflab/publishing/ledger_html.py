@@ -11,7 +11,7 @@ from pathlib import Path
 from efflab.formats import LANGUAGES
 from efflab.lab import text
 from efflab.lab.text import tr, use_language, use_texts
-from efflab.lab.verdict import OUTCOMES, by_name, outcome_words, value_line
+from efflab.lab.verdict import OUTCOMES, by_id, name_words, outcome_words, value_line
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
 from efflab.publishing.column import Column
 from efflab.publishing.judging import chinese_texts, judged, turning
@@ -200,13 +200,13 @@ class _Body:
         if not held:
             return
         rule = escape(tr("Rule: {rule}", rule=self.words(claim, held[0])["rule"]))
-        names = [name for record in held[1:] if record["outcome"] != held[0]["outcome"]
-                 for name in turning(claim, held[0], record, self.root)]  # fmt: skip
-        if names:
+        ids = [key for record in held[1:] if record["outcome"] != held[0]["outcome"]
+               for key in turning(claim, held[0], record, self.root)]  # fmt: skip
+        if ids:
             lead = tr("They differ. What turns the outcome:")
-            table = self.figures(claim, list(dict.fromkeys(names)))
+            table = self.figures(claim, list(dict.fromkeys(ids)))
             yield self.wide("why", f"<div><b>{lead}</b>{table}<p>{rule}</p></div>")
-        every = [figure["name"] for record in held for figure in record["figures"]]
+        every = [figure["id"] for record in held for figure in record["figures"]]
         table = self.figures(claim, list(dict.fromkeys(every)))
         summary = tr("Rule and all figures")
         yield self.wide(
@@ -234,8 +234,8 @@ class _Body:
         words = self.words(claim, record)
         _, _, mark, colour = OUTCOMES[record["outcome"]]
         outcome = outcome_words(record["outcome"], self.language)
-        first = next(iter(by_name(record["figures"]).values()))
-        said = tr("{name}: {value}", name=tr(first.name), value=value_line(first))
+        first = next(iter(by_id(record["figures"]).values()))
+        said = tr("{name}: {value}", name=name_words(first), value=value_line(first))
         return (
             f'<td {machine}><div class="outcome"><span style="color:{colour}">{mark}</span>'
             f"{outcome}</div>{escape(words['condition'] or words['reason'])}"
@@ -248,21 +248,22 @@ class _Body:
         keys = ("rule", "condition", "reason")
         return {key: tr(getattr(outcome, key), **outcome.values) for key in keys}
 
-    def figures(self, claim: str, names: list[str]) -> str:
-        """The named figures, the machines that have the claim side by side."""
+    def figures(self, claim: str, ids: list[str]) -> str:
+        """The figures of these ids, the machines that have the claim side by side."""
         held = [column for column in self.columns if claim in column.verdicts]
-        by = [by_name(column.verdicts[claim]["figures"]) for column in held]
+        by = [by_id(column.verdicts[claim]["figures"]) for column in held]
         machines = [escape(column.name) for column in held]
         head = "".join(f"<th>{machine}</th>" for machine in machines)
         labels = [f' data-machine="{machine}"' if machines[1:] else "" for machine in machines]
         rows = []
-        for name in names:
-            values = [value_line(found[name]) if name in found else tr("missing") for found in by]
+        for key in ids:
+            name = name_words(next(found[key] for found in by if key in found))
+            values = [value_line(found[key]) if key in found else tr("missing") for found in by]
             cells = "".join(
                 f"<td{label}>{escape(value)}</td>"
                 for label, value in zip(labels, values, strict=True)
             )
-            rows.append(f"<tr><th>{escape(tr(name))}</th>{cells}</tr>")
+            rows.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
         return (
             f'<table class="figures">'
             f"<thead><tr><th>{tr('figure')}</th>{head}</tr></thead>"

@@ -32,7 +32,7 @@ SOME = {
     "@VERDICTS@": "verdicts ",
     "@IMPORT@": ", verdicts",
 }
-CELL = '# %% tags=["nbval-ignore-output"]\nlab.verdict("{id}", verdicts.{function}({figures}))\n\n'
+CELL = '# %% tags=["nbval-ignore-output"]\nlab.verdict("{id}", verdicts.{function}({evidence}))\n\n'
 
 
 def filled(name: str, values: dict[str, str]) -> str:
@@ -64,7 +64,8 @@ def values_for(number: str, name: str, claims: list[str]) -> dict[str, str]:
     names = [f"`{claim}`" for claim in claims]
     functions = [filled("verdict.py.in", {"@FUNCTION@": function_of(c)}) for c in claims]
     calls = [
-        CELL.format(id=c, function=function_of(c), figures="sums.figures(speedup)") for c in claims
+        CELL.format(id=c, function=function_of(c), evidence="sums.evidence(speedup)")
+        for c in claims
     ]
     return values | SOME | {
         "@CLAIMS_EN@": ", ".join(names),

@@ -18,7 +18,7 @@ from efflab.lab.board import Board, board_figure
 from efflab.lab.figures import panels
 from efflab.lab.labels import place_labels
 from efflab.lab.verdict import MIME as VERDICT_MIME
-from efflab.lab.verdict import Figure, Outcome
+from efflab.lab.verdict import Evidence, Outcome
 
 # --- verdicts and board
 
@@ -34,12 +34,13 @@ def test_every_claim_is_complete_in_both_languages():
         assert not text.has_chinese(claim["claim"]["en"])
 
 
-RATIO = Figure("ratio", np.float64(1 / 3), "x", "computed", low=0.3, high=0.4)
+RATIO = Evidence("ratio", "ratio", np.float64(1 / 3), "x", "computed", low=0.3, high=0.4)
+VALUE = Evidence("value", "value", 5)
 RULE = "it holds if the ratio is below {limit}"
 
 
 def outcome(holds, **texts):
-    return Outcome(holds, [RATIO, Figure("value", 5)], rule=RULE, values=dict(limit=0.5), **texts)
+    return Outcome(holds, [RATIO, VALUE], rule=RULE, values=dict(limit=0.5), **texts)
 
 
 def test_a_verdict_is_shown_and_stored(shown):
@@ -52,11 +53,11 @@ def test_a_verdict_is_shown_and_stored(shown):
     ]
     record = shown[0][VERDICT_MIME]
     assert record["figures"][0] == dict(
-        name="ratio", value=0.333333, unit="x", kind="computed", low=0.3, high=0.4
+        id="ratio", name="ratio", value=0.333333, unit="x", kind="computed", low=0.3, high=0.4
     )
-    assert [f["name"] for f in record["figures"]] == ["ratio", "value"]  # the deciding one first
+    assert [f["id"] for f in record["figures"]] == ["ratio", "value"]  # the deciding one first
     assert {k: v for k, v in record.items() if k != "figures"} == {
-        "claim": "sparse-linear", "holds": True, "outcome": "holds if",
+        "form": 2, "claim": "sparse-linear", "holds": True, "outcome": "holds if",
         "condition": "below 0.5", "rule": "it holds if the ratio is below 0.5", "reason": "",
     }  # fmt: skip
     json.dumps(record)
@@ -87,22 +88,21 @@ def test_a_card_says_that_the_machine_was_busy(shown, monkeypatch, language, lin
         lab.verdict("sparse-linear", Outcome(True, [RATIO, *more], rule=RULE))
         return shown.pop()
 
-    clock = Figure("value", 5)
     lab.use_language(language)
     text.use_texts({RULE: "比值低于 {limit}", "ratio": "比值", "value": "值"})
-    quiet = card(clock)
+    quiet = card(VALUE)
     others.cores = 1.3
-    busy = card(clock)
+    busy = card(VALUE)
     assert line in busy["text/plain"]
     assert line in busy["text/html"]
     assert line not in quiet["text/plain"] + quiet["text/html"]
     assert busy[VERDICT_MIME] == quiet[VERDICT_MIME]  # a column of today has no place for it
     assert line not in card()["text/plain"]  # computed: no clock was asked
     others.cores = 0.5
-    assert card(clock) == quiet
+    assert card(VALUE) == quiet
     others.cores = 1.3
     monkeypatch.setitem(page._build, "widgets", False)
-    assert card(clock) == quiet  # a build asks before it begins
+    assert card(VALUE) == quiet  # a build asks before it begins
     assert not text.missing
 
 
@@ -137,7 +137,7 @@ def test_a_wrong_verdict_is_refused():
     with pytest.raises(TypeError, match="outcome=True"):
         lab.verdict("int8-size", True)
     with pytest.raises(ValueError, match=r"kind='felt'.*'simulated'"):
-        Figure("ratio", 1.0, kind="felt")
+        Evidence("ratio", "ratio", 1.0, kind="felt")
     for wrong in (
         dict(holds=False),  # with no reason
         dict(holds=None),
@@ -146,9 +146,9 @@ def test_a_wrong_verdict_is_refused():
     ):
         with pytest.raises(ValueError, match="expected"):
             outcome(wrong.pop("holds"), **wrong)
-    with pytest.raises(ValueError, match="names that differ"):
+    with pytest.raises(ValueError, match="ids that differ"):
         Outcome(True, [RATIO, RATIO], rule=RULE)
-    with pytest.raises(ValueError, match="at least one figure"):
+    with pytest.raises(ValueError, match="at least one number"):
         Outcome(True, [], rule=RULE)
 
 
@@ -168,16 +168,43 @@ def test_a_wrong_verdict_is_refused():
         (dict(low=2, high=0.5), r"value=1\.0: expected a number in its interval, 2 to 0\.5"),
         (dict(low=1.1, high=2), r"value=1\.0: expected a number in its interval, 1\.1 to 2"),
         (dict(low=0.5, high=0.9), r"value=1\.0: expected a number in its interval, 0\.5 to 0\.9"),
+        (dict(id="Two words"), "id='Two words': expected small letters"),
+        (dict(id=""), "id='': expected small letters"),
+        (dict(id=7), "id=7: expected a text, got int"),
         (dict(name=""), "name='': expected a name"),
+        (dict(name="{n} tokens"), "values={}: expected the fields of its name: n"),
+        (dict(values={"n": 7}), "values={'n': 7}: expected the fields of its name"),
         (dict(name=7), "name=7: expected a text, got int"),
         (dict(unit=None), "unit=None: expected a text, got NoneType"),
         (dict(kind=["computed"]), "kind=.*: expected a text, got list"),
         (dict(kind="felt"), "kind='felt': expected one of"),
     ],
 )
-def test_a_figure_that_is_no_number_or_contradicts_itself_is_refused(given, message):
+def test_evidence_that_is_no_number_or_contradicts_itself_is_refused(given, message):
     with pytest.raises((TypeError, ValueError), match=f"^{message}"):
-        Figure(**dict(name="ratio", value=1.0) | given)
+        Evidence(**dict(id="ratio", name="ratio", value=1.0) | given)
+
+
+def test_a_name_is_a_template_and_is_stored_filled_in(shown):
+    text.use_texts({RULE: "比值低于 {limit}", "time at {n} tokens": "{n} 个词元时的耗时"})
+    item = Evidence("time-64", "time at {n} tokens", 2.0, "x", values={"n": 64})
+    lab.use_language("zh")
+    lab.verdict("sparse-linear", Outcome(True, [item], rule=RULE))
+    assert "64 个词元时的耗时: 2 倍 [实测]" in shown[0]["text/plain"]
+    (stored,) = shown[0][VERDICT_MIME]["figures"]
+    assert (stored["name"], stored["template"]) == ("time at 64 tokens", "time at {n} tokens")
+    assert lab.by_id([stored]) == {"time-64": item}
+    with pytest.raises(ValueError, match="name='time at 99 tokens': expected 'time at 64 tokens'"):
+        lab.by_id([stored | {"name": "time at 99 tokens"}])
+
+
+def test_a_strangers_template_reaches_no_attribute():
+    stored = dict(id="a", name="7", template="{n.__class__}", value=1, values={"n": 7})
+    with pytest.raises(ValueError, match="values"):
+        lab.by_id([stored])
+
+
+NAN = dict(id="ratio", name="ratio", value=float("nan"))
 
 
 @pytest.mark.parametrize(
@@ -189,15 +216,15 @@ def test_a_figure_that_is_no_number_or_contradicts_itself_is_refused(given, mess
         (dict(rule=None), "rule=None: expected a text"),
         (dict(condition=True), "condition=True: expected a text"),
         (dict(reason=0), "reason=0: expected a text"),
-        (dict(figures="ab"), "figure='a': expected a Figure"),
-        (dict(figures=[None]), "figure=None: expected a Figure"),
-        (dict(figures=[dict(name="ratio")]), "figure=.*: expected its name and value"),
-        (dict(figures=[dict(name="ratio", value=1, colour=2)]), "figure=.*and no keys but name"),
-        (dict(figures=[dict(name="ratio", value=float("nan"))]), "value=nan"),
+        (dict(evidence="ab"), "evidence='a': expected an Evidence"),
+        (dict(evidence=[None]), "evidence=None: expected an Evidence"),
+        (dict(evidence=[dict(id="a", name="a")]), "evidence=.*: expected its id, name and value"),
+        (dict(evidence=[NAN | dict(colour=2)]), "evidence=.*and no keys but id"),
+        (dict(evidence=[NAN]), "value=nan"),
     ],
 )
 def test_an_outcome_of_other_types_is_refused(given, message):
-    fine = dict(holds=True, figures=[RATIO], rule=RULE)
+    fine = dict(holds=True, evidence=[RATIO], rule=RULE)
     assert Outcome(**fine).word == "holds"
     with pytest.raises((TypeError, ValueError), match=f"^{message}"):
         Outcome(**fine | given)

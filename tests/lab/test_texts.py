@@ -138,7 +138,9 @@ def words_shown(tree: ast.AST) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             found += [k.value for k in node.keywords if k.arg in ("label", "unit")]
-            if called(node) in ("tr", "tr_name", "predict", "Choice", "Figure"):
+            if called(node) == "Evidence" or ast.unparse(node.func) == "Evidence.of":
+                found += [*node.args[1:2], *node.args[3:4]]  # name and unit
+            if called(node) in ("tr", "tr_name", "predict", "Choice"):
                 found += node.args[:2]
                 found += [x for arg in node.args[:1] if isinstance(arg, ast.List | ast.Tuple)
                           for x in arg.elts]  # fmt: skip

@@ -2,7 +2,7 @@
 
 import json
 
-from efflab.lab import Outcome, by_name
+from efflab.lab import Outcome, by_id
 from efflab.publishing.column import Column
 
 CLAIMS = """\
@@ -52,20 +52,20 @@ THERE = dict(
 )
 
 
-def big(figures):
+def big(evidence):
     """Over 50 % has to be removed; on condition where there are over 1,000 tokens."""
-    found = by_name(figures)
+    found = by_id(evidence)
     if found["removed"].value <= 50:
-        return Outcome(False, figures, rule="below one", reason="too little")
+        return Outcome(False, evidence, rule="below one", reason="too little")
     condition = "n > 9" if found["tokens"].value > 1000 else ""
-    return Outcome(True, figures, rule="below one", condition=condition)
+    return Outcome(True, evidence, rule="below one", condition=condition)
 
 
-def small(figures):
+def small(evidence):
     """One bit at most."""
-    if by_name(figures)["bits"].value > 1:
-        return Outcome(False, figures, rule="below one", reason="over one")
-    return Outcome(True, figures, rule="below one")
+    if by_id(evidence)["bits"].value > 1:
+        return Outcome(False, evidence, rule="below one", reason="over one")
+    return Outcome(True, evidence, rule="below one")
 
 
 RULES = {"big": big, "small": small}
@@ -77,14 +77,16 @@ def rule(claim, root):
     return RULES[claim]
 
 
-def figure(name, value, unit="", kind="measured", low=None, high=None):
-    return dict(name=name, value=value, unit=unit, kind=kind, low=low, high=high)
+def figure(id, value, unit="", kind="measured", low=None, high=None):
+    """What a record stores of a number whose name is its id."""
+    return dict(id=id, name=id, value=value, unit=unit, kind=kind, low=low, high=high)
 
 
 def record(claim, outcome, *figures, condition="", reason=""):
     holds = {"holds": True, "holds if": True, "does not hold": False, "undecided": None}[outcome]
     texts = dict(condition=condition, rule="below one", reason=reason)
-    return dict(claim=claim, holds=holds, outcome=outcome, **texts, figures=list(figures))
+    head = dict(form=2, claim=claim, holds=holds, outcome=outcome)
+    return head | texts | dict(figures=list(figures))
 
 
 SMALL = record("small", "does not hold", figure("bits", 3.5, kind="computed"),

@@ -110,7 +110,7 @@ OLD = dict(claim="big", holds=True, condition="", figures={"x": 0.12}, kind="mea
     [
         ({"90": [OLD]}, r"record of big=.*expected \['claim', 'condition'.*run efflab build"),
         ({"90": [BIG | {"outcome": "perhaps"}]}, "big: outcome='perhaps': expected 'holds if'"),
-        ({"90": [BIG | {"figures": []}]}, "expected at least one figure"),
+        ({"90": [BIG | {"figures": []}]}, "expected at least one number"),
         ({"90": [BIG | {"figures": None}]}, "figures of record of big=None: expected a list"),
         ({"90": [BIG | {"holds": False}]}, "big: .*condition='n > 9': expected no condition"),
         ({"90": [BIG | {"holds": "yes"}]}, "big: .*holds='yes': expected True, False or None"),
