@@ -1,6 +1,6 @@
 """What the built notebooks left in data/, verdicts and the board, checked as it is read."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import Path
 
 from efflab.errors import require, require_finite, wrong_type
@@ -68,7 +68,7 @@ def require_figure(name: str, figure: dict) -> None:
         require_interval(name, value, low, high)
 
 
-def require_keys(name: str, value, keys: set[str], more: set[str] = frozenset()) -> None:
+def require_keys(name: str, value, keys: set[str], more: Set[str] = frozenset()) -> None:
     """`value` must be an object with these keys, all or none of `more`, and no other."""
     if not isinstance(value, dict):
         raise wrong_type(name, value, "an object")

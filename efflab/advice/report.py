@@ -2,10 +2,11 @@
 
 from efflab.advice.case import Case
 from efflab.advice.ranking import advise
+from efflab.alignment import align
 from efflab.limits import CATALOG
 from efflab.significant import significant
 
-COLUMNS = ("technique", "gain", "kind", "quality lost", "notebook")
+HEADERS = ("technique", "gain", "kind", "quality lost", "notebook")
 
 
 def report(case: Case) -> str:
@@ -14,7 +15,8 @@ def report(case: Case) -> str:
                   n_devices=case.n_devices, seq_len=case.seq_len)  # fmt: skip
     serving = [row for row in rows if row["serves"]]
     lines = [heading(case), ""]
-    lines += _table([_cells(row) for row in serving]) if serving else ["nothing here serves it"]
+    table = [list(HEADERS), *map(_cells, serving)]
+    lines += align(table) if serving else ["nothing here serves it"]
     lines += ["", "Sources of the gains:"]
     lines += [f"  {row['technique']}: {row['source']}" for row in serving]
     lines += ["", "Does not serve this budget:"]
@@ -61,12 +63,3 @@ def commands(rows: list[dict]) -> list[str]:
 
 def _cells(row: dict) -> list[str]:
     return [row["technique"], gain_text(row), row["kind"], loss_text(row), row["notebook"]]
-
-
-def _table(rows: list[list[str]]) -> list[str]:
-    everything = [list(COLUMNS), *rows]
-    widths = [max(map(len, column)) for column in zip(*everything, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in everything
-    ]

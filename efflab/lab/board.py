@@ -6,7 +6,7 @@ from efflab.data import DATA_DIR
 from efflab.errors import require, require_one_of
 from efflab.estimate import Estimate
 from efflab.formats import BOARD as MIME
-from efflab.lab import figures, notebook
+from efflab.lab import colours, figures, notebook
 from efflab.lab.labels import place_labels
 from efflab.lab.page import emit, figure_bundle, plain
 from efflab.lab.tables import table_forms
@@ -132,14 +132,14 @@ def board_figure(model: str, points: list[dict]):
     for row, what in enumerate(("bytes", "time"), start=1):
         front = pareto(points, what, more_is_better)
         fig.add_scatter(x=[_x(p, what) for p in front], y=[p["quality"] for p in front], row=row,
-                        col=1, mode="lines", line=dict(shape="hv", color="#bbb", width=2),
+                        col=1, mode="lines", line=dict(shape="hv", color=colours.SOFT_GREY, width=2),
                         hoverinfo="skip", showlegend=False)  # fmt: skip
         for point in points:
             _add_point(fig, point, what, row)
         place_labels(fig, [(_x(p, what), p["quality"], tr_name(p["technique"])) for p in points],
                      PANEL_PIXELS, row=row, reverse=not more_is_better)  # fmt: skip
     band = max((p["band"] for p in points), default=0.0)
-    fig.add_vrect(x0=1 - band, x1=1 + band, fillcolor="#999", opacity=0.2, line_width=0, row=2,
+    fig.add_vrect(x0=1 - band, x1=1 + band, fillcolor=colours.GREY, opacity=0.2, line_width=0, row=2,
                   col=1)  # fmt: skip
     fig.update_xaxes(title_text=tr("size (MB)"), row=1, col=1)
     fig.update_xaxes(title_text=tr("time (x of the baseline's)"), row=2, col=1)

@@ -14,6 +14,7 @@ import numpy as np
 
 from efflab.errors import require_one_of
 from efflab.lab import notebook
+from efflab.lab.colours import OPEN, RIGHT, WRONG
 from efflab.lab.page import emit_html
 from efflab.lab.text import number, tr
 
@@ -163,7 +164,7 @@ def _how_far(expected: float, actual: float) -> str:
     return tr("yours is too large") if actual > expected else tr("yours is too small")
 
 
-_COLOURS = {"correct": "#009E73", "not quite": "#D55E00", "not attempted": "#767676"}
+_COLOURS = {"correct": RIGHT, "not quite": WRONG, "not attempted": OPEN}
 _MARKS = {"correct": "✓", "not quite": "✗", "not attempted": "…"}
 
 

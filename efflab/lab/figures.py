@@ -1,7 +1,7 @@
 """One light look for all figures, and the few kinds of figure that notebooks share.
 
-Colours are Okabe and Ito's (2008), told apart with any colour vision; each line also has its own
-marker or dash. The card is white with dark text, so that it reads the same in a dark JupyterLab.
+Each line has a colour and a marker or dash of its own. The card is white with dark text, so that
+it reads the same in a dark JupyterLab.
 """
 
 import json
@@ -12,11 +12,12 @@ from functools import lru_cache
 import numpy as np
 import plotly.graph_objects as go
 
-from efflab.errors import require
+from efflab.errors import require, require_one_of
+from efflab.lab import colours
 from efflab.lab.page import emit, figure_bundle
 from efflab.lab.text import number
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
+COLOURS = colours.SERIES
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "solid", "dash")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
 FONT = (
@@ -24,21 +25,22 @@ FONT = (
     "'Noto Sans CJK HK', sans-serif"
 )
 """Simplified Chinese before Hong Kong's forms of the same characters."""
-_AXIS = dict(gridcolor="#e4e4e4", linecolor="#888", zerolinecolor="#bbb", ticks="outside")
+_AXIS = dict(gridcolor=colours.GRID_GREY, linecolor=colours.GREY, ticks="outside")
+_AXIS |= dict(zerolinecolor=colours.SOFT_GREY)
 _AXIS |= dict(automargin=True, title=dict(standoff=8, font_size=13))
 TEMPLATE = go.layout.Template(
     layout=dict(
         colorway=COLOURS,
-        font=dict(family=FONT, size=13, color="#222"),
+        font=dict(family=FONT, size=13, color=colours.BLACK),
         title=dict(font_size=16, x=0, xref="paper", xanchor="left"),
-        paper_bgcolor="#fff",
-        plot_bgcolor="#fff",
+        paper_bgcolor=colours.WHITE,
+        plot_bgcolor=colours.WHITE,
         margin=dict(l=64, r=24, t=56, b=56),
         xaxis=_AXIS,
         yaxis=_AXIS,
-        legend=dict(bgcolor="rgba(255,255,255,0.8)"),
+        legend=dict(bgcolor=colours.VEIL),
         hoverlabel=dict(font_size=13),
-        modebar=dict(orientation="v", bgcolor="rgba(255,255,255,0.8)"),
+        modebar=dict(orientation="v", bgcolor=colours.VEIL),
     )
 )
 HEIGHT = 400
@@ -108,7 +110,7 @@ def line(
         mode = "lines+markers" if markers else "lines"
         fig.add_scatter(x=list(x), y=list(y), name=name, mode=mode, **style(i))
     if log_x:
-        fig.update_xaxes(type="log", **_log_ticks(x))
+        fig.update_xaxes(**_ticks_where_few(x))
     if log_y:
         log_axis(fig, [v for values in series.values() for v in values])
     fig.update_layout(showlegend=len(series) > 1)
@@ -132,12 +134,39 @@ def log_axis(fig: go.Figure, values, **where) -> None:
     fig.update_yaxes(type="log", exponentformat="power", **options, **where)
 
 
-def _log_ticks(x) -> dict:
+def log_ticks(values, digits: int = 6) -> dict:
+    """A logarithmic axis with ticks at these values: `fig.update_xaxes(**log_ticks(lengths))`."""
+    values = [float(v) for v in values]
+    return dict(type="log", tickvals=values, ticktext=[number(v, digits) for v in values])
+
+
+def _ticks_where_few(x) -> dict:
     """Ticks at the x values themselves where they are few, as lengths and batch sizes are."""
     values = sorted({float(v) for v in x})
-    if not 2 <= len(values) <= 12:
-        return {}
-    return dict(tickvals=values, ticktext=[number(v, 6) for v in values])
+    return log_ticks(values) if 2 <= len(values) <= 12 else dict(type="log")
+
+
+def error_bars(values: Sequence, lows: Sequence, highs: Sequence, **look) -> dict:
+    """Whiskers from `lows` to `highs`: `fig.add_scatter(x=x, y=y, error_y=error_bars(y, a, b))`."""
+    above = [high - value for value, high in zip(values, highs, strict=True)]
+    below = [value - low for value, low in zip(values, lows, strict=True)]
+    return dict(type="data", symmetric=False, array=above, arrayminus=below, **look)
+
+
+LEGENDS = {
+    "below": dict(orientation="h", x=0, y=-0.2),
+    "above": dict(orientation="h", x=0, y=1.02, yanchor="bottom"),
+    "top left": dict(x=0.01, y=0.99, xanchor="left", yanchor="top"),
+    "top right": dict(x=0.99, y=0.99, xanchor="right", yanchor="top"),
+    "bottom left": dict(x=0.01, y=0.01, xanchor="left", yanchor="bottom"),
+    "bottom right": dict(x=0.99, y=0.01, xanchor="right", yanchor="bottom"),
+}
+
+
+def legend(place: str, **more) -> dict:
+    """Where a legend stands, of `LEGENDS`: `fig.update_layout(legend=figures.legend("below"))`."""
+    require_one_of("place", place, LEGENDS)
+    return LEGENDS[place] | more
 
 
 def bars(
@@ -218,12 +247,12 @@ def _panels(arguments: str) -> go.Figure:
     return dress(fig.update_layout(height=HEIGHT * rows, margin_t=84))
 
 
-def mark(fig: go.Figure, text: str, *, x=None, y=None, **where) -> go.Figure:
-    """A dashed line at an x or a y, with its label: a crossing, a limit, the article's figure."""
+def mark(fig: go.Figure, text: str = "", *, x=None, y=None, **where) -> go.Figure:
+    """A dashed line at an x or a y, perhaps with a label: a crossing, a limit, the article's figure.
+
+    `where`: `row` and `col` in a figure of panels.
+    """
     require((x is None) != (y is None), "x", x, "either x or y")
-    look = dict(line=dict(color="#444", dash="dash", width=1.5), annotation_text=text)
-    if y is None:
-        fig.add_vline(x=x, annotation_position="top left", **look, **where)
-    else:
-        fig.add_hline(y=y, annotation_position="top left", **look, **where)
-    return fig
+    look = dict(line=dict(color=colours.DARK, dash="dash", width=1.5), **where)
+    look |= dict(annotation_text=text, annotation_position="top left") if text else {}
+    return fig.add_vline(x=x, **look) if y is None else fig.add_hline(y=y, **look)

@@ -2,7 +2,8 @@
 
 import plotly.graph_objects as go
 
-from efflab.lab.tables import display_width
+from efflab.alignment import display_width
+from efflab.lab import colours
 
 FONT_SIZE, LINE, GAP = 11, 15, 10  # pixels: of the letters, of a line, between point and name
 
@@ -40,8 +41,8 @@ def place_labels(
         taken.append(box)
         fig.add_annotation(
             x=x, y=y, ax=(box[0] + box[2]) / 2 - px, ay=shift, text=text, row=row, col=1,
-            showarrow=True, arrowhead=0, arrowwidth=0.8, arrowcolor="#999", standoff=6,
-            font_size=FONT_SIZE, bgcolor="rgba(255,255,255,0.6)", borderpad=0,
+            showarrow=True, arrowhead=0, arrowwidth=0.8, arrowcolor=colours.GREY, standoff=6,
+            font_size=FONT_SIZE, bgcolor=colours.THIN_VEIL, borderpad=0,
         )  # fmt: skip
 
 

@@ -6,11 +6,12 @@ from html import escape
 
 from efflab.errors import require
 from efflab.lab import guesses, notebook
+from efflab.lab.colours import BLUE, ORANGE
 from efflab.lab.page import emit, emit_html, live, widget_view
 from efflab.lab.text import tr, with_unit
 from efflab.lab.typed import parse
 
-ANSWER_STYLE = "border-left:5px solid #0072B2;padding:6px 14px;margin:4px 0;font-size:1.1em"
+ANSWER_STYLE = f"border-left:5px solid {BLUE};padding:6px 14px;margin:4px 0;font-size:1.1em"
 
 
 @dataclass
@@ -87,7 +88,7 @@ def predict(
         prediction.commit(guess)
     title = tr("Predict first: {question}", question=tr(question))
     note = tr("Write your number in the field when you run this cell.")
-    style = "border-left:5px solid #E69F00;padding:6px 14px;margin:4px 0"
+    style = f"border-left:5px solid {ORANGE};padding:6px 14px;margin:4px 0"
     html = f'<div style="{style}"><b>{escape(title)}</b><br><i>{escape(note)}</i></div>'
     bundle = {"text/html": html, "text/plain": title}
     if live():

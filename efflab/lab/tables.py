@@ -1,29 +1,35 @@
 """Small tables as people read them: neat HTML, and text that lines up, Chinese included."""
 
 import numbers
-import unicodedata
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from efflab.alignment import align, display_width
 from efflab.errors import require, require_one_of
 from efflab.lab.page import emit_html
 from efflab.lab.text import KINDS, number, tr, tr_name
 
 
-def table(rows: Sequence[Mapping], columns=None, *, digits: int = 3) -> None:
-    """Show rows of dicts. `columns`: keys in order, or {key: header}; default the first row's keys.
+def table(rows: Sequence[Mapping], columns=None, *, digits: int = 3, kind: str = "") -> None:
+    """Show rows, each {header: value}, as `table([{"bits": 8, "MB": 3.4}], kind="measured")`.
 
-    Headers are translated here (`tr`). A column "kind" says where each row's numbers come from
-    (one of `KINDS`); numbers get thousands separators and `digits` significant digits. A column
-    that no row has is a `ValueError`.
+    Headers and texts are translated here (`tr`). Where the numbers come from (one of `KINDS`) is a
+    last column: `kind` where all rows share it, else each row's own "kind". Numbers get thousands
+    separators and `digits` significant digits. `columns`: the headers to show, in order, or
+    {key: header}; default the first row's. One that no row has is a `ValueError`.
     """
-    html, text = table_forms(rows, columns, digits=digits)
+    html, text = table_forms(rows, columns, digits=digits, kind=kind)
     emit_html(html, text)
 
 
-def table_forms(rows: Sequence[Mapping], columns=None, *, digits: int = 3) -> tuple[str, str]:
+def table_forms(
+    rows: Sequence[Mapping], columns=None, *, digits: int = 3, kind: str = ""
+) -> tuple[str, str]:
     """The table as HTML and as text."""
     require(len(rows) > 0, "rows", rows, "at least one row")
+    if kind:
+        require_one_of("kind", kind, KINDS)
+        rows = [{**row, "kind": kind} for row in rows]
     columns = list(rows[0]) if columns is None else columns
     headers = dict(columns) if isinstance(columns, Mapping) else {c: c for c in columns}
     for key in headers:
@@ -52,18 +58,6 @@ def _html(titles, cells, right) -> str:
 
 
 def _text(titles, cells, right) -> str:
-    columns = list(zip(titles, *cells, strict=True))
-    widths = [max(map(display_width, column)) for column in columns]
-    lines = []
-    for line in [titles, ["-" * w for w in widths], *cells]:
-        padded = []
-        for text, width, to_right in zip(line, widths, right, strict=True):
-            gap = " " * (width - display_width(text))
-            padded.append(gap + text if to_right else text + gap)
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
-
-
-def display_width(text: str) -> int:
-    """Columns that a text takes in a terminal: two for each Chinese character."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    widths = [max(map(display_width, column)) for column in zip(titles, *cells, strict=True)]
+    rule = ["-" * width for width in widths]
+    return "\n".join(align([titles, rule, *cells], list(right)))

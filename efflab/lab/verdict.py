@@ -19,14 +19,15 @@ from efflab.data import DATA_DIR
 from efflab.errors import require, require_finite, require_one_of, wrong_type
 from efflab.estimate import Estimate, require_interval
 from efflab.formats import VERDICT as MIME
+from efflab.lab import colours
 from efflab.lab.page import emit_html, live, plain
 from efflab.lab.text import KINDS, language, number, tr, with_unit
 
 OUTCOMES = {
-    "holds": ("Holds", "成立", "✓", "#009E73"),
-    "holds if": ("Holds if", "有条件成立", "◐", "#E69F00"),
-    "does not hold": ("Does not hold", "不成立", "✗", "#D55E00"),
-    "undecided": ("Undecided", "未定", "?", "#767676"),
+    "holds": ("Holds", "成立", "✓", colours.RIGHT),
+    "holds if": ("Holds if", "有条件成立", "◐", colours.PARTLY),
+    "does not hold": ("Does not hold", "不成立", "✗", colours.WRONG),
+    "undecided": ("Undecided", "未定", "?", colours.OPEN),
 }
 """What a verdict can be: its words in English and in Chinese, its mark and its colour."""
 

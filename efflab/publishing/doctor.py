@@ -9,6 +9,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from efflab.alignment import align
 from efflab.data import MINILM_PACKAGE, MINILM_SHA256, STDLIB_GPT, sha256
 
 PACKAGES = ("torch", "transformers", "plotly", "ipywidgets", "jupyterlab")
@@ -128,16 +129,12 @@ def doctor() -> list[dict]:
 
 def report(rows: list[dict]) -> str:
     """The rows as aligned text in the language in use, the missing with what then fails."""
-    from efflab.lab.tables import display_width
     from efflab.lab.text import tr, tr_name
 
-    names = [tr_name(r["what"]) for r in rows]
-    width = max(map(display_width, names))
     lines = []
-    for r, name in zip(rows, names, strict=True):
-        line = f"{'ok' if r['ok'] else '--'}  {name}{' ' * (width - display_width(name))}  "
-        line += tr_name(r["found"])
+    for r in rows:
+        value = tr_name(r["found"])
         if not r["ok"]:
-            line += tr(": does not work without it: {what}", what=tr_name(r["without"]))
-        lines.append(line)
-    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
+            value += tr(": does not work without it: {what}", what=tr_name(r["without"]))
+        lines.append(["ok" if r["ok"] else "--", tr_name(r["what"]), value])
+    return "\n".join(align(lines)).replace("\N{NO-BREAK SPACE}", " ")

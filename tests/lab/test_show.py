@@ -6,18 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from code_files import code_files
 
+import efflab_rooms
 from efflab import lab
 from efflab.errors import require
 from efflab.lab import check as judge_and_show
-from efflab.lab import page, text
+from efflab.lab import colours, page, text
 from efflab.lab.figures import panels
-from efflab.lab.tables import display_width, table_forms
+from efflab.lab.tables import table_forms
 
 # --- text
 
 
-TEXT_FILES = sorted(Path(lab.__file__).parents[1].rglob("zh.toml"))
+HOMES = (Path(lab.__file__).parent, Path(efflab_rooms.__file__).parent)
+TEXT_FILES = sorted(path for home in HOMES for path in home.rglob("zh.toml"))
 
 
 @pytest.mark.parametrize("path", TEXT_FILES, ids=lambda path: path.parent.name)
@@ -97,7 +100,18 @@ def test_a_table_lines_up_in_both_languages():
     lab.use_language("zh")
     _, plain = table_forms([dict(kind="measured", value=1.5)])
     assert plain.splitlines() == ["来源  数值", "----  ----", "实测   1.5"]
-    assert display_width("来源 a") == 6
+
+
+def test_a_table_of_one_kind_says_so_in_its_last_column():
+    _, plain = table_forms([{"bits": 8, "MB": 3.25}, {"bits": 4, "MB": 1.7}], kind="measured")
+    assert plain.splitlines() == [
+        "bits    MB  kind",
+        "----  ----  --------",
+        "   8  3.25  measured",
+        "   4   1.7  measured",
+    ]
+    with pytest.raises(ValueError, match="kind='felt'"):
+        table_forms(ROWS, kind="felt")
 
 
 def test_a_table_escapes_html_and_refuses_what_no_row_has():
@@ -170,6 +184,40 @@ def test_log_log_axes_and_marks():
     assert list(fig.layout.xaxis.ticktext) == ["128", "256"]
     assert fig.layout.showlegend
     assert lab.mark(fig, "limit", y=3).layout.annotations[0].text == "limit"
+
+
+def test_ticks_whiskers_and_legends_are_made_in_one_place():
+    ticks = lab.figures.log_ticks([512, 2048])
+    assert ticks == dict(type="log", tickvals=[512, 2048], ticktext=["512", "2,048"])
+    bars = lab.figures.error_bars([2, 3], [1, 3], [4, 3.5], thickness=1)
+    assert (bars["array"], bars["arrayminus"], bars["thickness"]) == ([2, 0.5], [1, 0], 1)
+    with pytest.raises(ValueError, match="shorter"):
+        lab.figures.error_bars([2, 3], [1], [4, 3.5])
+    fig = lab.blank().update_layout(legend=lab.figures.legend("below", title_text="kind"))
+    assert (fig.layout.legend.orientation, fig.layout.legend.title.text) == ("h", "kind")
+    with pytest.raises(ValueError, match="place='behind': expected one of 'below'"):
+        lab.figures.legend("behind")
+    assert len(lab.mark(lab.blank(), x=2).layout.annotations) == 0
+
+
+def test_a_tint_lies_between_white_and_the_colour():
+    assert colours.tint("#0072B2", 1) == "#0072b2"
+    assert colours.tint("#0072B2", 0) == colours.WHITE
+    assert colours.tint("#000000", 0.2) == colours.LIGHT_GREY
+
+
+PAGES = {"publishing/ledger_html.py", "publishing/site.py"}
+CODE_OF_A_COLOUR = re.compile(r"#([0-9a-fA-F]{3}|[0-9a-fA-F]{6})\b|\brgba?\(")
+
+
+def test_one_file_knows_the_codes_of_colours():
+    """A page's CSS apart, which follows the reader's own light or dark."""
+    found = {
+        name: len(codes)
+        for name, path in code_files().items()
+        if (codes := CODE_OF_A_COLOUR.findall(path.read_text(encoding="utf-8")))
+    }
+    assert found.keys() - PAGES == {"lab/colours.py"}
 
 
 def test_show_source_is_the_function_itself(shown):

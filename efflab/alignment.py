@@ -1,0 +1,35 @@
+"""Columns of text that line up in a terminal, Chinese included."""
+
+import unicodedata
+from collections.abc import Sequence
+
+from efflab.arguments import check_arguments
+from efflab.errors import require
+
+
+@check_arguments
+def align(rows: Sequence[Sequence[str]], right: Sequence[bool] = ()) -> list[str]:
+    """Each row as a line, its cells padded to their column's width.
+
+    `right`: for each column whether its cells stand to the right; to the left without it.
+
+    >>> align([["bits", "MB"], ["8", "13.5"]], right=[True, True])
+    ['bits    MB', '   8  13.5']
+    """
+    sizes = [len(row) for row in rows]
+    require(len(set(sizes)) == 1, "rows", rows, "at least one row, all of one length")
+    sides = right or [False] * sizes[0]
+    require(len(sides) == sizes[0], "right", right, f"{sizes[0]} values, one a column")
+    widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(_padded, row, widths, sides)).rstrip() for row in rows]
+
+
+@check_arguments
+def display_width(text: str) -> int:
+    """Columns that a text takes in a terminal: two for each Chinese character."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _padded(text: str, width: int, to_right: bool) -> str:
+    gap = " " * (width - display_width(text))
+    return gap + text if to_right else text + gap

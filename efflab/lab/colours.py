@@ -1,0 +1,27 @@
+"""Every colour that a figure or a card has, by name: this file alone knows their codes.
+
+The seven of a series are Okabe and Ito's (2008), told apart with any colour vision.
+"""
+
+BLUE, VERMILION, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+ORANGE, SKY, DARK = "#E69F00", "#56B4E9", "#444444"
+SERIES = (BLUE, VERMILION, GREEN, PINK, ORANGE, SKY, DARK)
+
+BLACK, WHITE, CLEAR = "#222222", "#ffffff", "rgba(0,0,0,0)"
+MID_GREY, GREY, SOFT_GREY, LIGHT_GREY = "#767676", "#999999", "#bbbbbb", "#cccccc"
+PALE_GREY, GRID_GREY, FAINT_GREY = "#e8e8e8", "#e4e4e4", "#f4f4f4"
+VEIL, THIN_VEIL = "rgba(255,255,255,0.8)", "rgba(255,255,255,0.6)"
+"""White that lets something through: behind legends and labels."""
+
+RIGHT, PARTLY, WRONG, OPEN = GREEN, ORANGE, VERMILION, MID_GREY
+"""What a verdict or a check comes to."""
+
+
+def tint(colour: str, share: float) -> str:
+    """The colour mixed with white: `share` 1 is the colour itself, 0 white.
+
+    >>> tint("#000000", 0.2)
+    '#cccccc'
+    """
+    channels = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(255 - share * (255 - c)):02x}" for c in channels)
