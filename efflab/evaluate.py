@@ -93,23 +93,6 @@ def bits_per_byte(
 
 
 @check_arguments
-def bits_above(
-    model: LanguageModel,
-    reference: LanguageModel,
-    n_windows: int = 16,
-    *,
-    seq_len: Size | None = None,
-) -> Estimate:
-    """How many bits per byte `model` needs more than `reference` on the same windows.
-
-    Paired: what makes a window hard makes it hard for both, and cancels, so that the interval is
-    far narrower than those of the two models' own figures.
-    """
-    bits, n_bytes = window_bits(model, n_windows, seq_len=seq_len)
-    return bootstrap(bits - window_bits(reference, n_windows, seq_len=seq_len)[0], n_bytes)
-
-
-@check_arguments
 def reciprocal_ranks(queries: Matrix, documents: Matrix) -> np.ndarray:
     """1 / rank of document i among all for query i (N,), both (N,C) of unit length."""
     _require_pairs("documents", queries, documents)

@@ -14,5 +14,5 @@ def test_cells_stand_under_their_headers():
 
 @pytest.mark.parametrize("rows", [[], [["a", "b"], ["c"]]])
 def test_rows_that_are_no_table_are_refused(rows):
-    with pytest.raises(ValueError, match="rows=.*: expected at least one row, all of one length"):
+    with pytest.raises(ValueError, match=r"rows=.*: expected at least one row, all of one length"):
         align(rows)

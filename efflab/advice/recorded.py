@@ -40,12 +40,6 @@ def board_loss(technique: str, model: str = "stdlib-gpt") -> Loss:
     return Loss(value, metric, "recorded", "data/board.json", *ends)
 
 
-def board_time(technique: str, model: str = "stdlib-gpt") -> Gain:
-    """How many times faster the technique was on the board's CPU."""
-    point = board_point(technique, model)
-    return Gain(1 / point["time_high"], 1 / point["time_low"], "recorded", "data/board.json")
-
-
 def engine_row(engine: str, device: str) -> dict:
     """The engine's recorded run on the last machine of that kind."""
     require_one_of("device", device, CPUS)

@@ -131,9 +131,16 @@ def board_figure(model: str, points: list[dict]):
     fig = figures.panels(titles, title, rows=2, vertical_spacing=0.14)
     for row, what in enumerate(("bytes", "time"), start=1):
         front = pareto(points, what, more_is_better)
-        fig.add_scatter(x=[_x(p, what) for p in front], y=[p["quality"] for p in front], row=row,
-                        col=1, mode="lines", line=dict(shape="hv", color=colours.SOFT_GREY, width=2),
-                        hoverinfo="skip", showlegend=False)  # fmt: skip
+        fig.add_scatter(
+            x=[_x(p, what) for p in front],
+            y=[p["quality"] for p in front],
+            row=row,
+            col=1,
+            mode="lines",
+            line=dict(shape="hv", color=colours.SOFT_GREY, width=2),
+            hoverinfo="skip",
+            showlegend=False,
+        )
         for point in points:
             _add_point(fig, point, what, row)
         place_labels(fig, [(_x(p, what), p["quality"], tr_name(p["technique"])) for p in points],

@@ -40,15 +40,6 @@ def prepare_build(*, png: bool = True, widgets: bool = False) -> None:
         kaleido.start_sync_server(mathjax=False, silence_warnings=True)
 
 
-def stop_build() -> None:
-    """Undo `prepare_build`."""
-    if _build["png"]:
-        import kaleido
-
-        kaleido.stop_sync_server(silence_warnings=True)
-    _build.update(png=False, widgets=True)
-
-
 def emit(bundle: dict) -> None:
     """Show one output in all its forms."""
     from IPython.display import display

@@ -123,30 +123,3 @@ def linformer_flops(seq_len: Size, k: Size, d_model: Size) -> int:
     Half of it makes the summaries, so it equals full attention's at k = seq_len / 2.
     """
     return 8 * seq_len * k * d_model
-
-
-@check_arguments
-def rank_error(matrix: Tensor, k: int) -> Tensor:
-    """Relative Frobenius error of the best rank-k approximation of (..., T, T), by its SVD.
-
-    No method that goes through k numbers a row does better (Eckart and Young 1936).
-    """
-    require_int("k", k)
-    squares = _singular_values(matrix).square()
-    return (squares[..., k:].sum(-1) / squares.sum(-1)).sqrt()
-
-
-@check_arguments
-def rank_for(matrix: Tensor, energy: float = 0.9) -> Tensor:
-    """How many singular values hold `energy` of the squared sum of (..., T, T), as integers."""
-    require(0 < energy < 1, "energy", energy, "a number between 0 and 1")
-    squares = _singular_values(matrix).square()
-    share = squares.cumsum(-1) / squares.sum(-1, keepdim=True)
-    return (share < energy).sum(-1) + 1
-
-
-def _singular_values(matrix: Tensor) -> Tensor:
-    shape = tuple(matrix.shape)
-    require(len(shape) >= 2, "matrix.shape", shape, "two dimensions at least (..., T, T)")
-    require(bool(matrix.isfinite().all()), "matrix", "inf or nan inside", "finite values only")
-    return torch.linalg.svdvals(matrix)

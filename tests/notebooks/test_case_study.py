@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 
-from efflab import training_run
 from efflab.config import PRESETS
 from efflab.devices import DEVICES
 from efflab.experiments import case_study, lighten
@@ -13,7 +12,7 @@ from efflab.experiments import case_study_latency as latency
 from efflab.experiments.record import machines, recorded
 from efflab.lab.check import judge
 from efflab.publishing.catalog import ROOT
-from efflab_rooms.case_study import engines, exercises, hours, paths, verdicts, where
+from efflab_rooms.case_study import engines, exercises, hours, paths, training_run, verdicts, where
 
 # --- Where the FLOPs are ---------------------------------------------------------------------
 

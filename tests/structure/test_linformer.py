@@ -17,8 +17,6 @@ from efflab.structure.linformer import (
     linformer_attention,
     linformer_flops,
     linformer_params,
-    rank_error,
-    rank_for,
 )
 
 
@@ -146,14 +144,6 @@ def test_encoder_with_linformer_ignores_padding_and_keeps_its_weights():
     torch.testing.assert_close(short, long, rtol=1e-4, atol=1e-5)
 
 
-def test_ranks_of_known_matrices():
-    assert rank_error(torch.eye(8), 2).item() == pytest.approx((6 / 8) ** 0.5)
-    assert rank_for(torch.eye(10), 0.85).item() == 9
-    one = torch.outer(torch.rand(8), torch.rand(8)).expand(3, 8, 8)
-    assert rank_error(one, 1).max() < 1e-5
-    assert rank_for(one).tolist() == [1, 1, 1]
-
-
 def test_published_rows_are_ordered_as_the_arithmetic_says():
     """Another machine's seconds and bytes: what can agree is how they move with n and k."""
     rows = published("linformer")
@@ -197,7 +187,3 @@ def test_bad_inputs_are_refused():
         from_attention(Attention(12, 2, head_dim=4), 16, 4)
     with pytest.raises(ValueError, match="share='rows'"):
         linformer_params(3, 16, 5, "rows")
-    with pytest.raises(ValueError, match=r"energy=1\.5"):
-        rank_for(torch.eye(4), 1.5)
-    with pytest.raises(ValueError, match="k=0"):
-        rank_error(torch.eye(4), 0)

@@ -2,12 +2,12 @@
 
 from functools import lru_cache
 
-from efflab import points, training_run
+from efflab import points
 from efflab.devices import DEVICES
 from efflab.experiments import case_study, lighten
 from efflab.experiments.lighten import Recipe
 from efflab.lab import Exercise, tr
-from efflab_rooms.case_study import where
+from efflab_rooms.case_study import training_run, where
 
 TARGET, ADDED = 0.25, 0.30  # of the FLOPs; nats a token
 

@@ -3,14 +3,13 @@
 from functools import lru_cache
 from math import log10
 
-from efflab import training_run
 from efflab.config import ModelConfig
 from efflab.devices import DEVICES
 from efflab.distributed.plan import fitting_plans
 from efflab.distributed.split import Cluster, Plan, Training
 from efflab.errors import require, require_one_of
 from efflab.lab import Choice, Figure, Slider, explorer, figures, number, tr
-from efflab_rooms.case_study import verdicts
+from efflab_rooms.case_study import training_run, verdicts
 
 N_PARAMS, DAYS, SEQ_LEN = 100e9, 3, 2048
 GPUS = ("V100 SXM2", "A100 80GB SXM", "H100 SXM")

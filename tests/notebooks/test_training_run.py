@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from efflab.data import published
 from efflab.devices import DEVICES
-from efflab.training_run import (
+from efflab_rooms.case_study.training_run import (
     devices_needed,
     published_runs,
     run_days,
@@ -117,5 +117,5 @@ def test_refuses_no_devices_and_no_days():
 
 
 def test_loads_no_torch():
-    code = "import sys, efflab.training_run; sys.exit('torch' in sys.modules)"
+    code = "import sys, efflab_rooms.case_study.training_run; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
