@@ -19,7 +19,7 @@ def require(condition: bool, name: str, value, allowed: str) -> None:
     ValueError: window_size=3: expected a number above 5
     """
     if not condition:
-        raise ValueError(f"{name}={shown(value)}: expected {allowed}")
+        raise ValueError(f"{name}={quote(value)}: expected {allowed}")
 
 
 def require_int(name: str, value, minimum: int = 1, maximum: int = LARGEST) -> None:
@@ -75,13 +75,13 @@ class WrongType(TypeError, ValueError):
 
 def wrong_type(name: str, value, allowed: str) -> WrongType:
     """The error to raise for a value of a type that is not allowed."""
-    return WrongType(f"{name}={shown(value)}: expected {allowed}, got {type(value).__name__}")
+    return WrongType(f"{name}={quote(value)}: expected {allowed}, got {type(value).__name__}")
 
 
-def shown(value) -> str:
-    """A value as a message quotes it: about a line; of a tensor or array the type and shape.
+def quote(value) -> str:
+    """A value as a message shows it: about a line; of a tensor or array the type and shape.
 
-    >>> shown("x" * 1000)
+    >>> quote("x" * 1000)
     "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'"
     """
     if hasattr(value, "dtype") and hasattr(value, "shape") and len(value.shape):

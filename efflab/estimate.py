@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from efflab.arguments import check_arguments
-from efflab.errors import is_number, require, require_finite
+from efflab.errors import require, require_finite
 from efflab.rules import Count, Size
 
 CONFIDENCE = 0.95
@@ -27,17 +27,23 @@ def require_interval(name: str, value, low, high) -> None:
     require(low <= value <= high, name, value, f"a number in its interval, {low} to {high}")
 
 
+@check_arguments
+def require_figure(name: str, value, low, high) -> None:
+    """`value` must be finite, and inside its interval where it has one, with both ends."""
+    both = (low is None) == (high is None)
+    require(both, f"{name}, low", low, "both ends of the interval or neither")
+    if low is None:
+        require_finite(name, value)
+    else:
+        require_interval(name, value, low, high)
+
+
 def _floats(name: str, values: Values) -> list[float]:
     plain = not isinstance(values, np.ndarray) or values.ndim == 1
-    require(plain and all(map(is_number, values)), name, values, "numbers in one dimension")
-    _require_finite(name, values)
+    require(plain, name, values, "numbers in one dimension")
+    for i, value in enumerate(values):  # a NaN would be sorted or counted like any number
+        require_finite(f"{name}[{i}]", value)
     return list(map(float, values))
-
-
-def _require_finite(name: str, values) -> None:
-    """Refuse a NaN among `values`, which would be sorted or counted like any number."""
-    fine = bool(np.isfinite(np.asarray(values, dtype=float)).all())
-    require(fine, name, values, "finite numbers")
 
 
 @dataclass(frozen=True)

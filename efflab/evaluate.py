@@ -17,7 +17,7 @@ from efflab.config import ModelConfig
 from efflab.errors import require, require_int
 from efflab.estimate import Estimate, bootstrap
 from efflab.rules import Size
-from efflab.tensors import Matrix
+from efflab.tensors import Matrix, require_finite
 
 
 @runtime_checkable
@@ -95,7 +95,7 @@ def bits_per_byte(
 @check_arguments
 def reciprocal_ranks(queries: Matrix, documents: Matrix) -> np.ndarray:
     """1 / rank of document i among all for query i (N,), both (N,C) of unit length."""
-    _require_pairs("documents", queries, documents)
+    _require_pairs(queries=queries, documents=documents)
     scores = queries @ documents.T
     return (1 / ((scores > scores.diagonal()[:, None]).sum(1) + 1)).numpy()
 
@@ -109,7 +109,7 @@ def retrieval_mrr(queries: Matrix, documents: Matrix) -> Estimate:
 @check_arguments
 def cosines(a: Matrix, b: Matrix) -> dict[str, float]:
     """Cosine of corresponding rows of (N,C) and (N,C): mean, 5th percentile, minimum."""
-    _require_pairs("b", a, b)
+    _require_pairs(a=a, b=b)
     cosine = F.cosine_similarity(a, b, dim=-1)
     return {
         "mean": cosine.mean().item(),
@@ -118,10 +118,11 @@ def cosines(a: Matrix, b: Matrix) -> dict[str, float]:
     }
 
 
-def _require_pairs(name: str, a: Matrix, b: Matrix) -> None:
+def _require_pairs(**sides: Matrix) -> None:
     """Rows of one by rows of the other: (N,C) both, at least one, finite."""
+    (_, a), (name, b) = sides.items()
     shapes = tuple(a.shape), tuple(b.shape)
     fits = shapes[0] == shapes[1] and a.dim() == 2 and len(a) > 0
     require(fits, f"{name}.shape", shapes[1], f"(N,C) as the other's {shapes[0]}, N at least 1")
-    finite = bool(a.isfinite().all() and b.isfinite().all())
-    require(finite, name, "inf or nan on a side", "finite values only")
+    for side, values in sides.items():
+        require_finite(side, values)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from efflab.errors import require, shown
+from efflab.errors import quote, require
 
 MAX_BYTES = 64_000_000
 """No file of ours is larger: the largest holds the library's texts, some 10 MB."""
@@ -99,7 +99,7 @@ def _whole(text: str) -> int:
 
 
 def _refuse(word: str) -> NoReturn:
-    raise ValueError(f"number={shown(word)}: expected a finite number")
+    raise ValueError(f"number={quote(word)}: expected a finite number")
 
 
 def _require_shallow(value) -> None:

@@ -20,6 +20,7 @@ from efflab.errors import require, require_int
 from efflab.files import write_atomically
 from efflab.json_files import parse_json
 from efflab.model import Transformer
+from efflab.rules import require_type
 from efflab.weights import fill, named_tensors, narrow, read_unhashed, some, to_bytes
 
 
@@ -209,8 +210,7 @@ def _require_texts(texts) -> list[str]:
     texts = list(texts)
     require(len(texts) > 0, "texts", texts, "at least one text")
     for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"texts[{i}]={text!r}: expected a text, got {type(text).__name__}")
+        require_type(f"texts[{i}]", text, str)
     return texts
 
 

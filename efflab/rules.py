@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import islice
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from efflab.errors import (
     LARGEST,
@@ -21,6 +21,7 @@ from efflab.errors import (
     wrong_type,
 )
 
+T = TypeVar("T")
 Size = Annotated[int, 1]
 Count = Annotated[int, 0]
 """An int of at least so much."""
@@ -62,6 +63,14 @@ class Rule(NamedTuple):
                 self.look(name, value)
         elif not _is_traced():
             raise wrong_type(name, value, self.allowed)
+
+
+def require_type(name: str, value: T, annotation) -> T:
+    """`value`, which must be what the annotation allows: `require_type("rule", rule, str)`."""
+    rule = rule_of(annotation)
+    if rule is not None:
+        rule.check(name, value)
+    return value
 
 
 def rule_of(annotation) -> Rule | None:
@@ -209,7 +218,8 @@ def _rule_of_union(rules: list[Rule | None]) -> Rule | None:
     def is_type(value) -> bool:
         return any(rule.is_type(value) for rule in given)
 
-    words = " or ".join(rule.allowed for rule in given)
+    *first, last = [word for rule in given for word in rule.allowed.split(" or ")]
+    words = f"{', '.join(first)} or {last}"
     return Rule(words, is_type, look, lambda value: any(rule.at_once(value) for rule in given))
 
 

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Set
 from pathlib import Path
 
 from efflab.errors import require, require_finite, wrong_type
-from efflab.estimate import require_interval
+from efflab.estimate import require_figure, require_interval
 from efflab.json_files import read_json
+from efflab.rules import require_type
 
 RECORD = {"form", "claim", "holds", "outcome", "condition", "rule", "reason", "figures"}
 FIGURE = {"id", "name", "value", "unit", "kind", "low", "high"}
@@ -32,12 +33,13 @@ def read_board(path: Path) -> list[dict]:
 
 def _require_verdicts(found: dict) -> None:
     for notebook, records in found.items():
-        for record in _items(f"notebook {notebook}", records):
+        for record in require_type(f"notebook {notebook}", records, list):
             _require_record(record)
 
 
 def _require_board(found: dict) -> None:
-    for point in _items("points", found.get("points")):
+    require_keys("board", found, {"points"})
+    for point in require_type("points", found["points"], list):
         require_keys("point", point, POINT)
         _require_texts("point", point, ("technique", "model", "notebook", "kind"))
         name = f"{point['technique']} of {point['model']}"
@@ -52,20 +54,11 @@ def _require_record(record) -> None:
     name = f"record of {record.get('claim')}" if isinstance(record, dict) else "record"
     require_keys(name, record, RECORD)
     _require_texts(name, record, ("claim", "outcome", "condition", "rule", "reason"))
-    for figure in _items(f"figures of {name}", record["figures"]):
+    for figure in require_type(f"figures of {name}", record["figures"], list):
         require_keys(f"figure of {name}", figure, FIGURE, TEMPLATE)
         _require_texts(f"figure of {name}", figure, ("id", "name", "unit", "kind"))
-        require_figure(f"{name}: {figure['name']}", figure)
-
-
-def require_figure(name: str, figure: dict) -> None:
-    """Its value must be finite, and inside its interval where it has one, with both ends."""
-    value, low, high = (figure[key] for key in ("value", "low", "high"))
-    require((low is None) == (high is None), f"{name}, low", low, "both ends or neither")
-    if low is None:
-        require_finite(name, value)
-    else:
-        require_interval(name, value, low, high)
+        ends = figure["value"], figure["low"], figure["high"]
+        require_figure(f"{name}: {figure['name']}", *ends)
 
 
 def require_keys(name: str, value, keys: set[str], more: Set[str] = frozenset()) -> None:
@@ -76,13 +69,6 @@ def require_keys(name: str, value, keys: set[str], more: Set[str] = frozenset())
     require(fits, name, sorted(value), f"{sorted(keys)}")
 
 
-def _items(name: str, value) -> list:
-    if not isinstance(value, list):
-        raise wrong_type(name, value, "a list")
-    return value
-
-
 def _require_texts(name: str, value: dict, keys: Iterable[str]) -> None:
     for key in keys:
-        if not isinstance(value[key], str):
-            raise wrong_type(f"{name}: {key}", value[key], "a text")
+        require_type(f"{name}: {key}", value[key], str)

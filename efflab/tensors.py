@@ -30,6 +30,15 @@ AnyTensor = Annotated[Tensor, "anything"]
 """Complex numbers and tensors without a memory (on "meta") as well."""
 
 
+def require_finite(name: str, values: Tensor) -> None:
+    """Refuse infinities and NaN; the message counts them, and says in which type they are."""
+    bad = int((~values.isfinite()).sum())
+    if bad:
+        kind = str(values.dtype).removeprefix("torch.")
+        allowed = f"finite values only, but {bad} of {values.numel()} are not in {kind}"
+        require(False, name, "inf or nan inside", allowed)
+
+
 def require_channels(name: str, x: Tensor, channels: int) -> None:
     """So many at last; torch.jit's traces have no sizes to compare."""
     if not torch.jit.is_tracing() and (x.dim() == 0 or x.size(-1) != channels):

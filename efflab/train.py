@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from efflab.arguments import check_arguments
 from efflab.errors import require, require_int, require_positive
 from efflab.rules import Size
-from efflab.tensors import Ids, Integers, Matrix, Numbers
-from efflab.weights import fill, named_tensors, read_tensors, require_finite, save_tensors
+from efflab.tensors import Ids, Integers, Matrix, Numbers, require_finite
+from efflab.weights import fill, named_tensors, read_tensors, save_tensors
 
 Batch = tuple[Tensor, Tensor]
 
@@ -159,7 +159,7 @@ def fit(
             _save(Path(checkpoint), model, optimizers, losses)
         if last:
             break
-    require_finite(dict(model.named_parameters()), f"after {len(losses)} steps")
+    _require_finite_weights(model, len(losses))
     model.eval()
     return losses
 
@@ -179,9 +179,15 @@ def gradient_norm(model: nn.Module, loss: Tensor, step: int) -> Tensor:
     }
     norm = nn.utils.get_total_norm(gradients.values())
     if not norm.isfinite():
-        require_finite(gradients, f"(gradient at step {step})")
+        for name, gradient in gradients.items():
+            require_finite(f"gradient of {name} at step {step}", gradient)
     require(bool(norm.isfinite()), f"gradient norm at step {step}", norm.item(), "a finite number")
     return norm
+
+
+def _require_finite_weights(model: nn.Module, n_steps: int) -> None:
+    for name, weight in model.named_parameters():
+        require_finite(f"{name} after {n_steps} steps", weight)
 
 
 def _steps(start: int, n_steps: int, losses: list[float], progress: bool):
@@ -197,7 +203,7 @@ def _steps(start: int, n_steps: int, losses: list[float], progress: bool):
 
 def _save(path: Path, model: nn.Module, optimizers, losses: list[float]) -> None:
     """Everything a resumed run needs, as tensors only: nothing is unpickled on the way back."""
-    require_finite(dict(model.named_parameters()), f"after {len(losses)} steps")
+    _require_finite_weights(model, len(losses))
     tensors = {f"model.{k}": v for k, v in named_tensors(model).items()}
     for i, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():

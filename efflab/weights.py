@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from efflab.files import write_atomically
+from efflab.tensors import require_finite
 
 Tensors = dict[str, Tensor]
 SHOWN = 3
@@ -58,17 +59,9 @@ def digest(tensors: Tensors, metadata: dict[str, str] | None = None) -> str:
 def narrow(tensors: Tensors, dtype: torch.dtype) -> Tensors:
     """Each tensor in a narrower type; one that does not stay finite there is a `ValueError`."""
     cast = {name: t.detach().to(dtype) for name, t in tensors.items()}
-    require_finite(cast, f"in {str(dtype).removeprefix('torch.')}")
+    for name, t in cast.items():
+        require_finite(name, t)
     return cast
-
-
-def require_finite(tensors: Tensors, where: str) -> None:
-    """Refuse an infinity or a NaN, naming its tensor and, with `where`, what it is or lies in."""
-    for name, t in tensors.items():
-        bad = ~t.isfinite()
-        if bad.any():
-            n = int(bad.sum())
-            raise ValueError(f"{name} {where}: expected finite values, {n} of {t.numel()} are not")
 
 
 # --- From disk -------------------------------------------------------------------------------
@@ -118,7 +111,8 @@ def fill(model: nn.Module, tensors: Tensors, source: str = "tensors") -> nn.Modu
         raise ValueError(f"{source}: expected the model's own tensors, but {listed}")
     for name, tensor in tensors.items():
         _require_alike(f"{source}: {name}", own[name], tensor)
-    require_finite({name: tensors[name] for name, _ in model.named_parameters()}, f"of {source}")
+    for name, _ in model.named_parameters():
+        require_finite(f"{source}: {name}", tensors[name])
     for name, tensor in tensors.items():
         own[name].copy_(tensor)
     return model

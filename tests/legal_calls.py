@@ -392,7 +392,7 @@ BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
     "structure.bigbird.token_mask": {"layout": BY_TYPE[tensors.Layout]},
     "structure.bigbird.hops": {"layout": BY_TYPE[tensors.Layout]},
     "structure.bigbird.pieces": {"layout": BY_TYPE[tensors.Layout]},
-    "structure.bigbird.taken": {"x": tensor(4, 4, 4), "at": ids(2)},
+    "structure.bigbird.blocks_at": {"x": tensor(4, 4, 4), "at": ids(2)},
     "train.language_model_loss": {"model": _model},
     "structure.dynamic_conv.banded": {"kernels": tensor(4, 3)},
     "structure.dynamic_conv.convolve": {"x": tensor(1, 4, 8), "kernels": tensor(1, 1, 2, 3)},

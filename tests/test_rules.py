@@ -46,6 +46,7 @@ ILLEGAL = [
     (list[str], "text", "x='text': expected a list, got str"),
     (dict[str, float], {"a": None}, "x['a']=None: expected a number, got NoneType"),
     (tuple[int, int], (1,), "x=(1,): expected a tuple of 2 values"),
+    (bool | None, "1", "x='1': expected True, False or None, got str"),
     (int | None, "1", "x='1': expected an int or None, got str"),
     (torch.Tensor, torch.ones(2, device="meta"), "x.device='meta': expected a device"),
     (torch.Tensor, torch.ones(2, dtype=torch.int64), "x.dtype=torch.int64: expected floats"),

@@ -140,7 +140,7 @@ def spoil_one(value, model):
 SPOILT = {
     "inf": (lambda v, _: v * torch.inf, r"^loss at step 6=inf: expected a finite number"),
     "nan": (lambda v, _: v * torch.nan, r"^loss at step 6=nan"),
-    "one": (spoil_one, r"^layers\.1\.ffn\.body\.up\.bias \(gradient at step 6\): .* 32 of 32"),
+    "one": (spoil_one, r"^gradient of layers\.1\.ffn\.body\.up\.bias at step 6=.* 32 of 32"),
     "overflow": (lambda v, _: v * 1e37, r"^gradient norm at step 6=inf"),
 }
 
@@ -173,7 +173,7 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_given_back(tmp_path, 
     options = dict(checkpoint=path) if checkpoint else {}
     exploding = [Exploding(model.parameters(), lr=0.1)]
     with pytest.raises(
-        ValueError, match=r"embedding\.token\.weight after 1 steps: expected finite"
+        ValueError, match=r"embedding\.token\.weight after 1 steps=.*: expected finite"
     ):
         train.fit(model, counting, 1, optimizers=exploding, **options)
     assert not path.exists()

@@ -115,7 +115,7 @@ def model():
         (lambda t: t.update({"0.bias": torch.ones(2, dtype=torch.float64)}), r"float64"),
         (lambda t: t.update({"0.bias": torch.ones(2, dtype=torch.int8)}), r"int8"),
         (lambda t: t.update({"1.num_batches_tracked": torch.tensor(1.0)}), "float32"),
-        (lambda t: t["0.weight"].fill_(torch.nan), r"0\.weight of file: expected finite"),
+        (lambda t: t["0.weight"].fill_(torch.nan), r"file: 0\.weight=.*: expected finite"),
     ],
 )
 def test_a_model_is_filled_with_all_or_nothing(change, message):
@@ -142,7 +142,7 @@ def test_a_model_is_filled_from_a_narrower_type():
 def test_a_narrower_type_keeps_what_is_finite_or_says_where_not(value):
     fits, large = torch.tensor([6e4, 1e-9]), torch.tensor([1.0, value])
     assert weights.narrow({"a": fits}, torch.float16)["a"].dtype == torch.float16
-    with pytest.raises(ValueError, match=r"b in float16: expected finite values, 1 of 2 are not"):
+    with pytest.raises(ValueError, match=r"^b=.*: expected .* 1 of 2 are not in float16"):
         weights.narrow({"a": fits, "b": large}, torch.float16)
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from efflab.errors import require, require_int
+from efflab.tensors import require_finite
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,6 @@ def finite_values(name: str, x: Tensor) -> Tensor:
     values = x.detach().float()
     require_finite(name, values)
     return values
-
-
-def require_finite(name: str, values: Tensor) -> None:
-    """Refuse infinities and NaN."""
-    finite = bool(values.isfinite().all())
-    require(finite, name, "inf or nan inside", "finite values only, in float32 too")
 
 
 def check_grid(

@@ -20,12 +20,12 @@ from efflab.compression.affine import (
     finite_values,
     from_rows,
     grid,
-    require_finite,
     round_to_grid,
     to_rows,
 )
 from efflab.errors import require, require_int
 from efflab.hooks import inputs_seen, linear_layers, linear_places
+from efflab.tensors import require_finite
 
 BLOCK_SIZE = 32
 """Columns in a lazy batch. The paper takes 128, for GPUs. On a CPU 32 is as fast, and its operators
@@ -254,12 +254,12 @@ def _collect(layers: nn.ModuleList, users: list[nn.Linear], states, masks, real)
     width = users[0].in_features
     total = torch.zeros(width, width, dtype=torch.float64)
     for x, mask, tokens in zip(states, masks, real, strict=True):
-        for seen in _given(layers, users, x, mask):
+        for seen in _inputs(layers, users, x, mask):
             total.add_(hessian(seen[tokens].reshape(-1, width), width))
     return total
 
 
-def _given(layers: nn.ModuleList, users: list[nn.Linear], x: Tensor, mask) -> list[Tensor]:
+def _inputs(layers: nn.ModuleList, users: list[nn.Linear], x: Tensor, mask) -> list[Tensor]:
     """The input of each use when the layers run on x (B,T,C); a shared module is used as often."""
     found: list[Tensor] = []
     distinct = {str(i): module for i, module in enumerate(dict.fromkeys(users))}

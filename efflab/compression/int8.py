@@ -16,11 +16,11 @@ from efflab.compression.affine import (
     check_grid,
     grid,
     quantize,
-    require_finite,
     round_to_grid,
 )
 from efflab.errors import require, require_one_of
 from efflab.hooks import as_rows, linear_layers, watching
+from efflab.tensors import require_finite
 
 Ranges = dict[str, tuple[float, float]]
 """Name of a linear layer -> least and largest value of its input."""

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from efflab.errors import require, require_finite, require_int, wrong_type
+from efflab.errors import require, require_finite, require_int
+from efflab.rules import require_type
 from efflab.stored import require_keys
 
 BLOCK = {"machine", "settings", "models", "complete", "provenance", "runs"}
@@ -16,7 +17,7 @@ def require_record(name: str, record: dict) -> None:
     """Refuse a record of another form, naming the place: `machines[0].runs[3].loss=None: ...`."""
     require_keys("record", record, {"name", "machines"})
     require(record["name"] == name, "name", record["name"], f"{name!r}")
-    blocks = _require_type("machines", record["machines"], list)
+    blocks = require_type("machines", record["machines"], list)
     require(bool(blocks), "machines", blocks, "at least one")
     for i, block in enumerate(blocks):
         _require_block(f"machines[{i}]", block)
@@ -25,14 +26,14 @@ def require_record(name: str, record: dict) -> None:
 def _require_block(place: str, block: dict) -> None:
     require_keys(place, block, BLOCK)
     require_machine(f"{place}.machine", block["machine"])
-    _require_type(f"{place}.complete", block["complete"], bool)
-    _require_type(f"{place}.settings", block["settings"], dict)
-    for name, sha256 in _require_type(f"{place}.models", block["models"], dict).items():
-        _require_type(f"{place}.models.{name}", sha256, str | None)
-    made = _require_type(f"{place}.provenance", block["provenance"], list)
+    require_type(f"{place}.complete", block["complete"], bool)
+    require_type(f"{place}.settings", block["settings"], dict)
+    for name, sha256 in require_type(f"{place}.models", block["models"], dict).items():
+        require_type(f"{place}.models.{name}", sha256, str | None)
+    made = require_type(f"{place}.provenance", block["provenance"], list)
     for i, entry in enumerate(made):
         _require_made(f"{place}.provenance[{i}]", entry)
-    runs = _require_type(f"{place}.runs", block["runs"], list)
+    runs = require_type(f"{place}.runs", block["runs"], list)
     require(bool(runs) and bool(made), f"{place}.runs", runs, "at least one, and what made it")
     for i, run in enumerate(runs):
         require_run(f"{place}.runs[{i}]", run)
@@ -43,25 +44,25 @@ def _require_block(place: str, block: dict) -> None:
 def require_machine(place: str, machine: dict) -> None:
     """A machine has a CPU, threads, and features that are there or not, where that was told."""
     require_keys(place, machine, MACHINE)
-    _require_type(f"{place}.cpu", machine["cpu"], str)
+    require_type(f"{place}.cpu", machine["cpu"], str)
     require_int(f"{place}.threads", machine["threads"])
-    features = _require_type(f"{place}.features", machine["features"], dict | None)
+    features = require_type(f"{place}.features", machine["features"], dict | None)
     for name, has in (features or {}).items():
-        _require_type(f"{place}.features.{name}", has, bool)
+        require_type(f"{place}.features.{name}", has, bool)
 
 
 def _require_made(place: str, made: dict) -> None:
     require_keys(place, made, MADE)
     for key in ("command", "date"):
-        _require_type(f"{place}.{key}", made[key], str)
-    _require_type(f"{place}.commit", made["commit"], str | None)
-    for name, version in _require_type(f"{place}.versions", made["versions"], dict).items():
-        _require_type(f"{place}.versions.{name}", version, str | None)
+        require_type(f"{place}.{key}", made[key], str)
+    require_type(f"{place}.commit", made["commit"], str | None)
+    for name, version in require_type(f"{place}.versions", made["versions"], dict).items():
+        require_type(f"{place}.versions.{name}", version, str | None)
 
 
 def require_run(place: str, run: dict) -> None:
     """A run has a seed, finite numbers, and null nowhere but in what `NULLABLE` names."""
-    _require_type(place, run, dict)
+    require_type(place, run, dict)
     require_int(f"{place}.seed", run.get("seed"), 0)
     for path, value in _leaves(run):
         where = f"{place}.{'.'.join(path)}"
@@ -93,11 +94,3 @@ def _leaves(value, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...]
             yield from _leaves(item, path)
     else:
         yield path, value
-
-
-def _require_type(place: str, value, kind):
-    """`value`, where it is of that type; a number is no truth value."""
-    if not isinstance(value, kind):
-        name = getattr(kind, "__name__", str(kind))
-        raise wrong_type(place, value, f"{name}")
-    return value

@@ -12,16 +12,15 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from html import escape
 
-import numpy as np
-
 from efflab.busy import others
 from efflab.data import DATA_DIR
-from efflab.errors import require, require_finite, require_one_of, wrong_type
-from efflab.estimate import Estimate, require_interval
+from efflab.errors import require, require_one_of, wrong_type
+from efflab.estimate import Estimate, require_figure
 from efflab.formats import VERDICT as MIME
 from efflab.lab import colours
 from efflab.lab.page import emit_html, live, plain
 from efflab.lab.text import KINDS, language, number, tr, with_unit
+from efflab.rules import require_type
 
 OUTCOMES = {
     "holds": ("Holds", "成立", "✓", colours.RIGHT),
@@ -58,7 +57,7 @@ class Evidence:
 
     def __post_init__(self):
         for name in ("id", "name", "unit", "kind"):
-            _require_text(name, getattr(self, name))
+            require_type(name, getattr(self, name), str)
         is_id = bool(ID.fullmatch(self.id))
         require(is_id, "id", self.id, "small letters and digits with - between words")
         require(bool(self.name), "name", self.name, "a name")
@@ -66,12 +65,7 @@ class Evidence:
         allowed = "the fields of its name: " + ", ".join(sorted(fields_of_name))
         require(fields_of_name == self.values.keys(), "values", self.values, allowed)
         require_one_of("kind", self.kind, KINDS)
-        both = (self.low is None) == (self.high is None)
-        require(both, "low", self.low, "both ends of the interval or neither")
-        if self.low is None:
-            require_finite("value", self.value)
-        else:
-            require_interval("value", self.value, self.low, self.high)
+        require_figure("value", self.value, self.low, self.high)
 
     @classmethod
     def of(
@@ -109,14 +103,13 @@ class Outcome:
     values: Mapping = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self):
-        if not (self.holds is None or isinstance(self.holds, bool | np.bool_)):
-            raise wrong_type("holds", self.holds, "True, False or None")
+        require_type("holds", self.holds, bool | None)
         holds = self.holds if self.holds is None else bool(self.holds)  # numpy's own is no JSON
         object.__setattr__(self, "holds", holds)
         object.__setattr__(self, "evidence", tuple(by_id(self.evidence).values()))
         require(len(self.evidence) > 0, "evidence", self.evidence, "at least one number")
         for name in TEXTS:
-            _require_text(name, getattr(self, name))
+            require_type(name, getattr(self, name), str)
         require(bool(self.rule), "rule", self.rule, "the rule by which it was judged")
         allowed = "no condition: a rider is no condition"
         require(holds is True or not self.condition, "condition", self.condition, allowed)
@@ -167,11 +160,6 @@ def _from_record(stored: Mapping) -> Evidence:
     return evidence
 
 
-def _require_text(name: str, value) -> None:
-    if not isinstance(value, str):
-        raise wrong_type(name, value, "a text")
-
-
 def outcome_words(outcome: str, language: str = "en") -> str:
     """An outcome in words, for cards, README and ledger: "holds if" -> "Holds if" or 有条件成立."""
     require_one_of("outcome", outcome, OUTCOMES)
@@ -192,8 +180,7 @@ def verdict(claim_id: str, outcome: Outcome) -> None:
     """
     claims = load_claims()
     require_one_of("claim_id", claim_id, claims)
-    if not isinstance(outcome, Outcome):
-        raise wrong_type("outcome", outcome, "an Outcome")
+    require_type("outcome", outcome, Outcome)
     card = _Card(claim_id, claims[claim_id], outcome)
     emit_html(card.html(), card.text(), **{MIME: outcome.record(claim_id)})
 

@@ -17,7 +17,8 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from efflab import __version__
-from efflab.errors import require, shown
+from efflab.errors import quote, require
+from efflab.estimate import require_figure
 from efflab.experiments.provenance import FEATURES, machine_name
 from efflab.json_files import parse_json
 from efflab.lab.page import plain
@@ -27,7 +28,7 @@ from efflab.publishing.catalog import ROOT
 from efflab.publishing.judging import judged
 from efflab.publishing.ledger import claims, verdicts
 from efflab.significant import significant
-from efflab.stored import FIGURE, RECORD, require_figure
+from efflab.stored import FIGURE, RECORD
 
 SCHEMA = 1
 MAX_BYTES = 1_000_000
@@ -194,7 +195,7 @@ def _figure(claim: str, figure) -> None:
     for key in ("value", "low", "high"):
         if key == "value" or figure[key] is not None:
             _number(f"{name}: {key}", figure[key])
-    require_figure(name, figure)
+    require_figure(name, figure["value"], figure["low"], figure["high"])
 
 
 def _like_ours(record: Mapping, ours: Mapping, root: Path) -> None:
@@ -228,7 +229,7 @@ def follows(record: Mapping, root: Path = ROOT) -> None:
     again = judged(claim, record["figures"], root).record(claim)
     allowed = "as its own figures come to by the rule here: "
     for key in ("rule", "outcome", "holds", "condition", "reason"):
-        same, needed = record[key] == again[key], allowed + shown(again[key])
+        same, needed = record[key] == again[key], allowed + quote(again[key])
         require(same, f"{claim}: {key}", record[key], needed)
     kept = plain(record["figures"]) == record["figures"]
     require(kept, f"{claim}: figures", record["figures"], "at most six significant digits")

@@ -8,10 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from efflab.busy import BUSY_CORES, busy_cores
-from efflab.errors import require, require_number, wrong_type
+from efflab.errors import require, require_number
 from efflab.experiments.form import require_machine
 from efflab.files import update
 from efflab.json_files import parse_file
+from efflab.rules import require_type
 from efflab.stored import require_keys
 
 ENTRY = {"seconds", "peak_mb", "machine", "date"}
@@ -86,8 +87,7 @@ def _require_builds(found: dict) -> None:
             require_number(f"{name}: {key}", build[key])
         if not isinstance(build["machine"], str):  # an old entry names its CPU alone
             require_machine(f"{name}: machine", build["machine"])
-        if not isinstance(build["date"], str):
-            raise wrong_type(f"{name}: date", build["date"], "a text")
+        require_type(f"{name}: date", build["date"], str)
 
 
 def warnings_about(before: dict[str, dict], now: dict[str, dict]) -> list[str]:

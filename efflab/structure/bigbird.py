@@ -127,7 +127,7 @@ def pieces(layout: Layout, n_heads: Size, block_bytes: Size) -> Iterator[Piece]:
 
 
 @check_arguments
-def taken(x: Hidden, at: Integers | slice) -> Tensor:
+def blocks_at(x: Hidden, at: Integers | slice) -> Tensor:
     """The blocks of x (n, block, D) at these places: a view of a slice, a copy of a list."""
     return x[at] if isinstance(at, slice) else x.index_select(0, at)
 
@@ -153,7 +153,7 @@ class _BlockSparse(torch.autograd.Function):
 
         def answer(piece: Piece) -> None:
             own, keys, n_rows = piece
-            found = attend(q.index_select(0, own), taken(k, keys), taken(v, keys), n_rows)
+            found = attend(q.index_select(0, own), blocks_at(k, keys), blocks_at(v, keys), n_rows)
             y.index_copy_(0, own, found)
 
         for _ in shared_out(answer, ctx.pieces):
@@ -168,7 +168,7 @@ class _BlockSparse(torch.autograd.Function):
 
         def gradients(piece: Piece) -> tuple[Tensor, ...]:
             own, keys, n_rows = piece
-            parts = q.index_select(0, own), taken(k, keys), taken(v, keys)
+            parts = q.index_select(0, own), blocks_at(k, keys), blocks_at(v, keys)
             inputs = queries, seen, values = [x.detach().requires_grad_() for x in parts]
             with torch.enable_grad():
                 y = attend(queries, seen, values, n_rows)

@@ -162,7 +162,7 @@ def test_a_wrong_verdict_is_refused():
         (dict(value=True), "value=True: expected a number, got bool"),
         (dict(value="1"), "value='1': expected a number, got str"),
         (dict(value=np.array([1.0])), "value=.*: expected a number, got ndarray"),
-        (dict(low=0.5), r"low=0\.5: expected both ends of the interval or neither"),
+        (dict(low=0.5), r"value, low=0\.5: expected both ends of the interval or neither"),
         (dict(low=0.5, high=float("nan")), "value, high=nan: expected a finite number"),
         (dict(low="0.5", high=2), "value, low='0.5': expected a number, got str"),
         (dict(low=2, high=0.5), r"value=1\.0: expected a number in its interval, 2 to 0\.5"),
