@@ -146,8 +146,9 @@ def board_figure(model: str, points: list[dict]):
         place_labels(fig, [(_x(p, what), p["quality"], tr_name(p["technique"])) for p in points],
                      PANEL_PIXELS, row=row, reverse=not more_is_better)  # fmt: skip
     band = max((p["band"] for p in points), default=0.0)
-    fig.add_vrect(x0=1 - band, x1=1 + band, fillcolor=colours.GREY, opacity=0.2, line_width=0, row=2,
-                  col=1)  # fmt: skip
+    fig.add_vrect(
+        x0=1 - band, x1=1 + band, fillcolor=colours.GREY, opacity=0.2, line_width=0, row=2, col=1
+    )
     fig.update_xaxes(title_text=tr("size (MB)"), row=1, col=1)
     fig.update_xaxes(title_text=tr("time (x of the baseline's)"), row=2, col=1)
     fig.update_yaxes(title_text=tr(measure))

@@ -248,7 +248,7 @@ def _panels(arguments: str) -> go.Figure:
 
 
 def mark(fig: go.Figure, text: str = "", *, x=None, y=None, **where) -> go.Figure:
-    """A dashed line at an x or a y, perhaps with a label: a crossing, a limit, the article's figure.
+    """A dashed line at an x or a y, perhaps with a label: a crossing, a limit, what a paper says.
 
     `where`: `row` and `col` in a figure of panels.
     """
