@@ -11,9 +11,10 @@ from efflab import __version__
 from efflab.errors import require
 from efflab.files import require_writable
 from efflab.formats import LANGUAGES
+from efflab.places import ROOT, require_checkout
 from efflab.privacy import opt_out
 from efflab.publishing import terminal
-from efflab.publishing.catalog import ROOT, built_path, catalog, find, sources
+from efflab.publishing.catalog import built_path, catalog, find, sources
 from efflab.publishing.execute import CellFailed
 
 JUPYTER_SETTINGS = Path(__file__).parent / "publishing" / "jupyter"
@@ -163,6 +164,10 @@ def open_lab(args) -> None:
     os.execve(sys.executable, command, {**os.environ, "JUPYTER_CONFIG_PATH": paths})
 
 
+WITHOUT_CHECKOUT = (show_doctor, list_notebooks, give_advice)
+"""The commands that work from an installed wheel."""
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="efflab", description="A survey article that you can run.")
     top.add_argument("--version", action="version", version=f"efflab {__version__}")
@@ -241,6 +246,8 @@ def main(argv: list[str] | None = None) -> int:
 def _run(argv: list[str] | None) -> None:
     try:
         args = parser().parse_args(argv)
+        if args.function not in WITHOUT_CHECKOUT:
+            require_checkout(args.command)
         args.function(args)
     finally:
         terminal.flush()

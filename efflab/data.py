@@ -19,8 +19,9 @@ import numpy as np
 from efflab.arguments import check_arguments
 from efflab.cache import cached
 from efflab.errors import require, require_int, require_one_of
+from efflab.places import ROOT
 
-DATA_DIR = Path(__file__).resolve().parent.parent / "data"
+DATA_DIR = ROOT / "data"
 CACHE = DATA_DIR / "cache"
 TOKENIZER_FILE = DATA_DIR / "stdlib-gpt" / "tokenizer.json"
 STDLIB_GPT = DATA_DIR / "stdlib-gpt" / "model.safetensors"

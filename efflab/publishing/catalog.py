@@ -4,8 +4,8 @@ import tomllib
 from pathlib import Path
 
 from efflab.errors import require
+from efflab.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 
 

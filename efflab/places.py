@@ -1,0 +1,36 @@
+"""Where the repository's files lie: around the package in a checkout, inside it in a wheel.
+
+A checkout has all of them; a wheel has `data/` and the catalogue of the notebooks, which
+`build_wheel.py` puts into it.
+"""
+
+from pathlib import Path
+
+from efflab.errors import require
+
+AROUND = Path(__file__).resolve().parents[1]
+COPY = "repository"
+"""The folder of the package that a wheel has and a checkout has not."""
+
+
+def is_checkout() -> bool:
+    """Whether the package stands in its repository, an editable install's too."""
+    return (AROUND / "notebooks" / "catalog.toml").is_file()
+
+
+def require_checkout(command: str) -> None:
+    """A `ValueError` in an installed wheel: `command` reads or writes what is not in it."""
+    allowed = "one of doctor, list and advise; the others need a clone of the repository"
+    require(is_checkout(), "command", command, allowed)
+
+
+def root() -> Path:
+    """The folder that holds `data` and `notebooks`."""
+    if is_checkout():
+        return AROUND
+    from importlib.resources import files  # 15 ms that no checkout needs
+
+    return Path(str(files("efflab") / COPY))
+
+
+ROOT = root()
