@@ -1,11 +1,12 @@
 """One machine's column of the ledger, as a file that travels.
 
-    {"schema": 1, "efflab": "0.1.0", "date": "2026-11-26",
+    {"schema": 2, "efflab": "0.1.0", "date": "2026-11-26",
      "machine": {"cpu", "features", "threads"}, "versions": {"python", "torch"},
-     "verdicts": [{"claim", "holds", "outcome", "condition", "rule", "reason", "figures": [...]}]}
+     "verdicts": [{"form", "claim", "holds", "outcome", "condition", "rule", "reason",
+                   "figures": [{"id", "name", "value", "unit", "kind", "low", "high"}]}]}
 
-A file of others is data and stays data: its form is checked to the last key, its numbers to their
-range, and every verdict is judged again from its own figures by the rule that stands here.
+A file of others is data and stays data: `column.schema.json` says its form to the last key and its
+numbers' range, and every verdict is judged again from its own figures by the rule that stands here.
 """
 
 import hashlib
@@ -14,30 +15,24 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import lru_cache
 from pathlib import Path
 
 from efflab import __version__
 from efflab.errors import quote, require
 from efflab.estimate import require_figure
-from efflab.experiments.provenance import FEATURES, machine_name
-from efflab.json_files import parse_json
+from efflab.experiments.provenance import machine_name
+from efflab.json_files import parse_json, read_json
 from efflab.lab.page import plain
-from efflab.lab.text import KINDS
-from efflab.lab.verdict import OUTCOMES
+from efflab.lab.verdict import FORM as FORM_OF_RECORD
 from efflab.publishing.catalog import ROOT
 from efflab.publishing.judging import judged
 from efflab.publishing.ledger import claims, verdicts
-from efflab.significant import significant
-from efflab.stored import FIGURE, RECORD
 
-SCHEMA = 1
+SCHEMA = 2
+"""In schema 1, figures had no id."""
+FORM = Path(__file__).with_name("column.schema.json")
 MAX_BYTES = 1_000_000
-LONGEST = dict(cpu=100, version=40, name=300, unit=40, text=2000)
-"""Characters of a text, at most."""
-MOST_FIGURES = 60
-LARGEST = 1e30
-"""Of a number, without its sign: more operations than any model computes."""
-KEYS = {"schema", "efflab", "date", "machine", "versions", "verdicts"}
 
 
 @dataclass(frozen=True)
@@ -87,115 +82,126 @@ def read(path: Path, root: Path = ROOT) -> Column:
 
 def parsed(content: bytes, root: Path = ROOT) -> Column:
     """The column in a file's content; whatever is not as it has to be is a `ValueError`."""
-    found = parse_json(content)
+    found = with_ids(parse_json(content), verdicts(root))
     schema, version = found.get("schema"), found.get("efflab")
-    require(type(schema) is int and schema == SCHEMA, "schema", schema, f"{SCHEMA}")
+    require(type(schema) is int and schema == SCHEMA, "schema", schema, f"1 or {SCHEMA}")
     wanted = f"{__version__}, the version here, whose rules judge it"
     require(version == __version__, "efflab", version, wanted)
-    _keys("column", found, KEYS)
-    _date(found["date"])
-    _machine(found["machine"])
-    _keys("versions", found["versions"], {"python", "torch"})
-    for name, value in found["versions"].items():
-        _text(f"versions.{name}", value, LONGEST["version"])
-        numbered = re.fullmatch(r"\d[\w.+]*", value, re.ASCII)
-        require(bool(numbered), f"versions.{name}", value, "a version such as 2.13.0+cpu")
+    _require_form(found)
+    tomorrow = date.today() + timedelta(days=1)  # it may be later there
+    day = date.fromisoformat(found["date"])
+    require(day <= tomorrow, "date", found["date"], "a day that has come")
     verdicts = _verdicts(found["verdicts"], root)
     return Column(found["machine"], found["date"], verdicts, versions=found["versions"])
 
 
-def _keys(name: str, value, keys: set[str]) -> None:
-    require(isinstance(value, dict), name, value, "an object")
-    unknown, lacking = sorted(value.keys() - keys), sorted(keys - value.keys())
-    require(not unknown, f"keys of {name}", unknown, f"no other than {sorted(keys)}")
-    require(not lacking, f"keys of {name}", sorted(value), f"{lacking} too")
+def with_ids(found: dict, ours: Mapping[str, Mapping]) -> dict:
+    """A column of schema 1 as one of today: a figure's id is that of ours with the same name.
+
+    What is not of that form, or has no figure of ours, stays as it is, to be refused.
+    """
+    if found.get("schema") != 1 or not isinstance(found.get("verdicts"), list):
+        return found
+    records = [_with_ids(record, ours) for record in found["verdicts"]]
+    return found | {"schema": SCHEMA, "verdicts": records}
 
 
-def _text(name: str, value, longest: int, shortest: int = 1) -> None:
-    require(isinstance(value, str) and value.isprintable(), name, value, "a text in one line")
-    allowed = f"{shortest} to {longest:,} characters"
-    require(shortest <= len(value) <= longest, name, value, allowed)
+def _with_ids(record, ours: Mapping[str, Mapping]):
+    claim = record.get("claim") if isinstance(record, dict) else None
+    if not isinstance(claim, str) or claim not in ours or not isinstance(record["figures"], list):
+        return record
+    known = {figure["name"]: figure for figure in ours[claim]["figures"]}
+    figures = []
+    for figure in record["figures"]:
+        own = known.get(str(figure.get("name")), {}) if isinstance(figure, dict) else {}
+        more = {key: own[key] for key in ("id", "template", "values") if key in own}
+        figures.append(more | figure if more else figure)
+    return record | {"form": FORM_OF_RECORD, "figures": figures}
 
 
-def _number(name: str, value) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    allowed = f"a finite number of at most {significant(LARGEST)}"
-    require(number and abs(value) <= LARGEST, name, value, allowed)
+# --- The form --------------------------------------------------------------------------------
 
 
-def _date(value) -> None:
-    written = isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII)
-    try:
-        day = date.fromisoformat(value) if written else None
-    except ValueError:
-        day = None
-    require(day is not None, "date", value, "a day such as 2026-11-26")
-    tomorrow = date.today() + timedelta(days=1)  # it may be later there
-    require(day <= tomorrow, "date", value, "a day that has come")
+@lru_cache(maxsize=1)
+def _validator():
+    """Of `FORM`, where 1.0 is no whole number and a "line" has no character that breaks it."""
+    from jsonschema import Draft202012Validator, FormatChecker
+    from jsonschema.validators import extend
+
+    def is_int(_, value) -> bool:
+        return type(value) is int
+
+    formats = FormatChecker(["date"])
+    formats.checks("line")(lambda value: not isinstance(value, str) or value.isprintable())
+    types = Draft202012Validator.TYPE_CHECKER.redefine("integer", is_int)
+    strict = extend(Draft202012Validator, type_checker=types)
+    return strict(read_json(FORM), format_checker=formats)
 
 
-def _machine(value) -> None:
-    _keys("machine", value, {"cpu", "features", "threads"})
-    _text("machine.cpu", value["cpu"], LONGEST["cpu"])
-    _keys("machine.features", value["features"], set(FEATURES))
-    for name, has in value["features"].items():
-        require(isinstance(has, bool), f"machine.features.{name}", has, "true or false")
-    threads = value["threads"]
-    require(type(threads) is int and 1 <= threads <= 4096, "machine.threads", threads, "1 to 4096")
+def _require_form(column: dict) -> None:
+    """Refuse the first thing that is not as `FORM` says, by its name and what is allowed there."""
+    error = next(_validator().iter_errors(column), None)
+    if error is None:
+        return
+    name, value, schema = _name(list(error.path), column), error.instance, error.schema
+    if error.validator == "additionalProperties":
+        known = sorted(schema["properties"])
+        unknown = sorted(value.keys() - schema["properties"])
+        require(False, f"keys of {name}", unknown, f"no other than {known}")
+    if error.validator == "required":
+        lacking = sorted(set(schema["required"]) - value.keys())
+        require(False, f"keys of {name}", sorted(value), f"{lacking} too")
+    require(False, name, value, _allowed(error.validator, schema))
+
+
+def _allowed(keyword: str, schema: dict) -> str:
+    """What a part of `FORM` allows, in words, where `keyword` is not kept."""
+    if keyword in ("minLength", "maxLength"):
+        return f"{schema.get('minLength', 0)} to {schema['maxLength']:,} characters"
+    if keyword == "enum":
+        return f"one of {schema['enum']}"
+    return schema["description"]
+
+
+def _name(place: list, column: dict) -> str:
+    """How a message calls what lies at this path of keys and places."""
+    if place[:1] != ["verdicts"] or len(place) == 1:
+        return ".".join(place) or "column"
+    record = column["verdicts"][place[1]]
+    claim = record.get("claim", "verdict") if isinstance(record, dict) else "verdict"
+    match place[2:]:
+        case []:
+            return claim
+        case ["claim"]:
+            return "claim"
+        case ["figures", _]:
+            return f"a figure of {claim}"
+        case ["figures", _, "name"]:
+            return f"{claim}: name of a figure"
+        case ["figures", number, key]:
+            return f"{claim}: {record['figures'][number].get('name', 'a figure')}: {key}"
+        case [*keys]:
+            return f"{claim}: {keys[0]}"
 
 
 # --- Its verdicts ----------------------------------------------------------------------------
 
 
-def _verdicts(value, root: Path) -> dict[str, dict]:
+def _verdicts(value: list[dict], root: Path) -> dict[str, dict]:
     """{claim: its record} in the article's order, each judged again."""
     known, here, found = claims(root), verdicts(root), {}
-    require(isinstance(value, list) and bool(value), "verdicts", value, "a list of at least one")
     for record in value:
-        require(isinstance(record, dict), "verdict", record, "an object")
-        claim = record.get("claim")
-        allowed = "one of data/claims.toml"
-        require(isinstance(claim, str) and claim in known, "claim", claim, allowed)
+        claim = record["claim"]
+        require(claim in known, "claim", claim, "one of data/claims.toml")
         require(claim not in found, "claim", claim, "one verdict")
-        _record(claim, record)
+        for figure in record["figures"]:
+            ends = figure["value"], figure["low"], figure["high"]
+            require_figure(f"{claim}: {figure['name']}", *ends)
         follows(record, root)
         if claim in here:
             _like_ours(record, here[claim], root)
         found[claim] = record
     return {claim: found[claim] for claim in known if claim in found}
-
-
-def _record(claim: str, record: dict) -> None:
-    """The form of one verdict."""
-    _keys(claim, record, RECORD)
-    holds, outcome = record["holds"], record["outcome"]
-    told = holds is None or isinstance(holds, bool)
-    require(told, f"{claim}: holds", holds, "true, false or null")
-    allowed = f"one of {list(OUTCOMES)}"
-    require(isinstance(outcome, str) and outcome in OUTCOMES, f"{claim}: outcome", outcome, allowed)
-    for name, shortest in (("rule", 1), ("condition", 0), ("reason", 0)):
-        _text(f"{claim}: {name}", record[name], LONGEST["text"], shortest)
-    word = {True: "holds if" if record["condition"] else "holds", False: "does not hold"}
-    needed = f"{word.get(holds, 'undecided')!r}, as holds and condition say"
-    require(outcome == word.get(holds, "undecided"), f"{claim}: outcome", outcome, needed)
-    figures = record["figures"]
-    some = isinstance(figures, list) and 1 <= len(figures) <= MOST_FIGURES
-    require(some, f"{claim}: figures", figures, f"a list of 1 to {MOST_FIGURES}")
-    for figure in figures:
-        _figure(claim, figure)
-
-
-def _figure(claim: str, figure) -> None:
-    _keys(f"a figure of {claim}", figure, FIGURE)
-    _text(f"{claim}: name of a figure", figure["name"], LONGEST["name"])
-    name = f"{claim}: {figure['name']}"
-    _text(f"{name}: unit", figure["unit"], LONGEST["unit"], 0)
-    kind = figure["kind"]
-    require(isinstance(kind, str) and kind in KINDS, f"{name}: kind", kind, f"one of {KINDS}")
-    for key in ("value", "low", "high"):
-        if key == "value" or figure[key] is not None:
-            _number(f"{name}: {key}", figure[key])
-    require_figure(name, figure["value"], figure["low"], figure["high"])
 
 
 def _like_ours(record: Mapping, ours: Mapping, root: Path) -> None:
@@ -204,22 +210,23 @@ def _like_ours(record: Mapping, ours: Mapping, root: Path) -> None:
     Names, units, kinds, what has an interval, and what papers print are the same on every machine,
     and the first figure is the one on which the outcome turns.
     """
-    claim, theirs = record["claim"], {f["name"]: f for f in record["figures"]}
-    mine = {f["name"]: f for f in ours["figures"]}
-    names = set(mine) ^ set(theirs)
-    unlike = sorted(names, key=lambda name: (name in mine, name))
+    claim, theirs = record["claim"], {f["id"]: f for f in record["figures"]}
+    mine = {f["id"]: f for f in ours["figures"]}
+    ids = set(mine) ^ set(theirs)
+    unlike = sorted(ids, key=lambda key: (key in mine, key))
     require(not unlike, f"{claim}: figures", unlike[:1], "those that it has here, and no other")
-    for name, figure in theirs.items():
-        own = mine[name]
-        for key in ("unit", "kind"):
-            require(figure[key] == own[key], f"{claim}: {name}: {key}", figure[key], repr(own[key]))
+    for key, figure in theirs.items():
+        own, where = mine[key], f"{claim}: {key}"
+        for part in ("name", "template", "values", "unit", "kind"):
+            value, needed = figure.get(part), own.get(part)
+            require(value == needed, f"{where}: {part}", value, repr(needed))
         sampled, allowed = own["low"] is not None, "an interval where it has one here, only there"
         low = figure["low"]
-        require((low is not None) == sampled, f"{claim}: {name}: low", low, allowed)
+        require((low is not None) == sampled, f"{where}: low", low, allowed)
         if own["kind"] == "published":
             value, allowed = figure["value"], f"{own['value']}, as published"
-            require(figure == own, f"{claim}: {name}", value, allowed)
-    first = judged(claim, [theirs[name] for name in mine], root).figures[0].name
+            require(figure == own, where, value, allowed)
+    first = judged(claim, [theirs[key] for key in mine], root).evidence[0].id
     require(next(iter(theirs)) == first, f"{claim}: first figure", next(iter(theirs)), repr(first))
 
 

@@ -5,7 +5,7 @@ import math
 import time
 
 import pytest
-from ledgers import HERE, column
+from ledgers import HERE, column, figure, record
 
 from efflab.lab import KINDS
 from efflab.publishing import column as columns
@@ -121,6 +121,9 @@ def hostile():
     body = real()
     for what in ([1] * 300_000, [{}] * 200_000, ["x" * 900_000]):
         yield "verdicts", json.dumps(body | dict(verdicts=what))
+    more = [figure(f"{i}", 1) for i in range(60)]
+    full = [record(f"a{i}", "undecided", *more) for i in range(60)]
+    yield "all in form", json.dumps(body | dict(verdicts=full))
 
 
 @pytest.mark.parametrize(("name", "text"), list(hostile()), ids=lambda x: x if len(x) < 20 else "")

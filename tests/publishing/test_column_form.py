@@ -1,0 +1,117 @@
+"""The schema of a column: closed at every level, in step with the code, no network asked."""
+
+import json
+
+import pytest
+from jsonschema import Draft202012Validator
+from ledgers import LESS, SMALL, column, figure
+
+from efflab.experiments.provenance import FEATURES
+from efflab.json_files import read_json
+from efflab.lab.text import KINDS
+from efflab.lab.verdict import OUTCOMES
+from efflab.publishing.column import FORM, SCHEMA, parsed
+from efflab.publishing.ledger import claims
+from efflab.stored import FIGURE, RECORD
+
+SCHEMA_FILE = read_json(FORM)
+PARTS = SCHEMA_FILE["$defs"]
+
+
+def objects(schema):
+    """Every object of a schema, itself among them."""
+    inner = schema.values() if isinstance(schema, dict) else schema
+    found = [schema] if isinstance(schema, dict) else []
+    return found + [x for v in inner if isinstance(v, dict | list) for x in objects(v)]
+
+
+def test_it_is_a_schema_that_refers_to_nothing_outside():
+    Draft202012Validator.check_schema(SCHEMA_FILE)
+    targets = {o["$ref"] for o in objects(SCHEMA_FILE) if "$ref" in o}
+    assert targets == {f"#/$defs/{name}" for name in PARTS}  # and nothing stands there unused
+
+
+def test_every_object_is_closed_and_whole():
+    described = [o for o in objects(SCHEMA_FILE) if o.get("type") == "object"]
+    assert len(described) == 6
+    for one in described:
+        assert one["additionalProperties"] is False
+        assert sorted(one["required"]) == sorted(one["properties"])
+
+
+def test_it_is_in_step_with_the_code():
+    record, one = PARTS["record"]["properties"], PARTS["figure"]["properties"]
+    assert record.keys() == RECORD
+    assert record["outcome"]["enum"] == list(OUTCOMES)
+    assert one.keys() == FIGURE
+    assert one["kind"]["enum"] == list(KINDS)
+    assert list(PARTS["machine"]["properties"]["features"]["properties"]) == list(FEATURES)
+    assert SCHEMA_FILE["properties"]["schema"]["const"] == SCHEMA
+    assert len(claims()) <= SCHEMA_FILE["properties"]["verdicts"]["maxItems"]
+
+
+def body():
+    return json.loads(column(LESS, SMALL).text())
+
+
+def refused(changed, root):
+    with pytest.raises(ValueError, match="expected") as refusal:
+        parsed(json.dumps(changed).encode(), root)
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize("key", ["$ref", "$schema", "$dynamicRef", "$id"])
+def test_a_column_cannot_name_a_schema(key, root):
+    """Were one fetched, the refused network would say so."""
+    elsewhere = {key: "http://203.0.113.1/schema.json"}
+    assert refused(body() | elsewhere, root).startswith(f"keys of column=['{key}']: expected no ot")
+    changed = body()
+    changed["verdicts"][0]["figures"][0] |= elsewhere
+    assert refused(changed, root).startswith(f"keys of a figure of big=['{key}']")
+
+
+@pytest.mark.parametrize("version", ["2.13.0\n", "２.13", "", "-1"])
+def test_what_a_pattern_alone_would_let_through_is_refused(version, root):
+    changed = body()
+    changed["versions"]["torch"] = version
+    assert refused(changed, root).startswith("versions.torch=")
+
+
+def test_a_decimal_is_no_whole_number(root):
+    changed = body()
+    changed["machine"]["threads"] = 4.0
+    assert refused(changed, root) == "machine.threads=4.0: expected 1 to 4096"
+    assert refused(body() | {"schema": 1.0}, root) == "schema=1.0: expected 1"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(name=""), "big: name of a figure='': expected 1 to 300 characters"),
+        (dict(unit="\u2028"), r"big: more: unit='\u2028': expected a text in one line"),
+        (dict(unit="x" * 41), "0 to 40 characters"),
+        (dict(value=1e31), "big: more: value=1e+31: expected a finite number of at most 10³⁰"),
+        (dict(low=-1e31), "big: more: low=-1e+31: expected a finite number of at most 10³⁰"),
+        (dict(kind=None), "big: more: kind=None: expected one of ['measured', "),
+    ],
+)
+def test_a_figures_refusal_names_it_and_what_is_allowed(change, message, root):
+    changed = body()
+    changed["verdicts"][0]["figures"].append(figure("more", 1) | change)
+    assert message in refused(changed, root)
+
+
+def test_a_figure_or_a_verdict_without_its_name_is_named_by_what_it_is(root):
+    changed = body()
+    del changed["verdicts"][1]["figures"][0]["name"]
+    assert refused(changed, root).startswith("keys of a figure of small=['high', ")
+    changed["verdicts"][1]["figures"][0]["value"] = "1"
+    assert refused(changed, root).startswith("small: a figure: value='1': expected a finite")
+    del changed["verdicts"][0]["claim"]
+    assert refused(changed, root).startswith("keys of verdict=['condition', ")
+
+
+def test_one_verdict_more_than_are_allowed_is_refused_unread(root):
+    most = SCHEMA_FILE["properties"]["verdicts"]["maxItems"]
+    told = refused(body() | dict(verdicts=[7] * (most + 1)), root)
+    assert told.endswith(f"expected a list of at least one, at most {most}")
