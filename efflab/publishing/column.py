@@ -91,8 +91,8 @@ def parsed(content: bytes, root: Path = ROOT) -> Column:
     tomorrow = date.today() + timedelta(days=1)  # it may be later there
     day = date.fromisoformat(found["date"])
     require(day <= tomorrow, "date", found["date"], "a day that has come")
-    verdicts = _verdicts(found["verdicts"], root)
-    return Column(found["machine"], found["date"], verdicts, versions=found["versions"])
+    records = _verdicts(found["verdicts"], root)
+    return Column(found["machine"], found["date"], records, versions=found["versions"])
 
 
 def with_ids(found: dict, ours: Mapping[str, Mapping]) -> dict:
@@ -108,10 +108,9 @@ def with_ids(found: dict, ours: Mapping[str, Mapping]) -> dict:
 
 def _with_ids(record, ours: Mapping[str, Mapping]):
     claim = record.get("claim") if isinstance(record, dict) else None
-    if not isinstance(claim, str) or claim not in ours or not isinstance(record["figures"], list):
+    if not isinstance(claim, str) or claim not in ours or not isinstance(record.get("figures"), list):
         return record
-    known = {figure["name"]: figure for figure in ours[claim]["figures"]}
-    figures = []
+    known, figures = {f["name"]: f for f in ours[claim]["figures"]}, []
     for figure in record["figures"]:
         own = known.get(str(figure.get("name")), {}) if isinstance(figure, dict) else {}
         more = {key: own[key] for key in ("id", "template", "values") if key in own}
@@ -176,10 +175,10 @@ def _name(place: list, column: dict) -> str:
             return "claim"
         case ["figures", _]:
             return f"a figure of {claim}"
-        case ["figures", _, "name"]:
-            return f"{claim}: name of a figure"
-        case ["figures", number, key]:
-            return f"{claim}: {record['figures'][number].get('name', 'a figure')}: {key}"
+        case ["figures", _, "id" | "name" as key]:
+            return f"{claim}: {key} of a figure"
+        case ["figures", number, *keys]:
+            return f"{claim}: {record['figures'][number].get('id', 'a figure')}: {': '.join(keys)}"
         case [*keys]:
             return f"{claim}: {keys[0]}"
 

@@ -53,7 +53,7 @@ BROKEN = {
     ),
     "a key unknown": (changed("run", to="rm"), r"keys of column=\['run'\]: expected no other"),
     "a key lacking": (GOOD.replace('"date"', '"day"'), r"keys of column=\['day'\]"),
-    "another schema": (changed("schema", to=2), "schema=2: expected 1"),
+    "another schema": (changed("schema", to=3), "schema=3: expected 1 or 2"),
     "a schema that is no number": (changed("schema", to=True), "schema=True: expected 1"),
     "another version": (changed("efflab", to="9.9"), r"efflab='9\.9': expected 0\.1\.0, the vers"),
     "no day": (changed("date", to="2026-02-30"), "date='2026-02-30': expected a day such as"),
@@ -107,11 +107,11 @@ BROKEN = {
     "ends the wrong way": (
         changed(*HIGH, "low", to=43), r"big: removed=40\.5: expected a number in its interval, 43"
     ),
-    "a name twice": (
-        with_figure(name="removed"), "big: its figures are not those that its rule asks for"
+    "an id twice": (
+        with_figure(id="removed"), "big: its figures are not those that its rule asks for"
     ),
     "without a figure of the rule": (
-        changed(*HIGH, "name", to="kept"),
+        changed(*HIGH, "id", to="kept"),
         r"big: its figures are not those that its rule asks for \(KeyError: 'removed'\)",
     ),
     "more digits than are stored": (with_figure(value=1.23456789), "at most six significant"),
@@ -154,8 +154,19 @@ FORGED = {
         changed("verdicts", 1, "figures", to=SMALL["figures"][:1]),
         r"small: figures=\['printed'\]: expected those that it has here, and no other",
     ),
-    "a paper under another name": (
-        changed("verdicts", 1, "figures", 1, "name", to="written"),
+    "another name": (
+        changed(*HIGH, "name", to="kept"), "big: removed: name='kept': expected 'removed'"
+    ),
+    "a template of its own": (
+        with_figure(id="removed-7", template="removed {n}", name="removed 7", values={"n": 7}),
+        r"big: figures=\['removed-7'\]: expected those that it has here",
+    ),
+    "a template that says something else": (
+        changed(*HIGH, to=LESS["figures"][0] | dict(template="{n}", values={"n": 7})),
+        r"big: its figures are not those .* \(ValueError: name='removed': expected '7'\)",
+    ),
+    "a paper under another id": (
+        changed("verdicts", 1, "figures", 1, "id", to="written"),
         r"small: figures=\['written'\]: expected those that it has here",
     ),
     "another figure first": (
@@ -201,6 +212,21 @@ def test_a_good_column_is_read_in_the_articles_order(root):
         body["machine"], body["date"], {"big": LESS, "small": SMALL}, "run", body["versions"]
     )
     assert parsed(found.text().encode(), root) == found
+
+
+def test_a_column_of_the_first_schema_is_read_by_the_names_of_its_figures(root):
+    new, old = written(), written() | {"schema": 1}
+    for one in (record for record in old["verdicts"]):
+        del one["form"]
+        for item in one["figures"]:
+            del item["id"]
+    assert parsed(json.dumps(old).encode(), root) == parsed(json.dumps(new).encode(), root)
+    old["verdicts"][0]["figures"][0]["name"] = "kept"
+    with pytest.raises(ValueError, match=r"keys of a figure of big=.*: expected \['id'\] too"):
+        parsed(json.dumps(old).encode(), root)
+    for strange in (None, 7, [7], [{}], [{"claim": "big"}], [{"claim": "big", "figures": [7]}]):
+        with pytest.raises(ValueError, match="expected"):
+            parsed(json.dumps(old | {"verdicts": strange}).encode(), root)
 
 
 def test_a_file_name_is_safe_whatever_the_machine_is_called():

@@ -12,7 +12,7 @@ from efflab.lab.text import KINDS
 from efflab.lab.verdict import OUTCOMES
 from efflab.publishing.column import FORM, SCHEMA, parsed
 from efflab.publishing.ledger import claims
-from efflab.stored import FIGURE, RECORD
+from efflab.stored import FIGURE, RECORD, TEMPLATE
 
 SCHEMA_FILE = read_json(FORM)
 PARTS = SCHEMA_FILE["$defs"]
@@ -33,17 +33,19 @@ def test_it_is_a_schema_that_refers_to_nothing_outside():
 
 def test_every_object_is_closed_and_whole():
     described = [o for o in objects(SCHEMA_FILE) if o.get("type") == "object"]
-    assert len(described) == 6
-    for one in described:
+    assert len(described) == 7
+    values = PARTS["figure"]["properties"]["values"]  # whatever its template names
+    for one in (one for one in described if one != values):
         assert one["additionalProperties"] is False
-        assert sorted(one["required"]) == sorted(one["properties"])
+        left_out = TEMPLATE if one == PARTS["figure"] else set()
+        assert one["properties"].keys() - set(one["required"]) == left_out
 
 
 def test_it_is_in_step_with_the_code():
     record, one = PARTS["record"]["properties"], PARTS["figure"]["properties"]
     assert record.keys() == RECORD
     assert record["outcome"]["enum"] == list(OUTCOMES)
-    assert one.keys() == FIGURE
+    assert one.keys() == FIGURE | TEMPLATE
     assert one["kind"]["enum"] == list(KINDS)
     assert list(PARTS["machine"]["properties"]["features"]["properties"]) == list(FEATURES)
     assert SCHEMA_FILE["properties"]["schema"]["const"] == SCHEMA
@@ -81,12 +83,15 @@ def test_a_decimal_is_no_whole_number(root):
     changed = body()
     changed["machine"]["threads"] = 4.0
     assert refused(changed, root) == "machine.threads=4.0: expected 1 to 4096"
-    assert refused(body() | {"schema": 1.0}, root) == "schema=1.0: expected 1"
+    assert refused(body() | {"schema": 1.0}, root) == "schema=1.0: expected 1 or 2"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (dict(id="A b"), "big: id of a figure='A b': expected small letters and digits with - betw"),
+        (dict(values={"n": None}), "big: more: values: n=None"),
+        (dict(values={}), "a figure of big"),
         (dict(name=""), "big: name of a figure='': expected 1 to 300 characters"),
         (dict(unit="\u2028"), r"big: more: unit='\u2028': expected a text in one line"),
         (dict(unit="x" * 41), "0 to 40 characters"),
@@ -103,7 +108,7 @@ def test_a_figures_refusal_names_it_and_what_is_allowed(change, message, root):
 
 def test_a_figure_or_a_verdict_without_its_name_is_named_by_what_it_is(root):
     changed = body()
-    del changed["verdicts"][1]["figures"][0]["name"]
+    del changed["verdicts"][1]["figures"][0]["id"]
     assert refused(changed, root).startswith("keys of a figure of small=['high', ")
     changed["verdicts"][1]["figures"][0]["value"] = "1"
     assert refused(changed, root).startswith("small: a figure: value='1': expected a finite")
