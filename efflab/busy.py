@@ -4,17 +4,25 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from efflab.arguments import check_arguments
+from efflab.errors import require
+
 BUSY_CORES = 0.5
 """Who measures times wants others to use no more than this of one core."""
 SECONDS = 0.5
 """Less timing than this tells nothing: a system counts hundredths of a second."""
+LONGEST_SAMPLE = 60
+"""Seconds that one look at the machine may take."""
 
 
+@check_arguments
 def busy_cores(sample_seconds: float = 1.0) -> float:
     """How many cores' worth of time the machine's processes use while this one sleeps."""
+    within = 0 < sample_seconds <= LONGEST_SAMPLE
+    require(within, "sample_seconds", sample_seconds, f"above 0, at most {LONGEST_SAMPLE}")
     import psutil
 
-    return psutil.cpu_percent(sample_seconds) / 100 * psutil.cpu_count()
+    return psutil.cpu_percent(float(sample_seconds)) / 100 * psutil.cpu_count()
 
 
 class Others:

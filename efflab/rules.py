@@ -27,6 +27,8 @@ Count = Annotated[int, 0]
 """An int of at least so much."""
 Infinite = Annotated[float, "infinite"]
 """A float that may be infinite, never NaN."""
+AnyFloat = Annotated[float, "any"]
+"""A float, infinities and NaN too."""
 Array = Annotated[Any, "array"]
 """Floats in an array of any library that has a dtype and a shape: torch's, jax's, numpy's."""
 
@@ -83,8 +85,8 @@ def rule_of(annotation) -> Rule | None:
     if origin is Annotated:
         if within[0] is int:
             return _rule_of_int(within[1])
-        special: dict[Any, Rule] = {float: _FLOAT_OR_INFINITE, Any: _ARRAY}
-        return special.get(within[0]) or _rule_of_tensor(*within)
+        special = {Infinite: _FLOAT_OR_INFINITE, AnyFloat: _ANY_FLOAT, Array: _ARRAY}
+        return special.get(annotation) or _rule_of_tensor(*within)
     if origin in (Union, UnionType):
         return _rule_of_union([rule_of(a) for a in within])
     if origin is Literal:
@@ -140,6 +142,13 @@ def _look_at_infinite(name: str, value) -> None:
         require_finite(name, value)
 
 
+def _look_at_any(name: str, value) -> None:
+    try:
+        float(value)
+    except OverflowError:
+        require(False, name, value, "a number that a float can hold")
+
+
 def _is_plain_int(value) -> bool:
     return type(value) is int and -LARGEST <= value <= LARGEST
 
@@ -153,6 +162,7 @@ def _is_bool(value) -> bool:
 
 
 _FLOAT_OR_INFINITE = Rule("a number", is_number, _look_at_infinite)
+_ANY_FLOAT = Rule("a number", is_number, _look_at_any, lambda value: type(value) is float)
 _PLAIN = {
     int: Rule("an int", is_int, _look_at_int, _is_plain_int),
     float: Rule("a number", is_number, require_finite, _is_plain_number),

@@ -2,17 +2,25 @@
 
 import math
 
+from efflab.arguments import check_arguments
+from efflab.errors import require_int
+from efflab.rules import AnyFloat
+
 SMALLEST_EXPONENT, LARGEST_EXPONENT = -4, 14
 """Of the numbers that are written out; beyond them stands a power of ten."""
+MOST_DIGITS = 17
+"""A float has no more."""
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def significant(value: float, digits: int = 3) -> str:
+@check_arguments
+def significant(value: AnyFloat, digits: int = 3) -> str:
     """`value` with `digits` significant digits; whole digits are never rounded away.
 
     >>> significant(23.9617), significant(999.6), significant(7251.3), significant(1.5e-7)
     ('24', '1,000', '7,251', '1.5×10⁻⁷')
     """
+    require_int("digits", digits, 1, MOST_DIGITS)
     value = float(value) + 0.0  # a negative zero is 0
     if not math.isfinite(value):
         return str(value)

@@ -1,8 +1,9 @@
 """What the built notebooks left in data/, verdicts and the board, checked as it is read."""
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from pathlib import Path
 
+from efflab.arguments import check_arguments
 from efflab.errors import require, require_finite, wrong_type
 from efflab.estimate import require_figure, require_interval
 from efflab.json_files import read_json
@@ -19,14 +20,16 @@ POINT = {
 REMEDY = "run efflab build"
 
 
+@check_arguments
 def read_verdicts(path: Path) -> dict[str, list[dict]]:
     """data/verdicts.json: {notebook: its records}, each of today's form, its numbers finite."""
     return read_json(path, check=_require_verdicts, remedy=REMEDY)
 
 
+@check_arguments
 def read_board(path: Path) -> list[dict]:
     """data/board.json: its points, each whole and its numbers finite; none without a file."""
-    if not Path(path).exists():
+    if not path.exists():
         return []
     return read_json(path, check=_require_board, remedy=REMEDY)["points"]
 
@@ -61,11 +64,12 @@ def _require_record(record) -> None:
         require_figure(f"{name}: {figure['name']}", *ends)
 
 
-def require_keys(name: str, value, keys: set[str], more: Set[str] = frozenset()) -> None:
+@check_arguments
+def require_keys(name: str, value, keys: set[str], more: Iterable[str] = ()) -> None:
     """`value` must be an object with these keys, all or none of `more`, and no other."""
     if not isinstance(value, dict):
         raise wrong_type(name, value, "an object")
-    fits = value.keys() in (keys, keys | more)
+    fits = value.keys() in (keys, keys | set(more))
     require(fits, name, sorted(value), f"{sorted(keys)}")
 
 

@@ -6,6 +6,7 @@ read, and hold one hash over these and the tensors' names, types, shapes and byt
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -13,14 +14,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from efflab.arguments import check_arguments
 from efflab.files import write_atomically
-from efflab.tensors import require_finite
+from efflab.tensors import Numbers, require_finite
 
-Tensors = dict[str, Tensor]
+Tensors = dict[str, Numbers]
 SHOWN = 3
 """Names that an error lists before it counts the rest."""
 
 
+@check_arguments
 def named_tensors(model: nn.Module) -> Tensors:
     """The parameters and buffers, one name each: a shared sub-block counts once."""
     return dict(model.named_parameters()) | dict(model.named_buffers())
@@ -29,6 +32,7 @@ def named_tensors(model: nn.Module) -> Tensors:
 # --- To disk ---------------------------------------------------------------------------------
 
 
+@check_arguments
 def save_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
     """Write tensors and what describes them, with their hash: the old file or the new, never half.
 
@@ -41,11 +45,13 @@ def save_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None
     write_atomically(path, to_bytes(tensors, metadata | {"sha256": digest(tensors, metadata)}))
 
 
+@check_arguments
 def to_bytes(tensors: Tensors, metadata: dict[str, str] | None = None) -> bytes:
     """The bytes of a safetensors file."""
     return save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata)
 
 
+@check_arguments
 def digest(tensors: Tensors, metadata: dict[str, str] | None = None) -> str:
     """SHA-256 over the metadata and each tensor's name, type, shape and bytes."""
     h = hashlib.sha256(json.dumps(metadata or {}, sort_keys=True).encode())
@@ -56,6 +62,7 @@ def digest(tensors: Tensors, metadata: dict[str, str] | None = None) -> str:
     return h.hexdigest()
 
 
+@check_arguments
 def narrow(tensors: Tensors, dtype: torch.dtype) -> Tensors:
     """Each tensor in a narrower type; one that does not stay finite there is a `ValueError`."""
     cast = {name: t.detach().to(dtype) for name, t in tensors.items()}
@@ -67,6 +74,7 @@ def narrow(tensors: Tensors, dtype: torch.dtype) -> Tensors:
 # --- From disk -------------------------------------------------------------------------------
 
 
+@check_arguments
 def read_tensors(path: Path, remedy: str) -> tuple[Tensors, dict[str, str]]:
     """(tensors, metadata) that `save_tensors` wrote.
 
@@ -83,9 +91,9 @@ def read_tensors(path: Path, remedy: str) -> tuple[Tensors, dict[str, str]]:
     return tensors, metadata
 
 
+@check_arguments
 def read_unhashed(path: Path, remedy: str) -> tuple[Tensors, dict[str, str]]:
     """(tensors, metadata) of any safetensors file; its hash is the caller's to check."""
-    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; {remedy}")
     try:
@@ -96,6 +104,7 @@ def read_unhashed(path: Path, remedy: str) -> tuple[Tensors, dict[str, str]]:
         raise ValueError(f"{path} is damaged: {error}; {remedy}") from None
 
 
+@check_arguments
 @torch.no_grad()
 def fill(model: nn.Module, tensors: Tensors, source: str = "tensors") -> nn.Module:
     """Copy the tensors over the model's own, all or none; returns the model.
@@ -129,7 +138,8 @@ def _require_alike(name: str, own: Tensor, given: Tensor) -> None:
         raise ValueError(f"{name} is {given.dtype}: expected the model's {own.dtype}")
 
 
-def some(names) -> str:
+@check_arguments
+def some(names: Iterable[str]) -> str:
     """The first few names, and how many more there are."""
     names = sorted(names)
     rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""

@@ -33,10 +33,8 @@ PARTS = ("legal_compression", "legal_distributed", "legal_core")
 OUTSIDE = {
     *("cli", "rank", "many_machines", "process"),
     *("arguments", "errors", "rules", "tensors"),
-    *("conversion", "pretrained", "weights"),
-    *("files", "json_files", "limits", "busy", "privacy", "significant", "stored"),
 }
-"""Commands and ends of pipes between processes; what the checks are made of; files' keepers."""
+"""Commands and ends of pipes between processes; what the checks are made of."""
 
 
 @dataclass(frozen=True)
@@ -378,7 +376,6 @@ BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
     "model.SubBlock.forward": {"x": tensor(1, 4, 8)},
     "model.Embedding.logits": {"x": tensor(1, 4, 8)},
     "model.Embedding.lookup": {"table": lambda: nn.Embedding(4, 4)},
-    "pretrained.activation_name": {"name": just("gelu")},
     "structure.adaptive_span.AdaptiveSpanAttention": ATTENTION | {"max_span": just(4)},
     "structure.adaptive_span.AdaptiveSpanAttention.find_spans": {"x": tensor(1, 4, 8)},
     "structure.adaptive_span.learned_spans": {
@@ -444,8 +441,8 @@ BY_OWNER: dict[str, Callable[[], Any]] = {
 
 NOT_CALLED = re.compile(
     r"""on_rank|\brank\b|launch|parallelize|ParallelLinear|_ranks$|ring|engine|onnx|openvino
-    |language|xla|inductor|synth|netlist|plan_fit|scaling|points|encoder|transformers|albert
-    |verified|checkpoint|save|load|copy_|embed$|stages|zero\.|train|train_tokenizer|corpus
+    |language|xla|inductor|synth|netlist|plan_fit|scaling|points|_quantized$
+    |load_encoder|load_minilm|privacy.load|replacing|stages|zero\.|\btrain|corpus
     |stdlib|peak_bytes|learned_spans|forward_in_order|alone|SharedBatchNorm|average_grad|log_mask|call_seconds|sha256|require_exponents|shared_out|Transformer.pool|calibrat|window_bits|bits_|profile|cached|cache\.|layer_norm""",
     re.VERBOSE,
 )

@@ -1,9 +1,113 @@
-"""Legal arguments of the core's files and records: see `legal_calls`."""
+"""Legal arguments of the core's files and records: see `legal_calls`.
 
+Whatever a call writes goes into a folder that ends with the process.
+"""
+
+import hashlib
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-BY_TYPE: dict[Any, Callable[[], Any]] = {}
-BY_NAME: dict[str, Callable[[], Any]] = {}
-BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {}
+import torch
+import transformers
+from torch import nn
+
+from efflab import conversion, data, pretrained, weights
+from efflab.config import ModelConfig
+from efflab.model import Transformer
+
+TINY = ModelConfig(1, 1, 2, 2, 4, 8, type_vocab=2, pooler=True)
+TENSORS = {"a": torch.ones(2)}
+SIZES = dict(hidden_size=2, num_hidden_layers=1, num_attention_heads=1, intermediate_size=2)
+SIZES |= dict(vocab_size=4, max_position_embeddings=8)
+
+
+@cache
+def _folder() -> TemporaryDirectory:
+    return TemporaryDirectory()
+
+
+def path(name: str = "new.txt") -> Path:
+    return Path(_folder().name) / name
+
+
+def tiny() -> Transformer:
+    torch.manual_seed(0)
+    return Transformer(TINY).eval()
+
+
+@cache
+def bert() -> nn.Module:
+    torch.manual_seed(0)
+    return transformers.BertModel(transformers.BertConfig(**SIZES)).eval()
+
+
+def saved_tensors() -> Path:
+    weights.save_tensors(path("a.safetensors"), TENSORS, {"unit": "m"})
+    return path("a.safetensors")
+
+
+def saved_checkpoint() -> Path:
+    pretrained.save_checkpoint(tiny(), path("model.safetensors"), {})
+    return path("model.safetensors")
+
+
+def saved_json() -> Path:
+    path("a.json").write_text("{}")
+    return path("a.json")
+
+
+def tokenize(texts: list[str], **_: Any) -> dict[str, torch.Tensor]:
+    ids = torch.ones(len(texts), 3, dtype=torch.long)
+    return {"input_ids": ids, "attention_mask": ids}
+
+
+def sha256() -> str:
+    return hashlib.sha256(saved_json().read_bytes()).hexdigest()
+
+
+LINEAR = {"target": lambda: nn.Linear(4, 4), "source": lambda: nn.Linear(4, 4)}
+BY_TYPE: dict[Any, Callable[[], Any]] = {
+    conversion.PreTrainedModel: bert,
+    conversion.PreTrainedConfig: lambda: bert().config,
+    weights.Tensors: TENSORS.copy,
+    type: lambda: int,
+}
+BY_NAME: dict[str, Callable[[], Any]] = {"limit": lambda: [1, 2]}
+BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
+    "busy.busy_cores": {"sample_seconds": lambda: 0.01},
+    "conversion.activation_name": {"activation": lambda: "gelu"},
+    "conversion.config_like": {"names": lambda: conversion.BERT},
+    "conversion.copy_linear": {
+        "target": lambda: nn.Linear(4, 8),
+        "sources": lambda: [nn.Linear(4, 4), nn.Linear(4, 4)],
+    },
+    "conversion.copy_same": LINEAR,
+    "conversion.copy_transposed": LINEAR,
+    "files.part_path": {"path": path},
+    "files.remove_stale_parts": {"path": path},
+    "files.write_atomically": {"path": path},
+    "files.update": {"path": path, "change": lambda: lambda text: "new"},
+    "json_files.read_json": {"path": saved_json},
+    "json_files.parse_file": {"content": lambda: "{}"},
+    "json_files.parse_json": {"content": lambda: "{}"},
+    "pretrained.embed": {"model": tiny, "tokenizer": lambda: tokenize, "texts": lambda: ["a"]},
+    "pretrained.load_checkpoint": {"path": saved_checkpoint},
+    "pretrained.mean_pool": {"attention_mask": lambda: torch.ones(1, 4)},
+    "pretrained.read_card": {"path": saved_checkpoint},
+    "pretrained.save_checkpoint": {"model": tiny, "path": path, "card": dict},
+    "pretrained.verify": {"path": saved_json, "expected": sha256},
+    "stored.read_verdicts": {"path": lambda: data.DATA_DIR / "verdicts.json"},
+    "stored.read_board": {"path": lambda: data.DATA_DIR / "board.json"},
+    "weights.save_tensors": {"path": path, "metadata": lambda: {"unit": "m"}},
+    "weights.read_tensors": {"path": saved_tensors},
+    "weights.read_unhashed": {"path": saved_tensors},
+    "weights.narrow": {"dtype": lambda: torch.float16},
+    "weights.fill": {
+        "model": lambda: nn.Linear(2, 1),
+        "tensors": lambda: {"weight": torch.ones(1, 2), "bias": torch.ones(1)},
+    },
+}
 BY_OWNER: dict[str, Callable[[], Any]] = {}

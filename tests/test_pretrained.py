@@ -161,6 +161,23 @@ def test_what_could_not_be_loaded_again_is_not_saved(tmp_path, model, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "card", [{"loss": float("nan")}, {"model": make}, {"path": {1: 2}, "at": {3}}, {3: "steps"}]
+)
+def test_a_card_that_json_cannot_hold_is_refused_by_name(tmp_path, card):
+    with pytest.raises(ValueError, match="card="):
+        pretrained.save_checkpoint(make(), tmp_path / "m.safetensors", card)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_card_that_says_no_hash_is_refused(tmp_path):
+    path = tmp_path / "m.safetensors"
+    card = pretrained.save_checkpoint(make(), path, {})
+    (tmp_path / "m.card.json").write_text(json.dumps(reword(card, sha256=None)))
+    with pytest.raises(ValueError, match=r"m\.card\.json is damaged: sha256=None"):
+        pretrained.load_checkpoint(path)
+
+
 # --- Encoders --------------------------------------------------------------------------------
 
 
@@ -265,7 +282,7 @@ def test_every_text_has_a_vector(small, text):
     ("texts", "options", "error", "message"),
     [
         ([], {}, ValueError, "texts=.*at least one text"),
-        ("one text", {}, TypeError, "texts='one text': expected a list of texts"),
+        ("one text", {}, TypeError, "texts='one text': expected an iterable, got str"),
         ([None], {}, TypeError, r"texts\[0\]=None"),
         (["a"], {"batch_size": 0}, ValueError, "batch_size=0"),
         (["a"], {"batch_size": -1}, ValueError, "batch_size=-1"),

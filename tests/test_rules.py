@@ -11,8 +11,9 @@ import torch
 
 from efflab import cost, lab
 from efflab.arguments import check_arguments, unchecked
+from efflab.errors import quote
 from efflab.lab.refusals import refusal
-from efflab.rules import Array, Count, Infinite, Size, rule_of
+from efflab.rules import AnyFloat, Array, Count, Infinite, Size, rule_of
 from efflab.tensors import Ids
 
 LEGAL = [
@@ -20,6 +21,7 @@ LEGAL = [
     (float, 2),
     (float, np.float32(0.5)),
     (Infinite, float("inf")),
+    (AnyFloat, float("nan")),
     (bool, np.bool_(False)),
     (int | None, None),
     (Size, 1),
@@ -40,6 +42,7 @@ ILLEGAL = [
     (float, torch.tensor(1.0), "x=tensor(1.): expected a number, got Tensor"),
     (float, float("nan"), "x=nan: expected a finite number"),
     (Infinite, float("nan"), "x=nan: expected a finite number"),
+    (AnyFloat, 10**400, f"x={quote(10**400)}: expected a number that a float"),
     (bool, 1, "x=1: expected True or False, got int"),
     (str, None, "x=None: expected a text, got NoneType"),
     (list[int], [1, "a"], "x[1]='a': expected an int, got str"),

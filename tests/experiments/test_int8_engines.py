@@ -1,6 +1,7 @@
 """The engines' experiment: which cases, in which process, with which spread."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_a_case_runs_in_a_process_with_its_instructions(monkeypatch, tmp_path, i
         assert arguments["seven_bits"] is (None if isa is None else True)
     shapes = [tuple(shape[:2]) for shape in calls[-1][1]["shapes"]]
     assert shapes == (list(experiment.SHAPES) if isa is None else [experiment.CAPPED_SHAPE])
-    kept, _ = read_tensors(calls[-1][1]["reference"], "")
+    kept, _ = read_tensors(Path(calls[-1][1]["reference"]), "")
     assert kept["documents"].tolist() == [[1.0, 1.0]] * experiment.N_TEST
 
 
