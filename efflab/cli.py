@@ -146,7 +146,14 @@ def open_lab(args) -> None:
     The network is not asked for news or updates, and the reader not whether it should be.
     """
     if args.port is not None:
-        require(1 <= args.port <= 65535, "--port", args.port, "a number from 1 to 65535")
+        require(
+            1 <= args.port <= 65535,
+            "--port",
+            args.port,
+            "a number from {low} to {high}",
+            low=1,
+            high=65535,
+        )
     first = built_path(find("00"), args.language).relative_to(ROOT).as_posix()
     command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--notebook-dir={ROOT}"]
     command += [f"--LabApp.default_url=/lab/tree/{first}"]

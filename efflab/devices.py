@@ -30,7 +30,7 @@ class Device:
         for dtype, flops in self.peak_flops.items():
             require_positive(f"peak_flops[{dtype!r}]", flops)
         fast = self.memory_bandwidth > 0
-        require(fast, "memory_bandwidth", self.memory_bandwidth, "a number above 0")
+        require(fast, "memory_bandwidth", self.memory_bandwidth, "a number above {low}", low=0)
         if self.memory_bytes is not None:
             require_positive("memory_bytes", self.memory_bytes)
 

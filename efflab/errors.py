@@ -1,9 +1,10 @@
 """One way to refuse a bad argument: name it, quote it, and say what is allowed.
 
 What is allowed is put into words only where something is refused: planners check millions of times.
+It is a template with its values beside it, so that it can be said in another language too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from numbers import Integral, Real
 
@@ -11,15 +12,55 @@ LARGEST = 2**63 - 1
 """No count or size is larger: it would not fit into a tensor's or a file's index."""
 
 
-def require(condition: bool, name: str, value, allowed: str) -> None:
+class Refusal(ValueError):
+    """A value that is not allowed: its `name`, the `value` as quoted, and what is `allowed`.
+
+    `allowed` is an English template that `fields` fill.
+    """
+
+    frame = "{name}={value}: expected {allowed}"
+
+    def __init__(self, name: str, value: str, allowed: str, fields: Mapping[str, object]):
+        self.name, self.value, self.allowed, self.fields = name, value, allowed, dict(fields)
+        words = allowed.format(**fields) if fields else allowed
+        super().__init__(self.frame.format(name=name, value=value, allowed=words, **self.more()))
+
+    def more(self) -> dict[str, str]:
+        """Further fields of the frame."""
+        return {}
+
+    def __reduce__(self):
+        """Between processes: the message alone would not make another one."""
+        return type(self), (self.name, self.value, self.allowed, self.fields)
+
+
+class WrongType(Refusal, TypeError):
+    """A value of a type that is not allowed; who expects bad values has to catch one kind only."""
+
+    frame = "{name}={value}: expected {allowed}, got {type}"
+
+    def __init__(
+        self, name: str, value: str, allowed: str, fields: Mapping[str, object], kind: str
+    ):
+        self.kind = kind
+        super().__init__(name, value, allowed, fields)
+
+    def more(self) -> dict[str, str]:
+        return {"type": self.kind}
+
+    def __reduce__(self):
+        return type(self), (self.name, self.value, self.allowed, self.fields, self.kind)
+
+
+def require(condition: bool, name: str, value, allowed: str, **fields) -> None:
     """Raise a `ValueError` naming argument, value and what is allowed, unless `condition` holds.
 
-    >>> require(3 > 5, "window_size", 3, "a number above 5")
+    >>> require(3 > 5, "window_size", 3, "a number above {low}", low=5)
     Traceback (most recent call last):
-    ValueError: window_size=3: expected a number above 5
+    efflab.errors.Refusal: window_size=3: expected a number above 5
     """
     if not condition:
-        raise ValueError(f"{name}={quote(value)}: expected {allowed}")
+        raise Refusal(name, quote(value), allowed, fields)
 
 
 def require_int(name: str, value, minimum: int = 1, maximum: int = LARGEST) -> None:
@@ -27,16 +68,16 @@ def require_int(name: str, value, minimum: int = 1, maximum: int = LARGEST) -> N
     if not is_int(value):
         raise wrong_type(name, value, "an int")
     if value < minimum:
-        require(False, name, value, f"an int of at least {minimum}")
+        require(False, name, value, "an int of at least {low}", low=minimum)
     if value > maximum:
-        require(False, name, value, f"an int of at most {maximum}")
+        require(False, name, value, "an int of at most {high}", high=maximum)
 
 
 def require_number(name: str, value, minimum: float = 0) -> None:
     """`value` must be a finite number of at least `minimum`; a wrong type is a `TypeError`."""
     require_finite(name, value)
     if value < minimum:
-        require(False, name, value, f"a number of at least {minimum}")
+        require(False, name, value, "a number of at least {low}", low=minimum)
 
 
 def require_positive(name: str, value) -> None:
@@ -56,7 +97,7 @@ def require_one_of(name: str, value, allowed: Iterable) -> None:
     """`value` must be one of `allowed`, which the message lists."""
     allowed = tuple(allowed)
     if not any(_is_same(value, a) for a in allowed):
-        require(False, name, value, "one of " + ", ".join(map(repr, allowed)))
+        require(False, name, value, "one of {options}", options=", ".join(map(repr, allowed)))
 
 
 def is_int(value) -> bool:
@@ -69,13 +110,9 @@ def is_number(value) -> bool:
     return type(value) is float or (isinstance(value, Real) and not isinstance(value, bool))
 
 
-class WrongType(TypeError, ValueError):
-    """A value of a type that is not allowed; who expects bad values has to catch one kind only."""
-
-
-def wrong_type(name: str, value, allowed: str) -> WrongType:
+def wrong_type(name: str, value, allowed: str, **fields) -> WrongType:
     """The error to raise for a value of a type that is not allowed."""
-    return WrongType(f"{name}={quote(value)}: expected {allowed}, got {type(value).__name__}")
+    return WrongType(name, quote(value), allowed, fields, type(value).__name__)
 
 
 def quote(value) -> str:

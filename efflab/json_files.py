@@ -48,7 +48,13 @@ def parse_file(
 ) -> Any:
     """`read_json` of the content of the file `name`."""
     try:
-        require(len(content) <= MAX_BYTES, "bytes", len(content), f"at most {MAX_BYTES:,}")
+        require(
+            len(content) <= MAX_BYTES,
+            "bytes",
+            len(content),
+            "at most {high}",
+            high=f"{MAX_BYTES:,}",
+        )
         value = parse_json(content, kind)
         check(value)
     except (TypeError, ValueError) as error:
@@ -111,7 +117,7 @@ def _require_shallow(value) -> None:
     """Refuse what lies deeper than `DEEPEST`, level by level."""
     level, depth = [value], 0
     while level:
-        require(depth <= DEEPEST, "depth", depth, f"at most {DEEPEST}")
+        require(depth <= DEEPEST, "depth", depth, "at most {high}", high=DEEPEST)
         inner = (v.values() if isinstance(v, dict) else v for v in level)
         level = [x for values in inner for x in values if isinstance(x, dict | list)]
         depth += 1

@@ -124,7 +124,7 @@ def _rule_of_instances(allowed: str, kind: type) -> Rule:
 
 def _look_at_int(name: str, value) -> None:
     if not -LARGEST <= value <= LARGEST:
-        require(False, name, value, f"an int of at most {LARGEST}")
+        require(False, name, value, "an int of at most {high}", high=LARGEST)
 
 
 def _rule_of_int(minimum: int) -> Rule:

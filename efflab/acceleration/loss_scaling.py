@@ -27,8 +27,15 @@ class LossScaler:
 
     def __post_init__(self):
         require(self.scale > 0, "scale", self.scale, "a positive number")
-        require(self.growth > 1, "growth", self.growth, "a number above 1")
-        require(0 < self.backoff < 1, "backoff", self.backoff, "a number between 0 and 1")
+        require(self.growth > 1, "growth", self.growth, "a number above {low}", low=1)
+        require(
+            0 < self.backoff < 1,
+            "backoff",
+            self.backoff,
+            "a number between {low} and {high}",
+            low=0,
+            high=1,
+        )
         require_int("interval", self.interval)
 
     def unscale(self, gradients: Iterable[Tensor]) -> bool:

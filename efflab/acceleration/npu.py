@@ -110,4 +110,4 @@ def _bytes(product: Product, dtype: str) -> float:
 
 
 def _require_overhead(overhead: float) -> None:
-    require(overhead >= 0, "overhead", overhead, "a number of at least 0")
+    require(overhead >= 0, "overhead", overhead, "a number of at least {low}", low=0)

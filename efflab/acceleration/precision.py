@@ -36,9 +36,13 @@ class FloatFormat:
 
     def __post_init__(self):
         require_int("exponent_bits", self.exponent_bits, 2)
-        require(self.exponent_bits <= 8, "exponent_bits", self.exponent_bits, "at most 8")
+        require(
+            self.exponent_bits <= 8, "exponent_bits", self.exponent_bits, "at most {high}", high=8
+        )
         require_int("mantissa_bits", self.mantissa_bits)
-        require(self.mantissa_bits <= 23, "mantissa_bits", self.mantissa_bits, "at most 23")
+        require(
+            self.mantissa_bits <= 23, "mantissa_bits", self.mantissa_bits, "at most {high}", high=23
+        )
         require_one_of("specials", self.specials, SPECIALS)
 
     @property

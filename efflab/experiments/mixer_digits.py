@@ -37,7 +37,7 @@ def trained(kind: str, seed: int = 0, n_images: int = N_IMAGES, n_steps: int = N
     The same seed gives both the same batches. Needs 10 to 1,437 images.
     """
     require_int("n_images", n_images, 10)
-    require(n_images <= N_IMAGES, "n_images", n_images, f"at most {N_IMAGES}")
+    require(n_images <= N_IMAGES, "n_images", n_images, "at most {high}", high=N_IMAGES)
     model = make(kind, seed)
     images, labels, _, _ = data.digits()
 

@@ -70,7 +70,7 @@ def prune_and_tune(
     require(0 <= ratio < 1, "ratio", ratio, "a share from 0 to below 1")
     require_int("seed", seed, 0)
     require_int("n_rounds", n_rounds)
-    require(n_rounds <= N_ROUNDS, "n_rounds", n_rounds, f"at most {N_ROUNDS}")
+    require(n_rounds <= N_ROUNDS, "n_rounds", n_rounds, "at most {high}", high=N_ROUNDS)
     model, rows = deepcopy(model), []
     for i, removed in enumerate(rounds(schedule, ratio)[:n_rounds]):
         before, after = tune(model, removed, seed, i)

@@ -32,7 +32,7 @@ def validation_loss(n_shared: int, seed: int = 0, stop: int = N_STEPS) -> float:
     over 64 held-out windows that are the same for every run.
     """
     require_int("n_shared", n_shared)
-    require(n_shared <= CONFIG.n_layer, "n_shared", n_shared, f"at most {CONFIG.n_layer}")
+    require(n_shared <= CONFIG.n_layer, "n_shared", n_shared, "at most {high}", high=CONFIG.n_layer)
     require_int("seed", seed, 0)
     torch.manual_seed(seed)
     model = share_qkv(Transformer(CONFIG), n_shared)

@@ -56,10 +56,16 @@ class Board:
         require_one_of("model", model, MODELS)
         require_one_of("kind", kind, KINDS)
         for name, value in dict(bytes=bytes, band=band).items():
-            require(math.isfinite(value) and value >= 0, name, value, "a number of at least 0")
+            require(
+                math.isfinite(value) and value >= 0,
+                name,
+                value,
+                "a number of at least {low}",
+                low=0,
+            )
         for name, estimate in dict(time=time, quality=quality).items():
             fine = math.isfinite(estimate.mean) and estimate.mean > 0
-            require(fine, name, estimate.mean, "a number above 0")
+            require(fine, name, estimate.mean, "a number above {low}", low=0)
         numbers = dict(bytes=bytes, **_ends("time", time), band=band, **_ends("quality", quality))
         own = dict(technique=technique, model=model, notebook=notebook.current.number)
         point = plain(own | numbers | dict(kind=kind))

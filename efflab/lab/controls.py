@@ -55,7 +55,9 @@ class Slider:
             require_one_of("value", value, self.values())
         slack = NOISE * (self.high - self.low)
         within = isinstance(value, int | float) and self.low - slack <= value <= self.high + slack
-        require(within, "value", value, f"a number from {self.low} to {self.high}")
+        require(
+            within, "value", value, "a number from {low} to {high}", low=self.low, high=self.high
+        )
 
     def values(self) -> Sequence:
         """Every value that the slider can take."""

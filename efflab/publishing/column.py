@@ -73,7 +73,7 @@ def read(path: Path, root: Path = ROOT) -> Column:
     """The column in a file; a `ValueError` names the file and what is wrong with it."""
     require(path.is_file(), "file", str(path), "a file that `efflab ledger run` wrote")
     size = path.stat().st_size
-    require(size <= MAX_BYTES, f"{path.name}: bytes", size, f"at most {MAX_BYTES:,}")
+    require(size <= MAX_BYTES, f"{path.name}: bytes", size, "at most {high}", high=f"{MAX_BYTES:,}")
     try:
         return parsed(path.read_bytes(), root)
     except ValueError as error:
@@ -108,7 +108,11 @@ def with_ids(found: dict, ours: Mapping[str, Mapping]) -> dict:
 
 def _with_ids(record, ours: Mapping[str, Mapping]):
     claim = record.get("claim") if isinstance(record, dict) else None
-    if not isinstance(claim, str) or claim not in ours or not isinstance(record.get("figures"), list):
+    if (
+        not isinstance(claim, str)
+        or claim not in ours
+        or not isinstance(record.get("figures"), list)
+    ):
         return record
     known, figures = {f["name"]: f for f in ours[claim]["figures"]}, []
     for figure in record["figures"]:

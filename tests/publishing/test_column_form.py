@@ -89,7 +89,10 @@ def test_a_decimal_is_no_whole_number(root):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(id="A b"), "big: id of a figure='A b': expected small letters and digits with - betw"),
+        (
+            dict(id="A b"),
+            "big: id of a figure='A b': expected small letters and digits with - betw",
+        ),
         (dict(values={"n": None}), "big: more: values: n=None"),
         (dict(values={}), "a figure of big"),
         (dict(name=""), "big: name of a figure='': expected 1 to 300 characters"),
