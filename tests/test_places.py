@@ -70,11 +70,13 @@ def here(*arguments):
     return subprocess.run(command, env=environment, capture_output=True, text=True).stdout
 
 
-def test_a_wheel_takes_all_of_data_that_is_in_the_repository(wheel):
-    tracked = subprocess.run(["git", "ls-files", "data"], cwd=ROOT, capture_output=True, text=True)
-    wanted = {f"efflab/repository/{name}" for name in tracked.stdout.splitlines()}
-    assert len(wanted) > 40
-    found = {n for n in zipfile.ZipFile(wheel).namelist() if n.startswith("efflab/repository/")}
+def test_a_wheel_takes_all_of_the_package_and_of_data_and_nothing_else(wheel):
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "efflab", "data"]
+    known = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+    inside = [name for name in known if (ROOT / name).exists()]
+    wanted = {n if n.startswith("efflab/") else f"efflab/repository/{n}" for n in inside}
+    assert len(wanted) > 300
+    found = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
     assert found == wanted | {"efflab/repository/notebooks/catalog.toml"}
 
 

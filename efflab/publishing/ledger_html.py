@@ -5,7 +5,6 @@ Both languages are in it and a switch that needs no script; on a phone the table
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from html import escape
 from pathlib import Path
 
 from efflab.formats import LANGUAGES
@@ -16,6 +15,7 @@ from efflab.publishing.catalog import ROOT, built_path, catalog, find
 from efflab.publishing.column import Column
 from efflab.publishing.judging import chinese_texts, judged, turning
 from efflab.publishing.ledger import claims
+from efflab.publishing.pages import render
 from efflab.publishing.pool import columns, due
 
 INTRO = (
@@ -51,78 +51,13 @@ SOURCES = {
     "records": "from records of experiments",
 }
 SWITCH = {"en": "English", "zh": "中文"}
-CSS = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; }
-* { box-sizing: border-box }
-body { font: 16px/1.5 system-ui, "Noto Sans CJK SC", sans-serif; max-width: 76rem;
-  margin: 0 auto; padding: 1rem; overflow-wrap: anywhere }
-body > input { position: absolute; opacity: 0 }
-body > label { display: inline-block; padding: .2rem .8rem; border: 1px solid var(--line);
-  border-radius: 1rem; cursor: pointer }
-#to-en:checked ~ [for=to-en], #to-zh:checked ~ [for=to-zh] { font-weight: bold;
-  background: var(--soft) }
-#to-en:focus-visible ~ [for=to-en], #to-zh:focus-visible ~ [for=to-zh] { outline: 2px solid }
-#to-en:checked ~ [lang=zh]:not(label), #to-zh:checked ~ [lang=en]:not(label) { display: none }
-h1 { font-size: 1.6rem; margin: 1rem 0 .5rem }
-.machines { display: flex; flex-wrap: wrap; gap: .8rem; padding: 0; list-style: none }
-.machines li { flex: 1 1 17rem; border: 1px solid var(--line); border-radius: .5rem;
-  padding: .6rem .9rem }
-table { border-collapse: collapse; width: 100% }
-th, td { text-align: left; vertical-align: top; padding: .55rem .7rem; font-weight: normal;
-  border-top: 1px solid var(--line) }
-thead th { font-weight: bold; border: 0 }
-.ledger > tbody > tr > th { width: 34% }
-.section th { font-weight: bold; padding-top: 1.6rem; border: 0 }
-.why td, .all td { border: 0; padding-top: 0 }
-.why > td > div { border-left: .3rem solid #CC79A7; background: var(--soft);
-  padding: .5rem .9rem; border-radius: .3rem }
-.outcome { font-weight: bold; white-space: nowrap }
-.outcome span { display: inline-block; width: 1.3em }
-.none, small { opacity: .75 }
-small { display: block }
-.figures th, .figures td { border-top: 1px solid var(--line); padding: .3rem .7rem .3rem 0;
-  font-size: .92rem }
-.figures thead th { border: 0 }
-.figures th { width: 40% }
-.figures thead th ~ th { width: auto }
-.all > td { padding-bottom: .8rem }
-summary { cursor: pointer; opacity: .8 }
-p { margin: .4rem 0 }
-@media (max-width: 600px) {
-  table, tbody, tr, th, td { display: block }
-  thead { display: none }
-  .ledger > tbody > tr > th { width: auto }
-  th, td { padding: .2rem 0; border: 0 }
-  .claim { border-top: 1px solid var(--line); padding-top: .8rem }
-  .claim td { margin: .5rem 0; padding-left: .7rem; border-left: .2rem solid var(--line) }
-  td[data-machine]::before { content: attr(data-machine); display: block; font-size: .8rem;
-    opacity: .75 }
-  .figures th { width: auto; padding: .5rem 0 0 }
-  .figures td { border: 0; padding: 0 0 .2rem .7rem }
-  .all > td { padding-bottom: .8rem }
-  .section th { padding-bottom: .5rem; font-size: 1.1rem }
-}
-"""
 
 
 def html(root: Path = ROOT) -> str:
     """The page, whose links lead from docs/ to the notebooks."""
     shown = columns(root)
-    bodies = [_Body(shown, language, root).html() for language in LANGUAGES]
-    switch = "".join(
-        f'<input type="radio" name="language" id="to-{x}"{" checked" if x == "en" else ""}>'
-        f'<label for="to-{x}" lang="{x}">{word}</label> '
-        for x, word in SWITCH.items()
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "style-src 'unsafe-inline'\">\n"
-        f"<title>efflab</title>\n<style>{CSS}</style></head><body>\n{switch}\n"
-        + "\n".join(bodies)
-        + "\n</body></html>\n"
-    )
+    bodies = [_Body(shown, language, root).content() for language in LANGUAGES]
+    return render("ledger.html", switch=SWITCH, bodies=bodies)
 
 
 @contextmanager
@@ -139,27 +74,21 @@ def speaking(language: str, texts: dict[str, str]) -> Iterator[None]:
 
 
 class _Body:
-    """The page's content in one language."""
+    """What the page says in one language: texts, and where they lead, for `pages/ledger.html`."""
 
     def __init__(self, shown: list[Column], language: str, root: Path):
         self.columns, self.language, self.root = shown, language, root
         self.written = set(due(root))
         self.known, self.catalog = claims(root), catalog(root / "notebooks")
 
-    def html(self) -> str:
+    def content(self) -> dict:
         with speaking(self.language, TEXTS):
-            machines = "".join(f"<li>{self.machine(column)}</li>" for column in self.columns)
-            head = f"<h1>{tr('The ledger over machines')}</h1><p>{tr(INTRO)}</p>"
-            names = "".join(f"<th>{escape(column.name)}</th>" for column in self.columns)
-            table_head = f"<thead><tr><th>{tr('claim')}</th>{names}</tr></thead>"
-        rows = "\n".join(self.rows())
-        return (
-            f'<main lang="{self.language}">{head}<ul class="machines">{machines}</ul>\n'
-            f'<table class="ledger">{table_head}<tbody>\n{rows}\n</tbody></table></main>'
-        )
+            head = dict(title=tr("The ledger over machines"), intro=tr(INTRO), claim=tr("claim"))
+            machines = [dict(name=c.name, lines=self.lines(c)) for c in self.columns]
+        return head | dict(language=self.language, machines=machines, rows=self.rows())
 
-    def machine(self, column: Column) -> str:
-        """What a column is: machine, source, day, whole or partial, outcomes counted."""
+    def lines(self, column: Column) -> list[str]:
+        """What a column is: source, day and versions, whole or partial, outcomes counted."""
         n, n_all = len(column.verdicts), len(self.written)
         form = "whole: {n} claims" if n >= n_all else "partial: {n} of {all} claims"
         found = [record["outcome"] for record in column.verdicts.values()]
@@ -168,78 +97,65 @@ class _Body:
         )
         told = [tr(SOURCES[column.source]), column.date]
         told += [f"{k} {v}" for k, v in (column.versions or {}).items()]
-        lines = [" · ".join(filter(None, told)), tr(form, n=n, all=n_all), counts]
-        small = "".join(f"<small>{escape(line)}</small>" for line in lines)
-        return f"<b>{escape(column.name)}</b>{small}"
+        return [" · ".join(filter(None, told)), tr(form, n=n, all=n_all), counts]
 
-    def rows(self) -> list[str]:
-        """The table's rows, a claim after another, under its section."""
+    def rows(self) -> list[dict]:
+        """The table's rows: the sections' names, and under each its claims."""
         section, rows = None, []
         for claim, about in self.known.items():
             texts = chinese_texts(claim, self.root) if claim in self.written else {}
             with speaking(self.language, texts | TEXTS):
                 if about["section"] != section:
                     section = about["section"]
-                    head = tr("Section {section}", section=section)
-                    rows.append(f'<tr class="section"><th colspan="{self.width}">{head}</th></tr>')
-                rows += self.claim(claim, about)
+                    rows.append(dict(section=tr("Section {section}", section=section)))
+                rows.append(self.claim(claim, about))
         return rows
 
-    @property
-    def width(self) -> int:
-        return len(self.columns) + 1
-
-    def claim(self, claim: str, about: dict) -> Iterator[str]:
+    def claim(self, claim: str, about: dict) -> dict:
         """A claim's outcomes side by side, why they differ, and all that they rest on."""
-        found = [column.verdicts.get(claim) for column in self.columns]
-        cells = "".join(map(self.cell, self.columns, [claim] * len(found)))
-        said = escape(about["claim"][self.language])
-        where = f"<small>{escape(claim)} · {self.notebook(about['notebook'])}</small>"
-        yield f'<tr class="claim"><th scope="row">{said}{where}</th>{cells}</tr>'
-        held = [record for record in found if record]
+        row = dict(id=claim, said=about["claim"][self.language])
+        row |= dict(notebook=self.notebook(about["notebook"]))
+        row |= dict(cells=[self.cell(column, claim) for column in self.columns])
+        row |= dict(why=None, every=None)
+        held = [c.verdicts[claim] for c in self.columns if claim in c.verdicts]
         if not held:
-            return
-        rule = escape(tr("Rule: {rule}", rule=self.words(claim, held[0])["rule"]))
-        ids = [key for record in held[1:] if record["outcome"] != held[0]["outcome"]
-               for key in turning(claim, held[0], record, self.root)]  # fmt: skip
-        if ids:
-            lead = tr("They differ. What turns the outcome:")
-            table = self.figures(claim, list(dict.fromkeys(ids)))
-            yield self.wide("why", f"<div><b>{lead}</b>{table}<p>{rule}</p></div>")
+            return row
+        differing = [record for record in held[1:] if record["outcome"] != held[0]["outcome"]]
+        ids = [key for r in differing for key in turning(claim, held[0], r, self.root)]
         every = [figure["id"] for record in held for figure in record["figures"]]
-        table = self.figures(claim, list(dict.fromkeys(every)))
-        summary = tr("Rule and all figures")
-        yield self.wide(
-            "all", f"<details><summary>{summary}</summary><p>{rule}</p>{table}</details>"
+        return row | dict(
+            rule=tr("Rule: {rule}", rule=self.words(claim, held[0])["rule"]),
+            differ=tr("They differ. What turns the outcome:"),
+            why=self.figures(claim, ids) if ids else None,
+            summary=tr("Rule and all figures"),
+            every=self.figures(claim, every),
         )
 
-    def wide(self, name: str, content: str) -> str:
-        return f'<tr class="{name}"><td colspan="{self.width}">{content}</td></tr>'
-
-    def notebook(self, number: str) -> str:
+    def notebook(self, number: str) -> dict:
+        """A notebook's name and, if it is written, its address."""
         if number not in self.catalog:
-            return tr("notebook {number}", number=number)
-        title = escape(self.catalog[number]["title"][self.language])
+            return dict(name=tr("notebook {number}", number=number), address=None)
         path = built_path(find(number, self.root / "notebooks"), self.language)
-        address = escape(f"../{path.relative_to(self.root).as_posix()}")
-        return f'<a href="{address}">{number} {title}</a>'
+        name = f"{number} {self.catalog[number]['title'][self.language]}"
+        return dict(name=name, address=f"../{path.relative_to(self.root).as_posix()}")
 
-    def cell(self, column: Column, claim: str) -> str:
+    def cell(self, column: Column, claim: str) -> dict:
         """One outcome, with its condition or reason and the figure on which it turns."""
-        machine = f'data-machine="{escape(column.name)}"'
         record = column.verdicts.get(claim)
         if record is None:
             word = tr("missing") if claim in self.written else tr("not yet")
-            return f'<td class="none" {machine}>{word}</td>'
+            return dict(machine=column.name, none=word)
         words = self.words(claim, record)
         _, _, mark, colour = OUTCOMES[record["outcome"]]
-        outcome = outcome_words(record["outcome"], self.language)
         first = next(iter(by_id(record["figures"]).values()))
-        said = tr("{name}: {value}", name=name_words(first), value=value_line(first))
-        return (
-            f'<td {machine}><div class="outcome"><span style="color:{colour}">{mark}</span>'
-            f"{outcome}</div>{escape(words['condition'] or words['reason'])}"
-            f"<small>{escape(said)}</small></td>"
+        return dict(
+            machine=column.name,
+            none=None,
+            mark=mark,
+            colour=colour,
+            outcome=outcome_words(record["outcome"], self.language),
+            why=words["condition"] or words["reason"],
+            figure=tr("{name}: {value}", name=name_words(first), value=value_line(first)),
         )
 
     def words(self, claim: str, record: dict) -> dict[str, str]:
@@ -248,24 +164,15 @@ class _Body:
         keys = ("rule", "condition", "reason")
         return {key: tr(getattr(outcome, key), **outcome.values) for key in keys}
 
-    def figures(self, claim: str, ids: list[str]) -> str:
-        """The figures of these ids, the machines that have the claim side by side."""
+    def figures(self, claim: str, ids: list[str]) -> dict:
+        """The figures of these ids, each once, the machines that have the claim side by side."""
         held = [column for column in self.columns if claim in column.verdicts]
         by = [by_id(column.verdicts[claim]["figures"]) for column in held]
-        machines = [escape(column.name) for column in held]
-        head = "".join(f"<th>{machine}</th>" for machine in machines)
-        labels = [f' data-machine="{machine}"' if machines[1:] else "" for machine in machines]
-        rows = []
-        for key in ids:
-            name = name_words(next(found[key] for found in by if key in found))
-            values = [value_line(found[key]) if key in found else tr("missing") for found in by]
-            cells = "".join(
-                f"<td{label}>{escape(value)}</td>"
-                for label, value in zip(labels, values, strict=True)
+        rows = [
+            (
+                name_words(next(f[key] for f in by if key in f)),
+                [value_line(f[key]) if key in f else tr("missing") for f in by],
             )
-            rows.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
-        return (
-            f'<table class="figures">'
-            f"<thead><tr><th>{tr('figure')}</th>{head}</tr></thead>"
-            f"<tbody>{''.join(rows)}</tbody></table>"
-        )
+            for key in dict.fromkeys(ids)
+        ]
+        return dict(figure=tr("figure"), machines=[column.name for column in held], rows=rows)

@@ -5,7 +5,6 @@ Figures stay interactive and share one plotly.min.js, so that a page is small an
 
 import json
 import re
-from html import escape
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -14,12 +13,14 @@ from efflab.files import write_atomically
 from efflab.formats import LANGUAGES, PLOTLY
 from efflab.lab.page import CONFIG
 from efflab.publishing.catalog import NOTEBOOKS, built_path, catalog, find
+from efflab.publishing.pages import render
 from efflab.publishing.source import read_built
 
 SCRIPT = "plotly.min.js"
 HEADINGS = {"en": "The notebooks", "zh": "全部笔记本"}
 LEDGER, LEDGER_NAMES = "ledger.html", {"en": "The ledger", "zh": "总账"}
-OTHER = {"en": ("zh/index.html", "中文"), "zh": ("../index.html", "English")}
+OTHER = {"en": ("zh/", "中文"), "zh": ("../", "English")}
+"""Where a page of the other language lies, and what that is called."""
 
 
 def with_figures(notebook: NotebookNode) -> NotebookNode:
@@ -37,8 +38,7 @@ def figure_div(name: str, data: dict) -> str:
     spec = {**data[PLOTLY], "config": CONFIG}
     figure = json.dumps(spec, ensure_ascii=False).replace("</", "<\\/")
     height = spec.get("layout", {}).get("height", 400)
-    div = f'<div id="{name}" style="height:{height}px;background:#fff"></div>'
-    return f"{div}<script>Plotly.newPlot({json.dumps(name)}, {figure})</script>"
+    return render("figure.html", id=name, height=height, figure=figure)
 
 
 def page(path: Path, language: str) -> str:
@@ -55,11 +55,14 @@ def page(path: Path, language: str) -> str:
     html = html.replace('<script src="https:', '<script async src="https:')
     top = "../" if language == "zh" else ""
     html = html.replace("</head>", f'<script src="{top}{SCRIPT}"></script></head>', 1)
-    address, name = OTHER[language]
-    other = address.replace("index.html", f"{path.stem}.html")
-    links = f'<a href="index.html">{HEADINGS[language]}</a> · <a href="{other}">{name}</a>'
-    nav = f'<nav style="font:15px system-ui,sans-serif;padding:12px 24px">{links}</nav>'
-    return re.sub(r"<body[^>]*>", lambda body: body[0] + nav, html, count=1)
+    links = render("links.html", heading=HEADINGS[language], other=other(language, path.stem))
+    return re.sub(r"<body[^>]*>", lambda body: body[0] + links, html, count=1)
+
+
+def other(language: str, name: str) -> dict:
+    """The page of this name in the other language: its address, and that language's name."""
+    folder, word = OTHER[language]
+    return dict(address=f"{folder}{name}.html", name=word)
 
 
 def ledger(path: Path) -> str | None:
@@ -72,17 +75,14 @@ def ledger(path: Path) -> str | None:
 
 def index(language: str, entries: list[dict], with_ledger: bool = False) -> str:
     """The list of pages in one language."""
-    items = "\n".join(
-        f'<li><a href="{e["name"]}.html">{escape(e["title"][language])}</a></li>' for e in entries
-    )
-    address, name = OTHER[language]
     up = "../" if language == "zh" else ""
-    more = f'<p><a href="{up}{LEDGER}">{LEDGER_NAMES[language]}</a></p>' if with_ledger else ""
-    return (
-        f'<!doctype html><html lang="{language}"><meta charset="utf-8"><title>efflab</title>'
-        f'<body style="font:16px/1.6 system-ui,sans-serif;max-width:40em;margin:3em auto">'
-        f'<h1>efflab</h1><p><a href="{address}">{name}</a></p>'
-        f"<h2>{HEADINGS[language]}</h2><ol>\n{items}\n</ol>{more}</body></html>\n"
+    return render(
+        "index.html",
+        language=language,
+        heading=HEADINGS[language],
+        other=other(language, "index"),
+        pages=[dict(address=f"{e['name']}.html", title=e["title"][language]) for e in entries],
+        ledger=dict(address=up + LEDGER, name=LEDGER_NAMES[language]) if with_ledger else None,
     )
 
 
