@@ -222,7 +222,7 @@ p_light.reveal(best)
 # 在它的第一阶段，完整注意力的 FLOPs 是窗口的 14 倍（计算）。在那里，没有轻量结构根本做不成。
 
 # %%
-lab.verdict("light-first", verdicts.light_first(light.light_figures()))
+lab.verdict("light-first", verdicts.light_first(light.light_evidence()))
 
 # %% [markdown] tags=["en"]
 # ## 6 · Which parallelism?
@@ -255,7 +255,7 @@ table(parallel.rows(), parallel.COLUMNS)
 explore(parallel.splits, frames=8)
 
 # %%
-lab.verdict("parallel-choice", verdicts.parallel_choice(parallel.parallel_figures()))
+lab.verdict("parallel-choice", verdicts.parallel_choice(parallel.parallel_evidence()))
 
 # %% [markdown] tags=["en"]
 # ## 7 · A profile that changes a decision
@@ -279,7 +279,7 @@ show(profiled.picture())
 table(profiled.rows())
 
 # %% tags=["nbval-ignore-output"]
-lab.verdict("profile-first", verdicts.profile_first(profiled.profile_figures()))
+lab.verdict("profile-first", verdicts.profile_first(profiled.profile_evidence()))
 
 # %% [markdown] tags=["en"]
 # ## 8 · Where it breaks: predictions beside measurements

@@ -150,7 +150,7 @@ def test_measured_choices_become_rows_and_figures(few_repeats, both_languages):
     assert rows[-1]["windows: time"] < 1
     assert rows[-1]["after the profile"] == "windows"
     lab.table(rows)
-    figures = profiled.profile_figures()
+    figures = profiled.profile_evidence()
     changed = sum(row["after the profile"] != "windows" for row in rows)
     assert figures[-2].value == changed
     same = [f.value for f, row in zip(figures, rows, strict=False)

@@ -7,7 +7,7 @@ from efflab.advice.case import BUDGETS
 from efflab.advice.ranking import advise
 from efflab.config import PRESETS
 from efflab.cost import forward_flops
-from efflab.lab import Figure, figures, number, tr
+from efflab.lab import Evidence, figures, number, tr
 from efflab_rooms.choose_plan import verdicts
 
 DEVICE = "A100 80GB SXM"
@@ -53,19 +53,22 @@ def image_flops(side: int, *, windowed: bool) -> int:
     return 2 * (4 * tokens * C**2 + 2 * (M**2 if windowed else tokens) * tokens * C)
 
 
-def light_figures() -> list[Figure]:
+def light_evidence() -> list[Evidence]:
     """Lead by budget, the least over the models; what sharing does to FLOPs, windows to images."""
-    found = [
-        Figure(
-            verdicts.LEADS[budget], min(lead(model, budget) for model in MODELS), "x", "computed"
-        )
-        for budget in BUDGETS
-    ]
+    leads = {budget: min(lead(model, budget) for model in MODELS) for budget in BUDGETS}
     plain = PRESETS["bert-base"]
-    flops = forward_flops(replace(plain, share="all"), 512) / forward_flops(plain, 512)
-    found.append(Figure(verdicts.SHARED_FLOPS, flops, "x", "computed"))
-    gain = image_flops(224, windowed=False) / image_flops(224, windowed=True)
-    return [*found, Figure(verdicts.IMAGES, gain, "x", "computed")]
+    shared = forward_flops(replace(plain, share="all"), 512) / forward_flops(plain, 512)
+    windows = image_flops(224, windowed=False) / image_flops(224, windowed=True)
+    name = "FLOPs of BERT-base with shared layers over its own"
+    image = "Swin-T's first stage: FLOPs of full attention over windows, 224 pixels"
+    return [
+        *(
+            Evidence(*verdicts.LEADS[budget], value, "x", "computed")
+            for budget, value in leads.items()
+        ),
+        Evidence("shared-flops", name, shared, "x", "computed"),
+        Evidence("image-flops", image, windows, "x", "computed"),
+    ]
 
 
 def picture():

@@ -9,8 +9,7 @@ from efflab.devices import DEVICES
 from efflab.distributed import plan_fit
 from efflab.distributed.split import Plan, Training
 from efflab.errors import require_int
-from efflab.lab import Figure, Slider, explorer, figures, number, tr
-from efflab_rooms.choose_plan import verdicts
+from efflab.lab import Evidence, Slider, explorer, figures, number, tr
 from efflab_rooms.choose_plan.verdicts import COUNTS, TEXTS
 
 DEVICE = DEVICES["A100 80GB SXM"]
@@ -86,18 +85,27 @@ COLUMNS = {
 }
 
 
-def parallel_figures() -> list[Figure]:
+SMALL = "{n} devices: size up to which data parallel alone is fastest (0: none)"
+HUGE = "{n} devices: size from which the fastest plan has a pipeline (0: none)"
+
+
+def parallel_evidence() -> list[Evidence]:
     """Borders by count, how many pipelines split layers too, and the planner's own error."""
-    found = []
+    sizes = []
     for n in COUNTS:
         small, huge = borders(n)
-        found.append(Figure(verdicts.SMALL[n], small, "B", "computed"))
-        found.append(Figure(verdicts.HUGE[n], huge, "B", "computed"))
+        sizes.append(Evidence(f"small-{n}", SMALL, small, "B", "computed", values={"n": n}))
+        sizes.append(Evidence(f"huge-{n}", HUGE, huge, "B", "computed", values={"n": n}))
     piped = [p for n in COUNTS for _, p in plans(n) if way(p) == "pipeline"]
     tensor = 100 * sum(p.tp > 1 for p in piped) / len(piped)
     error = 100 * plan_fit.median_error(plan_fit.left_out())
-    found.append(Figure(verdicts.TENSOR, tensor, "%", "computed"))
-    return [*found, Figure(verdicts.PLANNER, error, "%", "computed")]
+    split = "plans with a pipeline that split layers too (tensor)"
+    planner = "planner's median error on published runs that it was not fitted to"
+    return [
+        *sizes,
+        Evidence("tensor", split, tensor, "%", "computed"),
+        Evidence("planner-error", planner, error, "%", "computed"),
+    ]
 
 
 @explorer(

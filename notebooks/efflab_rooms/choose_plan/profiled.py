@@ -9,10 +9,9 @@ from efflab import bench, profile
 from efflab.bench import Comparison
 from efflab.compression.pruning import prune_ffn
 from efflab.config import PRESETS
-from efflab.lab import Figure, figures, tr
+from efflab.lab import Evidence, figures, tr
 from efflab.model import Transformer
 from efflab.structure.window import computed_pairs, with_windows
-from efflab_rooms.choose_plan import verdicts
 from efflab_rooms.choose_plan.verdicts import LENGTHS
 
 WINDOW, REMOVED = 64, 0.5
@@ -119,17 +118,26 @@ def picture():
     return fig.update_layout(meta=meta)
 
 
-def profile_figures() -> list[Figure]:
+TIME = "{n} tokens: time after the profile's choice over the rule of thumb's"
+SCORES = "{n} tokens: share of the scores in the profile"
+
+
+def profile_evidence() -> list[Evidence]:
     """At each length: the time after the profile's choice over the rule of thumb's."""
-    found, bands = [], [0.0]
+    ratios, bands = [], [0.0]
     for T in LENGTHS:
         parts, times = measured(T)
         mine = chosen(parts, T)
         ratio = times.timings[mine].ratio_interval(times.timings[THUMB])
-        found.append(Figure.of(verdicts.TIMES[T], ratio, "x"))
+        ratios.append(Evidence.of(f"time-{T}", TIME, ratio, "x", n=T))
         if mine != THUMB:
             bands.append(times.band)
-    for T in LENGTHS:
-        found.append(Figure(verdicts.SCORES[T], 100 * measured(T)[0].scores, "%"))
-    found.append(Figure(verdicts.CHANGED, len(bands) - 1))
-    return [*found, Figure(verdicts.BAND, 100 * max(bands), "±%")]
+    shares = {T: 100 * measured(T)[0].scores for T in LENGTHS}
+    changed = "lengths at which the profile changes the choice"
+    band = "A/A band of the times where it does, the widest"
+    return [
+        *ratios,
+        *(Evidence(f"scores-{T}", SCORES, x, "%", values={"n": T}) for T, x in shares.items()),
+        Evidence("changed", changed, len(bands) - 1),
+        Evidence("band", band, 100 * max(bands), "±%"),
+    ]
