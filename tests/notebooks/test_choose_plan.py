@@ -150,12 +150,11 @@ def test_measured_choices_become_rows_and_figures(few_repeats, both_languages):
     assert rows[-1]["windows: time"] < 1
     assert rows[-1]["after the profile"] == "windows"
     lab.table(rows)
-    figures = profiled.profile_evidence()
+    found = lab.by_id(profiled.profile_evidence())
     changed = sum(row["after the profile"] != "windows" for row in rows)
-    assert figures[-2].value == changed
-    same = [f.value for f, row in zip(figures, rows, strict=False)
-            if row["after the profile"] == "windows"]  # fmt: skip
-    assert set(same) == {1.0}
+    assert found["changed"].value == changed
+    same = [row["tokens"] for row in rows if row["after the profile"] == "windows"]
+    assert {found[f"time-{n}"].value for n in same} == {1.0}
     assert len(profiled.picture().data) == 4
 
 
@@ -237,9 +236,9 @@ def test_every_claim_has_a_line_in_the_ledger(both_languages):
 
 
 def test_a_claim_that_no_notebook_judged_says_so(monkeypatch, tmp_path, both_languages):
-    figure = dict(name="n", value=1, unit="", kind="measured", low=None, high=None)
+    figure = dict(id="n", name="n", value=1, unit="", kind="measured", low=None, high=None)
     texts = dict(condition="", rule="n is 1", reason="", figures=[figure])
-    record = dict(claim="attention-quadratic", holds=True, outcome="holds") | texts
+    record = dict(form=2, claim="attention-quadratic", holds=True, outcome="holds") | texts
     (tmp_path / "verdicts.json").write_text(json.dumps({"00": [record]}))
     monkeypatch.setattr(ending, "DATA_DIR", tmp_path)
     found = ending.outcomes()

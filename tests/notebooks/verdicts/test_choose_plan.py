@@ -31,7 +31,7 @@ def _texts():
 def outcome_of(rule, values, changes):
     def evidence(key, value):
         value, low, high = value if isinstance(value, tuple) else (value, None, None)
-        return Evidence(key, key, value, low=low, high=high)
+        return Evidence(key, "x", value, low=low, high=high)
 
     return rule([evidence(key, value) for key, value in (values | changes).items()])
 
