@@ -258,4 +258,6 @@ def value_line(evidence: Evidence) -> str:
 
 def _fill(text: str, values: Mapping) -> str:
     """The template filled by name alone: `str.format` would follow a stranger's attributes."""
-    return re.sub(r"{(\w+)}", lambda field: str(values[field[1]]), text) if values else text
+    if not values:
+        return text
+    return re.sub(r"{(\w+)(?::([^{}]*))?}", lambda m: format(values[m[1]], m[2] or ""), text)

@@ -357,15 +357,15 @@ explore(counts.tasks)
 
 # %% tags=["nbval-ignore-output"]
 removed = [counts.removed(PRESETS[name]) for name in ("bert-base", "minilm-l6")]
-figures = verdicts.albert_figures(*removed, time, band)
+figures = verdicts.albert_evidence(*removed, time, band)
 lab.verdict("albert-params", verdicts.albert_params(figures))
 
 # %%
-figures = verdicts.qkv_figures(measure.qkv_record()[0], measure.attention_control())
+figures = verdicts.qkv_evidence(measure.qkv_record()[0], measure.attention_control())
 lab.verdict("qkv-share-half", verdicts.qkv_share_half(figures))
 
 # %% tags=["nbval-ignore-output"]
-figures = reuse_tasks.reuse_figures(quality, reuse)
+figures = reuse_tasks.reuse_evidence(quality, reuse)
 lab.verdict("encoder-reuse", verdicts.encoder_reuse(figures))
 
 # %% [markdown] tags=["en"]

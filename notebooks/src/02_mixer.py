@@ -318,7 +318,7 @@ table(measured.enlarged_rows(models, larger), measured.ENLARGED_COLUMNS)
 # ## 7 · 结论
 
 # %% tags=["nbval-ignore-output"]
-figures = verdicts.mixer_figures(
+figures = verdicts.mixer_evidence(
     rows[2]["gflop"],
     costs[-1]["mixer_over_vit"],
     costs[-1]["band"],

@@ -450,7 +450,7 @@ powers.append(growth.exponent(block_rows, "block_ms"))
 with_global = next(r["accuracy"] for r in recalls if r["name"] == "global")
 recalled = (accuracies[6], accuracies[40], with_global)
 pairs = growth.pairs_exponent(max_len, window_size)
-figures = verdicts.sparse_figures(*powers, pairs, recalled)
+figures = verdicts.sparse_evidence(*powers, pairs, recalled)
 verdict("sparse-linear", verdicts.sparse_linear(figures))
 
 # %% [markdown] tags=["en"]

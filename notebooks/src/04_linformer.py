@@ -346,7 +346,7 @@ table(cost.causal_rows(), cost.CAUSAL_COLUMNS)
 last = next(row for row in reversed(costs) if row["k"] == 128)
 errors = rows[-1]["learned"], rows[-1]["best"]
 memory_left = 1 / last["fused_memory_saving"]
-figures = verdicts.linformer_figures(
+figures = verdicts.linformer_evidence(
     longest, 128, errors, last["over_fused"], last["band"], memory_left
 )
 verdict("linformer-fixed", verdicts.linformer_fixed(figures))

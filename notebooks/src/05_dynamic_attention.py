@@ -420,7 +420,7 @@ table(ranges.stack_rows(), ranges.STACK_COLUMNS)
 
 # %% tags=["nbval-ignore-output"]
 conv = next(row for row in reaches if row["technique"] == "DynamicConv")
-figures = verdicts.dynamic_figures(moved, control, plain, abs(conv["a"] - conv["b"]))
+figures = verdicts.dynamic_evidence(moved, control, plain, abs(conv["a"] - conv["b"]))
 lab.verdict("dynamic-attention", verdicts.dynamic_attention(figures))
 
 # %% [markdown] tags=["en"]

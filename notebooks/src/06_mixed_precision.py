@@ -586,10 +586,10 @@ board.add(technique="bf16 throughout", **points.language_point(short))
 # ## 11 · 结论
 
 # %%
-lab.verdict("amp-memory", verdicts.amp_memory(memory.memory_figures(batch_size, seq_len)))
+lab.verdict("amp-memory", verdicts.amp_memory(memory.memory_evidence(batch_size, seq_len)))
 
 # %% tags=["nbval-ignore-output"]
-lab.verdict("amp-speed", verdicts.amp_speed(speed.speed_figures(2, 64)))
+lab.verdict("amp-speed", verdicts.amp_speed(speed.speed_evidence(2, 64)))
 
 # %% [markdown] tags=["en"]
 # ## 12 · Exercises

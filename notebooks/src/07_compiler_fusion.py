@@ -496,7 +496,7 @@ table(gpu.attention_rows(), gpu.ATTENTION_COLUMNS)
 # ## 11 · 结论
 
 # %% tags=["nbval-ignore-output"]
-figures = compilers.figures_of(reports, times)
+figures = compilers.fusion_evidence(reports, times)
 verdict("xla-fusion", verdicts.xla_fusion(figures))
 
 # %% [markdown] tags=["en"]

@@ -324,7 +324,7 @@ explore(hours.hours)
 # ## 9 · 结论
 
 # %%
-lab.verdict("ernie-dynamic", verdicts.ernie_dynamic(engines.dynamic_figures()))
+lab.verdict("ernie-dynamic", verdicts.ernie_dynamic(engines.dynamic_evidence()))
 
 # %%
 lab.verdict("ernie-int8", verdicts.ernie_int8(engines.int8_figures()))

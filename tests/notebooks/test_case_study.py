@@ -122,7 +122,7 @@ def test_the_verdicts_follow_from_their_records():
     every = json.loads((ROOT / "data" / "verdicts.json").read_text(encoding="utf-8"))["14"]
     stored = {record["claim"]: record for record in every}
     for claim, judge_claim, found in (
-        ("ernie-dynamic", verdicts.ernie_dynamic, engines.dynamic_figures()),
+        ("ernie-dynamic", verdicts.ernie_dynamic, engines.dynamic_evidence()),
         ("fp16-int8", verdicts.fp16_int8, engines.recipe_figures()),
         ("ernie-72h", verdicts.ernie_72h, hours.hours_figures()),
     ):

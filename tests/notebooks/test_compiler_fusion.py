@@ -9,7 +9,7 @@ import torch
 
 from efflab.acceleration.fusion import LaunchModel
 from efflab.acceleration.graph import fuse_report
-from efflab.lab import Figure, text, use_language
+from efflab.lab import Evidence, text, use_language
 from efflab.lab.check import judge
 from efflab_rooms.compiler_fusion import (
     attention,
@@ -183,11 +183,11 @@ def test_recorded_gpus_have_rows_for_the_block_and_for_attention():
 
 def outcome(n_ops=46, n_kernels=28, byte_ratio=0.6, by_hand=10):
     figures = [
-        Figure(compilers.PER_KERNEL, n_ops / n_kernels),
-        Figure(compilers.BYTES, byte_ratio),
-        Figure(compilers.OPS, n_ops),
-        Figure(compilers.KERNELS, n_kernels),
-        Figure(compilers.BY_HAND, by_hand),
+        Evidence("ops-per-kernel", "x", n_ops / n_kernels),
+        Evidence("bytes", "x", byte_ratio),
+        Evidence("ops", "x", n_ops),
+        Evidence("kernels", "x", n_kernels),
+        Evidence("torch-kernels", "x", by_hand),
     ]
     return verdicts.xla_fusion(figures)
 
@@ -204,9 +204,9 @@ def test_the_verdict_can_come_to_everything():
 
 
 def test_the_verdict_follows_from_its_record(reports, times):
-    record = verdicts.xla_fusion(compilers.figures_of(reports, times)).record("xla-fusion")
+    record = verdicts.xla_fusion(compilers.fusion_evidence(reports, times)).record("xla-fusion")
     assert verdicts.xla_fusion(record["figures"]).record("xla-fusion") == record
-    assert record["figures"][0]["name"] == compilers.PER_KERNEL
+    assert record["figures"][0]["id"] == "ops-per-kernel"
     assert record["figures"][4]["value"] == 10
 
 
@@ -256,7 +256,7 @@ def test_everything_shown_has_its_chinese(reports, times, both_languages):
             text.tr(header)
     for exercise in exercises.EXERCISES.values():
         text.tr(exercise.hint)
-    found = verdicts.xla_fusion(compilers.figures_of(reports, times))
+    found = verdicts.xla_fusion(compilers.fusion_evidence(reports, times))
     for figure in found.figures:
         text.tr(figure.name)
     text.tr(found.condition, **found.values)

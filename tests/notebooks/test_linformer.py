@@ -146,13 +146,13 @@ FIGURES = dict(n=4096, k=128, errors=(60.0, 2.0), time=Estimate(0.3, 0.25, 0.35)
 
 
 def test_what_a_query_costs_is_fixed_where_full_attentions_doubles():
-    found = lab.by_name(verdicts.linformer_figures(**FIGURES))
-    assert found[verdicts.PER_QUERY].value == 1
-    assert found[verdicts.CONTROL].value == 2
-    assert found[verdicts.TIME].low == 0.25
-    names = (verdicts.ERROR, verdicts.OWN, verdicts.BAND, verdicts.MEMORY)
+    found = lab.by_id(verdicts.linformer_evidence(**FIGURES))
+    assert found["query-flops"].value == 1
+    assert found["query-flops-full"].value == 2
+    assert found["time"].low == 0.25
+    ids = ("error", "error-best-rank", "band", "memory")
     given = (*FIGURES["errors"], 100 * FIGURES["band"], FIGURES["memory"])
-    assert [found[name].value for name in names] == pytest.approx(given)
+    assert [found[key].value for key in ids] == pytest.approx(given)
 
 
 @pytest.mark.parametrize(
@@ -165,9 +165,9 @@ def test_what_a_query_costs_is_fixed_where_full_attentions_doubles():
     ],
 )
 def test_the_verdict_can_come_to_each_outcome(errors, per_query, word):
-    figures = verdicts.linformer_figures(**FIGURES | dict(errors=errors))
-    figures[0] = lab.Figure(verdicts.PER_QUERY, per_query, "x", "computed")
-    assert verdicts.linformer_fixed(figures).word == word
+    evidence = verdicts.linformer_evidence(**FIGURES | dict(errors=errors))
+    evidence[0] = lab.Evidence("query-flops", "x", per_query, "x", "computed")
+    assert verdicts.linformer_fixed(evidence).word == word
 
 
 def test_explorer(both_languages):

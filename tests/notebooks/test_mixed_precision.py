@@ -13,7 +13,6 @@ import torch
 from efflab import bench, lab
 from efflab.acceleration import block_formats
 from efflab.experiments import mixed_precision as experiment
-from efflab.lab import Figure
 from efflab.lab.check import judge
 from efflab_rooms.mixed_precision import (
     curves,
@@ -273,32 +272,31 @@ def test_the_beginning_again():
 # --- Verdicts --------------------------------------------------------------------------------
 
 
-def memory_figures(**changed):
-    found = dict(WHOLE=81, KEPT=55, STATE=100, AUTOCAST=90, AGREEMENT=1.1, BATCH=2, TOKENS=4874)
-    return [Figure(getattr(verdicts, k), v) for k, v in (found | changed).items()]
+MEMORY = {"whole": 81, "batch": 55, "state": 100, "whole-autocast": 90, "formula": 1.1}
+MEMORY |= {"published-batch": 2, "tokens-halved": 4874}
+SPEED = {"a100-most": 1.93, "a100-least": 1.44, "a100-roofline": 2, "a100-step": 12.7}
+SPEED |= {"v100-least": 3.8, "v100-most": 4.5, "bf16-here": 1.2}
 
 
-def speed_figures(**changed):
-    found = dict(MOST_TF32=1.93, LEAST_TF32=1.44, BOUND=2, STEP_FP32=12.7, LEAST_FP32=3.8)
-    found |= dict(MOST_FP32=4.5, HERE=1.2) | changed
-    return [Figure(getattr(verdicts, k), v) for k, v in found.items()]
+def evidence(values):
+    return [lab.Evidence(key, "x", value) for key, value in values.items()]
 
 
 @pytest.mark.parametrize(
     ("changed", "word"),
     [
         ({}, "holds if"),
-        (dict(WHOLE=60), "holds"),
-        (dict(WHOLE=61), "holds if"),
-        (dict(KEPT=60), "holds if"),
-        (dict(KEPT=60.1), "does not hold"),
-        (dict(AGREEMENT=1.2), "holds if"),
-        (dict(AGREEMENT=1.21), "undecided"),
-        (dict(AGREEMENT=0.79, WHOLE=50), "undecided"),
+        ({"whole": 60}, "holds"),
+        ({"whole": 61}, "holds if"),
+        ({"batch": 60}, "holds if"),
+        ({"batch": 60.1}, "does not hold"),
+        ({"formula": 1.2}, "holds if"),
+        ({"formula": 1.21}, "undecided"),
+        ({"formula": 0.79, "whole": 50}, "undecided"),
     ],
 )
 def test_memory_can_come_to_any_outcome(changed, word, both_languages):
-    outcome = verdicts.amp_memory(memory_figures(**changed))
+    outcome = verdicts.amp_memory(evidence(MEMORY | changed))
     assert outcome.word == word
     lab.verdict("amp-memory", outcome)
 
@@ -307,25 +305,25 @@ def test_memory_can_come_to_any_outcome(changed, word, both_languages):
     ("changed", "word"),
     [
         ({}, "holds if"),
-        (dict(LEAST_TF32=3, MOST_TF32=3.2), "holds"),
-        (dict(LEAST_TF32=2.9, MOST_TF32=3.2), "undecided"),
-        (dict(MOST_TF32=3), "undecided"),
-        (dict(LEAST_FP32=3), "holds if"),
-        (dict(LEAST_FP32=2.9), "does not hold"),
-        (dict(STEP_FP32=2.9), "does not hold"),
+        ({"a100-least": 3, "a100-most": 3.2}, "holds"),
+        ({"a100-least": 2.9, "a100-most": 3.2}, "undecided"),
+        ({"a100-most": 3}, "undecided"),
+        ({"v100-least": 3}, "holds if"),
+        ({"v100-least": 2.9}, "does not hold"),
+        ({"a100-step": 2.9}, "does not hold"),
     ],
 )
 def test_speed_can_come_to_any_outcome(changed, word, both_languages):
-    outcome = verdicts.amp_speed(speed_figures(**changed))
+    outcome = verdicts.amp_speed(evidence(SPEED | changed))
     assert outcome.word == word
     lab.verdict("amp-speed", outcome)
 
 
 def test_verdicts_of_what_is_measured_here():
-    assert verdicts.amp_memory(memory.memory_figures(2, 64)).word == "holds if"
-    condition = verdicts.amp_memory(memory.memory_figures(2, 64)).record("amp-memory")["condition"]
+    assert verdicts.amp_memory(memory.memory_evidence(2, 64)).word == "holds if"
+    condition = verdicts.amp_memory(memory.memory_evidence(2, 64)).record("amp-memory")["condition"]
     assert "4,900 tokens" in condition
-    outcome = verdicts.amp_speed(speed.speed_figures(1, 16))
+    outcome = verdicts.amp_speed(speed.speed_evidence(1, 16))
     assert outcome.record("amp-speed")["condition"].endswith("1.4 to 1.9")
 
 

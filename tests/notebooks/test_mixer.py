@@ -111,7 +111,7 @@ FIGURES = dict(
     ],
 )
 def test_the_verdict_can_come_to_each_outcome(change, word):
-    figures = verdicts.mixer_figures(**FIGURES | change)
+    figures = verdicts.mixer_evidence(**FIGURES | change)
     assert verdicts.mixer_simpler(figures).word == word
 
 
@@ -119,19 +119,19 @@ def test_accuracy_is_compared_seed_by_seed():
     runs = [dict(n_images=1437, seed=s, mixer=m, vit=v)
             for s, m, v in ((1, 0.97, 0.93), (0, 0.98, 0.95))]  # fmt: skip
     assert mixer_digits.by_seed(runs) == dict(mixer=[0.98, 0.97], vit=[0.95, 0.93])
-    points = lab.by_name(verdicts.mixer_figures(**FIGURES))[verdicts.DIGITS]
+    points = lab.by_id(verdicts.mixer_evidence(**FIGURES))["digits"]
     assert points.value == pytest.approx(5)
     assert points.low < points.value < points.high
 
 
-def test_figures_stand_under_their_names():
-    found = lab.by_name(verdicts.mixer_figures(**FIGURES))
-    names = (verdicts.FLOPS, verdicts.TIME, verdicts.BAND, verdicts.WEIGHTS, verdicts.EQUAL)
-    assert [found[name].value for name in names] == pytest.approx([0.72, 0.4, 5, 4, 1.07])
+def test_evidence_stands_under_its_ids():
+    found = lab.by_id(verdicts.mixer_evidence(**FIGURES))
+    ids = ("flops", "time", "band", "weights", "flops-equal-params")
+    assert [found[key].value for key in ids] == pytest.approx([0.72, 0.4, 5, 4, 1.07])
 
 
 def test_imagenet_alone_is_against_mixer_by_the_papers_figures():
-    figure = lab.by_name(verdicts.mixer_figures(**FIGURES))[verdicts.IMAGENET]
+    figure = lab.by_id(verdicts.mixer_evidence(**FIGURES))["imagenet"]
     assert (figure.value, figure.kind) == (pytest.approx(-3.23), "published")
 
 

@@ -260,7 +260,7 @@ def h100_figures() -> list[Figure]:
     ]
 
 
-def dynamic_figures() -> list[Figure]:
+def dynamic_evidence() -> list[Figure]:
     """What `verdicts.ernie_dynamic` rests on."""
     recipe, found = where.chosen(), where.widths()["widths"]
     gone = [100 * lighten.removed_share(where.CONFIG, recipe, SEQ_LEN, count)

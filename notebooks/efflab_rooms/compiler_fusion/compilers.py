@@ -15,7 +15,7 @@ from efflab.acceleration.fusion import (
     xla_report,
 )
 from efflab.errors import require
-from efflab.lab import Figure
+from efflab.lab import Evidence
 
 N_HEAD = 4
 XLA, INDUCTOR, LIBRARY = "XLA", "Inductor", "torch's own kernels"
@@ -151,28 +151,25 @@ def reports_of(made: Block) -> dict[str, FusionReport]:
 
 # --- The verdict's figures ------------------------------------------------------------------
 
-PER_KERNEL = "operations a kernel, XLA"
-BYTES = "bytes after / before, XLA"
-OPS, KERNELS = "operations handed to XLA", "kernels XLA launches"
-BY_HAND = "kernels of torch's own, without a compiler"
 
-
-def figures_of(
+def fusion_evidence(
     reports: dict[str, FusionReport], times: dict[str, bench.Comparison]
-) -> list[Figure]:
-    """The figures of the verdict, out of the block's reports and times."""
+) -> list[Evidence]:
+    """What the verdict rests on, out of the block's reports and times."""
     xla = reports["written out, XLA"]
     inductor = reports["written out, Inductor"]
     library = reports["torch's own kernels, Inductor"]
     jax, here = times["JAX"].ratios, times["torch"].ratios
     return [
-        Figure(PER_KERNEL, xla.n_ops / xla.n_kernels),
-        Figure(BYTES, xla.bytes_after / xla.bytes_before),
-        Figure(OPS, xla.n_ops),
-        Figure(KERNELS, xla.n_kernels),
-        Figure(BY_HAND, library.n_ops),
-        Figure("kernels Inductor launches", inductor.n_kernels),
-        Figure.of("XLA's time / single operations", jax["written out, XLA"]),
-        Figure.of("Inductor's time / single operations", here["written out, Inductor"]),
-        Figure.of("torch's own kernels' time / single operations", here[LIBRARY]),
+        Evidence("ops-per-kernel", "operations a kernel, XLA", xla.n_ops / xla.n_kernels),
+        Evidence("bytes", "bytes after / before, XLA", xla.bytes_after / xla.bytes_before),
+        Evidence("ops", "operations handed to XLA", xla.n_ops),
+        Evidence("kernels", "kernels XLA launches", xla.n_kernels),
+        Evidence("torch-kernels", "kernels of torch's own, without a compiler", library.n_ops),
+        Evidence("inductor-kernels", "kernels Inductor launches", inductor.n_kernels),
+        Evidence.of("xla", "XLA's time / single operations", jax["written out, XLA"]),
+        Evidence.of(
+            "inductor", "Inductor's time / single operations", here["written out, Inductor"]
+        ),
+        Evidence.of("torch", "torch's own kernels' time / single operations", here[LIBRARY]),
     ]

@@ -1,7 +1,6 @@
 """Notebook 07's verdict: fewer kernels and fewer bytes, out of the compilers' own output."""
 
-from efflab.lab import Outcome, by_name
-from efflab_rooms.compiler_fusion.compilers import BY_HAND, BYTES, KERNELS, OPS, PER_KERNEL
+from efflab.lab import Outcome, by_id
 
 RULE = (
     "holds if there are fewer kernels than operations, and fewer bytes, both counted in what XLA "
@@ -10,29 +9,29 @@ RULE = (
 )
 
 
-def xla_fusion(figures) -> Outcome:
+def xla_fusion(evidence) -> Outcome:
     """The claim says that XLA fuses operators and so launches fewer kernels.
 
     Time is shown and decides nothing. What kernels fused by hand launch is the condition.
     """
-    found = by_name(figures)
-    n_ops, n_kernels = found[OPS].value, found[KERNELS].value
-    by_hand = found[BY_HAND].value
+    found = by_id(evidence)
+    n_ops, n_kernels = found["ops"].value, found["kernels"].value
+    by_hand = found["torch-kernels"].value
     values = dict(ops=f"{n_ops:,.0f}", kernels=f"{n_kernels:,.0f}", hand=f"{by_hand:,.0f}")
     common = dict(rule=RULE, values=values)
     if n_ops < 2:
         reason = "a program of one operation leaves nothing to fuse"
-        return Outcome(None, tuple(found.values()), reason=reason, **common)
-    if found[PER_KERNEL].value <= 1:
+        return Outcome(None, evidence, reason=reason, **common)
+    if found["ops-per-kernel"].value <= 1:
         reason = "XLA launches {kernels} kernels for {ops} operations"
-        return Outcome(False, tuple(found.values()), reason=reason, **common)
-    if found[BYTES].value >= 1:
+        return Outcome(False, evidence, reason=reason, **common)
+    if found["bytes"].value >= 1:
         reason = "the kernels are fewer, but move no fewer bytes"
-        return Outcome(False, tuple(found.values()), reason=reason, **common)
+        return Outcome(False, evidence, reason=reason, **common)
     condition = ""
     if by_hand <= n_kernels:
         condition = (
             "compared with single operations ({ops} to {kernels}); torch's own LayerNorm, "
             "attention and GELU, fused by hand, need {hand} kernels for the same block"
         )
-    return Outcome(True, tuple(found.values()), condition=condition, **common)
+    return Outcome(True, evidence, condition=condition, **common)

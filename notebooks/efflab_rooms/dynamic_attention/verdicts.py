@@ -1,12 +1,7 @@
 """Notebook 05's verdict, as a function of its figures alone."""
 
 from efflab.estimate import Estimate
-from efflab.lab import Figure, Outcome, by_name
-
-MOVED = "used range of a trained DynamicConv (90% of the weight), 5th to 95th percentile"
-CONTROL = "the same of stdlib-gpt's attention (positive control)"
-FIXED = "the same of a LightweightConv, whose weights are fixed (negative control)"
-REACH = "farthest token that DynamicConv depends on: difference between two inputs"
+from efflab.lab import Evidence, Outcome, by_id
 
 RULE = (
     "it adapts its range if its reach, by the gradient, differs between inputs; on a condition if "
@@ -16,30 +11,38 @@ RULE = (
 )
 
 
-def dynamic_figures(moved: Estimate, control: Estimate, fixed: Estimate, reach: int) -> list:
+def dynamic_evidence(moved: Estimate, control: Estimate, fixed: Estimate, reach: int) -> list:
     """What the verdict rests on; the three moved shares of the width are 0 to 1."""
-    shares = ((MOVED, moved), (CONTROL, control), (FIXED, fixed))
-    percent = [
-        Figure.of(name, Estimate(*(100 * x for x in (e.mean, e.low, e.high))), "%")
-        for name, e in shares
+    used = "used range of a trained DynamicConv (90% of the weight), 5th to 95th percentile"
+    unmoved = "the same of a LightweightConv, whose weights are fixed (negative control)"
+    farthest = "farthest token that DynamicConv depends on: difference between two inputs"
+    positive = "the same of stdlib-gpt's attention (positive control)"
+    return [
+        Evidence.of("range-dynamic", used, _percent(moved), "%"),
+        Evidence.of("range-attention", positive, _percent(control), "%"),
+        Evidence.of("range-fixed", unmoved, _percent(fixed), "%"),
+        Evidence("reach-difference", farthest, reach, "tokens"),
     ]
-    return [*percent, Figure(REACH, reach, "tokens")]
 
 
-def dynamic_attention(figures) -> Outcome:
+def _percent(share: Estimate) -> Estimate:
+    return Estimate(*(100 * x for x in (share.mean, share.low, share.high)))
+
+
+def dynamic_attention(evidence) -> Outcome:
     """Whether DynamicConv adapts the attention range to the input."""
-    found = by_name(figures)
-    moved, control = found[MOVED], found[CONTROL]
-    if found[REACH].value >= 1:
-        return Outcome(True, figures, rule=RULE)
+    found = by_id(evidence)
+    moved, control = found["range-dynamic"], found["range-attention"]
+    if found["reach-difference"].value >= 1:
+        return Outcome(True, evidence, rule=RULE)
     if control.low < 5:
         reason = "attention's used range does not move here either, so the test shows nothing"
-        return Outcome(None, figures, rule=RULE, reason=reason)
+        return Outcome(None, evidence, rule=RULE, reason=reason)
     if moved.low >= control.value / 2:
         condition = "range means the part of its kernel that it uses; the kernel's width is fixed"
-        return Outcome(True, figures, rule=RULE, condition=condition)
+        return Outcome(True, evidence, rule=RULE, condition=condition)
     if moved.high < control.value / 2:
         reason = "its reach is fixed, and the used range moves far less than attention's"
-        return Outcome(False, figures, rule=RULE, reason=reason)
+        return Outcome(False, evidence, rule=RULE, reason=reason)
     reason = "whether the used range moves half as much as attention's lies within the noise"
-    return Outcome(None, figures, rule=RULE, reason=reason)
+    return Outcome(None, evidence, rule=RULE, reason=reason)

@@ -1,16 +1,9 @@
 """Notebook 04's verdict, as a function of its figures alone."""
 
 from efflab.estimate import Estimate
-from efflab.lab import Figure, Outcome, by_name
+from efflab.lab import Evidence, Outcome, by_id
 from efflab.structure.linformer import attention_flops, linformer_flops
 
-PER_QUERY = "FLOPs of a query at twice the length, Linformer"
-CONTROL = "FLOPs of a query at twice the length, full attention (control)"
-ERROR = "error of the last layer's output in a model not trained with E and F"
-OWN = "the same with the best rank k of each text"
-TIME = "time of a layer at the longest length, Linformer over the fused kernel"
-BAND = "A/A band of this time"
-MEMORY = "peak memory of that layer, Linformer over the fused kernel"
 LIMIT = 10
 
 RULE = (
@@ -20,34 +13,54 @@ RULE = (
 )
 
 
-def linformer_figures(
+def linformer_evidence(
     n: int, k: int, errors: tuple[float, float], time: Estimate, band: float, memory: float
-) -> list[Figure]:
+) -> list[Evidence]:
     """`errors`: of learned E and F, and of the best rank k, in per cent; ratios over the fused."""
     shape = 64  # channels: the ratio is the same for all
     twice = linformer_flops(2 * n, k, shape) / linformer_flops(n, k, shape) / 2
     full = attention_flops(2 * n, shape) / attention_flops(n, shape) / 2
     return [
-        Figure(PER_QUERY, twice, "x", "computed"),
-        Figure(CONTROL, full, "x", "computed"),
-        Figure(ERROR, errors[0], "%"),
-        Figure(OWN, errors[1], "%"),
-        Figure.of(TIME, time, "x"),
-        Figure(BAND, 100 * band, "±%"),
-        Figure(MEMORY, memory, "x"),
+        Evidence(
+            "query-flops", "FLOPs of a query at twice the length, Linformer", twice, "x", "computed"
+        ),
+        Evidence(
+            "query-flops-full",
+            "FLOPs of a query at twice the length, full attention (control)",
+            full,
+            "x",
+            "computed",
+        ),
+        Evidence(
+            "error",
+            "error of the last layer's output in a model not trained with E and F",
+            errors[0],
+            "%",
+        ),
+        Evidence("error-best-rank", "the same with the best rank k of each text", errors[1], "%"),
+        Evidence.of(
+            "time",
+            "time of a layer at the longest length, Linformer over the fused kernel",
+            time,
+            "x",
+        ),
+        Evidence("band", "A/A band of this time", 100 * band, "±%"),
+        Evidence(
+            "memory", "peak memory of that layer, Linformer over the fused kernel", memory, "x"
+        ),
     ]
 
 
-def linformer_fixed(figures) -> Outcome:
+def linformer_fixed(evidence) -> Outcome:
     """Whether Linformer brings the key axis of the attention matrix to a fixed size."""
-    found = by_name(figures)
-    if found[PER_QUERY].value > 1:
+    found = by_id(evidence)
+    if found["query-flops"].value > 1:
         reason = "what a query costs grows with the length"
-        return Outcome(False, figures, rule=RULE, reason=reason)
-    if found[ERROR].value <= LIMIT:
-        return Outcome(True, figures, rule=RULE)
+        return Outcome(False, evidence, rule=RULE, reason=reason)
+    if found["error"].value <= LIMIT:
+        return Outcome(True, evidence, rule=RULE)
     condition = (
         'the "dimension" is the matrix\'s key axis, the length, and the network is trained with '
         "its projections"
     )
-    return Outcome(True, figures, rule=RULE, condition=condition)
+    return Outcome(True, evidence, rule=RULE, condition=condition)

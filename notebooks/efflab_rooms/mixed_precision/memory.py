@@ -14,10 +14,9 @@ from efflab.acceleration import recipes
 from efflab.acceleration.recipes import RECIPES
 from efflab.config import PRESETS
 from efflab.errors import require_one_of
-from efflab.lab import Figure, figures, tr
+from efflab.lab import Evidence, figures, tr
 from efflab.lab.text import tr_name
 from efflab.model import Transformer
-from efflab_rooms.mixed_precision import verdicts
 from efflab_rooms.mixed_precision.published import batch_gains
 from efflab_rooms.mixed_precision.verdicts import HALF
 
@@ -201,7 +200,7 @@ def half_tokens(recipe: str, model: str = MODEL, seq_len: int = 256) -> float:
     return float("inf") if slope <= 0 else max(0.0, (state[1] - HALF * state[0]) / slope)
 
 
-def memory_figures(batch_size: int, seq_len: int) -> list[Figure]:
+def memory_evidence(batch_size: int, seq_len: int) -> list[Evidence]:
     """What the verdict on half the memory rests on."""
     found = {name: measured(name, batch_size, seq_len) for name in ("fp32", *MIXED)}
     base = found["fp32"]
@@ -211,15 +210,54 @@ def memory_figures(batch_size: int, seq_len: int) -> list[Figure]:
 
     ratios = [f["peak"] / sum(formula(n, batch_size, seq_len).values()) for n, f in found.items()]
     shown = [
-        Figure(verdicts.WHOLE, 100 * least(lambda f: f["peak"]), "%"),
-        Figure(verdicts.KEPT, 100 * least(lambda f: f[KEPT]), "%"),
-        Figure(verdicts.STATE, 100 * least(state_bytes), "%"),
-        Figure(verdicts.AUTOCAST, 100 * found["autocast"]["peak"] / base["peak"], "%"),
-        Figure(verdicts.AGREEMENT, max(ratios, key=lambda r: abs(r - 1))),
-        Figure(verdicts.BATCH, max(batch_gains()), "x", "published"),
+        Evidence(
+            "whole",
+            "whole training step, the leanest mixed recipe over fp32",
+            100 * least(lambda f: f["peak"]),
+            "%",
+        ),
+        Evidence(
+            "batch",
+            "what a batch adds, the leanest mixed recipe over fp32",
+            100 * least(lambda f: f[KEPT]),
+            "%",
+        ),
+        Evidence(
+            "state",
+            "model's state, the leanest mixed recipe over fp32",
+            100 * least(state_bytes),
+            "%",
+        ),
+        Evidence(
+            "whole-autocast",
+            "whole training step, autocast over fp32",
+            100 * found["autocast"]["peak"] / base["peak"],
+            "%",
+        ),
+        Evidence(
+            "formula",
+            "whole step, measured over formula, furthest from 1",
+            max(ratios, key=lambda r: abs(r - 1)),
+        ),
+        Evidence(
+            "published-batch",
+            "batch that the published mixed runs used, at most",
+            max(batch_gains()),
+            "x",
+            "published",
+        ),
     ]
     tokens = min(half_tokens(name) for name in MIXED)
-    return [*shown, Figure(verdicts.TOKENS, tokens, "tokens", "computed")]
+    return [
+        *shown,
+        Evidence(
+            "tokens-halved",
+            "tokens a step from which the whole counts as halved",
+            tokens,
+            "tokens",
+            "computed",
+        ),
+    ]
 
 
 def state_bytes(parts: dict) -> float:

@@ -16,9 +16,9 @@ from efflab.devices import DEVICES, Device
 from efflab.errors import require_int, require_one_of
 from efflab.estimate import Estimate
 from efflab.json_files import parse_json
-from efflab.lab import Choice, Figure, Slider, explorer, figures, number, tr
+from efflab.lab import Choice, Evidence, Slider, explorer, figures, number, tr
 from efflab.lab.text import tr_name
-from efflab_rooms.mixed_precision import memory, verdicts
+from efflab_rooms.mixed_precision import memory
 from efflab_rooms.mixed_precision.published import gains, published
 
 GPUS = ("V100 SXM2", "A100 80GB SXM", "H100 SXM")
@@ -156,7 +156,7 @@ def step_gain(device: str, base: str, seq_len: int = 128, batch: int = 256) -> f
 # --- What the verdict rests on ---------------------------------------------------------------
 
 
-def speed_figures(batch_size: int, seq_len: int) -> list[Figure]:
+def speed_evidence(batch_size: int, seq_len: int) -> list[Evidence]:
     """Published gains, what the roofline allows, and this CPU."""
     tf32, fp32 = gains("TF32", "A100"), gains("FP32", "V100")
     a100 = DEVICES["A100 80GB SXM"]
@@ -166,13 +166,29 @@ def speed_figures(batch_size: int, seq_len: int) -> list[Figure]:
     here = step_times(batch_size, seq_len).ratios["autocast"]
     faster = Estimate(1 / here.mean, 1 / here.high, 1 / here.low)
     return [
-        Figure(verdicts.MOST_TF32, max(tf32), "x", "published"),
-        Figure(verdicts.LEAST_TF32, min(tf32), "x", "published"),
-        Figure(verdicts.BOUND, most, "x", "computed"),
-        Figure(verdicts.STEP_FP32, step_gain(a100.name, "fp32"), "x", "computed"),
-        Figure(verdicts.LEAST_FP32, min(fp32), "x", "published"),
-        Figure(verdicts.MOST_FP32, max(fp32), "x", "published"),
-        Figure.of(verdicts.HERE, faster, "x"),
+        Evidence(
+            "a100-most", "A100, mixed over TF32, the most published", max(tf32), "x", "published"
+        ),
+        Evidence(
+            "a100-least", "A100, mixed over TF32, the least published", min(tf32), "x", "published"
+        ),
+        Evidence(
+            "a100-roofline", "A100, 16 bits over TF32, roofline at any shape", most, "x", "computed"
+        ),
+        Evidence(
+            "a100-step",
+            "A100, BERT-large's step over FP32, roofline",
+            step_gain(a100.name, "fp32"),
+            "x",
+            "computed",
+        ),
+        Evidence(
+            "v100-least", "V100, mixed over FP32, the least published", min(fp32), "x", "published"
+        ),
+        Evidence(
+            "v100-most", "V100, mixed over FP32, the most published", max(fp32), "x", "published"
+        ),
+        Evidence.of("bf16-here", "this CPU, bf16 autocast, times faster than fp32", faster, "x"),
     ]
 
 

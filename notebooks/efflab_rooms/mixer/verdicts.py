@@ -3,15 +3,8 @@
 from collections.abc import Sequence
 
 from efflab.estimate import Estimate, paired
-from efflab.lab import Figure, Outcome, by_name
+from efflab.lab import Evidence, Outcome, by_id
 
-FLOPS = "FLOPs for one image of 224 pixels, Mixer-B/16 over ViT-B/16"
-TIME = "time of one layer at the largest image, Mixer over ViT"
-BAND = "A/A band of these times"
-WEIGHTS = "a Mixer layer's token-mixing weights at twice the image side"
-EQUAL = "FLOPs at equal parameters (the digits' models), Mixer over ViT"
-DIGITS = "accuracy on the digits, Mixer less ViT, seed by seed"
-IMAGENET = "top-1 on ImageNet alone, Mixer-B/16 less ViT-B/16 (Tolstikhin et al. 2021, Table 3)"
 PUBLISHED_POINTS = 76.44 - 79.67
 
 RULE = (
@@ -21,37 +14,67 @@ RULE = (
 )
 
 
-def mixer_figures(
+def mixer_evidence(
     flop_ratio: float,
     time: Estimate,
     band: float,
     weights: float,
     equal: float,
     accuracy: dict[str, Sequence[float]],
-) -> list[Figure]:
+) -> list[Evidence]:
     """What the verdict rests on; `time`: Mixer over ViT; `accuracy`: by kind, a value a seed."""
     points = paired(*([100 * value for value in accuracy[kind]] for kind in ("mixer", "vit")))
     return [
-        Figure(FLOPS, flop_ratio, "x", "computed"),
-        Figure.of(TIME, time, "x"),
-        Figure(BAND, 100 * band, "±%"),
-        Figure(WEIGHTS, weights, "x", "computed"),
-        Figure(EQUAL, equal, "x", "computed"),
-        Figure.of(DIGITS, points, "points", "recorded"),
-        Figure(IMAGENET, PUBLISHED_POINTS, "points", "published"),
+        Evidence(
+            "flops",
+            "FLOPs for one image of 224 pixels, Mixer-B/16 over ViT-B/16",
+            flop_ratio,
+            "x",
+            "computed",
+        ),
+        Evidence.of("time", "time of one layer at the largest image, Mixer over ViT", time, "x"),
+        Evidence("band", "A/A band of these times", 100 * band, "±%"),
+        Evidence(
+            "weights",
+            "a Mixer layer's token-mixing weights at twice the image side",
+            weights,
+            "x",
+            "computed",
+        ),
+        Evidence(
+            "flops-equal-params",
+            "FLOPs at equal parameters (the digits' models), Mixer over ViT",
+            equal,
+            "x",
+            "computed",
+        ),
+        Evidence.of(
+            "digits",
+            "accuracy on the digits, Mixer less ViT, seed by seed",
+            points,
+            "points",
+            "recorded",
+        ),
+        Evidence(
+            "imagenet",
+            "top-1 on ImageNet alone, Mixer-B/16 less ViT-B/16 (Tolstikhin et al. 2021, Table 3)",
+            PUBLISHED_POINTS,
+            "points",
+            "published",
+        ),
     ]
 
 
-def mixer_simpler(figures) -> Outcome:
+def mixer_simpler(evidence) -> Outcome:
     """Whether mixing tokens by a learned matrix computes less than attention."""
-    found = by_name(figures)
-    time, band = found[TIME], found[BAND].value / 100
-    if found[FLOPS].value >= 1 or time.low > 1 + band:
-        return Outcome(False, figures, rule=RULE, reason="it computes or takes more")
+    found = by_id(evidence)
+    time, band = found["time"], found["band"].value / 100
+    if found["flops"].value >= 1 or time.low > 1 + band:
+        return Outcome(False, evidence, rule=RULE, reason="it computes or takes more")
     if time.high >= 1 - band:
         reason = "fewer FLOPs, but the difference in time lies within the noise here"
-        return Outcome(None, figures, rule=RULE, reason=reason)
-    if found[WEIGHTS].value > 1:
+        return Outcome(None, evidence, rule=RULE, reason=reason)
+    if found["weights"].value > 1:
         condition = "all images have the one size that its weights were made for"
-        return Outcome(True, figures, rule=RULE, condition=condition)
-    return Outcome(True, figures, rule=RULE)
+        return Outcome(True, evidence, rule=RULE, condition=condition)
+    return Outcome(True, evidence, rule=RULE)

@@ -83,7 +83,7 @@ def reuse_measured(n_tasks: int = 3, n_classes: int = 8, repeats: int = 7) -> li
     ]  # fmt: skip
 
 
-def reuse_figures(quality: list[dict], reuse: list[dict]) -> list:
+def reuse_evidence(quality: list[dict], reuse: list[dict]) -> list:
     """What the verdict on reuse rests on, from the two tables."""
     found = {(row["task"], row["model"]): row["accuracy"] for row in quality}
     head, own = "head on the shared encoder", "its own fine-tuned encoder"
@@ -91,4 +91,4 @@ def reuse_figures(quality: list[dict], reuse: list[dict]) -> list:
     memory, time = reuse
     times = Estimate(time["ratio"], time["interval, low"], time["interval, high"])
     n_texts = int(encoder_reuse.docstrings().is_test.sum())
-    return verdicts.reuse_figures(accuracy, n_texts, memory["ratio"], times)
+    return verdicts.reuse_evidence(accuracy, n_texts, memory["ratio"], times)

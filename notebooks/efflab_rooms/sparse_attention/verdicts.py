@@ -1,15 +1,8 @@
 """Notebook 03's verdict, as a function of its figures alone."""
 
 from efflab.estimate import Estimate
-from efflab.lab import Figure, Outcome, by_name
+from efflab.lab import Evidence, Outcome, by_id
 
-WINDOW = "exponent of a window's time over the length"
-FULL = "exponent of full attention's time over the length (control)"
-BLOCKS = "exponent of BigBird's time over the length"
-PAIRS = "exponent of a window's pairs, last doubling"
-WITHIN = "recall within a window's reach (control)"
-BEYOND = "recall beyond a window's reach"
-GLOBAL = "recall as far with a global block"
 LINEAR, RECALLS, CHANCE = 1.5, 0.6, 0.3
 
 RULE = (
@@ -20,35 +13,42 @@ RULE = (
 )
 
 
-def sparse_figures(
+def sparse_evidence(
     window: Estimate,
     full: Estimate,
     blocks: Estimate,
     pairs: float,
     recall: tuple[float, float, float],
-) -> list[Figure]:
+) -> list[Evidence]:
     """Exponents with the fit's interval; `recall`: within reach, beyond, with a global block."""
-    exponents = ((WINDOW, window), (FULL, full), (BLOCKS, blocks))
-    figures = [Figure.of(name, estimate) for name, estimate in exponents]
-    figures.append(Figure(PAIRS, pairs, "", "computed"))
-    names = (WITHIN, BEYOND, GLOBAL)
-    return figures + [Figure(name, value) for name, value in zip(names, recall, strict=True)]
+    within, beyond, with_global = recall
+    control = "exponent of full attention's time over the length (control)"
+    last = "exponent of a window's pairs, last doubling"
+    return [
+        Evidence.of("window-time", "exponent of a window's time over the length", window),
+        Evidence.of("full-time", control, full),
+        Evidence.of("bigbird-time", "exponent of BigBird's time over the length", blocks),
+        Evidence("window-pairs", last, pairs, "", "computed"),
+        Evidence("recall-within", "recall within a window's reach (control)", within),
+        Evidence("recall-beyond", "recall beyond a window's reach", beyond),
+        Evidence("recall-global", "recall as far with a global block", with_global),
+    ]
 
 
-def sparse_linear(figures) -> Outcome:
+def sparse_linear(evidence) -> Outcome:
     """Whether windows and blocks bring attention down to O(n), and at what price."""
-    found = by_name(figures)
-    window = found[WINDOW]
+    found = by_id(evidence)
+    window = found["window-time"]
     if window.low > LINEAR:
         reason = "a window's time grows nearer to n² than to n here"
-        return Outcome(False, figures, rule=RULE, reason=reason)
+        return Outcome(False, evidence, rule=RULE, reason=reason)
     if window.high >= LINEAR:
         reason = "the exponent's interval does not tell n from n² here"
-        return Outcome(None, figures, rule=RULE, reason=reason)
-    if found[BEYOND].value >= CHANCE:
-        return Outcome(True, figures, rule=RULE)
-    if found[WITHIN].value < RECALLS:
+        return Outcome(None, evidence, rule=RULE, reason=reason)
+    if found["recall-beyond"].value >= CHANCE:
+        return Outcome(True, evidence, rule=RULE)
+    if found["recall-within"].value < RECALLS:
         reason = "time is linear, but the recall test fails within reach as well"
-        return Outcome(None, figures, rule=RULE, reason=reason)
+        return Outcome(None, evidence, rule=RULE, reason=reason)
     condition = "nothing is needed from beyond layers × window tokens, or a global block carries it"
-    return Outcome(True, figures, rule=RULE, condition=condition)
+    return Outcome(True, evidence, rule=RULE, condition=condition)

@@ -14,9 +14,9 @@ FIGURES = dict(
 
 
 def test_the_figures_are_shares_in_per_cent():
-    figures = verdicts.dynamic_figures(**FIGURES | dict(reach=3))
-    names = (verdicts.MOVED, verdicts.CONTROL, verdicts.FIXED, verdicts.REACH)
-    assert [f.name for f in figures] == list(names)
+    figures = verdicts.dynamic_evidence(**FIGURES | dict(reach=3))
+    ids = ["range-dynamic", "range-attention", "range-fixed", "reach-difference"]
+    assert [f.id for f in figures] == ids
     ends = [(f.value, f.low, f.high) for f in figures[:3]]
     assert ends == [pytest.approx(e) for e in ((25, 23, 27), (24, 23, 25), (0, 0, 0))]
     assert [f.unit for f in figures] == ["%", "%", "%", "tokens"]
@@ -37,5 +37,5 @@ def test_the_figures_are_shares_in_per_cent():
     ],
 )
 def test_the_verdict_can_come_to_each_outcome(change, word):
-    figures = verdicts.dynamic_figures(**FIGURES | change)
+    figures = verdicts.dynamic_evidence(**FIGURES | change)
     assert verdicts.dynamic_attention(figures).word == word

@@ -1,5 +1,7 @@
 """Notebook 01's verdicts: every outcome that each can come to."""
 
+from dataclasses import replace
+
 import pytest
 
 from efflab import lab
@@ -9,19 +11,18 @@ from efflab_rooms.parameter_sharing import costs, verdicts
 TIME = Estimate(0.9, 0.85, 0.95)
 
 
-def changed(figures, **values):
-    """Figures with the value of some replaced, by the constant's name."""
-    new = {getattr(verdicts, name): value for name, value in values.items()}
-    return [lab.Figure(f.name, new.get(f.name, f.value), f.unit, f.kind) for f in figures]
+def changed(evidence, **values):
+    """The evidence with the value of some replaced, by id."""
+    return [replace(e, value=values.get(e.id, e.value), low=None, high=None) for e in evidence]
 
 
-def test_albert_figures_are_the_closed_forms():
-    found = lab.by_name(verdicts.albert_figures(0.712, 0.391, TIME, 0.03))
-    assert found[verdicts.FLOPS].value == 1
-    assert found[verdicts.NEEDED].value == pytest.approx(65.45, abs=0.01)
-    assert found[verdicts.TIME].high == 0.95
-    shown = [found[name].value for name in (verdicts.BERT, verdicts.MINILM, verdicts.BAND)]
-    assert shown == pytest.approx([71.2, 39.1, 3])
+def test_albert_evidence_is_the_closed_forms():
+    found = lab.by_id(verdicts.albert_evidence(0.712, 0.391, TIME, 0.03))
+    assert found["flops"].value == 1
+    assert found["layers-needed"].value == pytest.approx(65.45, abs=0.01)
+    assert found["time"].high == 0.95
+    shares = [found[key].value for key in ("bert-removed", "minilm-removed", "band")]
+    assert shares == pytest.approx([71.2, 39.1, 3])
 
 
 @pytest.mark.parametrize(
@@ -36,14 +37,14 @@ def test_albert_figures_are_the_closed_forms():
     ],
 )
 def test_albert_params(bert, minilm, flops, word):
-    figures = changed(verdicts.albert_figures(bert, minilm, TIME, 0.03), FLOPS=flops)
-    assert verdicts.albert_params(figures).word == word
+    evidence = changed(verdicts.albert_evidence(bert, minilm, TIME, 0.03), flops=flops)
+    assert verdicts.albert_params(evidence).word == word
 
 
 def test_the_condition_says_that_computation_stays_only_where_it_does():
-    figures = verdicts.albert_figures(0.712, 0.391, TIME, 0.03)
-    assert "computation stays" in verdicts.albert_params(figures).condition
-    less = verdicts.albert_params(changed(figures, FLOPS=0.9))
+    evidence = verdicts.albert_evidence(0.712, 0.391, TIME, 0.03)
+    assert "computation stays" in verdicts.albert_params(evidence).condition
+    less = verdicts.albert_params(changed(evidence, flops=0.9))
     assert less.word == "holds if"
     assert "computation" not in less.condition
 
@@ -58,11 +59,11 @@ def qkv(past, half=0.0, control=-0.1, noise=0.001):
     losses = {s: 5.0 + 0.1 * s for s in range(3)}
     convolution = {s: v - control + 0.001 * s for s, v in losses.items()}
     record = dict(settings=dict(n_layer=6), runs=runs)
-    return verdicts.qkv_figures(record, dict(attention=losses, convolution=convolution))
+    return verdicts.qkv_evidence(record, dict(attention=losses, convolution=convolution))
 
 
 @pytest.mark.parametrize(
-    ("figures", "word"),
+    ("evidence", "word"),
     [
         (qkv(0.1), "holds"),
         (qkv(0.1, control=0.1), "holds"),
@@ -71,18 +72,18 @@ def qkv(past, half=0.0, control=-0.1, noise=0.001):
         (qkv(0.02), "undecided"),
     ],
 )
-def test_qkv_share_half(figures, word):
-    assert verdicts.qkv_share_half(figures).word == word
+def test_qkv_share_half(evidence, word):
+    assert verdicts.qkv_share_half(evidence).word == word
 
 
-def test_qkv_figures_pair_the_seeds():
-    found = lab.by_name(qkv(0.1, half=0.05, noise=0.0))
-    assert found[verdicts.PAST].value == pytest.approx(0.1)
-    assert found[verdicts.PAST].high - found[verdicts.PAST].low < 1e-9  # seeds' own level cancels
-    assert found[verdicts.HALF].value == pytest.approx(0.05)
-    assert found[verdicts.CONTROL].value == pytest.approx(-0.101)
-    assert found[verdicts.ALL].value == pytest.approx(0.15)
-    assert (found[verdicts.PAPER].value, found[verdicts.PAPER].kind) == (0.7, "published")
+def test_qkv_evidence_pairs_the_seeds():
+    found = lab.by_id(qkv(0.1, half=0.05, noise=0.0))
+    assert found["half-to-all"].value == pytest.approx(0.1)
+    assert found["half-to-all"].high - found["half-to-all"].low < 1e-9  # seeds' own level cancels
+    assert found["none-to-half"].value == pytest.approx(0.05)
+    assert found["control"].value == pytest.approx(-0.101)
+    assert found["none-to-all"].value == pytest.approx(0.15)
+    assert (found["albert-score"].value, found["albert-score"].kind) == (0.7, "published")
 
 
 def test_the_recorded_control_has_attentions_seeds():
@@ -94,11 +95,11 @@ def test_the_recorded_control_has_attentions_seeds():
 def reuse(takes, package=0.0, returns=0.0, n=10**6, memory=3.0):
     lost = dict(takes=takes, package=package, returns=returns)
     accuracy = {task: (0.8 - points, 0.8) for task, points in lost.items()}
-    return verdicts.reuse_figures(accuracy, n, memory, Estimate(2.8, 2.7, 2.9))
+    return verdicts.reuse_evidence(accuracy, n, memory, Estimate(2.8, 2.7, 2.9))
 
 
 @pytest.mark.parametrize(
-    ("figures", "word"),
+    ("evidence", "word"),
     [
         (reuse(0.03), "holds"),
         (reuse(0.3), "does not hold"),
@@ -107,12 +108,12 @@ def reuse(takes, package=0.0, returns=0.0, n=10**6, memory=3.0):
         (reuse(0.04, 0.04, 0.04, n=240), "undecided"),
     ],
 )
-def test_encoder_reuse(figures, word):
-    assert verdicts.encoder_reuse(figures).word == word
+def test_encoder_reuse(evidence, word):
+    assert verdicts.encoder_reuse(evidence).word == word
 
 
 def test_the_interval_of_lost_points_is_that_of_two_proportions():
-    found = lab.by_name(reuse(0.04, n=240))[verdicts.LOST["takes"]]
+    found = lab.by_id(reuse(0.04, n=240))["lost-takes"]
     half = 1.96 * ((0.76 * 0.24 + 0.8 * 0.2) / 240) ** 0.5
     assert (found.value, found.high - found.value) == pytest.approx((4, 100 * half))
     assert found.value - found.low == pytest.approx(100 * half)

@@ -14,16 +14,16 @@ FIGURES = dict(
 )
 
 
-def test_figures_stand_under_their_names():
-    found = [(f.name, f.value, f.low) for f in verdicts.sparse_figures(**FIGURES)]
+def test_evidence_stands_under_its_ids():
+    found = [(f.id, f.value, f.low) for f in verdicts.sparse_evidence(**FIGURES)]
     assert found == [
-        (verdicts.WINDOW, 1.1, 1.0),
-        (verdicts.FULL, 2.0, 1.9),
-        (verdicts.BLOCKS, 1.3, 1.2),
-        (verdicts.PAIRS, 1.01, None),
-        (verdicts.WITHIN, 0.95, None),
-        (verdicts.BEYOND, 0.12, None),
-        (verdicts.GLOBAL, 1.0, None),
+        ("window-time", 1.1, 1.0),
+        ("full-time", 2.0, 1.9),
+        ("bigbird-time", 1.3, 1.2),
+        ("window-pairs", 1.01, None),
+        ("recall-within", 0.95, None),
+        ("recall-beyond", 0.12, None),
+        ("recall-global", 1.0, None),
     ]
 
 
@@ -42,5 +42,5 @@ def test_figures_stand_under_their_names():
     ],
 )
 def test_sparse_linear(change, word):
-    figures = verdicts.sparse_figures(**FIGURES | change)
+    figures = verdicts.sparse_evidence(**FIGURES | change)
     assert verdicts.sparse_linear(figures).word == word
