@@ -457,7 +457,7 @@ p_ms.reveal(rtl.model_ms(rtl.TOKENS, 8, clock))
 # ## 8 · 结论
 
 # %%
-lab.verdict("npu-latency", verdicts.npu_latency(latency.verdict_figures(seq_len)))
+lab.verdict("npu-latency", verdicts.npu_latency(latency.npu_evidence(seq_len)))
 
 # %%
 lab.verdict("fpga-inference", verdicts.fpga_inference(rtl.verdict_figures(unit)))

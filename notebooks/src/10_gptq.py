@@ -326,8 +326,8 @@ board.add(technique="GPTQ, 4 bits, groups of 64", **measure.gptq_point(4, 64))
 board.add(technique="GPTQ, 3 bits", **measure.gptq_point(3, None))
 
 # %% tags=["nbval-ignore-output"]
-figures = tables.verdict_figures(live, broken)
-lab.verdict("gptq-error", verdicts.gptq_error(figures))
+evidence = tables.gptq_evidence(live, broken)
+lab.verdict("gptq-error", verdicts.gptq_error(evidence))
 
 # %% [markdown] tags=["en"]
 # ## 7 · Exercises

@@ -413,10 +413,10 @@ table(schedule.recovery_rows())
 
 # %%
 record, _ = schedule.schedule_record()
-lab.verdict("prune-gradual", verdicts.prune_gradual(verdicts.gradual_figures(record)))
+lab.verdict("prune-gradual", verdicts.prune_gradual(verdicts.gradual_evidence(record)))
 
 # %%
-lab.verdict("prune-finetune", verdicts.prune_finetune(verdicts.finetune_figures(record)))
+lab.verdict("prune-finetune", verdicts.prune_finetune(verdicts.finetune_evidence(record)))
 
 # %% tags=["nbval-ignore-output"]
 figures = measure.compute_figures(speed, products)

@@ -457,11 +457,13 @@ explore(memory.cards, frames=11)
 # ## 9 · 结论
 
 # %% tags=["nbval-ignore-output"]
-figures = equal.equal_figures(pools, batch_size, seq_len, n_steps)
+figures = equal.equal_evidence(pools, batch_size, seq_len, n_steps)
 lab.verdict("ddp-equal", verdicts.ddp_equal(figures))
 
 # %% tags=["nbval-ignore-output"]
-lab.verdict("zero-memory", verdicts.zero_memory(memory.zero_figures(pools[4], batch_size, seq_len)))
+lab.verdict(
+    "zero-memory", verdicts.zero_memory(memory.zero_evidence(pools[4], batch_size, seq_len))
+)
 
 # %%
 for pool in pools.values():

@@ -412,17 +412,17 @@ table(planner.zero_rows())
 # %% tags=["nbval-ignore-output"]
 from efflab_rooms.pipeline_parallel import rests, verdicts
 
-figures = rests.model_figures(pools[4], batch_size, seq_len)
+figures = rests.model_evidence(pools[4], batch_size, seq_len)
 lab.verdict("model-parallel", verdicts.model_parallel(figures))
 
 # %%
-lab.verdict("gpipe-throughput", verdicts.gpipe_throughput(rests.gpipe_figures()))
+lab.verdict("gpipe-throughput", verdicts.gpipe_throughput(rests.gpipe_evidence()))
 
 # %% tags=["nbval-ignore-output"]
-lab.verdict("pipe-balance", verdicts.pipe_balance(rests.balance_figures(pools[4])))
+lab.verdict("pipe-balance", verdicts.pipe_balance(rests.balance_evidence(pools[4])))
 
 # %% tags=["nbval-ignore-output"]
-lab.verdict("microbatch-bubble", verdicts.microbatch_bubble(rests.bubble_figures(pools[4])))
+lab.verdict("microbatch-bubble", verdicts.microbatch_bubble(rests.bubble_evidence(pools[4])))
 for pool in pools.values():
     pool.close()
 

@@ -9,7 +9,7 @@ import pytest
 from efflab import lab
 from efflab.acceleration import fpga, systolic
 from efflab.experiments import fpga_synthesis as experiment
-from efflab.lab import Figure
+from efflab.lab import Evidence
 from efflab.lab.page import plain
 from efflab_rooms.accelerators import arrays, deployment, exercises, latency, unit, verdicts
 
@@ -180,10 +180,10 @@ def changed(figures, **values):
 
 
 def test_npu_verdict_can_come_to_each_outcome(both_languages):
-    figures = latency.verdict_figures(128)
+    figures = latency.npu_evidence(128)
     outcome = verdicts.npu_latency(figures)
     assert outcome.word == "does not hold"
-    assert outcome.figures[0].value == pytest.approx(latency.shares(128)["all"])
+    assert outcome.evidence[0].value == pytest.approx(latency.shares(128)["all"])
     one = verdicts.npu_latency(changed(figures, **{"V100 SXM2, fp32": 80.0}))
     assert (one.word, dict(one.values)) == ("holds if", {"pairs": "V100 SXM2, fp32"})
     for share, word in ((75.0, "holds if"), (74.9, "does not hold")):
@@ -197,10 +197,10 @@ def test_npu_verdict_can_come_to_each_outcome(both_languages):
 
 
 def test_fpga_verdict_can_come_to_each_outcome(both_languages):
-    figures = unit.verdict_figures(2)
+    figures = unit.fpga_evidence(2)
     outcome = verdicts.fpga_inference(figures)
     assert outcome.word == "holds if"
-    assert outcome.figures[0].name == "time for 128 tokens"
+    assert outcome.evidence[0].id == "time"
     assert verdicts.fpga_inference(changed(figures, time_for=100.0)).word == "holds"
     shortest = changed(figures, time_for=100.1, longest=16)
     assert verdicts.fpga_inference(shortest).word == "holds if"
@@ -209,7 +209,7 @@ def test_fpga_verdict_can_come_to_each_outcome(both_languages):
     slow = verdicts.fpga_inference(changed(figures, longest=15))
     assert {o.word for o in (wrong, large, slow)} == {"does not hold"}
     assert len({o.reason for o in (wrong, large, slow)}) == 3
-    unknown = verdicts.fpga_inference([Figure("wrong values", 0, "", "simulated")])
+    unknown = verdicts.fpga_inference([Evidence("wrong", "wrong values", 0, "", "simulated")])
     assert unknown.word == "undecided"
     for found in (outcome, wrong, large, slow, unknown):
         lab.verdict("fpga-inference", found)

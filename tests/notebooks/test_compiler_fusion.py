@@ -257,8 +257,8 @@ def test_everything_shown_has_its_chinese(reports, times, both_languages):
     for exercise in exercises.EXERCISES.values():
         text.tr(exercise.hint)
     found = verdicts.xla_fusion(compilers.fusion_evidence(reports, times))
-    for figure in found.figures:
-        text.tr(figure.name)
+    for item in found.evidence:
+        text.tr(item.name)
     text.tr(found.condition, **found.values)
 
 

@@ -6,7 +6,6 @@ import torch
 from efflab import lab
 from efflab.distributed.buckets import Wire, predict
 from efflab.distributed.launch import RankPool
-from efflab.lab import Figure
 from efflab_rooms.data_parallel import equal, exercises, memory, overlap, verdicts
 
 BATCH, TOKENS, STEPS = 4, 16, 2
@@ -130,40 +129,39 @@ def test_the_overlap_explorer_is_the_prediction():
 # --- Verdicts --------------------------------------------------------------------------------
 
 EQUAL = {
-    verdicts.GRADIENTS: 1e-7,
-    verdicts.WEIGHTS: 1e-7,
-    verdicts.APART: 0.5,
-    verdicts.SENT: 1.0,
-    verdicts.UNEVEN: 0.2,
-    verdicts.NORM: 0.3,
+    "gradients": 1e-7,
+    "weights": 1e-7,
+    "control": 0.5,
+    "sent": 1.0,
+    "uneven": 0.2,
+    "batch-norm": 0.3,
 }
 LESS = {
-    verdicts.WHOLE: 60.0,
-    verdicts.STATE: 25.0,
-    verdicts.AGREEMENT: 1.14,
-    verdicts.SENT_3: 2.0,
-} | {name(stage): 80.0 for stage in verdicts.STAGES for name in
-     (verdicts.step_name, verdicts.state_name)}  # fmt: skip
+    "step": 60.0,
+    "state": 25.0,
+    "formula": 1.14,
+    "sent": 2.0,
+} | {f"{key}-{stage}": 80.0 for stage in verdicts.STAGES for key in ("step", "state")}
 
 
-def outcome(judge, values, **changes):
-    return judge([Figure(name, value) for name, value in (values | changes).items()])
+def outcome(judge, values, changes):
+    return judge([lab.Evidence(key, "x", value) for key, value in (values | changes).items()])
 
 
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
         ({}, "holds if"),
-        ({verdicts.UNEVEN: 1e-5, verdicts.NORM: 1e-5}, "holds"),
-        ({verdicts.GRADIENTS: 1e-5, verdicts.WEIGHTS: 1e-5}, "holds if"),
-        ({verdicts.GRADIENTS: 1.1e-5}, "does not hold"),
-        ({verdicts.WEIGHTS: 1.1e-5}, "does not hold"),
-        ({verdicts.APART: 1e-3}, "holds if"),
-        ({verdicts.APART: 9e-4}, "undecided"),
+        ({"uneven": 1e-5, "batch-norm": 1e-5}, "holds"),
+        ({"gradients": 1e-5, "weights": 1e-5}, "holds if"),
+        ({"gradients": 1.1e-5}, "does not hold"),
+        ({"weights": 1.1e-5}, "does not hold"),
+        ({"control": 1e-3}, "holds if"),
+        ({"control": 9e-4}, "undecided"),
     ],
 )
 def test_ddp_equal_can_lose(changes, word, both_languages):
-    found = outcome(verdicts.ddp_equal, EQUAL, **changes)
+    found = outcome(verdicts.ddp_equal, EQUAL, changes)
     assert found.word == word
     lab.verdict("ddp-equal", found)
 
@@ -172,24 +170,24 @@ def test_ddp_equal_can_lose(changes, word, both_languages):
     ("changes", "word"),
     [
         ({}, "holds"),
-        ({verdicts.step_name(1): 95.0, verdicts.AGREEMENT: 1.2}, "holds"),
-        ({verdicts.step_name(3): 95.1, verdicts.state_name(1): 95.0}, "holds if"),
-        ({verdicts.step_name(2): 96.0, verdicts.state_name(2): 95.1}, "does not hold"),
-        ({verdicts.step_name(3): 96.0, verdicts.state_name(3): 101.0}, "does not hold"),
-        ({verdicts.AGREEMENT: 1.3}, "undecided"),
-        ({verdicts.AGREEMENT: 0.7}, "undecided"),
+        ({"step-1": 95.0, "formula": 1.2}, "holds"),
+        ({"step-3": 95.1, "state-1": 95.0}, "holds if"),
+        ({"step-2": 96.0, "state-2": 95.1}, "does not hold"),
+        ({"step-3": 96.0, "state-3": 101.0}, "does not hold"),
+        ({"formula": 1.3}, "undecided"),
+        ({"formula": 0.7}, "undecided"),
     ],
 )
 def test_zero_memory_can_lose(changes, word, both_languages):
-    found = outcome(verdicts.zero_memory, LESS, **changes)
+    found = outcome(verdicts.zero_memory, LESS, changes)
     assert found.word == word
     lab.verdict("zero-memory", found)
 
 
 def test_the_figures_of_real_ranks_give_their_verdicts(pools):
-    found = verdicts.ddp_equal(equal.equal_figures(pools, BATCH * 2, TOKENS, STEPS))
+    found = verdicts.ddp_equal(equal.equal_evidence(pools, BATCH * 2, TOKENS, STEPS))
     assert found.word == "holds if"
-    zero = verdicts.zero_memory(memory.zero_figures(pools[4], BATCH, TOKENS))
+    zero = verdicts.zero_memory(memory.zero_evidence(pools[4], BATCH, TOKENS))
     assert zero.word in ("holds", "holds if")
 
 

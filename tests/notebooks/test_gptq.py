@@ -198,7 +198,7 @@ def test_a_repeat_may_be_off_by_what_another_calibration_changes(monkeypatch):
 
 def figures(errors=None, here=0.4, little=1.2):
     errors = {2: [0.5], 3: [0.34, 0.4, 0.4], 4: [0.3], 8: [0.3]} | (errors or {})
-    return verdicts.gptq_figures(errors, dict.fromkeys(errors, -0.1), here, little)
+    return verdicts.gptq_evidence(errors, dict.fromkeys(errors, -0.1), here, little)
 
 
 @pytest.mark.parametrize(
@@ -220,15 +220,15 @@ def test_the_verdict_can_come_to_each_outcome(given, word):
 def test_figures_of_the_verdict_are_the_records_and_the_tables():
     live = [dict(error=4.0), dict(error=1.0)]
     broken = [dict(ratio=r) for r in (1.0, 0.6, 1.3)]  # nearest, much text, little text
-    found = lab.by_name(tables.verdict_figures(live, broken))
-    assert found[verdicts.HERE].value == 0.25
-    assert found[verdicts.LITTLE].value == 1.3
+    found = lab.by_id(tables.gptq_evidence(live, broken))
+    assert found["error-here"].value == 0.25
+    assert found["few-tokens"].value == 1.3
     for bits in verdicts.BITS:
         rtn, gptq = (measure.recorded_point(bits, None, m) for m in experiment.METHODS)
         first = gptq["layer_error"] / rtn["layer_error"]
         added = gptq["bits_per_byte"] - rtn["bits_per_byte"]
-        assert found[verdicts.ADDED[bits]].value == added
-        figure = found[verdicts.ERROR[bits]]
+        assert found[f"added-{bits}"].value == added
+        figure = found[f"error-{bits}"]
         if bits in experiment.SEEDED_BITS:
             assert figure.low <= first <= figure.high
             assert 1 < figure.high / figure.low < 1.1  # seeds of this width alone

@@ -148,13 +148,13 @@ def test_plans_and_their_published_rows(both_languages):
 
 
 def test_verdicts_rest_on_the_runs(pools, fast):
-    assert verdicts.model_parallel(rests.model_figures(pools[4], BATCH, TOKENS)).word == "holds if"
-    assert verdicts.gpipe_throughput(rests.gpipe_figures()).word == "holds if"
-    names = {figure.name for figure in rests.balance_figures(pools[4])}
+    assert verdicts.model_parallel(rests.model_evidence(pools[4], BATCH, TOKENS)).word == "holds if"
+    assert verdicts.gpipe_throughput(rests.gpipe_evidence()).word == "holds if"
+    names = {figure.name for figure in rests.balance_evidence(pools[4])}
     assert set(verdicts.SLOWER.values()) < names
-    figures = {f.name: f.value for f in rests.bubble_figures(pools[4])}
-    assert figures[verdicts.MANY] < figures[verdicts.FEW]
-    assert (figures[verdicts.HELD_GPIPE], figures[verdicts.HELD_1F1B]) == (16, 4)
+    figures = {f.name: f.value for f in rests.bubble_evidence(pools[4])}
+    assert figures["bubble-16"] < figures["bubble-4"]
+    assert (figures["held-gpipe"], figures["held-1f1b"]) == (16, 4)
 
 
 def test_one_slow_stage_has_the_work_of_balanced_ones():

@@ -220,12 +220,12 @@ def test_recovery_curves_hold_what_the_seeds_recorded():
 
 def test_figures_of_computation_come_from_the_tables(speed):
     products = pruned.product_rows(ratios=(0.9,), size=256, repeats=3)
-    figures = lab.by_name(pruned.compute_figures(speed, products))
-    assert figures[verdicts.REMOVED].value == speed[-1]["time, ratio"]
-    assert figures[verdicts.FLOPS].value == speed[-1]["FLOPs, ratio"]
+    figures = lab.by_id(pruned.compute_figures(speed, products))
+    assert figures["time-both"].value == speed[-1]["time, ratio"]
+    assert figures["flops"].value == speed[-1]["FLOPs, ratio"]
     assert figures[verdicts.CSR[90]].value == products[0]["CSR kernel, time ratio"]
     band = max(speed[0]["interval, high"] - 1, 1 - speed[0]["interval, low"])
-    assert figures[verdicts.BAND].value == pytest.approx(100 * band)
+    assert figures["band"].value == pytest.approx(100 * band)
 
 
 # --- bad values, exercises -------------------------------------------------------------------

@@ -8,7 +8,7 @@ from efflab.acceleration import npu, systolic
 from efflab.config import PRESETS
 from efflab.devices import DEVICES
 from efflab.errors import require, require_int, require_one_of
-from efflab.lab import Choice, Figure, Slider, explorer, figures, tr
+from efflab.lab import Choice, Evidence, Slider, explorer, figures, tr
 
 MODEL, BATCHES, CLAIMED = "bert-base", (1, 2, 4, 8, 16, 32, 64), 0.4
 PAIRS = tuple((gpu, dtype) for gpu in ("V100 SXM2", "A100 40GB", "H100 SXM")
@@ -54,14 +54,21 @@ def share_rows(seq_len: int) -> list[dict]:
             for key in keys]  # fmt: skip
 
 
-def verdict_figures(seq_len: int) -> list[Figure]:
+def npu_evidence(seq_len: int) -> list[Evidence]:
     """What the verdict on the claim rests on."""
     plain, late = shares(seq_len), shares(seq_len, OVERHEAD)
     twins = shares(seq_len, against=RIVALS[1])
-    found = [Figure("cells of the map at 40 % or more", plain["all"], "%", "computed"),
-             Figure("the same with 10 us a product", late["all"], "%", "computed")]  # fmt: skip
-    found += [Figure(f"{gpu}, {dtype}", plain[gpu, dtype], "%", "computed") for gpu, dtype in PAIRS]
-    return [*found, Figure("an array as strong as the GPU", twins["all"], "%", "computed")]
+    return [
+        Evidence("cells", "cells of the map at 40 % or more", plain["all"], "%", "computed"),
+        Evidence("cells-late", "the same with 10 us a product", late["all"], "%", "computed"),
+        *(Evidence(gpu_id(*pair), ", ".join(pair), plain[pair], "%", "computed") for pair in PAIRS),
+        Evidence("equal-array", "an array as strong as the GPU", twins["all"], "%", "computed"),
+    ]
+
+
+def gpu_id(gpu: str, dtype: str) -> str:
+    """The id of a GPU's share: ("V100 SXM2", "fp16") -> "gpu-v100-sxm2-fp16"."""
+    return f"gpu-{gpu}-{dtype}".lower().replace(" ", "-")
 
 
 @explorer(

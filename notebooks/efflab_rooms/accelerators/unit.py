@@ -14,7 +14,7 @@ from efflab.data import published
 from efflab.errors import require, require_int
 from efflab.experiments import fpga_synthesis as experiment
 from efflab.experiments.record import recorded
-from efflab.lab import Choice, Figure, Slider, explorer, figures, number, tr
+from efflab.lab import Choice, Evidence, Slider, explorer, figures, number, tr
 
 TEXT = "Return a shallow copy of the list, sorted in ascending order."
 MODEL, TARGET_MS, TOKENS = "minilm-l6", 100.0, 128
@@ -186,22 +186,25 @@ def longest_text(side: int, mhz: float, limit_ms: float = TARGET_MS) -> int:
     return fitting[-1] if fitting else 0
 
 
-def verdict_figures(side: int) -> list[Figure]:
+def fpga_evidence(side: int) -> list[Evidence]:
     """What the verdict rests on: the 8 x 8 unit at its routed clock; `side` was simulated here."""
     holding = sum(fits(chip, 8) for chip in chips())
-    common = [Figure("wrong values", simulated(side)[0], "", "simulated"),
-              Figure("chips of the table that hold it", holding, "", "computed")]  # fmt: skip
+    common = [
+        Evidence("wrong", "wrong values", simulated(side)[0], "", "simulated"),
+        Evidence("chips", "chips of the table that hold it", holding, "", "computed"),
+    ]
     mhz = clock_mhz(8)
     if mhz is None:
         return common
+    longest, resources = longest_text(8, mhz), mapped("ecp5", 8)
     return [
-        Figure("time for 128 tokens", model_ms(TOKENS, 8, mhz), "ms", "computed"),
-        Figure("longest text within 100 ms", longest_text(8, mhz), "tokens", "computed"),
+        Evidence("time", "time for 128 tokens", model_ms(TOKENS, 8, mhz), "ms", "computed"),
+        Evidence("longest-text", "longest text within 100 ms", longest, "tokens", "computed"),
         *common,
-        Figure("clock of the 8 x 8 unit on an LFE5U-85F", mhz, "MHz", "recorded"),
-        Figure("multipliers (DSP)", mapped("ecp5", 8).dsp, "", "recorded"),
-        Figure("tables (LUT)", mapped("ecp5", 8).lut, "", "recorded"),
-    ]  # fmt: skip
+        Evidence("clock", "clock of the 8 x 8 unit on an LFE5U-85F", mhz, "MHz", "recorded"),
+        Evidence("dsp", "multipliers (DSP)", resources.dsp, "", "recorded"),
+        Evidence("lut", "tables (LUT)", resources.lut, "", "recorded"),
+    ]
 
 
 @explorer(

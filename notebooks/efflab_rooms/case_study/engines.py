@@ -16,7 +16,7 @@ from efflab.experiments import case_study_latency as latency
 from efflab.experiments.case_study import MAIN, SEQ_LEN, paths
 from efflab.experiments.case_study_latency import BOTH, FP32, INT8, OPENVINO, SHIPPED, STAGES
 from efflab.experiments.record import recorded
-from efflab.lab import Figure, figures, number, tr
+from efflab.lab import Evidence, figures, number, tr
 from efflab.lab.text import tr_name
 from efflab_rooms.case_study import paths as walked
 from efflab_rooms.case_study import verdicts, where
@@ -171,7 +171,7 @@ def over(a: dict, b: dict) -> Estimate:
     return Estimate(a["ratio"] / b["ratio"], a["low"] / b["high"], a["high"] / b["low"])
 
 
-def time_figures() -> list[Figure]:
+def time_figures() -> list[Evidence]:
     """INT8's time over fp32's in the same engine, at the end of the path, by texts and CPU."""
     found = []
     for (n, isa), name in verdicts.TIMES.items():
@@ -182,7 +182,7 @@ def time_figures() -> list[Figure]:
     return found
 
 
-def encoder_figures() -> list[Figure]:
+def encoder_figures() -> list[Evidence]:
     """The same of notebook 09's encoder, by texts x tokens and kind of CPU, as recorded there."""
     kinds = {vnni: kind for kind, vnni in KINDS.items()}
     found = []
@@ -209,7 +209,7 @@ def smaller_weights(config: ModelConfig) -> float:
     return 100 - 100 * (small + 4 * (n_params - small + scales)) / (4 * n_params)
 
 
-def int8_figures() -> list[Figure]:
+def int8_figures() -> list[Evidence]:
     """What `verdicts.ernie_int8` rests on."""
     made, weights = built_here()
     smaller = [100 - 100 * made[INT8].nbytes / made[OPENVINO].nbytes,
@@ -220,14 +220,26 @@ def int8_figures() -> list[Figure]:
     return [
         *encoder_figures(),
         *time_figures(),
-        Figure(verdicts.FILES, smaller[0], "%"),
-        Figure(verdicts.WEIGHTS, smaller[1], "%"),
-        Figure(verdicts.LARGE, smaller_weights(PRESETS["bert-base"]), "%", "computed"),
-        Figure.of(verdicts.LOST, paired(*ends), "", "recorded"),
+        Evidence("files", "smaller: INT8's files than fp32's, OpenVINO", smaller[0], "%"),
+        Evidence("weights", "smaller: INT8's weights alone", smaller[1], "%"),
+        Evidence(
+            "bert-weights",
+            "smaller: BERT-base's weights with the same parts left in floats",
+            smaller_weights(PRESETS["bert-base"]),
+            "%",
+            "computed",
+        ),
+        Evidence.of(
+            "lost",
+            "bits per byte lost to INT8 at the end of the path",
+            paired(*ends),
+            "",
+            "recorded",
+        ),
     ]
 
 
-def recipe_figures() -> list[Figure]:
+def recipe_figures() -> list[Evidence]:
     """What `verdicts.fp16_int8` rests on."""
     short, full = paths(where.record(), MAIN), paths(where.record(), MAIN, "fp32")
     seeds = sorted(set(short) & set(full))
@@ -239,15 +251,27 @@ def recipe_figures() -> list[Figure]:
     by = {(row["stage"], row["precision"]): row for row in steps}
     step = over(by[SHIPPED, case_study.PRECISIONS[0]], by[SHIPPED, "fp32"])
     return [
-        Figure.of(verdicts.QUALITY, quality, "%", "recorded"),
-        Figure.of(verdicts.STEP, step, "", "recorded"),
+        Evidence.of(
+            "quality",
+            "bits per byte: 16-bit training and INT8 above fp32 throughout (%)",
+            quality,
+            "%",
+            "recorded",
+        ),
+        Evidence.of(
+            "step-cpu",
+            "training step in bf16 over fp32, this kind of CPU, all instructions",
+            step,
+            "",
+            "recorded",
+        ),
         *h100_figures(),
         *time_figures(),
         *encoder_figures(),
     ]
 
 
-def h100_figures() -> list[Figure]:
+def h100_figures() -> list[Evidence]:
     """The recorded H100's training step in fp16 over TF32; none where no such GPU is recorded."""
     found = gpu_bench.recorded_part(gpu_bench.STEP)
     rows = next((made["rows"] for gpu, made in found.items() if "H100" in gpu), [])
@@ -260,7 +284,7 @@ def h100_figures() -> list[Figure]:
     ]
 
 
-def dynamic_evidence() -> list[Figure]:
+def dynamic_evidence() -> list[Evidence]:
     """What `verdicts.ernie_dynamic` rests on."""
     recipe, found = where.chosen(), where.widths()["widths"]
     gone = [100 * lighten.removed_share(where.CONFIG, recipe, SEQ_LEN, count)
@@ -268,9 +292,26 @@ def dynamic_evidence() -> list[Figure]:
     before = mean(run["rows"][0]["bits"] for run in paths(where.record(), MAIN).values())
     shipped = where.record()["settings"]["shipped"]
     return [
-        Figure.of(verdicts.TUNED, walked.control_difference(), "", "recorded"),
-        verdicts.figure(verdicts.GONE, gone[0], "%"),
-        verdicts.figure(verdicts.ALONE, 100 * found[-1]["windows_alone"], "%"),
-        verdicts.figure(verdicts.VISIBLE, gone[1], "%"),
-        verdicts.figure(verdicts.BEFORE, before - shipped, "", "recorded"),
+        Evidence.of(
+            "tuned",
+            "bits per byte after a round, above the plain model tuned as long",
+            walked.control_difference(),
+            "",
+            "recorded",
+        ),
+        Evidence("gone", "FLOPs gone at 512 tokens, windows and heads", gone[0], "%"),
+        Evidence(
+            "windows-alone",
+            "FLOPs gone at 512 tokens, the narrowest windows alone",
+            100 * found[-1]["windows_alone"],
+            "%",
+        ),
+        Evidence("visible", "the same where only pairs that a token may see count", gone[1], "%"),
+        Evidence(
+            "before",
+            "bits per byte above the model as shipped, before any tuning",
+            before - shipped,
+            "",
+            "recorded",
+        ),
     ]

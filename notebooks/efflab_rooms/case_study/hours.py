@@ -8,7 +8,7 @@ from efflab.devices import DEVICES
 from efflab.distributed.plan import fitting_plans
 from efflab.distributed.split import Cluster, Plan, Training
 from efflab.errors import require, require_one_of
-from efflab.lab import Choice, Figure, Slider, explorer, figures, number, tr
+from efflab.lab import Choice, Evidence, Slider, explorer, figures, number, tr
 from efflab_rooms.case_study import training_run, verdicts
 
 N_PARAMS, DAYS, SEQ_LEN = 100e9, 3, 2048
@@ -101,7 +101,7 @@ def plan_rows() -> list[dict]:
 # --- The verdict's figures -------------------------------------------------------------------
 
 
-def hours_figures() -> list[Figure]:
+def hours_figures() -> list[Evidence]:
     """What `verdicts.ernie_72h` rests on."""
     best, n = best_run(), largest_cluster()
     a100, v100 = DEVICES["A100 80GB SXM"], DEVICES["V100 SXM2"]
@@ -111,13 +111,36 @@ def hours_figures() -> list[Figure]:
     shortest = min(run.days for run in training_run.published_runs() if run.days)
     best_plan, _, without = plans().values()
     return [
-        verdicts.figure(verdicts.TOKENS, tokens / 1e9),
-        verdicts.figure(verdicts.DEVICES, needed[0]),
-        verdicts.figure(verdicts.LARGEST, n, kind="published"),
-        verdicts.figure(verdicts.BEST, 100 * best.utilization, "%", "published"),
-        verdicts.figure(verdicts.SHORTEST, shortest, kind="published"),
-        verdicts.figure(verdicts.V100S, needed[1]),
-        verdicts.figure(verdicts.WITHOUT, best_plan.step_seconds / without.step_seconds),
+        Evidence(
+            "tokens",
+            "billions of tokens in 72 hours, largest published cluster at the best utilization",
+            tokens / 1e9,
+        ),
+        Evidence(
+            "a100s", "A100s that 300 billion tokens need in 72 hours at that utilization", needed[0]
+        ),
+        Evidence("largest-run", "A100s of the largest published run", n, kind="published"),
+        Evidence(
+            "utilization",
+            "best utilization of the published runs (%)",
+            100 * best.utilization,
+            "%",
+            "published",
+        ),
+        Evidence(
+            "shortest-days",
+            "days of the shortest published run whose devices are known",
+            shortest,
+            kind="published",
+        ),
+        Evidence(
+            "v100s", "V100s that 300 billion tokens need in 72 hours at that utilization", needed[1]
+        ),
+        Evidence(
+            "without-tensor",
+            "speed of the best plan without tensor parallelism over the best plan",
+            best_plan.step_seconds / without.step_seconds,
+        ),
     ]
 
 

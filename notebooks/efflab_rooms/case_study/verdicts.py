@@ -1,7 +1,7 @@
 """Notebook 14's verdicts, as functions of their figures alone."""
 
 from efflab.experiments.case_study_latency import OLDER
-from efflab.lab import Figure, Outcome, by_name
+from efflab.lab import Evidence, Outcome, by_id
 
 # --- ernie-dynamic ---------------------------------------------------------------------------
 
@@ -19,23 +19,23 @@ DYNAMIC_RULE = (
 )
 
 
-def ernie_dynamic(figures) -> Outcome:
+def ernie_dynamic(evidence) -> Outcome:
     """Whether 30 % of a model's computation can leave with its attention, and quality stay."""
-    found = by_name(figures)
-    tuned = found[TUNED]
-    if found[GONE].value < SHARE:
+    found = by_id(evidence)
+    tuned = found["tuned"]
+    if found["gone"].value < SHARE:
         reason = "attention has not that much to give at this length"
-        return Outcome(False, figures, rule=DYNAMIC_RULE, reason=reason)
+        return Outcome(False, evidence, rule=DYNAMIC_RULE, reason=reason)
     if tuned.low > MARGIN:
         reason = "one round of tuning does not bring the quality back"
-        return Outcome(False, figures, rule=DYNAMIC_RULE, reason=reason)
+        return Outcome(False, evidence, rule=DYNAMIC_RULE, reason=reason)
     if tuned.high > MARGIN:
         reason = "seeds do not tell whether the quality comes back to within the margin"
-        return Outcome(None, figures, rule=DYNAMIC_RULE, reason=reason)
-    if found[ALONE].value >= SHARE:
-        return Outcome(True, figures, rule=DYNAMIC_RULE)
+        return Outcome(None, evidence, rule=DYNAMIC_RULE, reason=reason)
+    if found["windows-alone"].value >= SHARE:
+        return Outcome(True, evidence, rule=DYNAMIC_RULE)
     return Outcome(
-        True, figures, rule=DYNAMIC_RULE, values=dict(alone=f"{found[ALONE].value:.0f}"),
+        True, evidence, rule=DYNAMIC_RULE, values=dict(alone=f"{found['windows-alone'].value:.0f}"),
         condition="whole heads go as well and the rest is tuned: at this length windows alone "
         "remove at most {alone}%",
     )  # fmt: skip
@@ -80,27 +80,27 @@ INT8_RULE = (
 )
 
 
-def ernie_int8(figures) -> Outcome:
+def ernie_int8(evidence) -> Outcome:
     """Whether INT8 makes a model a quarter of its size and takes 60 % off its latency."""
-    found = by_name(figures)
+    found = by_id(evidence)
     times = [found[name] for name in ALL_TIMES if name in found]
     met = [time for time in times if _most(time) <= LATENCY]
-    if found[LARGE].value < SMALLER:
+    if found["bert-weights"].value < SMALLER:
         reason = "what stays in floats takes too much"
-        return Outcome(False, figures, rule=INT8_RULE, reason=reason)
+        return Outcome(False, evidence, rule=INT8_RULE, reason=reason)
     if not met and all(_least(time) > LATENCY for time in times):
         reason = "no recorded time falls so far: at best to {best} of fp32's"
         best = f"{min(time.value for time in times):.2f}"
-        return Outcome(False, figures, rule=INT8_RULE, reason=reason, values=dict(best=best))
+        return Outcome(False, evidence, rule=INT8_RULE, reason=reason, values=dict(best=best))
     if not met:
         reason = "the recorded times are too uncertain to tell"
-        return Outcome(None, figures, rule=INT8_RULE, reason=reason)
-    if len(met) == len(times) and found[FILES].value >= SMALLER:
-        return Outcome(True, figures, rule=INT8_RULE)
+        return Outcome(None, evidence, rule=INT8_RULE, reason=reason)
+    if len(met) == len(times) and found["files"].value >= SMALLER:
+        return Outcome(True, evidence, rule=INT8_RULE)
     counts = dict(n=len(met), all=len(times))
     counts["encoder"] = sum(time.name in ENCODER.values() for time in met)
     return Outcome(
-        True, figures, rule=INT8_RULE, values=counts,
+        True, evidence, rule=INT8_RULE, values=counts,
         condition="the processor multiplies 8-bit integers in one instruction, and the model is so "
         "large that tables and graph do not count: {n} of {all} recorded times are met, {encoder} "
         "of them the encoder's",
@@ -122,27 +122,27 @@ RECIPE_RULE = (
 )
 
 
-def fp16_int8(figures) -> Outcome:
+def fp16_int8(evidence) -> Outcome:
     """Whether 16 bits to train and INT8 to serve are the recipe."""
-    found = by_name(figures)
-    quality = found[QUALITY]
+    found = by_id(evidence)
+    quality = found["quality"]
     halves = [[found[n] for n in names if n in found] for names in
               ((STEP, H100, H100_SMALL), ALL_TIMES)]  # fmt: skip
     pays = [[_most(figure) < 1 for figure in half] for half in halves]
     if quality.low > KEPT:
         reason = "quality is lost"
-        return Outcome(False, figures, rule=RECIPE_RULE, reason=reason)
+        return Outcome(False, evidence, rule=RECIPE_RULE, reason=reason)
     if not all(any(half) for half in pays):
         reason = "one half saves no time in any recorded case"
-        return Outcome(False, figures, rule=RECIPE_RULE, reason=reason)
+        return Outcome(False, evidence, rule=RECIPE_RULE, reason=reason)
     if quality.high > KEPT:
         reason = "seeds do not tell whether quality is kept"
-        return Outcome(None, figures, rule=RECIPE_RULE, reason=reason)
+        return Outcome(None, evidence, rule=RECIPE_RULE, reason=reason)
     if all(all(half) for half in pays):
-        return Outcome(True, figures, rule=RECIPE_RULE)
+        return Outcome(True, evidence, rule=RECIPE_RULE)
     counts = dict(train=sum(pays[0]), trains=len(pays[0]), serve=sum(pays[1]), serves=len(pays[1]))
     return Outcome(
-        True, figures, rule=RECIPE_RULE, values=counts,
+        True, evidence, rule=RECIPE_RULE, values=counts,
         condition="the hardware computes in both formats and has enough to do: training pays in "
         "{train} of {trains} recorded cases, INT8 in {serve} of {serves}",
     )  # fmt: skip
@@ -173,19 +173,19 @@ HOURS_RULE = (
 )
 
 
-def ernie_72h(figures) -> Outcome:
+def ernie_72h(evidence) -> Outcome:
     """Whether 100 billion parameters can be trained in 72 hours."""
-    found = by_name(figures)
-    tokens = found[TOKENS].value
+    found = by_id(evidence)
+    tokens = found["tokens"].value
     if tokens >= ENOUGH:
-        return Outcome(True, figures, rule=HOURS_RULE)
+        return Outcome(True, evidence, rule=HOURS_RULE)
     if tokens < LEAST:
         reason = "no published cluster comes to one token a parameter in that time"
-        return Outcome(False, figures, rule=HOURS_RULE, reason=reason)
-    values = dict(tokens=f"{tokens:.0f}", n=f"{found[LARGEST].value:,.0f}",
-                  u=f"{found[BEST].value:.0f}")  # fmt: skip
+        return Outcome(False, evidence, rule=HOURS_RULE, reason=reason)
+    values = dict(tokens=f"{tokens:.0f}", n=f"{found['largest-run'].value:,.0f}",
+                  u=f"{found['utilization'].value:.0f}")  # fmt: skip
     return Outcome(
-        True, figures, rule=HOURS_RULE, values=values,
+        True, evidence, rule=HOURS_RULE, values=values,
         condition="it sees at most {tokens} billion tokens, on {n} A100s at {u}% of their peak; we "
         "found no source that gives the run's tokens, devices or utilization",
     )  # fmt: skip

@@ -13,7 +13,7 @@ from efflab.distributed import data_parallel
 from efflab.distributed.data_parallel import Job, Run, distance, on_rank, sampled_rows
 from efflab.distributed.launch import RankError, RankPool, report
 from efflab.distributed.ring import ring_bytes
-from efflab.lab import Figure, figures, tr
+from efflab.lab import Evidence, figures, tr
 from efflab.train import classification_loss
 from efflab_rooms.data_parallel import verdicts
 
@@ -194,17 +194,38 @@ def sampler_rows(n_rows: int = 1024, n_ranks: int = 4, batch: int = 8) -> list[d
 # --- What the verdict rests on ---------------------------------------------------------------
 
 
-def equal_figures(pools: Pools, batch_size: int, seq_len: int, n_steps: int) -> list[Figure]:
+def equal_evidence(pools: Pools, batch_size: int, seq_len: int, n_steps: int) -> list[Evidence]:
     """DDP's distance from one process, its control, the wire, and what breaks it."""
     rows = equality_rows(pools, batch_size, seq_len, n_steps)
     ddp = [r for r in rows if r["averaged"] == "ddp"]
     apart = [r for r in rows if r["averaged"] == "none"]
     wrong = broken(pools[max(pools)], batch_size, seq_len)
     return [
-        Figure(verdicts.GRADIENTS, max(r["gradients: difference"] for r in ddp)),
-        Figure(verdicts.WEIGHTS, max(r["weights: difference"] for r in ddp)),
-        Figure(verdicts.APART, min(r["gradients: difference"] for r in apart)),
-        Figure(verdicts.SENT, max(r["sent / formula"] for r in ddp), "x"),
-        Figure(verdicts.UNEVEN, wrong["uneven shares"]),
-        Figure(verdicts.NORM, wrong["batch norm over a rank's own rows"]),
+        Evidence(
+            "gradients",
+            "gradients: DDP against one process, largest difference",
+            max(r["gradients: difference"] for r in ddp),
+        ),
+        Evidence(
+            "weights",
+            "weights after training: DDP against one process, largest difference",
+            max(r["weights: difference"] for r in ddp),
+        ),
+        Evidence(
+            "control",
+            "gradients: not averaged, against one process (control)",
+            min(r["gradients: difference"] for r in apart),
+        ),
+        Evidence(
+            "sent",
+            "bytes that a rank sends over the ring's formula",
+            max(r["sent / formula"] for r in ddp),
+            "x",
+        ),
+        Evidence("uneven", "gradients: uneven shares, not weighted", wrong["uneven shares"]),
+        Evidence(
+            "batch-norm",
+            "gradients: batch norm over a rank's own rows",
+            wrong["batch norm over a rank's own rows"],
+        ),
     ]

@@ -9,7 +9,7 @@ from efflab.distributed import zero
 from efflab.distributed.launch import RankPool
 from efflab.distributed.zero import FP32_ADAM, Held
 from efflab.errors import require, require_int, require_one_of
-from efflab.lab import Choice, Figure, Slider, explorer, figures, number, tr
+from efflab.lab import Choice, Evidence, Slider, explorer, figures, number, tr
 from efflab_rooms.data_parallel import equal, verdicts
 
 N_PARAMS = cost.num_params(equal.CONFIG)
@@ -129,7 +129,11 @@ def split_rows(n_ranks: int = 4) -> list[dict]:
     ]  # fmt: skip
 
 
-def zero_figures(pool: RankPool, batch_size: int, seq_len: int) -> list[Figure]:
+STEP = "whole step a rank: stage {stage} over stage {before}"
+STATE = "model's state a rank: stage {stage} over stage {before}"
+
+
+def zero_evidence(pool: RankPool, batch_size: int, seq_len: int) -> list[Evidence]:
     """Whole step and state of each stage over the one before, and over DDP."""
     by_stage = held(pool, batch_size, seq_len)
     n = pool.n_procs
@@ -137,15 +141,21 @@ def zero_figures(pool: RankPool, batch_size: int, seq_len: int) -> list[Figure]:
     states = {s: max(map(state, ranks)) for s, ranks in by_stage.items()}
     ratios = [states[s] / formula(n, s) for s in by_stage]
     sent = max(h.sent for h in by_stage[3]) / max(h.sent for h in by_stage[0])
-    shown = [
-        Figure(verdicts.WHOLE, 100 * steps[3] / steps[0], "%"),
-        Figure(verdicts.STATE, 100 * states[3] / states[0], "%"),
+    by_stage_before = []
+    for stage in verdicts.STAGES:
+        values = {"stage": stage, "before": stage - 1}
+        for key, name, bytes_of in (("step", STEP, steps), ("state", STATE, states)):
+            share = 100 * bytes_of[stage] / bytes_of[stage - 1]
+            by_stage_before.append(Evidence(f"{key}-{stage}", name, share, "%", values=values))
+    step, state_left = (100 * bytes_of[3] / bytes_of[0] for bytes_of in (steps, states))
+    furthest = max(ratios, key=lambda ratio: abs(ratio - 1))
+    return [
+        Evidence("step", "whole step a rank: ZeRO-3 over DDP", step, "%"),
+        Evidence("state", "model's state a rank: ZeRO-3 over DDP", state_left, "%"),
+        *by_stage_before,
+        Evidence("formula", "model's state: measured over formula, furthest from 1", furthest, "x"),
+        Evidence("sent", "bytes that a rank sends in a step: ZeRO-3 over DDP", sent, "x"),
     ]
-    for s in verdicts.STAGES:
-        shown.append(Figure(verdicts.step_name(s), 100 * steps[s] / steps[s - 1], "%"))
-        shown.append(Figure(verdicts.state_name(s), 100 * states[s] / states[s - 1], "%"))
-    shown.append(Figure(verdicts.AGREEMENT, max(ratios, key=lambda r: abs(r - 1)), "x"))
-    return [*shown, Figure(verdicts.SENT_3, sent, "x")]
 
 
 # --- The explorer ----------------------------------------------------------------------------

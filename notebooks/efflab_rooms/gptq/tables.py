@@ -162,7 +162,7 @@ def size_rows() -> list[dict]:
     ]  # fmt: skip
 
 
-def verdict_figures(live: list[dict], broken: list[dict]) -> list:
+def gptq_evidence(live: list[dict], broken: list[dict]) -> list:
     """What the verdict rests on: the record, `layer.again`'s rows and `layer.breaks`'."""
     errors, added = {}, {}
     for bits in experiment.BITS:
@@ -171,6 +171,6 @@ def verdict_figures(live: list[dict], broken: list[dict]) -> list:
         errors[bits] = [point["layer_error"] / rtn["layer_error"] for point in seeded]
         added[bits] = gptq["bits_per_byte"] - rtn["bits_per_byte"]
     nearest, ours = live
-    return verdicts.gptq_figures(
+    return verdicts.gptq_evidence(
         errors, added, ours["error"] / nearest["error"], broken[2]["ratio"]
     )

@@ -3,7 +3,7 @@
 from efflab.distributed import gpipe
 from efflab.distributed.launch import RankPool
 from efflab.distributed.schedules import SCHEDULES
-from efflab.lab import Figure
+from efflab.lab import Evidence
 from efflab_rooms.pipeline_parallel import cuts, gantt, schedules, verdicts
 
 UNEVEN = (2 / 3, 1.0, 2 / 3, 2 / 3)
@@ -13,23 +13,26 @@ BALANCED = (0.75,) * 4
 MICROBATCHES = 8
 
 
-def model_figures(pool: RankPool, batch_size: int, seq_len: int) -> list[Figure]:
+def model_evidence(pool: RankPool, batch_size: int, seq_len: int) -> list[Evidence]:
     """Both cuts on four ranks, and how much of the time one batch keeps them busy."""
     between = cuts.pipeline_row(pool, "gpipe", batch_size, seq_len)
     inside = cuts.tensor_row(pool, "ours", batch_size, seq_len)
     busy = 100 * (1 - gantt.simulated(4, "gpipe", 1).bubble_fraction)
     fullest = 100 * between["weights a rank / whole"]
     even = 100 * inside["parameters a rank / whole"]
+    distance = "gradients' distance from one process"
+    used = "four stages, one batch at a time: devices' time in use (%)"
+    most = "cut between layers: weights of the fullest of four ranks, of all (%)"
     return [
-        Figure(verdicts.BETWEEN, between["gradients: difference"]),
-        Figure(verdicts.INSIDE, inside["gradients: difference"]),
-        Figure(verdicts.BUSY, busy, "%", "simulated"),
-        Figure(verdicts.FULLEST, fullest, "%"),
-        Figure(verdicts.EVEN, even, "%"),
+        Evidence("between", f"cut between layers: {distance}", between["gradients: difference"]),
+        Evidence("inside", f"cut inside layers: {distance}", inside["gradients: difference"]),
+        Evidence("busy", used, busy, "%", "simulated"),
+        Evidence("fullest", most, fullest, "%"),
+        Evidence("even", "cut inside layers: parameters a rank of four, of all (%)", even, "%"),
     ]
 
 
-def gpipe_figures() -> list[Figure]:
+def gpipe_evidence() -> list[Evidence]:
     """Published rows with several micro-batches, and what equal stages could do."""
     rows, baselines = gpipe.published_rows(), set()
     gains = []
@@ -40,13 +43,17 @@ def gpipe_figures() -> list[Figure]:
         baselines.add(model)
     inside = [gain for gain in gains if verdicts.LEAST <= gain <= verdicts.MOST]
     few = next(k for k in range(2, 33) if gpipe.speedup(k, 32) >= verdicts.LEAST)
+    within = "published rows with several micro-batches whose gain is 3 to 5"
+    fewest = "fewest stages that come to 3 with 32 micro-batches"
+    ideal = "8 stages, 32 micro-batches, over one device"
+    n_rows = len(gains)
     return [
-        Figure(verdicts.IN_RANGE, len(inside), "", "published"),
-        Figure(verdicts.ROWS, len(gains), "", "published"),
-        Figure(verdicts.LOWEST, min(gains), "x", "published"),
-        Figure(verdicts.HIGHEST, max(gains), "x", "published"),
-        Figure(verdicts.FEWEST, few, "", "computed"),
-        Figure(verdicts.IDEAL, gpipe.speedup(8, 32), "x", "computed"),
+        Evidence("rows-within", within, len(inside), "", "published"),
+        Evidence("rows", "published rows with several micro-batches", n_rows, "", "published"),
+        Evidence("lowest", "lowest published gain", min(gains), "x", "published"),
+        Evidence("highest", "highest published gain", max(gains), "x", "published"),
+        Evidence("fewest-stages", fewest, few, "", "computed"),
+        Evidence("ideal", ideal, gpipe.speedup(8, 32), "x", "computed"),
     ]
 
 
@@ -64,25 +71,35 @@ def really_slower(pool: RankPool) -> float:
     return uneven / even
 
 
-def balance_figures(pool: RankPool) -> list[Figure]:
+SLOW = "one stage of four half as slow again, same work: time over balanced, {schedule}"
+
+
+def balance_evidence(pool: RankPool) -> list[Evidence]:
     """The price of one slow stage, by schedule and on real ranks; the best split's gain."""
     equal, best = schedules.split_rows()
+    split = "unequal layers: equal counts over the best split, time"
     return [
-        *(Figure(verdicts.SLOWER[name], slower(name), "x", "simulated") for name in SCHEDULES),
-        Figure(verdicts.REAL, really_slower(pool), "x"),
-        Figure(verdicts.SPLIT, equal["time"] / best["time"], "x", "simulated"),
+        *(
+            Evidence(
+                f"slow-{name}", SLOW, slower(name), "x", "simulated", values={"schedule": name}
+            )
+            for name in SCHEDULES
+        ),
+        Evidence("slow-real", "the same on real ranks, gpipe", really_slower(pool), "x"),
+        Evidence("split", split, equal["time"] / best["time"], "x", "simulated"),
     ]
 
 
-def bubble_figures(pool: RankPool) -> list[Figure]:
+def bubble_evidence(pool: RankPool) -> list[Evidence]:
     """Real bubbles with few and many micro-batches, and what ranks then hold."""
     bubbles = {n: gantt.real(pool, "gpipe", n)[0].bubble_fraction for n in (4, 16)}
     apart = max((bubbles[n] - gantt.formula(4, n) for n in bubbles), key=abs)
+    difference = "real bubbles less (K-1)/(M+K-1), the largest difference"
     held = {name: gantt.real(pool, name, 16)[1] for name in ("gpipe", "1f1b")}
     return [
-        Figure(verdicts.MANY, bubbles[16]),
-        Figure(verdicts.FEW, bubbles[4]),
-        Figure(verdicts.APART, abs(apart)),
-        Figure(verdicts.HELD_GPIPE, held["gpipe"]),
-        Figure(verdicts.HELD_1F1B, held["1f1b"]),
+        Evidence("bubble-16", "bubble of 4 real ranks, 16 micro-batches", bubbles[16]),
+        Evidence("bubble-4", "bubble of 4 real ranks, 4 micro-batches", bubbles[4]),
+        Evidence("difference", difference, abs(apart)),
+        Evidence("held-gpipe", "micro-batches held by a rank, 16 in all, gpipe", held["gpipe"]),
+        Evidence("held-1f1b", "micro-batches held by a rank, 16 in all, 1f1b", held["1f1b"]),
     ]

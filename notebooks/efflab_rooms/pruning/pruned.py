@@ -198,7 +198,7 @@ def compute_figures(speed: list[dict], products: list[dict]) -> list:
         round(row["zeros (%)"]): Estimate(*(row[f"CSR kernel, {e}"] for e in ENDS))
         for row in products
     }
-    return verdicts.compute_figures(times, flops, band(speed), csr)
+    return verdicts.compute_evidence(times, flops, band(speed), csr)
 
 
 def speed_figure(rows: list[dict]):

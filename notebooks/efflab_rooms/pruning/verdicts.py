@@ -3,23 +3,15 @@
 from collections.abc import Mapping, Sequence
 
 from efflab.estimate import Estimate, paired
-from efflab.lab import Figure, Outcome, by_name
+from efflab.lab import Evidence, Outcome, by_id
 
 RATIOS = (90, 80, 50)
 """Shares removed in the record, in per cent; the one that decides first."""
 
 # --- Raised step by step ---------------------------------------------------------------------
 
-DROP = {
-    90: "90% removed: largest single drop, gradual less one-shot (bits per byte, by seed)",
-    80: "80% removed: largest single drop, gradual less one-shot (bits per byte, by seed)",
-    50: "50% removed: largest single drop, gradual less one-shot (bits per byte, by seed)",
-}
-END = {
-    90: "90% removed: quality at the end, gradual less one-shot (bits per byte, by seed)",
-    80: "80% removed: quality at the end, gradual less one-shot (bits per byte, by seed)",
-    50: "50% removed: quality at the end, gradual less one-shot (bits per byte, by seed)",
-}
+DROP = "{n}% removed: largest single drop, gradual less one-shot (bits per byte, by seed)"
+END = "{n}% removed: quality at the end, gradual less one-shot (bits per byte, by seed)"
 GRADUAL_RULE = (
     "it avoids a sudden drop if at every recorded ratio the largest single drop is smaller with "
     "95% confidence by seeds; without a condition if it then ends no worse; not if no drop is "
@@ -33,49 +25,48 @@ def largest_drop(rounds: Sequence[Mapping], dense: float) -> float:
     return max(row["before"] - level for row, level in zip(rounds, levels, strict=False))
 
 
-def gradual_figures(record: Mapping) -> list[Figure]:
+def gradual_evidence(record: Mapping) -> list[Evidence]:
     """From the recorded runs: drops and ends of the two schedules, seed by seed."""
-    dense, figures = record["settings"]["dense"], []
-    for text, value in ((DROP, lambda r: largest_drop(r, dense)), (END, lambda r: r[-1]["after"])):
+    dense, differences = record["settings"]["dense"], []
+    ways = {
+        "drop": (DROP, lambda rounds: largest_drop(rounds, dense)),
+        "end": (END, lambda rounds: rounds[-1]["after"]),
+    }
+    for key, (name, value) in ways.items():
         for n in RATIOS:
-            runs = {(r["schedule"], r["seed"]): value(r["rounds"]) for r in record["runs"]
-                    if round(100 * r["ratio"]) == n}  # fmt: skip
+            runs = {
+                (r["schedule"], r["seed"]): value(r["rounds"])
+                for r in record["runs"]
+                if round(100 * r["ratio"]) == n
+            }
             seeds = sorted({seed for _, seed in runs})
             both = [[runs[schedule, s] for s in seeds] for schedule in ("gradual", "one-shot")]
-            figures.append(Figure.of(text[n], paired(*both), "", "recorded"))
-    return figures
+            differences.append(Evidence.of(f"{key}-{n}", name, paired(*both), "", "recorded", n=n))
+    return differences
 
 
-def prune_gradual(figures) -> Outcome:
+def prune_gradual(evidence) -> Outcome:
     """Whether raising the ratio step by step avoids a sudden drop in quality."""
-    found = by_name(figures)
-    drops = [found[DROP[n]] for n in RATIOS]
-    ends = [found[END[n]] for n in RATIOS]
+    found = by_id(evidence)
+    drops = [found[f"drop-{n}"] for n in RATIOS]
+    ends = [found[f"end-{n}"] for n in RATIOS]
     if all(drop.low > 0 for drop in drops):
         reason = "each step of the gradual schedule drops further than one-shot's"
-        return Outcome(False, figures, rule=GRADUAL_RULE, reason=reason)
+        return Outcome(False, evidence, rule=GRADUAL_RULE, reason=reason)
     if not all(drop.high < 0 for drop in drops):
         reason = "the drops' difference lies within the seeds' spread at some ratio"
-        return Outcome(None, figures, rule=GRADUAL_RULE, reason=reason)
+        return Outcome(None, evidence, rule=GRADUAL_RULE, reason=reason)
     if all(end.low <= 0 for end in ends):
-        return Outcome(True, figures, rule=GRADUAL_RULE)
+        return Outcome(True, evidence, rule=GRADUAL_RULE)
     condition = "the drop itself has to be avoided: after as much training one-shot ends better"
-    return Outcome(True, figures, rule=GRADUAL_RULE, condition=condition)
+    return Outcome(True, evidence, rule=GRADUAL_RULE, condition=condition)
 
 
 # --- Two or three rounds of fine-tuning --------------------------------------------------------
 
 RECOVERED = 0.05
-ABOVE_DENSE = {
-    90: "90% removed at once: bits per byte above dense after the last round",
-    80: "80% removed at once: bits per byte above dense after the last round",
-    50: "50% removed at once: bits per byte above dense after the last round",
-}
-ABOVE_CONTROL = {
-    90: "90% removed at once: the same above a control trained as long",
-    80: "80% removed at once: the same above a control trained as long",
-    50: "50% removed at once: the same above a control trained as long",
-}
+ABOVE_DENSE = "{n}% removed at once: bits per byte above dense after the last round"
+ABOVE_CONTROL = "{n}% removed at once: the same above a control trained as long"
 CONTROL = "control, nothing removed: bits per byte above dense after the last round"
 FINETUNE_RULE = (
     "a ratio is recovered if after the last round quality is within 0.05 bits per byte of the "
@@ -85,7 +76,7 @@ FINETUNE_RULE = (
 )
 
 
-def finetune_figures(record: Mapping) -> list[Figure]:
+def finetune_evidence(record: Mapping) -> list[Evidence]:
     """From the recorded runs of one-shot pruning: what is missing after the last round."""
     dense = record["settings"]["dense"]
     last = {(round(100 * r["ratio"]), r["seed"]): r["rounds"][-1]["after"]
@@ -93,46 +84,41 @@ def finetune_figures(record: Mapping) -> list[Figure]:
     seeds = sorted({seed for _, seed in last})
     values = {n: [last[n, s] for s in seeds] for n in (0, *RATIOS)}
     base = [dense] * len(seeds)
-    kind = ("", "recorded")
-    figures = [Figure.of(ABOVE_DENSE[n], paired(values[n], base), *kind)
-               for n in reversed(RATIOS)]  # fmt: skip
-    figures += [Figure.of(ABOVE_CONTROL[n], paired(values[n], values[0]), *kind)
-                for n in reversed(RATIOS)]  # fmt: skip
-    return [*figures, Figure.of(CONTROL, paired(values[0], base), *kind)]
+    ways = (
+        ("above-dense", ABOVE_DENSE, base),
+        ("above-control", ABOVE_CONTROL, values[0]),
+    )
+    return [
+        *(
+            Evidence.of(f"{key}-{n}", name, paired(values[n], other), "", "recorded", n=n)
+            for key, name, other in ways
+            for n in reversed(RATIOS)
+        ),
+        Evidence.of("control", CONTROL, paired(values[0], base), "", "recorded"),
+    ]
 
 
-def prune_finetune(figures) -> Outcome:
+def prune_finetune(evidence) -> Outcome:
     """Whether two or three rounds of fine-tuning recover a pruned model's quality."""
-    found = by_name(figures)
-    back = [n for n in reversed(RATIOS) if found[ABOVE_DENSE[n]].high <= RECOVERED]
-    near = [n for n in reversed(RATIOS) if found[ABOVE_CONTROL[n]].high <= RECOVERED]
+    found = by_id(evidence)
+    back = [n for n in reversed(RATIOS) if found[f"above-dense-{n}"].high <= RECOVERED]
+    near = [n for n in reversed(RATIOS) if found[f"above-control-{n}"].high <= RECOVERED]
     if len(back) == len(RATIOS):
-        return Outcome(True, figures, rule=FINETUNE_RULE)
+        return Outcome(True, evidence, rule=FINETUNE_RULE)
     values = dict(n=", ".join(f"{n}%" for n in back or near))
     if back:
         condition = "no more than this is removed: {n}"
-        return Outcome(True, figures, rule=FINETUNE_RULE, condition=condition, values=values)
-    if near and found[CONTROL].low > 0:
+        return Outcome(True, evidence, rule=FINETUNE_RULE, condition=condition, values=values)
+    if near and found["control"].low > 0:
         reason = "at {n} only against a control that this training itself makes worse"
-        return Outcome(None, figures, rule=FINETUNE_RULE, reason=reason, values=values)
+        return Outcome(None, evidence, rule=FINETUNE_RULE, reason=reason, values=values)
     reason = "at every recorded ratio more is missing after three short rounds"
-    return Outcome(False, figures, rule=FINETUNE_RULE, reason=reason)
+    return Outcome(False, evidence, rule=FINETUNE_RULE, reason=reason)
 
 
 # --- Less computation --------------------------------------------------------------------------
 
-MASKED = "90% of the weights masked: time over the whole model's"
-REMOVED = "heads and neurons removed: time over the whole model's"
-HEADS = "heads removed: time over the whole model's"
-FLOPS = "heads and neurons removed: FLOPs over the whole model's"
-BAND = "A/A band of these times"
-CSR = {
-    50: "CSR kernel at 50% zeros: time over the dense kernel's",
-    80: "CSR kernel at 80% zeros: time over the dense kernel's",
-    90: "CSR kernel at 90% zeros: time over the dense kernel's",
-    99: "CSR kernel at 99% zeros: time over the dense kernel's",
-}
-TWO_OF_FOUR = "2:4 on sparse tensor cores: peak over dense (Mishra et al. 2021)"
+CSR = "CSR kernel at {n}% zeros: time over the dense kernel's"
 ZEROS = (50, 80, 90, 99)
 COMPUTE_RULE = (
     "a way of pruning saves computation if its time is lower with 95% confidence and outside the "
@@ -142,37 +128,43 @@ COMPUTE_RULE = (
 )
 
 
-def compute_figures(
+def compute_evidence(
     times: Mapping[str, Estimate], flops: float, band: float, csr: Mapping[int, Estimate]
-) -> list[Figure]:
+) -> list[Evidence]:
     """`times`: "masked", "removed", "heads", over the whole model's; `csr`: zeros (%) -> time."""
+    both = "heads and neurons removed: time over the whole model's"
+    masked = "90% of the weights masked: time over the whole model's"
+    share = "heads and neurons removed: FLOPs over the whole model's"
+    cores = "2:4 on sparse tensor cores: peak over dense (Mishra et al. 2021)"
     return [
-        Figure.of(REMOVED, times["removed"], "x"),
-        Figure.of(MASKED, times["masked"], "x"),
-        Figure.of(HEADS, times["heads"], "x"),
-        Figure(FLOPS, flops, "x", "computed"),
-        Figure(BAND, 100 * band, "±%"),
-        *(Figure.of(CSR[n], csr[n], "x") for n in ZEROS if n in csr),
-        Figure(TWO_OF_FOUR, 2, "x", "published"),
+        Evidence.of("time-both", both, times["removed"], "x"),
+        Evidence.of("time-masked", masked, times["masked"], "x"),
+        Evidence.of(
+            "time-heads", "heads removed: time over the whole model's", times["heads"], "x"
+        ),
+        Evidence("flops", share, flops, "x", "computed"),
+        Evidence("band", "A/A band of these times", 100 * band, "±%"),
+        *(Evidence.of(f"csr-{n}", CSR, csr[n], "x", n=n) for n in ZEROS if n in csr),
+        Evidence("two-four", cores, 2, "x", "published"),
     ]
 
 
-def prune_compute(figures) -> Outcome:
+def prune_compute(evidence) -> Outcome:
     """Whether removing small weights or heads reduces the computation."""
-    found = by_name(figures)
-    band = found[BAND].value / 100
-    masked, removed = (found[name].high < 1 - band for name in (MASKED, REMOVED))
+    found = by_id(evidence)
+    band = found["band"].value / 100
+    masked, removed = (found[key].high < 1 - band for key in ("time-masked", "time-both"))
     if removed and masked:
-        return Outcome(True, figures, rule=COMPUTE_RULE)
+        return Outcome(True, evidence, rule=COMPUTE_RULE)
     if removed:
-        sparse = [n for n in ZEROS if CSR[n] in found and found[CSR[n]].high < 1]
+        sparse = [n for n in ZEROS if f"csr-{n}" in found and found[f"csr-{n}"].high < 1]
         condition = "whole heads or neurons are taken out, not masked"
         if sparse:
             condition = "whole units are taken out, or a sparse kernel meets {n}% zeros or more"
-        return Outcome(True, figures, rule=COMPUTE_RULE, condition=condition,
+        return Outcome(True, evidence, rule=COMPUTE_RULE, condition=condition,
                        values=dict(n=min(sparse, default=0)))  # fmt: skip
-    if found[REMOVED].low <= 1 + band:
+    if found["time-both"].low <= 1 + band:
         reason = "even with heads and neurons removed, the time lies within the noise here"
-        return Outcome(None, figures, rule=COMPUTE_RULE, reason=reason)
+        return Outcome(None, evidence, rule=COMPUTE_RULE, reason=reason)
     reason = "neither masked weights nor removed units take less time"
-    return Outcome(False, figures, rule=COMPUTE_RULE, reason=reason)
+    return Outcome(False, evidence, rule=COMPUTE_RULE, reason=reason)

@@ -5,7 +5,7 @@ from statistics import NormalDist
 
 from efflab.errors import require
 from efflab.experiments import int8_ranges as ranges
-from efflab.lab import Figure, Outcome, by_name
+from efflab.lab import Evidence, Outcome, by_id
 
 # --- int8-size -------------------------------------------------------------------------------
 
@@ -27,35 +27,49 @@ SIZE_RULE = (
 )
 
 
-def size_figures(rows: list[dict], parts: Mapping[str, int], large_share: float) -> list[Figure]:
+def size_figures(rows: list[dict], parts: Mapping[str, int], large_share: float) -> list[Evidence]:
     """What the verdict rests on: files weighed (`grids.file_rows` at 8 bits), parameters by part.
 
     `large_share`: of a large model's parameters, those in its tables.
     """
     smaller = {row["stored"]: row["smaller by (%)"] for row in rows}
     tables = 100 * parts["tables (token, position, type)"] / sum(parts.values())
-    half = 100 - 2 * (100 - smaller[STORED[ALL]])
+    half = 100 - 2 * (100 - smaller[STORED["all"]])
     return [
         *(Figure(name, smaller[STORED[name]], "%") for name in (ALL, LINEAR, GROUPS)),
-        Figure(TABLES, tables, "%", "computed"),
-        Figure(LARGE, 100 * large_share, "%", "computed"),
-        Figure(HALF, half, "%", "computed"),
+        Evidence(
+            "tables", "embedding tables' share of MiniLM's parameters", tables, "%", "computed"
+        ),
+        Evidence(
+            "tables-large",
+            "embedding tables' share of GPT-3 175B's parameters",
+            100 * large_share,
+            "%",
+            "computed",
+        ),
+        Evidence(
+            "half",
+            "smaller than fp16's file: linear maps and tables in 8 bits",
+            half,
+            "%",
+            "computed",
+        ),
     ]
 
 
-def int8_size(figures) -> Outcome:
+def int8_size(evidence) -> Outcome:
     """Whether 8 bits make a model's file 75 % smaller."""
-    found = by_name(figures)
-    if found[LINEAR].value >= 74:
-        return Outcome(True, figures, rule=SIZE_RULE)
-    if found[ALL].value >= 74:
+    found = by_id(evidence)
+    if found["linear"].value >= 74:
+        return Outcome(True, evidence, rule=SIZE_RULE)
+    if found["all"].value >= 74:
         return Outcome(
-            True, figures, rule=SIZE_RULE, values=dict(share=f"{found[TABLES].value:.0f}"),
+            True, evidence, rule=SIZE_RULE, values=dict(share=f"{found['tables'].value:.0f}"),
             condition="compared with fp32, and with the embedding tables in 8 bits too, which are "
             "{share}% of this model",
         )  # fmt: skip
     reason = "scales and what stays in floats take too much"
-    return Outcome(False, figures, rule=SIZE_RULE, reason=reason)
+    return Outcome(False, evidence, rule=SIZE_RULE, reason=reason)
 
 
 # --- int8-accuracy ---------------------------------------------------------------------------
@@ -90,7 +104,7 @@ ACCURACY_RULE = (
 )
 
 
-def accuracy_figures(runs: Mapping[str, Mapping]) -> list[Figure]:
+def accuracy_figures(runs: Mapping[str, Mapping]) -> list[Evidence]:
     """What the verdict rests on: the recorded runs by form (`int8_ranges.by_form`)."""
 
     def figure(name: str, form: str, key: str, unit: str = "") -> Figure:
@@ -101,31 +115,31 @@ def accuracy_figures(runs: Mapping[str, Mapping]) -> list[Figure]:
     return [
         *(figure(name, form, "mrr less fp32") for form, name in CHANGES.items()),
         figure(CONTROL, ranges.CONTROL, "mrr less fp32"),
-        Figure(BASE, runs[ranges.CONTROL]["mrr fp32"], "", "recorded"),
+        Evidence("fp32-mrr", "MRR of fp32", runs[ranges.CONTROL]["mrr fp32"], "", "recorded"),
         *(figure(name, form, "cosine p5") for form, name in P5.items()),
     ]
 
 
-def int8_accuracy(figures) -> Outcome:
+def int8_accuracy(evidence) -> Outcome:
     """Whether adjusting the range keeps the accuracy of INT8."""
-    found = by_name(figures)
-    bar = -SHARE * found[BASE].value
+    found = by_id(evidence)
+    bar = -SHARE * found["fp32-mrr"].value
     ways = [found[name] for name in CHANGES.values()]
     lost = [f.name for f in ways if _at_once(f, len(ways))[1] < bar]
     kept = [f.name for f in ways if _at_once(f, len(ways))[0] >= bar]
     common = dict(rule=ACCURACY_RULE)
-    if found[CONTROL].high >= bar:
+    if found["control"].high >= bar:
         reason = "without any adjusting it is kept as well: this test could not show a loss"
-        return Outcome(None, figures, reason=reason, **common)
+        return Outcome(None, evidence, reason=reason, **common)
     if len(lost) == len(ways):
-        return Outcome(False, figures, reason="every way to adjust loses more than 1%", **common)
+        return Outcome(False, evidence, reason="every way to adjust loses more than 1%", **common)
     if not kept:
         reason = "no way to adjust is certain to stay within 1% over these texts"
-        return Outcome(None, figures, reason=reason, **common)
+        return Outcome(None, evidence, reason=reason, **common)
     if len(kept) == len(ways):
-        return Outcome(True, figures, **common)
+        return Outcome(True, evidence, **common)
     values = dict(n=len(kept), all=len(ways))
-    return Outcome(True, figures, condition=_condition(kept), values=values, **common)
+    return Outcome(True, evidence, condition=_condition(kept), values=values, **common)
 
 
 def _at_once(figure: Figure, n: int) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from efflab.lab import Figure
+from efflab.lab import Evidence
 from efflab_rooms.case_study import verdicts
 from efflab_rooms.case_study.verdicts import ENCODER, TIMES
 
@@ -12,8 +12,8 @@ def around(name, value, half):
 
 
 def dynamic(tuned=0.02, half=0.01, gone=31.0, alone=24.0):
-    figures = [around(verdicts.TUNED, tuned, half), Figure(verdicts.GONE, gone)]
-    figures += [Figure(verdicts.ALONE, alone), Figure(verdicts.VISIBLE, 22)]
+    figures = [around("tuned", tuned, half), Evidence("gone", "x", gone)]
+    figures += [Evidence("windows-alone", "x", alone), Evidence("visible", "x", 22)]
     return verdicts.ernie_dynamic(figures)
 
 
@@ -33,8 +33,8 @@ TIMED = (0.3, 0.35, 0.7, 0.9)
 def int8(times=TIMED, half=0.01, files=70.0, large=74.1, encoder=()):
     figures = [around(n, t, half) for n, t in zip(TIMES.values(), times, strict=False)]
     figures += [Figure(n, t) for n, t in zip(ENCODER.values(), encoder, strict=False)]
-    figures += [Figure(verdicts.FILES, files), Figure(verdicts.WEIGHTS, files + 1)]
-    return verdicts.ernie_int8([*figures, Figure(verdicts.LARGE, large)])
+    figures += [Evidence("files", "x", files), Evidence("weights", "x", files + 1)]
+    return verdicts.ernie_int8([*figures, Evidence("bert-weights", "x", large)])
 
 
 def test_a_quarter_and_sixty_per_cent():
@@ -60,8 +60,8 @@ def test_an_encoder_s_times_count_as_well():
 
 
 def recipe(quality=0.1, half=0.2, step=0.6, h100=(0.5, 1.2), times=TIMED, encoder=()):
-    figures = [around(verdicts.QUALITY, quality, half), around(verdicts.STEP, step, 0.05)]
-    figures += [Figure(verdicts.H100, h100[0]), Figure(verdicts.H100_SMALL, h100[1])]
+    figures = [around("quality", quality, half), around("step-cpu", step, 0.05)]
+    figures += [Evidence("step-h100-32", "x", h100[0]), Evidence("step-h100-4", "x", h100[1])]
     figures += [around(n, t, 0.01) for n, t in zip(TIMES.values(), times, strict=True)]
     figures += [Figure(n, t) for n, t in zip(ENCODER.values(), encoder, strict=False)]
     return verdicts.fp16_int8(figures)
@@ -87,8 +87,8 @@ def test_the_recipe_has_to_keep_quality_and_to_pay():
 )
 def test_seventy_two_hours_are_a_matter_of_tokens(tokens, word):
     names = (verdicts.DEVICES, verdicts.LARGEST, verdicts.BEST, verdicts.SHORTEST)
-    figures = [Figure(verdicts.TOKENS, tokens), *(Figure(name, 48.4) for name in names)]
-    outcome = verdicts.ernie_72h([*figures, Figure(verdicts.WITHOUT, 0.5)])
+    figures = [Evidence("tokens", "x", tokens), *(Figure(name, 48.4) for name in names)]
+    outcome = verdicts.ernie_72h([*figures, Evidence("without-tensor", "x", 0.5)])
     assert outcome.word == word
     if outcome.condition:
         assert outcome.values == dict(tokens=str(tokens), n="48", u="48")

@@ -2,13 +2,22 @@
 
 import pytest
 
-from efflab.lab import Figure
+from efflab.distributed.schedules import SCHEDULES
+from efflab.lab import Evidence
 from efflab_rooms.pipeline_parallel import verdicts as v
 
 
+def evidence(values):
+    return [Evidence(key, "x", value) for key, value in values.items()]
+
+
 def model(between=1e-7, busy=25.0):
-    figures = [Figure(v.BETWEEN, between), Figure(v.INSIDE, 1e-7), Figure(v.BUSY, busy, "%")]
-    return v.model_parallel([*figures, Figure(v.FULLEST, 45), Figure(v.EVEN, 40)])
+    figures = [
+        Evidence("between", "x", between),
+        Evidence("inside", "x", 1e-7),
+        Evidence("busy", "x", busy, "%"),
+    ]
+    return v.model_parallel([*figures, Evidence("fullest", "x", 45), Evidence("even", "x", 40)])
 
 
 def test_layers_on_several_devices():
@@ -19,8 +28,9 @@ def test_layers_on_several_devices():
 
 
 def gpipe(inside=5, rows=11, least=4):
-    names = {v.IN_RANGE: inside, v.ROWS: rows, v.LOWEST: 1.2, v.HIGHEST: 6.3, v.FEWEST: least}
-    return v.gpipe_throughput([Figure(n, x) for n, x in (names | {v.IDEAL: 6.56}).items()])
+    values = {"rows-within": inside, "rows": rows, "lowest": 1.2, "highest": 6.3}
+    values |= {"fewest-stages": least, "ideal": 6.56}
+    return v.gpipe_throughput(evidence(values))
 
 
 @pytest.mark.parametrize(
@@ -33,8 +43,9 @@ def test_three_to_five_times(inside, word):
 
 
 def balance(ratios=(1.2, 1.13, 1.17, 1.25, 1.06), real=1.2):
-    figures = [Figure(n, x, "x") for n, x in zip(v.SLOWER.values(), ratios, strict=True)]
-    return v.pipe_balance([*figures, Figure(v.REAL, real), Figure(v.SPLIT, 1.2)])
+    ids = [f"slow-{name}" for name in SCHEDULES]
+    values = dict(zip(ids, ratios, strict=True)) | {"slow-real": real, "split": 1.2}
+    return v.pipe_balance(evidence(values))
 
 
 def test_balance_costs_by_schedule():
@@ -48,8 +59,9 @@ def test_balance_costs_by_schedule():
 
 
 def bubble(apart=0.01, few=0.43, many=0.16, gpipe=16, other=4):
-    names = {v.MANY: many, v.FEW: few, v.APART: apart, v.HELD_GPIPE: gpipe, v.HELD_1F1B: other}
-    return v.microbatch_bubble([Figure(n, x) for n, x in names.items()])
+    values = {"bubble-16": many, "bubble-4": few, "difference": apart}
+    values |= {"held-gpipe": gpipe, "held-1f1b": other}
+    return v.microbatch_bubble(evidence(values))
 
 
 def test_microbatches_fill_the_bubble():

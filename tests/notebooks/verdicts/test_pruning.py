@@ -33,7 +33,7 @@ def runs(one_shot, gradual, control=0.0, drop=(1.4, 0.9)):
     ],
 )
 def test_the_verdict_on_gradual_follows_drops_and_ends(record, word):
-    figures = verdicts.gradual_figures(runs(**record))
+    figures = verdicts.gradual_evidence(runs(**record))
     assert verdicts.prune_gradual(figures).word == word
 
 
@@ -52,7 +52,7 @@ def test_the_largest_drop_is_from_what_training_had_mended():
     ],
 )
 def test_the_verdict_on_finetuning_asks_for_the_dense_model(one_shot, control, word):
-    figures = verdicts.finetune_figures(runs(one_shot, 0.5, control))
+    figures = verdicts.finetune_evidence(runs(one_shot, 0.5, control))
     assert verdicts.prune_finetune(figures).word == word
 
 
@@ -61,7 +61,7 @@ def test_recovery_at_some_ratios_is_a_condition():
     for run in record["runs"]:
         if run["ratio"] == 0.5:
             run["rounds"] = [dict(removed=0.5, before=1.5, after=1.01 + 0.001 * run["seed"])]
-    found = verdicts.prune_finetune(verdicts.finetune_figures(record))
+    found = verdicts.prune_finetune(verdicts.finetune_evidence(record))
     assert found.word == "holds if"
     assert found.values == dict(n="50%")
 
@@ -70,7 +70,7 @@ def times(masked, removed, band=0.05, csr=None):
     named = dict(masked=masked, removed=removed, heads=removed)
     spread = {k: Estimate(v, v - 0.02, v + 0.02) for k, v in named.items()}
     csr = {n: Estimate(v, v - 0.02, v + 0.02) for n, v in (csr or {}).items()}
-    return verdicts.compute_figures(spread, 0.62, band, csr)
+    return verdicts.compute_evidence(spread, 0.62, band, csr)
 
 
 @pytest.mark.parametrize(
@@ -87,17 +87,17 @@ def test_the_verdict_on_computation_needs_time_outside_the_band(figures, word):
     assert verdicts.prune_compute(figures).word == word
 
 
-def test_figures_of_the_computation_stand_under_their_names():
-    found = {f.name: f.value for f in times(1.0, 0.7, csr={50: 4.0, 99: 0.05})}
+def test_evidence_of_the_computation_stands_under_its_ids():
+    found = {f.id: f.value for f in times(1.0, 0.7, csr={50: 4.0, 99: 0.05})}
     assert found == {
-        verdicts.REMOVED: 0.7,
-        verdicts.MASKED: 1.0,
-        verdicts.HEADS: 0.7,
-        verdicts.FLOPS: 0.62,
-        verdicts.BAND: pytest.approx(5),
-        verdicts.CSR[50]: 4.0,
-        verdicts.CSR[99]: 0.05,
-        verdicts.TWO_OF_FOUR: 2,
+        "time-both": 0.7,
+        "time-masked": 1.0,
+        "time-heads": 0.7,
+        "flops": 0.62,
+        "band": pytest.approx(5),
+        "csr-50": 4.0,
+        "csr-99": 0.05,
+        "two-four": 2,
     }
 
 

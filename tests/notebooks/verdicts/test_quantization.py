@@ -34,12 +34,12 @@ def test_figures_of_the_size_are_weighed_files():
     model = points.encoder()[0]
     rows = grids.file_rows(model)
     figures = verdicts.size_figures(rows, grids.parts(model), grids.large_share())
-    found = lab.by_name(figures)
+    found = lab.by_id(evidence)
     smaller = {row["stored"]: row["smaller by (%)"] for row in rows}
-    assert found[verdicts.ALL].value == smaller["linear maps and tables, per channel"]
-    assert found[verdicts.HALF].value == pytest.approx(100 - 2 * (100 - found[verdicts.ALL].value))
-    assert found[verdicts.TABLES].value == pytest.approx(52.7, abs=0.5)
-    assert found[verdicts.LARGE].value < 1
+    assert found["all"].value == smaller["linear maps and tables, per channel"]
+    assert found["half"].value == pytest.approx(100 - 2 * (100 - found["all"].value))
+    assert found["tables"].value == pytest.approx(52.7, abs=0.5)
+    assert found["tables-large"].value < 1
 
 
 GOOD, BAD, UNSURE = (-0.001, 0.0, 0.001), (-0.3, -0.2, -0.1), (-0.02, -0.005, 0.01)
@@ -95,10 +95,10 @@ def test_the_condition_says_what_is_enough(changed, said):
 
 
 def test_the_recorded_forms_give_the_figures():
-    found = lab.by_name(verdicts.accuracy_figures(forms.recorded_forms()))
+    found = lab.by_id(verdicts.accuracy_figures(forms.recorded_forms()))
     row = forms.recorded_forms()[ranges.SMOOTHED]
     assert found[verdicts.CHANGES[ranges.SMOOTHED]].value == row["mrr less fp32"]
-    assert found[verdicts.CONTROL].high < 0
+    assert found["control"].high < 0
     assert set(verdicts.CHANGES) == set(ranges.FORMS) - {ranges.CONTROL}  # no way is left out
     outcome = verdicts.int8_accuracy(tuple(found.values()))
     assert (outcome.values["n"], outcome.values["all"]) == (2, 10)
