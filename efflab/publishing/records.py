@@ -23,8 +23,8 @@ LINEAR, ALL = ("torchao INT8 weights",), ("ONNX Runtime INT8", int8_engines.OPEN
 """Engines whose weights have a scale a channel: linear maps alone, and the tables too."""
 
 
-def size_figures(block: Mapping) -> list[Evidence]:
-    """`int8-size`'s figures from a machine's block: the smallest file of each form.
+def size_evidence(block: Mapping) -> list[Evidence]:
+    """`int8-size`'s evidence from a machine's block: the smallest file of each form.
 
     The same engines write the same bytes on every CPU; what may differ is which form comes first.
     """
@@ -32,16 +32,17 @@ def size_figures(block: Mapping) -> list[Evidence]:
     config, full = PRESETS["minilm-l6"], n_bytes[int8_engines.FP32]
     linear, every = (min(n_bytes[e] for e in engines) / full for engines in (LINEAR, ALL))
     tables = (config.vocab_size + config.max_len + config.type_vocab) * config.d_model
+    share, smaller = 100 * tables / cost.num_params(config), quantization.SMALLER
     return [
-        Figure(quantization.ALL, 100 * (1 - every), "%", "recorded"),
-        Figure(quantization.LINEAR, 100 * (1 - linear), "%", "recorded"),
-        Figure(quantization.TABLES, 100 * tables / cost.num_params(config), "%", "computed"),
-        Figure(quantization.HALF, 100 * (1 - 2 * every), "%", "computed"),
+        Evidence("all", smaller["all"], 100 * (1 - every), "%", "recorded"),
+        Evidence("linear", smaller["linear"], 100 * (1 - linear), "%", "recorded"),
+        Evidence("tables", quantization.TABLES, share, "%", "computed"),
+        Evidence("half", smaller["half"], 100 * (1 - 2 * every), "%", "computed"),
     ]
 
 
 SOURCES: dict[str, tuple[str, Callable[[Mapping], list[Evidence]]]] = {
-    "int8-size": (int8_engines.NAME, size_figures),
+    "int8-size": (int8_engines.NAME, size_evidence),
 }
 """Claim -> the experiment whose record suffices, and the claim's figures from it."""
 
@@ -49,7 +50,7 @@ SOURCES: dict[str, tuple[str, Callable[[Mapping], list[Evidence]]]] = {
 def from_records(known: Iterable[str] = (), root: Path = ROOT) -> list[Column]:
     """One column for each machine that a record names and `known` (names of machines) does not."""
     columns: dict[str, Column] = {}
-    for claim, (experiment, figures_of) in SOURCES.items():
+    for claim, (experiment, evidence_of) in SOURCES.items():
         folder = root / "data" / "experiments"
         if room(claim, root) is None or not (folder / f"{experiment}.json").exists():
             continue
@@ -60,5 +61,5 @@ def from_records(known: Iterable[str] = (), root: Path = ROOT) -> list[Column]:
             column = columns.setdefault(
                 machine_name(where), Column(where, day, {}, source="records")
             )
-            column.verdicts[claim] = judged(claim, figures_of(block), root).record(claim)
+            column.verdicts[claim] = judged(claim, evidence_of(block), root).record(claim)
     return list(columns.values())

@@ -529,11 +529,11 @@ table(slow)
 # ## 9 · 结论
 
 # %% tags=["nbval-ignore-output"]
-size = verdicts.size_figures(grids.file_rows(minilm), grids.parts(minilm), grids.large_share())
+size = verdicts.size_evidence(grids.file_rows(minilm), grids.parts(minilm), grids.large_share())
 lab.verdict("int8-size", verdicts.int8_size(size))
 
 # %% tags=["nbval-ignore-output"]
-accuracy = verdicts.accuracy_figures(forms.recorded_forms())
+accuracy = verdicts.accuracy_evidence(forms.recorded_forms())
 lab.verdict("int8-accuracy", verdicts.int8_accuracy(accuracy))
 
 # %% [markdown] tags=["en"]

@@ -419,7 +419,7 @@ lab.verdict("prune-gradual", verdicts.prune_gradual(verdicts.gradual_evidence(re
 lab.verdict("prune-finetune", verdicts.prune_finetune(verdicts.finetune_evidence(record)))
 
 # %% tags=["nbval-ignore-output"]
-figures = measure.compute_figures(speed, products)
+figures = measure.compute_evidence(speed, products)
 lab.verdict("prune-compute", verdicts.prune_compute(figures))
 
 # %% [markdown] tags=["en"]

@@ -327,13 +327,13 @@ explore(hours.hours)
 lab.verdict("ernie-dynamic", verdicts.ernie_dynamic(engines.dynamic_evidence()))
 
 # %%
-lab.verdict("ernie-int8", verdicts.ernie_int8(engines.int8_figures()))
+lab.verdict("ernie-int8", verdicts.ernie_int8(engines.int8_evidence()))
 
 # %%
-lab.verdict("fp16-int8", verdicts.fp16_int8(engines.recipe_figures()))
+lab.verdict("fp16-int8", verdicts.fp16_int8(engines.recipe_evidence()))
 
 # %%
-lab.verdict("ernie-72h", verdicts.ernie_72h(hours.hours_figures()))
+lab.verdict("ernie-72h", verdicts.ernie_72h(hours.hours_evidence()))
 
 # %% [markdown] tags=["en"]
 # ## 10 · Exercises

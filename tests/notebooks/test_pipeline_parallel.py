@@ -6,6 +6,7 @@ import pytest
 from efflab import lab
 from efflab.distributed.launch import RankPool
 from efflab.distributed.pipeline import simulate
+from efflab.distributed.schedules import SCHEDULES
 from efflab.lab.check import judge
 from efflab_rooms.pipeline_parallel import cuts, exercises, gantt, planner, rests, verdicts
 from efflab_rooms.pipeline_parallel import schedules as compared
@@ -150,11 +151,11 @@ def test_plans_and_their_published_rows(both_languages):
 def test_verdicts_rest_on_the_runs(pools, fast):
     assert verdicts.model_parallel(rests.model_evidence(pools[4], BATCH, TOKENS)).word == "holds if"
     assert verdicts.gpipe_throughput(rests.gpipe_evidence()).word == "holds if"
-    names = {figure.name for figure in rests.balance_evidence(pools[4])}
-    assert set(verdicts.SLOWER.values()) < names
-    figures = {f.name: f.value for f in rests.bubble_evidence(pools[4])}
-    assert figures["bubble-16"] < figures["bubble-4"]
-    assert (figures["held-gpipe"], figures["held-1f1b"]) == (16, 4)
+    ids = {item.id for item in rests.balance_evidence(pools[4])}
+    assert {f"slow-{name}" for name in SCHEDULES} < ids
+    values = {item.id: item.value for item in rests.bubble_evidence(pools[4])}
+    assert values["bubble-16"] < values["bubble-4"]
+    assert (values["held-gpipe"], values["held-1f1b"]) == (16, 4)
 
 
 def test_one_slow_stage_has_the_work_of_balanced_ones():

@@ -9,7 +9,7 @@ from efflab import cost, lab, points
 from efflab.compression import pruning
 from efflab.experiments import pruning_schedule as experiment
 from efflab.experiments.record import recorded
-from efflab_rooms.pruning import masks, minilm, pruned, schedule, verdicts
+from efflab_rooms.pruning import masks, minilm, pruned, schedule
 
 
 @pytest.fixture(scope="module")
@@ -218,14 +218,14 @@ def test_recovery_curves_hold_what_the_seeds_recorded():
     assert lines["one-shot"][1]["mean"] == pytest.approx(mean(schedule.beginning(0.8).values()))
 
 
-def test_figures_of_computation_come_from_the_tables(speed):
+def test_evidence_of_computation_comes_from_the_tables(speed):
     products = pruned.product_rows(ratios=(0.9,), size=256, repeats=3)
-    figures = lab.by_id(pruned.compute_figures(speed, products))
-    assert figures["time-both"].value == speed[-1]["time, ratio"]
-    assert figures["flops"].value == speed[-1]["FLOPs, ratio"]
-    assert figures[verdicts.CSR[90]].value == products[0]["CSR kernel, time ratio"]
+    found = lab.by_id(pruned.compute_evidence(speed, products))
+    assert found["time-both"].value == speed[-1]["time, ratio"]
+    assert found["flops"].value == speed[-1]["FLOPs, ratio"]
+    assert found["csr-90"].value == products[0]["CSR kernel, time ratio"]
     band = max(speed[0]["interval, high"] - 1, 1 - speed[0]["interval, low"])
-    assert figures["band"].value == pytest.approx(100 * band)
+    assert found["band"].value == pytest.approx(100 * band)
 
 
 # --- bad values, exercises -------------------------------------------------------------------

@@ -40,7 +40,7 @@ def root(toy, monkeypatch):
 
 
 def test_figures_are_shares_of_the_smallest_file_of_each_form():
-    found = [(f.value, f.unit, f.kind) for f in records.size_figures(block(HERE))]
+    found = [(f.value, f.unit, f.kind) for f in records.size_evidence(block(HERE))]
     config = PRESETS["minilm-l6"]
     tables = (config.vocab_size + config.max_len + config.type_vocab) * config.d_model
     assert found == [

@@ -171,28 +171,27 @@ def over(a: dict, b: dict) -> Estimate:
     return Estimate(a["ratio"] / b["ratio"], a["low"] / b["high"], a["high"] / b["low"])
 
 
-def time_figures() -> list[Evidence]:
+def time_evidence() -> list[Evidence]:
     """INT8's time over fp32's in the same engine, at the end of the path, by texts and CPU."""
-    found = []
-    for (n, isa), name in verdicts.TIMES.items():
+    items = []
+    for key, (n, isa, name) in verdicts.TIMES.items():
         if isa in isas():
             rows = latency.rows_of(record(), n, isa)
-            estimate = over(rows[BOTH, INT8], rows[BOTH, OPENVINO])
-            found.append(Figure.of(name, estimate, "", "recorded"))
-    return found
+            ratio = over(rows[BOTH, INT8], rows[BOTH, OPENVINO])
+            items.append(Evidence.of(key, name, ratio, "", "recorded"))
+    return items
 
 
-def encoder_figures() -> list[Evidence]:
+def encoder_evidence() -> list[Evidence]:
     """The same of notebook 09's encoder, by texts x tokens and kind of CPU, as recorded there."""
-    kinds = {vnni: kind for kind, vnni in KINDS.items()}
-    found = []
-    for (shape, vnni), name in verdicts.ENCODER.items():
+    kinds, items = {vnni: kind for kind, vnni in KINDS.items()}, []
+    for key, (shape, vnni, name) in verdicts.ENCODER.items():
         int8, full = (
-            engine_row(e, kinds[vnni])[shape]
-            for e in (int8_engines.OPENVINO, int8_engines.OPENVINO_FP32)
+            engine_row(engine, kinds[vnni])[shape]
+            for engine in (int8_engines.OPENVINO, int8_engines.OPENVINO_FP32)
         )
-        found.append(Figure(name, int8 / full, "", "recorded"))
-    return found
+        items.append(Evidence(key, name, int8 / full, "", "recorded"))
+    return items
 
 
 def smaller_weights(config: ModelConfig) -> float:
@@ -209,7 +208,7 @@ def smaller_weights(config: ModelConfig) -> float:
     return 100 - 100 * (small + 4 * (n_params - small + scales)) / (4 * n_params)
 
 
-def int8_figures() -> list[Evidence]:
+def int8_evidence() -> list[Evidence]:
     """What `verdicts.ernie_int8` rests on."""
     made, weights = built_here()
     smaller = [100 - 100 * made[INT8].nbytes / made[OPENVINO].nbytes,
@@ -217,29 +216,20 @@ def int8_figures() -> list[Evidence]:
     runs = paths(where.record(), MAIN)
     ends = [[case_study.end_bits(run, engine) for run in runs.values()]
             for engine in (INT8, OPENVINO)]  # fmt: skip
+    bert = smaller_weights(PRESETS["bert-base"])
+    bert_name = "smaller: BERT-base's weights with the same parts left in floats"
+    lost = "bits per byte lost to INT8 at the end of the path"
     return [
-        *encoder_figures(),
-        *time_figures(),
+        *encoder_evidence(),
+        *time_evidence(),
         Evidence("files", "smaller: INT8's files than fp32's, OpenVINO", smaller[0], "%"),
         Evidence("weights", "smaller: INT8's weights alone", smaller[1], "%"),
-        Evidence(
-            "bert-weights",
-            "smaller: BERT-base's weights with the same parts left in floats",
-            smaller_weights(PRESETS["bert-base"]),
-            "%",
-            "computed",
-        ),
-        Evidence.of(
-            "lost",
-            "bits per byte lost to INT8 at the end of the path",
-            paired(*ends),
-            "",
-            "recorded",
-        ),
+        Evidence("bert-weights", bert_name, bert, "%", "computed"),
+        Evidence.of("lost", lost, paired(*ends), "", "recorded"),
     ]
 
 
-def recipe_figures() -> list[Evidence]:
+def recipe_evidence() -> list[Evidence]:
     """What `verdicts.fp16_int8` rests on."""
     short, full = paths(where.record(), MAIN), paths(where.record(), MAIN, "fp32")
     seeds = sorted(set(short) & set(full))
@@ -250,68 +240,50 @@ def recipe_figures() -> list[Evidence]:
     (steps,) = [r["rows"] for r in record()["runs"] if r["part"] == "training"]
     by = {(row["stage"], row["precision"]): row for row in steps}
     step = over(by[SHIPPED, case_study.PRECISIONS[0]], by[SHIPPED, "fp32"])
+    rise = "bits per byte: 16-bit training and INT8 above fp32 throughout (%)"
+    step_name = "training step in bf16 over fp32, this kind of CPU, all instructions"
     return [
-        Evidence.of(
-            "quality",
-            "bits per byte: 16-bit training and INT8 above fp32 throughout (%)",
-            quality,
-            "%",
-            "recorded",
-        ),
-        Evidence.of(
-            "step-cpu",
-            "training step in bf16 over fp32, this kind of CPU, all instructions",
-            step,
-            "",
-            "recorded",
-        ),
-        *h100_figures(),
-        *time_figures(),
-        *encoder_figures(),
+        Evidence.of("quality", rise, quality, "%", "recorded"),
+        Evidence.of("step-cpu", step_name, step, "", "recorded"),
+        *h100_evidence(),
+        *time_evidence(),
+        *encoder_evidence(),
     ]
 
 
-def h100_figures() -> list[Evidence]:
+H100_STEP = "training step in fp16 over TF32, H100, {n} texts"
+
+
+def h100_evidence() -> list[Evidence]:
     """The recorded H100's training step in fp16 over TF32; none where no such GPU is recorded."""
-    found = gpu_bench.recorded_part(gpu_bench.STEP)
-    rows = next((made["rows"] for gpu, made in found.items() if "H100" in gpu), [])
+    parts = gpu_bench.recorded_part(gpu_bench.STEP)
+    rows = next((part["rows"] for gpu, part in parts.items() if "H100" in gpu), [])
     ms = {(row["recipe"], row["batch_size"]): row["ms"] for row in rows}
-    names = {32: verdicts.H100, 4: verdicts.H100_SMALL}
+    ratios = {n: ms["fp16", n] / ms["tf32", n] for n in (32, 4) if ("fp16", n) in ms}
     return [
-        Figure(name, ms["fp16", n] / ms["tf32", n], "", "recorded")
-        for n, name in names.items()
-        if ("fp16", n) in ms
+        Evidence(f"step-h100-{n}", H100_STEP, ratio, "", "recorded", values={"n": n})
+        for n, ratio in ratios.items()
     ]
 
 
 def dynamic_evidence() -> list[Evidence]:
     """What `verdicts.ernie_dynamic` rests on."""
-    recipe, found = where.chosen(), where.widths()["widths"]
-    gone = [100 * lighten.removed_share(where.CONFIG, recipe, SEQ_LEN, count)
-            for count in ("computed", "visible")]  # fmt: skip
+    recipe, widths = where.chosen(), where.widths()["widths"]
+    gone, visible = (
+        100 * lighten.removed_share(where.CONFIG, recipe, SEQ_LEN, count)
+        for count in ("computed", "visible")
+    )
     before = mean(run["rows"][0]["bits"] for run in paths(where.record(), MAIN).values())
     shipped = where.record()["settings"]["shipped"]
+    tuned = "bits per byte after a round, above the plain model tuned as long"
+    narrowest = "FLOPs gone at 512 tokens, the narrowest windows alone"
+    pairs = "the same where only pairs that a token may see count"
+    untuned = "bits per byte above the model as shipped, before any tuning"
+    both = "FLOPs gone at 512 tokens, windows and heads"
     return [
-        Evidence.of(
-            "tuned",
-            "bits per byte after a round, above the plain model tuned as long",
-            walked.control_difference(),
-            "",
-            "recorded",
-        ),
-        Evidence("gone", "FLOPs gone at 512 tokens, windows and heads", gone[0], "%"),
-        Evidence(
-            "windows-alone",
-            "FLOPs gone at 512 tokens, the narrowest windows alone",
-            100 * found[-1]["windows_alone"],
-            "%",
-        ),
-        Evidence("visible", "the same where only pairs that a token may see count", gone[1], "%"),
-        Evidence(
-            "before",
-            "bits per byte above the model as shipped, before any tuning",
-            before - shipped,
-            "",
-            "recorded",
-        ),
+        Evidence.of("tuned", tuned, walked.control_difference(), "", "recorded"),
+        Evidence("gone", both, gone, "%", "computed"),
+        Evidence("windows-alone", narrowest, 100 * widths[-1]["windows_alone"], "%", "computed"),
+        Evidence("visible", pairs, visible, "%", "computed"),
+        Evidence("before", untuned, before - shipped, "", "recorded"),
     ]

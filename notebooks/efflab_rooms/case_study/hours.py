@@ -9,7 +9,7 @@ from efflab.distributed.plan import fitting_plans
 from efflab.distributed.split import Cluster, Plan, Training
 from efflab.errors import require, require_one_of
 from efflab.lab import Choice, Evidence, Slider, explorer, figures, number, tr
-from efflab_rooms.case_study import training_run, verdicts
+from efflab_rooms.case_study import training_run
 
 N_PARAMS, DAYS, SEQ_LEN = 100e9, 3, 2048
 GPUS = ("V100 SXM2", "A100 80GB SXM", "H100 SXM")
@@ -101,7 +101,7 @@ def plan_rows() -> list[dict]:
 # --- The verdict's figures -------------------------------------------------------------------
 
 
-def hours_figures() -> list[Evidence]:
+def hours_evidence() -> list[Evidence]:
     """What `verdicts.ernie_72h` rests on."""
     best, n = best_run(), largest_cluster()
     a100, v100 = DEVICES["A100 80GB SXM"], DEVICES["V100 SXM2"]
@@ -110,37 +110,20 @@ def hours_figures() -> list[Evidence]:
               for device in (a100, v100)]  # fmt: skip
     shortest = min(run.days for run in training_run.published_runs() if run.days)
     best_plan, _, without = plans().values()
+    reached = "billions of tokens in 72 hours, largest published cluster at the best utilization"
+    wanted = "{gpu}s that 300 billion tokens need in 72 hours at that utilization"
+    days = "days of the shortest published run whose devices are known"
+    speed = "speed of the best plan without tensor parallelism over the best plan"
+    share = "best utilization of the published runs (%)"
+    ratio = best_plan.step_seconds / without.step_seconds
     return [
-        Evidence(
-            "tokens",
-            "billions of tokens in 72 hours, largest published cluster at the best utilization",
-            tokens / 1e9,
-        ),
-        Evidence(
-            "a100s", "A100s that 300 billion tokens need in 72 hours at that utilization", needed[0]
-        ),
-        Evidence("largest-run", "A100s of the largest published run", n, kind="published"),
-        Evidence(
-            "utilization",
-            "best utilization of the published runs (%)",
-            100 * best.utilization,
-            "%",
-            "published",
-        ),
-        Evidence(
-            "shortest-days",
-            "days of the shortest published run whose devices are known",
-            shortest,
-            kind="published",
-        ),
-        Evidence(
-            "v100s", "V100s that 300 billion tokens need in 72 hours at that utilization", needed[1]
-        ),
-        Evidence(
-            "without-tensor",
-            "speed of the best plan without tensor parallelism over the best plan",
-            best_plan.step_seconds / without.step_seconds,
-        ),
+        Evidence("tokens", reached, tokens / 1e9, "", "computed"),
+        Evidence("a100s", wanted, needed[0], "", "computed", values={"gpu": "A100"}),
+        Evidence("largest-run", "A100s of the largest published run", n, "", "published"),
+        Evidence("utilization", share, 100 * best.utilization, "%", "published"),
+        Evidence("shortest-days", days, shortest, "", "published"),
+        Evidence("v100s", wanted, needed[1], "", "computed", values={"gpu": "V100"}),
+        Evidence("without-tensor", speed, ratio, "", "computed"),
     ]
 
 

@@ -6,11 +6,6 @@ from efflab.lab import Evidence, Outcome, by_id
 # --- ernie-dynamic ---------------------------------------------------------------------------
 
 SHARE, MARGIN = 30, 0.05  # per cent of the FLOPs; bits per byte, as notebook 11 counts "recovered"
-GONE = "FLOPs gone at 512 tokens, windows and heads"
-ALONE = "FLOPs gone at 512 tokens, the narrowest windows alone"
-VISIBLE = "the same where only pairs that a token may see count"
-BEFORE = "bits per byte above the model as shipped, before any tuning"
-TUNED = "bits per byte after a round, above the plain model tuned as long"
 DYNAMIC_RULE = (
     "holds if a model that lost at least 30% of its FLOPs in attention is, after one round of "
     "tuning, within 0.05 bits per byte of the plain model tuned as long, with 95% confidence over "
@@ -44,33 +39,46 @@ def ernie_dynamic(evidence) -> Outcome:
 # --- ernie-int8 ------------------------------------------------------------------------------
 
 SMALLER, LATENCY = 74, 0.40  # per cent, as notebook 09 counts "75% smaller"; of fp32's time
-FILES = "smaller: INT8's files than fp32's, OpenVINO"
-WEIGHTS = "smaller: INT8's weights alone"
-LARGE = "smaller: BERT-base's weights with the same parts left in floats"
 TIMES = {
-    (1, None): "INT8's time over fp32's, OpenVINO, 1 text, all instructions",
-    (4, None): "INT8's time over fp32's, OpenVINO, 4 texts, all instructions",
-    (1, OLDER): "INT8's time over fp32's, OpenVINO, 1 text, without VNNI",
-    (4, OLDER): "INT8's time over fp32's, OpenVINO, 4 texts, without VNNI",
+    "time-1": (1, None, "INT8's time over fp32's, OpenVINO, 1 text, all instructions"),
+    "time-4": (4, None, "INT8's time over fp32's, OpenVINO, 4 texts, all instructions"),
+    "time-1-older": (1, OLDER, "INT8's time over fp32's, OpenVINO, 1 text, without VNNI"),
+    "time-4-older": (4, OLDER, "INT8's time over fp32's, OpenVINO, 4 texts, without VNNI"),
 }
-"""The model of this notebook, by texts and instructions left."""
+"""The model of this notebook: id -> texts, instructions left, name."""
 ENCODER = {
-    ("16x128", True):
+    "minilm-16x128-vnni": (
+        "16x128",
+        True,
         "MiniLM: INT8's time over fp32's, OpenVINO, 16 texts of 128 tokens, CPU with VNNI",
-    ("4x64", True):
+    ),
+    "minilm-4x64-vnni": (
+        "4x64",
+        True,
         "MiniLM: INT8's time over fp32's, OpenVINO, 4 texts of 64 tokens, CPU with VNNI",
-    ("1x16", True):
+    ),
+    "minilm-1x16-vnni": (
+        "1x16",
+        True,
         "MiniLM: INT8's time over fp32's, OpenVINO, 1 text of 16 tokens, CPU with VNNI",
-    ("16x128", False):
+    ),
+    "minilm-16x128-older": (
+        "16x128",
+        False,
         "MiniLM: INT8's time over fp32's, OpenVINO, 16 texts of 128 tokens, CPU without VNNI",
-    ("4x64", False):
+    ),
+    "minilm-4x64-older": (
+        "4x64",
+        False,
         "MiniLM: INT8's time over fp32's, OpenVINO, 4 texts of 64 tokens, CPU without VNNI",
-    ("1x16", False):
+    ),
+    "minilm-1x16-older": (
+        "1x16",
+        False,
         "MiniLM: INT8's time over fp32's, OpenVINO, 1 text of 16 tokens, CPU without VNNI",
-}  # fmt: skip
-"""ERNIE is an encoder, and so is this one: by texts x tokens, and whether the CPU has VNNI."""
-ALL_TIMES = (*TIMES.values(), *ENCODER.values())
-LOST = "bits per byte lost to INT8 at the end of the path"
+    ),
+}
+"""ERNIE is an encoder, and so is this one: id -> texts x tokens, whether the CPU has VNNI, name."""
 INT8_RULE = (
     "a quarter of the size is met from 74% smaller on, as in notebook 09, 60% lower latency where "
     "INT8 takes at most 0.40 of fp32's time in the same engine, with 95% confidence where an "
@@ -83,7 +91,7 @@ INT8_RULE = (
 def ernie_int8(evidence) -> Outcome:
     """Whether INT8 makes a model a quarter of its size and takes 60 % off its latency."""
     found = by_id(evidence)
-    times = [found[name] for name in ALL_TIMES if name in found]
+    times = [found[key] for key in (*TIMES, *ENCODER) if key in found]
     met = [time for time in times if _most(time) <= LATENCY]
     if found["bert-weights"].value < SMALLER:
         reason = "what stays in floats takes too much"
@@ -98,7 +106,7 @@ def ernie_int8(evidence) -> Outcome:
     if len(met) == len(times) and found["files"].value >= SMALLER:
         return Outcome(True, evidence, rule=INT8_RULE)
     counts = dict(n=len(met), all=len(times))
-    counts["encoder"] = sum(time.name in ENCODER.values() for time in met)
+    counts["encoder"] = sum(time.id in ENCODER for time in met)
     return Outcome(
         True, evidence, rule=INT8_RULE, values=counts,
         condition="the processor multiplies 8-bit integers in one instruction, and the model is so "
@@ -110,10 +118,6 @@ def ernie_int8(evidence) -> Outcome:
 # --- fp16-int8 -------------------------------------------------------------------------------
 
 KEPT = 1.0  # per cent, as MLPerf counts for INT8
-QUALITY = "bits per byte: 16-bit training and INT8 above fp32 throughout (%)"
-STEP = "training step in bf16 over fp32, this kind of CPU, all instructions"
-H100 = "training step in fp16 over TF32, H100, 32 texts"
-H100_SMALL = "training step in fp16 over TF32, H100, 4 texts"
 RECIPE_RULE = (
     "quality is kept if bits per byte rise by at most 1% with 95% confidence over seeds; a half "
     "pays where it takes less time than what it replaces: fp32, on the H100 TF32. Holds if quality "
@@ -126,9 +130,8 @@ def fp16_int8(evidence) -> Outcome:
     """Whether 16 bits to train and INT8 to serve are the recipe."""
     found = by_id(evidence)
     quality = found["quality"]
-    halves = [[found[n] for n in names if n in found] for names in
-              ((STEP, H100, H100_SMALL), ALL_TIMES)]  # fmt: skip
-    pays = [[_most(figure) < 1 for figure in half] for half in halves]
+    halves = (("step-cpu", "step-h100-32", "step-h100-4"), (*TIMES, *ENCODER))
+    pays = [[_most(found[key]) < 1 for key in half if key in found] for half in halves]
     if quality.low > KEPT:
         reason = "quality is lost"
         return Outcome(False, evidence, rule=RECIPE_RULE, reason=reason)
@@ -148,24 +151,17 @@ def fp16_int8(evidence) -> Outcome:
     )  # fmt: skip
 
 
-def _most(figure) -> float:
-    return figure.value if figure.high is None else figure.high
+def _most(item: Evidence) -> float:
+    return item.value if item.high is None else item.high
 
 
-def _least(figure) -> float:
-    return figure.value if figure.low is None else figure.low
+def _least(item: Evidence) -> float:
+    return item.value if item.low is None else item.low
 
 
 # --- ernie-72h -------------------------------------------------------------------------------
 
 ENOUGH, LEAST = 300, 100  # billions of tokens: GPT-3's; one for each parameter
-TOKENS = "billions of tokens in 72 hours, largest published cluster at the best utilization"
-DEVICES = "A100s that 300 billion tokens need in 72 hours at that utilization"
-LARGEST = "A100s of the largest published run"
-BEST = "best utilization of the published runs (%)"
-SHORTEST = "days of the shortest published run whose devices are known"
-V100S = "V100s that 300 billion tokens need in 72 hours at that utilization"
-WITHOUT = "speed of the best plan without tensor parallelism over the best plan"
 HOURS_RULE = (
     "holds if the largest published cluster, at the best published utilization, trains 100 "
     "billion parameters on 300 billion tokens, as GPT-3's, in 72 hours; on a condition if on at "
@@ -189,8 +185,3 @@ def ernie_72h(evidence) -> Outcome:
         condition="it sees at most {tokens} billion tokens, on {n} A100s at {u}% of their peak; we "
         "found no source that gives the run's tokens, devices or utilization",
     )  # fmt: skip
-
-
-def figure(name: str, value: float, unit: str = "", kind: str = "computed") -> Figure:
-    """A figure without an interval."""
-    return Figure(name, value, unit, kind)

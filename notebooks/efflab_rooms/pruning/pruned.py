@@ -188,7 +188,7 @@ def time_of(rows: list[dict], name: str) -> Estimate:
     return Estimate(row["time, ratio"], row["interval, low"], row["interval, high"])
 
 
-def compute_figures(speed: list[dict], products: list[dict]) -> list:
+def compute_evidence(speed: list[dict], products: list[dict]) -> list:
     """What the verdict on computation rests on, from the two tables."""
     removed = "heads and FFN neurons, removed"
     names = dict(masked="90% of the weights, masked", removed=removed, heads="heads, removed")

@@ -7,14 +7,17 @@ from efflab_rooms.case_study import verdicts
 from efflab_rooms.case_study.verdicts import ENCODER, TIMES
 
 
-def around(name, value, half):
-    return Figure(name, value, "", "recorded", value - half, value + half)
+def around(key, value, half):
+    return Evidence(key, "x", value, "", "recorded", value - half, value + half)
+
+
+def exact(values):
+    return [Evidence(key, "x", value) for key, value in values.items()]
 
 
 def dynamic(tuned=0.02, half=0.01, gone=31.0, alone=24.0):
-    figures = [around("tuned", tuned, half), Evidence("gone", "x", gone)]
-    figures += [Evidence("windows-alone", "x", alone), Evidence("visible", "x", 22)]
-    return verdicts.ernie_dynamic(figures)
+    values = {"gone": gone, "windows-alone": alone, "visible": 22}
+    return verdicts.ernie_dynamic([around("tuned", tuned, half), *exact(values)])
 
 
 def test_lighter_attention_holds_by_quality_and_by_what_windows_remove():
@@ -31,10 +34,10 @@ TIMED = (0.3, 0.35, 0.7, 0.9)
 
 
 def int8(times=TIMED, half=0.01, files=70.0, large=74.1, encoder=()):
-    figures = [around(n, t, half) for n, t in zip(TIMES.values(), times, strict=False)]
-    figures += [Figure(n, t) for n, t in zip(ENCODER.values(), encoder, strict=False)]
-    figures += [Evidence("files", "x", files), Evidence("weights", "x", files + 1)]
-    return verdicts.ernie_int8([*figures, Evidence("bert-weights", "x", large)])
+    here = [around(key, t, half) for key, t in zip(TIMES, times, strict=False)]
+    values = dict(zip(ENCODER, encoder, strict=False))
+    values |= {"files": files, "weights": files + 1, "bert-weights": large}
+    return verdicts.ernie_int8([*here, *exact(values)])
 
 
 def test_a_quarter_and_sixty_per_cent():
@@ -60,11 +63,11 @@ def test_an_encoder_s_times_count_as_well():
 
 
 def recipe(quality=0.1, half=0.2, step=0.6, h100=(0.5, 1.2), times=TIMED, encoder=()):
-    figures = [around("quality", quality, half), around("step-cpu", step, 0.05)]
-    figures += [Evidence("step-h100-32", "x", h100[0]), Evidence("step-h100-4", "x", h100[1])]
-    figures += [around(n, t, 0.01) for n, t in zip(TIMES.values(), times, strict=True)]
-    figures += [Figure(n, t) for n, t in zip(ENCODER.values(), encoder, strict=False)]
-    return verdicts.fp16_int8(figures)
+    trained = [around("quality", quality, half), around("step-cpu", step, 0.05)]
+    served = [around(key, t, 0.01) for key, t in zip(TIMES, times, strict=True)]
+    values = dict(zip(("step-h100-32", "step-h100-4"), h100, strict=True))
+    values |= dict(zip(ENCODER, encoder, strict=False))
+    return verdicts.fp16_int8([*trained, *served, *exact(values)])
 
 
 def test_the_recipe_has_to_keep_quality_and_to_pay():
@@ -86,9 +89,8 @@ def test_the_recipe_has_to_keep_quality_and_to_pay():
     [(300, "holds"), (299, "holds if"), (100, "holds if"), (99, "does not hold")],
 )
 def test_seventy_two_hours_are_a_matter_of_tokens(tokens, word):
-    names = (verdicts.DEVICES, verdicts.LARGEST, verdicts.BEST, verdicts.SHORTEST)
-    figures = [Evidence("tokens", "x", tokens), *(Figure(name, 48.4) for name in names)]
-    outcome = verdicts.ernie_72h([*figures, Evidence("without-tensor", "x", 0.5)])
+    values = dict.fromkeys(("a100s", "largest-run", "utilization", "shortest-days"), 48.4)
+    outcome = verdicts.ernie_72h(exact({"tokens": tokens} | values | {"without-tensor": 0.5}))
     assert outcome.word == word
     if outcome.condition:
         assert outcome.values == dict(tokens=str(tokens), n="48", u="48")

@@ -10,10 +10,10 @@ from efflab_rooms.quantization import forms, grids, verdicts
 def sizes(linear, both):
     """Files that are so many per cent smaller."""
     stored = verdicts.STORED
-    smaller = {verdicts.LINEAR: linear, verdicts.ALL: both, verdicts.GROUPS: both - 3}
+    smaller = {"linear": linear, "all": both, "groups": both - 3}
     rows = [{"stored": stored[name], "smaller by (%)": value} for name, value in smaller.items()]
     parts = {"tables (token, position, type)": 50, "linear maps": 50}
-    return verdicts.size_figures(rows, parts, 0.004)
+    return verdicts.size_evidence(rows, parts, 0.004)
 
 
 @pytest.mark.parametrize(
@@ -30,10 +30,10 @@ def test_int8_size(linear, both, word):
     assert verdicts.int8_size(sizes(linear, both)).word == word
 
 
-def test_figures_of_the_size_are_weighed_files():
+def test_evidence_of_the_size_is_weighed_files():
     model = points.encoder()[0]
     rows = grids.file_rows(model)
-    figures = verdicts.size_figures(rows, grids.parts(model), grids.large_share())
+    evidence = verdicts.size_evidence(rows, grids.parts(model), grids.large_share())
     found = lab.by_id(evidence)
     smaller = {row["stored"]: row["smaller by (%)"] for row in rows}
     assert found["all"].value == smaller["linear maps and tables, per channel"]
@@ -56,11 +56,11 @@ def accuracy(control=BAD, rest=GOOD, **changed):
     for name, (low, middle, high) in changed.items():
         run = runs[getattr(ranges, name) if hasattr(ranges, name) else verdicts.CUT]
         run |= {"mrr less fp32": middle, "mrr less fp32 low": low, "mrr less fp32 high": high}
-    return verdicts.accuracy_figures(runs)
+    return verdicts.accuracy_evidence(runs)
 
 
 @pytest.mark.parametrize(
-    ("figures", "word"),
+    ("evidence", "word"),
     [
         (accuracy(), "holds"),
         (accuracy(control=GOOD), "undecided"),  # without any adjusting it is kept as well
@@ -75,8 +75,8 @@ def accuracy(control=BAD, rest=GOOD, **changed):
         (accuracy(rest=UNSURE, SMOOTHED=GOOD), "holds if"),
     ],
 )
-def test_int8_accuracy(figures, word):
-    assert verdicts.int8_accuracy(figures).word == word
+def test_int8_accuracy(evidence, word):
+    assert verdicts.int8_accuracy(evidence).word == word
 
 
 @pytest.mark.parametrize(
@@ -95,10 +95,10 @@ def test_the_condition_says_what_is_enough(changed, said):
 
 
 def test_the_recorded_forms_give_the_figures():
-    found = lab.by_id(verdicts.accuracy_figures(forms.recorded_forms()))
+    found = lab.by_id(verdicts.accuracy_evidence(forms.recorded_forms()))
     row = forms.recorded_forms()[ranges.SMOOTHED]
-    assert found[verdicts.CHANGES[ranges.SMOOTHED]].value == row["mrr less fp32"]
+    assert found["smoothed"].value == row["mrr less fp32"]
     assert found["control"].high < 0
-    assert set(verdicts.CHANGES) == set(ranges.FORMS) - {ranges.CONTROL}  # no way is left out
+    assert set(verdicts.WAYS) == set(ranges.FORMS) - {ranges.CONTROL}  # no way is left out
     outcome = verdicts.int8_accuracy(tuple(found.values()))
     assert (outcome.values["n"], outcome.values["all"]) == (2, 10)
