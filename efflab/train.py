@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
-from efflab.errors import require, require_int, require_positive
+from efflab.errors import require, require_int, require_number, require_positive
 from efflab.rules import Size
 from efflab.tensors import Ids, Integers, Matrix, Numbers, require_finite
 from efflab.weights import fill, named_tensors, read_tensors, save_tensors
@@ -47,6 +47,8 @@ def learning_rate_factor(step: int, n_steps: Size, warmup: float = 0.05) -> floa
 @check_arguments
 def adamw(model: nn.Module, lr: float, weight_decay: float = 0.1) -> list[torch.optim.Optimizer]:
     """AdamW (Loshchilov & Hutter 2019); matrices decay, biases and norms do not."""
+    require_number("lr", lr)
+    require_number("weight_decay", weight_decay)
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
@@ -95,6 +97,8 @@ def orthogonalize(g: Matrix, n_steps: Size = 5) -> Tensor:
 @check_arguments
 def muon(model: nn.Module, lr: float = 6e-3, adam_lr: float = 3e-3) -> list[torch.optim.Optimizer]:
     """Muon on the layers' matrices, AdamW on embeddings, norms and biases."""
+    require_number("lr", lr)
+    require_number("adam_lr", adam_lr)
     hidden = [p for p in model.layers.parameters() if p.dim() == 2]
     rest = [p for p in model.parameters() if not any(p is h for h in hidden)]
     return [

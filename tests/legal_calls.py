@@ -440,10 +440,13 @@ BY_OWNER: dict[str, Callable[[], Any]] = {
 # --- Only refused --------------------------------------------------------------------------------
 
 NOT_CALLED = re.compile(
-    r"""on_rank|\brank\b|launch|parallelize|ParallelLinear|_ranks$|ring|engine|onnx|openvino
-    |language|xla|inductor|synth|netlist|plan_fit|scaling|points|_quantized$
-    |load_encoder|load_minilm|privacy.load|replacing|stages|zero\.|\btrain|corpus
-    |stdlib|peak_bytes|learned_spans|forward_in_order|alone|SharedBatchNorm|average_grad|log_mask|call_seconds|sha256|require_exponents|shared_out|Transformer.pool|calibrat|window_bits|bits_|profile|cached|cache\.|layer_norm""",
+    r"""on_rank|\brank\b|launch|parallelize|ParallelLinear|distributed.*_ranks$|\bring|engine|onnx
+    |openvino|compression.*(language|calibrat|_quantized$)|xla|inductor|synth|netlist|plan_fit
+    |scaling|points|load_encoder|load_minilm|privacy.load|replacing|stages|zero\.
+    |distributed.*train|train\.(token|class|Muon|fit|grad)|corpus|stdlib|learned_spans
+    |forward_in_order|alone|SharedBatchNorm|average_grad|log_mask|call_seconds|require_exponents
+    |shared_out|Transformer.pool|bench.calibrate|window_bits|bits_
+    |profile.(profiler_table|operator_flops)|layer_norm""",
     re.VERBOSE,
 )
 """What needs ranks, a compiler, files or seconds: its bad arguments are thrown, no legal one."""

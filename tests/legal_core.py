@@ -44,6 +44,12 @@ def bert() -> nn.Module:
     return transformers.BertModel(transformers.BertConfig(**SIZES)).eval()
 
 
+@cache
+def albert() -> nn.Module:
+    torch.manual_seed(0)
+    return transformers.AlbertModel(transformers.AlbertConfig(**SIZES, embedding_size=1)).eval()
+
+
 def saved_tensors() -> Path:
     weights.save_tensors(path("a.safetensors"), TENSORS, {"unit": "m"})
     return path("a.safetensors")
@@ -78,6 +84,8 @@ BY_TYPE: dict[Any, Callable[[], Any]] = {
 BY_NAME: dict[str, Callable[[], Any]] = {"limit": lambda: [1, 2]}
 BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
     "busy.busy_cores": {"sample_seconds": lambda: 0.01},
+    "cache.cached": {"folder": lambda: path("cache")},
+    "cache.key": {"sources": lambda: [Path(__file__)]},
     "conversion.activation_name": {"activation": lambda: "gelu"},
     "conversion.config_like": {"names": lambda: conversion.BERT},
     "conversion.copy_linear": {
@@ -86,6 +94,7 @@ BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
     },
     "conversion.copy_same": LINEAR,
     "conversion.copy_transposed": LINEAR,
+    "data.sha256": {"path": saved_json},
     "files.part_path": {"path": path},
     "files.remove_stale_parts": {"path": path},
     "files.write_atomically": {"path": path},
@@ -101,6 +110,7 @@ BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
     "pretrained.verify": {"path": saved_json, "expected": sha256},
     "stored.read_verdicts": {"path": lambda: data.DATA_DIR / "verdicts.json"},
     "stored.read_board": {"path": lambda: data.DATA_DIR / "board.json"},
+    "structure.sharing.from_albert": {"albert": albert},
     "weights.save_tensors": {"path": path, "metadata": lambda: {"unit": "m"}},
     "weights.read_tensors": {"path": saved_tensors},
     "weights.read_unhashed": {"path": saved_tensors},

@@ -9,11 +9,11 @@ from copy import deepcopy
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from efflab.arguments import check_arguments
 from efflab.config import ModelConfig
-from efflab.conversion import ALBERT, config_like, require_same_outputs
+from efflab.conversion import ALBERT, PreTrainedModel, config_like, require_same_outputs
 from efflab.errors import require, require_int, require_one_of
 from efflab.model import Transformer
 
@@ -65,20 +65,20 @@ def share_qkv(model: Transformer, n_layers: int) -> Transformer:
 
 
 @check_arguments
-def from_albert(albert: nn.Module) -> Transformer:
+def from_albert(albert: PreTrainedModel) -> Transformer:
     """Our Transformer with the weights of `transformers.AlbertModel`; both give equal outputs.
 
     Takes ALBERT as released: one group, one layer in it. Anything else is a `ValueError`.
     """
-    albert = albert.base_model
-    c = albert.config
+    base = albert.base_model
+    c = base.config
     require_one_of("model_type", c.model_type, ["albert"])
-    config = config_like(c, ALBERT, share="all", pooler=albert.pooler is not None)
+    config = config_like(c, ALBERT, share="all", pooler=base.pooler is not None)
     factorized = c.embedding_size != c.hidden_size
     require(factorized, "embedding_size", c.embedding_size, "a width other than hidden_size")
     model = Transformer(config)
-    model.load_state_dict(_albert_tensors(albert.state_dict(), config))
-    require_same_outputs(albert, model.eval())
+    model.load_state_dict(_albert_tensors(base.state_dict(), config))
+    require_same_outputs(base, model.eval())
     return model
 
 

@@ -57,7 +57,9 @@ def tokens_possible(
 ) -> float:
     """Tokens on which so many devices train the model in so many days."""
     require_positive("days", days)
-    return days / run_days(n_params, 1, n_devices, device, utilization)
+    needed = run_days(n_params, 1, n_devices, device, utilization)
+    require(needed > 0, "n_devices", n_devices, "fewer: a token would take no time")
+    return days / needed
 
 
 @check_arguments
