@@ -524,7 +524,7 @@ lab.board.add(technique="baseline", **points.language_point(model))
 
 # %% tags=["nbval-ignore-output"]
 clock = [layers.clock_over_flops(config, times, part) for part in ("fused", "unfused")]
-figures = verdicts.attention_figures(*clock)
+figures = verdicts.attention_evidence(*clock)
 lab.verdict("attention-quadratic", verdicts.attention_quadratic(figures))
 
 # %% [markdown] tags=["en"]
