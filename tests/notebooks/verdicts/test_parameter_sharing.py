@@ -13,7 +13,9 @@ TIME = Estimate(0.9, 0.85, 0.95)
 
 def changed(evidence, **values):
     """The evidence with the value of some replaced, by id."""
-    return [replace(e, value=values.get(e.id, e.value), low=None, high=None) for e in evidence]
+    found = lab.by_id(evidence)
+    new = {key: replace(found[key], value=v, low=None, high=None) for key, v in values.items()}
+    return list((found | new).values())
 
 
 def test_albert_evidence_is_the_closed_forms():

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from efflab.estimate import Estimate
+from efflab.lab import by_id
 from efflab_rooms.start_here import verdicts
 
 ONE = Estimate(1.0, 0.9, 1.1)
@@ -12,8 +13,8 @@ ONE = Estimate(1.0, 0.9, 1.1)
 
 def changed(*ids, **values):
     """The verdict's evidence with some of it changed."""
-    evidence = verdicts.attention_evidence(ONE, ONE)
-    return [replace(item, **values) if item.id in ids else item for item in evidence]
+    found = by_id(verdicts.attention_evidence(ONE, ONE))
+    return list((found | {key: replace(found[key], **values) for key in ids}).values())
 
 
 @pytest.mark.parametrize(("share", "word"), [(50, "holds if"), (50.1, "holds")])
@@ -34,7 +35,6 @@ def test_the_verdict_can_come_to_each_outcome():
     assert judge_claim(changed("long-context", value=4609)).word == "holds if"
     assert judge_claim(changed("fused-clock", value=2.5, low=2.1, high=3.0)).word == "undecided"
     assert judge_claim(changed("fused-clock", value=0.4, low=0.3, high=0.49)).word == "undecided"
-    assert (
-        judge_claim(changed("fused-clock", value=2.5, low=2.0, high=3.0)).word == "holds if"
-    )  # its noise
+    # its noise reaches into what still tells the time
+    assert judge_claim(changed("fused-clock", value=2.5, low=2.0, high=3.0)).word == "holds if"
     assert judge_claim(changed("fused-clock", value=0.4, low=0.3, high=0.5)).word == "holds if"
