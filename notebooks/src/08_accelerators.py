@@ -460,7 +460,7 @@ p_ms.reveal(rtl.model_ms(rtl.TOKENS, 8, clock))
 lab.verdict("npu-latency", verdicts.npu_latency(latency.npu_evidence(seq_len)))
 
 # %%
-lab.verdict("fpga-inference", verdicts.fpga_inference(rtl.verdict_figures(unit)))
+lab.verdict("fpga-inference", verdicts.fpga_inference(rtl.fpga_evidence(unit)))
 
 # %% [markdown] tags=["en"]
 # ## 9 · Exercises
