@@ -25,10 +25,9 @@ from torch import nn
 import efflab
 from efflab import config, devices, estimate, evaluate, model, rules, tensors
 from efflab.acceleration import block, precision, recipes
-from efflab.compression import affine, sparse
 from efflab.distributed import buckets, schedules
 
-CHAPTERS = ("structure", "acceleration")
+CHAPTERS = ("structure", "acceleration", "compression")
 PARTS = ("legal_compression", "legal_distributed", "legal_core")
 OUTSIDE = {
     *("cli", "rank", "many_machines", "process"),
@@ -237,8 +236,6 @@ BY_TYPE: dict[Any, Callable[[], Any]] = {
 }
 SCHEDULE = just("gpipe")
 FFN = {"ffn": lambda: model.FeedForward(8, 16), "x": tensor(1, 4, 8), "order": just("column-row")}
-LINEARS = just(["layers.0.ffn.body.up"])
-HEADS = just({0: [1]})
 BATCHES = just([(torch.ones(1, 4, dtype=torch.long), torch.ones(1, 4, dtype=torch.long))])
 ATTENTION = {"d_model": just(8), "n_head": just(2)}
 ENCODER = config.ModelConfig(2, 2, 8, 16, 20, 12, pooler=True)
@@ -248,10 +245,6 @@ TASKS = just([[schedules.Task("F", 0), schedules.Task("B", 0)]])
 def encoder() -> model.Transformer:
     torch.manual_seed(0)
     return model.Transformer(ENCODER).eval()
-
-
-def quantized() -> Any:
-    return affine.quantize(tensor(4, 4)(), 4)
 
 
 def _images(kind: str) -> Callable[[], Any]:
@@ -300,45 +293,6 @@ BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
     "acceleration.precision.every_value": {"name": just("bf16")},
     "bench.saved_bytes": {"inputs": just([torch.ones(1, 4, dtype=torch.long)])},
     "bench.peak_bytes": {"device": just("cpu")},
-    "compression.affine.from_rows": {"rows": tensor(2, 2), "shape": just((2, 2))},
-    "compression.affine.pack": {"values": ids(4)},
-    "compression.affine.unpack": {"packed": just(torch.ones(4, dtype=torch.uint8))},
-    "compression.calibration.quantized_by": {"method": just("rtn"), "bits": just(4)},
-    "compression.gptq.gptq": {"inputs": tensor(16, 4)},
-    "compression.gptq.gptq_hessian": {"hessian": lambda: torch.eye(4).double()},
-    "compression.gptq.damped": {"hessian": lambda: torch.eye(4).double()},
-    "compression.gptq.inverse_factor": {"H": lambda: torch.eye(4).double()},
-    "compression.gptq.output_error": {
-        "quantized": quantized,
-        "hessian": lambda: torch.eye(4).double(),
-    },
-    "compression.gptq.sweep": {
-        "factor": lambda: torch.eye(4).double(),
-        "weight": tensor(4, 4),
-        "scale": tensor(4, 4),
-    },
-    "compression.int8.smoothing": {"peaks": lambda: torch.ones(4)},
-    "compression.int8.replace_linears": {"make": just(lambda name, linear: linear)},
-    "compression.int8.calibrate": {"run": just(lambda batch: _model()(batch[0]))},
-    "compression.int8.channel_peaks": {"run": just(lambda batch: _model()(batch[0]))},
-    "compression.int8.static_int8": {
-        "model": lambda: nn.Sequential(nn.Linear(4, 4)),
-        "ranges": just({"0": (-1.0, 1.0)}),
-    },
-    "compression.packed.fill": {"tensors": just({})},
-    "compression.packed.with_weights": {"quantized": just({})},
-    "compression.pruning.apply_masks": {"masks": just({})},
-    "compression.pruning.masks_held": {"masks": just({})},
-    "compression.pruning.weight_masks": {"make": just(lambda w: w > 0)},
-    "compression.pruning.n_m_mask": {"n": just(2), "m": just(4)},
-    "compression.pruning.prune_heads": {"heads": HEADS},
-    "compression.pruning.head_masks": {"heads": HEADS},
-    "compression.pruning.prune_ffn": {"neurons": HEADS},
-    "compression.pruning.neuron_masks": {"neurons": HEADS},
-    "compression.sparse.from_layout": {
-        "parts": lambda: sparse.to_layout(torch.eye(4), "csr"),
-        "shape": just((4, 4)),
-    },
     "cost.crossing_length": {"against": just("ffn")},
     "data.published": {"name": just("devices")},
     "data.recall_batch": {"seq_len": just(8)},
@@ -428,7 +382,6 @@ BY_OWNER: dict[str, Callable[[], Any]] = {
     "acceleration.block.Namespace": lambda: block.torch_namespace(),
     "acceleration.precision.FloatFormat": lambda: precision.FORMATS["fp8_e4m3fn"],
     "acceleration.recipes.Recipe": lambda: recipes.RECIPES["fp32"],
-    "compression.affine.QuantizedTensor": quantized,
     "model.Transformer": _model,
     "devices.Device": just(A100),
     "model.Layer": lambda: _model().layers[0],
@@ -440,8 +393,9 @@ BY_OWNER: dict[str, Callable[[], Any]] = {
 # --- Only refused --------------------------------------------------------------------------------
 
 NOT_CALLED = re.compile(
-    r"""on_rank|\brank\b|launch|parallelize|ParallelLinear|distributed.*_ranks$|\bring|engine|onnx
-    |openvino|compression.*(language|calibrat|_quantized$)|xla|inductor|synth|netlist|plan_fit
+    r"""on_rank|\brank\b|launch|parallelize|ParallelLinear|distributed.*_ranks$|\bring|onnx
+    |openvino|torchao|language_file|language.(converted|transposed|save)
+    |calibration.calibration|xla|inductor|synth|netlist|plan_fit
     |scaling|points|load_encoder|load_minilm|privacy.load|replacing|stages|zero\.
     |distributed.*train|train\.(token|class|Muon|fit|grad)|corpus|stdlib|learned_spans
     |forward_in_order|alone|SharedBatchNorm|average_grad|log_mask|call_seconds|require_exponents

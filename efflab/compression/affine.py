@@ -13,34 +13,64 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from efflab.arguments import check_arguments
+from efflab.compression.values import (
+    IntegerVector,
+    NumberMatrix,
+    finite_values,
+    require_broadcast,
+    require_filled,
+    require_ordered,
+    require_shape,
+    require_whole,
+)
 from efflab.errors import require, require_int
-from efflab.tensors import require_finite
+from efflab.rules import Count, Size
+from efflab.tensors import Integers, Matrix, Numbers, require_finite
+
+MOST_BITS = 16
 
 
+@check_arguments
 @dataclass(frozen=True)
 class QuantizedTensor:
     """Packed codes with their scales; made by `quantize`, `gptq` or `from_codes`.
 
-    Every scale owns one row of the tensor's `rows` view: (R, values of one scale).
+    Every scale owns one row of the tensor's `rows` view: (R, values of one scale). Parts that do
+    not fit each other are a `ValueError`.
     """
 
-    packed: Tensor  # uint8, `bits` bits a value, first value in the lowest bits
+    packed: Integers  # uint8, `bits` bits a value, first value in the lowest bits
     scale: Tensor  # (R,) float32
-    zero_point: Tensor | None  # (R,) uint8 or int32; None: symmetric, zero is code 0
+    zero_point: Integers | None  # (R,) uint8 or int32; None: symmetric, zero is code 0
     bits: int
-    shape: tuple[int, ...]
+    shape: tuple[Size, ...]
     axis: int | None = None
     group_size: int | None = None
 
+    def __post_init__(self):
+        check_grid(self.bits, self.axis, self.group_size, len(self.shape))
+        n_scales = (_n_scales(self.shape, self.axis, self.group_size),)
+        require_shape("packed", self.packed, (_n_bytes(prod(self.shape), self.bits),))
+        require(self.packed.dtype == torch.uint8, "packed.dtype", self.packed.dtype, "bytes")
+        require_shape("scale", self.scale, n_scales)
+        require_finite("scale", self.scale)
+        if self.zero_point is not None:
+            require_shape("zero_point", self.zero_point, n_scales)
+            require_whole("zero_point", self.zero_point, *code_range(self.bits, False))
+
     @classmethod
     def from_codes(
-        cls, codes: Tensor, scale: Tensor, zero_point: Tensor | None, bits: int, **layout
+        cls, codes: Integers, scale: Tensor, zero_point: Numbers | None, bits: int, **layout
     ) -> "QuantizedTensor":
         """Pack integer `codes`, in the tensor's own shape, on a grid that is already known."""
-        low, _ = code_range(bits, zero_point is None)
+        low, high = code_range(bits, zero_point is None)
+        require_filled("codes", codes)
+        require_whole("codes", codes, low, high)
         if zero_point is not None:
+            require_whole("zero_point", zero_point, low, high)
             zero_point = zero_point.flatten().to(torch.uint8 if bits <= 8 else torch.int32)
-        packed = pack(codes.flatten() - low, bits)
+        packed = pack(codes.flatten().to(torch.int32) - low, bits)
         scale = scale.detach().flatten().float()
         return cls(packed, scale, zero_point, bits, tuple(codes.shape), **layout)
 
@@ -65,6 +95,7 @@ class QuantizedTensor:
         return sum(t.numel() * t.element_size() for t in parts if t is not None)
 
 
+@check_arguments
 def quantize(
     x: Tensor,
     bits: int,
@@ -92,43 +123,42 @@ def quantize(
     return QuantizedTensor.from_codes(codes, scale, zero_point, bits, **layout)
 
 
-def finite_values(name: str, x: Tensor) -> Tensor:
-    """x as data to be stored: float32, at least one value, all finite, and off the autograd graph.
-
-    Finite in float64 is not enough: what float32 cannot hold has no scale either.
-    """
-    require(x.is_floating_point(), f"{name}.dtype", x.dtype, "a floating-point tensor")
-    require(x.numel() > 0, f"{name}.shape", tuple(x.shape), "a tensor with at least one value")
-    values = x.detach().float()
-    require_finite(name, values)
-    return values
-
-
+@check_arguments
 def check_grid(
-    bits: int, axis: int | None = None, group_size: int | None = None, n_dims: int = 2
+    bits: int, axis: int | None = None, group_size: int | None = None, n_dims: Count = 2
 ) -> None:
     """Refuse a grid that does not exist for a tensor of `n_dims` dimensions, or for any."""
     require_int("bits", bits, 2)
-    require(bits <= 16, "bits", bits, "2 to 16")
+    require(bits <= MOST_BITS, "bits", bits, f"2 to {MOST_BITS}")
+    _require_layout(axis, group_size, n_dims)
+
+
+def _require_layout(axis: int | None, group_size: int | None, n_dims: int) -> None:
     if axis is not None:
         require(-n_dims <= axis < n_dims, "axis", axis, f"a dimension of the {n_dims} there are")
     if group_size is not None:
         require_int("group_size", group_size)
+        require(n_dims > 0, "group_size", group_size, "None for a number without dimensions")
         last = (-1, n_dims - 1)
         require(n_dims == 1 or axis not in last, "axis", axis, "not the last, where groups run")
 
 
+@check_arguments
 def code_range(bits: int, symmetric: bool) -> tuple[int, int]:
     """Lowest and highest code. Symmetric leaves out -2^(bits-1), so that -x has the code of x."""
+    check_grid(bits)
+    bits = int(bits)  # in one of numpy's small types the power would overflow
     high = 2 ** (bits - 1) - 1
     return (-high, high) if symmetric else (0, 2**bits - 1)
 
 
-def grid(rows: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor | None]:
+@check_arguments
+def grid(rows: Matrix, bits: int, symmetric: bool) -> tuple[Tensor, Tensor | None]:
     """Scale (R,1) and zero point (R,1), None if symmetric, that cover each of the rows (R,n).
 
-    Rows with infinities or NaN are a `ValueError`.
+    Rows without values, or with infinities or NaN, are a `ValueError`.
     """
+    require(rows.shape[1] > 0, "rows.shape", tuple(rows.shape), "at least one value in each row")
     low, high = code_range(bits, symmetric)
     if symmetric:
         scale = rows.abs().amax(1, keepdim=True) / high
@@ -137,7 +167,7 @@ def grid(rows: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor | Non
         most, steps = rows.amax(1, keepdim=True).clamp(min=0), high - low
         span = most - least
         scale = torch.where(span.isfinite(), span / steps, most / steps - least / steps)
-    require_finite("x", scale)
+    require_finite("rows", scale)
     # All zero, or so small that the division underflows: any scale will do.
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     if symmetric:
@@ -145,31 +175,45 @@ def grid(rows: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor | Non
     return scale, (-least / scale).round().clamp(low, high)
 
 
-def round_to_grid(x: Tensor, scale: Tensor, zero_point: Tensor | None, bits: int) -> Tensor:
+@check_arguments
+def round_to_grid(x: Tensor, scale: Tensor, zero_point: Numbers | None, bits: int) -> Tensor:
     """Codes (int32) of x, clamped to the range; scale and zero point broadcast against x."""
+    for name, part in (("scale", scale), ("zero_point", zero_point)):
+        if part is not None and part.shape != x.shape:
+            require_broadcast(name, part, x.shape)
     low, high = code_range(bits, zero_point is None)
     codes = (x / scale).round() + (0 if zero_point is None else zero_point)
+    require_ordered("x", codes)
     return codes.clamp(low, high).to(torch.int32)
 
 
-def to_rows(x: Tensor, axis: int | None, group_size: int | None) -> Tensor:
+@check_arguments
+def to_rows(x: Numbers, axis: int | None, group_size: int | None) -> Tensor:
     """The view (R, n) of x in which each row shares a scale; short groups are filled with zeros.
 
     Zero lies on every grid and widens none, so the filling changes no scale.
     """
+    _require_layout(axis, group_size, x.dim())
+    require_filled("x", x)
     if group_size is not None:
-        return F.pad(x, (0, -x.shape[-1] % group_size)).reshape(-1, group_size)
+        size = min(int(group_size), x.shape[-1])
+        return F.pad(x, (0, -x.shape[-1] % size)).reshape(-1, size)
     if axis is not None:
         return x.movedim(axis, 0).flatten(1) if x.dim() > 1 else x[:, None]
     return x.reshape(1, -1)
 
 
+@check_arguments
 def from_rows(
-    rows: Tensor, shape: tuple[int, ...], axis: int | None, group_size: int | None
+    rows: NumberMatrix, shape: tuple[Size, ...], axis: int | None, group_size: int | None
 ) -> Tensor:
     """Inverse of `to_rows`."""
+    _require_layout(axis, group_size, len(shape))
+    n_rows = _n_scales(shape, axis, group_size)
+    size = prod(shape) // n_rows if group_size is None else min(int(group_size), shape[-1])
+    require_shape("rows", rows, (n_rows, size))
     if group_size is not None:
-        filled = -(-shape[-1] // group_size) * group_size
+        filled = -(-shape[-1] // size) * size
         return rows.reshape(*shape[:-1], filled)[..., : shape[-1]].contiguous()
     if axis is not None:
         axis %= len(shape)
@@ -178,9 +222,22 @@ def from_rows(
     return rows.reshape(shape)
 
 
-def pack(values: Tensor, bits: int) -> Tensor:
+def _n_scales(shape: tuple[int, ...], axis: int | None, group_size: int | None) -> int:
+    if group_size is not None:
+        return prod(shape[:-1]) * -(-shape[-1] // int(group_size))
+    return 1 if axis is None else shape[axis]
+
+
+def _n_bytes(n: int, bits: int) -> int:
+    return -(-int(n) * int(bits) // 8)
+
+
+@check_arguments
+def pack(values: IntegerVector, bits: int) -> Tensor:
     """Whole numbers 0..2^bits - 1, (n,) -> ceil(n bits / 8) bytes, lowest bit first."""
-    n_bytes = -(-bits // 8)
+    require_int("bits", bits, 1, MOST_BITS)
+    require_whole("values", values, 0, 2 ** int(bits) - 1)
+    n_bytes = -(-int(bits) // 8)
     raw = values.numpy().astype(f"<u{n_bytes}").view(np.uint8).reshape(-1, n_bytes)
     if bits in (8, 16):  # whole bytes: no need to take them apart
         return torch.from_numpy(raw.flatten())
@@ -188,9 +245,14 @@ def pack(values: Tensor, bits: int) -> Tensor:
     return torch.from_numpy(np.packbits(each, bitorder="little"))
 
 
-def unpack(packed: Tensor, bits: int, n: int) -> Tensor:
+@check_arguments
+def unpack(packed: IntegerVector, bits: int, n: Count) -> Tensor:
     """The first n numbers (int32) of what `pack` made."""
-    raw = packed.numpy()
+    require_int("bits", bits, 1, MOST_BITS)
+    bits, n_bytes = int(bits), _n_bytes(n, bits)
+    require(packed.dtype == torch.uint8, "packed.dtype", packed.dtype, "bytes")
+    require(n_bytes <= len(packed), "packed.shape", tuple(packed.shape), f"{n_bytes} bytes or more")
+    raw = packed[:n_bytes].contiguous().numpy()
     if bits in (8, 16):
         return torch.from_numpy(raw.view(f"<u{bits // 8}").astype(np.int32))
     each = np.unpackbits(raw, count=n * bits, bitorder="little").reshape(n, bits)

@@ -12,19 +12,26 @@ import torch
 from torch import Tensor, nn
 
 from efflab import data
+from efflab.arguments import check_arguments
 from efflab.compression.gptq import gptq_model, hessian, output_error
 from efflab.compression.packed import Quantized, quantize_weights
-from efflab.errors import require_int, require_one_of
+from efflab.compression.values import Hessian, require_each
+from efflab.errors import require, require_int, require_one_of
 from efflab.hooks import linear_places, watching
+from efflab.rules import Count
+from efflab.tensors import Ids
 
+MOST_TOKENS = 2**24
+"""Far more than any method needs, and few enough to be held as ids."""
 METHODS = ("rtn", "gptq")
 SOURCES = ("library", "prose", "random")
 N_TOKENS, SEQ_LEN = 4096, 256  # 16 windows of 256 tokens
 
 
-def calibration(n_tokens: int = N_TOKENS, source: str = "library", seed: int = 0) -> list[Tensor]:
+@check_arguments
+def calibration(n_tokens: int = N_TOKENS, source: str = "library", seed: Count = 0) -> list[Tensor]:
     """Batches of token ids (B,T): windows of the library, of its docstrings, or random tokens."""
-    require_int("n_tokens", n_tokens, 8)
+    require_int("n_tokens", n_tokens, 8, MOST_TOKENS)
     require_one_of("source", source, SOURCES)
     seq_len = min(SEQ_LEN, n_tokens)
     shape = max(1, n_tokens // seq_len), seq_len
@@ -41,6 +48,7 @@ def _prose() -> np.ndarray:
     return data.tokens_of(["\n".join(f.query for f in data.documented_functions())])
 
 
+@check_arguments
 @torch.no_grad()
 def layer_hessians(model: nn.Module, batches: Iterable) -> dict[str, Tensor]:
     """{weight's name: X^T X} of every linear map in the layers of the model as it is.
@@ -56,23 +64,38 @@ def layer_hessians(model: nn.Module, batches: Iterable) -> dict[str, Tensor]:
             found[key] = found.get(key, 0) + hessian(x)
 
     with watching(model.layers, look):
-        for ids in batches:
+        for ids in require_each("batches", batches, Ids):
             model.encode(ids)
     return found
 
 
-def layers_error(model: nn.Module, quantized: Quantized, hessians: dict[str, Tensor]) -> float:
+@check_arguments
+def layers_error(model: nn.Module, quantized: Quantized, hessians: dict[str, Hessian]) -> float:
     """Mean over the linear maps of the output's squared error, as a share of its square."""
     own = dict(model.named_parameters())
+    require(len(quantized) > 0, "quantized", quantized, "one weight at least")
+    for name in quantized:
+        require(name in own, "quantized", name, "names of the model's parameters")
+        require(name in hessians, "hessians", sorted(hessians), f"one of {name} too")
     return float(np.mean([output_error(own[n], q, hessians[n]) for n, q in quantized.items()]))
 
 
+@check_arguments
 def quantized_by(
-    method: str, model: nn.Module, bits: int, group_size: int | None, batches=None, **options
+    method: str,
+    model: nn.Module,
+    bits: int,
+    group_size: int | None,
+    batches: Iterable | None = None,
+    **options,
 ) -> Quantized:
-    """The linear maps of the layers by "rtn" or "gptq": the same grid, other codes."""
+    """The linear maps of the layers by "rtn" or "gptq": the same grid, other codes.
+
+    "gptq" needs `batches`, as `gptq_model` takes them; `options`: those of `gptq.Settings`.
+    """
     require_one_of("method", method, METHODS)
     if method == "gptq":
+        require(batches is not None, "batches", batches, "token ids to fit the codes to")
         return gptq_model(model, batches, bits, group_size=group_size, **options)
     grid = dict(symmetric=options.get("symmetric", False), group_size=group_size)
     grid["axis"] = 0 if group_size is None else None

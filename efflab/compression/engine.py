@@ -8,22 +8,30 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from efflab.arguments import check_arguments
 from efflab.bench import cpu_features
 from efflab.compression import int8
+from efflab.errors import require
+from efflab.rules import Count
+from efflab.tensors import Ids, Mask, Numbers
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Ids, Mask]
 """ids and attention mask, (B,T) int64 each."""
+Inputs = Sequence[tuple[Numbers, ...]]
+"""Batches as `encode` takes them: ids alone or ids and mask."""
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Engine:
     """A way to run the encoder."""
 
     name: str
     embed: Callable[[Tensor, Tensor], Tensor]  # ids, mask (B,T) -> unit vectors (B,C)
-    nbytes: int  # of all files that it loads
+    nbytes: Count  # of all files that it loads
 
 
+@check_arguments
 class Hidden(nn.Module):
     """`model.encode` as a module's forward, which exporters want: ids, mask -> (B,T,C)."""
 
@@ -31,13 +39,14 @@ class Hidden(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, ids: Ids, mask: Mask) -> Tensor:
         return self.model.encode(ids, mask)
 
 
+@check_arguments
 def file_bytes(*paths: Path) -> int:
     """Bytes of the files together."""
-    return sum(Path(path).stat().st_size for path in paths)
+    return sum(path.stat().st_size for path in paths)
 
 
 @contextmanager
@@ -56,6 +65,13 @@ def seven_bits_needed() -> bool:
     return not cpu_features()["vnni"]
 
 
+@check_arguments
+def require_batches(calibration: Inputs) -> None:
+    """Refuse a calibration that shows nothing."""
+    require(len(calibration) > 0, "calibration", calibration, "at least one batch")
+
+
+@check_arguments
 def smoothing_strength(name: str) -> float:
     """`alpha` of `int8.smoothing` for the linear layer of that name.
 
@@ -65,9 +81,11 @@ def smoothing_strength(name: str) -> float:
     return 0.8 if name.endswith("down") else 0.5
 
 
-def smoothed_model(model: nn.Module, calibration: Sequence[tuple[Tensor, ...]]) -> nn.Module:
+@check_arguments
+def smoothed_model(model: nn.Module, calibration: Inputs) -> nn.Module:
     """A copy that computes the same with its outliers moved into the weights (`int8.smoothing`)."""
     run = lambda batch: model.encode(*batch)  # noqa: E731
+    require_batches(calibration)
     peaks = int8.channel_peaks(run, model, calibration)
 
     def make(name: str, linear: nn.Linear) -> nn.Module:

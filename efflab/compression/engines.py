@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from efflab.arguments import check_arguments
 from efflab.bench import cpu_features
 from efflab.compression import int8
 from efflab.compression.engine import (
@@ -21,6 +22,7 @@ from efflab.compression.engine import (
     Hidden,
     file_bytes,
     quiet,
+    require_batches,
     seven_bits_needed,
     smoothed_model,
     smoothing_strength,
@@ -35,6 +37,7 @@ from efflab.compression.openvino import (
 from efflab.hooks import linear_layers, share_as
 from efflab.pretrained import mean_pool
 from efflab.privacy import load
+from efflab.tensors import Ids, Mask
 
 __all__ = [
     "Batch",
@@ -60,6 +63,7 @@ __all__ = [
 ]
 
 
+@check_arguments
 def pickled_bytes(model: nn.Module) -> int:
     """Bytes of the model's state as `torch.save` writes it, a module in several places once.
 
@@ -75,16 +79,19 @@ def pickled_bytes(model: nn.Module) -> int:
     return file.tell()
 
 
+@check_arguments
 def torch_engine(name: str, model: nn.Module) -> Engine:
     """A torch model with `encode`, run eagerly."""
 
+    @check_arguments
     @torch.no_grad()
-    def embed(ids: Tensor, mask: Tensor) -> Tensor:
+    def embed(ids: Ids, mask: Mask) -> Tensor:
         return mean_pool(model.encode(ids, mask).float(), mask)
 
     return Engine(name, embed, pickled_bytes(model))
 
 
+@check_arguments
 def run_all(model: nn.Module, batches: list[Batch]) -> None:
     """Pass every batch through, for what observers see of it."""
     with torch.no_grad():
@@ -95,16 +102,19 @@ def run_all(model: nn.Module, batches: list[Batch]) -> None:
 # --- torch -----------------------------------------------------------------------------------
 
 
+@check_arguments
 def fp32(model: nn.Module) -> Engine:
     """The model as it is."""
     return torch_engine("fp32 eager", model)
 
 
+@check_arguments
 def bf16(model: nn.Module) -> Engine:
     """All weights and activations in bfloat16."""
     return torch_engine("bf16 eager", deepcopy(model).bfloat16())
 
 
+@check_arguments
 def torch_dynamic(model: nn.Module, *, table: bool = False, per_channel: bool = False) -> Engine:
     """torch.ao.quantization.quantize_dynamic: as it comes, weights have one scale a tensor.
 
@@ -121,6 +131,7 @@ def torch_dynamic(model: nn.Module, *, table: bool = False, per_channel: bool = 
     return torch_engine("torch dynamic INT8", small)
 
 
+@check_arguments
 def torch_smoothed(model: nn.Module, calibration: list[Batch]) -> Engine:
     """torch's dynamic INT8 with scales by channel after our smoothing, and the token table."""
     smooth = smoothed_model(model, calibration)
@@ -129,6 +140,7 @@ def torch_smoothed(model: nn.Module, calibration: list[Batch]) -> Engine:
     )
 
 
+@check_arguments
 def prepared(model: nn.Module, *, seven_bits: bool | None = None) -> nn.Module:
     """A copy whose linear layers stand between QuantStub and DeQuantStub, with observers."""
     import torch.ao.quantization as q
@@ -144,6 +156,7 @@ def prepared(model: nn.Module, *, seven_bits: bool | None = None) -> nn.Module:
         return q.prepare(wrapped.eval())
 
 
+@check_arguments
 def torch_static(
     model: nn.Module, calibration: list[Batch], *, seven_bits: bool | None = None
 ) -> Engine:
@@ -153,6 +166,7 @@ def torch_static(
     """
     import torch.ao.quantization as q
 
+    require_batches(calibration)
     observed = prepared(model, seven_bits=seven_bits)
     run_all(observed, calibration)
     observed.pooler = None  # calibration never reaches it: no embedding needs it
@@ -160,6 +174,7 @@ def torch_static(
         return torch_engine("torch static INT8", q.convert(observed))
 
 
+@check_arguments
 def torchao_int8(model: nn.Module) -> Engine:
     """torchao's weight-only INT8: kept in 8 bits, computed in fp32."""
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
@@ -174,7 +189,8 @@ def torchao_int8(model: nn.Module) -> Engine:
 # --- ONNX Runtime ----------------------------------------------------------------------------
 
 
-def onnx_int8(model: nn.Module, folder: Path, *, seven_bits: bool | None = None) -> Engine:
+@check_arguments
+def onnx_int8(model: nn.Module, folder: str | Path, *, seven_bits: bool | None = None) -> Engine:
     """ONNX Runtime's dynamic INT8, weights per channel, tables too; written into `folder`.
 
     `seven_bits`: of the weights; by default where this CPU needs it (`seven_bits_needed`).
@@ -200,7 +216,8 @@ def onnx_int8(model: nn.Module, folder: Path, *, seven_bits: bool | None = None)
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(small, options, providers=["CPUExecutionProvider"])
 
-    def embed(ids: Tensor, mask: Tensor) -> Tensor:
+    @check_arguments
+    def embed(ids: Ids, mask: Mask) -> Tensor:
         (hidden,) = session.run(None, {"ids": ids.numpy(), "mask": mask.numpy()})
         return mean_pool(torch.from_numpy(hidden), mask)
 

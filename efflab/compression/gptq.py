@@ -14,24 +14,35 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from efflab.arguments import check_arguments, unchecked
 from efflab.compression.affine import (
     QuantizedTensor,
     check_grid,
-    finite_values,
     from_rows,
     grid,
     round_to_grid,
     to_rows,
 )
+from efflab.compression.values import (
+    Hessian,
+    Samples,
+    Weight,
+    finite_hessian,
+    finite_values,
+    require_each,
+    require_shape,
+)
 from efflab.errors import require, require_int
 from efflab.hooks import inputs_seen, linear_layers, linear_places
-from efflab.tensors import require_finite
+from efflab.rules import Count, Size
+from efflab.tensors import Ids, Mask, Matrix, Numbers, require_finite
 
 BLOCK_SIZE = 32
 """Columns in a lazy batch. The paper takes 128, for GPUs. On a CPU 32 is as fast, and its operators
 are small enough to stay on one thread, where two would wait for each other on a busy machine."""
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Settings:
     """How `gptq` quantizes; wrong values are refused here, once, before any work.
@@ -51,16 +62,12 @@ class Settings:
 
     def __post_init__(self):
         check_grid(self.bits, group_size=self.group_size)
-        is_number = isinstance(self.damp, int | float) and not isinstance(self.damp, bool)
-        finite = is_number and 0 <= self.damp < float("inf")
-        require(finite, "damp", self.damp, "a finite number of at least 0")
-        for name in ("symmetric", "act_order"):
-            value = getattr(self, name)
-            require(isinstance(value, bool), name, value, "True or False")
+        require(self.damp >= 0, "damp", self.damp, "a finite number of at least 0")
         require_int("block_size", self.block_size)
 
 
-def gptq(weight: Tensor, inputs: Tensor, bits: int, **options) -> QuantizedTensor:
+@check_arguments
+def gptq(weight: Weight, inputs: Samples, bits: int, **options) -> QuantizedTensor:
     """Quantize weight (out, in) so that its outputs on inputs (n, in) change little.
 
     `options`: those of `Settings`. With fewer samples than inputs the Hessian is singular and only
@@ -71,17 +78,17 @@ def gptq(weight: Tensor, inputs: Tensor, bits: int, **options) -> QuantizedTenso
     torch.Size([4, 8])
     """
     settings = Settings(bits, **options)
-    check_weight(weight)
+    finite_values("weight", weight)
     return _quantized(weight, hessian(inputs, weight.shape[1]), settings)
 
 
-def hessian(inputs: Tensor, width: int | None = None) -> Tensor:
+@check_arguments
+def hessian(inputs: Samples, width: int | None = None) -> Tensor:
     """X^T X of inputs X (n, in), float64: (in, in). Those of several batches add up.
 
     The Hessian of the squared output error is twice this, for every row alike; no step of the
     method depends on the factor. `width`: the number of inputs that there must be.
     """
-    require(inputs.dim() == 2, "inputs.shape", tuple(inputs.shape), "(n, in)")
     n, found = inputs.shape
     width = found if width is None else width
     require(found == width, "inputs.shape", (n, found), f"(n, {width}), the weight's own width")
@@ -92,23 +99,16 @@ def hessian(inputs: Tensor, width: int | None = None) -> Tensor:
     return total
 
 
-def gptq_hessian(weight: Tensor, hessian: Tensor, bits: int, **options) -> QuantizedTensor:
+@check_arguments
+def gptq_hessian(weight: Weight, hessian: Hessian, bits: int, **options) -> QuantizedTensor:
     """`gptq` from an accumulated Hessian (in, in), so that no calibration data has to be kept.
 
     `options`: those of `Settings`.
     """
     settings = Settings(bits, **options)
-    check_weight(weight)
-    shape = (weight.shape[1],) * 2
-    require(tuple(hessian.shape) == shape, "hessian.shape", tuple(hessian.shape), f"{shape}")
-    require_finite("hessian", hessian)
-    return _quantized(weight, hessian, settings)
-
-
-def check_weight(weight: Tensor) -> None:
-    """Refuse what is no finite matrix."""
-    require(weight.dim() == 2, "weight.shape", tuple(weight.shape), "(out, in)")
     finite_values("weight", weight)
+    H = finite_hessian("hessian", hessian, weight.shape[1])
+    return _quantized(weight, H, settings)
 
 
 def _quantized(weight: Tensor, hessian: Tensor, settings: Settings) -> QuantizedTensor:
@@ -141,26 +141,30 @@ def _quantized(weight: Tensor, hessian: Tensor, settings: Settings) -> Quantized
     return QuantizedTensor.from_codes(codes, scale, zero_point, bits, **layout)
 
 
-def damped(hessian: Tensor, damp: float) -> Tensor:
+@check_arguments
+def damped(hessian: Hessian, damp: float) -> Tensor:
     """The Hessian with `damp` times its mean diagonal added to the diagonal, as float64.
 
     A dead input (zero row and column) gets the mean, whatever the unit of the inputs, and is tied
     to no other. Where all are dead any number will do.
     """
-    diagonal = hessian.diagonal().double()
+    H = finite_hessian("hessian", hessian)
+    diagonal = H.diagonal()
     mean = diagonal.mean()
-    extra = damp * mean
+    extra = float(damp) * mean
     own = torch.where(mean > 0, mean, 1.0) - extra
-    return hessian.double() + torch.diag(torch.where(diagonal == 0, own, 0) + extra)
+    return H + torch.diag(torch.where(diagonal == 0, own, 0) + extra)
 
 
-def inverse_factor(H: Tensor, damp: float = 0.0) -> Tensor:
+@check_arguments
+def inverse_factor(H: Hessian, damp: float = 0.0) -> Tensor:
     """Upper triangular U with U^T U = H^-1 (section 3.3, step 3).
 
     Row i, divided by its diagonal, is the correction that rounding column i asks of the columns
     after it. H = R R^T with R upper triangular is the Cholesky factor of H read backwards, and
     U = R^-1: the inverse itself is never made. A singular H is a `ValueError` that names `damp`.
     """
+    H = finite_hessian("H", H)
     lower, failed = torch.linalg.cholesky_ex(H.flip(0, 1))
     pivots = lower.diagonal().square()
     sound = not failed and bool(pivots.min() > len(H) * torch.finfo(H.dtype).eps * pivots.max())
@@ -169,23 +173,25 @@ def inverse_factor(H: Tensor, damp: float = 0.0) -> Tensor:
     return torch.linalg.solve_triangular(lower.flip(0, 1), eye, upper=True)
 
 
+@check_arguments
 def sweep(
-    weight: Tensor,
-    scale: Tensor,
-    zero_point: Tensor | None,
+    weight: Weight,
+    scale: Matrix,
+    zero_point: Numbers | None,
     bits: int,
-    factor: Tensor,
+    factor: Hessian,
     *,
-    block_size: int = BLOCK_SIZE,
-    stop: int | None = None,
+    block_size: Size = BLOCK_SIZE,
+    stop: Count | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Round the first `stop` columns (default all), left to right (Algorithm 1).
 
     `weight`, `scale` and `zero_point` are (out, in). Returns (values, codes), both (out, in):
     rounded columns hold their dequantized values, the others the weights as corrected so far.
     """
-    w = weight.T.double().clone()  # (in, out): a column is a run of memory
-    scale = scale.T.double()
+    _check_sweep(weight, scale, zero_point, factor, stop)
+    w = weight.detach().T.double().clone()  # (in, out): a column is a run of memory
+    scale, factor = scale.T.double(), factor.double()
     zero = torch.zeros_like(scale) if zero_point is None else zero_point.T.double()
     stop = len(w) if stop is None else stop
     codes = torch.zeros_like(w, dtype=torch.int32)
@@ -194,7 +200,7 @@ def sweep(
         errors = w.new_empty(end - start, w.shape[1])
         for i in range(start, end):
             offset = None if zero_point is None else zero[i]
-            codes[i] = round_to_grid(w[i], scale[i], offset, bits)
+            codes[i] = unchecked(round_to_grid)(w[i], scale[i], offset, bits)
             rounded = scale[i] * (codes[i] - zero[i])
             error = errors[i - start] = (w[i] - rounded) / factor[i, i]
             w[i] = rounded
@@ -203,13 +209,31 @@ def sweep(
     return w.T, codes.T
 
 
-def output_error(weight: Tensor, quantized: QuantizedTensor | Tensor, hessian: Tensor) -> float:
+def _check_sweep(weight, scale, zero_point, factor, stop) -> None:
+    finite_values("weight", weight)
+    for name, part in (("scale", scale), ("zero_point", zero_point)):
+        if part is not None:
+            require_shape(name, part, weight.shape)
+            require_finite(name, part)
+    width = weight.shape[1]
+    diagonal = finite_hessian("factor", factor, width).diagonal()
+    require(bool((diagonal != 0).all()), "factor", "0 on its diagonal", "an invertible one")
+    require(stop is None or stop <= width, "stop", stop, f"at most the {width} columns")
+
+
+@check_arguments
+def output_error(weight: Weight, quantized: QuantizedTensor | Tensor, hessian: Hessian) -> float:
     """Squared error of the layer's output as a share of its square, on the Hessian's inputs."""
     values = quantized if isinstance(quantized, Tensor) else quantized.dequantize()
+    require_shape("quantized", values, weight.shape)
+    H = finite_hessian("hessian", hessian, weight.shape[1])
     W, D = weight.detach().double(), (weight.detach() - values).double()
-    return (((D @ hessian) * D).sum() / ((W @ hessian) * W).sum()).item()
+    whole = ((W @ H) * W).sum()
+    require(bool(whole > 0), "weight", "an output of 0", "one whose square the error is a share of")
+    return (((D @ H) * D).sum() / whole).item()
 
 
+@check_arguments
 @torch.no_grad()
 def gptq_model(
     model: nn.Module, batches: Iterable, bits: int, **options
@@ -223,11 +247,11 @@ def gptq_model(
     fitted to the inputs of all of them where the first comes. Returns {parameter name: tensor}, a
     shared one once; the model stays as it is.
     """
-    pairs = [b if isinstance(b, tuple | list) else (b, None) for b in batches]
-    require(bool(pairs), "batches", [], "at least one batch")
     settings = Settings(bits, **options)
+    given = require_each("batches", batches, Ids | tuple[Ids, Mask])
+    pairs = [batch if isinstance(batch, tuple) else (batch, None) for batch in given]
     for linear in linear_layers(model.layers).values():
-        check_weight(linear.weight)
+        finite_values("weight", linear.weight)
     masks = [None if m is None else m.bool()[:, None, None, :] for _, m in pairs]
     real = [... if m is None else m.bool() for _, m in pairs]
     states = [model.embedding(ids) for ids, _ in pairs]

@@ -1,17 +1,23 @@
 """Which heads and FFN neurons a Transformer would miss least, by the gradient of a gate on each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
+from efflab.arguments import check_arguments
+from efflab.compression.values import require_each, require_filled, require_ordered
 from efflab.errors import require, require_int
 from efflab.model import Transformer
+from efflab.tensors import AnyTensor, Matrix
 from efflab.train import language_model_loss
 
 
-def head_importance(model: Transformer, batches, loss_fn=language_model_loss) -> Tensor:
+@check_arguments
+def head_importance(
+    model: Transformer, batches: Iterable, loss_fn: Callable = language_model_loss
+) -> Tensor:
     """|d loss / d gate| of each head, mean over the examples: (n_layer, n_head).
 
     Michel et al. 2019, equation 2: a gate of 1 multiplies each head's output, and its gradient says
@@ -24,7 +30,10 @@ def head_importance(model: Transformer, batches, loss_fn=language_model_loss) ->
     return _gate_gradients(model, [body.out for body in bodies], counts.pop(), batches, loss_fn)
 
 
-def neuron_importance(model: Transformer, batches, loss_fn=language_model_loss) -> Tensor:
+@check_arguments
+def neuron_importance(
+    model: Transformer, batches: Iterable, loss_fn: Callable = language_model_loss
+) -> Tensor:
     """The same for the FFN's neurons, a gate on each activation: (n_layer, d_ff).
 
     It is |activation x gradient|, the Taylor criterion of Molchanov et al. 2017, equation 7.
@@ -40,7 +49,8 @@ def _gate_gradients(model, readers: Sequence[nn.Linear], n_units: int, batches, 
     distinct = len({id(reader) for reader in readers})
     require(distinct == len(readers), "model", f"{distinct} sub-blocks", "one for each layer")
     total, n_examples = torch.zeros(len(readers), n_units), 0
-    for inputs, targets in batches:
+    for inputs, targets in require_each("batches", batches, tuple[AnyTensor, AnyTensor]):
+        require(inputs.dim() > 0 and len(inputs) > 0, "batches", inputs, "one example at least")
         B = len(inputs)
         gates = torch.ones(len(readers), B, n_units, requires_grad=True)
         with ExitStack() as stack, torch.enable_grad():
@@ -51,7 +61,6 @@ def _gate_gradients(model, readers: Sequence[nn.Linear], n_units: int, batches, 
             (gradient,) = torch.autograd.grad(loss, gates)
         total += gradient.abs().sum(1)
         n_examples += B
-    require(n_examples > 0, "batches", batches, "at least one batch")
     return total / n_examples
 
 
@@ -65,14 +74,16 @@ def _gated(gate: Tensor):
     return hook
 
 
-def least_important(importance: Tensor, ratio: float, keep: int = 1) -> dict[int, list[int]]:
+@check_arguments
+def least_important(importance: Matrix, ratio: float, keep: int = 1) -> dict[int, list[int]]:
     """The `ratio` (0 to 1) least important units of all layers, as {layer: units}.
 
     `importance` (n_layer, units). At least `keep` units stay in each layer, so that a ratio close
     to 1 takes fewer than it says.
     """
     require(0 <= ratio <= 1, "ratio", ratio, "a share from 0 to 1")
-    require(not importance.isnan().any(), "importance", "nan inside", "numbers, with an order")
+    require_filled("importance", importance)
+    require_ordered("importance", importance)
     n_units = importance.shape[1]
     require_int("keep", keep, 0)
     require(keep <= n_units, "keep", keep, f"at most the {n_units} units of a layer")

@@ -5,47 +5,59 @@ beforehand on calibration data. Weights: one symmetric scale for each output cha
 affine grid for the tensor (Jacob et al. 2018, section 2; Wu et al. 2020, sections 3 and 5).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efflab.compression.affine import (
-    check_grid,
-    grid,
-    quantize,
-    round_to_grid,
+from efflab.arguments import check_arguments
+from efflab.compression.affine import check_grid, grid, quantize, round_to_grid
+from efflab.compression.values import (
+    Samples,
+    Weight,
+    finite_values,
+    require_broadcast,
+    require_magnitudes,
+    require_ordered,
+    require_shape,
+    require_width,
 )
 from efflab.errors import require, require_one_of
 from efflab.hooks import as_rows, linear_layers, watching
-from efflab.tensors import require_finite
+from efflab.tensors import IntegerMatrix, Matrix, Vector, require_finite
 
 Ranges = dict[str, tuple[float, float]]
 """Name of a linear layer -> least and largest value of its input."""
 
 
+@check_arguments
 def input_grid(low: float, high: float, bits: int = 8) -> tuple[Tensor, Tensor]:
     """Scale and zero point, each (1,1), of the affine grid that covers low to high, and 0."""
     check_grid(bits)
     require(low <= high, "low", low, f"at most high={high}")
-    ends = torch.tensor([[low, high]], dtype=torch.float32)
+    ends = torch.tensor([[float(low), float(high)]], dtype=torch.float32)
     require(bool(ends.isfinite().all()), "low, high", (low, high), "finite numbers, in float32 too")
     return grid(ends, bits, symmetric=False)
 
 
-def int_matmul(a: Tensor, b: Tensor) -> Tensor:
+@check_arguments
+def int_matmul(a: IntegerMatrix, b: IntegerMatrix) -> Tensor:
     """Product of int8 (n,k) and int8 (k,m) with sums in int32, as an INT8 unit adds them up.
 
     Carried by fp32 units, and exact all the same: sums of 1,024 products of 8 bits stay below
     2^24, up to which fp32 holds every whole number. (`torch._int_mm` is a plain loop on CPUs
     without instructions for it.)
     """
+    for name, x in (("a", a), ("b", b)):
+        require(x.dtype == torch.int8, f"{name}.dtype", x.dtype, "int8")
+    require_shape("b", b, (a.shape[1], b.shape[1]))
     parts = zip(a.float().split(1024, dim=1), b.float().split(1024, dim=0), strict=True)
     return sum((x @ y).to(torch.int32) for x, y in parts)
 
 
+@check_arguments
 class Int8Linear(nn.Module):
     """x (..., in) -> (..., out) with both operands in 8 bits and the sum in 32 (Jacob, equation 7).
 
@@ -78,7 +90,7 @@ class Int8Linear(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        require_width(x, self.weight.shape[1])
+        require_width("x", x, self.weight.shape[1])
         y = self.product(as_rows(x), *self.grid_of(x))
         return y.view(*x.shape[:-1], len(self.weight)).to(x.dtype)
 
@@ -90,8 +102,9 @@ class Int8Linear(nn.Module):
         low, high = (x.min().item(), x.max().item()) if x.numel() else (0.0, 0.0)
         return input_grid(low, high, self.bits)
 
-    def product(self, rows: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+    def product(self, rows: Samples, scale: Matrix, zero: Matrix) -> Tensor:
         """rows (N, in) -> (N, out) on the affine grid of scale and zero point, (1,1) or (N,1)."""
+        _require_product(self.weight, rows, scale, zero)
         codes = round_to_grid(rows, scale, zero, self.bits)  # int32, from 0
         middle = 2 ** (self.bits - 1)  # unsigned codes into the range of int8
         total = int_matmul((codes - middle).to(torch.int8), self.weight.T)
@@ -100,15 +113,18 @@ class Int8Linear(nn.Module):
         return y if self.bias is None else y + self.bias
 
 
-def require_width(x: Tensor, width: int) -> None:
-    """x must be (..., width), any dimensions before the last, of any size."""
-    fits = x.dim() > 0 and x.shape[-1] == width
-    require(fits, "x.shape", tuple(x.shape), f"(..., {width})")
+def _require_product(weight: Tensor, rows: Tensor, scale: Tensor, zero: Tensor) -> None:
+    require_width("rows", rows, weight.shape[1])
+    require_ordered("rows", rows)
+    for name, part in (("scale", scale), ("zero", zero)):
+        require_broadcast(name, part, (len(rows), 1))
+        require_finite(name, part)
 
 
 # --- Whole models ----------------------------------------------------------------------------
 
 
+@check_arguments
 def replace_linears(model: nn.Module, make: Callable[[str, nn.Linear], nn.Module]) -> nn.Module:
     """A copy of the model whose every linear layer is `make(name, layer)`.
 
@@ -116,6 +132,8 @@ def replace_linears(model: nn.Module, make: Callable[[str, nn.Linear], nn.Module
     """
     copy = deepcopy(model)
     made: dict[nn.Module, nn.Module] = {m: make(n, m) for n, m in linear_layers(copy).items()}
+    for module in made.values():
+        require(isinstance(module, nn.Module), "make(name, layer)", module, "a module")
     for parent in list(copy.modules()):
         for name, child in list(parent._modules.items()):  # named_children leaves out a second name
             if child in made:
@@ -123,11 +141,13 @@ def replace_linears(model: nn.Module, make: Callable[[str, nn.Linear], nn.Module
     return made.get(copy, copy)
 
 
+@check_arguments
 def dynamic_int8(model: nn.Module, **options) -> nn.Module:
     """Every linear layer in INT8; each input's range is taken when it arrives. No data needed."""
     return replace_linears(model, lambda name, linear: Int8Linear(linear, **options))
 
 
+@check_arguments
 def static_int8(model: nn.Module, ranges: Ranges, **options) -> nn.Module:
     """Every linear layer in INT8 on grids that `calibrate` found: prepare, run, convert.
 
@@ -138,15 +158,21 @@ def static_int8(model: nn.Module, ranges: Ranges, **options) -> nn.Module:
     return replace_linears(model, lambda name, m: Int8Linear(m, ranges[name], **options))
 
 
+@check_arguments
 @torch.no_grad()
 def calibrate(
-    run: Callable, model: nn.Module, batches, *, observer: str = "minmax", cut: float = 1e-3
+    run: Callable,
+    model: nn.Module,
+    batches: Iterable,
+    *,
+    observer: str = "minmax",
+    cut: float = 1e-3,
 ) -> Ranges:
     """The range of each linear layer's input while `run(batch)` passes over `batches`.
 
     `observer`: "minmax" keeps every value; "percentile" drops `cut` of them at either end of each
     batch, a thousandth by default, and averages over batches (Wu et al. 2020, section 5.2). Layers
-    that no batch reached are left out.
+    that no batch reached are left out; an input that is not finite is a `ValueError`.
     """
     require_one_of("observer", observer, ("minmax", "percentile"))
     require(0 <= cut < 0.5, "cut", cut, "a share from 0 to below 0.5")
@@ -155,6 +181,7 @@ def calibrate(
     def look(name: str, x: Tensor) -> None:
         if not x.numel():  # no values have no range
             return
+        require_finite(f"batches, the input of {name}", x)
         if observer == "minmax":
             span = x.min().item(), x.max().item()
         else:
@@ -174,14 +201,16 @@ def calibrate(
 # --- Outliers --------------------------------------------------------------------------------
 
 
+@check_arguments
 @torch.no_grad()
-def channel_peaks(run: Callable, model: nn.Module, batches) -> dict[str, Tensor]:
+def channel_peaks(run: Callable, model: nn.Module, batches: Iterable) -> dict[str, Tensor]:
     """Name -> largest magnitude (in,) of each input channel of each linear layer."""
     peaks: dict[str, Tensor] = {}
 
     def look(name: str, x: Tensor) -> None:
         if not len(x):
             return
+        require_finite(f"batches, the input of {name}", x)
         peak = x.abs().amax(0)
         peaks[name] = torch.maximum(peaks[name], peak) if name in peaks else peak
 
@@ -191,12 +220,19 @@ def channel_peaks(run: Callable, model: nn.Module, batches) -> dict[str, Tensor]
     return peaks
 
 
-def outlier_ratio(peaks: Tensor) -> float:
-    """Largest channel's peak over the median channel's: 1 where all channels are alike."""
+@check_arguments
+def outlier_ratio(peaks: Vector) -> float:
+    """Largest channel's peak over the median channel's: 1 where all channels are alike.
+
+    A median of 0 is a `ValueError`: no ratio says by how much the others are above it.
+    """
+    require_magnitudes("peaks", peaks)
+    require(peaks.median() > 0, "peaks", "a median of 0", "more channels alive than dead")
     return (peaks.max() / peaks.median()).item()
 
 
-def smoothing(peaks: Tensor, weight: Tensor, alpha: float = 0.5) -> Tensor:
+@check_arguments
+def smoothing(peaks: Vector, weight: Weight, alpha: float = 0.5) -> Tensor:
     """Factors (in,) by which SmoothQuant divides the input's channels (Xiao et al. 2023, eq. 4).
 
     The weight's columns are multiplied by them, so that the product stays the same. A weight's
@@ -204,39 +240,56 @@ def smoothing(peaks: Tensor, weight: Tensor, alpha: float = 0.5) -> Tensor:
     and take over a part of the difficulty, so that neither side has all of it.
     """
     require(0 <= alpha <= 1, "alpha", alpha, "a number from 0 to 1")
+    finite_values("weight", weight)
+    require_magnitudes("peaks", peaks)
+    require_shape("peaks", peaks, weight.shape[1:])
     columns = weight.detach().abs().amax(0).clamp(min=1e-5)
     return peaks.detach().clamp(min=1e-5) ** alpha / columns ** (1 - alpha)
 
 
-def smoothed(linear: nn.Linear, factors: Tensor) -> nn.Module:
+@check_arguments
+def smoothed(linear: nn.Linear, factors: Vector) -> nn.Module:
     """The same map as `linear`, whose INT8 form would see x / factors."""
+    require_shape("factors", factors, (linear.in_features,))
     inner = deepcopy(linear)
     with torch.no_grad():
         inner.weight.mul_(factors)
     return nn.Sequential(Divide(factors), inner)
 
 
+@check_arguments
 class Divide(nn.Module):
     """x / factors, channel by channel; an engine folds it into the norm before."""
 
-    def __init__(self, factors: Tensor):
+    def __init__(self, factors: Vector):
         super().__init__()
+        require_finite("factors", factors)
+        require(bool((factors != 0).all()), "factors", "0 inside", "what can be divided by")
         self.register_buffer("factors", factors.detach())
 
     def forward(self, x: Tensor) -> Tensor:
+        require_width("x", x, len(self.factors))
         return x / self.factors
 
 
 # --- Errors ----------------------------------------------------------------------------------
 
 
+@check_arguments
 def relative_error(approximate: Tensor, exact: Tensor) -> float:
-    """Norm of the difference over the norm of what is exact."""
+    """Norm of the difference over the norm of what is exact, which must not be 0."""
+    require_shape("approximate", approximate, exact.shape)
+    require(exact.norm() > 0, "exact", "a norm of 0 or nan", "numbers that are not all 0")
     return ((approximate - exact).norm() / exact.norm()).item()
 
 
+@check_arguments
 @torch.no_grad()
-def layer_error(linear: nn.Linear, weight: Tensor, x: Tensor) -> float:
+def layer_error(linear: nn.Linear, weight: Weight, x: Samples) -> float:
     """Relative error of the layer's output on x (n, in) when its weight is `weight` instead."""
+    require_shape("weight", weight, linear.weight.shape)
+    require_width("x", x, linear.in_features)
+    for name, values in (("weight", weight), ("x", x)):
+        finite_values(name, values)
     exact = F.linear(x, linear.weight)
     return relative_error(F.linear(x, weight), exact)

@@ -9,41 +9,50 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from efflab.arguments import check_arguments
 from efflab.compression.engine import file_bytes, quiet
 from efflab.compression.engines import pickled_bytes
 from efflab.compression.openvino import (
     nncf_int8,
     openvino_compiled,
+    require_openvino,
     smoothed_for_nncf,
 )
 from efflab.config import ModelConfig
 from efflab.errors import require
 from efflab.hooks import share_as
 from efflab.privacy import load
+from efflab.rules import Count, Size
+from efflab.tensors import Ids
 
-Shape = tuple[int, int]
+Shape = tuple[Size, Size]
+MOST_IDS = 2**24
+"""Of a shape, all of which stand in memory while a model is traced."""
 
 
+@check_arguments
 @dataclass(frozen=True)
 class LanguageEngine:
     """A way to run the model: called like it, and judged like it (`evaluate.window_bits`)."""
 
     name: str
     logits: Callable[[Tensor], Tensor]  # ids (B,T) -> (B,T,V), fp32
-    nbytes: int  # of all files that it loads
+    nbytes: Count  # of all files that it loads
     config: ModelConfig
 
-    def __call__(self, ids: Tensor) -> Tensor:
+    def __call__(self, ids: Ids) -> Tensor:
         return self.logits(ids)
 
 
 # --- PyTorch ---------------------------------------------------------------------------------
 
 
+@check_arguments
 def torch_language(name: str, model: nn.Module) -> LanguageEngine:
     """A torch model, run eagerly; its bytes as `torch.save` writes its state."""
 
@@ -54,11 +63,13 @@ def torch_language(name: str, model: nn.Module) -> LanguageEngine:
     return LanguageEngine(name, logits, pickled_bytes(model), model.config)
 
 
+@check_arguments
 def bf16_language(model: nn.Module) -> LanguageEngine:
     """All weights and activations in bfloat16."""
     return torch_language("torch bf16", deepcopy(model).bfloat16())
 
 
+@check_arguments
 def dynamic_language(model: nn.Module) -> LanguageEngine:
     """torch.ao.quantization.quantize_dynamic with a scale for each output channel.
 
@@ -75,6 +86,7 @@ def dynamic_language(model: nn.Module) -> LanguageEngine:
 # --- OpenVINO --------------------------------------------------------------------------------
 
 
+@check_arguments
 def openvino_language(
     model: nn.Module,
     path: Path,
@@ -92,11 +104,12 @@ def openvino_language(
     return language_file(name, path, shape, model.config, precision)
 
 
+@check_arguments
 def openvino_language_int8(
     model: nn.Module,
     path: Path,
     shape: Shape,
-    calibration: Tensor,
+    calibration: Ids,
     *,
     seven_bits: bool | None = None,
 ) -> LanguageEngine:
@@ -112,8 +125,10 @@ def openvino_language_int8(
     return language_file("OpenVINO INT8", path, shape, model.config)
 
 
+@check_arguments
 def converted(model: nn.Module, shape: Shape):
     """The model as OpenVINO's, for ids of this one shape."""
+    require(shape[0] * shape[1] <= MOST_IDS, "shape", shape, f"at most {MOST_IDS} ids")
     with quiet():
         ov, frontend = load("openvino"), load("openvino.frontend.pytorch")
         ids = torch.zeros(shape, dtype=torch.int64)
@@ -122,7 +137,8 @@ def converted(model: nn.Module, shape: Shape):
         return ov.convert_model(model.eval(), example_input=ids, input=inputs, extension=[rule])
 
 
-def transposed(context) -> list:
+@check_arguments
+def transposed(context: Any) -> list:
     """OpenVINO's nodes for `Tensor.mT`, which its converter does not know."""
     opset15 = load("openvino").opset15
     x = context.get_input(0)
@@ -130,11 +146,14 @@ def transposed(context) -> list:
     return opset15.transpose(x, opset15.constant([*batch, column, row])).outputs()
 
 
-def save(model, path: Path, *, half: bool = False) -> None:
+@check_arguments
+def save(model: Any, path: Path, *, half: bool = False) -> None:
     """Write an OpenVINO model; `half`: its fp32 weights in fp16."""
+    require_openvino("model", model)
     load("openvino").save_model(model, path, compress_to_fp16=half)
 
 
+@check_arguments
 def language_file(
     name: str, path: Path, shape: Shape, config: ModelConfig, precision: str = "f32"
 ) -> LanguageEngine:
@@ -149,7 +168,8 @@ def language_file(
     return LanguageEngine(name, logits, file_bytes(path, path.with_suffix(".bin")), config)
 
 
-def checked(ids: Tensor, shape: Shape) -> Tensor:
+@check_arguments
+def checked(ids: Ids, shape: Shape) -> Tensor:
     """ids (N,T), if an engine made for `shape` can take them batch by batch."""
     B, T = shape
     fits = ids.dim() == 2 and len(ids) > 0 and len(ids) % B == 0 and ids.shape[1] == T

@@ -13,14 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from efflab.arguments import check_arguments
 from efflab.compression.importance import head_importance as head_importance
 from efflab.compression.importance import least_important as least_important
 from efflab.compression.importance import neuron_importance as neuron_importance
+from efflab.compression.values import require_ordered
 from efflab.errors import require, require_int
 from efflab.hooks import linear_places
 from efflab.model import Attention, FeedForward, Transformer
+from efflab.tensors import Booleans
 
-Masks = dict[str, Tensor]
+Masks = dict[str, Booleans]
 """Name of a weight -> bool tensor of its shape, True = kept."""
 Units = Mapping[int, Iterable[int]]
 """Layer -> its heads or neurons, each counted from 0."""
@@ -29,6 +32,7 @@ MOST_ROUNDS = 100_000
 # --- Weights: masks --------------------------------------------------------------------------
 
 
+@check_arguments
 def magnitude_mask(weight: Tensor, ratio: float) -> Tensor:
     """Bool mask that removes the `ratio` (0 to 1) smallest weights (Han et al. 2015).
 
@@ -39,17 +43,14 @@ def magnitude_mask(weight: Tensor, ratio: float) -> Tensor:
     [True, False, False, True]
     """
     require(0 <= ratio <= 1, "ratio", ratio, "a share from 0 to 1")
-    _require_ranked("weight", weight)
+    require_ordered("weight", weight)
     mask = torch.ones(weight.numel(), dtype=torch.bool)
     order = weight.detach().abs().flatten().argsort(stable=True)
     mask[order[: round(ratio * weight.numel())]] = False
     return mask.view(weight.shape)
 
 
-def _require_ranked(name: str, weight: Tensor) -> None:
-    require(not weight.isnan().any(), name, "nan inside", "numbers, which have an order")
-
-
+@check_arguments
 def n_m_mask(weight: Tensor, n: int, m: int) -> Tensor:
     """Bool mask that keeps the n largest of each m weights in a row (Mishra et al. 2021: 2 of 4).
 
@@ -59,36 +60,44 @@ def n_m_mask(weight: Tensor, n: int, m: int) -> Tensor:
     require_int("n", n, 0)
     require_int("m", m)
     require(n <= m, "n", n, f"at most m={m}")
+    require(weight.dim() > 0, "weight.shape", tuple(weight.shape), "one dimension at least")
     last = weight.shape[-1]
     require(last % m == 0, "m", m, f"a divisor of the last dimension, {last}")
-    _require_ranked("weight", weight)
+    require_ordered("weight", weight)
     groups = weight.detach().abs().unflatten(-1, (-1, m))
     kept = groups.argsort(dim=-1, descending=True, stable=True)[..., :n]
     mask = torch.zeros(groups.shape, dtype=torch.bool).scatter(-1, kept, True)
     return mask.view(weight.shape)
 
 
+@check_arguments
 def weight_masks(model: nn.Module, make: Callable[[Tensor], Tensor]) -> Masks:
     """`make(weight)` for every linear map inside the layers; embeddings and biases stay whole.
 
     One that several layers share is there once, under the first one's name.
     """
-    places = linear_places(model)
-    return {name: make(model.get_submodule(where).weight) for name, (where, *_) in places.items()}
+    masks = {}
+    for name, (where, *_) in linear_places(model).items():
+        weight = model.get_submodule(where).weight
+        masks[name] = make(weight)
+        _require_mask("make(weight)", weight, masks[name])
+    return masks
 
 
+@check_arguments
 @torch.no_grad()
 def apply_masks(model: nn.Module, masks: Masks) -> nn.Module:
     """A copy with zeros where a mask is False; as many bytes and FLOPs as before."""
     pruned = deepcopy(model)
     for module, name, mask in _masked(pruned, masks):
-        getattr(module, name).mul_(mask)
+        getattr(module, name).masked_fill_(~mask, 0.0)
     return pruned
 
 
+@check_arguments
 @contextmanager
 def masks_held(model: nn.Module, masks: Masks) -> Iterator[nn.Module]:
-    """While open, each weight is weight * mask: what was removed stays zero, in place.
+    """While open, each weight is 0 where its mask is False: what was removed stays so, in place.
 
     No gradient reaches it and no optimizer's momentum or decay brings it back. Make the optimizer
     inside. Afterwards the weights are ordinary ones, with zeros.
@@ -106,10 +115,10 @@ def masks_held(model: nn.Module, masks: Masks) -> Iterator[nn.Module]:
 class _Masked(nn.Module):
     def __init__(self, mask: Tensor):
         super().__init__()
-        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("removed", ~mask, persistent=False)
 
     def forward(self, weight: Tensor) -> Tensor:
-        return weight * self.mask
+        return weight.masked_fill(self.removed, 0.0)  # a product would keep an infinity as NaN
 
 
 def _masked(model: nn.Module, masks: Masks) -> list[tuple[nn.Module, str, Tensor]]:
@@ -118,13 +127,18 @@ def _masked(model: nn.Module, masks: Masks) -> list[tuple[nn.Module, str, Tensor
     masked: dict[nn.Parameter, Tensor] = {}
     for path, mask in masks.items():
         require(path in known, "masks", path, "names of the model's parameters")
-        shape, given = tuple(known[path].shape), tuple(mask.shape)
-        require(shape == given, path, given, f"a mask of the weight's shape {shape}")
+        _require_mask(f"masks[{path!r}]", known[path], mask)
         masked[known[path]] = mask
     held = ((module, *item) for module in model.modules() for item in module._parameters.items())
     return [(module, name, masked[p]) for module, name, p in held if p in masked]
 
 
+def _require_mask(name: str, weight: Tensor, mask) -> None:
+    is_mask = isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == weight.shape
+    require(is_mask, name, mask, f"a bool tensor of the weight's shape {tuple(weight.shape)}")
+
+
+@check_arguments
 def gradual_schedule(initial: float, final: float, n_rounds: int) -> list[float]:
     """The ratio to have removed in all after each round, from `initial` to `final`.
 
@@ -147,6 +161,7 @@ def gradual_schedule(initial: float, final: float, n_rounds: int) -> list[float]
 # --- Heads and neurons: removal --------------------------------------------------------------
 
 
+@check_arguments
 def prune_heads(model: Transformer, heads: Units) -> Transformer:
     """A copy without these heads: fewer rows of `qkv`, fewer columns of `out`.
 
@@ -166,6 +181,7 @@ def prune_heads(model: Transformer, heads: Units) -> Transformer:
     return pruned
 
 
+@check_arguments
 def prune_ffn(model: Transformer, neurons: Units) -> Transformer:
     """A copy without these FFN neurons: fewer rows of `up`, fewer columns of `down`.
 
@@ -179,6 +195,7 @@ def prune_ffn(model: Transformer, neurons: Units) -> Transformer:
     return pruned
 
 
+@check_arguments
 def head_masks(model: Transformer, heads: Units) -> Masks:
     """Masks that silence these heads: zeros in the columns of `out` that read them."""
     width = {id(layer.attention.body): layer.attention.body.head_dim for layer in model.layers}
@@ -188,6 +205,7 @@ def head_masks(model: Transformer, heads: Units) -> Masks:
     }
 
 
+@check_arguments
 def neuron_masks(model: Transformer, neurons: Units) -> Masks:
     """Masks that silence these FFN neurons: zeros in the columns of `down` that read them."""
     return {
@@ -208,13 +226,20 @@ def _chosen(
         require(layer < len(bodies), "layer", layer, f"0 to {len(bodies) - 1}")
         uses = sum(bool(held[layer] & other) for other in held)
         require(uses == 1, "layer", layer, f"a layer whose {part} no other layer shares")
-        body, removed = bodies[layer], set(removed)
+        body = bodies[layer]
         name, n = ("head", body.n_head) if part == "attention" else ("neuron", body.up.out_features)
-        for unit in sorted(removed):
-            require_int(name, unit, 0)
-            require(unit < n, name, unit, f"0 to {n - 1} in layer {layer}")
-        chosen.append((body, removed))
+        chosen.append((body, _units(name, removed, n, layer)))
     return chosen
+
+
+def _units(name: str, removed: Iterable[int], n: int, layer: int) -> set[int]:
+    """The units as a set, which stays small: the first that is not there ends it."""
+    units = set()
+    for unit in removed:
+        require_int(name, unit, 0)
+        require(unit < n, name, unit, f"0 to {n - 1} in layer {layer}")
+        units.add(unit)
+    return units
 
 
 def _channels(units: Sequence[int], width: int) -> Tensor:
@@ -240,6 +265,7 @@ def _keep(linear: nn.Linear, rows: Tensor | None = None, columns: Tensor | None 
     linear.out_features, linear.in_features = linear.weight.shape
 
 
+@check_arguments
 def forward_flops(model: Transformer, seq_len: int, batch_size: int = 1) -> int:
     """FLOPs of logits by the layers' real shapes, 2 per multiply-accumulate, scores in full.
 

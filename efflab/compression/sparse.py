@@ -4,19 +4,35 @@ A zero costs as much as any number in a dense matrix. Leaving it out needs a not
 others stand, and that note is what decides when sparse storage starts to pay.
 """
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from efflab.arguments import check_arguments
 from efflab.compression.affine import pack, unpack
+from efflab.compression.values import NumberMatrix, require_shape, require_whole
 from efflab.errors import require, require_one_of
+from efflab.rules import Count
+from efflab.tensors import Numbers
 
-LAYOUTS = ("dense", "csr", "bitmap", "2:4")
+PARTS = {
+    "dense": ("values",),
+    "csr": ("rows", "columns", "values"),
+    "bitmap": ("bits", "values"),
+    "2:4": ("places", "values"),
+}
+"""Names of the tensors by layout."""
+LAYOUTS = tuple(PARTS)
+MOST_VALUES = 2**30
+"""Of a matrix, zeros among them: a few numbers may claim any size, and memory for it is taken."""
 INDEX = torch.int32
 """Of CSR's columns and starts; more nonzeros than it counts are a `ValueError`."""
 
 
-def to_layout(weight: Tensor, layout: str) -> dict[str, Tensor]:
+@check_arguments
+def to_layout(weight: NumberMatrix, layout: str) -> dict[str, Tensor]:
     """The tensors that hold the matrix (R,C) in one of `LAYOUTS`.
 
     csr: values, an int32 column for each, an int32 start for each row (as `torch.sparse_csr`).
@@ -24,7 +40,6 @@ def to_layout(weight: Tensor, layout: str) -> dict[str, Tensor]:
     2-bit places (Mishra et al. 2021, figure 2); more than two nonzeros of four are a `ValueError`.
     """
     require_one_of("layout", layout, LAYOUTS)
-    require(weight.dim() == 2, "weight.shape", tuple(weight.shape), "two dimensions")
     weight = weight.detach()
     if layout == "dense":
         return {"values": weight}
@@ -40,38 +55,82 @@ def to_layout(weight: Tensor, layout: str) -> dict[str, Tensor]:
         return {"bits": pack((weight != 0).flatten().int(), 1), "values": weight[weight != 0]}
     require(weight.shape[1] % 4 == 0, "weight.shape", tuple(weight.shape), "columns in fours")
     groups = weight.reshape(-1, 4)
-    most = int((groups != 0).sum(1).max())
+    most = int((groups != 0).sum(1).max()) if len(groups) else 0
     require(most <= 2, "weight", f"{most} nonzeros of four", "at most two nonzeros of each four")
     places = (groups != 0).int().argsort(dim=1, descending=True, stable=True)[:, :2].sort(1).values
     return {"places": pack(places.flatten(), 2), "values": groups.gather(1, places).flatten()}
 
 
-def from_layout(parts: dict[str, Tensor], layout: str, shape: tuple[int, int]) -> Tensor:
-    """The matrix (R,C) that `to_layout` took apart."""
+@check_arguments
+def from_layout(parts: Mapping[str, Numbers], layout: str, shape: tuple[Count, Count]) -> Tensor:
+    """The matrix (R,C) that `to_layout` took apart; parts that make none are a `ValueError`."""
     require_one_of("layout", layout, LAYOUTS)
+    fits = set(parts) == set(PARTS[layout])
+    require(fits, "parts", list(parts), f"the parts of {layout}: {', '.join(PARTS[layout])}")
+    shape = int(shape[0]), int(shape[1])
+    require(shape[0] * shape[1] <= MOST_VALUES, "shape", shape, f"at most {MOST_VALUES} values")
     values = parts["values"]
     if layout == "dense":
+        require_shape("parts['values']", values, shape)
         return values
-    if layout == "csr":
-        weight = torch.zeros(shape, dtype=values.dtype)
-        rows = torch.arange(shape[0]).repeat_interleave(parts["rows"].long().diff())
-        weight[rows, parts["columns"].long()] = values
-        return weight
-    n = shape[0] * shape[1]
-    if layout == "bitmap":
-        weight = torch.zeros(n, dtype=values.dtype)
-        weight[unpack(parts["bits"], 1, n).bool()] = values
-        return weight.view(shape)
-    places = unpack(parts["places"], 2, n // 2).long().view(-1, 2)
-    groups = torch.zeros(n // 4, 4, dtype=values.dtype)
-    return groups.scatter(1, places, values.view(-1, 2)).view(shape)
+    for name, part in parts.items():
+        require(part.dim() == 1, f"parts[{name!r}].shape", tuple(part.shape), "one dimension")
+    read = {"csr": _from_csr, "bitmap": _from_bitmap, "2:4": _from_fours}[layout]
+    return read(parts, *shape)
 
 
-def layout_bytes(weight: Tensor, layout: str) -> int:
+def _from_csr(parts: Mapping[str, Tensor], R: int, C: int) -> Tensor:
+    for name in ("rows", "columns"):
+        is_index = parts[name].dtype in (INDEX, torch.int64)
+        require(is_index, f"parts[{name!r}].dtype", parts[name].dtype, f"{INDEX} or int64")
+    starts, columns, values = parts["rows"].long(), parts["columns"].long(), parts["values"]
+    require_shape("parts['rows']", starts, (R + 1,))
+    require_shape("parts['columns']", columns, values.shape)
+    rising = starts[0] == 0 and starts[-1] == len(values) and bool((starts.diff() >= 0).all())
+    require(rising, "parts['rows']", parts["rows"], f"starts that rise from 0 to {len(values)}")
+    require_whole("parts['columns']", columns, 0, C - 1)
+    rows = torch.arange(R).repeat_interleave(starts.diff())
+    ordered = bool(((rows * C + columns).diff() > 0).all())
+    require(ordered, "parts['columns']", parts["columns"], "columns that rise within each row")
+    weight = torch.zeros((R, C), dtype=values.dtype)
+    weight[rows, columns] = values
+    return weight
+
+
+def _from_bitmap(parts: Mapping[str, Tensor], R: int, C: int) -> Tensor:
+    is_stored = unpack(_bytes(parts, "bits", R * C), 1, R * C).bool()
+    require_shape("parts['values']", parts["values"], (int(is_stored.sum()),))
+    weight = torch.zeros(R * C, dtype=parts["values"].dtype)
+    weight[is_stored] = parts["values"]
+    return weight.view(R, C)
+
+
+def _from_fours(parts: Mapping[str, Tensor], R: int, C: int) -> Tensor:
+    require(C % 4 == 0, "shape", (R, C), "columns in fours")
+    n, values = R * C // 2, parts["values"]
+    require_shape("parts['values']", values, (n,))
+    places = unpack(_bytes(parts, "places", 2 * n), 2, n).long().view(-1, 2)
+    rising = bool((places[:, 0] < places[:, 1]).all())
+    require(rising, "parts['places']", parts["places"], "two places of each four, in order")
+    groups = torch.zeros(R * C // 4, 4, dtype=values.dtype)
+    return groups.scatter(1, places, values.view(-1, 2)).view(R, C)
+
+
+def _bytes(parts: Mapping[str, Tensor], name: str, n_bits: int) -> Tensor:
+    """The part of that name, if it is as many bytes as hold so many bits."""
+    part = parts[name]
+    require(part.dtype == torch.uint8, f"parts[{name!r}].dtype", part.dtype, "bytes")
+    require_shape(f"parts[{name!r}]", part, (-(-n_bits // 8),))
+    return part
+
+
+@check_arguments
+def layout_bytes(weight: NumberMatrix, layout: str) -> int:
     """Bytes of the tensors of `to_layout`."""
     return sum(part.nbytes for part in to_layout(weight, layout).values())
 
 
+@check_arguments
 def break_even(value_bytes: float, index_bytes: float, place_bits: float = 0) -> float:
     """The share of zeros from which a sparse layout is smaller than dense.
 

@@ -9,12 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from efflab.arguments import check_arguments
 from efflab.compression.affine import grid
-from efflab.compression.int8 import Int8Linear, require_width
+from efflab.compression.int8 import Int8Linear
+from efflab.compression.values import require_width
 from efflab.errors import require
 from efflab.hooks import as_rows
+from efflab.tensors import require_finite
 
 
+@check_arguments
 class ByToken(Int8Linear):
     """`Int8Linear` with an affine grid for each token (row) of x (..., in), found as it arrives."""
 
@@ -22,9 +26,12 @@ class ByToken(Int8Linear):
         super().__init__(linear)
 
     def grid_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        require_width("x", x, self.weight.shape[1])
+        require_finite("x", x)
         return grid(as_rows(x).float(), self.bits, symmetric=False)  # (N,1) each
 
 
+@check_arguments
 class OutliersApart(nn.Module):
     """LLM.int8: channels with a magnitude of `threshold` or more in floats, the rest `ByToken`.
 
@@ -40,7 +47,8 @@ class OutliersApart(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        require_width(x, self.exact.in_features)
+        require_width("x", x, self.exact.in_features)
+        require_finite("x", x)
         apart = (as_rows(x).abs() >= self.threshold).any(0)  # (in,)
         y = self.rounded(x.masked_fill(apart, 0.0))
         return y + F.linear(x[..., apart], self.exact.weight[:, apart])

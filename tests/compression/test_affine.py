@@ -222,3 +222,31 @@ def test_what_is_stored_is_data(options):
     assert q.dequantize().numpy().shape == (4, 6)
     own = QuantizedTensor.from_codes(q.codes(), weight[:, :1].abs(), None, 8, axis=0)
     assert not own.scale.requires_grad
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_group_longer_than_the_row_is_the_row(symmetric):
+    whole = quantize(WEIGHT, 4, symmetric=symmetric, group_size=40)
+    huge = quantize(WEIGHT, 4, symmetric=symmetric, group_size=10**12)
+    assert torch.equal(huge.dequantize(), whole.dequantize())
+    assert huge.nbytes == whole.nbytes
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int64])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("layout", [{"axis": 0}, {"group_size": 7}])
+def test_numpys_numbers_are_numbers(layout, symmetric, kind):
+    x = WEIGHT.repeat(1, 8)  # rows of more values than a small type counts
+    expected = quantize(x, 8, symmetric=symmetric, **layout)
+    theirs = {name: kind(value) for name, value in layout.items()}
+    ours = quantize(x, kind(8), symmetric=np.bool_(symmetric), **theirs)
+    assert torch.equal(ours.codes(), expected.codes())
+    assert torch.equal(ours.dequantize(), expected.dequantize())
+
+
+@pytest.mark.parametrize("bits", [3, 8, 16])
+def test_the_first_numbers_alone_may_be_unpacked(bits):
+    values = torch.arange(7, dtype=torch.int32)
+    for n in range(8):
+        assert torch.equal(unpack(pack(values, bits), bits, n), values[:n])
+    assert torch.equal(unpack(pack(values, bits).repeat_interleave(2)[::2], bits, 7), values)

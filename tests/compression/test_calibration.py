@@ -101,7 +101,10 @@ def test_the_layers_error_is_the_mean_over_maps(model, batches):
     [
         (lambda: calibration(7), "n_tokens=7: expected an int of at least 8"),
         (lambda: calibration(64, "music"), "source='music': expected one of 'library', 'prose'"),
-        (lambda: quantized_by("awq", None, 4, None), "method='awq': expected one of 'rtn', 'gptq'"),
+        (
+            lambda: quantized_by("awq", torch.nn.ReLU(), 4, None),
+            "method='awq': expected one of 'rtn', 'gptq'",
+        ),
     ],
 )
 def test_bad_values_are_refused(call, message):

@@ -202,7 +202,7 @@ def test_published_speeds_cross_fp16_s_at_a_width():
     ("low", "high"), [(0.0, 1e39), (-float("inf"), 0.0), (float("nan"), 1.0), (-1.0, float("nan"))]
 )
 def test_a_grid_needs_finite_ends(low, high):
-    with pytest.raises(ValueError, match="low"):
+    with pytest.raises(ValueError, match=r"^(low|high)\b"):
         int8.input_grid(low, high)
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -131,3 +132,22 @@ def test_weights_are_put_into_a_model_of_their_names_and_type(model):
         packed.with_weights(model, {"other": quantized[NAME]})
     with pytest.raises(ValueError, match=r"up\.weight.*the model's shape \(64, 32\)"):
         packed.with_weights(model, {NAME: quantized["layers.0.ffn.body.down.weight"]})
+
+
+def test_numpys_numbers_are_saved_as_numbers(model, tmp_path):
+    quantized = packed.quantize_weights(model, np.uint8(4), group_size=np.int64(16))
+    packed.save_quantized(model, quantized, tmp_path / "m.safetensors")
+    again, _ = packed.load_quantized(tmp_path / "m.safetensors")
+    assert torch.equal(again[NAME].dequantize(), quantized[NAME].dequantize())
+    assert (again[NAME].bits, again[NAME].group_size) == (4, 16)
+
+
+def test_what_could_not_be_loaded_again_is_not_saved(model, tmp_path):
+    path, quantized = tmp_path / "m.safetensors", packed.quantize_weights(model, 8)
+    with torch.no_grad():
+        model.final_norm.bias[0] = torch.nan
+    with pytest.raises(ValueError, match=r"model: final_norm\.bias='inf or nan inside'"):
+        packed.save_quantized(model, quantized, path)
+    with pytest.raises(ValueError, match="quantized='other'"):
+        packed.save_quantized(model, {"other": quantized[NAME]}, path)
+    assert not path.exists()

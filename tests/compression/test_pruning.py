@@ -283,9 +283,9 @@ def test_shared_layers_compute_every_time():
          "as many heads"),
         (lambda: pruning.least_important(torch.ones(2, 3), 2), "ratio=2"),
         (lambda: pruning.least_important(torch.ones(2, 3), 0.5, keep=4), "keep=4"),
-        (lambda: pruning.apply_masks(model(), {"nothing": torch.ones(1)}), "masks='nothing'"),
-        (lambda: pruning.apply_masks(model(), {"final_norm.weight": torch.ones(1)}),
-         "a mask of the weight's shape"),
+        (lambda: pruning.apply_masks(model(), {"nothing": torch.ones(1) > 0}), "masks='nothing'"),
+        (lambda: pruning.apply_masks(model(), {"final_norm.weight": torch.ones(1) > 0}),
+         "a bool tensor of the weight's shape"),
     ],
 )  # fmt: skip
 def test_bad_arguments_are_refused(call, message):

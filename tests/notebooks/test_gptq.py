@@ -269,7 +269,7 @@ def test_explorer_finds_the_crossing():
         (lambda: measure.breaks(few=0), "n_tokens=0"),
         (lambda: experiment.calibration(4), "n_tokens=4"),
         (lambda: experiment.calibration(64, "music"), "source='music'"),
-        (lambda: experiment.quantized_by("awq", None, 4, None), "method='awq'"),
+        (lambda: experiment.quantized_by("awq", torch.nn.ReLU(), 4, None), "method='awq'"),
     ],
 )
 def test_bad_values_are_refused(call, message):

@@ -24,10 +24,11 @@ def slower_rows(repeats: int = 11) -> list[dict]:
     with engines.quiet():
         fast = {m: q.quantize_dynamic(nn.Sequential(m), dtype=torch.qint8) for m in (big, small)}
         span = (x.min().item(), x.max().item())
-        scale, zero = (t.item() for t in int8.input_grid(*span))
+        grid = int8.input_grid(*span)
+        scale, zero = (t.item() for t in grid)
         weight = affine.quantize(big.weight, 8, axis=0)
     codes = weight.codes().to(torch.int8)
-    short = affine.round_to_grid(x, scale, zero, 8).sub(128).to(torch.int8)
+    short = affine.round_to_grid(x, *grid, 8).sub(128).to(torch.int8)
     half = copy.deepcopy(big).bfloat16()
     zeros = torch.zeros(1536, dtype=torch.int32)
 

@@ -1,0 +1,104 @@
+"""What has to hold of tensors that are quantized, masked, stored or read, and of batches of them.
+
+Every file of the chapter refuses by these, so that a fault is named alike everywhere.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
+
+from torch import Tensor
+
+from efflab.arguments import check_arguments
+from efflab.errors import require
+from efflab.rules import require_type
+from efflab.tensors import AnyTensor, Numbers, require_finite
+
+Weight = Annotated[Tensor, "floats", "(out, in)"]
+Samples = Annotated[Tensor, "floats", "(n, in)"]
+Hessian = Annotated[Tensor, "floats", "(in, in)"]
+NumberMatrix = Annotated[Tensor, "numbers", "(rows, columns)"]
+IntegerVector = Annotated[Tensor, "integers", "(n,)"]
+
+
+@check_arguments
+def finite_values(name: str, x: Tensor) -> Tensor:
+    """x as data to be stored: float32, at least one value, all finite, and off the autograd graph.
+
+    Finite in float64 is not enough: what float32 cannot hold has no scale either.
+    """
+    require_filled(name, x)
+    values = x.detach().float()
+    require_finite(name, values)
+    return values
+
+
+@check_arguments
+def require_filled(name: str, x: AnyTensor) -> None:
+    """Refuse a tensor without a value."""
+    require(x.numel() > 0, f"{name}.shape", tuple(x.shape), "a tensor with at least one value")
+
+
+@check_arguments
+def require_ordered(name: str, values: Numbers) -> None:
+    """Refuse NaN, which is neither above nor below any number and rounds to none."""
+    require(not values.isnan().any(), name, "nan inside", "numbers, which have an order")
+
+
+@check_arguments
+def require_magnitudes(name: str, values: Tensor) -> None:
+    """Refuse what is no data, and negative numbers."""
+    finite_values(name, values)
+    require(bool((values >= 0).all()), name, "a negative one inside", "magnitudes")
+
+
+@check_arguments
+def require_whole(name: str, values: Numbers, low: int, high: int) -> None:
+    """Every value must be a whole number from `low` to `high`."""
+    x = values if values.is_floating_point() else values.long()  # small types compare with no int
+    fits = (x >= low) & (x <= high) & (x.round() == x)
+    require(bool(fits.all()), name, "another inside", f"whole numbers from {low} to {high}")
+
+
+@check_arguments
+def require_shape(name: str, x: AnyTensor, shape: tuple) -> None:
+    """x must be of this shape, which arguments that are named before it decide."""
+    require(tuple(x.shape) == tuple(shape), f"{name}.shape", tuple(x.shape), f"{tuple(shape)}")
+
+
+@check_arguments
+def require_width(name: str, x: Tensor, width: int) -> None:
+    """x must be (..., width), any dimensions before the last, of any size."""
+    fits = x.dim() > 0 and x.shape[-1] == width
+    require(fits, f"{name}.shape", tuple(x.shape), f"(..., {width})")
+
+
+@check_arguments
+def require_broadcast(name: str, x: AnyTensor, shape: tuple) -> None:
+    """x must fit this shape by the rules of broadcasting, without making it larger."""
+    missing = len(shape) - x.dim()
+    fits = missing >= 0 and all(
+        n in (1, m) for n, m in zip(x.shape, tuple(shape)[missing:], strict=True)
+    )
+    require(fits, f"{name}.shape", tuple(x.shape), f"what broadcasts to {tuple(shape)}")
+
+
+@check_arguments
+def finite_hessian(name: str, hessian: Hessian, width: int | None = None) -> Tensor:
+    """It as float64; it must be square, of `width` rows if given, and all finite."""
+    require_shape(name, hessian, (len(hessian) if width is None else width,) * 2)
+    require_filled(name, hessian)
+    require_finite(name, hessian)
+    return hessian.detach().double()
+
+
+@check_arguments
+def require_each(name: str, batches: Iterable, annotation: Any) -> Iterator[Any]:
+    """The batches one by one, each as the annotation says; none at all is a `ValueError`.
+
+    A list counts as the tuple that it could be: data loaders give lists.
+    """
+    n = 0
+    for n, batch in enumerate(batches, 1):
+        given = tuple(batch) if isinstance(batch, list) else batch
+        yield require_type(f"{name}[{n - 1}]", given, annotation)
+    require(n > 0, name, [], "at least one batch")
