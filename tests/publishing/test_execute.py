@@ -1,4 +1,4 @@
-"""How a cell that fails is told, without a kernel; with one it is in test_build."""
+"""What a cell took, and how one that fails is told, mostly without a kernel; see test_build too."""
 
 import nbformat
 import papermill
@@ -47,6 +47,27 @@ def test_what_is_executed_comes_back(monkeypatch, tmp_path):
     monkeypatch.setattr(papermill, "execute_notebook", lambda *given, **_: given)
     part = tmp_path / "part.ipynb"
     assert execute("notebook", "toy", tmp_path, part) == ("notebook", str(part), {})
+
+
+def test_a_cell_has_ten_minutes_unless_it_is_told_otherwise(monkeypatch, tmp_path):
+    part = tmp_path / "part.ipynb"
+
+    def late(notebook, path, given, **options):
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell("x", start_time="1")]), part)
+        raise CellTimeoutError(f"over {options['execution_timeout']}")
+
+    monkeypatch.setattr(papermill, "execute_notebook", late)
+    with pytest.raises(CellFailed, match=r"It ran over 600 s\.") as found:
+        execute("notebook", "toy", tmp_path, part)
+    assert str(found.value.__context__) == "over 600"
+
+
+def test_what_a_cell_took_stands_in_it_once(tmp_path):
+    cells = [nbformat.v4.new_markdown_cell("text"), nbformat.v4.new_code_cell("x = 1")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    text, code = execute(notebook, "toy", tmp_path, tmp_path / "part.ipynb").cells
+    assert running.seconds(text) == 0 < running.seconds(code)
+    assert set(code.metadata) == {"papermill", "tags"}
 
 
 def test_seconds_are_papermills_of_code():

@@ -42,6 +42,8 @@ def runner(root, monkeypatch):
 
     def run(number, given, *, folder, fresh, say):
         assert given == {}
+        if not fresh and number in kernel.kept:
+            return kernel.kept[number]
         kernel.ran.append(number)
         if isinstance(kernel.found[number], Exception):
             raise kernel.found[number]

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
@@ -107,6 +108,14 @@ def test_run_takes_parameters_and_refuses_others_before_a_kernel_starts(toy, mon
         sweep("90", {"n": [1, 0]}, folder=toy, say=quiet)
     with pytest.raises(ValueError, match="notebook='91': expected one of 90_toy"):
         run("91", {}, folder=toy)
+
+
+def test_a_run_says_what_each_cell_took(toy):
+    lines = []
+    run("90", {}, folder=toy, say=lines.append)
+    titles = ['language = "en"', "print(language, n * 2)", "import os"]
+    for line, title in zip(lines, titles, strict=True):
+        assert re.fullmatch(rf" *\d+\.\d\d s  {re.escape(title)}", line)
 
 
 def test_a_float_may_be_given_as_an_int_and_nothing_else():
@@ -243,6 +252,19 @@ def test_a_run_depends_on_all_that_may_change_it(toy, package, edit, monkeypatch
     (data / "verdicts.json").write_text("{}", encoding="utf-8")
     (data / "stdlib-gpt" / "training.safetensors").write_bytes(b"half a training")
     assert mark() == seen[-1]
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({}, "defaults"),
+        ({"window_size": 64, "causal": True}, "causal=True,window_size=64"),
+        ({"text": "a b"}, "text=a_b-1d7c7d5a40f6b722"),  # neither hides the other's run
+        ({"text": "a/b"}, "text=a_b-a73a7829abaf333f"),
+    ],
+)
+def test_a_run_is_found_again_under_its_name_by_whatever_version_comes_later(given, name):
+    assert kept_at(Path("src", "90_toy.py").absolute(), given).name == f"{name}.ipynb"
 
 
 def test_libraries_are_named_with_their_versions():

@@ -199,6 +199,22 @@ def test_an_error_says_what_to_do(tmp_path, monkeypatch):
     assert long.endswith("expected less\nfine")
 
 
+def test_a_long_line_keeps_both_its_ends_and_a_shorter_one_is_whole():
+    line = "a" * 300 + "b" * 300
+    assert terminal.words(ValueError(line)) == line
+    shortened = terminal.words(ValueError(f"short\n{'a' * 400}{'b' * 300}\nshort"))
+    assert shortened == f"short\n{'a' * 300} ... {'b' * 300}\nshort"
+
+
+def test_a_file_is_named_whole_where_the_folder_that_one_stands_in_is_gone(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    said = terminal.words(FileNotFoundError(errno.ENOENT, "No such file or directory", "/a/b"))
+    assert said == "/a/b: No such file or directory"
+
+
 def test_a_command_line_too_long_to_repeat_is_not_repeated(start, capsys):
     status, _, err = start("run", "-p", f"prompt={'x' * 90_000}")
     assert status == 1
