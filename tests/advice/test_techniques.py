@@ -131,6 +131,19 @@ def test_a_cpu_without_bf16_is_not_told_to_use_it():
     assert "not faster" in without.budgets["training days"]
 
 
+@pytest.mark.parametrize(("low", "faster"), [(1.0, False), (1.01, True)])
+def test_as_fast_as_before_is_no_gain(monkeypatch, low, faster):
+    recorded_gain = Gain(low, 2.0, "recorded", "a record")
+    monkeypatch.setattr(engines, "gain", lambda case, engine: recorded_gain)
+    latency = acceleration.mixed(case(device="CPU with VNNI")).budgets["latency"]
+    assert latency == (recorded_gain if faster else "this CPU has no bf16 products: it was slower")
+
+
+def test_what_computes_the_same_loses_nothing():
+    for made in (acceleration.compiled(case()), *distributed.techniques(case())):
+        assert (made.loss.value, made.loss.most) == (0, 0)
+
+
 def test_a_compiler_has_a_number_only_where_one_was_recorded():
     gpu = acceleration.compiled(case()).budgets["latency"]
     assert gpu == "no number was recorded for this device"
@@ -192,7 +205,15 @@ def test_an_engine_gains_less_where_it_covers_less():
         )
         assert engines.gain(long, engine).high < 1 / fast
     assert engines.covered(engines.parts(long), "bf16 eager") == 1
-    assert sum(engines.parts(long).values()) == long.flops
+
+
+@pytest.mark.parametrize("model", ["bert-base", "gpt2", "albert-base"])
+def test_an_engines_parts_are_all_of_a_text(model):
+    asked = case(model)
+    found = engines.parts(asked)
+    assert sum(found.values()) == asked.flops
+    pairs = asked.tokens**2
+    assert found["scores"] == 4 * pairs * asked.config.n_layer * asked.config.d_model
 
 
 def test_pruning_gains_by_shapes_and_masks_do_not():
@@ -220,6 +241,16 @@ def test_devices_share_the_days_and_zero_the_memory():
     kept = asked.training_bytes() - state
     assert zero.budgets["memory"].low == pytest.approx((state + kept) / (state / 8 + kept))
     assert "each device" in ddp.budgets["memory"]
+
+
+def test_zero_takes_days_where_what_a_device_computes_fits():
+    def days(made, n_devices):
+        asked = case("gpt3-175b", budget="training days", n_devices=n_devices)
+        return made(asked).budgets["training days"]
+
+    assert "does not fit" in days(distributed.ddp, 64)
+    assert 1 < days(distributed.zero, 64).low < days(distributed.plan, 64).low <= 64
+    assert days(distributed.zero, 2).startswith("activations do not fit a device")
 
 
 def test_a_huge_model_needs_more_than_data_parallelism():

@@ -118,6 +118,11 @@ def test_a_run_says_what_each_cell_took(toy):
         assert re.fullmatch(rf" *\d+\.\d\d s  {re.escape(title)}", line)
 
 
+def test_a_run_starts_where_the_notebooks_lie(toy, edit):
+    edit("print(language, n * 2)", "import os\nprint(os.getcwd())")
+    assert f"{toy}\n" in texts(run("90", {}, folder=toy, say=quiet))
+
+
 def test_a_float_may_be_given_as_an_int_and_nothing_else():
     known = {"n": 3, "rate": 0.5, "causal": False, "language": "en"}
     assert checked({"rate": 1, "causal": True}, known) == {"rate": 1, "causal": True}
