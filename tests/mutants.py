@@ -66,6 +66,10 @@ SURVIVORS: dict[tuple[str, str], str] = {
         'if d.memory_bytes or "fp16" in d.peak_flops)',
     ): "no device has one without the other",
     (
+        "publishing/parameters",
+        'require(len(texts) <= 1, "-p", f"{name}={texts[-1]}", f"{name} once")',
+    ): "a name is there with its first text",
+    (
         "publishing/ledger_html",
         'rule = escape(tr("Rule: {rule}", rule=self.words(claim, held[ -1])["rule"]))',
     ): "a rule is the same text whatever a machine's figures are",

@@ -1,6 +1,7 @@
 """The cache: it gives back what was made, makes anew what changed, and never stands in the way."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,6 +102,27 @@ def test_only_the_old_file_of_its_own_name_goes(tmp_path, source):
     assert not old.exists()
     assert part.exists()
     assert other.exists()
+
+
+def test_old_files_go_also_where_another_process_is_first(tmp_path, source, monkeypatch):
+    folder = tmp_path / "c"
+    cached(folder, "x", [source], lambda: 1)
+    (old,) = folder.iterdir()
+    older = old.with_name(old.name.replace(old.stem[-16:], "0" * 16))
+    older.write_text("0")
+    unlink, gone = Path.unlink, []
+
+    def late(path, missing_ok=False):
+        if path in (old, older):
+            os.remove(path)  # by the other
+            gone.append(path)
+        unlink(path, missing_ok)
+
+    source.write_text("version 2")
+    monkeypatch.setattr(Path, "unlink", late)
+    assert cached(folder, "x", [source], lambda: 2) == 2
+    assert set(gone) == {old, older}
+    assert [path.read_text() for path in folder.iterdir()] == ["2"]
 
 
 def test_a_folder_that_cannot_be_made_costs_nothing(tmp_path, source):

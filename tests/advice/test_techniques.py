@@ -1,5 +1,7 @@
 """Each technique's gains in cases whose answer is known: by hand, from a paper or from a record."""
 
+from dataclasses import FrozenInstanceError
+
 import pytest
 
 from efflab import cost
@@ -39,6 +41,14 @@ def test_a_gain_without_order_kind_or_source_is_refused(wrong, word):
 def test_a_computed_gain_puts_its_ends_in_order():
     assert Gain.computed(3.0, "x") == Gain(3.0, 3.0, "computed", "x")
     assert Gain.computed(3.0, "x", 2.0) == Gain(2.0, 3.0, "computed", "x")
+
+
+def test_advice_that_is_handed_on_stays_as_it_was():
+    gain, loss = Gain.computed(3.0, "x"), Loss(1.0, "m", "recorded", "s")
+    technique = Technique("t", "01", dict.fromkeys(set(BUDGETS) - {"quality"}, "no"))
+    for made, name in ((gain, "low"), (loss, "value"), (technique, "name")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(made, name, 0)
 
 
 def test_a_technique_speaks_of_every_budget():
@@ -284,6 +294,20 @@ def test_memory_is_compared_with_one_device_that_recomputes_as_much():
 
 
 # --- Records ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "base", "point", "lost"),
+    [("stdlib-gpt", 2.0, (2.1, 1.9, 2.2), (5, -5, 10)),  # more bits are a loss
+     ("MiniLM-L6", 0.8, (0.6, 0.4, 0.84), (25, -5, 50))],
+)  # fmt: skip
+def test_a_loss_and_its_ends_are_per_cent_of_the_baseline(monkeypatch, model, base, point, lost):
+    names = ("quality", "quality_low", "quality_high")
+    board = [dict(technique="baseline", model=model, quality=base)]
+    board.append(dict(technique="t", model=model) | dict(zip(names, point, strict=True)))
+    monkeypatch.setattr(recorded, "_board", lambda: board)
+    found = recorded.board_loss("t", model)
+    assert (found.value, found.low, found.high) == pytest.approx(lost)
 
 
 def test_records_are_read_by_name_and_unknown_ones_refused():

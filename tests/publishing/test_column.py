@@ -70,6 +70,9 @@ BROKEN = {
         changed("machine", "features", "vnni", to="yes"), r"machine\.features\.vnni='yes'"
     ),
     "no threads": (changed("machine", "threads", to=0), r"machine\.threads=0: expected 1 to 4096"),
+    "too many threads": (
+        changed("machine", "threads", to=4097), r"machine\.threads=4097: expected 1 to 4096"
+    ),
     "a name in two lines": (changed("machine", "cpu", to="a\nb"), r"machine\.cpu=.*one line"),
     "a name too long": (changed("machine", "cpu", to="a" * 101), "expected 1 to 100 characters"),
     "a version too long": (
@@ -234,6 +237,16 @@ def test_a_file_name_is_safe_whatever_the_machine_is_called():
         name = column(machine=HERE | dict(cpu=cpu)).file_name
         assert re.fullmatch(r"[a-z0-9-]{1,68}\.json", name)
         assert name != column(machine=HERE | dict(cpu=f"{cpu}!")).file_name
+
+
+def test_a_machine_keeps_its_file_in_later_versions():
+    assert column().file_name == "there-1-thread-486a0d.json"
+
+
+@pytest.mark.parametrize("threads", [1, 4096])
+def test_any_number_of_threads_that_a_machine_may_have_is_taken(root, threads):
+    content = changed("machine", "threads", to=threads).encode()
+    assert parsed(content, root).machine["threads"] == threads
 
 
 # --- The real rules --------------------------------------------------------------------------

@@ -125,6 +125,7 @@ def test_a_notebook_that_fails_is_left_out_and_named(root, runner):
     before = out.read_bytes()
     with pytest.raises(ValueError, match=r"verdicts=\[\]: expected a list of at least one"):
         run_here(root, out, fresh=True)
+    assert runner.ran == ["90", "91"] * 2  # the second also where the first fails
     assert out.read_bytes() == before
 
 
