@@ -80,6 +80,15 @@ def test_a_measured_surprise_is_an_error_and_turns_pairs():
     assert found["median_error"] < 1e-9
 
 
+def test_the_largest_error_is_of_the_one_that_is_furthest_off():
+    alone = timed.STAGES[-1], timed.INT8
+    for factor in (10.0, 0.1):
+        rows = predicted(factor=lambda *row, factor=factor: factor if row == alone else 1.0)
+        (found,) = predictions.summary(rows)
+        assert found["largest_error"] == pytest.approx(2.302585, abs=1e-6)  # ln 10
+        assert found["median_error"] < 1e-9
+
+
 def test_a_time_is_flops_times_what_the_engine_takes_for_one():
     rows = {(row["stage"], row["engine"]): row for row in predicted()}
     for stage, shape in ((timed.PRUNED, PLAIN_SHAPE), (timed.BOTH, WINDOWS_SHAPE)):
