@@ -217,5 +217,5 @@ def test_stages_have_the_parameters_of_their_steps():
         rows = [dict(n_params=n) for n in counts]
         return dict(part="path", path=path, seed=0, precision="bf16 autocast", rows=rows)
 
-    study = dict(runs=[run("lighten, prune", 90, 90, 75, 75), run("prune, lighten", 85, 85, 75)])
+    study = dict(runs=[run("lighten, prune", 90, 90, 80, 75), run("prune, lighten", 85, 85, 75)])
     assert list(predictions.stage_params(study).values()) == [ALL, 90, 85, 75]
