@@ -171,6 +171,9 @@ def test_seconds_and_memory_are_kept_apart_from_the_notebook(toy, edit):
     assert "duration" not in stored
     assert "papermill" not in stored
     assert any("time.sleep" not in line and "import os, time" in line for line in lines)
+    took, size = builds["90 en"], f"{english.stat().st_size / 1e3:.0f} kB"
+    told = f"{took['seconds']} s in its cells, {took['peak_mb']} MB at most, {size}"
+    assert f"90_toy (en): {told}" in lines
 
 
 def test_a_busy_machine_is_refused_before_anything_runs(toy, monkeypatch):
