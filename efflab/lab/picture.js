@@ -56,6 +56,7 @@ export default {
         answerTyped(row);
       }
       describe(el.closest(".efflab-explorer"));
+      keepFitted(el.closest(".jp-Notebook") ?? document.body);
     }
 
     function follow() {
@@ -69,8 +70,7 @@ export default {
       if (!data || model.get("absent")) return;
       const plot = el.closest(".efflab-explorer")?.querySelector(".js-plotly-plot");
       if (plot && window.Plotly) {
-        const copies = [structuredClone(data), structuredClone(layout)];
-        window.Plotly.react(plot, ...copies, config).then(() => drawn(plot), giveUp);
+        drawFitted(plot, { data, layout, config }).then(() => drawn(plot), giveUp);
       } else if (performance.now() - since < PATIENCE) {
         timer = setTimeout(draw, 50);
       } else {

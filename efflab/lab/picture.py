@@ -5,6 +5,9 @@ its place, and a PNG of it. Here only the first picture is an output; `picture.j
 ones to the plot that stands there (`Plotly.react`). It keeps the last one, so that picture and
 controls agree after a page reload and in Voila.
 
+`fit.js` and `draw.js` fit every figure of the page to its width, also those of no explorer: what
+is narrow has its panels under each other.
+
 On a page that was busy for two seconds while it opened, anywidget gives a widget up for good, and
 what the kernel sends to it is lost. So until `picture.js` has said that it is there, each picture
 is an output; and one that the page does not answer becomes an output after all.
@@ -28,10 +31,15 @@ ROOM = 16
 """Pixels of the output around the picture."""
 
 
+def read_script(name: str) -> str:
+    """The text of a script that stands beside this file."""
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
 class Redraw(anywidget.AnyWidget):
     """An invisible widget: its `figure` (plotly JSON) replaces what the plot beside it shows."""
 
-    _esm = Path(__file__).with_suffix(".js")
+    _esm = "".join(map(read_script, ("fit.js", "draw.js", "picture.js")))
     figure = traitlets.Dict().tag(sync=True)
     number = traitlets.Int(0).tag(sync=True)
     """How many figures there have been."""

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from efflab.lab import picture
+from efflab.lab.picture import ROOM
 from efflab.publishing.catalog import NOTEBOOKS, ROOT
 from efflab.publishing.doctor import BROWSER_ADVICE, find_browser
 
@@ -63,7 +63,36 @@ SIZES = """index => {
     asked: parseFloat(plot.closest('[style*=min-height]').style.minHeight) - ROOM,
     heights: sizes.map(s => s.height), widths: sizes.map(s => s.width),
   };
-}""".replace("ROOM", str(picture.ROOM))
+}""".replace("ROOM", str(ROOM))
+# What a plot's words do wrong, as texts: cut off by the figure or by their panel, or over others.
+# Boxes are a little larger than their letters; words that stand askew have none that says much.
+WORDS = """plot => {
+  const boxOf = node => node.getBoundingClientRect();
+  const turned = ({a, b}) => Math.min(Math.abs(a), Math.abs(b)) > 0.01;
+  const sticks = (b, home) => Math.max(
+    home.left - b.left, b.right - home.right, home.top - b.top, b.bottom - home.bottom) > 2;
+  const shared = (a, b) => [
+    Math.min(a.right, b.right) - Math.max(a.left, b.left),
+    Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top)];
+  const whole = boxOf(plot.querySelector('.main-svg'));
+  const found = [], wrong = [];
+  for (const node of plot.querySelectorAll('.main-svg text, .legend .bg')) {
+    const inLegend = node.matches('text') && node.closest('.legend');
+    const box = boxOf(node), style = getComputedStyle(node);
+    const hidden = style.visibility === 'hidden' || style.opacity === '0' || !box.width;
+    if (inLegend || hidden || node.closest('.hoverlayer')) continue;
+    const word = node.textContent || 'the legend';
+    const id = node.closest('.textpoint') && node.closest('.subplot').classList[1];
+    const home = id ? boxOf(plot.querySelector(`.nsewdrag[data-subplot="${id}"]`)) : whole;
+    if (id && Math.min(...shared(box, home)) < 0) continue;  // at a point that is out of sight
+    if (sticks(box, home) || sticks(box, whole)) wrong.push(`${word}: cut`);
+    if (!turned(node.getScreenCTM())) found.push([word, box]);
+  }
+  found.forEach(([word, box], i) => found.slice(i + 1).forEach(([other, over]) => {
+    if (Math.min(...shared(box, over)) > 3) wrong.push(`${word}: over ${other}`);
+  }));
+  return wrong;
+}"""
 # The share of a PNG's pixels that are not nearly white: text, lines and marks, but no grid.
 INK = """async png => {
   const image = await createImageBitmap(await (await fetch('data:image/png;base64,' + png)).blob());
@@ -75,7 +104,7 @@ INK = """async png => {
   return n / (data.length / 4);
 }"""
 LEAST_INK = 0.01
-WIDE, NARROW, HIGH = 1400, 1024, 1000
+WIDTHS, HIGH = (1440, 1024, 390), 1000
 
 
 def request(url, data=None):
@@ -193,7 +222,8 @@ def see_other_numbers(page, index, before):
 def see_whole_picture(page, index, name):
     """An explorer's picture has the height that its figure asks for, its output's width, and ink.
 
-    What it looks like lies under runs/screenshots too.
+    None of its words is cut off or over another, and its place is no higher than it. What it looks
+    like lies under runs/screenshots too.
     """
     plot = page.locator(EXPLORER).nth(index).locator(".js-plotly-plot")
     plot.scroll_into_view_if_needed(timeout=5000)
@@ -201,7 +231,9 @@ def see_whole_picture(page, index, name):
     def fits():
         found.append(page.evaluate(SIZES, index))
         heights, widths = found[-1]["heights"], found[-1]["widths"]
-        return min(heights) >= found[-1]["asked"] > 0 and max(widths) - min(widths) <= 1
+        found[-1]["words"] = plot.evaluate(WORDS)
+        high = min(heights) >= found[-1]["asked"] > 0 and max(heights) - min(heights) <= ROOM
+        return high and max(widths) - min(widths) <= 1 and not found[-1]["words"]
 
     found = []
     try:
@@ -211,6 +243,15 @@ def see_whole_picture(page, index, name):
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     png = plot.screenshot(path=SCREENSHOTS / f"{name}-{index}.png")
     assert page.evaluate(INK, base64.b64encode(png).decode()) > LEAST_INK
+
+
+def set_width(page, width):
+    """Give the window another width, and the notebook all of it, as one does on a phone."""
+    page.set_viewport_size({"width": width, "height": HIGH})
+    side = page.locator("#jp-left-stack")
+    if side.is_visible() != (width > WIDTHS[-1]):
+        page.keyboard.press("Control+b")
+        side.wait_for(state="visible" if width > WIDTHS[-1] else "hidden")
 
 
 def keep_screenshot(page, name):
@@ -227,7 +268,7 @@ def opened_and_run(name, n_cells, screenshot, lab, chromium, script=""):
     `script` runs in the page before anything else.
     """
     kernel = start_kernel(lab, name)
-    page = chromium.new_page(viewport={"width": WIDE, "height": HIGH})
+    page = chromium.new_page(viewport={"width": WIDTHS[0], "height": HIGH})
     page.add_init_script(script)
     errors = page.locator(ERRORS)
     try:

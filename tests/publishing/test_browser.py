@@ -12,17 +12,22 @@ from browser import (
     EXPLORER,
     HIGH,
     MOVE_SECONDS,
-    NARROW,
     NUMBERS,
+    WIDTHS,
+    WORDS,
     first_numbers,
     move_slider,
     opened_and_run,
     see_other_numbers,
     see_whole_picture,
+    set_width,
     wait_for,
 )
 from nbformat import v4
+from plotly.offline import get_plotlyjs
 
+from efflab.formats import LANGUAGES, PLOTLY
+from efflab.lab.picture import read_script
 from efflab.publishing.catalog import NOTEBOOKS, built_path, sources
 from efflab.publishing.order import longest_first
 from efflab.publishing.source import read_source, translate
@@ -170,10 +175,47 @@ def run_and_explore(notebook, name, screenshot, lab, chromium, script=""):
             assert set(titles) <= BUTTONS
             move_slider(page.locator(EXPLORER).nth(index))
             see_other_numbers(page, index, first)
-        page.set_viewport_size({"width": NARROW, "height": HIGH})
-        for index in range(n_explorers):
-            see_whole_picture(page, index, f"{screenshot}-narrow")
+        for width in (*WIDTHS[1:], WIDTHS[0]):
+            set_width(page, width)
+            for index in range(n_explorers):
+                see_whole_picture(page, index, f"{screenshot}-{width}")
         assert page.locator(".Toastify__toast").all_inner_texts() == []  # no news over the page
+
+
+OUTPUTS = (1008, 592, 274)  # pixels of an output where the window has WIDTHS
+# Draws a figure as JupyterLab does, then fits it; answers what its words do wrong.
+FIT = """async ([figure, width]) => {
+  const place = document.createElement('div');
+  place.style.width = `${width}px`;
+  document.body.replaceChildren(place);
+  const {data, layout, config} = structuredClone(figure);
+  await Plotly.newPlot(place, data, layout, config);
+  await drawFitted(place, figure);
+  return (WORDS)(place);
+}""".replace("WORDS", WORDS)
+
+
+@pytest.fixture(scope="module")
+def drawing(chromium):
+    """A page with plotly and the scripts that fit figures to it."""
+    page = chromium.new_page(viewport={"width": WIDTHS[0], "height": HIGH})
+    page.set_content("<!doctype html><body></body>")
+    for script in (get_plotlyjs(), *map(read_script, ("fit.js", "draw.js"))):
+        page.add_script_tag(content=script)
+    yield page
+    page.close()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("number", sources())
+def test_words_of_figures_without_sliders_fit_any_width(number, language, drawing):
+    cells = nbformat.read(built_path(sources()[number], language), as_version=4).cells
+    outputs = [o for cell in cells for o in cell.get("outputs", []) if PLOTLY in o.get("data", {})]
+    figures = [o.data[PLOTLY] for o in outputs if "sliders" not in o.data[PLOTLY]["layout"]]
+    for figure in figures:
+        title = figure["layout"]["title"]["text"]
+        for width in OUTPUTS:
+            assert (title, width, drawing.evaluate(FIT, [figure, width])) == (title, width, [])
 
 
 def prompt(cell):
