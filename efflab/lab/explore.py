@@ -13,9 +13,9 @@ from html import escape
 from efflab.errors import require_int, require_one_of
 from efflab.lab.controls import Slider, bind, settle
 from efflab.lab.figures import dress
-from efflab.lab.page import emit, figure_bundle, live, widget_view
+from efflab.lab.page import emit, emit_html, figure_bundle, live, widget_view
 from efflab.lab.refusals import refusal
-from efflab.lab.static import MOST_FRAMES, pick, with_controls
+from efflab.lab.static import MOST_FRAMES, at_rest, pick, with_controls
 from efflab.lab.text import tr, tr_name
 
 FAST_SECONDS = 0.05
@@ -30,11 +30,13 @@ STYLE = """<style>
   pointer-events: none; -webkit-user-modify: read-only; user-modify: read-only; }
 .efflab-working { visibility: hidden; animation: efflab-working 0s 0.2s forwards; }
 @keyframes efflab-working { to { visibility: visible; } }
+.efflab-silent::before { content: "⚠ SILENT"; color: #D55E00; }
 .efflab-explorer.jupyter-widgets-disconnected::before { content: "⚠ LOST"; color: #D55E00; }
+.HINT { display: none; }
 </style>"""
 """A slider over listed values ignores what is typed into its readout, and would keep showing it.
 A quick move does not flash "working ...". A kernel that ended leaves controls that move nothing:
-the page itself has to say so."""
+the page itself has to say so. Where all this is, the hint for pages without controls is not."""
 
 
 def explore(fn: Callable, *, frames: int = 7, most: int = MOST_FRAMES, **controls) -> None:
@@ -46,7 +48,10 @@ def explore(fn: Callable, *, frames: int = 7, most: int = MOST_FRAMES, **control
     `Choice`, `Toggle` or the shorthands (low, high), [options], bool. A wrong one is a
     `ValueError`.
     """
-    emit(Explorer(fn, frames=frames, most=most, **controls).bundle())
+    explorer = Explorer(fn, frames=frames, most=most, **controls)
+    emit(explorer.bundle())
+    if live():
+        emit_html(explorer.hint(), explorer.note())
 
 
 class Explorer:
@@ -87,11 +92,26 @@ class Explorer:
             return figure_bundle(self.figure) | widget_view(self.view())
         return figure_bundle(self.static())
 
+    def note(self) -> str:
+        """For those who have no live controls: that these do not move, and what is drawn."""
+        return at_rest(self.values, self._labels())
+
+    def hint(self) -> str:
+        """The note as HTML that hides itself where the live controls are on the page."""
+        more = tr("No controls above? Run this cell again, in a notebook with ipywidgets.")
+        self.view()
+        return f'<p class="{self._hint_name()}">{escape(more)} {escape(self.note())}</p>'
+
+    def _hint_name(self) -> str:
+        return f"efflab-{self.picture.widget.model_id}"
+
     def static(self):
         """The figure for pages with no kernel: plotly's own controls move what they can."""
-        labels = {name: self.label(name) for name in self.controls}
-        options = dict(labels=labels, frames=self.frames, most=self.most)
+        options = dict(labels=self._labels(), frames=self.frames, most=self.most)
         return with_controls(self.fn, self.figure, self.values, self.controls, **options)
+
+    def _labels(self) -> dict[str, str]:
+        return {name: self.label(name) for name in self.controls}
 
     def label(self, name: str) -> str:
         """A control's label with its unit, in the language in use."""
@@ -127,21 +147,27 @@ class Explorer:
         for name, control in self.controls.items():
             widget = control.widget(self.values[name], self.label(name))
             widget.style.description_width = "initial"
-            widget.layout = w.Layout(width="auto", min_width="320px", max_width="560px")
+            least = "min(320px, 100%)"  # a phone has less
+            widget.layout = w.Layout(width="auto", min_width=least, max_width="560px")
             if isinstance(control, Slider):
                 widget.layout.width = "480px"
             if isinstance(widget, w.SelectionSlider):
                 widget.add_class(PICKED)
             widget.observe(lambda change, name=name: self._moved(name, change["new"]), "value")
             self.widgets[name], self._notes[name] = widget, w.HTML()
-            rows.append(w.HBox([widget, self._notes[name]]))
+            rows.append(w.HBox([widget, self._notes[name]], layout=w.Layout(flex_flow="wrap")))
         self._pace()
         self.picture = Picture(self.figure)
-        lost = tr("The kernel no longer knows this explorer: run this cell again.")
-        style = w.HTML(STYLE.replace("LOST", lost), layout=w.Layout(display="none"))
+        style = w.HTML(self._style(), layout=w.Layout(display="none"))
         box = w.VBox([*rows, self.picture.widget, style], layout=w.Layout(width="100%"))
         box.add_class("efflab-explorer")
         return box
+
+    def _style(self) -> str:
+        silent = "The kernel does not answer: it is busy, or it ended; then run this cell again."
+        lost = "The kernel no longer knows this explorer: run this cell again."
+        style = STYLE.replace("SILENT", tr(silent)).replace("LOST", tr(lost))
+        return style.replace("HINT", self._hint_name())
 
     @property
     def is_slow(self) -> bool:

@@ -11,7 +11,8 @@ const TOP = { yref: "container", y: 1, yanchor: "top", pad: { t: PAD + 5 } };
 // Where a line may break: after a word, and after a Chinese character with what closes it.
 const HAN = "\\u2e80-\\u9fff\\uff00-\\uffef";
 const CLOSING = "、，。：；！？）」』》”";
-const PIECE = new RegExp(`[${HAN}][${CLOSING}]*\\s*|(?:<[^>]*>|[^\\s${HAN}])+[${CLOSING}]*\\s*|\\s+`, "gu");
+const WORD = `(?:[${HAN}]|(?:<[^>]*>|[^\\s${HAN}])+)[${CLOSING}]*`;
+const PIECE = new RegExp(`${WORD}\\s*|\\s+`, "gu");
 
 const pen = document.createElement("canvas").getContext("2d");
 
@@ -57,7 +58,8 @@ function panelsOf(layout) {
     const [across, up] = [layout[x].domain ?? [0, 1], layout[y]?.domain ?? [0, 1]];
     return { x, y, across, up };
   });
-  return panels.sort((a, b) => b.up[1] - a.up[1] || a.across[0] - b.across[0]);
+  const known = panels.filter(({ y }) => layout[y]);
+  return known.sort((a, b) => b.up[1] - a.up[1] || a.across[0] - b.across[0]);
 }
 
 // The title over a panel, as plotly's `make_subplots` writes it.
@@ -107,11 +109,13 @@ function wrapTitles(layout, width, seen) {
 function stack({ data, layout }, width, seen) {
   const { font, titleFont, margin } = lookOf(layout);
   const panels = panelsOf(layout);
+  if (!panels.length) return;
   const area = seen.width || width - GUESS.left - PAD;
   const high = layout.height - margin.t - margin.b;
   for (const panel of panels) {
     freeAxes(layout, panel);
-    panel.high = Math.max((panel.up[1] - panel.up[0]) * high, wrapNames(data, layout, panel, width));
+    const names = wrapNames(data, layout, panel, width);
+    panel.high = Math.max((panel.up[1] - panel.up[0]) * high, names);
     wrapAxisTitles(layout, panel, area);
     emptyCells(data, layout, panel, area);
     panel.title = titleOf(panel, layout);
@@ -127,7 +131,8 @@ function stack({ data, layout }, width, seen) {
   }
   const text = wrap(layout.title?.text ?? "", titleFont, width - 2 * PAD);
   const head = panel => panel.title ? lineCount(panel.title.text) * 14 * LINE + PAD : 0;
-  const top = (text ? lineCount(text) * titleFont.size * LINE : 0) + PAD + head(panels[0]) + PAD / 2;
+  const titleHigh = text ? lineCount(text) * titleFont.size * LINE : 0;
+  const top = titleHigh + PAD + head(panels[0]) + PAD / 2;
   const under = panel => (seen.depth[panel.x] ?? 48) + PAD;
   const bottom = under(panels.at(-1)) + seen.legend[1] + (seen.legend[1] ? PAD : 0);
 
@@ -155,7 +160,7 @@ function freeAxes(layout, { x, y }) {
     const axis = layout[name];
     if (!axis?.matches || axis.showticklabels !== false) continue;
     delete axis.showticklabels;
-    if (!axis.title?.text && layout[first]?.title) axis.title = structuredClone(layout[first].title);
+    if (!axis.title?.text) axis.title = structuredClone(layout[first]?.title);
   }
 }
 

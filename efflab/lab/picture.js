@@ -3,6 +3,8 @@
 // `absent` asks the kernel to show each picture as an output instead.
 // Milliseconds from each move for a plot to be there: the page may be drawing it anew.
 const PATIENCE = 4000;
+// Milliseconds after which a kernel that does not answer counts as busy or gone.
+const SILENCE = 10000;
 
 // Says each slider's name and value, as they stand beside it, to those who hear the page: noUiSlider
 // gives its handles no name, and of a slider over listed values the index.
@@ -45,18 +47,38 @@ export default {
   render({ model, el }) {
     let since = 0;
     let timer = 0;
+    let silence = 0;
     const watch = new MutationObserver(() => describe(el.closest(".efflab-explorer") ?? el));
 
     function attend() {
       const controls = el.closest(".efflab-explorer")?.querySelectorAll(".widget-inline-hbox");
       if (!controls) return setTimeout(attend, 50); // the widget is not in the page yet
       for (const row of controls) {
+        for (const moved of ["keydown", "pointerdown", "change"]) row.addEventListener(moved, ask);
         if (!row.querySelector(".noUi-handle")) continue;
         watch.observe(row, CHANGES);
         answerTyped(row);
       }
       describe(el.closest(".efflab-explorer"));
       keepFitted(el.closest(".jp-Notebook") ?? document.body);
+    }
+
+    // A kernel that died says nothing, and the front end starts another: a move asks who is there.
+    function ask() {
+      if (silence) return;
+      const say = () => el.closest(".efflab-explorer")?.classList.add("efflab-silent");
+      silence = setTimeout(say, SILENCE);
+      try {
+        model.send({});
+      } catch {
+        say(); // the front end knows that nobody is there
+      }
+    }
+
+    function hear() {
+      clearTimeout(silence);
+      silence = 0;
+      el.closest(".efflab-explorer")?.classList.remove("efflab-silent");
     }
 
     function follow() {
@@ -94,11 +116,14 @@ export default {
     model.save_changes();
     attend();
     model.on("change:number", follow);
+    model.on("msg:custom", hear);
     follow(); // after a reload the plot above shows the first picture, this one the last
     return () => {
       clearTimeout(timer);
+      clearTimeout(silence);
       watch.disconnect();
       model.off("change:number", follow);
+      model.off("msg:custom", hear);
     };
   },
 };

@@ -20,6 +20,7 @@ MOST_BYTES = 250_000
 MENU_VALUES = 4
 """How many values of a slider the menu offers."""
 UNMOVED = ("template", "meta")
+BETWEEN = " · "
 FRAME = dict(mode="immediate", transition_duration=0, frame=dict(duration=0, redraw=True))
 
 
@@ -141,10 +142,20 @@ def _figure(grid, values: dict, first: str, labels: dict, left: list[str]):
         fig.update_layout(updatemenus=[dict(buttons=buttons, active=here, **place)])
     if left:
         note = tr("These need a running notebook: {names}", names=tr(", ").join(left))
-        place = dict(x=0, xref="paper", xanchor="left", y=0, yref="paper", yanchor="top")
-        shift = -(bottom + room - 24)
-        fig.add_annotation(text=note, showarrow=False, font_size=12, yshift=shift, **place)
+        _add_note(fig, note, bottom + room - 24)
     return fig
+
+
+def _add_note(fig, note: str, depth: float) -> None:
+    """Write `depth` pixels below the plot's area."""
+    place = dict(x=0, xref="paper", xanchor="left", y=0, yref="paper", yanchor="top")
+    fig.add_annotation(text=note, showarrow=False, font_size=12, yshift=-depth, **place)
+
+
+def at_rest(values: dict, labels: dict) -> str:
+    """What a page without live controls has to say: that they do not move, and what is drawn."""
+    return tr("The controls move only in a running notebook; drawn: {values}",
+              values=_entry(values, labels))  # fmt: skip
 
 
 def _slider(prefix: str, row: int, values: list, active: int) -> dict:
@@ -156,7 +167,7 @@ def _slider(prefix: str, row: int, values: list, active: int) -> dict:
 
 
 def _entry(chosen: dict, labels: dict) -> str:
-    return " · ".join(f"{labels[name]}: {show_value(value)}" for name, value in chosen.items())
+    return BETWEEN.join(f"{labels[name]}: {show_value(value)}" for name, value in chosen.items())
 
 
 def _moving(specs: list[dict]) -> tuple[list[list[str]], list[str]]:

@@ -38,6 +38,15 @@ def test_the_picture_s_place_is_as_high_as_its_figure():
         assert live.picture._output.layout.min_height == f"{300 + n + picture.ROOM}px"
 
 
+def test_whoever_asks_the_kernel_is_answered(monkeypatch):
+    live = Explorer(cost)
+    live.view()
+    redraw, answers = live.picture.widget.children[1], []
+    monkeypatch.setattr(redraw, "send", answers.append)
+    redraw._handle_custom_msg({}, [])  # as picture.js asks at a move
+    assert answers == [{}]
+
+
 def test_the_readout_of_a_slider_over_listed_values_takes_no_typing():
     doubling = Explorer(cost, window_size=Slider(16, 256, 128, scale="log2"))
     assert "pointer-events: none" in doubling.view().children[-1].value

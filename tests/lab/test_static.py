@@ -128,3 +128,17 @@ def test_no_frames_no_slider_and_no_widget_in_a_build(monkeypatch):
     assert "sliders" not in bundle[page.PLOTLY]["layout"]
     assert set(bundle) == {page.PLOTLY, "text/plain"}
     assert bundle["text/plain"] == "[w = 128]\n  window: 128"
+
+
+def test_live_a_hint_hides_where_the_controls_are(shown):
+    lab.explore(cost)
+    bundle, hint = shown
+    assert page.WIDGET in bundle
+    assert "Run this cell again" in hint["text/html"]
+    assert "drawn: value (tokens): 128" in hint["text/html"]
+    name = hint["text/html"].split('"')[1]
+    explorer = Explorer(cost)
+    own = f"efflab-{explorer.view().children[-2].model_id}"
+    assert f".{own} {{ display: none; }}" in explorer.view().children[-1].value
+    assert f'class="{own}"' in explorer.hint()
+    assert name != own

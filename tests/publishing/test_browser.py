@@ -5,6 +5,8 @@ need. What the page showed at the end lies under runs/screenshots, untracked, to
 """
 
 import ast
+import os
+import signal
 
 import nbformat
 import pytest
@@ -13,6 +15,7 @@ from browser import (
     HIGH,
     MOVE_SECONDS,
     NUMBERS,
+    START_SECONDS,
     WIDTHS,
     WORDS,
     first_numbers,
@@ -157,6 +160,45 @@ def test_sliders_are_named_typed_values_are_answered_and_a_lost_kernel_is_told(
         page.locator(".jp-Dialog .jp-mod-accept").click()
         wait_for(lambda: "run this cell again" in page.evaluate(LOST), 30, "a word of the kernel")
         page.get_by_text("| Idle").wait_for()  # a kernel that starts cannot be ended
+
+        hint = page.get_by_text("No controls above? Run this cell again")
+        assert hint.is_hidden()
+        page.keyboard.press("Control+s")
+        wait_for(lambda: outputs_of(lab_folder / "toy.ipynb"), MOVE_SECONDS, "saved outputs")
+        page.reload()
+        hint.wait_for(timeout=START_SECONDS * 1000)  # instead of controls
+        assert "drawn: length: 128 · window: 320" in hint.inner_text()
+        page.get_by_text("| Idle").wait_for()
+
+
+def outputs_of(path):
+    """All outputs of a notebook as it is stored."""
+    return [o for cell in nbformat.read(path, as_version=4).cells for o in cell.outputs]
+
+
+def test_a_kernel_that_is_silent_or_died_is_told(lab, chromium, lab_folder):
+    cell = v4.new_code_cell(f"import os\nprint('process', os.getpid())\n{TOY}")
+    nbformat.write(v4.new_notebook(cells=[cell]), lab_folder / "died.ipynb")
+    with opened_and_run("died.ipynb", 1, "died", lab, chromium) as page:
+        explorer, first = page.locator(EXPLORER), first_numbers(page, 0)
+        move_slider(explorer)
+        see_other_numbers(page, 0, first)
+        told = page.locator(".jp-OutputArea-output", has_text="process").first.inner_text()
+        process, second = int(told.split()[1]), page.evaluate(NUMBERS, 0)
+        os.kill(process, signal.SIGSTOP)
+        try:
+            move_slider(explorer)
+            wait_for(lambda: "does not answer" in page.evaluate(LOST), MOVE_SECONDS, "a word of it")
+            assert page.evaluate(NUMBERS, 0) == second
+        finally:
+            os.kill(process, signal.SIGCONT)
+        see_other_numbers(page, 0, second)
+        wait_for(lambda: page.evaluate(LOST) == "none", MOVE_SECONDS, "no word any more")
+
+        os.kill(process, signal.SIGKILL)
+        page.locator(".jp-Dialog .jp-mod-accept").click(timeout=START_SECONDS * 1000)
+        wait_for(lambda: "no longer knows" in page.evaluate(LOST), MOVE_SECONDS, "a word of it")
+        page.get_by_text("| Idle").wait_for()
 
 
 def run_and_explore(notebook, name, screenshot, lab, chromium, script=""):
