@@ -15,7 +15,7 @@ from efflab.lab.controls import Slider, bind, settle
 from efflab.lab.figures import dress
 from efflab.lab.page import emit, emit_html, figure_bundle, live, widget_view
 from efflab.lab.refusals import refusal
-from efflab.lab.static import MOST_FRAMES, at_rest, pick, with_controls
+from efflab.lab.static import MOST_FRAMES, at_rest, pick, still, with_controls
 from efflab.lab.text import tr, tr_name
 
 FAST_SECONDS = 0.05
@@ -90,7 +90,9 @@ class Explorer:
         """The forms of the explorer, for `emit`: a widget and one picture, or a stored grid."""
         if live():
             return figure_bundle(self.figure) | widget_view(self.view())
-        return figure_bundle(self.static())
+        bundle = figure_bundle(self.static(), picture=still(self.figure, self.note()))
+        bundle["text/plain"] += f"\n  {self.note()}"
+        return bundle
 
     def note(self) -> str:
         """For those who have no live controls: that these do not move, and what is drawn."""

@@ -64,13 +64,16 @@ def live() -> bool:
     return _build["widgets"]
 
 
-def figure_bundle(fig, *, png: bool | None = None) -> dict:
-    """A figure's forms: plotly JSON with numbers rounded to six digits, text, a PNG when built."""
+def figure_bundle(fig, *, png: bool | None = None, picture=None) -> dict:
+    """A figure's forms: plotly JSON with numbers rounded to six digits, text, a PNG when built.
+
+    `picture`: the figure of the PNG where that is another.
+    """
     spec = plain(fig.to_plotly_json())
     spec["config"] = CONFIG
     bundle = {PLOTLY: spec, "text/plain": figure_text(fig)}
     if _build["png"] if png is None else png:
-        bundle["image/png"] = base64.b64encode(figure_png(fig)).decode()
+        bundle["image/png"] = base64.b64encode(figure_png(picture or fig)).decode()
     return bundle
 
 

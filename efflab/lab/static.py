@@ -6,12 +6,14 @@ each other. A note says which controls need a running notebook.
 """
 
 import json
+from copy import deepcopy
 from itertools import product
 
 from efflab.errors import require_int
 from efflab.lab.controls import Slider, show_value
 from efflab.lab.figures import dress
 from efflab.lab.page import plain
+from efflab.lab.tables import display_width
 from efflab.lab.text import tr
 
 MOST_FRAMES = 120
@@ -20,6 +22,9 @@ MOST_BYTES = 250_000
 MENU_VALUES = 4
 """How many values of a slider the menu offers."""
 UNMOVED = ("template", "meta")
+NOTE_COLUMNS, NOTE_LINE = 64, 18
+"""What a line of a note in a picture holds, two columns a Chinese character, and its pixels. Names
+on the y axis may have pushed the place where it begins to the middle."""
 BETWEEN = " · "
 FRAME = dict(mode="immediate", transition_duration=0, frame=dict(duration=0, redraw=True))
 
@@ -156,6 +161,26 @@ def at_rest(values: dict, labels: dict) -> str:
     """What a page without live controls has to say: that they do not move, and what is drawn."""
     return tr("The controls move only in a running notebook; drawn: {values}",
               values=_entry(values, labels))  # fmt: skip
+
+
+def still(figure, note: str):
+    """`figure` with a note under it, for the picture of it that a page of images shows."""
+    lines = [""]
+    for i, piece in enumerate(note.split(BETWEEN)):
+        longer = lines[-1] + BETWEEN * (i > 0) + piece
+        if i and display_width(longer) > NOTE_COLUMNS:
+            lines.append(piece)
+        else:
+            lines[-1] = longer
+    fig = deepcopy(figure)
+    below = fig.layout.legend.y is not None and fig.layout.legend.y < 0
+    bottom = fig.layout.margin.b or fig.layout.template.layout.margin.b
+    high = NOTE_LINE * len(lines)
+    room = high + (4 * NOTE_LINE if below else NOTE_LINE)
+    fig.update_layout(height=fig.layout.height + room, margin_b=bottom + room)
+    _add_note(fig, "<br>".join(lines), bottom + room - high)
+    fig.layout.annotations[-1].align = "left"
+    return fig
 
 
 def _slider(prefix: str, row: int, values: list, active: int) -> dict:

@@ -5,7 +5,7 @@ import pytest
 from explorer_examples import cost
 
 from efflab import lab
-from efflab.lab import Choice, Explorer, page
+from efflab.lab import Choice, Explorer, page, static
 
 
 @pytest.fixture
@@ -127,7 +127,33 @@ def test_no_frames_no_slider_and_no_widget_in_a_build(monkeypatch):
     bundle = Explorer(cost, frames=0).bundle()
     assert "sliders" not in bundle[page.PLOTLY]["layout"]
     assert set(bundle) == {page.PLOTLY, "text/plain"}
-    assert bundle["text/plain"] == "[w = 128]\n  window: 128"
+    note = "The controls move only in a running notebook; drawn: value (tokens): 128 · causal: no"
+    assert bundle["text/plain"] == f"[w = 128]\n  window: 128\n  {note}"
+
+
+def test_the_picture_of_an_explorer_has_no_slider_but_says_what_is_drawn(monkeypatch):
+    drawn = []
+    monkeypatch.setitem(page._build, "widgets", False)
+    monkeypatch.setitem(page._build, "png", True)
+    monkeypatch.setattr(page, "figure_png", lambda fig: drawn.append(fig) or b"")
+    explorer = Explorer(cost, frames=5)
+    bundle = explorer.bundle()
+    (picture,) = drawn
+    assert (len(picture.layout.sliders), len(bundle[page.PLOTLY]["layout"]["sliders"])) == (0, 1)
+    (note,) = picture.layout.annotations
+    assert note.text.replace("<br>", " · ") == explorer.note()
+    assert picture.layout.height > explorer.figure.layout.height
+    assert explorer.figure.layout.annotations == ()
+
+
+def test_a_long_note_is_broken_between_controls():
+    note = " · ".join(f"control {i} (tokens): {i}" for i in range(12))
+    picture = static.still(lab.blank("", legend=dict(orientation="h", y=-0.2)), note)
+    lines = picture.layout.annotations[0].text.split("<br>")
+    assert " · ".join(lines) == note
+    assert len(lines) == 6
+    assert max(map(len, lines)) <= static.NOTE_COLUMNS
+    assert picture.layout.margin.b > lab.blank("").layout.template.layout.margin.b + 6 * 18
 
 
 def test_live_a_hint_hides_where_the_controls_are(shown):
@@ -142,3 +168,13 @@ def test_live_a_hint_hides_where_the_controls_are(shown):
     assert f".{own} {{ display: none; }}" in explorer.view().children[-1].value
     assert f'class="{own}"' in explorer.hint()
     assert name != own
+
+
+def test_stored_there_is_no_hint_but_the_note(shown, monkeypatch):
+    monkeypatch.setitem(page._build, "widgets", False)
+    lab.use_language("zh")
+    lab.explore(cost)
+    (bundle,) = shown
+    assert (
+        "只有在运行的笔记本里才能拨动控件；图中取值：数值 (个 token): 128" in bundle["text/plain"]
+    )
