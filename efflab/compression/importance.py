@@ -81,7 +81,7 @@ def least_important(importance: Matrix, ratio: float, keep: int = 1) -> dict[int
     `importance` (n_layer, units). At least `keep` units stay in each layer, so that a ratio close
     to 1 takes fewer than it says.
     """
-    require(0 <= ratio <= 1, "ratio", ratio, "a share from 0 to 1")
+    require(0 <= ratio <= 1, "ratio", ratio, "a share from {low} to {high}", low=0, high=1)
     require_filled("importance", importance)
     require_ordered("importance", importance)
     n_units = importance.shape[1]

@@ -239,7 +239,7 @@ def smoothing(peaks: Vector, weight: Weight, alpha: float = 0.5) -> Tensor:
     scales belong to outputs and isolate no input channel either; it helps because weights are flat
     and take over a part of the difficulty, so that neither side has all of it.
     """
-    require(0 <= alpha <= 1, "alpha", alpha, "a number from 0 to 1")
+    require(0 <= alpha <= 1, "alpha", alpha, "a number from {low} to {high}", low=0, high=1)
     finite_values("weight", weight)
     require_magnitudes("peaks", peaks)
     require_shape("peaks", peaks, weight.shape[1:])

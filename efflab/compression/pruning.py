@@ -42,7 +42,7 @@ def magnitude_mask(weight: Tensor, ratio: float) -> Tensor:
     >>> magnitude_mask(torch.tensor([3.0, -1.0, 0.5, -2.0]), 0.5).tolist()
     [True, False, False, True]
     """
-    require(0 <= ratio <= 1, "ratio", ratio, "a share from 0 to 1")
+    require(0 <= ratio <= 1, "ratio", ratio, "a share from {low} to {high}", low=0, high=1)
     require_ordered("weight", weight)
     mask = torch.ones(weight.numel(), dtype=torch.bool)
     order = weight.detach().abs().flatten().argsort(stable=True)
@@ -149,8 +149,8 @@ def gradual_schedule(initial: float, final: float, n_rounds: int) -> list[float]
     [0.1, 0.8, 0.9]
     """
     require_int("n_rounds", n_rounds)
-    require(n_rounds <= MOST_ROUNDS, "n_rounds", n_rounds, f"at most {MOST_ROUNDS}")
-    require(0 <= initial <= 1, "initial", initial, "a share from 0 to 1")
+    require(n_rounds <= MOST_ROUNDS, "n_rounds", n_rounds, "at most {high}", high=MOST_ROUNDS)
+    require(0 <= initial <= 1, "initial", initial, "a share from {low} to {high}", low=0, high=1)
     require(initial <= final <= 1, "final", final, f"a share from initial={initial} to 1")
     if n_rounds == 1:
         return [final]

@@ -141,7 +141,7 @@ def break_even(value_bytes: float, index_bytes: float, place_bits: float = 0) ->
     >>> break_even(4, 4), break_even(4, 0, place_bits=1)
     (0.5, 0.03125)
     """
-    require(value_bytes > 0, "value_bytes", value_bytes, "a number above 0")
-    require(index_bytes >= 0, "index_bytes", index_bytes, "a number of at least 0")
-    require(place_bits >= 0, "place_bits", place_bits, "a number of at least 0")
+    require(value_bytes > 0, "value_bytes", value_bytes, "a number above {low}", low=0)
+    require(index_bytes >= 0, "index_bytes", index_bytes, "a number of at least {low}", low=0)
+    require(place_bits >= 0, "place_bits", place_bits, "a number of at least {low}", low=0)
     return (index_bytes + place_bits / 8) / (value_bytes + index_bytes)

@@ -40,7 +40,7 @@ class OutliersApart(nn.Module):
 
     def __init__(self, linear: nn.Linear, threshold: float = 6.0):
         super().__init__()
-        require(threshold > 0, "threshold", threshold, "a number above 0")
+        require(threshold > 0, "threshold", threshold, "a number above {low}", low=0)
         self.threshold = threshold
         self.exact = linear
         self.rounded = ByToken(linear)

@@ -37,7 +37,11 @@ class Wire:
         allowed = "a number of at least 0"
         require(self.latency_seconds >= 0, "latency_seconds", self.latency_seconds, allowed)
         require(
-            self.bytes_per_second > 0, "bytes_per_second", self.bytes_per_second, "a number above 0"
+            self.bytes_per_second > 0,
+            "bytes_per_second",
+            self.bytes_per_second,
+            "a number above {low}",
+            low=0,
         )
 
     def seconds(self, n_bytes: float, n_ranks: int) -> float:

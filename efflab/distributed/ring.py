@@ -29,7 +29,7 @@ def ring_bytes(n_bytes: float, n_ranks: int) -> float:
     >>> ring_bytes(1000, 4)
     1500.0
     """
-    require(n_bytes >= 0, "n_bytes", n_bytes, "a number of at least 0")
+    require(n_bytes >= 0, "n_bytes", n_bytes, "a number of at least {low}", low=0)
     require_int("n_ranks", n_ranks)
     return n_bytes * 2 * (n_ranks - 1) / n_ranks
 

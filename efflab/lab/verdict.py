@@ -61,9 +61,9 @@ class Evidence:
         is_id = bool(ID.fullmatch(self.id))
         require(is_id, "id", self.id, "small letters and digits with - between words")
         require(bool(self.name), "name", self.name, "a name")
-        fields_of_name = set(re.findall(r"{(\w+)}", self.name))
-        allowed = "the fields of its name: " + ", ".join(sorted(fields_of_name))
-        require(fields_of_name == self.values.keys(), "values", self.values, allowed)
+        blanks = set(FIELD.findall(self.name))
+        allowed = "the fields of its name: {names}"
+        require(blanks == self.values.keys(), "values", self.values, allowed, names=sorted(blanks))
         require_one_of("kind", self.kind, KINDS)
         require_figure("value", self.value, self.low, self.high)
 
@@ -77,7 +77,7 @@ class Evidence:
     @property
     def english(self) -> str:
         """Its name as it is stored."""
-        return _fill(self.name, self.values)
+        return fill(self.name, self.values)
 
     def record(self) -> dict:
         """What is stored: the name in English, and its template where it has values."""
@@ -125,13 +125,16 @@ class Outcome:
 
     def record(self, claim_id: str) -> dict:
         """What is stored: English, all evidence with its kind and interval, in its order."""
-        texts = {key: _fill(getattr(self, key), self.values) for key in TEXTS}
+        texts = {key: getattr(self, key) for key in TEXTS}
+        if self.values:
+            texts = {key: text.format(**self.values) for key, text in texts.items()}
         head = dict(form=FORM, claim=claim_id, holds=self.holds, outcome=self.word)
         return head | texts | dict(figures=[evidence.record() for evidence in self.evidence])
 
 
 TEXTS = ("condition", "rule", "reason")
 ID = re.compile("[a-z0-9]+(-[a-z0-9]+)*")
+FIELD = re.compile(r"{(\w+)}")
 
 
 def by_id(evidence: Iterable[Evidence | Mapping]) -> dict[str, Evidence]:
@@ -152,8 +155,8 @@ def _from_record(stored: Mapping) -> Evidence:
         raise wrong_type("evidence", stored, "an Evidence, or what a record stores of one")
     known = [*(f.name for f in fields(Evidence)), "template"]
     fit = {"id", "name", "value"} <= stored.keys() <= set(known)
-    allowed = "its id, name and value, and no keys but " + ", ".join(known)
-    require(fit, "evidence", list(stored), allowed)
+    allowed = "its id, name and value, and no keys but {keys}"
+    require(fit, "evidence", list(stored), allowed, keys=", ".join(known))
     given = {key: value for key, value in stored.items() if key != "template"}
     evidence = Evidence(**given | {"name": stored.get("template", stored["name"])})
     require(evidence.english == stored["name"], "name", stored["name"], repr(evidence.english))
@@ -239,7 +242,7 @@ def _busy_line(evidence: Iterable[Evidence]) -> str:
 
 def name_words(evidence: Evidence) -> str:
     """Its name in the language in use."""
-    return _fill(tr(evidence.name), evidence.values)
+    return fill(tr(evidence.name), evidence.values)
 
 
 def evidence_line(evidence: Evidence) -> str:
@@ -256,8 +259,6 @@ def value_line(evidence: Evidence) -> str:
     return f"{value} [{tr(evidence.kind)}]"
 
 
-def _fill(text: str, values: Mapping) -> str:
-    """The template filled by name alone: `str.format` would follow a stranger's attributes."""
-    if not values:
-        return text
-    return re.sub(r"{(\w+)(?::([^{}]*))?}", lambda m: format(values[m[1]], m[2] or ""), text)
+def fill(name: str, values: Mapping) -> str:
+    """A name with its fields filled: `str.format` would follow attributes and pad at any width."""
+    return FIELD.sub(lambda field: str(values[field[1]]), name)

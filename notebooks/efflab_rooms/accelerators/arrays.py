@@ -137,7 +137,7 @@ def array_shape(seq_len=128, rows=32, cols=32, dataflow="ws", model="minilm-l6")
     """Cycles and utilization of each product of a Transformer block on an array."""
     for name, value in dict(seq_len=seq_len, rows=rows, cols=cols).items():
         require_int(name, value)
-        require(value <= 65536, name, value, "at most 65,536")
+        require(value <= 65536, name, value, "at most {high}", high="65,536")
     require_one_of("dataflow", dataflow, systolic.DATAFLOWS)
     require_one_of("model", model, MODELS)
     products = systolic.block_products(PRESETS[model], seq_len)

@@ -79,7 +79,14 @@ def gpu_id(gpu: str, dtype: str) -> str:
 )
 def latency_map(overhead_us=0, gpu="A100 40GB", seq_len=128, against="TPUv1"):
     """The NPU's time over the GPU's, by product and batch, in each of the GPU's precisions."""
-    require(0 <= overhead_us <= 1000, "overhead_us", overhead_us, "from 0 to 1000")
+    require(
+        0 <= overhead_us <= 1000,
+        "overhead_us",
+        overhead_us,
+        "from {low} to {high}",
+        low=0,
+        high=1000,
+    )
     require_one_of("gpu", gpu, GPUS)
     dtypes = [dtype for g, dtype in PAIRS if g == gpu]
     found = {d: savings(gpu, d, seq_len, overhead_us * 1e-6, against) for d in dtypes}

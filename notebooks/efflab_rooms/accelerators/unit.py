@@ -214,7 +214,7 @@ def fpga_evidence(side: int) -> list[Evidence]:
 )
 def serving(mhz=100, side=8, n_units=1):
     """MiniLM's matrix products over the text's length, and the chips that hold so many units."""
-    require(0 < mhz <= 1000, "mhz", mhz, "above 0, at most 1000")
+    require(0 < mhz <= 1000, "mhz", mhz, "above {low}, at most {high}", low=0, high=1000)
     require_int("n_units", n_units)
     require(side in experiment.SIDES, "side", side, f"one of {experiment.SIDES}")
     lengths = [16, 32, 64, 128, 256, 512]

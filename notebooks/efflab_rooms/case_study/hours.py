@@ -138,9 +138,9 @@ def hours_evidence() -> list[Evidence]:
 )
 def hours(tokens=256, count=2048, utilization=40, device="A100 80GB SXM"):
     """Days of a run by its FLOPs on the chosen cluster, 72 hours, and the published runs."""
-    require(16 <= tokens <= 2048, "tokens", tokens, "16 to 2,048")
-    require(64 <= count <= 16384, "count", count, "64 to 16,384")
-    require(10 <= utilization <= 70, "utilization", utilization, "10 to 70")
+    require(16 <= tokens <= 2048, "tokens", tokens, "{low} to {high}", low="16", high="2,048")
+    require(64 <= count <= 16384, "count", count, "{low} to {high}", low="64", high="16,384")
+    require(10 <= utilization <= 70, "utilization", utilization, "{low} to {high}", low=10, high=70)
     require_one_of("device", device, GPUS)
     card, share = DEVICES[device], utilization / 100
     days = training_run.run_days(N_PARAMS, tokens * 1e9, count, card, share)

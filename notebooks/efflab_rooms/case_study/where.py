@@ -127,7 +127,7 @@ COUNTS = {"all products": "computed", "pairs that count": "visible"}
 )
 def lighter(share=0.3, count="all products"):
     """The cheapest windows and heads for a share of the FLOPs, layer by layer."""
-    require(0.02 <= share <= 0.4, "share", share, "0.02 to 0.4")
+    require(0.02 <= share <= 0.4, "share", share, "{low} to {high}", low=0.02, high=0.4)
     require_one_of("count", count, COUNTS)
     costs = damage()
     recipe = lighten.by_layer(CONFIG, costs, share, SEQ_LEN)

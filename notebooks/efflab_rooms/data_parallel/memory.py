@@ -183,9 +183,11 @@ def bytes_a_parameter(optimizer: str, precision: str) -> dict[str, float]:
 )
 def cards(billions=8.0, ranks=64, stage=2, optimizer="Adam", precision="mixed"):
     """GB of model state a card over the ranks, every stage, and the cards that hold it."""
-    require(0.125 <= billions <= 1024, "billions", billions, "0.125 to 1024")
+    require(
+        0.125 <= billions <= 1024, "billions", billions, "{low} to {high}", low=0.125, high=1024
+    )
     require_int("ranks", ranks)
-    require(ranks <= 1024, "ranks", ranks, "at most 1024")
+    require(ranks <= 1024, "ranks", ranks, "at most {high}", high=1024)
     require_one_of("stage", stage, zero.STAGES)
     require_one_of("optimizer", optimizer, OPTIMIZERS)
     require_one_of("precision", precision, PRECISIONS)

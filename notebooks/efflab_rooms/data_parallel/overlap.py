@@ -86,11 +86,11 @@ backward passes of 4 ms."""
 )
 def overlap(bucket=32, gigabits=64, latency=200, ranks=8):
     """The backward pass of 24 layers and its transfers, by bucket size and wire."""
-    require(1 <= bucket <= 256, "bucket", bucket, "1 to 256")
-    require(1 <= gigabits <= 512, "gigabits", gigabits, "1 to 512")
-    require(0 <= latency <= 2000, "latency", latency, "0 to 2000")
+    require(1 <= bucket <= 256, "bucket", bucket, "{low} to {high}", low=1, high=256)
+    require(1 <= gigabits <= 512, "gigabits", gigabits, "{low} to {high}", low=1, high=512)
+    require(0 <= latency <= 2000, "latency", latency, "{low} to {high}", low=0, high=2000)
     require_int("ranks", ranks)
-    require(2 <= ranks <= 256, "ranks", ranks, "2 to 256")
+    require(2 <= ranks <= 256, "ranks", ranks, "{low} to {high}", low=2, high=256)
     wire = Wire(1e-6 * latency, 1e9 * gigabits / 8)
     layers = [LAYER_MS / 1e3] * N_LAYERS, [LAYER_MIB * MIB] * N_LAYERS
     made = buckets.predict(*layers, bucket * MIB, wire, ranks)

@@ -39,7 +39,7 @@ def calibrated(n_tokens: int = 1024, bits: int = 3, group_size="row"):
     group = None if group_size == "row" else group_size
     check_grid(bits, 0 if group is None else None, group, 2)
     require_int("n_tokens", n_tokens)
-    require(n_tokens <= measure.MOST, "n_tokens", n_tokens, f"at most {measure.MOST}")
+    require(n_tokens <= measure.MOST, "n_tokens", n_tokens, "at most {high}", high=measure.MOST)
     x = sorted({*TOKENS, n_tokens})
     own, held_out = zip(*(layer_errors(bits, group, n) for n in x), strict=True)
     nearest = [nearest_error(bits, group)] * len(x)

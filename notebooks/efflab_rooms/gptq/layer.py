@@ -67,7 +67,7 @@ def layer_hessian(name: str, source: str = "library", n_tokens: int | None = Non
     """X^T X of the first `n_tokens` of a kind, made once."""
     if n_tokens is not None:
         require_int("n_tokens", n_tokens)
-        require(n_tokens <= MOST, "n_tokens", n_tokens, f"at most {MOST}")
+        require(n_tokens <= MOST, "n_tokens", n_tokens, "at most {high}", high=MOST)
     return hessian(layer_inputs(name, source)[:n_tokens])
 
 
@@ -112,7 +112,7 @@ def breaks(bits: int = 3, n_dead: int = 96, few: int = 256) -> list[dict]:
     """The wide map calibrated well, on too little, on noise, and with inputs that slept."""
     w, H = weight(WIDE), layer_hessian(WIDE, "held-out")
     require_int("n_dead", n_dead)
-    require(n_dead <= w.shape[1], "n_dead", n_dead, f"at most {w.shape[1]}")
+    require(n_dead <= w.shape[1], "n_dead", n_dead, "at most {high}", high=w.shape[1])
     rounded = nearest(WIDE, bits)
     base = output_error(w, rounded, H)
     asleep = layer_inputs(WIDE).clone()

@@ -130,7 +130,7 @@ def k_and_n(k=128, seq_len=1024, share="none"):
     """FLOPs and score bytes of one BERT-base layer's attention, and what E and F weigh."""
     require_int("k", k)
     require_int("seq_len", seq_len)
-    require(k <= seq_len, "k", k, f"at most n={seq_len}: E and F make the sequence shorter")
+    require(k <= seq_len, "k", k, "at most n={n}: E and F make the sequence shorter", n=seq_len)
     C, H = 768, 12
     lengths = [2**i for i in range(7, 17)]
     full, less = attention_flops(seq_len, C), linformer_flops(seq_len, k, C)

@@ -97,7 +97,7 @@ def random_basis(like: Tensor, seed: int = 0) -> Tensor:
 
 def segment_means(k: int, seq_len: int) -> Tensor:
     """The simplest summary: row j averages the j-th of k equal stretches, (k, seq_len)."""
-    require(seq_len % k == 0, "k", k, f"a divisor of {seq_len}")
+    require(seq_len % k == 0, "k", k, "a divisor of {n}", n=seq_len)
     return torch.eye(k).repeat_interleave(seq_len // k, 1) * (k / seq_len)
 
 

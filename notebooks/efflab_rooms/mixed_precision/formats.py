@@ -47,8 +47,8 @@ def format_rows() -> list[dict]:
 def bits_of(power=-1, times=1.0):
     """The bits that store times * 10^power in each format, and what they stand for."""
     require_int("power", power, POWERS[0])
-    require(power <= POWERS[1], "power", power, f"at most {POWERS[1]}")
-    require(1 <= times < 10, "times", times, "a number from 1 to below 10")
+    require(power <= POWERS[1], "power", power, "at most {high}", high=POWERS[1])
+    require(1 <= times < 10, "times", times, "a number from {low} to below {high}", low=1, high=10)
     x = times * 10.0**power
     exact = torch.tensor(x, dtype=torch.float64)
     stored = {name: f.cast(exact).item() for name, f in FORMATS.items()}

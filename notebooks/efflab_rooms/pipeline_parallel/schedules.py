@@ -96,9 +96,9 @@ def pipeline(n_microbatches=8, n_stages=4, schedule="gpipe", slowest=1.0, recomp
     """Who computes when, the bubble, and what a rank holds."""
     require_int("n_microbatches", n_microbatches)
     require_int("n_stages", n_stages)
-    require(2 <= n_stages <= 16, "n_stages", n_stages, "2 to 16")
+    require(2 <= n_stages <= 16, "n_stages", n_stages, "{low} to {high}", low=2, high=16)
     require_one_of("schedule", schedule, SCHEDULES)
-    require(1 <= slowest <= 3, "slowest", slowest, "1 to 3")
+    require(1 <= slowest <= 3, "slowest", slowest, "{low} to {high}", low=1, high=3)
     found = timeline_of(n_stages, n_microbatches, schedule, slowest, recompute)
     held, bubble = max(found.peak_activations), found.bubble_fraction
     meta = {tr("bubble (%)"): 100 * bubble, tr("micro-batches held"): held,

@@ -122,7 +122,9 @@ def whole_quality():
 )
 def prune(percent=50, kind="weights"):
     """`stdlib-gpt` pruned, not retrained: its quality, and its costs over the whole model's."""
-    require(0 <= percent <= 95, "percent", percent, "a share from 0 to 95 %")
+    require(
+        0 <= percent <= 95, "percent", percent, "a share from {low} to {high} %", low=0, high=95
+    )
     point, whole = live_point(kind, percent), whole_quality()
     titles = [tr("bits per byte (lower is better)"), tr("cost, pruned / whole model")]
     fig = figures.panels(titles, column_widths=[0.36, 0.64], horizontal_spacing=0.1)

@@ -47,7 +47,7 @@ def pruned(kind: str, ratio: float, scores: Tensor | None = None) -> Transformer
     replace the measured importance.
     """
     require_one_of("kind", kind, KINDS)
-    require(0 <= ratio <= 1, "ratio", ratio, "a share from 0 to 1")
+    require(0 <= ratio <= 1, "ratio", ratio, "a share from {low} to {high}", low=0, high=1)
     model = language_model()
     if kind == "weights":
         masks = pruning.weight_masks(model, lambda w: pruning.magnitude_mask(w, ratio))

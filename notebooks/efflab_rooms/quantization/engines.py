@@ -170,7 +170,7 @@ def built(n_calibration: int) -> tuple[dict[str, Engine], operators.Profiler]:
     """fp32, torch dynamic INT8 and OpenVINO INT8, built now, and the profiler of the last."""
     require_int("n_calibration", n_calibration)
     most = experiment.N_CALIBRATION
-    require(n_calibration <= most, "n_calibration", n_calibration, f"at most {most}")
+    require(n_calibration <= most, "n_calibration", n_calibration, "at most {high}", high=most)
     model, tokenizer = minilm()
     with tempfile.TemporaryDirectory() as folder:  # an engine reads its files when it is made
         texts = experiment.calibration(tokenizer, n_calibration)
