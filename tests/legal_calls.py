@@ -25,9 +25,8 @@ from torch import nn
 import efflab
 from efflab import config, devices, estimate, evaluate, model, rules, tensors
 from efflab.acceleration import block, precision, recipes
-from efflab.distributed import buckets, schedules
 
-CHAPTERS = ("structure", "acceleration", "compression")
+CHAPTERS = ("structure", "acceleration", "compression", "distributed")
 PARTS = ("legal_compression", "legal_distributed", "legal_core")
 OUTSIDE = {
     *("cli", "rank", "many_machines", "process"),
@@ -235,11 +234,9 @@ BY_TYPE: dict[Any, Callable[[], Any]] = {
     nn.Embedding: lambda: nn.Embedding(4, 4),
 }
 SCHEDULE = just("gpipe")
-FFN = {"ffn": lambda: model.FeedForward(8, 16), "x": tensor(1, 4, 8), "order": just("column-row")}
 BATCHES = just([(torch.ones(1, 4, dtype=torch.long), torch.ones(1, 4, dtype=torch.long))])
 ATTENTION = {"d_model": just(8), "n_head": just(2)}
 ENCODER = config.ModelConfig(2, 2, 8, 16, 20, 12, pooler=True)
-TASKS = just([[schedules.Task("F", 0), schedules.Task("B", 0)]])
 
 
 def encoder() -> model.Transformer:
@@ -298,28 +295,6 @@ BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
     "data.recall_batch": {"seq_len": just(8)},
     "estimate.require_interval": {"value": just(1.0), "low": just(0.0), "high": just(2.0)},
     "estimate.Estimate.widened": {"mean": just(1.0), "low": just(0.0), "high": just(2.0)},
-    "distributed.data_parallel.own": {"rank": just(0)},
-    "distributed.partition.stage_seconds": {"split": just([1, 1])},
-    "distributed.pipeline.run": {
-        "orders": TASKS,
-        "n_microbatches": just(1),
-        "forward_seconds": just([1.0]),
-        "backward_seconds": just([1.0]),
-    },
-    "distributed.tensor_orders.traffic": {"order": just("column-row")},
-    "distributed.timeline.Timeline": {
-        "orders": TASKS,
-        "starts": just([[0.0, 1.0]]),
-        "ends": just([[1.0, 2.0]]),
-    },
-    "distributed.split.Training.evaluate": {"split": make("distributed.split.Split", dp=1)},
-    "distributed.split.Training.memory_bytes": {"split": make("distributed.split.Split", dp=1)},
-    "distributed.tensor_orders.forward_in_order": FFN,
-    "distributed.tensor_parallel.rows_of": {"rank": just(0)},
-    "distributed.tensor_parallel.columns_of": {"rank": just(0)},
-    "distributed.split.Training": {"global_batch": just(8)},
-    "distributed.plan.best_plan": {"seq_len": just(8), "global_batch": just(8)},
-    "distributed.stages.Job": {"n_microbatches": just(1)},
     "model.Transformer.generate": {"n_new": just(1)},
     "structure.linformer.linformer_attention": {"E": tensor(1, 2, 4), "F": tensor(1, 2, 4)},
     "model.activation_fn": {"name": just("gelu")},
@@ -387,7 +362,6 @@ BY_OWNER: dict[str, Callable[[], Any]] = {
     "model.Layer": lambda: _model().layers[0],
     "structure.mixer.MLPMixer": _images("mixer.MLPMixer"),
     "structure.vit.ViT": _images("vit.ViT"),
-    "distributed.buckets.Wire": lambda: buckets.Wire(),
 }
 
 # --- Only refused --------------------------------------------------------------------------------

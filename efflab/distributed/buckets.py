@@ -7,7 +7,7 @@ travels; `trace_on_rank` looks at the real one, if wanted over a slower wire tha
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,26 +16,31 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from efflab.arguments import check_arguments
+from efflab.config import ModelConfig
 from efflab.distributed.data_parallel import new_model, own, shares
 from efflab.distributed.ring import ring_bytes
 from efflab.distributed.sleep import sleeping
-from efflab.errors import require, require_positive
+from efflab.distributed.values import Counts, Times, require_as_many, require_batch, require_times
+from efflab.errors import require, require_number, require_positive
+from efflab.rules import Count, Infinite, Size
+from efflab.tensors import Ids
 from efflab.train import language_model_loss
 
 WARMUP = 2
 """Backward passes before the traced one: DDP orders its buckets anew after the first."""
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Wire:
     """What an all-reduce of n bytes takes: latency + 2 (n_ranks - 1) / n_ranks n / bandwidth."""
 
     latency_seconds: float = 0.0
-    bytes_per_second: float = float("inf")
+    bytes_per_second: Infinite = float("inf")
 
     def __post_init__(self):
-        allowed = "a number of at least 0"
-        require(self.latency_seconds >= 0, "latency_seconds", self.latency_seconds, allowed)
+        require_number("latency_seconds", self.latency_seconds)
         require(
             self.bytes_per_second > 0,
             "bytes_per_second",
@@ -44,21 +49,23 @@ class Wire:
             low=0,
         )
 
-    def seconds(self, n_bytes: float, n_ranks: int) -> float:
+    def seconds(self, n_bytes: float, n_ranks: Size) -> float:
         """Time of one all-reduce of `n_bytes` over a ring of `n_ranks`."""
         return self.latency_seconds + ring_bytes(n_bytes, n_ranks) / self.bytes_per_second
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Transfer:
     """A bucket: when its gradients were there, and its all-reduce, in seconds of the pass."""
 
-    n_bytes: int
+    n_bytes: Count
     ready: float
     start: float
     end: float
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Trace:
     """A backward pass that took `backward` seconds, and its transfers."""
@@ -79,7 +86,8 @@ class Trace:
         return inside / total if total else 1.0
 
 
-def fill(layer_bytes: Sequence[int], bucket_bytes: float) -> list[list[int]]:
+@check_arguments
+def fill(layer_bytes: Counts, bucket_bytes: float) -> list[list[int]]:
     """Layers by bucket, from the last layer to the first: a bucket closes once it is full.
 
     >>> fill([4, 4, 4, 4], 8)
@@ -97,16 +105,17 @@ def fill(layer_bytes: Sequence[int], bucket_bytes: float) -> list[list[int]]:
     return buckets
 
 
+@check_arguments
 def predict(
-    layer_seconds: Sequence[float],
-    layer_bytes: Sequence[int],
+    layer_seconds: Times,
+    layer_bytes: Counts,
     bucket_bytes: float,
     wire: Wire,
-    n_ranks: int,
+    n_ranks: Size,
 ) -> Trace:
     """The backward pass of layers that take `layer_seconds` each and have `layer_bytes`."""
-    same = len(layer_seconds) == len(layer_bytes) > 0
-    require(same, "layer_bytes", layer_bytes, f"{len(layer_seconds)} numbers, one for each layer")
+    require_times("layer_seconds", layer_seconds)
+    require_as_many("layer_bytes", layer_bytes, len(layer_seconds), "layer")
     done: dict[int, float] = {}
     now = 0.0
     for layer in reversed(range(len(layer_seconds))):
@@ -117,10 +126,11 @@ def predict(
     return Trace(now, transfers([done[b[-1]] for b in buckets], sizes, wire, n_ranks))
 
 
-def transfers(
-    ready: Sequence[float], sizes: Sequence[int], wire: Wire, n_ranks: int
-) -> tuple[Transfer, ...]:
+@check_arguments
+def transfers(ready: Times, sizes: Counts, wire: Wire, n_ranks: Size) -> tuple[Transfer, ...]:
     """One all-reduce after the other, none before its bucket is ready (seconds, bytes)."""
+    require_times("ready", ready)
+    require_as_many("sizes", sizes, len(ready), "bucket")
     made: list[Transfer] = []
     for at, n_bytes in zip(ready, sizes, strict=True):
         start = max(at, made[-1].end) if made else at
@@ -180,17 +190,30 @@ def _traced(model: nn.Module, backward: Callable[[nn.Module], Tensor], bucket_mb
     return Trace(finished[-1] - start, tuple(made))
 
 
-def trace_on_rank(rank: int, world_size: int, config, ids, targets, bucket_mb: float, wire: Wire):
+@check_arguments
+def trace_on_rank(
+    rank: Count,
+    world_size: Size,
+    config: ModelConfig,
+    ids: Ids,
+    targets: Ids,
+    bucket_mb: float,
+    wire: Wire,
+) -> Trace:
     """A rank's `Trace` of one backward pass of a fresh Transformer; ids and targets (B,T)."""
+    require_batch(ids, targets)
     mine = own(shares(len(ids), world_size), rank)
     batch = ids[mine], targets[mine]
     return _traced(new_model(config), lambda m: language_model_loss(m, *batch), bucket_mb, wire)
 
 
+@check_arguments
 class SleepingLayers(nn.Module):
     """Layers that emulate a device's: their backward passes sleep, their gradients have a size."""
 
-    def __init__(self, layer_seconds: Sequence[float], layer_bytes: Sequence[int]):
+    def __init__(self, layer_seconds: Times, layer_bytes: Counts):
+        require_times("layer_seconds", layer_seconds)
+        require_as_many("layer_bytes", layer_bytes, len(layer_seconds), "layer")
         super().__init__()
         self.seconds = tuple(layer_seconds)
         self.layers = nn.ParameterList(torch.zeros(n // 4) for n in layer_bytes)
@@ -202,8 +225,14 @@ class SleepingLayers(nn.Module):
         return x
 
 
+@check_arguments
 def sleep_on_rank(
-    rank: int, world_size: int, layer_seconds, layer_bytes, bucket_mb: float, wire: Wire
+    rank: Count,
+    world_size: Size,
+    layer_seconds: Times,
+    layer_bytes: Counts,
+    bucket_mb: float,
+    wire: Wire,
 ) -> Trace:
     """A rank's `Trace` of layers that sleep, so that more ranks than cores keep their times."""
     model = SleepingLayers(layer_seconds, layer_bytes)

@@ -6,7 +6,7 @@ Distributed", section 2). `average_gradients` is that in a few lines; `Distribut
 sends gradients in buckets while the backward pass still runs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,19 +14,26 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from efflab.arguments import check_arguments
 from efflab.config import ModelConfig
 from efflab.distributed.ring import ring_all_reduce, sent_bytes
+from efflab.distributed.values import MOST_RANKS, Counts, require_batch, require_share
 from efflab.errors import require, require_int, require_one_of
 from efflab.model import Transformer
+from efflab.rules import Count, Size
+from efflab.tensors import Ids, Integers, Matrix, Numbers
 from efflab.train import gradient_norm, language_model_loss
 
 METHODS = ("ddp", "by hand", "none")
 LEARNING_RATE, MOMENTUM = 0.1, 0.9
 """SGD with momentum: a step is linear in the gradient. Adam divides by the gradient's own size, and
 makes of a rounding error beside a zero a difference of a whole step."""
+MOST_ROWS = 2**24
+"""Of an epoch that `sampled_rows` lists."""
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Run:
     """What training left: the first step's gradients, the last weights, losses, bytes sent.
@@ -41,6 +48,7 @@ class Run:
     sent: float
 
 
+@check_arguments
 def average_gradients(model: nn.Module) -> None:
     """Make every rank's gradients their mean over all ranks: one ring all-reduce of all of them."""
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -51,28 +59,31 @@ def average_gradients(model: nn.Module) -> None:
         p.grad = mean.view_as(p)
 
 
-def shares(n_rows: int, world_size: int) -> list[int]:
+@check_arguments
+def shares(n_rows: Size, world_size: Size) -> list[int]:
     """Rows of each rank, as equal as they can be.
 
     >>> shares(10, 4)
     [3, 3, 2, 2]
     """
-    require_int("world_size", world_size)
-    require_int("n_rows", n_rows)
+    require_int("world_size", world_size, 1, MOST_RANKS)
     require(n_rows >= world_size, "n_rows", n_rows, f"at least one for each of {world_size} ranks")
     return [n_rows // world_size + (rank < n_rows % world_size) for rank in range(world_size)]
 
 
-def own(sizes: Sequence[int], rank: int) -> slice:
+@check_arguments
+def own(sizes: Counts, rank: Count) -> slice:
     """What a rank takes of rows (or layers) that are dealt out in order, `sizes` to each.
 
     >>> own([3, 3, 2, 2], 2)
     slice(6, 8, None)
     """
+    require_share(rank, len(sizes))
     start = sum(sizes[:rank])
     return slice(start, start + sizes[rank])
 
 
+@check_arguments
 def trained(config: ModelConfig) -> ModelConfig:
     """What ranks train of a model: a language model's loss reaches no pooler, so there is none.
 
@@ -81,21 +92,23 @@ def trained(config: ModelConfig) -> ModelConfig:
     return replace(config, pooler=False)
 
 
-def new_model(config: ModelConfig, seed: int = 0) -> Transformer:
+@check_arguments
+def new_model(config: ModelConfig, seed: Count = 0) -> Transformer:
     """A fresh model to be `trained`, its weights fixed by `seed`; the caller's random state stays.
 
     Every job of this chapter starts from it.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(int(seed))
         return Transformer(trained(config))
 
 
+@check_arguments
 def train(
     model: nn.Module,
-    inputs: Tensor,
-    targets: Tensor,
-    n_steps: int,
+    inputs: Numbers,
+    targets: Numbers,
+    n_steps: Size,
     *,
     loss_of: Loss = language_model_loss,
     weight: float = 1.0,
@@ -106,7 +119,6 @@ def train(
     `weight` multiplies the loss before the backward pass; `synchronize` sees the gradients before
     the step.
     """
-    require_int("n_steps", n_steps)
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
     first: dict[str, Tensor] = {}
     losses, before = [], 0
@@ -127,6 +139,7 @@ def train(
     return Run(first, weights, losses, sent)
 
 
+@check_arguments
 def gradient(parameter: nn.Parameter) -> Tensor:
     """A copy of its gradient; one that the loss did not reach has zeros."""
     grad = parameter.grad
@@ -138,6 +151,7 @@ def _named(model: nn.Module):
     return getattr(model, "module", model).named_parameters()
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Job:
     """What the ranks train: ids and targets (B,T), and in which way.
@@ -148,19 +162,19 @@ class Job:
     """
 
     config: ModelConfig
-    ids: Tensor
-    targets: Tensor
-    n_steps: int = 3
+    ids: Ids
+    targets: Ids
+    n_steps: Size = 3
     method: str = "ddp"
-    rows: tuple[int, ...] | None = None
+    rows: tuple[Size, ...] | None = None
     weighted: bool = True
-    seeds: tuple[int, ...] | None = None
+    seeds: tuple[Count, ...] | None = None
 
     def __post_init__(self):
         require_one_of("method", self.method, METHODS)
-        require_int("n_steps", self.n_steps)
+        require_batch(self.ids, self.targets)
         if self.rows is not None:
-            fits = sum(self.rows) == len(self.ids) and min(self.rows) > 0
+            fits = sum(self.rows) == len(self.ids)
             allowed = f"positive numbers that add up to the {len(self.ids)} rows"
             require(fits, "rows", self.rows, allowed)
 
@@ -169,7 +183,8 @@ class Job:
         return train(new_model(self.config), self.ids, self.targets, self.n_steps)
 
 
-def on_rank(rank: int, world_size: int, job: Job) -> Run:
+@check_arguments
+def on_rank(rank: Count, world_size: Size, job: Job) -> Run:
     """A rank's part of a job, to be started with `launch(on_rank, n, job, timeout=...)`."""
     rows = job.rows or shares(len(job.ids), world_size)
     for name, given in (("rows", rows), ("seeds", job.seeds or rows)):
@@ -189,9 +204,16 @@ def _train_with(method: str, model: nn.Module, inputs, targets, n_steps, **optio
     return train(model, inputs, targets, n_steps, synchronize=by_hand, **options)
 
 
+@check_arguments
 def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     """Largest difference of two sets of tensors over the largest value in them."""
     require(a.keys() == b.keys(), "b", sorted(b), f"the names {sorted(a)}")
+    require(len(a) > 0, "a", sorted(a), "one tensor at least")
+    for name in a:
+        fits = a[name].shape == b[name].shape and a[name].numel() > 0
+        require(
+            fits, f"b[{name!r}].shape", tuple(b[name].shape), f"that in a, {tuple(a[name].shape)}"
+        )
     largest = max(t.abs().max().item() for t in (*a.values(), *b.values()))
     difference = max((a[name] - b[name]).abs().max().item() for name in a)
     return difference / largest if largest else 0.0
@@ -200,6 +222,7 @@ def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
 # --- A model that looks across the batch -----------------------------------------------------
 
 
+@check_arguments
 class SharedBatchNorm(nn.BatchNorm1d):
     """Batch norm over the rows of all ranks (training, equal shares): (B,C) -> (B,C).
 
@@ -207,7 +230,7 @@ class SharedBatchNorm(nn.BatchNorm1d):
     `torch.distributed.nn`, whose backward pass sums the gradients over ranks as well.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Matrix) -> Tensor:
         from torch.distributed.nn.functional import all_reduce
 
         sums = torch.stack([x.mean(0), x.square().mean(0)])
@@ -216,7 +239,8 @@ class SharedBatchNorm(nn.BatchNorm1d):
         return normal * self.weight + self.bias
 
 
-def batch_norm_model(n_in: int, n_classes: int, norm: type[nn.Module]) -> nn.Module:
+@check_arguments
+def batch_norm_model(n_in: Size, n_classes: Size, norm: type[nn.Module]) -> nn.Module:
     """A small classifier with a norm that depends on the batch; the same weights every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -224,7 +248,10 @@ def batch_norm_model(n_in: int, n_classes: int, norm: type[nn.Module]) -> nn.Mod
     return nn.Sequential(first, norm(32), nn.ReLU(), last)
 
 
-def batch_norm_on_rank(rank: int, world_size: int, inputs: Tensor, labels: Tensor, shared: bool):
+@check_arguments
+def batch_norm_on_rank(
+    rank: Count, world_size: Size, inputs: Matrix, labels: Integers, shared: bool
+):
     """A rank's `Run` of one step of `batch_norm_model`, its norm local or over all ranks."""
     from efflab.train import classification_loss
 
@@ -235,18 +262,19 @@ def batch_norm_on_rank(rank: int, world_size: int, inputs: Tensor, labels: Tenso
     return _train_with("ddp", model, inputs[mine], labels[mine], 1, **options)
 
 
-def sampled_rows(n_rows: int, world_size: int, sampler: bool, seed: int = 0) -> list[list[int]]:
+@check_arguments
+def sampled_rows(n_rows: Size, world_size: Size, sampler: bool, seed: Count = 0) -> list[list[int]]:
     """Rows that each rank's loader reads in an epoch, with a `DistributedSampler` or without.
 
     Without one every rank shuffles the same rows by the same seed: all do the same work.
     """
     from torch.utils.data import DistributedSampler, RandomSampler
 
-    require_int("n_rows", n_rows)
-    require_int("world_size", world_size)
+    require_int("n_rows", n_rows, 1, MOST_ROWS)
+    require_int("world_size", world_size, 1, MOST_RANKS)
     data = range(n_rows)
     if sampler:
-        return [list(DistributedSampler(data, world_size, rank, seed=seed))
+        return [list(DistributedSampler(data, world_size, rank, seed=int(seed)))
                 for rank in range(world_size)]  # fmt: skip
-    made = (torch.Generator().manual_seed(seed) for _ in range(world_size))
+    made = (torch.Generator().manual_seed(int(seed)) for _ in range(world_size))
     return [list(RandomSampler(data, generator=generator)) for generator in made]

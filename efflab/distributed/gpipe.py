@@ -5,14 +5,16 @@ adjusted the batch to the memory, its AmoebaNet does not cut into equal stages, 
 forward pass is recomputed before the backward, partly while it would wait.
 """
 
+from efflab.arguments import check_arguments
 from efflab.data import published
-from efflab.errors import require_int
+from efflab.rules import Size
 
 BACKWARD = 2.0
 """Time of a backward pass in forward passes: a product for the inputs, one for the weights."""
 
 
-def speedup(n_stages: int, n_microbatches: int) -> float:
+@check_arguments
+def speedup(n_stages: Size, n_microbatches: Size) -> float:
     """Throughput in those of one device: K stages less their bubble, K M / (M + K - 1).
 
     >>> round(speedup(8, 32), 2)
@@ -21,7 +23,8 @@ def speedup(n_stages: int, n_microbatches: int) -> float:
     return _speedup(n_stages, n_microbatches, recompute=0.0, waits=1.0 + BACKWARD)
 
 
-def recompute_speedup(n_stages: int, n_microbatches: int, *, overlap: bool = True) -> float:
+@check_arguments
+def recompute_speedup(n_stages: Size, n_microbatches: Size, *, overlap: bool = True) -> float:
     """As `speedup`, in throughputs of one device that recomputes too.
 
     With `overlap` a stage recomputes while it waits for the gradient (section 2.3): its K - 1 waits
@@ -36,8 +39,6 @@ def recompute_speedup(n_stages: int, n_microbatches: int, *, overlap: bool = Tru
 
 def _speedup(n_stages: int, n_microbatches: int, recompute: float, waits: float) -> float:
     """`waits`: time of a micro-batch in a stage that each of the K - 1 others waits for."""
-    require_int("n_stages", n_stages)
-    require_int("n_microbatches", n_microbatches)
     work = n_microbatches * (1.0 + BACKWARD + recompute)
     return n_stages * work / (work + (n_stages - 1) * waits)
 

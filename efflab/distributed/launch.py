@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from efflab.arguments import check_arguments
 from efflab.distributed.process import RankProcess
 from efflab.distributed.rank import report as report
 from efflab.errors import require, require_int
@@ -47,6 +48,7 @@ class RankError(RuntimeError):
         self.rank = rank
 
 
+@check_arguments
 def launch(
     fn: Callable, n_procs: int, *args, timeout: float, on_progress: Progress | None = None
 ) -> list:
@@ -64,6 +66,7 @@ def launch(
         return pool.run(fn, *args, timeout=timeout, on_progress=on_progress)
 
 
+@check_arguments
 class RankPool:
     """`n_procs` ranks that stay up from call to call, so that starting them is paid once.
 

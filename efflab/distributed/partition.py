@@ -1,14 +1,17 @@
 """Cut unequal layers into stages so that the slowest stage is as fast as can be."""
 
-from collections.abc import Sequence
 from math import inf
 
 import numpy as np
 
-from efflab.errors import require, require_int
+from efflab.arguments import check_arguments
+from efflab.distributed.values import Counts, Times, require_times
+from efflab.errors import require
+from efflab.rules import Size
 
 
-def best_split(layer_seconds: Sequence[float], n_stages: int) -> list[int]:
+@check_arguments
+def best_split(layer_seconds: Times, n_stages: Size) -> list[int]:
     """Layers of each stage, in order and one at least, that make the slowest stage fastest.
 
     Exact, by dynamic programming: with k stages for the first j layers, try every place i where the
@@ -17,11 +20,9 @@ def best_split(layer_seconds: Sequence[float], n_stages: int) -> list[int]:
     >>> best_split([1, 1, 1, 3, 2, 4], 3)
     [3, 2, 1]
     """
-    require_int("n_stages", n_stages)
+    require_times("layer_seconds", layer_seconds)
     n_layer = len(layer_seconds)
     require(n_stages <= n_layer, "n_stages", n_stages, f"at most the {n_layer} layers")
-    for value in layer_seconds:
-        require(0 <= value < inf, "layer_seconds", value, "finite seconds of at least 0")
     until = np.concatenate([[0.0], np.cumsum(np.asarray(layer_seconds, dtype=float))])
     last_stage = until - until[:, None]  # of layers row..column-1; a stage has one at least
     last_stage[np.tri(n_layer + 1, dtype=bool)] = inf
@@ -37,12 +38,14 @@ def best_split(layer_seconds: Sequence[float], n_stages: int) -> list[int]:
     return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def stage_seconds(layer_seconds: Sequence[float], split: Sequence[int]) -> list[float]:
+@check_arguments
+def stage_seconds(layer_seconds: Times, split: Counts) -> list[float]:
     """Seconds of each stage of a split: what `pipeline.simulate` takes.
 
     >>> stage_seconds([1, 1, 1, 3, 2, 4], [3, 2, 1])
     [3, 5, 4]
     """
+    require_times("layer_seconds", layer_seconds)
     fits = sum(split) == len(layer_seconds) and min(split, default=0) >= 1
     allowed = f"positive numbers that add up to the {len(layer_seconds)} layers"
     require(fits, "split", list(split), allowed)

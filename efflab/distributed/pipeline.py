@@ -6,14 +6,16 @@ it needs has arrived. `simulate` plays one of the known schedules.
 """
 
 from collections import deque
-from collections.abc import Sequence
-from math import inf, isfinite
+from math import inf
 from typing import NamedTuple
 
+from efflab.arguments import check_arguments, unchecked
 from efflab.distributed import schedules
 from efflab.distributed.schedules import KINDS, Orders, Task
 from efflab.distributed.timeline import Timeline
-from efflab.errors import require, require_int
+from efflab.distributed.values import Times, require_times
+from efflab.errors import require, require_number
+from efflab.rules import Size
 
 BEFORE = {"F": None, "B": "F", "I": "F", "W": "I"}
 """What a rank must have done last for the same micro-batch and chunk."""
@@ -40,13 +42,14 @@ Rules = list[dict[tuple[str, int], _Rule]]
 """For each rank, by kind and chunk."""
 
 
+@check_arguments
 def simulate(
-    forward_seconds: Sequence[float],
-    backward_seconds: Sequence[float],
-    n_microbatches: int,
+    forward_seconds: Times,
+    backward_seconds: Times,
+    n_microbatches: Size,
     schedule: str = "gpipe",
     *,
-    n_chunks: int = 2,
+    n_chunks: Size = 2,
     transfer_seconds: float = 0.0,
     recompute: bool = False,
 ) -> Timeline:
@@ -61,7 +64,7 @@ def simulate(
     _require_times(forward_seconds, backward_seconds, transfer_seconds)
     orders = schedules.orders(schedule, len(forward_seconds), n_microbatches, n_chunks)
     chunks = {"interleaved": n_chunks, "dualpipe": 2}.get(schedule, 1)
-    return run(
+    return unchecked(run)(
         orders,
         forward_seconds,
         backward_seconds,
@@ -73,13 +76,14 @@ def simulate(
     )
 
 
+@check_arguments
 def run(
     orders: Orders,
-    forward_seconds: Sequence[float],
-    backward_seconds: Sequence[float],
-    n_microbatches: int,
+    forward_seconds: Times,
+    backward_seconds: Times,
+    n_microbatches: Size,
     *,
-    n_chunks: int = 1,
+    n_chunks: Size = 1,
     two_way: bool = False,
     transfer_seconds: float = 0.0,
     recompute: bool = False,
@@ -100,10 +104,6 @@ def run(
     another for ever, are a `ValueError` that names rank, task and what it lacks.
     """
     _require_times(forward_seconds, backward_seconds, transfer_seconds)
-    require_int("n_microbatches", n_microbatches)
-    require_int("n_chunks", n_chunks)
-    for name, value in dict(two_way=two_way, recompute=recompute).items():
-        require(isinstance(value, bool), name, value, "True or False")
     n_ranks = len(forward_seconds)
     schedules.require_playable(n_ranks, n_microbatches, n_chunks)
     require(len(orders) == n_ranks, "len(orders)", len(orders), f"{n_ranks}, one for each stage")
@@ -119,7 +119,14 @@ def run(
     ]
     paths = _paths(n_ranks, n_chunks, two_way)
     rules = _rules(paths, seconds, n_microbatches, transfer_seconds)
-    return Timeline(orders, *_play(orders, rules), share)
+    return _timeline(orders, *_play(orders, rules), share)
+
+
+def _timeline(orders: Orders, starts: list, ends: list, chunks_per_stage: int) -> Timeline:
+    """A `Timeline` whose check is left out, for it would take longer than to play the tasks."""
+    made = object.__new__(Timeline)
+    unchecked(Timeline.__init__)(made, orders, starts, ends, chunks_per_stage)
+    return made
 
 
 # --- How tasks depend on one another ----------------------------------------------------------
@@ -210,15 +217,12 @@ def _play(orders: Orders, rules: Rules) -> tuple[list[list[float]], list[list[fl
 # --- What can be wrong --------------------------------------------------------------------------
 
 
-def _require_times(forward: Sequence[float], backward: Sequence[float], transfer: float) -> None:
-    require_int("number of forward_seconds", len(forward))
-    for name, times in dict(forward_seconds=forward, backward_seconds=backward).items():
-        for value in times:
-            require(0 < value < inf, name, value, "positive, finite seconds of each stage")
+def _require_times(forward: Times, backward: Times, transfer: float) -> None:
+    require_times("forward_seconds", forward, zero=False)
+    require_times("backward_seconds", backward, zero=False)
     same = len(forward) == len(backward)
     require(same, "len(backward_seconds)", len(backward), f"{len(forward)}, as forward_seconds has")
-    fine = isfinite(transfer) and transfer >= 0
-    require(fine, "transfer_seconds", transfer, "finite seconds of at least 0")
+    require_number("transfer_seconds", transfer)
 
 
 def _require_complete(rank: int, order: list[Task], microbatches: list[range]) -> None:

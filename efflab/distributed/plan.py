@@ -8,23 +8,25 @@ from collections.abc import Iterator
 from functools import lru_cache
 from math import gcd, isqrt
 
+from efflab.arguments import check_arguments, unchecked
 from efflab.config import ModelConfig
 from efflab.devices import Device
 from efflab.distributed.split import RECOMPUTE, Cluster, Split, Training
 from efflab.distributed.split import Plan as Plan
-from efflab.errors import require_int
+from efflab.rules import Size
 from efflab.significant import significant
 
 GB = 1e9
 
 
+@check_arguments
 def best_plan(
     config: ModelConfig,
-    n_devices: int,
+    n_devices: Size,
     device: Device,
     *,
-    global_batch: int,
-    seq_len: int,
+    global_batch: Size,
+    seq_len: Size,
     zero_stage: int = 0,
     cluster: Cluster | None = None,
 ) -> Plan:
@@ -43,7 +45,8 @@ def best_plan(
     return ranked_plans(training, n_devices, zero_stage)[0]
 
 
-def ranked_plans(training: Training, n_devices: int, zero_stage: int = 0) -> list[Plan]:
+@check_arguments
+def ranked_plans(training: Training, n_devices: Size, zero_stage: int = 0) -> list[Plan]:
     """`fitting_plans`, of which there is one at least: else a `ValueError` says what would do."""
     plans = fitting_plans(training, n_devices, zero_stage)
     if not plans:
@@ -51,16 +54,18 @@ def ranked_plans(training: Training, n_devices: int, zero_stage: int = 0) -> lis
     return plans
 
 
-def fitting_plans(training: Training, n_devices: int, zero_stage: int = 0) -> list[Plan]:
+@check_arguments
+def fitting_plans(training: Training, n_devices: Size, zero_stage: int = 0) -> list[Plan]:
     """Every split that fits, the fastest first; of equally fast ones the one that needs less."""
-    require_int("n_devices", n_devices)
-    found = (training.evaluate(split) for split in splits(training, n_devices, zero_stage))
+    evaluate = unchecked(Training.evaluate)
+    found = (evaluate(training, split) for split in splits(training, n_devices, zero_stage))
     memory = _memory(training)
     fitting = (plan for plan in found if plan.memory_bytes <= memory)
     return sorted(fitting, key=lambda plan: (plan.step_seconds, plan.memory_bytes))
 
 
-def splits(training: Training, n_devices: int, zero_stage: int = 0) -> Iterator[Split]:
+@check_arguments
+def splits(training: Training, n_devices: Size, zero_stage: int = 0) -> Iterator[Split]:
     """All over `n_devices`, not interleaved, with every micro-batch and kind of recomputation."""
     for tp, pp, dp in _grids(training):
         if tp * pp * dp == n_devices:

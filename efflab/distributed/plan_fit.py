@@ -13,6 +13,7 @@ pairs wrong.
 from itertools import groupby
 from statistics import fmean, median
 
+from efflab.arguments import check_arguments
 from efflab.config import ModelConfig
 from efflab.data import published
 from efflab.devices import DEVICES, TERA
@@ -33,12 +34,14 @@ def published_rows() -> list[dict]:
     ]
 
 
+@check_arguments
 def config_of(row: dict) -> ModelConfig:
     """The row's model."""
     hidden, sizes = row["hidden"], (VOCABULARY, SEQ_LEN)
     return ModelConfig(row["layers"], row["heads"], hidden, 4 * hidden, *sizes, causal=True)
 
 
+@check_arguments
 def split_of(row: dict) -> Split:
     """How the row split it, everything recomputed."""
     tp, pp = row["tensor_parallel"], row["pipeline_parallel"]
@@ -48,12 +51,14 @@ def split_of(row: dict) -> Split:
     return Split(tp, pp, dp, n_microbatches, n_chunks=row["chunks"], zero_stage=stage)
 
 
+@check_arguments
 def training_of(row: dict, constants: Constants, hides_gradients: bool = False) -> Training:
     """The row's run on A100s."""
     sizes = config_of(row), DEVICE, row["batch"], SEQ_LEN
     return Training(*sizes, constants=constants, hides_gradients=hides_gradients)
 
 
+@check_arguments
 def tera_flops(row: dict, constants: Constants, hides_gradients: bool = False) -> float:
     """Predicted TFLOP/s a device, counted as the paper does: with what is recomputed."""
     training, split = training_of(row, constants, hides_gradients), split_of(row)
@@ -61,6 +66,7 @@ def tera_flops(row: dict, constants: Constants, hides_gradients: bool = False) -
     return flops / training.evaluate(split).step_seconds / row["gpus"] / TERA
 
 
+@check_arguments
 def fit(rows: list[dict], hides_gradients: bool = False) -> Constants:
     """The three constants with the least squared logarithms of predicted over published."""
     require(len(rows) >= 3, "rows", len(rows), "at least 3, as many as constants")
@@ -80,6 +86,7 @@ def fit(rows: list[dict], hides_gradients: bool = False) -> Constants:
 # --- Errors --------------------------------------------------------------------------------------
 
 
+@check_arguments
 def left_out(hides_gradients: bool = False) -> list[dict]:
     """Every row with its `predicted` TFLOP/s and `error` (0.1: a tenth too fast).
 
@@ -90,6 +97,7 @@ def left_out(hides_gradients: bool = False) -> list[dict]:
     return [_judged(row, tera_flops(row, made[_model(row)], hides_gradients)) for row in rows]
 
 
+@check_arguments
 def one_number(number: float | None = None) -> list[dict]:
     """Table 1 predicted without a model: each row by `number`, or by the mean of the other rows."""
     rows = [row for row in published_rows() if row["table"] == 1]
@@ -97,11 +105,13 @@ def one_number(number: float | None = None) -> list[dict]:
     return [_judged(row, number or mean) for row, mean in zip(rows, means, strict=True)]
 
 
+@check_arguments
 def median_error(rows: list[dict]) -> float:
     """Median of the errors' sizes, 0..1."""
     return median(abs(row["error"]) for row in rows)
 
 
+@check_arguments
 def ranking(rows: list[dict]) -> list[dict]:
     """Table 2's pairs, by model and from few devices to many: is PTD-P predicted faster, as it was?
 
@@ -120,6 +130,7 @@ def ranking(rows: list[dict]) -> list[dict]:
     return pairs
 
 
+@check_arguments
 def zero_fall(rows: list[dict]) -> list[dict]:
     """How many times slower a device becomes from ZeRO-3's fewest devices to four times as many.
 

@@ -15,7 +15,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from efflab.errors import require, require_int
+from efflab.arguments import check_arguments
+from efflab.errors import require, require_number
+from efflab.rules import Count, Size
+from efflab.tensors import Numbers
 
 TCP_INFO_BYTES = 256
 NOT_SENT, SENT, SENT_AGAIN = ("I", 144), ("Q", 200), ("Q", 208)
@@ -23,18 +26,19 @@ NOT_SENT, SENT, SENT_AGAIN = ("I", 144), ("Q", 200), ("Q", 208)
 wait in the socket, tcpi_bytes_sent, and tcpi_bytes_retrans, which the latter counts as well."""
 
 
-def ring_bytes(n_bytes: float, n_ranks: int) -> float:
+@check_arguments
+def ring_bytes(n_bytes: float, n_ranks: Size) -> float:
     """Bytes each rank sends for the sum of `n_bytes` over a ring: 2 (n - 1) / n of them.
 
     >>> ring_bytes(1000, 4)
     1500.0
     """
-    require(n_bytes >= 0, "n_bytes", n_bytes, "a number of at least {low}", low=0)
-    require_int("n_ranks", n_ranks)
+    require_number("n_bytes", n_bytes)
     return n_bytes * 2 * (n_ranks - 1) / n_ranks
 
 
-def ring_all_reduce(tensor: Tensor) -> int:
+@check_arguments
+def ring_all_reduce(tensor: Numbers) -> int:
     """Replace `tensor` (contiguous, any shape) by its sum over all ranks; returns the bytes sent.
 
     In step s rank r passes on part r - s and takes part r - s - 1 from the rank before it.
@@ -97,13 +101,13 @@ def _sent(descriptor: int) -> int:
     return waiting + sent - again
 
 
-def compare_with_torch(rank: int, world_size: int, n_values: int) -> dict:
+@check_arguments
+def compare_with_torch(rank: Count, world_size: Size, n_values: Size) -> dict:
     """On a rank: the sum of n random values by our ring and by `dist.all_reduce`, with bytes.
 
     `error` is the largest difference from torch's over its largest value; `counted` the bytes our
     ring says it sent, `ours` and `torch` those that the kernel saw, per rank.
     """
-    require_int("n_values", n_values)
     values = torch.randn(n_values, generator=torch.Generator().manual_seed(rank))
     ours, theirs = values.clone(), values.clone()
     dist.all_reduce(torch.ones(1))  # the first one connects the ranks

@@ -9,11 +9,13 @@ precision, and what it reaches on its first row's node is its measure.
 from itertools import groupby
 from statistics import median
 
+from efflab.arguments import check_arguments
 from efflab.config import PRESETS
 from efflab.cost import num_params
 from efflab.data import published
 from efflab.distributed.ring import ring_bytes
-from efflab.errors import require, require_int, require_positive
+from efflab.errors import require, require_number, require_positive
+from efflab.rules import Size
 
 GLOBAL_BATCH = {128: 65536, 512: 32768}
 """Sequences a step in the two phases of the README's recipe (8 devices x 8,192 and x 4,096)."""
@@ -22,27 +24,24 @@ MICRO_BATCH = {("mixed", 128): 256, ("mixed", 512): 32, ("TF32", 512): 16}
 GRADIENT_BYTES = {"mixed": 2, "TF32": 4}
 
 
+@check_arguments
 def step_seconds(
-    n_devices: int,
-    global_batch: int,
+    n_devices: Size,
+    global_batch: Size,
     device_rate: float,
     gradient_bytes: float,
     seconds_per_byte: float,
     *,
-    n_sums: int = 1,
+    n_sums: Size = 1,
 ) -> float:
     """Computing, then what an all-reduce of the gradients adds, `n_sums` times.
 
     `device_rate` in sequences per second; `seconds_per_byte` for a byte that a device sends and
     that no computing hides. `n_sums` above 1: the gradients summed after every micro-batch.
     """
-    require_int("n_devices", n_devices)
-    require_int("global_batch", global_batch)
-    require_int("n_sums", n_sums)
     require_positive("device_rate", device_rate)
-    least = "a number of at least 0"
-    require(gradient_bytes >= 0, "gradient_bytes", gradient_bytes, least)
-    require(seconds_per_byte >= 0, "seconds_per_byte", seconds_per_byte, least)
+    require_number("gradient_bytes", gradient_bytes)
+    require_number("seconds_per_byte", seconds_per_byte)
     exposed = ring_bytes(gradient_bytes, n_devices) * seconds_per_byte
     return global_batch / (n_devices * device_rate) + n_sums * exposed
 
@@ -77,6 +76,7 @@ def efficiencies() -> list[dict]:
     return found
 
 
+@check_arguments
 def fit(rows: list[dict]) -> float:
     """The one constant, seconds per byte that a device sends: the median over rows of nodes.
 
@@ -102,6 +102,7 @@ def left_out() -> list[dict]:
     return found
 
 
+@check_arguments
 def efficiency(row: dict, seconds_per_byte: float, *, every_micro_batch: bool = False) -> float:
     """A row's efficiency by the model, with one sum a step or one after every micro-batch."""
     batch, n = GLOBAL_BATCH[row["seq_len"]], row["n_devices"]

@@ -16,7 +16,9 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import NamedTuple
 
-from efflab.errors import require, require_int, require_one_of
+from efflab.arguments import check_arguments
+from efflab.errors import require, require_one_of
+from efflab.rules import Size
 
 SCHEDULES = ("gpipe", "1f1b", "interleaved", "zero-bubble", "dualpipe")
 KINDS = {
@@ -52,7 +54,8 @@ Step = tuple[str, int, bool]
 """(kind, chunk, together) of a task whose micro-batch is not yet numbered."""
 
 
-def orders(schedule: str, n_stages: int, n_microbatches: int, n_chunks: int = 2) -> Orders:
+@check_arguments
+def orders(schedule: str, n_stages: Size, n_microbatches: Size, n_chunks: Size = 2) -> Orders:
     """Each rank's order in one of the `SCHEDULES`; `n_chunks` is for "interleaved" alone.
 
     "dualpipe" needs even numbers of both; chunk 0 is stage `rank` and takes the first half of the
@@ -64,9 +67,6 @@ def orders(schedule: str, n_stages: int, n_microbatches: int, n_chunks: int = 2)
     ['F0 F1 B0 F2 B1 B2', 'F0 B0 F1 B1 F2 B2']
     """
     require_one_of("schedule", schedule, SCHEDULES)
-    require_int("n_stages", n_stages)
-    require_int("n_microbatches", n_microbatches)
-    require_int("n_chunks", n_chunks)
     require_playable(n_stages, n_microbatches, n_chunks)
     K, M = n_stages, n_microbatches
     if schedule == "dualpipe":

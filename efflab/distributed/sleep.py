@@ -5,6 +5,10 @@ import time
 import torch
 from torch import Tensor
 
+from efflab.arguments import check_arguments
+from efflab.distributed.values import MOST_SECONDS
+from efflab.errors import require
+
 
 class _Sleep(torch.autograd.Function):
     @staticmethod
@@ -19,6 +23,10 @@ class _Sleep(torch.autograd.Function):
         return grads[0], None, None
 
 
+@check_arguments
 def sleeping(x: Tensor, forward_seconds: float, backward_seconds: float) -> Tensor:
     """x of any shape, unchanged, after a sleep; its gradient is passed on after another."""
-    return _Sleep.apply(x, forward_seconds, backward_seconds)
+    for name, seconds in dict(forward=forward_seconds, backward=backward_seconds).items():
+        allowed = f"0 to {MOST_SECONDS:.0f} seconds"
+        require(0 <= seconds <= MOST_SECONDS, f"{name}_seconds", seconds, allowed)
+    return _Sleep.apply(x, float(forward_seconds), float(backward_seconds))

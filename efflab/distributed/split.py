@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 
 from efflab import cost
-from efflab.arguments import unchecked
+from efflab.arguments import check_arguments, unchecked
 from efflab.config import ModelConfig
 from efflab.devices import Device
 from efflab.distributed.ring import ring_bytes
-from efflab.errors import require, require_int, require_one_of, require_positive
+from efflab.errors import require, require_one_of, require_positive
+from efflab.rules import Size
 
 RECOMPUTE = ("none", "selective", "full")
 ZERO_STAGES = (0, 1, 3)
@@ -25,12 +26,14 @@ MOST_SEQUENCES = 2**20
 DTYPE, VALUE_BYTES, LOGIT_BYTES = "fp16", 2, 4
 """Weights, gradients and activations travel in 16 bits; logits are kept in 32 for the loss."""
 # A search calls these tens of thousands of times, with what a `Training` has checked.
+_ring_bytes = unchecked(ring_bytes)
 _activation_bytes = unchecked(cost.activation_bytes)
 _attention_params, _ffn_params = unchecked(cost.attention_params), unchecked(cost.ffn_params)
 _flops_by_part, _forward_flops = unchecked(cost.flops_by_part), unchecked(cost.forward_flops)
 _model_state_bytes, _num_params = unchecked(cost.model_state_bytes), unchecked(cost.num_params)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Cluster:
     """What joins devices: bytes per second each way, inside a node and out of it, for a device.
@@ -39,16 +42,16 @@ class Cluster:
     InfiniBand card for each of a node's 8 devices.
     """
 
-    node_devices: int = 8
+    node_devices: Size = 8
     inside_bytes_per_second: float = 300e9
     outside_bytes_per_second: float = 25e9
 
     def __post_init__(self):
-        require_int("node_devices", self.node_devices)
         for name in ("inside_bytes_per_second", "outside_bytes_per_second"):
             require_positive(name, getattr(self, name))
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Constants:
     """The three that are fitted, here to all rows of `plan_fit.published_rows()`.
@@ -67,6 +70,7 @@ class Constants:
             require_positive(item.name, getattr(self, item.name))
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Split:
     """tp x pp x dp devices: each layer over tp, layers over pp stages, the batch over dp replicas.
@@ -75,17 +79,15 @@ class Split:
     has that many separate runs of layers. `zero_stage` shares model states over the replicas.
     """
 
-    tp: int
-    pp: int
-    dp: int
-    n_microbatches: int
-    n_chunks: int = field(default=1, kw_only=True)
+    tp: Size
+    pp: Size
+    dp: Size
+    n_microbatches: Size
+    n_chunks: Size = field(default=1, kw_only=True)
     zero_stage: int = field(default=0, kw_only=True)
     recompute: str = field(default="full", kw_only=True)
 
     def __post_init__(self):
-        for name in ("tp", "pp", "dp", "n_microbatches", "n_chunks"):
-            require_int(name, getattr(self, name))
         require_one_of("zero_stage", self.zero_stage, ZERO_STAGES)
         require_one_of("recompute", self.recompute, RECOMPUTE)
 
@@ -95,6 +97,7 @@ class Split:
         return self.tp * self.pp * self.dp
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Plan(Split):
     """A split and what it costs: bytes on the heaviest device, seconds a step, utilization.
@@ -108,7 +111,8 @@ class Plan(Split):
     mfu: float
 
 
-def hardware_flops(config: ModelConfig, global_batch: int, seq_len: int, recompute: str) -> float:
+@check_arguments
+def hardware_flops(config: ModelConfig, global_batch: Size, seq_len: Size, recompute: str) -> float:
     """FLOPs of a step with what is recomputed (Narayanan et al. 2021, equation 3, if "full").
 
     Logits are not computed twice.
@@ -130,9 +134,7 @@ def _layers(config: ModelConfig, n_layer: int) -> ModelConfig:
     return replace(config, n_layer=n_layer)
 
 
-# --- One split -----------------------------------------------------------------------------------
-
-
+@check_arguments
 @dataclass(frozen=True)
 class Training:
     """What is to be split: a step is `global_batch` sequences of `seq_len` tokens, in 16 bits.
@@ -144,17 +146,15 @@ class Training:
 
     config: ModelConfig
     device: Device
-    global_batch: int
-    seq_len: int
+    global_batch: Size
+    seq_len: Size
     cluster: Cluster = Cluster()
     constants: Constants = Constants()
     hides_gradients: bool = False
 
     def __post_init__(self):
-        require_int("global_batch", self.global_batch)
         allowed = f"at most {MOST_SEQUENCES} sequences a step"
         require(self.global_batch <= MOST_SEQUENCES, "global_batch", self.global_batch, allowed)
-        require_int("seq_len", self.seq_len)
         longest = self.config.max_len
         require(self.seq_len <= longest, "seq_len", self.seq_len, f"at most max_len={longest}")
         known = self.device.memory_bytes is not None
@@ -263,7 +263,7 @@ class Training:
     def _reduce_seconds(self, split: Split) -> float:
         """One all-reduce of each of the stage's layers over the tensor ranks, on NVLink."""
         values = self._micro_batch(split) * self.seq_len * self.config.d_model
-        n_bytes = ring_bytes(VALUE_BYTES * values, split.tp) * self.config.n_layer / split.pp
+        n_bytes = _ring_bytes(VALUE_BYTES * values, split.tp) * self.config.n_layer / split.pp
         return n_bytes / self.cluster.inside_bytes_per_second
 
     def _pass_on_seconds(self, split: Split) -> float:
@@ -280,13 +280,13 @@ class Training:
         """The gradients' sum over replicas, after the last backward pass."""
         if split.zero_stage == 3:
             return 0.0
-        return ring_bytes(self._weight_bytes(split), split.dp) / self._network(split.tp * split.dp)
+        return _ring_bytes(self._weight_bytes(split), split.dp) / self._network(split.tp * split.dp)
 
     def _gather_seconds(self, split: Split) -> float:
         """With stage 3: the stage's weights to all replicas once, which is half an all-reduce."""
         if split.zero_stage < 3:
             return 0.0
-        n_bytes = ring_bytes(self._weight_bytes(split), split.dp) / 2
+        n_bytes = _ring_bytes(self._weight_bytes(split), split.dp) / 2
         return n_bytes / self._network(split.tp * split.dp)
 
     def _weight_bytes(self, split: Split) -> float:

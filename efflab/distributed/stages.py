@@ -14,19 +14,24 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from efflab.arguments import check_arguments
 from efflab.config import ModelConfig
 from efflab.distributed.data_parallel import new_model, own, shares
 from efflab.distributed.schedules import Task
 from efflab.distributed.sleep import sleeping
 from efflab.distributed.timeline import Timeline
+from efflab.distributed.values import Times, require_as_many, require_batch, require_times
 from efflab.errors import require, require_int, require_one_of
 from efflab.model import Transformer
+from efflab.rules import Count, Size
+from efflab.tensors import Ids, Numbers
 from efflab.train import language_model_loss, token_loss
 
 SCHEDULES = ("gpipe", "1f1b", "interleaved")
 """Those of `torch.distributed.pipelining` that run here."""
 
 
+@check_arguments
 @dataclass
 class Trace:
     """A rank's tasks with their times in seconds, on a clock that all processes share.
@@ -38,9 +43,9 @@ class Trace:
     tasks: list[Task] = field(default_factory=list)
     starts: list[float] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
-    held: int = 0
+    held: Count = 0
 
-    def wrap(self, kind: str, method: Callable, chunk: int, caches: list[dict]) -> Callable:
+    def wrap(self, kind: str, method: Callable, chunk: Count, caches: list[dict]) -> Callable:
         """A stage's method, which takes a micro-batch's number first, that notes when it runs."""
 
         def noting(microbatch: int, *args, **kwargs):
@@ -55,8 +60,11 @@ class Trace:
         return noting
 
 
-def timeline(traces: Sequence[Trace], chunks_per_stage: int = 1) -> Timeline:
+@check_arguments
+def timeline(traces: Sequence[Trace], chunks_per_stage: Size = 1) -> Timeline:
     """Traces of all ranks, in order, as a timeline that begins at 0."""
+    told = len(traces) > 0 and all(len(trace.starts) > 0 for trace in traces)
+    require(told, "traces", traces, "one at least, and a task in each")
     zero = min(min(trace.starts) for trace in traces)
     return Timeline(
         [trace.tasks for trace in traces],
@@ -69,13 +77,14 @@ def timeline(traces: Sequence[Trace], chunks_per_stage: int = 1) -> Timeline:
 # --- PyTorch's pipeline -----------------------------------------------------------------------
 
 
+@check_arguments
 def step(
     chunks: Sequence[nn.Module],
     schedule: str,
-    n_microbatches: int,
+    n_microbatches: Size,
     loss_of: Callable[[Tensor, Tensor], Tensor],
-    inputs: Tensor,
-    targets: Tensor,
+    inputs: Numbers,
+    targets: Numbers,
     before: Callable[[], None],
 ) -> tuple[list[float], Trace]:
     """Forward and backward of a batch, with the rank's chunks as stages rank, rank + n_ranks, ...
@@ -127,6 +136,7 @@ def _require_schedule(schedule: str, n_microbatches: int, n_ranks: int) -> None:
 # --- Our Transformer, cut by layers -----------------------------------------------------------
 
 
+@check_arguments
 class Part(nn.Module):
     """Layers `begin` to `end` of a Transformer, with the embedding before the first of its layers.
 
@@ -135,8 +145,10 @@ class Part(nn.Module):
     part's own: a `ValueError`.
     """
 
-    def __init__(self, model: Transformer, begin: int, end: int):
+    def __init__(self, model: Transformer, begin: Count, end: Size):
         super().__init__()
+        n_layer = len(model.layers)
+        require(begin < end <= n_layer, "begin, end", (begin, end), f"layers among {n_layer}")
         inside, others = model.layers[begin:end], (*model.layers[:begin], *model.layers[end:])
         outside = {p for layer in others for p in layer.parameters()}
         alone = outside.isdisjoint(inside.parameters())
@@ -146,7 +158,7 @@ class Part(nn.Module):
         self.layers = nn.ModuleDict({str(i): model.layers[i] for i in range(begin, end)})
         self.final_norm: Any = model.final_norm if self.is_last else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Numbers) -> Tensor:
         """Ids (B,T) or hidden states (B,T,C) to hidden states or logits (B,T,V)."""
         if self.is_first:
             x = self.embedding(x)
@@ -155,6 +167,7 @@ class Part(nn.Module):
         return self.embedding.logits(self.final_norm(x)) if self.is_last else x
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Job:
     """What the ranks train: ids and targets (B,T), cut into equal micro-batches.
@@ -163,15 +176,15 @@ class Job:
     """
 
     config: ModelConfig
-    ids: Tensor
-    targets: Tensor
-    n_microbatches: int
+    ids: Ids
+    targets: Ids
+    n_microbatches: Size
     schedule: str = "gpipe"
-    split: tuple[int, ...] | None = None
+    split: tuple[Size, ...] | None = None
 
     def __post_init__(self):
         require_one_of("schedule", self.schedule, ("gpipe", "1f1b"))
-        require_int("n_microbatches", self.n_microbatches)
+        require_batch(self.ids, self.targets)
         whole = len(self.ids) % self.n_microbatches == 0
         require(whole, "n_microbatches", self.n_microbatches, f"a divisor of {len(self.ids)} rows")
         shared = "'none': a layer that several stages use is no stage's own"
@@ -185,6 +198,7 @@ class Job:
         return _passed(model, loss.item(), Trace())
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Passed:
     """What a forward and a backward pass left on a rank.
@@ -194,14 +208,15 @@ class Passed:
 
     loss: float | None
     gradients: dict[str, Tensor]
-    weight_bytes: int
+    weight_bytes: Count
     trace: Trace
 
 
-def on_rank(rank: int, world_size: int, job: Job) -> Passed:
+@check_arguments
+def on_rank(rank: Count, world_size: Size, job: Job) -> Passed:
     """A rank's part of a job, to be started with `launch(on_rank, n, job, timeout=...)`."""
     split = job.split or shares(job.config.n_layer, world_size)
-    fits = len(split) == world_size and sum(split) == job.config.n_layer and min(split) > 0
+    fits = len(split) == world_size and sum(split) == job.config.n_layer
     allowed = f"{world_size} positive numbers that add up to the {job.config.n_layer} layers"
     require(fits, "split", split, allowed)
     _require_schedule(job.schedule, job.n_microbatches, world_size)
@@ -235,6 +250,7 @@ def _passed(module: nn.Module, loss: float | None, trace: Trace) -> Passed:
 # --- Stages that sleep ------------------------------------------------------------------------
 
 
+@check_arguments
 class Sleeper(nn.Module):
     """A stage that takes its time, in seconds, and no core's: x to x times a weight."""
 
@@ -247,14 +263,15 @@ class Sleeper(nn.Module):
         return sleeping(x * self.weight, self.forward_seconds, self.backward_seconds)
 
 
+@check_arguments
 def sleep_on_rank(
-    rank: int,
-    world_size: int,
-    forward_seconds: Sequence[float],
-    backward_seconds: Sequence[float],
-    n_microbatches: int,
+    rank: Count,
+    world_size: Size,
+    forward_seconds: Times,
+    backward_seconds: Times,
+    n_microbatches: Size,
     schedule: str = "gpipe",
-    n_chunks: int = 2,
+    n_chunks: Size = 2,
 ) -> Trace:
     """A rank's trace of a step whose stage `rank` sleeps for the given times a micro-batch.
 
@@ -263,9 +280,8 @@ def sleep_on_rank(
     _require_schedule(schedule, n_microbatches, world_size)
     times = dict(forward_seconds=forward_seconds, backward_seconds=backward_seconds)
     for name, each in times.items():
-        fine = len(each) == world_size and min(each) > 0
-        require(fine, name, each, f"{world_size} positive times, one for each rank")
-    require_int("n_chunks", n_chunks)
+        require_as_many(name, each, world_size, "rank")
+        require_times(name, each, zero=False)
     n = n_chunks if schedule == "interleaved" else 1
     sleepers = [Sleeper() for _ in range(n)]
 

@@ -12,22 +12,23 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from efflab.arguments import check_arguments
 from efflab.distributed.data_parallel import distance
+from efflab.distributed.pairs import gather_from_ranks, split_to_ranks, sum_over_ranks
 from efflab.distributed.ring import ring_bytes, sent_bytes
 from efflab.distributed.tensor_parallel import (
     ColumnParallelLinear,
     RowParallelLinear,
     columns_of,
-    gather_from_ranks,
-    split_to_ranks,
-    sum_over_ranks,
 )
-from efflab.errors import require, require_int, require_one_of
+from efflab.errors import require, require_one_of
 from efflab.model import FeedForward
+from efflab.rules import Count, Size
 
 ORDERS = ("column-row", "column-column", "row-column", "row-row", "summed late")
 
 
+@check_arguments
 def forward_in_order(ffn: FeedForward, x: Tensor, order: str) -> Tensor:
     """The feed-forward of x (..., C), whole on every rank, with its two matrices cut in this order.
 
@@ -54,16 +55,18 @@ def _cut(whole: nn.Linear, x: Tensor, how: str) -> Tensor:
     return ColumnParallelLinear(whole)(x)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Traffic:
     """Collectives of one pass, forward and backward, and the bytes that a rank sends for them."""
 
-    all_reduces: int
-    all_gathers: int
+    all_reduces: Count
+    all_gathers: Count
     n_bytes: float
 
 
-def traffic(order: str, d_model: int, d_ff: int, n_tokens: int, n_ranks: int) -> Traffic:
+@check_arguments
+def traffic(order: str, d_model: Size, d_ff: Size, n_tokens: Size, n_ranks: Size) -> Traffic:
     """Of a feed-forward in fp32, by formula: n values summed cost 2 n (t - 1) / t, gathered half.
 
     >>> best, reversed = (traffic(order, 64, 256, 32, 4) for order in ("column-row", "row-column"))
@@ -71,8 +74,6 @@ def traffic(order: str, d_model: int, d_ff: int, n_tokens: int, n_ranks: int) ->
     4.5
     """
     require_one_of("order", order, ORDERS)
-    for name, value in dict(d_model=d_model, d_ff=d_ff, n_tokens=n_tokens).items():
-        require_int(name, value)
     summed, gathered = {
         "column-row": ((d_model, d_model), ()),
         "column-column": ((d_ff, d_model), (d_ff, d_model)),
@@ -84,17 +85,19 @@ def traffic(order: str, d_model: int, d_ff: int, n_tokens: int, n_ranks: int) ->
     return Traffic(len(summed), len(gathered), ring_bytes(4 * n_tokens * values, n_ranks))
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Ordered:
     """A rank's errors against one process (over the largest value) and the bytes that it sent."""
 
     output_error: float
     gradient_error: float
-    sent: int
+    sent: Count
 
 
+@check_arguments
 def on_rank(
-    rank: int, world_size: int, order: str, d_model: int, d_ff: int, n_tokens: int
+    rank: Count, world_size: Size, order: str, d_model: Size, d_ff: Size, n_tokens: Size
 ) -> Ordered:
     """One forward and backward pass in this order, on random values that all ranks draw alike."""
     for name, value in dict(d_model=d_model, d_ff=d_ff).items():

@@ -19,96 +19,53 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
+from efflab.arguments import check_arguments
 from efflab.config import ModelConfig
 from efflab.cost import num_params
 from efflab.distributed.data_parallel import distance, new_model, trained
+from efflab.distributed.pairs import copy_to_ranks, sum_over_ranks
 from efflab.distributed.ring import ring_bytes, sent_bytes
-from efflab.errors import require, require_int, require_one_of
+from efflab.distributed.values import require_batch, require_share
+from efflab.errors import require, require_int, require_number, require_one_of
 from efflab.model import Attention, FeedForward, Transformer
+from efflab.rules import Count, Size
+from efflab.tensors import Ids, Numbers
 from efflab.train import language_model_loss, token_loss
 
 METHODS = ("ours", "torch")
 
 
-# --- Conjugate pairs: what one does forward, the other does backward -----------------------------
-
-
-def _summed(x: Tensor) -> Tensor:
-    total = x.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(total)
-    return total
-
-
-def _gathered(x: Tensor) -> Tensor:
-    """Every rank's (..., n) side by side: (..., ranks * n)."""
-    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in _ranks()]
-    dist.all_gather(parts, x.contiguous())
-    return torch.cat(parts, -1)
-
-
-def _own(x: Tensor) -> Tensor:
-    """This rank's share of the last dimension."""
-    return x.chunk(dist.get_world_size(), -1)[dist.get_rank()]
-
-
-def _same(x: Tensor) -> Tensor:
-    return x.view_as(x)
-
-
-def _ranks() -> range:
-    return range(dist.get_world_size())
-
-
-class _Pair(torch.autograd.Function):
-    """`ahead` in the forward pass, `back` on the gradient."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, ahead: Callable, back: Callable) -> Tensor:
-        ctx.back = back
-        return ahead(x)
-
-    @staticmethod
-    def backward(ctx, *grads: Tensor):
-        return ctx.back(grads[0]), None, None
-
-
-def copy_to_ranks(x: Tensor) -> Tensor:
-    """The paper's f: identity forward; backward the sum, for every rank used x for its own part."""
-    return _Pair.apply(x, _same, _summed)
-
-
-def sum_over_ranks(x: Tensor) -> Tensor:
-    """The paper's g: the sum forward; backward identity, for every summand has its gradient."""
-    return _Pair.apply(x, _summed, _same)
-
-
-def split_to_ranks(x: Tensor) -> Tensor:
-    """This rank's share of the last dimension; backward the shares' gradients, side by side."""
-    return _Pair.apply(x, _own, _gathered)
-
-
-def gather_from_ranks(x: Tensor) -> Tensor:
-    """All ranks' shares side by side; backward this rank's share."""
-    return _Pair.apply(x, _gathered, _own)
-
-
 # --- The two layers ------------------------------------------------------------------------------
 
 
-def rows_of(tensor: Tensor, rank: int, n_ranks: int, blocks: int = 1) -> Tensor:
+@check_arguments
+def rows_of(tensor: Numbers, rank: Count, n_ranks: Size, blocks: Size = 1) -> Tensor:
     """A rank's share of the first dimension: the same share of each of its equal `blocks`.
 
     >>> rows_of(torch.arange(12), 1, 2, blocks=3)
     tensor([ 2,  3,  6,  7, 10, 11])
     """
+    require_share(rank, n_ranks)
+    _require_whole("tensor", tensor, 0, n_ranks * blocks)
     return tensor.unflatten(0, (blocks, n_ranks, -1))[:, rank].flatten(0, 1)
 
 
-def columns_of(weight: Tensor, rank: int, n_ranks: int) -> Tensor:
+@check_arguments
+def columns_of(weight: Numbers, rank: Count, n_ranks: Size) -> Tensor:
     """A rank's share of the second dimension."""
+    require_share(rank, n_ranks)
+    _require_whole("weight", weight, 1, n_ranks)
     return weight.chunk(n_ranks, 1)[rank]
 
 
+def _require_whole(name: str, tensor: Tensor, dimension: int, n_parts: int) -> None:
+    fits = tensor.dim() > dimension and 0 < tensor.size(dimension)
+    fits = fits and tensor.size(dimension) % n_parts == 0
+    allowed = f"{n_parts} equal parts along dimension {dimension}"
+    require(fits, f"{name}.shape", tuple(tensor.shape), allowed)
+
+
+@check_arguments
 class ColumnParallelLinear(nn.Module):
     """A rank's outputs of a Linear: (..., in), the same on all ranks -> (..., out / ranks).
 
@@ -116,7 +73,7 @@ class ColumnParallelLinear(nn.Module):
     keys and values that lie one after the other: a rank takes its heads of each.
     """
 
-    def __init__(self, whole: nn.Linear, blocks: int = 1):
+    def __init__(self, whole: nn.Linear, blocks: Size = 1):
         super().__init__()
         share = (dist.get_rank(), dist.get_world_size(), blocks)
         self.weight = nn.Parameter(rows_of(whole.weight.detach(), *share).clone())
@@ -126,6 +83,7 @@ class ColumnParallelLinear(nn.Module):
         return F.linear(copy_to_ranks(x), self.weight, self.bias)
 
 
+@check_arguments
 class RowParallelLinear(nn.Module):
     """A Linear over a rank's inputs: (..., in / ranks) -> (..., out), the same on all ranks.
 
@@ -153,6 +111,7 @@ def require_split(config: ModelConfig, n_ranks: int) -> None:
         require(size % n_ranks == 0, "n_ranks", n_ranks, f"a divisor of {name}={size}")
 
 
+@check_arguments
 def parallelize(model: Transformer) -> Transformer:
     """Cut the model's layers over the ranks of the group, in place; a shared map is cut once."""
     n = dist.get_world_size()
@@ -173,6 +132,7 @@ def parallelize(model: Transformer) -> Transformer:
     return model
 
 
+@check_arguments
 def parallelize_with_torch(model: Transformer) -> Transformer:
     """The same by `parallelize_module`, in place; parameters that were cut become DTensors.
 
@@ -207,8 +167,10 @@ SHARES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def share_of(name: str, whole: Tensor, rank: int, n_ranks: int) -> Tensor:
+@check_arguments
+def share_of(name: str, whole: Numbers, rank: Count, n_ranks: Size) -> Tensor:
     """What a rank holds of the parameter (or gradient) of that name: its share, or all of it."""
+    require_share(rank, n_ranks)
     share = SHARES.get(".".join(name.split(".")[-2:]))
     return whole if share is None else share(whole, rank, n_ranks)
 
@@ -216,7 +178,8 @@ def share_of(name: str, whole: Tensor, rank: int, n_ranks: int) -> Tensor:
 # --- What it costs -------------------------------------------------------------------------------
 
 
-def held_params(config: ModelConfig, n_ranks: int) -> int:
+@check_arguments
+def held_params(config: ModelConfig, n_ranks: Size) -> int:
     """Parameters a rank holds: matrices and the biases of columns cut, everything else whole."""
     require_split(config, n_ranks)
     C, d_ff = config.d_model, config.d_ff
@@ -226,14 +189,15 @@ def held_params(config: ModelConfig, n_ranks: int) -> int:
     return num_params(trained(config)) - cut + cut // n_ranks
 
 
-def wire_bytes(config: ModelConfig, n_tokens: int, n_ranks: int, value_bytes: float = 4) -> float:
+@check_arguments
+def wire_bytes(config: ModelConfig, n_tokens: Size, n_ranks: Size, value_bytes: float = 4) -> float:
     """Bytes a rank sends in a forward pass, and once more in the backward pass.
 
     Two all-reduces a layer, each of `n_tokens` x C values over a ring, where a rank sends
     2 (t - 1) / t of them: with the backward pass 8 b s h (t - 1) / t values a layer (Narayanan et
     al. 2021, section 3.2).
     """
-    require_int("n_tokens", n_tokens)
+    require_number("value_bytes", value_bytes)
     n_bytes = value_bytes * n_tokens * config.d_model
     return config.n_layer * 2 * ring_bytes(n_bytes, n_ranks)
 
@@ -241,19 +205,22 @@ def wire_bytes(config: ModelConfig, n_tokens: int, n_ranks: int, value_bytes: fl
 # --- On the ranks --------------------------------------------------------------------------------
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Job:
     """What the ranks run: one forward and backward pass of ids and targets (B,T)."""
 
     config: ModelConfig
-    ids: Tensor
-    targets: Tensor
+    ids: Ids
+    targets: Ids
     method: str = "ours"
 
     def __post_init__(self):
         require_one_of("method", self.method, METHODS)
+        require_batch(self.ids, self.targets)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Result:
     """A rank's logits' and gradients' errors against one process, over the largest value.
@@ -263,13 +230,14 @@ class Result:
 
     logits_error: float
     gradients_error: float
-    params: int
-    forward: int
-    backward: int
+    params: Count
+    forward: Count
+    backward: Count
     gradients: dict[str, Tensor]
 
 
-def on_rank(rank: int, world_size: int, job: Job) -> Result:
+@check_arguments
+def on_rank(rank: Count, world_size: Size, job: Job) -> Result:
     """A rank's part of a job, to be started with `launch(on_rank, n, job, timeout=...)`."""
     whole = new_model(job.config)
     language_model_loss(whole, job.ids, job.targets).backward()

@@ -6,7 +6,10 @@ from itertools import accumulate
 from math import fsum
 from typing import NamedTuple
 
+from efflab.arguments import check_arguments
 from efflab.distributed.schedules import Orders
+from efflab.errors import require
+from efflab.rules import Size
 
 HELD = {"F": 1, "B": -1, "I": 0, "W": -1}
 """What a task adds to the micro-batches held: activations go with the weights' gradient."""
@@ -23,6 +26,7 @@ class Event(NamedTuple):
     end: float
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Timeline:
     """Times of each rank's tasks, in seconds and in the order of `orders`.
@@ -33,7 +37,16 @@ class Timeline:
     orders: Orders
     starts: list[list[float]]
     ends: list[list[float]]
-    chunks_per_stage: int = 1
+    chunks_per_stage: Size = 1
+
+    def __post_init__(self):
+        n_tasks = list(map(len, self.orders))
+        require(
+            min(n_tasks, default=0) > 0, "orders", self.orders, "one task of each rank at least"
+        )
+        for name, times in dict(starts=self.starts, ends=self.ends).items():
+            fits = list(map(len, times)) == n_tasks
+            require(fits, name, times, "a time for each rank's task in orders")
 
     @cached_property
     def makespan(self) -> float:

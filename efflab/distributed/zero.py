@@ -22,12 +22,16 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from efflab.arguments import check_arguments
 from efflab.bench import peak_bytes
 from efflab.config import ModelConfig
 from efflab.distributed.data_parallel import new_model, own, shares
 from efflab.distributed.ring import sent_bytes
-from efflab.errors import require_int, require_one_of
+from efflab.distributed.values import require_batch
+from efflab.errors import require_one_of
 from efflab.model import Transformer
+from efflab.rules import Count, Size
+from efflab.tensors import Ids
 from efflab.train import gradient_norm, language_model_loss
 
 STAGES = (0, 1, 2, 3)
@@ -40,6 +44,7 @@ FP32_ADAM = dict(param_bytes=4, grad_bytes=4, optimizer_bytes=8)
 """Bytes a parameter of what runs here, for `cost.model_state_bytes`: all in fp32, two moments."""
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Held:
     """What a rank holds between two steps, in bytes, and what training did.
@@ -49,12 +54,12 @@ class Held:
     gathered; `sent` what it sent in a step.
     """
 
-    weights: int
-    gradients: int
-    optimizer: int
-    gathered: int
-    step: int
-    sent: int
+    weights: Count
+    gradients: Count
+    optimizer: Count
+    gathered: Count
+    step: Count
+    sent: Count
     losses: list[float]
 
     @property
@@ -63,21 +68,23 @@ class Held:
         return self.weights + self.gradients + self.optimizer
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Job:
     """What the ranks train: ids and targets (B,T), by which stage (0 is plain DDP)."""
 
     config: ModelConfig
-    ids: Tensor
-    targets: Tensor
+    ids: Ids
+    targets: Ids
     stage: int
-    n_steps: int = 3
+    n_steps: Size = 3
 
     def __post_init__(self):
         require_one_of("stage", self.stage, STAGES)
-        require_int("n_steps", self.n_steps)
+        require_batch(self.ids, self.targets)
 
 
+@check_arguments
 def sharded(model: Transformer, stage: int) -> tuple[nn.Module, torch.optim.Optimizer]:
     """The model and AdamW for it, set up for a stage on this rank."""
     require_one_of("stage", stage, STAGES)
@@ -95,7 +102,8 @@ def sharded(model: Transformer, stage: int) -> tuple[nn.Module, torch.optim.Opti
     return ddp, ZeroRedundancyOptimizer(ddp.parameters(), **options)
 
 
-def on_rank(rank: int, world_size: int, job: Job) -> Held:
+@check_arguments
+def on_rank(rank: Count, world_size: Size, job: Job) -> Held:
     """A rank's part of a job, to be started with `launch(on_rank, n, job, timeout=...)`."""
     mine = own(shares(len(job.ids), world_size), rank)
     ids, targets = job.ids[mine], job.targets[mine]

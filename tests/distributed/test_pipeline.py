@@ -213,12 +213,12 @@ def _costs_a_few_plain_loops(schedule):
 @pytest.mark.parametrize(
     ("arguments", "options", "error"),
     [
-        (([], [], 2), {}, "number of forward_seconds=0"),
+        (([], [], 2), {}, "forward_seconds=[]"),
         (([1, 1], [1], 2), {}, "len(backward_seconds)=1: expected 2"),
         (([1, 0], [1, 1], 2), {}, "forward_seconds=0: expected positive"),
         (([1, 1], [1, -1], 2), {}, "backward_seconds=-1: expected positive"),
-        (([1, float("nan")], [1, 1], 2), {}, "forward_seconds=nan"),
-        (([1, 1], [1, float("inf")], 2), {}, "backward_seconds=inf"),
+        (([1, float("nan")], [1, 1], 2), {}, "forward_seconds[1]=nan"),
+        (([1, 1], [1, float("inf")], 2), {}, "backward_seconds[1]=inf"),
         (([1, 1], [1, 1], 0), {}, "n_microbatches=0"),
         (([1, 1], [1, 1], 2, "afap"), {}, "schedule='afap': expected one of"),
         (([1, 1], [1, 1], 2), dict(transfer_seconds=-1), "transfer_seconds=-1"),

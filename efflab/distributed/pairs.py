@@ -1,0 +1,75 @@
+"""Conjugate pairs of tensor parallelism: what one does forward, the other does backward.
+
+Shoeybi et al. 2019, section 3, calls the first two f and g.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from efflab.arguments import check_arguments
+
+
+def _summed(x: Tensor) -> Tensor:
+    total = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
+
+
+def _gathered(x: Tensor) -> Tensor:
+    """Every rank's (..., n) side by side: (..., ranks * n)."""
+    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in _ranks()]
+    dist.all_gather(parts, x.contiguous())
+    return torch.cat(parts, -1)
+
+
+def _own(x: Tensor) -> Tensor:
+    """This rank's share of the last dimension."""
+    return x.chunk(dist.get_world_size(), -1)[dist.get_rank()]
+
+
+def _same(x: Tensor) -> Tensor:
+    return x.view_as(x)
+
+
+def _ranks() -> range:
+    return range(dist.get_world_size())
+
+
+class _Pair(torch.autograd.Function):
+    """`ahead` in the forward pass, `back` on the gradient."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, ahead: Callable, back: Callable) -> Tensor:
+        ctx.back = back
+        return ahead(x)
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor):
+        return ctx.back(grads[0]), None, None
+
+
+@check_arguments
+def copy_to_ranks(x: Tensor) -> Tensor:
+    """The paper's f: identity forward; backward the sum, for every rank used x for its own part."""
+    return _Pair.apply(x, _same, _summed)
+
+
+@check_arguments
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """The paper's g: the sum forward; backward identity, for every summand has its gradient."""
+    return _Pair.apply(x, _summed, _same)
+
+
+@check_arguments
+def split_to_ranks(x: Tensor) -> Tensor:
+    """This rank's share of the last dimension; backward the shares' gradients, side by side."""
+    return _Pair.apply(x, _own, _gathered)
+
+
+@check_arguments
+def gather_from_ranks(x: Tensor) -> Tensor:
+    """All ranks' shares side by side; backward this rank's share."""
+    return _Pair.apply(x, _gathered, _own)
