@@ -341,15 +341,17 @@ def of_main():
 of_main.__module__ = "__main__"
 
 
-@pytest.mark.parametrize("fn", [lambda rank, world_size: 0, of_main, fails_soon.__get__(1), 3])
+@pytest.mark.parametrize("fn", [lambda rank, world_size: 0, of_main, fails_soon.__get__(1)])
 def test_a_function_that_cannot_be_imported_says_what_to_do(fn):
     with pytest.raises(ValueError, match=r"fn=.*put it into a module"):
         launch(fn, 2, timeout=60)
+    with pytest.raises(ValueError, match="fn=3: expected a function, got int"):
+        launch(3, 2, timeout=60)
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan"), "5", None])
 def test_a_bad_timeout_names_what_is_allowed(timeout):
-    with pytest.raises(ValueError, match=r"timeout=.*a positive, finite number of seconds"):
+    with pytest.raises(ValueError, match=r"timeout=.*: expected a .*number"):
         launch(rank_functions.sleeps, 2, 0, timeout=timeout)
 
 

@@ -153,7 +153,7 @@ def test_a_bad_job_is_refused_before_any_rank_starts(changes, error):
     ("world_size", "changes", "error"),
     [
         (2, dict(split=(2, 1)), "split=(2, 1): expected 2 positive numbers that add up to the 4"),
-        (2, dict(split=(4, 0)), "split=(4, 0): expected 2 positive"),
+        (2, dict(split=(4, 0)), "split[1]=0: expected an int of at least 1"),
         (4, dict(split=(2, 2)), "split=(2, 2): expected 4 positive"),
         (5, {}, "n_rows=4: expected at least one for each of 5 ranks"),
         (4, dict(schedule="1f1b", n_microbatches=2), "n_microbatches=2: expected an int of at"),
