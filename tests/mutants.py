@@ -66,6 +66,11 @@ SURVIVORS: dict[tuple[str, str], str] = {
         'if d.memory_bytes or "fp16" in d.peak_flops)',
     ): "no device has one without the other",
     (
+        "publishing/run",
+        "dict(zip(choices, values, strict=False)) "
+        "for values in itertools.product(*choices.values())",
+    ): OWN_CHECK,
+    (
         "publishing/parameters",
         'require(len(texts) <= 1, "-p", f"{name}={texts[-1]}", f"{name} once")',
     ): "a name is there with its first text",
