@@ -11,6 +11,7 @@ from contextlib import suppress
 from html import escape
 
 from efflab.errors import require_int, require_one_of
+from efflab.lab.colours import WRONG
 from efflab.lab.controls import Slider, bind, settle
 from efflab.lab.figures import dress
 from efflab.lab.page import emit, emit_html, figure_bundle, live, widget_view
@@ -30,8 +31,8 @@ STYLE = """<style>
   pointer-events: none; -webkit-user-modify: read-only; user-modify: read-only; }
 .efflab-working { visibility: hidden; animation: efflab-working 0s 0.2s forwards; }
 @keyframes efflab-working { to { visibility: visible; } }
-.efflab-silent::before { content: "⚠ SILENT"; color: #D55E00; }
-.efflab-explorer.jupyter-widgets-disconnected::before { content: "⚠ LOST"; color: #D55E00; }
+.efflab-silent::before { content: "⚠ SILENT"; color: ALERT; }
+.efflab-explorer.jupyter-widgets-disconnected::before { content: "⚠ LOST"; color: ALERT; }
 .HINT { display: none; }
 </style>"""
 """A slider over listed values ignores what is typed into its readout, and would keep showing it.
@@ -168,7 +169,9 @@ class Explorer:
     def _style(self) -> str:
         silent = "The kernel does not answer: it is busy, or it ended; then run this cell again."
         lost = "The kernel no longer knows this explorer: run this cell again."
-        style = STYLE.replace("SILENT", tr(silent)).replace("LOST", tr(lost))
+        style = (
+            STYLE.replace("ALERT", WRONG).replace("SILENT", tr(silent)).replace("LOST", tr(lost))
+        )
         return style.replace("HINT", self._hint_name())
 
     @property
@@ -245,7 +248,7 @@ class Explorer:
     def _refuse(self, name: str, message: str) -> None:
         self.message = message
         self._clear((name,))
-        self._note(name, f'<span role="alert" style="color:#D55E00">⚠ {escape(message)}</span>')
+        self._note(name, f'<span role="alert" style="color:{WRONG}">⚠ {escape(message)}</span>')
 
     def _clear(self, but: tuple) -> None:
         for name in self._notes:

@@ -7,6 +7,7 @@ import anywidget
 import ipywidgets as w
 import traitlets
 
+from efflab.lab.colours import WRONG
 from efflab.lab.text import number, tr, unit_name, with_unit
 
 EXACT = 12
@@ -59,7 +60,7 @@ class Field(w.VBox):
         try:
             self.prediction.commit(change["new"])
         except ValueError as error:
-            alert = f'<span role="alert" style="color:#D55E00">{escape(str(error))}</span>'
+            alert = f'<span role="alert" style="color:{WRONG}">{escape(str(error))}</span>'
             self.answer.value = alert
             return
         self.onward.taken += 1  # before the field locks, which drops the focus

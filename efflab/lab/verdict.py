@@ -62,8 +62,8 @@ class Evidence:
         require(is_id, "id", self.id, "small letters and digits with - between words")
         require(bool(self.name), "name", self.name, "a name")
         blanks = set(FIELD.findall(self.name))
-        allowed = "the fields of its name: {names}"
-        require(blanks == self.values.keys(), "values", self.values, allowed, names=sorted(blanks))
+        fits, names = blanks == self.values.keys(), ", ".join(sorted(blanks))
+        require(fits, "values", self.values, "the fields of its name: {names}", names=names)
         require_one_of("kind", self.kind, KINDS)
         require_figure("value", self.value, self.low, self.high)
 
@@ -155,8 +155,8 @@ def _from_record(stored: Mapping) -> Evidence:
         raise wrong_type("evidence", stored, "an Evidence, or what a record stores of one")
     known = [*(f.name for f in fields(Evidence)), "template"]
     fit = {"id", "name", "value"} <= stored.keys() <= set(known)
-    allowed = "its id, name and value, and no keys but {keys}"
-    require(fit, "evidence", list(stored), allowed, keys=", ".join(known))
+    keys, allowed = ", ".join(known), "its id, name and value, and no keys but {keys}"
+    require(fit, "evidence", list(stored), allowed, keys=keys)
     given = {key: value for key, value in stored.items() if key != "template"}
     evidence = Evidence(**given | {"name": stored.get("template", stored["name"])})
     require(evidence.english == stored["name"], "name", stored["name"], repr(evidence.english))

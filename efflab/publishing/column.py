@@ -100,10 +100,10 @@ def with_ids(found: dict, ours: Mapping[str, Mapping]) -> dict:
 
     What is not of that form, or has no figure of ours, stays as it is, to be refused.
     """
-    if found.get("schema") != 1 or not isinstance(found.get("verdicts"), list):
+    schema, records = found.get("schema"), found.get("verdicts")
+    if type(schema) is not int or schema != 1 or not isinstance(records, list):
         return found
-    records = [_with_ids(record, ours) for record in found["verdicts"]]
-    return found | {"schema": SCHEMA, "verdicts": records}
+    return found | {"schema": SCHEMA, "verdicts": [_with_ids(record, ours) for record in records]}
 
 
 def _with_ids(record, ours: Mapping[str, Mapping]):

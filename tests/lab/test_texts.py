@@ -34,6 +34,7 @@ OTHERS = {
     # refusals, made in a variable
     "(low, high), (low, high, step), a list, a bool, Slider, Choice or Toggle",
     "no condition: a rider is no condition",
+    "its id, name and value, and no keys but {keys}",
     "why it does not hold or cannot be told, and nothing where it holds",
     # keys of a result that a cell asserts something about
     "gradient of the input", "gradient of the bias table", "the same",

@@ -94,7 +94,8 @@ Judged in [90 A toy](../notebooks/90_toy.ipynb).
 
 
 def test_no_line_of_the_short_ledger_is_wider_than_a_screen(root):
-    long = figure("a name of many words " * 9, 71.234, "points", low=-0.001, high=123456.7)
+    long = figure("long", 71.234, "points", low=-0.001, high=123456.7)
+    long |= dict(name="a name of many words " * 9)
     store(root, {"90": [record("big", "holds", long)]})
     line = short_ledger(root).splitlines()[-1]
     assert line.startswith("| A \\| B | Holds | a name of many words a name")

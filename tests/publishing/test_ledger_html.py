@@ -83,12 +83,12 @@ def test_missing_partial_and_not_yet_are_told_apart(root):
 
 def test_a_figure_that_a_record_lacks_is_missing(root, monkeypatch):
     """A record of an experiment has the figures that its rule asks for, and no other."""
-    more = BIG | dict(figures=[*BIG["figures"], figure("only here", 1)])
+    more = BIG | dict(figures=[*BIG["figures"], figure("only-here", 1)])
     store(root, {"90": [SMALL, more]})
     shown = [*ledger_html.columns(root), column(LESS)]
     monkeypatch.setattr(ledger_html, "columns", lambda root: shown)
     rows = said(row(page_with(root), "big"))
-    place = rows.index("only here")
+    place = rows.index("only-here")
     assert rows[place + 1 : place + 3] == ["1 [measured]", "missing"]
 
 
@@ -102,7 +102,10 @@ def test_it_speaks_chinese(root):
 
 def test_what_others_wrote_is_text_and_nothing_else(root):
     script, image = "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'
-    mine, evil = (r | dict(figures=[*r["figures"], figure(script, 1, image)]) for r in (BIG, LESS))
+    mine, evil = (
+        r | dict(figures=[*r["figures"], figure("evil", 1, image) | dict(name=script)])
+        for r in (BIG, LESS)
+    )
     store(root, {"90": [SMALL, mine]})
     page = page_with(root, column(evil, machine=THERE | dict(cpu=image)))
     assert "<script" not in page

@@ -67,7 +67,7 @@ def test_from_a_run_to_a_file_to_the_page(root, runner):
     out = run_here(root, root / "far" / "column.json")
     body = json.loads(out.read_text(encoding="utf-8"))
     assert set(body) == {"schema", "efflab", "date", "machine", "versions", "verdicts"}
-    assert (body["schema"], body["machine"]) == (1, machine())
+    assert (body["schema"], body["machine"]) == (2, machine())
     assert body["verdicts"] == [LESS, SMALL]
     stored = pool.add(out, root)
     assert stored.parent == root / "data" / "ledger"

@@ -6,7 +6,7 @@ from efflab.acceleration import systolic
 from efflab.config import PRESETS
 from efflab.data import published
 from efflab.errors import require, require_int, require_one_of
-from efflab.lab import Choice, Slider, explorer, figures, number, tr
+from efflab.lab import Choice, Slider, colours, explorer, figures, number, tr
 
 NAMES = {"os": "outputs stay (os)", "ws": "weights stay (ws)", "is": "inputs stay (is)"}
 SIDE = 3  # of the animated grid; the product is as large, so that one fold holds it
@@ -53,11 +53,13 @@ def animation():
     every = {d: snapshots(d) for d in systolic.DATAFLOWS}
     n_cycles = len(every["os"])
 
+    thirds = zip((0, 0.5, 1), (colours.BLUE, colours.ORANGE, colours.GREEN), strict=True)
+    scale = [[place, colours.tint(colour, 0.45)] for place, colour in thirds]
+
     def traces(t: int) -> list:
-        style = dict(zmin=0, zmax=SIDE - 1, showscale=False, xgap=4, ygap=4, hoverinfo="skip",
-                     colorscale=[[0, "#9ecae1"], [0.5, "#fdd0a2"], [1, "#a1d99b"]])  # fmt: skip
-        return [go.Heatmap(z=every[d][t][0], text=every[d][t][1], texttemplate="%{text}", **style)
-                for d in every]  # fmt: skip
+        look = dict(zmin=0, zmax=SIDE - 1, showscale=False, colorscale=scale)
+        look |= dict(xgap=4, ygap=4, hoverinfo="skip", texttemplate="%{text}")
+        return [go.Heatmap(z=every[d][t][0], text=every[d][t][1], **look) for d in every]
 
     fig = figures.panels([tr(NAMES[d]) for d in every], horizontal_spacing=0.03)
     for column, trace in enumerate(traces(SHOWN), start=1):

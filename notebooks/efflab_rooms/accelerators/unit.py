@@ -14,7 +14,7 @@ from efflab.data import published
 from efflab.errors import require, require_int
 from efflab.experiments import fpga_synthesis as experiment
 from efflab.experiments.record import recorded
-from efflab.lab import Choice, Evidence, Slider, explorer, figures, number, tr
+from efflab.lab import Choice, Evidence, Slider, colours, explorer, figures, number, tr
 
 TEXT = "Return a shallow copy of the list, sorted in ascending order."
 MODEL, TARGET_MS, TOKENS = "minilm-l6", 100.0, 128
@@ -228,7 +228,7 @@ def serving(mhz=100, side=8, n_units=1):
     meta = {tr("ms for 128 tokens"): times[3], tr("chips that hold it"): len(holding),
             tr("bytes a clock"): n_units * 2 * side}  # fmt: skip
     fig = figures.line(lengths, {"": times}, title, *labels, log_x=True, log_y=True, meta=meta)
-    fig.add_hline(y=TARGET_MS, line=dict(color="#444", dash="dash", width=1.5))
+    fig.add_hline(y=TARGET_MS, line=dict(color=colours.DARK, dash="dash", width=1.5))
     fig.add_annotation(text=tr("100 ms"), x=1, xref="paper", xanchor="right", y=np.log10(TARGET_MS),
                        yanchor="top", showarrow=False)  # fmt: skip
     names = ", ".join(holding) or tr("none of the table")

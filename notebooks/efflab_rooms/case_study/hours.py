@@ -8,7 +8,7 @@ from efflab.devices import DEVICES
 from efflab.distributed.plan import fitting_plans
 from efflab.distributed.split import Cluster, Plan, Training
 from efflab.errors import require, require_one_of
-from efflab.lab import Choice, Evidence, Slider, explorer, figures, number, tr
+from efflab.lab import Choice, Evidence, Slider, colours, explorer, figures, number, tr
 from efflab_rooms.case_study import training_run
 
 N_PARAMS, DAYS, SEQ_LEN = 100e9, 3, 2048
@@ -167,7 +167,7 @@ def hours(tokens=256, count=2048, utilization=40, device="A100 80GB SXM"):
                     textposition=["top left"] * (len(runs) - 1) + ["bottom right"],
                     name=tr("published, on its own devices"),
                     marker=dict(size=10, symbol="diamond", color=figures.COLOURS[1]))  # fmt: skip
-    fig.add_hline(y=DAYS, line=dict(color="#444", dash="dash", width=1.5))
+    fig.add_hline(y=DAYS, line=dict(color=colours.DARK, dash="dash", width=1.5))
     fig.add_annotation(text=tr("72 hours"), x=1, xref="paper", y=log10(DAYS), showarrow=False,
                        xanchor="right", yanchor="top")  # fmt: skip
     fig.update_xaxes(type="log", exponentformat="power", dtick=1, range=[21.8, 24.8])

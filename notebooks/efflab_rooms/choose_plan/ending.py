@@ -3,7 +3,7 @@
 from collections import Counter
 
 from efflab.data import DATA_DIR
-from efflab.lab import figures, load_claims, outcome_words, tr
+from efflab.lab import colours, figures, load_claims, outcome_words, tr
 from efflab.lab.guesses import calibration, kept
 from efflab.lab.page import live
 from efflab.lab.text import language
@@ -11,7 +11,7 @@ from efflab.lab.verdict import OUTCOMES
 from efflab.stored import read_verdicts
 
 NOT_YET = "not judged yet"
-NOT_YET_COLOUR = "#cccccc"
+NOT_YET_COLOUR = colours.LIGHT_GREY
 
 
 def outcomes() -> dict[str, str]:
@@ -89,8 +89,13 @@ def calibration_picture(rows: list[dict]):
         ends = [row[key] for row in some for key in ("guess", "measured")]
         low, high = min(ends) / 2, max(ends) * 2
     for factor, dash in ((1, "solid"), (2, "dash"), (0.5, "dash")):
-        fig.add_scatter(x=[low, high], y=[low * factor, high * factor], mode="lines",
-                        showlegend=False, line=dict(color="#888", dash=dash, width=1))  # fmt: skip
+        fig.add_scatter(
+            x=[low, high],
+            y=[low * factor, high * factor],
+            mode="lines",
+            showlegend=False,
+            line=dict(color=colours.GREY, dash=dash, width=1),
+        )
     fig.add_scatter(x=[row["measured"] for row in some], y=[row["guess"] for row in some],
                     mode="markers", showlegend=False,
                     hovertext=[f"{row['notebook']}: {tr(row['question'])}" for row in some],

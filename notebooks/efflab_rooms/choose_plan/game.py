@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from efflab.experiments import budget_game
 from efflab.experiments.budget_game import LIMIT, Moves, rank
-from efflab.lab import figures, tr
+from efflab.lab import colours, figures, tr
 from efflab.lab.labels import place_labels
 from efflab.lab.text import tr_name
 
@@ -72,7 +72,7 @@ def picture(mine: dict | None = None):
                 hovertext=[tr_name(entry["entry"]) for entry in some],
                 marker=dict(symbol=symbol, size=12, color=figures.COLOURS[kind == "measured"]),
             )
-    fig.add_vline(x=LIMIT / 1e6, line=dict(color="#D55E00", dash="dash", width=1.5))
+    fig.add_vline(x=LIMIT / 1e6, line=dict(color=colours.VERMILION, dash="dash", width=1.5))
     places = [(e["n_bytes"] / 1e6, e["bits"], tr_name(e["entry"])) for e in found]
     place_labels(fig, places, PIXELS)
     return fig

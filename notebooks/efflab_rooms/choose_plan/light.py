@@ -7,7 +7,7 @@ from efflab.advice.case import BUDGETS
 from efflab.advice.ranking import advise
 from efflab.config import PRESETS
 from efflab.cost import forward_flops
-from efflab.lab import Evidence, figures, number, tr
+from efflab.lab import Evidence, colours, figures, number, tr
 from efflab_rooms.choose_plan import verdicts
 
 DEVICE = "A100 80GB SXM"
@@ -82,7 +82,7 @@ def picture():
         fig.add_bar(x=names, y=shown, base=0.01, name=model, marker_color=figures.COLOURS[i],
                     customdata=[number(v) for v in values],
                     hovertemplate="%{customdata}")  # fmt: skip
-    fig.add_hline(y=1, line=dict(color="#444", dash="dash", width=1.5))
+    fig.add_hline(y=1, line=dict(color=colours.DARK, dash="dash", width=1.5))
     fig.update_layout(barmode="group")
     meta = {tr(b): number(min(lead(m, b) for m in MODELS)) for b in BUDGETS}
     figures.log_axis(fig, [0.02, 10])

@@ -1,7 +1,7 @@
 """Notebook 15's predictions beside what the case study measured: errors, and pairs in order."""
 
 from efflab.advice import predictions
-from efflab.lab import figures, tr
+from efflab.lab import colours, figures, tr
 from efflab.lab.text import tr_name
 
 
@@ -50,6 +50,6 @@ def picture(device: str = "CPU with VNNI"):
                         marker=figures.style(i, size=9)["marker"])  # fmt: skip
     ends = [f([row[key] for row in found for key in ("measured", "predicted")]) for f in (min, max)]
     fig.add_scatter(x=ends, y=ends, mode="lines", showlegend=False,
-                    line=dict(color="#444", dash="dash", width=1))  # fmt: skip
+                    line=dict(color=colours.DARK, dash="dash", width=1))  # fmt: skip
     fig.update_xaxes(type="log", exponentformat="none")
     return fig.update_yaxes(type="log", exponentformat="none")

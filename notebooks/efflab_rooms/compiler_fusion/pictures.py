@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from efflab.acceleration.fusion import FusionReport, Kernel, Op
 from efflab.acceleration.graph import kind
-from efflab.lab import figures, tr
+from efflab.lab import colours, figures, tr
 
 KINDS = {
     "product": ("matrix product", "square"),
@@ -13,7 +13,7 @@ KINDS = {
     "elementwise": ("value by value", "circle"),
     "movement": ("copy", "diamond"),
 }
-EDGE = dict(color="#bbb", width=1)
+EDGE = dict(color=colours.SOFT_GREY, width=1)
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,11 @@ def _edges(fig, nodes: list[Node], column: int) -> None:
 def _boxes(fig, nodes: list[Node]) -> None:
     for node in nodes:
         fused = len(node.ops) > 1
-        colour = figures.COLOURS[0] if fused else "#999"
+        colour = figures.COLOURS[0] if fused else colours.GREY
         fig.add_shape(
             type="rect", x0=node.column - 0.5, x1=node.column + node.width - 0.5,
             y0=node.row - 0.32, y1=node.row + 0.32, line=dict(color=colour, width=1.5),
-            fillcolor="#e3eff8" if fused else "#f4f4f4", layer="below", row=1, col=2,
+            fillcolor=colours.tint(colours.BLUE, 0.11) if fused else colours.FAINT_GREY, layer="below", row=1, col=2,
         )  # fmt: skip
 
 

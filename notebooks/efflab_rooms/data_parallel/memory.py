@@ -9,7 +9,7 @@ from efflab.distributed import zero
 from efflab.distributed.launch import RankPool
 from efflab.distributed.zero import FP32_ADAM, Held
 from efflab.errors import require, require_int, require_one_of
-from efflab.lab import Choice, Evidence, Slider, explorer, figures, number, tr
+from efflab.lab import Choice, Evidence, Slider, colours, explorer, figures, number, tr
 from efflab_rooms.data_parallel import equal, verdicts
 
 N_PARAMS = cost.num_params(equal.CONFIG)
@@ -216,13 +216,13 @@ def cards(billions=8.0, ranks=64, stage=2, optimizer="Adam", precision="mixed"):
         name = tr("DDP") if s == 0 else f"ZeRO-{s}"
         fig.add_scatter(x=RANKS, y=[gb(n, s) for n in RANKS], name=name, mode="lines+markers",
                         **figures.style(s, width=4 if s == stage else 1.5))  # fmt: skip
-    ring = dict(size=16, color="rgba(0,0,0,0)", line=dict(color="#222", width=2))
+    ring = dict(size=16, color=colours.CLEAR, line=dict(color=colours.BLACK, width=2))
     fig.add_scatter(x=[ranks], y=[mine], mode="markers", showlegend=False, marker=ring)
     for size in sizes:  # lines of their own: plotly sets a mark's label wrong on a log axis
         label, side = tr("{gb} GB", gb=number(size)), "bottom" if size == sizes[0] else "top"
         fig.add_scatter(x=[RANKS[0], RANKS[-1]], y=[size] * 2, mode="lines+text", text=["", label],
                         textposition=f"{side} left", showlegend=False,
-                        line=dict(color="#444", dash="dash", width=1))  # fmt: skip
+                        line=dict(color=colours.DARK, dash="dash", width=1))  # fmt: skip
     fig.update_xaxes(type="log", tickvals=RANKS, ticktext=[f"{n:,}" for n in RANKS])
     fig.update_yaxes(type="log", exponentformat="power", dtick=1)
     return fig.update_layout(margin_t=84, title=dict(y=0.95, yanchor="top"))

@@ -8,7 +8,7 @@ from efflab.distributed import buckets
 from efflab.distributed.buckets import Trace, Wire
 from efflab.distributed.launch import RankPool
 from efflab.errors import require, require_int
-from efflab.lab import Slider, explorer, figures, number, tr
+from efflab.lab import Slider, colours, explorer, figures, number, tr
 from efflab_rooms.data_parallel import equal
 
 MODEL = "stdlib-gpt"
@@ -63,11 +63,11 @@ def chart(real: Trace, title: str, meta: dict):
                 name=tr("computing"), marker_color=figures.COLOURS[0])  # fmt: skip
     waits = [1e3 * (t.start - t.ready) for t in real.transfers]
     fig.add_bar(y=names, x=waits, base=[1e3 * t.ready for t in real.transfers], orientation="h",
-                name=tr("ready, waiting for the wire"), marker_color="#cccccc")  # fmt: skip
+                name=tr("ready, waiting for the wire"), marker_color=colours.LIGHT_GREY)  # fmt: skip
     sends = [1e3 * (t.end - t.start) for t in real.transfers]
     fig.add_bar(y=names, x=sends, base=[1e3 * t.start for t in real.transfers], orientation="h",
                 name=tr("all-reduce"), marker_color=figures.COLOURS[1])  # fmt: skip
-    fig.add_vline(x=1e3 * real.backward, line=dict(color="#444", dash="dash", width=1.5))
+    fig.add_vline(x=1e3 * real.backward, line=dict(color=colours.DARK, dash="dash", width=1.5))
     fig.update_yaxes(autorange="reversed")
     above = dict(orientation="h", x=0, xanchor="left", y=1, yanchor="bottom")  # off the bars
     return fig.update_layout(barmode="overlay", legend=above, margin_t=90)

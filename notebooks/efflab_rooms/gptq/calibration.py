@@ -5,7 +5,7 @@ from functools import lru_cache
 from efflab.compression.affine import check_grid
 from efflab.compression.gptq import gptq_hessian, output_error
 from efflab.errors import require, require_int, require_one_of
-from efflab.lab import Choice, Slider, explorer, figures, number, tr
+from efflab.lab import Choice, Slider, colours, explorer, figures, number, tr
 from efflab_rooms.gptq import layer as measure
 
 GROUPS = ["row", 128, 64, 32, 16]
@@ -58,7 +58,7 @@ def calibrated(n_tokens: int = 1024, bits: int = 3, group_size="row"):
     axes = tr("calibration tokens"), tr("error of the layer's output (%)")
     fig = figures.line(x, series, title, *axes, log_x=True, meta=meta)
     fig.update_yaxes(rangemode="tozero")
-    fig.add_vline(x=n_tokens, line=dict(color="#444", dash="dot", width=1.5))
+    fig.add_vline(x=n_tokens, line=dict(color=colours.DARK, dash="dot", width=1.5))
     return fig.update_layout(legend=dict(orientation="h", y=1.02, yanchor="bottom"), margin_t=90)
 
 

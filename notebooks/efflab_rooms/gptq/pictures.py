@@ -1,6 +1,6 @@
 """Notebook 10's pictures of what `layer` measured and `tables` has recorded."""
 
-from efflab.lab import figures, tr
+from efflab.lab import colours, figures, tr
 from efflab_rooms.gptq import layer, tables
 
 ERROR = "squared error (% of the output's square)"
@@ -19,7 +19,7 @@ def pushing(bits: int = 3, steps=layer.STEPS, n_rows: int = 32):
                          vertical_spacing=0.08)  # fmt: skip
     for row, (k, change) in enumerate(zip(steps, changes, strict=True), start=1):
         fig.add_heatmap(z=change.round(5), coloraxis="coloraxis", row=row, col=1)
-        fig.add_vline(x=k - 0.5, line=dict(color="#000", width=2.5), row=row, col=1)
+        fig.add_vline(x=k - 0.5, line=dict(color=colours.BLACK, width=2.5), row=row, col=1)
     scale = dict(colorscale="RdBu", cmin=-limit, cmax=limit, colorbar_title_text=tr("change"))
     fig.update_layout(height=620, coloraxis=scale)
     fig.update_xaxes(title_text=tr("column (input)"), row=len(steps))

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from efflab.data import published
 from efflab.errors import require, require_int
-from efflab.lab import Choice, Slider, explorer, figures, number, tr
+from efflab.lab import Choice, Slider, colours, explorer, figures, number, tr
 from efflab.structure.linformer import (
     SHARING,
     attention_flops,
@@ -116,7 +116,7 @@ def cost_figure(rows: list[dict]):
                      title_text=tr("sequence length n (tokens)"))  # fmt: skip
     fig.update_yaxes(type="log", tickvals=[0.5, 1, 2, 5, 10, 20, 50])
     for column in (1, 2):
-        fig.add_hline(y=1, line=dict(color="#444", dash="dot", width=1), row=1, col=column)
+        fig.add_hline(y=1, line=dict(color=colours.DARK, dash="dot", width=1), row=1, col=column)
     fig.update_layout(legend=dict(orientation="h", y=-0.25), height=440)
     return fig
 
@@ -154,7 +154,7 @@ def k_and_n(k=128, seq_len=1024, share="none"):
     points = [full / 1e9, less / 1e9]
     fig.add_scatter(x=[seq_len] * 2, y=points, mode="markers", showlegend=False,
                     marker=dict(size=12, color=figures.COLOURS[:2]), row=1, col=1)  # fmt: skip
-    fig.add_vline(x=2 * k, line=dict(color="#444", dash="dot", width=1.5), row=1, col=1)
+    fig.add_vline(x=2 * k, line=dict(color=colours.DARK, dash="dot", width=1.5), row=1, col=1)
     fig.add_bar(x=[tr("Q, K, V, output"), tr("E and F")], y=[4 * C * C / 1e6, weights / 1e6],
                 marker_color=figures.COLOURS[2:4], text=[number(4 * C * C / 1e6),
                 number(weights / 1e6)], showlegend=False, row=1, col=2)  # fmt: skip

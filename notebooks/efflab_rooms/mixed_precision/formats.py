@@ -11,7 +11,7 @@ from efflab.acceleration import block_formats
 from efflab.acceleration.precision import FORMATS, TORCH_DTYPES, every_value
 from efflab.compression import affine
 from efflab.errors import require, require_int
-from efflab.lab import Slider, explorer, figures, number, tr
+from efflab.lab import Slider, colours, explorer, figures, number, tr
 from efflab.model import Transformer
 from efflab.train import language_model_loss
 
@@ -75,7 +75,14 @@ def bits_of(power=-1, times=1.0):
                              yanchor="bottom"), margin_l=170)  # fmt: skip
 
 
-BIT_COLOURS = ("#e8e8e8", "#bdbdbd", "#fbe3b4", "#E69F00", "#c6e0f2", "#56B4E9")
+BIT_COLOURS = (
+    colours.PALE_GREY,
+    colours.SOFT_GREY,
+    colours.tint(colours.ORANGE, 0.35),
+    colours.ORANGE,
+    colours.tint(colours.SKY, 0.35),
+    colours.SKY,
+)
 """Zero and one of the sign, the exponent and the mantissa."""
 
 
@@ -95,8 +102,8 @@ def bit_row(name: str, x: Tensor) -> tuple[list, list]:
     digits = f"{f.encode(x).item():0{f.bits}b}"
     parts = [0] + [2] * f.exponent_bits + [4] * f.mantissa_bits
     empty = 32 - f.bits
-    colours = [part + int(d) for part, d in zip(parts, digits, strict=True)]
-    return colours + [None] * empty, list(digits) + [""] * empty
+    shades = [part + int(d) for part, d in zip(parts, digits, strict=True)]
+    return shades + [None] * empty, list(digits) + [""] * empty
 
 
 # --- Equal to torch --------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from efflab.acceleration.precision import FORMATS
 from efflab.bench import one_thread
 from efflab.config import ModelConfig
 from efflab.errors import require_int
-from efflab.lab import figures, number, tr
+from efflab.lab import colours, figures, number, tr
 from efflab.model import Transformer
 
 FP16 = FORMATS["fp16"]
@@ -81,9 +81,15 @@ def floor_figure(gradients: dict[str, Tensor], scale: float = 2.0**14):
             label = tr("{name}, scale {scale}: lost (%)", name=tr(name), scale=number(factor))
             meta[label] = round(shares(values, factor)["zero"], 3)
     for column in (1, 2):
-        fig.add_vrect(-44, -25, fillcolor="#D55E00", opacity=0.12, line_width=0, row=1, col=column)
-        fig.add_vrect(-25, -14, fillcolor="#E69F00", opacity=0.10, line_width=0, row=1, col=column)
-        fig.add_vrect(16, 18, fillcolor="#D55E00", opacity=0.12, line_width=0, row=1, col=column)
+        fig.add_vrect(
+            -44, -25, fillcolor=colours.VERMILION, opacity=0.12, line_width=0, row=1, col=column
+        )
+        fig.add_vrect(
+            -25, -14, fillcolor=colours.ORANGE, opacity=0.10, line_width=0, row=1, col=column
+        )
+        fig.add_vrect(
+            16, 18, fillcolor=colours.VERMILION, opacity=0.12, line_width=0, row=1, col=column
+        )
         for x, text in ((-34, "zero"), (-19.5, "fewer bits"), (3, "all bits")):
             fig.add_annotation(x=x, y=1, yref="y domain", yanchor="top", text=tr(text),
                                showarrow=False, font_size=11, row=1, col=column)  # fmt: skip

@@ -5,7 +5,7 @@ from torch import nn
 
 from efflab import bench
 from efflab.experiments import mixer_digits
-from efflab.lab import figures, tr
+from efflab.lab import colours, figures, tr
 from efflab.model import n_parameters
 from efflab.structure.mixer import MixerConfig, MLPMixer, mixer_flops, mixer_layer_flops
 from efflab.structure.vit import ViT, ViTConfig, vit_flops, vit_layer_flops
@@ -79,7 +79,9 @@ def accuracy_figure(written: dict, live: dict[str, float]):
         fig.add_scatter(x=sizes, y=means, error_y=bars, line=style, mode="lines+markers",
                         name=tr("{name}, recorded: mean and range of {n} seeds", name=name,
                                 n=len(written["seeds"])))  # fmt: skip
-        marker = dict(symbol="star", size=15, color=COLOURS[kind], line=dict(width=1, color="#222"))
+        marker = dict(
+            symbol="star", size=15, color=COLOURS[kind], line=dict(width=1, color=colours.BLACK)
+        )
         fig.add_scatter(x=[mixer_digits.N_IMAGES], y=[100 * live[kind]], mode="markers",
                         marker=marker, name=tr("{name}, measured now", name=name))  # fmt: skip
     fig.update_xaxes(type="log", tickvals=sizes, ticktext=[f"{n:,}" for n in sizes])

@@ -9,7 +9,7 @@ from efflab.errors import require_one_of
 from efflab.estimate import Estimate
 from efflab.experiments import dynamic_attention, qkv_sharing
 from efflab.experiments.record import agrees, expected, recorded, same_python
-from efflab.lab import figures, tr
+from efflab.lab import colours, figures, tr
 from efflab.model import Transformer, n_parameters
 from efflab.structure.sharing import from_albert, share_layers, share_qkv
 
@@ -115,8 +115,8 @@ def costs_figure(rows: list[dict]):
     ratios = {tr(row["cost"]): row["all / none"] for row in rows}
     title = tr("What sharing all layers leaves of each cost")
     fig = figures.blank(title, tr("shared / not shared"), height=380)
-    colours = [figures.COLOURS[0 if r < 0.9 else 1] for r in ratios.values()]
-    fig.add_bar(x=list(ratios.values()), y=list(ratios), orientation="h", marker_color=colours,
+    bar_colours = [figures.COLOURS[0 if r < 0.9 else 1] for r in ratios.values()]
+    fig.add_bar(x=list(ratios.values()), y=list(ratios), orientation="h", marker_color=bar_colours,
                 texttemplate="%{x:.2f}", textposition="auto")  # fmt: skip
     fig.update_layout(meta={name: round(value, 2) for name, value in reversed(ratios.items())})
     fig.update_xaxes(range=[0, 1.15 * max(1, *ratios.values())])
@@ -180,7 +180,7 @@ def qkv_figure(live: dict[int, float] | None = None):
                 fig.add_scatter(**xy | style, name=name, showlegend=column == 1, row=1, col=column)
         middle = (max(values[what]) + min(values[what])) / 2
         fig.update_yaxes(range=[middle - half, middle + half], row=1, col=column)
-        fig.add_vline(x=settings["n_layer"] / 2, line=dict(dash="dash", color="#444", width=1.5),
+        fig.add_vline(x=settings["n_layer"] / 2, line=dict(dash="dash", color=colours.DARK, width=1.5),
                       annotation_text=tr("half"), row=1, col=column)  # fmt: skip
     fig.update_xaxes(title_text=tr("layers that share one QKV projection (1: none)"))
     fig.update_yaxes(title_text=tr("held-out loss (nats a token)"), col=1)

@@ -8,7 +8,7 @@ from efflab.distributed import stages
 from efflab.distributed.launch import RankPool
 from efflab.distributed.pipeline import simulate
 from efflab.distributed.timeline import Timeline
-from efflab.lab import figures, number, tr
+from efflab.lab import colours, figures, number, tr
 
 FORWARD, BACKWARD = 0.05, 0.1  # seconds that a real stage sleeps for a micro-batch
 COLUMNS = 600
@@ -19,8 +19,8 @@ NAMES = {
     "I": "backward, for the inputs",
     "W": "backward, for the weights",
 }
-SHADES = ("#f3f3f3", "#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#CC79A7", "#E8B8D4", "#009E73",
-          "#7CCDB5")  # fmt: skip
+SHADES = (colours.FAINT_GREY, colours.BLUE, colours.SKY, colours.VERMILION, colours.ORANGE, colours.PINK, colours.tint(colours.PINK, 0.5), colours.GREEN,
+          colours.tint(colours.GREEN, 0.5))  # fmt: skip
 """Idle, then each kind in a dark and a light shade, for even and odd micro-batches."""
 
 

@@ -20,12 +20,13 @@ def model_evidence(pool: RankPool, batch_size: int, seq_len: int) -> list[Eviden
     busy = 100 * (1 - gantt.simulated(4, "gpipe", 1).bubble_fraction)
     fullest = 100 * between["weights a rank / whole"]
     even = 100 * inside["parameters a rank / whole"]
-    distance = "gradients' distance from one process"
+    layers = "cut between layers: gradients' distance from one process"
+    matrices = "cut inside layers: gradients' distance from one process"
     used = "four stages, one batch at a time: devices' time in use (%)"
     most = "cut between layers: weights of the fullest of four ranks, of all (%)"
     return [
-        Evidence("between", f"cut between layers: {distance}", between["gradients: difference"]),
-        Evidence("inside", f"cut inside layers: {distance}", inside["gradients: difference"]),
+        Evidence("between", layers, between["gradients: difference"]),
+        Evidence("inside", matrices, inside["gradients: difference"]),
         Evidence("busy", used, busy, "%", "simulated"),
         Evidence("fullest", most, fullest, "%"),
         Evidence("even", "cut inside layers: parameters a rank of four, of all (%)", even, "%"),

@@ -6,7 +6,7 @@ from efflab.distributed.pipeline import simulate
 from efflab.distributed.schedules import SCHEDULES
 from efflab.distributed.timeline import Timeline
 from efflab.errors import require, require_int, require_one_of
-from efflab.lab import Choice, Slider, Toggle, explorer, figures, number, tr
+from efflab.lab import Choice, Slider, Toggle, colours, explorer, figures, number, tr
 from efflab_rooms.pipeline_parallel import gantt
 
 
@@ -43,7 +43,7 @@ def speedup_figure():
     lines = {tr("{n} stages", n=k): [gpipe.speedup(k, m) for m in counts] for k in (2, 4, 6, 8)}
     title = tr("Throughput over one device, equal stages, nothing else (computed)")
     fig = figures.line(counts, lines, title, tr("micro-batches"), tr("times"), log_x=True)
-    fig.add_hrect(y0=3, y1=5, fillcolor="#E69F00", opacity=0.15, line_width=0,
+    fig.add_hrect(y0=3, y1=5, fillcolor=colours.ORANGE, opacity=0.15, line_width=0,
                   annotation_text=tr("the article's 3 to 5"),
                   annotation_position="top left")  # fmt: skip
     fig.layout.meta = {tr("8 stages, 32 micro-batches"): gpipe.speedup(8, 32)}

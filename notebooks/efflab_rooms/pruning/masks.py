@@ -6,7 +6,7 @@ import torch
 
 from efflab.compression import pruning, sparse
 from efflab.errors import require
-from efflab.lab import Choice, Slider, explorer, figures, number, tr
+from efflab.lab import Choice, Slider, colours, explorer, figures, number, tr
 from efflab_rooms.pruning import pruned as measure
 
 # --- Masks and layouts -----------------------------------------------------------------------
@@ -31,7 +31,7 @@ def masks_figure(rows: int = 12, columns: int = 32, seed: int = 0):
         titles, tr("Half removed, three ways (blue: kept)"), horizontal_spacing=0.04
     )
     for i, mask in enumerate(masks.values(), start=1):
-        fig.add_heatmap(z=mask.int().numpy(), colorscale=[[0, "#eee"], [1, figures.COLOURS[0]]],
+        fig.add_heatmap(z=mask.int().numpy(), colorscale=[[0, colours.PALE_GREY], [1, figures.COLOURS[0]]],
                         showscale=False, xgap=1, ygap=1, zmin=0, zmax=1, row=1, col=i)  # fmt: skip
     fig.update_xaxes(showticklabels=False, ticks="")
     fig.update_yaxes(showticklabels=False, ticks="", autorange="reversed")

@@ -16,7 +16,7 @@ from efflab.experiments import int8_engines as experiment
 from efflab.experiments.record import DECIMAL, recorded
 from efflab.experiments.record import agrees as within
 from efflab.experiments.record import machines as recorded_machines
-from efflab.lab import figures, tr
+from efflab.lab import colours, figures, tr
 from efflab.points import encoder as minilm
 from efflab_rooms.quantization import operators
 from efflab_rooms.quantization.verdicts import SHARE
@@ -157,7 +157,7 @@ def figure(shape: str = LATENCY):
     fig.update_xaxes(range=[0, 1.05], col=1)
     fig.update_xaxes(type="log", tickvals=[0.25, 0.5, 1, 2, 4, 8], range=[-0.8, 1], col=2)
     fig.update_xaxes(type="log", dtick=2, exponentformat="power", col=3)
-    fig.add_vline(x=ARTICLE, line=dict(color="#444", dash="dash", width=1.5), row=1, col=2)
+    fig.add_vline(x=ARTICLE, line=dict(color=colours.DARK, dash="dash", width=1.5), row=1, col=2)
     below = dict(orientation="h", y=-0.08)
     return fig.update_layout(meta=meta, height=520, legend=below, margin_l=160)
 

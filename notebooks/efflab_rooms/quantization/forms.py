@@ -12,7 +12,7 @@ from efflab.experiments import int8_engines as experiment
 from efflab.experiments import int8_ranges as ranges
 from efflab.experiments.record import agrees as within
 from efflab.experiments.record import recorded
-from efflab.lab import figures, tr
+from efflab.lab import colours, figures, tr
 from efflab.points import encoder as minilm
 from efflab_rooms.quantization.integers import some
 from efflab_rooms.quantization.verdicts import SHARE
@@ -63,7 +63,9 @@ def form_figure():
         fig.add_scatter(x=[v for _, v, _ in ends], y=names, error_x=error, **options)
     fig.update_xaxes(type="log", dtick=1, exponentformat="power", col=1)
     base = next(iter(found.values()))["mrr fp32"]
-    fig.add_vline(x=-SHARE * base, line=dict(color="#444", dash="dash", width=1.5), row=1, col=2)
+    fig.add_vline(
+        x=-SHARE * base, line=dict(color=colours.DARK, dash="dash", width=1.5), row=1, col=2
+    )
     fig.update_yaxes(autorange="reversed")
     meta = {tr("MRR less fp32's, {form}", form=tr(f)): r["mrr less fp32"] for f, r in found.items()}
     return fig.update_layout(meta=meta, height=480, margin_l=220)

@@ -9,7 +9,7 @@ from torch import nn
 from efflab import bench
 from efflab.compression import affine, engines, int8
 from efflab.errors import require_int
-from efflab.lab import figures, number, tr
+from efflab.lab import colours, figures, number, tr
 
 
 @torch.no_grad()
@@ -97,7 +97,7 @@ def slower_figure(rows: list[dict]):
     fig.update_layout(
         meta=dict(zip(names, values, strict=True)), legend=dict(orientation="h", y=-0.2)
     )
-    return fig.add_vline(x=1, line=dict(color="#444", dash="dash", width=1.5))
+    return fig.add_vline(x=1, line=dict(color=colours.DARK, dash="dash", width=1.5))
 
 
 def cpu_rows() -> list[dict]:

@@ -8,7 +8,7 @@ from efflab import pretrained, train
 from efflab.bench import one_thread
 from efflab.data import digits, published
 from efflab.errors import require_int
-from efflab.lab import figures, tr
+from efflab.lab import colours, figures, tr
 from efflab.structure.swin import WindowAttention, relative_position_index, swin_counts
 
 WINDOW = 4  # two by two windows on an 8 x 8 digit
@@ -121,12 +121,12 @@ def talk_picture():
     fig = figures.panels(titles, title, meta={tr(n): c for n, c in counts.items()})
     pictures = [digits()[0][0], *(seen.float() for seen in maps.values())]
     for column, z in enumerate(pictures, start=1):
-        colour = "#222" if column == 1 else figures.COLOURS[0]
-        fig.add_heatmap(z=z.numpy().round(3), zmin=0, zmax=1, colorscale=[[0, "#fff"], [1, colour]],
+        colour = colours.BLACK if column == 1 else figures.COLOURS[0]
+        fig.add_heatmap(z=z.numpy().round(3), zmin=0, zmax=1, colorscale=[[0, colours.WHITE], [1, colour]],
                         showscale=False, xgap=1, ygap=1, row=1, col=column)  # fmt: skip
         fig.add_scatter(x=[PIXEL[1]], y=[PIXEL[0]], mode="markers", showlegend=False, row=1,
-                        col=column, marker=dict(symbol="x", size=9, color="#D55E00"))  # fmt: skip
-        edge = dict(line=dict(color="#E69F00", width=2), row=1, col=column)
+                        col=column, marker=dict(symbol="x", size=9, color=colours.VERMILION))  # fmt: skip
+        edge = dict(line=dict(color=colours.ORANGE, width=2), row=1, col=column)
         fig.add_vline(WINDOW - 0.5, **edge)
         fig.add_hline(WINDOW - 0.5, **edge)
     fig.update_xaxes(showticklabels=False, ticks="", constrain="domain")

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from efflab.errors import require_int
-from efflab.lab import Slider, Toggle, explorer, figures, number, tr
+from efflab.lab import Slider, Toggle, colours, explorer, figures, number, tr
 from efflab.structure.window import sliding_window_attention, visible_pairs, window_mask
 
 N_HEAD, HEAD_DIM = 4, 64
@@ -33,7 +33,7 @@ def mask_picture(seq_len: int = 24, window_size: int = 3):
 def add_mask(fig, mask, **where) -> None:
     """A mask as dark squares on white, row 0 on top; fractions become shades."""
     z = np.asarray(mask, dtype=float)
-    scale = [[0, "#fff"], [1, figures.COLOURS[0]]]
+    scale = [[0, colours.WHITE], [1, figures.COLOURS[0]]]
     fig.add_heatmap(
         z=z.round(3), zmin=0, zmax=1, colorscale=scale, showscale=False, xgap=0.5, ygap=0.5, **where
     )
@@ -123,7 +123,7 @@ def reach_picture(window_size: int = 8, n_layer: int = 6):
         tr("Window {w}: each layer sees {w} tokens further", w=window_size),
         shared_yaxes=True,
     )
-    scale = [[0, "#fff"], [1, figures.COLOURS[0]]]
+    scale = [[0, colours.WHITE], [1, figures.COLOURS[0]]]
     for column, causal in enumerate((False, True), start=1):
         seen = reach(window_size, n_layer, causal)
         furthest = half - int(seen[-1].argmax())

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from efflab import bench
 from efflab.config import ModelConfig
 from efflab.estimate import Estimate, of_median
-from efflab.lab import figures, number, tr
+from efflab.lab import colours, figures, number, tr
 from efflab.model import Layer, Transformer, attention_written_out
 from efflab_rooms.start_here.measured import round_ticks
 
@@ -89,8 +89,8 @@ def figure(config: ModelConfig, times: dict):
     fig = figures.loglog(list(times), series, title, *axes, meta=meta)
     values = [v for line in series.values() for v in line]
     fig.update_yaxes(**round_ticks([min(values) / 2, max(values) * 2]))
-    fig.add_vline(config.d_ff, line=dict(color="#444", dash="dash", width=1.5))
-    note = dict(yref="paper", y=0.02, showarrow=False, xanchor="right", bgcolor="#fff")
+    fig.add_vline(config.d_ff, line=dict(color=colours.DARK, dash="dash", width=1.5))
+    note = dict(yref="paper", y=0.02, showarrow=False, xanchor="right", bgcolor=colours.WHITE)
     text = tr("computed: {n} ", n=number(config.d_ff))
     fig.add_annotation(x=np.log10(config.d_ff), text=text, **note)
     fig.update_layout(legend=dict(orientation="h", y=-0.22, x=0), height=430)

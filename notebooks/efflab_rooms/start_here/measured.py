@@ -5,7 +5,7 @@ import numpy as np
 from efflab import bench
 from efflab.devices import Device
 from efflab.errors import require
-from efflab.lab import figures, number, tr
+from efflab.lab import colours, figures, number, tr
 from efflab.model import Transformer
 from efflab.profile import Operator, Profile
 
@@ -215,7 +215,7 @@ def roofline(device: Device, operators: list[Operator], one_token: list[Operator
     title = tr("The roofline of this machine, and our model's operators on it (measured)")
     axes = (tr("arithmetic intensity (FLOP per byte)"), "GFLOP/s")
     fig = figures.blank(title, *axes, meta=meta, height=440)
-    line = dict(color="#444", width=3)
+    line = dict(color=colours.DARK, width=3)
     fig.add_scatter(
         x=x.tolist(), y=(roof / 1e9).tolist(), mode="lines", line=line, showlegend=False
     )
@@ -226,10 +226,10 @@ def roofline(device: Device, operators: list[Operator], one_token: list[Operator
         marker = dict(size=14, color=figures.COLOURS[i % 7], symbol=figures.MARKERS[i % 7])
         label = tr("{name}: {percent}% of peak", name=name, percent=number(percent, 2))
         fig.add_scatter(x=[op.intensity], y=[rate / 1e9], mode="markers", marker=marker, name=label)
-    note = dict(showarrow=False, font_color="#666", yref="paper", y=0.04)
+    note = dict(showarrow=False, font_color=colours.MID_GREY, yref="paper", y=0.04)
     fig.add_annotation(text=tr("memory-bound"), x=np.log10(ridge / 3), **note)
     fig.add_annotation(text=tr("compute-bound"), x=np.log10(3 * ridge), **note)
-    fig.add_vline(ridge, line=dict(color="#999", dash="dot", width=1))
+    fig.add_vline(ridge, line=dict(color=colours.GREY, dash="dot", width=1))
     fig.update_xaxes(type="log", **round_ticks(x))
     low, high = min(*roof, *rates) / 1e9, max(*roof, *rates) / 1e9
     fig.update_yaxes(type="log", **round_ticks([low / 2, high * 1.6]))

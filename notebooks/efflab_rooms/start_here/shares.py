@@ -6,7 +6,7 @@ from efflab import bench, cost
 from efflab.config import PRESETS, ModelConfig
 from efflab.devices import DEVICES, Device
 from efflab.errors import require_int, require_one_of
-from efflab.lab import Choice, Slider, Toggle, explorer, figures, number, tr
+from efflab.lab import Choice, Slider, Toggle, colours, explorer, figures, number, tr
 from efflab.lab.text import tr_name
 
 THIS = "this computer"
@@ -117,7 +117,7 @@ def _add_here(fig, seq_len: int, share: float, **where) -> None:
 
 def _add_crossing(fig, seq_len: int, **where) -> None:
     """The length at which the curve reaches one half."""
-    marker = dict(symbol="diamond", size=11, color="#fff",
+    marker = dict(symbol="diamond", size=11, color=colours.WHITE,
                   line=dict(width=2, color=figures.COLOURS[0]))  # fmt: skip
     fig.add_scatter(x=[seq_len], y=[50], mode="markers", marker=marker, showlegend=False, **where)
 
@@ -154,7 +154,7 @@ def share_axes(fig, *, row=None, col=None) -> None:
     fig.update_xaxes(type="log", tickvals=ticks, ticktext=names, range=[2.05, 5.45],
                      title_text=tr("sequence length (tokens)"), row=row, col=col)  # fmt: skip
     fig.update_yaxes(range=[0, 100], title_text="%", row=row, col=col)
-    fig.add_hline(50, line=dict(color="#444", dash="dot", width=1), row=row, col=col)
+    fig.add_hline(50, line=dict(color=colours.DARK, dash="dot", width=1), row=row, col=col)
 
 
 CROSSING_MODELS = {
@@ -188,7 +188,9 @@ def attention_shares():
     keys = {"square-open": "the model's own longest input", "circle": "scores = feed-forward"}
     keys |= {"diamond": "scores = all else in the layers"}
     for symbol, text in keys.items():
-        marker = dict(symbol=symbol, size=10, color="#444", line=dict(width=2, color="#444"))
+        marker = dict(
+            symbol=symbol, size=10, color=colours.DARK, line=dict(width=2, color=colours.DARK)
+        )
         fig.add_scatter(x=[None], y=[None], mode="markers", marker=marker, name=tr(text))
     share_axes(fig)
     fig.update_yaxes(title_text=tr("n² share of the layers' FLOPs") + " (%)")
