@@ -161,9 +161,9 @@ def test_a_compiler_has_a_number_only_where_one_was_recorded():
 
 @pytest.mark.parametrize("old", [1.5, 3.0])
 def test_a_compiler_is_no_advice_where_it_was_slower(old, monkeypatch):
-    values = {acceleration.COMPILED: 2.0, acceleration.EAGER: old}
-    figure = {name: dict(value=v, low=v - 0.5, high=v + 0.5) for name, v in values.items()}
-    monkeypatch.setattr(recorded, "figure", lambda notebook, claim, name: figure[name])
+    values = {"inductor": 2.0, "torch": old}
+    items = {key: dict(value=v, low=v - 0.5, high=v + 0.5) for key, v in values.items()}
+    monkeypatch.setattr(recorded, "evidence", lambda notebook, claim, key: items[key])
     latency = acceleration.compiled(case(device="CPU with VNNI")).budgets["latency"]
     if old < 2:
         assert "not faster" in latency

@@ -111,7 +111,7 @@ def test_shares_add_up_and_differ_by_one_at_most():
         (dict(method="horovod"), "method='horovod': expected one of 'ddp', 'by hand', 'none'"),
         (dict(n_steps=0), "n_steps=0: expected"),
         (dict(rows=(4, 5)), "rows=(4, 5): expected positive numbers that add up to the 8 rows"),
-        (dict(rows=(8, 0)), "rows=(8, 0): expected positive numbers that add up to the 8 rows"),
+        (dict(rows=(8, 0)), "rows[1]=0: expected an int of at least 1"),
     ],
 )
 def test_a_bad_job_is_refused_before_any_rank_starts(changes, error):

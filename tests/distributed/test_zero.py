@@ -11,6 +11,7 @@ from efflab.config import ModelConfig
 from efflab.distributed import zero
 from efflab.distributed.launch import RankPool
 from efflab.distributed.zero import FP32_ADAM, Job
+from efflab.model import Transformer
 
 CONFIG = ModelConfig(4, 4, 64, 256, 512, 64, causal=True)
 IDS = torch.randint(0, 512, (8, 32), generator=torch.Generator().manual_seed(0))
@@ -91,4 +92,4 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="n_steps=0"):
         replace(JOB, n_steps=0)
     with pytest.raises(ValueError, match="stage='3'"):
-        zero.sharded(None, "3")
+        zero.sharded(Transformer(CONFIG), "3")

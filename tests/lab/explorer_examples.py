@@ -3,6 +3,7 @@
 import numpy as np
 
 from efflab import lab
+from efflab.errors import require
 from efflab.lab import Slider, Toggle, explorer
 
 
@@ -11,8 +12,7 @@ from efflab.lab import Slider, Toggle, explorer
     causal=Toggle(False, label="causal"),
 )
 def cost(window_size, causal=False):
-    if window_size > 400:
-        raise ValueError(f"window_size={window_size}: expected at most 400")
+    require(window_size <= 400, "window_size", window_size, "at most {high}", high=400)
     x = np.array([128, 256, 512])
     series = {"full": x * x, "window": x * window_size}
     if causal:

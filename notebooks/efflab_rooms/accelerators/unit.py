@@ -216,7 +216,7 @@ def serving(mhz=100, side=8, n_units=1):
     """MiniLM's matrix products over the text's length, and the chips that hold so many units."""
     require(0 < mhz <= 1000, "mhz", mhz, "above {low}, at most {high}", low=0, high=1000)
     require_int("n_units", n_units)
-    require(side in experiment.SIDES, "side", side, f"one of {experiment.SIDES}")
+    require(side in experiment.SIDES, "side", side, "one of {options}", options=experiment.SIDES)
     lengths = [16, 32, 64, 128, 256, 512]
     times = [model_ms(t, side, mhz) / n_units for t in lengths]
     holding = [c["device"] for c in chips() if _holds(c, side, n_units)]

@@ -118,8 +118,8 @@ def picture():
     return fig.update_layout(meta=meta)
 
 
-TIME = "{n} tokens: time after the profile's choice over the rule of thumb's"
-SCORES = "{n} tokens: share of the scores in the profile"
+TIME_NAME = "{n} tokens: time after the profile's choice over the rule of thumb's"
+SCORES_NAME = "{n} tokens: share of the scores in the profile"
 
 
 def profile_evidence() -> list[Evidence]:
@@ -129,7 +129,7 @@ def profile_evidence() -> list[Evidence]:
         parts, times = measured(T)
         mine = chosen(parts, T)
         ratio = times.timings[mine].ratio_interval(times.timings[THUMB])
-        ratios.append(Evidence.of(f"time-{T}", TIME, ratio, "x", n=T))
+        ratios.append(Evidence.of(f"time-{T}", TIME_NAME, ratio, "x", n=T))
         if mine != THUMB:
             bands.append(times.band)
     shares = {T: 100 * measured(T)[0].scores for T in LENGTHS}
@@ -137,7 +137,7 @@ def profile_evidence() -> list[Evidence]:
     band = "A/A band of the times where it does, the widest"
     return [
         *ratios,
-        *(Evidence(f"scores-{T}", SCORES, x, "%", values={"n": T}) for T, x in shares.items()),
+        *(Evidence(f"scores-{T}", SCORES_NAME, x, "%", values={"n": T}) for T, x in shares.items()),
         Evidence("changed", changed, len(bands) - 1),
         Evidence("band", band, 100 * max(bands), "±%"),
     ]

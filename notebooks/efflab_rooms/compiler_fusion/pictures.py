@@ -113,11 +113,12 @@ def _edges(fig, nodes: list[Node], column: int) -> None:
 def _boxes(fig, nodes: list[Node]) -> None:
     for node in nodes:
         fused = len(node.ops) > 1
-        colour = figures.COLOURS[0] if fused else colours.GREY
+        colour = colours.BLUE if fused else colours.GREY
+        fill = colours.tint(colours.BLUE, 0.11) if fused else colours.FAINT_GREY
         fig.add_shape(
             type="rect", x0=node.column - 0.5, x1=node.column + node.width - 0.5,
             y0=node.row - 0.32, y1=node.row + 0.32, line=dict(color=colour, width=1.5),
-            fillcolor=colours.tint(colours.BLUE, 0.11) if fused else colours.FAINT_GREY, layer="below", row=1, col=2,
+            fillcolor=fill, layer="below", row=1, col=2,
         )  # fmt: skip
 
 

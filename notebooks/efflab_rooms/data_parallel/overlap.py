@@ -62,8 +62,14 @@ def chart(real: Trace, title: str, meta: dict):
     fig.add_bar(y=[tr("backward pass")], x=[1e3 * real.backward], base=[0], orientation="h",
                 name=tr("computing"), marker_color=figures.COLOURS[0])  # fmt: skip
     waits = [1e3 * (t.start - t.ready) for t in real.transfers]
-    fig.add_bar(y=names, x=waits, base=[1e3 * t.ready for t in real.transfers], orientation="h",
-                name=tr("ready, waiting for the wire"), marker_color=colours.LIGHT_GREY)  # fmt: skip
+    fig.add_bar(
+        y=names,
+        x=waits,
+        base=[1e3 * t.ready for t in real.transfers],
+        orientation="h",
+        name=tr("ready, waiting for the wire"),
+        marker_color=colours.LIGHT_GREY,
+    )
     sends = [1e3 * (t.end - t.start) for t in real.transfers]
     fig.add_bar(y=names, x=sends, base=[1e3 * t.start for t in real.transfers], orientation="h",
                 name=tr("all-reduce"), marker_color=figures.COLOURS[1])  # fmt: skip

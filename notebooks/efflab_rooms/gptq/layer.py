@@ -245,7 +245,13 @@ def recorded_point(bits: int, group_size: int | None, method: str) -> dict:
     """One point of the recorded comparison; a grid that it has not is a `ValueError`."""
     known = {(p["bits"], p["group_size"], p["method"]): p for p in record()["language"]}
     key = (bits, group_size, method)
-    require(key in known, "(bits, group_size, method)", key, f"one of {sorted(known, key=str)}")
+    require(
+        key in known,
+        "(bits, group_size, method)",
+        key,
+        "one of {options}",
+        options=sorted(known, key=str),
+    )
     return known[key]
 
 

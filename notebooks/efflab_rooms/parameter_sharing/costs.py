@@ -180,8 +180,13 @@ def qkv_figure(live: dict[int, float] | None = None):
                 fig.add_scatter(**xy | style, name=name, showlegend=column == 1, row=1, col=column)
         middle = (max(values[what]) + min(values[what])) / 2
         fig.update_yaxes(range=[middle - half, middle + half], row=1, col=column)
-        fig.add_vline(x=settings["n_layer"] / 2, line=dict(dash="dash", color=colours.DARK, width=1.5),
-                      annotation_text=tr("half"), row=1, col=column)  # fmt: skip
+        fig.add_vline(
+            x=settings["n_layer"] / 2,
+            line=dict(dash="dash", color=colours.DARK, width=1.5),
+            annotation_text=tr("half"),
+            row=1,
+            col=column,
+        )
     fig.update_xaxes(title_text=tr("layers that share one QKV projection (1: none)"))
     fig.update_yaxes(title_text=tr("held-out loss (nats a token)"), col=1)
     meta = {tr("n = {n}: loss over n = 1", n=n): round(s["cost"], 3) for n, s in summary.items()}

@@ -19,8 +19,13 @@ NAMES = {
     "I": "backward, for the inputs",
     "W": "backward, for the weights",
 }
-SHADES = (colours.FAINT_GREY, colours.BLUE, colours.SKY, colours.VERMILION, colours.ORANGE, colours.PINK, colours.tint(colours.PINK, 0.5), colours.GREEN,
-          colours.tint(colours.GREEN, 0.5))  # fmt: skip
+PAIRS = (colours.BLUE, colours.SKY, colours.VERMILION, colours.ORANGE)
+SOFT = (colours.PINK, colours.GREEN)
+SHADES = (
+    colours.FAINT_GREY,
+    *PAIRS,
+    *(shade for colour in SOFT for shade in (colour, colours.tint(colour, 0.5))),
+)
 """Idle, then each kind in a dark and a light shade, for even and odd micro-batches."""
 
 
