@@ -30,9 +30,10 @@ def masks_figure(rows: int = 12, columns: int = 32, seed: int = 0):
     fig = figures.panels(
         titles, tr("Half removed, three ways (blue: kept)"), horizontal_spacing=0.04
     )
+    scale = [[0, colours.PALE_GREY], [1, colours.BLUE]]
     for i, mask in enumerate(masks.values(), start=1):
-        fig.add_heatmap(z=mask.int().numpy(), colorscale=[[0, colours.PALE_GREY], [1, figures.COLOURS[0]]],
-                        showscale=False, xgap=1, ygap=1, zmin=0, zmax=1, row=1, col=i)  # fmt: skip
+        fig.add_heatmap(z=mask.int().numpy(), colorscale=scale, showscale=False, xgap=1, ygap=1,
+                        zmin=0, zmax=1, row=1, col=i)  # fmt: skip
     fig.update_xaxes(showticklabels=False, ticks="")
     fig.update_yaxes(showticklabels=False, ticks="", autorange="reversed")
     meta = {name: round(value, 1) for name, value in kept.items()}
