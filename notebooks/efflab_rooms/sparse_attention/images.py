@@ -121,11 +121,12 @@ def talk_picture():
     fig = figures.panels(titles, title, meta={tr(n): c for n, c in counts.items()})
     pictures = [digits()[0][0], *(seen.float() for seen in maps.values())]
     for column, z in enumerate(pictures, start=1):
-        colour = colours.BLACK if column == 1 else figures.COLOURS[0]
-        fig.add_heatmap(z=z.numpy().round(3), zmin=0, zmax=1, colorscale=[[0, colours.WHITE], [1, colour]],
-                        showscale=False, xgap=1, ygap=1, row=1, col=column)  # fmt: skip
-        fig.add_scatter(x=[PIXEL[1]], y=[PIXEL[0]], mode="markers", showlegend=False, row=1,
-                        col=column, marker=dict(symbol="x", size=9, color=colours.VERMILION))  # fmt: skip
+        scale = [[0, colours.WHITE], [1, colours.BLACK if column == 1 else colours.BLUE]]
+        where = dict(row=1, col=column, showlegend=False)
+        look = dict(colorscale=scale, showscale=False, xgap=1, ygap=1)
+        fig.add_heatmap(z=z.numpy().round(3), zmin=0, zmax=1, **look, row=1, col=column)
+        cross = dict(symbol="x", size=9, color=colours.VERMILION)
+        fig.add_scatter(x=[PIXEL[1]], y=[PIXEL[0]], mode="markers", marker=cross, **where)
         edge = dict(line=dict(color=colours.ORANGE, width=2), row=1, col=column)
         fig.add_vline(WINDOW - 0.5, **edge)
         fig.add_hline(WINDOW - 0.5, **edge)
