@@ -70,11 +70,13 @@ def here(*arguments):
     return subprocess.run(command, env=environment, capture_output=True, text=True).stdout
 
 
-def test_a_wheel_takes_all_of_the_package_and_of_data_and_nothing_else(wheel):
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "efflab", "data"]
+def test_a_wheel_takes_all_of_both_packages_and_of_data_and_nothing_else(wheel):
+    folders = ("efflab", "data", "notebooks/efflab_rooms")
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *folders]
     known = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
     inside = [name for name in known if (ROOT / name).exists()]
-    wanted = {n if n.startswith("efflab/") else f"efflab/repository/{n}" for n in inside}
+    names = [name.removeprefix("notebooks/") for name in inside]
+    wanted = {f"efflab/repository/{n}" if n.startswith("data/") else n for n in names}
     assert len(wanted) > 300
     found = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
     assert found == wanted | {"efflab/repository/notebooks/catalog.toml"}
