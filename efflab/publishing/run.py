@@ -22,12 +22,12 @@ from efflab.formats import VERDICT
 from efflab.publishing.catalog import NOTEBOOKS, find
 from efflab.publishing.execute import execute, seconds, title_of
 from efflab.publishing.outputs import of_kind
-from efflab.publishing.parameters import checked_for, literal, parse
+from efflab.publishing.parameters import checked, checked_for, literal, parse
 from efflab.publishing.source import code_cells, read_notebook, read_source, solve, translate
 from efflab.significant import significant
 
 CODE = tuple(Path(package.__file__).parent for package in (efflab, efflab_rooms))
-__all__ = ["literal", "parse", "run", "sweep"]  # others call the first two by this name too
+__all__ = ["checked", "literal", "parse", "run", "sweep"]  # others call the first three here too
 
 STRICT = "from efflab.lab import check\n\ncheck.strict(True)"
 COMPLETE = "from efflab.lab import text\n\nassert not text.missing, sorted(text.missing)"
