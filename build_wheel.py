@@ -17,7 +17,7 @@ TAKEN = (
 """The rest of data/ is made here: results kept for the next time, half a training."""
 
 
-def taken() -> list[Path]:
+def repository_files() -> list[Path]:
     """The files that a wheel takes along, relative to the repository."""
     return [path for pattern in TAKEN for path in sorted(Path().glob(pattern))]
 
@@ -39,8 +39,8 @@ class BuildWithRepository(build_py):
         return super().get_output_mapping() | self._copies()
 
     def get_source_files(self):
-        return [*super().get_source_files(), *map(str, taken()), Path(__file__).name]
+        return [*super().get_source_files(), *map(str, repository_files()), Path(__file__).name]
 
     def _copies(self) -> dict[str, str]:
         """{where in the build: file of the repository}."""
-        return {str(Path(self.build_lib, COPY, path)): str(path) for path in taken()}
+        return {str(Path(self.build_lib, COPY, path)): str(path) for path in repository_files()}

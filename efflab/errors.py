@@ -15,15 +15,16 @@ LARGEST = 2**63 - 1
 class Refusal(ValueError):
     """A value that is not allowed: its `name`, the `value` as quoted, and what is `allowed`.
 
-    `allowed` is an English template that `fields` fill.
+    `allowed` is an English template that `fields` fill; `words` is what that gives.
     """
 
     frame = "{name}={value}: expected {allowed}"
 
     def __init__(self, name: str, value: str, allowed: str, fields: Mapping[str, object]):
         self.name, self.value, self.allowed, self.fields = name, value, allowed, dict(fields)
-        words = allowed.format(**fields) if fields else allowed
-        super().__init__(self.frame.format(name=name, value=value, allowed=words, **self.more()))
+        self.words = allowed.format(**fields) if fields else allowed
+        said = dict(name=name, value=value, allowed=self.words)
+        super().__init__(self.frame.format(**said, **self.more()))
 
     def more(self) -> dict[str, str]:
         """Further fields of the frame."""

@@ -26,7 +26,7 @@ from efflab.json_files import parse_json, read_json
 from efflab.lab.page import plain
 from efflab.lab.verdict import FORM as FORM_OF_RECORD
 from efflab.publishing.catalog import ROOT
-from efflab.publishing.judging import judged
+from efflab.publishing.judging import judge
 from efflab.publishing.ledger import claims, verdicts
 
 SCHEMA = 2
@@ -82,7 +82,8 @@ def read(path: Path, root: Path = ROOT) -> Column:
 
 def parsed(content: bytes, root: Path = ROOT) -> Column:
     """The column in a file's content; whatever is not as it has to be is a `ValueError`."""
-    found = with_ids(parse_json(content), verdicts(root))
+    ours = verdicts(root)
+    found = with_ids(parse_json(content), ours)
     schema, version = found.get("schema"), found.get("efflab")
     require(type(schema) is int and schema == SCHEMA, "schema", schema, f"1 or {SCHEMA}")
     wanted = f"{__version__}, the version here, whose rules judge it"
@@ -91,7 +92,7 @@ def parsed(content: bytes, root: Path = ROOT) -> Column:
     tomorrow = date.today() + timedelta(days=1)  # it may be later there
     day = date.fromisoformat(found["date"])
     require(day <= tomorrow, "date", found["date"], "a day that has come")
-    records = _verdicts(found["verdicts"], root)
+    records = _verdicts(found["verdicts"], ours, root)
     return Column(found["machine"], found["date"], records, versions=found["versions"])
 
 
@@ -190,9 +191,9 @@ def _name(place: list, column: dict) -> str:
 # --- Its verdicts ----------------------------------------------------------------------------
 
 
-def _verdicts(value: list[dict], root: Path) -> dict[str, dict]:
+def _verdicts(value: list[dict], ours: Mapping[str, Mapping], root: Path) -> dict[str, dict]:
     """{claim: its record} in the article's order, each judged again."""
-    known, here, found = claims(root), verdicts(root), {}
+    known, found = claims(root), {}
     for record in value:
         claim = record["claim"]
         require(claim in known, "claim", claim, "one of data/claims.toml")
@@ -201,8 +202,8 @@ def _verdicts(value: list[dict], root: Path) -> dict[str, dict]:
             ends = figure["value"], figure["low"], figure["high"]
             require_figure(f"{claim}: {figure['name']}", *ends)
         follows(record, root)
-        if claim in here:
-            _like_ours(record, here[claim], root)
+        if claim in ours:
+            _like_ours(record, ours[claim], root)
         found[claim] = record
     return {claim: found[claim] for claim in known if claim in found}
 
@@ -229,14 +230,14 @@ def _like_ours(record: Mapping, ours: Mapping, root: Path) -> None:
         if own["kind"] == "published":
             value, allowed = figure["value"], f"{own['value']}, as published"
             require(figure == own, where, value, allowed)
-    first = judged(claim, [theirs[key] for key in mine], root).evidence[0].id
+    first = judge(claim, [theirs[key] for key in mine], root).evidence[0].id
     require(next(iter(theirs)) == first, f"{claim}: first figure", next(iter(theirs)), repr(first))
 
 
 def follows(record: Mapping, root: Path = ROOT) -> None:
     """Refuse a record that is not what the rule here makes of its own figures."""
     claim = record["claim"]
-    again = judged(claim, record["figures"], root).record(claim)
+    again = judge(claim, record["figures"], root).record(claim)
     allowed = "as its own figures come to by the rule here: "
     for key in ("rule", "outcome", "holds", "condition", "reason"):
         same, needed = record[key] == again[key], allowed + quote(again[key])

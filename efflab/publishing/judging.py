@@ -37,7 +37,7 @@ def chinese_texts(claim: str, root: Path = ROOT) -> dict[str, str]:
     return read_texts(efflab_rooms.texts(str(room(claim, root))))
 
 
-def judged(claim: str, evidence: Iterable[Evidence | Mapping], root: Path = ROOT) -> Outcome:
+def judge(claim: str, evidence: Iterable[Evidence | Mapping], root: Path = ROOT) -> Outcome:
     """What the claim comes to on this evidence; a `ValueError` if its rule cannot judge it."""
     function = rule(claim, root)
     try:
@@ -67,6 +67,6 @@ def turning(claim: str, ours: Mapping, theirs: Mapping, root: Path = ROOT) -> li
 
 def _word(claim: str, evidence: Iterable[Evidence], root: Path) -> str | None:
     try:
-        return judged(claim, evidence, root).word
+        return judge(claim, evidence, root).word
     except ValueError:
         return None

@@ -13,7 +13,7 @@ from efflab.lab.text import tr, use_language, use_texts
 from efflab.lab.verdict import OUTCOMES, by_id, name_words, outcome_words, value_line
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
 from efflab.publishing.column import Column
-from efflab.publishing.judging import chinese_texts, judged, turning
+from efflab.publishing.judging import chinese_texts, judge, turning
 from efflab.publishing.ledger import claims
 from efflab.publishing.pages import render
 from efflab.publishing.pool import columns, due
@@ -160,7 +160,7 @@ class _Body:
 
     def words(self, claim: str, record: dict) -> dict[str, str]:
         """Rule, condition and reason in the language in use."""
-        outcome = judged(claim, record["figures"], self.root)
+        outcome = judge(claim, record["figures"], self.root)
         keys = ("rule", "condition", "reason")
         return {key: tr(getattr(outcome, key), **outcome.values) for key in keys}
 

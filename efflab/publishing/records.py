@@ -16,7 +16,7 @@ from efflab.experiments.record import blocks
 from efflab.lab.verdict import Evidence
 from efflab.publishing.catalog import ROOT
 from efflab.publishing.column import Column
-from efflab.publishing.judging import judged, room
+from efflab.publishing.judging import judge, room
 from efflab_rooms.quantization import verdicts as quantization
 
 LINEAR, ALL = ("torchao INT8 weights",), ("ONNX Runtime INT8", int8_engines.OPENVINO)
@@ -61,5 +61,5 @@ def from_records(known: Iterable[str] = (), root: Path = ROOT) -> list[Column]:
             column = columns.setdefault(
                 machine_name(where), Column(where, day, {}, source="records")
             )
-            column.verdicts[claim] = judged(claim, evidence_of(block), root).record(claim)
+            column.verdicts[claim] = judge(claim, evidence_of(block), root).record(claim)
     return list(columns.values())

@@ -10,7 +10,7 @@ from ledgers import BIG, HERE, LESS, SMALL, bytes_under, column, figure
 from efflab.publishing import column as columns
 from efflab.publishing.catalog import ROOT
 from efflab.publishing.column import Column, parsed, read
-from efflab.publishing.judging import judged
+from efflab.publishing.judging import judge
 from efflab.publishing.ledger import verdicts
 from efflab.publishing.pool import add
 
@@ -267,10 +267,10 @@ UNTOLD = {"fpga-inference"}
 def test_a_rule_that_lacks_its_figures_decides_nothing(claim):
     strange = [figure("nobody-asked", 1.5)]
     if claim in UNTOLD:
-        assert judged(claim, strange).holds is None
+        assert judge(claim, strange).holds is None
         return
     with pytest.raises(ValueError, match=f"{claim}: its figures are not those that its rule asks"):
-        judged(claim, strange)
+        judge(claim, strange)
 
 
 def test_a_forged_outcome_of_the_real_ledger_is_refused():

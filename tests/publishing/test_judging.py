@@ -31,20 +31,20 @@ def test_the_chinese_is_that_of_the_room():
 
 
 def test_figures_are_judged_anew(root):
-    assert judging.judged("big", BIG["figures"], root).word == "holds if"
-    assert judging.judged("big", LESS["figures"], root).word == "does not hold"
+    assert judging.judge("big", BIG["figures"], root).word == "holds if"
+    assert judging.judge("big", LESS["figures"], root).word == "does not hold"
 
 
 def test_a_strangers_figures_are_refused_with_the_start_of_the_reason(root, monkeypatch):
     with pytest.raises(ValueError, match=r"big: its figures are not .* \(KeyError: 'removed'\)"):
-        judging.judged("big", SMALL["figures"], root)
+        judging.judge("big", SMALL["figures"], root)
 
     def fails(figures):
         raise RuntimeError("x" * 500)
 
     monkeypatch.setattr(judging, "rule", lambda claim, root: fails)
     with pytest.raises(ValueError, match=r"\(RuntimeError: x{186}\)$"):
-        judging.judged("big", BIG["figures"], root)
+        judging.judge("big", BIG["figures"], root)
 
 
 def test_what_turns_an_outcome_is_tried_also_where_a_rule_cannot_judge(root, monkeypatch):

@@ -15,7 +15,7 @@ from efflab.publishing import pool, readme, usage
 from efflab.publishing.catalog import ROOT
 from efflab.publishing.column import read
 from efflab.publishing.execute import CellFailed
-from efflab.publishing.judging import judged
+from efflab.publishing.judging import judge
 from efflab.publishing.ledger import verdicts
 from efflab.publishing.records import from_records
 
@@ -203,7 +203,7 @@ def test_the_records_hold_a_machine_without_vnni():
     assert list(found) == names
     without = next(c for c in found.values() if not c.machine["features"]["vnni"])
     (record,) = without.verdicts.values()
-    assert record == judged("int8-size", record["figures"]).record("int8-size")
+    assert record == judge("int8-size", record["figures"]).record("int8-size")
     value = {f["name"]: f["value"] for f in record["figures"]}
     ours = {f["name"]: f["value"] for f in verdicts()["int8-size"]["figures"]}
     for name in value:  # other engines' files of the same model: nearly the same share
