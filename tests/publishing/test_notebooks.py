@@ -31,7 +31,7 @@ from efflab.publishing.source import (
 NUMBERS = list(sources())
 BOTH = [(number, language) for number in NUMBERS for language in LANGUAGES]
 MACHINE = re.compile(r"/(root|home|tmp|work|Users)/|site-packages|[A-Z]:\\Users")
-MAX_LINES, MAX_PARAMETERS = 15, 5
+MAX_LINES, MAX_PARAMETERS = 20, 5
 
 
 def source(number):
