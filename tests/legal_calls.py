@@ -368,7 +368,7 @@ BY_OWNER: dict[str, Callable[[], Any]] = {
 
 NOT_CALLED = re.compile(
     r"""on_rank|\brank\b|launch|parallelize|ParallelLinear|distributed.*_ranks$|\bring|onnx
-    |openvino|torchao|language_file|language.(converted|transposed|save)
+    |openvino|torchao|language_file|compile_openvino|language.(convert_\w+|save)
     |calibration.calibration|xla|inductor|synth|netlist|plan_fit
     |scaling|points|load_encoder|load_minilm|privacy.load|replacing|stages|zero\.
     |distributed.*train|train\.(token|class|Muon|fit|grad)|corpus|stdlib|learned_spans

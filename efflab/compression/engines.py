@@ -1,66 +1,59 @@
 """One encoder in the engines that people use: the same function, its bytes on disk, its speed.
 
 Every engine takes ids and mask (B,T) and gives unit-length sentence embeddings (B,C), on as many
-threads as torch uses. Engines load inside their functions. Those of OpenVINO are in
-`efflab.compression.openvino`, and importable from here too.
+threads as torch uses. Engines load inside their functions. `efflab.compression.language` has those
+of a language model.
 """
 
 import io
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
-from efflab.bench import cpu_features
+from efflab.bench import cpu_features as cpu_features  # of this machine, for who times engines
 from efflab.compression import int8
-from efflab.compression.engine import (
-    Batch,
-    Engine,
+from efflab.compression.openvino import (
     Hidden,
-    file_bytes,
+    compile_openvino,
+    nncf_int8,
+    openvino_model,
     quiet,
     require_batches,
+    require_openvino,
     seven_bits_needed,
-    smoothed_model,
-    smoothing_strength,
-)
-from efflab.compression.openvino import (
-    openvino_engine,
-    openvino_file,
-    openvino_fp32,
-    openvino_int8,
-    openvino_model,
+    smooth_for_nncf,
+    smooth_model,
 )
 from efflab.hooks import linear_layers, share_as
 from efflab.pretrained import mean_pool
 from efflab.privacy import load
+from efflab.rules import Count
 from efflab.tensors import Ids, Mask
 
-__all__ = [
-    "Batch",
-    "Engine",
-    "bf16",
-    "cpu_features",
-    "fp32",
-    "mean_pool",
-    "onnx_int8",
-    "openvino_engine",
-    "openvino_file",
-    "openvino_fp32",
-    "openvino_int8",
-    "openvino_model",
-    "quiet",
-    "seven_bits_needed",
-    "smoothed_model",
-    "smoothing_strength",
-    "torch_dynamic",
-    "torch_smoothed",
-    "torch_static",
-    "torchao_int8",
-]
+Batch = tuple[Ids, Mask]
+"""ids and attention mask, (B,T) int64 each."""
+
+
+@check_arguments
+@dataclass(frozen=True)
+class Engine:
+    """A way to run the encoder."""
+
+    name: str
+    embed: Callable[[Tensor, Tensor], Tensor]  # ids, mask (B,T) -> unit vectors (B,C)
+    nbytes: Count  # of all files that it loads
+
+
+@check_arguments
+def file_bytes(*paths: Path) -> int:
+    """Bytes of the files together."""
+    return sum(path.stat().st_size for path in paths)
 
 
 @check_arguments
@@ -134,14 +127,14 @@ def torch_dynamic(model: nn.Module, *, table: bool = False, per_channel: bool = 
 @check_arguments
 def torch_smoothed(model: nn.Module, calibration: list[Batch]) -> Engine:
     """torch's dynamic INT8 with scales by channel after our smoothing, and the token table."""
-    smooth = smoothed_model(model, calibration)
+    smooth = smooth_model(model, calibration)
     return replace(
         torch_dynamic(smooth, table=True, per_channel=True), name="torch dynamic INT8, smoothed"
     )
 
 
 @check_arguments
-def prepared(model: nn.Module, *, seven_bits: bool | None = None) -> nn.Module:
+def prepare_static(model: nn.Module, *, seven_bits: bool | None = None) -> nn.Module:
     """A copy whose linear layers stand between QuantStub and DeQuantStub, with observers."""
     import torch.ao.quantization as q
 
@@ -167,7 +160,7 @@ def torch_static(
     import torch.ao.quantization as q
 
     require_batches(calibration)
-    observed = prepared(model, seven_bits=seven_bits)
+    observed = prepare_static(model, seven_bits=seven_bits)
     run_all(observed, calibration)
     observed.pooler = None  # calibration never reaches it: no embedding needs it
     with quiet():
@@ -222,3 +215,53 @@ def onnx_int8(model: nn.Module, folder: str | Path, *, seven_bits: bool | None =
         return mean_pool(torch.from_numpy(hidden), mask)
 
     return Engine("ONNX Runtime INT8", embed, file_bytes(small))
+
+
+# --- OpenVINO --------------------------------------------------------------------------------
+
+
+@check_arguments
+def openvino_fp32(model: nn.Module, folder: str | Path) -> Engine:
+    """OpenVINO without quantization: fused operators, fp32 arithmetic."""
+    converted = openvino_model(model)
+    return openvino_engine("OpenVINO fp32", converted, Path(folder) / "fp32.xml")
+
+
+@check_arguments
+def openvino_int8(
+    model: nn.Module,
+    folder: str | Path,
+    calibration: list[Batch],
+    *,
+    seven_bits: bool | None = None,
+) -> Engine:
+    """OpenVINO INT8 by NNCF: our smoothing, then weights per channel and inputs per tensor.
+
+    Token table included, positions in 16 bits; attention's own two products stay in fp32.
+    `seven_bits`: of the weights; by default where this CPU needs it (`seven_bits_needed`).
+    """
+    require_batches(calibration)
+    smooth = smooth_for_nncf(model, calibration)
+    quantized = nncf_int8(openvino_model(smooth), calibration, seven_bits=seven_bits)
+    return openvino_engine("OpenVINO INT8", quantized, Path(folder) / "int8.xml")
+
+
+@check_arguments
+def openvino_engine(name: str, model: Any, path: Path) -> Engine:
+    """The OpenVINO model written to `path`, read back and compiled for this CPU."""
+    require_openvino("model", model)
+    load("openvino").save_model(model, path, compress_to_fp16=False)
+    return openvino_file(name, path)
+
+
+@check_arguments
+def openvino_file(name: str, path: Path) -> Engine:
+    """An OpenVINO model that was written to `path` before, compiled for this CPU."""
+    compiled = compile_openvino(path)
+
+    @check_arguments
+    def embed(ids: Ids, mask: Mask) -> Tensor:
+        hidden = compiled((ids.numpy(), mask.numpy()))[0]
+        return mean_pool(torch.from_numpy(hidden), mask)
+
+    return Engine(name, embed, file_bytes(path, path.with_suffix(".bin")))

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
-from efflab.compression.engine import file_bytes, quiet
-from efflab.compression.engines import pickled_bytes
+from efflab.compression.engines import file_bytes, pickled_bytes
 from efflab.compression.openvino import (
+    compile_openvino,
     nncf_int8,
-    openvino_compiled,
+    quiet,
     require_openvino,
-    smoothed_for_nncf,
+    smooth_for_nncf,
 )
 from efflab.config import ModelConfig
 from efflab.errors import require
@@ -100,7 +100,7 @@ def openvino_language(
     `precision` is what it computes in, "f32" or "bf16"; `half` stores the weights in fp16.
     """
     name = "OpenVINO " + ("fp16 stored" if half else precision.replace("f32", "fp32"))
-    save(converted(model, shape), path, half=half)
+    save(convert_language(model, shape), path, half=half)
     return language_file(name, path, shape, model.config, precision)
 
 
@@ -118,27 +118,27 @@ def openvino_language_int8(
     `calibration`: ids (N,T), N a multiple of the shape's B. Weights of all products have a scale
     each output channel, the token table among them; attention's own two products stay in fp32.
     """
-    batches = [(ids,) for ids in checked(calibration, shape).split(shape[0])]
-    smooth = smoothed_for_nncf(model, batches)
-    quantized = nncf_int8(converted(smooth, shape), batches, seven_bits=seven_bits)
+    batches = [(ids,) for ids in split_batches(calibration, shape)]
+    smooth = smooth_for_nncf(model, batches)
+    quantized = nncf_int8(convert_language(smooth, shape), batches, seven_bits=seven_bits)
     save(quantized, path)
     return language_file("OpenVINO INT8", path, shape, model.config)
 
 
 @check_arguments
-def converted(model: nn.Module, shape: Shape):
+def convert_language(model: nn.Module, shape: Shape):
     """The model as OpenVINO's, for ids of this one shape."""
     require(shape[0] * shape[1] <= MOST_IDS, "shape", shape, f"at most {MOST_IDS} ids")
     with quiet():
         ov, frontend = load("openvino"), load("openvino.frontend.pytorch")
         ids = torch.zeros(shape, dtype=torch.int64)
         inputs = [("ids", ov.PartialShape(list(shape)), ov.Type.i64)]
-        rule = frontend.ConversionExtension("aten::mT", transposed)
+        rule = frontend.ConversionExtension("aten::mT", convert_transpose)
         return ov.convert_model(model.eval(), example_input=ids, input=inputs, extension=[rule])
 
 
 @check_arguments
-def transposed(context: Any) -> list:
+def convert_transpose(context: Any) -> list:
     """OpenVINO's nodes for `Tensor.mT`, which its converter does not know."""
     opset15 = load("openvino").opset15
     x = context.get_input(0)
@@ -158,10 +158,10 @@ def language_file(
     name: str, path: Path, shape: Shape, config: ModelConfig, precision: str = "f32"
 ) -> LanguageEngine:
     """An OpenVINO language model that was written to `path` for this shape, compiled."""
-    compiled = openvino_compiled(path, precision)
+    compiled = compile_openvino(path, precision)
 
     def logits(ids: Tensor) -> Tensor:
-        batches = checked(ids, shape).split(shape[0])
+        batches = split_batches(ids, shape)
         # the engine writes every call's result into the same memory
         return torch.cat([torch.from_numpy(compiled((b.numpy(),))[0].copy()) for b in batches])
 
@@ -169,9 +169,9 @@ def language_file(
 
 
 @check_arguments
-def checked(ids: Ids, shape: Shape) -> Tensor:
-    """ids (N,T), if an engine made for `shape` can take them batch by batch."""
+def split_batches(ids: Ids, shape: Shape) -> tuple[Tensor, ...]:
+    """ids (N,T) as batches (B,T), for an engine that was made for just this shape."""
     B, T = shape
     fits = ids.dim() == 2 and len(ids) > 0 and len(ids) % B == 0 and ids.shape[1] == T
     require(fits, "ids.shape", tuple(ids.shape), f"(a multiple of {B}, {T})")
-    return ids
+    return ids.split(B)

@@ -1,8 +1,14 @@
-"""OpenVINO's engines, plain and quantized by NNCF."""
+"""OpenVINO's models and NNCF's INT8, for encoders and language models alike.
+
+What every INT8 engine asks for stands here too: calibration batches, outliers moved into weights,
+and whether this CPU needs codes of seven bits.
+"""
 
 import io
 import logging
-from contextlib import contextmanager
+import warnings
+from collections.abc import Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -10,53 +16,93 @@ import torch
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
-from efflab.compression.engine import (
-    Batch,
-    Engine,
-    Hidden,
-    Inputs,
-    file_bytes,
-    quiet,
-    require_batches,
-    seven_bits_needed,
-    smoothed_model,
-)
+from efflab.bench import cpu_features
+from efflab.compression import int8
 from efflab.errors import require, require_one_of
-from efflab.pretrained import mean_pool
 from efflab.privacy import load
-from efflab.tensors import Ids, Mask
+from efflab.tensors import Ids, Mask, Numbers
+
+Inputs = Sequence[tuple[Numbers, ...]]
+"""Batches as `encode` takes them: ids alone or ids and mask."""
 
 
 @check_arguments
-def openvino_fp32(model: nn.Module, folder: str | Path) -> Engine:
-    """OpenVINO without quantization: fused operators, fp32 arithmetic."""
-    converted = openvino_model(model)
-    return openvino_engine("OpenVINO fp32", converted, Path(folder) / "fp32.xml")
+def require_batches(calibration: Inputs) -> None:
+    """Refuse a calibration that shows nothing."""
+    require(len(calibration) > 0, "calibration", calibration, "at least one batch")
 
 
-@check_arguments
-def openvino_int8(
-    model: nn.Module,
-    folder: str | Path,
-    calibration: list[Batch],
-    *,
-    seven_bits: bool | None = None,
-) -> Engine:
-    """OpenVINO INT8 by NNCF: our smoothing, then weights per channel and inputs per tensor.
+def seven_bits_needed() -> bool:
+    """Whether this CPU adds two 8-bit products into 16 bits, where 8-bit codes may not fit.
 
-    Token table included, positions in 16 bits; attention's own two products stay in fp32.
-    `seven_bits`: of the weights; by default where this CPU needs it (`seven_bits_needed`).
+    VNNI and its like add into 32. One side's codes in 7 bits always fit.
     """
-    require_batches(calibration)
-    smooth = smoothed_for_nncf(model, calibration)
-    quantized = nncf_int8(openvino_model(smooth), calibration, seven_bits=seven_bits)
-    return openvino_engine("OpenVINO INT8", quantized, Path(folder) / "int8.xml")
+    return not cpu_features()["vnni"]
 
 
 @check_arguments
-def smoothed_for_nncf(model: nn.Module, calibration: Inputs) -> nn.Module:
+def smoothing_strength(name: str) -> float:
+    """`alpha` of `int8.smoothing` for the linear layer of that name.
+
+    The last map of a feed-forward block follows a GELU, whose outliers are far larger than the
+    weights': there more has to move.
+    """
+    return 0.8 if name.endswith("down") else 0.5
+
+
+@check_arguments
+def smooth_model(model: nn.Module, calibration: Inputs) -> nn.Module:
+    """A copy that computes the same with its outliers moved into the weights (`int8.smoothing`)."""
+    run = lambda batch: model.encode(*batch)  # noqa: E731
+    require_batches(calibration)
+    peaks = int8.channel_peaks(run, model, calibration)
+
+    def make(name: str, linear: nn.Linear) -> nn.Module:
+        if name not in peaks:
+            return linear
+        factors = int8.smoothing(peaks[name], linear.weight, smoothing_strength(name))
+        return int8.smoothed(linear, factors)
+
+    return int8.replace_linears(model, make)
+
+
+@contextmanager
+def quiet():
+    """Without the deprecation warnings of torch.ao.quantization, which the text states."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@check_arguments
+class Hidden(nn.Module):
+    """`model.encode` as a module's forward, which exporters want: ids, mask -> (B,T,C)."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Ids, mask: Mask) -> Tensor:
+        return self.model.encode(ids, mask)
+
+
+@check_arguments
+def openvino_model(model: nn.Module):
+    """The encoder as an OpenVINO model with free batch and length."""
+    with quiet():
+        ov = load("openvino")
+        ids = torch.ones(2, 16, dtype=torch.int64)
+        shape = ov.PartialShape([-1, -1])
+        inputs = [(name, shape, ov.Type.i64) for name in ("ids", "mask")]
+        return ov.convert_model(
+            Hidden(model).eval(), example_input=(ids, ids.clone()), input=inputs
+        )
+
+
+@check_arguments
+def smooth_for_nncf(model: nn.Module, calibration: Inputs) -> nn.Module:
     """The model with its outliers moved into weights, ready to be converted for `nncf_int8`."""
-    smooth = smoothed_model(model, calibration)
+    smooth = smooth_model(model, calibration)
     smooth.embedding.position.half()  # added, not looked up: NNCF leaves it as it is
     return smooth
 
@@ -92,12 +138,16 @@ def nncf_int8(converted: Any, calibration: Inputs, *, seven_bits: bool | None):
 
 @contextmanager
 def no_progress():
-    """Without NNCF's progress bars: rich would draw them as widgets, which a notebook keeps."""
-    from contextlib import redirect_stdout
-    from unittest.mock import patch
+    """Without NNCF's progress bars: rich would draw them as widgets, which a notebook stores."""
+    from rich import console
 
-    with patch("rich.console._is_jupyter", lambda: False), redirect_stdout(io.StringIO()):
-        yield
+    is_jupyter = console._is_jupyter
+    console._is_jupyter = lambda: False  # the one switch: NNCF makes its console itself
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        console._is_jupyter = is_jupyter
 
 
 @check_arguments
@@ -108,41 +158,7 @@ def require_openvino(name: str, converted: Any) -> None:
 
 
 @check_arguments
-def openvino_model(model: nn.Module):
-    """The encoder as an OpenVINO model with free batch and length."""
-    with quiet():
-        ov = load("openvino")
-        ids = torch.ones(2, 16, dtype=torch.int64)
-        shape = ov.PartialShape([-1, -1])
-        inputs = [(name, shape, ov.Type.i64) for name in ("ids", "mask")]
-        return ov.convert_model(
-            Hidden(model).eval(), example_input=(ids, ids.clone()), input=inputs
-        )
-
-
-@check_arguments
-def openvino_engine(name: str, model: Any, path: Path) -> Engine:
-    """The OpenVINO model written to `path`, read back and compiled for this CPU."""
-    require_openvino("model", model)
-    load("openvino").save_model(model, path, compress_to_fp16=False)
-    return openvino_file(name, path)
-
-
-@check_arguments
-def openvino_file(name: str, path: Path) -> Engine:
-    """An OpenVINO model that was written to `path` before, compiled for this CPU."""
-    compiled = openvino_compiled(path)
-
-    @check_arguments
-    def embed(ids: Ids, mask: Mask) -> Tensor:
-        hidden = compiled((ids.numpy(), mask.numpy()))[0]
-        return mean_pool(torch.from_numpy(hidden), mask)
-
-    return Engine(name, embed, file_bytes(path, path.with_suffix(".bin")))
-
-
-@check_arguments
-def openvino_compiled(path: Path, precision: str = "f32"):
+def compile_openvino(path: Path, precision: str = "f32"):
     """An OpenVINO model that was written to `path`, compiled for this CPU and torch's threads.
 
     `precision`: what is not quantized computes in it, "f32" or "bf16".

@@ -22,7 +22,7 @@ from torch import Tensor
 from efflab import data, points, train
 from efflab.bench import one_thread
 from efflab.compression import language, pruning
-from efflab.compression.engine import seven_bits_needed
+from efflab.compression.openvino import seven_bits_needed
 from efflab.errors import require_int, require_one_of
 from efflab.estimate import Estimate, paired
 from efflab.experiments import lighten

@@ -17,6 +17,7 @@ from torch import Tensor
 from efflab import bench, data, evaluate, pretrained
 from efflab.compression import engines
 from efflab.compression.engines import Batch, Engine
+from efflab.compression.openvino import seven_bits_needed
 from efflab.estimate import Estimate, bootstrap
 from efflab.experiments.isolated import isolated
 from efflab.experiments.record import run_cases
@@ -223,7 +224,7 @@ def measure(
     built, baseline = made[engine](), made[FP32]()
     row = dict(bytes=built.nbytes, size=built.nbytes / baseline.nbytes)
     if engine in NARROW:
-        row |= dict(seven_bits=engines.seven_bits_needed() if seven_bits is None else seven_bits)
+        row |= dict(seven_bits=seven_bits_needed() if seven_bits is None else seven_bits)
     for texts, n_tokens, repeats in shapes:
         row |= spread(built, baseline, (texts, n_tokens), repeats)
     vectors, _ = read_tensors(Path(reference), "run the experiment anew")

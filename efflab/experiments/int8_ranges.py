@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from efflab import data, evaluate, pretrained
 from efflab.compression import engines, int8
 from efflab.compression.engines import Batch, Engine
+from efflab.compression.openvino import smooth_model
 from efflab.compression.vectorwise import ByToken, OutliersApart
 from efflab.errors import require_one_of
 from efflab.estimate import bootstrap
@@ -51,7 +52,7 @@ def made(form: str, model: nn.Module, batches: list[Batch]) -> nn.Module:
         return int8.calibrate(lambda batch: m.encode(*batch), m, batches, **options)
 
     def smoothed() -> nn.Module:
-        smooth = engines.smoothed_model(model, batches)
+        smooth = smooth_model(model, batches)
         return static(smooth, ranges(smooth))
 
     makers: dict[str, Callable[[], nn.Module]] = {

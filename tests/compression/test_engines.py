@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from efflab import evaluate, pretrained
-from efflab.compression import engines
+from efflab.compression import engines, openvino
 from efflab.config import ModelConfig
 from efflab.experiments import int8_engines as experiment
 from efflab.experiments.record import machines, recorded
@@ -72,7 +72,7 @@ def test_sizes_tell_what_stayed_in_float(tmp_path):
 
 
 def test_smoothing_changes_no_output(model, batch):
-    smooth = engines.smoothed_model(model, [batch])
+    smooth = openvino.smooth_model(model, [batch])
     torch.testing.assert_close(smooth.encode(*batch), model.encode(*batch), atol=1e-4, rtol=1e-4)
 
 
@@ -90,8 +90,8 @@ def test_cpu_features_are_consistent():
 
 @pytest.mark.parametrize("vnni", [True, False])
 def test_seven_bits_are_for_cpus_without_vnni(monkeypatch, vnni):
-    monkeypatch.setattr("efflab.compression.engine.cpu_features", lambda: dict(vnni=vnni))
-    assert engines.seven_bits_needed() is not vnni
+    monkeypatch.setattr("efflab.compression.openvino.cpu_features", lambda: dict(vnni=vnni))
+    assert openvino.seven_bits_needed() is not vnni
 
 
 @pytest.mark.parametrize(("seven_bits", "most"), [(True, 64), (False, 128)])
@@ -112,7 +112,7 @@ def test_seven_bits_leave_one_unused(model, batch, tmp_path, seven_bits, most):
     codes = [onnx.numpy_helper.to_array(t) for t in stored if t.data_type == onnx.TensorProto.INT8]
     assert most / 2 < max(int(abs(c.astype(int)).max()) for c in codes if c.size) <= most
 
-    observers = [m for m in engines.prepared(model, seven_bits=seven_bits).modules()
+    observers = [m for m in engines.prepare_static(model, seven_bits=seven_bits).modules()
                  if type(m).__name__ == "MinMaxObserver"]  # fmt: skip
     assert {o.quant_max for o in observers} == {127 if seven_bits else 255}
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from efflab import compression
-from efflab.compression import calibration, engine, engines, gptq, int8, language, packed, pruning
+from efflab.compression import calibration, engines, gptq, int8, language, openvino, packed, pruning
 from efflab.compression.vectorwise import ByToken, OutliersApart
 from efflab.config import ModelConfig
 from efflab.hooks import linear_layers, linear_places, share_as, watching
@@ -123,12 +123,12 @@ MADE = {
 }
 """What has to come out as for the twin, to the bit, or be refused by saying what is shared."""
 FITTED = {
-    "smoothed_model": lambda m: run(engine.smoothed_model(m, [BATCH])),
+    "smooth_model": lambda m: run(openvino.smooth_model(m, [BATCH])),
     "torch_smoothed": lambda m: engines.torch_smoothed(m, [BATCH]).embed(*BATCH),
     "calibrate": lambda m: run(int8.static_int8(m, calibrated(m))),
-    "channel_peaks": lambda m: run(engine.smoothed_model(m, [BATCH])),
+    "channel_peaks": lambda m: run(openvino.smooth_model(m, [BATCH])),
     "static_int8": lambda m: run(int8.static_int8(m, calibrated(m))),
-    "prepared": lambda m: run(engines.prepared(m)),
+    "prepare_static": lambda m: run(engines.prepare_static(m)),
     "run_all": lambda m: engines.torch_static(m, [BATCH]).embed(*BATCH),
     "torch_static": lambda m: engines.torch_static(m, [BATCH]).embed(*BATCH),
     "gptq_model": lambda m: run(packed.with_weights(m, gptq.gptq_model(m, [IDS], 8))),
@@ -141,7 +141,7 @@ ELSEWHERE = {
 """In tests of their own below."""
 TRACED = {
     "onnx_int8", "openvino_fp32", "openvino_int8", "openvino_model", "openvino_engine",
-    "openvino_language", "openvino_language_int8", "converted", "save", "smoothed_for_nncf",
+    "openvino_language", "openvino_language_int8", "convert_language", "save", "smooth_for_nncf",
 }  # fmt: skip
 """They take what the model computes (after `smoothed_model`), not its modules."""
 
@@ -182,8 +182,8 @@ def test_what_is_fitted_to_inputs_fits_every_place(name, shared):
         int8.dynamic_int8,
         lambda m: int8.static_int8(m, calibrated(m)),
         lambda m: int8.replace_linears(m, lambda _, linear: OutliersApart(linear)),
-        lambda m: engine.smoothed_model(m, [BATCH]),
-        engines.prepared,
+        lambda m: openvino.smooth_model(m, [BATCH]),
+        engines.prepare_static,
     ],
 )
 def test_no_place_is_left_out_and_what_was_one_module_stays_one(make, shared):

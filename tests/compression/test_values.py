@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from efflab.compression import affine, calibration, engine, gptq, int8, packed, pruning, sparse
+from efflab.compression import affine, calibration, gptq, int8, openvino, packed, pruning, sparse
 from efflab.compression.values import (
     finite_hessian,
     require_broadcast,
@@ -176,7 +176,7 @@ REFUSED = {
         lambda: int8.channel_peaks(NET, NET, [torch.ones(2, 4) / 0]), "batches.*input of 0",
     ),
     "no module": (lambda: int8.replace_linears(NET, lambda name, linear: None), "make"),
-    "nothing to smooth by": (lambda: engine.smoothed_model(NET, []), r"calibration=\[\]"),
+    "nothing to smooth by": (lambda: openvino.smooth_model(NET, []), r"calibration=\[\]"),
     "a mask of numbers": (
         lambda: pruning.apply_masks(NET, {"0.weight": torch.ones(4, 4)}), r"masks\['0\.weight'\]",
     ),
