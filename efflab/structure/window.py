@@ -7,11 +7,13 @@ not copied, because overlapping blocks are one strided view (`Tensor.unfold`).
 Windows over an image (Swin) are in `efflab.structure.swin`, and importable from here too.
 """
 
+from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention as attention
 
 from efflab.arguments import check_arguments
 from efflab.errors import require, require_int
@@ -96,49 +98,56 @@ def sliding_window_attention(
     for name, x in (("k", k), ("v", v)):
         require(x.shape == q.shape, f"{name}.shape", tuple(x.shape), f"q's {tuple(q.shape)}")
     require_int("window_size", window_size, 0)
+    require(q.size(2) > 0, "q.shape", tuple(q.shape), "at least one token")
+    left = min(window_size, q.size(2) - 1)
+    attend = partial(attend_in_blocks, left=left, right=0 if causal else left)
+    needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
+    if needs_grad or q.numel() < SHARED_FROM:  # hooks for the backward pass are a thread's
+        return attend(q, k, v)
+    return _split_heads(attend, q, k, v)
+
+
+def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, left: int, right: int) -> Tensor:
+    """Attention (B,H,T,D) of query i to keys i - left to i + right, `BLOCK` queries at a time."""
     B, H, T, D = q.shape
-    require(T > 0, "q.shape", tuple(q.shape), "at least one token")
+    band = _band(left, right, q)
+    first = -(-left // BLOCK) * BLOCK  # from here no query looks before the first key
+    last = max((T - right) // BLOCK * BLOCK, first)  # up to here none looks beyond the last
 
-    left = min(window_size, T - 1)  # keys before a query, and after it
-    right = 0 if causal else left
-    span = left + BLOCK + right  # keys that some query of a block sees
-    column = torch.arange(span, device=q.device) - torch.arange(BLOCK, device=q.device)[:, None]
-    hidden = (column < 0) | (column > left + right)
-    band = torch.zeros(BLOCK, span, dtype=q.dtype, device=q.device).masked_fill(hidden, -torch.inf)
-
-    def edge(q: Tensor, k: Tensor, v: Tensor, start: int) -> Tensor:
-        """One block whose keys would reach beyond the sequence: just those that exist."""
+    def edge(start: int) -> Tensor:
+        """A block whose keys would reach beyond the sequence: just those that exist."""
         end = min(start + BLOCK, T)
         lo, hi = max(start - left, 0), min(end + right, T)
         mask = band[: end - start, lo - start + left : hi - start + left]
-        keys, values = k[:, :, lo:hi], v[:, :, lo:hi]
-        return F.scaled_dot_product_attention(q[:, :, start:end], keys, values, attn_mask=mask)
+        return attention(q[:, :, start:end], k[:, :, lo:hi], v[:, :, lo:hi], attn_mask=mask)
 
-    def interior(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """All blocks with their whole span of keys, as one batch: (heads, blocks, BLOCK, D)."""
-        queries = q[:, :, first:last].reshape(-1, (last - first) // BLOCK, BLOCK, D)
+    outputs = [edge(start) for start in range(0, min(first, T), BLOCK)]
+    if last > first:  # all inner blocks see equally many keys: one batch, (B H, blocks, BLOCK, D)
+        queries = q[:, :, first:last].reshape(B * H, -1, BLOCK, D)
+        seen = slice(first - left, last + right)
         keys, values = (
-            x[:, :, first - left : last + right].flatten(0, 1).unfold(1, span, BLOCK).mT
-            for x in (k, v)
+            x[:, :, seen].flatten(0, 1).unfold(1, band.size(1), BLOCK).mT for x in (k, v)
         )
-        y = F.scaled_dot_product_attention(queries, keys, values, attn_mask=band)
-        return y.reshape(len(q), -1, last - first, D)
+        inner = attention(queries, keys, values, attn_mask=band)
+        outputs.append(inner.reshape(B, H, last - first, D))
+    outputs += [edge(start) for start in range(last, T, BLOCK)]
+    return torch.cat(outputs, dim=2)
 
-    def windows(heads: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        outputs = [edge(*heads, start) for start in range(0, min(first, T), BLOCK)]
-        if last > first:
-            outputs.append(interior(*heads))
-        outputs += [edge(*heads, start) for start in range(last, T, BLOCK)]
-        return torch.cat(outputs, dim=2)
 
-    first = -(-left // BLOCK) * BLOCK
-    last = max((T - right) // BLOCK * BLOCK, first)
-    recorded = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
-    if recorded or B * H * T * D < SHARED_FROM:  # hooks for the backward pass are a thread's
-        return windows((q, k, v))
-    n_parts = min(B * H, torch.get_num_threads())
-    flat = (x.reshape(1, B * H, T, D).tensor_split(n_parts, dim=1) for x in (q, k, v))
-    return torch.cat(list(shared_out(windows, zip(*flat, strict=True))), dim=1).view(B, H, T, D)
+def _band(left: int, right: int, like: Tensor) -> Tensor:
+    """What is added to a block's scores (BLOCK, left + BLOCK + right): 0 where seen, else -inf."""
+    ones = torch.ones(BLOCK, left + BLOCK + right, dtype=torch.bool, device=like.device)
+    seen = ones.triu().tril(left + right)  # row i sees columns i to i + left + right
+    return torch.zeros_like(seen, dtype=like.dtype).masked_fill(~seen, -torch.inf)
+
+
+def _split_heads(attend: Callable, *qkv: Tensor) -> Tensor:
+    """`attend(q, k, v)` with the heads (B,H,T,D) split between torch's threads."""
+    n_heads = qkv[0].size(0) * qkv[0].size(1)
+    n_parts = min(n_heads, torch.get_num_threads())
+    flat = (x.reshape(1, n_heads, *x.shape[2:]).tensor_split(n_parts, dim=1) for x in qkv)
+    parts = shared_out(lambda heads: attend(*heads), zip(*flat, strict=True))
+    return torch.cat(list(parts), dim=1).view(qkv[0].shape)
 
 
 @check_arguments
