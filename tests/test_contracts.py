@@ -38,8 +38,8 @@ RENEW = "; add it to requirements.txt with what it brings along, or renew all: m
         ("efflab/lab/check.py", "import efflab_rooms.gptq", "efflab.lab.check -> efflab_rooms"),
         (
             "efflab_rooms/gptq/layer.py",
-            "import efflab_rooms.mixer.counts",
-            "efflab_rooms.gptq.layer -> efflab_rooms.mixer.counts",
+            "import efflab_rooms.mixer.measure",
+            "efflab_rooms.gptq.layer -> efflab_rooms.mixer.measure",
         ),
         ("efflab/brand_new.py", "", "- efflab.brand_new"),  # a file with no place among the layers
     ],
