@@ -224,7 +224,10 @@ saving.reveal(round(100 * (1 - flop_ratio), 1))
 
 # %% tags=["nbval-ignore-output"]
 models = {kind: mixer_digits.trained(kind, seed, n_steps=n_steps) for kind in mixer_digits.KINDS}
-flops = {"mixer": mixer_flops(models["mixer"].config), "vit": vit_flops(models["vit"].config)}
+trained_flops = {
+    "mixer": mixer_flops(models["mixer"].config),
+    "vit": vit_flops(models["vit"].config),
+}
 images = torch.rand(360, 1, 8, 8)
 with torch.no_grad():
     times = bench.interleaved({k: lambda m=m: m(images) for k, m in models.items()}, 2, 15)
@@ -233,7 +236,7 @@ for kind, model in models.items():
     row = {
         "model": measure.NAMES[kind],
         "parameters": n_parameters(model),
-        "MFLOP an image (computed)": flops[kind] / 1e6,
+        "MFLOP an image (computed)": trained_flops[kind] / 1e6,
         "ms for 360 images": 1e3 * times[kind].median,
         "time / ViT's": times[kind].ratio(times["vit"]),
         "accuracy (%)": 100 * mixer_digits.accuracy(model),
@@ -399,7 +402,7 @@ evidence = verdicts.mixer_evidence(
     costs[-1].mixer_over_vit,
     costs[-1].band,
     measure.token_weights_growth(),
-    flops["mixer"] / flops["vit"],
+    trained_flops["mixer"] / trained_flops["vit"],
     mixer_digits.by_seed(record["runs"]),
 )
 verdict("mixer-simpler", verdicts.mixer_simpler(evidence))

@@ -6,16 +6,7 @@ from math import log
 from efflab.errors import require_int, require_one_of
 from efflab.experiments import mixer_digits
 from efflab.lab import Choice, Slider, colours, explorer, number, tr
-from efflab.lab.figures import (
-    blank,
-    colour,
-    error_bars,
-    legend,
-    log_axis,
-    log_ticks,
-    panels,
-    style,
-)
+from efflab.lab.figures import blank, colour, error_bars, legend, log_axis, log_ticks, panels, style
 from efflab.structure.mixer import MixerConfig, mixer_flops, n_patches
 from efflab.structure.vit import ViTConfig, vit_flops
 from efflab_rooms.mixer.measure import NAMES, LayerCosts
