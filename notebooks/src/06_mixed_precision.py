@@ -448,10 +448,10 @@ def train_in_fp32(seed, zero_gradients, n_steps=50):
 
 # %% tags=["nbval-ignore-output"]
 with bench.one_thread():
-    zeroed, summed = (np.array([train_in_fp32(s, z) for s in (0, 1)]) for z in (True, False))
-assert (zeroed[:, :, 0] == summed[:, :, 0]).all()  # the same first step
-assert (summed[:, 1, -1] > 4 * zeroed[:, 1, -1]).all()  # gradients pile up
-show(figures.zeroing_figure(zeroed, summed))
+    zeroing, summing = (np.array([train_in_fp32(s, z) for s in (0, 1)]) for z in (True, False))
+assert (zeroing[:, :, 0] == summing[:, :, 0]).all()  # the same first step
+assert (summing[:, 1, -1] > 4 * zeroing[:, 1, -1]).all()  # gradients pile up
+show(figures.zeroing_figure(zeroing, summing))
 
 # %% [markdown] tags=["en"]
 # Nothing fails, and the first steps look right. Adam divides by the gradients' own size, which
@@ -509,9 +509,9 @@ table(rows, kind="computed")
 
 # %%
 shape = batch_size, seq_len
-measured = {r: measure.totals(measure.step_bytes(r, *shape)) for r in measure.MEASURED}
+actual = {r: measure.totals(measure.step_bytes(r, *shape)) for r in measure.STEP_RECIPES}
 rows = []
-for recipe, parts in measured.items():
+for recipe, parts in actual.items():
     formula = measure.totals(measure.formula_bytes(recipe, *shape))
     for part, n_bytes in parts.items():
         row = {
@@ -520,13 +520,13 @@ for recipe, parts in measured.items():
             "formula (MB)": formula[part] / 1e6,
             "measured (MB)": n_bytes / 1e6,
             "ratio": n_bytes / formula[part],
-            "of fp32": n_bytes / measured["fp32"][part],
+            "of fp32": n_bytes / actual["fp32"][part],
         }
         rows.append(row)
 table(rows, kind="measured")
 
 # %%
-autocast, fp32 = (measured[recipe][measure.PEAK] for recipe in ("autocast", "fp32"))
+autocast, fp32 = (actual[recipe][measure.PEAK] for recipe in ("autocast", "fp32"))
 p_memory.reveal(100 - 100 * autocast / fp32)
 show(figures.parts_figure(batch_size, seq_len))
 

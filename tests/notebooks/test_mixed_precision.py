@@ -106,7 +106,7 @@ def test_what_is_never_zeroed_stands_beside_what_is(both_languages):
 
 def whole_steps(of):
     """{recipe: its totals} at 2 sequences of 64 tokens, by `step_bytes` or `formula_bytes`."""
-    return {recipe: measure.totals(of(recipe, 2, 64)) for recipe in measure.MEASURED}
+    return {recipe: measure.totals(of(recipe, 2, 64)) for recipe in measure.STEP_RECIPES}
 
 
 def test_formula_and_real_step_agree():
@@ -121,9 +121,9 @@ def test_formula_and_real_step_agree():
 def test_what_halves_and_what_does_not():
     steps = whole_steps(measure.step_bytes)
     state = {recipe: step["state"] / steps["fp32"]["state"] for recipe, step in steps.items()}
-    assert [state[recipe] for recipe in measure.MIXED] == pytest.approx([1, 1], abs=1e-3)
+    assert [state[recipe] for recipe in measure.MIXED_RECIPES] == pytest.approx([1, 1], abs=1e-3)
     assert state["16 bits only"] == pytest.approx(0.5, abs=1e-3)
-    kept = {recipe: step[measure.KEPT] for recipe, step in steps.items()}
+    kept = {recipe: step[measure.BACKWARD] for recipe, step in steps.items()}
     assert kept["master weights"] / kept["fp32"] == pytest.approx(0.55, abs=0.01)
 
 
@@ -150,7 +150,7 @@ def test_from_so_many_tokens_on_the_whole_is_halved():
     formulas = [measure.formula_bytes(r, 1, 256) for r in ("fp32", "master weights")]
     for tokens, halved in ((1.05 * n, True), (0.95 * n, False)):
         rest = tokens / 256 - 1
-        full, mixed = (sum(parts.values()) + rest * parts[measure.KEPT] for parts in formulas)
+        full, mixed = (sum(parts.values()) + rest * parts[measure.BACKWARD] for parts in formulas)
         assert (mixed <= verdicts.HALF * full) == halved
     assert verdicts.half_tokens("autocast") == math.inf
 

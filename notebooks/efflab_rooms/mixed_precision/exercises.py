@@ -26,8 +26,8 @@ def _check_rounding(answer):
     for f in (FORMATS[name] for name in ("bf16", "fp16", "fp8_e5m2")):
         for x in (x for x in numbers if abs(x) < f.max):
             expected = f.cast(torch.tensor(x, dtype=torch.float64)).item()
-            typed = np.format_float_positional(x)
-            what = f"round_to({typed}, {f.exponent_bits}, {f.mantissa_bits})"
+            text = np.format_float_positional(x)
+            what = f"round_to({text}, {f.exponent_bits}, {f.mantissa_bits})"
             yield what, True, float(answer(x, f.exponent_bits, f.mantissa_bits)) == expected
 
 

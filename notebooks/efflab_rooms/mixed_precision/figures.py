@@ -58,13 +58,13 @@ def bits_of(power=-1, times=1.0):
     require(1 <= times < 10, "times", times, "a number from {low} to below {high}", low=1, high=10)
     x = times * 10.0**power
     exact = torch.tensor(x, dtype=torch.float64)
-    stored = {name: f.cast(exact).item() for name, f in FORMATS.items()}
-    errors = {name: 100 * (value - x) / x for name, value in stored.items()}
+    values = {name: f.cast(exact).item() for name, f in FORMATS.items()}
+    errors = {name: 100 * (value - x) / x for name, value in values.items()}
     finite = {name: error for name, error in errors.items() if abs(error) < 1e9}
     meta = {"x": x} | {tr("{name}: error (%)", name=n): error for n, error in finite.items()}
     fig = blank(tr("{x} in six formats (computed)", x=number(x, 4)), meta=meta, height=390)
     draw_bits(fig, exact)
-    names = [f"<b>{n}</b><br>{number(x, 6)} ({percent(errors[n])})" for n, x in stored.items()]
+    names = [f"<b>{n}</b><br>{number(x, 6)} ({percent(errors[n])})" for n, x in values.items()]
     rows = dict(tickvals=list(range(6)), ticktext=names, autorange="reversed")
     fig.update_yaxes(**rows, ticks="", showgrid=False, zeroline=False)
     fig.update_xaxes(visible=False)
@@ -133,10 +133,8 @@ def floor_figure(gradients: Mapping[str, Tensor], scale: float = 2.0**14):
 
 def scaler_figure(steps: Sequence[dict]):
     """Scale and loss over steps, with the skipped steps."""
-    scales, skipped = (
-        [np.log2(s["scale"]) for s in steps],
-        [s["step"] for s in steps if s["skipped"]],
-    )
+    scales = [np.log2(step["scale"]) for step in steps]
+    skipped = [step["step"] for step in steps if step["skipped"]]
     grown = sum(b > a for a, b in pairwise(scales))
     meta = {tr("skipped steps"): len(skipped), tr("times that the scale grew"): grown}
     meta |= {tr("last scale (log2)"): float(scales[-1])}
@@ -153,21 +151,21 @@ def scaler_figure(steps: Sequence[dict]):
     return fig.update_layout(**LEGEND_ABOVE_TITLES)
 
 
-def zeroing_figure(zeroed: np.ndarray, summed: np.ndarray):
+def zeroing_figure(zeroing: np.ndarray, summing: np.ndarray):
     """Loss and gradient norm over steps, the mean of the seeds; both are (seeds, 2, steps)."""
     names = [tr("zeroed at every step"), tr("never zeroed (as printed)")]
-    last = [float(run[:, 0, -10:].mean()) for run in (zeroed, summed)]
+    last = [float(run[:, 0, -10:].mean()) for run in (zeroing, summing)]
     label = "loss of the last 10 steps: {name}"
     meta = {tr(label, name=n): round(loss, 3) for n, loss in zip(names, last, strict=True)}
     template = "The same model, batches and rate: {a} and {b} nats (measured)"
     title = tr(template, a=f"{last[0]:.2f}", b=f"{last[1]:.2f}")
     fig = panels([tr("loss (nats)"), tr("gradient norm")], title, meta=meta)
-    for i, run in enumerate((zeroed, summed)):
+    for i, run in enumerate((zeroing, summing)):
         for col, y in enumerate(run.mean(0), start=1):
             look = dict(name=names[i], mode="lines", showlegend=col == 1, **style(i))
             fig.add_scatter(y=y, row=1, col=col, **look)
     fig.update_xaxes(title_text=tr("step"))
-    log_axis(fig, [*zeroed[:, 1].flat, *summed[:, 1].flat], row=1, col=2)
+    log_axis(fig, [*zeroing[:, 1].flat, *summing[:, 1].flat], row=1, col=2)
     return fig.update_layout(**LEGEND_ABOVE_TITLES)
 
 
@@ -176,7 +174,7 @@ def zeroing_figure(zeroed: np.ndarray, summed: np.ndarray):
 
 def parts_figure(batch_size: int, seq_len: int):
     """Measured bytes by part for each recipe."""
-    steps = {r: measure.step_bytes(r, batch_size, seq_len) for r in measure.MEASURED}
+    steps = {r: measure.step_bytes(r, batch_size, seq_len) for r in measure.STEP_RECIPES}
     parts = [part for part in steps["fp32"] if part != measure.PEAK]
     series = {tr(part): [step[part] / 1e6 for step in steps.values()] for part in parts}
     sums = {tr_name(r): sum(step[part] for part in parts) / 1e6 for r, step in steps.items()}
@@ -243,10 +241,7 @@ def training(batch=32, recipe="autocast", device="A100 80GB SXM", model="bert-la
     require_one_of("model", model, MODELS)
     require_one_of("seq_len", seq_len, (128, 512))
     config, gpu, how = PRESETS[model], DEVICES[device], RECIPES[recipe]
-    ms, full_ms = (
-        {part: 1e3 * s for part, s in recipes.step_seconds(config, seq_len, batch, gpu, r).items()}
-        for r in (how, RECIPES["fp32"])
-    )
+    ms, fp32_ms = (step_ms(config, seq_len, batch, gpu, r) for r in (how, RECIPES["fp32"]))
     n_bytes = recipes.memory_parts(config, seq_len, batch, how)
     gb = {part: n / 1e9 for part, n in n_bytes.items() if n}
     time, memory = sum(ms.values()), sum(gb.values())
@@ -254,26 +249,30 @@ def training(batch=32, recipe="autocast", device="A100 80GB SXM", model="bert-la
     meta = {"batch": batch, tr("milliseconds"): time, "GB": memory, tr("batch that fits"): fits}
     meta |= {tr("sequences a second"): 1e3 * batch / time}
     if recipe != "fp32":
-        meta[tr("times faster than fp32")] = sum(full_ms.values()) / time
-    title = tr(
-        "{model}, {recipe} on {device}: {time} ms at best, {gb} GB: {verdict}",
-        model=model,
-        recipe=tr_name(recipe),
-        device=device,
-        time=number(time),
-        gb=number(memory),
-        verdict=tr("fits") if batch <= fits else tr("does not fit"),
-    )
+        meta |= {tr("times faster than fp32"): sum(fp32_ms.values()) / time}
+    words = dict(model=model, recipe=tr_name(recipe), device=device, time=number(time))
+    words |= dict(gb=number(memory), verdict=tr("fits") if batch <= fits else tr("does not fit"))
+    title = tr("{model}, {recipe} on {device}: {time} ms at best, {gb} GB: {verdict}", **words)
     title += "<br>" + tr("batch that fits: {n}", n=number(fits))
     titles = [tr("least time by part (ms)"), tr("memory by part (GB)")]
     fig = panels(titles, title, meta=meta, horizontal_spacing=0.2)
     for col, parts in enumerate((ms, gb), start=1):
-        names, values = [tr(part) for part in parts], list(parts.values())
-        look = dict(text=[number(v, 2) for v in values], textposition="auto", showlegend=False)
-        look |= dict(orientation="h", marker_color=COLOURS[col - 1])
-        fig.add_bar(x=values, y=names, row=1, col=col, **look)
-    fig.update_yaxes(autorange="reversed")
-    below = dict(x=1, y=-0.22, xref="x2 domain", yref="y2 domain", showarrow=False)
+        add_bars(fig, parts, col)
     limit = tr("memory of the device: {gb} GB", gb=number(gpu.memory_bytes / 1e9))
+    below = dict(x=1, y=-0.22, xref="x2 domain", yref="y2 domain", showarrow=False)
     fig.add_annotation(text=limit, **below)
     return fig.update_layout(height=430, margin_t=112, title=dict(y=0.95, yanchor="top"))
+
+
+def step_ms(*case) -> dict[str, float]:
+    """The least milliseconds of a training step by part; case as of `recipes.step_seconds`."""
+    return {part: 1e3 * seconds for part, seconds in recipes.step_seconds(*case).items()}
+
+
+def add_bars(fig, parts: Mapping[str, float], col: int) -> None:
+    """A lying bar for each part, the first on top, with its value."""
+    names, values = [tr(part) for part in parts], list(parts.values())
+    look = dict(text=[number(value, 2) for value in values], textposition="auto")
+    look |= dict(orientation="h", marker_color=COLOURS[col - 1], showlegend=False)
+    fig.add_bar(x=values, y=names, row=1, col=col, **look)
+    fig.update_yaxes(autorange="reversed", col=col)

@@ -97,12 +97,12 @@ def fp16_shares(magnitudes: Tensor, scale: float = 1.0) -> dict[str, float]:
     return {name: 100 * part.float().mean().item() for name, part in parts.items()}
 
 
-# --- Bytes -----------------------------------------------------------------------------------
+# --- Bytes and seconds of a step -------------------------------------------------------------
 
 MODEL = "stdlib-gpt"
-MIXED = ("autocast", "master weights")
-MEASURED = ("fp32", *MIXED, "16 bits only")
-KEPT, PEAK = "kept for the backward pass", "whole step (peak)"
+MIXED_RECIPES = ("autocast", "master weights")
+STEP_RECIPES = ("fp32", *MIXED_RECIPES, "16 bits only")
+BACKWARD, PEAK = "kept for the backward pass", "whole step (peak)"
 
 
 class MasterAdamW(torch.optim.AdamW):
@@ -129,10 +129,11 @@ class Training(nn.Module):
 
     def __init__(self, recipe: str, batch_size: int, seq_len: int):
         super().__init__()
-        require_one_of("recipe", recipe, MEASURED)
+        require_one_of("recipe", recipe, STEP_RECIPES)
         torch.manual_seed(0)
         dtype = torch.bfloat16 if RECIPES[recipe].weights == 2 else torch.float32
-        self.model, self.is_autocast = Transformer(PRESETS[MODEL]).to(dtype), recipe == "autocast"
+        self.model = Transformer(PRESETS[MODEL]).to(dtype)
+        self.is_autocast = recipe == "autocast"
         make = MasterAdamW if recipe == "master weights" else torch.optim.AdamW
         self.optimizer = make(self.model.parameters())
         for parameter in self.parameters():
@@ -167,22 +168,21 @@ def step_bytes(recipe: str, batch_size: int, seq_len: int) -> dict[str, int]:
         "optimizer": sum(value.nbytes for value in moments),
     }
     peak = sum(parts.values()) + bench.peak_bytes(training.step)
-    return parts | {KEPT: bench.saved_bytes(training, training.ids), PEAK: peak}
+    return parts | {BACKWARD: bench.saved_bytes(training, training.ids), PEAK: peak}
 
 
 def formula_bytes(recipe: str, batch_size: int, seq_len: int) -> dict[str, float]:
     """The same parts by formula; autocast's 16-bit copies are kept for the backward pass."""
     parts = recipes.memory_parts(PRESETS[MODEL], seq_len, batch_size, RECIPES[recipe])
-    return parts | {KEPT: parts.pop("16-bit copies") + parts.pop("activations")}
+    parts[BACKWARD] = parts.pop("16-bit copies") + parts.pop("activations")
+    return parts
 
 
 def totals(parts: dict[str, float]) -> dict[str, float]:
     """Bytes of the state, of what is kept, and of the whole: by formula, their sum."""
-    state = sum(n for part, n in parts.items() if part not in (KEPT, PEAK))
-    return {"state": state, KEPT: parts[KEPT], PEAK: parts.get(PEAK, state + parts[KEPT])}
-
-
-# --- Seconds ---------------------------------------------------------------------------------
+    state = sum(n for part, n in parts.items() if part not in (BACKWARD, PEAK))
+    backward = parts[BACKWARD]
+    return {"state": state, BACKWARD: backward, PEAK: parts.get(PEAK, state + backward)}
 
 
 def product_ratio(n: int = 512, repeats: int = 11) -> dict[str, float]:
@@ -199,16 +199,16 @@ def ratio_without_bf16() -> dict[str, float]:
     """`product_ratio` in a process whose oneDNN, capped before torch loads, may use AVX2 alone."""
     call = f"from {__name__} import product_ratio as ratio; print(json.dumps(ratio(repeats=5)))"
     command = [sys.executable, "-c", f"import json; {call}"]
-    capped = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"}
     options = dict(text=True, check=True, capture_output=True, timeout=120)
-    output = subprocess.run(command, env=capped, **options).stdout
+    output = subprocess.run(command, env=environment, **options).stdout
     return parse_json(output.splitlines()[-1])
 
 
 @lru_cache(maxsize=2)
 def step_times(batch_size: int, seq_len: int, repeats: int = 7) -> bench.Comparison:
     """Training steps of stdlib-gpt by recipe, beside fp32 and fp32 again."""
-    steps = {name: Training(name, batch_size, seq_len).step for name in MEASURED}
+    steps = {name: Training(name, batch_size, seq_len).step for name in STEP_RECIPES}
     return bench.compared(steps.pop("fp32"), steps, 1, repeats)
 
 

@@ -51,21 +51,21 @@ def amp_memory(evidence) -> Outcome:
 
 def memory_evidence(batch_size: int, seq_len: int) -> list[Evidence]:
     """What the verdict on half the memory rests on."""
-    names = ("fp32", *measure.MIXED)
+    names = ("fp32", *measure.MIXED_RECIPES)
     steps = {n: measure.totals(measure.step_bytes(n, batch_size, seq_len)) for n in names}
     formulas = {n: measure.totals(measure.formula_bytes(n, batch_size, seq_len)) for n in names}
     base = steps["fp32"]
-    least = {part: min(steps[n][part] for n in measure.MIXED) / base[part] for part in base}
+    least = {part: min(steps[n][part] for n in measure.MIXED_RECIPES) / base[part] for part in base}
     autocast = steps["autocast"][measure.PEAK] / base[measure.PEAK]
     ratios = [steps[n][measure.PEAK] / formulas[n][measure.PEAK] for n in names]
     values = {
         "whole": (100 * least[measure.PEAK], "%"),
-        "batch": (100 * least[measure.KEPT], "%"),
+        "batch": (100 * least[measure.BACKWARD], "%"),
         "state": (100 * least["state"], "%"),
         "whole-autocast": (100 * autocast, "%"),
         "formula": (max(ratios, key=lambda r: abs(r - 1)), ""),
         "published-batch": (max(batch_gains()), "x", "published"),
-        "tokens-halved": (min(half_tokens(n) for n in measure.MIXED), "tokens", "computed"),
+        "tokens-halved": (min(half_tokens(n) for n in measure.MIXED_RECIPES), "tokens", "computed"),
     }
     return [Evidence(key, MEMORY_NAMES[key], *value) for key, value in values.items()]
 

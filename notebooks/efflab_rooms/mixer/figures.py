@@ -87,22 +87,25 @@ def mixer_or_vit(image_size=224, patch_size=16, d_model=768):
     template = "{n} patches: the ViT needs {ratio} times the Mixer's FLOPs"
     title = tr(template, n=number(n), ratio=number(ratio, 2))
     titles = [tr("12 layers, GFLOP an image"), tr("one layer's matrices (millions)")]
-    widths = dict(horizontal_spacing=0.12, column_widths=[0.6, 0.4])
-    fig = panels(titles, title, meta=meta, **widths)
+    places = dict(horizontal_spacing=0.12, column_widths=[0.6, 0.4])
+    fig = panels(titles, title, meta=meta, **places)
+    add_curves(fig, image_size, patch_size, d_model)
+    parts = {tr("mixes patches"): (token, attention), tr("mixes channels"): (channel, channel)}
+    for i, (part, sizes) in enumerate(parts.items(), start=2):
+        look = dict(name=part, marker_color=colour(i))
+        fig.add_bar(x=list(NAMES.values()), y=[n / 1e6 for n in sizes], row=1, col=2, **look)
+    return fig.update_layout(barmode="stack", legend=legend("bottom right", x=0.53))
+
+
+def add_curves(fig, image_size: int, patch_size: int, d_model: int) -> None:
+    """GFLOP of both models over the image's side, marked at `image_size`."""
     sides = [side for side in range(32, 1025, 32) if side % patch_size == 0]
     curves = [gflops(side, patch_size, d_model) for side in sides]
+    now = gflops(image_size, patch_size, d_model)
     for i, (kind, model) in enumerate(NAMES.items()):
         y, look = [curve[kind] for curve in curves], style(i, size=12)
         fig.add_scatter(x=sides, y=y, mode="lines", name=model, row=1, col=1, **look)
         here = dict(x=[image_size], y=[now[kind]], mode="markers", marker=look["marker"])
         fig.add_scatter(**here, showlegend=False, row=1, col=1)
-    parts = {
-        tr("mixes patches"): (token, attention),
-        tr("mixes channels"): (channel, channel),
-    }
-    for i, (part, sizes) in enumerate(parts.items(), start=2):
-        look = dict(name=part, marker_color=colour(i))
-        fig.add_bar(x=list(NAMES.values()), y=[n / 1e6 for n in sizes], row=1, col=2, **look)
     fig.update_xaxes(title_text=tr("image side (pixels)"), col=1)
     log_axis(fig, [gflop for curve in curves for gflop in curve.values()], row=1, col=1)
-    return fig.update_layout(barmode="stack", legend=legend("bottom right", x=0.53))
