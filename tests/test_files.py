@@ -153,7 +153,7 @@ ELSEWHERE = {
     "compression/engines.py: save": "an engine's files, into the temporary folder handed over",
     "compression/language.py: save": "an engine's files, into the temporary folder handed over",
     "compression/language.py: save_model": "an engine's files, into the folder handed over",
-    "compression/openvino.py: save_model": "an engine's files, into the folder handed over",
+    "compression/engines.py: save_model": "an engine's files, into the folder handed over",
     "distributed/process.py: open": "a rank's log, in a temporary folder",
     "distributed/rank.py: dump": "into a pipe",
     "distributed/rank.py: fdopen": "a pipe",
