@@ -130,23 +130,6 @@ def ranking(rows: list[dict]) -> list[dict]:
     return pairs
 
 
-@check_arguments
-def zero_fall(rows: list[dict]) -> list[dict]:
-    """How many times slower a device becomes from ZeRO-3's fewest devices to four times as many.
-
-    (For the larger model three and a half times.) `error` is predicted over published, less 1.
-    """
-    found = []
-    zero = (r for r in rows if r["scheme"] == ZERO)
-    for model, runs in groupby(sorted(zero, key=lambda r: (_model(r), r["gpus"])), _model):
-        few, *_, many = runs
-        fall = {key: few[key] / many[key] for key in ("tflops_per_gpu", "predicted")}
-        error = fall["predicted"] / fall["tflops_per_gpu"] - 1
-        found.append(dict(params_billions=model, published=fall["tflops_per_gpu"],
-                          predicted=fall["predicted"], error=error))  # fmt: skip
-    return found
-
-
 def _judged(row: dict, predicted: float) -> dict:
     return row | {"predicted": predicted, "error": predicted / row["tflops_per_gpu"] - 1}
 

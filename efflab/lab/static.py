@@ -21,7 +21,6 @@ MOST_BYTES = 250_000
 """How many pictures a stored grid may have, and how large it may be as JSON."""
 MENU_VALUES = 4
 """How many values of a slider the menu offers."""
-UNMOVED = ("template", "meta")
 NOTE_COLUMNS, NOTE_LINE = 64, 18
 """What a line of a note in a picture holds, two columns a Chinese character, and its pixels. Names
 on the y axis may have pushed the place where it begins to the middle."""
