@@ -21,7 +21,7 @@ from efflab.json_files import parse_json
 
 
 @check_arguments
-def cached(folder: Path, name: str, sources: Iterable[Path], make: Callable[[], object]):
+def get_or_make(folder: Path, name: str, sources: Iterable[Path], make: Callable[[], object]):
     """`make()`, or what it gave before under the same Python, library and `sources` files.
 
     An int array of values below 65,536 lies in a `.npy` file, all else (lists, dicts, texts) in a

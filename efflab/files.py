@@ -99,12 +99,12 @@ def update(path: Path, change: Callable[[str | None], str]) -> None:
     A `TimeoutError`, which is an `OSError`, after a minute in which others held the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
+    with _lock(path):
         write_atomically(path, change(path.read_text(encoding="utf-8") if path.exists() else None))
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _lock(path: Path) -> Iterator[None]:
     from filelock import FileLock
 
     lock = path.with_name(f".{_stem(path)}.lock")

@@ -118,7 +118,7 @@ def load_checkpoint(path: Path = STDLIB_GPT) -> Transformer:
 
     A file that is damaged, or that its card does not describe, is a `ValueError`.
     """
-    config, sha256 = _described(path)
+    config, sha256 = _read_card(path)
     verify(path, sha256, _remedy(path))
     tensors, _ = read_unhashed(path, _remedy(path))
     found = sum(t.numel() for t in tensors.values())
@@ -128,7 +128,7 @@ def load_checkpoint(path: Path = STDLIB_GPT) -> Transformer:
     return fill(Transformer(config), tensors, str(path)).eval()
 
 
-def _described(path: Path) -> tuple[ModelConfig, str]:
+def _read_card(path: Path) -> tuple[ModelConfig, str]:
     """The config and the SHA-256 of the weights that a checkpoint's card says."""
     card = read_card(path)
     try:

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 
-from efflab.acceleration.graph import FusionReport, Kernel, Op, Seen, reads_of
+from efflab.acceleration.graph import FusionReport, Kernel, Op, Operand, reads_of
 from efflab.arguments import check_arguments
 from efflab.errors import require
 
@@ -62,18 +62,18 @@ def operations(fn: Callable, *args) -> list[Op]:
     with torch.no_grad():
         graph = make_fx(fn)(*args)
     ops: list[Op] = []
-    where: dict[str, Seen] = {}
+    where: dict[str, Operand] = {}
     for node in graph.graph.nodes:
         if node.op == "get_attr":
-            where[node.name] = Seen(node.name, _nbytes(getattr(graph, node.target)))
+            where[node.name] = Operand(node.name, _nbytes(getattr(graph, node.target)))
         elif node.op == "placeholder":
-            where[node.name] = Seen(node.name, _nbytes(node.meta["val"]))
+            where[node.name] = Operand(node.name, _nbytes(node.meta["val"]))
         elif node.op == "call_function":
             where[node.name] = _run(node, where, ops)
     return ops
 
 
-def _run(node, where: dict[str, Seen], ops: list[Op]) -> Seen:
+def _run(node, where: dict[str, Operand], ops: list[Op]) -> Operand:
     """Append one call, unless it is a view; returns what its result shows."""
     operands = [where[n.name] for n in node.all_input_nodes if n.name in where]
     nbytes = _nbytes(node.meta["val"])
@@ -81,11 +81,11 @@ def _run(node, where: dict[str, Seen], ops: list[Op]) -> Seen:
     is_view = node.target is operator.getitem or getattr(node.target, "is_view", False)
     if is_view or name in VIEWS:
         several = isinstance(node.meta["val"], tuple | list)  # what each shows, its getitem says
-        seen = operands[0] if operands else Seen()
+        seen = operands[0] if operands else Operand()
         return seen if several else seen.view(node.name, nbytes)
     opcode = name.removesuffix("_flash_attention_for_cpu")
     ops.append(Op(node.name, opcode, reads_of(operands), nbytes))
-    return Seen(node.name, nbytes)
+    return Operand(node.name, nbytes)
 
 
 def _nbytes(value) -> int:

@@ -26,7 +26,7 @@ def parts(case: Case) -> dict[str, int]:
     return {"maps": maps, "logits": found["logits"], "scores": found["scores"]}
 
 
-def covered(flops: Mapping[str, float], engine: str) -> float:
+def coverage(flops: Mapping[str, float], engine: str) -> float:
     """The share (0..1) of a pass's FLOPs that the engine computes in its own way."""
     names = COVERED.get(engine, tuple(flops))
     return sum(flops[name] for name in names) / sum(flops.values())
@@ -49,6 +49,6 @@ def whole(share: float, time: float) -> float:
 
 def gain(case: Case, engine: str) -> Gain:
     """How many times faster a text is, by the least and the most that was recorded."""
-    share = covered(parts(case), engine)
+    share = coverage(parts(case), engine)
     fast, slow = (whole(share, time) for time in times(engine, case.device))
     return Gain(1 / slow, 1 / fast, "recorded", SOURCE)

@@ -224,7 +224,7 @@ def summary(rows: list[dict]) -> list[dict]:
 def predictions(device: str = "CPU with VNNI", n: int = 1, isa: str | None = None) -> list[dict]:
     """All that can be predicted of what the case study measured; a `ValueError` without records."""
     rows, study = latency_rows(n, isa), recorded(case_study.NAME)
-    n_params, windows = stage_params(study), stage_windows(timed.recorded_recipe().windows)
+    n_params, windows = stage_params(study), stage_windows(timed.read_recipe().windows)
     factors = language_engines.factors(recorded(language_engines.NAME), isa)
     shipped = next(iter(case_study.paths(study, "as shipped").values()))
     return [

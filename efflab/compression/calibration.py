@@ -81,7 +81,7 @@ def layers_error(model: nn.Module, quantized: Quantized, hessians: dict[str, Hes
 
 
 @check_arguments
-def quantized_by(
+def quantize_by(
     method: str,
     model: nn.Module,
     bits: int,

@@ -248,7 +248,7 @@ def smoothing(peaks: Vector, weight: Weight, alpha: float = 0.5) -> Tensor:
 
 
 @check_arguments
-def smoothed(linear: nn.Linear, factors: Vector) -> nn.Module:
+def smooth_linear(linear: nn.Linear, factors: Vector) -> nn.Module:
     """The same map as `linear`, whose INT8 form would see x / factors."""
     require_shape("factors", factors, (linear.in_features,))
     inner = deepcopy(linear)

@@ -89,7 +89,7 @@ def weight_masks(model: nn.Module, make: Callable[[Tensor], Tensor]) -> Masks:
 def apply_masks(model: nn.Module, masks: Masks) -> nn.Module:
     """A copy with zeros where a mask is False; as many bytes and FLOPs as before."""
     pruned = deepcopy(model)
-    for module, name, mask in _masked(pruned, masks):
+    for module, name, mask in _resolve_masks(pruned, masks):
         getattr(module, name).masked_fill_(~mask, 0.0)
     return pruned
 
@@ -102,9 +102,9 @@ def masks_held(model: nn.Module, masks: Masks) -> Iterator[nn.Module]:
     No gradient reaches it and no optimizer's momentum or decay brings it back. Make the optimizer
     inside. Afterwards the weights are ordinary ones, with zeros.
     """
-    places = list(_masked(model, masks))
+    places = list(_resolve_masks(model, masks))
     for module, name, mask in places:
-        parametrize.register_parametrization(module, name, _Masked(mask))
+        parametrize.register_parametrization(module, name, _MaskedWeight(mask))
     try:
         yield model
     finally:
@@ -112,7 +112,7 @@ def masks_held(model: nn.Module, masks: Masks) -> Iterator[nn.Module]:
             parametrize.remove_parametrizations(module, name, leave_parametrized=True)
 
 
-class _Masked(nn.Module):
+class _MaskedWeight(nn.Module):
     def __init__(self, mask: Tensor):
         super().__init__()
         self.register_buffer("removed", ~mask, persistent=False)
@@ -121,7 +121,7 @@ class _Masked(nn.Module):
         return weight.masked_fill(self.removed, 0.0)  # a product would keep an infinity as NaN
 
 
-def _masked(model: nn.Module, masks: Masks) -> list[tuple[nn.Module, str, Tensor]]:
+def _resolve_masks(model: nn.Module, masks: Masks) -> list[tuple[nn.Module, str, Tensor]]:
     """(module that holds it, its name there, mask) of each; all are checked before any is used."""
     known = dict(model.named_parameters())
     masked: dict[nn.Parameter, Tensor] = {}
@@ -170,7 +170,7 @@ def prune_heads(model: Transformer, heads: Units) -> Transformer:
     attention with others, are a `ValueError`. `config` keeps the original shape.
     """
     pruned = deepcopy(model)
-    for body, removed in _chosen(pruned, "attention", heads):
+    for body, removed in _choose_units(pruned, "attention", heads):
         kept = [h for h in range(body.n_head) if h not in removed]
         columns = _channels(kept, body.head_dim)
         width = body.n_head * body.head_dim
@@ -188,7 +188,7 @@ def prune_ffn(model: Transformer, neurons: Units) -> Transformer:
     Refuses what `prune_heads` refuses; an FFN may lose all its neurons too.
     """
     pruned = deepcopy(model)
-    for body, removed in _chosen(pruned, "ffn", neurons):
+    for body, removed in _choose_units(pruned, "ffn", neurons):
         kept = torch.tensor([i for i in range(body.up.out_features) if i not in removed]).long()
         _keep(body.up, rows=kept)
         _keep(body.down, columns=kept)
@@ -201,7 +201,7 @@ def head_masks(model: Transformer, heads: Units) -> Masks:
     width = {id(layer.attention.body): layer.attention.body.head_dim for layer in model.layers}
     return {
         f"layers.{i}.attention.body.out.weight": _column_mask(body.out, removed, width[id(body)])
-        for i, (body, removed) in zip(heads, _chosen(model, "attention", heads), strict=True)
+        for i, (body, removed) in zip(heads, _choose_units(model, "attention", heads), strict=True)
     }
 
 
@@ -210,11 +210,11 @@ def neuron_masks(model: Transformer, neurons: Units) -> Masks:
     """Masks that silence these FFN neurons: zeros in the columns of `down` that read them."""
     return {
         f"layers.{i}.ffn.body.down.weight": _column_mask(body.down, removed, 1)
-        for i, (body, removed) in zip(neurons, _chosen(model, "ffn", neurons), strict=True)
+        for i, (body, removed) in zip(neurons, _choose_units(model, "ffn", neurons), strict=True)
     }
 
 
-def _chosen(
+def _choose_units(
     model: Transformer, part: str, units: Units
 ) -> list[tuple[Attention | FeedForward, set[int]]]:
     """(body, units to remove) of each layer named, all checked before any is changed."""

@@ -141,7 +141,7 @@ def transfers(ready: Times, sizes: Counts, wire: Wire, n_ranks: Size) -> tuple[T
 # --- The real thing --------------------------------------------------------------------------
 
 
-class _Wired:
+class _WireHook:
     """DDP's communication hook: all-reduces on its own thread, timed, over a given wire."""
 
     def __init__(self, wire: Wire):
@@ -167,11 +167,11 @@ class _Wired:
             future.set_exception(error)
 
 
-def _traced(model: nn.Module, backward: Callable[[nn.Module], Tensor], bucket_mb, wire) -> Trace:
+def _trace(model: nn.Module, backward: Callable[[nn.Module], Tensor], bucket_mb, wire) -> Trace:
     """The trace of the backward pass of `backward(ddp)`, a loss, on this rank."""
     require_positive("bucket_mb", bucket_mb)
     ddp = DistributedDataParallel(model, bucket_cap_mb=bucket_mb)
-    wired = _Wired(wire)
+    wired = _WireHook(wire)
     ddp.register_comm_hook(None, wired.hook)
     for _ in range(WARMUP):
         backward(ddp).backward()
@@ -204,7 +204,7 @@ def trace_on_rank(
     require_batch(ids, targets)
     mine = own(shares(len(ids), world_size), rank)
     batch = ids[mine], targets[mine]
-    return _traced(new_model(config), lambda m: language_model_loss(m, *batch), bucket_mb, wire)
+    return _trace(new_model(config), lambda m: language_model_loss(m, *batch), bucket_mb, wire)
 
 
 @check_arguments
@@ -237,4 +237,4 @@ def sleep_on_rank(
     """A rank's `Trace` of layers that sleep, so that more ranks than cores keep their times."""
     model = SleepingLayers(layer_seconds, layer_bytes)
     x = torch.ones(1, requires_grad=True)
-    return _traced(model, lambda m: m(x).sum(), bucket_mb, wire)
+    return _trace(model, lambda m: m(x).sum(), bucket_mb, wire)

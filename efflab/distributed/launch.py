@@ -103,14 +103,14 @@ class RankPool:
         """As `launch`, on these ranks; their random state stays as the last job left it."""
         require_function(fn)
         _require_seconds(timeout)
-        job = _pickled(fn, args)
+        job = _pickle(fn, args)
         with self._lock:
             self._start()
             try:
                 for rank in self._ranks:
                     rank.order("job", job)
                 answers = self._gather("result", timeout, on_progress)
-                return [_received(rank, answer) for rank, answer in enumerate(answers)]
+                return [_receive(rank, answer) for rank, answer in enumerate(answers)]
             except BaseException:
                 self.close()
                 raise
@@ -145,7 +145,7 @@ class RankPool:
             if what == kind:
                 answers[rank] = payload
             elif what == "progress" and on_progress is not None:
-                on_progress(rank, _received(rank, payload))
+                on_progress(rank, _receive(rank, payload))
             elif what in ("raised", "gone"):
                 raise self._failure(message)
         return [answers[rank] for rank in range(self.n_procs)]
@@ -215,7 +215,7 @@ class _Up:
             self.folder = None
 
 
-def _received(rank: int, payload: bytes):
+def _receive(rank: int, payload: bytes):
     """What a rank sent. Reading it runs code of its types, which may not end the caller either."""
     try:
         return pickle.loads(payload)
@@ -261,7 +261,7 @@ def _require_ranks(n_procs) -> None:
     require(n_procs <= MAX_RANKS, "n_procs", n_procs, f"at most {MAX_RANKS} processes")
 
 
-def _pickled(fn: Callable, args: tuple) -> bytes:
+def _pickle(fn: Callable, args: tuple) -> bytes:
     try:
         return pickle.dumps((fn, args))
     except (pickle.PicklingError, AttributeError, TypeError) as error:

@@ -232,7 +232,7 @@ def _require_complete(rank: int, order: list[Task], microbatches: list[range]) -
         last |= dict.fromkeys((microbatch, chunk) for microbatch in passing)
     for i, (kind, microbatch, chunk, _) in enumerate(order):
         if last.get((microbatch, chunk), "not there") != BEFORE.get(kind, "unknown"):
-            raise _misplaced(rank, order, i, microbatches)
+            raise _why_misplaced(rank, order, i, microbatches)
         last[microbatch, chunk] = kind
     joined = [i for i, task in enumerate(order) if task.together]
     for i in joined:
@@ -245,7 +245,7 @@ def _require_complete(rank: int, order: list[Task], microbatches: list[range]) -
             raise ValueError(f"orders[{rank}]: expected every task, but rank {rank} lacks {lacks}")
 
 
-def _misplaced(rank: int, order: list[Task], i: int, microbatches: list[range]) -> ValueError:
+def _why_misplaced(rank: int, order: list[Task], i: int, microbatches: list[range]) -> ValueError:
     """Why the rank's ith task cannot stand there."""
     task = order[i]
     before = [t.kind for t in order[:i] if t[1:3] == task[1:3]]

@@ -42,11 +42,11 @@ def best_plan(
     (8, 16, 8)
     """
     training = Training(config, device, global_batch, seq_len, cluster or Cluster())
-    return ranked_plans(training, n_devices, zero_stage)[0]
+    return rank_plans(training, n_devices, zero_stage)[0]
 
 
 @check_arguments
-def ranked_plans(training: Training, n_devices: Size, zero_stage: int = 0) -> list[Plan]:
+def rank_plans(training: Training, n_devices: Size, zero_stage: int = 0) -> list[Plan]:
     """`fitting_plans`, of which there is one at least: else a `ValueError` says what would do."""
     plans = fitting_plans(training, n_devices, zero_stage)
     if not plans:

@@ -94,7 +94,7 @@ def left_out(hides_gradients: bool = False) -> list[dict]:
     """
     rows = published_rows()
     made = {model: fit(_others(rows, model), hides_gradients) for model in _models(rows)}
-    return [_judged(row, tera_flops(row, made[_model(row)], hides_gradients)) for row in rows]
+    return [_judge(row, tera_flops(row, made[_model(row)], hides_gradients)) for row in rows]
 
 
 @check_arguments
@@ -102,7 +102,7 @@ def one_number(number: float | None = None) -> list[dict]:
     """Table 1 predicted without a model: each row by `number`, or by the mean of the other rows."""
     rows = [row for row in published_rows() if row["table"] == 1]
     means = (fmean(o["tflops_per_gpu"] for o in _others(rows, _model(row))) for row in rows)
-    return [_judged(row, number or mean) for row, mean in zip(rows, means, strict=True)]
+    return [_judge(row, number or mean) for row, mean in zip(rows, means, strict=True)]
 
 
 @check_arguments
@@ -130,7 +130,7 @@ def ranking(rows: list[dict]) -> list[dict]:
     return pairs
 
 
-def _judged(row: dict, predicted: float) -> dict:
+def _judge(row: dict, predicted: float) -> dict:
     return row | {"predicted": predicted, "error": predicted / row["tflops_per_gpu"] - 1}
 
 

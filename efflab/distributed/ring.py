@@ -74,7 +74,7 @@ def sent_bytes() -> int:
     """
     if sys.platform != "linux":
         raise OSError(f"no count of a connection's bytes on {sys.platform}, only on Linux")
-    return sum(map(_sent, _open_sockets()))
+    return sum(map(_bytes_of, _open_sockets()))
 
 
 def _open_sockets() -> list[int]:
@@ -90,7 +90,7 @@ def _open_sockets() -> list[int]:
     return found
 
 
-def _sent(descriptor: int) -> int:
+def _bytes_of(descriptor: int) -> int:
     with socket.socket(fileno=os.dup(descriptor)) as connection:
         if connection.type != socket.SOCK_STREAM or connection.family == socket.AF_UNIX:
             return 0

@@ -84,7 +84,7 @@ def fit(rows: list[dict]) -> float:
     """
     many = [row for row in rows if row["nodes"] > 1]
     require(len(many) > 0, "rows", len(many), "at least one of several nodes")
-    return max(0.0, median(row["exposed_seconds"] / _sent(row) for row in many))
+    return max(0.0, median(row["exposed_seconds"] / _message_bytes(row) for row in many))
 
 
 def left_out() -> list[dict]:
@@ -115,5 +115,5 @@ def _series(row: dict) -> tuple[str, int]:
     return row["precision"], row["seq_len"]
 
 
-def _sent(row: dict) -> float:
+def _message_bytes(row: dict) -> float:
     return ring_bytes(row["gradient_bytes"], row["n_devices"])

@@ -28,9 +28,18 @@ DTYPE, VALUE_BYTES, LOGIT_BYTES = "fp16", 2, 4
 # A search calls these tens of thousands of times, with what a `Training` has checked.
 _ring_bytes = unchecked(ring_bytes)
 _activation_bytes = unchecked(cost.activation_bytes)
-_attention_params, _ffn_params = unchecked(cost.attention_params), unchecked(cost.ffn_params)
-_flops_by_part, _forward_flops = unchecked(cost.flops_by_part), unchecked(cost.forward_flops)
-_model_state_bytes, _num_params = unchecked(cost.model_state_bytes), unchecked(cost.num_params)
+_attention_params, _ffn_params = (
+    unchecked(cost.attention_params),
+    unchecked(cost.ffn_params),
+)
+_flops_by_part, _forward_flops = (
+    unchecked(cost.flops_by_part),
+    unchecked(cost.forward_flops),
+)
+_model_state_bytes, _num_params = (
+    unchecked(cost.model_state_bytes),
+    unchecked(cost.num_params),
+)
 
 
 @check_arguments

@@ -133,7 +133,7 @@ def _importance(kind: str) -> torch.Tensor:
 
 
 @torch.no_grad()
-def quantized(model: Transformer, moves: Moves) -> Quantized:
+def quantize_all(model: Transformer, moves: Moves) -> Quantized:
     """Every matrix of the model on its bits."""
     found: Quantized = {}
     wanted = {name: bits_of(name, moves) for name in packed.weight_matrices(model)}
@@ -159,15 +159,15 @@ def bits_of(name: str, moves: Moves) -> int:
     return each(getattr(moves, part), part)[int(layer)]
 
 
-def stored(moves: Moves, path: Path) -> tuple[int, Transformer]:
+def store(moves: Moves, path: Path) -> tuple[int, Transformer]:
     """(bytes of the file at `path`, the model read back from it)."""
     model = shape(moves)
-    made = quantized(model, moves)
-    size = packed.save_quantized(_halved(model, made) if moves.half else model, made, path)
+    made = quantize_all(model, moves)
+    size = packed.save_quantized(_halve(model, made) if moves.half else model, made, path)
     return size, packed.load_model(path, lambda: shape(moves))
 
 
-def _halved(model: Transformer, made: Quantized) -> nn.Module:
+def _halve(model: Transformer, made: Quantized) -> nn.Module:
     """A copy whose tensors that are not quantized are in fp16."""
     model = deepcopy(model)
     rest = {name: p for name, p in model.named_parameters() if name not in made}
@@ -189,7 +189,7 @@ def play(moves: Moves | None = None, /, repeats: int = 7, **changes) -> dict:
     """
     moves = replace(moves or Moves(), **changes)
     with TemporaryDirectory() as folder:
-        n_bytes, model = stored(moves, Path(folder) / "model.safetensors")
+        n_bytes, model = store(moves, Path(folder) / "model.safetensors")
     point = points.language_point(model, n_bytes, repeats=repeats)
     quality, time = point["quality"], point["time"]
     return dict(

@@ -131,11 +131,11 @@ def walk(path: str, precision: str, seed: int) -> tuple[Transformer, list[dict]]
             recipe = recipe_for(model, step)
             model = lighten.lightened(model, recipe)
             row |= dict(windows=recipe.windows, removed=recipe.removed)
-        rows.append(row | judged(model))
+        rows.append(row | judge(model))
     return model, rows
 
 
-def judged(model: Transformer) -> dict:
+def judge(model: Transformer) -> dict:
     """Bits per byte by the board's ruler, FLOPs of 512 tokens by both counts, parameters."""
     flops = {c: lighten.forward_flops(model, SEQ_LEN, c) for c in lighten.COUNTS}
     return interval(points.language_quality(model)) | dict(

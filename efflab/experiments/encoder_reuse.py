@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from efflab import data, pretrained, train
 from efflab.bench import one_thread
-from efflab.cache import cached
+from efflab.cache import get_or_make
 from efflab.errors import require_one_of
 from efflab.experiments.record import run_cases
 
@@ -56,7 +56,7 @@ def _functions(tree: ast.Module) -> Iterator[tuple[str, bool, bool]]:
 def docstrings() -> Docstrings:
     """120 documented functions of each of eight packages, no text twice; every fourth tests."""
     made_by = (Path(__file__), Path(data.__file__))
-    rows = cached(data.CACHE, "docstrings", made_by, _pick_docstrings)
+    rows = get_or_make(data.CACHE, "docstrings", made_by, _pick_docstrings)
     columns = [np.array(column, dtype=np.int64) for column in list(zip(*rows, strict=True))[1:]]
     labels = dict(zip(TASKS, columns, strict=True))
     return Docstrings([row[0] for row in rows], labels, np.arange(len(rows)) % 4 == 3)

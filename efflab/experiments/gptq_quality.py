@@ -21,7 +21,7 @@ from efflab.compression.calibration import (
     calibration,
     layer_hessians,
     layers_error,
-    quantized_by,
+    quantize_by,
 )
 from efflab.compression.gptq import gptq_model
 from efflab.compression.packed import Quantized, model_bytes, with_weights
@@ -64,7 +64,7 @@ def language_point(bits: int, group_size: int | None, method: str, seed: int = 0
     """One row of the comparison: a method at one grid, with the standard calibration."""
     batches = calibration(seed=seed) if method == "gptq" else None
     model = language_model()[0]
-    quantized = quantized_by(method, model, bits, group_size, batches, **options)
+    quantized = quantize_by(method, model, bits, group_size, batches, **options)
     return dict(bits=bits, group_size=group_size, method=method) | language_quality(quantized)
 
 
@@ -98,7 +98,7 @@ def encoder_task():
 def encoder_point(bits: int, group_size: int | None, method: str) -> dict:
     """Cosine to fp32 and retrieval of MiniLM by one method at one grid."""
     model, tokenizer, batches, texts, exact = encoder_task()
-    twin = with_weights(model, quantized_by(method, model, bits, group_size, batches))
+    twin = with_weights(model, quantize_by(method, model, bits, group_size, batches))
     ours = [pretrained.embed(twin, tokenizer, t, max_len=MAX_TOKENS) for t in texts]
     cosine = evaluate.cosines(torch.cat(ours), torch.cat(exact))
     point = dict(bits=bits, group_size=group_size, method=method, mrr=_mrr(ours))

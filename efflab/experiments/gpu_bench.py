@@ -95,12 +95,12 @@ def training_step(device: str, sizes: Sizes) -> dict:
         stays = 4 * sum(p.nbytes for p in model.parameters())
         for batch_size in sizes.batch_sizes:
             ids = torch.randint(8192, (batch_size, seq_len), device=device)
-            measured = _measured_step(partial(step, model, optimizer, ids), device, sizes.repeats)
+            measured = _measure_step(partial(step, model, optimizer, ids), device, sizes.repeats)
             rows.append(dict(recipe=name, batch_size=batch_size, mb_stays=stays / 1e6) | measured)
     return dict(rows=rows)
 
 
-def _measured_step(step: Callable, device: str, repeats: int) -> dict:
+def _measure_step(step: Callable, device: str, repeats: int) -> dict:
     try:
         step()  # Adam's state and the gradients stand from here on
         timing = bench.timed(step, warmup=2, repeats=repeats)

@@ -19,7 +19,7 @@ from efflab.compression import engines
 from efflab.compression.engines import Batch, Engine
 from efflab.compression.openvino import seven_bits_needed
 from efflab.estimate import Estimate, bootstrap
-from efflab.experiments.isolated import isolated
+from efflab.experiments.isolated import run_isolated
 from efflab.experiments.record import run_cases
 from efflab.weights import read_tensors, save_tensors
 
@@ -262,10 +262,10 @@ def run_apart(engine: str, isa: str | None, folder: Path) -> dict:
     shapes = SHAPES if isa is None else (CAPPED_SHAPE,)
     task |= dict(shapes=[(*shape, REPEATS[shape]) for shape in shapes])
     if isa is None:
-        return isolated(here + "measure", task)
+        return run_isolated(here + "measure", task)
     if engine == OPENVINO and not (own / "int8.xml").exists():
-        isolated(here + "build", made)
-    return isolated(here + "measure", task, {"ONEDNN_MAX_CPU_ISA": isa})
+        run_isolated(here + "build", made)
+    return run_isolated(here + "measure", task, {"ONEDNN_MAX_CPU_ISA": isa})
 
 
 def run(*, fresh: bool = False) -> dict:

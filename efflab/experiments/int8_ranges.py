@@ -44,7 +44,7 @@ def static(model: nn.Module, ranges: int8.Ranges) -> nn.Module:
     return int8.replace_linears(model, make)
 
 
-def made(form: str, model: nn.Module, batches: list[Batch]) -> nn.Module:
+def make_encoder(form: str, model: nn.Module, batches: list[Batch]) -> nn.Module:
     """The encoder in one of the `FORMS`; `batches` are what the static ones are calibrated on."""
     require_one_of("form", form, FORMS)
 
@@ -76,7 +76,7 @@ def _encoder() -> tuple:
 
 
 @lru_cache(maxsize=1)
-def judged() -> list:
+def held_out_functions() -> list:
     """Every documented function that calibration does not see."""
     seen = {f.query for f in int8_engines.functions()[0]}
     return [f for f in data.documented_functions() if f.query not in seen]
@@ -85,7 +85,7 @@ def judged() -> list:
 def vectors(model: nn.Module) -> tuple[Tensor, Tensor]:
     """Embeddings of the judged docstrings and of their functions' code."""
     engine = Engine("", engines.torch_engine("", model).embed, 0)
-    texts = [f.query for f in judged()], [f.code for f in judged()]
+    texts = [f.query for f in held_out_functions()], [f.code for f in held_out_functions()]
     return tuple(int8_engines.embeddings(engine, _encoder()[1], t) for t in texts)
 
 
@@ -98,7 +98,7 @@ def exact() -> tuple[Tensor, Tensor]:
 def run_one(form: str, seed: int) -> dict:
     """One form's cosines to fp32 and MRR less fp32's, with intervals over the texts."""
     model, tokenizer = _encoder()
-    ours, theirs = vectors(made(form, model, calibration(tokenizer))), exact()
+    ours, theirs = vectors(make_encoder(form, model, calibration(tokenizer))), exact()
     cosine = F.cosine_similarity(ours[0], theirs[0], dim=-1)
     found = {f"cosine {k}": v for k, v in evaluate.cosines(ours[0], theirs[0]).items()}
     found |= {"cosine sd": cosine.std().item()} | interval("cosine p5", percentile(cosine.numpy()))
@@ -111,7 +111,7 @@ def run_one(form: str, seed: int) -> dict:
 
 def run(*, fresh: bool = False) -> dict:
     """Every form, recorded as data/experiments/int8-ranges.json."""
-    settings = dict(n_calibration=N_CALIBRATION, n_test=len(judged()))
+    settings = dict(n_calibration=N_CALIBRATION, n_test=len(held_out_functions()))
     cases = [dict(form=form, seed=0) for form in FORMS]
     made = dict(models={"MiniLM-L6": data.MINILM_SHA256}, versions_of=("transformers",))
     return run_cases(NAME, cases, run_one, settings=settings, fresh=fresh, **made)

@@ -17,7 +17,7 @@ from efflab.json_files import parse_json
 from efflab.privacy import opt_out
 
 
-def isolated(
+def run_isolated(
     function: str, arguments: dict, environment: Mapping[str, str] | None = None, timeout=600
 ) -> dict:
     """`function` ("package.module:name") of JSON `arguments` in a new Python; its JSON result.

@@ -48,9 +48,9 @@ def times(
 
 def run_one(width: int, isa: str | None, seed: int) -> dict:
     """A width, in a process of its own; `isa`: as `case_study_latency.limits` says."""
-    windows = list(timed.recorded_recipe().windows)
+    windows = list(timed.read_recipe().windows)
     task = dict(width=width, windows=windows, seed=seed, repeats=REPEATS)
-    return timed.limited(f"{__name__}:times", task, isa)
+    return timed.run_limited(f"{__name__}:times", task, isa)
 
 
 def cases() -> list[dict]:
@@ -61,7 +61,7 @@ def cases() -> list[dict]:
 def run(*, fresh: bool = False) -> dict:
     """Measure and record as data/experiments/language-engines.json; ratios travel."""
     settings = dict(seq_len=case_study.SEQ_LEN, repeats=REPEATS)
-    settings |= dict(windows=timed.recorded_recipe().windows)
+    settings |= dict(windows=timed.read_recipe().windows)
     packages = ("openvino", "nncf")
     return run_cases(NAME, cases(), run_one, settings=settings, versions_of=packages, fresh=fresh)
 

@@ -59,7 +59,7 @@ def versions(packages: Iterable[str] = ()) -> dict[str, str | None]:
     return found
 
 
-def made_by(command: str, packages: Iterable[str] = ()) -> dict:
+def describe_run(command: str, packages: Iterable[str] = ()) -> dict:
     """Command, date, commit and versions of what is made now."""
     return dict(
         command=command,
@@ -71,4 +71,4 @@ def made_by(command: str, packages: Iterable[str] = ()) -> dict:
 
 def provenance(command: str, seeds: Iterable[int]) -> dict:
     """All of it in one flat dict, for a checkpoint's card."""
-    return made_by(command) | dict(machine=machine_name(machine()), seeds=list(seeds))
+    return describe_run(command) | dict(machine=machine_name(machine()), seeds=list(seeds))

@@ -75,12 +75,12 @@ def read(path: Path, root: Path = ROOT) -> Column:
     size = path.stat().st_size
     require(size <= MAX_BYTES, f"{path.name}: bytes", size, "at most {high}", high=f"{MAX_BYTES:,}")
     try:
-        return parsed(path.read_bytes(), root)
+        return parse(path.read_bytes(), root)
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from error
 
 
-def parsed(content: bytes, root: Path = ROOT) -> Column:
+def parse(content: bytes, root: Path = ROOT) -> Column:
     """The column in a file's content; whatever is not as it has to be is a `ValueError`."""
     ours = verdicts(root)
     found = with_ids(parse_json(content), ours)
@@ -155,10 +155,10 @@ def _require_form(column: dict) -> None:
     if error.validator == "required":
         lacking = sorted(set(schema["required"]) - value.keys())
         require(False, f"keys of {name}", sorted(value), f"{lacking} too")
-    require(False, name, value, _allowed(error.validator, schema))
+    require(False, name, value, _allowed_words(error.validator, schema))
 
 
-def _allowed(keyword: str, schema: dict) -> str:
+def _allowed_words(keyword: str, schema: dict) -> str:
     """What a part of `FORM` allows, in words, where `keyword` is not kept."""
     if keyword in ("minLength", "maxLength"):
         return f"{schema.get('minLength', 0)} to {schema['maxLength']:,} characters"

@@ -35,7 +35,7 @@ SOME = {
 CELL = '# %% tags=["nbval-ignore-output"]\nlab.verdict("{id}", verdicts.{function}({evidence}))\n\n'
 
 
-def filled(name: str, values: dict[str, str]) -> str:
+def fill(name: str, values: dict[str, str]) -> str:
     """A template with its `@...@` filled in."""
     text = (TEMPLATE / name).read_text(encoding="utf-8")
     for _ in range(2):  # a value may hold names itself
@@ -62,7 +62,7 @@ def values_for(number: str, name: str, claims: list[str]) -> dict[str, str]:
     if not claims:
         return values
     names = [f"`{claim}`" for claim in claims]
-    functions = [filled("verdict.py.in", {"@FUNCTION@": function_of(c)}) for c in claims]
+    functions = [fill("verdict.py.in", {"@FUNCTION@": function_of(c)}) for c in claims]
     calls = [
         CELL.format(id=c, function=function_of(c), evidence="sums.evidence(speedup)")
         for c in claims
@@ -72,7 +72,7 @@ def values_for(number: str, name: str, claims: list[str]) -> dict[str, str]:
         "@CLAIMS_ZH@": "、".join(names),
         "@FUNCTIONS@": "".join(functions).rstrip(),
         "@VERDICT_CELLS@": "".join(calls),
-        "@VERDICT_TEST@": filled("verdict_test.py.in", {}),
+        "@VERDICT_TEST@": fill("verdict_test.py.in", {}),
     }  # fmt: skip
 
 
@@ -80,17 +80,17 @@ def files_for(number: str, name: str, root: Path) -> dict[Path, str]:
     """{where: what} of a new notebook, its catalog entry apart."""
     claims = claims_of(number, root)
     values, room = values_for(number, name, claims), root / "notebooks" / "efflab_rooms" / name
-    texts = filled("zh.toml.in", values) + (filled("zh_verdicts.toml.in", {}) if claims else "")
+    texts = fill("zh.toml.in", values) + (fill("zh_verdicts.toml.in", {}) if claims else "")
     files = {
-        root / "notebooks" / "src" / f"{number}_{name}.py": filled("source.py.in", values),
-        room / "__init__.py": filled("room.py.in", values),
-        room / "sums.py": filled("sums.py.in", values),
-        room / "exercises.py": filled("exercises.py.in", values),
+        root / "notebooks" / "src" / f"{number}_{name}.py": fill("source.py.in", values),
+        room / "__init__.py": fill("room.py.in", values),
+        room / "sums.py": fill("sums.py.in", values),
+        room / "exercises.py": fill("exercises.py.in", values),
         room / "zh.toml": texts,
-        root / "tests" / "notebooks" / f"test_{name}.py": filled("test.py.in", values),
+        root / "tests" / "notebooks" / f"test_{name}.py": fill("test.py.in", values),
     }
     if claims:
-        files[room / "verdicts.py"] = filled("verdicts.py.in", values)
+        files[room / "verdicts.py"] = fill("verdicts.py.in", values)
     return files
 
 
@@ -119,7 +119,7 @@ def new(number: str, name: str, *, root: Path = ROOT) -> list[Path]:
         there = path.relative_to(root).as_posix()
         require(not path.exists(), "name", name, f"one not taken, but {there} exists")
     catalog = root / "notebooks" / "catalog.toml"
-    entry = filled("catalog.toml.in", values_for(number, name, claims_of(number, root)))
+    entry = fill("catalog.toml.in", values_for(number, name, claims_of(number, root)))
     try:
         for path, text in files.items():
             write_atomically(path, text)

@@ -20,7 +20,7 @@ def of_kind(notebook: NotebookNode, kind: str) -> list:
     ]
 
 
-def stored(kind: str, folder: Path = NOTEBOOKS) -> dict[str, list]:
+def read_outputs(kind: str, folder: Path = NOTEBOOKS) -> dict[str, list]:
     """{number: what the built English notebook holds of mime type `kind`}, without empty ones.
 
     A damaged one is a `ValueError` that names it.

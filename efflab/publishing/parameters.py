@@ -90,7 +90,7 @@ def checked(given: dict, known: dict, limits: dict | None = None) -> dict:
     return given
 
 
-def checked_for(path: Path, source: NotebookNode, given: dict) -> dict:
+def check_values_for(path: Path, source: NotebookNode, given: dict) -> dict:
     """`given` checked against one source's parameters and the limits of its catalog."""
     limits = limits_of(path.stem, path.parents[1] / "catalog.toml")
     return checked(given, parameters(source), limits)

@@ -51,7 +51,7 @@ TABLES = {
 """What stands between which markers of the README."""
 
 
-def updated(text: str, name: str, content: str) -> str:
+def update_section(text: str, name: str, content: str) -> str:
     """The README's text with `content` between the markers of `name`, which it must hold once."""
     start, end = START.format(name), END.format(name)
     before, _, rest = text.partition(start)
@@ -65,7 +65,7 @@ def readme(root: Path = ROOT) -> str:
     """README.md as it should be."""
     text = (root / "README.md").read_text(encoding="utf-8")
     for name, make in TABLES.items():
-        text = updated(text, name, make(root))
+        text = update_section(text, name, make(root))
     return text
 
 

@@ -104,7 +104,7 @@ def solution(source: NotebookNode, name: str, language: str) -> str:
 CHINESE_BREAK = re.compile(r"(?<=[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef])\n(?=[\u4e00-\u9fff])")
 
 
-def joined(text: str) -> str:
+def join_lines(text: str) -> str:
     """Chinese prose without its line breaks, which a page would show as spaces.
 
     >>> joined("核心，\\n随长度增长")
@@ -113,7 +113,7 @@ def joined(text: str) -> str:
     return CHINESE_BREAK.sub("", text)
 
 
-def linked(text: str, name: str, language: str) -> str:
+def link_twin(text: str, name: str, language: str) -> str:
     """A notebook's first text with the link to its twin under the heading.
 
     >>> linked("# A title\\n\\nText", "03_windows", "en")
@@ -138,9 +138,9 @@ def translate(source: NotebookNode, language: str) -> NotebookNode:
         if "parameters" in tags(cell):
             text = text.replace('language = "en"', f'language = "{language}"', 1)
         if language == "zh" and cell.cell_type == "markdown":
-            text = joined(text)
+            text = join_lines(text)
         if not notebook.cells:
-            text = linked(text, source.metadata.efflab["name"], language)
+            text = link_twin(text, source.metadata.efflab["name"], language)
         new = {"code": nbformat.v4.new_code_cell, "markdown": nbformat.v4.new_markdown_cell}
         cell_id = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
         seen[cell_id] += 1

@@ -10,7 +10,7 @@ from efflab.json_files import read_json
 from efflab.publishing.catalog import ROOT
 
 
-def shipped(root: Path = ROOT) -> list[Path]:
+def unchanged_notebooks(root: Path = ROOT) -> list[Path]:
     """The notebooks that git has and that nobody has changed; none where there is no git."""
     tracked = _git(root, "ls-files", "-z", "--", "notebooks/*.ipynb")
     changed = set(_git(root, "diff", "--name-only", "-z", "HEAD", "--", "notebooks"))
@@ -37,4 +37,4 @@ def trust(paths: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    trust(shipped())
+    trust(unchanged_notebooks())

@@ -16,7 +16,7 @@ from efflab.arguments import check_arguments
 from efflab.errors import require, require_int
 from efflab.rules import Count, Size
 from efflab.tensors import Heads, Hidden, Integers, Layout
-from efflab.threads import shared_out
+from efflab.threads import map_on_threads
 
 
 @check_arguments
@@ -156,7 +156,7 @@ class _BlockSparse(torch.autograd.Function):
             found = attend(q.index_select(0, own), blocks_at(k, keys), blocks_at(v, keys), n_rows)
             y.index_copy_(0, own, found)
 
-        for _ in shared_out(answer, ctx.pieces):
+        for _ in map_on_threads(answer, ctx.pieces):
             pass
         return y
 
@@ -175,7 +175,7 @@ class _BlockSparse(torch.autograd.Function):
             return torch.autograd.grad(y, inputs, dy.index_select(0, own))
 
         # summed here, in order: threads would add to the same keys at once
-        found = shared_out(gradients, ctx.pieces)
+        found = map_on_threads(gradients, ctx.pieces)
         for (own, keys, _), (of_q, of_k, of_v) in zip(ctx.pieces, found, strict=True):
             dq.index_copy_(0, own, of_q)
             for total, part in ((dk, of_k), (dv, of_v)):

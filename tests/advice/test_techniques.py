@@ -207,14 +207,14 @@ def test_an_engine_gains_less_where_it_covers_less():
     device = "CPU with VNNI"
     short, long = (case("gpt2", device, seq_len=n) for n in (64, 1024))
     for engine in engines.COVERED:
-        share = [engines.covered(engines.parts(c), engine) for c in (short, long)]
+        share = [engines.coverage(engines.parts(c), engine) for c in (short, long)]
         assert share[1] < share[0] < 1 or engine == engines.DYNAMIC
         fast = min(engines.times(engine, device))
         assert engines.gain(long, engine).high == pytest.approx(
             1 / (1 - share[1] + share[1] * fast)
         )
         assert engines.gain(long, engine).high < 1 / fast
-    assert engines.covered(engines.parts(long), "bf16 eager") == 1
+    assert engines.coverage(engines.parts(long), "bf16 eager") == 1
 
 
 @pytest.mark.parametrize("model", ["bert-base", "gpt2", "albert-base"])

@@ -142,7 +142,7 @@ REFUSED = {
         ), "stop=3",
     ),
     "no calibration to fit to": (
-        lambda: calibration.quantized_by("gptq", NET, 4, None), "batches=None",
+        lambda: calibration.quantize_by("gptq", NET, 4, None), "batches=None",
     ),
     "more tokens than memory": (lambda: calibration.calibration(10**12), "n_tokens="),
     "a weight that is not there": (

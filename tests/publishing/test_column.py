@@ -9,7 +9,7 @@ from ledgers import BIG, HERE, LESS, SMALL, bytes_under, column, figure
 
 from efflab.publishing import column as columns
 from efflab.publishing.catalog import ROOT
-from efflab.publishing.column import Column, parsed, read
+from efflab.publishing.column import Column, parse, read
 from efflab.publishing.judging import judge
 from efflab.publishing.ledger import verdicts
 from efflab.publishing.pool import add
@@ -210,11 +210,11 @@ def test_a_good_column_is_read_in_the_articles_order(root):
     body = written()
     body["verdicts"].reverse()
     body["date"] = TOMORROW.isoformat()  # it is later there
-    found = parsed(json.dumps(body).encode(), root)
+    found = parse(json.dumps(body).encode(), root)
     assert found == Column(
         body["machine"], body["date"], {"big": LESS, "small": SMALL}, "run", body["versions"]
     )
-    assert parsed(found.text().encode(), root) == found
+    assert parse(found.text().encode(), root) == found
 
 
 def test_a_column_of_the_first_schema_is_read_by_the_names_of_its_figures(root):
@@ -223,13 +223,13 @@ def test_a_column_of_the_first_schema_is_read_by_the_names_of_its_figures(root):
         del one["form"]
         for item in one["figures"]:
             del item["id"]
-    assert parsed(json.dumps(old).encode(), root) == parsed(json.dumps(new).encode(), root)
+    assert parse(json.dumps(old).encode(), root) == parse(json.dumps(new).encode(), root)
     old["verdicts"][0]["figures"][0]["name"] = "kept"
     with pytest.raises(ValueError, match=r"keys of a figure of big=.*: expected \['id'\] too"):
-        parsed(json.dumps(old).encode(), root)
+        parse(json.dumps(old).encode(), root)
     for strange in (None, 7, [7], [{}], [{"claim": "big"}], [{"claim": "big", "figures": [7]}]):
         with pytest.raises(ValueError, match="expected"):
-            parsed(json.dumps(old | {"verdicts": strange}).encode(), root)
+            parse(json.dumps(old | {"verdicts": strange}).encode(), root)
 
 
 def test_a_file_name_is_safe_whatever_the_machine_is_called():
@@ -246,7 +246,7 @@ def test_a_machine_keeps_its_file_in_later_versions():
 @pytest.mark.parametrize("threads", [1, 4096])
 def test_any_number_of_threads_that_a_machine_may_have_is_taken(root, threads):
     content = changed("machine", "threads", to=threads).encode()
-    assert parsed(content, root).machine["threads"] == threads
+    assert parse(content, root).machine["threads"] == threads
 
 
 # --- The real rules --------------------------------------------------------------------------
@@ -255,7 +255,7 @@ def test_any_number_of_threads_that_a_machine_may_have_is_taken(root, threads):
 def test_every_stored_verdict_would_be_taken_from_elsewhere():
     machine = HERE | dict(features=column().machine["features"])
     found = verdicts()
-    again = parsed(column(*found.values(), machine=machine).text().encode())
+    again = parse(column(*found.values(), machine=machine).text().encode())
     assert again.verdicts == found
 
 
@@ -278,4 +278,4 @@ def test_a_forged_outcome_of_the_real_ledger_is_refused():
     forged = record | dict(holds=True, outcome="holds", reason="")
     machine = HERE | dict(features=column().machine["features"])
     with pytest.raises(ValueError, match=r"npu-latency: outcome='holds': .*'does not hold'"):
-        parsed(column(forged, machine=machine).text().encode(), ROOT)
+        parse(column(forged, machine=machine).text().encode(), ROOT)

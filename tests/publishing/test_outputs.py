@@ -28,11 +28,11 @@ def test_what_is_of_a_kind_comes_in_reading_order():
 
 
 def test_stored_is_read_of_the_built_english_notebooks_that_have_any(toy):
-    assert outputs.stored("text/plain", toy) == {}
+    assert outputs.read_outputs("text/plain", toy) == {}
     (toy / "src" / "91_other.py").touch()
     for name, bundles in (("90_toy", [{"text/plain": "1"}]), ("91_other", [])):
         nbformat.write(notebook(*bundles), toy / f"{name}.ipynb")
-    assert outputs.stored("text/plain", toy) == {"90": ["1"]}
+    assert outputs.read_outputs("text/plain", toy) == {"90": ["1"]}
 
 
 def test_views_and_a_runs_own_marks_go():

@@ -68,6 +68,6 @@ def test_a_value_is_of_its_limits_kind_and_within_them():
 def test_a_sources_limits_are_its_catalogs(toy):
     (toy / "catalog.toml").write_text('["90"]\nname = "90_toy"\nlimits = { n = [1, 9] }\n')
     path = toy / "src" / "90_toy.py"
-    assert given.checked_for(path, read_source(path), {"n": 9}) == {"n": 9}
+    assert given.check_values_for(path, read_source(path), {"n": 9}) == {"n": 9}
     with pytest.raises(ValueError, match="n=10: expected 1 to 9"):
-        given.checked_for(path, read_source(path), {"n": 10})
+        given.check_values_for(path, read_source(path), {"n": 10})

@@ -11,10 +11,10 @@ FILES = ("README.md", "docs/ledger.md", "docs/ledger.html")
 def test_text_between_markers_is_replaced_once():
     start, end = readme.START.format("a"), readme.END.format("a")
     text = f"before\n{start}\nold\n{end}\nafter"
-    assert readme.updated(text, "a", "new") == f"before\n{start}\nnew\n{end}\nafter"
+    assert readme.update_section(text, "a", "new") == f"before\n{start}\nnew\n{end}\nafter"
     for broken in ("before", f"{start} and no end", f"{end}{start}"):
         with pytest.raises(ValueError, match=r"README\.md: expected the lines"):
-            readme.updated(broken, "a", "new")
+            readme.update_section(broken, "a", "new")
 
 
 @pytest.mark.parametrize(
