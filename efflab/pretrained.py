@@ -186,8 +186,9 @@ HEADS = ("cls.", "lm_head.", "predictions.", "sop_classifier.", "classifier.", "
 def _require_whole(source: str | Path, encoder, info: dict) -> None:
     """Refuse an encoder that did not come whole from its file; one without a pooler loses it."""
     prefix = f"{encoder.base_model_prefix}."
-    unexpected = {name for name in info["unexpected_keys"]
-                  if not name.removeprefix(prefix).startswith(HEADS)}  # fmt: skip
+    unexpected = {
+        name for name in info["unexpected_keys"] if not name.removeprefix(prefix).startswith(HEADS)
+    }
     problems = {
         "missing": {name for name in info["missing_keys"] if not name.startswith("pooler.")},
         "unknown": unexpected,

@@ -108,7 +108,11 @@ def test_profiler_table_names_the_operator_and_is_quiet(capfd):
     assert row.split()[-1] == "1"  # calls
     header = table.splitlines()[1]
     assert [name.strip() for name in header.split("  ") if name.strip()] == [
-        "Name", "Self CPU %", "Self CPU", "CPU total", "# of Calls"
-    ]  # fmt: skip
+        "Name",
+        "Self CPU %",
+        "Self CPU",
+        "CPU total",
+        "# of Calls",
+    ]
     assert table.endswith("s")  # "Self CPU time total: ..us"
     assert capfd.readouterr().err == ""

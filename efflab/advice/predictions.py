@@ -175,8 +175,11 @@ def pairs(rows: list[dict]) -> Iterator[dict]:
         if a["what"] == b["what"] and _apart(*measured):
             order = predicted_order(a, b)
             right = None if order == 0 else (order > 0) == (a["measured"] > b["measured"])
-            yield dict(is_right=right, predicted=a["predicted"] / b["predicted"],
-                       measured=a["measured"] / b["measured"])  # fmt: skip
+            yield dict(
+                is_right=right,
+                predicted=a["predicted"] / b["predicted"],
+                measured=a["measured"] / b["measured"],
+            )
 
 
 def predicted_order(a: dict, b: dict) -> int:

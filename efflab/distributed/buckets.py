@@ -185,8 +185,9 @@ def _trace(model: nn.Module, backward: Callable[[nn.Module], Tensor], bucket_mb,
     loss.backward()
     watch.remove()
     wired.thread.shutdown()
-    made = (Transfer(t.n_bytes, t.ready - start, t.start - start, t.end - start)
-            for t in wired.made)  # fmt: skip
+    made = (
+        Transfer(t.n_bytes, t.ready - start, t.start - start, t.end - start) for t in wired.made
+    )
     return Trace(finished[-1] - start, tuple(made))
 
 

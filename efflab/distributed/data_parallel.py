@@ -94,7 +94,7 @@ def without_pooler(config: ModelConfig) -> ModelConfig:
 
 @check_arguments
 def new_model(config: ModelConfig, seed: Count = 0) -> Transformer:
-    """A fresh model without its pooler, its weights fixed by `seed`; the random state stays.
+    """A fresh model without its pooler, its weights fixed by `seed`; no global state is touched.
 
     Every job of this chapter starts from it.
     """
@@ -274,7 +274,9 @@ def sampled_rows(n_rows: Size, world_size: Size, sampler: bool, seed: Count = 0)
     require_int("world_size", world_size, 1, MOST_RANKS)
     data = range(n_rows)
     if sampler:
-        return [list(DistributedSampler(data, world_size, rank, seed=int(seed)))
-                for rank in range(world_size)]  # fmt: skip
+        return [
+            list(DistributedSampler(data, world_size, rank, seed=int(seed)))
+            for rank in range(world_size)
+        ]
     made = (torch.Generator().manual_seed(int(seed)) for _ in range(world_size))
     return [list(RandomSampler(data, generator=generator)) for generator in made]

@@ -48,8 +48,12 @@ def report(args: argparse.Namespace, rank: int, world_size: int) -> None:
     if rank:
         return
     losses = [sum(step) / world_size for step in zip(*(h.losses for h in everyone), strict=True)]
-    found = dict(world_size=world_size, stage=args.stage, losses=losses,
-                 state_bytes=[h.state for h in everyone])  # fmt: skip
+    found = dict(
+        world_size=world_size,
+        stage=args.stage,
+        losses=losses,
+        state_bytes=[h.state for h in everyone],
+    )
     for step, loss in enumerate(losses):
         print(f"step {step}: {loss:.4f} nats")
     print(

@@ -274,9 +274,10 @@ def _deadlock(orders: Orders, rules: Rules, done: list[int]) -> ValueError:
         other = rules[rank][task.kind, task.chunk].source
         forward = task.kind == "F" or other == (rank, task.chunk)
         needed = next(
-            t for t in orders[other[0]]
+            t
+            for t in orders[other[0]]
             if (t.microbatch, t.chunk, t.kind == "F") == (task.microbatch, other[1], forward)
-        )  # fmt: skip
+        )
         waits[rank] = f"rank {rank} waits with {task} for rank {other[0]}'s {needed}"
         rank = other[0]
     circle = list(waits.values())[list(waits).index(rank) :]

@@ -136,8 +136,10 @@ def _no_room(training: Training, n_devices: int, zero_stage: int, least: float) 
 
 def _leanest(training: Training, tp: int, pp: int, dp: int, zero_stage: int) -> float:
     """Least bytes a device of this grid: one sequence at a time."""
-    alone = (Split(tp, pp, dp, training.global_batch // dp, zero_stage=zero_stage, recompute=how)
-             for how in RECOMPUTE)  # fmt: skip
+    alone = (
+        Split(tp, pp, dp, training.global_batch // dp, zero_stage=zero_stage, recompute=how)
+        for how in RECOMPUTE
+    )
     return min(training.memory_bytes(split) for split in alone)
 
 

@@ -124,9 +124,15 @@ def ranking(rows: list[dict]) -> list[dict]:
         others = (r for r in second if r["scheme"] == PTDP and _model(r) == model)
         for slow, fast in zip(runs, others, strict=True):
             ratio = {key: fast[key] / slow[key] for key in ("tflops_per_gpu", "predicted")}
-            pairs.append(dict(params_billions=model, devices=slow["gpus"],
-                              published=ratio["tflops_per_gpu"], predicted=ratio["predicted"],
-                              is_right=ratio["predicted"] > 1))  # fmt: skip
+            pairs.append(
+                dict(
+                    params_billions=model,
+                    devices=slow["gpus"],
+                    published=ratio["tflops_per_gpu"],
+                    predicted=ratio["predicted"],
+                    is_right=ratio["predicted"] > 1,
+                )
+            )
     return pairs
 
 

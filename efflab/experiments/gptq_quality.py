@@ -87,8 +87,13 @@ def encoder_task():
     shown = [f.code for f in functions[1::step][:64]] + [f.query for f in functions[2::step][:64]]
     batches = []
     for start in range(0, len(shown), 32):
-        inputs = tokenizer(shown[start : start + 32], padding=True, truncation=True,
-                           max_length=MAX_TOKENS, return_tensors="pt")  # fmt: skip
+        inputs = tokenizer(
+            shown[start : start + 32],
+            padding=True,
+            truncation=True,
+            max_length=MAX_TOKENS,
+            return_tensors="pt",
+        )
         batches.append((inputs["input_ids"], inputs["attention_mask"]))
     texts = [f.query for f in judged], [f.code for f in judged]
     exact = [pretrained.embed(model, tokenizer, t, max_len=MAX_TOKENS) for t in texts]
@@ -157,8 +162,10 @@ def run_one(part: str, seed: int, **where) -> dict:
         makers = dict(variants=variant_point, sizes=calibration_point, sources=calibration_point)
         point = makers.get(part, language_point)(**where, seed=seed)
     decimals = {k for k in point if "bits_per" in k or (part, k) == ("full", "mrr")}
-    return {k: round(v, 4) if k in decimals else float(f"{v:.4g}") if isinstance(v, float) else v
-            for k, v in point.items()}  # fmt: skip
+    return {
+        k: round(v, 4) if k in decimals else float(f"{v:.4g}") if isinstance(v, float) else v
+        for k, v in point.items()
+    }
 
 
 @one_thread()

@@ -80,8 +80,9 @@ def run_one(precision: str, seed: int) -> dict:
     held_out = data.random_windows(data.stdlib_tokens("held-out"), N_WINDOWS, SEQ_LEN, 0)
     with torch.no_grad():
         final = train.language_model_loss(model.float(), *held_out).item()
-    return dict(early=round(early_loss(losses), 4), loss=round(final, 4),
-                curve=[round(x, 4) for x in curve])  # fmt: skip
+    return dict(
+        early=round(early_loss(losses), 4), loss=round(final, 4), curve=[round(x, 4) for x in curve]
+    )
 
 
 @one_thread()

@@ -246,8 +246,9 @@ def _plain(value):
 def _brief(values: dict) -> str:
     """The single numbers and words of a case or a result, for a line of progress."""
     shown = {k: v for k, v in values.items() if isinstance(v, str | int | float)}
-    return ", ".join(f"{k} {significant(v, 4)}" if isinstance(v, float) else f"{k} {v}"
-                     for k, v in shown.items())  # fmt: skip
+    return ", ".join(
+        f"{k} {significant(v, 4)}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items()
+    )
 
 
 # --- Recorded, then repeated here ------------------------------------------------------------

@@ -40,10 +40,22 @@ def place_labels(
         shift, box = _free_place(px, py, width, pixels, taken)
         taken.append(box)
         fig.add_annotation(
-            x=x, y=y, ax=(box[0] + box[2]) / 2 - px, ay=shift, text=text, row=row, col=1,
-            showarrow=True, arrowhead=0, arrowwidth=0.8, arrowcolor=colours.GREY, standoff=6,
-            font_size=FONT_SIZE, bgcolor=colours.THIN_VEIL, borderpad=0,
-        )  # fmt: skip
+            x=x,
+            y=y,
+            ax=(box[0] + box[2]) / 2 - px,
+            ay=shift,
+            text=text,
+            row=row,
+            col=1,
+            showarrow=True,
+            arrowhead=0,
+            arrowwidth=0.8,
+            arrowcolor=colours.GREY,
+            standoff=6,
+            font_size=FONT_SIZE,
+            bgcolor=colours.THIN_VEIL,
+            borderpad=0,
+        )
 
 
 def _pixel(x, y, x_range, y_range, pixels) -> tuple[float, float]:

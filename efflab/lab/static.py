@@ -158,8 +158,10 @@ def _add_note(fig, note: str, depth: float) -> None:
 
 def at_rest(values: dict, labels: dict) -> str:
     """What a page without live controls has to say: that they do not move, and what is drawn."""
-    return tr("The controls move only in a running notebook; drawn: {values}",
-              values=_entry(values, labels))  # fmt: skip
+    return tr(
+        "The controls move only in a running notebook; drawn: {values}",
+        values=_entry(values, labels),
+    )
 
 
 def still(figure, note: str):

@@ -147,8 +147,10 @@ def _entry(name: str, claim: dict, record: dict, root: Path) -> str:
         lines.append(f"Why: {record['reason']}\n")
     lines.append(f"Rule: {record['rule']}\n")
     lines.append(f"Judged in {notebook_link(claim['notebook'], root, 'docs')}.\n")
-    rows = [(f["name"], with_unit(f["value"], f["unit"]), interval_words(f), f["kind"])
-            for f in record["figures"]]  # fmt: skip
+    rows = [
+        (f["name"], with_unit(f["value"], f["unit"]), interval_words(f), f["kind"])
+        for f in record["figures"]
+    ]
     lines.append(table(("figure", "value", "95 % interval", "kind"), rows) + "\n")
     return "\n".join(lines)
 

@@ -67,13 +67,17 @@ def values_for(number: str, name: str, claims: list[str]) -> dict[str, str]:
         CELL.format(id=c, function=function_of(c), evidence="sums.evidence(speedup)")
         for c in claims
     ]
-    return values | SOME | {
-        "@CLAIMS_EN@": ", ".join(names),
-        "@CLAIMS_ZH@": "、".join(names),
-        "@FUNCTIONS@": "".join(functions).rstrip(),
-        "@VERDICT_CELLS@": "".join(calls),
-        "@VERDICT_TEST@": fill("verdict_test.py.in", {}),
-    }  # fmt: skip
+    return (
+        values
+        | SOME
+        | {
+            "@CLAIMS_EN@": ", ".join(names),
+            "@CLAIMS_ZH@": "、".join(names),
+            "@FUNCTIONS@": "".join(functions).rstrip(),
+            "@VERDICT_CELLS@": "".join(calls),
+            "@VERDICT_TEST@": fill("verdict_test.py.in", {}),
+        }
+    )
 
 
 def files_for(number: str, name: str, root: Path) -> dict[Path, str]:
@@ -96,8 +100,9 @@ def files_for(number: str, name: str, root: Path) -> dict[Path, str]:
 
 def with_entry(catalog: str, number: str, entry: str) -> str:
     """The catalog's text with one more entry, in the order of numbers."""
-    later = [m.start() for m in re.finditer(r'^\["(\d\d)"\]', catalog, re.MULTILINE)
-             if m[1] > number]  # fmt: skip
+    later = [
+        m.start() for m in re.finditer(r'^\["(\d\d)"\]', catalog, re.MULTILINE) if m[1] > number
+    ]
     if not later:
         return f"{catalog.rstrip()}\n\n{entry}"
     return f"{catalog[: later[0]]}{entry}\n{catalog[later[0] :]}"

@@ -26,8 +26,9 @@ def notebooks(root: Path = ROOT, language: str = "en") -> str:
             for x, title in entry["title"].items()
         }
         other = "zh" if language == "en" else "en"
-        rows.append((number, links[language], links[other], entry["minutes"],
-                     entry["finds"][language]))  # fmt: skip
+        rows.append(
+            (number, links[language], links[other], entry["minutes"], entry["finds"][language])
+        )
     return table(NOTEBOOK_COLUMNS[language], rows)
 
 

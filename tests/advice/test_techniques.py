@@ -178,8 +178,11 @@ def test_a_compiler_is_no_advice_where_it_was_slower(old, monkeypatch):
 def test_packed_bytes_are_those_of_a_packed_model(bits, group_size):
     config = PRESETS["stdlib-gpt"]
     model = Transformer(config)
-    grid = dict(symmetric=True, axis=0) if group_size is None else dict(
-        symmetric=False, group_size=group_size)  # fmt: skip
+    grid = (
+        dict(symmetric=True, axis=0)
+        if group_size is None
+        else dict(symmetric=False, group_size=group_size)
+    )
     made = quantize_weights(model, bits, embeddings=False, **grid)
     made |= {k: q for k, q in quantize_weights(model, 8, axis=0).items() if "embedding" in k}
     found = compression.packed_bytes(config, bits, group_size=group_size)
@@ -187,8 +190,10 @@ def test_packed_bytes_are_those_of_a_packed_model(bits, group_size):
 
 
 def test_int8_by_kind_of_cpu_and_peak():
-    made = {d: compression.static_int8(case(device=d)) for d in
-            (A100, "V100 SXM2", "CPU with VNNI", "CPU without VNNI")}  # fmt: skip
+    made = {
+        d: compression.static_int8(case(device=d))
+        for d in (A100, "V100 SXM2", "CPU with VNNI", "CPU without VNNI")
+    }
     assert made["CPU with VNNI"].budgets["latency"].low > 2
     slow = made["CPU without VNNI"].budgets["latency"]
     assert slow.low < 1 < slow.high
@@ -298,9 +303,11 @@ def test_memory_is_compared_with_one_device_that_recomputes_as_much():
 
 @pytest.mark.parametrize(
     ("model", "base", "point", "lost"),
-    [("stdlib-gpt", 2.0, (2.1, 1.9, 2.2), (5, -5, 10)),  # more bits are a loss
-     ("MiniLM-L6", 0.8, (0.6, 0.4, 0.84), (25, -5, 50))],
-)  # fmt: skip
+    [
+        ("stdlib-gpt", 2.0, (2.1, 1.9, 2.2), (5, -5, 10)),  # more bits are a loss
+        ("MiniLM-L6", 0.8, (0.6, 0.4, 0.84), (25, -5, 50)),
+    ],
+)
 def test_a_loss_and_its_ends_are_per_cent_of_the_baseline(monkeypatch, model, base, point, lost):
     names = ("quality", "quality_low", "quality_high")
     board = [dict(technique="baseline", model=model, quality=base)]

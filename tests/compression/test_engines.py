@@ -112,8 +112,11 @@ def test_seven_bits_leave_one_unused(model, batch, tmp_path, seven_bits, most):
     codes = [onnx.numpy_helper.to_array(t) for t in stored if t.data_type == onnx.TensorProto.INT8]
     assert most / 2 < max(int(abs(c.astype(int)).max()) for c in codes if c.size) <= most
 
-    observers = [m for m in engines.prepare_static(model, seven_bits=seven_bits).modules()
-                 if type(m).__name__ == "MinMaxObserver"]  # fmt: skip
+    observers = [
+        m
+        for m in engines.prepare_static(model, seven_bits=seven_bits).modules()
+        if type(m).__name__ == "MinMaxObserver"
+    ]
     assert {o.quant_max for o in observers} == {127 if seven_bits else 255}
 
 

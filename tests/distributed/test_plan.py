@@ -352,8 +352,11 @@ def test_the_ranking_of_zero_3_and_tensor_pipeline(left_out):
 @pytest.mark.parametrize(("billions", "few", "many"), [(174.6, 384, 1536), (529.6, 640, 2240)])
 def test_zero_3_falls_threefold(left_out, billions, few, many):
     """From its fewest devices to four (the larger model: three and a half) times as many."""
-    rows = {row["gpus"]: row for row in left_out if row["scheme"] == plan_fit.ZERO
-            and row["params_billions"] == billions}  # fmt: skip
+    rows = {
+        row["gpus"]: row
+        for row in left_out
+        if row["scheme"] == plan_fit.ZERO and row["params_billions"] == billions
+    }
     fall = {key: rows[few][key] / rows[many][key] for key in ("tflops_per_gpu", "predicted")}
     assert fall["tflops_per_gpu"] == {384: 144 / 44, 640: 138 / 48}[few]
     assert abs(fall["predicted"] / fall["tflops_per_gpu"] - 1) < FALL_MARGIN

@@ -119,8 +119,11 @@ def test_texts_alone_are_taken_anew_and_nothing_runs(toy, edit):
     edit("# # A toy", "# # Another toy")
     build(toy, texts=True)
     after = english.read_text(encoding="utf-8")
-    changed = [(a.strip(), b.strip()) for a, b in zip(before.splitlines(), after.splitlines(),
-               strict=True) if a != b]  # fmt: skip
+    changed = [
+        (a.strip(), b.strip())
+        for a, b in zip(before.splitlines(), after.splitlines(), strict=True)
+        if a != b
+    ]
     assert len(changed) == 2  # the text, and its cell's id
     assert changed[1] == ('"# A toy\\n",', '"# Another toy\\n",')
     assert differences(find("90", toy), "en") == differences(find("90", toy), "zh") == []

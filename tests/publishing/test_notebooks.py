@@ -171,8 +171,11 @@ def test_numbers_are_shown_as_people_write_them(number, language):
     outputs = [o for c in built(number, language).cells for o in c.get("outputs", [])]
     texts = [text for output in outputs for text in texts_shown(output)]
     assert texts
-    found = [text[max(m.start() - 40, 0) : m.end() + 10] for text in texts
-             if (m := PROGRAMS_FORM.search(text))]  # fmt: skip
+    found = [
+        text[max(m.start() - 40, 0) : m.end() + 10]
+        for text in texts
+        if (m := PROGRAMS_FORM.search(text))
+    ]
     assert found == []
 
 

@@ -10,8 +10,10 @@ PLOT = "application/vnd.plotly.v1+json"
 
 def notebook(*shown, number=None, metadata=None):
     """One cell "a" that shows these bundles."""
-    made = [nbformat.v4.new_output("execute_result", data, execution_count=number or 7)
-            for data in shown]  # fmt: skip
+    made = [
+        nbformat.v4.new_output("execute_result", data, execution_count=number or 7)
+        for data in shown
+    ]
     cell = nbformat.v4.new_code_cell("x", id="a", outputs=made, metadata=metadata or {})
     return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("text"), cell])
 

@@ -8,9 +8,19 @@ from efflab.publishing.source import read_source
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("512", 512), ("0.5", 0.5), ("True", True), ("[1, 2]", [1, 2]), ("'3'", "3"), ("gpt2", "gpt2"),
-     ("a b", "a b"), ("", ""), ("-" * 9999 + "1", "-" * 9999 + "1"), ("print(1)", "print(1)")],
-)  # fmt: skip
+    [
+        ("512", 512),
+        ("0.5", 0.5),
+        ("True", True),
+        ("[1, 2]", [1, 2]),
+        ("'3'", "3"),
+        ("gpt2", "gpt2"),
+        ("a b", "a b"),
+        ("", ""),
+        ("-" * 9999 + "1", "-" * 9999 + "1"),
+        ("print(1)", "print(1)"),
+    ],
+)
 def test_a_text_is_the_value_that_it_writes_or_itself(text, value):
     assert given.literal(text) == value
 

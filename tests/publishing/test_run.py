@@ -339,8 +339,11 @@ def test_a_sweep_says_what_it_found_and_fresh_repeats_it(toy, package):
     paths = sweep("90", {"n": [1, 2]}, folder=toy, say=lines.append)
     assert [p.name for p in paths] == ["n=1.ipynb", "n=2.ipynb"]
     assert lines == [
-        "1 of 2: {'n': 1}", "    toy: holds, n 1", "2 of 2: {'n': 2}", "    toy: holds, n 2",
-    ]  # fmt: skip
+        "1 of 2: {'n': 1}",
+        "    toy: holds, n 1",
+        "2 of 2: {'n': 2}",
+        "    toy: holds, n 2",
+    ]
     made = [p.stat().st_mtime_ns for p in paths]
     sweep("90", {"n": [1, 2]}, folder=toy, say=quiet)
     assert [p.stat().st_mtime_ns for p in paths] == made
@@ -389,5 +392,7 @@ def test_a_sweep_that_is_killed_loses_no_finished_run(toy, package, edit):
     assert (runs / "n=1.ipynb").stat().st_mtime_ns == made
     assert set(runs.iterdir()) == set(paths)  # nor is anything of the killed one left
     assert [line for line in lines if " of 3" in line] == [
-        "1 of 3: {'n': 1} (done before)", "2 of 3: {'n': 2}", "3 of 3: {'n': 3}",
-    ]  # fmt: skip
+        "1 of 3: {'n': 1} (done before)",
+        "2 of 3: {'n': 2}",
+        "3 of 3: {'n': 3}",
+    ]

@@ -28,8 +28,9 @@ def test_only_notebooks_that_git_has_and_nobody_changed_are_trusted(tmp_path, mo
     write("new.ipynb", "3")
     chosen = unchanged_notebooks(tmp_path)
     assert sorted(p.relative_to(folder).as_posix() for p in chosen) == [
-        "same.ipynb", "zh/same.ipynb",
-    ]  # fmt: skip
+        "same.ipynb",
+        "zh/same.ipynb",
+    ]
 
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
     trust(chosen)
