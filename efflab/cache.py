@@ -68,6 +68,6 @@ def _content(value) -> str | bytes:
         return json.dumps(value)
     buffer = io.BytesIO()
     short: np.ndarray = value.astype(np.uint16)  # token ids are short, but not every vocabulary's
-    kept = short if np.array_equal(short, value) else value
-    np.save(buffer, kept, allow_pickle=False)
+    stored = short if np.array_equal(short, value) else value
+    np.save(buffer, stored, allow_pickle=False)
     return buffer.getvalue()

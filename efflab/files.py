@@ -41,10 +41,10 @@ def remove_stale_parts(path: Path) -> None:
     import psutil
 
     for part in path.parent.iterdir():
-        found = PART.search(part.name)
-        if found and part.name[: found.start()] == _stem(path):
+        match = PART.search(part.name)
+        if match and part.name[: match.start()] == _stem(path):
             with suppress(OSError):
-                if not psutil.pid_exists(int(found[1])):
+                if not psutil.pid_exists(int(match[1])):
                     part.unlink()
 
 

@@ -32,7 +32,7 @@ def inputs_seen(modules: Mapping[str, nn.Module], look: Look) -> Iterator[None]:
 
 @check_arguments
 def as_rows(x: Tensor) -> Tensor:
-    """x (..., n) as rows (N, n), as a linear layer takes it: one vector is a row, none are none."""
+    """x (..., n) as rows (N, n), as a linear layer takes it: a vector is one row."""
     require(x.dim() > 0, "x.shape", tuple(x.shape), "one dimension at least")
     return x.reshape(prod(x.shape[:-1]), x.shape[-1])
 

@@ -115,8 +115,8 @@ def profiler_table(fn: Callable[[], object], n_rows: Size = 8) -> str:
     options = dict(sort_by="self_cpu_time_total", row_limit=n_rows, max_name_column_width=40)
     *lines, total = prof.key_averages().table(**options).strip().splitlines()
     columns = [rule.span() for rule in re.finditer("-+", lines[0])]
-    kept = [columns[i] for i in (0, 1, 2, 4, 6)]
-    return "\n".join(["  ".join(line[a:b] for a, b in kept) for line in lines] + [total])
+    shown = [columns[i] for i in (0, 1, 2, 4, 6)]
+    return "\n".join(["  ".join(line[a:b] for a, b in shown) for line in lines] + [total])
 
 
 @check_arguments

@@ -101,7 +101,7 @@ def kernels(code: str) -> list[Kernel]:
     sizes = {name: _size(shape, dtype) for name, shape, dtype in _GIVEN.findall(code)}
     in_place = {name: _signature(code, name) for name in set(re.findall(r"cpp_fused\w+", code))}
     writer: dict[str, str] = {}
-    found: list[Kernel] = []
+    kernels: list[Kernel] = []
     for line in _body(code):
         if new := _NEW.match(line):
             sizes[new[1]] = _size(new[2], new[3])
@@ -112,10 +112,10 @@ def kernels(code: str) -> list[Kernel]:
             writer[taken[1]] = writer.get(taken[2], taken[2])
         elif (checked := _CHECKED.match(line)) and checked[1] not in sizes:
             sizes[checked[1]] = _size(checked[2], "float32")
-            found[-1] = _with_result(found[-1], sizes[checked[1]])
+            kernels[-1] = _with_result(kernels[-1], sizes[checked[1]])
         elif call := _CALL.match(line):
-            found.append(_kernel(call, len(found), sizes, in_place, writer))
-    return found
+            kernels.append(_kernel(call, len(kernels), sizes, in_place, writer))
+    return kernels
 
 
 def _body(code: str) -> Iterator[str]:
@@ -176,8 +176,8 @@ def _buffers(arguments: str) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 def _signature(code: str, name: str) -> list[str]:
     """ "in", "out" or "in_out" of each pointer that a C++ kernel takes, in order."""
-    found = re.search(rf"^{name} = .*?void\s+kernel\((.*?)\)\n", code, re.M | re.S)
-    pointers = re.findall(r"(in_out|in|out)_ptr\d+", found[1]) if found else []
+    match = re.search(rf"^{name} = .*?void\s+kernel\((.*?)\)\n", code, re.M | re.S)
+    pointers = re.findall(r"(in_out|in|out)_ptr\d+", match[1]) if match else []
     return pointers
 
 

@@ -143,7 +143,7 @@ def kernels(text: str) -> list[Kernel]:
     """The kernels of a compiled HLO text, in the order in which they run."""
     computations, entry = parse(text)
     where: dict[str, Operand] = {}
-    found = []
+    kernels = []
     for line in computations[entry]:
         operands = [where[o] for o in line.operands if o in where]
         if line.opcode == "constant":
@@ -153,11 +153,11 @@ def kernels(text: str) -> list[Kernel]:
         else:
             where[line.name] = Operand(line.name, line.nbytes)
             if line.opcode != "parameter":
-                found.append(_kernel(line, reads_of(operands), computations))
-    for i in reversed(range(len(found) - 1)):  # what XLA adds of its own belongs to what follows
-        if not found[i].part:
-            found[i] = replace(found[i], part=found[i + 1].part)
-    return found
+                kernels.append(_kernel(line, reads_of(operands), computations))
+    for i in reversed(range(len(kernels) - 1)):  # what XLA adds of its own belongs to what follows
+        if not kernels[i].part:
+            kernels[i] = replace(kernels[i], part=kernels[i + 1].part)
+    return kernels
 
 
 def _kernel(line: Instruction, reads: dict[str, int], computations: Computations) -> Kernel:
@@ -239,8 +239,8 @@ def type_bytes(text: str) -> int:
 @check_arguments
 def shown(report: FusionReport, name: str) -> str:
     """The HLO of one kernel as text to read: its computation without layouts and metadata."""
-    found = next((k for k in report.kernels if k.name == name), None)
-    require(found is not None, "name", name, "a kernel of the report")
+    kernel = next((k for k in report.kernels if k.name == name), None)
+    require(kernel is not None, "name", name, "a kernel of the report")
     calls = re.search(rf"%{re.escape(name)} = .*?calls=%?([\w.\-]+)", report.code)
     body = (
         re.search(rf"^%{re.escape(calls[1])} .*?^}}", report.code, re.M | re.S) if calls else None

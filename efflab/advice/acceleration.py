@@ -37,10 +37,10 @@ def _latency(case: Case) -> Gain | str:
 
 def _days(case: Case) -> Gain | str:
     if case.gpu is None:
-        found = recorded.evidence(*AUTOCAST)
-        if case.device == "CPU without VNNI" or found["low"] <= 1:
+        evidence = recorded.evidence(*AUTOCAST)
+        if case.device == "CPU without VNNI" or evidence["low"] <= 1:
             return "bf16 was not faster on a CPU, beyond noise"
-        return Gain(found["low"], found["high"], "recorded", "data/verdicts.json#amp-speed")
+        return Gain(evidence["low"], evidence["high"], "recorded", "data/verdicts.json#amp-speed")
     published = recorded.mixed_training_gain(case.device)
     if published is not None:
         return published

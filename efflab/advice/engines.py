@@ -21,9 +21,9 @@ SOURCE = "data/experiments/int8-engines.json"
 
 def parts(case: Case) -> dict[str, int]:
     """FLOPs of a text in linear maps, logits and scores."""
-    found = cost.flops_by_part(case.config, case.tokens)
-    maps = found["projections"] + found["ffn"] + found["embedding"]
-    return {"maps": maps, "logits": found["logits"], "scores": found["scores"]}
+    by_part = cost.flops_by_part(case.config, case.tokens)
+    maps = by_part["projections"] + by_part["ffn"] + by_part["embedding"]
+    return {"maps": maps, "logits": by_part["logits"], "scores": by_part["scores"]}
 
 
 def coverage(flops: Mapping[str, float], engine: str) -> float:
@@ -34,8 +34,8 @@ def coverage(flops: Mapping[str, float], engine: str) -> float:
 
 def times(engine: str, device: str) -> tuple[float, float]:
     """The least and the most recorded time of what it covers, over torch's fp32, on that CPU."""
-    found = [engine_row(engine, device)[shape] for shape in SHAPES]
-    return min(found), max(found)
+    times = [engine_row(engine, device)[shape] for shape in SHAPES]
+    return min(times), max(times)
 
 
 def whole(share: float, time: float) -> float:

@@ -16,7 +16,7 @@ SHORT = "texts this short have little to save in their scores"
 NO_WEIGHTS = "no weight leaves"
 FUSED = "a fused kernel keeps no scores that it could save"
 SEEN = 1.005
-"""A gain below this is none."""
+"""A smaller gain does not count as one."""
 
 
 def techniques(case: Case) -> list[Technique]:
@@ -87,11 +87,11 @@ def bigbird(case: Case) -> Technique:
     """8 blocks of 64 keys for each query (Zaheer et al. 2020)."""
     keys = min(BLOCKS, case.tokens)
     scores = 4 * case.config.n_layer * case.config.d_model * case.tokens * keys
-    made = _lighter(case, "BigBird: 8 blocks of 64 keys", "03", scores, None)
+    gains = _lighter(case, "BigBird: 8 blocks of 64 keys", "03", scores, None)
     if case.config.causal:
         why = "its global blocks look ahead, which a causal model may not"
-        return replace(made, budgets=made.budgets | {"latency": why, "training days": why})
-    return made
+        return replace(gains, budgets=gains.budgets | {"latency": why, "training days": why})
+    return gains
 
 
 def linformer(case: Case) -> Technique:
@@ -99,11 +99,11 @@ def linformer(case: Case) -> Technique:
     config, T = case.config, case.tokens
     rank = min(RANK, T)
     scores = config.n_layer * 4 * T * rank * config.d_model * 2  # E K, F V; then both products
-    made = _lighter(case, "Linformer: 256 summaries", "04", scores, None)
+    gains = _lighter(case, "Linformer: 256 summaries", "04", scores, None)
     if config.causal:
         why = "a summary mixes in later tokens, which a causal model may not see"
-        return replace(made, budgets=made.budgets | {"latency": why, "training days": why})
-    return made
+        return replace(gains, budgets=gains.budgets | {"latency": why, "training days": why})
+    return gains
 
 
 def _lighter(case: Case, name: str, notebook: str, scores: float, loss: Loss | None) -> Technique:
@@ -114,10 +114,10 @@ def _lighter(case: Case, name: str, notebook: str, scores: float, loss: Loss | N
 
 def _speed(case: Case, flops: float, why: str) -> dict[str, Gain | str]:
     """Latency and training days with so many FLOPs; `why` they are no gain, where they are not."""
-    made: dict[str, Gain | str] = {"latency": why, "training days": why}
+    gains: dict[str, Gain | str] = {"latency": why, "training days": why}
     latency, days = case.seconds(case.flops) / case.seconds(flops), case.flops / flops
     if latency > SEEN:
-        made["latency"] = Gain.computed(latency, "efflab.cost.roofline_seconds")
+        gains["latency"] = Gain.computed(latency, "efflab.cost.roofline_seconds")
     if days > SEEN:
-        made["training days"] = Gain.computed(days, "efflab.cost.forward_flops")
-    return made
+        gains["training days"] = Gain.computed(days, "efflab.cost.forward_flops")
+    return gains

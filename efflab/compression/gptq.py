@@ -285,15 +285,15 @@ def _collect(layers: nn.ModuleList, users: list[nn.Linear], states, masks, real)
 
 def _inputs(layers: nn.ModuleList, users: list[nn.Linear], x: Tensor, mask) -> list[Tensor]:
     """The input of each use when the layers run on x (B,T,C); a shared module is used as often."""
-    found: list[Tensor] = []
+    inputs: list[Tensor] = []
     distinct = {str(i): module for i, module in enumerate(dict.fromkeys(users))}
 
     def look(_, seen: Tensor) -> None:
-        found.append(seen)
-        if len(found) == len(users):
+        inputs.append(seen)
+        if len(inputs) == len(users):
             raise _Stop
 
     with suppress(_Stop), inputs_seen(distinct, look):
         for layer in layers:
             x = layer(x, mask)
-    return found
+    return inputs

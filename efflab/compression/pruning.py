@@ -65,8 +65,8 @@ def n_m_mask(weight: Tensor, n: int, m: int) -> Tensor:
     require(last % m == 0, "m", m, f"a divisor of the last dimension, {last}")
     require_ordered("weight", weight)
     groups = weight.detach().abs().unflatten(-1, (-1, m))
-    kept = groups.argsort(dim=-1, descending=True, stable=True)[..., :n]
-    mask = torch.zeros(groups.shape, dtype=torch.bool).scatter(-1, kept, True)
+    largest = groups.argsort(dim=-1, descending=True, stable=True)[..., :n]
+    mask = torch.zeros(groups.shape, dtype=torch.bool).scatter(-1, largest, True)
     return mask.view(weight.shape)
 
 
@@ -129,8 +129,10 @@ def _resolve_masks(model: nn.Module, masks: Masks) -> list[tuple[nn.Module, str,
         require(path in known, "masks", path, "names of the model's parameters")
         _require_mask(f"masks[{path!r}]", known[path], mask)
         masked[known[path]] = mask
-    held = ((module, *item) for module in model.modules() for item in module._parameters.items())
-    return [(module, name, masked[p]) for module, name, p in held if p in masked]
+    parameters = (
+        (module, *item) for module in model.modules() for item in module._parameters.items()
+    )
+    return [(module, name, masked[p]) for module, name, p in parameters if p in masked]
 
 
 def _require_mask(name: str, weight: Tensor, mask) -> None:
@@ -171,13 +173,13 @@ def prune_heads(model: Transformer, heads: Units) -> Transformer:
     """
     pruned = deepcopy(model)
     for body, removed in _choose_units(pruned, "attention", heads):
-        kept = [h for h in range(body.n_head) if h not in removed]
-        columns = _channels(kept, body.head_dim)
+        remaining = [h for h in range(body.n_head) if h not in removed]
+        columns = _channels(remaining, body.head_dim)
         width = body.n_head * body.head_dim
         rows = torch.cat([columns + part * width for part in range(3)])  # of q, k and v
         _keep(body.qkv, rows=rows)
         _keep(body.out, columns=columns)
-        body.n_head = len(kept)
+        body.n_head = len(remaining)
     return pruned
 
 
@@ -189,9 +191,11 @@ def prune_ffn(model: Transformer, neurons: Units) -> Transformer:
     """
     pruned = deepcopy(model)
     for body, removed in _choose_units(pruned, "ffn", neurons):
-        kept = torch.tensor([i for i in range(body.up.out_features) if i not in removed]).long()
-        _keep(body.up, rows=kept)
-        _keep(body.down, columns=kept)
+        remaining = torch.tensor(
+            [i for i in range(body.up.out_features) if i not in removed]
+        ).long()
+        _keep(body.up, rows=remaining)
+        _keep(body.down, columns=remaining)
     return pruned
 
 
@@ -219,12 +223,12 @@ def _choose_units(
 ) -> list[tuple[Attention | FeedForward, set[int]]]:
     """(body, units to remove) of each layer named, all checked before any is changed."""
     bodies = [getattr(layer, part).body for layer in model.layers]
-    held = [set(body.parameters()) for body in bodies]
+    parameters = [set(body.parameters()) for body in bodies]
     chosen = []
     for layer, removed in units.items():
         require_int("layer", layer, 0)
         require(layer < len(bodies), "layer", layer, f"0 to {len(bodies) - 1}")
-        uses = sum(bool(held[layer] & other) for other in held)
+        uses = sum(bool(parameters[layer] & other) for other in parameters)
         require(uses == 1, "layer", layer, f"a layer whose {part} no other layer shares")
         body = bodies[layer]
         name, n = ("head", body.n_head) if part == "attention" else ("neuron", body.up.out_features)

@@ -95,13 +95,13 @@ def fill(layer_bytes: Counts, bucket_bytes: float) -> list[list[int]]:
     """
     require_positive("bucket_bytes", bucket_bytes)
     buckets: list[list[int]] = [[]]
-    held = 0
+    waiting_bytes = 0
     for layer in reversed(range(len(layer_bytes))):
-        if held >= bucket_bytes:
+        if waiting_bytes >= bucket_bytes:
             buckets.append([])
-            held = 0
+            waiting_bytes = 0
         buckets[-1].append(layer)
-        held += layer_bytes[layer]
+        waiting_bytes += layer_bytes[layer]
     return buckets
 
 
@@ -131,11 +131,11 @@ def transfers(ready: Times, sizes: Counts, wire: Wire, n_ranks: Size) -> tuple[T
     """One all-reduce after the other, none before its bucket is ready (seconds, bytes)."""
     require_times("ready", ready)
     require_as_many("sizes", sizes, len(ready), "bucket")
-    made: list[Transfer] = []
+    transfers: list[Transfer] = []
     for at, n_bytes in zip(ready, sizes, strict=True):
-        start = max(at, made[-1].end) if made else at
-        made.append(Transfer(n_bytes, at, start, start + wire.seconds(n_bytes, n_ranks)))
-    return tuple(made)
+        start = max(at, transfers[-1].end) if transfers else at
+        transfers.append(Transfer(n_bytes, at, start, start + wire.seconds(n_bytes, n_ranks)))
+    return tuple(transfers)
 
 
 # --- The real thing --------------------------------------------------------------------------
@@ -185,10 +185,10 @@ def _trace(model: nn.Module, backward: Callable[[nn.Module], Tensor], bucket_mb,
     loss.backward()
     watch.remove()
     wired.thread.shutdown()
-    made = (
+    transfers = (
         Transfer(t.n_bytes, t.ready - start, t.start - start, t.end - start) for t in wired.made
     )
-    return Trace(finished[-1] - start, tuple(made))
+    return Trace(finished[-1] - start, tuple(transfers))
 
 
 @check_arguments

@@ -278,5 +278,5 @@ def sampled_rows(n_rows: Size, world_size: Size, sampler: bool, seed: Count = 0)
             list(DistributedSampler(data, world_size, rank, seed=int(seed)))
             for rank in range(world_size)
         ]
-    made = (torch.Generator().manual_seed(int(seed)) for _ in range(world_size))
-    return [list(RandomSampler(data, generator=generator)) for generator in made]
+    generators = (torch.Generator().manual_seed(int(seed)) for _ in range(world_size))
+    return [list(RandomSampler(data, generator=generator)) for generator in generators]

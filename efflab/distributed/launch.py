@@ -163,13 +163,13 @@ class RankPool:
     def _failure(self, message: Message) -> RankError:
         """The cause: a rank that is gone, rather than those whose connection to it then broke."""
         deadline = time.monotonic() + GRACE_SECONDS
-        found = [message]
-        while found[-1][1] != "gone" and (later := self._next(deadline)):
-            found.append(later)
-        for rank, what, _ in found:
+        messages = [message]
+        while messages[-1][1] != "gone" and (later := self._next(deadline)):
+            messages.append(later)
+        for rank, what, _ in messages:
             if what == "gone":
                 return RankError(rank, *self._ranks[rank].death())
-        rank, _, text = next(m for m in found if m[1] == "raised")
+        rank, _, text = next(m for m in messages if m[1] == "raised")
         return RankError(rank, "raised", pickle.loads(text))
 
     def _late(self, kind: str, timeout: float, missing: set[int]) -> RankError:
@@ -241,14 +241,14 @@ def _require_loopback() -> None:
 def require_function(fn) -> None:
     """`fn` must be what a fresh Python can import: its module's attribute of that name."""
     module, name = getattr(fn, "__module__", ""), getattr(fn, "__qualname__", "")
-    found = None if module == "__main__" else sys.modules.get(module or "")
+    value = None if module == "__main__" else sys.modules.get(module or "")
     for part in name.split("."):
-        found = getattr(found, part, None)
+        value = getattr(value, part, None)
     allowed = (
         "a function that another process can import: put it into a module, a .py file, and import "
         "it from there (not a lambda, nor a function of a notebook's cell or of another function)"
     )
-    require(callable(fn) and found is fn, "fn", fn, allowed)
+    require(callable(fn) and value is fn, "fn", fn, allowed)
 
 
 def _require_seconds(timeout) -> None:

@@ -124,9 +124,9 @@ def run(
 
 def _timeline(orders: Orders, starts: list, ends: list, chunks_per_stage: int) -> Timeline:
     """A `Timeline` whose check is left out, for it would take longer than to play the tasks."""
-    made = object.__new__(Timeline)
-    unchecked(Timeline.__init__)(made, orders, starts, ends, chunks_per_stage)
-    return made
+    timeline = object.__new__(Timeline)
+    unchecked(Timeline.__init__)(timeline, orders, starts, ends, chunks_per_stage)
+    return timeline
 
 
 # --- How tasks depend on one another ----------------------------------------------------------

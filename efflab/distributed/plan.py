@@ -58,9 +58,9 @@ def rank_plans(training: Training, n_devices: Size, zero_stage: int = 0) -> list
 def fitting_plans(training: Training, n_devices: Size, zero_stage: int = 0) -> list[Plan]:
     """Every split that fits, the fastest first; of equally fast ones the one that needs less."""
     evaluate = unchecked(Training.evaluate)
-    found = (evaluate(training, split) for split in splits(training, n_devices, zero_stage))
+    plans = (evaluate(training, split) for split in splits(training, n_devices, zero_stage))
     memory = _memory(training)
-    fitting = (plan for plan in found if plan.memory_bytes <= memory)
+    fitting = (plan for plan in plans if plan.memory_bytes <= memory)
     return sorted(fitting, key=lambda plan: (plan.step_seconds, plan.memory_bytes))
 
 

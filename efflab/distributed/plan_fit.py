@@ -93,8 +93,8 @@ def left_out(hides_gradients: bool = False) -> list[dict]:
     The constants are fitted on the rows of both tables that are of other models.
     """
     rows = published_rows()
-    made = {model: fit(_others(rows, model), hides_gradients) for model in _models(rows)}
-    return [_judge(row, tera_flops(row, made[_model(row)], hides_gradients)) for row in rows]
+    constants = {model: fit(_others(rows, model), hides_gradients) for model in _models(rows)}
+    return [_judge(row, tera_flops(row, constants[_model(row)], hides_gradients)) for row in rows]
 
 
 @check_arguments

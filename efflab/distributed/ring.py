@@ -79,15 +79,15 @@ def sent_bytes() -> int:
 
 def _open_sockets() -> list[int]:
     """File descriptors of this process that are sockets."""
-    found = []
+    counts = []
     for name in os.listdir("/proc/self/fd"):
         try:
             is_socket = os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
         except FileNotFoundError:  # that of the listing itself
             continue
         if is_socket:
-            found.append(int(name))
-    return found
+            counts.append(int(name))
+    return counts
 
 
 def _bytes_of(descriptor: int) -> int:

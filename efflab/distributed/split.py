@@ -221,12 +221,12 @@ class Training:
         states = _model_state_bytes(_num_params(stage) / split.tp, split.dp, split.zero_stage)
         more = 1 + (split.pp - 1) / (split.pp * split.n_chunks) if split.n_chunks > 1 else 1
         under_way = min(split.pp * more, split.n_microbatches)
-        kept = self._kept_bytes(stage, split, split.recompute) * under_way
+        activations = self._kept_bytes(stage, split, split.recompute) * under_way
         at_work = self._kept_bytes(layer, split, "none") if split.recompute != "none" else 0
         logits = LOGIT_BYTES * self._micro_batch(split) * self.seq_len * stage.vocab_size / split.tp
         weights = _attention_params(layer) + _ffn_params(layer)
         gathered = VALUE_BYTES * weights / split.tp if split.zero_stage == 3 else 0
-        return states + kept + at_work + logits + gathered
+        return states + activations + at_work + logits + gathered
 
     def _kept_bytes(self, config: ModelConfig, split: Split, recompute: str) -> float:
         """Activations of one micro-batch that layers keep on a device."""
@@ -257,16 +257,16 @@ class Training:
         """
         stage, micro_batch = self._stage(split), self._micro_batch(split)
         parts = _flops_by_part(stage, self.seq_len, micro_batch)
-        kept = self._kept_bytes(stage, split, "none")
+        activations = self._kept_bytes(stage, split, "none")
         flops_again = _flops_again(parts, split.recompute)
         bytes_again = {
             "none": 0.0,
-            "selective": kept - self._kept_bytes(stage, split, "selective"),
-            "full": kept,
+            "selective": activations - self._kept_bytes(stage, split, "selective"),
+            "full": activations,
         }[split.recompute]
         speed = split.tp * self.device.peak(DTYPE) * self.constants.products
         traffic = self.constants.crossings / self.device.memory_bandwidth
-        forward = sum(parts.values()) / speed + kept * traffic
+        forward = sum(parts.values()) / speed + activations * traffic
         return forward, flops_again / speed + bytes_again * traffic
 
     def _reduce_seconds(self, split: Split) -> float:

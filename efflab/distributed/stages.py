@@ -63,8 +63,8 @@ class Trace:
 @check_arguments
 def timeline(traces: Sequence[Trace], chunks_per_stage: Size = 1) -> Timeline:
     """Traces of all ranks, in order, as a timeline that begins at 0."""
-    told = len(traces) > 0 and all(len(trace.starts) > 0 for trace in traces)
-    require(told, "traces", traces, "one at least, and a task in each")
+    is_traced = len(traces) > 0 and all(len(trace.starts) > 0 for trace in traces)
+    require(is_traced, "traces", traces, "one at least, and a task in each")
     zero = min(min(trace.starts) for trace in traces)
     return Timeline(
         [trace.tasks for trace in traces],

@@ -109,10 +109,10 @@ def on_rank(
     expected = _pass(ffn, x, toward)
     _pass(ffn, x, toward, order)  # connects the ranks
     before = sent_bytes()
-    found = _pass(ffn, x, toward, order)
+    result = _pass(ffn, x, toward, order)
     sent = sent_bytes() - before
     output_error, gradient_error = (
-        distance({"": ours}, {"": theirs}) for ours, theirs in zip(found, expected, strict=True)
+        distance({"": ours}, {"": theirs}) for ours, theirs in zip(result, expected, strict=True)
     )
     return OrderResult(output_error, gradient_error, sent)
 

@@ -135,20 +135,20 @@ def _importance(kind: str) -> torch.Tensor:
 @torch.no_grad()
 def quantize_all(model: Transformer, moves: Moves) -> Quantized:
     """Every matrix of the model on its bits."""
-    found: Quantized = {}
+    codes: Quantized = {}
     wanted = {name: bits_of(name, moves) for name in packed.weight_matrices(model)}
     maps = {name: bits for name, bits in wanted.items() if name not in TABLES}
     if moves.method == "gptq":
         for bits in sorted(set(maps.values())):
             options = dict(group_size=moves.group_size, act_order=moves.act_order)
-            made = gptq_model(model, calibration(), bits, **options)
-            found |= {name: q for name, q in made.items() if maps[name] == bits}
+            fitted = gptq_model(model, calibration(), bits, **options)
+            codes |= {name: q for name, q in fitted.items() if maps[name] == bits}
     for name, weight in packed.weight_matrices(model).items():
-        if name not in found:
+        if name not in codes:
             grouped = moves.group_size if name in maps else None
             grid = dict(symmetric=False, group_size=grouped, axis=0 if grouped is None else None)
-            found[name] = quantize(weight, wanted[name], **grid)
-    return found
+            codes[name] = quantize(weight, wanted[name], **grid)
+    return codes
 
 
 def bits_of(name: str, moves: Moves) -> int:
@@ -162,8 +162,8 @@ def bits_of(name: str, moves: Moves) -> int:
 def store(moves: Moves, path: Path) -> tuple[int, Transformer]:
     """(bytes of the file at `path`, the model read back from it)."""
     model = shape(moves)
-    made = quantize_all(model, moves)
-    size = packed.save_quantized(_halve(model, made) if moves.half else model, made, path)
+    matrices = quantize_all(model, moves)
+    size = packed.save_quantized(_halve(model, matrices) if moves.half else model, matrices, path)
     return size, packed.load_model(path, lambda: shape(moves))
 
 

@@ -2,7 +2,7 @@
 
 What is measured depends on shapes alone, so that nothing is trained here: the recipe is the one
 that `case-study` recorded, and the neurons are picked before any training. All stages and engines
-of a case run turn and turn about with the model as shipped in PyTorch's fp32, on one thread. Run it
+of a case interleaved with the model as shipped in PyTorch's fp32, on one thread. Run it
 on an idle machine; another machine needs only this. A processor with VNNI also runs without it.
 """
 
@@ -94,8 +94,8 @@ def round_digits(value) -> float:
 
 def ratio(estimate: Estimate) -> dict[str, float]:
     """A ratio and its 95 % interval as a row keeps them."""
-    found = dict(ratio=estimate.mean, low=estimate.low, high=estimate.high)
-    return {name: round_digits(value) for name, value in found.items()}
+    row = dict(ratio=estimate.mean, low=estimate.low, high=estimate.high)
+    return {name: round_digits(value) for name, value in row.items()}
 
 
 # --- Time ------------------------------------------------------------------------------------
@@ -120,17 +120,17 @@ def side_by_side(
     ids = data.random_windows(data.stdlib_tokens("held-out"), n, SEQ_LEN, 0)[0]
     places = list(product(models, ENGINES))
     with TemporaryDirectory() as folder:
-        made = {
+        engines = {
             (stage, engine): make_engine(
                 engine, models[stage], Path(folder) / f"{i}.xml", (n, SEQ_LEN), seven_bits
             )
             for i, (stage, engine) in enumerate(places)
         }
-        calls = {place: lambda e=e: e(ids) for place, e in made.items()}
+        calls = {place: lambda e=e: e(ids) for place, e in engines.items()}
         times = bench.compared(calls[places[0]], calls, 2, repeats)
         rows = []
         for stage, engine in places:
-            exact, this = made[stage, FP32](ids), made[stage, engine]
+            exact, this = engines[stage, FP32](ids), engines[stage, engine]
             row = dict(stage=stage, engine=engine, nbytes=this.nbytes)
             row |= dict(flops=lighten.forward_flops(models[stage], SEQ_LEN))
             row |= ratio(times.ratios[stage, engine])
@@ -182,8 +182,8 @@ def memory(recipe: Recipe, n: int, processes: int = MEMORY_PROCESSES) -> dict:
             make_engine(engine, model_at(stage, recipe), path, (n, SEQ_LEN))
             task = dict(path=str(path), n=n, seq_len=SEQ_LEN)
             task |= dict(precision="bf16" if engine == OPENVINO_BF16 else "f32")
-            found = [alone(f"{resident.__name__}:added", task) for _ in range(processes)]
-            added = median(run["resident_bytes"] for run in found)
+            runs = [alone(f"{resident.__name__}:added", task) for _ in range(processes)]
+            added = median(run["resident_bytes"] for run in runs)
             rows.append(dict(stage=stage, engine=engine, resident_bytes=added))
     return dict(rows=rows)
 
@@ -200,9 +200,9 @@ def alone(function: str, task: dict, environment: dict[str, str] | None = None) 
 
 def cases() -> list[dict]:
     """Memory first, which needs no idle machine; then times."""
-    found = [dict(part="memory", n=1, seed=0)]
-    found += [dict(part="time", n=n, isa=isa, seed=0) for isa, n in product(limits(), REPEATS)]
-    return [*found, dict(part="training", seed=0)]
+    cases = [dict(part="memory", n=1, seed=0)]
+    cases += [dict(part="time", n=n, isa=isa, seed=0) for isa, n in product(limits(), REPEATS)]
+    return [*cases, dict(part="training", seed=0)]
 
 
 def limits() -> tuple[str | None, ...]:
@@ -236,8 +236,8 @@ def run(*, fresh: bool = False) -> dict:
     settings = dict(windows=recipe.windows, removed=recipe.removed, repeats=REPEATS)
     settings |= dict(seq_len=SEQ_LEN, pruned=case_study.PRUNED, memory_processes=MEMORY_PROCESSES)
     settings |= dict(training_repeats=TRAINING_REPEATS, batch_size=case_study.BATCH_SIZE)
-    made = dict(models={"stdlib-gpt": read_card()["sha256"]}, versions_of=("openvino", "nncf"))
-    return run_cases(NAME, cases(), run_one, settings=settings, fresh=fresh, **made)
+    options = dict(models={"stdlib-gpt": read_card()["sha256"]}, versions_of=("openvino", "nncf"))
+    return run_cases(NAME, cases(), run_one, settings=settings, fresh=fresh, **options)
 
 
 def rows_of(experiment: dict, n: int = 1, isa: str | None = None) -> dict[tuple[str, str], dict]:

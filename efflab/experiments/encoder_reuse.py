@@ -64,15 +64,17 @@ def docstrings() -> Docstrings:
 
 def _pick_docstrings() -> list[tuple]:
     """(text, label of its package, returns, takes) of every function picked."""
-    found: dict[str, dict[str, tuple[bool, bool]]] = {name: {} for name in PACKAGES}
+    answers: dict[str, dict[str, tuple[bool, bool]]] = {name: {} for name in PACKAGES}
     for path, source in sorted(data.stdlib_files("train")):
         package = path.split("/")[0]
-        if package in found:
+        if package in answers:
             for text, returns, takes in _functions(ast.parse(source)):
-                found[package].setdefault(text, (returns, takes))
+                answers[package].setdefault(text, (returns, takes))
     rows, seen = [], set()
     for label, package in enumerate(PACKAGES):
-        fresh = [(text, label, *rest) for text, rest in found[package].items() if text not in seen]
+        fresh = [
+            (text, label, *rest) for text, rest in answers[package].items() if text not in seen
+        ]
         order = np.random.default_rng(0).permutation(len(fresh))[:PER_PACKAGE]
         rows += [fresh[i] for i in order]
         seen |= {row[0] for row in rows}
@@ -173,6 +175,6 @@ def run(*, fresh: bool = False) -> dict:
     settings = dict(n_steps=N_STEPS, batch_size=BATCH_SIZE, lr=LR, max_tokens=MAX_TOKENS)
     settings |= dict(n_train=len(ids) - n_test, n_test=n_test)
     cases = [dict(task=task, seed=seed) for task, seed in product(TASKS, SEEDS)]
-    made = dict(models={"MiniLM-L6": data.MINILM_SHA256})
-    made |= dict(versions_of=("transformers", "scikit-learn"))
-    return run_cases(NAME, cases, run_one, settings=settings, fresh=fresh, **made)
+    options = dict(models={"MiniLM-L6": data.MINILM_SHA256})
+    options |= dict(versions_of=("transformers", "scikit-learn"))
+    return run_cases(NAME, cases, run_one, settings=settings, fresh=fresh, **options)

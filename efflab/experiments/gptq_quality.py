@@ -136,20 +136,20 @@ def cases() -> list[dict]:
     """Every point by the part of the experiment that it belongs to."""
     first, *others = SEEDS
     plain = dict(part="language", seed=first)
-    found = [dict(part="full", seed=first)]
-    found += [
+    cases = [dict(part="full", seed=first)]
+    cases += [
         plain | dict(bits=b, group_size=g, method=m) for b, g, m in product(BITS, GROUPS, METHODS)
     ]
-    found += [
+    cases += [
         dict(part="repeats", seed=seed, bits=b, group_size=None, method="gptq")
         for b, seed in product(SEEDED_BITS, others)
     ]
-    found += [dict(part="variants", seed=first, variant=name) for name in VARIANTS]
-    found += [dict(part="sizes", seed=first, n_tokens=n, source=SOURCES[0]) for n in SIZES]
-    found += [dict(part="sources", seed=first, n_tokens=N_TOKENS, source=s) for s in SOURCES[1:]]
+    cases += [dict(part="variants", seed=first, variant=name) for name in VARIANTS]
+    cases += [dict(part="sizes", seed=first, n_tokens=n, source=SOURCES[0]) for n in SIZES]
+    cases += [dict(part="sources", seed=first, n_tokens=N_TOKENS, source=s) for s in SOURCES[1:]]
     grids = product(BITS, MINILM_GROUPS, METHODS)
-    found += [dict(part="encoder", seed=first, bits=b, group_size=g, method=m) for b, g, m in grids]
-    return found
+    cases += [dict(part="encoder", seed=first, bits=b, group_size=g, method=m) for b, g, m in grids]
+    return cases
 
 
 def run_one(part: str, seed: int, **where) -> dict:
@@ -174,8 +174,8 @@ def run(*, fresh: bool = False) -> dict:
     settings = dict(n_tokens=N_TOKENS, seq_len=SEQ_LEN, n_windows=N_WINDOWS, damp=0.01)
     settings |= dict(n_functions=N_FUNCTIONS, max_tokens=MAX_TOKENS)
     models = {"stdlib-gpt": pretrained.read_card()["sha256"], "MiniLM-L6": data.MINILM_SHA256}
-    made = dict(models=models, versions_of=("transformers",))
-    return run_cases(NAME, cases(), run_one, settings=settings, fresh=fresh, **made)
+    options = dict(models=models, versions_of=("transformers",))
+    return run_cases(NAME, cases(), run_one, settings=settings, fresh=fresh, **options)
 
 
 def by_part(experiment: dict) -> dict:

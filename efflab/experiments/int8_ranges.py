@@ -100,24 +100,24 @@ def run_one(form: str, seed: int) -> dict:
     model, tokenizer = _encoder()
     ours, theirs = vectors(make_encoder(form, model, calibration(tokenizer))), exact()
     cosine = F.cosine_similarity(ours[0], theirs[0], dim=-1)
-    found = {f"cosine {k}": v for k, v in evaluate.cosines(ours[0], theirs[0]).items()}
-    found |= {"cosine sd": cosine.std().item()} | interval("cosine p5", percentile(cosine.numpy()))
+    row = {f"cosine {k}": v for k, v in evaluate.cosines(ours[0], theirs[0]).items()}
+    row |= {"cosine sd": cosine.std().item()} | interval("cosine p5", percentile(cosine.numpy()))
     new, old = (evaluate.reciprocal_ranks(*pair) for pair in (ours, theirs))
     less = bootstrap(new - old)
-    found |= {"mrr": float(new.mean()), "mrr fp32": float(old.mean()), "mrr less fp32": less.mean}
-    found |= interval("mrr less fp32", less)
-    return {k: round(v, 4) for k, v in found.items()}
+    row |= {"mrr": float(new.mean()), "mrr fp32": float(old.mean()), "mrr less fp32": less.mean}
+    row |= interval("mrr less fp32", less)
+    return {k: round(v, 4) for k, v in row.items()}
 
 
 def run(*, fresh: bool = False) -> dict:
     """Every form, recorded as data/experiments/int8-ranges.json."""
     settings = dict(n_calibration=N_CALIBRATION, n_test=len(held_out_functions()))
     cases = [dict(form=form, seed=0) for form in FORMS]
-    made = dict(models={"MiniLM-L6": data.MINILM_SHA256}, versions_of=("transformers",))
-    return run_cases(NAME, cases, run_one, settings=settings, fresh=fresh, **made)
+    options = dict(models={"MiniLM-L6": data.MINILM_SHA256}, versions_of=("transformers",))
+    return run_cases(NAME, cases, run_one, settings=settings, fresh=fresh, **options)
 
 
 def by_form(runs: list[dict]) -> dict[str, dict]:
     """Form -> its run, in the order of `FORMS`."""
-    found = {run["form"]: run for run in runs}
-    return {form: found[form] for form in FORMS if form in found}
+    by_form = {run["form"]: run for run in runs}
+    return {form: by_form[form] for form in FORMS if form in by_form}

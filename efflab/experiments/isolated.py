@@ -39,8 +39,8 @@ def run_isolated(
         except subprocess.TimeoutExpired as error:
             raise RuntimeError(f"{function} took longer than {timeout} s") from error
         if done.returncode or not result.exists():
-            said = (done.stdout + done.stderr)[-2000:]
-            raise RuntimeError(f"{function} ended with status {done.returncode}:\n{said}")
+            output = (done.stdout + done.stderr)[-2000:]
+            raise RuntimeError(f"{function} ended with status {done.returncode}:\n{output}")
         return parse_json(result.read_bytes(), object)
 
 
@@ -48,8 +48,8 @@ def main(function: str, result: str) -> None:
     """The new process's side."""
     opt_out()
     module, name = function.split(":")
-    found = getattr(import_module(module), name)(**parse_json(sys.stdin.read()))
-    write_atomically(Path(result), json.dumps(found))
+    answer = getattr(import_module(module), name)(**parse_json(sys.stdin.read()))
+    write_atomically(Path(result), json.dumps(answer))
 
 
 if __name__ == "__main__":

@@ -68,11 +68,11 @@ def run(*, fresh: bool = False) -> dict:
 
 def factors(experiment: Mapping, isa: str | None = None) -> dict[tuple[str, str], list[Estimate]]:
     """(`PLAIN` or `WINDOWS`, engine) -> time for a FLOP over torch's in fp32, one a width."""
-    found: dict[tuple[str, str], list[Estimate]] = {}
+    estimates: dict[tuple[str, str], list[Estimate]] = {}
     for run in experiment["runs"]:
         if run["isa"] == isa:
             base = run["rows"][0]["flops"]
             for row in run["rows"]:
                 ends = (row[key] * base / row["flops"] for key in ("ratio", "low", "high"))
-                found.setdefault((row["stage"], row["engine"]), []).append(Estimate(*ends))
-    return found
+                estimates.setdefault((row["stage"], row["engine"]), []).append(Estimate(*ends))
+    return estimates

@@ -50,13 +50,13 @@ def commit() -> str | None:
 
 def versions(packages: Iterable[str] = ()) -> dict[str, str | None]:
     """Python's version, torch's and those of `packages`; None for one that is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in ("torch", *packages):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = None
-    return found
+            versions[package] = None
+    return versions
 
 
 def describe_run(command: str, packages: Iterable[str] = ()) -> dict:

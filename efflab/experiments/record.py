@@ -51,11 +51,11 @@ def recorded(name: str, machine: str | None = None, folder: Path = EXPERIMENTS) 
     machine (in words), features, threads, settings, models, complete, seeds, runs and provenance;
     command, date, commit and versions are those of the last provenance.
     """
-    found = blocks(name, folder)
+    matching = blocks(name, folder)
     if machine is not None:
         require_one_of("machine", machine, machines(name, folder))
-        found = [b for b in found if machine_name(b["machine"]) == machine]
-    return _view(name, ([b for b in found if b["complete"]] or found)[-1])
+        matching = [b for b in matching if machine_name(b["machine"]) == machine]
+    return _view(name, ([b for b in matching if b["complete"]] or matching)[-1])
 
 
 def machines(name: str, folder: Path = EXPERIMENTS) -> list[str]:
@@ -117,7 +117,7 @@ def run_cases(
     block = _block(record, want)
     others = [b for b in record["machines"] if b is not block]
     say(_intention(name, cases, record, block, fresh))
-    made = describe_run(f"efflab experiment {name}{' --fresh' if fresh else ''}", versions_of)
+    provenance = describe_run(f"efflab experiment {name}{' --fresh' if fresh else ''}", versions_of)
     for i, case in enumerate(cases, start=1):
         block = _block(
             _open_record(name, path, say), want
@@ -126,7 +126,7 @@ def run_cases(
             start = time.perf_counter()
             result = run_one(**case)
             require_run("run", case | result)
-            run = (case, _plain(result), made)
+            run = (case, _plain(result), provenance)
             block = _change(name, path, lambda record, run=run: _add(record, want, run, cases))
             took = f"{time.perf_counter() - start:.0f} s"
             say(f"{i}/{len(cases)}  {_brief(case)}:  {_brief(result)}  ({took})")
@@ -233,8 +233,8 @@ def _intention(name: str, cases: list, record: dict, block: dict, fresh: bool) -
 
 
 def _dates(block: dict, places: Iterable[int]) -> str:
-    made = {block["runs"][i]["made"] for i in places}
-    dates = sorted(block["provenance"][i]["date"] for i in made)
+    provenances = {block["runs"][i]["made"] for i in places}
+    dates = sorted(block["provenance"][i]["date"] for i in provenances)
     return dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
 
 

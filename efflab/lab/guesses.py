@@ -34,9 +34,9 @@ def keep(notebook: str, question: str, guess: float, measured: float, path: Path
     row = dict(notebook=notebook, question=question, guess=guess, measured=measured)
 
     def added(text: str | None) -> str:
-        found = [] if text is None else _rows(text)
-        asked = any((r["notebook"], r["question"]) == (notebook, question) for r in found)
-        return json.dumps(found if asked else [*found, row], indent=1) + "\n"
+        rows = [] if text is None else _rows(text)
+        asked = any((r["notebook"], r["question"]) == (notebook, question) for r in rows)
+        return json.dumps(rows if asked else [*rows, row], indent=1) + "\n"
 
     try:
         try:

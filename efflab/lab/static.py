@@ -214,9 +214,9 @@ def _frame(name: str, spec: dict, moving) -> dict:
     """A frame with what moves."""
     traces = []
     for trace, names in zip(spec["data"], moving[0], strict=True):
-        kept = {"visible": True} if "visible" in names else {}
-        kept |= {k: trace[k] for k in names if k in trace}
-        traces.append({"type": trace["type"], **kept})
+        changes = {"visible": True} if "visible" in names else {}
+        changes |= {k: trace[k] for k in names if k in trace}
+        traces.append({"type": trace["type"], **changes})
     layout = {k: spec["layout"][k] for k in moving[1] if k in spec["layout"]}
     return dict(name=name, data=traces, layout=layout)
 

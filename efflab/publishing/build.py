@@ -88,11 +88,11 @@ def report_cells(notebook, name: str, say) -> None:
 
 def collect(folder: Path = NOTEBOOKS) -> None:
     """Write data/verdicts.json and data/board.json from what the built notebooks hold."""
-    made = {
+    makers = {
         "verdicts.json": lambda: read_outputs(VERDICT, folder),
         "board.json": lambda: _board(folder),
     }
-    for name, make in made.items():
+    for name, make in makers.items():
         # Read while nobody else writes: the later of two builds then finds what both have stored.
         update(
             folder.parent / "data" / name,

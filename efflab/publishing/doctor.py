@@ -23,7 +23,7 @@ BROWSER_ADVICE = (
 
 
 def kept(text: str) -> str:
-    """A name or a number with its unit, not to be translated: its spaces are none until printed."""
+    """A name or a number with its unit, not to be translated: no-break spaces until printed."""
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 

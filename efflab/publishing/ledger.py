@@ -117,8 +117,8 @@ def short_ledger(root: Path = ROOT) -> str:
     known, rows = claims(root), []
     for name, record in verdicts(root).items():
         cells = [short_claim(known[name]), outcome_words(record["outcome"])]
-        taken = len(table(("",) * 4, []).splitlines()[0]) + sum(map(len, cells)) + 2
-        figure = figure_words(record["figures"][0], WIDEST - taken)
+        length = len(table(("",) * 4, []).splitlines()[0]) + sum(map(len, cells)) + 2
+        figure = figure_words(record["figures"][0], WIDEST - length)
         rows.append((*cells, figure, known[name]["notebook"]))
     return table(("claim", "outcome", "the figure that decides", "notebook"), rows)
 

@@ -111,14 +111,16 @@ def with_entry(catalog: str, number: str, entry: str) -> str:
 def new(number: str, name: str, *, root: Path = ROOT) -> list[Path]:
     """Write a new notebook's files and its catalog entry; returns where they are.
 
-    A number or a name that is taken, or that is none, is a `ValueError` before anything is written.
+    A number or name that is taken or invalid is a `ValueError` before anything is written.
     """
     require(bool(re.fullmatch("[0-9]{2}", number)), "number", number, "two digits such as 16")
     right = bool(re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name))
     allowed = "small letters and digits with _ between words, such as running_sums"
     require(right and not keyword.iskeyword(name), "name", name, allowed)
-    taken = sources(root / "notebooks")
-    require(number not in taken, "number", number, f"one not taken, unlike {', '.join(taken)}")
+    existing = sources(root / "notebooks")
+    require(
+        number not in existing, "number", number, f"one not taken, unlike {', '.join(existing)}"
+    )
     files = files_for(number, name, root)
     for path in [root / "notebooks" / "efflab_rooms" / name, *files]:
         there = path.relative_to(root).as_posix()

@@ -73,9 +73,9 @@ def readme(root: Path = ROOT) -> str:
 def report(root: Path = ROOT, say=print) -> None:
     """Print the ledger, and bring README.md, docs/ledger.md and docs/ledger.html up to date."""
     say(short_ledger(root))
-    made = {"README.md": readme, "docs/ledger.md": page, "docs/ledger.html": html}
-    for name, text in [(name, make(root)) for name, make in made.items()]:
+    pages = {"README.md": readme, "docs/ledger.md": page, "docs/ledger.html": html}
+    for name, text in [(name, make(root)) for name, make in pages.items()]:
         path = root / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
-            update(path, lambda _, make=made[name]: make(root))
+            update(path, lambda _, make=pages[name]: make(root))
             say(f"{name} brought up to date")

@@ -133,8 +133,8 @@ def dependencies(data: Path) -> list[Path]:
     """The files of the package, of the rooms and of `data` on which every run depends, in order."""
     code = [p for f in CODE for p in f.rglob("*") if p.suffix in (".py", ".toml")]
     folders = ("published", "experiments", "stdlib-gpt")
-    kept = [p for folder in folders for p in (data / folder).glob("*")]
-    files = [*code, data / "claims.toml", *kept]
+    data_files = [p for folder in folders for p in (data / folder).glob("*")]
+    files = [*code, data / "claims.toml", *data_files]
     return sorted(p for p in files if p.is_file() and not p.name.startswith(("training", ".")))
 
 
@@ -145,14 +145,14 @@ def libraries() -> str:
     What is installed, not what `sys.path` holds: setuptools adds copies of its own once imported.
     """
     places = {sysconfig.get_paths()[name] for name in ("purelib", "platlib")}
-    found = {f"{d.metadata['Name']}=={d.version}" for d in distributions(path=sorted(places))}
-    return json.dumps([platform.python_version(), *sorted(found)])
+    versions = {f"{d.metadata['Name']}=={d.version}" for d in distributions(path=sorted(places))}
+    return json.dumps([platform.python_version(), *sorted(versions)])
 
 
 def is_done(name: str, given: dict, folder: Path = NOTEBOOKS, say: Callable = print) -> Path | None:
     """The finished run with the same fingerprint and parameters, if there is one.
 
-    A file that is none, or a damaged one, is said and counts as not there.
+    An invalid or damaged file is reported and ignored.
     """
     path = find(name, folder)
     source = read_source(path)
@@ -224,10 +224,10 @@ def sweep(
         check_values_for(path, source, given)
     paths = []
     for i, given in enumerate(grid):
-        kept = None if fresh else is_done(name, given, folder, say)
-        say(f"{i + 1} of {len(grid)}: {given}" + (" (done before)" if kept else ""))
+        earlier = None if fresh else is_done(name, given, folder, say)
+        say(f"{i + 1} of {len(grid)}: {given}" + (" (done before)" if earlier else ""))
         quiet = dict(folder=folder, fresh=True, say=lambda line: None)
-        paths.append(kept or run(name, given, **quiet))
+        paths.append(earlier or run(name, given, **quiet))
         for verdict in of_kind(read_notebook(paths[-1]), VERDICT):
             say(f"    {verdict['claim']}: {verdict['outcome']}, {deciding(verdict)}")
     return paths

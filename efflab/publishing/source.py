@@ -93,10 +93,10 @@ def exercise_name(cell: NotebookNode) -> str:
 def solution(source: NotebookNode, name: str, language: str) -> str:
     """The code that can stand in the stub of exercise `name`, out of its folded solution."""
     wanted = {language, "solution", f"ex-{name}"}
-    found = [c.source for c in source.cells if wanted <= set(tags(c))]
-    require(len(found) == 1, f"solutions of {name} in {language}", len(found), "exactly one")
-    blocks = re.findall(r"```python\n(.*?)\n```", found[0], re.DOTALL)
-    require(len(blocks) == 1 and "<details>" in found[0], name, found[0], "one folded python block")
+    cells = [c.source for c in source.cells if wanted <= set(tags(c))]
+    require(len(cells) == 1, f"solutions of {name} in {language}", len(cells), "exactly one")
+    blocks = re.findall(r"```python\n(.*?)\n```", cells[0], re.DOTALL)
+    require(len(blocks) == 1 and "<details>" in cells[0], name, cells[0], "one folded python block")
     return blocks[0]
 
 
@@ -170,14 +170,14 @@ def differences(path: Path, language: str) -> list[str]:
 
     wanted = said(translate(read_source(path), language))
     try:
-        found = said(read_notebook(target))
+        texts = said(read_notebook(target))
     except ValueError as error:
         return [f"{error} ({language})"]
     lines = [
         f"{target.name} ({language}), cell {i}: {b[1][:60]!r} instead of {a[1][:60]!r}"
-        for i, (a, b) in enumerate(zip(wanted, found, strict=False))
+        for i, (a, b) in enumerate(zip(wanted, texts, strict=False))
         if a != b
     ]
-    if len(wanted) != len(found):
-        lines.append(f"{target.name} ({language}): {len(found)} cells instead of {len(wanted)}")
+    if len(wanted) != len(texts):
+        lines.append(f"{target.name} ({language}): {len(texts)} cells instead of {len(wanted)}")
     return lines

@@ -20,10 +20,10 @@ def unchanged_notebooks(root: Path = ROOT) -> list[Path]:
 def _git(root: Path, *arguments: str) -> list[str]:
     """The names that git answers, by zero bytes; none where it has no answer."""
     try:
-        found = subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=True)
+        output = subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return []
-    return found.stdout.decode().rstrip("\0").split("\0") if found.stdout else []
+    return output.stdout.decode().rstrip("\0").split("\0") if output.stdout else []
 
 
 def trust(paths: list[Path]) -> None:

@@ -87,8 +87,8 @@ def block_sparse_attention(q: Heads, k: Heads, v: Heads, layout: Layout, block_s
     fits = T > 0 and T % block_size == 0
     require(fits, "q.shape", tuple(q.shape), f"T a multiple of block_size={block_size}")
     square = layout.shape == (n_blocks, n_blocks) and layout.dtype == torch.bool
-    found = f"{layout.dtype} {tuple(layout.shape)}"
-    require(square, "layout", found, f"a bool tensor of shape {(n_blocks, n_blocks)}")
+    given = f"{layout.dtype} {tuple(layout.shape)}"
+    require(square, "layout", given, f"a bool tensor of shape {(n_blocks, n_blocks)}")
     blind = (~layout.any(1)).nonzero()[:, 0].tolist()
     require(not blind, "layout's empty rows", blind, "at least one key block in each row")
     blocks = (x.reshape(B * H * n_blocks, block_size, D) for x in (q, k, v))
@@ -153,8 +153,8 @@ class _BlockSparse(torch.autograd.Function):
 
         def answer(piece: Piece) -> None:
             own, keys, n_rows = piece
-            found = attend(q.index_select(0, own), blocks_at(k, keys), blocks_at(v, keys), n_rows)
-            y.index_copy_(0, own, found)
+            output = attend(q.index_select(0, own), blocks_at(k, keys), blocks_at(v, keys), n_rows)
+            y.index_copy_(0, own, output)
 
         for _ in map_on_threads(answer, ctx.pieces):
             pass

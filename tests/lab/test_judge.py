@@ -146,7 +146,7 @@ def test_a_wrong_verdict_is_refused():
     for wrong in (
         dict(holds=False),  # with no reason
         dict(holds=None),
-        dict(holds=False, reason="no", condition="a rider"),
+        dict(holds=False, reason="no", condition="in winter"),
         dict(holds=True, reason="none is asked for"),
     ):
         with pytest.raises(ValueError, match="expected"):

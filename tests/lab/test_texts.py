@@ -36,7 +36,7 @@ OTHERS = {
     "per cent",
     # refusals, made in a variable
     "(low, high), (low, high, step), a list, a bool, Slider, Choice or Toggle",
-    "no condition: a rider is no condition",
+    "no condition, which only a claim that holds can have",
     "its id, name and value, and no keys but {keys}",
     "why it does not hold or cannot be told, and nothing where it holds",
     # keys of a result that a cell asserts something about

@@ -85,9 +85,9 @@ BROKEN = {
         r"versions\.torch=.*1 to 40 characters",
     ),
     "no verdicts": (changed("verdicts", to=[]), r"verdicts=\[\]: expected a list of at least one"),
-    "a verdict that is none": (changed("verdicts", 0, to=7), "verdict=7: expected an object"),
+    "an invalid verdict": (changed("verdicts", 0, to=7), "verdict=7: expected an object"),
     "an unknown claim": (changed("verdicts", 0, "claim", to="x"), "claim='x': expected one of da"),
-    "a claim that is none": (changed("verdicts", 0, "claim", to=[]), r"claim=\[\]: expected one"),
+    "an invalid claim": (changed("verdicts", 0, "claim", to=[]), r"claim=\[\]: expected one"),
     "a claim twice": (changed("verdicts", 1, to=LESS), "claim='big': expected one verdict"),
     "a claim not judged yet": (
         changed("verdicts", 1, "claim", to="later"),
@@ -108,7 +108,7 @@ BROKEN = {
     ),
     "no figures": (changed(*FIGURES, to=[]), r"big: figures=\[\]: expected a list of 1 to 60"),
     "too many figures": (changed(*FIGURES, to=[BIG] * 61), "expected a list of 1 to 60"),
-    "a figure that is none": (changed(*HIGH, to=None), "a figure of big=None: expected an object"),
+    "an invalid figure": (changed(*HIGH, to=None), "a figure of big=None: expected an object"),
     "a figure with a script": (
         changed(*HIGH, "script", to="x"),
         r"keys of a figure of big=\['script'\]",
@@ -279,14 +279,14 @@ def test_every_stored_verdict_would_be_taken_from_elsewhere():
     assert again.verdicts == found
 
 
-UNTOLD = {"fpga-inference"}
+NO_VERDICT_HERE = {"fpga-inference"}
 """Claims whose rule is undecided where a figure is not there."""
 
 
 @pytest.mark.parametrize("claim", verdicts())
 def test_a_rule_that_lacks_its_figures_decides_nothing(claim):
     strange = [figure("nobody-asked", 1.5)]
-    if claim in UNTOLD:
+    if claim in NO_VERDICT_HERE:
         assert judge(claim, strange).holds is None
         return
     with pytest.raises(ValueError, match=f"{claim}: its figures are not those that its rule asks"):

@@ -186,7 +186,7 @@ def test_notebooks_built_on_two_machines_are_two_columns(root):
     (only,) = pool.built_columns(root)
     assert (only.machine, len(only.verdicts), only.date) == (HERE, 3, "2026-11-20")
     (root / "data" / "builds.json").unlink()
-    assert pool.built_columns(root)[0].name == "a machine that is not told"
+    assert pool.built_columns(root)[0].name == "unknown machine"
 
 
 def test_no_claim_of_a_written_notebook_is_without_its_verdict():
