@@ -163,25 +163,14 @@ def latency_map(overhead_us=0, gpu="A100 40GB", seq_len=128, against="TPUv1"):
 
 def _add_ratios(fig: go.Figure, ratios: np.ndarray, column: int, *, showscale: bool) -> None:
     """A panel of the map: (products, batches) as colours and numbers."""
-    products = systolic.block_products(PRESETS[measure.MAP_MODEL], 1)
-    ticks = (0.1, 0.6, 1, 10)
-    fig.add_heatmap(
-        z=np.log10(ratios),
-        x=[str(batch) for batch in measure.BATCHES],
-        y=[tr(p.name) for p in products],
-        zmin=-1.5,
-        zmax=1.5,
-        colorscale="RdBu_r",
-        colorbar=dict(tickvals=np.log10(ticks), ticktext=[number(t) for t in ticks]),
-        showscale=showscale,
-        text=[[_two_digits(ratio) for ratio in row] for row in ratios],
-        texttemplate="%{text}",
-        textfont_size=10,
-        xgap=1,
-        ygap=1,
-        row=1,
-        col=column,
-    )
+    names = [tr(p.name) for p in systolic.block_products(PRESETS[measure.MAP_MODEL], 1)]
+    batches = [str(batch) for batch in measure.BATCHES]
+    text = [[_two_digits(ratio) for ratio in row] for row in ratios]
+    ticks = [0.1, 0.6, 1, 10]
+    scale = dict(tickvals=np.log10(ticks), ticktext=[number(ratio) for ratio in ticks])
+    look = dict(zmin=-1.5, zmax=1.5, colorscale="RdBu_r", colorbar=scale, showscale=showscale)
+    look |= dict(text=text, texttemplate="%{text}", textfont_size=10, xgap=1, ygap=1)
+    fig.add_heatmap(z=np.log10(ratios), x=batches, y=names, row=1, col=column, **look)
 
 
 def _two_digits(ratio: float) -> str:
