@@ -414,7 +414,7 @@ table(measure.fused_rows(chains), kind="measured")
 # 拖动算子个数和值的个数。空心符号是实测的链。把启动开销调到 5 µs，再选一块 GPU：从哪里开始，融合就无关紧要了？
 
 # %% tags=["nbval-ignore-output"]
-explore(figures.fitted(model, chains), frames=7)
+explore(figures.fusion_cost_here(model, chains), frames=7)
 
 # %% [markdown] tags=["en"]
 # ## 9 · Where it breaks: when compiling does not pay

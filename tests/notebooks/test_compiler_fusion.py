@@ -139,7 +139,7 @@ def test_launches_are_measured_and_fitted():
 def test_the_explorer_follows_the_model():
     model = LaunchModel(overhead=2e-6, bandwidth=1e10, rate=1e10)
     points = [dict(n_ops=16, n_values=256, fused=f, seconds=1e-5) for f in (False, True)]
-    explorer = figures.fitted(model, points)
+    explorer = figures.fusion_cost_here(model, points)
     meta = list(explorer(n_ops=16, n_values=2**20).layout.meta.values())
     one = 8 * 2**20
     single = 16 * 2e-6 + 16 * one / 1e10

@@ -137,12 +137,12 @@ def latency_map(overhead_us=0, gpu="A100 40GB", seq_len=128, against="TPUv1"):
     require(is_low, "overhead_us", overhead_us, "from {low} to {high}", low=0, high=1000)
     require_one_of("gpu", gpu, measure.PRECISIONS)
     overhead = overhead_us * 1e-6
-    saved = {
+    savings = {
         dtype: measure.savings(measure.rival(against, gpu, dtype), gpu, dtype, seq_len, overhead)
         for dtype in measure.PRECISIONS[gpu]
     }
-    shares = {dtype: measure.share_at_claim(cells) for dtype, cells in saved.items()}
-    every = np.array(list(saved.values()))
+    shares = {dtype: measure.share_at_claim(cells) for dtype, cells in savings.items()}
+    every = np.array(list(savings.values()))
     values = dict(npu=tr(against), gpu=gpu, share=f"{measure.share_at_claim(every):.0f}")
     title = tr("{npu}'s time over the {gpu}'s: {share} % of cells are at 0.6 or less", **values)
     meta = {
@@ -154,8 +154,8 @@ def latency_map(overhead_us=0, gpu="A100 40GB", seq_len=128, against="TPUv1"):
         tr("{dtype}: {share} % of cells", dtype=d, share=f"{s:.0f}") for d, s in shares.items()
     ]
     fig = panels(titles, title, meta=meta, shared_yaxes=True, horizontal_spacing=0.03)
-    for column, cells in enumerate(saved.values(), start=1):
-        _add_ratios(fig, 1 - cells, column, showscale=column == len(saved))
+    for column, cells in enumerate(savings.values(), start=1):
+        _add_ratios(fig, 1 - cells, column, showscale=column == len(savings))
     fig.update_xaxes(title_text=tr("batch"), type="category")
     fig.update_yaxes(autorange="reversed")
     return fig.update_layout(margin_l=150)
@@ -197,11 +197,11 @@ def serving(mhz=100, side=8, n_units=1):
     chips = published("fpga")
     names = [chip["device"] for chip in chips if measure.fits(chip, side, n_units)]
     values = dict(n=n_units, side=side, mhz=number(mhz), ms=number(ms), k=len(names))
-    title = "{n} x ({side} x {side}), {mhz} MHz: {ms} ms for 128 tokens; {k} of {all} chips"
+    words = "{n} x ({side} x {side}), {mhz} MHz: {ms} ms for 128 tokens; {k} of {all} chips"
     meta = {tr("ms for 128 tokens"): ms, tr("chips that hold it"): len(names)}
     meta[tr("bytes a clock")] = n_units * 2 * side
     labels = tr("sequence length (tokens)"), tr("MiniLM's matrix products (ms)")
-    fig = loglog(lengths, {"": times}, tr(title, **values, all=len(chips)), *labels, meta=meta)
+    fig = loglog(lengths, {"": times}, tr(words, **values, all=len(chips)), *labels, meta=meta)
     mark(fig, tr("100 ms"), y=measure.TARGET_MS)
     holders = tr("holds it: {names}", names=", ".join(names) or tr("none of the table"))
     corner = dict(x=0.01, y=1.0, xref="paper", yref="paper", xanchor="left", yanchor="top")

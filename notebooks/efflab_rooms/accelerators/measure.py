@@ -33,10 +33,10 @@ OVERHEAD = 10e-6  # seconds to start a product, for the second look
 WHOLE = "all of the map"
 
 
-def rival(name: str, gpu: str, dtype: str) -> npu.Npu:
+def rival(against: str, gpu: str, dtype: str) -> npu.Npu:
     """One of `NPUS`; the twin has the GPU's own peak, precision and bandwidth."""
-    require_one_of("npu", name, NPUS)
-    return npu.TPU_V1 if name == TPU else npu.twin(DEVICES[gpu], dtype)
+    require_one_of("against", against, NPUS)
+    return npu.TPU_V1 if against == TPU else npu.twin(DEVICES[gpu], dtype)
 
 
 def savings(array: npu.Npu, gpu: str, dtype: str, seq_len: int, overhead=0.0) -> np.ndarray:
@@ -45,24 +45,24 @@ def savings(array: npu.Npu, gpu: str, dtype: str, seq_len: int, overhead=0.0) ->
     require_int("seq_len", seq_len)
     blocks = [systolic.block_products(PRESETS[MAP_MODEL], seq_len, batch) for batch in BATCHES]
     device = DEVICES[gpu]
-    saved = [[npu.saving(p, array, device, dtype, overhead) for p in block] for block in blocks]
-    return np.array(saved).T
+    columns = [[npu.saving(p, array, device, dtype, overhead) for p in block] for block in blocks]
+    return np.array(columns).T
 
 
-def share_at_claim(saved: np.ndarray) -> float:
-    """Per cent of the cells at which the NPU takes at least 40 % less time."""
-    return 100 * npu.share_at_least(saved.ravel(), CLAIM)
+def share_at_claim(cells: np.ndarray) -> float:
+    """Per cent of the map's cells, of `savings`, at which the NPU takes at least 40 % less time."""
+    return 100 * npu.share_at_least(cells.ravel(), CLAIM)
 
 
 def shares(seq_len: int, overhead=0.0, against=TPU) -> dict[str, float]:
     """`share_at_claim` by GPU and precision, and of the whole map."""
-    saved = {
+    cells = {
         f"{gpu}, {dtype}": savings(rival(against, gpu, dtype), gpu, dtype, seq_len, overhead)
         for gpu, dtypes in PRECISIONS.items()
         for dtype in dtypes
     }
-    saved[WHOLE] = np.array(list(saved.values()))
-    return {name: share_at_claim(cells) for name, cells in saved.items()}
+    cells[WHOLE] = np.array(list(cells.values()))
+    return {name: share_at_claim(values) for name, values in cells.items()}
 
 
 # --- MiniLM on the devices of this machine -------------------------------------------------------
@@ -107,12 +107,11 @@ def deployment_rows(n_tokens: int, repeats: int = 11) -> list[dict]:
     """One text in eager torch and on each device: time, and cosine to torch's embedding."""
     require_int("n_tokens", n_tokens)
     model, _ = points.encoder()
-    rng = torch.Generator().manual_seed(0)
-    ids = torch.randint(1000, 20000, (1, n_tokens), generator=rng)
+    ids = torch.randint(1000, 20000, (1, n_tokens), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     embedding = engines.mean_pool(model.encode(ids, mask), mask)
-    inputs = (ids.numpy(), mask.numpy())
     programs, n_bytes = compile_for_devices(model, ids.shape)
+    inputs = ids.numpy(), mask.numpy()
     calls = {device: partial(program, inputs) for device, program in programs.items()}
     result = bench.compared(lambda: model.encode(ids, mask), calls, warmup=2, repeats=repeats)
     rows = []
@@ -131,8 +130,8 @@ def deployment_rows(n_tokens: int, repeats: int = 11) -> list[dict]:
                 "cosine to torch": evaluate.cosines(embedding, vectors)["min"],
             }
         )
-    torch_ms = 1e3 * result.timings["baseline"].median
-    eager = {"device": "torch, eager", "time (ms)": torch_ms, "time / torch": 1.0}
+    ms = 1e3 * result.timings["baseline"].median
+    eager = {"device": "torch, eager", "time (ms)": ms, "time / torch": 1.0}
     return [dict.fromkeys(rows[0]) | eager, *rows]
 
 

@@ -24,10 +24,10 @@ KINDS = {
     "elementwise": ("value by value", "circle"),
     "movement": ("copy", "diamond"),
 }
-MARKERS = [
-    dict(symbol=symbol, size=9, color=pictures.COLOURS[i])
-    for i, (_, symbol) in enumerate(KINDS.values())
-]
+MARKERS = {
+    name: dict(symbol=symbol, size=9, color=pictures.COLOURS[i])
+    for i, (name, (_, symbol)) in enumerate(KINDS.items())
+}
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def graph_figure(report: FusionReport, title: str) -> go.Figure:
         _add_edges(fig, nodes, column)
         _add_markers(fig, nodes, column)
     _add_boxes(fig, nodes)
-    for marker, (label, _) in zip(MARKERS, KINDS.values(), strict=True):
-        fig.add_scatter(x=[None], y=[None], mode="markers", marker=marker, name=tr(label))
+    for name, (label, _) in KINDS.items():
+        fig.add_scatter(x=[None], y=[None], mode="markers", marker=MARKERS[name], name=tr(label))
     labels = row_labels(report.ops)
     fig.update_xaxes(visible=False)
     fig.update_yaxes(showgrid=False, zeroline=False, range=[len(labels) - 0.4, -0.7])
@@ -129,7 +129,7 @@ def _add_markers(fig: go.Figure, nodes: list[Node], column: int) -> None:
     """A marker for each operation."""
     spots = [(node.column + j, node.row, op) for node in nodes for j, op in enumerate(node.ops)]
     look = dict(mode="markers", hovertemplate="%{text}<extra></extra>", showlegend=False)
-    for marker, name in zip(MARKERS, KINDS, strict=True):
+    for name, marker in MARKERS.items():
         own = [spot for spot in spots if kind(spot[2]) == name]
         x, y, text = ([spot[i] for spot in own] for i in range(3))
         fig.add_scatter(x=x, y=y, text=text, marker=marker, row=1, col=column, **look)
@@ -155,7 +155,7 @@ def fusion_cost(n_ops=16, n_values=2**15, overhead_us=1.0, device=HERE):
     return _cost_figure(n_ops, n_values, overhead_us, device, NOMINAL, ())
 
 
-def fitted(model: LaunchModel, chains: Sequence[dict]) -> Callable:
+def fusion_cost_here(model: LaunchModel, chains: Sequence[dict]) -> Callable:
     """The same explorer with this machine's constants and its measured points."""
     overhead = round(min(20.0, max(0.1, 1e6 * model.overhead)), 1)
     start = replace(CONTROLS["overhead_us"], value=overhead)
@@ -179,8 +179,8 @@ def _cost_figure(n_ops, n_values, overhead_us, device, here: LaunchModel, chains
     meta = {tr("MB, single kernels"): mb[0], tr("MB, fused"): mb[1]}
     meta |= {tr("µs, single kernels"): us[0], tr("µs, fused"): us[1]}
     meta |= {tr("times faster"): us[0] / us[1]}
-    title = "{n} operators on {v} values: fused, 1/{n} of the bytes and {y} times as fast"
-    title = tr(title, n=n_ops, v=number(n_values), y=number(us[0] / us[1]))
+    words = "{n} operators on {v} values: fused, 1/{n} of the bytes and {y} times as fast"
+    title = tr(words, n=n_ops, v=number(n_values), y=number(us[0] / us[1]))
     titles = [tr("bytes moved (computed)"), tr("time (line: model, dots: measured)")]
     fig = panels(titles, title, meta=meta, horizontal_spacing=0.12)
     _add_bytes(fig, mb)

@@ -41,12 +41,12 @@ def make_block(d_model: int, seq_len: int, seed: int = 0) -> Block:
     require(16 <= seq_len <= 1024, "seq_len", seq_len, "16 to 1,024 tokens")
     layer, x = block.plain_layer(d_model, seq_len, N_HEAD, seed)
     weights = block.weights(layer, seq_len)
-    jax = block.jax_namespace()
+    pytorch, jax = block.torch_namespace(), block.jax_namespace()
     arrays = {name: jax.xp.asarray(value.numpy()) for name, value in weights.items()}
     return Block(
         layer,
         x,
-        lambda x: block.block(block.torch_namespace(), x, weights, N_HEAD),
+        lambda x: block.block(pytorch, x, weights, N_HEAD),
         lambda x, weights: block.block(jax, x, weights, N_HEAD),
         (jax.xp.asarray(x.numpy()), arrays),
     )
@@ -77,7 +77,7 @@ def report_row(program: str, compiler: str, report: fusion.FusionReport, kind="m
 
 @torch.no_grad()
 def block_times(forms: Block, repeats: int = 15) -> dict[str, bench.Comparison]:
-    """Compiled against single operations, in each framework."""
+    """Each form against single operations in its framework, interleaved."""
     single = xla.op_by_op(forms.in_jax, *forms.jax_arrays)
     jitted = xla.compiled(forms.in_jax, *forms.jax_arrays)
     programs = {
