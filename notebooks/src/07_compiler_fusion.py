@@ -256,7 +256,7 @@ print(xla.shown(report, gelu.name))
 # 表中的值数取自交给 XLA 的程序。
 
 # %%
-ops = measure.attention_report(seq_len=4, head_dim=2).ops
+ops = measure.attention_report(4, 2).ops  # T = 4, D = 2
 rows = []
 for (name, (reads, writes)), op in zip(measure.OPERATIONS.items(), ops, strict=True):
     row = {"operation": name, "reads": reads, "writes": writes}
