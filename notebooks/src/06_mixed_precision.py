@@ -632,7 +632,7 @@ from efflab.experiments.record import agrees, expected, recorded, same_python
 
 rows = []
 for name in ("fp32", "bf16 autocast"):
-    losses, _ = mixed_precision.trained(name, seed, stop=mixed_precision.EARLY)
+    losses, _ = mixed_precision.train_until(name, seed, stop=mixed_precision.EARLY)
     now = mixed_precision.early_loss(losses)
     then, spread = expected(measure.by_seed(name, "early"), seed)
     spread = spread if same_python(recorded(mixed_precision.NAME)) else None

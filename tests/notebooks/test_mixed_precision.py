@@ -238,7 +238,7 @@ def test_recorded_runs_are_paired(both_languages):
 def test_the_beginning_again():
     now = {}
     for name in ("fp32", "bf16 autocast"):
-        losses, _ = experiment.trained(name, 0, stop=experiment.EARLY)
+        losses, _ = experiment.train_until(name, 0, stop=experiment.EARLY)
         now[name] = experiment.early_loss(losses)
     assert abs(now["fp32"] - now["bf16 autocast"]) < 0.02
     if same_python(recorded(experiment.NAME)):
@@ -315,8 +315,8 @@ def test_verdicts_of_what_is_measured_here():
         (lambda: measure.step_gradients(0, 8), "batch_size=0"),
         (lambda: measure.Training("tf32", 1, 8), "recipe='tf32'"),
         (lambda: figures.training(device="V100 SXM2", recipe="tf32"), "'tf32'"),
-        (lambda: experiment.trained("fp8"), "precision='fp8'"),
-        (lambda: experiment.trained("fp32", -1), "seed=-1"),
+        (lambda: experiment.train_until("fp8"), "precision='fp8'"),
+        (lambda: experiment.train_until("fp32", -1), "seed=-1"),
     ],
 )
 def test_bad_values_are_refused(call, message):
