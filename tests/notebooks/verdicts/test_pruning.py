@@ -70,7 +70,7 @@ def times(masked, removed, band=0.05, csr=None):
     named = dict(masked=masked, removed=removed, heads=removed)
     spread = {k: Estimate(v, v - 0.02, v + 0.02) for k, v in named.items()}
     csr = {n: Estimate(v, v - 0.02, v + 0.02) for n, v in (csr or {}).items()}
-    return verdicts.compute_evidence(spread, 0.62, band, csr)
+    return verdicts.compute_evidence(**spread, flops=0.62, band=band, csr=csr)
 
 
 @pytest.mark.parametrize(
