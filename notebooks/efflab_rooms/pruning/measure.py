@@ -259,10 +259,10 @@ def one_shot_early(ratio: float) -> dict[int, float]:
 
 
 def repeat_one_shot(ratio: float, seed: int = 0) -> tuple[float, float, float | None]:
-    """One-shot's beginning anew: its increase now, the recorded one, how far they may lie apart.
+    """One-shot's beginning anew: its increase now, the recorded one, their allowed distance.
 
-    That is `record.expected`'s rule. Another Python has other library text and another checkpoint
-    other weights: nothing can be compared there, and the last is None.
+    That follows `record.expected`'s rule. Another Python has other library text and another
+    checkpoint other weights: nothing can be compared there, and the last is None.
     """
     require_one_of("ratio", ratio, experiment.RATIOS)
     require_int("seed", seed, 0)

@@ -6,7 +6,7 @@ import pytest
 
 from efflab import lab
 from efflab.estimate import Estimate
-from efflab_rooms.parameter_sharing import costs, verdicts
+from efflab_rooms.parameter_sharing import measure, verdicts
 
 TIME = Estimate(0.9, 0.85, 0.95)
 
@@ -89,7 +89,7 @@ def test_qkv_evidence_pairs_the_seeds():
 
 
 def test_the_recorded_control_has_attentions_seeds():
-    control = costs.attention_control()
+    control = measure.attention_control()
     assert control["attention"].keys() == control["convolution"].keys()
     assert len(control["attention"]) >= 3
 
