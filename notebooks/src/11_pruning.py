@@ -68,8 +68,9 @@ lab.use_notebook("11_pruning", exercises.EXERCISES, texts("pruning"))
 p_time = predict("How many per cent of the time of a forward pass does that save?", "%")
 
 # %%
-p_bytes = predict("From how many per cent of zeros is a 32-bit CSR matrix smaller than a dense one?",
-                  "%")  # fmt: skip
+p_bytes = predict(
+    "From how many per cent of zeros is a 32-bit CSR matrix smaller than a dense one?", "%"
+)
 
 # %% [markdown] tags=["en"]
 # ## 2 · Build: masks
@@ -127,15 +128,15 @@ show_source(pruning.masks_held)
 # %% tags=["nbval-ignore-output"]
 batch = data.random_windows(data.stdlib_tokens("train"), 2, 64, seed=0)
 rows = []
-for held in (False, True):
+for hold in (False, True):
     model = measure.prune("weights", 0.8)
     masks = pruning.weight_masks(model, lambda weight: weight != 0)
-    with pruning.masks_held(model, masks if held else {}):
+    with pruning.masks_held(model, masks if hold else {}):
         train.fit(model, lambda step: batch, 1, lr=1e-4)
     weights = torch.cat([model.get_parameter(name).flatten() for name in masks])
     zeros = 100 * (weights == 0).double().mean().item()
-    assert abs(zeros - 80) < 0.1 if held else zeros < 5
-    rows.append({"masks held": held, "zeros after one step (%)": zeros})
+    assert abs(zeros - 80) < 0.1 if hold else zeros < 5
+    rows.append({"masks held": hold, "zeros after one step (%)": zeros})
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
@@ -176,12 +177,12 @@ show(figures.importance_figure())
 # %%
 model = points.language_model()
 heads = pruning.least_important(measure.importance("heads"), share)
-masked = pruning.apply_masks(model, pruning.head_masks(model, heads))
-removed = pruning.prune_heads(model, heads)
+masked_model = pruning.apply_masks(model, pruning.head_masks(model, heads))
+small_model = pruning.prune_heads(model, heads)
 ids, _ = data.random_windows(data.stdlib_tokens("train"), 1, 64, seed=0)
 with torch.no_grad():
-    rounding = (removed(ids) - masked(ids)).abs().max().item()
-    change = (masked(ids) - model(ids)).abs().max().item()
+    rounding = (small_model(ids) - masked_model(ids)).abs().max().item()
+    change = (masked_model(ids) - model(ids)).abs().max().item()
 assert rounding < 1e-3 < change
 print(rounding < 1e-3, change > 0.1)
 

@@ -126,13 +126,13 @@ def test_minilm_loses_little_with_a_third_of_its_heads():
 
 
 def test_experiment_is_complete():
-    kept = recorded(experiment.NAME)
-    assert {"command", "machine", "versions", "seeds", "date"} <= kept.keys()
-    cases = {(r["schedule"], r["ratio"], r["seed"]) for r in kept["runs"]}
+    record = recorded(experiment.NAME)
+    assert {"command", "machine", "versions", "seeds", "date"} <= record.keys()
+    cases = {(r["schedule"], r["ratio"], r["seed"]) for r in record["runs"]}
     points = [("one-shot", 0.0), *((s, r) for s in experiment.SCHEDULES for r in experiment.RATIOS)]
     assert cases == {(*point, seed) for point in points for seed in experiment.SEEDS}
-    assert len(kept["runs"]) == len(cases)
-    for run in kept["runs"]:
+    assert len(record["runs"]) == len(cases)
+    for run in record["runs"]:
         planned = experiment.rounds(run["schedule"], run["ratio"])
         assert [row["removed"] for row in run["rounds"]] == pytest.approx(planned, abs=1e-4)
 
@@ -160,12 +160,12 @@ def test_a_run_prunes_trains_and_leaves_the_model_alone(monkeypatch):
 
 
 def test_increases_are_over_the_dense_model():
-    kept = recorded(experiment.NAME)
-    found = experiment.increases(kept)
-    runs = [r for r in kept["runs"] if (r["schedule"], r["ratio"]) == ("one-shot", 0.8)]
-    last = [r["rounds"][-1]["after"] - kept["settings"]["dense"] for r in runs]
-    assert found["one-shot", 0.8]["mean"][-1] == pytest.approx(mean(last))
-    assert found["one-shot", 0.8]["low"][-1] == pytest.approx(min(last))
+    record = recorded(experiment.NAME)
+    increases = experiment.increases(record)
+    runs = [r for r in record["runs"] if (r["schedule"], r["ratio"]) == ("one-shot", 0.8)]
+    last = [r["rounds"][-1]["after"] - record["settings"]["dense"] for r in runs]
+    assert increases["one-shot", 0.8]["mean"][-1] == pytest.approx(mean(last))
+    assert increases["one-shot", 0.8]["low"][-1] == pytest.approx(min(last))
 
 
 def test_schedule_tables_and_figure(both_languages):

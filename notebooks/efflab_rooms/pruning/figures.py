@@ -132,8 +132,8 @@ def prune(percent=50, kind="weights"):
     whole = measure.quality(points.language_model())
     bits, costs = measure.quality_and_costs(kind, percent)
     text = "{kind}, {percent}% removed: {bits} bits per byte, time ×{time}"
-    shown = dict(bits=number(bits.mean), time=number(costs["time (measured)"], 2))
-    title = tr(text, kind=tr(kind), percent=percent, **shown)
+    values = dict(bits=number(bits.mean), time=number(costs["time (measured)"], 2))
+    title = tr(text, kind=tr(kind), percent=percent, **values)
     panels = [tr("bits per byte (lower is better)"), tr("cost, pruned / whole model")]
     options = dict(column_widths=[0.36, 0.64], horizontal_spacing=0.1)
     fig = pictures.panels(panels, title, meta=_key_numbers(bits, costs), **options)

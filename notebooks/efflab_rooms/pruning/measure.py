@@ -113,9 +113,10 @@ def compare_models(models: dict, seq_len: int, repeats: int = 15) -> bench.Compa
 def compare_products(
     ratios=(0.5, 0.8, 0.9, 0.99), size: int = 1024, repeats: int = 15
 ) -> dict[float, dict[str, Estimate]]:
-    """Share of zeros -> "dense", "CSR" -> time of a product with them over that without.
+    """Time of a matrix product with zeros, over the same product without: by share of zeros.
 
-    One matrix product, size x size by size x 256; "dense" multiplies the zeros too.
+    For each share, of the kernel that multiplies the zeros ("dense") and of the one that leaves
+    them out ("CSR"). The product is size x size by size x 256.
     """
     rng = torch.Generator().manual_seed(0)
     weight, x = torch.randn(size, size, generator=rng), torch.randn(size, 256, generator=rng)
