@@ -42,6 +42,7 @@ from efflab import cost, lab, points
 from efflab.devices import DEVICES
 from efflab.estimate import Estimate
 from efflab.experiments import case_study, lighten
+from efflab.experiments.case_study_latency import INT8, OPENVINO, SHIPPED, STAGES
 from efflab.lab import board, check, explore, predict, show, show_source, table
 from efflab_rooms import texts
 from efflab_rooms.case_study import exercises, figures, measure, verdicts
@@ -245,7 +246,15 @@ table([measure.early_row(bits, seed)], kind="measured", digits=4)
 # 同样的步骤、同样多的训练，换一种次序。差值在种子内部求：同一个种子的各轮训练不论排在哪里，批都相同。
 
 # %%
-table(measure.order_rows(), kind="recorded", digits=4)
+main, rows = measure.ends("lighten, prune"), []
+for path, order in case_study.PATHS.items():
+    if order:
+        bits = measure.ends(path)
+        above = measure.difference(bits, main)
+        row = {"path": path, "steps": ", ".join(map(lab.tr, (*order, "INT8")))}
+        row |= {"bits per byte": mean(bits.values()), "above the first path": above.mean}
+        rows.append(row | {"from": above.low, "to": above.high})
+table(rows, kind="recorded", digits=4)
 p_last.reveal(mean(measure.ends("all after INT8").values()))
 
 # %% [markdown] tags=["en"]
@@ -283,7 +292,17 @@ table(measure.engine_rows("lightened, pruned"), kind="recorded")
 # 误差是 logits 与同一阶段 fp32 之差。时间是哪一步省下的？都用同一个引擎，与它自己的 fp32 出厂模型相比：
 
 # %%
-table(measure.stage_rows(), kind="recorded")
+flops = {stage: measure.times()[stage, OPENVINO]["flops"] for stage in STAGES}
+rows = []
+for stage in STAGES:
+    row = {"stage": stage, "FLOPs": flops[stage] / flops[SHIPPED]}
+    for isa, cpu in measure.cpus().items():
+        times = measure.times(isa)
+        base = times[SHIPPED, OPENVINO]["ratio"]
+        row[f"fp32, {cpu}"] = times[stage, OPENVINO]["ratio"] / base
+        row[f"INT8, {cpu}"] = times[stage, INT8]["ratio"] / base
+    rows.append(row)
+table(rows, kind="recorded")
 
 # %% [markdown] tags=["en"]
 # Circles are the model as shipped, squares the end of the path:
@@ -322,7 +341,7 @@ rows = [
 table(rows, kind="measured")
 
 # %% tags=["nbval-ignore-output"]
-engine, bits = engines["OpenVINO INT8"], measure.ends().values()
+engine, bits = engines[INT8], measure.ends().values()
 quality = Estimate(mean(bits), min(bits), max(bits))  # as recorded, of the model that was tuned
 point = points.language_point(engine, engine.nbytes, quality)
 board.add(technique="lightened, pruned, INT8", **point)

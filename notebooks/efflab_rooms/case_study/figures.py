@@ -22,8 +22,7 @@ def damage():
     windows, heads = run["windows"], run["heads"]
     titles = [tr("a window of so many tokens"), tr("without the head of this number")]
     title = tr("What one change alone adds to the loss (nats a token, recorded)")
-    meta = {tr("dearest window"): max(map(max, windows))}
-    meta |= {tr("dearest head"): max(map(max, heads))}
+    meta = {tr("dearest window"): max(map(max, windows)), tr("dearest head"): max(map(max, heads))}
     fig = panels(titles, title, meta=meta, horizontal_spacing=0.12)
     look = dict(y=list(range(CONFIG.n_layer)), coloraxis="coloraxis", texttemplate="%{z:.2f}")
     fig.add_heatmap(z=windows, x=lighten.WIDTHS, row=1, col=1, **look)
@@ -71,16 +70,12 @@ def waterfall():
     """What each step adds to bits per byte, and the FLOPs that are left after it."""
     steps = measure.steps()
     bits, gflops = [step["bits"] for step in steps], [step["flops"] / 1e9 for step in steps]
-    title = tr(
-        "{n} steps: {first} to {last} bits per byte, {share}% of the FLOPs (recorded)",
-        n=len(steps) - 1,
-        first=number(bits[0]),
-        last=number(bits[-1]),
-        share=number(100 * gflops[-1] / gflops[0]),
-    )
+    share = number(100 * gflops[-1] / gflops[0])
+    ends = dict(n=len(steps) - 1, first=number(bits[0]), last=number(bits[-1]), share=share)
+    title = "{n} steps: {first} to {last} bits per byte, {share}% of the FLOPs (recorded)"
     titles = [tr("bits per byte"), tr("GFLOP for 512 tokens")]
     meta = {tr("bits per byte at the end"): bits[-1]}
-    fig = panels(titles, title, meta=meta, horizontal_spacing=0.14)
+    fig = panels(titles, tr(title, **ends), meta=meta, horizontal_spacing=0.14)
     look = dict(x=[f"{i} {tr(step['step'])}" for i, step in enumerate(steps)], showlegend=False)
     look |= dict(textposition="outside")
     fig.add_waterfall(

@@ -17,10 +17,9 @@ from efflab.errors import require, require_positive
 from efflab.estimate import Estimate, paired
 from efflab.experiments import case_study, lighten
 from efflab.experiments import case_study_latency as latency
-from efflab.experiments.case_study import MAIN, PATHS, PRECISIONS, SEQ_LEN
+from efflab.experiments.case_study import MAIN, PRECISIONS, SEQ_LEN
 from efflab.experiments.case_study_latency import BOTH, FP32, INT8, OPENVINO, SHIPPED
 from efflab.experiments.record import agrees, expected, recorded, same_python
-from efflab.lab import tr
 
 CONFIG = PRESETS["stdlib-gpt"]
 
@@ -110,19 +109,6 @@ def steps() -> list[dict]:
     return [*rows, last | dict(flops=rows[-1]["flops"])]
 
 
-def order_rows() -> list[dict]:
-    """Each order's end in INT8, and how far it is above the main one's."""
-    rows = []
-    for path in [path for path, order in PATHS.items() if order]:
-        row = {"path": path, "steps": ", ".join(map(tr, (*PATHS[path], "INT8")))}
-        row["bits per byte"] = mean(ends(path).values())
-        if path != MAIN:
-            above = difference(ends(path), ends())
-            row |= {"above the first path": above.mean, "from": above.low, "to": above.high}
-        rows.append(row)
-    return rows
-
-
 def early_row(bits: float, seed: int) -> dict:
     """Bits per byte after the first steps of the first round, beside the record's."""
     early = {s: run["early"] for s, run in runs(precision="fp32").items()}
@@ -168,21 +154,6 @@ def engine_rows(stage: str) -> list[dict]:
             row |= {f"time, {cpu}": time["ratio"], f"error, {cpu} (%)": 100 * time["error"]}
         loads = memory.get((stage, engine))  # torch's engines load no file
         rows.append(row | {"memory (MB)": loads and loads["resident_bytes"] / 1e6})
-    return rows
-
-
-def stage_rows() -> list[dict]:
-    """Each stage in one engine, OpenVINO: FLOPs, and time in fp32 and INT8 over as shipped."""
-    rows = []
-    for stage in latency.STAGES:
-        flops = times()[stage, OPENVINO]["flops"] / times()[SHIPPED, OPENVINO]["flops"]
-        row = {"stage": stage, "FLOPs": flops}
-        for isa, cpu in cpus().items():
-            ratio = {place: time["ratio"] for place, time in times(isa).items()}
-            base = ratio[SHIPPED, OPENVINO]
-            row |= {f"fp32, {cpu}": ratio[stage, OPENVINO] / base}
-            row |= {f"INT8, {cpu}": ratio[stage, INT8] / base}
-        rows.append(row)
     return rows
 
 

@@ -46,10 +46,10 @@ def dynamic_evidence() -> list[Evidence]:
 
 def ernie_dynamic(evidence) -> Outcome:
     """Whether 30 % of a model's computation can leave with its attention, and quality stay."""
-    found = by_id(evidence)
-    tuned, alone = found["tuned"], found["windows-alone"].value
+    numbers = by_id(evidence)
+    tuned, alone = numbers["tuned"], numbers["windows-alone"].value
     card = dict(evidence=evidence, rule=DYNAMIC_RULE)
-    if found["gone"].value < SHARE:
+    if numbers["gone"].value < SHARE:
         return Outcome(False, **card, reason="attention has not that much to give at this length")
     if tuned.low > MARGIN:
         return Outcome(False, **card, reason="one round of tuning does not bring the quality back")
@@ -68,22 +68,15 @@ def ernie_dynamic(evidence) -> Outcome:
 # --- ernie-int8 ------------------------------------------------------------------------------
 
 SMALLER, LATENCY = 74, 0.40  # per cent, as notebook 09 counts "75% smaller"; of fp32's time
-TIMES = {
-    f"time-{n}{suffix}": (n, isa, f"INT8's time over fp32's, OpenVINO, {n} {noun}, {cpu}")
-    for suffix, isa, cpu in (("", None, "all instructions"), ("-older", OLDER, "without VNNI"))
-    for n, noun in ((1, "text"), (4, "texts"))
-}
-"""The model of this notebook: id -> texts, instructions left, name."""
+TIMES = {"time-1": (1, None), "time-4": (4, None)}
+TIMES |= {"time-1-older": (1, OLDER), "time-4-older": (4, OLDER)}
+"""The model of this notebook: id -> texts, instructions left."""
 ENCODER = {
-    f"minilm-{n}x{tokens}-{'vnni' if vnni else 'older'}": (
-        f"{n}x{tokens}",
-        cpu,
-        f"MiniLM: INT8's time over fp32's, OpenVINO, {n} {noun} of {tokens} tokens, {cpu}",
-    )
-    for cpu, vnni in CPUS.items()
-    for n, tokens, noun in ((16, 128, "texts"), (4, 64, "texts"), (1, 16, "text"))
+    f"minilm-{n}x{tokens}-{kind}": (n, tokens, cpu)
+    for cpu, kind in zip(CPUS, ("vnni", "older"), strict=True)
+    for n, tokens in ((16, 128), (4, 64), (1, 16))
 }
-"""ERNIE is an encoder, and so is this one: id -> texts x tokens, kind of CPU, name."""
+"""ERNIE is an encoder, and so is this one: id -> texts, tokens of each, kind of CPU."""
 INT8_RULE = (
     "a quarter of the size is met from 74% smaller on, as in notebook 09, 60% lower latency where "
     "INT8 takes at most 0.40 of fp32's time in the same engine, with 95% confidence where an "
@@ -100,11 +93,12 @@ def over(a: dict, b: dict) -> Estimate:
 
 def time_evidence() -> list[Evidence]:
     """INT8's time over fp32's in the same engine, at the end of the path, by texts and CPU."""
-    items = []
-    for key, (n, isa, name) in TIMES.items():
-        if isa in measure.cpus():
+    cpus, items = measure.cpus(), []
+    for key, (n, isa) in TIMES.items():
+        if isa in cpus:
             times = measure.times(isa, n)
             ratio = over(times[BOTH, INT8], times[BOTH, OPENVINO])
+            name = f"INT8's time over fp32's, OpenVINO, {_texts(n)}, {cpus[isa]}"
             items.append(Evidence.of(key, name, ratio, "", "recorded"))
     return items
 
@@ -112,11 +106,16 @@ def time_evidence() -> list[Evidence]:
 def encoder_evidence() -> list[Evidence]:
     """The same of notebook 09's encoder, by texts x tokens and kind of CPU, as recorded there."""
     items = []
-    for key, (shape, cpu, name) in ENCODER.items():
-        int8 = engine_row(int8_engines.OPENVINO, cpu)[shape]
-        full = engine_row(int8_engines.OPENVINO_FP32, cpu)[shape]
+    for key, (n, tokens, cpu) in ENCODER.items():
+        int8 = engine_row(int8_engines.OPENVINO, cpu)[f"{n}x{tokens}"]
+        full = engine_row(int8_engines.OPENVINO_FP32, cpu)[f"{n}x{tokens}"]
+        name = f"MiniLM: INT8's time over fp32's, OpenVINO, {_texts(n)} of {tokens} tokens, {cpu}"
         items.append(Evidence(key, name, int8 / full, "", "recorded"))
     return items
+
+
+def _texts(n: int) -> str:
+    return f"{n} text" if n == 1 else f"{n} texts"
 
 
 def smaller_weights(config: ModelConfig) -> float:
@@ -157,22 +156,22 @@ def _most(item: Evidence) -> float:
 
 def ernie_int8(evidence) -> Outcome:
     """Whether INT8 makes a model a quarter of its size and takes 60 % off its latency."""
-    found = by_id(evidence)
-    times = [found[key] for key in (*TIMES, *ENCODER) if key in found]
-    met = [time for time in times if _most(time) <= LATENCY]
+    numbers = by_id(evidence)
+    times = [numbers[key] for key in (*TIMES, *ENCODER) if key in numbers]
+    fast = [time for time in times if _most(time) <= LATENCY]
     least = min(time.value if time.low is None else time.low for time in times)
     card = dict(evidence=evidence, rule=INT8_RULE)
-    if found["bert-weights"].value < SMALLER:
+    if numbers["bert-weights"].value < SMALLER:
         return Outcome(False, **card, reason="what stays in floats takes too much")
     if least > LATENCY:
         reason = "no recorded time falls so far: at best to {best} of fp32's"
         best = f"{min(time.value for time in times):.2f}"
         return Outcome(False, **card, reason=reason, values=dict(best=best))
-    if not met:
+    if not fast:
         return Outcome(None, **card, reason="the recorded times are too uncertain to tell")
-    if len(met) == len(times) and found["files"].value >= SMALLER:
+    if len(fast) == len(times) and numbers["files"].value >= SMALLER:
         return Outcome(True, **card)
-    counts = dict(n=len(met), all=len(times), encoder=sum(time.id in ENCODER for time in met))
+    counts = dict(n=len(fast), all=len(times), encoder=sum(time.id in ENCODER for time in fast))
     condition = (
         "the processor multiplies 8-bit integers in one instruction, and the model is so large "
         "that tables and graph do not count: {n} of {all} recorded times are met, {encoder} of "
@@ -225,10 +224,10 @@ def recipe_evidence() -> list[Evidence]:
 
 def fp16_int8(evidence) -> Outcome:
     """Whether 16 bits to train and INT8 to serve are the recipe."""
-    found = by_id(evidence)
-    quality = found["quality"]
+    numbers = by_id(evidence)
+    quality = numbers["quality"]
     halves = (("step-cpu", "step-h100-32", "step-h100-4"), (*TIMES, *ENCODER))
-    train, serve = ([_most(found[key]) < 1 for key in half if key in found] for half in halves)
+    train, serve = ([_most(numbers[key]) < 1 for key in half if key in numbers] for half in halves)
     card = dict(evidence=evidence, rule=RECIPE_RULE)
     if quality.low > MOST_LOST:
         return Outcome(False, **card, reason="quality is lost")
@@ -284,15 +283,15 @@ def hours_evidence() -> list[Evidence]:
 
 def ernie_72h(evidence) -> Outcome:
     """Whether 100 billion parameters can be trained in 72 hours."""
-    found = by_id(evidence)
-    tokens, card = found["tokens"].value, dict(evidence=evidence, rule=HOURS_RULE)
+    numbers = by_id(evidence)
+    tokens, card = numbers["tokens"].value, dict(evidence=evidence, rule=HOURS_RULE)
     if tokens >= ENOUGH:
         return Outcome(True, **card)
     if tokens < LEAST:
         reason = "no published cluster comes to one token a parameter in that time"
         return Outcome(False, **card, reason=reason)
-    values = dict(tokens=f"{tokens:.0f}", n=f"{found['largest-run'].value:,.0f}")
-    values |= dict(u=f"{found['utilization'].value:.0f}")
+    values = dict(tokens=f"{tokens:.0f}", n=f"{numbers['largest-run'].value:,.0f}")
+    values |= dict(u=f"{numbers['utilization'].value:.0f}")
     condition = (
         "it sees at most {tokens} billion tokens, on {n} A100s at {u}% of their peak; we found no "
         "source that gives the run's tokens, devices or utilization"
