@@ -20,7 +20,7 @@ from efflab.errors import require, require_int
 from efflab.rules import Count
 from efflab.structure.swin import WindowAttention
 from efflab.tensors import Heads, Hidden, Visible
-from efflab.threads import shared_out
+from efflab.threads import map_on_threads
 
 __all__ = [
     "SlidingAttention",
@@ -152,7 +152,7 @@ def _split_heads(attend: Callable, *qkv: Tensor) -> Tensor:
     n_heads = qkv[0].size(0) * qkv[0].size(1)
     n_parts = min(n_heads, torch.get_num_threads())
     flat = (x.reshape(1, n_heads, *x.shape[2:]).tensor_split(n_parts, dim=1) for x in qkv)
-    parts = shared_out(lambda heads: attend(*heads), zip(*flat, strict=True))
+    parts = map_on_threads(lambda heads: attend(*heads), zip(*flat, strict=True))
     return torch.cat(list(parts), dim=1).view(qkv[0].shape)
 
 

@@ -70,11 +70,20 @@ def test_an_unknown_language_is_refused():
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (108_310_272, "108,310,272"), (23.9617, "24"), (1234.5678, "1,235"), (0.25, "0.25"),
-        (1.5e-7, "1.5×10⁻⁷"), (float("nan"), "nan"), (None, "-"), (True, "yes"), ("gpt2", "gpt2"),
-        (np.float32(2.5), "2.5"), (np.int64(4096), "4,096"), (-1500.0, "-1,500"),
+        (108_310_272, "108,310,272"),
+        (23.9617, "24"),
+        (1234.5678, "1,235"),
+        (0.25, "0.25"),
+        (1.5e-7, "1.5×10⁻⁷"),
+        (float("nan"), "nan"),
+        (None, "-"),
+        (True, "yes"),
+        ("gpt2", "gpt2"),
+        (np.float32(2.5), "2.5"),
+        (np.int64(4096), "4,096"),
+        (-1500.0, "-1,500"),
     ],
-)  # fmt: skip
+)
 def test_numbers_as_people_read_them(value, expected):
     assert lab.number(value) == expected
 

@@ -160,11 +160,11 @@ def engine_rows(stage: str) -> list[dict]:
 @lru_cache(maxsize=1)
 def engines_here() -> tuple[dict[str, LanguageEngine], dict[str, int]]:
     """The lightened and pruned model, not tuned, in three engines; {engine: weights' bytes}."""
-    model, engines, weights = latency.staged(BOTH, recipe()), {}, {}
+    model, engines, weights = latency.model_at(BOTH, recipe()), {}, {}
     with TemporaryDirectory() as folder, bench.one_thread():
         for i, name in enumerate((FP32, OPENVINO, INT8)):
             path = Path(folder) / f"{i}.xml"
-            engines[name] = latency.built(name, model, path, (1, SEQ_LEN))
+            engines[name] = latency.make_engine(name, model, path, (1, SEQ_LEN))
             if path.exists():
                 weights[name] = path.with_suffix(".bin").stat().st_size
     return engines, weights
