@@ -1,4 +1,4 @@
-"""Notebook 05's verdict, as a function of its figures alone."""
+"""Notebook 05's verdict, as a function of its evidence alone."""
 
 from efflab.estimate import Estimate
 from efflab.lab import Evidence, Outcome, by_id
@@ -31,9 +31,9 @@ def _percent(share: Estimate) -> Estimate:
 
 def dynamic_attention(evidence) -> Outcome:
     """Whether DynamicConv adapts the attention range to the input."""
-    found = by_id(evidence)
-    moved, control = found["range-dynamic"], found["range-attention"]
-    if found["reach-difference"].value >= 1:
+    figures = by_id(evidence)
+    moved, control = figures["range-dynamic"], figures["range-attention"]
+    if figures["reach-difference"].value >= 1:
         return Outcome(True, evidence, rule=RULE)
     if control.low < 5:
         reason = "attention's used range does not move here either, so the test shows nothing"

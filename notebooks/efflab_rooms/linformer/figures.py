@@ -79,31 +79,37 @@ def cost_figure(costs: list[Cost]):
         tr("n = {n}, k = {k}: times faster than unfused", **at): longest.speedup,
         tr("n = {n}, k = {k}: times less memory than fused", **at): longest.fused_memory_saving,
     }
-    here = [c for c in costs if c.k == longest.k]
-    paper = [row for row in published("linformer") if row["k"] == longest.k]
-    unfused = [(c.seq_len, c.speedup, c.memory_saving) for c in here]
-    fused = [(c.seq_len, c.fused_speedup.mean, c.fused_memory_saving) for c in here]
-    series = {
-        tr("here, against unfused attention"): unfused,
-        tr("here, against the fused kernel"): fused,
-        tr("published, whole model on a V100"): [
-            (row["seq_len"], row["speedup"], row["memory_saving"]) for row in paper
-        ],
-    }
     titles = [tr("times faster"), tr("times less memory")]
     title = tr("The longer the text, the more k fixed summaries save")
     fig = panels(titles, title, meta=meta, horizontal_spacing=0.1)
-    for i, (name, points) in enumerate(series.items()):
-        lengths, *savings = zip(*points, strict=True)
+    savings = _savings(costs, longest.k)
+    for i, (name, points) in enumerate(savings.items()):
+        lengths, *curves = zip(*points, strict=True)
         look = dict(**style(i, size=8), name=f"{name} (k = {longest.k})", legendgroup=name)
-        for column, saving in enumerate(savings, start=1):
-            where = dict(showlegend=column == 1, row=1, col=column)
-            fig.add_scatter(x=lengths, y=saving, mode="lines+markers", **look, **where)
-    lengths = sorted({c.seq_len for c in costs} | {row["seq_len"] for row in paper})
+        for column, y in enumerate(curves, start=1):
+            fig.add_scatter(x=lengths, y=y, **look, showlegend=column == 1, row=1, col=column)
+    lengths = sorted({length for points in savings.values() for length, *_ in points})
     fig.update_xaxes(**log_ticks(lengths), title_text=tr("sequence length n (tokens)"))
     fig.update_yaxes(type="log", tickvals=[0.5, 1, 2, 5, 10, 20, 50])
     mark(fig, y=1, row=1, col="all")
     return fig.update_layout(legend=legend("below", y=-0.25), height=440)
+
+
+def _savings(costs: list[Cost], k: int) -> dict[str, list[tuple]]:
+    """(length, times faster, times less memory) of one k, by what it is compared with."""
+    here = [c for c in costs if c.k == k]
+    paper = [row for row in published("linformer") if row["k"] == k]
+    return {
+        tr("here, against unfused attention"): [
+            (c.seq_len, c.speedup, c.memory_saving) for c in here
+        ],
+        tr("here, against the fused kernel"): [
+            (c.seq_len, c.fused_speedup.mean, c.fused_memory_saving) for c in here
+        ],
+        tr("published, whole model on a V100"): [
+            (row["seq_len"], row["speedup"], row["memory_saving"]) for row in paper
+        ],
+    }
 
 
 @explorer(

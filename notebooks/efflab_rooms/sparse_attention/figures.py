@@ -114,27 +114,22 @@ def growth_figure(costs: list[measure.Costs], written: list[float]):
     `written`: MiB of attention with its scores in memory, one for each of `costs`.
     """
     lengths = [c.seq_len for c in costs]
-    names = (measure.FULL, measure.WINDOW, measure.WRITTEN)
-    curves = [(i, 1, [1e3 * c.times[names[i]].median for c in costs]) for i in (0, 1)]
-    curves += [(i, 2, [c.mib[names[i]] for c in costs]) for i in (0, 1)] + [(2, 2, written)]
+    names = (measure.FULL, measure.WINDOW)
+    times = {name: [1e3 * c.times[name].median for c in costs] for name in names}
+    memory = {name: [c.mib[name] for c in costs] for name in names} | {measure.WRITTEN: written}
     titles = [tr("time (ms)"), tr("memory beyond q, k, v (MiB)")]
     fig = panels(titles, tr("Time and memory over the length: the slope is the exponent"))
-    for i, column, y in curves:
-        name, power = tr(names[i]), measure.exponent(lengths, y).mean
-        fig.layout.meta |= {f"{name}, {titles[column - 1]}: n^": round(power, 2)}
-        look = dict(**style(i, size=8), showlegend=column == 1 or i == 2, row=1, col=column)
-        fig.add_scatter(x=lengths, y=y, name=name, legendgroup=name, **look)
-        fig.add_annotation(
-            x=math.log10(lengths[-1]),
-            y=math.log10(y[-1]),
-            text=f"n^{power:.2f}",
-            showarrow=False,
-            xanchor="right",
-            yshift=-16 if (i, column) == (0, 2) else 14,  # two lines end close together
-            font_color=COLOURS[i],
-            row=1,
-            col=column,
-        )
+    for column, series in enumerate((times, memory), start=1):
+        for i, (name, y) in enumerate(series.items()):
+            once = column == 1 or name not in times
+            look = dict(name=tr(name), legendgroup=name, showlegend=once, **style(i, size=8))
+            fig.add_scatter(x=lengths, y=y, **look, row=1, col=column)
+            power = measure.exponent(lengths, y).mean
+            fig.layout.meta |= {f"{tr(name)}, {titles[column - 1]}: n^": round(power, 2)}
+            end = dict(x=math.log10(lengths[-1]), y=math.log10(y[-1]), xanchor="right")
+            end |= dict(yshift=-16 if (i, column) == (0, 2) else 14)  # two lines end close together
+            look = dict(text=f"n^{power:.2f}", font_color=COLOURS[i], showarrow=False)
+            fig.add_annotation(**end, **look, row=1, col=column)
     fig.update_xaxes(**log_ticks(lengths), title_text=tr("sequence length (tokens)"))
     fig.update_yaxes(type="log", exponentformat="power", dtick=1)
     return fig.update_layout(legend=legend("below"), margin_b=90)

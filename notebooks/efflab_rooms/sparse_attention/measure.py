@@ -143,12 +143,11 @@ def transformers_gap(height: int = 8, width: int = 20, shift: int = 2) -> dict[s
 
     Of the layer's output, of the gradient of its input, and of that of its bias table.
     """
-    SwinConfig = pretrained.transformers().SwinConfig
+    config = pretrained.transformers().SwinConfig(window_size=IMAGE_WINDOW, drop_path_rate=0.0)
     from transformers.models.swin.modeling_swin import SwinLayer
 
     torch.manual_seed(0)
     C, n_head = 24, 3
-    config = SwinConfig(window_size=IMAGE_WINDOW, drop_path_rate=0.0)
     config._attn_implementation = "eager"
     theirs = SwinLayer(config, C, (height, width), n_head, shift_size=shift)
     table = theirs.attention.relative_position_bias.relative_position_bias_table
@@ -159,7 +158,6 @@ def transformers_gap(height: int = 8, width: int = 20, shift: int = 2) -> dict[s
     ours.qkv.bias.data = torch.cat([p.bias.data for p in projections])
     ours.out.load_state_dict(theirs.attention.o_proj.state_dict())
     ours.bias_table.data = table.data.clone()
-
     x = torch.randn(2, height * width, C, requires_grad=True)
     expected, _ = theirs(x, (height, width))
     y = x + ours(theirs.layernorm_before(x).view(2, height, width, C)).flatten(1, 2)
