@@ -21,7 +21,7 @@ def align(rows: Sequence[Sequence[str]], right: Sequence[bool] = ()) -> list[str
     sides = right or [False] * sizes[0]
     require(len(sides) == sizes[0], "right", right, f"{sizes[0]} values, one a column")
     widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(_padded, row, widths, sides)).rstrip() for row in rows]
+    return ["  ".join(map(_pad, row, widths, sides)).rstrip() for row in rows]
 
 
 @check_arguments
@@ -30,6 +30,6 @@ def display_width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def _padded(text: str, width: int, to_right: bool) -> str:
+def _pad(text: str, width: int, to_right: bool) -> str:
     gap = " " * (width - display_width(text))
     return gap + text if to_right else text + gap

@@ -19,13 +19,13 @@ T = TypeVar("T", bound=Callable)
 def check_arguments(target: T) -> T:
     """The function, or the class's `__init__` and public methods, with its arguments checked."""
     if not isinstance(target, type):
-        return _checked_function(target)
+        return _check_function(target)
     for name, member in list(vars(target).items()):
         is_public = name in ("__init__", "__call__") or not name.startswith("_")
         if is_public and isfunction(member) and member.__code__.co_argcount != 1:
-            setattr(target, name, _checked_function(member))
+            setattr(target, name, _check_function(member))
         elif is_public and isinstance(member, classmethod | staticmethod):
-            setattr(target, name, type(member)(_checked_function(member.__func__)))
+            setattr(target, name, type(member)(_check_function(member.__func__)))
     return target
 
 
@@ -34,7 +34,7 @@ def unchecked(fn: T) -> T:
     return getattr(fn, "__wrapped__", fn)
 
 
-def _checked_function(fn):
+def _check_function(fn):
     arguments = _Arguments(fn)
 
     @wraps(fn)

@@ -103,7 +103,7 @@ def timed(fn: Callable[[], object], warmup: int = 2, repeats: Size = 7) -> Timin
 def interleaved(
     fns: dict[Hashable, Callable[[], object]], warmup: int = 2, repeats: int = 7
 ) -> dict[Hashable, Timing]:
-    """Time several functions turn and turn about, so that they can be compared by `ratio`.
+    """Time several functions interleaved, so that `ratio` can compare them.
 
     Every other round runs backwards: a function does not always find its cache as left by the same
     neighbour.
@@ -157,7 +157,7 @@ def compared(
     warmup: int = 2,
     repeats: Size = 11,
 ) -> Comparison:
-    """Time `fns` turn and turn about with `baseline`, which stands in the run twice.
+    """Time `fns` interleaved with `baseline`, which stands in the run twice.
 
     What two runs of one function differ by is this machine's noise at this hour: a ratio inside
     that band says nothing.
@@ -206,19 +206,19 @@ def saved_bytes(module: nn.Module, *inputs: Numbers) -> int:
     there anyway. The storages stay referenced meanwhile, lest an address be used twice.
     """
     own = {t.untyped_storage().data_ptr() for t in [*module.parameters(), *module.buffers()]}
-    kept: dict[int, torch.UntypedStorage] = {}
+    storages: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage
+            storages[storage.data_ptr()] = storage
         return tensor
 
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t))
         module(*inputs)
-    return sum(storage.nbytes() for storage in kept.values())
+    return sum(storage.nbytes() for storage in storages.values())
 
 
 def cpu_name() -> str:

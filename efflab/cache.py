@@ -21,7 +21,7 @@ from efflab.json_files import parse_json
 
 
 @check_arguments
-def cached(folder: Path, name: str, sources: Iterable[Path], make: Callable[[], object]):
+def get_or_make(folder: Path, name: str, sources: Iterable[Path], make: Callable[[], object]):
     """`make()`, or what it gave before under the same Python, library and `sources` files.
 
     An int array of values below 65,536 lies in a `.npy` file, all else (lists, dicts, texts) in a
@@ -68,6 +68,6 @@ def _content(value) -> str | bytes:
         return json.dumps(value)
     buffer = io.BytesIO()
     short: np.ndarray = value.astype(np.uint16)  # token ids are short, but not every vocabulary's
-    kept = short if np.array_equal(short, value) else value
-    np.save(buffer, kept, allow_pickle=False)
+    stored = short if np.array_equal(short, value) else value
+    np.save(buffer, stored, allow_pickle=False)
     return buffer.getvalue()

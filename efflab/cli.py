@@ -24,7 +24,7 @@ JUPYTER_SETTINGS = Path(__file__).parent / "publishing" / "jupyter"
 def list_notebooks(args) -> None:
     from efflab.lab.text import tr, use_language
 
-    language = terminal.shown_language(args.language)
+    language = terminal.usable_language(args.language)
     use_language(language)
     for number, entry in catalog().items():
         minutes = tr("{n} min", n=f"{entry['minutes']:3d}")
@@ -35,7 +35,7 @@ def show_doctor(args) -> None:
     from efflab.lab.text import use_language
     from efflab.publishing.doctor import BROWSER_ADVICE, doctor, find_browser, report
 
-    use_language(terminal.shown_language(args.language))
+    use_language(terminal.usable_language(args.language))
     if args.browser:
         if not find_browser():
             raise ValueError(BROWSER_ADVICE)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from efflab.arguments import check_arguments
-from efflab.cache import cached
+from efflab.cache import get_or_make
 from efflab.errors import require, require_int, require_one_of
 from efflab.places import ROOT
 
@@ -156,7 +156,7 @@ def stdlib_tokens(split: str, *, tests: bool = False) -> np.ndarray:
     """A split of the library as one stream of token ids (int64)."""
     require_one_of("split", split, ("train", "held-out"))
     name = f"tokens-{split}{'-tests' if tests else ''}"
-    return cached(
+    return get_or_make(
         CACHE,
         name,
         (TOKENIZER_FILE, Path(__file__)),
@@ -210,7 +210,7 @@ def documented_functions() -> list[Function]:
 
     The docstring is taken out of the code, so that finding the one by the other asks for meaning.
     """
-    rows = cached(CACHE, "functions", (Path(__file__),), _parse_functions)
+    rows = get_or_make(CACHE, "functions", (Path(__file__),), _parse_functions)
     return [Function(**row) for row in rows]
 
 

@@ -23,8 +23,8 @@ class Refusal(ValueError):
     def __init__(self, name: str, value: str, allowed: str, fields: Mapping[str, object]):
         self.name, self.value, self.allowed, self.fields = name, value, allowed, dict(fields)
         self.words = allowed.format(**fields) if fields else allowed
-        said = dict(name=name, value=value, allowed=self.words)
-        super().__init__(self.frame.format(**said, **self.more()))
+        parts = dict(name=name, value=value, allowed=self.words)
+        super().__init__(self.frame.format(**parts, **self.more()))
 
     def more(self) -> dict[str, str]:
         """Further fields of the frame."""

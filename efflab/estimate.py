@@ -95,8 +95,8 @@ def bootstrap(
         return a.sum(axis) / b.sum(axis)
 
     options = dict(paired=True, method="percentile", n_resamples=n_resamples)
-    found = stats.bootstrap((top, bottom), ratio, rng=seed, **options).confidence_interval
-    return Estimate.widened(ratio(top, bottom), found.low, found.high)
+    interval = stats.bootstrap((top, bottom), ratio, rng=seed, **options).confidence_interval
+    return Estimate.widened(ratio(top, bottom), interval.low, interval.high)
 
 
 @check_arguments

@@ -41,10 +41,10 @@ def remove_stale_parts(path: Path) -> None:
     import psutil
 
     for part in path.parent.iterdir():
-        found = PART.search(part.name)
-        if found and part.name[: found.start()] == _stem(path):
+        match = PART.search(part.name)
+        if match and part.name[: match.start()] == _stem(path):
             with suppress(OSError):
-                if not psutil.pid_exists(int(found[1])):
+                if not psutil.pid_exists(int(match[1])):
                     part.unlink()
 
 
@@ -99,12 +99,12 @@ def update(path: Path, change: Callable[[str | None], str]) -> None:
     A `TimeoutError`, which is an `OSError`, after a minute in which others held the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
+    with _lock(path):
         write_atomically(path, change(path.read_text(encoding="utf-8") if path.exists() else None))
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _lock(path: Path) -> Iterator[None]:
     from filelock import FileLock
 
     lock = path.with_name(f".{_stem(path)}.lock")

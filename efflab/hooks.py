@@ -19,10 +19,10 @@ def inputs_seen(modules: Mapping[str, nn.Module], look: Look) -> Iterator[None]:
     """While inside, `look(name, x)` sees the first input of each of the modules, detached."""
 
     def hook(name: str) -> Callable:
-        def seen(module, args) -> None:  # what a pre-hook returns would become the input
+        def pre_hook(module, args) -> None:  # what a pre-hook returns would become the input
             look(name, args[0].detach())
 
-        return seen
+        return pre_hook
 
     with ExitStack() as stack:
         for name, module in modules.items():
@@ -32,7 +32,7 @@ def inputs_seen(modules: Mapping[str, nn.Module], look: Look) -> Iterator[None]:
 
 @check_arguments
 def as_rows(x: Tensor) -> Tensor:
-    """x (..., n) as rows (N, n), as a linear layer takes it: one vector is a row, none are none."""
+    """x (..., n) as rows (N, n), as a linear layer takes it: a vector is one row."""
     require(x.dim() > 0, "x.shape", tuple(x.shape), "one dimension at least")
     return x.reshape(prod(x.shape[:-1]), x.shape[-1])
 

@@ -78,24 +78,24 @@ def parse_json(content: bytes | str, kind: type = dict) -> Any:
         options |= dict(parse_int=_whole)
         value = json.loads(text, parse_constant=_refuse, **options)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        said = f"content={quote(content)}: expected JSON in UTF-8 ({error})"
-        raise ValueError(said) from error
+        reason = f"content={quote(content)}: expected JSON in UTF-8 ({error})"
+        raise ValueError(reason) from error
     except RecursionError as error:
-        said = f"content={quote(content)}: expected a depth of at most {DEEPEST}"
-        raise ValueError(said) from error
+        reason = f"content={quote(content)}: expected a depth of at most {DEEPEST}"
+        raise ValueError(reason) from error
     require(isinstance(value, kind), "content", value, NAMES.get(kind, kind.__name__))
     _require_shallow(value)
     return value
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    result = dict(pairs)
+    if len(result) < len(pairs):
         seen: set[str] = set()
         for key, _ in pairs:
             require(key not in seen, "key", key, "no key twice")
             seen.add(key)
-    return found
+    return result
 
 
 def _finite(text: str) -> float:

@@ -27,9 +27,9 @@ def n_parameters(model: nn.Module) -> int:
 @check_arguments
 def activation_fn(name: str) -> nn.Module:
     """The activation of that name: exact GELU, its tanh approximation (GPT-2), or ReLU."""
-    found = {"gelu": nn.GELU(), "gelu_tanh": nn.GELU(approximate="tanh"), "relu": nn.ReLU()}
-    require_one_of("name", name, found)
-    return found[name]
+    activations = {"gelu": nn.GELU(), "gelu_tanh": nn.GELU(approximate="tanh"), "relu": nn.ReLU()}
+    require_one_of("name", name, activations)
+    return activations[name]
 
 
 @check_arguments

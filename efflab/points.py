@@ -147,14 +147,14 @@ def encode_with(model: nn.Module) -> Encode:
     """The `Encode` of a Transformer: its hidden states, averaged over real tokens."""
     if model is encoder()[0]:
         return encode_minilm
-    return lambda ids, mask: _pooled(model, ids, mask)
+    return lambda ids, mask: _pool(model, ids, mask)
 
 
 @check_arguments
 def encode_minilm(ids: Ids, mask: Mask) -> Tensor:
     """The unchanged MiniLM."""
-    return _pooled(encoder()[0], ids, mask)
+    return _pool(encoder()[0], ids, mask)
 
 
-def _pooled(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
+def _pool(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
     return pretrained.mean_pool(model.encode(ids, mask), mask)

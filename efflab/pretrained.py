@@ -36,9 +36,11 @@ def verify(path: Path, expected: str, remedy: str) -> Path:
     require(is_hash, "expected", expected, "a SHA-256, 64 hexadecimal digits")
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; {remedy}")
-    found = sha256(path)
-    if found != expected:
-        raise ValueError(f"{path} is damaged: expected SHA-256 {expected}, found {found}; {remedy}")
+    digest = sha256(path)
+    if digest != expected:
+        raise ValueError(
+            f"{path} is damaged: expected SHA-256 {expected}, found {digest}; {remedy}"
+        )
     return path
 
 
@@ -84,8 +86,8 @@ def _as_read(card: dict) -> dict:
 
 def _card_hash(card: dict) -> str:
     """SHA-256 of all that a card says, the weights' own hash among it."""
-    said = {name: value for name, value in card.items() if name != "card_sha256"}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    content = {name: value for name, value in card.items() if name != "card_sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @check_arguments
@@ -98,12 +100,12 @@ def read_card(path: Path = STDLIB_GPT) -> dict:
     if not card.is_file():
         raise FileNotFoundError(f"{card} is missing; {remedy}")
     try:
-        said = parse_json(card.read_bytes())
+        content = parse_json(card.read_bytes())
     except ValueError as error:
         raise ValueError(f"{card} is damaged: {error}; {remedy}") from None
-    if said.get("card_sha256") != _card_hash(said):
+    if content.get("card_sha256") != _card_hash(content):
         raise ValueError(f"{card} is damaged, or an older efflab wrote it; {remedy}")
-    return said
+    return content
 
 
 def _remedy(path: Path) -> str:
@@ -118,17 +120,17 @@ def load_checkpoint(path: Path = STDLIB_GPT) -> Transformer:
 
     A file that is damaged, or that its card does not describe, is a `ValueError`.
     """
-    config, sha256 = _described(path)
+    config, sha256 = _read_card(path)
     verify(path, sha256, _remedy(path))
     tensors, _ = read_unhashed(path, _remedy(path))
-    found = sum(t.numel() for t in tensors.values())
-    if found != num_params(config):  # before memory is asked for
-        said = f"expected the {num_params(config)} values that {card_path(path).name} says"
-        raise ValueError(f"{path} holds {found} values: {said}; {_remedy(path)}")
+    n_values = sum(t.numel() for t in tensors.values())
+    if n_values != num_params(config):  # before memory is asked for
+        reason = f"expected the {num_params(config)} values that {card_path(path).name} says"
+        raise ValueError(f"{path} holds {n_values} values: {reason}; {_remedy(path)}")
     return fill(Transformer(config), tensors, str(path)).eval()
 
 
-def _described(path: Path) -> tuple[ModelConfig, str]:
+def _read_card(path: Path) -> tuple[ModelConfig, str]:
     """The config and the SHA-256 of the weights that a checkpoint's card says."""
     card = read_card(path)
     try:
@@ -186,8 +188,9 @@ HEADS = ("cls.", "lm_head.", "predictions.", "sop_classifier.", "classifier.", "
 def _require_whole(source: str | Path, encoder, info: dict) -> None:
     """Refuse an encoder that did not come whole from its file; one without a pooler loses it."""
     prefix = f"{encoder.base_model_prefix}."
-    unexpected = {name for name in info["unexpected_keys"]
-                  if not name.removeprefix(prefix).startswith(HEADS)}  # fmt: skip
+    unexpected = {
+        name for name in info["unexpected_keys"] if not name.removeprefix(prefix).startswith(HEADS)
+    }
     problems = {
         "missing": {name for name in info["missing_keys"] if not name.startswith("pooler.")},
         "unknown": unexpected,

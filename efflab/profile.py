@@ -87,7 +87,7 @@ def profile(fn: Callable[[], object], parts: dict[str, list[nn.Module]] | None =
     """
     with Counter() as counter:
         fn()
-    with named_parts(parts or {}), quiet_profiler() as prof:
+    with name_parts(parts or {}), quiet_profiler() as prof:
         fn()
     events = [e for e in prof.events() if e.thread == prof.events()[0].thread]
     spans = list(_spans(events, set(counter.calls)))
@@ -115,8 +115,8 @@ def profiler_table(fn: Callable[[], object], n_rows: Size = 8) -> str:
     options = dict(sort_by="self_cpu_time_total", row_limit=n_rows, max_name_column_width=40)
     *lines, total = prof.key_averages().table(**options).strip().splitlines()
     columns = [rule.span() for rule in re.finditer("-+", lines[0])]
-    kept = [columns[i] for i in (0, 1, 2, 4, 6)]
-    return "\n".join(["  ".join(line[a:b] for a, b in kept) for line in lines] + [total])
+    shown = [columns[i] for i in (0, 1, 2, 4, 6)]
+    return "\n".join(["  ".join(line[a:b] for a, b in shown) for line in lines] + [total])
 
 
 @check_arguments
@@ -178,17 +178,17 @@ def moved_bytes(name: str, inputs: list[AnyTensor], outputs: list[AnyTensor]) ->
 
 @check_arguments
 @contextmanager
-def named_parts(parts: dict[str, list[nn.Module]]) -> Iterator[None]:
+def name_parts(parts: dict[str, list[nn.Module]]) -> Iterator[None]:
     """Within it, each call of these modules leaves a span of its part's name in a profile."""
     with ExitStack() as stack:
         for part, modules in parts.items():
             for module in modules:
-                stack.enter_context(_recorded(module, PART + part))
+                stack.enter_context(_record(module, PART + part))
         yield
 
 
 @contextmanager
-def _recorded(module: nn.Module, label: str) -> Iterator[None]:
+def _record(module: nn.Module, label: str) -> Iterator[None]:
     running = []
 
     def before(module, args):

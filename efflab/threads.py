@@ -10,7 +10,7 @@ from efflab.arguments import check_arguments
 
 
 @check_arguments
-def shared_out(fn: Callable, pieces: Iterable) -> Iterator:
+def map_on_threads(fn: Callable, pieces: Iterable) -> Iterator:
     """`fn(piece)` of each in order, on as many threads as torch uses.
 
     torch shares out every operator instead, and all threads wait for the slowest at the end of

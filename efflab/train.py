@@ -224,8 +224,12 @@ def _resume(path: Path, model: nn.Module, optimizers, end: int) -> list[float]:
     """The losses so far; model and optimizers as they were. Another run's file is refused."""
     tensors, metadata = read_tensors(path, "delete it to begin the training anew")
     losses = tensors.pop("losses").tolist()
-    require(metadata["optimizers"] == _kinds(optimizers), "optimizers", _kinds(optimizers),
-            f"{metadata['optimizers']}, which {path} was saved with")  # fmt: skip
+    require(
+        metadata["optimizers"] == _kinds(optimizers),
+        "optimizers",
+        _kinds(optimizers),
+        f"{metadata['optimizers']}, which {path} was saved with",
+    )
     require(len(losses) <= end, "n_steps", end, f"at least the {len(losses)} steps in {path}")
     states = [_state(path, tensors, i, optimizer) for i, optimizer in enumerate(optimizers)]
     own = {name.removeprefix("model."): t for name, t in tensors.items()}

@@ -133,8 +133,10 @@ def _require_alike(name: str, own: Tensor, given: Tensor) -> None:
         raise ValueError(
             f"{name} has the shape {shapes[1]}: expected the model's shape {shapes[0]}"
         )
-    kept = own.is_floating_point() and torch.promote_types(own.dtype, given.dtype) == own.dtype
-    if own.dtype != given.dtype and not (kept and given.is_floating_point()):
+    is_widened = (
+        own.is_floating_point() and torch.promote_types(own.dtype, given.dtype) == own.dtype
+    )
+    if own.dtype != given.dtype and not (is_widened and given.is_floating_point()):
         raise ValueError(f"{name} is {given.dtype}: expected the model's {own.dtype}")
 
 

@@ -348,7 +348,7 @@ BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
         "k": tensor(2, 4, 4),
         "v": tensor(2, 4, 4),
     },
-    "threads.shared_out": {"fn": just(abs), "pieces": just([1, 2])},
+    "threads.map_on_threads": {"fn": just(abs), "pieces": just([1, 2])},
     "train.token_loss": {"logits": tensor(4, 4)},
     "train.classification_loss": {"model": lambda: nn.Linear(4, 4), "inputs": tensor(4, 4)},
     "train.Muon": {"parameters": lambda: [nn.Parameter(torch.ones(2, 2))]},
@@ -373,7 +373,7 @@ NOT_CALLED = re.compile(
     |scaling|points|load_encoder|load_minilm|privacy.load|replacing|stages|zero\.
     |distributed.*train|train\.(token|class|Muon|fit|grad)|corpus|stdlib|learned_spans
     |forward_in_order|alone|SharedBatchNorm|average_grad|log_mask|call_seconds|require_exponents
-    |shared_out|Transformer.pool|bench.calibrate|window_bits|bits_
+    |map_on_threads|Transformer.pool|bench.calibrate|window_bits|bits_
     |profile.(profiler_table|operator_flops)|layer_norm""",
     re.VERBOSE,
 )

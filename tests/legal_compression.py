@@ -101,7 +101,7 @@ BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
         "quantized": lambda: {"weight": quantized()},
         "hessians": lambda: {"weight": hessian()},
     },
-    "compression.calibration.quantized_by": MODEL
+    "compression.calibration.quantize_by": MODEL
     | {"method": just("gptq"), "bits": just(4), "batches": just([BATCH])},
     "compression.openvino.smooth_model": MODEL | INPUTS,
     "compression.openvino.require_batches": INPUTS,
@@ -120,7 +120,7 @@ BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
     "compression.int8.Int8Linear.product": GRID,
     "compression.int8.outlier_ratio": {"peaks": lambda: torch.ones(4)},
     "compression.int8.smoothing": {"peaks": lambda: torch.ones(4)},
-    "compression.int8.smoothed": {"factors": lambda: torch.ones(4)},
+    "compression.int8.smooth_linear": {"factors": lambda: torch.ones(4)},
     "compression.int8.replace_linears": {"make": just(lambda name, linear: linear)},
     "compression.int8.calibrate": {"run": just(run)},
     "compression.int8.channel_peaks": {"run": just(run)},

@@ -84,7 +84,7 @@ BY_TYPE: dict[Any, Callable[[], Any]] = {
 BY_NAME: dict[str, Callable[[], Any]] = {"limit": lambda: [1, 2]}
 BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
     "busy.busy_cores": {"sample_seconds": lambda: 0.01},
-    "cache.cached": {"folder": lambda: path("cache")},
+    "cache.get_or_make": {"folder": lambda: path("cache")},
     "cache.key": {"sources": lambda: [Path(__file__)]},
     "conversion.activation_name": {"activation": lambda: "gelu"},
     "conversion.config_like": {"names": lambda: conversion.BERT},

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from efflab import data
-from efflab.cache import cached
+from efflab.cache import get_or_make
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_gives_back_what_was_made(tmp_path, source, value):
         calls.append(1)
         return value
 
-    first, second = (cached(tmp_path / "c", "x", [source], make) for _ in range(2))
+    first, second = (get_or_make(tmp_path / "c", "x", [source], make) for _ in range(2))
     assert len(calls) == 1
     assert np.array_equal(first, value) if isinstance(value, np.ndarray) else first == value
     assert np.array_equal(second, value) if isinstance(value, np.ndarray) else second == value
@@ -42,31 +42,31 @@ def test_gives_back_what_was_made(tmp_path, source, value):
 
 def test_a_changed_source_makes_it_anew_and_leaves_no_old_file(tmp_path, source):
     folder = tmp_path / "c"
-    assert cached(folder, "x", [source], lambda: 1) == 1
+    assert get_or_make(folder, "x", [source], lambda: 1) == 1
     source.write_text("version 2")
-    assert cached(folder, "x", [source], lambda: 2) == 2
+    assert get_or_make(folder, "x", [source], lambda: 2) == 2
     (file,) = folder.iterdir()
     assert file.suffix == ".json"
 
 
 def test_what_another_process_is_writing_stays(tmp_path, source):
     folder = tmp_path / "c"
-    cached(folder, "x", [source], lambda: 1)
+    get_or_make(folder, "x", [source], lambda: 1)
     (file,) = folder.iterdir()
     part = folder / f"{file.name}.{os.getppid()}-0123abcd.part"
     part.write_text("half")
     source.write_text("version 2")
-    cached(folder, "x", [source], lambda: 2)
+    get_or_make(folder, "x", [source], lambda: 2)
     assert part.read_text() == "half"
     assert not file.exists()
 
 
 def test_another_kind_of_value_replaces_the_file(tmp_path, source):
     folder = tmp_path / "c"
-    cached(folder, "x", [source], lambda: "text")
+    get_or_make(folder, "x", [source], lambda: "text")
     source.write_text("version 2")
-    assert cached(folder, "x", [source], lambda: np.array([3])).tolist() == [3]
-    assert cached(folder, "x", [source], lambda: 1 / 0).tolist() == [3]
+    assert get_or_make(folder, "x", [source], lambda: np.array([3])).tolist() == [3]
+    assert get_or_make(folder, "x", [source], lambda: 1 / 0).tolist() == [3]
     (file,) = folder.iterdir()
     assert file.suffix == ".npy"
 
@@ -74,31 +74,31 @@ def test_another_kind_of_value_replaces_the_file(tmp_path, source):
 @pytest.mark.parametrize("damage", [b"", b"{", b"\x93NUMPY", b"\xff\xfe"])
 def test_a_damaged_file_is_made_anew(tmp_path, source, damage):
     folder = tmp_path / "c"
-    cached(folder, "x", [source], lambda: [1, 2])
+    get_or_make(folder, "x", [source], lambda: [1, 2])
     (file,) = folder.iterdir()
     file.write_bytes(damage)
-    assert cached(folder, "x", [source], lambda: [1, 2]) == [1, 2]
+    assert get_or_make(folder, "x", [source], lambda: [1, 2]) == [1, 2]
     assert file.read_bytes() == b"[1, 2]"
 
 
 def test_a_file_that_needs_unpickling_is_not_read(tmp_path, source):
     folder = tmp_path / "c"
-    cached(folder, "x", [source], lambda: np.array([1]))
+    get_or_make(folder, "x", [source], lambda: np.array([1]))
     (file,) = folder.iterdir()
     np.save(file, np.array([7], dtype=object), allow_pickle=True)
-    assert cached(folder, "x", [source], lambda: np.array([2])).tolist() == [2]
+    assert get_or_make(folder, "x", [source], lambda: np.array([2])).tolist() == [2]
 
 
 def test_only_the_old_file_of_its_own_name_goes(tmp_path, source):
     folder = tmp_path / "c"
-    cached(folder, "x", [source], lambda: 1)
+    get_or_make(folder, "x", [source], lambda: 1)
     (old,) = folder.iterdir()
     part = old.with_suffix(".json.part")
     part.write_text("half of")
     other = folder / old.name.replace("x-", "y-")
     other.write_text("3")
     source.write_text("version 2")
-    cached(folder, "x", [source], lambda: 2)
+    get_or_make(folder, "x", [source], lambda: 2)
     assert not old.exists()
     assert part.exists()
     assert other.exists()
@@ -106,7 +106,7 @@ def test_only_the_old_file_of_its_own_name_goes(tmp_path, source):
 
 def test_old_files_go_also_where_another_process_is_first(tmp_path, source, monkeypatch):
     folder = tmp_path / "c"
-    cached(folder, "x", [source], lambda: 1)
+    get_or_make(folder, "x", [source], lambda: 1)
     (old,) = folder.iterdir()
     older = old.with_name(old.name.replace(old.stem[-16:], "0" * 16))
     older.write_text("0")
@@ -120,7 +120,7 @@ def test_old_files_go_also_where_another_process_is_first(tmp_path, source, monk
 
     source.write_text("version 2")
     monkeypatch.setattr(Path, "unlink", late)
-    assert cached(folder, "x", [source], lambda: 2) == 2
+    assert get_or_make(folder, "x", [source], lambda: 2) == 2
     assert set(gone) == {old, older}
     assert [path.read_text() for path in folder.iterdir()] == ["2"]
 
@@ -128,7 +128,7 @@ def test_old_files_go_also_where_another_process_is_first(tmp_path, source, monk
 def test_a_folder_that_cannot_be_made_costs_nothing(tmp_path, source):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    assert cached(blocked / "c", "x", [source], lambda: 5) == 5
+    assert get_or_make(blocked / "c", "x", [source], lambda: 5) == 5
 
 
 def test_tokens_are_the_same_from_the_cache():

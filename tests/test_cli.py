@@ -165,8 +165,12 @@ def test_doctor_and_list_speak_chinese(capsys):
 
 def test_parameters_are_literals():
     assert [literal(t) for t in ("512", "0.5", "True", "gpt2", "[1, 2]")] == [
-        512, 0.5, True, "gpt2", [1, 2],
-    ]  # fmt: skip
+        512,
+        0.5,
+        True,
+        "gpt2",
+        [1, 2],
+    ]
     assert parse(["a=1", "b=x=y"]) == {"a": "1", "b": "x=y"}
 
 

@@ -153,13 +153,13 @@ ELSEWHERE = {
     "compression/engines.py: save": "an engine's files, into the temporary folder handed over",
     "compression/language.py: save": "an engine's files, into the temporary folder handed over",
     "compression/language.py: save_model": "an engine's files, into the folder handed over",
-    "compression/openvino.py: save_model": "an engine's files, into the folder handed over",
+    "compression/engines.py: save_model": "an engine's files, into the folder handed over",
     "distributed/process.py: open": "a rank's log, in a temporary folder",
     "distributed/rank.py: dump": "into a pipe",
     "distributed/rank.py: fdopen": "a pipe",
     "experiments/fpga_synthesis.py: write_text": "into a temporary folder",
     "experiments/resident.py: write_text": "a counter of the kernel, no file",
-    "accelerators/deployment.py: save_model": "into a temporary folder",
+    "accelerators/measure.py: save_model": "into a temporary folder",
     "weights.py: save": "into memory",
 }
 """Calls that write past efflab.files, and where to."""

@@ -15,7 +15,7 @@ from code_files import FOLDERS, code_files
 from efflab import privacy
 from efflab.cli import main
 from efflab.distributed.launch import launch
-from efflab.experiments.isolated import isolated
+from efflab.experiments.isolated import run_isolated
 from efflab.lab import use_notebook
 from efflab.publishing.catalog import ROOT
 
@@ -125,7 +125,7 @@ def test_ranks_and_measurements_opt_out(asked_nothing, monkeypatch):
     assert not opted_out()
     assert launch(opted_out, 1, timeout=60) == [True]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), str(ROOT)]))
-    assert isolated("test_privacy:as_result", {}) == {"opted out": True}
+    assert run_isolated("test_privacy:as_result", {}) == {"opted out": True}
 
 
 # --- What leaves -----------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def test_hooks_are_removed_even_after_an_error():
     def fail():
         raise RuntimeError("inside")
 
-    with pytest.raises(RuntimeError, match="inside"), profile.named_parts({"x": [layer]}):
+    with pytest.raises(RuntimeError, match="inside"), profile.name_parts({"x": [layer]}):
         fail()
     assert not layer._forward_hooks
     assert not layer._forward_pre_hooks
@@ -108,7 +108,11 @@ def test_profiler_table_names_the_operator_and_is_quiet(capfd):
     assert row.split()[-1] == "1"  # calls
     header = table.splitlines()[1]
     assert [name.strip() for name in header.split("  ") if name.strip()] == [
-        "Name", "Self CPU %", "Self CPU", "CPU total", "# of Calls"
-    ]  # fmt: skip
+        "Name",
+        "Self CPU %",
+        "Self CPU",
+        "CPU total",
+        "# of Calls",
+    ]
     assert table.endswith("s")  # "Self CPU time total: ..us"
     assert capfd.readouterr().err == ""

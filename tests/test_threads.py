@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from efflab.profile import quiet_profiler
-from efflab.threads import shared_out
+from efflab.threads import map_on_threads
 
 
 @pytest.fixture
@@ -32,18 +32,18 @@ def test_results_come_in_order_from_other_threads(three_threads):
         barrier.wait()
         return n * n
 
-    assert list(shared_out(square, range(9))) == [n * n for n in range(9)]
+    assert list(map_on_threads(square, range(9))) == [n * n for n in range(9)]
     assert torch.get_num_threads() == 3
 
 
 def test_each_piece_has_one_thread_and_the_callers_mode(three_threads):
     with torch.no_grad():
-        found = list(shared_out(seen, range(8)))
+        found = list(map_on_threads(seen, range(8)))
     assert threading.get_ident() not in {ident for ident, _, _ in found}
     assert {(n_threads, grad) for _, n_threads, grad in found} == {(1, False)}
     with torch.inference_mode():
         total = torch.zeros(4)
-        list(shared_out(lambda i: total[i].fill_(1), range(4)))
+        list(map_on_threads(lambda i: total[i].fill_(1), range(4)))
     assert total.sum() == 4
 
 
@@ -69,7 +69,7 @@ WATCHES = [
 @pytest.mark.parametrize("watch", WATCHES)
 def test_a_watched_thread_keeps_its_work(three_threads, watch):
     with watch():
-        found = list(shared_out(seen, range(4)))
+        found = list(map_on_threads(seen, range(4)))
     assert {ident for ident, _, _ in found} == {threading.get_ident()}
 
 
@@ -91,7 +91,7 @@ def test_a_transformed_thread_keeps_its_work(three_threads, name):
             used.add(threading.get_ident())
             return 2 * part
 
-        return torch.cat(list(shared_out(one, x.split(1))))
+        return torch.cat(list(map_on_threads(one, x.split(1))))
 
     x = torch.arange(12.0).view(3, 4)
     expected = {"vmap": 2 * x, "grad": torch.full_like(x, 2.0), "functionalize": 2 * x}
@@ -114,31 +114,31 @@ ODD = {
 @pytest.mark.parametrize("name", ODD)
 def test_only_plain_tensors_on_the_cpu_are_shared_out(three_threads, name):
     for odd in (ODD[name], (torch.ones(2), [ODD[name]])):
-        found = list(shared_out(seen, [odd, torch.ones(2)]))
+        found = list(map_on_threads(seen, [odd, torch.ones(2)]))
         assert {ident for ident, *_ in found} == {threading.get_ident()}
     plain = [torch.ones(2), (torch.nn.Parameter(torch.ones(2)), slice(0, 1), 3)]
-    found = list(shared_out(seen, plain))
+    found = list(map_on_threads(seen, plain))
     assert threading.get_ident() not in {ident for ident, *_ in found}
 
 
 def test_a_traced_thread_keeps_its_work(three_threads):
     """What another thread computes would be a constant in the trace."""
-    doubled = lambda x: sum(shared_out(lambda n: n * x, range(4)))  # noqa: E731
+    doubled = lambda x: sum(map_on_threads(lambda n: n * x, range(4)))  # noqa: E731
     traced = torch.jit.trace(doubled, torch.ones(2))
     assert traced(torch.tensor([1.0, 2.0])).tolist() == [6, 12]
 
 
 def test_an_error_comes_through_and_leaves_the_threads_as_they_were(three_threads):
     with pytest.raises(ZeroDivisionError):
-        list(shared_out(lambda n: 1 / n, [2, 1, 0]))
+        list(map_on_threads(lambda n: 1 / n, [2, 1, 0]))
     assert torch.get_num_threads() == 3
 
 
 def test_one_thread_or_one_piece_stays_here():
-    assert list(shared_out(lambda n: threading.get_ident(), [1])) == [threading.get_ident()]
+    assert list(map_on_threads(lambda n: threading.get_ident(), [1])) == [threading.get_ident()]
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        assert {i for i, _, _ in shared_out(seen, range(4))} == {threading.get_ident()}
+        assert {i for i, _, _ in map_on_threads(seen, range(4))} == {threading.get_ident()}
     finally:
         torch.set_num_threads(before)

@@ -131,8 +131,10 @@ def test_a_model_is_filled_with_all_or_nothing(change, message):
 
 def test_a_model_is_filled_from_a_narrower_type():
     target = model()
-    halves = {n: t.half() if t.is_floating_point() else t
-              for n, t in weights.named_tensors(model()).items()}  # fmt: skip
+    halves = {
+        n: t.half() if t.is_floating_point() else t
+        for n, t in weights.named_tensors(model()).items()
+    }
     halves["0.bias"] = torch.tensor([0.5, 2.0]).half()
     assert weights.fill(target, halves)[0].bias.tolist() == [0.5, 2.0]
     assert target[0].bias.dtype == torch.float32

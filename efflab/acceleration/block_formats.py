@@ -60,8 +60,8 @@ def quantize(x: Tensor, name: str = "mxfp4", *, exponents: Numbers | None = None
     size = x.shape[-1] if x.dim() else 0
     require(size > 0 and size % BLOCK == 0, "x.shape", tuple(x.shape), f"blocks of {BLOCK} at last")
     values = x.detach().float()
-    kept = torch.equal(values.isfinite(), x.isfinite())
-    require(kept, "x", "values above the largest float32", "values that float32 can hold")
+    is_kept = torch.equal(values.isfinite(), x.isfinite())
+    require(is_kept, "x", "values above the largest float32", "values that float32 can hold")
     element, blocks = ELEMENTS[name], values.unflatten(-1, (-1, BLOCK))
     exponents = block_exponents(blocks, element) if exponents is None else exponents.detach()
     require_exponents(exponents, blocks.shape[:-1])

@@ -128,7 +128,7 @@ def chain(x: Any, n_ops: int) -> Callable[[], object]:
     """`n_ops` operations in a row on a tensor of torch, each a kernel of its own.
 
     Multiplications and additions in turn, as no compiler can make one of two multiplications. They
-    write into two buffers by turns: no memory is taken while it runs.
+    write into two buffers alternately: no memory is taken while it runs.
     """
     import torch
 
@@ -150,7 +150,7 @@ def chain(x: Any, n_ops: int) -> Callable[[], object]:
 
 @check_arguments
 def call_seconds(calls: Mapping, repeats: Size = 7, seconds: float = 2e-4) -> dict:
-    """Median seconds of one call of each, timed turn and turn about.
+    """Median seconds of one call of each, interleaved.
 
     Each repeat makes as many calls as fill `seconds`: a clock takes as long as some kernels.
     """

@@ -106,22 +106,22 @@ def kind(opcode: str) -> str:
 
 @check_arguments
 @dataclass(frozen=True)
-class Seen:
+class Operand:
     """What an operand shows: `nbytes` of the tensor `source`; `part` tells slices of one apart."""
 
     source: str = ""  # empty for what is not in memory, such as constants
     nbytes: int = 0
     part: str = ""
 
-    def view(self, name: str, nbytes: Count) -> "Seen":
+    def view(self, name: str, nbytes: Count) -> "Operand":
         """A view of this, the fewer bytes of the two: a broadcast repeats, a slice leaves out."""
         if nbytes < self.nbytes:
-            return Seen(self.source, nbytes, name)
+            return Operand(self.source, nbytes, name)
         return self
 
 
 @check_arguments
-def reads_of(operands: Iterable[Seen]) -> dict[str, int]:
+def reads_of(operands: Iterable[Operand]) -> dict[str, int]:
     """{source: bytes read}: one tensor twice counts once; q, k and v, slices of one, count each."""
     reads: dict[str, int] = {}
     for seen in dict.fromkeys(operands):

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 
-from efflab.acceleration.graph import FusionReport, Kernel, Op, Seen, reads_of
+from efflab.acceleration.graph import FusionReport, Kernel, Op, Operand, reads_of
 from efflab.arguments import check_arguments
 from efflab.errors import require
 
@@ -62,18 +62,18 @@ def operations(fn: Callable, *args) -> list[Op]:
     with torch.no_grad():
         graph = make_fx(fn)(*args)
     ops: list[Op] = []
-    where: dict[str, Seen] = {}
+    where: dict[str, Operand] = {}
     for node in graph.graph.nodes:
         if node.op == "get_attr":
-            where[node.name] = Seen(node.name, _nbytes(getattr(graph, node.target)))
+            where[node.name] = Operand(node.name, _nbytes(getattr(graph, node.target)))
         elif node.op == "placeholder":
-            where[node.name] = Seen(node.name, _nbytes(node.meta["val"]))
+            where[node.name] = Operand(node.name, _nbytes(node.meta["val"]))
         elif node.op == "call_function":
             where[node.name] = _run(node, where, ops)
     return ops
 
 
-def _run(node, where: dict[str, Seen], ops: list[Op]) -> Seen:
+def _run(node, where: dict[str, Operand], ops: list[Op]) -> Operand:
     """Append one call, unless it is a view; returns what its result shows."""
     operands = [where[n.name] for n in node.all_input_nodes if n.name in where]
     nbytes = _nbytes(node.meta["val"])
@@ -81,11 +81,11 @@ def _run(node, where: dict[str, Seen], ops: list[Op]) -> Seen:
     is_view = node.target is operator.getitem or getattr(node.target, "is_view", False)
     if is_view or name in VIEWS:
         several = isinstance(node.meta["val"], tuple | list)  # what each shows, its getitem says
-        seen = operands[0] if operands else Seen()
+        seen = operands[0] if operands else Operand()
         return seen if several else seen.view(node.name, nbytes)
     opcode = name.removesuffix("_flash_attention_for_cpu")
     ops.append(Op(node.name, opcode, reads_of(operands), nbytes))
-    return Seen(node.name, nbytes)
+    return Operand(node.name, nbytes)
 
 
 def _nbytes(value) -> int:
@@ -101,7 +101,7 @@ def kernels(code: str) -> list[Kernel]:
     sizes = {name: _size(shape, dtype) for name, shape, dtype in _GIVEN.findall(code)}
     in_place = {name: _signature(code, name) for name in set(re.findall(r"cpp_fused\w+", code))}
     writer: dict[str, str] = {}
-    found: list[Kernel] = []
+    kernels: list[Kernel] = []
     for line in _body(code):
         if new := _NEW.match(line):
             sizes[new[1]] = _size(new[2], new[3])
@@ -112,10 +112,10 @@ def kernels(code: str) -> list[Kernel]:
             writer[taken[1]] = writer.get(taken[2], taken[2])
         elif (checked := _CHECKED.match(line)) and checked[1] not in sizes:
             sizes[checked[1]] = _size(checked[2], "float32")
-            found[-1] = _with_result(found[-1], sizes[checked[1]])
+            kernels[-1] = _with_result(kernels[-1], sizes[checked[1]])
         elif call := _CALL.match(line):
-            found.append(_kernel(call, len(found), sizes, in_place, writer))
-    return found
+            kernels.append(_kernel(call, len(kernels), sizes, in_place, writer))
+    return kernels
 
 
 def _body(code: str) -> Iterator[str]:
@@ -176,8 +176,8 @@ def _buffers(arguments: str) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 def _signature(code: str, name: str) -> list[str]:
     """ "in", "out" or "in_out" of each pointer that a C++ kernel takes, in order."""
-    found = re.search(rf"^{name} = .*?void\s+kernel\((.*?)\)\n", code, re.M | re.S)
-    pointers = re.findall(r"(in_out|in|out)_ptr\d+", found[1]) if found else []
+    match = re.search(rf"^{name} = .*?void\s+kernel\((.*?)\)\n", code, re.M | re.S)
+    pointers = re.findall(r"(in_out|in|out)_ptr\d+", match[1]) if match else []
     return pointers
 
 

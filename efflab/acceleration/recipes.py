@@ -36,9 +36,9 @@ class Recipe:
 
     def compute(self, device: Device) -> str:
         """The type that `device` multiplies in; one without any is a `ValueError`."""
-        found = [t for t in self.types if t in device.peak_flops]
-        require_one_of(f"precision on {device.name}", (found or self.types)[0], device.peak_flops)
-        return found[0]
+        usable = [t for t in self.types if t in device.peak_flops]
+        require_one_of(f"precision on {device.name}", (usable or self.types)[0], device.peak_flops)
+        return usable[0]
 
 
 RECIPES: dict[str, Recipe] = {
@@ -95,8 +95,8 @@ def memory_parts(
     config: ModelConfig, seq_len: Size, batch_size: Size, recipe: Recipe
 ) -> dict[str, float]:
     """Bytes of training by part: `state_parts` and the activations."""
-    kept = activation_bytes(config, seq_len, batch_size, recipe)
-    return state_parts(config, recipe) | {"activations": kept}
+    activations = activation_bytes(config, seq_len, batch_size, recipe)
+    return state_parts(config, recipe) | {"activations": activations}
 
 
 @check_arguments

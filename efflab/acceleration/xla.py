@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from efflab.acceleration.graph import FusionReport, Kernel, Op, Seen, reads_of
+from efflab.acceleration.graph import FusionReport, Kernel, Op, Operand, reads_of
 from efflab.arguments import check_arguments
 from efflab.errors import require
 
@@ -109,30 +109,30 @@ def operations(text: str) -> list[Op]:
 
 
 def _run(
-    computations: Computations, name: str, given: list[Seen], ops: list[Op], part: str = ""
-) -> Seen:
+    computations: Computations, name: str, given: list[Operand], ops: list[Op], part: str = ""
+) -> Operand:
     """Append the operations of one computation; returns what its result shows.
 
     `given`: what its parameters show, none for the entry; `part`: of the model, where it is called.
     """
-    where: dict[str, Seen] = {}
+    where: dict[str, Operand] = {}
     parameters = iter(given)
-    result = Seen()
+    result = Operand()
     for line in computations[name]:
         operands = [where[o] for o in line.operands if o in where]
         inner = _part(line) or part
         if line.opcode == "parameter":
-            here = next(parameters, Seen(line.name, line.nbytes))
+            here = next(parameters, Operand(line.name, line.nbytes))
         elif line.opcode == "constant":
-            here = Seen()
+            here = Operand()
         elif line.opcode in VIEWS:
-            here = operands[0].view(line.name, line.nbytes) if operands else Seen()
+            here = operands[0].view(line.name, line.nbytes) if operands else Operand()
         elif line.opcode == "call":
             here = _run(computations, line.calls, operands, ops, line.scope or part)
         else:
             op = Op(f"{line.name}~{len(ops)}", line.opcode, reads_of(operands), line.nbytes, inner)
             ops.append(op)  # numbered, as a computation may be called twice
-            here = Seen(op.name, op.nbytes)
+            here = Operand(op.name, op.nbytes)
         where[line.name] = here
         result = here if line.is_root else result
     return result
@@ -142,22 +142,22 @@ def _run(
 def kernels(text: str) -> list[Kernel]:
     """The kernels of a compiled HLO text, in the order in which they run."""
     computations, entry = parse(text)
-    where: dict[str, Seen] = {}
-    found = []
+    where: dict[str, Operand] = {}
+    kernels = []
     for line in computations[entry]:
         operands = [where[o] for o in line.operands if o in where]
         if line.opcode == "constant":
-            where[line.name] = Seen()
+            where[line.name] = Operand()
         elif line.opcode in FREE:
-            where[line.name] = operands[0] if operands else Seen()
+            where[line.name] = operands[0] if operands else Operand()
         else:
-            where[line.name] = Seen(line.name, line.nbytes)
+            where[line.name] = Operand(line.name, line.nbytes)
             if line.opcode != "parameter":
-                found.append(_kernel(line, reads_of(operands), computations))
-    for i in reversed(range(len(found) - 1)):  # what XLA adds of its own belongs to what follows
-        if not found[i].part:
-            found[i] = replace(found[i], part=found[i + 1].part)
-    return found
+                kernels.append(_kernel(line, reads_of(operands), computations))
+    for i in reversed(range(len(kernels) - 1)):  # what XLA adds of its own belongs to what follows
+        if not kernels[i].part:
+            kernels[i] = replace(kernels[i], part=kernels[i + 1].part)
+    return kernels
 
 
 def _kernel(line: Instruction, reads: dict[str, int], computations: Computations) -> Kernel:
@@ -239,8 +239,8 @@ def type_bytes(text: str) -> int:
 @check_arguments
 def shown(report: FusionReport, name: str) -> str:
     """The HLO of one kernel as text to read: its computation without layouts and metadata."""
-    found = next((k for k in report.kernels if k.name == name), None)
-    require(found is not None, "name", name, "a kernel of the report")
+    kernel = next((k for k in report.kernels if k.name == name), None)
+    require(kernel is not None, "name", name, "a kernel of the report")
     calls = re.search(rf"%{re.escape(name)} = .*?calls=%?([\w.\-]+)", report.code)
     body = (
         re.search(rf"^%{re.escape(calls[1])} .*?^}}", report.code, re.M | re.S) if calls else None

@@ -10,10 +10,10 @@ AUTOCAST = "06", "amp-speed", "bf16-here"
 
 def techniques(case: Case) -> list[Technique]:
     """Those of chapter 2."""
-    return [mixed(case), compiled(case)]
+    return [mixed_precision(case), compilation(case)]
 
 
-def mixed(case: Case) -> Technique:
+def mixed_precision(case: Case) -> Technique:
     """Products and activations in 16 bits; weights, gradients and Adam stay in fp32."""
     halved = case.training_bytes() / case.training_bytes(value_bytes=2)
     budgets = {
@@ -37,10 +37,10 @@ def _latency(case: Case) -> Gain | str:
 
 def _days(case: Case) -> Gain | str:
     if case.gpu is None:
-        found = recorded.evidence(*AUTOCAST)
-        if case.device == "CPU without VNNI" or found["low"] <= 1:
+        evidence = recorded.evidence(*AUTOCAST)
+        if case.device == "CPU without VNNI" or evidence["low"] <= 1:
             return "bf16 was not faster on a CPU, beyond noise"
-        return Gain(found["low"], found["high"], "recorded", "data/verdicts.json#amp-speed")
+        return Gain(evidence["low"], evidence["high"], "recorded", "data/verdicts.json#amp-speed")
     published = recorded.mixed_training_gain(case.device)
     if published is not None:
         return published
@@ -48,7 +48,7 @@ def _days(case: Case) -> Gain | str:
     return Gain.computed(peak, "data/published/devices.csv")
 
 
-def compiled(case: Case) -> Technique:
+def compilation(case: Case) -> Technique:
     """A compiler fuses what a kernel after another would do."""
     why = "the same weights and values are kept"
     days = "no training was recorded with it here"

@@ -100,5 +100,5 @@ class Case:
         """
         options = dict(value_bytes=FP32_BYTES, fused_attention=True, dropout=False) | options
         config = config or self.config
-        kept = cost.activation_bytes(config, self.tokens, BATCH, **options)
-        return ADAM_BYTES * (n_params or cost.num_params(config)) + kept
+        activations = cost.activation_bytes(config, self.tokens, BATCH, **options)
+        return ADAM_BYTES * (n_params or cost.num_params(config)) + activations

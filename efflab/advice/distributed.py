@@ -40,9 +40,9 @@ def one_device_seconds(run: Training) -> float:
 
 def best(run: Training, n_devices: int, *, lean: bool = False) -> Plan | None:
     """The fastest plan over all ZeRO stages, or the leanest; None where none fits or divides."""
-    found = [plan for stage in ZERO_STAGES for plan in fitting_plans(run, n_devices, stage)]
+    plans = [plan for stage in ZERO_STAGES for plan in fitting_plans(run, n_devices, stage)]
     key = attrgetter("memory_bytes" if lean else "step_seconds")
-    return min(found, key=key, default=None)
+    return min(plans, key=key, default=None)
 
 
 def plain_data_parallel(run: Training, n_devices: int, zero_stage: int = 0) -> Plan | None:
@@ -73,8 +73,8 @@ def zero(case: Case) -> Technique:
     if case.n_devices > 1 and run is not None:
         each = dict(param_bytes=4, grad_bytes=4, optimizer_bytes=8)
         state = cost.model_state_bytes(case.n_params, case.n_devices, 3, **each)
-        kept = case.training_bytes() - ADAM_BYTES * case.n_params
-        gain = case.training_bytes() / (state + kept)
+        activations = case.training_bytes() - ADAM_BYTES * case.n_params
+        gain = case.training_bytes() / (state + activations)
         memory = Gain.computed(gain, "efflab.cost.model_state_bytes")
         chosen = plain_data_parallel(run, case.n_devices, 3)
         days = "activations do not fit a device, or the batch does not divide"

@@ -21,12 +21,12 @@ SOURCE = "data/experiments/int8-engines.json"
 
 def parts(case: Case) -> dict[str, int]:
     """FLOPs of a text in linear maps, logits and scores."""
-    found = cost.flops_by_part(case.config, case.tokens)
-    maps = found["projections"] + found["ffn"] + found["embedding"]
-    return {"maps": maps, "logits": found["logits"], "scores": found["scores"]}
+    by_part = cost.flops_by_part(case.config, case.tokens)
+    maps = by_part["projections"] + by_part["ffn"] + by_part["embedding"]
+    return {"maps": maps, "logits": by_part["logits"], "scores": by_part["scores"]}
 
 
-def covered(flops: Mapping[str, float], engine: str) -> float:
+def coverage(flops: Mapping[str, float], engine: str) -> float:
     """The share (0..1) of a pass's FLOPs that the engine computes in its own way."""
     names = COVERED.get(engine, tuple(flops))
     return sum(flops[name] for name in names) / sum(flops.values())
@@ -34,8 +34,8 @@ def covered(flops: Mapping[str, float], engine: str) -> float:
 
 def times(engine: str, device: str) -> tuple[float, float]:
     """The least and the most recorded time of what it covers, over torch's fp32, on that CPU."""
-    found = [engine_row(engine, device)[shape] for shape in SHAPES]
-    return min(found), max(found)
+    times = [engine_row(engine, device)[shape] for shape in SHAPES]
+    return min(times), max(times)
 
 
 def whole(share: float, time: float) -> float:
@@ -49,6 +49,6 @@ def whole(share: float, time: float) -> float:
 
 def gain(case: Case, engine: str) -> Gain:
     """How many times faster a text is, by the least and the most that was recorded."""
-    share = covered(parts(case), engine)
+    share = coverage(parts(case), engine)
     fast, slow = (whole(share, time) for time in times(engine, case.device))
     return Gain(1 / slow, 1 / fast, "recorded", SOURCE)

@@ -50,7 +50,7 @@ def latency(
     of its models says, an interval.
     """
     base = rows[timed.SHIPPED, timed.FP32]["flops"]
-    made = []
+    predictions = []
     for (stage, engine), row in rows.items():
         windowed = any(w is not None for w in windows[stage])
         speed = (language_engines.WINDOWS if windowed else language_engines.PLAIN, engine)
@@ -58,21 +58,21 @@ def latency(
         value = dict(predicted=flops * geometric_mean(f.mean for f in factors[speed]))
         each = [(flops * f.low, flops * f.high) for f in factors[speed]]
         value |= dict(speed=speed, each=each, measured=row["ratio"])
-        made.append(_row(LATENCY, stage, engine, value, row["low"], row["high"]))
-    return made
+        predictions.append(_row(LATENCY, stage, engine, value, row["low"], row["high"]))
+    return predictions
 
 
 def size(rows: Rows, n_params: Mapping[str, int], windows: Mapping[str, Windows]) -> list[dict]:
     """Bytes over the first of all, by formula; `n_params` and `windows` of each stage."""
     base = rows[timed.SHIPPED, timed.FP32]["nbytes"]
     plain = bytes_of(timed.FP32, n_params[timed.SHIPPED], windows[timed.SHIPPED])
-    made = []
+    predictions = []
     for (stage, engine), row in rows.items():
         share = bytes_of(engine, n_params[stage], windows[stage]) / plain
         ratio = row["nbytes"] / base
         value = _exact(share) | dict(measured=ratio)
-        made.append(_row(SIZE, stage, engine, value, ratio - FAINT, ratio + FAINT))
-    return made
+        predictions.append(_row(SIZE, stage, engine, value, ratio - FAINT, ratio + FAINT))
+    return predictions
 
 
 def bytes_of(engine: str, n_params: int, windows: Windows) -> float:
@@ -118,14 +118,14 @@ def quality(engines: list[dict], shipped: float, device: str) -> list[dict]:
         timed.DYNAMIC: found.engine_loss(DYNAMIC, device).value,
         timed.INT8: found.engine_loss(STATIC, device).value,
     }
-    made = []
+    predictions = []
     for row in engines:
         if row["engine"] in losses:
             value = _exact(1 + losses[row["engine"]] / 100)
             value |= dict(measured=row["bits"] / shipped)
             ends = row["low"] / shipped, row["high"] / shipped
-            made.append(_row(QUALITY, timed.SHIPPED, row["engine"], value, *ends))
-    return made
+            predictions.append(_row(QUALITY, timed.SHIPPED, row["engine"], value, *ends))
+    return predictions
 
 
 def _exact(predicted: float) -> dict:
@@ -175,20 +175,23 @@ def pairs(rows: list[dict]) -> Iterator[dict]:
         if a["what"] == b["what"] and _apart(*measured):
             order = predicted_order(a, b)
             right = None if order == 0 else (order > 0) == (a["measured"] > b["measured"])
-            yield dict(is_right=right, predicted=a["predicted"] / b["predicted"],
-                       measured=a["measured"] / b["measured"])  # fmt: skip
+            yield dict(
+                is_right=right,
+                predicted=a["predicted"] / b["predicted"],
+                measured=a["measured"] / b["measured"],
+            )
 
 
 def predicted_order(a: dict, b: dict) -> int:
     """1 if `a` is predicted larger, -1 if smaller, 0 if that cannot be told.
 
     Where both rest on the same speed, or on none, it cancels. Else every model that was timed must
-    say so: its intervals for the two, which were timed turn and turn about, lie apart.
+    say so: its intervals for the two, which were timed interleaved, lie apart.
     """
     if a["speed"] == b["speed"]:
         return _sign(a["predicted"] - b["predicted"])
-    said = {_apart(x, y) for x, y in zip(a["each"], b["each"], strict=True)}
-    return said.pop() if len(said) == 1 else 0
+    orders = {_apart(x, y) for x, y in zip(a["each"], b["each"], strict=True)}
+    return orders.pop() if len(orders) == 1 else 0
 
 
 def _apart(x: tuple[float, float], y: tuple[float, float]) -> int:
@@ -206,7 +209,7 @@ def summary(rows: list[dict]) -> list[dict]:
     Errors are logarithms of predicted over measured; `middle`: pairs in order by the predictions'
     middles, whether told or not.
     """
-    made = []
+    lines = []
     for what in dict.fromkeys(row["what"] for row in rows):
         mine = [row for row in rows if row["what"] == what]
         judged = list(pairs(mine))
@@ -217,14 +220,14 @@ def summary(rows: list[dict]) -> list[dict]:
         row = dict(what=what, predictions=len(mine), pairs=len(judged))
         middle = sum((pair["predicted"] > 1) == (pair["measured"] > 1) for pair in judged)
         row |= dict(right=right, wrong=wrong, untold=untold, middle=middle)
-        made.append(row | dict(median_error=median(errors), largest_error=errors[-1]))
-    return made
+        lines.append(row | dict(median_error=median(errors), largest_error=errors[-1]))
+    return lines
 
 
 def predictions(device: str = "CPU with VNNI", n: int = 1, isa: str | None = None) -> list[dict]:
     """All that can be predicted of what the case study measured; a `ValueError` without records."""
     rows, study = latency_rows(n, isa), recorded(case_study.NAME)
-    n_params, windows = stage_params(study), stage_windows(timed.recorded_recipe().windows)
+    n_params, windows = stage_params(study), stage_windows(timed.read_recipe().windows)
     factors = language_engines.factors(recorded(language_engines.NAME), isa)
     shipped = next(iter(case_study.paths(study, "as shipped").values()))
     return [

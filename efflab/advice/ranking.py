@@ -54,14 +54,14 @@ def row(technique: Technique, budget: str) -> dict:
     serves = isinstance(answer, Gain) and (budget == "quality" or answer.high > 1)
     if isinstance(answer, Gain) and not serves:
         answer = "it needs more here, not less"
-    found: dict = dict(technique=technique.name, serves=serves)
+    row: dict = dict(technique=technique.name, serves=serves)
     if isinstance(answer, Gain):
-        found |= dict(gain_low=answer.low, gain_high=answer.high, kind=answer.kind)
-        found |= dict(source=answer.source, why="")
+        row |= dict(gain_low=answer.low, gain_high=answer.high, kind=answer.kind)
+        row |= dict(source=answer.source, why="")
     else:
-        found |= dict(gain_low=None, gain_high=None, kind=None, source=None, why=answer)
-    found |= dict(notebook=technique.notebook, structure=technique.structural)
-    return found | _loss(technique.loss)
+        row |= dict(gain_low=None, gain_high=None, kind=None, source=None, why=answer)
+    row |= dict(notebook=technique.notebook, structure=technique.structural)
+    return row | _loss(technique.loss)
 
 
 def kept(loss: Loss | None) -> Gain | str:

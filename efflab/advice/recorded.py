@@ -26,9 +26,9 @@ def _verdicts() -> dict[str, list[dict]]:
 
 def board_point(technique: str, model: str) -> dict:
     """A technique's recorded point on a model's board."""
-    found = {p["technique"]: p for p in _board() if p["model"] == model}
-    require_one_of("technique", technique, found)
-    return found[technique]
+    points = {p["technique"]: p for p in _board() if p["model"] == model}
+    require_one_of("technique", technique, points)
+    return points[technique]
 
 
 def board_loss(technique: str, model: str = "stdlib-gpt") -> Loss:
@@ -70,9 +70,9 @@ def gptq_loss(bits: int, group_size: int | None) -> Loss:
 def evidence(notebook: str, claim: str, key: str) -> dict:
     """The evidence of that id as the built notebook stored it under a verdict."""
     (record,) = [v for v in _verdicts()[notebook] if v["claim"] == claim]
-    found = {item["id"]: item for item in record["figures"]}
-    require_one_of("key", key, found)
-    return found[key]
+    figures = {item["id"]: item for item in record["figures"]}
+    require_one_of("key", key, figures)
+    return figures[key]
 
 
 def mixed_training_gain(device: str) -> Gain | None:

@@ -11,8 +11,9 @@ HEADERS = ("technique", "gain", "kind", "quality lost", "notebook")
 
 def report(case: Case) -> str:
     """The advice as a table, sources, what does not serve with why, and the next commands."""
-    rows = advise(case.model, case.device, case.budget,
-                  n_devices=case.n_devices, seq_len=case.seq_len)  # fmt: skip
+    rows = advise(
+        case.model, case.device, case.budget, n_devices=case.n_devices, seq_len=case.seq_len
+    )
     serving = [row for row in rows if row["serves"]]
     lines = [heading(case), ""]
     table = [list(HEADERS), *map(_cells, serving)]

@@ -16,18 +16,18 @@ SHORT = "texts this short have little to save in their scores"
 NO_WEIGHTS = "no weight leaves"
 FUSED = "a fused kernel keeps no scores that it could save"
 SEEN = 1.005
-"""A gain below this is none."""
+"""A smaller gain does not count as one."""
 
 
 def techniques(case: Case) -> list[Technique]:
     """Those of chapter 1."""
-    return [shared(case), albert(case), window(case), bigbird(case), linformer(case)]
+    return [sharing(case), albert(case), window(case), bigbird(case), linformer(case)]
 
 
 # --- Parameters ------------------------------------------------------------------------------
 
 
-def shared(case: Case) -> Technique:
+def sharing(case: Case) -> Technique:
     """Every layer uses the same weights (Lan et al. 2020)."""
     return _sharing(case, "ALBERT: one layer's weights for all", case.config, None)
 
@@ -36,7 +36,7 @@ def albert(case: Case) -> Technique:
     """The same with ALBERT's narrow embedding table."""
     config, name = case.config, "ALBERT: shared weights, embedding of width 128"
     narrow = min(WIDTH, config.embed_dim)
-    return _sharing(case, name, replace(config, d_embed=narrow), _published(case.config))
+    return _sharing(case, name, replace(config, d_embed=narrow), _published_loss(case.config))
 
 
 def _sharing(case: Case, name: str, config: ModelConfig, loss: Loss | None) -> Technique:
@@ -56,7 +56,7 @@ def _sharing(case: Case, name: str, config: ModelConfig, loss: Loss | None) -> T
     return Technique(name, "01", budgets | _speed(case, flops, SAME_FLOPS), loss, structural=True)
 
 
-def _published(config: ModelConfig) -> Loss | None:
+def _published_loss(config: ModelConfig) -> Loss | None:
     """Average score lost against BERT of the same shape, where the paper has both."""
     sizes = config.n_layer, config.d_model
     plain, light = albert_row(*sizes, "not-shared"), albert_row(*sizes, "all-shared")
@@ -87,11 +87,11 @@ def bigbird(case: Case) -> Technique:
     """8 blocks of 64 keys for each query (Zaheer et al. 2020)."""
     keys = min(BLOCKS, case.tokens)
     scores = 4 * case.config.n_layer * case.config.d_model * case.tokens * keys
-    made = _lighter(case, "BigBird: 8 blocks of 64 keys", "03", scores, None)
+    gains = _lighter(case, "BigBird: 8 blocks of 64 keys", "03", scores, None)
     if case.config.causal:
         why = "its global blocks look ahead, which a causal model may not"
-        return replace(made, budgets=made.budgets | {"latency": why, "training days": why})
-    return made
+        return replace(gains, budgets=gains.budgets | {"latency": why, "training days": why})
+    return gains
 
 
 def linformer(case: Case) -> Technique:
@@ -99,11 +99,11 @@ def linformer(case: Case) -> Technique:
     config, T = case.config, case.tokens
     rank = min(RANK, T)
     scores = config.n_layer * 4 * T * rank * config.d_model * 2  # E K, F V; then both products
-    made = _lighter(case, "Linformer: 256 summaries", "04", scores, None)
+    gains = _lighter(case, "Linformer: 256 summaries", "04", scores, None)
     if config.causal:
         why = "a summary mixes in later tokens, which a causal model may not see"
-        return replace(made, budgets=made.budgets | {"latency": why, "training days": why})
-    return made
+        return replace(gains, budgets=gains.budgets | {"latency": why, "training days": why})
+    return gains
 
 
 def _lighter(case: Case, name: str, notebook: str, scores: float, loss: Loss | None) -> Technique:
@@ -114,10 +114,10 @@ def _lighter(case: Case, name: str, notebook: str, scores: float, loss: Loss | N
 
 def _speed(case: Case, flops: float, why: str) -> dict[str, Gain | str]:
     """Latency and training days with so many FLOPs; `why` they are no gain, where they are not."""
-    made: dict[str, Gain | str] = {"latency": why, "training days": why}
+    gains: dict[str, Gain | str] = {"latency": why, "training days": why}
     latency, days = case.seconds(case.flops) / case.seconds(flops), case.flops / flops
     if latency > SEEN:
-        made["latency"] = Gain.computed(latency, "efflab.cost.roofline_seconds")
+        gains["latency"] = Gain.computed(latency, "efflab.cost.roofline_seconds")
     if days > SEEN:
-        made["training days"] = Gain.computed(days, "efflab.cost.forward_flops")
-    return made
+        gains["training days"] = Gain.computed(days, "efflab.cost.forward_flops")
+    return gains

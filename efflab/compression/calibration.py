@@ -55,18 +55,18 @@ def layer_hessians(model: nn.Module, batches: Iterable) -> dict[str, Tensor]:
 
     That of a map in several places is over the inputs of all of them.
     """
-    found: dict[str, Tensor] = {}
+    hessians: dict[str, Tensor] = {}
     weights = {place: name for name, places in linear_places(model).items() for place in places}
 
     def look(name: str, x: Tensor) -> None:
         key = weights[f"layers.{name}"]
         if len(x):
-            found[key] = found.get(key, 0) + hessian(x)
+            hessians[key] = hessians.get(key, 0) + hessian(x)
 
     with watching(model.layers, look):
         for ids in require_each("batches", batches, Ids):
             model.encode(ids)
-    return found
+    return hessians
 
 
 @check_arguments
@@ -81,7 +81,7 @@ def layers_error(model: nn.Module, quantized: Quantized, hessians: dict[str, Hes
 
 
 @check_arguments
-def quantized_by(
+def quantize_by(
     method: str,
     model: nn.Module,
     bits: int,

@@ -79,7 +79,7 @@ def gptq(weight: Weight, inputs: Samples, bits: int, **options) -> QuantizedTens
     """
     settings = Settings(bits, **options)
     finite_values("weight", weight)
-    return _quantized(weight, hessian(inputs, weight.shape[1]), settings)
+    return _quantize(weight, hessian(inputs, weight.shape[1]), settings)
 
 
 @check_arguments
@@ -108,10 +108,10 @@ def gptq_hessian(weight: Weight, hessian: Hessian, bits: int, **options) -> Quan
     settings = Settings(bits, **options)
     finite_values("weight", weight)
     H = finite_hessian("hessian", hessian, weight.shape[1])
-    return _quantized(weight, H, settings)
+    return _quantize(weight, H, settings)
 
 
-def _quantized(weight: Tensor, hessian: Tensor, settings: Settings) -> QuantizedTensor:
+def _quantize(weight: Tensor, hessian: Tensor, settings: Settings) -> QuantizedTensor:
     """The method itself, on what was checked.
 
     Scales are those of rounding to nearest: of each row or of each group, taken from the original
@@ -264,12 +264,12 @@ def gptq_model(
         at = first
         users = [layers.get_submodule(place.removeprefix("layers.")) for place in places]
         H = _collect(layers[first : last + 1], users, states, masks, real)
-        quantized[name] = _quantized(users[0].weight, H, settings)
+        quantized[name] = _quantize(users[0].weight, H, settings)
         users[0].weight.copy_(quantized[name].dequantize())
     return quantized
 
 
-class _Reached(Exception):
+class _Stop(Exception):
     """Not an error: the map has its inputs, and the rest of the layers is spared."""
 
 
@@ -285,15 +285,15 @@ def _collect(layers: nn.ModuleList, users: list[nn.Linear], states, masks, real)
 
 def _inputs(layers: nn.ModuleList, users: list[nn.Linear], x: Tensor, mask) -> list[Tensor]:
     """The input of each use when the layers run on x (B,T,C); a shared module is used as often."""
-    found: list[Tensor] = []
+    inputs: list[Tensor] = []
     distinct = {str(i): module for i, module in enumerate(dict.fromkeys(users))}
 
     def look(_, seen: Tensor) -> None:
-        found.append(seen)
-        if len(found) == len(users):
-            raise _Reached
+        inputs.append(seen)
+        if len(inputs) == len(users):
+            raise _Stop
 
-    with suppress(_Reached), inputs_seen(distinct, look):
+    with suppress(_Stop), inputs_seen(distinct, look):
         for layer in layers:
             x = layer(x, mask)
-    return found
+    return inputs

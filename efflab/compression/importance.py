@@ -55,7 +55,7 @@ def _gate_gradients(model, readers: Sequence[nn.Linear], n_units: int, batches, 
         gates = torch.ones(len(readers), B, n_units, requires_grad=True)
         with ExitStack() as stack, torch.enable_grad():
             for reader, gate in zip(readers, gates, strict=True):
-                hook = reader.register_forward_pre_hook(_gated(gate))
+                hook = reader.register_forward_pre_hook(_gate_units(gate))
                 stack.callback(hook.remove)
             loss = B * loss_fn(model, inputs, targets)  # the sum over the examples
             (gradient,) = torch.autograd.grad(loss, gates)
@@ -64,7 +64,7 @@ def _gate_gradients(model, readers: Sequence[nn.Linear], n_units: int, batches, 
     return total / n_examples
 
 
-def _gated(gate: Tensor):
+def _gate_units(gate: Tensor):
     """A hook that multiplies each unit's channels in (B,T,units x D) by its gate (B,units)."""
 
     def hook(_module, args):

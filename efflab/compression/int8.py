@@ -131,14 +131,16 @@ def replace_linears(model: nn.Module, make: Callable[[str, nn.Linear], nn.Module
     What stands in several places is made once and stands in all of them again.
     """
     copy = deepcopy(model)
-    made: dict[nn.Module, nn.Module] = {m: make(n, m) for n, m in linear_layers(copy).items()}
-    for module in made.values():
+    replacements: dict[nn.Module, nn.Module] = {
+        m: make(n, m) for n, m in linear_layers(copy).items()
+    }
+    for module in replacements.values():
         require(isinstance(module, nn.Module), "make(name, layer)", module, "a module")
     for parent in list(copy.modules()):
         for name, child in list(parent._modules.items()):  # named_children leaves out a second name
-            if child in made:
-                setattr(parent, name, made[child])
-    return made.get(copy, copy)
+            if child in replacements:
+                setattr(parent, name, replacements[child])
+    return replacements.get(copy, copy)
 
 
 @check_arguments
@@ -248,7 +250,7 @@ def smoothing(peaks: Vector, weight: Weight, alpha: float = 0.5) -> Tensor:
 
 
 @check_arguments
-def smoothed(linear: nn.Linear, factors: Vector) -> nn.Module:
+def smooth_linear(linear: nn.Linear, factors: Vector) -> nn.Module:
     """The same map as `linear`, whose INT8 form would see x / factors."""
     require_shape("factors", factors, (linear.in_features,))
     inner = deepcopy(linear)

@@ -61,7 +61,7 @@ def smooth_model(model: nn.Module, calibration: Inputs) -> nn.Module:
         if name not in peaks:
             return linear
         factors = int8.smoothing(peaks[name], linear.weight, smoothing_strength(name))
-        return int8.smoothed(linear, factors)
+        return int8.smooth_linear(linear, factors)
 
     return int8.replace_linears(model, make)
 

@@ -101,14 +101,14 @@ def load_quantized(path: Path) -> tuple[Quantized, Tensors]:
     tensors, metadata = read_tensors(path, REMEDY)
     try:
         layouts = parse_json(metadata["quantized"])
-        made = {name: _restored(name, tensors, *layout) for name, layout in layouts.items()}
+        matrices = {name: _restore(name, tensors, *layout) for name, layout in layouts.items()}
     except (KeyError, TypeError, ValueError) as error:
         problem = f"does not describe its tensors as save_quantized does: {error}"
         raise ValueError(f"{path} {problem}; {REMEDY}") from None
-    return made, tensors
+    return matrices, tensors
 
 
-def _restored(name: str, tensors: Tensors, bits, shape, axis, group_size) -> QuantizedTensor:
+def _restore(name: str, tensors: Tensors, bits, shape, axis, group_size) -> QuantizedTensor:
     """The matrix `name`, its parts taken out of `tensors`, which must fit what it says."""
     packed, scale = tensors.pop(f"{name}.packed"), tensors.pop(f"{name}.scale")
     zero_point = tensors.pop(f"{name}.zero_point", None)

@@ -65,8 +65,8 @@ def n_m_mask(weight: Tensor, n: int, m: int) -> Tensor:
     require(last % m == 0, "m", m, f"a divisor of the last dimension, {last}")
     require_ordered("weight", weight)
     groups = weight.detach().abs().unflatten(-1, (-1, m))
-    kept = groups.argsort(dim=-1, descending=True, stable=True)[..., :n]
-    mask = torch.zeros(groups.shape, dtype=torch.bool).scatter(-1, kept, True)
+    largest = groups.argsort(dim=-1, descending=True, stable=True)[..., :n]
+    mask = torch.zeros(groups.shape, dtype=torch.bool).scatter(-1, largest, True)
     return mask.view(weight.shape)
 
 
@@ -89,7 +89,7 @@ def weight_masks(model: nn.Module, make: Callable[[Tensor], Tensor]) -> Masks:
 def apply_masks(model: nn.Module, masks: Masks) -> nn.Module:
     """A copy with zeros where a mask is False; as many bytes and FLOPs as before."""
     pruned = deepcopy(model)
-    for module, name, mask in _masked(pruned, masks):
+    for module, name, mask in _resolve_masks(pruned, masks):
         getattr(module, name).masked_fill_(~mask, 0.0)
     return pruned
 
@@ -102,9 +102,9 @@ def masks_held(model: nn.Module, masks: Masks) -> Iterator[nn.Module]:
     No gradient reaches it and no optimizer's momentum or decay brings it back. Make the optimizer
     inside. Afterwards the weights are ordinary ones, with zeros.
     """
-    places = list(_masked(model, masks))
+    places = list(_resolve_masks(model, masks))
     for module, name, mask in places:
-        parametrize.register_parametrization(module, name, _Masked(mask))
+        parametrize.register_parametrization(module, name, _MaskedWeight(mask))
     try:
         yield model
     finally:
@@ -112,7 +112,7 @@ def masks_held(model: nn.Module, masks: Masks) -> Iterator[nn.Module]:
             parametrize.remove_parametrizations(module, name, leave_parametrized=True)
 
 
-class _Masked(nn.Module):
+class _MaskedWeight(nn.Module):
     def __init__(self, mask: Tensor):
         super().__init__()
         self.register_buffer("removed", ~mask, persistent=False)
@@ -121,7 +121,7 @@ class _Masked(nn.Module):
         return weight.masked_fill(self.removed, 0.0)  # a product would keep an infinity as NaN
 
 
-def _masked(model: nn.Module, masks: Masks) -> list[tuple[nn.Module, str, Tensor]]:
+def _resolve_masks(model: nn.Module, masks: Masks) -> list[tuple[nn.Module, str, Tensor]]:
     """(module that holds it, its name there, mask) of each; all are checked before any is used."""
     known = dict(model.named_parameters())
     masked: dict[nn.Parameter, Tensor] = {}
@@ -129,8 +129,10 @@ def _masked(model: nn.Module, masks: Masks) -> list[tuple[nn.Module, str, Tensor
         require(path in known, "masks", path, "names of the model's parameters")
         _require_mask(f"masks[{path!r}]", known[path], mask)
         masked[known[path]] = mask
-    held = ((module, *item) for module in model.modules() for item in module._parameters.items())
-    return [(module, name, masked[p]) for module, name, p in held if p in masked]
+    parameters = (
+        (module, *item) for module in model.modules() for item in module._parameters.items()
+    )
+    return [(module, name, masked[p]) for module, name, p in parameters if p in masked]
 
 
 def _require_mask(name: str, weight: Tensor, mask) -> None:
@@ -170,14 +172,14 @@ def prune_heads(model: Transformer, heads: Units) -> Transformer:
     attention with others, are a `ValueError`. `config` keeps the original shape.
     """
     pruned = deepcopy(model)
-    for body, removed in _chosen(pruned, "attention", heads):
-        kept = [h for h in range(body.n_head) if h not in removed]
-        columns = _channels(kept, body.head_dim)
+    for body, removed in _choose_units(pruned, "attention", heads):
+        remaining = [h for h in range(body.n_head) if h not in removed]
+        columns = _channels(remaining, body.head_dim)
         width = body.n_head * body.head_dim
         rows = torch.cat([columns + part * width for part in range(3)])  # of q, k and v
         _keep(body.qkv, rows=rows)
         _keep(body.out, columns=columns)
-        body.n_head = len(kept)
+        body.n_head = len(remaining)
     return pruned
 
 
@@ -188,10 +190,12 @@ def prune_ffn(model: Transformer, neurons: Units) -> Transformer:
     Refuses what `prune_heads` refuses; an FFN may lose all its neurons too.
     """
     pruned = deepcopy(model)
-    for body, removed in _chosen(pruned, "ffn", neurons):
-        kept = torch.tensor([i for i in range(body.up.out_features) if i not in removed]).long()
-        _keep(body.up, rows=kept)
-        _keep(body.down, columns=kept)
+    for body, removed in _choose_units(pruned, "ffn", neurons):
+        remaining = torch.tensor(
+            [i for i in range(body.up.out_features) if i not in removed]
+        ).long()
+        _keep(body.up, rows=remaining)
+        _keep(body.down, columns=remaining)
     return pruned
 
 
@@ -201,7 +205,7 @@ def head_masks(model: Transformer, heads: Units) -> Masks:
     width = {id(layer.attention.body): layer.attention.body.head_dim for layer in model.layers}
     return {
         f"layers.{i}.attention.body.out.weight": _column_mask(body.out, removed, width[id(body)])
-        for i, (body, removed) in zip(heads, _chosen(model, "attention", heads), strict=True)
+        for i, (body, removed) in zip(heads, _choose_units(model, "attention", heads), strict=True)
     }
 
 
@@ -210,21 +214,21 @@ def neuron_masks(model: Transformer, neurons: Units) -> Masks:
     """Masks that silence these FFN neurons: zeros in the columns of `down` that read them."""
     return {
         f"layers.{i}.ffn.body.down.weight": _column_mask(body.down, removed, 1)
-        for i, (body, removed) in zip(neurons, _chosen(model, "ffn", neurons), strict=True)
+        for i, (body, removed) in zip(neurons, _choose_units(model, "ffn", neurons), strict=True)
     }
 
 
-def _chosen(
+def _choose_units(
     model: Transformer, part: str, units: Units
 ) -> list[tuple[Attention | FeedForward, set[int]]]:
     """(body, units to remove) of each layer named, all checked before any is changed."""
     bodies = [getattr(layer, part).body for layer in model.layers]
-    held = [set(body.parameters()) for body in bodies]
+    parameters = [set(body.parameters()) for body in bodies]
     chosen = []
     for layer, removed in units.items():
         require_int("layer", layer, 0)
         require(layer < len(bodies), "layer", layer, f"0 to {len(bodies) - 1}")
-        uses = sum(bool(held[layer] & other) for other in held)
+        uses = sum(bool(parameters[layer] & other) for other in parameters)
         require(uses == 1, "layer", layer, f"a layer whose {part} no other layer shares")
         body = bodies[layer]
         name, n = ("head", body.n_head) if part == "attention" else ("neuron", body.up.out_features)

@@ -95,13 +95,13 @@ def fill(layer_bytes: Counts, bucket_bytes: float) -> list[list[int]]:
     """
     require_positive("bucket_bytes", bucket_bytes)
     buckets: list[list[int]] = [[]]
-    held = 0
+    waiting_bytes = 0
     for layer in reversed(range(len(layer_bytes))):
-        if held >= bucket_bytes:
+        if waiting_bytes >= bucket_bytes:
             buckets.append([])
-            held = 0
+            waiting_bytes = 0
         buckets[-1].append(layer)
-        held += layer_bytes[layer]
+        waiting_bytes += layer_bytes[layer]
     return buckets
 
 
@@ -131,17 +131,17 @@ def transfers(ready: Times, sizes: Counts, wire: Wire, n_ranks: Size) -> tuple[T
     """One all-reduce after the other, none before its bucket is ready (seconds, bytes)."""
     require_times("ready", ready)
     require_as_many("sizes", sizes, len(ready), "bucket")
-    made: list[Transfer] = []
+    transfers: list[Transfer] = []
     for at, n_bytes in zip(ready, sizes, strict=True):
-        start = max(at, made[-1].end) if made else at
-        made.append(Transfer(n_bytes, at, start, start + wire.seconds(n_bytes, n_ranks)))
-    return tuple(made)
+        start = max(at, transfers[-1].end) if transfers else at
+        transfers.append(Transfer(n_bytes, at, start, start + wire.seconds(n_bytes, n_ranks)))
+    return tuple(transfers)
 
 
 # --- The real thing --------------------------------------------------------------------------
 
 
-class _Wired:
+class _WireHook:
     """DDP's communication hook: all-reduces on its own thread, timed, over a given wire."""
 
     def __init__(self, wire: Wire):
@@ -167,11 +167,11 @@ class _Wired:
             future.set_exception(error)
 
 
-def _traced(model: nn.Module, backward: Callable[[nn.Module], Tensor], bucket_mb, wire) -> Trace:
+def _trace(model: nn.Module, backward: Callable[[nn.Module], Tensor], bucket_mb, wire) -> Trace:
     """The trace of the backward pass of `backward(ddp)`, a loss, on this rank."""
     require_positive("bucket_mb", bucket_mb)
     ddp = DistributedDataParallel(model, bucket_cap_mb=bucket_mb)
-    wired = _Wired(wire)
+    wired = _WireHook(wire)
     ddp.register_comm_hook(None, wired.hook)
     for _ in range(WARMUP):
         backward(ddp).backward()
@@ -185,9 +185,10 @@ def _traced(model: nn.Module, backward: Callable[[nn.Module], Tensor], bucket_mb
     loss.backward()
     watch.remove()
     wired.thread.shutdown()
-    made = (Transfer(t.n_bytes, t.ready - start, t.start - start, t.end - start)
-            for t in wired.made)  # fmt: skip
-    return Trace(finished[-1] - start, tuple(made))
+    transfers = (
+        Transfer(t.n_bytes, t.ready - start, t.start - start, t.end - start) for t in wired.made
+    )
+    return Trace(finished[-1] - start, tuple(transfers))
 
 
 @check_arguments
@@ -204,7 +205,7 @@ def trace_on_rank(
     require_batch(ids, targets)
     mine = own(shares(len(ids), world_size), rank)
     batch = ids[mine], targets[mine]
-    return _traced(new_model(config), lambda m: language_model_loss(m, *batch), bucket_mb, wire)
+    return _trace(new_model(config), lambda m: language_model_loss(m, *batch), bucket_mb, wire)
 
 
 @check_arguments
@@ -237,4 +238,4 @@ def sleep_on_rank(
     """A rank's `Trace` of layers that sleep, so that more ranks than cores keep their times."""
     model = SleepingLayers(layer_seconds, layer_bytes)
     x = torch.ones(1, requires_grad=True)
-    return _traced(model, lambda m: m(x).sum(), bucket_mb, wire)
+    return _trace(model, lambda m: m(x).sum(), bucket_mb, wire)

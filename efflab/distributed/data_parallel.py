@@ -84,7 +84,7 @@ def own(sizes: Counts, rank: Count) -> slice:
 
 
 @check_arguments
-def trained(config: ModelConfig) -> ModelConfig:
+def without_pooler(config: ModelConfig) -> ModelConfig:
     """What ranks train of a model: a language model's loss reaches no pooler, so there is none.
 
     DDP waits for the gradient of every parameter, and an optimizer has nothing to do with none.
@@ -94,13 +94,13 @@ def trained(config: ModelConfig) -> ModelConfig:
 
 @check_arguments
 def new_model(config: ModelConfig, seed: Count = 0) -> Transformer:
-    """A fresh model to be `trained`, its weights fixed by `seed`; the caller's random state stays.
+    """A fresh model without its pooler, its weights fixed by `seed`; no global state is touched.
 
     Every job of this chapter starts from it.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seed))
-        return Transformer(trained(config))
+        return Transformer(without_pooler(config))
 
 
 @check_arguments
@@ -131,11 +131,11 @@ def train(
         if synchronize is not None:
             synchronize(model)
         gradient_norm(model, loss, step)
-        first = first or {name: gradient(p) for name, p in _named(model)}
+        first = first or {name: gradient(p) for name, p in _by_name(model)}
         optimizer.step()
         losses.append(loss.item())
     sent = (sent_bytes() - before) / (n_steps - 1) if dist.is_initialized() and n_steps > 1 else 0.0
-    weights = {name: p.detach().clone() for name, p in _named(model)}
+    weights = {name: p.detach().clone() for name, p in _by_name(model)}
     return Run(first, weights, losses, sent)
 
 
@@ -146,7 +146,7 @@ def gradient(parameter: nn.Parameter) -> Tensor:
     return torch.zeros_like(parameter) if grad is None else grad.clone()
 
 
-def _named(model: nn.Module):
+def _by_name(model: nn.Module):
     """Parameters by name, without DDP's own prefix."""
     return getattr(model, "module", model).named_parameters()
 
@@ -274,7 +274,9 @@ def sampled_rows(n_rows: Size, world_size: Size, sampler: bool, seed: Count = 0)
     require_int("world_size", world_size, 1, MOST_RANKS)
     data = range(n_rows)
     if sampler:
-        return [list(DistributedSampler(data, world_size, rank, seed=int(seed)))
-                for rank in range(world_size)]  # fmt: skip
-    made = (torch.Generator().manual_seed(int(seed)) for _ in range(world_size))
-    return [list(RandomSampler(data, generator=generator)) for generator in made]
+        return [
+            list(DistributedSampler(data, world_size, rank, seed=int(seed)))
+            for rank in range(world_size)
+        ]
+    generators = (torch.Generator().manual_seed(int(seed)) for _ in range(world_size))
+    return [list(RandomSampler(data, generator=generator)) for generator in generators]

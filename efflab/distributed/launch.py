@@ -103,14 +103,14 @@ class RankPool:
         """As `launch`, on these ranks; their random state stays as the last job left it."""
         require_function(fn)
         _require_seconds(timeout)
-        job = _pickled(fn, args)
+        job = _pickle(fn, args)
         with self._lock:
             self._start()
             try:
                 for rank in self._ranks:
                     rank.order("job", job)
                 answers = self._gather("result", timeout, on_progress)
-                return [_received(rank, answer) for rank, answer in enumerate(answers)]
+                return [_receive(rank, answer) for rank, answer in enumerate(answers)]
             except BaseException:
                 self.close()
                 raise
@@ -145,7 +145,7 @@ class RankPool:
             if what == kind:
                 answers[rank] = payload
             elif what == "progress" and on_progress is not None:
-                on_progress(rank, _received(rank, payload))
+                on_progress(rank, _receive(rank, payload))
             elif what in ("raised", "gone"):
                 raise self._failure(message)
         return [answers[rank] for rank in range(self.n_procs)]
@@ -163,13 +163,13 @@ class RankPool:
     def _failure(self, message: Message) -> RankError:
         """The cause: a rank that is gone, rather than those whose connection to it then broke."""
         deadline = time.monotonic() + GRACE_SECONDS
-        found = [message]
-        while found[-1][1] != "gone" and (later := self._next(deadline)):
-            found.append(later)
-        for rank, what, _ in found:
+        messages = [message]
+        while messages[-1][1] != "gone" and (later := self._next(deadline)):
+            messages.append(later)
+        for rank, what, _ in messages:
             if what == "gone":
                 return RankError(rank, *self._ranks[rank].death())
-        rank, _, text = next(m for m in found if m[1] == "raised")
+        rank, _, text = next(m for m in messages if m[1] == "raised")
         return RankError(rank, "raised", pickle.loads(text))
 
     def _late(self, kind: str, timeout: float, missing: set[int]) -> RankError:
@@ -215,7 +215,7 @@ class _Up:
             self.folder = None
 
 
-def _received(rank: int, payload: bytes):
+def _receive(rank: int, payload: bytes):
     """What a rank sent. Reading it runs code of its types, which may not end the caller either."""
     try:
         return pickle.loads(payload)
@@ -241,14 +241,14 @@ def _require_loopback() -> None:
 def require_function(fn) -> None:
     """`fn` must be what a fresh Python can import: its module's attribute of that name."""
     module, name = getattr(fn, "__module__", ""), getattr(fn, "__qualname__", "")
-    found = None if module == "__main__" else sys.modules.get(module or "")
+    value = None if module == "__main__" else sys.modules.get(module or "")
     for part in name.split("."):
-        found = getattr(found, part, None)
+        value = getattr(value, part, None)
     allowed = (
         "a function that another process can import: put it into a module, a .py file, and import "
         "it from there (not a lambda, nor a function of a notebook's cell or of another function)"
     )
-    require(callable(fn) and found is fn, "fn", fn, allowed)
+    require(callable(fn) and value is fn, "fn", fn, allowed)
 
 
 def _require_seconds(timeout) -> None:
@@ -261,7 +261,7 @@ def _require_ranks(n_procs) -> None:
     require(n_procs <= MAX_RANKS, "n_procs", n_procs, f"at most {MAX_RANKS} processes")
 
 
-def _pickled(fn: Callable, args: tuple) -> bytes:
+def _pickle(fn: Callable, args: tuple) -> bytes:
     try:
         return pickle.dumps((fn, args))
     except (pickle.PicklingError, AttributeError, TypeError) as error:

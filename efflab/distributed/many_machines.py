@@ -42,21 +42,25 @@ def report(args: argparse.Namespace, rank: int, world_size: int) -> None:
         batch = torch.stack(windows)
     dist.broadcast(batch, 0)
     job = zero.Job(PRESETS[args.model], batch[0], batch[1], args.stage, args.steps)
-    held = zero.on_rank(rank, world_size, job)
+    state = zero.on_rank(rank, world_size, job)
     everyone: list = [None] * world_size
-    dist.all_gather_object(everyone, held)
+    dist.all_gather_object(everyone, state)
     if rank:
         return
     losses = [sum(step) / world_size for step in zip(*(h.losses for h in everyone), strict=True)]
-    found = dict(world_size=world_size, stage=args.stage, losses=losses,
-                 state_bytes=[h.state for h in everyone])  # fmt: skip
+    result = dict(
+        world_size=world_size,
+        stage=args.stage,
+        losses=losses,
+        state_bytes=[h.state for h in everyone],
+    )
     for step, loss in enumerate(losses):
         print(f"step {step}: {loss:.4f} nats")
     print(
-        f"{world_size} ranks, stage {args.stage}: {max(found['state_bytes']) / 1e6:.1f} MB a rank"
+        f"{world_size} ranks, stage {args.stage}: {max(result['state_bytes']) / 1e6:.1f} MB a rank"
     )
     if args.out:
-        write_atomically(args.out, json.dumps(found, indent=1) + "\n")
+        write_atomically(args.out, json.dumps(result, indent=1) + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,13 +12,13 @@ from torch import Tensor
 from efflab.arguments import check_arguments
 
 
-def _summed(x: Tensor) -> Tensor:
+def _sum(x: Tensor) -> Tensor:
     total = x.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
     return total
 
 
-def _gathered(x: Tensor) -> Tensor:
+def _gather(x: Tensor) -> Tensor:
     """Every rank's (..., n) side by side: (..., ranks * n)."""
     parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in _ranks()]
     dist.all_gather(parts, x.contiguous())
@@ -54,22 +54,22 @@ class _Pair(torch.autograd.Function):
 @check_arguments
 def copy_to_ranks(x: Tensor) -> Tensor:
     """The paper's f: identity forward; backward the sum, for every rank used x for its own part."""
-    return _Pair.apply(x, _same, _summed)
+    return _Pair.apply(x, _same, _sum)
 
 
 @check_arguments
 def sum_over_ranks(x: Tensor) -> Tensor:
     """The paper's g: the sum forward; backward identity, for every summand has its gradient."""
-    return _Pair.apply(x, _summed, _same)
+    return _Pair.apply(x, _sum, _same)
 
 
 @check_arguments
 def split_to_ranks(x: Tensor) -> Tensor:
     """This rank's share of the last dimension; backward the shares' gradients, side by side."""
-    return _Pair.apply(x, _own, _gathered)
+    return _Pair.apply(x, _own, _gather)
 
 
 @check_arguments
 def gather_from_ranks(x: Tensor) -> Tensor:
     """All ranks' shares side by side; backward this rank's share."""
-    return _Pair.apply(x, _gathered, _own)
+    return _Pair.apply(x, _gather, _own)

@@ -124,9 +124,9 @@ def run(
 
 def _timeline(orders: Orders, starts: list, ends: list, chunks_per_stage: int) -> Timeline:
     """A `Timeline` whose check is left out, for it would take longer than to play the tasks."""
-    made = object.__new__(Timeline)
-    unchecked(Timeline.__init__)(made, orders, starts, ends, chunks_per_stage)
-    return made
+    timeline = object.__new__(Timeline)
+    unchecked(Timeline.__init__)(timeline, orders, starts, ends, chunks_per_stage)
+    return timeline
 
 
 # --- How tasks depend on one another ----------------------------------------------------------
@@ -232,7 +232,7 @@ def _require_complete(rank: int, order: list[Task], microbatches: list[range]) -
         last |= dict.fromkeys((microbatch, chunk) for microbatch in passing)
     for i, (kind, microbatch, chunk, _) in enumerate(order):
         if last.get((microbatch, chunk), "not there") != BEFORE.get(kind, "unknown"):
-            raise _misplaced(rank, order, i, microbatches)
+            raise _why_misplaced(rank, order, i, microbatches)
         last[microbatch, chunk] = kind
     joined = [i for i, task in enumerate(order) if task.together]
     for i in joined:
@@ -245,7 +245,7 @@ def _require_complete(rank: int, order: list[Task], microbatches: list[range]) -
             raise ValueError(f"orders[{rank}]: expected every task, but rank {rank} lacks {lacks}")
 
 
-def _misplaced(rank: int, order: list[Task], i: int, microbatches: list[range]) -> ValueError:
+def _why_misplaced(rank: int, order: list[Task], i: int, microbatches: list[range]) -> ValueError:
     """Why the rank's ith task cannot stand there."""
     task = order[i]
     before = [t.kind for t in order[:i] if t[1:3] == task[1:3]]
@@ -274,9 +274,10 @@ def _deadlock(orders: Orders, rules: Rules, done: list[int]) -> ValueError:
         other = rules[rank][task.kind, task.chunk].source
         forward = task.kind == "F" or other == (rank, task.chunk)
         needed = next(
-            t for t in orders[other[0]]
+            t
+            for t in orders[other[0]]
             if (t.microbatch, t.chunk, t.kind == "F") == (task.microbatch, other[1], forward)
-        )  # fmt: skip
+        )
         waits[rank] = f"rank {rank} waits with {task} for rank {other[0]}'s {needed}"
         rank = other[0]
     circle = list(waits.values())[list(waits).index(rank) :]

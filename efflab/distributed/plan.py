@@ -42,11 +42,11 @@ def best_plan(
     (8, 16, 8)
     """
     training = Training(config, device, global_batch, seq_len, cluster or Cluster())
-    return ranked_plans(training, n_devices, zero_stage)[0]
+    return rank_plans(training, n_devices, zero_stage)[0]
 
 
 @check_arguments
-def ranked_plans(training: Training, n_devices: Size, zero_stage: int = 0) -> list[Plan]:
+def rank_plans(training: Training, n_devices: Size, zero_stage: int = 0) -> list[Plan]:
     """`fitting_plans`, of which there is one at least: else a `ValueError` says what would do."""
     plans = fitting_plans(training, n_devices, zero_stage)
     if not plans:
@@ -58,9 +58,9 @@ def ranked_plans(training: Training, n_devices: Size, zero_stage: int = 0) -> li
 def fitting_plans(training: Training, n_devices: Size, zero_stage: int = 0) -> list[Plan]:
     """Every split that fits, the fastest first; of equally fast ones the one that needs less."""
     evaluate = unchecked(Training.evaluate)
-    found = (evaluate(training, split) for split in splits(training, n_devices, zero_stage))
+    plans = (evaluate(training, split) for split in splits(training, n_devices, zero_stage))
     memory = _memory(training)
-    fitting = (plan for plan in found if plan.memory_bytes <= memory)
+    fitting = (plan for plan in plans if plan.memory_bytes <= memory)
     return sorted(fitting, key=lambda plan: (plan.step_seconds, plan.memory_bytes))
 
 
@@ -136,8 +136,10 @@ def _no_room(training: Training, n_devices: int, zero_stage: int, least: float) 
 
 def _leanest(training: Training, tp: int, pp: int, dp: int, zero_stage: int) -> float:
     """Least bytes a device of this grid: one sequence at a time."""
-    alone = (Split(tp, pp, dp, training.global_batch // dp, zero_stage=zero_stage, recompute=how)
-             for how in RECOMPUTE)  # fmt: skip
+    alone = (
+        Split(tp, pp, dp, training.global_batch // dp, zero_stage=zero_stage, recompute=how)
+        for how in RECOMPUTE
+    )
     return min(training.memory_bytes(split) for split in alone)
 
 

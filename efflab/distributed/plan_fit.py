@@ -93,8 +93,8 @@ def left_out(hides_gradients: bool = False) -> list[dict]:
     The constants are fitted on the rows of both tables that are of other models.
     """
     rows = published_rows()
-    made = {model: fit(_others(rows, model), hides_gradients) for model in _models(rows)}
-    return [_judged(row, tera_flops(row, made[_model(row)], hides_gradients)) for row in rows]
+    constants = {model: fit(_others(rows, model), hides_gradients) for model in _models(rows)}
+    return [_judge(row, tera_flops(row, constants[_model(row)], hides_gradients)) for row in rows]
 
 
 @check_arguments
@@ -102,7 +102,7 @@ def one_number(number: float | None = None) -> list[dict]:
     """Table 1 predicted without a model: each row by `number`, or by the mean of the other rows."""
     rows = [row for row in published_rows() if row["table"] == 1]
     means = (fmean(o["tflops_per_gpu"] for o in _others(rows, _model(row))) for row in rows)
-    return [_judged(row, number or mean) for row, mean in zip(rows, means, strict=True)]
+    return [_judge(row, number or mean) for row, mean in zip(rows, means, strict=True)]
 
 
 @check_arguments
@@ -124,30 +124,19 @@ def ranking(rows: list[dict]) -> list[dict]:
         others = (r for r in second if r["scheme"] == PTDP and _model(r) == model)
         for slow, fast in zip(runs, others, strict=True):
             ratio = {key: fast[key] / slow[key] for key in ("tflops_per_gpu", "predicted")}
-            pairs.append(dict(params_billions=model, devices=slow["gpus"],
-                              published=ratio["tflops_per_gpu"], predicted=ratio["predicted"],
-                              is_right=ratio["predicted"] > 1))  # fmt: skip
+            pairs.append(
+                dict(
+                    params_billions=model,
+                    devices=slow["gpus"],
+                    published=ratio["tflops_per_gpu"],
+                    predicted=ratio["predicted"],
+                    is_right=ratio["predicted"] > 1,
+                )
+            )
     return pairs
 
 
-@check_arguments
-def zero_fall(rows: list[dict]) -> list[dict]:
-    """How many times slower a device becomes from ZeRO-3's fewest devices to four times as many.
-
-    (For the larger model three and a half times.) `error` is predicted over published, less 1.
-    """
-    found = []
-    zero = (r for r in rows if r["scheme"] == ZERO)
-    for model, runs in groupby(sorted(zero, key=lambda r: (_model(r), r["gpus"])), _model):
-        few, *_, many = runs
-        fall = {key: few[key] / many[key] for key in ("tflops_per_gpu", "predicted")}
-        error = fall["predicted"] / fall["tflops_per_gpu"] - 1
-        found.append(dict(params_billions=model, published=fall["tflops_per_gpu"],
-                          predicted=fall["predicted"], error=error))  # fmt: skip
-    return found
-
-
-def _judged(row: dict, predicted: float) -> dict:
+def _judge(row: dict, predicted: float) -> dict:
     return row | {"predicted": predicted, "error": predicted / row["tflops_per_gpu"] - 1}
 
 

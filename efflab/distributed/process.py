@@ -120,13 +120,13 @@ def end_marked(mark: str) -> None:
 
     deadline = time.monotonic() + GROUP_SECONDS
     while time.monotonic() < deadline:
-        found = [p for p in psutil.process_iter() if p.pid != os.getpid() and _has(p, mark)]
-        if not found:
+        processes = [p for p in psutil.process_iter() if p.pid != os.getpid() and _has(p, mark)]
+        if not processes:
             return
-        for process in found:
+        for process in processes:
             with suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(found, JOIN_SECONDS)
+        psutil.wait_procs(processes, JOIN_SECONDS)
 
 
 def _has(process, mark: str) -> bool:

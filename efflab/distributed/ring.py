@@ -74,23 +74,23 @@ def sent_bytes() -> int:
     """
     if sys.platform != "linux":
         raise OSError(f"no count of a connection's bytes on {sys.platform}, only on Linux")
-    return sum(map(_sent, _open_sockets()))
+    return sum(map(_bytes_of, _open_sockets()))
 
 
 def _open_sockets() -> list[int]:
     """File descriptors of this process that are sockets."""
-    found = []
+    counts = []
     for name in os.listdir("/proc/self/fd"):
         try:
             is_socket = os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
         except FileNotFoundError:  # that of the listing itself
             continue
         if is_socket:
-            found.append(int(name))
-    return found
+            counts.append(int(name))
+    return counts
 
 
-def _sent(descriptor: int) -> int:
+def _bytes_of(descriptor: int) -> int:
     with socket.socket(fileno=os.dup(descriptor)) as connection:
         if connection.type != socket.SOCK_STREAM or connection.family == socket.AF_UNIX:
             return 0

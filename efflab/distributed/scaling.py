@@ -53,7 +53,7 @@ def efficiencies() -> list[dict]:
     devices; `accumulation` its micro-batches a step; `seconds` a step, `exposed_seconds` those
     beyond an equal share of the first row's.
     """
-    found = []
+    result = []
     for (precision, seq_len), series in groupby(published("scaling"), _series):
         first, *_ = rows = list(series)
         rate = first["sequences_per_second"] / first["n_devices"]
@@ -62,7 +62,7 @@ def efficiencies() -> list[dict]:
         for row in rows:
             n, ideal = row["n_devices"], batch / (row["n_devices"] * rate)
             seconds = batch / row["sequences_per_second"]
-            found.append(
+            result.append(
                 row
                 | dict(
                     efficiency=ideal / seconds,
@@ -73,7 +73,7 @@ def efficiencies() -> list[dict]:
                     gradient_bytes=GRADIENT_BYTES[precision] * num_params(PRESETS["bert-large"]),
                 )
             )
-    return found
+    return result
 
 
 @check_arguments
@@ -84,7 +84,7 @@ def fit(rows: list[dict]) -> float:
     """
     many = [row for row in rows if row["nodes"] > 1]
     require(len(many) > 0, "rows", len(many), "at least one of several nodes")
-    return max(0.0, median(row["exposed_seconds"] / _sent(row) for row in many))
+    return max(0.0, median(row["exposed_seconds"] / _message_bytes(row) for row in many))
 
 
 def left_out() -> list[dict]:
@@ -94,12 +94,12 @@ def left_out() -> list[dict]:
     scored.
     """
     rows = efficiencies()
-    found = []
+    result = []
     for row in (row for row in rows if row["nodes"] > 1):
         constant = fit([other for other in rows if other is not row])
         predicted = efficiency(row, constant)
-        found.append(row | {"predicted": predicted, "error": predicted - row["efficiency"]})
-    return found
+        result.append(row | {"predicted": predicted, "error": predicted - row["efficiency"]})
+    return result
 
 
 @check_arguments
@@ -115,5 +115,5 @@ def _series(row: dict) -> tuple[str, int]:
     return row["precision"], row["seq_len"]
 
 
-def _sent(row: dict) -> float:
+def _message_bytes(row: dict) -> float:
     return ring_bytes(row["gradient_bytes"], row["n_devices"])

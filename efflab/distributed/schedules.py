@@ -73,14 +73,14 @@ def orders(schedule: str, n_stages: Size, n_microbatches: Size, n_chunks: Size =
         for name, value in dict(n_stages=K, n_microbatches=M).items():
             require(value % 2 == 0, name, value, "an even number, for dualpipe's two directions")
         plans = [_dualpipe(rank, K, max(M, 2 * K)) for rank in range(K)]
-        return [_numbered(plan, M // 2, (0, M // 2)) for plan in plans]
+        return [_number_tasks(plan, M // 2, (0, M // 2)) for plan in plans]
     if schedule == "interleaved":
         whole = -(-M // K) * K
         plans = [_interleaved(rank, K, whole, n_chunks) for rank in range(K)]
     else:
         plan = {"gpipe": _gpipe, "1f1b": _1f1b, "zero-bubble": _zero_bubble}[schedule]
         plans = [plan(rank, K, M) for rank in range(K)]
-    return [_numbered(plan, M, (0,) * n_chunks) for plan in plans]
+    return [_number_tasks(plan, M, (0,) * n_chunks) for plan in plans]
 
 
 def require_playable(n_stages: int, n_microbatches: int, n_chunks: int) -> None:
@@ -91,7 +91,7 @@ def require_playable(n_stages: int, n_microbatches: int, n_chunks: int) -> None:
     require(max(n_microbatches, n_stages) <= most, "n_microbatches", n_microbatches, allowed)
 
 
-def _numbered(plan: Iterable[Step], limit: int, first: tuple[int, ...]) -> list[Task]:
+def _number_tasks(plan: Iterable[Step], limit: int, first: tuple[int, ...]) -> list[Task]:
     """Tasks of a plan: the nth forward of a chunk and its nth backward are micro-batch n's.
 
     Counting begins with `first[chunk]` and what would be number `limit` or more is left out.

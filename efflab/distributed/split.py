@@ -28,9 +28,11 @@ DTYPE, VALUE_BYTES, LOGIT_BYTES = "fp16", 2, 4
 # A search calls these tens of thousands of times, with what a `Training` has checked.
 _ring_bytes = unchecked(ring_bytes)
 _activation_bytes = unchecked(cost.activation_bytes)
-_attention_params, _ffn_params = unchecked(cost.attention_params), unchecked(cost.ffn_params)
-_flops_by_part, _forward_flops = unchecked(cost.flops_by_part), unchecked(cost.forward_flops)
-_model_state_bytes, _num_params = unchecked(cost.model_state_bytes), unchecked(cost.num_params)
+_attention_params = unchecked(cost.attention_params)
+_ffn_params = unchecked(cost.ffn_params)
+_flops_by_part = unchecked(cost.flops_by_part)
+_model_state_bytes = unchecked(cost.model_state_bytes)
+_num_params = unchecked(cost.num_params)
 
 
 @check_arguments
@@ -164,7 +166,7 @@ class Training:
     def evaluate(self, split: Split) -> Plan:
         """The split's cost, whether it fits the device or not; sizes that do not divide raise."""
         memory_bytes, seconds = self.memory_bytes(split), self._step_seconds(split)
-        flops = 3 * _forward_flops(self.config, self.seq_len, self.global_batch)
+        flops = 3 * cost.forward_flops(self.config, self.seq_len, self.global_batch)
         return Plan(
             *(split.tp, split.pp, split.dp, split.n_microbatches),
             memory_bytes,
@@ -212,12 +214,12 @@ class Training:
         states = _model_state_bytes(_num_params(stage) / split.tp, split.dp, split.zero_stage)
         more = 1 + (split.pp - 1) / (split.pp * split.n_chunks) if split.n_chunks > 1 else 1
         under_way = min(split.pp * more, split.n_microbatches)
-        kept = self._kept_bytes(stage, split, split.recompute) * under_way
+        activations = self._kept_bytes(stage, split, split.recompute) * under_way
         at_work = self._kept_bytes(layer, split, "none") if split.recompute != "none" else 0
         logits = LOGIT_BYTES * self._micro_batch(split) * self.seq_len * stage.vocab_size / split.tp
         weights = _attention_params(layer) + _ffn_params(layer)
         gathered = VALUE_BYTES * weights / split.tp if split.zero_stage == 3 else 0
-        return states + kept + at_work + logits + gathered
+        return states + activations + at_work + logits + gathered
 
     def _kept_bytes(self, config: ModelConfig, split: Split, recompute: str) -> float:
         """Activations of one micro-batch that layers keep on a device."""
@@ -234,10 +236,8 @@ class Training:
         forward, again = self._forward_seconds(split)
         backward = 2 * forward + again
         gather = self._gather_seconds(split)
-        if self.hides_gradients:
-            compute = max(forward, gather) + max(backward, 2 * gather)
-        else:
-            compute = max(forward, gather) + max(backward, gather) + gather
+        hidden, shown = (2 * gather, 0.0) if self.hides_gradients else (gather, gather)
+        compute = max(forward, gather) + max(backward, hidden) + shown
         n_reduces = 6 if split.recompute == "full" else 4
         return compute + n_reduces * self._reduce_seconds(split) + self._pass_on_seconds(split)
 
@@ -248,16 +248,16 @@ class Training:
         """
         stage, micro_batch = self._stage(split), self._micro_batch(split)
         parts = _flops_by_part(stage, self.seq_len, micro_batch)
-        kept = self._kept_bytes(stage, split, "none")
+        activations = self._kept_bytes(stage, split, "none")
         flops_again = _flops_again(parts, split.recompute)
         bytes_again = {
             "none": 0.0,
-            "selective": kept - self._kept_bytes(stage, split, "selective"),
-            "full": kept,
+            "selective": activations - self._kept_bytes(stage, split, "selective"),
+            "full": activations,
         }[split.recompute]
         speed = split.tp * self.device.peak(DTYPE) * self.constants.products
         traffic = self.constants.crossings / self.device.memory_bandwidth
-        forward = sum(parts.values()) / speed + kept * traffic
+        forward = sum(parts.values()) / speed + activations * traffic
         return forward, flops_again / speed + bytes_again * traffic
 
     def _reduce_seconds(self, split: Split) -> float:

@@ -63,8 +63,8 @@ class Trace:
 @check_arguments
 def timeline(traces: Sequence[Trace], chunks_per_stage: Size = 1) -> Timeline:
     """Traces of all ranks, in order, as a timeline that begins at 0."""
-    told = len(traces) > 0 and all(len(trace.starts) > 0 for trace in traces)
-    require(told, "traces", traces, "one at least, and a task in each")
+    is_traced = len(traces) > 0 and all(len(trace.starts) > 0 for trace in traces)
+    require(is_traced, "traces", traces, "one at least, and a task in each")
     zero = min(min(trace.starts) for trace in traces)
     return Timeline(
         [trace.tasks for trace in traces],
@@ -195,7 +195,7 @@ class Job:
         model = new_model(self.config)
         loss = language_model_loss(model, self.ids, self.targets)
         loss.backward()
-        return _passed(model, loss.item(), Trace())
+        return _run_pass(model, loss.item(), Trace())
 
 
 @check_arguments
@@ -226,7 +226,7 @@ def on_rank(rank: Count, world_size: Size, job: Job) -> Passed:
         [part], job.schedule, job.n_microbatches, token_loss, job.ids, job.targets, part.zero_grad
     )
     _sum_tied_gradients(part, world_size)
-    return _passed(part, sum(losses) / len(losses) if losses else None, trace)
+    return _run_pass(part, sum(losses) / len(losses) if losses else None, trace)
 
 
 def _sum_tied_gradients(part: Part, world_size: int) -> None:
@@ -241,7 +241,7 @@ def _sum_tied_gradients(part: Part, world_size: int) -> None:
         dist.destroy_process_group(ends)
 
 
-def _passed(module: nn.Module, loss: float | None, trace: Trace) -> Passed:
+def _run_pass(module: nn.Module, loss: float | None, trace: Trace) -> Passed:
     named = dict(module.named_parameters())
     gradients = {name: p.grad for name, p in named.items() if p.grad is not None}
     return Passed(loss, gradients, sum(p.nbytes for p in named.values()), trace)

@@ -87,7 +87,7 @@ def traffic(order: str, d_model: Size, d_ff: Size, n_tokens: Size, n_ranks: Size
 
 @check_arguments
 @dataclass(frozen=True)
-class Ordered:
+class OrderResult:
     """A rank's errors against one process (over the largest value) and the bytes that it sent."""
 
     output_error: float
@@ -98,7 +98,7 @@ class Ordered:
 @check_arguments
 def on_rank(
     rank: Count, world_size: Size, order: str, d_model: Size, d_ff: Size, n_tokens: Size
-) -> Ordered:
+) -> OrderResult:
     """One forward and backward pass in this order, on random values that all ranks draw alike."""
     for name, value in dict(d_model=d_model, d_ff=d_ff).items():
         require(value % world_size == 0, name, value, f"a multiple of {world_size} ranks")
@@ -109,12 +109,12 @@ def on_rank(
     expected = _pass(ffn, x, toward)
     _pass(ffn, x, toward, order)  # connects the ranks
     before = sent_bytes()
-    found = _pass(ffn, x, toward, order)
+    result = _pass(ffn, x, toward, order)
     sent = sent_bytes() - before
     output_error, gradient_error = (
-        distance({"": ours}, {"": theirs}) for ours, theirs in zip(found, expected, strict=True)
+        distance({"": ours}, {"": theirs}) for ours, theirs in zip(result, expected, strict=True)
     )
-    return Ordered(output_error, gradient_error, sent)
+    return OrderResult(output_error, gradient_error, sent)
 
 
 def _pass(ffn: FeedForward, x: Tensor, toward: Tensor, order: str | None = None):

@@ -22,7 +22,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from efflab.arguments import check_arguments
 from efflab.config import ModelConfig
 from efflab.cost import num_params
-from efflab.distributed.data_parallel import distance, new_model, trained
+from efflab.distributed.data_parallel import distance, new_model, without_pooler
 from efflab.distributed.pairs import copy_to_ranks, sum_over_ranks
 from efflab.distributed.ring import ring_bytes, sent_bytes
 from efflab.distributed.values import require_batch, require_share
@@ -186,7 +186,7 @@ def held_params(config: ModelConfig, n_ranks: Size) -> int:
     n_attention = 1 if config.share in ("attention", "all") else config.n_layer
     n_ffn = 1 if config.share in ("ffn", "all") else config.n_layer
     cut = n_attention * (4 * C * C + 3 * C) + n_ffn * (2 * C * d_ff + d_ff)
-    return num_params(trained(config)) - cut + cut // n_ranks
+    return num_params(without_pooler(config)) - cut + cut // n_ranks
 
 
 @check_arguments

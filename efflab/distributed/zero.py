@@ -39,7 +39,7 @@ LEARNING_RATE = 1e-3
 TRIES = 3
 """Steps whose most is measured, the least of which counts: a release unseen only ever adds."""
 PAUSE = 0.002
-"""Seconds after a collective in which gloo's threads let go of its buffers (`_seen_releases`)."""
+"""Seconds after a collective in which gloo's threads let go of its buffers (`_watch_releases`)."""
 FP32_ADAM = dict(param_bytes=4, grad_bytes=4, optimizer_bytes=8)
 """Bytes a parameter of what runs here, for `cost.model_state_bytes`: all in fp32, two moments."""
 
@@ -123,13 +123,13 @@ def on_rank(rank: Count, world_size: Size, job: Job) -> Held:
     before = sent_bytes()
     step()
     sent = sent_bytes() - before
-    with _seen_releases():
+    with _watch_releases():
         most = min(peak_bytes(step) for _ in range(TRIES))
     return Held(
         weights=_bytes(model.parameters()),
         gradients=_bytes(p.grad for p in model.parameters()),
         optimizer=_bytes(v for s in _state(optimizer) for v in s.values()),
-        gathered=_gathered(model, ids),
+        gathered=_gathered_bytes(model, ids),
         step=most,
         sent=sent,
         losses=losses[: job.n_steps],
@@ -137,7 +137,7 @@ def on_rank(rank: Count, world_size: Size, job: Job) -> Held:
 
 
 @contextmanager
-def _seen_releases() -> Iterator[None]:
+def _watch_releases() -> Iterator[None]:
     """Meanwhile a collective's buffers are released where the profiler sees it.
 
     The profiler follows the threads that run Python. One of gloo's own holds a collective's buffers
@@ -170,7 +170,7 @@ def _bytes(tensors) -> int:
     return sum(t.nbytes for t in local if torch.is_tensor(t) and t.dim() > 0)
 
 
-def _gathered(model: nn.Module, ids: Tensor) -> int:
+def _gathered_bytes(model: nn.Module, ids: Tensor) -> int:
     """Bytes of weights that a forward pass leaves gathered for the backward pass.
 
     FSDP2 puts whole tensors into the place of the model's shards (DTensors) meanwhile.

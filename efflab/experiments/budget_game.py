@@ -133,22 +133,22 @@ def _importance(kind: str) -> torch.Tensor:
 
 
 @torch.no_grad()
-def quantized(model: Transformer, moves: Moves) -> Quantized:
+def quantize_all(model: Transformer, moves: Moves) -> Quantized:
     """Every matrix of the model on its bits."""
-    found: Quantized = {}
+    codes: Quantized = {}
     wanted = {name: bits_of(name, moves) for name in packed.weight_matrices(model)}
     maps = {name: bits for name, bits in wanted.items() if name not in TABLES}
     if moves.method == "gptq":
         for bits in sorted(set(maps.values())):
             options = dict(group_size=moves.group_size, act_order=moves.act_order)
-            made = gptq_model(model, calibration(), bits, **options)
-            found |= {name: q for name, q in made.items() if maps[name] == bits}
+            fitted = gptq_model(model, calibration(), bits, **options)
+            codes |= {name: q for name, q in fitted.items() if maps[name] == bits}
     for name, weight in packed.weight_matrices(model).items():
-        if name not in found:
+        if name not in codes:
             grouped = moves.group_size if name in maps else None
             grid = dict(symmetric=False, group_size=grouped, axis=0 if grouped is None else None)
-            found[name] = quantize(weight, wanted[name], **grid)
-    return found
+            codes[name] = quantize(weight, wanted[name], **grid)
+    return codes
 
 
 def bits_of(name: str, moves: Moves) -> int:
@@ -159,15 +159,15 @@ def bits_of(name: str, moves: Moves) -> int:
     return each(getattr(moves, part), part)[int(layer)]
 
 
-def stored(moves: Moves, path: Path) -> tuple[int, Transformer]:
+def store(moves: Moves, path: Path) -> tuple[int, Transformer]:
     """(bytes of the file at `path`, the model read back from it)."""
     model = shape(moves)
-    made = quantized(model, moves)
-    size = packed.save_quantized(_halved(model, made) if moves.half else model, made, path)
+    matrices = quantize_all(model, moves)
+    size = packed.save_quantized(_halve(model, matrices) if moves.half else model, matrices, path)
     return size, packed.load_model(path, lambda: shape(moves))
 
 
-def _halved(model: Transformer, made: Quantized) -> nn.Module:
+def _halve(model: Transformer, made: Quantized) -> nn.Module:
     """A copy whose tensors that are not quantized are in fp16."""
     model = deepcopy(model)
     rest = {name: p for name, p in model.named_parameters() if name not in made}
@@ -189,7 +189,7 @@ def play(moves: Moves | None = None, /, repeats: int = 7, **changes) -> dict:
     """
     moves = replace(moves or Moves(), **changes)
     with TemporaryDirectory() as folder:
-        n_bytes, model = stored(moves, Path(folder) / "model.safetensors")
+        n_bytes, model = store(moves, Path(folder) / "model.safetensors")
     point = points.language_point(model, n_bytes, repeats=repeats)
     quality, time = point["quality"], point["time"]
     return dict(

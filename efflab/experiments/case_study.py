@@ -131,11 +131,11 @@ def walk(path: str, precision: str, seed: int) -> tuple[Transformer, list[dict]]
             recipe = recipe_for(model, step)
             model = lighten.lightened(model, recipe)
             row |= dict(windows=recipe.windows, removed=recipe.removed)
-        rows.append(row | judged(model))
+        rows.append(row | judge(model))
     return model, rows
 
 
-def judged(model: Transformer) -> dict:
+def judge(model: Transformer) -> dict:
     """Bits per byte by the board's ruler, FLOPs of 512 tokens by both counts, parameters."""
     flops = {c: lighten.forward_flops(model, SEQ_LEN, c) for c in lighten.COUNTS}
     return interval(points.language_quality(model)) | dict(
@@ -145,8 +145,8 @@ def judged(model: Transformer) -> dict:
 
 def interval(quality: Estimate) -> dict[str, float]:
     """Bits per byte with the interval over windows, as a row keeps them."""
-    found = dict(bits=quality.mean, low=quality.low, high=quality.high)
-    return {k: round(v, 4) for k, v in found.items()}
+    row = dict(bits=quality.mean, low=quality.low, high=quality.high)
+    return {k: round(v, 4) for k, v in row.items()}
 
 
 def int8(model: Transformer, folder: Path) -> language.LanguageEngine:
@@ -181,15 +181,15 @@ def run_path(path: str, precision: str, seed: int) -> dict:
     """The rows of one path, then its INT8; of the main path and the start every engine."""
     model, rows = walk(path, precision, seed)
     with TemporaryDirectory() as folder:
-        made = [int8(model, Path(folder))]
+        int8_engines = [int8(model, Path(folder))]
         if path in (MAIN, "as shipped"):
-            made += engines(model, Path(folder))
-        sizes = [dict(engine=engine.name, nbytes=engine.nbytes) for engine in made]
-        qualities = [interval(points.language_quality(engine)) for engine in made]
-    found = dict(rows=rows, engines=[a | b for a, b in zip(sizes, qualities, strict=True)])
+            int8_engines += engines(model, Path(folder))
+        sizes = [dict(engine=engine.name, nbytes=engine.nbytes) for engine in int8_engines]
+        qualities = [interval(points.language_quality(engine)) for engine in int8_engines]
+    result = dict(rows=rows, engines=[a | b for a, b in zip(sizes, qualities, strict=True)])
     if path == MAIN and precision == "fp32":
-        found["early"] = round(early(precision, seed), 4)
-    return found
+        result["early"] = round(early(precision, seed), 4)
+    return result
 
 
 def run_widths() -> dict:
@@ -226,10 +226,10 @@ def cases() -> list[dict]:
 
     Seed by seed, so that a record that is not complete compares paths all the same.
     """
-    found = [dict(part="widths", seed=0)]
-    found += [dict(part="path", path="as shipped", precision="fp32", seed=0)]
+    cases = [dict(part="widths", seed=0)]
+    cases += [dict(part="path", path="as shipped", precision="fp32", seed=0)]
     paths = [(path, PRECISIONS[0]) for path, steps in PATHS.items() if steps] + [(MAIN, "fp32")]
-    return found + [
+    return cases + [
         dict(part="path", path=path, precision=precision, seed=seed)
         for seed, (path, precision) in product(SEEDS, paths)
     ]
@@ -247,8 +247,8 @@ def settings() -> dict:
 def run(*, fresh: bool = False) -> dict:
     """Every path with every seed, recorded as case-study. About 30 minutes of one core."""
     models = {"stdlib-gpt": read_card()["sha256"]}
-    made = dict(models=models, versions_of=("openvino", "nncf"))
-    return run_cases(NAME, cases(), run_one, settings=settings(), fresh=fresh, **made)
+    options = dict(models=models, versions_of=("openvino", "nncf"))
+    return run_cases(NAME, cases(), run_one, settings=settings(), fresh=fresh, **options)
 
 
 # --- Reading ---------------------------------------------------------------------------------
@@ -257,8 +257,8 @@ def run(*, fresh: bool = False) -> dict:
 def paths(experiment: dict, path: str, precision: str = PRECISIONS[0]) -> dict[int, dict]:
     """Seed -> the recorded run of that path."""
     require_one_of("path", path, PATHS)
-    found = [r for r in experiment["runs"] if r["part"] == "path" and r["path"] == path]
-    return {r["seed"]: r for r in found if not PATHS[path] or r["precision"] == precision}
+    runs = [r for r in experiment["runs"] if r["part"] == "path" and r["path"] == path]
+    return {r["seed"]: r for r in runs if not PATHS[path] or r["precision"] == precision}
 
 
 def end_bits(run: dict, engine: str | None = "OpenVINO INT8") -> float:
@@ -279,9 +279,9 @@ def difference(
 def waterfall(runs: dict[int, dict]) -> list[dict]:
     """Steps of a path in order: bits per byte (mean, least and most over seeds) and FLOPs."""
     steps = zip(*(run["rows"] for run in runs.values()), strict=True)
-    found = []
+    result = []
     for rows in steps:
         bits = [row["bits"] for row in rows]
         entry = dict(step=rows[0]["step"], bits=mean(bits), low=min(bits), high=max(bits))
-        found.append(entry | dict(flops=mean(row["flops"] for row in rows)))
-    return found
+        result.append(entry | dict(flops=mean(row["flops"] for row in rows)))
+    return result

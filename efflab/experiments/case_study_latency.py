@@ -2,7 +2,7 @@
 
 What is measured depends on shapes alone, so that nothing is trained here: the recipe is the one
 that `case-study` recorded, and the neurons are picked before any training. All stages and engines
-of a case run turn and turn about with the model as shipped in PyTorch's fp32, on one thread. Run it
+of a case interleaved with the model as shipped in PyTorch's fp32, on one thread. Run it
 on an idle machine; another machine needs only this. A processor with VNNI also runs without it.
 """
 
@@ -23,7 +23,7 @@ from efflab.errors import require_one_of
 from efflab.estimate import Estimate
 from efflab.experiments import case_study, lighten, resident
 from efflab.experiments.case_study import PRECISIONS, SEQ_LEN
-from efflab.experiments.isolated import isolated
+from efflab.experiments.isolated import run_isolated
 from efflab.experiments.lighten import Recipe
 from efflab.experiments.record import recorded, run_cases
 from efflab.model import Transformer
@@ -51,14 +51,14 @@ At "AVX2" OpenVINO mixes kernels of both kinds and gives wrong logits; `error` t
 # --- The models ------------------------------------------------------------------------------
 
 
-def recorded_recipe() -> Recipe:
+def read_recipe() -> Recipe:
     """How `case-study` lightened the model as shipped; without its record a `ValueError`."""
     runs = case_study.paths(recorded(case_study.NAME), case_study.MAIN)
     row = next(iter(runs.values()))["rows"][0]
     return Recipe(tuple(row["windows"]), tuple(map(tuple, row["removed"])))
 
 
-def staged(stage: str, recipe: Recipe) -> Transformer:
+def model_at(stage: str, recipe: Recipe) -> Transformer:
     """The model at that stage, not trained since it was shipped."""
     require_one_of("stage", stage, STAGES)
     model = points.language_model()
@@ -67,7 +67,7 @@ def staged(stage: str, recipe: Recipe) -> Transformer:
     return case_study.pruned(model) if stage in (PRUNED, BOTH) else model
 
 
-def built(
+def make_engine(
     engine: str, model: Transformer, path: Path, shape: Shape, seven_bits: bool | None = None
 ) -> LanguageEngine:
     """The model in that engine; what OpenVINO writes is at `path` (.xml)."""
@@ -87,15 +87,15 @@ def built(
     return makers[engine]()
 
 
-def rounded(value) -> float:
+def round_digits(value) -> float:
     """Four digits."""
     return float(f"{float(value):.4g}")
 
 
 def ratio(estimate: Estimate) -> dict[str, float]:
     """A ratio and its 95 % interval as a row keeps them."""
-    found = dict(ratio=estimate.mean, low=estimate.low, high=estimate.high)
-    return {name: rounded(value) for name, value in found.items()}
+    row = dict(ratio=estimate.mean, low=estimate.low, high=estimate.high)
+    return {name: round_digits(value) for name, value in row.items()}
 
 
 # --- Time ------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ def ratio(estimate: Estimate) -> dict[str, float]:
 @one_thread()
 def latencies(recipe: list, n: int, repeats: int, seven_bits: bool | None = None) -> dict:
     """Each stage in each engine on n texts of 512 tokens, over the first of both."""
-    models = {stage: staged(stage, Recipe(*recipe)) for stage in STAGES}
+    models = {stage: model_at(stage, Recipe(*recipe)) for stage in STAGES}
     return side_by_side(models, n, repeats, seven_bits)
 
 
@@ -120,23 +120,23 @@ def side_by_side(
     ids = data.random_windows(data.stdlib_tokens("held-out"), n, SEQ_LEN, 0)[0]
     places = list(product(models, ENGINES))
     with TemporaryDirectory() as folder:
-        made = {
-            (stage, engine): built(
+        engines = {
+            (stage, engine): make_engine(
                 engine, models[stage], Path(folder) / f"{i}.xml", (n, SEQ_LEN), seven_bits
             )
             for i, (stage, engine) in enumerate(places)
         }
-        calls = {place: lambda e=e: e(ids) for place, e in made.items()}
+        calls = {place: lambda e=e: e(ids) for place, e in engines.items()}
         times = bench.compared(calls[places[0]], calls, 2, repeats)
         rows = []
         for stage, engine in places:
-            exact, this = made[stage, FP32](ids), made[stage, engine]
+            exact, this = engines[stage, FP32](ids), engines[stage, engine]
             row = dict(stage=stage, engine=engine, nbytes=this.nbytes)
             row |= dict(flops=lighten.forward_flops(models[stage], SEQ_LEN))
             row |= ratio(times.ratios[stage, engine])
-            rows.append(row | dict(error=rounded((this(ids) - exact).norm() / exact.norm())))
+            rows.append(row | dict(error=round_digits((this(ids) - exact).norm() / exact.norm())))
     took = 1e3 * times.timings["baseline"].median
-    return dict(rows=rows, band=rounded(times.band), milliseconds=rounded(took))
+    return dict(rows=rows, band=round_digits(times.band), milliseconds=round_digits(took))
 
 
 @one_thread()
@@ -147,14 +147,14 @@ def training_steps(recipe: list, repeats: int = TRAINING_REPEATS) -> dict:
     """
     batch = data.random_windows(data.stdlib_tokens("train"), case_study.BATCH_SIZE, SEQ_LEN, 0)
     places = list(product((SHIPPED, LIGHT), sorted(PRECISIONS, reverse=True)))
-    calls = {(s, p): step(staged(s, Recipe(*recipe)), p, batch) for s, p in places}
+    calls = {(s, p): step(model_at(s, Recipe(*recipe)), p, batch) for s, p in places}
     times = bench.compared(calls[places[0]], calls, 1, repeats)
     rows = [
         dict(stage=s, precision=p, peak_bytes=bench.peak_bytes(calls[s, p]))
         | ratio(times.ratios[s, p])
         for s, p in places
     ]
-    return dict(rows=rows, band=rounded(times.band))
+    return dict(rows=rows, band=round_digits(times.band))
 
 
 def step(model: Transformer, precision: str, batch: tuple[Tensor, Tensor]) -> Callable[[], None]:
@@ -179,18 +179,20 @@ def memory(recipe: Recipe, n: int, processes: int = MEMORY_PROCESSES) -> dict:
     with TemporaryDirectory() as folder:
         for i, (stage, engine) in enumerate(product(STAGES, FILES)):
             path = Path(folder) / f"{i}.xml"
-            built(engine, staged(stage, recipe), path, (n, SEQ_LEN))
+            make_engine(engine, model_at(stage, recipe), path, (n, SEQ_LEN))
             task = dict(path=str(path), n=n, seq_len=SEQ_LEN)
             task |= dict(precision="bf16" if engine == OPENVINO_BF16 else "f32")
-            found = [alone(f"{resident.__name__}:added", task) for _ in range(processes)]
-            added = median(run["resident_bytes"] for run in found)
+            runs = [alone(f"{resident.__name__}:added", task) for _ in range(processes)]
+            added = median(run["resident_bytes"] for run in runs)
             rows.append(dict(stage=stage, engine=engine, resident_bytes=added))
     return dict(rows=rows)
 
 
 def alone(function: str, task: dict, environment: dict[str, str] | None = None) -> dict:
-    """`isolated` on one thread."""
-    return isolated(function, task, dict(OMP_NUM_THREADS="1") | (environment or {}), timeout=1800)
+    """`run_isolated` on one thread."""
+    return run_isolated(
+        function, task, dict(OMP_NUM_THREADS="1") | (environment or {}), timeout=1800
+    )
 
 
 # --- The experiment --------------------------------------------------------------------------
@@ -198,9 +200,9 @@ def alone(function: str, task: dict, environment: dict[str, str] | None = None) 
 
 def cases() -> list[dict]:
     """Memory first, which needs no idle machine; then times."""
-    found = [dict(part="memory", n=1, seed=0)]
-    found += [dict(part="time", n=n, isa=isa, seed=0) for isa, n in product(limits(), REPEATS)]
-    return [*found, dict(part="training", seed=0)]
+    cases = [dict(part="memory", n=1, seed=0)]
+    cases += [dict(part="time", n=n, isa=isa, seed=0) for isa, n in product(limits(), REPEATS)]
+    return [*cases, dict(part="training", seed=0)]
 
 
 def limits() -> tuple[str | None, ...]:
@@ -211,16 +213,16 @@ def limits() -> tuple[str | None, ...]:
 
 def run_one(part: str, seed: int, n: int = 1, isa: str | None = None) -> dict:
     """A case; times and steps each in a process of their own. `isa`: as `cases` limits it."""
-    recipe = recorded_recipe()
+    recipe = read_recipe()
     task: dict = dict(recipe=[recipe.windows, recipe.removed])
     if part == "memory":
         return memory(recipe, n)
     if part == "training":
         return alone(f"{__name__}:training_steps", task)
-    return limited(f"{__name__}:latencies", task | dict(n=n, repeats=REPEATS[n]), isa)
+    return run_limited(f"{__name__}:latencies", task | dict(n=n, repeats=REPEATS[n]), isa)
 
 
-def limited(function: str, task: dict, isa: str | None) -> dict:
+def run_limited(function: str, task: dict, isa: str | None) -> dict:
     """`alone`, under an ONEDNN_MAX_CPU_ISA; without VNNI weights need 7 bits."""
     if isa:
         task = task | dict(seven_bits=True)
@@ -230,12 +232,12 @@ def limited(function: str, task: dict, isa: str | None) -> dict:
 @one_thread()
 def run(*, fresh: bool = False) -> dict:
     """Measure and record as data/experiments/case-study-latency.json; ratios travel."""
-    recipe = recorded_recipe()
+    recipe = read_recipe()
     settings = dict(windows=recipe.windows, removed=recipe.removed, repeats=REPEATS)
     settings |= dict(seq_len=SEQ_LEN, pruned=case_study.PRUNED, memory_processes=MEMORY_PROCESSES)
     settings |= dict(training_repeats=TRAINING_REPEATS, batch_size=case_study.BATCH_SIZE)
-    made = dict(models={"stdlib-gpt": read_card()["sha256"]}, versions_of=("openvino", "nncf"))
-    return run_cases(NAME, cases(), run_one, settings=settings, fresh=fresh, **made)
+    options = dict(models={"stdlib-gpt": read_card()["sha256"]}, versions_of=("openvino", "nncf"))
+    return run_cases(NAME, cases(), run_one, settings=settings, fresh=fresh, **options)
 
 
 def rows_of(experiment: dict, n: int = 1, isa: str | None = None) -> dict[tuple[str, str], dict]:

@@ -77,13 +77,13 @@ def make_model(variant: str, seed: int, config: ModelConfig = CONFIG) -> Transfo
 
 def optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
     """Muon and AdamW at a short training's rates; the spans' shares in a group of their own."""
-    made = train.muon(model, lr=1e-2, adam_lr=5e-3)
+    optimizers = train.muon(model, lr=1e-2, adam_lr=5e-3)
     shares = [layer.share for layer in span_layers(model)]
-    for group in made[-1].param_groups:
+    for group in optimizers[-1].param_groups:
         group["params"] = [p for p in group["params"] if not any(p is s for s in shares)]
     if shares:
-        made[-1].add_param_group(dict(params=shares, lr=SPAN_LR))
-    return made
+        optimizers[-1].add_param_group(dict(params=shares, lr=SPAN_LR))
+    return optimizers
 
 
 def loss_with_penalty(weight: float) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:

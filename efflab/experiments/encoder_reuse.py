@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from efflab import data, pretrained, train
 from efflab.bench import one_thread
-from efflab.cache import cached
+from efflab.cache import get_or_make
 from efflab.errors import require_one_of
 from efflab.experiments.record import run_cases
 
@@ -56,7 +56,7 @@ def _functions(tree: ast.Module) -> Iterator[tuple[str, bool, bool]]:
 def docstrings() -> Docstrings:
     """120 documented functions of each of eight packages, no text twice; every fourth tests."""
     made_by = (Path(__file__), Path(data.__file__))
-    rows = cached(data.CACHE, "docstrings", made_by, _pick_docstrings)
+    rows = get_or_make(data.CACHE, "docstrings", made_by, _pick_docstrings)
     columns = [np.array(column, dtype=np.int64) for column in list(zip(*rows, strict=True))[1:]]
     labels = dict(zip(TASKS, columns, strict=True))
     return Docstrings([row[0] for row in rows], labels, np.arange(len(rows)) % 4 == 3)
@@ -64,15 +64,17 @@ def docstrings() -> Docstrings:
 
 def _pick_docstrings() -> list[tuple]:
     """(text, label of its package, returns, takes) of every function picked."""
-    found: dict[str, dict[str, tuple[bool, bool]]] = {name: {} for name in PACKAGES}
+    answers: dict[str, dict[str, tuple[bool, bool]]] = {name: {} for name in PACKAGES}
     for path, source in sorted(data.stdlib_files("train")):
         package = path.split("/")[0]
-        if package in found:
+        if package in answers:
             for text, returns, takes in _functions(ast.parse(source)):
-                found[package].setdefault(text, (returns, takes))
+                answers[package].setdefault(text, (returns, takes))
     rows, seen = [], set()
     for label, package in enumerate(PACKAGES):
-        fresh = [(text, label, *rest) for text, rest in found[package].items() if text not in seen]
+        fresh = [
+            (text, label, *rest) for text, rest in answers[package].items() if text not in seen
+        ]
         order = np.random.default_rng(0).permutation(len(fresh))[:PER_PACKAGE]
         rows += [fresh[i] for i in order]
         seen |= {row[0] for row in rows}
@@ -173,6 +175,6 @@ def run(*, fresh: bool = False) -> dict:
     settings = dict(n_steps=N_STEPS, batch_size=BATCH_SIZE, lr=LR, max_tokens=MAX_TOKENS)
     settings |= dict(n_train=len(ids) - n_test, n_test=n_test)
     cases = [dict(task=task, seed=seed) for task, seed in product(TASKS, SEEDS)]
-    made = dict(models={"MiniLM-L6": data.MINILM_SHA256})
-    made |= dict(versions_of=("transformers", "scikit-learn"))
-    return run_cases(NAME, cases, run_one, settings=settings, fresh=fresh, **made)
+    options = dict(models={"MiniLM-L6": data.MINILM_SHA256})
+    options |= dict(versions_of=("transformers", "scikit-learn"))
+    return run_cases(NAME, cases, run_one, settings=settings, fresh=fresh, **options)

@@ -30,14 +30,16 @@ def _require_block(place: str, block: dict) -> None:
     require_type(f"{place}.settings", block["settings"], dict)
     for name, sha256 in require_type(f"{place}.models", block["models"], dict).items():
         require_type(f"{place}.models.{name}", sha256, str | None)
-    made = require_type(f"{place}.provenance", block["provenance"], list)
-    for i, entry in enumerate(made):
+    provenance = require_type(f"{place}.provenance", block["provenance"], list)
+    for i, entry in enumerate(provenance):
         _require_made(f"{place}.provenance[{i}]", entry)
     runs = require_type(f"{place}.runs", block["runs"], list)
-    require(bool(runs) and bool(made), f"{place}.runs", runs, "at least one, and what made it")
+    require(
+        bool(runs) and bool(provenance), f"{place}.runs", runs, "at least one, and what made it"
+    )
     for i, run in enumerate(runs):
         require_run(f"{place}.runs[{i}]", run)
-        require_int(f"{place}.runs[{i}].made", run.get("made"), 0, len(made) - 1)
+        require_int(f"{place}.runs[{i}].made", run.get("made"), 0, len(provenance) - 1)
     _require_alike(f"{place}.runs", runs)
 
 

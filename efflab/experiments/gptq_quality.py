@@ -21,7 +21,7 @@ from efflab.compression.calibration import (
     calibration,
     layer_hessians,
     layers_error,
-    quantized_by,
+    quantize_by,
 )
 from efflab.compression.gptq import gptq_model
 from efflab.compression.packed import Quantized, model_bytes, with_weights
@@ -64,7 +64,7 @@ def language_point(bits: int, group_size: int | None, method: str, seed: int = 0
     """One row of the comparison: a method at one grid, with the standard calibration."""
     batches = calibration(seed=seed) if method == "gptq" else None
     model = language_model()[0]
-    quantized = quantized_by(method, model, bits, group_size, batches, **options)
+    quantized = quantize_by(method, model, bits, group_size, batches, **options)
     return dict(bits=bits, group_size=group_size, method=method) | language_quality(quantized)
 
 
@@ -87,8 +87,13 @@ def encoder_task():
     shown = [f.code for f in functions[1::step][:64]] + [f.query for f in functions[2::step][:64]]
     batches = []
     for start in range(0, len(shown), 32):
-        inputs = tokenizer(shown[start : start + 32], padding=True, truncation=True,
-                           max_length=MAX_TOKENS, return_tensors="pt")  # fmt: skip
+        inputs = tokenizer(
+            shown[start : start + 32],
+            padding=True,
+            truncation=True,
+            max_length=MAX_TOKENS,
+            return_tensors="pt",
+        )
         batches.append((inputs["input_ids"], inputs["attention_mask"]))
     texts = [f.query for f in judged], [f.code for f in judged]
     exact = [pretrained.embed(model, tokenizer, t, max_len=MAX_TOKENS) for t in texts]
@@ -98,7 +103,7 @@ def encoder_task():
 def encoder_point(bits: int, group_size: int | None, method: str) -> dict:
     """Cosine to fp32 and retrieval of MiniLM by one method at one grid."""
     model, tokenizer, batches, texts, exact = encoder_task()
-    twin = with_weights(model, quantized_by(method, model, bits, group_size, batches))
+    twin = with_weights(model, quantize_by(method, model, bits, group_size, batches))
     ours = [pretrained.embed(twin, tokenizer, t, max_len=MAX_TOKENS) for t in texts]
     cosine = evaluate.cosines(torch.cat(ours), torch.cat(exact))
     point = dict(bits=bits, group_size=group_size, method=method, mrr=_mrr(ours))
@@ -131,20 +136,20 @@ def cases() -> list[dict]:
     """Every point by the part of the experiment that it belongs to."""
     first, *others = SEEDS
     plain = dict(part="language", seed=first)
-    found = [dict(part="full", seed=first)]
-    found += [
+    cases = [dict(part="full", seed=first)]
+    cases += [
         plain | dict(bits=b, group_size=g, method=m) for b, g, m in product(BITS, GROUPS, METHODS)
     ]
-    found += [
+    cases += [
         dict(part="repeats", seed=seed, bits=b, group_size=None, method="gptq")
         for b, seed in product(SEEDED_BITS, others)
     ]
-    found += [dict(part="variants", seed=first, variant=name) for name in VARIANTS]
-    found += [dict(part="sizes", seed=first, n_tokens=n, source=SOURCES[0]) for n in SIZES]
-    found += [dict(part="sources", seed=first, n_tokens=N_TOKENS, source=s) for s in SOURCES[1:]]
+    cases += [dict(part="variants", seed=first, variant=name) for name in VARIANTS]
+    cases += [dict(part="sizes", seed=first, n_tokens=n, source=SOURCES[0]) for n in SIZES]
+    cases += [dict(part="sources", seed=first, n_tokens=N_TOKENS, source=s) for s in SOURCES[1:]]
     grids = product(BITS, MINILM_GROUPS, METHODS)
-    found += [dict(part="encoder", seed=first, bits=b, group_size=g, method=m) for b, g, m in grids]
-    return found
+    cases += [dict(part="encoder", seed=first, bits=b, group_size=g, method=m) for b, g, m in grids]
+    return cases
 
 
 def run_one(part: str, seed: int, **where) -> dict:
@@ -157,8 +162,10 @@ def run_one(part: str, seed: int, **where) -> dict:
         makers = dict(variants=variant_point, sizes=calibration_point, sources=calibration_point)
         point = makers.get(part, language_point)(**where, seed=seed)
     decimals = {k for k in point if "bits_per" in k or (part, k) == ("full", "mrr")}
-    return {k: round(v, 4) if k in decimals else float(f"{v:.4g}") if isinstance(v, float) else v
-            for k, v in point.items()}  # fmt: skip
+    return {
+        k: round(v, 4) if k in decimals else float(f"{v:.4g}") if isinstance(v, float) else v
+        for k, v in point.items()
+    }
 
 
 @one_thread()
@@ -167,8 +174,8 @@ def run(*, fresh: bool = False) -> dict:
     settings = dict(n_tokens=N_TOKENS, seq_len=SEQ_LEN, n_windows=N_WINDOWS, damp=0.01)
     settings |= dict(n_functions=N_FUNCTIONS, max_tokens=MAX_TOKENS)
     models = {"stdlib-gpt": pretrained.read_card()["sha256"], "MiniLM-L6": data.MINILM_SHA256}
-    made = dict(models=models, versions_of=("transformers",))
-    return run_cases(NAME, cases(), run_one, settings=settings, fresh=fresh, **made)
+    options = dict(models=models, versions_of=("transformers",))
+    return run_cases(NAME, cases(), run_one, settings=settings, fresh=fresh, **options)
 
 
 def by_part(experiment: dict) -> dict:

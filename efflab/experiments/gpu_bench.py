@@ -46,16 +46,25 @@ def precision_by_shape(device: str, sizes: Sizes) -> dict:
     """Square matrix products: TFLOP/s in each format, and how many times as fast as fp32."""
     rows = []
     for n in sizes.products:
-        calls = {name: partial(_product, *_matrices(n, dtype, device))
-                 for name, dtype in DTYPES.items()}  # fmt: skip
+        calls = {
+            name: partial(_product, *_matrices(n, dtype, device)) for name, dtype in DTYPES.items()
+        }
         if device == "cuda":
             a, b = _matrices(n, torch.float32, device)
             calls["tf32"] = partial(_tf32, partial(_product, a, b))
         times = bench.interleaved(calls, warmup=3, repeats=sizes.repeats)
         for name, timing in times.items():
             faster = times["fp32"].ratio_interval(timing)
-            rows.append(dict(n=n, dtype=name, tflops=2 * n**3 / timing.median / 1e12,
-                             faster=faster.mean, low=faster.low, high=faster.high))  # fmt: skip
+            rows.append(
+                dict(
+                    n=n,
+                    dtype=name,
+                    tflops=2 * n**3 / timing.median / 1e12,
+                    faster=faster.mean,
+                    low=faster.low,
+                    high=faster.high,
+                )
+            )
     return dict(rows=rows)
 
 
@@ -87,20 +96,21 @@ def training_step(device: str, sizes: Sizes) -> dict:
     rows = []
     for name, step in recipes.items():
         n_layer, d_model, seq_len = sizes.model
-        config = ModelConfig(n_layer, d_model // HEAD_DIM or 1, d_model, 4 * d_model, 8192, seq_len,
-                             causal=True)  # fmt: skip
+        config = ModelConfig(
+            n_layer, d_model // HEAD_DIM or 1, d_model, 4 * d_model, 8192, seq_len, causal=True
+        )
         torch.manual_seed(0)
         model = Transformer(config).to(device)
         optimizer = torch.optim.AdamW(model.parameters())
         stays = 4 * sum(p.nbytes for p in model.parameters())
         for batch_size in sizes.batch_sizes:
             ids = torch.randint(8192, (batch_size, seq_len), device=device)
-            measured = _measured_step(partial(step, model, optimizer, ids), device, sizes.repeats)
+            measured = _measure_step(partial(step, model, optimizer, ids), device, sizes.repeats)
             rows.append(dict(recipe=name, batch_size=batch_size, mb_stays=stays / 1e6) | measured)
     return dict(rows=rows)
 
 
-def _measured_step(step: Callable, device: str, repeats: int) -> dict:
+def _measure_step(step: Callable, device: str, repeats: int) -> dict:
     try:
         step()  # Adam's state and the gradients stand from here on
         timing = bench.timed(step, warmup=2, repeats=repeats)
@@ -153,8 +163,9 @@ def launch_overhead(device: str, sizes: Sizes) -> dict:
         x = torch.ones(n_values, device=device)
         calls = {n: fusion.chain(x, n) for n in sizes.chains}
         for n, seconds in fusion.call_seconds(calls, sizes.repeats, seconds=1e-3).items():
-            rows.append(dict(n_kernels=n, n_values=n_values, bytes=8 * n_values * n,
-                             seconds=seconds))  # fmt: skip
+            rows.append(
+                dict(n_kernels=n, n_values=n_values, bytes=8 * n_values * n, seconds=seconds)
+            )
     model = fusion.fit_launches(rows, queued=device == "cuda")
     return dict(rows=rows, overhead=model.overhead, bandwidth=model.bandwidth)
 
@@ -190,9 +201,17 @@ def attention_kernels(device: str, sizes: Sizes) -> dict:
         times = bench.interleaved(calls, warmup=2, repeats=sizes.repeats)
         for name, timing in times.items():
             ratio = timing.ratio_interval(times["written out"])
-            rows.append(dict(seq_len=seq_len, kernel=name, ms=1e3 * timing.median,
-                             ratio=ratio.mean, low=ratio.low, high=ratio.high,
-                             mb=bench.peak_bytes(calls[name], device) / 1e6))  # fmt: skip
+            rows.append(
+                dict(
+                    seq_len=seq_len,
+                    kernel=name,
+                    ms=1e3 * timing.median,
+                    ratio=ratio.mean,
+                    low=ratio.low,
+                    high=ratio.high,
+                    mb=bench.peak_bytes(calls[name], device) / 1e6,
+                )
+            )
         rows += [dict(seq_len=seq_len, kernel=name, ms=None) for name in refused]
     return dict(rows=rows)
 

@@ -19,7 +19,7 @@ from efflab.compression import engines
 from efflab.compression.engines import Batch, Engine
 from efflab.compression.openvino import seven_bits_needed
 from efflab.estimate import Estimate, bootstrap
-from efflab.experiments.isolated import isolated
+from efflab.experiments.isolated import run_isolated
 from efflab.experiments.record import run_cases
 from efflab.weights import read_tensors, save_tensors
 
@@ -110,14 +110,14 @@ def quality(engine: Engine, tokenizer, n: int = N_TEST, reference=None) -> dict[
     codes = embeddings(engine, tokenizer, [f.code for f in chosen])
     reference = exact(n) if reference is None else reference
     cosine = torch.nn.functional.cosine_similarity(queries, reference[0], dim=-1)
-    found = {f"cosine {k}": v for k, v in evaluate.cosines(queries, reference[0]).items()}
-    found |= {"cosine sd": cosine.std().item()}
-    found |= interval("cosine p5", percentile(cosine.numpy()))
+    row = {f"cosine {k}": v for k, v in evaluate.cosines(queries, reference[0]).items()}
+    row |= {"cosine sd": cosine.std().item()}
+    row |= interval("cosine p5", percentile(cosine.numpy()))
     ours = evaluate.reciprocal_ranks(queries, codes)
     theirs = evaluate.reciprocal_ranks(*reference)
-    found |= {"mrr": float(ours.mean()), "mrr fp32": float(theirs.mean())}
+    row |= {"mrr": float(ours.mean()), "mrr fp32": float(theirs.mean())}
     difference = bootstrap(ours - theirs)
-    return found | {"mrr less fp32": difference.mean} | interval("mrr less fp32", difference)
+    return row | {"mrr less fp32": difference.mean} | interval("mrr less fp32", difference)
 
 
 def interval(name: str, estimate: Estimate) -> dict[str, float]:
@@ -133,8 +133,8 @@ def percentile(values: np.ndarray, share: float = 0.05) -> Estimate:
         return np.quantile(x, share, axis=axis)
 
     options = dict(vectorized=True, method="percentile", n_resamples=1000, rng=0)
-    found = stats.bootstrap((values,), statistic, **options).confidence_interval
-    return Estimate.widened(statistic(values), found.low, found.high)
+    interval = stats.bootstrap((values,), statistic, **options).confidence_interval
+    return Estimate.widened(statistic(values), interval.low, interval.high)
 
 
 def full_batch(batch_size: int, n_tokens: int) -> Batch:
@@ -186,21 +186,21 @@ def latency(made: list[Engine], shape: tuple[int, int], repeats: int) -> dict[st
 
 
 def spread(engine: Engine, baseline: Engine, shape: tuple[int, int], repeats: int) -> dict:
-    """One engine's time over the baseline's, turn and turn about with it and with it again (A/A).
+    """One engine's time over the baseline's, interleaved with it and with it again (A/A).
 
     Median, its 95 % interval (low, high), the quartiles over repeats (q1, q3) and the A/A band. The
     baseline itself is 1, with the spread of another run of it.
     """
     batch, key = full_batch(*shape), f"{shape[0]}x{shape[1]}"
     calls = {"this": lambda: engine.embed(*batch)}
-    found = bench.compared(lambda: baseline.embed(*batch), calls, warmup=1, repeats=repeats)
-    both = (found.timings[name].seconds for name in ("this", "baseline"))
+    times = bench.compared(lambda: baseline.embed(*batch), calls, warmup=1, repeats=repeats)
+    both = (times.timings[name].seconds for name in ("this", "baseline"))
     q1, q3 = np.quantile([a / b for a, b in zip(*both, strict=True)], (0.25, 0.75))
-    ratio = found.ratios["this"]
+    ratio = times.ratios["this"]
     if engine.name == baseline.name:
         ratio = Estimate(1.0, min(1.0, ratio.low), max(1.0, ratio.high))
     row = {key: ratio.mean} | interval(key, ratio)
-    return row | {f"{key} q1": float(q1), f"{key} q3": float(q3), f"{key} A/A": found.band}
+    return row | {f"{key} q1": float(q1), f"{key} q3": float(q3), f"{key} A/A": times.band}
 
 
 # --- In a process of its own -----------------------------------------------------------------
@@ -220,8 +220,8 @@ def measure(
     computes may be wrong, and then shows in the cosine.
     """
     _, tokenizer = minilm()
-    made = makers(Path(folder), seven_bits)
-    built, baseline = made[engine](), made[FP32]()
+    by_name = makers(Path(folder), seven_bits)
+    built, baseline = by_name[engine](), by_name[FP32]()
     row = dict(bytes=built.nbytes, size=built.nbytes / baseline.nbytes)
     if engine in NARROW:
         row |= dict(seven_bits=seven_bits_needed() if seven_bits is None else seven_bits)
@@ -237,11 +237,11 @@ def measure(
 
 def cases() -> list[dict]:
     """Every engine as this CPU runs it; with VNNI also what leaving instructions out changes."""
-    found = [dict(engine=name, isa=None, seed=0) for name in ENGINES]
+    cases = [dict(engine=name, isa=None, seed=0) for name in ENGINES]
     cpu = engines.cpu_features()
     if cpu["vnni"] and cpu["avx512"]:
-        found += [dict(engine=e, isa=isa, seed=0) for e, isas in CAPPED.items() for isa in isas]
-    return found
+        cases += [dict(engine=e, isa=isa, seed=0) for e, isas in CAPPED.items() for isa in isas]
+    return cases
 
 
 def run_apart(engine: str, isa: str | None, folder: Path) -> dict:
@@ -262,23 +262,23 @@ def run_apart(engine: str, isa: str | None, folder: Path) -> dict:
     shapes = SHAPES if isa is None else (CAPPED_SHAPE,)
     task |= dict(shapes=[(*shape, REPEATS[shape]) for shape in shapes])
     if isa is None:
-        return isolated(here + "measure", task)
+        return run_isolated(here + "measure", task)
     if engine == OPENVINO and not (own / "int8.xml").exists():
-        isolated(here + "build", made)
-    return isolated(here + "measure", task, {"ONEDNN_MAX_CPU_ISA": isa})
+        run_isolated(here + "build", made)
+    return run_isolated(here + "measure", task, {"ONEDNN_MAX_CPU_ISA": isa})
 
 
 def run(*, fresh: bool = False) -> dict:
     """Measure and record as data/experiments/int8-engines.json; ratios travel, seconds do not."""
     settings = dict(n_calibration=N_CALIBRATION, n_test=N_TEST, n_test_capped=N_CAPPED)
     settings |= dict(repeats={f"{b}x{t}": n for (b, t), n in REPEATS.items()})
-    made = dict(models={"MiniLM-L6": data.MINILM_SHA256}, versions_of=PACKAGES, fresh=fresh)
+    options = dict(models={"MiniLM-L6": data.MINILM_SHA256}, versions_of=PACKAGES, fresh=fresh)
     with tempfile.TemporaryDirectory() as folder:
 
         def run_one(engine: str, isa: str | None, seed: int) -> dict:
             return run_apart(engine, isa, Path(folder))
 
-        return run_cases(NAME, cases(), run_one, settings=settings, **made)
+        return run_cases(NAME, cases(), run_one, settings=settings, **options)
 
 
 def rows_of(experiment: dict, *, capped: bool = False) -> list[dict]:

@@ -44,7 +44,7 @@ def static(model: nn.Module, ranges: int8.Ranges) -> nn.Module:
     return int8.replace_linears(model, make)
 
 
-def made(form: str, model: nn.Module, batches: list[Batch]) -> nn.Module:
+def make_encoder(form: str, model: nn.Module, batches: list[Batch]) -> nn.Module:
     """The encoder in one of the `FORMS`; `batches` are what the static ones are calibrated on."""
     require_one_of("form", form, FORMS)
 
@@ -76,7 +76,7 @@ def _encoder() -> tuple:
 
 
 @lru_cache(maxsize=1)
-def judged() -> list:
+def held_out_functions() -> list:
     """Every documented function that calibration does not see."""
     seen = {f.query for f in int8_engines.functions()[0]}
     return [f for f in data.documented_functions() if f.query not in seen]
@@ -85,7 +85,7 @@ def judged() -> list:
 def vectors(model: nn.Module) -> tuple[Tensor, Tensor]:
     """Embeddings of the judged docstrings and of their functions' code."""
     engine = Engine("", engines.torch_engine("", model).embed, 0)
-    texts = [f.query for f in judged()], [f.code for f in judged()]
+    texts = [f.query for f in held_out_functions()], [f.code for f in held_out_functions()]
     return tuple(int8_engines.embeddings(engine, _encoder()[1], t) for t in texts)
 
 
@@ -98,26 +98,26 @@ def exact() -> tuple[Tensor, Tensor]:
 def run_one(form: str, seed: int) -> dict:
     """One form's cosines to fp32 and MRR less fp32's, with intervals over the texts."""
     model, tokenizer = _encoder()
-    ours, theirs = vectors(made(form, model, calibration(tokenizer))), exact()
+    ours, theirs = vectors(make_encoder(form, model, calibration(tokenizer))), exact()
     cosine = F.cosine_similarity(ours[0], theirs[0], dim=-1)
-    found = {f"cosine {k}": v for k, v in evaluate.cosines(ours[0], theirs[0]).items()}
-    found |= {"cosine sd": cosine.std().item()} | interval("cosine p5", percentile(cosine.numpy()))
+    row = {f"cosine {k}": v for k, v in evaluate.cosines(ours[0], theirs[0]).items()}
+    row |= {"cosine sd": cosine.std().item()} | interval("cosine p5", percentile(cosine.numpy()))
     new, old = (evaluate.reciprocal_ranks(*pair) for pair in (ours, theirs))
     less = bootstrap(new - old)
-    found |= {"mrr": float(new.mean()), "mrr fp32": float(old.mean()), "mrr less fp32": less.mean}
-    found |= interval("mrr less fp32", less)
-    return {k: round(v, 4) for k, v in found.items()}
+    row |= {"mrr": float(new.mean()), "mrr fp32": float(old.mean()), "mrr less fp32": less.mean}
+    row |= interval("mrr less fp32", less)
+    return {k: round(v, 4) for k, v in row.items()}
 
 
 def run(*, fresh: bool = False) -> dict:
     """Every form, recorded as data/experiments/int8-ranges.json."""
-    settings = dict(n_calibration=N_CALIBRATION, n_test=len(judged()))
+    settings = dict(n_calibration=N_CALIBRATION, n_test=len(held_out_functions()))
     cases = [dict(form=form, seed=0) for form in FORMS]
-    made = dict(models={"MiniLM-L6": data.MINILM_SHA256}, versions_of=("transformers",))
-    return run_cases(NAME, cases, run_one, settings=settings, fresh=fresh, **made)
+    options = dict(models={"MiniLM-L6": data.MINILM_SHA256}, versions_of=("transformers",))
+    return run_cases(NAME, cases, run_one, settings=settings, fresh=fresh, **options)
 
 
 def by_form(runs: list[dict]) -> dict[str, dict]:
     """Form -> its run, in the order of `FORMS`."""
-    found = {run["form"]: run for run in runs}
-    return {form: found[form] for form in FORMS if form in found}
+    by_form = {run["form"]: run for run in runs}
+    return {form: by_form[form] for form in FORMS if form in by_form}

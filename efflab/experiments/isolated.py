@@ -17,7 +17,7 @@ from efflab.json_files import parse_json
 from efflab.privacy import opt_out
 
 
-def isolated(
+def run_isolated(
     function: str, arguments: dict, environment: Mapping[str, str] | None = None, timeout=600
 ) -> dict:
     """`function` ("package.module:name") of JSON `arguments` in a new Python; its JSON result.
@@ -39,8 +39,8 @@ def isolated(
         except subprocess.TimeoutExpired as error:
             raise RuntimeError(f"{function} took longer than {timeout} s") from error
         if done.returncode or not result.exists():
-            said = (done.stdout + done.stderr)[-2000:]
-            raise RuntimeError(f"{function} ended with status {done.returncode}:\n{said}")
+            output = (done.stdout + done.stderr)[-2000:]
+            raise RuntimeError(f"{function} ended with status {done.returncode}:\n{output}")
         return parse_json(result.read_bytes(), object)
 
 
@@ -48,8 +48,8 @@ def main(function: str, result: str) -> None:
     """The new process's side."""
     opt_out()
     module, name = function.split(":")
-    found = getattr(import_module(module), name)(**parse_json(sys.stdin.read()))
-    write_atomically(Path(result), json.dumps(found))
+    answer = getattr(import_module(module), name)(**parse_json(sys.stdin.read()))
+    write_atomically(Path(result), json.dumps(answer))
 
 
 if __name__ == "__main__":

@@ -48,9 +48,9 @@ def times(
 
 def run_one(width: int, isa: str | None, seed: int) -> dict:
     """A width, in a process of its own; `isa`: as `case_study_latency.limits` says."""
-    windows = list(timed.recorded_recipe().windows)
+    windows = list(timed.read_recipe().windows)
     task = dict(width=width, windows=windows, seed=seed, repeats=REPEATS)
-    return timed.limited(f"{__name__}:times", task, isa)
+    return timed.run_limited(f"{__name__}:times", task, isa)
 
 
 def cases() -> list[dict]:
@@ -61,18 +61,18 @@ def cases() -> list[dict]:
 def run(*, fresh: bool = False) -> dict:
     """Measure and record as data/experiments/language-engines.json; ratios travel."""
     settings = dict(seq_len=case_study.SEQ_LEN, repeats=REPEATS)
-    settings |= dict(windows=timed.recorded_recipe().windows)
+    settings |= dict(windows=timed.read_recipe().windows)
     packages = ("openvino", "nncf")
     return run_cases(NAME, cases(), run_one, settings=settings, versions_of=packages, fresh=fresh)
 
 
 def factors(experiment: Mapping, isa: str | None = None) -> dict[tuple[str, str], list[Estimate]]:
     """(`PLAIN` or `WINDOWS`, engine) -> time for a FLOP over torch's in fp32, one a width."""
-    found: dict[tuple[str, str], list[Estimate]] = {}
+    estimates: dict[tuple[str, str], list[Estimate]] = {}
     for run in experiment["runs"]:
         if run["isa"] == isa:
             base = run["rows"][0]["flops"]
             for row in run["rows"]:
                 ends = (row[key] * base / row["flops"] for key in ("ratio", "low", "high"))
-                found.setdefault((row["stage"], row["engine"]), []).append(Estimate(*ends))
-    return found
+                estimates.setdefault((row["stage"], row["engine"]), []).append(Estimate(*ends))
+    return estimates

@@ -135,7 +135,7 @@ def lightened(model: Transformer, recipe: Recipe) -> Transformer:
     return light
 
 
-def unchanged(config: ModelConfig) -> Recipe:
+def identity_recipe(config: ModelConfig) -> Recipe:
     """The recipe that changes nothing."""
     return windows_alone((None,) * config.n_layer)
 
@@ -154,7 +154,7 @@ def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> float:
 def damage(model: Transformer, batch: tuple[Tensor, Tensor]) -> Damage:
     """Every window and every head tried alone: L (5 + H) passes over `batch`."""
     config, base = model.config, loss(model, batch)
-    plain = unchanged(config)
+    plain = identity_recipe(config)
 
     def added(layer: int, **change) -> float:
         return loss(lightened(model, plain.at(layer, **change)), batch) - base
@@ -175,7 +175,7 @@ def by_layer(config: ModelConfig, costs: Damage, share: float, seq_len: int) -> 
     Costs are taken as adding up; one below zero is noise and counts as none. Each layer keeps a
     head.
     """
-    recipe = unchanged(config)
+    recipe = identity_recipe(config)
     while removed_share(config, recipe, seq_len) < share:
         now = removed_share(config, recipe, seq_len)
         ranked = []
@@ -208,7 +208,7 @@ def evenly(
     most = attention_flops(config, seq_len, config.n_head, None) * config.n_layer
     most /= plain_flops(config, seq_len)
     require(0 <= share <= most, "share", share, f"0 to {most:.3f}, all of attention")
-    recipe = replace(unchanged(config), windows=(window,) * config.n_layer)
+    recipe = replace(identity_recipe(config), windows=(window,) * config.n_layer)
     for i, head in sorted(costs.heads, key=costs.heads.__getitem__):
         if removed_share(config, recipe, seq_len) >= share:
             break

@@ -41,7 +41,9 @@ class Fp8AdamW(torch.optim.AdamW):
                 parameter.copy_(FORMATS["fp8_e4m3fn"].cast(parameter))
 
 
-def trained(precision: str, seed: int = 0, stop: int = N_STEPS) -> tuple[list[float], Transformer]:
+def train_until(
+    precision: str, seed: int = 0, stop: int = N_STEPS
+) -> tuple[list[float], Transformer]:
     """(each step's loss in nats, the model) after `stop` of the 400 steps."""
     require_one_of("precision", precision, PRECISIONS)
     require_int("seed", seed, 0)
@@ -73,13 +75,14 @@ def early_loss(losses: list[float]) -> float:
 
 def run_one(precision: str, seed: int) -> dict:
     """The curve, its beginning, and the held-out loss (nats a token), judged in fp32."""
-    losses, model = trained(precision, seed)
+    losses, model = train_until(precision, seed)
     curve = [sum(losses[i : i + EVERY]) / EVERY for i in range(0, N_STEPS, EVERY)]
     held_out = data.random_windows(data.stdlib_tokens("held-out"), N_WINDOWS, SEQ_LEN, 0)
     with torch.no_grad():
         final = train.language_model_loss(model.float(), *held_out).item()
-    return dict(early=round(early_loss(losses), 4), loss=round(final, 4),
-                curve=[round(x, 4) for x in curve])  # fmt: skip
+    return dict(
+        early=round(early_loss(losses), 4), loss=round(final, 4), curve=[round(x, 4) for x in curve]
+    )
 
 
 @one_thread()

@@ -45,7 +45,7 @@ def run_one(engine: str, windows: list[int | None], seed: int) -> dict[str, int]
     def files(windows: list[int | None]) -> tuple[int, int]:
         with TemporaryDirectory() as folder:
             path = Path(folder) / "model.xml"
-            timed.built(engine, narrow(tuple(windows), seed), path, (1, case_study.SEQ_LEN))
+            timed.make_engine(engine, narrow(tuple(windows), seed), path, (1, case_study.SEQ_LEN))
             return path.stat().st_size, path.with_suffix(".bin").stat().st_size
 
     text, constants = files(windows)
@@ -54,7 +54,7 @@ def run_one(engine: str, windows: list[int | None], seed: int) -> dict[str, int]
 
 def cases() -> list[dict]:
     """Without windows and through those of the case study, in every engine that writes a file."""
-    light = timed.recorded_recipe().windows
+    light = timed.read_recipe().windows
     both = ((None,) * len(light), light)
     return [dict(engine=e, windows=list(w), seed=0) for w in both for e in ENGINES]
 

@@ -50,16 +50,16 @@ def commit() -> str | None:
 
 def versions(packages: Iterable[str] = ()) -> dict[str, str | None]:
     """Python's version, torch's and those of `packages`; None for one that is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in ("torch", *packages):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = None
-    return found
+            versions[package] = None
+    return versions
 
 
-def made_by(command: str, packages: Iterable[str] = ()) -> dict:
+def describe_run(command: str, packages: Iterable[str] = ()) -> dict:
     """Command, date, commit and versions of what is made now."""
     return dict(
         command=command,
@@ -71,4 +71,4 @@ def made_by(command: str, packages: Iterable[str] = ()) -> dict:
 
 def provenance(command: str, seeds: Iterable[int]) -> dict:
     """All of it in one flat dict, for a checkpoint's card."""
-    return made_by(command) | dict(machine=machine_name(machine()), seeds=list(seeds))
+    return describe_run(command) | dict(machine=machine_name(machine()), seeds=list(seeds))

@@ -88,10 +88,10 @@ def early(model: Transformer, ratio: float, seed: int = 0) -> float:
 def run_one(schedule: str, ratio: float, seed: int) -> dict:
     """The rounds of one schedule; for one-shot pruning also the beginning that is repeated."""
     model = load_stdlib_gpt()
-    found = dict(rounds=prune_and_tune(model, schedule, ratio, seed))
+    result = dict(rounds=prune_and_tune(model, schedule, ratio, seed))
     if schedule == "one-shot" and ratio:
-        found |= dict(early=round(early(model, ratio, seed), 4))
-    return found
+        result |= dict(early=round(early(model, ratio, seed), 4))
+    return result
 
 
 @one_thread()

@@ -23,7 +23,7 @@ from efflab.data import DATA_DIR
 from efflab.errors import require, require_one_of
 from efflab.estimate import one_more
 from efflab.experiments.form import require_record, require_run
-from efflab.experiments.provenance import machine, machine_name, made_by, provenance
+from efflab.experiments.provenance import describe_run, machine, machine_name, provenance
 from efflab.files import require_writable, update
 from efflab.json_files import parse_file, parse_json
 from efflab.significant import significant
@@ -51,11 +51,11 @@ def recorded(name: str, machine: str | None = None, folder: Path = EXPERIMENTS) 
     machine (in words), features, threads, settings, models, complete, seeds, runs and provenance;
     command, date, commit and versions are those of the last provenance.
     """
-    found = blocks(name, folder)
+    matching = blocks(name, folder)
     if machine is not None:
         require_one_of("machine", machine, machines(name, folder))
-        found = [b for b in found if machine_name(b["machine"]) == machine]
-    return _view(name, ([b for b in found if b["complete"]] or found)[-1])
+        matching = [b for b in matching if machine_name(b["machine"]) == machine]
+    return _view(name, ([b for b in matching if b["complete"]] or matching)[-1])
 
 
 def machines(name: str, folder: Path = EXPERIMENTS) -> list[str]:
@@ -67,7 +67,7 @@ def blocks(name: str, folder: Path = EXPERIMENTS) -> list[dict]:
     """What a record holds, machine by machine, settings by settings; a damaged one is a
     `ValueError` that names it and the remedy."""
     require_one_of("name", name, sorted(path.stem for path in folder.glob("*.json")))
-    return _parsed(name, (folder / f"{name}.json").read_text(encoding="utf-8"))["machines"]
+    return _parse(name, (folder / f"{name}.json").read_text(encoding="utf-8"))["machines"]
 
 
 def _view(name: str, block: dict) -> dict:
@@ -79,7 +79,7 @@ def _view(name: str, block: dict) -> dict:
     return block | block["provenance"][-1] | known
 
 
-def _parsed(name: str, text: str) -> dict:
+def _parse(name: str, text: str) -> dict:
     again = f"restore it, or `efflab experiment {name}` makes it anew"
     return parse_file(text, f"{name}.json", check=partial(require_record, name), remedy=again)
 
@@ -112,31 +112,33 @@ def run_cases(
     require(all(cases.count(c) == 1 for c in cases), "cases", cases, "no case twice")
     path = folder / f"{name}.json"
     require_writable(path)  # now, not after the first run
-    record = _opened(name, path, say)
+    record = _open_record(name, path, say)
     want = _plain(dict(machine=machine(), settings=settings, models=dict(models or {})))
     block = _block(record, want)
     others = [b for b in record["machines"] if b is not block]
     say(_intention(name, cases, record, block, fresh))
-    made = made_by(f"efflab experiment {name}{' --fresh' if fresh else ''}", versions_of)
+    provenance = describe_run(f"efflab experiment {name}{' --fresh' if fresh else ''}", versions_of)
     for i, case in enumerate(cases, start=1):
-        block = _block(_opened(name, path, say), want)  # another process may have done it by now
+        block = _block(
+            _open_record(name, path, say), want
+        )  # another process may have done it by now
         if _find(block, case) is None or fresh:
             start = time.perf_counter()
             result = run_one(**case)
             require_run("run", case | result)
-            run = (case, _plain(result), made)
+            run = (case, _plain(result), provenance)
             block = _change(name, path, lambda record, run=run: _add(record, want, run, cases))
             took = f"{time.perf_counter() - start:.0f} s"
             say(f"{i}/{len(cases)}  {_brief(case)}:  {_brief(result)}  ({took})")
     return _view(name, _change(name, path, lambda record: _finish(record, want, cases, others)))
 
 
-def _opened(name: str, path: Path, say: Callable[[str], None]) -> dict:
+def _open_record(name: str, path: Path, say: Callable[[str], None]) -> dict:
     """The record so far; a damaged one is put aside."""
     if not path.exists():
         return dict(name=name, machines=[])
     try:
-        return _parsed(name, path.read_text(encoding="utf-8"))
+        return _parse(name, path.read_text(encoding="utf-8"))
     except ValueError as error:
         aside = path.with_suffix(".damaged")
         path.replace(aside)
@@ -151,12 +153,12 @@ def _change(name: str, path: Path, change: Callable[[dict], dict]) -> dict:
     """
     returned = []
 
-    def changed(text: str | None) -> str:
-        record = dict(name=name, machines=[]) if text is None else _parsed(name, text)
+    def apply(text: str | None) -> str:
+        record = dict(name=name, machines=[]) if text is None else _parse(name, text)
         returned.append(change(record))
         return json.dumps(record, indent=1) + "\n"
 
-    update(path, changed)
+    update(path, apply)
     return returned[0]
 
 
@@ -231,8 +233,8 @@ def _intention(name: str, cases: list, record: dict, block: dict, fresh: bool) -
 
 
 def _dates(block: dict, places: Iterable[int]) -> str:
-    made = {block["runs"][i]["made"] for i in places}
-    dates = sorted(block["provenance"][i]["date"] for i in made)
+    provenances = {block["runs"][i]["made"] for i in places}
+    dates = sorted(block["provenance"][i]["date"] for i in provenances)
     return dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
 
 
@@ -244,8 +246,9 @@ def _plain(value):
 def _brief(values: dict) -> str:
     """The single numbers and words of a case or a result, for a line of progress."""
     shown = {k: v for k, v in values.items() if isinstance(v, str | int | float)}
-    return ", ".join(f"{k} {significant(v, 4)}" if isinstance(v, float) else f"{k} {v}"
-                     for k, v in shown.items())  # fmt: skip
+    return ", ".join(
+        f"{k} {significant(v, 4)}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items()
+    )
 
 
 # --- Recorded, then repeated here ------------------------------------------------------------

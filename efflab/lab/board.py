@@ -149,8 +149,13 @@ def board_figure(model: str, points: list[dict]):
         )
         for point in points:
             _add_point(fig, point, what, row)
-        place_labels(fig, [(_x(p, what), p["quality"], tr_name(p["technique"])) for p in points],
-                     PANEL_PIXELS, row=row, reverse=not more_is_better)  # fmt: skip
+        place_labels(
+            fig,
+            [(_x(p, what), p["quality"], tr_name(p["technique"])) for p in points],
+            PANEL_PIXELS,
+            row=row,
+            reverse=not more_is_better,
+        )
     band = max((p["band"] for p in points), default=0.0)
     fig.add_vrect(
         x0=1 - band, x1=1 + band, fillcolor=colours.GREY, opacity=0.2, line_width=0, row=2, col=1

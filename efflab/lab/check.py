@@ -145,8 +145,13 @@ def direction(expected, actual, tolerance: float = 1e-3) -> str:
     places = np.argwhere(~_close(a, b, tolerance))
     place = places[0].tolist()
     how = _how_far(float(a[*place]), float(b[*place]))
-    return tr("{n} of {all} entries differ, the first at {place}: {how}", n=len(places),
-              all=a.size, place=place, how=how)  # fmt: skip
+    return tr(
+        "{n} of {all} entries differ, the first at {place}: {how}",
+        n=len(places),
+        all=a.size,
+        place=place,
+        how=how,
+    )
 
 
 def _how_far(expected: float, actual: float) -> str:
@@ -232,8 +237,15 @@ def _draw(exercise: Exercise, answer, mismatch: Mismatch | None) -> None:
     low = float(min(expected.min(), actual.min()))
     high = float(max(expected.max(), actual.max()))
     for column, z in enumerate((expected, actual), start=1):
-        fig.add_heatmap(z=z.astype(float), zmin=low, zmax=high, colorscale="Viridis",
-                        showscale=column == 2, row=1, col=column)  # fmt: skip
+        fig.add_heatmap(
+            z=z.astype(float),
+            zmin=low,
+            zmax=high,
+            colorscale="Viridis",
+            showscale=column == 2,
+            row=1,
+            col=column,
+        )
     fig.update_yaxes(autorange="reversed")
     figures.show(fig)
 

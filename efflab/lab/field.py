@@ -47,8 +47,8 @@ class Field(w.VBox):
         """Say what was understood, and lock the field once the prediction is closed."""
         guess, closed = self.prediction.guess, self.prediction.closed
         if guess is not None:
-            said = with_unit(guess, self.prediction.unit, EXACT)
-            text = tr("Understood: {guess}. Now measure.", guess=said)
+            words = with_unit(guess, self.prediction.unit, EXACT)
+            text = tr("Understood: {guess}. Now measure.", guess=words)
             if not closed:
                 text += " " + tr("(Misread? You can correct it once, until the answer is shown.)")
             self.answer.value = escape(text)

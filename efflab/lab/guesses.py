@@ -34,9 +34,9 @@ def keep(notebook: str, question: str, guess: float, measured: float, path: Path
     row = dict(notebook=notebook, question=question, guess=guess, measured=measured)
 
     def added(text: str | None) -> str:
-        found = [] if text is None else _rows(text)
-        asked = any((r["notebook"], r["question"]) == (notebook, question) for r in found)
-        return json.dumps(found if asked else [*found, row], indent=1) + "\n"
+        rows = [] if text is None else _rows(text)
+        asked = any((r["notebook"], r["question"]) == (notebook, question) for r in rows)
+        return json.dumps(rows if asked else [*rows, row], indent=1) + "\n"
 
     try:
         try:
@@ -44,8 +44,13 @@ def keep(notebook: str, question: str, guess: float, measured: float, path: Path
         except DAMAGE:
             aside = path.with_suffix(".damaged.json")
             os.replace(path, aside)
-            _say(tr("{name} is damaged and put aside as {aside}; your guesses are kept anew.",
-                    name=path.name, aside=aside.name))  # fmt: skip
+            _say(
+                tr(
+                    "{name} is damaged and put aside as {aside}; your guesses are kept anew.",
+                    name=path.name,
+                    aside=aside.name,
+                )
+            )
             update(path, added)
     except OSError as error:
         _say(tr("Your guesses are not kept: {reason}", reason=error.strerror or str(error)))
@@ -56,8 +61,13 @@ def kept(path: Path = FILE) -> list[dict]:
     try:
         return _rows(path.read_text(encoding="utf-8")) if path.exists() else []
     except (OSError, *DAMAGE) as error:
-        _say(tr("{name} cannot be read, so that there are no guesses: {reason}", name=path.name,
-                reason=type(error).__name__))  # fmt: skip
+        _say(
+            tr(
+                "{name} cannot be read, so that there are no guesses: {reason}",
+                name=path.name,
+                reason=type(error).__name__,
+            )
+        )
         return []
 
 

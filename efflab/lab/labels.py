@@ -30,20 +30,32 @@ def place_labels(
     y_range = (high + margin, low - margin) if reverse else (low - margin, high + margin)
     fig.update_xaxes(range=x_range, row=row, col=1)
     fig.update_yaxes(range=y_range, row=row, col=1)
-    taken: list[tuple[float, float, float, float]] = []
+    boxes: list[tuple[float, float, float, float]] = []
     marks = [(*_pixel(x, y, x_range, y_range, pixels), text) for x, y, text in points]
-    taken += [(px - 6, py - 6, px + 6, py + 6) for px, py, _ in marks]
+    boxes += [(px - 6, py - 6, px + 6, py + 6) for px, py, _ in marks]
     order = sorted(range(len(points)), key=lambda i: marks[i][1])
     for i in order:
         (x, y, text), (px, py, _) = points[i], marks[i]
         width = 0.58 * FONT_SIZE * display_width(text)
-        shift, box = _free_place(px, py, width, pixels, taken)
-        taken.append(box)
+        shift, box = _free_place(px, py, width, pixels, boxes)
+        boxes.append(box)
         fig.add_annotation(
-            x=x, y=y, ax=(box[0] + box[2]) / 2 - px, ay=shift, text=text, row=row, col=1,
-            showarrow=True, arrowhead=0, arrowwidth=0.8, arrowcolor=colours.GREY, standoff=6,
-            font_size=FONT_SIZE, bgcolor=colours.THIN_VEIL, borderpad=0,
-        )  # fmt: skip
+            x=x,
+            y=y,
+            ax=(box[0] + box[2]) / 2 - px,
+            ay=shift,
+            text=text,
+            row=row,
+            col=1,
+            showarrow=True,
+            arrowhead=0,
+            arrowwidth=0.8,
+            arrowcolor=colours.GREY,
+            standoff=6,
+            font_size=FONT_SIZE,
+            bgcolor=colours.THIN_VEIL,
+            borderpad=0,
+        )
 
 
 def _pixel(x, y, x_range, y_range, pixels) -> tuple[float, float]:

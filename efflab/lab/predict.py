@@ -112,8 +112,14 @@ def comparison(guess: float | None, measured: float, unit: str = "") -> str:
         low = abs(guess) < abs(measured)
         factor = with_unit(measured / guess if low else guess / measured, "", 2)
         if low:
-            return tr("You said {guess}, it is {truth}: {factor} times your number.", **said,
-                      factor=factor)  # fmt: skip
-        return tr("You said {guess}, it is {truth}: your number is {factor} times too high.",
-                  **said, factor=factor)  # fmt: skip
+            return tr(
+                "You said {guess}, it is {truth}: {factor} times your number.",
+                **said,
+                factor=factor,
+            )
+        return tr(
+            "You said {guess}, it is {truth}: your number is {factor} times too high.",
+            **said,
+            factor=factor,
+        )
     return tr("You said {guess}, it is {truth}.", **said)

@@ -21,7 +21,6 @@ MOST_BYTES = 250_000
 """How many pictures a stored grid may have, and how large it may be as JSON."""
 MENU_VALUES = 4
 """How many values of a slider the menu offers."""
-UNMOVED = ("template", "meta")
 NOTE_COLUMNS, NOTE_LINE = 64, 18
 """What a line of a note in a picture holds, two columns a Chinese character, and its pixels. Names
 on the y axis may have pushed the place where it begins to the middle."""
@@ -159,8 +158,10 @@ def _add_note(fig, note: str, depth: float) -> None:
 
 def at_rest(values: dict, labels: dict) -> str:
     """What a page without live controls has to say: that they do not move, and what is drawn."""
-    return tr("The controls move only in a running notebook; drawn: {values}",
-              values=_entry(values, labels))  # fmt: skip
+    return tr(
+        "The controls move only in a running notebook; drawn: {values}",
+        values=_entry(values, labels),
+    )
 
 
 def still(figure, note: str):
@@ -213,9 +214,9 @@ def _frame(name: str, spec: dict, moving) -> dict:
     """A frame with what moves."""
     traces = []
     for trace, names in zip(spec["data"], moving[0], strict=True):
-        kept = {"visible": True} if "visible" in names else {}
-        kept |= {k: trace[k] for k in names if k in trace}
-        traces.append({"type": trace["type"], **kept})
+        changes = {"visible": True} if "visible" in names else {}
+        changes |= {k: trace[k] for k in names if k in trace}
+        traces.append({"type": trace["type"], **changes})
     layout = {k: spec["layout"][k] for k in moving[1] if k in spec["layout"]}
     return dict(name=name, data=traces, layout=layout)
 

@@ -69,10 +69,10 @@ def tr(text: str, /, **values) -> str:
     '5 tokens'
     """
     if _language == "zh":
-        found = chinese(text)
-        if found is None and needs_translation(text):
+        translation = chinese(text)
+        if translation is None and needs_translation(text):
             missing.add(text)
-        text = text if found is None else found
+        text = text if translation is None else translation
     return text.format(**values) if values else text
 
 

@@ -77,15 +77,15 @@ def parse(text, unit: str = "") -> float:
 
 def _value(text: str, unit: str) -> float | None:
     """None for what cannot be read."""
-    found = NUMBER.fullmatch(_normal(text)) if len(text) <= LONGEST else None
-    factor = found and _factor(found["rest"], unit)
-    if not found or factor is None:
+    match = NUMBER.fullmatch(_normal(text)) if len(text) <= LONGEST else None
+    factor = match and _factor(match["rest"], unit)
+    if not match or factor is None:
         return None
     try:
-        value = _magnitude(found) * factor
+        value = _magnitude(match) * factor
     except (OverflowError, ZeroDivisionError):
         return None
-    value = -value if found["sign"] == "-" else value
+    value = -value if match["sign"] == "-" else value
     return value if math.isfinite(value) else None
 
 

@@ -111,7 +111,7 @@ class Outcome:
         for name in TEXTS:
             require_type(name, getattr(self, name), str)
         require(bool(self.rule), "rule", self.rule, "the rule by which it was judged")
-        allowed = "no condition: a rider is no condition"
+        allowed = "no condition, which only a claim that holds can have"
         require(holds is True or not self.condition, "condition", self.condition, allowed)
         needed = "why it does not hold or cannot be told, and nothing where it holds"
         require((holds is True) != bool(self.reason), "reason", self.reason, needed)
@@ -144,10 +144,10 @@ def by_id(evidence: Iterable[Evidence | Mapping]) -> dict[str, Evidence]:
     71.2
     """
     items = [e if isinstance(e, Evidence) else _from_record(e) for e in evidence]
-    found = {item.id: item for item in items}
+    by_name = {item.id: item for item in items}
     ids = [item.id for item in items]
-    require(len(found) == len(items), "evidence", ids, "ids that differ")
-    return found
+    require(len(by_name) == len(items), "evidence", ids, "ids that differ")
+    return by_name
 
 
 def _from_record(stored: Mapping) -> Evidence:
@@ -195,14 +195,14 @@ class _Card:
         _, _, mark, self.colour = OUTCOMES[outcome.word]
         self.claim = claim["claim"][language()]
         self.heading = tr("Claim {id}, section {section}", id=claim_id, section=claim["section"])
-        told = {key: tr(getattr(outcome, key), **outcome.values) for key in TEXTS}
+        texts = {key: tr(getattr(outcome, key), **outcome.values) for key in TEXTS}
         headline = f"{mark} {outcome_words(outcome.word, language())}"
-        if told["condition"]:
-            headline = tr("{word}: {condition}", word=headline, condition=told["condition"])
+        if texts["condition"]:
+            headline = tr("{word}: {condition}", word=headline, condition=texts["condition"])
         self.headline = headline
-        self.reason = told["reason"]
+        self.reason = texts["reason"]
         self.busy = _busy_line(outcome.evidence)
-        self.rule = tr("Rule, fixed beforehand: {rule}", rule=told["rule"])
+        self.rule = tr("Rule, fixed beforehand: {rule}", rule=texts["rule"])
         self.figures = [evidence_line(item) for item in outcome.evidence]
 
     def text(self) -> str:
@@ -219,8 +219,8 @@ class _Card:
             for line in self.figures
         )
         faint = f'<div style="opacity:0.75;margin:2px 0">{escape(self.rule)}</div>'
-        told = (line for line in (self.reason, self.busy) if line)
-        reason = "".join(f'<div style="margin:2px 0">{escape(line)}</div>' for line in told)
+        lines = (line for line in (self.reason, self.busy) if line)
+        reason = "".join(f'<div style="margin:2px 0">{escape(line)}</div>' for line in lines)
         return (
             f'<div style="border:1px solid #8886;border-left:8px solid {self.colour};'
             f'border-radius:4px;padding:10px 16px;margin:6px 0">'

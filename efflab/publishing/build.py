@@ -16,7 +16,7 @@ from efflab.formats import BOARD, LANGUAGES, VERDICT
 from efflab.publishing import usage
 from efflab.publishing.catalog import NOTEBOOKS, built_path, find, sources
 from efflab.publishing.execute import execute, plain, seconds, title_of
-from efflab.publishing.outputs import settle, stored
+from efflab.publishing.outputs import read_outputs, settle
 from efflab.publishing.source import code_cells, read_notebook, read_source, translate
 
 PRELUDE = "from efflab.lab import prepare_build\nprepare_build()"
@@ -37,7 +37,7 @@ def build_one(path: Path, language: str, *, prelude: str = PRELUDE, say=print) -
     del notebook.cells[0]
     took = usage.entry(sum(map(seconds, notebook.cells)), memory.peak_bytes)
     report_cells(notebook, f"{path.stem[:2]} {language}", say)
-    _store(notebook, target, _built(target))
+    _store(notebook, target, _read_old(target))
     part.unlink()
     size = f"{target.stat().st_size / 1e3:.0f} kB"
     say(f"{name}: {took['seconds']} s in its cells, {took['peak_mb']} MB at most, {size}")
@@ -51,7 +51,7 @@ def take_texts(path: Path, language: str) -> None:
     """
     target = built_path(path, language)
     notebook = translate(read_source(path), language)
-    old = _built(target)
+    old = _read_old(target)
     before, after = code_cells(old) if old else [], code_cells(notebook)
     same = [c.id for c in before] == [c.id for c in after]
     allowed = f"one built from the code that it has now: first efflab build {path.stem[:2]}"
@@ -61,7 +61,7 @@ def take_texts(path: Path, language: str) -> None:
     _store(notebook, target, old)
 
 
-def _built(target: Path) -> nbformat.NotebookNode | None:
+def _read_old(target: Path) -> nbformat.NotebookNode | None:
     """The notebook built before; none where it is damaged, as it is made anew."""
     with suppress(ValueError):
         return read_notebook(target) if target.exists() else None
@@ -88,8 +88,11 @@ def report_cells(notebook, name: str, say) -> None:
 
 def collect(folder: Path = NOTEBOOKS) -> None:
     """Write data/verdicts.json and data/board.json from what the built notebooks hold."""
-    made = {"verdicts.json": lambda: stored(VERDICT, folder), "board.json": lambda: _board(folder)}
-    for name, make in made.items():
+    makers = {
+        "verdicts.json": lambda: read_outputs(VERDICT, folder),
+        "board.json": lambda: _board(folder),
+    }
+    for name, make in makers.items():
         # Read while nobody else writes: the later of two builds then finds what both have stored.
         update(
             folder.parent / "data" / name,
@@ -98,7 +101,7 @@ def collect(folder: Path = NOTEBOOKS) -> None:
 
 
 def _board(folder: Path) -> dict:
-    points = [p for found in stored(BOARD, folder).values() for p in found]
+    points = [p for found in read_outputs(BOARD, folder).values() for p in found]
     board = {(p["technique"], p["model"]): p for p in points}  # the later notebook's point stands
     return {"points": list(board.values())}
 

@@ -75,25 +75,25 @@ def read(path: Path, root: Path = ROOT) -> Column:
     size = path.stat().st_size
     require(size <= MAX_BYTES, f"{path.name}: bytes", size, "at most {high}", high=f"{MAX_BYTES:,}")
     try:
-        return parsed(path.read_bytes(), root)
+        return parse(path.read_bytes(), root)
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from error
 
 
-def parsed(content: bytes, root: Path = ROOT) -> Column:
+def parse(content: bytes, root: Path = ROOT) -> Column:
     """The column in a file's content; whatever is not as it has to be is a `ValueError`."""
     ours = verdicts(root)
-    found = with_ids(parse_json(content), ours)
-    schema, version = found.get("schema"), found.get("efflab")
+    column = with_ids(parse_json(content), ours)
+    schema, version = column.get("schema"), column.get("efflab")
     require(type(schema) is int and schema == SCHEMA, "schema", schema, f"1 or {SCHEMA}")
     wanted = f"{__version__}, the version here, whose rules judge it"
     require(version == __version__, "efflab", version, wanted)
-    _require_form(found)
+    _require_form(column)
     tomorrow = date.today() + timedelta(days=1)  # it may be later there
-    day = date.fromisoformat(found["date"])
-    require(day <= tomorrow, "date", found["date"], "a day that has come")
-    records = _verdicts(found["verdicts"], ours, root)
-    return Column(found["machine"], found["date"], records, versions=found["versions"])
+    day = date.fromisoformat(column["date"])
+    require(day <= tomorrow, "date", column["date"], "a day that has come")
+    records = _verdicts(column["verdicts"], ours, root)
+    return Column(column["machine"], column["date"], records, versions=column["versions"])
 
 
 def with_ids(found: dict, ours: Mapping[str, Mapping]) -> dict:
@@ -155,10 +155,10 @@ def _require_form(column: dict) -> None:
     if error.validator == "required":
         lacking = sorted(set(schema["required"]) - value.keys())
         require(False, f"keys of {name}", sorted(value), f"{lacking} too")
-    require(False, name, value, _allowed(error.validator, schema))
+    require(False, name, value, _allowed_words(error.validator, schema))
 
 
-def _allowed(keyword: str, schema: dict) -> str:
+def _allowed_words(keyword: str, schema: dict) -> str:
     """What a part of `FORM` allows, in words, where `keyword` is not kept."""
     if keyword in ("minLength", "maxLength"):
         return f"{schema.get('minLength', 0)} to {schema['maxLength']:,} characters"
@@ -242,5 +242,5 @@ def follows(record: Mapping, root: Path = ROOT) -> None:
     for key in ("rule", "outcome", "holds", "condition", "reason"):
         same, needed = record[key] == again[key], allowed + quote(again[key])
         require(same, f"{claim}: {key}", record[key], needed)
-    kept = plain(record["figures"]) == record["figures"]
-    require(kept, f"{claim}: figures", record["figures"], "at most six significant digits")
+    is_plain = plain(record["figures"]) == record["figures"]
+    require(is_plain, f"{claim}: figures", record["figures"], "at most six significant digits")

@@ -23,7 +23,7 @@ BROWSER_ADVICE = (
 
 
 def kept(text: str) -> str:
-    """A name or a number with its unit, not to be translated: its spaces are none until printed."""
+    """A name or a number with its unit, not to be translated: no-break spaces until printed."""
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
@@ -87,7 +87,7 @@ def find_gpu() -> str | None:
     return kept(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
 
 
-def file_found(path: Path) -> str | None:
+def file_size(path: Path) -> str | None:
     """A file's size."""
     return kept(f"{path.stat().st_size / 1e6:.1f} MB") if path.exists() else None
 
@@ -98,7 +98,7 @@ def find_minilm() -> str | None:
     for folder in spec.submodule_search_locations if spec else ():
         for path in Path(folder).rglob("*.safetensors"):
             if sha256(path) == MINILM_SHA256:
-                return file_found(path)
+                return file_size(path)
     return None
 
 
@@ -114,7 +114,7 @@ def doctor() -> list[dict]:
     rows += [row(name, package(name), "the notebooks") for name in PACKAGES]
     return [
         *rows,
-        row("stdlib-gpt checkpoint", file_found(STDLIB_GPT), "every cell that uses stdlib-gpt"),
+        row("stdlib-gpt checkpoint", file_size(STDLIB_GPT), "every cell that uses stdlib-gpt"),
         row("MiniLM-L6 weights", find_minilm(), "every cell that uses MiniLM-L6"),
         row("C++ compiler", find_compiler(), "torch.compile on the CPU (live FlexAttention)"),
         row(

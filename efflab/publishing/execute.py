@@ -49,19 +49,19 @@ def execute(
             )
     except PapermillExecutionError as error:
         trace = plain("\n".join(error.traceback))
-        raise failed(name, error.cell_index, error.source, trace, part) from None
+        raise report_failure(name, error.cell_index, error.source, trace, part) from None
     except CellTimeoutError:
         index, source = _last_started(part)
-        raise failed(name, index, source, f"It ran over {timeout} s.", part) from None
+        raise report_failure(name, index, source, f"It ran over {timeout} s.", part) from None
     except DeadKernelError:
         index, source = _last_started(part)
-        raise failed(name, index, source, "The kernel died.", part) from None
+        raise report_failure(name, index, source, "The kernel died.", part) from None
     except BaseException:  # Ctrl-C, a full disk: nobody is told of what there is
         part.unlink(missing_ok=True)
         raise
 
 
-def failed(name: str, index: int, source: str, trace: str, part: Path) -> CellFailed:
+def report_failure(name: str, index: int, source: str, trace: str, part: Path) -> CellFailed:
     """The one form in which a failing cell is reported."""
     return CellFailed(
         f"{name}, cell {index} failed:\n\n{source}\n\n{trace}\n\nThe notebook so far: {part}"

@@ -43,9 +43,9 @@ def judge(claim: str, evidence: Iterable[Evidence | Mapping], root: Path = ROOT)
     try:
         return function(list(by_id(evidence).values()))
     except Exception as error:  # a rule is written for its own figures, and these are a stranger's
-        said = f"{type(error).__name__}: {error}"[:200]
+        reason = f"{type(error).__name__}: {error}"[:200]
         raise ValueError(
-            f"{claim}: its figures are not those that its rule asks for ({said})"
+            f"{claim}: its figures are not those that its rule asks for ({reason})"
         ) from error
 
 

@@ -117,8 +117,8 @@ def short_ledger(root: Path = ROOT) -> str:
     known, rows = claims(root), []
     for name, record in verdicts(root).items():
         cells = [short_claim(known[name]), outcome_words(record["outcome"])]
-        taken = len(table(("",) * 4, []).splitlines()[0]) + sum(map(len, cells)) + 2
-        figure = figure_words(record["figures"][0], WIDEST - taken)
+        length = len(table(("",) * 4, []).splitlines()[0]) + sum(map(len, cells)) + 2
+        figure = figure_words(record["figures"][0], WIDEST - length)
         rows.append((*cells, figure, known[name]["notebook"]))
     return table(("claim", "outcome", "the figure that decides", "notebook"), rows)
 
@@ -147,8 +147,10 @@ def _entry(name: str, claim: dict, record: dict, root: Path) -> str:
         lines.append(f"Why: {record['reason']}\n")
     lines.append(f"Rule: {record['rule']}\n")
     lines.append(f"Judged in {notebook_link(claim['notebook'], root, 'docs')}.\n")
-    rows = [(f["name"], with_unit(f["value"], f["unit"]), interval_words(f), f["kind"])
-            for f in record["figures"]]  # fmt: skip
+    rows = [
+        (f["name"], with_unit(f["value"], f["unit"]), interval_words(f), f["kind"])
+        for f in record["figures"]
+    ]
     lines.append(table(("figure", "value", "95 % interval", "kind"), rows) + "\n")
     return "\n".join(lines)
 

@@ -91,13 +91,13 @@ class _Body:
         """What a column is: source, day and versions, whole or partial, outcomes counted."""
         n, n_all = len(column.verdicts), len(self.written)
         form = "whole: {n} claims" if n >= n_all else "partial: {n} of {all} claims"
-        found = [record["outcome"] for record in column.verdicts.values()]
+        outcomes = [record["outcome"] for record in column.verdicts.values()]
         counts = " · ".join(
-            f"{outcome_words(word, self.language)} {found.count(word)}" for word in OUTCOMES
+            f"{outcome_words(word, self.language)} {outcomes.count(word)}" for word in OUTCOMES
         )
-        told = [tr(SOURCES[column.source]), column.date]
-        told += [f"{k} {v}" for k, v in (column.versions or {}).items()]
-        return [" · ".join(filter(None, told)), tr(form, n=n, all=n_all), counts]
+        words = [tr(SOURCES[column.source]), column.date]
+        words += [f"{k} {v}" for k, v in (column.versions or {}).items()]
+        return [" · ".join(filter(None, words)), tr(form, n=n, all=n_all), counts]
 
     def rows(self) -> list[dict]:
         """The table's rows: the sections' names, and under each its claims."""
@@ -117,14 +117,16 @@ class _Body:
         row |= dict(notebook=self.notebook(about["notebook"]))
         row |= dict(cells=[self.cell(column, claim) for column in self.columns])
         row |= dict(why=None, every=None)
-        held = [c.verdicts[claim] for c in self.columns if claim in c.verdicts]
-        if not held:
+        verdicts = [c.verdicts[claim] for c in self.columns if claim in c.verdicts]
+        if not verdicts:
             return row
-        differing = [record for record in held[1:] if record["outcome"] != held[0]["outcome"]]
-        ids = [key for r in differing for key in turning(claim, held[0], r, self.root)]
-        every = [figure["id"] for record in held for figure in record["figures"]]
+        differing = [
+            record for record in verdicts[1:] if record["outcome"] != verdicts[0]["outcome"]
+        ]
+        ids = [key for r in differing for key in turning(claim, verdicts[0], r, self.root)]
+        every = [figure["id"] for record in verdicts for figure in record["figures"]]
         return row | dict(
-            rule=tr("Rule: {rule}", rule=self.words(claim, held[0])["rule"]),
+            rule=tr("Rule: {rule}", rule=self.words(claim, verdicts[0])["rule"]),
             differ=tr("They differ. What turns the outcome:"),
             why=self.figures(claim, ids) if ids else None,
             summary=tr("Rule and all figures"),
@@ -166,8 +168,8 @@ class _Body:
 
     def figures(self, claim: str, ids: list[str]) -> dict:
         """The figures of these ids, each once, the machines that have the claim side by side."""
-        held = [column for column in self.columns if claim in column.verdicts]
-        by = [by_id(column.verdicts[claim]["figures"]) for column in held]
+        columns = [column for column in self.columns if claim in column.verdicts]
+        by = [by_id(column.verdicts[claim]["figures"]) for column in columns]
         rows = [
             (
                 name_words(next(f[key] for f in by if key in f)),
@@ -175,4 +177,4 @@ class _Body:
             )
             for key in dict.fromkeys(ids)
         ]
-        return dict(figure=tr("figure"), machines=[column.name for column in held], rows=rows)
+        return dict(figure=tr("figure"), machines=[column.name for column in columns], rows=rows)

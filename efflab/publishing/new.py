@@ -35,7 +35,7 @@ SOME = {
 CELL = '# %% tags=["nbval-ignore-output"]\nlab.verdict("{id}", verdicts.{function}({evidence}))\n\n'
 
 
-def filled(name: str, values: dict[str, str]) -> str:
+def fill(name: str, values: dict[str, str]) -> str:
     """A template with its `@...@` filled in."""
     text = (TEMPLATE / name).read_text(encoding="utf-8")
     for _ in range(2):  # a value may hold names itself
@@ -62,42 +62,48 @@ def values_for(number: str, name: str, claims: list[str]) -> dict[str, str]:
     if not claims:
         return values
     names = [f"`{claim}`" for claim in claims]
-    functions = [filled("verdict.py.in", {"@FUNCTION@": function_of(c)}) for c in claims]
+    functions = [fill("verdict.py.in", {"@FUNCTION@": function_of(c)}) for c in claims]
     calls = [
-        CELL.format(id=c, function=function_of(c), evidence="sums.evidence(speedup)")
+        CELL.format(id=c, function=function_of(c), evidence="measure.evidence(speedup)")
         for c in claims
     ]
-    return values | SOME | {
-        "@CLAIMS_EN@": ", ".join(names),
-        "@CLAIMS_ZH@": "、".join(names),
-        "@FUNCTIONS@": "".join(functions).rstrip(),
-        "@VERDICT_CELLS@": "".join(calls),
-        "@VERDICT_TEST@": filled("verdict_test.py.in", {}),
-    }  # fmt: skip
+    return (
+        values
+        | SOME
+        | {
+            "@CLAIMS_EN@": ", ".join(names),
+            "@CLAIMS_ZH@": "、".join(names),
+            "@FUNCTIONS@": "".join(functions).rstrip(),
+            "@VERDICT_CELLS@": "".join(calls),
+            "@VERDICT_TEST@": fill("verdict_test.py.in", {}),
+        }
+    )
 
 
 def files_for(number: str, name: str, root: Path) -> dict[Path, str]:
     """{where: what} of a new notebook, its catalog entry apart."""
     claims = claims_of(number, root)
     values, room = values_for(number, name, claims), root / "notebooks" / "efflab_rooms" / name
-    texts = filled("zh.toml.in", values) + (filled("zh_verdicts.toml.in", {}) if claims else "")
+    texts = fill("zh.toml.in", values) + (fill("zh_verdicts.toml.in", {}) if claims else "")
     files = {
-        root / "notebooks" / "src" / f"{number}_{name}.py": filled("source.py.in", values),
-        room / "__init__.py": filled("room.py.in", values),
-        room / "sums.py": filled("sums.py.in", values),
-        room / "exercises.py": filled("exercises.py.in", values),
+        root / "notebooks" / "src" / f"{number}_{name}.py": fill("source.py.in", values),
+        room / "__init__.py": fill("room.py.in", values),
+        room / "measure.py": fill("measure.py.in", values),
+        room / "figures.py": fill("figures.py.in", values),
+        room / "exercises.py": fill("exercises.py.in", values),
         room / "zh.toml": texts,
-        root / "tests" / "notebooks" / f"test_{name}.py": filled("test.py.in", values),
+        root / "tests" / "notebooks" / f"test_{name}.py": fill("test.py.in", values),
     }
     if claims:
-        files[room / "verdicts.py"] = filled("verdicts.py.in", values)
+        files[room / "verdicts.py"] = fill("verdicts.py.in", values)
     return files
 
 
 def with_entry(catalog: str, number: str, entry: str) -> str:
     """The catalog's text with one more entry, in the order of numbers."""
-    later = [m.start() for m in re.finditer(r'^\["(\d\d)"\]', catalog, re.MULTILINE)
-             if m[1] > number]  # fmt: skip
+    later = [
+        m.start() for m in re.finditer(r'^\["(\d\d)"\]', catalog, re.MULTILINE) if m[1] > number
+    ]
     if not later:
         return f"{catalog.rstrip()}\n\n{entry}"
     return f"{catalog[: later[0]]}{entry}\n{catalog[later[0] :]}"
@@ -106,20 +112,22 @@ def with_entry(catalog: str, number: str, entry: str) -> str:
 def new(number: str, name: str, *, root: Path = ROOT) -> list[Path]:
     """Write a new notebook's files and its catalog entry; returns where they are.
 
-    A number or a name that is taken, or that is none, is a `ValueError` before anything is written.
+    A number or name that is taken or invalid is a `ValueError` before anything is written.
     """
     require(bool(re.fullmatch("[0-9]{2}", number)), "number", number, "two digits such as 16")
     right = bool(re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name))
     allowed = "small letters and digits with _ between words, such as running_sums"
     require(right and not keyword.iskeyword(name), "name", name, allowed)
-    taken = sources(root / "notebooks")
-    require(number not in taken, "number", number, f"one not taken, unlike {', '.join(taken)}")
+    existing = sources(root / "notebooks")
+    require(
+        number not in existing, "number", number, f"one not taken, unlike {', '.join(existing)}"
+    )
     files = files_for(number, name, root)
     for path in [root / "notebooks" / "efflab_rooms" / name, *files]:
         there = path.relative_to(root).as_posix()
         require(not path.exists(), "name", name, f"one not taken, but {there} exists")
     catalog = root / "notebooks" / "catalog.toml"
-    entry = filled("catalog.toml.in", values_for(number, name, claims_of(number, root)))
+    entry = fill("catalog.toml.in", values_for(number, name, claims_of(number, root)))
     try:
         for path, text in files.items():
             write_atomically(path, text)

@@ -20,16 +20,16 @@ def of_kind(notebook: NotebookNode, kind: str) -> list:
     ]
 
 
-def stored(kind: str, folder: Path = NOTEBOOKS) -> dict[str, list]:
+def read_outputs(kind: str, folder: Path = NOTEBOOKS) -> dict[str, list]:
     """{number: what the built English notebook holds of mime type `kind`}, without empty ones.
 
     A damaged one is a `ValueError` that names it.
     """
     built = {number: built_path(path, "en") for number, path in sources(folder).items()}
-    found = {
+    by_number = {
         number: of_kind(read_built(path), kind) for number, path in built.items() if path.exists()
     }
-    return {number: outputs for number, outputs in found.items() if outputs}
+    return {number: outputs for number, outputs in by_number.items() if outputs}
 
 
 def settle(notebook: NotebookNode, old: NotebookNode | None) -> None:
@@ -40,8 +40,8 @@ def settle(notebook: NotebookNode, old: NotebookNode | None) -> None:
     """
     before = {c.id: c.get("outputs", []) for c in old.cells} if old else {}
     for cell in notebook.cells:
-        kept = {k: v for k, v in cell.metadata.items() if k in KEPT and v != []}
-        cell.metadata = NotebookNode(kept)
+        metadata = {k: v for k, v in cell.metadata.items() if k in KEPT and v != []}
+        cell.metadata = NotebookNode(metadata)
         if cell.cell_type != "code":
             continue
         for output in cell.outputs:

@@ -22,28 +22,28 @@ def literal(text: str):
 
 def parse(pairs: Iterable[str]) -> dict[str, str]:
     """["n=3", "model=gpt2"] -> {"n": "3", "model": "gpt2"}; a name twice is a `ValueError`."""
-    found = _by_name(pairs)
-    for name, texts in found.items():
+    values = _by_name(pairs)
+    for name, texts in values.items():
         require(len(texts) == 1, "-p", f"{name}={texts[-1]}", f"{name} once")
-    return {name: text for name, (text,) in found.items()}
+    return {name: text for name, (text,) in values.items()}
 
 
 def parse_choices(pairs: Iterable[str]) -> dict[str, list]:
     """["n=1,2", "n=4"] -> {"n": [1, 2, 4]}: each name's values, of a repeated one all."""
-    found = _by_name(pairs)
+    grid = _by_name(pairs)
     return {
         name: [literal(value) for text in texts for value in split(text)]
-        for name, texts in found.items()
+        for name, texts in grid.items()
     }
 
 
 def _by_name(pairs: Iterable[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    values: dict[str, list[str]] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         require(bool(equals), "-p", pair, "name=value")
-        found.setdefault(name, []).append(text)
-    return found
+        values.setdefault(name, []).append(text)
+    return values
 
 
 def split(text: str) -> list[str]:
@@ -90,7 +90,7 @@ def checked(given: dict, known: dict, limits: dict | None = None) -> dict:
     return given
 
 
-def checked_for(path: Path, source: NotebookNode, given: dict) -> dict:
+def check_values_for(path: Path, source: NotebookNode, given: dict) -> dict:
     """`given` checked against one source's parameters and the limits of its catalog."""
     limits = limits_of(path.stem, path.parents[1] / "catalog.toml")
     return checked(given, parameters(source), limits)

@@ -12,7 +12,7 @@ from efflab.files import require_writable, write_atomically
 from efflab.formats import VERDICT
 from efflab.publishing import usage
 from efflab.publishing.catalog import NOTEBOOKS, ROOT, catalog
-from efflab.publishing.column import Column, parsed, read
+from efflab.publishing.column import Column, parse, read
 from efflab.publishing.execute import CellFailed
 from efflab.publishing.ledger import claims, verdicts
 from efflab.publishing.outputs import of_kind
@@ -22,7 +22,7 @@ from efflab.publishing.source import read_notebook
 
 FOLDER = Path("data") / "ledger"
 """Where other machines' columns lie, in the repository."""
-UNTOLD = dict(cpu="a machine that is not told", features=None, threads=None)
+UNKNOWN_MACHINE = dict(cpu="unknown machine", features=None, threads=None)
 
 
 def due(root: Path = ROOT) -> list[str]:
@@ -37,38 +37,38 @@ def columns(root: Path = ROOT) -> list[Column]:
     A file in data/ledger that has been changed by hand, or whose rules are not today's, is a
     `ValueError` that names it.
     """
-    mine, others = built(root), stored(root)
+    mine, others = built_columns(root), stored_columns(root)
     return [*mine, *others, *from_records({c.name for c in [*mine, *others]}, root)]
 
 
 # --- Of the built notebooks ------------------------------------------------------------------
 
 
-def built(root: Path = ROOT) -> list[Column]:
+def built_columns(root: Path = ROOT) -> list[Column]:
     """The verdicts of the built notebooks, by the machine that built each; the largest first."""
     builds = usage.read_builds(root / "data" / "builds.json")
     entries = {name: e for name, e in builds.items() if name.endswith(" en")}
-    told = [e["machine"] for e in entries.values() if isinstance(e["machine"], dict)]
+    machines = [e["machine"] for e in entries.values() if isinstance(e["machine"], dict)]
     known, found = claims(root), {}
     for claim, record in verdicts(root).items():
         entry = entries.get(f"{known[claim]['notebook']} en", {})
-        where = _described(entry.get("machine", UNTOLD), told)
+        where = _machine_of(entry.get("machine", UNKNOWN_MACHINE), machines)
         column = found.setdefault(json.dumps(where), Column(where, "", {}, source="built"))
         column.verdicts[claim] = record
     return sorted(
-        (_dated(c, entries, known) for c in found.values()), key=lambda c: -len(c.verdicts)
+        (_with_date(c, entries, known) for c in found.values()), key=lambda c: -len(c.verdicts)
     )
 
 
-def _described(where: str | dict, told: list[dict]) -> dict:
+def _machine_of(where: str | dict, told: list[dict]) -> dict:
     """A machine of builds.json: an old entry names its CPU alone, as newer ones tell it whole."""
     if isinstance(where, dict):
         return where
     alike = [m for m in told if m["cpu"] == where]
-    return alike[-1] if alike else UNTOLD | dict(cpu=where)
+    return alike[-1] if alike else UNKNOWN_MACHINE | dict(cpu=where)
 
 
-def _dated(column: Column, entries: dict, known: dict) -> Column:
+def _with_date(column: Column, entries: dict, known: dict) -> Column:
     """The column with the day of its newest build."""
     numbers = {known[claim]["notebook"] for claim in column.verdicts}
     days = [entries[f"{n} en"]["date"] for n in numbers if f"{n} en" in entries]
@@ -78,14 +78,14 @@ def _dated(column: Column, entries: dict, known: dict) -> Column:
 # --- Of other machines -----------------------------------------------------------------------
 
 
-def stored(root: Path = ROOT) -> list[Column]:
+def stored_columns(root: Path = ROOT) -> list[Column]:
     """The columns in data/ledger, each checked again."""
-    found = []
+    columns = []
     for path in sorted((root / FOLDER).glob("*.json")):
         column = read(path, root)
         require(path.name == column.file_name, "file", path.name, f"its name, {column.file_name}")
-        found.append(column)
-    return found
+        columns.append(column)
+    return columns
 
 
 def add(path: Path, root: Path = ROOT) -> Path:
@@ -123,16 +123,16 @@ def run_here(
     records, failed = [], {}
     for number in (n for n, entry in catalog(folder).items() if entry["claims"]):
         try:
-            found = _verdicts_of(number, folder, fresh)
+            verdicts = _verdicts_of(number, folder, fresh)
         except CellFailed as error:
             failed[number] = str(error)
             say(f"{number}: failed, left out")
             continue
-        say(f"{number}: " + ", ".join(f"{v['claim']} {v['outcome']}" for v in found))
-        records += found
-    made = {record["claim"]: record for record in records}
-    column = replace(own, verdicts=made)
-    parsed(column.text().encode(), folder.parent)  # what `ledger add` would refuse is not written
+        say(f"{number}: " + ", ".join(f"{v['claim']} {v['outcome']}" for v in verdicts))
+        records += verdicts
+    by_claim = {record["claim"]: record for record in records}
+    column = replace(own, verdicts=by_claim)
+    parse(column.text().encode(), folder.parent)  # what `ledger add` would refuse is not written
     write_atomically(out, column.text())
     if failed:
         message = f"{out} is partial: {len(failed)} failed\n\n" + "\n\n".join(failed.values())
@@ -142,6 +142,6 @@ def run_here(
 
 def _verdicts_of(number: str, folder: Path, fresh: bool) -> list[dict]:
     """The verdicts of one notebook with its default parameters, from a kept run if there is one."""
-    kept = None if fresh else is_done(number, {}, folder)
-    path = kept or run(number, {}, folder=folder, fresh=True, say=lambda line: None)
+    earlier = None if fresh else is_done(number, {}, folder)
+    path = earlier or run(number, {}, folder=folder, fresh=True, say=lambda line: None)
     return of_kind(read_notebook(path), VERDICT)

@@ -26,8 +26,9 @@ def notebooks(root: Path = ROOT, language: str = "en") -> str:
             for x, title in entry["title"].items()
         }
         other = "zh" if language == "en" else "en"
-        rows.append((number, links[language], links[other], entry["minutes"],
-                     entry["finds"][language]))  # fmt: skip
+        rows.append(
+            (number, links[language], links[other], entry["minutes"], entry["finds"][language])
+        )
     return table(NOTEBOOK_COLUMNS[language], rows)
 
 
@@ -51,7 +52,7 @@ TABLES = {
 """What stands between which markers of the README."""
 
 
-def updated(text: str, name: str, content: str) -> str:
+def update_section(text: str, name: str, content: str) -> str:
     """The README's text with `content` between the markers of `name`, which it must hold once."""
     start, end = START.format(name), END.format(name)
     before, _, rest = text.partition(start)
@@ -65,16 +66,16 @@ def readme(root: Path = ROOT) -> str:
     """README.md as it should be."""
     text = (root / "README.md").read_text(encoding="utf-8")
     for name, make in TABLES.items():
-        text = updated(text, name, make(root))
+        text = update_section(text, name, make(root))
     return text
 
 
 def report(root: Path = ROOT, say=print) -> None:
     """Print the ledger, and bring README.md, docs/ledger.md and docs/ledger.html up to date."""
     say(short_ledger(root))
-    made = {"README.md": readme, "docs/ledger.md": page, "docs/ledger.html": html}
-    for name, text in [(name, make(root)) for name, make in made.items()]:
+    pages = {"README.md": readme, "docs/ledger.md": page, "docs/ledger.html": html}
+    for name, text in [(name, make(root)) for name, make in pages.items()]:
         path = root / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
-            update(path, lambda _, make=made[name]: make(root))
+            update(path, lambda _, make=pages[name]: make(root))
             say(f"{name} brought up to date")

@@ -22,7 +22,7 @@ from efflab.formats import VERDICT
 from efflab.publishing.catalog import NOTEBOOKS, find
 from efflab.publishing.execute import execute, seconds, title_of
 from efflab.publishing.outputs import of_kind
-from efflab.publishing.parameters import checked, checked_for, literal, parse
+from efflab.publishing.parameters import check_values_for, checked, literal, parse
 from efflab.publishing.source import code_cells, read_notebook, read_source, solve, translate
 from efflab.significant import significant
 
@@ -59,7 +59,7 @@ def execute_with(
     then a `.part.ipynb` beside `target` holds what there is, and `target` what it held before.
     """
     source = read_source(path)
-    given, language = checked_for(path, source, given), given.get("language", "en")
+    given, language = check_values_for(path, source, given), given.get("language", "en")
     notebook = translate(source, language)
     notebook.metadata.efflab = {"fingerprint": fingerprint(notebook, path), "parameters": given}
     if solved:
@@ -106,7 +106,7 @@ def run(
     if not fresh and (kept := is_done(name, given, folder, say)):
         say("kept from before, as nothing that it depends on has changed; --fresh runs it again")
         return kept
-    target = writable(kept_at(path, given), say)
+    target = writable(run_folder(path, given), say)
     for cell in execute_with(path, given, target).cells:
         if seconds(cell):
             say(f"{seconds(cell):7.2f} s  {title_of(cell)}")
@@ -133,8 +133,8 @@ def dependencies(data: Path) -> list[Path]:
     """The files of the package, of the rooms and of `data` on which every run depends, in order."""
     code = [p for f in CODE for p in f.rglob("*") if p.suffix in (".py", ".toml")]
     folders = ("published", "experiments", "stdlib-gpt")
-    kept = [p for folder in folders for p in (data / folder).glob("*")]
-    files = [*code, data / "claims.toml", *kept]
+    data_files = [p for folder in folders for p in (data / folder).glob("*")]
+    files = [*code, data / "claims.toml", *data_files]
     return sorted(p for p in files if p.is_file() and not p.name.startswith(("training", ".")))
 
 
@@ -145,20 +145,20 @@ def libraries() -> str:
     What is installed, not what `sys.path` holds: setuptools adds copies of its own once imported.
     """
     places = {sysconfig.get_paths()[name] for name in ("purelib", "platlib")}
-    found = {f"{d.metadata['Name']}=={d.version}" for d in distributions(path=sorted(places))}
-    return json.dumps([platform.python_version(), *sorted(found)])
+    versions = {f"{d.metadata['Name']}=={d.version}" for d in distributions(path=sorted(places))}
+    return json.dumps([platform.python_version(), *sorted(versions)])
 
 
 def is_done(name: str, given: dict, folder: Path = NOTEBOOKS, say: Callable = print) -> Path | None:
     """The finished run with the same fingerprint and parameters, if there is one.
 
-    A file that is none, or a damaged one, is said and counts as not there.
+    An invalid or damaged file is reported and ignored.
     """
     path = find(name, folder)
     source = read_source(path)
-    checked_for(path, source, given)
+    check_values_for(path, source, given)
     wanted = fingerprint(translate(source, given.get("language", "en")), path)
-    places = kept_at(path, given), own_place(kept_at(path, given))
+    places = run_folder(path, given), own_place(run_folder(path, given))
     return next((p for p in places if p.exists() and _is_run(p, wanted, given, say)), None)
 
 
@@ -174,7 +174,7 @@ def _is_run(target: Path, wanted: str, given: dict, say: Callable) -> bool:
     return same and about.get("fingerprint") == wanted
 
 
-def kept_at(path: Path, given: dict) -> Path:
+def run_folder(path: Path, given: dict) -> Path:
     """Where a run of the source at `path` is kept, with these parameters."""
     return path.parents[2] / "runs" / path.stem / run_name(given)
 
@@ -221,13 +221,13 @@ def sweep(
     path, grid = find(name, folder), combinations(choices)
     source = read_source(path)
     for given in grid:
-        checked_for(path, source, given)
+        check_values_for(path, source, given)
     paths = []
     for i, given in enumerate(grid):
-        kept = None if fresh else is_done(name, given, folder, say)
-        say(f"{i + 1} of {len(grid)}: {given}" + (" (done before)" if kept else ""))
+        earlier = None if fresh else is_done(name, given, folder, say)
+        say(f"{i + 1} of {len(grid)}: {given}" + (" (done before)" if earlier else ""))
         quiet = dict(folder=folder, fresh=True, say=lambda line: None)
-        paths.append(kept or run(name, given, **quiet))
+        paths.append(earlier or run(name, given, **quiet))
         for verdict in of_kind(read_notebook(paths[-1]), VERDICT):
             say(f"    {verdict['claim']}: {verdict['outcome']}, {deciding(verdict)}")
     return paths

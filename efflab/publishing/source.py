@@ -93,10 +93,10 @@ def exercise_name(cell: NotebookNode) -> str:
 def solution(source: NotebookNode, name: str, language: str) -> str:
     """The code that can stand in the stub of exercise `name`, out of its folded solution."""
     wanted = {language, "solution", f"ex-{name}"}
-    found = [c.source for c in source.cells if wanted <= set(tags(c))]
-    require(len(found) == 1, f"solutions of {name} in {language}", len(found), "exactly one")
-    blocks = re.findall(r"```python\n(.*?)\n```", found[0], re.DOTALL)
-    require(len(blocks) == 1 and "<details>" in found[0], name, found[0], "one folded python block")
+    cells = [c.source for c in source.cells if wanted <= set(tags(c))]
+    require(len(cells) == 1, f"solutions of {name} in {language}", len(cells), "exactly one")
+    blocks = re.findall(r"```python\n(.*?)\n```", cells[0], re.DOTALL)
+    require(len(blocks) == 1 and "<details>" in cells[0], name, cells[0], "one folded python block")
     return blocks[0]
 
 
@@ -104,7 +104,7 @@ def solution(source: NotebookNode, name: str, language: str) -> str:
 CHINESE_BREAK = re.compile(r"(?<=[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef])\n(?=[\u4e00-\u9fff])")
 
 
-def joined(text: str) -> str:
+def join_lines(text: str) -> str:
     """Chinese prose without its line breaks, which a page would show as spaces.
 
     >>> joined("核心，\\n随长度增长")
@@ -113,7 +113,7 @@ def joined(text: str) -> str:
     return CHINESE_BREAK.sub("", text)
 
 
-def linked(text: str, name: str, language: str) -> str:
+def link_twin(text: str, name: str, language: str) -> str:
     """A notebook's first text with the link to its twin under the heading.
 
     >>> linked("# A title\\n\\nText", "03_windows", "en")
@@ -138,9 +138,9 @@ def translate(source: NotebookNode, language: str) -> NotebookNode:
         if "parameters" in tags(cell):
             text = text.replace('language = "en"', f'language = "{language}"', 1)
         if language == "zh" and cell.cell_type == "markdown":
-            text = joined(text)
+            text = join_lines(text)
         if not notebook.cells:
-            text = linked(text, source.metadata.efflab["name"], language)
+            text = link_twin(text, source.metadata.efflab["name"], language)
         new = {"code": nbformat.v4.new_code_cell, "markdown": nbformat.v4.new_markdown_cell}
         cell_id = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
         seen[cell_id] += 1
@@ -165,19 +165,19 @@ def differences(path: Path, language: str) -> list[str]:
     if not target.exists():
         return [f"{target.name} ({language}) is not built"]
 
-    def said(notebook):
+    def cells_of(notebook):
         return [(c.cell_type, c.source.strip(), tuple(tags(c))) for c in notebook.cells]
 
-    wanted = said(translate(read_source(path), language))
+    wanted = cells_of(translate(read_source(path), language))
     try:
-        found = said(read_notebook(target))
+        texts = cells_of(read_notebook(target))
     except ValueError as error:
         return [f"{error} ({language})"]
     lines = [
         f"{target.name} ({language}), cell {i}: {b[1][:60]!r} instead of {a[1][:60]!r}"
-        for i, (a, b) in enumerate(zip(wanted, found, strict=False))
+        for i, (a, b) in enumerate(zip(wanted, texts, strict=False))
         if a != b
     ]
-    if len(wanted) != len(found):
-        lines.append(f"{target.name} ({language}): {len(found)} cells instead of {len(wanted)}")
+    if len(wanted) != len(texts):
+        lines.append(f"{target.name} ({language}): {len(texts)} cells instead of {len(wanted)}")
     return lines

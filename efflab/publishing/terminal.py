@@ -43,7 +43,7 @@ def _nearest(error: UnicodeEncodeError) -> tuple[str, int]:
     return letters.encode("ascii", "ignore").decode() or "?", error.end
 
 
-def shown_language(language: str) -> str:
+def usable_language(language: str) -> str:
     """`language`, or "en" with a word about it where the terminal has no Chinese letters."""
     encoding = sys.stdout.encoding or "utf-8"
     try:
@@ -72,8 +72,8 @@ def words(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{_file(error.filename)}: " if error.filename else ""
         remedy = REMEDIES.get(error.errno)
-        return _shortened(f"{where}{error.strerror}{f'; {remedy}' if remedy else ''}")
-    return _shortened(str(error))
+        return _shorten(f"{where}{error.strerror}{f'; {remedy}' if remedy else ''}")
+    return _shorten(str(error))
 
 
 def _file(name) -> str:
@@ -85,7 +85,7 @@ def _file(name) -> str:
         return str(path)
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     half = LONGEST_LINE // 2
     lines = text.split("\n")
     return "\n".join(

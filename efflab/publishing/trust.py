@@ -10,7 +10,7 @@ from efflab.json_files import read_json
 from efflab.publishing.catalog import ROOT
 
 
-def shipped(root: Path = ROOT) -> list[Path]:
+def unchanged_notebooks(root: Path = ROOT) -> list[Path]:
     """The notebooks that git has and that nobody has changed; none where there is no git."""
     tracked = _git(root, "ls-files", "-z", "--", "notebooks/*.ipynb")
     changed = set(_git(root, "diff", "--name-only", "-z", "HEAD", "--", "notebooks"))
@@ -20,10 +20,10 @@ def shipped(root: Path = ROOT) -> list[Path]:
 def _git(root: Path, *arguments: str) -> list[str]:
     """The names that git answers, by zero bytes; none where it has no answer."""
     try:
-        found = subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=True)
+        output = subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return []
-    return found.stdout.decode().rstrip("\0").split("\0") if found.stdout else []
+    return output.stdout.decode().rstrip("\0").split("\0") if output.stdout else []
 
 
 def trust(paths: list[Path]) -> None:
@@ -37,4 +37,4 @@ def trust(paths: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    trust(shipped())
+    trust(unchanged_notebooks())

@@ -23,8 +23,8 @@ GROWN = 2.0
 def require_idle() -> None:
     """Refuse to go on while the machine is busy, since notebooks measure times."""
     allowed = f"at most {BUSY_CORES} cores in use by others, since notebooks measure times; "
-    found = round(busy_cores(), 2)
-    require(found <= BUSY_CORES, "busy cores", found, allowed + "--busy builds all the same")
+    cores = round(busy_cores(), 2)
+    require(cores <= BUSY_CORES, "busy cores", cores, allowed + "--busy builds all the same")
 
 
 @contextmanager
@@ -41,8 +41,8 @@ def watching_memory(every_seconds: float = 0.2):
     def watch():
         me = psutil.Process()
         while not stop.is_set():
-            held = sum(map(_resident_bytes, me.children(recursive=True)))
-            found.peak_bytes = max(found.peak_bytes, held)
+            resident = sum(map(_resident_bytes, me.children(recursive=True)))
+            found.peak_bytes = max(found.peak_bytes, resident)
             stop.wait(every_seconds)
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -112,7 +112,7 @@ def keep_builds(path: Path, now: dict[str, dict]) -> None:
     """Add the builds of `now` to data/builds.json."""
 
     def added(text: str | None) -> str:
-        kept = {} if text is None else _builds(text, path.name)
-        return json.dumps(dict(sorted((kept | now).items())), indent=1) + "\n"
+        builds = {} if text is None else _builds(text, path.name)
+        return json.dumps(dict(sorted((builds | now).items())), indent=1) + "\n"
 
     update(path, added)

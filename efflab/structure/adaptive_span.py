@@ -39,9 +39,9 @@ def _require_pairs(distance: Tensor, name: str, span: Tensor) -> None:
     require(distance.dtype != torch.bool, "distance.dtype", distance.dtype, "numbers")
     shapes = [tuple(reversed(x.shape)) for x in (distance, span)]
     fits = all(a == b or 1 in (a, b) for a, b in zip(*shapes, strict=False))
-    found = tuple(distance.shape)
+    shape = tuple(distance.shape)
     require(
-        fits, "distance.shape", found, f"one that broadcasts with {name}.shape={tuple(span.shape)}"
+        fits, "distance.shape", shape, f"one that broadcasts with {name}.shape={tuple(span.shape)}"
     )
 
 
@@ -155,10 +155,10 @@ def from_attention(attention: Attention, max_span: Size, **options: Any) -> Adap
     """
     require(attention.causal, "attention.causal", False, "a causal attention")
     d_model = attention.out.out_features
-    made = AdaptiveSpanAttention(d_model, attention.n_head, max_span, **options)
-    made.qkv.load_state_dict(attention.qkv.state_dict())
-    made.out.load_state_dict(attention.out.state_dict())
-    return made
+    layer = AdaptiveSpanAttention(d_model, attention.n_head, max_span, **options)
+    layer.qkv.load_state_dict(attention.qkv.state_dict())
+    layer.out.load_state_dict(attention.out.state_dict())
+    return layer
 
 
 @check_arguments

@@ -16,7 +16,7 @@ from efflab.arguments import check_arguments
 from efflab.errors import require, require_int
 from efflab.rules import Count, Size
 from efflab.tensors import Heads, Hidden, Integers, Layout
-from efflab.threads import shared_out
+from efflab.threads import map_on_threads
 
 
 @check_arguments
@@ -87,8 +87,8 @@ def block_sparse_attention(q: Heads, k: Heads, v: Heads, layout: Layout, block_s
     fits = T > 0 and T % block_size == 0
     require(fits, "q.shape", tuple(q.shape), f"T a multiple of block_size={block_size}")
     square = layout.shape == (n_blocks, n_blocks) and layout.dtype == torch.bool
-    found = f"{layout.dtype} {tuple(layout.shape)}"
-    require(square, "layout", found, f"a bool tensor of shape {(n_blocks, n_blocks)}")
+    given = f"{layout.dtype} {tuple(layout.shape)}"
+    require(square, "layout", given, f"a bool tensor of shape {(n_blocks, n_blocks)}")
     blind = (~layout.any(1)).nonzero()[:, 0].tolist()
     require(not blind, "layout's empty rows", blind, "at least one key block in each row")
     blocks = (x.reshape(B * H * n_blocks, block_size, D) for x in (q, k, v))
@@ -153,10 +153,10 @@ class _BlockSparse(torch.autograd.Function):
 
         def answer(piece: Piece) -> None:
             own, keys, n_rows = piece
-            found = attend(q.index_select(0, own), blocks_at(k, keys), blocks_at(v, keys), n_rows)
-            y.index_copy_(0, own, found)
+            output = attend(q.index_select(0, own), blocks_at(k, keys), blocks_at(v, keys), n_rows)
+            y.index_copy_(0, own, output)
 
-        for _ in shared_out(answer, ctx.pieces):
+        for _ in map_on_threads(answer, ctx.pieces):
             pass
         return y
 
@@ -175,7 +175,7 @@ class _BlockSparse(torch.autograd.Function):
             return torch.autograd.grad(y, inputs, dy.index_select(0, own))
 
         # summed here, in order: threads would add to the same keys at once
-        found = shared_out(gradients, ctx.pieces)
+        found = map_on_threads(gradients, ctx.pieces)
         for (own, keys, _), (of_q, of_k, of_v) in zip(ctx.pieces, found, strict=True):
             dq.index_copy_(0, own, of_q)
             for total, part in ((dk, of_k), (dv, of_v)):

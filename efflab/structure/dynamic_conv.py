@@ -127,11 +127,11 @@ def replace_attention(model: nn.Module, make: Callable[[nn.Module], nn.Module]) 
     `make` is given the `efflab.model.Attention` that stands there (its `n_head`, `causal` and
     weights). Layers that shared an attention share what replaces it.
     """
-    made: dict[nn.Module, nn.Module] = {}
+    replacements: dict[nn.Module, nn.Module] = {}
     for layer in model.layers:
         old = layer.attention.body
-        if old not in made.values():
-            layer.attention.body = made.setdefault(old, make(old))
+        if old not in replacements.values():
+            layer.attention.body = replacements.setdefault(old, make(old))
     return model
 
 

@@ -17,9 +17,10 @@ from torch.nn.functional import scaled_dot_product_attention as attention
 
 from efflab.arguments import check_arguments
 from efflab.errors import require, require_int
+from efflab.rules import Count
 from efflab.structure.swin import WindowAttention
 from efflab.tensors import Heads, Hidden, Visible
-from efflab.threads import shared_out
+from efflab.threads import map_on_threads
 
 __all__ = [
     "SlidingAttention",
@@ -98,18 +99,20 @@ def sliding_window_attention(
     for name, x in (("k", k), ("v", v)):
         require(x.shape == q.shape, f"{name}.shape", tuple(x.shape), f"q's {tuple(q.shape)}")
     require_int("window_size", window_size, 0)
-    require(q.size(2) > 0, "q.shape", tuple(q.shape), "at least one token")
-    left = min(window_size, q.size(2) - 1)
+    B, H, T, D = q.shape
+    require(T > 0, "q.shape", tuple(q.shape), "at least one token")
+    left = min(window_size, T - 1)
     attend = partial(attend_in_blocks, left=left, right=0 if causal else left)
     needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
-    if needs_grad or q.numel() < SHARED_FROM:  # hooks for the backward pass are a thread's
+    if needs_grad or B * H * T * D < SHARED_FROM:  # hooks for the backward pass are a thread's
         return attend(q, k, v)
     return _split_heads(attend, q, k, v)
 
 
-def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, left: int, right: int) -> Tensor:
+@check_arguments
+def attend_in_blocks(q: Heads, k: Heads, v: Heads, left: Count, right: Count) -> Tensor:
     """Attention (B,H,T,D) of query i to keys i - left to i + right, `BLOCK` queries at a time."""
-    B, H, T, D = q.shape
+    _, _, T, D = q.shape
     band = _band(left, right, q)
     first = -(-left // BLOCK) * BLOCK  # from here no query looks before the first key
     last = max((T - right) // BLOCK * BLOCK, first)  # up to here none looks beyond the last
@@ -123,22 +126,25 @@ def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, left: int, right: int) -> 
 
     outputs = [edge(start) for start in range(0, min(first, T), BLOCK)]
     if last > first:  # all inner blocks see equally many keys: one batch, (B H, blocks, BLOCK, D)
-        queries = q[:, :, first:last].reshape(B * H, -1, BLOCK, D)
+        queries = q[:, :, first:last].reshape(-1, (last - first) // BLOCK, BLOCK, D)
         seen = slice(first - left, last + right)
         keys, values = (
-            x[:, :, seen].flatten(0, 1).unfold(1, band.size(1), BLOCK).mT for x in (k, v)
+            x[:, :, seen].flatten(0, 1).unfold(1, left + BLOCK + right, BLOCK).mT for x in (k, v)
         )
         inner = attention(queries, keys, values, attn_mask=band)
-        outputs.append(inner.reshape(B, H, last - first, D))
+        outputs.append(inner.reshape(len(q), -1, last - first, D))
     outputs += [edge(start) for start in range(last, T, BLOCK)]
     return torch.cat(outputs, dim=2)
 
 
 def _band(left: int, right: int, like: Tensor) -> Tensor:
     """What is added to a block's scores (BLOCK, left + BLOCK + right): 0 where seen, else -inf."""
-    ones = torch.ones(BLOCK, left + BLOCK + right, dtype=torch.bool, device=like.device)
-    seen = ones.triu().tril(left + right)  # row i sees columns i to i + left + right
-    return torch.zeros_like(seen, dtype=like.dtype).masked_fill(~seen, -torch.inf)
+    span = left + BLOCK + right
+    column = torch.arange(span, device=like.device)
+    ahead = column - torch.arange(BLOCK, device=like.device)[:, None]  # of the row's first key
+    hidden = (ahead < 0) | (ahead > left + right)
+    zeros = torch.zeros(BLOCK, span, dtype=like.dtype, device=like.device)
+    return zeros.masked_fill(hidden, -torch.inf)
 
 
 def _split_heads(attend: Callable, *qkv: Tensor) -> Tensor:
@@ -146,7 +152,7 @@ def _split_heads(attend: Callable, *qkv: Tensor) -> Tensor:
     n_heads = qkv[0].size(0) * qkv[0].size(1)
     n_parts = min(n_heads, torch.get_num_threads())
     flat = (x.reshape(1, n_heads, *x.shape[2:]).tensor_split(n_parts, dim=1) for x in qkv)
-    parts = shared_out(lambda heads: attend(*heads), zip(*flat, strict=True))
+    parts = map_on_threads(lambda heads: attend(*heads), zip(*flat, strict=True))
     return torch.cat(list(parts), dim=1).view(qkv[0].shape)
 
 

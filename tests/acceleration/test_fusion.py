@@ -96,8 +96,9 @@ def test_each_operation_knows_its_part(xla_block):
 
 def test_xla_fuses_bias_and_gelu_into_one_loop():
     jnp, namespace = xla.load_jax().numpy, block.jax_namespace()
-    report = fusion.xla_report(lambda x, b: block.gelu(namespace, x + b), jnp.ones((8, 16)),
-                               jnp.ones(16))  # fmt: skip
+    report = fusion.xla_report(
+        lambda x, b: block.gelu(namespace, x + b), jnp.ones((8, 16)), jnp.ones(16)
+    )
     assert (report.n_ops, report.n_kernels) == (6, 1)
     # add 128 + 16 + 128, x/2, x/sqrt 2, erf, + 1: 2 x 128 each; product 3 x 128; 4 bytes a value
     assert report.bytes_before == 4 * (272 + 4 * 256 + 384)
@@ -167,8 +168,10 @@ def test_inductor_kernels_read_what_earlier_ones_wrote(inductor_block):
     names = [kernel.name for kernel in inductor_block.kernels]
     for i, kernel in enumerate(inductor_block.kernels):
         assert all(name in names[:i] or name.startswith("arg") for name in kernel.inputs)
-    assert all(any(k.startswith(("cpp", "mm", "bmm")) for k in kernel.inputs)
-               for kernel in inductor_block.kernels[1:])  # fmt: skip
+    assert all(
+        any(k.startswith(("cpp", "mm", "bmm")) for k in kernel.inputs)
+        for kernel in inductor_block.kernels[1:]
+    )
 
 
 def test_a_second_report_counts_the_same(torch_block, inductor_block):
@@ -256,8 +259,11 @@ ENTRY %main (x: f32[4], y: f32[4]) -> f32[2] {
 @pytest.mark.parametrize("queued", [False, True])
 def test_a_fit_finds_the_constants_again(queued):
     truth = fusion.LaunchModel(overhead=2e-6, bandwidth=1e10, queued=queued)
-    rows = [dict(n_kernels=n, bytes=n * b, seconds=truth.seconds(n, n * b))
-            for n in (1, 4, 32) for b in (8e2, 8e4, 8e6)]  # fmt: skip
+    rows = [
+        dict(n_kernels=n, bytes=n * b, seconds=truth.seconds(n, n * b))
+        for n in (1, 4, 32)
+        for b in (8e2, 8e4, 8e6)
+    ]
     found = fusion.fit_launches(rows, queued)
     assert found.overhead == pytest.approx(2e-6)
     assert found.bandwidth == pytest.approx(1e10)

@@ -17,7 +17,7 @@ VNNI = next(iter(CPUS))
 CONFIG = PRESETS["stdlib-gpt"]
 ALL = num_params(CONFIG)
 PARAMS = dict(zip(timed.STAGES, (ALL, ALL - 300_000, ALL - 450_000, ALL - 700_000), strict=True))
-WINDOWS = predictions.stage_windows(timed.recorded_recipe().windows)
+WINDOWS = predictions.stage_windows(timed.read_recipe().windows)
 PLAIN = forward_flops(CONFIG, 512)
 FLOPS = dict(zip(timed.STAGES, (1.0, 0.7, 0.9, 0.6), strict=True))
 

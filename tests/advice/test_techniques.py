@@ -65,7 +65,7 @@ def test_the_most_that_is_lost_is_the_intervals_end():
 
 
 def test_albert_saves_parameters_and_no_flops():
-    shared, albert = structure.shared(case()), structure.albert(case())
+    shared, albert = structure.sharing(case()), structure.albert(case())
     assert shared.budgets["checkpoint"].low == pytest.approx(3.47, abs=0.01)
     assert albert.budgets["checkpoint"].low == pytest.approx(9.32, abs=0.01)
     assert 1 < shared.budgets["memory"].low < shared.budgets["checkpoint"].low
@@ -114,7 +114,7 @@ def test_what_looks_ahead_is_no_advice_for_a_causal_model():
 
 
 def test_mixed_precision_by_roofline_and_by_papers():
-    a100, v100 = (acceleration.mixed(case(device=d)) for d in (A100, "V100 SXM2"))
+    a100, v100 = (acceleration.mixed_precision(case(device=d)) for d in (A100, "V100 SXM2"))
     assert (a100.budgets["latency"].low, a100.budgets["latency"].high) == (
         pytest.approx(2.0),
         pytest.approx(16.0),
@@ -122,19 +122,23 @@ def test_mixed_precision_by_roofline_and_by_papers():
     assert v100.budgets["latency"].low == v100.budgets["latency"].high
     days = a100.budgets["training days"]
     assert (days.kind, round(days.low, 2), round(days.high, 2)) == ("published", 1.59, 1.93)
-    assert acceleration.mixed(case(device="H100 SXM")).budgets["training days"].kind == "computed"
+    assert (
+        acceleration.mixed_precision(case(device="H100 SXM")).budgets["training days"].kind
+        == "computed"
+    )
     assert 1 < a100.budgets["memory"].low < 2
     assert a100.budgets["checkpoint"].low == 2
 
 
 def test_a_text_of_one_token_gains_what_its_weights_take_to_read():
-    latency = acceleration.mixed(case(seq_len=1)).budgets["latency"]
+    latency = acceleration.mixed_precision(case(seq_len=1)).budgets["latency"]
     assert latency.low == latency.high == pytest.approx(2.0)
 
 
 def test_a_cpu_without_bf16_is_not_told_to_use_it():
     with_vnni, without = (
-        acceleration.mixed(case(device=f"CPU {which} VNNI")) for which in ("with", "without")
+        acceleration.mixed_precision(case(device=f"CPU {which} VNNI"))
+        for which in ("with", "without")
     )
     assert with_vnni.budgets["latency"].low > 1
     assert "slower" in without.budgets["latency"]
@@ -145,17 +149,17 @@ def test_a_cpu_without_bf16_is_not_told_to_use_it():
 def test_as_fast_as_before_is_no_gain(monkeypatch, low, faster):
     recorded_gain = Gain(low, 2.0, "recorded", "a record")
     monkeypatch.setattr(engines, "gain", lambda case, engine: recorded_gain)
-    latency = acceleration.mixed(case(device="CPU with VNNI")).budgets["latency"]
+    latency = acceleration.mixed_precision(case(device="CPU with VNNI")).budgets["latency"]
     assert latency == (recorded_gain if faster else "this CPU has no bf16 products: it was slower")
 
 
 def test_what_computes_the_same_loses_nothing():
-    for made in (acceleration.compiled(case()), *distributed.techniques(case())):
+    for made in (acceleration.compilation(case()), *distributed.techniques(case())):
         assert (made.loss.value, made.loss.most) == (0, 0)
 
 
 def test_a_compiler_has_a_number_only_where_one_was_recorded():
-    gpu = acceleration.compiled(case()).budgets["latency"]
+    gpu = acceleration.compilation(case()).budgets["latency"]
     assert gpu == "no number was recorded for this device"
 
 
@@ -164,7 +168,7 @@ def test_a_compiler_is_no_advice_where_it_was_slower(old, monkeypatch):
     values = {"inductor": 2.0, "torch": old}
     items = {key: dict(value=v, low=v - 0.5, high=v + 0.5) for key, v in values.items()}
     monkeypatch.setattr(recorded, "evidence", lambda notebook, claim, key: items[key])
-    latency = acceleration.compiled(case(device="CPU with VNNI")).budgets["latency"]
+    latency = acceleration.compilation(case(device="CPU with VNNI")).budgets["latency"]
     if old < 2:
         assert "not faster" in latency
     else:
@@ -178,8 +182,11 @@ def test_a_compiler_is_no_advice_where_it_was_slower(old, monkeypatch):
 def test_packed_bytes_are_those_of_a_packed_model(bits, group_size):
     config = PRESETS["stdlib-gpt"]
     model = Transformer(config)
-    grid = dict(symmetric=True, axis=0) if group_size is None else dict(
-        symmetric=False, group_size=group_size)  # fmt: skip
+    grid = (
+        dict(symmetric=True, axis=0)
+        if group_size is None
+        else dict(symmetric=False, group_size=group_size)
+    )
     made = quantize_weights(model, bits, embeddings=False, **grid)
     made |= {k: q for k, q in quantize_weights(model, 8, axis=0).items() if "embedding" in k}
     found = compression.packed_bytes(config, bits, group_size=group_size)
@@ -187,8 +194,10 @@ def test_packed_bytes_are_those_of_a_packed_model(bits, group_size):
 
 
 def test_int8_by_kind_of_cpu_and_peak():
-    made = {d: compression.static_int8(case(device=d)) for d in
-            (A100, "V100 SXM2", "CPU with VNNI", "CPU without VNNI")}  # fmt: skip
+    made = {
+        d: compression.static_int8(case(device=d))
+        for d in (A100, "V100 SXM2", "CPU with VNNI", "CPU without VNNI")
+    }
     assert made["CPU with VNNI"].budgets["latency"].low > 2
     slow = made["CPU without VNNI"].budgets["latency"]
     assert slow.low < 1 < slow.high
@@ -207,14 +216,14 @@ def test_an_engine_gains_less_where_it_covers_less():
     device = "CPU with VNNI"
     short, long = (case("gpt2", device, seq_len=n) for n in (64, 1024))
     for engine in engines.COVERED:
-        share = [engines.covered(engines.parts(c), engine) for c in (short, long)]
+        share = [engines.coverage(engines.parts(c), engine) for c in (short, long)]
         assert share[1] < share[0] < 1 or engine == engines.DYNAMIC
         fast = min(engines.times(engine, device))
         assert engines.gain(long, engine).high == pytest.approx(
             1 / (1 - share[1] + share[1] * fast)
         )
         assert engines.gain(long, engine).high < 1 / fast
-    assert engines.covered(engines.parts(long), "bf16 eager") == 1
+    assert engines.coverage(engines.parts(long), "bf16 eager") == 1
 
 
 @pytest.mark.parametrize("model", ["bert-base", "gpt2", "albert-base"])
@@ -298,9 +307,11 @@ def test_memory_is_compared_with_one_device_that_recomputes_as_much():
 
 @pytest.mark.parametrize(
     ("model", "base", "point", "lost"),
-    [("stdlib-gpt", 2.0, (2.1, 1.9, 2.2), (5, -5, 10)),  # more bits are a loss
-     ("MiniLM-L6", 0.8, (0.6, 0.4, 0.84), (25, -5, 50))],
-)  # fmt: skip
+    [
+        ("stdlib-gpt", 2.0, (2.1, 1.9, 2.2), (5, -5, 10)),  # more bits are a loss
+        ("MiniLM-L6", 0.8, (0.6, 0.4, 0.84), (25, -5, 50)),
+    ],
+)
 def test_a_loss_and_its_ends_are_per_cent_of_the_baseline(monkeypatch, model, base, point, lost):
     names = ("quality", "quality_low", "quality_high")
     board = [dict(technique="baseline", model=model, quality=base)]

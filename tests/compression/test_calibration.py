@@ -9,7 +9,7 @@ from efflab.compression.calibration import (
     calibration,
     layer_hessians,
     layers_error,
-    quantized_by,
+    quantize_by,
 )
 from efflab.compression.gptq import hessian, output_error
 from efflab.config import ModelConfig
@@ -68,7 +68,7 @@ def test_hessians_are_those_of_all_batches_inputs(model):
 
 @pytest.mark.parametrize("group_size", [None, 8])
 def test_both_methods_quantize_the_layers_maps_on_one_grid(model, batches, group_size):
-    found = {m: quantized_by(m, model, 3, group_size, batches) for m in METHODS}
+    found = {m: quantize_by(m, model, 3, group_size, batches) for m in METHODS}
     for quantized in found.values():
         assert list(quantized) == WEIGHTS
     rtn, gptq = found["rtn"], found["gptq"]
@@ -83,16 +83,16 @@ def test_both_methods_quantize_the_layers_maps_on_one_grid(model, batches, group
 
 @pytest.mark.parametrize("method", METHODS)
 def test_options_reach_either_method(model, batches, method):
-    quantized = quantized_by(method, model, 4, None, batches, symmetric=True)
+    quantized = quantize_by(method, model, 4, None, batches, symmetric=True)
     assert all(q.zero_point is None for q in quantized.values())
 
 
 def test_the_layers_error_is_the_mean_over_maps(model, batches):
-    hessians, quantized = layer_hessians(model, batches), quantized_by("rtn", model, 3, None)
+    hessians, quantized = layer_hessians(model, batches), quantize_by("rtn", model, 3, None)
     own = dict(model.named_parameters())
     errors = [output_error(own[name], quantized[name], hessians[name]) for name in WEIGHTS]
     assert layers_error(model, quantized, hessians) == pytest.approx(sum(errors) / len(errors))
-    better = quantized_by("gptq", model, 3, None, batches)
+    better = quantize_by("gptq", model, 3, None, batches)
     assert layers_error(model, better, hessians) < sum(errors) / len(errors)
 
 
@@ -102,7 +102,7 @@ def test_the_layers_error_is_the_mean_over_maps(model, batches):
         (lambda: calibration(7), "n_tokens=7: expected an int of at least 8"),
         (lambda: calibration(64, "music"), "source='music': expected one of 'library', 'prose'"),
         (
-            lambda: quantized_by("awq", torch.nn.ReLU(), 4, None),
+            lambda: quantize_by("awq", torch.nn.ReLU(), 4, None),
             "method='awq': expected one of 'rtn', 'gptq'",
         ),
     ],

@@ -112,8 +112,11 @@ def test_seven_bits_leave_one_unused(model, batch, tmp_path, seven_bits, most):
     codes = [onnx.numpy_helper.to_array(t) for t in stored if t.data_type == onnx.TensorProto.INT8]
     assert most / 2 < max(int(abs(c.astype(int)).max()) for c in codes if c.size) <= most
 
-    observers = [m for m in engines.prepare_static(model, seven_bits=seven_bits).modules()
-                 if type(m).__name__ == "MinMaxObserver"]  # fmt: skip
+    observers = [
+        m
+        for m in engines.prepare_static(model, seven_bits=seven_bits).modules()
+        if type(m).__name__ == "MinMaxObserver"
+    ]
     assert {o.quant_max for o in observers} == {127 if seven_bits else 255}
 
 
@@ -124,6 +127,7 @@ def test_calibration_and_judgement_share_no_docstring():
     assert not {f.query for f in calibration} & {f.query for f in judged}
 
 
+@pytest.mark.release
 def test_minilm_in_openvino_meets_its_targets(tmp_path):
     model, tokenizer = pretrained.load_minilm()
     engine = engines.openvino_int8(model, tmp_path, experiment.calibration(tokenizer))

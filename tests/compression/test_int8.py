@@ -146,7 +146,7 @@ def test_an_outlier_spoils_one_scale_and_smoothing_mends_it(linear, x):
     assert peaks.argmax() == 5
     assert int8.outlier_ratio(peaks) > 50
     factors = int8.smoothing(peaks, linear.weight, 0.75)
-    same = int8.smoothed(linear, factors)
+    same = int8.smooth_linear(linear, factors)
     torch.testing.assert_close(same(x), linear(x), rtol=1e-4, atol=1e-3)
     quiet = x[:, torch.arange(96) != 5].std()  # what the other channels say
     spoiled = (int8.Int8Linear(linear)(x) - linear(x)).norm()

@@ -267,8 +267,10 @@ def test_shared_layers_compute_every_time():
         (lambda: pruning.gradual_schedule(0.1, 0.5, 10**9), "n_rounds=1000000000"),
         (lambda: pruning.magnitude_mask(torch.tensor([torch.nan]), 0.5), "weight='nan inside'"),
         (lambda: pruning.n_m_mask(torch.tensor([1.0, torch.nan]), 1, 2), "weight='nan inside'"),
-        (lambda: pruning.least_important(torch.tensor([[1.0, torch.nan]]), 0.5),
-         "importance='nan inside'"),
+        (
+            lambda: pruning.least_important(torch.tensor([[1.0, torch.nan]]), 0.5),
+            "importance='nan inside'",
+        ),
         (lambda: pruning.prune_heads(model(), {3: [0]}), "layer=3: expected 0 to 2"),
         (lambda: pruning.prune_heads(model(), {-1: [0]}), "layer=-1"),
         (lambda: pruning.prune_heads(model(), {0: [4]}), "head=4: expected 0 to 3 in layer 0"),
@@ -277,17 +279,23 @@ def test_shared_layers_compute_every_time():
         (lambda: pruning.prune_heads(model(replace(CONFIG, share="all")), {0: [0]}), "layer=0"),
         (lambda: pruning.prune_heads(share_qkv(model(), 2), {1: [0]}), "layer=1"),
         (lambda: pruning.head_importance(model(), []), "batches="),
-        (lambda: pruning.head_importance(model(replace(CONFIG, share="attention")), batches()),
-         "one for each layer"),
-        (lambda: pruning.head_importance(pruning.prune_heads(model(), HEADS), batches()),
-         "as many heads"),
+        (
+            lambda: pruning.head_importance(model(replace(CONFIG, share="attention")), batches()),
+            "one for each layer",
+        ),
+        (
+            lambda: pruning.head_importance(pruning.prune_heads(model(), HEADS), batches()),
+            "as many heads",
+        ),
         (lambda: pruning.least_important(torch.ones(2, 3), 2), "ratio=2"),
         (lambda: pruning.least_important(torch.ones(2, 3), 0.5, keep=4), "keep=4"),
         (lambda: pruning.apply_masks(model(), {"nothing": torch.ones(1) > 0}), "masks='nothing'"),
-        (lambda: pruning.apply_masks(model(), {"final_norm.weight": torch.ones(1) > 0}),
-         "a bool tensor of the weight's shape"),
+        (
+            lambda: pruning.apply_masks(model(), {"final_norm.weight": torch.ones(1) > 0}),
+            "a bool tensor of the weight's shape",
+        ),
     ],
-)  # fmt: skip
+)
 def test_bad_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -107,8 +107,8 @@ MADE = {
     "quantize_weights": lambda m: run(packed.with_weights(m, rounded(m))),
     "with_weights": lambda m: run(packed.with_weights(m, rounded(m))),
     "fill": lambda m: run(packed.fill(deepcopy(m), dict(m.named_parameters()))),
-    "quantized_by": lambda m: run(
-        packed.with_weights(m, calibration.quantized_by("rtn", m, 4, None))
+    "quantize_by": lambda m: run(
+        packed.with_weights(m, calibration.quantize_by("rtn", m, 4, None))
     ),
     "weight_masks": lambda m: run(pruning.apply_masks(m, masks(m))),
     "apply_masks": lambda m: run(pruning.apply_masks(m, masks(m))),
@@ -135,14 +135,26 @@ FITTED = {
 }
 """What is fitted to inputs: one fit for all places, so close to the model and not to the bit."""
 ELSEWHERE = {
-    "layer_hessians", "layers_error", "pickled_bytes", "weight_matrices", "model_bytes",
+    "layer_hessians",
+    "layers_error",
+    "pickled_bytes",
+    "weight_matrices",
+    "model_bytes",
     "save_quantized",
-}  # fmt: skip
+}
 """In tests of their own below."""
 TRACED = {
-    "onnx_int8", "openvino_fp32", "openvino_int8", "openvino_model", "openvino_engine",
-    "openvino_language", "openvino_language_int8", "convert_language", "save", "smooth_for_nncf",
-}  # fmt: skip
+    "onnx_int8",
+    "openvino_fp32",
+    "openvino_int8",
+    "openvino_model",
+    "openvino_engine",
+    "openvino_language",
+    "openvino_language_int8",
+    "convert_language",
+    "save",
+    "smooth_for_nncf",
+}
 """They take what the model computes (after `smoothed_model`), not its modules."""
 
 
@@ -213,8 +225,13 @@ def test_bytes_count_what_is_shared_once(shared, twin, tmp_path):
     assert torch.equal(saved(shared, tmp_path), run(packed.with_weights(shared, quantized)))
     if len(linear_layers(shared)) == len(linear_layers(twin)):  # two modules: a library's concern
         return
-    makers = (engines.fp32, engines.bf16, engines.torch_dynamic, engines.torchao_int8,
-              lambda m: engines.torch_static(m, [BATCH]))  # fmt: skip
+    makers = (
+        engines.fp32,
+        engines.bf16,
+        engines.torch_dynamic,
+        engines.torchao_int8,
+        lambda m: engines.torch_static(m, [BATCH]),
+    )
     for make in makers:
         # what it costs to say the names again is far below any of the layers
         assert make(shared).nbytes < make(twin).nbytes - 3 * 32 * 32

@@ -96,10 +96,12 @@ REFUSED = {
     "codes beyond the bits": (lambda: affine.pack(torch.tensor([16]), 4), "values="),
     "negative codes": (lambda: affine.pack(torch.tensor([-1]), 4), "values="),
     "too few bytes": (
-        lambda: affine.unpack(torch.ones(1, dtype=torch.uint8), 4, 3), r"packed\.shape",
+        lambda: affine.unpack(torch.ones(1, dtype=torch.uint8), 4, 3),
+        r"packed\.shape",
     ),
     "more numbers than memory": (
-        lambda: affine.unpack(torch.ones(1, dtype=torch.uint8), 4, 10**12), r"packed\.shape",
+        lambda: affine.unpack(torch.ones(1, dtype=torch.uint8), 4, 10**12),
+        r"packed\.shape",
     ),
     "codes of another grid": (
         lambda: affine.QuantizedTensor.from_codes(torch.tensor([8]), torch.ones(1), None, 4),
@@ -116,72 +118,89 @@ REFUSED = {
     "too few scales": (quantized(scale=torch.ones(3)), r"scale\.shape"),
     "a scale that is nan": (quantized(scale=torch.ones(4) * torch.nan), "scale="),
     "too few zero points": (
-        quantized(zero_point=torch.ones(1, dtype=torch.uint8)), r"zero_point\.shape",
+        quantized(zero_point=torch.ones(1, dtype=torch.uint8)),
+        r"zero_point\.shape",
     ),
     "a zero point beyond the bits": (
-        quantized(zero_point=torch.full((4,), 16, dtype=torch.uint8)), "zero_point=",
+        quantized(zero_point=torch.full((4,), 16, dtype=torch.uint8)),
+        "zero_point=",
     ),
     "groups of a number": (
-        lambda: affine.quantize(torch.tensor(1.0), 4, group_size=2), "group_size=2",
+        lambda: affine.quantize(torch.tensor(1.0), 4, group_size=2),
+        "group_size=2",
     ),
     "nan on a grid": (
-        lambda: affine.round_to_grid(torch.tensor([torch.nan]), torch.ones(1), None, 4), "x=",
+        lambda: affine.round_to_grid(torch.tensor([torch.nan]), torch.ones(1), None, 4),
+        "x=",
     ),
     "rows of another tensor": (
-        lambda: affine.from_rows(torch.ones(2, 2), (3, 2), 0, None), r"rows\.shape",
+        lambda: affine.from_rows(torch.ones(2, 2), (3, 2), 0, None),
+        r"rows\.shape",
     ),
     "a hessian that is nan": (
-        lambda: gptq.output_error(torch.eye(2), torch.eye(2), torch.eye(2) / 0), "hessian=",
+        lambda: gptq.output_error(torch.eye(2), torch.eye(2), torch.eye(2) / 0),
+        "hessian=",
     ),
     "a share of nothing": (
-        lambda: gptq.output_error(torch.zeros(2, 2), torch.eye(2), torch.eye(2)), "weight=",
+        lambda: gptq.output_error(torch.zeros(2, 2), torch.eye(2), torch.eye(2)),
+        "weight=",
     ),
     "columns that are not there": (
-        lambda: gptq.sweep(
-            torch.eye(2), torch.ones(2, 2), None, 4, torch.eye(2), stop=3
-        ), "stop=3",
+        lambda: gptq.sweep(torch.eye(2), torch.ones(2, 2), None, 4, torch.eye(2), stop=3),
+        "stop=3",
     ),
     "no calibration to fit to": (
-        lambda: calibration.quantized_by("gptq", NET, 4, None), "batches=None",
+        lambda: calibration.quantize_by("gptq", NET, 4, None),
+        "batches=None",
     ),
     "more tokens than memory": (lambda: calibration.calibration(10**12), "n_tokens="),
     "a weight that is not there": (
-        lambda: packed.model_bytes(NET, {"other": quantized()()}), "quantized='other'",
+        lambda: packed.model_bytes(NET, {"other": quantized()()}),
+        "quantized='other'",
     ),
     "a weight of another shape": (
         lambda: packed.model_bytes(NET, {"0.bias": quantized()()}),
         r"quantized\['0\.bias'\]\.shape",
     ),
     "a product of other widths": (
-        lambda: int8.int_matmul(*[torch.ones(2, 3, dtype=torch.int8)] * 2), r"b\.shape",
+        lambda: int8.int_matmul(*[torch.ones(2, 3, dtype=torch.int8)] * 2),
+        r"b\.shape",
     ),
     "a product of wide numbers": (
-        lambda: int8.int_matmul(*[torch.ones(2, 2, dtype=INT32)] * 2), r"a\.dtype",
+        lambda: int8.int_matmul(*[torch.ones(2, 2, dtype=INT32)] * 2),
+        r"a\.dtype",
     ),
     "peaks of another layer": (
-        lambda: int8.smoothing(torch.ones(3), torch.ones(2, 2)), r"peaks\.shape",
+        lambda: int8.smoothing(torch.ones(3), torch.ones(2, 2)),
+        r"peaks\.shape",
     ),
     "division by 0": (lambda: int8.Divide(torch.zeros(2)), "factors="),
     "a ratio to nothing": (lambda: int8.outlier_ratio(torch.tensor([0.0, 0.0, 1.0])), "peaks="),
     "an error of nothing": (
-        lambda: int8.relative_error(torch.ones(2), torch.zeros(2)), "exact=",
+        lambda: int8.relative_error(torch.ones(2), torch.zeros(2)),
+        "exact=",
     ),
     "an error by broadcasting": (
-        lambda: int8.relative_error(torch.ones(2, 2), torch.ones(2)), r"approximate\.shape",
+        lambda: int8.relative_error(torch.ones(2, 2), torch.ones(2)),
+        r"approximate\.shape",
     ),
     "a range of nan": (
-        lambda: int8.calibrate(NET, NET, [torch.ones(2, 4) * torch.nan]), "batches.*input of 0",
+        lambda: int8.calibrate(NET, NET, [torch.ones(2, 4) * torch.nan]),
+        "batches.*input of 0",
     ),
     "peaks of nan": (
-        lambda: int8.channel_peaks(NET, NET, [torch.ones(2, 4) / 0]), "batches.*input of 0",
+        lambda: int8.channel_peaks(NET, NET, [torch.ones(2, 4) / 0]),
+        "batches.*input of 0",
     ),
     "no module": (lambda: int8.replace_linears(NET, lambda name, linear: None), "make"),
     "nothing to smooth by": (lambda: openvino.smooth_model(NET, []), r"calibration=\[\]"),
     "a mask of numbers": (
-        lambda: pruning.apply_masks(NET, {"0.weight": torch.ones(4, 4)}), r"masks\['0\.weight'\]",
+        lambda: pruning.apply_masks(NET, {"0.weight": torch.ones(4, 4)}),
+        r"masks\['0\.weight'\]",
     ),
     "a mask of another shape": (
-        lambda: pruning.apply_masks(NET, {"0.weight": torch.ones(4) > 0}), r"masks\['0\.weight'\]",
+        lambda: pruning.apply_masks(NET, {"0.weight": torch.ones(4) > 0}),
+        r"masks\['0\.weight'\]",
     ),
     "parts of another layout": (read("bitmap", rows=CSR["rows"]), "parts="),
     "a dense matrix of another shape": (read("dense", (2, 8)), r"parts\['values'\]\.shape"),
@@ -189,20 +208,23 @@ REFUSED = {
     "too few columns": (read(shape=(4, 3)), r"parts\['columns'\]"),
     "a matrix beyond memory": (read(shape=(4, 10**12)), "shape="),
     "starts that fall": (
-        read(rows=torch.tensor([0, 2, 1, 3, 4], dtype=INT32)), r"parts\['rows'\]",
+        read(rows=torch.tensor([0, 2, 1, 3, 4], dtype=INT32)),
+        r"parts\['rows'\]",
     ),
     "starts in floats": (read(rows=CSR["rows"].float()), r"parts\['rows'\]\.dtype"),
     "columns that fall": (column_order(2, 1), r"parts\['columns'\]"),
     "one column twice": (column_order(2, 2), r"parts\['columns'\]"),
     "bits of another matrix": (read("bitmap", (8, 4)), r"parts\['bits'\]\.shape"),
     "values that no bit asks for": (
-        read("bitmap", values=torch.ones(5)), r"parts\['values'\]\.shape",
+        read("bitmap", values=torch.ones(5)),
+        r"parts\['values'\]\.shape",
     ),
     "one place twice": (
-        read("2:4", places=torch.zeros_like(FOURS["places"])), r"parts\['places'\]",
+        read("2:4", places=torch.zeros_like(FOURS["places"])),
+        r"parts\['places'\]",
     ),
     "columns not in fours": (read("2:4", (8, 2)), "shape="),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("value", [torch.inf, torch.nan])

@@ -197,8 +197,11 @@ def test_ranks_and_what_they_started_end_when_their_parent_is_killed(tmp_path):
     where = os.path.dirname(rank_functions.__file__)
     python = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "pid")],
-        cwd=where, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=where,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     with python:
         pid = int(python.stdout.readline())
         deadline = time.monotonic() + SOON

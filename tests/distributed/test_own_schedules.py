@@ -57,7 +57,7 @@ def test_tasks_together_start_when_both_can():
         ([GOOD, [*GOOD, Task("X", 0)]], "'X of micro-batch 0, chunk 0': expected one of F, B,"),
         ([GOOD, [F0, F1, B0, B1._replace(together=True)]], "orders[1]='B of micro-batch 1"),
     ],
-)  # fmt: skip
+)
 def test_an_order_that_is_wrong_by_itself_names_rank_and_task(own, error):
     with pytest.raises(ValueError, match=re.escape(error)):
         play(*own)

@@ -176,9 +176,15 @@ def test_relaxing_all_times_gives_the_same_starts(schedule, seed):
 def test_events_are_the_tasks_with_their_times():
     timeline = equal_stages("1f1b", 2, 2)
     assert [tuple(event) for event in timeline.events] == [
-        (0, "F", 0, 0, 0, 1), (0, "F", 1, 0, 1, 2), (0, "B", 0, 0, 4, 6), (0, "B", 1, 0, 7, 9),
-        (1, "F", 0, 0, 1, 2), (1, "B", 0, 0, 2, 4), (1, "F", 1, 0, 4, 5), (1, "B", 1, 0, 5, 7),
-    ]  # fmt: skip
+        (0, "F", 0, 0, 0, 1),
+        (0, "F", 1, 0, 1, 2),
+        (0, "B", 0, 0, 4, 6),
+        (0, "B", 1, 0, 7, 9),
+        (1, "F", 0, 0, 1, 2),
+        (1, "B", 0, 0, 2, 4),
+        (1, "F", 1, 0, 4, 5),
+        (1, "B", 1, 0, 5, 7),
+    ]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

@@ -12,7 +12,7 @@ from efflab import cost
 from efflab.config import PRESETS, ModelConfig
 from efflab.devices import DEVICES
 from efflab.distributed import plan, plan_fit, split
-from efflab.distributed.plan import best_plan, ranked_plans
+from efflab.distributed.plan import best_plan, rank_plans
 from efflab.distributed.plan_fit import config_of, median_error, split_of, training_of
 from efflab.distributed.split import (
     Cluster,
@@ -176,7 +176,7 @@ def by_brute_force(training, n_devices):
 def test_the_best_plan_is_that_of_brute_force(n_devices, memory_gb):
     training = run(device=device(memory_gb))
     everything = by_brute_force(training, n_devices)
-    ranked = ranked_plans(training, n_devices)
+    ranked = rank_plans(training, n_devices)
     assert len(ranked) == len(everything)
     assert ranked[0].step_seconds == min(p.step_seconds for p in everything)
     sizes = dict(global_batch=16, seq_len=128)
@@ -186,7 +186,7 @@ def test_the_best_plan_is_that_of_brute_force(n_devices, memory_gb):
 
 @pytest.mark.parametrize("zero_stage", [0, 1, 3])
 def test_plans_use_all_devices_and_fit(zero_stage):
-    plans = ranked_plans(GPT3, 384, zero_stage)
+    plans = rank_plans(GPT3, 384, zero_stage)
     assert plans
     for p in plans:
         assert isinstance(p, Plan)
@@ -254,21 +254,21 @@ def test_a_split_that_does_not_divide_is_refused(changes, error):
             "dtype for A100 80GB SXM='fp16': expected one of 'fp32'",
         ),
         (lambda: hardware_flops(SMALL, 1, 1, "half"), "recompute='half': expected one of"),
-        (lambda: ranked_plans(TRAINING, 0), "n_devices=0: expected"),
-        (lambda: ranked_plans(TRAINING, 4, 2), "zero_stage=2: expected one of 0, 1, 3"),
+        (lambda: rank_plans(TRAINING, 0), "n_devices=0: expected"),
+        (lambda: rank_plans(TRAINING, 4, 2), "zero_stage=2: expected one of 0, 1, 3"),
         (
-            lambda: ranked_plans(TRAINING, 7),
+            lambda: rank_plans(TRAINING, 7),
             "n_devices=7: expected a product of a divisor of n_head=4 and d_ff=1024 up to 8, one "
             "of n_layer=4 and one of global_batch=16; next to it: 4 and 8",
         ),
-        (lambda: ranked_plans(TRAINING, 1000), "next to it: 256"),
+        (lambda: rank_plans(TRAINING, 1000), "next to it: 256"),
         (
-            lambda: ranked_plans(GPT3, 8),
+            lambda: rank_plans(GPT3, 8),
             "n_devices=8: expected 36 or more for A100 80GB SXM of 85.9 GB; here the leanest split "
             "needs 354.7 GB a device",
         ),
         (
-            lambda: ranked_plans(replace(GPT3, device=device(1)), 8),
+            lambda: rank_plans(replace(GPT3, device=device(1)), 8),
             "device='A100 80GB SXM': expected more than its 1 GB; split over any number it needs",
         ),
         (lambda: plan_fit.fit([]), "rows=0: expected at least 3"),
@@ -280,10 +280,10 @@ def test_what_cannot_be_is_refused(make, error):
 
 
 def test_the_number_of_devices_that_a_refusal_names_is_enough():
-    assert ranked_plans(GPT3, 36)
+    assert rank_plans(GPT3, 36)
     for fewer in (24, 32):
         with pytest.raises(ValueError, match="expected 36 or more"):
-            ranked_plans(GPT3, fewer)
+            rank_plans(GPT3, fewer)
 
 
 # --- Published runs --------------------------------------------------------------------------
@@ -349,10 +349,17 @@ def test_the_ranking_of_zero_3_and_tensor_pipeline(left_out):
     assert all(p["is_right"] for p in pairs)
 
 
-def test_zero_3_falls_threefold(left_out):
-    falls = plan_fit.zero_fall(left_out)
-    assert [f["published"] for f in falls] == [144 / 44, 138 / 48]
-    assert all(abs(f["error"]) < FALL_MARGIN for f in falls)
+@pytest.mark.parametrize(("billions", "few", "many"), [(174.6, 384, 1536), (529.6, 640, 2240)])
+def test_zero_3_falls_threefold(left_out, billions, few, many):
+    """From its fewest devices to four (the larger model: three and a half) times as many."""
+    rows = {
+        row["gpus"]: row
+        for row in left_out
+        if row["scheme"] == plan_fit.ZERO and row["params_billions"] == billions
+    }
+    fall = {key: rows[few][key] / rows[many][key] for key in ("tflops_per_gpu", "predicted")}
+    assert fall["tflops_per_gpu"] == {384: 144 / 44, 640: 138 / 48}[few]
+    assert abs(fall["predicted"] / fall["tflops_per_gpu"] - 1) < FALL_MARGIN
 
 
 def test_gradients_that_hide_too_would_rank_the_least_loaded_pairs_wrong():

@@ -75,7 +75,7 @@ def test_buckets_carry_every_parameter(ranks, config):
 def test_what_torchrun_offers_are_the_presets():
     action = next(a for a in many_machines._parser()._actions if a.dest == "model")
     assert set(action.choices) == set(PRESETS)
-    assert not any(data_parallel.trained(c).pooler for c in PRESETS.values())
+    assert not any(data_parallel.without_pooler(c).pooler for c in PRESETS.values())
 
 
 def test_a_model_of_ones_own_may_have_parameters_that_the_loss_does_not_reach():

@@ -65,8 +65,10 @@ def test_too_few_micro_batches_leave_gaps_in_the_order_of_more(schedule, whole, 
         """Of each rank, without the kind of backward, which dualpipe chooses by the count."""
         half = n // 2
         number = (lambda m: (m >= half, m % half)) if schedule == "dualpipe" else (lambda m: (0, m))
-        return [[(t.kind, number(t.microbatch), t.chunk) for t in order]
-                for order in orders(schedule, 4, n)]  # fmt: skip
+        return [
+            [(t.kind, number(t.microbatch), t.chunk) for t in order]
+            for order in orders(schedule, 4, n)
+        ]
 
     kept = fewer // 2 if schedule == "dualpipe" else fewer
     for few, many in zip(places(fewer), places(whole), strict=True):

@@ -23,8 +23,13 @@ N = cost.num_params(CONFIG)
 def world(request):
     """(number of ranks, what each holds by stage)."""
     with RankPool(request.param) as pool:
-        yield request.param, {stage: pool.run(zero.on_rank, replace(JOB, stage=stage), timeout=120)
-                              for stage in zero.STAGES}  # fmt: skip
+        yield (
+            request.param,
+            {
+                stage: pool.run(zero.on_rank, replace(JOB, stage=stage), timeout=120)
+                for stage in zero.STAGES
+            },
+        )
 
 
 @pytest.mark.parametrize("stage", zero.STAGES)

@@ -63,10 +63,10 @@ def test_moves_change_the_shape_and_leave_the_shipped_model_alone():
 )
 def test_the_file_is_what_is_counted_and_what_is_judged(tmp_path, moves):
     path = tmp_path / "model.safetensors"
-    size, model = budget_game.stored(moves, path)
+    size, model = budget_game.store(moves, path)
     assert size == path.stat().st_size
     shape = budget_game.shape(moves)
-    made = budget_game.quantized(shape, moves)
+    made = budget_game.quantize_all(shape, moves)
     packed = sum(q.nbytes for q in made.values())
     rest = {id(p): p.numel() for n, p in shape.named_parameters() if n not in made}
     expected = packed + (2 if moves.half else 4) * sum(rest.values())
@@ -78,7 +78,7 @@ def test_the_file_is_what_is_counted_and_what_is_judged(tmp_path, moves):
 
 def test_gptq_gives_each_map_its_bits():
     moves = Moves(attention=3, ffn=4, method="gptq")
-    made = budget_game.quantized(points.language_model(), moves)
+    made = budget_game.quantize_all(points.language_model(), moves)
     bits = {name: q.bits for name, q in made.items()}
     assert bits == {name: budget_game.bits_of(name, moves) for name in bits}
     assert len(bits) == 2 + 6 * 4

@@ -30,7 +30,7 @@ def tiny(monkeypatch):
 
 
 def test_stages_change_what_they_say(tiny):
-    shipped, light, pruned, both = (experiment.staged(stage, RECIPE) for stage in STAGES)
+    shipped, light, pruned, both = (experiment.model_at(stage, RECIPE) for stage in STAGES)
     assert shipped is tiny
     windows = [[w for _, w in lighten.attentions(m)] for m in (light, pruned, both)]
     assert windows == [[64, None], [None, None], [64, None]]
@@ -38,7 +38,7 @@ def test_stages_change_what_they_say(tiny):
     neurons = [sum(layer.ffn.body.up.out_features for layer in m.layers) for m in (pruned, both)]
     assert neurons == [96, 96]
     with pytest.raises(ValueError, match="stage='light'"):
-        experiment.staged("light", RECIPE)
+        experiment.model_at("light", RECIPE)
 
 
 def test_every_stage_is_timed_in_every_engine(monkeypatch):
@@ -74,7 +74,7 @@ def test_memory_is_what_a_process_of_its_own_adds(tmp_path, tiny):
         torch.manual_seed(0)
         config = ModelConfig(2, 4, width, 4 * width, 2048, 512, causal=True)
         path = tmp_path / f"{i}.xml"
-        experiment.built(experiment.OPENVINO, Transformer(config).eval(), path, (1, 64))
+        experiment.make_engine(experiment.OPENVINO, Transformer(config).eval(), path, (1, 64))
         task = dict(path=str(path), n=1, seq_len=64)
         run = experiment.alone(f"{resident.__name__}:added", task)
         found.append((run["resident_bytes"], path.with_suffix(".bin").stat().st_size))
@@ -108,7 +108,7 @@ def test_an_older_processor_is_imitated_where_this_is_newer(monkeypatch, vnni):
 
 def test_a_case_asks_for_a_process_with_its_instructions(monkeypatch):
     asked = []
-    monkeypatch.setattr(experiment, "recorded_recipe", lambda: RECIPE)
+    monkeypatch.setattr(experiment, "read_recipe", lambda: RECIPE)
     monkeypatch.setattr(experiment, "alone", lambda *task: asked.append(task) or {})
     experiment.run_one("time", 0, 4, experiment.OLDER)
     experiment.run_one("time", 0, 1)
@@ -127,4 +127,4 @@ def test_a_record_is_read_by_texts_and_instructions():
     runs += [dict(part="time", n=1, isa=experiment.OLDER, rows=[])]
     found = experiment.rows_of(dict(runs=runs))
     assert found == {("pruned", "OpenVINO INT8"): rows[0]}
-    assert experiment.rounded(math.pi) == 3.142
+    assert experiment.round_digits(math.pi) == 3.142

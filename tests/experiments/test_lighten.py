@@ -46,7 +46,7 @@ def test_the_shares_of_stdlib_gpt():
     total = sum(parts.values())
     assert parts["scores"] / total == pytest.approx(0.279, abs=0.001)
     assert (parts["scores"] + parts["projections"]) / total == pytest.approx(0.488, abs=0.001)
-    plain = lighten.unchanged(GPT)
+    plain = lighten.identity_recipe(GPT)
     alone = replace(plain, windows=(0,) * GPT.n_layer)
     assert removed_share(GPT, plain, 512) == 0
     assert 0.24 < removed_share(GPT, alone, 512) < parts["scores"] / total < 0.3
@@ -56,7 +56,7 @@ def test_the_shares_of_stdlib_gpt():
 
 
 RECIPES = [
-    lighten.unchanged(CONFIG),
+    lighten.identity_recipe(CONFIG),
     Recipe((16, None, 64), ((), (0, 3), (1,))),
     Recipe((0, 256, 32), ((2,), (), (0, 1, 2))),
 ]
@@ -92,17 +92,17 @@ def test_a_recipe_changes_the_layers_it_names(model):
 
 
 def test_the_same_window_everywhere_is_the_chapters(model, batch):
-    ours = lighten.lightened(model, replace(lighten.unchanged(CONFIG), windows=(16, 16, 16)))
+    ours = lighten.lightened(model, replace(lighten.identity_recipe(CONFIG), windows=(16, 16, 16)))
     assert torch.equal(ours(batch[0]), with_windows(model, 16)(batch[0]))
     with pytest.raises(ValueError, match="already windowed"):
-        lighten.lightened(ours, lighten.unchanged(CONFIG))
+        lighten.lightened(ours, lighten.identity_recipe(CONFIG))
 
 
 def test_damage_is_the_loss_of_each_change_alone(model, batch):
     costs = lighten.damage(model, batch)
     assert set(costs.windows) == {(i, w) for i in range(3) for w in (128, 64, 32, 16)}
     assert set(costs.heads) == {(i, h) for i in range(3) for h in range(4)}
-    plain = lighten.unchanged(CONFIG)
+    plain = lighten.identity_recipe(CONFIG)
     base = lighten.loss(model, batch)
     for change, found in (
         (plain.at(1, windows=32), costs.windows[1, 32]),
@@ -121,8 +121,8 @@ def test_a_recipe_reaches_its_share_and_stops(share):
     for recipe in (by_layer(GPT, costs, share, 512), evenly(GPT, costs, None, share, 512)):
         found = removed_share(GPT, recipe, 512)
         assert share <= found
-        assert recipe.windows != lighten.unchanged(GPT).windows or found < share + most
-    assert by_layer(GPT, costs, 0.0, 512) == lighten.unchanged(GPT)
+        assert recipe.windows != lighten.identity_recipe(GPT).windows or found < share + most
+    assert by_layer(GPT, costs, 0.0, 512) == lighten.identity_recipe(GPT)
 
 
 def test_the_cheapest_change_for_its_flops_comes_first():

@@ -8,8 +8,8 @@ from statistics import stdev
 import pytest
 
 from efflab.experiments import experiments, record, run_experiment
-from efflab.experiments.isolated import isolated
-from efflab.experiments.provenance import commit, machine_name, made_by
+from efflab.experiments.isolated import run_isolated
+from efflab.experiments.provenance import commit, describe_run, machine_name
 from efflab.experiments.record import (
     EXPERIMENTS,
     agrees,
@@ -37,8 +37,9 @@ def toy(tmp_path, monkeypatch):
     ):
         said, ran = [], []
         made = dict(command="efflab experiment toy", date=f"2030-01-0{day}", commit=None)
+        made["versions"] = dict(python="3.99")
         monkeypatch.setattr(record, "machine", lambda: where)
-        monkeypatch.setattr(record, "made_by", lambda *_: made | dict(versions=dict(python="3.99")))
+        monkeypatch.setattr(record, "describe_run", lambda *_: made)
 
         def run_one(n, seed):
             if n == stop:
@@ -192,7 +193,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_first_run(toy, tmp_
 
 
 def test_what_made_a_run_is_told_or_null():
-    made = made_by("efflab experiment toy", ["numpy", "no-such-package"])
+    made = describe_run("efflab experiment toy", ["numpy", "no-such-package"])
     assert made["versions"]["python"] == platform.python_version()
     assert made["versions"]["no-such-package"] is None
     assert {"torch", "numpy"} <= {name for name, v in made["versions"].items() if v}
@@ -236,12 +237,12 @@ def test_a_helpers_file_is_no_experiment():
 
 
 def test_a_process_of_its_own_has_its_environment_and_a_failing_one_says_why():
-    found = isolated("os:getenv", dict(key="EFFLAB_TOY"), dict(EFFLAB_TOY="7"))
+    found = run_isolated("os:getenv", dict(key="EFFLAB_TOY"), dict(EFFLAB_TOY="7"))
     assert found == "7"
     with pytest.raises(RuntimeError, match="JSONDecodeError"):
-        isolated("json:loads", dict(s="{"))
+        run_isolated("json:loads", dict(s="{"))
     with pytest.raises(RuntimeError, match=r"longer than 0\.5 s"):
-        isolated("os:system", dict(command="sleep 20"), timeout=0.5)
+        run_isolated("os:system", dict(command="sleep 20"), timeout=0.5)
 
 
 # --- Recorded, then repeated here ------------------------------------------------------------

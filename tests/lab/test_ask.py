@@ -143,10 +143,14 @@ EXERCISES = {
 @pytest.mark.parametrize(
     ("answer", "status"),
     [
-        (..., "not attempted"), (lambda n: None, "not attempted"), (lambda n: n // 2, "correct"),
-        (lambda n: 1, "not quite"), (lambda: 1, "not quite"), (3, "not quite"),
+        (..., "not attempted"),
+        (lambda n: None, "not attempted"),
+        (lambda n: n // 2, "correct"),
+        (lambda n: 1, "not quite"),
+        (lambda: 1, "not quite"),
+        (3, "not quite"),
     ],
-)  # fmt: skip
+)
 def test_an_answer_is_judged(answer, status):
     assert judge(EXERCISES["03-1"], answer)[0] == status
 
@@ -200,17 +204,28 @@ def test_a_wrong_array_is_drawn_with_the_value(shown):
 @pytest.mark.parametrize(
     ("expected", "actual", "said"),
     [
-        (100, 104, "yours is too large"), (-100, -104, "yours is too small"),
-        (100, 1, "yours is about 100 times too small"), (8, 64, "yours is about 8 times too large"),
-        (-1, -30, "yours is about 30 times too large"), (1, -1, "yours has the other sign"),
-        (0, 2, "yours is too large"), (3, 0, "yours is too small"),
-        (1, float("inf"), "yours is too large"), (1, float("nan"), "yours is not a number"),
+        (100, 104, "yours is too large"),
+        (-100, -104, "yours is too small"),
+        (100, 1, "yours is about 100 times too small"),
+        (8, 64, "yours is about 8 times too large"),
+        (-1, -30, "yours is about 30 times too large"),
+        (1, -1, "yours has the other sign"),
+        (0, 2, "yours is too large"),
+        (3, 0, "yours is too small"),
+        (1, float("inf"), "yours is too large"),
+        (1, float("nan"), "yours is not a number"),
         ([1, 2, 3], [1, 2], "another shape is asked than yours, (2,)"),
-        (np.eye(2), [[1, 3], [5, 1]],
-         "2 of 4 entries differ, the first at [0, 1]: yours is too large"),
-        (True, False, ""), ("row", "column", ""), (1, "many", ""), ([1], [[1], 2], ""),
+        (
+            np.eye(2),
+            [[1, 3], [5, 1]],
+            "2 of 4 entries differ, the first at [0, 1]: yours is too large",
+        ),
+        (True, False, ""),
+        ("row", "column", ""),
+        (1, "many", ""),
+        ([1], [[1], 2], ""),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_result_is_told_its_direction(expected, actual, said):
     assert direction(expected, actual) == said
 

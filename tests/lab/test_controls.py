@@ -15,8 +15,11 @@ def test_shorthands_and_their_first_values():
 
     bound = bind(fn, dict(size=(1, 9), kind=["a", "b"], on=False, rate=(0.0, 1.0)))
     assert {name: (type(c), v) for name, (c, v) in bound.items()} == {
-        "size": (Slider, 4), "kind": (Choice, "b"), "on": (Toggle, False), "rate": (Slider, 0.5),
-    }  # fmt: skip
+        "size": (Slider, 4),
+        "kind": (Choice, "b"),
+        "on": (Toggle, False),
+        "rate": (Slider, 0.5),
+    }
     overridden = bind(cost, dict(window_size=(16, 64)))["window_size"][0]
     assert (overridden.high, overridden.unit) == (64, "tokens")
 

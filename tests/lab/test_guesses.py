@@ -32,11 +32,25 @@ def test_a_guess_is_kept_once_a_question(tmp_path):
 ROW = dict(notebook="03", question="How many?", guess=2.0, measured=8.0)
 GOOD = json.dumps([ROW]).encode()
 DAMAGED = [
-    b"", b"{", b"null", b"3", b"[1]", b"[null]", b'{"a": 1}', b'[{"notebook": "03"}]', b"\xff\xfe",
-    b"[" * 100_000, GOOD.replace(b"2.0", b"NaN"), GOOD.replace(b"2.0", b"1e999"),
-    GOOD.replace(b"2.0", b"true"), GOOD.replace(b"2.0", b"null"), GOOD.replace(b'"03"', b"3"),
-    GOOD.replace(b"2.0", b"1" + b"0" * 400), GOOD[:-5], GOOD[1:-1],
-]  # fmt: skip
+    b"",
+    b"{",
+    b"null",
+    b"3",
+    b"[1]",
+    b"[null]",
+    b'{"a": 1}',
+    b'[{"notebook": "03"}]',
+    b"\xff\xfe",
+    b"[" * 100_000,
+    GOOD.replace(b"2.0", b"NaN"),
+    GOOD.replace(b"2.0", b"1e999"),
+    GOOD.replace(b"2.0", b"true"),
+    GOOD.replace(b"2.0", b"null"),
+    GOOD.replace(b'"03"', b"3"),
+    GOOD.replace(b"2.0", b"1" + b"0" * 400),
+    GOOD[:-5],
+    GOOD[1:-1],
+]
 
 
 @pytest.mark.parametrize("content", DAMAGED)

@@ -70,11 +70,20 @@ def test_an_unknown_language_is_refused():
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (108_310_272, "108,310,272"), (23.9617, "24"), (1234.5678, "1,235"), (0.25, "0.25"),
-        (1.5e-7, "1.5×10⁻⁷"), (float("nan"), "nan"), (None, "-"), (True, "yes"), ("gpt2", "gpt2"),
-        (np.float32(2.5), "2.5"), (np.int64(4096), "4,096"), (-1500.0, "-1,500"),
+        (108_310_272, "108,310,272"),
+        (23.9617, "24"),
+        (1234.5678, "1,235"),
+        (0.25, "0.25"),
+        (1.5e-7, "1.5×10⁻⁷"),
+        (float("nan"), "nan"),
+        (None, "-"),
+        (True, "yes"),
+        ("gpt2", "gpt2"),
+        (np.float32(2.5), "2.5"),
+        (np.int64(4096), "4,096"),
+        (-1500.0, "-1,500"),
     ],
-)  # fmt: skip
+)
 def test_numbers_as_people_read_them(value, expected):
     assert lab.number(value) == expected
 
@@ -183,7 +192,14 @@ def test_log_log_axes_and_marks():
     assert fig.layout.yaxis.dtick == 1
     assert list(fig.layout.xaxis.ticktext) == ["128", "256"]
     assert fig.layout.showlegend
-    assert lab.mark(fig, "limit", y=3).layout.annotations[0].text == "limit"
+    label = lab.mark(fig, "limit", y=100).layout.annotations[0]
+    assert (label.text, label.y) == ("limit", 2)  # the power of ten
+    assert lab.mark(lab.line([1], {"a": [1]}), "limit", y=100).layout.annotations[0].y == 100
+    two = panels(["linear", "logarithmic"]).update_xaxes(type="log", col=2)
+    for col in (1, 2):
+        two.add_scatter(x=[1, 100], y=[0, 1], row=1, col=col)
+        lab.mark(two, "here", x=10, row=1, col=col)
+    assert [label.x for label in two.layout.annotations if label.text == "here"] == [10, 1]
 
 
 def test_ticks_whiskers_and_legends_are_made_in_one_place():

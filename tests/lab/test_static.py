@@ -96,11 +96,18 @@ def test_a_grid_keeps_within_its_bytes_and_leaves_out_what_is_refused(stored):
 
     spec = stored(picky, n=(1, 3), kind=["a", "b", "c"])
     assert [b["label"] for b in spec["layout"]["updatemenus"][0]["buttons"]] == [
-        "kind: a", "kind: b",
-    ]  # fmt: skip
+        "kind: a",
+        "kind: b",
+    ]
     assert [frame["name"] for frame in spec["frames"]] == [
-        "0/1", "0/2", "0/3", "0", "1/1", "1/3", "1",
-    ]  # fmt: skip
+        "0/1",
+        "0/2",
+        "0/3",
+        "0",
+        "1/1",
+        "1/3",
+        "1",
+    ]
 
 
 def test_frames_with_other_numbers_of_traces_hide_the_rest(stored):
@@ -109,8 +116,10 @@ def test_frames_with_other_numbers_of_traces_hide_the_rest(stored):
 
     spec = stored(layers, n=(1, 3))
     assert [[t["visible"] for t in f["data"][1:]] for f in spec["frames"]] == [
-        [False, False], [True, False], [True, True],
-    ]  # fmt: skip
+        [False, False],
+        [True, False],
+        [True, True],
+    ]
 
 
 def test_frames_of_another_height_make_room_too(stored):

@@ -28,23 +28,38 @@ OTHERS_CALLS = {"require", "require_one_of", "require_int", "print", "startswith
 """Calls whose texts are no reader's, or that refuse, which `lab.refusals` translates."""
 OTHERS = {
     # the words of an outcome, whose Chinese stands beside them in `lab.verdict`
-    "holds if", "Holds if", "does not hold", "Does not hold",
+    "holds if",
+    "Holds if",
+    "does not hold",
+    "Does not hold",
     # what a reader may type
     "per cent",
     # refusals, made in a variable
     "(low, high), (low, high, step), a list, a bool, Slider, Choice or Toggle",
-    "no condition: a rider is no condition",
+    "no condition, which only a claim that holds can have",
     "its id, name and value, and no keys but {keys}",
     "why it does not hold or cannot be told, and nothing where it holds",
     # keys of a result that a cell asserts something about
-    "gradient of the input", "gradient of the bias table", "the same",
+    "gradient of the input",
+    "gradient of the bias table",
+    "the same",
     # a text that a model is given
     "Return a shallow copy of the list, sorted in ascending order.",
-}  # fmt: skip
-PLOTLY_KEYWORDS = {"textposition", "annotation_position", "hovertemplate", "texttemplate", "xref",
-                   "yref", "position"}  # fmt: skip
-MARKUP = re.compile(r"(top|middle|bottom) (left|center|right)|[xy]\d* (domain|unified)"
-                    r"|.*(\d+px|sans-serif|%{|\\|\n).*", re.DOTALL)  # fmt: skip
+}
+PLOTLY_KEYWORDS = {
+    "textposition",
+    "annotation_position",
+    "hovertemplate",
+    "texttemplate",
+    "xref",
+    "yref",
+    "position",
+}
+MARKUP = re.compile(
+    r"(top|middle|bottom) (left|center|right)|[xy]\d* (domain|unified)"
+    r"|.*(\d+px|sans-serif|%{|\\|\n).*",
+    re.DOTALL,
+)
 """Plotly's places and formats, CSS, and code."""
 NAME = re.compile(r"([^a-z\s]\S*)(\s+[^a-z\s]\S*)*")
 """Words that all begin with a capital or a digit: "A100 80GB SXM", "Llama 3.1 405B"."""
@@ -143,8 +158,12 @@ def words_shown(tree: ast.AST) -> set[str]:
                 found += [*node.args[1:2], *node.args[3:4]]  # name and unit
             if called(node) in ("tr", "tr_name", "predict", "Choice"):
                 found += node.args[:2]
-                found += [x for arg in node.args[:1] if isinstance(arg, ast.List | ast.Tuple)
-                          for x in arg.elts]  # fmt: skip
+                found += [
+                    x
+                    for arg in node.args[:1]
+                    if isinstance(arg, ast.List | ast.Tuple)
+                    for x in arg.elts
+                ]
         elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
             names = [getattr(target, "id", "") for target in node.targets]
             if any(name.endswith("COLUMNS") for name in names):
@@ -217,9 +236,11 @@ def test_texts_are_translated_whole_not_in_pieces():
         f"{name}:{node.lineno}"
         for name, path in code_files().items()
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.Call) and called(node) in ("tr", "tr_name") and node.args
+        if isinstance(node, ast.Call)
+        and called(node) in ("tr", "tr_name")
+        and node.args
         and isinstance(node.args[0], ast.JoinedStr | ast.BinOp)
-    ]  # fmt: skip
+    ]
     assert made == []
 
 
@@ -247,8 +268,10 @@ def test_the_reader_of_syntax_trees_finds_what_is_shown(monkeypatch):
         "{n} lines in all",
     ]
     assert untranslated("", {"a curve": "曲线", "lines": "线"}) == [
-        "a text in print", "time taken", "{n} lines in all",
-    ]  # fmt: skip
+        "a text in print",
+        "time taken",
+        "{n} lines in all",
+    ]
     assert unused({"a curve": "曲线", "7 of them": "七条", "a line": "一条", "b": "b"}, "") == [
         "a line"
     ]

@@ -17,15 +17,48 @@ from efflab.publishing.catalog import sources
 
 READ = {
     # a comma before one group of three digits or more parts thousands, else it is a decimal comma
-    "1,000": 1000, "1,234.5": 1234.5, "1,000,000": 1e6, "1,5": 1.5, "0,125": 0.125, ",5": 0.5,
-    "10,25": 10.25, "-0,5": -0.5, "1 000 000": 1e6, "1_000": 1000, "1'000": 1000,
-    "１０００": 1000, "１，０００": 1000, "１０００，5。": 1000.5, "3。5": 3.5, "−3": -3, "５％": 5,
-    "10k": 1e4, "4 K": 4000, "3M": 3e6, "1.5B": 1.5e9, "2 million": 2e6, "4Ki": 4096,
-    "3 万": 3e4, "1亿": 1e8, "2.5千": 2500, "3 百万": 3e6, "1 万亿": 1e12, "3万个 token": 3e4,
-    "1e3": 1000, "1.5E-3": 0.0015, "1.5×10^3": 1500, "2·10⁶": 2e6, "10⁻⁵": 1e-5,
-    "≈ 3": 3, "~3": 3, "～３": 3, "about 3k": 3000, "大约 3 倍": 3, "5 左右": 5,
+    "1,000": 1000,
+    "1,234.5": 1234.5,
+    "1,000,000": 1e6,
+    "1,5": 1.5,
+    "0,125": 0.125,
+    ",5": 0.5,
+    "10,25": 10.25,
+    "-0,5": -0.5,
+    "1 000 000": 1e6,
+    "1_000": 1000,
+    "1'000": 1000,
+    "１０００": 1000,
+    "１，０００": 1000,
+    "１０００，5。": 1000.5,
+    "3。5": 3.5,
+    "−3": -3,
+    "５％": 5,
+    "10k": 1e4,
+    "4 K": 4000,
+    "3M": 3e6,
+    "1.5B": 1.5e9,
+    "2 million": 2e6,
+    "4Ki": 4096,
+    "3 万": 3e4,
+    "1亿": 1e8,
+    "2.5千": 2500,
+    "3 百万": 3e6,
+    "1 万亿": 1e12,
+    "3万个 token": 3e4,
+    "1e3": 1000,
+    "1.5E-3": 0.0015,
+    "1.5×10^3": 1500,
+    "2·10⁶": 2e6,
+    "10⁻⁵": 1e-5,
+    "≈ 3": 3,
+    "~3": 3,
+    "～３": 3,
+    "about 3k": 3000,
+    "大约 3 倍": 3,
+    "5 左右": 5,
     "5?": 5,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("typed", READ)
@@ -36,13 +69,44 @@ def test_it_is_read_as_it_is_meant(typed):
 @pytest.mark.parametrize(
     "typed",
     [
-        "1,,2", "1,00,000", "1,000,5", "12345,678", "1.234,5", "1.000.000", "1, 000", "00,125",
-        "3-5", "3–5", "3~5", "3 to 5", "3到5", "3±1", "<5", "5+", "1 1/2", "1½", "x5", "3 4",
-        "3m", "5 apples", "3kk", "3k万", "0x10", "nan", "inf", "1/0", "1/2", "2^12",
-        "1e999", "2^99999", "三", "",
-        "1" * 90_000, "-" * 5000,
+        "1,,2",
+        "1,00,000",
+        "1,000,5",
+        "12345,678",
+        "1.234,5",
+        "1.000.000",
+        "1, 000",
+        "00,125",
+        "3-5",
+        "3–5",
+        "3~5",
+        "3 to 5",
+        "3到5",
+        "3±1",
+        "<5",
+        "5+",
+        "1 1/2",
+        "1½",
+        "x5",
+        "3 4",
+        "3m",
+        "5 apples",
+        "3kk",
+        "3k万",
+        "0x10",
+        "nan",
+        "inf",
+        "1/0",
+        "1/2",
+        "2^12",
+        "1e999",
+        "2^99999",
+        "三",
+        "",
+        "1" * 90_000,
+        "-" * 5000,
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_anything_else_is_refused_in_one_sentence(typed, language):
     lab.use_language(language)
@@ -61,21 +125,39 @@ def test_a_value_that_is_no_number_is_refused_by_name(typed):
 @pytest.mark.parametrize(
     ("typed", "unit", "value"),
     [
-        ("2 s", "ms", 2000), ("3 秒", "ms", 3000), ("1 min", "ms", 60_000), ("5", "ms", 5),
-        ("3 GB", "MB", 3000), ("1 MiB", "MB", 1.048576), ("5 mb", "MB", 5), ("2k ms", "ms", 2000),
-        ("4k", "tokens", 4000), ("1 token", "tokens", 1), ("5 个", "kernels", 5), ("3×", "x", 3),
-        ("3-fold", "x", 3), ("12 per cent", "%", 12), ("1.2 bpb", "bits per byte", 1.2),
+        ("2 s", "ms", 2000),
+        ("3 秒", "ms", 3000),
+        ("1 min", "ms", 60_000),
+        ("5", "ms", 5),
+        ("3 GB", "MB", 3000),
+        ("1 MiB", "MB", 1.048576),
+        ("5 mb", "MB", 5),
+        ("2k ms", "ms", 2000),
+        ("4k", "tokens", 4000),
+        ("1 token", "tokens", 1),
+        ("5 个", "kernels", 5),
+        ("3×", "x", 3),
+        ("3-fold", "x", 3),
+        ("12 per cent", "%", 12),
+        ("1.2 bpb", "bits per byte", 1.2),
     ],
-)  # fmt: skip
+)
 def test_a_unit_of_the_questions_kind_is_converted(typed, unit, value):
     assert parse(typed, unit) == pytest.approx(value)
 
 
 @pytest.mark.parametrize(
     ("typed", "unit"),
-    [("12 %", "x"), ("3x", "%"), ("5 heads", "tokens"), ("5 ms", "MB"), ("3 MB", "tokens"),
-     ("3M", "MB"), ("5 GB", "bits per byte")],
-)  # fmt: skip
+    [
+        ("12 %", "x"),
+        ("3x", "%"),
+        ("5 heads", "tokens"),
+        ("5 ms", "MB"),
+        ("3 MB", "tokens"),
+        ("3M", "MB"),
+        ("5 GB", "bits per byte"),
+    ],
+)
 def test_a_unit_of_another_kind_is_refused_with_the_questions_own(typed, unit):
     with pytest.raises(ValueError, match=f"alone or in {unit}"):
         parse(typed, unit)

@@ -44,8 +44,8 @@ def test_hessians_of_a_model_are_those_of_its_maps_inputs():
 
 def test_both_methods_quantize_the_same_maps_on_the_same_grid():
     model = experiment.language_model()[0]
-    rtn = experiment.quantized_by("rtn", model, 3, 64)
-    ours = experiment.quantized_by("gptq", model, 3, 64, experiment.calibration(64))
+    rtn = experiment.quantize_by("rtn", model, 3, 64)
+    ours = experiment.quantize_by("gptq", model, 3, 64, experiment.calibration(64))
     assert list(rtn) == list(ours) == WEIGHTS
     for name in WEIGHTS:
         assert torch.equal(rtn[name].scale, ours[name].scale)
@@ -237,7 +237,7 @@ def test_figures_of_the_verdict_are_the_records_and_the_tables():
 
 
 def test_a_gptq_point_counts_packed_bytes(monkeypatch):
-    ours = experiment.quantized_by("rtn", experiment.language_model()[0], 4, 64)
+    ours = experiment.quantize_by("rtn", experiment.language_model()[0], 4, 64)
     monkeypatch.setattr(measure, "quantized", lambda *_: ours)
     monkeypatch.setattr(points, "N_WINDOWS", 2)
     point = measure.gptq_point(4, 64, repeats=1)
@@ -269,7 +269,7 @@ def test_explorer_finds_the_crossing():
         (lambda: measure.breaks(few=0), "n_tokens=0"),
         (lambda: experiment.calibration(4), "n_tokens=4"),
         (lambda: experiment.calibration(64, "music"), "source='music'"),
-        (lambda: experiment.quantized_by("awq", torch.nn.ReLU(), 4, None), "method='awq'"),
+        (lambda: experiment.quantize_by("awq", torch.nn.ReLU(), 4, None), "method='awq'"),
     ],
 )
 def test_bad_values_are_refused(call, message):

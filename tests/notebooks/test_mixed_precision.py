@@ -340,7 +340,7 @@ def test_verdicts_of_what_is_measured_here():
         (lambda: gradients.forgotten(9), "n_steps=9"),
         (lambda: memory.ready("tf32", 1, 8), "recipe='tf32'"),
         (lambda: speed.training(device="V100 SXM2", recipe="tf32"), "'tf32'"),
-        (lambda: experiment.trained("fp8"), "precision='fp8'"),
+        (lambda: experiment.train_until("fp8"), "precision='fp8'"),
         (lambda: curves.early("fp32", -1), "seed=-1"),
     ],
 )

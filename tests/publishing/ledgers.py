@@ -89,12 +89,27 @@ def record(claim, outcome, *figures, condition="", reason=""):
     return head | texts | dict(figures=list(figures))
 
 
-SMALL = record("small", "does not hold", figure("bits", 3.5, kind="computed"),
-               figure("printed", 7, kind="published"), reason="over one")  # fmt: skip
-BIG = record("big", "holds if", figure("removed", 71.234, "%", low=70.1, high=72.4),
-             figure("tokens", 4608, "tokens", "recorded"), condition="n > 9")  # fmt: skip
-LESS = record("big", "does not hold", figure("removed", 40.5, "%", low=39, high=42),
-              figure("tokens", 4608, "tokens", "recorded"), reason="too little")  # fmt: skip
+SMALL = record(
+    "small",
+    "does not hold",
+    figure("bits", 3.5, kind="computed"),
+    figure("printed", 7, kind="published"),
+    reason="over one",
+)
+BIG = record(
+    "big",
+    "holds if",
+    figure("removed", 71.234, "%", low=70.1, high=72.4),
+    figure("tokens", 4608, "tokens", "recorded"),
+    condition="n > 9",
+)
+LESS = record(
+    "big",
+    "does not hold",
+    figure("removed", 40.5, "%", low=39, high=42),
+    figure("tokens", 4608, "tokens", "recorded"),
+    reason="too little",
+)
 
 
 def column(*records, machine=THERE):

@@ -137,8 +137,10 @@ def test_sliders_are_named_typed_values_are_answered_and_a_lost_kernel_is_told(
         length, window = explorer.locator(".noUi-handle").all()
 
         def said():
-            return [(h.get_attribute("aria-label"), h.get_attribute("aria-valuetext"))
-                    for h in (length, window)]  # fmt: skip
+            return [
+                (h.get_attribute("aria-label"), h.get_attribute("aria-valuetext"))
+                for h in (length, window)
+            ]
 
         wait_for(lambda: said() == [("length", "128"), ("window", "320")], 10, "names and values")
         move_slider(explorer)

@@ -11,7 +11,7 @@ from efflab.publishing import build as building
 from efflab.publishing import outputs, usage
 from efflab.publishing.catalog import find
 from efflab.publishing.execute import CellFailed, execute
-from efflab.publishing.source import differences, joined, read_source, translate
+from efflab.publishing.source import differences, join_lines, read_source, translate
 
 
 def quiet(*_):
@@ -119,8 +119,11 @@ def test_texts_alone_are_taken_anew_and_nothing_runs(toy, edit):
     edit("# # A toy", "# # Another toy")
     build(toy, texts=True)
     after = english.read_text(encoding="utf-8")
-    changed = [(a.strip(), b.strip()) for a, b in zip(before.splitlines(), after.splitlines(),
-               strict=True) if a != b]  # fmt: skip
+    changed = [
+        (a.strip(), b.strip())
+        for a, b in zip(before.splitlines(), after.splitlines(), strict=True)
+        if a != b
+    ]
     assert len(changed) == 2  # the text, and its cell's id
     assert changed[1] == ('"# A toy\\n",', '"# Another toy\\n",')
     assert differences(find("90", toy), "en") == differences(find("90", toy), "zh") == []
@@ -147,7 +150,7 @@ def test_verdicts_and_board_are_collected(toy):
 
 def test_chinese_prose_is_joined_and_nothing_else():
     text = "# 标题\n\n两两比较，\n核心随长度增长。\nGPT 也是。\n\n| 甲 |\n|---|\n- 一\n- 二"
-    made = joined(text)
+    made = join_lines(text)
     assert "两两比较，核心随长度增长。\nGPT 也是。" in made
     assert made.count("\n") == text.count("\n") - 1
 
@@ -217,7 +220,7 @@ def test_a_damaged_built_notebook_is_named_and_built_again(toy):
     whole = english.read_text(encoding="utf-8")
     english.write_text("null", encoding="utf-8")
     with pytest.raises(ValueError, match=r"90_toy\.ipynb is damaged.*efflab build 90 makes it"):
-        outputs.stored(WIDGET, toy)
+        outputs.read_outputs(WIDGET, toy)
     (line,) = differences(find("90", toy), "en")
     assert "90_toy.ipynb is damaged" in line
     build(toy, languages=("en",))

@@ -9,7 +9,7 @@ from ledgers import BIG, HERE, LESS, SMALL, bytes_under, column, figure
 
 from efflab.publishing import column as columns
 from efflab.publishing.catalog import ROOT
-from efflab.publishing.column import Column, parsed, read
+from efflab.publishing.column import Column, parse, read
 from efflab.publishing.judging import judge
 from efflab.publishing.ledger import verdicts
 from efflab.publishing.pool import add
@@ -49,7 +49,8 @@ BROKEN = {
     "infinite": (GOOD.replace("40.5", "1e999"), "number='1e999': expected a finite number"),
     "out of range": (GOOD.replace("40.5", "9" * 400), "number='999.*': expected one that a"),
     "a key twice": (
-        GOOD.replace('"outcome"', '"holds": true, "outcome"', 1), "key='holds': expected no key"
+        GOOD.replace('"outcome"', '"holds": true, "outcome"', 1),
+        "key='holds': expected no key",
     ),
     "a key unknown": (changed("run", to="rm"), r"keys of column=\['run'\]: expected no other"),
     "a key lacking": (GOOD.replace('"date"', '"day"'), r"keys of column=\['day'\]"),
@@ -59,66 +60,77 @@ BROKEN = {
     "no day": (changed("date", to="2026-02-30"), "date='2026-02-30': expected a day such as"),
     "a day to come": (changed("date", to="2999-01-01"), "expected a day that has come"),
     "two days ahead": (
-        changed("date", to=(TOMORROW + timedelta(days=1)).isoformat()), "a day that has come"
+        changed("date", to=(TOMORROW + timedelta(days=1)).isoformat()),
+        "a day that has come",
     ),
     "a day in other digits": (changed("date", to="２０２６-11-20"), "expected a day such as"),
     "a version in words": (changed("versions", "python", to="the newest"), r"versions\.python="),
     "another instruction": (
-        changed("machine", "features", "sse", to=True), r"keys of machine\.features=\['sse'\]"
+        changed("machine", "features", "sse", to=True),
+        r"keys of machine\.features=\['sse'\]",
     ),
     "a feature in words": (
-        changed("machine", "features", "vnni", to="yes"), r"machine\.features\.vnni='yes'"
+        changed("machine", "features", "vnni", to="yes"),
+        r"machine\.features\.vnni='yes'",
     ),
     "no threads": (changed("machine", "threads", to=0), r"machine\.threads=0: expected 1 to 4096"),
     "too many threads": (
-        changed("machine", "threads", to=4097), r"machine\.threads=4097: expected 1 to 4096"
+        changed("machine", "threads", to=4097),
+        r"machine\.threads=4097: expected 1 to 4096",
     ),
     "a name in two lines": (changed("machine", "cpu", to="a\nb"), r"machine\.cpu=.*one line"),
     "a name too long": (changed("machine", "cpu", to="a" * 101), "expected 1 to 100 characters"),
     "a version too long": (
-        changed("versions", "torch", to="1" * 41), r"versions\.torch=.*1 to 40 characters"
+        changed("versions", "torch", to="1" * 41),
+        r"versions\.torch=.*1 to 40 characters",
     ),
     "no verdicts": (changed("verdicts", to=[]), r"verdicts=\[\]: expected a list of at least one"),
-    "a verdict that is none": (changed("verdicts", 0, to=7), "verdict=7: expected an object"),
+    "an invalid verdict": (changed("verdicts", 0, to=7), "verdict=7: expected an object"),
     "an unknown claim": (changed("verdicts", 0, "claim", to="x"), "claim='x': expected one of da"),
-    "a claim that is none": (changed("verdicts", 0, "claim", to=[]), r"claim=\[\]: expected one"),
+    "an invalid claim": (changed("verdicts", 0, "claim", to=[]), r"claim=\[\]: expected one"),
     "a claim twice": (changed("verdicts", 1, to=LESS), "claim='big': expected one verdict"),
     "a claim not judged yet": (
-        changed("verdicts", 1, "claim", to="later"), "claim='later': expected one whose notebook"
+        changed("verdicts", 1, "claim", to="later"),
+        "claim='later': expected one whose notebook",
     ),
     "holds in words": (changed("verdicts", 0, "holds", to="no"), "big: holds='no': expected true"),
     "an unknown outcome": (
-        changed("verdicts", 0, "outcome", to="perhaps"), r"big: outcome='perhaps': expected one of"
+        changed("verdicts", 0, "outcome", to="perhaps"),
+        r"big: outcome='perhaps': expected one of",
     ),
     "another word than holds says": (
         changed("verdicts", 0, "outcome", to="holds"),
         "big: outcome='holds': expected 'does not hold', as holds and condition say",
     ),
     "a reason too long": (
-        changed("verdicts", 0, "reason", to="a" * 2001), r"big: reason=.*0 to 2,000 characters"
+        changed("verdicts", 0, "reason", to="a" * 2001),
+        r"big: reason=.*0 to 2,000 characters",
     ),
     "no figures": (changed(*FIGURES, to=[]), r"big: figures=\[\]: expected a list of 1 to 60"),
     "too many figures": (changed(*FIGURES, to=[BIG] * 61), "expected a list of 1 to 60"),
-    "a figure that is none": (changed(*HIGH, to=None), "a figure of big=None: expected an object"),
+    "an invalid figure": (changed(*HIGH, to=None), "a figure of big=None: expected an object"),
     "a figure with a script": (
-        changed(*HIGH, "script", to="x"), r"keys of a figure of big=\['script'\]"
+        changed(*HIGH, "script", to="x"),
+        r"keys of a figure of big=\['script'\]",
     ),
     "an unknown kind": (changed(*HIGH, "kind", to="guessed"), "big: removed: kind='guessed'"),
     "a value in words": (changed(*HIGH, "value", to="40"), "big: removed: value='40': expected a"),
     "a value that is true": (changed(*HIGH, "value", to=True), "big: removed: value=True"),
     "one end": (changed(*HIGH, "low", to=None), "big: removed, low=None: expected both ends"),
     "ends the wrong way": (
-        changed(*HIGH, "low", to=43), r"big: removed=40\.5: expected a number in its interval, 43"
+        changed(*HIGH, "low", to=43),
+        r"big: removed=40\.5: expected a number in its interval, 43",
     ),
     "an id twice": (
-        with_figure(id="removed"), "big: its figures are not those that its rule asks for"
+        with_figure(id="removed"),
+        "big: its figures are not those that its rule asks for",
     ),
     "without a figure of the rule": (
         changed(*HIGH, "id", to="kept"),
         r"big: its figures are not those that its rule asks for \(KeyError: 'removed'\)",
     ),
     "more digits than are stored": (with_figure(value=1.23456789), "at most six significant"),
-}  # fmt: skip
+}
 FORGED = {
     "figures that say otherwise": (
         json.dumps(written() | {"verdicts": [LESS | dict(figures=BIG["figures"])]}),
@@ -129,28 +141,33 @@ FORGED = {
         "big: outcome='holds': expected as its own figures come to .*: 'does not hold'",
     ),
     "a rule of its own": (
-        changed("verdicts", 0, "rule", to="always"), "big: rule='always': .*: 'below one'"
+        changed("verdicts", 0, "rule", to="always"),
+        "big: rule='always': .*: 'below one'",
     ),
     "a condition of its own": (
         json.dumps(written() | {"verdicts": [BIG | dict(condition="n > 1")]}),
         "big: condition='n > 1': .*: 'n > 9'",
     ),
     "a reason of its own": (
-        changed("verdicts", 0, "reason", to="bad luck"), "big: reason='bad luck': .*: 'too little'"
+        changed("verdicts", 0, "reason", to="bad luck"),
+        "big: reason='bad luck': .*: 'too little'",
     ),
     "another kind": (
-        changed(*HIGH, "kind", to="recorded"), "big: removed: kind='recorded': expected 'measured'"
+        changed(*HIGH, "kind", to="recorded"),
+        "big: removed: kind='recorded': expected 'measured'",
     ),
     "another unit": (changed(*HIGH, "unit", to="x"), "big: removed: unit='x': expected '%'"),
     "no interval": (
-        changed(*HIGH, to=figure("removed", 40.5, "%")), "big: removed: low=None: expected an int"
+        changed(*HIGH, to=figure("removed", 40.5, "%")),
+        "big: removed: low=None: expected an int",
     ),
     "an interval of its own": (
         changed(*FIGURES, 1, to=figure("tokens", 4608, "tokens", "recorded", 4608, 4608)),
         "big: tokens: low=4608: expected an interval where it has one here",
     ),
     "a value outside its interval": (
-        changed(*HIGH, "value", to=38.5), r"removed=38\.5: expected a number in its interval, 39 to"
+        changed(*HIGH, "value", to=38.5),
+        r"removed=38\.5: expected a number in its interval, 39 to",
     ),
     "a figure more": (with_figure(), r"big: figures=\['more'\]: expected those that it has here"),
     "a figure left out": (
@@ -158,7 +175,8 @@ FORGED = {
         r"small: figures=\['printed'\]: expected those that it has here, and no other",
     ),
     "another name": (
-        changed(*HIGH, "name", to="kept"), "big: removed: name='kept': expected 'removed'"
+        changed(*HIGH, "name", to="kept"),
+        "big: removed: name='kept': expected 'removed'",
     ),
     "a template of its own": (
         with_figure(id="removed-7", template="removed {n}", name="removed 7", values={"n": 7}),
@@ -173,12 +191,14 @@ FORGED = {
         r"small: figures=\['written'\]: expected those that it has here",
     ),
     "another figure first": (
-        changed(*FIGURES, to=LESS["figures"][::-1]), "big: first figure='tokens': expected 'remov"
+        changed(*FIGURES, to=LESS["figures"][::-1]),
+        "big: first figure='tokens': expected 'remov",
     ),
     "a paper that printed something else": (
-        changed("verdicts", 1, "figures", 1, "value", to=8), "small: printed=8: expected 7, as pub"
+        changed("verdicts", 1, "figures", 1, "value", to=8),
+        "small: printed=8: expected 7, as pub",
     ),
-}  # fmt: skip
+}
 REFUSED = BROKEN | FORGED
 
 
@@ -201,7 +221,7 @@ def test_a_file_too_large_or_absent_is_refused_unread(root, monkeypatch):
     with pytest.raises(ValueError, match="expected a file that"):
         read(root, root)
     path.write_text(GOOD + " " * columns.MAX_BYTES, encoding="utf-8")
-    monkeypatch.setattr(columns, "parsed", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr(columns, "parse", lambda *_: pytest.fail("it was read"))
     with pytest.raises(ValueError, match=r"theirs.json: bytes=\d+: expected at most 1,000,000"):
         read(path, root)
 
@@ -210,11 +230,11 @@ def test_a_good_column_is_read_in_the_articles_order(root):
     body = written()
     body["verdicts"].reverse()
     body["date"] = TOMORROW.isoformat()  # it is later there
-    found = parsed(json.dumps(body).encode(), root)
+    found = parse(json.dumps(body).encode(), root)
     assert found == Column(
         body["machine"], body["date"], {"big": LESS, "small": SMALL}, "run", body["versions"]
     )
-    assert parsed(found.text().encode(), root) == found
+    assert parse(found.text().encode(), root) == found
 
 
 def test_a_column_of_the_first_schema_is_read_by_the_names_of_its_figures(root):
@@ -223,13 +243,13 @@ def test_a_column_of_the_first_schema_is_read_by_the_names_of_its_figures(root):
         del one["form"]
         for item in one["figures"]:
             del item["id"]
-    assert parsed(json.dumps(old).encode(), root) == parsed(json.dumps(new).encode(), root)
+    assert parse(json.dumps(old).encode(), root) == parse(json.dumps(new).encode(), root)
     old["verdicts"][0]["figures"][0]["name"] = "kept"
     with pytest.raises(ValueError, match=r"keys of a figure of big=.*: expected \['id'\] too"):
-        parsed(json.dumps(old).encode(), root)
+        parse(json.dumps(old).encode(), root)
     for strange in (None, 7, [7], [{}], [{"claim": "big"}], [{"claim": "big", "figures": [7]}]):
         with pytest.raises(ValueError, match="expected"):
-            parsed(json.dumps(old | {"verdicts": strange}).encode(), root)
+            parse(json.dumps(old | {"verdicts": strange}).encode(), root)
 
 
 def test_a_file_name_is_safe_whatever_the_machine_is_called():
@@ -246,7 +266,7 @@ def test_a_machine_keeps_its_file_in_later_versions():
 @pytest.mark.parametrize("threads", [1, 4096])
 def test_any_number_of_threads_that_a_machine_may_have_is_taken(root, threads):
     content = changed("machine", "threads", to=threads).encode()
-    assert parsed(content, root).machine["threads"] == threads
+    assert parse(content, root).machine["threads"] == threads
 
 
 # --- The real rules --------------------------------------------------------------------------
@@ -255,18 +275,18 @@ def test_any_number_of_threads_that_a_machine_may_have_is_taken(root, threads):
 def test_every_stored_verdict_would_be_taken_from_elsewhere():
     machine = HERE | dict(features=column().machine["features"])
     found = verdicts()
-    again = parsed(column(*found.values(), machine=machine).text().encode())
+    again = parse(column(*found.values(), machine=machine).text().encode())
     assert again.verdicts == found
 
 
-UNTOLD = {"fpga-inference"}
+NO_VERDICT_HERE = {"fpga-inference"}
 """Claims whose rule is undecided where a figure is not there."""
 
 
 @pytest.mark.parametrize("claim", verdicts())
 def test_a_rule_that_lacks_its_figures_decides_nothing(claim):
     strange = [figure("nobody-asked", 1.5)]
-    if claim in UNTOLD:
+    if claim in NO_VERDICT_HERE:
         assert judge(claim, strange).holds is None
         return
     with pytest.raises(ValueError, match=f"{claim}: its figures are not those that its rule asks"):
@@ -278,4 +298,4 @@ def test_a_forged_outcome_of_the_real_ledger_is_refused():
     forged = record | dict(holds=True, outcome="holds", reason="")
     machine = HERE | dict(features=column().machine["features"])
     with pytest.raises(ValueError, match=r"npu-latency: outcome='holds': .*'does not hold'"):
-        parsed(column(forged, machine=machine).text().encode(), ROOT)
+        parse(column(forged, machine=machine).text().encode(), ROOT)

@@ -10,7 +10,7 @@ from efflab.experiments.provenance import FEATURES
 from efflab.json_files import read_json
 from efflab.lab.text import KINDS
 from efflab.lab.verdict import OUTCOMES
-from efflab.publishing.column import FORM, SCHEMA, parsed
+from efflab.publishing.column import FORM, SCHEMA, parse
 from efflab.publishing.ledger import claims
 from efflab.stored import FIGURE, RECORD, TEMPLATE
 
@@ -58,7 +58,7 @@ def body():
 
 def refused(changed, root):
     with pytest.raises(ValueError, match="expected") as refusal:
-        parsed(json.dumps(changed).encode(), root)
+        parse(json.dumps(changed).encode(), root)
     return str(refusal.value)
 
 

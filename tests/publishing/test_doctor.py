@@ -21,9 +21,9 @@ def only(monkeypatch, **there):
 
 def test_a_files_size_in_megabytes(tmp_path):
     path = tmp_path / "weights"
-    assert doctor.file_found(path) is None
+    assert doctor.file_size(path) is None
     path.write_bytes(bytes(1_540_000))
-    assert doctor.file_found(path) == f"1.5{HARD}MB"
+    assert doctor.file_size(path) == f"1.5{HARD}MB"
 
 
 def test_an_installed_package_and_one_that_is_not():

@@ -10,7 +10,7 @@ from ledgers import HERE, column, figure, record
 from efflab.lab import KINDS
 from efflab.publishing import column as columns
 from efflab.publishing.catalog import ROOT
-from efflab.publishing.column import parsed
+from efflab.publishing.column import parse
 from efflab.publishing.ledger import verdicts
 
 
@@ -44,7 +44,7 @@ def refusal(body):
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     start = time.process_time()
     try:
-        parsed(content)
+        parse(content)
     except ValueError as error:
         said = str(error)
     else:

@@ -12,9 +12,15 @@ from efflab.publishing import new
 from efflab.publishing.catalog import ROOT, catalog
 from efflab.publishing.source import read_source, translate
 
-TESTS = ("conftest.py", "offline.py", "notebooks/conftest.py", "notebooks/test_explorers.py",
-         "notebooks/test_verdicts.py", "publishing/test_notebooks.py",
-         "publishing/test_probes.py")  # fmt: skip
+TESTS = (
+    "conftest.py",
+    "offline.py",
+    "notebooks/conftest.py",
+    "notebooks/test_explorers.py",
+    "notebooks/test_verdicts.py",
+    "publishing/test_notebooks.py",
+    "publishing/test_probes.py",
+)
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from efflab.formats import BOARD, LANGUAGES, PICTURE, PLOTLY, VERDICT, WIDGET
 from efflab.lab.text import has_chinese
 from efflab.limits import allows, in_words
 from efflab.publishing.catalog import ROOT, built_path, catalog, sources
-from efflab.publishing.outputs import stored
-from efflab.publishing.run import checked_for
+from efflab.publishing.outputs import read_outputs
+from efflab.publishing.run import check_values_for
 from efflab.publishing.source import (
     KEPT,
     differences,
@@ -171,8 +171,11 @@ def test_numbers_are_shown_as_people_write_them(number, language):
     outputs = [o for c in built(number, language).cells for o in c.get("outputs", [])]
     texts = [text for output in outputs for text in texts_shown(output)]
     assert texts
-    found = [text[max(m.start() - 40, 0) : m.end() + 10] for text in texts
-             if (m := PROGRAMS_FORM.search(text))]  # fmt: skip
+    found = [
+        text[max(m.start() - 40, 0) : m.end() + 10]
+        for text in texts
+        if (m := PROGRAMS_FORM.search(text))
+    ]
     assert found == []
 
 
@@ -194,7 +197,7 @@ def test_catalog_agrees(number):
     entry, path = catalog()[number], sources()[number]
     assert entry["name"] == path.stem
     assert entry["minutes"] > 0
-    given = checked_for(path, source(number), entry["probe"])
+    given = check_values_for(path, source(number), entry["probe"])
     defaults = parameters(source(number))
     assert given, "the probe changes nothing"
     assert all(value != defaults[name] for name, value in given.items())
@@ -202,7 +205,7 @@ def test_catalog_agrees(number):
         heading = built(number, language).cells[0].source.splitlines()[0]
         assert entry["title"][language] in heading
         assert has_chinese(entry["finds"][language]) == (language == "zh")
-    found = [v["claim"] for v in stored(VERDICT).get(number, [])]
+    found = [v["claim"] for v in read_outputs(VERDICT).get(number, [])]
     assert sorted(found) == sorted(entry["claims"])
 
 
@@ -251,7 +254,7 @@ def test_untouched_stubs_are_answered_kindly(number):
 
 def test_ledger_and_board_are_what_the_notebooks_hold(tmp_path):
     verdicts = json.loads((ROOT / "data" / "verdicts.json").read_text(encoding="utf-8"))
-    assert verdicts == stored(VERDICT)
+    assert verdicts == read_outputs(VERDICT)
     board = json.loads((ROOT / "data" / "board.json").read_text(encoding="utf-8"))
-    found = [p for points in stored(BOARD).values() for p in points]
+    found = [p for points in read_outputs(BOARD).values() for p in points]
     assert all(point in found for point in board["points"])

@@ -10,8 +10,10 @@ PLOT = "application/vnd.plotly.v1+json"
 
 def notebook(*shown, number=None, metadata=None):
     """One cell "a" that shows these bundles."""
-    made = [nbformat.v4.new_output("execute_result", data, execution_count=number or 7)
-            for data in shown]  # fmt: skip
+    made = [
+        nbformat.v4.new_output("execute_result", data, execution_count=number or 7)
+        for data in shown
+    ]
     cell = nbformat.v4.new_code_cell("x", id="a", outputs=made, metadata=metadata or {})
     return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("text"), cell])
 
@@ -28,11 +30,11 @@ def test_what_is_of_a_kind_comes_in_reading_order():
 
 
 def test_stored_is_read_of_the_built_english_notebooks_that_have_any(toy):
-    assert outputs.stored("text/plain", toy) == {}
+    assert outputs.read_outputs("text/plain", toy) == {}
     (toy / "src" / "91_other.py").touch()
     for name, bundles in (("90_toy", [{"text/plain": "1"}]), ("91_other", [])):
         nbformat.write(notebook(*bundles), toy / f"{name}.ipynb")
-    assert outputs.stored("text/plain", toy) == {"90": ["1"]}
+    assert outputs.read_outputs("text/plain", toy) == {"90": ["1"]}
 
 
 def test_views_and_a_runs_own_marks_go():

@@ -8,9 +8,19 @@ from efflab.publishing.source import read_source
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("512", 512), ("0.5", 0.5), ("True", True), ("[1, 2]", [1, 2]), ("'3'", "3"), ("gpt2", "gpt2"),
-     ("a b", "a b"), ("", ""), ("-" * 9999 + "1", "-" * 9999 + "1"), ("print(1)", "print(1)")],
-)  # fmt: skip
+    [
+        ("512", 512),
+        ("0.5", 0.5),
+        ("True", True),
+        ("[1, 2]", [1, 2]),
+        ("'3'", "3"),
+        ("gpt2", "gpt2"),
+        ("a b", "a b"),
+        ("", ""),
+        ("-" * 9999 + "1", "-" * 9999 + "1"),
+        ("print(1)", "print(1)"),
+    ],
+)
 def test_a_text_is_the_value_that_it_writes_or_itself(text, value):
     assert given.literal(text) == value
 
@@ -68,6 +78,6 @@ def test_a_value_is_of_its_limits_kind_and_within_them():
 def test_a_sources_limits_are_its_catalogs(toy):
     (toy / "catalog.toml").write_text('["90"]\nname = "90_toy"\nlimits = { n = [1, 9] }\n')
     path = toy / "src" / "90_toy.py"
-    assert given.checked_for(path, read_source(path), {"n": 9}) == {"n": 9}
+    assert given.check_values_for(path, read_source(path), {"n": 9}) == {"n": 9}
     with pytest.raises(ValueError, match="n=10: expected 1 to 9"):
-        given.checked_for(path, read_source(path), {"n": 10})
+        given.check_values_for(path, read_source(path), {"n": 10})

@@ -90,7 +90,7 @@ def test_a_second_column_of_a_machine_takes_the_firsts_place(root):
     for records in ((LESS,), (BIG, SMALL)):
         path.write_text(column(*records).text(), encoding="utf-8")
         pool.add(path, root)
-    (theirs,) = pool.stored(root)
+    (theirs,) = pool.stored_columns(root)
     assert theirs.verdicts == {"big": BIG, "small": SMALL}
 
 
@@ -178,15 +178,15 @@ def test_notebooks_built_on_two_machines_are_two_columns(root):
     store(root, {"90": [BIG, SMALL], "91": [SMALL | dict(claim="later")]})
     day = dict(date="2026-11-20", seconds=1.0, peak_mb=1)
     builds(root, **{"91": day | dict(machine=THERE), "90": day | dict(machine="Here")})
-    first, second = pool.built(root)
+    first, second = pool.built_columns(root)
     assert (first.name, list(first.verdicts)) == ("Here", ["big", "small"])
     assert (second.name, list(second.verdicts)) == ("There, 1 thread", ["later"])
     # An old entry names its CPU alone: a newer one of the same tells the machine.
     builds(root, **{"91": day | dict(machine=HERE), "90": day | dict(machine="Here")})
-    (only,) = pool.built(root)
+    (only,) = pool.built_columns(root)
     assert (only.machine, len(only.verdicts), only.date) == (HERE, 3, "2026-11-20")
     (root / "data" / "builds.json").unlink()
-    assert pool.built(root)[0].name == "a machine that is not told"
+    assert pool.built_columns(root)[0].name == "unknown machine"
 
 
 def test_no_claim_of_a_written_notebook_is_without_its_verdict():

@@ -11,26 +11,37 @@ FILES = ("README.md", "docs/ledger.md", "docs/ledger.html")
 def test_text_between_markers_is_replaced_once():
     start, end = readme.START.format("a"), readme.END.format("a")
     text = f"before\n{start}\nold\n{end}\nafter"
-    assert readme.updated(text, "a", "new") == f"before\n{start}\nnew\n{end}\nafter"
+    assert readme.update_section(text, "a", "new") == f"before\n{start}\nnew\n{end}\nafter"
     for broken in ("before", f"{start} and no end", f"{end}{start}"):
         with pytest.raises(ValueError, match=r"README\.md: expected the lines"):
-            readme.updated(broken, "a", "new")
+            readme.update_section(broken, "a", "new")
 
 
 @pytest.mark.parametrize(
     ("language", "row"),
     [
-        ("en", "| 90 | [A toy](notebooks/90_toy.ipynb) | [玩具](notebooks/zh/90_toy.ipynb) "
-               "| 5 | that it works |"),
-        ("zh", "| 90 | [玩具](notebooks/zh/90_toy.ipynb) | [A toy](notebooks/90_toy.ipynb) "
-               "| 5 | 它能用 |"),
+        (
+            "en",
+            "| 90 | [A toy](notebooks/90_toy.ipynb) | [玩具](notebooks/zh/90_toy.ipynb) "
+            "| 5 | that it works |",
+        ),
+        (
+            "zh",
+            "| 90 | [玩具](notebooks/zh/90_toy.ipynb) | [A toy](notebooks/90_toy.ipynb) "
+            "| 5 | 它能用 |",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_notebooks_row_begins_with_the_edition_in_its_language(root, language, row):
     head, _, *rows = readme.notebooks(root, language).splitlines()
     assert rows == [row]
-    assert head == {"en": "|  | notebook | 中文 | minutes | what you find out |",
-                    "zh": "|  | 笔记本 | English | 分钟 | 你会弄清楚什么 |"}[language]  # fmt: skip
+    assert (
+        head
+        == {
+            "en": "|  | notebook | 中文 | minutes | what you find out |",
+            "zh": "|  | 笔记本 | English | 分钟 | 你会弄清楚什么 |",
+        }[language]
+    )
 
 
 def test_the_chinese_map_has_a_dash_for_what_is_not_written(root):

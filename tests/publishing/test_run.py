@@ -17,8 +17,8 @@ from efflab.publishing import pool
 from efflab.publishing import run as running
 from efflab.publishing.catalog import sources
 from efflab.publishing.execute import CellFailed
-from efflab.publishing.parameters import checked, checked_for
-from efflab.publishing.run import execute_with, is_done, kept_at, run, sweep
+from efflab.publishing.parameters import check_values_for, checked
+from efflab.publishing.run import execute_with, is_done, run, run_folder, sweep
 from efflab.publishing.source import parameters, read_source
 
 EXERCISE = """
@@ -138,7 +138,7 @@ def test_a_parameter_takes_its_kind_from_its_limits(number):
     for name, default in parameters(source).items():
         if name not in limits or kind(limits[name]) is str:
             continue
-        checked_for(path, source, {name: default})
+        check_values_for(path, source, {name: default})
         between = [value + 0.5 for value in ends(limits[name])[:-1]]
         whole = kind(limits[name]) is int
         for value in between:
@@ -146,11 +146,11 @@ def test_a_parameter_takes_its_kind_from_its_limits(number):
                 with pytest.raises(
                     ValueError, match=f"{name}={value}: expected a value of type int"
                 ):
-                    checked_for(path, source, {name: value})
+                    check_values_for(path, source, {name: value})
                 with pytest.raises(ValueError, match=rf"{name}={value}: expected .*whole number"):
                     require_within({name: value}, limits)
             elif allows(limits[name], value):
-                assert checked_for(path, source, {name: value}) == {name: value}
+                assert check_values_for(path, source, {name: value}) == {name: value}
             else:
                 assert value not in limits[name]  # a list of what is allowed
 
@@ -162,7 +162,7 @@ def ends(limit):
 
 def test_a_parameter_between_whole_numbers_runs_where_the_limits_say_so():
     path = sources()["12"]
-    assert checked_for(path, read_source(path), {"bucket_mb": 0.5}) == {"bucket_mb": 0.5}
+    assert check_values_for(path, read_source(path), {"bucket_mb": 0.5}) == {"bucket_mb": 0.5}
 
 
 def test_a_live_notebook_refuses_what_its_catalog_does_not_allow(monkeypatch):
@@ -269,7 +269,7 @@ def test_a_run_depends_on_all_that_may_change_it(toy, package, edit, monkeypatch
     ],
 )
 def test_a_run_is_found_again_under_its_name_by_whatever_version_comes_later(given, name):
-    assert kept_at(Path("src", "90_toy.py").absolute(), given).name == f"{name}.ipynb"
+    assert run_folder(Path("src", "90_toy.py").absolute(), given).name == f"{name}.ipynb"
 
 
 def test_libraries_are_named_with_their_versions():
@@ -296,7 +296,7 @@ NOTHING = ["", "null", "[]", "{}", "3", '{"cells": 3, "nbformat": 4}', "\x00\x01
 
 
 def test_a_damaged_run_is_not_done_and_is_named(toy, package):
-    path, lines = kept_at(toy / "src" / "90_toy.py", {}), []
+    path, lines = run_folder(toy / "src" / "90_toy.py", {}), []
     path.parent.mkdir(parents=True)
     for text in NOTHING:
         path.write_text(text, encoding="utf-8")
@@ -317,7 +317,7 @@ def test_a_damaged_run_is_not_done_and_is_named(toy, package):
 
 def test_a_run_of_other_parameters_or_of_untold_ones_is_not_done(toy, package):
     source = toy / "src" / "90_toy.py"
-    path, notebook = kept_at(source, {"n": 5}), nbformat.v4.new_notebook()
+    path, notebook = run_folder(source, {"n": 5}), nbformat.v4.new_notebook()
     path.parent.mkdir(parents=True)
     mark = running.fingerprint(running.translate(read_source(source), "en"), source)
     for about, done in (
@@ -339,8 +339,11 @@ def test_a_sweep_says_what_it_found_and_fresh_repeats_it(toy, package):
     paths = sweep("90", {"n": [1, 2]}, folder=toy, say=lines.append)
     assert [p.name for p in paths] == ["n=1.ipynb", "n=2.ipynb"]
     assert lines == [
-        "1 of 2: {'n': 1}", "    toy: holds, n 1", "2 of 2: {'n': 2}", "    toy: holds, n 2",
-    ]  # fmt: skip
+        "1 of 2: {'n': 1}",
+        "    toy: holds, n 1",
+        "2 of 2: {'n': 2}",
+        "    toy: holds, n 2",
+    ]
     made = [p.stat().st_mtime_ns for p in paths]
     sweep("90", {"n": [1, 2]}, folder=toy, say=quiet)
     assert [p.stat().st_mtime_ns for p in paths] == made
@@ -389,5 +392,7 @@ def test_a_sweep_that_is_killed_loses_no_finished_run(toy, package, edit):
     assert (runs / "n=1.ipynb").stat().st_mtime_ns == made
     assert set(runs.iterdir()) == set(paths)  # nor is anything of the killed one left
     assert [line for line in lines if " of 3" in line] == [
-        "1 of 3: {'n': 1} (done before)", "2 of 3: {'n': 2}", "3 of 3: {'n': 3}",
-    ]  # fmt: skip
+        "1 of 3: {'n': 1} (done before)",
+        "2 of 3: {'n': 2}",
+        "3 of 3: {'n': 3}",
+    ]

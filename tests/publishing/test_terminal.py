@@ -253,8 +253,11 @@ def left(toy):
 def said(process):
     """The last lines of standard error, without the progress bar."""
     err = process.communicate(timeout=120)[1].replace("\r", "\n").splitlines()
-    return [line for line in err if line and "it/s" not in line and "cell/s" not in line
-            and "s/cell" not in line]  # fmt: skip
+    return [
+        line
+        for line in err
+        if line and "it/s" not in line and "cell/s" not in line and "s/cell" not in line
+    ]
 
 
 def test_ctrl_c_in_a_notebook_leaves_neither_kernel_nor_part(toy, edit):

@@ -6,13 +6,13 @@ import nbformat
 from nbformat import v4
 from nbformat.sign import NotebookNotary
 
-from efflab.publishing.trust import shipped, trust
+from efflab.publishing.trust import trust, unchanged_notebooks
 
 
 def test_only_notebooks_that_git_has_and_nobody_changed_are_trusted(tmp_path, monkeypatch):
     folder = tmp_path / "notebooks"
     (folder / "zh").mkdir(parents=True)
-    assert shipped(tmp_path) == []  # no git
+    assert unchanged_notebooks(tmp_path) == []  # no git
 
     def write(name, source):
         notebook = v4.new_notebook(cells=[v4.new_code_cell(source)])
@@ -26,10 +26,11 @@ def test_only_notebooks_that_git_has_and_nobody_changed_are_trusted(tmp_path, mo
         subprocess.run([*git, *command], cwd=tmp_path, check=True)
     write("changed.ipynb", "2")
     write("new.ipynb", "3")
-    chosen = shipped(tmp_path)
+    chosen = unchanged_notebooks(tmp_path)
     assert sorted(p.relative_to(folder).as_posix() for p in chosen) == [
-        "same.ipynb", "zh/same.ipynb",
-    ]  # fmt: skip
+        "same.ipynb",
+        "zh/same.ipynb",
+    ]
 
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
     trust(chosen)

@@ -92,10 +92,14 @@ def test_a_sequence_with_nothing_to_leave_out_is_one_block():
 
 
 def test_spans_cost_a_number_a_head_and_dynamic_ones_a_row():
-    sizes = [sum(p.numel() for p in layer.parameters()) for layer in (
-        Attention(8, 2), AdaptiveSpanAttention(8, 2, 16),
-        AdaptiveSpanAttention(8, 2, 16, dynamic=True),
-    )]  # fmt: skip
+    sizes = [
+        sum(p.numel() for p in layer.parameters())
+        for layer in (
+            Attention(8, 2),
+            AdaptiveSpanAttention(8, 2, 16),
+            AdaptiveSpanAttention(8, 2, 16, dynamic=True),
+        )
+    ]
     assert sizes[1] - sizes[0] == 2
     assert sizes[2] - sizes[1] == 2 * 8
 

@@ -128,10 +128,13 @@ def test_a_vits_layers_are_torchs_that_normalize_first():
         theirs = torch.nn.TransformerEncoderLayer(12, 3, 20, layer_norm_eps=1e-6, **options)
         attention, ffn = layer.attention, layer.ffn
         pairs = {
-            "self_attn.in_proj_": attention.body.qkv, "self_attn.out_proj.": attention.body.out,
-            "linear1.": ffn.body.up, "linear2.": ffn.body.down,
-            "norm1.": attention.norm, "norm2.": ffn.norm,
-        }  # fmt: skip
+            "self_attn.in_proj_": attention.body.qkv,
+            "self_attn.out_proj.": attention.body.out,
+            "linear1.": ffn.body.up,
+            "linear2.": ffn.body.down,
+            "norm1.": attention.norm,
+            "norm2.": ffn.norm,
+        }
         for norm in (attention.norm, ffn.norm):
             torch.nn.init.normal_(norm.weight)
         named = {f"{k}{n}": p for k, m in pairs.items() for n, p in m.named_parameters()}

@@ -117,11 +117,11 @@ def pareto_figure(n: int = 1):
 @lru_cache(maxsize=1)
 def built_here() -> tuple[dict[str, LanguageEngine], dict[str, int]]:
     """The lightened and pruned model, not tuned, in three engines; {engine: weights' bytes}."""
-    model, shape, made, weights = latency.staged(BOTH, where.chosen()), (1, SEQ_LEN), {}, {}
+    model, shape, made, weights = latency.model_at(BOTH, where.chosen()), (1, SEQ_LEN), {}, {}
     with TemporaryDirectory() as folder, bench.one_thread():
         for i, name in enumerate((FP32, OPENVINO, INT8)):
             path = Path(folder) / f"{i}.xml"
-            made[name] = latency.built(name, model, path, shape)
+            made[name] = latency.make_engine(name, model, path, shape)
             if path.exists():
                 weights[name] = path.with_suffix(".bin").stat().st_size
     return made, weights

@@ -172,7 +172,7 @@ def quantized(bits: int, group_size: int | None, method: str) -> dict:
     """The linear maps of `stdlib-gpt`'s layers by one method, as the experiment makes them."""
     batches = experiment.calibration() if method == "gptq" else None
     model = experiment.language_model()[0]
-    return experiment.quantized_by(method, model, bits, group_size, batches)
+    return experiment.quantize_by(method, model, bits, group_size, batches)
 
 
 @lru_cache(maxsize=1)

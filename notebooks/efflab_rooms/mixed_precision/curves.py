@@ -73,7 +73,7 @@ def curves_figure():
 def early(precision: str, seed: int) -> float:
     """The beginning of a run, repeated here."""
     require_int("seed", seed, 0)
-    losses, _ = experiment.trained(precision, seed, stop=experiment.EARLY)
+    losses, _ = experiment.train_until(precision, seed, stop=experiment.EARLY)
     return experiment.early_loss(losses)
 
 

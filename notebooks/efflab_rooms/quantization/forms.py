@@ -87,7 +87,9 @@ def live_rows(n_docstrings: int, n_calibration: int, forms=LIVE) -> list[dict]:
     exact, batches = vectors(model), some(n_calibration)
     rows = []
     for form in forms:
-        cosine = F.cosine_similarity(exact, vectors(ranges.made(form, model, batches)), dim=-1)
+        cosine = F.cosine_similarity(
+            exact, vectors(ranges.make_encoder(form, model, batches)), dim=-1
+        )
         p5 = experiment.percentile(cosine.numpy())
         rows.append({"INT8 linear layers": form, "cosine, mean": cosine.mean().item(),
                      "cosine, p5": p5.mean, "interval, low": p5.low, "interval, high": p5.high,
