@@ -390,8 +390,8 @@ show(figures.recall_figure(accuracies, reach=8 * measure.N_LAYER))
 model = pretrained.load_stdlib_gpt()
 quality = {}
 for w in (16, 64, 511):
-    windowed = window.with_windows(model, w)
-    quality[w] = points.language_quality(windowed)
+    local_model = window.with_windows(model, w)
+    quality[w] = points.language_quality(local_model)
 rows_quality = [
     {"window": w, "bits per byte": bits.mean, "from": bits.low, "to": bits.high}
     for w, bits in quality.items()
@@ -399,8 +399,8 @@ rows_quality = [
 table(rows_quality, kind="measured")
 
 # %% tags=["nbval-ignore-output"]
-windowed = window.with_windows(model, 64)
-point = points.language_point(windowed, quality=quality[64])
+local_model = window.with_windows(model, 64)
+point = points.language_point(local_model, quality=quality[64])
 board.add(technique="sliding window 64", **point)
 
 # %% [markdown] tags=["en"]

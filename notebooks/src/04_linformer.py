@@ -370,7 +370,7 @@ for name, model in models.items():
         "attention": name,
         "loss on random symbols (nats)": measure.learn_random_symbols(model),
         "least honest loss, ln 8 (computed)": math.log(8),
-        "first answer moves when the last symbol changes by": measure.first_answer_moves(model),
+        "first answer moves when the last symbol changes by": measure.first_answer_shift(model),
     }
     leak_rows.append(row)
 table(leak_rows, kind="measured")

@@ -243,13 +243,14 @@ table(rows, kind="recorded")
 # 同一个种子给各技术同样的窗口，因此逐种子求差：
 
 # %%
-base = variants["attention"]["losses"]
+attention_losses = variants["attention"]["losses"]
 rows = []
 for variant, spec in variants.items():
     if variant == "attention":
         continue
-    seeds = sorted(base.keys() & spec["losses"].keys())
-    less = estimate.paired([spec["losses"][s] for s in seeds], [base[s] for s in seeds])
+    seeds = sorted(attention_losses.keys() & spec["losses"].keys())
+    here = [spec["losses"][s] for s in seeds]
+    less = estimate.paired(here, [attention_losses[s] for s in seeds])
     row = {
         "technique": measure.full_name(spec),
         "loss less attention's (nats a token, by seed)": less.mean,
@@ -318,8 +319,8 @@ show(figures.kernel_figure(model))
 # %% tags=["nbval-ignore-output"]
 distances = measure.convolution_distances(model)
 show(figures.distance_figure(distances, kernel_size))
-moved = measure.moved_share(distances, kernel_size)
-difference.reveal(moved.mean * (kernel_size - 1))
+conv_spread = measure.relative_spread(distances, kernel_size)
+difference.reveal(conv_spread.mean * (kernel_size - 1))
 
 # %% [markdown] tags=["en"]
 # So the *used* part of the kernel moves. Is that much? Two controls: attention, which everyone would
@@ -331,14 +332,21 @@ difference.reveal(moved.mean * (kernel_size - 1))
 
 # %% tags=["nbval-ignore-output"]
 base = pretrained.load_stdlib_gpt()
-control = measure.moved_share(measure.attention_distances(base), base.config.max_len)
+attention_spread = measure.relative_spread(measure.attention_distances(base), base.config.max_len)
 torch.manual_seed(0)
 shape = experiment.CONFIG.d_model, experiment.CONFIG.n_head, kernel_size
 lightweight = dynamic_conv.replace_attention(
     Transformer(experiment.CONFIG), lambda _: dynamic_conv.LightweightConv(*shape)
 )
-fixed = measure.moved_share(measure.convolution_distances(lightweight.eval()), kernel_size)
-named = {"DynamicConv, trained": moved, "attention of stdlib-gpt": control}
+fixed_distances = measure.convolution_distances(lightweight.eval())
+fixed_spread = measure.relative_spread(fixed_distances, kernel_size)
+
+# %% tags=["nbval-ignore-output"]
+spreads = {
+    "DynamicConv, trained": conv_spread,
+    "attention of stdlib-gpt": attention_spread,
+    "LightweightConv": fixed_spread,
+}
 rows = [
     {
         "technique": name,
@@ -346,7 +354,7 @@ rows = [
         "interval, low": 100 * share.low,
         "interval, high": 100 * share.high,
     }
-    for name, share in (named | {"LightweightConv": fixed}).items()
+    for name, share in spreads.items()
 ]
 table(rows, kind="measured")
 
@@ -358,8 +366,8 @@ table(rows, kind="measured")
 # *所及范围*则是另一回事。不看公式，只看梯度：对两段随机输入，最后一个输出最远能依赖到哪个 token？
 
 # %%
-spans = measure.span_record(penalty=1e-5)["spans"][0][0]  # of seed 0, of the first layer's heads
-reaches = measure.reaches(kernel_size, spans)
+spans_by_seed = measure.span_record(penalty=1e-5)["spans"]
+reaches = measure.reaches(kernel_size, spans_by_seed[0][0])  # of the first layer's heads
 rows = [
     {
         "technique": name,
@@ -539,7 +547,7 @@ table(rows, kind="measured")
 
 # %% tags=["nbval-ignore-output"]
 a, b = reaches["DynamicConv"]
-evidence = verdicts.dynamic_evidence(moved, control, fixed, abs(a - b))
+evidence = verdicts.dynamic_evidence(conv_spread, attention_spread, fixed_spread, abs(a - b))
 lab.verdict("dynamic-attention", verdicts.dynamic_attention(evidence))
 
 # %% [markdown] tags=["en"]

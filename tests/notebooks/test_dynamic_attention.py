@@ -231,16 +231,16 @@ def test_fixed_kernels_use_the_same_range_everywhere():
     light = replace_attention(Transformer(config), lambda _: LightweightConv(*shape)).eval()
     plain = measure.convolution_distances(light, 300)
     assert plain.shape == (300, 16)
-    assert measure.moved_share(plain, 7) == Estimate(0.0, 0.0, 0.0)
+    assert measure.relative_spread(plain, 7) == Estimate(0.0, 0.0, 0.0)
     model = experiment.make_model("dynamic-7", 0).eval()
     with torch.no_grad():  # untrained kernels are nearly even; sharper ones differ by token
         model.layers[0].attention.body.predict.weight.mul_(300)
-    assert measure.moved_share(measure.convolution_distances(model, 300), 7).low > 0
+    assert measure.relative_spread(measure.convolution_distances(model, 300), 7).low > 0
 
 
-def test_moved_share_is_the_spread_over_the_width():
+def test_relative_spread_is_the_spread_over_the_width():
     distances = np.tile(np.arange(101), (2, 10)).T  # 0 to 100, evenly, in two heads
-    share = measure.moved_share(distances, 101)
+    share = measure.relative_spread(distances, 101)
     assert share.mean == pytest.approx(0.9)
     assert share.low <= 0.9 <= share.high
 

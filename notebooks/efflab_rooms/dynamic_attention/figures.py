@@ -78,14 +78,14 @@ def token_at(text: str, position: int) -> str:
 
 def kernel_figure(model: Transformer, position: int = measure.POSITION, texts=measure.SNIPPETS):
     """One position's kernels for two inputs, head by head, in the layer where they differ most."""
-    layer, pair, moved = measure.most_different(model, position, texts)
+    layer, pair, share = measure.most_different(model, position, texts)
     H, k = pair[0].shape
     back = torch.arange(k - 1, -1, -1)
     mean_a, mean_b = (float((kernel * back).sum(-1).mean()) for kernel in pair)
     meta = {
         tr("layer"): layer + 1,
         tr("kernel width (tokens)"): k,
-        tr("share of the weight that moved"): moved,
+        tr("share of the weight that moved"): share,
         tr("mean distance, input A"): mean_a,
         tr("mean distance, input B"): mean_b,
     }
@@ -109,8 +109,8 @@ def kernel_figure(model: Transformer, position: int = measure.POSITION, texts=me
 def distance_figure(distances: np.ndarray, width: int):
     """How often each distance is the used one, over positions and heads."""
     counts = np.bincount(distances.ravel(), minlength=width)
-    moved = measure.moved_share(distances, width)
-    meta = {tr("5th to 95th percentile (% of the width)"): 100 * moved.mean}
+    spread = measure.relative_spread(distances, width)
+    meta = {tr("5th to 95th percentile (% of the width)"): 100 * spread.mean}
     share = round(100 * measure.SHARE)
     title = tr("Tokens back that hold {share}% of a kernel's weight", share=share)
     names, per_cent = [str(i) for i in range(width)], (100 * counts / counts.sum()).tolist()

@@ -83,9 +83,9 @@ def time_rows(kernel_size: int = 15, reach: int = 64, seq_len: int = 1024) -> li
     for T in (seq_len // 4, seq_len, 2 * seq_len):
         x = torch.randn(1, T, D_MODEL)
         calls = {name: partial(m, x) for name, m in mixers(kernel_size, reach, T).items()}
-        timed = bench.compared(calls.pop("attention"), calls, repeats=7)
+        comparison = bench.compared(calls.pop("attention"), calls, repeats=7)
         base = flops_of("attention", kernel_size, reach, T)
-        for name, ratio in timed.ratios.items():
+        for name, ratio in comparison.ratios.items():
             share = flops_of(name, kernel_size, reach, T) / base
             row = {
                 "tokens": T,
@@ -94,7 +94,7 @@ def time_rows(kernel_size: int = 15, reach: int = 64, seq_len: int = 1024) -> li
                 "time / attention's (measured)": ratio.mean,
                 "interval, low": ratio.low,
                 "interval, high": ratio.high,
-                "A/A band (±%)": 100 * timed.band,
+                "A/A band (±%)": 100 * comparison.band,
                 "measured / formula": ratio.mean / share,
             }
             rows.append(row)
@@ -142,9 +142,9 @@ def most_different(model: Transformer, position: int = POSITION, texts=SNIPPETS)
     (layer, its two kernels (H,k), share of the weight that moved: half the summed difference).
     """
     pairs = [[kernels_at(model, i, t, position) for t in texts] for i in range(len(model.layers))]
-    moved = [float((a - b).abs().sum(-1).mean() / 2) for a, b in pairs]
-    layer = moved.index(max(moved))
-    return layer, pairs[layer], moved[layer]
+    shares = [float((a - b).abs().sum(-1).mean() / 2) for a, b in pairs]
+    layer = shares.index(max(shares))
+    return layer, pairs[layer], shares[layer]
 
 
 def farthest(fn: nn.Module, x: Tensor) -> int:
@@ -154,8 +154,8 @@ def farthest(fn: nn.Module, x: Tensor) -> int:
     """
     x = x.detach().requires_grad_()
     (grad,) = torch.autograd.grad(fn(x)[0, -1].square().sum(), x)
-    used = grad[0].abs().sum(-1).nonzero()
-    return x.shape[1] - 1 - int(used.min())
+    positions = grad[0].abs().sum(-1).nonzero()
+    return x.shape[1] - 1 - int(positions.min())
 
 
 def reaches(kernel_size: int, spans: list[float], seed: int = 0) -> dict[str, tuple[int, int]]:
@@ -235,7 +235,7 @@ def _held_out(n_windows: int, seq_len: int) -> Tensor:
     return data.random_windows(tokens, n_windows, seq_len, seed=0)[0]
 
 
-def moved_share(distances: np.ndarray, width: int, seed: int = 0) -> Estimate:
+def relative_spread(distances: np.ndarray, width: int, seed: int = 0) -> Estimate:
     """From the 5th to the 95th percentile over positions, mean over heads, of the width (0..1).
 
     The interval is the bootstrap's over positions.

@@ -205,17 +205,17 @@ def costs(lengths, ks, d_model: int = 128, n_head: int = 2, repeats: int = 7) ->
         layers |= {k: LinformerAttention(*shape, n, k, "heads") for k in short}
         calls = {name: partial(layer, x) for name, layer in layers.items()}
         memory = {name: bench.peak_bytes(call) for name, call in calls.items()}
-        timed = bench.compared(calls.pop("fused"), calls, 1, repeats)
-        fused, unfused = timed.timings["baseline"], timed.timings["unfused"]
+        comparison = bench.compared(calls.pop("fused"), calls, 1, repeats)
+        fused, unfused = comparison.timings["baseline"], comparison.timings["unfused"]
         results += [
             Cost(
                 seq_len=n,
                 k=k,
                 flop_ratio=flop_ratio(n, k, d_model),
-                speedup=unfused.ratio(timed.timings[k]),
-                fused_speedup=fused.ratio_interval(timed.timings[k]),
-                over_fused=timed.ratios[k],
-                band=timed.band,
+                speedup=unfused.ratio(comparison.timings[k]),
+                fused_speedup=fused.ratio_interval(comparison.timings[k]),
+                over_fused=comparison.ratios[k],
+                band=comparison.band,
                 memory_saving=memory["unfused"] / memory[k],
                 fused_memory_saving=memory["fused"] / memory[k],
             )
@@ -242,7 +242,7 @@ def learn_random_symbols(model: Transformer, n_steps: int = 150) -> float:
 
 
 @torch.no_grad()
-def first_answer_moves(model: nn.Module) -> float:
+def first_answer_shift(model: nn.Module) -> float:
     """How far the first position's logits move when the last symbol changes."""
     ids = torch.zeros(1, model.config.max_len, dtype=torch.long)
     changed = ids.clone()

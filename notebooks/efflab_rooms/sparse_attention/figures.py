@@ -56,8 +56,8 @@ def coarse_mask(seq_len: int, window_size: int, causal: bool, pixels: int = PIXE
     """The mask of any length as pixels x pixels shares of visible pairs, sampled in each pixel."""
     at = (np.arange(pixels * 4) + 0.5) * seq_len / (pixels * 4)
     behind = at[:, None] - at
-    seen = (behind <= window_size + 0.5) & (behind >= (-0.5 if causal else -window_size - 0.5))
-    return seen.reshape(pixels, 4, pixels, 4).mean((1, 3))
+    visible = (behind <= window_size + 0.5) & (behind >= (-0.5 if causal else -window_size - 0.5))
+    return visible.reshape(pixels, 4, pixels, 4).mean((1, 3))
 
 
 def gflops(pairs: float) -> float:
@@ -143,11 +143,11 @@ def reach_picture(window_size: int = 8, n_layer: int = 6):
     title = tr("Window {w}: each layer sees {w} tokens further", w=window_size)
     fig = panels(titles, title, shared_yaxes=True)
     for column, name in enumerate(titles, start=1):
-        seen = measure.reach(window_size, n_layer, causal=column == 2).int().numpy()
-        middle = seen.shape[1] // 2
-        fig.layout.meta |= {name: middle - int(seen[-1].argmax())}
+        arrives = measure.reach(window_size, n_layer, causal=column == 2).int().numpy()
+        middle = arrives.shape[1] // 2
+        fig.layout.meta |= {name: middle - int(arrives[-1].argmax())}
         look = dict(**white_to(COLOURS[0]), ygap=2, row=1, col=column)
-        fig.add_heatmap(z=seen, x0=-middle, dx=1, y0=1, dy=1, **look)
+        fig.add_heatmap(z=arrives, x0=-middle, dx=1, y0=1, dy=1, **look)
     fig.update_xaxes(title_text=tr("position relative to the token"))
     fig.update_yaxes(autorange="reversed", dtick=1).update_yaxes(title_text=tr("layers"), col=1)
     return fig.update_layout(height=320)
@@ -177,8 +177,8 @@ STACKS = {
 
 def talk_picture():
     """Which pixels hear of a change in the top-left window, by the layers' shifts."""
-    maps = {tr(name): measure.change(shifts) > 1e-6 for name, shifts in STACKS.items()}
-    counts = {name: int(heard.sum()) for name, heard in maps.items()}
+    maps = {tr(name): measure.pixel_changes(shifts) > 1e-6 for name, shifts in STACKS.items()}
+    counts = {name: int(change.sum()) for name, change in maps.items()}
     titles = [tr("the digit")]
     titles += [f"{name}<br>{tr('{n} of 64 hear it', n=n)}" for name, n in counts.items()]
     fig = panels(titles, tr("One changed pixel: who hears of it?"), meta=counts)

@@ -49,7 +49,7 @@ def lengths_up_to(max_len: int) -> list[int]:
 
 @torch.no_grad()
 def growth(implementations: dict, lengths: list[int], repeats: int = 7) -> list[Costs]:
-    """Time `{name: attend(q, k, v)}` turn and turn about at each length, 4 heads of 64."""
+    """Interleaved times and memory of `{name: attend(q, k, v)}` at each length, 4 heads of 64."""
     results = []
     for n in lengths:
         qkv = heads(n)
@@ -171,7 +171,7 @@ def transformers_gap(height: int = 8, width: int = 20, shift: int = 2) -> dict[s
 
 
 @torch.no_grad()
-def change(shifts: tuple[int, ...], d_model: int = 16) -> Tensor:
+def pixel_changes(shifts: tuple[int, ...], d_model: int = 16) -> Tensor:
     """How much each pixel of a digit changes after window layers when `PIXEL` does: (8,8).
 
     Residual layers of these shifts with random weights; 0 means that no information arrived.
