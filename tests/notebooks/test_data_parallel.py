@@ -35,12 +35,12 @@ def compare(pools, job):
 def by_stage(pools):
     """{ranks: {stage: what each rank holds}}."""
     job = measure.job(BATCH, TOKENS, 3)
-    found = {n: {} for n in pools}
+    held = {n: {} for n in pools}
     for n, pool in pools.items():
         for stage in zero.STAGES:
             staged = zero.Job(job.config, job.ids, job.targets, stage)
-            found[n][stage] = pool.run(zero.on_rank, staged, timeout=120)
-    return found
+            held[n][stage] = pool.run(zero.on_rank, staged, timeout=120)
+    return held
 
 
 # --- Ranks -----------------------------------------------------------------------------------
@@ -58,11 +58,11 @@ def test_ranks_tell_how_far_they_are_and_which_one_failed(pools):
 
 def test_ddp_is_one_process_and_the_control_is_not(pools):
     comparisons = compare(pools, measure.job(BATCH, TOKENS, STEPS))
-    for (_, method), found in comparisons.items():
+    for (_, method), result in comparisons.items():
         together = method != "none"
-        assert (found.gradients < verdicts.SAME) == together
-        assert (found.between_ranks == 0) == together
-        assert found.sent / found.formula == pytest.approx(1 if together else 0, abs=0.01)
+        assert (result.gradients < verdicts.SAME) == together
+        assert (result.between_ranks == 0) == together
+        assert result.sent / result.formula == pytest.approx(1 if together else 0, abs=0.01)
 
 
 def test_what_breaks_and_what_repairs_it(pools):
@@ -194,9 +194,9 @@ def outcome(judge, values, changes):
     ],
 )
 def test_ddp_equal_can_lose(changes, word, both_languages):
-    found = outcome(verdicts.ddp_equal, EQUAL, changes)
-    assert found.word == word
-    lab.verdict("ddp-equal", found)
+    judgement = outcome(verdicts.ddp_equal, EQUAL, changes)
+    assert judgement.word == word
+    lab.verdict("ddp-equal", judgement)
 
 
 @pytest.mark.parametrize(
@@ -212,9 +212,9 @@ def test_ddp_equal_can_lose(changes, word, both_languages):
     ],
 )
 def test_zero_memory_can_lose(changes, word, both_languages):
-    found = outcome(verdicts.zero_memory, LESS, changes)
-    assert found.word == word
-    lab.verdict("zero-memory", found)
+    judgement = outcome(verdicts.zero_memory, LESS, changes)
+    assert judgement.word == word
+    lab.verdict("zero-memory", judgement)
 
 
 def test_the_evidence_of_real_ranks_gives_their_verdicts(pools, by_stage):

@@ -207,8 +207,8 @@ def test_a_crossing_has_the_interval_of_its_repeats():
         seconds = parts["fused"].seconds[0]
         parts["ffn"] = Timing((n / 1e6,) * 3)
         parts["fused"] = Timing((seconds, seconds / 2, seconds * 2))
-    found = measure.crossing(times, "fused")
-    assert (found.mean, found.low, found.high) == pytest.approx((500, 250, 1000))
+    length = measure.crossing(times, "fused")
+    assert (length.mean, length.low, length.high) == pytest.approx((500, 250, 1000))
 
 
 def test_the_gap_adds_up_to_the_pass(small_profile):

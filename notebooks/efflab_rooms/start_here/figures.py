@@ -13,6 +13,7 @@ from efflab.lab.figures import COLOURS, legend, round_ticks
 from efflab.lab.text import tr_name
 from efflab.profile import Operator, Profile
 from efflab_rooms.start_here import measure
+from efflab_rooms.start_here.measure import doubling_months
 
 LABELS = {"BERT-large": "bottom right"}
 LABELS |= dict.fromkeys(("GPT", "Chinchilla"), "bottom center")
@@ -25,9 +26,8 @@ def growth():
     """Parameters (published) and training compute (computed) of dense models over time."""
     rows = {row["model"]: row for row in measure.growth_rows()}
     bert, palm, llama = (rows[name] for name in ("BERT-large", "PaLM", "Llama 3.1 405B"))
-    months = tr("parameters doubled every (months), BERT-large to PaLM")
     meta = {
-        months: measure.doubling_months(bert, palm),
+        tr("parameters doubled every (months), BERT-large to PaLM"): doubling_months(bert, palm),
         tr("parameters, Llama 3.1 405B over PaLM"): llama["params"] / palm["params"],
         tr("training compute, Llama 3.1 405B over PaLM"): llama["flops"] / palm["flops"],
     }
