@@ -141,6 +141,13 @@ def log_ticks(values, digits: int = 6) -> dict:
     return dict(type="log", tickvals=values, ticktext=[number(v, digits) for v in values])
 
 
+def round_ticks(low: float, high: float) -> dict:
+    """A logarithmic axis with ticks at 1, 2, 5 times powers of ten from `low` to `high`."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    return log_ticks([tick for tick in ticks if low <= tick <= high])
+
+
 def _ticks_where_few(x) -> dict:
     """Ticks at the x values themselves where they are few, as lengths and batch sizes are."""
     values = sorted({float(v) for v in x})

@@ -205,6 +205,10 @@ def test_log_log_axes_and_marks():
 def test_ticks_whiskers_and_legends_are_made_in_one_place():
     ticks = lab.figures.log_ticks([512, 2048])
     assert ticks == dict(type="log", tickvals=[512, 2048], ticktext=["512", "2,048"])
+    ticks = lab.figures.round_ticks(0.9, 21)
+    assert ticks == dict(
+        type="log", tickvals=[1, 2, 5, 10, 20], ticktext=["1", "2", "5", "10", "20"]
+    )
     bars = lab.figures.error_bars([2, 3], [1, 3], [4, 3.5], thickness=1)
     assert (bars["array"], bars["arrayminus"], bars["thickness"]) == ([2, 0.5], [1, 0], 1)
     with pytest.raises(ValueError, match="shorter"):
