@@ -15,7 +15,7 @@ Look = Callable[[str, Tensor], object]
 
 @check_arguments
 @contextmanager
-def inputs_seen(modules: Mapping[str, nn.Module], look: Look) -> Iterator[None]:
+def watch_inputs(modules: Mapping[str, nn.Module], look: Look) -> Iterator[None]:
     """While inside, `look(name, x)` sees the first input of each of the modules, detached."""
 
     def hook(name: str) -> Callable:
@@ -78,4 +78,4 @@ def watching(model: nn.Module, look: Look):
 
     Of a layer in several places it sees every use, under the first one's name.
     """
-    return inputs_seen(linear_layers(model), lambda name, x: look(name, as_rows(x)))
+    return watch_inputs(linear_layers(model), lambda name, x: look(name, as_rows(x)))

@@ -31,10 +31,10 @@ from efflab.significant import significant
 __all__ = [
     "agrees",
     "blocks",
-    "expected",
+    "expected_repeat",
     "machines",
     "provenance",
-    "recorded",
+    "read_record",
     "run_cases",
     "same_python",
 ]
@@ -44,7 +44,7 @@ EXPERIMENTS = DATA_DIR / "experiments"
 # --- Reading ---------------------------------------------------------------------------------
 
 
-def recorded(name: str, machine: str | None = None, folder: Path = EXPERIMENTS) -> dict:
+def read_record(name: str, machine: str | None = None, folder: Path = EXPERIMENTS) -> dict:
     """What an experiment found on one machine: settings, runs, and what made the last of them.
 
     `machine`: one of `machines(name)`; else the one begun last whose runs are complete. Gives name,
@@ -257,7 +257,7 @@ DECIMAL = 1e-4
 """The last one that records keep: a difference of two kept numbers is off by so much at most."""
 
 
-def expected(by_seed: Mapping[int, float], seed: int) -> tuple[float, float]:
+def expected_repeat(by_seed: Mapping[int, float], seed: int) -> tuple[float, float]:
     """What a repeat with `seed` should give, and how far off it may be, from recorded values.
 
     A recorded seed is the same computation once more, which only another processor's rounding can
@@ -274,7 +274,7 @@ def expected(by_seed: Mapping[int, float], seed: int) -> tuple[float, float]:
 def agrees(live: float, recorded: float, spread: float | None) -> bool | None:
     """Whether a value measured here is within `spread` of the recorded one.
 
-    `spread` comes from the record, as `expected` derives it; None where there is nothing to
+    `spread` comes from the record, as `expected_repeat` derives it; None where there is nothing to
     compare with, such as the text of another Python's library: then the answer is None too.
     """
     return None if spread is None else abs(live - recorded) <= spread

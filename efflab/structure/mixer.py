@@ -153,7 +153,7 @@ def mixer_flops(config: MixerConfig) -> int:
 
 @check_arguments
 @torch.no_grad()
-def enlarged(mixer: MLPMixer, factor: int) -> MLPMixer:
+def enlarge(mixer: MLPMixer, factor: int) -> MLPMixer:
     """The same network for images `factor` times as large a side (paper, appendix C).
 
     The patches fall into factor^2 groups, each an evenly spread copy of the old grid, and the
