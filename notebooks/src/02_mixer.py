@@ -223,7 +223,9 @@ saving.reveal(round(100 * (1 - flop_ratio), 1))
 # Mixer 的计算量比 ViT 更大。
 
 # %% tags=["nbval-ignore-output"]
-models = {kind: mixer_digits.train_model(kind, seed, n_steps=n_steps) for kind in mixer_digits.KINDS}
+models = {
+    kind: mixer_digits.train_model(kind, seed, n_steps=n_steps) for kind in mixer_digits.KINDS
+}
 trained_flops = {
     "mixer": mixer_flops(models["mixer"].config),
     "vit": vit_flops(models["vit"].config),
