@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
-from efflab.busy import others
+from efflab.base.busy import others
+from efflab.base.significant import significant
 from efflab.devices import Device
 from efflab.errors import require, require_int, require_one_of
 from efflab.estimate import Estimate, of_median
 from efflab.rules import Size
-from efflab.significant import significant
 from efflab.tensors import Numbers
 
 MIB = 2**20

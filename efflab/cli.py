@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 from efflab import __version__
+from efflab.base.files import require_writable
+from efflab.base.formats import LANGUAGES
+from efflab.base.places import ROOT, require_checkout
+from efflab.base.privacy import opt_out
 from efflab.errors import require
-from efflab.files import require_writable
-from efflab.formats import LANGUAGES
-from efflab.places import ROOT, require_checkout
-from efflab.privacy import opt_out
 from efflab.publishing import terminal
 from efflab.publishing.catalog import built_path, catalog, find, sources
 from efflab.publishing.execute import CellFailed

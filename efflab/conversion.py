@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
+from efflab.base.privacy import load
+from efflab.base.significant import significant
 from efflab.config import ModelConfig
 from efflab.errors import require, require_one_of
 from efflab.model import Transformer
-from efflab.privacy import load
-from efflab.significant import significant
 
 BERT = dict(
     n_layer="num_hidden_layers",

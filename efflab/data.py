@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from efflab.arguments import check_arguments
-from efflab.cache import get_or_make
+from efflab.base.cache import get_or_make
+from efflab.base.places import ROOT
 from efflab.errors import require, require_int, require_one_of
-from efflab.places import ROOT
 
 DATA_DIR = ROOT / "data"
 CACHE = DATA_DIR / "cache"

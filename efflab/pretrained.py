@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
+from efflab.base.files import write_atomically
+from efflab.base.json_files import parse_json
 from efflab.config import ModelConfig
 from efflab.conversion import from_transformers, transformers
 from efflab.cost import num_params
 from efflab.data import MINILM_FILES, MINILM_PACKAGE, STDLIB_GPT, TOKENIZER_FILE, sha256
 from efflab.errors import quote, require
-from efflab.files import write_atomically
-from efflab.json_files import parse_json
 from efflab.model import Transformer
 from efflab.rules import Size, require_type
 from efflab.tensors import Hidden, Mask

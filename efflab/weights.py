@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
-from efflab.files import write_atomically
+from efflab.base.files import write_atomically
 from efflab.tensors import Numbers, require_finite
 
 Tensors = dict[str, Numbers]

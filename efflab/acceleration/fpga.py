@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from efflab.arguments import check_arguments
+from efflab.base.json_files import parse_json
 from efflab.errors import require, require_int, require_one_of
-from efflab.json_files import parse_json
 from efflab.rules import Count, Size
 
 WIDTH, SUM_WIDTH = 8, 32

@@ -4,10 +4,10 @@ from functools import lru_cache
 
 from efflab.advice.case import CPUS
 from efflab.advice.technique import Gain, Loss
+from efflab.base.stored import read_board, read_verdicts
 from efflab.data import DATA_DIR, read_published
 from efflab.errors import require_one_of
 from efflab.experiments.record import machines, read_record
-from efflab.stored import read_board, read_verdicts
 
 BITS, MRR = "bits per byte (stdlib-gpt)", "retrieval MRR (MiniLM-L6)"
 METRICS = {"stdlib-gpt": (BITS, 1), "MiniLM-L6": (MRR, -1)}

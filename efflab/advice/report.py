@@ -2,9 +2,9 @@
 
 from efflab.advice.case import Case
 from efflab.advice.ranking import advise
-from efflab.alignment import align
-from efflab.limits import CATALOG
-from efflab.significant import significant
+from efflab.base.alignment import align
+from efflab.base.limits import CATALOG
+from efflab.base.significant import significant
 
 HEADERS = ("technique", "gain", "kind", "quality lost", "notebook")
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from efflab import data
 from efflab.arguments import check_arguments
+from efflab.base.hooks import linear_places, watching
 from efflab.compression.gptq import gptq_model, hessian, output_error
 from efflab.compression.packed import Quantized, quantize_weights
 from efflab.compression.values import Hessian, require_each
 from efflab.errors import require, require_int, require_one_of
-from efflab.hooks import linear_places, watching
 from efflab.rules import Count
 from efflab.tensors import Ids
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
+from efflab.base.hooks import linear_layers, share_as
+from efflab.base.privacy import load
 from efflab.bench import cpu_features as cpu_features  # of this machine, for who times engines
 from efflab.compression import int8
 from efflab.compression.openvino import (
@@ -30,9 +32,7 @@ from efflab.compression.openvino import (
     smooth_for_nncf,
     smooth_model,
 )
-from efflab.hooks import linear_layers, share_as
 from efflab.pretrained import mean_pool
-from efflab.privacy import load
 from efflab.rules import Count
 from efflab.tensors import Ids, Mask
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments, unchecked
+from efflab.base.hooks import linear_layers, linear_places, watch_inputs
 from efflab.compression.affine import (
     QuantizedTensor,
     check_grid,
@@ -33,7 +34,6 @@ from efflab.compression.values import (
     require_shape,
 )
 from efflab.errors import require, require_int
-from efflab.hooks import linear_layers, linear_places, watch_inputs
 from efflab.rules import Count, Size
 from efflab.tensors import Ids, Mask, Matrix, Numbers, require_finite
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
+from efflab.base.hooks import as_rows, linear_layers, watching
 from efflab.compression.affine import check_grid, grid, quantize, round_to_grid
 from efflab.compression.values import (
     Samples,
@@ -25,7 +26,6 @@ from efflab.compression.values import (
     require_width,
 )
 from efflab.errors import require, require_one_of
-from efflab.hooks import as_rows, linear_layers, watching
 from efflab.tensors import IntegerMatrix, Matrix, Vector, require_finite
 
 Ranges = dict[str, tuple[float, float]]

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
+from efflab.base.hooks import share_as
+from efflab.base.privacy import load
 from efflab.compression.engines import file_bytes, pickled_bytes
 from efflab.compression.openvino import (
     compile_openvino,
@@ -25,8 +27,6 @@ from efflab.compression.openvino import (
 )
 from efflab.config import ModelConfig
 from efflab.errors import require
-from efflab.hooks import share_as
-from efflab.privacy import load
 from efflab.rules import Count, Size
 from efflab.tensors import Ids
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
+from efflab.base.privacy import load
 from efflab.bench import cpu_features
 from efflab.compression import int8
 from efflab.errors import require, require_one_of
-from efflab.privacy import load
 from efflab.tensors import Ids, Mask, Numbers
 
 Inputs = Sequence[tuple[Numbers, ...]]

@@ -11,9 +11,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
+from efflab.base.json_files import parse_json
 from efflab.compression.affine import QuantizedTensor, quantize
 from efflab.errors import require
-from efflab.json_files import parse_json
 from efflab.tensors import require_finite
 from efflab.weights import Tensors, fill, named_tensors, read_tensors, save_tensors
 from efflab.weights import digest as digest  # whoever compares quantized models looks here

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from efflab.arguments import check_arguments
+from efflab.base.hooks import linear_places
 from efflab.compression.importance import head_importance as head_importance
 from efflab.compression.importance import least_important as least_important
 from efflab.compression.importance import neuron_importance as neuron_importance
 from efflab.compression.values import require_ordered
 from efflab.errors import require, require_int
-from efflab.hooks import linear_places
 from efflab.model import Attention, FeedForward, Transformer
 from efflab.tensors import Booleans
 

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
+from efflab.base.hooks import as_rows
 from efflab.compression.affine import grid
 from efflab.compression.int8 import Int8Linear
 from efflab.compression.values import require_width
 from efflab.errors import require
-from efflab.hooks import as_rows
 from efflab.tensors import require_finite
 
 

@@ -22,10 +22,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from efflab.arguments import check_arguments
+from efflab.base.significant import significant
 from efflab.distributed.process import RankProcess
 from efflab.distributed.rank import report as report
 from efflab.errors import require, require_int
-from efflab.significant import significant
 
 MAX_RANKS = 64
 START_SECONDS = 60.0

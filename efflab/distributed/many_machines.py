@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from efflab.base.files import write_atomically
 from efflab.config import PRESETS
 from efflab.data import random_windows, stdlib_tokens
 from efflab.distributed import zero
 from efflab.errors import require
-from efflab.files import write_atomically
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -9,12 +9,12 @@ from functools import lru_cache
 from math import gcd, isqrt
 
 from efflab.arguments import check_arguments, unchecked
+from efflab.base.significant import significant
 from efflab.config import ModelConfig
 from efflab.devices import Device
 from efflab.distributed.split import RECOMPUTE, Cluster, Split, Training
 from efflab.distributed.split import Plan as Plan
 from efflab.rules import Size
-from efflab.significant import significant
 
 GB = 1e9
 

@@ -15,8 +15,8 @@ import traceback
 from datetime import timedelta
 from typing import BinaryIO
 
+from efflab.base.privacy import opt_out
 from efflab.distributed.process import MARK, end_marked
-from efflab.privacy import opt_out
 
 # The parent keeps the time; gloo's own limit must not end a collective earlier.
 NO_LIMIT = timedelta(days=7)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from efflab import data, pretrained, train
+from efflab.base.cache import get_or_make
 from efflab.bench import one_thread
-from efflab.cache import get_or_make
 from efflab.errors import require_one_of
 from efflab.experiments.record import run_cases
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from efflab.base.stored import require_keys
 from efflab.errors import require, require_finite, require_int
 from efflab.rules import require_type
-from efflab.stored import require_keys
 
 BLOCK = {"machine", "settings", "models", "complete", "provenance", "runs"}
 MACHINE = {"cpu", "features", "threads"}

@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from efflab.acceleration import fpga
+from efflab.base.json_files import read_json
 from efflab.experiments.record import run_cases
-from efflab.json_files import read_json
 
 NAME = "fpga-synthesis"
 SIDES = (2, 4, 8, 16)

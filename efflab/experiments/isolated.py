@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
-from efflab.files import write_atomically
-from efflab.json_files import parse_json
-from efflab.privacy import opt_out
+from efflab.base.files import write_atomically
+from efflab.base.json_files import parse_json
+from efflab.base.privacy import opt_out
 
 
 def run_isolated(

@@ -19,14 +19,14 @@ from functools import partial
 from pathlib import Path
 from statistics import stdev
 
+from efflab.base.files import require_writable, update
+from efflab.base.json_files import parse_file, parse_json
+from efflab.base.significant import significant
 from efflab.data import DATA_DIR
 from efflab.errors import require, require_one_of
 from efflab.estimate import one_more
 from efflab.experiments.form import require_record, require_run
 from efflab.experiments.provenance import describe_run, machine, machine_name, provenance
-from efflab.files import require_writable, update
-from efflab.json_files import parse_file, parse_json
-from efflab.significant import significant
 
 __all__ = [
     "agrees",

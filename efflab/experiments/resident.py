@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
+from efflab.base.privacy import load
 from efflab.compression import language
 from efflab.config import PRESETS
-from efflab.privacy import load
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 N_RUNS = 3

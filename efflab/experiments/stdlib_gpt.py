@@ -7,12 +7,12 @@ import numpy as np
 import torch
 
 from efflab import data, train
+from efflab.base.files import replacing
 from efflab.config import PRESETS
 from efflab.data import STDLIB_GPT
 from efflab.errors import require_int
 from efflab.evaluate import bits_per_byte
 from efflab.experiments.record import provenance
-from efflab.files import replacing
 from efflab.model import Transformer
 from efflab.pretrained import save_checkpoint
 

@@ -2,16 +2,16 @@
 
 import math
 
+from efflab.base.formats import BOARD as MIME
+from efflab.base.stored import read_board
 from efflab.data import DATA_DIR
 from efflab.errors import require, require_one_of
 from efflab.estimate import Estimate
-from efflab.formats import BOARD as MIME
 from efflab.lab import colours, figures, notebook
 from efflab.lab.labels import place_labels
 from efflab.lab.page import emit, figure_bundle, plain
 from efflab.lab.tables import table_forms
 from efflab.lab.text import KINDS, number, tr, tr_name
-from efflab.stored import read_board
 
 BOARD_FILE = DATA_DIR / "board.json"
 MODELS = {

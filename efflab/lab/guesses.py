@@ -8,10 +8,10 @@ from functools import cache
 from pathlib import Path
 from statistics import median
 
+from efflab.base.files import update
+from efflab.base.json_files import parse_json
 from efflab.data import DATA_DIR
 from efflab.errors import require
-from efflab.files import update
-from efflab.json_files import parse_json
 from efflab.lab.text import tr
 
 FILE = DATA_DIR.parent / "runs" / "predictions.json"

@@ -2,7 +2,7 @@
 
 import plotly.graph_objects as go
 
-from efflab.alignment import display_width
+from efflab.base.alignment import display_width
 from efflab.lab import colours
 
 FONT_SIZE, LINE, GAP = 11, 15, 10  # pixels: of the letters, of a line, between point and name

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from efflab.busy import others
+from efflab.base.busy import others
+from efflab.base.limits import limits_of, require_within
+from efflab.base.privacy import opt_out
 from efflab.errors import require
 from efflab.lab import text
-from efflab.limits import limits_of, require_within
-from efflab.privacy import opt_out
 
 
 @dataclass

@@ -11,7 +11,7 @@ import textwrap
 
 import numpy as np
 
-from efflab.formats import PLOTLY, WIDGET
+from efflab.base.formats import PLOTLY, WIDGET
 
 _build = {"png": False, "widgets": "EFFLAB_STORED" not in os.environ}
 """With EFFLAB_STORED set, outputs are those of a build, but for their PNG: nbval compares them."""

@@ -20,7 +20,7 @@ import anywidget
 import ipywidgets
 import traitlets
 
-from efflab.formats import PLOTLY
+from efflab.base.formats import PLOTLY
 from efflab.lab.page import figure_bundle
 
 ANSWER_SECONDS, GRACE_SECONDS = 5.0, 1.0

@@ -4,7 +4,7 @@ import numbers
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from efflab.alignment import align, display_width
+from efflab.base.alignment import align, display_width
 from efflab.errors import require, require_one_of
 from efflab.lab.page import emit_html
 from efflab.lab.text import KINDS, number, tr, tr_name

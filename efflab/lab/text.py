@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from efflab.base.formats import LANGUAGES
+from efflab.base.significant import significant
 from efflab.errors import require_one_of
-from efflab.formats import LANGUAGES
-from efflab.significant import significant
 
 KINDS = ("measured", "computed", "simulated", "recorded", "published")
 """Where a number comes from: each number shown is one of these, and says which."""

@@ -8,9 +8,9 @@ import math
 import numbers
 import re
 
+from efflab.base.significant import RAISED
 from efflab.errors import require
 from efflab.lab.text import chinese, tr, tr_name, unit_name
-from efflab.significant import RAISED
 
 LONGEST = 60
 """Characters of the longest text that is tried."""

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from html import escape
 
-from efflab.busy import others
+from efflab.base.busy import others
+from efflab.base.formats import VERDICT as MIME
 from efflab.data import DATA_DIR
 from efflab.errors import require, require_one_of, wrong_type
 from efflab.estimate import Estimate, require_figure
-from efflab.formats import VERDICT as MIME
 from efflab.lab import colours
 from efflab.lab.page import emit_html, live, plain
 from efflab.lab.text import KINDS, language, number, tr, with_unit

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import nbformat
 
+from efflab.base.files import part_path, require_writable, update, write_atomically
+from efflab.base.formats import BOARD, LANGUAGES, VERDICT
 from efflab.errors import require
-from efflab.files import part_path, require_writable, update, write_atomically
-from efflab.formats import BOARD, LANGUAGES, VERDICT
 from efflab.publishing import usage
 from efflab.publishing.catalog import NOTEBOOKS, built_path, find, sources
 from efflab.publishing.execute import execute, plain, seconds, title_of

@@ -3,8 +3,8 @@
 import tomllib
 from pathlib import Path
 
+from efflab.base.places import ROOT
 from efflab.errors import require
-from efflab.places import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
 

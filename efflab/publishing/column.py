@@ -19,10 +19,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from efflab import __version__
+from efflab.base.json_files import parse_json, read_json
 from efflab.errors import quote, require
 from efflab.estimate import require_figure
 from efflab.experiments.provenance import machine_name
-from efflab.json_files import parse_json, read_json
 from efflab.lab.page import plain
 from efflab.lab.verdict import FORM as FORM_OF_RECORD
 from efflab.publishing.catalog import ROOT

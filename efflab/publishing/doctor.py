@@ -9,7 +9,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from efflab.alignment import align
+from efflab.base.alignment import align
 from efflab.data import MINILM_PACKAGE, MINILM_SHA256, STDLIB_GPT, sha256
 
 PACKAGES = ("torch", "transformers", "plotly", "ipywidgets", "jupyterlab")

@@ -7,11 +7,11 @@ import textwrap
 import tomllib
 from pathlib import Path
 
+from efflab.base.stored import read_verdicts
 from efflab.errors import require
 from efflab.lab.text import number, with_unit
 from efflab.lab.verdict import Outcome, outcome_words
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
-from efflab.stored import read_verdicts
 
 WIDEST = 150
 """Characters of a line of the README's ledger, at most."""

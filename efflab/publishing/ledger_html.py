@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from efflab.formats import LANGUAGES
+from efflab.base.formats import LANGUAGES
 from efflab.lab import text
 from efflab.lab.text import tr, use_language, use_texts
 from efflab.lab.verdict import OUTCOMES, by_id, name_words, outcome_words, value_line

@@ -10,8 +10,8 @@ import tomllib
 from contextlib import suppress
 from pathlib import Path
 
+from efflab.base.files import update, write_atomically
 from efflab.errors import require
-from efflab.files import update, write_atomically
 from efflab.publishing.catalog import ROOT, sources
 
 TEMPLATE = Path(__file__).with_name("template")

@@ -5,7 +5,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from efflab.formats import PICTURE, WIDGET
+from efflab.base.formats import PICTURE, WIDGET
 from efflab.publishing.catalog import NOTEBOOKS, built_path, sources
 from efflab.publishing.source import KEPT, METADATA, code_cells, read_built
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
+from efflab.base.formats import LANGUAGES
+from efflab.base.limits import is_a, kind, limits_of, require_within
 from efflab.errors import require, require_one_of
-from efflab.formats import LANGUAGES
-from efflab.limits import is_a, kind, limits_of, require_within
 from efflab.publishing.source import parameters
 
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+from efflab.base.files import require_writable, write_atomically
+from efflab.base.formats import VERDICT
 from efflab.errors import require
 from efflab.experiments.provenance import machine, versions
-from efflab.files import require_writable, write_atomically
-from efflab.formats import VERDICT
 from efflab.publishing import usage
 from efflab.publishing.catalog import NOTEBOOKS, ROOT, catalog
 from efflab.publishing.column import Column, parse, read

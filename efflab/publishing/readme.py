@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from efflab.files import update
+from efflab.base.files import update
 from efflab.lab.verdict import outcome_words
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
 from efflab.publishing.ledger import claims, notebook_link, page, short_ledger, table, verdicts

@@ -17,14 +17,14 @@ from nbformat import NotebookNode
 
 import efflab
 import efflab_rooms
-from efflab.files import part_path, require_writable
-from efflab.formats import VERDICT
+from efflab.base.files import part_path, require_writable
+from efflab.base.formats import VERDICT
+from efflab.base.significant import significant
 from efflab.publishing.catalog import NOTEBOOKS, find
 from efflab.publishing.execute import execute, seconds, title_of
 from efflab.publishing.outputs import of_kind
 from efflab.publishing.parameters import check_values_for, checked, literal, parse
 from efflab.publishing.source import code_cells, read_notebook, read_source, solve, translate
-from efflab.significant import significant
 
 CODE = tuple(Path(package.__file__).parent for package in (efflab, efflab_rooms))
 __all__ = ["checked", "literal", "parse", "run", "sweep"]  # others call the first three here too

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from efflab.files import write_atomically
-from efflab.formats import LANGUAGES, PLOTLY
+from efflab.base.files import write_atomically
+from efflab.base.formats import LANGUAGES, PLOTLY
 from efflab.lab.page import CONFIG
 from efflab.publishing.catalog import NOTEBOOKS, built_path, catalog, find
 from efflab.publishing.pages import render

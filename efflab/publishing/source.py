@@ -14,8 +14,8 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
+from efflab.base.formats import LANGUAGES
 from efflab.errors import require, require_one_of
-from efflab.formats import LANGUAGES
 from efflab.publishing.catalog import built_path
 
 KEPT = ("tags", "jupyter", "editable")

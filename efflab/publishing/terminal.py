@@ -8,7 +8,7 @@ import sys
 import unicodedata
 from pathlib import Path
 
-from efflab.files import PART
+from efflab.base.files import PART
 
 LONGEST_LINE = 600
 """Characters of a message's line; what a value of a megabyte says stands at its ends."""

@@ -6,7 +6,7 @@
 import subprocess
 from pathlib import Path
 
-from efflab.json_files import read_json
+from efflab.base.json_files import read_json
 from efflab.publishing.catalog import ROOT
 
 

@@ -7,13 +7,13 @@ from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 
-from efflab.busy import BUSY_CORES, busy_cores
+from efflab.base.busy import BUSY_CORES, busy_cores
+from efflab.base.files import update
+from efflab.base.json_files import parse_file
+from efflab.base.stored import require_keys
 from efflab.errors import require, require_number
 from efflab.experiments.form import require_machine
-from efflab.files import update
-from efflab.json_files import parse_file
 from efflab.rules import require_type
-from efflab.stored import require_keys
 
 ENTRY = {"seconds", "peak_mb", "machine", "date"}
 GROWN = 2.0

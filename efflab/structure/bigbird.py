@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from efflab.arguments import check_arguments
+from efflab.base.threads import map_on_threads
 from efflab.errors import require, require_int
 from efflab.rules import Count, Size
 from efflab.tensors import Heads, Hidden, Integers, Layout
-from efflab.threads import map_on_threads
 
 
 @check_arguments

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention as attention
 
 from efflab.arguments import check_arguments
+from efflab.base.threads import map_on_threads
 from efflab.errors import require, require_int
 from efflab.rules import Count
 from efflab.structure.swin import WindowAttention
 from efflab.tensors import Heads, Hidden, Visible
-from efflab.threads import map_on_threads
 
 __all__ = [
     "SlidingAttention",

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from efflab.arguments import check_arguments
-from efflab.files import write_atomically
-from efflab.json_files import parse_json
+from efflab.base.files import write_atomically
+from efflab.base.json_files import parse_json
 
 
 @check_arguments

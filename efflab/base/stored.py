@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from efflab.arguments import check_arguments
+from efflab.base.json_files import read_json
 from efflab.errors import require, require_finite, wrong_type
 from efflab.estimate import require_figure, require_interval
-from efflab.json_files import read_json
 from efflab.rules import require_type
 
 RECORD = {"form", "claim", "holds", "outcome", "condition", "rule", "reason", "figures"}

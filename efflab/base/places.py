@@ -8,7 +8,7 @@ from pathlib import Path
 
 from efflab.errors import require
 
-AROUND = Path(__file__).resolve().parents[1]
+AROUND = Path(__file__).resolve().parents[2]
 COPY = "repository"
 """The folder of the package that a wheel has and a checkout has not."""
 
