@@ -8,7 +8,7 @@ from efflab.arguments import check_arguments
 from efflab.errors import require
 
 BUSY_CORES = 0.5
-"""Above this, as a share of member core, other processes disturb a timing."""
+"""Above this, as a share of one core, other processes disturb a timing."""
 SECONDS = 0.5
 """Shorter timings are added up first: the system counts CPU time in hundredths of a second."""
 LONGEST_SAMPLE = 60
@@ -17,7 +17,7 @@ LONGEST_SAMPLE = 60
 
 @check_arguments
 def busy_cores(sample_seconds: float = 1.0) -> float:
-    """How many cores' worth of time the machine's processes use while this member sleeps."""
+    """How many cores' worth of time the machine's processes use while this one sleeps."""
     within = 0 < sample_seconds <= LONGEST_SAMPLE
     require(within, "sample_seconds", sample_seconds, f"above 0, at most {LONGEST_SAMPLE}")
     import psutil

@@ -47,7 +47,7 @@ def _is_plain(piece) -> bool:
 
 
 def _has_local_state() -> bool:
-    """Whether state is active that holds for this thread run_piece."""
+    """Whether state is active that holds for this thread alone."""
     return (
         torch.autograd._profiler_enabled()
         or torch.jit.is_tracing()
