@@ -103,7 +103,7 @@ def find_minilm() -> str | None:
 
 
 def doctor() -> list[dict]:
-    """One dict a line, with keys `what`, `found`, `ok`, `without` (what fails when missing)."""
+    """One dict per line, with keys `what`, `found`, `ok`, `without` (what fails if missing)."""
     browser = (found := find_browser()) and Path(found).name
     python = platform.python_version() if sys.version_info >= (3, 11) else None
     rows = [
@@ -128,7 +128,7 @@ def doctor() -> list[dict]:
 
 
 def report(rows: list[dict]) -> str:
-    """The rows as aligned text in the language in use, the missing with what then fails."""
+    """The rows as aligned text in the current language; missing ones with what then fails."""
     from efflab.lab.text import tr, tr_name
 
     lines = []

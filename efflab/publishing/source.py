@@ -61,7 +61,7 @@ def tags(cell: NotebookNode) -> list[str]:
 
 
 def parameters_cell(notebook: NotebookNode) -> NotebookNode:
-    """The notebook's one cell that is tagged `parameters`."""
+    """The notebook's only cell that is tagged `parameters`."""
     cells = [c for c in notebook.cells if "parameters" in tags(c)]
     require(len(cells) == 1, "parameters cells", len(cells), "exactly one")
     return cells[0]
@@ -74,12 +74,12 @@ def parameters(notebook: NotebookNode) -> dict:
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
-    """Those of its cells that run, in order."""
+    """The notebook's code cells, in order."""
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def is_stub(cell: NotebookNode) -> bool:
-    """Whether the learner is to fill this code cell in."""
+    """Whether this code cell is for the learner to fill in."""
     return cell.cell_type == "code" and "exercise" in tags(cell)
 
 
@@ -91,32 +91,32 @@ def exercise_name(cell: NotebookNode) -> str:
 
 
 def solution(source: NotebookNode, name: str, language: str) -> str:
-    """The code that can stand in the stub of exercise `name`, out of its folded solution."""
-    wanted = {language, "solution", f"ex-{name}"}
-    cells = [c.source for c in source.cells if wanted <= set(tags(c))]
+    """The code for the stub of exercise `name`, from its folded solution."""
+    required = {language, "solution", f"ex-{name}"}
+    cells = [c.source for c in source.cells if required <= set(tags(c))]
     require(len(cells) == 1, f"solutions of {name} in {language}", len(cells), "exactly one")
     blocks = re.findall(r"```python\n(.*?)\n```", cells[0], re.DOTALL)
     require(len(blocks) == 1 and "<details>" in cells[0], name, cells[0], "one folded python block")
     return blocks[0]
 
 
-# A line that ends, and one that begins, with a Chinese character or punctuation mark.
+# A line break between two Chinese characters or punctuation marks.
 CHINESE_BREAK = re.compile(r"(?<=[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef])\n(?=[\u4e00-\u9fff])")
 
 
 def join_lines(text: str) -> str:
     """Chinese prose without its line breaks, which a page would show as spaces.
 
-    >>> joined("核心，\\n随长度增长")
+    >>> join_lines("核心，\\n随长度增长")
     '核心，随长度增长'
     """
     return CHINESE_BREAK.sub("", text)
 
 
 def link_twin(text: str, name: str, language: str) -> str:
-    """A notebook's first text with the link to its twin under the heading.
+    """A notebook's first text with a link to the other edition under the heading.
 
-    >>> linked("# A title\\n\\nText", "03_windows", "en")
+    >>> link_twin("# A title\\n\\nText", "03_windows", "en")
     '# A title\\n\\n[Chinese edition](zh/03_windows.ipynb)\\n\\nText'
     """
     heading, _, rest = text.partition("\n")
@@ -157,9 +157,9 @@ def solve(notebook: NotebookNode, source: NotebookNode, language: str) -> None:
 
 
 def differences(path: Path, language: str) -> list[str]:
-    """In which cells the built notebook says something else than its source; [] when in step.
+    """The cells in which the built notebook differs from its source, one per line; [] if none.
 
-    Compares type, source and tags: never times of files, and no outputs.
+    Compares type, source and tags, but neither outputs nor file times.
     """
     target = built_path(path, language)
     if not target.exists():
