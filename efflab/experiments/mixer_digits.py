@@ -52,7 +52,7 @@ def trained(kind: str, seed: int = 0, n_images: int = N_IMAGES, n_steps: int = N
 
 @torch.no_grad()
 def accuracy(model: nn.Module, scale: int = 1) -> float:
-    """Share of the 360 test digits it gets right, drawn `scale` times as large a side."""
+    """Accuracy on the 360 test digits, enlarged `scale` times per side."""
     _, _, images, labels = data.digits()
     images = images[:, None]
     if scale > 1:
