@@ -244,8 +244,8 @@ def recall_batch(
 ):
     """Long-range recall: ids (B,T) and the symbol to answer at the last token, (B,).
 
-    Noise symbols 0..n_symbols-1; a marker (id n_symbols) stands `distance` tokens before the end
-    and the next token is the answer; the last token is the question (id n_symbols + 1).
+    Noise symbols 0..n_symbols-1; a marker (id n_symbols) is `distance` tokens before the end, and
+    the next token is the answer; the last token is the question (id n_symbols + 1).
     A model answers above chance, 1 / n_symbols, only if its last token sees `distance - 1` back.
     """
     import torch

@@ -32,7 +32,7 @@ class LanguageModel(Protocol):
 
 @cache
 def token_bytes() -> np.ndarray:
-    """Bytes of source that each token stands for; the file marker stands for none."""
+    """Bytes of source text per token id; 0 for the file marker."""
     vocabulary = data.tokenizer().get_vocab()
     lengths: np.ndarray = np.zeros(len(vocabulary), dtype=np.int64)
     for text, i in vocabulary.items():

@@ -14,7 +14,7 @@ COPY = "repository"
 
 
 def is_checkout() -> bool:
-    """Whether the package stands in its repository, an editable install's too."""
+    """Whether the package is in its repository, also by an editable install."""
     return (AROUND / "notebooks" / "catalog.toml").is_file()
 
 

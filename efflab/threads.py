@@ -47,7 +47,7 @@ def _is_plain(piece) -> bool:
 
 
 def _has_local_state() -> bool:
-    """Whether state is active that holds for this thread alone."""
+    """Whether thread-local state is active that other threads would not see."""
     return (
         torch.autograd._profiler_enabled()
         or torch.jit.is_tracing()

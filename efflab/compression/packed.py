@@ -16,7 +16,7 @@ from efflab.errors import require
 from efflab.json_files import parse_json
 from efflab.tensors import require_finite
 from efflab.weights import Tensors, fill, named_tensors, read_tensors, save_tensors
-from efflab.weights import digest as digest  # whoever compares quantized models looks here
+from efflab.weights import digest as digest  # re-exported to compare quantized models
 
 Quantized = dict[str, QuantizedTensor]
 

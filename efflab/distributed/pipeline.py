@@ -238,8 +238,8 @@ def _require_complete(rank: int, order: list[Task], microbatches: list[range]) -
         last[microbatch, chunk] = kind
     pair_starts = [i for i, task in enumerate(order) if task.together]
     for i in pair_starts:
-        alone = any(not partner.together for partner in order[i + 1 : i + 2])
-        require(alone, f"orders[{rank}]", str(order[i]), "one more task to run together with")
+        has_partner = any(not partner.together for partner in order[i + 1 : i + 2])
+        require(has_partner, f"orders[{rank}]", str(order[i]), "one more task to run together with")
     for (microbatch, chunk), done in last.items():
         missing = {None: "F", "F": "B", "I": "W"}.get(done)
         if missing:

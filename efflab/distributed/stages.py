@@ -151,8 +151,10 @@ class Part(nn.Module):
         require(begin < end <= n_layer, "begin, end", (begin, end), f"layers among {n_layer}")
         inside, others = model.layers[begin:end], (*model.layers[:begin], *model.layers[end:])
         outside = {p for layer in others for p in layer.parameters()}
-        alone = outside.isdisjoint(inside.parameters())
-        require(alone, "begin, end", (begin, end), "layers that share nothing with the others")
+        is_separate = outside.isdisjoint(inside.parameters())
+        require(
+            is_separate, "begin, end", (begin, end), "layers that share nothing with the others"
+        )
         self.is_first, self.is_last = begin == 0, end == len(model.layers)
         self.embedding: Any = model.embedding if self.is_first or self.is_last else None
         self.layers = nn.ModuleDict({str(i): model.layers[i] for i in range(begin, end)})

@@ -209,10 +209,10 @@ def _verdicts(value: list[dict], ours: Mapping[str, Mapping], root: Path) -> dic
 
 
 def _like_ours(record: Mapping, ours: Mapping, root: Path) -> None:
-    """Only a machine's own numbers may differ from the claim's record here.
+    """Refuse a record that differs from the claim's record here in more than measured numbers.
 
-    Names, units, kinds, what has an interval, and what papers print are the same on every machine,
-    and the first figure is the one on which the outcome turns.
+    Names, units, kinds, which figures have an interval, and published values are the same on every
+    machine, and the first figure must be the deciding one.
     """
     claim, theirs = record["claim"], {f["id"]: f for f in record["figures"]}
     mine = {f["id"]: f for f in ours["figures"]}
@@ -235,7 +235,7 @@ def _like_ours(record: Mapping, ours: Mapping, root: Path) -> None:
 
 
 def follows(record: Mapping, root: Path = ROOT) -> None:
-    """Refuse a record that is not what the rule here makes of its own figures."""
+    """Refuse a record that does not follow from its own figures by the rule here."""
     claim = record["claim"]
     again = judge(claim, record["figures"], root).record(claim)
     allowed = "as its own figures come to by the rule here: "

@@ -1,4 +1,4 @@
-"""What this machine has, what it lacks, and what does not work without it."""
+"""Reports what this machine has, what it lacks, and what does not work without that."""
 
 import importlib.util
 import os
@@ -23,12 +23,12 @@ BROWSER_ADVICE = (
 
 
 def kept(text: str) -> str:
-    """A name or a number with its unit, not to be translated: no-break spaces until printed."""
+    """A text that must not be translated, marked by no-break spaces until it is printed."""
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def row(what: str, found: str | None, without: str) -> dict:
-    """One line of the report: what, what was found (None: missing), what then does not work."""
+    """One line of the report; `found` None: missing; `without`: what then does not work."""
     return {"what": what, "found": found or "missing", "ok": bool(found), "without": without}
 
 
@@ -41,12 +41,12 @@ def package(name: str) -> str | None:
 
 
 def cores() -> int:
-    """Cores that this process may use, which in a container are fewer than the machine's."""
+    """Cores that this process may use; in a container fewer than the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def memory_bytes() -> int:
-    """The machine's memory."""
+    """The machine's memory in bytes."""
     import psutil
 
     return psutil.virtual_memory().total

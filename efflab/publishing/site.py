@@ -92,14 +92,14 @@ def build_site(target: Path, *, folder: Path = NOTEBOOKS, say=print) -> Path:
 
     entries = list(catalog(folder).values())
     write_atomically(target / SCRIPT, get_plotlyjs())
-    judged = ledger(folder.parent / "docs" / LEDGER)
-    if judged:
-        write_atomically(target / LEDGER, judged)
+    ledger_page = ledger(folder.parent / "docs" / LEDGER)
+    if ledger_page:
+        write_atomically(target / LEDGER, ledger_page)
     for language in LANGUAGES:
         place = target / ("zh" if language == "zh" else "")
         for entry in entries:
             notebook = built_path(find(entry["name"], folder), language)
             write_atomically(place / f"{entry['name']}.html", page(notebook, language))
             say(f"{language} {entry['name']}.html")
-        write_atomically(place / "index.html", index(language, entries, bool(judged)))
+        write_atomically(place / "index.html", index(language, entries, bool(ledger_page)))
     return target / "index.html"

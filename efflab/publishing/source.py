@@ -1,7 +1,7 @@
-"""One text, two notebooks: reading the sources, and what each language makes of them.
+"""Reads a notebook's source and splits it into an English and a Chinese notebook.
 
-`notebooks/src/NN_name.py` (jupytext's percent format) is what people edit. Its text cells stand
-twice, tagged `en` and `zh`, around shared code cells.
+People edit `notebooks/src/NN_name.py` (jupytext's percent format). It has each text cell twice,
+tagged `en` and `zh`, and shared code cells.
 """
 
 import ast
@@ -24,31 +24,31 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 TWIN = {"en": "[Chinese edition](zh/{name}.ipynb)", "zh": "[英文版](../{name}.ipynb)"}
-"""The line under a notebook's heading that leads to the same notebook in the other language."""
+"""The line under a notebook's heading that links to the other language's edition."""
 
 
 def read_source(path: Path) -> NotebookNode:
-    """A source as a notebook that knows its name; its text cells stand in both languages."""
+    """A source as a notebook with its name in the metadata and text cells in both languages."""
     source = jupytext.read(path, fmt="py:percent")
     source.metadata.efflab = {"name": path.stem}
     return source
 
 
 def read_notebook(path: Path) -> NotebookNode:
-    """The notebook in a file; a `ValueError` names a file that holds none."""
+    """The notebook in a file; a `ValueError` names an invalid file."""
     try:
         notebook = nbformat.v4.reads(path.read_text(encoding="utf-8"))
         nbformat.validate(notebook)
     except OSError:
         raise
-    except Exception as error:  # nbformat has no one error for what is no notebook
+    except Exception as error:  # nbformat raises many types for an invalid notebook
         reason = f"{error}".partition("\n")[0][:80] or type(error).__name__
         raise ValueError(f"{path.name} is damaged, no notebook ({reason})") from error
     return notebook
 
 
 def read_built(path: Path) -> NotebookNode:
-    """`read_notebook` of a built one, which can be built again."""
+    """`read_notebook` for a built notebook; the error says how to build it again."""
     try:
         return read_notebook(path)
     except ValueError as error:

@@ -169,9 +169,9 @@ class _BlockSparse(torch.autograd.Function):
         def gradients(piece: Piece) -> tuple[Tensor, ...]:
             own, keys, n_rows = piece
             parts = q.index_select(0, own), blocks_at(k, keys), blocks_at(v, keys)
-            inputs = [x.detach().requires_grad_() for x in parts]
+            inputs = queries, block_keys, values = [x.detach().requires_grad_() for x in parts]
             with torch.enable_grad():
-                y = attend(*inputs, n_rows)
+                y = attend(queries, block_keys, values, n_rows)
             return torch.autograd.grad(y, inputs, dy.index_select(0, own))
 
         # summed on this thread, in order: several would add to the same keys at once
