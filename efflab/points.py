@@ -62,9 +62,9 @@ def language_quality(
     if model is baseline:
         return Estimate(*[shipped_quality()] * 3)
     bits, n_bytes = evaluate.window_bits(model, n_windows, seq_len=seq_len)
-    added = bootstrap(bits - _baseline_bits(n_windows, seq_len), n_bytes)
+    difference = bootstrap(bits - _baseline_bits(n_windows, seq_len), n_bytes)
     base = shipped_quality()
-    return Estimate(base + added.mean, base + added.low, base + added.high)
+    return Estimate(base + difference.mean, base + difference.low, base + difference.high)
 
 
 @lru_cache(maxsize=4)
@@ -105,7 +105,7 @@ def encoder_point(encode: Encode, n_bytes: int, repeats: Size = 7) -> dict:
     Its MRR is the unchanged model's over the same functions, plus the paired difference.
     """
     unchanged, base = encode is encode_minilm, _baseline_ranks()
-    added = Estimate(0.0, 0.0, 0.0) if unchanged else bootstrap(_ranks(encode) - base)
+    difference = Estimate(0.0, 0.0, 0.0) if unchanged else bootstrap(_ranks(encode) - base)
     mrr = float(base.mean())
     ids = torch.ones(TEXTS, MAX_TOKENS, dtype=torch.long)
     calls = lambda encode: lambda: encode(ids, ids)  # noqa: E731
@@ -115,7 +115,7 @@ def encoder_point(encode: Encode, n_bytes: int, repeats: Size = 7) -> dict:
         bytes=n_bytes,
         time=_time(times, unchanged),
         band=times.band,
-        quality=Estimate(mrr + added.mean, mrr + added.low, mrr + added.high),
+        quality=Estimate(mrr + difference.mean, mrr + difference.low, mrr + difference.high),
     )
 
 

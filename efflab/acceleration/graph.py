@@ -171,14 +171,14 @@ def _kernel(group: Sequence[Op], i: int, home: dict[str, int], readers: dict) ->
         for name, size in op.reads.items():
             if name not in inside:
                 read[name] = max(size, read.get(name, 0))
-    written = sum(op.nbytes for op in group if _is_written(op.name, i, readers))
+    written_bytes = sum(op.nbytes for op in group if _is_written(op.name, i, readers))
     sources = dict.fromkeys(f"kernel {home[n]}" if n in home else n for n in read)
     return Kernel(
         name=f"kernel {i}",
         opcode="fusion" if len(group) > 1 else group[0].opcode,
         ops=tuple(f"{op.part}/{op.opcode}" for op in group),
         inputs=tuple(sources),
-        bytes=sum(read.values()) + written,
+        bytes=sum(read.values()) + written_bytes,
         part=group[-1].part,
     )
 

@@ -91,8 +91,8 @@ def least_important(importance: Matrix, ratio: float, keep: int = 1) -> dict[int
     protected = importance.argsort(dim=1, descending=True, stable=True)[:, :keep]
     score.scatter_(1, protected, torch.inf)
     n_removed = min(round(ratio * score.numel()), score.numel() - protected.numel())
-    chosen = score.flatten().argsort(stable=True)[:n_removed].tolist()
+    lowest = score.flatten().argsort(stable=True)[:n_removed].tolist()
     removed: dict[int, list[int]] = {}
-    for i in sorted(chosen):
+    for i in sorted(lowest):
         removed.setdefault(i // n_units, []).append(i % n_units)
     return removed

@@ -42,10 +42,10 @@ def quantize_weights(model: nn.Module, bits: int, *, embeddings: bool = True, **
 @check_arguments
 def with_weights(model: nn.Module, quantized: Quantized) -> nn.Module:
     """A copy with the dequantized weights, for evaluating quality."""
-    changed = deepcopy(model)
-    own = named_tensors(changed)
+    model_copy = deepcopy(model)
+    own = named_tensors(model_copy)
     values = {name: _like(own.get(name), q.dequantize()) for name, q in quantized.items()}
-    return fill(changed, own | values, "quantized")
+    return fill(model_copy, own | values, "quantized")
 
 
 def _like(own: Tensor | None, value: Tensor) -> Tensor:

@@ -224,7 +224,7 @@ def _choose_units(
     """(body, units to remove) of each layer in `units`, all checked before any is changed."""
     bodies = [getattr(layer, part).body for layer in model.layers]
     parameters = [set(body.parameters()) for body in bodies]
-    chosen = []
+    choices = []
     for layer, removed in units.items():
         require_int("layer", layer, 0)
         require(layer < len(bodies), "layer", layer, f"0 to {len(bodies) - 1}")
@@ -232,8 +232,8 @@ def _choose_units(
         require(uses == 1, "layer", layer, f"a layer whose {part} no other layer shares")
         body = bodies[layer]
         name, n = ("head", body.n_head) if part == "attention" else ("neuron", body.up.out_features)
-        chosen.append((body, _checked_units(name, removed, n, layer)))
-    return chosen
+        choices.append((body, _checked_units(name, removed, n, layer)))
+    return choices
 
 
 def _checked_units(name: str, removed: Iterable[int], n: int, layer: int) -> set[int]:

@@ -116,14 +116,14 @@ def predict(
     """Predict the backward pass of layers with these seconds and gradient bytes."""
     require_times("layer_seconds", layer_seconds)
     require_as_many("layer_bytes", layer_bytes, len(layer_seconds), "layer")
-    done: dict[int, float] = {}
+    finish: dict[int, float] = {}
     now = 0.0
     for layer in reversed(range(len(layer_seconds))):
         now += layer_seconds[layer]
-        done[layer] = now
+        finish[layer] = now
     buckets = fill(layer_bytes, bucket_bytes)
     sizes = [sum(layer_bytes[i] for i in bucket) for bucket in buckets]
-    return Trace(now, transfers([done[b[-1]] for b in buckets], sizes, wire, n_ranks))
+    return Trace(now, transfers([finish[b[-1]] for b in buckets], sizes, wire, n_ranks))
 
 
 @check_arguments

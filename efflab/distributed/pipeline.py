@@ -240,8 +240,8 @@ def _require_complete(rank: int, order: list[Task], microbatches: list[range]) -
     for i in pair_starts:
         has_partner = any(not partner.together for partner in order[i + 1 : i + 2])
         require(has_partner, f"orders[{rank}]", str(order[i]), "one more task to run together with")
-    for (microbatch, chunk), done in last.items():
-        missing = {None: "F", "F": "B", "I": "W"}.get(done)
+    for (microbatch, chunk), last_kind in last.items():
+        missing = {None: "F", "F": "B", "I": "W"}.get(last_kind)
         if missing:
             lacks = Task(missing, microbatch, chunk)
             raise ValueError(f"orders[{rank}]: expected every task, but rank {rank} lacks {lacks}")
@@ -267,12 +267,12 @@ def _waits(rules: dict[tuple[str, int], _Rule], task: Task) -> bool:
     return rules[task.kind, task.chunk].needs[task.microbatch] == inf
 
 
-def _deadlock(orders: Orders, rules: Rules, done: list[int]) -> ValueError:
+def _deadlock(orders: Orders, rules: Rules, n_done: list[int]) -> ValueError:
     """The error for a deadlock: follow who waits for whom until a rank comes up again."""
-    rank = next(r for r, n in enumerate(done) if n < len(orders[r]))
+    rank = next(r for r, n in enumerate(n_done) if n < len(orders[r]))
     waits: dict[int, str] = {}
     while rank not in waits:
-        task = next(t for t in orders[rank][done[rank] :] if _waits(rules[rank], t))
+        task = next(t for t in orders[rank][n_done[rank] :] if _waits(rules[rank], t))
         other = rules[rank][task.kind, task.chunk].source
         forward = task.kind == "F" or other == (rank, task.chunk)
         needed = next(

@@ -145,8 +145,8 @@ def fine_tuned_accuracy(encoder, ids: Tensor, task: str, seed=0, n_steps=N_STEPS
 
     def batch(step):
         rng = np.random.default_rng(seed * 10**6 + step)
-        picked = rng.choice(len(train_y), BATCH_SIZE, replace=False)
-        return train_ids[picked], train_y[picked]
+        rows = rng.choice(len(train_y), BATCH_SIZE, replace=False)
+        return train_ids[rows], train_y[rows]
 
     groups = [
         {"params": model.encoder.parameters(), "lr": LR},

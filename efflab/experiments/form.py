@@ -53,12 +53,12 @@ def require_machine(place: str, machine: dict) -> None:
         require_type(f"{place}.features.{name}", has, bool)
 
 
-def _require_provenance(place: str, made: dict) -> None:
-    require_keys(place, made, MADE)
+def _require_provenance(place: str, entry: dict) -> None:
+    require_keys(place, entry, MADE)
     for key in ("command", "date"):
-        require_type(f"{place}.{key}", made[key], str)
-    require_type(f"{place}.commit", made["commit"], str | None)
-    for name, version in require_type(f"{place}.versions", made["versions"], dict).items():
+        require_type(f"{place}.{key}", entry[key], str)
+    require_type(f"{place}.commit", entry["commit"], str | None)
+    for name, version in require_type(f"{place}.versions", entry["versions"], dict).items():
         require_type(f"{place}.versions.{name}", version, str | None)
 
 

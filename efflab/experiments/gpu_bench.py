@@ -266,18 +266,18 @@ def recorded_part(part: str) -> dict[str, dict]:
         return {}
     records = (recorded(NAME, machine) for machine in machines(NAME))
     return {
-        record["settings"]["gpu"]: made
+        record["settings"]["gpu"]: entry
         for record in records
-        for made in record["runs"]
-        if made["part"] == part and "failed" not in made
+        for entry in record["runs"]
+        if entry["part"] == part and "failed" not in entry
     }
 
 
 def recorded_launches() -> dict[str, fusion.LaunchModel]:
     """{GPU: launch model} for every recorded machine."""
     return {
-        gpu: fusion.LaunchModel(made["overhead"], made["bandwidth"], queued=True)
-        for gpu, made in recorded_part(LAUNCHES).items()
+        gpu: fusion.LaunchModel(entry["overhead"], entry["bandwidth"], queued=True)
+        for gpu, entry in recorded_part(LAUNCHES).items()
     }
 
 

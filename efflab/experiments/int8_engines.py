@@ -93,8 +93,8 @@ def minilm():
 def exact(n: int) -> tuple[Tensor, Tensor]:
     """fp32 embeddings of n evaluation docstrings and of their functions' code."""
     model, tokenizer = minilm()
-    engine, chosen = engines.fp32(model), functions()[1][:n]
-    texts = [f.query for f in chosen], [f.code for f in chosen]
+    engine, sample = engines.fp32(model), functions()[1][:n]
+    texts = [f.query for f in sample], [f.code for f in sample]
     return tuple(embeddings(engine, tokenizer, t) for t in texts)
 
 
@@ -104,9 +104,9 @@ def quality(engine: Engine, tokenizer, n: int = N_TEST, reference=None) -> dict[
     With 95 % intervals over the texts; "mrr less fp32" is paired by text. `reference`: the result
     of `exact(n)` in another process.
     """
-    chosen = functions()[1][:n]
-    queries = embeddings(engine, tokenizer, [f.query for f in chosen])
-    codes = embeddings(engine, tokenizer, [f.code for f in chosen])
+    sample = functions()[1][:n]
+    queries = embeddings(engine, tokenizer, [f.query for f in sample])
+    codes = embeddings(engine, tokenizer, [f.code for f in sample])
     reference = exact(n) if reference is None else reference
     cosine = torch.nn.functional.cosine_similarity(queries, reference[0], dim=-1)
     row = {f"cosine {k}": v for k, v in evaluate.cosines(queries, reference[0]).items()}
@@ -220,14 +220,16 @@ def measure(
     """
     _, tokenizer = minilm()
     by_name = makers(Path(folder), seven_bits)
-    built, baseline = by_name[engine](), by_name[FP32]()
-    row = dict(bytes=built.nbytes, size=built.nbytes / baseline.nbytes)
+    candidate, baseline = by_name[engine](), by_name[FP32]()
+    row = dict(bytes=candidate.nbytes, size=candidate.nbytes / baseline.nbytes)
     if engine in NARROW:
         row |= dict(seven_bits=seven_bits_needed() if seven_bits is None else seven_bits)
     for texts, n_tokens, repeats in shapes:
-        row |= spread(built, baseline, (texts, n_tokens), repeats)
+        row |= spread(candidate, baseline, (texts, n_tokens), repeats)
     vectors, _ = read_tensors(Path(reference), "run the experiment anew")
-    row |= quality(built, tokenizer, n, [vectors[name][:n] for name in ("queries", "documents")])
+    row |= quality(
+        candidate, tokenizer, n, [vectors[name][:n] for name in ("queries", "documents")]
+    )
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
 
 
@@ -255,15 +257,15 @@ def run_apart(engine: str, isa: str | None, folder: Path) -> dict:
         save_tensors(reference, {"queries": queries, "documents": documents}, {})
     own = folder / ("own" if isa is None else "capped")
     own.mkdir(exist_ok=True)
-    here, made = f"{__name__}:", dict(engine=engine, folder=str(own))
-    made |= dict(seven_bits=None if isa is None else True)
-    task = made | dict(reference=str(reference), n=N_TEST if isa is None else N_CAPPED)
+    here, arguments = f"{__name__}:", dict(engine=engine, folder=str(own))
+    arguments |= dict(seven_bits=None if isa is None else True)
+    task = arguments | dict(reference=str(reference), n=N_TEST if isa is None else N_CAPPED)
     shapes = SHAPES if isa is None else (CAPPED_SHAPE,)
     task |= dict(shapes=[(*shape, REPEATS[shape]) for shape in shapes])
     if isa is None:
         return run_isolated(here + "measure", task)
     if engine == OPENVINO and not (own / "int8.xml").exists():
-        run_isolated(here + "build", made)
+        run_isolated(here + "build", arguments)
     return run_isolated(here + "measure", task, {"ONEDNN_MAX_CPU_ISA": isa})
 
 

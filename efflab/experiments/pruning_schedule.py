@@ -115,12 +115,12 @@ def increases(experiment: dict) -> dict[tuple[str, float], dict[str, list]]:
     `removed`, `mean`, `low`, `high`, `sd` after each round's training, and `before` it (mean).
     The control is ("one-shot", 0.0).
     """
-    dense, found = experiment["settings"]["dense"], {}
+    dense, results = experiment["settings"]["dense"], {}
     for key in sorted({(r["schedule"], r["ratio"]) for r in experiment["runs"]}):
         runs = [r["rounds"] for r in experiment["runs"] if (r["schedule"], r["ratio"]) == key]
         by_round = list(zip(*runs, strict=True))
         after = [[row["after"] - dense for row in rows] for rows in by_round]
-        found[key] = dict(
+        results[key] = dict(
             removed=[rows[0]["removed"] for rows in by_round],
             before=[mean(row["before"] - dense for row in rows) for rows in by_round],
             mean=[mean(v) for v in after],
@@ -128,4 +128,4 @@ def increases(experiment: dict) -> dict[tuple[str, float], dict[str, list]]:
             high=[max(v) for v in after],
             sd=[stdev(v) if len(v) > 1 else 0.0 for v in after],
         )
-    return found
+    return results

@@ -197,13 +197,13 @@ def _find(block: dict, case: dict) -> int | None:
     return next((i for i, r in enumerate(block["runs"]) if case.items() <= r.items()), None)
 
 
-def _store_run(block: dict, case: dict, result: dict, made: dict) -> None:
+def _store_run(block: dict, case: dict, result: dict, entry: dict) -> None:
     """Add or replace the case's run, and remove provenance entries that no run refers to."""
     entries = block["provenance"]
     place = _find(block, case)
-    if made not in entries:
-        entries.append(made)
-    run = case | result | dict(made=entries.index(made))
+    if entry not in entries:
+        entries.append(entry)
+    run = case | result | dict(made=entries.index(entry))
     if place is None:
         block["runs"].append(run)
     else:

@@ -75,8 +75,8 @@ class Board:
     def points(self, model: str) -> list[dict]:
         """This kernel's points, and the recorded ones of notebooks read before this one."""
         mine = [p for p in self.added if p["model"] == model]
-        taken, here = {_key(p) for p in mine}, notebook.current.number
-        old = [p for p in self.recorded(model) if _key(p) not in taken]
+        own_keys, here = {_key(p) for p in mine}, notebook.current.number
+        old = [p for p in self.recorded(model) if _key(p) not in own_keys]
         old = [p for p in old if not here or p["notebook"] <= here]
         return [p | {"kind": "recorded"} for p in old] + mine
 

@@ -65,7 +65,7 @@ def _pixel(x, y, x_range, y_range, pixels) -> tuple[float, float]:
     return across * pixels[0], (1 - up) * pixels[1]
 
 
-def _free_place(px, py, width, pixels, taken):
+def _free_place(px, py, width, pixels, boxes):
     """(vertical shift, box) of the nearest place that overlaps nothing: right first, then left."""
     for step in range(40):
         for sign in (1, -1) if step else (1,):
@@ -73,7 +73,7 @@ def _free_place(px, py, width, pixels, taken):
             for left in (px + GAP, px - GAP - width):
                 box = (left, py + shift - LINE / 2, left + width, py + shift + LINE / 2)
                 inside = 0 <= box[0] and box[2] <= pixels[0] and 0 <= box[1] <= pixels[1]
-                if inside and not any(_overlap(box, other) for other in taken):
+                if inside and not any(_overlap(box, other) for other in boxes):
                     return shift, box
     return 0.0, (px + GAP, py - LINE / 2, px + GAP + width, py + LINE / 2)
 

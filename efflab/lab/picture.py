@@ -97,8 +97,8 @@ class Picture:
             self._redraw.absent = True
 
     def _show(self) -> None:
-        shown = {"output_type": "display_data", "data": self._bundle, "metadata": {}}
-        self._output.outputs = (shown,)
+        output = {"output_type": "display_data", "data": self._bundle, "metadata": {}}
+        self._output.outputs = (output,)
 
 
 def _least_height(figure) -> str:

@@ -55,8 +55,8 @@ def with_controls(
     while menu and not _small(grid):
         menu.pop()
         grid = _grid(specs, first, along, {name: options[name] for name in menu})
-    left = [labels[name] for name in others if name not in menu]
-    return _figure(grid, values, first, labels, left)
+    inactive = [labels[name] for name in others if name not in menu]
+    return _figure(grid, values, first, labels, inactive)
 
 
 class _Specs:
@@ -108,20 +108,22 @@ def _grid(specs: _Specs, first: str, along: list, options: dict) -> list[tuple[d
     """(the menu's values, {value of the first control: spec}) of each menu entry with a picture."""
     rows = []
     for combination in product(*options.values()):
-        chosen = dict(zip(options, combination, strict=True))
-        cells = {value: specs(**chosen, **{first: value}) for value in along}
-        rows.append((chosen, {value: spec for value, spec in cells.items() if spec}))
-    return [(chosen, cells) for chosen, cells in rows if cells]
+        menu_values = dict(zip(options, combination, strict=True))
+        cells = {value: specs(**menu_values, **{first: value}) for value in along}
+        rows.append((menu_values, {value: spec for value, spec in cells.items() if spec}))
+    return [(menu_values, cells) for menu_values, cells in rows if cells]
 
 
-def _figure(grid, values: dict, first: str, labels: dict, left: list[str]):
+def _figure(grid, values: dict, first: str, labels: dict, inactive: list[str]):
     """The figure at `values` with its frames, slider, menu and note."""
     import plotly.graph_objects as go
 
-    here = next(i for i, (chosen, _) in enumerate(grid) if chosen.items() <= values.items())
+    here = next(
+        i for i, (menu_values, _) in enumerate(grid) if menu_values.items() <= values.items()
+    )
     base = grid[here][1][values[first]]["layout"]
     has_menu, bottom = len(grid) > 1, base.get("margin", {}).get("b", 56)
-    room = 90 + 50 * has_menu + 24 * bool(left)
+    room = 90 + 50 * has_menu + 24 * bool(inactive)
     specs = [spec for _, cells in grid for spec in cells.values()]
     for layout in (spec["layout"] for spec in specs):
         layout["height"] += room
@@ -139,13 +141,13 @@ def _figure(grid, values: dict, first: str, labels: dict, left: list[str]):
     fig.update_layout(sliders=[sliders[here]])
     if has_menu:
         buttons = [
-            dict(method="animate", label=_entry(chosen, labels), args=[[str(i)], FRAME])
-            for i, (chosen, _) in enumerate(grid)
+            dict(method="animate", label=_entry(menu_values, labels), args=[[str(i)], FRAME])
+            for i, (menu_values, _) in enumerate(grid)
         ]
         place = dict(x=0, xanchor="left", y=0, yanchor="top", pad_t=bottom + 76, direction="up")
         fig.update_layout(updatemenus=[dict(buttons=buttons, active=here, **place)])
-    if left:
-        note = tr("These need a running notebook: {names}", names=tr(", ").join(left))
+    if inactive:
+        note = tr("These need a running notebook: {names}", names=tr(", ").join(inactive))
         _add_note(fig, note, bottom + room - 24)
     return fig
 
@@ -192,8 +194,10 @@ def _slider(prefix: str, row: int, values: list, active: int) -> dict:
     return dict(active=active, steps=steps, currentvalue=dict(prefix=prefix), pad=dict(t=48))
 
 
-def _entry(chosen: dict, labels: dict) -> str:
-    return BETWEEN.join(f"{labels[name]}: {show_value(value)}" for name, value in chosen.items())
+def _entry(menu_values: dict, labels: dict) -> str:
+    return BETWEEN.join(
+        f"{labels[name]}: {show_value(value)}" for name, value in menu_values.items()
+    )
 
 
 def _moving(specs: list[dict]) -> tuple[list[list[str]], list[str]]:
@@ -228,8 +232,8 @@ def pick(values: list, first, count: int) -> list:
         return [first]
     if len(values) <= count:
         return list(values) if first in values else sorted([*values, first])
-    chosen = [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
-    if first not in chosen:
-        inner = chosen[1:-1] or chosen
-        chosen[chosen.index(min(inner, key=lambda v: abs(v - first)))] = first
-    return sorted(set(chosen)) if isinstance(first, int | float) else chosen
+    picks = [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
+    if first not in picks:
+        inner = picks[1:-1] or picks
+        picks[picks.index(min(inner, key=lambda v: abs(v - first)))] = first
+    return sorted(set(picks)) if isinstance(first, int | float) else picks

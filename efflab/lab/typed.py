@@ -127,8 +127,8 @@ def _scale(name: str, unit: str) -> float | None:
         _word(own) for own in (unit, tr_name(unit), chinese(unit) or "")
     }:
         return 1.0
-    (kind, size), (asked, base) = _kind(name), _kind(unit)
-    if kind is None or (unit and kind != asked):
+    (kind, size), (expected_kind, base) = _kind(name), _kind(unit)
+    if kind is None or (unit and kind != expected_kind):
         return None
     if kind == "count":  # tokens do not convert to heads, but 个 fits both
         return 1.0 if not unit or name == "个" else None
@@ -151,9 +151,9 @@ def _word(name: str) -> str:
 
 
 def _refusal(text: str, unit: str) -> str:
-    shown = text if len(text) <= 40 else text[:37] + "..."
+    excerpt = text if len(text) <= 40 else text[:37] + "..."
     if not unit:
         return tr("{text!r} is not a number that I can read: write it like 0.5, 1,000, 4k or "
-                  "1.2e6.", text=shown)  # fmt: skip
+                  "1.2e6.", text=excerpt)  # fmt: skip
     return tr("{text!r} is not a number that I can read: write it like 0.5, 1,000, 4k or 1.2e6, "
-              "alone or in {unit}.", text=shown, unit=unit_name(unit))  # fmt: skip
+              "alone or in {unit}.", text=excerpt, unit=unit_name(unit))  # fmt: skip

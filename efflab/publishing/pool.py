@@ -27,8 +27,8 @@ UNKNOWN_MACHINE = dict(cpu="unknown machine", features=None, threads=None)
 
 def due(root: Path = ROOT) -> list[str]:
     """The claims whose notebook is written; a whole column judges all of them."""
-    written = catalog(root / "notebooks")
-    return [name for name, claim in claims(root).items() if claim["notebook"] in written]
+    numbers = catalog(root / "notebooks")
+    return [name for name, claim in claims(root).items() if claim["notebook"] in numbers]
 
 
 def columns(root: Path = ROOT) -> list[Column]:

@@ -87,8 +87,8 @@ def block_sparse_attention(q: Heads, k: Heads, v: Heads, layout: Layout, block_s
     fits = T > 0 and T % block_size == 0
     require(fits, "q.shape", tuple(q.shape), f"T a multiple of block_size={block_size}")
     square = layout.shape == (n_blocks, n_blocks) and layout.dtype == torch.bool
-    given = f"{layout.dtype} {tuple(layout.shape)}"
-    require(square, "layout", given, f"a bool tensor of shape {(n_blocks, n_blocks)}")
+    actual = f"{layout.dtype} {tuple(layout.shape)}"
+    require(square, "layout", actual, f"a bool tensor of shape {(n_blocks, n_blocks)}")
     blind = (~layout.any(1)).nonzero()[:, 0].tolist()
     require(not blind, "layout's empty rows", blind, "at least one key block in each row")
     blocks = (x.reshape(B * H * n_blocks, block_size, D) for x in (q, k, v))
@@ -111,10 +111,10 @@ class Piece(NamedTuple):
 @check_arguments
 def pieces(layout: Layout, n_heads: Size, block_bytes: Size) -> Iterator[Piece]:
     """The calls that cover the layout; in each, all rows see the same number of key blocks."""
-    n_blocks, seen = len(layout), layout.sum(1)
+    n_blocks, n_seen = len(layout), layout.sum(1)
     first = torch.arange(n_heads, device=layout.device)[:, None] * n_blocks
-    for count in seen.unique().tolist():
-        group = (seen == count).nonzero()[:, 0]
+    for count in n_seen.unique().tolist():
+        group = (n_seen == count).nonzero()[:, 0]
         rows = first + group  # (heads, rows of the group)
         if count == n_blocks:  # all keys of a head, nothing to gather
             for i, own in enumerate(rows):

@@ -109,8 +109,8 @@ class WindowAttention(nn.Module):
         bias = self.bias_table[self.bias_index].permute(2, 0, 1)[None]
         if self.shift == 0:
             return bias
-        seen = shift_mask(height, width, self.window_size, self.shift).to(bias.device)
-        return bias.masked_fill(~seen[:, None], -torch.inf)
+        visible = shift_mask(height, width, self.window_size, self.shift).to(bias.device)
+        return bias.masked_fill(~visible[:, None], -torch.inf)
 
     def forward(self, x: Maps) -> Tensor:
         require(x.dim() == 4, "x.shape", tuple(x.shape), "four dimensions (B, height, width, C)")
