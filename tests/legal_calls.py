@@ -373,7 +373,7 @@ NOT_CALLED = re.compile(
     |scaling|points|load_encoder|load_minilm|privacy.load|replacing|stages|zero\.
     |distributed.*train|train\.(token|class|Muon|fit|grad)|corpus|stdlib|learned_spans
     |forward_in_order|alone|SharedBatchNorm|average_grad|log_mask|call_seconds|require_exponents
-    |shared_out|Transformer.pool|bench.calibrate|window_bits|bits_
+    |map_on_threads|Transformer.pool|bench.calibrate|window_bits|bits_
     |profile.(profiler_table|operator_flops)|layer_norm""",
     re.VERBOSE,
 )

@@ -159,7 +159,7 @@ ELSEWHERE = {
     "distributed/rank.py: fdopen": "a pipe",
     "experiments/fpga_synthesis.py: write_text": "into a temporary folder",
     "experiments/resident.py: write_text": "a counter of the kernel, no file",
-    "accelerators/deployment.py: save_model": "into a temporary folder",
+    "accelerators/measure.py: save_model": "into a temporary folder",
     "weights.py: save": "into memory",
 }
 """Calls that write past efflab.files, and where to."""

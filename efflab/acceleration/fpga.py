@@ -89,14 +89,14 @@ def hardware() -> tuple[type, type]:
             for i, row in enumerate(grid):
                 for j, cell in enumerate(row):
                     m.submodules[f"cell_{i}_{j}"] = cell
-                    left = row[j - 1].right if j else delayed(m, self.a[i], i)
-                    top = grid[i - 1][j].down if i else delayed(m, self.b[j], j)
+                    left = row[j - 1].right if j else delay(m, self.a[i], i)
+                    top = grid[i - 1][j].down if i else delay(m, self.b[j], j)
                     m.d.comb += [cell.a.eq(left), cell.b.eq(top), cell.drain.eq(self.drain)]
                     m.d.comb += cell.above.eq(grid[i - 1][j].sum if i else 0)
             m.d.comb += [self.out[j].eq(grid[-1][j].sum) for j in range(self.cols)]
             return m
 
-    def delayed(m, value, clocks):
+    def delay(m, value, clocks):
         """`value` some clocks later: row i of A and column j of B start i and j clocks late."""
         for _ in range(clocks):
             later = Signal.like(value)

@@ -10,10 +10,10 @@ AUTOCAST = "06", "amp-speed", "bf16-here"
 
 def techniques(case: Case) -> list[Technique]:
     """The techniques of chapter 2."""
-    return [mixed(case), compiled(case)]
+    return [mixed_precision(case), compilation(case)]
 
 
-def mixed(case: Case) -> Technique:
+def mixed_precision(case: Case) -> Technique:
     """Products and activations in 16 bits; weights, gradients and Adam stay in fp32."""
     halved = case.training_bytes() / case.training_bytes(value_bytes=2)
     budgets = {
@@ -48,7 +48,7 @@ def _days(case: Case) -> Gain | str:
     return Gain.computed(peak, "data/published/devices.csv")
 
 
-def compiled(case: Case) -> Technique:
+def compilation(case: Case) -> Technique:
     """A compiler fuses operations that would each be a kernel."""
     why = "the same weights and values are kept"
     days = "no training was recorded with it here"

@@ -21,13 +21,13 @@ SEEN = 1.005
 
 def techniques(case: Case) -> list[Technique]:
     """The techniques of chapter 1."""
-    return [shared(case), albert(case), window(case), bigbird(case), linformer(case)]
+    return [sharing(case), albert(case), window(case), bigbird(case), linformer(case)]
 
 
 # --- Parameters ------------------------------------------------------------------------------
 
 
-def shared(case: Case) -> Technique:
+def sharing(case: Case) -> Technique:
     """Every layer uses the same weights (Lan et al. 2020)."""
     return _sharing(case, "ALBERT: one layer's weights for all", case.config, None)
 
@@ -36,7 +36,7 @@ def albert(case: Case) -> Technique:
     """The same with ALBERT's narrow embedding table."""
     config, name = case.config, "ALBERT: shared weights, embedding of width 128"
     narrow = min(WIDTH, config.embed_dim)
-    return _sharing(case, name, replace(config, d_embed=narrow), _published(case.config))
+    return _sharing(case, name, replace(config, d_embed=narrow), _published_loss(case.config))
 
 
 def _sharing(case: Case, name: str, config: ModelConfig, loss: Loss | None) -> Technique:
@@ -56,7 +56,7 @@ def _sharing(case: Case, name: str, config: ModelConfig, loss: Loss | None) -> T
     return Technique(name, "01", budgets | _speed(case, flops, SAME_FLOPS), loss, structural=True)
 
 
-def _published(config: ModelConfig) -> Loss | None:
+def _published_loss(config: ModelConfig) -> Loss | None:
     """Average score lost against BERT of the same shape; None unless the paper has both."""
     sizes = config.n_layer, config.d_model
     plain, light = albert_row(*sizes, "not-shared"), albert_row(*sizes, "all-shared")

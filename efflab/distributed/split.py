@@ -28,18 +28,11 @@ DTYPE, VALUE_BYTES, LOGIT_BYTES = "fp16", 2, 4
 # A search calls these tens of thousands of times, with arguments that `Training` has checked.
 _ring_bytes = unchecked(ring_bytes)
 _activation_bytes = unchecked(cost.activation_bytes)
-_attention_params, _ffn_params = (
-    unchecked(cost.attention_params),
-    unchecked(cost.ffn_params),
-)
-_flops_by_part, _forward_flops = (
-    unchecked(cost.flops_by_part),
-    unchecked(cost.forward_flops),
-)
-_model_state_bytes, _num_params = (
-    unchecked(cost.model_state_bytes),
-    unchecked(cost.num_params),
-)
+_attention_params = unchecked(cost.attention_params)
+_ffn_params = unchecked(cost.ffn_params)
+_flops_by_part = unchecked(cost.flops_by_part)
+_model_state_bytes = unchecked(cost.model_state_bytes)
+_num_params = unchecked(cost.num_params)
 
 
 @check_arguments
@@ -172,7 +165,7 @@ class Training:
     def evaluate(self, split: Split) -> Plan:
         """The split's cost, even if it does not fit the device; sizes that do not divide raise."""
         memory_bytes, seconds = self.memory_bytes(split), self._step_seconds(split)
-        flops = 3 * _forward_flops(self.config, self.seq_len, self.global_batch)
+        flops = 3 * cost.forward_flops(self.config, self.seq_len, self.global_batch)
         return Plan(
             *(split.tp, split.pp, split.dp, split.n_microbatches),
             memory_bytes,
@@ -242,10 +235,8 @@ class Training:
         forward, recomputed = self._forward_seconds(split)
         backward = 2 * forward + recomputed
         gather = self._gather_seconds(split)
-        if self.hides_gradients:
-            compute = max(forward, gather) + max(backward, 2 * gather)
-        else:
-            compute = max(forward, gather) + max(backward, gather) + gather
+        hidden, exposed = (2 * gather, 0.0) if self.hides_gradients else (gather, gather)
+        compute = max(forward, gather) + max(backward, hidden) + exposed
         n_reduces = 6 if split.recompute == "full" else 4  # 2 forward, 2 backward, 2 recomputed
         return compute + n_reduces * self._reduce_seconds(split) + self._pass_on_seconds(split)
 

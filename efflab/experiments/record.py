@@ -153,12 +153,12 @@ def _change(name: str, path: Path, change: Callable[[dict], dict]) -> dict:
     """
     returned = []
 
-    def changed(text: str | None) -> str:
+    def apply(text: str | None) -> str:
         record = dict(name=name, machines=[]) if text is None else _parse(name, text)
         returned.append(change(record))
         return json.dumps(record, indent=1) + "\n"
 
-    update(path, changed)
+    update(path, apply)
     return returned[0]
 
 

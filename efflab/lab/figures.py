@@ -5,6 +5,7 @@ also in a dark JupyterLab.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import lru_cache
@@ -140,6 +141,13 @@ def log_ticks(values, digits: int = 6) -> dict:
     return dict(type="log", tickvals=values, ticktext=[number(v, digits) for v in values])
 
 
+def round_ticks(low: float, high: float) -> dict:
+    """A logarithmic axis with ticks at 1, 2, 5 times powers of ten from `low` to `high`."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    return log_ticks([tick for tick in ticks if low <= tick <= high])
+
+
 def _log_x(x) -> dict:
     """A logarithmic axis, with ticks at the x values themselves if they are few."""
     values = sorted({float(v) for v in x})
@@ -253,9 +261,16 @@ def _panels(arguments: str) -> go.Figure:
 def mark(fig: go.Figure, text: str = "", *, x=None, y=None, **where) -> go.Figure:
     """A dashed line at an x or a y with an optional label: a crossing, a limit, a paper's value.
 
-    `where`: `row` and `col` in a figure of panels.
+    `where`: `row` and `col` in a figure of panels. An axis that is to be logarithmic is so already.
     """
     require((x is None) != (y is None), "x", x, "either x or y")
     look = dict(line=dict(color=colours.DARK, dash="dash", width=1.5), **where)
     look |= dict(annotation_text=text, annotation_position="top left") if text else {}
-    return fig.add_vline(x=x, **look) if y is None else fig.add_hline(y=y, **look)
+    n_labels = len(fig.layout.annotations)
+    fig.add_vline(x=x, **look) if y is None else fig.add_hline(y=y, **look)
+    letter, value = ("x", x) if y is None else ("y", y)
+    for label in fig.layout.annotations[n_labels:]:
+        axis = fig.layout[label[f"{letter}ref"].replace(letter, f"{letter}axis")]
+        if axis.type == "log":  # where plotly takes a label's place, but no line's, for a power
+            label[letter] = math.log10(value)
+    return fig

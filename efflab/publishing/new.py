@@ -64,7 +64,7 @@ def values_for(number: str, name: str, claims: list[str]) -> dict[str, str]:
     names = [f"`{claim}`" for claim in claims]
     functions = [fill("verdict.py.in", {"@FUNCTION@": function_of(c)}) for c in claims]
     calls = [
-        CELL.format(id=c, function=function_of(c), evidence="sums.evidence(speedup)")
+        CELL.format(id=c, function=function_of(c), evidence="measure.evidence(speedup)")
         for c in claims
     ]
     return (
@@ -88,7 +88,8 @@ def files_for(number: str, name: str, root: Path) -> dict[Path, str]:
     files = {
         root / "notebooks" / "src" / f"{number}_{name}.py": fill("source.py.in", values),
         room / "__init__.py": fill("room.py.in", values),
-        room / "sums.py": fill("sums.py.in", values),
+        room / "measure.py": fill("measure.py.in", values),
+        room / "figures.py": fill("figures.py.in", values),
         room / "exercises.py": fill("exercises.py.in", values),
         room / "zh.toml": texts,
         root / "tests" / "notebooks" / f"test_{name}.py": fill("test.py.in", values),

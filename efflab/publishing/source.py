@@ -165,12 +165,12 @@ def differences(path: Path, language: str) -> list[str]:
     if not target.exists():
         return [f"{target.name} ({language}) is not built"]
 
-    def said(notebook):
+    def cells_of(notebook):
         return [(c.cell_type, c.source.strip(), tuple(tags(c))) for c in notebook.cells]
 
-    wanted = said(translate(read_source(path), language))
+    wanted = cells_of(translate(read_source(path), language))
     try:
-        texts = said(read_notebook(target))
+        texts = cells_of(read_notebook(target))
     except ValueError as error:
         return [f"{error} ({language})"]
     lines = [

@@ -49,6 +49,7 @@ n_new = 60  # tokens that the model writes, 0 to 512
 
 # %%
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from efflab import bench, cost, data, lab, points, profile
 from efflab.config import PRESETS
@@ -56,8 +57,7 @@ from efflab.lab import check, explore, predict, show, table
 from efflab.model import attention_weights, attention_written_out, n_parameters
 from efflab.publishing.doctor import doctor
 from efflab_rooms import texts
-from efflab_rooms.start_here import exercises, growth, measured, shares, verdicts
-from efflab_rooms.start_here import layer_times as layers
+from efflab_rooms.start_here import exercises, figures, measure, verdicts
 
 lab.use_language(language)
 lab.use_notebook("00_start_here", exercises.EXERCISES, texts("start_here"))
@@ -108,7 +108,7 @@ crossing = predict(
 # 关掉**融合注意力**，注意看左边的条形：同样的 FLOPs，耗时可以相差很大。
 
 # %%
-explore(shares.where_it_goes, frames=11)
+explore(figures.where_it_goes, frames=11)
 
 # %% [markdown] tags=["en"]
 # Now your prediction:
@@ -165,7 +165,7 @@ crossing.reveal(cost.crossing_length(PRESETS["bert-base"], "linear"))
 # 更多的文本上更划算：此后规模不再增长，计算量却没有停下。
 
 # %%
-show(growth.growth())
+show(figures.growth())
 
 # %% [markdown] tags=["en"]
 # ## 4 · Your machine
@@ -192,9 +192,15 @@ table(doctor(), {"what": "part", "found": "found", "without": "what needs it"})
 # 第 9 节会遇到。）
 
 # %% tags=["nbval-ignore-output"]
-machine = shares.machine()
+machine = measure.machine()
 print(machine.name)
-table(measured.machine_rows(machine))
+roofs = {
+    "fp32 matrix product": (machine.peak("fp32") / 1e9, "GFLOP/s"),
+    "copy of a large array": (machine.memory_bandwidth / 1e9, "GB/s"),
+    "ridge, where both limit alike": (machine.ridge("fp32"), "FLOP/byte"),
+}
+rows = [{"quantity": name, "value": value, "unit": unit} for name, (value, unit) in roofs.items()]
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # ## 5 · A model that writes Python
@@ -244,7 +250,7 @@ forward_ms = predict("How long does one forward pass of stdlib-gpt take here?", 
 # %% tags=["nbval-ignore-output"]
 config = model.config
 fp32 = dict(value_bytes=4, dropout=False, fused_attention=True)
-least_seconds = shares.part_seconds(config, seq_len, machine)
+least_seconds = measure.part_seconds(config, seq_len, machine)
 formula = {
     "parameters": cost.num_params(config),
     "FLOPs of a forward pass": cost.forward_flops(config, seq_len),
@@ -264,18 +270,35 @@ formula = {
 text = torch.from_numpy(data.stdlib_tokens("held-out")[:seq_len])[None]
 forward = torch.no_grad()(lambda: model(text))
 timing = bench.timed(forward, warmup=3, repeats=15)
-result = profile.profile(forward, measured.model_parts(model))
-found = {
+result = profile.profile(forward, measure.model_parts(model))
+measured = {
     "parameters": n_parameters(model),
     "FLOPs of a forward pass": result.flops,
     "bytes kept for the backward pass": bench.saved_bytes(model, text),
     "milliseconds of a forward pass": 1e3 * timing.median,
 }
-table(measured.compare(formula, found), measured.COMPARE_COLUMNS)
+rows = [
+    {
+        "quantity": name,
+        "formula (computed)": formula[name],
+        "here (measured)": value,
+        "measured / formula": value / formula[name],
+    }
+    for name, value in measured.items()
+]
+table(rows)
 
 # %% tags=["nbval-ignore-output"]
 forward_ms.reveal(1e3 * timing.median)
-table(measured.forward_rows(timing, bench.peak_bytes(forward)))
+low, high = timing.quartiles
+quantities = {
+    "forward pass, median": (1e3 * timing.median, "ms"),
+    "forward pass, lower quartile": (1e3 * low, "ms"),
+    "forward pass, upper quartile": (1e3 * high, "ms"),
+    "peak memory": (bench.peak_bytes(forward) / 1e6, "MB"),
+}
+rows = [{"quantity": name, "value": v, "unit": unit} for name, (v, unit) in quantities.items()]
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # Parameters and FLOPs agree to the last digit. Memory is above the formula, which counts the layers
@@ -300,7 +323,21 @@ table(measured.forward_rows(timing, bench.peak_bytes(forward)))
 
 # %% tags=["nbval-ignore-output"]
 noise = bench.compared(forward, {"the same": forward}, warmup=1, repeats=15)
-table(measured.noise_rows(noise), measured.NOISE_COLUMNS)
+rows = [
+    {
+        "quantity": "the same pass over itself",
+        "value": noise.again.mean,
+        "unit": "x",
+        "interval, low": noise.again.low,
+        "interval, high": noise.again.high,
+    },
+    {
+        "quantity": "A/A band: differences within it say nothing",
+        "value": 100 * noise.band,
+        "unit": "±%",
+    },
+]
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # ## 7 · Where the time goes
@@ -326,10 +363,24 @@ print(profile.profiler_table(forward, n_rows=6))
 # 它给出时间和调用次数。我们再补上每个算子算了多少、搬了多少，这样才知道时间*为什么*花在那里：
 
 # %% tags=["nbval-ignore-output"]
-table(measured.operator_rows(result), measured.OPERATOR_COLUMNS)
+total = sum(op.seconds for op in result.operators)
+rows = [
+    {
+        "operator": measure.short_name(op.name),
+        "calls": op.calls,
+        "share of time": f"{100 * op.seconds / total:.0f} %",
+        "ms": 1e3 * op.seconds,
+        "GFLOP": op.flops / 1e9,
+        "MB moved": op.bytes / 1e6,
+        "GFLOP/s": op.flops / op.seconds / 1e9,
+        "GB/s": op.bytes / op.seconds / 1e9,
+    }
+    for op in result.operators[:6]
+]
+table(rows, kind="measured")
 
 # %% tags=["nbval-ignore-output"]
-show(measured.timeline(result))
+show(figures.timeline(result))
 
 # %% [markdown] tags=["en"]
 # Read it from left to right: embedding, six times attention and feed-forward, logits. `addmm` is
@@ -348,7 +399,7 @@ show(measured.timeline(result))
 # 那么，为什么比下界慢？逐类来看，左边是屋顶线给出的最短时间，右边是实际时间：
 
 # %% tags=["nbval-ignore-output"]
-table(measured.gap_rows(result, machine), measured.GAP_COLUMNS)
+table(measure.gap_rows(result, machine), kind="measured")
 
 # %% [markdown] tags=["en"]
 # A profile turns into a decision through Amdahl's law: a part that takes the share p of the time,
@@ -392,10 +443,25 @@ table(measured.gap_rows(result, machine), measured.GAP_COLUMNS)
 # 分数与*该层其余全部*一样贵。批大小和层数都约掉了。
 
 # %%
-show(shares.attention_shares())
+show(figures.attention_shares())
 
 # %%
-table(shares.crossing_rows(), shares.CROSSING_COLUMNS)
+rows = []
+for name in ("bert-base", "gpt2", "gpt2-xl", "gpt3-175b"):
+    preset = PRESETS[name]
+    # a layer stores s b h (34 + 5 a s / h) bytes, half of them scores at s = 34 h / 5 a
+    half = round(34 * preset.head_dim / 5)
+    rows.append(
+        {
+            "model": name,
+            "longest input (tokens)": preset.max_len,
+            "n² share there": f"{100 * cost.attention_share(preset, preset.max_len):.0f}%",
+            "n² = feed-forward at (tokens)": cost.crossing_length(preset, "ffn"),
+            "n² = all else at (tokens)": cost.crossing_length(preset, "linear"),
+            "n² = half of stored bytes at (tokens)": half,
+        }
+    )
+table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
 # None of these models reaches its own crossing: at its longest input, attention's quadratic part
@@ -429,9 +495,36 @@ table(shares.crossing_rows(), shares.CROSSING_COLUMNS)
 lab.show_source(attention_weights, attention_written_out)
 
 # %% tags=["nbval-ignore-output"]
-times = layers.timed(config)
-show(layers.figure(config, times))
-table(layers.crossing_rows(config, times), layers.CROSSING_COLUMNS)
+layer = model.layers[0]
+times = {}
+for n in (256, 384, 512, 768, 1024, 1536, 2048):
+    x = torch.randn(1, n, config.d_model)
+    q = torch.randn(1, config.n_head, n, config.head_dim)
+    parts = {
+        "ffn": lambda x=x: layer.ffn.body(x),
+        "fused": lambda q=q: scaled_dot_product_attention(q, q, q),
+        "unfused": lambda q=q: attention_written_out(q, q, q),
+    }
+    with torch.no_grad():
+        times[n] = bench.interleaved(parts, warmup=1, repeats=7)
+show(figures.layer_times(config, times))
+
+# %% tags=["nbval-ignore-output"]
+names = {"fused": "fused (SDPA)", "unfused": "unfused (scores in memory)"}
+crossings = {name: measure.crossing(times, part) for part, name in names.items()}
+by_flops = {"attention": "by FLOPs (n = d_ff)", "crossing (tokens)": config.d_ff}
+rows = [by_flops | {"interval, low": None, "interval, high": None, "kind": "computed"}]
+rows += [
+    {
+        "attention": name,
+        "crossing (tokens)": round(length.mean),
+        "interval, low": round(length.low),
+        "interval, high": round(length.high),
+        "kind": "measured",
+    }
+    for name, length in crossings.items()
+]
+table(rows)
 
 # %% [markdown] tags=["en"]
 # The table says how far the clock follows the arithmetic here. The fused kernel does what the
@@ -481,7 +574,7 @@ table(layers.crossing_rows(config, times), layers.CROSSING_COLUMNS)
 decode = torch.no_grad()(lambda: model(text[:, :1]))
 decode()
 one_token = profile.profile(decode).operators
-show(measured.roofline(machine, result.operators, one_token))
+show(figures.roofline(machine, result.operators, one_token))
 
 # %% [markdown] tags=["en"]
 # The products over the whole text lie on the right: at this length the model is bound by
@@ -523,9 +616,9 @@ lab.board.add(technique="baseline", **points.language_point(model))
 # ## 11 · 结论
 
 # %% tags=["nbval-ignore-output"]
-clock = [layers.clock_over_flops(config, times, part) for part in ("fused", "unfused")]
-figures = verdicts.attention_evidence(*clock)
-lab.verdict("attention-quadratic", verdicts.attention_quadratic(figures))
+clock = [measure.crossing(times, part, unit=config.d_ff) for part in ("fused", "unfused")]
+evidence = verdicts.attention_evidence(*clock)
+lab.verdict("attention-quadratic", verdicts.attention_quadratic(evidence))
 
 # %% [markdown] tags=["en"]
 # ## 12 · Exercises

@@ -39,15 +39,19 @@ seq_len = 64  # tokens of each text, 1 to 512
 n_shared = 3  # the recorded point that is trained once more: 1, 2, 3, 4 or 6 layers
 
 # %%
-from efflab import lab, points
+from statistics import mean
+
+import torch
+
+from efflab import cost, data, evaluate, lab, points, pretrained
 from efflab.config import PRESETS, ModelConfig
+from efflab.experiments import encoder_reuse
+from efflab.experiments.record import agrees, recorded
 from efflab.lab import board, check, explore, predict, show, show_source, table
-from efflab.model import n_parameters
-from efflab.structure.sharing import share_layers, share_qkv
+from efflab.model import Transformer, n_parameters
+from efflab.structure.sharing import from_albert, share_layers, share_qkv
 from efflab_rooms import texts
-from efflab_rooms.parameter_sharing import costs as measure
-from efflab_rooms.parameter_sharing import counts, exercises, verdicts
-from efflab_rooms.parameter_sharing import tasks as reuse_tasks
+from efflab_rooms.parameter_sharing import exercises, figures, measure, verdicts
 
 lab.use_language(language)
 lab.use_notebook("01_parameter_sharing", exercises.EXERCISES, texts("parameter_sharing"))
@@ -93,9 +97,12 @@ show_source(share_layers)
 
 # %%
 config = ModelConfig(n_layer, d_model // 64, d_model, 4 * d_model, 2048, 512)
-models = measure.modes(config)
-table([{"shared": name, "parameters": n_parameters(m), "kind": "measured"}
-       for name, m in models.items()])  # fmt: skip
+torch.manual_seed(0)
+models = {"none": Transformer(config)}
+for what in ("attention", "ffn", "all"):
+    models[what] = share_layers(models["none"], what)
+rows = [{"shared": what, "parameters": n_parameters(model)} for what, model in models.items()]
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # **Is this ALBERT?** Give our model the weights of a small, random `AlbertModel` of the
@@ -106,10 +113,18 @@ table([{"shared": name, "parameters": n_parameters(m), "kind": "measured"}
 # 参数量和输出都应当一致。
 
 # %%
-gap = measure.albert_gap()
-assert gap["ours"] == gap["theirs"]
-assert gap["largest gap"] < 1e-5
-print(gap["theirs"], gap["ours"], gap["largest gap"] < 1e-5)
+library = pretrained.transformers()
+torch.manual_seed(0)
+shape = dict(vocab_size=1000, embedding_size=32, hidden_size=128, intermediate_size=512)
+shape |= dict(num_hidden_layers=6, num_attention_heads=4)
+theirs = library.AlbertModel(library.AlbertConfig(**shape)).eval()
+ours = from_albert(theirs)
+ids = torch.randint(0, 1000, (2, 32))
+with torch.no_grad():
+    gap = (ours.encode(ids) - theirs(ids).last_hidden_state).abs().max().item()
+assert n_parameters(ours) == theirs.num_parameters()
+assert gap < 1e-5
+print(theirs.num_parameters(), n_parameters(ours), gap < 1e-5)
 
 # %% [markdown] tags=["en"]
 # ## 3 · Measure: how many parameters go
@@ -128,10 +143,27 @@ print(gap["theirs"], gap["ours"], gap["largest gap"] < 1e-5)
 # 按论文自己的结构算不出这两个数。速度以 BERT-large 为 1：变慢是因为更宽或更深，不是因为共享。
 
 # %%
-table(counts.published_table(), digits=4)
+rows = []
+for paper in data.published("albert"):
+    albert = measure.albert_config(paper)
+    formula = cost.num_params(albert) / 1e6
+    rows.append(
+        {
+            "sharing": albert.share,
+            "embedding": albert.d_embed,
+            "depth": albert.n_layer,
+            "width": albert.d_model,
+            "paper (M)": paper["params_millions"],
+            "formula (M)": round(formula, 2),
+            "ratio": round(formula / paper["params_millions"], 3),
+            "score in the paper": paper["average_score"],
+            "training speed in the paper": paper["speedup_over_bert_large"],
+        }
+    )
+table(rows, kind="computed", digits=4)
 
 # %%
-show(counts.albert_steps())
+show(figures.albert_steps())
 
 # %% [markdown] tags=["en"]
 # Two different things make ALBERT small. **Sharing** takes 109 million down to 31, all of it from
@@ -151,10 +183,11 @@ show(counts.albert_steps())
 # 81.6（共享注意力）和 79.5（共享 FFN）。
 
 # %%
-bert_removed = 100 * counts.removed(PRESETS["bert-base"])
-p_params.reveal(bert_removed)
-table([{"model": name, "removed (%)": 100 * counts.removed(PRESETS[name]), "kind": "computed"}
-       for name in ("minilm-l6", "gpt2", "bert-base", "bert-large", "gpt3-175b")])  # fmt: skip
+names = ("minilm-l6", "gpt2", "bert-base", "bert-large", "gpt3-175b")
+savings = {name: measure.saving(PRESETS[name]) for name in names}
+p_params.reveal(100 * savings["bert-base"])
+rows = [{"model": name, "removed (%)": 100 * saving} for name, saving in savings.items()]
+table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
 # The 60% is not a law. It needs layers that hold most of the parameters: MiniLM has a BERT-size
@@ -175,13 +208,15 @@ table([{"model": name, "removed (%)": 100 * counts.removed(PRESETS[name]), "kind
 # 在你的机器上实测：
 
 # %% tags=["nbval-ignore-output"]
-rows = measure.costs(models, seq_len)
-table(rows, measure.COST_COLUMNS)
+ids = torch.randint(0, config.vocab_size, (4, seq_len))
+times = measure.compare_times(models, ids)
+rows = measure.cost_rows(models, ids, times)
+table(rows)
 
 # %% tags=["nbval-ignore-output"]
-show(measure.costs_figure(rows))
-time, band = measure.forward_time(rows)
-p_time.reveal(100 * (1 - time.mean))
+show(figures.costs_figure(rows))
+forward = times["forward pass (ms)"]
+p_time.reveal(100 * (1 - forward.ratios["all"].mean))
 
 # %% [markdown] tags=["en"]
 # What falls: parameters, the file, and in training the weights, gradients and optimizer states.
@@ -210,7 +245,7 @@ p_time.reveal(100 * (1 - time.mean))
 # 调节深度、宽度和共享方式。找一个共享后省不到 60% 的形状。旁边的 FLOPs 与激活值，哪种共享都动不了。
 
 # %%
-explore(counts.sharing)
+explore(figures.sharing)
 
 # %% [markdown] tags=["en"]
 # ## 6 · QKV: "no more than half of the layers"
@@ -235,7 +270,20 @@ explore(counts.sharing)
 show_source(share_qkv)
 
 # %%
-table(measure.qkv_table(), digits=4)
+record, by_count = measure.qkv_record()
+rows = []
+for n, losses in by_count.items():
+    rows.append(
+        {
+            "layers sharing": n,
+            "loss (nats)": round(losses["mean"], 3),
+            "lowest": round(losses["low"], 3),
+            "highest": round(losses["high"], 3),
+            "cost against none": round(losses["cost"], 3),
+            "its sd over seeds": round(losses["cost_sd"], 3),
+        }
+    )
+table(rows, kind="recorded", digits=4)
 
 # %% [markdown] tags=["en"]
 # Now the first 75 of one run's 250 steps again, here, beside what the recorded run of the same seed
@@ -246,11 +294,13 @@ table(measure.qkv_table(), digits=4)
 # 两者可以相差多少，由存档中各种子的离散程度决定。
 
 # %% tags=["nbval-ignore-output"]
-live, again = measure.qkv_again(n_shared)
-table(again, digits=4)
+live, reference, spread = measure.repeat_qkv(n_shared)
+row = {"layers sharing": n_shared, "loss here": live, "loss, recorded": reference}
+row |= {"may differ by": spread, "agrees": agrees(live, reference, spread)}
+table([row], kind="measured", digits=4)
 
 # %% tags=["nbval-ignore-output"]
-show(measure.qkv_figure({n_shared: live}))
+show(figures.qkv_figure({n_shared: live}))
 
 # %% [markdown] tags=["en"]
 # Read the curve against the seeds' spread, and keep its limits in mind: this model is small, and it
@@ -279,8 +329,11 @@ show(measure.qkv_figure({n_shared: live}))
 # 下面是 `stdlib-gpt`，没有做任何再训练。
 
 # %% tags=["nbval-ignore-output"]
-bits = measure.without_training()
-show(measure.without_training_figure(bits))
+bits = {}
+for n in (1, 2, 3, 6):
+    shared = share_qkv(points.language_model(), n)
+    bits[n] = points.language_quality(shared, n_windows=8).mean
+show(figures.without_training(bits))
 
 # %% tags=["nbval-ignore-output"]
 shared = share_qkv(points.language_model(), 2)
@@ -313,11 +366,30 @@ board.add(technique="QKV shared in 2 layers, no retraining", **points.language_p
 # 与之对照的是每个任务各用一份 MiniLM，2300 万权重全部微调（存档结果）。
 
 # %% tags=["nbval-ignore-output"]
-quality = reuse_tasks.quality_table()
-table(quality)
+encoder, tokenizer = points.encoder()
+docs = encoder_reuse.docstrings()
+embeddings = encoder_reuse.embed(encoder, encoder_reuse.token_ids(tokenizer, docs.texts))
+accuracy, rows = {}, []
+for task in encoder_reuse.TASKS:
+    runs = recorded(encoder_reuse.NAME)["runs"]
+    tuned = mean(run["tuned"] for run in runs if run["task"] == task)
+    head, n_weights = encoder_reuse.head_accuracy(embeddings, task)
+    accuracy[task] = (round(head, 3), round(tuned, 3))
+    for kind, model, trained, value in (
+        ("measured", "always the commonest", 0, encoder_reuse.majority(task)),
+        ("measured", "head on the shared encoder", n_weights, head),
+        ("recorded", "its own fine-tuned encoder", n_parameters(encoder) + n_weights, tuned),
+    ):
+        row = {"kind": kind, "task": task, "model": model, "trained": trained}
+        rows.append(row | {"accuracy": round(value, 3)})
+table(rows)
 
 # %% tags=["nbval-ignore-output"]
-print(f"MRR {reuse_tasks.retrieval():.2f}")
+functions = data.documented_functions()
+functions = functions[:: max(1, len(functions) // 40)][:40]
+queries = pretrained.embed(encoder, tokenizer, [f.query for f in functions], max_len=64)
+codes = pretrained.embed(encoder, tokenizer, [f.code for f in functions], max_len=64)
+print(f"MRR {evaluate.retrieval_mrr(queries, codes).mean:.2f}")
 
 # %% [markdown] tags=["en"]
 # The test has 240 texts, so that an accuracy is good to about 5 points either way (95%), and each
@@ -333,8 +405,13 @@ print(f"MRR {reuse_tasks.retrieval():.2f}")
 # 再看三个任务处理同一批文本的开销：共用一个编码器（`one`）与每个任务一个编码器（`each`）：
 
 # %% tags=["nbval-ignore-output"]
-reuse = reuse_tasks.reuse_measured(n_tasks=3)
-table(reuse)
+memory, reuse_times = measure.compare_reuse(n_tasks=3)
+memory_ratio = memory["each"] / memory["one"]
+time_ratio = reuse_times["each"].ratio_interval(reuse_times["one"])
+ms = {name: 1e3 * timing.median for name, timing in reuse_times.items()}
+rows = [{"cost": "weights (MB)"} | memory | {"ratio": memory_ratio}]
+rows += [{"cost": "8 texts (ms)"} | ms | {"ratio": time_ratio.mean}]
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # Both ratios come close to the number of tasks: a head is a few thousand weights beside 23 million.
@@ -347,7 +424,7 @@ table(reuse)
 # 因为只有一个任务需要的文本，无论如何都只需编码一次。
 
 # %%
-explore(counts.tasks)
+explore(figures.tasks)
 
 # %% [markdown] tags=["en"]
 # ## 9 · Verdicts
@@ -356,17 +433,18 @@ explore(counts.tasks)
 # ## 9 · 结论
 
 # %% tags=["nbval-ignore-output"]
-removed = [counts.removed(PRESETS[name]) for name in ("bert-base", "minilm-l6")]
-figures = verdicts.albert_evidence(*removed, time, band)
-lab.verdict("albert-params", verdicts.albert_params(figures))
+bert, minilm = savings["bert-base"], savings["minilm-l6"]
+evidence = verdicts.albert_evidence(bert, minilm, forward.ratios["all"], forward.band)
+lab.verdict("albert-params", verdicts.albert_params(evidence))
 
 # %%
-figures = verdicts.qkv_evidence(measure.qkv_record()[0], measure.attention_control())
-lab.verdict("qkv-share-half", verdicts.qkv_share_half(figures))
+evidence = verdicts.qkv_evidence(record, measure.attention_control())
+lab.verdict("qkv-share-half", verdicts.qkv_share_half(evidence))
 
 # %% tags=["nbval-ignore-output"]
-figures = reuse_tasks.reuse_evidence(quality, reuse)
-lab.verdict("encoder-reuse", verdicts.encoder_reuse(figures))
+n_texts = int(docs.is_test.sum())
+evidence = verdicts.reuse_evidence(accuracy, n_texts, memory_ratio, time_ratio)
+lab.verdict("encoder-reuse", verdicts.encoder_reuse(evidence))
 
 # %% [markdown] tags=["en"]
 # ## 10 · Exercises

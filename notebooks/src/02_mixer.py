@@ -40,13 +40,14 @@ largest_image = 896  # pixels a side, 128 to 1792 in steps of 128
 # %%
 import torch
 
-from efflab import lab
+from efflab import bench, lab
 from efflab.experiments import mixer_digits
 from efflab.experiments.record import recorded
 from efflab.lab import check, explore, predict, show, table, verdict
+from efflab.model import n_parameters
 from efflab.structure.mixer import MixerLayer, MLPMixer, enlarged
 from efflab_rooms import texts
-from efflab_rooms.mixer import counts, exercises, measured, verdicts
+from efflab_rooms.mixer import exercises, figures, measure, verdicts
 
 lab.use_language(language)
 lab.use_notebook("02_mixer", exercises.EXERCISES, texts("mixer"))
@@ -130,7 +131,25 @@ print("channel mixing ", tuple(tiny.layers[0].channel.up.weight.shape), " d_chan
 # 这就是论文里的网络吗？论文的表 1 给出了七个模型的参数量，不含分类头：
 
 # %%
-table(counts.published_rows(), counts.PUBLISHED_COLUMNS, digits=4)
+from efflab.data import published
+from efflab.structure.mixer import MixerConfig, mixer_flops, mixer_params
+
+rows = []
+for row in published("mixer"):
+    patch_size = int(row["model"].split("/")[1])
+    sizes = [row[name] for name in ("layers", "channels", "d_token", "d_channel")]
+    config = MixerConfig(224, patch_size, *sizes)
+    n_params = mixer_params(config)
+    ours = {
+        "model": f"Mixer-{row['model']}",
+        "patches": row["patches"],
+        "million parameters (published, no head)": row["params_millions"],
+        "parameters (our formula)": n_params,
+        "ratio": n_params / 1e6 / row["params_millions"],
+        "GFLOP an image": mixer_flops(config) / 1e9,
+    }
+    rows.append(ours)
+table(rows, digits=4, kind="computed")
 
 # %% [markdown] tags=["en"]
 # Within the paper's rounding. Note that S/16 has *fewer* parameters than S/32 and four times the
@@ -160,9 +179,24 @@ table(counts.published_rows(), counts.PUBLISHED_COLUMNS, digits=4)
 # | token 混合：升维与降维，每个通道一次 | 4 S C d | 2 S d |
 
 # %%
-rows = counts.base_rows()
-table(rows, counts.BASE_COLUMNS)
-saving.reveal(round(100 * (1 - rows[2]["gflop"]), 1))
+from efflab.structure.vit import ViTConfig, vit_flops, vit_params
+
+mixer, vit = MixerConfig(224, 16, 12, 768, 384, 3072), ViTConfig(224, 16, 12, 12, 768, 3072)
+params = {"Mixer-B/16": mixer_params(mixer), "ViT-B/16": vit_params(vit)}
+flops = {"Mixer-B/16": mixer_flops(mixer), "ViT-B/16": vit_flops(vit)}
+rows = [
+    {
+        "model": name,
+        "parameters (no head)": params[name],
+        "GFLOP an image": flops[name] / 1e9,
+        "FLOP a parameter": flops[name] / params[name],
+    }
+    for name in params
+]
+ratios = {header: rows[0][header] / rows[1][header] for header in list(rows[0])[1:]}
+table([*rows, {"model": "Mixer / ViT", **ratios}], kind="computed")
+flop_ratio = flops["Mixer-B/16"] / flops["ViT-B/16"]
+saving.reveal(round(100 * (1 - flop_ratio), 1))
 
 # %% [markdown] tags=["en"]
 # The arithmetic falls by less than a third, and so do the parameters: a Mixer does nearly the same
@@ -190,8 +224,25 @@ saving.reveal(round(100 * (1 - rows[2]["gflop"]), 1))
 
 # %% tags=["nbval-ignore-output"]
 models = {kind: mixer_digits.trained(kind, seed, n_steps=n_steps) for kind in mixer_digits.KINDS}
-compared = measured.compare(models)
-table(compared, measured.COMPARE_COLUMNS)
+trained_flops = {
+    "mixer": mixer_flops(models["mixer"].config),
+    "vit": vit_flops(models["vit"].config),
+}
+images = torch.rand(360, 1, 8, 8)
+with torch.no_grad():
+    times = bench.interleaved({k: lambda m=m: m(images) for k, m in models.items()}, 2, 15)
+rows = []
+for kind, model in models.items():
+    row = {
+        "model": measure.NAMES[kind],
+        "parameters": n_parameters(model),
+        "MFLOP an image (computed)": trained_flops[kind] / 1e6,
+        "ms for 360 images": 1e3 * times[kind].median,
+        "time / ViT's": times[kind].ratio(times["vit"]),
+        "accuracy (%)": 100 * mixer_digits.accuracy(model),
+    }
+    rows.append(row)
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # One seed proves little. The curve below was recorded with five seeds and three sizes of the
@@ -202,10 +253,10 @@ table(compared, measured.COMPARE_COLUMNS)
 # 星号是你刚刚训练的两个模型。
 
 # %% tags=["nbval-ignore-output"]
-written = recorded(mixer_digits.NAME)
+record = recorded(mixer_digits.NAME)
 live = {kind: mixer_digits.accuracy(model) for kind, model in models.items()}
-show(measured.accuracy_figure(written, live))
-print(written["command"], "|", written["machine"], "|", written["date"])
+show(figures.accuracy_figure(record, live))
+print(record["command"], "|", record["machine"], "|", record["date"])
 
 # %% [markdown] tags=["en"]
 # Do not generalize from who is ahead here: the digits are centred, so that a weight which knows its
@@ -231,13 +282,28 @@ print(written["command"], "|", written["machine"], "|", written["date"])
 # 下面各取一层（C = 384，与 ViT-S 相同，小块边长 16）轮流计时。
 
 # %% tags=["nbval-ignore-output"]
-sizes = [largest_image // 8, largest_image // 4, largest_image // 2, largest_image]
-costs = measured.cost_rows(sizes)
-table(costs, measured.COST_COLUMNS)
-growth.reveal(costs[-1]["vit_ms"] / costs[-2]["vit_ms"])
+costs = [measure.layer_costs(largest_image // part) for part in (8, 4, 2, 1)]
+rows = []
+for cost in costs:
+    layer_flops = cost.flops["vit"] / cost.flops["mixer"]
+    layer_time = cost.times["vit"].ratio_interval(cost.times["mixer"])
+    row = {
+        "image side (pixels)": cost.image_size,
+        "patches": cost.n_patches,
+        "ViT / Mixer: FLOPs (computed)": layer_flops,
+        "ViT / Mixer: time (measured)": layer_time.mean,
+        "interval, low": layer_time.low,
+        "interval, high": layer_time.high,
+        "measured / computed": layer_time.mean / layer_flops,
+        "Mixer layer's weights": cost.n_params["mixer"],
+        "ViT layer's weights": cost.n_params["vit"],
+    }
+    rows.append(row)
+table(rows, kind="measured")
+growth.reveal(costs[-1].times["vit"].median / costs[-2].times["vit"].median)
 
 # %% tags=["nbval-ignore-output"]
-show(measured.cost_figure(costs))
+show(figures.cost_figure(costs))
 
 # %% [markdown] tags=["en"]
 # Four times the patches make a linear cost 4 times and a quadratic one 16 times as large; a ViT
@@ -264,7 +330,7 @@ show(measured.cost_figure(costs))
 # 最后取边长 8 的小块和一张大图，看 Mixer 的权重如何被“混合图像块”的部分占满。
 
 # %%
-explore(counts.mixer_or_vit)
+explore(figures.mixer_or_vit)
 
 # %% [markdown] tags=["en"]
 # ## 6 · Where it breaks: another image size
@@ -278,7 +344,10 @@ explore(counts.mixer_or_vit)
 # 把边长放大一倍的数字交给刚训练好的两个模型。ViT 的位置表可以插值，照常运行；Mixer 却不行：
 
 # %%
-print(measured.refusal(models["mixer"], torch.zeros(1, 1, 16, 16)))
+try:
+    models["mixer"](torch.zeros(1, 1, 16, 16))
+except ValueError as error:
+    print(error)
 
 # %% [markdown] tags=["en"]
 # Its weights are 16 patches wide and there are 64 patches now. The paper's way out (appendix C) is to
@@ -291,7 +360,17 @@ print(measured.refusal(models["mixer"], torch.zeros(1, 1, 16, 16)))
 
 # %% tags=["nbval-ignore-output"]
 larger = {"mixer": enlarged(models["mixer"], 2), "vit": models["vit"]}
-table(measured.enlarged_rows(models, larger), measured.ENLARGED_COLUMNS)
+rows = []
+for kind, model in models.items():
+    row = {
+        "model": measure.NAMES[kind],
+        "accuracy at 8 x 8 (%)": 100 * mixer_digits.accuracy(model),
+        "accuracy at 16 x 16, not retrained (%)": 100 * mixer_digits.accuracy(larger[kind], 2),
+        "parameters at 8 x 8": n_parameters(model),
+        "parameters at 16 x 16": n_parameters(larger[kind]),
+    }
+    rows.append(row)
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # The table shows what is left without further training, on pictures whose patches now show a quarter
@@ -318,15 +397,15 @@ table(measured.enlarged_rows(models, larger), measured.ENLARGED_COLUMNS)
 # ## 7 · 结论
 
 # %% tags=["nbval-ignore-output"]
-figures = verdicts.mixer_evidence(
-    rows[2]["gflop"],
-    costs[-1]["mixer_over_vit"],
-    costs[-1]["band"],
-    measured.token_weights_growth(),
-    compared[0]["mflop"] / compared[1]["mflop"],
-    mixer_digits.by_seed(written["runs"]),
+evidence = verdicts.mixer_evidence(
+    flop_ratio,
+    costs[-1].mixer_over_vit,
+    costs[-1].band,
+    measure.token_weights_growth(),
+    trained_flops["mixer"] / trained_flops["vit"],
+    mixer_digits.by_seed(record["runs"]),
 )
-verdict("mixer-simpler", verdicts.mixer_simpler(figures))
+verdict("mixer-simpler", verdicts.mixer_simpler(evidence))
 
 # %% [markdown] tags=["en"]
 # ## 8 · Exercises

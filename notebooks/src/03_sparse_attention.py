@@ -39,18 +39,20 @@ seed = 0  # of the models that are trained below, 0 to 999999
 
 # %%
 import torch
+import torch.nn.functional as F
 
-from efflab import cost, lab, pretrained
+from efflab import cost, data, lab, points, pretrained
 from efflab.config import PRESETS
+from efflab.experiments import attention_bench
+from efflab.experiments.record import recorded
 from efflab.structure import bigbird, swin, window
 
 lab.use_language(language)
 
 # %%
-from efflab import points
 from efflab.lab import board, check, explore, predict, show, show_source, table, verdict
 from efflab_rooms import texts
-from efflab_rooms.sparse_attention import blocks, exercises, growth, images, verdicts, windows
+from efflab_rooms.sparse_attention import exercises, figures, measure, verdicts
 
 lab.use_notebook("03_sparse_attention", exercises.EXERCISES, texts("sparse_attention"))
 
@@ -87,7 +89,7 @@ speedup = predict(
 # 从左到右生成的模型用因果窗口，上半部分也去掉。
 
 # %%
-show(windows.mask_picture())
+show(figures.mask_picture())
 
 # %% [markdown] tags=["en"]
 # Move the window, the length and the causal switch. Picture and arithmetic move together. Note that
@@ -98,7 +100,7 @@ show(windows.mask_picture())
 # 窗口的曲线才是斜率为 1 的直线。
 
 # %%
-explore(windows.window_cost)
+explore(figures.window_cost)
 
 # %% [markdown] tags=["en"]
 # ## 3 · Build: a mask saves nothing
@@ -134,7 +136,7 @@ show_source(window.sliding_window_attention)
 q, k, v = (torch.randn(1, 2, 500, 32, requires_grad=True) for _ in range(3))
 ours = window.sliding_window_attention(q, k, v, 70)
 mask = window.window_mask(500, 70)
-dense = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+dense = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 grads = [torch.autograd.grad(y.square().sum(), (q, k, v)) for y in (ours, dense)]
 print("same values:   ", torch.allclose(ours, dense, atol=1e-5))
 same = [torch.allclose(a, b, atol=1e-4) for a, b in zip(*grads, strict=True)]
@@ -153,13 +155,31 @@ print("same gradients:", all(same))
 # 公式：n² 对里，窗口留下 n(2w + 1) − w(w + 1) 对。两者在同一组随机的头上轮流计时；
 # 时间之比应接近配对数之比，差距来自更短的矩阵乘法和键带的边角。
 
-# %% tags=["nbval-ignore-output"]
-rows = growth.measure_growth(max_len, window_size)
-table(rows, growth.GROWTH_COLUMNS)
 
 # %% tags=["nbval-ignore-output"]
-speedup.reveal(rows[-1]["ratio"])
-show(growth.growth_figure(rows))
+def in_window(q, k, v):
+    return window.sliding_window_attention(q, k, v, window_size)
+
+
+ways = {measure.WINDOW: in_window, measure.FULL: F.scaled_dot_product_attention}
+costs = measure.growth(ways, measure.lengths_up_to(max_len))
+rows = []
+for c in costs:
+    n, ours, full = c.seq_len, c.times[measure.WINDOW], c.times[measure.FULL]
+    row = {
+        "sequence length (tokens)": n,
+        "window (ms)": 1e3 * ours.median,
+        "full (ms)": 1e3 * full.median,
+        "times faster, measured": full.ratio(ours),
+        "pairs, full / window (computed)": n * n / window.visible_pairs(n, window_size),
+    }
+    rows.append(row)
+table(rows, kind="measured")
+
+# %% tags=["nbval-ignore-output"]
+written = [measure.written_out_mib(c.seq_len) for c in costs]
+speedup.reveal(rows[-1]["times faster, measured"])
+show(figures.growth_figure(costs, written))
 
 # %% [markdown] tags=["en"]
 # The slope is the exponent. Two things to take home:
@@ -193,8 +213,21 @@ show(growth.growth_figure(rows))
 # `local-attention` 包按块计算。下表是存档的结果，机器和命令写在表下。
 
 # %%
-table(growth.library_rows(8192), growth.LIBRARY_COLUMNS)
-record = growth.recorded_bench()
+record = recorded(attention_bench.NAME)
+bench_rows = sorted(attention_bench.rows_of(record), key=lambda row: row["milliseconds"])
+library_rows = [
+    {
+        "implementation": row["name"],
+        "milliseconds": row["milliseconds"],
+        "time / FlexAttention": row["over_flex"],
+        "time / full attention": row["over_full"],
+        "% of the matrix-product peak": 100 * row["peak_share"],
+        "MiB beyond q, k, v": row["mib"],
+    }
+    for row in bench_rows
+    if row["seq_len"] == 8192
+]
+table(library_rows, kind="recorded")
 print(record["settings"], "|", record["machine"], "|", record["versions"])
 print(record["command"])
 
@@ -205,10 +238,15 @@ print(record["command"])
 # 在你的机器上重测其中一点。这个单元格的时间大多花在编译上。
 
 # %% tags=["nbval-ignore-output"]
-now, recorded = growth.flex_now(4096)
-rows_flex = [dict(what="ours / FlexAttention, 4,096 tokens", ratio=recorded, kind="recorded")]
-rows_flex += [rows_flex[0] | dict(ratio=now, kind="measured")]
-table(rows_flex)
+before = next(
+    row["over_flex"]
+    for row in bench_rows
+    if row["seq_len"] == 4096 and row["name"] == attention_bench.OURS
+)
+now = measure.time_over_flex(4096)
+what = "ours / FlexAttention, 4,096 tokens"
+recorded_row = dict(what=what, ratio=before, kind="recorded")
+table([recorded_row, recorded_row | dict(ratio=now, kind="measured")])
 
 # %% [markdown] tags=["en"]
 # ## 5 · How far does a stack see?
@@ -224,7 +262,7 @@ table(rows_flex)
 # 下图是实测的：标出梯度能传到中间那个 token 的输入位置。
 
 # %%
-show(windows.reach_picture(window_size=8, n_layer=6))
+show(figures.reach_picture(window_size=8, n_layer=6))
 
 # %% [markdown] tags=["en"]
 # ## 6 · Swin: windows over an image
@@ -264,7 +302,7 @@ show_source(swin.relative_position_index, swin.shift_mask, swin.WindowAttention)
 # 偏置只取决于两个像素的相对位移，所以许多对共用一项：看看沿对角方向相同的颜色。
 
 # %%
-show(images.bias_picture(4))
+show(figures.bias_picture(4))
 
 # %% [markdown] tags=["en"]
 # Proof that the listing is complete now: the same weights in `transformers`' Swin layer, on an image
@@ -277,9 +315,16 @@ show(images.bias_picture(4))
 # 参数量和乘加数，与论文的表对照。（Swin 论文所说的“FLOPs”是乘加数，等于我们所说 FLOPs 的一半。）
 
 # %%
-for name, gap in images.transformers_gap().items():
+for name, gap in measure.transformers_gap().items():
     print(f"{name:28} differs by less than 1e-4: {gap < 1e-4}")
-table(images.count_rows(), images.COUNT_COLUMNS, digits=4)
+count_rows = []
+for row in data.published("swin"):
+    depths = tuple(int(n) for n in row["depths"].split(","))
+    params, macs = swin.swin_counts(row["channels"], depths, row["window"], row["image"])
+    paper = 1e6 * row["params_millions"], row["gmacs"]
+    for kind, (parameters, gmacs) in {"computed": (params, macs / 1e9), "published": paper}.items():
+        count_rows.append(dict(model=row["model"], parameters=parameters, GMACs=gmacs, kind=kind))
+table(count_rows, digits=4)
 
 # %% [markdown] tags=["en"]
 # ### Windows that cannot talk until they shift
@@ -293,7 +338,7 @@ table(images.count_rows(), images.COUNT_COLUMNS, digits=4)
 # 一个 8 × 8 像素的数字，分成四个窗口（橙线）。改动一个像素（×），标出结果随之变化的所有像素。
 
 # %%
-show(images.talk_picture())
+show(figures.talk_picture())
 
 # %% [markdown] tags=["en"]
 # Three unshifted layers know no more than one. So let a model read the digit from its **top-left
@@ -305,8 +350,9 @@ show(images.talk_picture())
 # 不移位时认对的，全靠这个角露出的部分；移位后多认对的，来自其他窗口。
 
 # %% tags=["nbval-ignore-output"]
-corner = {s: images.corner_accuracy(s, seed=seed) for s in ((0, 0, 0), (0, 2, 0))}
-table([dict(shifts=str(s), accuracy=a, kind="measured") for s, a in corner.items()])
+corner = {shifts: measure.corner_accuracy(shifts, seed=seed) for shifts in ((0, 0, 0), (0, 2, 0))}
+rows_corner = [dict(shifts=str(shifts), accuracy=share) for shifts, share in corner.items()]
+table(rows_corner, kind="measured")
 
 # %% [markdown] tags=["en"]
 # ## 7 · Where it breaks: recall
@@ -322,9 +368,9 @@ table([dict(shifts=str(s), accuracy=a, kind="measured") for s, a in corner.items
 # 24 个 token。对每个距离都重新训练；瞎猜的准确率是八分之一。
 
 # %% tags=["nbval-ignore-output"]
-narrow = window.window_mask(blocks.SEQ_LEN, 8)
-accuracies = {d: blocks.recall(narrow, d, seed=seed) for d in (6, 12, 20, 28, 40)}
-show(blocks.recall_figure(accuracies, reach=8 * blocks.N_LAYER))
+narrow = window.window_mask(measure.SEQ_LEN, 8)
+accuracies = {d: measure.recall(narrow, d, seed=seed) for d in (6, 12, 20, 28, 40)}
+show(figures.recall_figure(accuracies, reach=8 * measure.N_LAYER))
 
 # %% [markdown] tags=["en"]
 # Inside its reach the model can learn to pass the answer on from layer to layer, though a relay of
@@ -344,15 +390,17 @@ show(blocks.recall_figure(accuracies, reach=8 * blocks.N_LAYER))
 model = pretrained.load_stdlib_gpt()
 quality = {}
 for w in (16, 64, 511):
-    windowed = window.with_windows(model, w)
-    quality[w] = points.language_quality(windowed)
-columns = {"w": "window", "bits": "bits per byte", "low": "from", "high": "to", "kind": "kind"}
-table([dict(w=w, bits=e.mean, low=e.low, high=e.high, kind="measured")
-       for w, e in quality.items()], columns)  # fmt: skip
+    local_model = window.with_windows(model, w)
+    quality[w] = points.language_quality(local_model)
+rows_quality = [
+    {"window": w, "bits per byte": bits.mean, "from": bits.low, "to": bits.high}
+    for w, bits in quality.items()
+]
+table(rows_quality, kind="measured")
 
 # %% tags=["nbval-ignore-output"]
-windowed = window.with_windows(model, 64)
-point = points.language_point(windowed, quality=quality[64])
+local_model = window.with_windows(model, 64)
+point = points.language_point(local_model, quality=quality[64])
 board.add(technique="sliding window 64", **point)
 
 # %% [markdown] tags=["en"]
@@ -388,7 +436,7 @@ show_source(bigbird.bigbird_layout, bigbird.block_sparse_attention)
 # 再加一个全局块或一个随机块。
 
 # %%
-explore(blocks.bigbird_cost)
+explore(figures.bigbird_cost)
 
 # %% [markdown] tags=["en"]
 # ### Which of the three recalls?
@@ -402,8 +450,22 @@ explore(blocks.bigbird_cost)
 # 距离为 40 的回忆任务，换用各种布局。“3 层之内？”一列在训练之前就由布局推出。
 
 # %% tags=["nbval-ignore-output"]
-recalls = blocks.recall_by_layout(seed=seed)
-table(recalls, blocks.RECALL_COLUMNS)
+recalls = {}
+rows_recall = []
+for name in measure.LAYOUTS:
+    layout = measure.layout_of(name, seed)
+    hops = measure.hops_needed(layout)
+    mask = bigbird.token_mask(layout, measure.BLOCK)
+    recalls[name] = round(measure.recall(mask, seed=seed), 2)
+    row = {
+        "blocks": name,
+        "% of pairs": 100 * layout.float().mean().item(),
+        "hops from question to answer": str(hops) if hops >= 0 else "never",
+        "within 3 layers?": "yes" if 0 < hops <= measure.N_LAYER else "no",
+        "recall accuracy": recalls[name],
+    }
+    rows_recall.append(row)
+table(rows_recall, kind="measured")
 
 # %% [markdown] tags=["en"]
 # A **global** block solves it by construction: it hears the answer in one layer and tells the
@@ -421,10 +483,45 @@ table(recalls, blocks.RECALL_COLUMNS)
 #
 # 再看代价：时间和内存随长度如何增长。
 
+
 # %% tags=["nbval-ignore-output"]
-block_rows = growth.block_growth(max_len)
-table(block_rows, growth.BLOCK_COLUMNS)
-table(growth.exponent_rows(rows, block_rows), growth.EXPONENT_COLUMNS)
+def in_blocks(q, k, v):
+    layout = measure.long_layout(q.shape[2])  # drawn once a length, outside of the time
+    return bigbird.block_sparse_attention(q, k, v, layout, attention_bench.BLOCK)
+
+
+ways = {measure.BIGBIRD: in_blocks, measure.FULL: F.scaled_dot_product_attention}
+whole_blocks = [n - n % attention_bench.BLOCK for n in measure.lengths_up_to(max_len)]
+block_costs = measure.growth(ways, whole_blocks, repeats=3)
+block_rows = []
+for c in block_costs:
+    blocks, full = c.times[measure.BIGBIRD], c.times[measure.FULL]
+    row = {
+        "sequence length (tokens)": c.seq_len,
+        "blocks (ms)": 1e3 * blocks.median,
+        "blocks (MiB)": c.mib[measure.BIGBIRD],
+        "time / full attention": blocks.ratio(full),
+        "share of the pairs (computed)": measure.long_layout(c.seq_len).float().mean().item(),
+    }
+    block_rows.append(row)
+
+# %% tags=["nbval-ignore-output"]
+powers = {
+    measure.FULL: measure.time_exponent(costs, measure.FULL),
+    measure.WINDOW: measure.time_exponent(costs, measure.WINDOW),
+    measure.BIGBIRD: measure.time_exponent(block_costs, measure.BIGBIRD),
+}
+power_rows = [
+    {
+        "implementation": name,
+        "time grows as n to the power": power.mean,
+        "interval, low": power.low,
+        "interval, high": power.high,
+    }
+    for name, power in powers.items()
+]
+table(block_rows, kind="measured")
+table(power_rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # ## 9 · Verdict
@@ -441,17 +538,18 @@ table(growth.exponent_rows(rows, block_rows), growth.EXPONENT_COLUMNS)
 
 # %%
 crossing = cost.crossing_length(PRESETS["bert-base"], "linear")
-table([dict(what="tokens from which n² is over half of a layer's FLOPs in BERT-base",
-            value=crossing, kind="computed")])  # fmt: skip
+what = "tokens from which n² is over half of a layer's FLOPs in BERT-base"
+table([dict(what=what, value=crossing)], kind="computed")
 
 # %% tags=["nbval-ignore-output"]
-powers = [growth.exponent(rows, f"{name}_ms") for name in ("window", "full")]
-powers.append(growth.exponent(block_rows, "block_ms"))
-with_global = next(r["accuracy"] for r in recalls if r["name"] == "global")
-recalled = (accuracies[6], accuracies[40], with_global)
-pairs = growth.pairs_exponent(max_len, window_size)
-figures = verdicts.sparse_evidence(*powers, pairs, recalled)
-verdict("sparse-linear", verdicts.sparse_linear(figures))
+evidence = verdicts.sparse_evidence(
+    powers[measure.WINDOW],
+    powers[measure.FULL],
+    powers[measure.BIGBIRD],
+    pairs=verdicts.pairs_exponent(max_len, window_size),
+    recall=(accuracies[6], accuracies[40], recalls["global"]),
+)
+verdict("sparse-linear", verdicts.sparse_linear(evidence))
 
 # %% [markdown] tags=["en"]
 # ## Exercises

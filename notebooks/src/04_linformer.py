@@ -41,16 +41,22 @@ k = 32  # summaries: 1, 2, 4, 8, 16, 32 or 64
 longest = 4096  # tokens, for time and memory, 512 to 8192
 
 # %%
+import math
+
 import torch
 
 from efflab import lab, points
+from efflab.config import ModelConfig
 from efflab.lab import board, check, explore, predict, show, table, verdict
-from efflab.model import Attention
-from efflab.structure.linformer import LinformerAttention, from_attention, linformer_attention
+from efflab.model import Attention, Transformer
+from efflab.structure.linformer import (
+    LinformerAttention,
+    from_attention,
+    linformer,
+    linformer_attention,
+)
 from efflab_rooms import texts
-from efflab_rooms.linformer import costs as cost
-from efflab_rooms.linformer import exercises, pictures, verdicts
-from efflab_rooms.linformer import spectra as measure
+from efflab_rooms.linformer import exercises, figures, measure, verdicts
 
 lab.use_language(language)
 lab.use_notebook("04_linformer", exercises.EXERCISES, texts("linformer"))
@@ -168,7 +174,7 @@ print(tuple(matrices.shape), "layers, texts, heads, queries, keys")
 rank.reveal(round(measure.ranks_for(values)[0].float().mean().item(), 1))
 
 # %% tags=["nbval-ignore-output"]
-show(pictures.spectrum_figure(values))
+show(figures.spectrum_figure(values))
 
 # %% [markdown] tags=["en"]
 # The paper found that higher layers have lower rank, and so it is here: in the last layers a handful
@@ -197,8 +203,9 @@ show(pictures.spectrum_figure(values))
 # %% tags=["nbval-ignore-output"]
 others = measure.windows(tokenizer, "train", 6 * n_texts, seq_len)
 learned = measure.shared_basis(measure.attention_matrices(minilm, others))
-random = measure.random_basis(learned)
-show(pictures.projection_figure(values, matrices, learned, random))
+rng = torch.Generator().manual_seed(0)
+random = torch.linalg.qr(torch.randn(learned.shape, generator=rng)).Q.mT
+show(figures.projection_figure(values, matrices, learned, random))
 
 # %% [markdown] tags=["en"]
 # This is the picture to remember. Each text's own few directions suffice; one fixed set has to serve
@@ -215,8 +222,19 @@ show(pictures.projection_figure(values, matrices, learned, random))
 # 值都会随之适应。若直接放进训练好的模型，别的都不动，这一层的输出大半是错的：
 
 # %% tags=["nbval-ignore-output"]
-rows = measure.drop_in_rows(minilm, others, held_out, k, n_steps=40)
-table(rows, measure.DROP_IN_COLUMNS)
+rows = []
+for i in (0, len(minilm.layers) - 1):
+    errors = measure.drop_in_errors(minilm, i, others, held_out, k, n_steps=40)
+    row = {
+        "layer": i + 1,
+        "k": k,
+        "random E, F: error (%)": errors["random"],
+        "segment means: error (%)": errors["means"],
+        "E, F learned in a few steps: error (%)": errors["learned"],
+        "best rank k of each text: error (%)": errors["best"],
+    }
+    rows.append(row)
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # Segment means simply average every stretch of neighbouring tokens: the paper's own mean pooling
@@ -230,10 +248,10 @@ table(rows, measure.DROP_IN_COLUMNS)
 # 它最后把所有 token 的向量平均成一个，这很能掩盖误差。两个点都放上总榜，任务是凭文档字符串找函数：
 
 # %% tags=["nbval-ignore-output"]
-models = {
-    "baseline": minilm,
-    "Linformer, segment means, not retrained": measure.averaged(minilm, k),
-}
+averaged = linformer(minilm, 64, k, "kv")  # for texts of 64 tokens
+for layer in averaged.layers:
+    layer.attention.body.E.data = measure.segment_means(k, 64)
+models = {"baseline": minilm, "Linformer, segment means, not retrained": averaged}
 for technique, model in models.items():
     encode = points.encode_with(model)
     board.add(technique=technique, **points.encoder_point(encode, points.weight_bytes(model)))
@@ -266,12 +284,27 @@ for technique, model in models.items():
 
 # %% tags=["nbval-ignore-output"]
 lengths = [longest // 8, longest // 4, longest // 2, longest]
-costs = cost.cost_rows(lengths, ks=(128, 256))
-table(costs, cost.COST_COLUMNS)
-memory.reveal(round(costs[-2]["memory_saving"], 1))
+costs = measure.costs(lengths, ks=(128, 256))
+cost_rows = [
+    {
+        "n": c.seq_len,
+        "k": c.k,
+        "FLOPs, full / Linformer (computed)": c.flop_ratio,
+        "times faster than unfused": c.speedup,
+        "times faster than fused": c.fused_speedup.mean,
+        "interval, low": c.fused_speedup.low,
+        "interval, high": c.fused_speedup.high,
+        "times less memory than unfused": c.memory_saving,
+        "times less memory than fused": c.fused_memory_saving,
+    }
+    for c in costs
+]
+table(cost_rows, kind="measured")
+last = next(c for c in reversed(costs) if c.k == 128)
+memory.reveal(round(last.memory_saving, 1))
 
 # %% tags=["nbval-ignore-output"]
-show(pictures.cost_figure(costs))
+show(figures.cost_figure(costs))
 
 # %% [markdown] tags=["en"]
 # The paper timed a whole model on another machine, so compare shapes, not heights. On the left is time,
@@ -297,7 +330,7 @@ show(pictures.cost_figure(costs))
 # 看看 E 和 F 的权重与本层自己的投影相比有多大，然后改成共享。
 
 # %%
-explore(pictures.k_and_n)
+explore(figures.k_and_n)
 
 # %% [markdown] tags=["en"]
 # ## 6 · Where it breaks: as published it leaks
@@ -322,8 +355,25 @@ explore(pictures.k_and_n)
 # 一个严格的检验：在*随机*符号上训练。谁也猜不到随机符号，诚实的损失最低是 ln 8。低于它，
 # 就说明看到了答案。
 
+
 # %% tags=["nbval-ignore-output"]
-table(cost.causal_rows(), cost.CAUSAL_COLUMNS)
+def small_model(causal):
+    torch.manual_seed(0)
+    return Transformer(ModelConfig(2, 2, 32, 64, vocab_size=8, max_len=16, causal=causal))
+
+
+models = {"causal attention": small_model(causal=True)}
+models["Linformer"] = linformer(small_model(causal=False), max_len=16, k=8)
+leak_rows = []
+for name, model in models.items():
+    row = {
+        "attention": name,
+        "loss on random symbols (nats)": measure.learn_random_symbols(model),
+        "least honest loss, ln 8 (computed)": math.log(8),
+        "first answer moves when the last symbol changes by": measure.first_answer_shift(model),
+    }
+    leak_rows.append(row)
+table(leak_rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # Linformer "predicts" pure chance: it reads the next symbol out of the summaries. Such a model has a
@@ -343,13 +393,15 @@ table(cost.causal_rows(), cost.CAUSAL_COLUMNS)
 # ## 7 · 结论
 
 # %% tags=["nbval-ignore-output"]
-last = next(row for row in reversed(costs) if row["k"] == 128)
-errors = rows[-1]["learned"], rows[-1]["best"]
-memory_left = 1 / last["fused_memory_saving"]
-figures = verdicts.linformer_evidence(
-    longest, 128, errors, last["over_fused"], last["band"], memory_left
+evidence = verdicts.linformer_evidence(
+    n=longest,
+    k=128,
+    errors=(errors["learned"], errors["best"]),
+    time=last.over_fused,
+    band=last.band,
+    memory=1 / last.fused_memory_saving,
 )
-verdict("linformer-fixed", verdicts.linformer_fixed(figures))
+verdict("linformer-fixed", verdicts.linformer_fixed(evidence))
 
 # %% [markdown] tags=["en"]
 # ## 8 · Exercises

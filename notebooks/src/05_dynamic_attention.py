@@ -41,16 +41,22 @@ seed = 0  # of the training that is repeated here, 0 to 999999
 
 # %%
 import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from efflab import lab, points, pretrained
+from efflab import estimate, lab, points, pretrained
+from efflab.experiments import dynamic_attention as experiment
+from efflab.experiments.record import agrees, expected, recorded, same_python
 from efflab.lab import check, explore, predict, show, table
+from efflab.model import Transformer
 from efflab.structure import adaptive_span, dynamic_conv
 
 lab.use_language(language)
 
 # %%
 from efflab_rooms import texts
-from efflab_rooms.dynamic_attention import costs, curves, exercises, ranges, used, verdicts
+from efflab_rooms.dynamic_attention import exercises, figures, measure, verdicts
 
 lab.use_notebook("05_dynamic_attention", exercises.EXERCISES, texts("dynamic_attention"))
 
@@ -149,7 +155,7 @@ lab.show_source(dynamic_conv.DynamicConv)
 
 # %%
 lab.show_source(adaptive_span.soft_mask)
-show(curves.mask_figure())
+show(figures.mask_figure())
 
 # %% [markdown] tags=["en"]
 # What no head of a layer reaches is never computed: queries are cut into blocks, and each block
@@ -161,7 +167,21 @@ show(curves.mask_figure())
 # 取 `stdlib-gpt` 的宽度，一层的计算量如下，一列按公式，一列由 PyTorch 在代码运行时清点：
 
 # %%
-table(costs.flop_rows(kernel_size, reach, seq_len), costs.FLOP_COLUMNS)
+rows = []
+for name, layer in measure.mixers(kernel_size, reach, seq_len).items():
+    plain = sdpa_kernel(SDPBackend.MATH)  # the counter does not see into the CPU's fused one
+    with torch.no_grad(), plain, FlopCounterMode(display=False) as counter:
+        layer(torch.randn(1, seq_len, measure.D_MODEL))
+    formula = measure.flops_of(name, kernel_size, reach, seq_len)
+    counted = counter.get_total_flops()
+    row = {
+        "technique": name,
+        "MFLOP, formula": formula / 1e6,
+        "MFLOP, counted": counted / 1e6,
+        "ratio": counted / formula,
+    }
+    rows.append(row)
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # The few per cent above the formula are the corners of our blocks: the price of computing a band
@@ -175,7 +195,7 @@ table(costs.flop_rows(kernel_size, reach, seq_len), costs.FLOP_COLUMNS)
 # 把各技术与自注意力交替计时，长度取 `seq_len` 的四分之一、`seq_len` 本身和它的两倍：
 
 # %% tags=["nbval-ignore-output"]
-table(costs.time_rows(kernel_size, reach, seq_len), costs.TIME_COLUMNS)
+table(measure.time_rows(kernel_size, reach, seq_len), kind="measured")
 
 # %% [markdown] tags=["en"]
 # Convolutions and short spans are linear in the length, so their share falls as sequences grow.
@@ -202,7 +222,19 @@ table(costs.time_rows(kernel_size, reach, seq_len), costs.TIME_COLUMNS)
 # 损失在模型从未见过的模块上计算；区间的含义是：再换一个种子，有 95% 的把握落在其中。
 
 # %%
-table(curves.table_rows(), curves.RECORD_COLUMNS)
+variants = experiment.by_variant()
+rows = []
+for spec in variants.values():
+    low, high = spec["interval"]
+    row = {
+        "technique": measure.full_name(spec),
+        "held-out loss (nats a token)": spec["loss"],
+        "± (95%, one more seed)": (high - low) / 2,
+        "mixing layers, MFLOP a window": spec["mixing_flops"] / 1e6,
+        "parameters": spec["n_params"],
+    }
+    rows.append(row)
+table(rows, kind="recorded")
 
 # %% [markdown] tags=["en"]
 # The same seed gives every technique the same windows, so differences are taken seed by seed:
@@ -211,7 +243,22 @@ table(curves.table_rows(), curves.RECORD_COLUMNS)
 # 同一个种子给各技术同样的窗口，因此逐种子求差：
 
 # %%
-table(curves.paired_rows(), curves.PAIRED_COLUMNS)
+attention_losses = variants["attention"]["losses"]
+rows = []
+for variant, spec in variants.items():
+    if variant == "attention":
+        continue
+    seeds = sorted(attention_losses.keys() & spec["losses"].keys())
+    here = [spec["losses"][s] for s in seeds]
+    less = estimate.paired(here, [attention_losses[s] for s in seeds])
+    row = {
+        "technique": measure.full_name(spec),
+        "loss less attention's (nats a token, by seed)": less.mean,
+        "interval, low": less.low,
+        "interval, high": less.high,
+    }
+    rows.append(row)
+table(rows, kind="recorded")
 
 # %% [markdown] tags=["en"]
 # Read it with care: this is a short training of a small model with absolute positions, where nearby
@@ -229,8 +276,22 @@ table(curves.paired_rows(), curves.PAIRED_COLUMNS)
 # 现在就地重测存档中的一个点（这是最慢的一个单元格）：
 
 # %% tags=["nbval-ignore-output"]
-model, rows = ranges.remeasure(kernel_size, seed)
-table(rows, ranges.LIVE_COLUMNS)
+variant = f"dynamic-{kernel_size}"
+model, result = experiment.train_variant(variant, seed)
+losses = variants[variant]["losses"]
+loss, spread = expected(losses, seed)
+comparable = same_python(recorded(experiment.NAME))  # another Python has another library
+before = {
+    "DynamicConv": "recorded, this seed" if seed in losses else "recorded mean",
+    "held-out loss (nats a token)": loss,
+    "interval, low": loss - spread,
+    "interval, high": loss + spread,
+    "agrees": None,
+    "kind": "recorded",
+}
+agreement = agrees(result["loss"], loss, spread if comparable else None)
+now = {"DynamicConv": "trained here", "held-out loss (nats a token)": result["loss"]}
+table([before, now | {"agrees": agreement, "kind": "measured"}])
 
 # %% [markdown] tags=["en"]
 # ## 5 · What follows the input, and what does not
@@ -244,7 +305,7 @@ table(rows, ranges.LIVE_COLUMNS)
 # 让刚训练好的模型读两段 Python。取同一个位置，在差别最大的那一层，它的卷积核是这样的：
 
 # %% tags=["nbval-ignore-output"]
-show(ranges.kernel_figure(model))
+show(figures.kernel_figure(model))
 
 # %% [markdown] tags=["en"]
 # The weights do follow the input. The axis does not: it ends at the kernel's width. That is one
@@ -256,10 +317,10 @@ show(ranges.kernel_figure(model))
 # 下面取留出集源码的 1,000 个位置和所有的头：90% 的权重落在往回多远之内？
 
 # %% tags=["nbval-ignore-output"]
-distances = used.convolution_distances(model)
-show(used.distance_figure(distances, kernel_size))
-moved = used.moved_share(distances, kernel_size)
-difference.reveal(moved.mean * (kernel_size - 1))
+distances = measure.convolution_distances(model)
+show(figures.distance_figure(distances, kernel_size))
+conv_spread = measure.relative_spread(distances, kernel_size)
+difference.reveal(conv_spread.mean * (kernel_size - 1))
 
 # %% [markdown] tags=["en"]
 # So the *used* part of the kernel moves. Is that much? Two controls: attention, which everyone would
@@ -271,9 +332,31 @@ difference.reveal(moved.mean * (kernel_size - 1))
 
 # %% tags=["nbval-ignore-output"]
 base = pretrained.load_stdlib_gpt()
-control = used.moved_share(used.attention_distances(base), base.config.max_len)
-plain = used.moved_share(used.convolution_distances(ranges.lightweight(kernel_size)), kernel_size)
-table(used.moved_rows(moved, control, plain), used.MOVED_COLUMNS)
+attention_spread = measure.relative_spread(measure.attention_distances(base), base.config.max_len)
+torch.manual_seed(0)
+shape = experiment.CONFIG.d_model, experiment.CONFIG.n_head, kernel_size
+lightweight = dynamic_conv.replace_attention(
+    Transformer(experiment.CONFIG), lambda _: dynamic_conv.LightweightConv(*shape)
+)
+fixed_distances = measure.convolution_distances(lightweight.eval())
+fixed_spread = measure.relative_spread(fixed_distances, kernel_size)
+
+# %% tags=["nbval-ignore-output"]
+spreads = {
+    "DynamicConv, trained": conv_spread,
+    "attention of stdlib-gpt": attention_spread,
+    "LightweightConv": fixed_spread,
+}
+rows = [
+    {
+        "technique": name,
+        "used range, 5th to 95th percentile (% of the width)": 100 * share.mean,
+        "interval, low": 100 * share.low,
+        "interval, high": 100 * share.high,
+    }
+    for name, share in spreads.items()
+]
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # The *reach* is another matter. Without looking at any formula, by the gradient: which tokens can
@@ -283,9 +366,19 @@ table(used.moved_rows(moved, control, plain), used.MOVED_COLUMNS)
 # *所及范围*则是另一回事。不看公式，只看梯度：对两段随机输入，最后一个输出最远能依赖到哪个 token？
 
 # %%
-spans = curves.recorded_spans(penalty=1e-5, seed=0)[0].tolist()
-reaches = ranges.reach_rows(kernel_size, spans)
-table(reaches, ranges.REACH_COLUMNS)
+spans_by_seed = measure.span_record(penalty=1e-5)["spans"]
+reaches = measure.reaches(kernel_size, spans_by_seed[0][0])  # of the first layer's heads
+rows = [
+    {
+        "technique": name,
+        "weights": "fixed" if name == "LightweightConv" else "follow the input",
+        "farthest token back, input A": a,
+        "farthest token back, input B": b,
+        "range": "fixed" if a == b else "follows the input",
+    }
+    for name, (a, b) in reaches.items()
+]
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # By this measure attention itself is "fixed": softmax weights are never zero. Several things are
@@ -319,10 +412,21 @@ table(reaches, ranges.REACH_COLUMNS)
 # 请看在这个小模型里它们在哪几层。
 
 # %%
-show(curves.recorded_spans_figure())
+show(figures.recorded_spans_figure())
 
 # %%
-table(curves.trim_rows(), curves.TRIM_COLUMNS)
+rows = []
+for penalty in measure.PENALTIES:
+    spec, n_keys = measure.span_record(penalty), experiment.CONFIG.max_len
+    needs = torch.tensor(spec["spans"]) + experiment.RAMP
+    computed = torch.tensor(spec["reach"]).float()
+    row = {
+        "penalty (nats a token)": penalty,
+        "keys that an average head needs (%)": 100 * needs.clamp_max(n_keys).mean().item() / n_keys,
+        "keys computed, widest head of each layer (%)": 100 * computed.mean().item() / n_keys,
+    }
+    rows.append(row)
+table(rows, kind="recorded")
 
 # %% [markdown] tags=["en"]
 # *needs* and *computed* differ, and what is computed is what the clock sees: a layer computes as many keys as
@@ -348,13 +452,23 @@ average = predict(
 )
 
 # %% tags=["nbval-ignore-output"]
-shortened = ranges.learn_spans(pretrained.load_stdlib_gpt())
+shortened = measure.learn_spans(pretrained.load_stdlib_gpt())
 quality = points.language_quality(shortened)
-table(ranges.shortened_rows(shortened, quality), ranges.SHORTENED_COLUMNS)
-show(ranges.span_figure(shortened))
+spans = adaptive_span.learned_spans(shortened).detach()
+floor = measure.span_floor(shortened.config.max_len)
+at_floor = int((spans < floor + 1).sum())
+ends = {"interval, low": quality.low, "interval, high": quality.high}
+rows = [
+    {"quantity": "mean span (tokens)", "value": spans.mean().item()} | dict.fromkeys(ends),
+    {"quantity": "shortest span that these steps can reach (tokens)", "value": floor},
+    {"quantity": "heads there, of all", "value": f"{at_floor} / {spans.numel()}"},
+    {"quantity": "bits per byte", "value": quality.mean} | ends,
+]
+table(rows, kind="measured")
+show(figures.span_figure(shortened))
 
 # %% tags=["nbval-ignore-output"]
-average.reveal(adaptive_span.learned_spans(shortened).mean().item())
+average.reveal(spans.mean().item())
 lab.board.add(technique="adaptive span", **points.language_point(shortened, quality=quality))
 
 # %% [markdown] tags=["en"]
@@ -380,7 +494,7 @@ lab.board.add(technique="adaptive span", **points.language_point(shortened, qual
 # 加宽卷积核：损失从哪里起不再下降？加大惩罚：省下的 FLOPs 要付出代价吗？再把长度拉到 8,192 看看。
 
 # %%
-explore(curves.range_or_width)
+explore(figures.range_or_width)
 
 # %% [markdown] tags=["en"]
 # ## 9 · Where it breaks
@@ -396,7 +510,20 @@ explore(curves.range_or_width)
 # 更远处的内容再重要，也影响不了输出。下表一列按公式，一列由穿过四层的梯度测得：
 
 # %%
-table(ranges.stack_rows(), ranges.STACK_COLUMNS)
+rows = []
+for width in (3, 7, 15, 31):
+    torch.manual_seed(0)
+    stack = nn.Sequential(*(dynamic_conv.DynamicConv(16, 4, width) for _ in range(4))).double()
+    by_gradient = measure.farthest(stack, torch.randn(1, 160, 16, dtype=torch.double))
+    formula = 4 * (width - 1)
+    row = {
+        "kernel width (tokens)": width,
+        "layers x (width - 1)": formula,
+        "farthest token back, by gradient": by_gradient,
+        "ratio": by_gradient / formula,
+    }
+    rows.append(row)
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # - **The kernel is predicted blindly.** Its weights come from the current token alone: DynamicConv
@@ -419,9 +546,9 @@ table(ranges.stack_rows(), ranges.STACK_COLUMNS)
 # ## 10 · 结论
 
 # %% tags=["nbval-ignore-output"]
-conv = next(row for row in reaches if row["technique"] == "DynamicConv")
-figures = verdicts.dynamic_evidence(moved, control, plain, abs(conv["a"] - conv["b"]))
-lab.verdict("dynamic-attention", verdicts.dynamic_attention(figures))
+a, b = reaches["DynamicConv"]
+evidence = verdicts.dynamic_evidence(conv_spread, attention_spread, fixed_spread, abs(a - b))
+lab.verdict("dynamic-attention", verdicts.dynamic_attention(evidence))
 
 # %% [markdown] tags=["en"]
 # ## 11 · Exercises

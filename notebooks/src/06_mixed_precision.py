@@ -41,11 +41,15 @@ n_steps = 30  # steps in fp16 with a scaler, 12 to 100
 seed = 0  # of the training that is repeated here, 0 to 1000
 
 # %%
-from efflab import lab, points
-from efflab.acceleration.precision import FloatFormat
+import numpy as np
+import torch
+
+from efflab import bench, lab, points, train
+from efflab.acceleration.precision import FORMATS, TORCH_DTYPES, FloatFormat, every_value
 from efflab.lab import board, check, explore, predict, show, show_source, table
+from efflab.model import Transformer
 from efflab_rooms import texts
-from efflab_rooms.mixed_precision import exercises, formats, verdicts
+from efflab_rooms.mixed_precision import exercises, figures, measure, verdicts
 
 lab.use_language(language)
 lab.use_notebook("06_mixed_precision", exercises.EXERCISES, texts("mixed_precision"))
@@ -84,7 +88,20 @@ p_speed = predict("How many times faster did BERT-large train on an A100?", "x")
 # 指数位决定*范围*，尾数位决定*精度*。
 
 # %%
-table(formats.format_rows())
+rows = [
+    {
+        "format": name,
+        "bits": f.bits,
+        "exponent": f.exponent_bits,
+        "mantissa": f.mantissa_bits,
+        "largest": f.max,
+        "smallest normal": f.smallest_normal,
+        "smallest": f.smallest,
+        "error at most (%)": 50 * f.epsilon,
+    }
+    for name, f in FORMATS.items()
+]
+table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
 # tf32 has 19 bits and no type of its own in torch: tensor cores read fp32 numbers and look at that
@@ -100,7 +117,7 @@ table(formats.format_rows())
 # 请拖动 10 的幂次。到哪里 fp16 开始丢位，到哪里全部丢光？两种 8 位格式中哪一种撑得更久，代价是什么？
 
 # %%
-explore(formats.bits_of, frames=19)
+explore(figures.bits_of, frames=19)
 
 # %% [markdown] tags=["en"]
 # ### Your turn: rounding
@@ -176,7 +193,22 @@ show_source(FloatFormat.cast)
 # 与 torch 一致吗？fp16 和 bf16 的全部 65,536 种位模式，再加上 50 万个随机的 fp32 位模式，两边各过一遍：
 
 # %%
-table(formats.equality_rows())
+rng = torch.Generator().manual_seed(0)
+patterns = torch.cat([every_value(name).float() for name in ("fp16", "bf16")])
+bits = torch.randint(-(2**31), 2**31, (500_000,), generator=rng).to(torch.int32)
+x = torch.cat([patterns, bits.view(torch.float32)])
+rows = []
+for name, dtype in TORCH_DTYPES.items():
+    ours, theirs = FORMATS[name].cast(x), x.to(dtype).float()
+    same = (ours == theirs) | (ours.isnan() & theirs.isnan())
+    row = {
+        "format": name,
+        "16-bit patterns": len(patterns),
+        "random bits": len(bits),
+        "differ from torch": (~same).sum().item(),
+    }
+    rows.append(row)
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # **Too large** is where conventions part. fp16, bf16 and e5m2 have an infinity. e4m3fn gave that
@@ -190,7 +222,19 @@ table(formats.equality_rows())
 # 靠出现无穷大来发现溢出的代码，在 torch 的做法下什么也发现不了：
 
 # %%
-table(formats.overflow_rows(), digits=6)
+values = torch.tensor([448.0, 464.0, 465.0, 1e5, float("inf")])
+rows = []
+for name in ("fp8_e4m3fn", "fp8_e5m2"):
+    columns = {
+        "value": values,
+        "torch": values.to(TORCH_DTYPES[name]).float(),
+        "OCP, saturating": FORMATS[name].cast(values, saturate=True),
+        "OCP, not saturating": FORMATS[name].cast(values, saturate=False),
+    }
+    for i in range(len(values)):
+        row = {header: column[i].item() for header, column in columns.items()}
+        rows.append({"format": name, **row})
+table(rows, digits=6, kind="computed")
 
 # %% [markdown] tags=["en"]
 # ## 3 · What became of it: blocks that share a scale
@@ -213,7 +257,20 @@ from efflab.acceleration import block_formats
 show_source(block_formats.block_exponents)
 
 # %% tags=["nbval-ignore-output"]
-table(formats.block_rows())
+weight, gradient = measure.weight_and_gradient()
+rows = []
+for name, encode in measure.ENCODERS.items():  # affine.quantize or block_formats.quantize
+    weight_codes, gradient_codes = encode(weight), encode(gradient)
+    decoded = gradient_codes.dequantize()
+    row = {
+        "stored as": name,
+        "bits a value": 8 * weight_codes.nbytes / weight.numel(),
+        "error of the weight (%)": measure.relative_error(weight_codes.dequantize(), weight),
+        "error of the gradient (%)": measure.relative_error(decoded, gradient),
+        "gradient rounded to zero (%)": measure.share_lost(decoded, gradient),
+    }
+    rows.append(row)
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # Scale and elements equal torchao's bit by bit (a test). At four bits MXFP4 errs a little more than
@@ -251,10 +308,8 @@ table(formats.block_rows())
 # 下面是 `stdlib-gpt` 一次真实的 fp32 训练步，以及 fp16 的下限：
 
 # %% tags=["nbval-ignore-output"]
-from efflab_rooms.mixed_precision import gradients as grads
-
-found = grads.step_gradients(batch_size, seq_len)
-show(grads.floor_figure(found, 2.0**14))
+gradients = measure.step_gradients(batch_size, seq_len)
+show(figures.floor_figure(gradients, 2.0**14))
 
 # %% [markdown] tags=["en"]
 # Some per cent are lost at once; far more lie in the yellow zone, where each halving costs a bit
@@ -272,7 +327,15 @@ show(grads.floor_figure(found, 2.0**14))
 # （Micikevicius 等 2018）。可以移多远？
 
 # %% tags=["nbval-ignore-output"]
-table(grads.scale_rows(found))
+rows = []
+for power in (0, 4, 8, 12, 16, 20, 24):
+    row = {"scale": f"2^{power}"}
+    for name, magnitudes in gradients.items():
+        shares = measure.fp16_shares(magnitudes, 2.0**power)
+        row[f"{name}: zero (%)"] = shares["zero"]
+        row[f"{name}: infinite (%)"] = shares["infinite"]
+    rows.append(row)
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # There is a window: too little loses small gradients, too much makes large ones infinite. It moves
@@ -301,8 +364,24 @@ show_source(LossScaler.update)
 # 文章写的是 `torch.cuda.amp.autocast()` 和 `torch.cuda.amp.GradScaler()`。两者都已弃用：
 # 如今用 `torch.amp`，第一个参数是设备类型，在 CPU 上也能用。那段循环还缺一样东西，稍后再说。
 
+
 # %%
-show_source(grads.train_with_scaler)
+def train_with_scaler(model, optimizer, scaler, n_steps):
+    steps = []
+    for step in range(n_steps):
+        ids, targets = measure.windows(step)
+        with torch.autocast("cpu", dtype=torch.float16):
+            logits = model(ids)
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        scaler.scale(loss).backward()
+        scale = scaler.get_scale()
+        scaler.step(optimizer)  # skipped if a gradient is infinite or NaN
+        scaler.update()
+        optimizer.zero_grad()
+        skipped = scaler.get_scale() < scale
+        steps.append(dict(step=step, scale=scale, skipped=skipped, loss=loss.item()))
+    return steps
+
 
 # %% [markdown] tags=["en"]
 # A tiny model, really trained in fp16 that way, from a scale that is far too large and with growth
@@ -312,9 +391,21 @@ show_source(grads.train_with_scaler)
 # 用这种写法真的在 fp16 里训练一个微型模型；初始缩放系数故意取得过大，并且每 6 步平安就翻倍（默认是 2,000 步）：
 
 # %% tags=["nbval-ignore-output"]
-steps = grads.scaled_steps(n_steps)
-show(grads.scaler_figure(steps))
-print("LossScaler has the same scales:", grads.follows_our_rule(steps))
+with bench.one_thread():
+    torch.manual_seed(0)
+    tiny = Transformer(measure.TINY)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**22, growth_interval=6)
+    steps = train_with_scaler(tiny, train.adamw(tiny, 3e-3)[0], scaler, n_steps)
+show(figures.scaler_figure(steps))
+
+ours, scales = LossScaler(2.0**22, interval=6), []
+for step in steps:
+    scales.append(ours.scale)
+    ours.update(finite=not step["skipped"])
+same = scales == [step["scale"] for step in steps]
+assert same
+assert steps[0]["skipped"]  # 2^22 is far too large
+print("LossScaler has the same scales:", same)
 
 # %% [markdown] tags=["en"]
 # At the beginning no step is taken at all: the loss stays where it was until the scale has come down. Later
@@ -337,8 +428,30 @@ print("LossScaler has the same scales:", grads.follows_our_rule(steps))
 # 文章的循环从不清零梯度。`backward` 是往已有的梯度上*累加*，所以每一步走的都是从头到现在全部梯度之和。
 # 同一个模型，一次有 `optimizer.zero_grad()`，一次没有：
 
+
 # %% tags=["nbval-ignore-output"]
-show(grads.forgotten_figure(grads.forgotten(50)))
+def train_in_fp32(seed, zero_gradients, n_steps=50):
+    torch.manual_seed(seed)
+    model = Transformer(measure.TINY)
+    (optimizer,) = train.adamw(model, 3e-3)
+    losses, norms = [], []
+    for step in range(n_steps):
+        loss = train.language_model_loss(model, *measure.windows(seed * 10**6 + step))
+        if zero_gradients:
+            optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        norms.append(torch.nn.utils.get_total_norm([p.grad for p in model.parameters()]).item())
+    return losses, norms
+
+
+# %% tags=["nbval-ignore-output"]
+with bench.one_thread():
+    zeroing, summing = (np.array([train_in_fp32(s, z) for s in (0, 1)]) for z in (True, False))
+assert (zeroing[:, :, 0] == summing[:, :, 0]).all()  # the same first step
+assert (summing[:, 1, -1] > 4 * zeroing[:, 1, -1]).all()  # gradients pile up
+show(figures.zeroing_figure(zeroing, summing))
 
 # %% [markdown] tags=["en"]
 # Nothing fails, and the first steps look right. Adam divides by the gradients' own size, which
@@ -372,9 +485,20 @@ show(grads.forgotten_figure(grads.forgotten(50)))
 # 减半的是*批*带来的部分，即为反向传播保留的值。autocast 的残差流仍是 fp32，所以连这部分也没有完全减半。
 
 # %%
-from efflab_rooms.mixed_precision import memory
+from efflab.acceleration.recipes import RECIPES
 
-table(memory.parameter_rows())
+rows = []
+for name, r in RECIPES.items():
+    n_bytes = {
+        "weights": r.weights,
+        "gradients": r.gradients,
+        "master weights": r.master,
+        "optimizer": r.optimizer,
+        "16-bit copies": r.copies,
+    }
+    row = {"recipe": name, **n_bytes, "bytes a parameter": sum(n_bytes.values())}
+    rows.append(row | {"a value kept": r.values, "of the residual stream": r.residual})
+table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
 # Now weighed: real steps of `stdlib-gpt`, every tensor counted, what autograd keeps caught by hooks,
@@ -384,12 +508,27 @@ table(memory.parameter_rows())
 # 现在来称：`stdlib-gpt` 真实的训练步，逐个张量清点，autograd 保留的内容用钩子截获，再加上同时存活的峰值。
 
 # %%
-table(memory.memory_rows(batch_size, seq_len))
+shape = batch_size, seq_len
+actual = {r: measure.totals(measure.step_bytes(r, *shape)) for r in measure.STEP_RECIPES}
+rows = []
+for recipe, parts in actual.items():
+    formula = measure.totals(measure.formula_bytes(recipe, *shape))
+    for part, n_bytes in parts.items():
+        row = {
+            "recipe": recipe,
+            "part": part,
+            "formula (MB)": formula[part] / 1e6,
+            "measured (MB)": n_bytes / 1e6,
+            "ratio": n_bytes / formula[part],
+            "of fp32": n_bytes / actual["fp32"][part],
+        }
+        rows.append(row)
+table(rows, kind="measured")
 
 # %%
-weighed = memory.measured("autocast", batch_size, seq_len)["peak"]
-p_memory.reveal(100 - 100 * weighed / memory.measured("fp32", batch_size, seq_len)["peak"])
-show(memory.parts_figure(batch_size, seq_len))
+autocast, fp32 = (actual[recipe][measure.PEAK] for recipe in ("autocast", "fp32"))
+p_memory.reveal(100 - 100 * autocast / fp32)
+show(figures.parts_figure(batch_size, seq_len))
 
 # %% [markdown] tags=["en"]
 # Make `batch_size` 1 and `seq_len` 64: autocast then needs *more* than fp32, for its copies outweigh
@@ -420,9 +559,9 @@ show(memory.parts_figure(batch_size, seq_len))
 # CPU 要有相应的指令，bf16 才能带来好处；没有的话，每个数都要先展宽，用 fp32 相乘，再舍入回去。你的 CPU：
 
 # %% tags=["nbval-ignore-output"]
-from efflab_rooms.mixed_precision import speed
-
-table(speed.feature_rows())
+features = bench.cpu_features().items()
+rows = [{"instructions": name.upper(), "on this CPU": present} for name, present in features]
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # Each row is timed turn and turn about with fp32, and fp32 with itself (A/A): a ratio inside that
@@ -434,7 +573,20 @@ table(speed.feature_rows())
 # 如果这块 CPU 有这些指令，就另开一个进程禁用它们（`ONEDNN_MAX_CPU_ISA=AVX2`）：误差相同，时间却大不一样。
 
 # %% tags=["nbval-ignore-output"]
-table(speed.cpu_rows(2, 64))
+rows = []
+for what, ratio in measure.cpu_ratios(2, 64).items():
+    slower, faster = ratio["low"] > 1 + ratio["band"], ratio["high"] < 1 - ratio["band"]
+    row = {
+        "bf16 for": what,
+        "time over fp32": ratio["mean"],
+        "from": ratio["low"],
+        "to": ratio["high"],
+        "A/A band (%)": 100 * ratio["band"],
+        "result": "slower" if slower else "faster" if faster else "no difference",
+        "relative error (%)": ratio.get("error"),
+    }
+    rows.append(row)
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # What does it cost in quality? Five seeds, 400 steps each, the same start and the same batches for
@@ -448,12 +600,25 @@ table(speed.cpu_rows(2, 64))
 # 假如连它都看不出差别，这个实验就什么也看不出来：
 
 # %%
-from efflab_rooms.mixed_precision import curves
-
-show(curves.curves_figure())
+show(figures.loss_curves())
 
 # %%
-table(curves.difference_rows(), digits=4)
+from efflab.experiments import mixed_precision
+
+rows = []
+for name in mixed_precision.PRECISIONS:
+    losses = measure.by_seed(name, "loss")
+    more = None if name == "fp32" else measure.difference(name)  # paired by seed
+    row = {
+        "precision": name,
+        "held-out loss (nats)": sum(losses.values()) / len(losses),
+        "more than fp32": more and more.mean,
+        "from": more and more.low,
+        "to": more and more.high,
+        "seeds": len(losses),
+    }
+    rows.append(row)
+table(rows, digits=4, kind="recorded")
 
 # %% [markdown] tags=["en"]
 # An interval that contains 0 says that these five seeds cannot tell the two apart, to within its
@@ -463,7 +628,22 @@ table(curves.difference_rows(), digits=4)
 # 区间若包含 0，说明这五个种子在区间宽度之内分不出两者的高下；对照组则远在区间之外。下面在本机重跑其中一个种子的开头：
 
 # %% tags=["nbval-ignore-output"]
-table(curves.live_rows(seed), digits=4)
+from efflab.experiments.record import agrees, expected, recorded, same_python
+
+rows = []
+for name in ("fp32", "bf16 autocast"):
+    losses, _ = mixed_precision.train_until(name, seed, stop=mixed_precision.EARLY)
+    now = mixed_precision.early_loss(losses)
+    then, spread = expected(measure.by_seed(name, "early"), seed)
+    spread = spread if same_python(recorded(mixed_precision.NAME)) else None
+    row = {
+        "precision": name,
+        "recorded": then,
+        "measured": now,
+        "within the spread of seeds": agrees(now, then, spread),
+    }
+    rows.append(row)
+table(rows, digits=4)
 
 # %% [markdown] tags=["en"]
 # ## 8 · Three times faster than what?
@@ -480,7 +660,7 @@ table(curves.live_rows(seed), digits=4)
 # 前者取决于和谁比。A100 普通 fp32 是 19.5 TFLOP/s，Tensor Core 上的 tf32 是 156，16 位是 312：
 
 # %%
-show(speed.roofs_figure())
+show(figures.roofs_figure())
 
 # %% [markdown] tags=["en"]
 # Over fp32 *without* tensor cores, 3x is nothing much: large products could gain 16. Over **tf32**
@@ -501,13 +681,43 @@ show(speed.roofs_figure())
 # BERT-large 的理论最好值与公布的结果：
 
 # %%
-table(speed.step_rows())
+runs = verdicts.published_runs()
+shapes = [("A100 80GB SXM", 128, 256), ("A100 80GB SXM", 512, 32)]
+shapes += [("V100 SXM2", 128, 64), ("V100 SXM2", 512, 8)]  # these two batches are ours
+rows = []
+for device, tokens, batch in shapes:
+    own = [run for run in runs if run["device"].startswith(device[:4])]
+    for base in measure.baselines(device):
+        case = dict(task="pretraining", n_devices=1, seq_len=tokens, baseline=base.upper())
+        gains = [run["gain"] for run in own if case.items() <= run.items()]
+        row = {
+            "device": device,
+            "tokens": tokens,
+            "batch": batch,
+            "baseline": base,
+            "at best (computed)": measure.step_gain(device, base, tokens, batch),
+            "published": gains[0] if gains else None,
+        }
+        rows.append(row)
+table(rows)
 
 # %%
-from efflab_rooms.mixed_precision import published
-
-table(published.published_rows())
-p_speed.reveal(published.published()[0]["gain"])
+rows = []
+for run in runs:
+    batches = f"{run['baseline_batch']} \u2192 {run['mixed_batch']}"
+    row = {
+        "model": run["model"],
+        "task": run["task"],
+        "devices": run["n_devices"],
+        "device": run["device"],
+        "tokens": run["seq_len"],
+        "baseline": run["baseline"],
+        "batch": batches if run["mixed_batch"] else "-",
+        "times faster": run["gain"],
+    }
+    rows.append(row)
+table(rows, kind="published")
+p_speed.reveal(runs[0]["gain"])
 
 # %% [markdown] tags=["en"]
 # In pre-training the batch doubled along with it: that is the memory's evidence, and part of the
@@ -524,10 +734,8 @@ p_speed.reveal(published.published()[0]["gain"])
 # （在你的 GPU 上运行，它也会列入表中）：方阵乘法，以及 12 层、768 通道模型的一个训练步。
 
 # %%
-from efflab_rooms.mixed_precision import gpu
-
-table(gpu.product_rows(), gpu.PRODUCT_COLUMNS)
-table(gpu.step_rows(), gpu.STEP_COLUMNS)
+table(measure.gpu_product_rows(), kind="recorded")
+table(measure.gpu_step_rows(), kind="recorded")
 
 # %% [markdown] tags=["en"]
 # Large products come close to their roofs, and over TF32 nothing passes 2. (Over fp32 the largest
@@ -550,7 +758,7 @@ table(gpu.step_rows(), gpu.STEP_COLUMNS)
 # 找一个模型：fp32 放不下，16 位放得下。批为 1 时，时间花在哪一部分？从 fp32 到 autocast，再到主权重，批能大多少？
 
 # %%
-explore(speed.training, frames=11)
+explore(figures.training, frames=11)
 
 # %% [markdown] tags=["en"]
 # ## 10 · Where it breaks
@@ -576,7 +784,10 @@ explore(speed.training, frames=11)
 # 加到总榜上：`stdlib-gpt` 全部用 bf16，也就是部署时的样子。
 
 # %% tags=["nbval-ignore-output"]
-short = memory.Bf16(points.language_model())
+import copy
+
+short = copy.deepcopy(points.language_model()).bfloat16()
+short.register_forward_hook(lambda module, inputs, logits: logits.float())
 board.add(technique="bf16 throughout", **points.language_point(short))
 
 # %% [markdown] tags=["en"]
@@ -586,10 +797,10 @@ board.add(technique="bf16 throughout", **points.language_point(short))
 # ## 11 · 结论
 
 # %%
-lab.verdict("amp-memory", verdicts.amp_memory(memory.memory_evidence(batch_size, seq_len)))
+lab.verdict("amp-memory", verdicts.amp_memory(verdicts.memory_evidence(batch_size, seq_len)))
 
 # %% tags=["nbval-ignore-output"]
-lab.verdict("amp-speed", verdicts.amp_speed(speed.speed_evidence(2, 64)))
+lab.verdict("amp-speed", verdicts.amp_speed(verdicts.speed_evidence(2, 64)))
 
 # %% [markdown] tags=["en"]
 # ## 12 · Exercises

@@ -41,24 +41,20 @@ seq_len = 256  # tokens: 16 to 1024
 seed = 0  # of weights and input: 0 to 999999
 
 # %%
+from dataclasses import replace
+
+import numpy as np
+import torch
+
 from efflab import lab
 from efflab.acceleration import block, fusion, inductor, xla
+from efflab.experiments import gpu_bench
 from efflab.lab import check, explore, predict, show, show_source, table, verdict
 from efflab_rooms import texts
-from efflab_rooms.compiler_fusion import exercises
+from efflab_rooms.compiler_fusion import exercises, figures, measure, verdicts
 
 lab.use_language(language)
 lab.use_notebook("07_compiler_fusion", exercises.EXERCISES, texts("compiler_fusion"))
-
-# %%
-from efflab_rooms.compiler_fusion import (
-    attention,
-    compilers,
-    launches,
-    paying,
-    pictures,
-    verdicts,
-)
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
@@ -101,8 +97,12 @@ show_source(block.layer_norm, block.softmax, block.gelu, block.block)
 # 它和其他笔记本里的块一样吗？两个框架都要对照。
 
 # %%
-made = compilers.make_block(d_model, seq_len, seed)
-for framework, gap in compilers.gaps(made).items():
+forms = measure.make_block(d_model, seq_len, seed)
+expected = forms.layer(forms.x)
+output = xla.compiled(forms.in_jax, *forms.jax_arrays)()
+outputs = {"torch": forms.in_torch(forms.x), "JAX": torch.from_numpy(np.array(output))}
+for framework, output in outputs.items():
+    gap = (output - expected).abs().max().item()
     print(f"{framework:5}  differs from torch's layer by less than 1e-5: {gap < 1e-5}")
 
 # %% [markdown] tags=["en"]
@@ -202,15 +202,21 @@ show_source(fusion.fuse)
 # 因为它把每次广播和变形都当成复制；编译之后，它的计数与我们的一致。
 
 # %% tags=["nbval-ignore-output"]
-reports = compilers.reports_of(made)
+reports = measure.block_reports(forms)
 report = reports["written out, XLA"]
 n_kernels.reveal(report.n_kernels)
 
 # %%
-table(compilers.xla_rows(report), compilers.REPORT_COLUMNS)
+before, after = report.compiler_bytes
+own = replace(report, bytes_before=before, bytes_after=after)
+ours = fusion.fuse_report(report.ops)
+rows = [measure.report_row("written out", "XLA", report)]
+rows += [measure.report_row("XLA's own count", "XLA", own)]
+rows += [measure.report_row("written out", "our fuser", ours, kind="computed")]
+table(rows)
 
 # %%
-show(pictures.graph_figure(report, lab.tr("XLA: one block before and after")))
+show(figures.graph_figure(report, lab.tr("XLA: one block before and after")))
 
 # %% [markdown] tags=["en"]
 # Read it row by row. Bias and GELU have become one kernel, as promised. A LayerNorm still takes
@@ -250,7 +256,13 @@ print(xla.shown(report, gelu.name))
 # 表中的值数取自交给 XLA 的程序。
 
 # %%
-table(attention.derivation_rows(4, 2), attention.DERIVATION_COLUMNS)
+ops = measure.attention_report(4, 2).ops  # T = 4, D = 2
+rows = []
+for (name, (reads, writes)), op in zip(measure.OPERATIONS.items(), ops, strict=True):
+    row = {"operation": name, "reads": reads, "writes": writes}
+    row |= {"values read": sum(op.reads.values()) // 4}  # 4 bytes each
+    rows.append(row | {"values written": op.nbytes // 4})
+table(rows)
 
 # %% [markdown] tags=["en"]
 # Add up: **12 T² + 4 T D + 4 T** values, here 192 + 32 + 16 = 240, or 960 bytes in fp32.
@@ -269,7 +281,7 @@ table(attention.derivation_rows(4, 2), attention.DERIVATION_COLUMNS)
 
 # %%
 total = fusion.attention_bytes(4, 2)
-print(total, "=", attention.counted(4, 2).bytes_before, "bytes")
+print(total, "=", measure.attention_report(4, 2).bytes_before, "bytes")
 for fused in ("none", "softmax", "all"):
     print(f"{fused:8} {fusion.attention_bytes(4, 2, fused=fused):4} bytes")
 
@@ -288,8 +300,8 @@ for fused in ("none", "softmax", "all"):
 # 两个相同的东西也会差这么多（A/A），超出这个范围才算数。`torch.compile` 下一节再讲，时间先列在这里。
 
 # %% tags=["nbval-ignore-output"]
-times = compilers.block_times(made)
-table(compilers.time_rows(times), compilers.TIME_COLUMNS)
+times = measure.block_times(forms)
+table(measure.time_rows(times), kind="measured")
 
 # %% [markdown] tags=["en"]
 # The products take most of the time, and no fusion makes them shorter: bytes and kernels fall by
@@ -314,15 +326,15 @@ table(compilers.time_rows(times), compilers.TIME_COLUMNS)
 # 其中的 LayerNorm、注意力和 GELU 早已由人**手工融合**好。
 
 # %%
-rows = [compilers.report_row("written out", "XLA", report)]
-rows += [compilers.report_row("written out", "Inductor", reports["written out, Inductor"])]
-own = reports["torch's own kernels, Inductor"]
-rows += [compilers.report_row("torch's own kernels", "Inductor", own)]
-table(rows, compilers.REPORT_COLUMNS)
+written = reports["written out, Inductor"]
+library = reports["torch's own kernels, Inductor"]
+rows = [measure.report_row("written out", "XLA", report)]
+rows += [measure.report_row("written out", "Inductor", written)]
+rows += [measure.report_row("torch's own kernels", "Inductor", library)]
+table(rows)
 
 # %%
-written = reports["written out, Inductor"]
-show(pictures.graph_figure(written, lab.tr("Inductor: the same block before and after")))
+show(figures.graph_figure(written, lab.tr("Inductor: the same block before and after")))
 
 # %% [markdown] tags=["en"]
 # Inductor puts a whole LayerNorm into one kernel: several loops one after the other, with a launch
@@ -358,10 +370,10 @@ print(inductor.cpp_source(written, name))
 # 用全部结果拟合这两个常数。一对常数能解释每一行吗？
 
 # %% tags=["nbval-ignore-output"]
-launched = launches.measure()
-model = launches.fit(launched)
-table(launches.fit_rows(launched, model), launches.FIT_COLUMNS)
-table(launches.constant_rows(model), launches.CONSTANT_COLUMNS)
+chains = measure.time_chains()
+model = measure.fit_chains(chains)
+table(measure.fit_rows(chains, model))
+table(measure.constant_rows(model))
 
 # %% [markdown] tags=["en"]
 # It does, to some tenths, over four orders of magnitude. Below the size at which both halves are even (last column), a kernel costs its launch, whatever it computes;
@@ -385,7 +397,7 @@ table(launches.constant_rows(model), launches.CONSTANT_COLUMNS)
 # 再把 16 个操作交给 XLA 编成一个内核：
 
 # %% tags=["nbval-ignore-output"]
-table(launches.fused_rows(launched, 16), launches.FUSED_COLUMNS)
+table(measure.fused_rows(chains), kind="measured")
 
 # %% [markdown] tags=["en"]
 # Not 16 times faster: entering a compiled program costs more than launching one kernel of torch's
@@ -402,7 +414,7 @@ table(launches.fused_rows(launched, 16), launches.FUSED_COLUMNS)
 # 拖动算子个数和值的个数。空心符号是实测的链。把启动开销调到 5 µs，再选一块 GPU：从哪里开始，融合就无关紧要了？
 
 # %% tags=["nbval-ignore-output"]
-explore(launches.fitted(model, launched), frames=7)
+explore(figures.fusion_cost_here(model, chains), frames=7)
 
 # %% [markdown] tags=["en"]
 # ## 9 · Where it breaks: when compiling does not pay
@@ -416,7 +428,7 @@ explore(launches.fitted(model, launched), frames=7)
 # **形状太小。** 偏置加 GELU 只编译一次，适用于任意长度；与六个操作相比，也与 torch 现成的两个内核（`+` 和 `gelu`）相比。
 
 # %% tags=["nbval-ignore-output"]
-table(paying.small_shapes(), paying.SMALL_COLUMNS)
+table(measure.small_rows(), kind="measured")
 
 # %% [markdown] tags=["en"]
 # A ratio above 1 is a loss. With few values the compiled program loses even to six operations.
@@ -433,7 +445,25 @@ table(paying.small_shapes(), paying.SMALL_COLUMNS)
 
 # %%
 lengths = (100, 200, 300, 400, 500, 120)
-table(paying.compilations(lengths), paying.COMPILATION_COLUMNS)
+static, automatic = (measure.torch_compilations(lengths, dynamic) for dynamic in (False, None))
+jax, namespace = xla.load_jax(), block.jax_namespace()
+# two functions: JAX keeps one cache for one function, however often it is jitted
+exact = jax.jit(lambda x: block.gelu(namespace, x + 1.0))
+padded = jax.jit(lambda x: block.gelu(namespace, x + 1.0))
+rows = []
+for i, n in enumerate(lengths):
+    exact(jax.numpy.ones((n, 16)))
+    padded(jax.numpy.ones((1 << (n - 1).bit_length(), 16)))  # the next power of two
+    rows.append(
+        {
+            "sequence length (tokens)": n,
+            "XLA, as it comes": exact._cache_size(),
+            "XLA, padded to a power of two": padded._cache_size(),
+            "torch, dynamic=False": static[i],
+            "torch, as it comes": automatic[i],
+        }
+    )
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # **Few calls.** Compiling takes seconds, a call saves milliseconds. (Seconds of the first call
@@ -444,7 +474,26 @@ table(paying.compilations(lengths), paying.COMPILATION_COLUMNS)
 # Inductor 会在磁盘上找到，所以不妨运行两次。）
 
 # %% tags=["nbval-ignore-output"]
-table(paying.pay_rows(reports, times), paying.PAY_COLUMNS)
+baselines = {
+    "written out, XLA": times["JAX"].timings["baseline"],
+    "written out, Inductor": times["torch"].timings["baseline"],
+    "torch's own kernels, Inductor": times["torch"].timings["torch's own kernels"],
+}
+timings = times["JAX"].timings | times["torch"].timings
+rows = []
+for form, baseline in baselines.items():
+    seconds, before, after = reports[form].seconds, baseline.median, timings[form].median
+    calls = fusion.calls_to_pay(seconds, before, after)
+    assert (calls == float("inf")) == (after >= before)
+    rows.append(
+        {
+            "form": form,
+            "compiling (s)": seconds,
+            "saved a call (ms)": 1e3 * (before - after),
+            "pays from (calls)": "never" if calls == float("inf") else f"{calls:,.0f}",
+        }
+    )
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # ## 10 · What became of it: compilers that know attention
@@ -460,9 +509,25 @@ table(paying.pay_rows(reports, times), paying.PAY_COLUMNS)
 # 把 softmax(QKᵀ)V 照常写成四个操作，Inductor 会把它换成人工写好的融合内核，字节数也就成了公式的最后一行。
 
 # %%
-found = attention.recognized(seq_len)
-print(f"{found.n_ops} operations, {found.n_kernels} kernel: {found.kernels[0].opcode}")
-table(attention.bytes_rows(seq_len), attention.BYTES_COLUMNS)
+pattern = measure.pattern_report(seq_len)
+print(f"{pattern.n_ops} operations, {pattern.n_kernels} kernel: {pattern.kernels[0].opcode}")
+
+# %%
+size = seq_len, measure.HEAD_DIM, measure.N_HEAD
+counts = {"none": measure.attention_report(*size).bytes_before, "all": pattern.bytes_after}
+rows = []
+for fused, (form, formula) in measure.FORMULAS.items():
+    n_bytes, count = fusion.attention_bytes(*size, fused=fused), counts.get(fused)
+    rows.append(
+        {
+            "form": form,
+            "values a head": formula,
+            "MB (computed)": n_bytes / 1e6,
+            "MB, counted by a compiler (measured)": count / 1e6 if count else None,
+            "measured / formula": count / n_bytes if count else None,
+        }
+    )
+table(rows)
 
 # %% [markdown] tags=["en"]
 # Change the formula a little (a bias on the scores, a cap) and the pattern no longer fits. That gap
@@ -479,10 +544,23 @@ table(attention.bytes_rows(seq_len), attention.BYTES_COLUMNS)
 # （`make bench-gpu`）：
 
 # %%
-from efflab_rooms.compiler_fusion import gpu
+rows = []
+for gpu, part in gpu_bench.recorded_part(gpu_bench.COMPILED).items():
+    baseline = dict(form="written out, single operations", ms=part["ms"], ratio=1.0)
+    baseline |= dict(low=1 - part["band"], high=1 + part["band"])
+    for row in [baseline, *part["rows"]]:
+        ratio = {"time / single operations": row["ratio"], "from": row["low"], "to": row["high"]}
+        rows.append({"device": gpu, "form": row["form"], "ms": row["ms"]} | ratio)
+table(rows, kind="recorded")
 
-table(gpu.block_rows(), gpu.BLOCK_COLUMNS)
-table(gpu.attention_rows(), gpu.ATTENTION_COLUMNS)
+# %%
+rows = []
+for gpu, part in gpu_bench.recorded_part(gpu_bench.ATTENTION).items():
+    for row in part["rows"]:
+        size = {"device": gpu, "tokens": row["seq_len"], "kernel": row["kernel"]}
+        time = {"ms": row["ms"], "time / written out": row["ratio"]}
+        rows.append(size | time | {"MB, beside the inputs": row["mb"]})
+table([row for row in rows if row["ms"] is not None], kind="recorded")
 
 # %% [markdown] tags=["en"]
 # The compiler gets most of what fusing by hand gives the block, not all. In attention the fused
@@ -496,8 +574,7 @@ table(gpu.attention_rows(), gpu.ATTENTION_COLUMNS)
 # ## 11 · 结论
 
 # %% tags=["nbval-ignore-output"]
-figures = compilers.fusion_evidence(reports, times)
-verdict("xla-fusion", verdicts.xla_fusion(figures))
+verdict("xla-fusion", verdicts.xla_fusion(verdicts.fusion_evidence(reports, times)))
 
 # %% [markdown] tags=["en"]
 # ## 12 · Exercises

@@ -40,12 +40,17 @@ unit = 8  # side of the int8 unit that is simulated, 1 to 16
 repeats = 11  # of each timing, 3 to 51
 
 # %%
+from dataclasses import replace
+from itertools import product
+
 from efflab import lab
 from efflab.acceleration import fpga, npu, systolic
+from efflab.config import PRESETS
+from efflab.data import published
+from efflab.devices import DEVICES
 from efflab.lab import check, explore, predict, show, show_source, table
 from efflab_rooms import texts
-from efflab_rooms.accelerators import arrays, deployment, exercises, latency, verdicts
-from efflab_rooms.accelerators import unit as rtl
+from efflab_rooms.accelerators import exercises, figures, measure, verdicts
 
 lab.use_language(language)
 lab.use_notebook("08_accelerators", exercises.EXERCISES, texts("accelerators"))
@@ -96,7 +101,7 @@ p_ms = predict(
 # （Kung 1982）。其间*留在*单元里的是什么，就叫数据流。拖动滑块：颜色是沿对角线推进的一波波数值，白色单元在空转。
 
 # %% tags=["nbval-ignore-output"]
-show(arrays.animation())
+show(figures.animation())
 
 # %% [markdown] tags=["en"]
 # **08-1.** Build the left one. Write `one_clock(x, y, total, left, top)`: `x` and `y` hold the value
@@ -176,7 +181,18 @@ check("08-1", answer_1)
 # 请任选一行手算核对：
 
 # %%
-table(arrays.derivation())
+m, n, k, rows, cols = 4, 6, 5, 2, 3
+terms = []
+for dataflow, name in figures.NAMES.items():
+    _, _, stream = systolic.folded(m, n, k, dataflow)
+    folds = systolic.folds(m, n, k, rows, cols, dataflow)
+    loading = 0 if dataflow == "os" else rows
+    diagonal = rows + cols - 2
+    cycles = folds * (loading + diagonal + stream) - 1
+    assert cycles == systolic.gemm_cycles(m, n, k, rows, cols, dataflow)
+    row = {"dataflow": name, "folds": folds, "loading": loading}
+    terms.append(row | {"diagonal": diagonal, "stream": stream, "cycles": cycles})
+table(terms, kind="computed")
 
 # %%
 show_source(systolic.fold_cycles, systolic.gemm_cycles)
@@ -191,7 +207,21 @@ show_source(systolic.fold_cycles, systolic.gemm_cycles)
 # 是体系结构研究常用的模拟器，逐周期写出读了哪个地址；我们的公式必须与它一致。下面是它的 14 次运行，测试里还有 108 次：
 
 # %%
-table(arrays.scale_sim_rows(), digits=5)
+runs = []
+for run in published("systolic"):
+    m, n, k, rows, cols = (run[name] for name in ("m", "n", "k", "rows", "cols"))
+    cycles = systolic.gemm_cycles(m, n, k, rows, cols, run["dataflow"])
+    runs.append(
+        {
+            "product": f"({m} x {k}) ({k} x {n})",
+            "array": f"{rows} x {cols}",
+            "dataflow": figures.NAMES[run["dataflow"]],
+            "SCALE-Sim": run["cycles"],
+            "formula": cycles,
+            "ratio": cycles / run["cycles"],
+        }
+    )
+table(runs, kind="simulated", digits=5)
 
 # %% [markdown] tags=["en"]
 # ## 3 · Explore: which array for which Transformer?
@@ -207,10 +237,11 @@ table(arrays.scale_sim_rows(), digits=5)
 # 短文本适合哪种数据流？行与列也不对称：试试 256 × 16 和 16 × 256。
 
 # %%
-explore(arrays.array_shape, frames=6)
+explore(figures.array_shape, frames=6)
 
 # %%
-p_used.reveal(arrays.scores_utilization())
+share = systolic.utilization(m=128, n=128, k=64, rows=256, cols=256, dataflow="ws")
+p_used.reveal(100 * share)
 
 # %% [markdown] tags=["en"]
 # 1.8 %: the head fills a quarter of the rows and half of the columns, and 128 values stream through
@@ -260,7 +291,22 @@ show_source(npu.npu_seconds, npu.gpu_seconds)
 # BERT-base 的一层、一条文本，时间花在哪里（微秒）：
 
 # %%
-table(latency.explained(seq_len))
+tpu, gpu = npu.TPU_V1, DEVICES["A100 40GB"]
+array = replace(tpu, memory_bandwidth=float("inf"))
+rows = []
+for part in systolic.block_products(PRESETS["bert-base"], seq_len):
+    work = 2 * part.macs
+    rows.append(
+        {
+            "product": part.name,
+            "TPUv1: at its peak (us)": 1e6 * work / tpu.peak_ops,
+            "its array (us)": 1e6 * npu.npu_seconds(part, array),
+            "with its memory (us)": 1e6 * npu.npu_seconds(part, tpu),
+            "A100 INT8: at its peak (us)": 1e6 * work / gpu.peak("int8"),
+            "its tiles and memory (us)": 1e6 * npu.gpu_seconds(part, gpu, "int8"),
+        }
+    )
+table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
 # And the map: the TPU's time over the GPU's. White is equal; blue is where the TPU is faster, and
@@ -272,12 +318,20 @@ table(latency.explained(seq_len))
 # 再把 NPU 换成与 GPU 同样强：峰值、精度、带宽都相同，只是合成一个阵列。剩下的差别就是阵列本身带来的。
 
 # %%
-explore(latency.latency_map)
+explore(figures.latency_map)
 
 # %%
-shares = latency.share_rows(seq_len)
-table(shares)
-p_share.reveal(shares[-1]["TPUv1, no overhead (%)"])
+plain = measure.shares(seq_len)
+shares = {
+    "TPUv1, no overhead (%)": plain,
+    "TPUv1, 10 us a product (%)": measure.shares(seq_len, measure.OVERHEAD),
+    "an array as strong as the GPU (%)": measure.shares(seq_len, against=measure.TWIN),
+}
+rows = [
+    {"GPU": gpu} | {way: round(share[gpu], 1) for way, share in shares.items()} for gpu in plain
+]
+table(rows, kind="computed")
+p_share.reveal(round(plain[measure.WHOLE], 1))
 
 # %% [markdown] tags=["en"]
 # All cells that reach 40 % have one thing in common: the GPU was left in fp32. There the NPU wins
@@ -307,10 +361,15 @@ p_share.reveal(shares[-1]["TPUv1, no overhead (%)"])
 # “CPU”、“GPU”（Intel 核显或独显）、“NPU”。本机有：
 
 # %% tags=["nbval-ignore-output"]
-table(deployment.device_rows())
+here = measure.device_names()
+rows = []
+for device in ("CPU", "GPU", "NPU"):
+    names = [name for key, name in here.items() if key.split(".")[0] == device]
+    rows.append({"device": device, "here": bool(names), "name": "/".join(names) or "-"})
+table(rows, kind="measured")
 
 # %% tags=["nbval-ignore-output"]
-table(deployment.deployed_rows(seq_len, repeats))
+table(measure.deployment_rows(seq_len, repeats), kind="measured")
 
 # %% [markdown] tags=["en"]
 # Each device that is here has a row, timed turn and turn about with torch, which stands in the run
@@ -349,10 +408,29 @@ show_source(fpga.hardware)
 # 8 个 token，384 个通道，8 个输出。仿真器逐时钟运行这块硬件。不是“接近”，而是整数完全相同，一个比特不差。
 
 # %%
-table(rtl.first_values())
+a, b = measure.attention_codes()
+sums, _ = fpga.simulate(a[:1], b[:, :4], rows=1, cols=4)
+exact = a[:1].astype(int) @ b[:, :4].astype(int)
+rows = [{"channel": i, "hardware": sums[0, i], "numpy": exact[0, i]} for i in range(exact.shape[1])]
+table(rows, kind="simulated")
 
 # %%
-table(rtl.simulated_rows(unit), digits=5)
+(m, k), n = a.shape, b.shape[1]
+rows = []
+for side in sorted({2, 4, unit}):
+    n_wrong, clocks = measure.simulate_unit(side)
+    formula = fpga.cycles(m, n, k, side, side)
+    rows.append(
+        {
+            "unit": f"{side} x {side}",
+            "wrong values": n_wrong,
+            "clocks, simulated": clocks,
+            "clocks, formula": formula,
+            "ratio": clocks / formula,
+            "SCALE-Sim's model": systolic.gemm_cycles(m, n, k, side, side),
+        }
+    )
+table(rows, kind="simulated", digits=5)
 
 # %% [markdown] tags=["en"]
 # The clocks are those of the formula, plus R clocks a tile: we wait until the sums have left, and
@@ -366,7 +444,7 @@ table(rtl.simulated_rows(unit), digits=5)
 # 同一份描述写成 Verilog，任何芯片工具都能读。一个单元：
 
 # %% tags=["nbval-ignore-output"]
-print(rtl.cell_verilog())
+print(measure.cell_verilog())
 
 # %% [markdown] tags=["en"]
 # Two lines of arithmetic, `$signed(a) * $signed(b)` and the sum; the rest says what is kept. Now the
@@ -378,7 +456,10 @@ print(rtl.cell_verilog())
 # **综合**（Yosys）把描述映射到一个芯片系列所具有的资源上。2 × 2，此刻在本机（每台机器第一次启动约需一分钟）：
 
 # %% tags=["nbval-ignore-output"]
-table([rtl.live_row()])
+small = fpga.synthesize(2, 2, family="ecp5")
+row = {"family": "ecp5", "unit": "2 x 2", "multipliers (DSP)": small.dsp}
+row |= {"tables (LUT)": small.lut, "flip-flops": small.ff}
+table([row | {"as recorded": small == measure.resources("ecp5", 2)}], kind="measured")
 
 # %% [markdown] tags=["en"]
 # Larger ones take minutes, so they are recorded, by `efflab experiment fpga-synthesis`. The clock is
@@ -389,7 +470,21 @@ table([rtl.live_row()])
 # 它还把单元布局布线到表中该系列最大的芯片上：
 
 # %%
-table(rtl.resource_rows())
+rows = []
+for family, side in product(fpga.FAMILIES, (2, 4, 8, 16)):
+    needs = measure.resources(family, side)
+    rows.append(
+        {
+            "family": family,
+            "unit": f"{side} x {side}",
+            "multipliers (DSP)": needs.dsp,
+            "tables (LUT)": needs.lut,
+            "flip-flops": needs.ff,
+            "tables a cell": needs.lut / side**2,
+            "clock (MHz)": measure.clock_mhz(side, family),
+        }
+    )
+table(rows, kind="recorded")
 
 # %% [markdown] tags=["en"]
 # A multiplier block for each cell, in both families. The tables differ by much more: Xilinx's block
@@ -402,7 +497,21 @@ table(rtl.resource_rows())
 # 从 2 × 2 到 8 × 8，时钟频率低了四分之一：单元多了，连线也长了。按厂商的产品表，哪块芯片放得下什么：
 
 # %%
-table(rtl.chip_rows())
+rows = []
+for chip in published("fpga"):
+    needs = measure.resources_on(chip, 8)
+    rows.append(
+        {
+            "chip": chip["device"],
+            "DSP": chip["dsp"],
+            "LUT": chip["lut"],
+            "8 x 8 fits": measure.fits(chip, 8),
+            "16 x 16 fits": measure.fits(chip, 16),
+            "8 x 8: share of DSP (%)": 100 * needs.dsp / chip["dsp"],
+            "share of LUT (%)": 100 * needs.lut / chip["lut"],
+        }
+    )
+table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
 # (The XCVU9P is counted with the figures of its older sister family; it has room to spare.) How long
@@ -414,11 +523,10 @@ table(rtl.chip_rows())
 # 以及并排放几个单元（各算各的块）；图中写着哪些芯片放得下这么多。
 
 # %%
-explore(rtl.serving)
+explore(figures.serving)
 
 # %%
-clock = rtl.clock_mhz(8)
-p_ms.reveal(rtl.model_ms(rtl.TOKENS, 8, clock))
+p_ms.reveal(measure.model_ms(128, side=8, mhz=measure.clock_mhz(8)))
 
 # %% [markdown] tags=["en"]
 # ## 7 · Where it breaks
@@ -457,10 +565,10 @@ p_ms.reveal(rtl.model_ms(rtl.TOKENS, 8, clock))
 # ## 8 · 结论
 
 # %%
-lab.verdict("npu-latency", verdicts.npu_latency(latency.npu_evidence(seq_len)))
+lab.verdict("npu-latency", verdicts.npu_latency(verdicts.npu_evidence(seq_len)))
 
 # %%
-lab.verdict("fpga-inference", verdicts.fpga_inference(rtl.fpga_evidence(unit)))
+lab.verdict("fpga-inference", verdicts.fpga_inference(verdicts.fpga_evidence(unit)))
 
 # %% [markdown] tags=["en"]
 # ## 9 · Exercises

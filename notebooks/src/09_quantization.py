@@ -38,13 +38,21 @@ n_docstrings = 40  # judged here, 2 to 300
 n_calibration = 30  # shown to OpenVINO beforehand, 1 to 150
 
 # %%
-from efflab import lab, points
-from efflab.compression import affine, int8
+from copy import deepcopy
+from itertools import product
+
+import torch
+import torch.ao.quantization as ao
+from torch import nn
+from torch.nn.functional import linear
+
+from efflab import bench, lab, points
+from efflab.compression import affine, engines, int8
+from efflab.data import published
+from efflab.experiments import int8_engines as experiment
 from efflab.lab import board, check, explore, predict, show, show_source, table
 from efflab_rooms import texts
-from efflab_rooms.quantization import engines as real
-from efflab_rooms.quantization import exercises, forms, grids, slower, verdicts
-from efflab_rooms.quantization import integers as ints
+from efflab_rooms.quantization import exercises, figures, measure, verdicts
 
 lab.use_language(language)
 lab.use_notebook("09_quantization", exercises.EXERCISES, texts("quantization"))
@@ -93,7 +101,14 @@ p_with = predict("And on the CPU with VNNI?", "x")
 # 所以 0 能精确还原，两端则可能差到半个步长。以 4 比特为例：
 
 # %%
-table(grids.one_number(bits=4))
+values = torch.tensor([-0.62, 0.0, 0.11, 0.37, 1.0])
+grids = affine.quantize(values, 4, symmetric=True), affine.quantize(values, 4, symmetric=False)
+columns = {"value": values.tolist()}
+for name, q in zip(("symmetric", "affine"), grids, strict=True):
+    columns[f"code, {name}"] = q.codes().tolist()
+    columns[f"back, {name}"] = q.dequantize().tolist()
+rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+table(rows, kind="computed")
 
 # %%
 show_source(affine.grid, affine.round_to_grid)
@@ -110,8 +125,26 @@ show_source(affine.grid, affine.round_to_grid)
 # 或每行中每**组**数一个。在 `stdlib-gpt` 的一个真实层上，公式（计算）与误差（实测）：
 
 # %% tags=["nbval-ignore-output"]
-weight = points.language_model().get_parameter(grids.SHOWN).detach()
-table(grids.error_rows(weight), digits=3)
+weight = points.language_model().get_submodule(measure.SHOWN).weight.detach()
+rows = []
+for n_bits, (scales, options) in product((2, 4, 8), measure.GRIDS.items()):
+    q = affine.quantize(weight, n_bits, **options)
+    formula = (q.scale.square().mean() / 12).sqrt().item()
+    error = (q.dequantize() - weight).square().mean().sqrt().item()
+    rows.append(
+        {
+            "bits": n_bits,
+            "scales": scales,
+            "step / sqrt(12)": formula,
+            "error, measured": error,
+            "ratio": error / formula,
+            "bits a weight": 8 * q.nbytes / weight.numel(),
+        }
+    )
+table(rows, kind="measured")
+errors = [row["error, measured"] for row in rows[-4:]]  # at 8 bits
+assert errors == sorted(errors, reverse=True)
+assert all(abs(row["ratio"] - 1) < 0.05 for row in rows[-4:])
 
 # %% [markdown] tags=["en"]
 # Read the column "ratio": 1 means that the formula is right. A symmetric grid of 2 bits has three
@@ -137,7 +170,7 @@ table(grids.error_rows(weight), digits=3)
 # 每个张量只用一个缩放因子，最少能用几比特？每 32 个权重一个，又能再省几比特？
 
 # %% tags=["nbval-ignore-output"]
-explore(grids.bit_width, frames=7, most=28)
+explore(figures.bit_width, frames=7, most=28)
 
 # %% [markdown] tags=["en"]
 # ## 4 · Measure: is the model 75% smaller?
@@ -151,12 +184,12 @@ explore(grids.bit_width, frames=7, most=28)
 
 # %%
 minilm = points.encoder()[0]
-show(grids.parts_figure(minilm))
+show(figures.parts(minilm))
 
 # %%
-sizes = grids.file_rows(minilm, bits)
-table(sizes)
-p_size.reveal(grids.file_rows(minilm)[1]["smaller by (%)"])
+table(verdicts.file_rows(minilm, bits))
+sizes = verdicts.file_sizes(minilm, bits=8)
+p_size.reveal(100 - 100 * sizes["linear"][1] / points.weight_bytes(minilm))
 
 # %% [markdown] tags=["en"]
 # The files are written and weighed; codes are packed without gaps, so 3 bits take 3 bits. A tool that
@@ -177,10 +210,10 @@ p_size.reveal(grids.file_rows(minilm)[1]["smaller by (%)"])
 # 给总榜加两个点，都是*只量化权重*：算术仍是 fp32，跑的是同样的算子，只是数值不同。
 
 # %% tags=["nbval-ignore-output"]
-board.add(technique="8-bit weights, per channel", **grids.rounded_point(8, axis=0))
+board.add(technique="8-bit weights, per channel", **measure.rounded_point(8, axis=0))
 
 # %% tags=["nbval-ignore-output"]
-board.add(technique="4-bit weights, groups of 32", **grids.rounded_point(4, group_size=32))
+board.add(technique="4-bit weights, groups of 32", **measure.rounded_point(4, group_size=32))
 
 # %% [markdown] tags=["en"]
 # ## 5 · Build: computing in integers
@@ -214,8 +247,15 @@ show_source(int8.Int8Linear.forward, int8.Int8Linear.product)
 # 同一网格交给 torch 自己的算子（kernel，内核），输出应当相同：
 
 # %%
-gap = ints.torch_gap()
-equal = gap["largest gap"] < 1e-5 * gap["largest"]
+torch.manual_seed(0)
+layer, x = nn.Linear(384, 64), torch.randn(32, 384)
+q, zeros = affine.quantize(layer.weight.detach(), 8, axis=0), torch.zeros(64, dtype=torch.long)
+with engines.quiet(), torch.no_grad():
+    codes = torch.quantize_per_channel(layer.weight, q.scale, zeros, 0, torch.qint8)
+    packed = torch.ops.quantized.linear_prepack(codes, layer.bias)
+    theirs = torch.ops.quantized.linear_dynamic(x, packed, True)  # inputs in 7 bits
+ours = int8.Int8Linear(layer, bits=7)(x)
+equal = (ours - theirs).abs().max() < 1e-5 * ours.abs().max()
 print(
     "quantized::linear_dynamic:", lab.tr("the same output") if equal else lab.tr("another output")
 )
@@ -237,8 +277,38 @@ print(
 # 它不报错：数据被当成了“真”，校准根本没有发生。正确的三步是 **prepare**、把数据**跑**一遍、**convert**；
 # 模型里还要有 `QuantStub`（浮点在此变成编码）和 `DeQuantStub`（在此变回浮点）：
 
+
 # %% tags=["nbval-ignore-output"]
-table(ints.listing_rows())
+def run_listing(name, stubs=True, as_printed=False):
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 64).requires_grad_(False).eval()
+    model = (
+        nn.Sequential(ao.QuantStub(), layer, ao.DeQuantStub()) if stubs else nn.Sequential(layer)
+    )
+    model.qconfig, exact = ao.get_default_qconfig("x86"), layer(data[0])
+    with engines.quiet():
+        observed = ao.prepare(model, data) if as_printed else ao.prepare(model)
+        for batch in [] if as_printed else data:
+            observed(batch)
+        observer = observed[1 if stubs else 0].activation_post_process
+        row = {"steps": name, "observers saw data": bool(observer.min_val.isfinite().all())}
+        try:
+            error = 100 * int8.relative_error(ao.convert(observed)(data[0]), exact)
+        except NotImplementedError:
+            error = None
+    return row | {"runs": error is not None, "output's error (%)": error and round(error, 1)}
+
+
+# %% tags=["nbval-ignore-output"]
+data = list(torch.randn(8, 16, 64, generator=torch.Generator().manual_seed(0)) * 3)
+printed = run_listing("prepare(model, data); convert", as_printed=True)
+meant = run_listing("prepare; run the data; convert")
+bare = run_listing("the same without stubs", stubs=False)
+table([printed, meant, bare], kind="measured")
+assert printed["output's error (%)"] > 50 > 5 > meant["output's error (%)"]
+assert meant["observers saw data"]
+assert not printed["observers saw data"]
+assert not bare["runs"]
 
 # %% [markdown] tags=["en"]
 # With the data in the wrong place, the observers saw nothing and every scale of an activation is 1:
@@ -267,10 +337,24 @@ table(ints.listing_rows())
 # 和许多 BERT 类模型一样，MiniLM 里就有这样的通道（*峰值*指一个通道的最大绝对值；“平滑”见下文）：
 
 # %% tags=["nbval-ignore-output"]
-table(ints.outlier_rows(layer=0))
+rows = []
+for name, peaks in measure.channel_peaks().items():
+    if name.startswith("layers.0."):
+        smoothed = int8.outlier_ratio(measure.smoothed_peaks(name))
+        rows.append(
+            {
+                "input of": name.removeprefix("layers.0."),
+                "largest channel": int(peaks.argmax()),
+                "its peak": round(peaks.max().item(), 1),
+                "median channel's peak": round(peaks.median().item(), 2),
+                "ratio": round(int8.outlier_ratio(peaks), 1),
+                "ratio, smoothed": round(smoothed, 1),
+            }
+        )
+table(rows, kind="measured")
 
 # %% tags=["nbval-ignore-output"]
-show(ints.outlier_figure())
+show(figures.outliers())
 
 # %% [markdown] tags=["en"]
 # The remedies are many ways to adjust the range:
@@ -317,10 +401,10 @@ show_source(int8.smoothing)
 # 这个实验就什么损失也显示不出来。
 
 # %%
-show(forms.form_figure())
+show(figures.forms())
 
 # %%
-table(forms.form_rows())
+table(measure.form_rows(), kind="recorded")
 
 # %% [markdown] tags=["en"]
 # Look for what cuts off, and how hard: with 99.999% kept, only a few values go. In this model the
@@ -333,9 +417,15 @@ table(forms.form_rows())
 # 代价更大。MRR 的噪声不小：区间跨过虚线的，这些文本分辨不出。在本机用较少的文本重做其中四行：
 
 # %% tags=["nbval-ignore-output"]
-again = forms.live_rows(n_docstrings, n_calibration)
-table(again, digits=4)
-agree = forms.agree(again)
+cosines = measure.form_cosines(n_docstrings, n_calibration)
+rows = []
+for form, values in cosines.items():
+    p5 = experiment.percentile(values.numpy())
+    row = {"INT8 linear layers": form, "cosine, mean": values.mean().item()}
+    row |= {"cosine, p5": p5.mean, "interval, low": p5.low, "interval, high": p5.high}
+    rows.append(row)
+table(rows, kind="measured", digits=4)
+agree = verdicts.cosines_agree(cosines)
 print(lab.tr("mean cosines as recorded") if agree else lab.tr("mean cosines other than recorded"))
 
 # %% [markdown] tags=["en"]
@@ -352,7 +442,15 @@ print(lab.tr("mean cosines as recorded") if agree else lab.tr("mean cosines othe
 # 把离群值另算要花多少时间？文献中一个前馈层在 GPU 上的结果：
 
 # %%
-table(grids.published_rows(), grids.PUBLISHED_COLUMNS)
+rows = [
+    {
+        "d_model": row["d_model"],
+        "speed over fp16, INT8 without decomposition": row["int8_over_fp16"],
+        "speed over fp16, LLM.int8": row["llm_int8_over_fp16"],
+    }
+    for row in published("llm_int8")
+]
+table(rows, kind="published")
 
 # %% [markdown] tags=["en"]
 # ## 7 · Real engines on two kinds of CPU
@@ -373,12 +471,12 @@ table(grids.published_rows(), grids.PUBLISHED_COLUMNS)
 # CPU 需要时，权重或输入只用 7 比特。存档里有区间的地方都给出区间；“余弦，最小”和 MRR 取自最新的存档。
 
 # %%
-show(real.figure())
+show(figures.engines())
 
 # %%
-table(real.recorded_rows(), digits=3)
-p_without.reveal(real.row_of("OpenVINO INT8", real.with_vnni(False))[real.LATENCY])
-p_with.reveal(real.row_of("OpenVINO INT8", real.with_vnni(True))[real.LATENCY])
+table(measure.engine_rows(), kind="recorded")
+p_without.reveal(measure.recorded_engines(vnni=False)["OpenVINO INT8"]["16x128"])
+p_with.reveal(measure.recorded_engines(vnni=True)["OpenVINO INT8"]["16x128"])
 
 # %% [markdown] tags=["en"]
 # The same claim, 60% less latency, on two CPUs. Which engine would you take? The fastest is not always
@@ -389,7 +487,23 @@ p_with.reveal(real.row_of("OpenVINO INT8", real.with_vnni(True))[real.LATENCY])
 # 这里取 fp32 的 MRR 的 99%。
 
 # %%
-table(real.fastest_rows())
+rows = []
+for vnni, cpu in measure.CPUS.items():
+    every = measure.recorded_engines(vnni).values()
+    good = [row for row in every if verdicts.keeps_quality(row)]
+    for among, candidates in {"of all": every, "of those at 99% of fp32's MRR": good}.items():
+        best = min(candidates, key=lambda row: row["16x128"])
+        rows.append(
+            {
+                "CPU": cpu,
+                "fastest": among,
+                "engine": best["engine"],
+                "time over fp32": measure.interval_text(best, "16x128"),
+                "MRR": best["mrr"],
+                "60% less": best["16x128"] <= 0.4,
+            }
+        )
+table(rows, kind="recorded")
 
 # %% [markdown] tags=["en"]
 # Two CPUs beside each other differ in more than one set of instructions, so that the comparison names
@@ -404,7 +518,25 @@ table(real.fastest_rows())
 # 因为算错了的程序快或慢都说明不了什么。表中是各引擎照常运行的结果，以及存档中已有的此类运行：
 
 # %%
-table(real.ablation_rows())
+left_out = {
+    None: "none, as it runs",
+    experiment.ALL: "none, weights in 7 bits",
+    experiment.WITHOUT_VNNI: "VNNI and what is newer",
+    experiment.WITHOUT_AVX512: "AVX-512 and what is newer",
+}
+order, rows = list(experiment.CAPPED), []
+runs = [run for run in measure.record(vnni=True)["runs"] if run["engine"] in order]
+for run in sorted(runs, key=lambda run: order.index(run["engine"])):
+    rows.append(
+        {
+            "engine": run["engine"],
+            "instructions left out": left_out[run["isa"]],
+            "time over fp32": measure.interval_text(run, "16x128"),
+            "cosine, p5": run["cosine p5"],
+            "results right": run["cosine p5"] >= 0.9,
+        }
+    )
+table(rows, kind="recorded")
 
 # %% [markdown] tags=["en"]
 # Three of the engines again, built and timed here, on 4 texts of 64 tokens, each ratio with its
@@ -416,7 +548,8 @@ table(real.ablation_rows())
 # 即本次运行的 A/A 噪声：落在其中的比值什么也说明不了。
 
 # %% tags=["nbval-ignore-output"]
-table(real.time_rows(n_calibration))
+here, profile = measure.build_engines(n_calibration)
+table(measure.time_rows(here))
 
 # %% [markdown] tags=["en"]
 # Where does OpenVINO's INT8 spend it? Its own counters, operator by operator. Smoothing divides the
@@ -428,7 +561,7 @@ table(real.time_rows(n_calibration))
 # 先做块、*后*做归一化的模型无法把它并入前面的归一化；OpenVINO 把这些除法与舍入成编码融合在一起：
 
 # %% tags=["nbval-ignore-output"]
-table(real.operator_rows(n_calibration))
+table(measure.operator_rows(profile(*experiment.full_batch(4, 64))), kind="measured")
 
 # %% [markdown] tags=["en"]
 # Sizes and quality, the recorded row above the one measured here. The MRR here is another one because
@@ -439,13 +572,12 @@ table(real.operator_rows(n_calibration))
 # 请与旁边 fp32 的 MRR 相比。
 
 # %% tags=["nbval-ignore-output"]
-live = real.quality_rows(n_docstrings, n_calibration)
-table(live)
-agree = real.agrees(live)
+qualities = measure.compare_quality(here, n_docstrings)
+table(measure.quality_rows(qualities))
+agree = verdicts.qualities_agree(qualities)
 print(lab.tr("sizes and mean cosines as recorded") if agree else lab.tr("not as recorded"))
 
 # %% tags=["nbval-ignore-output"]
-here = real.made(n_calibration)
 engine = here["OpenVINO INT8"]
 board.add(technique=engine.name, **points.encoder_point(engine.embed, engine.nbytes))
 
@@ -465,7 +597,12 @@ board.add(technique=engine.name, **points.encoder_point(engine.embed, engine.nby
 # torch 的动态 INT8 让整个权重共用一个缩放因子，输入只有 7 比特。嵌入偏了多远，检索又受了多少影响？
 
 # %% tags=["nbval-ignore-output"]
-table(real.rank_rows(n_docstrings, n_calibration))
+ranks = measure.compare_ranks(here["torch dynamic INT8"], n_docstrings)
+rows = []
+for name, figure in ranks.items():
+    ends = {"interval, low": figure.low, "interval, high": figure.high}
+    rows.append({"figure": name, "torch dynamic INT8": figure.mean} | ends)
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # Both figures are right, and answer different questions. The cosine is what counts if a *stored* index
@@ -489,14 +626,61 @@ table(real.rank_rows(n_docstrings, n_calibration))
 # 每种的时间与 fp32 之比，交替测量，带区间。整个区间都在 A/A 噪声带之外，才算有差别。
 
 # %% tags=["nbval-ignore-output"]
-table(slower.cpu_rows())
+uses = {
+    "avx2": "8-bit products in three instructions, sums of two must fit into 16 bits",
+    "avx512": "the same, twice as wide",
+    "vnni": "8-bit products and their sums in one instruction",
+    "amx": "8-bit products of whole tiles",
+    "bf16": "bfloat16 products",
+}
+features = bench.cpu_features()
+rows = [{"instructions": i, "what they do": uses[i], "this CPU": features[i]} for i in features]
+table(rows, kind="measured")
 
 # %% tags=["nbval-ignore-output"]
-slow = slower.slower_rows()
-show(slower.slower_figure(slow))
+layer, x = nn.Linear(384, 1536).requires_grad_(False), torch.randn(256, 384)
+grid = int8.input_grid(x.min().item(), x.max().item())
+scale, zero = (part.item() for part in grid)
+q = affine.quantize(layer.weight, 8, axis=0)
+codes, zeros = q.codes().to(torch.int8), torch.zeros(1536, dtype=torch.int32)
+x_codes = affine.round_to_grid(x, *grid, 8).sub(128).to(torch.int8)
+with engines.quiet():
+    kernel = ao.quantize_dynamic(nn.Sequential(layer), dtype=torch.qint8)
+
+
+def fake():
+    rounded = torch.fake_quantize_per_tensor_affine(x, scale, int(zero), 0, 255)
+    w = torch.fake_quantize_per_channel_affine(layer.weight, q.scale, zeros, 0, -127, 127)
+    return linear(rounded, w, layer.bias)
+
+
+def weights_only():
+    return linear(x, codes.float() * q.scale[:, None], layer.bias)
+
 
 # %% tags=["nbval-ignore-output"]
-table(slow)
+half, small = deepcopy(layer).bfloat16(), nn.Linear(64, 64).requires_grad_(False)
+forms = {
+    "weights only: dequantized, then fp32": weights_only,
+    "fake quantization: rounded, then fp32": fake,
+    "torch._int_mm, 8 x 8 bits": lambda: torch._int_mm(x_codes, codes.T),
+    "bf16": lambda: half(x.bfloat16()),
+}
+first, tiny = "dynamic INT8, torch's kernel", "dynamic INT8, 4 tokens, 64 x 64"
+times = bench.compared(lambda: layer(x), {first: lambda: kernel(x)} | forms, warmup=1)
+with engines.quiet():
+    small_kernel = ao.quantize_dynamic(nn.Sequential(small), dtype=torch.qint8)
+many = [torch.randn(4, 64)] * 50  # one call takes microseconds, too short to be timed alone
+dynamic, fp32 = lambda: [small_kernel(few) for few in many], lambda: [small(few) for few in many]
+slow = {first: times, tiny: bench.compared(fp32, {tiny: dynamic}, warmup=1)}
+slow |= dict.fromkeys(forms, times)
+show(figures.linear_forms(slow))
+
+# %% tags=["nbval-ignore-output"]
+table(measure.linear_rows(slow), kind="measured")
+assert all(
+    slow[form].ratios[form].mean > 1 for form in (tiny, "fake quantization: rounded, then fp32")
+)
 
 # %% [markdown] tags=["en"]
 # Each form is a thing to check when an INT8 model is slow:
@@ -529,11 +713,11 @@ table(slow)
 # ## 9 · 结论
 
 # %% tags=["nbval-ignore-output"]
-size = verdicts.size_evidence(grids.file_rows(minilm), grids.parts(minilm), grids.large_share())
+size = verdicts.size_evidence(sizes, verdicts.parts(minilm))
 lab.verdict("int8-size", verdicts.int8_size(size))
 
 # %% tags=["nbval-ignore-output"]
-accuracy = verdicts.accuracy_evidence(forms.recorded_forms())
+accuracy = verdicts.accuracy_evidence(verdicts.recorded_forms())
 lab.verdict("int8-accuracy", verdicts.int8_accuracy(accuracy))
 
 # %% [markdown] tags=["en"]

@@ -38,15 +38,17 @@ n_dead = 96  # inputs of a layer that sleep during calibration, 1 to 768
 few = 256  # calibration tokens, too few for a layer of 768 inputs, 1 to 4096
 
 # %%
+from itertools import product
+
 import torch
 
 from efflab import lab
 from efflab.compression.affine import quantize
 from efflab.compression.gptq import damped, gptq, inverse_factor, sweep
+from efflab.experiments import gptq_quality as experiment
 from efflab.lab import board, check, explore, predict, show, show_source, table
 from efflab_rooms import texts
-from efflab_rooms.gptq import calibration, exercises, pictures, tables, verdicts
-from efflab_rooms.gptq import layer as measure
+from efflab_rooms.gptq import exercises, figures, measure, verdicts
 
 lab.use_language(language)
 lab.use_notebook("10_gptq", exercises.EXERCISES, texts("gptq"))
@@ -146,10 +148,10 @@ show_source(damped, inverse_factor, sweep)
 # 第二幅图是输出误差：误差的平方与输出的平方之比，以百分数表示。
 
 # %% tags=["nbval-ignore-output"]
-show(pictures.pushing(bits))
+show(figures.changes(bits))
 
 # %% tags=["nbval-ignore-output"]
-show(pictures.absorbed(bits))
+show(figures.column_errors(bits))
 
 # %% [markdown] tags=["en"]
 # The weights themselves end up *further* from the original than by rounding to nearest. The output
@@ -173,12 +175,12 @@ show(pictures.absorbed(bits))
 # 下面两行是此刻在总榜所用的留出集窗口上实测的，与存档之差应当小于换用不同校准数据（种子）时的一个标准差。
 
 # %% tags=["nbval-ignore-output"]
-live = measure.again(bits, None)
-table(live, measure.AGAIN_COLUMNS)
+live = measure.live_points(bits)
+table(measure.live_rows(bits, live), kind="measured")
 
 # %% tags=["nbval-ignore-output"]
-nearest, ours = live
-p_layer.reveal(nearest["error"] / ours["error"])
+nearest, ours = live["rtn"], live["gptq"]
+p_layer.reveal(nearest["layer_error"] / ours["layer_error"])
 p_model.reveal(100 * ours["added"] / nearest["added"])
 
 # %% [markdown] tags=["en"]
@@ -193,10 +195,24 @@ p_model.reveal(100 * ours["added"] / nearest["added"])
 # 到 8 比特就没有什么可争的了：就近舍入已经与 fp32 一样好。
 
 # %% tags=["nbval-ignore-output"]
-table(tables.language_rows(), tables.LANGUAGE_COLUMNS, digits=4)
+rows = []
+for n_bits, group_size in product(experiment.BITS, experiment.GROUPS):
+    rtn, ours = (measure.recorded_point(n_bits, group_size, m) for m in experiment.METHODS)
+    rows.append(
+        {
+            "bits": n_bits,
+            "group size": group_size or lab.tr("row"),
+            "bits per weight": measure.bits_per_weight(ours),
+            "bits per byte, nearest": rtn["bits_per_byte"],
+            "bits per byte, GPTQ": ours["bits_per_byte"],
+            "layers' error, round to nearest (%)": 100 * rtn["layer_error"],
+            "layers' error, GPTQ (%)": 100 * ours["layer_error"],
+        }
+    )
+table(rows, kind="recorded", digits=4)
 
 # %% tags=["nbval-ignore-output"]
-show(pictures.frontier())
+show(figures.frontier())
 
 # %% [markdown] tags=["en"]
 # **Is it the paper's shape?** OPT and BLOOM on WikiText2 from Tables 3 and 4 (published) beside
@@ -211,7 +227,19 @@ show(pictures.frontier())
 # 受就近舍入损害最大的 OPT-66B 留下的比例最小。
 
 # %% tags=["nbval-ignore-output"]
-table(tables.shape_rows(), tables.SHAPE_COLUMNS)
+rows = []
+for (model, n_bits), added in measure.added_losses().items():
+    rows.append(
+        {
+            "model": model,
+            "bits": n_bits,
+            "added by rounding to nearest": added["rtn"],
+            "added by GPTQ": added["gptq"],
+            "GPTQ / round to nearest": added["gptq"] / added["rtn"],
+            "kind": "recorded" if model == "stdlib-gpt" else "published",
+        }
+    )
+table(rows)
 
 # %% [markdown] tags=["en"]
 # **A pretrained encoder.** MiniLM-L6, calibrated on 128 docstrings and functions, judged on 120
@@ -225,7 +253,21 @@ table(tables.shape_rows(), tables.SHAPE_COLUMNS)
 # 余弦足以区分两种方法；120 个函数的 MRR 本身就有一两个百分点的波动，只有崩溃时才说明问题。
 
 # %% tags=["nbval-ignore-output"]
-table(tables.encoder_rows(), tables.ENCODER_COLUMNS, digits=4)
+fp32 = dict(bits=32, group_size="-", method="fp32", cosine_mean=1.0, cosine_p5=1.0, cosine_min=1.0)
+fp32["mrr"] = measure.record()["full"]["mrr"]
+rows = [
+    {
+        "bits": point["bits"],
+        "group size": point["group_size"] or lab.tr("row"),
+        "method": measure.METHOD_NAMES.get(point["method"], point["method"]),
+        "cosine, mean": point["cosine_mean"],
+        "cosine, 5th percentile": point["cosine_p5"],
+        "cosine, minimum": point["cosine_min"],
+        "retrieval (MRR)": point["mrr"],
+    }
+    for point in [fp32, *measure.record()["encoder"]]
+]
+table(rows, kind="recorded", digits=4)
 
 # %% [markdown] tags=["en"]
 # ## 4 · Explore
@@ -241,7 +283,7 @@ table(tables.encoder_rows(), tables.ENCODER_COLUMNS, digits=4)
 # 找到 GPTQ 反而*不如*就近舍入的地方，看看那里的两条 GPTQ 曲线怎样分开。
 
 # %%
-explore(calibration.calibrated)
+explore(figures.calibration)
 
 # %% [markdown] tags=["en"]
 # ## 5 · Where it breaks
@@ -261,8 +303,22 @@ explore(calibration.calibrated)
 # 作者的代码把它置零，这在该输入醒来之前毫无代价。
 
 # %% tags=["nbval-ignore-output"]
-broken = measure.breaks(bits, n_dead, few)
-table(broken, measure.BREAK_COLUMNS)
+errors = measure.calibration_errors(bits, n_dead, few)
+names = {
+    "nearest": lab.tr("none: round to nearest"),
+    "much": lab.tr("library code, {n} tokens", n="4,096"),
+    "few": lab.tr("library code, {n} tokens", n=f"{few:,}"),
+    "prose": lab.tr("English prose, {n} tokens", n="4,096"),
+    "random": lab.tr("random tokens, {n}", n="4,096"),
+    "asleep": lab.tr("library code, {n} inputs asleep", n=n_dead),
+    "zeroed": lab.tr("the same, sleeping columns set to zero"),
+}
+base, rows = errors["nearest"][1], []
+for case, (own, held_out) in errors.items():
+    row = {"calibration": names[case], "error on its own tokens (%)": own}
+    row |= {"error on held-out text (%)": held_out, "held-out / round to nearest": held_out / base}
+    rows.append(row)
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # *held-out / round to nearest* below 1 is a gain. How much of it is left with the wrong text, with
@@ -287,7 +343,7 @@ except ValueError as error:
     print(error)
 
 # %% tags=["nbval-ignore-output"]
-show(pictures.damping(bits, few))
+show(figures.damping(bits, few))
 
 # %% [markdown] tags=["en"]
 # The same through the whole model (recorded, 3 bits). On too little text the layers fit what they
@@ -301,10 +357,26 @@ show(pictures.damping(bits, few))
 # 少量 token 就够用；要用到几千个 token 的是宽矩阵。
 
 # %% tags=["nbval-ignore-output"]
-show(pictures.sizes())
+show(figures.calibration_sizes())
 
 # %% tags=["nbval-ignore-output"]
-table(tables.option_rows(), tables.OPTION_COLUMNS, digits=4)
+nearest = measure.recorded_point(3, None, "rtn")["bits_per_byte"]
+sources = {point["source"]: point for point in measure.record()["sources"]}
+points = {
+    lab.tr("{n} tokens of library code", n="4,096"): measure.recorded_point(3, None, "gptq"),
+    "calibrated on prose": sources["prose"],
+    "calibrated on random tokens": sources["random"],
+} | {point["variant"]: point for point in measure.record()["variants"]}
+rows = [
+    {
+        "GPTQ, 3 bits, a scale for each row": name,
+        "bits per byte, nearest": point.get("rtn_bits_per_byte", nearest),
+        "bits per byte, GPTQ": point["bits_per_byte"],
+        "layers' error, GPTQ (%)": 100 * point["layer_error"],
+    }
+    for name, point in points.items()
+]
+table(rows, kind="recorded", digits=4)
 
 # %% [markdown] tags=["en"]
 # ## 6 · The board, and the verdict
@@ -326,7 +398,7 @@ board.add(technique="GPTQ, 4 bits, groups of 64", **measure.gptq_point(4, 64))
 board.add(technique="GPTQ, 3 bits", **measure.gptq_point(3, None))
 
 # %% tags=["nbval-ignore-output"]
-evidence = tables.gptq_evidence(live, broken)
+evidence = verdicts.collect_evidence(live, errors)
 lab.verdict("gptq-error", verdicts.gptq_error(evidence))
 
 # %% [markdown] tags=["en"]

@@ -43,12 +43,13 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from efflab import lab
+from efflab import data, lab, points, train
 from efflab.compression import pruning, sparse
+from efflab.experiments.record import agrees
 from efflab.lab import board, check, explore, predict, show, show_source, table
+from efflab.model import n_parameters
 from efflab_rooms import texts
-from efflab_rooms.pruning import exercises, masks, minilm, schedule, verdicts
-from efflab_rooms.pruning import pruned as measure
+from efflab_rooms.pruning import exercises, figures, measure, verdicts
 
 lab.use_language(language)
 lab.use_notebook("11_pruning", exercises.EXERCISES, texts("pruning"))
@@ -67,8 +68,9 @@ lab.use_notebook("11_pruning", exercises.EXERCISES, texts("pruning"))
 p_time = predict("How many per cent of the time of a forward pass does that save?", "%")
 
 # %%
-p_bytes = predict("From how many per cent of zeros is a 32-bit CSR matrix smaller than a dense one?",
-                  "%")  # fmt: skip
+p_bytes = predict(
+    "From how many per cent of zeros is a 32-bit CSR matrix smaller than a dense one?", "%"
+)
 
 # %% [markdown] tags=["en"]
 # ## 2 · Build: masks
@@ -88,7 +90,7 @@ show_source(pruning.magnitude_mask)
 show_source(pruning.n_m_mask)
 
 # %%
-show(masks.masks_figure())
+show(figures.masks_figure())
 
 # %% [markdown] tags=["en"]
 # The more freedom, the more of the matrix survives; the captions give the share of the weights' sum
@@ -124,9 +126,18 @@ print(torch.equal(mask, linear.weight_mask.bool()))
 show_source(pruning.masks_held)
 
 # %% tags=["nbval-ignore-output"]
-zeros = measure.filled_again(0.8)
-table([{"masks held": held, "zeros after one step (%)": share_left, "kind": "measured"}
-       for held, share_left in zeros.items()])  # fmt: skip
+batch = data.random_windows(data.stdlib_tokens("train"), 2, 64, seed=0)
+rows = []
+for hold in (False, True):
+    model = measure.prune("weights", 0.8)
+    masks = pruning.weight_masks(model, lambda weight: weight != 0)
+    with pruning.masks_held(model, masks if hold else {}):
+        train.fit(model, lambda step: batch, 1, lr=1e-4)
+    weights = torch.cat([model.get_parameter(name).flatten() for name in masks])
+    zeros = 100 * (weights == 0).double().mean().item()
+    assert abs(zeros - 80) < 0.1 if hold else zeros < 5
+    rows.append({"masks held": hold, "zeros after one step (%)": zeros})
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # ## 3 · Build: heads and neurons, really removed
@@ -154,7 +165,7 @@ show_source(pruning.prune_heads)
 # 对一批样本做一次反向传播，就能同时得到所有头的结果。
 
 # %% tags=["nbval-ignore-output"]
-show(measure.importance_figure())
+show(figures.importance_figure())
 
 # %% [markdown] tags=["en"]
 # Is a model without these heads the same as one in which they are silenced by a mask? It has to be,
@@ -164,9 +175,16 @@ show(measure.importance_figure())
 # 移除了这些头的模型，与用掩码让它们静默的模型一样吗？必须一样，只差舍入误差；而二者都与完整模型不同。
 
 # %%
-gap = measure.masked_equals_removed(share)
-assert gap["removed - masked"] < 1e-3 < gap["masked - whole"]
-print(gap["removed - masked"] < 1e-3, gap["masked - whole"] > 0.1)
+model = points.language_model()
+heads = pruning.least_important(measure.importance("heads"), share)
+masked_model = pruning.apply_masks(model, pruning.head_masks(model, heads))
+small_model = pruning.prune_heads(model, heads)
+ids, _ = data.random_windows(data.stdlib_tokens("train"), 1, 64, seed=0)
+with torch.no_grad():
+    rounding = (small_model(ids) - masked_model(ids)).abs().max().item()
+    change = (masked_model(ids) - model(ids)).abs().max().item()
+assert rounding < 1e-3 < change
+print(rounding < 1e-3, change > 0.1)
 
 # %% [markdown] tags=["en"]
 # ## 4 · Measure: what can go
@@ -179,9 +197,21 @@ print(gap["removed - masked"] < 1e-3, gap["masked - whole"] > 0.1)
 # `stdlib-gpt` 在留出模块上的质量：剪枝之后不再训练。
 
 # %% tags=["nbval-ignore-output"]
-curves = measure.curves()
-two_of_four = measure.quality(measure.pruned("n of 4 weights", 0.5)).mean
-show(measure.curves_figure(curves, two_of_four))
+cases = {
+    "weights, smallest": ("weights", None),
+    "FFN neurons, least important": ("FFN neurons", None),
+    "heads, least important": ("heads", None),
+    "heads, at random": ("heads", torch.rand(6, 6, generator=torch.Generator().manual_seed(0))),
+}
+curves = {}
+for name, (kind, scores) in cases.items():
+    curves[name] = {0.0: measure.quality(points.language_model()).mean}
+    for removed in (0.1, 0.25, 0.5, 0.75):
+        curves[name][removed] = measure.quality(measure.prune(kind, removed, scores)).mean
+two_of_four = measure.quality(measure.prune("n of 4 weights", 0.5)).mean
+assert all(curve[0.0] < curve[0.25] < curve[0.75] for curve in curves.values())
+assert curves["heads, least important"][0.25] < curves["heads, at random"][0.25]
+show(figures.curves_figure(curves, two_of_four))
 
 # %% [markdown] tags=["en"]
 # Read three things from the picture. What do a quarter of the weights or of the FFN neurons cost? What
@@ -209,12 +239,23 @@ show(measure.curves_figure(curves, two_of_four))
 # 一个 768 × 192、32 位的矩阵的实际字节数：
 
 # %%
-table(masks.layout_rows(), digits=4)
+weight = torch.randn(768, 192, generator=torch.Generator().manual_seed(0))
+halved = weight * pruning.n_m_mask(weight, 2, 4)
+layouts = {"dense": "dense (kB)", "csr": "CSR (kB)", "bitmap": "bitmap and values (kB)"}
+rows = []
+for zeros in (0.25, 0.5, 0.75, 0.9):
+    masked = weight * pruning.magnitude_mask(weight, zeros)
+    row = {"zeros (%)": 100 * zeros}
+    for layout, header in layouts.items():
+        row[header] = sparse.layout_bytes(masked, layout) / 1e3
+    row["2:4 (kB)"] = sparse.layout_bytes(halved, "2:4") / 1e3 if zeros == 0.5 else None
+    rows.append(row)
+table(rows, kind="measured", digits=4)
 
 # %%
 csr_from = 100 * sparse.break_even(4, 4)
 p_bytes.reveal(csr_from)
-show(masks.layouts_figure())
+show(figures.layouts_figure())
 
 # %% [markdown] tags=["en"]
 # The index decides. With 32-bit values and 32-bit columns CSR starts to pay at one half, with 16-bit
@@ -236,13 +277,30 @@ show(masks.layouts_figure())
 # 第一行是完整模型与自身相比，即 A/A 噪声带。
 
 # %% tags=["nbval-ignore-output"]
-speed = measure.speed_rows(share, seq_len)
-table(speed)
+whole, models = points.language_model(), measure.models_to_time(share)
+flops = {
+    name: pruning.forward_flops(model, seq_len) / pruning.forward_flops(whole, seq_len)
+    for name, model in models.items()
+}
+times = measure.compare_models(models, seq_len)
+rows = []
+for name, time in [("nothing", times.again), *times.ratios.items()]:
+    rows.append(
+        {
+            "pruned": name,
+            "parameters stored (M)": n_parameters(models.get(name, whole)) / 1e6,
+            "FLOPs, ratio": round(flops.get(name, 1), 3),
+            "time, ratio": round(time.mean, 3),
+            "interval, low": round(time.low, 3),
+            "interval, high": round(time.high, 3),
+        }
+    )
+table(rows, kind="measured")
 
 # %% tags=["nbval-ignore-output"]
-show(measure.speed_figure(speed))
-masked = next(r for r in speed if r["pruned"] == "90% of the weights, masked")
-p_time.reveal(100 * (1 - masked["time, ratio"]))
+show(figures.speed_figure(flops, times))
+masked = times.ratios["90% of the weights, masked"]
+p_time.reveal(100 * (1 - masked.mean))
 
 # %% [markdown] tags=["en"]
 # A dense kernel multiplies zeros like everything else; smaller matrices are less to multiply. The
@@ -256,8 +314,16 @@ p_time.reveal(100 * (1 - masked["time, ratio"]))
 # 稀疏算子会跳过零，但要查找非零元素在哪里。看一次矩阵乘：
 
 # %% tags=["nbval-ignore-output"]
-products = measure.product_rows()
-table(products)
+products = measure.compare_products()
+rows = []
+for zeros, kernels in products.items():
+    row = {"zeros (%)": 100 * zeros}
+    for kernel, time in kernels.items():
+        row[f"{kernel} kernel, time ratio"] = round(time.mean, 2)
+        row[f"{kernel} kernel, low"] = round(time.low, 2)
+        row[f"{kernel} kernel, high"] = round(time.high, 2)
+    rows.append(row)
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # Where the ratio passes 1 is where the CSR kernel breaks even with ignoring the zeros; below, it is
@@ -270,7 +336,13 @@ table(products)
 # 没有这种硬件，torch 也就没有相应的算子：
 
 # %% tags=["nbval-ignore-output"]
-print(measure.two_of_four_here())
+message = "available"
+try:
+    torch.sparse.to_sparse_semi_structured(halved.half())
+except RuntimeError as error:
+    message = f"{type(error).__name__}: {error}"
+assert "CUDA" in message
+print(message)
 
 # %% [markdown] tags=["en"]
 # ## 7 · Explore
@@ -285,7 +357,7 @@ print(measure.two_of_four_here())
 # 再找一个文件变小而耗时不变的设置。
 
 # %% tags=["nbval-ignore-output"]
-explore(masks.prune, frames=4)
+explore(figures.prune, frames=4)
 
 # %% [markdown] tags=["en"]
 # Points for the board. A masked model's bytes are those of bitmap and values.
@@ -294,10 +366,15 @@ explore(masks.prune, frames=4)
 # 上总榜。加掩码的模型按“位图 + 值”计字节数。
 
 # %% tags=["nbval-ignore-output"]
-for name, kind, removed in (("50% of the weights masked", "weights", 1 / 2),
-                            ("1/3 of the heads removed", "heads", 1 / 3),
-                            ("1/4 of the FFN neurons removed", "FFN neurons", 1 / 4)):  # fmt: skip
-    board.add(technique=name, **measure.pruned_point(kind, removed))
+techniques = {
+    "50% of the weights masked": ("weights", 1 / 2),
+    "1/3 of the heads removed": ("heads", 1 / 3),
+    "1/4 of the FFN neurons removed": ("FFN neurons", 1 / 4),
+}
+for name, (kind, removed) in techniques.items():
+    model = measure.prune(kind, removed)
+    n_bytes = measure.model_bytes(model, "bitmap")
+    board.add(technique=name, **points.language_point(model, n_bytes))
 
 # %% [markdown] tags=["en"]
 # ## 8 · The same on a real encoder
@@ -313,11 +390,29 @@ for name, kind, removed in (("50% of the weights masked", "weights", 1 / 2),
 # 质量是另外 60 个函数上的 MRR（见 09）。第一行是完整模型与自身相比：时间与 1 的差距就是测量噪声。
 
 # %% tags=["nbval-ignore-output"]
-encoder = minilm.minilm_points()
-table(minilm.minilm_rows(encoder))
+rows = []
+for removed in (0, 1 / 3):
+    encoder = measure.prune_minilm(removed)
+    cosines = measure.minilm_cosines(encoder)
+    n_bytes = points.weight_bytes(encoder)
+    point = points.encoder_point(points.encode_with(encoder), n_bytes, repeats=3)
+    rows.append(
+        {
+            "heads left": sum(layer.attention.body.n_head for layer in encoder.layers),
+            "size (MB)": n_bytes / 1e6,
+            "cosine, mean": round(cosines["mean"], 3),
+            "cosine, 5th percentile": round(cosines["p5"], 3),
+            "MRR": round(point["quality"].mean, 3),
+            "MRR, low": round(point["quality"].low, 3),
+            "MRR, high": round(point["quality"].high, 3),
+            "time, ratio": round(point["time"].mean, 3),
+            "A/A band (±%)": round(100 * point["band"], 1),
+        }
+    )
+table(rows, kind="measured")
 
 # %% tags=["nbval-ignore-output"]
-board.add(technique="1/3 of the heads removed", **minilm.for_board(encoder[1 / 3]))
+board.add(technique="1/3 of the heads removed", **point)
 
 # %% [markdown] tags=["en"]
 # Michel et al. found for BERT that a good part of the heads can leave; the table says how far that goes
@@ -353,7 +448,7 @@ print([round(r, 3) for r in pruning.gradual_schedule(0.1, 0.9, 3)])
 # 逐步则先剪 10%，其余在后两轮之前剪掉。对照组训练同样久但什么也不剪：它的得失与剪枝无关。
 
 # %%
-table(schedule.schedule_rows())
+table(measure.schedule_rows(), kind="recorded")
 
 # %% [markdown] tags=["en"]
 # Now the beginning of one of these runs again, here: one-shot, the first 10 of round 1's 40 steps, on
@@ -365,11 +460,13 @@ table(schedule.schedule_rows())
 # 种子在存档中时，与存档之差应当小于各种子之间的一个标准差；换用新种子时，应当落在新种子的 95% 预测区间之内。
 
 # %% tags=["nbval-ignore-output"]
-live, again = schedule.again(ratio, seed)
-table(again, digits=4)
+live, reference, spread = measure.repeat_one_shot(ratio, seed)
+row = {"removed (%)": 100 * ratio, "increase here (bits)": live, "increase, recorded": reference}
+row |= {"may differ by": spread, "agrees": agrees(live, reference, spread)}
+table([row], kind="measured", digits=4)
 
 # %% tags=["nbval-ignore-output"]
-show(schedule.schedule_figure({ratio: live}))
+show(figures.schedule_figure({ratio: live}))
 
 # %% [markdown] tags=["en"]
 # Two things to compare. The *drop*: how far does one step of pruning throw the model back, before any
@@ -383,7 +480,7 @@ show(schedule.schedule_figure({ratio: live}))
 # （一轮训练对权重的改动很小，两种方案去掉的几乎是同一批权重。）
 
 # %%
-table(schedule.recovery_rows())
+table(measure.recovery_rows(), kind="recorded")
 
 # %% [markdown] tags=["en"]
 # ## 10 · Where it breaks
@@ -412,15 +509,22 @@ table(schedule.recovery_rows())
 # ## 11 · 结论
 
 # %%
-record, _ = schedule.schedule_record()
+record, _ = measure.schedule_record()
 lab.verdict("prune-gradual", verdicts.prune_gradual(verdicts.gradual_evidence(record)))
 
 # %%
 lab.verdict("prune-finetune", verdicts.prune_finetune(verdicts.finetune_evidence(record)))
 
 # %% tags=["nbval-ignore-output"]
-figures = measure.compute_evidence(speed, products)
-lab.verdict("prune-compute", verdicts.prune_compute(figures))
+evidence = verdicts.compute_evidence(
+    masked=times.ratios["90% of the weights, masked"],
+    removed=times.ratios["heads and FFN neurons, removed"],
+    heads=times.ratios["heads, removed"],
+    flops=flops["heads and FFN neurons, removed"],
+    band=times.band,
+    csr={round(100 * zeros): kernels["CSR"] for zeros, kernels in products.items()},
+)
+lab.verdict("prune-compute", verdicts.prune_compute(evidence))
 
 # %% [markdown] tags=["en"]
 # ## 12 · Exercises

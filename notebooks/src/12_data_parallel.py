@@ -41,12 +41,15 @@ n_steps = 3  # steps that ranks and one process are compared over, 2 to 20
 bucket_mb = 1  # MiB of gradients in a bucket of the traced pass, 0.25 to 25
 
 # %%
-from efflab import lab
+from dataclasses import replace
+
+from efflab import cost, data, lab
+from efflab.config import PRESETS
 from efflab.distributed import buckets, data_parallel, ring, zero
-from efflab.distributed.launch import RankPool
+from efflab.distributed.launch import RankError, RankPool
 from efflab.lab import check, explore, predict, show, show_source, table
 from efflab_rooms import texts
-from efflab_rooms.data_parallel import equal, exercises, memory, overlap, verdicts
+from efflab_rooms.data_parallel import exercises, figures, measure, verdicts
 
 lab.use_language(language)
 lab.use_notebook("12_data_parallel", exercises.EXERCISES, texts("data_parallel"))
@@ -89,7 +92,9 @@ p_zero = predict("How many per cent of DDP's memory does a rank need with ZeRO-3
 # %%
 pools = {n: RankPool(n) for n in (2, 4)}
 seen = []
-pools[2].run(equal.told, 2, timeout=60, on_progress=lambda rank, text: seen.append((rank, text)))
+pools[2].run(
+    measure.report_steps, 2, timeout=60, on_progress=lambda rank, text: seen.append((rank, text))
+)
 
 # %%
 sorted(seen)
@@ -103,7 +108,11 @@ sorted(seen)
 # 下一次调用时进程池会重新启动。
 
 # %%
-equal.failure(pools[2])
+try:
+    pools[2].run(measure.fail_on_last_rank, timeout=60)
+except RankError as error:
+    failure = f"rank {error.rank}: {str(error).strip().splitlines()[-1]}"
+failure
 
 # %% [markdown] tags=["en"]
 # ## 3 · Split the batch, average the gradients
@@ -139,7 +148,29 @@ show_source(data_parallel.average_gradients)
 # fp32 换个顺序求和，会差出约 1e-7。对照组完全不做平均。字节数是内核统计的每个进程真正发出的量：
 
 # %% tags=["nbval-ignore-output"]
-table(equal.equality_rows(pools, batch_size, seq_len, n_steps), digits=2)
+job = measure.job(batch_size, seq_len, n_steps)
+one = job.alone()
+comparisons = {
+    (n, method): measure.compare(pool, replace(job, method=method), one)
+    for n, pool in pools.items()
+    for method in data_parallel.METHODS
+}
+
+# %% tags=["nbval-ignore-output"]
+rows = [
+    {
+        "ranks": n,
+        "averaged": method,
+        "gradients: difference": result.gradients,
+        "weights: difference": result.weights,
+        "between ranks": result.between_ranks,
+        "sent (MB)": result.sent / 1e6,
+        "ring's formula (MB)": result.formula / 1e6,
+        "sent / formula": result.sent / result.formula,
+    }
+    for (n, method), result in comparisons.items()
+]
+table(rows, kind="measured", digits=2)
 
 # %% [markdown] tags=["en"]
 # (SGD with momentum, whose step is linear in the gradient. Adam divides by the gradient's own size
@@ -258,7 +289,7 @@ show_source(ring.ring_all_reduce)
 
 # %%
 p_sent.reveal(ring.ring_bytes(100, 4))
-show(equal.ways_figure())
+show(figures.ways_to_sum())
 
 # %% [markdown] tags=["en"]
 # ## 5 · Buckets: send while computing
@@ -277,7 +308,12 @@ show(equal.ways_figure())
 # 所以每次 all-reduce 都被拉长到 200 MB/s、1 ms 延迟所需的时间，大约是较快的办公网络：
 
 # %% tags=["nbval-ignore-output"]
-show(overlap.trace_figure(pools[2], batch_size, seq_len, bucket_mb))
+wire = buckets.Wire(latency_seconds=0.001, bytes_per_second=200e6)
+traces = {}
+for mb in (bucket_mb, 25):
+    arguments = PRESETS["stdlib-gpt"], job.ids, job.targets, mb, wire
+    traces[mb] = pools[2].run(buckets.trace_on_rank, *arguments, timeout=120)[0]
+show(figures.backward_pass(traces[bucket_mb], bucket_mb))
 
 # %% [markdown] tags=["en"]
 # What would one expect? Each transfer starts when its bucket is ready and the wire is free, and takes
@@ -290,7 +326,24 @@ show(overlap.trace_figure(pools[2], batch_size, seq_len, bucket_mb))
 show_source(buckets.transfers)
 
 # %% tags=["nbval-ignore-output"]
-table(overlap.trace_rows(pools[2], batch_size, seq_len, (bucket_mb, 25)))
+rows = []
+for mb, trace in traces.items():
+    ready = [transfer.ready for transfer in trace.transfers]
+    sizes = [transfer.n_bytes for transfer in trace.transfers]
+    predicted = buckets.Trace(trace.backward, buckets.transfers(ready, sizes, wire, 2))
+    rows.append(
+        {
+            "bucket (MiB)": mb,
+            "buckets": len(sizes),
+            "backward (ms)": 1e3 * trace.backward,
+            "with transfers (ms)": 1e3 * trace.seconds,
+            "predicted (ms)": 1e3 * predicted.seconds,
+            "ratio": trace.seconds / predicted.seconds,
+            "hidden (%)": 100 * trace.hidden,
+            "hidden, predicted (%)": 100 * predicted.hidden,
+        }
+    )
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # DDP's default is 25 MiB. For a model of 13 MB that is a single bucket, which nothing hides. Small
@@ -302,7 +355,7 @@ table(overlap.trace_rows(pools[2], batch_size, seq_len, (bucket_mb, 25)))
 # 先为慢线路找出最合适的大小，再调高延迟：它移到哪里？线路多快时，桶的大小就无所谓了？
 
 # %%
-explore(overlap.overlap, frames=9)
+explore(figures.overlap, frames=9)
 
 # %% [markdown] tags=["en"]
 # ## 6 · What breaks: ranks that differ
@@ -316,7 +369,23 @@ explore(overlap.overlap, frames=9)
 # 下面每一种都不会报错。每行只改动一处，看平均后的梯度离单进程有多远：
 
 # %% tags=["nbval-ignore-output"]
-table(equal.broken_rows(pools[4], batch_size, seq_len), digits=2)
+errors = measure.gradient_errors(pools[4], job, one)
+repairs = {
+    "uneven shares": "weight each loss by its rows",
+    "another seed each, averaged by hand": "DDP sends rank 0's weights first",
+    "batch norm over a rank's own rows": "sum over ranks (SyncBatchNorm)",
+    "a forgotten sampler": "DistributedSampler, and set_epoch",
+}
+rows = [
+    {
+        "what differs": what,
+        "gradients: difference": error,
+        "wrong": error > verdicts.SAME,
+        "repair": repairs.get(what),
+    }
+    for what, error in errors.items()
+]
+table(rows, kind="measured", digits=2)
 
 # %% [markdown] tags=["en"]
 # - **Uneven shares.** DDP averages over ranks, not over rows; the last batch of an epoch is often
@@ -337,7 +406,20 @@ table(equal.broken_rows(pools[4], batch_size, seq_len), digits=2)
 # - **忘了采样器。** 每个 rank 都读同样的行：n 个 rank 干一个 rank 的活，损失曲线看上去却一切正常：
 
 # %%
-table(equal.sampler_rows())
+rows = []
+for sampler in (True, False):
+    by_rank = data_parallel.sampled_rows(1024, 4, sampler)
+    in_step = {row for rank in by_rank for row in rank[:8]}
+    rows.append(
+        {
+            "DistributedSampler": sampler,
+            "ranks": 4,
+            "rows a rank and step": 8,
+            "different rows in a step": len(in_step),
+            "steps in an epoch": len(by_rank[0]) // 8,
+        }
+    )
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # ## 7 · ZeRO: why hold everything n times?
@@ -374,7 +456,34 @@ table(equal.sampler_rows())
 show_source(zero.sharded)
 
 # %%
-table(memory.stage_rows(pools, batch_size, seq_len))
+by_stage = {n: {} for n in pools}
+for n, pool in pools.items():
+    for stage in zero.STAGES:
+        staged = zero.Job(job.config, job.ids, job.targets, stage)
+        by_stage[n][stage] = pool.run(zero.on_rank, staged, timeout=120)
+n_params = cost.num_params(job.config)
+
+# %%
+rows = []
+for n, stages in by_stage.items():
+    for stage, ranks in stages.items():
+        most = max(ranks, key=measure.state_bytes)
+        state = measure.state_bytes(most)
+        formula = cost.model_state_bytes(n_params, n, stage, **zero.FP32_ADAM)
+        rows.append(
+            {
+                "ranks": n,
+                "stage": stage,
+                "weights (MB)": most.weights / 1e6,
+                "gradients (MB)": most.gradients / 1e6,
+                "optimizer (MB)": most.optimizer / 1e6,
+                "gathered (MB)": most.gathered / 1e6,
+                "state (MB)": state / 1e6,
+                "formula (MB)": formula / 1e6,
+                "ratio": state / formula,
+            }
+        )
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # At stage 2 FSDP2 holds a little more than the paper says: between the forward and the backward pass
@@ -390,7 +499,23 @@ table(memory.stage_rows(pools, batch_size, seq_len))
 # 它们训练的还是同一个模型吗？线路上又要付出什么？
 
 # %% tags=["nbval-ignore-output"]
-table(memory.training_rows(pools[4], batch_size, seq_len))
+rows = []
+for stage, ranks in by_stage[4].items():
+    apart = [
+        abs(loss - plain)
+        for rank, ddp in zip(ranks, by_stage[4][0], strict=True)
+        for loss, plain in zip(rank.losses, ddp.losses, strict=True)
+    ]
+    rows.append(
+        {
+            "stage": stage,
+            "last loss, rank 0": round(ranks[0].losses[-1], 3),
+            "furthest from DDP (nats)": max(apart),
+            "sent, in weights (measured)": max(r.sent for r in ranks) / (3 / 4 * 4 * n_params),
+            "sent, in weights (paper)": 3 if stage == 3 else 2,
+        }
+    )
+table(rows)
 
 # %% [markdown] tags=["en"]
 # In units of (n - 1)/n of all weights. The paper's stages 1 and 2 send what DDP sends, stage 3 half
@@ -407,7 +532,7 @@ table(memory.training_rows(pools[4], batch_size, seq_len))
 # 状态还不是全部。算上激活值的完整一步：
 
 # %% tags=["nbval-ignore-output"]
-step = memory.stages_figure(pools[4], batch_size, seq_len)
+step = figures.stages(by_stage[4])
 p_zero.reveal(step.layout.meta["ZeRO-3"])
 show(step)
 
@@ -423,7 +548,17 @@ show(step)
 # 论文自己的表，75 亿参数，混合精度 Adam（每参数 16 字节）：
 
 # %%
-table(memory.paper_rows())
+rows = []
+for row in data.published("zero"):
+    size, n = 1e9 * row["params_billions"], row["dp_degree"]
+    cells = {"devices": n}
+    for stage in (1, 2, 3):
+        paper = row[f"stage{stage}_gb"]
+        formula = cost.model_state_bytes(size, n, stage) / 1e9
+        assert abs(formula - paper) < 0.06
+        cells |= {f"stage {stage}: paper": paper, f"stage {stage}: formula": formula}
+    rows.append(cells)
+table(rows)
 
 # %% [markdown] tags=["en"]
 # **Not a model parallelism.** The article names ZeRO as the example of splitting a model's layers
@@ -433,7 +568,14 @@ table(memory.paper_rows())
 # **ZeRO 不是模型并行。** 文章把 ZeRO 当作“按层切分模型”的例子。其实它切的是*存储*：每个 rank 仍要对自己的行计算每一层：
 
 # %%
-table(memory.split_rows())
+headers = ("way", "weights held", "layers computed", "rows", "sent")
+ways = [
+    ("data parallel", "all", "all", "1/4", "gradients"),
+    ("ZeRO-3", "1/4", "all", "1/4", "gradients and weights"),
+    ("pipeline parallel", "1/4", "1/4", "all", "activations between layers"),
+    ("tensor parallel", "1/4", "1/4 of each", "all", "activations inside layers"),
+]
+table([dict(zip(headers, way, strict=True)) for way in ways])
 
 # %% [markdown] tags=["en"]
 # ## 8 · Explore: which card does it take?
@@ -448,7 +590,7 @@ table(memory.split_rows())
 # 在阶段 3，换一个更省的优化器能得到什么？
 
 # %%
-explore(memory.cards, frames=11)
+explore(figures.cards, frames=11)
 
 # %% [markdown] tags=["en"]
 # ## 9 · Verdicts
@@ -457,13 +599,12 @@ explore(memory.cards, frames=11)
 # ## 9 · 结论
 
 # %% tags=["nbval-ignore-output"]
-figures = equal.equal_evidence(pools, batch_size, seq_len, n_steps)
-lab.verdict("ddp-equal", verdicts.ddp_equal(figures))
+evidence = verdicts.equal_evidence(comparisons, errors)
+lab.verdict("ddp-equal", verdicts.ddp_equal(evidence))
 
 # %% tags=["nbval-ignore-output"]
-lab.verdict(
-    "zero-memory", verdicts.zero_memory(memory.zero_evidence(pools[4], batch_size, seq_len))
-)
+evidence = verdicts.zero_evidence(by_stage[4])
+lab.verdict("zero-memory", verdicts.zero_memory(evidence))
 
 # %%
 for pool in pools.values():

@@ -39,13 +39,15 @@ seq_len = 64  # tokens of each, 16 to 128
 n_microbatches = 8  # of the drawn pipeline, 4 to 16
 
 # %%
-from efflab import lab
-from efflab.distributed import partition, tensor_parallel
+from efflab import cost, data, lab
+from efflab.distributed import gpipe, partition, stages, tensor_orders, tensor_parallel
+from efflab.distributed.data_parallel import shares
 from efflab.distributed.launch import RankPool
+from efflab.distributed.pipeline import simulate
+from efflab.distributed.schedules import SCHEDULES
 from efflab.lab import check, explore, predict, show, show_source, table
 from efflab_rooms import texts
-from efflab_rooms.pipeline_parallel import cuts, exercises, gantt
-from efflab_rooms.pipeline_parallel import schedules as compared
+from efflab_rooms.pipeline_parallel import exercises, figures, measure, verdicts
 
 lab.use_language(language)
 lab.use_notebook("13_pipeline_parallel", exercises.EXERCISES, texts("pipeline_parallel"))
@@ -89,7 +91,23 @@ show_source(tensor_parallel.RowParallelLinear)
 
 # %%
 pools = {n: RankPool(n) for n in (2, 4)}
-table(cuts.order_rows(pools[2]), digits=2)
+sizes = (64, 256, 512)  # of the model, of the hidden layer, tokens
+least = tensor_orders.traffic("column-row", *sizes, 2).n_bytes
+rows = []
+for order in tensor_orders.ORDERS:
+    ranks = pools[2].run(tensor_orders.on_rank, order, *sizes, timeout=120)
+    traffic = tensor_orders.traffic(order, *sizes, 2)
+    rows.append(
+        {
+            "first, second": order,
+            "all-reduces": traffic.all_reduces,
+            "all-gathers": traffic.all_gathers,
+            "output: difference": max(rank.output_error for rank in ranks),
+            "sent / column-row": max(rank.sent for rank in ranks) / least,
+            "formula": traffic.n_bytes / least,
+        }
+    )
+table(rows, kind="measured", digits=2)
 
 # %% [markdown] tags=["en"]
 # "Summed late" leaves the sum out: cheap, and wrong. Now the whole model, on real ranks, ours and
@@ -101,7 +119,31 @@ table(cuts.order_rows(pools[2]), digits=2)
 # `parallelize_module`，都与单进程比较。注意力按头切，还是同一对：查询、键、值按列，输出按行。
 
 # %% tags=["nbval-ignore-output"]
-table(cuts.tensor_rows(pools, batch_size, seq_len), digits=2)
+windows = data.random_windows(data.stdlib_tokens("train"), batch_size, seq_len, seed=0)
+inside = {}
+for n, pool in pools.items():
+    for method in tensor_parallel.METHODS:
+        job = tensor_parallel.Job(measure.CONFIG, *windows, method)
+        inside[n, method] = pool.run(tensor_parallel.on_rank, job, timeout=120)
+
+# %% tags=["nbval-ignore-output"]
+rows = []
+for (n, method), ranks in inside.items():
+    sent = max(rank.forward + rank.backward for rank in ranks)
+    formula = 2 * tensor_parallel.wire_bytes(measure.CONFIG, batch_size * seq_len, n)
+    n_params = max(rank.params for rank in ranks)
+    rows.append(
+        {
+            "ranks": n,
+            "cut by": method,
+            "logits: difference": max(rank.logits_error for rank in ranks),
+            "gradients: difference": max(rank.gradients_error for rank in ranks),
+            "parameters a rank / whole": n_params / cost.num_params(measure.CONFIG),
+            "sent (MB)": sent / 1e6,
+            "sent / formula": sent / formula,
+        }
+    )
+table(rows, kind="measured", digits=2)
 
 # %% [markdown] tags=["en"]
 # Two all-reduces a layer forward and two back, whatever the number of ranks, on the way of every token:
@@ -121,7 +163,28 @@ table(cuts.tensor_rows(pools, batch_size, seq_len), digits=2)
 # PyTorch 的流水线，2 个和 4 个 rank，四个微批次，与单进程比较：
 
 # %% tags=["nbval-ignore-output"]
-table(cuts.pipeline_rows(pools, batch_size, seq_len), digits=2)
+alone = stages.Job(measure.CONFIG, *windows, 1).alone()
+between = {}
+for n, pool in pools.items():
+    for schedule in ("gpipe", "1f1b"):
+        job = stages.Job(measure.CONFIG, *windows, 4, schedule)
+        between[n, schedule] = pool.run(stages.on_rank, job, timeout=120)
+
+# %% tags=["nbval-ignore-output"]
+rows = []
+for (n, schedule), ranks in between.items():
+    (loss,) = (rank.loss for rank in ranks if rank.loss is not None)  # where the last layer is
+    rows.append(
+        {
+            "ranks": n,
+            "schedule": schedule,
+            "loss: difference": abs(loss - alone.loss),
+            "gradients: difference": measure.gradient_distance(ranks, alone),
+            "weights a rank / whole": max(r.weight_bytes for r in ranks) / alone.weight_bytes,
+            "micro-batches held": max(rank.trace.held for rank in ranks),
+        }
+    )
+table(rows, kind="measured", digits=2)
 
 # %% [markdown] tags=["en"]
 # Equal to rounding. (The first and the last rank hold a copy of the tied token table each: small models
@@ -184,8 +247,8 @@ check("13-1", bubble)
 # </details>
 
 # %%
-p_idle.reveal(100 * gantt.formula(4, 1))
-p_cut.reveal(100 * gantt.formula(4, 8))
+p_idle.reveal(100 * measure.bubble(4, 1))
+p_cut.reveal(100 * measure.bubble(4, 8))
 
 # %% [markdown] tags=["en"]
 # ## 5 · Measure: real ranks beside the simulator
@@ -201,14 +264,30 @@ p_cut.reveal(100 * gantt.formula(4, 8))
 # 跑在 PyTorch 真实的调度和真实的进程里。上面是实际发生的，下面是模拟器说的；颜色区分前向和反向，深浅交替区分微批次：
 
 # %% tags=["nbval-ignore-output"]
-show(gantt.real_figure(pools[4], "gpipe", n_microbatches))
+show(figures.real_step(pools[4], "gpipe", n_microbatches))
 
 # %% tags=["nbval-ignore-output"]
-show(gantt.real_figure(pools[4], "1f1b", n_microbatches))
+show(figures.real_step(pools[4], "1f1b", n_microbatches))
 
 # %% tags=["nbval-ignore-output"]
-cases = (("gpipe", 4), ("gpipe", 8), ("1f1b", 8), ("interleaved", 8))
-table(gantt.bubble_rows(pools, cases))
+rows = []
+for n, pool in pools.items():
+    for schedule, m in (("gpipe", 4), ("gpipe", 8), ("1f1b", 8), ("interleaved", 8)):
+        real, held = measure.run_step(pool, schedule, m)
+        simulated = measure.simulate_step(n, schedule, m)
+        rows.append(
+            {
+                "ranks": n,
+                "schedule": schedule,
+                "micro-batches": m,
+                "bubble, real": real.bubble_fraction,
+                "simulated": simulated.bubble_fraction,
+                "difference": real.bubble_fraction - simulated.bubble_fraction,
+                "held, real": held / real.chunks_per_stage,
+                "held, simulated": max(simulated.peak_activations),
+            }
+        )
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # GPipe and 1F1B have the same bubble. 1F1B goes back as soon as it can, and holds no more micro-batches
@@ -234,10 +313,22 @@ table(gantt.bubble_rows(pools, cases))
 # **DualPipe** 让微批次从两端进入，代价是权重存两份。
 
 # %%
-table(compared.compared_rows(4, 8))
+rows = []
+for schedule in SCHEDULES:
+    timeline = simulate([1.0] * 4, [2.0] * 4, 8, schedule)
+    rows.append(
+        {
+            "schedule": schedule,
+            "time": timeline.makespan,
+            "bubble": timeline.bubble_fraction,
+            "micro-batches held": max(timeline.peak_activations),
+            "copies of the weights": 2 if schedule == "dualpipe" else 1,
+        }
+    )
+table(rows, kind="simulated")
 
 # %%
-explore(compared.pipeline)
+explore(figures.pipeline)
 
 # %% [markdown] tags=["en"]
 # Slow the second stage down: which schedule suffers least? Double the micro-batches until the bubble is
@@ -269,7 +360,7 @@ answer_2 = ...  # [[("F", 0), ...], ...]
 check("13-2", answer_2)
 
 # %%
-table(exercises.score_rows(answer_2))
+table(exercises.score_rows(answer_2), kind="simulated")
 
 # %% [markdown] tags=["en", "solution", "ex-13-2"]
 # <details><summary>Solution</summary>
@@ -312,10 +403,22 @@ table(exercises.score_rows(answer_2))
 # 阶段均等、没有传输也没有其他开销时，能做到多少：
 
 # %%
-show(compared.speedup_figure())
+show(figures.speedups())
 
 # %%
-table(compared.published_rows())
+rows = [
+    {
+        "model": row["model"],
+        "stages": row["n_stages"],
+        "micro-batches": row["n_microbatches"],
+        "published": row["throughput"],
+        "ideal": row["ideal"],
+        "recomputed": row["recomputed"],
+        "published / ideal": row["over_ideal"],
+    }
+    for row in gpipe.published_rows()
+]
+table(rows, kind="published")
 
 # %% [markdown] tags=["en"]
 # GPipe's paper measured these over each model's first row. The bubble does not explain them. A row with
@@ -342,7 +445,26 @@ table(compared.published_rows())
 show_source(partition.best_split)
 
 # %%
-table(compared.split_rows())
+layers = [1.0] * 10 + [4.0]
+splits = {
+    "equal counts": shares(11, 4),
+    "best split": partition.best_split(layers, 4),
+}
+times, rows = {}, []
+for name, split in splits.items():
+    seconds = partition.stage_seconds(layers, split)
+    timeline = simulate(seconds, [2 * s for s in seconds], 16, "1f1b")
+    times[name] = timeline.makespan
+    rows.append(
+        {
+            "split": name,
+            "layers": " ".join(map(str, split)),
+            "slowest stage": max(seconds),
+            "time": times[name],
+            "bubble": timeline.bubble_fraction,
+        }
+    )
+table(rows, kind="simulated")
 
 # %% [markdown] tags=["en"]
 # Dynamic programming finds the best cut exactly, in a table of stages by layers. It cannot cut a layer:
@@ -361,10 +483,39 @@ table(compared.split_rows())
 # 给定模型、设备和批，规划器把放得下的切法都试一遍，取最快的：
 
 # %%
-from efflab_rooms.pipeline_parallel import planner
+from efflab.config import PRESETS
+from efflab.devices import DEVICES
+from efflab.distributed import plan_fit
+from efflab.distributed.plan import best_plan, fitting_plans
+from efflab.distributed.split import Training
 
-table(planner.plan_rows())
-print(planner.refusal())
+a100 = DEVICES["A100 80GB SXM"]
+
+# %%
+rows = []
+for name in ("bert-large", "gpt2-xl", "gpt3-1.3b", "gpt3-175b"):
+    training = Training(PRESETS[name], a100, 1536, min(2048, PRESETS[name].max_len))
+    for n in (8, 64, 512):
+        plan = next(iter(fitting_plans(training, n)), None)  # the fastest, or none that fits
+        rows.append(
+            {
+                "model": name,
+                "devices": n,
+                "tensor": plan and plan.tp,
+                "pipeline": plan and plan.pp,
+                "data": plan and plan.dp,
+                "micro-batches": plan and plan.n_microbatches,
+                "GB a card": plan and plan.memory_bytes / 1e9,
+                "utilization (%)": plan and 100 * plan.mfu,
+            }
+        )
+table(rows, kind="computed")
+
+# %%
+try:
+    best_plan(PRESETS["gpt3-175b"], 8, a100, global_batch=1536, seq_len=2048)
+except ValueError as error:
+    print(error)
 
 # %% [markdown] tags=["en"]
 # Does its model of time deserve trust? Megatron's published rows, each predicted by three constants that
@@ -374,11 +525,52 @@ print(planner.refusal())
 # 它的时间模型可信吗？Megatron 公布的每一行，都用三个常数来预测，而这三个常数只在其他模型的行上拟合：
 
 # %%
-table(planner.megatron_rows())
+predictions = plan_fit.left_out()
+rows = [
+    {
+        "table": row["table"],
+        "scheme": row["scheme"],
+        "parameters (B)": row["params_billions"],
+        "devices": row["gpus"],
+        "tensor": row["tensor_parallel"],
+        "pipeline": row["pipeline_parallel"],
+        "published (TFLOP/s)": row["tflops_per_gpu"],
+        "predicted": row["predicted"],
+        "error (%)": 100 * row["error"],
+    }
+    for row in predictions
+]
+table(rows, kind="published")
 
 # %%
-table(planner.error_rows())
-table(planner.zero_rows())
+results = {
+    "Table 1, the model": [row for row in predictions if row["table"] == 1],
+    "Table 1, one number for all": plan_fit.one_number(),
+    "Table 2, the model": [row for row in predictions if row["table"] == 2],
+}
+rows = [
+    {
+        "rows": name,
+        "count": len(some),
+        "median error (%)": 100 * plan_fit.median_error(some),
+        "largest (%)": 100 * max(abs(row["error"]) for row in some),
+    }
+    for name, some in results.items()
+]
+table(rows, kind="computed")
+
+# %%
+rows = [
+    {
+        "parameters (B)": pair["params_billions"],
+        "devices": pair["devices"],
+        "published": pair["published"],
+        "predicted": pair["predicted"],
+        "ranked right": pair["is_right"],
+    }
+    for pair in plan_fit.ranking(predictions)
+]
+table(rows, kind="published")
 
 # %% [markdown] tags=["en"]
 # Table 1's rows are so alike that one number for all is nearly as good: it proves little. Table 2's range
@@ -410,19 +602,19 @@ table(planner.zero_rows())
 # ## 11 · 结论
 
 # %% tags=["nbval-ignore-output"]
-from efflab_rooms.pipeline_parallel import rests, verdicts
-
-figures = rests.model_evidence(pools[4], batch_size, seq_len)
-lab.verdict("model-parallel", verdicts.model_parallel(figures))
+evidence = verdicts.model_evidence(between[4, "gpipe"], alone, inside[4, "ours"])
+lab.verdict("model-parallel", verdicts.model_parallel(evidence))
 
 # %%
-lab.verdict("gpipe-throughput", verdicts.gpipe_throughput(rests.gpipe_evidence()))
+lab.verdict("gpipe-throughput", verdicts.gpipe_throughput(verdicts.gpipe_evidence()))
 
 # %% tags=["nbval-ignore-output"]
-lab.verdict("pipe-balance", verdicts.pipe_balance(rests.balance_evidence(pools[4])))
+split_gain = times["equal counts"] / times["best split"]
+evidence = verdicts.balance_evidence(measure.slowdown("gpipe", pools[4]), split_gain)
+lab.verdict("pipe-balance", verdicts.pipe_balance(evidence))
 
 # %% tags=["nbval-ignore-output"]
-lab.verdict("microbatch-bubble", verdicts.microbatch_bubble(rests.bubble_evidence(pools[4])))
+lab.verdict("microbatch-bubble", verdicts.microbatch_bubble(verdicts.bubble_evidence(pools[4])))
 for pool in pools.values():
     pool.close()
 

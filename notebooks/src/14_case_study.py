@@ -36,11 +36,16 @@ language = "en"
 seed = 0  # of the training that is repeated, 0 to 999999
 
 # %%
-from efflab import lab
-from efflab.experiments import lighten
+from statistics import mean
+
+from efflab import cost, lab, points
+from efflab.devices import DEVICES
+from efflab.estimate import Estimate
+from efflab.experiments import case_study, lighten
+from efflab.experiments.case_study_latency import INT8, OPENVINO, SHIPPED, STAGES
 from efflab.lab import board, check, explore, predict, show, show_source, table
 from efflab_rooms import texts
-from efflab_rooms.case_study import engines, exercises, hours, paths, verdicts, where
+from efflab_rooms.case_study import exercises, figures, measure, verdicts
 
 lab.use_language(language)
 lab.use_notebook("14_case_study", exercises.EXERCISES, texts("case_study"))
@@ -78,7 +83,22 @@ p_last = predict("And if all training comes first, pruning and INT8 last?", "bit
 # 文本越长，注意力分数占得越多。512 个 token 时超过四分之一，连同投影，注意力占了一半：
 
 # %%
-table(where.share_rows())
+rows = []
+for seq_len in (128, 256, 512):
+    flops = cost.flops_by_part(measure.CONFIG, seq_len)
+    total = sum(flops.values())
+    rows.append(
+        {
+            "tokens": seq_len,
+            "GFLOP": total / 1e9,
+            "projections (%)": 100 * flops["projections"] / total,
+            "scores (%)": 100 * flops["scores"] / total,
+            "ffn (%)": 100 * flops["ffn"] / total,
+            "embedding (%)": 100 * flops["embedding"] / total,
+            "logits (%)": 100 * flops["logits"] / total,
+        }
+    )
+table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
 # "Dynamic attention" can mean two things (notebooks 03 and 05): a token looks at fewer tokens (a
@@ -90,7 +110,7 @@ table(where.share_rows())
 # 窗口只省分数；一个头离开，会把它的投影一起带走。各自要付什么代价？逐个在训练文本上试过：
 
 # %%
-show(where.damage_figure())
+show(figures.damage())
 
 # %% [markdown] tags=["en"]
 # The first and the last layer need to see far. The middle layers do not notice a window of 32. And one
@@ -104,9 +124,25 @@ show(where.damage_figure())
 # 先只说窗口。如果每层用同样的：
 
 # %%
-table(where.width_rows())
-p_alone.reveal(100 * where.widths()["widths"][-1]["windows_alone"])
-print(where.enough_alone(), "tokens: from there on windows of 16 alone remove 30%")
+widths = measure.part("widths")["widths"]
+rows = [
+    {
+        "window": row["width"] or "all",
+        "FLOPs gone, window alone (%)": 100 * row["windows_alone"],
+        "heads that go too": row["n_heads"],
+        "FLOPs gone (%)": 100 * row["removed"],
+        "pairs that count (%)": 100 * row["removed_visible"],
+        "nats added, untrained": row["added"],
+    }
+    for row in widths
+]
+table(rows, kind="recorded")
+p_alone.reveal(100 * widths[-1]["windows_alone"])
+narrowest = lighten.windows_alone((16,) * measure.CONFIG.n_layer)
+n_tokens = 64
+while lighten.removed_share(measure.CONFIG, narrowest, n_tokens) < 0.3:
+    n_tokens += 64
+print(n_tokens, "tokens: from there on windows of 16 alone remove 30%")
 
 # %% [markdown] tags=["en"]
 # At this length **windows alone cannot remove 30%**, however narrow; heads have to go too. (Count only
@@ -129,11 +165,16 @@ print(where.enough_alone(), "tokens: from there on windows of 16 alone remove 30
 show_source(lighten.by_layer)
 
 # %%
-recipe = where.chosen()
-table(where.recipe_rows(recipe))
+recipe = lighten.by_layer(measure.CONFIG, measure.damage(), 0.3, 512)
+heads_left = recipe.heads_left(measure.CONFIG.n_head)
+rows = [
+    {"layer": i, "window": window or "all", "heads kept": n_heads}
+    for i, (window, n_heads) in enumerate(zip(recipe.windows, heads_left, strict=True))
+]
+table(rows, kind="computed")
 
 # %%
-explore(where.lighter)
+explore(figures.lighter)
 
 # %% [markdown] tags=["en"]
 # Where do heads begin to go? And what does it cost to go from 20% to 40%?
@@ -152,11 +193,22 @@ explore(where.lighter)
 # 质量用总榜的留出窗口来评。
 
 # %%
-show(paths.waterfall_figure())
+show(figures.waterfall())
 
 # %%
-table(paths.step_rows(), digits=4)
-p_bits.reveal(paths.steps()[-1]["bits"])
+steps = measure.steps()
+rows = [
+    {
+        "step": step["step"],
+        "bits per byte": step["bits"],
+        "lowest seed": step["low"],
+        "highest seed": step["high"],
+        "FLOPs / as shipped": step["flops"] / steps[0]["flops"],
+    }
+    for step in steps
+]
+table(rows, kind="recorded", digits=4)
+p_bits.reveal(steps[-1]["bits"])
 
 # %% [markdown] tags=["en"]
 # Lightening costs most, and one round of 80 steps takes back most of it. Pruning a quarter of the
@@ -167,7 +219,8 @@ p_bits.reveal(paths.steps()[-1]["bits"])
 # 对照是同样微调过的原模型：
 
 # %%
-print("tuned, above the plain model tuned as long:", paths.control_difference(), "bits per byte")
+above = measure.control_difference()
+print("tuned, above the plain model tuned as long:", above, "bits per byte")
 
 # %% [markdown] tags=["en"]
 # The beginning of that round, repeated here in fp32:
@@ -176,7 +229,10 @@ print("tuned, above the plain model tuned as long:", paths.control_difference(),
 # 在本机用 fp32 重跑这一轮的开头：
 
 # %% tags=["nbval-ignore-output"]
-table(paths.live_rows(seed), digits=4)
+model = lighten.lightened(points.language_model(), recipe)
+case_study.tune(model, "fp32", seed, 0, stop=case_study.EARLY)
+bits = points.language_quality(model).mean
+table([measure.early_row(bits, seed)], kind="measured", digits=4)
 
 # %% [markdown] tags=["en"]
 # ## 5 · Does the order matter?
@@ -190,8 +246,16 @@ table(paths.live_rows(seed), digits=4)
 # 同样的步骤、同样多的训练，换一种次序。差值在种子内部求：同一个种子的各轮训练不论排在哪里，批都相同。
 
 # %%
-table(paths.order_rows(), digits=4)
-p_last.reveal(paths.order_rows()[4]["bits per byte"])
+main, rows = measure.ends("lighten, prune"), []
+for path, order in case_study.PATHS.items():
+    if order:
+        bits = measure.ends(path)
+        above = measure.difference(bits, main)
+        row = {"path": path, "steps": ", ".join(map(lab.tr, (*order, "INT8")))}
+        row |= {"bits per byte": mean(bits.values()), "above the first path": above.mean}
+        rows.append(row | {"from": above.low, "to": above.high})
+table(rows, kind="recorded", digits=4)
+p_last.reveal(mean(measure.ends("all after INT8").values()))
 
 # %% [markdown] tags=["en"]
 # Which of the two cuts comes first does not matter, to within the seeds. What matters is that
@@ -215,10 +279,10 @@ p_last.reveal(paths.order_rows()[4]["bits per byte"])
 # fp32 出厂模型相比）。这块 CPU 还扮演了一次老型号，不用 VNNI（8 位乘法的指令）：
 
 # %%
-table(engines.engine_rows("as shipped"))
+table(measure.engine_rows("as shipped"), kind="recorded")
 
 # %%
-table(engines.engine_rows("lightened, pruned"))
+table(measure.engine_rows("lightened, pruned"), kind="recorded")
 
 # %% [markdown] tags=["en"]
 # Errors are those of the logits against fp32 of the same stage. Which step bought the time? All in one
@@ -228,7 +292,17 @@ table(engines.engine_rows("lightened, pruned"))
 # 误差是 logits 与同一阶段 fp32 之差。时间是哪一步省下的？都用同一个引擎，与它自己的 fp32 出厂模型相比：
 
 # %%
-table(engines.stage_rows(), digits=3)
+flops = {stage: measure.times()[stage, OPENVINO]["flops"] for stage in STAGES}
+rows = []
+for stage in STAGES:
+    row = {"stage": stage, "FLOPs": flops[stage] / flops[SHIPPED]}
+    for isa, cpu in measure.cpus().items():
+        times = measure.times(isa)
+        base = times[SHIPPED, OPENVINO]["ratio"]
+        row[f"fp32, {cpu}"] = times[stage, OPENVINO]["ratio"] / base
+        row[f"INT8, {cpu}"] = times[stage, INT8]["ratio"] / base
+    rows.append(row)
+table(rows, kind="recorded")
 
 # %% [markdown] tags=["en"]
 # Circles are the model as shipped, squares the end of the path:
@@ -237,7 +311,7 @@ table(engines.stage_rows(), digits=3)
 # 圆点是出厂的模型，方块是走完全程之后：
 
 # %%
-show(engines.pareto_figure())
+show(figures.pareto())
 
 # %% [markdown] tags=["en"]
 # In this engine time follows FLOPs. INT8 buys about as much as both cuts together, and less without its
@@ -250,10 +324,27 @@ show(engines.pareto_figure())
 # 常驻内存几乎不变：那是引擎自己占的，不是 13 MB 的权重。再在本机现测一次（轻量化并剪枝后的模型，未微调；权重不影响时间）：
 
 # %% tags=["nbval-ignore-output"]
-table(engines.live_rows())
+engines, weights = measure.engines_here()
+times = measure.times_here()
+rows = [
+    {
+        "engine": name,
+        "time / torch fp32": ratio.mean,
+        "from": ratio.low,
+        "to": ratio.high,
+        "A/A band (%)": 100 * times.band,
+        "all files (MB)": engines[name].nbytes / 1e6,
+        "weights alone (MB)": weights[name] / 1e6,
+    }
+    for name, ratio in times.ratios.items()
+]
+table(rows, kind="measured")
 
 # %% tags=["nbval-ignore-output"]
-board.add(technique="lightened, pruned, INT8", **engines.board_point())
+engine, bits = engines[INT8], measure.ends().values()
+quality = Estimate(mean(bits), min(bits), max(bits))  # as recorded, of the model that was tuned
+point = points.language_point(engine, engine.nbytes, quality)
+board.add(technique="lightened, pruned, INT8", **point)
 
 # %% [markdown] tags=["en"]
 # ## 7 · 100 billion parameters in 72 hours
@@ -268,7 +359,19 @@ board.add(technique="lightened, pruned, INT8", **engines.board_point())
 # 公布的训练是这样的：
 
 # %%
-table(hours.run_rows())
+rows = [
+    {
+        "run": run.name,
+        "parameters (B)": run.n_params / 1e9,
+        "tokens (B)": run.n_tokens / 1e9,
+        "devices": run.n_devices,
+        "days": run.days,
+        "utilization (%)": 100 * run.utilization,
+        "devices for 72 hours": round(run.device_hours / 72),
+    }
+    for run in measure.published_runs()
+]
+table(rows, kind="published")
 
 # %% [markdown] tags=["en"]
 # Nobody took three days. With the best of these utilizations:
@@ -277,7 +380,14 @@ table(hours.run_rows())
 # 没有一次是三天。按其中最高的利用率计算：
 
 # %%
-table(hours.need_rows())
+n, utilization = measure.largest_cluster(), measure.best_utilization()
+rows = []
+for name in measure.GPUS:
+    needed = measure.devices_needed(100e9, 300e9, 3, DEVICES[name], utilization)
+    most = measure.tokens_possible(100e9, 3, n, DEVICES[name], utilization)
+    row = {"device": name, "for 300 B tokens": round(needed)}
+    rows.append(row | {f"B tokens on {n:,}": most / 1e9})
+table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
 # The article names data and pipeline parallelism. The planner of notebook 13, for 101 billion
@@ -287,7 +397,16 @@ table(hours.need_rows())
 # 文章说用的是数据并行加流水线并行。让第 13 篇的规划器为 1010 亿参数、公布过的最大集群做个规划：
 
 # %%
-table(hours.plan_rows())
+n_steps = 300e9 / (measure.largest_cluster() * measure.MODEL.max_len)
+rows = []
+for name, plan in measure.plans().items():
+    row = {"plan": name}
+    if plan:
+        row |= {"tensor": plan.tp, "pipeline": plan.pp, "data": plan.dp}
+        row |= {"GB a card": plan.memory_bytes / 1e9, "utilization (%)": 100 * plan.mfu}
+        row |= {"days for 300 B tokens": n_steps * plan.step_seconds / 86400}
+    rows.append(row)
+table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
 # With these two alone it does not even fit; with the optimizer sharded it does, at less than half the
@@ -297,7 +416,7 @@ table(hours.plan_rows())
 # 只用这两种，根本放不下；把优化器状态切分之后放得下，速度却不到一半。现在请自己找一找 72 小时：
 
 # %%
-explore(hours.hours)
+explore(figures.hours)
 
 # %% [markdown] tags=["en"]
 # ## 8 · Where it breaks
@@ -324,16 +443,16 @@ explore(hours.hours)
 # ## 9 · 结论
 
 # %%
-lab.verdict("ernie-dynamic", verdicts.ernie_dynamic(engines.dynamic_evidence()))
+lab.verdict("ernie-dynamic", verdicts.ernie_dynamic(verdicts.dynamic_evidence()))
 
 # %%
-lab.verdict("ernie-int8", verdicts.ernie_int8(engines.int8_evidence()))
+lab.verdict("ernie-int8", verdicts.ernie_int8(verdicts.int8_evidence()))
 
 # %%
-lab.verdict("fp16-int8", verdicts.fp16_int8(engines.recipe_evidence()))
+lab.verdict("fp16-int8", verdicts.fp16_int8(verdicts.recipe_evidence()))
 
 # %%
-lab.verdict("ernie-72h", verdicts.ernie_72h(hours.hours_evidence()))
+lab.verdict("ernie-72h", verdicts.ernie_72h(verdicts.hours_evidence()))
 
 # %% [markdown] tags=["en"]
 # ## 10 · Exercises
@@ -379,7 +498,7 @@ check("14-1", tokens)
 
 # %% [markdown] tags=["en"]
 # **14-2 (a target).** Remove at least 25% of the FLOPs at 512 tokens with windows and heads, adding at
-# most 0.30 nats a token by the costs of section 2 (`where.damage()`, one change at a time added up).
+# most 0.30 nats a token by the costs of section 2 (`measure.damage()`, one change at a time added up).
 # `answer_2 = (windows, removed)`: six windows out of 256, 128, 64, 32, 16 or None, and for each of the
 # six layers a tuple of the heads that go.
 #
@@ -388,7 +507,7 @@ check("14-1", tokens)
 
 # %% [markdown] tags=["zh"]
 # **14-2（达标题）。** 用窗口和头，在 512 个 token 上至少去掉 25% 的 FLOPs，按第 2 节的代价
-# （`where.damage()`，各项改动相加）最多增加 0.30 nat。`answer_2 = (windows, removed)`：六个窗口，取自
+# （`measure.damage()`，各项改动相加）最多增加 0.30 nat。`answer_2 = (windows, removed)`：六个窗口，取自
 # 256、128、64、32、16 或 None；以及六层各自去掉的头组成的元组。
 #
 # <details><summary>提示</summary>第 2 到 4 层几乎用不着远处的 token。然后找代价不超过 0.03 的头。</details>
@@ -403,8 +522,8 @@ check("14-2", answer_2)
 # <details><summary>Solution</summary>
 #
 # ```python
-# found = lighten.by_layer(where.CONFIG, where.damage(), 0.25, 512)
-# answer_2 = found.windows, found.removed
+# lighter = lighten.by_layer(measure.CONFIG, measure.damage(), 0.25, 512)
+# answer_2 = lighter.windows, lighter.removed
 # ```
 #
 # The greedy search of section 3, stopped earlier.
@@ -415,8 +534,8 @@ check("14-2", answer_2)
 # <details><summary>答案</summary>
 #
 # ```python
-# found = lighten.by_layer(where.CONFIG, where.damage(), 0.25, 512)
-# answer_2 = found.windows, found.removed
+# lighter = lighten.by_layer(measure.CONFIG, measure.damage(), 0.25, 512)
+# answer_2 = lighter.windows, lighter.removed
 # ```
 #
 # 就是第 3 节的贪心搜索，早些停下。

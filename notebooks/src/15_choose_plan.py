@@ -42,10 +42,12 @@ n_devices = 8  # 1 to 64
 
 # %%
 from efflab import lab
-from efflab.cost import roofline_seconds
+from efflab.advice import predictions
+from efflab.advice.ranking import advise
+from efflab.cost import num_params, roofline_seconds
 from efflab.lab import check, explore, predict, show, show_source, table
 from efflab_rooms import texts
-from efflab_rooms.choose_plan import advice, exercises, light, parallel, verdicts
+from efflab_rooms.choose_plan import exercises, figures, measure, verdicts
 
 lab.use_language(language)
 lab.use_notebook("15_choose_plan", exercises.EXERCISES, texts("choose_plan"))
@@ -85,7 +87,22 @@ p_game = predict("At how many bits per byte does stdlib-gpt fit into 2 MB?", "bi
 # 预算 `quality` 问的是：哪些技术能把质量损失控制在 1 % 以内。
 
 # %%
-table(advice.rows(model, device, budget, n_devices=n_devices))
+gains = advise(model, device, budget, n_devices=n_devices)
+rows = [
+    {
+        "technique": gain["technique"],
+        "at least": gain["gain_low"],
+        "at most": gain["gain_high"],
+        "kind": gain["kind"],
+        "quality lost (%)": gain["lost"],
+        "of": gain["metric"] or "not recorded",
+        "source": gain["source"],
+        "notebook": gain["notebook"],
+    }
+    for gain in gains
+    if gain["serves"]
+]
+table(rows)
 
 # %% [markdown] tags=["en"]
 # And what does not serve it, with why:
@@ -94,7 +111,10 @@ table(advice.rows(model, device, budget, n_devices=n_devices))
 # 再看哪些不服务于它，以及原因：
 
 # %%
-table(advice.refused(model, device, budget, n_devices=n_devices))
+rows = [
+    {"technique": gain["technique"], "why not": gain["why"]} for gain in gains if not gain["serves"]
+]
+table(rows)
 
 # %% [markdown] tags=["en"]
 # The same in a terminal: `efflab advise gpt3-1.3b "A100 80GB SXM" "training days" --devices 8`, with
@@ -189,7 +209,7 @@ show_source(roofline_seconds)
 # 再增加设备数：从多少台起，单靠数据并行开始落后？
 
 # %%
-explore(advice.plan, frames=11, most=200)
+explore(figures.plan, frames=11, most=200)
 
 # %% [markdown] tags=["en"]
 # ## 5 · A light structure first?
@@ -205,12 +225,12 @@ explore(advice.plan, frames=11, most=200)
 # 共享层减少的是参数，FLOPs 一个不少；ALBERT 省下的 FLOPs 来自窄嵌入，即 logits 那一步。
 
 # %%
-show(light.picture())
+show(figures.leads())
 
 # %%
-best = max(row["at least"] for row in advice.rows("bert-base", "A100 80GB SXM", "latency")
-           if "ALBERT" in row["technique"] or "window" in row["technique"])  # fmt: skip
-p_light.reveal(best)
+gains = {gain["technique"]: gain for gain in advise("bert-base", "A100 80GB SXM", "latency")}
+light = [name for name in gains if "ALBERT" in name or "window" in name]
+p_light.reveal(max(gains[name]["gain_low"] for name in light if gains[name]["serves"]))
 
 # %% [markdown] tags=["en"]
 # Swin's windows are another matter, for an image is a long text: 3,136 tokens of 4 x 4 pixels at 224
@@ -222,7 +242,7 @@ p_light.reveal(best)
 # 在它的第一阶段，完整注意力的 FLOPs 是窗口的 14 倍（计算）。在那里，没有轻量结构根本做不成。
 
 # %%
-lab.verdict("light-first", verdicts.light_first(light.light_evidence()))
+lab.verdict("light-first", verdicts.light_first(verdicts.light_evidence()))
 
 # %% [markdown] tags=["en"]
 # ## 6 · Which parallelism?
@@ -238,7 +258,14 @@ lab.verdict("light-first", verdicts.light_first(light.light_evidence()))
 # 一步固定 512 条文本，不论由多少台设备分担。下表写作“张量 x 流水线 x 数据”：
 
 # %%
-table(parallel.rows(), parallel.COLUMNS)
+rows = []
+for name, config in measure.models().items():
+    row = {"model": name, "parameters (B)": num_params(config) / 1e9}
+    for n in (8, 64, 512):
+        plan = measure.fastest(name, n)
+        row[f"{n} devices"] = f"{plan.tp}x{plan.pp}x{plan.dp}" if plan else "-"
+    rows.append(row)
+table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
 # With 64 texts a device, sizes part as the article says. With 8 or 1 they do not: the sum of the
@@ -252,10 +279,10 @@ table(parallel.rows(), parallel.COLUMNS)
 # 让一步包含更多文本，看分界如何重新出现：
 
 # %%
-explore(parallel.splits, frames=8)
+explore(figures.splits, frames=8)
 
 # %%
-lab.verdict("parallel-choice", verdicts.parallel_choice(parallel.parallel_evidence()))
+lab.verdict("parallel-choice", verdicts.parallel_choice(verdicts.parallel_evidence()))
 
 # %% [markdown] tags=["en"]
 # ## 7 · A profile that changes a decision
@@ -271,15 +298,22 @@ lab.verdict("parallel-choice", verdicts.parallel_choice(parallel.parallel_eviden
 # 每种选择在自己那部分里省掉的就是预期收益。然后两者都实测：
 
 # %% tags=["nbval-ignore-output"]
-from efflab_rooms.choose_plan import profiled
-
-show(profiled.picture())
+show(figures.profile())
 
 # %% tags=["nbval-ignore-output"]
-table(profiled.rows())
+rows = []
+for n_tokens in measure.LENGTHS:
+    shares, times = measure.measurement(n_tokens)
+    row = {"tokens": n_tokens, "scores (%)": 100 * shares.scores, "FFN (%)": 100 * shares.ffn}
+    row |= {"projections (%)": 100 * shares.projections, "rule of thumb": "windows"}
+    row |= {"after the profile": measure.choice(shares, n_tokens)}
+    row |= {"windows: time": times.ratios["windows"].mean}
+    row |= {"neurons: time": times.ratios["neurons"].mean}
+    rows.append(row | {"A/A band (%)": 100 * times.band})
+table(rows, kind="measured")
 
 # %% tags=["nbval-ignore-output"]
-lab.verdict("profile-first", verdicts.profile_first(profiled.profile_evidence()))
+lab.verdict("profile-first", verdicts.profile_first(verdicts.profile_evidence()))
 
 # %% [markdown] tags=["en"]
 # ## 8 · Where it breaks: predictions beside measurements
@@ -302,12 +336,24 @@ lab.verdict("profile-first", verdicts.profile_first(profiled.profile_evidence())
 # 方案便不作判断。“按中点”一列数的是更大胆的方案（取两种宽度的中点）能排对多少。
 
 # %%
-from efflab_rooms.choose_plan import predicted
-
-table(predicted.rows())
+rows = [
+    {
+        "quantity": row["what"],
+        "predictions": row["predictions"],
+        "pairs that differ": row["pairs"],
+        "in order": row["right"],
+        "out of order": row["wrong"],
+        "not told": row["untold"],
+        "in order by the middles": row["middle"],
+        "median error (%)": 100 * row["median_error"],
+        "largest error (%)": 100 * row["largest_error"],
+    }
+    for row in predictions.summary(predictions.predictions("CPU with VNNI"))
+]
+table(rows, kind="recorded")
 
 # %%
-show(predicted.picture())
+show(figures.predicted())
 
 # %% [markdown] tags=["en"]
 # ## 9 · The budget game
@@ -348,17 +394,15 @@ show(predicted.picture())
 # 文件会真的写出来，再读回的模型在总榜的窗口上评分。每字节比特数按两位小数计，相同则比时间。
 
 # %% tags=["nbval-ignore-output"]
-from efflab_rooms.choose_plan import game
-
 moves = dict(attention=4, ffn=4, token=6, position=4, method="gptq", half=True)
-mine = game.play(moves)
-table(game.rows(mine))
+mine = measure.play(moves)
+table(measure.game_rows(mine))
 
 # %% tags=["nbval-ignore-output"]
-show(game.picture(mine))
+show(figures.game(mine))
 
 # %%
-p_game.reveal(round(game.entries()[0]["bits"], 2))
+p_game.reveal(round(measure.entries()[0]["bits"], 2))
 
 # %% [markdown] tags=["en"]
 # Our best entry spends 5 bits on attention and on the last two FFNs, 4 on the others, and looks
@@ -460,12 +504,10 @@ check("15-3", answer_3)
 # 每条论断的结论，取自本仓库机器上构建的笔记本。（你自己机器的一列：`efflab ledger run`；各机器并排：`efflab report`。）
 
 # %% tags=["nbval-ignore-output"]
-from efflab_rooms.choose_plan import ending
-
-show(ending.ledger_picture())
+show(figures.ledger())
 
 # %% tags=["nbval-ignore-output"]
-table(ending.ledger_rows())
+table(measure.ledger_rows())
 
 # %% [markdown] tags=["en"]
 # ## 12 · How good were your predictions?
@@ -479,12 +521,12 @@ table(ending.ledger_rows())
 # 你在测量前写下的每个数字都存在 `runs/predictions.json` 里，不会离开你的机器。误差在两倍以内就算不错；你偏高还是偏低？
 
 # %% tags=["nbval-ignore-output"]
-guesses = ending.guesses()
-show(ending.calibration_picture(guesses))
+guesses = measure.guesses()
+show(figures.calibration(guesses))
 
 # %% tags=["nbval-ignore-output"]
 if guesses:
-    table(ending.calibration_rows(guesses))
+    table([measure.calibration_row(guesses)], kind="measured")
 
 # %% [markdown] tags=["en"]
 # ## Recap

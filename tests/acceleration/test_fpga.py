@@ -44,7 +44,7 @@ FLIPS = [
     ("self.sum + self.a * self.b", "self.sum + self.a + self.b"),
     ("self.sum + self.a * self.b", "self.sum ^ self.a * self.b"),
     ("self.down.eq(self.b)", "self.down.eq(self.a)"),
-    ("delayed(m, self.b[j], j)", "delayed(m, self.b[j], i)"),
+    ("delay(m, self.b[j], j)", "delay(m, self.b[j], i)"),
     ("self.sum.eq(self.above)", "self.sum.eq(self.sum)"),
     ("WIDTH, SUM_WIDTH = 8, 32", "WIDTH, SUM_WIDTH = 8, 16"),
 ]

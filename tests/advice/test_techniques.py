@@ -65,7 +65,7 @@ def test_the_most_that_is_lost_is_the_intervals_end():
 
 
 def test_albert_saves_parameters_and_no_flops():
-    shared, albert = structure.shared(case()), structure.albert(case())
+    shared, albert = structure.sharing(case()), structure.albert(case())
     assert shared.budgets["checkpoint"].low == pytest.approx(3.47, abs=0.01)
     assert albert.budgets["checkpoint"].low == pytest.approx(9.32, abs=0.01)
     assert 1 < shared.budgets["memory"].low < shared.budgets["checkpoint"].low
@@ -114,7 +114,7 @@ def test_what_looks_ahead_is_no_advice_for_a_causal_model():
 
 
 def test_mixed_precision_by_roofline_and_by_papers():
-    a100, v100 = (acceleration.mixed(case(device=d)) for d in (A100, "V100 SXM2"))
+    a100, v100 = (acceleration.mixed_precision(case(device=d)) for d in (A100, "V100 SXM2"))
     assert (a100.budgets["latency"].low, a100.budgets["latency"].high) == (
         pytest.approx(2.0),
         pytest.approx(16.0),
@@ -122,19 +122,23 @@ def test_mixed_precision_by_roofline_and_by_papers():
     assert v100.budgets["latency"].low == v100.budgets["latency"].high
     days = a100.budgets["training days"]
     assert (days.kind, round(days.low, 2), round(days.high, 2)) == ("published", 1.59, 1.93)
-    assert acceleration.mixed(case(device="H100 SXM")).budgets["training days"].kind == "computed"
+    assert (
+        acceleration.mixed_precision(case(device="H100 SXM")).budgets["training days"].kind
+        == "computed"
+    )
     assert 1 < a100.budgets["memory"].low < 2
     assert a100.budgets["checkpoint"].low == 2
 
 
 def test_a_text_of_one_token_gains_what_its_weights_take_to_read():
-    latency = acceleration.mixed(case(seq_len=1)).budgets["latency"]
+    latency = acceleration.mixed_precision(case(seq_len=1)).budgets["latency"]
     assert latency.low == latency.high == pytest.approx(2.0)
 
 
 def test_a_cpu_without_bf16_is_not_told_to_use_it():
     with_vnni, without = (
-        acceleration.mixed(case(device=f"CPU {which} VNNI")) for which in ("with", "without")
+        acceleration.mixed_precision(case(device=f"CPU {which} VNNI"))
+        for which in ("with", "without")
     )
     assert with_vnni.budgets["latency"].low > 1
     assert "slower" in without.budgets["latency"]
@@ -145,17 +149,17 @@ def test_a_cpu_without_bf16_is_not_told_to_use_it():
 def test_as_fast_as_before_is_no_gain(monkeypatch, low, faster):
     recorded_gain = Gain(low, 2.0, "recorded", "a record")
     monkeypatch.setattr(engines, "gain", lambda case, engine: recorded_gain)
-    latency = acceleration.mixed(case(device="CPU with VNNI")).budgets["latency"]
+    latency = acceleration.mixed_precision(case(device="CPU with VNNI")).budgets["latency"]
     assert latency == (recorded_gain if faster else "this CPU has no bf16 products: it was slower")
 
 
 def test_what_computes_the_same_loses_nothing():
-    for made in (acceleration.compiled(case()), *distributed.techniques(case())):
+    for made in (acceleration.compilation(case()), *distributed.techniques(case())):
         assert (made.loss.value, made.loss.most) == (0, 0)
 
 
 def test_a_compiler_has_a_number_only_where_one_was_recorded():
-    gpu = acceleration.compiled(case()).budgets["latency"]
+    gpu = acceleration.compilation(case()).budgets["latency"]
     assert gpu == "no number was recorded for this device"
 
 
@@ -164,7 +168,7 @@ def test_a_compiler_is_no_advice_where_it_was_slower(old, monkeypatch):
     values = {"inductor": 2.0, "torch": old}
     items = {key: dict(value=v, low=v - 0.5, high=v + 0.5) for key, v in values.items()}
     monkeypatch.setattr(recorded, "evidence", lambda notebook, claim, key: items[key])
-    latency = acceleration.compiled(case(device="CPU with VNNI")).budgets["latency"]
+    latency = acceleration.compilation(case(device="CPU with VNNI")).budgets["latency"]
     if old < 2:
         assert "not faster" in latency
     else:

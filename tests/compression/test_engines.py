@@ -127,6 +127,7 @@ def test_calibration_and_judgement_share_no_docstring():
     assert not {f.query for f in calibration} & {f.query for f in judged}
 
 
+@pytest.mark.release
 def test_minilm_in_openvino_meets_its_targets(tmp_path):
     model, tokenizer = pretrained.load_minilm()
     engine = engines.openvino_int8(model, tmp_path, experiment.calibration(tokenizer))

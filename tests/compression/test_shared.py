@@ -107,7 +107,7 @@ MADE = {
     "quantize_weights": lambda m: run(packed.with_weights(m, rounded(m))),
     "with_weights": lambda m: run(packed.with_weights(m, rounded(m))),
     "fill": lambda m: run(packed.fill(deepcopy(m), dict(m.named_parameters()))),
-    "quantized_by": lambda m: run(
+    "quantize_by": lambda m: run(
         packed.with_weights(m, calibration.quantize_by("rtn", m, 4, None))
     ),
     "weight_masks": lambda m: run(pruning.apply_masks(m, masks(m))),

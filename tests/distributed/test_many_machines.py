@@ -38,6 +38,7 @@ def node(port, out):
     )
 
 
+@pytest.mark.release
 def test_two_nodes_train_as_one_process(tmp_path):
     port = free_port()
     nodes = [node(port, tmp_path / f"{i}.json") for i in range(2)]

@@ -108,7 +108,7 @@ def test_an_older_processor_is_imitated_where_this_is_newer(monkeypatch, vnni):
 
 def test_a_case_asks_for_a_process_with_its_instructions(monkeypatch):
     asked = []
-    monkeypatch.setattr(experiment, "recorded_recipe", lambda: RECIPE)
+    monkeypatch.setattr(experiment, "read_recipe", lambda: RECIPE)
     monkeypatch.setattr(experiment, "alone", lambda *task: asked.append(task) or {})
     experiment.run_one("time", 0, 4, experiment.OLDER)
     experiment.run_one("time", 0, 1)

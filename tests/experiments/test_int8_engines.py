@@ -39,7 +39,7 @@ def test_a_case_runs_in_a_process_with_its_instructions(monkeypatch, tmp_path, i
             (tmp_path / "capped" / "int8.xml").touch()
         return dict(size=1.0)
 
-    monkeypatch.setattr(experiment, "isolated", isolated)
+    monkeypatch.setattr(experiment, "run_isolated", isolated)
     monkeypatch.setattr(experiment, "exact", lambda n: (torch.zeros(n, 2), torch.ones(n, 2)))
     for _ in range(2):
         assert experiment.run_apart(experiment.OPENVINO, isa, tmp_path) == dict(size=1.0)

@@ -37,8 +37,9 @@ def toy(tmp_path, monkeypatch):
     ):
         said, ran = [], []
         made = dict(command="efflab experiment toy", date=f"2030-01-0{day}", commit=None)
+        made["versions"] = dict(python="3.99")
         monkeypatch.setattr(record, "machine", lambda: where)
-        monkeypatch.setattr(record, "made_by", lambda *_: made | dict(versions=dict(python="3.99")))
+        monkeypatch.setattr(record, "describe_run", lambda *_: made)
 
         def run_one(n, seed):
             if n == stop:

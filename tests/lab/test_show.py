@@ -192,12 +192,23 @@ def test_log_log_axes_and_marks():
     assert fig.layout.yaxis.dtick == 1
     assert list(fig.layout.xaxis.ticktext) == ["128", "256"]
     assert fig.layout.showlegend
-    assert lab.mark(fig, "limit", y=3).layout.annotations[0].text == "limit"
+    label = lab.mark(fig, "limit", y=100).layout.annotations[0]
+    assert (label.text, label.y) == ("limit", 2)  # the power of ten
+    assert lab.mark(lab.line([1], {"a": [1]}), "limit", y=100).layout.annotations[0].y == 100
+    two = panels(["linear", "logarithmic"]).update_xaxes(type="log", col=2)
+    for col in (1, 2):
+        two.add_scatter(x=[1, 100], y=[0, 1], row=1, col=col)
+        lab.mark(two, "here", x=10, row=1, col=col)
+    assert [label.x for label in two.layout.annotations if label.text == "here"] == [10, 1]
 
 
 def test_ticks_whiskers_and_legends_are_made_in_one_place():
     ticks = lab.figures.log_ticks([512, 2048])
     assert ticks == dict(type="log", tickvals=[512, 2048], ticktext=["512", "2,048"])
+    ticks = lab.figures.round_ticks(0.9, 21)
+    assert ticks == dict(
+        type="log", tickvals=[1, 2, 5, 10, 20], ticktext=["1", "2", "5", "10", "20"]
+    )
     bars = lab.figures.error_bars([2, 3], [1, 3], [4, 3.5], thickness=1)
     assert (bars["array"], bars["arrayminus"], bars["thickness"]) == ([2, 0.5], [1, 0], 1)
     with pytest.raises(ValueError, match="shorter"):

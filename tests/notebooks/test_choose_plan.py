@@ -7,11 +7,12 @@ import pytest
 from efflab import lab
 from efflab.advice import predictions
 from efflab.advice.case import BUDGETS
+from efflab.advice.ranking import advise
 from efflab.cost import flops_by_part
 from efflab.experiments import budget_game
 from efflab.lab.verdict import OUTCOMES
-from efflab_rooms.choose_plan import advice, ending, game, light, parallel, predicted, profiled
-from efflab_rooms.choose_plan.profiled import Shares
+from efflab_rooms.choose_plan import figures, measure, verdicts
+from efflab_rooms.choose_plan.measure import Shares
 
 A100 = "A100 80GB SXM"
 MINE = dict(n_bytes=1_500_000, fits=True, bits=1.06, flops=3e9, time=0.5)
@@ -22,58 +23,58 @@ MINE = dict(n_bytes=1_500_000, fits=True, bits=1.06, flops=3e9, time=0.5)
 
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_advice_and_refusals_are_every_technique_once(budget, both_languages):
-    good, bad = (f("bert-base", A100, budget, n_devices=8) for f in (advice.rows, advice.refused))
-    names = [row["technique"] for row in (*good, *bad)]
+    rows = advise("bert-base", A100, budget, n_devices=8)
+    names = [row["technique"] for row in rows]
     assert len(set(names)) == len(names) == 15
+    good, bad = ([row for row in rows if row["serves"] == serves] for serves in (True, False))
     assert all(row["source"] for row in good)
-    assert all(row["why not"] for row in bad)
-    lab.table(good)
-    lab.table(bad)
+    assert all(row["why"] for row in bad)
+    lab.table([{"technique": row["technique"], "of": row["metric"]} for row in good])
+    lab.table([{"technique": row["technique"], "why not": row["why"]} for row in bad])
 
 
 def test_the_plans_explorer_follows_its_controls(both_languages):
-    one, many = (list(advice.plan(n).layout.meta.values()) for n in (1, 64))
+    one, many = (list(figures.plan(n).layout.meta.values()) for n in (1, 64))
     assert many[0] > one[0]
     assert many[1] > one[1]
     for device in ("CPU with VNNI", "CPU without VNNI"):
-        fig = advice.plan(1, "stdlib-gpt", device, "latency")
+        fig = figures.plan(1, "stdlib-gpt", device, "latency")
         drawn = sum(len(trace.y) for trace in fig.data)
         assert drawn == next(iter(fig.layout.meta.values()))
     with pytest.raises(ValueError, match="n_devices=2"):
-        advice.plan(2, "gpt2-xl", "CPU with VNNI")
+        figures.plan(2, "gpt2-xl", "CPU with VNNI")
 
 
 def test_what_nothing_serves_is_still_a_picture(monkeypatch, both_languages):
-    monkeypatch.setattr(advice, "_advised", lambda *_: [])
-    assert list(advice.plan().layout.meta.values()) == [0, 0.0]
+    monkeypatch.setattr(figures, "_advice", lambda *_: [])
+    assert list(figures.plan().layout.meta.values()) == [0, 0.0]
 
 
 # --- Light structures ------------------------------------------------------------------------
 
 
 def test_a_lead_is_the_best_structure_over_the_best_other():
-    assert light.lead("bert-base", "checkpoint") > 1 > light.lead("bert-base", "latency")
-    assert light.lead("bert-base", "quality") == 0
-    rows = light.rows()
-    assert len(rows) == 20
-    for row in rows:
-        assert row["is a light structure"] == (row["structure / best other"] > 1)
+    assert measure.lead("bert-base", "checkpoint") > 1 > measure.lead("bert-base", "latency")
+    assert measure.lead("bert-base", "quality") == 0
+    for model in measure.MODELS:
+        for budget in BUDGETS:
+            first = advise(model, A100, budget)[0]
+            assert first["structure"] == (measure.lead(model, budget) > 1)
 
 
 def test_windows_of_an_image_by_hand():
     side = 56  # 14 x 14 tokens
     projections = 8 * 196 * 96**2
-    assert light.image_flops(side, windowed=False) == projections + 4 * 196**2 * 96
-    assert light.image_flops(side, windowed=True) == projections + 4 * 49 * 196 * 96
-    lead = light.image_flops(224, windowed=False) / light.image_flops(224, windowed=True)
+    assert verdicts.image_flops(side, windowed=False) == projections + 4 * 196**2 * 96
+    assert verdicts.image_flops(side, windowed=True) == projections + 4 * 49 * 196 * 96
+    lead = verdicts.image_flops(224, windowed=False) / verdicts.image_flops(224, windowed=True)
     assert lead == pytest.approx(13.8, abs=0.05)
 
 
 def test_leads_are_drawn(both_languages):
-    fig = light.picture()
+    fig = figures.leads()
     assert len(fig.data) == 4
     assert all(len(bar.x) == 5 for bar in fig.data)
-    lab.table(light.rows())
 
 
 # --- Splits ----------------------------------------------------------------------------------
@@ -85,9 +86,9 @@ def test_borders_are_where_the_fastest_plans_turn(monkeypatch):
             self.tp, self.pp = tp, pp
 
     def borders(*shapes):
-        found = [(1e9 * (i + 1), Plan(*shape)) for i, shape in enumerate(shapes)]
-        monkeypatch.setattr(parallel, "plans", lambda *_: found)
-        return parallel.borders(8)
+        plans = [(i + 1, Plan(*shape)) for i, shape in enumerate(shapes)]
+        monkeypatch.setattr(measure, "plans", lambda *_: plans)
+        return measure.borders(8)
 
     assert borders((1, 1), (1, 1), (2, 1), (2, 2)) == (2, 4)
     assert borders((2, 1), (1, 1), (1, 2), (2, 1)) == (0, 0)
@@ -96,18 +97,17 @@ def test_borders_are_where_the_fastest_plans_turn(monkeypatch):
 
 
 def test_with_many_texts_small_models_need_no_split():
-    few, many = (parallel.borders(64, texts) for texts in (128, 4096))
+    few, many = (measure.borders(64, texts) for texts in (128, 4096))
     assert few[0] == 0 < many[0] < many[1]
 
 
 def test_plans_are_listed_and_explored(both_languages):
-    rows = parallel.rows()
-    assert rows[0]["8"] == "1x1x8"
-    assert rows[-1]["8"] == "-"
-    lab.table(rows, parallel.COLUMNS)
-    fig = parallel.splits(8, 512)
+    small, *_, huge = (measure.fastest(name, 8) for name in measure.models())
+    assert (small.tp, small.pp, small.dp) == (1, 1, 8)
+    assert huge is None
+    fig = figures.splits(8, 512)
     assert list(fig.layout.meta.values())[:2] == [7.47, 18.45]
-    few = list(parallel.splits(512, 512).layout.meta.values())
+    few = list(figures.splits(512, 512).layout.meta.values())
     assert few[:2] == [lab.tr("none")] * 2
     assert [len(trace.x) for trace in fig.data] == [6, 6, 6]
 
@@ -117,20 +117,20 @@ def test_plans_are_listed_and_explored(both_languages):
 
 def test_the_profile_points_to_what_saves_more():
     attention, ffn = Shares(0.6, 0.1, 0.2, 0.1), Shares(0.1, 0.2, 0.6, 0.1)
-    assert profiled.chosen(attention, 2048) == "windows"
-    assert profiled.chosen(ffn, 2048) == "neurons"
-    saved = profiled.saved(attention, 512)
-    assert saved["windows"] == pytest.approx(0.6 * (1 - 61440 / 512**2))
-    assert saved["neurons"] == pytest.approx(0.1)
+    assert measure.choice(attention, 2048) == "windows"
+    assert measure.choice(ffn, 2048) == "neurons"
+    savings = measure.savings(attention, 512)
+    assert savings["windows"] == pytest.approx(0.6 * (1 - 61440 / 512**2))
+    assert savings["neurons"] == pytest.approx(0.1)
 
 
 def test_shares_are_measured_and_grow_with_the_length():
-    short, long = profiled.shares(128), profiled.shares(2048)
-    for found in (short, long):
-        assert sum(vars(found).values()) == pytest.approx(1)
-        assert min(vars(found).values()) > 0
+    short, long = measure.shares(128), measure.shares(2048)
+    for shares in (short, long):
+        assert sum(shares) == pytest.approx(1)
+        assert min(shares) > 0
     assert long.scores > 1.2 * short.scores
-    parts = [flops_by_part(profiled.model().config, n) for n in (128, 2048)]
+    parts = [flops_by_part(measure.model().config, n) for n in (128, 2048)]
     assert parts[1]["scores"] / parts[1]["ffn"] > parts[0]["scores"] / parts[0]["ffn"]
 
 
@@ -138,24 +138,27 @@ def test_shares_are_measured_and_grow_with_the_length():
 def few_repeats():
     """Measured once for both languages."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(profiled, "REPEATS", dict.fromkeys(profiled.LENGTHS, 3))
-        profiled.measured.cache_clear()
+        patch.setattr(measure, "REPEATS", dict.fromkeys(measure.LENGTHS, 3))
+        measure.measurement.cache_clear()
         yield
-        profiled.measured.cache_clear()
+        measure.measurement.cache_clear()
 
 
-def test_measured_choices_become_rows_and_figures(few_repeats, both_languages):
-    rows = profiled.rows()
-    assert [row["tokens"] for row in rows] == [128, 512, 2048]
-    assert rows[-1]["windows: time"] < 1
-    assert rows[-1]["after the profile"] == "windows"
-    lab.table(rows)
-    found = lab.by_id(profiled.profile_evidence())
-    changed = sum(row["after the profile"] != "windows" for row in rows)
-    assert found["changed"].value == changed
-    same = [row["tokens"] for row in rows if row["after the profile"] == "windows"]
-    assert {found[f"time-{n}"].value for n in same} == {1.0}
-    assert len(profiled.picture().data) == 4
+def test_choices_are_measured_and_drawn(few_repeats, both_languages):
+    choices = {n: measure.choice(measure.measurement(n)[0], n) for n in measure.LENGTHS}
+    assert list(choices) == [128, 512, 2048]
+    assert choices[2048] == measure.THUMB == "windows"
+    _, times = measure.measurement(2048)
+    assert set(times.ratios) == {"windows", "neurons"}
+    assert times.ratios["windows"].mean < 1
+    evidence = lab.by_id(verdicts.profile_evidence())
+    assert evidence["changed"].value == sum(name != "windows" for name in choices.values())
+    same = [n for n, name in choices.items() if name == "windows"]
+    assert {evidence[f"time-{n}"].value for n in same} == {1.0}
+    fig = figures.profile()
+    assert len(fig.data) == 4
+    assert list(fig.data[0].y) == [100 * measure.measurement(n)[0].scores for n in choices]
+    assert list(fig.layout.meta.values()) == [lab.tr(name) for name in choices.values()]
 
 
 # --- Predictions -----------------------------------------------------------------------------
@@ -170,43 +173,43 @@ def made_up(monkeypatch):
         for i, (p, m) in enumerate([(1.0, 1.0), (0.5, 0.4), (0.4, 0.5)])
     ]  # fmt: skip
     rows.append(rows[0] | dict(what="quality"))
-    monkeypatch.setattr(predictions, "predictions", lambda device: rows)
+    monkeypatch.setattr(predictions, "predictions", lambda *device: rows)
     return rows
 
 
 def test_predictions_are_summed_up_and_drawn(made_up, both_languages):
-    size, quality = predicted.rows()
-    assert (size["predictions"], size["pairs that differ"]) == (3, 3)
-    assert (size["in order"], size["out of order"], size["not told"]) == (2, 1, 0)
-    assert size["in order by the middles"] == 2
-    assert size["largest error (%)"] == pytest.approx(22.3, abs=0.1)
-    assert quality["pairs that differ"] == 0
-    lab.table(predicted.rows())
-    fig = predicted.picture()
+    size, quality = predictions.summary(made_up)
+    assert (size["predictions"], size["pairs"]) == (3, 3)
+    assert (size["right"], size["wrong"], size["untold"]) == (2, 1, 0)
+    assert size["middle"] == 2
+    assert size["largest_error"] == pytest.approx(0.223, abs=0.001)
+    assert quality["pairs"] == 0
+    fig = figures.predicted()
     assert list(fig.layout.meta.values()) == [3, 2, 1]
 
 
 # --- The game --------------------------------------------------------------------------------
 
 
-def test_moves_come_from_a_dict_and_unknown_ones_are_named():
-    moves = game.checked(dict(ffn=[4, 4, 4, 4, 5, 5], method="gptq"))
-    assert moves.ffn == (4, 4, 4, 4, 5, 5)
+def test_moves_come_from_a_dict_and_unknown_ones_are_named(monkeypatch):
+    monkeypatch.setattr(budget_game, "play", lambda **moves: budget_game.Moves(**moves))
+    moves = measure.play(dict(ffn=[4, 4, 4, 4, 5, 5], method="gptq"))
+    assert (moves.ffn, moves.method) == ((4, 4, 4, 4, 5, 5), "gptq")
     with pytest.raises(
         ValueError, match=r"moves=\['magic'\]: expected one of act_order, attention"
     ):
-        game.checked(dict(magic=1))
+        measure.play(dict(magic=1))
 
 
 def test_the_readers_entry_takes_its_place(both_languages):
-    assert game.rows()[0]["entry"] == budget_game.entries()[0]["entry"]
-    rows = game.rows(MINE)
-    assert (rows[0]["entry"], rows[0]["place"]) == (game.YOURS, 1)
-    late = game.rows(MINE | dict(bits=1.3))
-    assert [row["entry"] for row in late if row["fits"]][-1] == game.YOURS
+    assert measure.game_rows()[0]["entry"] == budget_game.entries()[0]["entry"]
+    rows = measure.game_rows(MINE)
+    assert (rows[0]["entry"], rows[0]["place"]) == ("yours", 1)
+    late = measure.game_rows(MINE | dict(bits=1.3))
+    assert [row["entry"] for row in late if row["fits"]][-1] == "yours"
     lab.table(rows)
-    assert len(game.picture(MINE).data) == 2
-    assert len(game.picture().data) == 1
+    assert len(figures.game(MINE).data) == 2
+    assert len(figures.game().data) == 1
 
 
 def test_the_notebooks_own_moves_play():
@@ -218,7 +221,7 @@ def test_the_notebooks_own_moves_play():
                if c.cell_type == "code" and "moves = dict(" in c.source]  # fmt: skip
     line = next(text for text in cell.splitlines() if text.startswith("moves = "))
     moves = eval(line.removeprefix("moves = "))
-    score = game.play(moves)
+    score = measure.play(moves)
     assert score["fits"]
     assert score["bits"] < 1.09
 
@@ -227,9 +230,9 @@ def test_the_notebooks_own_moves_play():
 
 
 def test_every_claim_has_a_line_in_the_ledger(both_languages):
-    rows = ending.ledger_rows()
+    rows = measure.ledger_rows()
     assert [row["claim"] for row in rows] == list(lab.load_claims())
-    fig = ending.ledger_picture()
+    fig = figures.ledger()
     assert sum(fig.layout.meta.values()) == len(rows)
     assert sum(sum(bar.y) for bar in fig.data) == len(rows)
     lab.table(rows)
@@ -240,41 +243,40 @@ def test_a_claim_that_no_notebook_judged_says_so(monkeypatch, tmp_path, both_lan
     texts = dict(condition="", rule="n is 1", reason="", figures=[figure])
     record = dict(form=2, claim="attention-quadratic", holds=True, outcome="holds") | texts
     (tmp_path / "verdicts.json").write_text(json.dumps({"00": [record]}))
-    monkeypatch.setattr(ending, "DATA_DIR", tmp_path)
-    found = ending.outcomes()
+    monkeypatch.setattr(measure, "DATA_DIR", tmp_path)
+    found = measure.outcomes()
     assert found.pop("attention-quadratic") == "holds"
-    assert set(found.values()) == {ending.NOT_YET}
-    assert list(ending.ledger_picture().layout.meta.values()) == [1, len(found)]
+    assert set(found.values()) == {measure.NOT_YET}
+    assert list(figures.ledger().layout.meta.values()) == [1, len(found)]
 
 
 def test_the_ledgers_bars_have_the_cards_colours(monkeypatch, both_languages):
-    all_of_them = [*OUTCOMES, ending.NOT_YET]
+    all_of_them = [*OUTCOMES, measure.NOT_YET]
     claims = zip(lab.load_claims(), all_of_them, strict=False)
-    monkeypatch.setattr(ending, "outcomes", lambda: dict(claims))
-    bars = ending.ledger_picture().data
+    monkeypatch.setattr(measure, "outcomes", lambda: dict(claims))
+    bars = figures.ledger().data
     assert [bar.marker.color for bar in bars[:-1]] == [look[-1] for look in OUTCOMES.values()]
     assert bars[-1].marker.color not in {look[-1] for look in OUTCOMES.values()}
 
 
 def test_guesses_are_calibrated_where_there_are_some(both_languages):
-    assert ending.calibration_rows([]) == []
-    assert list(ending.calibration_picture([]).layout.meta.values()) == [0]
+    assert list(figures.calibration([]).layout.meta.values()) == [0]
     some = [dict(notebook="03", question="q", guess=g, measured=10.0) for g in (10.0, 40.0, -1.0)]
-    (row,) = ending.calibration_rows(some)
+    row = measure.calibration_row(some)
     assert row["guesses"] == 3
     assert row["within a factor of 2 (%)"] == pytest.approx(100 / 3)
     assert row["too high (%)"] == 50
     lab.table([row])
-    drawn = ending.calibration_picture([s | dict(question="too high (%)") for s in some])
+    drawn = figures.calibration([s | dict(question="too high (%)") for s in some])
     assert list(drawn.data[-1].y) == [10.0, 40.0]  # a logarithm has no -1
 
 
 def test_a_build_shows_nobodys_guesses(monkeypatch):
-    monkeypatch.setattr(ending, "kept", lambda: ["a guess"])
-    monkeypatch.setattr(ending, "live", lambda: False)
-    assert ending.guesses() == []
-    monkeypatch.setattr(ending, "live", lambda: True)
-    assert ending.guesses() == ["a guess"]
+    monkeypatch.setattr(measure, "kept", lambda: ["a guess"])
+    monkeypatch.setattr(measure, "live", lambda: False)
+    assert measure.guesses() == []
+    monkeypatch.setattr(measure, "live", lambda: True)
+    assert measure.guesses() == ["a guess"]
 
 
 # --- Exercises -------------------------------------------------------------------------------

@@ -6,16 +6,24 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from efflab.config import ModelConfig
+from efflab.data import tokenizer
 from efflab.estimate import Estimate
 from efflab.experiments import dynamic_attention as experiment
 from efflab.lab.check import judge
 from efflab.lab.tables import table_forms
 from efflab.model import Transformer
 from efflab.structure.adaptive_span import learned_spans, span_layers
-from efflab.structure.dynamic_conv import DynamicConv, convolve
-from efflab_rooms.dynamic_attention import costs, curves, exercises, ranges, used
+from efflab.structure.dynamic_conv import (
+    DynamicConv,
+    LightweightConv,
+    convolve,
+    replace_attention,
+)
+from efflab_rooms.dynamic_attention import exercises, figures, measure
 
 # --- The experiment --------------------------------------------------------------------------
 
@@ -61,12 +69,12 @@ def test_mixing_flops_by_hand():
 
 
 def test_a_short_training_of_a_variant_keeps_what_the_record_needs():
-    model, kept = experiment.train_variant("span-1e-05", 5, n_steps=2)
-    assert torch.tensor(kept["spans"]).shape == (4, 4)
-    assert torch.tensor(kept["spans"]).equal(learned_spans(model).detach())
-    assert len(kept["reach"]) == 4
-    assert kept["n_params"] == sum(p.numel() for p in model.parameters())
-    assert 6 < kept["loss"] < 8  # hardly trained: about ln 2048
+    model, result = experiment.train_variant("span-1e-05", 5, n_steps=2)
+    assert torch.tensor(result["spans"]).shape == (4, 4)
+    assert torch.tensor(result["spans"]).equal(learned_spans(model).detach())
+    assert len(result["reach"]) == 4
+    assert result["n_params"] == sum(p.numel() for p in model.parameters())
+    assert 6 < result["loss"] < 8  # hardly trained: about ln 2048
 
 
 # --- The record ------------------------------------------------------------------------------
@@ -81,7 +89,7 @@ def test_the_record_is_complete_and_consistent():
         assert run["mixing_flops"] == experiment.mixing_flops(run["variant"], run.get("reach"))
         model = experiment.make_model(run["variant"], 0)
         assert run["n_params"] == sum(p.numel() for p in model.parameters())
-    for spec in curves.record().values():
+    for spec in measure.record().values():
         losses = spec["losses"].values()
         assert spec["loss"] == pytest.approx(mean(losses))
         low, high = spec["interval"]
@@ -93,39 +101,33 @@ def test_the_record_is_complete_and_consistent():
 def test_what_the_text_says_of_spans():
     """Without a penalty heads lengthen and shorten; a penalty shortens on average."""
     start = experiment.INITIAL_SPAN * experiment.CONFIG.max_len
-    free = curves.recorded_spans(0.0)
-    assert free.min() < start < free.max()
-    means = [curves.recorded_spans(w).mean().item() for w in curves.PENALTIES]
+    spans = {w: torch.tensor(measure.span_record(w)["spans"]) for w in measure.PENALTIES}
+    assert spans[0.0][0].min() < start < spans[0.0][0].max()
+    means = [values[0].mean().item() for values in spans.values()]
     assert means == sorted(means, reverse=True)
-    for row in curves.trim_rows():
-        assert row["mean"] <= row["widest"] + 1  # reach is rounded up to whole keys
+    for penalty, values in spans.items():
+        needs = (values + experiment.RAMP).clamp_max(experiment.CONFIG.max_len)
+        computed = torch.tensor(measure.span_record(penalty)["reach"]).float()
+        assert needs.mean() <= computed.mean() + 1  # reach is rounded up to whole keys
 
 
-def test_tables_have_their_columns(both_languages):
-    assert len(curves.table_rows()) == len(experiment.VARIANTS)
-    live = dict(what="trained here", loss=5.0, low=4.9, high=5.1, within=True, kind="measured")
-    timed = dict.fromkeys(costs.TIME_COLUMNS, 1.0) | dict(technique="attention")
-    for rows, columns in (
-        (curves.table_rows(), curves.RECORD_COLUMNS),
-        (curves.trim_rows(), curves.TRIM_COLUMNS),
-        (ranges.reach_rows(3, [3.0, 20.0]), ranges.REACH_COLUMNS),
-        (ranges.stack_rows((3,)), ranges.STACK_COLUMNS),
-        ([live, live | dict(what="recorded mean", kind="recorded")], ranges.LIVE_COLUMNS),
-        ([timed | dict(kind="measured")], costs.TIME_COLUMNS),
-        (costs.flop_rows(3, 32, 64), costs.FLOP_COLUMNS),
-    ):
-        assert all(set(row) <= set(columns) for row in rows)
-        _, shown = table_forms(rows, columns)
-        assert len(shown.splitlines()) == len(rows) + 2
+def test_times_are_tabulated_by_length_and_technique(both_languages):
+    rows = measure.time_rows(3, 32, 128)
+    assert [row["tokens"] for row in rows] == [32] * 3 + [128] * 3 + [256] * 3
+    assert {row["technique"] for row in rows} == {"LightweightConv", "DynamicConv", "adaptive span"}
+    for row in rows:
+        assert row["interval, low"] <= row["time / attention's (measured)"] <= row["interval, high"]
+    _, shown = table_forms(rows, kind="measured")
+    assert len(shown.splitlines()) == len(rows) + 2
 
 
 def test_figures(both_languages):
-    spans = curves.recorded_spans_figure()
-    assert [trace.z.shape for trace in spans.data] == [(4, 4)] * len(curves.PENALTIES)
-    mask = curves.mask_figure((8, 40), 16)
+    spans = figures.recorded_spans_figure()
+    assert [trace.z.shape for trace in spans.data] == [(4, 4)] * len(measure.PENALTIES)
+    mask = figures.mask_figure((8, 40), 16)
     assert list(mask.layout.meta.values()) == [24, 56]
     model = experiment.make_model("dynamic-7", 0).eval()
-    kernels = ranges.kernel_figure(model)
+    kernels = figures.kernel_figure(model)
     assert [len(trace.x) for trace in kernels.data] == [7] * 8
     for trace in kernels.data:
         assert sum(trace.y) == pytest.approx(1, abs=1e-5)
@@ -136,15 +138,15 @@ def test_figures(both_languages):
 
 def test_kernels_differ_by_token_and_are_those_the_layer_uses():
     model = experiment.make_model("dynamic-7", 0).eval()
-    layer, (a, b), moved = ranges.most_different(model)
+    layer, (a, b), moved = measure.most_different(model)
     assert moved == pytest.approx(((a - b).abs().sum(-1).mean() / 2).item())
     assert 0 < moved < 1
     body = model.layers[layer].attention.body
-    used = []
-    body.register_forward_hook(lambda m, inputs, out: used.append(m.kernels(m.gated(inputs[0]))))
-    ids = torch.tensor([ranges.data.tokenizer().encode(ranges.SNIPPETS[0]).ids])
+    kernels = []
+    body.register_forward_hook(lambda m, inputs, out: kernels.append(m.kernels(m.gated(inputs[0]))))
+    ids = torch.tensor([tokenizer().encode(measure.SNIPPETS[0]).ids])
     model.encode(ids)
-    torch.testing.assert_close(used[0][0, ranges.POSITION], a)
+    torch.testing.assert_close(kernels[0][0, measure.POSITION], a)
 
 
 def test_farthest_finds_a_known_reach():
@@ -152,36 +154,42 @@ def test_farthest_finds_a_known_reach():
         def forward(self, x):
             return x.roll(5, 1) + x
 
-    assert ranges.farthest(Shift(), torch.randn(1, 20, 3)) == 5
+    assert measure.farthest(Shift(), torch.randn(1, 20, 3)) == 5
 
 
 @pytest.mark.parametrize("k", [3, 15])
-def test_reach_rows_are_what_the_verdict_says(k):
-    rows = {r["technique"]: r for r in ranges.reach_rows(k, [3.0, 40.5, 9.0, 0.0])}
-    assert (rows["DynamicConv"]["a"], rows["DynamicConv"]["b"]) == (k - 1, k - 1)
-    assert rows["attention"]["a"] == experiment.CONFIG.max_len - 1
+def test_reaches_are_what_the_verdict_says(k):
+    reaches = measure.reaches(k, [3.0, 40.5, 9.0, 0.0])
+    assert reaches["DynamicConv"] == (k - 1, k - 1)
+    assert reaches["attention"][0] == experiment.CONFIG.max_len - 1
     # 40.5 + 16 = 56.5: the mask is above zero up to 56 tokens back
-    assert rows["adaptive span"]["a"] == rows["adaptive span"]["b"] == 56
-    assert [r["range"] for r in rows.values()] == ["fixed"] * 4 + ["follows the input"]
+    assert reaches["adaptive span"] == (56, 56)
+    assert [a == b for a, b in reaches.values()] == [True] * 4 + [False]
 
 
 def test_stacked_layers_add_up():
-    assert all(row["found"] == row["formula"] for row in ranges.stack_rows())
+    for k in (3, 31):
+        stack = nn.Sequential(*(DynamicConv(16, 4, k) for _ in range(4))).double()
+        x = torch.randn(1, 160, 16, dtype=torch.double)
+        assert measure.farthest(stack, x) == 4 * (k - 1)
 
 
 def test_counted_flops_are_the_formula_and_the_corners_of_blocks():
-    rows = {r["technique"]: r["ratio"] for r in costs.flop_rows(15, 64, 512)}
-    assert rows["attention"] == 1
-    assert all(1 < rows[name] < 1.1 for name in rows if name != "attention")
+    for name, layer in measure.mixers(15, 64, 512).items():
+        plain = sdpa_kernel(SDPBackend.MATH)
+        with torch.no_grad(), plain, FlopCounterMode(display=False) as counter:
+            layer(torch.randn(1, 512, measure.D_MODEL))
+        ratio = counter.get_total_flops() / measure.flops_of(name, 15, 64, 512)
+        assert ratio == 1 if name == "attention" else 1 < ratio < 1.1
 
 
 def test_spans_of_a_trained_model_are_learned_alone():
     torch.manual_seed(0)
     model = Transformer(ModelConfig(2, 2, 16, 32, 2048, 64, causal=True)).eval()
     weight = model.layers[0].ffn.body.up.weight.clone()
-    shortened = ranges.learn_spans(model, penalty=1.0, n_steps=4)
+    shortened = measure.learn_spans(model, penalty=1.0, n_steps=4)
     assert torch.equal(shortened.layers[0].ffn.body.up.weight, weight)
-    floor = ranges.span_floor(64, 4)  # so large a penalty decides alone
+    floor = measure.span_floor(64, 4)  # so large a penalty decides alone
     assert 0 < floor < 64
     shortened(torch.zeros(1, 8, dtype=torch.long))  # the spans as the last step left them
     spans = learned_spans(shortened).detach()
@@ -196,7 +204,7 @@ def test_spans_of_a_trained_model_are_learned_alone():
     [([0.05, 0.05, 0.9], 0), ([0.1, 0.3, 0.6], 1), ([0.3, 0.3, 0.4], 2), ([0.9, 0.05, 0.05], 2)],
 )
 def test_the_used_distance_holds_nine_tenths(weights, distance):
-    assert used.used_distances(torch.tensor(weights)).item() == distance
+    assert measure.used_distances(torch.tensor(weights)).item() == distance
 
 
 def test_attentions_distances_are_counted_back_from_each_token():
@@ -211,37 +219,30 @@ def test_attentions_distances_are_counted_back_from_each_token():
         return q[None, None], torch.eye(T)[None, None], None
 
     model.layers[0].attention.body.heads = heads
-    distances = used.attention_distances(model, 16)
+    distances = measure.attention_distances(model, 16)
     assert distances.shape == (16, 1)
     assert set(distances.ravel()) == {3}
     assert len(seen) == 1
 
 
 def test_fixed_kernels_use_the_same_range_everywhere():
-    plain = used.convolution_distances(ranges.lightweight(7), 300)
+    config = experiment.CONFIG
+    shape = config.d_model, config.n_head, 7
+    light = replace_attention(Transformer(config), lambda _: LightweightConv(*shape)).eval()
+    plain = measure.convolution_distances(light, 300)
     assert plain.shape == (300, 16)
-    assert used.moved_share(plain, 7) == Estimate(0.0, 0.0, 0.0)
+    assert measure.relative_spread(plain, 7) == Estimate(0.0, 0.0, 0.0)
     model = experiment.make_model("dynamic-7", 0).eval()
     with torch.no_grad():  # untrained kernels are nearly even; sharper ones differ by token
         model.layers[0].attention.body.predict.weight.mul_(300)
-    assert used.moved_share(used.convolution_distances(model, 300), 7).low > 0
+    assert measure.relative_spread(measure.convolution_distances(model, 300), 7).low > 0
 
 
-def test_moved_share_is_the_spread_over_the_width():
+def test_relative_spread_is_the_spread_over_the_width():
     distances = np.tile(np.arange(101), (2, 10)).T  # 0 to 100, evenly, in two heads
-    found = used.moved_share(distances, 101)
-    assert found.mean == pytest.approx(0.9)
-    assert found.low <= 0.9 <= found.high
-
-
-def test_variants_are_compared_with_attention_seed_by_seed():
-    rows = {row["technique"]: row for row in curves.paired_rows()}
-    assert len(rows) == len(experiment.VARIANTS) - 1
-    losses = {v: experiment.by_variant()[v]["losses"] for v in ("attention", "dynamic-15")}
-    less = [losses["dynamic-15"][s] - losses["attention"][s] for s in sorted(losses["attention"])]
-    row = rows["DynamicConv, 15 tokens"]
-    assert row["less"] == pytest.approx(sum(less) / len(less))
-    assert row["low"] < row["less"] < row["high"]
+    share = measure.relative_spread(distances, 101)
+    assert share.mean == pytest.approx(0.9)
+    assert share.low <= 0.9 <= share.high
 
 
 # --- Explorer and exercises ------------------------------------------------------------------
@@ -249,11 +250,11 @@ def test_variants_are_compared_with_attention_seed_by_seed():
 
 def test_the_explorer_counts_as_the_layers_do():
     names = ("attention", "dynamic-15", "span-0.0001")
-    attention, conv, span = (curves.kflops_a_token(curves.record()[n], 2048) for n in names)
+    attention, conv, span = (figures.kflops_a_token(measure.record()[n], 2048) for n in names)
     assert attention == 2 * (4 * 64**2 + 2 * 64 * 2048) / 1e3
     assert conv == 2 * (3 * 64**2 + 64 * 15 + 64 * 4 * 15) / 1e3
     assert 2 * 4 * 64**2 / 1e3 < span < attention
-    shown = curves.range_or_width(15, 1e-4, 2048).layout.meta
+    shown = figures.range_or_width(15, 1e-4, 2048).layout.meta
     assert list(shown.values())[3:] == [attention, conv, span]
 
 
@@ -279,11 +280,11 @@ def test_exercises_tell_right_from_wrong(name, both_languages):
 
 def test_unknown_values_are_refused():
     with pytest.raises(ValueError, match="penalty"):
-        curves.recorded_spans(0.5)
+        measure.span_record(0.5)
     with pytest.raises(ValueError, match="variant"):
-        ranges.remeasure(5)
+        experiment.train_variant("dynamic-5", 0)
     with pytest.raises(ValueError, match="reach"):
-        costs.mixers(15, 8, 64)
+        measure.mixers(15, 8, 64)
     with pytest.raises(ValueError, match="position"):
-        ranges.kernels_at(experiment.make_model("dynamic-3", 0), 0, "x", 50)
+        measure.kernels_at(experiment.make_model("dynamic-3", 0), 0, "x", 50)
     assert isinstance(experiment.make_model("dynamic-3", 0).layers[0].attention.body, DynamicConv)

@@ -1,16 +1,17 @@
 """Notebook 10: its measurements, tables, explorer and exercises."""
 
+from itertools import product
 from math import log
 
 import numpy as np
 import pytest
 import torch
 
-from efflab import lab, points
+from efflab import evaluate, lab, points
 from efflab.compression.gptq import hessian, output_error
+from efflab.estimate import Estimate
 from efflab.experiments import gptq_quality as experiment
-from efflab_rooms.gptq import calibration, exercises, pictures, tables, verdicts
-from efflab_rooms.gptq import layer as measure
+from efflab_rooms.gptq import exercises, figures, measure, verdicts
 
 MAPS = ("attention.body.qkv", "attention.body.out", "ffn.body.up", "ffn.body.down")
 WEIGHTS = [f"layers.{i}.{m}.weight" for i in range(6) for m in MAPS]
@@ -56,8 +57,7 @@ def test_record_is_complete():
     record = measure.record()
     assert {"command", "machine", "versions", "seeds", "date"} <= record.keys()
     grids = {(p["bits"], p["group_size"], p["method"]) for p in record["language"]}
-    wanted = {(b, g, m) for b in experiment.BITS for g in experiment.GROUPS
-              for m in experiment.METHODS}  # fmt: skip
+    wanted = set(product(experiment.BITS, experiment.GROUPS, experiment.METHODS))
     assert grids == wanted
     assert [p["n_tokens"] for p in record["sizes"]] == list(experiment.SIZES)
     assert {p["source"] for p in record["sources"]} == set(experiment.SOURCES[1:])
@@ -74,7 +74,7 @@ def test_recorded_gptq_beats_rounding_to_nearest_where_bits_are_few():
             assert ours["layer_error"] < rtn["layer_error"]
             assert ours["nbytes"] == rtn["nbytes"]
     for method in experiment.METHODS:
-        assert abs(tables.added_bits(8, None, method)) < 0.005
+        assert abs(measure.added_bits(measure.recorded_point(8, None, method))) < 0.005
 
 
 def test_calibration_seeds_agree_far_closer_than_the_methods_differ():
@@ -87,12 +87,13 @@ def test_calibration_seeds_agree_far_closer_than_the_methods_differ():
 # --- Tables and figures ----------------------------------------------------------------------
 
 
-def test_shape_rows_are_the_papers_numbers():
-    rows = {(r["model"], r["bits"]): r for r in tables.shape_rows()}
-    assert rows["OPT-125M", 4]["rtn"] == pytest.approx(log(37.28 / 27.65))
-    ratios = [rows[m, 4]["ratio"] for m in ("OPT-125M", "OPT-1.3B", "OPT-175B")]
-    assert ratios == sorted(ratios, reverse=True)  # the part that stays shrinks with the model
-    assert all(0 < r["ratio"] < 1 for r in rows.values())
+def test_added_losses_are_the_papers_numbers():
+    losses = measure.added_losses()
+    assert losses["OPT-125M", 4]["rtn"] == pytest.approx(log(37.28 / 27.65))
+    ratios = {key: added["gptq"] / added["rtn"] for key, added in losses.items()}
+    larger = [ratios[m, 4] for m in ("OPT-125M", "OPT-1.3B", "OPT-175B")]
+    assert larger == sorted(larger, reverse=True)  # the part that stays shrinks with the model
+    assert all(0 < ratio < 1 for ratio in ratios.values())
 
 
 @pytest.mark.parametrize(("group", "bits"), [(None, 4), (64, 3)])
@@ -101,18 +102,17 @@ def test_bits_per_weight_count_scales(group, bits):
     # a row shares 40 bits over its 192 inputs, or 768 in the fourth map of twelve twelfths
     per_row = 40 * (8 / 12 / 192 + 4 / 12 / 768)
     extra = per_row if group is None else 40 / group
-    assert tables.bits_per_weight(point) == pytest.approx(bits + extra, rel=1e-3)
+    assert measure.bits_per_weight(point) == pytest.approx(bits + extra, rel=1e-3)
 
 
 def test_every_text_is_in_both_languages(both_languages):
-    lab.table(tables.language_rows(), tables.LANGUAGE_COLUMNS)
-    lab.table(tables.encoder_rows(), tables.ENCODER_COLUMNS)
-    lab.table(tables.option_rows(), tables.OPTION_COLUMNS)
-    lab.table(tables.shape_rows(), tables.SHAPE_COLUMNS)
-    figures = [pictures.frontier(), pictures.sizes(),
-               pictures.pushing(steps=(24, 72), n_rows=4),
-               pictures.absorbed(n_steps=2), pictures.damping(damps=(0.01, 1.0))]  # fmt: skip
-    for figure in figures:
+    for figure in (
+        figures.frontier(),
+        figures.calibration_sizes(),
+        figures.changes(steps=(24, 72), n_rows=4),
+        figures.column_errors(n_steps=2),
+        figures.damping(damps=(0.01, 1.0)),
+    ):
         assert figure.layout.title.text
         assert all(np.isfinite(v) for v in figure.layout.meta.values())
     for name in exercises.EXERCISES:
@@ -120,49 +120,50 @@ def test_every_text_is_in_both_languages(both_languages):
 
 
 def test_error_moves_into_free_columns_and_output_gets_better_for_it():
-    free = [abs(c[:, k:]).mean() for k, c in zip(measure.STEPS, measure.changes(), strict=True)]
-    assert free == sorted(free)  # what is free has moved further at every step
     w = measure.weight(measure.SMALL)
-    pushed, plain = measure.after(192)
-    assert (pushed - w).square().mean() > (plain - w).square().mean()
+    steps = (24, 72, 120, 168)
+    free = [(measure.round_columns(n)[0] - w)[:32, n:].abs().mean() for n in steps]
+    assert free == sorted(free)  # what is free has moved further at every step
+    corrected, plain = measure.round_columns(192)
+    assert (corrected - w).square().mean() > (plain - w).square().mean()
     held_out = measure.layer_hessian(measure.SMALL, "held-out")
-    assert output_error(w, pushed, held_out) < 0.5 * output_error(w, plain, held_out)
+    assert output_error(w, corrected, held_out) < 0.5 * output_error(w, plain, held_out)
 
 
 def test_free_columns_absorb_error_at_every_step():
-    found = measure.absorbed(n_steps=6)
-    assert list(found) == [0, 32, 64, 96, 128, 160, 192]
-    assert found.pop(0) == (0, 0)
-    assert all(ours < nearest for ours, nearest in found.values())
+    errors = measure.column_errors(n_steps=6)
+    assert list(errors) == [0, 32, 64, 96, 128, 160, 192]
+    assert errors.pop(0) == (0, 0)
+    assert all(ours < nearest for ours, nearest in errors.values())
 
 
-def test_breaks_tells_good_calibration_from_bad():
-    ratio = [row["ratio"] for row in measure.breaks()]
-    _, good, few, _, noise, asleep, zeroed = ratio
-    assert good < 0.8 < 1 < few
-    assert good < noise
-    assert good < asleep < zeroed
-    own = [row["own"] for row in measure.breaks()]
-    assert own[2] < 0.5 * own[1]  # it fits the few that it saw
+def test_errors_tell_good_calibration_from_bad():
+    own, held_out = ({k: e[i] for k, e in measure.calibration_errors().items()} for i in (0, 1))
+    assert held_out["much"] < 0.8 * held_out["nearest"] < held_out["nearest"] < held_out["few"]
+    assert held_out["much"] < held_out["random"]
+    assert held_out["much"] < held_out["asleep"] < held_out["zeroed"]
+    assert own["few"] < 0.5 * own["much"]  # it fits the few that it saw
 
 
 def test_damping_helps_where_data_is_short():
-    nearest, by_tokens = measure.damping(damps=(0.01, 1.0))
-    little, much = by_tokens[256], by_tokens[measure.MOST]
+    errors = measure.damping_errors(damps=(0.01, 1.0))
+    little, much = errors[256], errors[measure.MOST]
+    nearest = measure.held_out_error(measure.WIDE, measure.nearest(measure.WIDE, 3))
     assert little[1] < nearest < little[0]
     assert much[0] < little[1]
 
 
-def test_recorded_curves_are_the_tables_points():
-    curves = tables.frontier()
+def test_recorded_curves_are_the_records_points():
+    curves = measure.frontier()
     assert list(curves) == [(m, g) for m in experiment.METHODS for g in (None, 64)]
     for (method, group), curve in curves.items():
         size, added = curve[1]
-        assert size == tables.bits_per_weight(measure.recorded_point(3, group, method))
-        assert added == tables.added_bits(3, group, method)
-    sizes = tables.size_rows()
-    assert [row["n_tokens"] for row in sizes] == sorted(row["n_tokens"] for row in sizes)
-    assert sizes[-1]["own"] < sizes[-1]["held_out"] < sizes[0]["held_out"]
+        point = measure.recorded_point(3, group, method)
+        assert size == measure.bits_per_weight(point)
+        assert added == measure.added_bits(point)
+    sizes = measure.record()["sizes"]
+    assert [point["n_tokens"] for point in sizes] == sorted(point["n_tokens"] for point in sizes)
+    assert sizes[-1]["own_error"] < sizes[-1]["layer_error"] < sizes[0]["layer_error"]
 
 
 # --- The whole model -------------------------------------------------------------------------
@@ -171,12 +172,12 @@ def test_recorded_curves_are_the_tables_points():
 def test_live_rows_stand_beside_the_record(monkeypatch):
     point = dict(bits_per_byte=1.5, layer_error=0.1)
     monkeypatch.setattr(experiment, "language_quality", lambda _: point)
-    monkeypatch.setattr(measure, "quantized", lambda *_: {})
-    monkeypatch.setattr(measure, "full_quality", lambda: 1.4)
-    rows = measure.again(3, None)
+    monkeypatch.setattr(measure, "quantize_layers", lambda *_: {})
+    monkeypatch.setattr(evaluate, "bits_per_byte", lambda *_: Estimate(1.4, 1.4, 1.4))
+    rows = measure.live_rows(3, measure.live_points(3))
     assert [r["method"] for r in rows] == ["round to nearest", "GPTQ"]
-    assert all(r["added"] == pytest.approx(0.1) for r in rows)
-    assert [r["within"] for r in rows] == [False if measure.comparable() else None] * 2
+    assert all(r["added to fp32, now"] == pytest.approx(0.1) for r in rows)
+    assert [r["agrees"] for r in rows] == [False if measure.comparable() else None] * 2
 
 
 def test_a_repeat_may_be_off_by_what_another_calibration_changes(monkeypatch):
@@ -185,8 +186,8 @@ def test_a_repeat_may_be_off_by_what_another_calibration_changes(monkeypatch):
     runs = [dict(part="full", bits_per_byte=1.0)]
     for seed, value in values.items():
         part = "repeats" if seed else "language"
-        runs.append(dict(part=part, bits=3, group_size=None, method="gptq", seed=seed,
-                         bits_per_byte=value))  # fmt: skip
+        case = dict(part=part, bits=3, group_size=None, method="gptq", seed=seed)
+        runs.append(case | dict(bits_per_byte=value))
     monkeypatch.setattr(measure, "record", lambda: experiment.by_part(dict(runs=runs)))
     monkeypatch.setattr(measure, "comparable", lambda: True)
     assert measure.spread(0.2, 3) == pytest.approx(0.1)
@@ -196,7 +197,7 @@ def test_a_repeat_may_be_off_by_what_another_calibration_changes(monkeypatch):
     assert measure.spread(0.2, 3) is None
 
 
-def figures(errors=None, here=0.4, little=1.2):
+def evidence(errors=None, here=0.4, little=1.2):
     errors = {2: [0.5], 3: [0.34, 0.4, 0.4], 4: [0.3], 8: [0.3]} | (errors or {})
     return verdicts.gptq_evidence(errors, dict.fromkeys(errors, -0.1), here, little)
 
@@ -204,13 +205,13 @@ def figures(errors=None, here=0.4, little=1.2):
 @pytest.mark.parametrize(
     ("given", "word"),
     [
-        (figures(), "holds if"),
-        (figures(little=0.9), "holds"),
-        (figures(little=1.0), "holds if"),
-        (figures({8: [1.0]}), "undecided"),
-        (figures({3: [0.3, 0.4, 1.1]}), "undecided"),  # the worst seed decides
-        (figures(here=1.0), "undecided"),
-        (figures({b: [1.2] for b in (2, 3, 4, 8)}, here=1.1), "does not hold"),
+        (evidence(), "holds if"),
+        (evidence(little=0.9), "holds"),
+        (evidence(little=1.0), "holds if"),
+        (evidence({8: [1.0]}), "undecided"),
+        (evidence({3: [0.3, 0.4, 1.1]}), "undecided"),  # the worst seed decides
+        (evidence(here=1.0), "undecided"),
+        (evidence({b: [1.2] for b in (2, 3, 4, 8)}, here=1.1), "does not hold"),
     ],
 )
 def test_the_verdict_can_come_to_each_outcome(given, word):
@@ -218,9 +219,9 @@ def test_the_verdict_can_come_to_each_outcome(given, word):
 
 
 def test_figures_of_the_verdict_are_the_records_and_the_tables():
-    live = [dict(error=4.0), dict(error=1.0)]
-    broken = [dict(ratio=r) for r in (1.0, 0.6, 1.3)]  # nearest, much text, little text
-    found = lab.by_id(tables.gptq_evidence(live, broken))
+    live = {"rtn": dict(layer_error=4.0), "gptq": dict(layer_error=1.0)}
+    errors = {"nearest": (None, 10.0), "much": (5.0, 6.0), "few": (1.0, 13.0)}
+    found = lab.by_id(verdicts.collect_evidence(live, errors))
     assert found["error-here"].value == 0.25
     assert found["few-tokens"].value == 1.3
     for bits in verdicts.BITS:
@@ -238,11 +239,11 @@ def test_figures_of_the_verdict_are_the_records_and_the_tables():
 
 def test_a_gptq_point_counts_packed_bytes(monkeypatch):
     ours = experiment.quantize_by("rtn", experiment.language_model()[0], 4, 64)
-    monkeypatch.setattr(measure, "quantized", lambda *_: ours)
+    monkeypatch.setattr(measure, "quantize_layers", lambda *_: ours)
     monkeypatch.setattr(points, "N_WINDOWS", 2)
     point = measure.gptq_point(4, 64, repeats=1)
     n_tables = (2048 + 512) * 192
-    low = n_tables + tables.N_LAYER_WEIGHTS * (4 + 40 / 64) / 8
+    low = n_tables + measure.N_LAYER_WEIGHTS * (4 + 40 / 64) / 8
     assert low < point["bytes"] < low + 80_000  # biases, norms, the tables' scales
     assert 0.5 < point["quality"].mean < 4
 
@@ -251,8 +252,8 @@ def test_a_gptq_point_counts_packed_bytes(monkeypatch):
 
 
 def test_explorer_finds_the_crossing():
-    few = calibration.calibrated(n_tokens=128, bits=3).layout.meta
-    many = calibration.calibrated(n_tokens=4096, bits=3).layout.meta
+    few = figures.calibration(n_tokens=128, bits=3).layout.meta
+    many = figures.calibration(n_tokens=4096, bits=3).layout.meta
     assert few["GPTQ / round to nearest"] > 1 > many["GPTQ / round to nearest"]
     assert few["GPTQ, its own text (%)"] < many["GPTQ, its own text (%)"]
     assert few["round to nearest (%)"] == many["round to nearest (%)"]
@@ -261,12 +262,12 @@ def test_explorer_finds_the_crossing():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: calibration.calibrated(n_tokens=8192), "n_tokens=8192: expected at most 4096"),
-        (lambda: calibration.calibrated(bits=1), "bits=1"),
-        (lambda: calibration.calibrated(group_size=7), "group_size=7"),
+        (lambda: figures.calibration(n_tokens=8192), "n_tokens=8192: expected at most 4096"),
+        (lambda: figures.calibration(bits=1), "bits=1"),
+        (lambda: figures.calibration(group_size=7), "group_size=7"),
         (lambda: measure.recorded_point(5, None, "gptq"), r"\(5, None, 'gptq'\)"),
-        (lambda: measure.breaks(n_dead=769), "n_dead=769: expected at most 768"),
-        (lambda: measure.breaks(few=0), "n_tokens=0"),
+        (lambda: measure.calibration_errors(n_dead=769), "n_dead=769: expected at most 768"),
+        (lambda: measure.calibration_errors(few=0), "n_tokens=0"),
         (lambda: experiment.calibration(4), "n_tokens=4"),
         (lambda: experiment.calibration(64, "music"), "source='music'"),
         (lambda: experiment.quantize_by("awq", torch.nn.ReLU(), 4, None), "method='awq'"),

@@ -10,11 +10,18 @@ from efflab.config import ModelConfig
 from efflab.estimate import Estimate
 from efflab.lab.check import judge
 from efflab.model import Attention, Transformer
-from efflab.structure.linformer import from_attention
-from efflab_rooms.linformer import costs, exercises, pictures, spectra, verdicts
+from efflab.structure.linformer import from_attention, linformer
+from efflab_rooms.linformer import exercises, figures, measure, verdicts
 
-COST = dict(flop_ratio=2.0, speedup=2.0, fused_speedup=1.5, memory_saving=9.0,
-            fused_memory_saving=1.0, kind="measured")  # fmt: skip
+ESTIMATE = Estimate(1.5, 1.4, 1.6)
+COST = dict(flop_ratio=2.0, speedup=2.0, fused_speedup=ESTIMATE, over_fused=ESTIMATE, band=0.1)
+COST |= dict(memory_saving=9.0, fused_memory_saving=1.0)
+
+
+def random_basis(like):
+    """Orthonormal rows in random directions, of the shape of `like` (layers, H, T, T)."""
+    rng = torch.Generator().manual_seed(0)
+    return torch.linalg.qr(torch.randn(like.shape, generator=rng)).Q.mT
 
 
 @pytest.fixture(scope="module")
@@ -24,38 +31,38 @@ def matrices():
     model = Transformer(ModelConfig(2, 3, 24, 48, 50, 16)).eval()
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.5)
-    return spectra.attention_matrices(model, torch.randint(50, (5, 16)))
+    return measure.attention_matrices(model, torch.randint(50, (5, 16)))
 
 
 def test_attention_matrices_are_the_models_own():
     torch.manual_seed(0)
     model = Transformer(ModelConfig(2, 3, 24, 48, 50, 16)).eval()
     ids = torch.randint(50, (2, 16))
-    found = spectra.attention_matrices(model, ids)
+    found = measure.attention_matrices(model, ids)
     assert found.shape == (2, 2, 3, 16, 16)
     torch.testing.assert_close(found.sum(-1), torch.ones(2, 2, 3, 16))
-    body, x = model.layers[1].attention.body, spectra.layer_inputs(model, ids)[1]
+    body, x = model.layers[1].attention.body, measure.layer_inputs(model, ids)[1]
     y = body.out((found[1] @ body.heads(x)[2]).transpose(1, 2).flatten(2))
     torch.testing.assert_close(y, body(x), rtol=1e-4, atol=1e-5)
 
 
 def test_ranks_and_errors_of_known_singular_values():
     values = torch.tensor([3.0, 4**0.5, 3**0.5, 0.0])  # squares 9, 4, 3, 0 of 16
-    errors = spectra.own_errors(values)
+    errors = measure.own_errors(values)
     torch.testing.assert_close(errors, torch.tensor([7 / 16, 3 / 16, 0.0, 0.0]).sqrt())
-    assert spectra.ranks_for(values, 0.8).item() == 2
-    assert spectra.ranks_for(values, 0.9).item() == 3
+    assert measure.ranks_for(values, 0.8).item() == 2
+    assert measure.ranks_for(values, 0.9).item() == 3
 
 
 def test_bases_and_the_order_of_errors(matrices):
     values = torch.linalg.svdvals(matrices)
-    own = spectra.own_errors(values)
-    learned = spectra.shared_basis(matrices)
-    random = spectra.random_basis(learned)
+    own = measure.own_errors(values)
+    learned = measure.shared_basis(matrices)
+    random = random_basis(learned)
     for basis in (learned, random):
         eye = torch.eye(16).expand_as(basis)
         torch.testing.assert_close(basis @ basis.transpose(-1, -2), eye, atol=1e-4, rtol=0)
-    fixed, chance = (spectra.fixed_errors(matrices, b) for b in (learned, random))
+    fixed, chance = (measure.fixed_errors(matrices, b) for b in (learned, random))
     assert (own <= fixed + 1e-3).all()  # the SVD's bound, for every matrix and every k
     squares = matrices.square().sum((-2, -1))[..., None]
     total = [(e.square() * squares).sum(1) for e in (fixed, chance)]
@@ -70,15 +77,15 @@ def test_bases_and_the_order_of_errors(matrices):
 
 def test_one_text_alone_needs_no_more_than_its_own_rank():
     P = torch.rand(1, 1, 1, 8, 3) @ torch.rand(1, 1, 1, 3, 8)
-    errors = spectra.fixed_errors(P, spectra.shared_basis(P))[0, 0, 0]
+    errors = measure.fixed_errors(P, measure.shared_basis(P))[0, 0, 0]
     assert errors[2] < 1e-2 < errors[0]
 
 
 def test_segment_means():
-    E = spectra.segment_means(4, 12)
+    E = measure.segment_means(4, 12)
     torch.testing.assert_close(E @ torch.arange(12.0), torch.tensor([1.0, 4, 7, 10]))
     with pytest.raises(ValueError, match="k=5: expected a divisor of 12"):
-        spectra.segment_means(5, 12)
+        measure.segment_means(5, 12)
 
 
 def test_learning_lowers_the_layers_error():
@@ -88,10 +95,10 @@ def test_learning_lowers_the_layers_error():
         torch.nn.init.normal_(p, std=0.3)
     x = torch.randn(16, 12, 24)
     layer = from_attention(full, 12, 4)
-    before = spectra.output_error(layer, full, x)
+    before = measure.output_error(layer, full, x)
     weights = layer.qkv.weight.clone()
-    spectra.learn_projections(layer, full, x, 60)
-    assert spectra.output_error(layer, full, x) < 0.9 * before
+    measure.learn_projections(layer, full, x, 60)
+    assert measure.output_error(layer, full, x) < 0.9 * before
     assert torch.equal(layer.qkv.weight, weights)  # E and F alone learn
 
 
@@ -101,57 +108,61 @@ def test_drop_in_rows_of_a_small_encoder():
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.5)
     ids = torch.randint(50, (12, 16))
-    rows = spectra.drop_in_rows(model, ids[:8], ids[8:], 4, n_steps=2)
-    assert [row["layer"] for row in rows] == [1, 2]
-    for row in rows:
-        assert 0 < row["best"] < min(row["random"], row["means"], row["learned"])
+    for i in (0, 1):
+        errors = measure.drop_in_errors(model, i, ids[:8], ids[8:], 4, n_steps=2)
+        best = errors.pop("best")
+        assert set(errors) == {"random", "means", "learned"}
+        assert 0 < best < min(errors.values())
 
 
-def test_cost_rows_of_memory():
-    rows = costs.cost_rows((64, 256), (16,), repeats=1)
-    assert [row["seq_len"] for row in rows] == [64, 256]
-    assert rows[1]["flop_ratio"] > rows[0]["flop_ratio"]
-    assert rows[1]["memory_saving"] > rows[0]["memory_saving"]
+def test_costs_of_memory():
+    costs = measure.costs((64, 256), (16, 64), repeats=1)
+    assert [(c.seq_len, c.k) for c in costs] == [(64, 16), (256, 16), (256, 64)]
+    short, long, _ = costs
+    assert long.flop_ratio > short.flop_ratio
+    assert long.memory_saving > short.memory_saving
     # 2 heads of n x n scores and their softmax dwarf what a layer keeps at n = 256
-    assert rows[1]["memory_saving"] > 2
+    assert long.memory_saving > 2
     full = torch.randn(1, 32, 128)
-    plain, fused = costs.UnfusedAttention(128, 2), Attention(128, 2)
+    plain, fused = measure.UnfusedAttention(128, 2), Attention(128, 2)
     plain.load_state_dict(fused.state_dict())
     torch.testing.assert_close(plain(full), fused(full), rtol=1e-4, atol=1e-5)
 
 
 def test_linformer_reads_the_future_and_causal_attention_does_not():
-    honest, leaky = costs.causal_rows(n_steps=120)
-    assert honest["loss"] > 0.97 * math.log(8)
-    assert honest["first_answer"] == 0
-    assert leaky["loss"] < 0.9 * math.log(8)
-    assert leaky["first_answer"] > 1e-3
+    torch.manual_seed(0)
+    honest = Transformer(ModelConfig(2, 2, 32, 64, 8, 16, causal=True))
+    torch.manual_seed(0)
+    leaky = linformer(Transformer(ModelConfig(2, 2, 32, 64, 8, 16)), 16, 8)
+    assert measure.learn_random_symbols(honest, n_steps=120) > 0.97 * math.log(8)
+    assert measure.first_answer_shift(honest) == 0
+    assert measure.learn_random_symbols(leaky, n_steps=120) < 0.9 * math.log(8)
+    assert measure.first_answer_shift(leaky) > 1e-3
 
 
 def test_figures(both_languages, matrices):
     values = torch.linalg.svdvals(matrices)
-    learned = spectra.shared_basis(matrices)
-    fig = pictures.spectrum_figure(values)
+    learned = measure.shared_basis(matrices)
+    fig = figures.spectrum_figure(values)
     assert len(fig.layout.meta) == 2
-    fig = pictures.projection_figure(values, matrices, learned, spectra.random_basis(learned))
+    fig = figures.projection_figure(values, matrices, learned, random_basis(learned))
     own, one, _ = fig.layout.meta.values()
     assert own <= one
-    costs = [COST | dict(seq_len=n, k=k) for n in (512, 1024) for k in (128, 256)]
-    assert list(pictures.cost_figure(costs).layout.meta.values()) == [2.0, 1.0]
+    costs = [measure.Cost(n, k, **COST) for n in (512, 1024) for k in (128, 256)]
+    assert list(figures.cost_figure(costs).layout.meta.values()) == [2.0, 1.0]
 
 
-FIGURES = dict(n=4096, k=128, errors=(60.0, 2.0), time=Estimate(0.3, 0.25, 0.35)) | dict(
-    band=0.03, memory=1.0
-)
+EVIDENCE = dict(n=4096, k=128, errors=(60.0, 2.0), time=Estimate(0.3, 0.25, 0.35))
+EVIDENCE |= dict(band=0.03, memory=1.0)
 
 
 def test_what_a_query_costs_is_fixed_where_full_attentions_doubles():
-    found = lab.by_id(verdicts.linformer_evidence(**FIGURES))
+    found = lab.by_id(verdicts.linformer_evidence(**EVIDENCE))
     assert found["query-flops"].value == 1
     assert found["query-flops-full"].value == 2
     assert found["time"].low == 0.25
     ids = ("error", "error-best-rank", "band", "memory")
-    given = (*FIGURES["errors"], 100 * FIGURES["band"], FIGURES["memory"])
+    given = (*EVIDENCE["errors"], 100 * EVIDENCE["band"], EVIDENCE["memory"])
     assert [found[key].value for key in ids] == pytest.approx(given)
 
 
@@ -165,19 +176,19 @@ def test_what_a_query_costs_is_fixed_where_full_attentions_doubles():
     ],
 )
 def test_the_verdict_can_come_to_each_outcome(errors, per_query, word):
-    evidence = verdicts.linformer_evidence(**FIGURES | dict(errors=errors))
+    evidence = verdicts.linformer_evidence(**EVIDENCE | dict(errors=errors))
     evidence[0] = lab.Evidence("query-flops", "x", per_query, "x", "computed")
     assert verdicts.linformer_fixed(evidence).word == word
 
 
 def test_explorer(both_languages):
-    meta = pictures.k_and_n(k=128, seq_len=1024).layout.meta
+    meta = figures.k_and_n(k=128, seq_len=1024).layout.meta
     assert meta["flop_ratio"] == 1024 / (2 * 128)
     assert meta["score_ratio"] == 8
     assert meta["params"] == 12 * 2 * 128 * 1024
-    assert pictures.k_and_n(k=512, seq_len=1024).layout.meta["flop_ratio"] == 1
+    assert figures.k_and_n(k=512, seq_len=1024).layout.meta["flop_ratio"] == 1
     with pytest.raises(ValueError, match="k=256: expected at most n=128"):
-        pictures.k_and_n(k=256, seq_len=128)
+        figures.k_and_n(k=256, seq_len=128)
 
 
 def attend(q, key, value, E, F):

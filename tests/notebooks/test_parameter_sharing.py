@@ -8,35 +8,41 @@ import torch
 
 from efflab import cost, lab, points
 from efflab.config import PRESETS, ModelConfig
+from efflab.data import published
 from efflab.experiments import encoder_reuse, qkv_sharing
 from efflab.experiments.record import recorded
-from efflab.structure.sharing import share_qkv
-from efflab_rooms.parameter_sharing import costs, counts, tasks
+from efflab.model import Transformer
+from efflab.structure.sharing import share_layers, share_qkv
+from efflab_rooms.parameter_sharing import figures, measure
 
 TINY = ModelConfig(3, 2, 32, 64, 60, 32)
 
 
 def test_published_table_is_within_the_papers_rounding():
-    rows = counts.published_table()
+    rows = published("albert")
     assert len(rows) == 14
-    off = [row["width"] for row in rows if abs(row["formula (M)"] - row["paper (M)"]) > 1]
+    counts = [cost.num_params(measure.albert_config(row)) / 1e6 for row in rows]
+    pairs = zip(rows, counts, strict=True)
+    off = [row["hidden"] for row, n in pairs if abs(n - row["params_millions"]) > 1]
     assert off == [2048, 4096]  # which do not follow from the paper's own architecture
 
 
 @pytest.mark.parametrize("name", ["bert-base", "albert-base", "minilm-l6", "gpt2"])
 def test_parts_add_up(name):
-    assert sum(counts.parts(PRESETS[name]).values()) == cost.num_params(PRESETS[name])
+    assert sum(measure.parts(PRESETS[name]).values()) == cost.num_params(PRESETS[name])
 
 
 def test_sixty_per_cent_needs_layers_that_hold_the_parameters():
-    assert counts.removed(PRESETS["bert-base"]) > 0.6
-    assert counts.removed(PRESETS["minilm-l6"]) < 0.4
-    assert counts.removed(PRESETS["bert-base"], "none") == 0
+    assert measure.saving(PRESETS["bert-base"]) > 0.6
+    assert measure.saving(PRESETS["minilm-l6"]) < 0.4
+    assert measure.saving(PRESETS["bert-base"], "none") == 0
 
 
 def test_states_and_checkpoint_fall_with_the_parameters_and_activations_stay():
-    models = costs.modes(TINY)
-    rows = {row["cost"]: row for row in costs.costs(models, 16, repeats=1)}
+    model, ids = Transformer(TINY), torch.randint(0, TINY.vocab_size, (4, 16))
+    models = {"none": model} | {s: share_layers(model, s) for s in ("attention", "ffn", "all")}
+    times = measure.compare_times(models, ids, repeats=1)
+    rows = {row["cost"]: row for row in measure.cost_rows(models, ids, times)}
     ratio = cost.num_params(replace(TINY, share="all")) / cost.num_params(TINY)
     assert rows["parameters (M)"]["all / none"] == pytest.approx(ratio)
     states = rows["weights, gradients, AdamW (MB)"]
@@ -46,18 +52,12 @@ def test_states_and_checkpoint_fall_with_the_parameters_and_activations_stay():
     assert rows["checkpoint (MB)"]["all / none"] == pytest.approx(ratio, rel=0.1)
     assert rows["activations kept (MB)"]["all / none"] == 1
     assert rows["forward GFLOP"]["all / none"] == 1
-    fig = costs.costs_figure(list(rows.values()))
+    fig = figures.costs_figure(list(rows.values()))
     assert len(fig.data[0].x) == len(rows)
 
 
-def test_our_albert_gives_what_transformers_gives():
-    gap = costs.albert_gap()
-    assert gap["ours"] == gap["theirs"]
-    assert gap["largest gap"] < 1e-5
-
-
 def test_albert_steps_go_from_bert_to_albert():
-    fig = counts.albert_steps()
+    fig = figures.albert_steps()
     totals = list(fig.layout.meta.values())
     assert totals == sorted(totals, reverse=True)
     assert totals[-1] == pytest.approx(cost.num_params(PRESETS["albert-base"]) / 1e6, abs=0.1)
@@ -67,7 +67,7 @@ def test_albert_steps_go_from_bert_to_albert():
 @pytest.mark.parametrize(("n_layer", "d_model"), [(1, 128), (12, 768), (48, 2048)])
 @pytest.mark.parametrize("d_embed", [0, 64])
 def test_sharing_explorer(share, n_layer, d_model, d_embed):
-    meta = counts.sharing(n_layer, d_model, share, d_embed).layout.meta
+    meta = figures.sharing(n_layer, d_model, share, d_embed).layout.meta
     shape = (n_layer, d_model // 64, d_model, 4 * d_model, 30000, 512)
     before = ModelConfig(*shape, type_vocab=2)
     after = replace(before, share=share, d_embed=d_embed or None)
@@ -81,7 +81,7 @@ def test_sharing_explorer(share, n_layer, d_model, d_embed):
 @pytest.mark.parametrize("n_tasks", [1, 4, 32])
 @pytest.mark.parametrize("every_text", [True, False])
 def test_tasks_explorer(n_tasks, every_text):
-    meta = counts.tasks(n_tasks, 8, every_text).layout.meta
+    meta = figures.tasks(n_tasks, 8, every_text).layout.meta
     assert meta["memory saved (x)"] == pytest.approx(n_tasks, rel=0.02)
     assert meta["compute saved (x)"] == pytest.approx(n_tasks if every_text else 1, rel=0.01)
 
@@ -89,13 +89,13 @@ def test_tasks_explorer(n_tasks, every_text):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: counts.sharing(share="half"), "share='half'"),
-        (lambda: counts.sharing(d_model=0), "d_model=0: expected an int of at least 1"),
-        (lambda: counts.tasks(n_tasks=0), "n_tasks=0"),
-        (lambda: counts.removed(TINY, "qkv"), "share='qkv'"),
+        (lambda: figures.sharing(share="half"), "share='half'"),
+        (lambda: figures.sharing(d_model=0), "d_model=0: expected an int of at least 1"),
+        (lambda: figures.tasks(n_tasks=0), "n_tasks=0"),
+        (lambda: measure.saving(TINY, "qkv"), "share='qkv'"),
         (lambda: qkv_sharing.validation_loss(7), "n_shared=7"),
         (lambda: qkv_sharing.validation_loss(0), "n_shared=0"),
-        (lambda: costs.qkv_again(5), "n_shared=5"),
+        (lambda: measure.repeat_qkv(5), "n_shared=5"),
         (lambda: encoder_reuse.majority("colour"), "task='colour'"),
     ],
 )
@@ -105,7 +105,7 @@ def test_bad_values_are_refused(call, message):
 
 
 def test_qkv_experiment_is_complete_and_its_summary_right():
-    experiment, summary = costs.qkv_record()
+    experiment, summary = measure.qkv_record()
     assert {"command", "machine", "versions", "seeds", "date"} <= experiment.keys()
     assert sorted(summary) == sorted(qkv_sharing.COUNTS)
     for n, values in summary.items():
@@ -113,7 +113,7 @@ def test_qkv_experiment_is_complete_and_its_summary_right():
         assert len(losses) == len(experiment["seeds"])
         assert values["mean"] == pytest.approx(np.mean(losses))
     assert summary[1]["cost"] == 0
-    fig = costs.qkv_figure({3: summary[3]["mean"]})
+    fig = figures.qkv_figure({3: summary[3]["mean"]})
     assert any(trace.name == "now, here (measured)" for trace in fig.data)
 
 
@@ -134,7 +134,9 @@ def test_docstring_tasks_leak_nothing():
 
 
 def test_heads_on_one_encoder_beat_chance():
-    embeddings = tasks.docstring_embeddings()
+    encoder, tokenizer = points.encoder()
+    ids = encoder_reuse.token_ids(tokenizer, encoder_reuse.docstrings().texts)
+    embeddings = encoder_reuse.embed(encoder, ids)
     for task, gain in (("package", 0.4), ("returns", 0.1)):
         accuracy, n_weights = encoder_reuse.head_accuracy(embeddings, task)
         assert accuracy > encoder_reuse.majority(task) + gain
@@ -154,19 +156,15 @@ def test_encoder_experiment_has_every_task():
     experiment = recorded(encoder_reuse.NAME)
     assert {"command", "machine", "versions", "seeds", "date"} <= experiment.keys()
     assert {r["task"] for r in experiment["runs"]} == set(encoder_reuse.TASKS)
-    rows = tasks.quality_table()
-    assert {row["kind"] for row in rows} == {"measured", "recorded"}
 
 
 def test_reuse_saves_memory_as_many_times_as_there_are_tasks():
-    memory, time = tasks.reuse_measured(n_tasks=3, repeats=1)
-    assert memory["ratio"] == pytest.approx(3, rel=0.01)
-    assert time["ratio"] > 1
+    memory, times = measure.compare_reuse(n_tasks=3, repeats=1)
+    assert memory["each"] / memory["one"] == pytest.approx(3, rel=0.01)
+    assert times["each"].ratio(times["one"]) > 1
 
 
 def test_sharing_one_projection_with_itself_changes_nothing(monkeypatch):
-    from efflab.model import Transformer
-
     model = Transformer(replace(TINY, causal=True)).eval()
     ids = torch.arange(8)[None]
     with torch.no_grad():

@@ -4,21 +4,20 @@ import pytest
 import torch
 
 from efflab import cost
-from efflab.bench import Comparison, Timing
+from efflab.bench import Timing
 from efflab.config import PRESETS, ModelConfig
 from efflab.devices import DEVICES, Device
-from efflab.estimate import Estimate
 from efflab.lab.check import judge
 from efflab.model import Transformer
 from efflab.profile import profile
-from efflab_rooms.start_here import exercises, growth, layer_times, measured, shares
+from efflab_rooms.start_here import exercises, figures, measure
 
 MACHINE = Device("a test machine", {"fp32": 100e9}, 10e9, 8e9, "assumed")
 
 
 def test_computed_training_flops_agree_with_the_published():
     """Within 3 %, but for the first Transformer, whose paper counts the GPUs' time instead."""
-    published = {r["model"]: r for r in growth.growth_rows() if r["published_flops"]}
+    published = {r["model"]: r for r in measure.growth_rows() if r["published_flops"]}
     assert len(published) == 6
     for name, row in published.items():
         ratio = row["flops"] / float(row["published_flops"])
@@ -29,7 +28,7 @@ def test_computed_training_flops_agree_with_the_published():
 
 
 def test_growth_rows_are_in_order_and_sourced():
-    rows = growth.growth_rows()
+    rows = measure.growth_rows()
     years = [row["year"] for row in rows]
     assert years == sorted(years)
     assert all(row["source"] and row["params"] > 1e8 for row in rows)
@@ -38,38 +37,32 @@ def test_growth_rows_are_in_order_and_sourced():
 
 def test_what_the_text_says_of_growth():
     """A thousandfold in three and a half years; then sizes stood still and compute did not."""
-    rows = {row["model"]: row for row in growth.growth_rows()}
+    rows = {row["model"]: row for row in measure.growth_rows()}
     bert, palm, llama = rows["BERT-large"], rows["PaLM"], rows["Llama 3.1 405B"]
     assert 1000 < palm["params"] / bert["params"] < 2000
     assert palm["year"] - bert["year"] == pytest.approx(3.5)
     assert llama["params"] < palm["params"]
     assert llama["flops"] / palm["flops"] == pytest.approx(15, abs=0.1)
-    assert growth.doubling_months(bert, palm, "params") == pytest.approx(3.95, abs=0.01)
+    assert measure.doubling_months(bert, palm) == pytest.approx(3.95, abs=0.01)
 
 
 def test_growth_figure_shows_every_row(both_languages):
-    fig = growth.growth()
-    rows = growth.growth_rows()
+    fig = figures.growth()
+    rows = measure.growth_rows()
     assert len(fig.data[0].x) == len(rows)
     assert len(fig.data[1].x) == sum(row["flops"] is not None for row in rows)
-
-
-def test_doubling_of_an_unknown_column():
-    row = dict(year=2020, params=1.0)
-    with pytest.raises(ValueError, match="what='layers'"):
-        growth.doubling_months(row, row, "layers")
 
 
 def test_parts_add_up_to_the_flops_when_arithmetic_limits():
     """On a device with endless bandwidth the least time is FLOPs over peak."""
     config, device = PRESETS["bert-base"], Device("d", {"fp32": 1e12}, 1e30, None, "assumed")
-    total = sum(shares.part_seconds(config, 512, device).values())
+    total = sum(measure.part_seconds(config, 512, device).values())
     assert total == pytest.approx(cost.forward_flops(config, 512) / 1e12)
 
 
 def test_fusing_attention_saves_bytes_of_the_scores_alone():
     config = PRESETS["bert-base"]
-    fused, unfused = (shares.part_bytes(config, 512, 2, f) for f in (True, False))
+    fused, unfused = (measure.part_bytes(config, 512, 2, f) for f in (True, False))
     assert unfused["scores"] - fused["scores"] == 12 * 4 * 12 * 512 * 512 * 2
     assert {k: v for k, v in fused.items() if k != "scores"} == {
         k: v for k, v in unfused.items() if k != "scores"
@@ -78,16 +71,16 @@ def test_fusing_attention_saves_bytes_of_the_scores_alone():
 
 def test_weights_are_most_of_the_bytes_of_one_token():
     config = PRESETS["gpt2"]
-    n_bytes = sum(shares.part_bytes(config, 1, 2, True).values())
+    n_bytes = sum(measure.part_bytes(config, 1, 2, True).values())
     assert n_bytes == pytest.approx(2 * cost.num_params(config), rel=0.02)
 
 
-@pytest.mark.parametrize("model", shares.MODELS)
+@pytest.mark.parametrize("model", figures.MODELS)
 @pytest.mark.parametrize("device", ["V100 SXM2", "A100 80GB SXM", "H100 SXM"])
 def test_explorer_at_every_corner(model, device):
     config = PRESETS[model]
     for seq_len in (128, 3072, 2**17):
-        fig = shares.where_it_goes(seq_len, model, device, fused=seq_len != 128)
+        fig = figures.where_it_goes(seq_len, model, device, fused=seq_len != 128)
         meta = fig.layout.meta
         assert meta["share"] == cost.attention_share(config, seq_len)
         assert meta["crossing"] == 2 * config.d_model + config.d_ff
@@ -101,14 +94,14 @@ def test_explorer_at_every_corner(model, device):
 
 
 def test_explorer_speaks_both_languages(both_languages):
-    fig = shares.where_it_goes(512, "gpt3-175b", "A100 80GB SXM", True)
+    fig = figures.where_it_goes(512, "gpt3-175b", "A100 80GB SXM", True)
     assert ("不下" in fig.layout.title.text) == (both_languages == "zh")
-    assert shares.where_it_goes().layout.meta["seq_len"] == 512
+    assert figures.where_it_goes().layout.meta["seq_len"] == 512
 
 
 def test_explorer_on_this_computer(monkeypatch):
-    monkeypatch.setattr(shares, "machine", lambda: MACHINE)
-    meta = shares.where_it_goes(512, "stdlib-gpt", shares.THIS).layout.meta
+    monkeypatch.setattr(measure, "machine", lambda: MACHINE)
+    meta = figures.where_it_goes(512, "stdlib-gpt", figures.THIS).layout.meta
     least = cost.forward_flops(PRESETS["stdlib-gpt"], 512) / 100e9
     assert meta["milliseconds"] == pytest.approx(1e3 * least)
 
@@ -118,29 +111,28 @@ def test_explorer_on_this_computer(monkeypatch):
 )
 def test_explorer_refuses_nonsense(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
-        shares.where_it_goes(**bad)
+        figures.where_it_goes(**bad)
 
 
 def test_attention_shares_mark_the_crossings(both_languages):
-    meta = shares.attention_shares().layout.meta
+    meta = figures.attention_shares().layout.meta
     assert meta["bert-base: ffn"] == 3072
     assert meta["bert-base: linear"] == 4608
     assert meta["gpt3-175b: ffn"] == 49152
     assert meta["gpt3-175b: linear"] == 73728
 
 
-def test_crossing_rows_hold_what_the_text_says():
+def test_the_text_says_where_the_scores_take_over():
     """10 % and 3 % at the models' own longest input; 435 tokens for the stored scores."""
-    rows = {row["model"]: row for row in shares.crossing_rows()}
-    assert (rows["bert-base"]["own"], rows["gpt3-175b"]["own"]) == ("10%", "3%")
-    assert all(row["max_len"] < row["ffn"] < row["linear"] for row in rows.values())
-    long = {name: cost.attention_share(PRESETS[name], 2**17) for name in ("gpt3-175b", "bert-base")}
-    assert long == pytest.approx({"gpt3-175b": 0.64, "bert-base": 0.966}, abs=0.001)
-    bert = PRESETS["bert-base"]
-    assert rows["bert-base"]["memory"] == 435
+    bert, gpt3 = PRESETS["bert-base"], PRESETS["gpt3-175b"]
+    own = [cost.attention_share(config, config.max_len) for config in (bert, gpt3)]
+    assert own == pytest.approx([0.10, 0.03], abs=0.005)
+    long = [cost.attention_share(config, 2**17) for config in (gpt3, bert)]
+    assert long == pytest.approx([0.64, 0.966], abs=0.001)
     stored = cost.activation_bytes(bert, 435, 1)
     without_scores = cost.activation_bytes(bert, 435, 1, recompute="selective")
     assert stored / without_scores == pytest.approx(2, rel=0.01)
+    assert round(34 * bert.head_dim / 5) == 435
 
 
 SMALL = ModelConfig(2, 4, 64, 256, 512, 128, causal=True)
@@ -153,32 +145,29 @@ def small_profile():
     ids = torch.randint(0, 512, (1, 64))
     with torch.no_grad():
         model(ids)
-        return profile(lambda: model(ids), measured.model_parts(model))
+        return profile(lambda: model(ids), measure.model_parts(model))
 
 
 def test_every_operator_has_a_group_and_a_part(small_profile):
-    groups = {measured.group(op.name) for op in small_profile.operators}
-    assert groups == set(measured.GROUPS.values())
+    groups = {measure.group(op.name) for op in small_profile.operators}
+    assert groups == set(measure.GROUPS.values())
     assert set(small_profile.part_seconds()) == {"embedding", "attention", "feed-forward", "other"}
 
 
-def test_operator_rows_rates(small_profile):
-    rows = {row["operator"]: row for row in measured.operator_rows(small_profile, 20)}
-    mm = rows["mm"]  # the logits
-    assert mm["gflop"] == pytest.approx(2 * 64 * 64 * 512 / 1e9)
-    assert mm["gflop_s"] == pytest.approx(mm["gflop"] / (mm["milliseconds"] / 1e3))
-    assert rows["addmm"]["calls"] == 8
-    assert set(measured.OPERATOR_COLUMNS) == set(mm)
+def test_operators_have_their_calls_and_products(small_profile):
+    operators = {measure.short_name(op.name): op for op in small_profile.operators}
+    assert operators["mm"].flops == 2 * 64 * 64 * 512  # the logits
+    assert operators["addmm"].calls == 8
 
 
 def test_timeline_holds_every_span(small_profile, both_languages):
-    fig = measured.timeline(small_profile)
+    fig = figures.timeline(small_profile)
     assert sum(len(trace.x) for trace in fig.data) == len(small_profile.spans)
     assert sum(fig.layout.meta.values()) == pytest.approx(100)
 
 
 def test_roofline_points(small_profile):
-    fig = measured.roofline(MACHINE, small_profile.operators, small_profile.operators[:1])
+    fig = figures.roofline(MACHINE, small_profile.operators, small_profile.operators[:1])
     products = [op for op in small_profile.operators if op.flops]
     again = [op for op in small_profile.operators[:1] if op.flops]
     assert len(fig.data) == 1 + len(products) + len(again)
@@ -189,43 +178,26 @@ def test_roofline_points(small_profile):
     assert min(fig.data[0].x) < min(op.intensity for op in products)  # the roof spans all points
 
 
-def test_compare_needs_the_same_names(both_languages):
-    (row,) = measured.compare({"parameters": 200}, {"parameters": 210})
-    assert row["ratio"] == 1.05
-    assert set(measured.COMPARE_COLUMNS) == set(row)
-    with pytest.raises(ValueError, match="measured="):
-        measured.compare({"parameters": 1}, {"FLOPs": 1})
-
-
-def test_machine_rows(both_languages):
-    values = [row["value"] for row in measured.machine_rows(MACHINE)]
-    assert values == [100, 10, 10]
-
-
-def test_forward_rows():
-    rows = measured.forward_rows(Timing((0.001, 0.002, 0.003)), 4_600_000)
-    assert [row["value"] for row in rows] == pytest.approx([2, 1.5, 2.5, 4.6])
-
-
 def power_law(lengths, exact):
     """Timings whose n² parts meet the linear one exactly at `exact`."""
     return {
-        n: dict(ffn=Timing((n / 1e6,)), fused=Timing((n * n / exact / 1e6,)),
-                unfused=Timing((2 * n * n / exact / 1e6,)))
+        n: dict(
+            ffn=Timing((n / 1e6,)),
+            fused=Timing((n * n / exact / 1e6,)),
+            unfused=Timing((2 * n * n / exact / 1e6,)),
+        )
         for n in lengths
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("exact", [300, 768, 1000, 4096])
 def test_crossing_is_found_inside_and_beyond_the_measured(exact):
     times = power_law((256, 512, 1024, 2048), exact)
-    assert layer_times.crossing(times, "fused").mean == pytest.approx(exact)
-    assert layer_times.crossing(times, "unfused").mean == pytest.approx(exact / 2)
-    rows = layer_times.crossing_rows(SMALL, times)
-    assert [row["crossing"] for row in rows] == [256, exact, exact // 2]
-    meta = layer_times.figure(SMALL, times).layout.meta
+    assert measure.crossing(times, "fused").mean == pytest.approx(exact)
+    assert measure.crossing(times, "unfused").mean == pytest.approx(exact / 2)
+    meta = figures.layer_times(SMALL, times).layout.meta
     assert list(meta.values()) == pytest.approx([256, exact, exact / 2])
-    over = layer_times.clock_over_flops(SMALL, times, "fused")
+    over = measure.crossing(times, "fused", unit=SMALL.d_ff)
     assert over.mean == pytest.approx(exact / SMALL.d_ff)
 
 
@@ -235,49 +207,21 @@ def test_a_crossing_has_the_interval_of_its_repeats():
         seconds = parts["fused"].seconds[0]
         parts["ffn"] = Timing((n / 1e6,) * 3)
         parts["fused"] = Timing((seconds, seconds / 2, seconds * 2))
-    found = layer_times.crossing(times, "fused")
-    assert (found.mean, found.low, found.high) == pytest.approx((500, 250, 1000))
-
-
-def test_layer_times_measures_what_it_names(monkeypatch):
-    """The n² parts get the length's own heads, the FFN the length's own channels."""
-    seen = []
-
-    def interleaved(parts, warmup, repeats):
-        seen.append({name: tuple(part().shape) for name, part in parts.items()})
-        return {name: Timing((1.0,) * repeats) for name in parts}
-
-    monkeypatch.setattr(layer_times.bench, "interleaved", interleaved)
-    times = layer_times.timed(SMALL, lengths=(16, 512), repeats=3)
-    assert list(times) == [16, 512]
-    for n, shapes in zip(times, seen, strict=True):
-        assert shapes == dict(ffn=(1, n, 64), fused=(1, 4, n, 16), unfused=(1, 4, n, 16))
+    length = measure.crossing(times, "fused")
+    assert (length.mean, length.low, length.high) == pytest.approx((500, 250, 1000))
 
 
 def test_the_gap_adds_up_to_the_pass(small_profile):
-    rows = measured.gap_rows(small_profile, MACHINE)
-    assert [row["work"] for row in rows] == [*measured.GROUPS.values(), "between operators"]
-    assert sum(row["taken"] for row in rows) == pytest.approx(1e3 * small_profile.seconds)
+    rows = measure.gap_rows(small_profile, MACHINE)
+    assert [row["work"] for row in rows] == [*measure.GROUPS.values(), measure.BETWEEN]
+    taken = sum(row["taken (ms)"] for row in rows)
+    assert taken == pytest.approx(1e3 * small_profile.seconds)
     products = next(row for row in rows if row["work"] == "matrix products")
-    ops = [op for op in small_profile.operators if measured.group(op.name) == "matrix products"]
-    least = sum(max(op.flops / 100e9, op.bytes / 10e9) for op in ops)
-    assert products["least"] == pytest.approx(1e3 * least)
-    gap = (products["taken"] - products["least"]) / 1e3 / small_profile.seconds
-    assert products["gap"] == f"{100 * gap:.0f}%"
-    assert set(measured.GAP_COLUMNS) == set(products)
-
-
-def test_noise_rows():
-    noise = Comparison({}, {}, Estimate(1.01, 0.97, 1.02))
-    ratio, band = measured.noise_rows(noise)
-    assert (ratio["value"], ratio["low"], ratio["high"]) == (1.01, 0.97, 1.02)
-    assert band["value"] == pytest.approx(3)
-
-
-def test_round_ticks():
-    ticks = measured.round_ticks([0.9, 21])
-    assert ticks["tickvals"] == [1, 2, 5, 10, 20]
-    assert ticks["ticktext"] == ["1", "2", "5", "10", "20"]
+    ops = [op for op in small_profile.operators if measure.group(op.name) == "matrix products"]
+    least = 1e3 * sum(max(op.flops / 100e9, op.bytes / 10e9) for op in ops)
+    assert products["least, by the roofline (ms, computed)"] == pytest.approx(least)
+    gap = (products["taken (ms)"] - least) / 1e3 / small_profile.seconds
+    assert products["what it adds, of the pass"] == f"{100 * gap:.0f}%"
 
 
 RIGHT = {

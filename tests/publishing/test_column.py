@@ -221,7 +221,7 @@ def test_a_file_too_large_or_absent_is_refused_unread(root, monkeypatch):
     with pytest.raises(ValueError, match="expected a file that"):
         read(root, root)
     path.write_text(GOOD + " " * columns.MAX_BYTES, encoding="utf-8")
-    monkeypatch.setattr(columns, "parsed", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr(columns, "parse", lambda *_: pytest.fail("it was read"))
     with pytest.raises(ValueError, match=r"theirs.json: bytes=\d+: expected at most 1,000,000"):
         read(path, root)
 

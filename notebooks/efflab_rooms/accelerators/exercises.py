@@ -6,9 +6,9 @@ from functools import lru_cache
 import numpy as np
 
 from efflab.acceleration import npu, systolic
-from efflab.config import PRESETS
 from efflab.devices import DEVICES
 from efflab.lab import Exercise, tr
+from efflab_rooms.accelerators import measure
 
 QUERY = dict(m=5, n=1536, k=384)
 """A 5-token query's FFN up in MiniLM: the layer of 08-2."""
@@ -37,10 +37,10 @@ def _check_clock(answer):
     x, y, total = np.zeros((3, 2, 4), int)
     last = systolic.gemm_cycles(2, 4, 3, 2, 4)
     for t in range(last + 1):
-        entered = entering(a, t), entering(b.T, t)
-        expected = one_clock(x, y, total, *entered)
-        given = answer(x.copy(), y.copy(), total.copy(), *entered)
-        for what, right, mine in zip(("x", "y", "total"), expected, given, strict=True):
+        edges = entering(a, t), entering(b.T, t)
+        expected = one_clock(x, y, total, *edges)
+        own = answer(x.copy(), y.copy(), total.copy(), *edges)
+        for what, right, mine in zip(("x", "y", "total"), expected, own, strict=True):
             yield tr("{what} after clock {t}", what=what, t=t), right, mine
         x, y, total = expected
     yield tr("total at the end, and the product"), a @ b, total
@@ -53,8 +53,11 @@ def _check_clock(answer):
 def fewest() -> int:
     """The fewest cycles of all arrays of at most 256 cells, in all dataflows."""
     shapes = [(r, c) for r in range(1, CELLS + 1) for c in range(1, CELLS // r + 1)]
-    return min(systolic.gemm_cycles(**QUERY, rows=r, cols=c, dataflow=d)
-               for r, c in shapes for d in systolic.DATAFLOWS)  # fmt: skip
+    return min(
+        systolic.gemm_cycles(**QUERY, rows=r, cols=c, dataflow=flow)
+        for r, c in shapes
+        for flow in systolic.DATAFLOWS
+    )
 
 
 def _check_shape(answer):
@@ -69,23 +72,20 @@ def _check_shape(answer):
 
 
 def share(side: int, dataflow: str, times: float) -> float:
-    """Share of the A100's INT8 map at 40 % or more, for a square array `times` as strong."""
-    device = DEVICES[RIVAL]
-    same = npu.twin(device, DTYPE, side)
-    array = replace(same, dataflow=dataflow, hertz=times * same.hertz,
-                    memory_bandwidth=times * same.memory_bandwidth)  # fmt: skip
-    cells = [npu.saving(p, array, device, DTYPE) for batch in (1, 2, 4, 8, 16, 32, 64)
-             for p in systolic.block_products(PRESETS["bert-base"], 128, batch)]  # fmt: skip
-    return npu.share_at_least(cells, 0.4)
+    """Per cent of the A100's INT8 map at 40 % or more, for a square array `times` as strong."""
+    twin = npu.twin(DEVICES[RIVAL], DTYPE, side)
+    strength = dict(hertz=times * twin.hertz, memory_bandwidth=times * twin.memory_bandwidth)
+    array = replace(twin, dataflow=dataflow, **strength)
+    return measure.share_at_claim(measure.savings(array, RIVAL, DTYPE, 128))
 
 
 def _check_rival(answer):
     side, dataflow, times = answer
     what = tr("at most {n} times the GPU's peak and bandwidth", n=MOST_TIMES)
     yield what, True, times <= MOST_TIMES
-    found = share(side, dataflow, times)
-    what = tr("your {share} % of the cells are at least half", share=f"{100 * found:.0f}")
-    yield what, True, found >= 0.5
+    own = share(side, dataflow, times)
+    what = tr("your {share} % of the cells are at least half", share=f"{own:.0f}")
+    yield what, True, own >= 50
 
 
 EXERCISES = {

@@ -7,53 +7,52 @@ from efflab.devices import DEVICES
 from efflab.experiments import case_study, lighten
 from efflab.experiments.lighten import Recipe
 from efflab.lab import Exercise, tr
-from efflab_rooms.case_study import training_run, where
+from efflab_rooms.case_study import measure
+from efflab_rooms.case_study.measure import CONFIG
 
 TARGET, ADDED = 0.25, 0.30  # of the FLOPs; nats a token
+RUNS = (
+    (100e9, 3, 2048, "V100 SXM2", 0.5),
+    (65.2e9, 20, 2048, "A100 80GB SXM", 0.47),
+    (1e9, 0.5, 8, "H100 SXM", 1.0),
+)
 
 
 def _check_tokens(answer):
-    for name, n_params, days, n, share in (
-        ("V100 SXM2", 100e9, 3, 2048, 0.5),
-        ("A100 80GB SXM", 65.2e9, 20, 2048, 0.47),
-        ("H100 SXM", 1e9, 0.5, 8, 1.0),
-    ):
-        device = DEVICES[name]
-        expected = training_run.tokens_possible(n_params, days, n, device, share)
-        peak = training_run.peak(device)
-        what = f"tokens({n_params:.0f}, {days}, {n}, {peak:.0f}, {share})"
-        yield what, expected, answer(n_params, days, n, peak, share)
+    for n_params, days, n, name, utilization in RUNS:
+        expected = measure.tokens_possible(n_params, days, n, DEVICES[name], utilization)
+        peak = DEVICES[name].peak("fp16")
+        what = f"tokens({n_params:.0f}, {days}, {n}, {peak:.0f}, {utilization})"
+        yield what, expected, answer(n_params, days, n, peak, utilization)
 
 
 def _recipe(answer) -> Recipe | None:
     """The answer as a recipe, if it is one for this model."""
     try:
         windows, removed = (tuple(part) for part in answer)
-        heads = tuple(tuple(sorted(set(some))) for some in removed)
+        removed = tuple(tuple(sorted(set(heads))) for heads in removed)
     except TypeError:
         return None
-    fits = len(windows) == len(heads) == where.CONFIG.n_layer
-    fits &= all(w is None or w in lighten.WIDTHS for w in windows)
-    fits &= all(h in range(where.CONFIG.n_head) for some in heads for h in some)
-    fits &= all(len(some) < where.CONFIG.n_head for some in heads)
-    return Recipe(windows, heads) if fits else None
+    fits = len(windows) == len(removed) == CONFIG.n_layer
+    fits &= all(window in (None, *lighten.WIDTHS) for window in windows)
+    fits &= all(head in range(CONFIG.n_head) for heads in removed for head in heads)
+    fits &= all(len(heads) < CONFIG.n_head for heads in removed)
+    return Recipe(windows, removed) if fits else None
 
 
 FORM = "six windows (256, 128, 64, 32, 16 or None) and six tuples of heads, one left in each layer"
 
 
 def _gone(recipe: Recipe) -> float:
-    return lighten.removed_share(where.CONFIG, recipe, where.SEQ_LEN)
+    return lighten.removed_share(CONFIG, recipe, measure.SEQ_LEN)
 
 
 def _check_target(answer):
-    recipe, costs = _recipe(answer), where.damage()
+    recipe = _recipe(answer)
     yield tr(FORM), True, recipe is not None
-    gone = _gone(recipe)
-    added = sum(costs.windows[i, w] for i, w in enumerate(recipe.windows) if w)
-    added += sum(costs.heads[i, h] for i, heads in enumerate(recipe.removed) for h in heads)
-    yield tr("FLOPs gone: {gone} %, at least 25 % are asked", gone=f"{100 * gone:.1f}"), True, (
-        gone >= TARGET)  # fmt: skip
+    gone, added = _gone(recipe), measure.damage_sum(recipe)
+    what = tr("FLOPs gone: {gone} %, at least 25 % are asked", gone=f"{100 * gone:.1f}")
+    yield what, True, gone >= TARGET
     yield tr("nats added: {added}, at most 0.30", added=f"{added:.3f}"), True, added <= ADDED
 
 
@@ -67,9 +66,9 @@ def _check_better(answer):
     recipe = _recipe(answer)
     yield tr(FORM), True, recipe is not None
     gone = _gone(recipe)
-    yield tr("FLOPs gone: {gone} %, at least 30 % are asked", gone=f"{100 * gone:.1f}"), True, (
-        gone >= case_study.SHARE)  # fmt: skip
-    ours, theirs = _loss(where.chosen()), _loss(recipe)
+    what = tr("FLOPs gone: {gone} %, at least 30 % are asked", gone=f"{100 * gone:.1f}")
+    yield what, True, gone >= case_study.SHARE
+    ours, theirs = _loss(measure.recipe()), _loss(recipe)
     what = tr("loss {theirs}, the path's {ours}", theirs=f"{theirs:.4f}", ours=f"{ours:.4f}")
     yield what, True, theirs < ours
 
@@ -87,7 +86,7 @@ EXERCISES = {
     ),
     "14-3": Exercise(
         _check_better,
-        hint="Damages do not add up. Start from where.chosen(), exchange one head or one window at "
-        "a time, and keep what lowers lighten.loss while 30 % stay gone.",
+        hint="Damages do not add up. Start from measure.recipe(), exchange one head or one window "
+        "at a time, and keep what lowers lighten.loss while 30 % stay gone.",
     ),
 }

@@ -7,7 +7,7 @@ from efflab.cost import roofline_seconds
 from efflab.devices import DEVICES
 from efflab.experiments.budget_game import LIMIT
 from efflab.lab import Exercise, number, tr
-from efflab_rooms.choose_plan import game
+from efflab_rooms.choose_plan import measure
 
 # --- 15-1: a predicted gain ------------------------------------------------------------------
 
@@ -35,12 +35,11 @@ GOAL = 1.08
 def _check_moves(answer):
     is_moves = isinstance(answer, Mapping)
     yield tr("moves, as a dict"), True, is_moves
-    score = game.play(answer)
-    what = tr("{mb} MB; at most {limit} is asked", mb=number(score["n_bytes"] / 1e6, 4),
-              limit=number(LIMIT / 1e6))  # fmt: skip
-    yield what, True, score["fits"]
-    what = tr("{bits} bits per byte; at most {goal} is asked", bits=number(score["bits"], 4),
-              goal=GOAL)  # fmt: skip
+    score = measure.play(answer)
+    sizes = dict(mb=number(score["n_bytes"] / 1e6, 4), limit=number(LIMIT / 1e6))
+    yield tr("{mb} MB; at most {limit} is asked", **sizes), True, score["fits"]
+    bits = dict(bits=number(score["bits"], 4), goal=GOAL)
+    what = tr("{bits} bits per byte; at most {goal} is asked", **bits)
     yield what, True, score["bits"] <= GOAL
 
 

@@ -5,6 +5,7 @@ import torch
 from efflab import bench
 from efflab.acceleration import block, fusion
 from efflab.lab import Exercise, tr
+from efflab_rooms.compiler_fusion import measure
 
 CHAINS = (
     ["add", "exp", "multiply"],
@@ -30,10 +31,9 @@ def _kernels(answer):
 
 def _times_fewer(answer):
     for seq_len, head_dim in ((4, 2), (256, 64), (4096, 64), (1, 1), (8192, 128)):
-        both = (fusion.attention_bytes(seq_len, head_dim, fused=f) for f in ("none", "all"))
-        unfused, fused = both
-        what = f"times_fewer({seq_len}, {head_dim})"
-        yield what, unfused / fused, answer(seq_len, head_dim)
+        size = seq_len, head_dim
+        ratio = fusion.attention_bytes(*size) / fusion.attention_bytes(*size, fused="all")
+        yield f"times_fewer({seq_len}, {head_dim})", ratio, answer(*size)
 
 
 SHARE = 0.25
@@ -41,31 +41,26 @@ SHAPE = (1, 4, 1024, 64)
 
 
 def written_out(q, k, v):
-    """softmax(q kᵀ)v in eight operations, scores in memory."""
-    weights = block.softmax(block.torch_namespace(), q @ k.mT * q.shape[-1] ** -0.5)
-    return weights @ v
+    """softmax(q kᵀ)v in eight operations of torch, scores in memory."""
+    return measure.attention(block.torch_namespace(), q, k, v)
 
 
 @torch.no_grad()
 def _attention(answer):
     rng = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(SHAPE, generator=rng) for _ in range(3))
-    if answer(q, k, v) is ...:
+    heads = [torch.randn(SHAPE, generator=rng) for _ in range(3)]
+    if answer(*heads) is ...:
         yield "", None, ...
         return
-    yield tr("the values"), written_out(q, k, v).numpy(), answer(q, k, v).numpy()
-    short = (x[:, :, :37].contiguous() for x in (q, k, v))
-    q1, k1, v1 = short
-    yield tr("the values, 37 tokens"), written_out(q1, k1, v1).numpy(), answer(q1, k1, v1).numpy()
-    allowed = SHARE * bench.peak_bytes(lambda: written_out(q, k, v)) / 2**20
-    used = bench.peak_bytes(lambda: answer(q, k, v)) / 2**20
-    yield (
-        tr("at most {n:.0f} MiB of memory ({used:.1f} used)", n=allowed, used=used),
-        True,
-        (used <= allowed),
-    )
-    calls = {"answer": lambda: answer(q, k, v)}
-    result = bench.compared(lambda: written_out(q, k, v), calls, warmup=1, repeats=7)
+    short = [x[:, :, :37].contiguous() for x in heads]
+    yield tr("the values"), written_out(*heads).numpy(), answer(*heads).numpy()
+    yield tr("the values, 37 tokens"), written_out(*short).numpy(), answer(*short).numpy()
+    allowed = SHARE * bench.peak_bytes(lambda: written_out(*heads)) / 2**20
+    used = bench.peak_bytes(lambda: answer(*heads)) / 2**20
+    what = tr("at most {n:.0f} MiB of memory ({used:.1f} used)", n=allowed, used=used)
+    yield what, True, used <= allowed
+    calls = {"answer": lambda: answer(*heads)}
+    result = bench.compared(lambda: written_out(*heads), calls, warmup=1, repeats=7)
     ratio = result.ratios["answer"]
     what = tr("no slower than written out ({ratio:.2f} of its time)", ratio=ratio.mean)
     yield what, True, ratio.low <= 1 + result.band

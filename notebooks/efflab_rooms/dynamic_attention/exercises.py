@@ -14,8 +14,8 @@ def _one_position(answer):
         values = torch.randn(T, H * R, generator=rng)
         kernels = torch.rand(T, H, k, generator=rng).softmax(-1)
         expected = convolve(values[None], kernels[None], causal=True)[0, i].numpy()
-        yield tr("position {i} of {T}, {H} heads, kernel of {k}", i=i, T=T, H=H, k=k), \
-            expected, answer(values, kernels, i)  # fmt: skip
+        called = tr("position {i} of {T}, {H} heads, kernel of {k}", i=i, T=T, H=H, k=k)
+        yield called, expected, answer(values, kernels, i)
 
 
 def _keys_computed(answer):

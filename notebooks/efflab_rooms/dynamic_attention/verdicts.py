@@ -1,4 +1,4 @@
-"""Notebook 05's verdict, as a function of its figures alone."""
+"""Notebook 05's verdict, as a function of its evidence alone."""
 
 from efflab.estimate import Estimate
 from efflab.lab import Evidence, Outcome, by_id
@@ -11,15 +11,17 @@ RULE = (
 )
 
 
-def dynamic_evidence(moved: Estimate, control: Estimate, fixed: Estimate, reach: int) -> list:
-    """What the verdict rests on; the three moved shares of the width are 0 to 1."""
+def dynamic_evidence(
+    dynamic: Estimate, attention: Estimate, fixed: Estimate, reach: int
+) -> list[Evidence]:
+    """What the verdict rests on: spreads of three used ranges over their width, 0 to 1."""
     used = "used range of a trained DynamicConv (90% of the weight), 5th to 95th percentile"
     unmoved = "the same of a LightweightConv, whose weights are fixed (negative control)"
     farthest = "farthest token that DynamicConv depends on: difference between two inputs"
     positive = "the same of stdlib-gpt's attention (positive control)"
     return [
-        Evidence.of("range-dynamic", used, _percent(moved), "%"),
-        Evidence.of("range-attention", positive, _percent(control), "%"),
+        Evidence.of("range-dynamic", used, _percent(dynamic), "%"),
+        Evidence.of("range-attention", positive, _percent(attention), "%"),
         Evidence.of("range-fixed", unmoved, _percent(fixed), "%"),
         Evidence("reach-difference", farthest, reach, "tokens"),
     ]
@@ -31,17 +33,17 @@ def _percent(share: Estimate) -> Estimate:
 
 def dynamic_attention(evidence) -> Outcome:
     """Whether DynamicConv adapts the attention range to the input."""
-    found = by_id(evidence)
-    moved, control = found["range-dynamic"], found["range-attention"]
-    if found["reach-difference"].value >= 1:
+    figures = by_id(evidence)
+    dynamic, attention = figures["range-dynamic"], figures["range-attention"]
+    if figures["reach-difference"].value >= 1:
         return Outcome(True, evidence, rule=RULE)
-    if control.low < 5:
+    if attention.low < 5:
         reason = "attention's used range does not move here either, so the test shows nothing"
         return Outcome(None, evidence, rule=RULE, reason=reason)
-    if moved.low >= control.value / 2:
+    if dynamic.low >= attention.value / 2:
         condition = "range means the part of its kernel that it uses; the kernel's width is fixed"
         return Outcome(True, evidence, rule=RULE, condition=condition)
-    if moved.high < control.value / 2:
+    if dynamic.high < attention.value / 2:
         reason = "its reach is fixed, and the used range moves far less than attention's"
         return Outcome(False, evidence, rule=RULE, reason=reason)
     reason = "whether the used range moves half as much as attention's lies within the noise"

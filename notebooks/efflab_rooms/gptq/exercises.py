@@ -5,7 +5,7 @@ import torch
 from efflab.lab import Exercise, tr
 
 
-def _pushed(answer):
+def _check_push(answer):
     rng = torch.Generator().manual_seed(0)
     for width in (3, 6):
         x = torch.randn(40, width, generator=rng, dtype=torch.float64)
@@ -17,33 +17,33 @@ def _pushed(answer):
         yield tr("{n} weights", n=width), expected, answer(row, q, torch.linalg.inv(H))
 
 
-def _damped(answer):
+def _check_damping(answer):
     rng = torch.Generator().manual_seed(1)
     for n, width, damp in ((30, 4, 0.01), (2, 5, 0.1)):
         x = torch.randn(n, width, generator=rng)
         H = (x.T @ x).numpy()
         expected = H + damp * H.diagonal().mean() * torch.eye(width).numpy()
-        yield tr("{n} samples of {w} inputs, damp {d}", n=n, w=width, d=damp), expected, \
-            answer(x, damp)  # fmt: skip
+        name = tr("{n} samples of {w} inputs, damp {d}", n=n, w=width, d=damp)
+        yield name, expected, answer(x, damp)
 
 
-def _stored(answer):
+def _check_bits(answer):
     for bits, group in ((4, 128), (3, 64), (2, 16)):
         yield f"stored_bits({bits}, {group})", bits + 40 / group, answer(bits, group)
 
 
 EXERCISES = {
     "10-1": Exercise(
-        _pushed,
+        _check_push,
         hint="Divide the error of the first weight by inverse[0, 0]; take that times row 0 of the "
         "inverse away from the whole row. The first weight then is q by itself.",
     ),
     "10-2": Exercise(
-        _damped,
+        _check_damping,
         hint="x.T @ x, and damp times the mean of its diagonal added to every diagonal entry.",
     ),
     "10-3": Exercise(
-        _stored,
+        _check_bits,
         hint="A group of weights shares one scale of 32 bits and one zero point of 8 bits.",
     ),
 }

@@ -1,9 +1,11 @@
-"""Notebook 10's verdict, as a function of its figures alone."""
+"""Notebook 10's verdict, and the evidence that it rests on."""
 
 from collections.abc import Mapping, Sequence
 
 from efflab.estimate import Estimate, of_median
+from efflab.experiments.gptq_quality import METHODS
 from efflab.lab import Evidence, Outcome, by_id
+from efflab_rooms.gptq import measure
 
 BITS = (3, 2, 4, 8)
 """Recorded bit widths, the deciding one first; all but 8 with several seeds."""
@@ -19,18 +21,33 @@ RULE = (
 )
 
 
-def gptq_evidence(
-    errors: Mapping[int, Sequence[float]], added: Mapping[int, float], here: float, little: float
+def collect_evidence(
+    live: Mapping[str, Mapping], errors: Mapping[str, tuple[float | None, float]]
 ) -> list[Evidence]:
-    """`errors`: bits -> ratio of layer errors by seed; `added`: bits -> difference of losses."""
+    """The record's evidence, that of `measure.live_points` and of `measure.calibration_errors`."""
+    ratios, added = {}, {}
+    for bits in BITS:
+        nearest, ours = (measure.recorded_point(bits, None, method) for method in METHODS)
+        seeded = measure.seeded_points(bits)
+        ratios[bits] = [point["layer_error"] / nearest["layer_error"] for point in seeded]
+        added[bits] = ours["bits_per_byte"] - nearest["bits_per_byte"]
+    here = live["gptq"]["layer_error"] / live["rtn"]["layer_error"]
+    return gptq_evidence(ratios, added, here, errors["few"][1] / errors["nearest"][1])
+
+
+def gptq_evidence(
+    ratios: Mapping[int, Sequence[float]], added: Mapping[int, float], here: float, little: float
+) -> list[Evidence]:
+    """`ratios`: bits -> ratio of layer errors by seed; `added`: bits -> difference of losses."""
     here_name = "layers' error at the chosen bits, GPTQ over round to nearest, here"
     few = "a layer of 768 inputs, few calibration tokens: held-out error over round to nearest's"
+    losses = [
+        Evidence(f"added-{bits}", ADDED, added[bits], "", "recorded", values={"bits": bits})
+        for bits in BITS
+    ]
     return [
-        *(_error(bits, errors[bits]) for bits in BITS),
-        *(
-            Evidence(f"added-{bits}", ADDED, added[bits], "", "recorded", values={"bits": bits})
-            for bits in BITS
-        ),
+        *(_error(bits, ratios[bits]) for bits in BITS),
+        *losses,
         Evidence("error-here", here_name, here, "x"),
         Evidence("few-tokens", few, little, "x"),
     ]
@@ -47,8 +64,8 @@ def _error(bits: int, seeds: Sequence[float]) -> Evidence:
 
 def gptq_error(evidence) -> Outcome:
     """Whether GPTQ's calibration lowers the quantization error."""
-    found = by_id(evidence)
-    errors = [found[f"error-{bits}"] for bits in (*BITS, "here")]
+    items = by_id(evidence)
+    errors = [items[f"error-{bits}"] for bits in (*BITS, "here")]
     lower = [(f.value if f.high is None else f.high) < 1 for f in errors]
     if not any(lower):
         reason = "its error is no smaller at any width"
@@ -56,7 +73,7 @@ def gptq_error(evidence) -> Outcome:
     if not all(lower):
         reason = "its error is smaller at some widths or seeds and not at others"
         return Outcome(None, evidence, rule=RULE, reason=reason)
-    if found["few-tokens"].value >= 1:
+    if items["few-tokens"].value >= 1:
         condition = "calibration has more tokens than the widest layer has inputs, or is damped"
         return Outcome(True, evidence, rule=RULE, condition=condition)
     return Outcome(True, evidence, rule=RULE)

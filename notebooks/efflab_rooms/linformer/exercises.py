@@ -4,11 +4,7 @@ import numpy as np
 import torch
 
 from efflab.lab import Exercise, tr
-from efflab.structure.linformer import (
-    SHARING,
-    linformer_attention,
-    linformer_params,
-)
+from efflab.structure.linformer import SHARING, linformer_attention, linformer_params
 
 
 def _extra_weights(answer):
@@ -25,11 +21,8 @@ def _attend(answer):
         q, key, value = torch.randn(3, 2, 1, T, D, generator=rng)
         E, F = torch.randn(2, k, T, generator=rng)
         expected = linformer_attention(q, key, value, E, F).numpy()
-        yield (
-            tr("output for n = {n}, k = {k}", n=T, k=k),
-            expected,
-            np.asarray(answer(q, key, value, E, F)),
-        )
+        called = tr("output for n = {n}, k = {k}", n=T, k=k)
+        yield called, expected, np.asarray(answer(q, key, value, E, F))
 
 
 EXERCISES = {

@@ -1,4 +1,4 @@
-"""Notebook 04's verdict, as a function of its figures alone."""
+"""Notebook 04's verdict, as a function of its evidence alone."""
 
 from efflab.estimate import Estimate
 from efflab.lab import Evidence, Outcome, by_id
@@ -20,44 +20,29 @@ def linformer_evidence(
     shape = 64  # channels: the ratio is the same for all
     twice = linformer_flops(2 * n, k, shape) / linformer_flops(n, k, shape) / 2
     full = attention_flops(2 * n, shape) / attention_flops(n, shape) / 2
+    query = "FLOPs of a query at twice the length, Linformer"
+    query_full = "FLOPs of a query at twice the length, full attention (control)"
+    error = "error of the last layer's output in a model not trained with E and F"
+    slower = "time of a layer at the longest length, Linformer over the fused kernel"
+    peak = "peak memory of that layer, Linformer over the fused kernel"
     return [
-        Evidence(
-            "query-flops", "FLOPs of a query at twice the length, Linformer", twice, "x", "computed"
-        ),
-        Evidence(
-            "query-flops-full",
-            "FLOPs of a query at twice the length, full attention (control)",
-            full,
-            "x",
-            "computed",
-        ),
-        Evidence(
-            "error",
-            "error of the last layer's output in a model not trained with E and F",
-            errors[0],
-            "%",
-        ),
+        Evidence("query-flops", query, twice, "x", "computed"),
+        Evidence("query-flops-full", query_full, full, "x", "computed"),
+        Evidence("error", error, errors[0], "%"),
         Evidence("error-best-rank", "the same with the best rank k of each text", errors[1], "%"),
-        Evidence.of(
-            "time",
-            "time of a layer at the longest length, Linformer over the fused kernel",
-            time,
-            "x",
-        ),
+        Evidence.of("time", slower, time, "x"),
         Evidence("band", "A/A band of this time", 100 * band, "±%"),
-        Evidence(
-            "memory", "peak memory of that layer, Linformer over the fused kernel", memory, "x"
-        ),
+        Evidence("memory", peak, memory, "x"),
     ]
 
 
 def linformer_fixed(evidence) -> Outcome:
     """Whether Linformer brings the key axis of the attention matrix to a fixed size."""
-    found = by_id(evidence)
-    if found["query-flops"].value > 1:
+    figures = by_id(evidence)
+    if figures["query-flops"].value > 1:
         reason = "what a query costs grows with the length"
         return Outcome(False, evidence, rule=RULE, reason=reason)
-    if found["error"].value <= LIMIT:
+    if figures["error"].value <= LIMIT:
         return Outcome(True, evidence, rule=RULE)
     condition = (
         'the "dimension" is the matrix\'s key axis, the length, and the network is trained with '

@@ -10,10 +10,9 @@ from efflab.structure.mixer import MixerLayer
 
 def _token_weights(answer):
     for side, patch_size, d_token in ((224, 16, 384), (448, 16, 384), (64, 8, 10)):
-        expected = MixerLayer((side // patch_size) ** 2, 8, d_token, 8).token
-        expected = n_parameters(expected)
-        called = f"token_weights({side}, {patch_size}, {d_token})"
-        yield called, expected, answer(side, patch_size, d_token)
+        layer = MixerLayer((side // patch_size) ** 2, 8, d_token, 8)
+        what = f"token_weights({side}, {patch_size}, {d_token})"
+        yield what, n_parameters(layer.token), answer(side, patch_size, d_token)
 
 
 def _mix_tokens(answer):

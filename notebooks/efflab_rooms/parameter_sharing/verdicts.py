@@ -1,4 +1,4 @@
-"""Notebook 01's verdicts, each a function of its figures alone."""
+"""Notebook 01's verdicts, each a function of its evidence alone."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,25 +21,15 @@ ALBERT_RULE = (
 def albert_evidence(bert: float, minilm: float, time: Estimate, band: float) -> list[Evidence]:
     """`bert`, `minilm`: shares removed (0..1); `time`: shared over not, and its A/A band."""
     config = PRESETS["bert-base"]
-    layers = config.n_layer
+    needed = CLAIMED * config.n_layer / (config.n_layer - 1)
     flops = [cost.forward_flops(replace(config, share=share), 128) for share in ("all", "none")]
+    share = "share of all parameters that 12 layers have to hold for 60%"
+    work = "FLOPs of a forward pass, shared over not shared"
     return [
         Evidence("bert-removed", "BERT-base: parameters removed", 100 * bert, "%", "computed"),
         Evidence("minilm-removed", "MiniLM-L6: parameters removed", 100 * minilm, "%", "computed"),
-        Evidence(
-            "layers-needed",
-            "share of all parameters that 12 layers have to hold for 60%",
-            CLAIMED * layers / (layers - 1),
-            "%",
-            "computed",
-        ),
-        Evidence(
-            "flops",
-            "FLOPs of a forward pass, shared over not shared",
-            flops[0] / flops[1],
-            "x",
-            "computed",
-        ),
+        Evidence("layers-needed", share, needed, "%", "computed"),
+        Evidence("flops", work, flops[0] / flops[1], "x", "computed"),
         Evidence.of("time", "time of a forward pass, shared over not shared", time, "x"),
         Evidence("band", "A/A band of this time", 100 * band, "±%"),
     ]
@@ -47,20 +37,17 @@ def albert_evidence(bert: float, minilm: float, time: Estimate, band: float) -> 
 
 def albert_params(evidence) -> Outcome:
     """Whether sharing all layers removes over 60% of the parameters, and computation with them."""
-    found = by_id(evidence)
-    over = [found[key].value > CLAIMED for key in ("bert-removed", "minilm-removed")]
+    items = by_id(evidence)
+    over = [items[key].value > CLAIMED for key in ("bert-removed", "minilm-removed")]
     if not any(over):
         reason = "sharing removes 60% or less in both models"
         return Outcome(False, evidence, rule=ALBERT_RULE, reason=reason)
-    less = found["flops"].value < 1
+    less = items["flops"].value < 1
     if all(over) and less:
         return Outcome(True, evidence, rule=ALBERT_RULE)
-    values = dict(needed=f"{found['layers-needed'].value:.0f}%")
-    condition = "the layers hold over {needed} of the parameters"
-    if not less:
-        condition = (
-            "parameters are meant, and the layers hold over {needed} of them; computation stays"
-        )
+    values = dict(needed=f"{items['layers-needed'].value:.0f}%")
+    stays = "parameters are meant, and the layers hold over {needed} of them; computation stays"
+    condition = "the layers hold over {needed} of the parameters" if less else stays
     return Outcome(True, evidence, rule=ALBERT_RULE, condition=condition, values=values)
 
 
@@ -84,20 +71,20 @@ QKV_RULE = (
 
 def qkv_evidence(record: Mapping, control: Mapping[str, Mapping[int, float]]) -> list[Evidence]:
     """From the recorded losses; `control`: {"attention", "convolution"}: seed -> loss."""
-    n_layer = record["settings"]["n_layer"]
-    loss = {(r["n_shared"], r["seed"]): r["loss"] for r in record["runs"]}
+    every = record["settings"]["n_layer"]
+    half = every // 2
+    loss = {(run["n_shared"], run["seed"]): run["loss"] for run in record["runs"]}
     seeds = sorted({seed for _, seed in loss})
-    of = {n: [loss[n, s] for s in seeds] for n in (1, n_layer // 2, n_layer)}
-    half = n_layer // 2
-    pairs = {"half-to-all": (n_layer, half), "none-to-half": (half, 1), "none-to-all": (n_layer, 1)}
-    steps = [
-        Evidence.of(key, STEPS[key], paired(of[a], of[b]), "", "recorded")
-        for key, (a, b) in pairs.items()
+    losses = {n: [loss[n, seed] for seed in seeds] for n in (1, half, every)}
+    steps = {"half-to-all": (every, half), "none-to-half": (half, 1), "none-to-all": (every, 1)}
+    evidence = [
+        Evidence.of(key, STEPS[key], paired(losses[more], losses[fewer]), "", "recorded")
+        for key, (more, fewer) in steps.items()
     ]
     both = sorted(control["attention"].keys() & control["convolution"].keys())
-    pair = [[control[kind][s] for s in both] for kind in ("attention", "convolution")]
+    pair = [[control[kind][seed] for seed in both] for kind in ("attention", "convolution")]
     return [
-        *steps,
+        *evidence,
         Evidence.of("control", CONTROL, paired(*pair), "", "recorded"),
         Evidence("albert-score", PAPER, 0.7, "points", "published"),
     ]
@@ -105,8 +92,8 @@ def qkv_evidence(record: Mapping, control: Mapping[str, Mapping[int, float]]) ->
 
 def qkv_share_half(evidence) -> Outcome:
     """Whether QKV projections may be shared in no more than half of the layers."""
-    found = by_id(evidence)
-    past, control = found["half-to-all"], found["control"]
+    items = by_id(evidence)
+    past, control = items["half-to-all"], items["control"]
     if past.low > ENOUGH:
         return Outcome(True, evidence, rule=QKV_RULE)
     if control.high >= 0:
@@ -155,12 +142,12 @@ def reuse_evidence(
 
 def encoder_reuse(evidence) -> Outcome:
     """Whether several tasks can share one encoder and add only a head each."""
-    found = by_id(evidence)
-    lost = {task: found[f"lost-{task}"] for task in TASKS}
-    if found["memory"].value <= 1 or any(f.low > POINTS for f in lost.values()):
+    items = by_id(evidence)
+    lost = {task: items[f"lost-{task}"] for task in TASKS}
+    if items["memory"].value <= 1 or any(points.low > POINTS for points in lost.values()):
         reason = "a task loses more than 5 points, or no memory is saved"
         return Outcome(False, evidence, rule=REUSE_RULE, reason=reason)
-    served = [task for task, f in lost.items() if f.high <= POINTS]
+    served = [task for task, points in lost.items() if points.high <= POINTS]
     if len(served) == len(lost):
         return Outcome(True, evidence, rule=REUSE_RULE)
     if served:

@@ -6,64 +6,69 @@ from efflab.distributed.pipeline import run, simulate
 from efflab.distributed.schedules import Task
 from efflab.distributed.timeline import Timeline
 from efflab.lab import Exercise, number, tr
-from efflab_rooms.pipeline_parallel import gantt, rests
+from efflab_rooms.pipeline_parallel import measure
 
-STAGES, MICROBATCHES = 4, 8
+STAGES, MICROBATCHES = 4, measure.MICROBATCHES
 EQUAL = (1.0,) * STAGES
 """Times of a forward pass; a backward pass takes twice as long."""
 
 
 def _check_bubble(answer):
     for k, m in ((2, 1), (4, 8), (8, 32), (64, 1024)):
-        yield f"bubble({k}, {m})", gantt.formula(k, m), answer(k, m)
+        yield f"bubble({k}, {m})", measure.bubble(k, m), answer(k, m)
 
 
-def played(schedule: str, forward: Sequence[float]) -> Timeline:
-    """A known schedule."""
+def simulate_known(schedule: str, forward: Sequence[float] = EQUAL) -> Timeline:
+    """A known schedule in the simulator."""
     return simulate(forward, [2 * f for f in forward], MICROBATCHES, schedule)
 
 
-def score(answer, forward: Sequence[float] = EQUAL) -> Timeline:
-    """The learner's orders played by the simulator: lists of ("F", 0), ("B", 3) for each rank.
+def simulate_orders(orders, forward: Sequence[float] = EQUAL) -> Timeline:
+    """The learner's orders in the simulator: lists of ("F", 0), ("B", 3) for each rank.
 
     What is missing, doubled or never able to start is the simulator's `ValueError`.
     """
-    orders = [[Task(kind, number) for kind, number in order] for order in answer]
-    return run(orders, forward, [2 * f for f in forward], MICROBATCHES)
-
-
-def score_row(name: str, found: Timeline) -> dict:
-    """Time, bubble and what a rank holds at most."""
-    return {"schedule": name, "time": found.makespan, "bubble": found.bubble_fraction,
-            "micro-batches held": max(found.peak_activations), "kind": "simulated"}  # fmt: skip
+    tasks = [[Task(kind, number) for kind, number in order] for order in orders]
+    return run(tasks, forward, [2 * f for f in forward], MICROBATCHES)
 
 
 def score_rows(answer=None) -> list[dict]:
-    """GPipe and 1F1B, and a schedule of one's own below them."""
-    rows = [score_row(name, played(name, EQUAL)) for name in ("gpipe", "1f1b")]
-    return rows if answer in (None, ...) else [*rows, score_row("yours", score(answer))]
+    """GPipe and 1F1B, and below them the learner's own schedule if there is one."""
+    timelines = {name: simulate_known(name) for name in ("gpipe", "1f1b")}
+    if answer not in (None, ...):
+        timelines["yours"] = simulate_orders(answer)
+    return [
+        {
+            "schedule": name,
+            "time": timeline.makespan,
+            "bubble": timeline.bubble_fraction,
+            "micro-batches held": max(timeline.peak_activations),
+        }
+        for name, timeline in timelines.items()
+    ]
 
 
 def _check_own(answer):
-    found, best = score(answer), played("1f1b", EQUAL)
-    text = tr("time {time}, 1F1B's is {best}", time=number(found.makespan),
-              best=number(best.makespan))  # fmt: skip
-    yield text, True, found.makespan <= best.makespan
-    held = max(found.peak_activations)
-    text = tr("a rank holds {held} micro-batches, at most {most} are allowed", held=number(held),
-              most=STAGES)  # fmt: skip
-    yield text, True, held <= STAGES
+    own, best = simulate_orders(answer), simulate_known("1f1b").makespan
+    text = tr("time {time}, 1F1B's is {best}", time=number(own.makespan), best=number(best))
+    yield text, True, own.makespan <= best
+    yield _check_held(own, STAGES)
 
 
 def _check_uneven(answer):
-    found, best = score(answer, rests.UNEVEN), played("1f1b", rests.BALANCED)
-    text = tr("time {time}, the balanced 1F1B's is {best}", time=number(found.makespan, 4),
-              best=number(best.makespan, 4))  # fmt: skip
-    yield text, True, found.makespan <= best.makespan
-    held = max(found.peak_activations)
-    text = tr("a rank holds {held} micro-batches, at most {most} are allowed", held=number(held),
-              most=MICROBATCHES)  # fmt: skip
-    yield text, True, held <= MICROBATCHES
+    own = simulate_orders(answer, measure.UNEVEN)
+    best = simulate_known("1f1b", measure.BALANCED).makespan
+    words = dict(time=number(own.makespan, 4), best=number(best, 4))
+    text = tr("time {time}, the balanced 1F1B's is {best}", **words)
+    yield text, True, own.makespan <= best
+    yield _check_held(own, MICROBATCHES)
+
+
+def _check_held(timeline: Timeline, most: int) -> tuple[str, bool, bool]:
+    held = max(timeline.peak_activations)
+    words = dict(held=number(held), most=most)
+    text = tr("a rank holds {held} micro-batches, at most {most} are allowed", **words)
+    return text, True, held <= most
 
 
 EXERCISES = {

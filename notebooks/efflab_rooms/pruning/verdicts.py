@@ -1,6 +1,7 @@
-"""Notebook 11's verdicts, each a function of its figures alone."""
+"""Notebook 11's verdicts, each a function of its evidence alone."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 from efflab.estimate import Estimate, paired
 from efflab.lab import Evidence, Outcome, by_id
@@ -19,6 +20,13 @@ GRADUAL_RULE = (
 )
 
 
+def rounds_by_seed(record: Mapping, schedule: str, percent: int) -> list[list[dict]]:
+    """The rounds of each recorded run that removed so much, in the order of the seeds."""
+    key = (schedule, percent)
+    runs = [r for r in record["runs"] if (r["schedule"], round(100 * r["ratio"])) == key]
+    return [run["rounds"] for run in sorted(runs, key=lambda run: run["seed"])]
+
+
 def largest_drop(rounds: Sequence[Mapping], dense: float) -> float:
     """The most bits per byte that one pruning step costs, before any training mends it."""
     levels = [dense, *(row["after"] for row in rounds)]
@@ -27,29 +35,24 @@ def largest_drop(rounds: Sequence[Mapping], dense: float) -> float:
 
 def gradual_evidence(record: Mapping) -> list[Evidence]:
     """From the recorded runs: drops and ends of the two schedules, seed by seed."""
-    dense, differences = record["settings"]["dense"], []
-    ways = {
-        "drop": (DROP, lambda rounds: largest_drop(rounds, dense)),
-        "end": (END, lambda rounds: rounds[-1]["after"]),
-    }
-    for key, (name, value) in ways.items():
-        for n in RATIOS:
-            runs = {
-                (r["schedule"], r["seed"]): value(r["rounds"])
-                for r in record["runs"]
-                if round(100 * r["ratio"]) == n
-            }
-            seeds = sorted({seed for _, seed in runs})
-            both = [[runs[schedule, s] for s in seeds] for schedule in ("gradual", "one-shot")]
-            differences.append(Evidence.of(f"{key}-{n}", name, paired(*both), "", "recorded", n=n))
-    return differences
+    dense, evidence = record["settings"]["dense"], []
+    ways = (
+        ("drop", DROP, lambda rounds: largest_drop(rounds, dense)),
+        ("end", END, lambda rounds: rounds[-1]["after"]),
+    )
+    for (key, name, bits), n in product(ways, RATIOS):
+        gradual = map(bits, rounds_by_seed(record, "gradual", n))
+        one_shot = map(bits, rounds_by_seed(record, "one-shot", n))
+        difference = paired(list(gradual), list(one_shot))
+        evidence.append(Evidence.of(f"{key}-{n}", name, difference, "", "recorded", n=n))
+    return evidence
 
 
 def prune_gradual(evidence) -> Outcome:
     """Whether raising the ratio step by step avoids a sudden drop in quality."""
-    found = by_id(evidence)
-    drops = [found[f"drop-{n}"] for n in RATIOS]
-    ends = [found[f"end-{n}"] for n in RATIOS]
+    items = by_id(evidence)
+    drops = [items[f"drop-{n}"] for n in RATIOS]
+    ends = [items[f"end-{n}"] for n in RATIOS]
     if all(drop.low > 0 for drop in drops):
         reason = "each step of the gradual schedule drops further than one-shot's"
         return Outcome(False, evidence, rule=GRADUAL_RULE, reason=reason)
@@ -78,38 +81,31 @@ FINETUNE_RULE = (
 
 def finetune_evidence(record: Mapping) -> list[Evidence]:
     """From the recorded runs of one-shot pruning: what is missing after the last round."""
-    dense = record["settings"]["dense"]
-    last = {(round(100 * r["ratio"]), r["seed"]): r["rounds"][-1]["after"]
-            for r in record["runs"] if r["schedule"] == "one-shot"}  # fmt: skip
-    seeds = sorted({seed for _, seed in last})
-    values = {n: [last[n, s] for s in seeds] for n in (0, *RATIOS)}
-    base = [dense] * len(seeds)
-    ways = (
-        ("above-dense", ABOVE_DENSE, base),
-        ("above-control", ABOVE_CONTROL, values[0]),
-    )
-    return [
-        *(
-            Evidence.of(f"{key}-{n}", name, paired(values[n], other), "", "recorded", n=n)
-            for key, name, other in ways
-            for n in reversed(RATIOS)
-        ),
-        Evidence.of("control", CONTROL, paired(values[0], base), "", "recorded"),
+    last = {
+        n: [rounds[-1]["after"] for rounds in rounds_by_seed(record, "one-shot", n)]
+        for n in (0, *RATIOS)
+    }
+    control, dense = last[0], [record["settings"]["dense"]] * len(last[0])
+    ways = ("above-dense", ABOVE_DENSE, dense), ("above-control", ABOVE_CONTROL, control)
+    evidence = [
+        Evidence.of(f"{key}-{n}", name, paired(last[n], base), "", "recorded", n=n)
+        for (key, name, base), n in product(ways, reversed(RATIOS))
     ]
+    return [*evidence, Evidence.of("control", CONTROL, paired(control, dense), "", "recorded")]
 
 
 def prune_finetune(evidence) -> Outcome:
     """Whether two or three rounds of fine-tuning recover a pruned model's quality."""
-    found = by_id(evidence)
-    back = [n for n in reversed(RATIOS) if found[f"above-dense-{n}"].high <= RECOVERED]
-    near = [n for n in reversed(RATIOS) if found[f"above-control-{n}"].high <= RECOVERED]
+    items = by_id(evidence)
+    back = [n for n in reversed(RATIOS) if items[f"above-dense-{n}"].high <= RECOVERED]
+    near = [n for n in reversed(RATIOS) if items[f"above-control-{n}"].high <= RECOVERED]
     if len(back) == len(RATIOS):
         return Outcome(True, evidence, rule=FINETUNE_RULE)
     values = dict(n=", ".join(f"{n}%" for n in back or near))
     if back:
         condition = "no more than this is removed: {n}"
         return Outcome(True, evidence, rule=FINETUNE_RULE, condition=condition, values=values)
-    if near and found["control"].low > 0:
+    if near and items["control"].low > 0:
         reason = "at {n} only against a control that this training itself makes worse"
         return Outcome(None, evidence, rule=FINETUNE_RULE, reason=reason, values=values)
     reason = "at every recorded ratio more is missing after three short rounds"
@@ -129,19 +125,21 @@ COMPUTE_RULE = (
 
 
 def compute_evidence(
-    times: Mapping[str, Estimate], flops: float, band: float, csr: Mapping[int, Estimate]
+    *, masked: Estimate, removed: Estimate, heads: Estimate, flops: float, band: float, csr: Mapping
 ) -> list[Evidence]:
-    """`times`: "masked", "removed", "heads", over the whole model's; `csr`: zeros (%) -> time."""
+    """Times of 90% masked weights, removed heads and neurons, and heads alone, over the whole's.
+
+    `flops`: over the whole model's, heads and neurons removed; `band`: A/A, 0.03 = 3 %; `csr`:
+    zeros (%) -> CSR kernel's time over the dense one's.
+    """
     both = "heads and neurons removed: time over the whole model's"
-    masked = "90% of the weights masked: time over the whole model's"
+    weights = "90% of the weights masked: time over the whole model's"
     share = "heads and neurons removed: FLOPs over the whole model's"
     cores = "2:4 on sparse tensor cores: peak over dense (Mishra et al. 2021)"
     return [
-        Evidence.of("time-both", both, times["removed"], "x"),
-        Evidence.of("time-masked", masked, times["masked"], "x"),
-        Evidence.of(
-            "time-heads", "heads removed: time over the whole model's", times["heads"], "x"
-        ),
+        Evidence.of("time-both", both, removed, "x"),
+        Evidence.of("time-masked", weights, masked, "x"),
+        Evidence.of("time-heads", "heads removed: time over the whole model's", heads, "x"),
         Evidence("flops", share, flops, "x", "computed"),
         Evidence("band", "A/A band of these times", 100 * band, "±%"),
         *(Evidence.of(f"csr-{n}", CSR, csr[n], "x", n=n) for n in ZEROS if n in csr),
@@ -151,19 +149,19 @@ def compute_evidence(
 
 def prune_compute(evidence) -> Outcome:
     """Whether removing small weights or heads reduces the computation."""
-    found = by_id(evidence)
-    band = found["band"].value / 100
-    masked, removed = (found[key].high < 1 - band for key in ("time-masked", "time-both"))
+    items = by_id(evidence)
+    band = items["band"].value / 100
+    masked, removed = (items[key].high < 1 - band for key in ("time-masked", "time-both"))
     if removed and masked:
         return Outcome(True, evidence, rule=COMPUTE_RULE)
     if removed:
-        sparse = [n for n in ZEROS if f"csr-{n}" in found and found[f"csr-{n}"].high < 1]
+        sparse = [n for n in ZEROS if f"csr-{n}" in items and items[f"csr-{n}"].high < 1]
+        values = dict(n=min(sparse, default=0))
         condition = "whole heads or neurons are taken out, not masked"
         if sparse:
             condition = "whole units are taken out, or a sparse kernel meets {n}% zeros or more"
-        return Outcome(True, evidence, rule=COMPUTE_RULE, condition=condition,
-                       values=dict(n=min(sparse, default=0)))  # fmt: skip
-    if found["time-both"].low <= 1 + band:
+        return Outcome(True, evidence, rule=COMPUTE_RULE, condition=condition, values=values)
+    if items["time-both"].low <= 1 + band:
         reason = "even with heads and neurons removed, the time lies within the noise here"
         return Outcome(None, evidence, rule=COMPUTE_RULE, reason=reason)
     reason = "neither masked weights nor removed units take less time"

@@ -1,20 +1,31 @@
-"""Notebook 09's verdicts, as functions of their figures alone."""
+"""Notebook 09's verdicts, what they rest on, and whether repeats agree with the record."""
 
+import math
+import tempfile
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from statistics import NormalDist
 
+from torch import Tensor
+
+from efflab import cost
+from efflab.compression import packed
+from efflab.config import PRESETS
 from efflab.errors import require
 from efflab.experiments import int8_ranges as ranges
+from efflab.experiments.record import DECIMAL, agrees, recorded
 from efflab.lab import Evidence, Outcome, by_id
+from efflab.model import Transformer
 
 # --- int8-size -------------------------------------------------------------------------------
 
 STORED = {
-    "all": "linear maps and tables, per channel",
-    "linear": "linear maps, per channel",
-    "groups": "linear maps and tables, groups of 32",
+    "linear": ("linear maps, per channel", dict(embeddings=False, axis=0)),
+    "all": ("linear maps and tables, per channel", dict(axis=0)),
+    "groups": ("linear maps and tables, groups of 32", dict(group_size=32)),
 }
-"""Id of its evidence -> how `grids.file_rows` calls what is stored."""
+"""Id of its evidence -> what is stored in few bits, and how it is quantized."""
 SMALLER = {
     "all": "smaller: linear maps and tables in 8 bits, a scale a channel",
     "linear": "smaller: linear maps alone in 8 bits, a scale a channel",
@@ -29,34 +40,76 @@ SIZE_RULE = (
 )
 
 
-def size_evidence(rows: list[dict], parts: Mapping[str, int], large_share: float) -> list[Evidence]:
-    """What the verdict rests on: files weighed (`grids.file_rows` at 8 bits), parameters by part.
+def parts(model: Transformer) -> dict[str, int]:
+    """Parameters by what quantization does to them: linear maps, tables, and the rest."""
+    matrices = (packed.weight_matrices(model, embeddings=also) for also in (False, True))
+    n_linear, n_both = (sum(w.numel() for w in group.values()) for group in matrices)
+    return {
+        "linear maps": n_linear,
+        "tables (token, position, type)": n_both - n_linear,
+        "biases and norms": sum(p.numel() for p in model.parameters()) - n_both,
+    }
 
-    `large_share`: of a large model's parameters, those in its tables.
-    """
-    smaller = {row["stored"]: row["smaller by (%)"] for row in rows}
+
+def file_sizes(model: Transformer, bits: int = 8) -> dict[str, tuple[float, int]]:
+    """Key of `STORED` -> bytes of the model's file by the formula, and as written."""
+    n_params, sizes = sum(parts(model).values()), {}
+    for key, (_, options) in STORED.items():
+        quantized = packed.quantize_weights(model, bits, **options)
+        n = sum(math.prod(q.shape) for q in quantized.values())
+        n_scales = sum(q.scale.numel() for q in quantized.values())
+        formula = n * bits / 8 + 4 * n_scales + 4 * (n_params - n)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.safetensors"
+            sizes[key] = formula, packed.save_quantized(model, quantized, path)
+    return sizes
+
+
+def file_rows(model: Transformer, bits: int = 8) -> list[dict]:
+    """What the model takes on disk, formula beside file: fp32, linear maps alone, tables too."""
+    full = 4 * sum(parts(model).values())
+
+    def row(name: str, formula: float, size: int | None, kind: str) -> dict:
+        share = (formula if size is None else size) / full
+        megabytes = {"formula (MB)": formula / 1e6, "file (MB)": size and size / 1e6}
+        shares = {"of fp32": share, "smaller by (%)": 100 - 100 * share}
+        return {"stored": name, **megabytes, **shares, "kind": kind}
+
+    sizes = file_sizes(model, bits)
+    rows = [row(STORED[key][0], *both, "measured") for key, both in sizes.items()]
+    return [row("everything in fp32", full, None, "computed"), *rows]
+
+
+def size_evidence(
+    sizes: Mapping[str, tuple[float, int]], parts: Mapping[str, int]
+) -> list[Evidence]:
+    """What the verdict rests on: files at 8 bits (`file_sizes`), and parameters by part."""
+    full = 4 * sum(parts.values())
+    smaller = {key: round(100 - 100 * size / full, 3) for key, (_, size) in sizes.items()}
     tables = 100 * parts["tables (token, position, type)"] / sum(parts.values())
-    half = 100 - 2 * (100 - smaller[STORED["all"]])
-    large = "embedding tables' share of GPT-3 175B's parameters"
+    gpt3, large = PRESETS["gpt3-175b"], "embedding tables' share of GPT-3 175B's parameters"
+    large_tables = (gpt3.vocab_size + gpt3.max_len) * gpt3.d_model / cost.num_params(gpt3)
+    half = 100 - 2 * (100 - smaller["all"])
     return [
-        *(Evidence(key, SMALLER[key], smaller[STORED[key]], "%") for key in STORED),
+        *(Evidence(key, SMALLER[key], smaller[key], "%") for key in ("all", "linear", "groups")),
         Evidence("tables", TABLES, tables, "%", "computed"),
-        Evidence("tables-large", large, 100 * large_share, "%", "computed"),
+        Evidence("tables-large", large, 100 * large_tables, "%", "computed"),
         Evidence("half", SMALLER["half"], half, "%", "computed"),
     ]
 
 
 def int8_size(evidence) -> Outcome:
     """Whether 8 bits make a model's file 75 % smaller."""
-    found = by_id(evidence)
-    if found["linear"].value >= 74:
+    items = by_id(evidence)
+    if items["linear"].value >= 74:
         return Outcome(True, evidence, rule=SIZE_RULE)
-    if found["all"].value >= 74:
-        return Outcome(
-            True, evidence, rule=SIZE_RULE, values=dict(share=f"{found['tables'].value:.0f}"),
-            condition="compared with fp32, and with the embedding tables in 8 bits too, which are "
-            "{share}% of this model",
-        )  # fmt: skip
+    if items["all"].value >= 74:
+        values = dict(share=f"{items['tables'].value:.0f}")
+        condition = (
+            "compared with fp32, and with the embedding tables in 8 bits too, which are {share}% "
+            "of this model"
+        )
+        return Outcome(True, evidence, rule=SIZE_RULE, condition=condition, values=values)
     reason = "scales and what stays in floats take too much"
     return Outcome(False, evidence, rule=SIZE_RULE, reason=reason)
 
@@ -91,6 +144,12 @@ ACCURACY_RULE = (
 )
 
 
+@cache
+def recorded_forms() -> dict[str, dict]:
+    """The recorded runs by form; each difference is paired by text."""
+    return ranges.by_form(recorded(ranges.NAME)["runs"])
+
+
 def accuracy_evidence(runs: Mapping[str, Mapping]) -> list[Evidence]:
     """What the verdict rests on: the recorded runs by form (`int8_ranges.by_form`)."""
 
@@ -111,13 +170,13 @@ def accuracy_evidence(runs: Mapping[str, Mapping]) -> list[Evidence]:
 
 def int8_accuracy(evidence) -> Outcome:
     """Whether adjusting the range keeps the accuracy of INT8."""
-    found = by_id(evidence)
-    bar = -SHARE * found["fp32-mrr"].value
-    intervals = {form: _at_once(found[key], len(WAYS)) for form, (key, _) in WAYS.items()}
+    items = by_id(evidence)
+    bar = -SHARE * items["fp32-mrr"].value
+    intervals = {form: _at_once(items[key], len(WAYS)) for form, (key, _) in WAYS.items()}
     losing = [form for form, (_, high) in intervals.items() if high < bar]
     keeping = [form for form, (low, _) in intervals.items() if low >= bar]
     common = dict(rule=ACCURACY_RULE)
-    if found["control"].high >= bar:
+    if items["control"].high >= bar:
         reason = "without any adjusting it is kept as well: this test could not show a loss"
         return Outcome(None, evidence, reason=reason, **common)
     if len(losing) == len(WAYS):
@@ -155,3 +214,43 @@ def _condition(keeping: list[str]) -> str:
     if ranges.APART in keeping:
         return "outliers are multiplied apart, in floats; {n} ways of {all} are certain to keep it"
     return "the range is adjusted in one of {n} ways of {all}: their intervals lie above the bar"
+
+
+# --- Repeats ---------------------------------------------------------------------------------
+
+
+def keeps_quality(row: dict) -> bool:
+    """Whether an engine's MRR is at least 99 % of fp32's, the bar of the verdict."""
+    return row["mrr"] >= (1 - SHARE) * row["mrr fp32"]
+
+
+def cosines_agree(cosines: dict[str, Tensor]) -> bool:
+    """Whether the means are within the recorded ones' standard deviation over texts."""
+    old = recorded_forms()
+    return all(
+        agrees(values.mean().item(), old[form]["cosine mean"], old[form]["cosine sd"])
+        for form, values in cosines.items()
+    )
+
+
+def qualities_agree(qualities: dict[str, tuple[dict, dict]]) -> bool:
+    """Whether sizes here are the recorded ones, and mean cosines as near as texts are alike.
+
+    A size is kept with four decimals. A mean over other texts, with other calibration, may be off
+    by one standard deviation over the recorded texts.
+    """
+    return all(
+        agrees(round(new["size"], 4), old["size"], DECIMAL)
+        and agrees(new["cosine mean"], old["cosine mean"], texts_deviation(old))
+        for old, new in qualities.values()
+    )
+
+
+def texts_deviation(row: dict) -> float:
+    """Standard deviation of an engine's recorded cosine over the texts.
+
+    Where a record keeps mean and 5th percentile alone, a normal distribution's: 1.645 of them lie
+    between the two.
+    """
+    normal = (row["cosine mean"] - row["cosine p5"]) / 1.645
+    return max(DECIMAL, row.get("cosine sd", normal))

@@ -1,7 +1,10 @@
-"""Notebook 03's verdict, as a function of its figures alone."""
+"""Notebook 03's verdict, as a function of its evidence alone."""
+
+import math
 
 from efflab.estimate import Estimate
 from efflab.lab import Evidence, Outcome, by_id
+from efflab.structure.window import visible_pairs
 
 LINEAR, RECALLS, CHANCE = 1.5, 0.6, 0.3
 
@@ -11,6 +14,11 @@ RULE = (
     "reach (below 0.3, where it recalls over 0.6 within); not if the exponent is above 1.5; "
     "undecided if it lies within the noise, or the recall test fails within reach as well"
 )
+
+
+def pairs_exponent(max_len: int, window_size: int) -> float:
+    """The exponent of a window's pairs over the last doubling of the length."""
+    return math.log2(visible_pairs(max_len, window_size) / visible_pairs(max_len // 2, window_size))
 
 
 def sparse_evidence(
@@ -37,17 +45,17 @@ def sparse_evidence(
 
 def sparse_linear(evidence) -> Outcome:
     """Whether windows and blocks bring attention down to O(n), and at what price."""
-    found = by_id(evidence)
-    window = found["window-time"]
+    figures = by_id(evidence)
+    window = figures["window-time"]
     if window.low > LINEAR:
         reason = "a window's time grows nearer to n² than to n here"
         return Outcome(False, evidence, rule=RULE, reason=reason)
     if window.high >= LINEAR:
         reason = "the exponent's interval does not tell n from n² here"
         return Outcome(None, evidence, rule=RULE, reason=reason)
-    if found["recall-beyond"].value >= CHANCE:
+    if figures["recall-beyond"].value >= CHANCE:
         return Outcome(True, evidence, rule=RULE)
-    if found["recall-within"].value < RECALLS:
+    if figures["recall-within"].value < RECALLS:
         reason = "time is linear, but the recall test fails within reach as well"
         return Outcome(None, evidence, rule=RULE, reason=reason)
     condition = "nothing is needed from beyond layers × window tokens, or a global block carries it"

@@ -5,11 +5,11 @@ import pytest
 from efflab import lab
 from efflab.lab import Evidence
 from efflab_rooms import texts
-from efflab_rooms.choose_plan import light, parallel, verdicts
+from efflab_rooms.choose_plan import measure, verdicts
 
-LED = [key for key, _ in verdicts.LEADS.values()]
+LED = list(verdicts.LEADS)
 FIRST = dict.fromkeys(LED, 2.0) | {"shared-flops": 1.0, "image-flops": 13.8}
-SMALL, HUGE = ([f"{size}-{n}" for n in verdicts.COUNTS] for size in ("small", "huge"))
+SMALL, HUGE = ([f"{size}-{n}" for n in measure.COUNTS] for size in ("small", "huge"))
 PARTED = dict.fromkeys(SMALL, 7.0) | dict.fromkeys(HUGE, 18.0)
 PARTED |= {"tensor": 100.0, "planner-error": 5.0}
 FASTER = {
@@ -92,10 +92,10 @@ def test_profile_first_can_lose(changes, word, both_languages):
 
 
 def test_what_this_repository_computes():
-    light_outcome = verdicts.light_first(light.light_evidence())
+    light_outcome = verdicts.light_first(verdicts.light_evidence())
     assert light_outcome.word == "holds if"
     assert "checkpoint" in light_outcome.condition
     assert light_outcome.evidence[0].id == "checkpoint"  # what decides stands first
-    split = verdicts.parallel_choice(parallel.parallel_evidence())
+    split = verdicts.parallel_choice(verdicts.parallel_evidence())
     assert split.word == "holds if"
     assert split.values["each"] == 64

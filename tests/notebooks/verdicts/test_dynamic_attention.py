@@ -6,8 +6,8 @@ from efflab.estimate import Estimate
 from efflab_rooms.dynamic_attention import verdicts
 
 FIGURES = dict(
-    moved=Estimate(0.25, 0.23, 0.27),
-    control=Estimate(0.24, 0.23, 0.25),
+    dynamic=Estimate(0.25, 0.23, 0.27),
+    attention=Estimate(0.24, 0.23, 0.25),
     fixed=Estimate(0.0, 0.0, 0.0),
     reach=0,
 )
@@ -28,12 +28,12 @@ def test_the_figures_are_shares_in_per_cent():
     [
         ({}, "holds if"),
         (dict(reach=1), "holds"),
-        (dict(moved=Estimate(0.05, 0.04, 0.11)), "does not hold"),
-        (dict(moved=Estimate(0.12, 0.11, 0.13)), "undecided"),
-        (dict(moved=Estimate(0.11, 0.1, 0.12)), "undecided"),
-        (dict(moved=Estimate(0.13, 0.12, 0.14)), "holds if"),
-        (dict(control=Estimate(0.05, 0.049, 0.06)), "undecided"),
-        (dict(control=Estimate(0.06, 0.0501, 0.07)), "holds if"),
+        (dict(dynamic=Estimate(0.05, 0.04, 0.11)), "does not hold"),
+        (dict(dynamic=Estimate(0.12, 0.11, 0.13)), "undecided"),
+        (dict(dynamic=Estimate(0.11, 0.1, 0.12)), "undecided"),
+        (dict(dynamic=Estimate(0.13, 0.12, 0.14)), "holds if"),
+        (dict(attention=Estimate(0.05, 0.049, 0.06)), "undecided"),
+        (dict(attention=Estimate(0.06, 0.0501, 0.07)), "holds if"),
     ],
 )
 def test_the_verdict_can_come_to_each_outcome(change, word):

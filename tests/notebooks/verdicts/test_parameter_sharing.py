@@ -6,24 +6,24 @@ import pytest
 
 from efflab import lab
 from efflab.estimate import Estimate
-from efflab_rooms.parameter_sharing import costs, verdicts
+from efflab_rooms.parameter_sharing import measure, verdicts
 
 TIME = Estimate(0.9, 0.85, 0.95)
 
 
 def changed(evidence, **values):
     """The evidence with the value of some replaced, by id."""
-    found = lab.by_id(evidence)
-    new = {key: replace(found[key], value=v, low=None, high=None) for key, v in values.items()}
-    return list((found | new).values())
+    items = lab.by_id(evidence)
+    new = {key: replace(items[key], value=v, low=None, high=None) for key, v in values.items()}
+    return list((items | new).values())
 
 
 def test_albert_evidence_is_the_closed_forms():
-    found = lab.by_id(verdicts.albert_evidence(0.712, 0.391, TIME, 0.03))
-    assert found["flops"].value == 1
-    assert found["layers-needed"].value == pytest.approx(65.45, abs=0.01)
-    assert found["time"].high == 0.95
-    shares = [found[key].value for key in ("bert-removed", "minilm-removed", "band")]
+    items = lab.by_id(verdicts.albert_evidence(0.712, 0.391, TIME, 0.03))
+    assert items["flops"].value == 1
+    assert items["layers-needed"].value == pytest.approx(65.45, abs=0.01)
+    assert items["time"].high == 0.95
+    shares = [items[key].value for key in ("bert-removed", "minilm-removed", "band")]
     assert shares == pytest.approx([71.2, 39.1, 3])
 
 
@@ -79,17 +79,17 @@ def test_qkv_share_half(evidence, word):
 
 
 def test_qkv_evidence_pairs_the_seeds():
-    found = lab.by_id(qkv(0.1, half=0.05, noise=0.0))
-    assert found["half-to-all"].value == pytest.approx(0.1)
-    assert found["half-to-all"].high - found["half-to-all"].low < 1e-9  # seeds' own level cancels
-    assert found["none-to-half"].value == pytest.approx(0.05)
-    assert found["control"].value == pytest.approx(-0.101)
-    assert found["none-to-all"].value == pytest.approx(0.15)
-    assert (found["albert-score"].value, found["albert-score"].kind) == (0.7, "published")
+    items = lab.by_id(qkv(0.1, half=0.05, noise=0.0))
+    assert items["half-to-all"].value == pytest.approx(0.1)
+    assert items["half-to-all"].high - items["half-to-all"].low < 1e-9  # seeds' own level cancels
+    assert items["none-to-half"].value == pytest.approx(0.05)
+    assert items["control"].value == pytest.approx(-0.101)
+    assert items["none-to-all"].value == pytest.approx(0.15)
+    assert (items["albert-score"].value, items["albert-score"].kind) == (0.7, "published")
 
 
 def test_the_recorded_control_has_attentions_seeds():
-    control = costs.attention_control()
+    control = measure.attention_control()
     assert control["attention"].keys() == control["convolution"].keys()
     assert len(control["attention"]) >= 3
 
@@ -115,7 +115,7 @@ def test_encoder_reuse(evidence, word):
 
 
 def test_the_interval_of_lost_points_is_that_of_two_proportions():
-    found = lab.by_id(reuse(0.04, n=240))["lost-takes"]
+    lost = lab.by_id(reuse(0.04, n=240))["lost-takes"]
     half = 1.96 * ((0.76 * 0.24 + 0.8 * 0.2) / 240) ** 0.5
-    assert (found.value, found.high - found.value) == pytest.approx((4, 100 * half))
-    assert found.value - found.low == pytest.approx(100 * half)
+    assert (lost.value, lost.high - lost.value) == pytest.approx((4, 100 * half))
+    assert lost.value - lost.low == pytest.approx(100 * half)

@@ -8,19 +8,19 @@ from efflab_rooms.pruning import verdicts
 
 def runs(one_shot, gradual, control=0.0, drop=(1.4, 0.9)):
     """A record whose runs end so many bits above a dense model of 1.0, seeds 0.001 apart."""
-    made = []
+    rows = []
     for seed in range(3):
         noise = 0.001 * seed
         end = [dict(removed=0.0, before=1.0, after=1 + control + noise)] * 3
-        made.append(dict(schedule="one-shot", ratio=0.0, seed=seed, rounds=end))
+        rows.append(dict(schedule="one-shot", ratio=0.0, seed=seed, rounds=end))
         for ratio in (0.5, 0.8, 0.9):
             for name, last, fall in (
                 ("one-shot", one_shot, drop[0]),
                 ("gradual", gradual, drop[1]),
             ):
                 row = dict(removed=ratio, before=1 + fall + noise, after=1 + last + 2 * noise)
-                made.append(dict(schedule=name, ratio=ratio, seed=seed, rounds=[row]))
-    return dict(settings=dict(dense=1.0), runs=made)
+                rows.append(dict(schedule=name, ratio=ratio, seed=seed, rounds=[row]))
+    return dict(settings=dict(dense=1.0), runs=rows)
 
 
 @pytest.mark.parametrize(
@@ -61,16 +61,16 @@ def test_recovery_at_some_ratios_is_a_condition():
     for run in record["runs"]:
         if run["ratio"] == 0.5:
             run["rounds"] = [dict(removed=0.5, before=1.5, after=1.01 + 0.001 * run["seed"])]
-    found = verdicts.prune_finetune(verdicts.finetune_evidence(record))
-    assert found.word == "holds if"
-    assert found.values == dict(n="50%")
+    outcome = verdicts.prune_finetune(verdicts.finetune_evidence(record))
+    assert outcome.word == "holds if"
+    assert outcome.values == dict(n="50%")
 
 
 def times(masked, removed, band=0.05, csr=None):
     named = dict(masked=masked, removed=removed, heads=removed)
     spread = {k: Estimate(v, v - 0.02, v + 0.02) for k, v in named.items()}
     csr = {n: Estimate(v, v - 0.02, v + 0.02) for n, v in (csr or {}).items()}
-    return verdicts.compute_evidence(spread, 0.62, band, csr)
+    return verdicts.compute_evidence(**spread, flops=0.62, band=band, csr=csr)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def test_the_verdict_on_computation_needs_time_outside_the_band(figures, word):
 
 
 def test_evidence_of_the_computation_stands_under_its_ids():
-    found = {f.id: f.value for f in times(1.0, 0.7, csr={50: 4.0, 99: 0.05})}
-    assert found == {
+    values = {f.id: f.value for f in times(1.0, 0.7, csr={50: 4.0, 99: 0.05})}
+    assert values == {
         "time-both": 0.7,
         "time-masked": 1.0,
         "time-heads": 0.7,
@@ -102,6 +102,6 @@ def test_evidence_of_the_computation_stands_under_its_ids():
 
 
 def test_a_sparse_kernel_enters_the_condition_from_where_it_pays():
-    found = verdicts.prune_compute(times(1.0, 0.7, csr={50: 4.0, 80: 1.5, 90: 0.7, 99: 0.05}))
-    assert found.values == dict(n=90)
-    assert "sparse kernel" in found.condition
+    outcome = verdicts.prune_compute(times(1.0, 0.7, csr={50: 4.0, 80: 1.5, 90: 0.7, 99: 0.05}))
+    assert outcome.values == dict(n=90)
+    assert "sparse kernel" in outcome.condition

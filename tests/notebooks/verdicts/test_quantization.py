@@ -4,16 +4,16 @@ import pytest
 
 from efflab import lab, points
 from efflab.experiments import int8_ranges as ranges
-from efflab_rooms.quantization import forms, grids, verdicts
+from efflab_rooms.quantization import verdicts
 
 
 def sizes(linear, both):
     """Files that are so many per cent smaller."""
-    stored = verdicts.STORED
     smaller = {"linear": linear, "all": both, "groups": both - 3}
-    rows = [{"stored": stored[name], "smaller by (%)": value} for name, value in smaller.items()]
     parts = {"tables (token, position, type)": 50, "linear maps": 50}
-    return verdicts.size_evidence(rows, parts, 0.004)
+    full = 4 * sum(parts.values())
+    files = {key: (0, full - full * share / 100) for key, share in smaller.items()}
+    return verdicts.size_evidence(files, parts)
 
 
 @pytest.mark.parametrize(
@@ -32,11 +32,9 @@ def test_int8_size(linear, both, word):
 
 def test_evidence_of_the_size_is_weighed_files():
     model = points.encoder()[0]
-    rows = grids.file_rows(model)
-    evidence = verdicts.size_evidence(rows, grids.parts(model), grids.large_share())
-    found = lab.by_id(evidence)
-    smaller = {row["stored"]: row["smaller by (%)"] for row in rows}
-    assert found["all"].value == smaller["linear maps and tables, per channel"]
+    files, full = verdicts.file_sizes(model), points.weight_bytes(model)
+    found = lab.by_id(verdicts.size_evidence(files, verdicts.parts(model)))
+    assert found["all"].value == pytest.approx(100 - 100 * files["all"][1] / full, abs=1e-3)
     assert found["half"].value == pytest.approx(100 - 2 * (100 - found["all"].value))
     assert found["tables"].value == pytest.approx(52.7, abs=0.5)
     assert found["tables-large"].value < 1
@@ -95,8 +93,8 @@ def test_the_condition_says_what_is_enough(changed, said):
 
 
 def test_the_recorded_forms_give_the_figures():
-    found = lab.by_id(verdicts.accuracy_evidence(forms.recorded_forms()))
-    row = forms.recorded_forms()[ranges.SMOOTHED]
+    found = lab.by_id(verdicts.accuracy_evidence(verdicts.recorded_forms()))
+    row = verdicts.recorded_forms()[ranges.SMOOTHED]
     assert found["smoothed"].value == row["mrr less fp32"]
     assert found["control"].high < 0
     assert set(verdicts.WAYS) == set(ranges.FORMS) - {ranges.CONTROL}  # no way is left out

@@ -15,8 +15,8 @@ FIGURES = dict(
 
 
 def test_evidence_stands_under_its_ids():
-    found = [(f.id, f.value, f.low) for f in verdicts.sparse_evidence(**FIGURES)]
-    assert found == [
+    values = [(f.id, f.value, f.low) for f in verdicts.sparse_evidence(**FIGURES)]
+    assert values == [
         ("window-time", 1.1, 1.0),
         ("full-time", 2.0, 1.9),
         ("bigbird-time", 1.3, 1.2),

@@ -1,0 +1,209 @@
+"""Notebook 08's pictures: data in motion, and the explorers of arrays, of the map and of units."""
+
+import numpy as np
+import plotly.graph_objects as go
+
+from efflab.acceleration import systolic
+from efflab.config import PRESETS
+from efflab.data import published
+from efflab.errors import require, require_int, require_one_of
+from efflab.experiments import fpga_synthesis
+from efflab.lab import Choice, Slider, colours, explorer, loglog, mark, number, panels, tr
+from efflab.lab import figures as pictures
+from efflab_rooms.accelerators import measure
+
+NAMES = {"os": "outputs stay (os)", "ws": "weights stay (ws)", "is": "inputs stay (is)"}
+
+# --- Data in motion ------------------------------------------------------------------------------
+
+SIDE = 3  # of the animated grid; the product is as large, so that one fold holds it
+STILL = 5  # the cycle at which the animation stands still
+CYCLES = {flow: systolic.gemm_cycles(SIDE, SIDE, SIDE, SIDE, SIDE, flow) for flow in NAMES}
+"""The last cycle of each dataflow, counted from 0."""
+
+
+def snapshot(dataflow: str, cycle: int) -> tuple[np.ndarray, np.ndarray]:
+    """(which value of the stream each cell has, or nan; what each cell shows) at a cycle."""
+    steps = systolic.schedule(SIDE, SIDE, SIDE, SIDE, SIDE, dataflow)
+    waves, labels = np.full((SIDE, SIDE), np.nan), np.full((SIDE, SIDE), " ", object)
+    for step in steps:
+        if step.cycle == cycle:
+            i, j, l = step.i, step.j, step.l  # noqa: E741 (as in papers)
+            waves[step.row, step.col], labels[step.row, step.col] = {
+                "os": (l, f"a{i}{l}·b{l}{j}"),
+                "ws": (i, f"a{i}{l} → c{i}{j}"),
+                "is": (j, f"b{l}{j} → c{i}{j}"),
+            }[dataflow]
+    for row, col in np.ndindex(SIDE, SIDE):
+        own = stationary(dataflow, row, col, cycle)
+        labels[row, col] = f"<b>{own}</b><br>{labels[row, col]}"
+    return waves, labels
+
+
+def stationary(dataflow: str, row: int, col: int, cycle: int) -> str:
+    """What is in a cell at a cycle: an output, or a value that was pushed down from the top."""
+    if dataflow == "os":
+        return f"c{row}{col}"
+    source = row + max(0, SIDE - 1 - cycle)  # while loading, the last row comes in first
+    if source >= SIDE:
+        return " "
+    return f"b{source}{col}" if dataflow == "ws" else f"a{col}{source}"
+
+
+def animation() -> go.Figure:
+    """A 3 x 3 product on a 3 x 3 grid in all three dataflows, with a slider over the cycles."""
+    title = tr("Three dataflows: what stays is bold, what passes is below it")
+    names = {flow: tr(name) for flow, name in NAMES.items()}
+    meta = {tr("{flow}: last cycle", flow=names[flow]): last for flow, last in CYCLES.items()}
+    fig = panels(list(names.values()), title, meta=meta, horizontal_spacing=0.03)
+    for column, grid in enumerate(_grids(STILL), start=1):
+        fig.add_trace(grid, row=1, col=column)
+    cycles = range(1 + max(CYCLES.values()))
+    fig.frames = [go.Frame(name=str(t), data=_grids(t)) for t in cycles]
+    jump = dict(mode="immediate", transition_duration=0, frame=dict(duration=0, redraw=True))
+    run = dict(frame=dict(duration=700, redraw=True), transition_duration=0, fromcurrent=False)
+    steps = [dict(method="animate", label=str(t), args=[[str(t)], jump]) for t in cycles]
+    slider = dict(active=STILL, steps=steps, currentvalue_prefix=f"{tr('cycle')} ", pad_t=24)
+    play = dict(type="buttons", buttons=[dict(method="animate", label="▶", args=[None, run])])
+    play |= dict(x=0, y=-0.12, xanchor="left", yanchor="top", showactive=False)
+    fig.update_layout(sliders=[slider | dict(x=0.08, len=0.92)], updatemenus=[play])
+    fig.update_xaxes(visible=False)
+    fig.update_yaxes(visible=False, autorange="reversed")
+    return fig.update_layout(height=460, margin_b=110)
+
+
+def _grids(cycle: int) -> list[go.Heatmap]:
+    """The grid of each dataflow at a cycle."""
+    scale = [colours.tint(c, 0.45) for c in (colours.BLUE, colours.ORANGE, colours.GREEN)]
+    look = dict(zmin=0, zmax=SIDE - 1, showscale=False, colorscale=scale, xgap=4, ygap=4)
+    look |= dict(hoverinfo="skip", texttemplate="%{text}")
+    return [go.Heatmap(z=z, text=text, **look) for z, text in (snapshot(f, cycle) for f in NAMES)]
+
+
+# --- Arrays --------------------------------------------------------------------------------------
+
+MODELS = ("minilm-l6", "bert-base", "gpt2")
+HERTZ = 700e6  # the clock of the first TPU, for times
+
+
+@explorer(
+    seq_len=Slider(16, 512, 128, scale="log2", unit="tokens", label="sequence length"),
+    rows=Slider(4, 256, 32, scale="log2", label="rows of the array"),
+    cols=Slider(4, 256, 32, scale="log2", label="columns of the array"),
+    dataflow=Choice(systolic.DATAFLOWS, "ws", label="dataflow"),
+    model=Choice(MODELS, label="model"),
+)
+def array_shape(seq_len=128, rows=32, cols=32, dataflow="ws", model="minilm-l6"):
+    """Cycles and utilization of each product of a Transformer block on an array."""
+    for name, value in dict(seq_len=seq_len, rows=rows, cols=cols).items():
+        require_int(name, value, maximum=65536)
+    require_one_of("dataflow", dataflow, systolic.DATAFLOWS)
+    require_one_of("model", model, MODELS)
+    products = systolic.block_products(PRESETS[model], seq_len)
+    names, macs = [tr(p.name) for p in products], np.array([p.macs for p in products])
+    cycles = {flow: np.array([p.cycles(rows, cols, flow) for p in products]) for flow in NAMES}
+    totals = {flow: int(each.sum()) for flow, each in cycles.items()}
+    ms = 1e3 * totals[dataflow] / HERTZ
+    used = 100 * macs.sum() / (totals[dataflow] * rows * cols)
+    values = dict(rows=rows, cols=cols, flow=tr(NAMES[dataflow]), used=f"{used:.1f}", ms=number(ms))
+    title = tr("{rows} x {cols}, {flow}: {used} % in use, {ms} ms a block", **values)
+    meta = {tr("cycles, {flow}", flow=tr(NAMES[flow])): total for flow, total in totals.items()}
+    meta |= {tr("utilization (%)"): round(used, 2), tr("ms a block at 700 MHz"): ms}
+    titles = [tr("cycles, one block"), tr("utilization (%)")]
+    fig = panels(titles, title, meta=meta, shared_yaxes=True, horizontal_spacing=0.06)
+    for i, (flow, each) in enumerate(cycles.items()):
+        look = dict(name=tr(NAMES[flow]), legendgroup=flow, marker_color=pictures.COLOURS[i])
+        look |= dict(y=names, orientation="h", opacity=1 if flow == dataflow else 0.4)
+        fig.add_bar(x=each, row=1, col=1, **look)
+        fig.add_bar(x=100 * macs / (each * rows * cols), showlegend=False, row=1, col=2, **look)
+    fig.update_xaxes(range=[0, 100], col=2)
+    fig.update_yaxes(autorange="reversed")
+    fig.update_layout(title=dict(y=0.97, yanchor="top"), height=460, margin_t=110)
+    return fig.update_layout(legend=pictures.legend("above", x=1, xanchor="right", y=1.1))
+
+
+# --- The map -------------------------------------------------------------------------------------
+
+
+@explorer(
+    overhead_us=Slider(0, 20, 0, step=5, unit="µs", label="overhead a product"),
+    gpu=Choice(list(measure.PRECISIONS), "A100 40GB", label="GPU"),
+    seq_len=Slider(32, 512, 128, scale="log2", unit="tokens", label="sequence length"),
+    against=Choice(measure.NPUS, label="NPU"),
+)
+def latency_map(overhead_us=0, gpu="A100 40GB", seq_len=128, against="TPUv1"):
+    """The NPU's time over the GPU's, by product and batch, in each of the GPU's precisions."""
+    is_low = 0 <= overhead_us <= 1000
+    require(is_low, "overhead_us", overhead_us, "from {low} to {high}", low=0, high=1000)
+    require_one_of("gpu", gpu, measure.PRECISIONS)
+    overhead = overhead_us * 1e-6
+    savings = {
+        dtype: measure.savings(measure.rival(against, gpu, dtype), gpu, dtype, seq_len, overhead)
+        for dtype in measure.PRECISIONS[gpu]
+    }
+    shares = {dtype: measure.share_at_claim(cells) for dtype, cells in savings.items()}
+    every = np.array(list(savings.values()))
+    values = dict(npu=tr(against), gpu=gpu, share=f"{measure.share_at_claim(every):.0f}")
+    title = tr("{npu}'s time over the {gpu}'s: {share} % of cells are at 0.6 or less", **values)
+    meta = {
+        tr("cells at 0.6 or less, GPU in {dtype} (%)", dtype=dtype): round(share, 1)
+        for dtype, share in shares.items()
+    }
+    meta[tr("least ratio")] = float((1 - every).min())
+    titles = [
+        tr("{dtype}: {share} % of cells", dtype=d, share=f"{s:.0f}") for d, s in shares.items()
+    ]
+    fig = panels(titles, title, meta=meta, shared_yaxes=True, horizontal_spacing=0.03)
+    for column, cells in enumerate(savings.values(), start=1):
+        _add_ratios(fig, 1 - cells, column, showscale=column == len(savings))
+    fig.update_xaxes(title_text=tr("batch"), type="category")
+    fig.update_yaxes(autorange="reversed")
+    return fig.update_layout(margin_l=150)
+
+
+def _add_ratios(fig: go.Figure, ratios: np.ndarray, column: int, *, showscale: bool) -> None:
+    """A panel of the map: (products, batches) as colours and numbers."""
+    names = [tr(p.name) for p in systolic.block_products(PRESETS[measure.MAP_MODEL], 1)]
+    batches = [str(batch) for batch in measure.BATCHES]
+    text = [[_two_digits(ratio) for ratio in row] for row in ratios]
+    ticks = [0.1, 0.6, 1, 10]
+    scale = dict(tickvals=np.log10(ticks), ticktext=[number(ratio) for ratio in ticks])
+    look = dict(zmin=-1.5, zmax=1.5, colorscale="RdBu_r", colorbar=scale, showscale=showscale)
+    look |= dict(text=text, texttemplate="%{text}", textfont_size=10, xgap=1, ygap=1)
+    fig.add_heatmap(z=np.log10(ratios), x=batches, y=names, row=1, col=column, **look)
+
+
+def _two_digits(ratio: float) -> str:
+    """As short as can be: .19, 6.8, 87."""
+    return f"{ratio:.2f}"[1:] if ratio < 0.995 else f"{ratio:.1f}" if ratio < 10 else f"{ratio:.0f}"
+
+
+# --- Units ---------------------------------------------------------------------------------------
+
+
+@explorer(
+    mhz=Slider(50, 400, 100, step=50, unit="MHz", label="clock"),
+    side=Choice(fpga_synthesis.SIDES, 8, label="side of the unit"),
+    n_units=Slider(1, 64, 1, scale="log2", label="units side by side"),
+)
+def serving(mhz=100, side=8, n_units=1):
+    """MiniLM's matrix products over the text's length, and the chips that hold so many units."""
+    require(0 < mhz <= 1000, "mhz", mhz, "above {low}, at most {high}", low=0, high=1000)
+    require_int("n_units", n_units)
+    require_one_of("side", side, fpga_synthesis.SIDES)
+    lengths = [16, 32, 64, 128, 256, 512]
+    times = [measure.model_ms(t, side, mhz) / n_units for t in lengths]
+    ms = times[lengths.index(measure.TOKENS)]
+    chips = published("fpga")
+    names = [chip["device"] for chip in chips if measure.fits(chip, side, n_units)]
+    values = dict(n=n_units, side=side, mhz=number(mhz), ms=number(ms), k=len(names))
+    words = "{n} x ({side} x {side}), {mhz} MHz: {ms} ms for 128 tokens; {k} of {all} chips"
+    meta = {tr("ms for 128 tokens"): ms, tr("chips that hold it"): len(names)}
+    meta[tr("bytes a clock")] = n_units * 2 * side
+    labels = tr("sequence length (tokens)"), tr("MiniLM's matrix products (ms)")
+    fig = loglog(lengths, {"": times}, tr(words, **values, all=len(chips)), *labels, meta=meta)
+    mark(fig, tr("100 ms"), y=measure.TARGET_MS)
+    holders = tr("holds it: {names}", names=", ".join(names) or tr("none of the table"))
+    corner = dict(x=0.01, y=1.0, xref="paper", yref="paper", xanchor="left", yanchor="top")
+    fig.add_annotation(text=holders, showarrow=False, **corner)
+    return fig.update_yaxes(range=[-1, 4.5], dtick=1)

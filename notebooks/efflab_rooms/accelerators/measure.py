@@ -1,0 +1,235 @@
+"""Notebook 08's numbers: an NPU against GPUs, MiniLM on this machine's devices, an int8 unit."""
+
+import re
+import tempfile
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from efflab import bench, evaluate, points
+from efflab.acceleration import fpga, npu, systolic
+from efflab.compression import affine, engines, int8
+from efflab.config import PRESETS
+from efflab.devices import DEVICES
+from efflab.errors import require_int, require_one_of
+from efflab.experiments import fpga_synthesis
+from efflab.experiments.record import recorded
+from efflab.privacy import load
+
+# --- An NPU against a GPU ------------------------------------------------------------------------
+
+MAP_MODEL, BATCHES, CLAIM = "bert-base", (1, 2, 4, 8, 16, 32, 64), 0.4
+PRECISIONS = {
+    gpu: [dtype for dtype in ("fp32", "fp16", "int8") if dtype in DEVICES[gpu].peak_flops]
+    for gpu in ("V100 SXM2", "A100 40GB", "H100 SXM")
+}
+NPUS = TPU, TWIN = "TPUv1", "an array as strong as the GPU"
+OVERHEAD = 10e-6  # seconds to start a product, for the second look
+WHOLE = "all of the map"
+
+
+def rival(against: str, gpu: str, dtype: str) -> npu.Npu:
+    """One of `NPUS`; the twin has the GPU's own peak, precision and bandwidth."""
+    require_one_of("against", against, NPUS)
+    return npu.TPU_V1 if against == TPU else npu.twin(DEVICES[gpu], dtype)
+
+
+def savings(array: npu.Npu, gpu: str, dtype: str, seq_len: int, overhead=0.0) -> np.ndarray:
+    """(products, batches): by how much of the GPU's time the NPU's is shorter."""
+    require_one_of("gpu", gpu, PRECISIONS)
+    require_int("seq_len", seq_len)
+    blocks = [systolic.block_products(PRESETS[MAP_MODEL], seq_len, batch) for batch in BATCHES]
+    device = DEVICES[gpu]
+    columns = [[npu.saving(p, array, device, dtype, overhead) for p in block] for block in blocks]
+    return np.array(columns).T
+
+
+def share_at_claim(cells: np.ndarray) -> float:
+    """Per cent of the map's cells, of `savings`, at which the NPU takes at least 40 % less time."""
+    return 100 * npu.share_at_least(cells.ravel(), CLAIM)
+
+
+def shares(seq_len: int, overhead=0.0, against=TPU) -> dict[str, float]:
+    """`share_at_claim` by GPU and precision, and of the whole map."""
+    cells = {
+        f"{gpu}, {dtype}": savings(rival(against, gpu, dtype), gpu, dtype, seq_len, overhead)
+        for gpu, dtypes in PRECISIONS.items()
+        for dtype in dtypes
+    }
+    cells[WHOLE] = np.array(list(cells.values()))
+    return {name: share_at_claim(values) for name, values in cells.items()}
+
+
+# --- MiniLM on the devices of this machine -------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def device_names() -> dict[str, str]:
+    """OpenVINO's name of each device that is here -> the device's own name."""
+    core = load("openvino").Core()
+    names = {d: core.get_property(d, "FULL_DEVICE_NAME") for d in core.available_devices}
+    # a maker's name has no Chinese: with a hard space, nobody asks for one
+    return {d: name.strip().replace(" ", "\N{NO-BREAK SPACE}") for d, name in names.items()}
+
+
+def compile_for_devices(model: torch.nn.Module, shape: Sequence[int]) -> tuple[dict, int]:
+    """({device: MiniLM for token ids of that shape}, bytes of the one file that all are made from).
+
+    The shape is fixed because an NPU's compiler wants it so.
+    """
+    ov = load("openvino")
+    core, programs = ov.Core(), {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "minilm.xml"
+        ov.save_model(engines.openvino_model(model), path, compress_to_fp16=False)
+        for device in device_names():
+            network = core.read_model(path)
+            network.reshape({port: list(shape) for port in network.inputs})
+            programs[device] = core.compile_model(network, device, _options(device))
+        return programs, engines.file_bytes(path, path.with_suffix(".bin"))
+
+
+def _options(device: str) -> dict:
+    """fp32 on as many threads as torch, where the device has threads."""
+    if not device.startswith("CPU"):
+        return {}
+    threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "ENABLE_CPU_PINNING": False}
+    return {"INFERENCE_PRECISION_HINT": "f32"} | threads
+
+
+@torch.no_grad()
+def deployment_rows(n_tokens: int, repeats: int = 11) -> list[dict]:
+    """One text in eager torch and on each device: time, and cosine to torch's embedding."""
+    require_int("n_tokens", n_tokens)
+    model, _ = points.encoder()
+    ids = torch.randint(1000, 20000, (1, n_tokens), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    embedding = engines.mean_pool(model.encode(ids, mask), mask)
+    programs, n_bytes = compile_for_devices(model, ids.shape)
+    inputs = ids.numpy(), mask.numpy()
+    calls = {device: partial(program, inputs) for device, program in programs.items()}
+    result = bench.compared(lambda: model.encode(ids, mask), calls, warmup=2, repeats=repeats)
+    rows = []
+    for device, call in calls.items():
+        vectors = engines.mean_pool(torch.from_numpy(call()[0]), mask)
+        ratio = result.ratios[device]
+        rows.append(
+            {
+                "device": device,
+                "file (MB)": n_bytes / 1e6,
+                "time (ms)": 1e3 * result.timings[device].median,
+                "time / torch": ratio.mean,
+                "interval, low": ratio.low,
+                "interval, high": ratio.high,
+                "outside the noise": result.differs(device),
+                "cosine to torch": evaluate.cosines(embedding, vectors)["min"],
+            }
+        )
+    ms = 1e3 * result.timings["baseline"].median
+    eager = {"device": "torch, eager", "time (ms)": ms, "time / torch": 1.0}
+    return [dict.fromkeys(rows[0]) | eager, *rows]
+
+
+# --- The int8 unit, bit for bit ------------------------------------------------------------------
+
+TEXT = "Return a shallow copy of the list, sorted in ascending order."
+N_TOKENS, N_CHANNELS = 8, 8  # of the product that is simulated: its k is MiniLM's width, 384
+
+
+@lru_cache(maxsize=1)
+def attention_codes() -> tuple[np.ndarray, np.ndarray]:
+    """int8 codes of what MiniLM's first attention is given (8,384), and of its queries' weights.
+
+    One scale for the input, one an output channel for the weights (384,8); symmetric both.
+    """
+    model, tokenizer = points.encoder()
+    batch = tokenizer([TEXT], return_tensors="pt")
+    inputs = {}
+    with int8.watching(model, lambda name, x: inputs.setdefault(name, x.detach())):
+        model.encode(batch["input_ids"], batch["attention_mask"])
+    (name,) = [n for n in inputs if re.fullmatch(r"layers\.0\..*qkv", n)]
+    weight = model.get_submodule(name).weight.detach()[:N_CHANNELS]
+    a = affine.quantize(inputs[name].reshape(-1, weight.shape[1])[:N_TOKENS], 8).codes()
+    return a.numpy(), affine.quantize(weight, 8, axis=0).codes().numpy().T
+
+
+@lru_cache(maxsize=8)
+def simulate_unit(side: int) -> tuple[int, int]:
+    """(wrong values, clocks) of that product on a simulated unit of side x side cells."""
+    require_int("side", side)
+    a, b = attention_codes()
+    product, clocks = fpga.simulate(a, b, side, side)
+    return int((product != a.astype(int) @ b.astype(int)).sum()), clocks
+
+
+def cell_verilog() -> str:
+    """One inner cell of the grid as Yosys writes it, each port declared once."""
+    (cell,) = re.findall(r"module \\array\.cell_1_1 .*?endmodule", fpga.verilog(3, 3), re.DOTALL)
+    ports = re.findall(r"(?:input|output) (?:signed )?(?:\[.*?\] )?(\w+);", cell)
+    again = re.compile(rf"\s*wire .*\b({'|'.join(ports)});")
+    return "\n".join(line for line in cell.splitlines() if not again.fullmatch(line))
+
+
+# --- What the unit takes of a chip ---------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def synthesis_runs() -> list[dict]:
+    """The recorded mappings and routings."""
+    return recorded(fpga_synthesis.NAME)["runs"]
+
+
+def resources(family: str, side: int) -> fpga.Resources:
+    """Recorded resources of a unit."""
+    key = ("mapped", family, side)
+    (run,) = [r for r in synthesis_runs() if (r["part"], r["family"], r["side"]) == key]
+    return fpga.Resources(run["dsp"], run["lut"], run["ff"])
+
+
+def clock_mhz(side: int, family: str = "ecp5") -> float | None:
+    """Recorded clock of the routed unit, the median of its placements; None if not routed."""
+    key = ("routed", family, side)
+    runs = [r for r in synthesis_runs() if (r["part"], r["family"], r["side"]) == key]
+    clocks = [r["mhz"] for r in runs if r["mhz"] is not None]
+    return median(clocks) if clocks else None
+
+
+def resources_on(chip: dict, side: int) -> fpga.Resources:
+    """`resources` in a chip's family; UltraScale+ is counted with the 7 series' figures."""
+    return resources("ecp5" if chip["family"] == "ECP5" else "xilinx", side)
+
+
+def fits(chip: dict, side: int, n_units: int = 1) -> bool:
+    """Whether a chip holds so many units side by side."""
+    unit = resources_on(chip, side)
+    units = fpga.Resources(n_units * unit.dsp, n_units * unit.lut, n_units * unit.ff)
+    return units.fits(chip["dsp"], chip["lut"], chip["ff"])
+
+
+# --- How long a model takes on it ----------------------------------------------------------------
+
+TOKENS, TARGET_MS = 128, 100.0
+
+
+def model_clocks(seq_len: int, side: int) -> int:
+    """Clocks of all of MiniLM's matrix products for one text on one unit."""
+    config = PRESETS["minilm-l6"]
+    products = systolic.block_products(config, seq_len)
+    clocks = [p.count * fpga.cycles(p.m, p.n, p.k, side, side) for p in products]
+    return config.n_layer * sum(clocks)
+
+
+def model_ms(seq_len: int, side: int, mhz: float) -> float:
+    """Milliseconds of them at that clock."""
+    return model_clocks(seq_len, side) / (1e3 * mhz)
+
+
+def longest_text(side: int, mhz: float) -> int:
+    """The most tokens, up to 512, whose products are done within `TARGET_MS`; 0: not even one."""
+    # clocks rise with every tile begun and never fall, so that the lengths can be bisected
+    return bisect_right(range(1, 513), TARGET_MS, key=lambda t: model_ms(t, side, mhz))

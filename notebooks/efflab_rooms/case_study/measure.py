@@ -1,0 +1,267 @@
+"""What notebook 14 counts, measures and reads from its records: FLOPs, paths, engines, 72 hours."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from statistics import mean
+from tempfile import TemporaryDirectory
+
+from efflab import bench, cost, points
+from efflab.compression.language import LanguageEngine
+from efflab.config import PRESETS, ModelConfig
+from efflab.data import published
+from efflab.devices import DEVICES, Device
+from efflab.distributed.plan import fitting_plans
+from efflab.distributed.split import Cluster, Plan, Training
+from efflab.errors import require, require_positive
+from efflab.estimate import Estimate, paired
+from efflab.experiments import case_study, lighten
+from efflab.experiments import case_study_latency as latency
+from efflab.experiments.case_study import MAIN, PRECISIONS, SEQ_LEN
+from efflab.experiments.case_study_latency import BOTH, FP32, INT8, OPENVINO, SHIPPED
+from efflab.experiments.record import agrees, expected, recorded, same_python
+
+CONFIG = PRESETS["stdlib-gpt"]
+
+
+@lru_cache(maxsize=1)
+def record() -> dict:
+    """The recorded case study."""
+    return recorded(case_study.NAME)
+
+
+@lru_cache(maxsize=1)
+def latencies() -> dict:
+    """The recorded latencies of this kind of CPU, or of the one begun last."""
+    return recorded(latency.NAME)
+
+
+def part(name: str) -> dict:
+    """The recorded run of a part that has one: widths; memory, training."""
+    (run,) = [run for run in record()["runs"] + latencies()["runs"] if run["part"] == name]
+    return run
+
+
+def runs(path: str = MAIN, precision: str = PRECISIONS[0]) -> dict[int, dict]:
+    """Seed -> the recorded run of a path."""
+    return case_study.paths(record(), path, precision)
+
+
+# --- Windows and heads -----------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def damage() -> lighten.Damage:
+    """What each window and each head alone adds to the loss, as recorded."""
+    run = part("widths")
+    windows = {
+        (layer, width): nats
+        for layer, row in enumerate(run["windows"])
+        for width, nats in zip(lighten.WIDTHS, row, strict=True)
+    }
+    heads = {(i, head): nats for i, row in enumerate(run["heads"]) for head, nats in enumerate(row)}
+    return lighten.Damage(windows, heads)
+
+
+def recipe(share: float = case_study.SHARE) -> lighten.Recipe:
+    """Windows and heads by layer, the cheapest first, until that share of the FLOPs is gone."""
+    return lighten.by_layer(CONFIG, damage(), share, SEQ_LEN)
+
+
+def damage_sum(recipe: lighten.Recipe) -> float:
+    """Nats a token that the changes of a recipe add, each measured alone."""
+    costs, layers = damage(), enumerate(zip(recipe.windows, recipe.removed, strict=True))
+    return sum(
+        (costs.windows[i, window] if window else 0) + sum(costs.heads[i, head] for head in heads)
+        for i, (window, heads) in layers
+    )
+
+
+# --- Paths -----------------------------------------------------------------------------------
+
+
+def ends(path: str = MAIN, engine: str = INT8, precision: str = PRECISIONS[0]) -> dict[int, float]:
+    """Seed -> bits per byte at the end of a path, in that engine."""
+    name = None if engine == FP32 else engine  # torch's fp32 is the model before any engine
+    return {seed: case_study.end_bits(run, name) for seed, run in runs(path, precision).items()}
+
+
+def difference(a: dict[int, float], b: dict[int, float]) -> Estimate:
+    """How far `a` is above `b`, over the seeds of both."""
+    seeds = sorted(a.keys() & b.keys())
+    return paired([a[seed] for seed in seeds], [b[seed] for seed in seeds])
+
+
+def control_difference() -> Estimate:
+    """Bits per byte after "lighten, tune", above the plain model tuned as long."""
+    light = {seed: run["rows"][1]["bits"] for seed, run in runs().items()}
+    plain = {seed: run["rows"][0]["bits"] for seed, run in runs("all after INT8").items()}
+    return difference(light, plain)
+
+
+def steps() -> list[dict]:
+    """Bits per byte (mean and ends over seeds) and FLOPs: as shipped, after each step, in INT8."""
+    shipped, bits = record()["settings"]["shipped"], ends().values()
+    flops = lighten.forward_flops(points.language_model(), SEQ_LEN)
+    first = dict(step="as shipped", bits=shipped, low=shipped, high=shipped, flops=flops)
+    rows = [first, *case_study.waterfall(runs())]
+    last = dict(step="INT8", bits=mean(bits), low=min(bits), high=max(bits))
+    return [*rows, last | dict(flops=rows[-1]["flops"])]
+
+
+def early_row(bits: float, seed: int) -> dict:
+    """Bits per byte after the first steps of the first round, beside the record's."""
+    early = {s: run["early"] for s, run in runs(precision="fp32").items()}
+    value, spread = expected(early, seed)
+    fits = agrees(bits, value, spread if same_python(record()) else None)
+    result = {True: "as recorded", False: "differs", None: "another Python's corpus"}[fits]
+    row = {"steps": case_study.EARLY, "seed": seed, "bits per byte here": bits}
+    return row | {"recorded": value, "within": spread, "result": result}
+
+
+# --- Engines ---------------------------------------------------------------------------------
+
+
+def cpus() -> dict[str | None, str]:
+    """The recorded machine with all its instructions, and without some: `isa` -> name."""
+    names = {None: "all instructions", latency.OLDER: "without VNNI"}
+    isas = {run["isa"] for run in latencies()["runs"] if run["part"] == "time"}
+    return {isa: name for isa, name in names.items() if isa in isas}
+
+
+def times(isa: str | None = None, n: int = 1) -> dict[tuple[str, str], dict]:
+    """(stage, engine) -> the recorded row with n texts at once."""
+    return latency.rows_of(latencies(), n, isa)
+
+
+def quality(stage: str, engine: str) -> float:
+    """Bits per byte as shipped or at the end of the path trained in fp32, the mean of seeds."""
+    if (stage, engine) == (SHIPPED, FP32):
+        return record()["settings"]["shipped"]
+    path = {SHIPPED: "as shipped", BOTH: MAIN}[stage]
+    return mean(ends(path, engine, "fp32").values())
+
+
+def engine_rows(stage: str) -> list[dict]:
+    """Each engine at a stage: quality, bytes, memory, time over the shipped model's in torch."""
+    memory = {(row["stage"], row["engine"]): row for row in part("memory")["rows"]}
+    rows = []
+    for engine in latency.ENGINES:
+        row = {"engine": engine, "bits per byte": quality(stage, engine)}
+        row["MB"] = times()[stage, engine]["nbytes"] / 1e6
+        for isa, cpu in cpus().items():
+            time = times(isa)[stage, engine]
+            row |= {f"time, {cpu}": time["ratio"], f"error, {cpu} (%)": 100 * time["error"]}
+        loads = memory.get((stage, engine))  # torch's engines load no file
+        rows.append(row | {"memory (MB)": loads and loads["resident_bytes"] / 1e6})
+    return rows
+
+
+@lru_cache(maxsize=1)
+def engines_here() -> tuple[dict[str, LanguageEngine], dict[str, int]]:
+    """The lightened and pruned model, not tuned, in three engines; {engine: weights' bytes}."""
+    model, engines, weights = latency.model_at(BOTH, recipe()), {}, {}
+    with TemporaryDirectory() as folder, bench.one_thread():
+        for i, name in enumerate((FP32, OPENVINO, INT8)):
+            path = Path(folder) / f"{i}.xml"
+            engines[name] = latency.make_engine(name, model, path, (1, SEQ_LEN))
+            if path.exists():
+                weights[name] = path.with_suffix(".bin").stat().st_size
+    return engines, weights
+
+
+@lru_cache(maxsize=1)
+def times_here(repeats: int = 9) -> bench.Comparison:
+    """Each of OpenVINO's on one text, over torch's fp32, on one thread."""
+    ids = case_study.calibration()[0][:1]
+    calls = {name: lambda e=engine: e(ids) for name, engine in engines_here()[0].items()}
+    with bench.one_thread():
+        return bench.compared(calls.pop(FP32), calls, 2, repeats)
+
+
+# --- 72 hours --------------------------------------------------------------------------------
+
+N_PARAMS, N_TOKENS, DAYS = 100e9, 300e9, 3
+GPUS = ("V100 SXM2", "A100 80GB SXM", "H100 SXM")
+MODEL = ModelConfig(80, 80, 10240, 40960, 51200, 2048, causal=True)
+"""A GPT of 101 billion parameters: the shape of Megatron's 76 B row with 80 layers."""
+
+
+def run_days(n_params, n_tokens, n_devices, device: Device, utilization) -> float:
+    """Days of training at 6 FLOPs a parameter and token; what is computed twice counts once.
+
+    `utilization`: the share of the devices' 16-bit peak (Chowdhery et al. 2022, section 4.1).
+    """
+    require(0 < utilization <= 1, "utilization", utilization, "a share above 0, up to 1")
+    achieved = device.peak("fp16") * utilization
+    return cost.training_days(n_params, n_tokens, n_devices, achieved, recompute=False)
+
+
+def devices_needed(n_params, n_tokens, days, device: Device, utilization) -> float:
+    """Devices with which the run takes so many days; a fraction, round it up."""
+    require_positive("days", days)
+    return run_days(n_params, n_tokens, 1, device, utilization) / days
+
+
+def tokens_possible(n_params, days, n_devices, device: Device, utilization) -> float:
+    """Tokens on which so many devices train the model in so many days."""
+    require_positive("days", days)
+    return days / run_days(n_params, 1, n_devices, device, utilization)
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A run that its authors report, or in "(estimate)" work out; the sources count differently."""
+
+    name: str
+    n_params: float
+    n_tokens: float
+    device: Device
+    n_devices: int | None  # None where it is not published
+    device_hours: float  # with restarts and failures in some sources
+
+    @property
+    def days(self) -> float | None:
+        """Days on all its devices at once; None where their number is not published."""
+        return self.n_devices and self.device_hours / self.n_devices / 24
+
+    @property
+    def utilization(self) -> float:
+        """The model's own FLOPs over what the devices could have done in these hours."""
+        return devices_needed(self.n_params, self.n_tokens, self.device_hours / 24, self.device, 1)
+
+
+def published_runs() -> list[TrainingRun]:
+    """The rows of runs.csv, in its order; all ran on A100s."""
+    return [
+        TrainingRun(
+            name=row["model"],
+            n_params=row["params_billions"] * 1e9,
+            n_tokens=row["tokens_billions"] * 1e9,
+            device=DEVICES[f"{row['device']} SXM"],
+            n_devices=row["n_devices"],
+            device_hours=row["device_hours"] or row["n_devices"] * row["days"] * 24,
+        )
+        for row in published("runs")
+    ]
+
+
+def best_utilization() -> float:
+    """The highest of the published runs."""
+    return max(run.utilization for run in published_runs())
+
+
+def largest_cluster() -> int:
+    """Devices of the largest published run."""
+    return max(run.n_devices or 0 for run in published_runs())
+
+
+@lru_cache(maxsize=1)
+def plans() -> dict[str, Plan | None]:
+    """The fastest plan of each kind on the largest published cluster; None where none fits."""
+    n = largest_cluster()
+    training = Training(MODEL, DEVICES["A100 80GB SXM"], n, MODEL.max_len, Cluster())
+    by_stage = [fitting_plans(training, n, zero_stage) for zero_stage in (0, 1)]
+    uncut = [next((plan for plan in fitting if plan.tp == 1), None) for fitting in by_stage]
+    names = ("any split", "pipeline and data alone", "pipeline and data alone, ZeRO-1")
+    return dict(zip(names, (by_stage[0][0], *uncut), strict=True))

@@ -1,0 +1,239 @@
+"""Notebook 15's figures and explorers."""
+
+from collections import Counter
+from functools import lru_cache
+
+from efflab.advice import predictions
+from efflab.advice.case import ALL_DEVICES, BUDGETS
+from efflab.advice.ranking import advise
+from efflab.errors import require_int
+from efflab.experiments.budget_game import LIMIT
+from efflab.lab import (
+    Choice,
+    Slider,
+    bars,
+    blank,
+    colours,
+    explorer,
+    load_claims,
+    mark,
+    number,
+    panels,
+    tr,
+)
+from efflab.lab.figures import COLOURS, error_bars, style
+from efflab.lab.labels import place_labels
+from efflab.lab.text import tr_name
+from efflab.lab.verdict import OUTCOMES
+from efflab_rooms.choose_plan import measure
+from efflab_rooms.choose_plan.measure import A100, LENGTHS, NOT_YET, TEXTS
+
+# --- Advice ----------------------------------------------------------------------------------
+
+MODELS = ("stdlib-gpt", "bert-base", "bert-large", "albert-base", "gpt2-xl")
+MODELS += ("gpt3-1.3b", "gpt3-6.7b", "gpt3-175b")
+UNITS = {
+    "latency": "the unchanged model's time over this",
+    "memory": "the unchanged model's bytes over these",
+    "training days": "the unchanged model's days over these",
+    "checkpoint": "the unchanged model's bytes over these",
+    "quality": "share of the quality that stays",
+}
+KIND_COLOURS = dict(zip(("computed", "recorded", "published", "measured"), COLOURS, strict=False))
+
+
+@explorer(
+    devices=Slider(1, 1024, 1, scale="log2", label="devices"),
+    model=Choice(MODELS, "gpt3-1.3b", label="model"),
+    device=Choice(ALL_DEVICES, A100, label="device"),
+    budget=Choice(BUDGETS, "training days", label="budget"),
+)
+def plan(devices=1, model="gpt3-1.3b", device=A100, budget="training days"):
+    """Gains on the budget, the surest first."""
+    gains = [row for row in _advice(model, device, budget, devices) if row["serves"]]
+    names = [tr(row["technique"]) for row in gains]
+    case = dict(model=model, n=devices, device=tr_name(device), budget=tr(budget))
+    title = tr("{model}, {n} x {device}: what serves {budget}?", **case)
+    meta = {tr("techniques that serve"): len(gains), tr("first, at least"): 0.0}
+    if gains:
+        meta[tr("first, at least")] = round(gains[0]["gain_low"], 3)
+        title += "<br>" + tr("first: {technique}", technique=names[0])
+    n_lines = max(len(gains), 1)
+    fig = blank(title, tr(UNITS[budget]), "", meta=meta, height=190 + 30 * n_lines)
+    for kind in dict.fromkeys(row["kind"] for row in gains):
+        _add_gains(fig, [row for row in gains if row["kind"] == kind], kind)
+    if not gains:
+        fig.add_scatter(x=[1], y=[tr("nothing here serves it")], showlegend=False)
+    over_first = [-0.6, n_lines - 0.2]  # room for the words over the first point
+    fig.update_yaxes(categoryorder="array", categoryarray=names[::-1], range=over_first)
+    fig.update_xaxes(type="linear" if budget == "quality" else "log", exponentformat="none")
+    fig.update_layout(showlegend=True, margin_t=88, legend_title_text=tr("kind"))
+    return fig.update_layout(title=dict(xref="container", x=0.02))  # labels push the plot aside
+
+
+@lru_cache(maxsize=64)
+def _advice(model: str, device: str, budget: str, devices: int) -> list[dict]:
+    return advise(model, device, budget, n_devices=devices)
+
+
+def _add_gains(fig, gains: list[dict], kind: str) -> None:
+    """A point at the least gain, and a whisker to the most."""
+    names, colour = [tr(row["technique"]) for row in gains], KIND_COLOURS[kind]
+    low, high = ([row[key] for row in gains] for key in ("gain_low", "gain_high"))
+    texts = dict(text=[f"{number(gain)}x" for gain in low], textposition="top center")
+    look = dict(mode="markers+text", marker=dict(size=11, color=colour), **texts)
+    whiskers = error_bars(low, low, high, thickness=2, color=colour)
+    fig.add_scatter(x=low, y=names, name=tr(kind), error_x=whiskers, **look)
+
+
+def leads():
+    """Lead of the light structures by budget and model; above 1 they stand first."""
+    by_model = {m: [measure.lead(m, budget) for budget in BUDGETS] for m in measure.MODELS}
+    least = map(min, zip(*by_model.values(), strict=True))
+    names = [tr(budget) for budget in BUDGETS]
+    meta = {name: number(lead) for name, lead in zip(names, least, strict=True)}
+    title = tr("Does a light structure gain most? (computed)")
+    titles = (title, tr("budget"), tr("best structure / best other"))
+    visible = {m: [max(lead, 0.02) for lead in own] for m, own in by_model.items()}  # no 0 on a log
+    fig = bars(names, visible, *titles, log_y=True, meta=meta, height=420)
+    for trace, own in zip(fig.data, by_model.values(), strict=True):
+        trace.update(base=0.01, customdata=[number(lead) for lead in own])
+    fig.update_traces(hovertemplate="%{customdata}")
+    return mark(fig, y=1)
+
+
+@explorer(
+    devices=Slider(8, 1024, 64, scale="log2", label="devices"),
+    texts=Slider(128, 4096, TEXTS, scale="log2", unit="texts", label="of a step"),
+)
+def splits(devices=64, texts=TEXTS):
+    """Tensor, pipeline and data degree of the fastest plan over the size of the model."""
+    require_int("devices", devices)
+    require_int("texts", texts)
+    plans = measure.plans(devices, texts)
+    small, huge = measure.borders(devices, texts)
+    case = dict(n=devices, texts=number(texts))
+    title = tr("{n} devices, {texts} texts a step: the fastest split (computed)", **case)
+    meta = {tr("data parallel alone up to (B)"): round(small, 2) or tr("none")}
+    meta |= {tr("a pipeline from (B)"): round(huge, 2) or tr("none")}
+    meta |= {tr("models that fit"): len(plans)}
+    fig = blank(title, tr("parameters (B)"), tr("parts"), meta=meta)
+    sizes = [size for size, _ in plans]
+    for i, (name, degree) in enumerate({"data": "dp", "tensor": "tp", "pipeline": "pp"}.items()):
+        degrees = [getattr(plan, degree) for _, plan in plans]
+        fig.add_scatter(x=sizes, y=degrees, name=tr(name), mode="lines+markers", **style(i))
+    fig.update_xaxes(type="log", exponentformat="none")
+    return fig.update_yaxes(type="log", dtick=0.30103, exponentformat="none")  # powers of 2
+
+
+# --- Measured, recorded and played -----------------------------------------------------------
+
+
+def profile():
+    """The profile over the length: where the decision turns."""
+    shares = {n: measure.measurement(n)[0] for n in LENGTHS}
+    columns = zip(*shares.values(), strict=True)  # by part, as `measure.Shares` has them
+    names = [tr(part) for part in ("scores", "projections", "FFN", "the rest")]
+    series = {name: [100 * x for x in own] for name, own in zip(names, columns, strict=True)}
+    meta = {str(n): tr(measure.choice(parts, n)) for n, parts in shares.items()}
+    title = tr("Where the time goes in stdlib-gpt's shape (measured)")
+    titles = (title, tr("tokens"), tr("% of the time"))
+    return bars(list(map(str, LENGTHS)), series, *titles, stacked=True, meta=meta)
+
+
+def predicted():
+    """Predicted over measured, log-log; on the line the prediction is right."""
+    rows = predictions.predictions()
+    summary = predictions.summary(rows)
+    sums = {"pairs that differ": "pairs", "in order": "right", "out of order": "wrong"}
+    meta = {tr(name): sum(row[key] for row in summary) for name, key in sums.items()}
+    title = tr("The plan's predictions beside the case study (computed, recorded)")
+    titles = (title, tr("measured, over the model as shipped"), tr("predicted"))
+    fig = blank(*titles, meta=meta, height=460)
+    for i, what in enumerate(dict.fromkeys(row["what"] for row in rows)):
+        own = [row for row in rows if row["what"] == what]
+        x, low, high = ([row[key] for row in own] for key in ("measured", "low", "high"))
+        y, least, most = ([row[key] for row in own] for key in ("predicted", "least", "most"))
+        places = [f"{tr_name(row['stage'])}, {row['engine']}" for row in own]
+        whiskers = dict(error_x=error_bars(x, low, high, thickness=1))
+        whiskers |= dict(error_y=error_bars(y, least, most, thickness=1))
+        look = dict(mode="markers", marker=style(i, size=9)["marker"], hovertext=places)
+        fig.add_scatter(x=x, y=y, name=tr(what), **look, **whiskers)
+    values = [row[key] for row in rows for key in ("measured", "predicted")]
+    _add_diagonal(fig, [min(values), max(values)], color=colours.DARK, dash="dash")
+    return _log_axes(fig)
+
+
+def _add_diagonal(fig, ends: list[float], factor: float = 1, **line) -> None:
+    y, look = [factor * end for end in ends], dict(width=1, **line)
+    fig.add_scatter(x=ends, y=y, mode="lines", line=look, showlegend=False)
+
+
+def _log_axes(fig):
+    fig.update_xaxes(type="log", exponentformat="none")
+    return fig.update_yaxes(type="log", exponentformat="none")
+
+
+PIXELS = (690, 400)
+
+
+def game(mine: dict | None = None):
+    """Bits per byte over the file's size, with the limit."""
+    entries = measure.entries(mine)
+    best, title = entries[0], tr("The budget game: at most 2 MB, best bits per byte, then fastest")
+    meta = {tr("best entry, bits per byte"): best["bits"], tr("its MB"): best["n_bytes"] / 1e6}
+    fig = panels([""], title, meta=meta)
+    fig.update_layout(height=PIXELS[1] + 120)
+    fig.update_xaxes(title_text=tr("size of the file (MB)"))
+    fig.update_yaxes(title_text=tr("bits per byte (lower is better)"))
+    points = [(e["n_bytes"] / 1e6, e["bits"], tr_name(e["entry"])) for e in entries]
+    for i, (kind, symbol) in enumerate({"recorded": "circle-open", "measured": "star"}.items()):
+        own = [point for point, e in zip(points, entries, strict=True) if e["kind"] == kind]
+        if own:
+            x, y, names = zip(*own, strict=True)
+            look = dict(mode="markers", marker=dict(symbol=symbol, size=12, color=COLOURS[i]))
+            fig.add_scatter(x=x, y=y, hovertext=names, name=tr(kind), **look)
+    mark(fig, x=LIMIT / 1e6)
+    place_labels(fig, points, PIXELS)
+    return fig
+
+
+# --- The end ---------------------------------------------------------------------------------
+
+
+def ledger():
+    """How many claims of each section came to what, in the colours of the verdicts' cards."""
+    outcomes = measure.outcomes()
+    section = {name: claim["section"].split(".")[0] for name, claim in load_claims().items()}
+    sections = list(dict.fromkeys(section.values()))
+    counts = Counter((section[claim], outcome) for claim, outcome in outcomes.items())
+    palette = {outcome: look[-1] for outcome, look in OUTCOMES.items()}
+    palette |= {NOT_YET: colours.LIGHT_GREY}
+    present = [outcome for outcome in palette if outcome in outcomes.values()]
+    series = {measure.in_words(o): [counts[s, o] for s in sections] for o in present}
+    meta = {name: sum(own) for name, own in series.items()}
+    title = tr("What became of the article's claims, by section (recorded)")
+    titles = (title, tr("section"), tr("claims"))
+    fig = bars(sections, series, *titles, stacked=True, meta=meta)
+    for bar, outcome in zip(fig.data, present, strict=True):
+        bar.marker.color = palette[outcome]
+    return fig
+
+
+def calibration(guesses: list[dict]):
+    """Each guess over what was measured; between the dashed lines it is within a factor of 2."""
+    some = [row for row in guesses if row["guess"] > 0 and row["measured"] > 0]  # on a log axis
+    title = tr("Your guesses over what was measured")
+    if not some:
+        title += "<br>" + tr("none yet: they are kept when you write a number and reveal it")
+    meta = {tr("guesses"): len(guesses)}
+    fig = blank(title, tr("measured"), tr("your guess"), meta=meta, height=440, margin_t=80)
+    values = [row[key] for row in some for key in ("guess", "measured")]
+    ends = [min(values) / 2, max(values) * 2] if some else [0.1, 1000.0]
+    for factor, dash in ((1, "solid"), (2, "dash"), (0.5, "dash")):
+        _add_diagonal(fig, ends, factor, color=colours.GREY, dash=dash)
+    x, y = ([row[key] for row in some] for key in ("measured", "guess"))
+    questions = [f"{row['notebook']}: {tr(row['question'])}" for row in some]
+    look = dict(mode="markers", marker=dict(size=10, color=COLOURS[0]), showlegend=False)
+    fig.add_scatter(x=x, y=y, hovertext=questions, **look)
+    return _log_axes(fig)

@@ -1,0 +1,189 @@
+"""Notebook 12's pictures: a ring's traffic, buckets and ZeRO's stages, with two explorers."""
+
+from functools import partial
+
+from efflab import cost
+from efflab.bench import MIB
+from efflab.devices import DEVICES
+from efflab.distributed import buckets, zero
+from efflab.distributed.buckets import Trace, Wire
+from efflab.distributed.ring import ring_bytes
+from efflab.distributed.zero import Held
+from efflab.errors import require, require_int, require_one_of
+from efflab.lab import Choice, Slider, colours, explorer, mark, number, tr
+from efflab.lab import figures as pictures
+from efflab.lab.figures import COLOURS, legend
+from efflab_rooms.data_parallel import measure
+
+
+def ways_to_sum(n_bytes: float = 1e9):
+    """What the busiest rank sends for a sum of `n_bytes`: round the ring, or through one rank."""
+    ranks = [2**i for i in range(1, 11)]
+    ring = [ring_bytes(n_bytes, n) / 1e9 for n in ranks]
+    ways = {
+        tr("through one rank"): [(n - 1) * n_bytes / 1e9 for n in ranks],
+        tr("round the ring"): ring,
+    }
+    title = tr("GB that the busiest rank sends to sum 1 GB (computed)")
+    meta = {tr("round the ring, 1,024 ranks"): round(ring[-1], 3)}
+    return pictures.loglog(ranks, ways, title, tr("ranks"), "GB", meta=meta)
+
+
+# --- Buckets -------------------------------------------------------------------------------------
+
+
+def backward_pass(trace: Trace, bucket_mb: float):
+    """A real backward pass, and each bucket's transfer."""
+    title = tr("A backward pass and its buckets, {mb} MiB each (measured)", mb=number(bucket_mb))
+    meta = {
+        tr("backward (ms)"): round(1e3 * trace.backward),
+        tr("with transfers (ms)"): round(1e3 * trace.seconds),
+        tr("hidden (%)"): round(100 * trace.hidden),
+    }
+    return _chart(trace, title, meta)
+
+
+def _chart(trace: Trace, title: str, meta: dict):
+    """Bars over time, in milliseconds: the backward pass above, each bucket below."""
+    transfers = trace.transfers
+    height = 250 + 22 * min(len(transfers), 12)
+    fig = pictures.blank(title, tr("milliseconds"), meta=meta, height=height, barmode="overlay")
+    names = [tr("bucket {i}", i=i) for i in range(1, len(transfers) + 1)]
+    waits = [(t.ready, t.start) for t in transfers]
+    sends = [(t.start, t.end) for t in transfers]
+    for name, colour, lanes, spans in (
+        (tr("computing"), COLOURS[0], [tr("backward pass")], [(0, trace.backward)]),
+        (tr("ready, waiting for the wire"), colours.LIGHT_GREY, names, waits),
+        (tr("all-reduce"), COLOURS[1], names, sends),
+    ):
+        starts = [1e3 * start for start, _ in spans]
+        lengths = [1e3 * (end - start) for start, end in spans]
+        look = dict(orientation="h", name=name, marker_color=colour)
+        fig.add_bar(x=lengths, base=starts, y=lanes, **look)
+    mark(fig, x=1e3 * trace.backward).update_yaxes(autorange="reversed")
+    return fig.update_layout(legend=legend("above", y=1), margin_t=90)
+
+
+N_LAYERS, LAYER_SECONDS, LAYER_BYTES = 24, 0.004, 24 * MIB
+"""The explorer's model: 24 layers of BERT-large's size, 12.6 M parameters in 16 bits each."""
+
+
+@explorer(
+    bucket=Slider(1, 256, 32, scale="log2", unit="MiB", label="bucket"),
+    gigabits=Slider(1, 512, 64, scale="log2", unit="Gbit/s", label="wire"),
+    latency=Slider(0, 2000, 200, step=100, unit="µs", label="latency"),
+    ranks=Slider(2, 256, 8, scale="log2", label="ranks"),
+)
+def overlap(bucket=32, gigabits=64, latency=200, ranks=8):
+    """The backward pass of 24 layers and its transfers, by bucket size and wire."""
+    require(1 <= bucket <= 256, "bucket", bucket, "{low} to {high}", low=1, high=256)
+    require(1 <= gigabits <= 512, "gigabits", gigabits, "{low} to {high}", low=1, high=512)
+    require(0 <= latency <= 2000, "latency", latency, "{low} to {high}", low=0, high=2000)
+    require_int("ranks", ranks, 2, 256)
+    layers = [LAYER_SECONDS] * N_LAYERS, [LAYER_BYTES] * N_LAYERS
+    wire = Wire(1e-6 * latency, 1e9 * gigabits / 8)
+    trace = buckets.predict(*layers, bucket * MIB, wire, ranks)
+    exposed = trace.seconds - trace.backward
+    meta = {
+        tr("buckets"): len(trace.transfers),
+        tr("milliseconds"): 1e3 * trace.seconds,
+        tr("exposed (ms)"): 1e3 * exposed,
+        tr("hidden (%)"): 100 * trace.hidden,
+    }
+    ms = dict(ms=number(1e3 * trace.seconds), exposed=number(1e3 * exposed))
+    text = "{n} buckets: {ms} ms, of which {exposed} ms wait for the wire (simulated)"
+    return _chart(trace, tr(text, n=len(trace.transfers), **ms), meta)
+
+
+# --- ZeRO ----------------------------------------------------------------------------------------
+
+
+def _stage_name(stage: int) -> str:
+    return f"ZeRO-{stage}" if stage else tr("DDP")
+
+
+def stages(by_stage: dict[int, list[Held]]):
+    """A whole step of the rank that holds most, by part and stage."""
+    held = {stage: max(ranks, key=measure.step_bytes) for stage, ranks in by_stage.items()}
+    parts = {
+        tr("weights"): [h.weights for h in held.values()],
+        tr("gradients"): [h.gradients for h in held.values()],
+        tr("optimizer"): [h.optimizer for h in held.values()],
+        tr("gathered weights"): [h.gathered for h in held.values()],
+        tr("activations and buffers"): [h.step - h.gathered for h in held.values()],
+    }
+    series = {name: [n / 1e6 for n in n_bytes] for name, n_bytes in parts.items()}
+    ddp = measure.step_bytes(held[0])
+    meta = {_stage_name(s): round(100 * measure.step_bytes(h) / ddp) for s, h in held.items()}
+    labels = [f"{name}<br>{share} %" for name, share in meta.items()]
+    n_ranks = len(by_stage[0])
+    title = tr("A step of a rank, {n} ranks (measured): of DDP's memory", n=n_ranks)
+    fig = pictures.bars(labels, series, title, "", "MB", stacked=True, meta=meta)
+    return fig.update_layout(legend=legend("below", traceorder="normal"))
+
+
+OPTIMIZERS = {"Adam": 2, "momentum": 1, "plain SGD": 0}
+"""Numbers of the weights' size that an optimizer keeps."""
+PRECISIONS = ("mixed", "fp32")
+RANKS = [2**i for i in range(11)]
+
+
+def bytes_a_parameter(optimizer: str, precision: str) -> dict[str, float]:
+    """Bytes of weight, gradient and optimizer state; mixed precision adds an fp32 master copy."""
+    moments = 4 * OPTIMIZERS[optimizer]
+    if precision == "fp32":
+        return dict(param_bytes=4, grad_bytes=4, optimizer_bytes=moments)
+    return dict(param_bytes=2, grad_bytes=2, optimizer_bytes=4 + moments)
+
+
+@explorer(
+    billions=Slider(0.125, 1024.0, 8.0, scale="log2", unit="B", label="parameters"),
+    ranks=Slider(1, 1024, 64, scale="log2", label="ranks"),
+    stage=Choice(zero.STAGES, 2, label="ZeRO stage"),
+    optimizer=Choice(tuple(OPTIMIZERS), "Adam", label="optimizer"),
+    precision=Choice(PRECISIONS, "mixed", label="precision"),
+)
+def cards(billions=8.0, ranks=64, stage=2, optimizer="Adam", precision="mixed"):
+    """GB of model state a card over the ranks, every stage, and the cards that hold it."""
+    limits = dict(low=0.125, high=1024)
+    require(0.125 <= billions <= 1024, "billions", billions, "{low} to {high}", **limits)
+    require_int("ranks", ranks, 1, 1024)
+    require_one_of("stage", stage, zero.STAGES)
+    require_one_of("optimizer", optimizer, OPTIMIZERS)
+    require_one_of("precision", precision, PRECISIONS)
+    # of billions of parameters, billions of bytes
+    gb_at = partial(cost.model_state_bytes, billions, **bytes_a_parameter(optimizer, precision))
+    gb = gb_at(ranks, stage)
+    sizes = sorted({d.memory_bytes / 1e9 for d in DEVICES.values() if d.memory_bytes})
+    enough = next((n for n in RANKS if gb_at(n, stage) <= sizes[-1]), None)
+    needed = tr("ranks needed, {gb} GB a card", gb=number(sizes[-1]))
+    meta = {"GB": gb, needed: enough or tr("more than {n}", n=number(RANKS[-1]))}
+    words = dict(b=number(billions), s=stage, n=number(ranks), gb=number(gb))
+    title = tr("{b} B parameters, stage {s}, {n} ranks: {gb} GB a card (computed)", **words)
+    axes = tr("ranks"), tr("GB a card, model state")
+    fig = pictures.blank(f"{title}<br>{_fitting_card(gb, sizes)}", *axes, meta=meta, height=460)
+    for s in zero.STAGES:
+        look = pictures.style(s, width=4 if s == stage else 1.5) | dict(mode="lines+markers")
+        fig.add_scatter(x=RANKS, y=[gb_at(n, s) for n in RANKS], name=_stage_name(s), **look)
+    ring = dict(size=16, color=colours.CLEAR, line=dict(color=colours.BLACK, width=2))
+    fig.add_scatter(x=[ranks], y=[gb], mode="markers", showlegend=False, marker=ring)
+    _add_cards(fig, sizes)
+    return fig.update_layout(margin_t=84, title=dict(y=0.95, yanchor="top"))
+
+
+def _add_cards(fig, sizes: list[float]) -> None:
+    """Logarithmic axes, and a line for each size of card."""
+    fig.update_xaxes(**pictures.log_ticks(RANKS))
+    fig.update_yaxes(type="log", exponentformat="power", dtick=1)
+    for size in sizes:
+        mark(fig, tr("{gb} GB", gb=number(size)), y=size)
+    fig.update_annotations(x=1, xanchor="right")
+    fig.layout.annotations[0].yanchor = "top"  # below its line, for the next one is near
+
+
+def _fitting_card(gb: float, sizes: list[float]) -> str:
+    """The smallest card, of `sizes` in rising order, that holds so much."""
+    fitting = [size for size in sizes if size >= gb]
+    if fitting:
+        return tr("fits a card of {gb} GB", gb=number(fitting[0]))
+    return tr("fits no card of {gb} GB", gb=number(sizes[-1]))

@@ -1,0 +1,121 @@
+"""Notebook 13's pictures of time: who computes what when, on real ranks and simulated."""
+
+import numpy as np
+
+from efflab.distributed import gpipe
+from efflab.distributed.launch import RankPool
+from efflab.distributed.pipeline import simulate
+from efflab.distributed.schedules import SCHEDULES
+from efflab.distributed.timeline import Timeline
+from efflab.errors import require, require_int, require_one_of
+from efflab.lab import Choice, Slider, Toggle, colours, explorer, number, tr
+from efflab.lab import figures as pictures
+from efflab_rooms.pipeline_parallel import measure
+
+COLUMNS = 600
+TASKS = {
+    "F": ("forward", colours.BLUE, colours.SKY),
+    "B": ("backward", colours.VERMILION, colours.ORANGE),
+    "I": ("backward, for the inputs", colours.PINK, colours.tint(colours.PINK, 0.5)),
+    "W": ("backward, for the weights", colours.GREEN, colours.tint(colours.GREEN, 0.5)),
+}
+"""Each kind of task: its name, and its shades for even and for odd micro-batches."""
+KINDS = tuple(TASKS)
+SHADES = (colours.FAINT_GREY, *(shade for _, *shades in TASKS.values() for shade in shades))
+"""Of a raster's values; 0 is idle."""
+
+
+def raster(timeline: Timeline, until: float) -> np.ndarray:
+    """(ranks, COLUMNS) of what each rank does over time: 0 idle, 1 + 2 kind + parity."""
+    image = np.zeros((len(timeline.orders), COLUMNS), dtype=np.int8)
+    for event in timeline.events:
+        begin, end = (round(t / until * COLUMNS) for t in (event.start, event.end))
+        image[event.rank, begin:end] = 1 + 2 * KINDS.index(event.kind) + event.microbatch % 2
+    return image
+
+
+def _add_gantt(fig, timeline: Timeline, until: float, scale: float, **where) -> None:
+    """Draw a timeline as one picture; `scale` turns its seconds into the axis's unit."""
+    n = len(SHADES)
+    steps = [(edge / n, shade) for i, shade in enumerate(SHADES) for edge in (i, i + 1)]
+    width = until / COLUMNS * scale
+    place = dict(x0=width / 2, dx=width, y=[str(r) for r in range(len(timeline.orders))])
+    look = dict(colorscale=steps, zmin=-0.5, zmax=n - 0.5, showscale=False, ygap=2)
+    fig.add_heatmap(z=raster(timeline, until), **place, **look, hoverinfo="skip", **where)
+    fig.update_yaxes(type="category", autorange="reversed", title_text=tr("rank"), **where)
+
+
+def _add_key(fig, kinds) -> None:
+    """A legend of these kinds of task."""
+    for kind in kinds:
+        name, shade, _ = TASKS[kind]
+        marker = dict(size=11, symbol="square", color=shade)
+        fig.add_scatter(x=[None], y=[None], mode="markers", name=tr(name), marker=marker)
+    fig.update_layout(legend=pictures.legend("above"))
+
+
+def real_step(pool: RankPool, schedule: str, n_microbatches: int):
+    """A real step over the simulated one, on one scale of time."""
+    n_ranks = pool.n_procs
+    real, _ = measure.run_step(pool, schedule, n_microbatches)
+    simulated = measure.simulate_step(n_ranks, schedule, n_microbatches)
+    until = max(real.makespan, simulated.makespan)
+    words = dict(schedule=schedule, n=n_ranks, m=n_microbatches)
+    title = tr("{schedule}, {n} ranks, {m} micro-batches", **words)
+    titles = [
+        tr("real ranks: bubble {b}", b=number(real.bubble_fraction)),
+        tr("simulated: bubble {b}", b=number(simulated.bubble_fraction)),
+    ]
+    meta = {
+        tr("bubble, real"): real.bubble_fraction,
+        tr("bubble, simulated"): simulated.bubble_fraction,
+    }
+    fig = pictures.panels(titles, title, rows=2, meta=meta, vertical_spacing=0.2)
+    for row, timeline in enumerate((real, simulated), start=1):
+        _add_gantt(fig, timeline, until, 1e3, row=row, col=1)
+    fig.update_xaxes(title_text=tr("milliseconds"), row=2, col=1)
+    _add_key(fig, ("F", "B"))
+    return fig.update_layout(height=450, margin_t=116, legend_y=1.08)
+
+
+def speedups():
+    """Ideal throughput over one device by micro-batches, for several numbers of stages."""
+    counts = [2**i for i in range(8)]
+    lines = {tr("{n} stages", n=k): [gpipe.speedup(k, m) for m in counts] for k in (2, 4, 6, 8)}
+    title = tr("Throughput over one device, equal stages, nothing else (computed)")
+    axes = tr("micro-batches"), tr("times")
+    meta = {tr("8 stages, 32 micro-batches"): gpipe.speedup(8, 32)}
+    fig = pictures.line(counts, lines, title, *axes, log_x=True, meta=meta)
+    label = dict(annotation_text=tr("the article's 3 to 5"), annotation_position="top left")
+    return fig.add_hrect(3, 5, fillcolor=colours.ORANGE, opacity=0.15, line_width=0, **label)
+
+
+@explorer(
+    n_microbatches=Slider(1, 64, 8, scale="log2", label="micro-batches"),
+    n_stages=Slider(2, 16, 4, step=2, label="stages"),
+    schedule=Choice(SCHEDULES, "gpipe", label="schedule"),
+    slowest=Slider(1.0, 3.0, 1.0, step=0.25, label="second stage, times the others"),
+    recompute=Toggle(False, label="recompute activations"),
+)
+def pipeline(n_microbatches=8, n_stages=4, schedule="gpipe", slowest=1.0, recompute=False):
+    """Who computes when, the bubble, and what a rank holds."""
+    require_int("n_microbatches", n_microbatches)
+    require_int("n_stages", n_stages, 2, 16)
+    require_one_of("schedule", schedule, SCHEDULES)
+    require(1 <= slowest <= 3, "slowest", slowest, "{low} to {high}", low=1, high=3)
+    factors = [slowest if stage == 1 else 1.0 for stage in range(n_stages)]
+    unit = n_stages / sum(factors)  # all stages together do the same work
+    times = [[unit * factor * passes for factor in factors] for passes in (1.0, 2.0)]
+    timeline = simulate(*times, n_microbatches, schedule, recompute=recompute)
+    bubble, held = 100 * timeline.bubble_fraction, max(timeline.peak_activations)
+    time = timeline.makespan
+    meta = {tr("bubble (%)"): bubble, tr("micro-batches held"): held, tr("time"): time}
+    words = dict(schedule=schedule, b=number(bubble), held=number(held), t=number(time))
+    title = tr("{schedule}: bubble {b}%, a rank holds {held} micro-batches, time {t}", **words)
+    if recompute:
+        title += "<br>" + tr("held: only each micro-batch's input of the stage")
+    layout = dict(height=200 + 22 * n_stages, margin_t=110)
+    fig = pictures.blank(title, tr("time, in forward passes"), meta=meta, **layout)
+    _add_gantt(fig, timeline, time, 1.0)
+    _add_key(fig, sorted({event.kind for event in timeline.events}, key=KINDS.index))
+    return fig

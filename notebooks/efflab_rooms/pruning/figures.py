@@ -1,0 +1,200 @@
+"""Notebook 11's pictures of masks, layouts, quality, time and recovery, and its explorer."""
+
+import torch
+
+from efflab import points
+from efflab.bench import Comparison
+from efflab.compression import pruning, sparse
+from efflab.errors import require
+from efflab.estimate import Estimate
+from efflab.experiments.pruning_schedule import RATIOS, SCHEDULES
+from efflab.lab import Choice, Slider, explorer, number, tr
+from efflab.lab import figures as pictures
+from efflab.lab.colours import BLUE, DARK, GREEN, ORANGE, PALE_GREY, VERMILION
+from efflab_rooms.pruning import measure
+
+# --- Masks and layouts -----------------------------------------------------------------------
+
+
+def masks_figure(rows: int = 12, columns: int = 32):
+    """The same random matrix, half of it removed three ways: dark is kept."""
+    weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(0))
+    structured = torch.ones(weight.shape, dtype=torch.bool)
+    structured[weight.norm(dim=1).argsort()[: rows // 2]] = False
+    masks = {
+        tr("unstructured: smallest weights"): pruning.magnitude_mask(weight, 0.5),
+        tr("2:4: two of each four"): pruning.n_m_mask(weight, 2, 4),
+        tr("structured: whole rows"): structured,
+    }
+    total = weight.square().sum()
+    shares = {n: 100 * float((weight * m).square().sum() / total) for n, m in masks.items()}
+    titles = [f"{name}<br>{tr('‖W‖²: {n}% kept', n=number(v))}" for name, v in shares.items()]
+    meta = {name: round(share, 1) for name, share in shares.items()}
+    title = tr("Half removed, three ways (blue: kept)")
+    fig = pictures.panels(titles, title, horizontal_spacing=0.04, meta=meta)
+    scale = [[0, PALE_GREY], [1, BLUE]]
+    look = dict(colorscale=scale, showscale=False, xgap=1, ygap=1, zmin=0, zmax=1)
+    for column, mask in enumerate(masks.values(), start=1):
+        fig.add_heatmap(z=mask.int().numpy(), **look, row=1, col=column)
+    fig.update_xaxes(showticklabels=False, ticks="")
+    fig.update_yaxes(showticklabels=False, ticks="", autorange="reversed")
+    return fig.update_layout(height=320, margin=dict(t=104, b=24))
+
+
+def layouts_figure(size: int = 256):
+    """Bytes over dense bytes by share of zeros, for fp32 and fp16 values."""
+    shares = [i / 20 for i in range(20)]
+    titles = [tr("32-bit values"), tr("16-bit values")]
+    title, meta = tr("Bytes over the share of zeros, places counted"), {}
+    fig = pictures.panels(titles, title, shared_yaxes=True)
+    for column, dtype in enumerate((torch.float32, torch.float16), start=1):
+        where = dict(row=1, col=column)
+        weight = torch.randn(size, size, generator=torch.Generator().manual_seed(0)).to(dtype)
+        masked = [weight * pruning.magnitude_mask(weight, share) for share in shares]
+        for i, (layout, name) in enumerate((("csr", "CSR"), ("bitmap", "bitmap and values"))):
+            y = [sparse.layout_bytes(w, layout) / w.nbytes for w in masked]
+            look = dict(line=pictures.style(i)["line"], mode="lines", showlegend=column == 1)
+            fig.add_scatter(x=[100 * s for s in shares], y=y, name=tr(name), **look, **where)
+        pictures.mark(fig, tr("dense"), y=1, **where)
+        size_bytes, bits = weight.element_size(), 8 * weight.element_size()
+        csr, bitmap = sparse.break_even(size_bytes, 4), sparse.break_even(size_bytes, 0, 1)
+        meta[tr("CSR, {bits} bits: smaller from (% zeros)", bits=bits)] = round(100 * csr, 1)
+        meta[tr("bitmap, {bits} bits: smaller from (% zeros)", bits=bits)] = round(100 * bitmap, 1)
+    fig.update_xaxes(title_text=tr("zeros (%)"))
+    fig.update_yaxes(title_text=tr("bytes / dense bytes"), col=1)
+    fig.update_yaxes(rangemode="tozero")
+    return fig.update_layout(meta=meta, legend=pictures.legend("below"))
+
+
+# --- Quality and time ------------------------------------------------------------------------
+
+
+def curves_figure(curves: dict[str, dict[float, float]], two_of_four: float):
+    """Bits per byte over the share removed, by what is pruned; 2:4 as a point at one half."""
+    series = {tr(name): list(curve.values()) for name, curve in curves.items()}
+    shares = [100 * share for share in next(iter(curves.values()))]
+    halves = {tr(name): curve[0.5] for name, curve in curves.items()}
+    halves[tr("weights, 2:4")] = two_of_four
+    meta = {tr("{name}: bits at 50%", name=name): round(v, 2) for name, v in halves.items()}
+    title = tr("What can go before quality does, with no training after")
+    axes = tr("share removed (%)"), tr("bits per byte")
+    fig = pictures.line(shares, series, title, *axes, height=440, meta=meta)
+    star = dict(symbol="star", size=15, color=ORANGE)
+    fig.add_scatter(x=[50], y=[two_of_four], mode="markers", name=tr("weights, 2:4"), marker=star)
+    bits = [v for values in series.values() for v in values]
+    fig.update_yaxes(range=[0.95 * min(bits), 1.1 * max(bits)], tickformat=".1f")
+    return fig.update_layout(legend=pictures.legend("top left"))
+
+
+def importance_figure():
+    """Each head's importance, by layer."""
+    scores = measure.importance("heads")
+    n_layer, n_head = scores.shape
+    ratio = float(scores.max() / scores.min())
+    text = "Heads of stdlib-gpt: the most important matters {ratio} times the least"
+    title = tr(text, ratio=number(ratio))
+    options = dict(
+        x=[str(h) for h in range(1, n_head + 1)],
+        y=[str(i) for i in range(1, n_layer + 1)],
+        bar_title=tr("10⁻³ nats"),
+        meta={tr("largest over smallest"): round(ratio, 1)},
+    )
+    fig = pictures.heatmap(1e3 * scores.numpy(), title, tr("head"), tr("layer"), **options)
+    return fig.update_traces(texttemplate="%{z:.0f}")
+
+
+def speed_figure(flops: dict[str, float], times: Comparison):
+    """FLOPs and time that are left, over the whole model's, by what was pruned."""
+    ratios = {name: (flops[name], time.mean) for name, time in times.ratios.items()}
+    meta = {tr("{name}: time, ratio", name=tr(n)): round(t, 2) for n, (_, t) in ratios.items()}
+    title, x_title = tr("FLOPs and time that are left (measured)"), tr("pruned / whole model")
+    fig = pictures.blank(title, x_title, height=440, meta=meta)
+    names = [tr(name) for name in reversed(ratios)]
+    for i, name in enumerate((tr("FLOPs, ratio"), tr("time, ratio"))):
+        x = [pair[i] for pair in reversed(ratios.values())]
+        look = dict(orientation="h", texttemplate="%{x:.2f}", marker_color=pictures.colour(i))
+        fig.add_bar(x=x, y=names, name=name, **look)
+    legend = pictures.legend("below", traceorder="reversed")
+    fig.update_layout(barmode="group", legend=legend)
+    fig.update_xaxes(range=[0, 1.15 * max(1, *(time for _, time in ratios.values()))])
+    fig.update_yaxes(range=[-0.5, len(names)])  # room for the mark's label above the bars
+    return pictures.mark(fig, tr("no change"), x=1)
+
+
+@explorer(
+    percent=Slider(0, 95, 50, step=5, unit="%", label="removed"),
+    kind=Choice(measure.KINDS, "weights", label="what is pruned"),
+)
+def prune(percent=50, kind="weights"):
+    """`stdlib-gpt` pruned, not retrained: its quality, and its costs over the whole model's."""
+    allowed = "a share from {low} to {high} %"
+    require(0 <= percent <= 95, "percent", percent, allowed, low=0, high=95)
+    whole = measure.quality(points.language_model())
+    bits, costs = measure.quality_and_costs(kind, percent)
+    text = "{kind}, {percent}% removed: {bits} bits per byte, time ×{time}"
+    values = dict(bits=number(bits.mean), time=number(costs["time (measured)"], 2))
+    title = tr(text, kind=tr(kind), percent=percent, **values)
+    panels = [tr("bits per byte (lower is better)"), tr("cost, pruned / whole model")]
+    options = dict(column_widths=[0.36, 0.64], horizontal_spacing=0.1)
+    fig = pictures.panels(panels, title, meta=_key_numbers(bits, costs), **options)
+    y = [whole.mean, bits.mean]
+    error_y = pictures.error_bars(y, [whole.low, bits.low], [whole.high, bits.high])
+    look = dict(texttemplate="%{y:.2f}", textposition="inside", insidetextanchor="start")
+    look |= dict(error_y=error_y, marker_color=[BLUE, VERMILION])
+    fig.add_bar(x=[tr("whole"), tr("pruned")], y=y, **look, row=1, col=1)
+    names = [tr(name).replace(", ", ",<br>").replace(" (", "<br>(") for name in costs]
+    look = dict(texttemplate="%{y:.2f}", marker_color=ORANGE)
+    fig.add_bar(x=names, y=list(costs.values()), **look, row=1, col=2)
+    fig.update_yaxes(range=[0, max(3.6, 1.1 * bits.high)], col=1)
+    fig.update_yaxes(range=[0, 1.2 * max(1, *costs.values())], col=2)
+    return fig.update_layout(showlegend=False)
+
+
+def _key_numbers(bits: Estimate, costs: dict[str, float]) -> dict[str, float]:
+    """What `meta` says of the model drawn."""
+    ends = {tr("interval, low"): bits.low, tr("interval, high"): bits.high}
+    ratios = {tr("{name}, ratio", name=tr(name)): ratio for name, ratio in costs.items()}
+    numbers = {tr("bits per byte"): bits.mean} | ends | ratios
+    return {name: round(value, 3) for name, value in numbers.items()}
+
+
+# --- The recorded schedules ------------------------------------------------------------------
+
+
+def schedule_figure(live: dict[float, float]):
+    """Increase over the dense model by round, a panel for each final ratio.
+
+    `live` {ratio: increase of one-shot early in round 1, measured here}.
+    """
+    record, _ = measure.schedule_record()
+    titles = [tr("{n}% removed", n=number(100 * ratio)) for ratio in RATIOS]
+    title = tr("Recovery by round, equal training (recorded, {n} seeds)", n=len(record["seeds"]))
+    fig = pictures.panels(titles, title, shared_yaxes=True, horizontal_spacing=0.03)
+    meta = {}
+    for column, ratio in enumerate(RATIOS, start=1):
+        where = dict(row=1, col=column)
+        lines = measure.recovery(ratio)
+        _add_recovery(fig, lines, showlegend=column == 1, **where)
+        for schedule in SCHEDULES:
+            name = tr("{n}%, {name}", n=number(100 * ratio), name=tr(schedule))
+            meta[name] = round(lines[schedule]["mean"][-1], 3)
+        if ratio in live:
+            star = dict(symbol="star", size=15, color=GREEN)
+            look = dict(mode="markers", marker=star, name=tr("now, here (measured)"))
+            fig.add_scatter(x=[measure.early_share()], y=[live[ratio]], **look, **where)
+    fig.update_xaxes(title_text=tr("rounds of training"), tickvals=[0, 1, 2, 3])
+    fig.update_yaxes(title_text=tr("bits per byte above dense"), col=1)
+    fig.update_yaxes(rangemode="tozero")
+    return fig.update_layout(meta=meta, legend=pictures.legend("below"), height=440)
+
+
+def _add_recovery(fig, lines: dict[str, dict], **where) -> None:
+    """The mean over the seeds by round with their range; the control's mean alone."""
+    for i, schedule in enumerate(SCHEDULES):
+        line = lines[schedule]
+        look = pictures.style(i, size=8) | dict(mode="lines+markers", legendgroup=schedule)
+        look |= dict(error_y=pictures.error_bars(line["mean"], line["low"], line["high"]))
+        fig.add_scatter(x=line["rounds"], y=line["mean"], name=tr(schedule), **look, **where)
+    control, look = lines["control"], dict(mode="lines", line=dict(color=DARK, dash="dot"))
+    name = tr("control: nothing removed")
+    fig.add_scatter(x=control["rounds"], y=control["mean"], name=name, **look, **where)

@@ -1,0 +1,295 @@
+"""Notebook 03's numbers: growth with the length, Swin on images, and who recalls what."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from efflab import bench, pretrained, train
+from efflab.config import ModelConfig
+from efflab.data import digits, recall_batch
+from efflab.errors import require, require_int
+from efflab.estimate import Estimate
+from efflab.experiments import attention_bench
+from efflab.lab import tr
+from efflab.model import Transformer, attention_written_out
+from efflab.structure.bigbird import bigbird_layout, hops
+from efflab.structure.swin import WindowAttention
+from efflab.structure.window import sliding_window_attention
+
+N_HEAD, HEAD_DIM = 4, 64
+FULL, WINDOW, WRITTEN = "full attention (SDPA)", "sliding window", "scores written out"
+BIGBIRD = "BigBird: all three"
+
+# --- Time and memory over the length ---------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What each implementation took at one length, by name: times, and MiB beyond q, k, v."""
+
+    seq_len: int
+    times: dict[str, bench.Timing]
+    mib: dict[str, float]
+
+
+def heads(seq_len: int) -> list[Tensor]:
+    """Random q, k, v, (1, 4, T, 64) each."""
+    return [x[:, :N_HEAD] for x in attention_bench.heads(seq_len)]
+
+
+def lengths_up_to(max_len: int) -> list[int]:
+    """max_len / 8, / 4, / 2 and itself."""
+    require(max_len >= 1024, "max_len", max_len, "at least 1,024 tokens")
+    return [max_len // 8, max_len // 4, max_len // 2, max_len]
+
+
+@torch.no_grad()
+def growth(implementations: dict, lengths: list[int], repeats: int = 7) -> list[Costs]:
+    """Interleaved times and memory of `{name: attend(q, k, v)}` at each length, 4 heads of 64."""
+    results = []
+    for n in lengths:
+        qkv = heads(n)
+        calls = {name: partial(attend, *qkv) for name, attend in implementations.items()}
+        times = bench.interleaved(calls, warmup=1, repeats=repeats)
+        mib = {name: bench.peak_bytes(call) / 2**20 for name, call in calls.items()}
+        results.append(Costs(n, times, mib))
+    return results
+
+
+@torch.no_grad()
+def written_out_mib(seq_len: int) -> float:
+    """MiB of attention with its scores in memory.
+
+    Measured up to 4,096 tokens; beyond, two n x n matrices a head at once, by arithmetic.
+    """
+    if seq_len > 4096:
+        return 2 * 4 * N_HEAD * seq_len**2 / 2**20
+    return bench.peak_bytes(partial(attention_written_out, *heads(seq_len))) / 2**20
+
+
+@lru_cache(maxsize=8)
+def long_layout(seq_len: int) -> Tensor:
+    """BigBird's layout for a long text: 2 global, 3 window and 3 random blocks of 64 tokens."""
+    return bigbird_layout(seq_len // attention_bench.BLOCK, n_global=2, n_window=3, n_random=3)
+
+
+def exponent(lengths: list[int], values: list[float]) -> Estimate:
+    """p of the power law n^p through `values`, by least squares in logarithms.
+
+    The interval is the fit's own (Student's t): wide where few lengths scatter. Two lengths lie on
+    a line whatever they are, and would seem certain.
+    """
+    from scipy import stats
+
+    require(len(lengths) >= 3, "lengths", lengths, "three lengths or more")
+    fit = stats.linregress([math.log(n) for n in lengths], [math.log(v) for v in values])
+    half = float(stats.t.ppf(0.975, len(lengths) - 2)) * float(fit.stderr)
+    return Estimate(float(fit.slope), float(fit.slope) - half, float(fit.slope) + half)
+
+
+def time_exponent(costs: list[Costs], name: str) -> Estimate:
+    """The exponent of an implementation's median time over the length."""
+    return exponent([c.seq_len for c in costs], [c.times[name].median for c in costs])
+
+
+@torch.no_grad()
+def time_over_flex(seq_len: int = 4096, repeats: int = 5) -> float | None:
+    """Our window's time over compiled FlexAttention's, measured here.
+
+    None where FlexAttention cannot be compiled, which takes a C++ compiler.
+    """
+    qkv = attention_bench.heads(seq_len)
+    flex = attention_bench.flex(*qkv)
+    ours = partial(sliding_window_attention, *qkv, attention_bench.WINDOW)
+    try:
+        torch.testing.assert_close(flex(), ours(), atol=1e-4, rtol=1e-4)
+        times = bench.interleaved({"ours": ours, "flex": flex}, warmup=1, repeats=repeats)
+        return times["ours"].ratio(times["flex"])
+    except RuntimeError as error:  # torch's own message names what it misses
+        print(tr("FlexAttention cannot be compiled here: {why}", why=str(error).splitlines()[0]))
+        return None
+
+
+def reach(window_size: int, n_layer: int, causal: bool = False) -> Tensor:
+    """Which positions around a token reach it through 1 to n_layer windows, by the gradient.
+
+    bool (n_layer, 2 n_layer window_size + 5), the token in the middle column.
+    """
+    middle = n_layer * window_size + 2
+    rng = torch.Generator().manual_seed(0)
+    rows = []
+    for depth in range(1, n_layer + 1):
+        x = torch.rand(1, 1, 2 * middle + 1, 4, generator=rng, dtype=torch.float64)
+        y = x.requires_grad_()
+        for _ in range(depth):
+            y = sliding_window_attention(y, y, y, window_size, causal)
+        (grad,) = torch.autograd.grad(y[0, 0, middle].sum(), x)
+        rows.append(grad[0, 0].abs().sum(-1) > 0)
+    return torch.stack(rows)
+
+
+# --- Swin: windows over an image -------------------------------------------------------------
+
+IMAGE_WINDOW = 4  # two by two windows on an 8 x 8 digit
+PIXEL = (1, 1)  # the one that changes, in the top-left window
+
+
+def transformers_gap(height: int = 8, width: int = 20, shift: int = 2) -> dict[str, float]:
+    """Largest difference to `transformers`' Swin layer with the same weights, on a wide image.
+
+    Of the layer's output, of the gradient of its input, and of that of its bias table.
+    """
+    config = pretrained.transformers().SwinConfig(window_size=IMAGE_WINDOW, drop_path_rate=0.0)
+    from transformers.models.swin.modeling_swin import SwinLayer
+
+    torch.manual_seed(0)
+    C, n_head = 24, 3
+    config._attn_implementation = "eager"
+    theirs = SwinLayer(config, C, (height, width), n_head, shift_size=shift)
+    table = theirs.attention.relative_position_bias.relative_position_bias_table
+    nn.init.normal_(table)
+    ours = WindowAttention(C, n_head, IMAGE_WINDOW, shift)
+    projections = [getattr(theirs.attention, f"{name}_proj") for name in "qkv"]
+    ours.qkv.weight.data = torch.cat([p.weight.data for p in projections])
+    ours.qkv.bias.data = torch.cat([p.bias.data for p in projections])
+    ours.out.load_state_dict(theirs.attention.o_proj.state_dict())
+    ours.bias_table.data = table.data.clone()
+    x = torch.randn(2, height * width, C, requires_grad=True)
+    expected, _ = theirs(x, (height, width))
+    y = x + ours(theirs.layernorm_before(x).view(2, height, width, C)).flatten(1, 2)
+    y = y + theirs.mlp(theirs.layernorm_after(y))
+    weight = torch.randn_like(y)
+    their_grads = torch.autograd.grad((expected * weight).sum(), (x, table))
+    our_grads = torch.autograd.grad((y * weight).sum(), (x, ours.bias_table))
+    names = ("output", "gradient of the input", "gradient of the bias table")
+    pairs = zip(names, (y, *our_grads), (expected, *their_grads), strict=True)
+    return {name: (a - b).abs().max().item() for name, a, b in pairs}
+
+
+@torch.no_grad()
+def pixel_changes(shifts: tuple[int, ...], d_model: int = 16) -> Tensor:
+    """How much each pixel of a digit changes after window layers when `PIXEL` does: (8,8).
+
+    Residual layers of these shifts with random weights; 0 means that no information arrived.
+    """
+    torch.manual_seed(0)
+    layers = [WindowAttention(d_model, 2, IMAGE_WINDOW, shift) for shift in shifts]
+    images = digits()[0][:1].repeat(2, 1, 1)
+    images[1][PIXEL] = 1 - images[1][PIXEL]
+    x = images[..., None] * torch.linspace(-1, 1, d_model)  # (2,8,8,C)
+    for layer in layers:
+        x = x + layer(F.layer_norm(x, (d_model,)))
+    return (x[0] - x[1]).norm(dim=-1)
+
+
+class CornerReader(nn.Module):
+    """Reads a digit off its top-left window alone after the layers: (B,8,8) -> (B,10)."""
+
+    def __init__(self, shifts: tuple[int, ...], d_model: int = 32):
+        super().__init__()
+        self.lift = nn.Linear(1, d_model)
+        self.position = nn.Parameter(torch.randn(8, 8, d_model) / 2)
+        self.layers = nn.ModuleList(WindowAttention(d_model, 4, IMAGE_WINDOW, s) for s in shifts)
+        self.norms = nn.ModuleList(nn.LayerNorm(d_model) for _ in shifts)
+        self.head = nn.Linear(d_model * IMAGE_WINDOW**2, 10)
+
+    def forward(self, images):
+        x = self.lift(images[..., None]) + self.position
+        for norm, layer in zip(self.norms, self.layers, strict=True):
+            x = x + F.gelu(layer(norm(x)))
+        return self.head(x[:, :IMAGE_WINDOW, :IMAGE_WINDOW].flatten(1))
+
+
+@bench.one_thread()
+def corner_accuracy(shifts: tuple[int, ...], n_steps: int = 120, seed: int = 0) -> float:
+    """Test accuracy of a `CornerReader` after `n_steps` batches of 32 digits."""
+    require_int("n_steps", n_steps)
+    images, labels, test_images, test_labels = digits()
+    torch.manual_seed(seed)
+    model = CornerReader(shifts)
+
+    def batch(step: int) -> train.Batch:
+        rng = torch.Generator().manual_seed(seed * 10**6 + step)
+        rows = torch.randint(len(images), (32,), generator=rng)
+        return images[rows], labels[rows]
+
+    train.fit(model, batch, n_steps, lr=5e-3, loss_fn=train.classification_loss)
+    return accuracy(model, test_images, test_labels)
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor) -> float:
+    """Share of the inputs whose largest logit is the label's."""
+    return (model(inputs).argmax(-1) == labels).float().mean().item()
+
+
+# --- Recall: 48 tokens in 12 blocks of 4, three layers, the question 40 tokens after the answer --
+
+SEQ_LEN, BLOCK, N_LAYER, DISTANCE, N_SYMBOLS = 48, 4, 3, 40, 8
+LAYOUTS = {
+    "full": (12, 1, 0),
+    "window": (0, 3, 0),
+    "global": (1, 1, 0),
+    "random": (0, 1, 3),
+    "window + global": (1, 3, 0),
+    "window + random": (0, 3, 3),
+    BIGBIRD: (1, 3, 2),
+}
+"""(global, window, random) blocks; a window of 1 is a block's own."""
+NO_MISTAKE = math.log(2) / 32
+"""A batch of 32 whose mean loss is below this gave every right answer more than even odds."""
+
+
+def layout_of(name: str, seed: int = 0) -> Tensor:
+    """The (12,12) layout of an entry of `LAYOUTS`."""
+    n_global, n_window, n_random = LAYOUTS[name]
+    counts = dict(n_global=n_global, n_window=n_window, n_random=n_random)
+    return bigbird_layout(SEQ_LEN // BLOCK, **counts, seed=seed)
+
+
+def hops_needed(layout: Tensor) -> int:
+    """Layers that the answer's block needs to reach the question's; -1 when none suffice."""
+    return int(hops(layout)[-1, (SEQ_LEN - DISTANCE) // BLOCK])
+
+
+class Recaller(nn.Module):
+    """A small Transformer under any (T,T) mask; logits of the last token, (B, symbols + 2)."""
+
+    def __init__(self, mask: Tensor, seed: int = 0, d_model: int = 16):
+        super().__init__()
+        torch.manual_seed(seed)
+        shape = (N_LAYER, 1, d_model, 2 * d_model, N_SYMBOLS + 2, len(mask))
+        self.model = Transformer(ModelConfig(*shape, norm_first=True))
+        for weight in self.model.parameters():
+            if weight.dim() == 2:  # a model this narrow learns faster from larger weights
+                nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
+        self.mask = mask[None, None]
+
+    def forward(self, ids):
+        x = self.model.embedding(ids)
+        for layer in self.model.layers:
+            x = layer(x, self.mask)
+        return self.model.embedding.logits(self.model.final_norm(x)[:, -1])
+
+
+@bench.one_thread()
+def recall(mask: Tensor, distance: int = DISTANCE, *, n_steps: int = 300, seed: int = 0) -> float:
+    """Accuracy on fresh sequences after training under a (T,T) mask; chance is 1/8.
+
+    At most `n_steps` batches of 32, fewer once it has answered 20 in a row without a mistake.
+    """
+    require_int("n_steps", n_steps)
+    model = Recaller(mask, seed)
+    train.fit(
+        model,
+        lambda step: recall_batch(32, len(mask), distance, seed=seed * 10**6 + step),
+        n_steps,
+        until=lambda losses: len(losses) >= 20 and max(losses[-20:]) < NO_MISTAKE,
+        lr=1e-2,
+        loss_fn=train.classification_loss,
+    )
+    return accuracy(model, *recall_batch(512, len(mask), distance, seed=10**9 + seed))
