@@ -54,7 +54,7 @@ class Timing:
     def ratio(self, other: "Timing") -> float:
         """This time as a multiple of `other`: the median of the ratios of paired repeats.
 
-        Meant for timings of one `interleaved` call, whose repeats ran side by side.
+        Meant for timings of one `time_interleaved` call, where repeats stand side by side.
         """
         return median(self._ratios(other))
 
@@ -94,13 +94,13 @@ def one_thread():
 
 
 @check_arguments
-def timed(fn: Callable[[], object], warmup: int = 2, repeats: Size = 7) -> Timing:
+def time_calls(fn: Callable[[], object], warmup: int = 2, repeats: Size = 7) -> Timing:
     """Time `repeats` calls of `fn()` after `warmup` untimed calls."""
-    return interleaved({"fn": fn}, warmup, repeats)["fn"]
+    return time_interleaved({"fn": fn}, warmup, repeats)["fn"]
 
 
 @check_arguments
-def interleaved(
+def time_interleaved(
     fns: dict[Hashable, Callable[[], object]], warmup: int = 2, repeats: int = 7
 ) -> dict[Hashable, Timing]:
     """Time several functions interleaved, so that `ratio` can compare them.
@@ -151,7 +151,7 @@ class Comparison:
 
 
 @check_arguments
-def compared(
+def compare(
     baseline: Callable[[], object],
     fns: dict[Hashable, Callable[[], object]],
     warmup: int = 2,
@@ -167,7 +167,7 @@ def compared(
     """
     require(not {"baseline", "again"} & set(fns), "fns", list(fns), "no name 'baseline' or 'again'")
     # one function under two names, so that whatever is slow at that moment hits both alike
-    timings = interleaved({"baseline": baseline, **fns, "again": baseline}, warmup, repeats)
+    timings = time_interleaved({"baseline": baseline, **fns, "again": baseline}, warmup, repeats)
     again = timings.pop("again").ratio_interval(timings["baseline"])
     ratios = {name: timings[name].ratio_interval(timings["baseline"]) for name in fns}
     return Comparison(timings, ratios, again)

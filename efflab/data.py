@@ -88,8 +88,8 @@ def stdlib_files(split: str, *, tests: bool = False) -> Iterator[tuple[str, str]
 
 
 @check_arguments
-def published(name: str) -> list[dict]:
-    """Rows of data/published/`name`.csv: integers as int, other numbers as float, "" as None.
+def read_published(name: str) -> list[dict]:
+    """Rows of data/published/`name`.csv: whole numbers as int, others as float, nothing as None.
 
     data/README.md says which paper and table each file is from.
     """

@@ -100,8 +100,8 @@ def bootstrap(
 
 
 @check_arguments
-def paired(a: Values, b: Values) -> Estimate:
-    """Mean of a - b with Student's t interval; `a[i]` and `b[i]` are a pair.
+def paired_difference(a: Values, b: Values) -> Estimate:
+    """Mean of a - b with Student's t interval; `a[i]` and `b[i]` share what is not compared.
 
     >>> print(paired([3.0, 4.1, 5.0], [1.0, 2.0, 3.0]))
     2.033 (1.890 to 2.177)

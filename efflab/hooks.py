@@ -15,7 +15,7 @@ Look = Callable[[str, Tensor], object]
 
 @check_arguments
 @contextmanager
-def inputs_seen(modules: Mapping[str, nn.Module], look: Look) -> Iterator[None]:
+def watch_inputs(modules: Mapping[str, nn.Module], look: Look) -> Iterator[None]:
     """Inside the block, `look(name, x)` is called with each module's first input, detached."""
 
     def hook(name: str) -> Callable:
@@ -80,4 +80,4 @@ def watching(model: nn.Module, look: Look):
 
     A shared layer's uses all come under its first name.
     """
-    return inputs_seen(linear_layers(model), lambda name, x: look(name, as_rows(x)))
+    return watch_inputs(linear_layers(model), lambda name, x: look(name, as_rows(x)))

@@ -87,7 +87,7 @@ def language_point(
     """
     baseline = language_model()
     ids = torch.zeros(1, baseline.config.max_len, dtype=torch.long)
-    times = bench.compared(lambda: baseline(ids), {"new": lambda: model(ids)}, 1, repeats)
+    times = bench.compare(lambda: baseline(ids), {"new": lambda: model(ids)}, 1, repeats)
     return dict(
         model="stdlib-gpt",
         bytes=weight_bytes(model) if n_bytes is None else n_bytes,
@@ -109,7 +109,7 @@ def encoder_point(encode: Encode, n_bytes: int, repeats: Size = 7) -> dict:
     mrr = float(base.mean())
     ids = torch.ones(TEXTS, MAX_TOKENS, dtype=torch.long)
     calls = lambda encode: lambda: encode(ids, ids)  # noqa: E731
-    times = bench.compared(calls(encode_minilm), {"new": calls(encode)}, 1, repeats)
+    times = bench.compare(calls(encode_minilm), {"new": calls(encode)}, 1, repeats)
     return dict(
         model="MiniLM-L6",
         bytes=n_bytes,

@@ -135,7 +135,7 @@ BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
     "compression.packed.load_quantized": {"path": saved},
     "compression.packed.load_model": {"path": saved, "build": just(encoder)},
     "compression.pruning.apply_masks": {"masks": lambda: {WEIGHT: torch.ones(16, 8) > 0}},
-    "compression.pruning.masks_held": MODEL | {"masks": lambda: {WEIGHT: torch.ones(16, 8) > 0}},
+    "compression.pruning.hold_masks": MODEL | {"masks": lambda: {WEIGHT: torch.ones(16, 8) > 0}},
     "compression.pruning.weight_masks": {"make": just(lambda w: w > 0)},
     "compression.pruning.n_m_mask": {"n": just(2), "m": just(4)},
     "compression.pruning.gradual_schedule": {"initial": just(0.1)},

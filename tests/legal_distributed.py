@@ -63,7 +63,7 @@ BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
         "ends": just([[1.0, 2.0]]),
     },
     "distributed.zero.Job": {"stage": just(0)},
-    "distributed.zero.sharded": {"stage": just(0)},
+    "distributed.zero.shard_model": {"stage": just(0)},
 }
 BY_OWNER: dict[str, Callable[[], Any]] = {
     "distributed.buckets.Wire": buckets.Wire,

@@ -49,7 +49,7 @@ def test_equal_things_are_within_the_band_and_unequal_ones_are_not():
         return call
 
     fns = {"same": wait("same", 0.01), "twice": wait("twice", 0.03)}
-    found = bench.compared(wait("baseline", 0.01), fns, warmup=0, repeats=7)
+    found = bench.compare(wait("baseline", 0.01), fns, warmup=0, repeats=7)
     assert order[:4] == ["baseline", "same", "twice", "baseline"]  # the baseline runs twice
     assert list(found.ratios) == ["same", "twice"]
     assert found.differs("twice")
@@ -64,7 +64,7 @@ def test_a_band_is_the_further_end_of_the_baselines_own_interval():
     assert found.band == pytest.approx(0.1)
     assert [found.differs(name) for name in ratios] == [False, True, True]
     with pytest.raises(ValueError, match="no name 'baseline'"):
-        bench.compared(print, {"again": print})
+        bench.compare(print, {"again": print})
 
 
 @pytest.mark.parametrize("name", ["seconds", "again"])
@@ -79,26 +79,26 @@ def test_what_was_measured_stays_as_it_was(name):
 
 def test_timed_calls_warmup_and_repeats():
     calls = []
-    timing = bench.timed(lambda: calls.append(1), warmup=3, repeats=5)
+    timing = bench.time_calls(lambda: calls.append(1), warmup=3, repeats=5)
     assert len(calls) == 8
     assert len(timing.seconds) == 5
 
 
 def test_timed_measures_a_known_wait():
-    assert 0.02 <= bench.timed(lambda: time.sleep(0.02), warmup=0, repeats=3).median < 0.2
+    assert 0.02 <= bench.time_calls(lambda: time.sleep(0.02), warmup=0, repeats=3).median < 0.2
 
 
 def test_interleaved_alternates_the_order():
     order = []
     fns = {name: (lambda name=name: order.append(name)) for name in "abc"}
-    timings = bench.interleaved(fns, warmup=0, repeats=2)
+    timings = bench.time_interleaved(fns, warmup=0, repeats=2)
     assert order == list("abccba")
     assert list(timings) == list("abc")
 
 
 def test_interleaved_ratio_of_known_waits():
     waits = {"long": lambda: time.sleep(0.03), "short": lambda: time.sleep(0.01)}
-    timings = bench.interleaved(waits, warmup=0, repeats=5)
+    timings = bench.time_interleaved(waits, warmup=0, repeats=5)
     assert 1.5 < timings["long"].ratio(timings["short"]) < 4
 
 
@@ -113,13 +113,13 @@ def test_interleaved_ratio_of_known_waits():
 def test_bad_counts_are_refused_before_any_call(options, error, name):
     calls = []
     with pytest.raises(error, match=name):
-        bench.timed(lambda: calls.append(1), **options)
+        bench.time_calls(lambda: calls.append(1), **options)
     assert not calls
 
 
 def test_no_functions_is_refused():
     with pytest.raises(ValueError, match="at least one function"):
-        bench.interleaved({})
+        bench.time_interleaved({})
 
 
 def test_peak_bytes_of_known_allocations():
@@ -174,7 +174,7 @@ def test_saved_bytes_works_under_no_grad():
 def test_calibrate_gives_a_device_that_a_roofline_can_use():
     device = bench.calibrate(seconds=0.2, size=256, copy_bytes=2**22)
     x = torch.randn(256, 256)
-    product = bench.timed(lambda: x @ x, warmup=3, repeats=5)
+    product = bench.time_calls(lambda: x @ x, warmup=3, repeats=5)
     assert device.peak("fp32") > 1e8
     assert device.memory_bandwidth > 1e7
     assert (
@@ -248,9 +248,9 @@ def test_features_are_named_alike_on_either_family(monkeypatch, machine, flags, 
 
 def test_by_default_two_calls_warm_up():
     calls = []
-    assert len(bench.timed(lambda: calls.append("timed")).seconds) == 7
-    bench.interleaved({"one": lambda: calls.append("one")})
-    bench.compared(lambda: calls.append("old"), {"new": lambda: calls.append("new")})
+    assert len(bench.time_calls(lambda: calls.append("timed")).seconds) == 7
+    bench.time_interleaved({"one": lambda: calls.append("one")})
+    bench.compare(lambda: calls.append("old"), {"new": lambda: calls.append("new")})
     counts = {name: calls.count(name) for name in ("timed", "one", "new", "old")}
     assert counts == {"timed": 9, "one": 9, "new": 13, "old": 26}
 

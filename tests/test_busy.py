@@ -80,7 +80,7 @@ def test_our_own_work_and_our_childrens_is_told_from_others():
 
 def test_timing_is_watched_and_another_notebook_begins_anew(clocks):
     busy.others.clear()
-    bench.timed(lambda: clocks(0.2, 0.3, 0.1), warmup=1, repeats=3)
+    bench.time_calls(lambda: clocks(0.2, 0.3, 0.1), warmup=1, repeats=3)
     assert busy.others.cores == pytest.approx(1.0)
     use_notebook("03_sparse_attention", {}, {})
     assert busy.others.cores == 0

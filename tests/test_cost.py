@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 
 from efflab import cost
 from efflab.config import ACTIVATIONS, PRESETS, SHARING, ModelConfig
-from efflab.data import published
+from efflab.data import read_published
 from efflab.devices import DEVICES
 
 
 def rows(name):
     return [
-        pytest.param(row, id=" ".join(map(str, list(row.values())[:3]))) for row in published(name)
+        pytest.param(row, id=" ".join(map(str, list(row.values())[:3])))
+        for row in read_published(name)
     ]
 
 

@@ -173,10 +173,10 @@ def test_published_rows_have_numbers_where_there_are_numbers(tmp_path, monkeypat
     (tmp_path / "published" / "toy.csv").write_text(content)
     monkeypatch.setattr(data, "DATA_DIR", tmp_path)
     expected = dict(name="A", n=3, x=2500.0, missing=None, date="2017-06")
-    assert data.published("toy") == [expected]
-    assert type(data.published("toy")[0]["n"]) is int
+    assert data.read_published("toy") == [expected]
+    assert type(data.read_published("toy")[0]["n"]) is int
     with pytest.raises(ValueError, match="name='other': expected one of 'toy'"):
-        data.published("other")
+        data.read_published("other")
 
 
 def test_half_a_tokenizer_is_refused_with_its_name_and_remedy(monkeypatch, tmp_path):

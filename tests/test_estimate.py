@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from efflab.estimate import Estimate, bootstrap, of_median, one_more, paired
+from efflab.estimate import Estimate, bootstrap, of_median, one_more, paired_difference
 
 
 def test_an_estimate_says_its_interval_and_stays_as_it_is():
@@ -32,7 +32,7 @@ def test_an_estimate_lies_in_its_interval(numbers, message):
 
 
 def test_a_sample_with_what_is_no_number_has_no_estimate():
-    for estimate in (bootstrap, of_median, one_more, lambda x: paired(x, [0.0] * 3)):
+    for estimate in (bootstrap, of_median, one_more, lambda x: paired_difference(x, [0.0] * 3)):
         for wrong in (float("nan"), float("inf")):
             with pytest.raises(ValueError, match=r"\[1\]=(nan|inf): expected a finite number"):
                 estimate([1.0, wrong, 2.0])
@@ -62,15 +62,15 @@ def test_bootstrap_of_a_ratio_resamples_both_together():
 def test_paired_is_the_t_interval_of_the_differences():
     a, b = [3.0, 4.1, 5.0, 7.5], [1.0, 2.0, 3.0, 4.0]
     low, high = stats.ttest_rel(a, b).confidence_interval(0.95)
-    found = paired(a, b)
+    found = paired_difference(a, b)
     assert (found.low, found.high) == pytest.approx((low, high))
     assert found.mean == pytest.approx(np.mean(np.subtract(a, b)))
-    assert str(paired([3.0, 4.1, 5.0], [1.0, 2.0, 3.0])) == "2.033 (1.890 to 2.177)"
+    assert str(paired_difference([3.0, 4.1, 5.0], [1.0, 2.0, 3.0])) == "2.033 (1.890 to 2.177)"
 
 
 def test_what_pairs_have_in_common_cancels():
     shared = np.random.default_rng(1).normal(0, 10, 8)
-    found = paired(shared + 0.5, shared)
+    found = paired_difference(shared + 0.5, shared)
     assert found.high - found.low < 1e-9
     assert found.low == pytest.approx(0.5)
 
@@ -98,8 +98,8 @@ def test_one_more_of_a_kind_falls_inside_19_times_of_20(n):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: paired([1.0], [1.0]), "a=1"),
-        (lambda: paired([1.0, 2.0], [1.0]), "a=2"),
+        (lambda: paired_difference([1.0], [1.0]), "a=1"),
+        (lambda: paired_difference([1.0, 2.0], [1.0]), "a=2"),
         (lambda: bootstrap([1.0]), "numerators"),
         (lambda: bootstrap([1.0, 2.0], [1.0]), "denominators"),
         (lambda: of_median([]), "values"),

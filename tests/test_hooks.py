@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from efflab.hooks import inputs_seen, linear_layers, watching
+from efflab.hooks import linear_layers, watch_inputs, watching
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_each_linear_layers_input_is_seen_as_rows(net):
 
 def test_any_modules_whole_input_is_seen(net):
     shapes, x = [], torch.randn(2, 4, 3)
-    with inputs_seen({"act": net[1]}, lambda name, seen: shapes.append((name, seen.shape))):
+    with watch_inputs({"act": net[1]}, lambda name, seen: shapes.append((name, seen.shape))):
         net(x)
         net(x[:1])
     assert shapes == [("act", (2, 4, 5)), ("act", (1, 4, 5))]

@@ -162,12 +162,12 @@ def call_seconds(calls: Mapping, repeats: Size = 7, seconds: float = 2e-4) -> di
     loops = {}
     for name, call in calls.items():
         call()
-        once = max(bench.timed(call, warmup=1, repeats=3).median, 1e-7)
+        once = max(bench.time_calls(call, warmup=1, repeats=3).median, 1e-7)
         loops[name] = max(1, round(seconds / once))
     many: dict[Hashable, Callable[[], object]] = {
         name: partial(_repeat, call, loops[name]) for name, call in calls.items()
     }
-    times = bench.interleaved(many, warmup=1, repeats=repeats)
+    times = bench.time_interleaved(many, warmup=1, repeats=repeats)
     return {name: timing.median / loops[name] for name, timing in times.items()}
 
 

@@ -12,7 +12,7 @@ a product.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from efflab.acceleration.systolic import Product, fold_cycles, folded, folds
+from efflab.acceleration.systolic import Product, fold_cycles, folds, map_sizes
 from efflab.arguments import check_arguments
 from efflab.devices import DEVICES, Device
 from efflab.errors import require, require_one_of
@@ -62,7 +62,7 @@ def npu_seconds(product: Product, npu: Npu, overhead: float = 0.0) -> float:
     _require_overhead(overhead)
     size = product.m, product.n, product.k
     n_folds = product.count * folds(*size, npu.rows, npu.cols, npu.dataflow)
-    stream = folded(*size, npu.dataflow)[2]
+    stream = map_sizes(*size, npu.dataflow)[2]
     cycles = n_folds * fold_cycles(stream, npu.rows, npu.cols, npu.dataflow)
     return overhead + max(cycles / npu.hertz, _bytes(product, npu.dtype) / npu.memory_bandwidth)
 

@@ -22,8 +22,8 @@ DATAFLOWS = ("os", "ws", "is")
 
 
 @check_arguments
-def folded(m: Size, n: Size, k: Size, dataflow: str = "os") -> tuple[int, int, int]:
-    """(down, across, stream): the sizes mapped to rows, to columns, and to time.
+def map_sizes(m: Size, n: Size, k: Size, dataflow: str = "os") -> tuple[int, int, int]:
+    """(down, across, stream): which size lies over the rows, which over the columns, which flows.
 
     >>> folded(128, 64, 256, "ws")
     (256, 64, 128)
@@ -39,7 +39,7 @@ def folds(m: Size, n: Size, k: Size, rows: int, cols: int, dataflow: str = "os")
     """Number of folds, partly filled ones at the edges included."""
     require_int("rows", rows)
     require_int("cols", cols)
-    down, across, _ = folded(m, n, k, dataflow)
+    down, across, _ = map_sizes(m, n, k, dataflow)
     return -(-down // rows) * -(-across // cols)
 
 
@@ -64,7 +64,7 @@ def gemm_cycles(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str
     (2543, 3551)
     """
     n_folds = folds(m, n, k, rows, cols, dataflow)
-    stream = folded(m, n, k, dataflow)[2]
+    stream = map_sizes(m, n, k, dataflow)[2]
     return n_folds * fold_cycles(stream, rows, cols, dataflow) - 1
 
 
@@ -140,7 +140,7 @@ def schedule(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = 
 
     The product must fit into one fold: `down` at most rows, `across` at most cols (see `folded`).
     """
-    down, across, stream = folded(m, n, k, dataflow)
+    down, across, stream = map_sizes(m, n, k, dataflow)
     require_fold(down, across, rows, cols)
     start = fold_cycles(stream, rows, cols, dataflow) - stream - (rows + cols - 2)
     steps = []

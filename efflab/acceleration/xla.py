@@ -92,7 +92,7 @@ def op_by_op(fn: Callable, *args) -> Callable[[], object]:
 
 
 @check_arguments
-def compiled(fn: Callable, *args) -> Callable[[], object]:
+def compile_call(fn: Callable, *args) -> Callable[[], object]:
     """A function that runs the jitted `fn(*args)` and waits; it compiles when first called."""
     jax = load_jax()
     jitted = jax.jit(fn)
@@ -237,7 +237,7 @@ def type_bytes(text: str) -> int:
 
 
 @check_arguments
-def shown(report: FusionReport, name: str) -> str:
+def kernel_text(report: FusionReport, name: str) -> str:
     """The HLO of one kernel for reading: its computation without layouts and metadata."""
     kernel = next((k for k in report.kernels if k.name == name), None)
     require(kernel is not None, "name", name, "a kernel of the report")

@@ -19,7 +19,7 @@ from efflab.errors import require, require_one_of
 from efflab.estimate import Estimate
 from efflab.experiments import case_study, language_engines, openvino_graphs
 from efflab.experiments import case_study_latency as timed
-from efflab.experiments.record import EXPERIMENTS, recorded
+from efflab.experiments.record import EXPERIMENTS, read_record
 
 LATENCY, SIZE, QUALITY = "latency", "size", "quality"
 FAINT = 0.001
@@ -35,7 +35,7 @@ def latency_rows(n: int = 1, isa: str | None = None) -> Rows:
     exists = (EXPERIMENTS / f"{timed.NAME}.json").exists()
     allowed = f"no record yet: `efflab experiment {timed.NAME}` makes it"
     require(exists, "record", timed.NAME, allowed)
-    return timed.rows_of(recorded(timed.NAME), n, isa)
+    return timed.rows_of(read_record(timed.NAME), n, isa)
 
 
 # --- Predicted beside measured ---------------------------------------------------------------
@@ -104,7 +104,9 @@ def int8_bytes(engine: str, n_params: int) -> float:
 
 def graph_bytes(engine: str, windows: Windows) -> int:
     """Bytes recorded for a narrow model with the same layers; a `ValueError` for other windows."""
-    runs = {(r["engine"], tuple(r["windows"])): r for r in recorded(openvino_graphs.NAME)["runs"]}
+    runs = {
+        (r["engine"], tuple(r["windows"])): r for r in read_record(openvino_graphs.NAME)["runs"]
+    }
     require_one_of("windows", tuple(windows), sorted({w for _, w in runs}, key=str))
     run = runs[engine, tuple(windows)]
     return run["text"] + run["masks"]
@@ -226,9 +228,9 @@ def summary(rows: list[dict]) -> list[dict]:
 
 def predictions(device: str = "CPU with VNNI", n: int = 1, isa: str | None = None) -> list[dict]:
     """All predictions of the case study's measurements; a `ValueError` without records."""
-    rows, study = latency_rows(n, isa), recorded(case_study.NAME)
+    rows, study = latency_rows(n, isa), read_record(case_study.NAME)
     n_params, windows = stage_params(study), stage_windows(timed.read_recipe().windows)
-    factors = language_engines.factors(recorded(language_engines.NAME), isa)
+    factors = language_engines.factors(read_record(language_engines.NAME), isa)
     shipped = next(iter(case_study.paths(study, "as shipped").values()))
     return [
         *latency(rows, windows, factors),

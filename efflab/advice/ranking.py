@@ -50,7 +50,7 @@ def _order(row: dict) -> tuple:
 def row(technique: Technique, budget: str) -> dict:
     """One technique as a row of `advise`."""
     answer: Gain | str
-    answer = kept(technique.loss) if budget == "quality" else technique.budgets[budget]
+    answer = remaining_quality(technique.loss) if budget == "quality" else technique.budgets[budget]
     serves = isinstance(answer, Gain) and (budget == "quality" or answer.high > 1)
     if isinstance(answer, Gain) and not serves:
         answer = "it needs more here, not less"
@@ -64,7 +64,7 @@ def row(technique: Technique, budget: str) -> dict:
     return row | _loss(technique.loss)
 
 
-def kept(loss: Loss | None) -> Gain | str:
+def remaining_quality(loss: Loss | None) -> Gain | str:
     """The share of the quality that is kept, or why it is not enough."""
     if loss is None:
         return UNKNOWN

@@ -4,9 +4,9 @@ from functools import lru_cache
 
 from efflab.advice.case import CPUS
 from efflab.advice.technique import Gain, Loss
-from efflab.data import DATA_DIR, published
+from efflab.data import DATA_DIR, read_published
 from efflab.errors import require_one_of
-from efflab.experiments.record import machines, recorded
+from efflab.experiments.record import machines, read_record
 from efflab.stored import read_board, read_verdicts
 
 BITS, MRR = "bits per byte (stdlib-gpt)", "retrieval MRR (MiniLM-L6)"
@@ -43,7 +43,7 @@ def board_loss(technique: str, model: str = "stdlib-gpt") -> Loss:
 def engine_row(engine: str, device: str) -> dict:
     """The engine's recorded run on the last machine of that kind."""
     require_one_of("device", device, CPUS)
-    kinds = [recorded("int8-engines", name) for name in machines("int8-engines")]
+    kinds = [read_record("int8-engines", name) for name in machines("int8-engines")]
     blocks = [block for block in kinds if bool(block["features"]["vnni"]) == CPUS[device]]
     rows = {run["engine"]: run for run in blocks[-1]["runs"] if run["isa"] is None}
     require_one_of("engine", engine, rows)
@@ -59,7 +59,7 @@ def engine_loss(engine: str, device: str) -> Loss:
 
 def gptq_loss(bits: int, group_size: int | None) -> Loss:
     """GPTQ's loss on `stdlib-gpt` at that grid, in per cent of its bits per byte."""
-    runs = recorded("gptq-quality")["runs"]
+    runs = read_record("gptq-quality")["runs"]
     (full,) = [r for r in runs if r["part"] == "full"]
     case = dict(part="language", bits=bits, group_size=group_size, method="gptq")
     (run,) = [r for r in runs if case.items() <= r.items()]
@@ -79,7 +79,7 @@ def mixed_training_gain(device: str) -> Gain | None:
     """Published speedup of training by mixed precision over the device's default; None if there is
     none for the device."""
     family = device.split()[0]
-    rows = [r for r in published("amp") if r["device"].startswith(f"{family} ")]
+    rows = [r for r in read_published("amp") if r["device"].startswith(f"{family} ")]
     rows = [r for r in rows if "inference" not in r["task"]]
     speeds = [r["mixed_per_second"] / r["baseline_per_second"] for r in rows]
     if not speeds:
@@ -90,4 +90,4 @@ def mixed_training_gain(device: str) -> Gain | None:
 def albert_row(layers: int, hidden: int, strategy: str) -> dict | None:
     """The row of ALBERT's Tables 1 and 2 of that shape; None if there is none."""
     shape = dict(table="1 and 2", layers=layers, hidden=hidden, strategy=strategy)
-    return next((r for r in published("albert") if shape.items() <= r.items()), None)
+    return next((r for r in read_published("albert") if shape.items() <= r.items()), None)

@@ -33,7 +33,7 @@ from efflab.compression.values import (
     require_shape,
 )
 from efflab.errors import require, require_int
-from efflab.hooks import inputs_seen, linear_layers, linear_places
+from efflab.hooks import linear_layers, linear_places, watch_inputs
 from efflab.rules import Count, Size
 from efflab.tensors import Ids, Mask, Matrix, Numbers, require_finite
 
@@ -125,7 +125,7 @@ def _quantize(weight: Tensor, hessian: Tensor, settings: Settings) -> QuantizedT
     rows = to_rows(weight, **layout)
     scale, zero_point = grid(rows, bits, settings.symmetric)
 
-    H = damped(hessian, settings.damp)
+    H = add_damping(hessian, settings.damp)
     order = torch.arange(len(H))
     if settings.act_order:
         order = H.diagonal().argsort(descending=True, stable=True)
@@ -142,7 +142,7 @@ def _quantize(weight: Tensor, hessian: Tensor, settings: Settings) -> QuantizedT
 
 
 @check_arguments
-def damped(hessian: Hessian, damp: float) -> Tensor:
+def add_damping(hessian: Hessian, damp: float) -> Tensor:
     """The Hessian with `damp` times its mean diagonal added to the diagonal, as float64.
 
     A dead input (zero row and column) gets the mean, whatever the unit of the inputs, and is tied
@@ -292,7 +292,7 @@ def _inputs(layers: nn.ModuleList, users: list[nn.Linear], x: Tensor, mask) -> l
         if len(inputs) == len(users):
             raise _Stop
 
-    with suppress(_Stop), inputs_seen(distinct, look):
+    with suppress(_Stop), watch_inputs(distinct, look):
         for layer in layers:
             x = layer(x, mask)
     return inputs

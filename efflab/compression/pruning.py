@@ -96,7 +96,7 @@ def apply_masks(model: nn.Module, masks: Masks) -> nn.Module:
 
 @check_arguments
 @contextmanager
-def masks_held(model: nn.Module, masks: Masks) -> Iterator[nn.Module]:
+def hold_masks(model: nn.Module, masks: Masks) -> Iterator[nn.Module]:
     """While open, each weight is 0 where its mask is False: what was removed stays so, in place.
 
     No gradient reaches it and no optimizer's momentum or decay brings it back. Make the optimizer

@@ -6,7 +6,7 @@ is recomputed before the backward pass, partly in time that would be idle.
 """
 
 from efflab.arguments import check_arguments
-from efflab.data import published
+from efflab.data import read_published
 from efflab.rules import Size
 
 BACKWARD = 2.0
@@ -50,7 +50,7 @@ def published_rows() -> list[dict]:
     """
     rows = []
     first: dict[tuple[int, str], tuple[int, int]] = {}
-    for row in published("gpipe"):
+    for row in read_published("gpipe"):
         setting = row["n_stages"], row["n_microbatches"]
         base = first.setdefault((row["table"], row["model"]), setting)
         ideal = speedup(*setting) / speedup(*base)

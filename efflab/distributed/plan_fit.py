@@ -15,7 +15,7 @@ from statistics import fmean, median
 
 from efflab.arguments import check_arguments
 from efflab.config import ModelConfig
-from efflab.data import published
+from efflab.data import read_published
 from efflab.devices import DEVICES, TERA
 from efflab.distributed.split import Constants, Split, Training, hardware_flops
 from efflab.errors import require
@@ -28,9 +28,9 @@ START = Constants(products=0.5, crossings=2.0, network=0.5)
 
 def published_rows() -> list[dict]:
     """All 19 rows, with `table` 1 or 2 and `scheme` "PTD-P" or "ZeRO-3"."""
-    first = (row | {"scheme": PTDP} for row in published("megatron"))
+    first = (row | {"scheme": PTDP} for row in read_published("megatron"))
     return [row | {"table": 1} for row in first] + [
-        row | {"table": 2} for row in published("megatron_zero")
+        row | {"table": 2} for row in read_published("megatron_zero")
     ]
 
 

@@ -12,7 +12,7 @@ from statistics import median
 from efflab.arguments import check_arguments
 from efflab.config import PRESETS
 from efflab.cost import num_params
-from efflab.data import published
+from efflab.data import read_published
 from efflab.distributed.ring import ring_bytes
 from efflab.errors import require, require_number, require_positive
 from efflab.rules import Size
@@ -54,7 +54,7 @@ def efficiencies() -> list[dict]:
     linear scaling from the first row.
     """
     result = []
-    for (precision, seq_len), series in groupby(published("scaling"), _series):
+    for (precision, seq_len), series in groupby(read_published("scaling"), _series):
         first, *_ = rows = list(series)
         rate = first["sequences_per_second"] / first["n_devices"]
         batch = GLOBAL_BATCH[seq_len]

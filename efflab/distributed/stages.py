@@ -192,7 +192,7 @@ class Job:
         shared = "'none': a layer that several stages use is no stage's own"
         require(self.config.share == "none", "config.share", self.config.share, shared)
 
-    def alone(self) -> "Passed":
+    def alone(self) -> "PassResult":
         """Run in one process on the whole batch."""
         model = new_model(self.config)
         loss = language_model_loss(model, self.ids, self.targets)
@@ -202,8 +202,8 @@ class Job:
 
 @check_arguments
 @dataclass(frozen=True)
-class Passed:
-    """The result of a forward and a backward pass on a rank.
+class PassResult:
+    """What a forward and a backward pass left on a rank.
 
     `loss` is the batch's on the last stage's rank, else None; `weight_bytes` is of the rank's part.
     """
@@ -215,7 +215,7 @@ class Passed:
 
 
 @check_arguments
-def on_rank(rank: Count, world_size: Size, job: Job) -> Passed:
+def on_rank(rank: Count, world_size: Size, job: Job) -> PassResult:
     """A rank's part of a job, to be started with `launch(on_rank, n, job, timeout=...)`."""
     split = job.split or shares(job.config.n_layer, world_size)
     fits = len(split) == world_size and sum(split) == job.config.n_layer
@@ -243,10 +243,10 @@ def _sum_tied_gradients(part: Part, world_size: int) -> None:
         dist.destroy_process_group(ends)
 
 
-def _run_pass(module: nn.Module, loss: float | None, trace: Trace) -> Passed:
+def _run_pass(module: nn.Module, loss: float | None, trace: Trace) -> PassResult:
     named = dict(module.named_parameters())
     gradients = {name: p.grad for name, p in named.items() if p.grad is not None}
-    return Passed(loss, gradients, sum(p.nbytes for p in named.values()), trace)
+    return PassResult(loss, gradients, sum(p.nbytes for p in named.values()), trace)
 
 
 # --- Stages that sleep ------------------------------------------------------------------------

@@ -46,8 +46,8 @@ FP32_ADAM = dict(param_bytes=4, grad_bytes=4, optimizer_bytes=8)
 
 @check_arguments
 @dataclass(frozen=True)
-class Held:
-    """Bytes that a rank holds between two steps, and the results of training.
+class RankState:
+    """What a rank holds between two steps, in bytes, and what training did.
 
     `gathered`: weights held in addition to its shard between the forward and the backward pass;
     `step`: peak of a step beyond what was held before (activations, gathered weights); `sent`:
@@ -85,7 +85,7 @@ class Job:
 
 
 @check_arguments
-def sharded(model: Transformer, stage: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+def shard_model(model: Transformer, stage: int) -> tuple[nn.Module, torch.optim.Optimizer]:
     """The model and AdamW for it, set up for a stage on this rank."""
     require_one_of("stage", stage, STAGES)
     if stage >= 2:
@@ -103,11 +103,11 @@ def sharded(model: Transformer, stage: int) -> tuple[nn.Module, torch.optim.Opti
 
 
 @check_arguments
-def on_rank(rank: Count, world_size: Size, job: Job) -> Held:
+def on_rank(rank: Count, world_size: Size, job: Job) -> RankState:
     """A rank's part of a job, to be started with `launch(on_rank, n, job, timeout=...)`."""
-    my_rows = own(shares(len(job.ids), world_size), rank)
-    ids, targets = job.ids[my_rows], job.targets[my_rows]
-    model, optimizer = sharded(new_model(job.config), job.stage)
+    mine = own(shares(len(job.ids), world_size), rank)
+    ids, targets = job.ids[mine], job.targets[mine]
+    model, optimizer = shard_model(new_model(job.config), job.stage)
     losses: list[float] = []
 
     def step() -> None:
@@ -125,7 +125,7 @@ def on_rank(rank: Count, world_size: Size, job: Job) -> Held:
     sent = sent_bytes() - before
     with _watch_releases():
         most = min(peak_bytes(step) for _ in range(TRIES))
-    return Held(
+    return RankState(
         weights=_bytes(model.parameters()),
         gradients=_bytes(p.grad for p in model.parameters()),
         optimizer=_bytes(v for s in _state(optimizer) for v in s.values()),

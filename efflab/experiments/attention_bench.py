@@ -6,7 +6,7 @@
 import torch
 import torch.nn.functional as F
 
-from efflab.bench import interleaved, peak_bytes
+from efflab.bench import peak_bytes, time_interleaved
 from efflab.errors import require_int
 from efflab.experiments.record import run_cases
 from efflab.structure.bigbird import bigbird_layout, block_sparse_attention
@@ -85,7 +85,7 @@ def compare(seq_len: int, repeats: int = REPEATS, seed: int = 0) -> list[dict]:
         torch.testing.assert_close(entries[name][0](), expected, atol=1e-4, rtol=1e-4)
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
     calls = {name: call for name, (call, _) in entries.items()} | {PRODUCT: lambda: a @ b}
-    times = interleaved(calls, warmup=1, repeats=repeats)
+    times = time_interleaved(calls, warmup=1, repeats=repeats)
     rows = []
     for name, (call, pairs) in entries.items():
         flops = 4 * HEAD_DIM * N_HEAD * pairs

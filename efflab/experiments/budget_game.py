@@ -24,7 +24,7 @@ from efflab.compression.gptq import gptq_model
 from efflab.compression.packed import Quantized
 from efflab.errors import require, require_int, require_one_of
 from efflab.experiments import lighten
-from efflab.experiments.record import recorded, run_cases
+from efflab.experiments.record import read_record, run_cases
 from efflab.model import Transformer
 from efflab.pretrained import read_card
 from efflab.structure.sharing import share_qkv
@@ -245,4 +245,4 @@ def run(*, fresh: bool = False) -> dict:
 
 def entries() -> list[dict]:
     """The recorded entries, the best first."""
-    return sorted(recorded(NAME)["runs"], key=rank)
+    return sorted(read_record(NAME)["runs"], key=rank)

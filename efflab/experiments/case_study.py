@@ -24,7 +24,7 @@ from efflab.bench import one_thread
 from efflab.compression import language, pruning
 from efflab.compression.openvino import seven_bits_needed
 from efflab.errors import require_int, require_one_of
-from efflab.estimate import Estimate, paired
+from efflab.estimate import Estimate, paired_difference
 from efflab.experiments import lighten
 from efflab.experiments.lighten import Recipe
 from efflab.experiments.record import run_cases
@@ -76,7 +76,7 @@ def recipe_for(model: Transformer, step: str) -> Recipe:
     return lighten.by_layer(model.config, costs, SHARE, SEQ_LEN)
 
 
-def pruned(model: Transformer, ratio: float = PRUNED) -> Transformer:
+def prune_neurons(model: Transformer, ratio: float = PRUNED) -> Transformer:
     """A copy without the least important neurons over all layers."""
     batches = [tuple(part) for part in zip(*(x.split(4) for x in calibration()), strict=True)]
     importance = pruning.neuron_importance(model, batches)
@@ -125,11 +125,11 @@ def walk(path: str, precision: str, seed: int) -> tuple[Transformer, list[dict]]
             model = tune(deepcopy(model), precision, seed, n_rounds)
             n_rounds += 1
         elif step == "prune":
-            model = pruned(model)
+            model = prune_neurons(model)
             row |= dict(neurons=[layer.ffn.body.up.out_features for layer in model.layers])
         else:
             recipe = recipe_for(model, step)
-            model = lighten.lightened(model, recipe)
+            model = lighten.lighten(model, recipe)
             row |= dict(windows=recipe.windows, removed=recipe.removed)
         rows.append(row | judge(model))
     return model, rows
@@ -170,7 +170,7 @@ def engines(model: Transformer, folder: Path) -> list[language.LanguageEngine]:
 def early(precision: str, seed: int) -> float:
     """Bits per byte of the lightened model after `EARLY` steps of its first round."""
     shipped = points.language_model()
-    light = lighten.lightened(shipped, recipe_for(shipped, "lighten"))
+    light = lighten.lighten(shipped, recipe_for(shipped, "lighten"))
     return points.language_quality(tune(light, precision, seed, 0, EARLY)).mean
 
 
@@ -208,7 +208,7 @@ def run_widths() -> dict:
         row = dict(width=width, windows_alone=lighten.removed_share(config, alone, SEQ_LEN))
         row |= dict(removed=shares["computed"], removed_visible=shares["visible"])
         row |= dict(n_heads=sum(map(len, recipe.removed)))
-        row |= dict(added=lighten.loss(lighten.lightened(shipped, recipe), calibration()) - base)
+        row |= dict(added=lighten.loss(lighten.lighten(shipped, recipe), calibration()) - base)
         rows.append({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
     layers = range(config.n_layer)
     windows = [[round(costs.windows[i, w], 4) for w in lighten.WIDTHS] for i in layers]
@@ -273,7 +273,7 @@ def difference(
 ) -> Estimate:
     """Bits per byte at the end of path `a` minus path `b`, paired by seed."""
     seeds = sorted(set(a) & set(b))
-    return paired(*([end_bits(runs[s], engine) for s in seeds] for runs in (a, b)))
+    return paired_difference(*([end_bits(runs[s], engine) for s in seeds] for runs in (a, b)))
 
 
 def waterfall(runs: dict[int, dict]) -> list[dict]:

@@ -25,7 +25,7 @@ from efflab.experiments import case_study, lighten, resident
 from efflab.experiments.case_study import PRECISIONS, SEQ_LEN
 from efflab.experiments.isolated import run_isolated
 from efflab.experiments.lighten import Recipe
-from efflab.experiments.record import recorded, run_cases
+from efflab.experiments.record import read_record, run_cases
 from efflab.model import Transformer
 from efflab.pretrained import read_card
 
@@ -53,7 +53,7 @@ At "AVX2" OpenVINO mixes kernels of both kinds and gives wrong logits, as `error
 
 def read_recipe() -> Recipe:
     """The recipe by which `case-study` lightened the model; without its record a `ValueError`."""
-    runs = case_study.paths(recorded(case_study.NAME), case_study.MAIN)
+    runs = case_study.paths(read_record(case_study.NAME), case_study.MAIN)
     row = next(iter(runs.values()))["rows"][0]
     return Recipe(tuple(row["windows"]), tuple(map(tuple, row["removed"])))
 
@@ -63,8 +63,8 @@ def model_at(stage: str, recipe: Recipe) -> Transformer:
     require_one_of("stage", stage, STAGES)
     model = points.language_model()
     if stage in (LIGHT, BOTH):
-        model = lighten.lightened(model, recipe)
-    return case_study.pruned(model) if stage in (PRUNED, BOTH) else model
+        model = lighten.lighten(model, recipe)
+    return case_study.prune_neurons(model) if stage in (PRUNED, BOTH) else model
 
 
 def make_engine(
@@ -127,7 +127,7 @@ def side_by_side(
             for i, (stage, engine) in enumerate(places)
         }
         calls = {place: lambda e=e: e(ids) for place, e in engines.items()}
-        times = bench.compared(calls[places[0]], calls, 2, repeats)
+        times = bench.compare(calls[places[0]], calls, 2, repeats)
         rows = []
         for stage, engine in places:
             exact, this = engines[stage, FP32](ids), engines[stage, engine]
@@ -148,7 +148,7 @@ def training_steps(recipe: list, repeats: int = TRAINING_REPEATS) -> dict:
     batch = data.random_windows(data.stdlib_tokens("train"), case_study.BATCH_SIZE, SEQ_LEN, 0)
     places = list(product((SHIPPED, LIGHT), sorted(PRECISIONS, reverse=True)))
     calls = {(s, p): step(model_at(s, Recipe(*recipe)), p, batch) for s, p in places}
-    times = bench.compared(calls[places[0]], calls, 1, repeats)
+    times = bench.compare(calls[places[0]], calls, 1, repeats)
     rows = [
         dict(stage=s, precision=p, peak_bytes=bench.peak_bytes(calls[s, p]))
         | ratio(times.ratios[s, p])

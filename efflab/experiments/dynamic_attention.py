@@ -18,7 +18,7 @@ from efflab.bench import one_thread
 from efflab.config import ModelConfig
 from efflab.errors import require, require_int, require_one_of
 from efflab.estimate import one_more
-from efflab.experiments.record import recorded, run_cases
+from efflab.experiments.record import read_record, run_cases
 from efflab.model import Transformer
 from efflab.structure.adaptive_span import (
     AdaptiveSpanAttention,
@@ -169,7 +169,7 @@ def by_variant() -> dict[str, dict]:
 
     `interval`: where one more seed's loss falls with 95 % confidence.
     """
-    runs = recorded(NAME)["runs"]
+    runs = read_record(NAME)["runs"]
     summary = {}
     for variant in VARIANTS:
         mine = [r for r in runs if r["variant"] == variant]

@@ -16,7 +16,7 @@ from efflab import bench
 from efflab.acceleration import block, fusion
 from efflab.config import ModelConfig
 from efflab.errors import require, require_one_of
-from efflab.experiments.record import EXPERIMENTS, machines, recorded, run_cases
+from efflab.experiments.record import EXPERIMENTS, machines, read_record, run_cases
 from efflab.model import Transformer, attention_written_out
 
 NAME = "gpu-bench"
@@ -52,7 +52,7 @@ def precision_by_shape(device: str, sizes: Sizes) -> dict:
         if device == "cuda":
             a, b = _matrices(n, torch.float32, device)
             calls["tf32"] = partial(_tf32, partial(_product, a, b))
-        times = bench.interleaved(calls, warmup=3, repeats=sizes.repeats)
+        times = bench.time_interleaved(calls, warmup=3, repeats=sizes.repeats)
         for name, timing in times.items():
             faster = times["fp32"].ratio_interval(timing)
             rows.append(
@@ -112,8 +112,8 @@ def training_step(device: str, sizes: Sizes) -> dict:
 
 def _measure_step(step: Callable, device: str, repeats: int) -> dict:
     try:
-        step()  # from here on Adam's state and the gradients are allocated
-        timing = bench.timed(step, warmup=2, repeats=repeats)
+        step()  # Adam's state and the gradients stand from here on
+        timing = bench.time_calls(step, warmup=2, repeats=repeats)
         return dict(mb_step=bench.peak_bytes(step, device) / 1e6, ms=1e3 * timing.median)
     except torch.OutOfMemoryError:
         return dict(mb_step=None, ms=None)
@@ -147,7 +147,7 @@ def eager_against_compiled(device: str, sizes: Sizes) -> dict:
         torch.testing.assert_close(fn(x), expected, atol=2e-4, rtol=1e-3)
     calls = {"written out, compiled": lambda: compiled(x), "torch's own": lambda: layer(x)}
     calls["torch's own, compiled"] = lambda: compiled_layer(x)
-    result = bench.compared(lambda: written(x), calls, warmup=3, repeats=sizes.repeats)
+    result = bench.compare(lambda: written(x), calls, warmup=3, repeats=sizes.repeats)
     rows = [
         dict(form=name, ms=1e3 * result.timings[name].median)
         | dict(ratio=ratio.mean, low=ratio.low, high=ratio.high)
@@ -198,7 +198,7 @@ def attention_kernels(device: str, sizes: Sizes) -> dict:
                 calls[name] = call
             else:
                 refused.append(name)
-        times = bench.interleaved(calls, warmup=2, repeats=sizes.repeats)
+        times = bench.time_interleaved(calls, warmup=2, repeats=sizes.repeats)
         for name, timing in times.items():
             ratio = timing.ratio_interval(times["written out"])
             rows.append(
@@ -259,12 +259,12 @@ def run(*, fresh: bool = False) -> dict:
     return run_cases(NAME, cases, measure, settings=settings, fresh=fresh)
 
 
-def recorded_part(part: str) -> dict[str, dict]:
+def read_part(part: str) -> dict[str, dict]:
     """{GPU: that part's measurements} for every recorded machine; {} if there is none."""
     require_one_of("part", part, PARTS)
     if not (EXPERIMENTS / f"{NAME}.json").exists():
         return {}
-    records = (recorded(NAME, machine) for machine in machines(NAME))
+    records = (read_record(NAME, machine) for machine in machines(NAME))
     return {
         record["settings"]["gpu"]: entry
         for record in records
@@ -273,11 +273,11 @@ def recorded_part(part: str) -> dict[str, dict]:
     }
 
 
-def recorded_launches() -> dict[str, fusion.LaunchModel]:
+def read_launches() -> dict[str, fusion.LaunchModel]:
     """{GPU: launch model} for every recorded machine."""
     return {
-        gpu: fusion.LaunchModel(entry["overhead"], entry["bandwidth"], queued=True)
-        for gpu, entry in recorded_part(LAUNCHES).items()
+        gpu: fusion.LaunchModel(made["overhead"], made["bandwidth"], queued=True)
+        for gpu, made in read_part(LAUNCHES).items()
     }
 
 

@@ -179,7 +179,7 @@ def latency(made: list[Engine], shape: tuple[int, int], repeats: int) -> dict[st
     """Median time of each engine over the first one's, rounds interleaved."""
     batch = full_batch(*shape)
     calls = {e.name: lambda e=e: e.embed(*batch) for e in made}
-    times = bench.interleaved(calls, warmup=1, repeats=repeats)
+    times = bench.time_interleaved(calls, warmup=1, repeats=repeats)
     first = times[made[0].name]
     return {name: time.ratio(first) for name, time in times.items()}
 
@@ -192,7 +192,7 @@ def spread(engine: Engine, baseline: Engine, shape: tuple[int, int], repeats: in
     """
     batch, key = full_batch(*shape), f"{shape[0]}x{shape[1]}"
     calls = {"this": lambda: engine.embed(*batch)}
-    times = bench.compared(lambda: baseline.embed(*batch), calls, warmup=1, repeats=repeats)
+    times = bench.compare(lambda: baseline.embed(*batch), calls, warmup=1, repeats=repeats)
     both = (times.timings[name].seconds for name in ("this", "baseline"))
     q1, q3 = np.quantile([a / b for a, b in zip(*both, strict=True)], (0.25, 0.75))
     ratio = times.ratios["this"]

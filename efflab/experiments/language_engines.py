@@ -32,7 +32,7 @@ def other(width: int, windows: list[int | None], seed: int = 0) -> Transformer:
     config = replace(plain, n_layer=len(windows), n_head=n_head, d_model=width, d_ff=4 * width)
     torch.manual_seed(seed)
     model = Transformer(config).eval()
-    return lighten.lightened(model, lighten.windows_alone(tuple(windows)))
+    return lighten.lighten(model, lighten.windows_alone(tuple(windows)))
 
 
 @one_thread()

@@ -120,7 +120,7 @@ def attentions(model: Transformer) -> Iterator[tuple[Attention, int | None]]:
 # --- What each change costs ------------------------------------------------------------------
 
 
-def lightened(model: Transformer, recipe: Recipe) -> Transformer:
+def lighten(model: Transformer, recipe: Recipe) -> Transformer:
     """A copy of a plain model without the recipe's heads and with its windows; not trained."""
     require(
         all(window is None for _, window in attentions(model)),
@@ -157,7 +157,7 @@ def damage(model: Transformer, batch: tuple[Tensor, Tensor]) -> Damage:
     plain = identity_recipe(config)
 
     def added(layer: int, **change) -> float:
-        return loss(lightened(model, plain.at(layer, **change)), batch) - base
+        return loss(lighten(model, plain.at(layer, **change)), batch) - base
 
     layers, widths = range(config.n_layer), [w for w in WIDTHS if w < batch[0].shape[1]]
     return Damage(

@@ -31,7 +31,7 @@ def make(kind: str, seed: int = 0) -> nn.Module:
     return ViT(**vars(VIT))
 
 
-def trained(kind: str, seed: int = 0, n_images: int = N_IMAGES, n_steps: int = N_STEPS):
+def train_model(kind: str, seed: int = 0, n_images: int = N_IMAGES, n_steps: int = N_STEPS):
     """One of the two, trained on the first `n_images` digits: `n_steps` of 64 images, AdamW.
 
     The same seed gives both the same batches. Needs 10 to 1,437 images.
@@ -62,7 +62,7 @@ def accuracy(model: nn.Module, scale: int = 1) -> float:
 
 def run_one(n_images: int, seed: int) -> dict:
     """Accuracy of both models."""
-    return {kind: round(accuracy(trained(kind, seed, n_images)), 4) for kind in KINDS}
+    return {kind: round(accuracy(train_model(kind, seed, n_images)), 4) for kind in KINDS}
 
 
 @one_thread()

@@ -35,7 +35,7 @@ def narrow(windows: tuple[int | None, ...], seed: int = 0) -> Transformer:
     model = Transformer(config).eval()
     for weight in model.parameters():
         torch.nn.init.normal_(weight, 0.1, 0.05)
-    return lighten.lightened(model, lighten.windows_alone(windows))
+    return lighten.lighten(model, lighten.windows_alone(windows))
 
 
 @one_thread()

@@ -53,7 +53,7 @@ def tune(
         return data.random_windows(stream, BATCH_SIZE, SEQ_LEN, start + step)
 
     with one_thread():
-        with pruning.masks_held(model, masks):
+        with pruning.hold_masks(model, masks):
             before = bits(model)
             optimizers = train.adamw(model, LR)
             train.fit(model, batch, STEPS_PER_ROUND, optimizers=optimizers, stop=stop)

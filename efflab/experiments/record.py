@@ -31,10 +31,10 @@ from efflab.significant import significant
 __all__ = [
     "agrees",
     "blocks",
-    "expected",
+    "expected_repeat",
     "machines",
     "provenance",
-    "recorded",
+    "read_record",
     "run_cases",
     "same_python",
 ]
@@ -44,8 +44,8 @@ EXPERIMENTS = DATA_DIR / "experiments"
 # --- Reading ---------------------------------------------------------------------------------
 
 
-def recorded(name: str, machine: str | None = None, folder: Path = EXPERIMENTS) -> dict:
-    """An experiment's results on one machine: settings, runs, and the last provenance.
+def read_record(name: str, machine: str | None = None, folder: Path = EXPERIMENTS) -> dict:
+    """What an experiment found on one machine: settings, runs, and what made the last of them.
 
     `machine`: one of `machines(name)`; else the last one whose runs are complete. Returns name,
     machine (in words), features, threads, settings, models, complete, seeds, runs and provenance;
@@ -258,8 +258,8 @@ DECIMAL = 1e-4
 """Precision of recorded numbers: a difference of two is off by at most this."""
 
 
-def expected(by_seed: Mapping[int, float], seed: int) -> tuple[float, float]:
-    """(expected value of a repeat with `seed`, allowed deviation), from recorded values.
+def expected_repeat(by_seed: Mapping[int, float], seed: int) -> tuple[float, float]:
+    """What a repeat with `seed` should give, and how far off it may be, from recorded values.
 
     A recorded seed repeats the same computation, up to another processor's rounding: it may deviate
     from its record by one standard deviation over seeds. A new seed must lie in the 95 % prediction
@@ -274,8 +274,8 @@ def expected(by_seed: Mapping[int, float], seed: int) -> tuple[float, float]:
 def agrees(live: float, recorded: float, spread: float | None) -> bool | None:
     """Whether a value measured here is within `spread` of the recorded one.
 
-    `spread` is the allowed deviation, as from `expected`; None if there is nothing to compare with,
-    for example because another Python has another library: then the result is None too.
+    `spread` comes from the record, as `expected_repeat` derives it; None where there is nothing to
+    compare with, such as the text of another Python's library: then the answer is None too.
     """
     return None if spread is None else abs(live - recorded) <= spread
 

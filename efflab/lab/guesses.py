@@ -56,7 +56,7 @@ def keep(notebook: str, question: str, guess: float, measured: float, path: Path
         _say(tr("Your guesses are not kept: {reason}", reason=error.strerror or str(error)))
 
 
-def kept(path: Path = FILE) -> list[dict]:
+def read_guesses(path: Path = FILE) -> list[dict]:
     """All stored guesses, in order; [] with a printed line if they cannot be read."""
     try:
         return _rows(path.read_text(encoding="utf-8")) if path.exists() else []

@@ -22,7 +22,7 @@ BROWSER_ADVICE = (
 )
 
 
-def kept(text: str) -> str:
+def verbatim(text: str) -> str:
     """A text that must not be translated, marked by no-break spaces until it is printed."""
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
@@ -77,19 +77,19 @@ def find_chinese_font() -> str | None:
     command = ["fc-list", ":lang=zh", "family"]
     listed = subprocess.run(command, capture_output=True, timeout=60).stdout
     names = listed.decode("utf-8", "replace").splitlines()
-    return kept(sorted(names)[0].split(",")[0]) if names else None
+    return verbatim(sorted(names)[0].split(",")[0]) if names else None
 
 
 def find_gpu() -> str | None:
     """The name of the GPU that torch sees."""
     import torch
 
-    return kept(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+    return verbatim(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
 
 
 def file_size(path: Path) -> str | None:
     """A file's size."""
-    return kept(f"{path.stat().st_size / 1e6:.1f} MB") if path.exists() else None
+    return verbatim(f"{path.stat().st_size / 1e6:.1f} MB") if path.exists() else None
 
 
 def find_minilm() -> str | None:
@@ -109,7 +109,7 @@ def doctor() -> list[dict]:
     rows = [
         row("Python 3.11 or newer", python, "anything"),
         row("processor cores", str(cores()), ""),
-        row("memory", kept(f"{memory_bytes() / 2**30:.1f} GiB"), ""),
+        row("memory", verbatim(f"{memory_bytes() / 2**30:.1f} GiB"), ""),
     ]
     rows += [row(name, package(name), "the notebooks") for name in PACKAGES]
     return [

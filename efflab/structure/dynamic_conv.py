@@ -24,7 +24,7 @@ BLOCK = 32  # positions per product: more waste arithmetic on zeros, fewer need 
 
 
 @check_arguments
-def banded(kernels: Numbers) -> Tensor:
+def band_matrix(kernels: Numbers) -> Tensor:
     """Kernels (..., n, k) of n neighbours as a band matrix (..., n, n + k - 1).
 
     Row i holds its kernel in columns i to i + k - 1: padding each row and reading the result back
@@ -59,7 +59,7 @@ def convolve(x: Hidden, kernels: Kernels, causal: bool) -> Tensor:
     else:
         blocks = F.pad(kernels, (0, 0, 0, 0, 0, n_blocks * BLOCK - T))
         blocks = blocks.unflatten(1, (n_blocks, BLOCK)).transpose(2, 3)  # (B,n,H,BLOCK,k)
-    y = banded(blocks) @ windows  # (B,n,H,BLOCK,R)
+    y = band_matrix(blocks) @ windows  # (B,n,H,BLOCK,R)
     return y.transpose(2, 3).flatten(3).flatten(1, 2)[:, :T]
 
 

@@ -153,8 +153,8 @@ def mixer_flops(config: MixerConfig) -> int:
 
 @check_arguments
 @torch.no_grad()
-def enlarged(mixer: MLPMixer, factor: int) -> MLPMixer:
-    """The same network for images with sides `factor` times as long (paper, appendix C).
+def enlarge(mixer: MLPMixer, factor: int) -> MLPMixer:
+    """The same network for images `factor` times as large a side (paper, appendix C).
 
     The patches form factor^2 groups, each every factor-th patch in both directions, so that each
     still covers the whole image. The new token-mixing weights are block-diagonal: every group

@@ -269,7 +269,7 @@ formula = {
 # %% tags=["nbval-ignore-output"]
 text = torch.from_numpy(data.stdlib_tokens("held-out")[:seq_len])[None]
 forward = torch.no_grad()(lambda: model(text))
-timing = bench.timed(forward, warmup=3, repeats=15)
+timing = bench.time_calls(forward, warmup=3, repeats=15)
 result = profile.profile(forward, measure.model_parts(model))
 measured = {
     "parameters": n_parameters(model),
@@ -322,7 +322,7 @@ table(rows, kind="measured")
 # 就是这台机器此刻的噪声；从这里起，只有整个区间都落在这条噪声带之外，耗时之比才算有差别。
 
 # %% tags=["nbval-ignore-output"]
-noise = bench.compared(forward, {"the same": forward}, warmup=1, repeats=15)
+noise = bench.compare(forward, {"the same": forward}, warmup=1, repeats=15)
 rows = [
     {
         "quantity": "the same pass over itself",
@@ -506,7 +506,7 @@ for n in (256, 384, 512, 768, 1024, 1536, 2048):
         "unfused": lambda q=q: attention_written_out(q, q, q),
     }
     with torch.no_grad():
-        times[n] = bench.interleaved(parts, warmup=1, repeats=7)
+        times[n] = bench.time_interleaved(parts, warmup=1, repeats=7)
 show(figures.layer_times(config, times))
 
 # %% tags=["nbval-ignore-output"]

@@ -46,7 +46,7 @@ import torch
 from efflab import cost, data, evaluate, lab, points, pretrained
 from efflab.config import PRESETS, ModelConfig
 from efflab.experiments import encoder_reuse
-from efflab.experiments.record import agrees, recorded
+from efflab.experiments.record import agrees, read_record
 from efflab.lab import board, check, explore, predict, show, show_source, table
 from efflab.model import Transformer, n_parameters
 from efflab.structure.sharing import from_albert, share_layers, share_qkv
@@ -144,7 +144,7 @@ print(theirs.num_parameters(), n_parameters(ours), gap < 1e-5)
 
 # %%
 rows = []
-for paper in data.published("albert"):
+for paper in data.read_published("albert"):
     albert = measure.albert_config(paper)
     formula = cost.num_params(albert) / 1e6
     rows.append(
@@ -371,7 +371,7 @@ docs = encoder_reuse.docstrings()
 embeddings = encoder_reuse.embed(encoder, encoder_reuse.token_ids(tokenizer, docs.texts))
 accuracy, rows = {}, []
 for task in encoder_reuse.TASKS:
-    runs = recorded(encoder_reuse.NAME)["runs"]
+    runs = read_record(encoder_reuse.NAME)["runs"]
     tuned = mean(run["tuned"] for run in runs if run["task"] == task)
     head, n_weights = encoder_reuse.head_accuracy(embeddings, task)
     accuracy[task] = (round(head, 3), round(tuned, 3))

@@ -42,10 +42,10 @@ import torch
 
 from efflab import bench, lab
 from efflab.experiments import mixer_digits
-from efflab.experiments.record import recorded
+from efflab.experiments.record import read_record
 from efflab.lab import check, explore, predict, show, table, verdict
 from efflab.model import n_parameters
-from efflab.structure.mixer import MixerLayer, MLPMixer, enlarged
+from efflab.structure.mixer import MixerLayer, MLPMixer, enlarge
 from efflab_rooms import texts
 from efflab_rooms.mixer import exercises, figures, measure, verdicts
 
@@ -131,11 +131,11 @@ print("channel mixing ", tuple(tiny.layers[0].channel.up.weight.shape), " d_chan
 # 这就是论文里的网络吗？论文的表 1 给出了七个模型的参数量，不含分类头：
 
 # %%
-from efflab.data import published
+from efflab.data import read_published
 from efflab.structure.mixer import MixerConfig, mixer_flops, mixer_params
 
 rows = []
-for row in published("mixer"):
+for row in read_published("mixer"):
     patch_size = int(row["model"].split("/")[1])
     sizes = [row[name] for name in ("layers", "channels", "d_token", "d_channel")]
     config = MixerConfig(224, patch_size, *sizes)
@@ -223,14 +223,16 @@ saving.reveal(round(100 * (1 - flop_ratio), 1))
 # Mixer 的计算量比 ViT 更大。
 
 # %% tags=["nbval-ignore-output"]
-models = {kind: mixer_digits.trained(kind, seed, n_steps=n_steps) for kind in mixer_digits.KINDS}
+models = {
+    kind: mixer_digits.train_model(kind, seed, n_steps=n_steps) for kind in mixer_digits.KINDS
+}
 trained_flops = {
     "mixer": mixer_flops(models["mixer"].config),
     "vit": vit_flops(models["vit"].config),
 }
 images = torch.rand(360, 1, 8, 8)
 with torch.no_grad():
-    times = bench.interleaved({k: lambda m=m: m(images) for k, m in models.items()}, 2, 15)
+    times = bench.time_interleaved({k: lambda m=m: m(images) for k, m in models.items()}, 2, 15)
 rows = []
 for kind, model in models.items():
     row = {
@@ -253,7 +255,7 @@ table(rows, kind="measured")
 # 星号是你刚刚训练的两个模型。
 
 # %% tags=["nbval-ignore-output"]
-record = recorded(mixer_digits.NAME)
+record = read_record(mixer_digits.NAME)
 live = {kind: mixer_digits.accuracy(model) for kind, model in models.items()}
 show(figures.accuracy_figure(record, live))
 print(record["command"], "|", record["machine"], "|", record["date"])
@@ -359,7 +361,7 @@ except ValueError as error:
 # 每组都稀疏地覆盖整张图，各自通过原来的网络。新矩阵是分块对角的。
 
 # %% tags=["nbval-ignore-output"]
-larger = {"mixer": enlarged(models["mixer"], 2), "vit": models["vit"]}
+larger = {"mixer": enlarge(models["mixer"], 2), "vit": models["vit"]}
 rows = []
 for kind, model in models.items():
     row = {

@@ -44,7 +44,7 @@ import torch.nn.functional as F
 from efflab import cost, data, lab, points, pretrained
 from efflab.config import PRESETS
 from efflab.experiments import attention_bench
-from efflab.experiments.record import recorded
+from efflab.experiments.record import read_record
 from efflab.structure import bigbird, swin, window
 
 lab.use_language(language)
@@ -213,7 +213,7 @@ show(figures.growth_figure(costs, written))
 # `local-attention` 包按块计算。下表是存档的结果，机器和命令写在表下。
 
 # %%
-record = recorded(attention_bench.NAME)
+record = read_record(attention_bench.NAME)
 bench_rows = sorted(attention_bench.rows_of(record), key=lambda row: row["milliseconds"])
 library_rows = [
     {
@@ -318,7 +318,7 @@ show(figures.bias_picture(4))
 for name, gap in measure.transformers_gap().items():
     print(f"{name:28} differs by less than 1e-4: {gap < 1e-4}")
 count_rows = []
-for row in data.published("swin"):
+for row in data.read_published("swin"):
     depths = tuple(int(n) for n in row["depths"].split(","))
     params, macs = swin.swin_counts(row["channels"], depths, row["window"], row["image"])
     paper = 1e6 * row["params_millions"], row["gmacs"]

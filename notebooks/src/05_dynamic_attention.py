@@ -47,7 +47,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from efflab import estimate, lab, points, pretrained
 from efflab.experiments import dynamic_attention as experiment
-from efflab.experiments.record import agrees, expected, recorded, same_python
+from efflab.experiments.record import agrees, expected_repeat, read_record, same_python
 from efflab.lab import check, explore, predict, show, table
 from efflab.model import Transformer
 from efflab.structure import adaptive_span, dynamic_conv
@@ -111,9 +111,9 @@ difference = predict(
 # 为了算得快，把一段位置的核摆成一个带状矩阵：
 
 # %%
-lab.show_source(dynamic_conv.banded)
+lab.show_source(dynamic_conv.band_matrix)
 kernels = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
-print(dynamic_conv.banded(kernels))
+print(dynamic_conv.band_matrix(kernels))
 
 # %% [markdown] tags=["en"]
 # Row i is position i's kernel, one column further to the right each time. One small matrix product
@@ -250,7 +250,7 @@ for variant, spec in variants.items():
         continue
     seeds = sorted(attention_losses.keys() & spec["losses"].keys())
     here = [spec["losses"][s] for s in seeds]
-    less = estimate.paired(here, [attention_losses[s] for s in seeds])
+    less = estimate.paired_difference(here, [attention_losses[s] for s in seeds])
     row = {
         "technique": measure.full_name(spec),
         "loss less attention's (nats a token, by seed)": less.mean,
@@ -279,8 +279,8 @@ table(rows, kind="recorded")
 variant = f"dynamic-{kernel_size}"
 model, result = experiment.train_variant(variant, seed)
 losses = variants[variant]["losses"]
-loss, spread = expected(losses, seed)
-comparable = same_python(recorded(experiment.NAME))  # another Python has another library
+loss, spread = expected_repeat(losses, seed)
+comparable = same_python(read_record(experiment.NAME))  # another Python has another library
 before = {
     "DynamicConv": "recorded, this seed" if seed in losses else "recorded mean",
     "held-out loss (nats a token)": loss,

@@ -628,14 +628,14 @@ table(rows, digits=4, kind="recorded")
 # 区间若包含 0，说明这五个种子在区间宽度之内分不出两者的高下；对照组则远在区间之外。下面在本机重跑其中一个种子的开头：
 
 # %% tags=["nbval-ignore-output"]
-from efflab.experiments.record import agrees, expected, recorded, same_python
+from efflab.experiments.record import agrees, expected_repeat, read_record, same_python
 
 rows = []
 for name in ("fp32", "bf16 autocast"):
     losses, _ = mixed_precision.train_until(name, seed, stop=mixed_precision.EARLY)
     now = mixed_precision.early_loss(losses)
-    then, spread = expected(measure.by_seed(name, "early"), seed)
-    spread = spread if same_python(recorded(mixed_precision.NAME)) else None
+    then, spread = expected_repeat(measure.by_seed(name, "early"), seed)
+    spread = spread if same_python(read_record(mixed_precision.NAME)) else None
     row = {
         "precision": name,
         "recorded": then,

@@ -99,7 +99,7 @@ show_source(block.layer_norm, block.softmax, block.gelu, block.block)
 # %%
 forms = measure.make_block(d_model, seq_len, seed)
 expected = forms.layer(forms.x)
-output = xla.compiled(forms.in_jax, *forms.jax_arrays)()
+output = xla.compile_call(forms.in_jax, *forms.jax_arrays)()
 outputs = {"torch": forms.in_torch(forms.x), "JAX": torch.from_numpy(np.array(output))}
 for framework, output in outputs.items():
     gap = (output - expected).abs().max().item()
@@ -241,7 +241,7 @@ show(figures.graph_figure(report, lab.tr("XLA: one block before and after")))
 
 # %% tags=["nbval-ignore-output"]
 gelu = next(kernel for kernel in report.kernels if kernel.part == "gelu")
-print(xla.shown(report, gelu.name))
+print(xla.kernel_text(report, gelu.name))
 
 # %% [markdown] tags=["en"]
 # ## 5 · Derive: the bytes of softmax(QKᵀ)V
@@ -545,7 +545,7 @@ table(rows)
 
 # %%
 rows = []
-for gpu, part in gpu_bench.recorded_part(gpu_bench.COMPILED).items():
+for gpu, part in gpu_bench.read_part(gpu_bench.COMPILED).items():
     baseline = dict(form="written out, single operations", ms=part["ms"], ratio=1.0)
     baseline |= dict(low=1 - part["band"], high=1 + part["band"])
     for row in [baseline, *part["rows"]]:
@@ -555,7 +555,7 @@ table(rows, kind="recorded")
 
 # %%
 rows = []
-for gpu, part in gpu_bench.recorded_part(gpu_bench.ATTENTION).items():
+for gpu, part in gpu_bench.read_part(gpu_bench.ATTENTION).items():
     for row in part["rows"]:
         size = {"device": gpu, "tokens": row["seq_len"], "kernel": row["kernel"]}
         time = {"ms": row["ms"], "time / written out": row["ratio"]}

@@ -46,7 +46,7 @@ from itertools import product
 from efflab import lab
 from efflab.acceleration import fpga, npu, systolic
 from efflab.config import PRESETS
-from efflab.data import published
+from efflab.data import read_published
 from efflab.devices import DEVICES
 from efflab.lab import check, explore, predict, show, show_source, table
 from efflab_rooms import texts
@@ -184,7 +184,7 @@ check("08-1", answer_1)
 m, n, k, rows, cols = 4, 6, 5, 2, 3
 terms = []
 for dataflow, name in figures.NAMES.items():
-    _, _, stream = systolic.folded(m, n, k, dataflow)
+    _, _, stream = systolic.map_sizes(m, n, k, dataflow)
     folds = systolic.folds(m, n, k, rows, cols, dataflow)
     loading = 0 if dataflow == "os" else rows
     diagonal = rows + cols - 2
@@ -208,7 +208,7 @@ show_source(systolic.fold_cycles, systolic.gemm_cycles)
 
 # %%
 runs = []
-for run in published("systolic"):
+for run in read_published("systolic"):
     m, n, k, rows, cols = (run[name] for name in ("m", "n", "k", "rows", "cols"))
     cycles = systolic.gemm_cycles(m, n, k, rows, cols, run["dataflow"])
     runs.append(
@@ -498,7 +498,7 @@ table(rows, kind="recorded")
 
 # %%
 rows = []
-for chip in published("fpga"):
+for chip in read_published("fpga"):
     needs = measure.resources_on(chip, 8)
     rows.append(
         {

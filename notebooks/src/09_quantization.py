@@ -48,7 +48,7 @@ from torch.nn.functional import linear
 
 from efflab import bench, lab, points
 from efflab.compression import affine, engines, int8
-from efflab.data import published
+from efflab.data import read_published
 from efflab.experiments import int8_engines as experiment
 from efflab.lab import board, check, explore, predict, show, show_source, table
 from efflab_rooms import texts
@@ -448,7 +448,7 @@ rows = [
         "speed over fp16, INT8 without decomposition": row["int8_over_fp16"],
         "speed over fp16, LLM.int8": row["llm_int8_over_fp16"],
     }
-    for row in published("llm_int8")
+    for row in read_published("llm_int8")
 ]
 table(rows, kind="published")
 
@@ -667,12 +667,12 @@ forms = {
     "bf16": lambda: half(x.bfloat16()),
 }
 first, tiny = "dynamic INT8, torch's kernel", "dynamic INT8, 4 tokens, 64 x 64"
-times = bench.compared(lambda: layer(x), {first: lambda: kernel(x)} | forms, warmup=1)
+times = bench.compare(lambda: layer(x), {first: lambda: kernel(x)} | forms, warmup=1)
 with engines.quiet():
     small_kernel = ao.quantize_dynamic(nn.Sequential(small), dtype=torch.qint8)
 many = [torch.randn(4, 64)] * 50  # one call takes microseconds, too short to be timed alone
 dynamic, fp32 = lambda: [small_kernel(few) for few in many], lambda: [small(few) for few in many]
-slow = {first: times, tiny: bench.compared(fp32, {tiny: dynamic}, warmup=1)}
+slow = {first: times, tiny: bench.compare(fp32, {tiny: dynamic}, warmup=1)}
 slow |= dict.fromkeys(forms, times)
 show(figures.linear_forms(slow))
 

@@ -44,7 +44,7 @@ import torch
 
 from efflab import lab
 from efflab.compression.affine import quantize
-from efflab.compression.gptq import damped, gptq, inverse_factor, sweep
+from efflab.compression.gptq import add_damping, gptq, inverse_factor, sweep
 from efflab.experiments import gptq_quality as experiment
 from efflab.lab import board, check, explore, predict, show, show_source, table
 from efflab_rooms import texts
@@ -118,7 +118,7 @@ print(gptq(weight, inputs, 2, damp=0.0, symmetric=True).dequantize())
 # `damp` 给对角线加一点阻尼，保证分解存在。
 
 # %%
-show_source(damped, inverse_factor, sweep)
+show_source(add_damping, inverse_factor, sweep)
 
 # %% [markdown] tags=["en"]
 # The package's tests hold this against the slow reference (the inverse eliminated column by column,

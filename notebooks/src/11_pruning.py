@@ -123,7 +123,7 @@ print(torch.equal(mask, linear.weight_mask.bool()))
 # 先不加约束，再让每个权重都按“权重 × 掩码”计算：
 
 # %%
-show_source(pruning.masks_held)
+show_source(pruning.hold_masks)
 
 # %% tags=["nbval-ignore-output"]
 batch = data.random_windows(data.stdlib_tokens("train"), 2, 64, seed=0)
@@ -131,7 +131,7 @@ rows = []
 for hold in (False, True):
     model = measure.prune("weights", 0.8)
     masks = pruning.weight_masks(model, lambda weight: weight != 0)
-    with pruning.masks_held(model, masks if hold else {}):
+    with pruning.hold_masks(model, masks if hold else {}):
         train.fit(model, lambda step: batch, 1, lr=1e-4)
     weights = torch.cat([model.get_parameter(name).flatten() for name in masks])
     zeros = 100 * (weights == 0).double().mean().item()

@@ -453,7 +453,7 @@ table(rows, kind="measured")
 # 每个阶段都在真实的 rank 上运行：阶段 1 用 `ZeroRedundancyOptimizer`，阶段 2、3 用 FSDP2 的 `fully_shard`。
 
 # %%
-show_source(zero.sharded)
+show_source(zero.shard_model)
 
 # %%
 by_stage = {n: {} for n in pools}
@@ -549,7 +549,7 @@ show(step)
 
 # %%
 rows = []
-for row in data.published("zero"):
+for row in data.read_published("zero"):
     size, n = 1e9 * row["params_billions"], row["dp_degree"]
     cells = {"devices": n}
     for stage in (1, 2, 3):

@@ -229,7 +229,7 @@ print("tuned, above the plain model tuned as long:", above, "bits per byte")
 # 在本机用 fp32 重跑这一轮的开头：
 
 # %% tags=["nbval-ignore-output"]
-model = lighten.lightened(points.language_model(), recipe)
+model = lighten.lighten(points.language_model(), recipe)
 case_study.tune(model, "fp32", seed, 0, stop=case_study.EARLY)
 bits = points.language_quality(model).mean
 table([measure.early_row(bits, seed)], kind="measured", digits=4)
@@ -549,14 +549,14 @@ check("14-2", answer_2)
 #
 # <details><summary>Hint</summary>Damages do not add up: after a first change, the others cost something
 # else. Try a second pass around the recipe, exchanging one head or window at a time
-# (`lighten.loss(lighten.lightened(model, recipe), case_study.calibration())`).</details>
+# (`lighten.loss(lighten.lighten(model, recipe), case_study.calibration())`).</details>
 
 # %% [markdown] tags=["zh"]
 # **14-3（开放题：推翻这个结论）。** 第一刀按“逐个改动、未经训练”的代价来选。请找一个配方，至少去掉 30% 的 FLOPs，
 # 而它*未训练时*在校准窗口上的损失低于本篇的配方。`answer_3 = (windows, removed)`，格式同上；检查时会运行模型。
 #
 # <details><summary>提示</summary>代价并不能简单相加：做了一处改动，其余改动的代价就变了。从现有配方出发再走一遍，
-# 每次换一个头或窗口（`lighten.loss(lighten.lightened(model, recipe), case_study.calibration())`）。</details>
+# 每次换一个头或窗口（`lighten.loss(lighten.lighten(model, recipe), case_study.calibration())`）。</details>
 
 # %% tags=["exercise", "ex-14-3"]
 answer_3 = ...  # (windows, removed)

@@ -353,7 +353,7 @@ rows = [
 table(rows, kind="recorded")
 
 # %%
-show(figures.predicted())
+show(figures.prediction_figure())
 
 # %% [markdown] tags=["en"]
 # ## 9 · The budget game

@@ -57,7 +57,9 @@ def test_the_block_is_the_layer_in_both_frameworks(torch_block, jax_block):
     torch.testing.assert_close(written(x), expected, atol=2e-6, rtol=1e-5)
     fn, *arrays = jax_block
     np.testing.assert_allclose(fn(*arrays), expected.numpy(), atol=2e-6, rtol=1e-5)
-    np.testing.assert_allclose(xla.compiled(fn, *arrays)(), expected.numpy(), atol=2e-6, rtol=1e-5)
+    np.testing.assert_allclose(
+        xla.compile_call(fn, *arrays)(), expected.numpy(), atol=2e-6, rtol=1e-5
+    )
 
 
 @torch.no_grad()
@@ -103,11 +105,11 @@ def test_xla_fuses_bias_and_gelu_into_one_loop():
     # add 128 + 16 + 128, x/2, x/sqrt 2, erf, + 1: 2 x 128 each; product 3 x 128; 4 bytes a value
     assert report.bytes_before == 4 * (272 + 4 * 256 + 384)
     assert report.bytes_after == 4 * (128 + 16 + 128)
-    text = xla.shown(report, report.kernels[0].name)
+    text = xla.kernel_text(report, report.kernels[0].name)
     assert "erf" in text
     assert "metadata" not in text
     with pytest.raises(ValueError, match="name='nothing'"):
-        xla.shown(report, "nothing")
+        xla.kernel_text(report, "nothing")
 
 
 @pytest.mark.parametrize(("seq_len", "head_dim", "n_head"), [(4, 2, 1), (24, 8, 3)])

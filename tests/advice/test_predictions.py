@@ -11,7 +11,7 @@ from efflab.experiments import case_study_latency as timed
 from efflab.experiments import openvino_graphs
 from efflab.experiments.language_engines import PLAIN as PLAIN_SHAPE
 from efflab.experiments.language_engines import WINDOWS as WINDOWS_SHAPE
-from efflab.experiments.record import recorded
+from efflab.experiments.record import read_record
 
 VNNI = next(iter(CPUS))
 CONFIG = PRESETS["stdlib-gpt"]
@@ -175,7 +175,7 @@ def test_a_graph_does_not_grow_with_the_width(engine, windows, monkeypatch):
 
 
 def test_the_recorded_graphs_are_those_of_the_code():
-    runs = recorded(openvino_graphs.NAME)["runs"]
+    runs = read_record(openvino_graphs.NAME)["runs"]
     cases = [{key: run[key] for key in ("engine", "windows", "seed")} for run in runs]
     assert cases == openvino_graphs.cases()
     light = next(r for r in runs if r["engine"] == timed.FP16 and r["windows"][0] is not None)
@@ -189,7 +189,7 @@ def test_a_graph_that_was_not_recorded_is_refused():
 
 
 def test_every_size_of_the_case_study_is_in_order():
-    n_params = predictions.stage_params(recorded("case-study"))
+    n_params = predictions.stage_params(read_record("case-study"))
     (found,) = predictions.summary(predictions.size(predictions.latency_rows(), n_params, WINDOWS))
     assert (found["wrong"], found["untold"]) == (0, 0)
     assert found["right"] > 200

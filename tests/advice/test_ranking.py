@@ -8,7 +8,7 @@ import pytest
 from efflab import cli
 from efflab.advice import ranking, report
 from efflab.advice.case import ALL_DEVICES, BUDGETS, Case
-from efflab.advice.ranking import advise, kept
+from efflab.advice.ranking import advise, remaining_quality
 from efflab.advice.technique import Gain, Loss, Technique
 from efflab.config import PRESETS
 
@@ -58,11 +58,13 @@ def test_devices_and_tokens_change_the_answer():
 
 
 def test_quality_is_kept_up_to_a_per_cent():
-    assert kept(Loss(0.5, "m", "recorded", "s")).low == 0.995
-    between = kept(Loss(0.5, "m", "recorded", "s", -0.5, 1.0))
+    assert remaining_quality(Loss(0.5, "m", "recorded", "s")).low == 0.995
+    between = remaining_quality(Loss(0.5, "m", "recorded", "s", -0.5, 1.0))
     assert (between.low, between.high) == (0.99, 1.005)
-    assert kept(Loss(0.5, "m", "recorded", "s", 0.0, 1.1)).startswith("it takes over 1 %")
-    assert "not recorded" in kept(None)
+    assert remaining_quality(Loss(0.5, "m", "recorded", "s", 0.0, 1.1)).startswith(
+        "it takes over 1 %"
+    )
+    assert "not recorded" in remaining_quality(None)
 
 
 def test_a_gain_below_one_is_none():

@@ -9,7 +9,7 @@ from efflab import evaluate, pretrained
 from efflab.compression import engines, openvino
 from efflab.config import ModelConfig
 from efflab.experiments import int8_engines as experiment
-from efflab.experiments.record import machines, recorded
+from efflab.experiments.record import machines, read_record
 from efflab.model import Transformer
 from efflab.privacy import load
 
@@ -141,7 +141,7 @@ def test_minilm_in_openvino_meets_its_targets(tmp_path):
 def test_record_has_every_engine_on_every_machine():
     assert len(machines(experiment.NAME)) >= 2
     for machine in machines(experiment.NAME):
-        kept = recorded(experiment.NAME, machine)
+        kept = read_record(experiment.NAME, machine)
         assert {"command", "date", "commit", "versions", "seeds"} <= set(kept)
         rows = experiment.rows_of(kept)
         assert [row["engine"] for row in rows] == list(experiment.ENGINES)

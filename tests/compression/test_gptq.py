@@ -8,7 +8,7 @@ import torch
 
 from efflab.compression.affine import from_rows, quantize, to_rows
 from efflab.compression.gptq import (
-    damped,
+    add_damping,
     gptq,
     gptq_hessian,
     hessian,
@@ -92,7 +92,7 @@ def test_free_columns_are_the_least_squares_best(stop):
     """After every step the columns not yet rounded make up for the others as well as can be."""
     q = quantize(WEIGHT, 3, symmetric=False, axis=0)
     scale, zero = each(q.scale, q), each(q.zero_point, q)
-    factor = inverse_factor(damped(hessian(INPUTS), 0.0))
+    factor = inverse_factor(add_damping(hessian(INPUTS), 0.0))
     values, _ = sweep(WEIGHT, scale, zero, 3, factor, block_size=4, stop=stop)
     x, w = INPUTS.double(), WEIGHT.double()
     left = x @ (w - torch.cat([values[:, :stop], 0 * w[:, stop:]], 1)).T
@@ -101,7 +101,7 @@ def test_free_columns_are_the_least_squares_best(stop):
 
 
 def test_factor_is_the_inverse_hessians_cholesky_factor():
-    H = damped(hessian(INPUTS), 0.01)
+    H = add_damping(hessian(INPUTS), 0.01)
     theirs = torch.linalg.cholesky(torch.linalg.inv(H), upper=True)
     torch.testing.assert_close(inverse_factor(H), theirs)
 

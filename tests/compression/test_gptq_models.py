@@ -8,7 +8,7 @@ import torch
 from efflab.compression.gptq import gptq, gptq_model
 from efflab.compression.packed import load_model, model_bytes, save_quantized, with_weights
 from efflab.config import ModelConfig
-from efflab.data import published
+from efflab.data import read_published
 from efflab.model import Transformer
 
 CONFIG = ModelConfig(2, 2, 32, 64, 50, 16, causal=True)
@@ -97,7 +97,7 @@ def test_weights_that_are_not_finite_are_refused_before_any_work():
 
 
 def test_published_rows_have_the_shape_that_the_chapter_tells():
-    rows = published("gptq")
+    rows = read_published("gptq")
     at = {(r["model"], r["bits"], r["method"]): r["perplexity"] for r in rows}
     models = list(dict.fromkeys(r["model"] for r in rows))
     assert len(at) == 5 * len(models) == 75

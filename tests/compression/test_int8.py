@@ -7,7 +7,7 @@ from torch import nn
 from efflab.compression import int8
 from efflab.compression.affine import quantize
 from efflab.config import ModelConfig
-from efflab.data import published
+from efflab.data import read_published
 from efflab.model import Transformer
 
 CONFIG = ModelConfig(2, 2, 32, 64, 100, 16)
@@ -190,7 +190,7 @@ def test_bad_values_are_refused(call, message):
 
 def test_published_speeds_cross_fp16_s_at_a_width():
     """LLM.int8's Table 5: short products gain nothing, and taking outliers apart costs width."""
-    rows = published("llm_int8")
+    rows = read_published("llm_int8")
     assert [row["d_model"] for row in rows] == sorted(row["d_model"] for row in rows)
     for column, width in (("int8_over_fp16", 1024), ("llm_int8_over_fp16", 5140)):
         assert min(row["d_model"] for row in rows if row[column] > 1) == width

@@ -92,7 +92,7 @@ def test_masks_cover_the_layers_maps_and_leave_the_model_alone():
 def test_masked_weights_stay_zero_through_training_and_others_learn(make):
     net = model()
     masks = pruning.weight_masks(net, lambda w: pruning.magnitude_mask(w, 0.7))
-    with pruning.masks_held(net, masks):
+    with pruning.hold_masks(net, masks):
         train.language_model_loss(net, ids(), ids(seed=2)).backward()
         body = net.layers[1].ffn.body.up.parametrizations.weight
         mask = masks["layers.1.ffn.body.up.weight"]
@@ -113,7 +113,7 @@ def test_masked_weights_stay_zero_through_training_and_others_learn(make):
 def test_masks_are_let_go_when_training_fails():
     net = model()
     masks = pruning.weight_masks(net, lambda w: pruning.n_m_mask(w, 2, 4))
-    with pytest.raises(RuntimeError, match="stopped"), pruning.masks_held(net, masks):
+    with pytest.raises(RuntimeError, match="stopped"), pruning.hold_masks(net, masks):
         raise RuntimeError("stopped")
     assert dict(net.named_parameters()).keys() == dict(model().named_parameters()).keys()
 

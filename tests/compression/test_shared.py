@@ -75,7 +75,7 @@ def rounded(model):
 def held(model):
     """The states of a training step with masks held, and that after it."""
     model = deepcopy(model)
-    with pruning.masks_held(model, masks(model)):
+    with pruning.hold_masks(model, masks(model)):
         inside = run(model)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         model.encode(IDS).square().mean().backward()

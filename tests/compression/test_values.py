@@ -233,7 +233,7 @@ def test_what_is_masked_is_0_whatever_it_was(value):
     with torch.no_grad():
         net[0].weight[0, 1] = value
     assert pruning.apply_masks(net, masks)[0].weight[0, 1] == 0
-    with pruning.masks_held(net, masks):
+    with pruning.hold_masks(net, masks):
         net(torch.ones(1, 2)).sum().backward()
         assert net[0].parametrizations.weight.original.grad.tolist() == [[1, 0], [0, 1]]
     assert net[0].weight[0, 1] == 0

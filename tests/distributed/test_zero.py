@@ -97,4 +97,4 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="n_steps=0"):
         replace(JOB, n_steps=0)
     with pytest.raises(ValueError, match="stage='3'"):
-        zero.sharded(Transformer(CONFIG), "3")
+        zero.shard_model(Transformer(CONFIG), "3")

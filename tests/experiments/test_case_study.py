@@ -68,7 +68,7 @@ def test_a_round_repeats_and_depends_on_seed_round_and_precision(tiny):
 
 def test_a_share_of_all_neurons_goes_and_every_layer_keeps_one(tiny):
     for ratio, left in ((0.25, 96), (1.0, 2)):
-        model = case_study.pruned(tiny, ratio)
+        model = case_study.prune_neurons(tiny, ratio)
         assert sum(layer.ffn.body.up.out_features for layer in model.layers) == left
 
 

@@ -5,7 +5,7 @@ from copy import deepcopy
 
 import pytest
 
-from efflab.experiments.record import EXPERIMENTS, recorded, run_cases
+from efflab.experiments.record import EXPERIMENTS, read_record, run_cases
 
 NAMES = sorted(path.stem for path in EXPERIMENTS.glob("*.json"))
 
@@ -34,7 +34,7 @@ def refused(path, record, tmp_path):
     """Whether the record is refused in a line that names file, place and remedy."""
     (tmp_path / f"{path}.json").write_text(json.dumps(record), encoding="utf-8")
     try:
-        recorded(path, folder=tmp_path)
+        read_record(path, folder=tmp_path)
     except ValueError as error:
         said = str(error)
     else:

@@ -105,9 +105,9 @@ def test_a_recorded_machine_is_shown(monkeypatch, tmp_path):
     monkeypatch.setattr(gpu_bench, "EXPERIMENTS", tmp_path)
     monkeypatch.setattr(gpu_bench, "machines", lambda name: record.machines(name, tmp_path))
     monkeypatch.setattr(
-        gpu_bench, "recorded", lambda name, machine: record.recorded(name, machine, tmp_path)
+        gpu_bench, "read_record", lambda name, machine: record.read_record(name, machine, tmp_path)
     )
-    assert gpu_bench.recorded_launches() == {}
+    assert gpu_bench.read_launches() == {}
     cases = [dict(part="launch overhead", seed=0), dict(part="precision by shape", seed=0)]
     made = record.run_cases(
         gpu_bench.NAME,
@@ -118,11 +118,11 @@ def test_a_recorded_machine_is_shown(monkeypatch, tmp_path):
         folder=tmp_path,
     )
     assert json.loads((tmp_path / "gpu-bench.json").read_text())["name"] == "gpu-bench"
-    shapes = gpu_bench.recorded_part("precision by shape")
+    shapes = gpu_bench.read_part("precision by shape")
     assert shapes["a GPU"]["rows"] == made["runs"][1]["rows"]
-    assert gpu_bench.recorded_part("training step") == {}
+    assert gpu_bench.read_part("training step") == {}
     with pytest.raises(ValueError, match="part='speed'"):
-        gpu_bench.recorded_part("speed")
-    found = gpu_bench.recorded_launches()
+        gpu_bench.read_part("speed")
+    found = gpu_bench.read_launches()
     assert list(found) == ["a GPU"]
     assert found["a GPU"].overhead == made["runs"][0]["overhead"]

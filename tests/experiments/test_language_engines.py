@@ -9,7 +9,7 @@ from efflab.estimate import Estimate
 from efflab.experiments import case_study, language_engines, lighten
 from efflab.experiments import case_study_latency as timed
 from efflab.experiments.language_engines import PLAIN, WINDOWS
-from efflab.experiments.record import recorded
+from efflab.experiments.record import read_record
 
 
 def test_another_width_has_the_same_layers_and_heads_as_wide():
@@ -47,7 +47,7 @@ def test_a_factor_is_time_over_flops():
 
 
 def test_the_record_has_widths_on_both_sides():
-    kept = recorded(language_engines.NAME)
+    kept = read_record(language_engines.NAME)
     widths = {run["width"] for run in kept["runs"] if run["isa"] is None}
     assert widths == set(language_engines.WIDTHS)
     assert min(widths) < PRESETS["stdlib-gpt"].d_model < max(widths)

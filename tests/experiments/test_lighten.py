@@ -65,7 +65,7 @@ RECIPES = [
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("T", [160, 97])
 def test_flops_are_those_that_torch_counts(recipe, T, model):
-    light = prune_ffn(lighten.lightened(model, recipe), {1: range(10)})
+    light = prune_ffn(lighten.lighten(model, recipe), {1: range(10)})
     with torch.no_grad(), Counter() as counter:
         light(torch.zeros(1, T, dtype=torch.long))
     assert lighten.forward_flops(light, T) == sum(counter.flops.values())
@@ -75,7 +75,7 @@ def test_flops_are_those_that_torch_counts(recipe, T, model):
 @pytest.mark.parametrize("count", lighten.COUNTS)
 def test_the_share_by_formula_is_that_of_the_models(recipe, count, model):
     plain, light = (
-        lighten.forward_flops(m, 160, count) for m in (model, lighten.lightened(model, recipe))
+        lighten.forward_flops(m, 160, count) for m in (model, lighten.lighten(model, recipe))
     )
     assert removed_share(CONFIG, recipe, 160, count) == pytest.approx(1 - light / plain)
     assert lighten.forward_flops(model, 160) == cost.forward_flops(CONFIG, 160)
@@ -85,17 +85,17 @@ def test_the_share_by_formula_is_that_of_the_models(recipe, count, model):
 
 
 def test_a_recipe_changes_the_layers_it_names(model):
-    light = lighten.lightened(model, Recipe((16, None, 64), ((), (0, 3), (1,))))
+    light = lighten.lighten(model, Recipe((16, None, 64), ((), (0, 3), (1,))))
     found = [(a.n_head, window) for a, window in lighten.attentions(light)]
     assert found == [(4, 16), (2, None), (3, 64)]
     assert [a.n_head for a, _ in lighten.attentions(model)] == [4, 4, 4]  # a copy
 
 
 def test_the_same_window_everywhere_is_the_chapters(model, batch):
-    ours = lighten.lightened(model, replace(lighten.identity_recipe(CONFIG), windows=(16, 16, 16)))
+    ours = lighten.lighten(model, replace(lighten.identity_recipe(CONFIG), windows=(16, 16, 16)))
     assert torch.equal(ours(batch[0]), with_windows(model, 16)(batch[0]))
     with pytest.raises(ValueError, match="already windowed"):
-        lighten.lightened(ours, lighten.identity_recipe(CONFIG))
+        lighten.lighten(ours, lighten.identity_recipe(CONFIG))
 
 
 def test_damage_is_the_loss_of_each_change_alone(model, batch):
@@ -108,7 +108,7 @@ def test_damage_is_the_loss_of_each_change_alone(model, batch):
         (plain.at(1, windows=32), costs.windows[1, 32]),
         (plain.at(2, removed=(3,)), costs.heads[2, 3]),
     ):
-        assert found == lighten.loss(lighten.lightened(model, change), batch) - base != 0
+        assert found == lighten.loss(lighten.lighten(model, change), batch) - base != 0
 
 
 # --- Recipes ---------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ from efflab.experiments.provenance import commit, describe_run, machine_name
 from efflab.experiments.record import (
     EXPERIMENTS,
     agrees,
-    expected,
+    expected_repeat,
     machines,
-    recorded,
+    read_record,
     run_cases,
     same_python,
 )
@@ -64,7 +64,7 @@ def blocks(folder):
 
 def dates(folder, **where):
     """The day on which each value was made."""
-    kept = recorded("toy", folder=folder, **where)
+    kept = read_record("toy", folder=folder, **where)
     return {r["n"]: kept["provenance"][r["made"]]["date"][-1] for r in kept["runs"]}
 
 
@@ -73,13 +73,13 @@ def dates(folder, **where):
 
 def test_an_interrupted_experiment_goes_on_and_each_run_keeps_its_own_day(toy, tmp_path):
     assert toy(day=1, stop=2)[1] == [0, 1]
-    assert recorded("toy", folder=tmp_path)["complete"] is False
+    assert read_record("toy", folder=tmp_path)["complete"] is False
     said, ran = toy(day=2)
     assert ran == [2, 3]
     assert said[0] == "toy: keeps 2 of 4 runs, of 2030-01-01; --fresh repeats them"
     assert said[1].startswith("3/4  n 2, seed 0:  value 2")
     assert dates(tmp_path) == {0: "1", 1: "1", 2: "2", 3: "2"}
-    kept = recorded("toy", folder=tmp_path)
+    kept = read_record("toy", folder=tmp_path)
     assert kept["complete"] is True
     assert [r["value"] for r in kept["runs"]] == [0, 1, 2, 3]
     assert (kept["date"], kept["seeds"], kept["threads"]) == ("2030-01-02", [0], 2)
@@ -92,7 +92,7 @@ def test_fresh_repeats_and_a_failed_repeat_loses_nothing(toy, tmp_path):
     said, ran = toy(day=2, factor=10, stop=2, fresh=True)
     assert ran == [0, 1]
     assert said[0] == "toy: repeats 4 runs; 4 of 2030-01-01 stay until their repeat"
-    kept = recorded("toy", folder=tmp_path)
+    kept = read_record("toy", folder=tmp_path)
     assert [r["value"] for r in kept["runs"]] == [0, 10, 2, 3]
     assert dates(tmp_path) == {0: "2", 1: "2", 2: "1", 3: "1"}
     assert toy(day=3)[1] == []
@@ -106,7 +106,7 @@ def test_other_settings_start_anew_and_replace_only_when_complete(toy, tmp_path,
     said, ran = toy(day=2, stop=2, **other)
     assert ran == [0, 1]
     assert "4 of 2030-01-01 under other settings stay until all is done" in said[0]
-    assert len(recorded("toy", folder=tmp_path)["runs"]) == 4  # the complete ones
+    assert len(read_record("toy", folder=tmp_path)["runs"]) == 4  # the complete ones
     assert [len(b["runs"]) for b in blocks(tmp_path)] == [4, 2]
     toy(day=3, **other)
     assert [len(b["runs"]) for b in blocks(tmp_path)] == [4]
@@ -119,19 +119,19 @@ def test_machines_stand_side_by_side(toy, tmp_path):
     names = ["A (AVX2), 2 threads", "A (AVX2, VNNI), 2 threads"]
     assert machines("toy", tmp_path) == names
     for name, values in zip(names, ([0, 1, 2, 3], [0, 3, 6, 9]), strict=True):
-        assert [r["value"] for r in recorded("toy", name, tmp_path)["runs"]] == values
-    assert recorded("toy", folder=tmp_path)["features"] == OTHER["features"]  # begun last
+        assert [r["value"] for r in read_record("toy", name, tmp_path)["runs"]] == values
+    assert read_record("toy", folder=tmp_path)["features"] == OTHER["features"]  # begun last
     with pytest.raises(ValueError, match="machine='B': expected one of 'A \\(AVX2\\), 2 threads'"):
-        recorded("toy", "B", tmp_path)
+        read_record("toy", "B", tmp_path)
 
 
 def test_more_cases_under_the_same_settings_are_added(toy, tmp_path):
     toy(day=1)
     more = [*CASES, dict(n=4, seed=1), dict(n=5, seed=1)]
     toy(day=2, cases=more, stop=5)
-    assert recorded("toy", folder=tmp_path)["complete"] is False
+    assert read_record("toy", folder=tmp_path)["complete"] is False
     assert toy(day=3, cases=more)[1] == [5]
-    assert recorded("toy", folder=tmp_path)["seeds"] == [0, 1]
+    assert read_record("toy", folder=tmp_path)["seeds"] == [0, 1]
 
 
 def test_half_a_file_is_put_aside_and_readers_are_told(toy, tmp_path):
@@ -140,7 +140,7 @@ def test_half_a_file_is_put_aside_and_readers_are_told(toy, tmp_path):
     half = path.read_text()[:200]
     path.write_text(half)
     with pytest.raises(ValueError, match=r"toy.json is damaged.*efflab experiment toy"):
-        recorded("toy", folder=tmp_path)
+        read_record("toy", folder=tmp_path)
     said, ran = toy()
     assert ran == [0, 1, 2, 3]
     assert "put aside as toy.damaged" in said[0]
@@ -160,7 +160,7 @@ def test_what_another_process_adds_meanwhile_stays(toy, tmp_path):
     _, ran = toy(day=1, cases=CASES[:2], beside={1: lambda: toy(day=2, cases=CASES[2:])})
     assert ran == [0, 1]
     assert dates(tmp_path) == {0: "1", 1: "1", 2: "2", 3: "2"}
-    assert recorded("toy", folder=tmp_path)["complete"] is True
+    assert read_record("toy", folder=tmp_path)["complete"] is True
 
 
 def test_what_another_process_did_is_not_done_again(toy, tmp_path):
@@ -250,13 +250,13 @@ def test_a_process_of_its_own_has_its_environment_and_a_failing_one_says_why():
 
 def test_a_recorded_seed_is_compared_with_itself_and_a_new_one_with_all():
     values = {0: 5.0, 1: 5.2, 2: 5.1}
-    value, spread = expected(values, 1)
+    value, spread = expected_repeat(values, 1)
     assert (value, spread) == (5.2, stdev(values.values()))
-    value, spread = expected(values, 7)
+    value, spread = expected_repeat(values, 7)
     assert value == pytest.approx(5.1)
     assert spread == pytest.approx(4.3027 * 0.1 * (4 / 3) ** 0.5, rel=1e-4)  # Student's t, n = 3
     with pytest.raises(ValueError, match="number of values=1"):
-        expected({0: 5.0}, 0)
+        expected_repeat({0: 5.0}, 0)
 
 
 def test_agreement_ends_where_the_spread_does():

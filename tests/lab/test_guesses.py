@@ -10,7 +10,7 @@ import pytest
 
 from efflab import lab
 from efflab.lab import guesses, notebook, text
-from efflab.lab.guesses import calibration, factor, keep, kept
+from efflab.lab.guesses import calibration, factor, keep, read_guesses
 
 
 @pytest.fixture(autouse=True)
@@ -21,12 +21,14 @@ def _nothing_said_yet():
 def test_a_guess_is_kept_once_a_question(tmp_path):
     path = tmp_path / "runs" / "predictions.json"
     path.parent.mkdir()
-    assert kept(path) == []
+    assert read_guesses(path) == []
     keep("03", "How many?", 2.0, 8.0, path)
     keep("03", "How many?", 8.0, 8.0, path)  # seen it by now
     keep("04", "How many?", 5.0, 4.0, path)
-    assert [row["guess"] for row in kept(path)] == [2.0, 5.0]
-    assert kept(path)[0] == dict(notebook="03", question="How many?", guess=2.0, measured=8.0)
+    assert [row["guess"] for row in read_guesses(path)] == [2.0, 5.0]
+    assert read_guesses(path)[0] == dict(
+        notebook="03", question="How many?", guess=2.0, measured=8.0
+    )
 
 
 ROW = dict(notebook="03", question="How many?", guess=2.0, measured=8.0)
@@ -57,14 +59,14 @@ DAMAGED = [
 def test_a_damaged_file_counts_as_none_and_is_put_aside(tmp_path, content, capsys):
     path = tmp_path / "predictions.json"
     path.write_bytes(content)
-    assert kept(path) == kept(path) == []
+    assert read_guesses(path) == read_guesses(path) == []
     said = capsys.readouterr().out
     assert said.count("\n") == 1
     assert "predictions.json cannot be read" in said
     keep(**ROW, path=path)
     keep(**ROW | dict(notebook="04"), path=path)
     assert capsys.readouterr().out.count("\n") == 1
-    assert [row["notebook"] for row in kept(path)] == ["03", "04"]
+    assert [row["notebook"] for row in read_guesses(path)] == ["03", "04"]
     assert (tmp_path / "predictions.damaged.json").read_bytes() == content
 
 
@@ -88,7 +90,7 @@ def test_a_folder_that_is_none_stops_no_cell(tmp_path, capsys):
     (tmp_path / "runs").write_text("a file")
     keep(**ROW, path=tmp_path / "runs" / "predictions.json")
     assert "not kept" in capsys.readouterr().out
-    assert kept(tmp_path / "runs" / "predictions.json") == []
+    assert read_guesses(tmp_path / "runs" / "predictions.json") == []
 
 
 def test_two_kernels_lose_no_guess(tmp_path):
@@ -97,7 +99,7 @@ def test_two_kernels_lose_no_guess(tmp_path):
     code += f"for i in range({n}): keep(sys.argv[1], str(i), 1.0, 2.0, Path(sys.argv[2]))"
     writers = [subprocess.Popen([sys.executable, "-c", code, name, path]) for name in ("03", "04")]
     assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
-    assert len({(row["notebook"], row["question"]) for row in kept(path)}) == 2 * n
+    assert len({(row["notebook"], row["question"]) for row in read_guesses(path)}) == 2 * n
 
 
 def test_factors_have_a_sign_to_agree_on():

@@ -9,9 +9,9 @@ import pytest
 from efflab import lab
 from efflab.acceleration import fpga, npu, systolic
 from efflab.config import PRESETS
-from efflab.data import published
+from efflab.data import read_published
 from efflab.experiments import fpga_synthesis as experiment
-from efflab.experiments.record import recorded
+from efflab.experiments.record import read_record
 from efflab.lab import Evidence
 from efflab.lab.page import plain
 from efflab_rooms.accelerators import exercises, figures, measure, verdicts
@@ -90,7 +90,7 @@ def test_one_cell_as_verilog():
 
 
 def test_the_record_is_whole():
-    record, cases = recorded(experiment.NAME), experiment.cases()
+    record, cases = read_record(experiment.NAME), experiment.cases()
     assert record["complete"]
     assert len(cases) == 15
     assert all(any(case.items() <= run.items() for run in record["runs"]) for case in cases)
@@ -113,7 +113,7 @@ def test_two_by_two_is_mapped_here_as_recorded():
 
 
 def test_what_fits_where():
-    chips = published("fpga")
+    chips = read_published("fpga")
     small = {chip["device"] for chip in chips if measure.fits(chip, 8)}
     assert small == {"XC7A35T", "XC7A100T", "XC7Z020", "XCVU9P", "LFE5U-85F"}
     assert {chip["device"] for chip in chips if measure.fits(chip, 16)} == {"XCVU9P"}

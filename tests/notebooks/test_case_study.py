@@ -10,7 +10,7 @@ from efflab.config import PRESETS
 from efflab.devices import DEVICES
 from efflab.experiments import case_study, lighten
 from efflab.experiments import case_study_latency as latency
-from efflab.experiments.record import machines, recorded
+from efflab.experiments.record import machines, read_record
 from efflab.lab.check import judge
 from efflab.publishing.catalog import ROOT
 from efflab_rooms.case_study import exercises, figures, measure, verdicts
@@ -81,7 +81,7 @@ def test_what_the_notebook_says_of_orders():
 
 
 def test_the_training_begins_as_recorded(monkeypatch):
-    model = lighten.lightened(points.language_model(), measure.recipe())
+    model = lighten.lighten(points.language_model(), measure.recipe())
     before = points.language_quality(model).mean
     bits = points.language_quality(case_study.tune(model, "fp32", 0, 0, case_study.EARLY)).mean
     row = measure.early_row(bits, 0)
@@ -131,7 +131,7 @@ def test_the_encoder_s_times_are_those_of_notebook_09():
     found = {item.id: item.value for item in verdicts.encoder_evidence()}
     assert set(found) == set(verdicts.ENCODER)  # both kinds of CPU are recorded
     for vnni, kind in ((True, "vnni"), (False, "older")):
-        kept = next(k for k in map(partial(recorded, "int8-engines"), machines("int8-engines"))
+        kept = next(k for k in map(partial(read_record, "int8-engines"), machines("int8-engines"))
                     if k["features"]["vnni"] == vnni)  # fmt: skip
         of = {run["engine"]: run for run in kept["runs"] if run["isa"] is None}
         ratio = of["OpenVINO INT8"]["16x128"] / of["OpenVINO fp32"]["16x128"]

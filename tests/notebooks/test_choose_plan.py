@@ -184,7 +184,7 @@ def test_predictions_are_summed_up_and_drawn(made_up, both_languages):
     assert size["middle"] == 2
     assert size["largest_error"] == pytest.approx(0.223, abs=0.001)
     assert quality["pairs"] == 0
-    fig = figures.predicted()
+    fig = figures.prediction_figure()
     assert list(fig.layout.meta.values()) == [3, 2, 1]
 
 
@@ -272,7 +272,7 @@ def test_guesses_are_calibrated_where_there_are_some(both_languages):
 
 
 def test_a_build_shows_nobodys_guesses(monkeypatch):
-    monkeypatch.setattr(measure, "kept", lambda: ["a guess"])
+    monkeypatch.setattr(measure, "read_guesses", lambda: ["a guess"])
     monkeypatch.setattr(measure, "live", lambda: False)
     assert measure.guesses() == []
     monkeypatch.setattr(measure, "live", lambda: True)

@@ -41,7 +41,7 @@ def times(forms, reports):
 
 def test_the_three_forms_agree(forms):
     expected = forms.layer(forms.x)
-    in_jax = np.array(xla.compiled(forms.in_jax, *forms.jax_arrays)())
+    in_jax = np.array(xla.compile_call(forms.in_jax, *forms.jax_arrays)())
     assert torch.allclose(forms.in_torch(forms.x), expected, rtol=0, atol=1e-5)
     assert torch.allclose(torch.from_numpy(in_jax), expected, rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match="d_model=66"):
@@ -155,8 +155,8 @@ def test_the_explorer_follows_the_model():
 
 
 def test_recorded_gpus_are_as_the_notebook_says():
-    (compiled,) = gpu_bench.recorded_part(gpu_bench.COMPILED).values()
-    (attention,) = gpu_bench.recorded_part(gpu_bench.ATTENTION).values()
+    (compiled,) = gpu_bench.read_part(gpu_bench.COMPILED).values()
+    (attention,) = gpu_bench.read_part(gpu_bench.ATTENTION).values()
     ratio = {row["form"]: row["ratio"] for row in compiled["rows"]}
     assert ratio.keys() == {"written out, compiled", "torch's own", "torch's own, compiled"}
     assert ratio["torch's own"] < ratio["written out, compiled"] < 1

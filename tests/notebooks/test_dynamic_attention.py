@@ -81,7 +81,7 @@ def test_a_short_training_of_a_variant_keeps_what_the_record_needs():
 
 
 def test_the_record_is_complete_and_consistent():
-    stored = experiment.recorded(experiment.NAME)
+    stored = experiment.read_record(experiment.NAME)
     assert stored["settings"] == experiment.settings()
     pairs = {(r["variant"], r["seed"]) for r in stored["runs"]}
     assert pairs == {(v, s) for v in experiment.VARIANTS for s in experiment.SEEDS}

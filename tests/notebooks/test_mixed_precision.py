@@ -14,7 +14,7 @@ from efflab import bench, lab
 from efflab.acceleration import block_formats
 from efflab.acceleration.precision import FORMATS
 from efflab.experiments import mixed_precision as experiment
-from efflab.experiments.record import agrees, expected, recorded, same_python
+from efflab.experiments.record import agrees, expected_repeat, read_record, same_python
 from efflab.lab.check import judge
 from efflab_rooms.mixed_precision import exercises, figures, measure, verdicts
 
@@ -241,9 +241,9 @@ def test_the_beginning_again():
         losses, _ = experiment.train_until(name, 0, stop=experiment.EARLY)
         now[name] = experiment.early_loss(losses)
     assert abs(now["fp32"] - now["bf16 autocast"]) < 0.02
-    if same_python(recorded(experiment.NAME)):
+    if same_python(read_record(experiment.NAME)):
         for name, loss in now.items():
-            assert agrees(loss, *expected(measure.by_seed(name, "early"), 0))
+            assert agrees(loss, *expected_repeat(measure.by_seed(name, "early"), 0))
 
 
 # --- Verdicts --------------------------------------------------------------------------------

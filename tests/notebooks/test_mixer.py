@@ -8,10 +8,10 @@ import torch
 from efflab import bench, lab
 from efflab.estimate import Estimate
 from efflab.experiments import mixer_digits
-from efflab.experiments.record import recorded
+from efflab.experiments.record import read_record
 from efflab.lab.check import judge
 from efflab.model import n_parameters
-from efflab.structure.mixer import enlarged, mixer_flops, mixer_layer_flops, mixer_params
+from efflab.structure.mixer import enlarge, mixer_flops, mixer_layer_flops, mixer_params
 from efflab.structure.vit import vit_flops, vit_layer_flops, vit_params
 from efflab_rooms.mixer import exercises, figures, measure, verdicts
 
@@ -37,7 +37,7 @@ def test_both_models_of_the_digits_have_the_same_size():
 
 
 def test_the_recorded_runs_say_what_the_text_says():
-    written = recorded(mixer_digits.NAME)
+    written = read_record(mixer_digits.NAME)
     assert written["settings"]["n_steps"] == mixer_digits.N_STEPS
     assert written["seeds"] == list(mixer_digits.SEEDS)
     summary = mixer_digits.by_images(written["runs"])
@@ -50,9 +50,9 @@ def test_the_recorded_runs_say_what_the_text_says():
 
 def test_training_lifts_accuracy_above_chance():
     before = mixer_digits.accuracy(mixer_digits.make("mixer"))
-    model = mixer_digits.trained("mixer", n_images=200, n_steps=15)
+    model = mixer_digits.train_model("mixer", n_images=200, n_steps=15)
     assert before < 0.3 < mixer_digits.accuracy(model)
-    assert n_parameters(enlarged(model, 2)) > 2 * n_parameters(model)
+    assert n_parameters(enlarge(model, 2)) > 2 * n_parameters(model)
     with pytest.raises(ValueError, match="16, 16"):
         model(torch.zeros(1, 1, 16, 16))
 
@@ -127,7 +127,7 @@ def test_imagenet_alone_is_against_mixer_by_the_papers_figures():
 
 
 def test_figures(both_languages):
-    written = recorded(mixer_digits.NAME)
+    written = read_record(mixer_digits.NAME)
     fig = figures.accuracy_figure(written, {"mixer": 0.98, "vit": 0.95})
     assert len(fig.data) == 4
     assert len(fig.layout.meta) == 3

@@ -8,9 +8,9 @@ import torch
 
 from efflab import cost, lab, points
 from efflab.config import PRESETS, ModelConfig
-from efflab.data import published
+from efflab.data import read_published
 from efflab.experiments import encoder_reuse, qkv_sharing
-from efflab.experiments.record import recorded
+from efflab.experiments.record import read_record
 from efflab.model import Transformer
 from efflab.structure.sharing import share_layers, share_qkv
 from efflab_rooms.parameter_sharing import figures, measure
@@ -19,7 +19,7 @@ TINY = ModelConfig(3, 2, 32, 64, 60, 32)
 
 
 def test_published_table_is_within_the_papers_rounding():
-    rows = published("albert")
+    rows = read_published("albert")
     assert len(rows) == 14
     counts = [cost.num_params(measure.albert_config(row)) / 1e6 for row in rows]
     pairs = zip(rows, counts, strict=True)
@@ -153,7 +153,7 @@ def test_fine_tuning_trains_the_copy_alone():
 
 
 def test_encoder_experiment_has_every_task():
-    experiment = recorded(encoder_reuse.NAME)
+    experiment = read_record(encoder_reuse.NAME)
     assert {"command", "machine", "versions", "seeds", "date"} <= experiment.keys()
     assert {r["task"] for r in experiment["runs"]} == set(encoder_reuse.TASKS)
 

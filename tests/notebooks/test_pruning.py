@@ -8,7 +8,7 @@ import torch
 from efflab import cost, lab, points
 from efflab.compression import pruning
 from efflab.experiments import pruning_schedule as experiment
-from efflab.experiments.record import recorded
+from efflab.experiments.record import read_record
 from efflab_rooms.pruning import figures, measure
 
 SEQ_LEN = 64
@@ -126,7 +126,7 @@ def test_minilm_loses_little_with_a_third_of_its_heads():
 
 
 def test_experiment_is_complete():
-    record = recorded(experiment.NAME)
+    record = read_record(experiment.NAME)
     assert {"command", "machine", "versions", "seeds", "date"} <= record.keys()
     cases = {(r["schedule"], r["ratio"], r["seed"]) for r in record["runs"]}
     points = [("one-shot", 0.0), *((s, r) for s in experiment.SCHEDULES for r in experiment.RATIOS)]
@@ -160,7 +160,7 @@ def test_a_run_prunes_trains_and_leaves_the_model_alone(monkeypatch):
 
 
 def test_increases_are_over_the_dense_model():
-    record = recorded(experiment.NAME)
+    record = read_record(experiment.NAME)
     increases = experiment.increases(record)
     runs = [r for r in record["runs"] if (r["schedule"], r["ratio"]) == ("one-shot", 0.8)]
     last = [r["rounds"][-1]["after"] - record["settings"]["dense"] for r in runs]

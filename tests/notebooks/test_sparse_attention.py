@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from efflab.experiments import attention_bench
-from efflab.experiments.record import recorded
+from efflab.experiments.record import read_record
 from efflab.lab import text, use_language
 from efflab.lab.check import judge
 from efflab.structure.bigbird import block_sparse_attention
@@ -126,7 +126,7 @@ def test_blocks_of_a_long_text_grow_linearly():
 
 def test_recorded_benchmark_meets_its_targets():
     """The figures kept in data/; a slower version could not be recorded without this failing."""
-    record = recorded(attention_bench.NAME)
+    record = read_record(attention_bench.NAME)
     assert record["command"].startswith("efflab experiment attention-bench")
     rows = {(row["seq_len"], row["name"]): row for row in attention_bench.rows_of(record)}
     assert {n for n, _ in rows} == set(attention_bench.LENGTHS)

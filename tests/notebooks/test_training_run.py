@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from efflab.data import published
+from efflab.data import read_published
 from efflab.devices import DEVICES
 from efflab_rooms.case_study.measure import (
     TrainingRun,
@@ -54,7 +54,7 @@ def test_each_figure_is_the_others_inverse(P, D, days, n, u):
 
 
 def test_the_runs_are_those_of_the_table():
-    assert [(r["model"], r["tokens_billions"] * 1e9) for r in published("runs")] == [
+    assert [(r["model"], r["tokens_billions"] * 1e9) for r in read_published("runs")] == [
         (run.name, run.n_tokens) for run in RUNS.values()
     ]
     days = {name: run.days for name, run in RUNS.items()}
@@ -67,14 +67,14 @@ def test_the_runs_are_those_of_the_table():
 def test_utilization_agrees_with_the_rate_that_the_source_gives(name):
     """Its TFLOP/s count recomputed activations: 8 FLOPs where the model's own are 6."""
     run = RUNS[name]
-    (source,) = [row["source"] for row in published("runs") if row["model"] == name]
+    (source,) = [row["source"] for row in read_published("runs") if row["model"] == name]
     rate = float(re.search(r"\((\d+) TFLOP/s a GPU\)", source).group(1)) * 1e12
     assert run.utilization * 8 / 6 == pytest.approx(rate / A100.peak("fp16"), rel=0.015)
 
 
 def test_megatrons_largest_rates_bound_the_runs_of_its_time():
     """Table 1: 44 to 52 % of peak with recomputation, so at most 39 % of the model's own."""
-    best = max(row["percent_of_peak"] for row in published("megatron")) / 100 * 6 / 8
+    best = max(row["percent_of_peak"] for row in read_published("megatron")) / 100 * 6 / 8
     for name in ("GPT-3 175B (estimate)", "GPT 1T (estimate)", "BLOOM"):
         assert 0.3 < RUNS[name].utilization < best
 

@@ -12,7 +12,7 @@ from efflab.structure.dynamic_conv import (
     BLOCK,
     DynamicConv,
     LightweightConv,
-    banded,
+    band_matrix,
     conv_flops,
     convolve,
     replace_attention,
@@ -110,7 +110,7 @@ def test_padding_counts_as_zero(make):
 def test_banded_places_each_row_one_further():
     kernels = torch.arange(1.0, 7).view(3, 2)
     expected = [[1, 2, 0, 0], [0, 3, 4, 0], [0, 0, 5, 6]]
-    assert banded(kernels).tolist() == expected
+    assert band_matrix(kernels).tolist() == expected
 
 
 def test_replace_attention_keeps_shared_layers_shared():

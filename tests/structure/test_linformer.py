@@ -7,7 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from efflab.config import ModelConfig
-from efflab.data import published
+from efflab.data import read_published
 from efflab.model import Attention, Transformer
 from efflab.structure.linformer import (
     LinformerAttention,
@@ -146,7 +146,7 @@ def test_encoder_with_linformer_ignores_padding_and_keeps_its_weights():
 
 def test_published_rows_are_ordered_as_the_arithmetic_says():
     """Another machine's seconds and bytes: what can agree is how they move with n and k."""
-    rows = published("linformer")
+    rows = read_published("linformer")
     assert len(rows) == 10
     n, k = ([row[name] for row in rows] for name in ("seq_len", "k"))
     # a layer of width 768: 24 n C^2 for projections and FFN, and the attention core

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from efflab.data import published
+from efflab.data import read_published
 from efflab.model import n_parameters
-from efflab.structure.mixer import MixerConfig, MLPMixer, enlarged, mixer_flops, mixer_params
+from efflab.structure.mixer import MixerConfig, MLPMixer, enlarge, mixer_flops, mixer_params
 from efflab.structure.vit import ViT, ViTConfig, vit_flops, vit_params
 
 TIMM = {  # released weights without their classifier, as timm counts them
@@ -27,7 +27,7 @@ VIT_B16 = ViTConfig(224, 16, 12, 12, 768, 3072)
 SMALL = dict(n_layer=2, d_model=12, d_token=5, d_channel=20, n_classes=4, channels=1)
 
 
-@pytest.mark.parametrize("row", published("mixer"), ids=lambda row: row["model"])
+@pytest.mark.parametrize("row", read_published("mixer"), ids=lambda row: row["model"])
 def test_counts_are_the_papers(row):
     patch_size = int(row["model"].split("/")[1])
     names = ("layers", "channels", "d_token", "d_channel")
@@ -204,7 +204,7 @@ def test_places_between_the_learned_ones_lie_around_them():
 def test_enlarged_runs_the_old_network_on_every_group_of_patches():
     torch.manual_seed(0)
     mixer = MLPMixer(8, 2, **SMALL).double().eval()
-    big = enlarged(mixer.float(), 2)
+    big = enlarge(mixer.float(), 2)
     assert not big.training
     small = torch.randn(3, 1, 8, 8)
     # patches repeated 2 x 2: each group of the large grid shows the small image exactly
@@ -253,4 +253,4 @@ def test_bad_images_and_bad_vits_are_refused():
     with pytest.raises(ValueError, match="n_head=5: expected a divisor of d_model=12"):
         ViT(8, 2, 2, 5, 12, 20, 4)
     with pytest.raises(ValueError, match="factor=1"):
-        enlarged(MLPMixer(8, 2, **SMALL), 1)
+        enlarge(MLPMixer(8, 2, **SMALL), 1)

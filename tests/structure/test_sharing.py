@@ -32,7 +32,9 @@ IRREPRODUCIBLE = {2048: 58.72, 4096: 222.60}
 
 
 @pytest.mark.parametrize(
-    "row", data.published("albert"), ids=lambda r: f"{r['strategy']}-{r['embedding']}-{r['hidden']}"
+    "row",
+    data.read_published("albert"),
+    ids=lambda r: f"{r['strategy']}-{r['embedding']}-{r['hidden']}",
 )
 def test_counts_are_the_published_ones(row):
     millions = cost.num_params(shape_of(row)) / 1e6
@@ -45,7 +47,7 @@ def test_counts_are_the_published_ones(row):
 
 def test_albert_s_speed_as_published_follows_the_arithmetic():
     """Sharing spares no FLOPs: training slows down with depth and width, shared or not."""
-    rows = [row for row in data.published("albert") if row["speedup_over_bert_large"]]
+    rows = [row for row in data.read_published("albert") if row["speedup_over_bert_large"]]
     flops = [cost.forward_flops(shape_of(row), 512) for row in rows]
     slower = sorted(range(len(rows)), key=lambda i: rows[i]["speedup_over_bert_large"])
     assert slower == sorted(range(len(rows)), key=lambda i: -flops[i])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from efflab.bench import peak_bytes
 from efflab.config import ModelConfig
-from efflab.data import published
+from efflab.data import read_published
 from efflab.model import Transformer
 from efflab.profile import Counter
 from efflab.structure.swin import relative_position_index, shift_mask, swin_counts
@@ -266,7 +266,7 @@ def test_window_attention_refuses_bad_images(shape, named):
 
 
 def test_counts_equal_the_published_rows():
-    for row in published("swin"):
+    for row in read_published("swin"):
         depths = tuple(map(int, row["depths"].split(",")))
         params, macs = swin_counts(row["channels"], depths, row["window"], row["image"])
         assert params == row["torchvision_params"]

@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 
 from efflab.acceleration import systolic
 from efflab.config import PRESETS
-from efflab.data import published
+from efflab.data import read_published
 from efflab.errors import require, require_int, require_one_of
 from efflab.experiments import fpga_synthesis
 from efflab.lab import Choice, Slider, colours, explorer, loglog, mark, number, panels, tr
@@ -194,7 +194,7 @@ def serving(mhz=100, side=8, n_units=1):
     lengths = [16, 32, 64, 128, 256, 512]
     times = [measure.model_ms(t, side, mhz) / n_units for t in lengths]
     ms = times[lengths.index(measure.TOKENS)]
-    chips = published("fpga")
+    chips = read_published("fpga")
     names = [chip["device"] for chip in chips if measure.fits(chip, side, n_units)]
     values = dict(n=n_units, side=side, mhz=number(mhz), ms=number(ms), k=len(names))
     words = "{n} x ({side} x {side}), {mhz} MHz: {ms} ms for 128 tokens; {k} of {all} chips"

@@ -18,7 +18,7 @@ from efflab.config import PRESETS
 from efflab.devices import DEVICES
 from efflab.errors import require_int, require_one_of
 from efflab.experiments import fpga_synthesis
-from efflab.experiments.record import recorded
+from efflab.experiments.record import read_record
 from efflab.privacy import load
 
 # --- An NPU against a GPU ------------------------------------------------------------------------
@@ -113,7 +113,7 @@ def deployment_rows(n_tokens: int, repeats: int = 11) -> list[dict]:
     programs, n_bytes = compile_for_devices(model, ids.shape)
     inputs = ids.numpy(), mask.numpy()
     calls = {device: partial(program, inputs) for device, program in programs.items()}
-    result = bench.compared(lambda: model.encode(ids, mask), calls, warmup=2, repeats=repeats)
+    result = bench.compare(lambda: model.encode(ids, mask), calls, warmup=2, repeats=repeats)
     rows = []
     for device, call in calls.items():
         vectors = engines.mean_pool(torch.from_numpy(call()[0]), mask)
@@ -181,7 +181,7 @@ def cell_verilog() -> str:
 @lru_cache(maxsize=1)
 def synthesis_runs() -> list[dict]:
     """The recorded mappings and routings."""
-    return recorded(fpga_synthesis.NAME)["runs"]
+    return read_record(fpga_synthesis.NAME)["runs"]
 
 
 def resources(family: str, side: int) -> fpga.Resources:

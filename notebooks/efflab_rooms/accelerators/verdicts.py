@@ -1,6 +1,6 @@
 """What the claims of notebook 08 rest on, and what they come to: pure functions of the evidence."""
 
-from efflab.data import published
+from efflab.data import read_published
 from efflab.lab import Evidence, Outcome, by_id
 from efflab_rooms.accelerators import measure
 
@@ -59,7 +59,7 @@ FPGA_RULE = (
 def fpga_evidence(side: int) -> list[Evidence]:
     """The 8 x 8 unit at its routed clock; the unit of that `side` was simulated here."""
     n_wrong, _ = measure.simulate_unit(side)
-    n_chips = sum(measure.fits(chip, 8) for chip in published("fpga"))
+    n_chips = sum(measure.fits(chip, 8) for chip in read_published("fpga"))
     common = [
         Evidence("wrong", "wrong values", n_wrong, "", "simulated"),
         Evidence("chips", "chips of the table that hold it", n_chips, "", "computed"),

@@ -43,14 +43,14 @@ def _recipe(answer) -> Recipe | None:
 FORM = "six windows (256, 128, 64, 32, 16 or None) and six tuples of heads, one left in each layer"
 
 
-def _gone(recipe: Recipe) -> float:
+def _removed_share(recipe: Recipe) -> float:
     return lighten.removed_share(CONFIG, recipe, measure.SEQ_LEN)
 
 
 def _check_target(answer):
     recipe = _recipe(answer)
     yield tr(FORM), True, recipe is not None
-    gone, added = _gone(recipe), measure.damage_sum(recipe)
+    gone, added = _removed_share(recipe), measure.damage_sum(recipe)
     what = tr("FLOPs gone: {gone} %, at least 25 % are asked", gone=f"{100 * gone:.1f}")
     yield what, True, gone >= TARGET
     yield tr("nats added: {added}, at most 0.30", added=f"{added:.3f}"), True, added <= ADDED
@@ -58,14 +58,14 @@ def _check_target(answer):
 
 @lru_cache(maxsize=8)
 def _loss(recipe: Recipe) -> float:
-    model = lighten.lightened(points.language_model(), recipe)
+    model = lighten.lighten(points.language_model(), recipe)
     return lighten.loss(model, case_study.calibration())
 
 
 def _check_better(answer):
     recipe = _recipe(answer)
     yield tr(FORM), True, recipe is not None
-    gone = _gone(recipe)
+    gone = _removed_share(recipe)
     what = tr("FLOPs gone: {gone} %, at least 30 % are asked", gone=f"{100 * gone:.1f}")
     yield what, True, gone >= case_study.SHARE
     ours, theirs = _loss(measure.recipe()), _loss(recipe)

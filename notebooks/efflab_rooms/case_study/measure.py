@@ -9,17 +9,17 @@ from tempfile import TemporaryDirectory
 from efflab import bench, cost, points
 from efflab.compression.language import LanguageEngine
 from efflab.config import PRESETS, ModelConfig
-from efflab.data import published
+from efflab.data import read_published
 from efflab.devices import DEVICES, Device
 from efflab.distributed.plan import fitting_plans
 from efflab.distributed.split import Cluster, Plan, Training
 from efflab.errors import require, require_positive
-from efflab.estimate import Estimate, paired
+from efflab.estimate import Estimate, paired_difference
 from efflab.experiments import case_study, lighten
 from efflab.experiments import case_study_latency as latency
 from efflab.experiments.case_study import MAIN, PRECISIONS, SEQ_LEN
 from efflab.experiments.case_study_latency import BOTH, FP32, INT8, OPENVINO, SHIPPED
-from efflab.experiments.record import agrees, expected, recorded, same_python
+from efflab.experiments.record import agrees, expected_repeat, read_record, same_python
 
 CONFIG = PRESETS["stdlib-gpt"]
 
@@ -27,13 +27,13 @@ CONFIG = PRESETS["stdlib-gpt"]
 @lru_cache(maxsize=1)
 def record() -> dict:
     """The recorded case study."""
-    return recorded(case_study.NAME)
+    return read_record(case_study.NAME)
 
 
 @lru_cache(maxsize=1)
 def latencies() -> dict:
     """The recorded latencies of this kind of CPU, or of the one begun last."""
-    return recorded(latency.NAME)
+    return read_record(latency.NAME)
 
 
 def part(name: str) -> dict:
@@ -89,7 +89,7 @@ def ends(path: str = MAIN, engine: str = INT8, precision: str = PRECISIONS[0]) -
 def difference(a: dict[int, float], b: dict[int, float]) -> Estimate:
     """How far `a` is above `b`, over the seeds of both."""
     seeds = sorted(a.keys() & b.keys())
-    return paired([a[seed] for seed in seeds], [b[seed] for seed in seeds])
+    return paired_difference([a[seed] for seed in seeds], [b[seed] for seed in seeds])
 
 
 def control_difference() -> Estimate:
@@ -112,7 +112,7 @@ def steps() -> list[dict]:
 def early_row(bits: float, seed: int) -> dict:
     """Bits per byte after the first steps of the first round, beside the record's."""
     early = {s: run["early"] for s, run in runs(precision="fp32").items()}
-    value, spread = expected(early, seed)
+    value, spread = expected_repeat(early, seed)
     fits = agrees(bits, value, spread if same_python(record()) else None)
     result = {True: "as recorded", False: "differs", None: "another Python's corpus"}[fits]
     row = {"steps": case_study.EARLY, "seed": seed, "bits per byte here": bits}
@@ -176,7 +176,7 @@ def times_here(repeats: int = 9) -> bench.Comparison:
     ids = case_study.calibration()[0][:1]
     calls = {name: lambda e=engine: e(ids) for name, engine in engines_here()[0].items()}
     with bench.one_thread():
-        return bench.compared(calls.pop(FP32), calls, 2, repeats)
+        return bench.compare(calls.pop(FP32), calls, 2, repeats)
 
 
 # --- 72 hours --------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ def published_runs() -> list[TrainingRun]:
             n_devices=row["n_devices"],
             device_hours=row["device_hours"] or row["n_devices"] * row["days"] * 24,
         )
-        for row in published("runs")
+        for row in read_published("runs")
     ]
 
 

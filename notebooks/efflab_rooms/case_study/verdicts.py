@@ -194,7 +194,7 @@ H100_STEP = "training step in fp16 over TF32, H100, {n} texts"
 
 def h100_evidence() -> list[Evidence]:
     """The recorded H100's training step in fp16 over TF32; none where no such GPU is recorded."""
-    parts = gpu_bench.recorded_part(gpu_bench.STEP)
+    parts = gpu_bench.read_part(gpu_bench.STEP)
     rows = next((part["rows"] for gpu, part in parts.items() if "H100" in gpu), [])
     ms = {(row["recipe"], row["batch_size"]): row["ms"] for row in rows}
     ratios = {n: ms["fp16", n] / ms["tf32", n] for n in (32, 4) if ("fp16", n) in ms}

@@ -141,7 +141,7 @@ def profile():
     return bars(list(map(str, LENGTHS)), series, *titles, stacked=True, meta=meta)
 
 
-def predicted():
+def prediction_figure():
     """Predicted over measured, log-log; on the line the prediction is right."""
     rows = predictions.predictions()
     summary = predictions.summary(rows)

@@ -22,7 +22,7 @@ from efflab.distributed.split import Plan, Training
 from efflab.errors import require
 from efflab.experiments import budget_game
 from efflab.lab import load_claims, outcome_words, tr
-from efflab.lab.guesses import calibration, kept
+from efflab.lab.guesses import calibration, read_guesses
 from efflab.lab.page import live
 from efflab.lab.text import language
 from efflab.lab.verdict import OUTCOMES
@@ -166,7 +166,7 @@ def measurement(seq_len: int) -> tuple[Shares, Comparison]:
     ids = torch.zeros(1, seq_len, dtype=torch.long)
     calls = {name: lambda net=net: net(ids) for name, net in choices().items()}
     with torch.no_grad(), bench.one_thread():
-        times = bench.compared(lambda: model()(ids), calls, 2, REPEATS[seq_len])
+        times = bench.compare(lambda: model()(ids), calls, 2, REPEATS[seq_len])
     return shares(seq_len), times
 
 
@@ -239,7 +239,7 @@ def ledger_rows() -> list[dict]:
 
 def guesses() -> list[dict]:
     """The reader's guesses on this machine; none in a build, whose pages are everybody's."""
-    return kept() if live() else []
+    return read_guesses() if live() else []
 
 
 def calibration_row(guesses: list[dict]) -> dict:

@@ -60,7 +60,7 @@ def _attention(answer):
     what = tr("at most {n:.0f} MiB of memory ({used:.1f} used)", n=allowed, used=used)
     yield what, True, used <= allowed
     calls = {"answer": lambda: answer(*heads)}
-    result = bench.compared(lambda: written_out(*heads), calls, warmup=1, repeats=7)
+    result = bench.compare(lambda: written_out(*heads), calls, warmup=1, repeats=7)
     ratio = result.ratios["answer"]
     what = tr("no slower than written out ({ratio:.2f} of its time)", ratio=ratio.mean)
     yield what, True, ratio.low <= 1 + result.band

@@ -79,7 +79,7 @@ def report_row(program: str, compiler: str, report: fusion.FusionReport, kind="m
 def block_times(forms: Block, repeats: int = 15) -> dict[str, bench.Comparison]:
     """Each form against single operations in its framework, interleaved."""
     single = xla.op_by_op(forms.in_jax, *forms.jax_arrays)
-    jitted = xla.compiled(forms.in_jax, *forms.jax_arrays)
+    jitted = xla.compile_call(forms.in_jax, *forms.jax_arrays)
     programs = {
         WITH_INDUCTOR: torch.compile(forms.in_torch),
         LIBRARY: forms.layer,
@@ -87,8 +87,8 @@ def block_times(forms: Block, repeats: int = 15) -> dict[str, bench.Comparison]:
     }
     calls = {name: partial(program, forms.x) for name, program in programs.items()}
     return {
-        "JAX": bench.compared(single, {WITH_XLA: jitted}, repeats=repeats),
-        "torch": bench.compared(partial(forms.in_torch, forms.x), calls, repeats=repeats),
+        "JAX": bench.compare(single, {WITH_XLA: jitted}, repeats=repeats),
+        "torch": bench.compare(partial(forms.in_torch, forms.x), calls, repeats=repeats),
     }
 
 
@@ -171,7 +171,7 @@ def time_chains(lengths=LENGTHS, sizes=SIZES, repeats: int = 7) -> list[dict]:
     for n_values in sizes:
         x = jax.numpy.ones(n_values)
         calls = {(n, False): fusion.chain(torch.ones(n_values), n) for n in lengths}
-        calls |= {(n, True): xla.compiled(partial(_chain, n_ops=n), x) for n in lengths}
+        calls |= {(n, True): xla.compile_call(partial(_chain, n_ops=n), x) for n in lengths}
         for (n, fused), seconds in fusion.call_seconds(calls, repeats).items():
             n_kernels = 1 if fused else n
             size = dict(n_ops=n, n_values=n_values, fused=fused, n_kernels=n_kernels)
@@ -215,7 +215,7 @@ def fit_rows(chains: Sequence[dict], model: fusion.LaunchModel) -> list[dict]:
 
 def constant_rows(model: fusion.LaunchModel) -> list[dict]:
     """The two constants here, and on every GPU that `make bench-gpu` has recorded."""
-    models = {HERE: model} | gpu_bench.recorded_launches()
+    models = {HERE: model} | gpu_bench.read_launches()
     return [
         {
             "device": device,
@@ -260,7 +260,7 @@ def small_rows(n_tokens: Sequence[int] = (2, 16, 128, 1024), d_ff: int = 1024) -
     for n in n_tokens:
         x = torch.randn(n, d_ff)
         calls = {"compiled": partial(compiled, x, bias), "library": lambda x=x: F.gelu(x + bias)}
-        result = bench.compared(partial(biased_gelu, x, bias), calls, warmup=5, repeats=31)
+        result = bench.compare(partial(biased_gelu, x, bias), calls, warmup=5, repeats=31)
         timing = result.timings["compiled"]
         ratio = timing.ratio_interval(result.timings["library"])
         rows.append(

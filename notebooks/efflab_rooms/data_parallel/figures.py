@@ -8,7 +8,7 @@ from efflab.devices import DEVICES
 from efflab.distributed import buckets, zero
 from efflab.distributed.buckets import Trace, Wire
 from efflab.distributed.ring import ring_bytes
-from efflab.distributed.zero import Held
+from efflab.distributed.zero import RankState
 from efflab.errors import require, require_int, require_one_of
 from efflab.lab import Choice, Slider, colours, explorer, mark, number, tr
 from efflab.lab import figures as pictures
@@ -102,7 +102,7 @@ def _stage_name(stage: int) -> str:
     return f"ZeRO-{stage}" if stage else tr("DDP")
 
 
-def stages(by_stage: dict[int, list[Held]]):
+def stages(by_stage: dict[int, list[RankState]]):
     """A whole step of the rank that holds most, by part and stage."""
     held = {stage: max(ranks, key=measure.step_bytes) for stage, ranks in by_stage.items()}
     parts = {

@@ -12,7 +12,7 @@ from efflab.distributed import data_parallel
 from efflab.distributed.data_parallel import Job, Run, distance, on_rank, shares
 from efflab.distributed.launch import RankPool, report
 from efflab.distributed.ring import ring_bytes
-from efflab.distributed.zero import Held
+from efflab.distributed.zero import RankState
 from efflab.train import classification_loss
 
 CONFIG = ModelConfig(4, 4, 128, 512, 2048, 128, causal=True)
@@ -109,11 +109,11 @@ def batch_norm_error(pool: RankPool, shared: bool) -> float:
 # --- ZeRO ----------------------------------------------------------------------------------------
 
 
-def state_bytes(held: Held) -> int:
+def state_bytes(held: RankState) -> int:
     """A rank's weights, gradients and optimizer state during a step, gathered weights included."""
     return held.state + held.gathered
 
 
-def step_bytes(held: Held) -> int:
+def step_bytes(held: RankState) -> int:
     """The most that a step needs; what is gathered is part of `step` already."""
     return held.state + held.step

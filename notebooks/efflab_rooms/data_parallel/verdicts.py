@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from efflab import cost
-from efflab.distributed.zero import FP32_ADAM, Held
+from efflab.distributed.zero import FP32_ADAM, RankState
 from efflab.lab import Evidence, Outcome, by_id
 from efflab_rooms.data_parallel import measure
 from efflab_rooms.data_parallel.measure import Comparison
@@ -88,7 +88,7 @@ ZERO_CONDITION = (
 )
 
 
-def zero_evidence(by_stage: Mapping[int, list[Held]]) -> list[Evidence]:
+def zero_evidence(by_stage: Mapping[int, list[RankState]]) -> list[Evidence]:
     """Whole step and state of each stage over the one before, and over DDP (stage 0)."""
     steps = {s: max(map(measure.step_bytes, ranks)) for s, ranks in by_stage.items()}
     states = {s: max(map(measure.state_bytes, ranks)) for s, ranks in by_stage.items()}

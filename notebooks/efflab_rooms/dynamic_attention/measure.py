@@ -83,7 +83,7 @@ def time_rows(kernel_size: int = 15, reach: int = 64, seq_len: int = 1024) -> li
     for T in (seq_len // 4, seq_len, 2 * seq_len):
         x = torch.randn(1, T, D_MODEL)
         calls = {name: partial(m, x) for name, m in mixers(kernel_size, reach, T).items()}
-        comparison = bench.compared(calls.pop("attention"), calls, repeats=7)
+        comparison = bench.compare(calls.pop("attention"), calls, repeats=7)
         base = flops_of("attention", kernel_size, reach, T)
         for name, ratio in comparison.ratios.items():
             share = flops_of(name, kernel_size, reach, T) / base

@@ -11,10 +11,10 @@ from efflab import evaluate
 from efflab.compression import gptq
 from efflab.compression.affine import QuantizedTensor, grid, quantize, to_rows
 from efflab.compression.packed import model_bytes, with_weights
-from efflab.data import published
+from efflab.data import read_published
 from efflab.errors import require, require_int, require_one_of
 from efflab.experiments import gptq_quality as experiment
-from efflab.experiments.record import DECIMAL, agrees, expected, recorded, same_python
+from efflab.experiments.record import DECIMAL, agrees, expected_repeat, read_record, same_python
 from efflab.hooks import watching
 from efflab.points import language_point
 from efflab.pretrained import read_card
@@ -71,7 +71,7 @@ def round_columns(n: int, bits: int = 3) -> tuple[Tensor, Tensor]:
     """The small map's weight with n columns rounded: by GPTQ, and to nearest."""
     w = weight(SMALL)
     scale, zero = (x.expand_as(w) for x in grid(to_rows(w, 0, None), bits, False))
-    factor = gptq.inverse_factor(gptq.damped(layer_hessian(SMALL), 0.01))
+    factor = gptq.inverse_factor(gptq.add_damping(layer_hessian(SMALL), 0.01))
     corrected, _ = gptq.sweep(w, scale, zero, bits, factor, stop=n)
     plain = w.clone()
     plain[:, :n] = nearest(SMALL, bits).dequantize()[:, :n]
@@ -136,7 +136,7 @@ N_LAYER_WEIGHTS = 6 * 12 * 192**2
 @lru_cache(maxsize=1)
 def record() -> dict:
     """The recorded experiment, its runs in parts."""
-    return experiment.by_part(recorded(experiment.NAME))
+    return experiment.by_part(read_record(experiment.NAME))
 
 
 def recorded_point(bits: int, group_size: int | None, method: str) -> dict:
@@ -179,7 +179,9 @@ def added_losses() -> dict[tuple[str, int], dict[str, float]]:
     Of the paper's OPT and BLOOM in nats a token (logarithm of the perplexities' ratio), of ours in
     bits per byte: only the ratio of the two methods compares.
     """
-    perplexity = {(r["model"], r["bits"], r["method"]): r["perplexity"] for r in published("gptq")}
+    perplexity = {
+        (r["model"], r["bits"], r["method"]): r["perplexity"] for r in read_published("gptq")
+    }
     losses = {}
     for model in dict.fromkeys(model for model, _, _ in perplexity):
         full = perplexity[model, 16, "full"]
@@ -244,14 +246,14 @@ def comparable() -> bool:
 def spread(added: float, bits: int) -> float | None:
     """How far from the recorded increase `added` a repeat with the same calibration may land.
 
-    `record.expected`'s rule for a recorded seed: one standard deviation over seeds of calibration
-    data, taken as a share of the increase, at these bits or, where only 3 have seeds, at 3. Another
-    Python has other text and another checkpoint other weights: None, nothing to compare.
+    `record.expected_repeat`'s rule for a recorded seed: one standard deviation over seeds of
+    calibration data, taken as a share of the increase, at these bits or, where only 3 have seeds,
+    at 3. Another Python has other text, another checkpoint other weights: None, not comparable.
     """
     if not comparable():
         return None
     seeded = seeded_points(bits if bits in {r["bits"] for r in record()["repeats"]} else 3)
-    first, deviation = expected({point["seed"]: added_bits(point) for point in seeded}, 0)
+    first, deviation = expected_repeat({point["seed"]: added_bits(point) for point in seeded}, 0)
     return max(DECIMAL, abs(added) * deviation / first)
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from efflab.data import published
+from efflab.data import read_published
 from efflab.errors import require, require_int
 from efflab.lab import Choice, Slider, colours, explorer, number, tr
 from efflab.lab.figures import COLOURS, legend, log_ticks, mark, panels, style
@@ -98,7 +98,7 @@ def cost_figure(costs: list[Cost]):
 def _savings(costs: list[Cost], k: int) -> dict[str, list[tuple]]:
     """(length, times faster, times less memory) of one k, by what it is compared with."""
     here = [c for c in costs if c.k == k]
-    paper = [row for row in published("linformer") if row["k"] == k]
+    paper = [row for row in read_published("linformer") if row["k"] == k]
     return {
         tr("here, against unfused attention"): [
             (c.seq_len, c.speedup, c.memory_saving) for c in here

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from efflab import bench, data, train
 from efflab.errors import require, require_int
 from efflab.estimate import Estimate
-from efflab.hooks import inputs_seen
+from efflab.hooks import watch_inputs
 from efflab.model import Attention, Transformer, attention_weights, attention_written_out
 from efflab.structure.linformer import (
     LinformerAttention,
@@ -43,7 +43,7 @@ def layer_inputs(model: Transformer, ids: Tensor) -> list[Tensor]:
     """What each layer's attention receives, (B,T,C) a layer."""
     inputs: list[Tensor] = []
     bodies = {str(i): layer.attention.body for i, layer in enumerate(model.layers)}
-    with inputs_seen(bodies, lambda _, x: inputs.append(x)):
+    with watch_inputs(bodies, lambda _, x: inputs.append(x)):
         model.encode(ids)
     return inputs
 
@@ -205,7 +205,7 @@ def costs(lengths, ks, d_model: int = 128, n_head: int = 2, repeats: int = 7) ->
         layers |= {k: LinformerAttention(*shape, n, k, "heads") for k in short}
         calls = {name: partial(layer, x) for name, layer in layers.items()}
         memory = {name: bench.peak_bytes(call) for name, call in calls.items()}
-        comparison = bench.compared(calls.pop("fused"), calls, 1, repeats)
+        comparison = bench.compare(calls.pop("fused"), calls, 1, repeats)
         fused, unfused = comparison.timings["baseline"], comparison.timings["unfused"]
         results += [
             Cost(

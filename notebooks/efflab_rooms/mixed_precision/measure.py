@@ -18,9 +18,9 @@ from efflab.compression import affine
 from efflab.config import PRESETS, ModelConfig
 from efflab.devices import DEVICES
 from efflab.errors import require_int, require_one_of
-from efflab.estimate import Estimate, paired
+from efflab.estimate import Estimate, paired_difference
 from efflab.experiments import gpu_bench, mixed_precision
-from efflab.experiments.record import recorded
+from efflab.experiments.record import read_record
 from efflab.json_files import parse_json
 from efflab.model import Transformer
 
@@ -190,7 +190,7 @@ def product_ratio(n: int = 512, repeats: int = 11) -> dict[str, float]:
     rng = torch.Generator().manual_seed(0)
     a, b = (torch.randn(n, n, generator=rng) for _ in range(2))
     short_a, short_b = a.bfloat16(), b.bfloat16()
-    times = bench.compared(lambda: a @ b, {"bf16": lambda: short_a @ short_b}, 2, repeats)
+    times = bench.compare(lambda: a @ b, {"bf16": lambda: short_a @ short_b}, 2, repeats)
     error = relative_error((short_a @ short_b).double(), a.double() @ b.double())
     return vars(times.ratios["bf16"]) | dict(band=times.band, error=error)
 
@@ -209,7 +209,7 @@ def ratio_without_bf16() -> dict[str, float]:
 def step_times(batch_size: int, seq_len: int, repeats: int = 7) -> bench.Comparison:
     """Training steps of stdlib-gpt by recipe, beside fp32 and fp32 again."""
     steps = {name: Training(name, batch_size, seq_len).step for name in STEP_RECIPES}
-    return bench.compared(steps.pop("fp32"), steps, 1, repeats)
+    return bench.compare(steps.pop("fp32"), steps, 1, repeats)
 
 
 def cpu_ratios(batch_size: int, seq_len: int) -> dict[str, dict[str, float]]:
@@ -251,7 +251,7 @@ def step_gain(device: str, base: str, seq_len: int = 128, batch: int = 256) -> f
 def gpu_product_rows() -> list[dict]:
     """bf16 over fp32 and over TF32 for square products, and what the datasheet's roof allows."""
     rows = []
-    for gpu, part in gpu_bench.recorded_part(gpu_bench.PRODUCTS).items():
+    for gpu, part in gpu_bench.read_part(gpu_bench.PRODUCTS).items():
         speeds = {(row["n"], row["dtype"]): row["tflops"] for row in part["rows"]}
         device = next((ours for theirs, ours in DATASHEETS.items() if theirs in gpu), None)
         for n in dict.fromkeys(n for n, _ in speeds):
@@ -271,7 +271,7 @@ def gpu_product_rows() -> list[dict]:
 def gpu_step_rows() -> list[dict]:
     """A training step of 12 layers of 768 at 512 tokens: time over both baselines, peak bytes."""
     rows = []
-    for gpu, part in gpu_bench.recorded_part(gpu_bench.STEP).items():
+    for gpu, part in gpu_bench.read_part(gpu_bench.STEP).items():
         steps = {(row["batch_size"], row["recipe"]): row for row in part["rows"] if row["ms"]}
         for (batch, recipe), step in sorted(steps.items()):
             fp32, tf32 = (steps.get((batch, name)) for name in ("fp32", "tf32"))
@@ -290,11 +290,11 @@ def gpu_step_rows() -> list[dict]:
 
 def by_seed(precision: str, what: str) -> dict[int, float]:
     """{seed: "early", "loss" or "curve"} of one precision, as recorded."""
-    runs = recorded(mixed_precision.NAME)["runs"]
+    runs = read_record(mixed_precision.NAME)["runs"]
     return {run["seed"]: run[what] for run in runs if run["precision"] == precision}
 
 
 def difference(precision: str) -> Estimate:
     """Held-out nats more than fp32, paired by seed."""
     losses, base = by_seed(precision, "loss"), by_seed("fp32", "loss")
-    return paired([losses[seed] for seed in base], list(base.values()))
+    return paired_difference([losses[seed] for seed in base], list(base.values()))

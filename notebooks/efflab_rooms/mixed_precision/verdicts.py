@@ -145,7 +145,7 @@ def speed_evidence(batch_size: int, seq_len: int) -> list[Evidence]:
 
 def published_runs() -> list[dict]:
     """Rows of data/published/amp.csv with the gain: mixed over the baseline's throughput."""
-    rows = data.published("amp")
+    rows = data.read_published("amp")
     return [row | {"gain": row["mixed_per_second"] / row["baseline_per_second"]} for row in rows]
 
 

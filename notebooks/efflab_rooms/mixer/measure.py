@@ -43,7 +43,7 @@ def layer_costs(image_size: int, repeats: int = 7) -> LayerCosts:
     layers = {"mixer": MLPMixer(**vars(mixer)).layers[0], "vit": ViT(**vars(vit)).layers[0]}
     x = torch.randn(1, mixer.n_patches, mixer.d_model)
     calls = {kind: partial(layer, x) for kind, layer in layers.items()}
-    result = bench.compared(calls["vit"], {"mixer": calls["mixer"]}, 1, repeats)
+    result = bench.compare(calls["vit"], {"mixer": calls["mixer"]}, 1, repeats)
     return LayerCosts(
         image_size,
         mixer.n_patches,

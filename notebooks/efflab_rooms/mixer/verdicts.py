@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from efflab.estimate import Estimate, paired
+from efflab.estimate import Estimate, paired_difference
 from efflab.lab import Evidence, Outcome, by_id
 
 PUBLISHED_POINTS = 76.44 - 79.67
@@ -35,7 +35,9 @@ def mixer_evidence(
     accuracy: dict[str, Sequence[float]],
 ) -> list[Evidence]:
     """What the verdict rests on; `time`: Mixer over ViT; `accuracy`: by kind, a value a seed."""
-    points = paired(*([100 * value for value in accuracy[kind]] for kind in ("mixer", "vit")))
+    points = paired_difference(
+        *([100 * value for value in accuracy[kind]] for kind in ("mixer", "vit"))
+    )
     values = {
         "flops": (flop_ratio, "x", "computed"),
         "time": (time.mean, "x", "measured", time.low, time.high),

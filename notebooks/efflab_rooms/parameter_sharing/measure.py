@@ -12,7 +12,7 @@ from efflab import bench, cost, points, train, weights
 from efflab.config import PRESETS, SHARING, ModelConfig
 from efflab.errors import require_int, require_one_of
 from efflab.experiments import dynamic_attention, encoder_reuse, qkv_sharing
-from efflab.experiments.record import expected, recorded, same_python
+from efflab.experiments.record import expected_repeat, read_record, same_python
 from efflab.model import Transformer, n_parameters
 
 # --- Counts ----------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ def compare_times(
     times = {}
     for what, fn in (("forward pass (ms)", forward), ("training step (ms)", step)):
         calls = {name: partial(fn, name) for name in models if name != "none"}
-        times[what] = bench.compared(partial(fn, "none"), calls, warmup=1, repeats=repeats)
+        times[what] = bench.compare(partial(fn, "none"), calls, warmup=1, repeats=repeats)
     return times
 
 
@@ -150,21 +150,21 @@ def cost_rows(
 
 def qkv_record() -> tuple[dict, dict[int, dict]]:
     """The recorded experiment and its summary by number of sharing layers."""
-    record = recorded(qkv_sharing.NAME)
+    record = read_record(qkv_sharing.NAME)
     return record, qkv_sharing.by_count(record["runs"])
 
 
 def repeat_qkv(n_shared: int, seed: int = 0) -> tuple[float, float, float | None]:
     """A recorded run's beginning anew: its loss now, the recorded one, their allowed distance.
 
-    In nats; the distance follows `record.expected`'s rule. Another Python has another library:
-    nothing can be compared there, and the last is None.
+    In nats; the distance follows `record.expected_repeat`'s rule. Another Python has another
+    library: nothing can be compared there, and the last is None.
     """
     record, summary = qkv_record()
     require_one_of("n_shared", n_shared, summary)
     by_seed = {r["seed"]: r["early"] for r in record["runs"] if r["n_shared"] == n_shared}
     loss = qkv_sharing.validation_loss(n_shared, seed, qkv_sharing.EARLY)
-    reference, spread = expected(by_seed, seed)
+    reference, spread = expected_repeat(by_seed, seed)
     return loss, reference, spread if same_python(record) else None
 
 
@@ -200,7 +200,7 @@ def compare_reuse(
         pairs = zip(encoders, heads, strict=True)
         return [head(encoder_reuse.sentences(own, ids)) for own, head in pairs]
 
-    times = bench.interleaved({"one": one, "each": each}, warmup=1, repeats=repeats)
+    times = bench.time_interleaved({"one": one, "each": each}, warmup=1, repeats=repeats)
     groups = {"one": [encoder, *heads], "each": [*encoders, *heads]}
     memory = {name: sum(map(points.weight_bytes, group)) / 1e6 for name, group in groups.items()}
     return memory, times

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from efflab import cost
 from efflab.config import PRESETS
-from efflab.estimate import Estimate, paired
+from efflab.estimate import Estimate, paired_difference
 from efflab.lab import Evidence, Outcome, by_id
 
 # --- ALBERT ------------------------------------------------------------------------------------
@@ -78,14 +78,14 @@ def qkv_evidence(record: Mapping, control: Mapping[str, Mapping[int, float]]) ->
     losses = {n: [loss[n, seed] for seed in seeds] for n in (1, half, every)}
     steps = {"half-to-all": (every, half), "none-to-half": (half, 1), "none-to-all": (every, 1)}
     evidence = [
-        Evidence.of(key, STEPS[key], paired(losses[more], losses[fewer]), "", "recorded")
+        Evidence.of(key, STEPS[key], paired_difference(losses[more], losses[fewer]), "", "recorded")
         for key, (more, fewer) in steps.items()
     ]
     both = sorted(control["attention"].keys() & control["convolution"].keys())
     pair = [[control[kind][seed] for seed in both] for kind in ("attention", "convolution")]
     return [
         *evidence,
-        Evidence.of("control", CONTROL, paired(*pair), "", "recorded"),
+        Evidence.of("control", CONTROL, paired_difference(*pair), "", "recorded"),
         Evidence("albert-score", PAPER, 0.7, "points", "published"),
     ]
 

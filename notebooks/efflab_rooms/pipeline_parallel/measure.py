@@ -20,7 +20,7 @@ BALANCED = (0.75,) * 4
 MICROBATCHES = 8
 
 
-def gradient_distance(ranks: Sequence[stages.Passed], alone: stages.Passed) -> float:
+def gradient_distance(ranks: Sequence[stages.PassResult], alone: stages.PassResult) -> float:
     """The largest distance of the ranks' gradients from the same ones of one process."""
     return max(
         distance(rank.gradients, {name: alone.gradients[name] for name in rank.gradients})

@@ -6,7 +6,7 @@ from efflab import cost
 from efflab.distributed import gpipe
 from efflab.distributed.launch import RankPool
 from efflab.distributed.schedules import SCHEDULES
-from efflab.distributed.stages import Passed
+from efflab.distributed.stages import PassResult
 from efflab.distributed.tensor_parallel import Result
 from efflab.lab import Evidence, Outcome, by_id, number
 from efflab_rooms.pipeline_parallel import measure
@@ -33,7 +33,7 @@ EVEN = "cut inside layers: parameters a rank of four, of all (%)"
 
 
 def model_evidence(
-    between: Sequence[Passed], alone: Passed, inside: Sequence[Result]
+    between: Sequence[PassResult], alone: PassResult, inside: Sequence[Result]
 ) -> list[Evidence]:
     """Both cuts on four ranks, and how much of the time one batch keeps them busy."""
     apart = max(rank.gradients_error for rank in inside)

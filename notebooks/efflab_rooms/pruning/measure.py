@@ -14,7 +14,7 @@ from efflab.compression.packed import weight_matrices
 from efflab.errors import require, require_int, require_one_of
 from efflab.estimate import Estimate
 from efflab.experiments import pruning_schedule as experiment
-from efflab.experiments.record import expected, recorded, same_python
+from efflab.experiments.record import expected_repeat, read_record, same_python
 from efflab.model import Transformer
 
 KINDS = ("weights", "n of 4 weights", "heads", "FFN neurons")
@@ -74,7 +74,7 @@ def quality_and_costs(kind: str, percent: float) -> tuple[Estimate, dict[str, fl
     whole, model = points.language_model(), prune(kind, percent / 100)
     ids = torch.zeros(1, 128, dtype=torch.long)
     with torch.no_grad():
-        times = bench.compared(lambda: whole(ids), {"pruned": lambda: model(ids)}, warmup=1)
+        times = bench.compare(lambda: whole(ids), {"pruned": lambda: model(ids)}, warmup=1)
     return quality(model), {
         "bytes, dense": model_bytes(model) / model_bytes(whole),
         "bytes, zeros left out": model_bytes(model, "bitmap") / model_bytes(whole),
@@ -107,7 +107,7 @@ def compare_models(models: dict, seq_len: int, repeats: int = 15) -> bench.Compa
     """A pass over `seq_len` tokens through each of `models`, beside the whole `stdlib-gpt`."""
     whole, ids = points.language_model(), torch.zeros(1, seq_len, dtype=torch.long)
     calls = {name: lambda model=model: model(ids) for name, model in models.items()}
-    return bench.compared(lambda: whole(ids), calls, warmup=1, repeats=repeats)
+    return bench.compare(lambda: whole(ids), calls, warmup=1, repeats=repeats)
 
 
 def compare_products(
@@ -127,7 +127,7 @@ def compare_products(
             warnings.simplefilter("ignore")  # torch calls its CSR support a beta
             csr = masked.to_sparse_csr()
         calls = {"dense": lambda w=masked: w @ x, "CSR": lambda w=csr: w @ x}
-        times[ratio] = bench.compared(lambda: weight @ x, calls, warmup=1, repeats=repeats).ratios
+        times[ratio] = bench.compare(lambda: weight @ x, calls, warmup=1, repeats=repeats).ratios
     return times
 
 
@@ -183,7 +183,7 @@ CONTROL = ("one-shot", 0.0)
 
 def schedule_record() -> tuple[dict, dict]:
     """The recorded experiment, and its increases over the dense model by (schedule, ratio)."""
-    record = recorded(experiment.NAME)
+    record = read_record(experiment.NAME)
     return record, experiment.increases(record)
 
 
@@ -254,7 +254,7 @@ def early_share() -> float:
 
 def one_shot_early(ratio: float) -> dict[int, float]:
     """Seed -> one-shot's recorded increase over dense early in its first round."""
-    record = recorded(experiment.NAME)
+    record = read_record(experiment.NAME)
     runs = [r for r in record["runs"] if (r["schedule"], r["ratio"]) == ("one-shot", ratio)]
     return {r["seed"]: r["early"] - record["settings"]["dense"] for r in runs}
 
@@ -262,14 +262,14 @@ def one_shot_early(ratio: float) -> dict[int, float]:
 def repeat_one_shot(ratio: float, seed: int = 0) -> tuple[float, float, float | None]:
     """One-shot's beginning anew: its increase now, the recorded one, their allowed distance.
 
-    That follows `record.expected`'s rule. Another Python has other library text and another
+    That follows `record.expected_repeat`'s rule. Another Python has other library text and another
     checkpoint other weights: nothing can be compared there, and the last is None.
     """
     require_one_of("ratio", ratio, experiment.RATIOS)
     require_int("seed", seed, 0)
-    record, model = recorded(experiment.NAME), points.language_model()
+    record, model = read_record(experiment.NAME), points.language_model()
     increase = experiment.early(model, ratio, seed) - experiment.bits(model)
-    reference, spread = expected(one_shot_early(ratio), seed)
+    reference, spread = expected_repeat(one_shot_early(ratio), seed)
     is_same_model = pretrained.read_card()["sha256"].startswith(record["models"]["stdlib-gpt"])
     is_comparable = is_same_model and same_python(record)
     return increase, reference, spread if is_comparable else None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import product
 
-from efflab.estimate import Estimate, paired
+from efflab.estimate import Estimate, paired_difference
 from efflab.lab import Evidence, Outcome, by_id
 
 RATIOS = (90, 80, 50)
@@ -43,7 +43,7 @@ def gradual_evidence(record: Mapping) -> list[Evidence]:
     for (key, name, bits), n in product(ways, RATIOS):
         gradual = map(bits, rounds_by_seed(record, "gradual", n))
         one_shot = map(bits, rounds_by_seed(record, "one-shot", n))
-        difference = paired(list(gradual), list(one_shot))
+        difference = paired_difference(list(gradual), list(one_shot))
         evidence.append(Evidence.of(f"{key}-{n}", name, difference, "", "recorded", n=n))
     return evidence
 
@@ -88,10 +88,13 @@ def finetune_evidence(record: Mapping) -> list[Evidence]:
     control, dense = last[0], [record["settings"]["dense"]] * len(last[0])
     ways = ("above-dense", ABOVE_DENSE, dense), ("above-control", ABOVE_CONTROL, control)
     evidence = [
-        Evidence.of(f"{key}-{n}", name, paired(last[n], base), "", "recorded", n=n)
+        Evidence.of(f"{key}-{n}", name, paired_difference(last[n], base), "", "recorded", n=n)
         for (key, name, base), n in product(ways, reversed(RATIOS))
     ]
-    return [*evidence, Evidence.of("control", CONTROL, paired(control, dense), "", "recorded")]
+    return [
+        *evidence,
+        Evidence.of("control", CONTROL, paired_difference(control, dense), "", "recorded"),
+    ]
 
 
 def prune_finetune(evidence) -> Outcome:

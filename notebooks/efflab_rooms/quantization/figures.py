@@ -12,7 +12,7 @@ from efflab.compression import affine, int8, packed
 from efflab.data import random_windows, stdlib_tokens
 from efflab.errors import require_int, require_one_of
 from efflab.experiments import int8_ranges as ranges
-from efflab.experiments.record import recorded
+from efflab.experiments.record import read_record
 from efflab.lab import Choice, Slider, Toggle, bars, blank, explorer, line, mark, number, panels, tr
 from efflab.lab.figures import colour, error_bars, legend, log_ticks, style
 from efflab.model import Transformer
@@ -162,7 +162,7 @@ def with_ends(rows, key: str) -> tuple[list, list, list]:
 def forms():
     """What every form loses: 1 - cosine on a log axis, and the MRR with its interval."""
     rows = verdicts.recorded_forms()
-    n_texts = recorded(ranges.NAME)["settings"]["n_test"]
+    n_texts = read_record(ranges.NAME)["settings"]["n_test"]
     titles = [tr("1 - cosine, 5th percentile of {n}", n=n_texts), tr("MRR less fp32's")]
     title = tr("Many ways to adjust the range (recorded; dashed: 1% less MRR)")
     meta = {tr("MRR less fp32's, {form}", form=tr(f)): r["mrr less fp32"] for f, r in rows.items()}

@@ -17,7 +17,7 @@ from efflab.errors import require, require_int
 from efflab.estimate import Estimate, bootstrap
 from efflab.experiments import int8_engines as experiment
 from efflab.experiments import int8_ranges as ranges
-from efflab.experiments.record import machines, recorded
+from efflab.experiments.record import machines, read_record
 from efflab.lab import tr
 from efflab.points import encoder, language_model
 from efflab.privacy import load
@@ -116,9 +116,9 @@ CPUS = {False: "CPU without VNNI (recorded)", True: "CPU with VNNI (recorded)"}
 def record(vnni: bool | None = None) -> dict:
     """The comparison as recorded last; `vnni`: on a CPU that has VNNI or has none, if any is."""
     name = experiment.NAME
-    features = {m: recorded(name, m)["features"] or {} for m in machines(name)}
+    features = {m: read_record(name, m)["features"] or {} for m in machines(name)}
     alike = [m for m in features if vnni is not None and features[m].get("vnni") is vnni]
-    return recorded(name, alike[-1] if alike else None)
+    return read_record(name, alike[-1] if alike else None)
 
 
 def recorded_engines(vnni: bool | None = None) -> dict[str, dict]:
@@ -169,7 +169,7 @@ def time_rows(live: dict[str, Engine], repeats: int = 9) -> list[dict]:
     """Times over fp32's on both recorded kinds of CPU and on this one, 4 texts of 64 tokens."""
     batch = experiment.full_batch(4, 64)
     calls = {name: lambda e=engine: e.embed(*batch) for name, engine in live.items()}
-    times = bench.compared(calls.pop(experiment.FP32), calls, warmup=1, repeats=repeats)
+    times = bench.compare(calls.pop(experiment.FP32), calls, warmup=1, repeats=repeats)
     ratios = {experiment.FP32: times.again} | times.ratios
     rows = []
     for name, ratio in ratios.items():

@@ -14,7 +14,7 @@ from efflab.compression import packed
 from efflab.config import PRESETS
 from efflab.errors import require
 from efflab.experiments import int8_ranges as ranges
-from efflab.experiments.record import DECIMAL, agrees, recorded
+from efflab.experiments.record import DECIMAL, agrees, read_record
 from efflab.lab import Evidence, Outcome, by_id
 from efflab.model import Transformer
 
@@ -147,7 +147,7 @@ ACCURACY_RULE = (
 @cache
 def recorded_forms() -> dict[str, dict]:
     """The recorded runs by form; each difference is paired by text."""
-    return ranges.by_form(recorded(ranges.NAME)["runs"])
+    return ranges.by_form(read_record(ranges.NAME)["runs"])
 
 
 def accuracy_evidence(runs: Mapping[str, Mapping]) -> list[Evidence]:

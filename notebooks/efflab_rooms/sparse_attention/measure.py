@@ -54,7 +54,7 @@ def growth(implementations: dict, lengths: list[int], repeats: int = 7) -> list[
     for n in lengths:
         qkv = heads(n)
         calls = {name: partial(attend, *qkv) for name, attend in implementations.items()}
-        times = bench.interleaved(calls, warmup=1, repeats=repeats)
+        times = bench.time_interleaved(calls, warmup=1, repeats=repeats)
         mib = {name: bench.peak_bytes(call) / 2**20 for name, call in calls.items()}
         results.append(Costs(n, times, mib))
     return results
@@ -107,7 +107,7 @@ def time_over_flex(seq_len: int = 4096, repeats: int = 5) -> float | None:
     ours = partial(sliding_window_attention, *qkv, attention_bench.WINDOW)
     try:
         torch.testing.assert_close(flex(), ours(), atol=1e-4, rtol=1e-4)
-        times = bench.interleaved({"ours": ours, "flex": flex}, warmup=1, repeats=repeats)
+        times = bench.time_interleaved({"ours": ours, "flex": flex}, warmup=1, repeats=repeats)
         return times["ours"].ratio(times["flex"])
     except RuntimeError as error:  # torch's own message names what it misses
         print(tr("FlexAttention cannot be compiled here: {why}", why=str(error).splitlines()[0]))

@@ -7,7 +7,7 @@ import numpy as np
 
 from efflab import bench, cost
 from efflab.config import ModelConfig
-from efflab.data import published
+from efflab.data import read_published
 from efflab.devices import Device
 from efflab.estimate import Estimate, of_median
 from efflab.model import Transformer
@@ -19,7 +19,7 @@ def growth_rows() -> list[dict]:
 
     `year` is the month of publication as a decimal year.
     """
-    rows = published("growth")
+    rows = read_published("growth")
     for row in rows:
         year, month = map(int, row["published"].split("-"))
         params, tokens = row["params"], row["tokens"]
