@@ -112,7 +112,7 @@ MADE = {
     ),
     "weight_masks": lambda m: run(pruning.apply_masks(m, masks(m))),
     "apply_masks": lambda m: run(pruning.apply_masks(m, masks(m))),
-    "masks_held": held,
+    "hold_masks": held,
     "forward_flops": lambda m: torch.tensor(pruning.forward_flops(m, 12)),
     "prune_heads": lambda m: run(pruning.prune_heads(m, UNITS)),
     "prune_ffn": lambda m: run(pruning.prune_ffn(m, UNITS)),
