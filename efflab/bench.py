@@ -162,7 +162,7 @@ def compare(
     The difference between its two runs is this machine's current noise: a ratio inside that band
     shows no difference.
 
-        result = compared(old, {"new": new})
+        result = compare(old, {"new": new})
         result.ratios["new"].mean, result.differs("new")   # 0.52, True
     """
     require(not {"baseline", "again"} & set(fns), "fns", list(fns), "no name 'baseline' or 'again'")

@@ -14,7 +14,7 @@ import numpy as np
 
 from efflab.errors import require_one_of
 from efflab.lab import notebook
-from efflab.lab.colours import OPEN, RIGHT, WRONG
+from efflab.lab.colours import OPEN, RIGHT, SCALE, WRONG
 from efflab.lab.page import emit_html
 from efflab.lab.text import number, tr
 
@@ -241,7 +241,7 @@ def _draw(exercise: Exercise, answer, mismatch: Mismatch | None) -> None:
             z=z.astype(float),
             zmin=low,
             zmax=high,
-            colorscale="Viridis",
+            colorscale=SCALE,
             showscale=column == 2,
             row=1,
             col=column,

@@ -13,6 +13,10 @@ PALE_GREY, GRID_GREY, FAINT_GREY = "#e8e8e8", "#e4e4e4", "#f4f4f4"
 VEIL, THIN_VEIL = "rgba(255,255,255,0.8)", "rgba(255,255,255,0.6)"
 """Translucent white, behind legends and labels."""
 
+SCALE, ONE_HUE = "Viridis", "Blues"
+DIVERGING, DIVERGING_WARM = "RdBu", "RdBu_r"
+"""Scales by plotly's names: of amounts, and around zero, where high is blue or (warm) red."""
+
 RIGHT, PARTLY, WRONG, OPEN = GREEN, ORANGE, VERMILION, MID_GREY
 """Colours of the outcomes of verdicts and checks."""
 

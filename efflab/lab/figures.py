@@ -226,8 +226,10 @@ def heatmap(
     require(z.ndim == 2, "z", z.shape, "a matrix of two dimensions")
     fig = blank(title, x_title, y_title, meta=meta, **layout)
     z = z.astype(int) if z.dtype == bool else z
-    colours = dict(colorscale="RdBu", zmid=0) if diverging else dict(colorscale="Viridis")
-    fig.add_heatmap(z=z, x=x, y=y, colorbar_title_text=bar_title, **colours)
+    scale = dict(colorscale=colours.SCALE)
+    if diverging:
+        scale = dict(colorscale=colours.DIVERGING, zmid=0)
+    fig.add_heatmap(z=z, x=x, y=y, colorbar_title_text=bar_title, **scale)
     fig.update_yaxes(autorange="reversed")
     if square:
         fig.update_yaxes(scaleanchor="x", constrain="domain")
