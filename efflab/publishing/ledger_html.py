@@ -73,6 +73,12 @@ def speaking(language: str, texts: dict[str, str]) -> Iterator[None]:
         use_texts({})
 
 
+def deciding_figure(record: dict) -> str:
+    """The figure on which a stored verdict turns, in the language in use: name, value and kind."""
+    first = next(iter(by_id(record["figures"]).values()))
+    return tr("{name}: {value}", name=name_words(first), value=value_line(first))
+
+
 class _Body:
     """The page's content in one language, texts and links, for `pages/ledger.html`."""
 
@@ -149,7 +155,6 @@ class _Body:
             return dict(machine=column.name, none=word)
         words = self.words(claim, record)
         _, _, mark, colour = OUTCOMES[record["outcome"]]
-        first = next(iter(by_id(record["figures"]).values()))
         return dict(
             machine=column.name,
             none=None,
@@ -157,7 +162,7 @@ class _Body:
             colour=colour,
             outcome=outcome_words(record["outcome"], self.language),
             why=words["condition"] or words["reason"],
-            figure=tr("{name}: {value}", name=name_words(first), value=value_line(first)),
+            figure=deciding_figure(record),
         )
 
     def words(self, claim: str, record: dict) -> dict[str, str]:
