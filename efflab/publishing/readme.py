@@ -15,11 +15,7 @@ NOTEBOOK_COLUMNS = {
     "zh": ("", "笔记本", "English", "分钟", "你会弄清楚什么"),
 }
 NOT_YET = "—"
-<<<<<<< HEAD
-"""Shown instead of an outcome if the claim's notebook is not written yet."""
-=======
 """In place of an outcome and its figure, where the claim's notebook is not written yet."""
->>>>>>> textsE
 
 
 def notebooks(root: Path = ROOT, language: str = "en") -> str:
@@ -38,22 +34,14 @@ def notebooks(root: Path = ROOT, language: str = "en") -> str:
 
 
 def chinese_map(root: Path = ROOT) -> str:
-<<<<<<< HEAD
-    """The article's claims in Chinese: section, claim, notebook, outcome."""
+    """The article's claims in Chinese: section, claim, outcome, deciding figure, notebook."""
     records, rows = verdicts(root), []
     for name, claim in claims(root).items():
-        record = records.get(name)
-        outcome = outcome_words(record["outcome"], "zh") if record else NOT_YET
-=======
-    """The article's claims in Chinese: section, claim, outcome, deciding figure, notebook."""
-    judged, rows = verdicts(root), []
-    for name, claim in claims(root).items():
         outcome = figure = NOT_YET
-        if record := judged.get(name):
+        if record := records.get(name):
             outcome = outcome_words(record["outcome"], "zh")
             with speaking("zh", chinese_texts(name, root) | TEXTS):
                 figure = deciding_figure(record)
->>>>>>> textsE
         link = notebook_link(claim["notebook"], root, language="zh")
         rows.append((claim["section"], claim["claim"]["zh"], outcome, figure, link))
     return table(("节", "论断", "结论", "起决定作用的数字", "笔记本"), rows)
