@@ -1,7 +1,7 @@
 """Reads a notebook's source and splits it into an English and a Chinese notebook.
 
 People edit `notebooks/src/NN_name.py` (jupytext's percent format). It has each text cell twice,
-tagged `en` and `zh`, and shared code cells.
+tagged `en` and `zh`, and shared code cells. A solution without a word of prose stands once.
 """
 
 import ast
@@ -25,6 +25,9 @@ METADATA = {
 }
 TWIN = {"en": "[Chinese edition](zh/{name}.ipynb)", "zh": "[英文版](../{name}.ipynb)"}
 """The line under a notebook's heading that links to the other language's edition."""
+
+SUMMARY = {"en": "<summary>Solution</summary>", "zh": "<summary>答案</summary>"}
+"""The heading of a folded solution."""
 
 
 def read_source(path: Path) -> NotebookNode:
@@ -92,8 +95,8 @@ def exercise_name(cell: NotebookNode) -> str:
 
 def solution(source: NotebookNode, name: str, language: str) -> str:
     """The code for the stub of exercise `name`, from its folded solution."""
-    required = {language, "solution", f"ex-{name}"}
-    cells = [c.source for c in source.cells if required <= set(tags(c))]
+    required, other = {"solution", f"ex-{name}"}, {"en": "zh", "zh": "en"}[language]
+    cells = [c.source for c in source.cells if required <= set(tags(c)) and other not in tags(c)]
     require(len(cells) == 1, f"solutions of {name} in {language}", len(cells), "exactly one")
     blocks = re.findall(r"```python\n(.*?)\n```", cells[0], re.DOTALL)
     require(len(blocks) == 1 and "<details>" in cells[0], name, cells[0], "one folded python block")
@@ -138,7 +141,7 @@ def translate(source: NotebookNode, language: str) -> NotebookNode:
         if "parameters" in tags(cell):
             text = text.replace('language = "en"', f'language = "{language}"', 1)
         if language == "zh" and cell.cell_type == "markdown":
-            text = join_lines(text)
+            text = join_lines(text).replace(SUMMARY["en"], SUMMARY["zh"])
         if not notebook.cells:
             text = link_twin(text, source.metadata.efflab["name"], language)
         new = {"code": nbformat.v4.new_code_cell, "markdown": nbformat.v4.new_markdown_cell}

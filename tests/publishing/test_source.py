@@ -95,6 +95,10 @@ def test_a_solution_goes_into_its_stub(path):
     assert stub.source == "answer_1 = n"
     with pytest.raises(ValueError, match=r"solutions of 90-1 in zh=0"):
         solution(source, "90-1", "zh")
+    source.cells[-1].metadata.tags.remove("en")  # then it is both languages'
+    assert solution(source, "90-1", "zh") == solution(source, "90-1", "en") == "answer_1 = n"
+    summaries = [translate(source, x).cells[-1].source.splitlines()[0] for x in ("en", "zh")]
+    assert summaries == ["<details><summary>Solution</summary>", "<details><summary>答案</summary>"]
     stub.metadata.tags = ["exercise"]
     with pytest.raises(ValueError, match=r'one exercise such as "ex-03-1"'):
         exercise_name(stub)
