@@ -17,7 +17,7 @@ from efflab.lab.figures import dress
 from efflab.lab.page import emit, emit_html, figure_bundle, live, widget_view
 from efflab.lab.refusals import refusal
 from efflab.lab.static import MOST_FRAMES, at_rest, pick, still, with_controls
-from efflab.lab.text import tr, tr_name
+from efflab.lab.text import tr, unit_name
 
 FAST_SECONDS = 0.05
 """Up to here a picture follows the hand; above, it waits until the control is let go."""
@@ -120,7 +120,7 @@ class Explorer:
         """A control's label with its unit, in the language in use."""
         control = self.controls[name]
         text = tr(control.label or name.replace("_", " "))
-        return f"{text} ({tr_name(control.unit)})" if control.unit else text
+        return f"{text} ({unit_name(control.unit)})" if control.unit else text
 
     def set(self, **values) -> None:
         """Move controls, as the reader would, and draw at once."""

@@ -116,11 +116,13 @@ def unit_name(unit: str) -> str:
 
 
 def with_unit(value, unit: str = "", digits: int = 3) -> str:
-    """`number` and its unit: "24x" and "5%" stand together, words and letters apart.
+    """`number` and its unit: "24x", "5%" and "±5%" stand together, words and letters apart.
 
-    >>> with_unit(24.0, "x"), with_unit(5, "tokens")
-    ('24x', '5 tokens')
+    >>> with_unit(24.0, "x"), with_unit(5, "tokens"), with_unit(8.4, "±%")
+    ('24x', '5 tokens', '±8.4%')
     """
+    if unit.startswith("±"):
+        return "±" + with_unit(value, unit.removeprefix("±"), digits)
     unit = tr_name(unit)
     gap = "" if unit in ("", "x", "%") else " "
     return f"{number(value, digits)}{gap}{unit}"
