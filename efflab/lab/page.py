@@ -88,12 +88,12 @@ def figure_png(fig, width: int = 800) -> bytes:
 def figure_text(fig) -> str:
     """Title and key numbers (`layout.meta`) of a figure, for those who cannot see it."""
     from efflab.lab.notebook import current
-    from efflab.lab.text import chinese, number, tr
+    from efflab.lab.text import number, tr_known
 
     title = (fig.layout.title.text or "Figure").replace("<br>", " ")
     meta = fig.layout.meta if isinstance(fig.layout.meta, dict) else {}
     shown = {
-        name if chinese(name) is None else tr(name): number(value)
+        tr_known(name): number(value)
         for name, value in meta.items()
         if name not in current.withheld
     }

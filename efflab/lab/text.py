@@ -85,6 +85,11 @@ def tr_name(name: str) -> str:
     return tr(name) if is_text or chinese(name) is not None else name
 
 
+def tr_known(name) -> str:
+    """`tr` of what has Chinese; anything else is a name or a number, which stands as it is."""
+    return str(name) if chinese(str(name)) is None else tr(str(name))
+
+
 def needs_translation(text: str) -> bool:
     """Whether `text` has a word of two or more Latin letters and nothing Chinese."""
     return bool(re.search(r"[A-Za-z]{2}", re.sub(r"{.*?}", "", text))) and not has_chinese(text)

@@ -19,7 +19,7 @@ from efflab.estimate import Estimate, require_figure
 from efflab.formats import VERDICT as MIME
 from efflab.lab import colours
 from efflab.lab.page import emit_html, live, plain
-from efflab.lab.text import KINDS, language, number, tr, with_unit
+from efflab.lab.text import KINDS, language, number, tr, tr_known, with_unit
 from efflab.rules import require_type
 
 OUTCOMES = {
@@ -242,7 +242,8 @@ def _busy_line(evidence: Iterable[Evidence]) -> str:
 
 def name_words(evidence: Evidence) -> str:
     """Its name in the language in use."""
-    return fill(tr(evidence.name), evidence.values)
+    values = {key: tr_known(value) for key, value in evidence.values.items()}
+    return fill(tr(evidence.name), values)
 
 
 def evidence_line(evidence: Evidence) -> str:
