@@ -88,12 +88,16 @@ def figure_png(fig, width: int = 800) -> bytes:
 def figure_text(fig) -> str:
     """Title and key numbers (`layout.meta`) of a figure, for those who cannot see it."""
     from efflab.lab.notebook import current
-    from efflab.lab.text import number
+    from efflab.lab.text import number, tr_known
 
     title = (fig.layout.title.text or "Figure").replace("<br>", " ")
     meta = fig.layout.meta if isinstance(fig.layout.meta, dict) else {}
-    meta = {name: value for name, value in meta.items() if name not in current.withheld}
-    return "\n".join([f"[{title}]", *(f"  {name}: {number(v)}" for name, v in meta.items())])
+    shown = {
+        tr_known(name): number(value)
+        for name, value in meta.items()
+        if name not in current.withheld
+    }
+    return "\n".join([f"[{title}]", *(f"  {name}: {value}" for name, value in shown.items())])
 
 
 def plain(value):

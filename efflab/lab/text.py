@@ -85,6 +85,11 @@ def tr_name(name: str) -> str:
     return tr(name) if is_text or chinese(name) is not None else name
 
 
+def tr_known(name) -> str:
+    """`tr` of what has Chinese; anything else is a name or a number, which stands as it is."""
+    return str(name) if chinese(str(name)) is None else tr(str(name))
+
+
 def needs_translation(text: str) -> bool:
     """Whether `text` has a word of two or more Latin letters and nothing Chinese."""
     return bool(re.search(r"[A-Za-z]{2}", re.sub(r"{.*?}", "", text))) and not has_chinese(text)
@@ -116,11 +121,13 @@ def unit_name(unit: str) -> str:
 
 
 def with_unit(value, unit: str = "", digits: int = 3) -> str:
-    """`number` and its unit: "24x" and "5%" without a space, words with one.
+    """`number` and its unit: "24x", "5%" and "±5%" without a space, words with one.
 
-    >>> with_unit(24.0, "x"), with_unit(5, "tokens")
-    ('24x', '5 tokens')
+    >>> with_unit(24.0, "x"), with_unit(5, "tokens"), with_unit(8.4, "±%")
+    ('24x', '5 tokens', '±8.4%')
     """
+    if unit.startswith("±"):
+        return "±" + with_unit(value, unit.removeprefix("±"), digits)
     unit = tr_name(unit)
     gap = "" if unit in ("", "x", "%") else " "
     return f"{number(value, digits)}{gap}{unit}"

@@ -18,7 +18,7 @@ from efflab.errors import require, require_one_of, wrong_type
 from efflab.estimate import Estimate, require_figure
 from efflab.lab import colours
 from efflab.lab.page import emit_html, live, plain
-from efflab.lab.text import KINDS, language, number, tr, with_unit
+from efflab.lab.text import KINDS, language, number, tr, tr_known, with_unit
 from efflab.rules import require_type
 
 OUTCOMES = {
@@ -240,7 +240,8 @@ def _busy_line(evidence: Iterable[Evidence]) -> str:
 
 def name_words(evidence: Evidence) -> str:
     """The evidence's name in the current language."""
-    return fill(tr(evidence.name), evidence.values)
+    values = {key: tr_known(value) for key, value in evidence.values.items()}
+    return fill(tr(evidence.name), values)
 
 
 def evidence_line(evidence: Evidence) -> str:

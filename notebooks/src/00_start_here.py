@@ -30,7 +30,7 @@
 # **efflab 是一篇可以运行的 Transformer 效率综述。** 文章里有三十来条论断，
 # 例如“注意力是瓶颈”“INT8 让模型缩小 75%”。每个笔记本取其中几条，请你先预测，再用公式计算，
 # 在*你自己的*机器上实测，亲手调节旋钮，最后看结论：*成立*、*有条件成立*、*不成立*，或*未定*。
-# 规则在知道数字之前就已定下，所以结论可能被推翻。文章是《大型Transformer效率优化方案全解析》。
+# 规则在知道数字之前就已定下，所以论断可能被推翻。文章是《大型Transformer效率优化方案全解析》。
 #
 # | | |
 # |---|---|
@@ -76,8 +76,8 @@ lab.use_notebook("00_start_here", exercises.EXERCISES, texts("start_here"))
 #
 # Transformer 的每一层有两半。*注意力*让每个 token 与所有 token 两两比较，
 # 核心部分的计算量随 token 数的平方 n² 增长；其余部分，即注意力的投影和*前馈网络*，
-# 逐个处理 token，计算量与 n 成正比。文本短时其余部分更贵，文本长时 n² 部分更贵。
-# 两者在哪里相交？请写下一个数。猜错没关系，这正是本系列的学法。
+# 逐个处理 token，计算量与 n 成正比。文本短时其余部分的开销大，文本长时 n² 部分的开销大。
+# 两者在多长时相等？请写下一个数。猜错没关系，这正是本系列的学法。
 
 # %%
 crossing = predict(
@@ -102,7 +102,7 @@ crossing = predict(
 # ## 2 · 拖动第一个滑块
 #
 # 请拖动**序列长度**。右边的曲线是一层的计算量中随 n² 增长的那部分所占的份额；
-# 左边的条形是假如设备跑满标称峰值，时间会花在哪里；菱形标出曲线达到一半时的长度。
+# 左边的条形表示：假如设备跑满标称峰值，时间会花在哪里；菱形标出曲线达到一半时的长度。
 #
 # 试三件事。拖到圆点越过菱形为止。把模型换成 `gpt3-175b`，再找一次。然后换回 `bert-base`，
 # 关掉**融合注意力**，注意看左边的条形：同样的 FLOPs，耗时可以相差很大。
@@ -143,7 +143,7 @@ crossing.reveal(cost.crossing_length(PRESETS["bert-base"], "linear"))
 # |---|---|
 # | 实测 | 单元格上次运行时在这台机器上测得 |
 # | 计算 | 由公式得出，出处写在函数的文档字符串里 |
-# | 模拟 | 由某个不在手边的设备的模型得出 |
+# | 模拟 | 手边没有那种设备，由它的模型算出 |
 # | 存档 | 先前测得，设备与命令一并保存 |
 # | 文献 | 取自论文中的表格 |
 
@@ -153,8 +153,10 @@ crossing.reveal(cost.crossing_length(PRESETS["bert-base"], "linear"))
 # Training a dense model takes about 6 FLOPs for each parameter and token, 2 forward and 4 backward
 # (3 in an encoder-decoder, where a token passes half of the parameters). From BERT-large to PaLM,
 # in three and a half years, the largest models grew more than a thousandfold. Then Chinchilla
-# showed that the same compute is better spent on a smaller model and more text: sizes stopped
-# growing, compute did not.
+# showed that the same compute is better spent on a smaller model and more text. To July 2024, where
+# this chart ends, no dense model in it is larger than PaLM, while compute kept growing. (Mixtures of
+# experts, of which each token passes a part, are not in it. Their *total* size did grow: DeepSeek-V3
+# of December 2024 has 671 billion parameters, of which a token passes 37 billion.)
 
 # %% [markdown] tags=["zh"]
 # ## 3 · 为什么要讲效率：增长
@@ -162,7 +164,9 @@ crossing.reveal(cost.crossing_length(PRESETS["bert-base"], "linear"))
 # 训练一个稠密模型，每个参数、每个 token 大约需要 6 次浮点运算，前向 2 次，
 # 反向 4 次（编码器-解码器模型是 3 次，因为一个 token 只经过一半参数）。从 BERT-large 到 PaLM，
 # 三年半里最大的模型扩大了上千倍。随后 Chinchilla 表明，同样的计算量用在更小的模型、
-# 更多的文本上更划算：此后规模不再增长，计算量却没有停下。
+# 更多的文本上更划算：到本图截止的 2024 年 7 月，图中再没有比 PaLM 更大的稠密模型，
+# 训练计算量却仍在增长。（混合专家模型 MoE 不在图中，它的每个 token 只经过一部分参数，
+# *总*参数量还在增长：2024 年 12 月的 DeepSeek-V3 总参数 6710 亿，每个 token 激活 370 亿。）
 
 # %%
 show(figures.growth())
@@ -233,7 +237,7 @@ print(tokenizer.decode(written[0].tolist()))
 # %% [markdown] tags=["zh"]
 # ## 6 · 先预测，再实测
 #
-# 本系列的一切都从能写在信封背面的算术开始。`stdlib-gpt` 有 6 层，每层 192 个通道，词表大小 2,048。
+# 本系列的一切都从几行草稿就能算清的账开始。`stdlib-gpt` 有 6 层，每层 192 个通道，词表大小 2,048。
 # 用它对下面这段文本做一次前向计算，你的机器需要多久？
 
 # %%
@@ -303,23 +307,25 @@ table(rows, kind="measured")
 # %% [markdown] tags=["en"]
 # Parameters and FLOPs agree to the last digit. Memory is above the formula, which counts the layers
 # alone: the final norm, the logits' input and the LayerNorms' statistics come on top. Time is above
-# its bound by some factor; section 7 takes that factor apart.
+# its bound; section 7 says where the difference comes from.
 #
 # Training keeps several times as many bytes as the forward pass alone needs at its peak:
 # activations wait for the backward pass. Notebook 06 comes back to that.
 #
-# **Noise is lesson one.** The same pass, timed against itself turn and turn about, should give a
-# ratio of 1. What it gives instead is this machine's noise at this hour, and from here on a ratio
-# of times counts as a difference only if its whole interval lies outside that band.
+# **Noise is lesson one.** The same pass, timed interleaved with itself, should give a ratio of 1. What
+# it gives instead is this machine's noise at this hour. Such a test of a thing against itself is
+# called an *A/A test*, and the range around 1 that it takes up the *A/A band*: from here on a ratio of
+# times counts as a difference only if its whole interval lies outside that band.
 
 # %% [markdown] tags=["zh"]
 # 参数量和 FLOPs 分毫不差。内存比公式多一些，因为公式只算各层：最后的归一化、logits 的输入、
-# LayerNorm 的统计量还在其外。时间则是下界的若干倍，第 7 节会把这个倍数拆开。
+# LayerNorm 的统计量还在其外。时间则比下界高出一截，第 7 节会拆解这段差距。
 #
 # 训练时要保留的字节数是纯前向峰值的好几倍：激活值要留到反向传播时使用。第 06 篇会回到这一点。
 #
-# **第一课是噪声。** 把同一次前向计算与它自己轮流计时，比值本该是 1。实际得到的偏差，
-# 就是这台机器此刻的噪声；从这里起，只有整个区间都落在这条噪声带之外，耗时之比才算有差别。
+# **第一课是噪声。** 把同一次前向计算与它自己交替计时，比值本该是 1。实际得到的偏差，
+# 就是这台机器此刻的噪声。这种自己与自己的对比叫 *A/A 测试*，测得的波动范围就是 *A/A 噪声带*：
+# 从这里起，只有整个区间都落在噪声带之外，耗时之比才算有差别。
 
 # %% tags=["nbval-ignore-output"]
 noise = bench.compare(forward, {"the same": forward}, warmup=1, repeats=15)
@@ -368,7 +374,7 @@ rows = [
     {
         "operator": measure.short_name(op.name),
         "calls": op.calls,
-        "share of time": f"{100 * op.seconds / total:.0f} %",
+        "share of time": f"{100 * op.seconds / total:.0f}%",
         "ms": 1e3 * op.seconds,
         "GFLOP": op.flops / 1e9,
         "MB moved": op.bytes / 1e6,
@@ -385,8 +391,8 @@ show(figures.timeline(forward_profile))
 # %% [markdown] tags=["en"]
 # Read it from left to right: embedding, six times attention and feed-forward, logits. `addmm` is
 # every linear layer, `scaled_dot_product` the quadratic part of attention, `mm` the logits.
-# LayerNorm and the additions mostly move bytes. GELU moves few and takes its time all the same: it
-# evaluates an error function for every value, which a count of matrix products does not see.
+# LayerNorm and the additions mostly move bytes. So does GELU, but for every value it also evaluates an
+# error function, which a count of matrix products does not see.
 #
 # So why is the pass slower than its bound? Kind by kind, the least time by the roofline and the
 # time taken:
@@ -394,7 +400,7 @@ show(figures.timeline(forward_profile))
 # %% [markdown] tags=["zh"]
 # 从左往右读：嵌入，六次注意力与前馈，最后是 logits。`addmm` 是所有线性层，
 # `scaled_dot_product` 是注意力的平方部分，`mm` 是 logits。LayerNorm 和加法主要在搬运字节。
-# GELU 搬得不多，却照样费时：它要对每个值计算误差函数，而只数矩阵乘法是看不到这一点的。
+# GELU 也要搬运，此外还要对每个值计算误差函数，而只数矩阵乘法是看不到这一点的。
 #
 # 那么，为什么比下界慢？逐类来看，左边是屋顶线给出的最短时间，右边是实际时间：
 
@@ -408,8 +414,8 @@ table(measure.gap_rows(forward_profile, machine), kind="measured")
 # 15, after a profile that changed a decision.)
 
 # %% [markdown] tags=["zh"]
-# 从剖析到决策，靠的是阿姆达尔定律：占总时间份额 p 的部分加速 k 倍，
-# 整体加速 1 / (1 - p + p / k) 倍。若 p = 0.3，哪怕注意力快到不花时间，整体也只快 1.43 倍。
+# 从剖析到决策，靠的是阿姆达尔定律：占总时间份额 p 的部分，速度变为 k 倍，
+# 整体的加速比就是 1 / (1 - p + p / k)。若 p = 0.3，哪怕注意力快到不花时间，整体的加速比也不超过 1.43。
 # （`profile-first` 到第 15 篇下结论，那里有一次剖析改变了决策。）
 
 # %% [markdown] tags=["en"]
@@ -439,8 +445,8 @@ table(measure.gap_rows(forward_profile, machine), kind="measured")
 # | Q、K、V 与输出投影 | 8 C² | - |
 # | 前馈 | 4 C F | - |
 #
-# 由 4 n C = 4 C F 得 **n = F**，此时分数与前馈网络一样贵；到 **n = 2 C + F**，
-# 分数与*该层其余全部*一样贵。批大小和层数都约掉了。
+# 由 4 n C = 4 C F 得 **n = F**，此时分数与前馈网络的计算量相等；到 **n = 2 C + F**，
+# 分数与*该层其余全部*的计算量相等。批次大小和层数都约掉了。
 
 # %%
 show(figures.attention_shares())
@@ -465,8 +471,8 @@ table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
 # None of these models reaches its own crossing: at its longest input, attention's quadratic part
-# is 10% of BERT-base's layers and 3% of GPT-3's. The wider the model, the later the crossing.
-# But look at the column *half of stored bytes*: training without a fused kernel stores the scores,
+# is 10% of the arithmetic of BERT-base's layers and 3% of GPT-3's. The wider the model, the later the
+# crossing. But look at the column *half of stored bytes*: training without a fused kernel stores the scores,
 # and with attention dropout, as these models were trained, they are half of all the activations
 # from some 435 tokens on in BERT-base's shape (without dropout from 1,024). Quadratic *memory* hurt
 # long before quadratic arithmetic did.
@@ -479,16 +485,16 @@ table(rows, kind="computed")
 # matrix of scores in memory.
 
 # %% [markdown] tags=["zh"]
-# 这些模型没有一个到达自己的交点：取各自最长的输入，平方部分在 BERT-base 各层里只占 10%，
-# 在 GPT-3 里只占 3%。模型越宽，交点越远。但请看“n² 占所存字节一半”这一列：
-# 训练时若不用融合算子（kernel，内核），就要存下分数；若像这些模型那样对注意力用 dropout，
+# 这些模型没有一个到达自己的交点：取各自最长的输入，平方部分只占 BERT-base 各层计算量的 10%，
+# 在 GPT-3 中只占 3%。模型越宽，交点越远。但请看“n² 占所存字节一半”这一列：
+# 训练时若不用融合内核（fused kernel），就要存下分数；若像这些模型那样对注意力用 dropout，
 # 在 BERT-base 的形状里大约从 435 个 token 起，分数就占了所存激活值的一半（不用 dropout 则从
 # 1,024 个起）。平方级的*内存*远比平方级的计算更早成为问题。
 #
 # 如今 128k token 的上下文则在另一侧：即使是 GPT-3 的形状，各层计算量也有 64% 是平方部分，
 # BERT-base 的形状则有 97%。
 #
-# 计算量能说明时间吗？我们用 `stdlib-gpt` 的形状实测一层：前馈网络、PyTorch 的融合注意力，
+# 计算量能说明耗时吗？我们用 `stdlib-gpt` 的形状实测一层：前馈网络、PyTorch 的融合注意力，
 # 以及照公式写的注意力（整个分数矩阵都放在内存里）。
 
 # %%
@@ -544,31 +550,31 @@ table(rows)
 #   section.
 
 # %% [markdown] tags=["zh"]
-# 表中可以看出，时间在这台机器上多大程度上跟随计算量。融合算子做的正是公式所数的运算。
+# 从表中可以看出，这台机器上的耗时在多大程度上由计算量决定。融合内核做的正是公式所数的运算。
 # 非融合的写法计算量相同，但上面的代码把 n² 个分数写进内存三遍（乘积、缩放后、softmax 后），
-# 又读出三遍，所以交点来得更早。对当年那样实现的人来说，“注意力是瓶颈”更早就成立了；
+# 又读出三遍，所以交点出现在更短的长度。对当年那样实现的人来说，“注意力是瓶颈”在更短的文本上就成立；
 # FlashAttention（Dao 等，2022）把交点推向 FLOPs 所决定的位置。
 #
 # ### 何时失效
 #
-# - **因果模型。** 这里数的是完整的分数。若算子跳过被遮住的一半，交点要到两倍长度。
+# - **因果模型。** 这里数的是完整的分数。若内核跳过被遮住的一半，交点要到两倍长度。
 # - **逐 token 生成。** 有了键值缓存，每一步都要为一个 token 读取全部权重和整个缓存。
-#   此时起决定作用的是字节而不是 FLOPs：缓存在另一个长度上超过权重，模型越大该长度越长，
-#   批越大则越短。
-# - **小矩阵。** 远低于屋顶的算子，耗时并不跟随 FLOPs。这就是下一节。
+#   此时起决定作用的是字节而不是 FLOPs：缓存超过权重的长度又是另一个，模型越大该长度越长，
+#   批次越大则越短。
+# - **小矩阵。** 远低于屋顶线的算子，耗时并不由 FLOPs 决定。这就是下一节的内容。
 
 # %% [markdown] tags=["en"]
 # ## 9 · The roofline of your machine
 #
 # Each operator has an *arithmetic intensity*: FLOPs per byte that it reads and writes. Left of the
 # ridge the memory limits it, right of it the arithmetic (Williams et al. 2009). How far a point
-# lies under the roof is how much a better kernel could gain.
+# lies under the roof is how much a better kernel could gain at most.
 
 # %% [markdown] tags=["zh"]
 # ## 9 · 你的机器的屋顶线
 #
-# 每个算子都有自己的*算术强度*：每读写一个字节所做的 FLOPs。在脊点左侧受内存限制，
-# 在右侧受计算限制（Williams 等，2009）。点离屋顶有多远，更好的算子就还能快多少。
+# 每个算子都有自己的*算术强度*：每读写一个字节所做的 FLOPs。在拐点（ridge point）左侧受内存限制，
+# 在右侧受计算限制（Williams 等，2009）。点离屋顶线有多远，更好的内核最多就还能快多少。
 
 # %% tags=["nbval-ignore-output"]
 decode = torch.no_grad()(lambda: model(text[:, :1]))
@@ -579,14 +585,17 @@ show(figures.roofline(machine, forward_profile.operators, one_token))
 # %% [markdown] tags=["en"]
 # The products over the whole text lie on the right: at this length the model is bound by
 # arithmetic. The same products over *one* token, which is a step of writing text, lie far on the
-# left: every weight is read for a single multiply-accumulate. They may lie above the slope, which
-# is that of main memory: weights this small stay in the caches. LayerNorm, GELU and the additions do
+# left: every weight is read for a single multiply-accumulate. Their per cent of the *peak* says little,
+# since memory keeps the peak out of their reach: their roof is the slope, and how far they lie under
+# *that* is what a better kernel could gain. They may even lie above it, since the slope is that
+# of main memory, and weights this small stay in the caches. LayerNorm, GELU and the additions do
 # no products at all; the table in section 7 gives their GB/s.
 
 # %% [markdown] tags=["zh"]
 # 对整段文本做的矩阵乘法都在右侧：在这个长度上，模型受计算限制。同样的乘法若只对*一个* token 做，
-# 也就是生成文本的一步，就落在最左边：每个权重读进来只做一次乘加。这些点可能高过斜坡，
-# 因为斜坡是主存的带宽，而这么小的权重可以留在缓存里。LayerNorm、GELU 和加法根本不做矩阵乘法，
+# 也就是生成文本的一步，就落在最左边：每个权重读进来只做一次乘加。它们达到*峰值*的百分之几，
+# 说明不了什么，因为受内存所限，峰值本来就够不着：它们的屋顶线是斜坡，离*斜坡*有多远，更好的内核才有多大余地。
+# 它们甚至可能高过斜坡，因为斜坡是主存的带宽，而这么小的权重可以留在缓存里。LayerNorm、GELU 和加法不做矩阵乘法，
 # 第 7 节的表给出了它们的 GB/s。
 
 # %% [markdown] tags=["en"]
@@ -594,16 +603,16 @@ show(figures.roofline(machine, forward_profile.operators, one_token))
 #
 # Every technique in this suite drops one point on the same board: bytes, time and quality of the
 # same model. The first point is the model as it is. Quality is in bits per byte of standard-library
-# modules that it never saw; fewer is better. Time is a multiple of the unchanged model's, measured
-# turn and turn about, so that points from different notebooks compare; the grey band is the A/A
-# noise. Points of notebooks that you have not reached stay hidden.
+# modules that it never saw; fewer is better. Time is a multiple of the unchanged model's, both timed
+# interleaved, so that points from different notebooks compare; the grey band is the widest A/A band of
+# these times. Points of notebooks that you have not reached stay hidden.
 
 # %% [markdown] tags=["zh"]
 # ## 10 · 总榜
 #
 # 本系列的每种技术都在同一张榜上留下一个点：同一个模型的字节数、耗时和质量。
 # 第一个点就是模型本来的样子。质量是模型在从未见过的标准库模块上的每字节比特数，越低越好。
-# 耗时是与原模型轮流实测所得的倍数，这样不同笔记本里的点才能相互比较；灰色带是 A/A 噪声。
+# 耗时是与原模型交替实测所得的倍数，这样不同笔记本里的点才能相互比较；灰色带是这些耗时中最宽的 A/A 噪声带。
 # 你还没读到的笔记本，它们的点暂时不显示。
 
 # %% tags=["nbval-ignore-output"]
@@ -633,7 +642,7 @@ lab.verdict("attention-quadratic", verdicts.attention_quadratic(evidence))
 # ## 12 · 练习
 #
 # **00-1.** Llama 2 的 7B 模型每层有 4,096 个通道，SwiGLU 前馈网络由*三个*矩阵组成，
-# 连接 4,096 与 11,008。从多少个 token 起，分数比前馈网络更贵？
+# 连接 4,096 与 11,008。从多少个 token 起，分数的计算量超过前馈网络？
 #
 # <details><summary>提示</summary>写出每个 token 的两种计算量：4 n C，以及每个矩阵 2 C F。</details>
 
@@ -710,11 +719,11 @@ check("00-2", attention_flops)
 # <details><summary>Hint</summary>What is left of one second? The untouched part stays, the other is divided.</details>
 
 # %% [markdown] tags=["zh"]
-# **00-3.** 阿姆达尔定律：某部分占总时间的 `share`，加速 `factor` 倍。整体快了多少倍？
+# **00-3.** 阿姆达尔定律：某部分占总时间的 `share`，速度变为 `factor` 倍。整体的速度变为多少倍？
 #
-# 然后用一用：从上面的时间线读出注意力所占的份额。若注意力的速度变为 2 倍，整体能快多少？
+# 然后用一用：从上面的时间线读出注意力所占的份额。若注意力的速度变为 2 倍，整体的速度变为多少倍？
 #
-# <details><summary>提示</summary>一秒钟还剩多少？没动的部分不变，另一部分做除法。</details>
+# <details><summary>提示</summary>原来的一秒钟还剩多少？没有加速的部分不变，加速的部分除以倍数。</details>
 
 
 # %% tags=["exercise", "ex-00-3"]
@@ -759,7 +768,8 @@ check("00-3", speedup)
 # 2020, *Scaling Laws*, arXiv:2001.08361. Hoffmann et al. 2022, *Chinchilla*, arXiv:2203.15556.
 # Korthikanti et al. 2022, *Reducing Activation Recomputation*, arXiv:2205.05198. Dao et al. 2022,
 # *FlashAttention*, arXiv:2205.14135. Williams et al. 2009, *Roofline*,
-# doi:10.1145/1498765.1498785. The growth chart's sources are in `data/published/growth.csv`.
+# doi:10.1145/1498765.1498785. DeepSeek-AI 2024, *DeepSeek-V3*, arXiv:2412.19437. The growth chart's
+# sources are in `data/published/growth.csv`.
 #
 # **Next:** [01 · Parameter sharing](01_parameter_sharing.ipynb), or straight to [03 · Sparse
 # attention](03_sparse_attention.ipynb), which makes the n² part linear and asks what that costs.
@@ -767,16 +777,17 @@ check("00-3", speedup)
 # %% [markdown] tags=["zh"]
 # ## 小结
 #
-# - 参数量和 FLOPs 由模型形状精确决定；内存误差在百分之几；时间不会少于屋顶线给出的值。
-# - 注意力的 n² 部分在 n = F 时与前馈网络一样贵，在 n = 2 C + F 时与该层其余全部一样贵。对 BERT、
-#   GPT-2、GPT-3 来说，这超出了自己的上下文长度；对如今的 128k 上下文则不然。若没有融合算子，
-#   内存会早得多地成为问题。
+# - 参数量和 FLOPs 由模型形状精确决定；内存的误差只有百分之几；时间不会少于屋顶线给出的值。
+# - 注意力的 n² 部分在 n = F 时与前馈网络的计算量相等，在 n = 2 C + F 时与该层其余全部相等。对 BERT、
+#   GPT-2、GPT-3 来说，这超出了自己的上下文长度；对如今的 128k 上下文则不然。若没有融合内核，
+#   在短得多的长度上，内存就先成了问题。
 # - 先剖析，再用阿姆达尔定律：占比小的部分，再快也带不来大收益。
 #
 # **参考文献。** Vaswani 等 2017，*Attention Is All You Need*，arXiv:1706.03762。Kaplan 等 2020，
 # *Scaling Laws*，arXiv:2001.08361。Hoffmann 等 2022，*Chinchilla*，arXiv:2203.15556。
 # Korthikanti 等 2022，*Reducing Activation Recomputation*，arXiv:2205.05198。Dao 等 2022，
 # *FlashAttention*，arXiv:2205.14135。Williams 等 2009，*Roofline*，doi:10.1145/1498765.1498785。
+# DeepSeek-AI 2024，*DeepSeek-V3*，arXiv:2412.19437。
 # 增长图的数据来源见 `data/published/growth.csv`。
 #
 # **下一篇：** [01 · 参数共享](01_parameter_sharing.ipynb)；

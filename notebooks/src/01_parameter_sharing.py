@@ -171,16 +171,19 @@ show(figures.albert_steps())
 # table 768 wide) takes 31 down to 12, all of it from the vocabulary. "ALBERT has 89% fewer
 # parameters" is both together.
 #
-# Sharing the FFN saves twice what sharing attention saves, and in the paper costs more: the score
-# goes from 82.3 to 81.6 with shared attention, to 79.5 with a shared FFN.
+# Sharing the FFN saves twice what sharing attention saves, and in the paper costs more. With an
+# embedding of 768 the score goes from 82.3 to 81.6 with shared attention and to 79.5 with a shared
+# FFN; with ALBERT's own of 128 from 81.6 to 81.7 and to 80.2, so that sharing attention costs nothing
+# there.
 
 # %% [markdown] tags=["zh"]
 # ALBERT 的“小”来自两件不同的事。**共享**把 1.09 亿降到 3100 万，省下的全在各层；
 # **嵌入分解**（用 128 宽的表加一个 128 × 768 矩阵，代替 768 宽的表）再从 3100 万降到 1200 万，
 # 省下的全在词表。“ALBERT 少了 89% 的参数”说的是两者之和。
 #
-# 共享 FFN 省下的参数是共享注意力的两倍，代价也更大：论文中平均分从 82.3 分别降到
-# 81.6（共享注意力）和 79.5（共享 FFN）。
+# 共享 FFN 省下的参数是共享注意力的两倍，论文中的代价也更大。嵌入宽 768 时，平均分从 82.3 变为 81.6
+# （共享注意力）或 79.5（共享 FFN）；用 ALBERT 自己的 128 时，从 81.6 变为 81.7 或 80.2，
+# 也就是说，共享注意力在那里没有代价。
 
 # %%
 names = ("minilm-l6", "gpt2", "bert-base", "bert-large", "gpt3-175b")
@@ -222,9 +225,11 @@ p_time.reveal(100 * (1 - forward.ratios["all"].mean))
 # What falls: parameters, the file, and in training the weights, gradients and optimizer states.
 # What stays: FLOPs and activations. The time stays too, but for what a cache makes of it: twelve uses
 # of one layer's weights may read them from a cache where twelve layers' weights come from memory,
-# and an optimizer updates fewer of them. Compare the ratio with its band. The article calls sharing
-# the core means of *lowering computation*: **it compresses storage.** It helps where weights have to
-# be downloaded, kept in a small memory, or sent between devices. (ALBERT's authors report faster
+# and an optimizer updates fewer of them. So read the percentage that your prediction was held against
+# with the ratio's interval: if that contains 1, or touches the A/A band (how far the unchanged model's
+# time over itself scatters), the forward pass has saved nothing that can be told from noise. The
+# article calls sharing the core means of *lowering computation*: **it compresses storage.** It helps
+# where weights have to be downloaded, kept in a small memory, or sent between devices. (ALBERT's authors report faster
 # *training* for a shared model of the same width, which has fewer gradients to exchange between
 # devices; the table above has their speeds.)
 #
@@ -236,8 +241,10 @@ p_time.reveal(100 * (1 - forward.ratios["all"].mean))
 # %% [markdown] tags=["zh"]
 # 下降的：参数、文件大小，以及训练时的权重、梯度和优化器状态。不变的：计算量和激活值。
 # 时间也不变，除非缓存帮忙：同一层的权重用十二遍，可能直接取自缓存，而十二层各自的权重要从内存取；
-# 优化器要更新的权重也更少。请把比值与噪声带对照。原文称共享是*降低计算量*的核心手段：
-# **它压缩的其实是存储。** 当权重需要下载、需要放进很小的内存、或需要在设备之间传输时，它才有用。
+# 优化器要更新的权重也更少。所以，揭晓预测的那个百分数要与比值的区间一起看：区间若包含 1，或碰到 A/A 噪声带
+# （原模型与自己交替计时，其比值的波动范围），前向省下的时间就与噪声无从区分。
+# 原文称共享是*降低计算量*的核心手段：**它压缩的其实是存储。**
+# 当权重需要下载、需要放进很小的内存、或需要在设备之间传输时，它才有用。
 # （ALBERT 的作者报告，同样宽度下共享的模型*训练*更快，因为设备之间要交换的梯度更少；上表有他们的速度。）
 #
 # ## 5 · 探索
@@ -261,7 +268,7 @@ explore(figures.sharing)
 # ## 6 · QKV：“不超过一半的层”
 #
 # 更温和的做法是只共享产生查询、键、值的那个投影。文章说可以共享，但不要超过一半的层。
-# 如果真有这样的界限，曲线上应当出现拐点：到一半为止损失持平，之后上升。
+# 如果真有这样的界限，曲线上应当出现拐点：共享到一半为止损失基本持平，超过之后上升。
 #
 # 实验：一个 6 层的因果模型，在标准库源码上从头训练，前 n 层共用一个 QKV。
 # 同一随机种子下，初始权重和各批数据都相同。
@@ -290,8 +297,8 @@ table(rows, kind="recorded", digits=4)
 # had reached by then. How far the two may lie apart follows from the recorded seeds' spread.
 
 # %% [markdown] tags=["zh"]
-# 现在在本机重做其中一次训练的前 75 步（共 250 步），与存档中同一种子、同一时刻的结果放在一起。
-# 两者可以相差多少，由存档中各种子的离散程度决定。
+# 现在在本机重做其中一次训练的前 75 步（共 250 步），与存档中同一种子、同一步的结果对照。
+# 两者允许相差多少，由存档中各种子之间的离散程度决定。
 
 # %% tags=["nbval-ignore-output"]
 live, reference, spread = measure.repeat_qkv(n_shared)
@@ -306,15 +313,17 @@ show(figures.qkv_figure({n_shared: live}))
 # Read the curve against the seeds' spread, and keep its limits in mind: this model is small, and it
 # trained for 250 steps only. A **positive control** says what that means: trained as long, a
 # convolution that sees 3 tokens (notebook 05) does better than full attention. While attention is
-# not yet worth having, no way of sharing it can show a knee. A larger witness is in section 3: ALBERT shared the *whole* attention
-# sub-block, QKV included, in all 12 layers of a BERT-base, and the score went from 82.3 to 81.6.
+# not yet worth having, no way of sharing it can show a knee. A larger witness is in section 3: ALBERT
+# shared the *whole* attention sub-block, QKV included, in all 12 layers of a BERT-base. The score went
+# from 82.3 to 81.6 with an embedding of 768, and from 81.6 to 81.7 with one of 128. It speaks of all
+# layers, and not of a knee at half.
 
 # %% [markdown] tags=["zh"]
-# 读这条曲线要对照随机种子的波动，也要记住它的局限：模型很小，只训练了 250 步。**阳性对照**能说明这意味着什么：
-# 训练同样久，一个只看 3 个 token 的卷积（第 05 篇）比全注意力还好。既然注意力此时还派不上用场，
+# 读这条曲线，要对照随机种子带来的波动，也要记住它的局限：模型很小，只训练了 250 步。**阳性对照**能说明这意味着什么：
+# 训练步数相同时，一个只看 3 个 token 的卷积（第 05 篇）比全注意力还好。既然注意力此时还派不上用场，
 # 怎样共享它都不可能显出拐点。
-# 更有分量的证据在第 3 节：ALBERT 在 BERT-base 的全部 12 层共享了*整个*注意力子模块（包括 QKV），
-# 平均分从 82.3 降到 81.6。
+# 更有分量的证据在第 3 节：ALBERT 在 BERT-base 的全部 12 层共享了*整个*注意力子模块（包括 QKV）。
+# 嵌入宽 768 时平均分从 82.3 降到 81.6，宽 128 时从 81.6 变为 81.7。它说的是全部共享，没有说一半处有没有拐点。
 
 # %% [markdown] tags=["en"]
 # ## 7 · Where it breaks: sharing after training
@@ -325,7 +334,7 @@ show(figures.qkv_figure({n_shared: live}))
 # %% [markdown] tags=["zh"]
 # ## 7 · 何时失效：训练之后再共享
 #
-# 上面的模型是*带着*共享投影训练的。若对已经训练好的模型这么做，各层拿到的就是从不属于自己的投影。
+# 上面的模型是*带着*共享投影训练的。若对已经训练好的模型这么做，各层拿到的就是别层的投影，从未与它一起训练过。
 # 下面是 `stdlib-gpt`，没有做任何再训练。
 
 # %% tags=["nbval-ignore-output"]
@@ -348,7 +357,9 @@ board.add(technique="QKV shared in 2 layers, no retraining", **points.language_p
 # - `package`: from which of eight packages does a docstring come?
 # - `returns`: does its function return a value?
 # - `takes`: does the function take an argument besides `self`?
-# - retrieval: find a function's code by its docstring (no head at all).
+# - retrieval: find a function's code by its docstring (no head at all), among 40 functions. Its
+#   measure is the *mean reciprocal rank* (MRR): 1 if the right code always comes first, 1/2 if always
+#   second. It falls with more candidates: compare it only over the same number of functions.
 #
 # Against it stands a copy of MiniLM for each task, all 23 million weights fine-tuned (recorded).
 
@@ -358,10 +369,12 @@ board.add(technique="QKV shared in 2 layers, no retraining", **points.language_p
 # 第三种共享最常用：预训练编码器把文本变成向量，只算一次，每个任务再加一个小小的任务头。
 # 用同一个 MiniLM 在标准库上完成四个任务：
 #
-# - `package`：一段文档字符串来自八个包中的哪一个？
-# - `returns`：它的函数有没有返回值？
-# - `takes`：函数除 `self` 外是否还有参数？
-# - 检索：由文档字符串找到函数代码（不需要任务头）。
+# - 所属包（`package`）：一段文档字符串来自八个包中的哪一个？
+# - 有无返回值（`returns`）：它的函数有没有返回值？
+# - 有无参数（`takes`）：函数除 `self` 外是否还有参数？
+# - 检索：由文档字符串在 40 个函数中找到对应的代码（不需要任务头）。指标是*平均倒数排名*
+#   （mean reciprocal rank，MRR）：正确代码总排第一，得 1；总排第二，得 1/2。候选越多越低，
+#   只有函数个数相同时才能比较。
 #
 # 与之对照的是每个任务各用一份 MiniLM，2300 万权重全部微调（存档结果）。
 
@@ -400,9 +413,9 @@ print(f"MRR {evaluate.retrieval_mrr(queries, codes).mean:.2f}")
 
 # %% [markdown] tags=["zh"]
 # 测试集只有 240 段文本，准确率的误差约为正负 5 个百分点（95%）；每个编码器只微调了一次，
-# 在 720 段文本上过了两遍：相差几个百分点说明不了什么。
+# 在 720 段文本上训练了两轮：相差几个百分点说明不了什么。
 #
-# 再看三个任务处理同一批文本的开销：共用一个编码器（`one`）与每个任务一个编码器（`each`）：
+# 再看三个任务处理同一批文本的开销：所有任务共用一个编码器，与每个任务一个编码器：
 
 # %% tags=["nbval-ignore-output"]
 memory, reuse_times = measure.compare_reuse(n_tasks=3)
@@ -421,7 +434,7 @@ table(rows, kind="measured")
 # %% [markdown] tags=["zh"]
 # 两个比值都接近任务数：与 2300 万相比，几千个权重的任务头可以忽略。
 # 但请在下面关掉“每段文本都要经过所有任务”：内存照样省，计算却不省了，
-# 因为只有一个任务需要的文本，无论如何都只需编码一次。
+# 因为一段文本若只有一个任务需要，无论哪种做法都只编码一次。
 
 # %%
 explore(figures.tasks)
@@ -523,7 +536,7 @@ check("01-2", answer_2)
 #     return (n - 1) * 3 / (12 * n_layer)
 # ```
 #
-# Half of 12 layers: 10 %. Even all of them: 23 %. Whatever the limit is, this kind of sharing is
+# Half of 12 layers: 10%. Even all of them: 23%. Whatever the limit is, this kind of sharing is
 # worth little by itself.
 #
 # </details>
@@ -536,7 +549,7 @@ check("01-2", answer_2)
 #     return (n - 1) * 3 / (12 * n_layer)
 # ```
 #
-# 12 层共享一半：10 %。全部共享也只有 23 %。不论界限在哪里，单靠这种共享省不了多少。
+# 12 层共享一半：10%。全部共享也只有 23%。不论界限在哪里，单靠这种共享省不了多少。
 #
 # </details>
 
@@ -586,14 +599,15 @@ check("01-3", answer_3)
 # %% [markdown] tags=["en"]
 # ## 11 · Recap
 #
-# - Sharing all layers removes 71 % of BERT-base's parameters; the factorized embedding does the rest
+# - Sharing all layers removes 71% of BERT-base's parameters; the factorized embedding does the rest
 #   of ALBERT's 89%.
-# - Files, weights, gradients and optimizer states shrink with the parameters. FLOPs, time and
-#   activations do not: to be faster, a model has to compute less.
-# - QKV shared in half or in all of the layers cost our small model no more than another seed does:
-#   no knee at half. Sharing belongs in training, though; afterwards, layers do not fit each other.
-# - Reusing an encoder for n tasks saves n-fold memory, and n-fold time only where the tasks read the
-#   same texts. What it costs in quality depends on the task: measure.
+# - Files, weights, gradients and optimizer states shrink with the parameters. FLOPs and activations
+#   do not, nor does the time but for caches: to be faster, a model has to compute less.
+# - QKV shared in half or in all of the layers cost our small model no more than another seed does.
+#   But at this budget it does not need attention yet, so that whether there is a knee at half stays
+#   undecided. Sharing belongs in training; afterwards, layers do not fit each other.
+# - Reusing an encoder for n tasks takes about 1/n of the memory, and 1/n of the time only where the
+#   tasks read the same texts. What it costs in quality depends on the task: measure.
 #
 # **References.** Lan et al. 2020, *ALBERT: A Lite BERT* (Tables 1, 2 and 4); Wang et al. 2020, *MiniLM*;
 # Reimers & Gurevych 2019, *Sentence-BERT*.
@@ -603,14 +617,14 @@ check("01-3", answer_3)
 # %% [markdown] tags=["zh"]
 # ## 11 · 小结
 #
-# - 共享所有层，BERT-base 的参数减少 71 %；ALBERT 总共减少的 89% 中，其余来自嵌入分解。
-# - 文件、权重、梯度和优化器状态随参数一起变小；计算量、时间和激活值不变：想更快，就得少算。
-# - 在我们的小模型上，一半或全部的层共用 QKV，代价都不超过换一个随机种子：一半处没有拐点。
-#   但共享要在训练时进行；训练之后再共享，各层彼此不合。
-# - n 个任务复用一个编码器，内存省到 n 分之一；只有各任务读同样的文本时，时间才省到 n 分之一。
+# - 共享所有层，BERT-base 的参数减少 71%；ALBERT 总共减少的 89% 中，其余来自嵌入分解。
+# - 文件、权重、梯度和优化器状态随参数一起变小；计算量和激活值不变，时间除了缓存的影响也不变：想更快，就得少算。
+# - 在我们的小模型上，一半或全部的层共用 QKV，代价都不超过换一个随机种子。但在这样的训练预算下，
+#   模型还用不上注意力，所以一半处有没有拐点仍然未定。共享要在训练时进行；训练之后再共享，各层彼此不合。
+# - n 个任务复用一个编码器，内存降到约 1/n；只有各任务读同样的文本时，时间才降到约 1/n。
 #   质量上的代价因任务而异：要实测。
 #
-# **参考文献。** Lan 等 2020，*ALBERT: A Lite BERT*（表 1、表 4）；Wang 等 2020，*MiniLM*；
+# **参考文献。** Lan 等 2020，*ALBERT: A Lite BERT*（表 1、表 2、表 4）；Wang 等 2020，*MiniLM*；
 # Reimers 与 Gurevych 2019，*Sentence-BERT*。
 #
 # **下一篇：** [02 · MLP-Mixer](02_mixer.ipynb)，它改变的是计算本身。

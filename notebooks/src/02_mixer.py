@@ -23,7 +23,7 @@
 # # 02 · MLP-Mixer：完全不用注意力
 #
 # 文章说，MLP-Mixer 用 *token 混合*与*通道混合*取代自注意力，计算更简单。在这里，你将亲手搭出它，
-# 与论文核对参数量，和同样大小的 Vision Transformer 一起训练，并找出那句话没有提到的代价。
+# 与论文核对参数量，与同样大小的 Vision Transformer 一起训练，并找出那句话没有提到的代价。
 #
 # | | |
 # |---|---|
@@ -65,7 +65,7 @@ lab.use_notebook("02_mixer", exercises.EXERCISES, texts("mixer"))
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
 #
-# 图像切成若干小块（patch），每块变成一个 C 维向量；从这里起，Vision Transformer（ViT）就把它当作
+# 图像切成若干图像块（patch），每块变成一个 C 维向量；从这里起，Vision Transformer（ViT）就把它当作
 # S 个 token 的句子来处理。每层要做两件事：在*各块之间*交换信息，以及加工每一块自己的*通道*。
 # ViT 用注意力做前者，用前馈网络做后者。Mixer 保留后者，换掉前者。（原文说用通道混合*和*空间混合
 # 取代注意力：取代注意力的只有后者，即 token 混合；通道混合就是原来的前馈网络。）
@@ -77,8 +77,9 @@ saving = predict(
     unit="%",
 )
 growth = predict(
-    "An image of twice the side has four times the patches. How many times as long does one ViT "
-    "layer take for it, at the largest size below?",
+    "An image of twice the side has four times the patches. How many times as long does one layer "
+    "of ViT-S/16 take for it, between the two largest sizes of section 4 (448 and 896 pixels a side "
+    "as shipped)?",
     unit="x",
 )
 
@@ -104,13 +105,14 @@ lab.show_source(MixerLayer)
 # picture; token mixing has *learned* them, and uses the same ones for every picture and every
 # channel. There is no softmax, no query, no key, no head.
 #
-# Follow the shapes of an 8 x 8 digit cut into 2 x 2 patches:
+# Follow the shapes of an 8 x 8 digit cut into patches of 2 x 2 pixels:
 
 # %% [markdown] tags=["zh"]
 # 把 `forward` 的第一行与注意力对比：注意力的混合权重由图像当场算出；token 混合的权重是*学好的*，
 # 对每张图、每个通道都用同一套。没有 softmax，没有查询和键，也没有多头。
 #
-# 以切成 2 x 2 小块的 8 x 8 数字图像为例，看看各处的形状：
+# 把一张 8 x 8 的数字图像切成 2 x 2 像素的图像块，看看各处的形状。四行依次是：图像块（批次、块数、通道）、转置之后、
+# token 混合的权重（d_token x 块数）、通道混合的权重（d_channel x 通道）：
 
 # %%
 tiny = MLPMixer(8, 2, n_layer=1, d_model=48, d_token=32, d_channel=96, n_classes=10, channels=1)
@@ -152,11 +154,11 @@ for row in read_published("mixer"):
 table(rows, digits=4, kind="computed")
 
 # %% [markdown] tags=["en"]
-# Within the paper's rounding. Note that S/16 has *fewer* parameters than S/32 and four times the
-# arithmetic: smaller patches make the embedding smaller and the sequence longer.
+# Within the paper's rounding. Note that S/16 has *fewer* parameters than S/32 and nearly four times
+# the arithmetic: smaller patches make the embedding smaller and the sequence longer.
 
 # %% [markdown] tags=["zh"]
-# 在论文的四舍五入之内。注意：S/16 的参数比 S/32 *更少*，计算量却是四倍。小块让嵌入层变小，让序列变长。
+# 差异都在论文的四舍五入之内。注意：S/16 的参数比 S/32 *更少*，计算量却接近四倍。图像块越小，嵌入层越小，序列越长。
 
 # %% [markdown] tags=["en"]
 # ## 3 · Measure: what is saved
@@ -212,8 +214,8 @@ saving.reveal(round(100 * (1 - flop_ratio), 1))
 # Mixer needs more of it than the ViT.
 
 # %% [markdown] tags=["zh"]
-# 计算量下降不到三分之一，参数量也是如此：按每个参数平均，Mixer 做的工作几乎一样多。
-# token 混合本身比注意力便宜好几倍（见练习 3），但一层的大头是通道混合，而它原封未动。
+# 计算量下降不到三分之一，参数量也是如此：平均到每个参数，Mixer 的计算量几乎与 ViT 相同。
+# token 混合本身的计算量只有注意力的几分之一（见练习 3），但一层的大头是通道混合，而它原封未动。
 #
 # ### 同样的参数量，真实的图像
 #
@@ -223,9 +225,7 @@ saving.reveal(round(100 * (1 - flop_ratio), 1))
 # Mixer 的计算量比 ViT 更大。
 
 # %% tags=["nbval-ignore-output"]
-models = {
-    kind: mixer_digits.train_model(kind, seed, n_steps=n_steps) for kind in mixer_digits.KINDS
-}
+models = {k: mixer_digits.train_model(k, seed, n_steps=n_steps) for k in mixer_digits.KINDS}
 trained_flops = {
     "mixer": mixer_flops(models["mixer"].config),
     "vit": vit_flops(models["vit"].config),
@@ -268,20 +268,20 @@ print(record["command"], "|", record["machine"], "|", record["date"])
 
 # %% [markdown] tags=["zh"]
 # 不要由这里的领先推广开去：数字都居中摆放，认得自己位置的权重占了便宜；200 步也很少，
-# 学得快的一方自然获胜。只用 ImageNet 训练时，论文自己的 Mixer-B/16 是 76.44%，ViT-B/16 是 79.67%
-# （文献，表 3）：数据少时 Mixer 更容易过拟合，数据越多才越追得上。
+# 学得快的一方自然占先。只用 ImageNet 训练时，论文自己的 Mixer-B/16 是 76.44%，ViT-B/16 是 79.67%
+# （文献，表 3）：数据少时 Mixer 更容易过拟合，数据越多，差距越小。
 
 # %% [markdown] tags=["en"]
 # ## 4 · Measure: larger images
 #
 # Attention's 4 S² C is quadratic in the patches; token mixing's 4 S C d is linear, as long as d
-# stays. We time one layer of each (C = 384, as in ViT-S) turn and turn about, with patches of 16.
+# stays. We time one layer of each (C = 384, as in ViT-S) interleaved, with patches of 16.
 
 # %% [markdown] tags=["zh"]
 # ## 4 · 实测：更大的图像
 #
 # 注意力的 4 S² C 与块数成平方关系；token 混合的 4 S C d 则是线性的，前提是 d 不变。
-# 下面各取一层（C = 384，与 ViT-S 相同，小块边长 16）轮流计时。
+# 下面各取一层（C = 384，与 ViT-S 相同，图像块边长 16）交替计时。
 
 # %% tags=["nbval-ignore-output"]
 costs = [measure.layer_costs(largest_image // part) for part in (8, 4, 2, 1)]
@@ -315,8 +315,8 @@ show(figures.cost_figure(costs))
 
 # %% [markdown] tags=["zh"]
 # 图像块数变为 4 倍时，线性开销变为 4 倍，平方级开销变为 16 倍；一层 ViT 的计算量介于两者之间，
-# 因为其中只有一部分是平方级。左图是文章所说的耗时。右图是文章没有说的：ViT 的权重与块数无关，Mixer 的权重却随块数增长。如果让 d 也随 S 一起变大，
-# token 混合同样是平方级的。
+# 因为其中只有一部分是平方级。左图是文章所说的耗时。右图是文章没有说的：ViT 的权重与块数无关，
+# Mixer 的权重却随块数增长。如果让 d 也随 S 一起变大，token 混合同样是平方级的。
 
 # %% [markdown] tags=["en"]
 # ## 5 · Explore
@@ -329,7 +329,7 @@ show(figures.cost_figure(costs))
 # ## 5 · 探索
 #
 # 找出 ViT 的计算量达到 Mixer 两倍时的图像边长。再把模型加宽：Mixer 的优势变大还是变小？
-# 最后取边长 8 的小块和一张大图，看 Mixer 的权重如何被“混合图像块”的部分占满。
+# 最后取边长 8 的图像块和一张大图，看 Mixer 的权重如何大半被“混合图像块”的部分占去。
 
 # %%
 explore(figures.mixer_or_vit)
@@ -343,7 +343,8 @@ explore(figures.mixer_or_vit)
 # %% [markdown] tags=["zh"]
 # ## 6 · 何时失效：换一种图像尺寸
 #
-# 把边长放大一倍的数字交给刚训练好的两个模型。ViT 的位置表可以插值，照常运行；Mixer 却不行：
+# 把边长放大一倍的数字交给刚训练好的两个模型。ViT 的位置表可以插值，照常运行；Mixer 却不行。
+# 报错说：它的 token 混合权重是为 8 x 8 的图像准备的，只接受这种尺寸：
 
 # %%
 try:
@@ -357,7 +358,7 @@ except ValueError as error:
 # and let each group pass through the old network. The new matrices are block-diagonal.
 
 # %% [markdown] tags=["zh"]
-# 它的权重按 16 块设计，而现在有 64 块。论文的出路（附录 C）是把权重*扩大*：把图像块分成四组，
+# 它的权重按 16 个图像块设计，而现在有 64 个。论文的办法（附录 C）是把权重*扩大*：把图像块分成四组，
 # 每组都稀疏地覆盖整张图，各自通过原来的网络。新矩阵是分块对角的。
 
 # %% tags=["nbval-ignore-output"]
@@ -381,16 +382,19 @@ table(rows, kind="measured")
 #
 # Two more limits. **Order:** shuffle the patches and a Mixer sees another picture, even without
 # position embeddings; that is why it needs none. **Text:** sentences have many lengths, and a
-# language model must not look ahead, whereas token mixing sees all places at once. So Mixer cannot
-# stand in for attention in the two language models that share our board, and gets no point there.
+# language model must not look ahead, whereas token mixing as it stands sees all places at once. The
+# second can be mended: a single mixing matrix between places, as in gMLP, looks back only if it is
+# lower-triangular. The number of places stays fixed, and the model has to be trained anew: the two
+# finished language models that share our board cannot take it, so that Mixer gets no point there.
 
 # %% [markdown] tags=["zh"]
-# 表中是不再训练时还剩下多少，而现在每个小块里只有训练时四分之一的内容。此外 Mixer 还要付出权重：图像块增加到 4 倍，token
-# 混合矩阵的元素增加到 16 倍。
+# 表中是不再训练时准确率还剩多少；现在每个图像块里只有训练时四分之一的内容。此外 Mixer 还要多存权重：
+# 图像块增加到 4 倍，token 混合矩阵的元素增加到 16 倍。
 #
 # 还有两点限制。**顺序：** 打乱图像块，Mixer 看到的就是另一张图，哪怕没有位置嵌入。它也正因此
-# 不需要位置嵌入。**文本：** 句子长短不一，语言模型又不能偷看后文，而 token 混合一次看到所有位置。
-# 所以 Mixer 无法在总榜上的两个语言模型里替换注意力，在那里也就没有它的点。
+# 不需要位置嵌入。**文本：** 句子长短不一，语言模型又不能偷看后文，而这里的 token 混合一次看到所有位置。
+# 后一点可以补救：像 gMLP 那样只用一个混合位置的矩阵，取下三角就只看前文。但位置数仍然固定，而且要重新训练：
+# 总榜上的两个语言模型已经训练好，不能直接换上它，所以榜上没有 Mixer 的点。
 
 # %% [markdown] tags=["en"]
 # ## 7 · Verdict
@@ -557,8 +561,8 @@ check("02-3", answer_3)
 # answer_3 = cost_ratio
 # ```
 #
-# For B/16 at 224 pixels that is (1,536 + 196) / 384 = 4.5: attention is 4.5 times dearer, and the
-# whole layer only 1.4 times.
+# For B/16 at 224 pixels that is (1,536 + 196) / 384 = 4.5: attention takes 4.5 times the FLOPs of token
+# mixing, and the whole layer only 1.4 times those of a Mixer's.
 #
 # </details>
 
@@ -573,7 +577,8 @@ check("02-3", answer_3)
 # answer_3 = cost_ratio
 # ```
 #
-# 对 224 像素的 B/16，结果是 (1,536 + 196) / 384 = 4.5：注意力贵 4.5 倍，而整层只贵 1.4 倍。
+# 对 224 像素的 B/16，结果是 (1,536 + 196) / 384 = 4.5：注意力的 FLOPs 是 token 混合的 4.5 倍，
+# 而整层只是 Mixer 一层的 1.4 倍。
 #
 # </details>
 
@@ -582,12 +587,14 @@ check("02-3", answer_3)
 #
 # - Mixer is a feed-forward network applied twice: along the channels, and, transposed, along the
 #   patches. Its mixing weights are learned once; attention computes them for every picture.
-# - At 224 pixels it saves less than a third of ViT-B/16's arithmetic and as much of its parameters.
-#   The advantage grows with the picture, because its arithmetic is linear in the patches.
+# - At 224 pixels it saves less than a third of ViT-B/16's arithmetic and about as much of its
+#   parameters; at equal parameters it saves no arithmetic. The advantage grows with the picture,
+#   because its arithmetic is linear in the patches as long as d stays.
 # - The price is a fixed image size: the number of patches is a dimension of its weights.
 #
 # **References.** Tolstikhin et al. 2021, *MLP-Mixer: An all-MLP Architecture for Vision*;
-# Dosovitskiy et al. 2021, *An Image is Worth 16x16 Words*.
+# Dosovitskiy et al. 2021, *An Image is Worth 16x16 Words*; Liu et al. 2021, *Pay Attention to MLPs*
+# (gMLP).
 #
 # **Next:** [03 · Sparse attention](03_sparse_attention.ipynb) keeps attention and leaves out most of
 # its pairs.
@@ -597,11 +604,11 @@ check("02-3", answer_3)
 #
 # - Mixer 就是把前馈网络用两次：一次沿通道，一次转置后沿图像块。它的混合权重一次学成；
 #   注意力则对每张图当场计算。
-# - 在 224 像素下，它比 ViT-B/16 省下不到三分之一的计算量，参数也省下同样的比例。图像越大优势越大，
-#   因为它的计算量与块数成正比。
+# - 在 224 像素下，它比 ViT-B/16 省下不到三分之一的计算量，参数省下的比例也差不多；参数量相同时，计算量并不省。
+#   图像越大优势越大，因为只要 d 不变，它的计算量就与块数成正比。
 # - 代价是图像尺寸固定：块数是它权重的一个维度。
 #
 # **参考文献。** Tolstikhin 等，2021，*MLP-Mixer: An all-MLP Architecture for Vision*；
-# Dosovitskiy 等，2021，*An Image is Worth 16x16 Words*。
+# Dosovitskiy 等，2021，*An Image is Worth 16x16 Words*；Liu 等，2021，*Pay Attention to MLPs*（gMLP）。
 #
 # **下一篇：** [03 · 稀疏注意力](03_sparse_attention.ipynb) 保留注意力，但省去其中大部分的配对。

@@ -38,7 +38,7 @@ class LayerCosts:
 
 @torch.no_grad()
 def layer_costs(image_size: int, repeats: int = 7) -> LayerCosts:
-    """Arithmetic, weights and time, taken turn and turn about."""
+    """Arithmetic, weights and times, measured interleaved."""
     mixer, vit = one_layer(image_size)
     layers = {"mixer": MLPMixer(**vars(mixer)).layers[0], "vit": ViT(**vars(vit)).layers[0]}
     x = torch.randn(1, mixer.n_patches, mixer.d_model)

@@ -37,8 +37,8 @@ def sparse_evidence(
         Evidence.of("full-time", control, full),
         Evidence.of("bigbird-time", "exponent of BigBird's time over the length", blocks),
         Evidence("window-pairs", last, pairs, "", "computed"),
-        Evidence("recall-within", "recall within a window's reach (control)", within),
-        Evidence("recall-beyond", "recall beyond a window's reach", beyond),
+        Evidence("recall-within", "recall inside one window, within reach (control)", within),
+        Evidence("recall-beyond", "recall beyond the reach of all layers' windows", beyond),
         Evidence("recall-global", "recall as far with a global block", with_global),
     ]
 

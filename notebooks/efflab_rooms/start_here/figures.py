@@ -32,7 +32,7 @@ def growth():
         tr("training compute, Llama 3.1 405B over PaLM"): llama["flops"] / palm["flops"],
     }
     titles = [tr("parameters (published)"), tr("training FLOPs (computed: 6 P T)")]
-    title = tr("Model size stood still after 2022; the compute spent on it did not")
+    title = tr("Dense models, to July 2024: size stood still from 2022 on, compute did not")
     fig = pictures.panels(titles, title, meta=meta, horizontal_spacing=0.1)
     for column, what in enumerate(("params", "flops"), start=1):
         points = [row for row in rows.values() if row[what]]
