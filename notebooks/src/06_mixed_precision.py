@@ -307,7 +307,7 @@ table(rows, kind="measured")
 # 损失是 n 个 token 的平均，所以每个 token 的梯度都带着因子 1/n；每一层再乘上权重往回传。
 # 取整数估一估：logit 的梯度不超过 1/n，n = 512 时不超过 2⁻⁹；模型已有 99.9% 把握的 token 只剩其千分之一，
 # 即 2⁻¹⁹。fp16 的最小正规数是 2⁻¹⁴，能表示的最小数是 2⁻²⁴，**它的一半 2⁻²⁵ 就是下限**：
-# 不大于它的一律变成零。这个梯度离下限只差 6 次折半，批再大 64 倍就到了。
+# 不大于它的一律变成零。这个梯度离下限只差 6 次折半，批增大到 64 倍就到了。
 #
 # 下面是 `stdlib-gpt` 一个真实的 fp32 训练步，以及 fp16 的下限：
 
@@ -348,7 +348,7 @@ table(rows, kind="measured")
 
 # %% [markdown] tags=["zh"]
 # 存在一个窗口：太小，小梯度丢失；太大，大梯度变成无穷。窗口在训练中还会移动，所以靠试探：
-# 梯度溢出就*跳过*这一步，缩放系数减半；连续若干步平安无事，就翻倍。
+# 梯度溢出就*跳过*这一步，缩放系数减半；连续若干步没有溢出，就翻倍。
 
 # %%
 from efflab.acceleration.loss_scaling import LossScaler
@@ -392,7 +392,7 @@ def train_with_scaler(model, optimizer, scaler, n_steps):
 # after every 6 quiet steps instead of 2,000:
 
 # %% [markdown] tags=["zh"]
-# 用这种写法真的在 fp16 里训练一个微型模型；初始缩放系数故意取得过大，并且每 6 步平安就翻倍（默认是 2,000 步）：
+# 用这种写法真的在 fp16 里训练一个微型模型；初始缩放系数故意取得过大，并且连续 6 步没有溢出就翻倍（默认是 2,000 步）：
 
 # %% tags=["nbval-ignore-output"]
 with bench.one_thread():
@@ -424,7 +424,7 @@ print(lab.tr("LossScaler has the same scales:"), same)
 # `optimizer.zero_grad()` and once without:
 
 # %% [markdown] tags=["zh"]
-# 起初一步都没有走成：缩放系数降下来之前，损失停在原处。后来每次溢出损失一个批。换成 bf16，缩放器就不需要了，
+# 起初一步也没有更新：缩放系数降下来之前，损失停在原处。后来每次溢出损失一个批。换成 bf16，缩放器就不需要了，
 # 这张图也就没有了：TPU（bf16 的出处）和如今大多数 GPU 训练因此都用 bf16，代价是少三位尾数。
 #
 # ### 缺的那一行
@@ -583,7 +583,7 @@ table(rows, kind="measured")
 # 每一行都与 fp32 交替计时，fp32 也与自己比一次（A/A）：落在这条噪声带之内的比值说明不了问题。
 # 如果这块 CPU 有这些指令，就另开一个进程禁用它们（`ONEDNN_MAX_CPU_ISA=AVX2`）：误差相同，时间却大不一样。
 # 这个限制只对 oneDNN 有效，与之对照的 fp32 乘法可能由别的库完成，仍用上 CPU 的全部指令。
-# 所以这一行是上限：真正缺少这些指令的 CPU，两边都会更慢。
+# 所以这一行是上限：真正缺少这些指令的 CPU，fp32 和 bf16 都会更慢。
 
 # %% tags=["nbval-ignore-output"]
 rows = []

@@ -247,7 +247,7 @@ def training(batch=32, recipe="autocast", device="A100 80GB SXM", model="bert-la
     gb = {part: n / 1e9 for part, n in n_bytes.items() if n}
     time, memory = sum(ms.values()), sum(gb.values())
     fits = recipes.largest_batch(config, seq_len, gpu, how)
-    meta = {"batch": batch, tr("milliseconds"): time, "GB": memory, tr("batch that fits"): fits}
+    meta = {tr("batch"): batch, tr("milliseconds"): time, "GB": memory, tr("batch that fits"): fits}
     meta |= {tr("sequences a second"): 1e3 * batch / time}
     if recipe != "fp32":
         meta |= {tr("times faster than fp32"): sum(fp32_ms.values()) / time}

@@ -15,7 +15,7 @@ HALF = 0.6
 
 MEMORY_NAMES = {
     "whole": "whole training step, the leanest mixed recipe over fp32",
-    "batch": "what a batch adds, the leanest mixed recipe over fp32",
+    "batch": "kept for the backward pass, the leanest mixed recipe over fp32",
     "state": "model's state, the leanest mixed recipe over fp32",
     "whole-autocast": "whole training step, autocast over fp32",
     "formula": "whole step, measured over formula, furthest from 1",
@@ -29,8 +29,8 @@ def amp_memory(evidence) -> Outcome:
     value = {key: item.value for key, item in by_id(evidence).items()}
     rule = (
         "holds if the leanest mixed recipe's measured step needs at most {half} % of fp32's bytes; "
-        "on condition if only what a batch adds falls that far; undecided if formula and "
-        "measurement differ by over 20 %"
+        "on condition if only what the backward pass keeps falls that far; undecided if formula "
+        "and measurement differ by over 20 %"
     )
     options = dict(rule=rule, values={"half": round(100 * HALF)})
     if abs(value["formula"] - 1) > 0.2:
@@ -44,7 +44,7 @@ def amp_memory(evidence) -> Outcome:
             "gradients and Adam does not shrink"
         )
         return Outcome(True, evidence, condition=condition, **options)
-    reason = "neither the whole step nor what a batch adds falls to {half} %"
+    reason = "neither the whole step nor what the backward pass keeps falls to {half} %"
     return Outcome(False, evidence, reason=reason, **options)
 
 
