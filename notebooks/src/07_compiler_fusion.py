@@ -410,7 +410,7 @@ table(measure.constant_rows(model))
 table(measure.fused_rows(chains), kind="measured")
 
 # %% [markdown] tags=["en"]
-# Not 16 times faster: a call of a compiled program costs tens of microseconds here whatever it
+# Not 16 times faster: a call of a compiled program costs ten microseconds and more here whatever it
 # computes, many launches of torch's, and only with many values do the saved bytes count for more. We
 # have not taken that cost apart.
 #
@@ -420,8 +420,8 @@ table(measure.fused_rows(chains), kind="measured")
 # 5 µs and choose a GPU: where does fusing stop mattering?
 
 # %% [markdown] tags=["zh"]
-# 加速比远不到 16：在这台机器上，调用一次编译好的程序，无论算什么都要几十微秒，相当于启动 torch 的许多个内核；
-# 值很多时，省下的字节才更要紧。这几十微秒花在哪里，我们没有细究。
+# 加速比远不到 16：在这台机器上，调用一次编译好的程序，无论算什么都至少要十几微秒，相当于启动 torch 的许多个内核；
+# 值很多时，省下的字节才更要紧。这段时间花在哪里，我们没有细究。
 #
 # 图中的线是模型：它只给融合后的内核计一次启动，不计调用本身，所以标题说的是融合*可能*带来的加速。
 # 空心符号是实测的链：值少时，融合后的实测点远在线的上方。拖动算子个数和值的个数；
