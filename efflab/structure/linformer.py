@@ -45,7 +45,10 @@ class LinformerAttention(Attention):
         self.F = self.E if share == "kv" else nn.Parameter(torch.randn(shape) * max_len**-0.5)
 
     def forward(self, x: Hidden, mask: Visible | None = None) -> Tensor:
-        """`mask` (B,1,1,T), True = a real token; a mask by query (B,1,T,T) is a `ValueError`."""
+        """`mask` (B,1,1,T), True = a real token; a mask by query (B,1,T,T) is a `ValueError`.
+
+        A summary of padding alone is zero, and its score of 0 keeps its share of the softmax.
+        """
         T = x.shape[1]
         require(T <= self.max_len, "sequence length", T, f"at most max_len={self.max_len}")
         q, k, v = self.heads(x)

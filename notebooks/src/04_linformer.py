@@ -10,28 +10,28 @@
 # # 04 · Linformer: a fixed number of summaries
 #
 # The article says that Linformer projects keys and values to a fixed size, and that what it
-# compresses is their *dimension*. The first half is right; the second is a mistake worth learning
-# from. Here you build the layer, find out on a real model whether attention is as low-rank as
-# Linformer hopes, and measure what it saves.
+# compresses is their *dimension*. The first half is right; the second can be read in two ways, of
+# which one is wrong. Here you build the layer, find out on a real model whether attention is as
+# low-rank as Linformer hopes, and measure what it saves.
 #
 # | | |
 # |---|---|
 # | **Claim** | `linformer-fixed` |
 # | **Time** | 30 minutes; all cells together run in under 40 seconds |
-# | **Afterwards you can** | say which axis Linformer shortens and why that makes it linear; read the spectrum of an attention matrix; tell "each matrix is low-rank" from "one projection fits all"; show why it cannot be causal |
+# | **Afterwards you can** | say which axis Linformer shortens and why that makes it linear; read the spectrum of an attention matrix; tell "each matrix is low-rank" from "one projection fits all"; show why, as published, it cannot be causal |
 
 # %% [markdown] tags=["zh"]
 # # 04 · Linformer：固定个数的摘要
 #
-# 文章说 Linformer 把键和值投影到固定大小，并说被压缩的是它们的*维度*。前半句对，后半句是个
-# 值得引以为鉴的错误。在这里，你将搭出这一层，在真实模型上检验注意力是否像 Linformer 期望的那样低秩，
+# 文章说 Linformer 把键和值投影到固定大小，并说被压缩的是它们的*维度*。前半句对；后半句有两种读法，
+# 其中一种是错的。本篇将搭出这一层，在真实模型上检验注意力是否像 Linformer 期望的那样低秩，
 # 并实测它省下了什么。
 #
 # | | |
 # |---|---|
 # | **论断** | `linformer-fixed` |
 # | **用时** | 30 分钟；全部单元格合计运行不到 40 秒 |
-# | **学完之后** | 能说清 Linformer 缩短的是哪一个轴，为何因此变成线性；能读懂注意力矩阵的奇异值谱；能区分“每个矩阵都低秩”与“一个投影适合所有输入”；能说明它为何做不了因果注意力 |
+# | **学完之后** | 能说清 Linformer 缩短的是哪一个轴，为何因此变成线性；能读懂注意力矩阵的奇异值谱；能区分“每个矩阵都低秩”与“一个投影适合所有输入”；能说明论文中的这种做法为何做不了因果注意力 |
 
 # %% tags=["parameters"]
 language = "en"
@@ -78,7 +78,7 @@ lab.use_notebook("04_linformer", exercises.EXERCISES, texts("linformer"))
 # 从左边乘以键和值：把 n 个键、n 个值各做成 k 份*摘要*，每个查询只看这 k 份。k 固定，开销就与 n
 # 成正比。
 #
-# 这要行得通，n x n 的注意力矩阵所含的信息就不能比每行 k 个数多出太多，也就是秩要低。MiniLM
+# 前提是：n x n 的注意力矩阵所含的信息大致只相当于每行 k 个数，也就是秩要低。MiniLM
 # 是一个真实的六层编码器。取它处理 128 个 token 的 Python 代码时的注意力矩阵：
 
 # %%
@@ -121,9 +121,13 @@ lab.show_source(linformer_attention)
 # %%
 queries, keys = torch.randn(2, 1024, 64)  # n = 1024 tokens, 64 channels
 E, W = torch.randn(128, 1024), torch.randn(64, 16)
-print("full attention             ", tuple((queries @ keys.T).shape))
-print("length projected, E @ keys ", tuple((queries @ (E @ keys).T).shape))
-print("width projected, keys @ W  ", tuple(((queries @ W) @ (keys @ W).T).shape))
+scores = {
+    "full attention": queries @ keys.T,
+    "length projected, E @ keys": queries @ (E @ keys).T,
+    "width projected, keys @ W": (queries @ W) @ (keys @ W).T,
+}
+for name, matrix in scores.items():
+    print(f"{lab.tr(name):27}", tuple(matrix.shape))
 
 # %% [markdown] tags=["en"]
 # Shrinking the width leaves n² scores: cheaper by a constant, still quadratic. Shrinking the length
@@ -135,7 +139,7 @@ print("width projected, keys @ W  ", tuple(((queries @ W) @ (keys @ W).T).shape)
 # %% [markdown] tags=["zh"]
 # 缩小宽度后分数仍有 n² 个：只便宜一个常数倍，依旧是平方级。缩短长度，Linformer 才是线性的。
 #
-# 再做两项检查。当 k = n 且 E = F = 1 时，它必须等于全注意力。另外 E 和 F 也要占参数：
+# 再做两项检查。当 k = n 且 E = F = 1 时，它必须等于全注意力。另外 E 和 F 本身也是参数：
 # 各头共享则少一些，键和值也共享就更少。
 
 # %%
@@ -144,33 +148,38 @@ same = from_attention(full, max_len=32, k=32, share="kv")
 with torch.no_grad():
     same.E.copy_(torch.eye(32))
 x = torch.randn(1, 32, 64)
-print("equal to full attention:", torch.allclose(same(x), full(x), atol=1e-5))
+print(lab.tr("equal to full attention:"), torch.allclose(same(x), full(x), atol=1e-5))
 for share in ("none", "heads", "kv"):
     layer = LinformerAttention(64, 4, max_len=512, k=128, share=share)
-    print(f"share={share:6}  E and F: {sum(p.numel() for p in {layer.E, layer.F}):,} parameters")
+    n_weights = sum(p.numel() for p in {layer.E, layer.F})
+    print(f"share={share:6} ", lab.tr("E and F: {n:,} parameters", n=n_weights))
 
 # %% [markdown] tags=["en"]
 # ## 3 · Measure: is real attention low-rank?
 #
 # We run a few library modules through MiniLM, collect all 6 x 12 attention matrices of each, and
 # take their singular values. The best possible approximation with k numbers a
-# row keeps the k largest (Eckart and Young), so what remains is a bound for every method. (Energy is
-# a sum of squares; the pictures' errors are norms, its square root: 10% of the energy left is an
-# error of 32%.)
+# row keeps the k largest (Eckart and Young), so no method that stands k numbers a row in for the
+# matrix P comes closer to P. That bounds the *matrix*, not what the layer makes of it: PV has only
+# the head's 32 channels, so with k = 32 some other matrix gives it exactly. (Energy is a sum of
+# squares; the pictures' errors are norms, its square root: 10% of the energy left is an error of
+# 32%.)
 
 # %% [markdown] tags=["zh"]
 # ## 3 · 实测：真实的注意力低秩吗？
 #
 # 我们把几个标准库模块送进 MiniLM，收集每个文本的全部 6 x 12 个注意力矩阵，求奇异值。
-# 每行只用 k 个数的最佳近似，就是保留最大的 k 个奇异值（Eckart–Young 定理），剩下的误差是一切方法
-# 的下界。（能量是平方和；图中的误差是范数，即它的平方根：能量剩 10%，误差就是 32%。）
+# 每行只用 k 个数的最佳近似，就是保留最大的 k 个奇异值（Eckart–Young 定理）：凡是用每行 k 个数代替矩阵 P
+# 的方法，都不可能更接近 P。但这是*矩阵*误差的下界，不是该层输出误差的下界：每个头只有 32 个通道，
+# k = 32 时总有某个别的矩阵能精确给出 PV。（能量是平方和；图中的误差是范数，即它的平方根：
+# 能量剩 10%，误差就是 32%。）
 
 # %% tags=["nbval-ignore-output"]
 minilm, tokenizer = points.encoder()
 held_out = measure.windows(tokenizer, "held-out", n_texts, seq_len)
 matrices = measure.attention_matrices(minilm, held_out)
 values = torch.linalg.svdvals(matrices)
-print(tuple(matrices.shape), "layers, texts, heads, queries, keys")
+print(tuple(matrices.shape), lab.tr("layers, texts, heads, queries, keys"))
 rank.reveal(round(measure.ranks_for(values)[0].float().mean().item(), 1))
 
 # %% tags=["nbval-ignore-output"]
@@ -194,7 +203,7 @@ show(figures.spectrum_figure(values))
 # 只是平均而言。前三层里有几个头需要三分之一的方向，甚至几乎全部。例如只看相邻 token 的头，
 # 就是一个错开一位的单位矩阵，而它是满秩的。
 #
-# ### 仅有低秩还不够
+# ### 低秩还不够
 #
 # SVD 是在矩阵算出来之后，*为每个矩阵*分别挑选 k 个方向。Linformer 的 E 和 F 却是权重：一次定好，
 # 用于所有文本。于是还有第二个问题：有没有**一个**投影适合所有文本？我们用另一些模块学出最好的一个
@@ -231,21 +240,33 @@ for i in (0, len(minilm.layers) - 1):
         "random E, F: error (%)": errors["random"],
         "segment means: error (%)": errors["means"],
         "E, F learned in a few steps: error (%)": errors["learned"],
-        "best rank k of each text: error (%)": errors["best"],
+        "best matrix of rank k of each text: error (%)": errors["best"],
     }
     rows.append(row)
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # Segment means simply average every stretch of neighbouring tokens: the paper's own mean pooling
-# (section 4), which also frees the length of the input. Our E and F were fitted for a few steps on
-# few texts: more of both would lower their error. What does the whole model make of that? It averages its tokens' vectors into one,
-# which forgives a lot. Both points go on the board, finding functions by their docstrings:
+# (section 4), which also frees the length of the input. Our E and F were fitted in 40 steps on few
+# texts, and in the last layer they end up no better than segment means: that number measures the
+# short fit too, and more of both would lower it. The last column applies each text's best matrix of
+# rank k to the values.
+#
+# What does the whole model make of segment means? It averages its tokens' vectors into one, which
+# forgives a lot. Both points go on the board, finding functions by their docstrings; its quality is
+# the MRR, the mean over all queries of 1 / rank of the right function. Part of the loss is padding's: a short docstring
+# fills a few of the 32 summaries, and an empty one, a vector of zeros, still takes exp(0) of the
+# softmax. Leaving the empty ones out would lift the point, not up to the baseline.
 
 # %% [markdown] tags=["zh"]
 # 分段平均就是把相邻的一段 token 直接取平均，即论文自己的平均池化（第 4 节），它还让输入长度不再受限。
-# 我们的 E 和 F 只用少量文本拟合了几步，两者再多一些，误差还会下降。整个模型会受多大影响？
-# 它最后把所有 token 的向量平均成一个，这很能掩盖误差。两个点都放上总榜，任务是凭文档字符串找函数：
+# 我们的 E 和 F 只用少量文本拟合了 40 步，在最后一层并不比分段平均好：这个数字也反映了拟合不足，
+# 文本和步数再多一些，误差还会下降。最后一列是对每个文本取矩阵的最佳秩 k 近似，再乘以值。
+#
+# 用分段平均代替注意力，整个模型会受多大影响？它最后把所有 token 的向量平均成一个，这很能掩盖误差。
+# 两个点都放上总榜，任务是凭文档字符串找函数；质量用 MRR 衡量，即“1 / 正确函数的名次”对所有查询取平均。
+# 损失有一部分要算在填充头上：短的文档字符串只占 32 份摘要中的几份，其余的空摘要是零向量，却仍在 softmax
+# 里各占 exp(0)。把空摘要排除在外，这个点会升高，但仍达不到基线。
 
 # %% tags=["nbval-ignore-output"]
 averaged = linformer(minilm, 64, k, "kv")  # for texts of 64 tokens
@@ -272,7 +293,7 @@ for technique, model in models.items():
 # %% [markdown] tags=["zh"]
 # ## 4 · 实测：时间与内存
 #
-# 每条序列、每一层的开销，一次乘加计 2 FLOPs：
+# 每条序列、每一层的开销如下，一次乘加计 2 FLOPs：
 #
 # | | 矩阵乘法 | 内存里的分数 |
 # |---|---|---|
@@ -280,7 +301,7 @@ for technique, model in models.items():
 # | Linformer | 8 n k C | H n k |
 #
 # Linformer 的乘法有一半花在制作摘要上。论文的对照是把全部分数存在内存里的注意力。
-# 如今有了从不写出分数的融合算子，所以我们与两者都作比较。
+# 如今有了从不写出分数的融合内核，所以我们与两者都作比较。
 
 # %% tags=["nbval-ignore-output"]
 lengths = [longest // 8, longest // 4, longest // 2, longest]
@@ -307,15 +328,16 @@ memory.reveal(round(last.memory_saving, 1))
 show(figures.cost_figure(costs))
 
 # %% [markdown] tags=["en"]
-# The paper timed a whole model on another machine, so compare shapes, not heights. On the left is time,
-# on the right memory, each against both ways of computing full attention. The fused kernel's memory
+# The paper timed a whole model on another machine, and its memory is the largest batch that fits, so
+# compare shapes, not heights. On the left is time, on the right memory, each against both ways of
+# computing full attention. The fused kernel's memory
 # is linear in n too, so that against it nothing is left to save; what remains of Linformer's
 # advantage is time, at lengths well beyond 2 k. The table has the interval.
 
 # %% [markdown] tags=["zh"]
-# 论文测的是另一台机器上的整个模型，所以请比形状，不比高低。左图是时间，右图是内存，
-# 各与全注意力的两种算法对照。融合算子的内存同样与 n 成正比，与它相比已无可省；Linformer
-# 剩下的优势是时间，而且要在长度远超 2 k 时才显现。区间见表。
+# 论文测的是另一台机器上的整个模型，内存一项比的是放得下的最大批，所以请看曲线的走势，不要比高低。
+# 左图是时间，右图是内存，各与全注意力的两种算法对照。融合内核的内存同样与 n 成正比，与它相比已无可省；
+# Linformer 剩下的优势是时间，而且要在长度远超 2 k 时才显现。区间见表。
 
 # %% [markdown] tags=["en"]
 # ## 5 · Explore
@@ -326,8 +348,8 @@ show(figures.cost_figure(costs))
 # %% [markdown] tags=["zh"]
 # ## 5 · 探索
 #
-# 不断增大 k，直到 Linformer 不再省任何计算：那时 k 与 n 是什么比例？再取一个长序列，
-# 看看 E 和 F 的权重与本层自己的投影相比有多大，然后改成共享。
+# 不断增大 k，直到 Linformer 不再节省计算：那时 k 与 n 的比例是多少？再取一个长序列，
+# 看看 E 和 F 的参数量与本层的 Q、K、V、输出投影相比有多大，然后改成共享。
 
 # %%
 explore(figures.k_and_n)
@@ -347,8 +369,8 @@ explore(figures.k_and_n)
 # %% [markdown] tags=["zh"]
 # ## 6 · 何时失效：按论文的做法会泄漏
 #
-# 语言模型不能偷看后文，普通注意力靠遮住一部分分数来隐藏未来。Linformer 没有地方可遮：
-# 每份摘要都是*全部* token 的加权和，后文也在里面，而和是拆不开的。（和却可以逐步累加：把 E 的各列乘以键
+# 语言模型不能偷看后文，普通注意力靠遮住一部分分数来隐藏后文。Linformer 却没有可以遮的地方：
+# 每份摘要都是*全部* token 的加权和，后文也在里面，而和是拆不开的。（不过求和可以逐步累加：把 E 的各列乘以键
 # 做前缀和，每个 token 只需 k · D 次加法，每个前缀就有了自己的摘要。但这样每个位置都要保存自己的 k 份摘要，
 # 也就不再是论文里的那一层了。）
 #
@@ -378,13 +400,13 @@ table(leak_rows, kind="measured")
 # %% [markdown] tags=["en"]
 # Linformer "predicts" pure chance: it reads the next symbol out of the summaries. Such a model has a
 # wonderful training loss and writes nonsense. Two more limits: E has `max_len` columns, so the
-# longest input is fixed when the model is made; and a text much shorter than that uses only a part
-# of the summaries.
+# longest input is fixed when the model is made; and a shorter text uses only the first of them,
+# which with segment means leaves the other summaries empty.
 
 # %% [markdown] tags=["zh"]
-# Linformer 居然“预测”了纯粹的随机：它从摘要里读出了下一个符号。这样的模型训练损失漂亮，写出来
-# 的却是胡话。还有两点限制：E 有 `max_len` 列，所以最长输入在建模时就定死了；短得多的文本只用到
-# 一部分摘要。
+# Linformer 居然“预测”出了纯粹的随机：它从摘要里读出了下一个符号。这样的模型训练损失漂亮，写出来
+# 的却是胡话。还有两点限制：E 有 `max_len` 列，所以最长输入在建模时就定死了；较短的文本只用到前面几列，
+# 若用分段平均，其余的摘要就是空的。
 
 # %% [markdown] tags=["en"]
 # ## 7 · Verdict
@@ -574,7 +596,7 @@ check("04-3", answer_3)
 #   has its own few directions. One fixed projection needs a network trained with it.
 # - It saves time well beyond 2 k tokens. The memory it was famous for, a fused kernel saves too,
 #   exactly and without retraining.
-# - It cannot be causal, and its longest input is fixed.
+# - As published it cannot be causal, and its longest input is fixed.
 #
 # **References.** Wang et al. 2020, *Linformer: Self-Attention with Linear Complexity* (equation 7,
 # Table 3); Eckart and Young 1936; Dao et al. 2022, *FlashAttention*.
@@ -588,8 +610,8 @@ check("04-3", answer_3)
 # - Linformer 把键和值的**长度**缩短到 k。若缩小的是宽度，分数仍有 n² 个。
 # - 真实的注意力在最后几层低秩，在前几层不是；而且“低秩”是指每个文本各有自己的少数方向。
 #   要用一个固定投影，网络必须带着它训练。
-# - 长度远超 2 k 时它省时间。它当年闻名的省内存，融合算子也能做到，而且结果精确、无需重训。
-# - 它做不了因果注意力，最长输入也是固定的。
+# - 长度远超 2 k 时它省时间。它当年以省内存闻名，这一点融合内核也能做到，而且结果精确、无需重训。
+# - 按论文的做法，它做不了因果注意力；最长输入也是固定的。
 #
 # **参考文献。** Wang 等，2020，*Linformer: Self-Attention with Linear Complexity*（式 7、表 3）；
 # Eckart 与 Young，1936；Dao 等，2022，*FlashAttention*。

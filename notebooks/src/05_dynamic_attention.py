@@ -64,15 +64,15 @@ lab.use_notebook("05_dynamic_attention", exercises.EXERCISES, texts("dynamic_att
 # ## 1 · Predict first
 #
 # A trained DynamicConv with a kernel of 15 tokens reads held-out source. At each position most of its
-# weight, 90% say, lies on the newest few tokens. If the range adapts to the input, how many these
-# are has to change from position to position. By how much?
+# weight, 90% say, lies within some distance. If the range adapts to the input, that distance has to
+# change from position to position. By how much?
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
 #
 # 让一个训练好的、核宽为 15 个 token 的 DynamicConv 读留出集里的源码。在每个位置上，
-# 大部分权重（比如 90%）落在最近的若干个 token 上。如果范围真的随输入调整，
-# 这个个数就应当随位置变化。变化有多大？
+# 大部分权重（比如 90%）落在某个距离以内。如果范围真的随输入调整，
+# 这个距离就应当随位置变化。变化有多大？
 
 # %%
 difference = predict(
@@ -121,7 +121,7 @@ print(dynamic_conv.band_matrix(kernels))
 
 # %% [markdown] tags=["zh"]
 # 第 i 行就是位置 i 的核，每行比上一行右移一列。每段位置只需一次小矩阵乘法，卷积就算完了。
-# “动态”二字的全部内容在这里：
+# 使它成为“动态”的，就是下面这个类：
 
 # %%
 lab.show_source(dynamic_conv.DynamicConv)
@@ -186,12 +186,12 @@ table(rows, kind="measured")
 # %% [markdown] tags=["en"]
 # The few per cent above the formula are the corners of our blocks: the price of computing a band
 # with dense products. Attention counts as full scores; a fused causal kernel skips most of the
-# masked half. Does the time follow? Each technique is timed in turn with self-attention, at a
+# masked half. Does the time follow? Each technique is interleaved with self-attention, at a
 # quarter of `seq_len`, at `seq_len`, and at twice that:
 
 # %% [markdown] tags=["zh"]
 # 比公式多出的百分之几是分块的边角：用稠密乘法算带状矩阵的代价。注意力按完整的分数计；
-# 融合的因果算子会跳过被遮住的大半。时间会跟着下降吗？
+# 融合的因果内核会跳过被遮住的那一半中的大部分。耗时会跟着下降吗？
 # 把各技术与自注意力交替计时，长度取 `seq_len` 的四分之一、`seq_len` 本身和它的两倍：
 
 # %% tags=["nbval-ignore-output"]
@@ -212,12 +212,12 @@ table(measure.time_rows(kernel_size, reach, seq_len), kind="measured")
 
 # %% [markdown] tags=["zh"]
 # 卷积和短跨度的计算量与长度成正比，所以序列越长，占比越低。“实测 / 公式”大于 1，
-# 一是因为搬运数据块要花时间，FLOPs 里看不到；二是因为注意力的融合算子跳过了公式里计入的分数。
+# 一是因为搬运数据块要花时间，FLOPs 里看不到；二是因为注意力的融合内核跳过了公式里计入的分数。
 # 落在该长度 A/A 噪声带之内的比值说明不了什么。
 #
 # ## 4 · 同等条件下训练
 #
-# 只说省多少、不看质量没有意义。下面的存档用各技术在标准库上训练同一个小模型
+# 只说省多少、不看质量，没有意义。下面的存档用各技术在标准库上训练同一个小模型
 # （4 层、4 头、64 通道、窗口 128 个 token）：同样的窗口、优化器和步数，三个随机种子。
 # 损失在模型从未见过的模块上计算；区间的含义是：再换一个种子，有 95% 的把握落在其中。
 
@@ -271,7 +271,7 @@ table(rows, kind="recorded")
 # %% [markdown] tags=["zh"]
 # 请谨慎解读：这是小模型的短训练，用绝对位置，此时要学的主要是邻近 token 的规律；
 # 卷积天生就知道“邻近”，注意力却得从头学。它只在同样小的预算下比较各技术，不能推到大模型。
-# 还请留意惩罚项的符号：在这样的预算下，跨度短反而*更好*。
+# 还请留意惩罚项的作用方向：在这样的预算下，跨度短反而*更好*。
 #
 # 现在就地重测存档中的一个点（这是最慢的一个单元格）：
 
@@ -325,10 +325,19 @@ difference.reveal(conv_spread.mean * (kernel_size - 1))
 # %% [markdown] tags=["en"]
 # So the *used* part of the kernel moves. Is that much? Two controls: attention, which everyone would
 # call adaptive, has to show an effect; a LightweightConv, whose weights are fixed, must show none.
+#
+# The first is no sharp one. Attention is read in the later half of its window, where the number of
+# visible keys doubles; uniform attention, blind to its input, would move by some 40 % (0.9 x 0.9 / 2)
+# by its position alone. So this measure says that a range moves, not that the input moves it. A
+# DynamicConv is read where its whole kernel lies over text: the keys that it sees never grow in number.
 
 # %% [markdown] tags=["zh"]
-# 可见核中*用到*的那一部分确实在变。这算多吗？看两个对照：注意力公认是自适应的，必须显出效应；
-# LightweightConv 的权重固定，必须毫无变化。
+# 可见核中*用到*的那一部分确实在变。这算多吗？看两个对照：注意力公认是自适应的，应当看得出变化；
+# LightweightConv 的权重固定，应当毫无变化。
+#
+# 第一个对照并不严格：注意力取的是窗口后半段，可见的键数在这一段里翻了一倍；即便是完全不看输入的均匀注意力，
+# 仅凭位置也会变化约 40%（0.9 × 0.9 / 2）。所以这一指标只说明范围在变，不说明是输入使它改变。
+# DynamicConv 则只取整个核都落在文本上的位置，它看到的键数始终不变。
 
 # %% tags=["nbval-ignore-output"]
 base = pretrained.load_stdlib_gpt()
@@ -408,7 +417,7 @@ table(rows, kind="measured")
 # ## 6 · 各层各头的跨度
 #
 # 存档中所有跨度都从窗口的一半起步，由训练来改变。没有惩罚时，有的头变长，有的头变短；
-# 加上惩罚，只有值得的头才保持得长。论文里是久经训练的深模型，长跨度在最后几层；
+# 加上惩罚，只有值得的头才保持得长。论文里是训练充分的深层模型，长跨度在最后几层；
 # 请看在这个小模型里它们在哪几层。
 
 # %%
@@ -439,16 +448,17 @@ table(rows, kind="recorded")
 
 # %% [markdown] tags=["zh"]
 # “需要的键”与“实际计算的键”并不相等，而时间取决于后者：一层要算多少键，由看得*最远*的头决定，
-# 一个“远视”的头会让同层的头一起付账。
+# 一个看得远的头会让同层的其他头一起多算。
 #
-# ## 7 · 训练好的模型需要多长的跨度
+# ## 7 · 训练好的模型的跨度
 #
 # `stdlib-gpt` 的 36 个头都能往回看 512 个 token。权重原样不动，给每个头套上一个完全张开的跨度，
 # 只学习这 36 个数，共 20 步。
 
 # %%
 average = predict(
-    "How many of 512 tokens, at most, does an average head of stdlib-gpt need?", unit="tokens"
+    "How many of 512 tokens does an average head of stdlib-gpt keep after these 20 steps?",
+    unit="tokens",
 )
 
 # %% tags=["nbval-ignore-output"]
@@ -473,8 +483,8 @@ lab.board.add(technique="adaptive span", **points.language_point(shortened, qual
 
 # %% [markdown] tags=["en"]
 # The table says what the heads give up and what it costs. Heads at the shortest span that 20 steps
-# can reach were still shrinking, so the mean is an upper bound: "at most". The time need not
-# follow: at 512 tokens attention's quadratic part is small (notebook 00), the widest head of each
+# can reach were still shrinking: the mean is what so many steps leave, not what the heads need. More
+# steps would shorten it, at a price that is not measured here. The time need not follow: at 512 tokens attention's quadratic part is small (notebook 00), the widest head of each
 # layer decides, and the soft mask itself costs something. Spans pay in long sequences.
 #
 # ## 8 · Explore
@@ -484,8 +494,9 @@ lab.board.add(technique="adaptive span", **points.language_point(shortened, qual
 # the saved FLOPs cost, if anything? Then move the length to 8,192.
 
 # %% [markdown] tags=["zh"]
-# 表中是各头放弃了多少、代价多大。停在 20 步所能达到的最短值上的头当时还在继续缩短，
-# 所以均值是上界，即“至多”。耗时未必随之下降：在这个长度上，注意力的平方部分本来就小
+# 表中是各头放弃了多少、代价多大。停在 20 步所能达到的最短值上的头当时还在继续缩短：
+# 均值是这么多步之后剩下的跨度，不是各头真正需要的跨度。步数更多还会更短，代价如何，这里没有测。
+# 耗时未必随之下降：在这个长度上，注意力的平方部分本来就小
 # （见第 00 篇），每层由看得最远的头说了算，软掩码自己也要花时间。跨度的好处在长序列里。
 #
 # ## 8 · 探索
@@ -506,7 +517,7 @@ explore(figures.range_or_width)
 # %% [markdown] tags=["zh"]
 # ## 9 · 何时失效
 #
-# **核外一无所有。** 堆叠层数可以拓宽视野，每层多看（核宽减一）个 token，但仅此而已：
+# **核外的内容看不到。** 堆叠层数可以拓宽视野，每层多看（核宽减一）个 token，但仅此而已：
 # 更远处的内容再重要，也影响不了输出。下表一列按公式，一列由穿过四层的梯度测得：
 
 # %%
@@ -536,11 +547,11 @@ table(rows, kind="measured")
 # ## 10 · Verdict
 
 # %% [markdown] tags=["zh"]
-# - **核是“盲猜”出来的。** 权重只由当前 token 决定：DynamicConv 无法去找配对的括号，
+# - **核的预测不看上下文。** 权重只由当前 token 决定：DynamicConv 无法去找配对的括号，
 #   只能猜它通常在多远之前。
 # - **跨度不等于需要。** 即使某段输入远处什么也没有，头的跨度照旧；
-#   而被训练缩短的跨度，遇到真正需要的输入时也回不来。
-# - **裁剪以层为单位。** 若算子能按每个头各自的跨度计算，省下的是第 6 节表中的前一列；
+#   而跨度一旦被训练缩短，遇到真正需要的输入时也不会变长。
+# - **裁剪以层为单位。** 若内核能按每个头各自的跨度计算，省下的是第 6 节表中的前一列；
 #   现在省下的是后一列。
 #
 # ## 10 · 结论

@@ -19,7 +19,7 @@
 # |---|---|
 # | **Claim** | `xla-fusion` (section 2.1): XLA fuses operators and so launches fewer kernels |
 # | **Time** | 35 minutes; all cells together run in under 60 seconds, most of it compiling, for which torch needs a C++ compiler (`efflab doctor`); a second run finds compiled kernels on disk and is faster |
-# | **Afterwards you can** | write a fusion pass; read HLO and Inductor's C++; count the bytes that fusing saves; say from how many calls on compiling pays, and when it never does |
+# | **Afterwards you can** | write a fusion pass; read HLO (XLA's own language) and Inductor's C++; count the bytes that fusing saves; say from how many calls on compiling pays, and when it never does |
 
 # %% [markdown] tags=["zh"]
 # # 07 · 编译器融合
@@ -32,7 +32,7 @@
 # |---|---|
 # | **论断** | `xla-fusion`（第 2.1 节）：XLA 融合算子，从而减少内核启动次数 |
 # | **用时** | 35 分钟；全部单元格合计不到 60 秒，大部分花在编译上，为此 torch 需要一个 C++ 编译器（见 `efflab doctor`）；再次运行时，编译好的内核已在磁盘上，会更快 |
-# | **学完之后** | 能写出一个融合过程；能读懂 HLO 和 Inductor 生成的 C++；能算出融合省下多少字节；能说清调用多少次之后编译才划算，以及何时永远不划算 |
+# | **学完之后** | 能写出一个融合 pass；能读懂 HLO（XLA 自己的语言）和 Inductor 生成的 C++；能算出融合省下多少字节；能说清调用多少次之后编译才划算，以及何时永远不划算 |
 
 # %% tags=["parameters"]
 language = "en"
@@ -85,7 +85,7 @@ n_kernels = predict(
 # ## 2 · 一个块，不做任何手工融合
 #
 # 这里 LayerNorm、softmax 和 GELU 都照公式写。同一段代码既能在 torch 中运行，也能在 JAX 中运行，
-# 后者的编译器就是 XLA。`scope` 给每一部分起名，XLA 会保留这个名字。
+# JAX 的编译器就是 XLA。`scope` 给每一部分起名，XLA 会保留这个名字。
 
 # %%
 show_source(block.layer_norm, block.softmax, block.gelu, block.block)
@@ -103,7 +103,7 @@ output = xla.compile_call(forms.in_jax, *forms.jax_arrays)()
 outputs = {"torch": forms.in_torch(forms.x), "JAX": torch.from_numpy(np.array(output))}
 for framework, output in outputs.items():
     gap = (output - expected).abs().max().item()
-    print(f"{framework:5}  differs from torch's layer by less than 1e-5: {gap < 1e-5}")
+    print(f"{framework:5} ", lab.tr("differs from torch's layer by less than 1e-5:"), gap < 1e-5)
 
 # %% [markdown] tags=["en"]
 # ## 3 · Build: a fusion pass
@@ -123,7 +123,7 @@ for framework, output in outputs.items():
 # <details><summary>Hint</summary>Keep a list of kernels. For each operation either open a new kernel or append to the last; look at the last operation of the last kernel to decide.</details>
 
 # %% [markdown] tags=["zh"]
-# ## 3 · 实现：一个融合过程
+# ## 3 · 实现：一个融合 pass
 #
 # 以 n 个值上的偏置加 GELU 为例：`add`、两次 `multiply`、`erf`、`add`、`multiply`。逐个执行要读写 13 n 个值；
 # 放进一个循环，每个值只读一次、写一次：2 n。
@@ -190,14 +190,15 @@ show_source(fusion.fuse)
 # ## 4 · XLA's own output
 #
 # `jax.jit(...).lower(...)` gives the program that XLA is handed, `.compile()` the one that it made
-# of it. We count the instructions of both. Bytes are what each kernel reads and writes, every
+# of it, both in HLO ("high-level operations", XLA's own language). We count the instructions of both. Bytes are what each kernel reads and writes, every
 # tensor once. XLA's *own count* of the program before is far higher, since it takes every broadcast
 # and reshape for a copy; after compiling its count and ours agree.
 
 # %% [markdown] tags=["zh"]
 # ## 4 · XLA 自己的输出
 #
-# `jax.jit(...).lower(...)` 给出交给 XLA 的程序，`.compile()` 给出 XLA 编译后的程序，我们清点两者的指令。
+# `jax.jit(...).lower(...)` 给出交给 XLA 的程序，`.compile()` 给出 XLA 编译后的程序，两者都用 HLO 写成
+# （high-level operations，XLA 自己的语言）。我们清点两者的指令。
 # 字节数是每个内核读写的量，每个张量计一次。*XLA 自己的计数*在编译前高得多，
 # 因为它把每次广播和变形都当成复制；编译之后，它的计数与我们的一致。
 
@@ -224,20 +225,23 @@ show(figures.graph_figure(report, lab.tr("XLA: one block before and after")))
 # rather than store their result (count the dots in the rows of the norms, or the three additions of
 # one bias after `qkv`'s product), and it puts copies where a product wants its numbers in another order.
 #
-# Our twenty lines make fewer kernels than XLA. They know nothing of memory layouts and of what a
-# loop costs; XLA does, and tells us that fewer is not the same as faster.
+# Our twenty lines make fewer kernels than XLA. But theirs is a plan that nobody has run: they know
+# nothing of memory layouts and of what a loop costs, which XLA weighs, and we cannot say whether
+# their kernels would be faster.
 #
-# This is the kernel for bias and GELU in XLA's language:
+# This is the kernel for bias and GELU in HLO. A line is an operation: its result's type and shape,
+# then its name and what it reads; the one marked ROOT is written to memory:
 
 # %% [markdown] tags=["zh"]
 # 逐行来看。偏置和 GELU 如前所述合成了一个内核。LayerNorm 仍要五个：它的两次求均值各自结束一个循环。
 # softmax 要四个。有些操作 XLA 宁可*算两遍*也不存结果（数一数两行 norm 里的点，或 `qkv` 的乘法之后对同一偏置的三次加法）；
 # 矩阵乘法需要另一种数据排列时，它还会插入复制。
 #
-# 我们这二十行代码得到的内核比 XLA 还少。它不考虑内存布局，也不管一个循环要花多少时间；XLA 会考虑，
-# 这也说明少不等于快。
+# 我们这二十行代码得到的内核比 XLA 还少。但那只是一份没有运行过的方案：它不考虑内存布局，也不管一个循环要花多少时间，
+# 而 XLA 会权衡这些。这样的内核会不会更快，我们并不知道。
 #
-# 偏置加 GELU 的内核，用 XLA 的语言写出来是这样：
+# 偏置加 GELU 的内核，用 HLO 写出来是这样。每行一个操作：先是结果的类型和形状，再是操作名和它读入的值；
+# 标有 ROOT 的一行写回内存：
 
 # %% tags=["nbval-ignore-output"]
 gelu = next(kernel for kernel in report.kernels if kernel.part == "gelu")
@@ -281,36 +285,41 @@ table(rows)
 
 # %%
 total = fusion.attention_bytes(4, 2)
-print(total, "=", measure.attention_report(4, 2).bytes_before, "bytes")
+print(lab.tr("{n} = {counted} bytes", n=total, counted=measure.attention_report(4, 2).bytes_before))
 for fused in ("none", "softmax", "all"):
-    print(f"{fused:8} {fusion.attention_bytes(4, 2, fused=fused):4} bytes")
+    n_bytes = fusion.attention_bytes(4, 2, fused=fused)
+    print(f"{fused:8}", lab.tr("{n:4} bytes", n=n_bytes))
 
 # %% [markdown] tags=["en"]
 # ## 6 · Measure: how much of it reaches the clock
 #
-# Compiled and not, turn and turn about, on as many threads as torch uses. The first row of each
-# framework is the baseline against itself: two equal things differ by that much here (A/A), and
-# only what lies outside of it counts. `torch.compile` comes in the next section; its times stand
-# here already.
+# Compiled and not, interleaved, on as many threads as torch uses. The first row of each framework is
+# the baseline against itself: two equal things differ by that much here (A/A), and only what lies
+# outside of it counts. A ratio is the median over pairs of runs, so it may differ from the quotient
+# of the two medians beside it. `torch.compile` comes in the next section; its times stand here
+# already.
 
 # %% [markdown] tags=["zh"]
 # ## 6 · 实测：有多少体现在时间上
 #
-# 编译与不编译轮流计时，线程数与 torch 相同。每个框架的第一行是基准与它自己相比：在这台机器上，
-# 两个相同的东西也会差这么多（A/A），超出这个范围才算数。`torch.compile` 下一节再讲，时间先列在这里。
+# 编译与不编译交替计时，线程数与 torch 相同。每个框架的第一行是基线与它自己相比：在这台机器上，
+# 两次同样的运行也会差这么多（A/A），超出这个范围才算数。比值是成对运行之比的中位数，所以可能与两个耗时中位数之商略有出入。
+# `torch.compile` 下一节再讲，时间先列在这里。
 
 # %% tags=["nbval-ignore-output"]
 times = measure.block_times(forms)
 table(measure.time_rows(times), kind="measured")
 
 # %% [markdown] tags=["en"]
-# The products take most of the time, and no fusion makes them shorter: bytes and kernels fall by
-# more than the time does. Part of the gain is not fusion at all: JAX without `jit` spends tens of
-# microseconds in Python on each operation, torch a few.
+# The products take most of the time, and no fusion makes them shorter: Inductor's bytes and kernels
+# (next section) fall by more than its time does. XLA's time falls by more than its bytes, but part of
+# that is not fusion at all: JAX without `jit` spends tens of microseconds in Python on each
+# operation, torch a few. Where the last column says no, the row shows nothing.
 
 # %% [markdown] tags=["zh"]
-# 矩阵乘法占了大部分时间，融合并不能让它更快，所以时间的降幅不如字节数和内核数。有一部分收益也根本不是融合带来的：
-# 不用 `jit` 时，JAX 的每个操作要在 Python 里花几十微秒，torch 只花几微秒。
+# 矩阵乘法占了大部分时间，融合并不能让它更快，所以 Inductor 的时间降幅不如字节数和内核数（见下一节）。
+# XLA 的时间降幅超过字节数，但其中一部分根本不是融合带来的：不用 `jit` 时，JAX 的每个操作要在 Python 里花几十微秒，
+# torch 只花几微秒。最后一列为“否”的行，说明不了问题。
 
 # %% [markdown] tags=["en"]
 # ## 7 · The same block through torch.compile
@@ -348,7 +357,7 @@ show(figures.graph_figure(written, lab.tr("Inductor: the same block before and a
 # %% [markdown] tags=["zh"]
 # Inductor 把整个 LayerNorm 放进一个内核：几个循环前后相接，中间不必再启动（方框里每种操作只列一次）。
 # 但请看表的最后一行：**不用任何编译器**，库只用 10 个内核就跑完这个块，搬运的字节也比两个编译器处理展开写法后的更少。
-# 编译器要比的，正是人工融合。
+# 编译器的竞争对手，正是人工融合。
 #
 # 偏置加 GELU 的 C++：外层循环遍历行，内层循环遍历通道，一次处理好几个值：
 
@@ -376,8 +385,9 @@ table(measure.fit_rows(chains, model))
 table(measure.constant_rows(model))
 
 # %% [markdown] tags=["en"]
-# It does, to some tenths, over four orders of magnitude. Below the size at which both halves are even (last column), a kernel costs its launch, whatever it computes;
-# above, it costs its bytes. The bandwidth is that of a cache, since these arrays fit into one.
+# It does, to some tenths, while the times span three orders of magnitude. Below the size at which
+# both halves are even (last column), a kernel costs its launch, whatever it computes; above, it costs
+# its bytes. The bandwidth is that of a cache, since these arrays fit into one.
 #
 # On a GPU launches run ahead: while it works, the CPU already queues the next. So the **longer** of
 # the two counts instead of their sum, and only that fits what `make bench-gpu` recorded there (run it
@@ -387,12 +397,12 @@ table(measure.constant_rows(model))
 # Now 16 of them as one kernel, compiled by XLA:
 
 # %% [markdown] tags=["zh"]
-# 能，跨越四个数量级，误差在一两成上下。小于两半相等的那个大小（最后一列），内核的代价就是启动，算什么都一样；大于它，代价就是字节。
+# 能：时间跨越三个数量级，误差在几成之内。小于两项相等的那个大小（最后一列），内核的代价就是启动，算什么都一样；大于它，代价就是字节。
 # 这里的带宽是缓存的带宽，因为这些数组放得进缓存。
 #
-# GPU 上，启动跑在前面：它还在计算，CPU 已经把后面的内核排进队列。因此起作用的是两项中**较大**的一项，而不是两项之和，
+# 在 GPU 上，启动可以提前：GPU 还在计算时，CPU 已把后面的内核排进队列。因此起作用的是两项中**较大**的一项，而不是两项之和，
 # 也只有这样才符合 `make bench-gpu` 存档的测量（在你的 GPU 上运行，表中就会多出一行）。
-# 启动比这里慢，带宽却高得多，于是大得多的张量也算“小”。
+# 启动开销比这里大，带宽却高得多，于是大得多的张量也算“小”。
 #
 # 再把 16 个操作交给 XLA 编成一个内核：
 
@@ -400,18 +410,22 @@ table(measure.constant_rows(model))
 table(measure.fused_rows(chains), kind="measured")
 
 # %% [markdown] tags=["en"]
-# Not 16 times faster: entering a compiled program costs more than launching one kernel of torch's
-# (arguments are checked, a Python wrapper is passed), and a long chain comes up to the processor's
-# arithmetic.
+# Not 16 times faster: a call of a compiled program costs ten microseconds and more here whatever it
+# computes, many launches of torch's, and only with many values do the saved bytes count for more. We
+# have not taken that cost apart.
 #
-# Move the number of operators and of values. Open symbols are the measured chains. Raise the launch
-# to 5 µs and choose a GPU: where does fusing stop to matter?
+# The figure's lines are the model's: they charge the fused kernel one launch and nothing for the
+# call, so its title is what fusing *could* give. Open symbols are the measured chains: with few
+# values the fused ones stand far above their line. Move the number of operators and of values. Raise the launch to
+# 5 µs and choose a GPU: where does fusing stop mattering?
 
 # %% [markdown] tags=["zh"]
-# 并没有快 16 倍：进入编译好的程序，开销比启动 torch 的一个内核更大（要检查参数，要经过一层 Python 包装）；
-# 链很长时，还会碰到处理器的计算上限。
+# 加速比远不到 16：在这台机器上，调用一次编译好的程序，无论算什么都至少要十几微秒，相当于启动 torch 的许多个内核；
+# 值很多时，省下的字节才更要紧。这段时间花在哪里，我们没有细究。
 #
-# 拖动算子个数和值的个数。空心符号是实测的链。把启动开销调到 5 µs，再选一块 GPU：从哪里开始，融合就无关紧要了？
+# 图中的线是模型：它只给融合后的内核计一次启动，不计调用本身，所以标题说的是融合*可能*带来的加速。
+# 空心符号是实测的链：值少时，融合后的实测点远在线的上方。拖动算子个数和值的个数；
+# 再把启动开销调到 5 µs，选一块 GPU：从哪里开始，融合就不再重要？
 
 # %% tags=["nbval-ignore-output"]
 explore(figures.fusion_cost_here(model, chains), frames=7)
@@ -438,7 +452,7 @@ table(measure.small_rows(), kind="measured")
 # size changes, and compiles the second time for any.
 
 # %% [markdown] tags=["zh"]
-# 比值大于 1 就是亏。值少时，编译后的程序甚至不如六个单独的操作。
+# 比值大于 1 就是变慢。值少时，编译后的程序甚至不如六个单独的操作。
 #
 # **形状多变。** XLA 的一个程序只适用于一种形状。句子长短不一，每遇到一种长度就要重新编译，
 # 所以人们会填充到少数几种长度。torch 起初也一样，但发现某一维在变之后，第二次就编译成适用于任意长度的版本。
@@ -466,11 +480,11 @@ for i, n in enumerate(lengths):
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# **Few calls.** Compiling takes seconds, a call saves milliseconds. (Seconds of the first call
-# here; Inductor finds what it compiled in an earlier run on disk, so run this twice.)
+# **Few calls.** Compiling takes tenths of a second to seconds, a call saves milliseconds at most.
+# (Seconds of the first call here; Inductor finds what it compiled in an earlier run on disk, so run this twice.)
 
 # %% [markdown] tags=["zh"]
-# **调用太少。** 编译要几秒，每次调用只省几毫秒。（这里是首次调用的秒数；早先运行时编译过的内核，
+# **调用太少。** 编译要零点几秒到几秒，每次调用至多省几毫秒。（这里是首次调用的秒数；早先运行时编译过的内核，
 # Inductor 会在磁盘上找到，所以不妨运行两次。）
 
 # %% tags=["nbval-ignore-output"]
@@ -510,7 +524,8 @@ table(rows, kind="measured")
 
 # %%
 pattern = measure.pattern_report(seq_len)
-print(f"{pattern.n_ops} operations, {pattern.n_kernels} kernel: {pattern.kernels[0].opcode}")
+made = dict(ops=pattern.n_ops, kernels=pattern.n_kernels, name=pattern.kernels[0].opcode)
+print(lab.tr("{ops} operations, {kernels} kernel: {name}", **made))
 
 # %%
 size = seq_len, measure.HEAD_DIM, measure.N_HEAD
@@ -534,14 +549,15 @@ table(rows)
 # is what FlexAttention fills: it compiles a fused attention around a formula of yours.
 #
 # On a GPU, where memory is the slow part, the T² costs the most. The block of section 6 (1,024
-# channels and tokens), and 8 heads of attention in bf16 by length (`make bench-gpu`):
+# channels and tokens), and 8 heads of attention in bf16 by length (`make bench-gpu`). Ratios are
+# again medians over pairs; "math" is torch's own way without fusing:
 
 # %% [markdown] tags=["zh"]
 # 公式稍有改动（给分数加偏置、设上限），就套不上这个模式了。FlexAttention 填补的正是这个空缺：
 # 它围绕你给的公式编译出融合的注意力。
 #
 # GPU 上慢的是显存，T² 的代价最大。第 6 节的块（1,024 个通道、1,024 个 token），以及 bf16 下 8 个头的注意力随长度的变化
-# （`make bench-gpu`）：
+# （`make bench-gpu`）。比值同样是成对之比的中位数；“math” 是 torch 自带的不融合的算法：
 
 # %%
 rows = []
@@ -557,9 +573,9 @@ table(rows, kind="recorded")
 rows = []
 for gpu, part in gpu_bench.read_part(gpu_bench.ATTENTION).items():
     for row in part["rows"]:
-        size = {"device": gpu, "tokens": row["seq_len"], "kernel": row["kernel"]}
+        size = {"sequence length (tokens)": row["seq_len"], "kernel": row["kernel"]}
         time = {"ms": row["ms"], "time / written out": row["ratio"]}
-        rows.append(size | time | {"MB, beside the inputs": row["mb"]})
+        rows.append({"device": gpu} | size | time | {"MB, beside the inputs": row["mb"]})
 table([row for row in rows if row["ms"] is not None], kind="recorded")
 
 # %% [markdown] tags=["en"]
@@ -587,9 +603,9 @@ verdict("xla-fusion", verdicts.xla_fusion(verdicts.fusion_evidence(reports, time
 # %% [markdown] tags=["zh"]
 # ## 12 · 练习
 #
-# **07-2.** T 个 token、D 个通道时，注意力用一个内核所搬运的字节，是用八个内核时的几分之一？返回倍数。
+# **07-2.** T 个 token、D 个通道时，八个内核的注意力所搬运的字节，是一个内核时的多少倍？
 #
-# <details><summary>提示</summary>第 5 节有两种写法的计数。文本很长时，倍数趋近 3 T / D。</details>
+# <details><summary>提示</summary>第 5 节有两种写法的计数。文本很长时，这个倍数趋近 3 T / D。</details>
 
 
 # %% tags=["exercise", "ex-07-2"]
@@ -630,7 +646,7 @@ check("07-2", times_fewer)
 # %% [markdown] tags=["zh"]
 # **07-3. 性能目标。** 不用编译器，也不用 `scaled_dot_product_attention`，手工融合：
 # 在 (1, 4, 1024, 64) 上计算 softmax(QKᵀ)V，内存**不超过展开写法的四分之一**，而且不能更慢（允许 A/A 噪声）。
-# 检查时两者都会实测。
+# 检查时内存和耗时都会实测。
 #
 # <details><summary>提示</summary>少数几个查询的分数不多。每次取 64 个查询，这一块的分数就不会离开缓存。</details>
 
@@ -708,7 +724,7 @@ check("07-3", attend)
 #   XLA 省下约四成的内核和字节，Inductor 省下约七成内核、六成字节。
 # - 内核的代价是启动加字节：t = n · 启动开销 + 字节数 / 带宽。张量越小，启动所占的比重越大。
 # - 在这里，手工融合的内核比两个编译器生成的都少，搬运的字节也更少。所以今天的编译器还会识别模式，直接换上这样的内核。
-# - 形状不变、调用次数多，编译才划算；形状小或多变，就会亏。
+# - 形状不变、调用次数多，编译才划算；形状小或多变，就不划算。
 #
 # **参考文献。** OpenXLA，*Operation semantics*，openxla.org/xla/operation_semantics。Ansel 等 2024，
 # *PyTorch 2*，doi:10.1145/3620665.3640366。Dao 等 2022，*FlashAttention*，arXiv:2205.14135。Dong 等 2024，

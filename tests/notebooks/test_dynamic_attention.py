@@ -113,7 +113,7 @@ def test_what_the_text_says_of_spans():
 
 def test_times_are_tabulated_by_length_and_technique(both_languages):
     rows = measure.time_rows(3, 32, 128)
-    assert [row["tokens"] for row in rows] == [32] * 3 + [128] * 3 + [256] * 3
+    assert [row["sequence length (tokens)"] for row in rows] == [32] * 3 + [128] * 3 + [256] * 3
     assert {row["technique"] for row in rows} == {"LightweightConv", "DynamicConv", "adaptive span"}
     for row in rows:
         assert row["interval, low"] <= row["time / attention's (measured)"] <= row["interval, high"]

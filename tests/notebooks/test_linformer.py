@@ -183,10 +183,12 @@ def test_the_verdict_can_come_to_each_outcome(errors, per_query, word):
 
 def test_explorer(both_languages):
     meta = figures.k_and_n(k=128, seq_len=1024).layout.meta
-    assert meta["flop_ratio"] == 1024 / (2 * 128)
-    assert meta["score_ratio"] == 8
-    assert meta["params"] == 12 * 2 * 128 * 1024
-    assert figures.k_and_n(k=512, seq_len=1024).layout.meta["flop_ratio"] == 1
+    flop_ratio = lab.tr("FLOPs, full / Linformer")
+    assert meta[flop_ratio] == 1024 / (2 * 128)
+    assert meta[lab.tr("scores, full / Linformer")] == 8
+    assert meta[lab.tr("weights of E and F")] == 12 * 2 * 128 * 1024
+    assert meta[lab.tr("n where both take as many FLOPs")] == 256
+    assert figures.k_and_n(k=512, seq_len=1024).layout.meta[flop_ratio] == 1
     with pytest.raises(ValueError, match="k=256: expected at most n=128"):
         figures.k_and_n(k=256, seq_len=128)
 

@@ -179,7 +179,7 @@ def _cost_figure(n_ops, n_values, overhead_us, device, here: LaunchModel, chains
     meta = {tr("MB, single kernels"): mb[0], tr("MB, fused"): mb[1]}
     meta |= {tr("µs, single kernels"): us[0], tr("µs, fused"): us[1]}
     meta |= {tr("times faster"): us[0] / us[1]}
-    words = "{n} operators on {v} values: fused, 1/{n} of the bytes and {y} times as fast"
+    words = "{n} operators on {v} values: fused, 1/{n} of the bytes, {y} times as fast (computed)"
     title = tr(words, n=n_ops, v=number(n_values), y=number(us[0] / us[1]))
     titles = [tr("bytes moved (computed)"), tr("time (line: model, dots: measured)")]
     fig = panels(titles, title, meta=meta, horizontal_spacing=0.12)

@@ -44,7 +44,8 @@ def recorded_spans_figure(seed: int = 0):
     for column, values in enumerate(spans.values(), start=1):
         look = dict(texttemplate="%{z:.0f}", coloraxis="coloraxis", row=1, col=column)
         fig.add_heatmap(z=values.numpy(), **_heads_and_layers(values), **look)
-    scale = dict(colorscale=SCALE, cmin=0, cmax=max_len, colorbar_title_text=tr("tokens"))
+    scale = dict(colorscale=SCALE, cmin=0, cmax=max_len)
+    scale |= dict(colorbar_title_text=tr("span (tokens)"))
     fig.update_xaxes(title_text=tr("head"))
     fig.update_yaxes(autorange="reversed").update_yaxes(title_text=tr("layer"), col=1)
     return fig.update_layout(coloraxis=scale)
@@ -63,7 +64,7 @@ def span_figure(model: Transformer):
     meta = {tr("mean span (tokens)"): mean}
     meta |= {tr("shortest"): float(spans.min()), tr("longest"): float(spans.max())}
     title = tr("stdlib-gpt's spans, learned here: {mean} tokens on average", mean=number(mean))
-    look = dict(bar_title=tr("tokens"), **_heads_and_layers(spans))
+    look = dict(bar_title=tr("span (tokens)"), **_heads_and_layers(spans))
     fig = heatmap(spans.numpy(), title, tr("head"), tr("layer"), meta=meta, **look)
     return fig.update_traces(texttemplate="%{z:.0f}")
 

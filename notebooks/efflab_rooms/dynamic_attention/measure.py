@@ -88,7 +88,7 @@ def time_rows(kernel_size: int = 15, reach: int = 64, seq_len: int = 1024) -> li
         for name, ratio in comparison.ratios.items():
             share = flops_of(name, kernel_size, reach, T) / base
             row = {
-                "tokens": T,
+                "sequence length (tokens)": T,
                 "technique": name,
                 "FLOPs / attention's (formula)": share,
                 "time / attention's (measured)": ratio.mean,

@@ -125,13 +125,15 @@ def k_and_n(k=128, seq_len=1024, share="none"):
     C, H = 768, 12
     full, less = attention_flops(seq_len, C), linformer_flops(seq_len, k, C)
     weights = linformer_params(H, seq_len, k, share)
-    ratios = dict(flop_ratio=full / less, score_ratio=seq_len / k)
     template = "n = {n}, k = {k}: {flops} times fewer FLOPs, {scores} times fewer scores"
-    flops, scores = (number(ratio) for ratio in ratios.values())
-    title = tr(template, n=number(seq_len), k=k, flops=flops, scores=scores)
+    ratios = dict(flops=number(full / less), scores=number(seq_len / k))
+    title = tr(template, n=number(seq_len), k=k, **ratios)
+    meta = {tr("FLOPs, full / Linformer"): full / less}
+    meta |= {tr("scores, full / Linformer"): seq_len / k}
+    meta |= {tr("weights of E and F"): weights, tr("n where both take as many FLOPs"): 2 * k}
     titles = [tr("attention's products, GFLOP a layer"), tr("weights of a layer (millions)")]
     widths = dict(horizontal_spacing=0.14, column_widths=[0.62, 0.38])
-    fig = panels(titles, title, meta=ratios | dict(params=weights, break_even=2 * k), **widths)
+    fig = panels(titles, title, meta=meta, **widths)
     _add_flops(fig, k, seq_len, C)
     names, millions = [tr("Q, K, V, output"), tr("E and F")], [4 * C * C / 1e6, weights / 1e6]
     text = [number(m) for m in millions]

@@ -22,14 +22,15 @@ def linformer_evidence(
     full = attention_flops(2 * n, shape) / attention_flops(n, shape) / 2
     query = "FLOPs of a query at twice the length, Linformer"
     query_full = "FLOPs of a query at twice the length, full attention (control)"
-    error = "error of the last layer's output in a model not trained with E and F"
+    error = "error of the last layer's output in a finished model, E and F fitted in a few steps"
+    best = "the same with each text's best matrix of rank k"
     slower = "time of a layer at the longest length, Linformer over the fused kernel"
     peak = "peak memory of that layer, Linformer over the fused kernel"
     return [
         Evidence("query-flops", query, twice, "x", "computed"),
         Evidence("query-flops-full", query_full, full, "x", "computed"),
         Evidence("error", error, errors[0], "%"),
-        Evidence("error-best-rank", "the same with the best rank k of each text", errors[1], "%"),
+        Evidence("error-best-rank", best, errors[1], "%"),
         Evidence.of("time", slower, time, "x"),
         Evidence("band", "A/A band of this time", 100 * band, "±%"),
         Evidence("memory", peak, memory, "x"),

@@ -173,14 +173,15 @@ def zeroing_figure(zeroing: np.ndarray, summing: np.ndarray):
 
 
 def parts_figure(batch_size: int, seq_len: int):
-    """Measured bytes by part for each recipe."""
+    """Measured bytes that a step keeps, by part, for each recipe; the peak is above their sum."""
     steps = {r: measure.step_bytes(r, batch_size, seq_len) for r in measure.STEP_RECIPES}
     parts = [part for part in steps["fp32"] if part != measure.PEAK]
     series = {tr(part): [step[part] / 1e6 for step in steps.values()] for part in parts}
     sums = {tr_name(r): sum(step[part] for part in parts) / 1e6 for r, step in steps.items()}
     full = sums["fp32"]
     names = [f"{name}<br>{mb:.0f} MB, x{mb / full:.2f}" for name, mb in sums.items()]
-    title = tr("One training step, {b} x {t} tokens (measured): of fp32", b=batch_size, t=seq_len)
+    template = "What a step of {b} x {t} tokens keeps (measured): of fp32"
+    title = tr(template, b=batch_size, t=seq_len)
     fig = bars(names, series, title, "", tr("MB"), stacked=True)
     fig.layout.meta |= {name: round(mb / full, 3) for name, mb in sums.items()}
     return fig.update_layout(legend=legend("below", traceorder="normal"))
@@ -246,7 +247,7 @@ def training(batch=32, recipe="autocast", device="A100 80GB SXM", model="bert-la
     gb = {part: n / 1e9 for part, n in n_bytes.items() if n}
     time, memory = sum(ms.values()), sum(gb.values())
     fits = recipes.largest_batch(config, seq_len, gpu, how)
-    meta = {"batch": batch, tr("milliseconds"): time, "GB": memory, tr("batch that fits"): fits}
+    meta = {tr("batch"): batch, tr("milliseconds"): time, "GB": memory, tr("batch that fits"): fits}
     meta |= {tr("sequences a second"): 1e3 * batch / time}
     if recipe != "fp32":
         meta |= {tr("times faster than fp32"): sum(fp32_ms.values()) / time}

@@ -15,12 +15,12 @@ HALF = 0.6
 
 MEMORY_NAMES = {
     "whole": "whole training step, the leanest mixed recipe over fp32",
-    "batch": "what a batch adds, the leanest mixed recipe over fp32",
+    "batch": "kept for the backward pass, the leanest mixed recipe over fp32",
     "state": "model's state, the leanest mixed recipe over fp32",
     "whole-autocast": "whole training step, autocast over fp32",
     "formula": "whole step, measured over formula, furthest from 1",
     "published-batch": "batch that the published mixed runs used, at most",
-    "tokens-halved": "tokens a step from which the whole counts as halved",
+    "tokens-halved": "tokens a step from which state and kept values are halved, without the loss",
 }
 
 
@@ -29,11 +29,10 @@ def amp_memory(evidence) -> Outcome:
     value = {key: item.value for key, item in by_id(evidence).items()}
     rule = (
         "holds if the leanest mixed recipe's measured step needs at most {half} % of fp32's bytes; "
-        "on condition if only what a batch adds falls that far; undecided if formula and "
-        "measurement differ by over 20 %"
+        "on condition if only what the backward pass keeps falls that far; undecided if formula "
+        "and measurement differ by over 20 %"
     )
-    n_tokens = int(float(f"{value['tokens-halved']:.2g}"))
-    options = dict(rule=rule, values={"half": round(100 * HALF), "n": n_tokens})
+    options = dict(rule=rule, values={"half": round(100 * HALF)})
     if abs(value["formula"] - 1) > 0.2:
         reason = "formula and measurement do not agree here"
         return Outcome(None, evidence, reason=reason, **options)
@@ -41,11 +40,11 @@ def amp_memory(evidence) -> Outcome:
         return Outcome(True, evidence, **options)
     if value["batch"] <= 100 * HALF:
         condition = (
-            "activations dominate, here from about {n:,} tokens a step: they halve, the state of "
-            "weights, gradients and Adam does not shrink"
+            "memory means what is kept of a batch for the backward pass; the state of weights, "
+            "gradients and Adam does not shrink"
         )
         return Outcome(True, evidence, condition=condition, **options)
-    reason = "neither the whole step nor what a batch adds falls to {half} %"
+    reason = "neither the whole step nor what the backward pass keeps falls to {half} %"
     return Outcome(False, evidence, reason=reason, **options)
 
 
@@ -101,9 +100,9 @@ def amp_speed(evidence) -> Outcome:
     """Mixed precision is 3x faster on an A100's tensor cores."""
     value = {key: item.value for key, item in by_id(evidence).items()}
     rule = (
-        "holds if every published gain on an A100 over its default (TF32) reaches 3; undecided if "
-        "only some do; on condition if none does, but the A100's roofline over FP32 and every "
-        "published gain over FP32 reach 3"
+        "holds if every published gain on an A100 over TF32 reaches 3; undecided if only some do; "
+        "on condition if none does, but the A100's roofline over FP32 and every published gain "
+        "over FP32 reach 3"
     )
     ends = dict(low=f"{value['a100-least']:.1f}", high=f"{value['a100-most']:.1f}")
     options = dict(rule=rule, values=ends)
@@ -113,8 +112,8 @@ def amp_speed(evidence) -> Outcome:
         return Outcome(None, evidence, reason="it depends on the model: {low} to {high}", **options)
     if min(value["a100-step"], value["v100-least"]) >= 3:
         condition = (
-            "compared with FP32 without tensor cores; over TF32, an A100's default, it is {low} "
-            "to {high}"
+            "compared with FP32 without tensor cores; over TF32 on them, as NVIDIA's own runs "
+            "compare, it is {low} to {high}"
         )
         return Outcome(True, evidence, condition=condition, **options)
     return Outcome(False, evidence, reason="over TF32 it is {low} to {high}", **options)
