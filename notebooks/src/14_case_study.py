@@ -190,7 +190,7 @@ explore(figures.lighter)
 # experiment case-study`; training in bf16 autocast). Quality is judged on the board's held-out windows.
 
 # %% [markdown] tags=["zh"]
-# 从哪里开始要去掉头？从 20% 到 40%，代价增加多少？
+# 去掉的 FLOPs 到多少时，开始要去掉头？从 20% 到 40%，代价增加多少？
 #
 # ## 4 · 实测：瀑布图
 #
@@ -444,7 +444,7 @@ explore(figures.hours)
 # %% [markdown] tags=["en"]
 # ## 8 · Where it breaks
 #
-# - **Short texts**: at 128 tokens the scores are 9% of the FLOPs, and a window can save no more than these.
+# - **Short texts**: at 128 tokens the scores are 9% of the FLOPs, and no window can save more.
 # - **Cutting after training**: what hurts has to be followed by training.
 # - **INT8 without the instruction**: the same file, and a smaller gain.
 # - **A small model**: what stays in floats (positions, norms, the graph itself) keeps the file above a

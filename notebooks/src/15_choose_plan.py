@@ -77,8 +77,9 @@ p_game = predict("At how many bits per byte does stdlib-gpt fit into 2 MB?", "bi
 # `efflab advise` asks every technique for its gain on one budget: how many times as much of it the
 # unchanged model needs. A gain is *computed* by this repository's formulas, *recorded* in an
 # experiment, or *published*; without a source it is not shown. The quality that it costs stands beside
-# it where it was recorded, mostly without retraining. `quality` asks what keeps within 1 % of it. (MRR:
-# the mean, over searches, of 1 over the right text's rank. NNCF: the library that quantizes for OpenVINO.)
+# it where it was recorded, mostly without retraining. `quality` asks what keeps within 1 % of it.
+# (MRR: the mean, over searches, of 1 over the right text's rank. NNCF: the library that quantizes for
+# OpenVINO.)
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 哪种技术对哪项预算管用
