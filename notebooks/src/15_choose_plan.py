@@ -277,16 +277,16 @@ table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
 # With 64 texts a device, sizes part as the article says. With 8 or 1 this planner splits even GPT-2
-# inside its layers, since the sum of the gradients weighs more. That is no finding about small models:
-# it follows from the two simplifications, and the published runs that the planner was checked on begin
-# at 1.7 billion parameters. With the sum hidden, or over a node's eight links, data parallelism would
-# lose less. No plan has a pipeline without tensor parallelism; the largest model that fits at all, on
+# inside its layers, since the sum of the gradients weighs more. That is no finding about small models.
+# It follows from the two simplifications: without one of them GPT-2 stays whole on 64 devices, without
+# both on 512 too. (And the published runs that the planner was checked on begin at 1.7 billion
+# parameters.) No plan has a pipeline without tensor parallelism; the largest model that fits at all, on
 # 512 devices, needs ZeRO-3. Give a step more texts, and watch the border come back:
 
 # %% [markdown] tags=["zh"]
 # 每台设备分到 64 条文本时，大小模型的分界正如文章所说；只有 8 条或 1 条时，梯度求和的比重变大，这个规划器连 GPT-2 都要在层内切开。
-# 这并不说明小模型真该如此：它是上述两处简化造成的，而且用来检验规划器的文献数据从 17 亿参数起。
-# 若让求和与反向传播重叠，或用上节点的八条链路，数据并行就不会这么吃亏。
+# 这并不说明小模型真该如此，而是上述两处简化造成的：去掉其中一处，GPT-2 在 64 台设备上就不必切开；两处都去掉，512 台上也不必。
+# （而且用来检验规划器的文献数据从 17 亿参数起。）
 # 含流水线的方案无一不同时用张量并行；512 台设备上放得下的最大模型靠的是 ZeRO-3。让一步包含更多文本，看分界如何重新出现：
 
 # %%
