@@ -1,6 +1,6 @@
 """What setuptools does besides: the repository's files that the commands read go into the wheel.
 
-`pyproject.toml` names the class; `efflab/places.py` says where the files are found.
+`pyproject.toml` names the class; `efflab/base/places.py` says where the files are found.
 """
 
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""Arguments checked against their annotations, so that a wrong one is refused before work starts.
+"""Checks arguments against their annotations, so that an invalid one is refused before work starts.
 
-`check_arguments` stands above public functions and classes. The annotation decides what is legal
+`check_arguments` decorates public functions and classes. The annotation decides what is allowed
 (see `efflab.rules`), and nothing is converted. What a type cannot say (positive, a divisor of
-another) is the function's own `require`.
+another) the function checks itself with `require`.
 """
 
 import sys
@@ -49,9 +49,9 @@ def _check_function(fn):
 
 
 class _Arguments:
-    """The rules of a function's arguments, made at its first call.
+    """The rules of a function's arguments, resolved at its first call.
 
-    Annotations may name what stands further down in the file.
+    Annotations may name classes that are defined further down in the file.
     """
 
     def __init__(self, fn: Callable):
@@ -88,9 +88,9 @@ class _Arguments:
 
 
 def _is_compiled() -> bool:
-    """Whether torch.compile or torch.export reads this code, which would make checks a part of it.
+    """Whether torch.compile or torch.export is tracing: checks would become part of the graph.
 
-    The core works without torch: it is asked for only where someone has imported it.
+    The core works without torch, so only a torch that is already imported is asked.
     """
     torch = sys.modules.get("torch")
     return torch is not None and torch.compiler.is_compiling()

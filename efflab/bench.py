@@ -1,7 +1,7 @@
-"""How long, how much memory, how fast: measurements of code, and of this machine.
+"""Measures time and memory of code, and the speed of this machine.
 
-A time is the median of repeats with its quartiles. Two versions are compared by running them turn
-and turn about, because a busy machine slows both: the ratio holds where single times do not.
+A time is the median of repeats with its quartiles. Two versions are compared by interleaving their
+runs, because a busy machine slows both: the ratio holds where single times do not.
 """
 
 import platform
@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
-from efflab.busy import others
+from efflab.base.busy import others
+from efflab.base.significant import significant
 from efflab.devices import Device
 from efflab.errors import require, require_int, require_one_of
 from efflab.estimate import Estimate, of_median
 from efflab.rules import Size
-from efflab.significant import significant
 from efflab.tensors import Numbers
 
 MIB = 2**20
@@ -52,7 +52,7 @@ class Timing:
         return work / self.median
 
     def ratio(self, other: "Timing") -> float:
-        """How many times `other` this takes: the median of the ratios, repeat by repeat.
+        """This time as a multiple of `other`: the median of the ratios of paired repeats.
 
         Meant for timings of one `time_interleaved` call, where repeats stand side by side.
         """
@@ -74,16 +74,16 @@ class Timing:
 
 
 def synchronize() -> None:
-    """Wait until a GPU that this process uses has finished; a CPU always has."""
+    """Wait for the GPU if this process uses one; a CPU's calls return when they are done."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
 @contextmanager
 def one_thread():
-    """Train tiny models on one thread: sharing out small products costs more than it saves.
+    """Inside the block torch uses one thread: for small products, threads cost more than they save.
 
-    It also repeats a recorded run, since another number of threads rounds differently.
+    It also makes a recorded run repeatable, since the number of threads changes the rounding.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -95,7 +95,7 @@ def one_thread():
 
 @check_arguments
 def time_calls(fn: Callable[[], object], warmup: int = 2, repeats: Size = 7) -> Timing:
-    """Time `repeats` calls of `fn()` after `warmup` calls that do not count."""
+    """Time `repeats` calls of `fn()` after `warmup` untimed calls."""
     return time_interleaved({"fn": fn}, warmup, repeats)["fn"]
 
 
@@ -105,8 +105,8 @@ def time_interleaved(
 ) -> dict[Hashable, Timing]:
     """Time several functions interleaved, so that `ratio` can compare them.
 
-    Every other round runs backwards: a function does not always find its cache as left by the same
-    neighbour.
+    Every other round runs in reverse order, so that no function always follows the same one and
+    finds the caches as that one leaves them.
     """
     require(bool(fns), "fns", fns, "at least one function")
     require_int("warmup", warmup, 0)
@@ -128,10 +128,10 @@ def time_interleaved(
 @check_arguments
 @dataclass(frozen=True)
 class Comparison:
-    """Functions timed beside a baseline, and the baseline beside itself (A/A).
+    """Functions timed against a baseline, and the baseline against itself (A/A).
 
-    `timings`: by name, the baseline's own under "baseline"; `ratios`: name -> how many times the
-    baseline's time, with its 95 % interval; `again`: the same of the baseline's second run.
+    `timings`: by name, the baseline's own under "baseline"; `ratios`: name -> time as a multiple of
+    the baseline's, with its 95 % interval; `again`: the same for the baseline's second run.
     """
 
     timings: dict[Hashable, Timing]
@@ -140,11 +140,11 @@ class Comparison:
 
     @property
     def band(self) -> float:
-        """How far from 1 the ratio of two equal things was seen here: the A/A noise, 0.03 = 3 %."""
+        """The A/A noise: how far from 1 the baseline's ratio to itself lies, 0.03 = 3 %."""
         return max(self.again.high - 1, 1 - self.again.low)
 
     def differs(self, name: Hashable) -> bool:
-        """Whether `name`'s whole interval lies outside of 1 plus or minus the band."""
+        """Whether `name`'s whole interval lies outside 1 plus or minus `band`."""
         require_one_of("name", name, self.ratios)
         ratio = self.ratios[name]
         return ratio.low > 1 + self.band or ratio.high < 1 - self.band
@@ -157,12 +157,12 @@ def compare(
     warmup: int = 2,
     repeats: Size = 11,
 ) -> Comparison:
-    """Time `fns` interleaved with `baseline`, which stands in the run twice.
+    """Time `fns` interleaved with `baseline`, which runs twice in each round.
 
-    What two runs of one function differ by is this machine's noise at this hour: a ratio inside
-    that band says nothing.
+    The difference between its two runs is this machine's current noise: a ratio inside that band
+    shows no difference.
 
-        result = compared(old, {"new": new})
+        result = compare(old, {"new": new})
         result.ratios["new"].mean, result.differs("new")   # 0.52, True
     """
     require(not {"baseline", "again"} & set(fns), "fns", list(fns), "no name 'baseline' or 'again'")
@@ -175,11 +175,11 @@ def compare(
 
 @check_arguments
 def peak_bytes(fn: Callable[[], object], device: str = "cpu") -> int:
-    """Most bytes of tensors alive at once on `device` while `fn()` runs, beyond those before.
+    """Peak bytes of tensors on `device` while `fn()` runs, beyond what was allocated before.
 
     On a CPU torch's allocator reports each allocation to the profiler, so the figure is exact and
-    repeatable, unlike the process's resident memory; what libraries take beside the allocator
-    (scratch space of oneDNN, numpy arrays) is not in it. On a GPU it is the allocator's own peak.
+    repeatable, unlike the process's resident memory; memory from outside the allocator (scratch
+    space of oneDNN, numpy arrays) is not counted. On a GPU it is the allocator's own peak.
     """
     require_one_of("device", device, ("cpu", "cuda"))
     if device == "cuda":
@@ -202,8 +202,8 @@ def peak_bytes(fn: Callable[[], object], device: str = "cpu") -> int:
 def saved_bytes(module: nn.Module, *inputs: Numbers) -> int:
     """Bytes that autograd keeps for the backward pass of `module(*inputs)`.
 
-    Each storage counts once however many operators keep it. Parameters do not count: they are
-    there anyway. The storages stay referenced meanwhile, lest an address be used twice.
+    Each storage counts once however many operators save it; parameters and buffers do not count.
+    The storages stay referenced until the end, so that no address is reused.
     """
     own = {t.untyped_storage().data_ptr() for t in [*module.parameters(), *module.buffers()]}
     storages: dict[int, torch.UntypedStorage] = {}
@@ -232,7 +232,7 @@ def cpu_name() -> str:
 
 
 def cpu_features() -> dict[str, bool]:
-    """Which instructions for short numbers this CPU has; all False where it does not say.
+    """Which low-precision instructions this CPU has; all False where the system does not say.
 
     `vnni` multiplies and adds 8-bit numbers in one step, `amx` whole tiles of them; `bf16`
     multiplies bfloat16. Without `vnni` three instructions do the work of one.
@@ -255,9 +255,9 @@ def cpu_features() -> dict[str, bool]:
 def calibrate(seconds: float = 2.0, size: int = 1024, copy_bytes: int = 128 * MIB) -> Device:
     """This machine's CPU as a `Device`: the best fp32 matrix product and copy seen in `seconds`.
 
-    Peak is the best of the repeats, since a roof is what cannot be passed, on as many threads as
-    torch uses now. A copy of n bytes moves 2 n: it reads and writes. Arrays are far larger than the
-    caches; operators whose data stays in a cache can pass this roof's slope.
+    The peak is the best repeat, since a roof is an upper bound, on as many threads as torch uses
+    now. A copy of n bytes moves 2 n: it reads and writes. Arrays are far larger than the caches;
+    operators whose data stays in a cache can exceed this bandwidth.
     """
     require(seconds > 0, "seconds", seconds, "a positive number")
     require_int("size", size)

@@ -8,17 +8,17 @@ import sys
 from pathlib import Path
 
 from efflab import __version__
+from efflab.base.files import require_writable
+from efflab.base.formats import LANGUAGES
+from efflab.base.places import ROOT, require_checkout
+from efflab.base.privacy import opt_out
 from efflab.errors import require
-from efflab.files import require_writable
-from efflab.formats import LANGUAGES
-from efflab.places import ROOT, require_checkout
-from efflab.privacy import opt_out
 from efflab.publishing import terminal
 from efflab.publishing.catalog import built_path, catalog, find, sources
 from efflab.publishing.execute import CellFailed
 
 JUPYTER_SETTINGS = Path(__file__).parent / "publishing" / "jupyter"
-"""What JupyterLab reads beside the reader's own settings, which stand before these."""
+"""Settings that JupyterLab reads besides the reader's own, which take precedence."""
 
 
 def list_notebooks(args) -> None:
@@ -47,8 +47,8 @@ def run_notebook(args) -> None:
     from efflab.publishing.parameters import literal, parse
     from efflab.publishing.run import run
 
-    given = {name: literal(value) for name, value in parse(args.parameters).items()}
-    path = run(args.notebook, given, fresh=args.fresh)
+    values = {name: literal(value) for name, value in parse(args.parameters).items()}
+    path = run(args.notebook, values, fresh=args.fresh)
     print(f"stored in {os.path.relpath(path)}")
 
 
@@ -140,10 +140,10 @@ def train(args) -> None:
 
 
 def open_lab(args) -> None:
-    """JupyterLab on this machine alone, behind a token that it makes and puts into the address.
+    """Open JupyterLab, reachable from this machine only, behind a token in the address.
 
-    The address that it prints leads to notebook 00, also for a reader who opens it by hand.
-    The network is not asked for news or updates, and the reader not whether it should be.
+    The printed address leads to notebook 00, for a reader who opens it by hand. JupyterLab neither
+    looks for news or updates nor asks whether it should.
     """
     if args.port is not None:
         require(
@@ -164,8 +164,8 @@ def open_lab(args) -> None:
         command.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")  # as root it would refuse to start
-    given = [path for path in [os.environ.get("JUPYTER_CONFIG_PATH")] if path]
-    paths = os.pathsep.join([str(JUPYTER_SETTINGS), *given])
+    others = [path for path in [os.environ.get("JUPYTER_CONFIG_PATH")] if path]
+    paths = os.pathsep.join([str(JUPYTER_SETTINGS), *others])
     trust = [sys.executable, "-m", "efflab.publishing.trust"]
     subprocess.Popen(trust, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.execve(sys.executable, command, {**os.environ, "JUPYTER_CONFIG_PATH": paths})
@@ -187,8 +187,8 @@ def parser() -> argparse.ArgumentParser:
 
     doctor = command("doctor", show_doctor, "what this machine lacks, and what then does not work")
     doctor.add_argument("--browser", action="store_true", help="only whether a browser is found")
-    listed = command("list", list_notebooks, "the notebooks, with the minutes that each takes")
-    for sub in (doctor, listed):
+    listing = command("list", list_notebooks, "the notebooks, with the minutes that each takes")
+    for sub in (doctor, listing):
         sub.add_argument("--language", choices=LANGUAGES, default="en")
     run = command("run", run_notebook, "run a notebook, with other parameters if you like")
     sweep = command("sweep", sweep_notebook, "run a notebook over every combination of values")
@@ -212,8 +212,8 @@ def parser() -> argparse.ArgumentParser:
     column.add_argument("--out", type=Path, metavar="FILE", help="runs/ledger/... by default")
     column.add_argument("--fresh", action="store_true", help="again, whatever is kept")
     column.add_argument("--busy", action="store_true", help="although others use the machine")
-    added = command("add", add_column, "take in another machine's column, once checked", steps)
-    added.add_argument("file", type=Path, metavar="FILE", help="what `efflab ledger run` wrote")
+    addition = command("add", add_column, "take in another machine's column, once checked", steps)
+    addition.add_argument("file", type=Path, metavar="FILE", help="what `efflab ledger run` wrote")
     command("site", make_site, "the notebooks as web pages, in build/site")
     repeat = command("experiment", experiment, "run what takes longer than a notebook")
     repeat.add_argument(
@@ -237,7 +237,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; what is expected to go wrong is a message and 1, Ctrl-C is 130."""
+    """Run one command; returns 0, 1 for an expected error (printed), or 130 for Ctrl-C."""
     terminal.use_any_encoding()
     opt_out()  # the kernels, ranks and servers that a command starts inherit it
     try:

@@ -1,7 +1,7 @@
-"""Our Transformer from one of `transformers`: what it has a counterpart for, and checked.
+"""Converts a BERT or GPT-2 of `transformers` to our Transformer, and checks the result.
 
-An option of the source that ours lacks must be at its default, so that nothing is dropped in
-silence; then one forward pass of both on random ids has to agree.
+An option of the source that ours lacks must be at its default, so that nothing is dropped
+silently; then one forward pass of both on random ids must agree.
 """
 
 import logging
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
+from efflab.base.privacy import load
+from efflab.base.significant import significant
 from efflab.config import ModelConfig
 from efflab.errors import require, require_one_of
 from efflab.model import Transformer
-from efflab.privacy import load
-from efflab.significant import significant
 
 BERT = dict(
     n_layer="num_hidden_layers",
@@ -65,15 +65,15 @@ HARMLESS = frozenset(
 """Options that change no hidden state of a model that is not being trained."""
 
 FORMER = {"position_embedding_type": "absolute", "pruned_heads": {}}
-"""Options that `transformers` no longer has: what our Transformer does of them."""
+"""Options that `transformers` no longer has, with the only value that ours supports."""
 
 TOLERANCE = 1e-4
-"""Largest difference of a hidden state, as a share of the largest."""
+"""Largest allowed difference of a hidden state, relative to the largest value."""
 
 
 @runtime_checkable
 class PreTrainedConfig(Protocol):
-    """A config of `transformers`, as that calls it."""
+    """A config of `transformers`, under the library's own name."""
 
     model_type: str
 
@@ -83,7 +83,7 @@ class PreTrainedConfig(Protocol):
 
 @runtime_checkable
 class PreTrainedModel(Protocol):
-    """A model of `transformers`, as that calls it."""
+    """A model of `transformers`, under the library's own name."""
 
     base_model: Any
     config: PreTrainedConfig
@@ -98,7 +98,7 @@ class Affine(Protocol):
 
 
 def transformers() -> ModuleType:
-    """The library of that name. It loads torchao, which says at length that it finds no GPU."""
+    """The library of that name, without torchao's long warnings that it finds no GPU."""
     for name in ("torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return load("transformers")
@@ -123,7 +123,7 @@ def from_transformers(source: PreTrainedModel) -> Transformer:
 
 @check_arguments
 def config_like(theirs: PreTrainedConfig, names: dict[str, str], **ours: Any) -> ModelConfig:
-    """Our config by a `transformers` config's options `names`; `ours` stand in their place."""
+    """Our config from `theirs`: `names` maps our options to theirs, `ours` override them."""
     require_plain(theirs, names.values())
     options = {name: getattr(theirs, their_name) for name, their_name in names.items()}
     options["activation"] = activation_name(options["activation"])
@@ -154,9 +154,9 @@ def _require_tied(source: Any, table: Tensor) -> None:
 @check_arguments
 @torch.no_grad()
 def require_same_outputs(source: PreTrainedModel, model: Transformer) -> None:
-    """Refuse a model whose hidden states of random ids are not the source's.
+    """Refuse a model whose hidden states for random ids differ from the source's.
 
-    Ids, padding and, where there are, token types are of every kind; dropout is off, fp32.
+    The inputs have padding and, if the model knows them, token types; fp32, no dropout.
     """
     exact = _exact(source)
     c, rng = model.config, torch.Generator().manual_seed(0)
@@ -179,7 +179,7 @@ def require_same_outputs(source: PreTrainedModel, model: Transformer) -> None:
 
 
 def _exact(source: Any) -> Any:
-    """The source in fp32, without dropout, where our model is."""
+    """The source in fp32 on the CPU, without dropout, as our model is."""
     plain = source.dtype == torch.float32 and source.device.type == "cpu" and not source.training
     return source if plain else deepcopy(source).cpu().float().eval()
 
@@ -209,12 +209,12 @@ def copy_linear(target: nn.Linear, *sources: Affine) -> None:
 @check_arguments
 @torch.no_grad()
 def copy_transposed(target: nn.Linear, source: Affine) -> None:
-    """From GPT-2's Conv1D, which keeps its weight (in, out)."""
+    """Copy from GPT-2's Conv1D, which stores its weight as (in, out)."""
     _copy_affine(target, source.weight.T, source.bias)
 
 
 def _copy_affine(target: nn.Linear, weight: Tensor, bias: Tensor) -> None:
-    """Of the same shape, since `copy_` would repeat one row into many."""
+    """Copy weight and bias of exactly the target's shape: `copy_` alone would broadcast."""
     shape = tuple(target.weight.shape)
     require(tuple(weight.shape) == shape, "weight.shape", tuple(weight.shape), f"{shape}")
     target.weight.copy_(weight)
@@ -224,7 +224,7 @@ def _copy_affine(target: nn.Linear, weight: Tensor, bias: Tensor) -> None:
 @check_arguments
 @torch.no_grad()
 def copy_same(target: nn.Module, source: nn.Module) -> None:
-    """Between modules of one kind: tables, norms, linear maps."""
+    """Copy between modules of one kind: tables, norms, linear maps."""
     target.load_state_dict(source.state_dict())
 
 

@@ -30,7 +30,7 @@ def ffn_params(config: ModelConfig) -> int:
 def embedding_params(config: ModelConfig) -> int:
     """Token, position and type tables, the projection of a factorized embedding, and the norm.
 
-    The norm is the embedding's where layers normalize last, the final one where they do so first.
+    The norm is the embedding's in a post-norm model, the final one in a pre-norm model.
     """
     C, E = config.d_model, config.embed_dim
     tables = (config.vocab_size + config.max_len + config.type_vocab) * E
@@ -95,7 +95,7 @@ def attention_share(config: ModelConfig, seq_len: Size) -> float:
 
 @check_arguments
 def crossing_length(config: ModelConfig, against: str = "ffn") -> float:
-    """The seq_len at which the scores cost as much as the FFN, or as everything `linear`.
+    """The seq_len at which the scores cost as much as the FFN, or as all that is linear in it.
 
     From 4 T C = 4 C F, so T = F; and from 4 T C = 8 C^2 + 4 C F, so T = 2 C + F.
     """
@@ -113,10 +113,10 @@ def model_state_bytes(
     grad_bytes: float = 2,
     optimizer_bytes: float = 12,
 ) -> float:
-    """Bytes a device of weights, gradients, optimizer state (Rajbhandari et al. 2020, Figure 1).
+    """Bytes per device of weights, gradients, optimizer state (Rajbhandari et al. 2020, Figure 1).
 
     Stage 0 replicates all; 1 shards the optimizer state over `dp_degree` devices, 2 the gradients
-    too, 3 the parameters too. The defaults are mixed-precision Adam: 2 + 2 + 12 bytes a parameter.
+    too, 3 the parameters too. The defaults are mixed-precision Adam: 2 + 2 + 12 bytes/parameter.
 
     >>> round(model_state_bytes(7.5e9, 64, 2) / 1e9, 1)
     16.6
@@ -124,10 +124,10 @@ def model_state_bytes(
     require_positive("n_params", n_params)
     require_int("dp_degree", dp_degree)
     require_one_of("zero_stage", zero_stage, (0, 1, 2, 3))
-    own = dict(param_bytes=param_bytes, grad_bytes=grad_bytes, optimizer_bytes=optimizer_bytes)
-    for name, value in own.items():
+    sizes = dict(param_bytes=param_bytes, grad_bytes=grad_bytes, optimizer_bytes=optimizer_bytes)
+    for name, value in sizes.items():
         require_number(name, value)
-    parts = ((param_bytes, 3), (grad_bytes, 2), (optimizer_bytes, 1))
+    parts = ((param_bytes, 3), (grad_bytes, 2), (optimizer_bytes, 1))  # sharded from that stage on
     return n_params * sum(b / dp_degree if zero_stage >= stage else b for b, stage in parts)
 
 
@@ -144,12 +144,12 @@ def activation_bytes(
     dropout: bool = True,
     fused_attention: bool = False,
 ) -> float:
-    """Bytes a device that layers keep for the backward pass (Korthikanti et al. 2022, Table 2).
+    """Bytes per device that layers keep for the backward pass (Korthikanti et al. 2022, Table 2).
 
-    With d_ff = 4 C this is their s b h (34 + 5 a s / h) a layer: 2-byte values and 1-byte dropout
+    With d_ff = 4 C this is their s b h (34 + 5 a s / h) per layer: 2-byte values, 1-byte dropout
     masks. `recompute` "selective" recomputes scores, softmax and dropout inside attention; "full"
     keeps the layer's input alone. What a real run stores: `value_bytes` 4 in fp32, no masks without
-    `dropout`, and with `fused_attention` (SDPA) the output and a statistic a row, not the scores.
+    `dropout`; with `fused_attention` (SDPA) the output and one statistic per row, not the scores.
     """
     require_int("seq_len", seq_len)
     require_int("batch_size", batch_size)
@@ -175,7 +175,7 @@ def activation_bytes(
 
 @check_arguments
 def training_flops(n_params: float, n_tokens: float, *, recompute: bool = True) -> float:
-    """About 6 FLOPs a parameter and token, 8 with activation recomputation (Kaplan et al. 2020)."""
+    """About 6 FLOPs per parameter and token, 8 with recomputation (Kaplan et al. 2020)."""
     require_positive("n_params", n_params)
     require_positive("n_tokens", n_tokens)
     return (8 if recompute else 6) * n_params * n_tokens

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from efflab.arguments import check_arguments
-from efflab.cache import get_or_make
+from efflab.base.cache import get_or_make
+from efflab.base.places import ROOT
 from efflab.errors import require, require_int, require_one_of
-from efflab.places import ROOT
 
 DATA_DIR = ROOT / "data"
 CACHE = DATA_DIR / "cache"
@@ -35,13 +35,13 @@ MINILM_FILES = {
     "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
     "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 }
-"""SHA-256 of all that the packaged MiniLM is read from."""
+"""SHA-256 of each file that the packaged MiniLM is loaded from."""
 
 HELD_OUT = frozenset(
     "argparse bdb calendar configparser contextlib csv dataclasses fractions graphlib heapq json "
     "mailbox plistlib queue shlex socketserver statistics tempfile textwrap zoneinfo".split()
 )
-"""Top-level modules, and packages whole, that no model is ever trained on."""
+"""Top-level modules and whole packages that no model is ever trained on."""
 
 # Generated tables, and packages that some distributions leave out.
 SKIPPED = frozenset(
@@ -143,7 +143,7 @@ def tokenizer():
 
 @check_arguments
 def tokens_of(texts: Iterable[str]) -> np.ndarray:
-    """All texts as one int64 stream, each led by the file marker (id 0)."""
+    """All texts as one int64 stream, each preceded by the file marker (id 0)."""
     texts = list(texts)
     require(len(texts) > 0, "texts", texts, "at least one text")
     encoded = tokenizer().encode_batch(texts)
@@ -168,7 +168,7 @@ def stdlib_tokens(split: str, *, tests: bool = False) -> np.ndarray:
 def random_windows(tokens: np.ndarray, batch_size: int, seq_len: int, seed: int):
     """`batch_size` random windows of the stream: inputs and next tokens, both (B,T) int64 tensors.
 
-    The same seed gives the same windows, so that a training that resumes sees what it would have.
+    The same seed gives the same windows, so that a resumed training continues on the same data.
     """
     import torch
 
@@ -208,7 +208,7 @@ def _functions(path: str, source: str) -> Iterator[Function]:
 def documented_functions() -> list[Function]:
     """Public module-level functions of the library that have a docstring, in path order.
 
-    The docstring is taken out of the code, so that finding the one by the other asks for meaning.
+    The docstring is removed from the code, so that retrieval cannot match it word for word.
     """
     rows = get_or_make(CACHE, "functions", (Path(__file__),), _parse_functions)
     return [Function(**row) for row in rows]
@@ -244,9 +244,9 @@ def recall_batch(
 ):
     """Long-range recall: ids (B,T) and the symbol to answer at the last token, (B,).
 
-    Noise symbols 0..n_symbols-1; a marker (id n_symbols) stands `distance` tokens before the end
-    and the next token is the answer; the last token is the question (id n_symbols + 1).
-    A model answers above chance, 1 / n_symbols, only if the end can reach `distance - 1` back.
+    Noise symbols 0..n_symbols-1; a marker (id n_symbols) is `distance` tokens before the end, and
+    the next token is the answer; the last token is the question (id n_symbols + 1).
+    A model answers above chance, 1 / n_symbols, only if its last token sees `distance - 1` back.
     """
     import torch
 
@@ -257,9 +257,9 @@ def recall_batch(
     require(2 <= distance < seq_len, "distance", distance, f"2 to seq_len-1={seq_len - 1}")
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, n_symbols, (batch_size, seq_len))
-    at = seq_len - 1 - distance
-    ids[:, at], ids[:, -1] = n_symbols, n_symbols + 1
-    return torch.from_numpy(ids), torch.from_numpy(ids[:, at + 1].copy())
+    marker = seq_len - 1 - distance
+    ids[:, marker], ids[:, -1] = n_symbols, n_symbols + 1
+    return torch.from_numpy(ids), torch.from_numpy(ids[:, marker + 1].copy())
 
 
 @check_arguments

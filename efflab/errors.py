@@ -1,7 +1,7 @@
-"""One way to refuse a bad argument: name it, quote it, and say what is allowed.
+"""Errors for invalid arguments: they name the argument, quote its value and say what is allowed.
 
-What is allowed is put into words only where something is refused: planners check millions of times.
-It is a template with its values beside it, so that it can be said in another language too.
+The text is formatted only when an error is raised: planners check millions of values.
+It is kept as a template and its values, so that it can be translated.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,13 +9,13 @@ from math import isfinite
 from numbers import Integral, Real
 
 LARGEST = 2**63 - 1
-"""No count or size is larger: it would not fit into a tensor's or a file's index."""
+"""Upper bound of counts and sizes: more would not fit into a tensor's or a file's index."""
 
 
 class Refusal(ValueError):
     """A value that is not allowed: its `name`, the `value` as quoted, and what is `allowed`.
 
-    `allowed` is an English template that `fields` fill; `words` is what that gives.
+    `allowed` is an English template, `fields` its values, and `words` the filled template.
     """
 
     frame = "{name}={value}: expected {allowed}"
@@ -31,12 +31,12 @@ class Refusal(ValueError):
         return {}
 
     def __reduce__(self):
-        """Between processes: the message alone would not make another one."""
+        """For pickling between processes: by default only the message would be passed on."""
         return type(self), (self.name, self.value, self.allowed, self.fields)
 
 
 class WrongType(Refusal, TypeError):
-    """A value of a type that is not allowed; who expects bad values has to catch one kind only."""
+    """A value of the wrong type; also a `ValueError`, so that callers can catch that alone."""
 
     frame = "{name}={value}: expected {allowed}, got {type}"
 
@@ -102,12 +102,12 @@ def require_one_of(name: str, value, allowed: Iterable) -> None:
 
 
 def is_int(value) -> bool:
-    """Whether it is a whole number: numpy's too, but no truth value and no array."""
+    """Whether it is an integer: numpy's too, but not a bool and not an array."""
     return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
 
 
 def is_number(value) -> bool:
-    """Whether it is a real number: numpy's too, but no truth value and no array."""
+    """Whether it is a real number: numpy's too, but not a bool and not an array."""
     return type(value) is float or (isinstance(value, Real) and not isinstance(value, bool))
 
 
@@ -117,7 +117,7 @@ def wrong_type(name: str, value, allowed: str, **fields) -> WrongType:
 
 
 def quote(value) -> str:
-    """A value as a message shows it: about a line; of a tensor or array the type and shape.
+    """The value's `repr`, cut to about a line; for a tensor or array its type and shape.
 
     >>> quote("x" * 1000)
     "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'"
@@ -127,13 +127,13 @@ def quote(value) -> str:
         return f"{type(value).__name__}({kind}, {tuple(value.shape)})"
     try:
         text = repr(value)
-    except Exception:  # an int of 5,000 digits, or whatever a stranger's __repr__ raises
+    except Exception:  # an int of 5,000 digits, or whatever a foreign __repr__ raises
         return f"<{type(value).__name__}>"
     return text if len(text) <= 80 else f"{text[:40]}...{text[-37:]}"
 
 
 def _is_same(value, allowed) -> bool:
-    """Equal and of one type: an array compares by element, True is no 1."""
+    """Equal and of the same type: True is not 1, and an array would compare by element."""
     same_type = is_int(value) if is_int(allowed) else isinstance(value, type(allowed))
     return same_type and value == allowed
 

@@ -1,7 +1,7 @@
-"""A figure with the interval that its sample gives: bootstrap, paired differences, medians.
+"""Estimates with 95 % confidence intervals: bootstrap, paired differences, medians.
 
-Every interval covers 95 %. Differences are taken pair by pair (by seed, by window, by text), since
-what two techniques have in common then cancels.
+Differences are taken pair by pair (by seed, by window, by text), so that what two techniques have
+in common cancels.
 """
 
 from collections.abc import Sequence
@@ -60,9 +60,9 @@ class Estimate:
     @classmethod
     @check_arguments
     def widened(cls, mean: float, low: float, high: float) -> "Estimate":
-        """The interval of resampled values, as wide as to hold the figure of the sample itself.
+        """The interval of resampled values, widened to contain the sample's own figure.
 
-        Rounding, or a small and skewed sample, may leave it outside.
+        Rounding, or a small and skewed sample, may leave that outside.
         """
         return cls(float(mean), float(min(low, mean)), float(max(high, mean)))
 
@@ -78,15 +78,15 @@ def bootstrap(
     n_resamples: Size = 1000,
     seed: Count = 0,
 ) -> Estimate:
-    """Interval of sum(numerators) / sum(denominators) over resampled units; of the mean alone.
+    """sum(numerators) / sum(denominators) over resampled units; without denominators the mean.
 
     The percentile bootstrap (Efron 1979) of `scipy.stats.bootstrap`, whose draws `seed` fixes.
     """
     from scipy import stats
 
     top = np.asarray(_floats("numerators", numerators))
-    given = np.ones_like(top) if denominators is None else denominators
-    bottom = np.asarray(_floats("denominators", given))
+    weights = np.ones_like(top) if denominators is None else denominators
+    bottom = np.asarray(_floats("denominators", weights))
     require(top.ndim == 1 and len(top) >= 2, "numerators", top.shape, "two values or more")
     require(bottom.shape == top.shape, "denominators", bottom.shape, f"shape {top.shape}")
     require(bool((bottom > 0).all()), "denominators", denominators, "positive numbers")
@@ -122,7 +122,7 @@ def of_median(values: Values) -> Estimate:
 
     The k-th smallest and the k-th largest of n values hold the median between them with
     probability 1 - 2 P(Binomial(n, 1/2) < k) (Conover 1999, section 3.2). Below six values even
-    the smallest and the largest cover less than 95 %; they are taken all the same.
+    the smallest and the largest cover less than 95 %; they are used nevertheless.
     """
     from scipy import stats
 
@@ -137,7 +137,7 @@ def of_median(values: Values) -> Estimate:
 
 @check_arguments
 def one_more(values: Values) -> Estimate:
-    """Mean of `values`, and where one more of their kind falls: Student's t prediction interval.
+    """Mean of `values` with Student's t prediction interval for one further value.
 
     >>> print(one_more([5.0, 5.2, 5.1]))
     5.100 (4.603 to 5.597)

@@ -1,6 +1,6 @@
 """How good a model is: bits per byte of held-out source, and retrieval of functions by docstring.
 
-Every figure comes with the 95 % interval that its sample gives, by bootstrap over its units.
+Every estimate comes with its 95 % interval, by bootstrap over windows or functions.
 """
 
 from functools import cache
@@ -22,7 +22,7 @@ from efflab.tensors import Matrix, require_finite
 
 @runtime_checkable
 class LanguageModel(Protocol):
-    """What can be judged: a `Transformer`, or an engine that runs one."""
+    """What can be evaluated: a `Transformer`, or an engine that runs one."""
 
     config: ModelConfig
 
@@ -32,7 +32,7 @@ class LanguageModel(Protocol):
 
 @cache
 def token_bytes() -> np.ndarray:
-    """Bytes of source that each token stands for; the file marker stands for none."""
+    """Bytes of source text per token id; 0 for the file marker."""
     vocabulary = data.tokenizer().get_vocab()
     lengths: np.ndarray = np.zeros(len(vocabulary), dtype=np.int64)
     for text, i in vocabulary.items():
@@ -61,7 +61,7 @@ def held_out_windows(n_windows: int | None, seq_len: int) -> np.ndarray:
 def window_bits(
     model: LanguageModel, n_windows: int | None, *, seq_len: Size | None = None, batch_size: int = 8
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bits that each held-out window's second half costs (N,), and the bytes that it holds (N,).
+    """Cost in bits of each held-out window's second half (N,), and its size in bytes (N,).
 
     Every token is predicted from at least half a window of `seq_len` tokens (default: the model's
     `max_len`). The windows are those of `held_out_windows`, the same for every model.
@@ -119,7 +119,7 @@ def cosines(a: Matrix, b: Matrix) -> dict[str, float]:
 
 
 def _require_pairs(**sides: Matrix) -> None:
-    """Rows of one by rows of the other: (N,C) both, at least one, finite."""
+    """Refuse two that are not both (N,C), with at least one row, all finite."""
     (_, a), (name, b) = sides.items()
     shapes = tuple(a.shape), tuple(b.shape)
     fits = shapes[0] == shapes[1] and a.dim() == 2 and len(a) > 0

@@ -166,7 +166,7 @@ class Embedding(nn.Module):
         return self.projection(self.norm(x))
 
     def logits(self, x: Tensor) -> Tensor:
-        """The same tables transposed, no bias: hidden (B,T,C) -> (B,T,V)."""
+        """By the transposed embedding tables, no bias: hidden (B,T,C) -> (B,T,V)."""
         require_channels("x", x, self.d_model)
         if isinstance(self.projection, nn.Linear):
             x = x @ self.projection.weight
@@ -253,7 +253,7 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Continue ids (B,T) by `n_new` sampled tokens: (B, T + n_new). temperature 0 is greedy.
 
-        `top_k`: only among so many likeliest, 1 to `vocab_size`.
+        `top_k`: sample only among the k likeliest tokens, 1 to `vocab_size`.
         """
         require(self.config.causal, "causal", False, "a causal model")
         require_int("n_new", n_new, 0)
@@ -269,10 +269,10 @@ class Transformer(nn.Module):
             if top_k is not None:
                 kth = logits.topk(top_k).values[:, -1:]
                 logits = logits.masked_fill(logits < kth, -torch.inf)
-            if temperature < torch.finfo(logits.dtype).tiny:  # the limit: nothing to divide by
+            if temperature < torch.finfo(logits.dtype).tiny:  # greedy: the quotient would overflow
                 new = logits.argmax(-1, keepdim=True)
             else:
-                below = logits - logits.amax(-1, keepdim=True)  # at most 0: no infinity over itself
+                below = logits - logits.amax(-1, keepdim=True)  # at most 0: no inf - inf in softmax
                 new = torch.multinomial((below / float(temperature)).softmax(-1), 1, generator=rng)
             ids = torch.cat([ids, new], dim=1)
         return ids

@@ -1,7 +1,7 @@
 """A technique's point on the board, measured in every chapter in the same way.
 
-Quality on the same held-out windows or functions, and time beside the unchanged model's, turn and
-turn about: points of different notebooks, measured under different loads, compare by that ratio.
+Quality is taken on the same held-out windows or functions. Time is a ratio to the unchanged
+model's, interleaved with it, so that points measured under different loads are comparable.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from efflab.rules import Size
 from efflab.tensors import Ids, Mask
 
 N_WINDOWS = 16  # held-out windows of 512 tokens on which a change is judged
-N_FUNCTIONS, MAX_TOKENS = 60, 64  # documented functions to find each other's docstrings among
+N_FUNCTIONS, MAX_TOKENS = 60, 64  # documented functions to retrieve by their docstrings
 TEXTS = 8  # in the batch that is timed
 
 Encode = Callable[[Tensor, Tensor], Tensor]  # ids (B,T), attention mask (B,T) -> (B,C), length 1
@@ -52,19 +52,19 @@ def shipped_quality() -> float:
 def language_quality(
     model: evaluate.LanguageModel, n_windows: int = N_WINDOWS, seq_len: Size | None = None
 ) -> Estimate:
-    """Held-out bits per byte of a changed `stdlib-gpt`: one ruler for every notebook.
+    """Held-out bits per byte of a changed `stdlib-gpt`, comparable between notebooks.
 
-    The shipped model's figure over all windows, plus what `model` needs more than it on the same
-    `n_windows` of `seq_len` tokens (512 by default). So the unchanged model has one figure wherever
-    it stands, and the interval is that of the paired difference.
+    The shipped model's value over all windows, plus the paired difference on `n_windows` of
+    `seq_len` tokens (512 by default), whose interval it takes. The unchanged model so has the same
+    value in every notebook.
     """
     baseline = language_model()
     if model is baseline:
         return Estimate(*[shipped_quality()] * 3)
     bits, n_bytes = evaluate.window_bits(model, n_windows, seq_len=seq_len)
-    added = bootstrap(bits - _baseline_bits(n_windows, seq_len), n_bytes)
+    difference = bootstrap(bits - _baseline_bits(n_windows, seq_len), n_bytes)
     base = shipped_quality()
-    return Estimate(base + added.mean, base + added.low, base + added.high)
+    return Estimate(base + difference.mean, base + difference.low, base + difference.high)
 
 
 @lru_cache(maxsize=4)
@@ -80,10 +80,10 @@ def language_point(
     quality: Estimate | None = None,
     repeats: Size = 7,
 ) -> dict:
-    """What `board.add` wants of a changed `stdlib-gpt`.
+    """The arguments of `board.add` for a changed `stdlib-gpt`.
 
-    `n_bytes`: if it is stored smaller than its parameters; `quality`: its `language_quality`, where
-    that is known already.
+    `n_bytes`: its stored size, if not that of its parameters; `quality`: its `language_quality`,
+    if known already.
     """
     baseline = language_model()
     ids = torch.zeros(1, baseline.config.max_len, dtype=torch.long)
@@ -100,12 +100,12 @@ def language_point(
 @check_arguments
 @torch.no_grad()
 def encoder_point(encode: Encode, n_bytes: int, repeats: Size = 7) -> dict:
-    """What `board.add` wants of a changed MiniLM, given as a function from ids to embeddings.
+    """The arguments of `board.add` for a changed MiniLM, a function from ids to embeddings.
 
     Its MRR is the unchanged model's over the same functions, plus the paired difference.
     """
     unchanged, base = encode is encode_minilm, _baseline_ranks()
-    added = Estimate(0.0, 0.0, 0.0) if unchanged else bootstrap(_ranks(encode) - base)
+    difference = Estimate(0.0, 0.0, 0.0) if unchanged else bootstrap(_ranks(encode) - base)
     mrr = float(base.mean())
     ids = torch.ones(TEXTS, MAX_TOKENS, dtype=torch.long)
     calls = lambda encode: lambda: encode(ids, ids)  # noqa: E731
@@ -115,12 +115,12 @@ def encoder_point(encode: Encode, n_bytes: int, repeats: Size = 7) -> dict:
         bytes=n_bytes,
         time=_time(times, unchanged),
         band=times.band,
-        quality=Estimate(mrr + added.mean, mrr + added.low, mrr + added.high),
+        quality=Estimate(mrr + difference.mean, mrr + difference.low, mrr + difference.high),
     )
 
 
 def _time(times: bench.Comparison, unchanged: bool) -> Estimate:
-    """A point's time over the unchanged model's, which is 1 of itself and no measurement."""
+    """A point's time over the unchanged model's; the unchanged model's own is 1 exactly."""
     return Estimate(1.0, 1.0, 1.0) if unchanged else times.ratios["new"]
 
 
@@ -130,12 +130,12 @@ def _baseline_ranks() -> np.ndarray:
 
 
 def _ranks(encode: Encode) -> np.ndarray:
-    """Reciprocal ranks of the functions that the board asks for, by their docstrings."""
+    """Reciprocal ranks of `N_FUNCTIONS` functions, retrieved by their docstrings."""
     tokenizer = encoder()[1]
     functions = data.documented_functions()
-    picked = functions[:: len(functions) // N_FUNCTIONS][:N_FUNCTIONS]
+    sample = functions[:: len(functions) // N_FUNCTIONS][:N_FUNCTIONS]
     vectors = []
-    for texts in ([f.query for f in picked], [f.code for f in picked]):
+    for texts in ([f.query for f in sample], [f.code for f in sample]):
         options = dict(padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
         batches = [tokenizer(texts[i : i + 20], **options) for i in range(0, len(texts), 20)]
         vectors.append(torch.cat([encode(b["input_ids"], b["attention_mask"]) for b in batches]))

@@ -1,6 +1,6 @@
-"""Models that come trained: `stdlib-gpt` from `data/`, MiniLM-L6 from its package, hub models.
+"""Pretrained models: `stdlib-gpt` from `data/`, MiniLM-L6 from its package, hub models.
 
-Weights are read from safetensors alone, and only after their hash agreed.
+Weights are read from safetensors only; of shipped and saved models the hash is checked first.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
+from efflab.base.files import write_atomically
+from efflab.base.json_files import parse_json
 from efflab.config import ModelConfig
 from efflab.conversion import from_transformers, transformers
 from efflab.cost import num_params
 from efflab.data import MINILM_FILES, MINILM_PACKAGE, STDLIB_GPT, TOKENIZER_FILE, sha256
 from efflab.errors import quote, require
-from efflab.files import write_atomically
-from efflab.json_files import parse_json
 from efflab.model import Transformer
 from efflab.rules import Size, require_type
 from efflab.tensors import Hidden, Mask
@@ -31,7 +31,7 @@ from efflab.weights import fill, named_tensors, narrow, read_unhashed, some, to_
 
 @check_arguments
 def verify(path: Path, expected: str, remedy: str) -> Path:
-    """`path`, if it is there and its SHA-256 is `expected`; otherwise an error naming both."""
+    """`path`, if it exists and its SHA-256 is `expected`; otherwise an error naming both."""
     is_hash = bool(re.fullmatch("[0-9a-f]{64}", expected))
     require(is_hash, "expected", expected, "a SHA-256, 64 hexadecimal digits")
     if not path.is_file():
@@ -64,7 +64,7 @@ def save_checkpoint(model: Transformer, path: Path, card: dict[str, Any]) -> dic
     A model that its config does not describe (pruned, partly shared), a weight that 16 bits cannot
     hold, or a card that JSON cannot, is a `ValueError`, and nothing is written.
     """
-    card = _as_read(card)
+    card = _through_json(card)
     tensors = narrow(named_tensors(model), torch.float16)
     with torch.device("meta"):  # shapes alone
         fill(Transformer(model.config), tensors, "model.config")
@@ -76,8 +76,8 @@ def save_checkpoint(model: Transformer, path: Path, card: dict[str, Any]) -> dic
     return card
 
 
-def _as_read(card: dict) -> dict:
-    """The card as it will be read."""
+def _through_json(card: dict) -> dict:
+    """The card after a round trip through JSON, as it will be read."""
     try:
         return parse_json(json.dumps(card))
     except (TypeError, ValueError, RecursionError) as error:
@@ -85,14 +85,14 @@ def _as_read(card: dict) -> dict:
 
 
 def _card_hash(card: dict) -> str:
-    """SHA-256 of all that a card says, the weights' own hash among it."""
+    """SHA-256 of all other entries of a card, the weights' own hash among them."""
     content = {name: value for name, value in card.items() if name != "card_sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @check_arguments
 def read_card(path: Path = STDLIB_GPT) -> dict:
-    """What is known of a checkpoint: config, hashes and, of ours, seed, steps, loss, command.
+    """A checkpoint's card: config, hashes and, for ours, seed, steps, loss, command.
 
     A card that is cut short, changed or of an older efflab is a `ValueError`.
     """
@@ -120,18 +120,18 @@ def load_checkpoint(path: Path = STDLIB_GPT) -> Transformer:
 
     A file that is damaged, or that its card does not describe, is a `ValueError`.
     """
-    config, sha256 = _read_card(path)
+    config, sha256 = _config_and_hash(path)
     verify(path, sha256, _remedy(path))
     tensors, _ = read_unhashed(path, _remedy(path))
     n_values = sum(t.numel() for t in tensors.values())
-    if n_values != num_params(config):  # before memory is asked for
+    if n_values != num_params(config):  # before memory is allocated
         reason = f"expected the {num_params(config)} values that {card_path(path).name} says"
         raise ValueError(f"{path} holds {n_values} values: {reason}; {_remedy(path)}")
     return fill(Transformer(config), tensors, str(path)).eval()
 
 
-def _read_card(path: Path) -> tuple[ModelConfig, str]:
-    """The config and the SHA-256 of the weights that a checkpoint's card says."""
+def _config_and_hash(path: Path) -> tuple[ModelConfig, str]:
+    """(config, SHA-256 of the weights) from a checkpoint's card."""
     card = read_card(path)
     try:
         return ModelConfig(**card["config"]), require_type("sha256", card["sha256"], str)
@@ -160,17 +160,17 @@ def minilm_folder() -> Path:
 def load_encoder(source: str | Path):
     """(`transformers` encoder, tokenizer) from a folder or, with a network, a hub id.
 
-    An encoder whose file lacks weights, or holds some that it has no place for, is a `ValueError`;
-    heads may be there, and the pooler may be missing: the encoder then has none.
+    A file that lacks weights of the encoder, or holds unknown ones, is a `ValueError`. Heads in the
+    file are ignored; without a pooler in the file the encoder has none.
     """
     library = transformers()
     library.utils.logging.disable_progress_bar()
     options: dict = dict(use_safetensors=True, dtype=torch.float32, output_loading_info=True)
-    options |= dict(ignore_mismatched_sizes=True)  # it would not name them; they are refused below
+    options |= dict(ignore_mismatched_sizes=True)  # reported in `info` and refused below
     try:
         tokenizer = library.AutoTokenizer.from_pretrained(source)
         encoder, info = library.AutoModel.from_pretrained(source, **options)
-    except Exception as error:  # of every kind, and often without a name
+    except Exception as error:  # the library raises many types
         if isinstance(error, OSError) and not Path(source).is_dir():
             where = "expected a folder or, with a network, a hub id"
             raise FileNotFoundError(f"{source} is missing: {where} ({error})") from error
@@ -182,11 +182,11 @@ def load_encoder(source: str | Path):
 
 ENCODER_REMEDY = "fetch the model anew"
 HEADS = ("cls.", "lm_head.", "predictions.", "sop_classifier.", "classifier.", "qa_outputs.")
-"""How the names of heads begin, which an encoder is loaded without."""
+"""Prefixes of the names of heads, which an encoder is loaded without."""
 
 
 def _require_whole(source: str | Path, encoder, info: dict) -> None:
-    """Refuse an encoder that did not come whole from its file; one without a pooler loses it."""
+    """Refuse an encoder that its file does not fill; without pooler weights remove the pooler."""
     prefix = f"{encoder.base_model_prefix}."
     unexpected = {
         name for name in info["unexpected_keys"] if not name.removeprefix(prefix).startswith(HEADS)
@@ -196,9 +196,9 @@ def _require_whole(source: str | Path, encoder, info: dict) -> None:
         "unknown": unexpected,
         "of another shape": {name for name, *_ in info["mismatched_keys"]},
     }
-    listed = "; ".join(f"{what}: {some(names)}" for what, names in problems.items() if names)
-    if listed:
-        expected = f"expected the encoder's own weights, but {listed}"
+    details = "; ".join(f"{what}: {some(names)}" for what, names in problems.items() if names)
+    if details:
+        expected = f"expected the encoder's own weights, but {details}"
         raise ValueError(f"{source}: {expected}; {ENCODER_REMEDY}")
     if info["missing_keys"]:
         encoder.pooler = None
@@ -238,7 +238,7 @@ def embed(
 
 
 def _require_texts(texts: Iterable[str]) -> list[str]:
-    """The texts as a list, all of them looked at: a vector is missing for none."""
+    """The texts as a list, every one checked (`rules` checks the first 1,000 only)."""
     texts = list(texts)
     require(len(texts) > 0, "texts", texts, "at least one text")
     for i, text in enumerate(texts):
@@ -248,7 +248,7 @@ def _require_texts(texts: Iterable[str]) -> list[str]:
 
 @check_arguments
 def mean_pool(hidden: Hidden, attention_mask: Mask) -> Tensor:
-    """Mean over real tokens, scaled to length 1: (B,T,C), (B,T) -> (B,C). Of none: zeros."""
+    """Mean over real tokens, scaled to length 1: (B,T,C), (B,T) -> (B,C). No real token: zeros."""
     shapes = tuple(hidden.shape), tuple(attention_mask.shape)
     require(shapes[0][:-1] == shapes[1], "attention_mask.shape", shapes[1], f"{shapes[0][:-1]}")
     weights = attention_mask[..., None].to(hidden.dtype)

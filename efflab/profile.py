@@ -82,8 +82,8 @@ def profile(fn: Callable[[], object], parts: dict[str, list[nn.Module]] | None =
     """Profile one call of `fn()`, which must do the same work each time it is called.
 
     `parts` gives modules a name: {"attention": [layer.attention for layer in model.layers]}.
-    Operators are those that the dispatcher sees; what they call inside belongs to them. Warm up
-    first: this runs `fn` twice, and the first of them counts shapes, not time.
+    Operators are those that the dispatcher sees, with what they call inside. Warm up first: this
+    runs `fn` twice, first to count FLOPs and bytes, then to time it.
     """
     with Counter() as counter:
         fn()
@@ -108,15 +108,15 @@ def profile(fn: Callable[[], object], parts: dict[str, list[nn.Module]] | None =
 def profiler_table(fn: Callable[[], object], n_rows: Size = 8) -> str:
     """PyTorch Profiler's own table of one call of `fn()`, sorted by self time.
 
-    Five of its columns: name, share and time by itself, time with what it calls, calls.
+    Five of its columns: name, share and self time, total time, number of calls.
     """
     with quiet_profiler() as prof:
         fn()
     options = dict(sort_by="self_cpu_time_total", row_limit=n_rows, max_name_column_width=40)
     *lines, total = prof.key_averages().table(**options).strip().splitlines()
-    columns = [rule.span() for rule in re.finditer("-+", lines[0])]
-    shown = [columns[i] for i in (0, 1, 2, 4, 6)]
-    return "\n".join(["  ".join(line[a:b] for a, b in shown) for line in lines] + [total])
+    all_columns = [rule.span() for rule in re.finditer("-+", lines[0])]
+    columns = [all_columns[i] for i in (0, 1, 2, 4, 6)]
+    return "\n".join(["  ".join(line[a:b] for a, b in columns) for line in lines] + [total])
 
 
 @check_arguments
@@ -124,7 +124,7 @@ def allocations(fn: Callable[[], object]) -> list[int]:
     """Bytes of each allocation (positive) and release (negative) on the CPU during `fn()`."""
     with quiet_profiler(profile_memory=True) as prof:
         result = fn()
-    del result  # what it returns stays alive while it is measured
+    del result  # kept until here, so that freeing it is not recorded
     events = prof.profiler.kineto_results.events()
     changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
     return [n for _, n in sorted(changes, key=lambda change: change[0])]
@@ -179,7 +179,7 @@ def moved_bytes(name: str, inputs: list[AnyTensor], outputs: list[AnyTensor]) ->
 @check_arguments
 @contextmanager
 def name_parts(parts: dict[str, list[nn.Module]]) -> Iterator[None]:
-    """Within it, each call of these modules leaves a span of its part's name in a profile."""
+    """Inside the block, each call of these modules is a span with its part's name."""
     with ExitStack() as stack:
         for part, modules in parts.items():
             for module in modules:

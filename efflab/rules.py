@@ -1,8 +1,8 @@
-"""What an annotation allows of an argument.
+"""Which arguments an annotation allows.
 
-An int is no truth value and no array of one element (numpy's numbers count as numbers), a float is
-finite, a tensor holds floats and has a memory (is not on "meta"). `Infinite` and notes beside a
-tensor (`Annotated[Tensor, "integers", "(B, T)"]`) say it where more or less is meant.
+An int is not a bool and not an array of one element (numpy's scalars count as numbers), a float is
+finite, a tensor holds floats and is not on "meta". `Infinite` and notes beside a tensor
+(`Annotated[Tensor, "integers", "(B, T)"]`) allow more or less than that.
 """
 
 import sys
@@ -24,7 +24,7 @@ from efflab.errors import (
 T = TypeVar("T")
 Size = Annotated[int, 1]
 Count = Annotated[int, 0]
-"""An int of at least so much."""
+"""An int of at least this value."""
 Infinite = Annotated[float, "infinite"]
 """A float that may be infinite, never NaN."""
 AnyFloat = Annotated[float, "any"]
@@ -40,17 +40,16 @@ HOLDS: dict[str, Callable[[Any], bool]] = {
     "numbers": lambda x: not x.is_complex(),
     "anything": lambda x: True,
 }
-"""What the annotation of a tensor may say that it holds; "numbers" are all but complex ones."""
+"""Notes on what a tensor holds, and their checks; "numbers" are all but complex ones."""
 
 ITEMS_CHECKED = 1000
-"""So many items of a sequence or mapping are looked at: a check stays cheaper than the work."""
+"""Only the first items of a sequence or mapping are checked, so that a check stays cheap."""
 
 
 class Rule(NamedTuple):
-    """What an annotation allows: in words, by type, and by a look at a value of that type.
+    """What an annotation allows: in words, by type, and by checking a value of that type (`look`).
 
-    `at_once` says of the usual values in one step that they are allowed: planners ask for that
-    millions of times.
+    `at_once` accepts the usual values in one step: planners check millions of them.
     """
 
     allowed: str
@@ -76,29 +75,31 @@ def require_type(name: str, value: T, annotation) -> T:
 
 
 def rule_of(annotation) -> Rule | None:
-    """The rule of an annotation; None where it allows all (`Any`, a type variable).
+    """The rule of an annotation; None if it allows everything (`Any`, a type variable).
 
     >>> rule_of(int | None).allowed
     'an int or None'
     """
-    origin, within = get_origin(annotation), get_args(annotation)
+    origin, type_args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        if within[0] is int:
-            return _rule_of_int(within[1])
+        if type_args[0] is int:
+            return _rule_of_int(type_args[1])
         special = {Infinite: _FLOAT_OR_INFINITE, AnyFloat: _ANY_FLOAT, Array: _ARRAY}
-        return special.get(annotation) or _rule_of_tensor(*within)
+        return special.get(annotation) or _rule_of_tensor(*type_args)
     if origin in (Union, UnionType):
-        return _rule_of_union([rule_of(a) for a in within])
+        return _rule_of_union([rule_of(a) for a in type_args])
     if origin is Literal:
-        return Rule("one of " + ", ".join(map(repr, within)), lambda value: _is_in(value, within))
+        return Rule(
+            "one of " + ", ".join(map(repr, type_args)), lambda value: _is_in(value, type_args)
+        )
     if origin is tuple:
-        return _rule_of_tuple(within)
+        return _rule_of_tuple(type_args)
     if origin is type:
         return Rule("a class", lambda value: isinstance(value, type))
     if annotation is Callable or origin is Callable:
         return Rule("a function", callable)
     if isinstance(origin, type) and issubclass(origin, Iterable):
-        return _rule_of_items(origin, [rule_of(a) for a in within])
+        return _rule_of_items(origin, [rule_of(a) for a in type_args])
     return _rule_of_class(annotation)
 
 
@@ -174,7 +175,7 @@ _PLAIN = {
 
 
 def _is_array(value) -> bool:
-    """At least one float in one dimension, and in a memory."""
+    """Floats, in at least one dimension, not empty, and not on "meta"."""
     is_floats = "float" in str(getattr(value, "dtype", "")) and not getattr(value, "is_meta", False)
     return is_floats and len(value.shape) > 0 and 0 not in value.shape
 
@@ -217,27 +218,27 @@ def _holds_booleans(tensor) -> bool:
 
 
 def _rule_of_union(rules: list[Rule | None]) -> Rule | None:
-    """The first of the rules whose type it has looks at a value."""
-    given = [rule for rule in rules if rule is not None]
-    if len(given) < len(rules):
+    """A value is checked by the first rule whose type it has."""
+    checks = [rule for rule in rules if rule is not None]
+    if len(checks) < len(rules):
         return None
 
     def look(name: str, value) -> None:
-        next(rule for rule in given if rule.is_type(value)).check(name, value)
+        next(rule for rule in checks if rule.is_type(value)).check(name, value)
 
     def is_type(value) -> bool:
-        return any(rule.is_type(value) for rule in given)
+        return any(rule.is_type(value) for rule in checks)
 
-    *first, last = [word for rule in given for word in rule.allowed.split(" or ")]
+    *first, last = [word for rule in checks for word in rule.allowed.split(" or ")]
     words = f"{', '.join(first)} or {last}"
-    return Rule(words, is_type, look, lambda value: any(rule.at_once(value) for rule in given))
+    return Rule(words, is_type, look, lambda value: any(rule.at_once(value) for rule in checks))
 
 
-def _rule_of_tuple(within: tuple) -> Rule:
+def _rule_of_tuple(type_args: tuple) -> Rule:
     """`tuple[int, ...]` or `tuple[int, int]`."""
-    if within[1:] == (...,):
-        return _rule_of_items(tuple, [rule_of(within[0])])
-    rules = [rule_of(a) for a in within]
+    if type_args[1:] == (...,):
+        return _rule_of_items(tuple, [rule_of(type_args[0])])
+    rules = [rule_of(a) for a in type_args]
 
     def look(name: str, value) -> None:
         require(len(value) == len(rules), name, value, f"a tuple of {len(rules)} values")
@@ -249,7 +250,7 @@ def _rule_of_tuple(within: tuple) -> Rule:
 
 
 def _rule_of_items(kind: type, rules: list[Rule | None]) -> Rule:
-    """A sequence, a mapping or what else has items; these are looked at only where that is free."""
+    """A sequence, mapping or other iterable; items are checked only where that consumes none."""
 
     def look(name: str, value) -> None:
         if isinstance(value, Mapping) and len(rules) == 2:
@@ -260,7 +261,7 @@ def _rule_of_items(kind: type, rules: list[Rule | None]) -> Rule:
                 _check_all(rules, (f"{name}[{i}]",), (item,))
 
     def is_type(value) -> bool:
-        """A text is no list of texts, a dict no list of its keys; an array is one of numbers."""
+        """A str is no list of strs, a dict none of its keys; a 1-D array is a list of numbers."""
         if hasattr(value, "ndim"):
             of_numbers = not rules or rules[0] in (None, _PLAIN[int], _PLAIN[float])
             is_row = value.ndim == 1 and "complex" not in str(value.dtype)
@@ -272,10 +273,10 @@ def _rule_of_items(kind: type, rules: list[Rule | None]) -> Rule:
         )
 
     looks = any(rule is not None for rule in rules)
-    return Rule(_sort(kind), is_type, look if looks else None)
+    return Rule(_container_name(kind), is_type, look if looks else None)
 
 
-def _sort(kind: type) -> str:
+def _container_name(kind: type) -> str:
     plain: dict = {Mapping: "a dict", Sequence: "a list or tuple", Iterable: "an iterable"}
     return plain.get(kind, f"a {kind.__name__}")
 
@@ -291,6 +292,6 @@ def _is_in(value, allowed: tuple) -> bool:
 
 
 def _is_traced() -> bool:
-    """Whether torch.jit traces: sizes, ints otherwise, are tensors then."""
+    """Whether torch.jit is tracing: sizes are then tensors instead of ints."""
     torch = sys.modules.get("torch")
     return torch is not None and torch.jit.is_tracing()

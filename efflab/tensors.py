@@ -1,4 +1,4 @@
-"""What a tensor argument holds and its shape, as annotations say it: `efflab.rules` checks both.
+"""Annotations for tensor arguments, by content and shape; `efflab.rules` checks both.
 
 B, T, H, D, C: batch, time, heads, channels of a head, channels.
 """
@@ -27,11 +27,11 @@ Booleans = Annotated[Tensor, "booleans"]
 Numbers = Annotated[Tensor, "numbers"]
 """Floats, integers or booleans."""
 AnyTensor = Annotated[Tensor, "anything"]
-"""Complex numbers and tensors without a memory (on "meta") as well."""
+"""Any type, complex too, and tensors on "meta"."""
 
 
 def require_finite(name: str, values: Tensor) -> None:
-    """Refuse infinities and NaN; the message counts them, and says in which type they are."""
+    """Refuse infinities and NaN; the message gives their number and the dtype."""
     bad = int((~values.isfinite()).sum())
     if bad:
         kind = str(values.dtype).removeprefix("torch.")
@@ -40,6 +40,6 @@ def require_finite(name: str, values: Tensor) -> None:
 
 
 def require_channels(name: str, x: Tensor, channels: int) -> None:
-    """So many at last; torch.jit's traces have no sizes to compare."""
+    """The last dimension must be `channels`; under torch.jit tracing sizes are not ints."""
     if not torch.jit.is_tracing() and (x.dim() == 0 or x.size(-1) != channels):
         require(False, f"{name}.shape", tuple(x.shape), f"{channels} channels at last")

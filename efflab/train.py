@@ -37,7 +37,7 @@ def classification_loss(model: nn.Module, inputs: Numbers, labels: Integers) -> 
 
 @check_arguments
 def learning_rate_factor(step: int, n_steps: Size, warmup: float = 0.05) -> float:
-    """Share of the peak rate at `step`: linear up over `warmup` of the run, then linear to zero."""
+    """Share of the peak rate at `step`: linear warm-up over `warmup` of the run, then to zero."""
     n_warmup = max(1, round(warmup * n_steps))
     if step < n_warmup:
         return (step + 1) / n_warmup
@@ -90,6 +90,7 @@ def orthogonalize(g: Matrix, n_steps: Size = 5) -> Tensor:
     x = (g.T if tall else g) / (g.norm() + 1e-7)
     for _ in range(n_steps):
         gram = x @ x.T
+        # Jordan's coefficients: they grow small singular values fast, and end near 1, not at it
         x = 3.4445 * x + (2.0315 * gram @ gram - 4.7750 * gram) @ x
     return x.T if tall else x
 
@@ -125,12 +126,11 @@ def fit(
 ) -> list[float]:
     """Train `model` in place for `n_steps`; returns each step's loss in nats.
 
-    `batch(step)` gives (inputs, targets) and depends on the step alone, so that a run which was
-    killed and starts again with the same `checkpoint` file continues as if it had not been.
-    `stop`: only so many of the `n_steps` that the learning rate is planned for, which repeats the
-    beginning of a longer run. `until(losses)`: no further step once it says True of the losses so
-    far. A loss or gradient that is not finite stops the training with a `ValueError`, before it
-    reaches the weights or the file.
+    `batch(step)` gives (inputs, targets) and depends on the step alone, so that a killed run that
+    restarts with the same `checkpoint` file continues exactly where it was.
+    `stop`: end after so many steps of the `n_steps` schedule, as the start of a longer run does.
+    `until(losses)`: end as soon as it returns True for the losses so far. A loss or gradient that
+    is not finite is a `ValueError`, raised before it reaches the weights or the file.
     """
     require_int("n_steps", n_steps)
     end = n_steps if stop is None else stop
@@ -170,14 +170,14 @@ def fit(
 
 @check_arguments
 def gradient_norm(model: nn.Module, loss: Tensor, step: int) -> Tensor:
-    """The norm of all gradients. Every loop calls it before it takes a step.
+    """The norm of all gradients. Every loop calls it before an optimizer step.
 
-    A loss or a gradient that is not finite is a `ValueError` that names it, while the weights are
-    still those of the step before.
+    A loss or a gradient that is not finite is a `ValueError` that names it, before the weights
+    change.
     """
     require(bool(loss.isfinite()), f"loss at step {step}", loss.item(), "a finite number")
     gradients = {
-        name: getattr(p.grad, "to_local", lambda p=p: p.grad)()  # of a sharded one the own part
+        name: getattr(p.grad, "to_local", lambda p=p: p.grad)()  # of a DTensor the local shard
         for name, p in model.named_parameters()
         if p.grad is not None
     }
@@ -206,28 +206,28 @@ def _steps(start: int, n_steps: int, losses: list[float], progress: bool):
 
 
 def _save(path: Path, model: nn.Module, optimizers, losses: list[float]) -> None:
-    """Everything a resumed run needs, as tensors only: nothing is unpickled on the way back."""
+    """Save what a resumed run needs, as tensors only: loading unpickles nothing."""
     _require_finite_weights(model, len(losses))
     tensors = {f"model.{k}": v for k, v in named_tensors(model).items()}
     for i, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
     tensors["losses"] = torch.tensor(losses, dtype=torch.float64)
-    save_tensors(path, tensors, {"optimizers": _kinds(optimizers)})
+    save_tensors(path, tensors, {"optimizers": _class_names(optimizers)})
 
 
-def _kinds(optimizers) -> str:
+def _class_names(optimizers) -> str:
     return json.dumps([type(optimizer).__name__ for optimizer in optimizers])
 
 
 def _resume(path: Path, model: nn.Module, optimizers, end: int) -> list[float]:
-    """The losses so far; model and optimizers as they were. Another run's file is refused."""
+    """Restore model and optimizers; returns the losses so far. Refuses another run's file."""
     tensors, metadata = read_tensors(path, "delete it to begin the training anew")
     losses = tensors.pop("losses").tolist()
     require(
-        metadata["optimizers"] == _kinds(optimizers),
+        metadata["optimizers"] == _class_names(optimizers),
         "optimizers",
-        _kinds(optimizers),
+        _class_names(optimizers),
         f"{metadata['optimizers']}, which {path} was saved with",
     )
     require(len(losses) <= end, "n_steps", end, f"at least the {len(losses)} steps in {path}")
@@ -241,7 +241,7 @@ def _resume(path: Path, model: nn.Module, optimizers, end: int) -> list[float]:
 
 
 def _state(path: Path, tensors: dict[str, Tensor], i: int, optimizer) -> dict[int, dict]:
-    """The state of optimizer `i`, taken out of `tensors`: numbers, or of its parameters' shapes."""
+    """The state of optimizer `i`, popped from `tensors`: scalars, or of its parameters' shapes."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     prefix = f"optimizer.{i}."

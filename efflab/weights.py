@@ -1,7 +1,7 @@
-"""Weights on disk and back: what is loaded is what was saved, whole, or a `ValueError` says why.
+"""Saves and loads weights: what is loaded is exactly what was saved, or a `ValueError`.
 
-A file is safetensors, from which nothing is unpickled. Its metadata say how its tensors are to be
-read, and hold one hash over these and the tensors' names, types, shapes and bytes.
+Files are safetensors, from which nothing is unpickled. Their metadata describe the tensors, and
+hold one hash over themselves and the tensors' names, types, shapes and bytes.
 """
 
 import hashlib
@@ -15,12 +15,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
-from efflab.files import write_atomically
+from efflab.base.files import write_atomically
 from efflab.tensors import Numbers, require_finite
 
 Tensors = dict[str, Numbers]
 SHOWN = 3
-"""Names that an error lists before it counts the rest."""
+"""Number of names that an error lists before it counts the rest."""
 
 
 @check_arguments
@@ -34,7 +34,7 @@ def named_tensors(model: nn.Module) -> Tensors:
 
 @check_arguments
 def save_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
-    """Write tensors and what describes them, with their hash: the old file or the new, never half.
+    """Write tensors and their metadata, with a hash, atomically.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -93,7 +93,7 @@ def read_tensors(path: Path, remedy: str) -> tuple[Tensors, dict[str, str]]:
 
 @check_arguments
 def read_unhashed(path: Path, remedy: str) -> tuple[Tensors, dict[str, str]]:
-    """(tensors, metadata) of any safetensors file; its hash is the caller's to check."""
+    """(tensors, metadata) of any safetensors file; checking a hash is left to the caller."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; {remedy}")
     try:
@@ -116,8 +116,8 @@ def fill(model: nn.Module, tensors: Tensors, source: str = "tensors") -> nn.Modu
     missing, unknown = own.keys() - tensors.keys(), tensors.keys() - own.keys()
     if missing or unknown:
         problems = [("missing", missing), ("unknown", unknown)]
-        listed = "; ".join(f"{what}: {some(names)}" for what, names in problems if names)
-        raise ValueError(f"{source}: expected the model's own tensors, but {listed}")
+        details = "; ".join(f"{what}: {some(names)}" for what, names in problems if names)
+        raise ValueError(f"{source}: expected the model's own tensors, but {details}")
     for name, tensor in tensors.items():
         _require_alike(f"{source}: {name}", own[name], tensor)
     for name, _ in model.named_parameters():
@@ -127,17 +127,17 @@ def fill(model: nn.Module, tensors: Tensors, source: str = "tensors") -> nn.Modu
     return model
 
 
-def _require_alike(name: str, own: Tensor, given: Tensor) -> None:
-    shapes = tuple(own.shape), tuple(given.shape)
+def _require_alike(name: str, own: Tensor, tensor: Tensor) -> None:
+    shapes = tuple(own.shape), tuple(tensor.shape)
     if shapes[0] != shapes[1]:
         raise ValueError(
             f"{name} has the shape {shapes[1]}: expected the model's shape {shapes[0]}"
         )
     is_widened = (
-        own.is_floating_point() and torch.promote_types(own.dtype, given.dtype) == own.dtype
+        own.is_floating_point() and torch.promote_types(own.dtype, tensor.dtype) == own.dtype
     )
-    if own.dtype != given.dtype and not (is_widened and given.is_floating_point()):
-        raise ValueError(f"{name} is {given.dtype}: expected the model's {own.dtype}")
+    if own.dtype != tensor.dtype and not (is_widened and tensor.is_floating_point()):
+        raise ValueError(f"{name} is {tensor.dtype}: expected the model's {own.dtype}")
 
 
 @check_arguments

@@ -8,7 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch loads: tests run b
 import offline
 import pytest
 
-from efflab.privacy import opt_out
+from efflab.base.privacy import opt_out
 
 opt_out()
 sys.addaudithook(offline.refuse)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from efflab.alignment import align, display_width
+from efflab.base.alignment import align, display_width
 
 
 def test_cells_stand_under_their_headers():

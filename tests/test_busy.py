@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from efflab import bench, busy
-from efflab.busy import Others
+from efflab import bench
+from efflab.base import busy
+from efflab.base.busy import Others
 from efflab.lab import use_notebook
 
 SPIN = [sys.executable, "-c", "import time; end = time.time() + 0.6\nwhile time.time() < end: pass"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from efflab import data
-from efflab.cache import get_or_make
+from efflab.base.cache import get_or_make
 
 
 @pytest.fixture

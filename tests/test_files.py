@@ -10,8 +10,8 @@ import threading
 import pytest
 from code_files import code_files
 
-from efflab import files
-from efflab.files import PART, part_path, replacing, update, write_atomically
+from efflab.base import files
+from efflab.base.files import PART, part_path, replacing, update, write_atomically
 
 # --- One writer ------------------------------------------------------------------------------
 
@@ -85,7 +85,7 @@ def test_an_unfinished_file_has_a_name_of_its_own(tmp_path):
 ADD = """
 import json, sys
 from pathlib import Path
-from efflab.files import update
+from efflab.base.files import update
 
 path, who = Path(sys.argv[1]), sys.argv[2]
 sys.stdin.readline()  # all begin together
@@ -149,7 +149,7 @@ def test_who_waits_too_long_is_told(tmp_path, monkeypatch):
 
 ELSEWHERE = {
     "acceleration/fpga.py: write_text": "into a temporary folder",
-    "cache.py: save": "into memory",
+    "base/cache.py: save": "into memory",
     "compression/engines.py: save": "an engine's files, into the temporary folder handed over",
     "compression/language.py: save": "an engine's files, into the temporary folder handed over",
     "compression/language.py: save_model": "an engine's files, into the folder handed over",
@@ -162,7 +162,7 @@ ELSEWHERE = {
     "accelerators/measure.py: save_model": "into a temporary folder",
     "weights.py: save": "into memory",
 }
-"""Calls that write past efflab.files, and where to."""
+"""Calls that write past efflab.base.files, and where to."""
 WRITERS = set(
     "write_text write_bytes save save_file save_model savez savez_compressed savetxt tofile dump "
     "copy2 copyfile copytree move fdopen write_image write_html to_csv to_json".split()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from efflab.hooks import linear_layers, watch_inputs, watching
+from efflab.base.hooks import linear_layers, watch_inputs, watching
 
 
 @pytest.fixture

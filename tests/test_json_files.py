@@ -6,7 +6,7 @@ import json
 import pytest
 from code_files import code_files
 
-from efflab.json_files import DEEPEST, MAX_BYTES, parse_json, read_json
+from efflab.base.json_files import DEEPEST, MAX_BYTES, parse_json, read_json
 
 
 def nested(depth):
@@ -77,7 +77,7 @@ def test_what_a_check_refuses_is_the_files_fault(tmp_path):
 # --- One reader ------------------------------------------------------------------------------
 
 OWN = {
-    "json_files.py": "this is the reader",
+    "base/json_files.py": "this is the reader",
     "lab/figures.py": "a cache's key, written two lines above",
 }
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from efflab.limits import allows, in_words, kind
+from efflab.base.limits import allows, in_words, kind
 
 STEPS = {"low": 0.5, "high": 2.5, "step": 0.5}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from efflab.places import AROUND, ROOT, is_checkout, require_checkout
+from efflab.base.places import AROUND, ROOT, is_checkout, require_checkout
 
 BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
 EVERY = """
@@ -23,7 +23,8 @@ for found in pkgutil.walk_packages(efflab.__path__, "efflab."):
 print(pathlib.Path(efflab.__file__).parent)
 """
 LOAD = """
-from efflab import data, limits, pretrained
+from efflab.base import limits
+from efflab import data, pretrained
 from efflab.experiments.record import recorded
 from efflab.lab.verdict import load_claims
 print(len(data.tokens_of(["def f(): pass"])) > 3, pretrained.load_stdlib_gpt().config.n_layer,

@@ -12,7 +12,7 @@ import offline
 import pytest
 from code_files import FOLDERS, code_files
 
-from efflab import privacy
+from efflab.base import privacy
 from efflab.cli import main
 from efflab.distributed.launch import launch
 from efflab.experiments.isolated import run_isolated

@@ -8,8 +8,8 @@ from code_files import code_files
 from hypothesis import given
 from hypothesis import strategies as st
 
+from efflab.base.significant import significant
 from efflab.publishing.catalog import sources
-from efflab.significant import significant
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -54,7 +54,7 @@ def test_a_sign_changes_nothing_else(value, digits):
 
 PROGRAMS_FORM = re.compile(r"%[-+ #0]*\d*(\.\d+)?[eEgG]\b|\{[^{}]*:[-+ ,.0-9]*[eEgG]\}")
 FOR_MACHINES = {
-    "significant.py": 1,  # the rounding itself
+    "base/significant.py": 1,  # the rounding itself
     "experiments/dynamic_attention.py": 1,  # the key of a record's case
     "dynamic_attention/curves.py": 1,  # the same key
 }

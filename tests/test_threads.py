@@ -9,8 +9,8 @@ import torch.autograd.forward_ad as fwAD
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from efflab.base.threads import map_on_threads
 from efflab.profile import quiet_profiler
-from efflab.threads import map_on_threads
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""Chapter 2: hardware. One file a technique, each of which stands alone."""
+"""Chapter 2: hardware-aware acceleration, one file per technique."""

@@ -1,7 +1,7 @@
-"""One Transformer block written out in single operations, the same text for torch and for JAX.
+"""One Transformer block written out in single operations, the same code for torch and for JAX.
 
-Nothing here is fused by hand: LayerNorm, softmax and GELU are their formulas, so that it shows
-what a compiler makes of them. `efflab.model.Layer` is the same arithmetic in torch's own kernels.
+Nothing is fused by hand: LayerNorm, softmax and GELU are written as their formulas, to see what a
+compiler makes of them. `efflab.model.Layer` is the same arithmetic in torch's own kernels.
 """
 
 import math
@@ -18,7 +18,7 @@ from efflab.rules import Array, Count, Size
 @check_arguments
 @dataclass(frozen=True)
 class Namespace:
-    """Where the functions come from: `xp` is torch or jax.numpy, which lacks `erf`."""
+    """A library's functions: `xp` is torch or jax.numpy; `erf`, which jax.numpy lacks, is apart."""
 
     xp: Any
     erf: Callable
@@ -89,14 +89,14 @@ def plain_layer(d_model: Size, seq_len: int, n_head: Size = 4, seed: Count = 0):
     torch.manual_seed(seed)
     layer = Transformer(config).layers[0].eval()
     for name, parameter in layer.named_parameters():
-        if name.endswith("bias"):  # zeros and ones would hide a forgotten bias or scale
+        if name.endswith("bias"):  # a zero bias would hide a forgotten one
             torch.nn.init.normal_(parameter, std=0.1)
     return layer, torch.randn(1, seq_len, d_model)
 
 
 @check_arguments
 def weights(layer: Any, seq_len: Size) -> dict:
-    """The arrays that `block` takes, out of a Layer of ours, and its causal mask (T,T)."""
+    """The arrays that `block` takes, from our `Layer`, and a causal mask (T,T)."""
     require(hasattr(layer, "attention"), "layer", layer, "a Layer")
     import torch
 
@@ -120,14 +120,14 @@ def weights(layer: Any, seq_len: Size) -> dict:
 
 
 def torch_namespace() -> Namespace:
-    """torch, whose compiler is Inductor."""
+    """The namespace of torch, whose compiler is Inductor."""
     import torch
 
     return Namespace(torch, torch.special.erf)
 
 
 def jax_namespace() -> Namespace:
-    """jax.numpy, whose compiler is XLA; the scopes become part of what XLA prints."""
+    """The namespace of jax.numpy, whose compiler is XLA; the scopes appear in XLA's output."""
     from efflab.acceleration.xla import load_jax
 
     jax = load_jax()

@@ -1,7 +1,7 @@
 """MX: blocks of 32 numbers that share one scale, a power of two (OCP Microscaling Formats 1.0).
 
-What became of loss scaling: not one scale for a whole model's gradients, but eight bits of
-exponent for every 32 values, so that four or eight bits are enough for each of them.
+Loss scaling has one scale for all gradients of a model; MX has an 8-bit exponent for every 32
+values, so that four or eight bits are enough for each value.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ ELEMENTS: dict[str, FloatFormat] = {
     "mxfp8_e4m3": FORMATS["fp8_e4m3fn"],
     "mxfp8_e5m2": FORMATS["fp8_e5m2"],
 }
-"""The format of one value by the name of the block format."""
+"""Name of a block format -> format of one value."""
 
 
 @check_arguments
@@ -51,17 +51,17 @@ class BlockTensor:
 def quantize(x: Tensor, name: str = "mxfp4", *, exponents: Numbers | None = None) -> BlockTensor:
     """`x` (..., multiple of 32), rounded to a block format.
 
-    Each block's scale is the largest power of two in it over the largest that an element can be
-    (section 6.3), so that a block's largest value may still be cut: at most from just under 8 to 6
-    in e2m1. `exponents` (..., n_blocks): scales of your own instead, -127 to 127. What is finite
-    has to be so in float32 too; infinities are cut, NaN stays.
+    Each block's scale is the largest power of two in it over the largest one of an element
+    (section 6.3), so that a block's largest value may be clipped: in e2m1 at most from just under 8
+    to 6. `exponents` (..., n_blocks): scales to use instead, -127 to 127. Finite values must be
+    finite in float32 too; infinities are clipped, NaN stays NaN.
     """
     require_one_of("name", name, ELEMENTS)
     size = x.shape[-1] if x.dim() else 0
     require(size > 0 and size % BLOCK == 0, "x.shape", tuple(x.shape), f"blocks of {BLOCK} at last")
     values = x.detach().float()
-    is_kept = torch.equal(values.isfinite(), x.isfinite())
-    require(is_kept, "x", "values above the largest float32", "values that float32 can hold")
+    fits = torch.equal(values.isfinite(), x.isfinite())
+    require(fits, "x", "values above the largest float32", "values that float32 can hold")
     element, blocks = ELEMENTS[name], values.unflatten(-1, (-1, BLOCK))
     exponents = block_exponents(blocks, element) if exponents is None else exponents.detach()
     require_exponents(exponents, blocks.shape[:-1])
@@ -72,13 +72,13 @@ def quantize(x: Tensor, name: str = "mxfp4", *, exponents: Numbers | None = None
 
 @check_arguments
 def require_exponents(exponents: Numbers, shape: Sequence[int]) -> None:
-    """One whole number for each block, in E8M0's range; 128 for a block with NaN."""
+    """There must be one integer for each block, in E8M0's range, or 128 for NaN."""
     fits = tuple(exponents.shape) == tuple(shape)
     require(fits, "exponents.shape", tuple(exponents.shape), f"{tuple(shape)}, one for each block")
     whole = not (exponents.is_floating_point() or exponents.is_complex())
     require(whole, "exponents.dtype", exponents.dtype, "whole numbers")
-    fine = bool(((exponents >= -SCALE_BIAS) & (exponents <= SCALE_BIAS + 1)).all())
-    require(fine, "exponents", "one out of range inside", f"-{SCALE_BIAS} to {SCALE_BIAS}")
+    in_range = bool(((exponents >= -SCALE_BIAS) & (exponents <= SCALE_BIAS + 1)).all())
+    require(in_range, "exponents", "one out of range inside", f"-{SCALE_BIAS} to {SCALE_BIAS}")
 
 
 @check_arguments
@@ -90,9 +90,9 @@ def block_exponents(blocks: Tensor, element: FloatFormat) -> Tensor:
     _, exponent = torch.frexp(torch.where(largest.isfinite(), largest, 1))
     exponent = torch.where(largest.isinf(), 129, exponent)  # as if one above the largest number
     _, top = torch.frexp(torch.tensor(element.max))
-    wanted = torch.where(largest == 0, -SCALE_BIAS, exponent.long() - top.long())
-    wanted = wanted.clamp(-SCALE_BIAS, SCALE_BIAS)
-    return torch.where(largest.isnan(), SCALE_BIAS + 1, wanted)
+    scales = torch.where(largest == 0, -SCALE_BIAS, exponent.long() - top.long())
+    scales = scales.clamp(-SCALE_BIAS, SCALE_BIAS)
+    return torch.where(largest.isnan(), SCALE_BIAS + 1, scales)
 
 
 @check_arguments

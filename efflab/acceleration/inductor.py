@@ -1,8 +1,8 @@
 """What `torch.compile` makes of a program, read from the code that Inductor generates.
 
-Inductor writes a Python program that calls its fused C++ (or Triton) kernels and the library's
-matrix products in order; its buffers' shapes stand in it, so what each kernel reads and writes can
-be summed. On a CPU it needs a C++ compiler.
+Inductor writes a Python program that calls its fused C++ (or Triton) kernels and library matrix
+products in order. The program contains the shapes of its buffers, so the bytes that each kernel
+reads and writes can be summed. On a CPU Inductor needs a C++ compiler.
 """
 
 import math
@@ -16,30 +16,30 @@ from efflab.arguments import check_arguments
 from efflab.errors import require
 
 VIEWS = frozenset(["_unsafe_view", "detach", "lift_fresh", "alias", "scalar_tensor"])
-"""Not marked as views by torch, and moving nothing all the same (a scalar is no tensor to move)."""
+"""Operators that move nothing although torch does not mark them as views."""
 UNSEEN = frozenset("view unsafe_view transpose permute scalar_tensor select".split())
-"""Names in a fused kernel's that are no work of its own."""
+"""Operators in a fused kernel's name that do no work."""
 BYTES = dict(float32=4, float16=2, bfloat16=2, float64=8, int64=8, int32=4, int8=1, uint8=1, bool=1)
 _CALL = re.compile(
     r"^\s*(?:(\w+) = )?(cpp_fused\w*|triton_\w+\.run|extern_kernels\.\w+"
     r"|torch\.ops\.[\w.]+)\((.*)\)"
 )
 _NEW = re.compile(r"^\s*(\w+) = empty_strided\w*\(\((.*?)\), \(.*?\), torch\.(\w+)\)")
-_GIVEN = re.compile(r"^\s*(\w+) = rand_strided\(\((.*?)\), .*?dtype=torch\.(\w+)\)", re.M)
-_CHECKED = re.compile(r"^\s*assert_size_stride\((\w+), \((.*?)\),")
+_ARGUMENT = re.compile(r"^\s*(\w+) = rand_strided\(\((.*?)\), .*?dtype=torch\.(\w+)\)", re.M)
+_CHECK = re.compile(r"^\s*assert_size_stride\((\w+), \((.*?)\),")
 _VIEW = re.compile(r"reinterpret_tensor\((\w+), \((.*?)\), \(.*?\), \d+\)")
-_RENAMED = re.compile(r"^\s*(\w+) = (?:(\w+)|reinterpret_tensor\((\w+),.*\)); del ")
-_TAKEN = re.compile(r"^\s*(\w+) = (\w+)\[\d+\]$")
+_RENAME = re.compile(r"^\s*(\w+) = (?:(\w+)|reinterpret_tensor\((\w+),.*\)); del ")
+_ITEM = re.compile(r"^\s*(\w+) = (\w+)\[\d+\]$")
 
 
 @check_arguments
 def inductor_report(fn: Callable, *args, dynamic: bool | None = False) -> FusionReport:
-    """What `torch.compile` makes of `fn(*args)`; everything compiled before is forgotten.
+    """What `torch.compile` makes of `fn(*args)`; all earlier compilations are discarded.
 
-    Operations are what torch would run one by one (views aside), kernels the calls of the generated
-    program, whose fused loops stand in `code`. Each tensor that a kernel takes counts once, twice
-    where it is changed in place. `seconds` are those of the first call, less on a machine whose
-    cache on disk still has the kernels.
+    Operations are those that eager torch would run, without views; kernels are the calls of the
+    generated program, whose fused loops are in `code`. Each tensor that a kernel takes counts once,
+    or twice if it is changed in place. `seconds` are those of the first call, fewer if the kernels
+    are still in the machine's cache on disk.
     """
     import torch
     from torch._inductor.utils import run_and_get_code
@@ -55,41 +55,41 @@ def inductor_report(fn: Callable, *args, dynamic: bool | None = False) -> Fusion
 
 @check_arguments
 def operations(fn: Callable, *args) -> list[Op]:
-    """What torch runs of `fn(*args)` without a compiler, views aside: its ATen operators."""
+    """The ATen operators that eager torch runs for `fn(*args)`, without views."""
     import torch
     from torch.fx.experimental.proxy_tensor import make_fx
 
     with torch.no_grad():
         graph = make_fx(fn)(*args)
     ops: list[Op] = []
-    where: dict[str, Operand] = {}
+    results: dict[str, Operand] = {}
     for node in graph.graph.nodes:
         if node.op == "get_attr":
-            where[node.name] = Operand(node.name, _nbytes(getattr(graph, node.target)))
+            results[node.name] = Operand(node.name, _nbytes(getattr(graph, node.target)))
         elif node.op == "placeholder":
-            where[node.name] = Operand(node.name, _nbytes(node.meta["val"]))
+            results[node.name] = Operand(node.name, _nbytes(node.meta["val"]))
         elif node.op == "call_function":
-            where[node.name] = _run(node, where, ops)
+            results[node.name] = _append_call(node, results, ops)
     return ops
 
 
-def _run(node, where: dict[str, Operand], ops: list[Op]) -> Operand:
-    """Append one call, unless it is a view; returns what its result shows."""
-    operands = [where[n.name] for n in node.all_input_nodes if n.name in where]
+def _append_call(node, results: dict[str, Operand], ops: list[Op]) -> Operand:
+    """Append one call to `ops`, unless it is a view; returns its result as an operand."""
+    operands = [results[n.name] for n in node.all_input_nodes if n.name in results]
     nbytes = _nbytes(node.meta["val"])
     name = getattr(node.target, "__name__", str(node.target)).split(".")[0]
     is_view = node.target is operator.getitem or getattr(node.target, "is_view", False)
     if is_view or name in VIEWS:
-        several = isinstance(node.meta["val"], tuple | list)  # what each shows, its getitem says
-        seen = operands[0] if operands else Operand()
-        return seen if several else seen.view(node.name, nbytes)
+        several = isinstance(node.meta["val"], tuple | list)  # each is viewed by its getitem
+        base = operands[0] if operands else Operand()
+        return base if several else base.view(node.name, nbytes)
     opcode = name.removesuffix("_flash_attention_for_cpu")
     ops.append(Op(node.name, opcode, reads_of(operands), nbytes))
     return Operand(node.name, nbytes)
 
 
 def _nbytes(value) -> int:
-    """Bytes of a tensor, or of the first of several: the others are statistics for training."""
+    """Bytes of a tensor, or of the first of several results; the others are statistics."""
     if isinstance(value, tuple | list):
         value = value[0]
     return value.numel() * value.element_size()
@@ -98,21 +98,21 @@ def _nbytes(value) -> int:
 @check_arguments
 def kernels(code: str) -> list[Kernel]:
     """The kernels that Inductor's generated program calls, in order."""
-    sizes = {name: _size(shape, dtype) for name, shape, dtype in _GIVEN.findall(code)}
+    sizes = {name: _size(shape, dtype) for name, shape, dtype in _ARGUMENT.findall(code)}
     in_place = {name: _signature(code, name) for name in set(re.findall(r"cpp_fused\w+", code))}
     writer: dict[str, str] = {}
     kernels: list[Kernel] = []
     for line in _body(code):
         if new := _NEW.match(line):
             sizes[new[1]] = _size(new[2], new[3])
-        elif renamed := _RENAMED.match(line):
-            old = renamed[2] or renamed[3]
-            sizes[renamed[1]], writer[renamed[1]] = sizes[old], writer.get(old, old)
-        elif taken := _TAKEN.match(line):
-            writer[taken[1]] = writer.get(taken[2], taken[2])
-        elif (checked := _CHECKED.match(line)) and checked[1] not in sizes:
-            sizes[checked[1]] = _size(checked[2], "float32")
-            kernels[-1] = _with_result(kernels[-1], sizes[checked[1]])
+        elif rename := _RENAME.match(line):
+            old = rename[2] or rename[3]
+            sizes[rename[1]], writer[rename[1]] = sizes[old], writer.get(old, old)
+        elif item := _ITEM.match(line):
+            writer[item[1]] = writer.get(item[2], item[2])
+        elif (check := _CHECK.match(line)) and check[1] not in sizes:
+            sizes[check[1]] = _size(check[2], "float32")
+            kernels[-1] = _with_result(kernels[-1], sizes[check[1]])
         elif call := _CALL.match(line):
             kernels.append(_kernel(call, len(kernels), sizes, in_place, writer))
     return kernels
@@ -159,23 +159,23 @@ def _library_name(target: str) -> str:
 
 
 def _with_result(kernel: Kernel, nbytes: int) -> Kernel:
-    """A library's call that makes its own result, whose size stands below it."""
+    """A library call that allocates its own result, whose size the next line of the code checks."""
     return Kernel(
         kernel.name, kernel.opcode, kernel.ops, kernel.inputs, kernel.bytes + nbytes, kernel.part
     )
 
 
 def _buffers(arguments: str) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Each buffer among a call's arguments, with its shape where it is a view of one."""
-    for found in re.finditer(rf"{_VIEW.pattern}|\b((?:buf|arg)\w+)", arguments):
-        if found[1]:
-            yield found[1], tuple(int(n) for n in re.findall(r"\d+", found[2]))
+    """Each buffer among a call's arguments, with the view's shape if it is a view, else ()."""
+    for match in re.finditer(rf"{_VIEW.pattern}|\b((?:buf|arg)\w+)", arguments):
+        if match[1]:
+            yield match[1], tuple(int(n) for n in re.findall(r"\d+", match[2]))
         else:
-            yield found[3], ()
+            yield match[3], ()
 
 
 def _signature(code: str, name: str) -> list[str]:
-    """ "in", "out" or "in_out" of each pointer that a C++ kernel takes, in order."""
+    """ "in", "out" or "in_out" for each pointer argument of a C++ kernel, in order."""
     match = re.search(rf"^{name} = .*?void\s+kernel\((.*?)\)\n", code, re.M | re.S)
     pointers = re.findall(r"(in_out|in|out)_ptr\d+", match[1]) if match else []
     return pointers
@@ -204,7 +204,7 @@ def cpp_source(report: FusionReport, name: str) -> str:
 
 
 def _readable(source: str) -> str:
-    """Without the guards around integer division and the casts of literals, which say nothing."""
+    """The code without guards around integer division and casts of literals, for reading."""
     lines = [x for x in source.splitlines() if "integer_div" not in x and "#include" not in x]
     text = "\n".join(lines)
     text = re.sub(r"static_cast<int64_t>\((\w+?)L?\)", r"\1", text)

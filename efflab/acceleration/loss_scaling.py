@@ -1,4 +1,4 @@
-"""Loss scaling: gradients multiplied so that they stay above fp16's floor (Micikevicius 2018)."""
+"""Loss scaling: scale gradients up so that they do not underflow in fp16 (Micikevicius 2018)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from efflab.errors import require, require_int
 @check_arguments
 @dataclass
 class LossScaler:
-    """The rule of `torch.amp.GradScaler`: halve on overflow, double after a quiet stretch.
+    """The rule of `torch.amp.GradScaler`: halve on overflow, double after `interval` good steps.
 
-    The loss is multiplied by `scale` before the backward pass, the gradients are divided by it
-    after; a step whose gradients hold infinity or NaN is skipped. bf16 has fp32's exponent and
-    needs none of this.
+    The loss is multiplied by `scale` before the backward pass, and the gradients are divided by it
+    afterwards; a step whose gradients hold infinity or NaN is skipped. bf16 has fp32's exponent
+    range and needs no loss scaling.
     """
 
     scale: float = 2.0**16
@@ -39,7 +39,7 @@ class LossScaler:
         require_int("interval", self.interval)
 
     def unscale(self, gradients: Iterable[Tensor]) -> bool:
-        """Divide the gradients by the scale in place; whether all are finite: take the step."""
+        """Divide the gradients by the scale in place; returns whether all are finite."""
         finite = True
         for gradient in gradients:
             gradient.div_(self.scale)

@@ -2,10 +2,11 @@
 
     seconds = overhead + max(multiplying, reading the second operand)
 
-Multiplying is peak over utilization: an NPU loses what its systolic array leaves idle
-(`systolic.gemm_cycles`), a GPU what its tiles leave idle. Of a product (m,k) @ (k,n) only the k n
-values come from memory; the other operand and the result stay on the chip. Both are spared cache
-misses, bank conflicts and software. Energy is left out: no datasheet gives it for a product.
+Multiplying takes the time at peak over the utilization: an NPU loses what its systolic array leaves
+idle (`systolic.gemm_cycles`), a GPU what its tiles leave idle. Of a product (m,k) @ (k,n) only the
+k n values come from memory; the other operand and the result stay on the chip. Cache misses, bank
+conflicts and software overhead are neglected for both, and so is energy: no datasheet gives it for
+a product.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from efflab.rules import Infinite, Size
 
 DTYPE_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "int8": 1}
 PROCESSORS = {"V100 SXM2": 80, "A100 40GB": 108, "A100 80GB SXM": 108, "H100 SXM": 132}
-"""Streaming multiprocessors (NVIDIA's architecture whitepapers): each computes a tile at a time."""
+"""Streaming multiprocessors (NVIDIA's architecture whitepapers); each computes one tile at once."""
 TILES = (128, 64, 32)
 """Sides of the square output tiles that a GPU kernel may use; the model takes the best."""
 
@@ -27,19 +28,19 @@ TILES = (128, 64, 32)
 @check_arguments
 @dataclass(frozen=True)
 class Npu:
-    """One systolic array with its memory: a multiply-accumulate of `dtype` a cell and cycle."""
+    """One systolic array with its memory: one `dtype` multiply-accumulate per cell and cycle."""
 
     name: str
     rows: int
     cols: int
     hertz: float
-    memory_bandwidth: Infinite  # bytes a second
+    memory_bandwidth: Infinite  # bytes per second
     dataflow: str = "ws"
     dtype: str = "int8"
 
     @property
     def peak_ops(self) -> float:
-        """Operations a second, 2 per multiply-accumulate."""
+        """Operations per second, 2 per multiply-accumulate."""
         return 2 * self.rows * self.cols * self.hertz
 
 
@@ -49,7 +50,7 @@ TPU_V1 = Npu("TPUv1", 256, 256, 700e6, DEVICES["TPUv1"].memory_bandwidth)
 
 @check_arguments
 def twin(device: Device, dtype: str = "int8", side: Size = 256) -> Npu:
-    """An imagined NPU as strong as that GPU in `dtype`: its peak and bandwidth, in one array."""
+    """A hypothetical NPU with that GPU's peak in `dtype` and bandwidth, as one systolic array."""
     hertz = device.peak(dtype) / (2 * side * side)
     name = f"{device.name} as one array"
     return Npu(name, side, side, hertz, device.memory_bandwidth, dtype=dtype)

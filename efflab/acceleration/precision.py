@@ -1,7 +1,7 @@
-"""Floating-point formats: how many bits a number gets, and what it is rounded to.
+"""Floating-point formats, and rounding to them.
 
-A format is its exponent's and its mantissa's number of bits. Rounding is to the nearest value,
-ties to the even one (IEEE 754), below the smallest normal number in fixed steps (subnormals).
+A format is given by the bits of its exponent and of its mantissa. Rounding is to the nearest value,
+ties to even (IEEE 754); below the smallest normal number the step is constant (subnormals).
 """
 
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ SPECIALS = ("ieee", "nan", "none")
 class FloatFormat:
     """A sign bit, `exponent_bits` and `mantissa_bits`.
 
-    `specials`: what the largest exponent means. "ieee": infinity and NaN alone; "nan": numbers, but
-    for the last code, which is NaN (e4m3fn); "none": numbers alone (MX's e2m1). A number too large
-    becomes infinity, NaN, or, with `saturates` (as torch casts to e4m3fn), the largest one.
+    `specials`: what the largest exponent means. "ieee": only infinity and NaN; "nan": numbers,
+    except the last code, which is NaN (e4m3fn); "none": only numbers (MX's e2m1). A number too
+    large becomes infinity, NaN, or, with `saturates` (as torch casts to e4m3fn), the largest one.
 
     >>> fp16 = FloatFormat(5, 10)
     >>> fp16.max, fp16.smallest_normal, fp16.cast(torch.tensor([0.1, 70000.0])).tolist()
@@ -52,7 +52,7 @@ class FloatFormat:
 
     @property
     def bias(self) -> int:
-        """What is added to the exponent to store it."""
+        """The number added to the exponent when it is stored."""
         return 2 ** (self.exponent_bits - 1) - 1
 
     @property
@@ -65,17 +65,17 @@ class FloatFormat:
 
     @property
     def smallest_normal(self) -> float:
-        """The smallest number with all its mantissa's bits."""
+        """The smallest normal number: below it, precision decreases."""
         return 2.0 ** (1 - self.bias)
 
     @property
     def smallest(self) -> float:
-        """The smallest number above zero: half of it is the floor below which all is zero."""
+        """The smallest number above zero; anything below half of it rounds to zero."""
         return self.smallest_normal * 2.0**-self.mantissa_bits
 
     @property
     def epsilon(self) -> float:
-        """From 1 to the next number: the relative error is at most half of it."""
+        """The distance from 1 to the next number; the relative rounding error is at most half."""
         return 2.0**-self.mantissa_bits
 
     def cast(self, x: Tensor, *, saturate: bool | None = None) -> Tensor:
@@ -95,10 +95,10 @@ class FloatFormat:
         return torch.where(too_large, rounded.sign() * beyond, rounded).float()
 
     def encode(self, x: Tensor) -> Tensor:
-        """The bits of `cast(x)` as whole numbers (int64), sign first; NaN is all ones but that."""
+        """The bits of `cast(x)` as int64, sign bit first; NaN is all ones with sign 0."""
         value = self.cast(x).double()
         step, ones = self._step(value), 2 ** (self.bits - 1) - 1
-        # a normal number's leading 1 is not stored: it counts the exponent up by one instead
+        # a normal number's magnitude includes the leading 1, which raises the exponent field by 1
         exponent = torch.log2(step).long() + self.mantissa_bits + self.bias - 1
         finite = value.isfinite()
         magnitude = torch.where(finite, value / step, 0).abs().long()
@@ -108,7 +108,7 @@ class FloatFormat:
         return code + (value.signbit() & ~value.isnan()).long() * 2 ** (self.bits - 1)
 
     def _step(self, exact: Tensor) -> Tensor:
-        """The distance of neighbours around each value (float64), a power of two."""
+        """The distance between representable numbers at each value (float64), a power of two."""
         _, exponent = torch.frexp(torch.where(exact.isfinite(), exact, 1))  # |x| < 2^exponent
         exponent = torch.where(exact == 0, -(10**4), exponent.long() - 1)
         exponent = exponent.clamp(min=1 - self.bias) - self.mantissa_bits
@@ -132,12 +132,12 @@ TORCH_DTYPES = {
     "fp8_e4m3fn": torch.float8_e4m3fn,
     "fp8_e5m2": torch.float8_e5m2,
 }
-"""torch's type of each format that it stores; tf32 lives inside tensor cores only."""
+"""torch's dtype of each format that it can store; tf32 exists inside tensor cores only."""
 
 
 @check_arguments
 def every_value(name: str) -> Tensor:
-    """All bit patterns of a 16- or 8-bit format as torch stores it, in that type."""
+    """All values of a 16- or 8-bit format, in order of their bit patterns, in torch's dtype."""
     require_one_of("name", name, [n for n in TORCH_DTYPES if FORMATS[n].bits <= 16])
     bits = FORMATS[name].bits
     patterns = torch.arange(2**bits, dtype=torch.int32)

@@ -1,7 +1,7 @@
-"""What a training recipe stores and how fast a device could run it: no torch here.
+"""The memory of a mixed-precision training recipe, and how fast a device could run it. No torch.
 
-A *recipe* says in how many bytes each part of training is kept. Adam keeps two numbers a parameter
-(Kingma & Ba 2015); a master copy in fp32 keeps the updates that 16 bits would round away
+A *recipe* gives the bytes in which each part of training is stored. Adam has two numbers per
+parameter (Kingma & Ba 2015); a master copy in fp32 keeps the updates that 16 bits would round away
 (Micikevicius et al. 2018, section 3.1).
 """
 
@@ -19,10 +19,10 @@ from efflab.rules import Size
 @check_arguments
 @dataclass(frozen=True)
 class Recipe:
-    """Bytes a parameter of weights, gradients and so on; bytes of a value kept for the backward.
+    """Bytes per parameter of weights, gradients and so on; bytes per stored activation.
 
-    `values` are the matrix products' inputs and outputs, `residual` is the stream that the layers
-    add to and LayerNorm reads. `types`: what the products compute in, the first that a device has.
+    `values`: inputs and outputs of matrix products; `residual`: the residual stream, which the
+    layers add to and LayerNorm reads. `types`: of the products, in order of preference.
     """
 
     weights: int
@@ -35,7 +35,7 @@ class Recipe:
     types: tuple[str, ...]
 
     def compute(self, device: Device) -> str:
-        """The type that `device` multiplies in; one without any is a `ValueError`."""
+        """The type in which `device` multiplies; a `ValueError` if it has none of `types`."""
         usable = [t for t in self.types if t in device.peak_flops]
         require_one_of(f"precision on {device.name}", (usable or self.types)[0], device.peak_flops)
         return usable[0]
@@ -53,7 +53,7 @@ RECIPES: dict[str, Recipe] = {
 
 @check_arguments
 def matrices(config: ModelConfig) -> int:
-    """Parameters that matrix products use, the token table (as logits) included."""
+    """Parameters used in matrix products, including the token table (for the logits)."""
     require_one_of("share", config.share, ("none",))
     layer = 4 * config.d_model**2 + 2 * config.d_model * config.d_ff
     return config.n_layer * layer + config.vocab_size * config.embed_dim
@@ -61,7 +61,7 @@ def matrices(config: ModelConfig) -> int:
 
 @check_arguments
 def state_parts(config: ModelConfig, recipe: Recipe) -> dict[str, int]:
-    """Bytes that the model's size decides: weights, gradients, master weights, optimizer, copies.
+    """Bytes of the model's state: weights, gradients, master weights, optimizer, 16-bit copies.
 
     Without the copies this is `cost.model_state_bytes` of ZeRO's stage 0.
     """
@@ -77,10 +77,10 @@ def state_parts(config: ModelConfig, recipe: Recipe) -> dict[str, int]:
 
 @check_arguments
 def activation_bytes(config: ModelConfig, seq_len: Size, batch_size: Size, recipe: Recipe) -> float:
-    """Bytes kept for the backward pass of a loss on every token, with fused attention, no dropout.
+    """Bytes stored for the backward pass, with a loss on every token, fused attention, no dropout.
 
     `cost.activation_bytes` of the layers, with the two LayerNorms' inputs in the residual stream's
-    width; inputs of the final norm and the logits; log-probabilities in fp32; norms' statistics.
+    type; inputs of the final norm and the logits; log-probabilities in fp32; norms' statistics.
     """
     tokens, C, r, v = seq_len * batch_size, config.d_model, recipe.residual, recipe.values
     plain: dict[str, Any] = dict(value_bytes=v, dropout=False, fused_attention=True)
@@ -101,7 +101,7 @@ def memory_parts(
 
 @check_arguments
 def largest_batch(config: ModelConfig, seq_len: Size, device: Device, recipe: Recipe) -> int:
-    """How many sequences fit into the device's memory beside the model's state; 0 if none."""
+    """How many sequences fit into the device's memory in addition to the model's state."""
     if device.memory_bytes is None:
         raise ValueError(f"device={device.name!r}: expected one whose memory is known")
     room = device.memory_bytes - sum(state_parts(config, recipe).values())
@@ -112,7 +112,7 @@ def largest_batch(config: ModelConfig, seq_len: Size, device: Device, recipe: Re
 def step_seconds(
     config: ModelConfig, seq_len: Size, batch_size: int, device: Device, recipe: Recipe
 ) -> dict[str, float]:
-    """The least time of one training step by part: each part's roofline.
+    """Lower bound on the seconds of one training step, by part: each part's roofline.
 
     The backward pass does twice the forward's arithmetic and moves twice its bytes. Products and
     fused attention read and write their operands once; LayerNorm, GELU and the additions only move
@@ -142,11 +142,11 @@ def step_seconds(
 
 @check_arguments
 def product_speedup(n: int, device: Device, recipe: Recipe, base: Recipe) -> float:
-    """How many times faster than in `base` an (n,n) x (n,n) product can be, by its roofline."""
+    """Largest speedup of an (n,n) x (n,n) product over recipe `base`, by its roofline."""
     require_int("n", n)
     flops, values = 2 * n**3, 3 * n * n
 
-    def seconds(one: Recipe) -> float:
-        return cost.roofline_seconds(flops, one.values * values, device, one.compute(device))
+    def seconds(r: Recipe) -> float:
+        return cost.roofline_seconds(flops, r.values * values, device, r.compute(device))
 
     return seconds(base) / seconds(recipe)

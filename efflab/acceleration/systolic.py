@@ -1,11 +1,11 @@
 """Systolic arrays: how many cycles a grid of multipliers takes for a matrix product (Kung 1982).
 
-A product (m,k) @ (k,n) is cut into folds, each as large as the grid of rows x cols. What stays in
-a cell while a fold runs is the dataflow:
+A product (m,k) @ (k,n) is cut into folds, each as large as the grid of rows x cols. The dataflow
+says what stays in a cell while a fold runs:
 
-- "os", output-stationary: one output a cell; A comes from the left, B from above;
-- "ws", weight-stationary: one weight of B a cell; A from the left, partial sums run down (TPU);
-- "is", input-stationary: one input of A a cell; B from the left, partial sums run down.
+- "os", output-stationary: one output per cell; A comes from the left, B from above;
+- "ws", weight-stationary: one weight of B per cell; A from the left, partial sums run down (TPU);
+- "is", input-stationary: one input of A per cell; B from the left, partial sums run down.
 
 Cycles are those of SCALE-Sim (Samajdar et al. 2020) with memory that never stalls.
 """
@@ -36,7 +36,7 @@ def map_sizes(m: Size, n: Size, k: Size, dataflow: str = "os") -> tuple[int, int
 
 @check_arguments
 def folds(m: Size, n: Size, k: Size, rows: int, cols: int, dataflow: str = "os") -> int:
-    """Fillings of the grid: whole ones, and those that hang over an edge."""
+    """Number of folds, partly filled ones at the edges included."""
     require_int("rows", rows)
     require_int("cols", cols)
     down, across, _ = map_sizes(m, n, k, dataflow)
@@ -70,11 +70,11 @@ def gemm_cycles(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str
 
 @check_arguments
 def utilization(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = "os") -> float:
-    """Share (0..1) of the grid's multiplications that the product needed."""
+    """Share (0..1) of the grid's possible multiplications that the product uses."""
     return m * n * k / ((gemm_cycles(m, n, k, rows, cols, dataflow) + 1) * rows * cols)
 
 
-# --- What a Transformer asks for -----------------------------------------------------------------
+# --- A Transformer's products --------------------------------------------------------------------
 
 
 @check_arguments
@@ -90,20 +90,20 @@ class Product:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of all of them."""
+        """Multiply-accumulates of all `count` products."""
         return self.count * self.m * self.n * self.k
 
     def cycles(self, rows: Size, cols: Size, dataflow: str = "os") -> int:
-        """Cycles of all of them, one after the other."""
+        """Cycles of all `count` products, one after the other."""
         each = gemm_cycles(self.m, self.n, self.k, rows, cols, dataflow) + 1
         return self.count * each - 1
 
 
 @check_arguments
 def block_products(config: ModelConfig, seq_len: int, batch_size: int = 1) -> list[Product]:
-    """One Transformer block's products: scores and context once a head and sequence.
+    """One Transformer block's products: scores and context once per head and sequence.
 
-    The others see all sequences as one tall matrix. Their multiply-accumulates are half of
+    The others take all sequences as one tall matrix. Their multiply-accumulates are half of
     `cost.forward_flops` without the logits.
     """
     require_int("seq_len", seq_len)
@@ -120,7 +120,7 @@ def block_products(config: ModelConfig, seq_len: int, batch_size: int = 1) -> li
     ]
 
 
-# --- Who multiplies what, and when ---------------------------------------------------------------
+# --- Which cell multiplies what, and when --------------------------------------------------------
 
 
 class Step(NamedTuple):
@@ -136,9 +136,9 @@ class Step(NamedTuple):
 
 @check_arguments
 def schedule(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = "os") -> list[Step]:
-    """Every multiplication of one fold, in order: what the animation shows and a test checks.
+    """Every multiplication of one fold, in order of cycles, for the animation.
 
-    The product must fit: the two sizes that lie on the grid are at most rows and cols.
+    The product must fit into one fold: `down` at most rows, `across` at most cols (see `folded`).
     """
     down, across, stream = map_sizes(m, n, k, dataflow)
     require_fold(down, across, rows, cols)
@@ -158,6 +158,6 @@ def schedule(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = 
 
 @check_arguments
 def require_fold(down: Count, across: Count, rows: Size, cols: Size) -> None:
-    """The grid must hold what stays in place."""
+    """The grid must have at least `down` rows and `across` columns."""
     require_int(f"rows for {down}", rows, down)
     require_int(f"cols for {across}", cols, across)

@@ -1,7 +1,7 @@
 """What XLA makes of a program, read from its own HLO text; through JAX, on the CPU.
 
-HLO is XLA's language: one instruction a line, `%name = f32[2,3]{1,0} opcode(%operands), ...`. A
-fusion calls a computation of its own, whose instructions run as one loop. Format: OpenXLA,
+HLO is XLA's language: one instruction per line, `%name = f32[2,3]{1,0} opcode(%operands), ...`. A
+fusion calls its own computation, whose instructions run as one loop. Format: OpenXLA,
 "HLO text", https://openxla.org/xla/operation_semantics.
 """
 
@@ -18,7 +18,7 @@ from efflab.errors import require
 VIEWS = frozenset("reshape bitcast broadcast transpose slice get-tuple-element tuple".split())
 SOURCES = frozenset(["parameter", "constant"])
 FREE = VIEWS - {"transpose", "slice", "broadcast"}
-"""What costs nothing in a compiled program; the other views are copies there."""
+"""Instructions that cost nothing in a compiled program; the other views are copies there."""
 _TYPE = re.compile(r"(\w+)\[([\d,]*)\]")
 _LINE = re.compile(r"\s*(ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
 _HEAD = re.compile(r"(ENTRY )?%?([\w.\-]+)(?: \(.*\) -> .*)? \{\s*$")
@@ -28,7 +28,7 @@ _BITS = dict(pred=8, token=0)
 @check_arguments
 @dataclass(frozen=True)
 class Instruction:
-    """One line of HLO; `scope`: the named scopes and the primitive, "softmax/exp"."""
+    """One line of HLO; `scope`: named scopes and primitive, such as "softmax/exp"."""
 
     name: str
     opcode: str
@@ -43,7 +43,7 @@ Computations = dict[str, list[Instruction]]
 
 
 def load_jax():
-    """JAX for the CPU, with as many threads as torch has: XLA keeps a pool of its own."""
+    """JAX for the CPU, with as many threads as torch, since XLA has its own thread pool."""
     import torch
 
     os.environ.setdefault("NPROC", str(torch.get_num_threads()))  # read once, when JAX starts
@@ -55,13 +55,13 @@ def load_jax():
 
 @check_arguments
 def xla_report(fn: Callable, *args) -> FusionReport:
-    """What `jax.jit` makes of `fn(*args)`; no trace or executable of before is used again.
+    """What `jax.jit` makes of `fn(*args)`, traced and compiled anew.
 
-    Operations are the instructions handed to XLA without views and constants: what a library
+    Operations are the instructions given to XLA, without views and constants: what a library
     without a compiler would run one by one. Kernels are the instructions of the compiled program's
-    entry. Both are summed alike, so that "before" is rather too low and "after" too high (a kernel
-    that reads a third of a tensor counts all of it). `compiler_bytes`: XLA's own cost analysis,
-    which counts views as copies before.
+    entry. Bytes are counted by the same rule, which rather underestimates "before" and
+    overestimates "after" (a kernel that reads a third of a tensor counts all of it).
+    `compiler_bytes`: XLA's own cost analysis, which counts views as copies in "before".
     """
     jax = load_jax()
     lowered = jax.jit(lambda *values: fn(*values)).lower(*args)  # a new function: nothing cached
@@ -81,7 +81,7 @@ def xla_report(fn: Callable, *args) -> FusionReport:
 
 @check_arguments
 def op_by_op(fn: Callable, *args) -> Callable[[], object]:
-    """A call of `fn(*args)` in which JAX runs each operation on its own, and waits for the end."""
+    """A function that runs `fn(*args)` one operation at a time in JAX, and waits for the result."""
     jax = load_jax()
 
     def call():
@@ -93,7 +93,7 @@ def op_by_op(fn: Callable, *args) -> Callable[[], object]:
 
 @check_arguments
 def compile_call(fn: Callable, *args) -> Callable[[], object]:
-    """A call of the jitted `fn(*args)` that waits for its end; compiled when first called."""
+    """A function that runs the jitted `fn(*args)` and waits; it compiles when first called."""
     jax = load_jax()
     jitted = jax.jit(fn)
     return lambda: jax.block_until_ready(jitted(*args))
@@ -101,22 +101,22 @@ def compile_call(fn: Callable, *args) -> Callable[[], object]:
 
 @check_arguments
 def operations(text: str) -> list[Op]:
-    """The operations of an HLO text before XLA's passes, calls written out in place."""
+    """The operations of an HLO text before XLA's passes, with calls inlined."""
     computations, entry = parse(text)
     ops: list[Op] = []
-    _run(computations, entry, [], ops)
+    _append_operations(computations, entry, [], ops)
     return ops
 
 
-def _run(
-    computations: Computations, name: str, given: list[Operand], ops: list[Op], part: str = ""
+def _append_operations(
+    computations: Computations, name: str, arguments: list[Operand], ops: list[Op], part: str = ""
 ) -> Operand:
-    """Append the operations of one computation; returns what its result shows.
+    """Append the operations of one computation to `ops`; returns its result as an operand.
 
-    `given`: what its parameters show, none for the entry; `part`: of the model, where it is called.
+    `arguments`: operands for its parameters, [] for the entry; `part`: of the model, of the caller.
     """
     where: dict[str, Operand] = {}
-    parameters = iter(given)
+    parameters = iter(arguments)
     result = Operand()
     for line in computations[name]:
         operands = [where[o] for o in line.operands if o in where]
@@ -128,10 +128,10 @@ def _run(
         elif line.opcode in VIEWS:
             here = operands[0].view(line.name, line.nbytes) if operands else Operand()
         elif line.opcode == "call":
-            here = _run(computations, line.calls, operands, ops, line.scope or part)
+            here = _append_operations(computations, line.calls, operands, ops, line.scope or part)
         else:
             op = Op(f"{line.name}~{len(ops)}", line.opcode, reads_of(operands), line.nbytes, inner)
-            ops.append(op)  # numbered, as a computation may be called twice
+            ops.append(op)  # its name is numbered, since a computation may be called twice
             here = Operand(op.name, op.nbytes)
         where[line.name] = here
         result = here if line.is_root else result
@@ -154,7 +154,7 @@ def kernels(text: str) -> list[Kernel]:
             where[line.name] = Operand(line.name, line.nbytes)
             if line.opcode != "parameter":
                 kernels.append(_kernel(line, reads_of(operands), computations))
-    for i in reversed(range(len(kernels) - 1)):  # what XLA adds of its own belongs to what follows
+    for i in reversed(range(len(kernels) - 1)):  # XLA's own kernels belong to the next part
         if not kernels[i].part:
             kernels[i] = replace(kernels[i], part=kernels[i + 1].part)
     return kernels
@@ -184,25 +184,25 @@ def parse(text: str) -> tuple[Computations, str]:
             entry = head[2] if head[1] else entry
         elif line.startswith("}"):
             current = None
-        elif current is not None and (found := _LINE.match(line)):
-            current.append(_instruction(found))
+        elif current is not None and (match := _LINE.match(line)):
+            current.append(_instruction(match))
     require(bool(entry), "text", text[:60], "HLO with an ENTRY computation")
     return computations, entry
 
 
-def _instruction(found: re.Match) -> Instruction:
-    root, name, type_, opcode, rest = found.groups()
+def _instruction(match: re.Match) -> Instruction:
+    root, name, type_, opcode, rest = match.groups()
     inside, attributes = _split(rest)
     operands = () if opcode in SOURCES else tuple(re.findall(r"%([\w.\-]+)", inside))
     calls = re.search(r"(?:calls|to_apply)=%?([\w.\-]+)", attributes)
-    named = re.search(r'op_name="([^"]*)"', attributes)
-    called = calls[1] if calls and opcode in ("fusion", "call") else ""
-    scope = _scope(named[1]) if named else ""
-    return Instruction(name, opcode, operands, type_bytes(type_), scope, called, bool(root))
+    op_name = re.search(r'op_name="([^"]*)"', attributes)
+    callee = calls[1] if calls and opcode in ("fusion", "call") else ""
+    scope = _scope(op_name[1]) if op_name else ""
+    return Instruction(name, opcode, operands, type_bytes(type_), scope, callee, bool(root))
 
 
 def _split(rest: str) -> tuple[str, str]:
-    """What stands in the operands' parentheses, and what follows them."""
+    """The text inside the operands' parentheses, and the text after them."""
     depth = 1
     for i, letter in enumerate(rest):
         depth += (letter == "(") - (letter == ")")
@@ -213,14 +213,14 @@ def _split(rest: str) -> tuple[str, str]:
 
 def _scope(op_name: str) -> str:
     """ "jit(f)/softmax/jit(_where)/exp" -> "softmax/exp"."""
-    first = op_name.split(";")[0]  # a copy that serves two operations names both
+    first = op_name.split(";")[0]  # a copy for two operations names both
     parts = [part for part in first.split("/") if not part.startswith("jit(")]
     return "/".join(parts)
 
 
 @check_arguments
 def type_bytes(text: str) -> int:
-    """Bytes of an HLO type, of all its arrays where it is a tuple.
+    """Bytes of an HLO type; of a tuple, the bytes of all its arrays.
 
     >>> type_bytes("f32[2,3]{1,0}"), type_bytes("pred[8]"), type_bytes("(bf16[4], s32[])")
     (24, 8, 12)
@@ -238,7 +238,7 @@ def type_bytes(text: str) -> int:
 
 @check_arguments
 def kernel_text(report: FusionReport, name: str) -> str:
-    """The HLO of one kernel as text to read: its computation without layouts and metadata."""
+    """The HLO of one kernel for reading: its computation without layouts and metadata."""
     kernel = next((k for k in report.kernels if k.name == name), None)
     require(kernel is not None, "name", name, "a kernel of the report")
     calls = re.search(rf"%{re.escape(name)} = .*?calls=%?([\w.\-]+)", report.code)

@@ -1,1 +1,1 @@
-"""Which technique serves which budget: predicted gains, each with its kind and its source."""
+"""Advice on which technique helps which budget: predicted gains with their kind and source."""

@@ -1,4 +1,4 @@
-"""Mixed precision and compilers: peaks by roofline, published runs, records."""
+"""Gains of mixed precision and compilers, from rooflines, published runs and records."""
 
 from efflab.advice import engines, recorded
 from efflab.advice.case import Case
@@ -9,7 +9,7 @@ AUTOCAST = "06", "amp-speed", "bf16-here"
 
 
 def techniques(case: Case) -> list[Technique]:
-    """Those of chapter 2."""
+    """The techniques of chapter 2."""
     return [mixed_precision(case), compilation(case)]
 
 
@@ -49,7 +49,7 @@ def _days(case: Case) -> Gain | str:
 
 
 def compilation(case: Case) -> Technique:
-    """A compiler fuses what a kernel after another would do."""
+    """A compiler fuses operations that would each be a kernel."""
     why = "the same weights and values are kept"
     days = "no training was recorded with it here"
     latency: Gain | str = "no number was recorded for this device"

@@ -1,7 +1,7 @@
-"""What advice is asked for, and what the unchanged model needs of each budget.
+"""The case to advise on, and the baseline's use of each budget.
 
-Before any technique: fp32 weights and values (TF32 products where a GPU has them), one device, one
-text at a time for latency, `BATCH` texts a device in training, Adam, fused attention kernels.
+The baseline: fp32 weights and values (TF32 products on a GPU that has them), one device, one text
+at a time for latency, `BATCH` texts per device in training, Adam, fused attention kernels.
 """
 
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ from efflab.devices import DEVICES, Device
 from efflab.errors import require, require_int, require_one_of
 
 BUDGETS = ("latency", "memory", "training days", "checkpoint", "quality")
-"""Milliseconds of a text; bytes a device in training; days of training; bytes stored; what stays
-of the model's own quality."""
+"""Milliseconds per text; bytes per device in training; days of training; bytes stored; share of
+the quality that is kept."""
 BATCH = 8
 FP32_BYTES, ADAM_BYTES = 4, 16
-"""Bytes of a value, and of weight, gradient and Adam's two moments in fp32."""
+"""Bytes per value, and per parameter with gradient and Adam's two moments, in fp32."""
 CPUS = {"CPU with VNNI": True, "CPU without VNNI": False}
-"""Kinds of CPU on which engines were recorded: whether it multiplies int8 at once."""
+"""Kinds of CPU on which engines were recorded -> whether they have int8 products."""
 GPUS = tuple(name for name, d in DEVICES.items() if d.memory_bytes and "fp16" in d.peak_flops)
 ALL_DEVICES = (*GPUS, *CPUS)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model by name, `n_devices` of a device, the budget that binds, and the tokens of a text.
+    """A model by name, `n_devices` of a device, the limiting budget, and the tokens per text.
 
-    `seq_len` None: the model's longest. CPUs are taken one at a time.
+    `seq_len` None: the model's `max_len`. CPUs are only considered one at a time.
     """
 
     model: str
@@ -41,8 +41,8 @@ class Case:
         require_one_of("device", self.device, ALL_DEVICES)
         require_one_of("budget", self.budget, BUDGETS)
         require_int("n_devices", self.n_devices)
-        one = self.n_devices == 1 or self.device in GPUS
-        require(one, "n_devices", self.n_devices, f"1 with a {self.device}")
+        fits = self.n_devices == 1 or self.device in GPUS
+        require(fits, "n_devices", self.n_devices, f"1 with a {self.device}")
         longest = self.config.max_len
         if self.seq_len is not None:
             require_int("seq_len", self.seq_len)
@@ -55,7 +55,7 @@ class Case:
 
     @property
     def gpu(self) -> Device | None:
-        """The device's peaks; None for a CPU, of which records alone tell."""
+        """The device's peaks; None for a CPU, for which only records are used."""
         return DEVICES[self.device] if self.device in GPUS else None
 
     @property
@@ -76,9 +76,9 @@ class Case:
     def seconds(
         self, flops: float, n_bytes: float | None = None, dtype: str | None = None
     ) -> float:
-        """The least time of a text: roofline over FLOPs and the weights' bytes (default fp32).
+        """Seconds per text at least: roofline of FLOPs and the weights' bytes (default fp32).
 
-        On a CPU it is in units of FLOPs: products alone count there.
+        On a CPU, FLOPs instead of seconds: only ratios are used there.
         """
         if self.gpu is None:
             return flops
@@ -87,14 +87,14 @@ class Case:
 
     @property
     def dtype(self) -> str:
-        """What the unchanged model's products run in."""
+        """The type of the baseline's products."""
         has = self.gpu is not None and "tf32" in self.gpu.peak_flops
         return "tf32" if has else "fp32"
 
     def training_bytes(
         self, n_params: float | None = None, config: ModelConfig | None = None, **options
     ) -> float:
-        """Bytes a device of a training step: weights, gradients, Adam, activations of the layers.
+        """Bytes per device of a training step: weights, gradients, Adam, the layers' activations.
 
         `options`: those of `cost.activation_bytes`.
         """

@@ -1,4 +1,4 @@
-"""Quantization and pruning: bytes by formula, speed by roofline or record."""
+"""Gains of quantization and pruning: bytes by formula, speed by roofline or record."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ TRAINED = "it is applied to a trained model"
 
 
 def techniques(case: Case) -> list[Technique]:
-    """Those of chapter 3."""
+    """The techniques of chapter 3."""
     return [static_int8(case), dynamic_int8(case), gptq(case), neurons(case), masks(case)]
 
 
@@ -41,9 +41,9 @@ def table_weights(config: ModelConfig) -> tuple[int, int]:
 def packed_bytes(
     config: ModelConfig, bits: int, *, group_size: int | None = None, table_bits: int | None = 8
 ) -> float:
-    """Bytes with maps on `bits` and a scale a row, or a scale and zero point a group.
+    """Bytes with `bits` per map weight and a scale per row, or a scale and zero point per group.
 
-    Tables on `table_bits` with a scale a row, None: in fp32; all else is in fp32.
+    Tables have `table_bits` and a scale per row, or fp32 if None; all else is in fp32.
     """
     maps, rows = map_weights(config)
     tables, table_rows = table_weights(config)
@@ -64,14 +64,14 @@ def _smaller(case: Case, n_bytes: float) -> Gain:
 
 
 def static_int8(case: Case) -> Technique:
-    """Weights and inputs in 8 bits on ranges found beforehand, tables too."""
+    """Weights and inputs in 8 bits, with calibrated ranges, tables too."""
     device = case.device if case.gpu is None else "CPU with VNNI"
     loss = recorded.engine_loss(STATIC, device)
     return _int8(case, "INT8, static (OpenVINO, NNCF)", STATIC, loss, 8)
 
 
 def dynamic_int8(case: Case) -> Technique:
-    """Linear layers alone in 8 bits; each input's range is taken when it arrives."""
+    """Only linear layers in 8 bits, with the range of each current input."""
     device = case.device if case.gpu is None else "CPU with VNNI"
     loss = recorded.engine_loss(DYNAMIC, device)
     return _int8(case, "INT8, dynamic (torch)", DYNAMIC, loss, None)
@@ -97,7 +97,7 @@ def _int8(case: Case, name: str, engine: str, loss, table_bits: int | None) -> T
 
 
 def gptq(case: Case) -> Technique:
-    """4 bits in groups of 64 that make up for their own rounding; tables in 8 bits."""
+    """GPTQ with 4 bits in groups of 64; tables in 8 bits."""
     n_bytes = packed_bytes(case.config, BITS, group_size=GROUP)
     why = "its weights become floats again before the product"
     budgets = {"checkpoint": _smaller(case, n_bytes), "latency": why}
@@ -110,7 +110,7 @@ def gptq(case: Case) -> Technique:
 
 
 def neurons(case: Case) -> Technique:
-    """A quarter of the FFN's neurons taken out."""
+    """A quarter of the FFN's neurons removed."""
     light = replace(case.config, d_ff=round((1 - PRUNED) * case.config.d_ff))
     n_params, flops = cost.num_params(light), cost.forward_flops(light, case.tokens)
     speed = case.seconds(case.flops) / case.seconds(flops, FP32_BYTES * n_params)
@@ -125,7 +125,7 @@ def neurons(case: Case) -> Technique:
 
 
 def masks(case: Case) -> Technique:
-    """Half of the weights set to zero where they stand."""
+    """Half of the weights set to zero by a mask."""
     why = "a dense kernel multiplies zeros too"
     budgets = {"latency": why, "checkpoint": "zeros are stored like any other number"}
     budgets |= {"memory": TRAINED, "training days": TRAINED}

@@ -1,4 +1,4 @@
-"""Several devices: data parallelism, ZeRO, and the planner's split, by `efflab.distributed`."""
+"""Gains of several devices: data parallelism, ZeRO, and the planner's split."""
 
 from operator import attrgetter
 
@@ -13,90 +13,90 @@ ONE = "there is one device"
 SAME = Loss(0.0, "equal to one process to rounding", "recorded", "notebooks/12_data_parallel.ipynb")
 SERVING = "it splits training; a text still runs on one device"
 GLOBAL_BATCH = 512
-"""Sequences of a step for the planner: few for many devices, so that splits matter."""
+"""Sequences per step for the planner: few for many devices, so that splits matter."""
 
 
 def techniques(case: Case) -> list[Technique]:
-    """Those of chapter 4."""
+    """The techniques of chapter 4."""
     return [ddp(case), zero(case), plan(case)]
 
 
 def training(case: Case) -> Training | None:
-    """The planner's training of the case; None on a CPU, whose peaks it does not know."""
+    """The case as the planner's `Training`; None on a CPU, whose peaks are unknown."""
     if case.gpu is None:
         return None
     return Training(case.config, case.gpu, GLOBAL_BATCH, case.tokens)
 
 
-def _over_one(chosen: Plan, one: float, source: str = PLANNER) -> Gain:
-    return Gain.computed(one / chosen.step_seconds, source)
+def _over_one(best_plan: Plan, one: float, source: str = PLANNER) -> Gain:
+    return Gain.computed(one / best_plan.step_seconds, source)
 
 
 def one_device_seconds(run: Training) -> float:
-    """A step on one device, had it the memory; one sequence at a time."""
+    """Seconds of a step on one device with unlimited memory, one sequence at a time."""
     splits = (Split(1, 1, 1, GLOBAL_BATCH, recompute=how) for how in ("none", "full"))
     return min(run.evaluate(split).step_seconds for split in splits)
 
 
 def best(run: Training, n_devices: int, *, lean: bool = False) -> Plan | None:
-    """The fastest plan over all ZeRO stages, or the leanest; None where none fits or divides."""
+    """The fastest plan over all ZeRO stages, or the one with least memory; None if none fits."""
     plans = [plan for stage in ZERO_STAGES for plan in fitting_plans(run, n_devices, stage)]
     key = attrgetter("memory_bytes" if lean else "step_seconds")
     return min(plans, key=key, default=None)
 
 
 def plain_data_parallel(run: Training, n_devices: int, zero_stage: int = 0) -> Plan | None:
-    """The fastest plan that splits the batch alone; None where it does not fit."""
+    """The fastest plan that splits only the batch; None if it does not fit."""
     plans = fitting_plans(run, n_devices, zero_stage)
     return next((p for p in plans if p.tp == p.pp == 1), None)
 
 
 def ddp(case: Case) -> Technique:
-    """Each device a share of the batch, all weights on each."""
+    """Every device has all weights and a share of the batch."""
     run = training(case)
     days: Gain | str = ONE
     if case.n_devices > 1 and run is not None:
-        chosen = plain_data_parallel(run, case.n_devices)
+        best_plan = plain_data_parallel(run, case.n_devices)
         days = "the whole model does not fit a device, or the batch does not divide"
-        if chosen is not None:
-            days = _over_one(chosen, one_device_seconds(run))
+        if best_plan is not None:
+            days = _over_one(best_plan, one_device_seconds(run))
     budgets = {"training days": days, "latency": SERVING}
     budgets |= {"memory": "each device holds all of the state", "checkpoint": "the same weights"}
     return Technique("data parallelism (DDP)", "12", budgets, SAME)
 
 
 def zero(case: Case) -> Technique:
-    """Data parallelism whose devices share the state: stage 3."""
+    """Data parallelism with sharded model states: stage 3."""
     memory: Gain | str = ONE
     days: Gain | str = ONE
     run = training(case)
     if case.n_devices > 1 and run is not None:
-        each = dict(param_bytes=4, grad_bytes=4, optimizer_bytes=8)
-        state = cost.model_state_bytes(case.n_params, case.n_devices, 3, **each)
+        sizes = dict(param_bytes=4, grad_bytes=4, optimizer_bytes=8)
+        state = cost.model_state_bytes(case.n_params, case.n_devices, 3, **sizes)
         activations = case.training_bytes() - ADAM_BYTES * case.n_params
         gain = case.training_bytes() / (state + activations)
         memory = Gain.computed(gain, "efflab.cost.model_state_bytes")
-        chosen = plain_data_parallel(run, case.n_devices, 3)
+        best_plan = plain_data_parallel(run, case.n_devices, 3)
         days = "activations do not fit a device, or the batch does not divide"
-        if chosen is not None:
-            days = _over_one(chosen, one_device_seconds(run))
+        if best_plan is not None:
+            days = _over_one(best_plan, one_device_seconds(run))
     budgets = {"memory": memory, "training days": days, "latency": SERVING}
     return Technique("ZeRO-3 (FSDP)", "12", budgets | {"checkpoint": "the same weights"}, SAME)
 
 
 def plan(case: Case) -> Technique:
-    """The best tensor x pipeline x data split: the leanest for memory, else the fastest."""
+    """The best tensor x pipeline x data split: least memory for that budget, else the fastest."""
     memory: Gain | str = ONE
     days: Gain | str = ONE
     run = training(case)
     if case.n_devices > 1 and run is not None:
-        chosen = best(run, case.n_devices, lean=case.budget == "memory")
+        best_plan = best(run, case.n_devices, lean=case.budget == "memory")
         memory = days = "no split of this model fits so many devices"
-        if chosen is not None:
-            where = f"{PLANNER}(tp={chosen.tp},pp={chosen.pp},dp={chosen.dp})"
-            days = _over_one(chosen, one_device_seconds(run), where)
-            alone = Split(1, 1, 1, GLOBAL_BATCH, recompute=chosen.recompute)
-            memory = Gain.computed(run.memory_bytes(alone) / chosen.memory_bytes, where)
+        if best_plan is not None:
+            where = f"{PLANNER}(tp={best_plan.tp},pp={best_plan.pp},dp={best_plan.dp})"
+            days = _over_one(best_plan, one_device_seconds(run), where)
+            unsplit = Split(1, 1, 1, GLOBAL_BATCH, recompute=best_plan.recompute)
+            memory = Gain.computed(run.memory_bytes(unsplit) / best_plan.memory_bytes, where)
     budgets = {"memory": memory, "training days": days, "latency": SERVING}
     name = "tensor x pipeline x data, the best split"
     return Technique(name, "13", budgets | {"checkpoint": "the same weights"}, SAME)

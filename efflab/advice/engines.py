@@ -1,7 +1,7 @@
-"""What an engine on a CPU makes of a whole pass: it speeds up the products it covers, no others.
+"""Speedup of a whole forward pass by a CPU engine, which accelerates only some of the products.
 
-Engines were recorded on MiniLM's short texts, which are nearly all linear maps. On a longer text
-the scores, and a language model's logits, keep the speed that they had (Amdahl 1967).
+Engines were recorded on MiniLM's short texts, which are nearly all linear maps. On longer texts the
+scores, and a language model's logits, keep their speed (Amdahl 1967).
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from efflab.advice.technique import Gain
 
 STATIC, DYNAMIC = "OpenVINO INT8", "torch dynamic INT8"
 COVERED = {STATIC: ("maps", "logits"), DYNAMIC: ("maps",)}
-"""Engine -> parts that it computes in 8 bits; any other computes all parts in its own way."""
+"""Engine -> parts that it computes in 8 bits; engines not listed accelerate all parts."""
 SHAPES = ("1x16", "4x64", "16x128")
-"""Batches and lengths that were recorded."""
+"""Recorded shapes, batch x length."""
 SOURCE = "data/experiments/int8-engines.json"
 
 
@@ -27,19 +27,19 @@ def parts(case: Case) -> dict[str, int]:
 
 
 def coverage(flops: Mapping[str, float], engine: str) -> float:
-    """The share (0..1) of a pass's FLOPs that the engine computes in its own way."""
+    """The share (0..1) of a pass's FLOPs that the engine accelerates."""
     names = COVERED.get(engine, tuple(flops))
     return sum(flops[name] for name in names) / sum(flops.values())
 
 
 def times(engine: str, device: str) -> tuple[float, float]:
-    """The least and the most recorded time of what it covers, over torch's fp32, on that CPU."""
+    """(least, most) recorded time of the accelerated parts over torch's fp32 on that CPU."""
     times = [engine_row(engine, device)[shape] for shape in SHAPES]
     return min(times), max(times)
 
 
 def whole(share: float, time: float) -> float:
-    """Time of a pass of which `share` takes `time` times as long, over the unchanged one's.
+    """Relative time of a pass if a `share` of it takes `time` times as long (Amdahl's law).
 
     >>> whole(0.5, 0.25)
     0.625
@@ -48,7 +48,7 @@ def whole(share: float, time: float) -> float:
 
 
 def gain(case: Case, engine: str) -> Gain:
-    """How many times faster a text is, by the least and the most that was recorded."""
+    """Speedup of a text, from the least to the most recorded."""
     share = coverage(parts(case), engine)
     fast, slow = (whole(share, time) for time in times(engine, case.device))
     return Gain(1 / slow, 1 / fast, "recorded", SOURCE)

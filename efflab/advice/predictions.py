@@ -1,8 +1,8 @@
-"""The plan's predictions beside what the case study measured: ratios, errors, and pairs in order.
+"""The plan's predictions against the case study's measurements: ratios, errors, order of pairs.
 
-Predicted from nothing that the case study measured: FLOPs and parameters by formula, an engine's
-time for a FLOP by random models of other widths, the quality that it costs by MiniLM's. Where these
-models do not all put two engines in the same order beyond their noise, the plan does not tell.
+No prediction uses the case study's measurements: FLOPs and parameters are from formulas, an
+engine's time per FLOP from random models of other widths, its loss of quality from MiniLM. If these
+models do not all order two engines alike beyond their noise, the plan makes no statement.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from efflab.experiments.record import EXPERIMENTS, read_record
 
 LATENCY, SIZE, QUALITY = "latency", "size", "quality"
 FAINT = 0.001
-"""Bytes that differ by less count as equal: they are headers."""
+"""Relative difference of bytes that counts as equal: file headers."""
 TORCH_SCALE = 16
 """Bytes of a scale (float64) and zero point (int64) in torch.quantize_per_channel's tensor."""
 Rows = Mapping[tuple[str, str], dict]
@@ -32,9 +32,9 @@ Windows = Sequence[int | None]
 
 def latency_rows(n: int = 1, isa: str | None = None) -> Rows:
     """(stage, engine) -> measured row of the case study; without its record a `ValueError`."""
-    there = (EXPERIMENTS / f"{timed.NAME}.json").exists()
+    exists = (EXPERIMENTS / f"{timed.NAME}.json").exists()
     allowed = f"no record yet: `efflab experiment {timed.NAME}` makes it"
-    require(there, "record", timed.NAME, allowed)
+    require(exists, "record", timed.NAME, allowed)
     return timed.rows_of(read_record(timed.NAME), n, isa)
 
 
@@ -44,10 +44,10 @@ def latency_rows(n: int = 1, isa: str | None = None) -> Rows:
 def latency(
     rows: Rows, windows: Mapping[str, Windows], factors: Mapping[tuple[str, str], list[Estimate]]
 ) -> list[dict]:
-    """Time over the first of all: FLOPs by formula, times what the engine takes for a FLOP.
+    """Time relative to the first row: FLOPs by formula times the engine's time per FLOP.
 
-    `windows` of each stage; `factors` as `language_engines.factors` gives them. `each`: what every
-    of its models says, an interval.
+    `windows` of each stage; `factors` as from `language_engines.factors`. In a row, `each` holds
+    the interval by each of the timed models.
     """
     base = rows[timed.SHIPPED, timed.FP32]["flops"]
     predictions = []
@@ -63,7 +63,7 @@ def latency(
 
 
 def size(rows: Rows, n_params: Mapping[str, int], windows: Mapping[str, Windows]) -> list[dict]:
-    """Bytes over the first of all, by formula; `n_params` and `windows` of each stage."""
+    """Bytes relative to the first row, by formula; `n_params` and `windows` of each stage."""
     base = rows[timed.SHIPPED, timed.FP32]["nbytes"]
     plain = bytes_of(timed.FP32, n_params[timed.SHIPPED], windows[timed.SHIPPED])
     predictions = []
@@ -76,34 +76,34 @@ def size(rows: Rows, n_params: Mapping[str, int], windows: Mapping[str, Windows]
 
 
 def bytes_of(engine: str, n_params: int, windows: Windows) -> float:
-    """Of `stdlib-gpt` with so many parameters left (those that are gone are of its maps), looking
-    through these windows, one a layer: weights, scales, and the graph where the engine keeps one.
+    """File size of `stdlib-gpt` with `n_params` left (removed ones are of linear maps) and a window
+    per layer: weights, scales, and the graph if the engine stores one.
     """
     if engine in (timed.DYNAMIC, timed.INT8):
         weights = int8_bytes(engine, n_params)
     else:
         weights = n_params * (2 if engine in (timed.BF16, timed.FP16) else 4)
-    file = timed.OPENVINO if engine == timed.OPENVINO_BF16 else engine  # it computes in bf16 alone
+    file = timed.OPENVINO if engine == timed.OPENVINO_BF16 else engine  # only computing is in bf16
     return weights + (graph_bytes(file, windows) if file in openvino_graphs.ENGINES else 0)
 
 
 def int8_bytes(engine: str, n_params: int) -> float:
-    """Weights and scales. torch keeps a row's scale and zero point in 8 bytes each, and the tables
-    in fp32; NNCF quantizes what is multiplied or looked up: the position table, of which a slice is
-    added, stays in fp32.
+    """Bytes of weights and scales. torch stores a row's scale and zero point in 8 bytes each, and
+    the tables in fp32; NNCF quantizes what is multiplied or looked up, so the position table, of
+    which a slice is added, stays in fp32.
     """
     config = PRESETS["stdlib-gpt"]
-    gone = num_params(config) - n_params  # a byte each
+    removed = num_params(config) - n_params  # one byte each
     if engine == timed.DYNAMIC:
         weights, n_rows = map_weights(config)
-        wider = (1 - gone / weights) * n_rows * (TORCH_SCALE - SCALE)
-        return packed_bytes(config, 8, table_bits=None) - gone + wider
+        wider = (1 - removed / weights) * n_rows * (TORCH_SCALE - SCALE)
+        return packed_bytes(config, 8, table_bits=None) - removed + wider
     positions = config.max_len * config.embed_dim
-    return packed_bytes(config, 8) - gone + positions * (FP32_BYTES - 1)
+    return packed_bytes(config, 8) - removed + positions * (FP32_BYTES - 1)
 
 
 def graph_bytes(engine: str, windows: Windows) -> int:
-    """As recorded of a narrow model with the same layers; a `ValueError` for other windows."""
+    """Bytes recorded for a narrow model with the same layers; a `ValueError` for other windows."""
     runs = {
         (r["engine"], tuple(r["windows"])): r for r in read_record(openvino_graphs.NAME)["runs"]
     }
@@ -113,8 +113,8 @@ def graph_bytes(engine: str, windows: Windows) -> int:
 
 
 def quality(engines: list[dict], shipped: float, device: str) -> list[dict]:
-    """Bits per byte over the model as shipped: what each engine takes, predicted from MiniLM's
-    retrieval or the board. `engines`: rows of `case-study` for the path "as shipped"."""
+    """Bits per byte relative to the shipped model, predicted from MiniLM's loss of retrieval or the
+    board. `engines`: rows of `case-study` for the path "as shipped"."""
     losses = {
         timed.BF16: found.board_loss("bf16 throughout").value,
         timed.DYNAMIC: found.engine_loss(DYNAMIC, device).value,
@@ -131,7 +131,7 @@ def quality(engines: list[dict], shipped: float, device: str) -> list[dict]:
 
 
 def _exact(predicted: float) -> dict:
-    """A prediction that rests on no measured speed."""
+    """A prediction that uses no measured speed."""
     return dict(predicted=predicted, speed=None, each=[(predicted, predicted)])
 
 
@@ -143,7 +143,7 @@ def _row(what: str, stage: str, engine: str, value: dict, low: float, high: floa
 
 
 def stage_params(experiment: dict) -> dict[str, int]:
-    """Parameters of each stage, from the orders of `case-study`."""
+    """Parameters of each stage, from the paths of `case-study`."""
 
     def first(path: str) -> list[dict]:
         return next(iter(case_study.paths(experiment, path).values()))["rows"]
@@ -158,7 +158,7 @@ def stage_params(experiment: dict) -> dict[str, int]:
 
 
 def stage_windows(light: Windows) -> dict[str, Windows]:
-    """Windows of each stage, by layer, where the lightened ones look through `light`."""
+    """Windows of each stage, by layer; the lightened stages have `light`."""
     plain = (None,) * len(light)
     lightened = (timed.LIGHT, timed.BOTH)
     return {stage: light if stage in lightened else plain for stage in timed.STAGES}
@@ -168,27 +168,27 @@ def stage_windows(light: Windows) -> dict[str, Windows]:
 
 
 def pairs(rows: list[dict]) -> Iterator[dict]:
-    """Every two rows that were measured as different, their intervals apart: in which order?
+    """Every pair of rows whose measured intervals do not overlap, with its predicted order.
 
-    `is_right` is None where the plan does not tell, as `predicted_order` says.
+    `is_right` is None if the plan makes no statement (see `predicted_order`).
     """
     for a, b in combinations(rows, 2):
         measured = (a["low"], a["high"]), (b["low"], b["high"])
         if a["what"] == b["what"] and _apart(*measured):
             order = predicted_order(a, b)
-            right = None if order == 0 else (order > 0) == (a["measured"] > b["measured"])
+            is_right = None if order == 0 else (order > 0) == (a["measured"] > b["measured"])
             yield dict(
-                is_right=right,
+                is_right=is_right,
                 predicted=a["predicted"] / b["predicted"],
                 measured=a["measured"] / b["measured"],
             )
 
 
 def predicted_order(a: dict, b: dict) -> int:
-    """1 if `a` is predicted larger, -1 if smaller, 0 if that cannot be told.
+    """1 if `a` is predicted larger, -1 if smaller, 0 if unknown.
 
-    Where both rest on the same speed, or on none, it cancels. Else every model that was timed must
-    say so: its intervals for the two, which were timed interleaved, lie apart.
+    If both use the same speed, or none, it cancels. Else every timed model must agree, with
+    intervals for the two that do not overlap.
     """
     if a["speed"] == b["speed"]:
         return _sign(a["predicted"] - b["predicted"])
@@ -197,7 +197,7 @@ def predicted_order(a: dict, b: dict) -> int:
 
 
 def _apart(x: tuple[float, float], y: tuple[float, float]) -> int:
-    """1 where all of the interval `x` lies above `y`, -1 below, 0 where they overlap."""
+    """1 if the interval `x` lies entirely above `y`, -1 if below, 0 if they overlap."""
     return (x[0] > y[1]) - (x[1] < y[0])
 
 
@@ -206,28 +206,28 @@ def _sign(x: float) -> int:
 
 
 def summary(rows: list[dict]) -> list[dict]:
-    """For each quantity: pairs that differ, those in order, out of it, untold; and the errors.
+    """For each quantity: number of differing pairs; right, wrong and untold (unknown) ones; errors.
 
-    Errors are logarithms of predicted over measured; `middle`: pairs in order by the predictions'
-    middles, whether told or not.
+    Errors are logarithms of predicted over measured; `middle`: pairs in the right order by the
+    predictions' means alone.
     """
     lines = []
     for what in dict.fromkeys(row["what"] for row in rows):
         mine = [row for row in rows if row["what"] == what]
-        judged = list(pairs(mine))
+        differing = list(pairs(mine))
         errors = sorted(abs(log(1 + row["error"])) for row in mine)
         right, wrong, untold = (
-            sum(pair["is_right"] is answer for pair in judged) for answer in (True, False, None)
+            sum(pair["is_right"] is answer for pair in differing) for answer in (True, False, None)
         )
-        row = dict(what=what, predictions=len(mine), pairs=len(judged))
-        middle = sum((pair["predicted"] > 1) == (pair["measured"] > 1) for pair in judged)
+        row = dict(what=what, predictions=len(mine), pairs=len(differing))
+        middle = sum((pair["predicted"] > 1) == (pair["measured"] > 1) for pair in differing)
         row |= dict(right=right, wrong=wrong, untold=untold, middle=middle)
         lines.append(row | dict(median_error=median(errors), largest_error=errors[-1]))
     return lines
 
 
 def predictions(device: str = "CPU with VNNI", n: int = 1, isa: str | None = None) -> list[dict]:
-    """All that can be predicted of what the case study measured; a `ValueError` without records."""
+    """All predictions of the case study's measurements; a `ValueError` without records."""
     rows, study = latency_rows(n, isa), read_record(case_study.NAME)
     n_params, windows = stage_params(study), stage_windows(timed.read_recipe().windows)
     factors = language_engines.factors(read_record(language_engines.NAME), isa)

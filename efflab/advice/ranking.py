@@ -1,4 +1,4 @@
-"""`advise`: the techniques of all chapters, ranked by what they gain on the budget that binds."""
+"""`advise`: the techniques of all chapters, ranked by their gain on the limiting budget."""
 
 from efflab.advice import acceleration, compression, distributed, structure
 from efflab.advice.case import Case
@@ -6,12 +6,12 @@ from efflab.advice.technique import Gain, Loss, Technique
 
 CHAPTERS = (structure, acceleration, compression, distributed)
 NEGLIGIBLE = 1.0
-"""Per cent of the quality that a technique may take, with its interval, and count as keeping it."""
+"""Largest loss of quality, in per cent and with its interval, that counts as keeping it."""
 UNKNOWN = "what it takes from the quality was not recorded"
 
 
 def techniques(case: Case) -> list[Technique]:
-    """What is known of each in this case, in the order of chapters."""
+    """All techniques in this case, in the order of chapters."""
     return [technique for chapter in CHAPTERS for technique in chapter.techniques(case)]
 
 
@@ -23,13 +23,13 @@ def advise(
     n_devices: int = 1,
     seq_len: int | None = None,
 ) -> list[dict]:
-    """Rows, the most useful first; what does not serve the budget stands last, with why.
+    """Rows, the most useful first; those that do not serve the budget come last, with the reason.
 
-    Each has `technique`, `serves`, `gain_low` and `gain_high` (times less of the budget; None where
-    it does not serve), `kind`, `source`, `why`, `notebook`, whether it is a `structure`, and its
+    Each has `technique`, `serves`, `gain_low` and `gain_high` (times less of the budget; None if it
+    does not serve), `kind`, `source`, `why`, `notebook`, whether it is a `structure`, and its
     cost in quality: `lost` (per cent of `metric`, with `lost_low` and `lost_high`), `lost_kind`,
-    `lost_source`. With budget "quality" the order is by what is lost, least first, and a gain is
-    the share of the quality that stays. Names that are unknown are a `ValueError`, as for `Case`.
+    `lost_source`. With budget "quality" the order is by loss, least first, and a gain is the share
+    of the quality that is kept. Unknown names are a `ValueError`, as for `Case`.
 
     >>> rows = advise("bert-base", "A100 80GB SXM", "checkpoint")
     >>> rows[0]["technique"], round(rows[0]["gain_low"], 1)
@@ -40,15 +40,15 @@ def advise(
     return sorted(rows, key=_order)
 
 
-def _order(found: dict) -> tuple:
-    """The surest gain first; of equal ones what takes less of the quality."""
-    lost = float("inf") if found["lost"] is None else found["lost"]
-    gain = found["gain_low"] or 0.0
-    return not found["serves"], -round(gain, 6), lost
+def _order(row: dict) -> tuple:
+    """Sort key: the largest lower bound of the gain first, ties by less loss of quality."""
+    lost = float("inf") if row["lost"] is None else row["lost"]
+    gain = row["gain_low"] or 0.0
+    return not row["serves"], -round(gain, 6), lost
 
 
 def row(technique: Technique, budget: str) -> dict:
-    """One technique as `advise` gives it."""
+    """One technique as a row of `advise`."""
     answer: Gain | str
     answer = remaining_quality(technique.loss) if budget == "quality" else technique.budgets[budget]
     serves = isinstance(answer, Gain) and (budget == "quality" or answer.high > 1)
@@ -65,7 +65,7 @@ def row(technique: Technique, budget: str) -> dict:
 
 
 def remaining_quality(loss: Loss | None) -> Gain | str:
-    """The share of the quality that stays, or why that is too little."""
+    """The share of the quality that is kept, or why it is not enough."""
     if loss is None:
         return UNKNOWN
     if loss.most > NEGLIGIBLE:

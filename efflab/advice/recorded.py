@@ -1,17 +1,17 @@
-"""Numbers that advice reads: the board, the experiments' records, stored verdicts, papers."""
+"""The numbers behind advice: the board, the experiments' records, stored verdicts, papers."""
 
 from functools import lru_cache
 
 from efflab.advice.case import CPUS
 from efflab.advice.technique import Gain, Loss
+from efflab.base.stored import read_board, read_verdicts
 from efflab.data import DATA_DIR, read_published
 from efflab.errors import require_one_of
 from efflab.experiments.record import machines, read_record
-from efflab.stored import read_board, read_verdicts
 
 BITS, MRR = "bits per byte (stdlib-gpt)", "retrieval MRR (MiniLM-L6)"
 METRICS = {"stdlib-gpt": (BITS, 1), "MiniLM-L6": (MRR, -1)}
-"""Model on the board: what its quality is called, and the sign of a loss in it."""
+"""Model on the board -> (name of its quality, sign of a loss in it)."""
 
 
 @lru_cache(maxsize=1)
@@ -32,7 +32,7 @@ def board_point(technique: str, model: str) -> dict:
 
 
 def board_loss(technique: str, model: str = "stdlib-gpt") -> Loss:
-    """What the technique takes from the baseline's quality on the board, in per cent of it."""
+    """The technique's loss of quality on the board, in per cent of the baseline's."""
     metric, sign = METRICS[model]
     point, base = board_point(technique, model), board_point("baseline", model)["quality"]
     ends = sorted(100 * sign * (point[name] / base - 1) for name in ("quality_low", "quality_high"))
@@ -51,24 +51,24 @@ def engine_row(engine: str, device: str) -> dict:
 
 
 def engine_loss(engine: str, device: str) -> Loss:
-    """What an engine takes from MiniLM's retrieval on that kind of CPU, in per cent."""
+    """An engine's loss of MiniLM's retrieval on that kind of CPU, in per cent."""
     row, exact = engine_row(engine, device), engine_row("fp32 eager", device)
     value = 100 * (1 - row["mrr"] / exact["mrr"])
     return Loss(value, MRR, "recorded", "data/experiments/int8-engines.json")
 
 
 def gptq_loss(bits: int, group_size: int | None) -> Loss:
-    """What GPTQ takes from `stdlib-gpt` at that grid, in per cent of its bits per byte."""
+    """GPTQ's loss on `stdlib-gpt` at that grid, in per cent of its bits per byte."""
     runs = read_record("gptq-quality")["runs"]
     (full,) = [r for r in runs if r["part"] == "full"]
-    asked = dict(part="language", bits=bits, group_size=group_size, method="gptq")
-    (run,) = [r for r in runs if asked.items() <= r.items()]
+    case = dict(part="language", bits=bits, group_size=group_size, method="gptq")
+    (run,) = [r for r in runs if case.items() <= r.items()]
     value = 100 * (run["bits_per_byte"] / full["bits_per_byte"] - 1)
     return Loss(value, BITS, "recorded", "data/experiments/gptq-quality.json")
 
 
 def evidence(notebook: str, claim: str, key: str) -> dict:
-    """The evidence of that id as the built notebook stored it under a verdict."""
+    """The evidence with id `key` that the built notebook stored for a claim."""
     (record,) = [v for v in _verdicts()[notebook] if v["claim"] == claim]
     figures = {item["id"]: item for item in record["figures"]}
     require_one_of("key", key, figures)
@@ -76,8 +76,8 @@ def evidence(notebook: str, claim: str, key: str) -> dict:
 
 
 def mixed_training_gain(device: str) -> Gain | None:
-    """Published speed of mixed precision over the device's default on training runs; None if the
-    papers have none for it."""
+    """Published speedup of training by mixed precision over the device's default; None if there is
+    none for the device."""
     family = device.split()[0]
     rows = [r for r in read_published("amp") if r["device"].startswith(f"{family} ")]
     rows = [r for r in rows if "inference" not in r["task"]]
@@ -88,6 +88,6 @@ def mixed_training_gain(device: str) -> Gain | None:
 
 
 def albert_row(layers: int, hidden: int, strategy: str) -> dict | None:
-    """ALBERT's Tables 1 and 2 at that shape, None where the paper has none."""
+    """The row of ALBERT's Tables 1 and 2 of that shape; None if there is none."""
     shape = dict(table="1 and 2", layers=layers, hidden=hidden, strategy=strategy)
     return next((r for r in read_published("albert") if shape.items() <= r.items()), None)

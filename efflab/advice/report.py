@@ -1,16 +1,16 @@
-"""Advice as lines of text: what to do first, what it costs, and where to go on."""
+"""Advice as lines of text: ranked techniques, their cost, and the next commands."""
 
 from efflab.advice.case import Case
 from efflab.advice.ranking import advise
-from efflab.alignment import align
-from efflab.limits import CATALOG
-from efflab.significant import significant
+from efflab.base.alignment import align
+from efflab.base.limits import CATALOG
+from efflab.base.significant import significant
 
 HEADERS = ("technique", "gain", "kind", "quality lost", "notebook")
 
 
 def report(case: Case) -> str:
-    """The advice as a table, sources, what does not serve with why, and the next commands."""
+    """The advice as a table, with sources, reasons for what does not serve, and next commands."""
     rows = advise(
         case.model, case.device, case.budget, n_devices=case.n_devices, seq_len=case.seq_len
     )
@@ -29,13 +29,13 @@ def report(case: Case) -> str:
 
 
 def heading(case: Case) -> str:
-    """What was asked, in a line."""
+    """The case in one line."""
     devices = case.device if case.n_devices == 1 else f"{case.n_devices} x {case.device}"
     return f"{case.model}, {case.tokens} tokens, {devices}: what serves {case.budget}?"
 
 
 def gain_text(row: dict) -> str:
-    """ "2.1x", "1.4x to 1.9x"; never an invented one.
+    """ "2.1x", "1.4x to 1.9x"; "" if there is no number.
 
     >>> gain_text(dict(gain_low=1.444, gain_high=1.927)), gain_text(dict(gain_low=None))
     ('1.44x to 1.93x', '')
@@ -47,7 +47,7 @@ def gain_text(row: dict) -> str:
 
 
 def loss_text(row: dict) -> str:
-    """ "3.0 % of bits per byte (stdlib-gpt) [recorded]", or that it is not known."""
+    """ "3.0 % of bits per byte (stdlib-gpt) [recorded]", or "not recorded"."""
     if row["lost"] is None:
         return "not recorded"
     if row["lost"] == 0:
@@ -56,7 +56,7 @@ def loss_text(row: dict) -> str:
 
 
 def commands(rows: list[dict]) -> list[str]:
-    """The notebooks of the first techniques, as commands; those that are not there yet are left."""
+    """Commands that run the first techniques' notebooks, without those not written yet."""
     known = CATALOG.read_text(encoding="utf-8") if CATALOG.exists() else ""
     numbers = dict.fromkeys(row["notebook"] for row in rows)
     return [f"efflab run {n}" for n in numbers if f'["{n}"]' in known][:3]

@@ -1,4 +1,4 @@
-"""Light structures: shared layers, windows, blocks, Linformer. FLOPs and parameters by formula."""
+"""Gains of lighter structures (sharing, windows, blocks, Linformer) by formulas."""
 
 from dataclasses import replace
 
@@ -16,11 +16,11 @@ SHORT = "texts this short have little to save in their scores"
 NO_WEIGHTS = "no weight leaves"
 FUSED = "a fused kernel keeps no scores that it could save"
 SEEN = 1.005
-"""A smaller gain does not count as one."""
+"""Smallest gain that counts."""
 
 
 def techniques(case: Case) -> list[Technique]:
-    """Those of chapter 1."""
+    """The techniques of chapter 1."""
     return [sharing(case), albert(case), window(case), bigbird(case), linformer(case)]
 
 
@@ -57,7 +57,7 @@ def _sharing(case: Case, name: str, config: ModelConfig, loss: Loss | None) -> T
 
 
 def _published_loss(config: ModelConfig) -> Loss | None:
-    """Average score lost against BERT of the same shape, where the paper has both."""
+    """Average score lost against BERT of the same shape; None unless the paper has both."""
     sizes = config.n_layer, config.d_model
     plain, light = albert_row(*sizes, "not-shared"), albert_row(*sizes, "all-shared")
     if plain is None or light is None or config.causal:
@@ -76,7 +76,7 @@ def with_scores(case: Case, scores: float) -> float:
 
 
 def window(case: Case) -> Technique:
-    """Each token looks at 64 before it, and after it where the model is no causal one."""
+    """Each token sees 64 tokens before it and, if the model is not causal, 64 after it."""
     pairs = computed_pairs(case.tokens, WINDOW, causal=case.config.causal)
     scores = 4 * case.config.n_layer * case.config.d_model * pairs
     name, loss = "sliding window of 64 tokens", board_loss("sliding window 64")
@@ -113,7 +113,7 @@ def _lighter(case: Case, name: str, notebook: str, scores: float, loss: Loss | N
 
 
 def _speed(case: Case, flops: float, why: str) -> dict[str, Gain | str]:
-    """Latency and training days with so many FLOPs; `why` they are no gain, where they are not."""
+    """Gains in latency and training days with `flops` per text; `why` replaces too small ones."""
     gains: dict[str, Gain | str] = {"latency": why, "training days": why}
     latency, days = case.seconds(case.flops) / case.seconds(flops), case.flops / flops
     if latency > SEEN:

@@ -1,4 +1,4 @@
-"""What is known of a technique in one case: gains by budget, what it costs, where that stands."""
+"""A technique's gains by budget in one case, its loss of quality, and the sources."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ KINDS = ("measured", "recorded", "computed", "published")
 
 @dataclass(frozen=True)
 class Gain:
-    """How many times less of a budget is needed, at least and at most, and where that stands."""
+    """How many times less of a budget is needed, at least and at most, with kind and source."""
 
     low: float
     high: float
@@ -32,7 +32,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class Loss:
-    """What a technique takes from the quality: per cent of `metric`, with the interval if any."""
+    """A technique's loss of quality: per cent of `metric`, with its interval if any."""
 
     value: float
     metric: str
@@ -43,15 +43,15 @@ class Loss:
 
     @property
     def most(self) -> float:
-        """The upper end of what is lost."""
+        """The upper end of the loss."""
         return self.value if self.high is None else self.high
 
 
 @dataclass(frozen=True)
 class Technique:
-    """A technique in a case: for each budget a `Gain`, or in words why it does not serve it.
+    """A technique in a case: for each budget a `Gain`, or in words why it does not help.
 
-    Budget "quality" is judged by `loss`. `notebook` teaches it.
+    For the budget "quality", `loss` counts. `notebook` is the one that teaches it.
     """
 
     name: str
@@ -61,5 +61,7 @@ class Technique:
     structural: bool = False
 
     def __post_init__(self):
-        asked = set(BUDGETS) - {"quality"}
-        require(set(self.budgets) == asked, "budgets", sorted(self.budgets), f"{sorted(asked)}")
+        expected = set(BUDGETS) - {"quality"}
+        require(
+            set(self.budgets) == expected, "budgets", sorted(self.budgets), f"{sorted(expected)}"
+        )

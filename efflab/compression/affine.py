@@ -1,8 +1,7 @@
 """Affine quantization (Jacob et al. 2018, equation 1): a float becomes scale * (code - zero_point).
 
-Codes are integers of 2 to 16 bits, packed without gaps. One scale may serve the whole tensor, one
-entry of an axis (a channel), or a run of values (a group): the finer, the smaller the rounding
-error and the more scales there are to store.
+Codes are integers of 2 to 16 bits, packed without gaps. There is one scale per tensor, per channel
+(entry of an axis) or per group (run of values): finer scales round better and need more storage.
 """
 
 from dataclasses import dataclass
@@ -36,8 +35,8 @@ MOST_BITS = 16
 class QuantizedTensor:
     """Packed codes with their scales; made by `quantize`, `gptq` or `from_codes`.
 
-    Every scale owns one row of the tensor's `rows` view: (R, values of one scale). Parts that do
-    not fit each other are a `ValueError`.
+    The values that share a scale are one row of the view (R, n) of `to_rows`. Parts that do not
+    fit each other are a `ValueError`.
     """
 
     packed: Integers  # uint8, `bits` bits a value, first value in the lowest bits
@@ -84,7 +83,7 @@ class QuantizedTensor:
         zero = 0 if self.zero_point is None else self.zero_point.to(torch.int32)[:, None]
         codes = to_rows(self.codes(), self.axis, self.group_size)
         values = self.scale[:, None] * (codes - zero).float()
-        largest = torch.finfo(values.dtype).max  # half a step above it stands for it
+        largest = torch.finfo(values.dtype).max  # a code may overshoot it by half a step
         values = values.clamp(-largest, largest)
         return from_rows(values, self.shape, self.axis, self.group_size)
 
@@ -108,8 +107,8 @@ def quantize(
 
     `symmetric`: 2^bits - 1 levels around 0, no zero point; otherwise 2^bits levels from the least
     to the largest value, 0 always among them. `axis`: the dimension whose entries have a scale
-    each (`ch_axis` of torch's observers); None: one for the tensor. `group_size`: one scale for
-    every so many values along the last dimension, in each row; a last group may be shorter.
+    each (`ch_axis` of torch's observers); None: one for the tensor. `group_size`: number of
+    consecutive values along the last dimension that share a scale; the last group may be shorter.
 
     >>> q = quantize(torch.tensor([[-1.0, 0.5], [0.0, 100.0]]), 8, axis=0)
     >>> q.codes().tolist(), q.nbytes  # 4 codes of a byte, 2 scales of 4 bytes
@@ -127,7 +126,7 @@ def quantize(
 def check_grid(
     bits: int, axis: int | None = None, group_size: int | None = None, n_dims: Count = 2
 ) -> None:
-    """Refuse a grid that does not exist for a tensor of `n_dims` dimensions, or for any."""
+    """Refuse bits, axis or group size that no tensor of `n_dims` dimensions can have."""
     require_int("bits", bits, 2)
     require(bits <= MOST_BITS, "bits", bits, f"2 to {MOST_BITS}")
     _require_layout(axis, group_size, n_dims)
@@ -189,9 +188,9 @@ def round_to_grid(x: Tensor, scale: Tensor, zero_point: Numbers | None, bits: in
 
 @check_arguments
 def to_rows(x: Numbers, axis: int | None, group_size: int | None) -> Tensor:
-    """The view (R, n) of x in which each row shares a scale; short groups are filled with zeros.
+    """The view (R, n) of x in which each row shares a scale; short groups are padded with zeros.
 
-    Zero lies on every grid and widens none, so the filling changes no scale.
+    Zero lies on every grid and widens none, so the padding changes no scale.
     """
     _require_layout(axis, group_size, x.dim())
     require_filled("x", x)
@@ -213,8 +212,8 @@ def from_rows(
     size = prod(shape) // n_rows if group_size is None else min(int(group_size), shape[-1])
     require_shape("rows", rows, (n_rows, size))
     if group_size is not None:
-        filled = -(-shape[-1] // size) * size
-        return rows.reshape(*shape[:-1], filled)[..., : shape[-1]].contiguous()
+        padded = -(-shape[-1] // size) * size
+        return rows.reshape(*shape[:-1], padded)[..., : shape[-1]].contiguous()
     if axis is not None:
         axis %= len(shape)
         moved = (shape[axis], *shape[:axis], *shape[axis + 1 :])

@@ -1,7 +1,7 @@
-"""What a layer-by-layer method is calibrated on, and the layers' error on any text.
+"""Calibration data for layer-by-layer methods, and the layers' output error on any text.
 
-Only the linear maps of the layers are quantized here; embeddings stay as they are, so that two
-methods differ in nothing but the codes.
+Only the linear maps of the layers are quantized here, not the embeddings, so that two methods
+differ only in the codes.
 """
 
 from collections.abc import Iterable
@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 from efflab import data
 from efflab.arguments import check_arguments
+from efflab.base.hooks import linear_places, watching
 from efflab.compression.gptq import gptq_model, hessian, output_error
 from efflab.compression.packed import Quantized, quantize_weights
 from efflab.compression.values import Hessian, require_each
 from efflab.errors import require, require_int, require_one_of
-from efflab.hooks import linear_places, watching
 from efflab.rules import Count
 from efflab.tensors import Ids
 
 MOST_TOKENS = 2**24
-"""Far more than any method needs, and few enough to be held as ids."""
+"""Upper bound: far more than any method needs, and ids of so many still fit into memory."""
 METHODS = ("rtn", "gptq")
 SOURCES = ("library", "prose", "random")
 N_TOKENS, SEQ_LEN = 4096, 256  # 16 windows of 256 tokens
@@ -44,16 +44,16 @@ def calibration(n_tokens: int = N_TOKENS, source: str = "library", seed: Count =
 
 @cache
 def _prose() -> np.ndarray:
-    """The docstrings of functions, English and no code, as one stream of tokens."""
+    """The docstrings of functions (English, no code) as one stream of tokens."""
     return data.tokens_of(["\n".join(f.query for f in data.documented_functions())])
 
 
 @check_arguments
 @torch.no_grad()
 def layer_hessians(model: nn.Module, batches: Iterable) -> dict[str, Tensor]:
-    """{weight's name: X^T X} of every linear map in the layers of the model as it is.
+    """{weight's name: X^T X} of every linear map in the layers, for the unquantized model.
 
-    That of a map in several places is over the inputs of all of them.
+    A shared map's sum is over the inputs of all its places.
     """
     hessians: dict[str, Tensor] = {}
     weights = {place: name for name, places in linear_places(model).items() for place in places}
@@ -71,7 +71,7 @@ def layer_hessians(model: nn.Module, batches: Iterable) -> dict[str, Tensor]:
 
 @check_arguments
 def layers_error(model: nn.Module, quantized: Quantized, hessians: dict[str, Hessian]) -> float:
-    """Mean over the linear maps of the output's squared error, as a share of its square."""
+    """Mean over the linear maps of the output's squared error relative to its squared norm."""
     own = dict(model.named_parameters())
     require(len(quantized) > 0, "quantized", quantized, "one weight at least")
     for name in quantized:
@@ -89,7 +89,7 @@ def quantize_by(
     batches: Iterable | None = None,
     **options,
 ) -> Quantized:
-    """The linear maps of the layers by "rtn" or "gptq": the same grid, other codes.
+    """Quantize the linear maps of the layers by "rtn" or "gptq": the same grid, other codes.
 
     "gptq" needs `batches`, as `gptq_model` takes them; `options`: those of `gptq.Settings`.
     """

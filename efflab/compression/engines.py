@@ -1,8 +1,8 @@
-"""One encoder in the engines that people use: the same function, its bytes on disk, its speed.
+"""One encoder in several inference engines: the same function, its bytes on disk, its speed.
 
 Every engine takes ids and mask (B,T) and gives unit-length sentence embeddings (B,C), on as many
-threads as torch uses. Engines load inside their functions. `efflab.compression.language` has those
-of a language model.
+threads as torch uses. Libraries are imported inside the functions. Language models are in
+`efflab.compression.language`.
 """
 
 import io
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
+from efflab.base.hooks import linear_layers, share_as
+from efflab.base.privacy import load
 from efflab.bench import cpu_features as cpu_features  # of this machine, for who times engines
 from efflab.compression import int8
 from efflab.compression.openvino import (
@@ -30,9 +32,7 @@ from efflab.compression.openvino import (
     smooth_for_nncf,
     smooth_model,
 )
-from efflab.hooks import linear_layers, share_as
 from efflab.pretrained import mean_pool
-from efflab.privacy import load
 from efflab.rules import Count
 from efflab.tensors import Ids, Mask
 
@@ -58,14 +58,14 @@ def file_bytes(*paths: Path) -> int:
 
 @check_arguments
 def pickled_bytes(model: nn.Module) -> int:
-    """Bytes of the model's state as `torch.save` writes it, a module in several places once.
+    """Bytes of the model's state as `torch.save` writes it, shared modules once.
 
-    (It finds shared tensors itself, but quantized modules unpack theirs anew in each place.)
+    (`torch.save` finds shared tensors itself, but quantized modules unpack new ones per place.)
     """
-    state, once = model.state_dict(), dict(model.named_modules())
+    state, distinct = model.state_dict(), dict(model.named_modules())
     every = model.named_modules(remove_duplicate=False)
-    again = tuple(f"{name}." for name, _ in every if name not in once)
-    for name in [name for name in state if name.startswith(again)]:
+    repeats = tuple(f"{name}." for name, _ in every if name not in distinct)
+    for name in [name for name in state if name.startswith(repeats)]:
         del state[name]
     file = io.BytesIO()
     torch.save(state, file)
@@ -86,7 +86,7 @@ def torch_engine(name: str, model: nn.Module) -> Engine:
 
 @check_arguments
 def run_all(model: nn.Module, batches: list[Batch]) -> None:
-    """Pass every batch through, for what observers see of it."""
+    """Run every batch through the model, for its observers."""
     with torch.no_grad():
         for ids, mask in batches:
             model.encode(ids, mask)
@@ -109,9 +109,9 @@ def bf16(model: nn.Module) -> Engine:
 
 @check_arguments
 def torch_dynamic(model: nn.Module, *, table: bool = False, per_channel: bool = False) -> Engine:
-    """torch.ao.quantization.quantize_dynamic: as it comes, weights have one scale a tensor.
+    """torch.ao.quantization.quantize_dynamic; by default weights have one scale per tensor.
 
-    `per_channel`: one an output channel; `table`: the token table in 8 bits as well.
+    `per_channel`: one scale per output channel; `table`: the token table in 8 bits as well.
     """
     import torch.ao.quantization as q
 
@@ -126,7 +126,7 @@ def torch_dynamic(model: nn.Module, *, table: bool = False, per_channel: bool = 
 
 @check_arguments
 def torch_smoothed(model: nn.Module, calibration: list[Batch]) -> Engine:
-    """torch's dynamic INT8 with scales by channel after our smoothing, and the token table."""
+    """torch's dynamic INT8 after our smoothing, per channel and with the token table."""
     smooth = smooth_model(model, calibration)
     return replace(
         torch_dynamic(smooth, table=True, per_channel=True), name="torch dynamic INT8, smoothed"
@@ -135,7 +135,7 @@ def torch_smoothed(model: nn.Module, calibration: list[Batch]) -> Engine:
 
 @check_arguments
 def prepare_static(model: nn.Module, *, seven_bits: bool | None = None) -> nn.Module:
-    """A copy whose linear layers stand between QuantStub and DeQuantStub, with observers."""
+    """A copy whose linear layers are wrapped in QuantStub and DeQuantStub, with observers."""
     import torch.ao.quantization as q
 
     observer = q.MinMaxObserver.with_args(
@@ -153,7 +153,7 @@ def prepare_static(model: nn.Module, *, seven_bits: bool | None = None) -> nn.Mo
 def torch_static(
     model: nn.Module, calibration: list[Batch], *, seven_bits: bool | None = None
 ) -> Engine:
-    """torch.ao.quantization: prepare, run, convert; the linear layers alone.
+    """torch.ao.quantization: prepare, run, convert; only the linear layers.
 
     `seven_bits`: of the inputs; by default where this CPU needs it (`seven_bits_needed`).
     """
@@ -162,18 +162,18 @@ def torch_static(
     require_batches(calibration)
     observed = prepare_static(model, seven_bits=seven_bits)
     run_all(observed, calibration)
-    observed.pooler = None  # calibration never reaches it: no embedding needs it
+    observed.pooler = None  # embeddings do not use it, so it has no range
     with quiet():
         return torch_engine("torch static INT8", q.convert(observed))
 
 
 @check_arguments
 def torchao_int8(model: nn.Module) -> Engine:
-    """torchao's weight-only INT8: kept in 8 bits, computed in fp32."""
+    """torchao's weight-only INT8: stored in 8 bits, computed in fp32."""
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
     copy = deepcopy(model)
-    first = linear_layers(copy)  # it would quantize a shared one in each place
+    first = linear_layers(copy)  # quantize_ would take a shared one in each place
     with quiet():
         quantize_(copy, Int8WeightOnlyConfig(), filter_fn=lambda module, name: name in first)
     return torch_engine("torchao INT8 weights", copy)
@@ -189,7 +189,7 @@ def onnx_int8(model: nn.Module, folder: str | Path, *, seven_bits: bool | None =
     `seven_bits`: of the weights; by default where this CPU needs it (`seven_bits_needed`).
     """
     onnxruntime, quantization = load("onnxruntime"), load("onnxruntime.quantization")
-    ids = torch.ones(2, 16, dtype=torch.int64)  # given twice, it would become one input
+    ids = torch.ones(2, 16, dtype=torch.int64)  # cloned below, or both become one input
     sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens", max=512)}
     full, small = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
     with quiet():
@@ -237,7 +237,7 @@ def openvino_int8(
 ) -> Engine:
     """OpenVINO INT8 by NNCF: our smoothing, then weights per channel and inputs per tensor.
 
-    Token table included, positions in 16 bits; attention's own two products stay in fp32.
+    The token table too, positions in 16 bits; attention's two products (Q K^T, V) stay in fp32.
     `seven_bits`: of the weights; by default where this CPU needs it (`seven_bits_needed`).
     """
     require_batches(calibration)

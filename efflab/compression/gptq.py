@@ -1,4 +1,4 @@
-"""GPTQ (Frantar et al. 2023): round one column at a time, and let the others make up for it.
+"""GPTQ (Frantar et al. 2023): round one column at a time, and correct the others for its error.
 
 Rounding to nearest minimizes the error of the weights. What matters is the error of the layer's
 output, |W X - Q X|^2 over calibration inputs X, a quadratic form with Hessian H = X X^T for every
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments, unchecked
+from efflab.base.hooks import linear_layers, linear_places, watch_inputs
 from efflab.compression.affine import (
     QuantizedTensor,
     check_grid,
@@ -33,24 +34,23 @@ from efflab.compression.values import (
     require_shape,
 )
 from efflab.errors import require, require_int
-from efflab.hooks import linear_layers, linear_places, watch_inputs
 from efflab.rules import Count, Size
 from efflab.tensors import Ids, Mask, Matrix, Numbers, require_finite
 
 BLOCK_SIZE = 32
 """Columns in a lazy batch. The paper takes 128, for GPUs. On a CPU 32 is as fast, and its operators
-are small enough to stay on one thread, where two would wait for each other on a busy machine."""
+are small enough for torch to run them on one thread."""
 
 
 @check_arguments
 @dataclass(frozen=True)
 class Settings:
-    """How `gptq` quantizes; wrong values are refused here, once, before any work.
+    """How `gptq` quantizes; invalid values are refused here, before any work.
 
-    `group_size`: columns that share a scale, None for one scale a row. `damp`: this share of the
+    `group_size`: columns that share a scale, None for one scale per row. `damp`: this share of the
     mean diagonal is added to the diagonal. `act_order`: columns with the largest inputs first; the
-    codes stay in the original order. `block_size`: columns whose corrections reach the rest in one
-    product; it changes the speed, not the result.
+    codes stay in the original order. `block_size`: columns whose corrections are applied to the
+    rest in one product; it changes the speed, not the result.
     """
 
     bits: int
@@ -70,8 +70,8 @@ class Settings:
 def gptq(weight: Weight, inputs: Samples, bits: int, **options) -> QuantizedTensor:
     """Quantize weight (out, in) so that its outputs on inputs (n, in) change little.
 
-    `options`: those of `Settings`. With fewer samples than inputs the Hessian is singular and only
-    damping makes the problem one that has an answer.
+    `options`: those of `Settings`. With fewer samples than inputs the Hessian is singular, and only
+    damping makes it invertible.
 
     >>> x = torch.randn(64, 8) @ torch.randn(8, 8)  # correlated, as activations are
     >>> gptq(torch.randn(4, 8), x, 3, group_size=4).codes().shape
@@ -84,15 +84,16 @@ def gptq(weight: Weight, inputs: Samples, bits: int, **options) -> QuantizedTens
 
 @check_arguments
 def hessian(inputs: Samples, width: int | None = None) -> Tensor:
-    """X^T X of inputs X (n, in), float64: (in, in). Those of several batches add up.
+    """X^T X of inputs X (n, in), float64: (in, in). Sum it over batches.
 
-    The Hessian of the squared output error is twice this, for every row alike; no step of the
-    method depends on the factor. `width`: the number of inputs that there must be.
+    The Hessian of the squared output error is twice this, the same for every row; no step of the
+    method depends on the factor 2. `width`: the expected number of inputs.
     """
-    n, found = inputs.shape
-    width = found if width is None else width
-    require(found == width, "inputs.shape", (n, found), f"(n, {width}), the weight's own width")
-    require(n > 0, "inputs.shape", (n, found), "at least one sample")
+    n, n_inputs = inputs.shape
+    width = n_inputs if width is None else width
+    fits = n_inputs == width
+    require(fits, "inputs.shape", (n, n_inputs), f"(n, {width}), the weight's own width")
+    require(n > 0, "inputs.shape", (n, n_inputs), "at least one sample")
     x = inputs.detach().double()
     total = x.T @ x
     require_finite("inputs", total)
@@ -101,7 +102,7 @@ def hessian(inputs: Samples, width: int | None = None) -> Tensor:
 
 @check_arguments
 def gptq_hessian(weight: Weight, hessian: Hessian, bits: int, **options) -> QuantizedTensor:
-    """`gptq` from an accumulated Hessian (in, in), so that no calibration data has to be kept.
+    """`gptq` from an accumulated Hessian (in, in), without the calibration data.
 
     `options`: those of `Settings`.
     """
@@ -112,12 +113,11 @@ def gptq_hessian(weight: Weight, hessian: Hessian, bits: int, **options) -> Quan
 
 
 def _quantize(weight: Tensor, hessian: Tensor, settings: Settings) -> QuantizedTensor:
-    """The method itself, on what was checked.
+    """The method itself, on checked arguments.
 
-    Scales are those of rounding to nearest: of each row or of each group, taken from the original
-    weights before the first column moves ("static groups"). An input that was always zero says
-    nothing: its column is rounded to nearest. (The authors' code sets it to zero, which is worse as
-    soon as the input wakes up.)
+    Scales are those of rounding to nearest: per row or per group, taken from the original weights
+    before any correction ("static groups"). A column whose input was always zero is rounded to
+    nearest. (The authors' code sets it to zero, which is worse if the input is ever nonzero.)
     """
     bits, group_size = settings.bits, settings.group_size
     layout = dict(axis=0 if group_size is None else None, group_size=group_size)
@@ -130,13 +130,13 @@ def _quantize(weight: Tensor, hessian: Tensor, settings: Settings) -> QuantizedT
     if settings.act_order:
         order = H.diagonal().argsort(descending=True, stable=True)
 
-    def each(x: Tensor) -> Tensor:  # (R,1) -> one a weight, (out, in), in that order
+    def per_weight(x: Tensor) -> Tensor:  # (R,1) -> (out, in), columns in that order
         return from_rows(x.expand_as(rows), weight.shape, **layout)[:, order]
 
-    zeros = None if zero_point is None else each(zero_point)
+    zeros = None if zero_point is None else per_weight(zero_point)
     factor = inverse_factor(H[order][:, order], settings.damp)
     size = settings.block_size
-    _, codes = sweep(weight[:, order], each(scale), zeros, bits, factor, block_size=size)
+    _, codes = sweep(weight[:, order], per_weight(scale), zeros, bits, factor, block_size=size)
     codes = codes[:, order.argsort()].contiguous()
     return QuantizedTensor.from_codes(codes, scale, zero_point, bits, **layout)
 
@@ -223,7 +223,7 @@ def _check_sweep(weight, scale, zero_point, factor, stop) -> None:
 
 @check_arguments
 def output_error(weight: Weight, quantized: QuantizedTensor | Tensor, hessian: Hessian) -> float:
-    """Squared error of the layer's output as a share of its square, on the Hessian's inputs."""
+    """Squared error of the layer's output over its squared norm, on the Hessian's inputs."""
     values = quantized if isinstance(quantized, Tensor) else quantized.dequantize()
     require_shape("quantized", values, weight.shape)
     H = finite_hessian("hessian", hessian, weight.shape[1])
@@ -238,22 +238,21 @@ def output_error(weight: Weight, quantized: QuantizedTensor | Tensor, hessian: H
 def gptq_model(
     model: nn.Module, batches: Iterable, bits: int, **options
 ) -> dict[str, QuantizedTensor]:
-    """Every linear map inside a Transformer's layers, quantized in the order of computation.
+    """Quantize every linear map inside a Transformer's layers, in the order of computation.
 
-    Each map's inputs come from a model whose earlier maps are quantized already: it is fitted to
-    the inputs that it will really meet. `batches`: token ids (B,T), or pairs (ids, attention
-    mask), whose masked tokens do not count. `options`: those of `Settings`. Embeddings, biases and
-    norms are not touched (`affine.quantize` suits tables). A map that several places share is
-    fitted to the inputs of all of them where the first comes. Returns {parameter name: tensor}, a
-    shared one once; the model stays as it is.
+    Each map is fitted to the inputs that it will really get: those from already quantized earlier
+    maps. `batches`: token ids (B,T), or pairs (ids, attention mask), whose masked tokens do not
+    count. `options`: those of `Settings`. Embeddings, biases and norms are not touched
+    (`affine.quantize` suits tables). A shared map is fitted once, when its first place is reached,
+    to the inputs of all its places. Returns {parameter name: tensor}; the model is not changed.
     """
     settings = Settings(bits, **options)
-    given = require_each("batches", batches, Ids | tuple[Ids, Mask])
-    pairs = [batch if isinstance(batch, tuple) else (batch, None) for batch in given]
+    checked = require_each("batches", batches, Ids | tuple[Ids, Mask])
+    pairs = [batch if isinstance(batch, tuple) else (batch, None) for batch in checked]
     for linear in linear_layers(model.layers).values():
         finite_values("weight", linear.weight)
     masks = [None if m is None else m.bool()[:, None, None, :] for _, m in pairs]
-    real = [... if m is None else m.bool() for _, m in pairs]
+    real = [... if m is None else m.bool() for _, m in pairs]  # `...` selects all tokens
     states = [model.embedding(ids) for ids, _ in pairs]
     layers, at = deepcopy(model.layers), 0
     quantized = {}
@@ -263,33 +262,33 @@ def gptq_model(
             states = [layer(x, mask) for x, mask in zip(states, masks, strict=True)]
         at = first
         users = [layers.get_submodule(place.removeprefix("layers.")) for place in places]
-        H = _collect(layers[first : last + 1], users, states, masks, real)
+        H = _collect_hessian(layers[first : last + 1], users, states, masks, real)
         quantized[name] = _quantize(users[0].weight, H, settings)
         users[0].weight.copy_(quantized[name].dequantize())
     return quantized
 
 
 class _Stop(Exception):
-    """Not an error: the map has its inputs, and the rest of the layers is spared."""
+    """Ends a forward pass early, once the inputs of interest are collected."""
 
 
-def _collect(layers: nn.ModuleList, users: list[nn.Linear], states, masks, real) -> Tensor:
-    """The Hessian of what all `users` of a weight are given when the layers run on the states."""
+def _collect_hessian(layers: nn.ModuleList, users: list[nn.Linear], states, masks, real) -> Tensor:
+    """The Hessian over the inputs of all `users` of a weight when the layers run on `states`."""
     width = users[0].in_features
     total = torch.zeros(width, width, dtype=torch.float64)
     for x, mask, tokens in zip(states, masks, real, strict=True):
-        for seen in _inputs(layers, users, x, mask):
-            total.add_(hessian(seen[tokens].reshape(-1, width), width))
+        for inputs in _inputs(layers, users, x, mask):
+            total.add_(hessian(inputs[tokens].reshape(-1, width), width))
     return total
 
 
 def _inputs(layers: nn.ModuleList, users: list[nn.Linear], x: Tensor, mask) -> list[Tensor]:
-    """The input of each use when the layers run on x (B,T,C); a shared module is used as often."""
+    """The inputs of all `users` when the layers run on x (B,T,C), in order of computation."""
     inputs: list[Tensor] = []
     distinct = {str(i): module for i, module in enumerate(dict.fromkeys(users))}
 
-    def look(_, seen: Tensor) -> None:
-        inputs.append(seen)
+    def look(_, x: Tensor) -> None:
+        inputs.append(x)
         if len(inputs) == len(users):
             raise _Stop
 

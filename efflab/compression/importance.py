@@ -1,4 +1,4 @@
-"""Which heads and FFN neurons a Transformer would miss least, by the gradient of a gate on each."""
+"""Which heads and FFN neurons matter least to a Transformer, by the gradient of a gate on each."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -20,9 +20,9 @@ def head_importance(
 ) -> Tensor:
     """|d loss / d gate| of each head, mean over the examples: (n_layer, n_head).
 
-    Michel et al. 2019, equation 2: a gate of 1 multiplies each head's output, and its gradient says
-    how much the loss would feel the head leave. `batches` yields (inputs, targets) as
-    `loss_fn(model, inputs, targets)` takes them; its value is the mean over the B examples.
+    Michel et al. 2019, equation 2: a gate of 1 multiplies each head's output, and its gradient
+    estimates the change of the loss without the head. `batches` yields (inputs, targets) for
+    `loss_fn(model, inputs, targets)`, which must return the mean over the B examples.
     """
     bodies = [layer.attention.body for layer in model.layers]
     counts = {body.n_head for body in bodies}
@@ -45,7 +45,7 @@ def neuron_importance(
 
 
 def _gate_gradients(model, readers: Sequence[nn.Linear], n_units: int, batches, loss_fn) -> Tensor:
-    """Mean |d loss / d gate| of the units that each of `readers` takes in: (n_layer, n_units)."""
+    """Mean |d loss / d gate| of the units that each of `readers` has as input: (layers, units)."""
     distinct = len({id(reader) for reader in readers})
     require(distinct == len(readers), "model", f"{distinct} sub-blocks", "one for each layer")
     total, n_examples = torch.zeros(len(readers), n_units), 0
@@ -76,10 +76,10 @@ def _gate_units(gate: Tensor):
 
 @check_arguments
 def least_important(importance: Matrix, ratio: float, keep: int = 1) -> dict[int, list[int]]:
-    """The `ratio` (0 to 1) least important units of all layers, as {layer: units}.
+    """The `ratio` (0 to 1) least important units over all layers, as {layer: units}.
 
-    `importance` (n_layer, units). At least `keep` units stay in each layer, so that a ratio close
-    to 1 takes fewer than it says.
+    `importance` (n_layer, units). The `keep` best units of each layer stay, so with a ratio close
+    to 1 fewer are returned.
     """
     require(0 <= ratio <= 1, "ratio", ratio, "a share from {low} to {high}", low=0, high=1)
     require_filled("importance", importance)
@@ -88,11 +88,11 @@ def least_important(importance: Matrix, ratio: float, keep: int = 1) -> dict[int
     require_int("keep", keep, 0)
     require(keep <= n_units, "keep", keep, f"at most the {n_units} units of a layer")
     score = importance.clone()
-    safe = importance.argsort(dim=1, descending=True, stable=True)[:, :keep]
-    score.scatter_(1, safe, torch.inf)
-    n_removed = min(round(ratio * score.numel()), score.numel() - safe.numel())
-    chosen = score.flatten().argsort(stable=True)[:n_removed].tolist()
+    protected = importance.argsort(dim=1, descending=True, stable=True)[:, :keep]
+    score.scatter_(1, protected, torch.inf)
+    n_removed = min(round(ratio * score.numel()), score.numel() - protected.numel())
+    lowest = score.flatten().argsort(stable=True)[:n_removed].tolist()
     removed: dict[int, list[int]] = {}
-    for i in sorted(chosen):
+    for i in sorted(lowest):
         removed.setdefault(i // n_units, []).append(i % n_units)
     return removed

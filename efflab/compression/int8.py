@@ -1,8 +1,8 @@
-"""INT8 linear layers that really compute in integers, with the grid of their inputs found two ways.
+"""INT8 linear layers that really compute in integers, with dynamic or static input ranges.
 
-Dynamic: each call takes the range of the input it is given. Static: the range was observed
-beforehand on calibration data. Weights: one symmetric scale for each output channel; inputs: one
-affine grid for the tensor (Jacob et al. 2018, section 2; Wu et al. 2020, sections 3 and 5).
+Dynamic: the range is that of the current input. Static: it was observed beforehand on calibration
+data. Weights: one symmetric scale per output channel; inputs: one affine grid per tensor
+(Jacob et al. 2018, section 2; Wu et al. 2020, sections 3 and 5).
 """
 
 from collections.abc import Callable, Iterable
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
+from efflab.base.hooks import as_rows, linear_layers, watching
 from efflab.compression.affine import check_grid, grid, quantize, round_to_grid
 from efflab.compression.values import (
     Samples,
@@ -25,7 +26,6 @@ from efflab.compression.values import (
     require_width,
 )
 from efflab.errors import require, require_one_of
-from efflab.hooks import as_rows, linear_layers, watching
 from efflab.tensors import IntegerMatrix, Matrix, Vector, require_finite
 
 Ranges = dict[str, tuple[float, float]]
@@ -44,11 +44,10 @@ def input_grid(low: float, high: float, bits: int = 8) -> tuple[Tensor, Tensor]:
 
 @check_arguments
 def int_matmul(a: IntegerMatrix, b: IntegerMatrix) -> Tensor:
-    """Product of int8 (n,k) and int8 (k,m) with sums in int32, as an INT8 unit adds them up.
+    """Product of int8 (n,k) and int8 (k,m) with int32 sums, as an INT8 unit computes it.
 
-    Carried by fp32 units, and exact all the same: sums of 1,024 products of 8 bits stay below
-    2^24, up to which fp32 holds every whole number. (`torch._int_mm` is a plain loop on CPUs
-    without instructions for it.)
+    Computed in fp32, but exact: sums of 1,024 products of 8 bits stay within 2^24, up to which
+    fp32 holds every integer. (`torch._int_mm` is a plain loop on CPUs without INT8 instructions.)
     """
     for name, x in (("a", a), ("b", b)):
         require(x.dtype == torch.int8, f"{name}.dtype", x.dtype, "int8")
@@ -61,11 +60,11 @@ def int_matmul(a: IntegerMatrix, b: IntegerMatrix) -> Tensor:
 class Int8Linear(nn.Module):
     """x (..., in) -> (..., out) with both operands in 8 bits and the sum in 32 (Jacob, equation 7).
 
-    x = s_x (q - z) and W = s_w c with one s_w a row, so x W^T = s_x s_w (q c^T - z sum(c)): the
-    product runs on whole numbers, and the zero point costs one number an output channel, known
-    beforehand. `span`: (low, high) of the input (static), or None: that of each x (dynamic).
-    `bits`: of the input's codes. `per_channel=False` gives all of W one scale. It takes every shape
-    that `nn.Linear` takes and gives x's type; whole numbers have no gradient, so neither has it.
+    x = s_x (q - z) and W = s_w c with one s_w per row, so x W^T = s_x s_w (q c^T - z sum(c)): the
+    product is one of integers, and the zero point needs one precomputed sum per output channel.
+    `span`: (low, high) of the input (static), or None: that of each x (dynamic). `bits`: of the
+    input's codes. `per_channel=False` gives all of W one scale. It takes every shape that
+    `nn.Linear` takes and returns x's dtype. There is no gradient.
     """
 
     def __init__(
@@ -126,9 +125,9 @@ def _require_product(weight: Tensor, rows: Tensor, scale: Tensor, zero: Tensor) 
 
 @check_arguments
 def replace_linears(model: nn.Module, make: Callable[[str, nn.Linear], nn.Module]) -> nn.Module:
-    """A copy of the model whose every linear layer is `make(name, layer)`.
+    """A copy of the model with every linear layer replaced by `make(name, layer)`.
 
-    What stands in several places is made once and stands in all of them again.
+    A shared layer is replaced once, and its replacement is shared in the same places.
     """
     copy = deepcopy(model)
     replacements: dict[nn.Module, nn.Module] = {
@@ -137,7 +136,7 @@ def replace_linears(model: nn.Module, make: Callable[[str, nn.Linear], nn.Module
     for module in replacements.values():
         require(isinstance(module, nn.Module), "make(name, layer)", module, "a module")
     for parent in list(copy.modules()):
-        for name, child in list(parent._modules.items()):  # named_children leaves out a second name
+        for name, child in list(parent._modules.items()):  # named_children skips duplicates
             if child in replacements:
                 setattr(parent, name, replacements[child])
     return replacements.get(copy, copy)
@@ -145,13 +144,13 @@ def replace_linears(model: nn.Module, make: Callable[[str, nn.Linear], nn.Module
 
 @check_arguments
 def dynamic_int8(model: nn.Module, **options) -> nn.Module:
-    """Every linear layer in INT8; each input's range is taken when it arrives. No data needed."""
+    """Every linear layer in INT8, with the range of each current input. No data needed."""
     return replace_linears(model, lambda name, linear: Int8Linear(linear, **options))
 
 
 @check_arguments
 def static_int8(model: nn.Module, ranges: Ranges, **options) -> nn.Module:
-    """Every linear layer in INT8 on grids that `calibrate` found: prepare, run, convert.
+    """Every linear layer in INT8 with the fixed input ranges that `calibrate` returned.
 
     A layer that calibration never reached is a `ValueError`.
     """
@@ -172,32 +171,32 @@ def calibrate(
 ) -> Ranges:
     """The range of each linear layer's input while `run(batch)` passes over `batches`.
 
-    `observer`: "minmax" keeps every value; "percentile" drops `cut` of them at either end of each
-    batch, a thousandth by default, and averages over batches (Wu et al. 2020, section 5.2). Layers
-    that no batch reached are left out; an input that is not finite is a `ValueError`.
+    `observer`: "minmax" covers every value; "percentile" drops the share `cut` at either end of
+    each batch and averages over batches (Wu et al. 2020, section 5.2). Layers that no batch
+    reached are left out; an input that is not finite is a `ValueError`.
     """
     require_one_of("observer", observer, ("minmax", "percentile"))
     require(0 <= cut < 0.5, "cut", cut, "a share from 0 to below 0.5")
-    seen: dict[str, list[tuple[float, float]]] = {}
+    spans: dict[str, list[tuple[float, float]]] = {}
 
     def look(name: str, x: Tensor) -> None:
-        if not x.numel():  # no values have no range
+        if not x.numel():  # an empty input has no range
             return
         require_finite(f"batches, the input of {name}", x)
         if observer == "minmax":
             span = x.min().item(), x.max().item()
         else:
             values, n = x.flatten().sort().values, x.numel()
-            dropped = int(n * cut)
-            span = values[dropped].item(), values[n - 1 - dropped].item()
-        seen.setdefault(name, []).append(span)
+            n_cut = int(n * cut)
+            span = values[n_cut].item(), values[n - 1 - n_cut].item()
+        spans.setdefault(name, []).append(span)
 
     with watching(model, look):
         for batch in batches:
             run(batch)
     if observer == "minmax":
-        return {n: (min(a for a, _ in s), max(b for _, b in s)) for n, s in seen.items()}
-    return {n: tuple(torch.tensor(s).mean(0).tolist()) for n, s in seen.items()}
+        return {n: (min(a for a, _ in s), max(b for _, b in s)) for n, s in spans.items()}
+    return {n: tuple(torch.tensor(s).mean(0).tolist()) for n, s in spans.items()}
 
 
 # --- Outliers --------------------------------------------------------------------------------
@@ -226,7 +225,7 @@ def channel_peaks(run: Callable, model: nn.Module, batches: Iterable) -> dict[st
 def outlier_ratio(peaks: Vector) -> float:
     """Largest channel's peak over the median channel's: 1 where all channels are alike.
 
-    A median of 0 is a `ValueError`: no ratio says by how much the others are above it.
+    A median of 0 is a `ValueError`, since there is no ratio to it.
     """
     require_magnitudes("peaks", peaks)
     require(peaks.median() > 0, "peaks", "a median of 0", "more channels alive than dead")
@@ -251,7 +250,7 @@ def smoothing(peaks: Vector, weight: Weight, alpha: float = 0.5) -> Tensor:
 
 @check_arguments
 def smooth_linear(linear: nn.Linear, factors: Vector) -> nn.Module:
-    """The same map as `linear`, whose INT8 form would see x / factors."""
+    """The same map as `linear`, as x / factors followed by a linear layer on that."""
     require_shape("factors", factors, (linear.in_features,))
     inner = deepcopy(linear)
     with torch.no_grad():
@@ -279,7 +278,7 @@ class Divide(nn.Module):
 
 @check_arguments
 def relative_error(approximate: Tensor, exact: Tensor) -> float:
-    """Norm of the difference over the norm of what is exact, which must not be 0."""
+    """Norm of the difference over the norm of `exact`, which must not be 0."""
     require_shape("approximate", approximate, exact.shape)
     require(exact.norm() > 0, "exact", "a norm of 0 or nan", "numbers that are not all 0")
     return ((approximate - exact).norm() / exact.norm()).item()

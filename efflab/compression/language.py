@@ -1,8 +1,8 @@
-"""One causal language model in engines: PyTorch as it is, in bf16 and INT8; OpenVINO in the same.
+"""One causal language model in several engines: PyTorch and OpenVINO, each in fp32, bf16 and INT8.
 
 Every engine takes ids (B,T) and gives logits (B,T,V), on as many threads as torch uses. OpenVINO's
-are made for one shape (B,T): a windowed attention lays out its blocks by T when it is traced.
-Engines load inside their functions.
+are compiled for one shape (B,T): tracing a windowed attention fixes its blocks for T.
+Libraries are imported inside the functions.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
+from efflab.base.hooks import share_as
+from efflab.base.privacy import load
 from efflab.compression.engines import file_bytes, pickled_bytes
 from efflab.compression.openvino import (
     compile_openvino,
@@ -25,20 +27,18 @@ from efflab.compression.openvino import (
 )
 from efflab.config import ModelConfig
 from efflab.errors import require
-from efflab.hooks import share_as
-from efflab.privacy import load
 from efflab.rules import Count, Size
 from efflab.tensors import Ids
 
 Shape = tuple[Size, Size]
 MOST_IDS = 2**24
-"""Of a shape, all of which stand in memory while a model is traced."""
+"""Upper bound of B x T: tracing a model holds them all in memory."""
 
 
 @check_arguments
 @dataclass(frozen=True)
 class LanguageEngine:
-    """A way to run the model: called like it, and judged like it (`evaluate.window_bits`)."""
+    """A way to run the model, called and evaluated like it (`evaluate.window_bits`)."""
 
     name: str
     logits: Callable[[Tensor], Tensor]  # ids (B,T) -> (B,T,V), fp32
@@ -54,7 +54,7 @@ class LanguageEngine:
 
 @check_arguments
 def torch_language(name: str, model: nn.Module) -> LanguageEngine:
-    """A torch model, run eagerly; its bytes as `torch.save` writes its state."""
+    """A torch model in eager mode; its bytes are those of its state by `torch.save`."""
 
     @torch.no_grad()
     def logits(ids: Tensor) -> Tensor:
@@ -71,9 +71,9 @@ def bf16_language(model: nn.Module) -> LanguageEngine:
 
 @check_arguments
 def dynamic_language(model: nn.Module) -> LanguageEngine:
-    """torch.ao.quantization.quantize_dynamic with a scale for each output channel.
+    """torch.ao.quantization.quantize_dynamic with a scale per output channel.
 
-    The linear layers alone: the token table, which also makes the logits, stays in fp32.
+    Only linear layers: the token table, which also gives the logits, stays in fp32.
     """
     import torch.ao.quantization as q
 
@@ -113,10 +113,10 @@ def openvino_language_int8(
     *,
     seven_bits: bool | None = None,
 ) -> LanguageEngine:
-    """OpenVINO INT8 by NNCF, as `openvino_int8` of an encoder; written to `path` (.xml).
+    """OpenVINO INT8 by NNCF, as `openvino_int8` for an encoder; written to `path` (.xml).
 
-    `calibration`: ids (N,T), N a multiple of the shape's B. Weights of all products have a scale
-    each output channel, the token table among them; attention's own two products stay in fp32.
+    `calibration`: ids (N,T), N a multiple of the shape's B. All weights, the token table's too,
+    have a scale per output channel; attention's two products (Q K^T, V) stay in fp32.
     """
     batches = [(ids,) for ids in split_batches(calibration, shape)]
     smooth = smooth_for_nncf(model, batches)
@@ -127,7 +127,7 @@ def openvino_language_int8(
 
 @check_arguments
 def convert_language(model: nn.Module, shape: Shape):
-    """The model as OpenVINO's, for ids of this one shape."""
+    """The model converted to OpenVINO, for ids of this one shape."""
     require(shape[0] * shape[1] <= MOST_IDS, "shape", shape, f"at most {MOST_IDS} ids")
     with quiet():
         ov, frontend = load("openvino"), load("openvino.frontend.pytorch")
@@ -162,7 +162,7 @@ def language_file(
 
     def logits(ids: Tensor) -> Tensor:
         batches = split_batches(ids, shape)
-        # the engine writes every call's result into the same memory
+        # copied, since every call writes its result into the same memory
         return torch.cat([torch.from_numpy(compiled((b.numpy(),))[0].copy()) for b in batches])
 
     return LanguageEngine(name, logits, file_bytes(path, path.with_suffix(".bin")), config)
@@ -170,7 +170,7 @@ def language_file(
 
 @check_arguments
 def split_batches(ids: Ids, shape: Shape) -> tuple[Tensor, ...]:
-    """ids (N,T) as batches (B,T), for an engine that was made for just this shape."""
+    """ids (N,T) as batches (B,T), for an engine that was compiled for this shape."""
     B, T = shape
     fits = ids.dim() == 2 and len(ids) > 0 and len(ids) % B == 0 and ids.shape[1] == T
     require(fits, "ids.shape", tuple(ids.shape), f"(a multiple of {B}, {T})")

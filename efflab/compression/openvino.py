@@ -1,7 +1,7 @@
-"""OpenVINO's models and NNCF's INT8, for encoders and language models alike.
+"""OpenVINO models and NNCF's INT8, for encoders and language models.
 
-What every INT8 engine asks for stands here too: calibration batches, outliers moved into weights,
-and whether this CPU needs codes of seven bits.
+What every INT8 engine needs is here too: calibration batches, outliers moved into the weights, and
+whether this CPU needs 7-bit codes.
 """
 
 import io
@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
+from efflab.base.privacy import load
 from efflab.bench import cpu_features
 from efflab.compression import int8
 from efflab.errors import require, require_one_of
-from efflab.privacy import load
 from efflab.tensors import Ids, Mask, Numbers
 
 Inputs = Sequence[tuple[Numbers, ...]]
@@ -28,14 +28,14 @@ Inputs = Sequence[tuple[Numbers, ...]]
 
 @check_arguments
 def require_batches(calibration: Inputs) -> None:
-    """Refuse a calibration that shows nothing."""
+    """Refuse a calibration without batches."""
     require(len(calibration) > 0, "calibration", calibration, "at least one batch")
 
 
 def seven_bits_needed() -> bool:
-    """Whether this CPU adds two 8-bit products into 16 bits, where 8-bit codes may not fit.
+    """Whether this CPU adds two 8-bit products in 16 bits, which 8-bit codes can overflow.
 
-    VNNI and its like add into 32. One side's codes in 7 bits always fit.
+    VNNI and similar instructions add in 32 bits. With 7-bit codes on one side 16 bits suffice.
     """
     return not cpu_features()["vnni"]
 
@@ -44,15 +44,15 @@ def seven_bits_needed() -> bool:
 def smoothing_strength(name: str) -> float:
     """`alpha` of `int8.smoothing` for the linear layer of that name.
 
-    The last map of a feed-forward block follows a GELU, whose outliers are far larger than the
-    weights': there more has to move.
+    The last map of a feed-forward block follows a GELU, whose outliers are far larger than those
+    of the weights, so more is moved there.
     """
     return 0.8 if name.endswith("down") else 0.5
 
 
 @check_arguments
 def smooth_model(model: nn.Module, calibration: Inputs) -> nn.Module:
-    """A copy that computes the same with its outliers moved into the weights (`int8.smoothing`)."""
+    """An equivalent copy with input outliers moved into the weights (`int8.smoothing`)."""
     run = lambda batch: model.encode(*batch)  # noqa: E731
     require_batches(calibration)
     peaks = int8.channel_peaks(run, model, calibration)
@@ -68,7 +68,7 @@ def smooth_model(model: nn.Module, calibration: Inputs) -> nn.Module:
 
 @contextmanager
 def quiet():
-    """Without the deprecation warnings of torch.ao.quantization, which the text states."""
+    """Silence torch.ao.quantization's deprecation warnings; the notebook's text mentions them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -76,7 +76,7 @@ def quiet():
 
 @check_arguments
 class Hidden(nn.Module):
-    """`model.encode` as a module's forward, which exporters want: ids, mask -> (B,T,C)."""
+    """`model.encode` as a module's forward, for exporters: ids, mask -> (B,T,C)."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -88,7 +88,7 @@ class Hidden(nn.Module):
 
 @check_arguments
 def openvino_model(model: nn.Module):
-    """The encoder as an OpenVINO model with free batch and length."""
+    """The encoder as an OpenVINO model with dynamic batch size and length."""
     with quiet():
         ov = load("openvino")
         ids = torch.ones(2, 16, dtype=torch.int64)
@@ -101,17 +101,17 @@ def openvino_model(model: nn.Module):
 
 @check_arguments
 def smooth_for_nncf(model: nn.Module, calibration: Inputs) -> nn.Module:
-    """The model with its outliers moved into weights, ready to be converted for `nncf_int8`."""
+    """The model with outliers moved into the weights, ready to be converted for `nncf_int8`."""
     smooth = smooth_model(model, calibration)
-    smooth.embedding.position.half()  # added, not looked up: NNCF leaves it as it is
+    smooth.embedding.position.half()  # it is added, not looked up, so NNCF skips it
     return smooth
 
 
 @check_arguments
 def nncf_int8(converted: Any, calibration: Inputs, *, seven_bits: bool | None):
-    """An OpenVINO model of an already smoothed one, quantized: each of `calibration` is its inputs.
+    """Quantize an OpenVINO model (smoothed before conversion) on `calibration`, tuples of inputs.
 
-    `seven_bits`: of the weights; None where this CPU needs it (`seven_bits_needed`).
+    `seven_bits`: of the weights; None: if this CPU needs it (`seven_bits_needed`).
     """
     require_openvino("converted", converted)
     require_batches(calibration)
@@ -120,7 +120,7 @@ def nncf_int8(converted: Any, calibration: Inputs, *, seven_bits: bool | None):
     nncf.set_log_level(logging.ERROR)
     data = nncf.Dataset(calibration, lambda batch: tuple(t.numpy() for t in batch))
     fix = advanced.OverflowFix.ENABLE if seven_bits else advanced.OverflowFix.DISABLE
-    own = advanced.AdvancedSmoothQuantParameters(matmul=-1)  # it has been done
+    alphas = advanced.AdvancedSmoothQuantParameters(matmul=-1)  # off: smoothed already
     with quiet(), no_progress():
         return nncf.quantize(
             converted,
@@ -131,18 +131,18 @@ def nncf_int8(converted: Any, calibration: Inputs, *, seven_bits: bool | None):
             ignored_scope=nncf.IgnoredScope(types=["ScaledDotProductAttention"]),
             advanced_parameters=advanced.AdvancedQuantizationParameters(
                 overflow_fix=fix,
-                smooth_quant_alphas=own,
+                smooth_quant_alphas=alphas,
             ),
         )
 
 
 @contextmanager
 def no_progress():
-    """Without NNCF's progress bars: rich would draw them as widgets, which a notebook stores."""
+    """Silence NNCF's progress bars, which rich would draw as widgets that a notebook stores."""
     from rich import console
 
     is_jupyter = console._is_jupyter
-    console._is_jupyter = lambda: False  # the one switch: NNCF makes its console itself
+    console._is_jupyter = lambda: False  # NNCF makes its own console: no other switch
     try:
         with redirect_stdout(io.StringIO()):
             yield
@@ -152,7 +152,7 @@ def no_progress():
 
 @check_arguments
 def require_openvino(name: str, converted: Any) -> None:
-    """Refuse what is no model of OpenVINO's."""
+    """Refuse anything but an OpenVINO model."""
     is_model = isinstance(converted, load("openvino").Model)
     require(is_model, name, converted, "an OpenVINO model")
 
@@ -161,12 +161,12 @@ def require_openvino(name: str, converted: Any) -> None:
 def compile_openvino(path: Path, precision: str = "f32"):
     """An OpenVINO model that was written to `path`, compiled for this CPU and torch's threads.
 
-    `precision`: what is not quantized computes in it, "f32" or "bf16".
+    `precision`: of everything that is not quantized, "f32" or "bf16".
     """
     require_one_of("precision", precision, ("f32", "bf16"))
     hints = {
         "INFERENCE_PRECISION_HINT": precision,  # by default it may fall to bf16
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "ENABLE_CPU_PINNING": False,  # a pinned thread waits for whoever else uses its core
+        "ENABLE_CPU_PINNING": False,  # a pinned thread cannot leave a busy core
     }
     return load("openvino").Core().compile_model(path, "CPU", hints)

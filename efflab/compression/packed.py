@@ -1,6 +1,6 @@
-"""A whole model on few bits: its weight matrices quantized, on disk as small as they say.
+"""A whole model with quantized weight matrices, stored as packed codes.
 
-Biases and norms stay as they are; they are about a thousandth of the parameters.
+Biases and norms are not quantized; they are about a thousandth of the parameters.
 """
 
 import json
@@ -11,12 +11,12 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
+from efflab.base.json_files import parse_json
 from efflab.compression.affine import QuantizedTensor, quantize
 from efflab.errors import require
-from efflab.json_files import parse_json
 from efflab.tensors import require_finite
 from efflab.weights import Tensors, fill, named_tensors, read_tensors, save_tensors
-from efflab.weights import digest as digest  # whoever compares quantized models looks here
+from efflab.weights import digest as digest  # re-exported to compare quantized models
 
 Quantized = dict[str, QuantizedTensor]
 
@@ -41,11 +41,11 @@ def quantize_weights(model: nn.Module, bits: int, *, embeddings: bool = True, **
 
 @check_arguments
 def with_weights(model: nn.Module, quantized: Quantized) -> nn.Module:
-    """A copy that computes with the quantized weights' values: for judging quality."""
-    changed = deepcopy(model)
-    own = named_tensors(changed)
+    """A copy with the dequantized weights, for evaluating quality."""
+    model_copy = deepcopy(model)
+    own = named_tensors(model_copy)
     values = {name: _like(own.get(name), q.dequantize()) for name, q in quantized.items()}
-    return fill(changed, own | values, "quantized")
+    return fill(model_copy, own | values, "quantized")
 
 
 def _like(own: Tensor | None, value: Tensor) -> Tensor:
@@ -60,12 +60,12 @@ def model_bytes(model: nn.Module, quantized: Quantized) -> int:
 
 
 def _rest(model: nn.Module, quantized: Quantized) -> Tensors:
-    """The model's tensors that are not quantized; those that are must be of its own shapes."""
+    """The model's tensors that are not quantized; refuses quantized ones of other shapes."""
     own = named_tensors(model)
     for name, q in quantized.items():
         require(name in own, "quantized", name, "names of the model's tensors")
-        given, shape = tuple(q.shape), tuple(own[name].shape)
-        require(given == shape, f"quantized[{name!r}].shape", given, f"the model's {shape}")
+        actual, shape = tuple(q.shape), tuple(own[name].shape)
+        require(actual == shape, f"quantized[{name!r}].shape", actual, f"the model's {shape}")
     return {name: t for name, t in own.items() if name not in quantized}
 
 
@@ -73,7 +73,7 @@ def _rest(model: nn.Module, quantized: Quantized) -> Tensors:
 def save_quantized(model: nn.Module, quantized: Quantized, path: Path) -> int:
     """Write codes, scales and the other tensors to `path` (safetensors); returns its bytes.
 
-    What could not be loaded again is a `ValueError`: weights of another model, or not finite ones.
+    Weights of another model, or not finite ones, could not be loaded again: a `ValueError`.
     """
     tensors = _rest(model, quantized)
     for name, parameter in model.named_parameters():
@@ -84,7 +84,7 @@ def save_quantized(model: nn.Module, quantized: Quantized, path: Path) -> int:
         parts = {"packed": q.packed, "scale": q.scale, "zero_point": q.zero_point}
         tensors |= {f"{name}.{part}": t for part, t in parts.items() if t is not None}
         layouts[name] = [q.bits, q.shape, q.axis, q.group_size]
-    description = json.dumps(layouts, default=int)  # numpy's numbers as JSON's
+    description = json.dumps(layouts, default=int)  # int: numpy's integers
     save_tensors(path, tensors, {"quantized": description})
     return path.stat().st_size
 
@@ -109,7 +109,7 @@ def load_quantized(path: Path) -> tuple[Quantized, Tensors]:
 
 
 def _restore(name: str, tensors: Tensors, bits, shape, axis, group_size) -> QuantizedTensor:
-    """The matrix `name`, its parts taken out of `tensors`, which must fit what it says."""
+    """The matrix `name`, its parts popped from `tensors`; parts that do not fit are refused."""
     packed, scale = tensors.pop(f"{name}.packed"), tensors.pop(f"{name}.scale")
     zero_point = tensors.pop(f"{name}.zero_point", None)
     try:

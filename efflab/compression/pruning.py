@@ -14,19 +14,19 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from efflab.arguments import check_arguments
+from efflab.base.hooks import linear_places
 from efflab.compression.importance import head_importance as head_importance
 from efflab.compression.importance import least_important as least_important
 from efflab.compression.importance import neuron_importance as neuron_importance
 from efflab.compression.values import require_ordered
 from efflab.errors import require, require_int
-from efflab.hooks import linear_places
 from efflab.model import Attention, FeedForward, Transformer
 from efflab.tensors import Booleans
 
 Masks = dict[str, Booleans]
 """Name of a weight -> bool tensor of its shape, True = kept."""
 Units = Mapping[int, Iterable[int]]
-"""Layer -> its heads or neurons, each counted from 0."""
+"""Layer -> heads or neurons in it, all counted from 0."""
 MOST_ROUNDS = 100_000
 
 # --- Weights: masks --------------------------------------------------------------------------
@@ -72,9 +72,9 @@ def n_m_mask(weight: Tensor, n: int, m: int) -> Tensor:
 
 @check_arguments
 def weight_masks(model: nn.Module, make: Callable[[Tensor], Tensor]) -> Masks:
-    """`make(weight)` for every linear map inside the layers; embeddings and biases stay whole.
+    """`make(weight)` for every linear map inside the layers, not for embeddings and biases.
 
-    One that several layers share is there once, under the first one's name.
+    A shared weight is listed once, under its first name.
     """
     masks = {}
     for name, (where, *_) in linear_places(model).items():
@@ -87,7 +87,7 @@ def weight_masks(model: nn.Module, make: Callable[[Tensor], Tensor]) -> Masks:
 @check_arguments
 @torch.no_grad()
 def apply_masks(model: nn.Module, masks: Masks) -> nn.Module:
-    """A copy with zeros where a mask is False; as many bytes and FLOPs as before."""
+    """A copy with zeros where a mask is False; bytes and FLOPs do not change."""
     pruned = deepcopy(model)
     for module, name, mask in _resolve_masks(pruned, masks):
         getattr(module, name).masked_fill_(~mask, 0.0)
@@ -122,7 +122,7 @@ class _MaskedWeight(nn.Module):
 
 
 def _resolve_masks(model: nn.Module, masks: Masks) -> list[tuple[nn.Module, str, Tensor]]:
-    """(module that holds it, its name there, mask) of each; all are checked before any is used."""
+    """(module, parameter's name in it, mask) for each use; all are checked before any is used."""
     known = dict(model.named_parameters())
     masked: dict[nn.Parameter, Tensor] = {}
     for path, mask in masks.items():
@@ -177,8 +177,8 @@ def prune_heads(model: Transformer, heads: Units) -> Transformer:
         columns = _channels(remaining, body.head_dim)
         width = body.n_head * body.head_dim
         rows = torch.cat([columns + part * width for part in range(3)])  # of q, k and v
-        _keep(body.qkv, rows=rows)
-        _keep(body.out, columns=columns)
+        _shrink(body.qkv, rows=rows)
+        _shrink(body.out, columns=columns)
         body.n_head = len(remaining)
     return pruned
 
@@ -194,8 +194,8 @@ def prune_ffn(model: Transformer, neurons: Units) -> Transformer:
         remaining = torch.tensor(
             [i for i in range(body.up.out_features) if i not in removed]
         ).long()
-        _keep(body.up, rows=remaining)
-        _keep(body.down, columns=remaining)
+        _shrink(body.up, rows=remaining)
+        _shrink(body.down, columns=remaining)
     return pruned
 
 
@@ -221,10 +221,10 @@ def neuron_masks(model: Transformer, neurons: Units) -> Masks:
 def _choose_units(
     model: Transformer, part: str, units: Units
 ) -> list[tuple[Attention | FeedForward, set[int]]]:
-    """(body, units to remove) of each layer named, all checked before any is changed."""
+    """(body, units to remove) of each layer in `units`, all checked before any is changed."""
     bodies = [getattr(layer, part).body for layer in model.layers]
     parameters = [set(body.parameters()) for body in bodies]
-    chosen = []
+    choices = []
     for layer, removed in units.items():
         require_int("layer", layer, 0)
         require(layer < len(bodies), "layer", layer, f"0 to {len(bodies) - 1}")
@@ -232,12 +232,12 @@ def _choose_units(
         require(uses == 1, "layer", layer, f"a layer whose {part} no other layer shares")
         body = bodies[layer]
         name, n = ("head", body.n_head) if part == "attention" else ("neuron", body.up.out_features)
-        chosen.append((body, _units(name, removed, n, layer)))
-    return chosen
+        choices.append((body, _checked_units(name, removed, n, layer)))
+    return choices
 
 
-def _units(name: str, removed: Iterable[int], n: int, layer: int) -> set[int]:
-    """The units as a set, which stays small: the first that is not there ends it."""
+def _checked_units(name: str, removed: Iterable[int], n: int, layer: int) -> set[int]:
+    """The units as a set; the first invalid one raises, so that an endless iterable ends."""
     units = set()
     for unit in removed:
         require_int(name, unit, 0)
@@ -258,7 +258,7 @@ def _column_mask(linear: nn.Linear, units: Iterable[int], width: int) -> Tensor:
     return mask
 
 
-def _keep(linear: nn.Linear, rows: Tensor | None = None, columns: Tensor | None = None) -> None:
+def _shrink(linear: nn.Linear, rows: Tensor | None = None, columns: Tensor | None = None) -> None:
     """Make a linear map smaller in place: fewer outputs (`rows`) or fewer inputs (`columns`)."""
     if rows is not None:
         linear.weight = nn.Parameter(linear.weight.detach()[rows])

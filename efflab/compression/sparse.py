@@ -1,7 +1,7 @@
-"""What a pruned matrix takes once its zeros are left out: three layouts, real bytes.
+"""Sparse storage of a pruned matrix: three layouts, and their real bytes.
 
-A zero costs as much as any number in a dense matrix. Leaving it out needs a note of where the
-others stand, and that note is what decides when sparse storage starts to pay.
+A dense matrix stores zeros like any number. Leaving them out means storing the positions of the
+others, and that overhead decides when sparse storage starts to pay.
 """
 
 from collections.abc import Mapping
@@ -26,9 +26,9 @@ PARTS = {
 """Names of the tensors by layout."""
 LAYOUTS = tuple(PARTS)
 MOST_VALUES = 2**30
-"""Of a matrix, zeros among them: a few numbers may claim any size, and memory for it is taken."""
+"""Upper bound of a matrix's values, zeros too: sparse parts can claim any size to be allocated."""
 INDEX = torch.int32
-"""Of CSR's columns and starts; more nonzeros than it counts are a `ValueError`."""
+"""Type of CSR's columns and starts; more nonzeros than it can count are a `ValueError`."""
 
 
 @check_arguments
@@ -63,7 +63,7 @@ def to_layout(weight: NumberMatrix, layout: str) -> dict[str, Tensor]:
 
 @check_arguments
 def from_layout(parts: Mapping[str, Numbers], layout: str, shape: tuple[Count, Count]) -> Tensor:
-    """The matrix (R,C) that `to_layout` took apart; parts that make none are a `ValueError`."""
+    """The matrix (R,C) from the parts of `to_layout`; invalid parts are a `ValueError`."""
     require_one_of("layout", layout, LAYOUTS)
     fits = set(parts) == set(PARTS[layout])
     require(fits, "parts", list(parts), f"the parts of {layout}: {', '.join(PARTS[layout])}")
@@ -117,7 +117,7 @@ def _from_fours(parts: Mapping[str, Tensor], R: int, C: int) -> Tensor:
 
 
 def _bytes(parts: Mapping[str, Tensor], name: str, n_bits: int) -> Tensor:
-    """The part of that name, if it is as many bytes as hold so many bits."""
+    """The part of that name, which must be the bytes that hold `n_bits`."""
     part = parts[name]
     require(part.dtype == torch.uint8, f"parts[{name!r}].dtype", part.dtype, "bytes")
     require_shape(f"parts[{name!r}]", part, (-(-n_bits // 8),))
@@ -134,9 +134,9 @@ def layout_bytes(weight: NumberMatrix, layout: str) -> int:
 def break_even(value_bytes: float, index_bytes: float, place_bits: float = 0) -> float:
     """The share of zeros from which a sparse layout is smaller than dense.
 
-    A nonzero costs value and index, each place `place_bits`; dense costs the value for each place:
-    (1 - s) (value + index) + bits / 8 = value. CSR's starts of rows are left out. 1 or more means
-    never.
+    A nonzero costs value and index, and each position `place_bits`; dense costs a value for each
+    position: (1 - s) (value + index) + bits / 8 = value. CSR's row starts are neglected. A result
+    of 1 or more means never.
 
     >>> break_even(4, 4), break_even(4, 0, place_bits=1)
     (0.5, 0.03125)

@@ -1,6 +1,6 @@
-"""What has to hold of tensors that are quantized, masked, stored or read, and of batches of them.
+"""Checks of tensors that are quantized, masked, stored or read, and of batches of them.
 
-Every file of the chapter refuses by these, so that a fault is named alike everywhere.
+All files of the chapter use these, so that an error reads the same everywhere.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,9 +22,9 @@ IntegerVector = Annotated[Tensor, "integers", "(n,)"]
 
 @check_arguments
 def finite_values(name: str, x: Tensor) -> Tensor:
-    """x as data to be stored: float32, at least one value, all finite, and off the autograd graph.
+    """x as data to be stored: float32, detached, at least one value, all finite.
 
-    Finite in float64 is not enough: what float32 cannot hold has no scale either.
+    Values that are finite only in float64 are refused too.
     """
     require_filled(name, x)
     values = x.detach().float()
@@ -40,13 +40,13 @@ def require_filled(name: str, x: AnyTensor) -> None:
 
 @check_arguments
 def require_ordered(name: str, values: Numbers) -> None:
-    """Refuse NaN, which is neither above nor below any number and rounds to none."""
+    """Refuse NaN, which can be neither compared nor rounded."""
     require(not values.isnan().any(), name, "nan inside", "numbers, which have an order")
 
 
 @check_arguments
 def require_magnitudes(name: str, values: Tensor) -> None:
-    """Refuse what is no data, and negative numbers."""
+    """Refuse negative numbers, and what `finite_values` refuses."""
     finite_values(name, values)
     require(bool((values >= 0).all()), name, "a negative one inside", "magnitudes")
 
@@ -54,14 +54,16 @@ def require_magnitudes(name: str, values: Tensor) -> None:
 @check_arguments
 def require_whole(name: str, values: Numbers, low: int, high: int) -> None:
     """Every value must be a whole number from `low` to `high`."""
-    x = values if values.is_floating_point() else values.long()  # small types compare with no int
+    x = (
+        values if values.is_floating_point() else values.long()
+    )  # small types overflow on a large int
     fits = (x >= low) & (x <= high) & (x.round() == x)
     require(bool(fits.all()), name, "another inside", f"whole numbers from {low} to {high}")
 
 
 @check_arguments
 def require_shape(name: str, x: AnyTensor, shape: tuple) -> None:
-    """x must be of this shape, which arguments that are named before it decide."""
+    """x must be of this shape."""
     require(tuple(x.shape) == tuple(shape), f"{name}.shape", tuple(x.shape), f"{tuple(shape)}")
 
 
@@ -84,7 +86,7 @@ def require_broadcast(name: str, x: AnyTensor, shape: tuple) -> None:
 
 @check_arguments
 def finite_hessian(name: str, hessian: Hessian, width: int | None = None) -> Tensor:
-    """It as float64; it must be square, of `width` rows if given, and all finite."""
+    """The Hessian as float64; it must be square, of `width` rows if given, and all finite."""
     require_shape(name, hessian, (len(hessian) if width is None else width,) * 2)
     require_filled(name, hessian)
     require_finite(name, hessian)
@@ -93,12 +95,12 @@ def finite_hessian(name: str, hessian: Hessian, width: int | None = None) -> Ten
 
 @check_arguments
 def require_each(name: str, batches: Iterable, annotation: Any) -> Iterator[Any]:
-    """The batches one by one, each as the annotation says; none at all is a `ValueError`.
+    """The batches one by one, each checked by the annotation; no batch is a `ValueError`.
 
-    A list counts as the tuple that it could be: data loaders give lists.
+    A list counts as a tuple, since data loaders return lists.
     """
     n = 0
     for n, batch in enumerate(batches, 1):
-        given = tuple(batch) if isinstance(batch, list) else batch
-        yield require_type(f"{name}[{n - 1}]", given, annotation)
+        item = tuple(batch) if isinstance(batch, list) else batch
+        yield require_type(f"{name}[{n - 1}]", item, annotation)
     require(n > 0, name, [], "at least one batch")

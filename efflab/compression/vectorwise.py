@@ -1,8 +1,7 @@
-"""Finer ways to place the scale of an INT8 layer's input: by token, and with outliers apart.
+"""Finer scales for an INT8 layer's input: per token, and with outlier channels in floats.
 
-Both scale each token by itself, which the product allows (tokens are its rows, and each sum
-belongs to one of them); LLM.int8 (Dettmers et al. 2022, section 3) takes the few channels with
-outliers out of the integers as well.
+Both scale each token separately, which the product allows since tokens are its rows; LLM.int8
+(Dettmers et al. 2022, section 3) also computes the few channels with outliers in floats.
 """
 
 import torch
@@ -10,17 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
+from efflab.base.hooks import as_rows
 from efflab.compression.affine import grid
 from efflab.compression.int8 import Int8Linear
 from efflab.compression.values import require_width
 from efflab.errors import require
-from efflab.hooks import as_rows
 from efflab.tensors import require_finite
 
 
 @check_arguments
 class ByToken(Int8Linear):
-    """`Int8Linear` with an affine grid for each token (row) of x (..., in), found as it arrives."""
+    """`Int8Linear` with an affine grid for each token (row) of the current x (..., in)."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__(linear)
@@ -35,7 +34,7 @@ class ByToken(Int8Linear):
 class OutliersApart(nn.Module):
     """LLM.int8: channels with a magnitude of `threshold` or more in floats, the rest `ByToken`.
 
-    Which channels they are is found in each input anew; 6 is the paper's threshold.
+    The channels are determined for each input; 6 is the paper's threshold.
     """
 
     def __init__(self, linear: nn.Linear, threshold: float = 6.0):

@@ -1,9 +1,9 @@
-"""DDP's buckets: gradients travel while the backward pass still computes.
+"""DDP's buckets: gradients are sent while the backward pass still computes.
 
-The backward pass finishes the last layer's gradients first. DDP collects them into buckets, and as
-soon as one is full its all-reduce starts (Li et al. 2020, section 3.2.3). Small buckets pay the
-wire's latency often; one large bucket starts when all is computed. `transfers` predicts when each
-travels; `trace_on_rank` looks at the real one, if wanted over a slower wire than this machine's.
+The backward pass finishes the last layer's gradients first. DDP collects them into buckets, and
+starts a bucket's all-reduce as soon as it is full (Li et al. 2020, section 3.2.3). Small buckets
+pay the latency often; one large bucket starts when everything is computed. `transfers` predicts
+the times; `trace_on_rank` measures them, on this machine or emulating a slower wire.
 """
 
 import time
@@ -28,13 +28,13 @@ from efflab.tensors import Ids
 from efflab.train import language_model_loss
 
 WARMUP = 2
-"""Backward passes before the traced one: DDP orders its buckets anew after the first."""
+"""Backward passes before the traced one: DDP rebuilds its buckets after the first."""
 
 
 @check_arguments
 @dataclass(frozen=True)
 class Wire:
-    """What an all-reduce of n bytes takes: latency + 2 (n_ranks - 1) / n_ranks n / bandwidth."""
+    """Time of an all-reduce of n bytes: latency + 2 (n_ranks - 1) / n_ranks n / bandwidth."""
 
     latency_seconds: float = 0.0
     bytes_per_second: Infinite = float("inf")
@@ -57,7 +57,7 @@ class Wire:
 @check_arguments
 @dataclass(frozen=True)
 class Transfer:
-    """A bucket: when its gradients were there, and its all-reduce, in seconds of the pass."""
+    """A bucket: when its gradients were ready, and its all-reduce, in seconds from the start."""
 
     n_bytes: Count
     ready: float
@@ -75,12 +75,12 @@ class Trace:
 
     @property
     def seconds(self) -> float:
-        """Until the last gradient is averaged."""
+        """Seconds until the last gradient is averaged."""
         return max(self.backward, *(t.end for t in self.transfers))
 
     @property
     def hidden(self) -> float:
-        """Share (0..1) of the transfers' time that lies inside the backward pass."""
+        """Share (0..1) of the transfers' time that overlaps the backward pass."""
         total = sum(t.end - t.start for t in self.transfers)
         inside = sum(max(0.0, min(t.end, self.backward) - t.start) for t in self.transfers)
         return inside / total if total else 1.0
@@ -113,17 +113,17 @@ def predict(
     wire: Wire,
     n_ranks: Size,
 ) -> Trace:
-    """The backward pass of layers that take `layer_seconds` each and have `layer_bytes`."""
+    """Predict the backward pass of layers with these seconds and gradient bytes."""
     require_times("layer_seconds", layer_seconds)
     require_as_many("layer_bytes", layer_bytes, len(layer_seconds), "layer")
-    done: dict[int, float] = {}
+    finish: dict[int, float] = {}
     now = 0.0
     for layer in reversed(range(len(layer_seconds))):
         now += layer_seconds[layer]
-        done[layer] = now
+        finish[layer] = now
     buckets = fill(layer_bytes, bucket_bytes)
     sizes = [sum(layer_bytes[i] for i in bucket) for bucket in buckets]
-    return Trace(now, transfers([done[b[-1]] for b in buckets], sizes, wire, n_ranks))
+    return Trace(now, transfers([finish[b[-1]] for b in buckets], sizes, wire, n_ranks))
 
 
 @check_arguments
@@ -142,12 +142,12 @@ def transfers(ready: Times, sizes: Counts, wire: Wire, n_ranks: Size) -> tuple[T
 
 
 class _WireHook:
-    """DDP's communication hook: all-reduces on its own thread, timed, over a given wire."""
+    """DDP's communication hook: times all-reduces on its own thread, slowed down to `wire`."""
 
     def __init__(self, wire: Wire):
         self.wire = wire
         self.thread = ThreadPoolExecutor(1)
-        self.made: list[Transfer] = []
+        self.transfers: list[Transfer] = []
 
     def hook(self, state: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
         future: torch.futures.Future[torch.Tensor] = torch.futures.Future()
@@ -159,9 +159,10 @@ class _WireHook:
             start = time.perf_counter()
             dist.all_reduce(buffer)
             buffer /= dist.get_world_size()
-            rest = self.wire.seconds(buffer.nbytes, dist.get_world_size())
-            time.sleep(max(0.0, start + rest - time.perf_counter()))
-            self.made.append(Transfer(buffer.nbytes, ready, start, time.perf_counter()))
+            # this machine is faster than the emulated wire: sleep for the rest of its time
+            seconds = self.wire.seconds(buffer.nbytes, dist.get_world_size())
+            time.sleep(max(0.0, start + seconds - time.perf_counter()))
+            self.transfers.append(Transfer(buffer.nbytes, ready, start, time.perf_counter()))
             future.set_result(buffer)
         except BaseException as error:  # the backward pass waits for this future
             future.set_exception(error)
@@ -171,12 +172,12 @@ def _trace(model: nn.Module, backward: Callable[[nn.Module], Tensor], bucket_mb,
     """The trace of the backward pass of `backward(ddp)`, a loss, on this rank."""
     require_positive("bucket_mb", bucket_mb)
     ddp = DistributedDataParallel(model, bucket_cap_mb=bucket_mb)
-    wired = _WireHook(wire)
-    ddp.register_comm_hook(None, wired.hook)
+    comm = _WireHook(wire)
+    ddp.register_comm_hook(None, comm.hook)
     for _ in range(WARMUP):
         backward(ddp).backward()
     loss = backward(ddp)
-    wired.made.clear()
+    comm.transfers.clear()
     finished: list[float] = []
     last = next(model.parameters())  # the first layer's gradient comes last
     watch = last.register_post_accumulate_grad_hook(lambda p: finished.append(time.perf_counter()))
@@ -184,9 +185,9 @@ def _trace(model: nn.Module, backward: Callable[[nn.Module], Tensor], bucket_mb,
     start = time.perf_counter()
     loss.backward()
     watch.remove()
-    wired.thread.shutdown()
+    comm.thread.shutdown()
     transfers = (
-        Transfer(t.n_bytes, t.ready - start, t.start - start, t.end - start) for t in wired.made
+        Transfer(t.n_bytes, t.ready - start, t.start - start, t.end - start) for t in comm.transfers
     )
     return Trace(finished[-1] - start, tuple(transfers))
 
@@ -210,7 +211,7 @@ def trace_on_rank(
 
 @check_arguments
 class SleepingLayers(nn.Module):
-    """Layers that emulate a device's: their backward passes sleep, their gradients have a size."""
+    """Layers that emulate a device's: the backward pass sleeps, and gradients have a given size."""
 
     def __init__(self, layer_seconds: Times, layer_bytes: Counts):
         require_times("layer_seconds", layer_seconds)
@@ -220,7 +221,7 @@ class SleepingLayers(nn.Module):
         self.layers = nn.ParameterList(torch.zeros(n // 4) for n in layer_bytes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x of any shape, unchanged, for the weights are zeros."""
+        """x of any shape, unchanged, since the weights are zeros."""
         for weight, seconds in zip(self.layers, self.seconds, strict=True):
             x = sleeping(x + weight.sum(), 0.0, seconds)  # its gradient comes after the sleep
         return x
@@ -235,7 +236,7 @@ def sleep_on_rank(
     bucket_mb: float,
     wire: Wire,
 ) -> Trace:
-    """A rank's `Trace` of layers that sleep, so that more ranks than cores keep their times."""
+    """A rank's `Trace` of sleeping layers, whose times hold with more ranks than cores."""
     model = SleepingLayers(layer_seconds, layer_bytes)
     x = torch.ones(1, requires_grad=True)
     return _trace(model, lambda m: m(x).sum(), bucket_mb, wire)

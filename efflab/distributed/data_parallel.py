@@ -1,9 +1,9 @@
 """Data parallelism: every rank has the whole model and a share of the batch.
 
 After the backward pass all ranks average their gradients, so that all take the same step and stay
-copies of one another: what one process would do with the whole batch (Li et al. 2020, "PyTorch
-Distributed", section 2). `average_gradients` is that in a few lines; `DistributedDataParallel`
-sends gradients in buckets while the backward pass still runs.
+equal: the step of one process on the whole batch (Li et al. 2020, "PyTorch Distributed",
+section 2). `average_gradients` does that in a few lines; `DistributedDataParallel` sends gradients
+in buckets while the backward pass still runs.
 """
 
 from collections.abc import Callable
@@ -26,20 +26,20 @@ from efflab.train import gradient_norm, language_model_loss
 
 METHODS = ("ddp", "by hand", "none")
 LEARNING_RATE, MOMENTUM = 0.1, 0.9
-"""SGD with momentum: a step is linear in the gradient. Adam divides by the gradient's own size, and
-makes of a rounding error beside a zero a difference of a whole step."""
+"""SGD with momentum: a step is linear in the gradient. Adam divides by the gradient's size, which
+turns a rounding error in a zero gradient into a whole step."""
 MOST_ROWS = 2**24
-"""Of an epoch that `sampled_rows` lists."""
+"""Most rows of an epoch in `sampled_rows`."""
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 @check_arguments
 @dataclass(frozen=True)
 class Run:
-    """What training left: the first step's gradients, the last weights, losses, bytes sent.
+    """The result of training: the first step's gradients, the last weights, losses, bytes sent.
 
-    `sent` is what this rank sent in the steps after the first, a step (0.0 for one process): in
-    the first one DDP settles its buckets.
+    `sent` is the bytes per step that this rank sent (0.0 for one process), without the first step,
+    in which DDP rebuilds its buckets.
     """
 
     gradients: dict[str, Tensor]
@@ -73,7 +73,7 @@ def shares(n_rows: Size, world_size: Size) -> list[int]:
 
 @check_arguments
 def own(sizes: Counts, rank: Count) -> slice:
-    """What a rank takes of rows (or layers) that are dealt out in order, `sizes` to each.
+    """A rank's slice of rows (or layers) that are dealt out in order, `sizes` to each.
 
     >>> own([3, 3, 2, 2], 2)
     slice(6, 8, None)
@@ -85,16 +85,16 @@ def own(sizes: Counts, rank: Count) -> slice:
 
 @check_arguments
 def without_pooler(config: ModelConfig) -> ModelConfig:
-    """What ranks train of a model: a language model's loss reaches no pooler, so there is none.
+    """The config that ranks train: no pooler, since a language model's loss does not reach it.
 
-    DDP waits for the gradient of every parameter, and an optimizer has nothing to do with none.
+    DDP waits for the gradient of every parameter, so it would wait for the pooler's for ever.
     """
     return replace(config, pooler=False)
 
 
 @check_arguments
 def new_model(config: ModelConfig, seed: Count = 0) -> Transformer:
-    """A fresh model without its pooler, its weights fixed by `seed`; no global state is touched.
+    """A new model without pooler, its weights fixed by `seed`; torch's global seed is unchanged.
 
     Every job of this chapter starts from it.
     """
@@ -114,10 +114,10 @@ def train(
     weight: float = 1.0,
     synchronize: Callable[[nn.Module], None] | None = None,
 ) -> Run:
-    """`n_steps` of SGD on the same rows (B, ...); the loop of one process and of a rank alike.
+    """`n_steps` of SGD on the same rows (B, ...); the loop for one process as for a rank.
 
-    `weight` multiplies the loss before the backward pass; `synchronize` sees the gradients before
-    the step.
+    `weight` multiplies the loss before the backward pass; `synchronize(model)` is called between
+    the backward pass and the step.
     """
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
     first: dict[str, Tensor] = {}
@@ -141,7 +141,7 @@ def train(
 
 @check_arguments
 def gradient(parameter: nn.Parameter) -> Tensor:
-    """A copy of its gradient; one that the loss did not reach has zeros."""
+    """A copy of the parameter's gradient; zeros if the loss did not reach it."""
     grad = parameter.grad
     return torch.zeros_like(parameter) if grad is None else grad.clone()
 
@@ -154,11 +154,11 @@ def _by_name(model: nn.Module):
 @check_arguments
 @dataclass(frozen=True)
 class Job:
-    """What the ranks train: ids and targets (B,T), and in which way.
+    """What the ranks train: ids and targets (B,T), and by which method.
 
-    `rows`: how many each rank takes, in order (default: `shares`). DDP averages over ranks, not
-    over rows; where shares differ, each loss is `weighted` with world_size * its rows / all rows.
-    `seeds`: of each rank's fresh model (default: 0 for all).
+    `rows`: number for each rank, in order (default: `shares`). DDP averages over ranks, not over
+    rows; if `weighted`, each loss is multiplied by world_size * its rows / all rows to correct
+    that. `seeds`: of each rank's new model (default: 0 for all).
     """
 
     config: ModelConfig
@@ -179,7 +179,7 @@ class Job:
             require(fits, "rows", self.rows, allowed)
 
     def alone(self) -> Run:
-        """One process on the whole batch."""
+        """Train in one process on the whole batch."""
         return train(new_model(self.config), self.ids, self.targets, self.n_steps)
 
 
@@ -187,12 +187,12 @@ class Job:
 def on_rank(rank: Count, world_size: Size, job: Job) -> Run:
     """A rank's part of a job, to be started with `launch(on_rank, n, job, timeout=...)`."""
     rows = job.rows or shares(len(job.ids), world_size)
-    for name, given in (("rows", rows), ("seeds", job.seeds or rows)):
-        require(len(given) == world_size, name, given, f"{world_size} numbers, one for each rank")
-    mine = own(rows, rank)
+    for name, each in (("rows", rows), ("seeds", job.seeds or rows)):
+        require(len(each) == world_size, name, each, f"{world_size} numbers, one for each rank")
+    my_rows = own(rows, rank)
     model = new_model(job.config, job.seeds[rank] if job.seeds else 0)
     weight = world_size * rows[rank] / len(job.ids) if job.weighted else 1.0
-    batch = job.ids[mine], job.targets[mine]
+    batch = job.ids[my_rows], job.targets[my_rows]
     return _train_with(job.method, model, *batch, job.n_steps, weight=weight)
 
 
@@ -200,13 +200,13 @@ def _train_with(method: str, model: nn.Module, inputs, targets, n_steps, **optio
     """`train`, with the gradients averaged in one of the `METHODS`."""
     by_hand = average_gradients if method == "by hand" else None
     model = DistributedDataParallel(model) if method == "ddp" else model
-    dist.all_reduce(torch.ones(1))  # the ranks are connected before bytes are counted
+    dist.all_reduce(torch.ones(1))  # connects the ranks before bytes are counted
     return train(model, inputs, targets, n_steps, synchronize=by_hand, **options)
 
 
 @check_arguments
 def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
-    """Largest difference of two sets of tensors over the largest value in them."""
+    """Largest difference between two sets of tensors, relative to the largest value in them."""
     require(a.keys() == b.keys(), "b", sorted(b), f"the names {sorted(a)}")
     require(len(a) > 0, "a", sorted(a), "one tensor at least")
     for name in a:
@@ -226,8 +226,8 @@ def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
 class SharedBatchNorm(nn.BatchNorm1d):
     """Batch norm over the rows of all ranks (training, equal shares): (B,C) -> (B,C).
 
-    `torch.nn.SyncBatchNorm` does this on GPUs alone. The sums travel through
-    `torch.distributed.nn`, whose backward pass sums the gradients over ranks as well.
+    `torch.nn.SyncBatchNorm` does this on GPUs only. `torch.distributed.nn` sums the statistics,
+    since its backward pass sums the gradients over ranks as well.
     """
 
     def forward(self, x: Matrix) -> Tensor:
@@ -257,16 +257,16 @@ def batch_norm_on_rank(
 
     norm = SharedBatchNorm if shared else nn.BatchNorm1d
     model = batch_norm_model(inputs.shape[1], int(labels.max()) + 1, norm)
-    mine = own(shares(len(inputs), world_size), rank)
+    my_rows = own(shares(len(inputs), world_size), rank)
     options = dict(loss_of=classification_loss)
-    return _train_with("ddp", model, inputs[mine], labels[mine], 1, **options)
+    return _train_with("ddp", model, inputs[my_rows], labels[my_rows], 1, **options)
 
 
 @check_arguments
 def sampled_rows(n_rows: Size, world_size: Size, sampler: bool, seed: Count = 0) -> list[list[int]]:
-    """Rows that each rank's loader reads in an epoch, with a `DistributedSampler` or without.
+    """Rows that each rank's loader reads in an epoch, with or without a `DistributedSampler`.
 
-    Without one every rank shuffles the same rows by the same seed: all do the same work.
+    Without it every rank shuffles all rows with the same seed: all ranks do the same work.
     """
     from torch.utils.data import DistributedSampler, RandomSampler
 

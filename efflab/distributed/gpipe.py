@@ -1,8 +1,8 @@
-"""GPipe's measured throughputs beside what its bubble allows (Huang et al. 2019, Tables 2 and 3).
+"""GPipe's measured throughputs against its ideal bubble (Huang et al. 2019, Tables 2 and 3).
 
 Ideal: K equal stages, no communication, and one batch cut into M micro-batches. The paper
-adjusted the batch to the memory, its AmoebaNet does not cut into equal stages, and each stage's
-forward pass is recomputed before the backward, partly while it would wait.
+adjusted the batch to the memory, its AmoebaNet has unequal stages, and each stage's forward pass
+is recomputed before the backward pass, partly in time that would be idle.
 """
 
 from efflab.arguments import check_arguments
@@ -10,12 +10,12 @@ from efflab.data import read_published
 from efflab.rules import Size
 
 BACKWARD = 2.0
-"""Time of a backward pass in forward passes: a product for the inputs, one for the weights."""
+"""Time of a backward pass in forward passes: one product for the inputs, one for the weights."""
 
 
 @check_arguments
 def speedup(n_stages: Size, n_microbatches: Size) -> float:
-    """Throughput in those of one device: K stages less their bubble, K M / (M + K - 1).
+    """Throughput relative to one device: K stages minus their bubble, K M / (M + K - 1).
 
     >>> round(speedup(8, 32), 2)
     6.56
@@ -25,7 +25,7 @@ def speedup(n_stages: Size, n_microbatches: Size) -> float:
 
 @check_arguments
 def recompute_speedup(n_stages: Size, n_microbatches: Size, *, overlap: bool = True) -> float:
-    """As `speedup`, in throughputs of one device that recomputes too.
+    """As `speedup`, relative to one device that recomputes too.
 
     With `overlap` a stage recomputes while it waits for the gradient (section 2.3): its K - 1 waits
     are as long as without recomputation, while its work grows.
@@ -38,15 +38,15 @@ def recompute_speedup(n_stages: Size, n_microbatches: Size, *, overlap: bool = T
 
 
 def _speedup(n_stages: int, n_microbatches: int, recompute: float, waits: float) -> float:
-    """`waits`: time of a micro-batch in a stage that each of the K - 1 others waits for."""
+    """K work / (work + (K - 1) waits); `waits`: time per stage of filling and draining."""
     work = n_microbatches * (1.0 + BACKWARD + recompute)
     return n_stages * work / (work + (n_stages - 1) * waits)
 
 
 def published_rows() -> list[dict]:
-    """The tables' rows with `ideal` and `recomputed` throughputs, both over that of the same row.
+    """The rows, by model, with `ideal` and `recomputed` throughputs, relative to its first row.
 
-    Each model's first row is 1 in the paper; `over_ideal` is measured over ideal.
+    So is the paper's `throughput`; `over_ideal` is measured over ideal.
     """
     rows = []
     first: dict[tuple[int, str], tuple[int, int]] = {}

@@ -1,9 +1,9 @@
-"""Several processes of one machine as the ranks of a gloo group, from a notebook or a script.
+"""Runs a function on several processes of one machine, the ranks of a gloo group.
 
-`launch` starts them for one function, `RankPool` keeps them for several. Each rank is a plain
-Python process, started afresh and not forked (a fork would copy torch's locked mutexes), and not
-through `multiprocessing`, which runs the caller's main script again in every child and leaves a
-helper process behind. How a rank lives is in `efflab.distributed.rank`.
+`launch` starts them for one function, `RankPool` keeps them for several. Each rank is a new Python
+process: not a fork, which would copy torch's locked mutexes, and not a `multiprocessing` child,
+which would run the caller's main script again and leave a helper process behind. What runs inside
+a rank is in `efflab.distributed.rank`.
 """
 
 import os
@@ -22,18 +22,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from efflab.arguments import check_arguments
+from efflab.base.significant import significant
 from efflab.distributed.process import RankProcess
 from efflab.distributed.rank import report as report
 from efflab.errors import require, require_int
-from efflab.significant import significant
 
 MAX_RANKS = 64
 START_SECONDS = 60.0
 POLL_SECONDS = 0.25
 GRACE_SECONDS = 0.5
-"""How long after a first failure others are waited for, to tell the cause from what it caused."""
+"""Time to collect further failures after the first, to tell the cause from its consequences."""
 WHERE_SECONDS = 2.0
-"""How long a rank that did not finish has for saying where it is."""
+"""Time in which a rank that did not finish must report its stack."""
 LOOPBACK_SECONDS = 5.0
 Progress = Callable[[int, object], None]
 Message = tuple[int, str, bytes]
@@ -56,9 +56,9 @@ def launch(
 
     The gloo group is up when `fn` starts, and each rank uses one thread. `timeout` (seconds) counts
     from then; starting has its own limit of 60 s. `fn` must be importable, arguments and results
-    picklable; tensors travel as copies. What a rank gives to `report` reaches
+    picklable; tensors are copied. What a rank passes to `report` reaches
     `on_progress(rank, message)` while it runs. A rank that raises, dies or does not finish ends
-    them all: `RankError`. No process is left, however this ends.
+    all ranks with a `RankError`. No process is left behind in any case.
     """
     require_function(fn)
     _require_seconds(timeout)
@@ -68,23 +68,23 @@ def launch(
 
 @check_arguments
 class RankPool:
-    """`n_procs` ranks that stay up from call to call, so that starting them is paid once.
+    """`n_procs` ranks that stay up between calls, so that they are started only once.
 
     `with RankPool(2) as pool: pool.run(fn, ...)`, or over several cells of a notebook
-    `pool = RankPool(2)` until `pool.close()`. They end with the block, with `close`, when nobody
-    holds the pool any more (its cell ran again), or with the Python that started them. After a
-    failure the next `run` starts new ones. One job at a time: a second thread waits. A function's
-    module is imported once, as it was at its first use.
+    `pool = RankPool(2)` until `pool.close()`. They end with the block, with `close`, when the pool
+    is garbage-collected (its cell ran again), or with the Python process that started them. After
+    a failure the next `run` starts new ones. One job runs at a time: a second thread waits. Ranks
+    import a function's module once, so later edits of it are not seen.
     """
 
     def __init__(self, n_procs: int):
         _require_ranks(n_procs)
         self.n_procs = n_procs
         self._lock = threading.Lock()
-        self._up = _Up()
-        self._ranks = self._up.ranks
+        self._processes = _Processes()
+        self._ranks = self._processes.ranks
         self._inbox: queue.Queue = queue.Queue()
-        weakref.finalize(self, self._up.end)
+        weakref.finalize(self, self._processes.end)
 
     def __enter__(self) -> "RankPool":
         with self._lock:
@@ -96,11 +96,11 @@ class RankPool:
 
     @property
     def pids(self) -> list[int]:
-        """The ranks' process ids, in order; none while they are down."""
+        """The ranks' process ids, in order; [] while they are down."""
         return [rank.process.pid for rank in self._ranks]
 
     def run(self, fn: Callable, *args, timeout: float, on_progress: Progress | None = None) -> list:
-        """As `launch`, on these ranks; their random state stays as the last job left it."""
+        """As `launch`, on these ranks; they keep their random state from job to job."""
         require_function(fn)
         _require_seconds(timeout)
         job = _pickle(fn, args)
@@ -116,15 +116,15 @@ class RankPool:
                 raise
 
     def close(self) -> None:
-        """End the ranks, at once; harmless where there are none."""
-        self._up.end()
+        """End the ranks at once; does nothing if there are none."""
+        self._processes.end()
 
     def _start(self) -> None:
         if self._ranks:
             return
         _require_loopback()
         self._inbox = queue.Queue()
-        folder = self._up.new_folder()
+        folder = self._processes.new_folder()
         try:
             for number in range(self.n_procs):
                 self._ranks.append(RankProcess(number, self.n_procs, folder, self._inbox))
@@ -134,24 +134,24 @@ class RankPool:
             raise
 
     def _gather(self, kind: str, timeout: float, on_progress: Progress | None) -> list[bytes]:
-        """One message of this kind from every rank, in their order."""
+        """One message of this kind from every rank, in order of rank."""
         answers: dict[int, bytes] = {}
         deadline = time.monotonic() + timeout
         while len(answers) < self.n_procs:
             message = self._next(deadline)
             if message is None:
-                raise self._late(kind, timeout, set(range(self.n_procs)) - set(answers))
+                raise self._timeout_error(kind, timeout, set(range(self.n_procs)) - set(answers))
             rank, what, payload = message
             if what == kind:
                 answers[rank] = payload
             elif what == "progress" and on_progress is not None:
                 on_progress(rank, _receive(rank, payload))
             elif what in ("raised", "gone"):
-                raise self._failure(message)
+                raise self._rank_error(message)
         return [answers[rank] for rank in range(self.n_procs)]
 
     def _next(self, deadline: float) -> Message | None:
-        """The next message of any rank, or that one is gone; None at the deadline."""
+        """The next message of any rank, or "gone" for a dead one; None at the deadline."""
         while (left := deadline - time.monotonic()) > 0:
             with suppress(queue.Empty):
                 return self._inbox.get(timeout=min(left, POLL_SECONDS))
@@ -160,8 +160,8 @@ class RankPool:
                     return number, "gone", b""
         return None
 
-    def _failure(self, message: Message) -> RankError:
-        """The cause: a rank that is gone, rather than those whose connection to it then broke."""
+    def _rank_error(self, message: Message) -> RankError:
+        """The error to raise: of a dead rank first, since others fail when their peer dies."""
         deadline = time.monotonic() + GRACE_SECONDS
         messages = [message]
         while messages[-1][1] != "gone" and (later := self._next(deadline)):
@@ -172,8 +172,8 @@ class RankPool:
         rank, _, text = next(m for m in messages if m[1] == "raised")
         return RankError(rank, "raised", pickle.loads(text))
 
-    def _late(self, kind: str, timeout: float, missing: set[int]) -> RankError:
-        """Where each rank that did not finish is; the one named is not merely waiting for it."""
+    def _timeout_error(self, kind: str, timeout: float, missing: set[int]) -> RankError:
+        """The error for a timeout: names a rank that does not just wait for others, with stacks."""
         for rank in missing:
             self._ranks[rank].order("where", None)
         stacks = dict.fromkeys(sorted(missing), "  (no answer: stopped, or in native code)")
@@ -191,8 +191,8 @@ class RankPool:
 
 
 @dataclass
-class _Up:
-    """What is up of a pool, apart from it: whoever ends it must not keep the pool alive."""
+class _Processes:
+    """A pool's processes and folder, apart: the pool's finalizer must not reference the pool."""
 
     ranks: list[RankProcess] = field(default_factory=list)
     folder: TemporaryDirectory | None = None
@@ -216,7 +216,7 @@ class _Up:
 
 
 def _receive(rank: int, payload: bytes):
-    """What a rank sent. Reading it runs code of its types, which may not end the caller either."""
+    """Unpickle a rank's message. That runs code of its types, so any error becomes `RankError`."""
     try:
         return pickle.loads(payload)
     except KeyboardInterrupt:
@@ -226,7 +226,7 @@ def _receive(rank: int, payload: bytes):
 
 
 def _require_loopback() -> None:
-    """Without it gloo would wait for the kernel's time-out, a minute or more."""
+    """Fail at once if loopback is down; gloo would wait for the kernel's timeout, over a minute."""
     try:
         with socket.create_server(("127.0.0.1", 0)) as server:
             socket.create_connection(server.getsockname(), LOOPBACK_SECONDS).close()
@@ -239,7 +239,7 @@ def _require_loopback() -> None:
 
 
 def require_function(fn) -> None:
-    """`fn` must be what a fresh Python can import: its module's attribute of that name."""
+    """`fn` must be importable in a new Python process: its module's attribute of that name."""
     module, name = getattr(fn, "__module__", ""), getattr(fn, "__qualname__", "")
     value = None if module == "__main__" else sys.modules.get(module or "")
     for part in name.split("."):
@@ -252,8 +252,8 @@ def require_function(fn) -> None:
 
 
 def _require_seconds(timeout) -> None:
-    fine = isinstance(timeout, int | float) and 0 < timeout <= threading.TIMEOUT_MAX
-    require(fine, "timeout", timeout, "a positive, finite number of seconds")
+    is_valid = isinstance(timeout, int | float) and 0 < timeout <= threading.TIMEOUT_MAX
+    require(is_valid, "timeout", timeout, "a positive, finite number of seconds")
 
 
 def _require_ranks(n_procs) -> None:

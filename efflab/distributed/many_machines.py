@@ -1,11 +1,11 @@
-"""The notebooks' training on ranks that somebody else started: many machines, through torchrun.
+"""The notebooks' training on ranks that torchrun started, on one or many machines.
 
     torchrun --nnodes 2 --nproc-per-node 2 --rdzv-backend c10d --rdzv-endpoint HOST:29400 \\
         -m efflab.distributed.many_machines --stage 3 --steps 20
 
-docs/many-machines.md says more. Rank 0 draws the batch, for machines may have other versions of the
-library; every rank takes its rows. Rank 0 prints the mean loss of each step and what a rank holds,
-and with `--out` writes both as JSON.
+docs/many-machines.md says more. Rank 0 draws the batch, since machines may have different versions
+of the standard library; every rank takes its rows. Rank 0 prints the mean loss of each step and the
+bytes that a rank holds, and with `--out` writes both as JSON.
 """
 
 import argparse
@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from efflab.base.files import write_atomically
 from efflab.config import PRESETS
 from efflab.data import random_windows, stdlib_tokens
 from efflab.distributed import zero
 from efflab.errors import require
-from efflab.files import write_atomically
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def report(args: argparse.Namespace, rank: int, world_size: int) -> None:
-    """Train; rank 0 tells."""
+    """Train; rank 0 prints and writes the results."""
     batch = torch.empty(2, args.rows, args.seq_len, dtype=torch.long)
     if rank == 0:
         windows = random_windows(stdlib_tokens("train"), args.rows, args.seq_len, seed=0)

@@ -1,6 +1,6 @@
-"""Conjugate pairs of tensor parallelism: what one does forward, the other does backward.
+"""Conjugate operators of tensor parallelism: each one's backward pass is its partner's forward.
 
-Shoeybi et al. 2019, section 3, calls the first two f and g.
+Shoeybi et al. 2019, section 3, call the first two f and g.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def _own(x: Tensor) -> Tensor:
     return x.chunk(dist.get_world_size(), -1)[dist.get_rank()]
 
 
-def _same(x: Tensor) -> Tensor:
+def _identity(x: Tensor) -> Tensor:
     return x.view_as(x)
 
 
@@ -39,7 +39,7 @@ def _ranks() -> range:
 
 
 class _Pair(torch.autograd.Function):
-    """`ahead` in the forward pass, `back` on the gradient."""
+    """Applies `ahead` in the forward pass and `back` to the gradient."""
 
     @staticmethod
     def forward(ctx, x: Tensor, ahead: Callable, back: Callable) -> Tensor:
@@ -53,14 +53,14 @@ class _Pair(torch.autograd.Function):
 
 @check_arguments
 def copy_to_ranks(x: Tensor) -> Tensor:
-    """The paper's f: identity forward; backward the sum, for every rank used x for its own part."""
-    return _Pair.apply(x, _same, _sum)
+    """The paper's f: identity forward; backward the sum, since every rank used x for its part."""
+    return _Pair.apply(x, _identity, _sum)
 
 
 @check_arguments
 def sum_over_ranks(x: Tensor) -> Tensor:
-    """The paper's g: the sum forward; backward identity, for every summand has its gradient."""
-    return _Pair.apply(x, _sum, _same)
+    """The paper's g: the sum forward; backward identity, since each summand has that gradient."""
+    return _Pair.apply(x, _sum, _identity)
 
 
 @check_arguments

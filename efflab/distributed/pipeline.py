@@ -1,8 +1,8 @@
-"""A simulator of pipeline parallelism: how long a step takes, who idles, who holds what.
+"""A simulator of pipeline parallelism: the time of a step, and each rank's idle time and memory.
 
-A schedule is data, each rank's list of tasks (`efflab.distributed.schedules`). `run` plays any such
-lists by two rules: a rank does its tasks in its order, one at a time, and a task starts when what
-it needs has arrived. `simulate` plays one of the known schedules.
+A schedule is data, each rank's list of tasks (`efflab.distributed.schedules`). `run` simulates any
+such lists by two rules: a rank runs its tasks in order, one at a time, and a task starts when its
+input has arrived. `simulate` runs one of the known schedules.
 """
 
 from collections import deque
@@ -18,16 +18,17 @@ from efflab.errors import require, require_number
 from efflab.rules import Size
 
 BEFORE = {"F": None, "B": "F", "I": "F", "W": "I"}
-"""What a rank must have done last for the same micro-batch and chunk."""
+"""The task that must come directly before, for the same micro-batch and chunk."""
 Place = tuple[int, int]
 """(rank, chunk)"""
 
 
 class _Rule(NamedTuple):
-    """What holds for all tasks of one kind and place; the lists have a time for each micro-batch.
+    """Data flow of all tasks of one kind and place; the lists have a time for each micro-batch.
 
-    `needs` is when a task's input arrives, infinity until that is known; it is made at `source`.
-    What a task makes reaches `reader`, a rank, `delay` seconds after its end, noted in `gives`.
+    `needs`: when the input, computed at `source`, arrives; infinity until known. The output reaches
+    the rank `reader` `delay` seconds after the task's end, which is written into `gives`. One
+    task's `gives` is another's `needs`: the same list.
     """
 
     seconds: float
@@ -55,7 +56,7 @@ def simulate(
 ) -> Timeline:
     """One training step of a pipeline; the times are those of a micro-batch in each stage.
 
-    `schedules.orders` has the schedules, `run` what is assumed of times. "interleaved" cuts each
+    See `schedules.orders` for the schedules and `run` for the assumptions. "interleaved" cuts each
     rank's layers into `n_chunks` equal chunks.
 
     >>> simulate([1.0] * 4, [2.0] * 4, 8).bubble_fraction  # 3 / (8 + 3)
@@ -88,20 +89,20 @@ def run(
     transfer_seconds: float = 0.0,
     recompute: bool = False,
 ) -> Timeline:
-    """Play each rank's list of tasks, those of a schedule of your own as well.
+    """Simulate each rank's list of tasks, of any schedule.
 
-    Each chunk of each rank does, for each of its micro-batches, F and then B, or F, I and W; I and
+    Each chunk of each rank runs, for each of its micro-batches, F and then B, or F, I and W; I and
     W take half of the backward's time each. A micro-batch passes chunk 0 of all ranks, then chunk 1
     of all, and so on; a chunk takes 1 / n_chunks of its rank's times. If `two_way`, each rank has
-    two whole stages instead: the first half of the micro-batches passes chunk 0 of rank 0, 1, ...,
-    the second half chunk 1 of the last rank, the one before it, ..., both stage 0, 1, ... of it.
+    two whole stages instead: the first half of the micro-batches passes chunk 0 of ranks 0, 1, ...,
+    the second half chunk 1 of the ranks in reverse order; both begin with stage 0.
 
-    What is made for another rank arrives `transfer_seconds` later; meanwhile both compute, and
-    links take any number at once. `recompute` adds the forward's time to each B or I (then what
-    is held of a micro-batch is only the stage's input).
+    Data for another rank arrives `transfer_seconds` later; transfers overlap with computing and
+    with one another. `recompute` adds the forward's time to each B or I (a held micro-batch is
+    then only the stage's input).
 
-    Lists in which a task is missing, doubled, or before what it needs, or whose ranks wait for one
-    another for ever, are a `ValueError` that names rank, task and what it lacks.
+    A task that is missing, doubled, or before its input, or ranks in a deadlock, are a `ValueError`
+    that names rank, task and what it lacks.
     """
     _require_times(forward_seconds, backward_seconds, transfer_seconds)
     n_ranks = len(forward_seconds)
@@ -119,11 +120,11 @@ def run(
     ]
     paths = _paths(n_ranks, n_chunks, two_way)
     rules = _rules(paths, seconds, n_microbatches, transfer_seconds)
-    return _timeline(orders, *_play(orders, rules), share)
+    return _timeline(orders, *_run_tasks(orders, rules), share)
 
 
 def _timeline(orders: Orders, starts: list, ends: list, chunks_per_stage: int) -> Timeline:
-    """A `Timeline` whose check is left out, for it would take longer than to play the tasks."""
+    """A `Timeline` without its argument check, which would take longer than the simulation."""
     timeline = object.__new__(Timeline)
     unchecked(Timeline.__init__)(timeline, orders, starts, ends, chunks_per_stage)
     return timeline
@@ -133,23 +134,23 @@ def _timeline(orders: Orders, starts: list, ends: list, chunks_per_stage: int) -
 
 
 def _paths(n_ranks: int, n_chunks: int, two_way: bool) -> list[list[Place]]:
-    """The places that micro-batches pass in the forward direction, in the order of the stages."""
+    """The (rank, chunk) places that micro-batches pass in the forward pass, stage by stage."""
     if two_way:
         return [[(r, 0) for r in range(n_ranks)], [(r, 1) for r in reversed(range(n_ranks))]]
     return [[(rank, chunk) for chunk in range(n_chunks) for rank in range(n_ranks)]]
 
 
 def _microbatches(n_microbatches: int, n_chunks: int, two_way: bool) -> list[range]:
-    """Those that pass each chunk."""
+    """The micro-batches that pass each chunk."""
     if two_way:
         return [range(n_microbatches // 2), range(n_microbatches // 2, n_microbatches)]
     return [range(n_microbatches)] * n_chunks
 
 
 def _seconds(forward: float, backward: float, recompute: bool) -> dict[str, float]:
-    """Of each kind of task."""
-    again = forward if recompute else 0.0
-    return {"F": forward, "B": backward + again, "I": backward / 2 + again, "W": backward / 2}
+    """Seconds of each kind of task."""
+    extra = forward if recompute else 0.0
+    return {"F": forward, "B": backward + extra, "I": backward / 2 + extra, "W": backward / 2}
 
 
 def _rules(
@@ -164,31 +165,32 @@ def _rules(
         for i, (rank, chunk) in enumerate(path):
             before, after = path[max(i - 1, 0)], path[min(i + 1, len(path) - 1)]
             delay = {place: transfer * (place[0] != rank) for place in (before, after)}
-            took = seconds[i % len(seconds)]
-            turns = after == path[i]  # the last stage: its own forward is what the backward needs
-            to_after = (gradients[i] if turns else activations[i + 1], after[0], delay[after])
+            times = seconds[i % len(seconds)]
+            is_last = after == path[i]  # its own forward pass starts the backward pass
+            to_after = (gradients[i] if is_last else activations[i + 1], after[0], delay[after])
             to_before = (gradients[i - 1] if i else unread, before[0], delay[before])
             back = (gradients[i], after, *to_before)
             rules[rank] |= {
-                ("F", chunk): _Rule(took["F"], activations[i], before, *to_after),
-                ("B", chunk): _Rule(took["B"], *back),
-                ("I", chunk): _Rule(took["I"], *back),
-                ("W", chunk): _Rule(took["W"], activations[0], (rank, chunk), unread, rank, 0.0),
+                ("F", chunk): _Rule(times["F"], activations[i], before, *to_after),
+                ("B", chunk): _Rule(times["B"], *back),
+                ("I", chunk): _Rule(times["I"], *back),
+                # W needs no other rank's data: its input is there from the start, nobody reads it
+                ("W", chunk): _Rule(times["W"], activations[0], (rank, chunk), unread, rank, 0.0),
             }
     return rules
 
 
-def _play(orders: Orders, rules: Rules) -> tuple[list[list[float]], list[list[float]]]:
-    """Starts and ends of all tasks; a rank that must wait sleeps until something arrives for it."""
+def _run_tasks(orders: Orders, rules: Rules) -> tuple[list[list[float]], list[list[float]]]:
+    """Starts and ends of all tasks; a waiting rank is set aside until something arrives for it."""
     starts: list[list[float]] = [[] for _ in orders]
     ends: list[list[float]] = [[] for _ in orders]
     awake = deque(range(len(orders)))
     asleep = [False] * len(orders)
     while awake:
         rank = awake.popleft()
-        order, rule, begun, ended = orders[rank], rules[rank], starts[rank], ends[rank]
-        clock = ended[-1] if ended else 0.0
-        for i in range(len(ended), len(order)):
+        order, rule, rank_starts, rank_ends = orders[rank], rules[rank], starts[rank], ends[rank]
+        clock = rank_ends[-1] if rank_ends else 0.0
+        for i in range(len(rank_ends), len(order)):
             kind, microbatch, chunk, together = order[i]
             seconds, needs, _, gives, reader, delay = rule[kind, chunk]
             arrival = needs[microbatch]
@@ -202,15 +204,15 @@ def _play(orders: Orders, rules: Rules) -> tuple[list[list[float]], list[list[fl
                 break
             if arrival > clock:
                 clock = arrival
-            begun.append(clock)
+            rank_starts.append(clock)
             clock += seconds
-            ended.append(clock)
+            rank_ends.append(clock)
             gives[microbatch] = clock + delay
             if asleep[reader]:
                 asleep[reader] = False
                 awake.append(reader)
     if any(asleep):
-        raise _deadlock(orders, rules, [len(ended) for ended in ends])
+        raise _deadlock(orders, rules, [len(rank_ends) for rank_ends in ends])
     return starts, ends
 
 
@@ -226,27 +228,27 @@ def _require_times(forward: Times, backward: Times, transfer: float) -> None:
 
 
 def _require_complete(rank: int, order: list[Task], microbatches: list[range]) -> None:
-    """Every micro-batch must pass every chunk of the rank, its tasks once and in their order."""
+    """Every micro-batch must pass every chunk of the rank, each task once and in order."""
     last: dict[tuple[int, int], str | None] = {}
     for chunk, passing in enumerate(microbatches):
         last |= dict.fromkeys((microbatch, chunk) for microbatch in passing)
     for i, (kind, microbatch, chunk, _) in enumerate(order):
         if last.get((microbatch, chunk), "not there") != BEFORE.get(kind, "unknown"):
-            raise _why_misplaced(rank, order, i, microbatches)
+            raise _order_error(rank, order, i, microbatches)
         last[microbatch, chunk] = kind
-    joined = [i for i, task in enumerate(order) if task.together]
-    for i in joined:
-        alone = any(not partner.together for partner in order[i + 1 : i + 2])
-        require(alone, f"orders[{rank}]", str(order[i]), "one more task to run together with")
-    for (microbatch, chunk), done in last.items():
-        missing = {None: "F", "F": "B", "I": "W"}.get(done)
+    pair_starts = [i for i, task in enumerate(order) if task.together]
+    for i in pair_starts:
+        has_partner = any(not partner.together for partner in order[i + 1 : i + 2])
+        require(has_partner, f"orders[{rank}]", str(order[i]), "one more task to run together with")
+    for (microbatch, chunk), last_kind in last.items():
+        missing = {None: "F", "F": "B", "I": "W"}.get(last_kind)
         if missing:
             lacks = Task(missing, microbatch, chunk)
             raise ValueError(f"orders[{rank}]: expected every task, but rank {rank} lacks {lacks}")
 
 
-def _why_misplaced(rank: int, order: list[Task], i: int, microbatches: list[range]) -> ValueError:
-    """Why the rank's ith task cannot stand there."""
+def _order_error(rank: int, order: list[Task], i: int, microbatches: list[range]) -> ValueError:
+    """The error that says why the rank's ith task cannot come at that position."""
     task = order[i]
     before = [t.kind for t in order[:i] if t[1:3] == task[1:3]]
     if task.kind not in KINDS:
@@ -265,12 +267,12 @@ def _waits(rules: dict[tuple[str, int], _Rule], task: Task) -> bool:
     return rules[task.kind, task.chunk].needs[task.microbatch] == inf
 
 
-def _deadlock(orders: Orders, rules: Rules, done: list[int]) -> ValueError:
-    """Follow who waits for whom from a rank that waits until the circle closes."""
-    rank = next(r for r, n in enumerate(done) if n < len(orders[r]))
+def _deadlock(orders: Orders, rules: Rules, n_done: list[int]) -> ValueError:
+    """The error for a deadlock: follow who waits for whom until a rank comes up again."""
+    rank = next(r for r, n in enumerate(n_done) if n < len(orders[r]))
     waits: dict[int, str] = {}
     while rank not in waits:
-        task = next(t for t in orders[rank][done[rank] :] if _waits(rules[rank], t))
+        task = next(t for t in orders[rank][n_done[rank] :] if _waits(rules[rank], t))
         other = rules[rank][task.kind, task.chunk].source
         forward = task.kind == "F" or other == (rank, task.chunk)
         needed = next(

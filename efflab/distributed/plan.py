@@ -1,7 +1,7 @@
 """The best tensor x pipeline x data split of a training run that fits the devices' memory.
 
-All splits are tried (Narayanan et al. 2021, section 3, gives heuristics for the same choice);
-`efflab.distributed.split` says what each costs, and by which model.
+All splits are tried (Narayanan et al. 2021, section 3, give heuristics for the same choice);
+`efflab.distributed.split` has the cost model.
 """
 
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from functools import lru_cache
 from math import gcd, isqrt
 
 from efflab.arguments import check_arguments, unchecked
+from efflab.base.significant import significant
 from efflab.config import ModelConfig
 from efflab.devices import Device
 from efflab.distributed.split import RECOMPUTE, Cluster, Split, Training
 from efflab.distributed.split import Plan as Plan
 from efflab.rules import Size
-from efflab.significant import significant
 
 GB = 1e9
 
@@ -32,7 +32,7 @@ def best_plan(
 ) -> Plan:
     """The fastest split over all of `n_devices` that fits; a step is global_batch x seq_len tokens.
 
-    A `ValueError` says what would do where none fits, or where the number does not divide so.
+    If none fits, or `n_devices` does not factor so, a `ValueError` says what would work.
 
     >>> from efflab.config import PRESETS
     >>> from efflab.devices import DEVICES
@@ -47,16 +47,16 @@ def best_plan(
 
 @check_arguments
 def rank_plans(training: Training, n_devices: Size, zero_stage: int = 0) -> list[Plan]:
-    """`fitting_plans`, of which there is one at least: else a `ValueError` says what would do."""
+    """`fitting_plans`, at least one; if there is none, a `ValueError` says what would work."""
     plans = fitting_plans(training, n_devices, zero_stage)
     if not plans:
-        raise ValueError(_what_would_do(training, n_devices, zero_stage))
+        raise ValueError(_advise(training, n_devices, zero_stage))
     return plans
 
 
 @check_arguments
 def fitting_plans(training: Training, n_devices: Size, zero_stage: int = 0) -> list[Plan]:
-    """Every split that fits, the fastest first; of equally fast ones the one that needs less."""
+    """Every split that fits into memory, the fastest first; ties by less memory."""
     evaluate = unchecked(Training.evaluate)
     plans = (evaluate(training, split) for split in splits(training, n_devices, zero_stage))
     memory = _memory(training)
@@ -66,7 +66,7 @@ def fitting_plans(training: Training, n_devices: Size, zero_stage: int = 0) -> l
 
 @check_arguments
 def splits(training: Training, n_devices: Size, zero_stage: int = 0) -> Iterator[Split]:
-    """All over `n_devices`, not interleaved, with every micro-batch and kind of recomputation."""
+    """All non-interleaved splits over `n_devices`, with all micro-batches and recomputations."""
     for tp, pp, dp in _grids(training):
         if tp * pp * dp == n_devices:
             for n_microbatches in _divisors(training.global_batch // dp):
@@ -76,7 +76,7 @@ def splits(training: Training, n_devices: Size, zero_stage: int = 0) -> Iterator
 
 
 def _grids(training: Training) -> Iterator[tuple[int, int, int]]:
-    """Each (tp, pp, dp) that divides: heads and hidden units in a node, layers, the batch."""
+    """Each (tp, pp, dp) that divides heads and hidden units (tp within a node), layers, batch."""
     config = training.config
     for tp in _divisors(gcd(config.n_head, config.d_ff)):
         if tp <= training.cluster.node_devices:
@@ -87,7 +87,7 @@ def _grids(training: Training) -> Iterator[tuple[int, int, int]]:
 
 @lru_cache(maxsize=256)
 def _divisors(n: int) -> tuple[int, ...]:
-    """A search asks for those of the same few numbers thousands of times."""
+    """All divisors of n; cached, since a search needs those of few numbers thousands of times."""
     small = [d for d in range(1, isqrt(n) + 1) if n % d == 0]
     return tuple(sorted({*small, *(n // d for d in small)}))
 
@@ -96,10 +96,10 @@ def _memory(training: Training) -> float:
     return training.device.memory_bytes or 0.0
 
 
-# --- What would do -------------------------------------------------------------------------------
+# --- What would work -----------------------------------------------------------------------------
 
 
-def _what_would_do(training: Training, n_devices: int, zero_stage: int) -> str:
+def _advise(training: Training, n_devices: int, zero_stage: int) -> str:
     needed = [training.memory_bytes(s) for s in splits(training, n_devices, zero_stage)]
     if not needed:
         return _no_division(training, n_devices)
@@ -119,29 +119,30 @@ def _no_division(training: Training, n_devices: int) -> str:
 
 
 def _no_room(training: Training, n_devices: int, zero_stage: int, least: float) -> str:
-    """The fewest devices that would do, or the memory that any number of them would need."""
+    """Says the fewest devices that would work, or the memory needed with any number of them."""
     leanest: dict[int, float] = {}
     for tp, pp, dp in _grids(training):
-        needed = _leanest(training, tp, pp, dp, zero_stage)
+        needed = _least_bytes(training, tp, pp, dp, zero_stage)
         leanest[tp * pp * dp] = min(needed, leanest.get(tp * pp * dp, needed))
     memory = _memory(training)
     enough = [n for n, needed in leanest.items() if n > n_devices and needed <= memory]
     here = f"here the leanest split needs {least / GB:.1f} GB a device"
     if enough:
-        return f"n_devices={n_devices}: expected {min(enough)} or more for {_of(training)}; {here}"
+        expected = f"{min(enough)} or more for {_device_text(training)}"
+        return f"n_devices={n_devices}: expected {expected}; {here}"
     never = f"split over any number it needs {min(leanest.values()) / GB:.1f} GB"
     own = significant(memory / GB)
     return f"device={training.device.name!r}: expected more than its {own} GB; {never}"
 
 
-def _leanest(training: Training, tp: int, pp: int, dp: int, zero_stage: int) -> float:
-    """Least bytes a device of this grid: one sequence at a time."""
-    alone = (
+def _least_bytes(training: Training, tp: int, pp: int, dp: int, zero_stage: int) -> float:
+    """Least bytes per device on this grid: micro-batches of one sequence."""
+    splits = (
         Split(tp, pp, dp, training.global_batch // dp, zero_stage=zero_stage, recompute=how)
         for how in RECOMPUTE
     )
-    return min(training.memory_bytes(split) for split in alone)
+    return min(training.memory_bytes(split) for split in splits)
 
 
-def _of(training: Training) -> str:
+def _device_text(training: Training) -> str:
     return f"{training.device.name} of {significant(_memory(training) / GB)} GB"

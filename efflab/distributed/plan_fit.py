@@ -1,11 +1,11 @@
-"""The planner's model beside published runs: its constants fitted, its errors on rows left out.
+"""The planner's model against published runs: fitted constants, and errors on held-out rows.
 
 Rows are those of Narayanan et al. 2021: Table 1 (tensor + pipeline + data, "PTD-P", seven models)
-and Table 2 (the same beside ZeRO-3, two models). Table 1 alone is a weak test, for its rows differ
-by less than a fifth: one number for all of them is as good as a model. Table 2's range over a
-factor of four. A row is predicted by constants that no row of its model has helped to fit.
+and Table 2 (PTD-P against ZeRO-3, two models). Table 1 alone is a weak test, since its rows differ
+by less than a fifth: a constant predicts them as well as a model. Table 2's range over a factor of
+four. Each row is predicted with constants that were fitted without the rows of its model.
 
-What the model leaves out was chosen in sight of all rows, though: that ZeRO-3's gathers hide behind
+One modelling choice was made with all rows in sight, though: that ZeRO-3's gathers overlap with
 computing and its gradients' sums do not. `hides_gradients` shows the alternative, which ranks two
 pairs wrong.
 """
@@ -23,7 +23,7 @@ from efflab.errors import require
 VOCABULARY, SEQ_LEN, DEVICE = 51200, 2048, DEVICES["A100 80GB SXM"]
 PTDP, ZERO = "PTD-P", "ZeRO-3"
 START = Constants(products=0.5, crossings=2.0, network=0.5)
-"""Where a fit begins."""
+"""Starting point of a fit."""
 
 
 def published_rows() -> list[dict]:
@@ -36,14 +36,14 @@ def published_rows() -> list[dict]:
 
 @check_arguments
 def config_of(row: dict) -> ModelConfig:
-    """The row's model."""
+    """The config of the row's model."""
     hidden, sizes = row["hidden"], (VOCABULARY, SEQ_LEN)
     return ModelConfig(row["layers"], row["heads"], hidden, 4 * hidden, *sizes, causal=True)
 
 
 @check_arguments
 def split_of(row: dict) -> Split:
-    """How the row split it, everything recomputed."""
+    """The row's split, with full recomputation."""
     tp, pp = row["tensor_parallel"], row["pipeline_parallel"]
     dp = row["gpus"] // (tp * pp)
     n_microbatches = row["batch"] // (dp * row["micro_batch"])
@@ -60,7 +60,7 @@ def training_of(row: dict, constants: Constants, hides_gradients: bool = False) 
 
 @check_arguments
 def tera_flops(row: dict, constants: Constants, hides_gradients: bool = False) -> float:
-    """Predicted TFLOP/s a device, counted as the paper does: with what is recomputed."""
+    """Predicted TFLOP/s per device, counting recomputed FLOPs as the paper does."""
     training, split = training_of(row, constants, hides_gradients), split_of(row)
     flops = hardware_flops(training.config, row["batch"], SEQ_LEN, split.recompute)
     return flops / training.evaluate(split).step_seconds / row["gpus"] / TERA
@@ -68,7 +68,7 @@ def tera_flops(row: dict, constants: Constants, hides_gradients: bool = False) -
 
 @check_arguments
 def fit(rows: list[dict], hides_gradients: bool = False) -> Constants:
-    """The three constants with the least squared logarithms of predicted over published."""
+    """The three constants that minimize the squared logarithms of predicted over published."""
     require(len(rows) >= 3, "rows", len(rows), "at least 3, as many as constants")
     from numpy import exp, log
     from scipy.optimize import least_squares
@@ -88,34 +88,36 @@ def fit(rows: list[dict], hides_gradients: bool = False) -> Constants:
 
 @check_arguments
 def left_out(hides_gradients: bool = False) -> list[dict]:
-    """Every row with its `predicted` TFLOP/s and `error` (0.1: a tenth too fast).
+    """Every row with its `predicted` TFLOP/s, held out, and `error` (0.1: 10 % too fast).
 
-    The constants are fitted on the rows of both tables that are of other models.
+    The constants are fitted on the rows of other models in both tables.
     """
     rows = published_rows()
     constants = {model: fit(_others(rows, model), hides_gradients) for model in _models(rows)}
-    return [_judge(row, tera_flops(row, constants[_model(row)], hides_gradients)) for row in rows]
+    return [
+        _with_error(row, tera_flops(row, constants[_model(row)], hides_gradients)) for row in rows
+    ]
 
 
 @check_arguments
 def one_number(number: float | None = None) -> list[dict]:
-    """Table 1 predicted without a model: each row by `number`, or by the mean of the other rows."""
+    """Table 1 predicted by a constant: `number`, or the mean over the rows of other models."""
     rows = [row for row in published_rows() if row["table"] == 1]
     means = (fmean(o["tflops_per_gpu"] for o in _others(rows, _model(row))) for row in rows)
-    return [_judge(row, number or mean) for row, mean in zip(rows, means, strict=True)]
+    return [_with_error(row, number or mean) for row, mean in zip(rows, means, strict=True)]
 
 
 @check_arguments
 def median_error(rows: list[dict]) -> float:
-    """Median of the errors' sizes, 0..1."""
+    """Median of the absolute errors, 0.1 = 10 %."""
     return median(abs(row["error"]) for row in rows)
 
 
 @check_arguments
 def ranking(rows: list[dict]) -> list[dict]:
-    """Table 2's pairs, by model and from few devices to many: is PTD-P predicted faster, as it was?
+    """Table 2's pairs, by model and number of devices: is PTD-P predicted faster, as published?
 
-    `devices` of ZeRO-3; the pair of the fewest has 640 of them against 560 for the larger model.
+    `devices` is ZeRO-3's number: the larger model's first pair is 640 of them against 560 of PTD-P.
     """
     second = sorted((r for r in rows if r["table"] == 2), key=lambda r: r["gpus"])
     zero = (r for r in second if r["scheme"] == ZERO)
@@ -136,7 +138,7 @@ def ranking(rows: list[dict]) -> list[dict]:
     return pairs
 
 
-def _judge(row: dict, predicted: float) -> dict:
+def _with_error(row: dict, predicted: float) -> dict:
     return row | {"predicted": predicted, "error": predicted / row["tflops_per_gpu"] - 1}
 
 

@@ -1,4 +1,4 @@
-"""A rank's process as its parent sees it: started, ordered, listened to, ended."""
+"""A rank's process as its parent sees it: start it, send orders, read messages, end it."""
 
 import os
 import pickle
@@ -16,10 +16,10 @@ CHILD = (
     "from efflab.distributed.rank import main; main()"
 )
 MARK = "EFFLAB_RANK"
-"""A variable that a rank's process hands on to whatever it starts, in whatever session."""
+"""Environment variable that all descendants of a rank inherit, in other sessions too."""
 JOIN_SECONDS = 0.5
 GROUP_SECONDS, POLL_SECONDS = 5.0, 0.005
-"""How long what a rank has started itself may take to die, and how often that is looked at."""
+"""How long a rank's own children may take to die, and how often that is checked."""
 
 
 class RankProcess:
@@ -45,24 +45,24 @@ class RankProcess:
         self._write(pickle.dumps(sys.path) + pickle.dumps(about))
 
     def order(self, kind: str, job: bytes | None) -> None:
-        """Send it on a thread: a rank that is stopped does not read, and nobody may wait for it."""
+        """Send an order on a thread, so that a stopped rank, which does not read, blocks nobody."""
         order = pickle.dumps((kind, job))
         threading.Thread(target=self._write, args=(order,), daemon=True).start()
 
     def _write(self, data: bytes) -> None:
-        with suppress(OSError, ValueError):  # it is gone, which the reader says as well
+        with suppress(OSError, ValueError):  # it is dead, which the reader reports
             self._orders.write(data)
             self._orders.flush()
 
     def _read(self, number: int, inbox: queue.Queue) -> None:
-        """Pass the rank's messages on until its pipe closes, which it does when the rank ends."""
-        with suppress(Exception):  # half a message of a rank that died can be anything
+        """Put the rank's messages into `inbox` until its pipe closes, which means that it ended."""
+        with suppress(Exception):  # a dead rank's last message may be cut short
             while True:
                 inbox.put((number, *pickle.load(self._messages)))
         inbox.put((number, "gone", b""))
 
     def ended(self) -> bool:
-        """Whether the process is over; it stays a zombie, so that its number is not given anew."""
+        """Whether the process ended; it stays a zombie (WNOWAIT), so its pid is not reused."""
         if not hasattr(os, "waitid"):
             return self.process.poll() is not None
         return (
@@ -70,14 +70,14 @@ class RankProcess:
         )
 
     def death(self) -> tuple[str, str]:
-        """(how it ended, the last that it printed)."""
+        """(how it ended, the last 2,000 characters that it printed)."""
         self.kill()
         code = self.process.wait()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
         return how, self.log.read_text(errors="replace")[-2000:]
 
     def kill(self) -> None:
-        """End it and what it has started itself."""
+        """Kill the rank and its process group."""
         if self.process.returncode is not None:
             return
         with suppress(ProcessLookupError):
@@ -87,19 +87,19 @@ class RankProcess:
                 self.process.kill()
 
     def _wait_for_group(self) -> None:
-        """Until what the rank has started is over too: a kill is only asked for when it is sent.
+        """Wait until the rank's process group is empty: a kill takes effect after it is sent.
 
-        No longer than `GROUP_SECONDS`: in a container whose first process reaps nobody, zombies
-        stay in the group for ever.
+        At most `GROUP_SECONDS`: in a container whose init process reaps no children, zombies stay
+        in the group for ever.
         """
         deadline = time.monotonic() + GROUP_SECONDS
         with suppress(ProcessLookupError, PermissionError):  # macOS: only zombies are left
             while hasattr(os, "killpg") and time.monotonic() < deadline:
-                os.killpg(self.process.pid, 0)
+                os.killpg(self.process.pid, 0)  # signal 0 only asks whether the group exists
                 time.sleep(POLL_SECONDS)
 
     def wait(self) -> None:
-        """Until it is over, and nothing of it is left open here."""
+        """Wait until the process is gone, and close its pipes."""
         self.process.wait()
         self._wait_for_group()
         end_marked(str(self.log))
@@ -112,9 +112,9 @@ class RankProcess:
 
 
 def end_marked(mark: str) -> None:
-    """End all other processes with this `MARK`: a session of its own saves none of a rank's.
+    """Kill all other processes with this `MARK`, also those that left the rank's session.
 
-    Those that start meanwhile too, for `GROUP_SECONDS`.
+    Repeats for up to `GROUP_SECONDS`, for processes that start meanwhile.
     """
     import psutil
 
@@ -130,7 +130,7 @@ def end_marked(mark: str) -> None:
 
 
 def _has(process, mark: str) -> bool:
-    """Whether it is alive and marked so; what belongs to others cannot be asked."""
+    """Whether the process is alive and has this mark; other users' processes cannot be read."""
     import psutil
 
     with suppress(psutil.Error, OSError):

@@ -1,9 +1,8 @@
 """What runs inside a process that `launch` started: one rank, its group and its messages.
 
 The parent writes pickled orders to the rank's standard input and reads pickled messages (kind,
-payload) from its standard output. Whatever the functions print themselves goes to a log instead.
-Everything travels as bytes through these two pipes, tensors as well: no shared memory is needed,
-so a full /dev/shm (64 MB in a container) stops nothing.
+payload) from its standard output; what functions print goes to a log instead. Tensors go through
+these two pipes as well: without shared memory, a full /dev/shm (64 MB in a container) cannot fail.
 """
 
 import os
@@ -15,16 +14,16 @@ import traceback
 from datetime import timedelta
 from typing import BinaryIO
 
+from efflab.base.privacy import opt_out
 from efflab.distributed.process import MARK, end_marked
-from efflab.privacy import opt_out
 
-# The parent keeps the time; gloo's own limit must not end a collective earlier.
+# The parent enforces the timeout; gloo's own limit must not end a collective earlier.
 NO_LIMIT = timedelta(days=7)
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}
 
 
 class _Outbox:
-    """The pipe to the parent, one a process: a rank's threads take turns with it."""
+    """The pipe to the parent, one per process; the lock is for the rank's threads."""
 
     stream: BinaryIO | None = None
     lock = threading.Lock()
@@ -33,8 +32,8 @@ class _Outbox:
 def report(message) -> None:
     """Send `message` (anything picklable) to the caller's `on_progress(rank, message)` at once.
 
-    Can be called by any function on a rank, however deep and on any thread; in a process that is
-    no rank it prints, so that the same function runs alone as well.
+    Any function on a rank can call it, on any thread. In a process that is no rank it prints, so
+    that the same function also runs alone.
     """
     if _Outbox.stream is None:
         print(message)
@@ -43,10 +42,10 @@ def report(message) -> None:
 
 
 def main() -> None:
-    """Live as a rank: set up the group, then do what the parent orders until it closes the pipe."""
+    """Run as a rank: join the group, then execute the parent's jobs until it closes the pipe."""
     opt_out()
     orders, _Outbox.stream = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what is printed must not get between the messages
+    os.dup2(2, 1)  # print() goes to the log, not between the messages
     rank, world_size, rendezvous = pickle.load(orders)
     jobs: queue.SimpleQueue = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(orders, jobs), daemon=True).start()
@@ -56,18 +55,18 @@ def main() -> None:
 
 
 def _join_group(rank: int, world_size: int, rendezvous: str) -> None:
-    """The gloo group, met through a file: no port that another program could hold.
+    """Join the gloo group through a file, which needs no port that another program could hold.
 
-    gloo's own sockets take any free port, but look up the host's name for an address; without a
-    network, or behind a VPN, that fails or is slow. The loopback interface is always there, and
-    nobody outside can reach it.
+    gloo's own sockets take any free port, but resolve the host's name for an address; without a
+    network, or behind a VPN, that fails or is slow. The loopback interface always works, and is
+    not reachable from outside.
     """
     if sys.platform in LOOPBACK:
         os.environ["GLOO_SOCKET_IFNAME"] = LOOPBACK[sys.platform]
     import torch
     import torch.distributed as dist
 
-    torch.set_num_threads(1)  # n ranks with all cores each would only push one another aside
+    torch.set_num_threads(1)  # n ranks would compete for the cores
     store = dist.FileStore(rendezvous, world_size)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=NO_LIMIT)
 
@@ -82,10 +81,10 @@ def _answer(kind: str, fn, *args) -> None:
     try:
         payload = pickle.dumps(fn(*args))
     except BaseException as error:  # SystemExit too: the parent waits for an answer
-        own = error.__traceback__
-        while own and own.tb_next and own.tb_frame.f_code.co_filename == __file__:
-            own = own.tb_next
-        text = "".join(traceback.format_exception(error.with_traceback(own)))
+        trace = error.__traceback__
+        while trace and trace.tb_next and trace.tb_frame.f_code.co_filename == __file__:
+            trace = trace.tb_next
+        text = "".join(traceback.format_exception(error.with_traceback(trace)))
         kind, payload = "raised", pickle.dumps(text)
     _send(kind, payload)
 
@@ -98,7 +97,7 @@ def _send(kind: str, payload: bytes) -> None:
 
 
 def _listen(orders, jobs: queue.SimpleQueue) -> None:
-    """Pass on jobs, answer where the rank is, and end the process when the parent is gone.
+    """Queue jobs, send the main thread's stack on request, and exit when the parent is gone.
 
     On a thread of its own, so that it works while the rank computes or waits in a collective.
     """
@@ -115,7 +114,7 @@ def _listen(orders, jobs: queue.SimpleQueue) -> None:
 
 
 def _end() -> None:
-    """End this process, and before it what it has started."""
+    """Exit, after killing all processes that this one started."""
     try:
         end_marked(os.environ[MARK])
     finally:
@@ -123,6 +122,6 @@ def _end() -> None:
 
 
 def _stack(frame) -> str:
-    """The stack of the main thread, without this module's own part of it."""
+    """The stack of the main thread, without this module's own frames."""
     frames = [f for f in traceback.extract_stack(frame) if f.filename != __file__]
     return "".join(traceback.format_list(frames[1:]))  # the first is the command line

@@ -1,9 +1,9 @@
-"""All-reduce around a ring, and the bytes that it takes, by formula and on the wire.
+"""Ring all-reduce, and the bytes that it sends, by formula and as counted by the kernel.
 
-n ranks hold a tensor each and want the sum of all. Cut into n parts, the partial sums travel once
-around the ring (reduce-scatter: afterwards each rank has one part finished), then the finished
-parts do (all-gather). Each rank sends 2 (n - 1) parts of 1/n: at most twice the tensor, however
-many ranks there are (Patarasuk & Yuan 2009, "Bandwidth optimal all-reduce algorithms", section 3).
+n ranks hold a tensor each and need the sum of all, cut into n parts. Partial sums travel once
+around the ring (reduce-scatter: afterwards each rank has the total of one part), then the totals
+do (all-gather). Each rank sends 2 (n - 1) parts of 1/n: less than twice the tensor, for any number
+of ranks (Patarasuk & Yuan 2009, "Bandwidth optimal all-reduce algorithms", section 3).
 """
 
 import os
@@ -22,8 +22,8 @@ from efflab.tensors import Numbers
 
 TCP_INFO_BYTES = 256
 NOT_SENT, SENT, SENT_AGAIN = ("I", 144), ("Q", 200), ("Q", 208)
-"""Type and offset in Linux's struct tcp_info (linux/tcp.h, since 4.19): tcpi_notsent_bytes, which
-wait in the socket, tcpi_bytes_sent, and tcpi_bytes_retrans, which the latter counts as well."""
+"""Type and offset in Linux's struct tcp_info (linux/tcp.h, since 4.19): tcpi_notsent_bytes, still
+in the socket's buffer, tcpi_bytes_sent, and tcpi_bytes_retrans, which tcpi_bytes_sent includes."""
 
 
 @check_arguments
@@ -66,11 +66,11 @@ def _pass_on(part: Tensor, into: Tensor) -> int:
 
 
 def sent_bytes() -> int:
-    """Bytes that this process has sent so far over the TCP connections it has open, by the kernel.
+    """Bytes that this process has sent over its open TCP connections, as counted by the kernel.
 
-    What still waits in a socket counts too, for a send is over once the socket has the bytes.
-    gloo's headers count, and the few bytes with which ranks meet. Only Linux keeps this count for
-    every connection; elsewhere an OSError says so.
+    Bytes still in a socket's buffer count too, since a send returns once they are there. gloo's
+    headers count, and the few bytes of connecting. Only Linux keeps this count for every
+    connection; elsewhere it is an `OSError`.
     """
     if sys.platform != "linux":
         raise OSError(f"no count of a connection's bytes on {sys.platform}, only on Linux")
@@ -79,15 +79,15 @@ def sent_bytes() -> int:
 
 def _open_sockets() -> list[int]:
     """File descriptors of this process that are sockets."""
-    counts = []
+    descriptors = []
     for name in os.listdir("/proc/self/fd"):
         try:
             is_socket = os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
-        except FileNotFoundError:  # that of the listing itself
+        except FileNotFoundError:  # listdir's own descriptor, closed by now
             continue
         if is_socket:
-            counts.append(int(name))
-    return counts
+            descriptors.append(int(name))
+    return descriptors
 
 
 def _bytes_of(descriptor: int) -> int:
@@ -95,22 +95,22 @@ def _bytes_of(descriptor: int) -> int:
         if connection.type != socket.SOCK_STREAM or connection.family == socket.AF_UNIX:
             return 0
         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
-    waiting, sent, again = (
+    waiting, sent, resent = (
         struct.unpack_from(kind, info, offset)[0] for kind, offset in (NOT_SENT, SENT, SENT_AGAIN)
     )
-    return waiting + sent - again
+    return waiting + sent - resent
 
 
 @check_arguments
 def compare_with_torch(rank: Count, world_size: Size, n_values: Size) -> dict:
-    """On a rank: the sum of n random values by our ring and by `dist.all_reduce`, with bytes.
+    """On a rank: sum n random values by our ring and by `dist.all_reduce`, and compare.
 
-    `error` is the largest difference from torch's over its largest value; `counted` the bytes our
-    ring says it sent, `ours` and `torch` those that the kernel saw, per rank.
+    `error` is the largest difference relative to torch's largest value; `counted` the bytes that
+    our ring returned, `ours` and `torch` those that the kernel counted, per rank.
     """
     values = torch.randn(n_values, generator=torch.Generator().manual_seed(rank))
     ours, theirs = values.clone(), values.clone()
-    dist.all_reduce(torch.ones(1))  # the first one connects the ranks
+    dist.all_reduce(torch.ones(1))  # connects the ranks before bytes are counted
     start = sent_bytes()
     counted = ring_all_reduce(ours)
     middle = sent_bytes()

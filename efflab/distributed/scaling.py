@@ -1,9 +1,9 @@
-"""Data parallelism over nodes: published efficiencies beside a model of a step.
+"""Data parallelism over nodes: published efficiencies against a model of a step.
 
 More devices share one global batch ("strong scaling"): each computes less, accumulates over fewer
-micro-batches, and still sums all gradients once a step. So computing shrinks and the sum does not.
-Rows are BERT-large's of NVIDIA's DeepLearningExamples; a series is one sequence length and
-precision, and what it reaches on its first row's node is its measure.
+micro-batches, and still sums all gradients once per step. So computing shrinks and the sum does
+not. Rows are those of BERT-large in NVIDIA's DeepLearningExamples; a series is one sequence length
+and precision, and its first row, a single node, is the baseline.
 """
 
 from itertools import groupby
@@ -18,9 +18,9 @@ from efflab.errors import require, require_number, require_positive
 from efflab.rules import Size
 
 GLOBAL_BATCH = {128: 65536, 512: 32768}
-"""Sequences a step in the two phases of the README's recipe (8 devices x 8,192 and x 4,096)."""
+"""Sequences per step in the two phases of the README's recipe (8 devices x 8,192 and x 4,096)."""
 MICRO_BATCH = {("mixed", 128): 256, ("mixed", 512): 32, ("TF32", 512): 16}
-"""What fits a device with 80 GB (the same README; `amp.csv`)."""
+"""Micro-batches that fit a device with 80 GB (the same README; `amp.csv`)."""
 GRADIENT_BYTES = {"mixed": 2, "TF32": 4}
 
 
@@ -34,10 +34,10 @@ def step_seconds(
     *,
     n_sums: Size = 1,
 ) -> float:
-    """Computing, then what an all-reduce of the gradients adds, `n_sums` times.
+    """Time of computing, plus the exposed time of `n_sums` all-reduces of the gradients.
 
-    `device_rate` in sequences per second; `seconds_per_byte` for a byte that a device sends and
-    that no computing hides. `n_sums` above 1: the gradients summed after every micro-batch.
+    `device_rate` in sequences per second; `seconds_per_byte`: exposed time (not overlapped with
+    computing) per byte that a device sends. `n_sums` above 1: an all-reduce per micro-batch.
     """
     require_positive("device_rate", device_rate)
     require_number("gradient_bytes", gradient_bytes)
@@ -47,11 +47,11 @@ def step_seconds(
 
 
 def efficiencies() -> list[dict]:
-    """Every published row with what follows from it by arithmetic.
+    """Every published row with quantities derived from it.
 
-    `efficiency` is its sequences a second over its series' first row's, times devices over
-    devices; `accumulation` its micro-batches a step; `seconds` a step, `exposed_seconds` those
-    beyond an equal share of the first row's.
+    `efficiency`: its sequences per second and device relative to its series' first row;
+    `accumulation`: micro-batches per step; `seconds` per step; `exposed_seconds`: those beyond
+    linear scaling from the first row.
     """
     result = []
     for (precision, seq_len), series in groupby(read_published("scaling"), _series):
@@ -78,9 +78,9 @@ def efficiencies() -> list[dict]:
 
 @check_arguments
 def fit(rows: list[dict]) -> float:
-    """The one constant, seconds per byte that a device sends: the median over rows of nodes.
+    """Fit the one constant, exposed seconds per byte sent: the median over multi-node rows.
 
-    A median, for one row is faster than linear and one far slower than any other.
+    A median, since one row is faster than linear and one far slower than any other.
     """
     many = [row for row in rows if row["nodes"] > 1]
     require(len(many) > 0, "rows", len(many), "at least one of several nodes")
@@ -88,10 +88,10 @@ def fit(rows: list[dict]) -> float:
 
 
 def left_out() -> list[dict]:
-    """Rows of several nodes, each `predicted` (efficiency) by the constant of the other rows.
+    """Multi-node rows, each with its efficiency `predicted` by the constant fitted to the others.
 
-    `error` is predicted less published efficiency. A series' first row is its measure and is not
-    scored.
+    `error` is predicted minus published efficiency. A series' first row is its baseline and is
+    not predicted.
     """
     rows = efficiencies()
     result = []
@@ -104,7 +104,7 @@ def left_out() -> list[dict]:
 
 @check_arguments
 def efficiency(row: dict, seconds_per_byte: float, *, every_micro_batch: bool = False) -> float:
-    """A row's efficiency by the model, with one sum a step or one after every micro-batch."""
+    """A row's efficiency by the model, with one all-reduce per step or per micro-batch."""
     batch, n = GLOBAL_BATCH[row["seq_len"]], row["n_devices"]
     sizes = n, batch, row["device_rate"], row["gradient_bytes"]
     n_sums = row["accumulation"] if every_micro_batch else 1

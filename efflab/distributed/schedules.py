@@ -1,12 +1,12 @@
-"""In which order each rank of a pipeline computes: the schedules, as plain lists of tasks.
+"""Pipeline schedules: the order in which each rank computes, as plain lists of tasks.
 
 - "gpipe": all forwards, then all backwards (Huang et al. 2019, arXiv:1811.06965, figure 2c; there
-  the last micro-batch comes back first, here the first one as in PyTorch: the same times).
+  the last micro-batch goes backward first, here the first one as in PyTorch: the same times).
 - "1f1b": a backward as soon as one can run, so that fewer micro-batches are held (Narayanan et al.
-  2021, arXiv:2104.04473, figure 4 above).
-- "interleaved": 1F1B where each rank has several thin stages instead of one (figure 4 below).
-- "zero-bubble": 1F1B with the backward split, the weights' half filling gaps (ZB-H1 of Qi et al.
-  2023, arXiv:2401.10241, figure 3; ZB1P elsewhere).
+  2021, arXiv:2104.04473, figure 4, top).
+- "interleaved": 1F1B where each rank has several thin stages instead of one (figure 4, bottom).
+- "zero-bubble": 1F1B with the backward pass split, the weights' half filling gaps (ZB-H1 of Qi et
+  al. 2023, arXiv:2401.10241, figure 3; elsewhere called ZB1P).
 - "dualpipe": micro-batches enter at both ends, so each rank holds two stages (DeepSeek-AI 2024,
   arXiv:2412.19437, figure 5).
 """
@@ -27,14 +27,14 @@ KINDS = {
     "I": "its first half, the input's gradient, which the stage before waits for",
     "W": "its second half, the weights' gradient, which nobody waits for",
 }
-"""PyTorch's letters; Qi et al. write B for what is I here."""
+"""PyTorch's letters; Qi et al. write B for I."""
 
 
 class Task(NamedTuple):
-    """What a rank does for one micro-batch: `kind` is one of `KINDS`, `chunk` which of its stages.
+    """A rank's work for one micro-batch: `kind` is one of `KINDS`, `chunk` one of its stages.
 
-    A rank that holds one stage has chunk 0 alone. A task runs `together` with the next one if both
-    start only when both can, and what they make is passed on when both have ended.
+    A rank that holds one stage has only chunk 0. A task that runs `together` with the next one
+    starts when both can start, and both outputs are passed on when both have ended.
     """
 
     kind: str
@@ -47,21 +47,21 @@ class Task(NamedTuple):
 
 
 MOST_PASSES = 2**17
-"""Micro-batches through all chunks of all ranks: more than a training needs, played in a second."""
+"""Most micro-batches x ranks x chunks: more than a training needs, simulated in a second."""
 Orders = list[list[Task]]
-"""For each rank its tasks, one after the other."""
+"""For each rank its tasks, in order."""
 Step = tuple[str, int, bool]
 """(kind, chunk, together) of a task whose micro-batch is not yet numbered."""
 
 
 @check_arguments
 def orders(schedule: str, n_stages: Size, n_microbatches: Size, n_chunks: Size = 2) -> Orders:
-    """Each rank's order in one of the `SCHEDULES`; `n_chunks` is for "interleaved" alone.
+    """Each rank's order in one of the `SCHEDULES`; `n_chunks` is for "interleaved" only.
 
-    "dualpipe" needs even numbers of both; chunk 0 is stage `rank` and takes the first half of the
-    micro-batches, chunk 1 is stage n_stages - 1 - rank and takes the second. Where a schedule wants
-    more micro-batches (interleaved: a multiple of `n_stages`; dualpipe: twice as many at least),
-    those that are not there are left out of its order.
+    "dualpipe" needs even numbers of stages and micro-batches; chunk 0 is stage `rank` and takes the
+    first half of the micro-batches, chunk 1 is stage n_stages - 1 - rank and takes the second.
+    Schedules that need more micro-batches (interleaved: a multiple of `n_stages`; dualpipe: at
+    least 2 `n_stages`) are laid out for more, and the surplus is left out.
 
     >>> [" ".join(t.kind + str(t.microbatch) for t in order) for order in orders("1f1b", 2, 3)]
     ['F0 F1 B0 F2 B1 B2', 'F0 B0 F1 B1 F2 B2']
@@ -84,7 +84,7 @@ def orders(schedule: str, n_stages: Size, n_microbatches: Size, n_chunks: Size =
 
 
 def require_playable(n_stages: int, n_microbatches: int, n_chunks: int) -> None:
-    """Refuse what would be listed for minutes or fill the memory."""
+    """Refuse sizes whose task lists would take minutes or fill the memory."""
     most = MOST_PASSES // (n_stages * n_chunks)
     allowed = f"at most {MOST_PASSES} over n_stages={n_stages} and n_chunks={n_chunks}, {most}"
     # an interleaved order is laid out for as many as there are stages, a dualpipe for twice as many
@@ -92,10 +92,10 @@ def require_playable(n_stages: int, n_microbatches: int, n_chunks: int) -> None:
 
 
 def _number_tasks(plan: Iterable[Step], limit: int, first: tuple[int, ...]) -> list[Task]:
-    """Tasks of a plan: the nth forward of a chunk and its nth backward are micro-batch n's.
+    """Tasks of a plan: the nth forward of a chunk and its nth backward are of micro-batch n.
 
-    Counting begins with `first[chunk]` and what would be number `limit` or more is left out.
-    Weights' halves follow their input halves first come, first served, whatever chunk they name.
+    Numbers start at `first[chunk]`; the `limit`-th and later ones of a chunk are left out.
+    A W belongs to the earliest I that has no W yet, whatever chunk it names.
     """
     counts: defaultdict[tuple[bool, int], Iterator[int]] = defaultdict(count)
     waiting: deque[tuple[int, int]] = deque()
@@ -109,7 +109,7 @@ def _number_tasks(plan: Iterable[Step], limit: int, first: tuple[int, ...]) -> l
             waiting.append((number, chunk))
         if number < limit:
             tasks.append(Task(kind, first[chunk] + number, chunk, together))
-        elif tasks and tasks[-1].together:  # with the one that is left out
+        elif tasks and tasks[-1].together:  # its partner is left out
             tasks[-1] = tasks[-1]._replace(together=False)
     return tasks
 
@@ -129,9 +129,9 @@ def _1f1b(rank: int, K: int, M: int) -> list[Step]:
 
 
 def _zero_bubble(rank: int, K: int, M: int) -> list[Step]:
-    """1F1B whose weights' halves lag behind by as many micro-batches as there are ranks before.
+    """1F1B whose Ws lag behind their Is by as many micro-batches as there are earlier ranks.
 
-    Those left over at the end are done while earlier ranks still wait for gradients.
+    The Ws left over fill the end, where earlier ranks still wait for gradients.
     """
     ahead = min(K - 1 - rank, M)
     late = min(rank, M - ahead)
@@ -140,7 +140,7 @@ def _zero_bubble(rank: int, K: int, M: int) -> list[Step]:
 
 
 def _interleaved(rank: int, K: int, M: int, n_chunks: int) -> list[Step]:
-    """K micro-batches through one chunk, then through the next; M is a multiple of K."""
+    """K micro-batches pass one chunk, then the next chunk; M is a multiple of K."""
     forwards = [("F", step // K % n_chunks, False) for step in range(M * n_chunks)]
     backwards = [("B", n_chunks - 1 - chunk, False) for _, chunk, _ in forwards]
     ahead = min(2 * (K - 1 - rank) + (n_chunks - 1) * K, len(forwards))
@@ -164,7 +164,7 @@ def _dualpipe(rank: int, K: int, M: int) -> list[Step]:
     plan = [Fn] * (2 * inner) + [Fn, Ff] * (outer + 1) + [If, W, Ff] * inner
     steady = (near_pair + far_pair) * (M // 2 - K + outer + 1)
     if inner == 0:
-        steady[0] = Fn  # each of the middle ranks has to pass it on for the other's backward
+        steady[0] = Fn  # run alone: the other middle rank's backward needs its output
     plan += steady + [Bf, *far_pair] * inner
     plan += ([Bf, Bn] * (outer + 1))[: outer + 1] + ([If, In] * (outer + 1))[outer + 1 :]
     return plan + [W, In] * inner + [W] * (outer + 1)

@@ -1,4 +1,4 @@
-"""Layers that take their time and no processor: devices emulated by more ranks than cores."""
+"""Layers that sleep instead of computing, to emulate more devices than there are cores."""
 
 import time
 

@@ -1,10 +1,10 @@
-"""What a split of a training run over devices costs: bytes on a device, seconds a step.
+"""What a split of a training run over devices costs: bytes per device, seconds per step.
 
-Tensor x pipeline x data. What a device must hold is `efflab.cost`'s arithmetic on the heaviest
-stage. A step's time is that of a micro-batch on the slowest stage, as often as a pipeline needs it,
-and the gradients' sum (Narayanan et al. 2021, section 3); three constants say how much of the
-peaks is reached. `efflab.distributed.plan` searches among splits, `efflab.distributed.plan_fit`
-fits the constants to published runs and tells how far off the model is.
+Tensor x pipeline x data. Memory is `efflab.cost`'s arithmetic for the heaviest stage. A step's time
+is that of a micro-batch on the slowest stage, times the pipeline's number of waves, plus the
+gradients' all-reduce (Narayanan et al. 2021, section 3); three constants say which share of the
+peaks is reached. `efflab.distributed.plan` searches the splits, `efflab.distributed.plan_fit`
+fits the constants to published runs and gives the model's errors.
 """
 
 from dataclasses import dataclass, field, fields, replace
@@ -20,12 +20,12 @@ from efflab.rules import Size
 
 RECOMPUTE = ("none", "selective", "full")
 ZERO_STAGES = (0, 1, 3)
-"""Stage 2 would have to sum its shares of the gradients in every micro-batch: not modelled."""
+"""Stage 2, which would reduce gradients after every micro-batch, is not modelled."""
 MOST_SEQUENCES = 2**20
-"""Of a step: far above any training's. Its divisors are what a planner tries."""
+"""Most sequences per step, far above any training; a planner tries all divisors."""
 DTYPE, VALUE_BYTES, LOGIT_BYTES = "fp16", 2, 4
-"""Weights, gradients and activations travel in 16 bits; logits are kept in 32 for the loss."""
-# A search calls these tens of thousands of times, with what a `Training` has checked.
+"""Weights, gradients and activations are in 16 bits; logits are kept in 32 for the loss."""
+# A search calls these tens of thousands of times, with arguments that `Training` has checked.
 _ring_bytes = unchecked(ring_bytes)
 _activation_bytes = unchecked(cost.activation_bytes)
 _attention_params = unchecked(cost.attention_params)
@@ -38,7 +38,7 @@ _num_params = unchecked(cost.num_params)
 @check_arguments
 @dataclass(frozen=True)
 class Cluster:
-    """What joins devices: bytes per second each way, inside a node and out of it, for a device.
+    """The network: bytes per second and direction for each device, inside a node and between nodes.
 
     The default is the A100 cluster of Narayanan et al. 2021, section 5: NVLink, and one 200 Gb/s
     InfiniBand card for each of a node's 8 devices.
@@ -56,11 +56,11 @@ class Cluster:
 @check_arguments
 @dataclass(frozen=True)
 class Constants:
-    """The three that are fitted, here to all rows of `plan_fit.published_rows()`.
+    """The three fitted constants; the defaults are fitted to all of `plan_fit.published_rows()`.
 
-    `products`: share of the device's peak that matrix products reach. `crossings`: how often a
-    forward pass moves the activations that it keeps over the memory bus, for all that is no matrix
-    product. `network`: share of the bandwidth between nodes that is reached.
+    `products`: share of the device's peak that matrix products reach. `crossings`: how often the
+    operators other than matrix products move a forward pass's stored activations over the memory
+    bus. `network`: share of the bandwidth between nodes that is reached.
     """
 
     products: float = 0.648
@@ -78,7 +78,7 @@ class Split:
     """tp x pp x dp devices: each layer over tp, layers over pp stages, the batch over dp replicas.
 
     Each replica runs `n_microbatches` one after the other. `n_chunks` above 1 interleaves: a device
-    has that many separate runs of layers. `zero_stage` shares model states over the replicas.
+    has that many separate runs of layers. `zero_stage` shards model states over the replicas.
     """
 
     tp: Size
@@ -95,17 +95,17 @@ class Split:
 
     @property
     def n_devices(self) -> int:
-        """All of them."""
+        """tp x pp x dp."""
         return self.tp * self.pp * self.dp
 
 
 @check_arguments
 @dataclass(frozen=True)
 class Plan(Split):
-    """A split and what it costs: bytes on the heaviest device, seconds a step, utilization.
+    """A split and what it costs: bytes on the heaviest device, seconds per step, utilization.
 
-    `mfu` (0..1) counts the model's FLOPs: a forward pass and a backward pass of twice as many,
-    without what is recomputed.
+    `mfu` (0..1), model FLOPs utilization: a forward pass plus a backward pass of twice as many,
+    without recomputation.
     """
 
     memory_bytes: float
@@ -115,9 +115,9 @@ class Plan(Split):
 
 @check_arguments
 def hardware_flops(config: ModelConfig, global_batch: Size, seq_len: Size, recompute: str) -> float:
-    """FLOPs of a step with what is recomputed (Narayanan et al. 2021, equation 3, if "full").
+    """FLOPs of a step with recomputation (Narayanan et al. 2021, equation 3, if "full").
 
-    Logits are not computed twice.
+    Logits are not recomputed.
     """
     require_one_of("recompute", recompute, RECOMPUTE)
     parts = _flops_by_part(config, seq_len, global_batch)
@@ -125,25 +125,24 @@ def hardware_flops(config: ModelConfig, global_batch: Size, seq_len: Size, recom
 
 
 def _flops_again(parts: dict[str, int], recompute: str) -> int:
-    """What recomputation repeats of a forward pass, given by `cost.flops_by_part`."""
+    """FLOPs of a forward pass that are recomputed; `parts` as from `cost.flops_by_part`."""
     layers = parts["projections"] + parts["scores"] + parts["ffn"]
     return {"none": 0, "selective": parts["scores"], "full": layers}[recompute]
 
 
 @lru_cache(maxsize=256)
 def _layers(config: ModelConfig, n_layer: int) -> ModelConfig:
-    """So many of its layers: a planner asks for the same few thousands of times."""
+    """The config with `n_layer` layers; cached, since a planner needs few of them very often."""
     return replace(config, n_layer=n_layer)
 
 
 @check_arguments
 @dataclass(frozen=True)
 class Training:
-    """What is to be split: a step is `global_batch` sequences of `seq_len` tokens, in 16 bits.
+    """The training to split: a step is `global_batch` sequences of `seq_len` tokens, in 16 bits.
 
-    `hides_gradients`: with stage 3, whether the gradients' sums hide behind the backward pass as
-    the weights' gathers do. Hidden too, they would rank ZeRO-3 above what was measured
-    (`plan_fit`).
+    `hides_gradients`: with stage 3, whether the gradients' sums overlap with the backward pass as
+    the weights' gathers do. If they did, ZeRO-3 would rank above what was measured (`plan_fit`).
     """
 
     config: ModelConfig
@@ -164,7 +163,7 @@ class Training:
         self.device.peak(DTYPE)
 
     def evaluate(self, split: Split) -> Plan:
-        """The split's cost, whether it fits the device or not; sizes that do not divide raise."""
+        """The split's cost, even if it does not fit the device; sizes that do not divide raise."""
         memory_bytes, seconds = self.memory_bytes(split), self._step_seconds(split)
         flops = 3 * cost.forward_flops(self.config, self.seq_len, self.global_batch)
         return Plan(
@@ -198,61 +197,61 @@ class Training:
         return self.global_batch // (split.dp * split.n_microbatches)
 
     def _stage(self, split: Split) -> ModelConfig:
-        """What a stage is charged with: its layers and the whole embedding, which the first looks
-        up and the last multiplies by."""
+        """The heaviest stage: its layers and the whole embedding, which the first stage looks up
+        and the last multiplies by."""
         return _layers(self.config, self.config.n_layer // split.pp)
 
     def memory_bytes(self, split: Split) -> float:
-        """Bytes on the heaviest device: model states, activations, logits, a layer at work.
+        """Bytes on the heaviest device: model states, activations, logits, the current layer.
 
-        The first stage of a pipeline has pp micro-batches under way, an interleaved one
+        The first stage of a pipeline has pp micro-batches in flight, an interleaved one
         1 + (pp - 1) / (pp n_chunks) times as many (Korthikanti et al. 2022, section 4.2.3). With
-        recomputation one layer's activations stand whole; with stage 3, one layer's weights.
+        recomputation, all activations of one layer are added; with stage 3, one layer's weights.
         """
         self._require(split)
         stage, layer = self._stage(split), _layers(self.config, 1)
         states = _model_state_bytes(_num_params(stage) / split.tp, split.dp, split.zero_stage)
         more = 1 + (split.pp - 1) / (split.pp * split.n_chunks) if split.n_chunks > 1 else 1
-        under_way = min(split.pp * more, split.n_microbatches)
-        activations = self._kept_bytes(stage, split, split.recompute) * under_way
-        at_work = self._kept_bytes(layer, split, "none") if split.recompute != "none" else 0
+        in_flight = min(split.pp * more, split.n_microbatches)
+        activations = self._stored_bytes(stage, split, split.recompute) * in_flight
+        current = self._stored_bytes(layer, split, "none") if split.recompute != "none" else 0
         logits = LOGIT_BYTES * self._micro_batch(split) * self.seq_len * stage.vocab_size / split.tp
         weights = _attention_params(layer) + _ffn_params(layer)
         gathered = VALUE_BYTES * weights / split.tp if split.zero_stage == 3 else 0
-        return states + activations + at_work + logits + gathered
+        return states + activations + current + logits + gathered
 
-    def _kept_bytes(self, config: ModelConfig, split: Split, recompute: str) -> float:
-        """Activations of one micro-batch that layers keep on a device."""
+    def _stored_bytes(self, config: ModelConfig, split: Split, recompute: str) -> float:
+        """Bytes per device of one micro-batch's activations stored for the backward pass."""
         sizes = self.seq_len, self._micro_batch(split)
         return _activation_bytes(config, *sizes, tensor_parallel=split.tp, recompute=recompute)
 
     def _step_seconds(self, split: Split) -> float:
-        """(m + (p - 1) / v) micro-batches of the slowest stage, then the gradients' all-reduce."""
+        """(m + (p - 1) / v) micro-batches on the slowest stage, plus the gradients' all-reduce."""
         waves = split.n_microbatches + (split.pp - 1) / split.n_chunks
         return waves * self._micro_seconds(split) + self._gradient_seconds(split)
 
     def _micro_seconds(self, split: Split) -> float:
-        """A micro-batch on the slowest stage, forward and backward."""
-        forward, again = self._forward_seconds(split)
-        backward = 2 * forward + again
+        """Seconds of a micro-batch on the slowest stage, forward and backward."""
+        forward, recomputed = self._forward_seconds(split)
+        backward = 2 * forward + recomputed
         gather = self._gather_seconds(split)
-        hidden, shown = (2 * gather, 0.0) if self.hides_gradients else (gather, gather)
-        compute = max(forward, gather) + max(backward, hidden) + shown
-        n_reduces = 6 if split.recompute == "full" else 4
+        hidden, exposed = (2 * gather, 0.0) if self.hides_gradients else (gather, gather)
+        compute = max(forward, gather) + max(backward, hidden) + exposed
+        n_reduces = 6 if split.recompute == "full" else 4  # 2 forward, 2 backward, 2 recomputed
         return compute + n_reduces * self._reduce_seconds(split) + self._pass_on_seconds(split)
 
     def _forward_seconds(self, split: Split) -> tuple[float, float]:
-        """A forward pass of the slowest stage, and the part of it that is computed again.
+        """Seconds of a forward pass of the slowest stage, and of the part that is recomputed.
 
-        Matrix products by FLOPs; everything else by the bytes of what training would keep.
+        Matrix products are timed by FLOPs, everything else by the bytes of stored activations.
         """
         stage, micro_batch = self._stage(split), self._micro_batch(split)
         parts = _flops_by_part(stage, self.seq_len, micro_batch)
-        activations = self._kept_bytes(stage, split, "none")
+        activations = self._stored_bytes(stage, split, "none")
         flops_again = _flops_again(parts, split.recompute)
         bytes_again = {
             "none": 0.0,
-            "selective": activations - self._kept_bytes(stage, split, "selective"),
+            "selective": activations - self._stored_bytes(stage, split, "selective"),
             "full": activations,
         }[split.recompute]
         speed = split.tp * self.device.peak(DTYPE) * self.constants.products
@@ -261,13 +260,13 @@ class Training:
         return forward, flops_again / speed + bytes_again * traffic
 
     def _reduce_seconds(self, split: Split) -> float:
-        """One all-reduce of each of the stage's layers over the tensor ranks, on NVLink."""
+        """Seconds of one all-reduce per layer of the stage over the tensor ranks, on NVLink."""
         values = self._micro_batch(split) * self.seq_len * self.config.d_model
         n_bytes = _ring_bytes(VALUE_BYTES * values, split.tp) * self.config.n_layer / split.pp
         return n_bytes / self.cluster.inside_bytes_per_second
 
     def _pass_on_seconds(self, split: Split) -> float:
-        """A micro-batch's activations to the next stage and its gradients back.
+        """Seconds to send a micro-batch's activations to the next stage, and its gradients back.
 
         Each tensor rank sends its share (the paper's section 4.1), each chunk once.
         """
@@ -277,13 +276,13 @@ class Training:
         return 2 * split.n_chunks * VALUE_BYTES * values / self._network(split.n_devices)
 
     def _gradient_seconds(self, split: Split) -> float:
-        """The gradients' sum over replicas, after the last backward pass."""
+        """Seconds of the gradients' all-reduce over replicas, after the last backward pass."""
         if split.zero_stage == 3:
             return 0.0
         return _ring_bytes(self._weight_bytes(split), split.dp) / self._network(split.tp * split.dp)
 
     def _gather_seconds(self, split: Split) -> float:
-        """With stage 3: the stage's weights to all replicas once, which is half an all-reduce."""
+        """Stage 3: seconds to all-gather the stage's weights once, which is half an all-reduce."""
         if split.zero_stage < 3:
             return 0.0
         n_bytes = _ring_bytes(self._weight_bytes(split), split.dp) / 2

@@ -1,7 +1,7 @@
-"""Pipelines for real: PyTorch's schedules on ranks, their tasks traced, beside one process.
+"""Real pipelines: PyTorch's schedules on ranks, with their tasks traced.
 
 `on_rank` trains our Transformer, cut by layers; `sleep_on_rank` has stages that sleep instead of
-computing, so that four ranks on two cores show the schedule's bubble and not the cores'.
+computing, so that four ranks on two cores show the bubble of the schedule, not the lack of cores.
 """
 
 import time
@@ -28,7 +28,7 @@ from efflab.tensors import Ids, Numbers
 from efflab.train import language_model_loss, token_loss
 
 SCHEDULES = ("gpipe", "1f1b", "interleaved")
-"""Those of `torch.distributed.pipelining` that run here."""
+"""The schedules of `torch.distributed.pipelining` that run on a CPU."""
 
 
 @check_arguments
@@ -46,9 +46,9 @@ class Trace:
     held: Count = 0
 
     def wrap(self, kind: str, method: Callable, chunk: Count, caches: list[dict]) -> Callable:
-        """A stage's method, which takes a micro-batch's number first, that notes when it runs."""
+        """A stage's method, whose first argument is the micro-batch, with its calls recorded."""
 
-        def noting(microbatch: int, *args, **kwargs):
+        def recorder(microbatch: int, *args, **kwargs):
             start = time.monotonic()
             result = method(microbatch, *args, **kwargs)
             self.ends.append(time.monotonic())
@@ -57,7 +57,7 @@ class Trace:
             self.held = max(self.held, sum(map(len, caches)))
             return result
 
-        return noting
+        return recorder
 
 
 @check_arguments
@@ -89,8 +89,8 @@ def step(
 ) -> tuple[list[float], Trace]:
     """Forward and backward of a batch, with the rank's chunks as stages rank, rank + n_ranks, ...
 
-    Returns the micro-batches' losses, where the last stage is, and the rank's trace. A step before
-    it connects the ranks and settles shapes; then `before()` is called.
+    Returns the micro-batches' losses (on the last stage's rank) and the rank's trace. A warm-up
+    step first connects the ranks and fixes the shapes; then `before()` is called.
     """
     from torch.distributed import pipelining
 
@@ -109,24 +109,25 @@ def step(
     pipeline = kind(own, n_microbatches, loss_fn=loss_of)
     has_first, has_last = stages[0].is_first, stages[-1].is_last
 
-    def once() -> list[float]:
+    def run_step() -> list[float]:
         losses: list[Tensor] = []
         arguments = [inputs] if has_first else []
         pipeline.step(*arguments, target=targets if has_last else None, losses=losses)
         return [loss.item() for loss in losses]
 
-    once()
+    run_step()
     before()
     trace, caches = Trace(), [stage.fwd_cache for stage in stages]
     for i, stage in enumerate(stages):
         stage.forward_one_chunk = trace.wrap("F", stage.forward_one_chunk, i, caches)
         stage.backward_one_chunk = trace.wrap("B", stage.backward_one_chunk, i, caches)
     dist.barrier()
-    return once(), trace
+    return run_step(), trace
 
 
 def _require_schedule(schedule: str, n_microbatches: int, n_ranks: int) -> None:
-    """PyTorch's 1F1B wants a micro-batch for each stage; ours differs from it between multiples."""
+    """PyTorch's 1F1B needs a micro-batch per stage; its interleaved one differs from ours unless
+    the number of micro-batches is a multiple of the ranks."""
     require_one_of("schedule", schedule, SCHEDULES)
     require_int("n_microbatches", n_microbatches, n_ranks if schedule == "1f1b" else 1)
     whole = schedule != "interleaved" or n_microbatches % n_ranks == 0
@@ -140,9 +141,8 @@ def _require_schedule(schedule: str, n_microbatches: int, n_ranks: int) -> None:
 class Part(nn.Module):
     """Layers `begin` to `end` of a Transformer, with the embedding before the first of its layers.
 
-    The last part makes logits with the embedding's table as well, of which it needs a copy; what
-    it holds bears the names that it has in the whole model. What layers of two parts share is no
-    part's own: a `ValueError`.
+    The last part also has a copy of the embedding, for the logits. Parameters keep their names in
+    the whole model. Layers that share weights with another part's are a `ValueError`.
     """
 
     def __init__(self, model: Transformer, begin: Count, end: Size):
@@ -151,15 +151,17 @@ class Part(nn.Module):
         require(begin < end <= n_layer, "begin, end", (begin, end), f"layers among {n_layer}")
         inside, others = model.layers[begin:end], (*model.layers[:begin], *model.layers[end:])
         outside = {p for layer in others for p in layer.parameters()}
-        alone = outside.isdisjoint(inside.parameters())
-        require(alone, "begin, end", (begin, end), "layers that share nothing with the others")
+        is_separate = outside.isdisjoint(inside.parameters())
+        require(
+            is_separate, "begin, end", (begin, end), "layers that share nothing with the others"
+        )
         self.is_first, self.is_last = begin == 0, end == len(model.layers)
         self.embedding: Any = model.embedding if self.is_first or self.is_last else None
         self.layers = nn.ModuleDict({str(i): model.layers[i] for i in range(begin, end)})
         self.final_norm: Any = model.final_norm if self.is_last else None
 
     def forward(self, x: Numbers) -> Tensor:
-        """Ids (B,T) or hidden states (B,T,C) to hidden states or logits (B,T,V)."""
+        """Ids (B,T) or hidden states (B,T,C) -> hidden states or logits (B,T,V)."""
         if self.is_first:
             x = self.embedding(x)
         for layer in self.layers.values():
@@ -191,7 +193,7 @@ class Job:
         require(self.config.share == "none", "config.share", self.config.share, shared)
 
     def alone(self) -> "PassResult":
-        """One process on the whole batch."""
+        """Run in one process on the whole batch."""
         model = new_model(self.config)
         loss = language_model_loss(model, self.ids, self.targets)
         loss.backward()
@@ -203,7 +205,7 @@ class Job:
 class PassResult:
     """What a forward and a backward pass left on a rank.
 
-    `loss` is the batch's, None where the last layer is not; `weight_bytes` what its part holds.
+    `loss` is the batch's on the last stage's rank, else None; `weight_bytes` is of the rank's part.
     """
 
     loss: float | None
@@ -230,7 +232,7 @@ def on_rank(rank: Count, world_size: Size, job: Job) -> PassResult:
 
 
 def _sum_tied_gradients(part: Part, world_size: int) -> None:
-    """The tables of the first and the last rank are one: its gradient is the sum of theirs."""
+    """Sum the gradients of the embedding's two copies, which are one parameter in the model."""
     if world_size == 1:
         return
     ends = dist.new_group([0, world_size - 1])
@@ -252,7 +254,7 @@ def _run_pass(module: nn.Module, loss: float | None, trace: Trace) -> PassResult
 
 @check_arguments
 class Sleeper(nn.Module):
-    """A stage that takes its time, in seconds, and no core's: x to x times a weight."""
+    """A stage that sleeps instead of computing: x to x times a weight."""
 
     def __init__(self):
         super().__init__()
@@ -273,7 +275,7 @@ def sleep_on_rank(
     schedule: str = "gpipe",
     n_chunks: Size = 2,
 ) -> Trace:
-    """A rank's trace of a step whose stage `rank` sleeps for the given times a micro-batch.
+    """A rank's trace of a step in which stage `rank` sleeps for its times per micro-batch.
 
     The arguments are those of `pipeline.simulate`, one time for each rank.
     """

@@ -1,8 +1,8 @@
 """Why column first, row second: a feed-forward cut over ranks in every order, with its traffic.
 
-Y = GELU(X A) B, X and Y whole on every rank (Shoeybi et al. 2019, section 3). A cut by rows, its
-products are summands of X A, and the activation has to wait for their sum: twice the width of the
-hidden units on the wire. Waiting less is cheap and wrong: GELU(a + b) is not GELU(a) + GELU(b).
+Y = GELU(X A) B, with X and Y whole on every rank (Shoeybi et al. 2019, section 3). If A is cut by
+rows, each rank has a summand of X A, and the activation must wait for an all-reduce of the hidden
+units. Skipping that is cheap and wrong: GELU(a + b) is not GELU(a) + GELU(b).
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ ORDERS = ("column-row", "column-column", "row-column", "row-row", "summed late")
 def forward_in_order(ffn: FeedForward, x: Tensor, order: str) -> Tensor:
     """The feed-forward of x (..., C), whole on every rank, with its two matrices cut in this order.
 
-    "summed late" is row-row without the sum before the activation: what comes out is wrong.
+    "summed late" is row-row without the sum before the activation: its output is wrong.
     """
     require_one_of("order", order, ORDERS)
     if order == "summed late":
@@ -42,14 +42,14 @@ def forward_in_order(ffn: FeedForward, x: Tensor, order: str) -> Tensor:
         return sum_over_ranks(F.linear(ffn.act(part), ffn.down.weight)) + ffn.down.bias
     first, second = order.split("-")
     hidden = ffn.act(_cut(ffn.up, x, first))
-    if order == "column-row":  # what each rank has is what it needs
+    if order == "column-row":  # each rank already has the inputs that it needs
         return RowParallelLinear(ffn.down)(hidden)
     y = _cut(ffn.down, gather_from_ranks(hidden) if first == "column" else hidden, second)
     return gather_from_ranks(y) if second == "column" else y
 
 
 def _cut(whole: nn.Linear, x: Tensor, how: str) -> Tensor:
-    """The product of x, whole on every rank: whole if cut by rows, a rank's part if by columns."""
+    """The linear map of x, which is whole on every rank: its whole output, or a rank's columns."""
     if how == "row":
         return RowParallelLinear(whole)(split_to_ranks(x))
     return ColumnParallelLinear(whole)(x)
@@ -67,7 +67,8 @@ class Traffic:
 
 @check_arguments
 def traffic(order: str, d_model: Size, d_ff: Size, n_tokens: Size, n_ranks: Size) -> Traffic:
-    """Of a feed-forward in fp32, by formula: n values summed cost 2 n (t - 1) / t, gathered half.
+    """Traffic of a feed-forward in fp32 by formula: an all-reduce of n values sends
+    2 n (t - 1) / t per rank, an all-gather half of that.
 
     >>> best, reversed = (traffic(order, 64, 256, 32, 4) for order in ("column-row", "row-column"))
     >>> reversed.n_bytes / best.n_bytes
@@ -88,7 +89,7 @@ def traffic(order: str, d_model: Size, d_ff: Size, n_tokens: Size, n_ranks: Size
 @check_arguments
 @dataclass(frozen=True)
 class OrderResult:
-    """A rank's errors against one process (over the largest value) and the bytes that it sent."""
+    """A rank's errors against one process (relative to the largest value) and its sent bytes."""
 
     output_error: float
     gradient_error: float
@@ -99,7 +100,7 @@ class OrderResult:
 def on_rank(
     rank: Count, world_size: Size, order: str, d_model: Size, d_ff: Size, n_tokens: Size
 ) -> OrderResult:
-    """One forward and backward pass in this order, on random values that all ranks draw alike."""
+    """One forward and backward pass in this order, on the same random values on all ranks."""
     for name, value in dict(d_model=d_model, d_ff=d_ff).items():
         require(value % world_size == 0, name, value, f"a multiple of {world_size} ranks")
     with torch.random.fork_rng(devices=[]):
@@ -118,7 +119,7 @@ def on_rank(
 
 
 def _pass(ffn: FeedForward, x: Tensor, toward: Tensor, order: str | None = None):
-    """Output, and the gradient of x, of one process (no order) or of ranks."""
+    """Output and gradient of x, in one process (no order) or on the ranks."""
     x = x.clone().requires_grad_()
     y = ffn(x) if order is None else forward_in_order(ffn, x, order)
     (y * toward).sum().backward()

@@ -1,10 +1,10 @@
 """Tensor parallelism: every layer's matrices cut over the ranks (Shoeybi et al. 2019, section 3).
 
-A product is cut by its outputs (columns of A in X A) or by its inputs (rows). Column first, row
-second: each rank then works from its own heads or hidden units to a summand of the result, and one
-all-reduce a sub-block finishes it. Cut the other way round, the sum has to stand before the
-activation, for GELU(a + b) is not GELU(a) + GELU(b). `parallelize` does it with the modules below,
-`parallelize_with_torch` with `torch.distributed.tensor.parallel`. Embeddings and norms stay whole.
+A product is cut by its outputs (columns of A in X A) or by its inputs (rows). With columns first
+and rows second, each rank computes a summand of the result from its own heads or hidden units, and
+one all-reduce per sub-block is enough. The other way round needs a sum before the activation, since
+GELU(a + b) is not GELU(a) + GELU(b). `parallelize` uses the modules below, `parallelize_with_torch`
+`torch.distributed.tensor.parallel`. Embeddings and norms stay whole.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ METHODS = ("ours", "torch")
 
 @check_arguments
 def rows_of(tensor: Numbers, rank: Count, n_ranks: Size, blocks: Size = 1) -> Tensor:
-    """A rank's share of the first dimension: the same share of each of its equal `blocks`.
+    """A rank's share of the first dimension: the same share of each of `blocks` equal blocks.
 
     >>> rows_of(torch.arange(12), 1, 2, blocks=3)
     tensor([ 2,  3,  6,  7, 10, 11])
@@ -104,7 +104,7 @@ class RowParallelLinear(nn.Module):
 
 
 def require_split(config: ModelConfig, n_ranks: int) -> None:
-    """Ranks share out whole heads and equal parts of the hidden units."""
+    """`n_ranks` must divide the heads and the hidden units."""
     require_int("n_ranks", n_ranks)
     for name in ("n_head", "d_ff"):
         size = getattr(config, name)
@@ -113,7 +113,7 @@ def require_split(config: ModelConfig, n_ranks: int) -> None:
 
 @check_arguments
 def parallelize(model: Transformer) -> Transformer:
-    """Cut the model's layers over the ranks of the group, in place; a shared map is cut once."""
+    """Cut the model's layers over the ranks of the group, in place; a shared map only once."""
     n = dist.get_world_size()
     require_split(model.config, n)
 
@@ -125,7 +125,7 @@ def parallelize(model: Transformer) -> Transformer:
         if isinstance(module, Attention):
             module.qkv = cut(module.qkv, ColumnParallelLinear, 3)
             module.out = cut(module.out, RowParallelLinear)
-            module.n_head //= n  # the projections' width alone no longer says it
+            module.n_head //= n  # the module now has this rank's heads only
         elif isinstance(module, FeedForward):
             module.up = cut(module.up, ColumnParallelLinear)
             module.down = cut(module.down, RowParallelLinear)
@@ -136,8 +136,8 @@ def parallelize(model: Transformer) -> Transformer:
 def parallelize_with_torch(model: Transformer) -> Transformer:
     """The same by `parallelize_module`, in place; parameters that were cut become DTensors.
 
-    torch gives each rank one run of rows. Those of queries, keys and values are put into the ranks'
-    order first, or rank 0 of 2 would take all queries and half of the keys.
+    torch gives each rank one run of rows. The rows of queries, keys and values are therefore first
+    sorted by rank, or rank 0 of 2 would take all queries and half of the keys.
     """
     n = dist.get_world_size()
     require_split(model.config, n)
@@ -169,7 +169,7 @@ SHARES: dict[str, Callable[..., Tensor]] = {
 
 @check_arguments
 def share_of(name: str, whole: Numbers, rank: Count, n_ranks: Size) -> Tensor:
-    """What a rank holds of the parameter (or gradient) of that name: its share, or all of it."""
+    """A rank's part of the parameter (or gradient) of that name: its share, or all of it."""
     require_share(rank, n_ranks)
     share = SHARES.get(".".join(name.split(".")[-2:]))
     return whole if share is None else share(whole, rank, n_ranks)
@@ -180,7 +180,7 @@ def share_of(name: str, whole: Numbers, rank: Count, n_ranks: Size) -> Tensor:
 
 @check_arguments
 def held_params(config: ModelConfig, n_ranks: Size) -> int:
-    """Parameters a rank holds: matrices and the biases of columns cut, everything else whole."""
+    """Parameters per rank: matrices and column-cut biases are shared out, all else is whole."""
     require_split(config, n_ranks)
     C, d_ff = config.d_model, config.d_ff
     n_attention = 1 if config.share in ("attention", "all") else config.n_layer
@@ -191,10 +191,10 @@ def held_params(config: ModelConfig, n_ranks: Size) -> int:
 
 @check_arguments
 def wire_bytes(config: ModelConfig, n_tokens: Size, n_ranks: Size, value_bytes: float = 4) -> float:
-    """Bytes a rank sends in a forward pass, and once more in the backward pass.
+    """Bytes a rank sends in a forward pass, and again in the backward pass.
 
-    Two all-reduces a layer, each of `n_tokens` x C values over a ring, where a rank sends
-    2 (t - 1) / t of them: with the backward pass 8 b s h (t - 1) / t values a layer (Narayanan et
+    Two all-reduces per layer, each of `n_tokens` x C values over a ring, where a rank sends
+    2 (t - 1) / t of them: with the backward pass 8 b s h (t - 1) / t values per layer (Narayanan et
     al. 2021, section 3.2).
     """
     require_number("value_bytes", value_bytes)
@@ -223,9 +223,9 @@ class Job:
 @check_arguments
 @dataclass(frozen=True)
 class Result:
-    """A rank's logits' and gradients' errors against one process, over the largest value.
+    """A rank's errors against one process, relative to the largest value, of logits and gradients.
 
-    `params` that it holds, `forward` and `backward` bytes that it sent, its own `gradients`.
+    `params`: number that it holds; `forward`, `backward`: bytes that it sent; its own `gradients`.
     """
 
     logits_error: float

@@ -1,4 +1,4 @@
-"""When each rank of a pipeline computed what, simulated or measured, and what that says."""
+"""The timeline of a pipeline, simulated or measured: its length, bubble and memory."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +12,7 @@ from efflab.errors import require
 from efflab.rules import Size
 
 HELD = {"F": 1, "B": -1, "I": 0, "W": -1}
-"""What a task adds to the micro-batches held: activations go with the weights' gradient."""
+"""Change in the number of micro-batches held: W, the weights' gradient, frees the activations."""
 
 
 class Event(NamedTuple):
@@ -55,7 +55,7 @@ class Timeline:
 
     @cached_property
     def bubble_fraction(self) -> float:
-        """Share (0..1) of all ranks' time in which they idle, as GPipe counts (section 2.3).
+        """Idle share (0..1) of all ranks' time, as in the GPipe paper (section 2.3).
 
         Megatron-LM divides the idle time by the busy time instead.
         """
@@ -64,7 +64,7 @@ class Timeline:
 
     @cached_property
     def peak_activations(self) -> list[float]:
-        """For each rank, the most micro-batches it holds at once, each worth one whole stage.
+        """For each rank, the most micro-batches held at once, in units of one stage's activations.
 
         A micro-batch counts from its forward until its weights' gradient is done.
         """

@@ -1,10 +1,10 @@
-"""ZeRO: data parallelism whose ranks share out what they would all hold (Rajbhandari et al. 2020).
+"""ZeRO: data parallelism without the replicas' redundant model states (Rajbhandari et al. 2020).
 
-Every rank still runs the whole model on its own rows. Stage 1 keeps an nth of the optimizer's
-state on each rank (`ZeroRedundancyOptimizer`, which deals out whole parameters), stage 2 of the
-gradients too, stage 3 of the weights too (both FSDP2's `fully_shard`, which cuts every tensor; at
-stage 2 it gathers the weights once a step, at stage 3 once for the forward and once for the
-backward pass). `cost.model_state_bytes` is the paper's formula; here a rank's bytes are counted.
+Every rank still runs the whole model on its own rows. Stage 1 shards the optimizer's state over the
+ranks (`ZeroRedundancyOptimizer`, by whole parameters), stage 2 the gradients too, stage 3 the
+weights too (both with FSDP2's `fully_shard`, which cuts every tensor; at stage 2 it gathers the
+weights once per step, at stage 3 once for the forward and once for the backward pass).
+`cost.model_state_bytes` is the paper's formula; here a rank's bytes are counted.
 """
 
 import time
@@ -37,11 +37,11 @@ from efflab.train import gradient_norm, language_model_loss
 STAGES = (0, 1, 2, 3)
 LEARNING_RATE = 1e-3
 TRIES = 3
-"""Steps whose most is measured, the least of which counts: a release unseen only ever adds."""
+"""Steps whose peak is measured; the lowest counts, since a missed release can only raise it."""
 PAUSE = 0.002
-"""Seconds after a collective in which gloo's threads let go of its buffers (`_watch_releases`)."""
+"""Seconds after a collective until gloo's threads release its buffers (`_watch_releases`)."""
 FP32_ADAM = dict(param_bytes=4, grad_bytes=4, optimizer_bytes=8)
-"""Bytes a parameter of what runs here, for `cost.model_state_bytes`: all in fp32, two moments."""
+"""Bytes per parameter here, for `cost.model_state_bytes`: all in fp32, two moments in Adam."""
 
 
 @check_arguments
@@ -49,9 +49,9 @@ FP32_ADAM = dict(param_bytes=4, grad_bytes=4, optimizer_bytes=8)
 class RankState:
     """What a rank holds between two steps, in bytes, and what training did.
 
-    `gathered` is the weights that lie beside its shard between the forward and the backward pass;
-    `step` the most that a step took beyond what it held before: activations, and whatever was
-    gathered; `sent` what it sent in a step.
+    `gathered`: weights held in addition to its shard between the forward and the backward pass;
+    `step`: peak of a step beyond what was held before (activations, gathered weights); `sent`:
+    bytes sent per step.
     """
 
     weights: Count
@@ -111,7 +111,7 @@ def on_rank(rank: Count, world_size: Size, job: Job) -> RankState:
     losses: list[float] = []
 
     def step() -> None:
-        optimizer.zero_grad(set_to_none=False)  # the gradients keep their place
+        optimizer.zero_grad(set_to_none=False)  # so that gradients stay allocated
         loss = language_model_loss(model, ids, targets)
         loss.backward()
         gradient_norm(model, loss, len(losses))
@@ -138,20 +138,20 @@ def on_rank(rank: Count, world_size: Size, job: Job) -> RankState:
 
 @contextmanager
 def _watch_releases() -> Iterator[None]:
-    """Meanwhile a collective's buffers are released where the profiler sees it.
+    """Inside the block, a collective's buffers are released where the profiler sees it.
 
-    The profiler follows the threads that run Python. One of gloo's own holds a collective's buffers
-    a moment longer than `wait` takes; where it is the last to let go, the release goes unseen and
-    the buffer counts to the end of the step. A pause after each wait lets it go first.
+    The profiler only follows threads that run Python. A thread of gloo's holds a collective's
+    buffers a moment longer than `wait` takes; if it is the last to release one, the profiler misses
+    that, and counts the buffer to the end of the step. A pause after each `wait` prevents it.
     """
     wait = dist.Work.wait
 
-    def patient(work, *args, **kwargs):
-        done = wait(work, *args, **kwargs)
+    def wait_and_pause(work, *args, **kwargs):
+        result = wait(work, *args, **kwargs)
         time.sleep(PAUSE)
-        return done
+        return result
 
-    dist.Work.wait = patient
+    dist.Work.wait = wait_and_pause
     try:
         yield
     finally:
@@ -159,13 +159,13 @@ def _watch_releases() -> Iterator[None]:
 
 
 def _state(optimizer: torch.optim.Optimizer):
-    """This rank's state by parameter."""
+    """The optimizer's state on this rank, by parameter."""
     own = optimizer.optim if isinstance(optimizer, ZeroRedundancyOptimizer) else optimizer
     return own.state.values()
 
 
 def _bytes(tensors) -> int:
-    """Bytes of what this rank holds of tensors with more than one value (a step count has one)."""
+    """Bytes of this rank's parts of tensors, without scalars (Adam's step counts)."""
     local = (t.to_local() if isinstance(t, DTensor) else t for t in tensors)
     return sum(t.nbytes for t in local if torch.is_tensor(t) and t.dim() > 0)
 
@@ -173,7 +173,7 @@ def _bytes(tensors) -> int:
 def _gathered_bytes(model: nn.Module, ids: Tensor) -> int:
     """Bytes of weights that a forward pass leaves gathered for the backward pass.
 
-    FSDP2 puts whole tensors into the place of the model's shards (DTensors) meanwhile.
+    FSDP2 then has whole tensors in the place of the model's shards (DTensors).
     """
     if not any(isinstance(p, DTensor) for p in model.parameters()):
         return 0

@@ -1,6 +1,6 @@
-"""What takes longer than a notebook: one file each, every run kept with its provenance.
+"""Experiments that take longer than a notebook; every run is recorded with its provenance.
 
-An experiment is a module here with a `NAME` and a `run(*, fresh)`; it is found by its file.
+An experiment is a module here with a `NAME` and a `run(*, fresh)`; its file name is its name.
 """
 
 from importlib import import_module
@@ -11,14 +11,14 @@ from efflab.errors import require_one_of
 
 def experiments() -> list[str]:
     """The names of all experiments."""
-    modules = (import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__))
+    modules = (import_module(f"{__name__}.{info.name}") for info in iter_modules(__path__))
     return sorted(m.NAME for m in modules if hasattr(m, "NAME") and hasattr(m, "run"))
 
 
 def run_experiment(name: str, *, fresh: bool = False) -> dict:
-    """Run what is not yet in data/experiments/NAME.json, or with `fresh` all of it, and keep it."""
+    """Run and record what is not yet in data/experiments/NAME.json, or with `fresh` all of it."""
     stem = name.replace("-", "_")
-    if stem not in {found.name for found in iter_modules(__path__)}:
+    if stem not in {info.name for info in iter_modules(__path__)}:
         require_one_of("name", name, experiments())
     module = import_module(f"{__name__}.{stem}")
     if getattr(module, "NAME", None) != name:  # a helper's file

@@ -1,6 +1,6 @@
-"""Our sparse attention beside FlexAttention, full attention and a package, in one interleaved run.
+"""Our sparse attention, FlexAttention, full attention and a package, timed interleaved.
 
-`make bench` prints it; `efflab experiment attention-bench` keeps it too.
+`make bench` prints the times; `efflab experiment attention-bench` also records them.
 """
 
 import torch
@@ -40,7 +40,7 @@ def flex(q, k, v, window_size: int = WINDOW):
 
 
 def package(q, k, v, window_size: int = WINDOW):
-    """The `local-attention` package with the same window: `exact_windowsize` hides the rest."""
+    """The `local-attention` package with the same window (`exact_windowsize` masks the rest)."""
     from local_attention import LocalAttention
 
     attend = LocalAttention(
@@ -55,7 +55,7 @@ def package(q, k, v, window_size: int = WINDOW):
 
 
 def contestants(seq_len: int, seed: int = 0) -> dict:
-    """{name: (call, visible pairs of one head)}; all but full attention and BigBird agree."""
+    """{name: (call, visible pairs of one head)}; all but full attention and BigBird are equal."""
     q, k, v = heads(seq_len, seed)
     layout = bigbird_layout(seq_len // BLOCK, n_global=2, n_window=3, n_random=3)
     window_pairs = visible_pairs(seq_len, WINDOW)
@@ -73,7 +73,7 @@ def contestants(seq_len: int, seed: int = 0) -> dict:
 
 @torch.no_grad()
 def compare(seq_len: int, repeats: int = REPEATS, seed: int = 0) -> list[dict]:
-    """One row a contestant: milliseconds, ratios to FlexAttention and full attention, memory.
+    """One row per contestant: milliseconds, ratios to FlexAttention and full attention, memory.
 
     `peak_share` is the useful work (4 D FLOPs a visible pair and head) over what a 1024-wide matrix
     product reaches here in the same run. Rounds are interleaved; all figures are medians.
@@ -113,7 +113,7 @@ def report(row: dict) -> str:
 
 
 def measure(seq_len: int, seed: int = 0, repeats: int = REPEATS) -> dict:
-    """The rows of one length, printed as they come; four digits of each figure."""
+    """The rows of one length, printed as they are measured, with four significant digits."""
     rows = []
     for row in compare(seq_len, repeats, seed):
         print(report(row), flush=True)
@@ -122,7 +122,7 @@ def measure(seq_len: int, seed: int = 0, repeats: int = REPEATS) -> dict:
 
 
 def run(*, fresh: bool = False) -> dict:
-    """Measure and record as data/experiments/attention-bench.json; ratios, not seconds, travel."""
+    """Measure, and record in data/experiments/attention-bench.json; only ratios are portable."""
     settings = dict(n_head=N_HEAD, head_dim=HEAD_DIM, window_size=WINDOW, repeats=REPEATS)
     cases = [dict(seq_len=n, seed=0) for n in LENGTHS]
     packages = ("local-attention",)

@@ -1,8 +1,8 @@
 """The budget game: `stdlib-gpt` in a file of at most 2 MB, as good as it can be, then as fast.
 
-A player's moves are techniques of every chapter; nothing is trained. What is counted is the file
-that is really written, its header included, and what is judged is the model read back from it.
-Entries rank by bits per byte to two decimals and then by time over the model as shipped.
+A player's moves are techniques of every chapter; nothing is trained. The size is that of the file
+written, its header included, and the quality that of the model read back from it. Entries are
+ranked by bits per byte to two decimals and then by time over the model as shipped.
 """
 
 from collections.abc import Sequence
@@ -42,10 +42,10 @@ class Moves:
     """A player's choices. Bits 2 to 8; for the layers one number, or one for each layer.
 
     `attention` and `ffn` are the bits of the layers' maps, `token` and `position` those of the
-    tables (rounded to nearest, a scale a row). `method` rounds the maps, "gptq" or "rtn", with a
-    scale for `group_size` weights (None: a row). `windows`: tokens that a layer sees before each,
-    None all. `neurons` and `heads`: shares that are removed, the least important first. `shared`:
-    so many first layers use one QKV projection. `half`: biases and norms in fp16.
+    tables (rounded to nearest, a scale per row). `method` rounds the maps, "gptq" or "rtn", with a
+    scale per `group_size` weights (None: per row). `windows`: tokens that a layer sees before each,
+    None all. `neurons` and `heads`: shares to remove, the least important first. `shared`: number
+    of first layers with one QKV projection. `half`: biases and norms in fp16.
     """
 
     attention: int | tuple[int, ...] = 8
@@ -94,7 +94,7 @@ def _check_bits(name: str, bits: int) -> None:
 
 
 def each(value, name: str = "value") -> tuple:
-    """One entry a layer, of a single value or of as many as there are layers."""
+    """One entry per layer, from a single value or from one for each layer."""
     n_layer = _config().n_layer
     if not isinstance(value, Sequence):
         return (value,) * n_layer
@@ -106,7 +106,7 @@ def each(value, name: str = "value") -> tuple:
 
 
 def shape(moves: Moves) -> Transformer:
-    """`stdlib-gpt` with the moves that change its structure, in fp32: a copy."""
+    """A copy of `stdlib-gpt`, in fp32, with the moves that change its structure."""
     model = deepcopy(points.language_model())
     if moves.shared > 1:
         model = share_qkv(model, moves.shared)
@@ -126,7 +126,7 @@ def _least(kind: str, share: float) -> dict[int, list[int]]:
 
 @lru_cache(maxsize=2)
 def _importance(kind: str) -> torch.Tensor:
-    """(layer, unit) on training text."""
+    """Importance (layer, unit) on training text."""
     batches = [(ids[:, :-1], ids[:, 1:]) for ids in calibration()]
     by_kind = {"head": pruning.head_importance, "neuron": pruning.neuron_importance}
     return by_kind[kind](points.language_model(), batches)
@@ -134,10 +134,10 @@ def _importance(kind: str) -> torch.Tensor:
 
 @torch.no_grad()
 def quantize_all(model: Transformer, moves: Moves) -> Quantized:
-    """Every matrix of the model on its bits."""
+    """Every matrix of the model, quantized to its bits."""
     codes: Quantized = {}
-    wanted = {name: bits_of(name, moves) for name in packed.weight_matrices(model)}
-    maps = {name: bits for name, bits in wanted.items() if name not in TABLES}
+    bits_by_name = {name: bits_of(name, moves) for name in packed.weight_matrices(model)}
+    maps = {name: bits for name, bits in bits_by_name.items() if name not in TABLES}
     if moves.method == "gptq":
         for bits in sorted(set(maps.values())):
             options = dict(group_size=moves.group_size, act_order=moves.act_order)
@@ -147,7 +147,7 @@ def quantize_all(model: Transformer, moves: Moves) -> Quantized:
         if name not in codes:
             grouped = moves.group_size if name in maps else None
             grid = dict(symmetric=False, group_size=grouped, axis=0 if grouped is None else None)
-            codes[name] = quantize(weight, wanted[name], **grid)
+            codes[name] = quantize(weight, bits_by_name[name], **grid)
     return codes
 
 
@@ -160,17 +160,17 @@ def bits_of(name: str, moves: Moves) -> int:
 
 
 def store(moves: Moves, path: Path) -> tuple[int, Transformer]:
-    """(bytes of the file at `path`, the model read back from it)."""
+    """Write the model to `path`; returns (bytes of the file, the model read back from it)."""
     model = shape(moves)
     matrices = quantize_all(model, moves)
     size = packed.save_quantized(_halve(model, matrices) if moves.half else model, matrices, path)
     return size, packed.load_model(path, lambda: shape(moves))
 
 
-def _halve(model: Transformer, made: Quantized) -> nn.Module:
+def _halve(model: Transformer, quantized: Quantized) -> nn.Module:
     """A copy whose tensors that are not quantized are in fp16."""
     model = deepcopy(model)
-    rest = {name: p for name, p in model.named_parameters() if name not in made}
+    rest = {name: p for name, p in model.named_parameters() if name not in quantized}
     for name, half in narrow(rest, torch.float16).items():
         rest[name].data = half
     return model
@@ -183,7 +183,7 @@ def _halve(model: Transformer, made: Quantized) -> nn.Module:
 def play(moves: Moves | None = None, /, repeats: int = 7, **changes) -> dict:
     """The score of these moves; `changes` replace single ones, `play(ffn=4, method="gptq")`.
 
-    Gives `n_bytes` of the file and whether it `fits`; bits per byte by the board's ruler (`bits`,
+    Returns `n_bytes` of the file and whether it `fits`; bits per byte as on the board (`bits`,
     `low`, `high`); FLOPs of 512 tokens; time of a forward pass over the model as shipped (`time`
     and its interval, `band` for A/A noise). 5 to 20 seconds.
     """
@@ -207,7 +207,7 @@ def play(moves: Moves | None = None, /, repeats: int = 7, **changes) -> dict:
 
 
 def rank(entry: dict) -> tuple:
-    """What entries are sorted by, the best first: fits, bits to two decimals, time."""
+    """Sort key of entries, the best first: fits, bits to two decimals, time."""
     return not entry["fits"], round(entry["bits"], 2), entry["time"]
 
 
@@ -225,8 +225,8 @@ ENTRIES: dict[str, Moves] = {
         UNEVEN, windows=(None, 256, 64, 64, 256, None), neurons=0.02
     ),
 }
-"""From what anybody tries first to our best: it was searched for on the same windows, so that its
-figure flatters it a little, as a reader's own does."""
+"""From an obvious first try to our best, which was searched for on the same windows: its result is
+slightly optimistic, as a reader's own is."""
 
 
 def run_one(entry: str, seed: int) -> dict:

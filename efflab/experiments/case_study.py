@@ -1,11 +1,11 @@
 """The article's chapters on one model, end to end: lighten, fine-tune, prune, INT8; and in orders.
 
-`stdlib-gpt` at 512 tokens. Attention is lightened until 30 % of the FLOPs are gone (`lighten`),
-a quarter of the FFN's neurons leave, rounds of fine-tuning recover, an engine computes in INT8.
-A path is an order of these steps. All have the same two rounds; within a seed a round has the same
-batches wherever it stands. INT8 stands last: an engine's integers have no gradient, so that what
-comes after INT8 is not trained, and quantizing earlier means pruning after all training. No step
-is timed here: `case-study-latency` does it, for which the weights do not matter.
+`stdlib-gpt` at 512 tokens. Attention is lightened until 30 % of the FLOPs are removed (`lighten`),
+a quarter of the FFN's neurons are pruned, rounds of fine-tuning recover, an engine computes in
+INT8. A path is an order of these steps. All have the same two rounds; within a seed a round has the
+same batches wherever it comes. INT8 comes last: an engine's integers have no gradient, so nothing
+after INT8 is trained, and quantizing earlier means pruning after all training. No step is timed
+here: `case-study-latency` does that, for which the weights do not matter.
 """
 
 from collections.abc import Callable
@@ -34,9 +34,9 @@ from efflab.pretrained import read_card
 NAME = "case-study"
 SHARE, PRUNED = 0.3, 0.25  # of the model's FLOPs, by lighter attention; of the FFN's neurons
 N_STEPS, BATCH_SIZE, SEQ_LEN, LR = 80, 4, 512, 6e-4
-EARLY = 8  # steps of the first round after which one path is judged too: a notebook repeats them
-EVEN_WIDTH = 64  # the window of "evenly": of all widths the one that costs least before training
-N_CALIBRATION = 8  # training windows on which changes are tried, and INT8's ranges found
+EARLY = 8  # one path is also evaluated after these first steps, which a notebook repeats
+EVEN_WIDTH = 64  # the window of "evenly": the width with the least loss before training
+N_CALIBRATION = 8  # training windows to try changes on, and for INT8's ranges
 SEEDS = (0, 1, 2)
 PRECISIONS = ("bf16 autocast", "fp32")
 MAIN = "lighten, prune"
@@ -57,18 +57,18 @@ PATHS: dict[str, tuple[str, ...]] = {
 
 @lru_cache(maxsize=1)
 def calibration() -> tuple[Tensor, Tensor]:
-    """(ids, targets) of training windows that no round sees, (N_CALIBRATION, 512) each."""
+    """(ids, targets) of training windows that are in no round, (N_CALIBRATION, 512) each."""
     return data.random_windows(data.stdlib_tokens("train"), N_CALIBRATION, SEQ_LEN, 10**9)
 
 
 @lru_cache(maxsize=1)
 def shipped_damage() -> lighten.Damage:
-    """What each change costs the model as shipped."""
+    """The added loss of each single change to the model as shipped."""
     return lighten.damage(points.language_model(), calibration())
 
 
 def recipe_for(model: Transformer, step: str) -> Recipe:
-    """What `step` does to this model's attention."""
+    """The recipe by which `step` changes this model's attention."""
     shipped = model is points.language_model()
     costs = shipped_damage() if shipped else lighten.damage(model, calibration())
     if step == "lighten evenly":
@@ -77,14 +77,14 @@ def recipe_for(model: Transformer, step: str) -> Recipe:
 
 
 def prune_neurons(model: Transformer, ratio: float = PRUNED) -> Transformer:
-    """A copy without the neurons that this model would miss least, of all layers together."""
+    """A copy without the least important neurons over all layers."""
     batches = [tuple(part) for part in zip(*(x.split(4) for x in calibration()), strict=True)]
     importance = pruning.neuron_importance(model, batches)
     return pruning.prune_ffn(model, pruning.least_important(importance, ratio))
 
 
 def loss_in(precision: str) -> Callable[[Transformer, Tensor, Tensor], Tensor]:
-    """The language-model loss with products in that precision, the loss itself in fp32."""
+    """The language-model loss with products in that precision; the loss itself is in fp32."""
     require_one_of("precision", precision, PRECISIONS)
 
     def loss(model: Transformer, ids: Tensor, targets: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ def tune(
 
 
 def walk(path: str, precision: str, seed: int) -> tuple[Transformer, list[dict]]:
-    """The model at the end of a path, and a row for each step: what it is like after it."""
+    """The model at the end of a path, and a row for each step with the model's state after it."""
     require_one_of("path", path, PATHS)
     model, rows, n_rounds = points.language_model(), [], 0
     for step in PATHS[path]:
@@ -136,7 +136,7 @@ def walk(path: str, precision: str, seed: int) -> tuple[Transformer, list[dict]]
 
 
 def judge(model: Transformer) -> dict:
-    """Bits per byte by the board's ruler, FLOPs of 512 tokens by both counts, parameters."""
+    """Bits per byte as on the board, FLOPs of 512 tokens by both counts, parameters."""
     flops = {c: lighten.forward_flops(model, SEQ_LEN, c) for c in lighten.COUNTS}
     return interval(points.language_quality(model)) | dict(
         flops=flops["computed"], visible_flops=flops["visible"], n_params=n_parameters(model)
@@ -144,7 +144,7 @@ def judge(model: Transformer) -> dict:
 
 
 def interval(quality: Estimate) -> dict[str, float]:
-    """Bits per byte with the interval over windows, as a row keeps them."""
+    """Bits per byte with the interval over windows, as stored in a row."""
     row = dict(bits=quality.mean, low=quality.low, high=quality.high)
     return {k: round(v, 4) for k, v in row.items()}
 
@@ -156,7 +156,7 @@ def int8(model: Transformer, folder: Path) -> language.LanguageEngine:
 
 
 def engines(model: Transformer, folder: Path) -> list[language.LanguageEngine]:
-    """The other engines: what 16 bits cost in quality, and what INT8 costs elsewhere."""
+    """The other engines: in 16 bits, and other INT8."""
     shape = (1, SEQ_LEN)
     return [
         language.bf16_language(model),
@@ -178,7 +178,7 @@ def early(precision: str, seed: int) -> float:
 
 
 def run_path(path: str, precision: str, seed: int) -> dict:
-    """The rows of one path, then its INT8; of the main path and the start every engine."""
+    """The rows of one path, then its INT8; every engine for the main path and the start."""
     model, rows = walk(path, precision, seed)
     with TemporaryDirectory() as folder:
         int8_engines = [int8(model, Path(folder))]
@@ -193,10 +193,10 @@ def run_path(path: str, precision: str, seed: int) -> dict:
 
 
 def run_widths() -> dict:
-    """Before any training, on training text: what each change costs, and each even width to 30 %.
+    """Before any training, on training text: the added loss of each change, and of even widths.
 
-    `windows` and `heads` by layer, nats a token; a row of `widths` for each window that all layers
-    share: what it removes alone, the heads that must go as well, and what both add to the loss.
+    `windows` and `heads` by layer, nats per token; a row of `widths` for each window shared by all
+    layers: the FLOPs it removes alone, the heads to remove to reach 30 %, and the loss of both.
     """
     shipped, costs = points.language_model(), shipped_damage()
     config, base = shipped.config, lighten.loss(shipped, calibration())
@@ -217,14 +217,14 @@ def run_widths() -> dict:
 
 
 def run_one(part: str, seed: int, **where) -> dict:
-    """A case of either part."""
+    """Run one case, of either part."""
     return run_widths() if part == "widths" else run_path(**where, seed=seed)
 
 
 def cases() -> list[dict]:
     """The widths and the model as shipped once, every path with every seed, the main one in fp32.
 
-    Seed by seed, so that a record that is not complete compares paths all the same.
+    Seed by seed, so that paths can be compared in an incomplete record too.
     """
     cases = [dict(part="widths", seed=0)]
     cases += [dict(part="path", path="as shipped", precision="fp32", seed=0)]
@@ -236,11 +236,11 @@ def cases() -> list[dict]:
 
 
 def settings() -> dict:
-    """What every run has in common; runs under other settings are not mixed in."""
+    """The settings of all runs; runs under other settings are not mixed in."""
     training = dict(n_steps=N_STEPS, batch_size=BATCH_SIZE, seq_len=SEQ_LEN, lr=LR, early=EARLY)
     changes = dict(share=SHARE, pruned=PRUNED, even_width=EVEN_WIDTH, n_calibration=N_CALIBRATION)
-    judged = dict(n_windows=points.N_WINDOWS, shipped=points.shipped_quality())
-    return training | changes | judged | dict(paths=PATHS, seven_bits=seven_bits_needed())
+    evaluation = dict(n_windows=points.N_WINDOWS, shipped=points.shipped_quality())
+    return training | changes | evaluation | dict(paths=PATHS, seven_bits=seven_bits_needed())
 
 
 @one_thread()
@@ -271,13 +271,13 @@ def end_bits(run: dict, engine: str | None = "OpenVINO INT8") -> float:
 def difference(
     a: dict[int, dict], b: dict[int, dict], engine: str | None = "OpenVINO INT8"
 ) -> Estimate:
-    """How many bits per byte paths `a` end above `b`, paired by seed."""
+    """Bits per byte at the end of path `a` minus path `b`, paired by seed."""
     seeds = sorted(set(a) & set(b))
     return paired_difference(*([end_bits(runs[s], engine) for s in seeds] for runs in (a, b)))
 
 
 def waterfall(runs: dict[int, dict]) -> list[dict]:
-    """Steps of a path in order: bits per byte (mean, least and most over seeds) and FLOPs."""
+    """Steps of a path in order: bits per byte (mean, minimum, maximum over seeds) and FLOPs."""
     steps = zip(*(run["rows"] for run in runs.values()), strict=True)
     result = []
     for rows in steps:

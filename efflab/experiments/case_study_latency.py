@@ -1,9 +1,9 @@
-"""The case study's models side by side: latency, bytes and memory by stage and by engine.
+"""The case study's models: latency, bytes and memory by stage and by engine.
 
-What is measured depends on shapes alone, so that nothing is trained here: the recipe is the one
-that `case-study` recorded, and the neurons are picked before any training. All stages and engines
-of a case interleaved with the model as shipped in PyTorch's fp32, on one thread. Run it
-on an idle machine; another machine needs only this. A processor with VNNI also runs without it.
+The measurements depend on shapes only, so nothing is trained here: the recipe is the one recorded
+by `case-study`, and the neurons are chosen before any training. All stages and engines of a case
+are interleaved with the model as shipped in PyTorch's fp32, on one thread. Run it on an idle
+machine; on another machine only this experiment is needed. A CPU with VNNI is also timed without.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,15 +36,15 @@ FP32, BF16, DYNAMIC = "torch fp32", "torch bf16", "torch dynamic INT8"
 OPENVINO, FP16, OPENVINO_BF16 = "OpenVINO fp32", "OpenVINO fp16 stored", "OpenVINO bf16"
 INT8 = "OpenVINO INT8"
 FILES = (OPENVINO, FP16, OPENVINO_BF16, INT8)
-"""Engines that load a file, whose memory a process of its own can tell."""
+"""Engines that load a file, whose memory can be measured in a separate process."""
 ENGINES = (FP32, BF16, DYNAMIC, *FILES)
 REPEATS = {1: 21, 4: 9}
-"""Texts of 512 tokens at once -> repeats."""
+"""Batch size in texts of 512 tokens -> repeats."""
 TRAINING_REPEATS, MEMORY_PROCESSES = 9, 3
 OLDER = "AVX512_CORE"
 """ONEDNN_MAX_CPU_ISA under which oneDNN and OpenVINO have no 8-bit products (VNNI) and no bf16.
 
-At "AVX2" OpenVINO mixes kernels of both kinds and gives wrong logits; `error` tells.
+At "AVX2" OpenVINO mixes kernels of both kinds and gives wrong logits, as `error` shows.
 """
 
 
@@ -52,14 +52,14 @@ At "AVX2" OpenVINO mixes kernels of both kinds and gives wrong logits; `error` t
 
 
 def read_recipe() -> Recipe:
-    """How `case-study` lightened the model as shipped; without its record a `ValueError`."""
+    """The recipe by which `case-study` lightened the model; without its record a `ValueError`."""
     runs = case_study.paths(read_record(case_study.NAME), case_study.MAIN)
     row = next(iter(runs.values()))["rows"][0]
     return Recipe(tuple(row["windows"]), tuple(map(tuple, row["removed"])))
 
 
 def model_at(stage: str, recipe: Recipe) -> Transformer:
-    """The model at that stage, not trained since it was shipped."""
+    """The model at that stage, without any training."""
     require_one_of("stage", stage, STAGES)
     model = points.language_model()
     if stage in (LIGHT, BOTH):
@@ -70,7 +70,7 @@ def model_at(stage: str, recipe: Recipe) -> Transformer:
 def make_engine(
     engine: str, model: Transformer, path: Path, shape: Shape, seven_bits: bool | None = None
 ) -> LanguageEngine:
-    """The model in that engine; what OpenVINO writes is at `path` (.xml)."""
+    """The model in that engine; OpenVINO's file is at `path` (.xml)."""
     require_one_of("engine", engine, ENGINES)
     ids = case_study.calibration()[0]
     makers: dict[str, Callable[[], LanguageEngine]] = {
@@ -88,12 +88,12 @@ def make_engine(
 
 
 def round_digits(value) -> float:
-    """Four digits."""
+    """The value with four significant digits."""
     return float(f"{float(value):.4g}")
 
 
 def ratio(estimate: Estimate) -> dict[str, float]:
-    """A ratio and its 95 % interval as a row keeps them."""
+    """A ratio and its 95 % interval, as stored in a row."""
     row = dict(ratio=estimate.mean, low=estimate.low, high=estimate.high)
     return {name: round_digits(value) for name, value in row.items()}
 
@@ -103,7 +103,7 @@ def ratio(estimate: Estimate) -> dict[str, float]:
 
 @one_thread()
 def latencies(recipe: list, n: int, repeats: int, seven_bits: bool | None = None) -> dict:
-    """Each stage in each engine on n texts of 512 tokens, over the first of both."""
+    """Times of each stage in each engine on n texts of 512 tokens, over the first of both."""
     models = {stage: model_at(stage, Recipe(*recipe)) for stage in STAGES}
     return side_by_side(models, n, repeats, seven_bits)
 
@@ -111,11 +111,11 @@ def latencies(recipe: list, n: int, repeats: int, seven_bits: bool | None = None
 def side_by_side(
     models: Mapping[str, Transformer], n: int, repeats: int, seven_bits: bool | None = None
 ) -> dict:
-    """Each model ("stage") in each engine, n texts of 512 tokens, over the first of both.
+    """Times of each model ("stage") in each engine, n texts of 512 tokens, over the first of both.
 
-    A row has the ratio of times with its interval, bytes, FLOPs, and `error`: how far the logits
-    are from those of the same model in fp32, which tells an engine that needs an instruction that
-    is not there. `band` is the A/A noise, `milliseconds` what the first takes.
+    A row has the ratio of times with its interval, bytes, FLOPs, and `error`: the difference of
+    the logits from the same model in fp32, which reveals an engine that lacks an instruction.
+    `band` is the A/A noise, `milliseconds` the time of the first.
     """
     ids = data.random_windows(data.stdlib_tokens("held-out"), n, SEQ_LEN, 0)[0]
     places = list(product(models, ENGINES))
@@ -135,15 +135,15 @@ def side_by_side(
             row |= dict(flops=lighten.forward_flops(models[stage], SEQ_LEN))
             row |= ratio(times.ratios[stage, engine])
             rows.append(row | dict(error=round_digits((this(ids) - exact).norm() / exact.norm())))
-    took = 1e3 * times.timings["baseline"].median
-    return dict(rows=rows, band=round_digits(times.band), milliseconds=round_digits(took))
+    milliseconds = 1e3 * times.timings["baseline"].median
+    return dict(rows=rows, band=round_digits(times.band), milliseconds=round_digits(milliseconds))
 
 
 @one_thread()
 def training_steps(recipe: list, repeats: int = TRAINING_REPEATS) -> dict:
-    """A training step of the case study by stage and precision, over the first of both.
+    """Training steps of the case study by stage and precision, over the first of both.
 
-    `peak_bytes`: the most that a step's tensors take beside weights and optimizer state.
+    `peak_bytes`: peak of a step's tensors in addition to weights and optimizer state.
     """
     batch = data.random_windows(data.stdlib_tokens("train"), case_study.BATCH_SIZE, SEQ_LEN, 0)
     places = list(product((SHIPPED, LIGHT), sorted(PRECISIONS, reverse=True)))
@@ -158,7 +158,7 @@ def training_steps(recipe: list, repeats: int = TRAINING_REPEATS) -> dict:
 
 
 def step(model: Transformer, precision: str, batch: tuple[Tensor, Tensor]) -> Callable[[], None]:
-    """Trains a copy of `model` by one more step on the batch, each time it is called."""
+    """A function that trains a copy of `model` by one step on the batch at each call."""
     own, loss = deepcopy(model).train(), case_study.loss_in(precision)
     (optimizer,) = train.adamw(own, case_study.LR)
 
@@ -174,7 +174,7 @@ def step(model: Transformer, precision: str, batch: tuple[Tensor, Tensor]) -> Ca
 
 
 def memory(recipe: Recipe, n: int, processes: int = MEMORY_PROCESSES) -> dict:
-    """Resident bytes that each stage in each of OpenVINO's adds: median of processes."""
+    """Resident bytes added by each stage in each OpenVINO engine: median over processes."""
     rows = []
     with TemporaryDirectory() as folder:
         for i, (stage, engine) in enumerate(product(STAGES, FILES)):
@@ -183,8 +183,8 @@ def memory(recipe: Recipe, n: int, processes: int = MEMORY_PROCESSES) -> dict:
             task = dict(path=str(path), n=n, seq_len=SEQ_LEN)
             task |= dict(precision="bf16" if engine == OPENVINO_BF16 else "f32")
             runs = [alone(f"{resident.__name__}:added", task) for _ in range(processes)]
-            added = median(run["resident_bytes"] for run in runs)
-            rows.append(dict(stage=stage, engine=engine, resident_bytes=added))
+            n_bytes = median(run["resident_bytes"] for run in runs)
+            rows.append(dict(stage=stage, engine=engine, resident_bytes=n_bytes))
     return dict(rows=rows)
 
 
@@ -199,20 +199,20 @@ def alone(function: str, task: dict, environment: dict[str, str] | None = None) 
 
 
 def cases() -> list[dict]:
-    """Memory first, which needs no idle machine; then times."""
+    """Memory first, which does not need an idle machine; then times."""
     cases = [dict(part="memory", n=1, seed=0)]
     cases += [dict(part="time", n=n, isa=isa, seed=0) for isa, n in product(limits(), REPEATS)]
     return [*cases, dict(part="training", seed=0)]
 
 
 def limits() -> tuple[str | None, ...]:
-    """All instructions of this CPU and, where it has VNNI, those of an older one."""
+    """The instruction sets to run with: all and, if the CPU has VNNI, an older CPU's."""
     cpu = bench.cpu_features()
     return (None, OLDER) if cpu["avx512"] and cpu["vnni"] else (None,)
 
 
 def run_one(part: str, seed: int, n: int = 1, isa: str | None = None) -> dict:
-    """A case; times and steps each in a process of their own. `isa`: as `cases` limits it."""
+    """Run one case; times and steps in separate processes. `isa`: ONEDNN_MAX_CPU_ISA or None."""
     recipe = read_recipe()
     task: dict = dict(recipe=[recipe.windows, recipe.removed])
     if part == "memory":
@@ -231,7 +231,7 @@ def run_limited(function: str, task: dict, isa: str | None) -> dict:
 
 @one_thread()
 def run(*, fresh: bool = False) -> dict:
-    """Measure and record as data/experiments/case-study-latency.json; ratios travel."""
+    """Measure, and record in data/experiments/case-study-latency.json; ratios are portable."""
     recipe = read_recipe()
     settings = dict(windows=recipe.windows, removed=recipe.removed, repeats=REPEATS)
     settings |= dict(seq_len=SEQ_LEN, pruned=case_study.PRUNED, memory_processes=MEMORY_PROCESSES)
@@ -241,7 +241,7 @@ def run(*, fresh: bool = False) -> dict:
 
 
 def rows_of(experiment: dict, n: int = 1, isa: str | None = None) -> dict[tuple[str, str], dict]:
-    """(stage, engine) -> its row of times with n texts at once."""
+    """(stage, engine) -> its row of times with batches of n texts."""
     runs = [r for r in experiment["runs"] if r["part"] == "time"]
     (run,) = [r for r in runs if (r["n"], r["isa"]) == (n, isa)]
     return {(row["stage"], row["engine"]): row for row in run["rows"]}

@@ -40,7 +40,7 @@ RAMP = 16  # tokens over which an adaptive span fades out
 # The paper starts spans at 0 and trains for weeks. Here they start half open and may move up to
 # 1.28 of 128 tokens a step, so that a short training can lengthen and shorten them.
 INITIAL_SPAN, SPAN_LR = 0.5, 1e-2
-N_EVAL = 64  # held-out windows, the same for every model
+N_EVAL = 64  # held-out windows, the same for all models
 
 VARIANTS: dict[str, dict] = {
     "attention": dict(technique="attention"),
@@ -52,7 +52,7 @@ VARIANTS: dict[str, dict] = {
 
 
 def make_model(variant: str, seed: int, config: ModelConfig = CONFIG) -> Transformer:
-    """The untrained model of a variant; what the variants have in common starts out equal."""
+    """The untrained model of a variant; parts that the variants share start with equal weights."""
     require_one_of("variant", variant, VARIANTS)
     require_int("seed", seed, 0)
     torch.manual_seed(seed)
@@ -69,14 +69,14 @@ def make_model(variant: str, seed: int, config: ModelConfig = CONFIG) -> Transfo
     if spec["technique"] != "attention":
         replace_attention(model, lambda _: make[spec["technique"]]())
         for name, module in model.named_modules():
-            # what predicts kernels starts as published; all else as attention's projections do
+            # kernel predictors are initialized as published, all else like attention's projections
             if ".attention.body." in name and not name.endswith(".predict"):
                 Transformer._init(module)
     return model
 
 
 def optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
-    """Muon and AdamW at a short training's rates; the spans' shares in a group of their own."""
+    """Muon and AdamW with rates for a short training; the spans have their own group."""
     optimizers = train.muon(model, lr=1e-2, adam_lr=5e-3)
     shares = [layer.share for layer in span_layers(model)]
     for group in optimizers[-1].param_groups:
@@ -101,7 +101,7 @@ def loss_with_penalty(weight: float) -> Callable[[nn.Module, Tensor, Tensor], Te
 
 @torch.no_grad()
 def held_out_loss(model: nn.Module, seq_len: int = CONFIG.max_len) -> float:
-    """Nats a token on the same `N_EVAL` held-out windows for every model."""
+    """Nats per token on `N_EVAL` held-out windows, the same for all models."""
     ids, targets = data.random_windows(data.stdlib_tokens("held-out"), N_EVAL, seq_len, seed=0)
     return train.language_model_loss(model.eval(), ids, targets).item()
 
@@ -109,7 +109,7 @@ def held_out_loss(model: nn.Module, seq_len: int = CONFIG.max_len) -> float:
 def train_variant(
     variant: str, seed: int, n_steps: int = N_STEPS, *, progress: bool = False
 ) -> tuple[Transformer, dict]:
-    """Train one variant with one seed: the model, and what the experiment keeps of it."""
+    """Train one variant with one seed; returns the model and its recorded results."""
     model = make_model(variant, seed)
     tokens = data.stdlib_tokens("train")
     spec = VARIANTS[variant]
@@ -143,7 +143,7 @@ def mixing_flops(variant: str, reach: list[int] | None = None) -> int:
 
 
 def settings() -> dict:
-    """What every run has in common; runs under other settings are not kept."""
+    """The settings of all runs; runs under other settings are not mixed in."""
     shape = dict(n_layer=CONFIG.n_layer, n_head=CONFIG.n_head, d_model=CONFIG.d_model)
     shape |= dict(seq_len=CONFIG.max_len, batch_size=BATCH_SIZE, n_steps=N_STEPS)
     spans = dict(ramp=RAMP, initial_span=INITIAL_SPAN, span_lr=SPAN_LR)

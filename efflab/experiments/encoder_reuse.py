@@ -1,8 +1,8 @@
-"""One pretrained encoder under several heads, against one fine-tuned encoder a task.
+"""One pretrained encoder under several heads, against one fine-tuned encoder per task.
 
 Three tasks on the same docstrings of the standard library's functions: which of eight packages it
 comes from, whether the function returns a value, whether it takes an argument besides self. A
-head is a logistic regression on the frozen sentence embedding; the rival trains every weight.
+head is a logistic regression on the frozen sentence embedding; fine-tuning trains every weight.
 """
 
 import ast
@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from efflab import data, pretrained, train
+from efflab.base.cache import get_or_make
 from efflab.bench import one_thread
-from efflab.cache import get_or_make
 from efflab.errors import require_one_of
 from efflab.experiments.record import run_cases
 
@@ -54,16 +54,16 @@ def _functions(tree: ast.Module) -> Iterator[tuple[str, bool, bool]]:
 
 @lru_cache(maxsize=1)
 def docstrings() -> Docstrings:
-    """120 documented functions of each of eight packages, no text twice; every fourth tests."""
-    made_by = (Path(__file__), Path(data.__file__))
-    rows = get_or_make(data.CACHE, "docstrings", made_by, _pick_docstrings)
+    """120 documented functions of each of eight packages, no duplicates; a quarter for testing."""
+    sources = (Path(__file__), Path(data.__file__))
+    rows = get_or_make(data.CACHE, "docstrings", sources, _pick_docstrings)
     columns = [np.array(column, dtype=np.int64) for column in list(zip(*rows, strict=True))[1:]]
     labels = dict(zip(TASKS, columns, strict=True))
     return Docstrings([row[0] for row in rows], labels, np.arange(len(rows)) % 4 == 3)
 
 
 def _pick_docstrings() -> list[tuple]:
-    """(text, label of its package, returns, takes) of every function picked."""
+    """(text, label of its package, returns, takes) of every selected function."""
     answers: dict[str, dict[str, tuple[bool, bool]]] = {name: {} for name in PACKAGES}
     for path, source in sorted(data.stdlib_files("train")):
         package = path.split("/")[0]
@@ -82,7 +82,7 @@ def _pick_docstrings() -> list[tuple]:
 
 
 def majority(task: str) -> float:
-    """Accuracy on the test quarter of always giving the commonest training label."""
+    """Test accuracy of always predicting the most frequent training label."""
     docs, y = docstrings(), _labels(task)
     return float(np.mean(y[docs.is_test] == np.bincount(y[~docs.is_test]).argmax()))
 
@@ -100,7 +100,7 @@ def token_ids(tokenizer, texts: list[str]) -> Tensor:
 
 def sentences(encoder: nn.Module, ids: Tensor) -> Tensor:
     """Sentence embeddings of padded ids (B,T): (B,C), with gradients where they are on."""
-    ids = ids[:, : int((ids != 0).sum(1).max())]  # no work for columns that are padding throughout
+    ids = ids[:, : int((ids != 0).sum(1).max())]  # drop columns that are all padding
     return pretrained.mean_pool(encoder.encode(ids, ids != 0), ids != 0)
 
 
@@ -132,7 +132,7 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.weight)
 
     def forward(self, ids: Tensor) -> Tensor:
-        # embeddings have length 1: scaled up, the head learns at the encoder's small rate
+        # embeddings have length 1; scaled up, the head can learn with the encoder's small rate
         return self.head(20 * sentences(self.encoder, ids))
 
 
@@ -145,8 +145,8 @@ def fine_tuned_accuracy(encoder, ids: Tensor, task: str, seed=0, n_steps=N_STEPS
 
     def batch(step):
         rng = np.random.default_rng(seed * 10**6 + step)
-        picked = rng.choice(len(train_y), BATCH_SIZE, replace=False)
-        return train_ids[picked], train_y[picked]
+        rows = rng.choice(len(train_y), BATCH_SIZE, replace=False)
+        return train_ids[rows], train_y[rows]
 
     groups = [
         {"params": model.encoder.parameters(), "lr": LR},

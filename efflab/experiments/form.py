@@ -1,20 +1,20 @@
-"""What a record of an experiment looks like: checked where it is written and where it is read."""
+"""The format of an experiment's record, checked when it is written and when it is read."""
 
 from collections.abc import Iterator
 
+from efflab.base.stored import require_keys
 from efflab.errors import require, require_finite, require_int
 from efflab.rules import require_type
-from efflab.stored import require_keys
 
 BLOCK = {"machine", "settings", "models", "complete", "provenance", "runs"}
 MACHINE = {"cpu", "features", "threads"}
 MADE = {"command", "date", "commit", "versions"}
 NULLABLE = {"group_size", "isa", "width", "windows"}
-"""What a run may leave open, null: no groups, all instructions, a whole width, no window."""
+"""Keys of a run that may be null: no groups, all instructions, full width, no window."""
 
 
 def require_record(name: str, record: dict) -> None:
-    """Refuse a record of another form, naming the place: `machines[0].runs[3].loss=None: ...`."""
+    """Refuse an invalid record, naming the place: `machines[0].runs[3].loss=None: ...`."""
     require_keys("record", record, {"name", "machines"})
     require(record["name"] == name, "name", record["name"], f"{name!r}")
     blocks = require_type("machines", record["machines"], list)
@@ -32,7 +32,7 @@ def _require_block(place: str, block: dict) -> None:
         require_type(f"{place}.models.{name}", sha256, str | None)
     provenance = require_type(f"{place}.provenance", block["provenance"], list)
     for i, entry in enumerate(provenance):
-        _require_made(f"{place}.provenance[{i}]", entry)
+        _require_provenance(f"{place}.provenance[{i}]", entry)
     runs = require_type(f"{place}.runs", block["runs"], list)
     require(
         bool(runs) and bool(provenance), f"{place}.runs", runs, "at least one, and what made it"
@@ -44,7 +44,7 @@ def _require_block(place: str, block: dict) -> None:
 
 
 def require_machine(place: str, machine: dict) -> None:
-    """A machine has a CPU, threads, and features that are there or not, where that was told."""
+    """A machine has a CPU, threads, and features (True or False each; null in old records)."""
     require_keys(place, machine, MACHINE)
     require_type(f"{place}.cpu", machine["cpu"], str)
     require_int(f"{place}.threads", machine["threads"])
@@ -53,17 +53,17 @@ def require_machine(place: str, machine: dict) -> None:
         require_type(f"{place}.features.{name}", has, bool)
 
 
-def _require_made(place: str, made: dict) -> None:
-    require_keys(place, made, MADE)
+def _require_provenance(place: str, entry: dict) -> None:
+    require_keys(place, entry, MADE)
     for key in ("command", "date"):
-        require_type(f"{place}.{key}", made[key], str)
-    require_type(f"{place}.commit", made["commit"], str | None)
-    for name, version in require_type(f"{place}.versions", made["versions"], dict).items():
+        require_type(f"{place}.{key}", entry[key], str)
+    require_type(f"{place}.commit", entry["commit"], str | None)
+    for name, version in require_type(f"{place}.versions", entry["versions"], dict).items():
         require_type(f"{place}.versions.{name}", version, str | None)
 
 
 def require_run(place: str, run: dict) -> None:
-    """A run has a seed, finite numbers, and null nowhere but in what `NULLABLE` names."""
+    """A run has a seed and finite numbers, and null only under the keys in `NULLABLE`."""
     require_type(place, run, dict)
     require_int(f"{place}.seed", run.get("seed"), 0)
     for path, value in _leaves(run):
@@ -76,7 +76,7 @@ def require_run(place: str, run: dict) -> None:
 
 
 def _require_alike(place: str, runs: list[dict]) -> None:
-    """What stands at one place of all runs is of one type: a number, a text or a truth value."""
+    """Values at the same path must have the same type in all runs: number, text or bool."""
     kinds: dict[tuple[str, ...], type] = {}
     for i, run in enumerate(runs):
         for path, value in _leaves(run):
@@ -87,7 +87,7 @@ def _require_alike(place: str, runs: list[dict]) -> None:
 
 
 def _leaves(value, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
-    """(path, value) of all that is neither object nor list; a list's places are one path."""
+    """(path, value) of all scalars; a list's items share its path."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _leaves(item, (*path, key))

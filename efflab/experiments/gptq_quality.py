@@ -2,8 +2,8 @@
 
 `stdlib-gpt`: error of the layers' outputs, and bits per byte on the board's held-out windows.
 MiniLM-L6: cosine to the fp32 sentence embedding, and retrieval of functions by their docstrings.
-What is quantized is every linear map of the layers; embeddings stay in fp32 on both sides, so that
-only the method differs. Then how much calibration data GPTQ wants, and of what kind.
+Every linear map of the layers is quantized; embeddings stay in fp32 on both sides, so that only the
+method differs. Then: how much calibration data GPTQ needs, and of what kind.
 """
 
 from functools import lru_cache
@@ -39,7 +39,7 @@ VARIANTS = {
 N_WINDOWS = 16  # held-out windows of the whole context, those of the board
 N_FUNCTIONS, MINILM_GROUPS, MAX_TOKENS = 120, (None, 64), 64
 SEEDS = (0, 1, 2)
-SEEDED_BITS = (2, 3, 4)  # where GPTQ is repeated with every seed of its calibration
+SEEDED_BITS = (2, 3, 4)  # for which GPTQ is repeated with every seed of its calibration
 
 
 @lru_cache(maxsize=1)
@@ -69,7 +69,7 @@ def language_point(bits: int, group_size: int | None, method: str, seed: int = 0
 
 
 def calibration_point(n_tokens: int, source: str = "library", bits: int = 3, seed: int = 0) -> dict:
-    """GPTQ with so much data of a kind: bits per byte, and layer errors there and on held-out."""
+    """GPTQ by amount and kind of data: bits per byte, layer errors on that and on held-out text."""
     model, batches = language_model()[0], calibration(n_tokens, source, seed)
     quantized = gptq_model(model, batches, bits)
     own = layers_error(model, quantized, layer_hessians(model, batches))
@@ -79,23 +79,23 @@ def calibration_point(n_tokens: int, source: str = "library", bits: int = 3, see
 
 @lru_cache(maxsize=1)
 def encoder_task():
-    """MiniLM, its calibration batches, and the texts that judge it with their fp32 embeddings."""
+    """MiniLM, its calibration batches, and the evaluation texts with their fp32 embeddings."""
     model, tokenizer = pretrained.load_minilm()
     functions = data.documented_functions()
     step = len(functions) // N_FUNCTIONS
-    judged = functions[::step][:N_FUNCTIONS]
-    shown = [f.code for f in functions[1::step][:64]] + [f.query for f in functions[2::step][:64]]
+    evaluation = functions[::step][:N_FUNCTIONS]
+    texts = [f.code for f in functions[1::step][:64]] + [f.query for f in functions[2::step][:64]]
     batches = []
-    for start in range(0, len(shown), 32):
+    for start in range(0, len(texts), 32):
         inputs = tokenizer(
-            shown[start : start + 32],
+            texts[start : start + 32],
             padding=True,
             truncation=True,
             max_length=MAX_TOKENS,
             return_tensors="pt",
         )
         batches.append((inputs["input_ids"], inputs["attention_mask"]))
-    texts = [f.query for f in judged], [f.code for f in judged]
+    texts = [f.query for f in evaluation], [f.code for f in evaluation]
     exact = [pretrained.embed(model, tokenizer, t, max_len=MAX_TOKENS) for t in texts]
     return model, tokenizer, batches, texts, exact
 
@@ -156,7 +156,7 @@ def run_one(part: str, seed: int, **where) -> dict:
     """One point; figures of quality with four decimals, all others with four digits."""
     if part == "full":
         point = full_point()
-    elif part == "encoder":  # its calibration texts are always the same
+    elif part == "encoder":  # its calibration has no seed
         point = encoder_point(**where)
     else:
         makers = dict(variants=variant_point, sizes=calibration_point, sources=calibration_point)

@@ -27,7 +27,7 @@ NO_GPU = "no CUDA GPU here: bench-gpu has nothing to measure"
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large everything is that the parts measure."""
+    """The sizes that the parts measure."""
 
     products: tuple[int, ...] = (256, 1024, 4096, 8192)  # square matrices
     model: tuple[int, int, int] = (12, 768, 512)  # layers, channels, tokens
@@ -43,7 +43,7 @@ class Sizes:
 
 
 def precision_by_shape(device: str, sizes: Sizes) -> dict:
-    """Square matrix products: TFLOP/s in each format, and how many times as fast as fp32."""
+    """Square matrix products: TFLOP/s in each format, and the speedup over fp32."""
     rows = []
     for n in sizes.products:
         calls = {
@@ -87,8 +87,8 @@ def _tf32(call: Callable) -> object:
 
 
 def training_step(device: str, sizes: Sizes) -> dict:
-    """A training step in each recipe: bytes of weights, gradients and Adam's state, which stay,
-    the step's peak, and its time; None where this GPU has no room for the batch.
+    """A training step in each recipe: bytes of weights, gradients and Adam's state, the step's
+    peak, and its time; None if the batch does not fit this GPU.
     """
     recipes = {name: partial(_step, dtype=dtype) for name, dtype in DTYPES.items()}
     if device == "cuda":
@@ -130,7 +130,7 @@ def _step(model: Transformer, optimizer, ids: torch.Tensor, dtype: torch.dtype) 
 
 @torch.no_grad()
 def eager_against_compiled(device: str, sizes: Sizes) -> dict:
-    """One block: written out and torch's own, each eager and compiled, against written out."""
+    """One block, written out and torch's own, each eager and compiled, over eager written out."""
     d_model, seq_len = sizes.block
     layer, x = block.plain_layer(d_model, seq_len, d_model // HEAD_DIM or 1)
     layer, x = layer.to(device), x.to(device)
@@ -157,7 +157,7 @@ def eager_against_compiled(device: str, sizes: Sizes) -> dict:
 
 
 def launch_overhead(device: str, sizes: Sizes) -> dict:
-    """Chains of small kernels, and the two constants of the model through them."""
+    """Chains of small kernels, and the launch model's two constants fitted to them."""
     rows = []
     for n_values in sizes.values:
         x = torch.ones(n_values, device=device)
@@ -172,7 +172,7 @@ def launch_overhead(device: str, sizes: Sizes) -> dict:
 
 @torch.no_grad()
 def attention_kernels(device: str, sizes: Sizes) -> dict:
-    """Attention by length: scores in memory against the kernels that torch has for this device."""
+    """Attention by length: scores in memory against torch's fused kernels for this device."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     backends = {
@@ -217,7 +217,7 @@ def attention_kernels(device: str, sizes: Sizes) -> dict:
 
 
 def _runs(call: Callable) -> bool:
-    """Whether torch has this kernel for this device; it warns and raises where it has not."""
+    """Whether torch has this kernel for this device; it warns and raises if not."""
     import warnings
 
     with warnings.catch_warnings():
@@ -243,7 +243,7 @@ PARTS: dict[str, Callable[[str, Sizes], dict]] = {
 
 
 def measure(part: str, seed: int = 0, *, device: str = "cuda", sizes: Sizes | None = None) -> dict:
-    """One part by its name; what this GPU has no memory or no compiler for is kept as `failed`."""
+    """One part by name; without enough memory or a compiler the result is `failed`."""
     try:
         return PARTS[part](device, sizes or Sizes())
     except RuntimeError as error:
@@ -251,7 +251,7 @@ def measure(part: str, seed: int = 0, *, device: str = "cuda", sizes: Sizes | No
 
 
 def run(*, fresh: bool = False) -> dict:
-    """Measure what this GPU has no record of; it stands beside the other machines then."""
+    """Measure what is not recorded for this GPU yet; other machines' records stay."""
     require(torch.cuda.is_available(), "device", "none", "a CUDA GPU")
     properties = torch.cuda.get_device_properties(0)
     settings = dict(gpu=properties.name, gpu_bytes=properties.total_memory, cuda=torch.version.cuda)
@@ -260,21 +260,21 @@ def run(*, fresh: bool = False) -> dict:
 
 
 def read_part(part: str) -> dict[str, dict]:
-    """{GPU: what that part measured} of every recorded machine; none where none was."""
+    """{GPU: that part's measurements} for every recorded machine; {} if there is none."""
     require_one_of("part", part, PARTS)
     if not (EXPERIMENTS / f"{NAME}.json").exists():
         return {}
     records = (read_record(NAME, machine) for machine in machines(NAME))
     return {
-        record["settings"]["gpu"]: made
+        record["settings"]["gpu"]: entry
         for record in records
-        for made in record["runs"]
-        if made["part"] == part and "failed" not in made
+        for entry in record["runs"]
+        if entry["part"] == part and "failed" not in entry
     }
 
 
 def read_launches() -> dict[str, fusion.LaunchModel]:
-    """{GPU: the two constants} of every recorded machine."""
+    """{GPU: launch model} for every recorded machine."""
     return {
         gpu: fusion.LaunchModel(made["overhead"], made["bandwidth"], queued=True)
         for gpu, made in read_part(LAUNCHES).items()
@@ -282,7 +282,7 @@ def read_launches() -> dict[str, fusion.LaunchModel]:
 
 
 def main() -> None:
-    """What `make bench-gpu` runs: one line where there is no GPU."""
+    """What `make bench-gpu` runs; prints one line if there is no GPU."""
     if not torch.cuda.is_available():
         print(NO_GPU)
         return

@@ -1,8 +1,7 @@
-"""MiniLM in every engine, each in a process of its own: size, latency, cosine, retrieval.
+"""MiniLM in every engine, each in a separate process: size, latency, cosine, retrieval.
 
-Calibration and judgement use different docstrings of the standard library's functions. Where the
-CPU has VNNI, some engines run again with instructions left out, their results checked beside
-their time.
+Calibration and evaluation use different docstrings of the standard library's functions. If the CPU
+has VNNI, some engines also run with instructions disabled, and their results are checked too.
 """
 
 import tempfile
@@ -26,7 +25,7 @@ from efflab.weights import read_tensors, save_tensors
 NAME = "int8-engines"
 N_CALIBRATION, N_TEST, MAX_LEN = 150, 300, 64
 SHAPES = ((1, 16), (4, 64), (16, 128))
-"""(texts, tokens a text) whose latency is measured."""
+"""(texts, tokens per text) whose latency is measured."""
 REPEATS = dict(zip(SHAPES, (41, 21, 11), strict=True))
 FP32, BF16, DYNAMIC = "fp32 eager", "bf16 eager", "torch dynamic INT8"
 OPENVINO_FP32, OPENVINO = "OpenVINO fp32", "OpenVINO INT8"
@@ -42,7 +41,7 @@ ENGINES = (
     OPENVINO,
 )
 NARROW = ("torch static INT8", "ONNX Runtime INT8", OPENVINO)
-"""Engines whose weights or inputs we hold to 7 bits where the CPU needs it."""
+"""Engines whose weights or inputs are limited to 7 bits if the CPU needs it."""
 WITHOUT_VNNI, WITHOUT_AVX512, ALL = "AVX512_CORE", "AVX2", "DEFAULT"
 CAPPED = {
     OPENVINO: (ALL, WITHOUT_VNNI, WITHOUT_AVX512),
@@ -50,14 +49,14 @@ CAPPED = {
     BF16: (WITHOUT_VNNI,),
     DYNAMIC: (WITHOUT_VNNI,),
 }
-"""Engine -> values of ONEDNN_MAX_CPU_ISA; "DEFAULT" leaves nothing out."""
+"""Engine -> values of ONEDNN_MAX_CPU_ISA; "DEFAULT" disables nothing."""
 N_CAPPED, CAPPED_SHAPE = 40, (16, 128)
 PACKAGES = ("onnxruntime", "openvino", "nncf", "torchao", "transformers")
 
 
 @lru_cache(maxsize=1)
 def functions() -> tuple[list, list]:
-    """(for calibration, for judgement): every third function is judged, none is in both."""
+    """(functions for calibration, for evaluation): disjoint; every third is for evaluation."""
     every = data.documented_functions()
     return [f for i, f in enumerate(every) if i % 3][:N_CALIBRATION], every[::3][:N_TEST]
 
@@ -72,7 +71,7 @@ def batches(tokenizer, texts: list[str], batch_size: int) -> list[Batch]:
 
 
 def calibration(tokenizer, n: int = N_CALIBRATION) -> list[Batch]:
-    """Single docstrings, none of them judged: unpadded, so that no observer sees padding."""
+    """Single docstrings, none used for evaluation; unpadded, so that no observer sees padding."""
     return batches(tokenizer, [f.query for f in functions()[0][:n]], 1)
 
 
@@ -92,22 +91,22 @@ def minilm():
 
 @lru_cache(maxsize=1)
 def exact(n: int) -> tuple[Tensor, Tensor]:
-    """fp32 embeddings of n judged docstrings and of their functions' code."""
+    """fp32 embeddings of n evaluation docstrings and of their functions' code."""
     model, tokenizer = minilm()
-    engine, chosen = engines.fp32(model), functions()[1][:n]
-    texts = [f.query for f in chosen], [f.code for f in chosen]
+    engine, sample = engines.fp32(model), functions()[1][:n]
+    texts = [f.query for f in sample], [f.code for f in sample]
     return tuple(embeddings(engine, tokenizer, t) for t in texts)
 
 
 def quality(engine: Engine, tokenizer, n: int = N_TEST, reference=None) -> dict[str, float]:
-    """Cosine to fp32 over n docstrings, and the MRR of finding code by them beside fp32's.
+    """Cosine to fp32 over n docstrings, and MRR of retrieving code by them, with fp32's.
 
-    With 95 % intervals over the texts; "mrr less fp32" is paired by text. `reference`: what
-    `exact(n)` gave elsewhere.
+    With 95 % intervals over the texts; "mrr less fp32" is paired by text. `reference`: the result
+    of `exact(n)` in another process.
     """
-    chosen = functions()[1][:n]
-    queries = embeddings(engine, tokenizer, [f.query for f in chosen])
-    codes = embeddings(engine, tokenizer, [f.code for f in chosen])
+    sample = functions()[1][:n]
+    queries = embeddings(engine, tokenizer, [f.query for f in sample])
+    codes = embeddings(engine, tokenizer, [f.code for f in sample])
     reference = exact(n) if reference is None else reference
     cosine = torch.nn.functional.cosine_similarity(queries, reference[0], dim=-1)
     row = {f"cosine {k}": v for k, v in evaluate.cosines(queries, reference[0]).items()}
@@ -121,7 +120,7 @@ def quality(engine: Engine, tokenizer, n: int = N_TEST, reference=None) -> dict[
 
 
 def interval(name: str, estimate: Estimate) -> dict[str, float]:
-    """The two ends as a row keeps them."""
+    """The interval's two ends, as stored in a row."""
     return {f"{name} low": estimate.low, f"{name} high": estimate.high}
 
 
@@ -138,17 +137,17 @@ def percentile(values: np.ndarray, share: float = 0.05) -> Estimate:
 
 
 def full_batch(batch_size: int, n_tokens: int) -> Batch:
-    """Random words without padding, as many as the shape says."""
+    """Random tokens of this shape, without padding."""
     rng = torch.Generator().manual_seed(0)
     ids = torch.randint(1000, 20000, (batch_size, n_tokens), generator=rng)
     return ids, torch.ones_like(ids)
 
 
 def makers(folder: Path, seven_bits: bool | None = None) -> dict[str, Callable[[], Engine]]:
-    """Every engine by the function that makes it; the first is what others are compared with.
+    """{engine: function that makes it}; the first is the baseline.
 
-    `seven_bits`: of the engines that can leave one bit unused; by default where the CPU needs it.
-    What OpenVINO quantized into `folder` before is read, not made anew.
+    `seven_bits`: for the engines that can leave one bit unused; by default if the CPU needs it.
+    A model that OpenVINO already quantized into `folder` is read from there.
     """
     model, tokenizer = minilm()
     narrow = dict(seven_bits=seven_bits)
@@ -189,7 +188,7 @@ def spread(engine: Engine, baseline: Engine, shape: tuple[int, int], repeats: in
     """One engine's time over the baseline's, interleaved with it and with it again (A/A).
 
     Median, its 95 % interval (low, high), the quartiles over repeats (q1, q3) and the A/A band. The
-    baseline itself is 1, with the spread of another run of it.
+    baseline's own ratio is 1, with the spread of its second run.
     """
     batch, key = full_batch(*shape), f"{shape[0]}x{shape[1]}"
     calls = {"this": lambda: engine.embed(*batch)}
@@ -203,7 +202,7 @@ def spread(engine: Engine, baseline: Engine, shape: tuple[int, int], repeats: in
     return row | {f"{key} q1": float(q1), f"{key} q3": float(q3), f"{key} A/A": times.band}
 
 
-# --- In a process of its own -----------------------------------------------------------------
+# --- In a separate process -------------------------------------------------------------------
 
 
 def build(engine: str, folder: str, seven_bits: bool | None) -> dict:
@@ -216,19 +215,21 @@ def measure(
 ) -> dict:
     """One engine's row over n texts; `shapes`: (texts, tokens, repeats).
 
-    fp32's embeddings are read from the file `reference`: what a process without some instructions
-    computes may be wrong, and then shows in the cosine.
+    fp32's embeddings are read from the file `reference`: with instructions disabled this process
+    may compute wrong results, which the cosine then shows.
     """
     _, tokenizer = minilm()
     by_name = makers(Path(folder), seven_bits)
-    built, baseline = by_name[engine](), by_name[FP32]()
-    row = dict(bytes=built.nbytes, size=built.nbytes / baseline.nbytes)
+    candidate, baseline = by_name[engine](), by_name[FP32]()
+    row = dict(bytes=candidate.nbytes, size=candidate.nbytes / baseline.nbytes)
     if engine in NARROW:
         row |= dict(seven_bits=seven_bits_needed() if seven_bits is None else seven_bits)
     for texts, n_tokens, repeats in shapes:
-        row |= spread(built, baseline, (texts, n_tokens), repeats)
+        row |= spread(candidate, baseline, (texts, n_tokens), repeats)
     vectors, _ = read_tensors(Path(reference), "run the experiment anew")
-    row |= quality(built, tokenizer, n, [vectors[name][:n] for name in ("queries", "documents")])
+    row |= quality(
+        candidate, tokenizer, n, [vectors[name][:n] for name in ("queries", "documents")]
+    )
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
 
 
@@ -236,7 +237,7 @@ def measure(
 
 
 def cases() -> list[dict]:
-    """Every engine as this CPU runs it; with VNNI also what leaving instructions out changes."""
+    """Every engine with all instructions; on a CPU with VNNI some also with fewer."""
     cases = [dict(engine=name, isa=None, seed=0) for name in ENGINES]
     cpu = engines.cpu_features()
     if cpu["vnni"] and cpu["avx512"]:
@@ -245,10 +246,10 @@ def cases() -> list[dict]:
 
 
 def run_apart(engine: str, isa: str | None, folder: Path) -> dict:
-    """One engine's row from a process of its own; `isa`: the value of ONEDNN_MAX_CPU_ISA.
+    """One engine's row from a separate process; `isa`: the value of ONEDNN_MAX_CPU_ISA.
 
-    With an `isa` weights have 7 bits whatever the instructions, and the files are those that a
-    process with all of them wrote: then nothing but the instructions differs.
+    With an `isa` weights always have 7 bits, and the files are those written by a process with all
+    instructions, so that only the instructions differ.
     """
     reference = folder / "exact.safetensors"
     if not reference.exists():
@@ -256,20 +257,20 @@ def run_apart(engine: str, isa: str | None, folder: Path) -> dict:
         save_tensors(reference, {"queries": queries, "documents": documents}, {})
     own = folder / ("own" if isa is None else "capped")
     own.mkdir(exist_ok=True)
-    here, made = f"{__name__}:", dict(engine=engine, folder=str(own))
-    made |= dict(seven_bits=None if isa is None else True)
-    task = made | dict(reference=str(reference), n=N_TEST if isa is None else N_CAPPED)
+    here, arguments = f"{__name__}:", dict(engine=engine, folder=str(own))
+    arguments |= dict(seven_bits=None if isa is None else True)
+    task = arguments | dict(reference=str(reference), n=N_TEST if isa is None else N_CAPPED)
     shapes = SHAPES if isa is None else (CAPPED_SHAPE,)
     task |= dict(shapes=[(*shape, REPEATS[shape]) for shape in shapes])
     if isa is None:
         return run_isolated(here + "measure", task)
     if engine == OPENVINO and not (own / "int8.xml").exists():
-        run_isolated(here + "build", made)
+        run_isolated(here + "build", arguments)
     return run_isolated(here + "measure", task, {"ONEDNN_MAX_CPU_ISA": isa})
 
 
 def run(*, fresh: bool = False) -> dict:
-    """Measure and record as data/experiments/int8-engines.json; ratios travel, seconds do not."""
+    """Measure, and record in data/experiments/int8-engines.json; only ratios are portable."""
     settings = dict(n_calibration=N_CALIBRATION, n_test=N_TEST, n_test_capped=N_CAPPED)
     settings |= dict(repeats={f"{b}x{t}": n for (b, t), n in REPEATS.items()})
     options = dict(models={"MiniLM-L6": data.MINILM_SHA256}, versions_of=PACKAGES, fresh=fresh)
@@ -282,5 +283,5 @@ def run(*, fresh: bool = False) -> dict:
 
 
 def rows_of(experiment: dict, *, capped: bool = False) -> list[dict]:
-    """A record's rows: every engine as the CPU runs it, or those with instructions left out."""
+    """A record's rows: every engine with all instructions, or if `capped` those with fewer."""
     return [run for run in experiment["runs"] if (run["isa"] is not None) == capped]

@@ -1,8 +1,8 @@
-"""MiniLM with INT8 linear layers, its ranges adjusted in ten ways and in one way not at all.
+"""MiniLM with INT8 linear layers and ten ways to choose their ranges, and one without any.
 
-What each costs in the cosine to fp32's embeddings and in retrieval, over all documented functions
-of the standard library but those whose docstrings calibration sees. Fewer do not do: over 300 of
-them the MRR's paired difference is uncertain by 0.01, more than the 1 % that is asked about.
+The loss in cosine to fp32's embeddings and in retrieval, over all documented functions of the
+standard library except those used for calibration. Fewer would not be enough: over 300 functions
+the MRR's paired difference is uncertain by 0.01, more than the 1 % in question.
 """
 
 from collections.abc import Callable
@@ -32,20 +32,20 @@ CUT = {
     "static, 99.99th percentile": 1e-4,
     "static, 99.999th percentile": 1e-5,
 }
-"""Share of the values that is cut off at either end of each batch."""
+"""Share of the values that is clipped at either end of each batch."""
 FORMS = (CONTROL, DYNAMIC, ONE_SCALE, SEVEN, BY_TOKEN, APART, MINMAX, *CUT, SMOOTHED)
 UNADJUSTED = (-128.0, 127.0)
-"""The range of 8-bit codes under scale 1, as an observer that saw no data leaves it."""
+"""The range of 8-bit codes with scale 1: the default of an observer without data."""
 
 
 def static(model: nn.Module, ranges: int8.Ranges) -> nn.Module:
-    """Static INT8 where calibration came by; the pooler, which no embedding needs, stays."""
+    """Static INT8 for calibrated layers; the pooler, which embeddings do not use, stays."""
     make = lambda n, m: int8.Int8Linear(m, ranges[n]) if n in ranges else m  # noqa: E731
     return int8.replace_linears(model, make)
 
 
 def make_encoder(form: str, model: nn.Module, batches: list[Batch]) -> nn.Module:
-    """The encoder in one of the `FORMS`; `batches` are what the static ones are calibrated on."""
+    """The encoder in one of the `FORMS`; `batches` calibrate the static ones."""
     require_one_of("form", form, FORMS)
 
     def ranges(m: nn.Module, **options) -> int8.Ranges:
@@ -77,13 +77,13 @@ def _encoder() -> tuple:
 
 @lru_cache(maxsize=1)
 def held_out_functions() -> list:
-    """Every documented function that calibration does not see."""
+    """Every documented function that is not used for calibration."""
     seen = {f.query for f in int8_engines.functions()[0]}
     return [f for f in data.documented_functions() if f.query not in seen]
 
 
 def vectors(model: nn.Module) -> tuple[Tensor, Tensor]:
-    """Embeddings of the judged docstrings and of their functions' code."""
+    """Embeddings of the evaluation docstrings and of their functions' code."""
     engine = Engine("", engines.torch_engine("", model).embed, 0)
     texts = [f.query for f in held_out_functions()], [f.code for f in held_out_functions()]
     return tuple(int8_engines.embeddings(engine, _encoder()[1], t) for t in texts)
@@ -91,12 +91,12 @@ def vectors(model: nn.Module) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=1)
 def exact() -> tuple[Tensor, Tensor]:
-    """What fp32 gives."""
+    """fp32's embeddings of both."""
     return vectors(_encoder()[0])
 
 
 def run_one(form: str, seed: int) -> dict:
-    """One form's cosines to fp32 and MRR less fp32's, with intervals over the texts."""
+    """One form's cosines to fp32 and MRR minus fp32's, with intervals over the texts."""
     model, tokenizer = _encoder()
     ours, theirs = vectors(make_encoder(form, model, calibration(tokenizer))), exact()
     cosine = F.cosine_similarity(ours[0], theirs[0], dim=-1)

@@ -1,9 +1,8 @@
-"""How fast an engine runs a language model, told by other models of the same layers.
+"""An engine's speed on a language model, estimated from other models with the same layers.
 
-A time does not depend on what the weights are, so that random ones do, and nothing needs to be
-trained or even built in its full size: two models of other widths, one below and one above, say
-between which times the real one lies. With and without the windows of the case study, since an
-engine may run windows faster or slower than their FLOPs.
+Times do not depend on the values of weights, so random ones suffice, and the real model need not be
+built: two models of other widths, one below and one above, bracket its time. With and without the
+windows of the case study, since an engine may run windows faster or slower than their FLOPs.
 """
 
 from collections.abc import Mapping
@@ -21,13 +20,13 @@ from efflab.model import Transformer
 
 NAME = "language-engines"
 WIDTHS = (160, 224)
-"""Channels, the nearest below and above `stdlib-gpt`'s 192: heads are 32 wide here as well."""
+"""Channels: the nearest below and above `stdlib-gpt`'s 192 with heads of 32 channels, as there."""
 PLAIN, WINDOWS = "full attention", "windows"
 REPEATS = 21
 
 
 def other(width: int, windows: list[int | None], seed: int = 0) -> Transformer:
-    """`stdlib-gpt`'s layers at another width, with random weights, through these windows."""
+    """`stdlib-gpt`'s layers at another width, with random weights and these windows."""
     plain = PRESETS["stdlib-gpt"]
     n_head = width * plain.n_head // plain.d_model
     config = replace(plain, n_layer=len(windows), n_head=n_head, d_model=width, d_ff=4 * width)
@@ -40,14 +39,14 @@ def other(width: int, windows: list[int | None], seed: int = 0) -> Transformer:
 def times(
     width: int, windows: list, seed: int, repeats: int, seven_bits: bool | None = None
 ) -> dict:
-    """Every engine on a text of 512 tokens, with full attention and through the windows."""
+    """Times of every engine on a text of 512 tokens, with full attention and with the windows."""
     shapes = {PLAIN: [None] * len(windows), WINDOWS: windows}
     models = {name: other(width, each, seed) for name, each in shapes.items()}
     return timed.side_by_side(models, 1, repeats, seven_bits)
 
 
 def run_one(width: int, isa: str | None, seed: int) -> dict:
-    """A width, in a process of its own; `isa`: as `case_study_latency.limits` says."""
+    """Run one width in a separate process; `isa`: one of `case_study_latency.limits()`."""
     windows = list(timed.read_recipe().windows)
     task = dict(width=width, windows=windows, seed=seed, repeats=REPEATS)
     return timed.run_limited(f"{__name__}:times", task, isa)
@@ -59,7 +58,7 @@ def cases() -> list[dict]:
 
 
 def run(*, fresh: bool = False) -> dict:
-    """Measure and record as data/experiments/language-engines.json; ratios travel."""
+    """Measure, and record in data/experiments/language-engines.json; ratios are portable."""
     settings = dict(seq_len=case_study.SEQ_LEN, repeats=REPEATS)
     settings |= dict(windows=timed.read_recipe().windows)
     packages = ("openvino", "nncf")
@@ -67,7 +66,7 @@ def run(*, fresh: bool = False) -> dict:
 
 
 def factors(experiment: Mapping, isa: str | None = None) -> dict[tuple[str, str], list[Estimate]]:
-    """(`PLAIN` or `WINDOWS`, engine) -> time for a FLOP over torch's in fp32, one a width."""
+    """(`PLAIN` or `WINDOWS`, engine) -> time per FLOP over torch's in fp32, one per width."""
     estimates: dict[tuple[str, str], list[Estimate]] = {}
     for run in experiment["runs"]:
         if run["isa"] == isa:

@@ -1,8 +1,8 @@
-"""Attention made lighter until so many FLOPs are gone: windows (chapter 1) and fewer heads (3).
+"""Removes a share of the FLOPs from attention, by windows (chapter 1) and fewer heads (chapter 3).
 
-A window cheapens the scores alone, and its width may differ by layer; a head that leaves takes its
-projections along. What each single change costs is tried on training text, one at a time, and the
-cheapest for what it saves is made first. L layers, H heads, T tokens.
+A window, whose width may differ by layer, only makes the scores cheaper; removing a head also
+removes its projections. The added loss of each single change is measured on training text, and
+changes are made in order of loss per FLOP saved. L layers, H heads, T tokens.
 """
 
 from collections.abc import Iterator
@@ -22,14 +22,14 @@ from efflab.structure.window import SlidingAttention, computed_pairs, visible_pa
 from efflab.train import language_model_loss
 
 WIDTHS = (256, 128, 64, 32, 16)
-"""Windows that a layer may get, in tokens before the query."""
+"""Possible windows of a layer, in tokens before the query."""
 COUNTS = ("computed", "visible")
 """Pairs that the products compute, dense ones all T x T as `cost.forward_flops`; or that count."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Each layer's window (None: all tokens before), and the heads that it loses."""
+    """Each layer's window (None: all tokens before), and its removed heads."""
 
     windows: tuple[int | None, ...]
     removed: tuple[tuple[int, ...], ...]
@@ -47,9 +47,9 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Damage:
-    """What one change alone adds to the loss in nats a token.
+    """The loss that a single change adds, in nats per token.
 
-    `windows`: (layer, width) -> of that window; `heads`: (layer, head) -> of losing that head.
+    `windows`: (layer, width) -> by that window; `heads`: (layer, head) -> by removing that head.
     """
 
     windows: dict[tuple[int, int], float]
@@ -84,7 +84,7 @@ def attention_flops(
 def removed_share(
     config: ModelConfig, recipe: Recipe, seq_len: int, count: str = "computed"
 ) -> float:
-    """Share (0..1) of the plain model's FLOPs of logits over `seq_len` tokens that is gone."""
+    """Share (0..1) of the plain model's FLOPs on `seq_len` tokens that the recipe removes."""
     whole = attention_flops(config, seq_len, config.n_head, None, count)
     total = plain_flops(config, seq_len) - config.n_layer * (
         attention_flops(config, seq_len, config.n_head, None) - whole
@@ -108,7 +108,7 @@ def forward_flops(model: Transformer, seq_len: int, count: str = "computed") -> 
 
 
 def attentions(model: Transformer) -> Iterator[tuple[Attention, int | None]]:
-    """Each layer's attention, and the window it looks through."""
+    """Each layer's attention and its window."""
     for layer in model.layers:
         body: Any = layer.attention.body
         if isinstance(body, SlidingAttention):
@@ -121,7 +121,7 @@ def attentions(model: Transformer) -> Iterator[tuple[Attention, int | None]]:
 
 
 def lighten(model: Transformer, recipe: Recipe) -> Transformer:
-    """A copy of a plain model without these heads, looking through these windows; no training."""
+    """A copy of a plain model without the recipe's heads and with its windows; not trained."""
     require(
         all(window is None for _, window in attentions(model)),
         "model",
@@ -141,18 +141,18 @@ def identity_recipe(config: ModelConfig) -> Recipe:
 
 
 def windows_alone(windows: tuple[int | None, ...]) -> Recipe:
-    """Windows, one a layer; every head stays."""
+    """A recipe of windows, one per layer, that keeps every head."""
     return Recipe(windows, ((),) * len(windows))
 
 
 @torch.no_grad()
 def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> float:
-    """Nats a token of (ids, targets), (B,T) each."""
+    """Loss in nats per token on (ids, targets), (B,T) each."""
     return language_model_loss(model, *batch).item()
 
 
 def damage(model: Transformer, batch: tuple[Tensor, Tensor]) -> Damage:
-    """Every window and every head tried alone: L (5 + H) passes over `batch`."""
+    """The damage of every window and every head alone: L (5 + H) passes over `batch`."""
     config, base = model.config, loss(model, batch)
     plain = identity_recipe(config)
 
@@ -189,7 +189,7 @@ def by_layer(config: ModelConfig, costs: Damage, share: float, seq_len: int) -> 
 
 
 def _moves(config: ModelConfig, recipe: Recipe, costs: Damage) -> Iterator[tuple[float, Recipe]]:
-    """(what it adds to the loss, the recipe with it) of each single change that may follow."""
+    """(added loss, the recipe with it) of each single change that is possible next."""
     for (i, width), cost in costs.windows.items():
         before = recipe.windows[i]
         if before is None or width < before:
@@ -204,7 +204,7 @@ def _moves(config: ModelConfig, recipe: Recipe, costs: Damage) -> Iterator[tuple
 def evenly(
     config: ModelConfig, costs: Damage, window: int | None, share: float, seq_len: int
 ) -> Recipe:
-    """One window for all layers, then the heads that cost least wherever they are, to `share`."""
+    """One window for all layers, then the heads with the least added loss, until `share`."""
     most = attention_flops(config, seq_len, config.n_head, None) * config.n_layer
     most /= plain_flops(config, seq_len)
     require(0 <= share <= most, "share", share, f"0 to {most:.3f}, all of attention")

@@ -1,6 +1,6 @@
-"""Loss curves in fp32, under bf16 autocast and in bf16 throughout: what 16 bits cost in quality.
+"""Loss curves in fp32, under bf16 autocast and in bf16 throughout: the loss of quality by 16 bits.
 
-`CONTROL`, 8-bit weights with nothing beside them, is what has to look worse.
+`CONTROL`, 8-bit weights without a master copy, has to look worse.
 
 For every seed the same initial weights and the same batches, so that within a seed two runs differ
 in the precision alone. Small and short on purpose: its beginning is repeated in a notebook.
@@ -22,11 +22,11 @@ NAME = "mixed-precision"
 CONFIG = ModelConfig(4, 4, 64, 256, 2048, 128, causal=True)
 BATCH_SIZE, SEQ_LEN, N_STEPS, N_WINDOWS = 4, 64, 400, 64
 LR = 3e-3
-EARLY = 40  # steps whose mean loss is recorded apart: a notebook repeats so much of it
-EVERY = 20  # steps of which the recorded curve keeps one mean
+EARLY = 40  # first steps whose mean loss is recorded too: a notebook repeats them
+EVERY = 20  # steps per point of the recorded curve
 SEEDS = (0, 1, 2, 3, 4)
 PRECISIONS = ("fp32", "bf16 autocast", "bf16 only", "fp8 weights")
-CONTROL = "fp8 weights"  # a precision that is too low: the experiment has to show it
+CONTROL = "fp8 weights"  # too low a precision, which the experiment has to detect
 
 
 class Fp8AdamW(torch.optim.AdamW):
@@ -74,7 +74,7 @@ def early_loss(losses: list[float]) -> float:
 
 
 def run_one(precision: str, seed: int) -> dict:
-    """The curve, its beginning, and the held-out loss (nats a token), judged in fp32."""
+    """The curve, its beginning, and the held-out loss (nats per token), evaluated in fp32."""
     losses, model = train_until(precision, seed)
     curve = [sum(losses[i : i + EVERY]) / EVERY for i in range(0, N_STEPS, EVERY)]
     held_out = data.random_windows(data.stdlib_tokens("held-out"), N_WINDOWS, SEQ_LEN, 0)

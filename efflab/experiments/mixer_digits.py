@@ -43,8 +43,8 @@ def train_model(kind: str, seed: int = 0, n_images: int = N_IMAGES, n_steps: int
 
     def batch(step):
         rng = torch.Generator().manual_seed(seed * 10**6 + step)
-        chosen = torch.randint(n_images, (BATCH_SIZE,), generator=rng)
-        return images[chosen, None], labels[chosen]
+        indices = torch.randint(n_images, (BATCH_SIZE,), generator=rng)
+        return images[indices, None], labels[indices]
 
     train.fit(model, batch, n_steps, lr=LR, loss_fn=train.classification_loss)
     return model
@@ -52,7 +52,7 @@ def train_model(kind: str, seed: int = 0, n_images: int = N_IMAGES, n_steps: int
 
 @torch.no_grad()
 def accuracy(model: nn.Module, scale: int = 1) -> float:
-    """Share of the 360 test digits it gets right, drawn `scale` times as large a side."""
+    """Accuracy on the 360 test digits, enlarged `scale` times per side."""
     _, _, images, labels = data.digits()
     images = images[:, None]
     if scale > 1:
@@ -94,5 +94,5 @@ def by_images(runs: list[dict]) -> dict[int, dict[str, dict[str, float]]]:
 
 def by_seed(runs: list[dict], n_images: int = N_IMAGES) -> dict[str, list[float]]:
     """kind -> accuracy of each seed, in the same order for both, so that they pair."""
-    chosen = sorted((r for r in runs if r["n_images"] == n_images), key=lambda r: r["seed"])
-    return {kind: [run[kind] for run in chosen] for kind in KINDS}
+    selected_runs = sorted((r for r in runs if r["n_images"] == n_images), key=lambda r: r["seed"])
+    return {kind: [run[kind] for run in selected_runs] for kind in KINDS}

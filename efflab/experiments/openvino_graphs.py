@@ -1,7 +1,7 @@
-"""What OpenVINO's file of a language model holds beside the weights: the graph, and windows' masks.
+"""The parts of OpenVINO's file of a language model besides weights: the graph and windows' masks.
 
-Neither depends on the model's width, so that a narrow model with random weights tells it before the
-real one is built. Windows are laid out block by block in the graph, which is what makes it large.
+Neither depends on the model's width, so a narrow model with random weights predicts them before the
+real one is built. Windows are unrolled block by block in the graph, which makes it large.
 """
 
 from dataclasses import replace
@@ -20,13 +20,13 @@ from efflab.model import Transformer
 NAME = "openvino-graphs"
 ENGINES = (timed.OPENVINO, timed.FP16, timed.INT8)
 WIDTH = 4
-"""Values a head; the graph is the same at any."""
+"""Channels per head; the graph does not depend on it."""
 
 
 def narrow(windows: tuple[int | None, ...], seed: int = 0) -> Transformer:
-    """`stdlib-gpt`'s layers and heads at little width, through these windows.
+    """`stdlib-gpt`'s layers and heads at a small width, with these windows.
 
-    No weight is 0 or 1, which OpenVINO would leave out.
+    No weight is 0 or 1, which OpenVINO would optimize away.
     """
     plain = PRESETS["stdlib-gpt"]
     width = WIDTH * plain.n_head
@@ -53,7 +53,7 @@ def run_one(engine: str, windows: list[int | None], seed: int) -> dict[str, int]
 
 
 def cases() -> list[dict]:
-    """Without windows and through those of the case study, in every engine that writes a file."""
+    """Without windows and with those of the case study, in every engine that writes a file."""
     light = timed.read_recipe().windows
     both = ((None,) * len(light), light)
     return [dict(engine=e, windows=list(w), seed=0) for w in both for e in ENGINES]

@@ -1,4 +1,4 @@
-"""What made a number: command, date, commit, versions, and the machine with its CPU's features."""
+"""The provenance of a number: command, date, commit, versions, machine and CPU features."""
 
 import platform
 import subprocess
@@ -12,7 +12,7 @@ FEATURES = {"avx2": "AVX2", "avx512": "AVX-512", "vnni": "VNNI", "amx": "AMX", "
 
 
 def machine() -> dict:
-    """This machine as a record tells it from others: CPU, its features, threads that torch uses."""
+    """This machine as it is identified in records: CPU, its features, threads that torch uses."""
     import torch
 
     from efflab.bench import cpu_features, cpu_name
@@ -21,20 +21,20 @@ def machine() -> dict:
 
 
 def machine_name(machine: dict) -> str:
-    """A machine in one line; features that an old record does not tell are left out.
+    """A machine in one line; features that an old record does not have are left out.
 
     >>> machine_name(dict(cpu="AMD EPYC", features=dict(avx2=True, vnni=False), threads=2))
     'AMD EPYC (AVX2), 2 threads'
     """
-    has = [FEATURES[name] for name, there in (machine["features"] or {}).items() if there]
+    has = [FEATURES[name] for name, exists in (machine["features"] or {}).items() if exists]
     threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
     return f"{machine['cpu']}{' (' + ', '.join(has) + ')' if has else ''}, {threads}"
 
 
 def commit() -> str | None:
-    """The package's commit, with a + where tracked files differ from it; None where unknown."""
+    """The package's commit, with a + if tracked files differ from it; None if unknown."""
     root = DATA_DIR.parent
-    if not (root / ".git").exists():  # installed elsewhere: a repository around it is not ours
+    if not (root / ".git").exists():  # installed: an enclosing repository is not ours
         return None
     try:
         head, changes = (
@@ -60,7 +60,7 @@ def versions(packages: Iterable[str] = ()) -> dict[str, str | None]:
 
 
 def describe_run(command: str, packages: Iterable[str] = ()) -> dict:
-    """Command, date, commit and versions of what is made now."""
+    """Command, date, commit and versions of a run that starts now."""
     return dict(
         command=command,
         date=date.today().isoformat(),
@@ -70,5 +70,5 @@ def describe_run(command: str, packages: Iterable[str] = ()) -> dict:
 
 
 def provenance(command: str, seeds: Iterable[int]) -> dict:
-    """All of it in one flat dict, for a checkpoint's card."""
+    """The whole provenance in one flat dict, for a checkpoint's card."""
     return describe_run(command) | dict(machine=machine_name(machine()), seeds=list(seeds))

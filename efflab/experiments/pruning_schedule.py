@@ -22,11 +22,11 @@ N_ROUNDS, STEPS_PER_ROUND, BATCH_SIZE, SEQ_LEN, LR = 3, 40, 8, 128, 6e-4
 N_WINDOWS, INITIAL = 32, 0.1
 RATIOS, SEEDS = (0.5, 0.8, 0.9), (0, 1, 2)
 SCHEDULES = ("one-shot", "gradual")
-EARLY = 10  # steps of the first round after which one-shot is judged too: a notebook repeats them
+EARLY = 10  # one-shot is also evaluated after these first steps, which a notebook repeats
 
 
 def rounds(schedule: str, ratio: float, n_rounds: int = N_ROUNDS) -> list[float]:
-    """The ratio that stands removed during each round. A `ratio` of 0 is the unpruned control."""
+    """The ratio of removed weights during each round. A `ratio` of 0 is the unpruned control."""
     require_one_of("schedule", schedule, SCHEDULES)
     if schedule == "one-shot" or ratio <= INITIAL:
         return [ratio] * n_rounds
@@ -34,7 +34,7 @@ def rounds(schedule: str, ratio: float, n_rounds: int = N_ROUNDS) -> list[float]
 
 
 def bits(model: Transformer) -> float:
-    """Bits per byte of the held-out windows, the same 32 of 128 tokens for every run."""
+    """Bits per byte on held-out windows, the same 32 of 128 tokens for every run."""
     return evaluate.bits_per_byte(model, N_WINDOWS, seq_len=SEQ_LEN).mean
 
 
@@ -43,7 +43,7 @@ def tune(
 ) -> tuple[float, float]:
     """Prune `model` in place to `ratio`, train it for a round: bits before and after training.
 
-    `stop`: only so many of the round's steps.
+    `stop`: end after this many of the round's steps.
     """
     masks = pruning.weight_masks(model, lambda w: pruning.magnitude_mask(w, ratio))
     stream = data.stdlib_tokens("train")
@@ -86,7 +86,7 @@ def early(model: Transformer, ratio: float, seed: int = 0) -> float:
 
 
 def run_one(schedule: str, ratio: float, seed: int) -> dict:
-    """The rounds of one schedule; for one-shot pruning also the beginning that is repeated."""
+    """The rounds of one schedule; for one-shot pruning also the result after `EARLY` steps."""
     model = load_stdlib_gpt()
     result = dict(rounds=prune_and_tune(model, schedule, ratio, seed))
     if schedule == "one-shot" and ratio:
@@ -115,12 +115,12 @@ def increases(experiment: dict) -> dict[tuple[str, float], dict[str, list]]:
     `removed`, `mean`, `low`, `high`, `sd` after each round's training, and `before` it (mean).
     The control is ("one-shot", 0.0).
     """
-    dense, found = experiment["settings"]["dense"], {}
+    dense, results = experiment["settings"]["dense"], {}
     for key in sorted({(r["schedule"], r["ratio"]) for r in experiment["runs"]}):
         runs = [r["rounds"] for r in experiment["runs"] if (r["schedule"], r["ratio"]) == key]
         by_round = list(zip(*runs, strict=True))
         after = [[row["after"] - dense for row in rows] for rows in by_round]
-        found[key] = dict(
+        results[key] = dict(
             removed=[rows[0]["removed"] for rows in by_round],
             before=[mean(row["before"] - dense for row in rows) for rows in by_round],
             mean=[mean(v) for v in after],
@@ -128,4 +128,4 @@ def increases(experiment: dict) -> dict[tuple[str, float], dict[str, list]]:
             high=[max(v) for v in after],
             sd=[stdev(v) if len(v) > 1 else 0.0 for v in after],
         )
-    return found
+    return results

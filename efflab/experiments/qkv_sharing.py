@@ -20,7 +20,7 @@ from efflab.structure.sharing import share_qkv
 NAME = "qkv-sharing"
 CONFIG = ModelConfig(6, 4, 64, 256, 2048, 128, causal=True)
 BATCH_SIZE, N_STEPS, N_WINDOWS = 4, 250, 64
-EARLY = 75  # steps after which a run is judged too: a notebook repeats so much of it
+EARLY = 75  # a run is also evaluated after these first steps, which a notebook repeats
 SEEDS = (0, 1, 2)
 COUNTS = (1, 3, 6, 4, 2)  # none, half and all of the layers first
 
@@ -65,7 +65,7 @@ def run(*, fresh: bool = False) -> dict:
 
 
 def by_count(runs: list[dict], what: str = "loss") -> dict[int, dict[str, float]]:
-    """n_shared -> mean, sd, low, high of the loss over seeds, and of the loss less that at 1.
+    """n_shared -> mean, sd, low, high of the loss over seeds, and of the loss minus that at 1.
 
     `what`: "loss" at the end, or "early". `cost` is the mean of the differences within a seed and
     `cost_sd` their standard deviation.

@@ -7,17 +7,17 @@ import numpy as np
 import torch
 
 from efflab import data, train
+from efflab.base.files import replacing
 from efflab.config import PRESETS
 from efflab.data import STDLIB_GPT
 from efflab.errors import require_int
 from efflab.evaluate import bits_per_byte
 from efflab.experiments.record import provenance
-from efflab.files import replacing
 from efflab.model import Transformer
 from efflab.pretrained import save_checkpoint
 
 BATCH_SIZE = 8
-LIBRARY_REPEATS = 2  # how often the library stands in the stream for each time its tests do
+LIBRARY_REPEATS = 2  # copies of the library in the stream per copy of its tests
 
 
 def training_stream() -> np.ndarray:
@@ -31,14 +31,14 @@ def training_stream() -> np.ndarray:
 
 
 def xz_bits_per_byte(*, primed: bool = False) -> float:
-    """What `xz -9` makes of the held-out modules in one file: the figure to beat.
+    """Bits per byte of `xz -9` on the held-out modules in one file: the value to beat.
 
-    `primed`: what they add to a file that begins with all that the model learns from, which is the
-    fair comparison: xz's dictionary of 64 MiB then holds the whole training set.
+    `primed`: the bytes they add to a file that begins with the training set, which is the fair
+    comparison: xz's dictionary of 64 MiB then holds all of it.
     """
     raw = _all_text("held-out")
-    known = _all_text("train") + _all_text("train", tests=True) if primed else b""
-    sizes = [len(lzma.compress(text, preset=9)) for text in (known, known + raw)]
+    prefix = _all_text("train") + _all_text("train", tests=True) if primed else b""
+    sizes = [len(lzma.compress(text, preset=9)) for text in (prefix, prefix + raw)]
     return 8 * (sizes[1] - (sizes[0] if primed else 0)) / len(raw)
 
 
@@ -78,7 +78,7 @@ def train_stdlib_gpt(n_steps: int = 3000, *, seed: int = 0, path: Path = STDLIB_
 
 
 def model_card(model: Transformer, losses: list[float], seed: int) -> dict:
-    """What made the checkpoint and how good it is: bits per byte of all held-out windows."""
+    """The checkpoint's provenance and its bits per byte on all held-out windows."""
     quality = bits_per_byte(model, None)
     return dict(
         name="stdlib-gpt",

@@ -1,4 +1,4 @@
-"""What a notebook shows people: predict, explore, check, verdict, in English and in Chinese."""
+"""What notebooks use to show things: predict, explore, check, verdict, in English and Chinese."""
 
 from efflab.lab.board import board
 from efflab.lab.check import Exercise, Mismatch, check

@@ -2,23 +2,23 @@
 
 import math
 
+from efflab.base.formats import BOARD as MIME
+from efflab.base.stored import read_board
 from efflab.data import DATA_DIR
 from efflab.errors import require, require_one_of
 from efflab.estimate import Estimate
-from efflab.formats import BOARD as MIME
 from efflab.lab import colours, figures, notebook
 from efflab.lab.labels import place_labels
 from efflab.lab.page import emit, figure_bundle, plain
 from efflab.lab.tables import table_forms
 from efflab.lab.text import KINDS, number, tr, tr_name
-from efflab.stored import read_board
 
 BOARD_FILE = DATA_DIR / "board.json"
 MODELS = {
     "stdlib-gpt": ("bits per byte (lower is better)", False),
     "MiniLM-L6": ("retrieval MRR (higher is better)", True),
 }
-"""Model: (what its quality is, whether more is better)."""
+"""Model -> (name of its quality, whether more is better)."""
 BASELINE = "baseline"
 PANEL_PIXELS = (690, 330)  # width and height of one panel, for the labels' places
 
@@ -31,7 +31,7 @@ class Board:
         self.added: list[dict] = []
 
     def recorded(self, model: str | None = None) -> list[dict]:
-        """Points that built notebooks stored, of one model or all; none before the first build."""
+        """Points that built notebooks stored, of one model or all; [] before the first build."""
         return [p for p in read_board(self.path) if model in (None, p["model"])]
 
     def add(
@@ -45,10 +45,10 @@ class Board:
         quality: Estimate,
         kind: str = "measured",
     ) -> None:
-        """Drop a technique's point and show the board of its model.
+        """Add a technique's point and show the board of its model.
 
         `bytes` of the stored weights; `time` of a forward pass over the unchanged model's in the
-        same run and `band`, the A/A noise of that run; `quality` as `MODELS` says.
+        same run and `band`, the A/A noise of that run; `quality` as `MODELS` names it.
         `efflab.points` measures all of them. The point is stored in the output as `MIME`;
         `efflab build` collects those.
         """
@@ -64,8 +64,8 @@ class Board:
                 low=0,
             )
         for name, estimate in dict(time=time, quality=quality).items():
-            fine = math.isfinite(estimate.mean) and estimate.mean > 0
-            require(fine, name, estimate.mean, "a number above {low}", low=0)
+            is_positive = math.isfinite(estimate.mean) and estimate.mean > 0
+            require(is_positive, name, estimate.mean, "a number above {low}", low=0)
         numbers = dict(bytes=bytes, **_ends("time", time), band=band, **_ends("quality", quality))
         own = dict(technique=technique, model=model, notebook=notebook.current.number)
         point = plain(own | numbers | dict(kind=kind))
@@ -75,8 +75,8 @@ class Board:
     def points(self, model: str) -> list[dict]:
         """This kernel's points, and the recorded ones of notebooks read before this one."""
         mine = [p for p in self.added if p["model"] == model]
-        taken, here = {_key(p) for p in mine}, notebook.current.number
-        old = [p for p in self.recorded(model) if _key(p) not in taken]
+        own_keys, here = {_key(p) for p in mine}, notebook.current.number
+        old = [p for p in self.recorded(model) if _key(p) not in own_keys]
         old = [p for p in old if not here or p["notebook"] <= here]
         return [p | {"kind": "recorded"} for p in old] + mine
 
@@ -110,7 +110,7 @@ def _key(point: dict) -> tuple[str, str]:
 
 
 def pareto(points: list[dict], what: str, more_is_better: bool) -> list[dict]:
-    """The points that no other beats in `what` (less is better) and in quality, by rising `what`.
+    """The Pareto front in `what` (less is better) and quality, by rising `what`.
 
     >>> cheap, good = dict(bytes=1, quality=2.0), dict(bytes=2, quality=1.0)
     >>> pareto([good, dict(bytes=3, quality=1.5), cheap], "bytes", False) == [cheap, good]
@@ -128,8 +128,7 @@ def board_figure(model: str, points: list[dict]):
     """Quality over size and over relative time; up is better; recorded points are hollow.
 
     A point's symbol and colour are its notebook's, the same on every board; whiskers are 95 %
-    intervals, the grey band is what two runs of one model differed by, the line is what no other
-    point beats.
+    intervals, the grey band is the A/A noise, the line is the Pareto front.
     """
     measure, more_is_better = MODELS[model]
     titles = [tr("quality over size"), tr("quality over time")]

@@ -1,7 +1,7 @@
 """Exercises that check themselves: not attempted, not quite (with the first mismatch), correct.
 
-Help comes in steps: the first wrong result is told which way it is off, the second gets the hint,
-the third the value. The same result again is no further try.
+Help comes in steps: the first wrong answer is told in which direction it is off, the second gets
+the hint, the third the expected value. Repeating a wrong answer does not count as a new try.
 """
 
 import math
@@ -14,18 +14,18 @@ import numpy as np
 
 from efflab.errors import require_one_of
 from efflab.lab import notebook
-from efflab.lab.colours import OPEN, RIGHT, WRONG
+from efflab.lab.colours import OPEN, RIGHT, SCALE, WRONG
 from efflab.lab.page import emit_html
 from efflab.lab.text import number, tr
 
 HINT_AT, VALUE_AT = 2, 3
-"""The tries that bring the hint, and the value."""
+"""The tries after which the hint, and the value, are shown."""
 _strict = False
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """How one exercise is judged.
+    """How the answer to an exercise is checked.
 
     `checker` is the expected value itself, or a function of the learner's answer (a number, an
     array, a function ...) that yields `(what, expected, actual)` in turn, as in
@@ -46,7 +46,7 @@ class Exercise:
     figure: Callable | None = None
 
     def comparisons(self, answer) -> Iterable[tuple[str, Any, Any]]:
-        """What is compared, in turn."""
+        """The (what, expected, actual) to compare, in order."""
         if callable(self.checker):
             return self.checker(answer)
         return [(tr("your answer"), self.checker, answer)]
@@ -54,7 +54,7 @@ class Exercise:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """The first thing that was not as expected."""
+    """The first comparison that failed."""
 
     what: str
     expected: Any
@@ -62,7 +62,7 @@ class Mismatch:
 
 
 def check(name: str, answer, *, exercises: dict[str, Exercise] | None = None) -> None:
-    """Judge an answer to exercise `name` ("03-1") and say kindly what is off; never raises.
+    """Check an answer to exercise `name` ("03-1") and show what is off; never raises.
 
     In strict mode (`check.strict(True)`, for tests) anything but correct is an `AssertionError`.
     An unknown name is a `ValueError`. `exercises`: those of the notebook in use.
@@ -96,7 +96,7 @@ def judge(exercise: Exercise, answer) -> tuple[str, Mismatch | None, str]:
 
 
 def _count_try(name: str, status: str, mismatch: Mismatch | None, problem: str) -> int:
-    """How many different wrong results there have been, this one included; none once correct."""
+    """Number of different wrong results so far, including this one; 0 once correct."""
     if status != "not quite":
         if status == "correct":
             notebook.current.tries.pop(name, None)
@@ -109,7 +109,7 @@ def _count_try(name: str, status: str, mismatch: Mismatch | None, problem: str) 
 
 
 def same(expected, actual, tolerance: float = 1e-3) -> bool:
-    """Equal, or for numbers, arrays and tensors equal within the relative tolerance and shape."""
+    """Equal; numbers, arrays and tensors of equal shape within the relative tolerance."""
     try:
         a, b = np.asarray(expected), np.asarray(actual)
     except (TypeError, ValueError, RuntimeError):
@@ -120,14 +120,14 @@ def same(expected, actual, tolerance: float = 1e-3) -> bool:
 
 
 def _close(expected: np.ndarray, actual: np.ndarray, tolerance: float) -> np.ndarray:
-    """Entry by entry; one near zero is judged by the array's size, not by its own."""
+    """Entrywise comparison; entries near zero are compared relative to the array's largest."""
     a, b = expected.astype(float), actual.astype(float)
     size = np.abs(a).max() if a.size else 0.0
     return np.isclose(b, a, rtol=tolerance, atol=tolerance * size * 1e-3, equal_nan=True)
 
 
 def direction(expected, actual, tolerance: float = 1e-3) -> str:
-    """Which way and how far a wrong result is off, without the value; "" where that says nothing.
+    """In which direction and how far a wrong result is off, without the value; "" if unknown.
 
     >>> direction(10, 21), direction([1, 2], [1, 2, 3])
     ('yours is about 2 times too large', 'another shape is asked than yours, (3,)')
@@ -197,7 +197,7 @@ def _show(name, exercise, status, mismatch, problem, n_tries) -> None:
 
 
 def _outlook(exercise: Exercise, mismatch: Mismatch | None, n_tries: int) -> str:
-    """What the next try will bring."""
+    """What another wrong answer will show."""
     if exercise.hint and 0 < n_tries < HINT_AT:
         return tr("Another answer brings the hint.")
     if mismatch and 0 < n_tries < VALUE_AT:
@@ -206,7 +206,7 @@ def _outlook(exercise: Exercise, mismatch: Mismatch | None, n_tries: int) -> str
 
 
 def brief(value) -> str:
-    """A value in one short line; an array by its shape and first differing-size view."""
+    """A value in one short line; an array by its first entries and its shape."""
     if hasattr(value, "shape") and np.ndim(value) > 0:
         array = np.asarray(value)
         first = ", ".join(number(v.item(), 4) for v in array.ravel()[:6])
@@ -241,7 +241,7 @@ def _draw(exercise: Exercise, answer, mismatch: Mismatch | None) -> None:
             z=z.astype(float),
             zmin=low,
             zmax=high,
-            colorscale="Viridis",
+            colorscale=SCALE,
             showscale=column == 2,
             row=1,
             col=column,

@@ -1,6 +1,6 @@
-"""Every colour that a figure or a card has, by name: this file alone knows their codes.
+"""All colours of figures and cards, by name; no other file has their codes.
 
-The seven of a series are Okabe and Ito's (2008), told apart with any colour vision.
+The seven of a series are Okabe and Ito's (2008), distinguishable with any colour vision.
 """
 
 BLUE, VERMILION, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -11,10 +11,14 @@ BLACK, WHITE, CLEAR = "#222222", "#ffffff", "rgba(0,0,0,0)"
 MID_GREY, GREY, SOFT_GREY, LIGHT_GREY = "#767676", "#999999", "#bbbbbb", "#cccccc"
 PALE_GREY, GRID_GREY, FAINT_GREY = "#e8e8e8", "#e4e4e4", "#f4f4f4"
 VEIL, THIN_VEIL = "rgba(255,255,255,0.8)", "rgba(255,255,255,0.6)"
-"""White that lets something through: behind legends and labels."""
+"""Translucent white, behind legends and labels."""
+
+SCALE, ONE_HUE = "Viridis", "Blues"
+DIVERGING, DIVERGING_WARM = "RdBu", "RdBu_r"
+"""Scales by plotly's names: of amounts, and around zero, where high is blue or (warm) red."""
 
 RIGHT, PARTLY, WRONG, OPEN = GREEN, ORANGE, VERMILION, MID_GREY
-"""What a verdict or a check comes to."""
+"""Colours of the outcomes of verdicts and checks."""
 
 
 def tint(colour: str, share: float) -> str:

@@ -1,4 +1,4 @@
-"""What a reader can turn: sliders, choices, toggles, and how a function gets them."""
+"""Controls for the reader: sliders, choices, toggles, and how a function declares them."""
 
 import inspect
 import math
@@ -11,16 +11,16 @@ from efflab.errors import require, require_one_of
 from efflab.lab.text import number, tr_name
 
 NOISE = 1e-9
-"""What binary fractions may add to a value, as a share of a slider's range."""
+"""Rounding error allowed in a value, as a share of a slider's range."""
 
 
 @dataclass(frozen=True)
 class Slider:
     """Numbers from low to high: `Slider(16, 512, 128, step=16, unit="tokens")`.
 
-    Whole numbers give whole numbers. `scale="log2"` takes low, 2 low, 4 low, ... up to high.
-    `label` and `unit` are English and translated when shown. `stored=False`, here and below: not
-    for a stored page's menu, as where a value stands for what this machine measures.
+    Integers give integers. `scale="log2"` takes low, 2 low, 4 low, ... up to high.
+    `label` and `unit` are English and translated when shown. `stored=False`, here and below: left
+    out of a stored page's menu, for example if its values are measured on this machine.
     """
 
     low: float
@@ -34,11 +34,11 @@ class Slider:
 
     def __post_init__(self):
         for name in ("low", "high", "value", "step"):
-            given = getattr(self, name)
-            if given is None and name in ("value", "step"):
+            entry = getattr(self, name)
+            if entry is None and name in ("value", "step"):
                 continue
-            is_number = isinstance(given, int | float) and not isinstance(given, bool)
-            require(is_number and math.isfinite(given), name, given, "a finite number")
+            is_number = isinstance(entry, int | float) and not isinstance(entry, bool)
+            require(is_number and math.isfinite(entry), name, entry, "a finite number")
         require_one_of("scale", self.scale, ("linear", "log2"))
         require(self.low < self.high, "low", self.low, f"less than high={self.high}")
         if self.scale == "log2":
@@ -50,7 +50,7 @@ class Slider:
             self.check_value(self.value)
 
     def check_value(self, value) -> None:
-        """A value outside is a `ValueError`; so is one between the steps of a log2 slider."""
+        """Refuse a value out of range, or between the steps of a log2 slider."""
         if self.scale == "log2":
             require_one_of("value", value, self.values())
         slack = NOISE * (self.high - self.low)
@@ -70,7 +70,7 @@ class Slider:
         return [float(low + i * step) for i in range(n + 1)]
 
     def _steps(self) -> tuple[Decimal, Decimal, int]:
-        """The low end, the step and how many steps there are, in decimals: 6 x 0.05 is 0.3."""
+        """(low, step, number of steps), as decimals so that 6 x 0.05 is exactly 0.3."""
         low, high = Decimal(repr(self.low)), Decimal(repr(self.high))
         if self.step is None:
             return low, (high - low) / 100, 100
@@ -81,7 +81,7 @@ class Slider:
         return low, step, int((high - low) // step)
 
     def nearest(self, value):
-        """The one of its values that is nearest."""
+        """The slider's value nearest to `value`."""
         values = self.values()
         i = bisect(values, value)
         return min(values[max(i - 1, 0) : i + 1], key=lambda own: abs(own - value))
@@ -93,7 +93,7 @@ class Slider:
         return all(isinstance(v, int) for v in numbers if v is not None)
 
     def first(self):
-        """The value where none is given: the low end."""
+        """The default value: the low end."""
         return self.low
 
     def widget(self, value, description: str):
@@ -130,7 +130,7 @@ class Choice:
             self.check_value(self.value)
 
     def check_value(self, value) -> None:
-        """A value that is no option is a `ValueError`."""
+        """Refuse a value that is no option."""
         require_one_of("value", value, self.options)
 
     def values(self) -> list:
@@ -163,15 +163,15 @@ class Toggle:
             self.check_value(self.value)
 
     def check_value(self, value) -> None:
-        """Anything but a bool is a `ValueError`."""
+        """Refuse anything but a bool."""
         require(isinstance(value, bool), "value", value, "True or False")
 
     def values(self) -> list:
-        """Off and on."""
+        """[False, True]."""
         return [False, True]
 
     def first(self):
-        """Off."""
+        """False."""
         return False
 
     def widget(self, value, description: str):
@@ -190,7 +190,7 @@ def show_value(value) -> str:
 
 
 def settle(control: Control, value) -> tuple[object, bool]:
-    """The control's own value that stands for `value`, and whether it is the same but for noise."""
+    """(the control's value nearest to `value`, whether they are equal up to rounding)."""
     if not isinstance(control, Slider):
         return value, True
     own = control.nearest(value)
@@ -198,7 +198,7 @@ def settle(control: Control, value) -> tuple[object, bool]:
 
 
 def as_control(name: str, spec) -> Control:
-    """A control from its shorthand: (low, high[, step]), a list of options, a bool."""
+    """A control, or one from a shorthand: (low, high[, step]), a list of options, a bool."""
     if isinstance(spec, Control):
         return spec
     if isinstance(spec, bool):
@@ -226,8 +226,8 @@ def bind(fn: Callable, overrides: dict) -> dict[str, tuple[Control, object]]:
     bound = {}
     for name, control in controls.items():
         if name in overrides and name in declared and not isinstance(overrides[name], Control):
-            described = declared[name]
-            control = replace(control, unit=described.unit, label=described.label)
+            original = declared[name]
+            control = replace(control, unit=original.unit, label=original.label)
         value = control.value
         if value is None:
             value = _default(parameters[name].default, control)
@@ -243,7 +243,7 @@ def bind(fn: Callable, overrides: dict) -> dict[str, tuple[Control, object]]:
 
 
 def _default(default, control: Control):
-    """A function's own default where the control allows it, else the control's first value."""
+    """The function's default if the control allows it, else the control's first value."""
     if default is inspect.Parameter.empty:
         return control.first()
     try:

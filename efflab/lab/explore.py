@@ -1,7 +1,7 @@
-"""Explorers: a plain function of keyword values to a figure, and controls that drive it.
+"""Explorers: a plain function from keyword values to a figure, and controls that drive it.
 
-Live, the controls stand above a picture that follows them. Stored, the same cell is a plotly
-figure whose own slider and menu show values computed in advance.
+In a live kernel, the controls are above a picture that follows them. On a stored page, the same
+cell is a plotly figure whose own slider and menu show values computed in advance.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from efflab.lab.figures import dress
 from efflab.lab.page import emit, emit_html, figure_bundle, live, widget_view
 from efflab.lab.refusals import refusal
 from efflab.lab.static import MOST_FRAMES, at_rest, pick, still, with_controls
-from efflab.lab.text import tr, tr_name
+from efflab.lab.text import tr, unit_name
 
 FAST_SECONDS = 0.05
-"""Up to here a picture follows the hand; above, it waits until the control is let go."""
+"""If drawing is faster, the picture follows a drag; else it waits until the control is released."""
 REST_SECONDS = 0.2
-"""How long a slow explorer's controls have to rest before it computes: of quick moves, the last."""
+"""Debounce of slow explorers: of several quick moves only the last is computed."""
 REFUSALS = (ValueError, TypeError, ArithmeticError)
-"""What an explorer's function raises for values that it does not take."""
+"""Exceptions by which an explorer's function refuses values."""
 PICKED, WORKING = "efflab-picked", "efflab-working"
 STYLE = """<style>
 .efflab-picked .widget-readout {
@@ -35,19 +35,18 @@ STYLE = """<style>
 .efflab-explorer.jupyter-widgets-disconnected::before { content: "⚠ LOST"; color: ALERT; }
 .HINT { display: none; }
 </style>"""
-"""A slider over listed values ignores what is typed into its readout, and would keep showing it.
-A quick move does not flash "working ...". A kernel that ended leaves controls that move nothing:
-the page itself has to say so. Where all this is, the hint for pages without controls is not."""
+"""PICKED: a selection slider's readout is made read-only, since typed values would be ignored.
+WORKING: "working ..." appears only after 0.2 s. After a kernel's end the controls are dead, and the
+page has to say so itself. HINT: the hint for pages without controls is hidden where they work."""
 
 
 def explore(fn: Callable, *, frames: int = 7, most: int = MOST_FRAMES, **controls) -> None:
     """Show `fn`'s figure with controls that drive it; `controls` override those of `@explorer`.
 
-    `frames`: how many values of the first control the stored figure's own slider holds (0: none);
-    the other controls become its menu, in their order, as long as there are at most `most`
-    pictures in all. Each costs a build one call of `fn`, and a reader none. Controls are `Slider`,
-    `Choice`, `Toggle` or the shorthands (low, high), [options], bool. A wrong one is a
-    `ValueError`.
+    `frames`: number of values of the first control in the stored figure's slider (0: none); the
+    other controls become its menu, in order, as long as there are at most `most` pictures in all.
+    Each picture costs a build one call of `fn`. Controls are `Slider`, `Choice`, `Toggle` or the
+    shorthands (low, high), [options], bool. An invalid one is a `ValueError`.
     """
     explorer = Explorer(fn, frames=frames, most=most, **controls)
     emit(explorer.bundle())
@@ -56,7 +55,7 @@ def explore(fn: Callable, *, frames: int = 7, most: int = MOST_FRAMES, **control
 
 
 class Explorer:
-    """One explorer: `set(name=value)` moves a control, `figure` and `message` say what it shows."""
+    """One explorer: `set(name=value)` moves a control; `figure` and `message` are what it shows."""
 
     def __init__(self, fn: Callable, *, frames: int = 7, most: int = MOST_FRAMES, **controls):
         require_int("frames", frames, 0)
@@ -72,7 +71,7 @@ class Explorer:
         self._turn, self._waiting, self._held = 0, None, False
 
     def _timed(self):
-        """The first figure, and what a move takes: the best of its time and its neighbours'."""
+        """(first figure, seconds of a move): the least of its time and its neighbours'."""
         figure, seconds = self._compute(self.values)
         name, control = next(iter(self.controls.items()))
         for value in pick(control.values(), self.values[name], 3):
@@ -83,12 +82,12 @@ class Explorer:
         return figure, seconds
 
     def _compute(self, values: dict):
-        """The figure at some values, and the seconds that it took."""
+        """(the figure at these values, seconds to compute it)."""
         start = time.perf_counter()
         return dress(self.fn(**values)), time.perf_counter() - start
 
     def bundle(self) -> dict:
-        """The forms of the explorer, for `emit`: a widget and one picture, or a stored grid."""
+        """The explorer's mime bundle: a widget and one picture, or a stored grid of figures."""
         if live():
             return figure_bundle(self.figure) | widget_view(self.view())
         bundle = figure_bundle(self.static(), picture=still(self.figure, self.note()))
@@ -96,11 +95,11 @@ class Explorer:
         return bundle
 
     def note(self) -> str:
-        """For those who have no live controls: that these do not move, and what is drawn."""
+        """A note for pages without live controls: they do not move, and which values are drawn."""
         return at_rest(self.values, self._labels())
 
     def hint(self) -> str:
-        """The note as HTML that hides itself where the live controls are on the page."""
+        """The note as HTML that is hidden if the live controls are on the page."""
         more = tr("No controls above? Run this cell again, in a notebook with ipywidgets.")
         self.view()
         return f'<p class="{self._hint_name()}">{escape(more)} {escape(self.note())}</p>'
@@ -109,7 +108,7 @@ class Explorer:
         return f"efflab-{self.picture.widget.model_id}"
 
     def static(self):
-        """The figure for pages with no kernel: plotly's own controls move what they can."""
+        """The figure for pages without a kernel, with plotly's own controls."""
         options = dict(labels=self._labels(), frames=self.frames, most=self.most)
         return with_controls(self.fn, self.figure, self.values, self.controls, **options)
 
@@ -120,10 +119,10 @@ class Explorer:
         """A control's label with its unit, in the language in use."""
         control = self.controls[name]
         text = tr(control.label or name.replace("_", " "))
-        return f"{text} ({tr_name(control.unit)})" if control.unit else text
+        return f"{text} ({unit_name(control.unit)})" if control.unit else text
 
     def set(self, **values) -> None:
-        """Move controls, as the reader would, and draw at once."""
+        """Move controls as the reader would, and draw once at the end."""
         for name, value in values.items():
             require_one_of("control", name, self.controls)
             self.controls[name].check_value(value)
@@ -136,7 +135,7 @@ class Explorer:
             self._follow(name)
 
     def view(self):
-        """The live widget: one row a control with its note, and the picture under them."""
+        """The live widget: a row per control with its note, and the picture below."""
         if self._view is None:
             self._view = self._build()
         return self._view
@@ -150,7 +149,7 @@ class Explorer:
         for name, control in self.controls.items():
             widget = control.widget(self.values[name], self.label(name))
             widget.style.description_width = "initial"
-            least = "min(320px, 100%)"  # a phone has less
+            least = "min(320px, 100%)"  # phones are narrower
             widget.layout = w.Layout(width="auto", min_width=least, max_width="560px")
             if isinstance(control, Slider):
                 widget.layout.width = "480px"
@@ -176,24 +175,24 @@ class Explorer:
 
     @property
     def is_slow(self) -> bool:
-        """Whether a move takes so long that the reader has to be told."""
+        """Whether a move takes so long that the reader must wait visibly."""
         return self.seconds > FAST_SECONDS
 
     def _pace(self) -> None:
-        """Let sliders move the picture while they are dragged only if it keeps up."""
+        """Update the picture during a drag only if drawing is fast enough."""
         for widget in self.widgets.values():
             if hasattr(widget, "continuous_update"):
                 widget.continuous_update = not self.is_slow
 
     def _moved(self, name: str, value) -> None:
-        """Follow one control: at once if that is quick, else when the controls have rested.
+        """React to one control: draw at once if that is fast, else after `REST_SECONDS` of rest.
 
-        A slow explorer returns to the kernel's loop first, which reads the moves that came
-        meanwhile; where no loop runs, as in a script, it draws at once.
+        A slow explorer first returns to the kernel's event loop, which reads the moves that came
+        meanwhile; without a loop, as in a script, it draws at once.
         """
         own, is_same = settle(self.controls[name], value)
         if not is_same:
-            self.widgets[name].value = own  # comes back here
+            self.widgets[name].value = own  # triggers this method again
             return
         self.values[name] = own
         self._turn += 1
@@ -212,12 +211,12 @@ class Explorer:
             self._waiting = loop.call_later(REST_SECONDS, self._follow, name)
 
     def _follow(self, name: str) -> None:
-        """Draw what the controls say; what `fn` refuses is said beside the one moved last."""
+        """Draw the controls' values; if `fn` refuses them, say so beside the control moved last."""
         self._wait_no_longer()
         turn = self._turn
         try:
             figure, seconds = self._compute(dict(self.values))
-        except Exception as error:  # whatever it is, the reader sees it and keeps the picture
+        except Exception as error:  # any error is shown, and the picture stays
             if turn == self._turn:
                 self._refuse(name, refusal(error))
             return
@@ -235,7 +234,7 @@ class Explorer:
         return tuple(self.values.values())
 
     def _learn(self, seconds: float) -> None:
-        """Note where the controls have been, and whether `fn` is quick where it was before."""
+        """Remember the values, and whether `fn` is fast for values seen before (it caches)."""
         if self._key() in self._seen and seconds > FAST_SECONDS:
             self._keeps = False
         self._seen.add(self._key())

@@ -1,4 +1,4 @@
-"""The live field of a prediction: it takes a number, says what it understood, and locks."""
+"""The live input field of a prediction: it takes a number, shows how it was read, and locks."""
 
 from html import escape
 from pathlib import Path
@@ -11,18 +11,18 @@ from efflab.lab.colours import WRONG
 from efflab.lab.text import number, tr, unit_name, with_unit
 
 EXACT = 12
-"""Significant digits of what was understood: none that the reader typed is lost."""
+"""Significant digits of the number as understood: enough to lose none that was typed."""
 
 
 class Onward(anywidget.AnyWidget):
-    """An invisible widget: each time that `taken` grows, the keyboard goes on to the next cell."""
+    """An invisible widget: when `taken` grows, the keyboard focus moves to the next cell."""
 
     _esm = Path(__file__).with_suffix(".js")
     taken = traitlets.Int(0).tag(sync=True)
 
 
 class Field(w.VBox):
-    """The question above a text field; Enter, or leaving the field, commits to the prediction."""
+    """The question above a text field; Enter, or leaving the field, commits the number."""
 
     def __init__(self, prediction, title: str, style: str):
         self.prediction = prediction
@@ -38,13 +38,13 @@ class Field(w.VBox):
             self.entry.value = number(prediction.guess, EXACT)
         self.entry.observe(self._commit, names="value")
         heading = w.HTML(f'<div style="{style}"><b>{escape(title)}</b></div>')
-        # A row that wraps: Chinese and a narrow page need the answer under the field.
+        # the row wraps, for Chinese and narrow pages
         row = w.HBox([self.entry, self.answer, self.onward], layout=w.Layout(flex_flow="wrap"))
         super().__init__([heading, row])
         self.refresh()
 
     def refresh(self) -> None:
-        """Say what was understood, and lock the field once the prediction is closed."""
+        """Show how the number was understood, and lock the field once the prediction is closed."""
         guess, closed = self.prediction.guess, self.prediction.closed
         if guess is not None:
             words = with_unit(guess, self.prediction.unit, EXACT)

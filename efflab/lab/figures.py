@@ -1,7 +1,7 @@
-"""One light look for all figures, and the few kinds of figure that notebooks share.
+"""One style for all figures, and the kinds of figure that notebooks share.
 
-Each line has a colour and a marker or dash of its own. The card is white with dark text, so that
-it reads the same in a dark JupyterLab.
+Each line has its own colour and its own marker or dash. The background is white with dark text,
+also in a dark JupyterLab.
 """
 
 import json
@@ -25,7 +25,7 @@ FONT = (
     "system-ui, 'Segoe UI', 'Noto Sans', 'Noto Sans CJK SC', 'PingFang SC', 'Microsoft YaHei', "
     "'Noto Sans CJK HK', sans-serif"
 )
-"""Simplified Chinese before Hong Kong's forms of the same characters."""
+"""Simplified Chinese fonts come before Hong Kong's, which draw some characters differently."""
 _AXIS = dict(gridcolor=colours.GRID_GREY, linecolor=colours.GREY, ticks="outside")
 _AXIS |= dict(zerolinecolor=colours.SOFT_GREY)
 _AXIS |= dict(automargin=True, title=dict(standoff=8, font_size=13))
@@ -55,7 +55,7 @@ def colour(i: int) -> str:
 def style(i: int, dash: int | None = None, *, width: float = 2, size: float = 7) -> dict:
     """Line and marker of the i-th series, for `fig.add_scatter(x=x, y=y, **figures.style(i))`.
 
-    `dash`: where two things tell the series apart, colour says the first (i) and dash the second.
+    `dash`: for series that differ in two ways, colour shows the first (i) and dash the second.
     """
     second = (i if dash is None else dash) % len(DASHES)
     return dict(
@@ -74,7 +74,7 @@ def blank(title: str = "", x_title: str = "", y_title: str = "", *, meta=None, *
 
 @lru_cache(maxsize=1)
 def _bare() -> go.Figure:
-    """An empty figure with the template, to copy: plotly takes 5 ms to check it, 1 to copy it."""
+    """An empty figure with the template, to copy: plotly takes 5 ms to make one, 1 to copy it."""
     return go.Figure(layout=dict(template=TEMPLATE))
 
 
@@ -104,14 +104,14 @@ def line(
     meta=None,
     **layout,
 ) -> go.Figure:
-    """Lines over one x: `series` is {name: values}; colour, dash and marker tell them apart."""
+    """Lines over one x: `series` is {name: values}, each with its colour, dash and marker."""
     fig = blank(title, x_title, y_title, meta=meta, **layout)
     for i, (name, y) in enumerate(series.items()):
         require(len(y) == len(x), "series", name, f"{len(x)} values, one for each x")
         mode = "lines+markers" if markers else "lines"
         fig.add_scatter(x=list(x), y=list(y), name=name, mode=mode, **style(i))
     if log_x:
-        fig.update_xaxes(**_ticks_where_few(x))
+        fig.update_xaxes(**_log_x(x))
     if log_y:
         log_axis(fig, [v for values in series.values() for v in values])
     fig.update_layout(showlegend=len(series) > 1)
@@ -119,13 +119,13 @@ def line(
 
 
 def loglog(x, series, title="", x_title="", y_title="", *, meta=None, **layout) -> go.Figure:
-    """`line` with both axes logarithmic, where a power law is straight and its slope the power."""
+    """`line` with both axes logarithmic: a power law is a straight line, its slope the exponent."""
     options = dict(log_x=True, log_y=True, meta=meta, **layout)
     return line(x, series, title, x_title, y_title, **options)
 
 
 def log_axis(fig: go.Figure, values, **where) -> None:
-    """Make the y axis logarithmic; over two decades and more, only whole powers get a tick.
+    """Make the y axis logarithmic; from two decades on, only powers of ten get a tick.
 
     `where`: `row` and `col` in a figure of panels.
     """
@@ -148,8 +148,8 @@ def round_ticks(low: float, high: float) -> dict:
     return log_ticks([tick for tick in ticks if low <= tick <= high])
 
 
-def _ticks_where_few(x) -> dict:
-    """Ticks at the x values themselves where they are few, as lengths and batch sizes are."""
+def _log_x(x) -> dict:
+    """A logarithmic axis, with ticks at the x values themselves if they are few."""
     values = sorted({float(v) for v in x})
     return log_ticks(values) if 2 <= len(values) <= 12 else dict(type="log")
 
@@ -172,7 +172,7 @@ LEGENDS = {
 
 
 def legend(place: str, **more) -> dict:
-    """Where a legend stands, of `LEGENDS`: `fig.update_layout(legend=figures.legend("below"))`."""
+    """A legend's position by name: `fig.update_layout(legend=figures.legend("below"))`."""
     require_one_of("place", place, LEGENDS)
     return LEGENDS[place] | more
 
@@ -226,8 +226,10 @@ def heatmap(
     require(z.ndim == 2, "z", z.shape, "a matrix of two dimensions")
     fig = blank(title, x_title, y_title, meta=meta, **layout)
     z = z.astype(int) if z.dtype == bool else z
-    colours = dict(colorscale="RdBu", zmid=0) if diverging else dict(colorscale="Viridis")
-    fig.add_heatmap(z=z, x=x, y=y, colorbar_title_text=bar_title, **colours)
+    scale = dict(colorscale=colours.SCALE)
+    if diverging:
+        scale = dict(colorscale=colours.DIVERGING, zmid=0)
+    fig.add_heatmap(z=z, x=x, y=y, colorbar_title_text=bar_title, **scale)
     fig.update_yaxes(autorange="reversed")
     if square:
         fig.update_yaxes(scaleanchor="x", constrain="domain")
@@ -246,7 +248,10 @@ def panels(titles: Sequence[str], title="", *, rows: int = 1, meta=None, **optio
 
 @lru_cache(maxsize=64)
 def _panels(arguments: str) -> go.Figure:
-    """The panels without their contents, to copy: plotly takes 15 ms to make them, 2 to copy."""
+    """Empty panels, to copy: plotly takes 15 ms to make them, 2 to copy.
+
+    The arguments are JSON, since lists and dicts cannot be keys of a cache.
+    """
     from plotly.subplots import make_subplots
 
     titles, rows, options = json.loads(arguments)
@@ -256,7 +261,7 @@ def _panels(arguments: str) -> go.Figure:
 
 
 def mark(fig: go.Figure, text: str = "", *, x=None, y=None, **where) -> go.Figure:
-    """A dashed line at an x or a y, perhaps with a label: a crossing, a limit, what a paper says.
+    """A dashed line at an x or a y with an optional label: a crossing, a limit, a paper's value.
 
     `where`: `row` and `col` in a figure of panels. An axis that is to be logarithmic is so already.
     """

@@ -8,39 +8,39 @@ from functools import cache
 from pathlib import Path
 from statistics import median
 
+from efflab.base.files import update
+from efflab.base.json_files import parse_json
 from efflab.data import DATA_DIR
 from efflab.errors import require
-from efflab.files import update
-from efflab.json_files import parse_json
 from efflab.lab.text import tr
 
 FILE = DATA_DIR.parent / "runs" / "predictions.json"
 FIELDS = dict(notebook=str, question=str, guess=int | float, measured=int | float)
 DAMAGE = (ValueError, TypeError, KeyError, RecursionError, OverflowError)
-"""What reading a file raises that holds no guesses; ValueError: no JSON, or no UTF-8."""
+"""Exceptions from reading a damaged file; ValueError: invalid JSON or UTF-8."""
 
 
 def in_kernel() -> bool:
-    """Whether a notebook's kernel runs this."""
+    """Whether this runs in a notebook's kernel."""
     return "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None
 
 
 def keep(notebook: str, question: str, guess: float, measured: float, path: Path = FILE) -> None:
-    """Keep one guess beside what was measured; of a question asked again the first guess counts.
+    """Store one guess and the measured value; only the first guess at a question is stored.
 
-    Never raises for a file: a damaged one is put aside, and where nothing can be written, nothing
-    is kept; both are said once.
+    Never raises for a file: a damaged one is renamed, and if nothing can be written, nothing is
+    stored; both are reported once.
     """
     row = dict(notebook=notebook, question=question, guess=guess, measured=measured)
 
-    def added(text: str | None) -> str:
+    def add(text: str | None) -> str:
         rows = [] if text is None else _rows(text)
-        asked = any((r["notebook"], r["question"]) == (notebook, question) for r in rows)
-        return json.dumps(rows if asked else [*rows, row], indent=1) + "\n"
+        exists = any((r["notebook"], r["question"]) == (notebook, question) for r in rows)
+        return json.dumps(rows if exists else [*rows, row], indent=1) + "\n"
 
     try:
         try:
-            update(path, added)
+            update(path, add)
         except DAMAGE:
             aside = path.with_suffix(".damaged.json")
             os.replace(path, aside)
@@ -51,13 +51,13 @@ def keep(notebook: str, question: str, guess: float, measured: float, path: Path
                     aside=aside.name,
                 )
             )
-            update(path, added)
+            update(path, add)
     except OSError as error:
         _say(tr("Your guesses are not kept: {reason}", reason=error.strerror or str(error)))
 
 
 def read_guesses(path: Path = FILE) -> list[dict]:
-    """All that were kept, in order; none, and a line that says so, where they cannot be read."""
+    """All stored guesses, in order; [] with a printed line if they cannot be read."""
     try:
         return _rows(path.read_text(encoding="utf-8")) if path.exists() else []
     except (OSError, *DAMAGE) as error:
@@ -73,12 +73,12 @@ def read_guesses(path: Path = FILE) -> list[dict]:
 
 @cache
 def _say(line: str) -> None:
-    """Each line once a kernel."""
+    """Print each line once per kernel."""
     print(line)
 
 
 def _rows(text: str) -> list[dict]:
-    """The guesses in a file's text; one of `DAMAGE` where it holds anything else."""
+    """The guesses in a file's text; raises one of `DAMAGE` if it is invalid."""
     rows = [{name: row[name] for name in FIELDS} for row in parse_json(text, list)]
     for row in rows:
         for name, kind in FIELDS.items():
@@ -90,7 +90,7 @@ def _rows(text: str) -> list[dict]:
 
 
 def factor(guess: float, measured: float) -> float | None:
-    """How many times too high (above 1) or too low a guess was; None over a change of sign or a 0.
+    """How many times too high (above 1) or too low a guess was; None if signs differ or one is 0.
 
     >>> factor(2.0, 8.0), factor(0.0, 8.0)
     (0.25, None)
@@ -99,8 +99,8 @@ def factor(guess: float, measured: float) -> float | None:
 
 
 def calibration(rows: list[dict]) -> dict:
-    """Of guesses: how many, the share within a factor of 2, the typical factor off, and of those
-    off the share that was too high."""
+    """Statistics of guesses: number, share within a factor of 2, median factor off, and, of the
+    wrong ones, the share that was too high."""
     require(len(rows) > 0, "rows", rows, "at least one guess")
     factors = [factor(row["guess"], row["measured"]) for row in rows]
     off = [math.inf if f is None else max(f, 1 / f) for f in factors]

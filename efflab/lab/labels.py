@@ -1,8 +1,8 @@
-"""Names beside the points of a scatter plot, moved apart where they would lie on each other."""
+"""Names beside the points of a scatter plot, moved apart where they would overlap."""
 
 import plotly.graph_objects as go
 
-from efflab.alignment import display_width
+from efflab.base.alignment import display_width
 from efflab.lab import colours
 
 FONT_SIZE, LINE, GAP = 11, 15, 10  # pixels: of the letters, of a line, between point and name
@@ -18,9 +18,9 @@ def place_labels(
 ) -> None:
     """Annotate `points` (x, y, name) in panel `row`, whose plot is `pixels` wide and high.
 
-    Sets the panel's axes to what holds all points, zero on the x axis included, `reverse`: smaller
-    y on top. A name stands right of its point, or left where it would leave the panel, and moves
-    up or down until it covers no other name.
+    Sets the panel's axes to hold all points and x = 0; `reverse`: smaller y on top. A name is put
+    right of its point, or left if it would leave the panel, and moved up or down until it covers
+    no other name.
     """
     if not points:
         return
@@ -59,13 +59,13 @@ def place_labels(
 
 
 def _pixel(x, y, x_range, y_range, pixels) -> tuple[float, float]:
-    """From the panel's upper left corner, downwards."""
+    """Pixel coordinates from the panel's upper left corner, y downwards."""
     across = (x - x_range[0]) / (x_range[1] - x_range[0])
     up = (y - y_range[0]) / (y_range[1] - y_range[0])
     return across * pixels[0], (1 - up) * pixels[1]
 
 
-def _free_place(px, py, width, pixels, taken):
+def _free_place(px, py, width, pixels, boxes):
     """(vertical shift, box) of the nearest place that overlaps nothing: right first, then left."""
     for step in range(40):
         for sign in (1, -1) if step else (1,):
@@ -73,7 +73,7 @@ def _free_place(px, py, width, pixels, taken):
             for left in (px + GAP, px - GAP - width):
                 box = (left, py + shift - LINE / 2, left + width, py + shift + LINE / 2)
                 inside = 0 <= box[0] and box[2] <= pixels[0] and 0 <= box[1] <= pixels[1]
-                if inside and not any(_overlap(box, other) for other in taken):
+                if inside and not any(_overlap(box, other) for other in boxes):
                     return shift, box
     return 0.0, (px + GAP, py - LINE / 2, px + GAP + width, py + LINE / 2)
 

@@ -1,4 +1,4 @@
-"""The notebook in use: what it hands over to lab, which imports no notebook."""
+"""The current notebook: what it passes to lab, which imports no notebook."""
 
 import re
 import sys
@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from efflab.busy import others
+from efflab.base.busy import others
+from efflab.base.limits import limits_of, require_within
+from efflab.base.privacy import opt_out
 from efflab.errors import require
 from efflab.lab import text
-from efflab.limits import limits_of, require_within
-from efflab.privacy import opt_out
 
 
 @dataclass
 class Notebook:
-    """Its name ("03_sparse_attention"; empty where none is in use) and its exercises by name.
+    """Its name ("03_sparse_attention"; "" if there is none) and its exercises by name.
 
-    `tries`: {exercise: its different wrong results so far}, for `check`; `withheld`: key numbers
-    that would answer a prediction, which no figure's text says before that is revealed.
+    `tries`: {exercise: different wrong results so far}, for `check`; `withheld`: key numbers that
+    would give away a prediction, left out of figures' texts until the answer is revealed.
     """
 
     name: str = ""
@@ -36,17 +36,17 @@ current = Notebook()
 
 
 def use_notebook(name: str, exercises: Mapping, texts: Path | Mapping[str, str]) -> None:
-    """Say which notebook this is: `use_notebook("03_sparse_attention", EXERCISES, TEXTS)`.
+    """Set the current notebook: `use_notebook("03_sparse_attention", EXERCISES, TEXTS)`.
 
-    `exercises`: {"03-1": Exercise}, for `check`; `texts`: the Chinese of what it shows, a `zh.toml`
-    or {English: Chinese}. A name that is no source's, an exercise of another number, or a parameter
-    of the running notebook beyond its limits in the catalog is a `ValueError`.
+    `exercises`: {"03-1": Exercise}, for `check`; `texts`: its Chinese texts, a `zh.toml` or
+    {English: Chinese}. An invalid name, an exercise of another notebook, or a parameter of the
+    running notebook beyond its limits in the catalog is a `ValueError`.
     """
     require(bool(re.fullmatch(r"\d\d_\w+", name)), "name", name, 'such as "03_sparse_attention"')
     for exercise in exercises:
         require(exercise.startswith(f"{name[:2]}-"), "exercise", exercise, f'"{name[:2]}-1" and on')
     require_within(_running(), limits_of(name))
-    opt_out()  # also in a kernel that no command of ours has started
+    opt_out()  # for kernels not started by an efflab command
     text.use_texts(texts)
     others.clear()
     current.name, current.exercises = name, exercises
@@ -55,6 +55,6 @@ def use_notebook(name: str, exercises: Mapping, texts: Path | Mapping[str, str])
 
 
 def _running() -> dict:
-    """The names in the kernel that runs this, {} outside of one."""
+    """The variables of the running kernel, {} outside of one."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return shell.user_ns if shell else {}

@@ -1,4 +1,4 @@
-"""What reaches the page: every output is one bundle of several forms, the front end takes its best.
+"""Outputs as mime bundles of several forms, of which the front end shows the richest.
 
 A live front end shows the widget; exported HTML the plotly figure, whose own slider needs no
 kernel; a page that shows only images the PNG; a terminal, and nbval, the text.
@@ -11,10 +11,10 @@ import textwrap
 
 import numpy as np
 
-from efflab.formats import PLOTLY, WIDGET
+from efflab.base.formats import PLOTLY, WIDGET
 
 _build = {"png": False, "widgets": "EFFLAB_STORED" not in os.environ}
-"""With EFFLAB_STORED set, outputs are those of a build, but for their PNG: nbval compares them."""
+"""With EFFLAB_STORED set, outputs are those of a build without PNGs, for nbval to compare."""
 
 CONFIG = {
     "displaylogo": False,
@@ -22,12 +22,12 @@ CONFIG = {
     "showSendToCloud": False,
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
 }
-"""Plotly's options of every figure, live, stored and exported. Its "Share chart" button, which
-uploads the figure, is off; the few others stand in the margin while the mouse is over it."""
+"""Plotly's options for all figures. Its "Share chart" button, which uploads the figure, is off; the
+other buttons appear while the mouse is over the figure."""
 
 
 def prepare_build(*, png: bool = True, widgets: bool = False) -> None:
-    """Make outputs fit to be stored: figures with a PNG beside them, no live widgets.
+    """Switch to outputs for storing: figures with a PNG, no live widgets.
 
     The notebook builder calls it in the kernel before the first cell. The PNG needs kaleido and
     a Chromium; readers need neither.
@@ -36,7 +36,7 @@ def prepare_build(*, png: bool = True, widgets: bool = False) -> None:
     if png:
         import kaleido
 
-        # it would load MathJax from a network, for which no figure asks
+        # it would load MathJax from the network, which no figure needs
         kaleido.start_sync_server(mathjax=False, silence_warnings=True)
 
 
@@ -53,21 +53,21 @@ def emit_html(html: str, text: str, **more) -> None:
 
 
 def widget_view(widget) -> dict:
-    """The bundle entry that shows a live widget; none where the page is being built."""
+    """The bundle entry that shows a live widget; {} during a build."""
     if not _build["widgets"]:
         return {}
     return {WIDGET: {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}}
 
 
 def live() -> bool:
-    """Whether widgets are shown."""
+    """Whether live widgets are shown (not during a build)."""
     return _build["widgets"]
 
 
 def figure_bundle(fig, *, png: bool | None = None, picture=None) -> dict:
-    """A figure's forms: plotly JSON with numbers rounded to six digits, text, a PNG when built.
+    """A figure's mime bundle: plotly JSON rounded to six digits, text, and a PNG in a build.
 
-    `picture`: the figure of the PNG where that is another.
+    `picture`: a different figure for the PNG.
     """
     spec = plain(fig.to_plotly_json())
     spec["config"] = CONFIG
@@ -92,14 +92,14 @@ def figure_text(fig) -> str:
 
     title = (fig.layout.title.text or "Figure").replace("<br>", " ")
     meta = fig.layout.meta if isinstance(fig.layout.meta, dict) else {}
-    shown = {name: value for name, value in meta.items() if name not in current.withheld}
-    return "\n".join([f"[{title}]", *(f"  {name}: {number(v)}" for name, v in shown.items())])
+    meta = {name: value for name, value in meta.items() if name not in current.withheld}
+    return "\n".join([f"[{title}]", *(f"  {name}: {number(v)}" for name, v in meta.items())])
 
 
 def plain(value):
-    """Numpy-free JSON with floats at six significant digits: small, and equal on every machine.
+    """Plain JSON values with floats at six significant digits: small, and equal on every machine.
 
-    Arrays that plotly has made base64 of become half as long, floats of four bytes.
+    Plotly's base64 arrays of doubles become 4-byte floats, half as long.
     """
     if isinstance(value, dict):
         is_double = value.get("dtype") == "f8" and "bdata" in value
@@ -116,7 +116,7 @@ def plain(value):
 
 
 def single(array: dict) -> dict:
-    """Plotly's typed array of doubles as one of singles, at six significant digits."""
+    """Plotly's typed array of doubles as one of 4-byte floats, at six significant digits."""
     values = np.frombuffer(base64.b64decode(array["bdata"]), "<f8")
     known = np.isfinite(values) & (values != 0)
     size = np.floor(np.log10(np.abs(values, where=known, out=np.ones_like(values))))

@@ -1,16 +1,16 @@
 """The live picture of an explorer: an output of the front end, then redrawn in place.
 
 A new output for each move would cost the page three drawings: the plot itself, once more to fit
-its place, and a PNG of it. Here only the first picture is an output; `picture.js` hands the later
-ones to the plot that stands there (`Plotly.react`). It keeps the last one, so that picture and
-controls agree after a page reload and in Voila.
+its place, and a PNG of it. Here only the first picture is an output; `picture.js` passes later ones
+to the existing plot (`Plotly.react`). It keeps the last one, so that picture and controls agree
+after a page reload and in Voila.
 
-`fit.js` and `draw.js` fit every figure of the page to its width, also those of no explorer: what
-is narrow has its panels under each other.
+`fit.js` and `draw.js` fit every figure of the page to its width, with or without an explorer: on a
+narrow page panels are stacked.
 
-On a page that was busy for two seconds while it opened, anywidget gives a widget up for good, and
-what the kernel sends to it is lost. So until `picture.js` has said that it is there, each picture
-is an output; and one that the page does not answer becomes an output after all.
+If a page is busy for two seconds while it opens, anywidget gives up on a widget, and the kernel's
+messages to it are lost. So until `picture.js` has reported, each picture is a new output; so is one
+that the page does not acknowledge.
 """
 
 import asyncio
@@ -20,19 +20,19 @@ import anywidget
 import ipywidgets
 import traitlets
 
-from efflab.formats import PLOTLY
+from efflab.base.formats import PLOTLY
 from efflab.lab.page import figure_bundle
 
 ANSWER_SECONDS, GRACE_SECONDS = 5.0, 1.0
-"""How long the page may take to draw a picture. The grace lets a kernel that was busy until now
-read the answer that already waits."""
+"""Time for the page to acknowledge a picture. The grace lets a kernel that was busy until now read
+an acknowledgement that has already arrived."""
 
 ROOM = 16
-"""Pixels of the output around the picture."""
+"""Pixels that the output needs around the picture."""
 
 
 def read_script(name: str) -> str:
-    """The text of a script that stands beside this file."""
+    """The text of a script in this folder."""
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
@@ -42,24 +42,26 @@ class Redraw(anywidget.AnyWidget):
     _esm = "".join(map(read_script, ("fit.js", "draw.js", "picture.js")))
     figure = traitlets.Dict().tag(sync=True)
     number = traitlets.Int(0).tag(sync=True)
-    """How many figures there have been."""
+    """Number of figures so far."""
     ready = traitlets.Bool(False).tag(sync=True)
     """The page has loaded `picture.js`."""
     drawn = traitlets.Int(0).tag(sync=True)
-    """The page's answer: the number of the figure that it drew last."""
+    """Acknowledged by the page: the number of the figure that it drew last."""
     absent = traitlets.Bool(False).tag(sync=True)
-    """The front end says that it has no plot to redraw."""
+    """The front end reports that it has no plot to redraw."""
 
 
 class Picture:
-    """What shows a figure and its successors: `widget` belongs into the explorer's box."""
+    """Shows a figure and its successors; `widget` goes into the explorer's box."""
 
     def __init__(self, figure):
         layout = ipywidgets.Layout(min_height=_least_height(figure), width="100%")
         self._output = ipywidgets.Output(layout=layout)
         self._redraw = Redraw(layout=ipywidgets.Layout(display="none"))
         self._redraw.observe(lambda change: self._show(), "absent")
-        self._redraw.on_msg(lambda redraw, asked, buffers: redraw.send(asked))  # it lives
+        self._redraw.on_msg(
+            lambda redraw, asked, buffers: redraw.send(asked)
+        )  # echo: the kernel is alive
         self._bundle = figure_bundle(figure, png=False)
         self._show()
         self.widget = ipywidgets.VBox([self._output, self._redraw])
@@ -70,7 +72,7 @@ class Picture:
         return self._bundle[PLOTLY]
 
     def draw(self, figure) -> None:
-        """Show another figure in the same place, which becomes as high as the figure."""
+        """Show another figure in the same place, adjusting its height."""
         self._output.layout.min_height = _least_height(figure)
         self._bundle = figure_bundle(figure, png=False)
         with self._redraw.hold_sync():
@@ -82,7 +84,7 @@ class Picture:
             self._expect_answer()
 
     def _expect_answer(self) -> None:
-        """Look later whether the page has drawn this figure; a script has no loop, and no page."""
+        """Check later whether the page drew this figure; a script has neither loop nor page."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -95,8 +97,8 @@ class Picture:
             self._redraw.absent = True
 
     def _show(self) -> None:
-        shown = {"output_type": "display_data", "data": self._bundle, "metadata": {}}
-        self._output.outputs = (shown,)
+        output = {"output_type": "display_data", "data": self._bundle, "metadata": {}}
+        self._output.outputs = (output,)
 
 
 def _least_height(figure) -> str:

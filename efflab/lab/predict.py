@@ -18,8 +18,8 @@ ANSWER_STYLE = f"border-left:5px solid {BLUE};padding:6px 14px;margin:4px 0;font
 class Prediction:
     """A question, its unit, and the reader's number once there is one.
 
-    `closed`: no other number is taken any more, after one correction or the answer. `secret`: the
-    name of a key number that figures withhold until then.
+    `closed`: no further number is accepted, after one correction or the answer. `secret`: the name
+    of a key number that figures withhold until then.
     """
 
     question: str
@@ -32,24 +32,24 @@ class Prediction:
     def commit(self, guess) -> None:
         """Take the reader's number, or its one correction; text such as "10x" or "4k" is fine.
 
-        What cannot be read as one number in the question's unit is a `ValueError`. Once the
-        prediction is `closed` nothing changes.
+        Anything but one number in the question's unit is a `ValueError`. Once the prediction is
+        `closed` nothing changes.
         """
         if self.closed:
             return
-        said, before = parse(guess, self.unit), self.guess
-        self.guess, self.closed = said, before not in (None, said)
+        number, before = parse(guess, self.unit), self.guess
+        self.guess, self.closed = number, before not in (None, number)
 
     def close(self) -> None:
-        """Take no other number from now on."""
+        """Accept no further number."""
         self.closed = True
         if self.widget is not None:
             self.widget.refresh()
 
     def reveal(self, measured) -> None:
-        """Show the measured number beside the reader's; without a guess, folded away.
+        """Show the measured number beside the reader's; without a guess, folded.
 
-        A guess in a notebook is kept in the reader's own file (`efflab.lab.guesses`).
+        In a notebook the guess is stored in the reader's own file (`efflab.lab.guesses`).
         """
         require(math.isfinite(float(measured)), "measured", measured, "a finite number")
         notebook.current.withheld.discard(self.secret)
@@ -64,7 +64,7 @@ class Prediction:
 
 
 def _fold(text: str) -> None:
-    """Show an answer that nobody has guessed at: a click opens it, and a stored text keeps it."""
+    """Show an answer without a guess folded; a stored page's text form does not contain it."""
     summary = tr("Say your number first, then run this cell again; or open the answer here.")
     html = f"<summary>{escape(summary)}</summary>{escape(text)}"
     html = f'<details style="{ANSWER_STYLE}">{html}</details>'
@@ -76,8 +76,8 @@ def predict(
 ) -> Prediction:
     """Ask for a number and keep it: `p = predict(...)`, later `p.reveal(measured)`.
 
-    Shows the question (translated) with a field that takes one number, says how it was understood
-    and locks after one correction. Without a front end it is only the question; `guess` commits
+    Shows the question (translated) with a field that takes one number, shows how it was read and
+    locks after one correction. Without a live front end only the question is shown; `guess` commits
     from code. `secret`: the key number (a name in `layout.meta`) that would give the answer away,
     which figures leave out of their text until the answer is revealed.
     """
@@ -105,21 +105,21 @@ def comparison(guess: float | None, measured: float, unit: str = "") -> str:
     truth = with_unit(measured, unit)
     if guess is None:
         return tr("It is {truth}.", truth=truth)
-    said = dict(guess=with_unit(guess, unit), truth=truth)
+    numbers = dict(guess=with_unit(guess, unit), truth=truth)
     if guess == measured or (measured and abs(guess / measured - 1) <= 0.1):
-        return tr("You said {guess}, it is {truth}: well predicted.", **said)
+        return tr("You said {guess}, it is {truth}: well predicted.", **numbers)
     if guess * measured > 0:
         low = abs(guess) < abs(measured)
         factor = with_unit(measured / guess if low else guess / measured, "", 2)
         if low:
             return tr(
                 "You said {guess}, it is {truth}: {factor} times your number.",
-                **said,
+                **numbers,
                 factor=factor,
             )
         return tr(
             "You said {guess}, it is {truth}: your number is {factor} times too high.",
-            **said,
+            **numbers,
             factor=factor,
         )
-    return tr("You said {guess}, it is {truth}.", **said)
+    return tr("You said {guess}, it is {truth}.", **numbers)

@@ -1,13 +1,13 @@
-"""What an explorer says when it refuses values: the message of an error, in the language in use."""
+"""An explorer's message for values that its function refuses, in the current language."""
 
 from efflab.errors import Refusal
 from efflab.lab.text import chinese, tr
 
 
 def refusal(error: Exception) -> str:
-    """An error's message; one that is no refusal of a value keeps its type beside it.
+    """An error's message in the current language; other than value errors keep their type.
 
-    An unusual way to say what is allowed stays English.
+    A text of what is allowed that has no translation stays English.
 
     >>> refusal(ValueError("bits=1: expected an int of at least 2"))
     'bits=1: expected an int of at least 2'

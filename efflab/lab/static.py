@@ -1,8 +1,8 @@
-"""The form of an explorer that needs no kernel: plotly's own controls over pictures made before.
+"""The form of an explorer without a kernel: plotly's own controls over precomputed pictures.
 
 A slider moves the first control. A menu sets others, in every combination as long as the grid
-stays small; each of its entries brings a slider of its own, since plotly's controls do not know
-each other. A note says which controls need a running notebook.
+stays small; each of its entries has its own slider, since plotly's controls are independent. A note
+says which controls need a running notebook.
 """
 
 import json
@@ -18,12 +18,12 @@ from efflab.lab.text import tr
 
 MOST_FRAMES = 120
 MOST_BYTES = 250_000
-"""How many pictures a stored grid may have, and how large it may be as JSON."""
+"""Most pictures in a stored grid, and its largest size as JSON."""
 MENU_VALUES = 4
-"""How many values of a slider the menu offers."""
+"""Number of a slider's values that the menu offers."""
 NOTE_COLUMNS, NOTE_LINE = 64, 18
-"""What a line of a note in a picture holds, two columns a Chinese character, and its pixels. Names
-on the y axis may have pushed the place where it begins to the middle."""
+"""Width of a note's line in columns (a Chinese character takes two), and its height in pixels.
+Short, since long names on the y axis can push the line's start to the middle of the picture."""
 BETWEEN = " · "
 FRAME = dict(mode="immediate", transition_duration=0, frame=dict(duration=0, redraw=True))
 
@@ -33,9 +33,9 @@ def with_controls(
 ):
     """`figure`, drawn from `values`, with plotly's own slider over the first control and a menu.
 
-    `frames`: values of the first control; `most`: pictures in all; `labels`: {name: text} of each
-    control. A frame keeps only what differs from the others. Values that `fn` refuses are left
-    out, and with fewer than two left, or with traces of other types, there is no slider.
+    `frames`: number of the first control's values; `most`: pictures in all; `labels`: {name: text}
+    of each control. A frame holds only what differs between pictures. Values that `fn` refuses are
+    left out; with fewer than two left, or with traces of different types, there is no slider.
     """
     first, *others = controls
     specs = _Specs(fn, figure, values)
@@ -55,30 +55,30 @@ def with_controls(
     while menu and not _small(grid):
         menu.pop()
         grid = _grid(specs, first, along, {name: options[name] for name in menu})
-    left = [labels[name] for name in others if name not in menu]
-    return _figure(grid, values, first, labels, left)
+    inactive = [labels[name] for name in others if name not in menu]
+    return _figure(grid, values, first, labels, inactive)
 
 
 class _Specs:
-    """Plotly JSON of `fn`'s figures by what is moved, each made once; None where it refuses."""
+    """Plotly JSON of `fn`'s figures for moved controls, cached; None where `fn` refuses."""
 
     def __init__(self, fn, figure, values: dict):
         self.fn, self.values = fn, values
-        self.made = {tuple(values.values()): plain(figure.to_plotly_json())}
+        self.cache = {tuple(values.values()): plain(figure.to_plotly_json())}
 
-    def __call__(self, **moved) -> dict | None:
-        values = {**self.values, **moved}
+    def __call__(self, **changes) -> dict | None:
+        values = {**self.values, **changes}
         key = tuple(values.values())
-        if key not in self.made:
+        if key not in self.cache:
             try:
-                self.made[key] = plain(dress(self.fn(**values)).to_plotly_json())
+                self.cache[key] = plain(dress(self.fn(**values)).to_plotly_json())
             except (ValueError, TypeError, ArithmeticError):
-                self.made[key] = None
-        return self.made[key]
+                self.cache[key] = None
+        return self.cache[key]
 
 
 def _match(specs: list[dict]) -> bool:
-    """Whether the specs have traces of the same types, the shorter ones filled with hidden ones."""
+    """Whether the specs have traces of the same types, after padding with hidden traces."""
     most = max((spec["data"] for spec in specs), key=len)
     for spec in specs:
         spec["data"] += [{**trace, "visible": False} for trace in most[len(spec["data"]) :]]
@@ -95,7 +95,7 @@ def _small(grid: list) -> bool:
 
 
 def _fitting(options: dict, n: int, most: int) -> list[str]:
-    """The controls, in their order, that the menu can take beside `n` values of the first."""
+    """The controls, in order, that fit into the menu in addition to `n` values of the first."""
     menu = []
     for name, values in options.items():
         if n * len(values) <= most:
@@ -105,23 +105,25 @@ def _fitting(options: dict, n: int, most: int) -> list[str]:
 
 
 def _grid(specs: _Specs, first: str, along: list, options: dict) -> list[tuple[dict, dict]]:
-    """(the menu's values, {value of the first control: spec}) of each entry that shows something"""
+    """(the menu's values, {value of the first control: spec}) of each menu entry with a picture."""
     rows = []
     for combination in product(*options.values()):
-        chosen = dict(zip(options, combination, strict=True))
-        cells = {value: specs(**chosen, **{first: value}) for value in along}
-        rows.append((chosen, {value: spec for value, spec in cells.items() if spec}))
-    return [(chosen, cells) for chosen, cells in rows if cells]
+        menu_values = dict(zip(options, combination, strict=True))
+        cells = {value: specs(**menu_values, **{first: value}) for value in along}
+        rows.append((menu_values, {value: spec for value, spec in cells.items() if spec}))
+    return [(menu_values, cells) for menu_values, cells in rows if cells]
 
 
-def _figure(grid, values: dict, first: str, labels: dict, left: list[str]):
+def _figure(grid, values: dict, first: str, labels: dict, inactive: list[str]):
     """The figure at `values` with its frames, slider, menu and note."""
     import plotly.graph_objects as go
 
-    here = next(i for i, (chosen, _) in enumerate(grid) if chosen.items() <= values.items())
+    here = next(
+        i for i, (menu_values, _) in enumerate(grid) if menu_values.items() <= values.items()
+    )
     base = grid[here][1][values[first]]["layout"]
     has_menu, bottom = len(grid) > 1, base.get("margin", {}).get("b", 56)
-    room = 90 + 50 * has_menu + 24 * bool(left)
+    room = 90 + 50 * has_menu + 24 * bool(inactive)
     specs = [spec for _, cells in grid for spec in cells.values()]
     for layout in (spec["layout"] for spec in specs):
         layout["height"] += room
@@ -139,25 +141,25 @@ def _figure(grid, values: dict, first: str, labels: dict, left: list[str]):
     fig.update_layout(sliders=[sliders[here]])
     if has_menu:
         buttons = [
-            dict(method="animate", label=_entry(chosen, labels), args=[[str(i)], FRAME])
-            for i, (chosen, _) in enumerate(grid)
+            dict(method="animate", label=_entry(menu_values, labels), args=[[str(i)], FRAME])
+            for i, (menu_values, _) in enumerate(grid)
         ]
         place = dict(x=0, xanchor="left", y=0, yanchor="top", pad_t=bottom + 76, direction="up")
         fig.update_layout(updatemenus=[dict(buttons=buttons, active=here, **place)])
-    if left:
-        note = tr("These need a running notebook: {names}", names=tr(", ").join(left))
+    if inactive:
+        note = tr("These need a running notebook: {names}", names=tr(", ").join(inactive))
         _add_note(fig, note, bottom + room - 24)
     return fig
 
 
 def _add_note(fig, note: str, depth: float) -> None:
-    """Write `depth` pixels below the plot's area."""
+    """Write a note `depth` pixels below the plot's area."""
     place = dict(x=0, xref="paper", xanchor="left", y=0, yref="paper", yanchor="top")
     fig.add_annotation(text=note, showarrow=False, font_size=12, yshift=-depth, **place)
 
 
 def at_rest(values: dict, labels: dict) -> str:
-    """What a page without live controls has to say: that they do not move, and what is drawn."""
+    """The note for pages without live controls: they do not move, and which values are drawn."""
     return tr(
         "The controls move only in a running notebook; drawn: {values}",
         values=_entry(values, labels),
@@ -165,7 +167,7 @@ def at_rest(values: dict, labels: dict) -> str:
 
 
 def still(figure, note: str):
-    """`figure` with a note under it, for the picture of it that a page of images shows."""
+    """`figure` with a note under it, for its PNG."""
     lines = [""]
     for i, piece in enumerate(note.split(BETWEEN)):
         longer = lines[-1] + BETWEEN * (i > 0) + piece
@@ -192,12 +194,14 @@ def _slider(prefix: str, row: int, values: list, active: int) -> dict:
     return dict(active=active, steps=steps, currentvalue=dict(prefix=prefix), pad=dict(t=48))
 
 
-def _entry(chosen: dict, labels: dict) -> str:
-    return BETWEEN.join(f"{labels[name]}: {show_value(value)}" for name, value in chosen.items())
+def _entry(menu_values: dict, labels: dict) -> str:
+    return BETWEEN.join(
+        f"{labels[name]}: {show_value(value)}" for name, value in menu_values.items()
+    )
 
 
 def _moving(specs: list[dict]) -> tuple[list[list[str]], list[str]]:
-    """What differs between any two specs: attribute names of each trace, and of the layout."""
+    """The attributes that differ between specs: names for each trace, and for the layout."""
 
     def differing(parts: list[dict]) -> list[str]:
         names = sorted({key for part in parts for key in part})
@@ -211,7 +215,7 @@ def _moving(specs: list[dict]) -> tuple[list[list[str]], list[str]]:
 
 
 def _frame(name: str, spec: dict, moving) -> dict:
-    """A frame with what moves."""
+    """A frame with the attributes that differ."""
     traces = []
     for trace, names in zip(spec["data"], moving[0], strict=True):
         changes = {"visible": True} if "visible" in names else {}
@@ -222,14 +226,14 @@ def _frame(name: str, spec: dict, moving) -> dict:
 
 
 def pick(values: list, first, count: int) -> list:
-    """At most `count` of `values`, evenly spaced, both ends, and `first` among them."""
+    """At most `count` of `values`, evenly spaced, including both ends and `first`."""
     require_int("count", count, 0)
     if count < 2:
         return [first]
     if len(values) <= count:
         return list(values) if first in values else sorted([*values, first])
-    chosen = [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
-    if first not in chosen:
-        inner = chosen[1:-1] or chosen
-        chosen[chosen.index(min(inner, key=lambda v: abs(v - first)))] = first
-    return sorted(set(chosen)) if isinstance(first, int | float) else chosen
+    picks = [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
+    if first not in picks:
+        inner = picks[1:-1] or picks
+        picks[picks.index(min(inner, key=lambda v: abs(v - first)))] = first
+    return sorted(set(picks)) if isinstance(first, int | float) else picks

@@ -1,10 +1,10 @@
-"""Small tables as people read them: neat HTML, and text that lines up, Chinese included."""
+"""Small tables as HTML and as aligned text, Chinese included."""
 
 import numbers
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from efflab.alignment import align, display_width
+from efflab.base.alignment import align, display_width
 from efflab.errors import require, require_one_of
 from efflab.lab.page import emit_html
 from efflab.lab.text import KINDS, number, tr, tr_name
@@ -13,10 +13,10 @@ from efflab.lab.text import KINDS, number, tr, tr_name
 def table(rows: Sequence[Mapping], columns=None, *, digits: int = 3, kind: str = "") -> None:
     """Show rows, each {header: value}, as `table([{"bits": 8, "MB": 3.4}], kind="measured")`.
 
-    Headers and texts are translated here (`tr`). Where the numbers come from (one of `KINDS`) is a
-    last column: `kind` where all rows share it, else each row's own "kind". Numbers get thousands
+    Headers and texts are translated here (`tr`). The numbers' kind (one of `KINDS`) is the last
+    column: `kind` if all rows share it, else each row's own "kind". Numbers get thousands
     separators and `digits` significant digits. `columns`: the headers to show, in order, or
-    {key: header}; default the first row's. One that no row has is a `ValueError`.
+    {key: header}; default: those of the first row. One that no row has is a `ValueError`.
     """
     html, text = table_forms(rows, columns, digits=digits, kind=kind)
     emit_html(html, text)

@@ -1,7 +1,7 @@
 """Two languages: the English text is the key, a `zh.toml` holds the Chinese.
 
-Each is flat, `"English {n}" = "中文 {n}"`: one for lab itself, and the one that a notebook hands
-over (`lab.use_notebook`), which may say a thing differently.
+Each is flat, `"English {n}" = "中文 {n}"`: one for lab itself, and the one that a notebook passes
+(`lab.use_notebook`), which takes precedence.
 """
 
 import numbers
@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from efflab.base.formats import LANGUAGES
+from efflab.base.significant import significant
 from efflab.errors import require_one_of
-from efflab.formats import LANGUAGES
-from efflab.significant import significant
 
 KINDS = ("measured", "computed", "simulated", "recorded", "published")
-"""Where a number comes from: each number shown is one of these, and says which."""
+"""Where a number comes from: each number shown is labelled with one of these."""
 
 OWN_TEXTS = Path(__file__).with_name("zh.toml")
 missing: set[str] = set()
-"""English texts that were asked for in Chinese and have none; a test refuses any."""
+"""English texts that were needed in Chinese and have no translation; a test refuses any."""
 
 _language = "en"
 _notebook_texts: dict[str, str] = {}
@@ -44,7 +44,7 @@ def read_texts(path: Path) -> dict[str, str]:
 
 
 def use_texts(texts: Path | Mapping[str, str]) -> None:
-    """Take the Chinese of a notebook's own texts, in place of the notebook's before."""
+    """Set the Chinese of the notebook's own texts, replacing those of the notebook before."""
     global _notebook_texts
     _notebook_texts = dict(texts) if isinstance(texts, Mapping) else read_texts(texts)
 
@@ -60,10 +60,10 @@ def chinese(text: str) -> str | None:
 
 
 def tr(text: str, /, **values) -> str:
-    """`text` in the language in use, with `{name}` filled from `values`.
+    """`text` in the current language, with `{name}` filled from `values`.
 
-    Without a translation the English stands, and the text is added to `missing`. A text with no
-    word in it ("x", "%", "2^n") or already in Chinese needs none.
+    Without a translation it stays English and is added to `missing`. A text without words ("x",
+    "%", "2^n") or already in Chinese needs none.
 
     >>> tr("{n} tokens", n=5)
     '5 tokens'
@@ -77,9 +77,9 @@ def tr(text: str, /, **values) -> str:
 
 
 def tr_name(name: str) -> str:
-    """`tr` for what is often an identifier ("gpt2", "1f1b"), which stands as it is.
+    """`tr` for a text that may be an identifier ("gpt2", "1f1b"), which is not translated.
 
-    A text with a space, and a plain word ("tokens"), is asked for in Chinese as by `tr`.
+    A text with a space or a plain word ("tokens") is translated as by `tr`.
     """
     is_text = " " in name or re.fullmatch("[A-Z]?[a-z]+", name)
     return tr(name) if is_text or chinese(name) is not None else name
@@ -96,7 +96,7 @@ def has_chinese(text: str) -> bool:
 
 
 def number(value, digits: int = 3) -> str:
-    """A value as people read it: thousands separated, `digits` significant digits, no noise.
+    """A value for readers: thousands separators, `digits` significant digits.
 
     >>> number(108_310_272), number(23.9617), number(999.6), number(1.5e-7), number(-0.0)
     ('108,310,272', '24', '1,000', '1.5×10⁻⁷', '0')
@@ -111,12 +111,12 @@ def number(value, digits: int = 3) -> str:
 
 
 def unit_name(unit: str) -> str:
-    """A unit by itself, in the language in use: in Chinese without the counter 个."""
+    """A unit alone, in the current language: in Chinese without the counter 个."""
     return tr_name(unit).removeprefix("个 ")
 
 
 def with_unit(value, unit: str = "", digits: int = 3) -> str:
-    """`number` and its unit: "24x" and "5%" stand together, words and letters apart.
+    """`number` and its unit: "24x" and "5%" without a space, words with one.
 
     >>> with_unit(24.0, "x"), with_unit(5, "tokens")
     ('24x', '5 tokens')

@@ -1,19 +1,19 @@
-"""The number in what a reader typed: "4k tokens", "0,5", "3 万", "１，０００".
+"""Parses a number typed by a reader: "4k tokens", "0,5", "3 万", "１，０００".
 
-A number is read whole or refused: what follows it has to be a multiplier, a unit, or both. A unit
-of the question's own kind is converted (2 s are 2,000 ms), one of another kind refused.
+The whole text must be understood: after the number only a multiplier, a unit, or both. A unit of
+the question's kind is converted (2 s are 2,000 ms), one of another kind refused.
 """
 
 import math
 import numbers
 import re
 
+from efflab.base.significant import RAISED
 from efflab.errors import require
 from efflab.lab.text import chinese, tr, tr_name, unit_name
-from efflab.significant import RAISED
 
 LONGEST = 60
-"""Characters of the longest text that is tried."""
+"""Longest text, in characters, that is parsed."""
 
 MULTIPLIERS = {
     "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20,
@@ -41,7 +41,7 @@ UNITS = {
     "bits": {("bit", "比特", "位"): 1},
     "count": {("token", "head", "layer", "kernel", "value", "个", "头", "层"): 1},
 }  # fmt: skip
-"""Of each kind of unit the names, singular and in lower case, and how many of its base they are."""
+"""Kind of unit -> {names, singular and lower case: size in the kind's base unit}."""
 
 HALF_WIDTH = {full: full - 0xFEE0 for full in range(0xFF01, 0xFF5F)}
 HALF_WIDTH |= {ord("。"): ord("."), ord("−"): ord("-")}
@@ -60,7 +60,7 @@ NUMBER = re.compile(
 
 
 def parse(text, unit: str = "") -> float:
-    """The number in what a reader typed, in `unit`; anything else is a `ValueError`.
+    """The number in a reader's text, in `unit`; anything else is a `ValueError`.
 
     >>> parse("1,000 x"), parse("0,5"), parse("4k tokens", "tokens"), parse("2 s", "ms")
     (1000.0, 0.5, 4000.0, 2000.0)
@@ -76,7 +76,7 @@ def parse(text, unit: str = "") -> float:
 
 
 def _value(text: str, unit: str) -> float | None:
-    """None for what cannot be read."""
+    """The number in `text`, or None if it cannot be parsed."""
     match = NUMBER.fullmatch(_normal(text)) if len(text) <= LONGEST else None
     factor = match and _factor(match["rest"], unit)
     if not match or factor is None:
@@ -90,23 +90,23 @@ def _value(text: str, unit: str) -> float | None:
 
 
 def _normal(text: str) -> str:
-    """In half width, raised digits behind a ^, without an "about" around it."""
-    text = re.sub("[⁻⁰¹²³⁴-⁹]+", lambda found: "^" + found[0].translate(LOWERED), text)
+    """The text in half-width characters, superscripts written with ^, without "about"."""
+    text = re.sub("[⁻⁰¹²³⁴-⁹]+", lambda match: "^" + match[0].translate(LOWERED), text)
     text = re.sub(r"\s", " ", text.translate(HALF_WIDTH)).strip()
     return re.sub(r" *(左右|or so)$", "", ABOUT.sub("", text))
 
 
-def _magnitude(found: re.Match) -> float:
-    if found["base"]:
-        return float(found["base"]) ** int(found["power"])
-    digits = found["plain"] or (found["comma"] or "").replace(",", ".")
-    if found["groups"]:
-        digits = found["groups"].replace(found["mark"], "")
-    return float(f"{digits}e{found['e'] or found['ten'] or 0}")  # the nearest number at once
+def _magnitude(match: re.Match) -> float:
+    if match["base"]:
+        return float(match["base"]) ** int(match["power"])
+    digits = match["plain"] or (match["comma"] or "").replace(",", ".")
+    if match["groups"]:
+        digits = match["groups"].replace(match["mark"], "")
+    return float(f"{digits}e{match['e'] or match['ten'] or 0}")  # rounds only once
 
 
 def _factor(rest: str, unit: str) -> float | None:
-    """What the words behind a number multiply it with; None where they say something else."""
+    """The factor given by the words after a number; None if they are not understood."""
     rest = re.sub(r"\s+", " ", rest)
     scale = _scale(rest, unit)
     if scale is not None:
@@ -122,21 +122,21 @@ def _factor(rest: str, unit: str) -> float | None:
 
 
 def _scale(name: str, unit: str) -> float | None:
-    """How many of the question's unit one of the typed unit is; None for another kind."""
+    """Size of the typed unit in units of the question; None if it is of another kind."""
     if not name or _word(name) in {
         _word(own) for own in (unit, tr_name(unit), chinese(unit) or "")
     }:
         return 1.0
-    (kind, size), (asked, base) = _kind(name), _kind(unit)
-    if kind is None or (unit and kind != asked):
+    (kind, size), (expected_kind, base) = _kind(name), _kind(unit)
+    if kind is None or (unit and kind != expected_kind):
         return None
-    if kind == "count":  # tokens are no heads, but 个 counts both
+    if kind == "count":  # tokens do not convert to heads, but 个 fits both
         return 1.0 if not unit or name == "个" else None
     return size / base if unit else 1.0
 
 
 def _kind(name: str) -> tuple[str | None, float]:
-    """The kind of a unit and its size, (None, 1) for one that is not known."""
+    """(kind of a unit, its size in the base unit), or (None, 1) if it is unknown."""
     for kind, units in UNITS.items():
         for names, size in units.items():
             if {name.casefold(), _word(name)} & set(names):
@@ -145,15 +145,15 @@ def _kind(name: str) -> tuple[str | None, float]:
 
 
 def _word(name: str) -> str:
-    """A unit's name whatever its case and number."""
+    """A unit's name in lower case and singular."""
     word = name.casefold().removeprefix("个").strip()
     return word.removesuffix("s") if len(word) > 2 and word.isascii() else word
 
 
 def _refusal(text: str, unit: str) -> str:
-    shown = text if len(text) <= 40 else text[:37] + "..."
+    excerpt = text if len(text) <= 40 else text[:37] + "..."
     if not unit:
         return tr("{text!r} is not a number that I can read: write it like 0.5, 1,000, 4k or "
-                  "1.2e6.", text=shown)  # fmt: skip
+                  "1.2e6.", text=excerpt)  # fmt: skip
     return tr("{text!r} is not a number that I can read: write it like 0.5, 1,000, 4k or 1.2e6, "
-              "alone or in {unit}.", text=shown, unit=unit_name(unit))  # fmt: skip
+              "alone or in {unit}.", text=excerpt, unit=unit_name(unit))  # fmt: skip

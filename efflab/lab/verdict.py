@@ -1,8 +1,7 @@
-"""The article's claims and what we found: one card each, stored with the notebook.
+"""Verdicts on the article's claims: one card each, stored with the notebook.
 
-A verdict is one pure function from its evidence to an `Outcome`, in the `verdicts.py` of a
-notebook's room: the rule was fixed before the numbers were known, and other numbers give another
-outcome.
+A verdict is a pure function from its evidence to an `Outcome`, in the `verdicts.py` of a notebook's
+room: the rule was fixed before the numbers were known, and other numbers give another outcome.
 """
 
 import re
@@ -12,11 +11,11 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from html import escape
 
-from efflab.busy import others
+from efflab.base.busy import others
+from efflab.base.formats import VERDICT as MIME
 from efflab.data import DATA_DIR
 from efflab.errors import require, require_one_of, wrong_type
 from efflab.estimate import Estimate, require_figure
-from efflab.formats import VERDICT as MIME
 from efflab.lab import colours
 from efflab.lab.page import emit_html, live, plain
 from efflab.lab.text import KINDS, language, number, tr, with_unit
@@ -28,22 +27,21 @@ OUTCOMES = {
     "does not hold": ("Does not hold", "不成立", "✗", colours.WRONG),
     "undecided": ("Undecided", "未定", "?", colours.OPEN),
 }
-"""What a verdict can be: its words in English and in Chinese, its mark and its colour."""
+"""The possible outcomes: words in English and in Chinese, mark and colour."""
 
 
 FORM = 2
-"""Of a stored record. In form 1, evidence had no id."""
+"""Version of a stored record. In form 1, evidence had no id."""
 
 
 @dataclass(frozen=True)
 class Evidence:
     """A number that a verdict rests on: `Evidence("removed", "parameters removed", 71.2, "%")`.
 
-    `id` is what code asks for, short and stable. `name` is for people: an English template, filled
-    from `values` and translated when shown. `kind` is one of `KINDS`; `low` and `high` are the ends
-    of its 95 % interval where it was sampled. A value that is no finite number, or lies outside of
-    its interval, is refused: whatever is compared with NaN is false, so that a verdict would turn
-    on it unseen.
+    `id` is for code, short and stable. `name` is for readers: an English template, filled from
+    `values` and translated when shown. `kind` is one of `KINDS`; `low` and `high` are the ends of
+    its 95 % interval if it was sampled. A value that is not finite, or outside its interval, is
+    refused: comparisons with NaN are false, so a verdict would silently depend on it.
     """
 
     id: str
@@ -76,11 +74,11 @@ class Evidence:
 
     @property
     def english(self) -> str:
-        """Its name as it is stored."""
+        """Its name in English, as stored."""
         return fill(self.name, self.values)
 
     def record(self) -> dict:
-        """What is stored: the name in English, and its template where it has values."""
+        """What is stored: the name in English, and its template if it has values."""
         stored = asdict(self) | {"name": self.english}
         values = stored.pop("values")
         return plain(stored | (dict(template=self.name, values=values) if values else {}))
@@ -88,11 +86,11 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a claim comes to: `holds` is True, False, or None where it is undecided.
+    """The outcome of a claim: `holds` is True, False, or None if it is undecided.
 
-    `evidence`: what it rests on, the deciding number first. `rule`: when it would hold, printed on
-    the card; `condition` turns "holds" into "holds if"; `reason` says why it does not, or cannot be
-    told. The texts are English templates, filled from `values` and translated when shown.
+    `evidence`: its numbers, the deciding one first. `rule`: when the claim would hold, printed on
+    the card; `condition` turns "holds" into "holds if"; `reason` says why it does not hold or is
+    undecided. The texts are English templates, filled from `values` and translated when shown.
     """
 
     holds: bool | None
@@ -104,7 +102,7 @@ class Outcome:
 
     def __post_init__(self):
         require_type("holds", self.holds, bool | None)
-        holds = self.holds if self.holds is None else bool(self.holds)  # numpy's own is no JSON
+        holds = self.holds if self.holds is None else bool(self.holds)  # numpy's bool is not JSON
         object.__setattr__(self, "holds", holds)
         object.__setattr__(self, "evidence", tuple(by_id(self.evidence).values()))
         require(len(self.evidence) > 0, "evidence", self.evidence, "at least one number")
@@ -138,7 +136,7 @@ FIELD = re.compile(r"{(\w+)}")
 
 
 def by_id(evidence: Iterable[Evidence | Mapping]) -> dict[str, Evidence]:
-    """{id: evidence} in order, also from what a record stores; an id twice is refused.
+    """{id: evidence} in order, also from stored records; duplicate ids are refused.
 
     >>> by_id([{"id": "removed", "name": "removed", "value": 71.2}])["removed"].value
     71.2
@@ -157,8 +155,8 @@ def _from_record(stored: Mapping) -> Evidence:
     fit = {"id", "name", "value"} <= stored.keys() <= set(known)
     keys, allowed = ", ".join(known), "its id, name and value, and no keys but {keys}"
     require(fit, "evidence", list(stored), allowed, keys=keys)
-    given = {key: value for key, value in stored.items() if key != "template"}
-    evidence = Evidence(**given | {"name": stored.get("template", stored["name"])})
+    values = {key: value for key, value in stored.items() if key != "template"}
+    evidence = Evidence(**values | {"name": stored.get("template", stored["name"])})
     require(evidence.english == stored["name"], "name", stored["name"], repr(evidence.english))
     return evidence
 
@@ -189,7 +187,7 @@ def verdict(claim_id: str, outcome: Outcome) -> None:
 
 
 class _Card:
-    """One verdict's lines, in the language in use."""
+    """The lines of one verdict's card, in the current language."""
 
     def __init__(self, claim_id: str, claim: Mapping, outcome: Outcome):
         _, _, mark, self.colour = OUTCOMES[outcome.word]
@@ -231,8 +229,8 @@ class _Card:
 
 
 def _busy_line(evidence: Iterable[Evidence]) -> str:
-    """That others used the machine while times were measured here; nothing in a build, which asks
-    before it begins."""
+    """A warning if other processes used the machine during measurements; "" in a build, which
+    checks before it starts."""
     here = any(item.kind == "measured" for item in evidence)
     if not (here and others.busy and live()):
         return ""
@@ -241,7 +239,7 @@ def _busy_line(evidence: Iterable[Evidence]) -> str:
 
 
 def name_words(evidence: Evidence) -> str:
-    """Its name in the language in use."""
+    """The evidence's name in the current language."""
     return fill(tr(evidence.name), evidence.values)
 
 
@@ -260,5 +258,6 @@ def value_line(evidence: Evidence) -> str:
 
 
 def fill(name: str, values: Mapping) -> str:
-    """A name with its fields filled: `str.format` would follow attributes and pad at any width."""
+    """A name with its fields filled; not by `str.format`, which would evaluate attributes and pad
+    to any width in a file from others."""
     return FIELD.sub(lambda field: str(values[field[1]]), name)

@@ -1,1 +1,1 @@
-"""From sources to executed notebooks, pages and ledgers; `efflab` is its command line."""
+"""Turns sources into executed notebooks, pages and ledgers; `efflab` is its command line."""

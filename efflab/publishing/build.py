@@ -1,6 +1,6 @@
-"""From one text to two executed notebooks, and what they hold into `data/`.
+"""Builds two executed notebooks (English, Chinese) from one source, and collects their results.
 
-Every function takes the `notebooks` folder, so that tests can work on one of their own.
+Every function takes the `notebooks` folder, so that tests can use their own.
 """
 
 import json
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import nbformat
 
+from efflab.base.files import part_path, require_writable, update, write_atomically
+from efflab.base.formats import BOARD, LANGUAGES, VERDICT
 from efflab.errors import require
-from efflab.files import part_path, require_writable, update, write_atomically
-from efflab.formats import BOARD, LANGUAGES, VERDICT
 from efflab.publishing import usage
 from efflab.publishing.catalog import NOTEBOOKS, built_path, find, sources
 from efflab.publishing.execute import execute, plain, seconds, title_of
@@ -25,7 +25,7 @@ PRELUDE = "from efflab.lab import prepare_build\nprepare_build()"
 def build_one(path: Path, language: str, *, prelude: str = PRELUDE, say=print) -> dict:
     """Execute one source in one language and store the notebook; on failure the old one stays.
 
-    `prelude` runs in a first cell that is not stored. Returns what it cost, for data/builds.json.
+    `prelude` runs in a first cell that is not stored. Returns the entry for data/builds.json.
     """
     target, name = built_path(path, language), f"{path.stem} ({language})"
     notebook = translate(read_source(path), language)
@@ -35,19 +35,19 @@ def build_one(path: Path, language: str, *, prelude: str = PRELUDE, say=print) -
     with usage.watching_memory() as memory:
         notebook = execute(notebook, name, target.parent, part)
     del notebook.cells[0]
-    took = usage.entry(sum(map(seconds, notebook.cells)), memory.peak_bytes)
+    cost = usage.entry(sum(map(seconds, notebook.cells)), memory.peak_bytes)
     report_cells(notebook, f"{path.stem[:2]} {language}", say)
     _store(notebook, target, _read_old(target))
     part.unlink()
     size = f"{target.stat().st_size / 1e3:.0f} kB"
-    say(f"{name}: {took['seconds']} s in its cells, {took['peak_mb']} MB at most, {size}")
-    return took
+    say(f"{name}: {cost['seconds']} s in its cells, {cost['peak_mb']} MB at most, {size}")
+    return cost
 
 
 def take_texts(path: Path, language: str) -> None:
-    """Store one source's texts anew; nothing runs, and what was put out stays to the byte.
+    """Update one built notebook's texts from its source; nothing runs, outputs stay unchanged.
 
-    A `ValueError` where there is no built notebook yet, or its code is another than the source's.
+    A `ValueError` if there is no built notebook yet, or its code differs from the source's.
     """
     target = built_path(path, language)
     notebook = translate(read_source(path), language)
@@ -56,13 +56,13 @@ def take_texts(path: Path, language: str) -> None:
     same = [c.id for c in before] == [c.id for c in after]
     allowed = f"one built from the code that it has now: first efflab build {path.stem[:2]}"
     require(same, "notebook", f"{path.stem} ({language})", allowed)
-    for new, kept in zip(after, before, strict=True):
-        new.outputs = kept.outputs
+    for new, previous in zip(after, before, strict=True):
+        new.outputs = previous.outputs
     _store(notebook, target, old)
 
 
 def _read_old(target: Path) -> nbformat.NotebookNode | None:
-    """The notebook built before; none where it is damaged, as it is made anew."""
+    """The notebook built before; None if there is none or it is damaged, since it is rebuilt."""
     with suppress(ValueError):
         return read_notebook(target) if target.exists() else None
 
@@ -76,7 +76,7 @@ def _store(
 
 
 def report_cells(notebook, name: str, say) -> None:
-    """One line a code cell with its seconds, and a warning where it prints to stderr."""
+    """Print a line per code cell with its seconds, and a warning if it prints to stderr."""
     for index, cell in enumerate(notebook.cells):
         if cell.cell_type != "code":
             continue
@@ -87,13 +87,13 @@ def report_cells(notebook, name: str, say) -> None:
 
 
 def collect(folder: Path = NOTEBOOKS) -> None:
-    """Write data/verdicts.json and data/board.json from what the built notebooks hold."""
+    """Write data/verdicts.json and data/board.json from the outputs of the built notebooks."""
     makers = {
         "verdicts.json": lambda: read_outputs(VERDICT, folder),
         "board.json": lambda: _board(folder),
     }
     for name, make in makers.items():
-        # Read while nobody else writes: the later of two builds then finds what both have stored.
+        # Read under the file's lock, so that the later of two builds sees what both have stored.
         update(
             folder.parent / "data" / name,
             lambda _, make=make: json.dumps(make(), indent=1, ensure_ascii=False) + "\n",
@@ -101,8 +101,8 @@ def collect(folder: Path = NOTEBOOKS) -> None:
 
 
 def _board(folder: Path) -> dict:
-    points = [p for found in read_outputs(BOARD, folder).values() for p in found]
-    board = {(p["technique"], p["model"]): p for p in points}  # the later notebook's point stands
+    points = [p for outputs in read_outputs(BOARD, folder).values() for p in outputs]
+    board = {(p["technique"], p["model"]): p for p in points}  # the later notebook's point wins
     return {"points": list(board.values())}
 
 
@@ -116,9 +116,9 @@ def build(
     texts: bool = False,
     say=print,
 ) -> None:
-    """Build the named notebooks (all by default), then the ledger and the board from them all.
+    """Build the named notebooks (all by default), then collect verdicts and board from all.
 
-    `texts`: `take_texts` alone. A busy machine is a `ValueError`, unless `busy` says it may be.
+    `texts`: only `take_texts`. A busy machine is a `ValueError` unless `busy` is True.
     """
     paths = [find(name, folder) for name in names or sources(folder)]
     if texts:
@@ -133,8 +133,8 @@ def build(
     before, now = usage.read_builds(record), {}
     for path in paths:
         for language in languages:
-            took = build_one(path, language, prelude=prelude, say=say)
-            now[f"{path.stem[:2]} {language}"] = took
+            cost = build_one(path, language, prelude=prelude, say=say)
+            now[f"{path.stem[:2]} {language}"] = cost
             usage.keep_builds(record, now)
     for line in usage.warnings_about(before, now):
         say(f"warning: {line}")

@@ -1,10 +1,10 @@
-"""Which notebooks there are and where they lie; light, so that `efflab list` answers at once."""
+"""Which notebooks exist and where; imports little, so that `efflab list` is fast."""
 
 import tomllib
 from pathlib import Path
 
+from efflab.base.places import ROOT
 from efflab.errors import require
-from efflab.places import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -24,12 +24,12 @@ def find(name: str, folder: Path = NOTEBOOKS) -> Path:
 
 
 def catalog(folder: Path = NOTEBOOKS) -> dict[str, dict]:
-    """notebooks/catalog.toml: what it says of each notebook, by number; in order."""
+    """notebooks/catalog.toml: {number: entry}, in order."""
     entries = tomllib.loads((folder / "catalog.toml").read_text(encoding="utf-8"))
     return dict(sorted(entries.items()))
 
 
 def built_path(source: Path, language: str) -> Path:
-    """Where the built notebook of a source lies: beside `src`, the Chinese one in `zh`."""
+    """Path of a source's built notebook: in the folder above `src`, the Chinese one in `zh`."""
     folder = source.parent.parent / ("zh" if language == "zh" else "")
     return folder / f"{source.stem}.ipynb"

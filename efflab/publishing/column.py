@@ -1,12 +1,12 @@
-"""One machine's column of the ledger, as a file that travels.
+"""One machine's column of the ledger, as a file to exchange.
 
     {"schema": 2, "efflab": "0.1.0", "date": "2026-11-26",
      "machine": {"cpu", "features", "threads"}, "versions": {"python", "torch"},
      "verdicts": [{"form", "claim", "holds", "outcome", "condition", "rule", "reason",
                    "figures": [{"id", "name", "value", "unit", "kind", "low", "high"}]}]}
 
-A file of others is data and stays data: `column.schema.json` says its form to the last key and its
-numbers' range, and every verdict is judged again from its own figures by the rule that stands here.
+A file from others is only data: `column.schema.json` fixes its keys and the ranges of its numbers,
+and every verdict is judged again from its own figures by the rule in this repository.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from efflab import __version__
+from efflab.base.json_files import parse_json, read_json
 from efflab.errors import quote, require
 from efflab.estimate import require_figure
 from efflab.experiments.provenance import machine_name
-from efflab.json_files import parse_json, read_json
 from efflab.lab.page import plain
 from efflab.lab.verdict import FORM as FORM_OF_RECORD
 from efflab.publishing.catalog import ROOT
@@ -37,9 +37,9 @@ MAX_BYTES = 1_000_000
 
 @dataclass(frozen=True)
 class Column:
-    """What one machine found: `verdicts` holds a record a claim; `source` says where it is from.
+    """One machine's results: `verdicts` holds one record per claim; `source` says its origin.
 
-    `machine` is described as in the records of experiments; what an old one does not tell is None.
+    `machine` is described as in the records of experiments; None for what an old one lacks.
     """
 
     machine: dict
@@ -55,7 +55,7 @@ class Column:
 
     @property
     def file_name(self) -> str:
-        """Where its column lies in data/ledger: from the name, and safe whatever that holds."""
+        """The column's file in data/ledger, from the machine's name, safe for any characters."""
         words = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")[:60]
         return f"{words}-{hashlib.sha256(self.name.encode()).hexdigest()[:6]}.json"
 
@@ -81,30 +81,30 @@ def read(path: Path, root: Path = ROOT) -> Column:
 
 
 def parse(content: bytes, root: Path = ROOT) -> Column:
-    """The column in a file's content; whatever is not as it has to be is a `ValueError`."""
+    """The column in a file's content; anything invalid is a `ValueError`."""
     ours = verdicts(root)
     column = with_ids(parse_json(content), ours)
     schema, version = column.get("schema"), column.get("efflab")
     require(type(schema) is int and schema == SCHEMA, "schema", schema, f"1 or {SCHEMA}")
-    wanted = f"{__version__}, the version here, whose rules judge it"
-    require(version == __version__, "efflab", version, wanted)
+    allowed = f"{__version__}, the version here, whose rules judge it"
+    require(version == __version__, "efflab", version, allowed)
     _require_form(column)
-    tomorrow = date.today() + timedelta(days=1)  # it may be later there
+    tomorrow = date.today() + timedelta(days=1)  # of another time zone
     day = date.fromisoformat(column["date"])
     require(day <= tomorrow, "date", column["date"], "a day that has come")
     records = _verdicts(column["verdicts"], ours, root)
     return Column(column["machine"], column["date"], records, versions=column["versions"])
 
 
-def with_ids(found: dict, ours: Mapping[str, Mapping]) -> dict:
-    """A column of schema 1 as one of today: a figure's id is that of ours with the same name.
+def with_ids(column: dict, ours: Mapping[str, Mapping]) -> dict:
+    """A column of schema 1 in the current schema: figures get the ids of ours with the same name.
 
-    What is not of that form, or has no figure of ours, stays as it is, to be refused.
+    Anything else, or a figure without a counterpart, is left as it is, and refused later.
     """
-    schema, records = found.get("schema"), found.get("verdicts")
+    schema, records = column.get("schema"), column.get("verdicts")
     if type(schema) is not int or schema != 1 or not isinstance(records, list):
-        return found
-    return found | {"schema": SCHEMA, "verdicts": [_with_ids(record, ours) for record in records]}
+        return column
+    return column | {"schema": SCHEMA, "verdicts": [_with_ids(record, ours) for record in records]}
 
 
 def _with_ids(record, ours: Mapping[str, Mapping]):
@@ -128,7 +128,7 @@ def _with_ids(record, ours: Mapping[str, Mapping]):
 
 @lru_cache(maxsize=1)
 def _validator():
-    """Of `FORM`, where 1.0 is no whole number and a "line" has no character that breaks it."""
+    """The validator of `FORM`: 1.0 is not an integer, and a "line" has no control characters."""
     from jsonschema import Draft202012Validator, FormatChecker
     from jsonschema.validators import extend
 
@@ -143,7 +143,7 @@ def _validator():
 
 
 def _require_form(column: dict) -> None:
-    """Refuse the first thing that is not as `FORM` says, by its name and what is allowed there."""
+    """Refuse the first violation of `FORM`, with its name and what is allowed."""
     error = next(_validator().iter_errors(column), None)
     if error is None:
         return
@@ -159,7 +159,7 @@ def _require_form(column: dict) -> None:
 
 
 def _allowed_words(keyword: str, schema: dict) -> str:
-    """What a part of `FORM` allows, in words, where `keyword` is not kept."""
+    """What a part of `FORM` allows, in words, after `keyword` was violated."""
     if keyword in ("minLength", "maxLength"):
         return f"{schema.get('minLength', 0)} to {schema['maxLength']:,} characters"
     if keyword == "enum":
@@ -168,7 +168,7 @@ def _allowed_words(keyword: str, schema: dict) -> str:
 
 
 def _name(place: list, column: dict) -> str:
-    """How a message calls what lies at this path of keys and places."""
+    """The name, for error messages, of the value at this path of keys and indices."""
     if place[:1] != ["verdicts"] or len(place) == 1:
         return ".".join(place) or "column"
     record = column["verdicts"][place[1]]
@@ -193,26 +193,26 @@ def _name(place: list, column: dict) -> str:
 
 def _verdicts(value: list[dict], ours: Mapping[str, Mapping], root: Path) -> dict[str, dict]:
     """{claim: its record} in the article's order, each judged again."""
-    known, found = claims(root), {}
+    known, by_claim = claims(root), {}
     for record in value:
         claim = record["claim"]
         require(claim in known, "claim", claim, "one of data/claims.toml")
-        require(claim not in found, "claim", claim, "one verdict")
+        require(claim not in by_claim, "claim", claim, "one verdict")
         for figure in record["figures"]:
             ends = figure["value"], figure["low"], figure["high"]
             require_figure(f"{claim}: {figure['name']}", *ends)
         follows(record, root)
         if claim in ours:
             _like_ours(record, ours[claim], root)
-        found[claim] = record
-    return {claim: found[claim] for claim in known if claim in found}
+        by_claim[claim] = record
+    return {claim: by_claim[claim] for claim in known if claim in by_claim}
 
 
 def _like_ours(record: Mapping, ours: Mapping, root: Path) -> None:
-    """Only a machine's own numbers may differ from the claim's record here.
+    """Refuse a record that differs from the claim's record here in more than measured numbers.
 
-    Names, units, kinds, what has an interval, and what papers print are the same on every machine,
-    and the first figure is the one on which the outcome turns.
+    Names, units, kinds, which figures have an interval, and published values are the same on every
+    machine, and the first figure must be the deciding one.
     """
     claim, theirs = record["claim"], {f["id"]: f for f in record["figures"]}
     mine = {f["id"]: f for f in ours["figures"]}
@@ -235,7 +235,7 @@ def _like_ours(record: Mapping, ours: Mapping, root: Path) -> None:
 
 
 def follows(record: Mapping, root: Path = ROOT) -> None:
-    """Refuse a record that is not what the rule here makes of its own figures."""
+    """Refuse a record that does not follow from its own figures by the rule here."""
     claim = record["claim"]
     again = judge(claim, record["figures"], root).record(claim)
     allowed = "as its own figures come to by the rule here: "

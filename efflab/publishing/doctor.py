@@ -1,4 +1,4 @@
-"""What this machine has, what it lacks, and what does not work without it."""
+"""Reports what this machine has, what it lacks, and what does not work without that."""
 
 import importlib.util
 import os
@@ -9,7 +9,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from efflab.alignment import align
+from efflab.base.alignment import align
 from efflab.data import MINILM_PACKAGE, MINILM_SHA256, STDLIB_GPT, sha256
 
 PACKAGES = ("torch", "transformers", "plotly", "ipywidgets", "jupyterlab")
@@ -23,12 +23,12 @@ BROWSER_ADVICE = (
 
 
 def verbatim(text: str) -> str:
-    """A name or a number with its unit, not to be translated: no-break spaces until printed."""
+    """A text that must not be translated, marked by no-break spaces until it is printed."""
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def row(what: str, found: str | None, without: str) -> dict:
-    """One line of the report: what, what was found (None: missing), what then does not work."""
+    """One line of the report; `found` None: missing; `without`: what then does not work."""
     return {"what": what, "found": found or "missing", "ok": bool(found), "without": without}
 
 
@@ -41,12 +41,12 @@ def package(name: str) -> str | None:
 
 
 def cores() -> int:
-    """Cores that this process may use, which in a container are fewer than the machine's."""
+    """Cores that this process may use; in a container fewer than the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def memory_bytes() -> int:
-    """The machine's memory."""
+    """The machine's memory in bytes."""
     import psutil
 
     return psutil.virtual_memory().total
@@ -103,7 +103,7 @@ def find_minilm() -> str | None:
 
 
 def doctor() -> list[dict]:
-    """One dict a line, with keys `what`, `found`, `ok`, `without` (what fails when missing)."""
+    """One dict per line, with keys `what`, `found`, `ok`, `without` (what fails if missing)."""
     browser = (found := find_browser()) and Path(found).name
     python = platform.python_version() if sys.version_info >= (3, 11) else None
     rows = [
@@ -128,7 +128,7 @@ def doctor() -> list[dict]:
 
 
 def report(rows: list[dict]) -> str:
-    """The rows as aligned text in the language in use, the missing with what then fails."""
+    """The rows as aligned text in the current language; missing ones with what then fails."""
     from efflab.lab.text import tr, tr_name
 
     lines = []

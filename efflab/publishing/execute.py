@@ -1,6 +1,6 @@
-"""The one way in which a notebook runs, for build, run, sweep and probe: papermill.
+"""Executes a notebook with papermill, for build, run, sweep and probe.
 
-Light to import, so that the command can name `CellFailed` without loading Jupyter.
+Imports little, so that the command line can use `CellFailed` without loading Jupyter.
 """
 
 import re
@@ -11,20 +11,20 @@ TIMEOUT = 600
 
 
 class CellFailed(Exception):
-    """A cell raised, hung, or took its kernel down.
+    """A cell raised, timed out, or killed its kernel.
 
-    The message holds notebook, cell, source, traceback, and where the notebook lies so far.
+    The message has notebook, cell, source, traceback, and the path of the notebook so far.
     """
 
 
 def execute(
     notebook, name: str, cwd: Path, part: Path, *, given: dict | None = None, timeout: int = TIMEOUT
 ):
-    """`notebook` run in a fresh kernel that starts in `cwd`, with a progress bar.
+    """Run `notebook` in a new kernel that starts in `cwd`, with a progress bar.
 
     `given` (the parameters that differ) are injected after the `parameters` cell. While it runs,
-    and when a cell fails, `part` holds what there is. Returns the executed copy; each of its cells
-    has the `seconds` it took. `name` is what a `CellFailed` calls it.
+    and when a cell fails, `part` holds the notebook so far. Returns the executed copy, from whose
+    cells `seconds` reads their times. `name` is used in the message of a `CellFailed`.
     """
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -56,31 +56,31 @@ def execute(
     except DeadKernelError:
         index, source = _last_started(part)
         raise report_failure(name, index, source, "The kernel died.", part) from None
-    except BaseException:  # Ctrl-C, a full disk: nobody is told of what there is
+    except BaseException:  # Ctrl-C, a full disk: no message would mention `part`
         part.unlink(missing_ok=True)
         raise
 
 
 def report_failure(name: str, index: int, source: str, trace: str, part: Path) -> CellFailed:
-    """The one form in which a failing cell is reported."""
+    """The `CellFailed` of a cell, with its source and traceback."""
     return CellFailed(
         f"{name}, cell {index} failed:\n\n{source}\n\n{trace}\n\nThe notebook so far: {part}"
     )
 
 
 def seconds(cell) -> float:
-    """How long papermill's copy of a cell took; 0 for text."""
-    took = cell.metadata.get("papermill", {}).get("duration")
-    return took if took and cell.cell_type == "code" else 0.0
+    """Seconds that a cell took, from papermill's metadata; 0 for text."""
+    duration = cell.metadata.get("papermill", {}).get("duration")
+    return duration if duration and cell.cell_type == "code" else 0.0
 
 
 def plain(text: str) -> str:
-    """Without the terminal's colour codes."""
+    """The text without terminal colour codes."""
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def title_of(cell) -> str:
-    """A cell's first line of code, to name it by."""
+    """A cell's first line of code, as its name."""
     lines = [line for line in cell.source.splitlines() if line and not line.startswith("#")]
     return (lines or [cell.source])[0][:60]
 

@@ -1,7 +1,7 @@
-"""Verdicts judged again from their evidence, by the rules that stand here.
+"""Judges verdicts again from their stored evidence, by the rules in this repository.
 
-A verdict is a pure function of its evidence, so that a stored one can be checked, put into Chinese,
-and asked what would turn it.
+A verdict is a pure function of its evidence, so that a stored one can be checked, translated, and
+analysed for the figure that decides it.
 """
 
 import importlib
@@ -38,11 +38,11 @@ def chinese_texts(claim: str, root: Path = ROOT) -> dict[str, str]:
 
 
 def judge(claim: str, evidence: Iterable[Evidence | Mapping], root: Path = ROOT) -> Outcome:
-    """What the claim comes to on this evidence; a `ValueError` if its rule cannot judge it."""
+    """The claim's outcome on this evidence; a `ValueError` if its rule cannot judge it."""
     function = rule(claim, root)
     try:
         return function(list(by_id(evidence).values()))
-    except Exception as error:  # a rule is written for its own figures, and these are a stranger's
+    except Exception as error:  # others' figures may break a rule in any way
         reason = f"{type(error).__name__}: {error}"[:200]
         raise ValueError(
             f"{claim}: its figures are not those that its rule asks for ({reason})"
@@ -50,17 +50,17 @@ def judge(claim: str, evidence: Iterable[Evidence | Mapping], root: Path = ROOT)
 
 
 def turning(claim: str, ours: Mapping, theirs: Mapping, root: Path = ROOT) -> list[str]:
-    """The ids of the figures on which two records of a claim part.
+    """The ids of the figures that explain why two records of a claim differ in outcome.
 
-    Each of them alone, taken from the other record, turns one outcome into the other. Where no
-    single one does, the first, on which a verdict turns.
+    Each of them alone, taken from the other record, turns one outcome into the other. If none
+    does, it is the first figure, the deciding one.
     """
     mine, others = (by_id(record["figures"]) for record in (ours, theirs))
     both = [key for key in mine if key in others]
 
     def turns(key: str) -> bool:
-        swapped = (mine | {key: others[key]}, theirs), (others | {key: mine[key]}, ours)
-        return any(_word(claim, e.values(), root) == other["outcome"] for e, other in swapped)
+        swaps = (mine | {key: others[key]}, theirs), (others | {key: mine[key]}, ours)
+        return any(_word(claim, e.values(), root) == other["outcome"] for e, other in swaps)
 
     return [key for key in both if turns(key)] or list(mine)[:1]
 

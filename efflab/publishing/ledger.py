@@ -1,20 +1,20 @@
-"""The ledger: every verdict that the built notebooks hold, by claim, from `data/verdicts.json`.
+"""The ledger: every verdict of the built notebooks, by claim, from `data/verdicts.json`.
 
-The README shows one short line a claim, with the figure that decides; `docs/ledger.md` all of it.
+The README shows one short line per claim, with the deciding figure; `docs/ledger.md` shows all.
 """
 
 import textwrap
 import tomllib
 from pathlib import Path
 
+from efflab.base.stored import read_verdicts
 from efflab.errors import require
 from efflab.lab.text import number, with_unit
 from efflab.lab.verdict import Outcome, outcome_words
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
-from efflab.stored import read_verdicts
 
 WIDEST = 150
-"""Characters of a line of the README's ledger, at most."""
+"""Most characters of a line of the README's ledger."""
 
 PAGE_HEAD = """\
 # The ledger
@@ -42,24 +42,24 @@ def claims(root: Path = ROOT) -> dict[str, dict]:
 def verdicts(root: Path = ROOT) -> dict[str, dict]:
     """{claim id: its record}, in the article's order.
 
-    A record of another form, a claim that is unknown, judged twice or in a notebook that does not
-    own it is a `ValueError`.
+    An invalid record, an unknown claim, or one judged twice or in a notebook that does not own it
+    is a `ValueError`.
     """
-    known, found = claims(root), {}
+    known, by_claim = claims(root), {}
     for notebook, records in read_verdicts(root / "data" / "verdicts.json").items():
         for record in records:
             claim = record["claim"]
             require(claim in known, "claim", claim, "one of data/claims.toml")
             owner = known[claim]["notebook"]
             require(notebook == owner, f"notebook of {claim}", notebook, f"its owner, {owner}")
-            require(claim not in found, "claim", claim, "one verdict")
+            require(claim not in by_claim, "claim", claim, "one verdict")
             _require_outcome(record)
-            found[claim] = record
-    return {claim: found[claim] for claim in known if claim in found}
+            by_claim[claim] = record
+    return {claim: by_claim[claim] for claim in known if claim in by_claim}
 
 
 def _require_outcome(record: dict) -> None:
-    """Refuse a record that no outcome stores: its word, its texts and figures have to agree."""
+    """Refuse a record whose word, texts and figures do not agree, as an `Outcome` would store."""
     claim = record["claim"]
     texts = {key: record[key] for key in ("rule", "condition", "reason")}
     try:
@@ -80,13 +80,13 @@ def value_words(figure: dict) -> str:
 
 
 def interval_words(figure: dict) -> str:
-    """ "70 to 72.4", or nothing."""
+    """ "70 to 72.4", or "" without an interval."""
     low, high = figure["low"], figure["high"]
     return "" if low is None else f"{number(low)} to {number(high)}"
 
 
 def figure_words(figure: dict, width: int | None = None) -> str:
-    """ "parameters removed: 71.2%, computed"; its name cut where `width` characters are too few."""
+    """ "parameters removed: 71.2%, computed"; the name is shortened to fit `width` characters."""
     rest = f": {value_words(figure)}, {figure['kind']}"
     name = figure["name"]
     if width is not None and len(name) + len(rest) > width:
@@ -113,7 +113,7 @@ def _cell(text: str) -> str:
 
 
 def short_ledger(root: Path = ROOT) -> str:
-    """One line a claim: the claim, its outcome, the figure that decides, the notebook."""
+    """One line per claim: the claim, its outcome, the deciding figure, the notebook."""
     known, rows = claims(root), []
     for name, record in verdicts(root).items():
         cells = [short_claim(known[name]), outcome_words(record["outcome"])]
@@ -128,8 +128,8 @@ def short_ledger(root: Path = ROOT) -> str:
 
 def page(root: Path = ROOT) -> str:
     """docs/ledger.md: every verdict with its rule, condition or reason, and all figures."""
-    known, judged, parts, section = claims(root), verdicts(root), [PAGE_HEAD], None
-    for name, record in judged.items():
+    known, records, parts, section = claims(root), verdicts(root), [PAGE_HEAD], None
+    for name, record in records.items():
         claim = known[name]
         if claim["section"] != section:
             section = claim["section"]

@@ -1,13 +1,13 @@
-"""docs/ledger.html: every claim on every machine, in one file that asks the network for nothing.
+"""docs/ledger.html: every claim on every machine, in one file that works offline.
 
-Both languages are in it and a switch that needs no script; on a phone the table becomes cards.
+It holds both languages, with a switch without JavaScript; on a phone the table becomes cards.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from efflab.formats import LANGUAGES
+from efflab.base.formats import LANGUAGES
 from efflab.lab import text
 from efflab.lab.text import tr, use_language, use_texts
 from efflab.lab.verdict import OUTCOMES, by_id, name_words, outcome_words, value_line
@@ -54,15 +54,15 @@ SWITCH = {"en": "English", "zh": "中文"}
 
 
 def html(root: Path = ROOT) -> str:
-    """The page, whose links lead from docs/ to the notebooks."""
-    shown = columns(root)
-    bodies = [_Body(shown, language, root).content() for language in LANGUAGES]
+    """The page, whose links are relative to docs/."""
+    all_columns = columns(root)
+    bodies = [_Body(all_columns, language, root).content() for language in LANGUAGES]
     return render("ledger.html", switch=SWITCH, bodies=bodies)
 
 
 @contextmanager
 def speaking(language: str, texts: dict[str, str]) -> Iterator[None]:
-    """`tr` in one language with these texts; afterwards in the language before, without them."""
+    """Inside the block, `tr` uses this language and these texts; afterwards the former language."""
     before = text.language()
     use_language(language)
     use_texts(texts)
@@ -73,11 +73,17 @@ def speaking(language: str, texts: dict[str, str]) -> Iterator[None]:
         use_texts({})
 
 
-class _Body:
-    """What the page says in one language: texts, and where they lead, for `pages/ledger.html`."""
+def deciding_figure(record: dict) -> str:
+    """The figure on which a stored verdict turns, in the language in use: name, value and kind."""
+    first = next(iter(by_id(record["figures"]).values()))
+    return tr("{name}: {value}", name=name_words(first), value=value_line(first))
 
-    def __init__(self, shown: list[Column], language: str, root: Path):
-        self.columns, self.language, self.root = shown, language, root
+
+class _Body:
+    """The page's content in one language, texts and links, for `pages/ledger.html`."""
+
+    def __init__(self, columns: list[Column], language: str, root: Path):
+        self.columns, self.language, self.root = columns, language, root
         self.written = set(due(root))
         self.known, self.catalog = claims(root), catalog(root / "notebooks")
 
@@ -88,7 +94,7 @@ class _Body:
         return head | dict(language=self.language, machines=machines, rows=self.rows())
 
     def lines(self, column: Column) -> list[str]:
-        """What a column is: source, day and versions, whole or partial, outcomes counted."""
+        """A column's description: source, day and versions; whole or partial; outcome counts."""
         n, n_all = len(column.verdicts), len(self.written)
         form = "whole: {n} claims" if n >= n_all else "partial: {n} of {all} claims"
         outcomes = [record["outcome"] for record in column.verdicts.values()]
@@ -100,7 +106,7 @@ class _Body:
         return [" · ".join(filter(None, words)), tr(form, n=n, all=n_all), counts]
 
     def rows(self) -> list[dict]:
-        """The table's rows: the sections' names, and under each its claims."""
+        """The table's rows: each section's name, followed by its claims."""
         section, rows = None, []
         for claim, about in self.known.items():
             texts = chinese_texts(claim, self.root) if claim in self.written else {}
@@ -112,7 +118,7 @@ class _Body:
         return rows
 
     def claim(self, claim: str, about: dict) -> dict:
-        """A claim's outcomes side by side, why they differ, and all that they rest on."""
+        """A claim's outcomes side by side, why they differ, and all of their figures."""
         row = dict(id=claim, said=about["claim"][self.language])
         row |= dict(notebook=self.notebook(about["notebook"]))
         row |= dict(cells=[self.cell(column, claim) for column in self.columns])
@@ -142,14 +148,13 @@ class _Body:
         return dict(name=name, address=f"../{path.relative_to(self.root).as_posix()}")
 
     def cell(self, column: Column, claim: str) -> dict:
-        """One outcome, with its condition or reason and the figure on which it turns."""
+        """One outcome, with its condition or reason and the deciding figure."""
         record = column.verdicts.get(claim)
         if record is None:
             word = tr("missing") if claim in self.written else tr("not yet")
             return dict(machine=column.name, none=word)
         words = self.words(claim, record)
         _, _, mark, colour = OUTCOMES[record["outcome"]]
-        first = next(iter(by_id(record["figures"]).values()))
         return dict(
             machine=column.name,
             none=None,
@@ -157,7 +162,7 @@ class _Body:
             colour=colour,
             outcome=outcome_words(record["outcome"], self.language),
             why=words["condition"] or words["reason"],
-            figure=tr("{name}: {value}", name=name_words(first), value=value_line(first)),
+            figure=deciding_figure(record),
         )
 
     def words(self, claim: str, record: dict) -> dict[str, str]:
@@ -167,7 +172,7 @@ class _Body:
         return {key: tr(getattr(outcome, key), **outcome.values) for key in keys}
 
     def figures(self, claim: str, ids: list[str]) -> dict:
-        """The figures of these ids, each once, the machines that have the claim side by side."""
+        """The figures with these ids, each once, with a column per machine that has the claim."""
         columns = [column for column in self.columns if claim in column.verdicts]
         by = [by_id(column.verdicts[claim]["figures"]) for column in columns]
         rows = [

@@ -1,7 +1,7 @@
 """`efflab new 16 running_sums`: a notebook with its room, texts, catalog entry and tests.
 
-What is written passes `make test NB=16` once it is built: an example to replace piece by piece. Its
-templates stand beside this file; `@NN@` in them becomes the number.
+Once built it passes `make test NB=16`: it is an example to replace piece by piece. The templates
+are in the folder `template`; `@NN@` in them becomes the number.
 """
 
 import keyword
@@ -10,8 +10,8 @@ import tomllib
 from contextlib import suppress
 from pathlib import Path
 
+from efflab.base.files import update, write_atomically
 from efflab.errors import require
-from efflab.files import update, write_atomically
 from efflab.publishing.catalog import ROOT, sources
 
 TEMPLATE = Path(__file__).with_name("template")
@@ -25,7 +25,7 @@ NONE = {
     "@VERDICTS@": "",
     "@IMPORT@": "",
 }
-"""What a notebook says that owns no claim."""
+"""Template values of a notebook that owns no claim."""
 SOME = {
     "@VERDICT_EN@": "The rule was fixed before the numbers were known.",
     "@VERDICT_ZH@": "判定规则在得到数据之前就已确定。",
@@ -36,9 +36,9 @@ CELL = '# %% tags=["nbval-ignore-output"]\nlab.verdict("{id}", verdicts.{functio
 
 
 def fill(name: str, values: dict[str, str]) -> str:
-    """A template with its `@...@` filled in."""
+    """A template with its `@...@` replaced by `values`."""
     text = (TEMPLATE / name).read_text(encoding="utf-8")
-    for _ in range(2):  # a value may hold names itself
+    for _ in range(2):  # a value may contain `@...@` itself
         for key, value in values.items():
             text = text.replace(key, value)
     return text
@@ -56,7 +56,7 @@ def claims_of(number: str, root: Path = ROOT) -> list[str]:
 
 
 def values_for(number: str, name: str, claims: list[str]) -> dict[str, str]:
-    """What the templates' `@...@` become."""
+    """The values of the templates' `@...@`."""
     values = {"@CLAIMS@": str(claims).replace("'", '"'), "@NN@": number, "@NAME@": name}
     values |= {"@TITLE@": name.replace("_", " ").capitalize()} | NONE
     if not claims:
@@ -81,7 +81,7 @@ def values_for(number: str, name: str, claims: list[str]) -> dict[str, str]:
 
 
 def files_for(number: str, name: str, root: Path) -> dict[Path, str]:
-    """{where: what} of a new notebook, its catalog entry apart."""
+    """{path: text} of a new notebook's files, without its catalog entry."""
     claims = claims_of(number, root)
     values, room = values_for(number, name, claims), root / "notebooks" / "efflab_rooms" / name
     texts = fill("zh.toml.in", values) + (fill("zh_verdicts.toml.in", {}) if claims else "")
@@ -115,9 +115,9 @@ def new(number: str, name: str, *, root: Path = ROOT) -> list[Path]:
     A number or name that is taken or invalid is a `ValueError` before anything is written.
     """
     require(bool(re.fullmatch("[0-9]{2}", number)), "number", number, "two digits such as 16")
-    right = bool(re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name))
+    is_name = bool(re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name))
     allowed = "small letters and digits with _ between words, such as running_sums"
-    require(right and not keyword.iskeyword(name), "name", name, allowed)
+    require(is_name and not keyword.iskeyword(name), "name", name, allowed)
     existing = sources(root / "notebooks")
     require(
         number not in existing, "number", number, f"one not taken, unlike {', '.join(existing)}"
@@ -132,7 +132,7 @@ def new(number: str, name: str, *, root: Path = ROOT) -> list[Path]:
         for path, text in files.items():
             write_atomically(path, text)
         update(catalog, lambda text: with_entry(text or "", number, entry))
-    except BaseException:  # a full disk, Ctrl-C: half a notebook would have to be removed by hand
+    except BaseException:  # a full disk, Ctrl-C: leave no half notebook behind
         for path in files:
             path.unlink(missing_ok=True)
         with suppress(OSError):

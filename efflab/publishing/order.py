@@ -1,6 +1,6 @@
-"""In which order the notebooks' tests start: the longest first, so that no worker waits at the end.
+"""The order of the notebooks' tests: the longest first, so that no worker is idle at the end.
 
-`python -m efflab.publishing.order` prints the English notebooks so, for pytest.
+`python -m efflab.publishing.order` prints the English notebooks in that order, for pytest.
 """
 
 import os
@@ -11,7 +11,7 @@ from efflab.publishing.usage import read_builds
 
 
 def longest_first(language: str = "en", folder: Path = NOTEBOOKS) -> list[str]:
-    """The notebooks' numbers by the seconds of data/builds.json; by number where it has none."""
+    """The notebooks' numbers, by descending seconds in data/builds.json; ties by number."""
     builds = read_builds(folder.parent / "data" / "builds.json")
 
     def seconds(number: str) -> float:

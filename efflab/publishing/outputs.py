@@ -1,17 +1,17 @@
-"""What a notebook's cells put out: reading it, and settling it so that it may be stored."""
+"""The outputs of a notebook's cells: read them, and normalize them before they are stored."""
 
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
 
-from efflab.formats import PICTURE, WIDGET
+from efflab.base.formats import PICTURE, WIDGET
 from efflab.publishing.catalog import NOTEBOOKS, built_path, sources
 from efflab.publishing.source import KEPT, METADATA, code_cells, read_built
 
 
 def of_kind(notebook: NotebookNode, kind: str) -> list:
-    """What the cells put out under mime type `kind`, in reading order."""
+    """The cells' outputs of mime type `kind`, in order."""
     return [
         output["data"][kind]
         for cell in notebook.cells
@@ -21,9 +21,9 @@ def of_kind(notebook: NotebookNode, kind: str) -> list:
 
 
 def read_outputs(kind: str, folder: Path = NOTEBOOKS) -> dict[str, list]:
-    """{number: what the built English notebook holds of mime type `kind`}, without empty ones.
+    """{number: outputs of mime type `kind` in the built English notebook}, without empty ones.
 
-    A damaged one is a `ValueError` that names it.
+    A damaged notebook is a `ValueError` that names it.
     """
     built = {number: built_path(path, "en") for number, path in sources(folder).items()}
     by_number = {
@@ -33,10 +33,10 @@ def read_outputs(kind: str, folder: Path = NOTEBOOKS) -> dict[str, list]:
 
 
 def settle(notebook: NotebookNode, old: NotebookNode | None) -> None:
-    """Take out of an executed notebook what differs from run to run and says nothing.
+    """Normalize an executed notebook: remove what differs between runs without meaning anything.
 
-    Views of widgets that no longer live go; a picture whose figure is the same stays the old
-    picture, byte for byte, for another browser or font would draw other pixels.
+    Views of dead widgets are removed. If a figure did not change, its old picture is kept, since
+    another browser or font would give other pixels.
     """
     before = {c.id: c.get("outputs", []) for c in old.cells} if old else {}
     for cell in notebook.cells:
@@ -55,7 +55,7 @@ def settle(notebook: NotebookNode, old: NotebookNode | None) -> None:
 
 
 def count(notebook: NotebookNode) -> None:
-    """Number the code cells from 1, as in a session that ran nothing before them."""
+    """Number the code cells from 1, as in a new session."""
     for number, cell in enumerate(code_cells(notebook), start=1):
         cell.execution_count = number
         for output in cell.outputs:
@@ -64,6 +64,6 @@ def count(notebook: NotebookNode) -> None:
 
 
 def without_picture(output: NotebookNode) -> dict:
-    """An output but for its pixels and the execution's number."""
+    """An output without its pixels and its execution number."""
     data = {k: v for k, v in output.get("data", {}).items() if k != PICTURE}
     return {**output, "data": data, "execution_count": None, "metadata": None}

@@ -1,4 +1,4 @@
-"""A notebook's parameters as the command line gives them: their values, kinds and limits."""
+"""Parses and checks a notebook's parameters from the command line."""
 
 import ast
 from collections.abc import Iterable
@@ -6,14 +6,14 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
+from efflab.base.formats import LANGUAGES
+from efflab.base.limits import is_a, kind, limits_of, require_within
 from efflab.errors import require, require_one_of
-from efflab.formats import LANGUAGES
-from efflab.limits import is_a, kind, limits_of, require_within
 from efflab.publishing.source import parameters
 
 
 def literal(text: str):
-    """The Python value that `text` writes, or the text itself: "512" -> 512, "gpt2" -> "gpt2"."""
+    """`text` as a Python literal, else as a string: "512" -> 512, "gpt2" -> "gpt2"."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
@@ -29,7 +29,7 @@ def parse(pairs: Iterable[str]) -> dict[str, str]:
 
 
 def parse_choices(pairs: Iterable[str]) -> dict[str, list]:
-    """["n=1,2", "n=4"] -> {"n": [1, 2, 4]}: each name's values, of a repeated one all."""
+    """["n=1,2", "n=4"] -> {"n": [1, 2, 4]}: the values of each name, repetitions joined."""
     grid = _by_name(pairs)
     return {
         name: [literal(value) for text in texts for value in split(text)]
@@ -47,7 +47,7 @@ def _by_name(pairs: Iterable[str]) -> dict[str, list[str]]:
 
 
 def split(text: str) -> list[str]:
-    """The values between commas; what stands in quotes or brackets stays whole.
+    """The values between commas; commas inside quotes or brackets do not split.
 
     >>> split("1, 2"), split("'f(a, b)',x"), split("[1, 2],[3]"), split("it's,a(,b")
     (['1', '2'], ["'f(a, b)'", 'x'], ['[1, 2]', '[3]'], ["it's", 'a(', 'b'])
@@ -67,23 +67,23 @@ def split(text: str) -> list[str]:
             parts.append("")
             continue
         parts[-1] += letter
-    parts = text.split(",") if quote or depth else parts  # what is opened is not closed
+    parts = text.split(",") if quote or depth else parts  # unbalanced: no grouping was meant
     return [part.strip() for part in parts]
 
 
 def checked(given: dict, known: dict, limits: dict | None = None) -> dict:
-    """`given`, each a known parameter of the right kind and within its limits.
+    """Return `given` after checking that each is a known parameter, of its type, within its limits.
 
-    The kind is that of its limits, or else of its default; an int may stand for a float. Anything
+    The type is that of its limits, or else of its default; an int may stand for a float. Anything
     else is a `ValueError` that says what is allowed.
     """
     limits = limits or {}
     for name, value in given.items():
         require(name in known, "parameter", name, "one of " + ", ".join(known))
         default = known[name]
-        wanted = kind(limits[name]) if name in limits else type(default)
-        right = default is None or is_a(wanted, value)
-        require(right, name, value, f"a value of type {wanted.__name__}, like {default!r}")
+        expected = kind(limits[name]) if name in limits else type(default)
+        fits = default is None or is_a(expected, value)
+        require(fits, name, value, f"a value of type {expected.__name__}, like {default!r}")
         if name == "language":
             require_one_of(name, value, LANGUAGES)
     require_within(given, limits)
@@ -91,6 +91,6 @@ def checked(given: dict, known: dict, limits: dict | None = None) -> dict:
 
 
 def check_values_for(path: Path, source: NotebookNode, given: dict) -> dict:
-    """`given` checked against one source's parameters and the limits of its catalog."""
+    """Check `given` against a source's parameters and the limits in the catalog."""
     limits = limits_of(path.stem, path.parents[1] / "catalog.toml")
     return checked(given, parameters(source), limits)

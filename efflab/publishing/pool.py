@@ -1,4 +1,4 @@
-"""The ledger's columns: of the built notebooks, of other machines' files, and of the records."""
+"""The ledger's columns: from built notebooks, other machines' files, and experiments' records."""
 
 import json
 from collections.abc import Callable
@@ -6,10 +6,10 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+from efflab.base.files import require_writable, write_atomically
+from efflab.base.formats import VERDICT
 from efflab.errors import require
 from efflab.experiments.provenance import machine, versions
-from efflab.files import require_writable, write_atomically
-from efflab.formats import VERDICT
 from efflab.publishing import usage
 from efflab.publishing.catalog import NOTEBOOKS, ROOT, catalog
 from efflab.publishing.column import Column, parse, read
@@ -21,21 +21,21 @@ from efflab.publishing.run import is_done, run
 from efflab.publishing.source import read_notebook
 
 FOLDER = Path("data") / "ledger"
-"""Where other machines' columns lie, in the repository."""
+"""Folder of other machines' columns in the repository."""
 UNKNOWN_MACHINE = dict(cpu="unknown machine", features=None, threads=None)
 
 
 def due(root: Path = ROOT) -> list[str]:
-    """The claims whose notebook is written: a whole column judges all of them."""
-    written = catalog(root / "notebooks")
-    return [name for name, claim in claims(root).items() if claim["notebook"] in written]
+    """The claims whose notebook is written; a whole column judges all of them."""
+    numbers = catalog(root / "notebooks")
+    return [name for name, claim in claims(root).items() if claim["notebook"] in numbers]
 
 
 def columns(root: Path = ROOT) -> list[Column]:
-    """The built notebooks' first, then what others added, then what the records hold of others.
+    """The built notebooks' columns, then other machines' files, then further ones from records.
 
-    A file in data/ledger that has been changed by hand, or whose rules are not today's, is a
-    `ValueError` that names it.
+    A file in data/ledger that was edited by hand, or judged by other rules, is a `ValueError` that
+    names it.
     """
     mine, others = built_columns(root), stored_columns(root)
     return [*mine, *others, *from_records({c.name for c in [*mine, *others]}, root)]
@@ -49,27 +49,27 @@ def built_columns(root: Path = ROOT) -> list[Column]:
     builds = usage.read_builds(root / "data" / "builds.json")
     entries = {name: e for name, e in builds.items() if name.endswith(" en")}
     machines = [e["machine"] for e in entries.values() if isinstance(e["machine"], dict)]
-    known, found = claims(root), {}
+    known, by_machine = claims(root), {}
     for claim, record in verdicts(root).items():
         entry = entries.get(f"{known[claim]['notebook']} en", {})
         where = _machine_of(entry.get("machine", UNKNOWN_MACHINE), machines)
-        column = found.setdefault(json.dumps(where), Column(where, "", {}, source="built"))
+        column = by_machine.setdefault(json.dumps(where), Column(where, "", {}, source="built"))
         column.verdicts[claim] = record
     return sorted(
-        (_with_date(c, entries, known) for c in found.values()), key=lambda c: -len(c.verdicts)
+        (_with_date(c, entries, known) for c in by_machine.values()), key=lambda c: -len(c.verdicts)
     )
 
 
-def _machine_of(where: str | dict, told: list[dict]) -> dict:
-    """A machine of builds.json: an old entry names its CPU alone, as newer ones tell it whole."""
+def _machine_of(where: str | dict, machines: list[dict]) -> dict:
+    """A machine of builds.json; an old entry has only the CPU's name, completed from newer ones."""
     if isinstance(where, dict):
         return where
-    alike = [m for m in told if m["cpu"] == where]
+    alike = [m for m in machines if m["cpu"] == where]
     return alike[-1] if alike else UNKNOWN_MACHINE | dict(cpu=where)
 
 
 def _with_date(column: Column, entries: dict, known: dict) -> Column:
-    """The column with the day of its newest build."""
+    """The column with the date of its newest build."""
     numbers = {known[claim]["notebook"] for claim in column.verdicts}
     days = [entries[f"{n} en"]["date"] for n in numbers if f"{n} en" in entries]
     return Column(column.machine, max(days, default=""), column.verdicts, source="built")
@@ -89,10 +89,10 @@ def stored_columns(root: Path = ROOT) -> list[Column]:
 
 
 def add(path: Path, root: Path = ROOT) -> Path:
-    """Take another machine's column into data/ledger, in place of an earlier one of its.
+    """Add another machine's column to data/ledger, replacing an earlier one of that machine.
 
-    What is stored is written anew from what was read and checked; a file that is refused changes
-    nothing. Raises as `column.read`.
+    The stored file is written from the checked values, not copied; a refused file changes nothing.
+    Raises as `column.read`.
     """
     column = read(Path(path), root)
     target = root / FOLDER / column.file_name
@@ -110,14 +110,14 @@ def run_here(
 ) -> Path:
     """Run every notebook that judges a claim, and write this machine's column as JSON.
 
-    A notebook that ran before, with nothing changed since, is not run again unless `fresh`: what a
-    killed run had finished is kept. One that fails is left out; the column is written without it,
-    and then a `CellFailed` says so. A busy machine is a `ValueError`, unless `busy`.
+    A notebook that already ran, with nothing changed since, is not run again unless `fresh`, so a
+    killed run can be resumed. A notebook that fails is left out: the column is written without it,
+    and then a `CellFailed` is raised. A busy machine is a `ValueError`, unless `busy`.
     """
     require(out is None or not out.is_dir(), "--out", str(out), "a file, not a folder")
     own = Column(machine(), date.today().isoformat(), {}, versions=versions())
     out = Path(out or folder.parent / "runs" / "ledger" / own.file_name)
-    require_writable(out)  # now, not after an hour of notebooks
+    require_writable(out)  # before an hour of notebooks
     if not busy:
         usage.require_idle()
     records, failed = [], {}
@@ -132,7 +132,7 @@ def run_here(
         records += verdicts
     by_claim = {record["claim"]: record for record in records}
     column = replace(own, verdicts=by_claim)
-    parse(column.text().encode(), folder.parent)  # what `ledger add` would refuse is not written
+    parse(column.text().encode(), folder.parent)  # refuse what `ledger add` would refuse
     write_atomically(out, column.text())
     if failed:
         message = f"{out} is partial: {len(failed)} failed\n\n" + "\n\n".join(failed.values())
@@ -141,7 +141,7 @@ def run_here(
 
 
 def _verdicts_of(number: str, folder: Path, fresh: bool) -> list[dict]:
-    """The verdicts of one notebook with its default parameters, from a kept run if there is one."""
+    """The verdicts of one notebook with default parameters, from a stored run if there is one."""
     earlier = None if fresh else is_done(number, {}, folder)
     path = earlier or run(number, {}, folder=folder, fresh=True, say=lambda line: None)
     return of_kind(read_notebook(path), VERDICT)

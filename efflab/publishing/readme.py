@@ -1,12 +1,13 @@
-"""What `efflab report` writes: the README's tables between their markers, the ledger's pages."""
+"""`efflab report`: writes the README's tables between their markers, and the ledger's pages."""
 
 from pathlib import Path
 
-from efflab.files import update
+from efflab.base.files import update
 from efflab.lab.verdict import outcome_words
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
+from efflab.publishing.judging import chinese_texts
 from efflab.publishing.ledger import claims, notebook_link, page, short_ledger, table, verdicts
-from efflab.publishing.ledger_html import html
+from efflab.publishing.ledger_html import TEXTS, deciding_figure, html, speaking
 
 START, END = "<!-- {}: start (efflab report writes this) -->", "<!-- {}: end -->"
 NOTEBOOK_COLUMNS = {
@@ -14,11 +15,11 @@ NOTEBOOK_COLUMNS = {
     "zh": ("", "笔记本", "English", "分钟", "你会弄清楚什么"),
 }
 NOT_YET = "—"
-"""In place of an outcome, where the claim's notebook is not written yet."""
+"""In place of an outcome and its figure, where the claim's notebook is not written yet."""
 
 
 def notebooks(root: Path = ROOT, language: str = "en") -> str:
-    """The table of notebooks, from the catalog: both editions, that of `language` first."""
+    """The table of notebooks from the catalog, with both editions, that of `language` first."""
     folder, rows = root / "notebooks", []
     for number, entry in catalog(folder).items():
         links = {
@@ -33,14 +34,17 @@ def notebooks(root: Path = ROOT, language: str = "en") -> str:
 
 
 def chinese_map(root: Path = ROOT) -> str:
-    """The article's claims in Chinese: section, claim, notebook, outcome."""
-    judged, rows = verdicts(root), []
+    """The article's claims in Chinese: section, claim, outcome, deciding figure, notebook."""
+    records, rows = verdicts(root), []
     for name, claim in claims(root).items():
-        record = judged.get(name)
-        outcome = outcome_words(record["outcome"], "zh") if record else NOT_YET
+        outcome = figure = NOT_YET
+        if record := records.get(name):
+            outcome = outcome_words(record["outcome"], "zh")
+            with speaking("zh", chinese_texts(name, root) | TEXTS):
+                figure = deciding_figure(record)
         link = notebook_link(claim["notebook"], root, language="zh")
-        rows.append((claim["section"], claim["claim"]["zh"], link, outcome))
-    return table(("节", "论断", "笔记本", "结论"), rows)
+        rows.append((claim["section"], claim["claim"]["zh"], outcome, figure, link))
+    return table(("节", "论断", "结论", "起决定作用的数字", "笔记本"), rows)
 
 
 TABLES = {
@@ -49,21 +53,21 @@ TABLES = {
     "notebooks in Chinese": lambda root: notebooks(root, "zh"),
     "map in Chinese": chinese_map,
 }
-"""What stands between which markers of the README."""
+"""Name of the README's markers -> function that makes the text between them."""
 
 
 def update_section(text: str, name: str, content: str) -> str:
-    """The README's text with `content` between the markers of `name`, which it must hold once."""
+    """The README's text with `content` between the markers of `name`, which must exist."""
     start, end = START.format(name), END.format(name)
     before, _, rest = text.partition(start)
-    _, found, after = rest.partition(end)
-    if not found:
+    _, marker, after = rest.partition(end)
+    if not marker:
         raise ValueError(f"README.md: expected the lines {start!r} and {end!r}")
     return f"{before}{start}\n{content}\n{end}{after}"
 
 
 def readme(root: Path = ROOT) -> str:
-    """README.md as it should be."""
+    """The up-to-date text of README.md."""
     text = (root / "README.md").read_text(encoding="utf-8")
     for name, make in TABLES.items():
         text = update_section(text, name, make(root))

@@ -1,8 +1,8 @@
-"""What the experiments' records let us say of other machines: partial columns.
+"""Partial columns of other machines, from the experiments' records.
 
-Only claims whose rule finds every figure that it asks for in the record of that machine. The record
-of INT8 engines weighs files, so that `int8-size` can be judged; `int8-accuracy` asks for intervals
-that it does not keep, `sparse-linear` for a recall that attention-bench does not try.
+Only claims whose rule finds all of its figures in a machine's record. The record of INT8 engines
+has file sizes, so `int8-size` can be judged; `int8-accuracy` needs intervals that are not recorded,
+`sparse-linear` a recall that attention-bench does not measure.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -20,13 +20,13 @@ from efflab.publishing.judging import judge, room
 from efflab_rooms.quantization import verdicts as quantization
 
 LINEAR, ALL = ("torchao INT8 weights",), ("ONNX Runtime INT8", int8_engines.OPENVINO)
-"""Engines whose weights have a scale a channel: linear maps alone, and the tables too."""
+"""Engines with a scale per channel: of linear maps only, and of the tables too."""
 
 
 def size_evidence(block: Mapping) -> list[Evidence]:
-    """`int8-size`'s evidence from a machine's block: the smallest file of each form.
+    """`int8-size`'s evidence from a machine's block: the smallest file of each kind of engine.
 
-    The same engines write the same bytes on every CPU; what may differ is which form comes first.
+    The same engine writes the same bytes on every CPU.
     """
     n_bytes = {run["engine"]: run["bytes"] for run in int8_engines.rows_of(block)}
     config, full = PRESETS["minilm-l6"], n_bytes[int8_engines.FP32]
@@ -44,11 +44,11 @@ def size_evidence(block: Mapping) -> list[Evidence]:
 SOURCES: dict[str, tuple[str, Callable[[Mapping], list[Evidence]]]] = {
     "int8-size": (int8_engines.NAME, size_evidence),
 }
-"""Claim -> the experiment whose record suffices, and the claim's figures from it."""
+"""Claim -> (experiment whose record suffices, function from its block to the evidence)."""
 
 
 def from_records(known: Iterable[str] = (), root: Path = ROOT) -> list[Column]:
-    """One column for each machine that a record names and `known` (names of machines) does not."""
+    """One column for each machine in the records that is not in `known` (names of machines)."""
     columns: dict[str, Column] = {}
     for claim, (experiment, evidence_of) in SOURCES.items():
         folder = root / "data" / "experiments"

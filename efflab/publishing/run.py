@@ -1,4 +1,4 @@
-"""Run a notebook with other parameters, once or over a grid; nothing finished is done twice."""
+"""Runs a notebook with other parameters, once or over a grid, and reuses finished runs."""
 
 import hashlib
 import itertools
@@ -17,14 +17,14 @@ from nbformat import NotebookNode
 
 import efflab
 import efflab_rooms
-from efflab.files import part_path, require_writable
-from efflab.formats import VERDICT
+from efflab.base.files import part_path, require_writable
+from efflab.base.formats import VERDICT
+from efflab.base.significant import significant
 from efflab.publishing.catalog import NOTEBOOKS, find
 from efflab.publishing.execute import execute, seconds, title_of
 from efflab.publishing.outputs import of_kind
 from efflab.publishing.parameters import check_values_for, checked, literal, parse
 from efflab.publishing.source import code_cells, read_notebook, read_source, solve, translate
-from efflab.significant import significant
 
 CODE = tuple(Path(package.__file__).parent for package in (efflab, efflab_rooms))
 __all__ = ["checked", "literal", "parse", "run", "sweep"]  # others call the first three here too
@@ -45,18 +45,18 @@ def execute_with(
     strict: bool = False,
     complete: bool = False,
 ) -> NotebookNode:
-    """Run the source at `path` with parameters `given` through papermill; keep it at `target`.
+    """Run the source at `path` with parameters `given` through papermill; store it at `target`.
 
     The notebook is that of `given["language"]`, English by default. `solved` puts the folded
     solutions into the stubs; `strict` begins with a cell that makes every `check` raise on a wrong
-    answer; `complete` ends with a cell that fails if a text was shown that has no Chinese. So
+    answer; `complete` ends with a cell that fails if a text without Chinese was shown. For example
 
         probe = {"language": "zh", **catalog()[number]["probe"]}
         target = ROOT / "runs" / "probes" / f"{path.stem}.ipynb"
         execute_with(path, probe, target, solved=True, strict=True, complete=True)
 
     A wrong parameter is a `ValueError` before a kernel starts, a failing cell a `CellFailed`;
-    then a `.part.ipynb` beside `target` holds what there is, and `target` what it held before.
+    then a `.part.ipynb` beside `target` holds the notebook so far, and `target` is unchanged.
     """
     source = read_source(path)
     given, language = check_values_for(path, source, given), given.get("language", "en")
@@ -69,19 +69,19 @@ def execute_with(
     if complete:
         notebook.cells.append(nbformat.v4.new_code_cell(COMPLETE))
     part = part_path(target, ".ipynb")
-    done = execute(notebook, f"{path.stem} ({language})", path.parents[1], part, given=given)
+    result = execute(notebook, f"{path.stem} ({language})", path.parents[1], part, given=given)
     os.replace(part, target)
-    return done
+    return result
 
 
 def run_name(given: dict) -> str:
-    """A file name that says the parameters, such as "causal=True,window_size=64.ipynb".
+    """A file name that shows the parameters, such as "causal=True,window_size=64.ipynb".
 
-    Texts have a hash beside them: two may differ in what no file name shows, or no file system.
+    A hash is added for texts, which may differ in characters that a file name cannot hold.
     """
     text = ",".join(f"{k}={v}" for k, v in sorted(given.items())) or "defaults"
     safe = re.sub(r"[^A-Za-z0-9=,.-]", "_", text)[:100]
-    plain = all(  # a file system may take N and n for one
+    plain = all(  # file systems may not distinguish N and n
         isinstance(v, int | float) and re.fullmatch("[a-z0-9_]+", k) for k, v in given.items()
     )
     if not plain or len(safe) < len(text):
@@ -90,22 +90,22 @@ def run_name(given: dict) -> str:
 
 
 def canonical(given: dict) -> str:
-    """Parameters as one text, another one for others: as kept in a run, a tuple is a list."""
+    """Parameters as canonical JSON, to compare and hash them; a tuple equals a list."""
     return json.dumps(given, sort_keys=True, default=repr)
 
 
 def run(
     name: str, given: dict, *, folder: Path = NOTEBOOKS, fresh: bool = False, say: Callable = print
 ) -> Path:
-    """Run notebook `name` with parameters `given`, unless the same run is kept and not `fresh`.
+    """Run notebook `name` with parameters `given`, or reuse the same stored run unless `fresh`.
 
     Returns the executed notebook under runs/, which git does not track. Raises as `execute_with`,
     and a `ValueError` for an unknown notebook.
     """
     path = find(name, folder)
-    if not fresh and (kept := is_done(name, given, folder, say)):
+    if not fresh and (earlier := is_done(name, given, folder, say)):
         say("kept from before, as nothing that it depends on has changed; --fresh runs it again")
-        return kept
+        return earlier
     target = writable(run_folder(path, given), say)
     for cell in execute_with(path, given, target).cells:
         if seconds(cell):
@@ -117,7 +117,7 @@ def run(
 
 
 def fingerprint(notebook: NotebookNode, path: Path) -> str:
-    """Changes with whatever a run depends on: a run under another one is not the same run.
+    """A hash of everything a run depends on: a run is reused only under the same fingerprint.
 
     That is the notebook's code, the package's and the rooms' code and texts, the claims, the
     published rows, the records, the shipped model, Python and all installed libraries' versions.
@@ -142,7 +142,7 @@ def dependencies(data: Path) -> list[Path]:
 def libraries() -> str:
     """Python's version and every installed library's, as one text.
 
-    What is installed, not what `sys.path` holds: setuptools adds copies of its own once imported.
+    Only from site-packages, not all of `sys.path`, to which setuptools adds vendored copies.
     """
     places = {sysconfig.get_paths()[name] for name in ("purelib", "platlib")}
     versions = {f"{d.metadata['Name']}=={d.version}" for d in distributions(path=sorted(places))}
@@ -157,13 +157,13 @@ def is_done(name: str, given: dict, folder: Path = NOTEBOOKS, say: Callable = pr
     path = find(name, folder)
     source = read_source(path)
     check_values_for(path, source, given)
-    wanted = fingerprint(translate(source, given.get("language", "en")), path)
+    expected = fingerprint(translate(source, given.get("language", "en")), path)
     places = run_folder(path, given), own_place(run_folder(path, given))
-    return next((p for p in places if p.exists() and _is_run(p, wanted, given, say)), None)
+    return next((p for p in places if p.exists() and _is_run(p, expected, given, say)), None)
 
 
-def _is_run(target: Path, wanted: str, given: dict, say: Callable) -> bool:
-    """Whether a file holds the run with fingerprint `wanted` and parameters `given`."""
+def _is_run(target: Path, expected: str, given: dict, say: Callable) -> bool:
+    """Whether a file holds the run with fingerprint `expected` and parameters `given`."""
     try:
         about = read_notebook(target).metadata.get("efflab")
     except (ValueError, OSError) as error:
@@ -171,21 +171,21 @@ def _is_run(target: Path, wanted: str, given: dict, say: Callable) -> bool:
         return False
     about = about if isinstance(about, dict) else {}
     same = canonical(about.get("parameters")) == canonical(given)
-    return same and about.get("fingerprint") == wanted
+    return same and about.get("fingerprint") == expected
 
 
 def run_folder(path: Path, given: dict) -> Path:
-    """Where a run of the source at `path` is kept, with these parameters."""
+    """The file of the run of the source at `path` with these parameters."""
     return path.parents[2] / "runs" / path.stem / run_name(given)
 
 
 def own_place(target: Path) -> Path:
-    """Where a run is kept instead of `target` in a repository that the reader may not write."""
+    """The file used instead of `target` if the repository is not writable."""
     return Path.home() / ".efflab" / "runs" / target.parent.name / target.name
 
 
 def writable(target: Path, say: Callable) -> Path:
-    """`target`, or the reader's own place for it, which is said; an `OSError` where both fail."""
+    """`target`, or if that is not writable `own_place`, with a message; `OSError` if neither is."""
     try:
         require_writable(target)
         return target
@@ -214,7 +214,7 @@ def sweep(
     fresh: bool = False,
     say: Callable = print,
 ) -> list[Path]:
-    """Run every combination of `choices`; what a killed sweep had finished is not run again.
+    """Run every combination of `choices`, resuming an earlier sweep that was killed.
 
     `fresh` runs all of them again. Every value is checked before the first kernel starts.
     """
@@ -234,6 +234,6 @@ def sweep(
 
 
 def deciding(verdict: dict) -> str:
-    """A stored verdict's first figure, on which it turns, as "name 24 x"."""
+    """A stored verdict's first, deciding figure, as "name 24 x"."""
     first = verdict["figures"][0]
     return f"{first['name']} {significant(first['value'], 4)} {first['unit']}".strip()

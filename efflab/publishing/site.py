@@ -9,8 +9,8 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from efflab.files import write_atomically
-from efflab.formats import LANGUAGES, PLOTLY
+from efflab.base.files import write_atomically
+from efflab.base.formats import LANGUAGES, PLOTLY
 from efflab.lab.page import CONFIG
 from efflab.publishing.catalog import NOTEBOOKS, built_path, catalog, find
 from efflab.publishing.pages import render
@@ -20,7 +20,7 @@ SCRIPT = "plotly.min.js"
 HEADINGS = {"en": "The notebooks", "zh": "全部笔记本"}
 LEDGER, LEDGER_NAMES = "ledger.html", {"en": "The ledger", "zh": "总账"}
 OTHER = {"en": ("zh/", "中文"), "zh": ("../", "English")}
-"""Where a page of the other language lies, and what that is called."""
+"""Folder of the pages in the other language, and that language's name."""
 
 
 def with_figures(notebook: NotebookNode) -> NotebookNode:
@@ -42,7 +42,7 @@ def figure_div(name: str, data: dict) -> str:
 
 
 def page(path: Path, language: str) -> str:
-    """One built notebook as HTML, with ways back to the index and to the other language."""
+    """One built notebook as HTML, with links to the index and to the other language."""
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(template_name="lab", require_js_url="", jquery_url="")
@@ -51,7 +51,7 @@ def page(path: Path, language: str) -> str:
     resources = {"metadata": {"name": path.stem}}
     html, _ = exporter.from_notebook_node(notebook, resources)
     html = re.sub(r'(href="[^":]*)\.ipynb\b', r"\1.html", html)
-    # MathJax is on the network, which may be slow to say that it is not there.
+    # MathJax comes from the network; async, so that an unreachable one does not block the page.
     html = html.replace('<script src="https:', '<script async src="https:')
     top = "../" if language == "zh" else ""
     html = html.replace("</head>", f'<script src="{top}{SCRIPT}"></script></head>', 1)
@@ -60,13 +60,13 @@ def page(path: Path, language: str) -> str:
 
 
 def other(language: str, name: str) -> dict:
-    """The page of this name in the other language: its address, and that language's name."""
+    """Address of the page of this name in the other language, and that language's name."""
     folder, word = OTHER[language]
     return dict(address=f"{folder}{name}.html", name=word)
 
 
 def ledger(path: Path) -> str | None:
-    """The ledger's page with links to the site's notebooks; None where there is none."""
+    """The ledger's page with links to the site's notebooks; None if it does not exist."""
     if not path.exists():
         return None
     text = path.read_text(encoding="utf-8")
@@ -92,14 +92,14 @@ def build_site(target: Path, *, folder: Path = NOTEBOOKS, say=print) -> Path:
 
     entries = list(catalog(folder).values())
     write_atomically(target / SCRIPT, get_plotlyjs())
-    judged = ledger(folder.parent / "docs" / LEDGER)
-    if judged:
-        write_atomically(target / LEDGER, judged)
+    ledger_page = ledger(folder.parent / "docs" / LEDGER)
+    if ledger_page:
+        write_atomically(target / LEDGER, ledger_page)
     for language in LANGUAGES:
         place = target / ("zh" if language == "zh" else "")
         for entry in entries:
             notebook = built_path(find(entry["name"], folder), language)
             write_atomically(place / f"{entry['name']}.html", page(notebook, language))
             say(f"{language} {entry['name']}.html")
-        write_atomically(place / "index.html", index(language, entries, bool(judged)))
+        write_atomically(place / "index.html", index(language, entries, bool(ledger_page)))
     return target / "index.html"

@@ -1,7 +1,7 @@
-"""One text, two notebooks: reading the sources, and what each language makes of them.
+"""Reads a notebook's source and splits it into an English and a Chinese notebook.
 
-`notebooks/src/NN_name.py` (jupytext's percent format) is what people edit. Its text cells stand
-twice, tagged `en` and `zh`, around shared code cells.
+People edit `notebooks/src/NN_name.py` (jupytext's percent format). It has each text cell twice,
+tagged `en` and `zh`, and shared code cells.
 """
 
 import ast
@@ -14,8 +14,8 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
+from efflab.base.formats import LANGUAGES
 from efflab.errors import require, require_one_of
-from efflab.formats import LANGUAGES
 from efflab.publishing.catalog import built_path
 
 KEPT = ("tags", "jupyter", "editable")
@@ -24,31 +24,31 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 TWIN = {"en": "[Chinese edition](zh/{name}.ipynb)", "zh": "[英文版](../{name}.ipynb)"}
-"""The line under a notebook's heading that leads to the same notebook in the other language."""
+"""The line under a notebook's heading that links to the other language's edition."""
 
 
 def read_source(path: Path) -> NotebookNode:
-    """A source as a notebook that knows its name; its text cells stand in both languages."""
+    """A source as a notebook with its name in the metadata and text cells in both languages."""
     source = jupytext.read(path, fmt="py:percent")
     source.metadata.efflab = {"name": path.stem}
     return source
 
 
 def read_notebook(path: Path) -> NotebookNode:
-    """The notebook in a file; a `ValueError` names a file that holds none."""
+    """The notebook in a file; a `ValueError` names an invalid file."""
     try:
         notebook = nbformat.v4.reads(path.read_text(encoding="utf-8"))
         nbformat.validate(notebook)
     except OSError:
         raise
-    except Exception as error:  # nbformat has no one error for what is no notebook
+    except Exception as error:  # nbformat raises many types for an invalid notebook
         reason = f"{error}".partition("\n")[0][:80] or type(error).__name__
         raise ValueError(f"{path.name} is damaged, no notebook ({reason})") from error
     return notebook
 
 
 def read_built(path: Path) -> NotebookNode:
-    """`read_notebook` of a built one, which can be built again."""
+    """`read_notebook` for a built notebook; the error says how to build it again."""
     try:
         return read_notebook(path)
     except ValueError as error:
@@ -61,7 +61,7 @@ def tags(cell: NotebookNode) -> list[str]:
 
 
 def parameters_cell(notebook: NotebookNode) -> NotebookNode:
-    """The notebook's one cell that is tagged `parameters`."""
+    """The notebook's only cell that is tagged `parameters`."""
     cells = [c for c in notebook.cells if "parameters" in tags(c)]
     require(len(cells) == 1, "parameters cells", len(cells), "exactly one")
     return cells[0]
@@ -74,12 +74,12 @@ def parameters(notebook: NotebookNode) -> dict:
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
-    """Those of its cells that run, in order."""
+    """The notebook's code cells, in order."""
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def is_stub(cell: NotebookNode) -> bool:
-    """Whether the learner is to fill this code cell in."""
+    """Whether this code cell is for the learner to fill in."""
     return cell.cell_type == "code" and "exercise" in tags(cell)
 
 
@@ -91,32 +91,32 @@ def exercise_name(cell: NotebookNode) -> str:
 
 
 def solution(source: NotebookNode, name: str, language: str) -> str:
-    """The code that can stand in the stub of exercise `name`, out of its folded solution."""
-    wanted = {language, "solution", f"ex-{name}"}
-    cells = [c.source for c in source.cells if wanted <= set(tags(c))]
+    """The code for the stub of exercise `name`, from its folded solution."""
+    required = {language, "solution", f"ex-{name}"}
+    cells = [c.source for c in source.cells if required <= set(tags(c))]
     require(len(cells) == 1, f"solutions of {name} in {language}", len(cells), "exactly one")
     blocks = re.findall(r"```python\n(.*?)\n```", cells[0], re.DOTALL)
     require(len(blocks) == 1 and "<details>" in cells[0], name, cells[0], "one folded python block")
     return blocks[0]
 
 
-# A line that ends, and one that begins, with a Chinese character or punctuation mark.
+# A line break between two Chinese characters or punctuation marks.
 CHINESE_BREAK = re.compile(r"(?<=[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef])\n(?=[\u4e00-\u9fff])")
 
 
 def join_lines(text: str) -> str:
     """Chinese prose without its line breaks, which a page would show as spaces.
 
-    >>> joined("核心，\\n随长度增长")
+    >>> join_lines("核心，\\n随长度增长")
     '核心，随长度增长'
     """
     return CHINESE_BREAK.sub("", text)
 
 
 def link_twin(text: str, name: str, language: str) -> str:
-    """A notebook's first text with the link to its twin under the heading.
+    """A notebook's first text with a link to the other edition under the heading.
 
-    >>> linked("# A title\\n\\nText", "03_windows", "en")
+    >>> link_twin("# A title\\n\\nText", "03_windows", "en")
     '# A title\\n\\n[Chinese edition](zh/03_windows.ipynb)\\n\\nText'
     """
     heading, _, rest = text.partition("\n")
@@ -157,9 +157,9 @@ def solve(notebook: NotebookNode, source: NotebookNode, language: str) -> None:
 
 
 def differences(path: Path, language: str) -> list[str]:
-    """In which cells the built notebook says something else than its source; [] when in step.
+    """The cells in which the built notebook differs from its source, one per line; [] if none.
 
-    Compares type, source and tags: never times of files, and no outputs.
+    Compares type, source and tags, but neither outputs nor file times.
     """
     target = built_path(path, language)
     if not target.exists():

@@ -1,4 +1,4 @@
-"""What the commands print: on any terminal, in any encoding, and when something is in the way."""
+"""Printing for the commands: on any terminal, in any encoding, errors included."""
 
 import codecs
 import errno
@@ -8,15 +8,15 @@ import sys
 import unicodedata
 from pathlib import Path
 
-from efflab.files import PART
+from efflab.base.files import PART
 
 LONGEST_LINE = 600
-"""Characters of a message's line; what a value of a megabyte says stands at its ends."""
+"""Most characters of a message's line; longer ones are cut in the middle."""
 LOOKALIKES = str.maketrans(
     {"—": "-", "–": "-", "−": "-", "×": "x", "·": "*", "≤": "<=", "≥": ">=", "≈": "~", "→": "->"}
     | dict(zip("“”‘’", "\"\"''", strict=True))
 )
-"""Letters for those that a terminal may lack; accents go by themselves."""
+"""ASCII replacements for characters that a terminal may lack; accents are dropped separately."""
 ELSEWHERE = "it cannot be written here; start efflab in a copy of the repository that you may write"
 REMEDIES = {
     errno.ENOSPC: "free some space and start it again: what was finished is kept",
@@ -30,7 +30,7 @@ STOPPED = "stopped; what was finished is kept, and the same command goes on from
 
 
 def use_any_encoding() -> None:
-    """From here on no letter is beyond standard output and error: the nearest stands for it."""
+    """From here on, characters that stdout or stderr cannot encode are replaced by similar ones."""
     codecs.register_error("nearest", _nearest)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -44,7 +44,7 @@ def _nearest(error: UnicodeEncodeError) -> tuple[str, int]:
 
 
 def usable_language(language: str) -> str:
-    """`language`, or "en" with a word about it where the terminal has no Chinese letters."""
+    """`language`, or "en" with a note on stderr if the terminal cannot encode Chinese."""
     encoding = sys.stdout.encoding or "utf-8"
     try:
         ("中文" if language == "zh" else "").encode(encoding)
@@ -56,7 +56,7 @@ def usable_language(language: str) -> str:
 
 
 def say_error(error: BaseException) -> None:
-    """One line on standard error, or as many as the message has; it may itself not be writable."""
+    """Print an error's message on stderr, which may itself not be writable."""
     try:
         print(f"efflab: {words(error)}", file=sys.stderr, flush=True)
     except OSError:
@@ -64,7 +64,7 @@ def say_error(error: BaseException) -> None:
 
 
 def words(error: BaseException) -> str:
-    """What to tell of an error, and what to do about it."""
+    """An error's message with a remedy."""
     if isinstance(error, KeyboardInterrupt):
         return STOPPED
     if isinstance(error, ImportError):
@@ -77,7 +77,7 @@ def words(error: BaseException) -> str:
 
 
 def _file(name) -> str:
-    """A file as the reader knows it: from here, and without what marks it as unfinished."""
+    """A file's name for the reader: relative, and without the suffix of unfinished files."""
     path = Path(PART.sub("", os.fsdecode(name)))
     try:
         return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
@@ -94,9 +94,9 @@ def _shorten(text: str) -> str:
 
 
 def flush() -> None:
-    """Write what standard output still holds, so that a full disk is heard of while one can say so.
+    """Flush stdout, so that a full disk is reported while that is still possible.
 
-    Python itself would try once more at its end, where nobody can: so nothing more goes there.
+    Python would flush again at exit, where an error cannot be handled, so stdout is silenced then.
     """
     try:
         sys.stdout.flush()
@@ -106,7 +106,7 @@ def flush() -> None:
 
 
 def silence(stream) -> None:
-    """Lead a stream to nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+    """Redirect a stream to the null device."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)

@@ -1,24 +1,24 @@
-"""Trust the notebooks as they are shipped: JupyterLab drops an untrusted one's explorers at reload.
+"""Signs the shipped notebooks as trusted: JupyterLab drops an untrusted one's explorers on reload.
 
-`efflab lab` starts it beside JupyterLab, as `python -m efflab.publishing.trust`.
+`efflab lab` starts this together with JupyterLab, as `python -m efflab.publishing.trust`.
 """
 
 import subprocess
 from pathlib import Path
 
-from efflab.json_files import read_json
+from efflab.base.json_files import read_json
 from efflab.publishing.catalog import ROOT
 
 
 def unchanged_notebooks(root: Path = ROOT) -> list[Path]:
-    """The notebooks that git has and that nobody has changed; none where there is no git."""
+    """The notebooks that git tracks and that are unchanged; [] without git."""
     tracked = _git(root, "ls-files", "-z", "--", "notebooks/*.ipynb")
     changed = set(_git(root, "diff", "--name-only", "-z", "HEAD", "--", "notebooks"))
     return [root / name for name in tracked if name not in changed]
 
 
 def _git(root: Path, *arguments: str) -> list[str]:
-    """The names that git answers, by zero bytes; none where it has no answer."""
+    """The NUL-separated names in git's output; [] if it fails."""
     try:
         output = subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):

@@ -1,4 +1,4 @@
-"""What a build costs: seconds and peak memory of each notebook, kept in data/builds.json."""
+"""The cost of a build: seconds and peak memory of each notebook, stored in data/builds.json."""
 
 import json
 import threading
@@ -7,21 +7,21 @@ from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 
-from efflab.busy import BUSY_CORES, busy_cores
+from efflab.base.busy import BUSY_CORES, busy_cores
+from efflab.base.files import update
+from efflab.base.json_files import parse_file
+from efflab.base.stored import require_keys
 from efflab.errors import require, require_number
 from efflab.experiments.form import require_machine
-from efflab.files import update
-from efflab.json_files import parse_file
 from efflab.rules import require_type
-from efflab.stored import require_keys
 
 ENTRY = {"seconds", "peak_mb", "machine", "date"}
 GROWN = 2.0
-"""A notebook that takes more than this many times its recorded share is warned about."""
+"""A notebook that takes more than this many times its recorded share causes a warning."""
 
 
 def require_idle() -> None:
-    """Refuse to go on while the machine is busy, since notebooks measure times."""
+    """Refuse a busy machine, since notebooks measure times."""
     allowed = f"at most {BUSY_CORES} cores in use by others, since notebooks measure times; "
     cores = round(busy_cores(), 2)
     require(cores <= BUSY_CORES, "busy cores", cores, allowed + "--busy builds all the same")
@@ -29,26 +29,26 @@ def require_idle() -> None:
 
 @contextmanager
 def watching_memory(every_seconds: float = 0.2):
-    """Yields an object with the `peak_bytes` that this process's children held at most.
+    """Yields an object whose `peak_bytes` is the peak memory of this process's children.
 
-    Resident memory, summed over the kernel and all that it started, save the browser that draws a
-    build's pictures, which no reader needs.
+    Resident memory, summed over the kernel and its children, without the browser that draws a
+    build's pictures, which readers do not need.
     """
     import psutil
 
-    found, stop = SimpleNamespace(peak_bytes=0), threading.Event()
+    memory, stop = SimpleNamespace(peak_bytes=0), threading.Event()
 
     def watch():
         me = psutil.Process()
         while not stop.is_set():
             resident = sum(map(_resident_bytes, me.children(recursive=True)))
-            found.peak_bytes = max(found.peak_bytes, resident)
+            memory.peak_bytes = max(memory.peak_bytes, resident)
             stop.wait(every_seconds)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield found
+        yield memory
     finally:
         stop.set()
         thread.join()
@@ -64,11 +64,11 @@ def _resident_bytes(process) -> int:
 
 
 def entry(seconds: float, peak_bytes: int) -> dict:
-    """What is kept of one build: seconds in cells, peak MB, machine and date."""
+    """A build's entry: seconds in cells, peak MB, machine and date."""
     from efflab.experiments.provenance import machine
 
-    took = dict(seconds=round(seconds, 1), peak_mb=round(peak_bytes / 1e6))
-    return took | dict(machine=machine(), date=date.today().isoformat())
+    cost = dict(seconds=round(seconds, 1), peak_mb=round(peak_bytes / 1e6))
+    return cost | dict(machine=machine(), date=date.today().isoformat())
 
 
 def read_builds(path: Path) -> dict[str, dict]:
@@ -80,24 +80,24 @@ def _builds(text: str, name: str) -> dict[str, dict]:
     return parse_file(text, name, check=_require_builds, remedy="restore or delete it")
 
 
-def _require_builds(found: dict) -> None:
-    for name, build in found.items():
+def _require_builds(builds: dict) -> None:
+    for name, build in builds.items():
         require_keys(name, build, ENTRY)
         for key in ("seconds", "peak_mb"):
             require_number(f"{name}: {key}", build[key])
-        if not isinstance(build["machine"], str):  # an old entry names its CPU alone
+        if not isinstance(build["machine"], str):  # an old entry has only the CPU's name
             require_machine(f"{name}: machine", build["machine"])
         require_type(f"{name}: date", build["date"], str)
 
 
 def warnings_about(before: dict[str, dict], now: dict[str, dict]) -> list[str]:
-    """Which of the builds of `now` take more than `GROWN` times their recorded share of the total.
+    """Warnings for builds of `now` that take over `GROWN` times their recorded share of the total.
 
-    Shares, not seconds, as another machine takes longer for all of them.
+    Shares, not seconds, since a slower machine takes longer for all of them.
     """
     after = before | now
     totals = (sum(e["seconds"] for e in builds.values()) for builds in (after, before))
-    total, old_total = (seconds or 1.0 for seconds in totals)  # a toy takes no time
+    total, old_total = (seconds or 1.0 for seconds in totals)  # tests' notebooks take no time
     lines = []
     for name in sorted(now.keys() & before.keys()):
         share = now[name]["seconds"] / total
@@ -111,8 +111,8 @@ def warnings_about(before: dict[str, dict], now: dict[str, dict]) -> list[str]:
 def keep_builds(path: Path, now: dict[str, dict]) -> None:
     """Add the builds of `now` to data/builds.json."""
 
-    def added(text: str | None) -> str:
+    def add(text: str | None) -> str:
         builds = {} if text is None else _builds(text, path.name)
         return json.dumps(dict(sorted((builds | now).items())), indent=1) + "\n"
 
-    update(path, added)
+    update(path, add)

@@ -1,9 +1,9 @@
 """Attention whose heads learn how far back to look (Sukhbaatar et al. 2019).
 
-"Adaptive Attention Span in Transformers": head h weighs a key that is x tokens back by the soft
-mask m(x) = clamp((ramp + span_h - x) / ramp, 0, 1) before the softmax is normalized, and a penalty
-on the spans makes long ones pay. The span belongs to the head, not to the input; in the paper's
-extension, `dynamic`, each token computes its own. What no head reaches is not computed.
+"Adaptive Attention Span in Transformers": head h weights a key that is x tokens back by the soft
+mask m(x) = clamp((ramp + span_h - x) / ramp, 0, 1) before the softmax is normalized, and the loss
+penalizes long spans. Each head has one span; in the paper's extension, `dynamic`, each token
+computes its own. Keys that no head reaches are not computed.
 Shapes: B batch, T tokens, C channels, H heads, D channels of a head, n blocks of queries.
 """
 
@@ -20,7 +20,7 @@ from efflab.model import Attention
 from efflab.rules import Count, Size
 from efflab.tensors import Hidden, Numbers, Visible
 
-BLOCK = 32  # queries that look at one window of keys together
+BLOCK = 32  # queries that share one window of keys
 
 
 @check_arguments
@@ -35,7 +35,7 @@ def soft_mask(distance: Numbers, span: Numbers, ramp: Size) -> Tensor:
 
 
 def _require_pairs(distance: Tensor, name: str, span: Tensor) -> None:
-    """Distances that can be subtracted from spans: numbers, of a shape that broadcasts."""
+    """Distances must be numbers, of a shape that broadcasts with that of the spans."""
     require(distance.dtype != torch.bool, "distance.dtype", distance.dtype, "numbers")
     shapes = [tuple(reversed(x.shape)) for x in (distance, span)]
     fits = all(a == b or 1 in (a, b) for a, b in zip(*shapes, strict=False))
@@ -49,10 +49,10 @@ def _require_pairs(distance: Tensor, name: str, span: Tensor) -> None:
 class AdaptiveSpanAttention(Attention):
     """Causal self-attention with learned spans: (B,T,C) -> (B,T,C).
 
-    Keys 0 to max_span - 1 tokens back can be seen. Spans start at `initial` x max_span tokens.
-    After a forward pass `spans` holds those it used, in tokens: (1,1,H), or (B,T,H) where
-    `dynamic`; `reach` is the number of keys that its widest one made it compute.
-    Positions come from the model's embedding, not from relative ones as published.
+    Keys 0 to max_span - 1 tokens back are visible. Spans start at `initial` x max_span tokens.
+    After a forward pass `spans` holds the spans used, in tokens: (1,1,H), or (B,T,H) if `dynamic`;
+    `reach` is the number of keys computed per query, which the widest span decides.
+    Unlike the paper's, positions are the model's absolute embeddings, not relative ones.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class AdaptiveSpanAttention(Attention):
         require(0 <= initial <= 1, "initial", initial, "a share of max_span, 0 to 1")
         super().__init__(d_model, n_head, causal=True)
         self.max_span, self.ramp, self.dynamic = max_span, ramp, dynamic
-        # a share of max_span, so that a step of Adam's means the same for any max_span
+        # a share of max_span, so that Adam's step size means the same for any max_span
         self.share = nn.Parameter(torch.full((n_head,), float(initial)))
         self.predict = nn.Linear(d_model, n_head, bias=False) if dynamic else None
         self.spans: Any = None  # a tensor once a forward has run
@@ -99,7 +99,7 @@ class AdaptiveSpanAttention(Attention):
         q, k, v = self.heads(x)
         self.spans = self.find_spans(x)
         self.reach = reach = min(math.ceil(self.spans.max().item() + self.ramp), self.max_span, T)
-        # without a block to leave out, one block of all queries
+        # if blocks would save nothing, use one block of all queries
         block, before = (BLOCK, reach - 1) if BLOCK + reach - 1 < T else (T, 0)
         n_blocks = -(-T // block)
         after = n_blocks * block - T
@@ -129,17 +129,17 @@ class AdaptiveSpanAttention(Attention):
             spans = F.pad(spans, (0, n_blocks * block - spans.shape[2]))
             spans = spans.unflatten(2, (n_blocks, block))[..., None]
             log_m = self.log_soft_mask(distance, spans)
-        else:  # a value a distance, not one a pair
+        else:  # one logarithm per distance instead of one per pair
             log_m = self.log_soft_mask(column, spans).index_select(
                 -1, distance.clamp_min(0).flatten()
             )
             log_m = log_m.unflatten(-1, distance.shape)[:, :, None]
         first = torch.arange(n_blocks, device=device)[:, None, None] * block - before
-        seen = (distance >= 0) & (first + column >= 0)  # (n,block,width): not ahead, not padding
-        return torch.where(seen, log_m, -torch.inf)
+        visible = (distance >= 0) & (first + column >= 0)  # (n,block,width): no future, no padding
+        return torch.where(visible, log_m, -torch.inf)
 
     def log_soft_mask(self, distance: Numbers, spans: Tensor) -> Tensor:
-        """log of the soft mask; minus infinity where no weight is left, with a gradient of zero."""
+        """log of the soft mask; minus infinity, with a gradient of zero, where the mask is 0."""
         _require_pairs(distance, "spans", spans)
         m = soft_mask(distance, spans, self.ramp)
         return (
@@ -149,9 +149,9 @@ class AdaptiveSpanAttention(Attention):
 
 @check_arguments
 def from_attention(attention: Attention, max_span: Size, **options: Any) -> AdaptiveSpanAttention:
-    """Adaptive spans around a trained causal attention's weights; `options` as the class takes.
+    """Adaptive-span attention with a causal attention's weights; `options` are the class's.
 
-    With `initial=1` and max_span tokens at most it computes what the attention did.
+    With `initial=1` and at most max_span tokens it computes what the attention did.
     """
     require(attention.causal, "attention.causal", False, "a causal attention")
     d_model = attention.out.out_features
@@ -169,10 +169,10 @@ def span_layers(model: nn.Module) -> list[AdaptiveSpanAttention]:
 
 @check_arguments
 def learned_spans(model: nn.Module) -> Tensor:
-    """The spans of the last forward in tokens, (layers, heads); dynamic ones averaged over it.
+    """The spans of the last forward pass in tokens, (layers, heads); dynamic ones as their mean.
 
-    The gradient flows: the paper's penalty is a weight times `learned_spans(model).mean(1).sum()`,
-    each layer's mean over its heads, summed over the layers.
+    They carry gradients: the paper's penalty is a weight times
+    `learned_spans(model).mean(1).sum()`, each layer's mean over its heads, summed over layers.
     """
     layers = span_layers(model)
     require(bool(layers), "model", type(model).__name__, "a model with AdaptiveSpanAttention")
@@ -182,9 +182,9 @@ def learned_spans(model: nn.Module) -> Tensor:
 
 @check_arguments
 def span_flops(d_model: Size, reach: int, n_tokens: int) -> int:
-    """FLOPs (2 per multiply-accumulate) of one layer's forward: four projections, reach keys.
+    """FLOPs (2 per multiply-accumulate) of one layer's forward pass: four projections, the scores.
 
-    `reach` counts the keys of a query: `n_tokens` gives plain attention's full, unmasked scores.
+    `reach` is the number of keys per query: `n_tokens` gives plain attention's full scores.
     """
     require_int("n_tokens", n_tokens)
     require(0 <= reach <= n_tokens, "reach", reach, f"0 to n_tokens={n_tokens}")

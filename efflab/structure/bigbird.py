@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from efflab.arguments import check_arguments
+from efflab.base.threads import map_on_threads
 from efflab.errors import require, require_int
 from efflab.rules import Count, Size
 from efflab.tensors import Heads, Hidden, Integers, Layout
-from efflab.threads import map_on_threads
 
 
 @check_arguments
@@ -48,15 +48,15 @@ def bigbird_layout(
 
 @check_arguments
 def token_mask(layout: Layout, block_size: Size) -> Tensor:
-    """The layout token by token, (T,T) bool with T = n_blocks * block_size: for pictures."""
+    """The layout per token, (T,T) bool with T = n_blocks * block_size: for pictures."""
     return layout.repeat_interleave(block_size, 0).repeat_interleave(block_size, 1)
 
 
 @check_arguments
 def hops(layout: Layout) -> Tensor:
-    """How many layers it takes a row's block to hear from a column's: (n_blocks, n_blocks) int64.
+    """Number of layers until a column's block reaches a row's block: (n_blocks, n_blocks) int64.
 
-    One layer carries information along one visible pair; -1 where no number of layers does.
+    One layer passes information along each visible pair; -1 if no number of layers suffices.
     """
     n_blocks = len(layout)
     reached = torch.eye(n_blocks, dtype=torch.bool)
@@ -87,8 +87,8 @@ def block_sparse_attention(q: Heads, k: Heads, v: Heads, layout: Layout, block_s
     fits = T > 0 and T % block_size == 0
     require(fits, "q.shape", tuple(q.shape), f"T a multiple of block_size={block_size}")
     square = layout.shape == (n_blocks, n_blocks) and layout.dtype == torch.bool
-    given = f"{layout.dtype} {tuple(layout.shape)}"
-    require(square, "layout", given, f"a bool tensor of shape {(n_blocks, n_blocks)}")
+    actual = f"{layout.dtype} {tuple(layout.shape)}"
+    require(square, "layout", actual, f"a bool tensor of shape {(n_blocks, n_blocks)}")
     blind = (~layout.any(1)).nonzero()[:, 0].tolist()
     require(not blind, "layout's empty rows", blind, "at least one key block in each row")
     blocks = (x.reshape(B * H * n_blocks, block_size, D) for x in (q, k, v))
@@ -96,25 +96,25 @@ def block_sparse_attention(q: Heads, k: Heads, v: Heads, layout: Layout, block_s
 
 
 GATHERED_BYTES = 2 * 2**20
-"""Of the keys and values that one call of the kernel has copied side by side: few enough to stay in
-a core's cache until they are used, and in memory that the process has already."""
+"""Keys and values gathered for one call of the kernel: small enough to stay in a core's cache until
+used, and to reuse memory that the process already has."""
 
 
 class Piece(NamedTuple):
-    """One call of the kernel: rows of queries, and what they see, among all heads' blocks."""
+    """One call of the kernel: query blocks and their key blocks, indices into all heads' blocks."""
 
     queries: Tensor
-    keys: Tensor | slice  # row after row, or a whole head as it lies
-    n_rows: int  # of the batch: each block of queries is one, or all of them together
+    keys: Tensor | slice  # row after row, or all of a head's blocks
+    n_rows: int  # batch size of the call: one row per query block, or one for all
 
 
 @check_arguments
 def pieces(layout: Layout, n_heads: Size, block_bytes: Size) -> Iterator[Piece]:
-    """The calls that make up the layout, equally many key blocks to a row in each."""
-    n_blocks, seen = len(layout), layout.sum(1)
+    """The calls that cover the layout; in each, all rows see the same number of key blocks."""
+    n_blocks, n_seen = len(layout), layout.sum(1)
     first = torch.arange(n_heads, device=layout.device)[:, None] * n_blocks
-    for count in seen.unique().tolist():
-        group = (seen == count).nonzero()[:, 0]
+    for count in n_seen.unique().tolist():
+        group = (n_seen == count).nonzero()[:, 0]
         rows = first + group  # (heads, rows of the group)
         if count == n_blocks:  # all keys of a head, nothing to gather
             for i, own in enumerate(rows):
@@ -128,13 +128,13 @@ def pieces(layout: Layout, n_heads: Size, block_bytes: Size) -> Iterator[Piece]:
 
 @check_arguments
 def blocks_at(x: Hidden, at: Integers | slice) -> Tensor:
-    """The blocks of x (n, block, D) at these places: a view of a slice, a copy of a list."""
+    """The blocks of x (n, block, D) at these indices: a view for a slice, else a copy."""
     return x[at] if isinstance(at, slice) else x.index_select(0, at)
 
 
 @check_arguments
 def attend(q: Hidden, k: Hidden, v: Hidden, n_rows: Size) -> Tensor:
-    """The ordinary kernel on blocks (n, block, D) that form `n_rows` rows; the shape of q."""
+    """The ordinary attention kernel on blocks (n, block, D) as `n_rows` rows; returns q's shape."""
     y = F.scaled_dot_product_attention(*(x.view(1, n_rows, -1, x.shape[-1]) for x in (q, k, v)))
     return y.view(q.shape)
 
@@ -142,7 +142,7 @@ def attend(q: Hidden, k: Hidden, v: Hidden, n_rows: Size) -> Tensor:
 class _BlockSparse(torch.autograd.Function):
     """q, k, v (heads * n_blocks, block, D) -> the same shape.
 
-    What was gathered is gathered again in the backward pass instead of being kept for it.
+    The backward pass gathers keys and values again instead of storing the copies.
     """
 
     @staticmethod
@@ -151,12 +151,12 @@ class _BlockSparse(torch.autograd.Function):
         ctx.pieces = list(pieces(layout, n_heads, q[0].nbytes))
         y = torch.empty_like(q)
 
-        def answer(piece: Piece) -> None:
+        def fill_output(piece: Piece) -> None:
             own, keys, n_rows = piece
             output = attend(q.index_select(0, own), blocks_at(k, keys), blocks_at(v, keys), n_rows)
             y.index_copy_(0, own, output)
 
-        for _ in map_on_threads(answer, ctx.pieces):
+        for _ in map_on_threads(fill_output, ctx.pieces):
             pass
         return y
 
@@ -169,14 +169,14 @@ class _BlockSparse(torch.autograd.Function):
         def gradients(piece: Piece) -> tuple[Tensor, ...]:
             own, keys, n_rows = piece
             parts = q.index_select(0, own), blocks_at(k, keys), blocks_at(v, keys)
-            inputs = queries, seen, values = [x.detach().requires_grad_() for x in parts]
+            inputs = queries, block_keys, values = [x.detach().requires_grad_() for x in parts]
             with torch.enable_grad():
-                y = attend(queries, seen, values, n_rows)
+                y = attend(queries, block_keys, values, n_rows)
             return torch.autograd.grad(y, inputs, dy.index_select(0, own))
 
-        # summed here, in order: threads would add to the same keys at once
-        found = map_on_threads(gradients, ctx.pieces)
-        for (own, keys, _), (of_q, of_k, of_v) in zip(ctx.pieces, found, strict=True):
+        # summed on this thread, in order: several would add to the same keys at once
+        grads = map_on_threads(gradients, ctx.pieces)
+        for (own, keys, _), (of_q, of_k, of_v) in zip(ctx.pieces, grads, strict=True):
             dq.index_copy_(0, own, of_q)
             for total, part in ((dk, of_k), (dv, of_v)):
                 if isinstance(keys, slice):

@@ -2,8 +2,8 @@
 
 "Pay Less Attention with Lightweight and Dynamic Convolutions": each head mixes the `kernel_size`
 tokens around a position with weights that a softmax makes sum to one. Lightweight convolutions
-learn these weights once; dynamic ones compute them anew from the token at the position. How far a
-position sees is `kernel_size` in both, whatever the input. Shapes: B batch, T tokens, C channels,
+learn these weights; dynamic ones compute them from the token at each position. Both see
+`kernel_size` tokens, whatever the input. Shapes: B batch, T tokens, C channels,
 H heads, R = C / H channels of a head, k taps of a kernel.
 """
 
@@ -20,7 +20,7 @@ from efflab.rules import Size
 from efflab.tensors import Hidden, Numbers, Visible
 
 Kernels = Annotated[Tensor, "floats", "(B, T, H, k)"]
-BLOCK = 32  # positions convolved in one product: longer wastes arithmetic, shorter wastes calls
+BLOCK = 32  # positions per product: more waste arithmetic on zeros, fewer need more calls
 
 
 @check_arguments
@@ -42,11 +42,11 @@ def band_matrix(kernels: Numbers) -> Tensor:
 
 @check_arguments
 def convolve(x: Hidden, kernels: Kernels, causal: bool) -> Tensor:
-    """Convolve x (B,T,C) with one kernel a position and head, (B,T,H,k), or one a head, (1,1,H,k).
+    """Convolve x (B,T,C) with a kernel per position and head, (B,T,H,k), or per head, (1,1,H,k).
 
     Tap j of position i reads x at i - k + 1 + j (causal) or i - k // 2 + j (centred, equation 1);
-    outside the sequence x is zero. A block of positions is one small band matrix product, so the
-    arithmetic is (BLOCK + k - 1) / k times the k multiply-accumulates a value that it needs.
+    outside the sequence x is zero. A block of positions is one product with a band matrix, which
+    takes (BLOCK + k - 1) / k times the k multiply-accumulates per value that are needed.
     """
     T, (H, k) = x.shape[1], kernels.shape[2:]
     n_blocks = -(-T // BLOCK)
@@ -78,11 +78,11 @@ class _Convolution(nn.Module):
         self.out = nn.Linear(d_model, d_model)
 
     def gated(self, x: Hidden) -> Tensor:
-        """What is convolved: one half of the projection times the other's sigmoid, (B,T,C)."""
+        """The values to convolve: half of the projection times the sigmoid of the rest, (B,T,C)."""
         return F.glu(self.into(x), dim=-1)
 
     def forward(self, x: Hidden, mask: Visible | None = None) -> Tensor:
-        """(B,T,C) -> (B,T,C). `mask` (B,1,1,T), True = a real token; the others count as zero."""
+        """(B,T,C) -> (B,T,C). `mask` (B,1,1,T), True = a real token; others are set to zero."""
         values = self.gated(x)
         if mask is not None:
             key_mask = mask.dim() == 4 and mask.shape[1:3] == (1, 1)
@@ -93,11 +93,11 @@ class _Convolution(nn.Module):
 
 @check_arguments
 class LightweightConv(_Convolution):
-    """A kernel a head, the same at every position (equation 3): (B,T,C) -> (B,T,C)."""
+    """One kernel per head, the same at every position (equation 3): (B,T,C) -> (B,T,C)."""
 
     def __init__(self, d_model: Size, n_head: Size, kernel_size: Size, causal: bool = True):
         super().__init__(d_model, n_head, kernel_size, causal)
-        # three dimensions, as a convolution's weight: optimizers for matrices leave it alone
+        # three dimensions, like a convolution's weight, so that Muon, for matrices, skips it
         self.weight = nn.Parameter(torch.empty(n_head, 1, kernel_size))
         nn.init.xavier_uniform_(self.weight)
 
@@ -108,7 +108,7 @@ class LightweightConv(_Convolution):
 
 @check_arguments
 class DynamicConv(_Convolution):
-    """A kernel a head and position, a linear function of its token (equation 4)."""
+    """One kernel per head and position, a linear function of its token (equation 4)."""
 
     def __init__(self, d_model: Size, n_head: Size, kernel_size: Size, causal: bool = True):
         super().__init__(d_model, n_head, kernel_size, causal)
@@ -124,8 +124,8 @@ class DynamicConv(_Convolution):
 def replace_attention(model: nn.Module, make: Callable[[nn.Module], nn.Module]) -> nn.Module:
     """Put `make(attention)` in place of every layer's attention, in place; returns the model.
 
-    `make` is given the `efflab.model.Attention` that stands there (its `n_head`, `causal` and
-    weights). Layers that shared an attention share what replaces it.
+    `make` gets the `efflab.model.Attention` to replace (its `n_head`, `causal` and weights).
+    Layers that shared an attention share its replacement.
     """
     replacements: dict[nn.Module, nn.Module] = {}
     for layer in model.layers:
@@ -141,8 +141,8 @@ def conv_flops(
 ) -> int:
     """FLOPs (2 per multiply-accumulate) of one layer's forward on `n_tokens` tokens.
 
-    Linear in the tokens: three C x C projections, the taps, and where dynamic the kernels' own
-    prediction. The arithmetic that the method needs, not what blocks of it add.
+    Linear in the tokens: three C x C projections, the taps, and if `dynamic` the prediction of the
+    kernels. The extra arithmetic of band matrices is not counted.
     """
     require_int("n_tokens", n_tokens)
     predict = d_model * n_head * kernel_size if dynamic else 0

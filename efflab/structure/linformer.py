@@ -40,7 +40,7 @@ class LinformerAttention(Attention):
         super().__init__(d_model, n_head)
         self.max_len, self.k = max_len, k
         shape = (n_head if share == "none" else 1, k, max_len)
-        # this spread keeps the size of a projected key's entries what a key's are
+        # with this scale, a summary's entries are as large as a key's
         self.E = nn.Parameter(torch.randn(shape) * max_len**-0.5)
         self.F = self.E if share == "kv" else nn.Parameter(torch.randn(shape) * max_len**-0.5)
 
@@ -53,7 +53,7 @@ class LinformerAttention(Attention):
             allowed = "(B, 1, 1, T): the summaries mix all tokens, so no query can skip some"
             fits = mask.dim() == 4 and mask.shape[2] == 1
             require(fits, "mask.shape", tuple(mask.shape), allowed)
-            visible = mask.transpose(-1, -2)  # (B,1,T,1): padding adds nothing to a summary
+            visible = mask.transpose(-1, -2)  # (B,1,T,1): zeros, so padding adds nothing
             k, v = k * visible, v * visible
         y = linformer_attention(q, k, v, self.E[..., :T], self.F[..., :T])
         return self.out(y.transpose(1, 2).flatten(2))
@@ -77,7 +77,7 @@ def linformer_attention(q: Heads, k: Heads, v: Heads, E: Tensor, F: Tensor) -> T
 def from_attention(
     attention: Attention, max_len: Size, k: Size, share: str = "none"
 ) -> LinformerAttention:
-    """A Linformer layer with the projections of a plain one; E and F are random, to be learned.
+    """A Linformer layer with a plain layer's projections; E and F are random, to be trained.
 
     A causal layer is a `ValueError`: no choice of E and F hides the future.
     """
@@ -92,9 +92,9 @@ def from_attention(
 
 @check_arguments
 def linformer(model: Transformer, max_len: Size, k: Size, share: str = "none") -> Transformer:
-    """A copy of the encoder with every attention replaced by `from_attention`.
+    """A copy of the encoder with every attention converted by `from_attention`.
 
-    Sub-blocks that layers share stay shared. A causal model is a `ValueError`.
+    Shared sub-blocks stay shared. A causal model is a `ValueError`.
     """
     model = copy.deepcopy(model)
     blocks = {id(layer.attention): layer.attention for layer in model.layers}
@@ -112,7 +112,7 @@ def linformer_params(n_head: Size, max_len: Size, k: Size, share: str = "none") 
 
 @check_arguments
 def attention_flops(seq_len: Size, d_model: Size) -> int:
-    """Full attention's scores and weighted sum, one sequence and layer, 2 a multiply-add."""
+    """FLOPs of full attention's scores and weighted sum for one sequence and layer."""
     return 4 * seq_len**2 * d_model
 
 
@@ -120,6 +120,6 @@ def attention_flops(seq_len: Size, d_model: Size) -> int:
 def linformer_flops(seq_len: Size, k: Size, d_model: Size) -> int:
     """The same for Linformer: E K and F V, then scores and weighted sum over k summaries.
 
-    Half of it makes the summaries, so it equals full attention's at k = seq_len / 2.
+    The summaries are half of it, so it equals full attention's at k = seq_len / 2.
     """
     return 8 * seq_len * k * d_model

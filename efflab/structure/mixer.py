@@ -30,7 +30,7 @@ def n_patches(image_size: int, patch_size: int) -> int:
 @check_arguments
 @dataclass(frozen=True)
 class MixerConfig:
-    """The sizes of an `MLPMixer`, and its arguments: `MLPMixer(**vars(config))`.
+    """The sizes of an `MLPMixer`, which are also its arguments: `MLPMixer(**vars(config))`.
 
     `d_token` and `d_channel` are the hidden widths of the two perceptrons. `n_classes=0` leaves
     the classifier out, as the paper's counts do.
@@ -96,7 +96,7 @@ class MixerLayer(nn.Module):
 class MLPMixer(nn.Module):
     """Images (B, channels, image_size, image_size) -> logits (B, n_classes).
 
-    The arguments are those of `MixerConfig`. Without a classifier the answer is the pooled vector
+    The arguments are those of `MixerConfig`. Without a classifier it returns the pooled vector
     (B,C).
 
     >>> MLPMixer(8, 2, 2, 32, 16, 64, 10, channels=1)(torch.zeros(3, 1, 8, 8)).shape
@@ -124,7 +124,7 @@ class MLPMixer(nn.Module):
 
 @check_arguments
 def mixer_params(config: MixerConfig) -> int:
-    """Parameters of that `MLPMixer`, without building it."""
+    """Parameters of the `MLPMixer` of this config, without building it."""
     S, C = config.n_patches, config.d_model
     embedding = (config.channels * config.patch_size**2 + 1) * C
     token = 2 * S * config.d_token + config.d_token + S
@@ -135,16 +135,16 @@ def mixer_params(config: MixerConfig) -> int:
 
 @check_arguments
 def mixer_layer_flops(config: MixerConfig) -> int:
-    """Matrix products of one layer on one image, 2 a multiply-accumulate."""
+    """FLOPs (2 per multiply-accumulate) of one layer's matrix products on one image."""
     return 4 * config.n_patches * config.d_model * (config.d_token + config.d_channel)
 
 
 @check_arguments
 def mixer_flops(config: MixerConfig) -> int:
-    """Matrix products of one image's forward pass, 2 a multiply-accumulate.
+    """FLOPs (2 per multiply-accumulate) of the matrix products of one image's forward pass.
 
-    Linear in the number of patches while `d_token` stays, as the paper says; the token-mixing
-    *parameters* grow with it too, which attention's do not.
+    Linear in the number of patches for a fixed `d_token`, as the paper says; the token-mixing
+    *parameters* grow with it too, unlike attention's.
     """
     embedding = config.n_patches * config.channels * config.patch_size**2 * config.d_model
     head = config.d_model * config.n_classes
@@ -156,17 +156,16 @@ def mixer_flops(config: MixerConfig) -> int:
 def enlarge(mixer: MLPMixer, factor: int) -> MLPMixer:
     """The same network for images `factor` times as large a side (paper, appendix C).
 
-    The patches fall into factor^2 groups, each an evenly spread copy of the old grid, and the
-    new token-mixing weights are block-diagonal: every group passes through the old perceptron,
-    whose bias and hidden units are repeated. Parameters of that part grow by factor^4. Groups
-    are every factor-th patch in both directions, so that each still shows the whole picture.
+    The patches form factor^2 groups, each every factor-th patch in both directions, so that each
+    still covers the whole image. The new token-mixing weights are block-diagonal: every group
+    passes through a copy of the old perceptron. Parameters of that part grow by factor^4.
     """
     require_int("factor", factor, 2)
     old = mixer.config
     side, groups = old.image_size // old.patch_size, factor**2
     larger = dict(image_size=old.image_size * factor, d_token=old.d_token * groups)
     new = MLPMixer(**vars(replace(old, **larger)))
-    # where patch s of group g stands in the new grid, groups first
+    # index in the new grid of each patch, ordered by group
     grid = torch.arange((side * factor) ** 2).view(side, factor, side, factor)
     place = grid.permute(1, 3, 0, 2).flatten()
     weights = mixer.state_dict()

@@ -1,8 +1,8 @@
 """Cross-layer sharing (Lan et al. 2020, ALBERT): fewer weights, the same arithmetic.
 
-Both functions return a changed copy and leave the model they are given alone. A shared module is
-one object that several layers hold, so `parameters()` counts it once, its gradient is the sum over
-the layers that use it, and a forward pass still runs it once a layer.
+Both functions return a changed copy. A shared module is one object that several layers hold, so
+`parameters()` counts it once, its gradient is the sum over the layers that use it, and a forward
+pass still runs it once per layer.
 """
 
 from copy import deepcopy
@@ -66,9 +66,9 @@ def share_qkv(model: Transformer, n_layers: int) -> Transformer:
 
 @check_arguments
 def from_albert(albert: PreTrainedModel) -> Transformer:
-    """Our Transformer with the weights of `transformers.AlbertModel`; both give equal outputs.
+    """Our Transformer with the weights of a `transformers.AlbertModel`, checked for equal outputs.
 
-    Takes ALBERT as released: one group, one layer in it. Anything else is a `ValueError`.
+    Only ALBERT as released, with one group of one layer; anything else is a `ValueError`.
     """
     base = albert.base_model
     c = base.config
@@ -83,7 +83,7 @@ def from_albert(albert: PreTrainedModel) -> Transformer:
 
 
 def _albert_tensors(theirs: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Our names for ALBERT's tensors; a shared one stands under each layer's name."""
+    """ALBERT's tensors by our names; shared ones are repeated under each layer's name."""
     layer = "encoder.albert_layer_groups.0.albert_layers.0."
     names = {
         "embedding.token": "embeddings.word_embeddings",

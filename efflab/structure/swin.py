@@ -2,7 +2,7 @@
 
 Shapes: x (B, height, width, C), windows of w x w pixels (N = w * w tokens in each), H heads of D
 channels, M windows in an image. A layer with shift 0 attends inside its windows only; the next one,
-shifted by w // 2, lets neighbouring windows talk.
+shifted by w // 2, connects neighbouring windows.
 """
 
 import torch
@@ -109,8 +109,8 @@ class WindowAttention(nn.Module):
         bias = self.bias_table[self.bias_index].permute(2, 0, 1)[None]
         if self.shift == 0:
             return bias
-        seen = shift_mask(height, width, self.window_size, self.shift).to(bias.device)
-        return bias.masked_fill(~seen[:, None], -torch.inf)
+        visible = shift_mask(height, width, self.window_size, self.shift).to(bias.device)
+        return bias.masked_fill(~visible[:, None], -torch.inf)
 
     def forward(self, x: Maps) -> Tensor:
         require(x.dim() == 4, "x.shape", tuple(x.shape), "four dimensions (B, height, width, C)")
@@ -136,11 +136,11 @@ class WindowAttention(nn.Module):
 def swin_counts(
     channels: Size, depths: tuple[int, ...], window_size: int, image: Size, n_classes: Count = 1000
 ) -> tuple[int, int]:
-    """Parameters, and multiply-accumulates of one image, of a whole Swin Transformer.
+    """(parameters, multiply-accumulates of one image) of a whole Swin Transformer.
 
     Section 3.3: patches of 4 x 4 pixels, heads of 32 channels, and between stages a merging of
     2 x 2 patches that doubles the channels. The paper's "FLOPs" are these multiply-accumulates of
-    the matrix products, one for each multiplication and addition together.
+    the matrix products.
     """
     C, tokens, N = channels, (image // 4) ** 2, window_size**2
     params = (4 * 4 * 3 + 1) * C + 2 * C  # patch embedding and its LayerNorm
@@ -156,5 +156,5 @@ def swin_counts(
             4 * C + 5 * C + 4 * C + (2 * window_size - 1) ** 2 * (C // 32)
         )  # biases, norms, table
         params += depth * (weights + small)
-        macs += depth * tokens * (weights + 2 * N * C)  # each token against its window's N
+        macs += depth * tokens * (weights + 2 * N * C)  # each token with the N of its window
     return params + 2 * C + (C + 1) * n_classes, macs + C * n_classes

@@ -1,7 +1,7 @@
-"""A plain Vision Transformer (Dosovitskiy et al. 2021) of the core's blocks: Mixer's opponent.
+"""A plain Vision Transformer (Dosovitskiy et al. 2021) of the core's blocks, to compare with Mixer.
 
-Shapes: B batch, S patches, C channels (`d_model`). Averages the patches in place of a class
-token, as Mixer does, so that the two differ in what mixes the patches and in nothing else.
+Shapes: B batch, S patches, C channels (`d_model`). It averages the patches instead of using a class
+token, as Mixer does, so that the two differ only in what mixes the patches.
 """
 
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from efflab.tensors import Images
 @check_arguments
 @dataclass(frozen=True)
 class ViTConfig:
-    """The sizes of a `ViT`, and its arguments: `ViT(**vars(config))`."""
+    """The sizes of a `ViT`, which are also its arguments: `ViT(**vars(config))`."""
 
     image_size: int
     patch_size: int
@@ -36,7 +36,7 @@ class ViTConfig:
     def __post_init__(self):
         require_int("n_classes", self.n_classes, 0)
         require_int("channels", self.channels)
-        self.blocks  # refuses the other sizes  # noqa: B018
+        self.blocks  # building the ModelConfig checks the other sizes  # noqa: B018
 
     @property
     def n_patches(self) -> int:
@@ -54,9 +54,9 @@ class ViTConfig:
 class ViT(nn.Module):
     """Images (B, channels, h, w) -> logits (B, n_classes), or the pooled vector for 0 classes.
 
-    The arguments are those of `ViTConfig`. Made for `image_size`; another size works too, with the
-    position table interpolated between its neighbours (paper, section 3.2), since no other weight
-    knows the number of patches.
+    The arguments are those of `ViTConfig`. Other image sizes than `image_size` work too, with the
+    position table interpolated (paper, section 3.2), since no other weight depends on the number
+    of patches.
 
     >>> ViT(8, 2, 2, 4, 32, 64, 10, channels=1)(torch.zeros(3, 1, 16, 16)).shape
     torch.Size([3, 10])
@@ -68,7 +68,7 @@ class ViT(nn.Module):
         super().__init__()
         self.config = config
         self.patches = PatchEmbedding(config.patch_size, C, config.channels)
-        # about the size of a patch's vector: with the usual 0.02 small ones learn their places late
+        # about as large as a patch's vector: with the usual 0.02 small models learn positions late
         self.position = nn.Parameter(0.2 * torch.randn(config.n_patches, C))
         layers = (
             Layer(
@@ -88,7 +88,7 @@ class ViT(nn.Module):
         return self.head(self.norm(self.layers(x)).mean(1))
 
     def positions(self, height: Size, width: Size) -> Tensor:
-        """The position table (height*width, C), interpolated where the grid is not its own."""
+        """The position table (height*width, C), interpolated for another grid than its own."""
         side = int(len(self.position) ** 0.5)
         if (height, width) == (side, side):
             return self.position
@@ -99,7 +99,7 @@ class ViT(nn.Module):
 
 @check_arguments
 def vit_params(config: ViTConfig) -> int:
-    """Parameters of that `ViT`, without building it; the number of heads does not matter."""
+    """Parameters of the `ViT` of this config, without building it (heads do not change them)."""
     S, C, F_ = config.n_patches, config.d_model, config.d_ff
     embedding = (config.channels * config.patch_size**2 + 1 + S) * C
     attention = 4 * C**2 + 4 * C
@@ -110,9 +110,9 @@ def vit_params(config: ViTConfig) -> int:
 
 @check_arguments
 def vit_layer_flops(config: ViTConfig) -> int:
-    """Matrix products of one layer on one image, 2 a multiply-accumulate.
+    """FLOPs (2 per multiply-accumulate) of one layer's matrix products on one image.
 
-    The scores and the weighted sum are S x S: the one term that is quadratic in the patches.
+    The scores and the weighted sum are S x S: the only term that is quadratic in the patches.
     """
     S, C = config.n_patches, config.d_model
     return 2 * S * C * (4 * C + 2 * config.d_ff) + 4 * S**2 * C
@@ -120,7 +120,7 @@ def vit_layer_flops(config: ViTConfig) -> int:
 
 @check_arguments
 def vit_flops(config: ViTConfig) -> int:
-    """Matrix products of one image's forward pass, 2 a multiply-accumulate."""
+    """FLOPs (2 per multiply-accumulate) of the matrix products of one image's forward pass."""
     embedding = config.n_patches * config.channels * config.patch_size**2 * config.d_model
     head = config.d_model * config.n_classes
     return 2 * (embedding + head) + config.n_layer * vit_layer_flops(config)

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention as attention
 
 from efflab.arguments import check_arguments
+from efflab.base.threads import map_on_threads
 from efflab.errors import require, require_int
 from efflab.rules import Count
 from efflab.structure.swin import WindowAttention
 from efflab.tensors import Heads, Hidden, Visible
-from efflab.threads import map_on_threads
 
 __all__ = [
     "SlidingAttention",
@@ -35,7 +35,7 @@ __all__ = [
 
 @check_arguments
 def window_mask(seq_len: int, window_size: int, causal: bool = False) -> Tensor:
-    """What a window lets through, (T,T) bool: query i (row) sees key j (column).
+    """The window's mask, (T,T) bool: query i (row) sees key j (column).
 
     >>> window_mask(4, 1, causal=True).int().tolist()
     [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
@@ -48,7 +48,7 @@ def window_mask(seq_len: int, window_size: int, causal: bool = False) -> Tensor:
 
 @check_arguments
 def visible_pairs(seq_len: int, window_size: int, causal: bool = False) -> int:
-    """How many (query, key) pairs the window lets through: the sum of `window_mask`, in O(1).
+    """Number of visible (query, key) pairs: the sum of `window_mask`, in O(1).
 
     >>> visible_pairs(4, 1, causal=True)
     7
@@ -61,17 +61,17 @@ def visible_pairs(seq_len: int, window_size: int, causal: bool = False) -> int:
 
 
 BLOCK = 64
-"""Queries handled together: few enough to waste few keys, enough for a matrix product."""
+"""Queries per block: more waste more masked keys, fewer make the matrix products too small."""
 SHARED_FROM = 2**21
-"""Values of q from which each thread takes heads of its own. In one call of the kernel the threads
-meet in the same memory: 47 ms or, for minutes on end, 65 ms where they stand for 42 alone (8 heads
-of 8,192 tokens, two cores of an EPYC). Smaller calls are over before a thread has started."""
+"""Values of q from which the heads are split over threads. In one call of the kernel the threads
+share memory: that took 47 ms or, for minutes on end, 65 ms, and split by heads 42 ms (8 heads of
+8,192 tokens, two cores of an EPYC). Smaller calls are over before a thread has started."""
 
 
 @check_arguments
 def computed_pairs(seq_len: int, window_size: int, causal: bool = False) -> int:
-    """How many pairs `sliding_window_attention` computes: those it lets through and, in whole
-    blocks, some that it hides.
+    """Number of pairs that `sliding_window_attention` computes: visible ones, and the masked ones
+    in its blocks.
 
     >>> computed_pairs(512, 64, causal=True), visible_pairs(512, 64, causal=True)
     (61440, 31200)
@@ -104,7 +104,7 @@ def sliding_window_attention(
     left = min(window_size, T - 1)
     attend = partial(attend_in_blocks, left=left, right=0 if causal else left)
     needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
-    if needs_grad or B * H * T * D < SHARED_FROM:  # hooks for the backward pass are a thread's
+    if needs_grad or B * H * T * D < SHARED_FROM:  # backward hooks are thread-local
         return attend(q, k, v)
     return _split_heads(attend, q, k, v)
 
@@ -118,7 +118,7 @@ def attend_in_blocks(q: Heads, k: Heads, v: Heads, left: Count, right: Count) ->
     last = max((T - right) // BLOCK * BLOCK, first)  # up to here none looks beyond the last
 
     def edge(start: int) -> Tensor:
-        """A block whose keys would reach beyond the sequence: just those that exist."""
+        """A block near an end of the sequence, with only the keys that exist."""
         end = min(start + BLOCK, T)
         lo, hi = max(start - left, 0), min(end + right, T)
         mask = band[: end - start, lo - start + left : hi - start + left]
@@ -127,9 +127,9 @@ def attend_in_blocks(q: Heads, k: Heads, v: Heads, left: Count, right: Count) ->
     outputs = [edge(start) for start in range(0, min(first, T), BLOCK)]
     if last > first:  # all inner blocks see equally many keys: one batch, (B H, blocks, BLOCK, D)
         queries = q[:, :, first:last].reshape(-1, (last - first) // BLOCK, BLOCK, D)
-        seen = slice(first - left, last + right)
+        visible = slice(first - left, last + right)
         keys, values = (
-            x[:, :, seen].flatten(0, 1).unfold(1, left + BLOCK + right, BLOCK).mT for x in (k, v)
+            x[:, :, visible].flatten(0, 1).unfold(1, left + BLOCK + right, BLOCK).mT for x in (k, v)
         )
         inner = attention(queries, keys, values, attn_mask=band)
         outputs.append(inner.reshape(len(q), -1, last - first, D))
@@ -138,10 +138,10 @@ def attend_in_blocks(q: Heads, k: Heads, v: Heads, left: Count, right: Count) ->
 
 
 def _band(left: int, right: int, like: Tensor) -> Tensor:
-    """What is added to a block's scores (BLOCK, left + BLOCK + right): 0 where seen, else -inf."""
+    """The additive mask of a block's scores (BLOCK, left + BLOCK + right): 0 or -inf."""
     span = left + BLOCK + right
     column = torch.arange(span, device=like.device)
-    ahead = column - torch.arange(BLOCK, device=like.device)[:, None]  # of the row's first key
+    ahead = column - torch.arange(BLOCK, device=like.device)[:, None]  # from the row's first key
     hidden = (ahead < 0) | (ahead > left + right)
     zeros = torch.zeros(BLOCK, span, dtype=like.dtype, device=like.device)
     return zeros.masked_fill(hidden, -torch.inf)
@@ -158,7 +158,7 @@ def _split_heads(attend: Callable, *qkv: Tensor) -> Tensor:
 
 @check_arguments
 class SlidingAttention(nn.Module):
-    """`efflab.model.Attention` with its own weights, looking through a window: (B,T,C) -> same."""
+    """An `efflab.model.Attention` restricted to a window, same weights: (B,T,C) -> (B,T,C)."""
 
     def __init__(self, attention: nn.Module, window_size: int):
         super().__init__()
@@ -174,9 +174,9 @@ class SlidingAttention(nn.Module):
 
 @check_arguments
 def with_windows(model: nn.Module, window_size: int) -> nn.Module:
-    """A copy of a `Transformer` whose every attention sees `window_size` tokens on each side.
+    """A copy of a `Transformer` whose attentions see `window_size` tokens on each side.
 
-    A causal model sees them before the token only. The weights are kept, nothing is retrained.
+    In a causal model only those before the token. The weights are not changed.
     """
     model = deepcopy(model)
     for block in {layer.attention for layer in model.layers}:  # layers may share one

@@ -270,10 +270,10 @@ formula = {
 text = torch.from_numpy(data.stdlib_tokens("held-out")[:seq_len])[None]
 forward = torch.no_grad()(lambda: model(text))
 timing = bench.time_calls(forward, warmup=3, repeats=15)
-result = profile.profile(forward, measure.model_parts(model))
-measured = {
+forward_profile = profile.profile(forward, measure.model_parts(model))
+measurement = {
     "parameters": n_parameters(model),
-    "FLOPs of a forward pass": result.flops,
+    "FLOPs of a forward pass": forward_profile.flops,
     "bytes kept for the backward pass": bench.saved_bytes(model, text),
     "milliseconds of a forward pass": 1e3 * timing.median,
 }
@@ -284,7 +284,7 @@ rows = [
         "here (measured)": value,
         "measured / formula": value / formula[name],
     }
-    for name, value in measured.items()
+    for name, value in measurement.items()
 ]
 table(rows)
 
@@ -363,7 +363,7 @@ print(profile.profiler_table(forward, n_rows=6))
 # 它给出时间和调用次数。我们再补上每个算子算了多少、搬了多少，这样才知道时间*为什么*花在那里：
 
 # %% tags=["nbval-ignore-output"]
-total = sum(op.seconds for op in result.operators)
+total = sum(op.seconds for op in forward_profile.operators)
 rows = [
     {
         "operator": measure.short_name(op.name),
@@ -375,12 +375,12 @@ rows = [
         "GFLOP/s": op.flops / op.seconds / 1e9,
         "GB/s": op.bytes / op.seconds / 1e9,
     }
-    for op in result.operators[:6]
+    for op in forward_profile.operators[:6]
 ]
 table(rows, kind="measured")
 
 # %% tags=["nbval-ignore-output"]
-show(figures.timeline(result))
+show(figures.timeline(forward_profile))
 
 # %% [markdown] tags=["en"]
 # Read it from left to right: embedding, six times attention and feed-forward, logits. `addmm` is
@@ -399,7 +399,7 @@ show(figures.timeline(result))
 # 那么，为什么比下界慢？逐类来看，左边是屋顶线给出的最短时间，右边是实际时间：
 
 # %% tags=["nbval-ignore-output"]
-table(measure.gap_rows(result, machine), kind="measured")
+table(measure.gap_rows(forward_profile, machine), kind="measured")
 
 # %% [markdown] tags=["en"]
 # A profile turns into a decision through Amdahl's law: a part that takes the share p of the time,
@@ -574,7 +574,7 @@ table(rows)
 decode = torch.no_grad()(lambda: model(text[:, :1]))
 decode()
 one_token = profile.profile(decode).operators
-show(figures.roofline(machine, result.operators, one_token))
+show(figures.roofline(machine, forward_profile.operators, one_token))
 
 # %% [markdown] tags=["en"]
 # The products over the whole text lie on the right: at this length the model is bound by

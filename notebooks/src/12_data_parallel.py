@@ -161,14 +161,14 @@ rows = [
     {
         "ranks": n,
         "averaged": method,
-        "gradients: difference": result.gradients,
-        "weights: difference": result.weights,
-        "between ranks": result.between_ranks,
-        "sent (MB)": result.sent / 1e6,
-        "ring's formula (MB)": result.formula / 1e6,
-        "sent / formula": result.sent / result.formula,
+        "gradients: difference": comparison.gradients,
+        "weights: difference": comparison.weights,
+        "between ranks": comparison.between_ranks,
+        "sent (MB)": comparison.sent / 1e6,
+        "ring's formula (MB)": comparison.formula / 1e6,
+        "sent / formula": comparison.sent / comparison.formula,
     }
-    for (n, method), result in comparisons.items()
+    for (n, method), comparison in comparisons.items()
 ]
 table(rows, kind="measured", digits=2)
 

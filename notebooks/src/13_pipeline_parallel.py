@@ -561,7 +561,7 @@ rows = [
 table(rows, kind="published")
 
 # %%
-results = {
+groups = {
     "Table 1, the model": [row for row in predictions if row["table"] == 1],
     "Table 1, one number for all": plan_fit.one_number(),
     "Table 2, the model": [row for row in predictions if row["table"] == 2],
@@ -569,11 +569,11 @@ results = {
 rows = [
     {
         "rows": name,
-        "count": len(some),
-        "median error (%)": 100 * plan_fit.median_error(some),
-        "largest (%)": 100 * max(abs(row["error"]) for row in some),
+        "count": len(group),
+        "median error (%)": 100 * plan_fit.median_error(group),
+        "largest (%)": 100 * max(abs(row["error"]) for row in group),
     }
-    for name, some in results.items()
+    for name, group in groups.items()
 ]
 table(rows, kind="computed")
 

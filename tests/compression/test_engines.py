@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from efflab import evaluate, pretrained
+from efflab.base.privacy import load
 from efflab.compression import engines, openvino
 from efflab.config import ModelConfig
 from efflab.experiments import int8_engines as experiment
 from efflab.experiments.record import machines, read_record
 from efflab.model import Transformer
-from efflab.privacy import load
 
 CONFIG = ModelConfig(2, 2, 64, 128, 200, 64, type_vocab=2, pooler=True)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from efflab.base.privacy import load
 from efflab.compression.affine import from_rows, quantize, to_rows
 from efflab.compression.gptq import (
     add_damping,
@@ -16,7 +17,6 @@ from efflab.compression.gptq import (
     output_error,
     sweep,
 )
-from efflab.privacy import load
 
 
 def problem(n_out=12, n_in=20, n=64, seed=0):

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from efflab import compression
+from efflab.base.hooks import linear_layers, linear_places, share_as, watching
 from efflab.compression import calibration, engines, gptq, int8, language, openvino, packed, pruning
 from efflab.compression.vectorwise import ByToken, OutliersApart
 from efflab.config import ModelConfig
-from efflab.hooks import linear_layers, linear_places, share_as, watching
 from efflab.model import Transformer, n_parameters
 from efflab.structure.sharing import share_layers, share_qkv
 
@@ -112,7 +112,7 @@ MADE = {
     ),
     "weight_masks": lambda m: run(pruning.apply_masks(m, masks(m))),
     "apply_masks": lambda m: run(pruning.apply_masks(m, masks(m))),
-    "masks_held": held,
+    "hold_masks": held,
     "forward_flops": lambda m: torch.tensor(pruning.forward_flops(m, 12)),
     "prune_heads": lambda m: run(pruning.prune_heads(m, UNITS)),
     "prune_ffn": lambda m: run(pruning.prune_ffn(m, UNITS)),

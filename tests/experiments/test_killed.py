@@ -14,7 +14,7 @@ TOY = '''
 import os, time
 from pathlib import Path
 
-from efflab import files
+from efflab.base import files
 from efflab.experiments import record
 
 record.machine = lambda: dict(cpu="toy", features=None, threads=1)  # asking torch takes seconds

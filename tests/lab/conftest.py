@@ -3,7 +3,7 @@
 import pytest
 
 from efflab import lab
-from efflab.busy import others
+from efflab.base.busy import others
 from efflab.lab import check as judge_and_show
 from efflab.lab import notebook, text
 

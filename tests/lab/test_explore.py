@@ -300,7 +300,7 @@ def test_labels_have_units_in_both_languages():
     assert Explorer(cost).label("window_size") == "value (tokens)"
     lab.use_language("zh")
     try:
-        assert Explorer(cost).label("window_size") == "数值 (个 token)"
+        assert Explorer(cost).label("window_size") == "数值 (token)"
     finally:
         lab.use_language("en")
 

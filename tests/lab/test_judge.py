@@ -10,7 +10,7 @@ import pytest
 
 import efflab_rooms
 from efflab import lab
-from efflab.busy import others
+from efflab.base.busy import others
 from efflab.estimate import Estimate
 from efflab.lab import page, text
 from efflab.lab.board import MIME as BOARD_MIME

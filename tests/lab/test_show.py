@@ -227,7 +227,9 @@ def test_a_tint_lies_between_white_and_the_colour():
 
 
 PAGES = {"publishing/ledger_html.py", "publishing/site.py"}
-CODE_OF_A_COLOUR = re.compile(r"#([0-9a-fA-F]{3}|[0-9a-fA-F]{6})\b|\brgba?\(")
+CODE_OF_A_COLOUR = re.compile(
+    r"#([0-9a-fA-F]{3}|[0-9a-fA-F]{6})\b|\brgba?\(|\"(Viridis|RdBu|Blues)"
+)
 
 
 def test_one_file_knows_the_codes_of_colours():

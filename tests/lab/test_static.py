@@ -184,6 +184,4 @@ def test_stored_there_is_no_hint_but_the_note(shown, monkeypatch):
     lab.use_language("zh")
     lab.explore(cost)
     (bundle,) = shown
-    assert (
-        "只有在运行的笔记本里才能拨动控件；图中取值：数值 (个 token): 128" in bundle["text/plain"]
-    )
+    assert "只有在运行的笔记本里才能拨动控件；图中取值：数值 (token): 128" in bundle["text/plain"]

@@ -150,8 +150,17 @@ def test_every_device_here_is_run_and_agrees():
 
 def changed(evidence, **values):
     """The evidence with some values replaced, by the start of their names."""
-    return [next((replace(f, value=v) for k, v in values.items()
-                  if f.name.startswith(k.replace("_", " "))), f) for f in evidence]  # fmt: skip
+    return [
+        next(
+            (
+                replace(f, value=v)
+                for k, v in values.items()
+                if f.name.startswith(k.replace("_", " "))
+            ),
+            f,
+        )
+        for f in evidence
+    ]
 
 
 def test_npu_verdict_can_come_to_each_outcome(both_languages):

@@ -56,8 +56,13 @@ def test_the_explorer_takes_more_for_more():
 def test_steps_are_the_records_means():
     rows = measure.steps()
     assert [row["step"] for row in rows] == [
-        "as shipped", "lighten", "tune", "prune", "tune", "INT8"
-    ]  # fmt: skip
+        "as shipped",
+        "lighten",
+        "tune",
+        "prune",
+        "tune",
+        "INT8",
+    ]
     assert rows[0]["flops"] == lighten.plain_flops(measure.CONFIG, 512)
     assert rows[1]["flops"] / rows[0]["flops"] <= 0.7
     assert rows[1]["bits"] > rows[2]["bits"]
@@ -131,8 +136,11 @@ def test_the_encoder_s_times_are_those_of_notebook_09():
     found = {item.id: item.value for item in verdicts.encoder_evidence()}
     assert set(found) == set(verdicts.ENCODER)  # both kinds of CPU are recorded
     for vnni, kind in ((True, "vnni"), (False, "older")):
-        kept = next(k for k in map(partial(read_record, "int8-engines"), machines("int8-engines"))
-                    if k["features"]["vnni"] == vnni)  # fmt: skip
+        kept = next(
+            k
+            for k in map(partial(read_record, "int8-engines"), machines("int8-engines"))
+            if k["features"]["vnni"] == vnni
+        )
         of = {run["engine"]: run for run in kept["runs"] if run["isa"] is None}
         ratio = of["OpenVINO INT8"]["16x128"] / of["OpenVINO fp32"]["16x128"]
         assert found[f"minilm-16x128-{kind}"] == pytest.approx(ratio)

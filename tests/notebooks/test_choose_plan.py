@@ -168,10 +168,21 @@ def test_choices_are_measured_and_drawn(few_repeats, both_languages):
 def made_up(monkeypatch):
     """Three sizes, of which one is predicted in the wrong place, and a quality alone."""
     rows = [
-        dict(what="size", stage="as shipped", engine=str(i), predicted=p, measured=m,
-             speed=None, least=p, most=p, low=m - 0.01, high=m + 0.01, error=p / m - 1)
+        dict(
+            what="size",
+            stage="as shipped",
+            engine=str(i),
+            predicted=p,
+            measured=m,
+            speed=None,
+            least=p,
+            most=p,
+            low=m - 0.01,
+            high=m + 0.01,
+            error=p / m - 1,
+        )
         for i, (p, m) in enumerate([(1.0, 1.0), (0.5, 0.4), (0.4, 0.5)])
-    ]  # fmt: skip
+    ]
     rows.append(rows[0] | dict(what="quality"))
     monkeypatch.setattr(predictions, "predictions", lambda *device: rows)
     return rows
@@ -212,13 +223,17 @@ def test_the_readers_entry_takes_its_place(both_languages):
     assert len(figures.game().data) == 1
 
 
+@pytest.mark.release  # the notebook plays them
 def test_the_notebooks_own_moves_play():
     """The game, played by the notebook's text alone."""
     from efflab.publishing.catalog import sources
     from efflab.publishing.source import read_source
 
-    (cell,) = [c.source for c in read_source(sources()["15"]).cells
-               if c.cell_type == "code" and "moves = dict(" in c.source]  # fmt: skip
+    (cell,) = [
+        c.source
+        for c in read_source(sources()["15"]).cells
+        if c.cell_type == "code" and "moves = dict(" in c.source
+    ]
     line = next(text for text in cell.splitlines() if text.startswith("moves = "))
     moves = eval(line.removeprefix("moves = "))
     score = measure.play(moves)
@@ -297,7 +312,14 @@ SMALL = dict(attention=5, ffn=4, token=6, position=4, method="gptq", half=True)
 WINDOWS = dict(model="gpt2", device="CPU without VNNI", budget="latency", seq_len=64)
 
 
-@pytest.mark.parametrize(("name", "right"), [("15-1", gain), ("15-2", SMALL), ("15-3", WINDOWS)])
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("15-1", gain),
+        pytest.param("15-2", SMALL, marks=pytest.mark.release),
+        ("15-3", WINDOWS),
+    ],
+)
 def test_exercises_take_right_answers(name, right, strict):
     lab.check(name, right)
 

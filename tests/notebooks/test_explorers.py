@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 import pytest
 
 import efflab_rooms
-from efflab.formats import LANGUAGES
+from efflab.base.formats import LANGUAGES
 from efflab.lab.controls import Choice, Slider, Toggle, bind
 from efflab.lab.refusals import refusal
 from efflab.lab.text import has_chinese, use_language

@@ -84,9 +84,13 @@ def test_token_mixings_weights_know_the_number_of_patches():
 
 
 FIGURES = dict(
-    flop_ratio=0.72, time=Estimate(0.4, 0.35, 0.45), band=0.05, weights=4.0, equal=1.07,
+    flop_ratio=0.72,
+    time=Estimate(0.4, 0.35, 0.45),
+    band=0.05,
+    weights=4.0,
+    equal=1.07,
     accuracy=dict(mixer=[0.98, 0.97, 0.98], vit=[0.95, 0.93, 0.90]),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(
@@ -107,8 +111,10 @@ def test_the_verdict_can_come_to_each_outcome(change, word):
 
 
 def test_accuracy_is_compared_seed_by_seed():
-    runs = [dict(n_images=1437, seed=s, mixer=m, vit=v)
-            for s, m, v in ((1, 0.97, 0.93), (0, 0.98, 0.95))]  # fmt: skip
+    runs = [
+        dict(n_images=1437, seed=s, mixer=m, vit=v)
+        for s, m, v in ((1, 0.97, 0.93), (0, 0.98, 0.95))
+    ]
     assert mixer_digits.by_seed(runs) == dict(mixer=[0.98, 0.97], vit=[0.95, 0.93])
     points = lab.by_id(verdicts.mixer_evidence(**FIGURES))["digits"]
     assert points.value == pytest.approx(5)

@@ -106,6 +106,7 @@ def test_explorer(kind, both_languages):
 # --- MiniLM ----------------------------------------------------------------------------------
 
 
+@pytest.mark.release
 def test_minilm_loses_little_with_a_third_of_its_heads():
     whole, third = (measure.prune_minilm(share) for share in (0, 1 / 3))
     heads = [sum(layer.attention.body.n_head for layer in m.layers) for m in (whole, third)]

@@ -25,5 +25,6 @@ def root(toy, monkeypatch):
     (toy.parent / "README.md").write_text(f"before\n{MARKERS}\nafter\n", encoding="utf-8")
     ledgers.store(toy.parent, {"90": [ledgers.SMALL, ledgers.BIG]})
     monkeypatch.setattr(judging, "rule", ledgers.rule)
-    monkeypatch.setattr(ledger_html, "chinese_texts", lambda claim, root: ledgers.CHINESE)
+    for module in (ledger_html, readme):
+        monkeypatch.setattr(module, "chinese_texts", lambda claim, root: ledgers.CHINESE)
     return toy.parent

@@ -29,7 +29,7 @@ from browser import (
 from nbformat import v4
 from plotly.offline import get_plotlyjs
 
-from efflab.formats import LANGUAGES, PLOTLY
+from efflab.base.formats import LANGUAGES, PLOTLY
 from efflab.lab.picture import read_script
 from efflab.publishing.catalog import NOTEBOOKS, built_path, sources
 from efflab.publishing.order import longest_first

@@ -5,8 +5,8 @@ import json
 import nbformat
 import pytest
 
+from efflab.base.formats import WIDGET
 from efflab.experiments.provenance import machine
-from efflab.formats import WIDGET
 from efflab.publishing import build as building
 from efflab.publishing import outputs, usage
 from efflab.publishing.catalog import find

@@ -6,13 +6,13 @@ import pytest
 from jsonschema import Draft202012Validator
 from ledgers import LESS, SMALL, column, figure
 
+from efflab.base.json_files import read_json
+from efflab.base.stored import FIGURE, RECORD, TEMPLATE
 from efflab.experiments.provenance import FEATURES
-from efflab.json_files import read_json
 from efflab.lab.text import KINDS
 from efflab.lab.verdict import OUTCOMES
 from efflab.publishing.column import FORM, SCHEMA, parse
 from efflab.publishing.ledger import claims
-from efflab.stored import FIGURE, RECORD, TEMPLATE
 
 SCHEMA_FILE = read_json(FORM)
 PARTS = SCHEMA_FILE["$defs"]

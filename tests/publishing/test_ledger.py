@@ -37,9 +37,10 @@ def test_report_writes_every_table_and_the_page(root):
         "| 90 | [玩具](notebooks/zh/90_toy.ipynb) | [A toy](notebooks/90_toy.ipynb) | 5 | 它能用 |"
     )
     assert between(text, "map in Chinese")[2:] == [
-        "| 1.1 | 甲或乙。 | [90 玩具](notebooks/zh/90_toy.ipynb) | 有条件成立 |",
-        "| 1.2 | 丙。 | [90 玩具](notebooks/zh/90_toy.ipynb) | 不成立 |",
-        "| 2 | 丁。 | 91 | — |",
+        "| 1.1 | 甲或乙。 | 有条件成立 | 移除：71.2%（70.1 至 72.4） [实测] "
+        "| [90 玩具](notebooks/zh/90_toy.ipynb) |",
+        "| 1.2 | 丙。 | 不成立 | 比特：3.5 [计算] | [90 玩具](notebooks/zh/90_toy.ipynb) |",
+        "| 2 | 丁。 | — | — | 91 |",
     ]
     written = ("README.md", "docs/ledger.md", "docs/ledger.html")
     assert lines[1:] == [f"{name} brought up to date" for name in written]

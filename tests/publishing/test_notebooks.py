@@ -9,9 +9,9 @@ from itertools import pairwise
 import nbformat
 import pytest
 
-from efflab.formats import BOARD, LANGUAGES, PICTURE, PLOTLY, VERDICT, WIDGET
+from efflab.base.formats import BOARD, LANGUAGES, PICTURE, PLOTLY, VERDICT, WIDGET
+from efflab.base.limits import allows, in_words
 from efflab.lab.text import has_chinese
-from efflab.limits import allows, in_words
 from efflab.publishing.catalog import ROOT, built_path, catalog, sources
 from efflab.publishing.outputs import read_outputs
 from efflab.publishing.run import check_values_for

@@ -2,7 +2,7 @@
 
 import nbformat
 
-from efflab.formats import PICTURE, WIDGET
+from efflab.base.formats import PICTURE, WIDGET
 from efflab.publishing import outputs
 
 PLOT = "application/vnd.plotly.v1+json"

@@ -8,9 +8,9 @@ import pytest
 from ledgers import BIG, HERE, LESS, SMALL, THERE, bytes_under, column, store
 
 from efflab import cli
+from efflab.base.formats import VERDICT
 from efflab.experiments.provenance import machine, machine_name
 from efflab.experiments.record import machines
-from efflab.formats import VERDICT
 from efflab.publishing import pool, readme, usage
 from efflab.publishing.catalog import ROOT
 from efflab.publishing.column import read

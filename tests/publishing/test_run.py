@@ -12,7 +12,7 @@ import nbformat
 import psutil
 import pytest
 
-from efflab.limits import allows, in_words, kind, limits_of, require_within
+from efflab.base.limits import allows, in_words, kind, limits_of, require_within
 from efflab.publishing import pool
 from efflab.publishing import run as running
 from efflab.publishing.catalog import sources

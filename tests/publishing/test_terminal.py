@@ -13,8 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from efflab import cli, files
-from efflab.files import PART
+from efflab import cli
+from efflab.base import files
+from efflab.base.files import PART
 from efflab.lab.text import use_language
 from efflab.publishing import doctor as doctoring
 from efflab.publishing import terminal

@@ -1,4 +1,4 @@
-"""The templates of the pages that we write ourselves, filled in by Jinja: a text stays a text."""
+"""The Jinja templates of our own pages; all values are escaped."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 
 @lru_cache(maxsize=1)
 def _environment():
-    """Every value is escaped, whatever a template's name; one that is not given is an error."""
+    """Jinja with escaping on for every template; a missing value is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(
@@ -20,5 +20,5 @@ def _environment():
 
 
 def render(name: str, **values) -> str:
-    """The page or piece of a page that the template `name` makes of these values."""
+    """The template `name` filled with these values."""
     return _environment().get_template(name).render(values)

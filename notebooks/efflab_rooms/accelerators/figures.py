@@ -168,7 +168,8 @@ def _add_ratios(fig: go.Figure, ratios: np.ndarray, column: int, *, showscale: b
     text = [[_two_digits(ratio) for ratio in row] for row in ratios]
     ticks = [0.1, 0.6, 1, 10]
     scale = dict(tickvals=np.log10(ticks), ticktext=[number(ratio) for ratio in ticks])
-    look = dict(zmin=-1.5, zmax=1.5, colorscale="RdBu_r", colorbar=scale, showscale=showscale)
+    look = dict(zmin=-1.5, zmax=1.5, colorscale=colours.DIVERGING_WARM)
+    look |= dict(colorbar=scale, showscale=showscale)
     look |= dict(text=text, texttemplate="%{text}", textfont_size=10, xgap=1, ygap=1)
     fig.add_heatmap(z=np.log10(ratios), x=batches, y=names, row=1, col=column, **look)
 

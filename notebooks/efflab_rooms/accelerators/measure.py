@@ -13,13 +13,13 @@ import torch
 
 from efflab import bench, evaluate, points
 from efflab.acceleration import fpga, npu, systolic
+from efflab.base.privacy import load
 from efflab.compression import affine, engines, int8
 from efflab.config import PRESETS
 from efflab.devices import DEVICES
 from efflab.errors import require_int, require_one_of
 from efflab.experiments import fpga_synthesis
 from efflab.experiments.record import read_record
-from efflab.privacy import load
 
 # --- An NPU against a GPU ------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from efflab.errors import require, require_one_of
 from efflab.experiments import lighten
 from efflab.experiments.case_study import SEQ_LEN
 from efflab.experiments.case_study_latency import BOTH, ENGINES, SHIPPED
-from efflab.lab import Choice, Slider, blank, explorer, mark, number, panels, tr
+from efflab.lab import Choice, Slider, blank, colours, explorer, mark, number, panels, tr
 from efflab.lab.figures import COLOURS, legend, log_ticks
 from efflab.lab.text import tr_name
 from efflab_rooms.case_study import measure
@@ -30,7 +30,7 @@ def damage():
     fig.update_xaxes(type="category")
     fig.update_yaxes(type="category", autorange="reversed")
     fig.update_yaxes(title_text=tr("layer"), row=1, col=1)
-    return fig.update_layout(coloraxis_colorscale="Blues", height=360, margin_t=96)
+    return fig.update_layout(coloraxis_colorscale=colours.ONE_HUE, height=360, margin_t=96)
 
 
 COUNTS = {"all products": "computed", "pairs that count": "visible"}

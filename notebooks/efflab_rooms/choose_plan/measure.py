@@ -11,6 +11,7 @@ import torch
 from efflab import bench, profile
 from efflab.advice.distributed import best
 from efflab.advice.ranking import advise
+from efflab.base.stored import read_verdicts
 from efflab.bench import Comparison
 from efflab.compression.pruning import prune_ffn
 from efflab.config import PRESETS, ModelConfig
@@ -27,7 +28,6 @@ from efflab.lab.page import live
 from efflab.lab.text import language
 from efflab.lab.verdict import OUTCOMES
 from efflab.model import Transformer
-from efflab.stored import read_verdicts
 from efflab.structure.window import computed_pairs, with_windows
 
 A100 = "A100 80GB SXM"

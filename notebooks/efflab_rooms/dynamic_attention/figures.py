@@ -7,6 +7,7 @@ from efflab import data
 from efflab.errors import require_int, require_one_of
 from efflab.experiments import dynamic_attention as experiment
 from efflab.lab import Choice, Slider, bars, explorer, heatmap, line, number, panels, tr
+from efflab.lab.colours import SCALE
 from efflab.lab.figures import COLOURS, error_bars, legend, log_ticks, style
 from efflab.model import Transformer
 from efflab.structure.adaptive_span import learned_spans, soft_mask, span_flops
@@ -43,7 +44,7 @@ def recorded_spans_figure(seed: int = 0):
     for column, values in enumerate(spans.values(), start=1):
         look = dict(texttemplate="%{z:.0f}", coloraxis="coloraxis", row=1, col=column)
         fig.add_heatmap(z=values.numpy(), **_heads_and_layers(values), **look)
-    scale = dict(colorscale="Viridis", cmin=0, cmax=max_len, colorbar_title_text=tr("tokens"))
+    scale = dict(colorscale=SCALE, cmin=0, cmax=max_len, colorbar_title_text=tr("tokens"))
     fig.update_xaxes(title_text=tr("head"))
     fig.update_yaxes(autorange="reversed").update_yaxes(title_text=tr("layer"), col=1)
     return fig.update_layout(coloraxis=scale)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from efflab import evaluate
+from efflab.base.hooks import watching
 from efflab.compression import gptq
 from efflab.compression.affine import QuantizedTensor, grid, quantize, to_rows
 from efflab.compression.packed import model_bytes, with_weights
@@ -15,7 +16,6 @@ from efflab.data import read_published
 from efflab.errors import require, require_int, require_one_of
 from efflab.experiments import gptq_quality as experiment
 from efflab.experiments.record import DECIMAL, agrees, expected_repeat, read_record, same_python
-from efflab.hooks import watching
 from efflab.points import language_point
 from efflab.pretrained import read_card
 

@@ -26,7 +26,7 @@ def spectrum_figure(values: Tensor):
     heads, layers = list(range(1, n_head + 1)), list(range(1, n_layer + 1))
     text = [[f"{rank:.0f}" for rank in row] for row in ranks.tolist()]
     bar = dict(x=0.42, thickness=12, title_text=tr("rank"))
-    look = dict(text=text, texttemplate="%{text}", colorscale="Viridis", colorbar=bar)
+    look = dict(text=text, texttemplate="%{text}", colorscale=colours.SCALE, colorbar=bar)
     fig.add_heatmap(z=ranks.numpy(), x=heads, y=layers, zmin=1, zmax=T, **look, row=1, col=1)
     for i, curve in enumerate(errors):
         _add_curve(fig, i, tr("layer {i}", i=i + 1), curve, col=2)

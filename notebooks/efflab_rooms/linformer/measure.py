@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab import bench, data, train
+from efflab.base.hooks import watch_inputs
 from efflab.errors import require, require_int
 from efflab.estimate import Estimate
-from efflab.hooks import watch_inputs
 from efflab.model import Attention, Transformer, attention_weights, attention_written_out
 from efflab.structure.linformer import (
     LinformerAttention,

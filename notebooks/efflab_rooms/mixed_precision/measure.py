@@ -14,6 +14,7 @@ from efflab import bench, data, points, train
 from efflab.acceleration import block_formats, recipes
 from efflab.acceleration.precision import FORMATS
 from efflab.acceleration.recipes import RECIPES
+from efflab.base.json_files import parse_json
 from efflab.compression import affine
 from efflab.config import PRESETS, ModelConfig
 from efflab.devices import DEVICES
@@ -21,7 +22,6 @@ from efflab.errors import require_int, require_one_of
 from efflab.estimate import Estimate, paired_difference
 from efflab.experiments import gpu_bench, mixed_precision
 from efflab.experiments.record import read_record
-from efflab.json_files import parse_json
 from efflab.model import Transformer
 
 TINY = ModelConfig(2, 4, 64, 256, 2048, 64, causal=True)

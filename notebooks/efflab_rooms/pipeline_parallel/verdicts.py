@@ -19,8 +19,6 @@ MODEL_RULE = (
     "layers is equal to one process and four devices are in use at least half of the time with "
     "one batch at a time; on a condition if equal but less in use; not if unequal"
 )
-
-
 MODEL_CONDITION = (
     "it is memory that has to be split: with one batch at a time the devices compute {busy}% of "
     "it. The large runs cut layers inside as well, which the word also means"
@@ -69,8 +67,6 @@ GPIPE_RULE = (
     "over each published row's own baseline, rows with several micro-batches. Holds if every gain "
     "is 3 to 5; on a condition if some are; not if none is"
 )
-
-
 GPIPE_CONDITION = (
     "there are {least} stages or more, which is not enough by itself: {n} of the {rows} rows "
     "shown, each over two devices with the same model; all of them reach from {low} to {high}"
@@ -122,8 +118,6 @@ BALANCE_RULE = (
     "Holds if a step takes at least 1.10 times the balanced one in every schedule; on a condition "
     "in some; not in none; undecided if real ranks and the simulator differ by over 0.05"
 )
-
-
 SLOW = "one stage of four half as slow again, same work: time over balanced, {schedule}"
 SLOW_REAL = "the same on real ranks that sleep, gpipe"
 SPLIT = "unequal layers: equal counts over the best split, time"
@@ -168,8 +162,6 @@ BUBBLE_RULE = (
     "so far but more is held; not if it does not fall; undecided if real ranks are further from "
     "the formula"
 )
-
-
 BUBBLE_CONDITION = (
     "there are several times as many as stages, {many}% of the time is lost all the same, and "
     "GPipe holds {gpipe} of them at once where 1F1B holds {other}"

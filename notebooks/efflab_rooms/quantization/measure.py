@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab import bench, evaluate, points
+from efflab.base.privacy import load
 from efflab.compression import engines, int8, openvino, packed
 from efflab.compression.engines import Engine
 from efflab.errors import require, require_int
@@ -20,7 +21,6 @@ from efflab.experiments import int8_ranges as ranges
 from efflab.experiments.record import machines, read_record
 from efflab.lab import tr
 from efflab.points import encoder, language_model
-from efflab.privacy import load
 from efflab_rooms.quantization.verdicts import CUT, recorded_forms
 
 GRIDS = {

@@ -1,4 +1,4 @@
-"""Whether others use the machine: before a build, which refuses, and while something is timed."""
+"""Whether other processes use the machine: checked before a build, and during every timing."""
 
 import time
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ from efflab.arguments import check_arguments
 from efflab.errors import require
 
 BUSY_CORES = 0.5
-"""Who measures times wants others to use no more than this of one core."""
+"""Above this, as a share of one core, other processes disturb a timing."""
 SECONDS = 0.5
-"""Less timing than this tells nothing: a system counts hundredths of a second."""
+"""Shorter timings are added up first: the system counts CPU time in hundredths of a second."""
 LONGEST_SAMPLE = 60
-"""Seconds that one look at the machine may take."""
+"""Largest `sample_seconds` of `busy_cores`."""
 
 
 @check_arguments
@@ -26,18 +26,18 @@ def busy_cores(sample_seconds: float = 1.0) -> float:
 
 
 class Others:
-    """What processes that are not ours used while we timed: `cores`, in the busiest half second."""
+    """CPU use of other processes while we timed: `cores`, in the busiest half second."""
 
     def __init__(self):
         self.clear()
 
     def clear(self) -> None:
-        """Begin anew, as with another notebook."""
+        """Start over, as for another notebook."""
         self.cores = self._used = self._timed = 0.0
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Counts what others use until the block ends; ours are this process and its children."""
+        """Count others' CPU time inside the block; ours are this process and its children."""
         before = _clocks()
         try:
             yield
@@ -56,26 +56,26 @@ class Others:
 
 
 others = Others()
-"""Of this process: `bench` watches, a verdict's card tells."""
+"""The instance of this process: `bench` updates it, a verdict's card shows it."""
 
 
 def _clocks() -> tuple[float, float, float]:
-    """Seconds by the clock, of all cores' work, and of our processes' among it."""
+    """Seconds of wall-clock time, of CPU time on all cores, and of our processes' part of it."""
     import psutil
 
     cores = psutil.cpu_times()._asdict()
-    idle = ("idle", "iowait", "guest", "guest_nice")  # a guest's time is in the user's, too
+    idle = ("idle", "iowait", "guest", "guest_nice")  # guest time is counted as user time too
     work = sum(seconds for name, seconds in cores.items() if name not in idle)
     return time.perf_counter(), work, _own_seconds(psutil.Process())
 
 
 def _own_seconds(process) -> float:
-    """What a process, its children and those that have ended used of all cores."""
+    """CPU seconds of a process and its children, ended children included."""
     import psutil
 
     own = 0.0
-    for one in (process, *process.children(recursive=True)):
+    for member in (process, *process.children(recursive=True)):
         with suppress(psutil.Error):  # it ended meanwhile
-            times = one.cpu_times()
+            times = member.cpu_times()
             own += times.user + times.system + times.children_user + times.children_system
     return own

@@ -1,18 +1,18 @@
-"""What the built notebooks left in data/, verdicts and the board, checked as it is read."""
+"""Reads and checks what the built notebooks stored in data/: verdicts and the board."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 from efflab.arguments import check_arguments
+from efflab.base.json_files import read_json
 from efflab.errors import require, require_finite, wrong_type
 from efflab.estimate import require_figure, require_interval
-from efflab.json_files import read_json
 from efflab.rules import require_type
 
 RECORD = {"form", "claim", "holds", "outcome", "condition", "rule", "reason", "figures"}
 FIGURE = {"id", "name", "value", "unit", "kind", "low", "high"}
 TEMPLATE = {"template", "values"}
-"""Of a figure whose name has fields."""
+"""Further keys of a figure whose name has fields."""
 POINT = {
     *("technique", "model", "notebook", "kind", "bytes", "band"),
     *("time", "time_low", "time_high", "quality", "quality_low", "quality_high"),
@@ -22,27 +22,27 @@ REMEDY = "run efflab build"
 
 @check_arguments
 def read_verdicts(path: Path) -> dict[str, list[dict]]:
-    """data/verdicts.json: {notebook: its records}, each of today's form, its numbers finite."""
+    """data/verdicts.json: {notebook: its records}, of the current form, all numbers finite."""
     return read_json(path, check=_require_verdicts, remedy=REMEDY)
 
 
 @check_arguments
 def read_board(path: Path) -> list[dict]:
-    """data/board.json: its points, each whole and its numbers finite; none without a file."""
+    """The points of data/board.json, complete and finite; [] without a file."""
     if not path.exists():
         return []
     return read_json(path, check=_require_board, remedy=REMEDY)["points"]
 
 
-def _require_verdicts(found: dict) -> None:
-    for notebook, records in found.items():
+def _require_verdicts(verdicts: dict) -> None:
+    for notebook, records in verdicts.items():
         for record in require_type(f"notebook {notebook}", records, list):
             _require_record(record)
 
 
-def _require_board(found: dict) -> None:
-    require_keys("board", found, {"points"})
-    for point in require_type("points", found["points"], list):
+def _require_board(board: dict) -> None:
+    require_keys("board", board, {"points"})
+    for point in require_type("points", board["points"], list):
         require_keys("point", point, POINT)
         _require_texts("point", point, ("technique", "model", "notebook", "kind"))
         name = f"{point['technique']} of {point['model']}"

@@ -1,7 +1,7 @@
-"""Results kept in `data/cache/`: what every notebook would otherwise make of the library anew.
+"""Caches in `data/cache/` what every notebook would otherwise compute from the library again.
 
-A file's name holds a hash of all that its content depends on, so that nothing stale is ever read;
-a folder that cannot be written costs time and nothing else.
+A file's name holds a hash of all that its content depends on, so that nothing stale is ever read.
+If the folder cannot be written, the value is computed each time.
 """
 
 import hashlib
@@ -16,28 +16,27 @@ from pathlib import Path
 import numpy as np
 
 from efflab.arguments import check_arguments
-from efflab.files import write_atomically
-from efflab.json_files import parse_json
+from efflab.base.files import write_atomically
+from efflab.base.json_files import parse_json
 
 
 @check_arguments
 def get_or_make(folder: Path, name: str, sources: Iterable[Path], make: Callable[[], object]):
-    """`make()`, or what it gave before under the same Python, library and `sources` files.
+    """`make()`, or its cached result for the same Python, library and `sources` files.
 
-    An int array of values below 65,536 lies in a `.npy` file, all else (lists, dicts, texts) in a
-    `.json` one.
+    An integer array is stored as `.npy`, all else (lists, dicts, texts) as `.json`.
     """
-    stem = f"{name}-{sys.version_info.major}.{sys.version_info.minor}-"
-    path = f"{stem}{key(sources)}"
+    prefix = f"{name}-{sys.version_info.major}.{sys.version_info.minor}-"
+    stem = f"{prefix}{key(sources)}"
     for suffix, read in READERS.items():
         with suppress(OSError, ValueError, EOFError):  # not there, or damaged
-            return read(folder / f"{path}{suffix}")
+            return read(folder / f"{stem}{suffix}")
     value = make()
-    written = folder / f"{path}{'.npy' if isinstance(value, np.ndarray) else '.json'}"
+    target = folder / f"{stem}{'.npy' if isinstance(value, np.ndarray) else '.json'}"
     with suppress(OSError):  # a folder that is read-only, or full
-        write_atomically(written, _content(value))
-        for old in folder.glob(f"{stem}*"):
-            if old.name != written.name and old.suffix in READERS:  # no part of another process
+        write_atomically(target, _content(value))
+        for old in folder.glob(f"{prefix}*"):
+            if old.name != target.name and old.suffix in READERS:  # not another process's .part
                 old.unlink(missing_ok=True)
     return value
 
@@ -67,7 +66,7 @@ def _content(value) -> str | bytes:
     if not isinstance(value, np.ndarray):
         return json.dumps(value)
     buffer = io.BytesIO()
-    short: np.ndarray = value.astype(np.uint16)  # token ids are short, but not every vocabulary's
-    stored = short if np.array_equal(short, value) else value
-    np.save(buffer, stored, allow_pickle=False)
+    short: np.ndarray = value.astype(np.uint16)  # token ids fit, but for large vocabularies
+    array = short if np.array_equal(short, value) else value
+    np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Independent pieces of work on several threads, each piece whole on one of them."""
+"""Runs independent pieces of work on several threads, each piece on one of them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,30 +11,31 @@ from efflab.arguments import check_arguments
 
 @check_arguments
 def map_on_threads(fn: Callable, pieces: Iterable) -> Iterator:
-    """`fn(piece)` of each in order, on as many threads as torch uses.
+    """`fn(piece)` for each piece in order, on as many threads as torch uses.
 
-    torch shares out every operator instead, and all threads wait for the slowest at the end of
-    each. With hundreds of small operators on a machine that has other work to do, that waiting is
-    most of the time. Each piece sees the caller's grad mode. All else that holds for the calling
-    thread alone (a profiler, autocast, a transform such as vmap, a CUDA stream) no other thread
-    knows of: only plain tensors on the CPU are shared out, and only where nothing of it is active.
+    torch instead splits every operator over its threads, which then wait for the slowest of them.
+    With hundreds of small operators on a busy machine, that waiting takes most of the time.
+
+    Pieces run in the caller's grad mode. Other thread-local state (a profiler, autocast, a
+    transform such as vmap, a CUDA stream) would be lost: where any is active, or a tensor is not a
+    plain one on the CPU, all pieces run on the calling thread.
     """
     pieces, n_threads = list(pieces), torch.get_num_threads()
-    if n_threads == 1 or len(pieces) < 2 or _is_watched() or not _is_plain(pieces):
+    if n_threads == 1 or len(pieces) < 2 or _has_local_state() or not _is_plain(pieces):
         yield from map(fn, pieces)
         return
     inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
-    def alone(piece):
+    def run_piece(piece):
         with torch.inference_mode(inference), torch.set_grad_enabled(grad):
             return fn(piece)
 
     try:
         options = dict(initializer=torch.set_num_threads, initargs=(1,))
         with ThreadPoolExecutor(min(n_threads, len(pieces)), **options) as pool:
-            yield from pool.map(alone, pieces)
+            yield from pool.map(run_piece, pieces)
     finally:
-        torch.set_num_threads(n_threads)  # what threads that start later take over
+        torch.set_num_threads(n_threads)  # a worker's 1 would apply to threads started later
 
 
 def _is_plain(piece) -> bool:
@@ -45,8 +46,8 @@ def _is_plain(piece) -> bool:
     return not isinstance(piece, list | tuple) or all(map(_is_plain, piece))
 
 
-def _is_watched() -> bool:
-    """Whether something that holds for this thread alone is on."""
+def _has_local_state() -> bool:
+    """Whether thread-local state is active that other threads would not see."""
     return (
         torch.autograd._profiler_enabled()
         or torch.jit.is_tracing()

@@ -1,7 +1,7 @@
-"""Files that are there whole or not at all, whoever else writes them at the same time.
+"""Atomic file writes: a file is there whole or not at all, with concurrent writers too.
 
-Nothing else in the package writes a file that stays. What cannot be written is an `OSError`; the
-caller knows whether the reader has to hear of it.
+All files that the package keeps are written here. A failed write is an `OSError`; the caller
+decides whether to report it.
 """
 
 import os
@@ -22,10 +22,10 @@ WAIT_SECONDS = 60.0
 
 @check_arguments
 def part_path(path: Path, suffix: str = "") -> Path:
-    """A name beside `path` for what is not whole yet; no other process or thread gets the same.
+    """A unique name beside `path` for a file that is not complete yet.
 
-    Makes the folder, and removes what writers of `path` left there when they were killed.
-    `suffix`: such as ".ipynb", for a program that goes by it.
+    Makes the folder, and removes the unfinished files of killed writers of `path`.
+    `suffix`: such as ".ipynb", for a program that needs it.
     """
     is_suffix = bool(re.fullmatch(r"(\.\w{1,20})?", suffix))
     require(is_suffix, "suffix", suffix, 'such as ".ipynb", or an empty text')
@@ -49,16 +49,16 @@ def remove_stale_parts(path: Path) -> None:
 
 
 def _stem(path: Path) -> str:
-    """So much of the name that the rest of a part's name always fits a file system's 255 bytes."""
+    """The name's first 40 characters: a part's whole name then fits a file system's 255 bytes."""
     return path.name[:40]
 
 
 @check_arguments
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path to write to, and puts what was written there in the place of `path`.
+    """Yield a temporary path to write to, then move that file over `path`.
 
-    A reader, or a kill, finds the old file or the new one. Of two writers the later one stays.
+    At any time, also after a kill, `path` is the old file or the new one. The last writer wins.
     """
     part = part_path(path)
     try:
@@ -70,7 +70,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @check_arguments
 def require_writable(path: Path) -> None:
-    """Raise now the `OSError` in which writing `path` would end, before work of which it comes."""
+    """Raise the `OSError` that writing `path` would raise, before the work that leads to it."""
     new = [folder for folder in path.parents if not folder.exists()]
     try:
         part = part_path(path)
@@ -93,10 +93,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @check_arguments
 def update(path: Path, change: Callable[[str | None], str]) -> None:
-    """Write `change(text)` in place of the file's `text` (None: no file), which nobody else changes
-    meanwhile: of two that add to one file both additions stay.
+    """Replace a file's `text` (None: no file) by `change(text)`, under a lock.
 
-    A `TimeoutError`, which is an `OSError`, after a minute in which others held the file.
+    So the additions of two concurrent processes both stay. A `TimeoutError`, which is an
+    `OSError`, if the lock is not free within a minute.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _lock(path):
@@ -112,6 +112,6 @@ def _lock(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            # While it is held: whoever waits for the removed file sees that and takes the new one.
+            # Removed while held: a process waiting for it notices that and locks a new file.
             with suppress(OSError):  # Windows removes no open file
                 lock.unlink()

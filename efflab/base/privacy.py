@@ -1,7 +1,7 @@
-"""Keeps every library from reporting its use: what is told to them, and the one way to load them.
+"""Turns off the telemetry of libraries, and loads those that would report their import.
 
-OpenVINO, NNCF and ONNX Runtime report that they were loaded, and keep a number for this reader in
-the home folder, unless the environment forbids it before they load.
+OpenVINO, NNCF and ONNX Runtime report that they were loaded, and store a user id in the home
+folder, unless the environment forbids it before they load.
 """
 
 import importlib
@@ -16,16 +16,16 @@ OPT_OUTS = {
     "HF_XET_TELEMETRY_ENABLED": "0",
     "ORT_DISABLE_TELEMETRY": "1",
     "NNCF_CI": "1",
-    # OpenVINO has no switch but to be on a build machine. Of those that it knows, this one means
-    # nothing to other tools, which under CI would change what they do.
+    # OpenVINO has no switch, but is silent on CI servers. Of the variables by which it detects
+    # them, this one does not change what other tools do, as CI would.
     "JENKINS_URL": "none",
 }
 REPORTING = ("nncf", "onnxruntime", "openvino")
-"""What reports as soon as it is loaded."""
+"""Libraries that report as soon as they are loaded."""
 
 
 def opt_out() -> None:
-    """Forbid reports to this process and to all that it starts; no file is written or read."""
+    """Turn off telemetry in this process and its children; no file is written or read."""
     os.environ.update(OPT_OUTS)
 
 

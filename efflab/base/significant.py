@@ -1,4 +1,4 @@
-"""One way to write a number for people: rounded first, then given its form, never as 1e+03."""
+"""Formats a number for readers: rounded to significant digits, and never as 1e+03."""
 
 import math
 
@@ -7,9 +7,9 @@ from efflab.errors import require_int
 from efflab.rules import AnyFloat
 
 SMALLEST_EXPONENT, LARGEST_EXPONENT = -4, 14
-"""Of the numbers that are written out; beyond them stands a power of ten."""
+"""Exponents of numbers that are written in full; others get a power of ten."""
 MOST_DIGITS = 17
-"""A float has no more."""
+"""A float has no more significant digits."""
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -27,11 +27,11 @@ def significant(value: AnyFloat, digits: int = 3) -> str:
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
     power = int(exponent)
     if not SMALLEST_EXPONENT <= power <= LARGEST_EXPONENT:
-        times = {1.0: "", -1.0: "-"}.get(float(mantissa), f"{_short(mantissa)}×")
+        times = {1.0: "", -1.0: "-"}.get(float(mantissa), f"{_drop_zeros(mantissa)}×")
         return f"{times}10{str(power).translate(RAISED)}"
-    return _short(f"{value:,.{max(digits - 1 - power, 0)}f}")
+    return _drop_zeros(f"{value:,.{max(digits - 1 - power, 0)}f}")
 
 
-def _short(text: str) -> str:
-    """Without the zeros that say nothing."""
+def _drop_zeros(text: str) -> str:
+    """Without trailing zeros after the decimal point."""
     return text.rstrip("0").rstrip(".") if "." in text else text

@@ -9,9 +9,9 @@ from efflab.errors import require
 
 @check_arguments
 def align(rows: Sequence[Sequence[str]], right: Sequence[bool] = ()) -> list[str]:
-    """Each row as a line, its cells padded to their column's width.
+    """Format rows as lines, each cell padded to its column's width.
 
-    `right`: for each column whether its cells stand to the right; to the left without it.
+    `right`: for each column whether it is right-aligned; default: all left-aligned.
 
     >>> align([["bits", "MB"], ["8", "13.5"]], right=[True, True])
     ['bits    MB', '   8  13.5']

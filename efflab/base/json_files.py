@@ -1,6 +1,6 @@
-"""JSON as our own files hold it and nothing more lenient: the one way in which all are read.
+"""Strict JSON, by which all our own files are read.
 
-Python's reader takes NaN and Infinity for numbers, the last of two equal keys, and any depth.
+Python's parser accepts NaN and Infinity, keeps the last of two equal keys, and allows any depth.
 """
 
 import json
@@ -15,7 +15,7 @@ from efflab.errors import quote, require
 MAX_BYTES = 64_000_000
 """No file of ours is larger: the largest holds the library's texts, some 10 MB."""
 DEEPEST = 40
-"""Lists and objects inside each other, at most."""
+"""Deepest nesting of lists and objects."""
 NAMES: dict[type, str] = {dict: "an object", list: "a list"}
 
 
@@ -27,10 +27,10 @@ def read_json(
     check: Callable[[Any], None] = lambda value: None,
     remedy: str = "restore the file",
 ) -> Any:
-    """What the JSON file holds, `kind` (dict or list) at its top.
+    """The value in a JSON file, whose top level must be `kind` (dict or list).
 
-    A damaged file, one with anything else at its top, or one whose value `check` refuses by a
-    `ValueError` or `TypeError` is a `ValueError` that names the file and the `remedy`.
+    A damaged file, another top level, or a value for which `check` raises a `ValueError` or
+    `TypeError` is a `ValueError` that names the file and the `remedy`.
     """
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
@@ -46,7 +46,7 @@ def parse_file(
     check: Callable[[Any], None] = lambda value: None,
     remedy: str = "restore the file",
 ) -> Any:
-    """`read_json` of the content of the file `name`."""
+    """`read_json` for the content of the file `name`, already read."""
     try:
         require(
             len(content) <= MAX_BYTES,
@@ -64,9 +64,9 @@ def parse_file(
 
 @check_arguments
 def parse_json(content: bytes | str, kind: type = dict) -> Any:
-    """The value that JSON in UTF-8 holds, `kind` at its top; all else is a `ValueError`.
+    """The value of JSON in UTF-8, `kind` at its top level; all else is a `ValueError`.
 
-    Every number is finite, no key stands twice, and nothing lies deeper than `DEEPEST`.
+    Numbers must be finite, keys unique, and the nesting at most `DEEPEST`.
 
     >>> parse_json('{"loss": NaN}')
     Traceback (most recent call last):
@@ -74,9 +74,9 @@ def parse_json(content: bytes | str, kind: type = dict) -> Any:
     """
     try:
         text = content.decode("utf-8") if isinstance(content, bytes) else content
-        options: dict[str, Any] = dict(object_pairs_hook=_once, parse_float=_finite)
-        options |= dict(parse_int=_whole)
-        value = json.loads(text, parse_constant=_refuse, **options)
+        options: dict[str, Any] = dict(object_pairs_hook=_unique_keys, parse_float=_parse_float)
+        options |= dict(parse_int=_parse_int)
+        value = json.loads(text, parse_constant=_refuse_constant, **options)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         reason = f"content={quote(content)}: expected JSON in UTF-8 ({error})"
         raise ValueError(reason) from error
@@ -88,7 +88,7 @@ def parse_json(content: bytes | str, kind: type = dict) -> Any:
     return value
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict:
     result = dict(pairs)
     if len(result) < len(pairs):
         seen: set[str] = set()
@@ -98,23 +98,23 @@ def _once(pairs: list[tuple[str, Any]]) -> dict:
     return result
 
 
-def _finite(text: str) -> float:
+def _parse_float(text: str) -> float:
     value = float(text)
     require(math.isfinite(value), "number", text, "a finite number")
     return value
 
 
-def _whole(text: str) -> int:
+def _parse_int(text: str) -> int:
     require(len(text) <= 300, "number", text, "one that a float can hold")
     return int(text)
 
 
-def _refuse(word: str) -> NoReturn:
+def _refuse_constant(word: str) -> NoReturn:
     raise ValueError(f"number={quote(word)}: expected a finite number")
 
 
 def _require_shallow(value) -> None:
-    """Refuse what lies deeper than `DEEPEST`, level by level."""
+    """Refuse a nesting deeper than `DEEPEST`, level by level (recursion could overflow)."""
     level, depth = [value], 0
     while level:
         require(depth <= DEEPEST, "depth", depth, "at most {high}", high=DEEPEST)

@@ -1,4 +1,4 @@
-"""Looking at what parts of a model are given while it runs."""
+"""Forward hooks: observe the inputs of a model's modules while it runs."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -10,13 +10,13 @@ from efflab.arguments import check_arguments
 from efflab.errors import require
 
 Look = Callable[[str, Tensor], object]
-"""What is called with a module's name and its input, just before the module runs."""
+"""Called with a module's name and its input, just before the module runs."""
 
 
 @check_arguments
 @contextmanager
 def watch_inputs(modules: Mapping[str, nn.Module], look: Look) -> Iterator[None]:
-    """While inside, `look(name, x)` sees the first input of each of the modules, detached."""
+    """Inside the block, `look(name, x)` is called with each module's first input, detached."""
 
     def hook(name: str) -> Callable:
         def pre_hook(module, args) -> None:  # what a pre-hook returns would become the input
@@ -39,31 +39,33 @@ def as_rows(x: Tensor) -> Tensor:
 
 @check_arguments
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """Name -> each linear layer of the model; one in several places is there once, first name."""
+    """{name: linear layer} of the model; a shared layer once, under its first name."""
     return {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
 
 
 @check_arguments
 def linear_places(model: nn.Module) -> dict[str, list[str]]:
-    """Name of each weight in the layers -> all places whose linear layer multiplies by it.
+    """{weight's name: places in the layers whose linear map uses it}, in order of computation.
 
-    In the order of computation. `named_modules` and `named_parameters` tell what several places
-    share under its first name alone, and two layers may hold one weight without being one.
+    `named_modules` and `named_parameters` list a shared module or weight under its first name
+    alone, and two distinct modules may share one weight.
     """
     names = {weight: name for name, weight in model.named_parameters()}
     places: dict[str, list[str]] = {}
     for place, module in model.layers.named_modules(prefix="layers", remove_duplicate=False):
         if isinstance(module, nn.Linear):
-            name = names.get(module.weight, f"{place}.weight")  # a parametrized one is made anew
+            name = names.get(
+                module.weight, f"{place}.weight"
+            )  # a parametrized weight is a new tensor
             places.setdefault(name, []).append(place)
     return places
 
 
 @check_arguments
 def share_as(model: nn.Module, original: nn.Module) -> nn.Module:
-    """Let places of `model` that hold one linear layer in `original` hold one module; the model.
+    """Share linear layers in `model` where `original` shares them; returns `model`.
 
-    For what was made of `original` by a library that goes from place to place.
+    For a copy of `original` made by a library that replaces each place by itself.
     """
     first: dict[nn.Module, str] = {}
     for place, module in original.named_modules(remove_duplicate=False):
@@ -74,8 +76,8 @@ def share_as(model: nn.Module, original: nn.Module) -> nn.Module:
 
 @check_arguments
 def watching(model: nn.Module, look: Look):
-    """While inside, `look(name, x)` sees each linear layer's input as rows (n, in).
+    """Inside the block, `look(name, x)` gets each linear layer's input as rows (n, in).
 
-    Of a layer in several places it sees every use, under the first one's name.
+    A shared layer's uses all come under its first name.
     """
     return watch_inputs(linear_layers(model), lambda name, x: look(name, as_rows(x)))

@@ -1,8 +1,8 @@
 """What a notebook's parameters may be: the `limits` of `notebooks/catalog.toml`.
 
-A limit is where the code ends, not where a verdict turns. It is written as `[low, high]`, as
-`{ low = 64, high = 512, step = 64 }`, or as the list of what is allowed (of texts, or of any other
-number than two numbers).
+A limit says what the code supports, not where a verdict changes. It is `[low, high]`,
+`{ low = 64, high = 512, step = 64 }`, or the list of allowed values (texts, or numbers other than
+two, since two are a range).
 """
 
 import tomllib
@@ -28,7 +28,7 @@ def limits_of(name: str, catalog: Path = CATALOG) -> dict:
 
 @check_arguments
 def in_words(limit: Limit) -> str:
-    """A limit as the comment beside the parameter and a refusal say it.
+    """A limit in words, for the comment beside the parameter and for error messages.
 
     >>> in_words([16, 512]), in_words({"low": 64, "high": 512, "step": 64}), in_words([2, 3, 8])
     ('16 to 512', '64 to 512 in steps of 64', '2, 3 or 8')
@@ -44,7 +44,7 @@ def in_words(limit: Limit) -> str:
 
 @check_arguments
 def kind(limit: Limit) -> type:
-    """What a value within the limit is: `float` if one of its numbers is, else `int`; or `str`.
+    """The type of values within the limit: `float` if one of its numbers is, else `int`; or `str`.
 
     >>> kind([0.25, 25]), kind([2, 3, 8]), kind({"low": 64, "high": 512, "step": 64}), kind(["a"])
     (<class 'float'>, <class 'int'>, <class 'int'>, <class 'str'>)
@@ -57,7 +57,7 @@ def kind(limit: Limit) -> type:
 
 @check_arguments
 def is_a(kind: type, value) -> bool:
-    """Whether `value` is of the kind; an int may stand for a float, True and False for no number.
+    """Whether `value` is of the kind; an int may stand for a float, but a bool for no number.
 
     >>> is_a(float, 1), is_a(int, 1.0), is_a(int, True), is_a(str, "a")
     (True, False, False, True)
@@ -73,16 +73,16 @@ def allows(limit: Limit, value) -> bool:
     if not is_a(kind(limit), value):
         return False
     if isinstance(limit, Mapping):
-        if not limit["low"] <= value <= limit["high"]:  # NaN too, which has no steps
+        if not limit["low"] <= value <= limit["high"]:  # rejects NaN too
             return False
         steps = (value - limit["low"]) / limit["step"]
-        return abs(steps - round(steps)) < 1e-9
+        return abs(steps - round(steps)) < 1e-9  # a step such as 0.1 is not exact in binary
     return limit[0] <= value <= limit[1] if _is_range(limit) else value in limit
 
 
 @check_arguments
 def require_within(values: Mapping, limits: Mapping[str, Limit]) -> None:
-    """Each of `values` that has a limit must keep it: a `ValueError` names value and limit."""
+    """Each of `values` that has a limit must be within it: a `ValueError` names both."""
     for name, value in values.items():
         if name in limits:
             words, whole = in_words(limits[name]), kind(limits[name]) is int
@@ -91,7 +91,7 @@ def require_within(values: Mapping, limits: Mapping[str, Limit]) -> None:
 
 
 def _require_limit(limit: Limit) -> None:
-    """It is one of the forms that the head of this file lists."""
+    """Refuse a limit of none of the forms that the module's docstring lists."""
     if isinstance(limit, Mapping):
         require(limit.keys() == {"low", "high", "step"}, "limit", limit, "low, high and step")
         require_finite("low of limit", limit["low"])

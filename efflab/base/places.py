@@ -8,18 +8,18 @@ from pathlib import Path
 
 from efflab.errors import require
 
-AROUND = Path(__file__).resolve().parents[1]
+AROUND = Path(__file__).resolve().parents[2]
 COPY = "repository"
-"""The folder of the package that a wheel has and a checkout has not."""
+"""The folder of the package that only a wheel has."""
 
 
 def is_checkout() -> bool:
-    """Whether the package stands in its repository, an editable install's too."""
+    """Whether the package is in its repository, also by an editable install."""
     return (AROUND / "notebooks" / "catalog.toml").is_file()
 
 
 def require_checkout(command: str) -> None:
-    """A `ValueError` in an installed wheel: `command` reads or writes what is not in it."""
+    """Raise a `ValueError` in an installed wheel, which lacks the files that `command` needs."""
     allowed = "one of doctor, list and advise; the others need a clone of the repository"
     require(is_checkout(), "command", command, allowed)
 

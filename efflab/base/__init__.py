@@ -1,0 +1,1 @@
+"""What the rest stands on and knows nothing of models: files, caches, threads, numbers as text."""
