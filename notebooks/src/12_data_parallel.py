@@ -24,14 +24,14 @@
 # # 12 · 数据并行与 ZeRO
 #
 # 多个设备，同一个模型：各取一部分批次，再把梯度平均（第 4.1 节）。同一节里的 ZeRO 则降低每张卡的显存。
-# 两者都在本机的 2 个和 4 个进程上真实运行，用的就是 PyTorch 自己的引擎。我们拿它们与单进程对照，
-# 数清发出的每一个字节，再称一称每个进程各存了什么。
+# 两者都在本机的 2 个和 4 个进程上真实运行，用的就是 PyTorch 自己的通信后端。我们拿它们与单进程对照，
+# 统计发出的每一个字节，并测出每个进程占用多少内存、存了什么。
 #
 # | | |
 # |---|---|
 # | **论断** | `ddp-equal`、`zero-memory` |
 # | **用时** | 40 分钟；全部单元格合计运行不到 50 秒，无需联网，两个核即可 |
-# | **学完之后** | 能从笔记本启动多个 rank；能写出环形 all-reduce 并说出它发送多少字节；会选桶的大小；能说出 rank 悄悄走散的四种情形；能说清 ZeRO 每个阶段省了什么、没省什么 |
+# | **学完之后** | 能从笔记本启动多个 rank；能写出环形 all-reduce 并说出它发送多少字节；会选桶的大小；能说出各 rank 在不报错的情况下走向不一致的四种情形；能说清 ZeRO 每个阶段省了什么、没省什么 |
 
 # %% tags=["parameters"]
 language = "en"
@@ -86,8 +86,8 @@ p_zero = predict("How many per cent of DDP's memory does a rank need with ZeRO-3
 # ## 2 · Rank
 #
 # *rank* 就是一个带编号的进程。`RankPool` 启动若干个并让它们待命；每个都运行一个可导入的函数，
-# `report` 告诉我们它进行到哪里。它们通过 **gloo** 通信，那是 PyTorch 面向 CPU 的引擎。
-# （GPU 上会用 NCCL，上层代码不变。）
+# `report` 告诉我们它进行到哪里。它们通过 **gloo** 通信，那是 PyTorch 面向 CPU 的通信后端。
+# （GPU 上会用 NCCL，上层代码不变。以下几格的输出是程序自身的字符串，保留英文。）
 
 # %%
 pools = {n: RankPool(n) for n in (2, 4)}
@@ -104,7 +104,7 @@ sorted(seen)
 # in a collective, are stopped with it. The pool starts anew at the next call.
 
 # %% [markdown] tags=["zh"]
-# 某个 rank 抛出异常，调用会在一秒内结束，并指出是哪一个；其余正在集合通信里等它的 rank 也随之停止。
+# 某个 rank 抛出异常时，调用会在一秒内结束，并指出是哪一个；其余在集合通信中等它的 rank 也随之停止。
 # 下一次调用时进程池会重新启动。
 
 # %%
@@ -132,8 +132,8 @@ failure
 #
 # $$\tfrac12\left(\tfrac{g_1+g_2+g_3+g_4}{4} + \tfrac{g_5+g_6+g_7+g_8}{4}\right) = \tfrac18\sum_i g_i .$$
 #
-# 若是 5 行和 3 行就不成立：3 行的每行占 1/6，5 行的每行占 1/10。给每个 rank 的损失乘上
-# （rank 数 × 自己的行数 / 总行数）即可补正。数据并行的全部内容就是：
+# 若是 5 行和 3 行就不成立：3 行的每行占 1/6，5 行的每行占 1/10。给每个 rank 的损失*加权*，乘上
+# （rank 数 × 自己的行数 / 总行数），就能修正。数据并行的全部内容就是：
 
 # %%
 show_source(data_parallel.average_gradients)
@@ -141,11 +141,11 @@ show_source(data_parallel.average_gradients)
 # %% [markdown] tags=["en"]
 # That is `by hand`. PyTorch's own is `DistributedDataParallel` (DDP). Differences are the largest one
 # over the largest value: fp32 sums in another order part by some 1e-7. The control does not average
-# at all. Bytes are the kernel's count of what each process really sent:
+# at all. Bytes are the operating system's count of what each process really sent:
 
 # %% [markdown] tags=["zh"]
 # 这就是表中的“手写”。PyTorch 自带的是 `DistributedDataParallel`（DDP）。“差异”指最大差值与最大数值之比：
-# fp32 换个顺序求和，会差出约 1e-7。对照组完全不做平均。字节数是内核统计的每个进程真正发出的量：
+# fp32 换个顺序求和，会差出约 1e-7。对照组完全不做平均。字节数是操作系统内核统计的每个进程实际发出的量：
 
 # %% tags=["nbval-ignore-output"]
 job = measure.job(batch_size, seq_len, n_steps)
@@ -194,7 +194,9 @@ table(rows, kind="measured", digits=2)
 #
 # $$\text{sent by a rank} = 2\,\frac{n-1}{n}\times\text{bytes},$$
 #
-# never more than twice, however many ranks there are.
+# never more than twice, however many ranks there are. Bytes are not all of it: the 2 (n - 1) steps come
+# one after the other, and each pays the wire's latency. With many ranks and small sums, trees, which need
+# some log n steps, are faster; NCCL has both.
 #
 # ### Your turn: the ring
 #
@@ -225,7 +227,8 @@ table(rows, kind="measured", digits=2)
 #
 # $$\text{每个 rank 发送} = 2\,\frac{n-1}{n}\times\text{字节数},$$
 #
-# rank 再多也不超过两倍。
+# rank 再多也不超过两倍。但字节数不是全部：2 (n - 1) 步只能一步接一步地走，每一步都要付一次链路延迟。
+# rank 多、数据量小的时候，只需约 log n 步的树形算法更快；NCCL 两种都有。
 #
 # ### 动手：环
 #
@@ -304,8 +307,8 @@ show(figures.ways_to_sum())
 # ## 5 · 桶：边算边发
 #
 # 反向传播最先算完最后一层的梯度。DDP 不会干等：它把梯度装进**桶**里，装满一个就开始 all-reduce，
-# 而前面的层还在计算。下面是 `stdlib-gpt` 在两个 rank 上的一次真实反向传播。本机内存这条“线路”快得看不出问题，
-# 所以每次 all-reduce 都被拉长到 200 MB/s、1 ms 延迟所需的时间，大约是较快的办公网络：
+# 而前面的层还在计算。下面是 `stdlib-gpt` 在两个 rank 上的一次真实反向传播。本机内存这条“链路”太快，看不出问题，
+# 所以把每次 all-reduce 都拉长到 200 MB/s、1 ms 延迟时所需的时间，大约相当于较快的办公网络：
 
 # %% tags=["nbval-ignore-output"]
 wire = buckets.Wire(latency_seconds=0.001, bytes_per_second=200e6)
@@ -317,10 +320,14 @@ show(figures.backward_pass(traces[bucket_mb], bucket_mb))
 
 # %% [markdown] tags=["en"]
 # What would one expect? Each transfer starts when its bucket is ready and the wire is free, and takes
-# latency + 2 (n - 1) / n bytes over bandwidth. That is all of `transfers`:
+# latency + 2 (n - 1) / n bytes over bandwidth. That is all of `transfers`. (One latency for a whole
+# all-reduce, whatever the number of ranks: a tree's would grow with log n, a ring's with n. With many
+# ranks the explorer below is too kind to small buckets.)
 
 # %% [markdown] tags=["zh"]
-# 理应如何？桶备好、线路空闲时开始传输，耗时为：延迟 + 2 (n - 1) / n × 字节数 / 带宽。`transfers` 说的就是这些：
+# 理论上应当如何？桶已就绪且链路空闲时开始传输，耗时为：延迟 + 2 (n - 1) / n × 字节数 / 带宽。`transfers` 实现的就是这些。
+# （这里不论多少个 rank，一次 all-reduce 只计一次延迟；实际上树形算法的延迟随 log n 增长，环随 n 增长。
+# 所以 rank 很多时，下面的探索图低估了小桶的代价。）
 
 # %%
 show_source(buckets.transfers)
@@ -346,13 +353,14 @@ for mb, trace in traces.items():
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# DDP's default is 25 MiB. For a model of 13 MB that is a single bucket, which nothing hides. Small
+# A model of 13 MB in buckets of 25 MiB is a single bucket, which nothing hides. (25 MiB is DDP's default
+# too; but where nobody sets a size, DDP closes the first bucket at 1 MiB, so there would be two.) Small
 # buckets pay the latency often. Find the best size for a slow wire, then raise the latency: where
 # does it move? With which wire does the size no longer matter?
 
 # %% [markdown] tags=["zh"]
-# DDP 默认的桶是 25 MiB。对 13 MB 的模型来说只有一个桶，什么也藏不住；桶太小，又要反复付延迟。
-# 先为慢线路找出最合适的大小，再调高延迟：它移到哪里？线路多快时，桶的大小就无所谓了？
+# 桶设为 25 MiB 时，13 MB 的模型只有一个桶，传输全都藏不住。（25 MiB 也是 DDP 的默认值；但不设大小时，DDP 的第一个桶装到 1 MiB 就发，
+# 所以会有两个桶。）桶太小，又要反复付延迟。先为慢链路找出最合适的大小，再调高延迟：它移到哪里？链路多快时，桶的大小就无关紧要了？
 
 # %%
 explore(figures.overlap, frames=9)
@@ -366,7 +374,7 @@ explore(figures.overlap, frames=9)
 # %% [markdown] tags=["zh"]
 # ## 6 · 何时失效：rank 之间有了差别
 #
-# 下面每一种都不会报错。每行只改动一处，看平均后的梯度离单进程有多远：
+# 下面每一种都不会报错。每行只改动一处，看平均后的梯度与单进程相差多少：
 
 # %% tags=["nbval-ignore-output"]
 errors = measure.gradient_errors(pools[4], job, one)
@@ -400,7 +408,7 @@ table(rows, kind="measured", digits=2)
 # %% [markdown] tags=["zh"]
 # - **行数不等。** DDP 按 rank 平均，而不是按行平均；一个 epoch 的最后一批常常短一截。
 # - **随机种子。** DDP 开始前会把 rank 0 的权重发给大家，种子不同也无妨。手写平均时，每个 rank 都在训练自己的模型，
-#   用的却是一个不属于任何人的梯度。
+#   用的梯度却不属于其中任何一个。
 # - **BatchNorm** 要除以它看到的那些行的统计量。修复之后，统计量和它的梯度都要跨 rank 求和。
 #   （LayerNorm 只看一行，Transformer 不受影响。）
 # - **忘了采样器。** 每个 rank 都读同样的行：n 个 rank 干一个 rank 的活，损失曲线看上去却一切正常：
@@ -435,7 +443,8 @@ table(rows, kind="measured")
 # | 2 | and gradients | (4 + 12/n) N | 7 |
 # | 3 | and weights | 16 N / n | 4 |
 #
-# Each stage on real ranks: 1 by `ZeroRedundancyOptimizer`, 2 and 3 by FSDP2's `fully_shard`.
+# Each stage on real ranks: 1 by `ZeroRedundancyOptimizer`, 2 and 3 by `fully_shard` of FSDP2, the second
+# version of PyTorch's fully sharded data parallelism.
 
 # %% [markdown] tags=["zh"]
 # ## 7 · ZeRO：何必存 n 份？
@@ -450,7 +459,7 @@ table(rows, kind="measured")
 # | 2 | 再加梯度 | (4 + 12/n) N | 7 |
 # | 3 | 再加权重 | 16 N / n | 4 |
 #
-# 每个阶段都在真实的 rank 上运行：阶段 1 用 `ZeroRedundancyOptimizer`，阶段 2、3 用 FSDP2 的 `fully_shard`。
+# 每个阶段都在真实的 rank 上运行：阶段 1 用 `ZeroRedundancyOptimizer`，阶段 2、3 用 FSDP2（PyTorch 完全分片数据并行的第二版）的 `fully_shard`。
 
 # %%
 show_source(zero.shard_model)
@@ -486,17 +495,17 @@ for n, stages in by_stage.items():
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# At stage 2 FSDP2 holds a little more than the paper says: between the forward and the backward pass
+# At stage 2 FSDP2 holds 14 to 20 % more than the paper says: between the forward and the backward pass
 # the rank's own shard lies *beside* the gathered weights. Stage 1's optimizer deals out whole
 # parameters, so ranks differ by a per cent.
 #
 # Do they still train the same model? And what does it cost on the wire?
 
 # %% [markdown] tags=["zh"]
-# 阶段 2 里，FSDP2 比论文所说略多一点：在前向和反向之间，rank 自己的那份切片与收集来的完整权重*并存*。
+# 阶段 2 里，FSDP2 比论文所说多 14% 到 20%：在前向和反向之间，rank 自己的那份切片与收集来的完整权重*并存*。
 # 阶段 1 的优化器按整个参数分派，所以各 rank 之间差百分之一左右。
 #
-# 它们训练的还是同一个模型吗？线路上又要付出什么？
+# 它们训练的还是同一个模型吗？通信上又要付出什么？
 
 # %% tags=["nbval-ignore-output"]
 rows = []
@@ -519,15 +528,17 @@ table(rows)
 
 # %% [markdown] tags=["en"]
 # In units of (n - 1)/n of all weights. The paper's stages 1 and 2 send what DDP sends, stage 3 half
-# as much again, since the weights are gathered once more for the backward pass. gloo has no
-# reduce-scatter of its own and reduces for everybody, which costs one unit more (a test counts it);
-# NCCL does not.
+# as much again, since the weights are gathered once more for the backward pass. Here stages 1 to 3 send
+# one unit more, for two reasons. Stage 1: `ZeroRedundancyOptimizer` stands on DDP, which all-reduces all
+# gradients, and then broadcasts the new weights; that is so on any engine. Stages 2 and 3: gloo has no
+# reduce-scatter of its own and reduces for everybody (a test counts it); NCCL has one.
 #
 # The state is not all. A whole step, activations included:
 
 # %% [markdown] tags=["zh"]
 # 单位是全部权重的 (n - 1)/n。按论文，阶段 1、2 的通信量与 DDP 相同，阶段 3 多一半，因为反向传播前还要再收集一次权重。
-# gloo 没有自己的 reduce-scatter，而是替所有 rank 都做完归约，于是多一个单位（有测试清点）；NCCL 不会。
+# 这里阶段 1 到 3 都多出一个单位，原因有二。阶段 1：`ZeroRedundancyOptimizer` 建立在 DDP 之上，DDP 对全部梯度做 all-reduce，之后还要广播新权重；
+# 这与后端无关，NCCL 上也一样。阶段 2、3：gloo 没有真正的 reduce-scatter，而是让每个 rank 都得到全部的和（有测试统计）；NCCL 则有。
 #
 # 状态还不是全部。算上激活值的完整一步：
 
@@ -543,7 +554,7 @@ show(step)
 # The paper's own table, 7.5 billion parameters with mixed-precision Adam (16 bytes a parameter):
 
 # %% [markdown] tags=["zh"]
-# 把 `batch_size` 改成 64 再看：任何阶段都不切的激活值会占去大半。（对付它们要靠重计算，以及第 13 篇的切法。）
+# 把 `batch_size` 改成 64 再看：激活值会占去大半，而哪个阶段都不切分它。（要减少激活值，得靠重计算和第 13 篇的切法。）
 #
 # 论文自己的表，75 亿参数，混合精度 Adam（每参数 16 字节）：
 
@@ -565,7 +576,7 @@ table(rows)
 # over devices. It splits what is *stored*. Every rank still computes every layer, on its own rows:
 
 # %% [markdown] tags=["zh"]
-# **ZeRO 不是模型并行。** 文章把 ZeRO 当作“按层切分模型”的例子。其实它切的是*存储*：每个 rank 仍要对自己的行计算每一层：
+# **ZeRO 不是模型并行。** 文章把 ZeRO 当作“按层切分模型”的例子。其实它切分的是*存储*：每个 rank 仍要用自己的行计算每一层：
 
 # %%
 headers = ("way", "weights held", "layers computed", "rows", "sent")
@@ -614,7 +625,7 @@ for pool in pools.values():
 # ## 10 · Exercises
 #
 # **12-2 (a target).** Twelve layers of 1 MiB whose backward passes take 20 ms each, on two real
-# ranks, over a wire with 30 ms of latency and 150 MB/s. With DDP's 25 MiB everything travels at the
+# ranks, over a wire with 30 ms of latency and 150 MB/s. In buckets of 25 MiB everything travels at the
 # end. Choose the bucket's size in MiB so that ranks wait for the wire at most 0.55 of that time.
 #
 # <details><summary>Hint</summary>After the last layer one bucket is still to travel: latency and its
@@ -623,11 +634,11 @@ for pool in pools.values():
 # %% [markdown] tags=["zh"]
 # ## 10 · 练习
 #
-# **12-2（达标题）。** 12 层，每层 1 MiB，反向传播各 20 ms，跑在两个真实的 rank 上；线路延迟 30 ms、带宽 150 MB/s。
-# 用 DDP 默认的 25 MiB，全部要等到最后才发。请选一个桶的大小（MiB），让 rank 等线路的时间不超过那时的 0.55。
+# **12-2（挑战题）。** 12 层，每层 1 MiB，反向传播各 20 ms，跑在两个真实的 rank 上；链路延迟 30 ms、带宽 150 MB/s。
+# 桶为 25 MiB 时，全部要等到最后才发。请选一个桶的大小（MiB），让 rank 等链路的时间不超过那时的 0.55 倍。
 #
 # <details><summary>提示</summary>最后一层算完后，还有一个桶要走：一次延迟加它的字节。桶小，这段就短；
-# 但若一个桶的传输比它那几层的计算还久，就会排起队来。</details>
+# 但若一个桶的传输比它那几层的计算还久，后面的桶就要排队。</details>
 
 # %% tags=["exercise", "ex-12-2"]
 answer_2 = ...  # a number of MiB
@@ -654,7 +665,7 @@ check("12-2", answer_2)
 # answer_2 = 3
 # ```
 #
-# 装 k 层的桶要传 30 + 7 k 毫秒，可以藏在 20 k 毫秒后面：从 k = 3 起不再排队，而这时最后一个桶又最短。
+# 装 k 层的桶要传 30 + 7 k 毫秒，可以藏在 20 k 毫秒的计算后面：从 k = 3 起不再排队，而在不排队的大小里，k = 3 的最后一个桶最短。
 #
 # </details>
 
@@ -673,7 +684,7 @@ check("12-2", answer_2)
 # `encode(gradient, key)` 给出一个张量元组，即发送的全部内容；`decode(payload, shape)` 再把它变回梯度。
 # `key` 是（rank，参数名），想记住点什么时可以用。24 步之后，损失最多比发送完整梯度时高 0.05 nat。你最少能用多少字节？
 #
-# <details><summary>提示</summary>只发最大的二十分之一的值和它们的位置，没发出去的加到下一步的梯度上。</details>
+# <details><summary>提示</summary>只发最大的二十分之一的值和它们的位置，没发出去的累加到下一步的梯度上。</details>
 
 # %% tags=["exercise", "ex-12-3"]
 answer_3 = ...  # (encode, decode)
@@ -743,10 +754,12 @@ check("12-3", answer_3)
 #
 # - The average of gradients is the gradient of the whole batch, if shares are equal or weighted and
 #   nothing looks across the batch. DDP equals one process to rounding.
-# - A sum round the ring sends 2 (n - 1)/n of its bytes a rank: never more than twice.
+# - A sum round the ring sends 2 (n - 1)/n of its bytes a rank: never more than twice, but in 2 (n - 1)
+#   steps.
 # - Buckets hide transfers behind the backward pass; the last one is always exposed.
 # - ZeRO is data parallelism that stores everything once: 16, 10, 7, 4 bytes a parameter on four
-#   ranks. It does not cut activations, and stage 3 pays with half as much communication again.
+#   ranks. It does not cut activations, and stage 3 pays with half as much communication again (by the
+#   paper; over gloo, here, with twice DDP's).
 # - On other machines: `docs/many-machines.md` starts the same training with `torchrun`.
 #
 # **References.** Li et al. 2020, *PyTorch Distributed*, arXiv:2006.15704. Patarasuk & Yuan 2009,
@@ -759,10 +772,10 @@ check("12-3", answer_3)
 # %% [markdown] tags=["zh"]
 # ## 小结
 #
-# - 只要各份行数相等（或加权），且模型里没有跨批次的运算，梯度的平均就是整批的梯度。DDP 与单进程只差舍入误差。
-# - 沿环求和，每个 rank 发送 2 (n - 1)/n 的字节，永远不超过两倍。
-# - 桶把传输藏在反向传播背后；最后一个桶总是露在外面。
-# - ZeRO 是每样东西只存一份的数据并行：4 个 rank 上每参数 16、10、7、4 字节。它不切激活值，阶段 3 还要多付一半的通信。
+# - 只要各份行数相等（或加权），且模型里没有跨样本的运算，梯度的平均就是整个批次的梯度。DDP 与单进程只差舍入误差。
+# - 沿环求和，每个 rank 发送总字节数的 2 (n - 1)/n，不会超过两倍，但要走 2 (n - 1) 步。
+# - 桶把传输藏在反向传播背后；最后一个桶总是藏不住。
+# - ZeRO 是每样东西只存一份的数据并行：4 个 rank 上每参数 16、10、7、4 字节。它不切分激活值，阶段 3 还要多一半的通信量（按论文；在这里的 gloo 上是 DDP 的两倍）。
 # - 换到多台机器：`docs/many-machines.md` 用 `torchrun` 启动同样的训练。
 #
 # **参考文献。** Li 等 2020，*PyTorch Distributed*，arXiv:2006.15704。Patarasuk & Yuan 2009，

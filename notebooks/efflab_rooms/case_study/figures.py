@@ -161,7 +161,7 @@ def _add_published_runs(fig):
     fig.add_scatter(
         x=[6 * run.n_params * run.n_tokens for run in runs],
         y=[run.days for run in runs],
-        text=[f"{run.name}, {run.n_devices:,}" for run in runs],
+        text=[f"{tr_name(run.name)}, {run.n_devices:,}" for run in runs],
         textposition=["top left"] * (len(runs) - 1) + ["bottom right"],
         mode="markers+text",
         name=tr("published, on its own devices"),

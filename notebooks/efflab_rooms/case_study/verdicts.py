@@ -52,7 +52,8 @@ def ernie_dynamic(evidence) -> Outcome:
     if numbers["gone"].value < SHARE:
         return Outcome(False, **card, reason="attention has not that much to give at this length")
     if tuned.low > MARGIN:
-        return Outcome(False, **card, reason="one round of tuning does not bring the quality back")
+        reason = "one round of tuning does not bring this model's quality back; ERNIE was not tried"
+        return Outcome(False, **card, reason=reason)
     if tuned.high > MARGIN:
         reason = "seeds do not tell whether the quality comes back to within the margin"
         return Outcome(None, **card, reason=reason)
@@ -211,7 +212,7 @@ def recipe_evidence() -> list[Evidence]:
     quality = Estimate(lost.mean / base, lost.low / base, lost.high / base)
     steps = {(row["stage"], row["precision"]): row for row in measure.part("training")["rows"]}
     step = over(steps[SHIPPED, PRECISIONS[0]], steps[SHIPPED, "fp32"])
-    rise = "bits per byte: 16-bit training and INT8 above fp32 throughout (%)"
+    rise = "bits per byte: bf16 training and INT8 above fp32 throughout (%)"
     step_name = "training step in bf16 over fp32, this kind of CPU, all instructions"
     return [
         Evidence.of("quality", rise, quality, "%", "recorded"),
@@ -265,16 +266,16 @@ def hours_evidence() -> list[Evidence]:
     shortest = min(run.days for run in measure.published_runs() if run.days)
     best, _, without = measure.plans().values()
     ratio = best.step_seconds / without.step_seconds
-    reached = "billions of tokens in 72 hours, largest published cluster at the best utilization"
+    reached = "billions of tokens in 72 hours, the table's largest cluster at its best utilization"
     wanted = "{gpu}s that 300 billion tokens need in 72 hours at that utilization"
-    days = "days of the shortest published run whose devices are known"
+    days = "days of the table's shortest run whose devices are known"
     speed = "speed of the best plan without tensor parallelism over the best plan"
-    share = "best utilization of the published runs (%)"
+    share = "best utilization in the table, by 6 FLOPs a parameter and token (%)"
     return [
         Evidence("tokens", reached, tokens / 1e9, "", "computed"),
         Evidence("a100s", wanted, a100s, "", "computed", values={"gpu": "A100"}),
-        Evidence("largest-run", "A100s of the largest published run", n, "", "published"),
-        Evidence("utilization", share, 100 * utilization, "%", "published"),
+        Evidence("largest-run", "A100s of the table's largest run", n, "", "published"),
+        Evidence("utilization", share, 100 * utilization, "%", "computed"),
         Evidence("shortest-days", days, shortest, "", "published"),
         Evidence("v100s", wanted, v100s, "", "computed", values={"gpu": "V100"}),
         Evidence("without-tensor", speed, ratio, "", "computed"),
@@ -288,12 +289,12 @@ def ernie_72h(evidence) -> Outcome:
     if tokens >= ENOUGH:
         return Outcome(True, **card)
     if tokens < LEAST:
-        reason = "no published cluster comes to one token a parameter in that time"
+        reason = "no cluster in the table comes to one token a parameter in that time"
         return Outcome(False, **card, reason=reason)
     values = dict(tokens=f"{tokens:.0f}", n=f"{numbers['largest-run'].value:,.0f}")
     values |= dict(u=f"{numbers['utilization'].value:.0f}")
     condition = (
-        "it sees at most {tokens} billion tokens, on {n} A100s at {u}% of their peak; we found no "
-        "source that gives the run's tokens, devices or utilization"
+        "it sees at most {tokens} billion tokens, on the table's largest cluster, {n} A100s at "
+        "{u}% of their peak; we found no source that gives the run's tokens, devices or utilization"
     )
     return Outcome(True, **card, condition=condition, values=values)

@@ -122,8 +122,9 @@ def parallel_choice(evidence: Iterable[Evidence | Mapping]) -> Outcome:
     if len(counts) == len(COUNTS):
         return Outcome(True, **card)
     condition = (
-        "a device has {each} or more texts of a step: with fewer, small models are split too. "
-        "{tensor} % of the plans with a pipeline split layers as well"
+        "a device has {each} or more texts of a step: with fewer, the planner, which hides no sum "
+        "of gradients, splits small models too. {tensor}% of its plans with a pipeline split "
+        "layers as well"
     )
     return Outcome(True, **card, condition=condition)
 
@@ -146,12 +147,12 @@ def profile_evidence() -> list[Evidence]:
         if choice != THUMB:
             bands.append(comparison.band)
     changed = "lengths at which the profile changes the choice"
-    band = "A/A band of the times where it does, the widest"
+    band = "A/A band (±) of the times where it does, the widest"
     return [
         *times,
         *scores,
         Evidence("changed", changed, len(bands)),
-        Evidence("band", band, 100 * max(bands, default=0.0), "±%"),
+        Evidence("band", band, 100 * max(bands, default=0.0), "%"),
     ]
 
 

@@ -56,7 +56,7 @@ def _check_buckets(answer):
     yield tr("a size in MiB, above 0"), True, is_size
     with RankPool(2) as pool:
         share = exposed_seconds(pool, float(answer)) / exposed_seconds(pool, DEFAULT_MB)
-    text = "waiting: {share} of what DDP's 25 MiB leave; at most {most} is asked"
+    text = "waiting: {share} of what buckets of 25 MiB leave; at most {most} is asked"
     yield tr(text, share=number(share), most=TARGET), True, share <= TARGET
 
 

@@ -78,12 +78,12 @@ EXERCISES = {
     ),
     "13-2": Exercise(
         _check_own,
-        hint="A rank runs ahead by as many forwards as there are ranks after it, then takes a "
-        "forward and a backward by turns, and ends with the backwards that are left.",
+        hint="A rank runs ahead by as many forwards as there are ranks after it, then forwards and "
+        "backwards alternate, and it ends with the backwards that are left.",
     ),
     "13-3": Exercise(
         _check_uneven,
-        hint="Split each B into I and W. Let rank r run ahead by 2 (4 - r) - 1 forwards, then take "
-        "I and F by turns, and keep r of the W back for later.",
+        hint="Split each B into I and W. Let rank r run ahead by 2 (4 - r) - 1 forwards, then "
+        "alternate I and F, and keep r of the W back for later.",
     ),
 }

@@ -68,10 +68,10 @@ GPIPE_RULE = (
     "is 3 to 5; on a condition if some are; not if none is"
 )
 GPIPE_CONDITION = (
-    "there are {least} stages or a few more, equal ones, and many micro-batches: {n} of {rows} "
-    "published rows; the others reach from {low} to {high}"
+    "there are {least} stages or more, which is not enough by itself: {n} of the {rows} rows "
+    "shown, each over two devices with the same model; all of them reach from {low} to {high}"
 )
-WITHIN_CLAIM = "published rows with several micro-batches whose gain is 3 to 5"
+WITHIN_CLAIM = "rows shown with several micro-batches whose gain is 3 to 5"
 FEWEST = "fewest stages that come to 3 with 32 micro-batches"
 IDEAL = "8 stages, 32 micro-batches, over one device"
 
@@ -88,9 +88,9 @@ def gpipe_evidence() -> list[Evidence]:
     fewest = next(k for k in range(2, 33) if gpipe.speedup(k, 32) >= LEAST)
     return [
         Evidence("rows-within", WITHIN_CLAIM, n_within, "", "published"),
-        Evidence("rows", "published rows with several micro-batches", len(gains), "", "published"),
-        Evidence("lowest", "lowest published gain", min(gains), "x", "published"),
-        Evidence("highest", "highest published gain", max(gains), "x", "published"),
+        Evidence("rows", "rows shown with several micro-batches", len(gains), "", "published"),
+        Evidence("lowest", "lowest gain of the rows shown", min(gains), "x", "published"),
+        Evidence("highest", "highest gain of the rows shown", max(gains), "x", "published"),
         Evidence("fewest-stages", FEWEST, fewest, "", "computed"),
         Evidence("ideal", IDEAL, gpipe.speedup(8, 32), "x", "computed"),
     ]
@@ -119,7 +119,7 @@ BALANCE_RULE = (
     "in some; not in none; undecided if real ranks and the simulator differ by over 0.05"
 )
 SLOW = "one stage of four half as slow again, same work: time over balanced, {schedule}"
-SLOW_REAL = "the same on real ranks, gpipe"
+SLOW_REAL = "the same on real ranks that sleep, gpipe"
 SPLIT = "unequal layers: equal counts over the best split, time"
 
 
@@ -175,8 +175,8 @@ def bubble_evidence(pool: RankPool) -> list[Evidence]:
     apart = max(abs(few - measure.bubble(4, 4)), abs(many - measure.bubble(4, 16)))
     gpipe_held, other_held = (measure.run_step(pool, name, 16)[1] for name in ("gpipe", "1f1b"))
     return [
-        Evidence("bubble-16", "bubble of 4 real ranks, 16 micro-batches", many),
-        Evidence("bubble-4", "bubble of 4 real ranks, 4 micro-batches", few),
+        Evidence("bubble-16", "bubble of 4 real ranks that sleep, 16 micro-batches", many),
+        Evidence("bubble-4", "bubble of 4 real ranks that sleep, 4 micro-batches", few),
         Evidence("difference", DIFFERENCE, apart),
         Evidence("held-gpipe", "micro-batches held by a rank, 16 in all, gpipe", gpipe_held),
         Evidence("held-1f1b", "micro-batches held by a rank, 16 in all, 1f1b", other_held),
