@@ -356,9 +356,10 @@ p_share.reveal(round(plain[measure.WHOLE], 1))
 # 70 times the A100's 0.063 in int8. Against the GPU of its time, the K80, its authors published 15
 # to 30 times the performance (Jouppi et al. 2017), again int8 against floating point. And what an
 # array really saves is silicon and energy. We leave energy out, because no datasheet gives it for a
-# product. To be fair to the question: 0.063 µs is less than any GPU takes to start a kernel. Move
-# the overhead, equal on both sides, and see how little of such factors is left in a product this
-# small.
+# product.
+#
+# A caution for both: 0.063 µs is less than any GPU takes to start a kernel. Move the overhead, equal
+# on both sides, and see how little of such factors is left in a product this small.
 #
 # ## 5 · Deploy: one file, whatever device there is
 #
@@ -374,7 +375,8 @@ p_share.reveal(round(plain[measure.WHOLE], 1))
 # 而不是 894 个，所有的头共 4.4 微秒，而不是 15.3 微秒；仍是 A100 用 int8 时 0.063 微秒的 70 倍。
 # 对同时代的 GPU（K80），作者发表的性能之比是 15 到 30（Jouppi 等 2017），同样是 int8 对浮点。
 # 而阵列真正省下的是芯片面积和能耗；能耗我们不计，因为没有手册给出一次矩阵乘法的能耗。
-# 也替这个问题本身说一句：0.063 微秒比任何 GPU 启动一个内核的时间还短。调一调双方相同的启动开销，
+#
+# 还要提醒一句：0.063 微秒比任何 GPU 启动一个内核的时间都短。拨动双方相同的启动开销，
 # 看看在这么小的矩阵乘法上，这样的倍数还剩多少。
 #
 # ## 5 · 部署：同一个文件，有什么设备用什么
@@ -426,7 +428,7 @@ show_source(fpga.hardware)
 # hardware clock by clock. Not close: the same whole numbers, to the last bit.
 
 # %% [markdown] tags=["zh"]
-# 它对吗？输入是 MiniLM 第一层注意力处理一句话时真正收到的值，权重是它的查询权重，都量化成 int8：
+# 结果对吗？输入是 MiniLM 第一层注意力处理一句话时真正收到的值，权重是它的查询权重，都量化成 int8：
 # 8 个 token，384 个通道，8 个输出。仿真器逐时钟运行这块硬件。不是“接近”，而是整数完全相同，一个比特不差。
 
 # %%
