@@ -72,7 +72,7 @@ lab.use_notebook("09_quantization", exercises.EXERCISES, texts("quantization"))
 # MiniLM-L6 是一个真实的句子编码器，2300 万参数，91 MB。多数工具只量化线性层，其余不动。
 # 再估一下时间：16 条各 128 个 token 的文本，在同一品牌的两块 CPU 上，OpenVINO INT8 与普通 torch fp32 之比。
 # VNNI 是较新的 x86 CPU 上的一组指令，8 比特数的相乘与累加由一条指令完成；两块 CPU 中一块有它，
-# 其他方面也新得多。文章报告 ERNIE 用 INT8 后延迟降低 60%，即 0.4 倍。
+# 其他方面也新得多。文章报告 ERNIE 用 INT8 后延迟降低 60%，即只有原来的 0.4。
 
 # %%
 p_size = predict("How many per cent smaller is MiniLM with its linear layers alone in 8 bits?", "%")
