@@ -23,7 +23,7 @@
 # # 11 · 剪枝
 #
 # 训练好的模型里，有些权重几乎不起作用。把它们置零，质量在一定范围内不变。
-# 但零也是一个数：照样要存储，照样要参与乘法。本篇要回答：哪些可以去掉，去掉之后究竟省了什么。
+# 但零也是一个数：照样要存储，照样要参与乘法。本篇要回答：哪些可以去掉？去掉之后究竟省了什么？
 #
 # | | |
 # |---|---|
@@ -62,7 +62,7 @@ lab.use_notebook("11_pruning", exercises.EXERCISES, texts("pruning"))
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
 #
-# 取一个模型，把各层权重的 90 % 置零。请先写下两个数字。
+# 取一个模型，把各层权重的 90% 置零。请先写下两个数字。
 
 # %%
 p_time = predict("How many per cent of the time of a forward pass does that save?", "%")
@@ -76,8 +76,8 @@ p_bytes = predict(
 # ## 2 · Build: masks
 #
 # The simplest criterion is an old one: the smallest weights go (Han et al. 2015 brought it to deep
-# networks). The **2:4**
-# pattern gives up some freedom for the sake of hardware: of each four neighbours two stay.
+# networks). The **2:4** pattern gives up some freedom for the sake of hardware: of each four
+# neighbours two stay.
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 实现：掩码
@@ -95,8 +95,8 @@ show(figures.masks_figure())
 # %% [markdown] tags=["en"]
 # The more freedom, the more of the matrix survives; the captions give the share of the weights' sum
 # of squares that is kept. The article explains *structured* pruning by removing small weights (and
-# attention heads). Removing single weights is the left picture, **unstructured** pruning; structured is the right one: whole
-# rows, heads or neurons, after which a smaller matrix is left.
+# attention heads). Removing single weights is the left picture, **unstructured** pruning; structured
+# is the right one: whole rows, heads or neurons, after which a smaller matrix is left.
 #
 # The library's way to do the same is `torch.nn.utils.prune`. Both have to choose the same weights:
 
@@ -119,7 +119,7 @@ print(torch.equal(mask, linear.weight_mask.bool()))
 # `stdlib-gpt` with 80% zeros, first as it comes, then with each weight computed as weight x mask:
 
 # %% [markdown] tags=["zh"]
-# **掩码必须保持住。** 训练没有理由放过零。给 80% 为零的 `stdlib-gpt` 做一步 AdamW：
+# **掩码必须保持住。** 训练不会让零一直是零。给 80% 为零的 `stdlib-gpt` 做一步 AdamW：
 # 先不加约束，再让每个权重都按“权重 × 掩码”计算：
 
 # %%
@@ -156,13 +156,14 @@ show_source(pruning.prune_heads)
 
 # %% [markdown] tags=["en"]
 # Which heads? Michel et al. (2019) put a gate of 1 on each head and ask for the gradient of the loss
-# by the gate, $I_h = E_x |\partial L(x) / \partial \xi_h|$: how much the loss would feel the head leave.
-# One backward pass over a batch gives it for all heads at once.
+# by the gate, $I_h = E_x |\partial L(x) / \partial \xi_h|$: how steeply the loss changes when the gate
+# begins to close. One backward pass over a batch gives it for all heads at once. Michel et al. then
+# normalize the importances within each layer (l2); we compare them as they are.
 
 # %% [markdown] tags=["zh"]
 # 移除哪些头？Michel 等（2019）在每个头上放一个值为 1 的门，求损失对门的梯度
-# $I_h = E_x |\partial L(x) / \partial \xi_h|$：这个头一旦离开，损失会有多大反应。
-# 对一批样本做一次反向传播，就能同时得到所有头的结果。
+# $I_h = E_x |\partial L(x) / \partial \xi_h|$：门刚开始关上时，损失变化得有多快。
+# 对一批样本做一次反向传播，就能同时得到所有头的结果。Michel 等随后在每层之内做 l2 归一化；我们不做，直接比较。
 
 # %% tags=["nbval-ignore-output"]
 show(figures.importance_figure())
@@ -216,9 +217,10 @@ show(figures.curves_figure(curves, two_of_four))
 # %% [markdown] tags=["en"]
 # Read three things from the picture. What do a quarter of the weights or of the FFN neurons cost? What
 # does 2:4 cost beside the 50% point of the first line, which removes as many weights but chooses
-# freely? And how far does the gradient carry for heads? It says what the *first* one to leave would
-# cost, not what twenty together do: compare its line with heads taken at random. Mind the axis: a
-# half of the heads is only a sixth of a layer's weights, a half of the neurons a third.
+# freely? And how far does the gradient carry for heads? It is a slope where every gate is open: what
+# one head costs when it is gone altogether may be several times as much, and what twenty cost together
+# is another question again. It ranks heads, so compare its line with heads taken at random. Mind the
+# axis: a half of the heads is only a sixth of a layer's weights, a half of the neurons a third.
 #
 # ## 5 · Measure: bytes
 #
@@ -228,15 +230,16 @@ show(figures.curves_figure(curves, two_of_four))
 
 # %% [markdown] tags=["zh"]
 # 这张图有三点值得看。去掉四分之一的权重或 FFN 神经元，代价多大？2:4 去掉的权重与第一条线的 50% 处一样多，
-# 但选择受模式限制，代价差多少？对头来说，梯度能管多远？它说的是*第一个*离开的头的代价，
-# 不是二十个一起离开的代价：把它的曲线与随机移除的曲线比一比。还请留意横轴：一半的头只占一层权重的六分之一，
+# 但选择受模式限制，代价差多少？按梯度排序，剪掉多少个头以内还可靠？梯度只是门全开时的斜率：
+# 一个头完全去掉的代价可能是它的好几倍，二十个一起去掉的代价更是另一回事。它的用处是给头排序，
+# 所以要把它的曲线与随机移除的曲线比一比。还请留意横轴：一半的头只占一层权重的六分之一，
 # 一半的神经元则占三分之一。
 #
 # ## 5 · 实测：字节
 #
 # 加了掩码的矩阵与原来一样大。只有不存零，它才会变小；但这时必须记下非零元素的位置：
 # CSR 为每个非零元素记一个列号，位图为每个位置记一个比特，2:4 为每个留下的值记两个比特。
-# 一个 768 × 192、32 位的矩阵的实际字节数：
+# 一个 768 × 192、32 比特的矩阵的实际字节数：
 
 # %%
 weight = torch.randn(768, 192, generator=torch.Generator().manual_seed(0))
@@ -263,17 +266,17 @@ show(figures.layouts_figure())
 #
 # ## 6 · Measure: time
 #
-# The same question for time. FLOPs are counted from the layers' real shapes. All run turn and turn
-# about; the median of the paired ratios counts, with its interval. The first row is the whole model
-# against itself: the A/A band.
+# The same question for time. FLOPs are counted from the layers' real shapes. All runs are interleaved;
+# the median of the paired ratios counts, with its interval. The first row is the whole model against
+# itself: the A/A band.
 
 # %% [markdown] tags=["zh"]
-# 关键在索引。32 位的值配 32 位的列号，CSR 从一半起才划算；16 位的值要到三分之二；位图几乎立刻划算。
+# 关键在索引。32 比特的值配 32 比特的列号，零占到一半，CSR 才划算；16 比特的值要到三分之二；位图几乎从一开始就划算。
 # 练习 11-3 要你写出公式。
 #
 # ## 6 · 实测：时间
 #
-# 时间上同样要问。计算量按各层的实际形状统计。所有模型轮流运行，取成对比值的中位数及其区间。
+# 再来看时间。FLOPs 按各层的实际形状统计。所有模型交替运行，取成对比值的中位数及其区间。
 # 第一行是完整模型与自身相比，即 A/A 噪声带。
 
 # %% tags=["nbval-ignore-output"]
@@ -309,9 +312,9 @@ p_time.reveal(100 * (1 - masked.mean))
 # A sparse kernel skips the zeros, but has to look up where the others are. One matrix product:
 
 # %% [markdown] tags=["zh"]
-# 稠密算子把零当普通的数来乘；矩阵变小，要乘的才变少。在这台机器上差多少，看上表。
+# 稠密内核把零当普通的数来乘；矩阵变小，要乘的才变少。在这台机器上差多少，看上表。
 #
-# 稀疏算子会跳过零，但要查找非零元素在哪里。看一次矩阵乘：
+# 稀疏内核会跳过零，但要查找非零元素在哪里。看一次矩阵乘法：
 
 # %% tags=["nbval-ignore-output"]
 products = measure.compare_products()
@@ -326,14 +329,15 @@ for zeros, kernels in products.items():
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# Where the ratio passes 1 is where the CSR kernel breaks even with ignoring the zeros; below, it is
-# *slower*. The 2:4 pattern exists to avoid this search: its places fit into fixed slots that sparse tensor cores read, at twice the dense peak (Mishra et al. 2021,
-# published). Without such hardware torch has no kernel for it:
+# Where the ratio passes 1 is where the CSR kernel breaks even with ignoring the zeros; with fewer
+# zeros it is *slower*. The 2:4 pattern exists to avoid this search: its places fit into fixed slots
+# that sparse tensor cores read, at twice the dense peak (Mishra et al. 2021, published). Without such
+# hardware torch has no kernel for it:
 
 # %% [markdown] tags=["zh"]
-# 比值越过 1 的地方，就是 CSR 算子与“不管零”持平之处；零比这更少时，它反而更*慢*。2:4 模式正是为了免去这种查找：
-# 非零元素的位置落在固定的槽里，由稀疏张量核心读取，峰值吞吐是稠密的两倍（Mishra 等 2021，文献）。
-# 没有这种硬件，torch 也就没有相应的算子：
+# 比值越过 1 的地方，就是 CSR 内核与稠密内核持平之处；零比这更少时，它反而更*慢*。2:4 模式正是为了免去这种查找：
+# 非零元素的位置落在固定的槽里，由稀疏 Tensor Core 读取，峰值吞吐是稠密的两倍（Mishra 等 2021，文献）。
+# 没有这种硬件，torch 也就没有相应的内核：
 
 # %% tags=["nbval-ignore-output"]
 message = "available"
@@ -353,7 +357,7 @@ print(message)
 # %% [markdown] tags=["zh"]
 # ## 7 · 探索
 #
-# 每动一下，都会重新剪枝 `stdlib-gpt` 并实测。找出在每字节 1.6 比特以内耗时最小的做法；
+# 每拨动一次，都会重新剪枝 `stdlib-gpt` 并实测。找出每字节比特数不超过 1.6 时耗时最少的做法；
 # 再找一个文件变小而耗时不变的设置。
 
 # %% tags=["nbval-ignore-output"]
@@ -380,14 +384,14 @@ for name, (kind, removed) in techniques.items():
 # ## 8 · The same on a real encoder
 #
 # MiniLM-L6 has 72 heads. Importance is measured on 16 pairs of docstring and code, with the loss of
-# finding one by the other; quality is the MRR (notebook 09) on 60 other functions. The first row is
+# finding one by the other; quality is the MRR (mean reciprocal rank, notebook 09) on 60 other functions. The first row is
 # the whole model against itself: what its time differs from 1 is noise.
 
 # %% [markdown] tags=["zh"]
 # ## 8 · 换成真实的编码器
 #
 # MiniLM-L6 有 72 个头。重要性用 16 对文档字符串与代码来测，损失是由前者找到后者；
-# 质量是另外 60 个函数上的 MRR（见 09）。第一行是完整模型与自身相比：时间与 1 的差距就是测量噪声。
+# 质量是另外 60 个函数上的 MRR（平均倒数排名，见 09）。第一行是完整模型与自身相比：时间与 1 的差距就是测量噪声。
 
 # %% tags=["nbval-ignore-output"]
 rows = []
@@ -426,7 +430,7 @@ board.add(technique="1/3 of the heads removed", **point)
 # most of it early (Zhu & Gupta 2017, equation 1):
 
 # %% [markdown] tags=["zh"]
-# Michel 等发现 BERT 的头有不少可以去掉；对这个编码器来说能去到什么程度、耗时是否随之下降，看上表。
+# Michel 等发现 BERT 的头有不少可以去掉；对这个编码器来说能去掉多少、耗时是否随之下降，看上表。
 # 文件大小几乎不变：这个模型有一半是词表，头只占一小部分。
 #
 # ## 9 · 一步到位还是逐步？
@@ -475,8 +479,8 @@ show(figures.schedule_figure({ratio: live}))
 # (One round moves a weight so little that both schedules remove nearly the same ones.)
 
 # %% [markdown] tags=["zh"]
-# 要比两件事。*骤降*：训练之前，一步剪枝会让模型倒退多远？*终点*：训练量相同时，逐步剪枝还在“温和”阶段，
-# 一步到位（one-shot）已经在训练最终留下的网络：它有三轮，而逐步只有一轮。
+# 要比两件事。*骤降*：训练之前，剪一次会让质量退步多少？*终点*：训练量相同时，逐步剪枝还剪得不多，
+# 一步到位（one-shot）已经在训练最终留下的网络：它有三轮，而逐步剪枝只有一轮。
 # （一轮训练对权重的改动很小，两种方案去掉的几乎是同一批权重。）
 
 # %%
@@ -498,7 +502,7 @@ table(measure.recovery_rows(), kind="recorded")
 #
 # - **剪枝率高时。** 上表列出每一轮恢复了多少，以及最后还差多少：既与训练同样久的对照比，也与稠密模型比。
 #   剪枝率高时，文献里的做法要训练几千步，而不是 120 步。
-# - **掩码没有保持时。** 见第 2 节：只要一步，零就又被填满。
+# - **掩码没有保持时。** 见第 2 节：只要一步，零就几乎全被填满。
 # - **各层共享权重时。** 在一层剪掉一个头，就等于在所有层都剪掉。`prune_heads` 会拒绝。
 # - **保存文件时。** 移除了头的模型，`config` 不再反映它的形状。
 
@@ -660,20 +664,21 @@ check("11-3", answer_3)
 #     return index_bytes / (value_bytes + index_bytes)
 # ```
 #
-# 8 位模型配 32 位索引，要 80 % 是零才划算：量化与稀疏索引并不合拍。
+# 8 比特的模型配 32 比特的索引，要 80% 是零才划算：量化与稀疏索引配合得并不好。
 #
 # </details>
 
 # %% [markdown] tags=["en"]
 # ## 13 · Recap
 #
-# - Small weights can go, a quarter of them for nothing; what is left matters more and more.
+# - Small weights can go, a quarter of them for 0.02 bits per byte; what is left matters more and more.
 # - A mask saves neither bytes nor time by itself. Bytes fall when zeros are left out of the file, and
 #   the index decides from which share on; time falls when heads or neurons leave the matrices, on
-#   hardware made for 2:4, or in a sparse kernel once nearly all is zero.
+#   hardware made for 2:4 (published), or in a sparse kernel once enough is zero, here from 80 % on.
 # - A model with heads removed equals the one with the same heads masked, and is faster.
-# - With equal training, pruning at once was as good as pruning step by step here. Fine-tuning brings
-#   back most at 50 %, and not nearly all at 90 % in three short rounds.
+# - Step by step no single drop is as deep; with equal training, pruning at once ended better here, by
+#   0.01 to 0.04 bits per byte. Three short rounds of fine-tuning bring back 88 % of the loss at half the
+#   weights and 55 % at 90 %, measured against a control that this training itself makes worse.
 #
 # **References.** Han et al. 2015, *Learning both Weights and Connections*; Zhu & Gupta 2017, *To prune,
 # or not to prune*; Michel et al. 2019, *Are Sixteen Heads Really Better than One?*; Frankle & Carbin
@@ -687,11 +692,12 @@ check("11-3", answer_3)
 # %% [markdown] tags=["zh"]
 # ## 13 · 小结
 #
-# - 小权重可以去掉，最初的四分之一几乎没有代价；留下的越少，每一个就越重要。
+# - 小权重可以去掉，最初的四分之一只使每字节比特数增加 0.02；留下的越少，每一个就越重要。
 # - 掩码本身既不省字节，也不省时间。不把零写进文件，字节才会少，而从多大比例起划算取决于索引；
-#   把头或神经元从矩阵里移除，或者有支持 2:4 的硬件，或者绝大部分是零且用稀疏算子，时间才会少。
+#   把头或神经元从矩阵里移除，或者有支持 2:4 的硬件（文献），或者零足够多（这里从 80% 起）且用稀疏内核，时间才会少。
 # - 移除若干头的模型，与给这些头加掩码的模型输出相同，而且更快。
-# - 训练量相同时，在这里一步到位不比逐步剪枝差。50 % 时微调能恢复大部分损失；90 % 时短短三轮远远不够。
+# - 逐步剪枝时，单步的骤降都更小；但训练量相同时，在这里一步到位的终点更好，每字节少 0.01 到 0.04 比特。
+#   短短三轮微调，剪掉一半权重时恢复了损失的 88%，剪掉 90% 时恢复了 55%；对照组本身也因这种训练而变差。
 #
 # **参考文献。** Han 等 2015，*Learning both Weights and Connections*；Zhu 与 Gupta 2017，
 # *To prune, or not to prune*；Michel 等 2019，*Are Sixteen Heads Really Better than One?*；

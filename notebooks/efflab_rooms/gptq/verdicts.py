@@ -74,6 +74,6 @@ def gptq_error(evidence) -> Outcome:
         reason = "its error is smaller at some widths or seeds and not at others"
         return Outcome(None, evidence, rule=RULE, reason=reason)
     if items["few-tokens"].value >= 1:
-        condition = "calibration has more tokens than the widest layer has inputs, or is damped"
+        condition = "calibration has several times more tokens than the widest layer has inputs"
         return Outcome(True, evidence, rule=RULE, condition=condition)
     return Outcome(True, evidence, rule=RULE)

@@ -91,7 +91,7 @@ def importance_figure():
     scores = measure.importance("heads")
     n_layer, n_head = scores.shape
     ratio = float(scores.max() / scores.min())
-    text = "Heads of stdlib-gpt: the most important matters {ratio} times the least"
+    text = "Heads of stdlib-gpt: the largest gradient is {ratio} times the smallest"
     title = tr(text, ratio=number(ratio))
     options = dict(
         x=[str(h) for h in range(1, n_head + 1)],

@@ -54,7 +54,7 @@ def prune_gradual(evidence) -> Outcome:
     drops = [items[f"drop-{n}"] for n in RATIOS]
     ends = [items[f"end-{n}"] for n in RATIOS]
     if all(drop.low > 0 for drop in drops):
-        reason = "each step of the gradual schedule drops further than one-shot's"
+        reason = "at every recorded ratio the largest drop is larger step by step"
         return Outcome(False, evidence, rule=GRADUAL_RULE, reason=reason)
     if not all(drop.high < 0 for drop in drops):
         reason = "the drops' difference lies within the seeds' spread at some ratio"

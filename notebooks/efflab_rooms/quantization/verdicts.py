@@ -212,6 +212,11 @@ def _condition(keeping: list[str]) -> str:
     if ranges.SMOOTHED in keeping:
         return "outliers are first moved into the weights (smoothing), which have a scale a channel"
     if ranges.APART in keeping:
+        if LESS in keeping:
+            return (
+                "outliers are multiplied apart, in floats, or 0.01% of the values are cut off at "
+                "either end; {n} ways of {all} are certain to keep it"
+            )
         return "outliers are multiplied apart, in floats; {n} ways of {all} are certain to keep it"
     return "the range is adjusted in one of {n} ways of {all}: their intervals lie above the bar"
 

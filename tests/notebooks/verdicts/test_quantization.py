@@ -86,6 +86,8 @@ def test_int8_accuracy(evidence, word):
         (dict(ONE_SCALE=BAD, cut=BAD, DYNAMIC=UNSURE), "moved into the weights"),
         (dict(SMOOTHED=UNSURE), "outliers are multiplied apart"),
         (dict(SMOOTHED=UNSURE, APART=UNSURE), "one of {n} ways of {all}"),
+        (dict(SMOOTHED=UNSURE), "or 0.01% of the values are cut off"),
+        (dict(rest=UNSURE, APART=GOOD), "in floats; {n} ways of {all}"),
     ],
 )
 def test_the_condition_says_what_is_enough(changed, said):
