@@ -652,17 +652,8 @@ answer_1 = ...
 # %%
 check("00-1", answer_1)
 
-# %% [markdown] tags=["en", "solution", "ex-00-1"]
+# %% [markdown] tags=["solution", "ex-00-1"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# answer_1 = 16512  # 4 n C = 3 x 2 C F, so n = 1.5 F: the channels cancel
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-00-1"]
-# <details><summary>答案</summary>
 #
 # ```python
 # answer_1 = 16512  # 4 n C = 3 x 2 C F, so n = 1.5 F: the channels cancel
@@ -689,18 +680,8 @@ def attention_flops(n, d_model, n_layer):
 # %%
 check("00-2", attention_flops)
 
-# %% [markdown] tags=["en", "solution", "ex-00-2"]
+# %% [markdown] tags=["solution", "ex-00-2"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def attention_flops(n, d_model, n_layer):
-#     return n_layer * 2 * (2 * n * n * d_model)  # two products, 2 FLOPs a multiply-accumulate
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-00-2"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def attention_flops(n, d_model, n_layer):
@@ -734,18 +715,8 @@ def speedup(share, factor):
 # %%
 check("00-3", speedup)
 
-# %% [markdown] tags=["en", "solution", "ex-00-3"]
+# %% [markdown] tags=["solution", "ex-00-3"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def speedup(share, factor):
-#     return 1 / (1 - share + share / factor)
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-00-3"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def speedup(share, factor):

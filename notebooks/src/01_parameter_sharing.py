@@ -483,20 +483,8 @@ answer_1 = ...  # def answer_1(d_model, d_ff): return ...
 # %%
 check("01-1", answer_1)
 
-# %% [markdown] tags=["en", "solution", "ex-01-1"]
+# %% [markdown] tags=["solution", "ex-01-1"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def answer_1(d_model, d_ff):
-#     attention = 4 * (d_model * d_model + d_model)
-#     ffn = 2 * d_model * d_ff + d_ff + d_model
-#     return attention + ffn + 2 * 2 * d_model
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-01-1"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def answer_1(d_model, d_ff):
@@ -574,19 +562,8 @@ answer_3 = ...  # def answer_3(n_bytes): return separate, shared
 # %%
 check("01-3", answer_3)
 
-# %% [markdown] tags=["en", "solution", "ex-01-3"]
+# %% [markdown] tags=["solution", "ex-01-3"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def answer_3(n_bytes):
-#     encoder, head = 4 * 22_713_216, 4 * 385 * 8
-#     return int(n_bytes // (encoder + head)), int((n_bytes - encoder) // head)
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-01-3"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def answer_3(n_bytes):

@@ -443,22 +443,8 @@ answer_1 = ...  # def token_weights(image_size, patch_size, d_token): ...
 # %%
 check("02-1", answer_1)
 
-# %% [markdown] tags=["en", "solution", "ex-02-1"]
+# %% [markdown] tags=["solution", "ex-02-1"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def token_weights(image_size, patch_size, d_token):
-#     patches = (image_size // patch_size) ** 2
-#     return 2 * patches * d_token + d_token + patches
-#
-#
-# answer_1 = token_weights
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-02-1"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def token_weights(image_size, patch_size, d_token):
@@ -498,21 +484,8 @@ answer_2 = ...  # def mix_tokens(x, up, down): ...
 # %%
 check("02-2", answer_2)
 
-# %% [markdown] tags=["en", "solution", "ex-02-2"]
+# %% [markdown] tags=["solution", "ex-02-2"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def mix_tokens(x, up, down):
-#     return down @ torch.nn.functional.gelu(up @ x)
-#
-#
-# answer_2 = mix_tokens
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-02-2"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def mix_tokens(x, up, down):

@@ -586,19 +586,8 @@ def causal_pairs(n, w):
 # %%
 check("03-1", causal_pairs)
 
-# %% [markdown] tags=["en", "solution", "ex-03-1"]
+# %% [markdown] tags=["solution", "ex-03-1"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def causal_pairs(n, w):
-#     w = min(w, n - 1)
-#     return n + w * n - w * (w + 1) // 2
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-03-1"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def causal_pairs(n, w):
@@ -625,17 +614,8 @@ answer_2 = ...
 # %%
 check("03-2", answer_2)
 
-# %% [markdown] tags=["en", "solution", "ex-03-2"]
+# %% [markdown] tags=["solution", "ex-03-2"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# answer_2 = 64  # 8,191 / 128, rounded up
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-03-2"]
-# <details><summary>答案</summary>
 #
 # ```python
 # answer_2 = 64  # 8,191 / 128, rounded up
@@ -664,22 +644,8 @@ def longformer_mask(n, w, g):
 # %%
 check("03-3", longformer_mask)
 
-# %% [markdown] tags=["en", "solution", "ex-03-3"]
+# %% [markdown] tags=["solution", "ex-03-3"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def longformer_mask(n, w, g):
-#     at = torch.arange(n)
-#     mask = (at[:, None] - at).abs() <= w
-#     mask[:g] = True
-#     mask[:, :g] = True
-#     return mask
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-03-3"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def longformer_mask(n, w, g):

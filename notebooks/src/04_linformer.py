@@ -455,22 +455,8 @@ answer_1 = ...  # def extra_weights(n_layer, n_head, max_len, k, share): ...
 # %%
 check("04-1", answer_1)
 
-# %% [markdown] tags=["en", "solution", "ex-04-1"]
+# %% [markdown] tags=["solution", "ex-04-1"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def extra_weights(n_layer, n_head, max_len, k, share):
-#     matrices = {"none": 2 * n_head, "heads": 2, "kv": 1}[share]
-#     return n_layer * matrices * k * max_len
-#
-#
-# answer_1 = extra_weights
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-04-1"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def extra_weights(n_layer, n_head, max_len, k, share):
@@ -509,23 +495,8 @@ answer_2 = ...  # def attend(q, key, value, E, F): ...
 # %%
 check("04-2", answer_2)
 
-# %% [markdown] tags=["en", "solution", "ex-04-2"]
+# %% [markdown] tags=["solution", "ex-04-2"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def attend(q, key, value, E, F):
-#     keys, values = E @ key, F @ value
-#     scores = q @ keys.transpose(-1, -2) / q.shape[-1] ** 0.5
-#     return scores.softmax(-1) @ values
-#
-#
-# answer_2 = attend
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-04-2"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def attend(q, key, value, E, F):

@@ -586,24 +586,8 @@ def output_at(values, kernels, i):
 # %%
 check("05-1", output_at)
 
-# %% [markdown] tags=["en", "solution", "ex-05-1"]
+# %% [markdown] tags=["solution", "ex-05-1"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def output_at(values, kernels, i):
-#     H, k = kernels.shape[1:]
-#     y = torch.zeros(values.shape[1])
-#     for j in range(k):
-#         if i - k + 1 + j >= 0:
-#             weights = kernels[i, :, j].repeat_interleave(values.shape[1] // H)
-#             y += weights * values[i - k + 1 + j]
-#     return y
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-05-1"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def output_at(values, kernels, i):
@@ -639,21 +623,8 @@ def keys_computed(spans, ramp, max_span):
 # %%
 check("05-2", keys_computed)
 
-# %% [markdown] tags=["en", "solution", "ex-05-2"]
+# %% [markdown] tags=["solution", "ex-05-2"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# import math
-#
-#
-# def keys_computed(spans, ramp, max_span):
-#     return min(math.ceil(max(spans) + ramp), max_span)  # the mask is 0 from span + ramp on
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-05-2"]
-# <details><summary>答案</summary>
 #
 # ```python
 # import math
@@ -686,18 +657,8 @@ def smallest_kernel(n_layer, distance):
 # %%
 check("05-3", smallest_kernel)
 
-# %% [markdown] tags=["en", "solution", "ex-05-3"]
+# %% [markdown] tags=["solution", "ex-05-3"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def smallest_kernel(n_layer, distance):
-#     return -(-distance // n_layer) + 1  # -(-a // b) rounds up
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-05-3"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def smallest_kernel(n_layer, distance):

@@ -146,23 +146,8 @@ answer_1 = ...  # def answer_1(x, exponent_bits, mantissa_bits): return ...
 # %%
 check("06-1", answer_1)
 
-# %% [markdown] tags=["en", "solution", "ex-06-1"]
+# %% [markdown] tags=["solution", "ex-06-1"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# import math
-#
-#
-# def answer_1(x, exponent_bits, mantissa_bits):
-#     exponent = max(math.frexp(x)[1] - 1, 2 - 2 ** (exponent_bits - 1))
-#     step = 2.0 ** (exponent - mantissa_bits)
-#     return round(x / step) * step
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-06-1"]
-# <details><summary>答案</summary>
 #
 # ```python
 # import math
@@ -852,25 +837,8 @@ answer_2 = ...  # def answer_2(blocks): return exponents
 # %%
 check("06-2", answer_2)
 
-# %% [markdown] tags=["en", "solution", "ex-06-2"]
+# %% [markdown] tags=["solution", "ex-06-2"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def answer_2(blocks):
-#     low = block_formats.block_exponents(blocks, block_formats.ELEMENTS["mxfp4"])
-#     rows = blocks.flatten(-2)
-#
-#     def error(e):
-#         back = block_formats.quantize(rows, "mxfp4", exponents=e).dequantize()
-#         return (back - rows).square().unflatten(-1, (-1, 32)).sum(-1)
-#
-#     return low + (error(low + 1) < error(low))
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-06-2"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def answer_2(blocks):

@@ -145,23 +145,8 @@ def kernels(chain):
 # %%
 check("07-1", kernels)
 
-# %% [markdown] tags=["en", "solution", "ex-07-1"]
+# %% [markdown] tags=["solution", "ex-07-1"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def kernels(chain):
-#     made = []
-#     for op in chain:
-#         if op == "dot" or not made or made[-1][-1] in ("dot", "reduce"):
-#             made.append([])
-#         made[-1].append(op)
-#     return made
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-07-1"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def kernels(chain):
@@ -616,18 +601,8 @@ def times_fewer(T, D):
 # %%
 check("07-2", times_fewer)
 
-# %% [markdown] tags=["en", "solution", "ex-07-2"]
+# %% [markdown] tags=["solution", "ex-07-2"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def times_fewer(T, D):
-#     return (12 * T * T + 4 * T * D + 4 * T) / (4 * T * D)
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-07-2"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def times_fewer(T, D):
@@ -659,23 +634,8 @@ def attend(q, k, v):
 # %%
 check("07-3", attend)
 
-# %% [markdown] tags=["en", "solution", "ex-07-3"]
+# %% [markdown] tags=["solution", "ex-07-3"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# import torch
-#
-#
-# def attend(q, k, v):
-#     scale = q.shape[-1] ** -0.5
-#     blocks = [(some @ k.mT * scale).softmax(-1) @ v for some in q.split(64, dim=2)]
-#     return torch.cat(blocks, dim=2)
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-07-3"]
-# <details><summary>答案</summary>
 #
 # ```python
 # import torch

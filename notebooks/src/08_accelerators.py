@@ -123,23 +123,8 @@ answer_1 = ...  # def answer_1(x, y, total, left, top): return x, y, total
 # %%
 check("08-1", answer_1)
 
-# %% [markdown] tags=["en", "solution", "ex-08-1"]
+# %% [markdown] tags=["solution", "ex-08-1"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# import numpy as np
-#
-#
-# def answer_1(x, y, total, left, top):
-#     x = np.column_stack([left, x[:, :-1]])
-#     y = np.vstack([top, y[:-1]])
-#     return x, y, total + x * y
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-08-1"]
-# <details><summary>答案</summary>
 #
 # ```python
 # import numpy as np

@@ -766,20 +766,8 @@ answer_1 = ...  # def answer_1(low, high, bits): return scale, zero_point
 # %%
 check("09-1", answer_1)
 
-# %% [markdown] tags=["en", "solution", "ex-09-1"]
+# %% [markdown] tags=["solution", "ex-09-1"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def answer_1(low, high, bits):
-#     low, high = min(low, 0), max(high, 0)
-#     scale = (high - low) / (2**bits - 1)
-#     return scale, round(-low / scale)
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-09-1"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def answer_1(low, high, bits):
@@ -852,18 +840,8 @@ answer_3 = ...  # def answer_3(peaks, columns, alpha): return ...
 # %%
 check("09-3", answer_3)
 
-# %% [markdown] tags=["en", "solution", "ex-09-3"]
+# %% [markdown] tags=["solution", "ex-09-3"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def answer_3(peaks, columns, alpha):
-#     return peaks**alpha / columns ** (1 - alpha)
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-09-3"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def answer_3(peaks, columns, alpha):

@@ -436,18 +436,8 @@ answer_1 = ...  # def answer_1(row, q, inverse): return ...
 # %%
 check("10-1", answer_1)
 
-# %% [markdown] tags=["en", "solution", "ex-10-1"]
+# %% [markdown] tags=["solution", "ex-10-1"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def answer_1(row, q, inverse):
-#     return row - (row[0] - q) / inverse[0, 0] * inverse[0]
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-10-1"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def answer_1(row, q, inverse):
@@ -475,19 +465,8 @@ answer_2 = ...  # def answer_2(inputs, damp): return ...
 # %%
 check("10-2", answer_2)
 
-# %% [markdown] tags=["en", "solution", "ex-10-2"]
+# %% [markdown] tags=["solution", "ex-10-2"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def answer_2(inputs, damp):
-#     H = inputs.T @ inputs
-#     return H + damp * H.diagonal().mean() * torch.eye(len(H))
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-10-2"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def answer_2(inputs, damp):

@@ -554,21 +554,8 @@ answer_1 = ...  # def answer_1(weight, ratio): return mask
 # %%
 check("11-1", answer_1)
 
-# %% [markdown] tags=["en", "solution", "ex-11-1"]
+# %% [markdown] tags=["solution", "ex-11-1"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def answer_1(weight, ratio):
-#     mask = torch.ones(weight.numel(), dtype=torch.bool)
-#     order = weight.abs().flatten().argsort()
-#     mask[order[: round(ratio * weight.numel())]] = False
-#     return mask.view(weight.shape)
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-11-1"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def answer_1(weight, ratio):
@@ -602,19 +589,8 @@ answer_2 = ...  # def answer_2(T, d_model, n_head, head_dim, n_neurons): return 
 # %%
 check("11-2", answer_2)
 
-# %% [markdown] tags=["en", "solution", "ex-11-2"]
+# %% [markdown] tags=["solution", "ex-11-2"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def answer_2(T, d_model, n_head, head_dim, n_neurons):
-#     A = n_head * head_dim
-#     return 8 * T * d_model * A + 4 * T * T * A + 4 * T * d_model * n_neurons
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-11-2"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def answer_2(T, d_model, n_head, head_dim, n_neurons):

@@ -245,26 +245,8 @@ answer_1 = ...  # def answer_1(parts, send): ...
 # %%
 check("12-1", answer_1)
 
-# %% [markdown] tags=["en", "solution", "ex-12-1"]
+# %% [markdown] tags=["solution", "ex-12-1"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def answer_1(parts, send):
-#     n = len(parts)
-#     for s in range(n - 1):
-#         moved = [send(r, (r - s) % n) for r in range(n)]
-#         for r in range(n):
-#             parts[(r + 1) % n][(r - s) % n] += moved[r]
-#     for s in range(n - 1):
-#         moved = [send(r, (r + 1 - s) % n) for r in range(n)]
-#         for r in range(n):
-#             parts[(r + 1) % n][(r + 1 - s) % n] = moved[r]
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-12-1"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def answer_1(parts, send):

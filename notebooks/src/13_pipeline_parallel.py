@@ -230,18 +230,8 @@ bubble = ...  # def bubble(K, M): ...
 # %%
 check("13-1", bubble)
 
-# %% [markdown] tags=["en", "solution", "ex-13-1"]
+# %% [markdown] tags=["solution", "ex-13-1"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def bubble(K, M):
-#     return (K - 1) / (M + K - 1)
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-13-1"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def bubble(K, M):
@@ -368,23 +358,8 @@ check("13-2", answer_2)
 # %%
 table(exercises.score_rows(answer_2), kind="simulated")
 
-# %% [markdown] tags=["en", "solution", "ex-13-2"]
+# %% [markdown] tags=["solution", "ex-13-2"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# answer_2 = []
-# for r in range(4):
-#     ahead = 3 - r
-#     order = [("F", i) for i in range(ahead)]
-#     for i in range(8 - ahead):
-#         order += [("F", ahead + i), ("B", i)]
-#     answer_2.append(order + [("B", i) for i in range(8 - ahead, 8)])
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-13-2"]
-# <details><summary>答案</summary>
 #
 # ```python
 # answer_2 = []
@@ -664,27 +639,8 @@ answer_3 = ...  # [[("F", 0), ...], ...]
 # %%
 check("13-3", answer_3)
 
-# %% [markdown] tags=["en", "solution", "ex-13-3"]
+# %% [markdown] tags=["solution", "ex-13-3"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# answer_3 = []
-# for r in range(4):
-#     ahead = min(8, 2 * (4 - r) - 1)
-#     order = [("F", i) for i in range(ahead)]
-#     for i in range(8):
-#         order.append(("I", i))
-#         if ahead + i < 8:
-#             order.append(("F", ahead + i))
-#         if i >= r:
-#             order.append(("W", i - r))
-#     answer_3.append(order + [("W", i) for i in range(8 - r, 8)])
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-13-3"]
-# <details><summary>答案</summary>
 #
 # ```python
 # answer_3 = []

@@ -502,18 +502,8 @@ tokens = ...  # def tokens(n_params, days, n_devices, peak, utilization): ...
 # %%
 check("14-1", tokens)
 
-# %% [markdown] tags=["en", "solution", "ex-14-1"]
+# %% [markdown] tags=["solution", "ex-14-1"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def tokens(n_params, days, n_devices, peak, utilization):
-#     return 86400 * days * n_devices * peak * utilization / (6 * n_params)
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-14-1"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def tokens(n_params, days, n_devices, peak, utilization):

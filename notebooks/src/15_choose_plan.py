@@ -169,21 +169,8 @@ answer_1 = ...  # def answer_1(before, after, bandwidth): ...
 # %%
 check("15-1", answer_1)
 
-# %% [markdown] tags=["en", "solution", "ex-15-1"]
+# %% [markdown] tags=["solution", "ex-15-1"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# def answer_1(before, after, bandwidth):
-#     def seconds(flops, n_bytes, peak):
-#         return max(flops / peak, n_bytes / bandwidth)
-#
-#     return seconds(*before) / seconds(*after)
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-15-1"]
-# <details><summary>答案</summary>
 #
 # ```python
 # def answer_1(before, after, bandwidth):
@@ -453,17 +440,8 @@ answer_2 = ...  # dict(attention=..., ...)
 # %%
 check("15-2", answer_2)
 
-# %% [markdown] tags=["en", "solution", "ex-15-2"]
+# %% [markdown] tags=["solution", "ex-15-2"]
 # <details><summary>Solution</summary>
-#
-# ```python
-# answer_2 = dict(attention=5, ffn=4, token=6, position=4, method="gptq", half=True)
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["zh", "solution", "ex-15-2"]
-# <details><summary>答案</summary>
 #
 # ```python
 # answer_2 = dict(attention=5, ffn=4, token=6, position=4, method="gptq", half=True)
