@@ -25,10 +25,10 @@ print(pathlib.Path(efflab.__file__).parent)
 LOAD = """
 from efflab.base import limits
 from efflab import data, pretrained
-from efflab.experiments.record import recorded
+from efflab.experiments.record import read_record
 from efflab.lab.verdict import load_claims
 print(len(data.tokens_of(["def f(): pass"])) > 3, pretrained.load_stdlib_gpt().config.n_layer,
-      recorded("gptq-quality")["complete"], len(load_claims()) > 20, *limits.limits_of("00"))
+      read_record("gptq-quality")["complete"], len(load_claims()) > 20, *limits.limits_of("00"))
 """
 
 
