@@ -63,7 +63,7 @@ test-release: setup actionlint
 	$(PYTHON) -m venv $(RELEASE)/env
 	$(RELEASE)/env/bin/python -I $(INSTALL) $(TORCH)
 	$(RELEASE)/env/bin/python -I $(INSTALL) -c requirements.txt $(RELEASE)/*.whl
-	EFFLAB_INSTALLED=$(RELEASE)/env/bin/python $(PYTEST) tests/test_places.py
+	EFFLAB_INSTALLED=$(RELEASE)/env/bin/python $(PYTEST) tests/base/test_places.py
 	$(PYTEST) tests -m release
 
 size: $(STAMP)

@@ -27,7 +27,7 @@ from cosmic_ray.plugins import get_operator, operator_names
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "runs" / "mutants.json"
-MODULES = ("cost", "evaluate", "estimate", "bench", "cache", "structure/*", "compression/*")
+MODULES = ("cost", "evaluate", "estimate", "bench", "base/cache", "structure/*", "compression/*")
 MODULES += ("acceleration/systolic", "advice/*", "publishing/*")
 ROOMS = "notebooks/efflab_rooms"
 SEED, TIMEOUT = 0, 900
@@ -57,7 +57,7 @@ SURVIVORS: dict[tuple[str, str], str] = {
     ("evaluate", "cosine = F.cosine_similarity(a, b, dim=+1)"): "the last of two dimensions",
     ("compression/sparse", 'if layout >= "csr":'): "of the layouts left, csr is the last",
     (
-        "cache",
+        "base/cache",
         "np.save(buffer, value.astype(np.uint16), allow_pickle=True)",
     ): "no integer is pickled",
     (

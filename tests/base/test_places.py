@@ -129,5 +129,5 @@ def test_every_module_loads_and_what_data_holds_is_found(installed):
 
 def test_a_checkout_is_its_own_place():
     assert is_checkout()
-    assert Path(__file__).resolve().parents[1] == ROOT == AROUND
+    assert Path(__file__).resolve().parents[2] == ROOT == AROUND
     require_checkout("run")
