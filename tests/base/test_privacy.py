@@ -124,7 +124,8 @@ def test_a_command_a_notebook_and_a_loaded_module_opt_out(asked_nothing, monkeyp
 def test_ranks_and_measurements_opt_out(asked_nothing, monkeypatch):
     assert not opted_out()
     assert launch(opted_out, 1, timeout=60) == [True]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests" / "base"), str(ROOT)]))
+    folders = ROOT / "tests" / "base", ROOT / "tests", ROOT
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))
     assert run_isolated("test_privacy:as_result", {}) == {"opted out": True}
 
 
