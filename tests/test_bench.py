@@ -177,9 +177,8 @@ def test_calibrate_gives_a_device_that_a_roofline_can_use():
     product = bench.time_calls(lambda: x @ x, warmup=3, repeats=5)
     assert device.peak("fp32") > 1e8
     assert device.memory_bandwidth > 1e7
-    assert (
-        0.02 < product.rate(2 * 256**3) / device.peak("fp32") < 5
-    )  # the same product, busy or not
+    # the same product, busy or not
+    assert 0.02 < product.rate(2 * 256**3) / device.peak("fp32") < 5
     assert device.memory_bytes > 2**28
     assert "thread" in device.name
     assert device.source == "measured here: 256 x 256 matrix product, copy of 4 MiB"

@@ -1,6 +1,7 @@
 """What a notebook's kernel and the tools around it agree on: languages and mime types."""
 
 LANGUAGES = ("en", "zh")
+OTHER = {"en": "zh", "zh": "en"}
 
 VERDICT = "application/vnd.efflab.verdict+json"
 BOARD = "application/vnd.efflab.board+json"

@@ -54,9 +54,8 @@ def linear_places(model: nn.Module) -> dict[str, list[str]]:
     places: dict[str, list[str]] = {}
     for place, module in model.layers.named_modules(prefix="layers", remove_duplicate=False):
         if isinstance(module, nn.Linear):
-            name = names.get(
-                module.weight, f"{place}.weight"
-            )  # a parametrized weight is a new tensor
+            # a parametrized weight is a new tensor
+            name = names.get(module.weight, f"{place}.weight")
             places.setdefault(name, []).append(place)
     return places
 

@@ -54,9 +54,8 @@ def require_magnitudes(name: str, values: Tensor) -> None:
 @check_arguments
 def require_whole(name: str, values: Numbers, low: int, high: int) -> None:
     """Every value must be a whole number from `low` to `high`."""
-    x = (
-        values if values.is_floating_point() else values.long()
-    )  # small types overflow on a large int
+    # small types overflow on a large int
+    x = values if values.is_floating_point() else values.long()
     fits = (x >= low) & (x <= high) & (x.round() == x)
     require(bool(fits.all()), name, "another inside", f"whole numbers from {low} to {high}")
 

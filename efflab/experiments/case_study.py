@@ -268,12 +268,10 @@ def end_bits(run: dict, engine: str | None = "OpenVINO INT8") -> float:
     return next(row["bits"] for row in run["engines"] if row["engine"] == engine)
 
 
-def difference(
-    a: dict[int, dict], b: dict[int, dict], engine: str | None = "OpenVINO INT8"
-) -> Estimate:
-    """Bits per byte at the end of path `a` minus path `b`, paired by seed."""
-    seeds = sorted(set(a) & set(b))
-    return paired_difference(*([end_bits(runs[s], engine) for s in seeds] for runs in (a, b)))
+def difference(a: dict[int, float], b: dict[int, float]) -> Estimate:
+    """How far `a` is above `b`, paired over the seeds of both."""
+    seeds = sorted(a.keys() & b.keys())
+    return paired_difference([a[seed] for seed in seeds], [b[seed] for seed in seeds])
 
 
 def waterfall(runs: dict[int, dict]) -> list[dict]:

@@ -119,9 +119,8 @@ def run_cases(
     say(_intention(name, cases, record, block, fresh))
     provenance = describe_run(f"efflab experiment {name}{' --fresh' if fresh else ''}", versions_of)
     for i, case in enumerate(cases, start=1):
-        block = _block(
-            _open_record(name, path, say), key
-        )  # another process may have done it by now
+        # read anew: another process may have done it by now
+        block = _block(_open_record(name, path, say), key)
         if _find(block, case) is None or fresh:
             start = time.perf_counter()
             result = run_one(**case)

@@ -59,9 +59,8 @@ class Picture:
         self._output = ipywidgets.Output(layout=layout)
         self._redraw = Redraw(layout=ipywidgets.Layout(display="none"))
         self._redraw.observe(lambda change: self._show(), "absent")
-        self._redraw.on_msg(
-            lambda redraw, asked, buffers: redraw.send(asked)
-        )  # echo: the kernel is alive
+        # echo: the kernel is alive
+        self._redraw.on_msg(lambda redraw, asked, buffers: redraw.send(asked))
         self._bundle = figure_bundle(figure, png=False)
         self._show()
         self.widget = ipywidgets.VBox([self._output, self._redraw])

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from efflab.base.files import update
+from efflab.base.formats import OTHER
 from efflab.lab.verdict import outcome_words
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
 from efflab.publishing.judging import chinese_texts
@@ -26,9 +27,14 @@ def notebooks(root: Path = ROOT, language: str = "en") -> str:
             x: f"[{title}]({built_path(find(number, folder), x).relative_to(root).as_posix()})"
             for x, title in entry["title"].items()
         }
-        other = "zh" if language == "en" else "en"
         rows.append(
-            (number, links[language], links[other], entry["minutes"], entry["finds"][language])
+            (
+                number,
+                links[language],
+                links[OTHER[language]],
+                entry["minutes"],
+                entry["finds"][language],
+            )
         )
     return table(NOTEBOOK_COLUMNS[language], rows)
 

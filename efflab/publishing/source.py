@@ -14,7 +14,7 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
-from efflab.base.formats import LANGUAGES
+from efflab.base.formats import LANGUAGES, OTHER
 from efflab.errors import require, require_one_of
 from efflab.publishing.catalog import built_path
 
@@ -95,7 +95,7 @@ def exercise_name(cell: NotebookNode) -> str:
 
 def solution(source: NotebookNode, name: str, language: str) -> str:
     """The code for the stub of exercise `name`, from its folded solution."""
-    required, other = {"solution", f"ex-{name}"}, {"en": "zh", "zh": "en"}[language]
+    required, other = {"solution", f"ex-{name}"}, OTHER[language]
     cells = [c.source for c in source.cells if required <= set(tags(c)) and other not in tags(c)]
     require(len(cells) == 1, f"solutions of {name} in {language}", len(cells), "exactly one")
     blocks = re.findall(r"```python\n(.*?)\n```", cells[0], re.DOTALL)
@@ -132,7 +132,7 @@ def translate(source: NotebookNode, language: str) -> NotebookNode:
     Cell ids are hashes of what the cell says, so an edit changes no other cell's id.
     """
     require_one_of("language", language, LANGUAGES)
-    other = {"en": "zh", "zh": "en"}[language]
+    other = OTHER[language]
     notebook, seen = nbformat.v4.new_notebook(metadata=METADATA), Counter()
     for cell in source.cells:
         if other in tags(cell):

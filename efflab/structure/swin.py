@@ -152,9 +152,8 @@ def swin_counts(
             macs += 8 * C * C * tokens
             C *= 2
         weights = 4 * C * C + 8 * C * C  # q, k, v, out; up, down
-        small = (
-            4 * C + 5 * C + 4 * C + (2 * window_size - 1) ** 2 * (C // 32)
-        )  # biases, norms, table
+        # biases, norms, table
+        small = 4 * C + 5 * C + 4 * C + (2 * window_size - 1) ** 2 * (C // 32)
         params += depth * (weights + small)
         macs += depth * tokens * (weights + 2 * N * C)  # each token with the N of its window
     return params + 2 * C + (C + 1) * n_classes, macs + C * n_classes

@@ -124,7 +124,7 @@ explore(figures.window_cost)
 # 只有两端少数几个块的键带会伸出序列之外，单独处理。
 
 # %%
-show_source(window.sliding_window_attention)
+show_source(window.attend_in_blocks)
 
 # %% [markdown] tags=["en"]
 # Is it right? Compare it with full attention under the mask, values and gradients.

@@ -190,7 +190,11 @@ def test_a_record_is_read_by_path_precision_and_seed():
         dict(step="0", bits=pytest.approx(1.25), low=1.2, high=1.3, flops=100),
         dict(step="1", bits=pytest.approx(1.1), low=1.1, high=1.1, flops=99),
     ]
-    found = case_study.difference(case_study.paths(experiment, other), ours)
+    ends = [
+        {seed: case_study.end_bits(run) for seed, run in runs.items()}
+        for runs in (case_study.paths(experiment, other), ours)
+    ]
+    found = case_study.difference(*ends)
     assert found.mean == pytest.approx(0.105)  # over the two seeds that both have
     assert found.low < found.mean < found.high
     with pytest.raises(ValueError, match="path='sideways'"):

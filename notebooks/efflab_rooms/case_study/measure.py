@@ -14,10 +14,10 @@ from efflab.devices import DEVICES, Device
 from efflab.distributed.plan import fitting_plans
 from efflab.distributed.split import Cluster, Plan, Training
 from efflab.errors import require, require_positive
-from efflab.estimate import Estimate, paired_difference
+from efflab.estimate import Estimate
 from efflab.experiments import case_study, lighten
 from efflab.experiments import case_study_latency as latency
-from efflab.experiments.case_study import MAIN, PRECISIONS, SEQ_LEN
+from efflab.experiments.case_study import MAIN, PRECISIONS, SEQ_LEN, difference
 from efflab.experiments.case_study_latency import BOTH, FP32, INT8, OPENVINO, SHIPPED
 from efflab.experiments.record import agrees, expected_repeat, read_record, same_python
 
@@ -84,12 +84,6 @@ def ends(path: str = MAIN, engine: str = INT8, precision: str = PRECISIONS[0]) -
     """Seed -> bits per byte at the end of a path, in that engine."""
     name = None if engine == FP32 else engine  # torch's fp32 is the model before any engine
     return {seed: case_study.end_bits(run, name) for seed, run in runs(path, precision).items()}
-
-
-def difference(a: dict[int, float], b: dict[int, float]) -> Estimate:
-    """How far `a` is above `b`, over the seeds of both."""
-    seeds = sorted(a.keys() & b.keys())
-    return paired_difference([a[seed] for seed in seeds], [b[seed] for seed in seeds])
 
 
 def control_difference() -> Estimate:
