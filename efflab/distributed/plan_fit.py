@@ -1,6 +1,6 @@
 """The planner's model against published runs: fitted constants, and errors on held-out rows.
 
-Rows are those of Narayanan et al. 2021: Table 1 (tensor + pipeline + data, "PTD-P", seven models)
+Rows are those of Narayanan et al. 2021: Table 1 (tensor + pipeline + data, "PTD-P", ten models)
 and Table 2 (PTD-P against ZeRO-3, two models). Table 1 alone is a weak test, since its rows differ
 by less than a fifth: a constant predicts them as well as a model. Table 2's range over a factor of
 four. Each row is predicted with constants that were fitted without the rows of its model.
@@ -27,7 +27,7 @@ START = Constants(products=0.5, crossings=2.0, network=0.5)
 
 
 def published_rows() -> list[dict]:
-    """All 19 rows, with `table` 1 or 2 and `scheme` "PTD-P" or "ZeRO-3"."""
+    """All 22 rows, with `table` 1 or 2 and `scheme` "PTD-P" or "ZeRO-3"."""
     first = (row | {"scheme": PTDP} for row in read_published("megatron"))
     return [row | {"table": 1} for row in first] + [
         row | {"table": 2} for row in read_published("megatron_zero")

@@ -10,6 +10,7 @@ import pytest
 
 from efflab import cost
 from efflab.config import PRESETS, ModelConfig
+from efflab.data import read_published
 from efflab.devices import DEVICES
 from efflab.distributed import plan, plan_fit, split
 from efflab.distributed.plan import best_plan, rank_plans
@@ -303,6 +304,41 @@ def of_table(rows, table):
     return [row for row in rows if row["table"] == table]
 
 
+TABLE_1 = """
+1.7 24 2304 24 1 1 32 512 137 44 4.4
+3.6 32 3072 30 2 1 64 512 138 44 8.8
+7.5 32 4096 36 4 1 128 512 142 46 18.2
+18.4 48 6144 40 8 1 256 1024 135 43 34.6
+39.1 64 8192 48 8 2 512 1536 138 44 70.8
+76.1 80 10240 60 8 4 1024 1792 140 45 143.8
+145.6 96 12288 80 8 8 1536 2304 148 47 227.1
+310.1 128 16384 96 8 16 1920 2160 155 50 297.4
+529.6 128 20480 105 8 35 2520 2520 163 52 410.2
+1008 160 25600 128 8 64 3072 3072 163 52 502.0
+"""
+"""As printed: billions of parameters, heads, hidden size, layers, tensor and pipeline ranks, GPUs,
+batch, TFLOP/s a GPU, per cent of the peak, PFLOP/s together."""
+SCRIPT = [(16, 1)] * 3 + [(8, 1), (4, 1), (2, 3), (2, 2), (1, 2), (1, 3), (1, 1)]
+"""Micro-batches and chunks of Table 1's rows, from the authors' `run_table_1.sh`."""
+
+
+def test_every_row_of_table_1_is_the_papers():
+    printed = [tuple(map(float, line.split())) for line in TABLE_1.strip().splitlines()]
+    rows = read_published("megatron")
+    assert [tuple(row.values())[:11] for row in rows] == printed
+    assert [(row["micro_batch"], row["chunks"]) for row in rows] == SCRIPT
+
+
+def test_three_rows_were_predicted_before_anything_was_fitted_to_them():
+    predicted = read_published("megatron", "predicted")
+    assert [row["params_billions"] for row in predicted] == [39.1, 310.1, 1008]
+    printed = {row["params_billions"]: row["tflops_per_gpu"] for row in of_table(ROWS, 1)}
+    for row in predicted:
+        assert row["published_tflops"] == printed[row["params_billions"]]
+        error = 100 * (row["predicted_tflops"] / row["published_tflops"] - 1)
+        assert row["error_percent"] == pytest.approx(error, abs=0.01)
+
+
 @pytest.mark.parametrize("row", ROWS, ids=lambda r: f"{r['scheme']}-{r['gpus']}-{r['table']}")
 def test_published_parameters_and_that_what_ran_fits(row):
     assert cost.num_params(config_of(row)) / 1e9 == pytest.approx(row["params_billions"], abs=0.1)
@@ -326,8 +362,8 @@ def test_throughput_of_models_left_out(left_out):
 
 
 def test_table_1_alone_could_be_predicted_by_one_number_and_table_2_could_not(left_out):
-    assert median_error(plan_fit.one_number()) < 0.05
-    assert median_error(plan_fit.one_number(142)) == pytest.approx(0.036, abs=0.001)
+    assert median_error(plan_fit.one_number()) == pytest.approx(0.064, abs=0.001)
+    assert median_error(plan_fit.one_number(142)) == pytest.approx(0.039, abs=0.001)
     second = of_table(left_out, 2)
     by_number = [r | {"error": 142 / r["tflops_per_gpu"] - 1} for r in second]
     assert median_error(by_number) > 0.1
@@ -368,10 +404,12 @@ def test_gradients_that_hide_too_would_rank_the_least_loaded_pairs_wrong():
     assert max(abs(row["error"]) for row in hidden) > 0.15
 
 
-def test_the_constants_are_those_of_all_rows_wherever_the_fit_begins(monkeypatch):
+def test_the_constants_are_those_of_19_rows_wherever_the_fit_begins(monkeypatch):
     for start in (plan_fit.START, Constants(0.3, 1.0, 0.9)):
         monkeypatch.setattr(plan_fit, "START", start)
-        found, kept = plan_fit.fit(ROWS), Constants()
+        new = [row["params_billions"] for row in read_published("megatron", "predicted")]
+        found = plan_fit.fit([row for row in ROWS if row["params_billions"] not in new])
+        kept = Constants()
         for name in ("products", "crossings", "network"):
             assert getattr(found, name) == pytest.approx(getattr(kept, name), abs=1e-3)
 
