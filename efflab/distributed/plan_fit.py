@@ -5,9 +5,13 @@ and Table 2 (PTD-P against ZeRO-3, two models). Table 1 alone is a weak test, si
 by less than a fifth: a constant predicts them as well as a model. Table 2's range over a factor of
 four. Each row is predicted with constants that were fitted without the rows of its model.
 
-One modelling choice was made with all rows in sight, though: that ZeRO-3's gathers overlap with
-computing and its gradients' sums do not. `hides_gradients` shows the alternative, which ranks two
-pairs wrong.
+Two modelling choices were made with all rows in sight, though, both about ZeRO-3: that its gathers
+overlap with computing and its gradients' sums do not, and that they go at the pace of one link of a
+node. `hides_gradients` shows the alternative to the first, which ranks two pairs wrong; with
+`split.GATHER_LINKS` 8, the errors about double and the network seems to reach a twelfth of its
+bandwidth. That the sums of other runs hide behind the last backward pass is PyTorch's way (DDP);
+Megatron-LM's own in 2021, in its rows with a pipeline, was to wait: there the sum is a small part.
+`data/predicted/megatron.csv` has what an earlier planner said of three rows that were new to it.
 """
 
 from itertools import groupby
