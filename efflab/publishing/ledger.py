@@ -10,8 +10,8 @@ from pathlib import Path
 
 from efflab.base.stored import figures_of, read_verdicts
 from efflab.errors import require
-from efflab.lab.text import number, with_unit
 from efflab.lab.outcome import BASES, TEXTS, Outcome, Part, mark, outcome_words
+from efflab.lab.text import number, with_unit
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
 
 WIDEST = 150

@@ -20,8 +20,8 @@ from efflab.publishing.pages import render
 from efflab.publishing.pool import columns, due
 
 INTRO = (
-    "Each claim of the article has parts, and each part a rule. The same rule judges every machine's "
-    "figures; a column that does not follow from its own figures is not taken in."
+    "Each claim of the article has parts, and each part a rule. The same rule judges every "
+    "machine's figures; a column that does not follow from its own figures is not taken in."
 )
 TEXTS = {
     "The ledger over machines": "各机器的总账",
