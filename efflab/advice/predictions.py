@@ -178,10 +178,27 @@ def pairs(rows: list[dict]) -> Iterator[dict]:
             order = predicted_order(a, b)
             is_right = None if order == 0 else (order > 0) == (a["measured"] > b["measured"])
             yield dict(
+                rows=(a, b),
                 is_right=is_right,
                 predicted=a["predicted"] / b["predicted"],
                 measured=a["measured"] / b["measured"],
             )
+
+
+def mistakes(rows: list[dict]) -> list[dict]:
+    """Pairs that the predictions' middles put in the wrong order, with ratios of the `first` over
+    the `second` (stage, engine), and whether the plan that keeps silent in doubt `told` them."""
+    return [
+        dict(
+            first=tuple(pair["rows"][0][key] for key in ("stage", "engine")),
+            second=tuple(pair["rows"][1][key] for key in ("stage", "engine")),
+            predicted=pair["predicted"],
+            measured=pair["measured"],
+            told=pair["is_right"] is not None,
+        )
+        for pair in pairs(rows)
+        if (pair["predicted"] > 1) != (pair["measured"] > 1)
+    ]
 
 
 def predicted_order(a: dict, b: dict) -> int:
