@@ -39,7 +39,7 @@ VARIANTS = {
 N_WINDOWS = 16  # held-out windows of the whole context, those of the board
 N_FUNCTIONS, MINILM_GROUPS, MAX_TOKENS = 120, (None, 64), 64
 SEEDS = (0, 1, 2)
-SEEDED_BITS = (2, 3, 4)  # for which GPTQ is repeated with every seed of its calibration
+SEEDED_BITS = BITS  # for which GPTQ is repeated with every seed of its calibration
 
 
 @lru_cache(maxsize=1)
