@@ -409,7 +409,7 @@ board.add(technique="GPTQ, 4 bits, groups of 64", **measure.gptq_point(4, 64))
 board.add(technique="GPTQ, 3 bits", **measure.gptq_point(3, None))
 
 # %% tags=["nbval-ignore-output"]
-evidence = verdicts.collect_evidence(live, errors)
+evidence = verdicts.collect_evidence(bits, measure.matrix_errors(bits))
 lab.verdict("gptq-error", verdicts.gptq_error(evidence))
 
 # %% [markdown] tags=["en"]

@@ -25,8 +25,8 @@ STORED = {
     "groups": ("linear maps and tables, groups of 32", dict(group_size=32)),
 }
 """Key of a file -> what it stores in few bits, and how that is quantized."""
-FILE = "{model}, {stored} in 8 bits: smaller than fp32 by"
-HALF = "{model}, {stored} in 8 bits: smaller than fp16 by"
+FILE = "{model} in 8 bits ({stored}): bytes saved of fp32's"
+HALF = "{model} in 8 bits ({stored}): bytes saved of fp16's"
 TABLES = "embedding tables' share of MiniLM-L6's parameters"
 MINILM, LINEAR, BOTH, GROUPS = "MiniLM-L6", *(words for words, _ in STORED.values())
 
@@ -145,8 +145,8 @@ WAYS = {
     ranges.SEVEN: "seven-bits",
 }
 """Every recorded way to adjust the range, calibrated ones first: id of its evidence."""
-CHANGE = "{way}: change of fp32's MRR (interval by text, widened to hold for all {n} ways)"
-CONTROL = "control, {way}: change of fp32's MRR (interval by text)"
+CHANGE = "{way}: MRR against fp32's (interval by text, widened to hold for all {n} ways)"
+CONTROL = "control, {way}: MRR against fp32's (interval by text)"
 COSINE = "{way}: cosine to fp32, 5th percentile (interval by text)"
 SHARE = 0.01
 
