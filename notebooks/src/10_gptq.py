@@ -99,12 +99,19 @@ print(gptq(weight, inputs, 2, damp=0.0, symmetric=True).dequantize())
 #
 # $$\delta = -\frac{w_i - q}{[H^{-1}]_{ii}}\,[H^{-1}]_{i,:}$$
 #
-# Then weight $i$ is fixed, its row and column leave the inverse, and the next one follows. GPTQ
-# makes this cheap in three steps. All rows go through the columns in the **same order**, so one
-# inverse serves them all. The row that each later step needs of its inverse is, up to a factor, a
-# row of **one Cholesky factor** (a triangular matrix U with $U^T U = H^{-1}$), computed once. And
-# corrections reach far columns in **lazy batches** of columns, one matrix product each. `damp` adds
-# a little to the diagonal, so that the factor exists.
+# By hand, for the first of the two inputs above: the upper left corner of $H$ is (1, 1; 1, 1.01), its
+# inverse (101, −100; −100, 100). Weight 1 goes from 0.4 to 0. The others change by −0.4/101 times the
+# first row, so that weight 2 becomes 0.4 + 0.396 = 0.796, and rounds to 1.
+#
+# ### Your turn: a row
+#
+# **10-1.** Then weight $i$ is fixed, and the next one follows. Write `round_row(row, inverse)`: round the
+# weights of `row` (d,) to whole numbers, one after another, each time with the best change of those
+# still free. `inverse` is $H^{-1}$ (d, d); a weight that is fixed has to leave it, so that later changes
+# leave that weight alone.
+#
+# <details><summary>Hint</summary>To take weight i out, eliminate it: subtract from the inverse its column
+# i times its row i over [i, i]. Both then are zero. Work on copies.</details>
 
 # %% [markdown] tags=["zh"]
 # 一般规律如下。对一行权重，输出的平方误差是权重改变量 $\delta$ 的二次型 $\delta H \delta^T$，
@@ -113,7 +120,48 @@ print(gptq(weight, inputs, 2, damp=0.0, symmetric=True).dequantize())
 #
 # $$\delta = -\frac{w_i - q}{[H^{-1}]_{ii}}\,[H^{-1}]_{i,:}$$
 #
-# 此后第 $i$ 个权重固定，从逆矩阵中消去对应的行和列，再轮到下一个。GPTQ 用三招降低计算量：
+# 用上面两个输入手算：$H$ 左上角是 (1, 1; 1, 1.01)，其逆为 (101, −100; −100, 100)。权重 1 从 0.4 变为 0，
+# 其余权重的改变量是 −0.4/101 乘以第一行，于是权重 2 变成 0.4 + 0.396 = 0.796，舍入为 1。
+#
+# ### 动手：一行权重
+#
+# **10-1.** 此后第 $i$ 个权重固定，再轮到下一个。写出 `round_row(row, inverse)`：把 `row`（d,）的各个权重依次舍入为整数，
+# 每次都对尚未固定的权重作最优改变。`inverse` 是 $H^{-1}$（d, d）；固定了的权重要从中消去，后面的改变才不会再动它。
+#
+# <details><summary>提示</summary>消去第 i 个权重：从逆矩阵中减去“第 i 列乘以第 i 行再除以 [i, i]”，
+# 这一行和这一列就都变成零。请在副本上操作。</details>
+
+# %% tags=["exercise", "ex-10-1"]
+answer_1 = ...  # def answer_1(row, inverse): return ...
+
+# %%
+check("10-1", answer_1)
+
+# %% [markdown] tags=["solution", "ex-10-1"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def answer_1(row, inverse):
+#     row, inverse = row.clone(), inverse.clone()
+#     for i in range(len(row)):
+#         error = row[i] - row[i].round()
+#         row -= error / inverse[i, i] * inverse[i]
+#         inverse -= torch.outer(inverse[:, i], inverse[i]) / inverse[i, i]
+#     return row
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# That is all of it, and too slow for a large matrix: each row would need inverses of its own. GPTQ makes
+# it cheap in three steps. All rows go through the columns in the **same order**, so one inverse serves
+# them all. The row that each later step needs of its inverse is, up to a factor, a row of **one Cholesky
+# factor** (a triangular matrix U with $U^T U = H^{-1}$), computed once. And corrections reach far columns
+# in **lazy batches** of columns, one matrix product each. `damp` adds a little to the diagonal, so that
+# the factor exists.
+
+# %% [markdown] tags=["zh"]
+# 方法到此就完整了，只是对大矩阵太慢：每一行都要有自己的一串逆矩阵。GPTQ 用三招降低计算量：
 # 所有行按**同一顺序**处理各列，于是共用一个逆矩阵；后续每一步所需的那一行逆矩阵，只差一个倍数，
 # 就是**一个 Cholesky 因子**（满足 $U^T U = H^{-1}$ 的三角矩阵 U）的对应行，只需算一次；
 # 对远处各列的修正按若干列一批**延迟更新**，每批只做一次矩阵乘法。`damp` 给对角线加一点阻尼，保证分解存在。
@@ -404,8 +452,6 @@ table(rows, kind="recorded", digits=4)
 
 # %% tags=["nbval-ignore-output"]
 board.add(technique="GPTQ, 4 bits, groups of 64", **measure.gptq_point(4, 64))
-
-# %% tags=["nbval-ignore-output"]
 board.add(technique="GPTQ, 3 bits", **measure.gptq_point(3, None))
 
 # %% tags=["nbval-ignore-output"]
@@ -415,38 +461,6 @@ lab.verdict("gptq-error", verdicts.gptq_error(evidence))
 # %% [markdown] tags=["en"]
 # ## 7 · Exercises
 #
-# **10-1.** The heart of it: write `push(row, q, inverse)`. The first weight of `row` goes to its
-# level `q`; return the whole row with the others corrected. `inverse` is $H^{-1}$.
-#
-# <details><summary>Hint</summary>Divide the error of the first weight by inverse[0, 0]; take that
-# times row 0 of the inverse away from the whole row.</details>
-
-# %% [markdown] tags=["zh"]
-# ## 7 · 练习
-#
-# **10-1.** 核心的一步：写出 `push(row, q, inverse)`。`row` 的第一个权重取量化级 `q`，
-# 返回其余权重修正之后的整行。`inverse` 是 $H^{-1}$。
-#
-# <details><summary>提示</summary>用第一个权重的误差除以 inverse[0, 0]，乘以逆矩阵的第 0 行，
-# 再从整行中减去。</details>
-
-# %% tags=["exercise", "ex-10-1"]
-answer_1 = ...  # def answer_1(row, q, inverse): return ...
-
-# %%
-check("10-1", answer_1)
-
-# %% [markdown] tags=["solution", "ex-10-1"]
-# <details><summary>Solution</summary>
-#
-# ```python
-# def answer_1(row, q, inverse):
-#     return row - (row[0] - q) / inverse[0, 0] * inverse[0]
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["en"]
 # **10-2.** Write `damped_hessian(inputs, damp)` of inputs (n, in): $X^T X$ with `damp` times its
 # mean diagonal added to the diagonal. It must work with fewer samples than inputs.
 #
@@ -454,6 +468,8 @@ check("10-1", answer_1)
 # it takes.</details>
 
 # %% [markdown] tags=["zh"]
+# ## 7 · 练习
+#
 # **10-2.** 写出 `damped_hessian(inputs, damp)`，inputs 的形状为 (n, in)：$X^T X$，
 # 再给对角线加上 `damp` 乘以对角线均值。样本数少于输入维数时也要能用。
 #

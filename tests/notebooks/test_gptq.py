@@ -255,13 +255,32 @@ def damped_hessian(inputs, damp):
     return H + damp * H.diagonal().mean() * torch.eye(len(H))
 
 
+def round_row(row, inverse, eliminate=True):
+    row, inverse = row.clone(), inverse.clone()
+    for i in range(len(row)):
+        row -= (row[i] - row[i].round()) / inverse[i, i] * inverse[i]
+        if eliminate:
+            inverse -= torch.outer(inverse[:, i], inverse[i]) / inverse[i, i]
+    return row
+
+
+def test_a_row_by_hand_is_gptqs():
+    """What section 2 says of its two inputs, and the notebook's own function on them."""
+    inputs = torch.tensor([[1.0, 1.0], [0.0, 0.1]], dtype=torch.float64)
+    weight = torch.tensor([0.4, 0.4], dtype=torch.float64)
+    inverse = torch.linalg.inv(inputs.T @ inputs)
+    assert inverse.flatten().tolist() == pytest.approx([101, -100, -100, 100])
+    assert (weight - 0.4 / inverse[0, 0] * inverse[0])[1].item() == pytest.approx(0.796, abs=5e-4)
+    assert round_row(weight, inverse).tolist() == pytest.approx([0, 1], abs=1e-9)
+
+
 ANSWERS = {
-    "10-1": lambda row, q, inverse: row - (row[0] - q) / inverse[0, 0] * inverse[0],
+    "10-1": round_row,
     "10-2": damped_hessian,
     "10-3": lambda bits, group_size: bits + 40 / group_size,
 }
 WRONG = {
-    "10-1": lambda row, q, inverse: row + (row[0] - q) / inverse[0, 0] * inverse[0],
+    "10-1": lambda row, inverse: round_row(row, inverse, eliminate=False),
     "10-2": lambda inputs, damp: inputs.T @ inputs + damp * torch.eye(inputs.shape[1]),
     "10-3": lambda bits, group_size: bits + 32 / group_size,
 }

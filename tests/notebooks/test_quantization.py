@@ -8,13 +8,13 @@ import torch
 
 from efflab import data, evaluate, lab, points, pretrained
 from efflab.bench import Comparison
-from efflab.compression import int8
+from efflab.compression import affine, int8
 from efflab.compression.engines import Engine, fp32
 from efflab.estimate import Estimate
 from efflab.experiments import int8_ranges as ranges
 from efflab.experiments.record import read_record
 from efflab.publishing.catalog import NOTEBOOKS
-from efflab_rooms.quantization import figures, measure, verdicts
+from efflab_rooms.quantization import exercises, figures, measure, verdicts
 
 
 def test_parts_and_files_of_minilm():
@@ -242,8 +242,27 @@ ANSWERS = {
         lambda n, bits, group: math.ceil(n * bits / 8) + 4 * math.ceil(n / group),
         lambda n, bits, group: n * bits / 8 + 4 * n / group,
     ),
-    "09-3": (lambda x, w, a: x**a / w ** (1 - a), lambda x, w, a: x**a * torch.ones_like(w)),
+    "09-3": (lambda x, w: (x / (2 * x.median())).clamp(min=1), int8.smoothing),
 }
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 1.0])
+def test_no_alpha_reaches_the_target_of_09_3(alpha):
+    peaks = measure.channel_peaks()[exercises.OUTLIERS]
+    weight = points.encoder()[0].get_submodule(exercises.OUTLIERS).weight.detach()
+    plain = exercises.int8_error(torch.ones_like(peaks))
+    error = exercises.int8_error(int8.smoothing(peaks, weight, alpha))
+    assert error > (plain if alpha == 0.8 else 0.7 * plain)  # the notebook says so of 0.8
+
+
+def test_the_error_by_hand_is_the_grids():
+    """What section 2 says of its five values on the symmetric grid of 4 bits."""
+    values = torch.tensor([-0.62, 0.0, 0.11, 0.37, 1.0])
+    q = affine.quantize(values, 4, symmetric=True)
+    errors = (q.dequantize() - values).abs()
+    assert errors.tolist() == pytest.approx([0.049, 0, 0.033, 0.059, 0], abs=5e-4)
+    assert errors.square().mean().sqrt().item() == pytest.approx(0.037, abs=5e-4)
+    assert q.scale.item() / math.sqrt(12) == pytest.approx(0.041, abs=5e-4)
 
 
 @pytest.mark.parametrize("name", ANSWERS)

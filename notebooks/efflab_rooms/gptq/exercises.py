@@ -5,16 +5,19 @@ import torch
 from efflab.lab import Exercise, tr
 
 
-def _check_push(answer):
+def _check_row(answer):
     rng = torch.Generator().manual_seed(0)
     for width in (3, 6):
         x = torch.randn(40, width, generator=rng, dtype=torch.float64)
-        H, row = x.T @ x, torch.randn(width, generator=rng, dtype=torch.float64)
-        q = row[0].round()
-        # the answer by another way: least squares for the weights that are still free
-        rest = torch.linalg.solve(H[1:, 1:], H[1:, 0]) * (row[0] - q)
-        expected = torch.cat([q[None], row[1:] + rest]).numpy()
-        yield tr("{n} weights", n=width), expected, answer(row, q, torch.linalg.inv(H))
+        H, row = x.T @ x, 2 * torch.randn(width, generator=rng, dtype=torch.float64)
+        expected = row.clone()
+        for i in range(width):  # by another way: least squares for the weights that are still free
+            error = expected[i] - expected[i].round()
+            expected[i] = expected[i].round()
+            rest = torch.linalg.solve(H[i + 1 :, i + 1 :], H[i + 1 :, i])
+            expected[i + 1 :] += rest * error
+        given = answer(row.clone(), torch.linalg.inv(H))
+        yield tr("{n} weights", n=width), expected.numpy(), given
 
 
 def _check_damping(answer):
@@ -34,9 +37,9 @@ def _check_bits(answer):
 
 EXERCISES = {
     "10-1": Exercise(
-        _check_push,
-        hint="Divide the error of the first weight by inverse[0, 0]; take that times row 0 of the "
-        "inverse away from the whole row. The first weight then is q by itself.",
+        _check_row,
+        hint="For each i: the error of weight i over inverse[i, i], times row i of the inverse, is "
+        "taken from the row; then inverse -= outer(inverse[:, i], inverse[i]) / inverse[i, i].",
     ),
     "10-2": Exercise(
         _check_damping,
