@@ -277,13 +277,21 @@ def test_a_row_by_hand_is_gptqs():
 ANSWERS = {
     "10-1": round_row,
     "10-2": damped_hessian,
-    "10-3": lambda bits, group_size: bits + 40 / group_size,
+    "10-3": lambda weight, inputs: inputs.abs().mean(0).clamp(min=1e-4) ** 0.5,
 }
 WRONG = {
     "10-1": lambda row, inverse: round_row(row, inverse, eliminate=False),
     "10-2": lambda inputs, damp: inputs.T @ inputs + damp * torch.eye(inputs.shape[1]),
-    "10-3": lambda bits, group_size: bits + 32 / group_size,
+    "10-3": lambda weight, inputs: inputs.abs().mean(0).clamp(min=1e-4),
 }
+
+
+def test_factors_leave_what_the_text_says():
+    inputs = measure.layer_inputs(measure.WIDE)
+    assert exercises.error_share(torch.ones(768)) == pytest.approx(100)
+    assert exercises.error_share(ANSWERS["10-3"](None, inputs)) == pytest.approx(95, abs=1)
+    errors = measure.calibration_errors()
+    assert 100 * errors["much"][1] / errors["nearest"][1] == pytest.approx(66, abs=1)
 
 
 @pytest.mark.parametrize("name", ANSWERS)

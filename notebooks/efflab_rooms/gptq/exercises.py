@@ -2,7 +2,9 @@
 
 import torch
 
-from efflab.lab import Exercise, tr
+from efflab.compression.affine import quantize
+from efflab.lab import Exercise, number, tr
+from efflab_rooms.gptq import measure
 
 
 def _check_row(answer):
@@ -30,9 +32,22 @@ def _check_damping(answer):
         yield name, expected, answer(x, damp)
 
 
-def _check_bits(answer):
-    for bits, group in ((4, 128), (3, 64), (2, 16)):
-        yield f"stored_bits({bits}, {group})", bits + 40 / group, answer(bits, group)
+MOST = 97
+"""Per cent of the error of rounding to nearest that factors may leave."""
+
+
+def error_share(factors: torch.Tensor, bits: int = 3) -> float:
+    """Per cent of rounding to nearest's held-out error that is left with factors (in,) (AWQ)."""
+    weight = measure.weight(measure.WIDE)
+    rounded = quantize(weight * factors, bits, symmetric=False, axis=0).dequantize() / factors
+    nearest = measure.held_out_error(measure.WIDE, measure.nearest(measure.WIDE, bits))
+    return 100 * measure.held_out_error(measure.WIDE, rounded) / nearest
+
+
+def _check_factors(answer):
+    share = error_share(answer(measure.weight(measure.WIDE), measure.layer_inputs(measure.WIDE)))
+    what = tr("error {share} % of nearest's, at most {most} %", share=number(share, 3), most=MOST)
+    yield what, True, share <= MOST
 
 
 EXERCISES = {
@@ -46,7 +61,8 @@ EXERCISES = {
         hint="x.T @ x, and damp times the mean of its diagonal added to every diagonal entry.",
     ),
     "10-3": Exercise(
-        _check_bits,
-        hint="A group of weights shares one scale of 32 bits and one zero point of 8 bits.",
+        _check_factors,
+        hint="inputs.abs().mean(0) to a power below 1, held above 0: a channel that is always 0 "
+        "must not become one to divide by.",
     ),
 }
