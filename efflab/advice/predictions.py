@@ -170,7 +170,8 @@ def stage_windows(light: Windows) -> dict[str, Windows]:
 def pairs(rows: list[dict]) -> Iterator[dict]:
     """Every pair of rows whose measured intervals do not overlap, with its predicted order.
 
-    `is_right` is None if the plan makes no statement (see `predicted_order`).
+    `rows` are the two, and ratios the first's over the second's. `is_right` is None if the plan
+    makes no statement (see `predicted_order`).
     """
     for a, b in combinations(rows, 2):
         measured = (a["low"], a["high"]), (b["low"], b["high"])
@@ -183,22 +184,6 @@ def pairs(rows: list[dict]) -> Iterator[dict]:
                 predicted=a["predicted"] / b["predicted"],
                 measured=a["measured"] / b["measured"],
             )
-
-
-def mistakes(rows: list[dict]) -> list[dict]:
-    """Pairs that the predictions' middles put in the wrong order, with ratios of the `first` over
-    the `second` (stage, engine), and whether the plan that keeps silent in doubt `told` them."""
-    return [
-        dict(
-            first=tuple(pair["rows"][0][key] for key in ("stage", "engine")),
-            second=tuple(pair["rows"][1][key] for key in ("stage", "engine")),
-            predicted=pair["predicted"],
-            measured=pair["measured"],
-            told=pair["is_right"] is not None,
-        )
-        for pair in pairs(rows)
-        if (pair["predicted"] > 1) != (pair["measured"] > 1)
-    ]
 
 
 def predicted_order(a: dict, b: dict) -> int:

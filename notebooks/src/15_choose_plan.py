@@ -421,17 +421,14 @@ show(figures.prediction_figure())
 # 大胆的做法就错在这里：下面每一对，它都说前者更慢，而实测前者更快。两个引擎只差百分之几，谨慎的做法在此不作判断：
 
 # %%
-rows = [
-    {
-        "first": pair["first"][0],
-        "its engine": pair["first"][1],
-        "second": pair["second"][0],
-        "engine of the second": pair["second"][1],
-        "first / second, predicted": pair["predicted"],
-        "first / second, measured": pair["measured"],
-    }
-    for pair in predictions.mistakes(predictions.predictions("CPU with VNNI"))
-]
+rows = []
+for pair in predictions.pairs(predictions.predictions("CPU with VNNI")):
+    if (pair["predicted"] > 1) != (pair["measured"] > 1):
+        row = {}
+        for which, place in zip(("first", "second"), pair["rows"], strict=True):
+            row |= {which: place["stage"], f"{which}: engine": place["engine"]}
+        row |= {"first / second, predicted": pair["predicted"]}
+        rows.append(row | {"first / second, measured": pair["measured"]})
 table(rows, kind="recorded")
 
 # %% [markdown] tags=["en"]

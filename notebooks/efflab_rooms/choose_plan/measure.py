@@ -203,11 +203,6 @@ def choice(shares: Shares, seq_len: int) -> str:
     return max(expected, key=expected.__getitem__)
 
 
-def other(choice: str) -> str:
-    """The one of the two choices that was not made."""
-    return {"windows": "neurons", "neurons": "windows"}[choice]
-
-
 @lru_cache(maxsize=8)
 def measurement(case: str) -> tuple[Shares, Comparison]:
     """The profile of a case, and both choices timed beside the unchanged model."""

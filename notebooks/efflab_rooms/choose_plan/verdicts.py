@@ -155,7 +155,8 @@ def profile_evidence(
     evidence = []
     for case, (shares, times) in measurements.items():
         choice = measure.choice(shares, measure.tokens(case))
-        ratio = times.timings[choice].ratio_interval(times.timings[measure.other(choice)])
+        rival = "windows" if choice == "neurons" else "neurons"
+        ratio = times.timings[choice].ratio_interval(times.timings[rival])
         noisy = ratio.with_noise(min(times.band, MOST_NOISE))
         width, n = case.split("-")
         evidence.append(Evidence.of(f"time-{case}", name, noisy, "x", width=width, n=n))
