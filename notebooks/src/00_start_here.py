@@ -12,8 +12,8 @@
 # **efflab is a survey article on Transformer efficiency that you can run.** The article makes
 # thirty-odd claims of the kind "attention is the bottleneck", "INT8 makes a model 75 % smaller".
 # Every notebook takes a few of them and lets you predict, compute, measure on *your* machine, move
-# the knob, and read a verdict: *holds*, *holds if*, *does not hold*, *undecided*. Its rule is fixed
-# before the numbers are known, so a verdict can lose.
+# the knob, and read a verdict, part by part: *holds*, *holds if*, *does not hold*, *undecided*. Its
+# rule stands on its card, and other numbers give another outcome: every claim can lose.
 #
 # | | |
 # |---|---|
@@ -29,8 +29,8 @@
 #
 # **efflab 是一篇可以运行的 Transformer 效率综述。** 文章里有三十来条论断，
 # 例如“注意力是瓶颈”“INT8 让模型缩小 75%”。每个笔记本取其中几条，请你先预测，再用公式计算，
-# 在*你自己的*机器上实测，亲手调节旋钮，最后看结论：*成立*、*有条件成立*、*不成立*，或*未定*。
-# 规则在知道数字之前就已定下，所以论断可能被推翻。文章是《大型Transformer效率优化方案全解析》。
+# 在*你自己的*机器上实测，亲手调节旋钮，最后逐条看结论：*成立*、*有条件成立*、*不成立*，或*未定*。
+# 判定规则写在卡片上，换一组数字就可能换一个结论，所以每条论断都可能被推翻。文章是《大型Transformer效率优化方案全解析》。
 #
 # | | |
 # |---|---|
@@ -585,18 +585,16 @@ show(figures.roofline(machine, forward_profile.operators, one_token))
 # %% [markdown] tags=["en"]
 # The products over the whole text lie on the right: at this length the model is bound by
 # arithmetic. The same products over *one* token, which is a step of writing text, lie far on the
-# left: every weight is read for a single multiply-accumulate. Their per cent of the *peak* says little,
-# since memory keeps the peak out of their reach: their roof is the slope, and how far they lie under
-# *that* is what a better kernel could gain. They may even lie above it, since the slope is that
-# of main memory, and weights this small stay in the caches. LayerNorm, GELU and the additions do
+# left: every weight is read for a single multiply-accumulate. Memory keeps the
+# peak out of their reach: their roof is the slope. They may even lie above it (over 100%), since the
+# slope is that of main memory, and weights this small may stay in the caches. LayerNorm, GELU and the additions do
 # no products at all; the table in section 7 gives their GB/s.
 
 # %% [markdown] tags=["zh"]
 # 对整段文本做的矩阵乘法都在右侧：在这个长度上，模型受计算限制。同样的乘法若只对*一个* token 做，
-# 也就是生成文本的一步，就落在最左边：每个权重读进来只做一次乘加。它们达到*峰值*的百分之几，
-# 说明不了什么，因为受内存所限，峰值本来就够不着：它们的屋顶线是斜坡，离*斜坡*有多远，更好的内核才有多大余地。
-# 它们甚至可能高过斜坡，因为斜坡是主存的带宽，而这么小的权重可以留在缓存里。LayerNorm、GELU 和加法不做矩阵乘法，
-# 第 7 节的表给出了它们的 GB/s。
+# 也就是生成文本的一步，就落在最左边：每个权重读进来只做一次乘加。受内存所限，
+# 它们够不着峰值，屋顶线是斜坡。它们甚至可能高过斜坡（超过 100%），因为斜坡是主存的带宽，而这么小的权重可能留在缓存里。
+# LayerNorm、GELU 和加法不做矩阵乘法，第 7 节的表给出了它们的 GB/s。
 
 # %% [markdown] tags=["en"]
 # ## 10 · The board

@@ -9,7 +9,7 @@ import torch
 from efflab import cost, lab, points
 from efflab.config import PRESETS, ModelConfig
 from efflab.data import read_published
-from efflab.experiments import encoder_reuse, qkv_sharing
+from efflab.experiments import encoder_reuse, gptq_quality, qkv_sharing
 from efflab.experiments.record import read_record
 from efflab.model import Transformer
 from efflab.structure.sharing import share_layers, share_qkv
@@ -162,6 +162,14 @@ def test_reuse_saves_memory_as_many_times_as_there_are_tasks():
     memory, times = measure.compare_reuse(n_tasks=3, repeats=1)
     assert memory["each"] / memory["one"] == pytest.approx(3, rel=0.01)
     assert times["each"].ratio(times["one"]) > 1
+
+
+def test_the_text_says_among_how_many_functions_each_notebook_retrieves():
+    """60 on the board, 120 in 10, 300 and 931 in 09."""
+    settings = [read_record(name)["settings"] for name in ("int8-engines", "int8-ranges")]
+    of_10 = read_record(gptq_quality.NAME)["settings"]["n_functions"]
+    assert (points.N_FUNCTIONS, of_10) == (60, 120)
+    assert [setting["n_test"] for setting in settings] == [300, 931]
 
 
 def test_sharing_one_projection_with_itself_changes_nothing(monkeypatch):

@@ -9,7 +9,7 @@ from efflab.config import PRESETS, ModelConfig
 from efflab.devices import DEVICES, Device
 from efflab.lab.check import judge
 from efflab.model import Transformer
-from efflab.profile import profile
+from efflab.profile import Operator, profile
 from efflab_rooms.start_here import exercises, figures, measure
 
 MACHINE = Device("a test machine", {"fp32": 100e9}, 10e9, 8e9, "assumed")
@@ -176,6 +176,16 @@ def test_roofline_points(small_profile):
         assert trace.x[0] == pytest.approx(op.intensity)
         assert trace.y[0] == pytest.approx(op.flops / op.seconds / 1e9)
     assert min(fig.data[0].x) < min(op.intensity for op in products)  # the roof spans all points
+
+
+def test_a_point_is_compared_with_the_roof_above_it():
+    """At 2 FLOP/byte the memory's 20 GFLOP/s bound it, not the peak of 100; one token is hollow."""
+    op = Operator("aten::mm", 1, seconds=1e-3, flops=10**7, bytes=5 * 10**6)
+    fig = figures.roofline(MACHINE, [op], [op])
+    assert fig.layout.meta["mm: logits (% of its roof)"] == pytest.approx(50)
+    whole, one_token = fig.data[1:]
+    assert one_token.marker.symbol == f"{whole.marker.symbol}-open"
+    assert one_token.marker.color == whole.marker.color
 
 
 def power_law(lengths, exact):
