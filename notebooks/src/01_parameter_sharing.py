@@ -383,12 +383,11 @@ board.add(technique="QKV shared in 2 layers, no retraining", **points.language_p
 encoder, tokenizer = points.encoder()
 docs = encoder_reuse.docstrings()
 embeddings = encoder_reuse.embed(encoder, encoder_reuse.token_ids(tokenizer, docs.texts))
-accuracy, rows = {}, []
+rows = []
 for task in encoder_reuse.TASKS:
     runs = read_record(encoder_reuse.NAME)["runs"]
     tuned = mean(run["tuned"] for run in runs if run["task"] == task)
     head, n_weights = encoder_reuse.head_accuracy(embeddings, task)
-    accuracy[task] = (round(head, 3), round(tuned, 3))
     for kind, model, trained, value in (
         ("measured", "always the commonest", 0, encoder_reuse.majority(task)),
         ("measured", "head on the shared encoder", n_weights, head),
@@ -449,17 +448,18 @@ explore(figures.tasks)
 # ## 9 · 结论
 
 # %% tags=["nbval-ignore-output"]
-bert, minilm = savings["bert-base"], savings["minilm-l6"]
-evidence = verdicts.albert_evidence(bert, minilm, forward.ratios["all"], forward.band)
+time = forward.ratios["all"].with_noise(forward.band)
+evidence = verdicts.albert_evidence(measure.albert_pairs(), time)
 lab.verdict("albert-params", verdicts.albert_params(evidence))
 
 # %%
-evidence = verdicts.qkv_evidence(record, measure.attention_control())
+evidence = verdicts.qkv_evidence(record, measure.attention_control(), measure.scores_lost())
 lab.verdict("qkv-share-half", verdicts.qkv_share_half(evidence))
 
 # %% tags=["nbval-ignore-output"]
-n_texts = int(docs.is_test.sum())
-evidence = verdicts.reuse_evidence(accuracy, n_texts, memory_ratio, time_ratio)
+reuse = read_record(encoder_reuse.NAME)
+n_texts = reuse["settings"]["n_test"]
+evidence = verdicts.reuse_evidence(reuse["runs"], n_texts, memory_ratio, time_ratio)
 lab.verdict("encoder-reuse", verdicts.encoder_reuse(evidence))
 
 # %% [markdown] tags=["en"]

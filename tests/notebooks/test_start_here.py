@@ -192,7 +192,7 @@ def power_law(lengths, exact):
     """Timings whose n² parts meet the linear one exactly at `exact`."""
     return {
         n: dict(
-            ffn=Timing((n / 1e6,)),
+            linear=Timing((n / 1e6,)),
             fused=Timing((n * n / exact / 1e6,)),
             unfused=Timing((2 * n * n / exact / 1e6,)),
         )
@@ -205,20 +205,33 @@ def test_crossing_is_found_inside_and_beyond_the_measured(exact):
     times = power_law((256, 512, 1024, 2048), exact)
     assert measure.crossing(times, "fused").mean == pytest.approx(exact)
     assert measure.crossing(times, "unfused").mean == pytest.approx(exact / 2)
+    half = 2 * SMALL.d_model + SMALL.d_ff
     meta = figures.layer_times(SMALL, times).layout.meta
-    assert list(meta.values()) == pytest.approx([256, exact, exact / 2])
-    over = measure.crossing(times, "fused", unit=SMALL.d_ff)
-    assert over.mean == pytest.approx(exact / SMALL.d_ff)
+    assert list(meta.values()) == pytest.approx([half, exact, exact / 2])
+    over = measure.crossing(times, "fused", unit=half)
+    assert over.mean == pytest.approx(exact / half)
+    rows = measure.clock_rows({64: over}, over)
+    assert [row["half of the FLOPs at (tokens)"] for row in rows] == [half, half]
+    assert rows[0]["half of the time at (tokens)"] == exact
 
 
 def test_a_crossing_has_the_interval_of_its_repeats():
     times = power_law((256, 512, 1024), 500)
     for n, parts in times.items():  # the crossings of three repeats: 500, 1,000 and 250
         seconds = parts["fused"].seconds[0]
-        parts["ffn"] = Timing((n / 1e6,) * 3)
+        parts["linear"] = Timing((n / 1e6,) * 3)
         parts["fused"] = Timing((seconds, seconds / 2, seconds * 2))
     length = measure.crossing(times, "fused")
     assert (length.mean, length.low, length.high) == pytest.approx((500, 250, 1000))
+
+
+def test_a_layer_is_timed_in_parts_that_are_its_own():
+    layer = Transformer(SMALL).layers[0]
+    times = measure.time_layer(layer, (8, 16), unfused=True)
+    assert list(times) == [8, 16]
+    assert all(set(parts) == {"linear", "fused", "unfused"} for parts in times.values())
+    assert set(measure.time_layer(layer, (8,))[8]) == {"linear", "fused"}
+    assert len(times[8]["fused"].seconds) == 7
 
 
 def test_the_gap_adds_up_to_the_pass(small_profile):

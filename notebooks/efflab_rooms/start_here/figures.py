@@ -219,16 +219,17 @@ def timeline(profile: Profile):
 
 
 def layer_times(config: ModelConfig, times: dict):
-    """Milliseconds of the FFN and of attention's n² part over the length, fused and not."""
+    """Milliseconds of a layer's linear part and of its n² part over the length, fused and not."""
     names = {
-        "ffn": "feed-forward",
+        "linear": "projections and feed-forward",
         "fused": "attention, fused (SDPA)",
         "unfused": "attention, unfused (scores in memory)",
     }
     series = {
         tr(text): [1e3 * t[part].median for t in times.values()] for part, text in names.items()
     }
-    meta = {tr("computed crossing (tokens)"): config.d_ff} | {
+    half = cost.crossing_length(config, "linear")
+    meta = {tr("computed crossing (tokens)"): half} | {
         tr("measured crossing, {part} (tokens)", part=tr(part)): measure.crossing(times, part).mean
         for part in ("fused", "unfused")
     }
@@ -238,7 +239,7 @@ def layer_times(config: ModelConfig, times: dict):
     fig = pictures.loglog(list(times), series, title, *axes, **layout)
     values = [ms for line in series.values() for ms in line]
     fig.update_yaxes(**round_ticks(min(values) / 2, max(values) * 2))
-    return mark(fig, tr("computed: {n} ", n=number(config.d_ff)), x=config.d_ff)
+    return mark(fig, tr("computed: {n} ", n=number(half)), x=half)
 
 
 ROLES = {
