@@ -22,8 +22,8 @@ TESTS: dict[str, str] = {
     "below": "below {low}",
     "no less": "{low} or more",
     "no more": "{high} or less",
-    "near": "from {low} to {high}",
-    "between": "from {low} to {high}",
+    "near": "between {low} and {high}",
+    "between": "between {low} and {high}",
 }
 """Test -> what it asks of a case: above and below are strict, the others take the bar itself."""
 OTHER_SIDE = "{yes} of {n} lie on the claim's side, {no} surely do not"
