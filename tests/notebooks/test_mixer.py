@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from efflab import bench
+from efflab.data import read_published
 from efflab.estimate import Estimate
 from efflab.experiments import mixer_digits
 from efflab.experiments.record import read_record
@@ -62,6 +63,20 @@ def test_a_layers_flops_are_a_layer_of_the_whole_models():
     assert mixer_flops(replace(mixer, n_layer=2)) - mixer_flops(mixer) == mixer_layer_flops(mixer)
     assert vit_flops(replace(vit, n_layer=2)) - vit_flops(vit) == vit_layer_flops(vit)
     assert mixer_layer_flops(mixer) == 4 * 196 * 384 * (192 + 1536)
+
+
+@pytest.mark.parametrize(("side", "ratio"), [(224, 0.72), (448, 0.64)])
+def test_a_layers_flops_follow_the_derivation(side, ratio):
+    mixer, vit = measure.base_models(side)
+    S, C = mixer.n_patches, mixer.d_model
+    assert mixer.d_token == C / 2
+    assert mixer_layer_flops(mixer) == 18 * S * C**2
+    assert vit_layer_flops(vit) == (24 + 4 * S / C) * S * C**2
+    assert round(mixer_layer_flops(mixer) / vit_layer_flops(vit), 2) == ratio
+
+
+def test_token_mixing_is_half_as_wide_as_the_channels_in_all_of_the_papers_models():
+    assert all(row["d_token"] == row["channels"] / 2 for row in read_published("mixer"))
 
 
 def test_a_layers_costs_are_what_they_are_named():

@@ -38,6 +38,20 @@ def test_sixty_per_cent_needs_layers_that_hold_the_parameters():
     assert measure.saving(PRESETS["bert-base"], "none") == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "millions", "share", "removed"),
+    [("bert-base", (85.1, 109.5), 0.777, 0.71), ("minilm-l6", (10.6, 22.7), 0.469, 0.39)],
+)
+def test_what_sharing_removes_follows_from_the_layers_share(name, millions, share, removed):
+    config, counts = PRESETS[name], measure.parts(PRESETS[name])
+    layers, total = counts["attention"] + counts["feed-forward"], sum(counts.values())
+    assert [round(n / 1e6, 1) for n in (layers, total)] == list(millions)
+    assert round(layers / total, 3) == share
+    by_hand = layers / total * (1 - 1 / config.n_layer)
+    assert by_hand == pytest.approx(measure.saving(config))
+    assert round(by_hand, 2) == removed
+
+
 def test_states_and_checkpoint_fall_with_the_parameters_and_activations_stay():
     model, ids = Transformer(TINY), torch.randint(0, TINY.vocab_size, (4, 16))
     models = {"none": model} | {s: share_layers(model, s) for s in ("attention", "ffn", "all")}
