@@ -121,13 +121,13 @@ def test_explorer(both_languages):
 
 
 SOLUTIONS = {
-    "02-1": lambda side, patch, d: 2 * (side // patch) ** 2 * d + d + (side // patch) ** 2,
-    "02-2": lambda x, up, down: down @ torch.nn.functional.gelu(up @ x),
+    "02-1": lambda x, up, down: down @ torch.nn.functional.gelu(up @ x),
+    "02-2": lambda side, patch, d: 2 * (side // patch) ** 2 * d + d + (side // patch) ** 2,
     "02-3": lambda S, C, d: (2 * C + S) / d,
 }
 WRONG = {
-    "02-1": lambda side, patch, d: 2 * (side // patch) ** 2 * d,  # no biases
-    "02-2": lambda x, up, down: down @ torch.relu(up @ x),
+    "02-1": lambda x, up, down: down @ torch.relu(up @ x),
+    "02-2": lambda side, patch, d: 2 * (side // patch) ** 2 * d,  # no biases
     "02-3": lambda S, C, d: (2 * C + 2 * S) / d,
 }
 
