@@ -77,14 +77,46 @@ p_time = predict("How many per cent of the time of a forward pass does it save?"
 # %% [markdown] tags=["en"]
 # ## 2 · Build: one layer, many uses
 #
-# A module that several layers hold is stored once. That is the whole technique: point every layer
-# at the first one's sub-block. Autograd adds up the gradients of all uses by itself.
+# A module that several layers hold is stored once. That is the whole technique; autograd adds up
+# the gradients of all uses by itself.
+#
+# **01-1.** Write it before you see ours: `share(layers)` gets a model's layers, each of which has an
+# `attention` and an `ffn`, and makes all of them use the first one's. It returns nothing.
+#
+# <details><summary>Hint</summary>Assigning a module to an attribute copies no weights.</details>
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 实现：一层权重，多处使用
 #
-# 多个层持有同一个模块，它就只存一份。方法仅此而已：让每一层都指向第一层的子模块。
-# 各处使用产生的梯度由自动求导累加。
+# 多个层持有同一个模块，它就只存一份。方法仅此而已；各处使用产生的梯度由自动求导累加。
+#
+# **01-1.** 先别看我们的代码，自己写出 `share(layers)`：`layers` 是模型的各层，每层有 `attention` 和 `ffn`；
+# 让所有层都使用第一层的这两个模块。不需要返回值。
+#
+# <details><summary>提示</summary>把模块赋给属性，并不复制权重。</details>
+
+# %% tags=["exercise", "ex-01-1"]
+answer_1 = ...  # def answer_1(layers): ...
+
+# %%
+check("01-1", answer_1)
+
+# %% [markdown] tags=["solution", "ex-01-1"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def answer_1(layers):
+#     for layer in layers:
+#         layer.attention, layer.ffn = layers[0].attention, layers[0].ffn
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# Ours may share one of the two, works on a copy, and refuses layers of different shapes:
+
+# %% [markdown] tags=["zh"]
+# 我们的函数可以只共享其中一个，在副本上操作，并拒绝形状不同的层：
 
 # %%
 show_source(share_layers)
@@ -475,7 +507,7 @@ lab.verdict("encoder-reuse", verdicts.encoder_reuse(evidence))
 # %% [markdown] tags=["en"]
 # ## 10 · Exercises
 #
-# **01-1.** Write `layer_params(d_model, d_ff)`: all parameters of one layer (attention with its
+# **01-2.** Write `layer_params(d_model, d_ff)`: all parameters of one layer (attention with its
 # LayerNorm, FFN with its LayerNorm, biases included). It is what sharing keeps once.
 #
 # <details><summary>Hint</summary>Four d_model x d_model maps, two between d_model and d_ff, one
@@ -484,23 +516,23 @@ lab.verdict("encoder-reuse", verdicts.encoder_reuse(evidence))
 # %% [markdown] tags=["zh"]
 # ## 10 · 练习
 #
-# **01-1.** 写出 `layer_params(d_model, d_ff)`：一层的全部参数（注意力及其 LayerNorm、FFN 及其
+# **01-2.** 写出 `layer_params(d_model, d_ff)`：一层的全部参数（注意力及其 LayerNorm、FFN 及其
 # LayerNorm，包括偏置）。共享之后，只保留这一份。
 #
 # <details><summary>提示</summary>四个 d_model × d_model 的映射，两个 d_model 与 d_ff 之间的映射，
 # 每个输出一个偏置，再加两个各含 2 d_model 个参数的 LayerNorm。</details>
 
-# %% tags=["exercise", "ex-01-1"]
-answer_1 = ...  # def answer_1(d_model, d_ff): return ...
+# %% tags=["exercise", "ex-01-2"]
+answer_2 = ...  # def answer_2(d_model, d_ff): return ...
 
 # %%
-check("01-1", answer_1)
+check("01-2", answer_2)
 
-# %% [markdown] tags=["solution", "ex-01-1"]
+# %% [markdown] tags=["solution", "ex-01-2"]
 # <details><summary>Solution</summary>
 #
 # ```python
-# def answer_1(d_model, d_ff):
+# def answer_2(d_model, d_ff):
 #     attention = 4 * (d_model * d_model + d_model)
 #     ffn = 2 * d_model * d_ff + d_ff + d_model
 #     return attention + ffn + 2 * 2 * d_model
@@ -509,7 +541,7 @@ check("01-1", answer_1)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **01-2.** How much is there to gain from sharing QKV? Write `qkv_removed(n, n_layer)`: the fraction
+# **01-3.** How much is there to gain from sharing QKV? Write `qkv_removed(n, n_layer)`: the fraction
 # of the layers' weight matrices (d_ff = 4 d_model, no biases) that goes when the first n of n_layer
 # layers share. With half of 12 layers the answer may surprise you.
 #
@@ -517,23 +549,23 @@ check("01-1", answer_1)
 # the n projections one stays.</details>
 
 # %% [markdown] tags=["zh"]
-# **01-2.** 共享 QKV 到底能省多少？写出 `qkv_removed(n, n_layer)`：前 n 层共享时，
+# **01-3.** 共享 QKV 到底能省多少？写出 `qkv_removed(n, n_layer)`：前 n 层共享时，
 # 各层权重矩阵（d_ff = 4 d_model，不计偏置）减少的比例。12 层共享一半，结果也许会让你意外。
 #
 # <details><summary>提示</summary>以 d_model 的平方为单位，一层有 4 + 8 = 12，其中 QKV 占 3。
 # n 个投影中留下一个。</details>
 
-# %% tags=["exercise", "ex-01-2"]
-answer_2 = ...  # def answer_2(n, n_layer): return ...
+# %% tags=["exercise", "ex-01-3"]
+answer_3 = ...  # def answer_3(n, n_layer): return ...
 
 # %%
-check("01-2", answer_2)
+check("01-3", answer_3)
 
-# %% [markdown] tags=["en", "solution", "ex-01-2"]
+# %% [markdown] tags=["en", "solution", "ex-01-3"]
 # <details><summary>Solution</summary>
 #
 # ```python
-# def answer_2(n, n_layer):
+# def answer_3(n, n_layer):
 #     return (n - 1) * 3 / (12 * n_layer)
 # ```
 #
@@ -542,47 +574,15 @@ check("01-2", answer_2)
 #
 # </details>
 
-# %% [markdown] tags=["zh", "solution", "ex-01-2"]
+# %% [markdown] tags=["zh", "solution", "ex-01-3"]
 # <details><summary>答案</summary>
 #
 # ```python
-# def answer_2(n, n_layer):
+# def answer_3(n, n_layer):
 #     return (n - 1) * 3 / (12 * n_layer)
 # ```
 #
 # 12 层共享一半：10%。全部共享也只有 23%。不论界限在哪里，单靠这种共享省不了多少。
-#
-# </details>
-
-# %% [markdown] tags=["en"]
-# **01-3.** MiniLM takes 4 bytes for each of its 22,713,216 parameters, a head of eight classes
-# 4 x 385 x 8 bytes. Write `max_tasks(n_bytes)`: how many tasks fit, as a pair (an encoder for each
-# task, one encoder for all).
-#
-# <details><summary>Hint</summary>Without reuse each task pays for an encoder and a head; with reuse
-# the encoder is paid once. Whole tasks only.</details>
-
-# %% [markdown] tags=["zh"]
-# **01-3.** MiniLM 有 22,713,216 个参数，每个 4 字节；八类任务头占 4 × 385 × 8 字节。
-# 写出 `max_tasks(n_bytes)`：最多容纳多少个任务，返回一对数（每个任务一个编码器，所有任务共用一个）。
-#
-# <details><summary>提示</summary>不复用时，每个任务都要付出一个编码器加一个任务头；
-# 复用时编码器只付一次。只计完整的任务。</details>
-
-# %% tags=["exercise", "ex-01-3"]
-answer_3 = ...  # def answer_3(n_bytes): return separate, shared
-
-# %%
-check("01-3", answer_3)
-
-# %% [markdown] tags=["solution", "ex-01-3"]
-# <details><summary>Solution</summary>
-#
-# ```python
-# def answer_3(n_bytes):
-#     encoder, head = 4 * 22_713_216, 4 * 385 * 8
-#     return int(n_bytes // (encoder + head)), int((n_bytes - encoder) // head)
-# ```
 #
 # </details>
 
