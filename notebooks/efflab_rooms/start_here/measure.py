@@ -1,7 +1,7 @@
 """Notebook 00's numbers: how models grew, and where a forward pass spends its time."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -165,21 +165,3 @@ def crossing(times: dict, part: str, unit: float = 1.0) -> Estimate:
     ratios = [np.divide(t[part].seconds, t["linear"].seconds) for t in times.values()]
     fits = [np.polyfit(lengths, repeat, 1) for repeat in np.log(ratios).T]
     return of_median([float(np.exp(-shift / slope)) / unit for slope, shift in fits])
-
-
-def clock_rows(clocks: Mapping[int, Estimate], unfused: Estimate) -> list[dict]:
-    """A row for each layer whose feed-forward network is 4 times as wide as its `channels`."""
-    ratios = [("fused (SDPA)", channels, ratio) for channels, ratio in clocks.items()]
-    ratios.append(("unfused (scores in memory)", next(iter(clocks)), unfused))
-    return [
-        {
-            "attention": name,
-            "channels": channels,
-            "half of the FLOPs at (tokens)": 6 * channels,
-            "half of the time at (tokens)": round(6 * channels * ratio.mean),
-            "time / FLOPs": ratio.mean,
-            "interval, low": ratio.low,
-            "interval, high": ratio.high,
-        }
-        for name, channels, ratio in ratios
-    ]
