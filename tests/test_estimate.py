@@ -120,5 +120,5 @@ def test_noise_widens_a_ratio_and_never_refuses_a_busy_machine(band, low, high):
 
 
 def test_noise_below_zero_is_refused():
-    with pytest.raises(ValueError, match="band=-0.1"):
+    with pytest.raises(ValueError, match=r"band=-0\.1"):
         Estimate(1.0, 0.8, 1.2).with_noise(-0.1)
