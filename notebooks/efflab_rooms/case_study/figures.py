@@ -137,7 +137,7 @@ def hours(tokens=256, count=2048, utilization=40, device="A100 80GB SXM"):
     require(64 <= count <= 16384, "count", count, "{low} to {high}", low="64", high="16,384")
     require(10 <= utilization <= 70, "utilization", utilization, "{low} to {high}", low=10, high=70)
     require_one_of("device", device, GPUS)
-    cluster = dict(device=DEVICES[device], utilization=utilization / 100)
+    cluster = dict(peak=DEVICES[device].peak("fp16"), utilization=utilization / 100)
     n_tokens = [16e9, tokens * 1e9, 2048e9]
     days = [measure.run_days(N_PARAMS, n, count, **cluster) for n in n_tokens]
     needed = measure.devices_needed(N_PARAMS, tokens * 1e9, DAYS, **cluster)
@@ -167,7 +167,7 @@ def _add_published_runs(fig):
         name=tr("published, on its own devices"),
         marker=dict(size=10, symbol="diamond", color=COLOURS[1]),
     )
-    fig.update_xaxes(type="log", exponentformat="power", dtick=1, range=[21.8, 24.8])
+    fig.update_xaxes(type="log", exponentformat="power", dtick=1, range=[21.8, 26.2])
     fig.update_yaxes(type="log", exponentformat="power", dtick=1, range=[-1.2, 3.6])
     mark(fig, tr("72 hours"), y=DAYS)
     return fig.update_layout(margin_t=96, legend=legend("top left"))
