@@ -18,9 +18,9 @@ from efflab.errors import require, require_positive
 from efflab.estimate import Estimate
 from efflab.experiments import case_study, lighten
 from efflab.experiments import case_study_latency as latency
-from efflab.experiments.case_study import MAIN, PRECISIONS, SEQ_LEN, difference
+from efflab.experiments.case_study import MAIN, PRECISIONS, SEQ_LEN
 from efflab.experiments.case_study_latency import BOTH, FP32, INT8, OPENVINO, SHIPPED
-from efflab.experiments.record import agrees, expected_repeat, read_record, same_python
+from efflab.experiments.record import agrees, expected_repeat, machines, read_record, same_python
 
 CONFIG = PRESETS["stdlib-gpt"]
 
@@ -33,8 +33,10 @@ def record() -> dict:
 
 @lru_cache(maxsize=1)
 def latencies() -> dict:
-    """The recorded latencies of this kind of CPU, or of the one begun last."""
-    return read_record(latency.NAME)
+    """The recorded latencies of the last machine that also ran as an older one, if any did."""
+    records = [read_record(latency.NAME, machine) for machine in machines(latency.NAME)]
+    older = [r for r in records if any(run.get("isa") for run in r["runs"])]
+    return (older or records)[-1]
 
 
 def part(name: str) -> dict:
@@ -70,12 +72,16 @@ def recipe(share: float = case_study.SHARE) -> lighten.Recipe:
 
 
 def damage_sum(recipe: lighten.Recipe) -> float:
-    """Nats a token that the changes of a recipe add, each measured alone."""
-    costs, layers = damage(), enumerate(zip(recipe.windows, recipe.removed, strict=True))
-    return sum(
-        (costs.windows[i, window] if window else 0) + sum(costs.heads[i, head] for head in heads)
-        for i, (window, heads) in layers
-    )
+    """Nats a token that the changes of a recipe add, each measured alone and then summed."""
+    costs = damage()
+    narrower = sum(costs.windows[i, w] for i, w in enumerate(recipe.windows) if w)
+    return narrower + sum(costs.heads[i, h] for i, gone in enumerate(recipe.removed) for h in gone)
+
+
+def damage_together(recipe: lighten.Recipe) -> float:
+    """Nats a token that the changes of a recipe add when made together, on the same windows."""
+    whole, windows = points.language_model(), case_study.calibration()
+    return lighten.loss(lighten.lighten(whole, recipe), windows) - lighten.loss(whole, windows)
 
 
 # --- Paths -----------------------------------------------------------------------------------
@@ -87,11 +93,10 @@ def ends(path: str = MAIN, engine: str = INT8, precision: str = PRECISIONS[0]) -
     return {seed: case_study.end_bits(run, name) for seed, run in runs(path, precision).items()}
 
 
-def control_difference() -> Estimate:
-    """Bits per byte after "lighten, tune", above the plain model tuned as long."""
+def tuned_once() -> tuple[dict[int, float], dict[int, float]]:
+    """Seed -> bits per byte after "lighten, tune", and of the plain model tuned as long."""
     light = {seed: run["rows"][1]["bits"] for seed, run in runs().items()}
-    plain = {seed: run["rows"][0]["bits"] for seed, run in runs("all after INT8").items()}
-    return difference(light, plain)
+    return light, {seed: run["rows"][0]["bits"] for seed, run in runs("all after INT8").items()}
 
 
 def steps() -> list[dict]:
@@ -117,11 +122,13 @@ def early_row(bits: float, seed: int) -> dict:
 # --- Engines ---------------------------------------------------------------------------------
 
 
+CPUS = {None: "all instructions", latency.OLDER: "without VNNI"}
+
+
 def cpus() -> dict[str | None, str]:
     """The recorded machine with all its instructions, and without some: `isa` -> name."""
-    names = {None: "all instructions", latency.OLDER: "without VNNI"}
     isas = {run["isa"] for run in latencies()["runs"] if run["part"] == "time"}
-    return {isa: name for isa, name in names.items() if isa in isas}
+    return {isa: name for isa, name in CPUS.items() if isa in isas}
 
 
 def times(isa: str | None = None, n: int = 1) -> dict[tuple[str, str], dict]:
@@ -143,13 +150,29 @@ def engine_rows(stage: str) -> list[dict]:
     rows = []
     for engine in latency.ENGINES:
         row = {"engine": engine, "bits per byte": quality(stage, engine)}
-        row["MB"] = times()[stage, engine]["nbytes"] / 1e6
+        row |= {"MB": times()[stage, engine]["nbytes"] / 1e6}
         for isa, cpu in cpus().items():
             time = times(isa)[stage, engine]
             row |= {f"time, {cpu}": time["ratio"], f"error, {cpu} (%)": 100 * time["error"]}
         loads = memory.get((stage, engine))  # torch's engines load no file
         rows.append(row | {"memory (MB)": loads and loads["resident_bytes"] / 1e6})
     return rows
+
+
+def over(a: Mapping, b: Mapping) -> Estimate:
+    """Ratio of two recorded ratios; its interval as wide as both ends allow."""
+    return Estimate(a["ratio"] / b["ratio"], a["low"] / b["high"], a["high"] / b["low"])
+
+
+@lru_cache(maxsize=4)
+def score_share(stage: str) -> float:
+    """Share of a stage's FLOPs in attention's scores, which the INT8 engine computes in floats."""
+    model = latency.model_at(stage, recipe())
+    scores = sum(
+        4 * attention.n_head * attention.head_dim * lighten.pairs(SEQ_LEN, window)
+        for attention, window in lighten.attentions(model)
+    )
+    return scores / lighten.forward_flops(model, SEQ_LEN)
 
 
 @lru_cache(maxsize=1)
@@ -190,8 +213,8 @@ def run_days(n_params, n_tokens, n_devices, peak, utilization) -> float:
     come to (Chowdhery et al. 2022, section 4.1).
     """
     require(0 < utilization <= 1, "utilization", utilization, "a share above 0, up to 1")
-    achieved = peak * utilization
-    return cost.training_days(n_params, n_tokens, n_devices, achieved, recompute=False)
+    options = dict(recompute=False)
+    return cost.training_days(n_params, n_tokens, n_devices, peak * utilization, **options)
 
 
 def devices_needed(n_params, n_tokens, days, peak, utilization) -> float:
