@@ -697,6 +697,50 @@ check("11-3", answer_3)
 # </details>
 
 # %% [markdown] tags=["en"]
+# **11-4 (open: beat the true ablation).** The nine heads of smallest single ablation cost 0.40 nats together.
+# Find nine that cost less, on the same batches. `answer_4 = {layer: heads}`; the check runs the model.
+#
+# <details><summary>Hint</summary>After the first head has left, the others cost something else: ablate
+# again. <code>measure.loss_without({0: [2], 4: [1]})</code> is the loss without those two.</details>
+
+# %% [markdown] tags=["zh"]
+# **11-4（开放题：胜过真实消融）。** 单独消融代价最小的九个头，一起去掉要付出 0.40 nat。
+# 请在同样的数据上找出代价更小的九个头。`answer_4 = {层: 头}`；检查时会运行模型。
+#
+# <details><summary>提示</summary>去掉第一个头之后，其余各头的代价就变了：要重新消融。
+# <code>measure.loss_without({0: [2], 4: [1]})</code> 就是去掉这两个头之后的损失。</details>
+
+# %% tags=["exercise", "ex-11-4"]
+answer_4 = ...  # {layer: [heads], ...}, nine heads in all
+
+# %%
+check("11-4", answer_4)
+
+# %% [markdown] tags=["en", "solution", "ex-11-4"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# answer_4 = {0: [2, 5], 1: [4], 2: [1, 4], 3: [2], 4: [1, 5], 5: [1]}
+# ```
+#
+# Nine times the head that costs least after those that have left: 0.32 nats, and 1.18 instead of 1.20
+# bits per byte on held-out text, for some 290 ablations instead of 36.
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-11-4"]
+# <details><summary>答案</summary>
+#
+# ```python
+# answer_4 = {0: [2, 5], 1: [4], 2: [1, 4], 3: [2], 4: [1, 5], 5: [1]}
+# ```
+#
+# 九次，每次去掉在已去掉的基础上代价最小的头：0.32 nat；留出文本上每字节 1.18 比特，而不是 1.20。
+# 代价是大约 290 次消融，而不是 36 次。
+#
+# </details>
+
+# %% [markdown] tags=["en"]
 # ## 13 · Recap
 #
 # - Small weights can go, a quarter of them for 0.02 bits per byte; what is left matters more and more.

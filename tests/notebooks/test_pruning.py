@@ -259,6 +259,10 @@ ANSWERS = {
     "11-1": (pruning.magnitude_mask, lambda w, r: w.abs() > w.abs().median()),
     "11-2": (layer_flops, lambda T, C, H, D, F: 8 * T * C * C + 4 * T * T * C + 4 * T * C * F),
     "11-3": (lambda v, i: i / (v + i), lambda v, i: 0.5),
+    "11-4": (
+        {0: [2, 5], 1: [4], 2: [1, 4], 3: [2], 4: [1, 5], 5: [1]},
+        {0: [2, 3, 5], 2: [1, 4], 3: [2], 4: [1, 5], 5: [1]},  # by single ablations
+    ),
 }
 
 

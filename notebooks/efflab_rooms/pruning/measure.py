@@ -40,14 +40,16 @@ def training_batches() -> list[tuple[Tensor, Tensor]]:
 @lru_cache(maxsize=1)
 def ablation() -> Tensor:
     """How much the loss on the same batches rises without each head alone, in nats: (6, 6)."""
-    whole = points.language_model()
+    config = points.language_model().config
+    layers, heads = range(config.n_layer), range(config.n_head)
+    ablated = [[loss_without({i: [h]}) for h in heads] for i in layers]
+    return torch.tensor(ablated) - loss_without({})
 
-    def loss(model: nn.Module) -> float:
-        return mean(lighten.loss(model, batch) for batch in training_batches())
 
-    base, layers, heads = loss(whole), range(whole.config.n_layer), range(whole.config.n_head)
-    ablated = [[loss(pruning.prune_heads(whole, {i: [h]})) for h in heads] for i in layers]
-    return torch.tensor(ablated) - base
+def loss_without(heads: pruning.Units) -> float:
+    """The loss on the same batches without these heads, in nats."""
+    model = pruning.prune_heads(points.language_model(), heads)
+    return mean(lighten.loss(model, batch) for batch in training_batches())
 
 
 def prune(kind: str, ratio: float, scores: Tensor | None = None) -> Transformer:
