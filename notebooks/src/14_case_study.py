@@ -477,16 +477,45 @@ table(rows, kind="recorded")
 # %% [markdown] tags=["en"]
 # ## 7 · 100 billion parameters in 72 hours
 #
-# This cannot be run here, but it can be worked out. Training takes 6 FLOPs a parameter and token; a
-# cluster does devices x peak x utilization a second. What published runs came to: the utilization that
-# authors report is the steady run's; the other is worked out here, by that formula from tokens and
-# device hours, in which some sources count stops and restarts. (An "(estimate)" is its authors'
-# calculation, not a run.)
+# This cannot be run here, but it can be worked out. Training takes 6 FLOPs a parameter and token.
+#
+# **14-1.** Write `tokens(n_params, days, n_devices, peak, utilization)`: how many tokens a cluster trains
+# a model on. `peak` in FLOP/s a device, `utilization` from 0 to 1.
+#
+# <details><summary>Hint</summary>6 FLOPs a parameter and token; a day has 86,400 seconds.</details>
 
 # %% [markdown] tags=["zh"]
 # ## 7 · 72 小时训练千亿参数
 #
-# 这里跑不了，但可以算。训练时每个参数、每个 token 需要 6 次浮点运算；集群每秒完成 设备数 × 峰值 × 利用率。
+# 这里跑不了，但可以算。训练时每个参数、每个 token 需要 6 次浮点运算。
+#
+# **14-1.** 写出 `tokens(n_params, days, n_devices, peak, utilization)`：一个集群能让模型训练多少 token。
+# `peak` 是每台设备的 FLOP/s，`utilization` 从 0 到 1。
+#
+# <details><summary>提示</summary>每个参数、每个 token 6 次浮点运算；一天 86,400 秒。</details>
+
+# %% tags=["exercise", "ex-14-1"]
+tokens = ...  # def tokens(n_params, days, n_devices, peak, utilization): ...
+
+# %%
+check("14-1", tokens)
+
+# %% [markdown] tags=["solution", "ex-14-1"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def tokens(n_params, days, n_devices, peak, utilization):
+#     return 86400 * days * n_devices * peak * utilization / (6 * n_params)
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# What published runs came to. The utilization that authors report is the steady run's; the other is
+# worked out here, by the same formula from tokens and device hours, in which some sources count stops
+# and restarts. (An "(estimate)" is its authors' calculation, not a run.)
+
+# %% [markdown] tags=["zh"]
 # 下面是文献中的几次训练。作者报告的利用率指平稳运行时；另一列是本篇用同一公式由 token 数和机时算出的，有的出处把停机和重启也算进机时。
 # （标“估算”的是作者的推算，并未真的跑完。）
 
@@ -526,14 +555,14 @@ table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
 # GPT-3 saw 300 billion tokens. The largest cluster, Llama 3's 16,384 H100s, would do nearly ten times as
-# many; PaLM's 6,144 TPU v4 just pass; no cluster of 2021, when ERNIE 3.0 Titan appeared, comes near.
+# many; PaLM's 6,144 TPU v4 just pass; the largest of 2021, when ERNIE 3.0 Titan appeared, comes to 161.
 #
 # The article names data and pipeline parallelism. The planner of notebook 13, for 101 billion
 # parameters on the 3,072 A100s of 2021:
 
 # %% [markdown] tags=["zh"]
 # GPT-3 用了 3000 亿 token。最大的集群（Llama 3 的 16,384 块 H100）能训练将近十倍；PaLM 的 6,144 块 TPU v4 刚好超过；
-# 而 2021 年（ERNIE 3.0 Titan 发表之年）的集群都差得远。
+# 而 2021 年（ERNIE 3.0 Titan 发表之年）最大的集群只能训练 1610 亿。
 #
 # 文章说用的是数据并行加流水线并行。让第 13 篇的规划器为 1010 亿参数的模型在 2021 年的 3,072 块 A100 上做个规划：
 
@@ -612,36 +641,8 @@ lab.verdict("ernie-72h", verdicts.ernie_72h(verdicts.hours_evidence(runs)))
 # %% [markdown] tags=["en"]
 # ## 10 · Exercises
 #
-# **14-1.** Write `tokens(n_params, days, n_devices, peak, utilization)`: how many tokens a cluster trains
-# a model on. `peak` in FLOP/s a device, `utilization` from 0 to 1.
+# 14-1 stands in section 7.
 #
-# <details><summary>Hint</summary>6 FLOPs a parameter and token; a day has 86,400 seconds.</details>
-
-# %% [markdown] tags=["zh"]
-# ## 10 · 练习
-#
-# **14-1.** 写出 `tokens(n_params, days, n_devices, peak, utilization)`：一个集群能让模型训练多少 token。
-# `peak` 是每台设备的 FLOP/s，`utilization` 从 0 到 1。
-#
-# <details><summary>提示</summary>每个参数、每个 token 6 次浮点运算；一天 86,400 秒。</details>
-
-# %% tags=["exercise", "ex-14-1"]
-tokens = ...  # def tokens(n_params, days, n_devices, peak, utilization): ...
-
-# %%
-check("14-1", tokens)
-
-# %% [markdown] tags=["solution", "ex-14-1"]
-# <details><summary>Solution</summary>
-#
-# ```python
-# def tokens(n_params, days, n_devices, peak, utilization):
-#     return 86400 * days * n_devices * peak * utilization / (6 * n_params)
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["en"]
 # **14-2 (a target).** Remove at least 25% of the FLOPs at 512 tokens with windows and heads, adding at
 # most 0.30 nats a token by the costs of section 2 (`measure.damage()`, one change at a time added up).
 # `answer_2 = (windows, removed)`: six windows out of 256, 128, 64, 32, 16 or None, and for each of the
@@ -651,6 +652,10 @@ check("14-1", tokens)
 # that cost 0.03 and less.</details>
 
 # %% [markdown] tags=["zh"]
+# ## 10 · 练习
+#
+# 14-1 在第 7 节。
+#
 # **14-2（挑战题）。** 用窗口和去头，在 512 个 token 上至少去掉 25% 的 FLOPs，按第 2 节的代价
 # （`measure.damage()`，各项单独测得的代价相加）最多增加 0.30 nat。`answer_2 = (windows, removed)`：六个窗口，取自
 # 256、128、64、32、16 或 None；以及六层各自去掉的头组成的元组。
