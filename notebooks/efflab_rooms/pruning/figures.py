@@ -80,7 +80,7 @@ def curves_figure(curves: dict[str, dict[float, float]], two_of_four: float):
     title = tr("What can go before quality does, with no training after")
     axes = tr("share removed (%)"), tr("bits per byte")
     fig = pictures.line(shares, series, title, *axes, height=440, meta=meta)
-    star = dict(symbol="star", size=15, color=ORANGE)
+    star = dict(symbol="star", size=15, color=DARK)
     fig.add_scatter(x=[50], y=[two_of_four], mode="markers", name=tr("weights, 2:4"), marker=star)
     bits = [v for values in series.values() for v in values]
     fig.update_yaxes(range=[0.95 * min(bits), 1.1 * max(bits)], tickformat=".1f")
@@ -110,18 +110,20 @@ def importance_figure():
 
 def speed_figure(flops: dict[str, float], times: Comparison):
     """FLOPs and time that are left, over the whole model's, by what was pruned."""
-    ratios = {name: (flops[name], time.mean) for name, time in times.ratios.items()}
-    meta = {tr("{name}: time, ratio", name=tr(n)): round(t, 2) for n, (_, t) in ratios.items()}
+    ratios = dict(reversed(times.ratios.items()))
+    meta = {tr("{name}: time, ratio", name=tr(n)): round(t.mean, 2) for n, t in ratios.items()}
     title, x_title = tr("FLOPs and time that are left (measured)"), tr("pruned / whole model")
     fig = pictures.blank(title, x_title, height=520, meta=meta)
-    names = [tr(name) for name in reversed(ratios)]
-    for i, name in enumerate((tr("FLOPs, ratio"), tr("time, ratio"))):
-        x = [pair[i] for pair in reversed(ratios.values())]
-        look = dict(orientation="h", texttemplate="%{x:.2f}", marker_color=pictures.colour(i))
-        fig.add_bar(x=x, y=names, name=name, **look)
+    names, x = [tr(name) for name in ratios], [time.mean for time in ratios.values()]
+    ends = [time.low for time in ratios.values()], [time.high for time in ratios.values()]
+    bars = pictures.error_bars(x, *ends)
+    look = dict(y=names, orientation="h", texttemplate="%{x:.2f}", textposition="inside")
+    look |= dict(insidetextanchor="start")
+    fig.add_bar(x=[flops[n] for n in ratios], name=tr("FLOPs, ratio"), marker_color=BLUE, **look)
+    fig.add_bar(x=x, error_x=bars, name=tr("time, ratio"), marker_color=VERMILION, **look)
     legend = pictures.legend("below", traceorder="reversed")
     fig.update_layout(barmode="group", legend=legend)
-    fig.update_xaxes(range=[0, 1.15 * max(1, *(time for _, time in ratios.values()))])
+    fig.update_xaxes(range=[0, 1.05 * max(1, *ends[1])])
     fig.update_yaxes(range=[-0.5, len(names)])  # room for the mark's label above the bars
     return pictures.mark(fig, tr("no change"), x=1)
 

@@ -127,7 +127,7 @@ def models_to_time(share: float) -> dict[str, Transformer]:
 
 
 @torch.no_grad()
-def compare_models(models: dict, seq_len: int, repeats: int = 15) -> bench.Comparison:
+def compare_models(models: dict, seq_len: int, repeats: int = 25) -> bench.Comparison:
     """A pass over `seq_len` tokens through each of `models`, beside the whole `stdlib-gpt`."""
     whole, ids = points.language_model(), torch.zeros(1, seq_len, dtype=torch.long)
     calls = {name: lambda model=model: model(ids) for name, model in models.items()}
