@@ -28,15 +28,16 @@ DTYPE, VALUE_BYTES, LOGIT_BYTES = "fp16", 2, 4
 """Weights, gradients and activations are in 16 bits; logits are kept in 32 for the loss."""
 GATHER_LINKS = 1
 """Links by which a ring that gathers the weights of stage 3 leaves a node."""
-# A search calls these tens of thousands of times, with arguments that `Training` has checked.
+# A search calls these tens of thousands of times, with few arguments that `Training` has checked.
+_cache = lru_cache(maxsize=4096)
 _ring_bytes = unchecked(ring_bytes)
-_activation_bytes = unchecked(cost.activation_bytes)
-_attention_params = unchecked(cost.attention_params)
-_ffn_params = unchecked(cost.ffn_params)
-_flops_by_part = unchecked(cost.flops_by_part)
-_forward_flops = lru_cache(maxsize=256)(unchecked(cost.forward_flops))
-_model_state_bytes = unchecked(cost.model_state_bytes)
-_num_params = unchecked(cost.num_params)
+_activation_bytes = _cache(unchecked(cost.activation_bytes))
+_attention_params = _cache(unchecked(cost.attention_params))
+_ffn_params = _cache(unchecked(cost.ffn_params))
+_flops_by_part = _cache(unchecked(cost.flops_by_part))
+_forward_flops = _cache(unchecked(cost.forward_flops))
+_model_state_bytes = _cache(unchecked(cost.model_state_bytes))
+_num_params = _cache(unchecked(cost.num_params))
 
 
 @check_arguments
@@ -127,9 +128,8 @@ def _layers(config: ModelConfig, n_layer: int) -> ModelConfig:
 class Training:
     """The training to split: a step is `global_batch` sequences of `seq_len` tokens, in 16 bits.
 
-    `cluster` None: the device's own. `hides_gradients`: with stage 3, whether the gradients' sums
-    overlap with the backward pass as the weights' gathers do. If they did, ZeRO-3 would rank above
-    what was measured (`plan_fit`).
+    `cluster` None: the device's own. `hides_gradients`: whether stage 3's sums of gradients overlap
+    with the backward pass, as gathers do; ZeRO-3 would then rank above what was measured.
     """
 
     config: ModelConfig

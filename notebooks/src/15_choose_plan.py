@@ -17,7 +17,7 @@
 # | | |
 # |---|---|
 # | **Claims** | `light-first`, `parallel-choice`, `profile-first` |
-# | **Time** | 35 minutes; all cells together run in under 50 seconds, offline, on two cores |
+# | **Time** | 35 minutes; all cells together run in about a minute, offline, on two cores |
 # | **Afterwards you can** | predict a gain by roofline; say which technique helps which budget, and which does not; read a planner's split; let a profile change your mind; put a model into 2 MB |
 
 # %% [markdown] tags=["zh"]
@@ -30,7 +30,7 @@
 # | | |
 # |---|---|
 # | **论断** | `light-first`、`parallel-choice`、`profile-first` |
-# | **用时** | 35 分钟；全部单元格合计运行不到 50 秒，无需联网，两个核即可 |
+# | **用时** | 35 分钟；全部单元格合计运行约一分钟，无需联网，两个核即可 |
 # | **学完之后** | 会用屋顶线预测收益；说得出哪种技术对哪项预算管用、哪种不管用；看得懂规划器给出的切分；会根据剖析结果调整决策；能把模型压进 2 MB |
 
 # %% tags=["parameters"]
