@@ -83,21 +83,30 @@ def test_without_a_sampler_four_ranks_do_the_work_of_one():
     assert len(without[0]) == 4 * len(with_sampler[0])
 
 
-def test_the_ring_is_never_more_than_twice():
+def test_the_ring_is_never_more_than_twice_and_many_ranks_wait_for_its_steps(both_languages):
     fig = figures.ways_to_sum()
-    through, ring = (list(trace.y) for trace in fig.data)
+    through, ring, tree, ring_ms, tree_ms = (list(trace.y) for trace in fig.data)
     assert through[0] == ring[0] == 1.0
-    assert max(ring) < 2 < through[-1]
+    assert max(ring) < 2 == max(tree) < through[-1]
+    assert ring_ms[0] < tree_ms[0]
+    # the text: fifty times
+    assert ring_ms[-1] / tree_ms[-1] == pytest.approx(51, abs=1)
+    small, small_tree, large, large_tree = fig.layout.meta.values()
+    assert large / large_tree < 1.2 < small / small_tree
 
 
 def test_a_traced_pass_is_drawn_and_predicted(pools, both_languages):
     job = measure.job(BATCH, TOKENS, STEPS)
     traces = []
-    for mb in (1, 25):
+    for mb in (1, 25, None):
         arguments = PRESETS["stdlib-gpt"], job.ids, job.targets, mb, SLOW
         traces.append(pools[2].run(buckets.trace_on_rank, *arguments, timeout=120)[0])
-    small, large = traces
+    small, large, default = traces
     assert len(small.transfers) > 5 > len(large.transfers) == 1
+    first, rest = (transfer.n_bytes for transfer in default.transfers)
+    assert 2**20 <= first < rest
+    for trace in traces:
+        assert trace.transfers[0].start == trace.transfers[0].ready, "nothing is in its way"
     for trace in traces:
         ready, sizes = zip(*((t.ready, t.n_bytes) for t in trace.transfers), strict=True)
         expected = buckets.Trace(trace.backward, buckets.transfers(ready, sizes, SLOW, 2))
@@ -152,11 +161,21 @@ def test_the_cards_explorer_counts_bytes():
 
 
 def test_the_overlap_explorer_is_the_prediction():
-    meta = list(figures.overlap(32, 64, 200, 8).layout.meta.values())
+    meta = list(figures.overlap(32, 64, 20, 8).layout.meta.values())
     layers = [0.004] * 24, [24 * 2**20] * 24
-    expected = predict(*layers, 32 * 2**20, Wire(200e-6, 8e9), 8)
+    expected = predict(*layers, 32 * 2**20, Wire(20e-6, 8e9), 8)
     assert meta[0] == len(expected.transfers) == 12
     assert meta[1] == pytest.approx(1e3 * expected.seconds)
+    ring, tree = (
+        [
+            figures.overlap(bucket=mb, ranks=1024, way=way).layout.meta["milliseconds"]
+            for mb in (32, 256)
+        ]
+        for way in ("ring", "tree")
+    )
+    # a ring's latencies ask for large buckets, a tree's do not
+    assert ring[1] < ring[0]
+    assert tree[0] < tree[1]
 
 
 # --- Verdicts --------------------------------------------------------------------------------

@@ -78,16 +78,40 @@ def real_step(pool: RankPool, schedule: str, n_microbatches: int):
     return fig.update_layout(height=450, margin_t=116, legend_y=1.08)
 
 
-def speedups():
-    """Ideal throughput over one device by micro-batches, for several numbers of stages."""
+def gains():
+    """What equal stages could do, and each published gain beside the ideal one of its row."""
     counts = [2**i for i in range(8)]
-    lines = {tr("{n} stages", n=k): [gpipe.speedup(k, m) for m in counts] for k in (2, 4, 6, 8)}
-    title = tr("Throughput over one device, equal stages, nothing else (computed)")
-    axes = tr("micro-batches"), tr("times")
-    meta = {tr("8 stages, 32 micro-batches"): gpipe.speedup(8, 32)}
-    fig = pictures.line(counts, lines, title, *axes, log_x=True, meta=meta)
+    titles = [
+        tr("Equal stages over one device (computed)"),
+        tr("Over two stages of the same table (published)"),
+    ]
+    meta = {tr("8 stages, 32 micro-batches, over one device"): gpipe.speedup(8, 32)}
+    fig = pictures.panels(titles, tr("Throughput"), meta=meta)
+    for i, k in enumerate((2, 4, 6, 8)):
+        values = [gpipe.speedup(k, m) for m in counts]
+        name = tr("{n} stages", n=k)
+        fig.add_scatter(x=counts, y=values, name=name, **pictures.style(i), row=1, col=1)
+    _add_published(fig, first_style=4, row=1, col=2)
     label = dict(annotation_text=tr("the article's 3 to 5"), annotation_position="top left")
-    return fig.add_hrect(3, 5, fillcolor=colours.ORANGE, opacity=0.15, line_width=0, **label)
+    fig.add_hrect(3, 5, fillcolor=colours.ORANGE, opacity=0.15, line_width=0, **label)
+    fig.update_xaxes(**pictures.log_ticks(counts), title_text=tr("micro-batches"), row=1, col=1)
+    fig.update_xaxes(title_text=tr("ideal, times"), row=1, col=2)
+    fig.update_yaxes(range=[0, 8], title_text=tr("times"))
+    return fig.update_layout(height=460, legend=pictures.legend("below"))
+
+
+def _add_published(fig, first_style: int, **where) -> None:
+    """A marker for each published row, and the line on which it would be ideal."""
+    rows = [row for row in gpipe.published_rows() if not row["is_baseline"]]
+    for i, model in enumerate(dict.fromkeys(row["model"] for row in rows), start=first_style):
+        own = [row for row in rows if row["model"] == model]
+        words = [f"{row['n_stages']} x {row['n_microbatches']}" for row in own]
+        look = pictures.style(i, size=9) | dict(mode="markers", text=words)
+        gain, ideal = ([row[key] for row in own] for key in ("throughput", "ideal"))
+        fig.add_scatter(x=ideal, y=gain, name=tr(model), **look, **where)
+    line = dict(color=colours.DARK, dash="dot", width=1)
+    look = dict(mode="lines", line=line, showlegend=False, hoverinfo="skip")
+    fig.add_scatter(x=[1, 6.6], y=[1, 6.6], **look, **where)
 
 
 @explorer(
