@@ -4,8 +4,8 @@ n ranks hold a tensor each and need the sum of all, cut into n parts. Partial su
 around the ring (reduce-scatter: afterwards each rank has the total of one part), then the totals
 do (all-gather). Each rank sends 2 (n - 1) parts of 1/n: less than twice the tensor, for any number
 of ranks (Patarasuk & Yuan 2009, "Bandwidth optimal all-reduce algorithms", section 3). But these
-are 2 (n - 1) steps, one after the other; two trees need some 2 log n (Sanders et al. 2009, "Two-tree
-algorithms for full bandwidth broadcast, reduction and scan").
+are 2 (n - 1) steps, one after the other; two trees need some 2 log n (Sanders et al. 2009,
+"Two-tree algorithms for full bandwidth broadcast, reduction and scan").
 """
 
 import os

@@ -15,7 +15,6 @@ from efflab.lab import figures as pictures
 from efflab.lab.figures import COLOURS, legend
 from efflab_rooms.data_parallel import measure
 
-
 SMALL, LARGE = 1e6, 1e9
 """Bytes of the two sums that are compared."""
 LATENCY, BANDWIDTH = 10e-6, 10e9
