@@ -146,6 +146,23 @@ def stages(by_stage: dict[int, list[RankState]]):
     return fig.update_layout(legend=legend("below", traceorder="normal"))
 
 
+def batches(by_batch: dict[int, dict[int, list[RankState]]]):
+    """A whole step with DDP and with ZeRO-3, by batch: the state, and what no stage cuts."""
+    series: dict[str, list[float]] = {tr("state"): [], tr("activations, buffers, gathered"): []}
+    labels, meta = [], {}
+    for batch, held in by_batch.items():
+        most = {stage: max(ranks, key=measure.step_bytes) for stage, ranks in held.items()}
+        share = 100 * measure.step_bytes(most[3]) / measure.step_bytes(most[0])
+        meta[tr("{n} sequences: ZeRO-3 over DDP (%)", n=batch)] = round(share, 1)
+        for stage, own in most.items():
+            labels.append(f"{_stage_name(stage)}<br>{batch}")
+            for values, n_bytes in zip(series.values(), (own.state, own.step), strict=True):
+                values.append(n_bytes / 1e6)
+    title = tr("A step of a rank of four, by sequences in the batch (measured)")
+    fig = pictures.bars(labels, series, title, "", "MB", stacked=True, meta=meta)
+    return fig.update_layout(legend=legend("below", traceorder="normal"))
+
+
 OPTIMIZERS = {"Adam": 2, "momentum": 1, "plain SGD": 0}
 """Numbers of the weights' size that an optimizer keeps."""
 PRECISIONS = ("mixed", "fp32")
