@@ -14,7 +14,6 @@ Megatron-LM's own in 2021, in its rows with a pipeline, was to wait: there the s
 `data/predicted/megatron.csv` has what an earlier planner said of three rows that were new to it.
 """
 
-from itertools import groupby
 from statistics import fmean, median
 
 from efflab.arguments import check_arguments
@@ -115,31 +114,6 @@ def one_number(number: float | None = None) -> list[dict]:
 def median_error(rows: list[dict]) -> float:
     """Median of the absolute errors, 0.1 = 10 %."""
     return median(abs(row["error"]) for row in rows)
-
-
-@check_arguments
-def ranking(rows: list[dict]) -> list[dict]:
-    """Table 2's pairs, by model and number of devices: is PTD-P predicted faster, as published?
-
-    `devices` is ZeRO-3's number: the larger model's first pair is 640 of them against 560 of PTD-P.
-    """
-    second = sorted((r for r in rows if r["table"] == 2), key=lambda r: r["gpus"])
-    zero = (r for r in second if r["scheme"] == ZERO)
-    pairs = []
-    for model, runs in groupby(sorted(zero, key=_model), _model):
-        others = (r for r in second if r["scheme"] == PTDP and _model(r) == model)
-        for slow, fast in zip(runs, others, strict=True):
-            ratio = {key: fast[key] / slow[key] for key in ("tflops_per_gpu", "predicted")}
-            pairs.append(
-                dict(
-                    params_billions=model,
-                    devices=slow["gpus"],
-                    published=ratio["tflops_per_gpu"],
-                    predicted=ratio["predicted"],
-                    is_right=ratio["predicted"] > 1,
-                )
-            )
-    return pairs
 
 
 def _with_error(row: dict, predicted: float) -> dict:

@@ -456,19 +456,24 @@ def test_table_1_alone_could_be_predicted_by_one_number_and_table_2_could_not(le
     assert max(r["error"] for r in by_number) > 2
 
 
-def test_the_ranking_of_zero_3_and_tensor_pipeline(left_out):
-    pairs = plan_fit.ranking(left_out)
-    devices = [
-        (174.6, 384),
-        (174.6, 768),
-        (174.6, 1536),
-        (529.6, 640),
-        (529.6, 1120),
-        (529.6, 2240),
-    ]
-    assert [(p["params_billions"], p["devices"]) for p in pairs] == devices
-    assert all(p["published"] > 1 for p in pairs)
-    assert all(p["is_right"] for p in pairs)
+def leads(rows, key):
+    """Of each pair in Table 2, by model and devices: PTD-P's TFLOP/s over ZeRO-3's."""
+    by_scheme = {
+        scheme: sorted(
+            (r for r in of_table(rows, 2) if r["scheme"] == scheme),
+            key=lambda r: (r["params_billions"], r["gpus"]),
+        )
+        for scheme in (plan_fit.PTDP, plan_fit.ZERO)
+    }
+    return [fast[key] / slow[key] for fast, slow in zip(*by_scheme.values(), strict=True)]
+
+
+def test_how_far_tensor_pipeline_leads_zero_3(left_out):
+    """That it leads at all proves nothing: in all six pairs it does. What counts is by how much."""
+    published, predicted = (leads(left_out, key) for key in ("tflops_per_gpu", "predicted"))
+    assert len(published) == 6
+    assert min(published) > 1
+    assert predicted == pytest.approx(published, rel=0.1)
 
 
 @pytest.mark.parametrize(("billions", "few", "many"), [(174.6, 384, 1536), (529.6, 640, 2240)])
@@ -486,7 +491,7 @@ def test_zero_3_falls_threefold(left_out, billions, few, many):
 
 def test_gradients_that_hide_too_would_rank_the_least_loaded_pairs_wrong():
     hidden = plan_fit.left_out(hides_gradients=True)
-    assert [p["is_right"] for p in plan_fit.ranking(hidden)] == [False, True, True] * 2
+    assert [lead > 1 for lead in leads(hidden, "predicted")] == [False, True, True] * 2
     assert max(abs(row["error"]) for row in hidden) > 0.15
 
 
