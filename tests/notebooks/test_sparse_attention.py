@@ -11,7 +11,7 @@ from efflab.lab import text, use_language
 from efflab.lab.check import judge
 from efflab.structure.bigbird import block_sparse_attention
 from efflab.structure.window import sliding_window_attention, visible_pairs, window_mask
-from efflab_rooms.sparse_attention import exercises, figures, measure, verdicts
+from efflab_rooms.sparse_attention import exercises, figures, measure
 
 
 @pytest.fixture(autouse=True)
@@ -96,8 +96,17 @@ def test_growth_of_time_and_memory():
     assert measure.written_out_mib(4097) == pytest.approx(by_arithmetic)
     assert measure.written_out_mib(4096) == pytest.approx(by_arithmetic, rel=0.1)
     assert figures.growth_figure(costs, written).layout.meta
+    assert measure.lengths_up_to(8192, 2) == [1024, 1408, 2048, 2880, 4096, 5760, 8192]
     with pytest.raises(ValueError, match="max_len"):
         measure.lengths_up_to(100)
+
+
+def test_an_image_of_many_pixels_is_nearly_square():
+    shapes = [measure.image_shape(n) for n in (64, 1024, 1408, 31 * 64, 8192)]
+    assert shapes == [(8, 8), (32, 32), (16, 88), (8, 248), (64, 128)]
+    for n in (0, 63, 100):
+        with pytest.raises(ValueError, match=f"seq_len={n}: expected a multiple of 64"):
+            measure.image_shape(n)
 
 
 def test_exponent_of_an_exact_power():
@@ -109,7 +118,6 @@ def test_exponent_of_an_exact_power():
     assert power.high - power.low > 1
     with pytest.raises(ValueError, match=r"lengths=\[10, 20\]: expected three lengths or more"):
         measure.exponent(lengths[:2], values[:2])  # a line through any two points, without a doubt
-    assert verdicts.pairs_exponent(8192, 128) == pytest.approx(1.01, abs=0.01)
 
 
 def test_blocks_of_a_long_text_grow_linearly():
@@ -165,15 +173,34 @@ def test_layouts_predict_who_recalls():
     assert needed["window + global"] == needed["BigBird: all three"] == 2
 
 
-def test_recall_is_chance_beyond_reach_and_learned_within():
-    full = torch.ones(24, 24, dtype=torch.bool)
-    assert measure.recall(full, 16) > 0.9
-    assert measure.recall(window_mask(24, 4), 16, n_steps=30) < 0.3
+def test_recall_ends_where_the_reach_of_the_windows_ends():
+    full = measure.recall(torch.ones(20, 20, dtype=torch.bool), [2, 12, 13, 19])
+    assert min(full.values()) > 0.95
+    windows = measure.recall(window_mask(20, 4), [4, 8, 12, 13, 19])
+    assert min(windows[d] for d in (4, 8, 12)) > 0.95
+    assert max(windows[d] for d in (13, 19)) < 0.2
+
+
+def test_expected_accuracy_follows_the_hops():
+    assert measure.expected_accuracy(measure.layout_of("full")) == 1
+    window = measure.layout_of("window")
+    assert measure.expected_accuracy(window, [4, 40]) == (1 + 1 / 8) / 2
+    nothing = torch.eye(12, dtype=torch.bool)  # each block sees itself: the last, 3 tokens back
+    assert measure.expected_accuracy(nothing, [3, 4]) == (1 + 1 / 8) / 2
+
+
+def test_accuracies_have_the_wider_interval():
+    one = measure.of_accuracies([1.0])
+    assert (one.mean, one.high) == (1, 1)
+    assert one.low == pytest.approx(0.025 ** (1 / 512))  # Clopper and Pearson, no failure in 512
+    same, scattered = measure.of_accuracies([0.5, 0.5]), measure.of_accuracies([0.2, 0.8])
+    assert same.high - same.low == pytest.approx(2 * 1.96 * (0.25 / 1024) ** 0.5, rel=0.05)
+    assert (scattered.low, scattered.high) == (0, 1)
 
 
 def test_the_same_seed_trains_the_same_model():
     mask = window_mask(24, 4)
-    assert measure.recall(mask, 6, n_steps=5) == measure.recall(mask, 6, n_steps=5)
+    assert measure.recall(mask, [6], n_steps=5) == measure.recall(mask, [6], n_steps=5)
     assert measure.corner_accuracy((0,), n_steps=3) == measure.corner_accuracy((0,), n_steps=3)
 
 
@@ -210,6 +237,9 @@ def test_pictures_have_their_chinese():
         assert text.has_chinese(draw().layout.title.text)
     for draw in (figures.talk_picture, figures.bigbird_cost):
         assert text.has_chinese(draw().layout.title.text)
+    accuracies = {4: measure.of_accuracies([1.0, 0.9]), 40: measure.of_accuracies([0.1, 0.2])}
+    fig = figures.recall_figure(accuracies, {4: 1.0, 40: 1.0}, reach=24)
+    assert list(fig.layout.meta.values()) == [0.95, 0.15]
     for exercise in exercises.EXERCISES.values():
         text.tr(exercise.hint)
     assert not text.missing

@@ -7,8 +7,19 @@ import torch
 
 from efflab.data import digits
 from efflab.errors import require_int
+from efflab.estimate import Estimate
 from efflab.lab import Choice, Slider, Toggle, colours, explorer, number, tr
-from efflab.lab.figures import COLOURS, heatmap, legend, line, log_ticks, mark, panels, style
+from efflab.lab.figures import (
+    COLOURS,
+    error_bars,
+    heatmap,
+    legend,
+    line,
+    log_ticks,
+    mark,
+    panels,
+    style,
+)
 from efflab.structure.bigbird import bigbird_layout, hops
 from efflab.structure.swin import relative_position_index
 from efflab.structure.window import visible_pairs, window_mask
@@ -202,16 +213,19 @@ def talk_picture():
 # --- Recall and BigBird ----------------------------------------------------------------------
 
 
-def recall_figure(accuracies: dict[int, float], reach: int):
+def recall_figure(windows: dict[int, Estimate], full: dict[int, float], reach: int):
     """Accuracy over the distance, with the reach of the window's stack and chance."""
-    series = {tr("recall accuracy"): list(accuracies.values())}
+    shares = [share.mean for share in windows.values()]
+    series = {tr("windows"): shares, tr("full attention"): list(full.values())}
     title = tr("Recall over the distance of the answer")
     axes = (tr("distance of the answer (tokens)"), tr("accuracy"))
-    meta = {str(distance): round(share, 2) for distance, share in accuracies.items()}
-    fig = line(list(accuracies), series, title, *axes, meta=meta)
+    meta = {str(distance): round(share, 2) for distance, share in zip(windows, shares, strict=True)}
+    fig = line(list(windows), series, title, *axes, meta=meta)
+    ends = zip(*((share.low, share.high) for share in windows.values()), strict=True)
+    fig.data[0].error_y = error_bars(shares, *ends)
     mark(fig, tr("reach: {n} tokens", n=reach), x=reach)
     mark(fig, tr("chance"), y=1 / measure.N_SYMBOLS)
-    return fig.update_yaxes(range=[0, 1.15])
+    return fig.update_yaxes(range=[0, 1.15]).update_layout(legend=legend("below"))
 
 
 @explorer(

@@ -12,7 +12,7 @@ from efflab import bench, pretrained, train
 from efflab.config import ModelConfig
 from efflab.data import digits, recall_batch
 from efflab.errors import require, require_int
-from efflab.estimate import Estimate
+from efflab.estimate import Estimate, paired_difference
 from efflab.experiments import attention_bench
 from efflab.lab import tr
 from efflab.model import Transformer, attention_written_out
@@ -22,7 +22,8 @@ from efflab.structure.window import sliding_window_attention
 
 N_HEAD, HEAD_DIM = 4, 64
 FULL, WINDOW, WRITTEN = "full attention (SDPA)", "sliding window", "scores written out"
-BIGBIRD = "BigBird: all three"
+SWIN, BIGBIRD = "Swin: windows of 8 x 8 pixels", "BigBird: all three"
+PIXELS_A_WINDOW = 64
 
 # --- Time and memory over the length ---------------------------------------------------------
 
@@ -41,10 +42,11 @@ def heads(seq_len: int) -> list[Tensor]:
     return [x[:, :N_HEAD] for x in attention_bench.heads(seq_len)]
 
 
-def lengths_up_to(max_len: int) -> list[int]:
-    """max_len / 8, / 4, / 2 and itself."""
+def lengths_up_to(max_len: int, per_doubling: int = 1) -> list[int]:
+    """From max_len / 8 to itself, three doublings, in whole blocks of 64 tokens."""
     require(max_len >= 1024, "max_len", max_len, "at least 1,024 tokens")
-    return [max_len // 8, max_len // 4, max_len // 2, max_len]
+    lengths = [max_len * 2 ** (i / per_doubling - 3) for i in range(3 * per_doubling + 1)]
+    return [int(n) // attention_bench.BLOCK * attention_bench.BLOCK for n in lengths]
 
 
 @torch.no_grad()
@@ -75,6 +77,20 @@ def written_out_mib(seq_len: int) -> float:
 def long_layout(seq_len: int) -> Tensor:
     """BigBird's layout for a long text: 2 global, 3 window and 3 random blocks of 64 tokens."""
     return bigbird_layout(seq_len // attention_bench.BLOCK, n_global=2, n_window=3, n_random=3)
+
+
+def share(seq_len: int) -> float:
+    """Of full attention's pairs, what `long_layout` computes."""
+    return long_layout(seq_len).float().mean().item()
+
+
+def image_shape(seq_len: int) -> tuple[int, int]:
+    """Height and width, whole windows of 8 pixels, of the squarest image of `seq_len` pixels."""
+    n_windows = seq_len // PIXELS_A_WINDOW
+    whole = seq_len == PIXELS_A_WINDOW * n_windows > 0
+    require(whole, "seq_len", seq_len, f"a multiple of {PIXELS_A_WINDOW}")
+    rows = next(n for n in range(math.isqrt(n_windows), 0, -1) if n_windows % n == 0)
+    return 8 * rows, 8 * (n_windows // rows)
 
 
 def exponent(lengths: list[int], values: list[float]) -> Estimate:
@@ -227,9 +243,11 @@ def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor) -> float:
     return (model(inputs).argmax(-1) == labels).float().mean().item()
 
 
-# --- Recall: 48 tokens in 12 blocks of 4, three layers, the question 40 tokens after the answer --
+# --- Recall: 48 tokens in 12 blocks of 4, three layers ---------------------------------------
 
 SEQ_LEN, BLOCK, N_LAYER, DISTANCE, N_SYMBOLS = 48, 4, 3, 40, 8
+DISTANCES = (4, 8, 12, 16, 20, 24, 25, 28, 32, DISTANCE)
+N_TEXTS, N_SEEDS = 512, 3
 LAYOUTS = {
     "full": (12, 1, 0),
     "window": (0, 3, 0),
@@ -251,18 +269,24 @@ def layout_of(name: str, seed: int = 0) -> Tensor:
     return bigbird_layout(SEQ_LEN // BLOCK, **counts, seed=seed)
 
 
-def hops_needed(layout: Tensor) -> int:
+def hops_needed(layout: Tensor, distance: int = DISTANCE) -> int:
     """Layers that the answer's block needs to reach the question's; -1 when none suffice."""
-    return int(hops(layout)[-1, (SEQ_LEN - DISTANCE) // BLOCK])
+    return int(hops(layout)[-1, (SEQ_LEN - 1 - distance) // BLOCK])
+
+
+def expected_accuracy(layout: Tensor, distances=DISTANCES) -> float:
+    """Mean accuracy that a (12,12) layout allows: 1 where `N_LAYER` hops suffice, else chance."""
+    arrives = [0 <= hops_needed(layout, d) <= N_LAYER for d in distances]
+    return sum(1 if arrived else 1 / N_SYMBOLS for arrived in arrives) / len(arrives)
 
 
 class Recaller(nn.Module):
-    """A small Transformer under any (T,T) mask; logits of the last token, (B, symbols + 2)."""
+    """A small Transformer under any (T,T) mask; logits of the last token, (B, 2 symbols + 1)."""
 
     def __init__(self, mask: Tensor, seed: int = 0, d_model: int = 16):
         super().__init__()
         torch.manual_seed(seed)
-        shape = (N_LAYER, 1, d_model, 2 * d_model, N_SYMBOLS + 2, len(mask))
+        shape = (N_LAYER, 1, d_model, 2 * d_model, 2 * N_SYMBOLS + 1, len(mask))
         self.model = Transformer(ModelConfig(*shape, norm_first=True))
         for weight in self.model.parameters():
             if weight.dim() == 2:  # a model this narrow learns faster from larger weights
@@ -277,19 +301,37 @@ class Recaller(nn.Module):
 
 
 @bench.one_thread()
-def recall(mask: Tensor, distance: int = DISTANCE, *, n_steps: int = 300, seed: int = 0) -> float:
-    """Accuracy on fresh sequences after training under a (T,T) mask; chance is 1/8.
+def recall(mask: Tensor, distances=DISTANCES, *, n_steps: int = 600, seed: int = 0) -> dict:
+    """{distance: accuracy on fresh texts} after training under a (T,T) mask; chance is 1/8.
 
-    At most `n_steps` batches of 32, fewer once it has answered 20 in a row without a mistake.
+    Every training text draws its own distance, so that near ones teach the relay to far ones. At
+    most `n_steps` batches of 32, fewer once 20 in a row are without a mistake.
     """
     require_int("n_steps", n_steps)
     model = Recaller(mask, seed)
     train.fit(
         model,
-        lambda step: recall_batch(32, len(mask), distance, seed=seed * 10**6 + step),
+        lambda step: recall_batch(32, len(mask), seed=seed * 10**6 + step),
         n_steps,
         until=lambda losses: len(losses) >= 20 and max(losses[-20:]) < NO_MISTAKE,
         lr=1e-2,
         loss_fn=train.classification_loss,
     )
-    return accuracy(model, *recall_batch(512, len(mask), distance, seed=10**9 + seed))
+    fresh = {d: recall_batch(N_TEXTS, len(mask), d, seed=10**9 + seed) for d in distances}
+    return {d: accuracy(model, *texts) for d, texts in fresh.items()}
+
+
+def of_accuracies(shares: list[float]) -> Estimate:
+    """Mean accuracy of models (one a seed) on `N_TEXTS` texts each.
+
+    The wider of two intervals: Student's t over the seeds, if several, and the exact binomial
+    (Clopper & Pearson 1934) over all texts, which also covers 100 %.
+    """
+    from scipy import stats
+
+    mean, n = sum(shares) / len(shares), N_TEXTS * len(shares)
+    low, high = stats.binomtest(round(mean * n), n).proportion_ci()
+    if len(shares) > 1:
+        seeds = paired_difference(shares, [0.0] * len(shares))
+        low, high = max(min(low, seeds.low), 0.0), min(max(high, seeds.high), 1.0)
+    return Estimate.widened(mean, low, high)
