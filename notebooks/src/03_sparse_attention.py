@@ -513,8 +513,10 @@ def in_image(q, k, v):
     return swin.from_windows(F.scaled_dot_product_attention(*parts), 8, *shape).flatten(1, 2)
 
 
+# %% tags=["nbval-ignore-output"]
 ways = {measure.WINDOW: in_window, measure.SWIN: in_image, measure.BIGBIRD: in_blocks}
-sparse_costs = measure.growth(ways, measure.lengths_up_to(max_len, per_doubling=2))
+lengths = measure.lengths_up_to(max_len, per_doubling=2)
+sparse_costs = measure.growth(ways, lengths, repeats=15)
 cost_rows = []
 for c in sparse_costs:
     row = {

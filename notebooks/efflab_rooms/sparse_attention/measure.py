@@ -301,7 +301,7 @@ class Recaller(nn.Module):
 
 
 @bench.one_thread()
-def recall(mask: Tensor, distances=DISTANCES, *, n_steps: int = 600, seed: int = 0) -> dict:
+def recall(mask: Tensor, distances=DISTANCES, *, n_steps: int = 500, seed: int = 0) -> dict:
     """{distance: accuracy on fresh texts} after training under a (T,T) mask; chance is 1/8.
 
     Every training text draws its own distance, so that near ones teach the relay to far ones. At
