@@ -195,7 +195,10 @@ FORGED = {
         changed(*HIGH, "kind", to="recorded"),
         "big: its figures are not those .*kind of removed='recorded'",
     ),
-    "another unit": (changed(*HIGH, "unit", to="x"), "big: amount: rule='above 50%': .*'above 50x'"),
+    "another unit": (
+        changed(*HIGH, "unit", to="x"),
+        "big: amount: rule='above 50%': .*'above 50x'",
+    ),
     "no interval": (
         changed(*HIGH, to=figure("removed", 40.5, "%")),
         "big: its figures are not those .*removed: low=None: expected an int",
