@@ -375,7 +375,7 @@ table(rows_corner, kind="measured")
 # %% tags=["nbval-ignore-output"]
 narrow = window.window_mask(measure.SEQ_LEN, 8)
 runs = [measure.recall(narrow, seed=seed + i) for i in range(measure.N_SEEDS)]
-windows = {d: measure.of_accuracies([run[d] for run in runs]) for d in measure.DISTANCES}
+windows = {d: verdicts.of_accuracies([run[d] for run in runs]) for d in measure.DISTANCES}
 full_recall = measure.recall(torch.ones_like(narrow), seed=seed)
 show(figures.recall_figure(windows, full_recall, reach=8 * measure.N_LAYER))
 
@@ -524,7 +524,10 @@ for c in sparse_costs:
         "window (ms)": 1e3 * c.times[measure.WINDOW].median,
         "Swin (ms)": 1e3 * c.times[measure.SWIN].median,
         "BigBird (ms)": 1e3 * c.times[measure.BIGBIRD].median,
-        "BigBird: share of the pairs (computed)": measure.share(c.seq_len),
+        "BigBird: share of the pairs (computed)": measure.long_layout(c.seq_len)
+        .float()
+        .mean()
+        .item(),
     }
     cost_rows.append(row)
 table(cost_rows, kind="measured")
@@ -569,8 +572,8 @@ far = measure.DISTANCE
 shares = {
     "recall-within": (24, windows[24]),
     "recall-beyond": (25, windows[25]),
-    "recall-full": (25, measure.of_accuracies([full_recall[25]])),
-    "recall-global": (far, measure.of_accuracies([recalls["global"][far]])),
+    "recall-full": (25, verdicts.of_accuracies([full_recall[25]])),
+    "recall-global": (far, verdicts.of_accuracies([recalls["global"][far]])),
 }
 evidence = verdicts.time_evidence(powers) + verdicts.recall_evidence(shares)
 evidence += verdicts.pairs_evidence(max_len, window_size)

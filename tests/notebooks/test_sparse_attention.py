@@ -11,7 +11,7 @@ from efflab.lab import text, use_language
 from efflab.lab.check import judge
 from efflab.structure.bigbird import block_sparse_attention
 from efflab.structure.window import sliding_window_attention, visible_pairs, window_mask
-from efflab_rooms.sparse_attention import exercises, figures, measure
+from efflab_rooms.sparse_attention import exercises, figures, measure, verdicts
 
 
 @pytest.fixture(autouse=True)
@@ -73,9 +73,9 @@ def test_coarse_mask_equals_the_mask_at_full_resolution():
 
 
 def test_reach_is_layers_times_window():
-    seen = measure.reach(window_size=3, n_layer=4)
+    seen = figures.reach(window_size=3, n_layer=4)
     assert seen.sum(1).tolist() == [2 * 3 * depth + 1 for depth in (1, 2, 3, 4)]
-    causal = measure.reach(window_size=3, n_layer=4, causal=True)
+    causal = figures.reach(window_size=3, n_layer=4, causal=True)
     assert causal.sum(1).tolist() == [3 * depth + 1 for depth in (1, 2, 3, 4)]
     assert set(figures.reach_picture(4, 3).layout.meta.values()) == {12}
 
@@ -190,10 +190,10 @@ def test_expected_accuracy_follows_the_hops():
 
 
 def test_accuracies_have_the_wider_interval():
-    one = measure.of_accuracies([1.0])
+    one = verdicts.of_accuracies([1.0])
     assert (one.mean, one.high) == (1, 1)
     assert one.low == pytest.approx(0.025 ** (1 / 512))  # Clopper and Pearson, no failure in 512
-    same, scattered = measure.of_accuracies([0.5, 0.5]), measure.of_accuracies([0.2, 0.8])
+    same, scattered = verdicts.of_accuracies([0.5, 0.5]), verdicts.of_accuracies([0.2, 0.8])
     assert same.high - same.low == pytest.approx(2 * 1.96 * (0.25 / 1024) ** 0.5, rel=0.05)
     assert (scattered.low, scattered.high) == (0, 1)
 
@@ -237,7 +237,7 @@ def test_pictures_have_their_chinese():
         assert text.has_chinese(draw().layout.title.text)
     for draw in (figures.talk_picture, figures.bigbird_cost):
         assert text.has_chinese(draw().layout.title.text)
-    accuracies = {4: measure.of_accuracies([1.0, 0.9]), 40: measure.of_accuracies([0.1, 0.2])}
+    accuracies = {4: verdicts.of_accuracies([1.0, 0.9]), 40: verdicts.of_accuracies([0.1, 0.2])}
     fig = figures.recall_figure(accuracies, {4: 1.0, 40: 1.0}, reach=24)
     assert list(fig.layout.meta.values()) == [0.95, 0.15]
     for exercise in exercises.EXERCISES.values():

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from efflab.data import digits
 from efflab.errors import require_int
@@ -22,7 +23,7 @@ from efflab.lab.figures import (
 )
 from efflab.structure.bigbird import bigbird_layout, hops
 from efflab.structure.swin import relative_position_index
-from efflab.structure.window import visible_pairs, window_mask
+from efflab.structure.window import sliding_window_attention, visible_pairs, window_mask
 from efflab_rooms.sparse_attention import measure
 
 PIXELS = 64
@@ -146,6 +147,24 @@ def growth_figure(costs: list[measure.Costs], written: list[float]):
     return fig.update_layout(legend=legend("below"), margin_b=90)
 
 
+def reach(window_size: int, n_layer: int, causal: bool = False) -> Tensor:
+    """Which positions around a token reach it through 1 to n_layer windows, by the gradient.
+
+    bool (n_layer, 2 n_layer window_size + 5), the token in the middle column.
+    """
+    middle = n_layer * window_size + 2
+    rng = torch.Generator().manual_seed(0)
+    rows = []
+    for depth in range(1, n_layer + 1):
+        x = torch.rand(1, 1, 2 * middle + 1, 4, generator=rng, dtype=torch.float64)
+        y = x.requires_grad_()
+        for _ in range(depth):
+            y = sliding_window_attention(y, y, y, window_size, causal)
+        (grad,) = torch.autograd.grad(y[0, 0, middle].sum(), x)
+        rows.append(grad[0, 0].abs().sum(-1) > 0)
+    return torch.stack(rows)
+
+
 def reach_picture(window_size: int = 8, n_layer: int = 6):
     """Reach by depth, both ways and causal: L layers of window w see L w tokens away."""
     require_int("window_size", window_size)
@@ -154,7 +173,7 @@ def reach_picture(window_size: int = 8, n_layer: int = 6):
     title = tr("Window {w}: each layer sees {w} tokens further", w=window_size)
     fig = panels(titles, title, shared_yaxes=True)
     for column, name in enumerate(titles, start=1):
-        arrives = measure.reach(window_size, n_layer, causal=column == 2).int().numpy()
+        arrives = reach(window_size, n_layer, causal=column == 2).int().numpy()
         middle = arrives.shape[1] // 2
         fig.layout.meta |= {name: middle - int(arrives[-1].argmax())}
         look = dict(**white_to(COLOURS[0]), ygap=2, row=1, col=column)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from efflab import bench, pretrained, train
 from efflab.config import ModelConfig
 from efflab.data import digits, recall_batch
-from efflab.errors import require, require_int
-from efflab.estimate import Estimate, paired_difference
+from efflab.errors import require
+from efflab.estimate import Estimate
 from efflab.experiments import attention_bench
 from efflab.lab import tr
 from efflab.model import Transformer, attention_written_out
@@ -79,11 +79,6 @@ def long_layout(seq_len: int) -> Tensor:
     return bigbird_layout(seq_len // attention_bench.BLOCK, n_global=2, n_window=3, n_random=3)
 
 
-def share(seq_len: int) -> float:
-    """Of full attention's pairs, what `long_layout` computes."""
-    return long_layout(seq_len).float().mean().item()
-
-
 def image_shape(seq_len: int) -> tuple[int, int]:
     """Height and width, whole windows of 8 pixels, of the squarest image of `seq_len` pixels."""
     n_windows = seq_len // PIXELS_A_WINDOW
@@ -128,24 +123,6 @@ def time_over_flex(seq_len: int = 4096, repeats: int = 5) -> float | None:
     except RuntimeError as error:  # torch's own message names what it misses
         print(tr("FlexAttention cannot be compiled here: {why}", why=str(error).splitlines()[0]))
         return None
-
-
-def reach(window_size: int, n_layer: int, causal: bool = False) -> Tensor:
-    """Which positions around a token reach it through 1 to n_layer windows, by the gradient.
-
-    bool (n_layer, 2 n_layer window_size + 5), the token in the middle column.
-    """
-    middle = n_layer * window_size + 2
-    rng = torch.Generator().manual_seed(0)
-    rows = []
-    for depth in range(1, n_layer + 1):
-        x = torch.rand(1, 1, 2 * middle + 1, 4, generator=rng, dtype=torch.float64)
-        y = x.requires_grad_()
-        for _ in range(depth):
-            y = sliding_window_attention(y, y, y, window_size, causal)
-        (grad,) = torch.autograd.grad(y[0, 0, middle].sum(), x)
-        rows.append(grad[0, 0].abs().sum(-1) > 0)
-    return torch.stack(rows)
 
 
 # --- Swin: windows over an image -------------------------------------------------------------
@@ -223,7 +200,6 @@ class CornerReader(nn.Module):
 @bench.one_thread()
 def corner_accuracy(shifts: tuple[int, ...], n_steps: int = 120, seed: int = 0) -> float:
     """Test accuracy of a `CornerReader` after `n_steps` batches of 32 digits."""
-    require_int("n_steps", n_steps)
     images, labels, test_images, test_labels = digits()
     torch.manual_seed(seed)
     model = CornerReader(shifts)
@@ -264,9 +240,8 @@ NO_MISTAKE = math.log(2) / 32
 
 def layout_of(name: str, seed: int = 0) -> Tensor:
     """The (12,12) layout of an entry of `LAYOUTS`."""
-    n_global, n_window, n_random = LAYOUTS[name]
-    counts = dict(n_global=n_global, n_window=n_window, n_random=n_random)
-    return bigbird_layout(SEQ_LEN // BLOCK, **counts, seed=seed)
+    counts = zip(("n_global", "n_window", "n_random"), LAYOUTS[name], strict=True)
+    return bigbird_layout(SEQ_LEN // BLOCK, **dict(counts), seed=seed)
 
 
 def hops_needed(layout: Tensor, distance: int = DISTANCE) -> int:
@@ -280,24 +255,23 @@ def expected_accuracy(layout: Tensor, distances=DISTANCES) -> float:
     return sum(1 if arrived else 1 / N_SYMBOLS for arrived in arrives) / len(arrives)
 
 
-class Recaller(nn.Module):
-    """A small Transformer under any (T,T) mask; logits of the last token, (B, 2 symbols + 1)."""
+class Recaller(Transformer):
+    """A small one under any (T,T) mask; logits of the last token, (B, 2 symbols + 1)."""
 
     def __init__(self, mask: Tensor, seed: int = 0, d_model: int = 16):
-        super().__init__()
         torch.manual_seed(seed)
         shape = (N_LAYER, 1, d_model, 2 * d_model, 2 * N_SYMBOLS + 1, len(mask))
-        self.model = Transformer(ModelConfig(*shape, norm_first=True))
-        for weight in self.model.parameters():
+        super().__init__(ModelConfig(*shape, norm_first=True))
+        for weight in self.parameters():
             if weight.dim() == 2:  # a model this narrow learns faster from larger weights
                 nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
         self.mask = mask[None, None]
 
     def forward(self, ids):
-        x = self.model.embedding(ids)
-        for layer in self.model.layers:
+        x = self.embedding(ids)
+        for layer in self.layers:
             x = layer(x, self.mask)
-        return self.model.embedding.logits(self.model.final_norm(x)[:, -1])
+        return self.embedding.logits(self.final_norm(x)[:, -1])
 
 
 @bench.one_thread()
@@ -307,7 +281,6 @@ def recall(mask: Tensor, distances=DISTANCES, *, n_steps: int = 500, seed: int =
     Every training text draws its own distance, so that near ones teach the relay to far ones. At
     most `n_steps` batches of 32, fewer once 20 in a row are without a mistake.
     """
-    require_int("n_steps", n_steps)
     model = Recaller(mask, seed)
     train.fit(
         model,
@@ -319,19 +292,3 @@ def recall(mask: Tensor, distances=DISTANCES, *, n_steps: int = 500, seed: int =
     )
     fresh = {d: recall_batch(N_TEXTS, len(mask), d, seed=10**9 + seed) for d in distances}
     return {d: accuracy(model, *texts) for d, texts in fresh.items()}
-
-
-def of_accuracies(shares: list[float]) -> Estimate:
-    """Mean accuracy of models (one a seed) on `N_TEXTS` texts each.
-
-    The wider of two intervals: Student's t over the seeds, if several, and the exact binomial
-    (Clopper & Pearson 1934) over all texts, which also covers 100 %.
-    """
-    from scipy import stats
-
-    mean, n = sum(shares) / len(shares), N_TEXTS * len(shares)
-    low, high = stats.binomtest(round(mean * n), n).proportion_ci()
-    if len(shares) > 1:
-        seeds = paired_difference(shares, [0.0] * len(shares))
-        low, high = max(min(low, seeds.low), 0.0), min(max(high, seeds.high), 1.0)
-    return Estimate.widened(mean, low, high)

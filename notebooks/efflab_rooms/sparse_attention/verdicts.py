@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from efflab.estimate import Estimate
+from efflab.estimate import Estimate, paired_difference
 from efflab.experiments.attention_bench import BLOCK
 from efflab.lab import Evidence, Outcome, by_id, judge, number
 from efflab.structure.window import computed_pairs
@@ -52,6 +52,22 @@ def pairs_evidence(max_len: int, window_size: int) -> list[Evidence]:
         Evidence(key, PAIRS[key], math.log2(count(n) / count(n // 2)))
         for key, count in counts.items()
     ]
+
+
+def of_accuracies(shares: list[float]) -> Estimate:
+    """Mean accuracy of models (one a seed) on `measure.N_TEXTS` texts each.
+
+    The wider of two intervals: Student's t over the seeds, if several, and the exact binomial
+    (Clopper & Pearson 1934) over all texts, which also covers 100 %.
+    """
+    from scipy import stats
+
+    mean, n = sum(shares) / len(shares), measure.N_TEXTS * len(shares)
+    low, high = stats.binomtest(round(mean * n), n).proportion_ci()
+    if len(shares) > 1:
+        seeds = paired_difference(shares, [0.0] * len(shares))
+        low, high = max(min(low, seeds.low), 0.0), min(max(high, seeds.high), 1.0)
+    return Estimate.widened(mean, low, high)
 
 
 def recall_evidence(shares: Mapping[str, tuple[int, Estimate]]) -> list[Evidence]:

@@ -8,10 +8,10 @@ from efflab_rooms.sparse_attention import measure, verdicts
 
 LENGTHS = measure.lengths_up_to(8192, 2)
 SHARES = {
-    "recall-within": (24, measure.of_accuracies([1.0, 1.0, 1.0])),
-    "recall-beyond": (25, measure.of_accuracies([0.12, 0.13, 0.11])),
-    "recall-full": (25, measure.of_accuracies([1.0])),
-    "recall-global": (40, measure.of_accuracies([0.99])),
+    "recall-within": (24, verdicts.of_accuracies([1.0, 1.0, 1.0])),
+    "recall-beyond": (25, verdicts.of_accuracies([0.12, 0.13, 0.11])),
+    "recall-full": (25, verdicts.of_accuracies([1.0])),
+    "recall-global": (40, verdicts.of_accuracies([0.99])),
 }
 
 
