@@ -34,7 +34,7 @@
 # %% tags=["parameters"]
 language = "en"
 window_size = 128  # keys that a token sees on each side, 0 to 32768
-max_len = 8192  # the longest sequence that is measured, 1024 to 32768
+max_len = 8192  # the longest sequence that is measured, 2048 to 32768
 seed = 0  # of the models that are trained below, 0 to 999999
 
 # %%
@@ -420,6 +420,53 @@ point = points.language_point(local_model, quality=quality[64])
 board.add(technique="sliding window 64", **point)
 
 # %% [markdown] tags=["en"]
+# **Sinks.** A trained model's heads put the weight that they have no use for on the first tokens,
+# whatever these say: *attention sinks* (Xiao et al. 2024). A window takes them away. Give every query
+# its window of 64 and the first tokens besides, again with no retraining; four tokens from elsewhere
+# are the control.
+
+# %% [markdown] tags=["zh"]
+# **汇聚点。** 训练好的模型里，注意力头会把用不上的权重放到最前面的几个 token 上，不管它们是什么：
+# 这就是*注意力汇聚点*（attention sink，Xiao 等 2024）。窗口把它们挡在了外面。让每个查询除了 64 的窗口之外，
+# 再看到最前面的 token，同样不重新训练；对照是别处的四个 token。
+
+
+# %% tags=["nbval-ignore-output"]
+class WithMask:
+    def __init__(self, mask):
+        self.mask, self.config = mask, model.config
+
+    def __call__(self, ids):
+        x = model.embedding(ids)
+        for layer in model.layers:
+            x = layer(x, self.mask)
+        return model.embedding.logits(model.final_norm(x))
+
+
+sinks = {
+    "none": [],
+    "token 0": [0],
+    "tokens 0 to 3": range(4),
+    "tokens 100 to 103": range(100, 104),
+}
+rows_sinks = []
+for name, tokens in sinks.items():
+    mask = window.window_mask(model.config.max_len, 64, causal=True)
+    mask[:, list(tokens)] = True  # the model hides the future itself
+    bits = points.language_quality(WithMask(mask[None, None]))
+    row = {"beside the window": name, "bits per byte": bits.mean}
+    rows_sinks.append(row | {"interval, low": bits.low, "interval, high": bits.high})
+table(rows_sinks, kind="measured")
+
+# %% [markdown] tags=["en"]
+# Four first tokens regain part of what the window lost, and more of it than four others do: models
+# that stream text through a window keep their first tokens. BigBird has blocks for it:
+
+# %% [markdown] tags=["zh"]
+# 最前面的四个 token 补回了窗口的一部分损失，比别处的四个补得更多：用窗口流式处理文本的模型会保留最前面的 token。
+# BigBird 则专门设了这样的块：
+
+# %% [markdown] tags=["en"]
 # ## 8 · BigBird: global, window and random blocks
 #
 # BigBird keeps three kinds of blocks. **Window** blocks around the diagonal; **global** blocks that
@@ -490,15 +537,16 @@ table(rows_recall, kind="measured")
 # draw. The **window** reaches nothing beyond its few blocks, and is there for what text needs most,
 # its neighbours. What the layout says before training is what the trained model does.
 #
-# And the cost: the three sparse ways at seven lengths. Swin's windows take their tokens as the pixels
-# of an image.
+# And the cost: the three sparse ways at seven lengths. Swin's windows take the tokens as pixels
+# of an image, 16 x 16 of them each, so that a token sees about as many keys as in the sliding window.
 
 # %% [markdown] tags=["zh"]
 # 有了**全局**块，路径天然就短：它在一层收到答案，下一层转给提问的 token，与距离无关。**随机**块把路径缩短到约
 # log n 跳，因此看得远，但未必处处看得到：没有窗口时，漏掉哪些距离全凭抽签。**窗口**看不到那几个块以外的任何东西，
 # 它负责的是文本最需要的近邻。训练前由布局推出的结论，与训练后模型的表现一致。
 #
-# 再看代价：三种稀疏做法在七个长度上的耗时。Swin 的窗口把 token 当作一幅图像的像素。
+# 再看代价：三种稀疏做法在七个长度上的耗时。Swin 把 token 当作一幅图像的像素，窗口取 16 x 16，
+# 这样每个 token 看到的键与滑动窗口差不多一样多。
 
 
 # %% tags=["nbval-ignore-output"]
@@ -509,8 +557,9 @@ def in_blocks(q, k, v):
 
 def in_image(q, k, v):
     shape = measure.image_shape(q.shape[2])
-    parts = [swin.to_windows(x[0].unflatten(1, shape), 8) for x in (q, k, v)]
-    return swin.from_windows(F.scaled_dot_product_attention(*parts), 8, *shape).flatten(1, 2)
+    parts = [swin.to_windows(x[0].unflatten(1, shape), measure.SIDE) for x in (q, k, v)]
+    y = F.scaled_dot_product_attention(*parts)
+    return swin.from_windows(y, measure.SIDE, *shape).flatten(1, 2)
 
 
 # %% tags=["nbval-ignore-output"]
@@ -681,12 +730,14 @@ check("03-3", longformer_mask)
 #   alone saves nothing.
 # - Memory: a fused kernel makes full attention linear without any window.
 # - L layers of window w recall up to L · w tokens, and not one more. Image windows must shift to talk.
-# - A global block connects any two tokens in two layers; random blocks do so in few, with luck.
+# - A global block connects any two tokens in two layers; random blocks do so in few, with luck. Even
+#   the first few tokens, added to a window, regain part of what it lost.
 # - A window gains nothing on texts that it covers whole. How much it gains beyond, and from which
 #   length on, the first table of section 4 says for your machine.
 #
 # **References.** Beltagy et al. 2020, *Longformer*, arXiv:2004.05150. Liu et al. 2021, *Swin
-# Transformer*, arXiv:2103.14030. Zaheer et al. 2020, *Big Bird*, arXiv:2007.14062. Dong et al. 2024,
+# Transformer*, arXiv:2103.14030. Zaheer et al. 2020, *Big Bird*, arXiv:2007.14062. Xiao et al. 2024,
+# *Efficient Streaming Language Models with Attention Sinks*, arXiv:2309.17453. Dong et al. 2024,
 # *Flex Attention*, arXiv:2412.05496.
 #
 # **Next:** [04 · Linformer](04_linformer.ipynb) reaches O(n) another way: it shortens keys and values.
@@ -698,10 +749,11 @@ check("03-3", longformer_mask)
 # - 内存：用融合内核，不靠窗口就能让全注意力变成线性。
 # - L 层、窗口 w 最远能回忆 L · w 个 token，多一个也不行。图像窗口必须移位才能交流。
 # - 有全局块，任意两个 token 两层之内就能互通；随机块也只需几层，但要看运气。
+#   哪怕只给窗口加上最前面的几个 token，也能补回一部分损失。
 # - 文本若整个落在窗口之内，窗口毫无收益；更长的文本能快多少、从多长起才划算，见第 4 节第一张表（你的机器）。
 #
 # **参考文献。** Beltagy 等 2020，*Longformer*，arXiv:2004.05150。Liu 等 2021，*Swin Transformer*，
-# arXiv:2103.14030。Zaheer 等 2020，*Big Bird*，arXiv:2007.14062。Dong 等 2024，*Flex Attention*，
-# arXiv:2412.05496。
+# arXiv:2103.14030。Zaheer 等 2020，*Big Bird*，arXiv:2007.14062。Xiao 等 2024，*Efficient Streaming
+# Language Models with Attention Sinks*，arXiv:2309.17453。Dong 等 2024，*Flex Attention*，arXiv:2412.05496。
 #
 # **下一篇：** [04 · Linformer](04_linformer.ipynb) 用另一种办法达到 O(n)：把键和值的序列缩短。

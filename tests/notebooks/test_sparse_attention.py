@@ -86,9 +86,9 @@ def window_of_32(q, k, v):
 
 def test_growth_of_time_and_memory():
     ways = {measure.WINDOW: window_of_32, measure.FULL: F.scaled_dot_product_attention}
-    costs = measure.growth(ways, measure.lengths_up_to(1024), repeats=1)
+    costs = measure.growth(ways, measure.lengths_up_to(2048), repeats=1)
     lengths = [c.seq_len for c in costs]
-    assert lengths == [128, 256, 512, 1024]
+    assert lengths == [256, 512, 1024, 2048]
     assert all(set(c.times) == set(c.mib) == set(ways) for c in costs)
     written = [measure.written_out_mib(n) for n in lengths]
     assert measure.exponent(lengths, written).mean == pytest.approx(2, abs=0.2)
@@ -96,16 +96,16 @@ def test_growth_of_time_and_memory():
     assert measure.written_out_mib(4097) == pytest.approx(by_arithmetic)
     assert measure.written_out_mib(4096) == pytest.approx(by_arithmetic, rel=0.1)
     assert figures.growth_figure(costs, written).layout.meta
-    assert measure.lengths_up_to(8192, 2) == [1024, 1408, 2048, 2880, 4096, 5760, 8192]
+    assert measure.lengths_up_to(8192, 2) == [1024, 1280, 2048, 2816, 4096, 5632, 8192]
     with pytest.raises(ValueError, match="max_len"):
         measure.lengths_up_to(100)
 
 
 def test_an_image_of_many_pixels_is_nearly_square():
-    shapes = [measure.image_shape(n) for n in (64, 1024, 1408, 31 * 64, 8192)]
-    assert shapes == [(8, 8), (32, 32), (16, 88), (8, 248), (64, 128)]
-    for n in (0, 63, 100):
-        with pytest.raises(ValueError, match=f"seq_len={n}: expected a multiple of 64"):
+    shapes = [measure.image_shape(n) for n in (256, 1024, 1280, 2816, 8192)]
+    assert shapes == [(16, 16), (32, 32), (16, 80), (16, 176), (64, 128)]
+    for n in (0, 255, 320):
+        with pytest.raises(ValueError, match=f"seq_len={n}: expected a multiple of 256"):
             measure.image_shape(n)
 
 

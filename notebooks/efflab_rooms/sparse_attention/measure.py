@@ -22,8 +22,8 @@ from efflab.structure.window import sliding_window_attention
 
 N_HEAD, HEAD_DIM = 4, 64
 FULL, WINDOW, WRITTEN = "full attention (SDPA)", "sliding window", "scores written out"
-SWIN, BIGBIRD = "Swin: windows of 8 x 8 pixels", "BigBird: all three"
-PIXELS_A_WINDOW = 64
+SWIN, BIGBIRD = "Swin: windows of 16 x 16 pixels", "BigBird: all three"
+SIDE = 16  # of a window that sees about as many keys as 128 tokens on each side
 
 # --- Time and memory over the length ---------------------------------------------------------
 
@@ -43,10 +43,10 @@ def heads(seq_len: int) -> list[Tensor]:
 
 
 def lengths_up_to(max_len: int, per_doubling: int = 1) -> list[int]:
-    """From max_len / 8 to itself, three doublings, in whole blocks of 64 tokens."""
-    require(max_len >= 1024, "max_len", max_len, "at least 1,024 tokens")
+    """From max_len / 8 to itself, three doublings, in whole windows of 16 x 16 pixels."""
+    require(max_len >= 2048, "max_len", max_len, "at least 2,048 tokens")
     lengths = [max_len * 2 ** (i / per_doubling - 3) for i in range(3 * per_doubling + 1)]
-    return [int(n) // attention_bench.BLOCK * attention_bench.BLOCK for n in lengths]
+    return [int(n) // SIDE**2 * SIDE**2 for n in lengths]
 
 
 @torch.no_grad()
@@ -80,12 +80,11 @@ def long_layout(seq_len: int) -> Tensor:
 
 
 def image_shape(seq_len: int) -> tuple[int, int]:
-    """Height and width, whole windows of 8 pixels, of the squarest image of `seq_len` pixels."""
-    n_windows = seq_len // PIXELS_A_WINDOW
-    whole = seq_len == PIXELS_A_WINDOW * n_windows > 0
-    require(whole, "seq_len", seq_len, f"a multiple of {PIXELS_A_WINDOW}")
+    """Height and width, in whole windows, of the squarest image of `seq_len` pixels."""
+    n_windows = seq_len // SIDE**2
+    require(seq_len == n_windows * SIDE**2 > 0, "seq_len", seq_len, f"a multiple of {SIDE**2}")
     rows = next(n for n in range(math.isqrt(n_windows), 0, -1) if n_windows % n == 0)
-    return 8 * rows, 8 * (n_windows // rows)
+    return SIDE * rows, SIDE * (n_windows // rows)
 
 
 def exponent(lengths: list[int], values: list[float]) -> Estimate:

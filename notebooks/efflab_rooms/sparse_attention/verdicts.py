@@ -44,7 +44,7 @@ def pairs_evidence(max_len: int, window_size: int) -> list[Evidence]:
     n = max_len // (2 * BLOCK) * 2 * BLOCK
     counts = {
         "window-pairs": lambda n: computed_pairs(n, window_size),
-        "swin-pairs": lambda n: n * measure.PIXELS_A_WINDOW,
+        "swin-pairs": lambda n: n * measure.SIDE**2,
         "bigbird-pairs": lambda n: int(measure.long_layout(n).sum()) * BLOCK**2,
         "full-pairs": lambda n: n**2,
     }

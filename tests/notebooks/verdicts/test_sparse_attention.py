@@ -37,7 +37,7 @@ def drives():
         dict(window=2.0),
         dict(swin=0.5),
         dict(noise=2.0),
-        dict(max_len=1024, window_size=1024),
+        dict(max_len=2048, window_size=2048),
     ):
         yield "sparse-linear", evidence(**given)
 
@@ -53,7 +53,7 @@ def drives():
         (dict(noise=2.0), "undecided", "holds"),
         # the control does not show
         (dict(full=1.4), "undecided", "holds"),
-        (dict(max_len=1024, window_size=1024), "holds", "does not hold"),
+        (dict(max_len=2048, window_size=2048), "holds", "does not hold"),
         (dict(max_len=32768, window_size=512), "holds", "holds"),
     ],
 )
