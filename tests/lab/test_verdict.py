@@ -90,7 +90,7 @@ def test_a_card_shows_its_parts_with_marks(toy, shown):
         "  ✓ removed: 71.2% [computed]",
         "? It is faster.",
         "  of 3",
-        "  0 of 1 surely lie on the claim's side, none surely on the other",
+        "  its interval spans the bar",
         "  Rule: below 0.95x; control: above 1x (exploratory: the rule was not registered before "
         "such numbers were known)",
         "  ? ratio: 0.95x (0.8 to 1.1) [measured]",
