@@ -97,6 +97,7 @@ def test_growth_of_time_and_memory():
     assert measure.written_out_mib(4096) == pytest.approx(by_arithmetic, rel=0.1)
     assert figures.growth_figure(costs, written).layout.meta
     assert measure.lengths_up_to(8192, 2) == [1024, 1280, 2048, 2816, 4096, 5632, 8192]
+    assert measure.lengths_up_to(2048, 2) == [256, 512, 1024, 1280, 2048]
     with pytest.raises(ValueError, match="max_len"):
         measure.lengths_up_to(100)
 

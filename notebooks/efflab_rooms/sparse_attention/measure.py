@@ -46,7 +46,7 @@ def lengths_up_to(max_len: int, per_doubling: int = 1) -> list[int]:
     """From max_len / 8 to itself, three doublings, in whole windows of 16 x 16 pixels."""
     require(max_len >= 2048, "max_len", max_len, "at least 2,048 tokens")
     lengths = [max_len * 2 ** (i / per_doubling - 3) for i in range(3 * per_doubling + 1)]
-    return [int(n) // SIDE**2 * SIDE**2 for n in lengths]
+    return sorted({int(n) // SIDE**2 * SIDE**2 for n in lengths})
 
 
 @torch.no_grad()
@@ -257,7 +257,7 @@ def expected_accuracy(layout: Tensor, distances=DISTANCES) -> float:
 class Recaller(Transformer):
     """A small one under any (T,T) mask; logits of the last token, (B, 2 symbols + 1)."""
 
-    def __init__(self, mask: Tensor, seed: int = 0, d_model: int = 16):
+    def __init__(self, mask: Tensor, seed: int = 0, d_model: int = 24):
         torch.manual_seed(seed)
         shape = (N_LAYER, 1, d_model, 2 * d_model, 2 * N_SYMBOLS + 1, len(mask))
         super().__init__(ModelConfig(*shape, norm_first=True))
