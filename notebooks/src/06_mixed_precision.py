@@ -738,8 +738,8 @@ p_speed.reveal(runs[0]["gain"])
 # （在你的 GPU 上运行，它也会列入表中）：方阵乘法，以及 12 层、768 通道模型的一个训练步。
 
 # %%
-table(measure.gpu_product_rows(), kind="recorded")
-table(measure.gpu_step_rows(), kind="recorded")
+table(verdicts.gpu_product_rows(), kind="recorded")
+table(verdicts.gpu_step_rows(), kind="recorded")
 
 # %% [markdown] tags=["en"]
 # Large products come close to their roofs, and over TF32 nothing passes 2. (Over fp32 the largest

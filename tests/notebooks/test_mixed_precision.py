@@ -378,13 +378,13 @@ def test_recorded_gpus_stand_beside_their_roofs(monkeypatch):
         rows = products if name == "precision by shape" else rows
         return {gpu: dict(rows=rows) for gpu in ("NVIDIA H100 80GB HBM3", "NVIDIA B300")}
 
-    monkeypatch.setattr(measure.gpu_bench, "read_part", part)
-    known, unknown = measure.gpu_product_rows()
+    monkeypatch.setattr(verdicts.gpu_bench, "read_part", part)
+    known, unknown = verdicts.gpu_product_rows()
     assert (known["times fp32"], known["times TF32"]) == (14.0, 1.75)
     assert known["TF32's roof (computed)"] == pytest.approx(2)
     assert known["its roof (computed)"] == pytest.approx(989.4 / 66.9, rel=0.01)
     assert unknown["its roof (computed)"] is unknown["TF32's roof (computed)"] is None
-    first = measure.gpu_step_rows()[:4]
+    first = verdicts.gpu_step_rows()[:4]
     cases = [(row["batch"], row["precision"]) for row in first]
     assert cases == [(1, "bf16"), (1, "fp32"), (1, "tf32"), (8, "bf16")]
     headers = ("times fp32", "times TF32", "what the batch takes / fp32")
@@ -395,8 +395,8 @@ def test_recorded_gpus_stand_beside_their_roofs(monkeypatch):
 
 def test_the_recorded_gpus_of_the_repository():
     """What the notebook says of them: TF32 is never beaten twice, a small batch not at all."""
-    assert all(row["times TF32"] < 2 for row in measure.gpu_product_rows())
-    steps = {(row["batch"], row["precision"]): row["times TF32"] for row in measure.gpu_step_rows()}
+    assert all(row["times TF32"] < 2 for row in verdicts.gpu_product_rows())
+    steps = {(row["batch"], row["precision"]): row["times TF32"] for row in verdicts.gpu_step_rows()}
     assert steps[4, "bf16"] < 1 < steps[32, "bf16"]
 
 

@@ -5,6 +5,7 @@ from efflab.acceleration import recipes
 from efflab.acceleration.recipes import RECIPES
 from efflab.config import PRESETS
 from efflab.estimate import Estimate
+from efflab.experiments import gpu_bench
 from efflab.lab import Evidence, Outcome, by_id
 from efflab_rooms.mixed_precision import measure
 
@@ -158,3 +159,49 @@ def batch_gains() -> list[float]:
     """How many times the batch that the published mixed runs used, where both are given."""
     runs = [r for r in published_runs() if r["mixed_batch"]]
     return [run["mixed_batch"] / run["baseline_batch"] for run in runs]
+
+
+# --- Recorded GPUs ---------------------------------------------------------------------------
+
+DATASHEETS = {"H100 80GB": "H100 SXM", "A100-SXM4-80GB": "A100 80GB SXM", "V100-SXM2": "V100 SXM2"}
+"""Part of the name by which CUDA calls a GPU -> its row among the devices."""
+
+
+def gpu_product_rows() -> list[dict]:
+    """bf16 over fp32 and over TF32 for square products, and what the datasheet's roof allows."""
+    rows = []
+    for gpu, part in gpu_bench.read_part(gpu_bench.PRODUCTS).items():
+        speeds = {(row["n"], row["dtype"]): row["tflops"] for row in part["rows"]}
+        device = next((ours for theirs, ours in DATASHEETS.items() if theirs in gpu), None)
+        for n in dict.fromkeys(n for n, _ in speeds):
+            row = {
+                "device": gpu,
+                "n": n,
+                "TFLOP/s, bf16": speeds[n, "bf16"],
+                "times fp32": speeds[n, "bf16"] / speeds[n, "fp32"],
+                "its roof (computed)": device and measure.product_gain(n, device, "fp32"),
+                "times TF32": speeds[n, "bf16"] / speeds[n, "tf32"],
+                "TF32's roof (computed)": device and measure.product_gain(n, device, "tf32"),
+            }
+            rows.append(row)
+    return rows
+
+
+def gpu_step_rows() -> list[dict]:
+    """A training step of 12 layers of 768 at 512 tokens: time over both baselines, peak bytes."""
+    rows = []
+    for gpu, part in gpu_bench.read_part(gpu_bench.STEP).items():
+        steps = {(row["batch_size"], row["recipe"]): row for row in part["rows"] if row["ms"]}
+        for (batch, recipe), step in sorted(steps.items()):
+            fp32, tf32 = (steps.get((batch, name)) for name in ("fp32", "tf32"))
+            row = {
+                "device": gpu,
+                "batch": batch,
+                "precision": recipe,
+                "ms": step["ms"],
+                "times fp32": fp32 and fp32["ms"] / step["ms"],
+                "times TF32": tf32 and tf32["ms"] / step["ms"],
+                "what the batch takes / fp32": fp32 and step["mb_step"] / fp32["mb_step"],
+            }
+            rows.append(row)
+    return rows
