@@ -4,7 +4,7 @@ from functools import lru_cache
 
 from efflab.advice.case import CPUS
 from efflab.advice.technique import Gain, Loss
-from efflab.base.stored import read_board, read_verdicts
+from efflab.base.stored import figures_of, read_board, read_verdicts
 from efflab.data import DATA_DIR, read_published
 from efflab.errors import require_one_of
 from efflab.experiments.record import machines, read_record
@@ -70,7 +70,7 @@ def gptq_loss(bits: int, group_size: int | None) -> Loss:
 def evidence(notebook: str, claim: str, key: str) -> dict:
     """The evidence with id `key` that the built notebook stored for a claim."""
     (record,) = [v for v in _verdicts()[notebook] if v["claim"] == claim]
-    figures = {item["id"]: item for item in record["figures"]}
+    figures = figures_of(record)
     require_one_of("key", key, figures)
     return figures[key]
 

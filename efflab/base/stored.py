@@ -9,7 +9,8 @@ from efflab.errors import require, require_finite, wrong_type
 from efflab.estimate import require_figure, require_interval
 from efflab.rules import require_type
 
-RECORD = {"form", "claim", "holds", "outcome", "condition", "rule", "reason", "figures"}
+RECORD = {"form", "claim", "holds", "outcome", "parts"}
+PART_TEXTS = ("id", "outcome", "rule", "condition", "remark", "reason", "basis")
 FIGURE = {"id", "name", "value", "unit", "kind", "low", "high"}
 TEMPLATE = {"template", "values"}
 """Further keys of a figure whose name has fields."""
@@ -56,12 +57,33 @@ def _require_board(board: dict) -> None:
 def _require_record(record) -> None:
     name = f"record of {record.get('claim')}" if isinstance(record, dict) else "record"
     require_keys(name, record, RECORD)
-    _require_texts(name, record, ("claim", "outcome", "condition", "rule", "reason"))
-    for figure in require_type(f"figures of {name}", record["figures"], list):
+    _require_texts(name, record, ("claim", "outcome"))
+    for part in require_type(f"parts of {name}", record["parts"], list):
+        _require_part(name, part)
+
+
+def _require_part(name: str, part) -> None:
+    require_keys(f"part of {name}", part, {*PART_TEXTS, "since", "figures"})
+    _require_texts(f"part of {name}", part, PART_TEXTS)
+    require_type(f"since of {name}", part["since"], str | None)
+    for figure in require_type(f"figures of {name}", part["figures"], list):
         require_keys(f"figure of {name}", figure, FIGURE, TEMPLATE)
         _require_texts(f"figure of {name}", figure, ("id", "name", "unit", "kind"))
         ends = figure["value"], figure["low"], figure["high"]
         require_figure(f"{name}: {figure['name']}", *ends)
+
+
+@check_arguments
+def figures_of(record: dict) -> dict[str, dict]:
+    """{id: figure} of a stored record, over its parts; the deciding one of the first part first.
+
+    A figure of two parts that differs between them is a `ValueError`.
+    """
+    figures: dict[str, dict] = {}
+    for figure in (figure for part in record["parts"] for figure in part["figures"]):
+        same = figures.setdefault(figure["id"], figure) == figure
+        require(same, f"{record['claim']}: {figure['id']}", figure, "the same in all parts")
+    return figures
 
 
 @check_arguments

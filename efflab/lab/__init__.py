@@ -3,14 +3,17 @@
 from efflab.lab.board import board
 from efflab.lab.check import Exercise, Mismatch, check
 from efflab.lab.controls import Choice, Slider, Toggle, explorer
+from efflab.lab.evidence import Evidence, by_id
 from efflab.lab.explore import Explorer, explore
 from efflab.lab.figures import bars, blank, heatmap, line, loglog, mark, panels, show
+from efflab.lab.judge import judge
 from efflab.lab.notebook import use_notebook
+from efflab.lab.outcome import Outcome, Part, outcome_words
 from efflab.lab.page import prepare_build, show_source
 from efflab.lab.predict import Prediction, predict
 from efflab.lab.tables import table
 from efflab.lab.text import KINDS, number, tr, use_language
-from efflab.lab.verdict import Evidence, Outcome, by_id, load_claims, outcome_words, verdict
+from efflab.lab.verdict import load_claims, verdict
 
 __all__ = [
     "KINDS",
@@ -20,6 +23,7 @@ __all__ = [
     "Explorer",
     "Mismatch",
     "Outcome",
+    "Part",
     "Prediction",
     "Slider",
     "Toggle",
@@ -31,6 +35,7 @@ __all__ = [
     "explore",
     "explorer",
     "heatmap",
+    "judge",
     "line",
     "load_claims",
     "loglog",

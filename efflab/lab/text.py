@@ -7,7 +7,8 @@ Each is flat, `"English {n}" = "中文 {n}"`: one for lab itself, and the one th
 import numbers
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -47,6 +48,19 @@ def use_texts(texts: Path | Mapping[str, str]) -> None:
     """Set the Chinese of the notebook's own texts, replacing those of the notebook before."""
     global _notebook_texts
     _notebook_texts = dict(texts) if isinstance(texts, Mapping) else read_texts(texts)
+
+
+@contextmanager
+def speaking(language: str, texts: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Inside the block `tr` uses this language, and these texts if any; then the former again."""
+    before, texts_before = _language, _notebook_texts
+    use_language(language)
+    use_texts(_notebook_texts if texts is None else texts)
+    try:
+        yield
+    finally:
+        use_language(before)
+        use_texts(texts_before)
 
 
 @lru_cache(maxsize=1)

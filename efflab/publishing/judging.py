@@ -1,7 +1,7 @@
 """Judges verdicts again from their stored evidence, by the rules in this repository.
 
 A verdict is a pure function of its evidence, so that a stored one can be checked, translated, and
-analysed for the figure that decides it.
+compared part by part.
 """
 
 import importlib
@@ -10,8 +10,9 @@ from pathlib import Path
 
 import efflab_rooms
 from efflab.errors import require
+from efflab.lab.evidence import Evidence, by_id
+from efflab.lab.outcome import Outcome
 from efflab.lab.text import read_texts
-from efflab.lab.verdict import Evidence, Outcome, by_id
 from efflab.publishing.catalog import ROOT, catalog
 
 
@@ -47,26 +48,3 @@ def judge(claim: str, evidence: Iterable[Evidence | Mapping], root: Path = ROOT)
         raise ValueError(
             f"{claim}: its figures are not those that its rule asks for ({reason})"
         ) from error
-
-
-def turning(claim: str, ours: Mapping, theirs: Mapping, root: Path = ROOT) -> list[str]:
-    """The ids of the figures that explain why two records of a claim differ in outcome.
-
-    Each of them alone, taken from the other record, turns one outcome into the other. If none
-    does, it is the first figure, the deciding one.
-    """
-    mine, others = (by_id(record["figures"]) for record in (ours, theirs))
-    both = [key for key in mine if key in others]
-
-    def turns(key: str) -> bool:
-        swaps = (mine | {key: others[key]}, theirs), (others | {key: mine[key]}, ours)
-        return any(_word(claim, e.values(), root) == other["outcome"] for e, other in swaps)
-
-    return [key for key in both if turns(key)] or list(mine)[:1]
-
-
-def _word(claim: str, evidence: Iterable[Evidence], root: Path) -> str | None:
-    try:
-        return judge(claim, evidence, root).word
-    except ValueError:
-        return None

@@ -235,5 +235,5 @@ def sweep(
 
 def deciding(verdict: dict) -> str:
     """A stored verdict's first, deciding figure, as "name 24 x"."""
-    first = verdict["figures"][0]
+    first = verdict["parts"][0]["figures"][0]
     return f"{first['name']} {significant(first['value'], 4)} {first['unit']}".strip()

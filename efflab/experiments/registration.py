@@ -1,0 +1,109 @@
+"""Registered rules: which were fixed before their numbers existed, provably by the history.
+
+`data/rules.toml` holds the rules, `data/registrations.json` {claim.part: [{hash, commit, date}]}:
+the hash of a rule's content, and the commit in which it stood. A record's provenance names the
+hashes of the rules for which it was made.
+"""
+
+import hashlib
+import json
+import subprocess
+import tomllib
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from efflab.base.files import update
+from efflab.base.json_files import read_json
+from efflab.data import DATA_DIR
+from efflab.errors import require
+from efflab.experiments.record import blocks
+
+RULES, FILE = DATA_DIR / "rules.toml", DATA_DIR / "registrations.json"
+WORDS = ("condition", "shows", "next")
+"""Keys of a rule that are no part of its content: words, what is only shown, a later design."""
+
+
+def rule_hash(rule: Mapping) -> str:
+    """The hash of a rule's content; other words, or another order of keys, change nothing.
+
+    >>> rule_hash({"bar": 60, "shows": []}) == rule_hash({"bar": 60})
+    True
+    """
+    content = {key: value for key, value in rule.items() if key not in WORDS}
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def every_rule(rules: Mapping[str, Mapping]) -> Iterator[tuple[str, Mapping]]:
+    """("claim.part", rule) of all rules, and ("claim.part.next", rule) of designs to come."""
+    for claim, parts in rules.items():
+        for part, rule in parts.items():
+            yield f"{claim}.{part}", rule
+            if "next" in rule:
+                yield f"{claim}.{part}.next", rule["next"]
+
+
+@lru_cache(maxsize=1)
+def registrations(path: Path = FILE) -> dict[str, list[dict]]:
+    """{"claim.part": [{"hash", "commit", "date"}, ...]}, oldest first."""
+    return read_json(path) if path.exists() else {}
+
+
+def basis(key: str, rule: Mapping) -> tuple[str, str | None]:
+    """What a part rests on ("claim.part"), and since when it is registered.
+
+    "registered" needs a registration of this very content, and a record made for it with its
+    seeds; whether that was before the record began, a test asks the history.
+    """
+    if rule["basis"] != "sampled":
+        return rule["basis"], None
+    content = rule_hash(rule)
+    entries = [*registrations().get(key, []), *registrations().get(f"{key}.next", [])]
+    days = [entry["date"] for entry in entries if entry["hash"] == content]
+    name = rule.get("source", {}).get("record")
+    if not days or name is None or not _was_made_for(name, content, rule["source"]["seeds"]):
+        return "exploratory", None
+    return "registered", min(days)
+
+
+def _was_made_for(name: str, content: str, seeds: list[int]) -> bool:
+    """Whether a record's every run was made for the rule with this hash, with these seeds."""
+    if not (DATA_DIR / "experiments" / f"{name}.json").exists():
+        return False
+    block = blocks(name)[-1]
+    made_for = all(content in entry.get("rules", []) for entry in block["provenance"])
+    return made_for and {run["seed"] for run in block["runs"]} == set(seeds)
+
+
+def register(path: Path = RULES, file: Path = FILE) -> list[str]:
+    """Register every rule that is not yet, with the last commit's id and day; returns their keys.
+
+    The rules' file must be committed as it stands: a `ValueError` otherwise.
+    """
+    root, name = path.parents[1], f"{path.parent.name}/{path.name}"
+    commit, day = _git(root, "log", "-1", "--format=%H %cs").split()
+    text, stored = path.read_text(encoding="utf-8"), _git(root, "show", f"{commit}:{name}")
+    require(text.strip() == stored, "rules", name, "a file that is committed as it stands")
+    known, added = (read_json(file) if file.exists() else {}), []
+    for key, rule in every_rule(tomllib.loads(text)):
+        entry = dict(hash=rule_hash(rule), commit=commit, date=day)
+        if rule["basis"] == "sampled" and not _has(known.get(key, []), entry["hash"]):
+            known[key] = [*known.get(key, []), entry]
+            added.append(key)
+    if added:
+        update(file, lambda _: json.dumps(known, indent=1) + "\n")
+    return added
+
+
+def _has(entries: list[dict], content: str) -> bool:
+    return any(entry["hash"] == content for entry in entries)
+
+
+def _git(root: Path, *words: str) -> str:
+    command = ["git", "-C", str(root), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    require(
+        done.returncode == 0, "rules", str(root.name), "a file in a git repository with commits"
+    )
+    return done.stdout.strip()

@@ -1,0 +1,167 @@
+"""Judges claims part by part, by the rules in data/rules.toml.
+
+A part is a statement that is true or false by itself. Its rule names the evidence of which it must
+be true (`cases`), a test with a bar and a margin, and, where needed, controls that have to show
+and a contrast in which it must fail. Each value is compared by its whole interval.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from efflab.data import DATA_DIR
+from efflab.errors import require, require_one_of
+from efflab.experiments.registration import basis
+from efflab.lab.evidence import Evidence, by_id
+from efflab.lab.outcome import Outcome, Part
+from efflab.lab.text import speaking, tr, with_unit
+
+TESTS: dict[str, str] = {
+    "above": "above {high}",
+    "below": "below {low}",
+    "no less": "{low} or more",
+    "no more": "{high} or less",
+    "near": "from {low} to {high}",
+    "between": "from {low} to {high}",
+}
+"""Test -> what it asks of a case: above and below are strict, the others take the bar itself."""
+OTHER_SIDE = "{yes} of {n} lie on the claim's side, {no} surely do not"
+SPANS = "{yes} of {n} surely lie on the claim's side, none surely on the other"
+NO_CONTROL = "a control does not show what it has to, so this test could not have shown it"
+NO_CONTRAST = "it is so with the condition; whether it needs it, the contrast does not tell"
+
+
+@lru_cache(maxsize=4)
+def read_rules(path: Path = DATA_DIR / "rules.toml") -> dict[str, dict[str, dict]]:
+    """data/rules.toml: {claim: {part: rule}}."""
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def judge(
+    claim: str,
+    evidence: Iterable[Evidence | Mapping],
+    *,
+    remarks: Mapping[str, str] | None = None,
+    values: Mapping | None = None,
+    rules: Mapping[str, Mapping] | None = None,
+) -> Outcome:
+    """The outcome of a claim on this evidence, by its parts' rules.
+
+    `remarks`: part -> what to say beside its outcome, a template filled from `values`. Evidence
+    that a rule asks for and does not get, or that no part uses, is a `ValueError`, as is a kind
+    that the rule does not allow.
+    """
+    items = by_id(evidence)
+    rules = read_rules()[claim] if rules is None else rules
+    for part in remarks or {}:
+        require_one_of("part", part, rules)
+    used = {key for rule in rules.values() for key in asked(rule)}
+    lacking, unused = sorted(used - items.keys()), sorted(items.keys() - used)
+    require(not lacking, f"evidence of {claim}", sorted(items), f"{lacking} too")
+    require(not unused, f"evidence of {claim}", unused, "only what a part's rule names")
+    said = remarks or {}
+    return Outcome(
+        tuple(
+            _judge_part(claim, part, rule, items, said.get(part, ""), values or {})
+            for part, rule in rules.items()
+        )
+    )
+
+
+def asked(rule: Mapping) -> list[str]:
+    """The ids that a rule names: cases first, then contrast, controls and what is only shown."""
+    contrast = rule.get("contrast", {}).get("cases", [])
+    controls = [control["case"] for control in rule.get("controls", [])]
+    return list(dict.fromkeys([*rule["cases"], *contrast, *controls, *rule.get("shows", [])]))
+
+
+def decide(item: Evidence, rule: Mapping) -> str:
+    """Whether one case "holds", "does not hold", or is "undecided": its interval spans the bar.
+
+    >>> decide(Evidence("removed", "removed", 71.2, "%"), {"test": "above", "bar": 60})
+    'holds'
+    """
+    require_one_of("test", rule["test"], TESTS)
+    (low, high), (least, most) = item.ends, _limits(rule)
+    inside, outside = {
+        "above": (low > most, high <= most),
+        "below": (high < least, low >= least),
+        "no less": (low >= least, high < least),
+        "no more": (high <= most, low > most),
+    }.get(rule["test"], (least <= low and high <= most, high < least or low > most))
+    return "holds" if inside else "does not hold" if outside else "undecided"
+
+
+def _limits(rule: Mapping) -> tuple[float, float]:
+    """The lower and upper limit of a rule's test, from its bar and margin."""
+    if rule["test"] == "between":
+        low, high = rule["bar"]
+        return low, high
+    bar, margin = rule["bar"], rule.get("margin", 0)
+    return bar - margin, bar + margin
+
+
+def decisions(rule: Mapping, items: Mapping[str, Evidence]) -> dict[str, str]:
+    """{id: outcome} of every case and control of a rule; a contrast's by the same test."""
+    contrast = rule.get("contrast", {}).get("cases", [])
+    words = {key: decide(items[key], rule) for key in [*rule["cases"], *contrast]}
+    controls = {c["case"]: decide(items[c["case"]], c) for c in rule.get("controls", [])}
+    return controls | words
+
+
+def _judge_part(
+    claim: str, part: str, rule: Mapping, items: Mapping, remark: str, values: Mapping
+) -> Part:
+    evidence = tuple(items[key] for key in asked(rule))
+    for item in evidence:
+        fits, kinds = item.kind in rule["kinds"], ", ".join(rule["kinds"])
+        require(fits, f"kind of {item.id}", item.kind, "one of {kinds}", kinds=kinds)
+    word, reason, counts = _decide_part(rule, items)
+    condition = rule["condition"]["en"] if word == "holds if" else ""
+    with speaking("en"):
+        words = rule_words(rule, items)
+    texts = dict(condition=condition, remark=remark, reason=reason, values={**values, **counts})
+    where, since = basis(f"{claim}.{part}", rule)
+    decided = decisions(rule, items)
+    return Part(part, word, evidence, words, **texts, basis=where, since=since, decisions=decided)
+
+
+def _decide_part(rule: Mapping, items: Mapping[str, Evidence]) -> tuple[str, str, dict]:
+    """A part's outcome, the reason if it does not hold, and the reason's values."""
+    words = [decide(items[key], rule) for key in rule["cases"]]
+    yes, no = words.count("holds"), words.count("does not hold")
+    counts = dict(yes=yes, no=no, n=len(words))
+    if any(decide(items[c["case"]], c) != "holds" for c in rule.get("controls", [])):
+        return "undecided", NO_CONTROL, {}
+    if no:
+        return "does not hold", OTHER_SIDE, counts
+    if yes < len(words):
+        return "undecided", SPANS, counts
+    without = [decide(items[key], rule) for key in rule.get("contrast", {}).get("cases", [])]
+    if not without or all(word == "holds" for word in without):
+        return "holds", "", {}
+    if all(word == "does not hold" for word in without):
+        return "holds if", "", {}
+    return "undecided", NO_CONTRAST, {}
+
+
+def rule_words(rule: Mapping, items: Mapping[str, Evidence]) -> str:
+    """A rule in words, in the current language.
+
+    "each of 4: above 60%; control: above 0.02".
+    """
+    n, unit = len(rule["cases"]), items[rule["cases"][0]].unit
+    test = _test_words(rule, unit)
+    words = [test if n == 1 else tr("each of {n}: {test}", n=n, test=test)]
+    if rule.get("contrast"):
+        words.append(tr("without the condition not so"))
+    for control in rule.get("controls", []):
+        test = _test_words(control, items[control["case"]].unit)
+        words.append(tr("control: {test}", test=test))
+    return "; ".join(words)
+
+
+def _test_words(rule: Mapping, unit: str) -> str:
+    low, high = (with_unit(limit, unit) for limit in _limits(rule))
+    return tr(TESTS[rule["test"]], low=low, high=high)
