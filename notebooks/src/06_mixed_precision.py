@@ -526,20 +526,47 @@ show(figures.parts_figure(batch_size, seq_len))
 #
 # The figure adds up what a step keeps. The formulas hold to the per cent for that. The peak is some
 # per cent above the sum: the softmax over the vocabulary has two more arrays of fp32 at that moment.
-# Two things do not halve in any mixed recipe: the state, and the loss, which is computed in fp32. It
-# grows with the batch, so that even the largest batch does not bring the *peak* to 60 % of fp32's:
-# beyond the state, a token adds (82.5 − 50.6) / (102 − 50.6) = 62 % with master weights in the table
-# of 4 x 128 tokens. *16 bits only* gets there, and loses small updates as above; 8-bit moments
-# (bitsandbytes) and sharded state (notebook 12) are the other ways.
+# Two things halve in no mixed recipe: the state, and the loss, which is computed in fp32. The first
+# matters less in a larger batch. The second grows with it, unless one **makes the loss in chunks**:
+# the logits of 512 tokens at a time, and once more for the backward pass. The same counts of larger
+# steps, with the loss whole and in chunks:
 
 # %% [markdown] tags=["zh"]
-# 把 `batch_size` 改成 1、`seq_len` 改成 64 再看：autocast 反而比 fp32 占得*更多*，因为批太小，省下的还抵不过副本。
-#
 # 图中是一个训练步所保留内容的总和，对此公式准到百分之一以内。峰值比总和高出百分之几：那一刻词表上的 softmax
-# 还多占两个 fp32 数组。任何混合做法都有两样不减半：状态，以及用 fp32 计算的损失。后者随批增长，
-# 所以批再大，*峰值*也降不到 fp32 的 60%：按 4 × 128 个 token 的表，在状态之外，每个 token 带来的部分用主权重时是
-# fp32 的 (82.5 − 50.6) / (102 − 50.6) = 62%。*全程 16 位*能做到，但如上所说会丢掉小的更新；
-# 另外的出路是 8 位的矩（bitsandbytes）和切分状态（第 12 篇）。
+# 还多占两个 fp32 数组。任何混合做法都有两样不减半：状态，以及用 fp32 计算的损失。批越大，前者越不重要；
+# 后者却随批增长，除非**分块计算损失**：每次只算 512 个 token 的 logits，反向传播时再算一遍。
+# 下面对更大的训练步做同样的清点，损失一次算完与分块各一次：
+
+# %%
+larger = measure.grown_steps()
+rows = []
+for (tokens, chunk, recipe), parts in larger.items():
+    if recipe != "fp32":
+        full = larger[tokens, chunk, "fp32"]
+        row = {
+            "tokens a step": tokens,
+            "loss": "in chunks" if chunk else "whole",
+            "recipe": recipe,
+            "fp32 (MB)": full[measure.PEAK] / 1e6,
+            "mixed (MB)": parts[measure.PEAK] / 1e6,
+            "whole step / fp32 (%)": 100 * parts[measure.PEAK] / full[measure.PEAK],
+            "kept / fp32 (%)": 100 * parts[measure.BACKWARD] / full[measure.BACKWARD],
+        }
+        rows.append(row)
+table(rows, kind="measured")
+
+# %% [markdown] tags=["en"]
+# With the loss whole, a larger batch brings the peak of the leanest recipe to some 64 % of fp32's and
+# no further: beyond the state, a token adds 62 % of what it adds in fp32. In chunks, what is kept is
+# half to the per mille, and the whole step nears it as the state's share fades. So the memory that
+# "halves" is the layers' values; the rest has ways of its own: 8-bit moments (bitsandbytes), sharded
+# state (notebook 12), and *16 bits only*, which loses small updates as above.
+
+# %% [markdown] tags=["zh"]
+# 损失一次算完时，批再大，最省的做法的峰值也只降到 fp32 的 64% 左右：在状态之外，每个 token 带来的部分是 fp32 的 62%。
+# 分块之后，保留的内容减到一半，误差在千分之几以内；状态所占的比重越小，整个训练步也越接近一半。
+# 所以“减半”的是各层保留的值；其余部分另有办法：8 位的矩（bitsandbytes）、切分状态（第 12 篇），
+# 以及*全程 16 位*，但如上所说会丢掉小的更新。
 
 # %% [markdown] tags=["en"]
 # ## 7 · bf16 on this CPU
@@ -803,10 +830,13 @@ board.add(technique="bf16 throughout", **points.language_point(short))
 # ## 11 · 结论
 
 # %%
-lab.verdict("amp-memory", verdicts.amp_memory(verdicts.memory_evidence(batch_size, seq_len)))
+evidence = verdicts.memory_evidence(larger, verdicts.batch_gains())
+lab.verdict("amp-memory", verdicts.amp_memory(evidence))
 
 # %% tags=["nbval-ignore-output"]
-lab.verdict("amp-speed", verdicts.amp_speed(verdicts.speed_evidence(2, 64)))
+here = measure.step_times(2, 64)
+evidence = verdicts.speed_evidence(runs, verdicts.recorded_h100(), here)
+lab.verdict("amp-speed", verdicts.amp_speed(evidence))
 
 # %% [markdown] tags=["en"]
 # ## 12 · Exercises
