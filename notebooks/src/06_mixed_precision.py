@@ -262,17 +262,43 @@ table(rows, kind="measured")
 # INT4, with 4.25 bits for its 5: levels that crowd towards zero waste some on values that hardly
 # weigh in the error, and a scale that is a power of two fits less well. At eight bits INT8 errs far
 # less, on the gradient too: with a scale for every 32 values the range of an integer suffices. What
-# it loses are the smallest values (the last column), which hardly weigh in such an error. Floats are
-# at an advantage where *one* scale serves a whole tensor, as when 8-bit floats came to training
-# (Micikevicius et al. 2022): there their range counts.
+# it loses are the smallest values (the last column), which hardly weigh in such an error.
+#
+# 8-bit floats came to training with *one* scale for a whole tensor (Micikevicius et al. 2022): e4m3
+# for weights and activations, e5m2 for gradients. The same tensors that way:
 
 # %% [markdown] tags=["zh"]
 # 缩放因子和元素与 torchao 逐位相同（有测试为证）。4 位时 MXFP4 的误差比 INT4 略大，但它只花 4.25 位，对方花 5 位：
 # 它的量化级别挤在零附近，有些浪费在对误差影响不大的小数上；缩放因子只能取 2 的幂，也不那么贴合。
 # 8 位时 INT8 的误差小得多，对梯度也是如此：每 32 个数就有自己的缩放因子，整数的范围便够用。
 # 它丢掉的是最小的那些数（见“舍入成零”一列），而这些数对这种误差几乎没有影响。
-# 浮点的优势在于*整个张量*只用一个缩放因子的场合，8 位浮点最初用于训练时正是如此
-# （Micikevicius 等 2022）：这时范围才起作用。
+#
+# 8 位浮点最初用于训练时，*整个张量*只用一个缩放因子（Micikevicius 等 2022）：权重和激活值用 e4m3，梯度用 e5m2。
+# 同样两个张量，这样处理的结果：
+
+# %% tags=["nbval-ignore-output"]
+rows = []
+for name, store in measure.OF_A_TENSOR.items():
+    decoded = store(gradient)
+    row = {
+        "stored as": name,
+        "error of the weight (%)": measure.relative_error(store(weight), weight),
+        "error of the gradient (%)": measure.relative_error(decoded, gradient),
+        "gradient rounded to zero (%)": measure.share_lost(decoded, gradient),
+    }
+    rows.append(row)
+table(rows, kind="measured")
+
+# %% [markdown] tags=["en"]
+# Two things show. Without a scale FP8 is of no use for gradients: nearly all of this one is gone. With
+# one, integers still err a little less, but they round a part of the gradient to zero and floats
+# hardly any: their range is kept where one scale has to serve large and small values. What a
+# training makes of it is in section 7.
+
+# %% [markdown] tags=["zh"]
+# 从中看出两点。不加缩放，FP8 对梯度毫无用处：这个梯度几乎全部丢失。加了缩放，整数的误差仍略小，
+# 但它把一部分梯度舍入成零，浮点几乎不会：一个缩放因子要兼顾大数和小数时，浮点的范围就派上了用场。
+# 用它训练会怎样，见第 7 节。
 
 # %% [markdown] tags=["en"]
 # ## 4 · Gradients under the floor
@@ -616,21 +642,24 @@ table(rows, kind="measured")
 # %% [markdown] tags=["en"]
 # What does it cost in quality? Five seeds, 400 steps each, the same start and the same batches for
 # every precision, so that the difference is taken within a seed (recorded; `efflab experiment
-# mixed-precision`). One precision is meant to fail, weights rounded to e4m3 after each step with no
-# master copy: if even that showed nothing, the experiment could not see anything. (It says nothing
-# about FP8 training as it is done, which scales the tensors and keeps master weights.)
+# mixed-precision`). *fp8 scaled* is FP8 as it is done: each linear map multiplies e4m3 operands, its
+# gradients are e5m2, every tensor has a scale, and the weights stay in fp32 (emulated here: the
+# rounding is real, the speed is not). *fp8 weights* is meant to fail, weights rounded to e4m3 after
+# each step with no master copy: if even that showed nothing, the experiment could not see anything.
 
 # %% [markdown] tags=["zh"]
 # 质量上要付什么代价？5 个种子，各 400 步，每种精度的起点和批都相同，差值在种子内部求
-# （存档；`efflab experiment mixed-precision`）。其中一种是故意要失败的对照：每步之后把权重舍入到 e4m3，不留主权重。
-# 假如连它都看不出差别，这个实验就什么也看不出来。（它并不代表实际的 FP8 训练，后者会缩放张量，并保留主权重。）
-
-# %%
-show(figures.loss_curves())
+# （存档；`efflab experiment mixed-precision`）。“fp8 缩放”就是实际的 FP8 训练：每个线性层的操作数为 e4m3，梯度为 e5m2，
+# 每个张量有自己的缩放因子，权重留在 fp32（这里是模拟：舍入是真的，速度不是）。
+# “fp8 权重”是故意要失败的对照：每步之后把权重舍入到 e4m3，不留主权重。假如连它都看不出差别，这个实验就什么也看不出来。
 
 # %%
 from efflab.experiments import mixed_precision
 
+lab.show_source(mixed_precision.Fp8Product)
+show(figures.loss_curves())
+
+# %%
 rows = []
 for name in mixed_precision.PRECISIONS:
     losses = measure.by_seed(name, "loss")

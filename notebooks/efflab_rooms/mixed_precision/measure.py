@@ -33,6 +33,14 @@ ENCODERS = {
     "MXFP8 e4m3": partial(block_formats.quantize, name="mxfp8_e4m3"),
     "MXFP8 e5m2": partial(block_formats.quantize, name="mxfp8_e5m2"),
 }
+E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
+OF_A_TENSOR = {
+    "INT8, one scale": lambda x: affine.quantize(x, bits=8).dequantize(),
+    "FP8 e4m3, one scale": partial(mixed_precision.round_to_fp8, dtype=E4M3),
+    "FP8 e5m2, one scale": partial(mixed_precision.round_to_fp8, dtype=E5M2),
+    "FP8 e4m3, no scale": lambda x: x.to(E4M3).to(x.dtype),
+}
+"""What a tensor becomes in eight bits a value."""
 
 
 @lru_cache(maxsize=1)

@@ -178,7 +178,9 @@ DATASHEETS = {"H100 80GB": "H100 SXM", "A100-SXM4-80GB": "A100 80GB SXM", "V100-
 def recorded_h100() -> tuple[list[dict], list[dict]]:
     """The recorded H100's rows: square products, and training steps."""
     parts = (gpu_bench.read_part(part) for part in (gpu_bench.PRODUCTS, gpu_bench.STEP))
-    products, steps = (next(p["rows"] for gpu, p in part.items() if "H100" in gpu) for part in parts)
+    products, steps = (
+        next(p["rows"] for gpu, p in part.items() if "H100" in gpu) for part in parts
+    )
     return products, steps
 
 
