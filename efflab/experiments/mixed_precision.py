@@ -31,7 +31,7 @@ CONTROL = "fp8 weights"  # too low a precision, which the experiment has to dete
 
 
 class Fp8Product(torch.autograd.Function):
-    """x w^T of operands in e4m3 and gradients in e5m2 (Micikevicius et al. 2022); the sum in fp32."""
+    """x w^T of e4m3 operands with e5m2 gradients (Micikevicius et al. 2022), summed in fp32."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:

@@ -264,7 +264,7 @@ def test_a_run_of_the_second_record(monkeypatch):
     monkeypatch.setattr(used_range, "N_TEXTS", 4)
     monkeypatch.setitem(used_range.MIXERS, "attention", ("attention", 2))
     untrained, attention = (used_range.run_one(mixer, 7) for mixer in ("untrained", "attention"))
-    assert untrained["tokens"] < 0.5 < attention["tokens"]
+    assert 0 <= untrained["tokens"] < attention["tokens"]
     assert untrained["loss"] == pytest.approx(math.log(2048), abs=0.5)
 
 

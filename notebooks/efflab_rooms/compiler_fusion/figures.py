@@ -239,7 +239,7 @@ def _add_times(fig: go.Figure, model: LaunchModel, n_ops: int, n_values: int, ch
     fig.update_yaxes(type="log", exponentformat="power", dtick=1, title_text="µs", row=1, col=2)
 
 
-def constant_rows(model: fusion.LaunchModel) -> list[dict]:
+def constant_rows(model: LaunchModel) -> list[dict]:
     """The two constants here, and on every GPU that `make bench-gpu` has recorded."""
     models = {HERE: model} | gpu_bench.read_launches()
     return [

@@ -37,7 +37,7 @@ def amp_memory(evidence) -> Outcome:
 
 
 def memory_evidence(steps: Steps, batches: Sequence[float]) -> list[Evidence]:
-    """Per cent of fp32's bytes by `measure.grown_steps`; `batches`: published, mixed over fp32's."""
+    """Per cent of fp32's bytes by `measure.grown_steps`; `batches`: published gains in batch."""
     most = max(tokens for tokens, *_ in steps)
     state = steps[most, 0, "master weights"]["state"] / steps[most, 0, "fp32"]["state"]
     published = "batch that the published mixed runs used, the most"

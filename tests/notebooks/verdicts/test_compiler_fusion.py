@@ -47,14 +47,12 @@ def drives():
 
 @pytest.mark.parametrize(
     ("drive", "words"),
-    enumerate(
-        [
-            ["holds", "holds"],
-            ["does not hold", "does not hold"],
-            ["does not hold", "holds"],
-            ["does not hold", "does not hold"],
-        ]
-    ),
+    [
+        (0, ["holds", "holds"]),
+        (1, ["does not hold", "does not hold"]),
+        (2, ["does not hold", "holds"]),
+        (3, ["does not hold", "does not hold"]),
+    ],
 )
 def test_each_part_comes_to_what_its_counts_say(drive, words):
     _, figures = list(drives())[drive]

@@ -27,14 +27,12 @@ def drives():
 
 @pytest.mark.parametrize(
     ("drive", "words"),
-    enumerate(
-        [
-            ["does not hold", "holds"],
-            ["holds", "does not hold"],
-            ["undecided", "undecided"],
-            ["does not hold", "undecided"],
-        ]
-    ),
+    [
+        (0, ["does not hold", "holds"]),
+        (1, ["holds", "does not hold"]),
+        (2, ["undecided", "undecided"]),
+        (3, ["does not hold", "undecided"]),
+    ],
 )
 def test_each_part_comes_to_what_its_numbers_say(drive, words):
     _, evidence = list(drives())[drive]
