@@ -17,7 +17,7 @@
 # | | |
 # |---|---|
 # | **Claims** | `amp-memory`, `amp-speed` |
-# | **Time** | 40 minutes; all cells together run in under 45 seconds, offline, without a GPU |
+# | **Time** | 40 minutes; all cells together run in under 60 seconds, offline, without a GPU |
 # | **Afterwards you can** | round a number to any format by hand; say why fp16 needs loss scaling and bf16 does not; write a training loop with today's `torch.amp`; account for every byte of training; tell an honest speed-up from one over a slow baseline |
 
 # %% [markdown] tags=["zh"]
@@ -30,7 +30,7 @@
 # | | |
 # |---|---|
 # | **论断** | `amp-memory`、`amp-speed` |
-# | **用时** | 40 分钟；全部单元格合计运行不到 45 秒，无需联网，无需 GPU |
+# | **用时** | 40 分钟；全部单元格合计运行不到 60 秒，无需联网，无需 GPU |
 # | **学完之后** | 能手工把一个数舍入到任意格式；能说清为什么 fp16 需要损失缩放而 bf16 不需要；能用如今的 `torch.amp` 写训练循环；能算清训练的每一个字节；能分辨加速比的基线是否公道 |
 
 # %% tags=["parameters"]
@@ -486,7 +486,8 @@ show(figures.zeroing_figure(zeroing, summing))
 # master copy? In bf16, 1 + 1/512 is 1: an update of less than half a step is rounded away.
 #
 # What can halve is what a *batch* adds, the values kept for the backward pass. With 16-bit weights
-# it nearly does; under autocast the residual stream stays fp32, and it shrinks by a quarter or so.
+# it nearly does; under autocast the residual stream stays fp32, and it shrinks by a quarter in a
+# small batch and by nearly two fifths in a large one.
 
 # %% [markdown] tags=["zh"]
 # ## 6 · 字节花在哪里
@@ -498,7 +499,7 @@ show(figures.zeroing_figure(zeroing, summing))
 # 两者在这里都没有减半。为什么要主权重？在 bf16 里 1 + 1/512 等于 1：不到半个步长的更新会被舍入掉。
 #
 # 能减半的是*批*带来的部分，即为反向传播保留的值。权重也用 16 位时，它接近减半；
-# autocast 的残差流仍是 fp32，只能减少四分之一左右。
+# autocast 的残差流仍是 fp32，批小时减少四分之一，批大时接近五分之二。
 
 # %%
 from efflab.acceleration.recipes import RECIPES
@@ -974,8 +975,9 @@ check("06-3", answer_3)
 # - Exponent bits are range, mantissa bits precision. bf16 has fp32's range, fp16 eight times bf16's
 #   precision.
 # - fp16 makes zero of what is at or below 2⁻²⁵; loss scaling moves gradients above it; bf16 needs none.
-# - Mixed precision nearly halves what the backward pass keeps of a batch (autocast saves a quarter).
-#   The state stays at 16 bytes a parameter or grows to 18.
+# - Mixed precision halves what the layers keep for the backward pass (autocast saves a quarter to two
+#   fifths), not the loss, unless it is made in chunks. The state stays at 16 bytes a parameter or
+#   grows to 18.
 # - "3x" needs a baseline: over TF32, an A100's roofline allows 2; over plain FP32, up to 16.
 # - Blocks with a shared scale carry the idea on to 8 and 4 bits.
 #
@@ -993,7 +995,8 @@ check("06-3", answer_3)
 #
 # - 指数位管范围，尾数位管精度。bf16 的范围同 fp32，fp16 的精度是 bf16 的 8 倍。
 # - fp16 把不大于 2⁻²⁵ 的数变成零；损失缩放把梯度抬到它之上；bf16 不需要。
-# - 混合精度使批为反向传播保留的部分接近减半（autocast 只省四分之一）；状态仍是每参数 16 字节，甚至增到 18。
+# - 混合精度使各层为反向传播保留的内容减半（autocast 省四分之一到五分之二），损失的部分不减，除非分块计算；
+#   状态仍是每参数 16 字节，甚至增到 18。
 # - 说“3 倍”要先说基线：与 TF32 比，A100 的屋顶线只允许 2 倍；与普通 FP32 比，可达 16 倍。
 # - 共享缩放因子的块把这个思路带到了 8 位和 4 位。
 #

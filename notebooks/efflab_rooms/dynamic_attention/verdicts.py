@@ -7,10 +7,10 @@ from efflab.lab import Evidence, Outcome, judge
 
 FARTHEST = "farthest token that {layer} depends on: difference between two inputs"
 BETWEEN = {
-    "dynamic": "used range between two texts at the same position, DynamicConv, trained",
-    "untrained": "the same, DynamicConv, untrained",
-    "fixed": "the same, LightweightConv, whose weights are fixed",
-    "attention": "the same, attention",
+    "dynamic": "used range between two texts at the same position, trained DynamicConv",
+    "untrained": "used range between two texts, untrained DynamicConv",
+    "fixed": "used range between two texts, LightweightConv, whose weights are fixed",
+    "attention": "used range between two texts, attention",
 }
 
 
@@ -35,8 +35,8 @@ def dynamic_evidence(
     layers = {"dynamic": "DynamicConv", "by-token": "adaptive span, by token (untrained)"}
     trained = ranges["dynamic"]
     more = {
-        "untrained": "the trained DynamicConv's less the untrained one's",
-        "fixed": "the trained DynamicConv's less the LightweightConv's",
+        "untrained": "used range between two texts, trained less untrained DynamicConv",
+        "fixed": "used range between two texts, trained DynamicConv less LightweightConv",
     }
     return [
         *(
