@@ -604,15 +604,15 @@ show(figures.roofline(machine, forward_profile.operators, one_token))
 # Every technique in this suite drops one point on the same board: bytes, time and quality of the
 # same model. The first point is the model as it is. Quality is in bits per byte of standard-library
 # modules that it never saw; fewer is better. Time is a multiple of the unchanged model's, both timed
-# interleaved, so that points from different notebooks compare; the grey band is the widest A/A band of
-# these times. Points of notebooks that you have not reached stay hidden.
+# interleaved, so that points from different notebooks compare; the grey behind each is the A/A noise of
+# the run that measured it. Points of notebooks that you have not reached stay hidden.
 
 # %% [markdown] tags=["zh"]
 # ## 10 · 总榜
 #
 # 本系列的每种技术都在同一张榜上留下一个点：同一个模型的字节数、耗时和质量。
 # 第一个点就是模型本来的样子。质量是模型在从未见过的标准库模块上的每字节比特数，越低越好。
-# 耗时是与原模型交替实测所得的倍数，这样不同笔记本里的点才能相互比较；灰色带是这些耗时中最宽的 A/A 噪声带。
+# 耗时是与原模型交替实测所得的倍数，这样不同笔记本里的点才能相互比较；每个点背后的灰色带是该次测量自身的 A/A 噪声。
 # 你还没读到的笔记本，它们的点暂时不显示。
 
 # %% tags=["nbval-ignore-output"]
