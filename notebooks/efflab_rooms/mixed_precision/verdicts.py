@@ -7,7 +7,7 @@ from efflab import data
 from efflab.bench import Comparison
 from efflab.estimate import Estimate
 from efflab.experiments import gpu_bench
-from efflab.lab import Evidence, Outcome, by_id, judge
+from efflab.lab import Evidence, Outcome, by_id, judge, number
 from efflab_rooms.mixed_precision import measure
 
 # --- Memory ----------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def amp_speed(evidence) -> Outcome:
         "that have no interval and so decide nothing",
     }
     keys = dict(roof="a100-roofline", step="a100-step", small="h100-step-4", large="h100-step-32")
-    values = {name: f"{value[key]:.3g}" for name, key in keys.items()}
+    values = {name: number(value[key]) for name, key in keys.items()}
     return judge("amp-speed", evidence, remarks=remarks, values=values)
 
 
