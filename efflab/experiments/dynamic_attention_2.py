@@ -16,6 +16,7 @@ from efflab.bench import one_thread
 from efflab.errors import require
 from efflab.experiments import dynamic_attention
 from efflab.experiments.record import run_cases
+from efflab.experiments.registration import rules_for
 from efflab.model import Attention, Transformer, attention_weights
 
 NAME = "dynamic-attention-2"
@@ -110,4 +111,5 @@ def run(*, fresh: bool = False) -> dict:
     """Every mixer with every seed; recorded as data/experiments/dynamic-attention-2."""
     cases = [dict(mixer=mixer, seed=seed) for seed, mixer in product(SEEDS, MIXERS)]
     settings = dynamic_attention.settings() | dict(share=SHARE, n_texts=N_TEXTS, mixers=MIXERS)
-    return run_cases(NAME, cases, run_one, settings=settings, fresh=fresh)
+    options = dict(settings=settings, rules=rules_for(NAME), fresh=fresh)
+    return run_cases(NAME, cases, run_one, **options)
