@@ -916,7 +916,7 @@ check("06-2", answer_2)
 
 # %% [markdown] tags=["en"]
 # **06-3 (open: beat this verdict).** The verdict says that mixed precision does not halve a whole
-# step where the model's state dominates. Do it: write `prepare(model)`, which returns the model and
+# step. Do it: write `prepare(model)`, which returns the model and
 # an optimizer for it, changed as you like. Two of its steps, from the first tensor on, may take at
 # most 60 % of fp32's bytes, and after 60 steps of a tiny model the loss may be at most 0.05 nats
 # higher. How low can you get? Try fewer moments, moments in 8 bits, master weights as differences.
@@ -925,7 +925,7 @@ check("06-2", answer_2)
 # type of the parameters that it is given.</details>
 
 # %% [markdown] tags=["zh"]
-# **06-3（开放题：推翻这个结论）。** 结论说：状态占大头时，混合精度并不能让整个训练步减半。请你做到：
+# **06-3（开放题：推翻这个结论）。** 结论说：混合精度并不能让整个训练步减半。请你做到：
 # 写出 `prepare(model)`，返回模型和它的优化器，怎么改都行。从第一个张量算起，它的两步所占字节不超过 fp32 的 60%；
 # 微型模型训练 60 步之后，损失最多高 0.05 nat。你能压到多低？试试更少的矩、8 位的矩、以差值形式保存的主权重。
 #
