@@ -592,16 +592,18 @@ table(measure.chip_rows((2, 4, 8)), kind="computed")
 
 # %% [markdown] tags=["en"]
 # One chip was routed, the LFE5U-85F, with a single unit on it. The others are computed at its clock,
-# whatever they could do themselves (and the XCVU9P with the figures of its older sister family); a
-# full chip has longer wires. Small units fill a chip best, but eat more: 2 / side bytes a
-# multiplication. For the verdict we take 4 x 4, the largest that each of the six holds.
+# whatever they could do themselves (and the XCVU9P with the figures of its older sister family). Small
+# units fill a chip best, but eat more: 2 / side bytes a multiplication. For the verdict we take 4 x 4,
+# the largest that each of the six holds, at clocks down to the 8 x 8 unit's. Even there the XC7Z020
+# has but 5 % to spare, and a full chip has longer wires still: it may fall behind once one is routed.
 #
 # Choose a clock, a side, and how many units stand side by side; the line says which chips hold them.
 
 # %% [markdown] tags=["zh"]
 # 布线过的只有 LFE5U-85F 一款，上面只有一个单元。其余芯片不论自身快慢，都按它的时钟频率计算
-# （XCVU9P 还用了同厂上一代系列的综合结果）；而放满的芯片连线更长。
-# 小单元最能填满芯片，但更费数据：每次乘法要 2 / 边长个字节。结论里取 4 × 4，它是六款芯片都放得下的最大单元。
+# （XCVU9P 还用了同厂上一代系列的综合结果）。
+# 小单元最能填满芯片，但更费数据：每次乘法要 2 / 边长个字节。结论里取 4 × 4，它是六款芯片都放得下的最大单元，
+# 时钟频率最低取到 8 × 8 单元的。即便如此，XC7Z020 也只余 5%；放满的芯片连线更长，真正布线之后它可能超时。
 #
 # 选时钟频率、边长，以及并排放几个单元；图中写着哪些芯片放得下。
 

@@ -127,10 +127,11 @@ def second_register(cycle=7, registers=2, stream=3):
     used = 100 * tiles.macs / (cycles * SIDE**2)
     words = "Weight registers: {n}. Three tiles take {cycles} cycles, {used} % in use"
     title = tr(words, n=registers, cycles=cycles, used=f"{used:.0f}")
-    meta = {tr("cycles"): cycles, tr("utilization (%)"): used}
+    busy, labels = registers_snapshot(cycle, registers, stream)
+    meta = {tr("cells that multiply"): int((~np.isnan(busy)).sum())}
+    meta |= {tr("cycles"): cycles, tr("utilization (%)"): used}
     titles = [tr("in use (bold) and waiting"), tr("cycle")]
     fig = panels(titles, title, meta=meta, column_widths=[0.4, 0.6])
-    busy, labels = registers_snapshot(cycle, registers, stream)
     scale = [colours.tint(colours.BLUE, share) for share in (0.2, 0.4, 0.6)]
     look = dict(zmin=0, zmax=2, showscale=False, colorscale=scale, xgap=4, ygap=4)
     look |= dict(textfont_size=13)
