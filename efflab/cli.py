@@ -90,6 +90,13 @@ def show_report(args) -> None:
     report()
 
 
+def register_rules(args) -> None:
+    from efflab.experiments.registration import register
+
+    keys = register()
+    print("\n".join(keys) if keys else "every sampled rule is registered")
+
+
 def run_ledger(args) -> None:
     from efflab.publishing.pool import run_here
 
@@ -206,6 +213,7 @@ def parser() -> argparse.ArgumentParser:
     fresh.add_argument("number", help="its two digits, for example 16")
     fresh.add_argument("name", help="small letters with _ between words, for example running_sums")
     command("report", show_report, "the ledger; writes its pages and the README's tables")
+    command("register", register_rules, "register the rules of data/rules.toml, before numbers")
     ledger = commands.add_parser("ledger", help="this machine's column of the ledger, and others'")
     steps = ledger.add_subparsers(required=True, metavar="step")
     column = command("run", run_ledger, "run all notebooks; write this machine's column", steps)

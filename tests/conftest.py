@@ -40,10 +40,10 @@ import os
 from IPython.display import display
 
 figure = {"id": "n", "name": "n", "value": n, "unit": "", "kind": "measured"}
-figure |= {"low": None, "high": None}
-texts = {"condition": "", "rule": "n is a number", "reason": ""}
-head = {"form": 2, "claim": "toy", "holds": True, "outcome": "holds"}
-verdict = head | texts | {"figures": [figure]}
+figure |= {"low": n, "high": n}
+part = {"id": "only", "outcome": "holds", "rule": "above 0", "figures": [figure]}
+part |= {"condition": "", "remark": "", "reason": "", "basis": "exploratory", "since": None}
+verdict = {"form": 3, "claim": "toy", "holds": True, "outcome": "holds", "parts": [part]}
 display({"application/vnd.efflab.verdict+json": verdict, "text/plain": "holds"}, raw=True)
 point = {"technique": "t", "model": "m"}
 display({"application/vnd.efflab.board+json": point, "text/plain": "on the board"}, raw=True)

@@ -74,16 +74,8 @@ SURVIVORS: dict[tuple[str, str], str] = {
         "publishing/parameters",
         'require(len(texts) <= 1, "-p", f"{name}={texts[-1]}", f"{name} once")',
     ): "a name is there with its first text",
-    (
-        "publishing/ledger_html",
-        'rule=tr("Rule: {rule}", rule=self.words(claim, held[ -1])["rule"]),',
-    ): "a rule is the same text whatever a machine's figures are",
     ("estimate", "differences = [x - y for x, y in zip(a, b, strict=False)]"): OWN_CHECK,
     ("bench", "return [x / y for x, y in zip(a, b, strict=False)]"): OWN_CHECK,
-    (
-        "parameter_sharing/verdicts",
-        "flops[ 1] / flops[1],",
-    ): "sharing leaves the FLOPs, so that they are the same number",
     ("structure/bigbird", "GATHERED_BYTES = 3 * 2**20"): SPEED,
     (
         "structure/bigbird",

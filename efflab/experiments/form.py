@@ -54,7 +54,9 @@ def require_machine(place: str, machine: dict) -> None:
 
 
 def _require_provenance(place: str, entry: dict) -> None:
-    require_keys(place, entry, MADE)
+    require_keys(place, entry, MADE, ["rules"])
+    for content in require_type(f"{place}.rules", entry.get("rules", []), list):
+        require_type(f"{place}.rules", content, str)
     for key in ("command", "date"):
         require_type(f"{place}.{key}", entry[key], str)
     require_type(f"{place}.commit", entry["commit"], str | None)

@@ -59,14 +59,12 @@ def versions(packages: Iterable[str] = ()) -> dict[str, str | None]:
     return versions
 
 
-def describe_run(command: str, packages: Iterable[str] = ()) -> dict:
-    """Command, date, commit and versions of a run that starts now."""
-    return dict(
-        command=command,
-        date=date.today().isoformat(),
-        commit=commit(),
-        versions=versions(packages),
-    )
+def describe_run(command: str, packages: Iterable[str] = (), rules: Iterable[str] = ()) -> dict:
+    """Command, date, commit and versions of a run that starts now; `rules`: the hashes of those
+    for which it is made."""
+    when = dict(command=command, date=date.today().isoformat(), commit=commit())
+    made_for = dict(rules=list(rules)) if rules else {}
+    return when | dict(versions=versions(packages)) | made_for
 
 
 def provenance(command: str, seeds: Iterable[int]) -> dict:

@@ -3,7 +3,7 @@
     {"name": ..., "machines": [
         {"machine": {"cpu", "features", "threads"}, "settings": {...}, "models": {name: sha256},
          "complete": true,
-         "provenance": [{"command", "date", "commit", "versions"}, ...],
+         "provenance": [{"command", "date", "commit", "versions", perhaps "rules"}, ...],
          "runs": [{..., "seed": 0, "made": 0}, ...]}]}
 
 A block holds runs of one machine under one set of settings and models; blocks are in the order in
@@ -95,6 +95,7 @@ def run_cases(
     settings: dict,
     models: Mapping[str, str] | None = None,
     versions_of: Iterable[str] = (),
+    rules: Iterable[str] = (),
     fresh: bool = False,
     say: Callable[[str], None] = lambda line: print(line, flush=True),
     folder: Path = EXPERIMENTS,
@@ -105,7 +106,8 @@ def run_cases(
     Runs under other `settings`, with other `models` (name -> SHA-256) or of another machine are not
     mixed in; this machine's runs under other settings are kept until all cases are done. `fresh`:
     finished runs are repeated too, each kept until its repeat is done. `versions_of`: packages
-    whose versions to record, besides torch.
+    whose versions to record, besides torch; `rules`: hashes of the registered rules
+    (`registration.rule_hash`) for which the runs are made.
     """
     cases = _plain(list(cases))
     require(bool(cases) and all("seed" in c for c in cases), "cases", cases, "cases with a seed")
@@ -117,7 +119,8 @@ def run_cases(
     block = _block(record, key)
     others = [b for b in record["machines"] if b is not block]
     say(_intention(name, cases, record, block, fresh))
-    provenance = describe_run(f"efflab experiment {name}{' --fresh' if fresh else ''}", versions_of)
+    command = f"efflab experiment {name}{' --fresh' if fresh else ''}"
+    provenance = describe_run(command, versions_of, rules)
     for i, case in enumerate(cases, start=1):
         # read anew: another process may have done it by now
         block = _block(_open_record(name, path, say), key)

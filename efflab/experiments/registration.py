@@ -103,7 +103,6 @@ def _has(entries: list[dict], content: str) -> bool:
 def _git(root: Path, *words: str) -> str:
     command = ["git", "-C", str(root), *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    require(
-        done.returncode == 0, "rules", str(root.name), "a file in a git repository with commits"
-    )
+    allowed = "a folder of a git repository with commits"
+    require(done.returncode == 0, "folder", root.name, allowed)
     return done.stdout.strip()

@@ -22,12 +22,12 @@ TESTS: dict[str, str] = {
     "below": "below {low}",
     "no less": "{low} or more",
     "no more": "{high} or less",
-    "near": "from {low} to {high}",
-    "between": "from {low} to {high}",
+    "near": "between {low} and {high}",
+    "between": "between {low} and {high}",
 }
 """Test -> what it asks of a case: above and below are strict, the others take the bar itself."""
-OTHER_SIDE = "{yes} of {n} lie on the claim's side, {no} surely do not"
-SPANS = "{yes} of {n} surely lie on the claim's side, none surely on the other"
+OTHER_SIDE = "{n_yes} of {n_cases} lie on the claim's side, {n_no} surely do not"
+SPANS = "{n_yes} of {n_cases} surely lie on the claim's side, none surely on the other"
 NO_CONTROL = "a control does not show what it has to, so this test could not have shown it"
 NO_CONTRAST = "it is so with the condition; whether it needs it, the contrast does not tell"
 
@@ -131,7 +131,7 @@ def _decide_part(rule: Mapping, items: Mapping[str, Evidence]) -> tuple[str, str
     """A part's outcome, the reason if it does not hold, and the reason's values."""
     words = [decide(items[key], rule) for key in rule["cases"]]
     yes, no = words.count("holds"), words.count("does not hold")
-    counts = dict(yes=yes, no=no, n=len(words))
+    counts = dict(n_yes=yes, n_no=no, n_cases=len(words))
     if any(decide(items[c["case"]], c) != "holds" for c in rule.get("controls", [])):
         return "undecided", NO_CONTROL, {}
     if no:

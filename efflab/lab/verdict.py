@@ -72,12 +72,13 @@ class _Card:
 
     def html(self) -> str:
         busy = f'<div style="margin:2px 0">{escape(self.busy)}</div>' if self.busy else ""
+        parts = "".join(part.html() for part in self.parts)
         return (
             f'<div style="border:1px solid #8886;border-left:8px solid {self.colour};'
             f'border-radius:4px;padding:10px 16px;margin:6px 0">'
             f'<div style="opacity:0.75">{escape(self.heading)}</div><div>{escape(self.claim)}</div>'
             f'<div style="font-size:1.15em;font-weight:bold;margin:6px 0 2px">'
-            f"{escape(self.headline)}</div>{busy}{''.join(part.html() for part in self.parts)}</div>"
+            f"{escape(self.headline)}</div>{busy}{parts}</div>"
         )
 
 
@@ -90,9 +91,7 @@ class _PartLines:
         said = {key: tr(getattr(part, key), **part.values) for key in TEXTS}
         if part.condition:
             said["condition"] = tr("holds if {condition}", condition=rule["condition"][language()])
-        items = {item.id: item for item in part.evidence}
-        based = tr(BASIS_WORDS[part.basis], **({"since": part.since} if part.since else {}))
-        self.rule = tr("Rule: {rule} ({basis})", rule=rule_words(rule, items), basis=based)
+        self.rule = tr("Rule: {rule}", rule=rule_line(part, rule))
         self.texts = [*filter(None, said.values()), self.rule]
         signs = {key: f"{mark(word)} " for key, word in part.decisions.items()}
         self.figures = [f"{signs.get(e.id, '')}{evidence_line(e)}" for e in part.evidence]
@@ -110,6 +109,13 @@ class _PartLines:
             f'<div style="font-weight:bold">{escape(self.headline)}</div>{lines}'
             f'<div style="opacity:0.75;margin:2px 0">{rule}</div>{numbers}</div>'
         )
+
+
+def rule_line(part: Part, rule: Mapping) -> str:
+    """A part's rule in the current language, and what it rests on."""
+    items = {item.id: item for item in part.evidence}
+    based = tr(BASIS_WORDS[part.basis], **({"since": part.since} if part.since else {}))
+    return tr("{rule} ({basis})", rule=rule_words(rule, items), basis=based)
 
 
 def _busy_line(evidence: Iterable[Evidence]) -> str:

@@ -1,9 +1,11 @@
 """One machine's column of the ledger, as a file to exchange.
 
-    {"schema": 2, "efflab": "0.1.0", "date": "2026-11-26",
+    {"schema": 3, "efflab": "0.1.0", "date": "2026-11-26",
      "machine": {"cpu", "features", "threads"}, "versions": {"python", "torch"},
-     "verdicts": [{"form", "claim", "holds", "outcome", "condition", "rule", "reason",
-                   "figures": [{"id", "name", "value", "unit", "kind", "low", "high"}]}]}
+     "verdicts": [{"form", "claim", "holds", "outcome",
+                   "parts": [{"id", "outcome", "rule", "condition", "remark", "reason", "basis",
+                              "since", "figures": [{"id", "name", "value", "unit", "kind",
+                                                    "low", "high"}]}]}]}
 
 A file from others is only data: `column.schema.json` fixes its keys and the ranges of its numbers,
 and every verdict is judged again from its own figures by the rule in this repository.
@@ -20,17 +22,18 @@ from pathlib import Path
 
 from efflab import __version__
 from efflab.base.json_files import parse_json, read_json
+from efflab.base.stored import figures_of
 from efflab.errors import quote, require
 from efflab.estimate import require_figure
 from efflab.experiments.provenance import machine_name
 from efflab.lab.page import plain
-from efflab.lab.verdict import FORM as FORM_OF_RECORD
 from efflab.publishing.catalog import ROOT
 from efflab.publishing.judging import judge
 from efflab.publishing.ledger import claims, verdicts
 
-SCHEMA = 2
-"""In schema 1, figures had no id."""
+SCHEMA = 3
+"""In schema 1 figures had no id, in schema 2 claims had no parts: rules of today cannot judge
+either, so that they are refused."""
 FORM = Path(__file__).with_name("column.schema.json")
 MAX_BYTES = 1_000_000
 
@@ -83,9 +86,10 @@ def read(path: Path, root: Path = ROOT) -> Column:
 def parse(content: bytes, root: Path = ROOT) -> Column:
     """The column in a file's content; anything invalid is a `ValueError`."""
     ours = verdicts(root)
-    column = with_ids(parse_json(content), ours)
+    column = parse_json(content)
     schema, version = column.get("schema"), column.get("efflab")
-    require(type(schema) is int and schema == SCHEMA, "schema", schema, f"1 or {SCHEMA}")
+    allowed = f"{SCHEMA}, which `efflab ledger run` of today writes"
+    require(type(schema) is int and schema == SCHEMA, "schema", schema, allowed)
     allowed = f"{__version__}, the version here, whose rules judge it"
     require(version == __version__, "efflab", version, allowed)
     _require_form(column)
@@ -94,33 +98,6 @@ def parse(content: bytes, root: Path = ROOT) -> Column:
     require(day <= tomorrow, "date", column["date"], "a day that has come")
     records = _verdicts(column["verdicts"], ours, root)
     return Column(column["machine"], column["date"], records, versions=column["versions"])
-
-
-def with_ids(column: dict, ours: Mapping[str, Mapping]) -> dict:
-    """A column of schema 1 in the current schema: figures get the ids of ours with the same name.
-
-    Anything else, or a figure without a counterpart, is left as it is, and refused later.
-    """
-    schema, records = column.get("schema"), column.get("verdicts")
-    if type(schema) is not int or schema != 1 or not isinstance(records, list):
-        return column
-    return column | {"schema": SCHEMA, "verdicts": [_with_ids(record, ours) for record in records]}
-
-
-def _with_ids(record, ours: Mapping[str, Mapping]):
-    claim = record.get("claim") if isinstance(record, dict) else None
-    if (
-        not isinstance(claim, str)
-        or claim not in ours
-        or not isinstance(record.get("figures"), list)
-    ):
-        return record
-    known, figures = {f["name"]: f for f in ours[claim]["figures"]}, []
-    for figure in record["figures"]:
-        own = known.get(str(figure.get("name")), {}) if isinstance(figure, dict) else {}
-        more = {key: own[key] for key in ("id", "template", "values") if key in own}
-        figures.append(more | figure if more else figure)
-    return record | {"form": FORM_OF_RECORD, "figures": figures}
 
 
 # --- The form --------------------------------------------------------------------------------
@@ -178,12 +155,17 @@ def _name(place: list, column: dict) -> str:
             return claim
         case ["claim"]:
             return "claim"
-        case ["figures", _]:
+        case ["parts", _]:
+            return f"a part of {claim}"
+        case ["parts", _, "figures", _]:
             return f"a figure of {claim}"
-        case ["figures", _, "id" | "name" as key]:
+        case ["parts", _, "figures", _, "id" | "name" as key]:
             return f"{claim}: {key} of a figure"
-        case ["figures", number, *keys]:
-            return f"{claim}: {record['figures'][number].get('id', 'a figure')}: {': '.join(keys)}"
+        case ["parts", part, "figures", number, *keys]:
+            figure = record["parts"][part]["figures"][number]
+            return f"{claim}: {figure.get('id', 'a figure')}: {': '.join(keys)}"
+        case ["parts", part, *keys]:
+            return f"{claim}: {record['parts'][part].get('id', 'a part')}: {keys[0]}"
         case [*keys]:
             return f"{claim}: {keys[0]}"
 
@@ -198,7 +180,7 @@ def _verdicts(value: list[dict], ours: Mapping[str, Mapping], root: Path) -> dic
         claim = record["claim"]
         require(claim in known, "claim", claim, "one of data/claims.toml")
         require(claim not in by_claim, "claim", claim, "one verdict")
-        for figure in record["figures"]:
+        for figure in figures_of(record).values():
             ends = figure["value"], figure["low"], figure["high"]
             require_figure(f"{claim}: {figure['name']}", *ends)
         follows(record, root)
@@ -212,10 +194,9 @@ def _like_ours(record: Mapping, ours: Mapping, root: Path) -> None:
     """Refuse a record that differs from the claim's record here in more than measured numbers.
 
     Names, units, kinds, which figures have an interval, and published values are the same on every
-    machine, and the first figure must be the deciding one.
+    machine.
     """
-    claim, theirs = record["claim"], {f["id"]: f for f in record["figures"]}
-    mine = {f["id"]: f for f in ours["figures"]}
+    claim, theirs, mine = record["claim"], figures_of(record), figures_of(ours)
     ids = set(mine) ^ set(theirs)
     unlike = sorted(ids, key=lambda key: (key in mine, key))
     require(not unlike, f"{claim}: figures", unlike[:1], "those that it has here, and no other")
@@ -230,17 +211,24 @@ def _like_ours(record: Mapping, ours: Mapping, root: Path) -> None:
         if own["kind"] == "published":
             value, allowed = figure["value"], f"{own['value']}, as published"
             require(figure == own, where, value, allowed)
-    first = judge(claim, [theirs[key] for key in mine], root).evidence[0].id
-    require(next(iter(theirs)) == first, f"{claim}: first figure", next(iter(theirs)), repr(first))
 
 
 def follows(record: Mapping, root: Path = ROOT) -> None:
     """Refuse a record that does not follow from its own figures by the rule here."""
     claim = record["claim"]
-    again = judge(claim, record["figures"], root).record(claim)
+    figures = figures_of(record)
+    again = judge(claim, figures.values(), root).record(claim)
     allowed = "as its own figures come to by the rule here: "
-    for key in ("rule", "outcome", "holds", "condition", "reason"):
+    for key in ("outcome", "holds"):
         same, needed = record[key] == again[key], allowed + quote(again[key])
         require(same, f"{claim}: {key}", record[key], needed)
-    is_plain = plain(record["figures"]) == record["figures"]
-    require(is_plain, f"{claim}: figures", record["figures"], "at most six significant digits")
+    ids, own = ([part["id"] for part in r["parts"]] for r in (record, again))
+    require(ids == own, f"{claim}: parts", ids, allowed + quote(own))
+    for part, one in zip(record["parts"], again["parts"], strict=True):
+        for key in part.keys() - {"figures"}:
+            same, needed = part[key] == one[key], allowed + quote(one[key])
+            require(same, f"{claim}: {part['id']}: {key}", part[key], needed)
+        ids, own = ([figure["id"] for figure in p["figures"]] for p in (part, one))
+        require(ids == own, f"{claim}: {part['id']}: figures", ids, allowed + quote(own))
+    is_plain = plain(list(figures.values())) == list(figures.values())
+    require(is_plain, f"{claim}: figures", list(figures), "at most six significant digits")

@@ -5,12 +5,13 @@ The README shows one short line per claim, with the deciding figure; `docs/ledge
 
 import textwrap
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
-from efflab.base.stored import read_verdicts
+from efflab.base.stored import figures_of, read_verdicts
 from efflab.errors import require
+from efflab.lab.outcome import BASES, TEXTS, Outcome, Part, mark, outcome_words
 from efflab.lab.text import number, with_unit
-from efflab.lab.verdict import Outcome, outcome_words
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
 
 WIDEST = 150
@@ -19,10 +20,12 @@ WIDEST = 150
 PAGE_HEAD = """\
 # The ledger
 
-What the built notebooks found, claim by claim, in the article's order: the outcome, the rule that
-was fixed before the numbers were known, and every figure with its kind and, where it was sampled,
-its 95 % interval. The first figure is the one on which the outcome turns. Another machine, another
-parameter or another seed may give another outcome; `efflab run NN -p name=value` tries it.
+What the built notebooks found, claim by claim and part by part, in the article's order: the
+outcome, the rule, what it rests on, and every figure with its kind and, where it was sampled, its
+95 % interval. A part holds where each of its cases lies on the claim's side with its whole
+interval, and does not where one surely lies on the other; *exploratory* says that its rule was not
+registered before such numbers were known. Another machine, another parameter or another seed may
+give another outcome; `efflab run NN -p name=value` tries it.
 [ledger.html](ledger.html), opened in a browser, sets machines side by side; [Pooling
 ledgers](pooling.md) says how another machine's column is made and taken in.
 
@@ -35,7 +38,7 @@ notebooks.
 
 
 def claims(root: Path = ROOT) -> dict[str, dict]:
-    """data/claims.toml: {id: {section, notebook, kind, claim: {en, zh}, perhaps short}}."""
+    """data/claims.toml: {id: {section, notebook, claim: {en, zh}, parts, perhaps short}}."""
     return tomllib.loads((root / "data" / "claims.toml").read_text(encoding="utf-8"))
 
 
@@ -61,13 +64,23 @@ def verdicts(root: Path = ROOT) -> dict[str, dict]:
 def _require_outcome(record: dict) -> None:
     """Refuse a record whose word, texts and figures do not agree, as an `Outcome` would store."""
     claim = record["claim"]
-    texts = {key: record[key] for key in ("rule", "condition", "reason")}
     try:
-        again = Outcome(record["holds"], record["figures"], **texts).record(claim)
+        again = stored_outcome(record).record(claim)
+        figures_of(record)
     except (TypeError, ValueError) as error:
         raise ValueError(f"verdicts.json: {claim}: {error}; run efflab build") from error
     for key in ("holds", "outcome"):
         require(record[key] == again[key], f"{claim}: {key}", record[key], f"{again[key]!r}")
+
+
+def stored_outcome(record: Mapping) -> Outcome:
+    """The outcome of a stored record, with its texts as they are."""
+    parts = []
+    for part in record["parts"]:
+        texts = {key: part[key].replace("{", "{{").replace("}", "}}") for key in TEXTS}
+        figures, more = tuple(part["figures"]), {key: part[key] for key in ("basis", "since")}
+        parts.append(Part(part["id"], part["outcome"], figures, part["rule"], **texts, **more))
+    return Outcome(tuple(parts))
 
 
 # --- Words -----------------------------------------------------------------------------------
@@ -76,13 +89,13 @@ def _require_outcome(record: dict) -> None:
 def value_words(figure: dict) -> str:
     """ "71.2% (70 to 72.4)": a figure's value with its unit and, if any, its interval."""
     value = with_unit(figure["value"], figure["unit"])
-    return value + (f" ({interval_words(figure)})" if figure["low"] is not None else "")
+    return value + (f" ({interval_words(figure)})" if interval_words(figure) else "")
 
 
 def interval_words(figure: dict) -> str:
-    """ "70 to 72.4", or "" without an interval."""
+    """ "70 to 72.4", or "" without an interval and for an exact count."""
     low, high = figure["low"], figure["high"]
-    return "" if low is None else f"{number(low)} to {number(high)}"
+    return "" if low == high else f"{number(low)} to {number(high)}"
 
 
 def figure_words(figure: dict, width: int | None = None) -> str:
@@ -112,22 +125,50 @@ def _cell(text: str) -> str:
     return str(text).replace("|", "\\|").replace("\n", " ")
 
 
+def part_marks(record: dict) -> str:
+    """ "✓ parameters ✗ computation": the parts of a claim at a glance."""
+    return " ".join(f"{mark(part['outcome'])} {part['id']}" for part in record["parts"])
+
+
 def short_ledger(root: Path = ROOT) -> str:
-    """One line per claim: the claim, its outcome, the deciding figure, the notebook."""
+    """One line per claim: the claim, its outcome and parts, the deciding figure, the notebook."""
     known, rows = claims(root), []
     for name, record in verdicts(root).items():
-        cells = [short_claim(known[name]), outcome_words(record["outcome"])]
+        words = f"{outcome_words(record['outcome'])}: {part_marks(record)}"
+        cells = [short_claim(known[name]), words]
         length = len(table(("",) * 4, []).splitlines()[0]) + sum(map(len, cells)) + 2
-        figure = figure_words(record["figures"][0], WIDEST - length)
+        figure = figure_words(record["parts"][0]["figures"][0], WIDEST - length)
         rows.append((*cells, figure, known[name]["notebook"]))
-    return table(("claim", "outcome", "the figure that decides", "notebook"), rows)
+    return table(("claim", "outcome, part by part", "the first figure", "notebook"), rows)
+
+
+def counts(root: Path = ROOT, language: str = "en") -> str:
+    """How many parts hold, do not, and are undecided, over all claims; and what they rest on."""
+    parts = [part for record in verdicts(root).values() for part in record["parts"]]
+    words = [part["outcome"] for part in parts]
+    bases = [part["basis"] for part in parts]
+    yes = words.count("holds") + words.count("holds if")
+    numbers = dict(claims=len(verdicts(root)), parts=len(parts), yes=yes)
+    numbers |= dict(no=words.count("does not hold"), open=words.count("undecided"))
+    numbers |= {basis: bases.count(basis) for basis in BASES}
+    return COUNTS[language].format(**numbers)
+
+
+COUNTS = {
+    "en": "{claims} claims in {parts} parts: {yes} hold, {no} do not, {open} are undecided. "
+    "{formula} rest on formulas and exact counts, {table} on published tables; of the sampled "
+    "ones {registered} were registered before their numbers, {exploratory} are exploratory.",
+    "zh": "{claims} 条论断共 {parts} 个部分：{yes} 个成立，{no} 个不成立，{open} 个未定。"
+    "其中 {formula} 个由公式与精确计数得出，{table} 个由已发表的表格得出；其余为抽样结果："
+    "{registered} 个的规则在得到数据之前已登记，{exploratory} 个为探索性结果。",
+}
 
 
 # --- The ledger's own page -------------------------------------------------------------------
 
 
 def page(root: Path = ROOT) -> str:
-    """docs/ledger.md: every verdict with its rule, condition or reason, and all figures."""
+    """docs/ledger.md: every verdict, part by part, with rules and all figures."""
     known, records, parts, section = claims(root), verdicts(root), [PAGE_HEAD], None
     for name, record in records.items():
         claim = known[name]
@@ -140,19 +181,27 @@ def page(root: Path = ROOT) -> str:
 
 def _entry(name: str, claim: dict, record: dict, root: Path) -> str:
     words = " · ".join(outcome_words(record["outcome"], language) for language in ("en", "zh"))
-    condition = f": {record['condition']}" if record["condition"] else ""
     lines = [f"### {name}\n", claim["claim"]["en"] + "  ", claim["claim"]["zh"] + "\n"]
-    lines.append(f"**{words}**{condition}\n")
-    if record["reason"]:
-        lines.append(f"Why: {record['reason']}\n")
-    lines.append(f"Rule: {record['rule']}\n")
-    lines.append(f"Judged in {notebook_link(claim['notebook'], root, 'docs')}.\n")
+    lines.append(f"**{words}**, judged in {notebook_link(claim['notebook'], root, 'docs')}.\n")
+    said = {part["id"]: part for part in claim["parts"]}
+    for part in record["parts"]:
+        lines += _part_lines(part, said[part["id"]])
+    return "\n".join(lines)
+
+
+def _part_lines(part: dict, said: Mapping) -> list[str]:
+    """A part's statement and outcome, its texts, rule and figures."""
+    outcome, based = outcome_words(part["outcome"]), part["basis"]
+    based = f"{based}, {part['since']}" if part["since"] else based
+    condition = f" {part['condition']}" if part["condition"] else ""
+    lines = [f"{mark(part['outcome'])} **{outcome}{condition}**: {said['en']}  ", said["zh"] + "\n"]
+    lines += [f"{part[key]}\n" for key in ("reason", "remark") if part[key]]
+    lines.append(f"Rule: {part['rule']} ({based})\n")
     rows = [
         (f["name"], with_unit(f["value"], f["unit"]), interval_words(f), f["kind"])
-        for f in record["figures"]
+        for f in part["figures"]
     ]
-    lines.append(table(("figure", "value", "95 % interval", "kind"), rows) + "\n")
-    return "\n".join(lines)
+    return [*lines, table(("figure", "value", "95 % interval", "kind"), rows) + "\n"]
 
 
 def notebook_link(number: str, root: Path, seen_from: str = "", language: str = "en") -> str:

@@ -3,52 +3,50 @@
 It holds both languages, with a switch without JavaScript; on a phone the table becomes cards.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from efflab.base.formats import LANGUAGES
-from efflab.lab import text
-from efflab.lab.text import tr, use_language, use_texts
-from efflab.lab.verdict import OUTCOMES, by_id, name_words, outcome_words, value_line
+from efflab.base.stored import figures_of
+from efflab.lab.evidence import by_id, name_words, value_line
+from efflab.lab.judge import read_rules
+from efflab.lab.outcome import OUTCOMES, mark, outcome_words
+from efflab.lab.text import speaking, tr
+from efflab.lab.verdict import rule_line
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
 from efflab.publishing.column import Column
-from efflab.publishing.judging import chinese_texts, judge, turning
+from efflab.publishing.judging import chinese_texts, judge
 from efflab.publishing.ledger import claims
 from efflab.publishing.pages import render
 from efflab.publishing.pool import columns, due
 
 INTRO = (
-    "Each claim of the article has a rule that was fixed before the numbers were known. The same "
-    "rule judges every machine's figures; a column that does not follow from its own figures is "
-    "not taken in."
+    "Each claim of the article has parts, and each part a rule. The same rule judges every "
+    "machine's figures; a column that does not follow from its own figures is not taken in."
 )
 TEXTS = {
     "The ledger over machines": "各机器的总账",
     INTRO: (
-        "文章的每条论断都有一条规则，在得到数字之前就已定下。每台机器的数字都由同一条规则判定；"
+        "文章的每条论断分为若干部分，每一部分有一条规则。每台机器的数字都由同一条规则判定；"
         "结论与自身数字不符的列不予收录。"
     ),
     "claim": "论断",
     "figure": "数字",
     "built notebooks": "随仓库构建的笔记本",
     "its own run": "在该机器上运行",
-    "from records of experiments": "取自实验存档",
     "partial: {n} of {all} claims": "不完整：{all} 条论断中的 {n} 条",
     "whole: {n} claims": "完整：{n} 条论断",
     "Section {section}": "第 {section} 节",
     "missing": "缺",
     "not yet": "尚未写成",
     "Rule and all figures": "规则与全部数字",
-    "Rule: {rule}": "规则：{rule}",
-    "They differ. What turns the outcome:": "结论不同。使结论改变的是：",
+    "{part}: {rule}": "{part}：{rule}",
+    "They differ. The figures of the parts that do:": "结论不同。结论不同的部分，其数字为：",
     "{name}: {value}": "{name}：{value}",
     "notebook {number}": "笔记本 {number}",
 }
 SOURCES = {
     "built": "built notebooks",
     "run": "its own run",
-    "records": "from records of experiments",
 }
 SWITCH = {"en": "English", "zh": "中文"}
 
@@ -60,23 +58,19 @@ def html(root: Path = ROOT) -> str:
     return render("ledger.html", switch=SWITCH, bodies=bodies)
 
 
-@contextmanager
-def speaking(language: str, texts: dict[str, str]) -> Iterator[None]:
-    """Inside the block, `tr` uses this language and these texts; afterwards the former language."""
-    before = text.language()
-    use_language(language)
-    use_texts(texts)
-    try:
-        yield
-    finally:
-        use_language(before)
-        use_texts({})
-
-
 def deciding_figure(record: dict) -> str:
-    """The figure on which a stored verdict turns, in the language in use: name, value and kind."""
-    first = next(iter(by_id(record["figures"]).values()))
+    """The first figure of a stored verdict, in the language in use: name, value and kind."""
+    first = next(iter(by_id(figures_of(record).values()).values()))
     return tr("{name}: {value}", name=name_words(first), value=value_line(first))
+
+
+def differing_figures(records: list[dict]) -> list[str]:
+    """The ids of the figures of those parts whose outcome differs between the machines."""
+    parts: dict[str, list[dict]] = {}
+    for part in (part for record in records for part in record["parts"]):
+        parts.setdefault(part["id"], []).append(part)
+    apart = [same for same in parts.values() if len({part["outcome"] for part in same}) > 1]
+    return [figure["id"] for same in apart for part in same for figure in part["figures"]]
 
 
 class _Body:
@@ -126,14 +120,11 @@ class _Body:
         verdicts = [c.verdicts[claim] for c in self.columns if claim in c.verdicts]
         if not verdicts:
             return row
-        differing = [
-            record for record in verdicts[1:] if record["outcome"] != verdicts[0]["outcome"]
-        ]
-        ids = [key for r in differing for key in turning(claim, verdicts[0], r, self.root)]
-        every = [figure["id"] for record in verdicts for figure in record["figures"]]
+        ids = differing_figures(verdicts)
+        every = [key for record in verdicts for key in figures_of(record)]
         return row | dict(
-            rule=tr("Rule: {rule}", rule=self.words(claim, verdicts[0])["rule"]),
-            differ=tr("They differ. What turns the outcome:"),
+            rules=self.rules(claim, verdicts[0]),
+            differ=tr("They differ. The figures of the parts that do:"),
             why=self.figures(claim, ids) if ids else None,
             summary=tr("Rule and all figures"),
             every=self.figures(claim, every),
@@ -153,28 +144,32 @@ class _Body:
         if record is None:
             word = tr("missing") if claim in self.written else tr("not yet")
             return dict(machine=column.name, none=word)
-        words = self.words(claim, record)
-        _, _, mark, colour = OUTCOMES[record["outcome"]]
+        _, _, _, colour = OUTCOMES[record["outcome"]]
+        said = {p["id"]: p[self.language] for p in self.known[claim]["parts"]}
+        words = [(part["outcome"], said[part["id"]]) for part in record["parts"]]
+        parts = [(mark(word), OUTCOMES[word][3], statement) for word, statement in words]
         return dict(
             machine=column.name,
             none=None,
-            mark=mark,
+            mark=mark(record["outcome"]),
             colour=colour,
             outcome=outcome_words(record["outcome"], self.language),
-            why=words["condition"] or words["reason"],
+            parts=parts,
             figure=deciding_figure(record),
         )
 
-    def words(self, claim: str, record: dict) -> dict[str, str]:
-        """Rule, condition and reason in the language in use."""
-        outcome = judge(claim, record["figures"], self.root)
-        keys = ("rule", "condition", "reason")
-        return {key: tr(getattr(outcome, key), **outcome.values) for key in keys}
+    def rules(self, claim: str, record: dict) -> list[str]:
+        """Statement and rule of each part, in the language in use."""
+        said = {p["id"]: p[self.language] for p in self.known[claim]["parts"]}
+        outcome = judge(claim, figures_of(record).values(), self.root)
+        rules = read_rules(self.root / "data" / "rules.toml")[claim]
+        lines = {part.id: rule_line(part, rules[part.id]) for part in outcome.parts}
+        return [tr("{part}: {rule}", part=said[key], rule=line) for key, line in lines.items()]
 
     def figures(self, claim: str, ids: list[str]) -> dict:
         """The figures with these ids, each once, with a column per machine that has the claim."""
         columns = [column for column in self.columns if claim in column.verdicts]
-        by = [by_id(column.verdicts[claim]["figures"]) for column in columns]
+        by = [by_id(figures_of(column.verdicts[claim]).values()) for column in columns]
         rows = [
             (
                 name_words(next(f[key] for f in by if key in f)),

@@ -27,12 +27,17 @@ NONE = {
 }
 """Template values of a notebook that owns no claim."""
 SOME = {
-    "@VERDICT_EN@": "The rule was fixed before the numbers were known.",
-    "@VERDICT_ZH@": "判定规则在得到数据之前就已确定。",
+    "@VERDICT_EN@": "Each part of a claim by its rule in `data/rules.toml`.",
+    "@VERDICT_ZH@": "论断的每一部分按 `data/rules.toml` 中的规则判定。",
     "@VERDICTS@": "verdicts ",
     "@IMPORT@": ", verdicts",
 }
-CELL = '# %% tags=["nbval-ignore-output"]\nlab.verdict("{id}", verdicts.{function}({evidence}))\n\n'
+CELL = """\
+# %% tags=["nbval-ignore-output"]
+evidence = verdicts.example_evidence("{id}", speedup)
+lab.verdict("{id}", verdicts.{function}(evidence))
+
+"""
 
 
 def fill(name: str, values: dict[str, str]) -> str:
@@ -62,11 +67,10 @@ def values_for(number: str, name: str, claims: list[str]) -> dict[str, str]:
     if not claims:
         return values
     names = [f"`{claim}`" for claim in claims]
-    functions = [fill("verdict.py.in", {"@FUNCTION@": function_of(c)}) for c in claims]
-    calls = [
-        CELL.format(id=c, function=function_of(c), evidence="measure.evidence(speedup)")
-        for c in claims
+    functions = [
+        fill("verdict.py.in", {"@FUNCTION@": function_of(c), "@CLAIM@": c}) for c in claims
     ]
+    calls = [CELL.format(id=c, function=function_of(c)) for c in claims]
     return (
         values
         | SOME

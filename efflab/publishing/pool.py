@@ -1,4 +1,4 @@
-"""The ledger's columns: from built notebooks, other machines' files, and experiments' records."""
+"""The ledger's columns: from built notebooks and other machines' files."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,6 @@ from efflab.publishing.column import Column, parse, read
 from efflab.publishing.execute import CellFailed
 from efflab.publishing.ledger import claims, verdicts
 from efflab.publishing.outputs import of_kind
-from efflab.publishing.records import from_records
 from efflab.publishing.run import is_done, run
 from efflab.publishing.source import read_notebook
 
@@ -32,13 +31,12 @@ def due(root: Path = ROOT) -> list[str]:
 
 
 def columns(root: Path = ROOT) -> list[Column]:
-    """The built notebooks' columns, then other machines' files, then further ones from records.
+    """The built notebooks' columns, then other machines' files.
 
     A file in data/ledger that was edited by hand, or judged by other rules, is a `ValueError` that
     names it.
     """
-    mine, others = built_columns(root), stored_columns(root)
-    return [*mine, *others, *from_records({c.name for c in [*mine, *others]}, root)]
+    return [*built_columns(root), *stored_columns(root)]
 
 
 # --- Of the built notebooks ------------------------------------------------------------------

@@ -4,11 +4,20 @@ from pathlib import Path
 
 from efflab.base.files import update
 from efflab.base.formats import OTHER
-from efflab.lab.verdict import outcome_words
+from efflab.lab.outcome import mark, outcome_words
+from efflab.lab.text import speaking
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
 from efflab.publishing.judging import chinese_texts
-from efflab.publishing.ledger import claims, notebook_link, page, short_ledger, table, verdicts
-from efflab.publishing.ledger_html import TEXTS, deciding_figure, html, speaking
+from efflab.publishing.ledger import (
+    claims,
+    counts,
+    notebook_link,
+    page,
+    short_ledger,
+    table,
+    verdicts,
+)
+from efflab.publishing.ledger_html import TEXTS, deciding_figure, html
 
 START, END = "<!-- {}: start (efflab report writes this) -->", "<!-- {}: end -->"
 NOTEBOOK_COLUMNS = {
@@ -45,12 +54,13 @@ def chinese_map(root: Path = ROOT) -> str:
     for name, claim in claims(root).items():
         outcome = figure = NOT_YET
         if record := records.get(name):
-            outcome = outcome_words(record["outcome"], "zh")
+            marks = "".join(mark(part["outcome"]) for part in record["parts"])
+            outcome = f"{outcome_words(record['outcome'], 'zh')} {marks}"
             with speaking("zh", chinese_texts(name, root) | TEXTS):
                 figure = deciding_figure(record)
         link = notebook_link(claim["notebook"], root, language="zh")
         rows.append((claim["section"], claim["claim"]["zh"], outcome, figure, link))
-    return table(("节", "论断", "结论", "起决定作用的数字", "笔记本"), rows)
+    return table(("节", "论断", "结论（逐部分）", "第一个数字", "笔记本"), rows)
 
 
 TABLES = {
@@ -58,6 +68,8 @@ TABLES = {
     "ledger": short_ledger,
     "notebooks in Chinese": lambda root: notebooks(root, "zh"),
     "map in Chinese": chinese_map,
+    "counts": counts,
+    "counts in Chinese": lambda root: counts(root, "zh"),
 }
 """Name of the README's markers -> function that makes the text between them."""
 

@@ -32,11 +32,18 @@ OTHERS = {
     "Holds if",
     "does not hold",
     "Does not hold",
+    "holds in part",
+    "Holds in part",
+    # tests of a rule, as data/rules.toml calls them
+    "no less",
+    "no more",
     # what a reader may type
     "per cent",
     # refusals, made in a variable
     "(low, high), (low, high, step), a list, a bool, Slider, Choice or Toggle",
-    "no condition, which only a claim that holds can have",
+    "a condition exactly where it holds if",
+    "a day where registered",
+    "an interval: it was measured or recorded (Evidence.exact for a count)",
     "its id, name and value, and no keys but {keys}",
     "why it does not hold or cannot be told, and nothing where it holds",
     # keys of a result that a cell asserts something about

@@ -20,6 +20,7 @@ def root(toy, monkeypatch):
     data = toy.parent / "data"
     data.mkdir()
     (data / "claims.toml").write_text(ledgers.CLAIMS, encoding="utf-8")
+    (data / "rules.toml").write_text(ledgers.RULES, encoding="utf-8")
     built = {"90 en": dict(seconds=1.0, peak_mb=1, machine=ledgers.HERE, date="2026-11-26")}
     (data / "builds.json").write_text(json.dumps(built), encoding="utf-8")
     (toy.parent / "README.md").write_text(f"before\n{MARKERS}\nafter\n", encoding="utf-8")

@@ -1,32 +1,74 @@
 """A toy ledger for tests: three claims, the rules of two, and columns of machines."""
 
 import json
+import tomllib
+from functools import partial
 
-from efflab.lab import Outcome, by_id
+from efflab.lab import judge
 from efflab.publishing.column import Column
 
 CLAIMS = """\
 [big]
 section = "1.1"
 notebook = "90"
-kind = "measured"
 short = "A | B"
 claim.en = "A or B, told at length."
 claim.zh = "甲或乙。"
 
+[[big.parts]]
+id = "amount"
+en = "Over half is removed."
+zh = "移除过半。"
+
+[[big.parts]]
+id = "length"
+en = "There are over 1,000 tokens."
+zh = "词元超过 1,000 个。"
+
 [small]
 section = "1.2"
 notebook = "90"
-kind = "computed"
 claim.en = "C."
 claim.zh = "丙。"
+
+[[small.parts]]
+id = "few"
+en = "One bit is enough."
+zh = "一比特就够。"
 
 [later]
 section = "2"
 notebook = "91"
-kind = "computed"
 claim.en = "D."
 claim.zh = "丁。"
+
+[[later.parts]]
+id = "some"
+en = "E."
+zh = "戊。"
+"""
+RULES = """\
+[big.amount]
+basis = "sampled"
+cases = ["removed"]
+test = "above"
+bar = 50
+kinds = ["measured"]
+
+[big.length]
+basis = "formula"
+cases = ["tokens"]
+test = "above"
+bar = 1000
+kinds = ["recorded"]
+
+[small.few]
+basis = "formula"
+cases = ["bits"]
+shows = ["printed"]
+test = "no more"
+bar = 1
+kinds = ["computed", "published"]
 """
 CATALOG = """\
 ["90"]
@@ -37,44 +79,19 @@ finds.en = "that it works"
 finds.zh = "它能用"
 claims = ["big", "small"]
 """
-CHINESE = {
-    "below one": "小于一",
-    "n > 9": "n 大于 9",
-    "too little": "太少",
-    "over one": "大于一",
-    "removed": "移除",
-    "bits": "比特",
-    "printed": "印出的",
-}
+CHINESE = {"removed": "移除", "tokens": "词元", "bits": "比特", "printed": "印出的"}
 HERE = dict(cpu="Here", features=None, threads=2)
 THERE = dict(
     cpu="There", features=dict.fromkeys(("avx2", "avx512", "vnni", "amx", "bf16"), False), threads=1
 )
 
 
-def big(evidence):
-    """Over 50 % has to be removed; on condition where there are over 1,000 tokens."""
-    found = by_id(evidence)
-    if found["removed"].value <= 50:
-        return Outcome(False, evidence, rule="below one", reason="too little")
-    condition = "n > 9" if found["tokens"].value > 1000 else ""
-    return Outcome(True, evidence, rule="below one", condition=condition)
-
-
-def small(evidence):
-    """One bit at most."""
-    if by_id(evidence)["bits"].value > 1:
-        return Outcome(False, evidence, rule="below one", reason="over one")
-    return Outcome(True, evidence, rule="below one")
-
-
-RULES = {"big": big, "small": small}
-
-
 def rule(claim, root):
-    if claim not in RULES:
+    """The toy's verdict function of a claim."""
+    rules = tomllib.loads(RULES).get(claim)
+    if rules is None:
         raise ValueError(f"claim={claim!r}: expected one whose notebook is written")
-    return RULES[claim]
+    return partial(judge, claim, rules=rules)
 
 
 def figure(id, value, unit="", kind="measured", low=None, high=None):
@@ -82,34 +99,17 @@ def figure(id, value, unit="", kind="measured", low=None, high=None):
     return dict(id=id, name=id, value=value, unit=unit, kind=kind, low=low, high=high)
 
 
-def record(claim, outcome, *figures, condition="", reason=""):
-    holds = {"holds": True, "holds if": True, "does not hold": False, "undecided": None}[outcome]
-    texts = dict(condition=condition, rule="below one", reason=reason)
-    head = dict(form=2, claim=claim, holds=holds, outcome=outcome)
-    return head | texts | dict(figures=list(figures))
+def record(claim, *figures):
+    """What a verdict on these figures stores."""
+    return rule(claim, None)(figures).record(claim)
 
 
 SMALL = record(
-    "small",
-    "does not hold",
-    figure("bits", 3.5, kind="computed"),
-    figure("printed", 7, kind="published"),
-    reason="over one",
+    "small", figure("bits", 3.5, kind="computed"), figure("printed", 7, kind="published")
 )
-BIG = record(
-    "big",
-    "holds if",
-    figure("removed", 71.234, "%", low=70.1, high=72.4),
-    figure("tokens", 4608, "tokens", "recorded"),
-    condition="n > 9",
-)
-LESS = record(
-    "big",
-    "does not hold",
-    figure("removed", 40.5, "%", low=39, high=42),
-    figure("tokens", 4608, "tokens", "recorded"),
-    reason="too little",
-)
+TOKENS = figure("tokens", 4608, "tokens", "recorded", 4608, 4608)
+BIG = record("big", figure("removed", 71.234, "%", low=70.1, high=72.4), TOKENS)
+LESS = record("big", figure("removed", 40.5, "%", low=39, high=42), TOKENS)
 
 
 def column(*records, machine=THERE):

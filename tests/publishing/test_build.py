@@ -144,7 +144,7 @@ def test_verdicts_and_board_are_collected(toy):
     build(toy)
     verdicts = json.loads((toy.parent / "data" / "verdicts.json").read_text(encoding="utf-8"))
     board = json.loads((toy.parent / "data" / "board.json").read_text(encoding="utf-8"))
-    assert [f["value"] for f in verdicts["90"][0]["figures"]] == [3]
+    assert [f["value"] for f in verdicts["90"][0]["parts"][0]["figures"]] == [3]
     assert board == {"points": [{"technique": "t", "model": "m"}]}
 
 

@@ -7,10 +7,10 @@ from jsonschema import Draft202012Validator
 from ledgers import LESS, SMALL, column, figure
 
 from efflab.base.json_files import read_json
-from efflab.base.stored import FIGURE, RECORD, TEMPLATE
+from efflab.base.stored import FIGURE, PART_TEXTS, RECORD, TEMPLATE
 from efflab.experiments.provenance import FEATURES
+from efflab.lab.outcome import BASES, OF_PARTS, OUTCOMES
 from efflab.lab.text import KINDS
-from efflab.lab.verdict import OUTCOMES
 from efflab.publishing.column import FORM, SCHEMA, parse
 from efflab.publishing.ledger import claims
 
@@ -33,7 +33,7 @@ def test_it_is_a_schema_that_refers_to_nothing_outside():
 
 def test_every_object_is_closed_and_whole():
     described = [o for o in objects(SCHEMA_FILE) if o.get("type") == "object"]
-    assert len(described) == 7
+    assert len(described) == 8
     values = PARTS["figure"]["properties"]["values"]  # whatever its template names
     for one in (one for one in described if one != values):
         assert one["additionalProperties"] is False
@@ -42,9 +42,12 @@ def test_every_object_is_closed_and_whole():
 
 
 def test_it_is_in_step_with_the_code():
-    record, one = PARTS["record"]["properties"], PARTS["figure"]["properties"]
+    record, part, one = (PARTS[x]["properties"] for x in ("record", "judged", "figure"))
     assert record.keys() == RECORD
     assert record["outcome"]["enum"] == list(OUTCOMES)
+    assert part["outcome"]["enum"] == list(OF_PARTS)
+    assert part["basis"]["enum"] == list(BASES)
+    assert part.keys() == {*PART_TEXTS, "since", "figures"}
     assert one.keys() == FIGURE | TEMPLATE
     assert one["kind"]["enum"] == list(KINDS)
     assert list(PARTS["machine"]["properties"]["features"]["properties"]) == list(FEATURES)
@@ -68,7 +71,7 @@ def test_a_column_cannot_name_a_schema(key, root):
     elsewhere = {key: "http://203.0.113.1/schema.json"}
     assert refused(body() | elsewhere, root).startswith(f"keys of column=['{key}']: expected no ot")
     changed = body()
-    changed["verdicts"][0]["figures"][0] |= elsewhere
+    changed["verdicts"][0]["parts"][0]["figures"][0] |= elsewhere
     assert refused(changed, root).startswith(f"keys of a figure of big=['{key}']")
 
 
@@ -83,7 +86,10 @@ def test_a_decimal_is_no_whole_number(root):
     changed = body()
     changed["machine"]["threads"] = 4.0
     assert refused(changed, root) == "machine.threads=4.0: expected 1 to 4096"
-    assert refused(body() | {"schema": 1.0}, root) == "schema=1.0: expected 1 or 2"
+    assert (
+        refused(body() | {"schema": 1.0}, root)
+        == "schema=1.0: expected 3, which `efflab ledger run` of today writes"
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,18 +111,18 @@ def test_a_decimal_is_no_whole_number(root):
 )
 def test_a_figures_refusal_names_it_and_what_is_allowed(change, message, root):
     changed = body()
-    changed["verdicts"][0]["figures"].append(figure("more", 1) | change)
+    changed["verdicts"][0]["parts"][0]["figures"].append(figure("more", 1) | change)
     assert message in refused(changed, root)
 
 
 def test_a_figure_or_a_verdict_without_its_name_is_named_by_what_it_is(root):
     changed = body()
-    del changed["verdicts"][1]["figures"][0]["id"]
+    del changed["verdicts"][1]["parts"][0]["figures"][0]["id"]
     assert refused(changed, root).startswith("keys of a figure of small=['high', ")
-    changed["verdicts"][1]["figures"][0]["value"] = "1"
+    changed["verdicts"][1]["parts"][0]["figures"][0]["value"] = "1"
     assert refused(changed, root).startswith("small: a figure: value='1': expected a finite")
     del changed["verdicts"][0]["claim"]
-    assert refused(changed, root).startswith("keys of verdict=['condition', ")
+    assert refused(changed, root).startswith("keys of verdict=['form', ")
 
 
 def test_one_verdict_more_than_are_allowed_is_refused_unread(root):

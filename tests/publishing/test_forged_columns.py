@@ -5,7 +5,7 @@ import math
 import time
 
 import pytest
-from ledgers import HERE, column, figure, record
+from ledgers import BIG, HERE, column, figure
 
 from efflab.lab import KINDS
 from efflab.publishing import column as columns
@@ -80,10 +80,22 @@ def test_no_leaf_of_a_real_column_may_be_another_thing(claim, here):
         where[path[-1]] = value
 
 
+def with_figures(record, place, figures):
+    """The record with these figures in place of one, given by its part's and its own number."""
+    part, number = place
+    parts = [dict(one) for one in record["parts"]]
+    before, after = (
+        parts[part]["figures"][slice(*ends)] for ends in ((number,), (number + 1, None))
+    )
+    parts[part]["figures"] = [*before, *figures, *after]
+    return record | dict(parts=parts)
+
+
 @pytest.mark.parametrize("claim", verdicts())
 def test_no_figure_of_a_real_column_may_change_its_kind_name_or_interval(claim, here):
-    figures = here[claim]["figures"]
-    for place, one in enumerate(figures):
+    places = [(i, j) for i, p in enumerate(here[claim]["parts"]) for j in range(len(p["figures"]))]
+    for place in places:
+        one = here[claim]["parts"][place[0]]["figures"][place[1]]
         value, low = one["value"], one["low"]
         forged = [one | dict(kind=kind) for kind in KINDS if kind != one["kind"]]
         forged += [one | dict(name=one["name"] + " "), one | dict(unit="apples")]
@@ -93,13 +105,8 @@ def test_no_figure_of_a_real_column_may_change_its_kind_name_or_interval(claim, 
         forged += [one | dict(low=end, high=end)]
         if one["kind"] == "published":
             forged += [one | dict(value=value + 1)]
-        for other in forged:
-            changed = [*figures[:place], other, *figures[place + 1 :]]
-            assert refusal(real(here[claim] | dict(figures=changed))), other
-        twice = [*figures, one]
-        left_out = [f for f in figures if f is not one]
-        for changed in (twice, left_out):
-            assert refusal(real(here[claim] | dict(figures=changed))), one
+        for others in ([], [one, one], *([other] for other in forged)):
+            assert refusal(real(with_figures(here[claim], place, others))), (one, others)
 
 
 def hostile():
@@ -121,8 +128,8 @@ def hostile():
     body = real()
     for what in ([1] * 300_000, [{}] * 200_000, ["x" * 900_000]):
         yield "verdicts", json.dumps(body | dict(verdicts=what))
-    more = [figure(f"{i}", 1) for i in range(60)]
-    full = [record(f"a{i}", "undecided", *more) for i in range(60)]
+    part = BIG["parts"][0] | dict(figures=[figure(f"{i}", 1) for i in range(60)])
+    full = [BIG | dict(claim=f"a{i}", parts=[part] * 2) for i in range(50)]
     yield "all in form", json.dumps(body | dict(verdicts=full))
 
 

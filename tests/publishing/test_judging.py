@@ -3,8 +3,8 @@
 import pytest
 from ledgers import BIG, LESS, SMALL
 
+from efflab.base.stored import figures_of
 from efflab.publishing import judging
-from efflab.publishing.ledger import verdicts as stored
 from efflab_rooms.quantization import verdicts
 
 
@@ -27,31 +27,22 @@ def test_the_chinese_is_that_of_the_room():
     texts = judging.chinese_texts("int8-size")
     assert texts
     assert all(isinstance(text, str) for text in texts.values())
-    assert stored()["int8-size"]["rule"] in texts
+    assert "smaller" in " ".join(texts)
 
 
 def test_figures_are_judged_anew(root):
-    assert judging.judge("big", BIG["figures"], root).word == "holds if"
-    assert judging.judge("big", LESS["figures"], root).word == "does not hold"
+    assert judging.judge("big", figures_of(BIG).values(), root).outcome == "holds"
+    assert judging.judge("big", figures_of(LESS).values(), root).outcome == "holds in part"
 
 
 def test_a_strangers_figures_are_refused_with_the_start_of_the_reason(root, monkeypatch):
-    with pytest.raises(ValueError, match=r"big: its figures are not .* \(KeyError: 'removed'\)"):
-        judging.judge("big", SMALL["figures"], root)
+    strange = figures_of(SMALL).values()
+    with pytest.raises(ValueError, match=r"big: its figures are not .* \(Refusal: evidence of big"):
+        judging.judge("big", strange, root)
 
     def fails(figures):
         raise RuntimeError("x" * 500)
 
     monkeypatch.setattr(judging, "rule", lambda claim, root: fails)
     with pytest.raises(ValueError, match=r"\(RuntimeError: x{186}\)$"):
-        judging.judge("big", BIG["figures"], root)
-
-
-def test_what_turns_an_outcome_is_tried_also_where_a_rule_cannot_judge(root, monkeypatch):
-    assert judging.turning("big", BIG, LESS, root) == ["removed"]
-
-    def fails(figures):
-        raise RuntimeError
-
-    monkeypatch.setattr(judging, "rule", lambda claim, root: fails)
-    assert judging.turning("big", BIG, LESS, root) == ["removed"]  # the first, for want of any
+        judging.judge("big", figures_of(BIG).values(), root)

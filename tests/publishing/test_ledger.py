@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from ledgers import BIG, figure, record, store
+from ledgers import BIG, TOKENS, figure, record, store
 
 from efflab.publishing import ledger, readme
 from efflab.publishing.catalog import ROOT
@@ -28,20 +28,26 @@ def test_report_writes_every_table_and_the_page(root):
         "| that it works |",
     ]
     assert between(text, "ledger") == [
-        "| claim | outcome | the figure that decides | notebook |",
+        "| claim | outcome, part by part | the first figure | notebook |",
         "| --- | --- | --- | --- |",
-        "| A \\| B | Holds if | removed: 71.2% (70.1 to 72.4), measured | 90 |",
-        "| C | Does not hold | bits: 3.5, computed | 90 |",
+        "| A \\| B | Holds: ✓ amount ✓ length | removed: 71.2% (70.1 to 72.4), measured | 90 |",
+        "| C | Does not hold: ✗ few | bits: 3.5, computed | 90 |",
     ]
     assert between(text, "notebooks in Chinese")[2] == (
         "| 90 | [玩具](notebooks/zh/90_toy.ipynb) | [A toy](notebooks/90_toy.ipynb) | 5 | 它能用 |"
     )
     assert between(text, "map in Chinese")[2:] == [
-        "| 1.1 | 甲或乙。 | 有条件成立 | 移除：71.2%（70.1 至 72.4） [实测] "
+        "| 1.1 | 甲或乙。 | 成立 ✓✓ | 移除：71.2%（70.1 至 72.4） [实测] "
         "| [90 玩具](notebooks/zh/90_toy.ipynb) |",
-        "| 1.2 | 丙。 | 不成立 | 比特：3.5 [计算] | [90 玩具](notebooks/zh/90_toy.ipynb) |",
+        "| 1.2 | 丙。 | 不成立 ✗ | 比特：3.5 [计算] | [90 玩具](notebooks/zh/90_toy.ipynb) |",
         "| 2 | 丁。 | — | — | 91 |",
     ]
+    assert between(text, "counts") == [
+        "2 claims in 3 parts: 2 hold, 1 do not, 0 are undecided. 2 rest on formulas and exact "
+        "counts, 0 on published tables; of the sampled ones 0 were registered before their "
+        "numbers, 1 are exploratory."
+    ]
+    assert between(text, "counts in Chinese")[0].startswith("2 条论断共 3 个部分：2 个成立，1 个不")
     written = ("README.md", "docs/ledger.md", "docs/ledger.html")
     assert lines[1:] == [f"{name} brought up to date" for name in written]
     readme.report(root, say=lines.append)
@@ -60,15 +66,24 @@ def test_the_page_has_every_figure_and_text(root):
 A or B, told at length.  
 甲或乙。
 
-**Holds if · 有条件成立**: n > 9
+**Holds · 成立**, judged in [90 A toy](../notebooks/90_toy.ipynb).
 
-Rule: below one
+✓ **Holds**: Over half is removed.  
+移除过半。
 
-Judged in [90 A toy](../notebooks/90_toy.ipynb).
+Rule: above 50% (exploratory)
 
 | figure | value | 95 % interval | kind |
 | --- | --- | --- | --- |
 | removed | 71.2% | 70.1 to 72.4 | measured |
+
+✓ **Holds**: There are over 1,000 tokens.  
+词元超过 1,000 个。
+
+Rule: above 1,000 tokens (formula)
+
+| figure | value | 95 % interval | kind |
+| --- | --- | --- | --- |
 | tokens | 4,608 tokens |  | recorded |
 
 ## Section 1.2
@@ -78,13 +93,14 @@ Judged in [90 A toy](../notebooks/90_toy.ipynb).
 C.  
 丙。
 
-**Does not hold · 不成立**
+**Does not hold · 不成立**, judged in [90 A toy](../notebooks/90_toy.ipynb).
 
-Why: over one
+✗ **Does not hold**: One bit is enough.  
+一比特就够。
 
-Rule: below one
+0 of 1 lie on the claim's side, 1 surely do not
 
-Judged in [90 A toy](../notebooks/90_toy.ipynb).
+Rule: 1 or less (formula)
 
 | figure | value | 95 % interval | kind |
 | --- | --- | --- | --- |
@@ -95,11 +111,11 @@ Judged in [90 A toy](../notebooks/90_toy.ipynb).
 
 
 def test_no_line_of_the_short_ledger_is_wider_than_a_screen(root):
-    long = figure("long", 71.234, "points", low=-0.001, high=123456.7)
+    long = figure("removed", 71.234, "points", low=-0.001, high=123456.7)
     long |= dict(name="a name of many words " * 9)
-    store(root, {"90": [record("big", "holds", long)]})
+    store(root, {"90": [record("big", long, TOKENS)]})
     line = short_ledger(root).splitlines()[-1]
-    assert line.startswith("| A \\| B | Holds | a name of many words a name")
+    assert line.startswith("| A \\| B | Holds in part: ? amount ✓ length | a name of many words")
     assert line.endswith(" …: 71.2 points (-0.001 to 123,457), measured | 90 |")
     assert ledger.WIDEST - 12 < len(line) <= ledger.WIDEST
 
@@ -107,28 +123,43 @@ def test_no_line_of_the_short_ledger_is_wider_than_a_screen(root):
 OLD = dict(claim="big", holds=True, condition="", figures={"x": 0.12}, kind="measured")
 
 
+def with_part(**changes):
+    """BIG with its first part changed."""
+    return BIG | {"parts": [BIG["parts"][0] | changes, *BIG["parts"][1:]]}
+
+
 @pytest.mark.parametrize(
     ("verdicts", "message"),
     [
-        ({"90": [OLD]}, r"record of big=.*expected \['claim', 'condition'.*run efflab build"),
-        ({"90": [BIG | {"outcome": "perhaps"}]}, "big: outcome='perhaps': expected 'holds if'"),
-        ({"90": [BIG | {"figures": []}]}, "expected at least one number"),
-        ({"90": [BIG | {"figures": None}]}, "figures of record of big=None: expected a list"),
-        ({"90": [BIG | {"holds": False}]}, "big: .*condition='n > 9': expected no condition"),
-        ({"90": [BIG | {"holds": "yes"}]}, "big: .*holds='yes': expected True, False or None"),
-        ({"90": [BIG | {"rule": None}]}, "record of big: rule=None: expected a text"),
+        ({"90": [OLD]}, r"record of big=.*expected \['claim', 'form'.*run efflab build"),
+        ({"90": [BIG | {"outcome": "perhaps"}]}, "big: outcome='perhaps': expected 'holds'"),
+        ({"90": [BIG | {"outcome": "holds in part"}]}, "outcome='holds in part': expected 'holds'"),
+        ({"90": [BIG | {"holds": False}]}, "big: holds=False: expected True"),
+        ({"90": [BIG | {"parts": []}]}, r"parts=\[\]: expected at least one"),
+        ({"90": [BIG | {"parts": None}]}, "parts of record of big=None: expected a list"),
+        ({"90": [BIG | {"parts": [None]}]}, "part of record of big=None: expected an object"),
+        ({"90": [with_part(outcome="maybe")]}, "big: outcome='maybe': expected one of"),
+        ({"90": [with_part(basis="felt")]}, "big: basis='felt': expected one of"),
+        ({"90": [with_part(since="2026-11-28")]}, "since='2026-11-28': expected a day where"),
+        ({"90": [with_part(outcome="undecided")]}, "big: reason='': expected why it does not"),
+        ({"90": [with_part(figures=[])]}, "expected at least one number"),
+        ({"90": [with_part(figures=None)]}, "figures of record of big=None: expected a list"),
+        ({"90": [with_part(condition="n > 9")]}, "condition='n > 9': expected a condition exactly"),
+        ({"90": [with_part(rule=None)]}, "part of record of big: rule=None: expected a text"),
         ({"90": [BIG | {"claim": None}]}, "record of None: claim=None: expected a text"),
         ({"90": None}, "verdicts.json is damaged .notebook 90=None: expected a list.*efflab build"),
         ({"90": [None]}, "record=None: expected an object"),
         ([], r"verdicts.json is damaged .content=\[\]: expected an object"),
         (None, "content=None: expected an object"),
-        ({"90": [BIG | {"figures": [None]}]}, "figure of record of big=None: expected an object"),
-        ({"90": [BIG | {"figures": [figure("x", None)]}]}, "big: x=None: expected a number"),
-        ({"90": [BIG | {"figures": [figure("x", float("nan"))]}]}, "number='NaN': expected a fin"),
-        ({"90": [BIG | {"figures": [figure("x", 1, low=2, high=3)]}]}, "x=1: expected a number in"),
-        ({"90": [BIG | {"figures": [figure("x", 1, high=3)]}]}, "x, low=None: expected both ends"),
-        ({"90": [BIG | {"figures": [{"name": "x", "value": 1}]}]}, r"expected \['high'"),
-        ({"90": [record("big", "holds", figure("x", 1, kind="guessed"))]}, "'guessed'"),
+        ({"90": [with_part(figures=[None])]}, "figure of record of big=None: expected an object"),
+        ({"90": [with_part(figures=[figure("x", None)])]}, "big: x=None: expected a number"),
+        ({"90": [with_part(figures=[figure("x", float("nan"))])]}, "number='NaN': expected a fin"),
+        ({"90": [with_part(figures=[figure("x", 1, low=2, high=3)])]}, "x=1: expected a number in"),
+        ({"90": [with_part(figures=[figure("x", 1, high=3)])]}, "x, low=None: expected both ends"),
+        ({"90": [with_part(figures=[figure("x", 1)])]}, "x: low=None: expected an interval"),
+        ({"90": [with_part(figures=[{"name": "x", "value": 1}])]}, r"expected \['high'"),
+        ({"90": [with_part(figures=[figure("x", 1, kind="guessed")])]}, "'guessed'"),
+        ({"90": [with_part(figures=[TOKENS | {"value": 9, "low": 9}])]}, "tokens.*the same in all"),
         ({"90": [BIG | {"claim": "nobody's"}]}, 'claim="nobody\'s": expected one of data'),
         ({"91": [BIG]}, "notebook of big='91': expected its owner, 90"),
         ({"90": [BIG, BIG]}, "claim='big': expected one verdict"),

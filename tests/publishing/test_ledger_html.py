@@ -3,16 +3,16 @@
 import re
 from html import unescape
 
+import ledgers
 import pytest
 from browser import FLAGS
-from ledgers import BIG, CHINESE, LESS, SMALL, THERE, column, figure, store
+from ledgers import BIG, CHINESE, LESS, SMALL, THERE, column, figure, record, store
 from playwright.sync_api import sync_playwright
 
-from efflab.lab import Outcome, text
-from efflab.publishing import judging, ledger_html, pool
+from efflab.lab import text
+from efflab.publishing import ledger_html, pool
 from efflab.publishing.catalog import ROOT
 from efflab.publishing.doctor import BROWSER_ADVICE, find_browser
-from efflab.publishing.judging import turning
 from efflab.publishing.ledger import claims
 
 
@@ -43,15 +43,14 @@ def test_machines_that_differ_show_both_values_and_the_rule(root):
     found = row(page_with(root, column(LESS, SMALL)), "big")
     why = said(re.search(r'<tr class="why">(.*?)</div>', found, re.DOTALL)[1])
     assert why == [
-        "They differ. What turns the outcome:",
+        "They differ. The figures of the parts that do:",
         *("figure", "Here, 2 threads", "There, 1 thread"),
         *("removed", "71.2% (70.1 to 72.4) [measured]", "40.5% (39 to 42) [measured]"),
-        "Rule: below one",
     ]
-    cells = re.findall(r"<td data-machine.*?</td>", found)[:2]
-    assert [said(cell)[:3] for cell in cells] == [
-        ["◐", "Holds if", "n &gt; 9"],
-        ["✗", "Does not hold", "too little"],
+    cells = re.findall(r"<td data-machine.*?</td>", found, re.DOTALL)[:2]
+    assert [said(cell)[:6] for cell in cells] == [
+        ["✓", "Holds", "✓", "Over half is removed.", "✓", "There are over 1,000 tokens."],
+        ["◑", "Holds in part", "✗", "Over half is removed.", "✓", "There are over 1,000 tokens."],
     ]
 
 
@@ -59,7 +58,7 @@ def test_machines_that_agree_need_no_reason(root):
     page = page_with(root, column(LESS, SMALL))
     assert 'class="why"' not in row(page, "small")
     every = said(re.search(r"<details>(.*?)</details>", row(page, "small"), re.DOTALL)[1])
-    assert every[:2] == ["Rule and all figures", "Rule: below one"]
+    assert every[:2] == ["Rule and all figures", "One bit is enough.: 1 or less (by formula)"]
     assert every[5:] == ["bits", *["3.5 [computed]"] * 2, "printed", *["7 [published]"] * 2]
 
 
@@ -70,73 +69,38 @@ def test_missing_partial_and_not_yet_are_told_apart(root):
         "Here, 2 threads",
         "built notebooks · 2026-11-26",
         "whole: 2 claims",
-        "Holds 0 · Holds if 1 · Does not hold 1 · Undecided 0",
+        "Holds 1 · Holds if 0 · Holds in part 0 · Does not hold 1 · Undecided 0",
         "There, 1 thread",
         "its own run · 2026-11-20 · python 3.11.7 · torch 2.13.0+cpu",
         "partial: 1 of 2 claims",
-        "Holds 0 · Holds if 0 · Does not hold 1 · Undecided 0",
+        "Holds 0 · Holds if 0 · Holds in part 1 · Does not hold 0 · Undecided 0",
     ]
     assert said(row(page, "small")).count("missing") == 1
     assert said(row(page, "later"))[:4] == ["D.", "later · notebook 91", "not yet", "not yet"]
     assert said(row(page, "later", "zh"))[2:4] == ["尚未写成", "尚未写成"]
 
 
-def test_a_figure_that_a_record_lacks_is_missing(root, monkeypatch):
-    """A record of an experiment has the figures that its rule asks for, and no other."""
-    more = BIG | dict(figures=[*BIG["figures"], figure("only-here", 1)])
-    store(root, {"90": [SMALL, more]})
-    shown = [*ledger_html.columns(root), column(LESS)]
-    monkeypatch.setattr(ledger_html, "columns", lambda root: shown)
-    rows = said(row(page_with(root), "big"))
-    place = rows.index("only-here")
-    assert rows[place + 1 : place + 3] == ["1 [measured]", "missing"]
-
-
 def test_it_speaks_chinese(root):
     found = said(row(page_with(root, column(LESS)), "big", "zh"))
-    assert found[:5] == ["甲或乙。", "big ·", "90 玩具", "◐", "有条件成立"]
-    assert {CHINESE[word] for word in ("n > 9", "too little", "removed")} <= set(found)
-    assert "规则：小于一" in found
+    assert found[:5] == ["甲或乙。", "big ·", "90 玩具", "✓", "成立"]
+    assert {CHINESE["removed"], "移除过半。", "部分成立"} <= set(found)
+    assert any("大于 50%（探索性" in line for line in found)
     assert text.language() == "en"
 
 
-def test_what_others_wrote_is_text_and_nothing_else(root):
+def test_what_others_wrote_is_text_and_nothing_else(root, monkeypatch):
     script, image = "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'
-    mine, evil = (
-        r | dict(figures=[*r["figures"], figure("evil", 1, image) | dict(name=script)])
-        for r in (BIG, LESS)
-    )
-    store(root, {"90": [SMALL, mine]})
+    monkeypatch.setattr(ledgers, "RULES", ledgers.RULES.replace('"printed"', '"printed", "evil"'))
+    figures = figure("bits", 3.5, kind="computed"), figure("printed", 7, kind="published")
+    named = figure("evil", 1, image, "computed") | dict(name=script)
+    evil = record("small", *figures, named)
+    store(root, {"90": [evil, BIG]})
     page = page_with(root, column(evil, machine=THERE | dict(cpu=image)))
     assert "<script" not in page
     assert "<img" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert 'data-machine="&#34;&gt;&lt;img src=x onerror=alert(1)&gt;, 1 thread"' in page
     assert "default-src 'none'" in page  # nor would a browser run or fetch anything
-
-
-# --- Why -------------------------------------------------------------------------------------
-
-
-def more_tokens(record, value):
-    return record | dict(figures=[record["figures"][0], figure("tokens", value)])
-
-
-def test_what_turns_an_outcome_is_found_by_trying(root):
-    holds = more_tokens(BIG, 9) | dict(outcome="holds", condition="")
-    assert turning("big", BIG, LESS, root) == ["removed"]
-    assert turning("big", BIG, holds, root) == ["tokens"]
-
-
-def test_where_no_single_figure_turns_it_the_first_stands_for_all(root, monkeypatch):
-    def both(figures):
-        high = [f.value > 50 for f in figures]
-        holds = all(high) if len(set(high)) == 1 else None
-        return Outcome(holds, figures, rule="both", reason="" if holds else "not both")
-
-    monkeypatch.setattr(judging, "rule", lambda claim, root: both)
-    assert turning("big", BIG, more_tokens(LESS, 9), root) == ["removed"]
-    assert turning("big", BIG, LESS | dict(outcome="undecided"), root) == ["removed"]
 
 
 # --- The real one ----------------------------------------------------------------------------
@@ -166,11 +130,10 @@ def test_every_claim_is_there_in_both_languages_and_links_lead_somewhere(page):
     assert "@import" not in page
 
 
-def test_this_machines_column_is_whole_and_anothers_partial(page):
-    first, *others = pool.columns()
+def test_this_machines_column_is_whole(page):
+    first = pool.columns()[0]
     assert list(first.verdicts) == pool.due()
-    assert any(c.source == "records" for c in others)
-    assert "partial: 1 of" in body(page)
+    assert f"whole: {len(first.verdicts)} claims" in body(page)
 
 
 def test_on_a_phone_it_fits_and_the_switch_needs_no_script(page, tmp_path):

@@ -47,7 +47,7 @@ def test_a_notebooks_row_begins_with_the_edition_in_its_language(root, language,
 def test_the_chinese_map_has_a_dash_for_what_is_not_written(root):
     rows = readme.chinese_map(root).splitlines()[2:]
     assert [row.split(" | ")[1] for row in rows] == ["甲或乙。", "丙。", "丁。"]
-    assert rows[0].split(" | ")[2] == "有条件成立"
+    assert rows[0].split(" | ")[2] == "成立 ✓✓"
     assert rows[2].split(" | ")[2:4] == [readme.NOT_YET, readme.NOT_YET]
 
 

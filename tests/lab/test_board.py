@@ -1,0 +1,132 @@
+"""The board: what is shown, stored and refused."""
+
+import json
+import tomllib
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+import efflab_rooms
+from efflab import lab
+from efflab.estimate import Estimate
+from efflab.lab import text
+from efflab.lab.board import MIME as BOARD_MIME
+from efflab.lab.board import Board, board_figure
+from efflab.lab.figures import panels
+from efflab.lab.labels import place_labels
+
+POINT = dict(technique="int8", model="stdlib-gpt", bytes=3e6, band=0.1) | dict(
+    time=Estimate(0.5, 0.45, 0.6), quality=Estimate(1.5, 1.4, 1.6)
+)
+STORED = dict(technique="int8", model="stdlib-gpt", notebook="09", bytes=3e6, band=0.1) | dict(
+    time=0.5, time_low=0.45, time_high=0.6, quality=1.5, quality_low=1.4, quality_high=1.6
+)
+AT_ONE = dict(time=1.0, time_low=1.0, time_high=1.0)
+BASELINE = STORED | AT_ONE | dict(technique="baseline", notebook="00", bytes=12e6, quality=1.4)
+
+
+@pytest.fixture
+def recorded_board(tmp_path):
+    """A board on which notebooks 00 and 11 have left a point."""
+    later = STORED | dict(technique="pruned", notebook="11")
+    path = tmp_path / "board.json"
+    points = [p | dict(kind="measured") for p in (BASELINE, later)]
+    path.write_text(json.dumps({"points": points}))
+    lab.use_notebook("09_quantization", {}, {})
+    yield Board(path)
+    lab.notebook.current.name = ""
+
+
+def test_the_board_keeps_recorded_points_and_replaces_its_own(shown, recorded_board):
+    recorded_board.add(**POINT)
+    recorded_board.add(**POINT | {"quality": Estimate(1.6, 1.5, 1.7)})
+    points = recorded_board.points("stdlib-gpt")
+    assert [(p["technique"], p["quality"], p["kind"]) for p in points] == [
+        ("baseline", 1.4, "recorded"),
+        ("int8", 1.6, "measured"),
+    ]
+    assert recorded_board.points("MiniLM-L6") == []
+    wanted = STORED | dict(quality=1.6, quality_low=1.5, quality_high=1.7, kind="measured")
+    assert shown[1][BOARD_MIME] == wanted
+    assert "0.5 (0.45 to 0.6)" in shown[1]["text/plain"]
+
+
+def test_a_damaged_board_is_named(recorded_board):
+    (good, _) = json.loads(recorded_board.path.read_text())["points"]
+    for wrong, message in (
+        ([good | dict(time=None)], "baseline of stdlib-gpt: time=None: expected a number"),
+        ([good | dict(quality=2.0)], r"quality=2\.0: expected a number in its interval"),
+        ([good | dict(bytes="12")], "bytes='12': expected a number"),
+        ([good | dict(technique=None)], "technique=None: expected a text"),
+        ([{"technique": "t"}], r"point=\['technique'\]: expected \['band'"),
+        ([None], "point=None: expected an object"),
+        (None, "points=None: expected a list"),
+    ):
+        recorded_board.path.write_text(json.dumps({"points": wrong}))
+        with pytest.raises(ValueError, match=f"board.json is damaged .*{message}.*efflab build"):
+            recorded_board.points("stdlib-gpt")
+
+
+def test_points_of_notebooks_not_yet_read_stay_hidden(recorded_board):
+    def names():
+        return [p["technique"] for p in recorded_board.points("stdlib-gpt")]
+
+    assert names() == ["baseline"]
+    lab.notebook.current.name = "11_pruning"
+    assert names() == ["baseline", "pruned"]
+
+
+def test_a_points_symbol_is_its_notebooks_whatever_else_is_shown():
+    other = STORED | dict(technique="other", kind="recorded")
+    points = [BASELINE | {"kind": "recorded"}, other, STORED | {"kind": "measured"}]
+
+    def symbol(points):
+        return [t.marker.symbol for t in board_figure("stdlib-gpt", points).data if t.marker.symbol]
+
+    alone, together = symbol(points[2:]), symbol(points)
+    assert alone[0] == together[2]
+    assert together[1] == alone[0] + "-open"
+    assert together[0] != together[1]
+
+
+def test_the_board_draws_points_band_front_and_names():
+    points = [BASELINE | {"kind": "recorded"}, STORED | {"kind": "measured"}]
+    fig = board_figure("stdlib-gpt", points)
+    marks = [t for t in fig.data if t.mode == "markers"]
+    assert [t.x for t in marks] == [(12.0,), (3.0,), (1.0,), (0.5,)]  # MB, then relative time
+    assert marks[-1].error_x.array == pytest.approx((0.1,))
+    assert marks[-1].error_y.arrayminus == pytest.approx((0.1,))
+    assert [(s.x0, s.x1) for s in fig.layout.shapes] == [(0.9, 1.1)]
+    named = [a.text for a in fig.layout.annotations]
+    assert named.count("baseline") == named.count("int8") == 2
+
+
+def test_names_lie_on_nothing():
+    names = [(1.0 + 0.001 * i, 1.0, f"technique {i}") for i in range(8)]
+    fig = panels(["one"])
+    place_labels(fig, names, (690, 330))
+    boxes = [(a.ax, a.ay) for a in fig.layout.annotations if a.text.startswith("technique")]
+    assert len(set(boxes)) == 8
+    heights = sorted(y for x, y in boxes if x > 0)
+    assert all(b - a >= 7 for a, b in pairwise(heights))
+
+
+ZERO = Estimate(0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"model": "gpt9"}, {"kind": "felt"}, {"bytes": -1}, {"band": float("nan")}, {"time": ZERO}],
+)
+def test_the_board_refuses(wrong, tmp_path):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"{name}="):
+        Board(tmp_path / "none.json").add(**POINT | wrong)
+
+
+def test_catalogs_are_toml_of_texts():
+    rooms = Path(efflab_rooms.__file__).parent.glob("*/zh.toml")
+    for path in (text.OWN_TEXTS, *rooms):
+        entries = tomllib.loads(path.read_text(encoding="utf-8"))
+        assert all(isinstance(v, str) and v for v in entries.values()), path.name
