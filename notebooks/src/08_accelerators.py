@@ -657,7 +657,7 @@ p_chips.reveal(sum(ms <= measure.TARGET_MS for ms in times))
 # %%
 published, launch = read_published("tpu_v4"), measure.launch_seconds()
 checks = measure.model_check_rows(["fp16"])
-evidence = verdicts.npu_evidence(seq_len, launch, published, checks)
+evidence = verdicts.npu_evidence(measure.TOKENS, launch, published, checks)
 lab.verdict("npu-latency", verdicts.npu_latency(evidence))
 
 # %%

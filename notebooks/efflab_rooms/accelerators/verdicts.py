@@ -93,8 +93,8 @@ def npu_latency(evidence) -> Outcome:
     floats = [item.value for id, item in items.items() if id.startswith("tpu-") and "fp32" in id]
     starts = [v.value for id, v in items.items() if id.startswith("equal-gpu-starts")]
     remarks = {
-        "first-tpu": "beside a GPU that computes in fp32 it takes {low} to {high} at batch 8: what "
-        "it gains there is its precision",
+        "first-tpu": "beside a GPU that computes in fp32 it takes {low} to {high} at batch 8: where "
+        "it gains, it gains by its precision",
         "equal-strength": "if only the GPU pays for launches, the array takes {least} to {most} at "
         "batch 1: launches, not the array, are what a small batch waits for",
         "published": "training, by the TPU's makers; ResNet is no Transformer",
