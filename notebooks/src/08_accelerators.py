@@ -386,16 +386,17 @@ table(measure.block_rows(measure.TWIN, seq_len, (1, 2, 4, 8, 64)), kind="simulat
 # %% [markdown] tags=["en"]
 # The first TPU reaches 0.6 where a V100 or an A100 is left in fp32, from a batch of 4 on. There it
 # wins by its *precision*, not by being an NPU, and turning on the GPU's own fp16 or int8 units takes
-# it back, also if a large product takes the GPU as much longer as recorded. One text waits for 7 MB of weights at 34 GB/s, whatever the array does.
+# it back, also if a large product takes the GPU as much longer as recorded. One text waits for 7 MB
+# of weights at 34 GB/s, whatever the array does.
 #
 # An array as strong as the GPU is level with it on the four linear products: 0.92 to 1.02 of its
 # time from a batch of 2, without launches. It loses the block by the heads, which take it 7 to 16
 # times as long: 6.25 %, as above.
 #
-# And launches: six of them take 43 µs, where the work of a block of one text takes an A100 in int8 less
-# than 5. If only the GPU paid for them, the equal array would need under a fifth of its time: an NPU
-# that runs a whole model as one program is quick with small batches for that reason. A GPU gets the
-# same from CUDA graphs or a fused kernel, which notebook 07 is about.
+# And launches: six of them take 43 µs, where the work of a block of one text takes an A100 in int8
+# less than 5. If only the GPU paid for them, the equal array would need under a fifth of its time:
+# an NPU that runs a whole model as one program is quick with small batches for that reason. A GPU
+# gets the same from CUDA graphs or a fused kernel, which notebook 07 is about.
 #
 # To be fair to NPUs: this one is from 2015. Against the GPU of its time, the K80, its authors
 # published 15 to 30 times the performance (Jouppi et al. 2017), int8 against floating point. Of one
@@ -403,7 +404,8 @@ table(measure.block_rows(measure.TWIN, seq_len, (1, 2, 4, 8, 64)), kind="simulat
 
 # %% [markdown] tags=["zh"]
 # V100 或 A100 若还用 fp32，批大小从 4 起，第一代 TPU 就能达到 0.6。它赢在*精度*，而不是赢在它是 NPU；
-# GPU 一旦用上自己的 fp16 或 int8 单元，优势就没了；即使 GPU 在大矩阵上如存档那样更慢，也是如此。只有一条文本时，要等 7 MB 权重以 34 GB/s 读进来，与阵列无关。
+# GPU 一旦用上自己的 fp16 或 int8 单元，优势就没了；即使 GPU 在大矩阵上如存档那样更慢，也是如此。
+# 只有一条文本时，要等 7 MB 权重以 34 GB/s 读进来，与阵列无关。
 #
 # 与 GPU 同样强的阵列，在四种线性层的矩阵乘法上与 GPU 相当：批大小从 2 起，不计启动开销，用时为 0.92 至 1.02 倍。
 # 它输在各个头上：用时是 GPU 的 7 至 16 倍，原因就是上面的 6.25%。
@@ -592,10 +594,11 @@ table(measure.chip_rows((2, 4, 8)), kind="computed")
 
 # %% [markdown] tags=["en"]
 # One chip was routed, the LFE5U-85F, with a single unit on it. The others are computed at its clock,
-# whatever they could do themselves (and the XCVU9P with the figures of its older sister family). Small
-# units fill a chip best, but eat more: 2 / side bytes a multiplication. For the verdict we take 4 x 4,
-# the largest that each of the six holds, at clocks down to the 8 x 8 unit's. Even there the XC7Z020
-# has but 5 % to spare, and a full chip has longer wires still: it may fall behind once one is routed.
+# whatever they could do themselves (and the XCVU9P with the figures of its older sister family).
+# Small units fill a chip best, but eat more: 2 / side bytes a multiplication. For the verdict we take
+# 4 x 4, the largest that each of the six holds, at clocks down to the 8 x 8 unit's. Even there the
+# XC7Z020 has but 5 % to spare, and a full chip has longer wires still: once one is routed, it may
+# take over 100 ms.
 #
 # Choose a clock, a side, and how many units stand side by side; the line says which chips hold them.
 
