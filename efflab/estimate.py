@@ -73,8 +73,10 @@ class Estimate:
         >>> print(Estimate(0.9, 0.88, 0.92).with_noise(0.05))
         0.900 (0.836 to 0.966)
         """
-        require(0 <= band < 1, "band", band, "a share from 0 to 1")
-        ends = sorted((self.low * (1 - band), self.low * (1 + band), self.high * (1 + band)))
+        require(band >= 0, "band", band, "a share, 0 or more")
+        # the noise of a busy machine may exceed the time itself
+        below = max(0.0, 1 - band)
+        ends = sorted((self.low * below, self.low * (1 + band), self.high * (1 + band)))
         return Estimate(self.mean, ends[0], ends[-1])
 
     def __str__(self) -> str:

@@ -370,7 +370,7 @@ NOT_CALLED = re.compile(
     r"""on_rank|\brank\b|launch|parallelize|ParallelLinear|distributed.*_ranks$|\bring|onnx
     |openvino|torchao|language_file|compile_openvino|language.(convert_\w+|save)
     |calibration.calibration|xla|inductor|synth|netlist|plan_fit
-    |scaling|points|load_encoder|load_minilm|privacy.load|replacing|stages|zero\.
+    |points|load_encoder|load_minilm|privacy.load|replacing|stages|zero\.
     |distributed.*train|train\.(token|class|Muon|fit|grad)|corpus|stdlib|learned_spans
     |forward_in_order|alone|SharedBatchNorm|average_grad|log_mask|call_seconds|require_exponents
     |map_on_threads|Transformer.pool|bench.calibrate|window_bits|bits_

@@ -109,3 +109,16 @@ def test_one_more_of_a_kind_falls_inside_19_times_of_20(n):
 def test_too_few_values_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("band", "low", "high"), [(0, 0.8, 1.2), (0.25, 0.6, 1.5), (1, 0, 2.4), (1.5, 0, 3)]
+)
+def test_noise_widens_a_ratio_and_never_refuses_a_busy_machine(band, low, high):
+    noisy = Estimate(1.0, 0.8, 1.2).with_noise(band)
+    assert (noisy.mean, noisy.low, noisy.high) == pytest.approx((1, low, high))
+
+
+def test_noise_below_zero_is_refused():
+    with pytest.raises(ValueError, match=r"band=-0\.1"):
+        Estimate(1.0, 0.8, 1.2).with_noise(-0.1)

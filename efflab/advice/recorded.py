@@ -45,7 +45,7 @@ def engine_row(engine: str, device: str) -> dict:
     require_one_of("device", device, CPUS)
     kinds = [read_record("int8-engines", name) for name in machines("int8-engines")]
     blocks = [block for block in kinds if bool(block["features"]["vnni"]) == CPUS[device]]
-    rows = {run["engine"]: run for run in blocks[-1]["runs"] if run["isa"] is None}
+    rows = {run["engine"]: run for run in blocks[-1]["runs"]}
     require_one_of("engine", engine, rows)
     return rows[engine]
 

@@ -114,12 +114,18 @@ def embed(encoder: nn.Module, ids: Tensor, batch_size: int = 32) -> np.ndarray:
 
 def head_accuracy(embeddings: np.ndarray, task: str) -> tuple[float, int]:
     """Test accuracy and parameters of a logistic regression on frozen embeddings (N,C)."""
+    y, test = _labels(task), docstrings().is_test
+    n_outputs = 1 if y.max() == 1 else y.max() + 1
+    n_weights = int(n_outputs) * (embeddings.shape[1] + 1)
+    return float(head_hits(embeddings, y, test).mean()), n_weights
+
+
+def head_hits(embeddings: np.ndarray, y: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Whether a head fitted on the other texts is right on each of `test` (N,), a mask."""
     from sklearn.linear_model import LogisticRegression
 
-    y, test = _labels(task), docstrings().is_test
     head = LogisticRegression(C=10, max_iter=500).fit(embeddings[~test], y[~test])
-    accuracy = head.score(embeddings[test], y[test])
-    return float(accuracy), head.coef_.size + head.intercept_.size
+    return head.predict(embeddings[test]) == y[test]
 
 
 class Classifier(nn.Module):
@@ -138,10 +144,17 @@ class Classifier(nn.Module):
 
 def fine_tuned_accuracy(encoder, ids: Tensor, task: str, seed=0, n_steps=N_STEPS) -> float:
     """Test accuracy after training a copy of the encoder and its head on one task."""
-    y, test = torch.from_numpy(_labels(task)), docstrings().is_test
+    y, test = _labels(task), docstrings().is_test
+    return float(fine_tuned_hits(encoder, ids, y, test, seed, n_steps).mean())
+
+
+def fine_tuned_hits(
+    encoder, ids: Tensor, y: np.ndarray, test: np.ndarray, seed: int, n_steps: int
+) -> np.ndarray:
+    """Whether a copy of the encoder, trained with its head on the others, is right on `test`."""
     torch.manual_seed(seed)
     model = Classifier(deepcopy(encoder), int(y.max()) + 1)
-    train_ids, train_y = ids[~test], y[~test]
+    train_ids, train_y = ids[~test], torch.from_numpy(y[~test])
 
     def batch(step):
         rng = np.random.default_rng(seed * 10**6 + step)
@@ -156,7 +169,7 @@ def fine_tuned_accuracy(encoder, ids: Tensor, task: str, seed=0, n_steps=N_STEPS
     train.fit(model, batch, n_steps, optimizers=optimizers, loss_fn=train.classification_loss)
     with torch.no_grad():
         logits = torch.cat([model(part) for part in ids[test].split(32)])
-    return float((logits.argmax(1) == y[test]).float().mean())
+    return logits.argmax(1).numpy() == y[test]
 
 
 @one_thread()

@@ -25,6 +25,7 @@ from efflab.compression.calibration import (
 )
 from efflab.compression.gptq import gptq_model
 from efflab.compression.packed import Quantized, model_bytes, with_weights
+from efflab.estimate import bootstrap
 from efflab.experiments.record import run_cases
 
 NAME = "gptq-quality"
@@ -39,7 +40,7 @@ VARIANTS = {
 N_WINDOWS = 16  # held-out windows of the whole context, those of the board
 N_FUNCTIONS, MINILM_GROUPS, MAX_TOKENS = 120, (None, 64), 64
 SEEDS = (0, 1, 2)
-SEEDED_BITS = (2, 3, 4)  # for which GPTQ is repeated with every seed of its calibration
+SEEDED_BITS = BITS  # for which GPTQ is repeated with every seed of its calibration
 
 
 @lru_cache(maxsize=1)
@@ -66,6 +67,17 @@ def language_point(bits: int, group_size: int | None, method: str, seed: int = 0
     model = language_model()[0]
     quantized = quantize_by(method, model, bits, group_size, batches, **options)
     return dict(bits=bits, group_size=group_size, method=method) | language_quality(quantized)
+
+
+def paired_point(bits: int, seed: int = 0) -> dict:
+    """GPTQ less rounding to nearest in bits per byte, with a scale a row, paired by window."""
+    model, losses = language_model()[0], {}
+    for method in METHODS:
+        batches = calibration(seed=seed) if method == "gptq" else None
+        changed = with_weights(model, quantize_by(method, model, bits, None, batches))
+        losses[method], n_bytes = evaluate.window_bits(changed, N_WINDOWS)
+    less = bootstrap(losses["gptq"] - losses["rtn"], n_bytes)
+    return {"less": less.mean, "less low": less.low, "less high": less.high}
 
 
 def calibration_point(n_tokens: int, source: str = "library", bits: int = 3, seed: int = 0) -> dict:
@@ -144,6 +156,7 @@ def cases() -> list[dict]:
         dict(part="repeats", seed=seed, bits=b, group_size=None, method="gptq")
         for b, seed in product(SEEDED_BITS, others)
     ]
+    cases += [dict(part="paired", seed=first, bits=b) for b in BITS]
     cases += [dict(part="variants", seed=first, variant=name) for name in VARIANTS]
     cases += [dict(part="sizes", seed=first, n_tokens=n, source=SOURCES[0]) for n in SIZES]
     cases += [dict(part="sources", seed=first, n_tokens=N_TOKENS, source=s) for s in SOURCES[1:]]
@@ -159,7 +172,8 @@ def run_one(part: str, seed: int, **where) -> dict:
     elif part == "encoder":  # its calibration has no seed
         point = encoder_point(**where)
     else:
-        makers = dict(variants=variant_point, sizes=calibration_point, sources=calibration_point)
+        makers = dict(variants=variant_point, paired=paired_point)
+        makers |= dict(sizes=calibration_point, sources=calibration_point)
         point = makers.get(part, language_point)(**where, seed=seed)
     decimals = {k for k in point if "bits_per" in k or (part, k) == ("full", "mrr")}
     return {

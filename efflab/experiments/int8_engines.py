@@ -1,7 +1,6 @@
 """MiniLM in every engine, each in a separate process: size, latency, cosine, retrieval.
 
-Calibration and evaluation use different docstrings of the standard library's functions. If the CPU
-has VNNI, some engines also run with instructions disabled, and their results are checked too.
+Calibration and evaluation use different docstrings of the standard library's functions.
 """
 
 import tempfile
@@ -42,15 +41,6 @@ ENGINES = (
 )
 NARROW = ("torch static INT8", "ONNX Runtime INT8", OPENVINO)
 """Engines whose weights or inputs are limited to 7 bits if the CPU needs it."""
-WITHOUT_VNNI, WITHOUT_AVX512, ALL = "AVX512_CORE", "AVX2", "DEFAULT"
-CAPPED = {
-    OPENVINO: (ALL, WITHOUT_VNNI, WITHOUT_AVX512),
-    OPENVINO_FP32: (WITHOUT_VNNI, WITHOUT_AVX512),
-    BF16: (WITHOUT_VNNI,),
-    DYNAMIC: (WITHOUT_VNNI,),
-}
-"""Engine -> values of ONEDNN_MAX_CPU_ISA; "DEFAULT" disables nothing."""
-N_CAPPED, CAPPED_SHAPE = 40, (16, 128)
 PACKAGES = ("onnxruntime", "openvino", "nncf", "torchao", "transformers")
 
 
@@ -143,20 +133,9 @@ def full_batch(batch_size: int, n_tokens: int) -> Batch:
     return ids, torch.ones_like(ids)
 
 
-def makers(folder: Path, seven_bits: bool | None = None) -> dict[str, Callable[[], Engine]]:
-    """{engine: function that makes it}; the first is the baseline.
-
-    `seven_bits`: for the engines that can leave one bit unused; by default if the CPU needs it.
-    A model that OpenVINO already quantized into `folder` is read from there.
-    """
+def makers(folder: Path) -> dict[str, Callable[[], Engine]]:
+    """{engine: function that makes it}; the first is the baseline."""
     model, tokenizer = minilm()
-    narrow = dict(seven_bits=seven_bits)
-
-    def openvino() -> Engine:
-        if (folder / "int8.xml").exists():
-            return engines.openvino_file(OPENVINO, folder / "int8.xml")
-        return engines.openvino_int8(model, folder, calibration(tokenizer), **narrow)
-
     return {
         FP32: lambda: engines.fp32(model),
         BF16: lambda: engines.bf16(model),
@@ -164,11 +143,11 @@ def makers(folder: Path, seven_bits: bool | None = None) -> dict[str, Callable[[
         "torch dynamic INT8, smoothed": lambda: engines.torch_smoothed(
             model, calibration(tokenizer)
         ),
-        "torch static INT8": lambda: engines.torch_static(model, calibration(tokenizer), **narrow),
+        "torch static INT8": lambda: engines.torch_static(model, calibration(tokenizer)),
         "torchao INT8 weights": lambda: engines.torchao_int8(model),
-        "ONNX Runtime INT8": lambda: engines.onnx_int8(model, folder, **narrow),
+        "ONNX Runtime INT8": lambda: engines.onnx_int8(model, folder),
         OPENVINO_FP32: lambda: engines.openvino_fp32(model, folder),
-        OPENVINO: openvino,
+        OPENVINO: lambda: engines.openvino_int8(model, folder, calibration(tokenizer)),
     }
 
 
@@ -205,31 +184,19 @@ def spread(engine: Engine, baseline: Engine, shape: tuple[int, int], repeats: in
 # --- In a separate process -------------------------------------------------------------------
 
 
-def build(engine: str, folder: str, seven_bits: bool | None) -> dict:
-    """Write an engine's files into `folder`."""
-    return dict(bytes=makers(Path(folder), seven_bits)[engine]().nbytes)
-
-
-def measure(
-    engine: str, folder: str, reference: str, seven_bits: bool | None, shapes: list, n: int
-) -> dict:
-    """One engine's row over n texts; `shapes`: (texts, tokens, repeats).
-
-    fp32's embeddings are read from the file `reference`: with instructions disabled this process
-    may compute wrong results, which the cosine then shows.
-    """
+def measure(engine: str, folder: str, reference: str) -> dict:
+    """One engine's row, in its own process; `reference`: the file of fp32's embeddings."""
     _, tokenizer = minilm()
-    by_name = makers(Path(folder), seven_bits)
+    by_name = makers(Path(folder))
     candidate, baseline = by_name[engine](), by_name[FP32]()
     row = dict(bytes=candidate.nbytes, size=candidate.nbytes / baseline.nbytes)
     if engine in NARROW:
-        row |= dict(seven_bits=seven_bits_needed() if seven_bits is None else seven_bits)
-    for texts, n_tokens, repeats in shapes:
-        row |= spread(candidate, baseline, (texts, n_tokens), repeats)
+        row |= dict(seven_bits=seven_bits_needed())
+    for shape, repeats in REPEATS.items():
+        row |= spread(candidate, baseline, shape, repeats)
     vectors, _ = read_tensors(Path(reference), "run the experiment anew")
-    row |= quality(
-        candidate, tokenizer, n, [vectors[name][:n] for name in ("queries", "documents")]
-    )
+    exact = [vectors[name] for name in ("queries", "documents")]
+    row |= quality(candidate, tokenizer, N_TEST, exact)
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
 
 
@@ -237,51 +204,28 @@ def measure(
 
 
 def cases() -> list[dict]:
-    """Every engine with all instructions; on a CPU with VNNI some also with fewer."""
-    cases = [dict(engine=name, isa=None, seed=0) for name in ENGINES]
-    cpu = engines.cpu_features()
-    if cpu["vnni"] and cpu["avx512"]:
-        cases += [dict(engine=e, isa=isa, seed=0) for e, isas in CAPPED.items() for isa in isas]
-    return cases
+    """Every engine."""
+    return [dict(engine=name, seed=0) for name in ENGINES]
 
 
-def run_apart(engine: str, isa: str | None, folder: Path) -> dict:
-    """One engine's row from a separate process; `isa`: the value of ONEDNN_MAX_CPU_ISA.
-
-    With an `isa` weights always have 7 bits, and the files are those written by a process with all
-    instructions, so that only the instructions differ.
-    """
+def run_apart(engine: str, folder: Path) -> dict:
+    """One engine's row from a separate process, which another engine's threads do not slow down."""
     reference = folder / "exact.safetensors"
     if not reference.exists():
         queries, documents = exact(N_TEST)
         save_tensors(reference, {"queries": queries, "documents": documents}, {})
-    own = folder / ("own" if isa is None else "capped")
-    own.mkdir(exist_ok=True)
-    here, arguments = f"{__name__}:", dict(engine=engine, folder=str(own))
-    arguments |= dict(seven_bits=None if isa is None else True)
-    task = arguments | dict(reference=str(reference), n=N_TEST if isa is None else N_CAPPED)
-    shapes = SHAPES if isa is None else (CAPPED_SHAPE,)
-    task |= dict(shapes=[(*shape, REPEATS[shape]) for shape in shapes])
-    if isa is None:
-        return run_isolated(here + "measure", task)
-    if engine == OPENVINO and not (own / "int8.xml").exists():
-        run_isolated(here + "build", arguments)
-    return run_isolated(here + "measure", task, {"ONEDNN_MAX_CPU_ISA": isa})
+    task = dict(engine=engine, folder=str(folder), reference=str(reference))
+    return run_isolated(f"{__name__}:measure", task)
 
 
 def run(*, fresh: bool = False) -> dict:
     """Measure, and record in data/experiments/int8-engines.json; only ratios are portable."""
-    settings = dict(n_calibration=N_CALIBRATION, n_test=N_TEST, n_test_capped=N_CAPPED)
+    settings = dict(n_calibration=N_CALIBRATION, n_test=N_TEST)
     settings |= dict(repeats={f"{b}x{t}": n for (b, t), n in REPEATS.items()})
     options = dict(models={"MiniLM-L6": data.MINILM_SHA256}, versions_of=PACKAGES, fresh=fresh)
     with tempfile.TemporaryDirectory() as folder:
 
-        def run_one(engine: str, isa: str | None, seed: int) -> dict:
-            return run_apart(engine, isa, Path(folder))
+        def run_one(engine: str, seed: int) -> dict:
+            return run_apart(engine, Path(folder))
 
         return run_cases(NAME, cases(), run_one, settings=settings, **options)
-
-
-def rows_of(experiment: dict, *, capped: bool = False) -> list[dict]:
-    """A record's rows: every engine with all instructions, or if `capped` those with fewer."""
-    return [run for run in experiment["runs"] if (run["isa"] is not None) == capped]

@@ -35,7 +35,13 @@ def validation_loss(n_shared: int, seed: int = 0, stop: int = N_STEPS) -> float:
     require(n_shared <= CONFIG.n_layer, "n_shared", n_shared, "at most {high}", high=CONFIG.n_layer)
     require_int("seed", seed, 0)
     torch.manual_seed(seed)
-    model = share_qkv(Transformer(CONFIG), n_shared)
+    return trained_loss(share_qkv(Transformer(CONFIG), n_shared), seed, N_STEPS, stop)
+
+
+def trained_loss(
+    model: Transformer, seed: int, n_steps: int, stop: int | None = None, n_windows: int = N_WINDOWS
+) -> float:
+    """Held-out loss after `stop` of `n_steps` of training; a seed has the same batches for all."""
     stream, T = data.stdlib_tokens("train"), CONFIG.max_len
 
     def batch(step):
@@ -43,8 +49,8 @@ def validation_loss(n_shared: int, seed: int = 0, stop: int = N_STEPS) -> float:
 
     with one_thread():
         optimizers = train.muon(model, lr=1e-2, adam_lr=5e-3)
-        train.fit(model, batch, N_STEPS, optimizers=optimizers, stop=stop)
-    held_out = data.random_windows(data.stdlib_tokens("held-out"), N_WINDOWS, T, 0)
+        train.fit(model, batch, n_steps, optimizers=optimizers, stop=stop)
+    held_out = data.random_windows(data.stdlib_tokens("held-out"), n_windows, T, 0)
     with torch.no_grad():
         return train.language_model_loss(model, *held_out).item()
 

@@ -44,6 +44,13 @@ def every_rule(rules: Mapping[str, Mapping]) -> Iterator[tuple[str, Mapping]]:
                 yield f"{claim}.{part}.next", rule["next"]
 
 
+def rules_for(record: str, path: Path = RULES) -> list[str]:
+    """Hashes of the rules and designs whose numbers come from a record, for its provenance."""
+    rules = tomllib.loads(path.read_text(encoding="utf-8"))
+    sources = ((rule.get("source", {}), rule) for _, rule in every_rule(rules))
+    return sorted(rule_hash(rule) for source, rule in sources if source.get("record") == record)
+
+
 @lru_cache(maxsize=1)
 def registrations(path: Path = FILE) -> dict[str, list[dict]]:
     """{"claim.part": [{"hash", "commit", "date"}, ...]}, oldest first."""

@@ -1,6 +1,10 @@
 """One board for every technique: bytes, time and quality of the same model on one evaluation."""
 
 import math
+import re
+import sys
+import textwrap
+from itertools import count
 
 from efflab.base.formats import BOARD as MIME
 from efflab.base.stored import read_board
@@ -8,7 +12,6 @@ from efflab.data import DATA_DIR
 from efflab.errors import require, require_one_of
 from efflab.estimate import Estimate
 from efflab.lab import colours, figures, notebook
-from efflab.lab.labels import place_labels
 from efflab.lab.page import emit, figure_bundle, plain
 from efflab.lab.tables import table_forms
 from efflab.lab.text import KINDS, number, tr, tr_name
@@ -20,7 +23,9 @@ MODELS = {
 }
 """Model -> (name of its quality, whether more is better)."""
 BASELINE = "baseline"
-PANEL_PIXELS = (690, 330)  # width and height of one panel, for the labels' places
+ABOVE, BELOW = 112, 88  # pixels for titles, and for ticks and key
+LINE, GAP = 18, 12  # pixels of a line of a name, and between two names
+WIDTH = 28  # letters of a line of a name
 
 
 class Board:
@@ -29,6 +34,8 @@ class Board:
     def __init__(self, path=BOARD_FILE):
         self.path = path
         self.added: list[dict] = []
+        self._last: tuple[int | None, str, str, dict] = (None, "", "", {})
+        self._numbers = count()
 
     def recorded(self, model: str | None = None) -> list[dict]:
         """Points that built notebooks stored, of one model or all; [] before the first build."""
@@ -45,7 +52,7 @@ class Board:
         quality: Estimate,
         kind: str = "measured",
     ) -> None:
-        """Add a technique's point and show the board of its model.
+        """Add a technique's point and show the board of its model, once in a cell.
 
         `bytes` of the stored weights; `time` of a forward pass over the unchanged model's in the
         same run and `band`, the A/A noise of that run; `quality` as `MODELS` names it.
@@ -70,6 +77,7 @@ class Board:
         own = dict(technique=technique, model=model, notebook=notebook.current.number)
         point = plain(own | numbers | dict(kind=kind))
         self.added = [p for p in self.added if _key(p) != _key(point)] + [point]
+        self._fold(model)
         self.show(model, **{MIME: point})
 
     def points(self, model: str) -> list[dict]:
@@ -81,7 +89,7 @@ class Board:
         return [p | {"kind": "recorded"} for p in old] + mine
 
     def show(self, model: str, **more) -> None:
-        """Show one model's board: quality over size and over time, and the numbers as text."""
+        """Show one model's board: size, time and quality as a picture, and as text."""
         points = self.points(model)
         rows = [
             dict(technique=p["technique"], bytes=p["bytes"])
@@ -92,7 +100,23 @@ class Board:
         _, text = table_forms(rows)
         bundle = figure_bundle(board_figure(model, points))
         title = bundle["text/plain"].splitlines()[0]
-        emit(bundle | {"text/plain": f"{title}\n{text}"} | more)
+        cell, name = _running_cell(), f"efflab-board-{next(self._numbers)}"
+        self._last = cell, model, name, more
+        place = {} if cell is None else {"display_id": name}
+        emit(bundle | {"text/plain": f"{title}\n{text}"} | more, **place)
+
+    def _fold(self, model: str) -> None:
+        """Reduce the board that the running cell has shown already to the point stored with it."""
+        cell, shown, name, more = self._last
+        if cell is not None and (cell, shown) == (_running_cell(), model):
+            line = {"text/plain": tr("(the board follows)")}
+            emit(line | more, display_id=name, update=True)
+
+
+def _running_cell() -> int | None:
+    """The number of the running cell; None outside of a notebook."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell and shell.execution_count
 
 
 def _ends(name: str, estimate: Estimate) -> dict[str, float]:
@@ -125,69 +149,65 @@ def pareto(points: list[dict], what: str, more_is_better: bool) -> list[dict]:
 
 
 def board_figure(model: str, points: list[dict]):
-    """Quality over size and over relative time; up is better; recorded points are hollow.
+    """Size, time and quality of the techniques, one below the other, with 95 % intervals.
 
-    A point's symbol and colour are its notebook's, the same on every board; whiskers are 95 %
-    intervals, the grey band is the A/A noise, the line is the Pareto front.
+    Grey behind a time is the A/A noise of the run that measured it; dashed lines are the unchanged
+    model. Bold: no other is smaller and as good (Pareto). Hollow: recorded.
     """
     measure, more_is_better = MODELS[model]
-    titles = [tr("quality over size"), tr("quality over time")]
-    title = tr("The board: {model} (hollow: recorded)", model=model)
-    fig = figures.panels(titles, title, rows=2, vertical_spacing=0.14)
-    for row, what in enumerate(("bytes", "time"), start=1):
-        front = pareto(points, what, more_is_better)
-        fig.add_scatter(
-            x=[_x(p, what) for p in front],
-            y=[p["quality"] for p in front],
-            row=row,
-            col=1,
-            mode="lines",
-            line=dict(shape="hv", color=colours.SOFT_GREY, width=2),
-            hoverinfo="skip",
-            showlegend=False,
-        )
-        for point in points:
-            _add_point(fig, point, what, row)
-        place_labels(
-            fig,
-            [(_x(p, what), p["quality"], tr_name(p["technique"])) for p in points],
-            PANEL_PIXELS,
-            row=row,
-            reverse=not more_is_better,
-        )
-    band = max((p["band"] for p in points), default=0.0)
-    fig.add_vrect(
-        x0=1 - band, x1=1 + band, fillcolor=colours.GREY, opacity=0.2, line_width=0, row=2, col=1
+    titles = [tr("size (MB)"), tr("time (x of the baseline's)"), tr(measure)]
+    titles = [re.sub(r" ?([(（])", r"<br>\1", title) for title in titles]
+    best = pareto(points, "bytes", more_is_better)
+    names = {_key(p): _row_name(p, bold=p in best) for p in points}
+    title = tr("The board: {model} (bold: none is smaller and as good)", model=model)
+    fig = figures.panels(titles, title, shared_yaxes=True, horizontal_spacing=0.05)
+    fig.add_bar(
+        x=[2 * p["band"] for p in points],
+        y=[names[_key(p)] for p in points],
+        base=[1 - p["band"] for p in points],
+        row=1,
+        col=2,
+        **dict(orientation="h", width=0.7, marker_color=colours.PALE_GREY, hoverinfo="skip"),
+        name=tr("A/A noise of its own run"),
     )
-    fig.update_xaxes(title_text=tr("size (MB)"), row=1, col=1)
-    fig.update_xaxes(title_text=tr("time (x of the baseline's)"), row=2, col=1)
-    fig.update_yaxes(title_text=tr(measure))
-    fig.update_layout(height=2 * PANEL_PIXELS[1] + 240, showlegend=False)
-    return fig
+    for kind in dict.fromkeys(p["kind"] for p in points):
+        _add_points(fig, [p for p in points if p["kind"] == kind], names)
+    for point in points:
+        if point["technique"] == BASELINE:
+            for column, what in enumerate(("bytes", "time", "quality"), start=1):
+                figures.mark(fig, x=_value(point, what), row=1, col=column)
+    for column in (1, 2):
+        fig.update_xaxes(rangemode="tozero", col=column)
+    fig.update_yaxes(autorange="reversed", type="category")
+    rows = sum(LINE * (1 + name.count("<br>")) + GAP for name in names.values()) or GAP
+    fig.update_layout(height=ABOVE + rows + BELOW, margin=dict(t=ABOVE, b=BELOW))
+    return fig.update_layout(legend=figures.legend("below", y=-36 / rows))
 
 
-def _x(point: dict, what: str) -> float:
-    return point["bytes"] / 1e6 if what == "bytes" else point["time"]
+def _row_name(point: dict, *, bold: bool) -> str:
+    """ "03 · sliding window 64", in lines of about `WIDTH` letters."""
+    name = f"{point['notebook']} · {tr_name(point['technique'])}".removeprefix(" · ")
+    lines = "<br>".join(textwrap.wrap(name, WIDTH))
+    return f"<b>{lines}</b>" if bold else lines
 
 
-def _add_point(fig, point: dict, what: str, row: int) -> None:
-    index = int(point["notebook"] or 0)
-    symbol, colour = figures.MARKERS[index % 7], figures.COLOURS[(index + index // 7) % 7]
-    symbol += "-open" if point["kind"] == "recorded" else ""
-    whiskers = dict(type="data", symmetric=False, color=colour, thickness=1, width=3)
-    bars = {"error_y": whiskers | _whiskers(point, "quality")}
-    if what == "time":
-        bars["error_x"] = whiskers | _whiskers(point, "time")
-    name = f"{tr_name(point['technique'])} ({tr(point['kind'])})"
-    marker = dict(symbol=symbol, size=11, color=colour, line=dict(color=colour, width=2))
-    options = dict(mode="markers", marker=marker, hovertext=name, name=name, showlegend=False)
-    fig.add_scatter(x=[_x(point, what)], y=[point["quality"]], row=row, col=1, **options, **bars)
+def _value(point: dict, what: str) -> float:
+    return point["bytes"] / 1e6 if what == "bytes" else point[what]
 
 
-def _whiskers(point: dict, name: str) -> dict:
-    """Plotly's lengths of the two arms of a point's interval."""
-    mean, low, high = (point[name + end] for end in ("", "_low", "_high"))
-    return dict(array=[high - mean], arrayminus=[mean - low])
+def _add_points(fig, points: list[dict], names: dict) -> None:
+    """The points of one kind in all three panels; of size there is no interval."""
+    kind = points[0]["kind"]
+    symbol = "circle-open" if kind == "recorded" else "circle"
+    marker = dict(symbol=symbol, size=9, color=colours.BLUE, line=dict(color=colours.BLUE, width=2))
+    look = dict(mode="markers", marker=marker, legendgroup=kind, name=tr(kind))
+    for column, what in enumerate(("bytes", "time", "quality"), start=1):
+        ends = {}
+        if what != "bytes":
+            values = [[p[what + end] for p in points] for end in ("", "_low", "_high")]
+            ends = dict(error_x=figures.error_bars(*values, thickness=1.5, width=3))
+        x, y = [_value(p, what) for p in points], [names[_key(p)] for p in points]
+        fig.add_scatter(x=x, y=y, row=1, col=column, showlegend=column == 1, **look, **ends)
 
 
 board = Board()

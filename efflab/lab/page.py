@@ -40,11 +40,11 @@ def prepare_build(*, png: bool = True, widgets: bool = False) -> None:
         kaleido.start_sync_server(mathjax=False, silence_warnings=True)
 
 
-def emit(bundle: dict) -> None:
-    """Show one output in all its forms."""
+def emit(bundle: dict, **place) -> None:
+    """Show one output in all its forms; `place`: IPython's `display_id`, and `update`."""
     from IPython.display import display
 
-    display(bundle, raw=True)
+    display(bundle, raw=True, **place)
 
 
 def emit_html(html: str, text: str, **more) -> None:

@@ -12,8 +12,8 @@
 # **efflab is a survey article on Transformer efficiency that you can run.** The article makes
 # thirty-odd claims of the kind "attention is the bottleneck", "INT8 makes a model 75 % smaller".
 # Every notebook takes a few of them and lets you predict, compute, measure on *your* machine, move
-# the knob, and read a verdict: *holds*, *holds if*, *does not hold*, *undecided*. Its rule is fixed
-# before the numbers are known, so a verdict can lose.
+# the knob, and read a verdict, part by part: *holds*, *holds if*, *does not hold*, *undecided*. Its
+# rule stands on its card, and other numbers give another outcome: every claim can lose.
 #
 # | | |
 # |---|---|
@@ -29,8 +29,8 @@
 #
 # **efflab 是一篇可以运行的 Transformer 效率综述。** 文章里有三十来条论断，
 # 例如“注意力是瓶颈”“INT8 让模型缩小 75%”。每个笔记本取其中几条，请你先预测，再用公式计算，
-# 在*你自己的*机器上实测，亲手调节旋钮，最后看结论：*成立*、*有条件成立*、*不成立*，或*未定*。
-# 规则在知道数字之前就已定下，所以论断可能被推翻。文章是《大型Transformer效率优化方案全解析》。
+# 在*你自己的*机器上实测，亲手调节旋钮，最后逐条看结论：*成立*、*有条件成立*、*不成立*，或*未定*。
+# 判定规则写在卡片上，换一组数字就可能换一个结论，所以每条论断都可能被推翻。文章是《大型Transformer效率优化方案全解析》。
 #
 # | | |
 # |---|---|
@@ -49,12 +49,11 @@ n_new = 60  # tokens that the model writes, 0 to 512
 
 # %%
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
 from efflab import bench, cost, data, lab, points, profile
-from efflab.config import PRESETS
+from efflab.config import PRESETS, ModelConfig
 from efflab.lab import check, explore, predict, show, table
-from efflab.model import attention_weights, attention_written_out, n_parameters
+from efflab.model import Transformer, attention_weights, attention_written_out, n_parameters
 from efflab.publishing.doctor import doctor
 from efflab_rooms import texts
 from efflab_rooms.start_here import exercises, figures, measure, verdicts
@@ -480,9 +479,9 @@ table(rows, kind="computed")
 # Today's contexts of 128k tokens lie on the other side: there, even in GPT-3's shape, 64% of the
 # layers' arithmetic is quadratic, and in BERT-base's 97%.
 #
-# Does the arithmetic tell the time? We time one layer of `stdlib-gpt`'s shape: its feed-forward
-# network, PyTorch's fused attention, and attention as the formula is written, with the whole
-# matrix of scores in memory.
+# Does the arithmetic tell the time? We time one layer of `stdlib-gpt`: its projections and
+# feed-forward network, which grow with n, then PyTorch's fused attention, and attention as the
+# formula is written, with the whole matrix of scores in memory.
 
 # %% [markdown] tags=["zh"]
 # 这些模型没有一个到达自己的交点：取各自最长的输入，平方部分只占 BERT-base 各层计算量的 10%，
@@ -494,46 +493,54 @@ table(rows, kind="computed")
 # 如今 128k token 的上下文则在另一侧：即使是 GPT-3 的形状，各层计算量也有 64% 是平方部分，
 # BERT-base 的形状则有 97%。
 #
-# 计算量能说明耗时吗？我们用 `stdlib-gpt` 的形状实测一层：前馈网络、PyTorch 的融合注意力，
+# 计算量能说明耗时吗？我们实测 `stdlib-gpt` 的一层：与 n 成正比的投影和前馈网络、PyTorch 的融合注意力，
 # 以及照公式写的注意力（整个分数矩阵都放在内存里）。
 
 # %%
 lab.show_source(attention_weights, attention_written_out)
 
 # %% tags=["nbval-ignore-output"]
-layer = model.layers[0]
-times = {}
-for n in (256, 384, 512, 768, 1024, 1536, 2048):
-    x = torch.randn(1, n, config.d_model)
-    q = torch.randn(1, config.n_head, n, config.head_dim)
-    parts = {
-        "ffn": lambda x=x: layer.ffn.body(x),
-        "fused": lambda q=q: scaled_dot_product_attention(q, q, q),
-        "unfused": lambda q=q: attention_written_out(q, q, q),
-    }
-    with torch.no_grad():
-        times[n] = bench.time_interleaved(parts, warmup=1, repeats=7)
+lengths = (256, 384, 512, 768, 1024, 1536, 2048)
+times = measure.time_layer(model.layers[0], lengths, unfused=True)
 show(figures.layer_times(config, times))
 
+# %% [markdown] tags=["en"]
+# One shape may be luck, so two more, of 128 and 384 channels, with heads of 32 channels as well. With
+# F = 4 C n² is half of the FLOPs at 6 C tokens. Where does the kernel take half of the time?
+
+# %% [markdown] tags=["zh"]
+# 只看一种形状也许是碰巧，所以再加两种：128 和 384 个通道，每头同样 32 维。F = 4 C 时，n² 在 6 C 个 token 处占
+# FLOPs 的一半。融合内核又在多长时占耗时的一半？
+
 # %% tags=["nbval-ignore-output"]
-names = {"fused": "fused (SDPA)", "unfused": "unfused (scores in memory)"}
-crossings = {name: measure.crossing(times, part) for part, name in names.items()}
-by_flops = {"attention": "by FLOPs (n = d_ff)", "crossing (tokens)": config.d_ff}
-rows = [by_flops | {"interval, low": None, "interval, high": None, "kind": "computed"}]
-rows += [
+half = cost.crossing_length(config, "linear")
+clocks = {config.d_model: measure.crossing(times, "fused", unit=half)}
+for channels in (128, 384):
+    shape = ModelConfig(1, channels // 32, channels, 4 * channels, 2, 2)
+    n = cost.crossing_length(shape, "linear")
+    timings = measure.time_layer(Transformer(shape).layers[0], (n // 2, n, 3 * n // 2))
+    clocks[channels] = measure.crossing(timings, "fused", unit=n)
+unfused = measure.crossing(times, "unfused", unit=half)
+
+# %% tags=["nbval-ignore-output"]
+ratios = [("fused (SDPA)", channels, ratio) for channels, ratio in clocks.items()]
+ratios.append(("unfused (scores in memory)", config.d_model, unfused))
+rows = [
     {
         "attention": name,
-        "crossing (tokens)": round(length.mean),
-        "interval, low": round(length.low),
-        "interval, high": round(length.high),
-        "kind": "measured",
+        "channels": channels,
+        "half of the FLOPs at (tokens)": 6 * channels,
+        "half of the time at (tokens)": round(6 * channels * ratio.mean),
+        "time / FLOPs": ratio.mean,
+        "interval, low": ratio.low,
+        "interval, high": ratio.high,
     }
-    for name, length in crossings.items()
+    for name, channels, ratio in ratios
 ]
-table(rows)
+table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# The table says how far the clock follows the arithmetic here. The fused kernel does what the
+# The table says how far the clock follows the arithmetic here. The fused kernel computes what the
 # formula counts. The unfused one does the same arithmetic, but the code above writes the n² scores
 # to memory three times (products, scaled, after the softmax) and reads them back as often, so that
 # it crosses earlier. For those who wrote it that way "attention is the bottleneck" was true earlier;
@@ -544,8 +551,10 @@ table(rows)
 # - **Causal models.** The count is of full scores. A kernel that skips the masked half crosses at
 #   twice the length.
 # - **Generating token by token.** With a cache of keys and values, each step reads all weights and
-#   the whole cache for one token. There the bytes decide, not the FLOPs: the cache overtakes the
-#   weights at yet another length, which grows with the model and falls with the batch.
+#   the whole cache for one token. There the bytes decide, not the FLOPs: a layer's cache of n tokens
+#   holds 2 n C values, its matrices 4 C² + 2 C F. For one sequence both are equal at the same
+#   n = 2 C + F, for B sequences side by side at a B-th of it (later where heads share their keys and
+#   values).
 # - **Small matrices.** Operators far below the roof do not follow their FLOPs. That is the next
 #   section.
 
@@ -559,8 +568,8 @@ table(rows)
 #
 # - **因果模型。** 这里数的是完整的分数。若内核跳过被遮住的一半，交点要到两倍长度。
 # - **逐 token 生成。** 有了键值缓存，每一步都要为一个 token 读取全部权重和整个缓存。
-#   此时起决定作用的是字节而不是 FLOPs：缓存超过权重的长度又是另一个，模型越大该长度越长，
-#   批次越大则越短。
+#   此时起决定作用的是字节而不是 FLOPs：一层的缓存有 2 n C 个值，矩阵有 4 C² + 2 C F 个。只生成一条序列时，
+#   两者恰好也在 n = 2 C + F 相等；同时生成 B 条，则缩短到 B 分之一（若多个头共用键和值，则更长）。
 # - **小矩阵。** 远低于屋顶线的算子，耗时并不由 FLOPs 决定。这就是下一节的内容。
 
 # %% [markdown] tags=["en"]
@@ -585,18 +594,16 @@ show(figures.roofline(machine, forward_profile.operators, one_token))
 # %% [markdown] tags=["en"]
 # The products over the whole text lie on the right: at this length the model is bound by
 # arithmetic. The same products over *one* token, which is a step of writing text, lie far on the
-# left: every weight is read for a single multiply-accumulate. Their per cent of the *peak* says little,
-# since memory keeps the peak out of their reach: their roof is the slope, and how far they lie under
-# *that* is what a better kernel could gain. They may even lie above it, since the slope is that
-# of main memory, and weights this small stay in the caches. LayerNorm, GELU and the additions do
+# left: every weight is read for a single multiply-accumulate. Memory keeps the
+# peak out of their reach: their roof is the slope. They may even lie above it (over 100%), since the
+# slope is that of main memory, and weights this small may stay in the caches. LayerNorm, GELU and the additions do
 # no products at all; the table in section 7 gives their GB/s.
 
 # %% [markdown] tags=["zh"]
 # 对整段文本做的矩阵乘法都在右侧：在这个长度上，模型受计算限制。同样的乘法若只对*一个* token 做，
-# 也就是生成文本的一步，就落在最左边：每个权重读进来只做一次乘加。它们达到*峰值*的百分之几，
-# 说明不了什么，因为受内存所限，峰值本来就够不着：它们的屋顶线是斜坡，离*斜坡*有多远，更好的内核才有多大余地。
-# 它们甚至可能高过斜坡，因为斜坡是主存的带宽，而这么小的权重可以留在缓存里。LayerNorm、GELU 和加法不做矩阵乘法，
-# 第 7 节的表给出了它们的 GB/s。
+# 也就是生成文本的一步，就落在最左边：每个权重读进来只做一次乘加。受内存所限，
+# 它们够不着峰值，屋顶线是斜坡。它们甚至可能高过斜坡（超过 100%），因为斜坡是主存的带宽，而这么小的权重可能留在缓存里。
+# LayerNorm、GELU 和加法不做矩阵乘法，第 7 节的表给出了它们的 GB/s。
 
 # %% [markdown] tags=["en"]
 # ## 10 · The board
@@ -604,15 +611,15 @@ show(figures.roofline(machine, forward_profile.operators, one_token))
 # Every technique in this suite drops one point on the same board: bytes, time and quality of the
 # same model. The first point is the model as it is. Quality is in bits per byte of standard-library
 # modules that it never saw; fewer is better. Time is a multiple of the unchanged model's, both timed
-# interleaved, so that points from different notebooks compare; the grey band is the widest A/A band of
-# these times. Points of notebooks that you have not reached stay hidden.
+# interleaved, so that points from different notebooks compare; the grey behind each is the A/A noise of
+# the run that measured it. Points of notebooks that you have not reached stay hidden.
 
 # %% [markdown] tags=["zh"]
 # ## 10 · 总榜
 #
 # 本系列的每种技术都在同一张榜上留下一个点：同一个模型的字节数、耗时和质量。
 # 第一个点就是模型本来的样子。质量是模型在从未见过的标准库模块上的每字节比特数，越低越好。
-# 耗时是与原模型交替实测所得的倍数，这样不同笔记本里的点才能相互比较；灰色带是这些耗时中最宽的 A/A 噪声带。
+# 耗时是与原模型交替实测所得的倍数，这样不同笔记本里的点才能相互比较；每个点背后的灰色带是该次测量自身的 A/A 噪声。
 # 你还没读到的笔记本，它们的点暂时不显示。
 
 # %% tags=["nbval-ignore-output"]
@@ -625,8 +632,7 @@ lab.board.add(technique="baseline", **points.language_point(model))
 # ## 11 · 结论
 
 # %% tags=["nbval-ignore-output"]
-clock = [measure.crossing(times, part, unit=config.d_ff) for part in ("fused", "unfused")]
-evidence = verdicts.attention_evidence(*clock)
+evidence = verdicts.attention_evidence(clocks, unfused)
 lab.verdict("attention-quadratic", verdicts.attention_quadratic(evidence))
 
 # %% [markdown] tags=["en"]

@@ -86,16 +86,64 @@ growth = predict(
 # %% [markdown] tags=["en"]
 # ## 2 · Build
 #
-# The trick is a transpose. `FeedForward` is the Transformer's own feed-forward network, two matrices
-# with a GELU between. Applied to x of shape (B, S, C) it works along the channels. Applied to x
-# transposed, (B, C, S), the same network works along the patches.
+# The Transformer's own feed-forward network is two matrices with a GELU between. Applied to x of shape
+# (B, S, C) it works along the channels. Mixer wants the same along the patches.
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 动手搭建
 #
-# 诀窍在于一次转置。`FeedForward` 就是 Transformer 自己的前馈网络：两个矩阵，中间一个 GELU。
-# 作用在形状为 (B, S, C) 的 x 上，它沿通道方向计算；作用在转置后的 (B, C, S) 上，
-# 同一个网络就沿图像块方向计算。
+# Transformer 自己的前馈网络是两个矩阵，中间一个 GELU。作用在形状为 (B, S, C) 的 x 上，它沿通道方向计算。
+# Mixer 要的是沿图像块方向做同样的事。
+
+# %% [markdown] tags=["en"]
+# ### Your turn: token mixing
+#
+# **02-1.** Write it before you see ours, without biases: `mix_tokens(x, up, down)` with x of shape
+# (B, S, C), `up` (d, S), `down` (S, d), and a GELU between.
+#
+# <details><summary>Hint</summary>
+#
+# `up` has S columns: which dimension of x do they meet, and is a transpose needed for that?
+#
+# </details>
+
+# %% [markdown] tags=["zh"]
+# ### 动手：token 混合
+#
+# **02-1.** 先别看我们的代码，自己写出 token 混合，不带偏置：`mix_tokens(x, up, down)`，其中 x 的形状为
+# (B, S, C)，`up` 为 (d, S)，`down` 为 (S, d)，中间一个 GELU。
+#
+# <details><summary>提示</summary>
+#
+# `up` 有 S 列：它们对应 x 的哪一维？需要转置吗？
+#
+# </details>
+
+# %% tags=["exercise", "ex-02-1"]
+answer_1 = ...  # def mix_tokens(x, up, down): ...
+
+# %%
+check("02-1", answer_1)
+
+# %% [markdown] tags=["solution", "ex-02-1"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def mix_tokens(x, up, down):
+#     return down @ torch.nn.functional.gelu(up @ x)
+#
+#
+# answer_1 = mix_tokens
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# Ours is one transpose. `FeedForward`, the network that works along the channels, is applied to x
+# transposed, (B, C, S), and so works along the patches:
+
+# %% [markdown] tags=["zh"]
+# 我们的诀窍是一次转置：`FeedForward` 本来沿通道方向计算，作用在转置后的 (B, C, S) 上，就沿图像块方向计算：
 
 # %%
 lab.show_source(MixerLayer)
@@ -169,6 +217,14 @@ table(rows, digits=4, kind="computed")
 # |---|---|---|
 # | attention: four projections, then scores and weighted sum | 8 S C² + 4 S² C | 4 C² |
 # | token mixing: up and down, once a channel | 4 S C d | 2 S d |
+#
+# Both keep a network for the channels, four times as wide as C: 16 S C². All of the paper's models
+# have d = C / 2, so token mixing takes 2 S C². Divide the sums by S C²: a Mixer layer takes
+# 2 + 16 = 18, a ViT layer 8 + 16 + 4 S / C.
+#
+# - With few patches, S much smaller than C: 18 / 24 = 0.75.
+# - B/16 at 224 pixels, S = 196 and C = 768: 18 / 25.0 = 0.72.
+# - B/16 at 448 pixels, S = 784, about C: 18 / 28.1 = 0.64.
 
 # %% [markdown] tags=["zh"]
 # ## 3 · 实测：省下了什么
@@ -179,6 +235,13 @@ table(rows, digits=4, kind="computed")
 # |---|---|---|
 # | 注意力：四个投影，再加分数与加权求和 | 8 S C² + 4 S² C | 4 C² |
 # | token 混合：升维与降维，每个通道一次 | 4 S C d | 2 S d |
+#
+# 两者都保留处理通道的网络，宽度为 C 的四倍：16 S C²。论文的模型都取 d = C / 2，所以 token 混合是 2 S C²。
+# 总和除以 S C²：Mixer 一层是 2 + 16 = 18，ViT 一层是 8 + 16 + 4 S / C。
+#
+# - 图像块很少，S 远小于 C：18 / 24 = 0.75。
+# - 224 像素的 B/16，S = 196，C = 768：18 / 25.0 = 0.72。
+# - 448 像素的 B/16，S = 784，约等于 C：18 / 28.1 = 0.64。
 
 # %%
 from efflab.structure.vit import ViTConfig, vit_flops, vit_params
@@ -202,7 +265,7 @@ saving.reveal(round(100 * (1 - flop_ratio), 1))
 
 # %% [markdown] tags=["en"]
 # The arithmetic falls by less than a third, and so do the parameters: a Mixer does nearly the same
-# work per parameter. Token mixing itself is several times cheaper than attention (exercise 3), but
+# work per parameter. Token mixing itself is several times cheaper than attention (exercise 02-3), but
 # most of a layer is channel mixing, and that stayed.
 #
 # ### At equal parameters, on real pictures
@@ -215,7 +278,7 @@ saving.reveal(round(100 * (1 - flop_ratio), 1))
 
 # %% [markdown] tags=["zh"]
 # 计算量下降不到三分之一，参数量也是如此：平均到每个参数，Mixer 的计算量几乎与 ViT 相同。
-# token 混合本身的计算量只有注意力的几分之一（见练习 3），但一层的大头是通道混合，而它原封未动。
+# token 混合本身的计算量只有注意力的几分之一（见练习 02-3），但一层的大头是通道混合，而它原封未动。
 #
 # ### 同样的参数量，真实的图像
 #
@@ -404,11 +467,11 @@ table(rows, kind="measured")
 
 # %% tags=["nbval-ignore-output"]
 evidence = verdicts.mixer_evidence(
-    flop_ratio,
-    costs[-1].mixer_over_vit,
-    costs[-1].band,
-    measure.token_weights_growth(),
+    {side: measure.flop_ratio(side) for side in measure.SIDES},
+    {cost.image_size: cost.mixer_over_vit.with_noise(cost.band) for cost in costs},
+    {side: measure.equal_flop_ratio(side) for side in measure.SIDES},
     trained_flops["mixer"] / trained_flops["vit"],
+    measure.token_weights_growth(),
     mixer_digits.by_seed(record["runs"]),
 )
 verdict("mixer-simpler", verdicts.mixer_simpler(evidence))
@@ -416,7 +479,7 @@ verdict("mixer-simpler", verdicts.mixer_simpler(evidence))
 # %% [markdown] tags=["en"]
 # ## 8 · Exercises
 #
-# **Exercise 1.** Write `token_weights(image_size, patch_size, d_token)`: the number of parameters of
+# **02-2.** Write `token_weights(image_size, patch_size, d_token)`: the number of parameters of
 # one layer's token-mixing network, biases included.
 #
 # <details><summary>Hint</summary>
@@ -428,7 +491,7 @@ verdict("mixer-simpler", verdicts.mixer_simpler(evidence))
 # %% [markdown] tags=["zh"]
 # ## 8 · 练习
 #
-# **练习 1。** 写出 `token_weights(image_size, patch_size, d_token)`：一层 token
+# **02-2.** 写出 `token_weights(image_size, patch_size, d_token)`：一层 token
 # 混合网络的参数个数，含偏置。
 #
 # <details><summary>提示</summary>
@@ -437,49 +500,8 @@ verdict("mixer-simpler", verdicts.mixer_simpler(evidence))
 #
 # </details>
 
-# %% tags=["exercise", "ex-02-1"]
-answer_1 = ...  # def token_weights(image_size, patch_size, d_token): ...
-
-# %%
-check("02-1", answer_1)
-
-# %% [markdown] tags=["solution", "ex-02-1"]
-# <details><summary>Solution</summary>
-#
-# ```python
-# def token_weights(image_size, patch_size, d_token):
-#     patches = (image_size // patch_size) ** 2
-#     return 2 * patches * d_token + d_token + patches
-#
-#
-# answer_1 = token_weights
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["en"]
-# **Exercise 2.** Write token mixing yourself, without biases: `mix_tokens(x, up, down)` with x of
-# shape (B, S, C), `up` (d, S), `down` (S, d), and a GELU between.
-#
-# <details><summary>Hint</summary>
-#
-# With x (B, S, C), `up @ x` multiplies along the patches and has shape (B, d, C). No transpose is
-# needed.
-#
-# </details>
-
-# %% [markdown] tags=["zh"]
-# **练习 2。** 自己写出 token 混合，不带偏置：`mix_tokens(x, up, down)`，其中 x 的形状为 (B, S, C)，
-# `up` 为 (d, S)，`down` 为 (S, d)，中间一个 GELU。
-#
-# <details><summary>提示</summary>
-#
-# x 为 (B, S, C) 时，`up @ x` 就是沿图像块方向相乘，形状为 (B, d, C)，不需要转置。
-#
-# </details>
-
 # %% tags=["exercise", "ex-02-2"]
-answer_2 = ...  # def mix_tokens(x, up, down): ...
+answer_2 = ...  # def token_weights(image_size, patch_size, d_token): ...
 
 # %%
 check("02-2", answer_2)
@@ -488,17 +510,18 @@ check("02-2", answer_2)
 # <details><summary>Solution</summary>
 #
 # ```python
-# def mix_tokens(x, up, down):
-#     return down @ torch.nn.functional.gelu(up @ x)
+# def token_weights(image_size, patch_size, d_token):
+#     patches = (image_size // patch_size) ** 2
+#     return 2 * patches * d_token + d_token + patches
 #
 #
-# answer_2 = mix_tokens
+# answer_2 = token_weights
 # ```
 #
 # </details>
 
 # %% [markdown] tags=["en"]
-# **Exercise 3.** How many times the FLOPs of token mixing does attention take? Write
+# **02-3.** How many times the FLOPs of token mixing does attention take? Write
 # `cost_ratio(patches, d_model, d_token)` from the table in section 3.
 #
 # <details><summary>Hint</summary>
@@ -508,7 +531,7 @@ check("02-2", answer_2)
 # </details>
 
 # %% [markdown] tags=["zh"]
-# **练习 3。** 注意力的 FLOPs 是 token 混合的多少倍？根据第 3 节的表格写出
+# **02-3.** 注意力的 FLOPs 是 token 混合的多少倍？根据第 3 节的表格写出
 # `cost_ratio(patches, d_model, d_token)`。
 #
 # <details><summary>提示</summary>
@@ -561,8 +584,9 @@ check("02-3", answer_3)
 # - Mixer is a feed-forward network applied twice: along the channels, and, transposed, along the
 #   patches. Its mixing weights are learned once; attention computes them for every picture.
 # - At 224 pixels it saves less than a third of ViT-B/16's arithmetic and about as much of its
-#   parameters; at equal parameters it saves no arithmetic. The advantage grows with the picture,
-#   because its arithmetic is linear in the patches as long as d stays.
+#   parameters; beside a ViT of as many parameters it saves none at this size, and 15% at 448 pixels.
+#   The advantage grows with the picture, because its arithmetic is linear in the patches as long as
+#   d stays.
 # - The price is a fixed image size: the number of patches is a dimension of its weights.
 #
 # **References.** Tolstikhin et al. 2021, *MLP-Mixer: An all-MLP Architecture for Vision*;
@@ -577,8 +601,8 @@ check("02-3", answer_3)
 #
 # - Mixer 就是把前馈网络用两次：一次沿通道，一次转置后沿图像块。它的混合权重一次学成；
 #   注意力则对每张图当场计算。
-# - 在 224 像素下，它比 ViT-B/16 省下不到三分之一的计算量，参数省下的比例也差不多；参数量相同时，计算量并不省。
-#   图像越大优势越大，因为只要 d 不变，它的计算量就与块数成正比。
+# - 在 224 像素下，它比 ViT-B/16 省下不到三分之一的计算量，参数省下的比例也差不多；与参数量相同的 ViT 相比，
+#   在这个尺寸上计算量并不省，到 448 像素则省 15%。图像越大优势越大，因为只要 d 不变，它的计算量就与块数成正比。
 # - 代价是图像尺寸固定：块数是它权重的一个维度。
 #
 # **参考文献。** Tolstikhin 等，2021，*MLP-Mixer: An all-MLP Architecture for Vision*；

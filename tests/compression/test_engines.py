@@ -143,7 +143,7 @@ def test_record_has_every_engine_on_every_machine():
     for machine in machines(experiment.NAME):
         kept = read_record(experiment.NAME, machine)
         assert {"command", "date", "commit", "versions", "seeds"} <= set(kept)
-        rows = experiment.rows_of(kept)
+        rows = kept["runs"]
         assert [row["engine"] for row in rows] == list(experiment.ENGINES)
         assert rows[0]["size"] == rows[0]["16x128"] == 1
         for row in rows:

@@ -13,45 +13,31 @@ from efflab.compression.engines import Engine
 from efflab.experiments import int8_engines as experiment
 from efflab.weights import read_tensors
 
-FEATURES = dict.fromkeys(("avx2", "avx512", "vnni", "amx", "bf16"), True)
-
-
-@pytest.mark.parametrize(("vnni", "n_capped"), [(True, 7), (False, 0)])
-def test_instructions_are_left_out_only_where_there_are_some(monkeypatch, vnni, n_capped):
-    monkeypatch.setattr(engines, "cpu_features", lambda: FEATURES | dict(vnni=vnni))
-    cases = experiment.cases()
-    assert [c["engine"] for c in cases if c["isa"] is None] == list(experiment.ENGINES)
-    assert len(cases) == len(experiment.ENGINES) + n_capped
-
 
 def test_every_engine_has_a_maker(tmp_path):
     assert list(experiment.makers(tmp_path)) == list(experiment.ENGINES)
 
 
-@pytest.mark.parametrize("isa", [None, "AVX2"])
-def test_a_case_runs_in_a_process_with_its_instructions(monkeypatch, tmp_path, isa):
-    """Capped runs get 7-bit files that a process with all instructions wrote, once."""
-    calls = []
+def test_each_engine_is_a_case():
+    assert [case["engine"] for case in experiment.cases()] == list(experiment.ENGINES)
 
-    def isolated(function, arguments, environment=None):
-        calls.append((function.split(":")[1], arguments, environment))
-        if function.endswith("build"):
-            (tmp_path / "capped" / "int8.xml").touch()
-        return dict(size=1.0)
 
-    monkeypatch.setattr(experiment, "run_isolated", isolated)
-    monkeypatch.setattr(experiment, "exact", lambda n: (torch.zeros(n, 2), torch.ones(n, 2)))
-    for _ in range(2):
-        assert experiment.run_apart(experiment.OPENVINO, isa, tmp_path) == dict(size=1.0)
-    assert [name for name, _, _ in calls] == ["build"] * (isa is not None) + ["measure"] * 2
-    for name, arguments, environment in calls:
-        capped = name == "measure" and isa is not None
-        assert environment == (dict(ONEDNN_MAX_CPU_ISA=isa) if capped else None)
-        assert arguments["seven_bits"] is (None if isa is None else True)
-    shapes = [tuple(shape[:2]) for shape in calls[-1][1]["shapes"]]
-    assert shapes == (list(experiment.SHAPES) if isa is None else [experiment.CAPPED_SHAPE])
+def test_a_case_runs_in_a_process_and_fp32_is_embedded_once(monkeypatch, tmp_path):
+    calls, made = [], []
+
+    def exact(n):
+        made.append(n)
+        return torch.zeros(n, 2), torch.ones(n, 2)
+
+    monkeypatch.setattr(experiment, "run_isolated", lambda *call: calls.append(call) or {})
+    monkeypatch.setattr(experiment, "exact", exact)
+    for engine in experiment.ENGINES[:2]:
+        assert experiment.run_apart(engine, tmp_path) == {}
+    assert [arguments["engine"] for _, arguments in calls] == list(experiment.ENGINES[:2])
+    assert {function for function, _ in calls} == {"efflab.experiments.int8_engines:measure"}
     kept, _ = read_tensors(Path(calls[-1][1]["reference"]), "")
     assert kept["documents"].tolist() == [[1.0, 1.0]] * experiment.N_TEST
+    assert made == [experiment.N_TEST]
 
 
 def test_a_ratio_has_its_interval_and_the_baseline_is_one():

@@ -1,6 +1,7 @@
 """The board: what is shown, stored and refused."""
 
 import json
+import sys
 import tomllib
 from itertools import pairwise
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 import efflab_rooms
 from efflab import lab
+from efflab.base.formats import PLOTLY
 from efflab.estimate import Estimate
 from efflab.lab import text
 from efflab.lab.board import MIME as BOARD_MIME
@@ -77,29 +79,53 @@ def test_points_of_notebooks_not_yet_read_stay_hidden(recorded_board):
     assert names() == ["baseline", "pruned"]
 
 
-def test_a_points_symbol_is_its_notebooks_whatever_else_is_shown():
-    other = STORED | dict(technique="other", kind="recorded")
-    points = [BASELINE | {"kind": "recorded"}, other, STORED | {"kind": "measured"}]
-
-    def symbol(points):
-        return [t.marker.symbol for t in board_figure("stdlib-gpt", points).data if t.marker.symbol]
-
-    alone, together = symbol(points[2:]), symbol(points)
-    assert alone[0] == together[2]
-    assert together[1] == alone[0] + "-open"
-    assert together[0] != together[1]
+def marks_of(fig):
+    """The figure's points by kind and panel: {("recorded", "x2"): trace}."""
+    return {(t.legendgroup, t.xaxis): t for t in fig.data if t.type == "scatter"}
 
 
-def test_the_board_draws_points_band_front_and_names():
-    points = [BASELINE | {"kind": "recorded"}, STORED | {"kind": "measured"}]
+def test_recorded_points_are_hollow_and_the_front_is_bold():
+    worse = STORED | dict(technique="worse", notebook="10", bytes=13e6, kind="recorded")
+    points = [BASELINE | {"kind": "recorded"}, worse, STORED | {"kind": "measured"}]
+    marks = marks_of(board_figure("stdlib-gpt", points))
+    assert marks["recorded", "x"].marker.symbol == "circle-open"
+    assert marks["measured", "x"].marker.symbol == "circle"
+    assert marks["recorded", "x"].y == ("<b>00 · baseline</b>", "10 · worse")
+    assert marks["measured", "x"].y == ("<b>09 · int8</b>",)
+
+
+def test_the_board_draws_points_with_their_intervals_and_their_own_bands():
+    points = [BASELINE | {"kind": "recorded", "band": 0.3}, STORED | {"kind": "measured"}]
     fig = board_figure("stdlib-gpt", points)
-    marks = [t for t in fig.data if t.mode == "markers"]
-    assert [t.x for t in marks] == [(12.0,), (3.0,), (1.0,), (0.5,)]  # MB, then relative time
-    assert marks[-1].error_x.array == pytest.approx((0.1,))
-    assert marks[-1].error_y.arrayminus == pytest.approx((0.1,))
-    assert [(s.x0, s.x1) for s in fig.layout.shapes] == [(0.9, 1.1)]
-    named = [a.text for a in fig.layout.annotations]
-    assert named.count("baseline") == named.count("int8") == 2
+    marks = marks_of(fig)
+    assert [marks["recorded", x].x for x in ("x", "x2", "x3")] == [(12.0,), (1.0,), (1.4,)]
+    assert [marks["measured", x].x for x in ("x", "x2", "x3")] == [(3.0,), (0.5,), (1.5,)]
+    assert marks["measured", "x2"].error_x.array == pytest.approx((0.1,))
+    assert marks["measured", "x3"].error_x.arrayminus == pytest.approx((0.1,))
+    (bands,) = (t for t in fig.data if t.type == "bar")
+    assert (bands.base, bands.x) == ((0.7, 0.9), (0.6, 0.2))
+    assert [(s.x0, s.xref) for s in fig.layout.shapes] == [(12.0, "x"), (1.0, "x2"), (1.4, "x3")]
+
+
+def test_a_cell_shows_the_board_once(monkeypatch, recorded_board):
+    """A second point in a cell leaves of the first output the point alone."""
+    outputs, cell = {}, 7
+
+    def display(bundle, raw, display_id, update=False):
+        assert update == (display_id in outputs)
+        outputs[display_id] = bundle
+
+    monkeypatch.setattr("IPython.display.display", display)
+    module = sys.modules[Board.__module__]  # lab.board is the board itself
+    monkeypatch.setattr(module, "_running_cell", lambda: cell)
+    for name in ("one", "two"):
+        recorded_board.add(**POINT | {"technique": name})
+    first, second = outputs.values()
+    assert [b[BOARD_MIME]["technique"] for b in (first, second)] == ["one", "two"]
+    assert [PLOTLY in b for b in (first, second)] == [False, True]
+    cell = 8
+    recorded_board.add(**POINT | {"technique": "three"})
+    assert [PLOTLY in b for b in outputs.values()] == [False, True, True]
 
 
 def test_names_lie_on_nothing():

@@ -11,7 +11,7 @@ from efflab import evaluate, lab, points
 from efflab.compression.gptq import hessian, output_error
 from efflab.estimate import Estimate
 from efflab.experiments import gptq_quality as experiment
-from efflab_rooms.gptq import exercises, figures, measure, verdicts
+from efflab_rooms.gptq import exercises, figures, measure
 
 MAPS = ("attention.body.qkv", "attention.body.out", "ffn.body.up", "ffn.body.down")
 WEIGHTS = [f"layers.{i}.{m}.weight" for i in range(6) for m in MAPS]
@@ -63,6 +63,7 @@ def test_record_is_complete():
     assert {p["source"] for p in record["sources"]} == set(experiment.SOURCES[1:])
     assert [p["variant"] for p in record["variants"]] == list(experiment.VARIANTS)
     assert len(record["encoder"]) == 16
+    assert [p["bits"] for p in record["paired"]] == list(experiment.BITS)
     assert len(record["models"]["stdlib-gpt"]) == 64
 
 
@@ -192,49 +193,20 @@ def test_a_repeat_may_be_off_by_what_another_calibration_changes(monkeypatch):
     monkeypatch.setattr(measure, "comparable", lambda: True)
     assert measure.spread(0.2, 3) == pytest.approx(0.1)
     assert measure.spread(0.01, 4) == pytest.approx(0.005)  # 4 bits have no seeds here
+    assert measure.spread(0.02, 8) == pytest.approx(0.01)  # 8 bits add too little to take shares
     assert measure.spread(0.0, 8) == 1e-4  # what four decimals may hide
     monkeypatch.setattr(measure, "comparable", lambda: False)
     assert measure.spread(0.2, 3) is None
 
 
-def evidence(errors=None, here=0.4, little=1.2):
-    errors = {2: [0.5], 3: [0.34, 0.4, 0.4], 4: [0.3], 8: [0.3]} | (errors or {})
-    return verdicts.gptq_evidence(errors, dict.fromkeys(errors, -0.1), here, little)
-
-
-@pytest.mark.parametrize(
-    ("given", "word"),
-    [
-        (evidence(), "holds if"),
-        (evidence(little=0.9), "holds"),
-        (evidence(little=1.0), "holds if"),
-        (evidence({8: [1.0]}), "undecided"),
-        (evidence({3: [0.3, 0.4, 1.1]}), "undecided"),  # the worst seed decides
-        (evidence(here=1.0), "undecided"),
-        (evidence({b: [1.2] for b in (2, 3, 4, 8)}, here=1.1), "does not hold"),
-    ],
-)
-def test_the_verdict_can_come_to_each_outcome(given, word):
-    assert verdicts.gptq_error(given).word == word
-
-
-def test_figures_of_the_verdict_are_the_records_and_the_tables():
-    live = {"rtn": dict(layer_error=4.0), "gptq": dict(layer_error=1.0)}
-    errors = {"nearest": (None, 10.0), "much": (5.0, 6.0), "few": (1.0, 13.0)}
-    found = lab.by_id(verdicts.collect_evidence(live, errors))
-    assert found["error-here"].value == 0.25
-    assert found["few-tokens"].value == 1.3
-    for bits in verdicts.BITS:
-        rtn, gptq = (measure.recorded_point(bits, None, m) for m in experiment.METHODS)
-        first = gptq["layer_error"] / rtn["layer_error"]
-        added = gptq["bits_per_byte"] - rtn["bits_per_byte"]
-        assert found[f"added-{bits}"].value == added
-        figure = found[f"error-{bits}"]
-        if bits in experiment.SEEDED_BITS:
-            assert figure.low <= first <= figure.high
-            assert 1 < figure.high / figure.low < 1.1  # seeds of this width alone
-        else:
-            assert figure.value == first
+def test_matrix_errors_are_the_layers_error_taken_apart(monkeypatch):
+    ours = experiment.quantize_by("rtn", experiment.language_model()[0], 3, None)
+    monkeypatch.setattr(measure, "quantize_layers", lambda *_: ours)
+    errors = measure.matrix_errors(3)
+    assert list(errors) == list(experiment.METHODS)
+    assert len(errors["rtn"]) == len(WEIGHTS)
+    recorded = measure.recorded_point(3, None, "rtn")["layer_error"]
+    assert np.mean(errors["rtn"]) == pytest.approx(recorded, rel=0.02)
 
 
 def test_a_gptq_point_counts_packed_bytes(monkeypatch):
@@ -283,16 +255,43 @@ def damped_hessian(inputs, damp):
     return H + damp * H.diagonal().mean() * torch.eye(len(H))
 
 
+def round_row(row, inverse, eliminate=True):
+    row, inverse = row.clone(), inverse.clone()
+    for i in range(len(row)):
+        row -= (row[i] - row[i].round()) / inverse[i, i] * inverse[i]
+        if eliminate:
+            inverse -= torch.outer(inverse[:, i], inverse[i]) / inverse[i, i]
+    return row
+
+
+def test_a_row_by_hand_is_gptqs():
+    """What section 2 says of its two inputs, and the notebook's own function on them."""
+    inputs = torch.tensor([[1.0, 1.0], [0.0, 0.1]], dtype=torch.float64)
+    weight = torch.tensor([0.4, 0.4], dtype=torch.float64)
+    inverse = torch.linalg.inv(inputs.T @ inputs)
+    assert inverse.flatten().tolist() == pytest.approx([101, -100, -100, 100])
+    assert (weight - 0.4 / inverse[0, 0] * inverse[0])[1].item() == pytest.approx(0.796, abs=5e-4)
+    assert round_row(weight, inverse).tolist() == pytest.approx([0, 1], abs=1e-9)
+
+
 ANSWERS = {
-    "10-1": lambda row, q, inverse: row - (row[0] - q) / inverse[0, 0] * inverse[0],
+    "10-1": round_row,
     "10-2": damped_hessian,
-    "10-3": lambda bits, group_size: bits + 40 / group_size,
+    "10-3": lambda weight, inputs: inputs.abs().mean(0).clamp(min=1e-4) ** 0.5,
 }
 WRONG = {
-    "10-1": lambda row, q, inverse: row + (row[0] - q) / inverse[0, 0] * inverse[0],
+    "10-1": lambda row, inverse: round_row(row, inverse, eliminate=False),
     "10-2": lambda inputs, damp: inputs.T @ inputs + damp * torch.eye(inputs.shape[1]),
-    "10-3": lambda bits, group_size: bits + 32 / group_size,
+    "10-3": lambda weight, inputs: inputs.abs().mean(0).clamp(min=1e-4),
 }
+
+
+def test_factors_leave_what_the_text_says():
+    inputs = measure.layer_inputs(measure.WIDE)
+    assert exercises.error_share(torch.ones(768)) == pytest.approx(100)
+    assert exercises.error_share(ANSWERS["10-3"](None, inputs)) == pytest.approx(95, abs=1)
+    errors = measure.calibration_errors()
+    assert 100 * errors["much"][1] / errors["nearest"][1] == pytest.approx(66, abs=1)
 
 
 @pytest.mark.parametrize("name", ANSWERS)

@@ -9,7 +9,7 @@ import torch
 from efflab import cost, lab, points
 from efflab.config import PRESETS, ModelConfig
 from efflab.data import read_published
-from efflab.experiments import encoder_reuse, qkv_sharing
+from efflab.experiments import encoder_reuse, gptq_quality, qkv_sharing
 from efflab.experiments.record import read_record
 from efflab.model import Transformer
 from efflab.structure.sharing import share_layers, share_qkv
@@ -36,6 +36,20 @@ def test_sixty_per_cent_needs_layers_that_hold_the_parameters():
     assert measure.saving(PRESETS["bert-base"]) > 0.6
     assert measure.saving(PRESETS["minilm-l6"]) < 0.4
     assert measure.saving(PRESETS["bert-base"], "none") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "millions", "share", "removed"),
+    [("bert-base", (85.1, 109.5), 0.777, 0.71), ("minilm-l6", (10.6, 22.7), 0.469, 0.39)],
+)
+def test_what_sharing_removes_follows_from_the_layers_share(name, millions, share, removed):
+    config, counts = PRESETS[name], measure.parts(PRESETS[name])
+    layers, total = counts["attention"] + counts["feed-forward"], sum(counts.values())
+    assert [round(n / 1e6, 1) for n in (layers, total)] == list(millions)
+    assert round(layers / total, 3) == share
+    by_hand = layers / total * (1 - 1 / config.n_layer)
+    assert by_hand == pytest.approx(measure.saving(config))
+    assert round(by_hand, 2) == removed
 
 
 def test_states_and_checkpoint_fall_with_the_parameters_and_activations_stay():
@@ -164,6 +178,14 @@ def test_reuse_saves_memory_as_many_times_as_there_are_tasks():
     assert times["each"].ratio(times["one"]) > 1
 
 
+def test_the_text_says_among_how_many_functions_each_notebook_retrieves():
+    """60 on the board, 120 in 10, 300 and 931 in 09."""
+    settings = [read_record(name)["settings"] for name in ("int8-engines", "int8-ranges")]
+    of_10 = read_record(gptq_quality.NAME)["settings"]["n_functions"]
+    assert (points.N_FUNCTIONS, of_10) == (60, 120)
+    assert [setting["n_test"] for setting in settings] == [300, 931]
+
+
 def test_sharing_one_projection_with_itself_changes_nothing(monkeypatch):
     model = Transformer(replace(TINY, causal=True)).eval()
     ids = torch.arange(8)[None]
@@ -171,18 +193,26 @@ def test_sharing_one_projection_with_itself_changes_nothing(monkeypatch):
         torch.testing.assert_close(share_qkv(model, 1)(ids), model(ids))
 
 
+def share(layers):
+    for layer in layers:
+        layer.attention, layer.ffn = layers[0].attention, layers[0].ffn
+
+
+def share_attention(layers):
+    for layer in layers:
+        layer.attention = layers[0].attention
+
+
 ANSWERS = {
-    "01-1": lambda d, f: 4 * (d * d + d) + 2 * d * f + f + d + 4 * d,
-    "01-2": lambda n, n_layer: (n - 1) * 3 / (12 * n_layer),
-    "01-3": lambda b: (
-        int(b // (4 * 22_713_216 + 4 * 385 * 8)),
-        int((b - 4 * 22_713_216) // (4 * 385 * 8)),
-    ),
+    "01-1": (share, share_attention),
+    "01-2": (lambda d, f: 4 * (d * d + d) + 2 * d * f + f + d + 4 * d, lambda *_: 1),
+    "01-3": (lambda n, n_layer: (n - 1) * 3 / (12 * n_layer), lambda *_: 1),
 }
 
 
 @pytest.mark.parametrize("name", ANSWERS)
 def test_exercises_take_right_answers_and_refuse_wrong_ones(name, strict):
-    lab.check(name, ANSWERS[name])
+    right, wrong = ANSWERS[name]
+    lab.check(name, right)
     with pytest.raises(AssertionError):
-        lab.check(name, lambda *_: (1, 2) if name == "01-3" else 1)
+        lab.check(name, wrong)

@@ -1,17 +1,20 @@
 """Notebook 09: its tables, figures, explorer, exercises and verdicts."""
 
 import math
+import re
 
 import pytest
 import torch
 
-from efflab import lab, points
+from efflab import data, evaluate, lab, points, pretrained
 from efflab.bench import Comparison
-from efflab.compression import int8
+from efflab.compression import affine, int8
 from efflab.compression.engines import Engine, fp32
 from efflab.estimate import Estimate
 from efflab.experiments import int8_ranges as ranges
-from efflab_rooms.quantization import figures, measure, verdicts
+from efflab.experiments.record import read_record
+from efflab.publishing.catalog import NOTEBOOKS
+from efflab_rooms.quantization import exercises, figures, measure, verdicts
 
 
 def test_parts_and_files_of_minilm():
@@ -64,7 +67,44 @@ def test_recorded_forms_are_all_there_and_paired():
     assert p5[ranges.DYNAMIC] > max(p5[ranges.SEVEN], p5[ranges.ONE_SCALE])
     assert p5[ranges.CONTROL] == min(p5.values())
     assert len(measure.form_rows()) == len(found)
-    assert len(figures.forms().data) == 2
+
+
+def test_the_ways_near_fp32_span_the_panel_and_far_ones_are_written():
+    """So that nine intervals around 0 can be told apart."""
+    fig = figures.forms()
+    low, high = fig.layout.xaxis2.range
+    near = [r for r in verdicts.recorded_forms().values() if r["mrr less fp32"] > figures.FAR]
+    assert low < min(row["mrr less fp32 low"] for row in near) < -0.02
+    assert high < 0.03
+    written = [a.y for a in fig.layout.annotations if a.text.startswith("←")]
+    assert written == [ranges.CONTROL, "static, 99.9th percentile"]
+
+
+def test_an_mrr_belongs_to_its_number_of_functions():
+    """fp32's, as the notebook's text says them: in 01, on the board, in 10, and here twice."""
+    functions, (model, tokenizer) = data.documented_functions(), points.encoder()
+    forty = functions[:: len(functions) // 40][:40]
+    texts = [f.query for f in forty], [f.code for f in forty]
+    vectors = [pretrained.embed(model, tokenizer, t, max_len=64) for t in texts]
+    found = {
+        40: evaluate.retrieval_mrr(*vectors).mean,
+        60: next(p["quality"] for p in lab.board.recorded("MiniLM-L6")),
+        120: read_record("gptq-quality")["runs"][0]["mrr"],
+        300: measure.recorded_engines()["fp32 eager"]["mrr"],
+        931: verdicts.recorded_forms()[ranges.CONTROL]["mrr fp32"],
+    }
+    text = (NOTEBOOKS / "src" / "09_quantization.py").read_text(encoding="utf-8")
+    said = text[text.index("The more functions compete") :].replace("\n# ", " ")
+    numbers = re.findall(r"0\.\d\d", said)[:5]
+    assert [float(n) for n in numbers] == [pytest.approx(v, abs=0.0051) for v in found.values()]
+    assert read_record(ranges.NAME)["settings"]["n_test"] == 931
+
+
+def test_the_papers_speeds_are_drawn_by_width():
+    fig = figures.published_speeds()
+    rows = data.read_published("llm_int8")
+    assert [list(trace.y) for trace in fig.data] == [[r[k] for r in rows] for k in figures.SPEEDS]
+    assert list(fig.layout.meta.values()) == [0.99, 0.43, 0.14]
 
 
 def test_a_form_made_here_is_near_its_record_and_another_is_not():
@@ -202,8 +242,27 @@ ANSWERS = {
         lambda n, bits, group: math.ceil(n * bits / 8) + 4 * math.ceil(n / group),
         lambda n, bits, group: n * bits / 8 + 4 * n / group,
     ),
-    "09-3": (lambda x, w, a: x**a / w ** (1 - a), lambda x, w, a: x**a * torch.ones_like(w)),
+    "09-3": (lambda x, w: (x / (2 * x.median())).clamp(min=1), int8.smoothing),
 }
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 1.0])
+def test_no_alpha_reaches_the_target_of_09_3(alpha):
+    peaks = measure.channel_peaks()[exercises.OUTLIERS]
+    weight = points.encoder()[0].get_submodule(exercises.OUTLIERS).weight.detach()
+    plain = exercises.int8_error(torch.ones_like(peaks))
+    error = exercises.int8_error(int8.smoothing(peaks, weight, alpha))
+    assert error > (plain if alpha == 0.8 else 0.7 * plain)  # the notebook says so of 0.8
+
+
+def test_the_error_by_hand_is_the_grids():
+    """What section 2 says of its five values on the symmetric grid of 4 bits."""
+    values = torch.tensor([-0.62, 0.0, 0.11, 0.37, 1.0])
+    q = affine.quantize(values, 4, symmetric=True)
+    errors = (q.dequantize() - values).abs()
+    assert errors.tolist() == pytest.approx([0.049, 0, 0.033, 0.059, 0], abs=5e-4)
+    assert errors.square().mean().sqrt().item() == pytest.approx(0.037, abs=5e-4)
+    assert q.scale.item() / math.sqrt(12) == pytest.approx(0.041, abs=5e-4)
 
 
 @pytest.mark.parametrize("name", ANSWERS)

@@ -9,7 +9,7 @@ from efflab.config import PRESETS, ModelConfig
 from efflab.devices import DEVICES, Device
 from efflab.lab.check import judge
 from efflab.model import Transformer
-from efflab.profile import profile
+from efflab.profile import Operator, profile
 from efflab_rooms.start_here import exercises, figures, measure
 
 MACHINE = Device("a test machine", {"fp32": 100e9}, 10e9, 8e9, "assumed")
@@ -178,11 +178,21 @@ def test_roofline_points(small_profile):
     assert min(fig.data[0].x) < min(op.intensity for op in products)  # the roof spans all points
 
 
+def test_a_point_is_compared_with_the_roof_above_it():
+    """At 2 FLOP/byte the memory's 20 GFLOP/s bound it, not the peak of 100; one token is hollow."""
+    op = Operator("aten::mm", 1, seconds=1e-3, flops=10**7, bytes=5 * 10**6)
+    fig = figures.roofline(MACHINE, [op], [op])
+    assert fig.layout.meta["mm: logits (% of its roof)"] == pytest.approx(50)
+    whole, one_token = fig.data[1:]
+    assert one_token.marker.symbol == f"{whole.marker.symbol}-open"
+    assert one_token.marker.color == whole.marker.color
+
+
 def power_law(lengths, exact):
     """Timings whose n² parts meet the linear one exactly at `exact`."""
     return {
         n: dict(
-            ffn=Timing((n / 1e6,)),
+            linear=Timing((n / 1e6,)),
             fused=Timing((n * n / exact / 1e6,)),
             unfused=Timing((2 * n * n / exact / 1e6,)),
         )
@@ -195,20 +205,30 @@ def test_crossing_is_found_inside_and_beyond_the_measured(exact):
     times = power_law((256, 512, 1024, 2048), exact)
     assert measure.crossing(times, "fused").mean == pytest.approx(exact)
     assert measure.crossing(times, "unfused").mean == pytest.approx(exact / 2)
+    half = 2 * SMALL.d_model + SMALL.d_ff
     meta = figures.layer_times(SMALL, times).layout.meta
-    assert list(meta.values()) == pytest.approx([256, exact, exact / 2])
-    over = measure.crossing(times, "fused", unit=SMALL.d_ff)
-    assert over.mean == pytest.approx(exact / SMALL.d_ff)
+    assert list(meta.values()) == pytest.approx([half, exact, exact / 2])
+    over = measure.crossing(times, "fused", unit=half)
+    assert over.mean == pytest.approx(exact / half)
 
 
 def test_a_crossing_has_the_interval_of_its_repeats():
     times = power_law((256, 512, 1024), 500)
     for n, parts in times.items():  # the crossings of three repeats: 500, 1,000 and 250
         seconds = parts["fused"].seconds[0]
-        parts["ffn"] = Timing((n / 1e6,) * 3)
+        parts["linear"] = Timing((n / 1e6,) * 3)
         parts["fused"] = Timing((seconds, seconds / 2, seconds * 2))
     length = measure.crossing(times, "fused")
     assert (length.mean, length.low, length.high) == pytest.approx((500, 250, 1000))
+
+
+def test_a_layer_is_timed_in_parts_that_are_its_own():
+    layer = Transformer(SMALL).layers[0]
+    times = measure.time_layer(layer, (8, 16), unfused=True)
+    assert list(times) == [8, 16]
+    assert all(set(parts) == {"linear", "fused", "unfused"} for parts in times.values())
+    assert set(measure.time_layer(layer, (8,))[8]) == {"linear", "fused"}
+    assert len(times[8]["fused"].seconds) == 7
 
 
 def test_the_gap_adds_up_to_the_pass(small_profile):

@@ -2,19 +2,24 @@
 
 import torch
 
-from efflab.lab import Exercise, tr
+from efflab.compression.affine import quantize
+from efflab.lab import Exercise, number, tr
+from efflab_rooms.gptq import measure
 
 
-def _check_push(answer):
+def _check_row(answer):
     rng = torch.Generator().manual_seed(0)
     for width in (3, 6):
         x = torch.randn(40, width, generator=rng, dtype=torch.float64)
-        H, row = x.T @ x, torch.randn(width, generator=rng, dtype=torch.float64)
-        q = row[0].round()
-        # the answer by another way: least squares for the weights that are still free
-        rest = torch.linalg.solve(H[1:, 1:], H[1:, 0]) * (row[0] - q)
-        expected = torch.cat([q[None], row[1:] + rest]).numpy()
-        yield tr("{n} weights", n=width), expected, answer(row, q, torch.linalg.inv(H))
+        H, row = x.T @ x, 2 * torch.randn(width, generator=rng, dtype=torch.float64)
+        expected = row.clone()
+        for i in range(width):  # by another way: least squares for the weights that are still free
+            error = expected[i] - expected[i].round()
+            expected[i] = expected[i].round()
+            rest = torch.linalg.solve(H[i + 1 :, i + 1 :], H[i + 1 :, i])
+            expected[i + 1 :] += rest * error
+        given = answer(row.clone(), torch.linalg.inv(H))
+        yield tr("{n} weights", n=width), expected.numpy(), given
 
 
 def _check_damping(answer):
@@ -27,23 +32,37 @@ def _check_damping(answer):
         yield name, expected, answer(x, damp)
 
 
-def _check_bits(answer):
-    for bits, group in ((4, 128), (3, 64), (2, 16)):
-        yield f"stored_bits({bits}, {group})", bits + 40 / group, answer(bits, group)
+MOST = 97
+"""Per cent of the error of rounding to nearest that factors may leave."""
+
+
+def error_share(factors: torch.Tensor, bits: int = 3) -> float:
+    """Per cent of rounding to nearest's held-out error that is left with factors (in,) (AWQ)."""
+    weight = measure.weight(measure.WIDE)
+    rounded = quantize(weight * factors, bits, symmetric=False, axis=0).dequantize() / factors
+    nearest = measure.held_out_error(measure.WIDE, measure.nearest(measure.WIDE, bits))
+    return 100 * measure.held_out_error(measure.WIDE, rounded) / nearest
+
+
+def _check_factors(answer):
+    share = error_share(answer(measure.weight(measure.WIDE), measure.layer_inputs(measure.WIDE)))
+    what = tr("error {share} % of nearest's, at most {most} %", share=number(share, 3), most=MOST)
+    yield what, True, share <= MOST
 
 
 EXERCISES = {
     "10-1": Exercise(
-        _check_push,
-        hint="Divide the error of the first weight by inverse[0, 0]; take that times row 0 of the "
-        "inverse away from the whole row. The first weight then is q by itself.",
+        _check_row,
+        hint="For each i: the error of weight i over inverse[i, i], times row i of the inverse, is "
+        "taken from the row; then inverse -= outer(inverse[:, i], inverse[i]) / inverse[i, i].",
     ),
     "10-2": Exercise(
         _check_damping,
         hint="x.T @ x, and damp times the mean of its diagonal added to every diagonal entry.",
     ),
     "10-3": Exercise(
-        _check_bits,
-        hint="A group of weights shares one scale of 32 bits and one zero point of 8 bits.",
+        _check_factors,
+        hint="inputs.abs().mean(0) to a power below 1, held above 0: a channel that is always 0 "
+        "must not become one to divide by.",
     ),
 }

@@ -217,6 +217,18 @@ def live_points(bits: int) -> dict[str, dict]:
     return points
 
 
+def matrix_errors(bits: int) -> dict[str, list[float]]:
+    """Method -> held-out error of each matrix's output, a scale for each row."""
+    model, hessians = experiment.language_model()
+    return {
+        method: [
+            gptq.output_error(model.get_parameter(name).detach(), q, hessians[name])
+            for name, q in quantize_layers(bits, None, method).items()
+        ]
+        for method in experiment.METHODS
+    }
+
+
 def live_rows(bits: int, live: dict[str, dict]) -> list[dict]:
     """`live_points` beside the record, and whether they are within the `spread`."""
     rows = []
@@ -247,12 +259,14 @@ def spread(added: float, bits: int) -> float | None:
     """How far from the recorded increase `added` a repeat with the same calibration may land.
 
     `record.expected_repeat`'s rule for a recorded seed: one standard deviation over seeds of
-    calibration data, taken as a share of the increase, at these bits or, where only 3 have seeds,
-    at 3. Another Python has other text, another checkpoint other weights: None, not comparable.
+    calibration data, taken as a share of the increase, at these bits or, where they have no seeds
+    or (at 8) no increase to speak of, at 3. Another Python has other text, another checkpoint
+    other weights: None, not comparable.
     """
     if not comparable():
         return None
-    seeded = seeded_points(bits if bits in {r["bits"] for r in record()["repeats"]} else 3)
+    widths = {r["bits"] for r in record()["repeats"]} - {8}
+    seeded = seeded_points(bits if bits in widths else 3)
     first, deviation = expected_repeat({point["seed"]: added_bits(point) for point in seeded}, 0)
     return max(DECIMAL, abs(added) * deviation / first)
 

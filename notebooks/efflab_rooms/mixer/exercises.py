@@ -33,13 +33,13 @@ def _attention_over_mixing(answer):
 
 EXERCISES = {
     "02-1": Exercise(
-        _token_weights,
-        hint="Two matrices, patches x d_token and back, and a bias for each: d_token + patches.",
-    ),
-    "02-2": Exercise(
         _mix_tokens,
         hint="The matrices act on the patch dimension, the last but one: with x (B, S, C), "
         "up @ x already has the shape (B, d_token, C).",
+    ),
+    "02-2": Exercise(
+        _token_weights,
+        hint="Two matrices, patches x d_token and back, and a bias for each: d_token + patches.",
     ),
     "02-3": Exercise(
         _attention_over_mixing,

@@ -6,7 +6,17 @@ from math import log
 from efflab.errors import require_int, require_one_of
 from efflab.experiments import mixer_digits
 from efflab.lab import Choice, Slider, colours, explorer, number, tr
-from efflab.lab.figures import blank, colour, error_bars, legend, log_axis, log_ticks, panels, style
+from efflab.lab.figures import (
+    blank,
+    colour,
+    error_bars,
+    legend,
+    log_axis,
+    log_ticks,
+    panels,
+    round_ticks,
+    style,
+)
 from efflab.structure.mixer import MixerConfig, mixer_flops, n_patches
 from efflab.structure.vit import ViTConfig, vit_flops
 from efflab_rooms.mixer.measure import NAMES, LayerCosts
@@ -56,7 +66,8 @@ def cost_figure(costs: Sequence[LayerCosts]):
         weights = [cost.n_params[kind] for cost in costs]
         fig.add_scatter(x=patches, y=weights, showlegend=False, row=1, col=2, **look)
     fig.update_xaxes(title_text=tr("patches"), **log_ticks(patches))
-    fig.update_yaxes(type="log", exponentformat="power", dtick=1, col=1)
+    seconds = [cost.times[kind].median for cost in costs for kind in NAMES]
+    fig.update_yaxes(**round_ticks(500 * min(seconds), 2e3 * max(seconds)), col=1)
     fig.update_yaxes(rangemode="tozero", tickformat=".2s", col=2)
     return fig.update_layout(legend=legend("top left"))
 

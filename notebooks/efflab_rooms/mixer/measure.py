@@ -1,6 +1,6 @@
 """Notebook 02's measurements: a layer of Mixer and one of ViT against the image's size."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -8,10 +8,17 @@ import torch
 from efflab import bench
 from efflab.estimate import Estimate
 from efflab.model import n_parameters
-from efflab.structure.mixer import MixerConfig, MLPMixer, mixer_layer_flops
-from efflab.structure.vit import ViT, ViTConfig, vit_layer_flops
+from efflab.structure.mixer import (
+    MixerConfig,
+    MLPMixer,
+    mixer_flops,
+    mixer_layer_flops,
+    mixer_params,
+)
+from efflab.structure.vit import ViT, ViTConfig, vit_flops, vit_layer_flops, vit_params
 
 NAMES = {"mixer": "MLP-Mixer", "vit": "ViT"}
+SIDES = (224, 448, 672, 896)  # pixels at which the FLOPs are judged
 
 
 def one_layer(image_size: int) -> tuple[MixerConfig, ViTConfig]:
@@ -37,11 +44,12 @@ class LayerCosts:
 
 
 @torch.no_grad()
-def layer_costs(image_size: int, repeats: int = 7) -> LayerCosts:
-    """Arithmetic, weights and times, measured interleaved."""
+def layer_costs(image_size: int, repeats: int | None = None) -> LayerCosts:
+    """Arithmetic, weights and times, measured interleaved; more `repeats` for small images."""
     mixer, vit = one_layer(image_size)
     layers = {"mixer": MLPMixer(**vars(mixer)).layers[0], "vit": ViT(**vars(vit)).layers[0]}
     x = torch.randn(1, mixer.n_patches, mixer.d_model)
+    repeats = repeats or max(7, 2000 // mixer.n_patches)
     calls = {kind: partial(layer, x) for kind, layer in layers.items()}
     result = bench.compare(calls["vit"], {"mixer": calls["mixer"]}, 1, repeats)
     return LayerCosts(
@@ -60,3 +68,24 @@ def token_weights_growth(image_size: int = 224) -> float:
     configs = (one_layer(factor * image_size)[0] for factor in (1, 2))
     once, twice = (n_parameters(MLPMixer(**vars(config)).layers[0].token) for config in configs)
     return twice / once
+
+
+def flop_ratio(image_size: int) -> float:
+    """FLOPs of Mixer-B/16 over those of ViT-B/16; token mixing stays 384 wide."""
+    mixer, vit = base_models(image_size)
+    return mixer_flops(mixer) / vit_flops(vit)
+
+
+def equal_flop_ratio(image_size: int) -> float:
+    """The same over the ViT whose width brings its parameters closest to the Mixer's."""
+    mixer, vit = base_models(image_size)
+    widths = range(vit.n_head, 2 * vit.d_model, vit.n_head)
+    vits = [replace(vit, d_model=width, d_ff=4 * width) for width in widths]
+    equal = min(vits, key=lambda v: abs(vit_params(v) - mixer_params(mixer)))
+    return mixer_flops(mixer) / vit_flops(equal)
+
+
+def base_models(image_size: int) -> tuple[MixerConfig, ViTConfig]:
+    """Mixer-B/16 and ViT-B/16, without a classifier."""
+    mixer = MixerConfig(image_size, 16, 12, 768, 384, 3072)
+    return mixer, ViTConfig(image_size, 16, 12, 12, 768, 3072)

@@ -1,8 +1,20 @@
 """Notebook 01's exercises: what is asked, and how an answer is judged."""
 
+from dataclasses import replace
+
 from efflab import cost
-from efflab.config import PRESETS, ModelConfig
+from efflab.config import ModelConfig
 from efflab.lab import Exercise, tr
+from efflab.model import Transformer, n_parameters
+
+
+def _check_share(answer):
+    for n_layer in (2, 12):
+        config = ModelConfig(n_layer, 2, 8, 32, 16, 8)
+        model = Transformer(config)
+        answer(model.layers)
+        expected = cost.num_params(replace(config, share="all"))
+        yield tr("parameters of {n} layers that share", n=n_layer), expected, n_parameters(model)
 
 
 def _check_layer(answer):
@@ -17,28 +29,20 @@ def _check_qkv(answer):
         yield f"qkv_removed({n}, {n_layer})", (n - 1) * 3 / (12 * n_layer), answer(n, n_layer)
 
 
-def _check_tasks(answer):
-    for budget in (1e8, 1e9, 8e9):
-        bytes_, head = 4 * cost.num_params(PRESETS["minilm-l6"]), 4 * 385 * 8
-        what = f"max_tasks({budget:.0f})"
-        expected = (int(budget // (bytes_ + head)), int((budget - bytes_) // head))
-        for i, name in enumerate((tr("an encoder a task"), tr("one encoder, n heads"))):
-            yield f"{what}, {name}", expected[i], answer(budget)[i]
-
-
 EXERCISES = {
     "01-1": Exercise(
+        _check_share,
+        hint="For every layer: its attention and its ffn become those of layers[0]. Assigning a "
+        "module to an attribute copies no weights.",
+    ),
+    "01-2": Exercise(
         _check_layer,
         hint="Four d_model x d_model maps, two of d_model x d_ff, a bias for each output, "
         "and two LayerNorms of 2 d_model.",
     ),
-    "01-2": Exercise(
+    "01-3": Exercise(
         _check_qkv,
         hint="Count in units of d_model^2: a layer has 12 of them, its QKV 3. Of n layers that "
         "share, one keeps its projection.",
-    ),
-    "01-3": Exercise(
-        _check_tasks,
-        hint="Without reuse each task pays encoder + head; with reuse the encoder is paid once.",
     ),
 }

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from efflab import bench, cost, points, train, weights
 from efflab.config import PRESETS, SHARING, ModelConfig
+from efflab.data import read_published
 from efflab.errors import require_int, require_one_of
 from efflab.experiments import dynamic_attention, encoder_reuse, qkv_sharing
 from efflab.experiments.record import expected_repeat, read_record, same_python
@@ -60,6 +61,27 @@ def saving(config: ModelConfig, share: str = "all") -> float:
     require_one_of("share", share, SHARING)
     before, after = (cost.num_params(replace(config, share=s)) for s in ("none", share))
     return 1 - after / before
+
+
+def albert_pairs() -> dict[str, tuple[ModelConfig, ModelConfig]]:
+    """Model -> its config with no layer shared and with all: ALBERT's sizes, BERT-base, MiniLM.
+
+    Each keeps its own embedding, ALBERT's 128 wide, so that they differ by sharing alone.
+    """
+    names = {f"albert-{size}": f"albert-{size}" for size in ("base", "large", "xlarge", "xxlarge")}
+    names |= {"bert-base": "bert-base", "minilm": "minilm-l6"}
+    return {
+        key: tuple(replace(PRESETS[name], share=share) for share in ("none", "all"))
+        for key, name in names.items()
+    }
+
+
+def scores_lost() -> dict[int, float]:
+    """ALBERT-base's embedding -> points of average score lost by sharing attention (Table 4)."""
+    rows = [row for row in read_published("albert") if row["table"] == 4]
+    score = {(row["strategy"], row["embedding"]): row["average_score"] for row in rows}
+    pairs = {n: (score["not-shared", n], score["shared-attention", n]) for n in (768, 128)}
+    return {n: round(before - after, 1) for n, (before, after) in pairs.items()}
 
 
 def reuse_costs(n_tasks: int, n_classes: int = 8, every_text: bool = True) -> dict[str, tuple]:

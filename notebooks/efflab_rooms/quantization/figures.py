@@ -9,11 +9,24 @@ from torch import Tensor
 from efflab import points
 from efflab.bench import Comparison
 from efflab.compression import affine, int8, packed
-from efflab.data import random_windows, stdlib_tokens
+from efflab.data import random_windows, read_published, stdlib_tokens
 from efflab.errors import require_int, require_one_of
 from efflab.experiments import int8_ranges as ranges
 from efflab.experiments.record import read_record
-from efflab.lab import Choice, Slider, Toggle, bars, blank, explorer, line, mark, number, panels, tr
+from efflab.lab import (
+    Choice,
+    Slider,
+    Toggle,
+    bars,
+    blank,
+    colours,
+    explorer,
+    line,
+    mark,
+    number,
+    panels,
+    tr,
+)
 from efflab.lab.figures import colour, error_bars, legend, log_ticks, style
 from efflab.model import Transformer
 from efflab.points import language_model
@@ -177,7 +190,45 @@ def forms():
     fig.update_xaxes(type="log", dtick=1, exponentformat="power", col=1)
     fig.update_yaxes(autorange="reversed")
     mark(fig, x=-verdicts.SHARE * rows[ranges.CONTROL]["mrr fp32"], row=1, col=2)
+    _write_far_ones(fig, rows)
     return fig.update_layout(height=480, margin_l=220)
+
+
+FAR = -0.05
+"""A way that loses more than this is written at the right panel's edge, not drawn."""
+
+
+def _write_far_ones(fig, rows) -> None:
+    """Let the right panel span what is near fp32, so that its intervals can be read."""
+    far = [form for form, row in rows.items() if row["mrr less fp32"] < FAR]
+    near = [row for form, row in rows.items() if form not in far]
+    low = min(row["mrr less fp32 low"] for row in near)
+    high = max(row["mrr less fp32 high"] for row in near)
+    room = 0.06 * (high - low)
+    fig.update_xaxes(range=[low - room, high + room], col=2)
+    for form in far:
+        place = dict(x=low - room / 2, y=tr(form), xanchor="left", showarrow=False, row=1, col=2)
+        text = measure.interval_text(rows[form], "mrr less fp32")
+        fig.add_annotation(text=f"← {text}", bgcolor=colours.WHITE, **place)
+
+
+SPEEDS = {
+    "int8_without_overhead": "the INT8 product alone",
+    "vector_wise": "with ranges and rounding (vector-wise)",
+    "llm_int8": "with outliers taken apart as well (LLM.int8)",
+}
+"""Column of `llm_int8.csv` -> what is timed."""
+
+
+def published_speeds():
+    """LLM.int8's Table 5: speed over fp16 by width; the dashed line is fp16."""
+    rows = read_published("llm_int8")
+    widths = [row["d_model"] for row in rows]
+    series = {tr(name): [row[key] for row in rows] for key, name in SPEEDS.items()}
+    meta = {tr("{what}, {width} wide", what=n, width=widths[0]): v[0] for n, v in series.items()}
+    title = tr("One feed-forward layer on a GPU, INT8 over fp16 (published; dashed: fp16)")
+    fig = line(widths, series, title, "d_model", tr("speed over fp16"), log_x=True, meta=meta)
+    return mark(fig, y=1).update_layout(legend=legend("below"))
 
 
 def engines():

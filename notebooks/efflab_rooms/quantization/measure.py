@@ -123,7 +123,7 @@ def record(vnni: bool | None = None) -> dict:
 
 def recorded_engines(vnni: bool | None = None) -> dict[str, dict]:
     """Engine -> its row in `record(vnni)`."""
-    return {row["engine"]: row for row in experiment.rows_of(record(vnni))}
+    return {row["engine"]: row for row in record(vnni)["runs"]}
 
 
 def recorded_times(name: str, shape: str = SHAPE) -> dict[str, str]:

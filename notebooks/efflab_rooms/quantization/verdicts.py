@@ -7,15 +7,14 @@ from functools import cache
 from pathlib import Path
 from statistics import NormalDist
 
+import torch
 from torch import Tensor
 
-from efflab import cost
 from efflab.compression import packed
-from efflab.config import PRESETS
-from efflab.errors import require
+from efflab.config import PRESETS, ModelConfig
 from efflab.experiments import int8_ranges as ranges
 from efflab.experiments.record import DECIMAL, agrees, read_record
-from efflab.lab import Evidence, Outcome, by_id
+from efflab.lab import Evidence, Outcome, by_id, judge
 from efflab.model import Transformer
 
 # --- int8-size -------------------------------------------------------------------------------
@@ -25,19 +24,11 @@ STORED = {
     "all": ("linear maps and tables, per channel", dict(axis=0)),
     "groups": ("linear maps and tables, groups of 32", dict(group_size=32)),
 }
-"""Id of its evidence -> what is stored in few bits, and how it is quantized."""
-SMALLER = {
-    "all": "smaller: linear maps and tables in 8 bits, a scale a channel",
-    "linear": "smaller: linear maps alone in 8 bits, a scale a channel",
-    "groups": "smaller: linear maps and tables in 8 bits, a scale for 32 weights",
-    "half": "smaller than fp16's file: linear maps and tables in 8 bits",
-}
-TABLES = "embedding tables' share of MiniLM's parameters"
-SIZE_RULE = (
-    "75% smaller than fp32 is met from 74% on, the last per cent being scales, biases and norms. "
-    "Holds if quantizing the linear maps alone does it; on a condition if the embedding tables "
-    "have to be quantized too; not if that does not do it either"
-)
+"""Key of a file -> what it stores in few bits, and how that is quantized."""
+FILE = "{model} in 8 bits ({stored}): bytes saved of fp32's"
+HALF = "{model} in 8 bits ({stored}): bytes saved of fp16's"
+TABLES = "embedding tables' share of MiniLM-L6's parameters"
+MINILM, LINEAR, BOTH, GROUPS = "MiniLM-L6", *(words for words, _ in STORED.values())
 
 
 def parts(model: Transformer) -> dict[str, int]:
@@ -80,68 +71,84 @@ def file_rows(model: Transformer, bits: int = 8) -> list[dict]:
     return [row("everything in fp32", full, None, "computed"), *rows]
 
 
+def smaller_by(config: ModelConfig, *, embeddings: bool = True, bits: int = 8) -> float:
+    """Per cent of fp32's bytes that a model of this shape saves with a scale a channel.
+
+    Nothing is allocated: the weights are on torch's "meta" device.
+    """
+    with torch.device("meta"):
+        model = Transformer(config)
+    n_params = sum(parts(model).values())
+    matrices = packed.weight_matrices(model, embeddings=embeddings).values()
+    n, n_scales = sum(w.numel() for w in matrices), sum(len(w) for w in matrices)
+    return 100 - 100 * (n * bits / 8 + 4 * n_scales + 4 * (n_params - n)) / (4 * n_params)
+
+
+def shape_savings() -> dict[str, float]:
+    """`smaller_by` of the shapes that `size_evidence` wants."""
+    savings = {name: smaller_by(PRESETS[name]) for name in ("bert-base", "gpt2")}
+    return savings | {"gpt3-175b": smaller_by(PRESETS["gpt3-175b"], embeddings=False)}
+
+
 def size_evidence(
-    sizes: Mapping[str, tuple[float, int]], parts: Mapping[str, int]
+    sizes: Mapping[str, tuple[float, int]], parts: Mapping[str, int], shapes: Mapping[str, float]
 ) -> list[Evidence]:
-    """What the verdict rests on: files at 8 bits (`file_sizes`), and parameters by part."""
+    """What the verdict rests on: files at 8 bits (`file_sizes`), parameters by part, and
+    `shape_savings`."""
     full = 4 * sum(parts.values())
     smaller = {key: round(100 - 100 * size / full, 3) for key, (_, size) in sizes.items()}
     tables = 100 * parts["tables (token, position, type)"] / sum(parts.values())
-    gpt3, large = PRESETS["gpt3-175b"], "embedding tables' share of GPT-3 175B's parameters"
-    large_tables = (gpt3.vocab_size + gpt3.max_len) * gpt3.d_model / cost.num_params(gpt3)
+
+    def weighed(id: str, key: str, stored: str) -> Evidence:
+        return Evidence.exact(id, FILE, smaller[key], "%", model=MINILM, stored=stored)
+
+    def computed(id: str, model: str, value: float, stored: str, name: str = FILE) -> Evidence:
+        return Evidence(id, name, value, "%", values=dict(model=model, stored=stored))
+
     half = 100 - 2 * (100 - smaller["all"])
     return [
-        *(Evidence(key, SMALLER[key], smaller[key], "%") for key in ("all", "linear", "groups")),
-        Evidence("tables", TABLES, tables, "%", "computed"),
-        Evidence("tables-large", large, 100 * large_tables, "%", "computed"),
-        Evidence("half", SMALLER["half"], half, "%", "computed"),
+        weighed("linear", "linear", LINEAR),
+        Evidence("table-share", TABLES, tables, "%"),
+        computed("gpt3-175b", "GPT-3 175B", shapes["gpt3-175b"], LINEAR),
+        weighed("minilm", "all", BOTH),
+        computed("bert-base", "BERT-base", shapes["bert-base"], BOTH),
+        computed("gpt2", "GPT-2", shapes["gpt2"], BOTH),
+        weighed("groups", "groups", GROUPS),
+        computed("half", MINILM, half, BOTH, HALF),
     ]
 
 
 def int8_size(evidence) -> Outcome:
     """Whether 8 bits make a model's file 75 % smaller."""
-    items = by_id(evidence)
-    if items["linear"].value >= 74:
-        return Outcome(True, evidence, rule=SIZE_RULE)
-    if items["all"].value >= 74:
-        values = dict(share=f"{items['tables'].value:.0f}")
-        condition = (
-            "compared with fp32, and with the embedding tables in 8 bits too, which are {share}% "
-            "of this model"
-        )
-        return Outcome(True, evidence, rule=SIZE_RULE, condition=condition, values=values)
-    reason = "scales and what stays in floats take too much"
-    return Outcome(False, evidence, rule=SIZE_RULE, reason=reason)
+    share = by_id(evidence)["table-share"].value
+    remarks = {
+        "linear": "{share}% of this model are embedding tables, which most tools leave in floats; "
+        "a model with large layers has few of them",
+        "tables": "smaller than fp32, in which few models are kept today",
+    }
+    return judge("int8-size", evidence, remarks=remarks, values={"share": f"{share:.0f}"})
 
 
 # --- int8-accuracy ---------------------------------------------------------------------------
 
 CUT, LESS, LEAST = ranges.CUT  # the 99.9th percentile, the 99.99th and the 99.999th
 WAYS = {
-    ranges.APART: ("apart", "dynamic, outliers apart in floats: MRR less fp32's"),
-    ranges.SMOOTHED: ("smoothed", "static, smoothed: MRR less fp32's"),
-    ranges.MINMAX: ("minmax", "static, least to largest value: MRR less fp32's"),
-    ranges.DYNAMIC: ("dynamic", "dynamic, a scale a weight channel: MRR less fp32's"),
-    ranges.BY_TOKEN: ("by-token", "dynamic, a scale a token too: MRR less fp32's"),
-    ranges.ONE_SCALE: ("one-scale", "dynamic, one scale a weight: MRR less fp32's"),
-    ranges.SEVEN: ("seven-bits", "dynamic, inputs in 7 bits: MRR less fp32's"),
-    LEAST: ("cut-least", "static, cut at the 99.999th percentile: MRR less fp32's"),
-    LESS: ("cut-less", "static, cut at the 99.99th percentile: MRR less fp32's"),
-    CUT: ("cut", "static, cut at the 99.9th percentile: MRR less fp32's"),
+    ranges.MINMAX: "minmax",
+    CUT: "cut",
+    LESS: "cut-less",
+    LEAST: "cut-least",
+    ranges.SMOOTHED: "smoothed",
+    ranges.DYNAMIC: "dynamic",
+    ranges.BY_TOKEN: "by-token",
+    ranges.APART: "apart",
+    ranges.ONE_SCALE: "one-scale",
+    ranges.SEVEN: "seven-bits",
 }
-"""Every recorded way to adjust the range: id and name of its evidence."""
-COSINES = {
-    ranges.SMOOTHED: ("smoothed-cosine", "static, smoothed: cosine's 5th percentile"),
-    CUT: ("cut-cosine", "static, cut at the 99.9th percentile: cosine's 5th percentile"),
-}
+"""Every recorded way to adjust the range, calibrated ones first: id of its evidence."""
+CHANGE = "{way}: MRR against fp32's (interval by text, widened to hold for all {n} ways)"
+CONTROL = "control, {way}: MRR against fp32's (interval by text)"
+COSINE = "{way}: cosine to fp32, 5th percentile (interval by text)"
 SHARE = 0.01
-ACCURACY_RULE = (
-    "accuracy is kept if retrieval's MRR is at least 99% of fp32's, MLPerf's bar for INT8, with "
-    "95% confidence over the recorded functions and all recorded ways at once (intervals widened "
-    "by Bonferroni). Holds if every way to adjust the range keeps it, on a condition if only some "
-    "are certain to; not if every one falls below; undecided if none is certain to keep it, or if "
-    "the control, whose range is never adjusted, is not certain to fall below"
-)
 
 
 @cache
@@ -152,73 +159,43 @@ def recorded_forms() -> dict[str, dict]:
 
 def accuracy_evidence(runs: Mapping[str, Mapping]) -> list[Evidence]:
     """What the verdict rests on: the recorded runs by form (`int8_ranges.by_form`)."""
-
-    def evidence(key: str, name: str, form: str, column: str) -> Evidence:
-        row = runs[form]
-        ends = row[f"{column} low"], row[f"{column} high"]
-        return Evidence(key, name, row[column], "", "recorded", *ends)
-
-    control = "control, range never adjusted: MRR less fp32's"
-    base = runs[ranges.CONTROL]["mrr fp32"]
-    return [
-        *(evidence(*names, form, "mrr less fp32") for form, names in WAYS.items()),
-        evidence("control", control, ranges.CONTROL, "mrr less fp32"),
-        Evidence("fp32-mrr", "MRR of fp32", base, "", "recorded"),
-        *(evidence(*names, form, "cosine p5") for form, names in COSINES.items()),
+    n = len(WAYS)
+    cosines = [
+        Evidence(
+            f"{WAYS[form]}-cosine",
+            COSINE,
+            *(runs[form]["cosine p5"], "", "recorded"),
+            *(runs[form][f"cosine p5 {end}"] for end in ("low", "high")),
+            values={"way": form},
+        )
+        for form in (CUT, ranges.SMOOTHED, ranges.APART)
     ]
+    control = runs[ranges.CONTROL]
+    return [
+        *(_change(id, CHANGE, runs[form], n, way=form, n=n) for form, id in WAYS.items()),
+        _change("control", CONTROL, control, 1, way=ranges.CONTROL),
+        *cosines,
+    ]
+
+
+def _change(id: str, name: str, row: Mapping, n_intervals: int, **values) -> Evidence:
+    """MRR less fp32's in per cent of fp32's.
+
+    Its 95 % interval over the texts is as wide as each of `n_intervals` needs to be for 95 % of
+    all together (Bonferroni, normal).
+    """
+    normal = NormalDist()
+    wider = normal.inv_cdf(1 - 0.025 / n_intervals) / normal.inv_cdf(0.975)
+    value, *ends = (100 * row[f"mrr less fp32{e}"] / row["mrr fp32"] for e in ("", " low", " high"))
+    low, high = (value + wider * (end - value) for end in ends)
+    return Evidence(id, name, value, "%", "recorded", low, high, values)
 
 
 def int8_accuracy(evidence) -> Outcome:
     """Whether adjusting the range keeps the accuracy of INT8."""
-    items = by_id(evidence)
-    bar = -SHARE * items["fp32-mrr"].value
-    intervals = {form: _at_once(items[key], len(WAYS)) for form, (key, _) in WAYS.items()}
-    losing = [form for form, (_, high) in intervals.items() if high < bar]
-    keeping = [form for form, (low, _) in intervals.items() if low >= bar]
-    common = dict(rule=ACCURACY_RULE)
-    if items["control"].high >= bar:
-        reason = "without any adjusting it is kept as well: this test could not show a loss"
-        return Outcome(None, evidence, reason=reason, **common)
-    if len(losing) == len(WAYS):
-        return Outcome(False, evidence, reason="every way to adjust loses more than 1%", **common)
-    if not keeping:
-        reason = "no way to adjust is certain to stay within 1% over these texts"
-        return Outcome(None, evidence, reason=reason, **common)
-    if len(keeping) == len(WAYS):
-        return Outcome(True, evidence, **common)
-    values = dict(n=len(keeping), all=len(WAYS))
-    return Outcome(True, evidence, condition=_condition(keeping), values=values, **common)
-
-
-def _at_once(item: Evidence, n: int) -> tuple[float, float]:
-    """A 95 % interval as wide as n of them need to be for 95 % together (Bonferroni, normal)."""
-    require(item.low is not None, item.id, item.low, "an interval: every way has one")
-    normal = NormalDist()
-    wider = normal.inv_cdf(1 - 0.025 / n) / normal.inv_cdf(0.975)
-    low, high = (item.value + wider * (end - item.value) for end in (item.low, item.high))
-    return low, high
-
-
-def _condition(keeping: list[str]) -> str:
-    """What is enough to keep accuracy, from the ways that are certain to."""
-    one_scale, cut = (form in keeping for form in (ranges.ONE_SCALE, CUT))
-    finer = all(form in keeping for form in WAYS if form not in (ranges.ONE_SCALE, CUT))
-    if finer and cut:
-        return "each weight channel has its own scale"
-    if finer and one_scale:
-        return "no outliers are cut off"
-    if finer:
-        return "each weight channel has its own scale and no outliers are cut off"
-    if ranges.SMOOTHED in keeping:
-        return "outliers are first moved into the weights (smoothing), which have a scale a channel"
-    if ranges.APART in keeping:
-        if LESS in keeping:
-            return (
-                "outliers are multiplied apart, in floats, or 0.01% of the values are cut off at "
-                "either end; {n} ways of {all} are certain to keep it"
-            )
-        return "outliers are multiplied apart, in floats; {n} ways of {all} are certain to keep it"
-    return "the range is adjusted in one of {n} ways of {all}: their intervals lie above the bar"
+    calibrated = "one model and one draw of calibration texts; 1% is MLPerf's bar for INT8"
+    remarks = {"calibrated": calibrated, "dynamic": "one model, nothing to calibrate"}
+    return judge("int8-accuracy", evidence, remarks=remarks)
 
 
 # --- Repeats ---------------------------------------------------------------------------------

@@ -219,16 +219,17 @@ def timeline(profile: Profile):
 
 
 def layer_times(config: ModelConfig, times: dict):
-    """Milliseconds of the FFN and of attention's n² part over the length, fused and not."""
+    """Milliseconds of a layer's linear part and of its n² part over the length, fused and not."""
     names = {
-        "ffn": "feed-forward",
+        "linear": "projections and feed-forward",
         "fused": "attention, fused (SDPA)",
         "unfused": "attention, unfused (scores in memory)",
     }
     series = {
         tr(text): [1e3 * t[part].median for t in times.values()] for part, text in names.items()
     }
-    meta = {tr("computed crossing (tokens)"): config.d_ff} | {
+    half = cost.crossing_length(config, "linear")
+    meta = {tr("computed crossing (tokens)"): half} | {
         tr("measured crossing, {part} (tokens)", part=tr(part)): measure.crossing(times, part).mean
         for part in ("fused", "unfused")
     }
@@ -238,7 +239,7 @@ def layer_times(config: ModelConfig, times: dict):
     fig = pictures.loglog(list(times), series, title, *axes, **layout)
     values = [ms for line in series.values() for ms in line]
     fig.update_yaxes(**round_ticks(min(values) / 2, max(values) * 2))
-    return mark(fig, tr("computed: {n} ", n=number(config.d_ff)), x=config.d_ff)
+    return mark(fig, tr("computed: {n} ", n=number(half)), x=half)
 
 
 ROLES = {
@@ -255,24 +256,28 @@ def roofline(device: Device, operators: list[Operator], one_token: list[Operator
     `one_token`: operators of a pass over a single token, whose weights are read for little work.
     Rates are measured, intensities computed: each tensor read or written once.
     """
-    peak = device.peak("fp32")
     points = {_role(op): op for op in operators if op.flops}
     points |= {tr("one token: {name}", name=_role(op)): op for op in one_token if op.flops}
-    shares = {name: 100 * op.flops / op.seconds / peak for name, op in points.items()}
+    roof = lambda op: cost.roofline_seconds(op.flops, op.bytes, device)  # noqa: E731
+    shares = {name: 100 * roof(op) / op.seconds for name, op in points.items()}
     meta = {
-        tr("peak (GFLOP/s)"): peak / 1e9,
+        tr("peak (GFLOP/s)"): device.peak("fp32") / 1e9,
         tr("copy bandwidth (GB/s)"): device.memory_bandwidth / 1e9,
         tr("ridge (FLOP/byte)"): device.ridge("fp32"),
     }
-    meta |= {tr("{op} (% of peak)", op=name): share for name, share in shares.items()}
+    meta |= {tr("{op} (% of its roof)", op=name): share for name, share in shares.items()}
     title = tr("The roofline of this machine, and our model's operators on it (measured)")
     axes = (tr("arithmetic intensity (FLOP per byte)"), "GFLOP/s")
     fig = pictures.blank(title, *axes, meta=meta, height=440, legend=legend("below"))
     _add_roof(fig, device, points.values())
-    for i, (name, op) in enumerate(points.items()):
-        label = tr("{name}: {percent}% of peak", name=name, percent=number(shares[name], 2))
+    roles = list(dict.fromkeys(map(_role, points.values())))
+    for name, op in points.items():
+        label = tr("{name}: {percent}% of its roof", name=name, percent=number(shares[name], 2))
+        marker = pictures.style(roles.index(_role(op)), size=14)["marker"]
+        # hollow ones lie over each other and stay visible
+        marker |= {} if name in roles else dict(symbol=f"{marker['symbol']}-open", line_width=3)
         point = dict(x=[op.intensity], y=[op.flops / op.seconds / 1e9], mode="markers")
-        fig.add_scatter(**point, name=label, **pictures.style(i, size=14))
+        fig.add_scatter(**point, name=label, marker=marker)
     return fig
 
 

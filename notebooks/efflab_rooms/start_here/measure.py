@@ -1,16 +1,20 @@
 """Notebook 00's numbers: how models grew, and where a forward pass spends its time."""
 
 from collections import Counter
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from efflab import bench, cost
 from efflab.config import ModelConfig
 from efflab.data import read_published
 from efflab.devices import Device
 from efflab.estimate import Estimate, of_median
-from efflab.model import Transformer
+from efflab.model import Transformer, attention_written_out
 from efflab.profile import Profile
 
 
@@ -127,14 +131,37 @@ def gap_rows(profile: Profile, device: Device) -> list[dict]:
     return rows
 
 
-def crossing(times: dict, part: str, unit: float = 1.0) -> Estimate:
-    """The length, in `unit` tokens, at which `part` takes as long as the FFN; 95 % interval.
+# --- The clock -----------------------------------------------------------------------------------
 
-    `times`: {length: {part: Timing}}. Each repeat has a crossing of its own, on the line that fits
-    log ratio over log length best; the estimate is their median. Beyond the measured lengths the
-    line is extended.
+
+@torch.no_grad()
+def time_layer(layer: nn.Module, lengths: Iterable[int], unfused: bool = False) -> dict:
+    """{length: {part: Timing}} of one sequence through a layer.
+
+    Parts: "linear" (all projections and the feed-forward network), n² "fused" and "unfused".
+    """
+    attention, times = layer.attention.body, {}
+    for n in lengths:
+        x = torch.randn(1, n, attention.d_model)
+        q = torch.randn(1, attention.n_head, n, attention.head_dim)
+        calls = {
+            "linear": lambda x=x: (attention.qkv(x), attention.out(x), layer.ffn.body(x)),
+            "fused": lambda q=q: scaled_dot_product_attention(q, q, q),
+        }
+        if unfused:
+            calls["unfused"] = lambda q=q: attention_written_out(q, q, q)
+        times[n] = bench.time_interleaved(calls, warmup=1, repeats=7)
+    return times
+
+
+def crossing(times: dict, part: str, unit: float = 1.0) -> Estimate:
+    """The length, in `unit` tokens, at which `part` takes half of a layer's time; 95 % interval.
+
+    `times`: as `time_layer` returns them. Each repeat has a crossing of its own, on the line that
+    fits log ratio over log length best; the estimate is their median. Beyond the measured lengths
+    the line is extended.
     """
     lengths = np.log([float(n) for n in times])
-    ratios = [np.divide(t[part].seconds, t["ffn"].seconds) for t in times.values()]
+    ratios = [np.divide(t[part].seconds, t["linear"].seconds) for t in times.values()]
     fits = [np.polyfit(lengths, repeat, 1) for repeat in np.log(ratios).T]
     return of_median([float(np.exp(-shift / slope)) / unit for slope, shift in fits])

@@ -1,60 +1,64 @@
 """Notebook 00's verdict, as a function of its figures alone."""
 
+from collections.abc import Mapping
+
 from efflab import cost
-from efflab.config import PRESETS
+from efflab.config import PRESETS, ModelConfig
 from efflab.estimate import Estimate
-from efflab.lab import Evidence, Outcome, by_id
+from efflab.lab import Evidence, Outcome, by_id, judge
 
 LONG_CONTEXT = 131_072  # tokens; Dubey et al. 2024, section 3.4: Llama 3.1's context
-MODELS = {"bert": ("bert-base", "BERT-base"), "gpt3": ("gpt3-175b", "GPT-3 175B")}
+MODELS = {
+    "bert": ("BERT-base", PRESETS["bert-base"]),
+    "gpt3": ("GPT-3 175B", PRESETS["gpt3-175b"]),
+}
+SEQUENCES = 64  # decoded side by side
 CROSSING = "{model}: tokens from which n² is over half of a layer's FLOPs"
-SHARE = "{model}: n² share of its layers' FLOPs at its longest input"
-TODAY = "a long context of today (Llama 3.1)"
-FUSED = "fused attention here: crossing by the clock over crossing by FLOPs"
-UNFUSED = "unfused attention here: crossing by the clock over crossing by FLOPs"
-
-RULE = (
-    "the bottleneck is what takes over half of a layer's FLOPs (full scores). The claim holds if "
-    "n² does so at these models' own longest inputs; on a condition if only at lengths that models "
-    "of today take; not if beyond them. Undecided if by the clock the fused kernel crosses at less "
-    "than half or over twice the length: then FLOPs do not tell the time here"
+SHARE = "{model}, {n} tokens: n² share of a layer's FLOPs"
+DECODING = (
+    "{model}, decoding {batch} sequences: tokens from which a layer's cache exceeds its weights"
 )
-CONDITION = (
-    "an input has over {bert} tokens in BERT-base's shape or over {gpt3} in GPT-3's, more than "
-    "these models take"
+CLOCK = "{channels} channels, fused: tokens at half of the time over half of the FLOPs (by repeat)"
+UNFUSED = "192 channels, unfused: tokens at half of the time over half of the FLOPs (by repeat)"
+IN_DECODING = (
+    "writing token by token from a cache of keys and values shares the FLOPs out alike, but there "
+    "bytes decide: with {batch} sequences side by side, GPT-3's cache outweighs its layers from "
+    "{n} tokens on"
 )
 
 
-def attention_evidence(fused: Estimate, unfused: Estimate) -> list[Evidence]:
-    """What the verdict rests on; `fused`, `unfused`: measured over computed crossing lengths."""
-    crossings, shares = [], []
-    for key, (preset, name) in MODELS.items():
-        config, options = PRESETS[preset], dict(kind="computed", values={"model": name})
-        tokens = cost.crossing_length(config, "linear")
-        share = 100 * cost.attention_share(config, config.max_len)
-        crossings.append(Evidence(f"{key}-tokens", CROSSING, tokens, "tokens", **options))
-        shares.append(Evidence(f"{key}-share", SHARE, share, "%", **options))
-    return [
-        *crossings,
-        *shares,
-        Evidence("long-context", TODAY, LONG_CONTEXT, "tokens", "published"),
-        Evidence.of("fused-clock", FUSED, fused, "x"),
-        Evidence.of("unfused-clock", UNFUSED, unfused, "x"),
+def attention_evidence(
+    clocks: Mapping[int, Estimate],
+    unfused: Estimate,
+    models: Mapping[str, tuple[str, ModelConfig]] = MODELS,
+    long_context: int = LONG_CONTEXT,
+) -> list[Evidence]:
+    """What the verdict rests on.
+
+    `clocks`: channels -> length at which fused n² takes half of a layer's time, over that at which
+    it is half of its FLOPs; `unfused`: the same for 192 channels with the scores in memory.
+    """
+    evidence = [
+        *(Evidence.of(f"clock-{c}", CLOCK, ratio, "x", channels=c) for c, ratio in clocks.items()),
+        Evidence.of("clock-unfused", UNFUSED, unfused, "x"),
     ]
+    for key, (model, config) in models.items():
+        tokens = cost.crossing_length(config, "linear")
+        values = {"model": model}
+        evidence.append(Evidence(f"{key}-crossing", CROSSING, tokens, "tokens", values=values))
+        for where, n in (("own", config.max_len), ("long", long_context)):
+            share, values = 100 * cost.attention_share(config, n), {"model": model, "n": f"{n:,}"}
+            evidence.append(Evidence(f"{key}-{where}", SHARE, share, "%", values=values))
+    model, config = models["gpt3"]
+    # 2 n C values a sequence against a layer's 4 C² + 2 C F: at a batch-th of 2 C + F
+    n = cost.crossing_length(config, "linear") / SEQUENCES
+    values = {"model": model, "batch": SEQUENCES}
+    return [*evidence, Evidence("gpt3-decoding", DECODING, n, "tokens", values=values)]
 
 
 def attention_quadratic(evidence) -> Outcome:
     """Whether n² is what a Transformer mostly computes."""
-    items = by_id(evidence)
-    clock, today = items["fused-clock"], items["long-context"].value
-    bert, gpt3 = (items[f"{key}-tokens"].value for key in MODELS)
-    if clock.low > 2 or clock.high < 0.5:
-        reason = "by this machine's clock n² crosses elsewhere"
-        return Outcome(None, evidence, rule=RULE, reason=reason)
-    if all(items[f"{key}-share"].value > 50 for key in MODELS):
-        return Outcome(True, evidence, rule=RULE)
-    if bert < today:
-        values = dict(bert=f"{int(bert):,}", gpt3=f"{int(gpt3):,}")
-        return Outcome(True, evidence, rule=RULE, condition=CONDITION, values=values)
-    reason = "even at the longest inputs of today the linear layers compute more"
-    return Outcome(False, evidence, rule=RULE, reason=reason)
+    n = by_id(evidence)["gpt3-decoding"].value
+    values = dict(batch=SEQUENCES, n=f"{n:,.0f}")
+    remarks = {"long-context": IN_DECODING}
+    return judge("attention-quadratic", evidence, remarks=remarks, values=values)

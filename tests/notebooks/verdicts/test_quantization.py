@@ -1,104 +1,120 @@
-"""Notebook 09's verdicts: every outcome that each can come to."""
+"""Notebook 09's verdicts: every outcome that each part can come to."""
 
 import pytest
 
 from efflab import lab, points
+from efflab.compression import packed
+from efflab.config import PRESETS
 from efflab.experiments import int8_ranges as ranges
+from efflab.model import Transformer
 from efflab_rooms.quantization import verdicts
 
 
-def sizes(linear, both):
-    """Files that are so many per cent smaller."""
+def size(linear=35.4, both=74.65, bert=74.8, gpt2=74.8):
+    """Evidence of files, and of shapes, that are so many per cent smaller."""
     smaller = {"linear": linear, "all": both, "groups": both - 3}
     parts = {"tables (token, position, type)": 50, "linear maps": 50}
     full = 4 * sum(parts.values())
     files = {key: (0, full - full * share / 100) for key, share in smaller.items()}
-    return verdicts.size_evidence(files, parts)
-
-
-@pytest.mark.parametrize(
-    ("linear", "both", "word"),
-    [
-        (35, 74.7, "holds if"),
-        (74, 74.7, "holds"),
-        (35, 74, "holds if"),
-        (73.9, 74, "holds if"),
-        (35, 73.9, "does not hold"),
-    ],
-)
-def test_int8_size(linear, both, word):
-    assert verdicts.int8_size(sizes(linear, both)).word == word
-
-
-def test_evidence_of_the_size_is_weighed_files():
-    model = points.encoder()[0]
-    files, full = verdicts.file_sizes(model), points.weight_bytes(model)
-    found = lab.by_id(verdicts.size_evidence(files, verdicts.parts(model)))
-    assert found["all"].value == pytest.approx(100 - 100 * files["all"][1] / full, abs=1e-3)
-    assert found["half"].value == pytest.approx(100 - 2 * (100 - found["all"].value))
-    assert found["tables"].value == pytest.approx(52.7, abs=0.5)
-    assert found["tables-large"].value < 1
+    shapes = {"bert-base": bert, "gpt2": gpt2, "gpt3-175b": 74.7}
+    return verdicts.size_evidence(files, parts, shapes)
 
 
 GOOD, BAD, UNSURE = (-0.001, 0.0, 0.001), (-0.3, -0.2, -0.1), (-0.02, -0.005, 0.01)
+CONTROL, CALIBRATED = ranges.CONTROL, (ranges.MINMAX, *ranges.CUT, ranges.SMOOTHED)
 
 
-def accuracy(control=BAD, rest=GOOD, **changed):
-    """Runs of every form with an MRR of fp32 of 0.8; the bar is 0.008 below."""
+def accuracy(changed=None, control=BAD, rest=GOOD):
+    """Evidence of runs with an MRR of fp32 of 0.8; `changed`: form -> (low, middle, high)."""
+    losses = dict.fromkeys(ranges.FORMS, rest) | {CONTROL: control} | (changed or {})
     runs = {}
-    for form in ranges.FORMS:
-        low, middle, high = control if form == ranges.CONTROL else rest
+    for form, (low, middle, high) in losses.items():
         runs[form] = {"mrr fp32": 0.8, "mrr less fp32": middle, "mrr less fp32 low": low}
         runs[form] |= {"mrr less fp32 high": high, "cosine p5": 0.99}
         runs[form] |= {"cosine p5 low": 0.98, "cosine p5 high": 0.995}
-    for name, (low, middle, high) in changed.items():
-        run = runs[getattr(ranges, name) if hasattr(ranges, name) else verdicts.CUT]
-        run |= {"mrr less fp32": middle, "mrr less fp32 low": low, "mrr less fp32 high": high}
     return verdicts.accuracy_evidence(runs)
 
 
-@pytest.mark.parametrize(
-    ("evidence", "word"),
-    [
-        (accuracy(), "holds"),
-        (accuracy(control=GOOD), "undecided"),  # without any adjusting it is kept as well
-        (accuracy(control=(-0.3, -0.2, -0.008)), "undecided"),  # at the bar it is kept
-        (accuracy(rest=(-0.0055, 0.0, 0.001)), "holds"),
-        (accuracy(rest=(-0.0057, 0.0, 0.001)), "undecided"),  # one of ten by chance
-        (accuracy(rest=UNSURE, APART=GOOD), "holds if"),
-        (accuracy(rest=(-0.3, -0.2, -0.008)), "undecided"),
-        (accuracy(rest=BAD), "does not hold"),
-        (accuracy(rest=UNSURE), "undecided"),
-        (accuracy(ONE_SCALE=BAD), "holds if"),
-        (accuracy(rest=UNSURE, SMOOTHED=GOOD), "holds if"),
-    ],
-)
-def test_int8_accuracy(evidence, word):
-    assert verdicts.int8_accuracy(evidence).word == word
+def drives():
+    """Files of other models, with fewer or more tables; records of other texts and models."""
+    yield from (
+        ("int8-size", evidence) for evidence in (size(), size(74.7), size(both=71, gpt2=70))
+    )
+    for evidence in (accuracy(), accuracy(rest=UNSURE), accuracy(rest=BAD), accuracy(control=GOOD)):
+        yield "int8-accuracy", evidence
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("evidence", "words"),
     [
-        (dict(ONE_SCALE=BAD), "each weight channel has its own scale"),
-        (dict(cut=BAD), "no outliers are cut off"),
-        (dict(ONE_SCALE=BAD, cut=BAD), "its own scale and no outliers"),
-        (dict(ONE_SCALE=BAD, cut=BAD, DYNAMIC=UNSURE), "moved into the weights"),
-        (dict(SMOOTHED=UNSURE), "outliers are multiplied apart"),
-        (dict(SMOOTHED=UNSURE, APART=UNSURE), "one of {n} ways of {all}"),
-        (dict(SMOOTHED=UNSURE), "or 0.01% of the values are cut off"),
-        (dict(rest=UNSURE, APART=GOOD), "in floats; {n} ways of {all}"),
+        (size(), ("does not hold", "holds")),
+        (size(linear=74.5), ("holds", "holds")),
+        (size(linear=74.4, both=74.5), ("does not hold", "holds")),
+        (size(both=74.4), ("does not hold", "does not hold")),
+        (size(gpt2=74.4), ("does not hold", "does not hold")),
     ],
 )
-def test_the_condition_says_what_is_enough(changed, said):
-    assert said in verdicts.int8_accuracy(accuracy(**changed)).condition
+def test_int8_size(evidence, words):
+    assert tuple(part.outcome for part in verdicts.int8_size(evidence).parts) == words
+
+
+def test_evidence_of_the_size_is_weighed_files_and_counted_shapes():
+    model = points.encoder()[0]
+    files, full = verdicts.file_sizes(model), points.weight_bytes(model)
+    shapes = verdicts.shape_savings()
+    found = lab.by_id(verdicts.size_evidence(files, verdicts.parts(model), shapes))
+    for id, key in {"linear": "linear", "minilm": "all", "groups": "groups"}.items():
+        assert found[id].value == pytest.approx(100 - 100 * files[key][1] / full, abs=1e-3)
+        assert found[id].ends == (found[id].value, found[id].value)
+    assert found["half"].value == pytest.approx(100 - 2 * (100 - found["minilm"].value))
+    assert found["table-share"].value == pytest.approx(52.7, abs=0.5)
+    # 768 or 3,072 inputs share a scale of 4 bytes; a thousandth of the parameters stays in fp32
+    assert found["bert-base"].value == pytest.approx(75 - 25 * 4 / 768, abs=0.1)
+    assert found["gpt3-175b"].value > 74.7
+
+
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_the_savings_of_a_shape_are_those_of_a_model(embeddings):
+    config = PRESETS["minilm-l6"]
+    model = Transformer(config)
+    quantized = packed.quantize_weights(model, 8, embeddings=embeddings, axis=0)
+    share = packed.model_bytes(model, quantized) / packed.model_bytes(model, {})
+    assert verdicts.smaller_by(config, embeddings=embeddings) == pytest.approx(100 - 100 * share)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "words"),
+    [
+        (accuracy(), ("holds", "holds")),
+        (accuracy(control=GOOD), ("undecided", "undecided")),  # no loss could have shown
+        (accuracy(control=(-0.3, -0.2, -0.008)), ("undecided", "undecided")),  # at the bar
+        (accuracy(rest=(-0.0055, 0.0, 0.001)), ("holds", "holds")),
+        (accuracy(rest=(-0.0057, 0.0, 0.001)), ("undecided", "undecided")),  # by chance, of ten
+        (accuracy({ranges.SMOOTHED: UNSURE}), ("undecided", "holds")),
+        (accuracy({verdicts.CUT: BAD}), ("does not hold", "holds")),
+        (accuracy({ranges.ONE_SCALE: BAD}), ("holds", "does not hold")),
+        (accuracy({verdicts.CUT: (-0.3, -0.2, -0.008)}), ("undecided", "holds")),
+    ],
+)
+def test_int8_accuracy(evidence, words):
+    assert tuple(part.outcome for part in verdicts.int8_accuracy(evidence).parts) == words
 
 
 def test_the_recorded_forms_give_the_figures():
-    found = lab.by_id(verdicts.accuracy_evidence(verdicts.recorded_forms()))
-    row = verdicts.recorded_forms()[ranges.SMOOTHED]
-    assert found["smoothed"].value == row["mrr less fp32"]
-    assert found["control"].high < 0
-    assert set(verdicts.WAYS) == set(ranges.FORMS) - {ranges.CONTROL}  # no way is left out
-    outcome = verdicts.int8_accuracy(tuple(found.values()))
-    assert (outcome.values["n"], outcome.values["all"]) == (2, 10)
+    runs = verdicts.recorded_forms()
+    found = lab.by_id(verdicts.accuracy_evidence(runs))
+    row = runs[ranges.SMOOTHED]
+    assert found["smoothed"].value == 100 * row["mrr less fp32"] / row["mrr fp32"]
+    narrow = 100 * (row["mrr less fp32 high"] - row["mrr less fp32"]) / row["mrr fp32"]
+    wide = found["smoothed"].high - found["smoothed"].value
+    assert wide / narrow == pytest.approx(2.807 / 1.960, rel=1e-3)  # 99.5 % beside 95 %
+    control = runs[CONTROL]
+    assert found["control"].low == 100 * control["mrr less fp32 low"] / control["mrr fp32"]
+    assert set(verdicts.WAYS) == set(ranges.FORMS) - {CONTROL}  # no way is left out
+
+
+def test_every_way_is_a_case_of_its_family():
+    calibrated, dynamic = verdicts.int8_accuracy(accuracy()).parts
+    ids = {verdicts.WAYS[form] for form in CALIBRATED}
+    assert set(calibrated.decisions) == ids | {"control"}
+    assert set(dynamic.decisions) == set(verdicts.WAYS.values()) - ids | {"control"}

@@ -1,40 +1,76 @@
-"""Notebook 00's verdict: its figures, and every outcome that it can come to."""
+"""Notebook 00's verdict: its figures, and every outcome that its parts can come to."""
 
 from dataclasses import replace
 
 import pytest
 
+from efflab import cost
 from efflab.estimate import Estimate
 from efflab.lab import by_id
 from efflab_rooms.start_here import verdicts
 
 ONE = Estimate(1.0, 0.9, 1.1)
+CHANNELS = (128, 192, 384)
 
 
-def changed(*ids, **values):
-    """The verdict's evidence with some of it changed."""
-    found = by_id(verdicts.attention_evidence(ONE, ONE))
-    return list((found | {key: replace(found[key], **values) for key in ids}).values())
+def evidence(clock=ONE, channels=192, **inputs):
+    """The evidence with one shape's clock changed."""
+    clocks = dict.fromkeys(CHANNELS, ONE) | {channels: clock}
+    return verdicts.attention_evidence(clocks, Estimate(0.5, 0.4, 0.6), **inputs)
 
 
-@pytest.mark.parametrize(("share", "word"), [(50, "holds if"), (50.1, "holds")])
-def test_the_bottleneck_is_over_half_of_the_work_of_both_models(share, word):
-    evidence = changed("bert-share", "gpt3-share", value=share)
-    assert verdicts.attention_quadratic(evidence).word == word
+def longest(n):
+    """The models, if they took inputs of `n` tokens."""
+    pairs = verdicts.MODELS.items()
+    return {key: (name, replace(config, max_len=n)) for key, (name, config) in pairs}
+
+
+def drives():
+    yield "attention-quadratic", evidence()
+    yield "attention-quadratic", evidence(models=longest(10**5), long_context=73_728)
+    yield "attention-quadratic", evidence(Estimate(2.5, 2.1, 3.0), 384)
+    yield "attention-quadratic", evidence(Estimate(0.6, 0.4, 0.8), 128)
+
+
+def outcomes(**inputs):
+    return {p.id: p.outcome for p in verdicts.attention_quadratic(evidence(**inputs)).parts}
 
 
 def test_figures_of_the_verdict_are_the_closed_forms():
-    values = [f.value for f in verdicts.attention_evidence(ONE, Estimate(0.5, 0.4, 0.6))]
-    assert values == pytest.approx([4608, 73728, 10, 2.7027, 131072, 1.0, 0.5], abs=1e-3)
+    found = by_id(evidence())
+    values = {key: found[f"{model}-{key}"].value for model in ("bert",) for key in ("own", "long")}
+    assert values == {"own": 10, "long": pytest.approx(96.6, abs=0.05)}
+    assert found["gpt3-own"].value == pytest.approx(2.7027, abs=1e-3)
+    assert found["gpt3-long"].value == pytest.approx(64, abs=0.05)
+    assert [found[f"{key}-crossing"].value for key in ("bert", "gpt3")] == [4608, 73_728]
 
 
-def test_the_verdict_can_come_to_each_outcome():
-    judge_claim = verdicts.attention_quadratic
-    assert judge_claim(verdicts.attention_evidence(ONE, ONE)).word == "holds if"
-    assert judge_claim(changed("long-context", value=4608)).word == "does not hold"
-    assert judge_claim(changed("long-context", value=4609)).word == "holds if"
-    assert judge_claim(changed("fused-clock", value=2.5, low=2.1, high=3.0)).word == "undecided"
-    assert judge_claim(changed("fused-clock", value=0.4, low=0.3, high=0.49)).word == "undecided"
-    # its noise reaches into what still tells the time
-    assert judge_claim(changed("fused-clock", value=2.5, low=2.0, high=3.0)).word == "holds if"
-    assert judge_claim(changed("fused-clock", value=0.4, low=0.3, high=0.5)).word == "holds if"
+def test_at_the_decoding_length_a_layers_cache_has_as_many_values_as_its_matrices():
+    config = verdicts.MODELS["gpt3"][1]
+    n = by_id(evidence())["gpt3-decoding"].value
+    in_cache = 2 * n * config.d_model * verdicts.SEQUENCES
+    biases = 9 * config.d_model + config.d_ff  # and two LayerNorms
+    in_layer = cost.attention_params(config) + cost.ffn_params(config)
+    assert in_cache == in_layer - biases
+
+
+@pytest.mark.parametrize(("n", "word"), [(73_728, "does not hold"), (73_729, "holds")])
+def test_over_half_of_the_work_in_both_models(n, word):
+    """At 73,728 tokens GPT-3's share is one half exactly; BERT-base's is far above."""
+    assert outcomes(models=longest(n))["own-length"] == word
+    assert outcomes(long_context=n)["long-context"] == word
+
+
+@pytest.mark.parametrize(
+    ("clock", "word"),
+    [
+        (Estimate(0.9, 0.5, 2.0), "holds"),
+        (Estimate(2.5, 2.1, 3.0), "does not hold"),
+        (Estimate(0.4, 0.3, 0.49), "does not hold"),
+        (Estimate(2.5, 1.9, 3.0), "undecided"),  # noise does not help
+        (Estimate(1.0, 0.4, 1.1), "undecided"),
+    ],
+)
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_the_clock_agrees_only_if_the_whole_interval_does(clock, word, channels):
+    assert outcomes(clock=clock, channels=channels)["clock"] == word

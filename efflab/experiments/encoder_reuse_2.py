@@ -1,0 +1,91 @@
+"""A shared encoder's heads against encoders of their own, text by text.
+
+The design to come of `encoder-reuse`. Every text is a test text once, in four folds that a seed
+draws; five seeds, and four passes over the texts for an encoder of its own. A hit is kept for each
+text, so that differences pair. The control: a head on texts whose words are shuffled.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, partial
+from itertools import product
+
+import numpy as np
+
+from efflab import data, pretrained
+from efflab.bench import one_thread
+from efflab.errors import require_one_of
+from efflab.estimate import Estimate, bootstrap
+from efflab.experiments import encoder_reuse as reuse
+from efflab.experiments.record import run_cases
+from efflab.experiments.registration import rules_for
+
+NAME = "encoder-reuse-2"
+SEEDS = (100, 101, 102, 103, 104)
+N_FOLDS, N_STEPS = 4, 180
+KINDS = ("head", "tuned", "shuffled")
+CASES = {f"folds-{task}": (task, "tuned", "head") for task in reuse.TASKS}
+CASES["folds-shuffled"] = ("package", "head", "shuffled")
+"""Id of evidence -> task, and who may be right on more texts than whom; the last is the control."""
+
+
+@lru_cache(maxsize=1)
+def _encoder():
+    return pretrained.load_minilm()
+
+
+def shuffle_words(texts: Iterable[str], seed: int) -> list[str]:
+    """Each text with its words in another order."""
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.permutation(text.split())) for text in texts]
+
+
+def fold_hits(n_texts: int, seed: int, hits: Callable[[np.ndarray], np.ndarray]) -> str:
+    """A 1 for each text that `hits(test)` finds right, else a 0, over the folds of a seed."""
+    order, right = np.random.default_rng(seed).permutation(n_texts), np.zeros(n_texts, dtype=bool)
+    for fold in np.array_split(order, N_FOLDS):
+        test = np.isin(np.arange(n_texts), fold)
+        right[test] = hits(test)
+    return "".join(map(str, right.astype(int)))
+
+
+def run_one(task: str, kind: str, seed: int) -> dict:
+    """Which texts a head, a fine-tuned encoder, or a head on shuffled words gets right."""
+    require_one_of("kind", kind, KINDS)
+    encoder, tokenizer = _encoder()
+    docs = reuse.docstrings()
+    y, texts = docs.labels[task], docs.texts
+    if kind == "shuffled":
+        texts = shuffle_words(texts, seed)
+    ids = reuse.token_ids(tokenizer, texts)
+    if kind == "tuned":
+        options = dict(seed=seed, n_steps=N_STEPS)
+        hits = partial(reuse.fine_tuned_hits, encoder, ids, y, **options)
+    else:
+        hits = partial(reuse.head_hits, reuse.embed(encoder, ids), y)
+    return dict(hits=fold_hits(len(y), seed, hits))
+
+
+def cases(runs: Iterable[Mapping]) -> dict[str, Estimate]:
+    """`CASES` in points of accuracy; seeds are averaged for each text, and texts resampled."""
+    rows = {(r["task"], r["kind"], r["seed"]): np.array(list(r["hits"]), dtype=int) for r in runs}
+    seeds = sorted({seed for *_, seed in rows})
+    return {
+        key: bootstrap(
+            100 * np.mean([rows[task, more, s] - rows[task, less, s] for s in seeds], axis=0)
+        )
+        for key, (task, more, less) in CASES.items()
+    }
+
+
+@one_thread()
+def run(*, fresh: bool = False) -> dict:
+    """Every task and kind with every seed; recorded as data/experiments/encoder-reuse-2."""
+    each = [
+        dict(task=task, kind=kind, seed=seed)
+        for seed, task, kind in product(SEEDS, reuse.TASKS, KINDS)
+    ]
+    settings = dict(n_folds=N_FOLDS, n_steps=N_STEPS, batch_size=reuse.BATCH_SIZE)
+    settings |= dict(max_tokens=reuse.MAX_TOKENS, n_texts=len(reuse.docstrings().texts))
+    options = dict(models={"MiniLM-L6": data.MINILM_SHA256}, rules=rules_for(NAME))
+    options |= dict(versions_of=("transformers", "scikit-learn"))
+    return run_cases(NAME, each, run_one, settings=settings, fresh=fresh, **options)
