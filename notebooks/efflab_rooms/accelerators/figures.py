@@ -134,17 +134,22 @@ def second_register(cycle=7, registers=2, stream=3):
     fig = panels(titles, title, meta=meta, column_widths=[0.4, 0.6])
     scale = [colours.tint(colours.BLUE, share) for share in (0.2, 0.4, 0.6)]
     look = dict(zmin=0, zmax=2, showscale=False, colorscale=scale, xgap=4, ygap=4)
-    look |= dict(textfont_size=13)
+    look |= dict(textfont_size=13, row=1, col=1)
     fig.add_heatmap(z=busy, text=labels, texttemplate="%{text}", hoverinfo="skip", **look)
-    enters, firsts = map(np.array, zip(*tile_starts(registers, stream), strict=True))
-    spans = [(tr("loading"), enters, SIDE + 0 * enters, colours.ORANGE)]
-    spans += [(tr("multiplying"), firsts, stream + 2 * (SIDE - 1) + 0 * firsts, colours.BLUE)]
-    for name, starts, lengths, colour in spans:
-        look = dict(name=name, orientation="h", marker_color=colour)
-        fig.add_bar(x=lengths, base=starts, y=list(TILES), row=1, col=2, **look)
+    _add_spans(fig, registers, stream)
     mark(fig, x=cycle + 0.5, row=1, col=2)
     fig.update_xaxes(visible=False, col=1).update_yaxes(visible=False, col=1)
     return fig.update_yaxes(autorange="reversed").update_xaxes(range=[0, 40], col=2)
+
+
+def _add_spans(fig: go.Figure, registers: int, stream: int) -> None:
+    """From when to when each tile is loaded and used, in the right panel."""
+    enters, firsts = zip(*tile_starts(registers, stream), strict=True)
+    loading = (tr("loading"), enters, SIDE, colours.ORANGE)
+    multiplying = (tr("multiplying"), firsts, stream + 2 * (SIDE - 1), colours.BLUE)
+    for name, starts, length, colour in (loading, multiplying):
+        look = dict(name=name, orientation="h", marker_color=colour, row=1, col=2)
+        fig.add_bar(x=[length] * len(TILES), base=starts, y=list(TILES), **look)
 
 
 # --- Arrays --------------------------------------------------------------------------------------

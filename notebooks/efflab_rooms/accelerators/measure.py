@@ -267,15 +267,8 @@ def chip_rows(sides: Sequence[int]) -> list[dict]:
     rows = []
     for chip, side in product(read_published("fpga"), sides):
         units, mhz = n_units(chip, side), clock_mhz(side)
-        rows.append(
-            {
-                "chip": chip["device"],
-                "DSP": chip["dsp"],
-                "side of the unit": side,
-                "units": units,
-                "DSP in use (%)": 100 * units * side**2 / chip["dsp"],
-                "clock (MHz)": mhz,
-                "128 tokens (ms)": model_ms(TOKENS, side, mhz, units) if units else None,
-            }
-        )
+        used = 100 * units * side**2 / chip["dsp"]
+        ms = model_ms(TOKENS, side, mhz, units) if units else None
+        row = {"chip": chip["device"], "DSP": chip["dsp"], "side of the unit": side, "units": units}
+        rows.append(row | {"DSP in use (%)": used, "clock (MHz)": mhz, "128 tokens (ms)": ms})
     return rows

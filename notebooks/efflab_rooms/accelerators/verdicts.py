@@ -1,6 +1,8 @@
 """What the claims of notebook 08 rest on, and what they come to: pure functions of the evidence."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import product
 from statistics import median
 
 from efflab.lab import Evidence, Outcome, by_id, judge
@@ -35,42 +37,31 @@ def npu_evidence(
     `measure.model_check_rows`, smallest first; `rival`: (one of `measure.NPUS`, GPU, precision) ->
     the NPU.
     """
-    ratios = BlockRatios(seq_len, launch, rival)
+
+    def ratios(against: str, gpu: str, dtype: str, npu_launch: float | None = None):
+        array = rival(against, gpu, dtype)
+        return measure.ratios(array, gpu, dtype, seq_len, launch, npu_launch)[-1]
+
+    tpu, equal = partial(ratios, measure.TPU), partial(ratios, measure.TWIN)
     floats = [(gpu, "fp32") for gpu in measure.PRECISIONS]
     return [
-        *ratios.evidence("tpu", measure.TPU, MATRIX_UNITS, BATCHES),
-        *ratios.evidence("tpu", measure.TPU, floats, [8]),
-        *ratios.evidence("gpu-starts", measure.TPU, BEST, [1], npu_launch=0.0),
-        *ratios.evidence("equal", measure.TWIN, BEST, BATCHES),
-        *ratios.evidence("equal-gpu-starts", measure.TWIN, BEST, [1], npu_launch=0.0),
+        *_block_evidence("tpu", tpu, MATRIX_UNITS, BATCHES),
+        *_block_evidence("tpu", tpu, floats, [8]),
+        *_block_evidence("gpu-starts", partial(tpu, npu_launch=0.0), BEST, [1]),
+        *_block_evidence("equal", equal, BEST, BATCHES),
+        *_block_evidence("equal-gpu-starts", partial(equal, npu_launch=0.0), BEST, [1]),
         *(_published_time(row) for row in published),
         *(_check(id, row) for id, row in zip(CHECKS, (checks[0], checks[-1]), strict=True)),
     ]
 
 
-class BlockRatios:
-    """Evidence on a whole block's time, an NPU's over a GPU's."""
-
-    def __init__(self, seq_len: int, launch: float, rival: Callable):
-        self.seq_len, self.launch, self.rival = seq_len, launch, rival
-
-    def evidence(
-        self,
-        kind: str,
-        against: str,
-        pairs: Sequence[tuple[str, str]],
-        batches: Sequence[int],
-        npu_launch: float | None = None,
-    ) -> Iterator[Evidence]:
-        """One for each GPU, precision and batch; `kind`: one of `NAMES`."""
-        for gpu, dtype in pairs:
-            array = self.rival(against, gpu, dtype)
-            cells = measure.ratios(array, gpu, dtype, self.seq_len, self.launch, npu_launch)
-            for batch in batches:
-                value = float(cells[-1, measure.BATCHES.index(batch)])
-                id = f"{kind}-{gpu.split()[0].lower()}-{dtype}-{batch}"
-                values = dict(gpu=gpu, dtype=dtype, batch=batch)
-                yield Evidence(id, NAMES[kind], value, "", "simulated", values=values)
+def _block_evidence(kind: str, ratios: Callable, pairs, batches) -> Iterator[Evidence]:
+    """A block's time on an NPU over a GPU's, for each GPU and precision and each batch."""
+    for (gpu, dtype), batch in product(pairs, batches):
+        value = float(ratios(gpu, dtype)[measure.BATCHES.index(batch)])
+        id = f"{kind}-{gpu.split()[0].lower()}-{dtype}-{batch}"
+        values = dict(gpu=gpu, dtype=dtype, batch=batch)
+        yield Evidence(id, NAMES[kind], value, "", "simulated", values=values)
 
 
 def _published_time(row: Mapping) -> Evidence:
@@ -90,11 +81,11 @@ def _check(id: str, row: Mapping) -> Evidence:
 def npu_latency(evidence) -> Outcome:
     """40 % less time than a GPU for a block's matrix products?"""
     items = by_id(evidence)
-    floats = [item.value for id, item in items.items() if id.startswith("tpu-") and "fp32" in id]
-    starts = [v.value for id, v in items.items() if id.startswith("equal-gpu-starts")]
+    floats = [item.value for id, item in items.items() if "fp32" in id]
+    starts = [item.value for id, item in items.items() if id.startswith("equal-gpu-starts")]
     remarks = {
-        "first-tpu": "beside a GPU that computes in fp32 it takes {low} to {high} at batch 8: where "
-        "it gains, it gains by its precision",
+        "first-tpu": "beside a GPU that computes in fp32 it takes {low} to {high} at batch 8: "
+        "where it gains, it gains by its precision",
         "equal-strength": "if only the GPU pays for launches, the array takes {least} to {most} at "
         "batch 1: launches, not the array, are what a small batch waits for",
         "published": "training, by the TPU's makers; ResNet is no Transformer",
@@ -116,7 +107,7 @@ def fpga_evidence(
     """What a unit computes, and what each chip full of `measure.SIDE`'s units does.
 
     `wrong`: {id: (side of a simulated unit, its wrong values)}; `chips`: rows of fpga.csv;
-    `clocks`: MHz of routed units, the first those of `measure.SIDE`.
+    `clocks`: MHz of routed units.
     """
     name, evidence = "wrong values of the unit of {side} x {side}", []
     for id, (side, n_wrong) in wrong.items():
