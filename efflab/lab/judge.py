@@ -28,6 +28,8 @@ TESTS: dict[str, str] = {
 """Test -> what it asks of a case: above and below are strict, the others take the bar itself."""
 OTHER_SIDE = "{n_yes} of {n_cases} lie on the claim's side, {n_no} surely do not"
 SPANS = "{n_yes} of {n_cases} surely lie on the claim's side, none surely on the other"
+OTHER_SIDE_ALONE = "it lies on the other side"
+SPANS_ALONE = "its interval spans the bar"
 NO_CONTROL = "a control does not show what it has to, so this test could not have shown it"
 NO_CONTRAST = "it is so with the condition; whether it needs it, the contrast does not tell"
 
@@ -135,9 +137,9 @@ def _decide_part(rule: Mapping, items: Mapping[str, Evidence]) -> tuple[str, str
     if any(decide(items[c["case"]], c) != "holds" for c in rule.get("controls", [])):
         return "undecided", NO_CONTROL, {}
     if no:
-        return "does not hold", OTHER_SIDE, counts
+        return "does not hold", OTHER_SIDE if len(words) > 1 else OTHER_SIDE_ALONE, counts
     if yes < len(words):
-        return "undecided", SPANS, counts
+        return "undecided", SPANS if len(words) > 1 else SPANS_ALONE, counts
     without = [decide(items[key], rule) for key in rule.get("contrast", {}).get("cases", [])]
     if not without or all(word == "holds" for word in without):
         return "holds", "", {}

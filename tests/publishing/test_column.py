@@ -175,7 +175,7 @@ FORGED = {
     ),
     "a reason of its own": (
         changed(*PART, "reason", to="bad luck"),
-        "big: amount: reason='bad luck': .*: \"0 of 1",
+        "big: amount: reason='bad luck': .*: 'it lies on",
     ),
     "a remark of its own": (changed(*PART, "remark", to="buy"), "big: amount: remark='buy': .*''"),
     "a registration that is none": (

@@ -98,7 +98,7 @@ C.
 ✗ **Does not hold**: One bit is enough.  
 一比特就够。
 
-0 of 1 lie on the claim's side, 1 surely do not
+it lies on the other side
 
 Rule: 1 or less (formula)
 
