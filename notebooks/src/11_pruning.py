@@ -76,14 +76,51 @@ p_bytes = predict(
 # ## 2 · Build: masks
 #
 # The simplest criterion is an old one: the smallest weights go (Han et al. 2015 brought it to deep
-# networks). The **2:4** pattern gives up some freedom for the sake of hardware: of each four
-# neighbours two stay.
+# networks). Before you see ours, write yours.
+#
+# **11-1.** Write `magnitude_mask(weight, ratio)`: a bool tensor, True where a weight is kept, with
+# exactly round(ratio x size) of the smallest removed. 0 removes nothing, 1 everything; equal
+# magnitudes are no excuse for removing more.
+#
+# <details><summary>Hint</summary>Sort the magnitudes and set the first round(ratio x size) to False. A
+# threshold is wrong at the ends.</details>
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 实现：掩码
 #
-# 最简单的准则由来已久：去掉绝对值最小的权重（Han 等 2015 把它用到深度网络上）。**2:4** 模式为迁就硬件放弃了一些自由：
-# 相邻的每四个权重中留下两个。
+# 最简单的准则由来已久：去掉绝对值最小的权重（Han 等 2015 把它用到深度网络上）。看我们的实现之前，先自己写。
+#
+# **11-1.** 写出 `magnitude_mask(weight, ratio)`：返回布尔张量，保留处为 True，恰好去掉
+# round(ratio × 元素数) 个绝对值最小的权重。0 表示什么也不去掉，1 表示全部去掉；绝对值相同的再多，也不能多去掉。
+#
+# <details><summary>提示</summary>按绝对值排序，把前 round(ratio × 元素数) 个设为 False。
+# 用阈值的话，两端会出错。</details>
+
+# %% tags=["exercise", "ex-11-1"]
+answer_1 = ...  # def answer_1(weight, ratio): return mask
+
+# %%
+check("11-1", answer_1)
+
+# %% [markdown] tags=["solution", "ex-11-1"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def answer_1(weight, ratio):
+#     mask = torch.ones(weight.numel(), dtype=torch.bool)
+#     order = weight.abs().flatten().argsort()
+#     mask[order[: round(ratio * weight.numel())]] = False
+#     return mask.view(weight.shape)
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
+# Ours, and the **2:4** pattern, which gives up some freedom for the sake of hardware: of each four
+# neighbours two stay.
+
+# %% [markdown] tags=["zh"]
+# 我们的实现如下。另有 **2:4** 模式，它为迁就硬件放弃了一些自由：相邻的每四个权重中留下两个。
 
 # %%
 show_source(pruning.magnitude_mask)
@@ -157,23 +194,48 @@ show_source(pruning.prune_heads)
 # %% [markdown] tags=["en"]
 # Which heads? Michel et al. (2019) put a gate of 1 on each head and ask for the gradient of the loss
 # by the gate, $I_h = E_x |\partial L(x) / \partial \xi_h|$: how steeply the loss changes when the gate
-# begins to close. One backward pass over a batch gives it for all heads at once. Michel et al. then
-# normalize the importances within each layer (l2); we compare them as they are.
+# begins to close. One backward pass over a batch gives it for all heads at once.
+#
+# How good is a slope? With 36 heads the truth is cheap: take out each one alone, and look at the loss
+# on the same text. (Layers and heads are counted from 0, as in the code.)
 
 # %% [markdown] tags=["zh"]
 # 移除哪些头？Michel 等（2019）在每个头上放一个值为 1 的门，求损失对门的梯度
 # $I_h = E_x |\partial L(x) / \partial \xi_h|$：门刚开始关上时，损失变化得有多快。
-# 对一批样本做一次反向传播，就能同时得到所有头的结果。Michel 等随后在每层之内做 l2 归一化；我们不做，直接比较。
+# 对一批样本做一次反向传播，就能同时得到所有头的结果。
+#
+# 斜率有多可靠？只有 36 个头，真值也不难得到：逐个移除，看同一段文本上的损失升高多少。（层和头都从 0 开始编号，与代码一致。）
+
+# %%
+p_head = predict(
+    "The steepest gradient of a head is 0.07 nats. How many nats can a single head cost?", "nats"
+)
 
 # %% tags=["nbval-ignore-output"]
+gradient, ablation = measure.importance("heads"), measure.ablation()
+ratios = ablation / gradient
+assert 1.5 < ratios.median() < 3.5
+assert 4 < ratios.max()
+p_head.reveal(ablation.max().item())
 show(figures.importance_figure())
 
 # %% [markdown] tags=["en"]
-# Is a model without these heads the same as one in which they are silenced by a mask? It has to be,
-# to the last rounding; and both differ from the whole model.
+# A slope at the open gate says little of the shut one. For half of the heads the truth is more than
+# twice the gradient, for one nearly eight times. Three heads of layers 0 and 1 cost more than twice as
+# much as any other; by the gradient, their lead is small. But removal asks for the *order* alone, and
+# that is much the same (rank correlation 0.85). Michel et al. also divide each layer's importances by
+# their l2 norm, which `least_important` does not; it changes the order between layers. Section 4 lets
+# all three compete.
+#
+# First: is a model without some heads the same as one in which they are silenced by a mask? It has to
+# be, to the last rounding; and both differ from the whole model.
 
 # %% [markdown] tags=["zh"]
-# 移除了这些头的模型，与用掩码让它们静默的模型一样吗？必须一样，只差舍入误差；而二者都与完整模型不同。
+# 门全开处的斜率，说明不了门关上之后的事。有一半的头，真值是梯度的两倍以上，最多的接近八倍。第 0、1 层有三个头，代价都是其余任何一个的两倍以上，
+# 按梯度则只是略微领先。不过剪枝只看*次序*，而次序大体一致（秩相关系数 0.85）。Michel 等还把每层的重要性除以该层的 l2 范数，
+# `least_important` 不做这一步；它会改变层与层之间的次序。第 4 节让三者比一比。
+#
+# 先看另一个问题：移除了若干头的模型，与用掩码让它们静默的模型一样吗？必须一样，只差舍入误差；而二者都与完整模型不同。
 
 # %%
 model = points.language_model()
@@ -201,7 +263,9 @@ print(rounding < 1e-3, change > 0.1)
 cases = {
     "weights, smallest": ("weights", None),
     "FFN neurons, least important": ("FFN neurons", None),
-    "heads, least important": ("heads", None),
+    "heads, by gradient": ("heads", None),
+    "heads, by gradient over its layer's norm": ("heads", gradient / gradient.norm(dim=1)[:, None]),
+    "heads, by true ablation": ("heads", ablation),
     "heads, at random": ("heads", torch.rand(6, 6, generator=torch.Generator().manual_seed(0))),
 }
 curves = {}
@@ -211,16 +275,19 @@ for name, (kind, scores) in cases.items():
         curves[name][removed] = measure.quality(measure.prune(kind, removed, scores)).mean
 two_of_four = measure.quality(measure.prune("n of 4 weights", 0.5)).mean
 assert all(curve[0.0] < curve[0.25] < curve[0.75] for curve in curves.values())
-assert curves["heads, least important"][0.25] < curves["heads, at random"][0.25]
+at_25, at_50 = ({name: curve[part] for name, curve in curves.items()} for part in (0.25, 0.5))
+assert at_25["heads, by true ablation"] < at_25["heads, by gradient"] < at_25["heads, at random"]
+assert at_50["heads, by gradient over its layer's norm"] < at_50["heads, by gradient"]
 show(figures.curves_figure(curves, two_of_four))
 
 # %% [markdown] tags=["en"]
 # Read three things from the picture. What do a quarter of the weights or of the FFN neurons cost? What
 # does 2:4 cost beside the 50% point of the first line, which removes as many weights but chooses
-# freely? And how far does the gradient carry for heads? It is a slope where every gate is open: what
-# one head costs when it is gone altogether may be several times as much, and what twenty cost together
-# is another question again. It ranks heads, so compare its line with heads taken at random. Mind the
-# axis: a half of the heads is only a sixth of a layer's weights, a half of the neurons a third.
+# freely? And who ranks heads best? At a quarter the true ablation: 1.20 bits per byte, against 1.24 by
+# the gradient. At a half the normalized gradient: 1.59, against 1.61 and 1.74. At three quarters the
+# three are alike. Each head's own ablation is exact, but says nothing of eighteen that leave together
+# (notebook 14 adds single ones up, and compares). Mind the axis: a half of the heads is only a sixth of
+# a layer's weights, a half of the neurons a third.
 #
 # ## 5 · Measure: bytes
 #
@@ -230,10 +297,10 @@ show(figures.curves_figure(curves, two_of_four))
 
 # %% [markdown] tags=["zh"]
 # 这张图有三点值得看。去掉四分之一的权重或 FFN 神经元，代价多大？2:4 去掉的权重与第一条线的 50% 处一样多，
-# 但选择受模式限制，代价差多少？按梯度排序，剪掉多少个头以内还可靠？梯度只是门全开时的斜率：
-# 一个头完全去掉的代价可能是它的好几倍，二十个一起去掉的代价更是另一回事。它的用处是给头排序，
-# 所以要把它的曲线与随机移除的曲线比一比。还请留意横轴：一半的头只占一层权重的六分之一，
-# 一半的神经元则占三分之一。
+# 但选择受模式限制，代价差多少？给头排序，哪种做法最好？去掉四分之一时是真实消融：每字节 1.20 比特，按梯度则是 1.24。
+# 去掉一半时是归一化的梯度：1.59，另两种是 1.61 和 1.74。去掉四分之三时，三者不相上下。逐个消融的结果是准确的，
+# 但十八个头一起去掉会怎样，它说明不了（第 14 篇把各自的代价相加，再与一起去掉时比较）。
+# 还请留意横轴：一半的头只占一层权重的六分之一，一半的神经元则占三分之一。
 #
 # ## 5 · 实测：字节
 #
@@ -476,12 +543,26 @@ show(figures.schedule_figure({ratio: live}))
 # Two things to compare. The *drop*: how far does one step of pruning throw the model back, before any
 # training? And the *end*, after equal training: while gradual pruning is still gentle, one-shot
 # already trains the network that will remain, and has three rounds for it where gradual has one.
-# (One round moves a weight so little that both schedules remove nearly the same ones.)
+# (One round moves a weight so little that both schedules remove nearly the same ones.) In the picture
+# above the ends cannot be told apart; here they are, as differences within a seed:
 
 # %% [markdown] tags=["zh"]
 # 要比两件事。*骤降*：训练之前，剪一次会让质量退步多少？*终点*：训练量相同时，逐步剪枝还剪得不多，
 # 一步到位（one-shot）已经在训练最终留下的网络：它有三轮，而逐步剪枝只有一轮。
-# （一轮训练对权重的改动很小，两种方案去掉的几乎是同一批权重。）
+# （一轮训练对权重的改动很小，两种方案去掉的几乎是同一批权重。）上图中两者的终点挤在一起，下面按种子画出差值：
+
+# %%
+record, _ = measure.schedule_record()
+show(figures.differences_figure(record))
+
+# %% [markdown] tags=["en"]
+# The drop is certain, but also near certain beforehand: what is removed in parts has smaller parts. At
+# the end one-shot is better by about 0.01 at 50 and 80%, within the verdict's margin of 0.02; at 90%
+# the three seeds do not settle it. How much of the loss comes back at all?
+
+# %% [markdown] tags=["zh"]
+# 骤降更小是确定的，但这也几乎是必然的：分几次去掉，每次自然去掉得少。终点则是一步到位更好：50% 和 80% 处好约 0.01，
+# 在结论的容差 0.02 之内；90% 处，三个种子还不足以判定。那么，失去的质量究竟恢复了多少？
 
 # %%
 table(measure.recovery_rows(), kind="recorded")
@@ -513,19 +594,19 @@ table(measure.recovery_rows(), kind="recorded")
 # ## 11 · 结论
 
 # %%
-record, _ = measure.schedule_record()
 lab.verdict("prune-gradual", verdicts.prune_gradual(verdicts.gradual_evidence(record)))
 
 # %%
 lab.verdict("prune-finetune", verdicts.prune_finetune(verdicts.finetune_evidence(record)))
 
 # %% tags=["nbval-ignore-output"]
+removed_heads = {n: f"{n}% of the heads, removed" for n in measure.HEADS_OFF}
 evidence = verdicts.compute_evidence(
+    heads={n: times.ratios[name] for n, name in removed_heads.items()},
     masked=times.ratios["90% of the weights, masked"],
-    removed=times.ratios["heads and FFN neurons, removed"],
-    heads=times.ratios["heads, removed"],
-    flops=flops["heads and FFN neurons, removed"],
     band=times.band,
+    heads_flops={n: flops[name] for n, name in removed_heads.items()},
+    masked_flops=flops["90% of the weights, masked"],
     csr={round(100 * zeros): kernels["CSR"] for zeros, kernels in products.items()},
 )
 lab.verdict("prune-compute", verdicts.prune_compute(evidence))
@@ -533,41 +614,8 @@ lab.verdict("prune-compute", verdicts.prune_compute(evidence))
 # %% [markdown] tags=["en"]
 # ## 12 · Exercises
 #
-# **11-1.** Write `magnitude_mask(weight, ratio)`: a bool tensor, True where a weight is kept, with
-# exactly round(ratio x size) of the smallest removed. 0 removes nothing, 1 everything.
+# 11-1 stands in section 2.
 #
-# <details><summary>Hint</summary>Sort the magnitudes and set the first round(ratio x size) to False. A
-# threshold is wrong at the ends.</details>
-
-# %% [markdown] tags=["zh"]
-# ## 12 · 练习
-#
-# **11-1.** 写出 `magnitude_mask(weight, ratio)`：返回布尔张量，保留处为 True，恰好去掉
-# round(ratio × 元素数) 个绝对值最小的权重。0 表示什么也不去掉，1 表示全部去掉。
-#
-# <details><summary>提示</summary>按绝对值排序，把前 round(ratio × 元素数) 个设为 False。
-# 用阈值的话，两端会出错。</details>
-
-# %% tags=["exercise", "ex-11-1"]
-answer_1 = ...  # def answer_1(weight, ratio): return mask
-
-# %%
-check("11-1", answer_1)
-
-# %% [markdown] tags=["solution", "ex-11-1"]
-# <details><summary>Solution</summary>
-#
-# ```python
-# def answer_1(weight, ratio):
-#     mask = torch.ones(weight.numel(), dtype=torch.bool)
-#     order = weight.abs().flatten().argsort()
-#     mask[order[: round(ratio * weight.numel())]] = False
-#     return mask.view(weight.shape)
-# ```
-#
-# </details>
-
-# %% [markdown] tags=["en"]
 # **11-2.** Write `layer_flops(T, d_model, n_head, head_dim, n_neurons)`: the FLOPs of one layer's matrix
 # products over T tokens, 2 per multiply-accumulate, after some heads and neurons are gone. Note that
 # n_head x head_dim is then no longer d_model.
@@ -577,6 +625,10 @@ check("11-1", answer_1)
 # n_neurons.</details>
 
 # %% [markdown] tags=["zh"]
+# ## 12 · 练习
+#
+# 11-1 在第 2 节。
+#
 # **11-2.** 写出 `layer_flops(T, d_model, n_head, head_dim, n_neurons)`：移除一些头和神经元之后，
 # 一层处理 T 个 token 时各矩阵乘法的计算量，一次乘加计 2。注意此时 n_head × head_dim 不再等于 d_model。
 #
@@ -645,6 +697,50 @@ check("11-3", answer_3)
 # </details>
 
 # %% [markdown] tags=["en"]
+# **11-4 (open: beat the true ablation).** The nine heads of smallest single ablation cost 0.40 nats together.
+# Find nine that cost less, on the same batches. `answer_4 = {layer: heads}`; the check runs the model.
+#
+# <details><summary>Hint</summary>After the first head has left, the others cost something else: ablate
+# again. <code>measure.loss_without({0: [2], 4: [1]})</code> is the loss without those two.</details>
+
+# %% [markdown] tags=["zh"]
+# **11-4（开放题：胜过真实消融）。** 单独消融代价最小的九个头，一起去掉要付出 0.40 nat。
+# 请在同样的数据上找出代价更小的九个头。`answer_4 = {层: 头}`；检查时会运行模型。
+#
+# <details><summary>提示</summary>去掉第一个头之后，其余各头的代价就变了：要重新消融。
+# <code>measure.loss_without({0: [2], 4: [1]})</code> 就是去掉这两个头之后的损失。</details>
+
+# %% tags=["exercise", "ex-11-4"]
+answer_4 = ...  # {layer: [heads], ...}, nine heads in all
+
+# %%
+check("11-4", answer_4)
+
+# %% [markdown] tags=["en", "solution", "ex-11-4"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# answer_4 = {0: [2, 5], 1: [4], 2: [1, 4], 3: [2], 4: [1, 5], 5: [1]}
+# ```
+#
+# Nine times the head that costs least after those that have left: 0.32 nats, and 1.18 instead of 1.20
+# bits per byte on held-out text, for some 290 ablations instead of 36.
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-11-4"]
+# <details><summary>答案</summary>
+#
+# ```python
+# answer_4 = {0: [2, 5], 1: [4], 2: [1, 4], 3: [2], 4: [1, 5], 5: [1]}
+# ```
+#
+# 九次，每次去掉在已去掉的基础上代价最小的头：0.32 nat；留出文本上每字节 1.18 比特，而不是 1.20。
+# 代价是大约 290 次消融，而不是 36 次。
+#
+# </details>
+
+# %% [markdown] tags=["en"]
 # ## 13 · Recap
 #
 # - Small weights can go, a quarter of them for 0.02 bits per byte; what is left matters more and more.
@@ -652,6 +748,8 @@ check("11-3", answer_3)
 #   the index decides from which share on; time falls when heads or neurons leave the matrices, on
 #   hardware made for 2:4 (published), or in a sparse kernel once enough is zero, here from 80 % on.
 # - A model with heads removed equals the one with the same heads masked, and is faster.
+# - A gradient ranks heads well and prices them badly: a head costs up to eight times its slope, and heads
+#   together cost what no single ablation says.
 # - Step by step no single drop is as deep; with equal training, pruning at once ended better here, by
 #   0.01 to 0.04 bits per byte. Three short rounds of fine-tuning bring back 88 % of the loss at half the
 #   weights and 55 % at 90 %, measured against a control that this training itself makes worse.
@@ -672,6 +770,7 @@ check("11-3", answer_3)
 # - 掩码本身既不省字节，也不省时间。不把零写进文件，字节才会少，而从多大比例起划算取决于索引；
 #   把头或神经元从矩阵里移除，或者有支持 2:4 的硬件（文献），或者零足够多（这里从 80% 起）且用稀疏内核，时间才会少。
 # - 移除若干头的模型，与给这些头加掩码的模型输出相同，而且更快。
+# - 梯度用来给头排序不错，用来估代价则不行：一个头的代价可达其斜率的八倍，而几个头一起去掉的代价，逐个消融说明不了。
 # - 逐步剪枝时，单步的骤降都更小；但训练量相同时，在这里一步到位的终点更好，每字节少 0.01 到 0.04 比特。
 #   短短三轮微调，剪掉一半权重时恢复了损失的 88%，剪掉 90% 时恢复了 55%；对照组本身也因这种训练而变差。
 #

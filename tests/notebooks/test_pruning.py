@@ -7,9 +7,10 @@ import torch
 
 from efflab import cost, lab, points
 from efflab.compression import pruning
+from efflab.experiments import lighten
 from efflab.experiments import pruning_schedule as experiment
 from efflab.experiments.record import read_record
-from efflab_rooms.pruning import figures, measure
+from efflab_rooms.pruning import figures, measure, verdicts
 
 SEQ_LEN = 64
 
@@ -57,16 +58,37 @@ def test_whole_model_is_what_ratio_zero_gives():
 def test_figures_of_quality_have_every_curve_and_every_head(both_languages):
     curves = {name: {0.0: 1.0, 0.5: 2.0} for name in ("heads, at random", "weights, smallest")}
     assert len(figures.curves_figure(curves, 2.0).data) == 3
-    assert figures.importance_figure().data[0].z.shape == (6, 6)
+    assert [trace.z.shape for trace in figures.importance_figure().data] == [(6, 6), (6, 6)]
+
+
+def test_an_ablation_is_the_loss_of_the_model_without_that_head():
+    whole, ablation = points.language_model(), measure.ablation()
+    without = pruning.apply_masks(whole, pruning.head_masks(whole, {0: [4]}))
+    rises = [
+        lighten.loss(without, batch) - lighten.loss(whole, batch)
+        for batch in measure.training_batches()
+    ]
+    assert ablation[0, 4].item() == pytest.approx(mean(rises), abs=1e-4)
+    assert ablation[0, 4] == ablation.max()
+
+
+def test_gradients_rank_heads_and_do_not_price_them():
+    ratios = measure.ablation() / measure.importance("heads")
+    assert ratios.median() > 1.5
+    assert ratios.max() > 4
+    meta = figures.importance_figure().layout.meta
+    assert meta["rank correlation"] > 0.7
+    assert meta["largest ratio"] == pytest.approx(ratios.max().item(), abs=0.05)
 
 
 def test_masks_leave_flops_alone_and_removal_does_not(flops, times, both_languages):
     assert flops["90% of the weights, masked"] == flops["heads, masked"] == 1
-    saved = 1 - flops["heads, removed"]
-    # a third of the heads: a third of the attention's share
+    # a share of the heads: as large a share of attention's FLOPs
     parts = cost.flops_by_part(points.language_model().config, SEQ_LEN)
     attention = (parts["projections"] + parts["scores"]) / sum(parts.values())
-    assert saved == pytest.approx(attention / 3, rel=0.01)
+    for n in measure.HEADS_OFF:
+        saved = 1 - flops[f"{n}% of the heads, removed"]
+        assert saved == pytest.approx(attention * n / 100, rel=0.01)
     fig = figures.speed_figure(flops, times)
     assert len(fig.data[0].y) == len(flops)
 
@@ -178,6 +200,19 @@ def test_schedule_tables_and_figure(both_languages):
     assert sum(trace.mode == "lines+markers" for trace in fig.data) == 2 * len(experiment.RATIOS)
 
 
+def test_the_differences_are_drawn_seed_by_seed(both_languages):
+    record, _ = measure.schedule_record()
+    fig = figures.differences_figure(record)
+    seeds = [list(trace.y) for trace in fig.data[1::2]]
+    expected = [
+        [v for n in verdicts.RATIOS for v in verdicts.differences(record, way, n)]
+        for way in verdicts.WAYS
+    ]
+    assert seeds == expected
+    assert all(v < 0 for v in seeds[0])
+    assert fig.data[2].error_y.array[2] > 0.02  # at 90 % three seeds leave the end open
+
+
 def test_recovery_is_what_the_seeds_recorded():
     record, lines = measure.schedule_record()[0], measure.recovery(0.8)
     assert list(lines) == [*experiment.SCHEDULES, "control"]
@@ -224,6 +259,10 @@ ANSWERS = {
     "11-1": (pruning.magnitude_mask, lambda w, r: w.abs() > w.abs().median()),
     "11-2": (layer_flops, lambda T, C, H, D, F: 8 * T * C * C + 4 * T * T * C + 4 * T * C * F),
     "11-3": (lambda v, i: i / (v + i), lambda v, i: 0.5),
+    "11-4": (
+        {0: [2, 5], 1: [4], 2: [1, 4], 3: [2], 4: [1, 5], 5: [1]},
+        {0: [2, 3, 5], 2: [1, 4], 3: [2], 4: [1, 5], 5: [1]},  # by single ablations
+    ),
 }
 
 

@@ -20,8 +20,8 @@ RUNS = (
 
 def _check_tokens(answer):
     for n_params, days, n, name, utilization in RUNS:
-        expected = measure.tokens_possible(n_params, days, n, DEVICES[name], utilization)
         peak = DEVICES[name].peak("fp16")
+        expected = measure.tokens_possible(n_params, days, n, peak, utilization)
         what = f"tokens({n_params:.0f}, {days}, {n}, {peak:.0f}, {utilization})"
         yield what, expected, answer(n_params, days, n, peak, utilization)
 

@@ -6,7 +6,7 @@ from efflab.devices import DEVICES
 from efflab.errors import require, require_one_of
 from efflab.experiments import lighten
 from efflab.experiments.case_study import SEQ_LEN
-from efflab.experiments.case_study_latency import BOTH, ENGINES, SHIPPED
+from efflab.experiments.case_study_latency import BOTH, ENGINES, FP16, SHIPPED
 from efflab.lab import Choice, Slider, blank, colours, explorer, mark, number, panels, tr
 from efflab.lab.figures import COLOURS, legend, log_ticks
 from efflab.lab.text import tr_name
@@ -28,6 +28,8 @@ def damage():
     fig.add_heatmap(z=windows, x=lighten.WIDTHS, row=1, col=1, **look)
     fig.add_heatmap(z=heads, x=list(range(CONFIG.n_head)), row=1, col=2, **look)
     fig.update_xaxes(type="category")
+    fig.update_xaxes(title_text=tr("window (tokens)"), row=1, col=1)
+    fig.update_xaxes(title_text=tr("head"), row=1, col=2)
     fig.update_yaxes(type="category", autorange="reversed")
     fig.update_yaxes(title_text=tr("layer"), row=1, col=1)
     return fig.update_layout(coloraxis_colorscale=colours.ONE_HUE, height=360, margin_t=96)
@@ -97,10 +99,15 @@ def waterfall():
     return fig.update_layout(height=430, margin_t=96)
 
 
+MOST_TIME = 3
+"""Longer times stand as text, so that the others are told apart."""
+
+
 def pareto():
     """Bits per byte over time: each engine's line from the model as shipped to the end of the path.
 
-    Circles are as shipped, squares lightened and pruned.
+    Circles are as shipped, squares lightened and pruned. Weights stored in fp16 are computed in
+    fp32: their line would hide that one.
     """
     cpus, meta = measure.cpus(), {}
     title = tr("Quality over time, {n} text(s) of 512 tokens (recorded)", n=1)
@@ -108,18 +115,30 @@ def pareto():
     fig = panels(titles, title, shared_yaxes=True, horizontal_spacing=0.06)
     for column, (isa, cpu) in enumerate(cpus.items(), start=1):
         times = measure.times(isa)
-        for i, engine in enumerate(ENGINES):
+        for i, engine in enumerate(name for name in ENGINES if name != FP16):
             x = [times[stage, engine]["ratio"] for stage in (SHIPPED, BOTH)]
-            y = [measure.quality(stage, engine) for stage in (SHIPPED, BOTH)]
-            look = dict(line=dict(color=COLOURS[i], width=1.5), showlegend=column == 1)
-            look |= dict(marker=dict(size=11, symbol=["circle", "square"]), mode="lines+markers")
-            fig.add_scatter(x=x, y=y, name=tr_name(engine), row=1, col=column, **look)
             meta[f"{tr_name(engine)}, {tr(cpu)}"] = x[-1]
-    ticks = log_ticks([0.25, 0.5, 1, 2, 4, 8, 16])
+            _add_engine(fig, engine, x, COLOURS[i], column)
+    ticks = log_ticks([0.25, 0.5, 1, 2])
     fig.update_xaxes(title_text=tr("time / torch fp32, as shipped"), **ticks)
     fig.update_yaxes(title_text=tr("bits per byte"), row=1, col=1)
     under = legend("below", y=-0.22, yanchor="top")
     return fig.update_layout(meta=meta, legend=under, height=480, margin_b=130)
+
+
+def _add_engine(fig, engine: str, x: list[float], colour: str, column: int) -> None:
+    """The engine's line in a panel, or its times as text where they are too long to draw."""
+    where = dict(row=1, col=column)
+    if min(x) > MOST_TIME:
+        ends = dict(engine=tr_name(engine), first=number(x[0]), last=number(x[1]))
+        text = tr("{engine}: {first} and {last}", **ends)
+        place = dict(xref="x domain", yref="y domain", x=0.98, y=0.98, showarrow=False)
+        fig.add_annotation(text=text, **place, font_color=colour, **where)
+        return
+    y = [measure.quality(stage, engine) for stage in (SHIPPED, BOTH)]
+    look = dict(line=dict(color=colour, width=1.5), mode="lines+markers", showlegend=column == 1)
+    look |= dict(marker=dict(size=11, symbol=["circle", "square"]))
+    fig.add_scatter(x=x, y=y, name=tr_name(engine), **look, **where)
 
 
 # --- 72 hours --------------------------------------------------------------------------------
@@ -137,7 +156,7 @@ def hours(tokens=256, count=2048, utilization=40, device="A100 80GB SXM"):
     require(64 <= count <= 16384, "count", count, "{low} to {high}", low="64", high="16,384")
     require(10 <= utilization <= 70, "utilization", utilization, "{low} to {high}", low=10, high=70)
     require_one_of("device", device, GPUS)
-    cluster = dict(device=DEVICES[device], utilization=utilization / 100)
+    cluster = dict(peak=DEVICES[device].peak("fp16"), utilization=utilization / 100)
     n_tokens = [16e9, tokens * 1e9, 2048e9]
     days = [measure.run_days(N_PARAMS, n, count, **cluster) for n in n_tokens]
     needed = measure.devices_needed(N_PARAMS, tokens * 1e9, DAYS, **cluster)
@@ -155,6 +174,11 @@ def hours(tokens=256, count=2048, utilization=40, device="A100 80GB SXM"):
     return _add_published_runs(fig)
 
 
+SIDES = {"GPT 1T (estimate)": "top center", "Llama 3 405B": "top center"}
+SIDES |= {"GPT-3 175B (estimate)": "middle left", "BLOOM": "middle left"}
+"""Where the labels of some runs stand, so that none hides another."""
+
+
 def _add_published_runs(fig):
     """The published runs over their FLOPs, and the line of 72 hours."""
     runs = [run for run in measure.published_runs() if run.days]
@@ -162,12 +186,12 @@ def _add_published_runs(fig):
         x=[6 * run.n_params * run.n_tokens for run in runs],
         y=[run.days for run in runs],
         text=[f"{tr_name(run.name)}, {run.n_devices:,}" for run in runs],
-        textposition=["top left"] * (len(runs) - 1) + ["bottom right"],
+        textposition=[SIDES.get(run.name, "bottom right") for run in runs],
         mode="markers+text",
         name=tr("published, on its own devices"),
         marker=dict(size=10, symbol="diamond", color=COLOURS[1]),
     )
-    fig.update_xaxes(type="log", exponentformat="power", dtick=1, range=[21.8, 24.8])
-    fig.update_yaxes(type="log", exponentformat="power", dtick=1, range=[-1.2, 3.6])
+    fig.update_xaxes(type="log", exponentformat="power", dtick=1, range=[21.8, 26.2])
+    fig.update_yaxes(type="log", exponentformat="power", dtick=1, range=[-1.2, 3])
     mark(fig, tr("72 hours"), y=DAYS)
-    return fig.update_layout(margin_t=96, legend=legend("top left"))
+    return fig.update_layout(margin_t=96, legend=legend("below"))

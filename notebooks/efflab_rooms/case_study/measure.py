@@ -1,5 +1,6 @@
 """What notebook 14 counts, measures and reads from its records: FLOPs, paths, engines, 72 hours."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,16 +11,16 @@ from efflab import bench, cost, points
 from efflab.compression.language import LanguageEngine
 from efflab.config import PRESETS, ModelConfig
 from efflab.data import read_published
-from efflab.devices import DEVICES, Device
+from efflab.devices import DEVICES
 from efflab.distributed.plan import fitting_plans
 from efflab.distributed.split import Cluster, Plan, Training
 from efflab.errors import require, require_positive
 from efflab.estimate import Estimate
 from efflab.experiments import case_study, lighten
 from efflab.experiments import case_study_latency as latency
-from efflab.experiments.case_study import MAIN, PRECISIONS, SEQ_LEN, difference
+from efflab.experiments.case_study import MAIN, PRECISIONS, SEQ_LEN
 from efflab.experiments.case_study_latency import BOTH, FP32, INT8, OPENVINO, SHIPPED
-from efflab.experiments.record import agrees, expected_repeat, read_record, same_python
+from efflab.experiments.record import agrees, expected_repeat, machines, read_record, same_python
 
 CONFIG = PRESETS["stdlib-gpt"]
 
@@ -32,8 +33,10 @@ def record() -> dict:
 
 @lru_cache(maxsize=1)
 def latencies() -> dict:
-    """The recorded latencies of this kind of CPU, or of the one begun last."""
-    return read_record(latency.NAME)
+    """The recorded latencies of the last machine that also ran as an older one, if any did."""
+    records = [read_record(latency.NAME, machine) for machine in machines(latency.NAME)]
+    older = [r for r in records if any(run.get("isa") for run in r["runs"])]
+    return (older or records)[-1]
 
 
 def part(name: str) -> dict:
@@ -69,12 +72,16 @@ def recipe(share: float = case_study.SHARE) -> lighten.Recipe:
 
 
 def damage_sum(recipe: lighten.Recipe) -> float:
-    """Nats a token that the changes of a recipe add, each measured alone."""
-    costs, layers = damage(), enumerate(zip(recipe.windows, recipe.removed, strict=True))
-    return sum(
-        (costs.windows[i, window] if window else 0) + sum(costs.heads[i, head] for head in heads)
-        for i, (window, heads) in layers
-    )
+    """Nats a token that the changes of a recipe add, each measured alone and then summed."""
+    costs = damage()
+    narrower = sum(costs.windows[i, w] for i, w in enumerate(recipe.windows) if w)
+    return narrower + sum(costs.heads[i, h] for i, gone in enumerate(recipe.removed) for h in gone)
+
+
+def damage_together(recipe: lighten.Recipe) -> float:
+    """Nats a token that the changes of a recipe add when made together, on the same windows."""
+    whole, windows = points.language_model(), case_study.calibration()
+    return lighten.loss(lighten.lighten(whole, recipe), windows) - lighten.loss(whole, windows)
 
 
 # --- Paths -----------------------------------------------------------------------------------
@@ -86,11 +93,10 @@ def ends(path: str = MAIN, engine: str = INT8, precision: str = PRECISIONS[0]) -
     return {seed: case_study.end_bits(run, name) for seed, run in runs(path, precision).items()}
 
 
-def control_difference() -> Estimate:
-    """Bits per byte after "lighten, tune", above the plain model tuned as long."""
+def tuned_once() -> tuple[dict[int, float], dict[int, float]]:
+    """Seed -> bits per byte after "lighten, tune", and of the plain model tuned as long."""
     light = {seed: run["rows"][1]["bits"] for seed, run in runs().items()}
-    plain = {seed: run["rows"][0]["bits"] for seed, run in runs("all after INT8").items()}
-    return difference(light, plain)
+    return light, {seed: run["rows"][0]["bits"] for seed, run in runs("all after INT8").items()}
 
 
 def steps() -> list[dict]:
@@ -116,11 +122,13 @@ def early_row(bits: float, seed: int) -> dict:
 # --- Engines ---------------------------------------------------------------------------------
 
 
+CPUS = {None: "all instructions", latency.OLDER: "without VNNI"}
+
+
 def cpus() -> dict[str | None, str]:
     """The recorded machine with all its instructions, and without some: `isa` -> name."""
-    names = {None: "all instructions", latency.OLDER: "without VNNI"}
     isas = {run["isa"] for run in latencies()["runs"] if run["part"] == "time"}
-    return {isa: name for isa, name in names.items() if isa in isas}
+    return {isa: name for isa, name in CPUS.items() if isa in isas}
 
 
 def times(isa: str | None = None, n: int = 1) -> dict[tuple[str, str], dict]:
@@ -142,13 +150,29 @@ def engine_rows(stage: str) -> list[dict]:
     rows = []
     for engine in latency.ENGINES:
         row = {"engine": engine, "bits per byte": quality(stage, engine)}
-        row["MB"] = times()[stage, engine]["nbytes"] / 1e6
+        row |= {"MB": times()[stage, engine]["nbytes"] / 1e6}
         for isa, cpu in cpus().items():
             time = times(isa)[stage, engine]
             row |= {f"time, {cpu}": time["ratio"], f"error, {cpu} (%)": 100 * time["error"]}
         loads = memory.get((stage, engine))  # torch's engines load no file
         rows.append(row | {"memory (MB)": loads and loads["resident_bytes"] / 1e6})
     return rows
+
+
+def over(a: Mapping, b: Mapping) -> Estimate:
+    """Ratio of two recorded ratios; its interval as wide as both ends allow."""
+    return Estimate(a["ratio"] / b["ratio"], a["low"] / b["high"], a["high"] / b["low"])
+
+
+@lru_cache(maxsize=4)
+def score_share(stage: str) -> float:
+    """Share of a stage's FLOPs in attention's scores, which the INT8 engine computes in floats."""
+    model = latency.model_at(stage, recipe())
+    scores = sum(
+        4 * attention.n_head * attention.head_dim * lighten.pairs(SEQ_LEN, window)
+        for attention, window in lighten.attentions(model)
+    )
+    return scores / lighten.forward_flops(model, SEQ_LEN)
 
 
 @lru_cache(maxsize=1)
@@ -176,31 +200,33 @@ def times_here(repeats: int = 9) -> bench.Comparison:
 # --- 72 hours --------------------------------------------------------------------------------
 
 N_PARAMS, N_TOKENS, DAYS = 100e9, 300e9, 3
+BEFORE = 2021  # when ERNIE 3.0 Titan, the largest of its kind, was published
 GPUS = ("V100 SXM2", "A100 80GB SXM", "H100 SXM")
 MODEL = ModelConfig(80, 80, 10240, 40960, 51200, 2048, causal=True)
 """A GPT of 101 billion parameters: the shape of Megatron's 76 B row with 80 layers."""
 
 
-def run_days(n_params, n_tokens, n_devices, device: Device, utilization) -> float:
+def run_days(n_params, n_tokens, n_devices, peak, utilization) -> float:
     """Days of training at 6 FLOPs a parameter and token; what is computed twice counts once.
 
-    `utilization`: the share of the devices' 16-bit peak (Chowdhery et al. 2022, section 4.1).
+    `peak`: FLOP/s of a device in 16 bits; `utilization`: the share of it that the model's own FLOPs
+    come to (Chowdhery et al. 2022, section 4.1).
     """
     require(0 < utilization <= 1, "utilization", utilization, "a share above 0, up to 1")
-    achieved = device.peak("fp16") * utilization
-    return cost.training_days(n_params, n_tokens, n_devices, achieved, recompute=False)
+    options = dict(recompute=False)
+    return cost.training_days(n_params, n_tokens, n_devices, peak * utilization, **options)
 
 
-def devices_needed(n_params, n_tokens, days, device: Device, utilization) -> float:
+def devices_needed(n_params, n_tokens, days, peak, utilization) -> float:
     """Devices with which the run takes so many days; a fraction, round it up."""
     require_positive("days", days)
-    return run_days(n_params, n_tokens, 1, device, utilization) / days
+    return run_days(n_params, n_tokens, 1, peak, utilization) / days
 
 
-def tokens_possible(n_params, days, n_devices, device: Device, utilization) -> float:
+def tokens_possible(n_params, days, n_devices, peak, utilization) -> float:
     """Tokens on which so many devices train the model in so many days."""
     require_positive("days", days)
-    return days / run_days(n_params, 1, n_devices, device, utilization)
+    return days / run_days(n_params, 1, n_devices, peak, utilization)
 
 
 @dataclass(frozen=True)
@@ -208,11 +234,14 @@ class TrainingRun:
     """A run that its authors report, or in "(estimate)" work out; the sources count differently."""
 
     name: str
+    year: int
     n_params: float
     n_tokens: float
-    device: Device
-    n_devices: int | None  # None where it is not published
+    device: str
+    peak: float  # FLOP/s of a device in 16 bits
+    n_devices: int | None  # at most at once; None where it is not published
     device_hours: float  # with restarts and failures in some sources
+    reported: float | None  # utilization, a share; None where it is not published
 
     @property
     def days(self) -> float | None:
@@ -221,39 +250,48 @@ class TrainingRun:
 
     @property
     def utilization(self) -> float:
-        """The model's own FLOPs over what the devices could have done in these hours."""
-        return devices_needed(self.n_params, self.n_tokens, self.device_hours / 24, self.device, 1)
+        """The model's own FLOPs, 6 a parameter and token, over what these hours could have done."""
+        return devices_needed(self.n_params, self.n_tokens, self.device_hours / 24, self.peak, 1)
+
+    @property
+    def sustained(self) -> float:
+        """The utilization that its authors report, else the one that follows from its hours."""
+        return self.reported or self.utilization
+
+    def tokens(self, n_params: float = N_PARAMS, days: float = DAYS) -> float:
+        """Tokens on which its devices, at that utilization, train a model in so many days."""
+        return tokens_possible(n_params, days, self.n_devices, self.peak, self.sustained)
 
 
-def published_runs() -> list[TrainingRun]:
-    """The rows of runs.csv, in its order; all ran on A100s."""
+def published_runs(rows: Sequence[Mapping] | None = None) -> list[TrainingRun]:
+    """The rows of runs.csv, or others of its columns, in their order."""
     return [
         TrainingRun(
             name=row["model"],
+            year=row["year"],
             n_params=row["params_billions"] * 1e9,
             n_tokens=row["tokens_billions"] * 1e9,
-            device=DEVICES[f"{row['device']} SXM"],
+            device=row["device"],
+            peak=row["peak_tflops"] * 1e12,
             n_devices=row["n_devices"],
             device_hours=row["device_hours"] or row["n_devices"] * row["days"] * 24,
+            reported=row["utilization_percent"] and row["utilization_percent"] / 100,
         )
-        for row in read_published("runs")
+        for row in (read_published("runs") if rows is None else rows)
     ]
 
 
-def best_utilization() -> float:
-    """The highest of the published runs."""
-    return max(run.utilization for run in published_runs())
-
-
-def largest_cluster() -> int:
-    """Devices of the largest published run."""
-    return max(run.n_devices or 0 for run in published_runs())
+def largest_cluster(runs: Sequence[TrainingRun], until: int | None = None) -> TrainingRun:
+    """The run whose devices have the highest peak together, of those published by then."""
+    known = [run for run in runs if run.n_devices and (until is None or run.year <= until)]
+    require(bool(known), "until", until, "a year by which a run of known size was published")
+    return max(known, key=lambda run: run.n_devices * run.peak)
 
 
 @lru_cache(maxsize=1)
 def plans() -> dict[str, Plan | None]:
-    """The fastest plan of each kind on the largest published cluster; None where none fits."""
-    n = largest_cluster()
+    """The fastest plan of each kind on the largest cluster of A100s; None where none fits."""
+    n = largest_cluster(published_runs(), BEFORE).n_devices
     training = Training(MODEL, DEVICES["A100 80GB SXM"], n, MODEL.max_len, Cluster())
     by_stage = [fitting_plans(training, n, zero_stage) for zero_stage in (0, 1)]
     uncut = [next((plan for plan in fitting if plan.tp == 1), None) for fitting in by_stage]

@@ -4,8 +4,9 @@ import torch
 
 from efflab.compression import pruning, sparse
 from efflab.config import ModelConfig
-from efflab.lab import Exercise
+from efflab.lab import Exercise, tr
 from efflab.model import Transformer
+from efflab_rooms.pruning import measure
 
 
 def _check_mask(answer):
@@ -34,6 +35,20 @@ def _check_break_even(answer):
         yield what, sparse.break_even(value, index), answer(value, index)
 
 
+N_HEADS = 9  # a quarter of the 36
+
+
+def _check_heads(answer):
+    heads = {layer: sorted(set(units)) for layer, units in dict(answer).items()}
+    yield tr("heads that leave"), N_HEADS, sum(map(len, heads.values()))
+    ranked = pruning.least_important(measure.ablation(), N_HEADS / 36)
+    ours, theirs = measure.loss_without(ranked), measure.loss_without(heads)
+    what = tr(
+        "loss {theirs}, by single ablations {ours}", theirs=f"{theirs:.3f}", ours=f"{ours:.3f}"
+    )
+    yield what, True, theirs < ours
+
+
 EXERCISES = {
     "11-1": Exercise(
         _check_mask,
@@ -49,5 +64,10 @@ EXERCISES = {
         _check_break_even,
         hint="A share s of zeros leaves (1 - s) (value + index) bytes for each weight; set that "
         "equal to value.",
+    ),
+    "11-4": Exercise(
+        _check_heads,
+        hint="After the first head has left, the others cost something else: ablate again. "
+        "measure.loss_without({0: [2], 4: [1]}) is the loss without those two.",
     ),
 }

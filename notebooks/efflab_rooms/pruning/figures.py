@@ -1,6 +1,7 @@
 """Notebook 11's pictures of masks, layouts, quality, time and recovery, and its explorer."""
 
 import torch
+from scipy.stats import spearmanr
 
 from efflab import points
 from efflab.bench import Comparison
@@ -8,10 +9,10 @@ from efflab.compression import pruning, sparse
 from efflab.errors import require
 from efflab.estimate import Estimate
 from efflab.experiments.pruning_schedule import RATIOS, SCHEDULES
-from efflab.lab import Choice, Slider, explorer, number, tr
+from efflab.lab import Choice, Slider, by_id, explorer, number, tr
 from efflab.lab import figures as pictures
-from efflab.lab.colours import BLUE, DARK, GREEN, ORANGE, PALE_GREY, VERMILION
-from efflab_rooms.pruning import measure
+from efflab.lab.colours import BLUE, DARK, GREEN, ONE_HUE, ORANGE, PALE_GREY, VERMILION
+from efflab_rooms.pruning import measure, verdicts
 
 # --- Masks and layouts -----------------------------------------------------------------------
 
@@ -79,7 +80,7 @@ def curves_figure(curves: dict[str, dict[float, float]], two_of_four: float):
     title = tr("What can go before quality does, with no training after")
     axes = tr("share removed (%)"), tr("bits per byte")
     fig = pictures.line(shares, series, title, *axes, height=440, meta=meta)
-    star = dict(symbol="star", size=15, color=ORANGE)
+    star = dict(symbol="star", size=15, color=DARK)
     fig.add_scatter(x=[50], y=[two_of_four], mode="markers", name=tr("weights, 2:4"), marker=star)
     bits = [v for values in series.values() for v in values]
     fig.update_yaxes(range=[0.95 * min(bits), 1.1 * max(bits)], tickformat=".1f")
@@ -87,36 +88,42 @@ def curves_figure(curves: dict[str, dict[float, float]], two_of_four: float):
 
 
 def importance_figure():
-    """Each head's importance, by layer."""
-    scores = measure.importance("heads")
-    n_layer, n_head = scores.shape
-    ratio = float(scores.max() / scores.min())
-    text = "Heads of stdlib-gpt: the largest gradient is {ratio} times the smallest"
-    title = tr(text, ratio=number(ratio))
-    options = dict(
-        x=[str(h) for h in range(1, n_head + 1)],
-        y=[str(i) for i in range(1, n_layer + 1)],
-        bar_title=tr("10⁻³ nats"),
-        meta={tr("largest over smallest"): round(ratio, 1)},
-    )
-    fig = pictures.heatmap(1e3 * scores.numpy(), title, tr("head"), tr("layer"), **options)
-    return fig.update_traces(texttemplate="%{z:.0f}")
+    """Each head's importance by its gradient and by its ablation, and the one over the other."""
+    gradient, ablation = measure.importance("heads"), measure.ablation()
+    ratios = ablation / gradient
+    order = float(spearmanr(gradient.flatten(), ablation.flatten()).statistic)
+    most = float(ratios.max())
+    title = tr("Without a head the loss rises by up to {n} times its gradient", n=number(most))
+    titles = [tr("gradient by its gate (10⁻³ nats)"), tr("loss without it (10⁻³ nats)")]
+    meta = {tr("rank correlation"): round(order, 2), tr("largest ratio"): round(most, 1)}
+    meta |= {tr("median ratio"): round(float(ratios.median()), 1)}
+    fig = pictures.panels(titles, title, meta=meta, horizontal_spacing=0.12)
+    y, x = (list(range(n)) for n in gradient.shape)
+    look = dict(x=x, y=y, coloraxis="coloraxis", texttemplate="%{z:.0f}")
+    for column, scores in enumerate((gradient, ablation), start=1):
+        fig.add_heatmap(z=1e3 * scores.numpy(), **look, row=1, col=column)
+    fig.update_xaxes(type="category", title_text=tr("head"))
+    fig.update_yaxes(type="category", autorange="reversed")
+    fig.update_yaxes(title_text=tr("layer"), col=1)
+    return fig.update_layout(coloraxis_colorscale=ONE_HUE, height=360, margin_t=96)
 
 
 def speed_figure(flops: dict[str, float], times: Comparison):
     """FLOPs and time that are left, over the whole model's, by what was pruned."""
-    ratios = {name: (flops[name], time.mean) for name, time in times.ratios.items()}
-    meta = {tr("{name}: time, ratio", name=tr(n)): round(t, 2) for n, (_, t) in ratios.items()}
+    ratios = dict(reversed(times.ratios.items()))
+    meta = {tr("{name}: time, ratio", name=tr(n)): round(t.mean, 2) for n, t in ratios.items()}
     title, x_title = tr("FLOPs and time that are left (measured)"), tr("pruned / whole model")
-    fig = pictures.blank(title, x_title, height=440, meta=meta)
-    names = [tr(name) for name in reversed(ratios)]
-    for i, name in enumerate((tr("FLOPs, ratio"), tr("time, ratio"))):
-        x = [pair[i] for pair in reversed(ratios.values())]
-        look = dict(orientation="h", texttemplate="%{x:.2f}", marker_color=pictures.colour(i))
-        fig.add_bar(x=x, y=names, name=name, **look)
+    fig = pictures.blank(title, x_title, height=520, meta=meta)
+    names, x = [tr(name) for name in ratios], [time.mean for time in ratios.values()]
+    ends = [time.low for time in ratios.values()], [time.high for time in ratios.values()]
+    bars = pictures.error_bars(x, *ends)
+    look = dict(y=names, orientation="h", texttemplate="%{x:.2f}", textposition="inside")
+    look |= dict(insidetextanchor="start")
+    fig.add_bar(x=[flops[n] for n in ratios], name=tr("FLOPs, ratio"), marker_color=BLUE, **look)
+    fig.add_bar(x=x, error_x=bars, name=tr("time, ratio"), marker_color=VERMILION, **look)
     legend = pictures.legend("below", traceorder="reversed")
     fig.update_layout(barmode="group", legend=legend)
-    fig.update_xaxes(range=[0, 1.15 * max(1, *(time for _, time in ratios.values()))])
+    fig.update_xaxes(range=[0, 1.05 * max(1, *ends[1])])
     fig.update_yaxes(range=[-0.5, len(names)])  # room for the mark's label above the bars
     return pictures.mark(fig, tr("no change"), x=1)
 
@@ -186,6 +193,30 @@ def schedule_figure(live: dict[float, float]):
     fig.update_yaxes(title_text=tr("bits per byte above dense"), col=1)
     fig.update_yaxes(rangemode="tozero")
     return fig.update_layout(meta=meta, legend=pictures.legend("below"), height=440)
+
+
+def differences_figure(record: dict):
+    """Gradual less one-shot, by seed with the mean's interval: largest single drop, and the end."""
+    items = by_id(verdicts.gradual_evidence(record))
+    titles = [tr("largest single drop"), tr("quality at the end")]
+    title = tr("Gradual less one-shot, in bits per byte: below 0 gradual is better (recorded)")
+    fig, meta = pictures.panels(titles, title, horizontal_spacing=0.14), {}
+    for column, way in enumerate(verdicts.WAYS, start=1):
+        where = dict(showlegend=column == 1, mode="markers", row=1, col=column)
+        means = {f"{n}%": items[f"{way}-{n}"] for n in verdicts.RATIOS}
+        y, low, high = ([getattr(i, k) for i in means.values()] for k in ("value", "low", "high"))
+        look = dict(marker=dict(size=11, color=BLUE), error_y=pictures.error_bars(y, low, high))
+        fig.add_scatter(x=list(means), y=y, name=tr("mean, 95%"), **look, **where)
+        seeds = [
+            (f"{n}%", v) for n in verdicts.RATIOS for v in verdicts.differences(record, way, n)
+        ]
+        x, y = zip(*seeds, strict=True)
+        look = dict(marker=dict(size=8, symbol="x-thin-open", color=DARK), name=tr("a seed"))
+        fig.add_scatter(x=x, y=y, **look, **where)
+        pictures.mark(fig, y=0, row=1, col=column)
+        meta |= {f"{titles[column - 1]}, {n}": round(i.value, 3) for n, i in means.items()}
+    fig.update_xaxes(title_text=tr("removed"), type="category")
+    return fig.update_layout(meta=meta, legend=pictures.legend("below"), height=400)
 
 
 def _add_recovery(fig, lines: dict[str, dict], **where) -> None:

@@ -13,6 +13,7 @@ from efflab.compression import pruning, sparse
 from efflab.compression.packed import weight_matrices
 from efflab.errors import require, require_int, require_one_of
 from efflab.estimate import Estimate
+from efflab.experiments import lighten
 from efflab.experiments import pruning_schedule as experiment
 from efflab.experiments.record import expected_repeat, read_record, same_python
 from efflab.model import Transformer
@@ -26,10 +27,29 @@ KINDS = ("weights", "n of 4 weights", "heads", "FFN neurons")
 def importance(kind: str) -> Tensor:
     """Importance of `stdlib-gpt`'s heads (6, 6) or FFN neurons (6, 768) on training text."""
     require_one_of("kind", kind, KINDS[2:])
-    stream = data.stdlib_tokens("train")
-    batches = [data.random_windows(stream, 8, 128, seed) for seed in range(2)]
     gradients = pruning.head_importance if kind == "heads" else pruning.neuron_importance
-    return gradients(points.language_model(), batches)
+    return gradients(points.language_model(), training_batches())
+
+
+def training_batches() -> list[tuple[Tensor, Tensor]]:
+    """Two batches of training text on which importance is judged, 8 windows of 128 tokens each."""
+    stream = data.stdlib_tokens("train")
+    return [data.random_windows(stream, 8, 128, seed) for seed in range(2)]
+
+
+@lru_cache(maxsize=1)
+def ablation() -> Tensor:
+    """How much the loss on the same batches rises without each head alone, in nats: (6, 6)."""
+    config = points.language_model().config
+    layers, heads = range(config.n_layer), range(config.n_head)
+    ablated = [[loss_without({i: [h]}) for h in heads] for i in layers]
+    return torch.tensor(ablated) - loss_without({})
+
+
+def loss_without(heads: pruning.Units) -> float:
+    """The loss on the same batches without these heads, in nats."""
+    model = pruning.prune_heads(points.language_model(), heads)
+    return mean(lighten.loss(model, batch) for batch in training_batches())
 
 
 def prune(kind: str, ratio: float, scores: Tensor | None = None) -> Transformer:
@@ -86,8 +106,12 @@ def quality_and_costs(kind: str, percent: float) -> tuple[Estimate, dict[str, fl
 # --- Time ------------------------------------------------------------------------------------
 
 
+HEADS_OFF = (25, 50, 75)
+"""Shares of the heads in per cent that are removed where heads alone are."""
+
+
 def models_to_time(share: float) -> dict[str, Transformer]:
-    """`stdlib-gpt` pruned in several ways, by name; `share` of the heads goes where heads do."""
+    """`stdlib-gpt` pruned in several ways, by name; `share` of the heads where no number stands."""
     whole = points.language_model()
     heads = pruning.least_important(importance("heads"), share)
     neurons = pruning.least_important(importance("FFN neurons"), 0.5)
@@ -96,14 +120,14 @@ def models_to_time(share: float) -> dict[str, Transformer]:
         "90% of the weights, masked": prune("weights", 0.9),
         "2:4, masked": prune("n of 4 weights", 0.5),
         "heads, masked": pruning.apply_masks(whole, pruning.head_masks(whole, heads)),
-        "heads, removed": headless,
+        **{f"{n}% of the heads, removed": prune("heads", n / 100) for n in HEADS_OFF},
         "half of the FFN neurons, removed": pruning.prune_ffn(whole, neurons),
         "heads and FFN neurons, removed": pruning.prune_ffn(headless, neurons),
     }
 
 
 @torch.no_grad()
-def compare_models(models: dict, seq_len: int, repeats: int = 15) -> bench.Comparison:
+def compare_models(models: dict, seq_len: int, repeats: int = 25) -> bench.Comparison:
     """A pass over `seq_len` tokens through each of `models`, beside the whole `stdlib-gpt`."""
     whole, ids = points.language_model(), torch.zeros(1, seq_len, dtype=torch.long)
     calls = {name: lambda model=model: model(ids) for name, model in models.items()}

@@ -1,96 +1,122 @@
-"""Notebook 14's verdicts in every outcome that their rules allow."""
+"""Notebook 14's verdicts: what evidence says, and every outcome that its parts can come to."""
+
+from itertools import product
 
 import pytest
 
-from efflab.lab import Evidence
-from efflab_rooms.case_study import verdicts
-from efflab_rooms.case_study.verdicts import ENCODER, TIMES
+from efflab.config import PRESETS
+from efflab.data import read_published
+from efflab.experiments import lighten
+from efflab.experiments.case_study import PRECISIONS
+from efflab.experiments.case_study_latency import BOTH, INT8, LIGHT, OLDER, OPENVINO, SHIPPED
+from efflab_rooms.case_study import measure, verdicts
+from efflab_rooms.case_study.measure import CONFIG
 
 
-def around(key, value, half):
-    return Evidence(key, "x", value, "", "recorded", value - half, value + half)
+def by_seed(value, spread=0.001):
+    return {seed: value + spread * (seed - 1) for seed in range(3)}
 
 
-def exact(values):
-    return [Evidence(key, "x", value) for key, value in values.items()]
+def row(ratio, half=0.01, **place):
+    return dict(ratio=ratio, low=ratio - half, high=ratio + half, **place)
 
 
-def dynamic(tuned=0.02, half=0.01, gone=31.0, alone=24.0):
-    values = {"gone": gone, "windows-alone": alone, "visible": 22}
-    return verdicts.ernie_dynamic([around("tuned", tuned, half), *exact(values)])
+def latencies(int8, fp32=1.0, half=0.01, band=0.0):
+    """A record of times at the end of the path: INT8's with and without its instruction."""
+    runs = []
+    for (isa, ratio), n in product(zip((None, OLDER), int8, strict=True), (1, 4)):
+        places = ((INT8, ratio), (OPENVINO, fp32))
+        rows = [row(r, half, stage=BOTH, engine=engine) for engine, r in places]
+        runs.append(dict(part="time", n=n, isa=isa, band=band, rows=rows))
+    return dict(runs=runs)
 
 
-def test_lighter_attention_holds_by_quality_and_by_what_windows_remove():
-    assert dynamic(alone=30).word == "holds"
-    assert dynamic().word == "holds if"
-    assert "24" in dynamic().values["alone"]
-    assert dynamic(tuned=0.04, half=0.02).word == "undecided"
-    assert dynamic(tuned=0.0501, half=0.0).word == "does not hold"
-    assert dynamic(tuned=0.05, half=0.0).word == "holds if"  # the margin itself is within
-    assert dynamic(gone=29.9, tuned=0).word == "does not hold"
+def dynamic(recipe, tuned, spread=0.001):
+    light = {seed: 1.0 + tuned + spread * seed**2 for seed in range(3)}
+    return verdicts.dynamic_evidence(recipe, light, by_seed(1.0, 0.0))
 
 
-TIMED = (0.3, 0.35, 0.7, 0.9)
+def int8(small, int8_times, shapes=PRESETS, **options):
+    """Files and weights of which so much stays, and times."""
+    sizes = {OPENVINO: 1000, INT8: small}
+    return [
+        *verdicts.size_evidence(sizes, sizes, shapes),
+        *verdicts.time_evidence(latencies(int8_times, **options)),
+    ]
 
 
-def int8(times=TIMED, half=0.01, files=70.0, large=74.1, encoder=()):
-    here = [around(key, t, half) for key, t in zip(TIMES, times, strict=False)]
-    values = dict(zip(ENCODER, encoder, strict=False))
-    values |= {"files": files, "weights": files + 1, "bert-weights": large}
-    return verdicts.ernie_int8([*here, *exact(values)])
+def recipe(lost, step, served, half=0.01):
+    places = product((SHIPPED, LIGHT), PRECISIONS)
+    rows = [
+        row(step if precision == PRECISIONS[0] else 1.0, half, stage=stage, precision=precision)
+        for stage, precision in places
+    ]
+    bits = by_seed(1 + lost / 100, 0.0), by_seed(1.0, 0.0001)
+    trained = verdicts.recipe_evidence(*bits, dict(rows=rows, band=0.0))
+    return [*trained, *verdicts.time_evidence(latencies(served))]
 
 
-def test_a_quarter_and_sixty_per_cent():
-    assert int8((0.3,) * 4, files=74).word == "holds"
-    assert int8().word == "holds if"
-    assert (int8().values["n"], int8().values["all"]) == (2, 4)
-    assert int8((0.3, 0.35)).values == dict(n=2, all=2, encoder=0)  # without the older half
-    assert int8((0.3,) * 4).word == "holds if"  # its files are too large
-    assert int8(large=73.9).word == "does not hold"
-    assert int8((0.5, 0.6, 0.7, 0.9)).word == "does not hold"
-    assert "0.50" in int8((0.5, 0.6, 0.7, 0.9)).values["best"]
-    assert int8((0.395, 0.6, 0.7, 0.9)).word == "undecided"
+def runs(**largest):
+    """The published rows, with one more, larger than all."""
+    one = dict(model="one more", year=2021, params_billions=100, tokens_billions=300, device="H100")
+    one |= dict(peak_tflops=989.4, n_devices=20_000, days=10, device_hours=None)
+    one |= dict(utilization_percent=40) | largest
+    return measure.published_runs([*read_published("runs"), one])
 
 
-def test_an_encoder_s_times_count_as_well():
-    slow = (0.5, 0.6, 0.7, 0.9)
-    assert int8(slow, encoder=(0.41, 1.1)).word == "does not hold"
-    assert "0.41" in int8(slow, encoder=(0.41, 1.1)).values["best"]
-    assert int8(slow, encoder=(0.4, 1.1)).word == "holds if"
-    assert int8(slow, encoder=(0.4, 1.1)).values == dict(n=1, all=6, encoder=1)
-    assert int8((0.3,) * 4, files=74, encoder=(0.4, 0.41)).word == "holds if"
-    assert int8((0.3,) * 4, files=74, encoder=(0.4, 0.4)).word == "holds"
+WHOLE = lighten.identity_recipe(CONFIG)
+LARGE = PRESETS | {"bert-base": PRESETS["gpt3-175b"]}
+CASES = {
+    ("ernie-dynamic", "as recorded"): (dynamic(measure.recipe(), 0.1), "holds", "does not hold"),
+    ("ernie-dynamic", "nothing removed"): (dynamic(WHOLE, 0.0), "does not hold", "holds"),
+    ("ernie-dynamic", "at the margin"): (dynamic(WHOLE, 0.05), "does not hold", "undecided"),
+    ("ernie-int8", "all small and fast"): (int8(250, (0.3, 0.35), LARGE), "holds", "holds"),
+    ("ernie-int8", "small files alone"): (int8(250, (0.3, 0.6)), "does not hold", "does not hold"),
+    ("ernie-int8", "large files"): (int8(300, (0.3, 0.40)), "does not hold", "undecided"),
+    ("fp16-int8", "all"): (recipe(0.1, 0.7, (0.5, 0.6)), "holds", "holds", "holds"),
+    ("fp16-int8", "none"): (recipe(2, 1.1, (1.1, 0.6)), *["does not hold"] * 3),
+    ("fp16-int8", "near"): (recipe(1, 0.95, (0.95, 0.6)), *["undecided"] * 3),
+    ("ernie-72h", "one more of 2021"): (verdicts.hours_evidence(runs()), "holds", "holds"),
+    ("ernie-72h", "of 2025"): (verdicts.hours_evidence(runs(year=2025)), "holds", "does not hold"),
+    ("ernie-72h", "an idle one"): (
+        verdicts.hours_evidence(runs(utilization_percent=1)),
+        "does not hold",
+        "does not hold",
+    ),
+}
 
 
-def recipe(quality=0.1, half=0.2, step=0.6, h100=(0.5, 1.2), times=TIMED, encoder=()):
-    trained = [around("quality", quality, half), around("step-cpu", step, 0.05)]
-    served = [around(key, t, 0.01) for key, t in zip(TIMES, times, strict=True)]
-    values = dict(zip(("step-h100-32", "step-h100-4"), h100, strict=True))
-    values |= dict(zip(ENCODER, encoder, strict=False))
-    return verdicts.fp16_int8([*trained, *served, *exact(values)])
+def drives():
+    yield from ((claim, evidence) for (claim, _), (evidence, *_) in CASES.items())
 
 
-def test_the_recipe_has_to_keep_quality_and_to_pay():
-    assert recipe(h100=(0.5, 0.9)).word == "holds"
-    assert recipe().word == "holds if"
-    assert recipe().values == dict(train=2, trains=3, serve=4, serves=4)
-    assert recipe(times=(0.3, 0.35, 1.1, 1.2)).values["serve"] == 2
-    served = recipe(h100=(0.5, 0.9), encoder=(0.99, 1.0))
-    assert (served.word, served.values["serve"], served.values["serves"]) == ("holds if", 5, 6)
-    assert recipe(quality=2).word == "does not hold"
-    assert recipe(quality=0.9).word == "undecided"
-    assert recipe(step=0.96, h100=(1.0, 1.2)).word == "does not hold"  # 1.01 at most: no gain
-    assert recipe(times=(1.0, 1.1, 1.2, 1.3)).word == "does not hold"
-    assert recipe(quality=0.9, times=(1.0, 1.1, 1.2, 1.3)).word == "does not hold"
+@pytest.mark.parametrize("key", CASES, ids=" ".join)
+def test_each_part_follows_its_evidence(key):
+    evidence, *expected = CASES[key]
+    judge = getattr(verdicts, key[0].replace("-", "_"))
+    assert [part.outcome for part in judge(evidence).parts] == expected
 
 
-@pytest.mark.parametrize(
-    ("tokens", "word"),
-    [(300, "holds"), (299, "holds if"), (100, "holds if"), (99, "does not hold")],
-)
-def test_seventy_two_hours_are_a_matter_of_tokens(tokens, word):
-    values = dict.fromkeys(("a100s", "largest-run", "utilization", "shortest-days"), 48.4)
-    outcome = verdicts.ernie_72h(exact({"tokens": tokens} | values | {"without-tensor": 0.5}))
-    assert outcome.word == word
-    if outcome.condition:
-        assert outcome.values == dict(tokens=str(tokens), n="48", u="48")
+def test_a_part_of_the_sizes_is_shown_and_decides_nothing():
+    size = verdicts.ernie_int8(int8(250, (0.3, 0.35), LARGE)).parts[0]
+    assert set(size.decisions) == {"bert-weights", "weights", "files"}
+    assert {e.id for e in size.evidence} - set(size.decisions) == {
+        "bert-large-weights",
+        "gpt3-weights",
+    }
+
+
+def test_times_are_widened_by_their_runs_noise():
+    narrow, wide = (verdicts.time_evidence(latencies((0.3, 0.6), band=b))[0] for b in (0.0, 0.1))
+    assert wide.value == narrow.value
+    assert (wide.low, wide.high) == pytest.approx((0.9 * narrow.low, 1.1 * narrow.high))
+
+
+def test_the_cluster_of_2021_is_looked_for_among_its_years_alone():
+    items = {e.id: e for e in verdicts.hours_evidence(measure.published_runs())}
+    assert items["tokens"].values["run"] == "Llama 3 405B"
+    assert items["tokens-second"].values["run"] == "PaLM 540B"
+    assert items["tokens-before"].values["n"] == "3,072"
+    assert items["tokens"].value == pytest.approx(2871, abs=1)
+    assert items["tokens-second"].value == pytest.approx(337, abs=1)
+    assert items["tokens-by-hours"].value < items["tokens"].value

@@ -1,40 +1,100 @@
-"""Notebook 11's verdicts: every outcome that each can come to."""
+"""Notebook 11's verdicts: what evidence says, and every outcome that its parts can come to."""
 
 import pytest
 
 from efflab.estimate import Estimate
 from efflab_rooms.pruning import verdicts
 
+SHARES = (0.5, 0.8, 0.9)
 
-def runs(one_shot, gradual, control=0.0, drop=(1.4, 0.9)):
-    """A record whose runs end so many bits above a dense model of 1.0, seeds 0.001 apart."""
+
+def record(one_shot=0.5, gradual=0.5, control=0.0, drops=(1.4, 0.9), spread=0.001):
+    """Runs that end so many bits above a dense model of 1.0; `drops`: one-shot's and gradual's."""
     rows = []
     for seed in range(3):
-        noise = 0.001 * seed
+        noise = spread * seed
         end = [dict(removed=0.0, before=1.0, after=1 + control + noise)] * 3
         rows.append(dict(schedule="one-shot", ratio=0.0, seed=seed, rounds=end))
-        for ratio in (0.5, 0.8, 0.9):
-            for name, last, fall in (
-                ("one-shot", one_shot, drop[0]),
-                ("gradual", gradual, drop[1]),
-            ):
-                row = dict(removed=ratio, before=1 + fall + noise, after=1 + last + 2 * noise)
+        for ratio in SHARES:
+            ends = zip(("one-shot", "gradual"), (one_shot, gradual), drops, strict=True)
+            for name, last, drop in ends:
+                row = dict(removed=ratio, before=1 + drop + noise, after=1 + last + 2 * noise)
                 rows.append(dict(schedule=name, ratio=ratio, seed=seed, rounds=[row]))
     return dict(settings=dict(dense=1.0), runs=rows)
 
 
-@pytest.mark.parametrize(
-    ("record", "word"),
-    [
-        (dict(one_shot=0.5, gradual=0.6), "holds if"),  # the drop is smaller, the end worse
-        (dict(one_shot=0.5, gradual=0.4), "holds"),
-        (dict(one_shot=0.5, gradual=0.6, drop=(0.9, 1.4)), "does not hold"),
-        (dict(one_shot=0.5, gradual=0.6, drop=(0.9, 0.9)), "undecided"),
-    ],
-)
-def test_the_verdict_on_gradual_follows_drops_and_ends(record, word):
-    figures = verdicts.gradual_evidence(runs(**record))
-    assert verdicts.prune_gradual(figures).word == word
+def compute(heads=(0.9, 0.8, 0.7), masked=1.0, flops=(0.9, 0.8, 0.7), band=0.01, half=0.02):
+    """Times and FLOPs over the whole model's, heads 25, 50 and 75 % removed."""
+
+    def around(value):
+        return Estimate(value, value - half, value + half)
+
+    by_share = dict(zip((25, 50, 75), heads, strict=True))
+    return verdicts.compute_evidence(
+        heads={n: around(value) for n, value in by_share.items()},
+        masked=around(masked),
+        band=band,
+        heads_flops=dict(zip(by_share, flops, strict=True)),
+        masked_flops=1.0,
+        csr={n: around(time) for n, time in ((50, 4.0), (80, 1.5), (90, 0.7), (99, 0.1))},
+    )
+
+
+GRADUAL = {
+    "smaller drops, equal ends": (record(), "holds", "holds"),
+    "larger drops, worse ends": (
+        record(0.5, 0.6, drops=(0.9, 1.4)),
+        "does not hold",
+        "does not hold",
+    ),
+    "the same drops": (record(drops=(0.9, 0.9)), "does not hold", "holds"),
+    "ends within the margin": (record(0.5, 0.519), "holds", "holds"),
+}
+RECOVERY = {
+    "near dense": (record(0.04), "holds"),
+    "near a control that got worse": (record(0.08, control=0.04), "holds"),
+    "far": (record(0.5), "does not hold"),
+    "at the margin": (record(0.05, spread=0.01), "undecided"),
+}
+COMPUTE = {
+    "heads alone": (compute(), "holds", "does not hold", "holds"),
+    "all": (compute((0.9, 0.8, 0.7), 0.6, half=0.01), "holds", "holds", "holds"),
+    "noise": (compute(band=0.3), "undecided", "undecided", "holds"),
+    "slower": (
+        compute((1.1, 0.8, 0.7), flops=(1.0, 0.9, 0.8)),
+        "does not hold",
+        "does not hold",
+        "does not hold",
+    ),
+}
+
+
+def drives():
+    yield from (("prune-gradual", verdicts.gradual_evidence(r)) for r, *_ in GRADUAL.values())
+    yield from (("prune-finetune", verdicts.finetune_evidence(r)) for r, _ in RECOVERY.values())
+    yield from (("prune-compute", evidence) for evidence, *_ in COMPUTE.values())
+
+
+def words(outcome):
+    return [part.outcome for part in outcome.parts]
+
+
+@pytest.mark.parametrize("name", GRADUAL)
+def test_gradual_is_judged_by_its_drops_and_by_its_ends(name):
+    runs, *expected = GRADUAL[name]
+    assert words(verdicts.prune_gradual(verdicts.gradual_evidence(runs))) == expected
+
+
+@pytest.mark.parametrize("name", RECOVERY)
+def test_recovery_is_judged_against_a_control_trained_as_long(name):
+    runs, expected = RECOVERY[name]
+    assert words(verdicts.prune_finetune(verdicts.finetune_evidence(runs))) == [expected]
+
+
+@pytest.mark.parametrize("name", COMPUTE)
+def test_computation_is_judged_by_time_beyond_the_noise_and_by_flops(name):
+    evidence, *expected = COMPUTE[name]
+    assert words(verdicts.prune_compute(evidence)) == expected
 
 
 def test_the_largest_drop_is_from_what_training_had_mended():
@@ -42,66 +102,24 @@ def test_the_largest_drop_is_from_what_training_had_mended():
     assert verdicts.largest_drop(rounds, 1.0) == pytest.approx(0.8)  # 1.1 to 1.9
 
 
-@pytest.mark.parametrize(
-    ("one_shot", "control", "word"),
-    [
-        (0.02, 0.0, "holds"),
-        (0.5, 0.0, "does not hold"),
-        (0.08, 0.04, "undecided"),  # near a control that the training worsened
-        (0.08, 0.0, "does not hold"),
-    ],
-)
-def test_the_verdict_on_finetuning_asks_for_the_dense_model(one_shot, control, word):
-    figures = verdicts.finetune_evidence(runs(one_shot, 0.5, control))
-    assert verdicts.prune_finetune(figures).word == word
+def test_differences_are_paired_by_seed_whatever_the_order_of_the_runs():
+    runs = record(0.5, 0.6)
+    runs["runs"].reverse()
+    assert verdicts.differences(runs, "end", 80) == pytest.approx([0.1] * 3)
+    assert verdicts.differences(runs, "drop", 80) == pytest.approx([-0.5] * 3)
 
 
-def test_recovery_at_some_ratios_is_a_condition():
-    record = runs(0.5, 0.5)
-    for run in record["runs"]:
-        if run["ratio"] == 0.5:
-            run["rounds"] = [dict(removed=0.5, before=1.5, after=1.01 + 0.001 * run["seed"])]
-    outcome = verdicts.prune_finetune(verdicts.finetune_evidence(record))
-    assert outcome.word == "holds if"
-    assert outcome.values == dict(n="50%")
+def test_the_control_is_subtracted_seed_by_seed():
+    items = {e.id: e for e in verdicts.finetune_evidence(record(0.3, control=0.1))}
+    assert items["above-dense-80"].value == pytest.approx(0.302)
+    assert items["above-control-80"].value == pytest.approx(0.201)
+    assert items["control"].value == pytest.approx(0.101)
 
 
-def times(masked, removed, band=0.05, csr=None):
-    named = dict(masked=masked, removed=removed, heads=removed)
-    spread = {k: Estimate(v, v - 0.02, v + 0.02) for k, v in named.items()}
-    csr = {n: Estimate(v, v - 0.02, v + 0.02) for n, v in (csr or {}).items()}
-    return verdicts.compute_evidence(**spread, flops=0.62, band=band, csr=csr)
-
-
-@pytest.mark.parametrize(
-    ("figures", "word"),
-    [
-        (times(1.0, 0.7), "holds if"),
-        (times(0.7, 0.7), "holds"),
-        (times(1.0, 1.0), "undecided"),
-        (times(1.0, 1.2), "does not hold"),
-        (times(1.0, 0.94), "undecided"),  # within the band
-    ],
-)
-def test_the_verdict_on_computation_needs_time_outside_the_band(figures, word):
-    assert verdicts.prune_compute(figures).word == word
-
-
-def test_evidence_of_the_computation_stands_under_its_ids():
-    values = {f.id: f.value for f in times(1.0, 0.7, csr={50: 4.0, 99: 0.05})}
-    assert values == {
-        "time-both": 0.7,
-        "time-masked": 1.0,
-        "time-heads": 0.7,
-        "flops": 0.62,
-        "band": pytest.approx(5),
-        "csr-50": 4.0,
-        "csr-99": 0.05,
-        "two-four": 2,
-    }
-
-
-def test_a_sparse_kernel_enters_the_condition_from_where_it_pays():
-    outcome = verdicts.prune_compute(times(1.0, 0.7, csr={50: 4.0, 80: 1.5, 90: 0.7, 99: 0.05}))
-    assert outcome.values == dict(n=90)
-    assert "sparse kernel" in outcome.condition
+def test_times_are_widened_by_the_noise_and_flops_are_not():
+    items = {e.id: e for e in compute(band=0.1)}
+    assert (items["time-heads-75"].low, items["time-heads-75"].high) == pytest.approx(
+        (0.612, 0.792)
+    )
+    assert items["time-heads-75"].value == 0.7
+    assert items["flops-heads-75"].low is None
