@@ -19,25 +19,30 @@ from torch.nn.parallel import DistributedDataParallel
 from efflab.arguments import check_arguments
 from efflab.config import ModelConfig
 from efflab.distributed.data_parallel import new_model, own, shares
-from efflab.distributed.ring import ring_bytes
+from efflab.distributed.ring import ring_bytes, ring_steps, tree_bytes, tree_steps
 from efflab.distributed.sleep import sleeping
 from efflab.distributed.values import Counts, Times, require_as_many, require_batch, require_times
-from efflab.errors import require, require_number, require_positive
+from efflab.errors import require, require_number, require_one_of, require_positive
 from efflab.rules import Count, Infinite, Size
 from efflab.tensors import Ids
 from efflab.train import language_model_loss
 
 WARMUP = 2
 """Backward passes before the traced one: DDP rebuilds its buckets after the first."""
+DEFAULT_MB, FIRST_MB = 25, 1
+"""DDP's buckets where nobody sets a size: the first is small, so that transfers begin early."""
+WAYS = {"ring": (ring_steps, ring_bytes), "tree": (tree_steps, tree_bytes)}
+"""How ranks sum: functions that count the steps, each of which pays the latency, and the bytes."""
 
 
 @check_arguments
 @dataclass(frozen=True)
 class Wire:
-    """Time of an all-reduce of n bytes: latency + 2 (n_ranks - 1) / n_ranks n / bandwidth."""
+    """Time of an all-reduce: each step's latency, and a rank's bytes over the bandwidth."""
 
     latency_seconds: float = 0.0
     bytes_per_second: Infinite = float("inf")
+    way: str = "ring"
 
     def __post_init__(self):
         require_number("latency_seconds", self.latency_seconds)
@@ -48,10 +53,13 @@ class Wire:
             "a number above {low}",
             low=0,
         )
+        require_one_of("way", self.way, WAYS)
 
     def seconds(self, n_bytes: float, n_ranks: Size) -> float:
-        """Time of one all-reduce of `n_bytes` over a ring of `n_ranks`."""
-        return self.latency_seconds + ring_bytes(n_bytes, n_ranks) / self.bytes_per_second
+        """Time of one all-reduce of `n_bytes` among `n_ranks`."""
+        count_steps, count_bytes = WAYS[self.way]
+        waits = count_steps(n_ranks) * self.latency_seconds
+        return waits + count_bytes(n_bytes, n_ranks) / self.bytes_per_second
 
 
 @check_arguments
@@ -87,19 +95,25 @@ class Trace:
 
 
 @check_arguments
-def fill(layer_bytes: Counts, bucket_bytes: float) -> list[list[int]]:
+def fill(
+    layer_bytes: Counts, bucket_bytes: float, first_bytes: float | None = None
+) -> list[list[int]]:
     """Layers by bucket, from the last layer to the first: a bucket closes once it is full.
+
+    `first_bytes`: size of the first bucket, if it is another.
 
     >>> fill([4, 4, 4, 4], 8)
     [[3, 2], [1, 0]]
     """
+    limit = bucket_bytes if first_bytes is None else first_bytes
     require_positive("bucket_bytes", bucket_bytes)
+    require_positive("first_bytes", limit)
     buckets: list[list[int]] = [[]]
     waiting_bytes = 0
     for layer in reversed(range(len(layer_bytes))):
-        if waiting_bytes >= bucket_bytes:
+        if waiting_bytes >= limit:
             buckets.append([])
-            waiting_bytes = 0
+            waiting_bytes, limit = 0, bucket_bytes
         buckets[-1].append(layer)
         waiting_bytes += layer_bytes[layer]
     return buckets
@@ -112,8 +126,9 @@ def predict(
     bucket_bytes: float,
     wire: Wire,
     n_ranks: Size,
+    first_bytes: float | None = None,
 ) -> Trace:
-    """Predict the backward pass of layers with these seconds and gradient bytes."""
+    """Predict the backward pass of layers with these seconds and gradient bytes; see `fill`."""
     require_times("layer_seconds", layer_seconds)
     require_as_many("layer_bytes", layer_bytes, len(layer_seconds), "layer")
     finish: dict[int, float] = {}
@@ -121,7 +136,7 @@ def predict(
     for layer in reversed(range(len(layer_seconds))):
         now += layer_seconds[layer]
         finish[layer] = now
-    buckets = fill(layer_bytes, bucket_bytes)
+    buckets = fill(layer_bytes, bucket_bytes, first_bytes)
     sizes = [sum(layer_bytes[i] for i in bucket) for bucket in buckets]
     return Trace(now, transfers([finish[b[-1]] for b in buckets], sizes, wire, n_ranks))
 
@@ -156,7 +171,8 @@ class _WireHook:
 
     def _send(self, buffer: Tensor, ready: float, future: torch.futures.Future[Tensor]) -> None:
         try:
-            start = time.perf_counter()
+            # from ready, or the end of the one before: the time until this thread runs is no wait
+            start = max([ready, *(transfer.end for transfer in self.transfers[-1:])])
             dist.all_reduce(buffer)
             buffer /= dist.get_world_size()
             # this machine is faster than the emulated wire: sleep for the rest of its time
@@ -170,7 +186,7 @@ class _WireHook:
 
 def _trace(model: nn.Module, backward: Callable[[nn.Module], Tensor], bucket_mb, wire) -> Trace:
     """The trace of the backward pass of `backward(ddp)`, a loss, on this rank."""
-    require_positive("bucket_mb", bucket_mb)
+    require_positive("bucket_mb", DEFAULT_MB if bucket_mb is None else bucket_mb)
     ddp = DistributedDataParallel(model, bucket_cap_mb=bucket_mb)
     comm = _WireHook(wire)
     ddp.register_comm_hook(None, comm.hook)
@@ -199,10 +215,13 @@ def trace_on_rank(
     config: ModelConfig,
     ids: Ids,
     targets: Ids,
-    bucket_mb: float,
+    bucket_mb: float | None,
     wire: Wire,
 ) -> Trace:
-    """A rank's `Trace` of one backward pass of a fresh Transformer; ids and targets (B,T)."""
+    """A rank's `Trace` of one backward pass of a fresh Transformer; ids and targets (B,T).
+
+    `bucket_mb` None is DDP's own choice, `DEFAULT_MB` after a first bucket of `FIRST_MB`.
+    """
     require_batch(ids, targets)
     mine = own(shares(len(ids), world_size), rank)
     batch = ids[mine], targets[mine]
@@ -233,7 +252,7 @@ def sleep_on_rank(
     world_size: Size,
     layer_seconds: Times,
     layer_bytes: Counts,
-    bucket_mb: float,
+    bucket_mb: float | None,
     wire: Wire,
 ) -> Trace:
     """A rank's `Trace` of sleeping layers, whose times hold with more ranks than cores."""

@@ -3,7 +3,9 @@
 n ranks hold a tensor each and need the sum of all, cut into n parts. Partial sums travel once
 around the ring (reduce-scatter: afterwards each rank has the total of one part), then the totals
 do (all-gather). Each rank sends 2 (n - 1) parts of 1/n: less than twice the tensor, for any number
-of ranks (Patarasuk & Yuan 2009, "Bandwidth optimal all-reduce algorithms", section 3).
+of ranks (Patarasuk & Yuan 2009, "Bandwidth optimal all-reduce algorithms", section 3). But these
+are 2 (n - 1) steps, one after the other; two trees need some 2 log n (Sanders et al. 2009,
+"Two-tree algorithms for full bandwidth broadcast, reduction and scan").
 """
 
 import os
@@ -35,6 +37,39 @@ def ring_bytes(n_bytes: float, n_ranks: Size) -> float:
     """
     require_number("n_bytes", n_bytes)
     return n_bytes * 2 * (n_ranks - 1) / n_ranks
+
+
+@check_arguments
+def tree_bytes(n_bytes: float, n_ranks: Size) -> float:
+    """Bytes that a rank sends at most for the sum of `n_bytes` over two trees, a half in each.
+
+    A rank sends both halves up once, and down to two children in the tree where it has any.
+
+    >>> tree_bytes(1000, 4)
+    2000.0
+    """
+    require_number("n_bytes", n_bytes)
+    return 2.0 * n_bytes if n_ranks > 1 else 0.0
+
+
+@check_arguments
+def ring_steps(n_ranks: Size) -> int:
+    """Messages of an all-reduce over a ring that wait for one another: 2 (n - 1).
+
+    >>> ring_steps(1024)
+    2046
+    """
+    return 2 * (n_ranks - 1)
+
+
+@check_arguments
+def tree_steps(n_ranks: Size) -> int:
+    """The same over a tree, up and down: twice its depth, 2 ceil(log2 n).
+
+    >>> tree_steps(1024)
+    20
+    """
+    return 2 * (n_ranks - 1).bit_length()
 
 
 @check_arguments

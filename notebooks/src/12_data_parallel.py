@@ -195,8 +195,9 @@ table(rows, kind="measured", digits=2)
 # $$\text{sent by a rank} = 2\,\frac{n-1}{n}\times\text{bytes},$$
 #
 # never more than twice, however many ranks there are. Bytes are not all of it: the 2 (n - 1) steps come
-# one after the other, and each pays the wire's latency. With many ranks and small sums, trees, which need
-# some log n steps, are faster; NCCL has both.
+# one after the other, and each pays the wire's latency. A **tree** sums on the way up and spreads the sum
+# on the way down, in 2 log n steps; with two trees, a half of the gradients in each, every rank is busy,
+# and sends at most twice all of it. NCCL has both ways.
 #
 # ### Your turn: the ring
 #
@@ -228,7 +229,8 @@ table(rows, kind="measured", digits=2)
 # $$\text{每个 rank 发送} = 2\,\frac{n-1}{n}\times\text{字节数},$$
 #
 # rank 再多也不超过两倍。但字节数不是全部：2 (n - 1) 步只能一步接一步地走，每一步都要付一次链路延迟。
-# rank 多、数据量小的时候，只需约 log n 步的树形算法更快；NCCL 两种都有。
+# **树形**算法向上逐层求和、再向下逐层分发，只要 2 log n 步；用两棵树，各走一半梯度，每个 rank 都不闲着，
+# 发送量最多是总字节数的两倍。NCCL 两种都有。
 #
 # ### 动手：环
 #
@@ -274,6 +276,15 @@ show_source(ring.ring_all_reduce)
 
 # %%
 p_sent.reveal(ring.ring_bytes(100, 4))
+
+# %% [markdown] tags=["en"]
+# Which way is faster depends on the number of ranks and on the size of the sum. At 1,024 ranks a small
+# sum goes fifty times as fast over trees; a large one hardly notices the latency:
+
+# %% [markdown] tags=["zh"]
+# 哪种更快，取决于 rank 数和数据量。1,024 个 rank 时，小的求和走树形要快五十倍；大的则几乎感觉不到延迟：
+
+# %%
 show(figures.ways_to_sum())
 
 # %% [markdown] tags=["en"]
@@ -282,34 +293,31 @@ show(figures.ways_to_sum())
 # The backward pass finishes the last layer's gradients first. DDP does not wait: it collects them
 # into **buckets**, and when one is full its all-reduce starts, while earlier layers still compute.
 # Here is a real pass of `stdlib-gpt` on two ranks. This machine's memory is too fast a wire to
-# learn from, so each all-reduce is drawn out to what it would take at 200 MB/s with 1 ms of latency,
-# about a fast office network's:
+# learn from, so each all-reduce is drawn out to what it would take at 200 MB/s with 0.5 ms of latency a
+# step, about a fast office network's:
 
 # %% [markdown] tags=["zh"]
 # ## 5 · 桶：边算边发
 #
 # 反向传播最先算完最后一层的梯度。DDP 不会干等：它把梯度装进**桶**里，装满一个就开始 all-reduce，
 # 而前面的层还在计算。下面是 `stdlib-gpt` 在两个 rank 上的一次真实反向传播。本机内存这条“链路”太快，看不出问题，
-# 所以把每次 all-reduce 都拉长到 200 MB/s、1 ms 延迟时所需的时间，大约相当于较快的办公网络：
+# 所以把每次 all-reduce 都拉长到 200 MB/s、每步延迟 0.5 ms 时所需的时间，大约相当于较快的办公网络：
 
 # %% tags=["nbval-ignore-output"]
-wire = buckets.Wire(latency_seconds=0.001, bytes_per_second=200e6)
+wire = buckets.Wire(latency_seconds=0.0005, bytes_per_second=200e6)
+names = {bucket_mb: f"{bucket_mb} MiB", 25: "25 MiB", None: "DDP's default"}
 traces = {}
-for mb in (bucket_mb, 25):
+for mb in names:
     arguments = PRESETS["stdlib-gpt"], job.ids, job.targets, mb, wire
     traces[mb] = pools[2].run(buckets.trace_on_rank, *arguments, timeout=120)[0]
 show(figures.backward_pass(traces[bucket_mb], bucket_mb))
 
 # %% [markdown] tags=["en"]
 # What would one expect? Each transfer starts when its bucket is ready and the wire is free, and takes
-# latency + 2 (n - 1) / n bytes over bandwidth. That is all of `transfers`. (One latency for a whole
-# all-reduce, whatever the number of ranks: a tree's would grow with log n, a ring's with n. With many
-# ranks the explorer below is too kind to small buckets.)
+# 2 (n - 1) latencies and 2 (n - 1)/n bytes over bandwidth. That is all of `transfers`.
 
 # %% [markdown] tags=["zh"]
-# 理论上应当如何？桶已就绪且链路空闲时开始传输，耗时为：延迟 + 2 (n - 1) / n × 字节数 / 带宽。`transfers` 实现的就是这些。
-# （这里不论多少个 rank，一次 all-reduce 只计一次延迟；实际上树形算法的延迟随 log n 增长，环随 n 增长。
-# 所以 rank 很多时，下面的探索图低估了小桶的代价。）
+# 理论上应当如何？桶已就绪且链路空闲时开始传输，耗时为：2 (n - 1) × 延迟 + 2 (n - 1) / n × 字节数 / 带宽。`transfers` 实现的就是这些。
 
 # %%
 show_source(buckets.transfers)
@@ -322,8 +330,9 @@ for mb, trace in traces.items():
     predicted = buckets.Trace(trace.backward, buckets.transfers(ready, sizes, wire, 2))
     rows.append(
         {
-            "bucket (MiB)": mb,
+            "bucket": names[mb],
             "buckets": len(sizes),
+            "first (MiB)": sizes[0] / 2**20,
             "backward (ms)": 1e3 * trace.backward,
             "with transfers (ms)": 1e3 * trace.seconds,
             "predicted (ms)": 1e3 * predicted.seconds,
@@ -335,14 +344,15 @@ for mb, trace in traces.items():
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# A model of 13 MB in buckets of 25 MiB is a single bucket, which nothing hides. (25 MiB is DDP's default
-# too; but where nobody sets a size, DDP closes the first bucket at 1 MiB, so there would be two.) Small
-# buckets pay the latency often. Find the best size for a slow wire, then raise the latency: where
-# does it move? With which wire does the size no longer matter?
+# A model of 13 MB in buckets of 25 MiB is a single bucket, which nothing hides. Where nobody sets a size,
+# DDP closes the first bucket at 1 MiB and the others at 25. Small buckets pay the latency often, and round
+# a ring the more so the more ranks there are. Find the best size for a slow wire, then for 1,024 ranks:
+# where does it move, and where over trees? With which wire does the size no longer matter?
 
 # %% [markdown] tags=["zh"]
-# 桶设为 25 MiB 时，13 MB 的模型只有一个桶，传输全都藏不住。（25 MiB 也是 DDP 的默认值；但不设大小时，DDP 的第一个桶装到 1 MiB 就发，
-# 所以会有两个桶。）桶太小，又要反复付延迟。先为慢链路找出最合适的大小，再调高延迟：它移到哪里？链路多快时，桶的大小就无关紧要了？
+# 桶设为 25 MiB 时，13 MB 的模型只有一个桶，传输全都藏不住。不设大小时，DDP 的第一个桶装到 1 MiB 就发，其余的装到 25 MiB。
+# 桶太小，又要反复付延迟；走环时 rank 越多，代价越大。先为慢链路找出最合适的大小，再看 1,024 个 rank：它移到哪里？走树形时呢？
+# 链路多快时，桶的大小就无关紧要了？
 
 # %%
 explore(figures.overlap, frames=9)
@@ -530,14 +540,22 @@ p_zero.reveal(step.layout.meta["ZeRO-3"])
 show(step)
 
 # %% [markdown] tags=["en"]
-# Make `batch_size` 64: activations, which no stage cuts, then fill most of the bar. (They are what
-# recomputation and notebook 13's splits are for.)
-#
+# Activations are cut by no stage. With more sequences they fill most of the bar, and what ZeRO saves, the
+# same number of bytes whatever the batch, fades beside them. (They are what recomputation and notebook
+# 13's splits are for.)
+
+# %% [markdown] tags=["zh"]
+# 激活值哪个阶段都不切分。序列越多，它占得越多；而 ZeRO 省下的字节数不随批次变化，相比之下就越来越不起眼。
+# （要减少激活值，得靠重计算和第 13 篇的切法。）
+
+# %% tags=["nbval-ignore-output"]
+by_batch = measure.held_by_batch(pools[4])
+show(figures.batches(by_batch))
+
+# %% [markdown] tags=["en"]
 # The paper's own table, 7.5 billion parameters with mixed-precision Adam (16 bytes a parameter):
 
 # %% [markdown] tags=["zh"]
-# 把 `batch_size` 改成 64 再看：激活值会占去大半，而哪个阶段都不切分它。（要减少激活值，得靠重计算和第 13 篇的切法。）
-#
 # 论文自己的表，75 亿参数，混合精度 Adam（每参数 16 字节）：
 
 # %%
@@ -596,7 +614,7 @@ evidence = verdicts.equal_evidence(comparisons, errors)
 lab.verdict("ddp-equal", verdicts.ddp_equal(evidence))
 
 # %% tags=["nbval-ignore-output"]
-evidence = verdicts.zero_evidence(by_stage[4])
+evidence = verdicts.zero_evidence(by_stage, by_batch)
 lab.verdict("zero-memory", verdicts.zero_memory(evidence))
 
 # %%
@@ -607,19 +625,19 @@ for pool in pools.values():
 # ## 10 · Exercises
 #
 # **12-2 (a target).** Twelve layers of 1 MiB whose backward passes take 20 ms each, on two real
-# ranks, over a wire with 30 ms of latency and 150 MB/s. In buckets of 25 MiB everything travels at the
+# ranks, over a wire with 15 ms of latency a step and 150 MB/s. In buckets of 25 MiB everything travels at the
 # end. Choose the bucket's size in MiB so that ranks wait for the wire at most 0.55 of that time.
 #
-# <details><summary>Hint</summary>After the last layer one bucket is still to travel: latency and its
+# <details><summary>Hint</summary>After the last layer one bucket is still to travel: two latencies and its
 # bytes. Small ones are short; but if a bucket takes longer than its layers compute, they queue.</details>
 
 # %% [markdown] tags=["zh"]
 # ## 10 · 练习
 #
-# **12-2（挑战题）。** 12 层，每层 1 MiB，反向传播各 20 ms，跑在两个真实的 rank 上；链路延迟 30 ms、带宽 150 MB/s。
+# **12-2（挑战题）。** 12 层，每层 1 MiB，反向传播各 20 ms，跑在两个真实的 rank 上；链路每步延迟 15 ms、带宽 150 MB/s。
 # 桶为 25 MiB 时，全部要等到最后才发。请选一个桶的大小（MiB），让 rank 等链路的时间不超过那时的 0.55 倍。
 #
-# <details><summary>提示</summary>最后一层算完后，还有一个桶要走：一次延迟加它的字节。桶小，这段就短；
+# <details><summary>提示</summary>最后一层算完后，还有一个桶要走：两次延迟加它的字节。桶小，这段就短；
 # 但若一个桶的传输比它那几层的计算还久，后面的桶就要排队。</details>
 
 # %% tags=["exercise", "ex-12-2"]

@@ -13,7 +13,7 @@ from efflab.distributed.launch import RankPool
 
 MIB = 2**20
 SECONDS, SIZES = [0.05] * 6, [MIB // 2] * 6
-WIRE = Wire(0.02, 25e6)
+WIRE = Wire(0.01, 25e6)
 """A bucket of one layer takes 41 ms on two ranks, just less than a layer computes."""
 TRIES = 5
 """A busy machine only ever adds time, so the least of a few is the one to compare."""
@@ -26,14 +26,14 @@ def ranks():
 
 
 def test_transfers_follow_one_another_and_never_come_early():
-    found = predict([1.0] * 4, [100] * 4, 200, Wire(0.5, 100.0), 2)
+    found = predict([1.0] * 4, [100] * 4, 200, Wire(0.25, 100.0), 2)
     assert found.transfers == (Transfer(200, 2.0, 2.0, 4.5), Transfer(200, 4.0, 4.5, 7.0))
     assert (found.backward, found.seconds) == (4.0, 7.0)
     assert found.hidden == pytest.approx(2.0 / 5.0)
 
 
 def test_one_bucket_hides_nothing_and_a_free_wire_costs_nothing():
-    one = predict([1.0] * 4, [100] * 4, 1e9, Wire(0.5, 100.0), 2)
+    one = predict([1.0] * 4, [100] * 4, 1e9, Wire(0.25, 100.0), 2)
     assert one.hidden == 0.0
     assert one.seconds == 4.0 + 0.5 + 4.0
     free = predict([1.0] * 4, [100] * 4, 1, Wire(), 2)
@@ -48,9 +48,25 @@ def test_every_layer_is_in_one_bucket_the_last_first():
         assert all(sum([5, 9, 2, 8, 3][i] for i in b) >= bucket_bytes for b in found[:-1])
 
 
-@pytest.mark.parametrize("bucket_mb", [0.5, 25.0])
+def test_only_the_first_bucket_has_a_size_of_its_own():
+    assert fill([4] * 6, 8, 4) == [[5], [4, 3], [2, 1], [0]]
+    assert fill([4] * 6, 8, 8) == fill([4] * 6, 8)
+
+
+def test_a_ring_pays_each_of_its_steps_and_a_tree_twice_its_depth():
+    ring, tree = (Wire(1.0, 100.0, way) for way in ("ring", "tree"))
+    assert [ring.seconds(0, n) for n in (1, 2, 3, 1024)] == [0, 2, 4, 2046]
+    assert [tree.seconds(0, n) for n in (1, 2, 3, 4, 5, 1024)] == [0, 2, 4, 4, 6, 20]
+    assert ring.seconds(100, 4) == 6 + 1.5
+    assert tree.seconds(100, 4) == 4 + 2.0
+    assert tree.seconds(100, 1) == 0
+
+
+@pytest.mark.parametrize("bucket_mb", [0.5, 25.0, None])
 def test_a_real_pass_of_sleeping_layers_is_the_predicted_one(ranks, bucket_mb):
-    expected = predict(SECONDS, SIZES, bucket_mb * MIB, WIRE, 2)
+    """None: DDP's own sizes, of which the first is 1 MiB."""
+    sizes = (25 * MIB, MIB) if bucket_mb is None else (bucket_mb * MIB, None)
+    expected = predict(SECONDS, SIZES, sizes[0], WIRE, 2, sizes[1])
     for _ in range(TRIES):
         trace = ranks.run(buckets.sleep_on_rank, SECONDS, SIZES, bucket_mb, WIRE, timeout=60)[0]
         assert [t.n_bytes for t in trace.transfers] == [t.n_bytes for t in expected.transfers]
@@ -81,10 +97,14 @@ def test_bad_arguments():
         Wire(-1)
     with pytest.raises(ValueError, match="bytes_per_second=0"):
         Wire(0, 0)
+    with pytest.raises(ValueError, match="way='star': expected one of 'ring', 'tree'"):
+        Wire(way="star")
     with pytest.raises(ValueError, match=r"layer_bytes=.*2 numbers, one for each layer"):
         predict([1.0, 1.0], [1], 1, Wire(), 2)
     with pytest.raises(ValueError, match="bucket_bytes=0"):
         fill([1], 0)
+    with pytest.raises(ValueError, match="first_bytes=0"):
+        fill([1], 1, 0)
     assert Trace(1.0, ()).hidden == 1.0
 
 

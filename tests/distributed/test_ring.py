@@ -33,10 +33,17 @@ def test_parts_need_not_be_equal():
     assert sum(row["counted"] for row in rows) == pytest.approx(3 * ring.ring_bytes(4 * 7, 3))
 
 
+def test_two_trees_send_twice_the_bytes_and_take_few_steps():
+    assert [ring.tree_bytes(10, n) for n in (1, 2, 1024)] == [0, 20, 20]
+    assert [ring.tree_steps(n) for n in (1, 2, 3, 4, 5, 1024)] == [0, 2, 4, 4, 6, 20]
+    assert [ring.ring_steps(n) for n in (1, 2, 3, 1024)] == [0, 2, 4, 2046]
+
+
+@pytest.mark.parametrize("of", [ring.ring_bytes, ring.tree_bytes])
 @pytest.mark.parametrize(("name", "args"), [("n_bytes", (-1, 2)), ("n_ranks", (1, 0))])
-def test_bad_sizes_are_refused(name, args):
+def test_bad_sizes_are_refused(of, name, args):
     with pytest.raises(ValueError, match=name):
-        ring.ring_bytes(*args)
+        of(*args)
 
 
 def test_a_tensor_with_gaps_is_refused():

@@ -40,7 +40,7 @@ def _check_ring(answer):
 # --- 12-2: buckets -------------------------------------------------------------------------------
 
 SECONDS, SIZES = [0.02] * 12, [2**20] * 12
-WIRE = Wire(0.03, 150e6)
+WIRE = Wire(0.015, 150e6)
 DEFAULT_MB, TARGET, TRIES = 25.0, 0.55, 2
 
 
@@ -122,8 +122,8 @@ EXERCISES = {
     ),
     "12-2": Exercise(
         _check_buckets,
-        hint="After the last layer one bucket is still to travel: latency and its bytes. Small "
-        "ones are short, but if a bucket takes longer than its layers compute, they queue.",
+        hint="After the last layer one bucket is still to travel: two latencies and its bytes. "
+        "Small ones are short, but if a bucket takes longer than its layers compute, they queue.",
     ),
     "12-3": Exercise(
         _check_compression,

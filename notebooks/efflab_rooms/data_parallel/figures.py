@@ -7,7 +7,7 @@ from efflab.bench import MIB
 from efflab.devices import DEVICES
 from efflab.distributed import buckets, zero
 from efflab.distributed.buckets import Trace, Wire
-from efflab.distributed.ring import ring_bytes
+from efflab.distributed.ring import ring_bytes, tree_bytes
 from efflab.distributed.zero import RankState
 from efflab.errors import require, require_int, require_one_of
 from efflab.lab import Choice, Slider, colours, explorer, mark, number, tr
@@ -15,18 +15,40 @@ from efflab.lab import figures as pictures
 from efflab.lab.figures import COLOURS, legend
 from efflab_rooms.data_parallel import measure
 
+SMALL, LARGE = 1e6, 1e9
+"""Bytes of the two sums that are compared."""
+LATENCY, BANDWIDTH = 10e-6, 10e9
+"""Seconds and bytes a second of the wire that they travel over."""
 
-def ways_to_sum(n_bytes: float = 1e9):
-    """What the busiest rank sends for a sum of `n_bytes`: round the ring, or through one rank."""
+
+def ways_to_sum():
+    """What a rank sends for a sum, and how long a small sum takes, by way and number of ranks."""
     ranks = [2**i for i in range(1, 11)]
-    ring = [ring_bytes(n_bytes, n) / 1e9 for n in ranks]
-    ways = {
-        tr("through one rank"): [(n - 1) * n_bytes / 1e9 for n in ranks],
-        tr("round the ring"): ring,
+    ring, tree = (Wire(LATENCY, BANDWIDTH, way) for way in ("ring", "tree"))
+    names = {ring: tr("round the ring"), tree: tr("over two trees")}
+    n_bytes = {tr("through one rank"): [n - 1.0 for n in ranks]}
+    n_bytes |= {names[ring]: [ring_bytes(1.0, n) for n in ranks]}
+    n_bytes |= {names[tree]: [tree_bytes(1.0, n) for n in ranks]}
+    times = {name: [1e3 * wire.seconds(SMALL, n) for n in ranks] for wire, name in names.items()}
+    meta = {
+        tr("{way}, 1,024 ranks, {mb} MB: ms", way=name, mb=number(size / 1e6)): round(
+            1e3 * wire.seconds(size, ranks[-1]), 2
+        )
+        for size in (SMALL, LARGE)
+        for wire, name in names.items()
     }
-    title = tr("GB that the busiest rank sends to sum 1 GB (computed)")
-    meta = {tr("round the ring, 1,024 ranks"): round(ring[-1], 3)}
-    return pictures.loglog(ranks, ways, title, tr("ranks"), "GB", meta=meta)
+    titles = [
+        tr("GB that the busiest rank sends to sum 1 GB"),
+        tr("ms to sum 1 MB, latency 10 µs, 10 GB/s"),
+    ]
+    fig = pictures.panels(titles, tr("Ways to sum (computed)"), meta=meta)
+    for col, (lines, first) in enumerate(((n_bytes, 0), (times, 1)), start=1):
+        for i, (name, values) in enumerate(lines.items(), start=first):
+            look = pictures.style(i) | dict(legendgroup=name, showlegend=col == 1)
+            fig.add_scatter(x=ranks, y=values, name=name, **look, row=1, col=col)
+        pictures.log_axis(fig, [v for values in lines.values() for v in values], row=1, col=col)
+    fig.update_xaxes(**pictures.log_ticks(ranks[1::2]), title_text=tr("ranks"))
+    return fig.update_layout(legend=legend("below"))
 
 
 # --- Buckets -------------------------------------------------------------------------------------
@@ -71,17 +93,19 @@ N_LAYERS, LAYER_SECONDS, LAYER_BYTES = 24, 0.004, 24 * MIB
 @explorer(
     bucket=Slider(1, 256, 32, scale="log2", unit="MiB", label="bucket"),
     gigabits=Slider(1, 512, 64, scale="log2", unit="Gbit/s", label="wire"),
-    latency=Slider(0, 2000, 200, step=100, unit="µs", label="latency"),
-    ranks=Slider(2, 256, 8, scale="log2", label="ranks"),
+    latency=Slider(0, 200, 20, step=10, unit="µs", label="latency"),
+    ranks=Slider(2, 1024, 8, scale="log2", label="ranks"),
+    way=Choice(tuple(buckets.WAYS), "ring", label="all-reduce"),
 )
-def overlap(bucket=32, gigabits=64, latency=200, ranks=8):
+def overlap(bucket=32, gigabits=64, latency=20, ranks=8, way="ring"):
     """The backward pass of 24 layers and its transfers, by bucket size and wire."""
     require(1 <= bucket <= 256, "bucket", bucket, "{low} to {high}", low=1, high=256)
     require(1 <= gigabits <= 512, "gigabits", gigabits, "{low} to {high}", low=1, high=512)
-    require(0 <= latency <= 2000, "latency", latency, "{low} to {high}", low=0, high=2000)
-    require_int("ranks", ranks, 2, 256)
+    require(0 <= latency <= 200, "latency", latency, "{low} to {high}", low=0, high=200)
+    require_int("ranks", ranks, 2, 1024)
+    require_one_of("way", way, buckets.WAYS)
     layers = [LAYER_SECONDS] * N_LAYERS, [LAYER_BYTES] * N_LAYERS
-    wire = Wire(1e-6 * latency, 1e9 * gigabits / 8)
+    wire = Wire(1e-6 * latency, 1e9 * gigabits / 8, way)
     trace = buckets.predict(*layers, bucket * MIB, wire, ranks)
     exposed = trace.seconds - trace.backward
     meta = {
@@ -118,6 +142,23 @@ def stages(by_stage: dict[int, list[RankState]]):
     labels = [f"{name}<br>{share} %" for name, share in meta.items()]
     n_ranks = len(by_stage[0])
     title = tr("A step of a rank, {n} ranks (measured): of DDP's memory", n=n_ranks)
+    fig = pictures.bars(labels, series, title, "", "MB", stacked=True, meta=meta)
+    return fig.update_layout(legend=legend("below", traceorder="normal"))
+
+
+def batches(by_batch: dict[int, dict[int, list[RankState]]]):
+    """A whole step with DDP and with ZeRO-3, by batch: the state, and what no stage cuts."""
+    series: dict[str, list[float]] = {tr("state"): [], tr("activations, buffers, gathered"): []}
+    labels, meta = [], {}
+    for batch, held in by_batch.items():
+        most = {stage: max(ranks, key=measure.step_bytes) for stage, ranks in held.items()}
+        share = 100 * measure.step_bytes(most[3]) / measure.step_bytes(most[0])
+        meta[tr("{n} sequences: ZeRO-3 over DDP (%)", n=batch)] = round(share, 1)
+        for stage, own in most.items():
+            labels.append(f"{_stage_name(stage)}<br>{batch}")
+            for values, n_bytes in zip(series.values(), (own.state, own.step), strict=True):
+                values.append(n_bytes / 1e6)
+    title = tr("A step of a rank of four, by sequences in the batch (measured)")
     fig = pictures.bars(labels, series, title, "", "MB", stacked=True, meta=meta)
     return fig.update_layout(legend=legend("below", traceorder="normal"))
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from efflab import data
 from efflab.config import ModelConfig
-from efflab.distributed import data_parallel
+from efflab.distributed import data_parallel, zero
 from efflab.distributed.data_parallel import Job, Run, distance, on_rank, shares
 from efflab.distributed.launch import RankPool, report
 from efflab.distributed.ring import ring_bytes
@@ -107,6 +107,24 @@ def batch_norm_error(pool: RankPool, shared: bool) -> float:
 
 
 # --- ZeRO ----------------------------------------------------------------------------------------
+
+
+BATCHES, TOKENS = (4, 16, 64), 64
+"""Sequences of the batches whose whole steps are compared, and tokens of each."""
+
+
+def held_by_batch(pool: RankPool) -> dict[int, dict[int, list[RankState]]]:
+    """{batch: {stage: what each rank holds}}, of DDP (0) and ZeRO-3."""
+    jobs = {batch: job(batch, TOKENS, 1) for batch in BATCHES}
+    return {
+        batch: {
+            stage: pool.run(
+                zero.on_rank, zero.Job(CONFIG, j.ids, j.targets, stage, 1), timeout=SECONDS
+            )
+            for stage in (0, 3)
+        }
+        for batch, j in jobs.items()
+    }
 
 
 def state_bytes(held: RankState) -> int:

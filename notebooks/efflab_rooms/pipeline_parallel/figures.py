@@ -1,5 +1,7 @@
 """Notebook 13's pictures of time: who computes what when, on real ranks and simulated."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from efflab.distributed import gpipe
@@ -10,6 +12,7 @@ from efflab.distributed.timeline import Timeline
 from efflab.errors import require, require_int, require_one_of
 from efflab.lab import Choice, Slider, Toggle, colours, explorer, number, tr
 from efflab.lab import figures as pictures
+from efflab.lab.text import tr_name
 from efflab_rooms.pipeline_parallel import measure
 
 COLUMNS = 600
@@ -59,35 +62,135 @@ def real_step(pool: RankPool, schedule: str, n_microbatches: int):
     n_ranks = pool.n_procs
     real, _ = measure.run_step(pool, schedule, n_microbatches)
     simulated = measure.simulate_step(n_ranks, schedule, n_microbatches)
-    until = max(real.makespan, simulated.makespan)
     words = dict(schedule=schedule, n=n_ranks, m=n_microbatches)
     title = tr("{schedule}, {n} ranks, {m} micro-batches", **words)
-    titles = [
-        tr("real ranks: bubble {b}", b=number(real.bubble_fraction)),
-        tr("simulated: bubble {b}", b=number(simulated.bubble_fraction)),
-    ]
+    panels = {
+        tr("ranks that sleep: bubble {b}", b=number(real.bubble_fraction)): real,
+        tr("simulated: bubble {b}", b=number(simulated.bubble_fraction)): simulated,
+    }
     meta = {
-        tr("bubble, real"): real.bubble_fraction,
+        tr("bubble, ranks that sleep"): real.bubble_fraction,
         tr("bubble, simulated"): simulated.bubble_fraction,
     }
-    fig = pictures.panels(titles, title, rows=2, meta=meta, vertical_spacing=0.2)
-    for row, timeline in enumerate((real, simulated), start=1):
-        _add_gantt(fig, timeline, until, 1e3, row=row, col=1)
+    return _two_steps(panels, title, meta)
+
+
+def computing_steps(steps: Mapping[str, Sequence[Timeline]]):
+    """The last repeat of the real steps with two and with eight micro-batches, one scale."""
+    few, many = (steps[name][-1] for name in ("few", "many"))
+    text = "{m} micro-batches: bubble {b}, by the formula {formula}"
+    panels = {
+        tr(
+            text,
+            m=m,
+            b=number(timeline.bubble_fraction, 2),
+            formula=number(measure.bubble(2, m), 2),
+        ): timeline
+        for m, timeline in ((2, few), (8, many))
+    }
+    meta = {
+        tr("bubble, {m} micro-batches", m=m): timeline.bubble_fraction
+        for m, timeline in ((2, few), (8, many))
+    }
+    return _two_steps(panels, tr("Two ranks that compute, one batch (measured)"), meta)
+
+
+def _two_steps(panels: dict[str, Timeline], title: str, meta: dict):
+    """Two timelines over one another, {title: timeline}, on one scale of milliseconds."""
+    until = max(timeline.makespan for timeline in panels.values())
+    fig = pictures.panels(list(panels), title, rows=2, meta=meta, vertical_spacing=0.2)
+    for row, timeline in enumerate(panels.values(), start=1):
+        _add_gantt(fig, timeline, timeline.makespan, 1e3, row=row, col=1)
+        fig.update_xaxes(range=[0, 1e3 * until], row=row, col=1)
     fig.update_xaxes(title_text=tr("milliseconds"), row=2, col=1)
     _add_key(fig, ("F", "B"))
     return fig.update_layout(height=450, margin_t=116, legend_y=1.08)
 
 
-def speedups():
-    """Ideal throughput over one device by micro-batches, for several numbers of stages."""
+IMBALANCES = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
+
+
+def imbalance():
+    """The price of one slow stage by its place, and, in its worst place, by how slow it is."""
+    titles = [tr("by its place, 1.5 times the others"), tr("in its worst place")]
+    fig = pictures.panels(titles, tr("One slow stage of four, time over balanced (simulated)"))
+    places = list(range(measure.N_STAGES))
+    worst = {}
+    for i, schedule in enumerate(SCHEDULES):
+        by_place = [measure.slowdown(schedule, place) for place in places]
+        by_times = [max(measure.slowdown(schedule, p, t) for p in places) for t in IMBALANCES]
+        worst[schedule] = max(by_place)
+        look = pictures.style(i) | dict(name=tr_name(schedule), legendgroup=schedule)
+        fig.add_scatter(x=[p + 1 for p in places], y=by_place, **look, row=1, col=1)
+        fig.add_scatter(x=IMBALANCES, y=by_times, **look, showlegend=False, row=1, col=2)
+    fig.update_xaxes(title_text=tr("slow stage"), dtick=1, row=1, col=1)
+    fig.update_xaxes(title_text=tr("times the others"), row=1, col=2)
+    fig.update_layout(meta={tr_name(name): ratio for name, ratio in worst.items()})
+    return fig.update_layout(legend=pictures.legend("below"))
+
+
+def gains():
+    """What equal stages could do, and each published gain beside the ideal one of its row."""
     counts = [2**i for i in range(8)]
-    lines = {tr("{n} stages", n=k): [gpipe.speedup(k, m) for m in counts] for k in (2, 4, 6, 8)}
-    title = tr("Throughput over one device, equal stages, nothing else (computed)")
-    axes = tr("micro-batches"), tr("times")
-    meta = {tr("8 stages, 32 micro-batches"): gpipe.speedup(8, 32)}
-    fig = pictures.line(counts, lines, title, *axes, log_x=True, meta=meta)
+    titles = [
+        tr("Equal stages over one device (computed)"),
+        tr("Over two stages of the same table (published)"),
+    ]
+    meta = {tr("8 stages, 32 micro-batches, over one device"): gpipe.speedup(8, 32)}
+    fig = pictures.panels(titles, tr("Throughput"), meta=meta)
+    for i, k in enumerate((2, 4, 6, 8)):
+        values = [gpipe.speedup(k, m) for m in counts]
+        name = tr("{n} stages", n=k)
+        fig.add_scatter(x=counts, y=values, name=name, **pictures.style(i), row=1, col=1)
+    _add_published(fig, first_style=4, row=1, col=2)
     label = dict(annotation_text=tr("the article's 3 to 5"), annotation_position="top left")
-    return fig.add_hrect(3, 5, fillcolor=colours.ORANGE, opacity=0.15, line_width=0, **label)
+    fig.add_hrect(3, 5, fillcolor=colours.ORANGE, opacity=0.15, line_width=0, **label)
+    fig.update_xaxes(**pictures.log_ticks(counts), title_text=tr("micro-batches"), row=1, col=1)
+    fig.update_xaxes(title_text=tr("ideal, times"), row=1, col=2)
+    fig.update_yaxes(range=[0, 8], title_text=tr("times"))
+    return fig.update_layout(height=460, legend=pictures.legend("below"))
+
+
+def _add_published(fig, first_style: int, **where) -> None:
+    """A marker for each published row, and the line on which it would be ideal."""
+    rows = [row for row in gpipe.published_rows() if not row["is_baseline"]]
+    for i, model in enumerate(dict.fromkeys(row["model"] for row in rows), start=first_style):
+        own = [row for row in rows if row["model"] == model]
+        words = [f"{row['n_stages']} x {row['n_microbatches']}" for row in own]
+        look = pictures.style(i, size=9) | dict(mode="markers", text=words)
+        gain, ideal = ([row[key] for row in own] for key in ("throughput", "ideal"))
+        fig.add_scatter(x=ideal, y=gain, name=tr(model), **look, **where)
+    line = dict(color=colours.DARK, dash="dot", width=1)
+    look = dict(mode="lines", line=line, showlegend=False, hoverinfo="skip")
+    fig.add_scatter(x=[1, 6.6], y=[1, 6.6], **look, **where)
+
+
+def predictions(rows: Sequence[Mapping]):
+    """Published rows of Megatron-LM against what the planner's model says of each.
+
+    `rows`: those of `plan_fit.left_out()`.
+    """
+    names = {
+        (1, "PTD-P"): tr("Table 1, PTD-P"),
+        (2, "PTD-P"): tr("Table 2, PTD-P"),
+        (2, "ZeRO-3"): tr("Table 2, ZeRO-3"),
+    }
+    title = tr("Megatron-LM's TFLOP/s a device, predicted from other models")
+    axes = tr("published (TFLOP/s)"), tr("predicted")
+    meta = {tr("largest error (%)"): 100 * max(abs(row["error"]) for row in rows)}
+    fig = pictures.blank(title, *axes, meta=meta)
+    for i, (key, name) in enumerate(names.items()):
+        own = [row for row in rows if (row["table"], row["scheme"]) == key]
+        words = [f"{row['params_billions']} B, {row['gpus']}" for row in own]
+        look = pictures.style(i, size=9) | dict(mode="markers", name=name, text=words)
+        x, y = ([row[of] for row in own] for of in ("tflops_per_gpu", "predicted"))
+        fig.add_scatter(x=x, y=y, **look)
+    ends = [40, 200]
+    line = dict(color=colours.DARK, dash="dot", width=1)
+    fig.add_scatter(x=ends, y=ends, mode="lines", line=line, showlegend=False, hoverinfo="skip")
+    for update in (fig.update_xaxes, fig.update_yaxes):
+        update(**pictures.round_ticks(*ends))
+    return fig.update_layout(legend=pictures.legend("below"))
 
 
 @explorer(

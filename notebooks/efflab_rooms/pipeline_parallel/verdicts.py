@@ -1,200 +1,205 @@
-"""Notebook 13's verdicts: what they rest on, and rules as functions of that alone."""
+"""Notebook 13's verdicts: the evidence of each claim, made of what was measured or simulated."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from efflab import cost
+from efflab.bench import Comparison
 from efflab.distributed import gpipe
-from efflab.distributed.launch import RankPool
 from efflab.distributed.schedules import SCHEDULES
 from efflab.distributed.stages import PassResult
 from efflab.distributed.tensor_parallel import Result
-from efflab.lab import Evidence, Outcome, by_id, number
+from efflab.distributed.timeline import Timeline
+from efflab.estimate import of_median
+from efflab.lab import Evidence, Outcome, judge, number
 from efflab_rooms.pipeline_parallel import measure
 
 # --- model-parallel --------------------------------------------------------------------------
 
-SAME, BUSY_ENOUGH = 1e-5, 50  # of the largest value; per cent
-MODEL_RULE = (
-    "equal means gradients within 1e-5 of the largest value. Holds if a model cut between its "
-    "layers is equal to one process and four devices are in use at least half of the time with "
-    "one batch at a time; on a condition if equal but less in use; not if unequal"
+BETWEEN = "gradients: cut between layers, {n} ranks, {schedule}, against one process"
+INSIDE = "gradients: cut inside layers, {n} ranks, {method}, against one process"
+LATE = "output: cut inside, but summed after the activation (control)"
+FULLEST = "weights of the fullest of four ranks, cut between layers, of all"
+EVEN = "weights of a rank of four, cut inside layers, of all"
+BUSY = "four stages, one batch at a time: time in use"
+MODEL_REMARK = (
+    "it is memory that is split: with one batch at a time devices compute {busy}% of the time. Of "
+    "four ranks none holds just a quarter, since embeddings are held twice or whole"
 )
-MODEL_CONDITION = (
-    "it is memory that has to be split: with one batch at a time the devices compute {busy}% of "
-    "it. The large runs cut layers inside as well, which the word also means"
-)
-BETWEEN = "cut between layers: gradients' distance from one process"
-INSIDE = "cut inside layers: gradients' distance from one process"
-BUSY = "four stages, one batch at a time: devices' time in use (%)"
-FULLEST = "cut between layers: weights of the fullest of four ranks, of all (%)"
-EVEN = "cut inside layers: parameters a rank of four, of all (%)"
 
 
 def model_evidence(
-    between: Sequence[PassResult], alone: PassResult, inside: Sequence[Result]
+    between: Mapping[tuple[int, str], Sequence[PassResult]],
+    alone: PassResult,
+    inside: Mapping[tuple[int, str], Sequence[Result]],
+    late: float,
 ) -> list[Evidence]:
-    """Both cuts on four ranks, and how much of the time one batch keeps them busy."""
-    apart = max(rank.gradients_error for rank in inside)
-    busy = 100 * (1 - measure.simulate_step(4, "gpipe", 1).bubble_fraction)
-    fullest = 100 * max(rank.weight_bytes for rank in between) / alone.weight_bytes
-    even = 100 * max(rank.params for rank in inside) / cost.num_params(measure.CONFIG)
+    """Both cuts against one process, what a rank of four then holds, and how busy it is.
+
+    `between`: by (ranks, schedule); `inside`: by (ranks, method); `late`: the wrong cut's error.
+    """
+    evidence = []
+    for (n, schedule), ranks in between.items():
+        apart = measure.gradient_distance(ranks, alone)
+        names = dict(n=n, schedule=schedule)
+        evidence.append(Evidence.exact(f"between-{n}-{schedule}", BETWEEN, apart, **names))
+    for (n, method), ranks in inside.items():
+        apart = max(rank.gradients_error for rank in ranks)
+        names = dict(n=n, method=method)
+        evidence.append(Evidence.exact(f"inside-{n}-{method}", INSIDE, apart, **names))
+    fullest = max(rank.weight_bytes for rank in between[4, "gpipe"]) / alone.weight_bytes
+    even = max(rank.params for rank in inside[4, "ours"]) / cost.num_params(measure.CONFIG)
+    busy = 1 - measure.simulate_step(4, "gpipe", 1).bubble_fraction
     return [
-        Evidence("between", BETWEEN, measure.gradient_distance(between, alone)),
-        Evidence("inside", INSIDE, apart),
-        Evidence("busy", BUSY, busy, "%", "simulated"),
-        Evidence("fullest", FULLEST, fullest, "%"),
-        Evidence("even", EVEN, even, "%"),
+        *evidence,
+        Evidence.exact("late", LATE, late),
+        Evidence.exact("fullest", FULLEST, 100 * fullest, "%"),
+        Evidence.exact("even", EVEN, 100 * even, "%"),
+        Evidence("busy", BUSY, 100 * busy, "%", "simulated"),
     ]
 
 
 def model_parallel(evidence) -> Outcome:
-    """Whether layers on several devices are the same model, and what it takes to use them."""
-    items = by_id(evidence)
-    busy = items["busy"].value
-    if items["between"].value > SAME:
-        reason = "the gradients are not those of one process"
-        return Outcome(False, evidence, rule=MODEL_RULE, reason=reason)
-    if busy >= BUSY_ENOUGH:
-        return Outcome(True, evidence, rule=MODEL_RULE)
-    options = dict(condition=MODEL_CONDITION, values=dict(busy=f"{busy:.0f}"))
-    return Outcome(True, evidence, rule=MODEL_RULE, **options)
+    """Model parallelism splits the layers over several devices."""
+    busy = number(100 * (1 - measure.bubble(4, 1)))
+    remarks = {"memory": MODEL_REMARK}
+    return judge("model-parallel", evidence, remarks=remarks, values=dict(busy=busy))
 
 
 # --- gpipe-throughput ------------------------------------------------------------------------
 
-LEAST, MOST = 3, 5
-GPIPE_RULE = (
-    "over each published row's own baseline, rows with several micro-batches. Holds if every gain "
-    "is 3 to 5; on a condition if some are; not if none is"
+GAIN = "Table {table}, {model}, {stages} stages, {microbatches} micro-batches: over its baseline"
+IDEAL = "equal stages, 8 with 32 micro-batches, over {over}"
+UNFILLED, FILLED = "two stages with one micro-batch", "two stages with 32 micro-batches"
+GPIPE_REMARK = (
+    "counted are gains over two stages with one micro-batch, which work in turn as one device "
+    "would (Table 2). Table 3's are over two stages that 32 micro-batches fill already: equal "
+    "stages could reach {most} there"
 )
-GPIPE_CONDITION = (
-    "there are {least} stages or more, which is not enough by itself: {n} of the {rows} rows "
-    "shown, each over two devices with the same model; all of them reach from {low} to {high}"
-)
-WITHIN_CLAIM = "rows shown with several micro-batches whose gain is 3 to 5"
-FEWEST = "fewest stages that come to 3 with 32 micro-batches"
-IDEAL = "8 stages, 32 micro-batches, over one device"
 
 
-def gpipe_evidence() -> list[Evidence]:
-    """Published rows with several micro-batches, and what equal stages could do."""
-    gains, baselines = [], set()
-    for row in gpipe.published_rows():  # a model's first row is what its others are measured by
-        model = row["table"], row["model"]
-        if model in baselines and row["n_microbatches"] > 1:
-            gains.append(row["throughput"])
-        baselines.add(model)
-    n_within = sum(LEAST <= gain <= MOST for gain in gains)
-    fewest = next(k for k in range(2, 33) if gpipe.speedup(k, 32) >= LEAST)
-    return [
-        Evidence("rows-within", WITHIN_CLAIM, n_within, "", "published"),
-        Evidence("rows", "rows shown with several micro-batches", len(gains), "", "published"),
-        Evidence("lowest", "lowest gain of the rows shown", min(gains), "x", "published"),
-        Evidence("highest", "highest gain of the rows shown", max(gains), "x", "published"),
-        Evidence("fewest-stages", FEWEST, fewest, "", "computed"),
-        Evidence("ideal", IDEAL, gpipe.speedup(8, 32), "x", "computed"),
-    ]
+def gpipe_evidence(rows: Sequence[Mapping]) -> list[Evidence]:
+    """Each published gain (`gpipe.gains()`) over its own table's baseline, and the ideal ones."""
+    evidence = []
+    for row in rows:
+        table, stages, microbatches = (row[k] for k in ("table", "n_stages", "n_microbatches"))
+        model = row["model"].split("-")[0]
+        names = dict(table=table, model=row["model"], stages=stages, microbatches=microbatches)
+        key = f"table{table}-{model.lower()}-{stages}-{microbatches}"
+        evidence.append(Evidence(key, GAIN, row["throughput"], "x", "published", values=names))
+    for key, over, base in (("ideal", UNFILLED, (2, 1)), ("ideal-filled", FILLED, (2, 32))):
+        most = gpipe.speedup(8, 32) / gpipe.speedup(*base)
+        evidence.append(Evidence(key, IDEAL, most, "x", values=dict(over=over)))
+    return evidence
 
 
 def gpipe_throughput(evidence) -> Outcome:
-    """Whether GPipe multiplies throughput by 3 to 5."""
-    value = {key: item.value for key, item in by_id(evidence).items()}
-    within, rows = value["rows-within"], value["rows"]
-    low, high, fewest = (number(value[key]) for key in ("lowest", "highest", "fewest-stages"))
-    values = dict(n=f"{within:.0f}", rows=f"{rows:.0f}", low=low, high=high, least=fewest)
-    options = dict(rule=GPIPE_RULE, values=values)
-    if within == 0:
-        reason = "no published row lies there; they reach from {low} to {high}"
-        return Outcome(False, evidence, reason=reason, **options)
-    condition = "" if within == rows else GPIPE_CONDITION
-    return Outcome(True, evidence, condition=condition, **options)
+    """A GPipe pipeline raises throughput 3 to 5 times."""
+    most = number(gpipe.speedup(8, 32) / gpipe.speedup(2, 32))
+    remarks = {"reaches": GPIPE_REMARK}
+    return judge("gpipe-throughput", evidence, remarks=remarks, values=dict(most=most))
 
 
 # --- pipe-balance ----------------------------------------------------------------------------
 
-COSTS, AGREES = 1.10, 0.05  # of the balanced time; of it
-BALANCE_RULE = (
-    "one of four stages takes 1.5 times the others, all work together unchanged, 8 micro-batches. "
-    "Holds if a step takes at least 1.10 times the balanced one in every schedule; on a condition "
-    "in some; not in none; undecided if real ranks and the simulator differ by over 0.05"
+SLOW = "stage {place} of 4 takes 1.5 times the others, same work: over balanced, {schedule}"
+REAL = (
+    "two ranks that compute, the {which} 1.5 times the other, same work: over balanced, by repeat"
 )
-SLOW = "one stage of four half as slow again, same work: time over balanced, {schedule}"
-SLOW_REAL = "the same on real ranks that sleep, gpipe"
-SPLIT = "unequal layers: equal counts over the best split, time"
+AGAIN = "the balanced step over itself (A/A), by repeat"
+OTHERS = "cores that other processes used meanwhile (control)"
+SPLIT = "eleven unequal layers: equal counts over the best split"
+BALANCE_REMARK = (
+    "DualPipe gives each rank stages r and K - 1 - r, so that two ranks share the slow stage; in "
+    "the others it is a rank's own"
+)
 
 
-def balance_evidence(slow_real: float, split_gain: float) -> list[Evidence]:
-    """The price of one slow stage, by schedule and on real ranks; the best split's gain."""
+def balance_evidence(
+    slowdowns: Mapping[tuple[str, int], float],
+    times: Comparison,
+    others: float,
+    split_gain: float,
+) -> list[Evidence]:
+    """The price of one slow stage: by (schedule, place), of ranks that compute, and of a cut.
+
+    `others`: cores that other processes used meanwhile.
+    """
     options = dict(unit="x", kind="simulated")
+    noise = min(times.band, 0.99)
+    which = {"first": "first-slow", "second": "second-slow"}
     return [
         *(
-            Evidence(f"slow-{s}", SLOW, measure.slowdown(s), values={"schedule": s}, **options)
-            for s in SCHEDULES
+            Evidence(
+                f"slow-{schedule}-{place + 1}",
+                SLOW,
+                ratio,
+                values=dict(place=place + 1, schedule=schedule),
+                **options,
+            )
+            for (schedule, place), ratio in slowdowns.items()
         ),
-        Evidence("slow-real", SLOW_REAL, slow_real, "x"),
+        *(
+            Evidence.of(f"real-{key}", REAL, times.ratios[name].with_noise(noise), "x", which=key)
+            for key, name in which.items()
+        ),
+        Evidence.of("again", AGAIN, times.again, "x"),
+        Evidence.exact("others", OTHERS, others),
         Evidence("split", SPLIT, split_gain, **options),
     ]
 
 
 def pipe_balance(evidence) -> Outcome:
-    """Whether a pipeline has to be balanced."""
-    items = by_id(evidence)
-    slowdowns = {name: items[f"slow-{name}"].value for name in SCHEDULES}
-    if abs(items["slow-real"].value - slowdowns["gpipe"]) > AGREES:
-        reason = "real ranks and the simulator do not agree here"
-        return Outcome(None, evidence, rule=BALANCE_RULE, reason=reason)
-    names = [name for name, ratio in slowdowns.items() if ratio >= COSTS]
-    if not names:
-        reason = "no schedule loses a tenth by it"
-        return Outcome(False, evidence, rule=BALANCE_RULE, reason=reason)
-    if len(names) == len(slowdowns):
-        return Outcome(True, evidence, rule=BALANCE_RULE)
-    options = dict(condition="the schedule is one of {names}", values=dict(names=", ".join(names)))
-    return Outcome(True, evidence, rule=BALANCE_RULE, **options)
+    """The work of a pipeline's stages has to be balanced."""
+    return judge("pipe-balance", evidence, remarks={"slow-stage": BALANCE_REMARK})
 
 
 # --- microbatch-bubble -----------------------------------------------------------------------
 
-WITHIN, FILLED = 0.05, 0.20  # of the formula; the bubble that counts as filled, GPipe's M >= 4 K
-BUBBLE_RULE = (
-    "holds if the bubble of real ranks, within 0.05 of (K-1)/(M+K-1), falls to 0.20 or less with "
-    "four micro-batches a stage and no rank holds more than with one; on a condition if it falls "
-    "so far but more is held; not if it does not fall; undecided if real ranks are further from "
-    "the formula"
+FALLS = "bubble with 16 micro-batches less that with 4, 4 stages, {schedule}"
+FALLS_REAL = "bubble with 8 micro-batches less that with 2, two ranks that compute, by repeat"
+FILLS = "bubble with four micro-batches a stage, {stages} stages, {schedule}"
+FILLS_REAL = "the same, two ranks that compute, by repeat"
+HELD = "micro-batches held by a rank of 4, 16 in all, {schedule}"
+BUBBLE_REMARK = (
+    "GPipe's paper calls what is left negligible. It is up to {left}% of the time, and GPipe holds "
+    "all 16 micro-batches where 1F1B holds 4"
 )
-BUBBLE_CONDITION = (
-    "there are several times as many as stages, {many}% of the time is lost all the same, and "
-    "GPipe holds {gpipe} of them at once where 1F1B holds {other}"
-)
-DIFFERENCE = "real bubbles less (K-1)/(M+K-1), the largest difference"
 
 
-def bubble_evidence(pool: RankPool) -> list[Evidence]:
-    """Real bubbles of four ranks with few and many micro-batches, and what ranks then hold."""
-    few, many = (measure.run_step(pool, "gpipe", n)[0].bubble_fraction for n in (4, 16))
-    apart = max(abs(few - measure.bubble(4, 4)), abs(many - measure.bubble(4, 16)))
-    gpipe_held, other_held = (measure.run_step(pool, name, 16)[1] for name in ("gpipe", "1f1b"))
-    return [
-        Evidence("bubble-16", "bubble of 4 real ranks that sleep, 16 micro-batches", many),
-        Evidence("bubble-4", "bubble of 4 real ranks that sleep, 4 micro-batches", few),
-        Evidence("difference", DIFFERENCE, apart),
-        Evidence("held-gpipe", "micro-batches held by a rank, 16 in all, gpipe", gpipe_held),
-        Evidence("held-1f1b", "micro-batches held by a rank, 16 in all, 1f1b", other_held),
+def bubble_evidence(
+    simulated: Mapping[tuple[str, int, int], Timeline],
+    bubbles: Mapping[str, Sequence[float]],
+    others: float,
+) -> list[Evidence]:
+    """Bubbles in per cent: simulated, by (schedule, stages, micro-batches), and of real steps.
+
+    `bubbles`: each repeat's, by name in `measure.STEPS`; `others`: cores used by others meanwhile.
+    """
+    share = {key: 100 * timeline.bubble_fraction for key, timeline in simulated.items()}
+    few, many = ([100 * b for b in bubbles[name]] for name in ("few", "many"))
+    falls = of_median([after - before for after, before in zip(many, few, strict=True)])
+    options = dict(unit="%", kind="simulated")
+    evidence = [
+        Evidence.of("falls-real", FALLS_REAL, falls, "%"),
+        Evidence.of("fills-real", FILLS_REAL, of_median(many), "%"),
+        Evidence.exact("others", OTHERS, others),
     ]
+    for schedule in SCHEDULES:
+        fall = share[schedule, 4, 16] - share[schedule, 4, 4]
+        names = dict(schedule=schedule)
+        evidence.append(Evidence(f"falls-{schedule}", FALLS, fall, values=names, **options))
+    for (schedule, stages, n), value in share.items():
+        if n == 4 * stages:
+            names, key = dict(schedule=schedule, stages=stages), f"fills-{schedule}-{stages}"
+            evidence.append(Evidence(key, FILLS, value, values=names, **options))
+    for schedule in ("gpipe", "1f1b"):
+        held = max(simulated[schedule, 4, 16].peak_activations)
+        names = dict(schedule=schedule)
+        evidence.append(Evidence(f"held-{schedule}", HELD, held, "", "simulated", values=names))
+    return evidence
 
 
 def microbatch_bubble(evidence) -> Outcome:
-    """Whether micro-batches fill the bubble."""
-    value = {key: item.value for key, item in by_id(evidence).items()}
-    many, held = value["bubble-16"], value["held-gpipe"]
-    if value["difference"] > WITHIN:
-        reason = "real ranks are further from the formula than the rule allows"
-        return Outcome(None, evidence, rule=BUBBLE_RULE, reason=reason)
-    if many > FILLED or many >= value["bubble-4"]:
-        reason = "more micro-batches do not bring the bubble down far enough"
-        return Outcome(False, evidence, rule=BUBBLE_RULE, reason=reason)
-    if held <= 4:
-        return Outcome(True, evidence, rule=BUBBLE_RULE)
-    other = f"{value['held-1f1b']:.0f}"
-    values = dict(gpipe=f"{held:.0f}", other=other, many=f"{100 * many:.0f}")
-    return Outcome(True, evidence, rule=BUBBLE_RULE, condition=BUBBLE_CONDITION, values=values)
+    """Micro-batches fill the pipeline's bubble."""
+    values = dict(left=number(100 * measure.bubble(8, 32)))
+    return judge("microbatch-bubble", evidence, remarks={"fills": BUBBLE_REMARK}, values=values)
