@@ -88,14 +88,16 @@ def stdlib_files(split: str, *, tests: bool = False) -> Iterator[tuple[str, str]
 
 
 @check_arguments
-def read_published(name: str) -> list[dict]:
-    """Rows of data/published/`name`.csv: whole numbers as int, others as float, nothing as None.
+def read_published(name: str, folder: str = "published") -> list[dict]:
+    """Rows of data/`folder`/`name`.csv: whole numbers as int, others as float, nothing as None.
 
-    data/README.md says which paper and table each file is from.
+    data/README.md says which paper and table each file is from; `folder` "predicted" has what was
+    computed before it was compared.
     """
-    folder = DATA_DIR / "published"
-    require_one_of("name", name, sorted(path.stem for path in folder.glob("*.csv")))
-    with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+    require_one_of("folder", folder, ("published", "predicted"))
+    tables = DATA_DIR / folder
+    require_one_of("name", name, sorted(path.stem for path in tables.glob("*.csv")))
+    with (tables / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         return [{k: _value(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
