@@ -262,7 +262,7 @@ p_cut.reveal(100 * measure.bubble(4, 8))
 # 批次相同，上图切成两份，下图切成八份；颜色区分前向和反向，深浅交替区分微批次，灰色就是气泡：
 
 # %% tags=["nbval-ignore-output"]
-steps = measure.compute_steps(pools[2])
+steps, others = measure.compute_steps(pools[2])
 times = measure.compare_steps(steps)
 show(figures.computing_steps(steps))
 
@@ -287,8 +287,9 @@ table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # (Medians of seven interleaved repeats, and the 95 % interval of the median. The last row is the second
-# once more: what the two differ by is this machine's noise.) Small micro-batches are worse for a matrix
-# product, and handing over takes time, so real bubbles are the larger.
+# once more: what the two differ by is this machine's noise. Where other programs use the cores, ranks wait
+# for them too, and the verdicts below stay undecided.) Handing over takes time, and ranks are never quite
+# equally fast, so real bubbles are the larger.
 #
 # Four busy ranks on two cores would show how they fight for the cores. For more than two, stages *sleep*,
 # 50 ms forward and 100 ms back, in PyTorch's real schedules on real processes. That is a simulation too:
@@ -296,8 +297,8 @@ table(rows, kind="measured")
 # simulator says:
 
 # %% [markdown] tags=["zh"]
-# （取七次交错重复的中位数，以及中位数的 95% 区间。最后一行是第二行再测一遍：两者之差就是本机的噪声。）
-# 微批次小，矩阵乘法的效率就低，传递也要花时间，所以真实的气泡更大。
+# （取七次交错重复的中位数，以及中位数的 95% 区间。最后一行是第二行再测一遍：两者之差就是本机的噪声。
+# 如果有其他程序占用这两个核，rank 还要等它们，下面的结论就是“未定”。）传递要花时间，两个 rank 的快慢也不会完全一样，所以真实的气泡更大。
 #
 # 四个满载的 rank 挤在两个核上，看到的只会是争抢 CPU。所以 rank 更多时让各阶段*休眠*来代替计算：前向 50 ms，反向 100 ms，
 # 跑在 PyTorch 真实的调度和真实的进程里。这也是一种模拟：检验的是次序、等待和传递，不是计算本身。
@@ -659,11 +660,11 @@ lab.verdict("gpipe-throughput", verdicts.gpipe_throughput(evidence))
 
 # %% tags=["nbval-ignore-output"]
 split_gain = makespans["equal counts"] / makespans["best split"]
-evidence = verdicts.balance_evidence(measure.slowdowns(), times, split_gain)
+evidence = verdicts.balance_evidence(measure.slowdowns(), times, others, split_gain)
 lab.verdict("pipe-balance", verdicts.pipe_balance(evidence))
 
 # %% tags=["nbval-ignore-output"]
-evidence = verdicts.bubble_evidence(measure.simulate_all(), bubbles)
+evidence = verdicts.bubble_evidence(measure.simulate_all(), bubbles, others)
 lab.verdict("microbatch-bubble", verdicts.microbatch_bubble(evidence))
 for pool in pools.values():
     pool.close()

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab import bench
+from efflab.base.busy import Others
 from efflab.bench import Timing
 from efflab.config import ModelConfig
 from efflab.distributed import stages
@@ -130,10 +131,13 @@ def compute_on_rank(
     return step(lambda: None)[1]
 
 
-def compute_steps(pool: RankPool, repeats: int = REPEATS) -> dict[str, list[Timeline]]:
-    """Steps of two ranks that compute, by name in `STEPS`, interleaved.
+def compute_steps(
+    pool: RankPool, repeats: int = REPEATS
+) -> tuple[dict[str, list[Timeline]], float]:
+    """(steps of two ranks that compute, interleaved, by name in `STEPS`; others' cores meanwhile).
 
-    Two ranks need two cores; with more ranks than cores they would wait for the cores instead.
+    Two ranks need two cores; with more ranks than cores they would wait for the cores instead, as
+    they do where other processes use them.
     """
     steps: dict[str, list[Timeline]] = {name: [] for name in STEPS}
 
@@ -141,8 +145,10 @@ def compute_steps(pool: RankPool, repeats: int = REPEATS) -> dict[str, list[Time
         traces = pool.run(compute_on_rank, *STEPS[name], timeout=SECONDS)
         steps[name].append(stages.timeline(traces))
 
-    bench.time_interleaved({name: partial(run, name) for name in STEPS}, 1, repeats)
-    return {name: each[-repeats:] for name, each in steps.items()}
+    others = Others()
+    with others.watched():
+        bench.time_interleaved({name: partial(run, name) for name in STEPS}, 1, repeats)
+    return {name: each[-repeats:] for name, each in steps.items()}, others.cores
 
 
 def compare_steps(steps: Mapping[str, Sequence[Timeline]]) -> bench.Comparison:

@@ -106,6 +106,7 @@ REAL = (
     "two ranks that compute, the {which} 1.5 times the other, same work: over balanced, by repeat"
 )
 AGAIN = "the balanced step over itself (A/A), by repeat"
+OTHERS = "cores that other processes used meanwhile (control)"
 SPLIT = "eleven unequal layers: equal counts over the best split"
 BALANCE_REMARK = (
     "DualPipe gives each rank stages r and K - 1 - r, so that two ranks share the slow stage; in "
@@ -114,9 +115,15 @@ BALANCE_REMARK = (
 
 
 def balance_evidence(
-    slowdowns: Mapping[tuple[str, int], float], times: Comparison, split_gain: float
+    slowdowns: Mapping[tuple[str, int], float],
+    times: Comparison,
+    others: float,
+    split_gain: float,
 ) -> list[Evidence]:
-    """The price of one slow stage: by (schedule, place), of ranks that compute, and of a cut."""
+    """The price of one slow stage: by (schedule, place), of ranks that compute, and of a cut.
+
+    `others`: cores that other processes used meanwhile.
+    """
     options = dict(unit="x", kind="simulated")
     noise = min(times.band, 0.99)
     which = {"first": "first-slow", "second": "second-slow"}
@@ -136,6 +143,7 @@ def balance_evidence(
             for key, name in which.items()
         ),
         Evidence.of("again", AGAIN, times.again, "x"),
+        Evidence.exact("others", OTHERS, others),
         Evidence("split", SPLIT, split_gain, **options),
     ]
 
@@ -159,11 +167,13 @@ BUBBLE_REMARK = (
 
 
 def bubble_evidence(
-    simulated: Mapping[tuple[str, int, int], Timeline], bubbles: Mapping[str, Sequence[float]]
+    simulated: Mapping[tuple[str, int, int], Timeline],
+    bubbles: Mapping[str, Sequence[float]],
+    others: float,
 ) -> list[Evidence]:
     """Bubbles in per cent: simulated, by (schedule, stages, micro-batches), and of real steps.
 
-    `bubbles`: each repeat's, by name in `measure.STEPS`.
+    `bubbles`: each repeat's, by name in `measure.STEPS`; `others`: cores used by others meanwhile.
     """
     share = {key: 100 * timeline.bubble_fraction for key, timeline in simulated.items()}
     few, many = ([100 * b for b in bubbles[name]] for name in ("few", "many"))
@@ -172,6 +182,7 @@ def bubble_evidence(
     evidence = [
         Evidence.of("falls-real", FALLS_REAL, falls, "%"),
         Evidence.of("fills-real", FILLS_REAL, of_median(many), "%"),
+        Evidence.exact("others", OTHERS, others),
     ]
     for schedule in SCHEDULES:
         fall = share[schedule, 4, 16] - share[schedule, 4, 4]

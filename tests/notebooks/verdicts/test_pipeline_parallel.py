@@ -52,18 +52,17 @@ def compare(first=1.15, second=1.16, again=1.0, spread=1.0):
     )
 
 
-def balance(slowdowns=None, **times):
+def balance(slowdowns=None, others=0.1, **times):
     slow = {(s, p): 1.2 for s in SCHEDULES for p in range(4)} if slowdowns is None else slowdowns
-    return "pipe-balance", v.balance_evidence(slow, compare(**times), 1.2)
+    return "pipe-balance", v.balance_evidence(slow, compare(**times), others, 1.2)
 
 
-def bubble(few=0.35, many=0.14, spread=1.0, timelines=None):
+def bubble(few=0.35, many=0.14, spread=1.0, others=0.1):
     bubbles = {
         name: [b * (1 + spread * (r - 1)) for r in order]
         for name, b, order in (("few", few, REPEATS), ("many", many, REPEATS[::-1]))
     }
-    simulated = measure.simulate_all() if timelines is None else timelines
-    return "microbatch-bubble", v.bubble_evidence(simulated, bubbles)
+    return "microbatch-bubble", v.bubble_evidence(measure.simulate_all(), bubbles, others)
 
 
 def drives():
@@ -104,7 +103,9 @@ def outcomes(drive):
         (balance(second=0.95), ["holds", "does not hold"]),
         (balance(first=1.08, again=1.05), ["holds", "undecided"]),
         (balance(spread=20), ["holds", "undecided"]),
+        (balance(others=0.3), ["holds", "undecided"]),
         (bubble(), ["holds", "holds"]),
+        (bubble(many=0.4, others=0.3), ["undecided", "undecided"]),
         (bubble(many=0.4), ["does not hold", "does not hold"]),
         (bubble(many=0.2), ["holds", "undecided"]),
         (bubble(few=0.15, spread=10), ["undecided", "holds"]),
@@ -133,8 +134,9 @@ def test_the_bubble_of_ranks_is_in_points_by_repeat():
 def test_noise_widens_what_real_ranks_pay():
     quiet, noisy = (compare(again=a) for a in (1.0, 1.1))
     ends = [
-        by_id(v.balance_evidence({}, times, 1.2))["real-first"].ends for times in (quiet, noisy)
+        by_id(v.balance_evidence({}, times, 0.1, 1.2))["real-first"].ends
+        for times in (quiet, noisy)
     ]
     assert ends[1][0] < ends[0][0] < ends[0][1] < ends[1][1]
     wild = replace(quiet, again=noisy.again.widened(2.0, 0.5, 3.0))
-    assert by_id(v.balance_evidence({}, wild, 1.2))["real-first"].ends[0] < 0.1
+    assert by_id(v.balance_evidence({}, wild, 0.1, 1.2))["real-first"].ends[0] < 0.1
