@@ -332,8 +332,21 @@ def test_records_are_read_by_name_and_unknown_ones_refused():
         recorded.engine_row("x", "CPU with VNNI")
     with pytest.raises(ValueError, match="device='A100"):
         recorded.engine_row("fp32 eager", A100)
+
+
+def test_evidence_is_read_by_id_and_there_is_none_before_its_notebook_is_built(monkeypatch):
+    figure = dict(id="torch", value=0.5)
+    built = {"07": [dict(claim="xla-fusion", parts=[dict(figures=[figure])])]}
+    monkeypatch.setattr(recorded, "_verdicts", lambda: built)
+    assert recorded.evidence("07", "xla-fusion", "torch") == figure
     with pytest.raises(ValueError, match="key='x'"):
         recorded.evidence("07", "xla-fusion", "x")
+    assert recorded.evidence("06", "amp-speed", "bf16-here") is None
+    asked = case("bert-base", device="CPU with VNNI", budget="latency")
+    monkeypatch.setattr(recorded, "_verdicts", dict)
+    assert acceleration.compilation(asked).budgets["latency"] == acceleration.NO_NUMBER
+    days = acceleration.mixed_precision(asked).budgets["training days"]
+    assert days == acceleration.NO_NUMBER
 
 
 def test_every_chapter_answers_every_budget():
