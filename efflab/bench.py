@@ -212,7 +212,8 @@ def saved_bytes(module: nn.Module, *inputs: Numbers) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             storages[storage.data_ptr()] = storage
-        return tensor
+        # without its history: an operator that saved its own output would never be freed
+        return tensor.detach()
 
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())

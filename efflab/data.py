@@ -88,14 +88,16 @@ def stdlib_files(split: str, *, tests: bool = False) -> Iterator[tuple[str, str]
 
 
 @check_arguments
-def read_published(name: str) -> list[dict]:
-    """Rows of data/published/`name`.csv: whole numbers as int, others as float, nothing as None.
+def read_published(name: str, folder: str = "published") -> list[dict]:
+    """Rows of data/`folder`/`name`.csv: whole numbers as int, others as float, nothing as None.
 
-    data/README.md says which paper and table each file is from.
+    data/README.md says which paper and table each file is from; `folder` "predicted" has what was
+    computed before it was compared.
     """
-    folder = DATA_DIR / "published"
-    require_one_of("name", name, sorted(path.stem for path in folder.glob("*.csv")))
-    with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+    require_one_of("folder", folder, ("published", "predicted"))
+    tables = DATA_DIR / folder
+    require_one_of("name", name, sorted(path.stem for path in tables.glob("*.csv")))
+    with (tables / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         return [{k: _value(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
@@ -240,26 +242,31 @@ def digits():
 
 @check_arguments
 def recall_batch(
-    batch_size: int, seq_len: int, distance: int, *, n_symbols: int = 8, seed: int = 0
+    batch_size: int, seq_len: int, distance: int | None = None, *, n_symbols: int = 8, seed: int = 0
 ):
     """Long-range recall: ids (B,T) and the symbol to answer at the last token, (B,).
 
-    Noise symbols 0..n_symbols-1; a marker (id n_symbols) is `distance` tokens before the end, and
-    the next token is the answer; the last token is the question (id n_symbols + 1).
-    A model answers above chance, 1 / n_symbols, only if its last token sees `distance - 1` back.
+    Symbols 0..n_symbols-1, of which one, the answer, is marked (its id is n_symbols higher); the
+    last token is the question (id 2 n_symbols). The answer stands `distance` tokens before it; by
+    default each text draws its own. A model answers above chance, 1 / n_symbols, only if its last
+    token sees as far back.
     """
     import torch
 
     require_int("batch_size", batch_size)
-    require_int("seq_len", seq_len, 3)
+    require_int("seq_len", seq_len, 2)
     require_int("n_symbols", n_symbols, 2)
     require_int("seed", seed, 0)
-    require(2 <= distance < seq_len, "distance", distance, f"2 to seq_len-1={seq_len - 1}")
+    if distance is not None:
+        require_int("distance", distance, 1, seq_len - 1)
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, n_symbols, (batch_size, seq_len))
-    marker = seq_len - 1 - distance
-    ids[:, marker], ids[:, -1] = n_symbols, n_symbols + 1
-    return torch.from_numpy(ids), torch.from_numpy(ids[:, marker + 1].copy())
+    back = rng.integers(1, seq_len, batch_size) if distance is None else distance
+    place = np.arange(batch_size), seq_len - 1 - back
+    answers = torch.from_numpy(ids[place])
+    ids[place] += n_symbols
+    ids[:, -1] = 2 * n_symbols
+    return torch.from_numpy(ids), answers
 
 
 @check_arguments

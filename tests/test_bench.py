@@ -2,6 +2,7 @@
 
 import platform
 import time
+import weakref
 from dataclasses import FrozenInstanceError
 
 import pytest
@@ -154,6 +155,20 @@ def test_saved_bytes_of_a_known_network():
     x = torch.randn(10, 8)
     # x, the GELU's input, and its output which the second product keeps
     assert bench.saved_bytes(net, x) == 4 * (80 + 160 + 160)
+
+
+def test_saved_bytes_lets_go_of_what_was_saved():
+    """exp saves its own output, which would hold itself if it were kept with its history."""
+    seen = []
+
+    class Exp(nn.Module):
+        def forward(self, x):
+            y = x.exp()
+            seen.append(weakref.ref(y))
+            return y.sum()
+
+    assert bench.saved_bytes(Exp(), torch.ones(10, requires_grad=True)) == 40
+    assert seen[0]() is None
 
 
 def test_saved_bytes_counts_a_shared_storage_once():

@@ -181,6 +181,9 @@ def test_devices_are_the_datasheets(row):
     )
     assert device.memory_bandwidth == row["memory_bandwidth_gb_per_s"] * 1e9
     assert device.memory_bytes == (row["memory_gb"] * 2**30 if row["memory_gb"] else None)
+    if row["nvlink_gb_per_s"]:
+        assert device.cluster.inside_bytes_per_second == row["nvlink_gb_per_s"] * 1e9
+        assert device.cluster.outside_bytes_per_second == row["network_gb_per_s"] * 1e9
 
 
 def test_roofline_has_two_sides():

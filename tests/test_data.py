@@ -89,14 +89,22 @@ def test_digits_are_split_once():
     assert torch.equal(images, data.digits()[0])
 
 
-def test_recall_asks_for_the_symbol_behind_the_marker():
-    ids, answers = data.recall_batch(16, 50, 20, n_symbols=6, seed=1)
+@pytest.mark.parametrize("distance", [1, 20, 49, None])
+def test_recall_asks_for_the_marked_symbol(distance):
+    ids, answers = data.recall_batch(16, 50, distance, n_symbols=6, seed=1)
     assert ids.shape == (16, 50)
-    assert (ids[:, 29] == 6).all()
-    assert (ids == 6).sum() == 16
-    assert torch.equal(ids[:, 30], answers)
-    assert (ids[:, -1] == 7).all()
+    is_marked = (ids >= 6) & (ids < 12)
+    assert (is_marked.sum(1) == 1).all()
+    assert torch.equal(ids[is_marked] - 6, answers)
+    assert (ids[:, -1] == 12).all()
     assert answers.unique().numel() > 3
+    back = 49 - is_marked.long().argmax(1)
+    assert (back == distance).all() if distance else back.unique().numel() > 8
+
+
+def test_recall_draws_every_distance():
+    ids, _ = data.recall_batch(2000, 9)
+    assert {8 - row.index(max(row[:-1])) for row in ids.tolist()} == set(range(1, 9))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +116,7 @@ def test_recall_asks_for_the_symbol_behind_the_marker():
         ),
         (lambda: data.random_windows(np.arange(9), 1, 9, 0), "seq_len=9: expected fewer than"),
         (lambda: data.random_windows(np.arange(9), 0, 3, 0), "batch_size=0"),
-        (lambda: data.recall_batch(1, 10, 10), "distance=10: expected 2 to seq_len-1=9"),
+        (lambda: data.recall_batch(1, 10, 10), "distance=10"),
         (lambda: data.random_windows(np.arange(9), 1, 3, -1), "seed=-1"),
         (lambda: data.recall_batch(1, 10, 5, n_symbols=1), "n_symbols=1"),
         (lambda: data.recall_batch(0, 10, 5), "batch_size=0"),

@@ -190,9 +190,10 @@ class Resources:
     lut: int
     ff: int
 
-    def fits(self, dsp: Count, lut: Count, ff: Count) -> bool:
-        """Whether the design fits a chip with these resources."""
-        return self.dsp <= dsp and self.lut <= lut and self.ff <= ff
+    def copies(self, dsp: Count, lut: Count, ff: Count) -> int:
+        """How many such designs a chip with these resources holds side by side."""
+        pairs = (dsp, self.dsp), (lut, self.lut), (ff, self.ff)
+        return min((has // needs for has, needs in pairs if needs), default=0)
 
 
 FAMILIES = {"ecp5": "synth_ecp5", "xilinx": "synth_xilinx -family xc7 -noiopad"}

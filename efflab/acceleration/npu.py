@@ -1,18 +1,17 @@
 """An NPU against a GPU on the same matrix products, by one model for both.
 
-    seconds = overhead + max(multiplying, reading the second operand)
+    seconds = max(launch, multiplying, reading the second operand)
 
 Multiplying takes the time at peak over the utilization: an NPU loses what its systolic array leaves
-idle (`systolic.gemm_cycles`), a GPU what its tiles leave idle. Of a product (m,k) @ (k,n) only the
-k n values come from memory; the other operand and the result stay on the chip. Cache misses, bank
-conflicts and software overhead are neglected for both, and so is energy: no datasheet gives it for
-a product.
+idle (`systolic.Product.cycles`), a GPU what its tiles leave idle. Of a product (m,k) @ (k,n) only
+the k n values come from memory; the other operand and the result stay on the chip. A launch, the
+memory's latency in it, runs beside the work before it, as `fusion.LaunchModel` has it. Cache misses
+and bank conflicts are neglected for both, and so is energy: no datasheet gives it for a product.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from efflab.acceleration.systolic import Product, fold_cycles, folds, map_sizes
+from efflab.acceleration.systolic import Product
 from efflab.arguments import check_arguments
 from efflab.devices import DEVICES, Device
 from efflab.errors import require, require_one_of
@@ -28,7 +27,10 @@ TILES = (128, 64, 32)
 @check_arguments
 @dataclass(frozen=True)
 class Npu:
-    """One systolic array with its memory: one `dtype` multiply-accumulate per cell and cycle."""
+    """One systolic array with its memory: one `dtype` multiply-accumulate per cell and cycle.
+
+    `overlap`: a second register in each cell hides the loading (`systolic.overlapped_cycles`).
+    """
 
     name: str
     rows: int
@@ -37,6 +39,7 @@ class Npu:
     memory_bandwidth: Infinite  # bytes per second
     dataflow: str = "ws"
     dtype: str = "int8"
+    overlap: bool = True
 
     @property
     def peak_ops(self) -> float:
@@ -57,23 +60,21 @@ def twin(device: Device, dtype: str = "int8", side: Size = 256) -> Npu:
 
 
 @check_arguments
-def npu_seconds(product: Product, npu: Npu, overhead: float = 0.0) -> float:
-    """Seconds of a product on an NPU; `overhead` seconds to start it."""
-    _require_overhead(overhead)
-    size = product.m, product.n, product.k
-    n_folds = product.count * folds(*size, npu.rows, npu.cols, npu.dataflow)
-    stream = map_sizes(*size, npu.dataflow)[2]
-    cycles = n_folds * fold_cycles(stream, npu.rows, npu.cols, npu.dataflow)
-    return overhead + max(cycles / npu.hertz, _bytes(product, npu.dtype) / npu.memory_bandwidth)
+def npu_seconds(product: Product, npu: Npu, launch: float = 0.0) -> float:
+    """Seconds of a product on an NPU that starts one in `launch` seconds."""
+    _require_launch(launch)
+    cycles = product.cycles(npu.rows, npu.cols, npu.dataflow, overlap=npu.overlap) + 1
+    reading = _bytes(product, npu.dtype) / npu.memory_bandwidth
+    return max(launch, cycles / npu.hertz, reading)
 
 
 @check_arguments
-def gpu_seconds(product: Product, device: Device, dtype: str, overhead: float = 0.0) -> float:
-    """Seconds of a product on a GPU: whole waves of its best tile, or reading.
+def gpu_seconds(product: Product, device: Device, dtype: str, launch: float = 0.0) -> float:
+    """Seconds of a product on a GPU: whole waves of its best tile, or reading, or `launch`.
 
     All `count` products share the waves, as batched kernels do.
     """
-    _require_overhead(overhead)
+    _require_launch(launch)
     require_one_of("device", device.name, PROCESSORS)
     n = PROCESSORS[device.name]
     each = device.peak(dtype) / n  # of one multiprocessor
@@ -83,32 +84,12 @@ def gpu_seconds(product: Product, device: Device, dtype: str, overhead: float = 
         return -(-n_tiles // n) * 2 * tile * tile * product.k / each
 
     fastest = min(map(multiplying, TILES))
-    return overhead + max(fastest, _bytes(product, dtype) / device.memory_bandwidth)
-
-
-@check_arguments
-def saving(product: Product, npu: Npu, device: Device, dtype: str, overhead: float = 0.0) -> float:
-    """By how much (1 = all) the NPU's time is below the GPU's; negative where it is longer.
-
-    >>> from efflab.devices import DEVICES
-    >>> wide = Product("FFN up", 8192, 3072, 768)
-    >>> round(saving(wide, TPU_V1, DEVICES["V100 SXM2"], "fp32"), 2)
-    0.81
-    """
-    ours = npu_seconds(product, npu, overhead)
-    return 1 - ours / gpu_seconds(product, device, dtype, overhead)
-
-
-@check_arguments
-def share_at_least(values: Sequence[float], threshold: float) -> float:
-    """Share (0..1) of the values that reach the threshold."""
-    require(len(values) > 0, "values", values, "at least one value")
-    return sum(v >= threshold for v in values) / len(values)
+    return max(launch, fastest, _bytes(product, dtype) / device.memory_bandwidth)
 
 
 def _bytes(product: Product, dtype: str) -> float:
     return product.count * product.k * product.n * DTYPE_BYTES[dtype]
 
 
-def _require_overhead(overhead: float) -> None:
-    require(overhead >= 0, "overhead", overhead, "a number of at least {low}", low=0)
+def _require_launch(launch: float) -> None:
+    require(launch >= 0, "launch", launch, "a number of at least {low}", low=0)

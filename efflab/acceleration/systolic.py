@@ -25,7 +25,7 @@ DATAFLOWS = ("os", "ws", "is")
 def map_sizes(m: Size, n: Size, k: Size, dataflow: str = "os") -> tuple[int, int, int]:
     """(down, across, stream): which size lies over the rows, which over the columns, which flows.
 
-    >>> folded(128, 64, 256, "ws")
+    >>> map_sizes(128, 64, 256, "ws")
     (256, 64, 128)
     """
     for name, value in dict(m=m, n=n, k=k).items():
@@ -69,6 +69,27 @@ def gemm_cycles(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str
 
 
 @check_arguments
+def overlapped_cycles(
+    m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = "ws", count: Size = 1
+) -> int:
+    """`gemm_cycles` of `count` products in a row, if each cell has a second register.
+
+    What stays in place is shifted into it (outputs: out of it) while the fold before computes, so
+    that a fold starts max(stream, rows) cycles after the one before. The first TPU holds a tile of
+    weights "plus one for double-buffering" (Jouppi et al. 2017, section 2).
+
+    >>> gemm_cycles(128, 128, 64, 256, 256, "ws"), overlapped_cycles(128, 128, 64, 256, 256)
+    (893, 893)
+    >>> overlapped_cycles(128, 128, 64, 256, 256, count=12) - 893 == 11 * 256
+    True
+    """
+    n_folds = count * folds(m, n, k, rows, cols, dataflow)
+    stream = map_sizes(m, n, k, dataflow)[2]
+    first = fold_cycles(stream, rows, cols, dataflow)
+    return first + (n_folds - 1) * max(stream, rows) - 1
+
+
+@check_arguments
 def utilization(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = "os") -> float:
     """Share (0..1) of the grid's possible multiplications that the product uses."""
     return m * n * k / ((gemm_cycles(m, n, k, rows, cols, dataflow) + 1) * rows * cols)
@@ -93,10 +114,12 @@ class Product:
         """Multiply-accumulates of all `count` products."""
         return self.count * self.m * self.n * self.k
 
-    def cycles(self, rows: Size, cols: Size, dataflow: str = "os") -> int:
-        """Cycles of all `count` products, one after the other."""
-        each = gemm_cycles(self.m, self.n, self.k, rows, cols, dataflow) + 1
-        return self.count * each - 1
+    def cycles(self, rows: Size, cols: Size, dataflow: str = "os", overlap: bool = False) -> int:
+        """Cycles of all `count` products in a row; `overlap`: as `overlapped_cycles` counts."""
+        size = self.m, self.n, self.k, rows, cols, dataflow
+        if overlap:
+            return overlapped_cycles(*size, self.count)
+        return self.count * (gemm_cycles(*size) + 1) - 1
 
 
 @check_arguments
@@ -138,7 +161,7 @@ class Step(NamedTuple):
 def schedule(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = "os") -> list[Step]:
     """Every multiplication of one fold, in order of cycles, for the animation.
 
-    The product must fit into one fold: `down` at most rows, `across` at most cols (see `folded`).
+    It must fit into one fold: `down` at most rows, `across` at most cols (see `map_sizes`).
     """
     down, across, stream = map_sizes(m, n, k, dataflow)
     require_fold(down, across, rows, cols)

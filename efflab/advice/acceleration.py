@@ -6,6 +6,7 @@ from efflab.advice.technique import Gain, Loss, Technique
 
 FUSION = "07", "xla-fusion"
 AUTOCAST = "06", "amp-speed", "bf16-here"
+NO_NUMBER = "no number was recorded for this device"
 
 
 def techniques(case: Case) -> list[Technique]:
@@ -37,9 +38,14 @@ def _latency(case: Case) -> Gain | str:
 
 def _days(case: Case) -> Gain | str:
     if case.gpu is None:
-        evidence = recorded.evidence(*AUTOCAST)
-        if case.device == "CPU without VNNI" or evidence["low"] <= 1:
-            return "bf16 was not faster on a CPU, beyond noise"
+        evidence, slower = (
+            recorded.evidence(*AUTOCAST),
+            "bf16 was not faster on a CPU, beyond noise",
+        )
+        if case.device == "CPU without VNNI":
+            return slower
+        if evidence is None or evidence["low"] <= 1:
+            return NO_NUMBER if evidence is None else slower
         return Gain(evidence["low"], evidence["high"], "recorded", "data/verdicts.json#amp-speed")
     published = recorded.mixed_training_gain(case.device)
     if published is not None:
@@ -52,9 +58,9 @@ def compilation(case: Case) -> Technique:
     """A compiler fuses operations that would each be a kernel."""
     why = "the same weights and values are kept"
     days = "no training was recorded with it here"
-    latency: Gain | str = "no number was recorded for this device"
-    if case.gpu is None:
-        new, old = (recorded.evidence(*FUSION, key) for key in ("inductor", "torch"))
+    latency: Gain | str = NO_NUMBER
+    new, old = (recorded.evidence(*FUSION, key) for key in ("inductor", "torch"))
+    if case.gpu is None and new and old:
         low, high = old["low"] / new["high"], old["high"] / new["low"]
         latency = Gain(low, high, "recorded", "data/verdicts.json#xla-fusion")
         if old["value"] / new["value"] <= 1:

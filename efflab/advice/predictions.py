@@ -170,7 +170,8 @@ def stage_windows(light: Windows) -> dict[str, Windows]:
 def pairs(rows: list[dict]) -> Iterator[dict]:
     """Every pair of rows whose measured intervals do not overlap, with its predicted order.
 
-    `is_right` is None if the plan makes no statement (see `predicted_order`).
+    `rows` are the two, and ratios the first's over the second's. `is_right` is None if the plan
+    makes no statement (see `predicted_order`).
     """
     for a, b in combinations(rows, 2):
         measured = (a["low"], a["high"]), (b["low"], b["high"])
@@ -178,6 +179,7 @@ def pairs(rows: list[dict]) -> Iterator[dict]:
             order = predicted_order(a, b)
             is_right = None if order == 0 else (order > 0) == (a["measured"] > b["measured"])
             yield dict(
+                rows=(a, b),
                 is_right=is_right,
                 predicted=a["predicted"] / b["predicted"],
                 measured=a["measured"] / b["measured"],

@@ -67,10 +67,12 @@ def gptq_loss(bits: int, group_size: int | None) -> Loss:
     return Loss(value, BITS, "recorded", "data/experiments/gptq-quality.json")
 
 
-def evidence(notebook: str, claim: str, key: str) -> dict:
-    """The evidence with id `key` that the built notebook stored for a claim."""
-    (record,) = [v for v in _verdicts()[notebook] if v["claim"] == claim]
-    figures = figures_of(record)
+def evidence(notebook: str, claim: str, key: str) -> dict | None:
+    """The evidence with id `key` that the built notebook stored for a claim; None before that."""
+    records = [v for v in _verdicts().get(notebook, []) if v["claim"] == claim]
+    if not records:
+        return None
+    figures = figures_of(records[0])
     require_one_of("key", key, figures)
     return figures[key]
 

@@ -5,18 +5,28 @@ All splits are tried (Narayanan et al. 2021, section 3, give heuristics for the 
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from math import gcd, isqrt
 
 from efflab.arguments import check_arguments, unchecked
 from efflab.base.significant import significant
 from efflab.config import ModelConfig
-from efflab.devices import Device
-from efflab.distributed.split import RECOMPUTE, Cluster, Split, Training
+from efflab.devices import Cluster, Device
+from efflab.distributed.split import RECOMPUTE, Split, Training
 from efflab.distributed.split import Plan as Plan
+from efflab.errors import Refusal, quote
 from efflab.rules import Size
 
 GB = 1e9
+_evaluate, _memory_bytes = unchecked(Training.evaluate), unchecked(Training.memory_bytes)
+FACTORS = (
+    "a product of a divisor of n_head={n_head} and d_ff={d_ff} up to {nodes}, one of "
+    "n_layer={n_layer} and one of global_batch={batch}; next to it: {near}"
+)
+MORE = "{n} or more for {device} of {memory} GB; here the leanest split needs {least} GB a device"
+NEVER = "more than its {memory} GB; split over any number it needs {least} GB"
+"""What a refusal allows."""
 
 
 @check_arguments
@@ -39,9 +49,9 @@ def best_plan(
     >>> a100 = DEVICES["A100 80GB SXM"]
     >>> plan = best_plan(PRESETS["gpt3-175b"], 1024, a100, global_batch=1536, seq_len=2048)
     >>> plan.tp, plan.pp, plan.dp
-    (8, 16, 8)
+    (8, 8, 16)
     """
-    training = Training(config, device, global_batch, seq_len, cluster or Cluster())
+    training = Training(config, device, global_batch, seq_len, cluster)
     return rank_plans(training, n_devices, zero_stage)[0]
 
 
@@ -50,17 +60,19 @@ def rank_plans(training: Training, n_devices: Size, zero_stage: int = 0) -> list
     """`fitting_plans`, at least one; if there is none, a `ValueError` says what would work."""
     plans = fitting_plans(training, n_devices, zero_stage)
     if not plans:
-        raise ValueError(_advise(training, n_devices, zero_stage))
+        raise _advise(training, n_devices, zero_stage)
     return plans
 
 
 @check_arguments
 def fitting_plans(training: Training, n_devices: Size, zero_stage: int = 0) -> list[Plan]:
     """Every split that fits into memory, the fastest first; ties by less memory."""
-    evaluate = unchecked(Training.evaluate)
-    plans = (evaluate(training, split) for split in splits(training, n_devices, zero_stage))
-    memory = _memory(training)
-    fitting = (plan for plan in plans if plan.memory_bytes <= memory)
+    memory, fitting = _memory(training), []
+    for split in splits(training, n_devices, zero_stage):
+        # Chunks only add to the memory, so what does not fit without them is left at once.
+        if _memory_bytes(training, split) <= memory:
+            plans = (_evaluate(training, other) for other in _interleave(training, split))
+            fitting += [plan for plan in plans if plan.memory_bytes <= memory]
     return sorted(fitting, key=lambda plan: (plan.step_seconds, plan.memory_bytes))
 
 
@@ -75,11 +87,19 @@ def splits(training: Training, n_devices: Size, zero_stage: int = 0) -> Iterator
                     yield Split(*sizes, zero_stage=zero_stage, recompute=recompute)
 
 
+def _interleave(training: Training, split: Split) -> Iterator[Split]:
+    """The split, and in a pipeline whose micro-batches come in rounds of pp with all chunks."""
+    yield split
+    if split.pp > 1 and split.n_microbatches % split.pp == 0:
+        for n_chunks in _divisors(training.config.n_layer // split.pp)[1:]:
+            yield replace(split, n_chunks=n_chunks)
+
+
 def _grids(training: Training) -> Iterator[tuple[int, int, int]]:
     """Each (tp, pp, dp) that divides heads and hidden units (tp within a node), layers, batch."""
     config = training.config
     for tp in _divisors(gcd(config.n_head, config.d_ff)):
-        if tp <= training.cluster.node_devices:
+        if tp <= training.network.node_devices:
             for pp in _divisors(config.n_layer):
                 for dp in _divisors(training.global_batch):
                     yield tp, pp, dp
@@ -99,40 +119,35 @@ def _memory(training: Training) -> float:
 # --- What would work -----------------------------------------------------------------------------
 
 
-def _advise(training: Training, n_devices: int, zero_stage: int) -> str:
-    needed = [training.memory_bytes(s) for s in splits(training, n_devices, zero_stage)]
+def _advise(training: Training, n_devices: int, zero_stage: int) -> Refusal:
+    needed = [_memory_bytes(training, s) for s in splits(training, n_devices, zero_stage)]
     if not needed:
         return _no_division(training, n_devices)
     return _no_room(training, n_devices, zero_stage, min(needed))
 
 
-def _no_division(training: Training, n_devices: int) -> str:
+def _no_division(training: Training, n_devices: int) -> Refusal:
     counts = sorted({tp * pp * dp for tp, pp, dp in _grids(training)})
     near = [max(n for n in counts if n < n_devices), *(n for n in counts if n > n_devices)][:2]
-    config = training.config
-    return (
-        f"n_devices={n_devices}: expected a product of a divisor of n_head={config.n_head} and "
-        f"d_ff={config.d_ff} up to {training.cluster.node_devices}, one of n_layer="
-        f"{config.n_layer} and one of global_batch={training.global_batch}; "
-        f"next to it: {' and '.join(map(str, near))}"
-    )
+    config, nodes = training.config, training.network.node_devices
+    sizes = dict(n_head=config.n_head, d_ff=config.d_ff, nodes=nodes, n_layer=config.n_layer)
+    near_by = dict(batch=training.global_batch, near=", ".join(map(str, near)))
+    return Refusal("n_devices", quote(n_devices), FACTORS, {**sizes, **near_by})
 
 
-def _no_room(training: Training, n_devices: int, zero_stage: int, least: float) -> str:
+def _no_room(training: Training, n_devices: int, zero_stage: int, least: float) -> Refusal:
     """Says the fewest devices that would work, or the memory needed with any number of them."""
     leanest: dict[int, float] = {}
     for tp, pp, dp in _grids(training):
         needed = _least_bytes(training, tp, pp, dp, zero_stage)
         leanest[tp * pp * dp] = min(needed, leanest.get(tp * pp * dp, needed))
-    memory = _memory(training)
+    memory, device = _memory(training), training.device.name
+    fields = dict(memory=significant(memory / GB), device=device, least=f"{least / GB:.1f}")
     enough = [n for n, needed in leanest.items() if n > n_devices and needed <= memory]
-    here = f"here the leanest split needs {least / GB:.1f} GB a device"
     if enough:
-        expected = f"{min(enough)} or more for {_device_text(training)}"
-        return f"n_devices={n_devices}: expected {expected}; {here}"
-    never = f"split over any number it needs {min(leanest.values()) / GB:.1f} GB"
-    own = significant(memory / GB)
-    return f"device={training.device.name!r}: expected more than its {own} GB; {never}"
+        return Refusal("n_devices", quote(n_devices), MORE, fields | dict(n=min(enough)))
+    fields["least"] = f"{min(leanest.values()) / GB:.1f}"
+    return Refusal("device", quote(device), NEVER, fields)
 
 
 def _least_bytes(training: Training, tp: int, pp: int, dp: int, zero_stage: int) -> float:
@@ -141,8 +156,4 @@ def _least_bytes(training: Training, tp: int, pp: int, dp: int, zero_stage: int)
         Split(tp, pp, dp, training.global_batch // dp, zero_stage=zero_stage, recompute=how)
         for how in RECOMPUTE
     )
-    return min(training.memory_bytes(split) for split in splits)
-
-
-def _device_text(training: Training) -> str:
-    return f"{training.device.name} of {significant(_memory(training) / GB)} GB"
+    return min(_memory_bytes(training, split) for split in splits)

@@ -1,19 +1,20 @@
 """What a split of a training run over devices costs: bytes per device, seconds per step.
 
 Tensor x pipeline x data. Memory is `efflab.cost`'s arithmetic for the heaviest stage. A step's time
-is that of a micro-batch on the slowest stage, times the pipeline's number of waves, plus the
-gradients' all-reduce (Narayanan et al. 2021, section 3); three constants say which share of the
-peaks is reached. `efflab.distributed.plan` searches the splits, `efflab.distributed.plan_fit`
-fits the constants to published runs and gives the model's errors.
+is that of a micro-batch on the slowest stage, times the pipeline's number of waves, plus what the
+last backward pass does not hide of the gradients' all-reduce (Narayanan et al. 2021, section 3; Li
+et al. 2020, section 3.2); three constants say which share of the peaks is reached.
+`plan` beside it searches the splits, `plan_fit` fits the constants to published runs.
 """
 
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
+from math import gcd
 
 from efflab import cost
 from efflab.arguments import check_arguments, unchecked
 from efflab.config import ModelConfig
-from efflab.devices import Device
+from efflab.devices import Cluster, Device
 from efflab.distributed.ring import ring_bytes
 from efflab.errors import require, require_one_of, require_positive
 from efflab.rules import Size
@@ -25,32 +26,18 @@ MOST_SEQUENCES = 2**20
 """Most sequences per step, far above any training; a planner tries all divisors."""
 DTYPE, VALUE_BYTES, LOGIT_BYTES = "fp16", 2, 4
 """Weights, gradients and activations are in 16 bits; logits are kept in 32 for the loss."""
-# A search calls these tens of thousands of times, with arguments that `Training` has checked.
+GATHER_LINKS = 1
+"""Links by which a ring that gathers the weights of stage 3 leaves a node."""
+# A search calls these tens of thousands of times, with few arguments that `Training` has checked.
+_cache = lru_cache(maxsize=4096)
 _ring_bytes = unchecked(ring_bytes)
-_activation_bytes = unchecked(cost.activation_bytes)
-_attention_params = unchecked(cost.attention_params)
-_ffn_params = unchecked(cost.ffn_params)
-_flops_by_part = unchecked(cost.flops_by_part)
-_model_state_bytes = unchecked(cost.model_state_bytes)
-_num_params = unchecked(cost.num_params)
-
-
-@check_arguments
-@dataclass(frozen=True)
-class Cluster:
-    """The network: bytes per second and direction for each device, inside a node and between nodes.
-
-    The default is the A100 cluster of Narayanan et al. 2021, section 5: NVLink, and one 200 Gb/s
-    InfiniBand card for each of a node's 8 devices.
-    """
-
-    node_devices: Size = 8
-    inside_bytes_per_second: float = 300e9
-    outside_bytes_per_second: float = 25e9
-
-    def __post_init__(self):
-        for name in ("inside_bytes_per_second", "outside_bytes_per_second"):
-            require_positive(name, getattr(self, name))
+_activation_bytes = _cache(unchecked(cost.activation_bytes))
+_attention_params = _cache(unchecked(cost.attention_params))
+_ffn_params = _cache(unchecked(cost.ffn_params))
+_flops_by_part = _cache(unchecked(cost.flops_by_part))
+_forward_flops = _cache(unchecked(cost.forward_flops))
+_model_state_bytes = _cache(unchecked(cost.model_state_bytes))
+_num_params = _cache(unchecked(cost.num_params))
 
 
 @check_arguments
@@ -63,9 +50,9 @@ class Constants:
     bus. `network`: share of the bandwidth between nodes that is reached.
     """
 
-    products: float = 0.648
-    crossings: float = 1.630
-    network: float = 0.679
+    products: float = 0.677
+    crossings: float = 2.739
+    network: float = 0.675
 
     def __post_init__(self):
         for item in fields(self):
@@ -141,31 +128,37 @@ def _layers(config: ModelConfig, n_layer: int) -> ModelConfig:
 class Training:
     """The training to split: a step is `global_batch` sequences of `seq_len` tokens, in 16 bits.
 
-    `hides_gradients`: with stage 3, whether the gradients' sums overlap with the backward pass as
-    the weights' gathers do. If they did, ZeRO-3 would rank above what was measured (`plan_fit`).
+    `cluster` None: the device's own. `hides_gradients`: whether stage 3's sums of gradients overlap
+    with the backward pass, as gathers do; ZeRO-3 would then rank above what was measured.
     """
 
     config: ModelConfig
     device: Device
     global_batch: Size
     seq_len: Size
-    cluster: Cluster = Cluster()
+    cluster: Cluster | None = None
     constants: Constants = Constants()
     hides_gradients: bool = False
 
     def __post_init__(self):
-        allowed = f"at most {MOST_SEQUENCES} sequences a step"
-        require(self.global_batch <= MOST_SEQUENCES, "global_batch", self.global_batch, allowed)
-        longest = self.config.max_len
-        require(self.seq_len <= longest, "seq_len", self.seq_len, f"at most max_len={longest}")
+        n, longest = self.global_batch, self.config.max_len
+        allowed = "at most {most} sequences a step"
+        require(n <= MOST_SEQUENCES, "global_batch", n, allowed, most=MOST_SEQUENCES)
+        allowed = "at most max_len={longest}"
+        require(self.seq_len <= longest, "seq_len", self.seq_len, allowed, longest=longest)
         known = self.device.memory_bytes is not None
         require(known, "device", self.device.name, "one whose memory is known")
         self.device.peak(DTYPE)
 
+    @property
+    def network(self) -> Cluster:
+        """The cluster that it runs on."""
+        return self.cluster or self.device.cluster
+
     def evaluate(self, split: Split) -> Plan:
         """The split's cost, even if it does not fit the device; sizes that do not divide raise."""
         memory_bytes, seconds = self.memory_bytes(split), self._step_seconds(split)
-        flops = 3 * cost.forward_flops(self.config, self.seq_len, self.global_batch)
+        flops = 3 * _forward_flops(self.config, self.seq_len, self.global_batch)
         return Plan(
             *(split.tp, split.pp, split.dp, split.n_microbatches),
             memory_bytes,
@@ -178,20 +171,19 @@ class Training:
 
     def _require(self, split: Split) -> None:
         config, chunks = self.config, split.pp * split.n_chunks
-        nodes = self.cluster.node_devices
-        require(split.tp <= nodes, "tp", split.tp, f"at most a node's {nodes} devices")
+        nodes, divisor = self.network.node_devices, "a divisor of {what}={size}"
+        require(split.tp <= nodes, "tp", split.tp, "at most a node's {nodes} devices", nodes=nodes)
         for name in ("n_head", "d_ff"):
             size = getattr(config, name)
-            require(size % split.tp == 0, "tp", split.tp, f"a divisor of {name}={size}")
-        fits = config.n_layer % chunks == 0
-        require(fits, "pp * n_chunks", chunks, f"a divisor of n_layer={config.n_layer}")
+            require(size % split.tp == 0, "tp", split.tp, divisor, what=name, size=size)
+        fits, layers = config.n_layer % chunks == 0, dict(what="n_layer", size=config.n_layer)
+        require(fits, "pp * n_chunks", chunks, divisor, **layers)
         fits = split.n_chunks == 1 or split.n_microbatches % split.pp == 0
-        allowed = f"a multiple of pp={split.pp} where chunks interleave"
-        require(fits, "n_microbatches", split.n_microbatches, allowed)
-        parts = split.dp * split.n_microbatches
-        fits = self.global_batch % parts == 0
-        allowed = f"a divisor of global_batch={self.global_batch}"
-        require(fits, "dp * n_microbatches", parts, allowed)
+        allowed = "a multiple of pp={pp} where chunks interleave"
+        require(fits, "n_microbatches", split.n_microbatches, allowed, pp=split.pp)
+        parts, batch = split.dp * split.n_microbatches, self.global_batch
+        fits = batch % parts == 0
+        require(fits, "dp * n_microbatches", parts, divisor, what="global_batch", size=batch)
 
     def _micro_batch(self, split: Split) -> int:
         return self.global_batch // (split.dp * split.n_microbatches)
@@ -226,19 +218,20 @@ class Training:
         return _activation_bytes(config, *sizes, tensor_parallel=split.tp, recompute=recompute)
 
     def _step_seconds(self, split: Split) -> float:
-        """(m + (p - 1) / v) micro-batches on the slowest stage, plus the gradients' all-reduce."""
+        """(m + (p - 1) / v) micro-batches on the slowest stage, plus the gradients' exposed sum."""
+        forward, backward = self._pass_seconds(split)
         waves = split.n_microbatches + (split.pp - 1) / split.n_chunks
-        return waves * self._micro_seconds(split) + self._gradient_seconds(split)
+        micro = forward + backward + self._pass_on_seconds(split)
+        return waves * micro + self._exposed_seconds(split, backward)
 
-    def _micro_seconds(self, split: Split) -> float:
+    def _pass_seconds(self, split: Split) -> tuple[float, float]:
         """Seconds of a micro-batch on the slowest stage, forward and backward."""
         forward, recomputed = self._forward_seconds(split)
-        backward = 2 * forward + recomputed
-        gather = self._gather_seconds(split)
+        gather, reduce = self._gather_seconds(split), self._reduce_seconds(split)
         hidden, exposed = (2 * gather, 0.0) if self.hides_gradients else (gather, gather)
-        compute = max(forward, gather) + max(backward, hidden) + exposed
-        n_reduces = 6 if split.recompute == "full" else 4  # 2 forward, 2 backward, 2 recomputed
-        return compute + n_reduces * self._reduce_seconds(split) + self._pass_on_seconds(split)
+        backward = max(2 * forward + recomputed, hidden) + exposed
+        n_reduces = 4 if split.recompute == "full" else 2  # 2 of them of what is recomputed
+        return max(forward, gather) + 2 * reduce, backward + n_reduces * reduce
 
     def _forward_seconds(self, split: Split) -> tuple[float, float]:
         """Seconds of a forward pass of the slowest stage, and of the part that is recomputed.
@@ -249,21 +242,19 @@ class Training:
         parts = _flops_by_part(stage, self.seq_len, micro_batch)
         activations = self._stored_bytes(stage, split, "none")
         flops_again = _flops_again(parts, split.recompute)
-        bytes_again = {
-            "none": 0.0,
-            "selective": activations - self._stored_bytes(stage, split, "selective"),
-            "full": activations,
-        }[split.recompute]
+        kept = activations if split.recompute == "none" else 0.0
+        if split.recompute == "selective":
+            kept = self._stored_bytes(stage, split, "selective")
         speed = split.tp * self.device.peak(DTYPE) * self.constants.products
         traffic = self.constants.crossings / self.device.memory_bandwidth
         forward = sum(parts.values()) / speed + activations * traffic
-        return forward, flops_again / speed + bytes_again * traffic
+        return forward, flops_again / speed + (activations - kept) * traffic
 
     def _reduce_seconds(self, split: Split) -> float:
         """Seconds of one all-reduce per layer of the stage over the tensor ranks, on NVLink."""
         values = self._micro_batch(split) * self.seq_len * self.config.d_model
         n_bytes = _ring_bytes(VALUE_BYTES * values, split.tp) * self.config.n_layer / split.pp
-        return n_bytes / self.cluster.inside_bytes_per_second
+        return n_bytes / self.network.inside_bytes_per_second
 
     def _pass_on_seconds(self, split: Split) -> float:
         """Seconds to send a micro-batch's activations to the next stage, and its gradients back.
@@ -273,27 +264,37 @@ class Training:
         if split.pp == 1:
             return 0.0
         values = self._micro_batch(split) * self.seq_len * self.config.d_model / split.tp
-        return 2 * split.n_chunks * VALUE_BYTES * values / self._network(split.n_devices)
+        return 2 * split.n_chunks * VALUE_BYTES * values / self._pace(split.n_devices)
 
-    def _gradient_seconds(self, split: Split) -> float:
-        """Seconds of the gradients' all-reduce over replicas, after the last backward pass."""
+    def _exposed_seconds(self, split: Split, backward: float) -> float:
+        """Seconds of the gradients' sum that the last micro-batch's backward pass does not hide.
+
+        A layer's sum runs while the layers before it compute, so the last one's stays (notebook 12,
+        section 5). With stage 1, half of the bytes are the new weights, after the optimizer.
+        """
         if split.zero_stage == 3:
             return 0.0
-        return _ring_bytes(self._weight_bytes(split), split.dp) / self._network(split.tp * split.dp)
+        # each of a ring's members in a node has a link
+        links = gcd(split.dp, self.network.node_devices // split.tp)
+        seconds = self._sum_seconds(split, links)
+        weights = seconds / 2 if split.zero_stage == 1 else 0.0
+        last = (seconds - weights) * split.pp / self.config.n_layer
+        return weights + max(seconds - weights - backward, last)
 
     def _gather_seconds(self, split: Split) -> float:
-        """Stage 3: seconds to all-gather the stage's weights once, which is half an all-reduce."""
-        if split.zero_stage < 3:
-            return 0.0
-        n_bytes = _ring_bytes(self._weight_bytes(split), split.dp) / 2
-        return n_bytes / self._network(split.tp * split.dp)
+        """Stage 3: seconds to all-gather the stage's weights once: half an all-reduce, on one link,
+        since on all links of a node ZeRO-3 would be far faster than published (`plan_fit`)."""
+        return self._sum_seconds(split, GATHER_LINKS) / 2 if split.zero_stage == 3 else 0.0
 
-    def _weight_bytes(self, split: Split) -> float:
-        return VALUE_BYTES * _num_params(self._stage(split)) / split.tp
+    def _sum_seconds(self, split: Split, links: int) -> float:
+        """Seconds of one all-reduce of the stage's gradients over the replicas."""
+        n_bytes = VALUE_BYTES * _num_params(self._stage(split)) / split.tp
+        return _ring_bytes(n_bytes, split.dp) / self._pace(split.tp * split.dp, links)
 
-    def _network(self, span: int) -> float:
-        """Bytes per second of a ring among `span` neighbouring devices: its slowest link."""
-        cluster = self.cluster
-        if span <= cluster.node_devices:
-            return cluster.inside_bytes_per_second
-        return cluster.outside_bytes_per_second * self.constants.network
+    def _pace(self, span: int, links: int = 1) -> float:
+        """Bytes per second of a ring of `span` neighbours that leaves their nodes by `links`."""
+        network = self.network
+        if span <= network.node_devices:
+            return network.inside_bytes_per_second
+        outside = links * network.outside_bytes_per_second * self.constants.network
+        return min(network.inside_bytes_per_second, outside)

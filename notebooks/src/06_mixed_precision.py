@@ -17,7 +17,7 @@
 # | | |
 # |---|---|
 # | **Claims** | `amp-memory`, `amp-speed` |
-# | **Time** | 40 minutes; all cells together run in under 45 seconds, offline, without a GPU |
+# | **Time** | 40 minutes; all cells together run in under 60 seconds, offline, without a GPU |
 # | **Afterwards you can** | round a number to any format by hand; say why fp16 needs loss scaling and bf16 does not; write a training loop with today's `torch.amp`; account for every byte of training; tell an honest speed-up from one over a slow baseline |
 
 # %% [markdown] tags=["zh"]
@@ -30,7 +30,7 @@
 # | | |
 # |---|---|
 # | **论断** | `amp-memory`、`amp-speed` |
-# | **用时** | 40 分钟；全部单元格合计运行不到 45 秒，无需联网，无需 GPU |
+# | **用时** | 40 分钟；全部单元格合计运行不到 60 秒，无需联网，无需 GPU |
 # | **学完之后** | 能手工把一个数舍入到任意格式；能说清为什么 fp16 需要损失缩放而 bf16 不需要；能用如今的 `torch.amp` 写训练循环；能算清训练的每一个字节；能分辨加速比的基线是否公道 |
 
 # %% tags=["parameters"]
@@ -262,17 +262,43 @@ table(rows, kind="measured")
 # INT4, with 4.25 bits for its 5: levels that crowd towards zero waste some on values that hardly
 # weigh in the error, and a scale that is a power of two fits less well. At eight bits INT8 errs far
 # less, on the gradient too: with a scale for every 32 values the range of an integer suffices. What
-# it loses are the smallest values (the last column), which hardly weigh in such an error. Floats are
-# at an advantage where *one* scale serves a whole tensor, as when 8-bit floats came to training
-# (Micikevicius et al. 2022): there their range counts.
+# it loses are the smallest values (the last column), which hardly weigh in such an error.
+#
+# 8-bit floats came to training with *one* scale for a whole tensor (Micikevicius et al. 2022): e4m3
+# for weights and activations, e5m2 for gradients. The same tensors that way:
 
 # %% [markdown] tags=["zh"]
 # 缩放因子和元素与 torchao 逐位相同（有测试为证）。4 位时 MXFP4 的误差比 INT4 略大，但它只花 4.25 位，对方花 5 位：
 # 它的量化级别挤在零附近，有些浪费在对误差影响不大的小数上；缩放因子只能取 2 的幂，也不那么贴合。
 # 8 位时 INT8 的误差小得多，对梯度也是如此：每 32 个数就有自己的缩放因子，整数的范围便够用。
 # 它丢掉的是最小的那些数（见“舍入成零”一列），而这些数对这种误差几乎没有影响。
-# 浮点的优势在于*整个张量*只用一个缩放因子的场合，8 位浮点最初用于训练时正是如此
-# （Micikevicius 等 2022）：这时范围才起作用。
+#
+# 8 位浮点最初用于训练时，*整个张量*只用一个缩放因子（Micikevicius 等 2022）：权重和激活值用 e4m3，梯度用 e5m2。
+# 同样两个张量，这样处理的结果：
+
+# %% tags=["nbval-ignore-output"]
+rows = []
+for name, store in measure.OF_A_TENSOR.items():
+    decoded = store(gradient)
+    row = {
+        "stored as": name,
+        "error of the weight (%)": measure.relative_error(store(weight), weight),
+        "error of the gradient (%)": measure.relative_error(decoded, gradient),
+        "gradient rounded to zero (%)": measure.share_lost(decoded, gradient),
+    }
+    rows.append(row)
+table(rows, kind="measured")
+
+# %% [markdown] tags=["en"]
+# Two things show. Without a scale FP8 is of no use for gradients: nearly all of this one is gone. With
+# one, integers still err a little less, but they round a part of the gradient to zero and floats
+# hardly any: their range is kept where one scale has to serve large and small values. What a
+# training makes of it is in section 7.
+
+# %% [markdown] tags=["zh"]
+# 从中看出两点。不加缩放，FP8 对梯度毫无用处：这个梯度几乎全部丢失。加了缩放，整数的误差仍略小，
+# 但它把一部分梯度舍入成零，浮点几乎不会：一个缩放因子要兼顾大数和小数时，浮点的范围就派上了用场。
+# 用它训练会怎样，见第 7 节。
 
 # %% [markdown] tags=["en"]
 # ## 4 · Gradients under the floor
@@ -460,7 +486,8 @@ show(figures.zeroing_figure(zeroing, summing))
 # master copy? In bf16, 1 + 1/512 is 1: an update of less than half a step is rounded away.
 #
 # What can halve is what a *batch* adds, the values kept for the backward pass. With 16-bit weights
-# it nearly does; under autocast the residual stream stays fp32, and it shrinks by a quarter or so.
+# it nearly does; under autocast the residual stream stays fp32, and it shrinks by a quarter in a
+# small batch and by nearly two fifths in a large one.
 
 # %% [markdown] tags=["zh"]
 # ## 6 · 字节花在哪里
@@ -472,7 +499,7 @@ show(figures.zeroing_figure(zeroing, summing))
 # 两者在这里都没有减半。为什么要主权重？在 bf16 里 1 + 1/512 等于 1：不到半个步长的更新会被舍入掉。
 #
 # 能减半的是*批*带来的部分，即为反向传播保留的值。权重也用 16 位时，它接近减半；
-# autocast 的残差流仍是 fp32，只能减少四分之一左右。
+# autocast 的残差流仍是 fp32，批小时减少四分之一，批大时接近五分之二。
 
 # %%
 from efflab.acceleration.recipes import RECIPES
@@ -526,20 +553,47 @@ show(figures.parts_figure(batch_size, seq_len))
 #
 # The figure adds up what a step keeps. The formulas hold to the per cent for that. The peak is some
 # per cent above the sum: the softmax over the vocabulary has two more arrays of fp32 at that moment.
-# Two things do not halve in any mixed recipe: the state, and the loss, which is computed in fp32. It
-# grows with the batch, so that even the largest batch does not bring the *peak* to 60 % of fp32's:
-# beyond the state, a token adds (82.5 − 50.6) / (102 − 50.6) = 62 % with master weights in the table
-# of 4 x 128 tokens. *16 bits only* gets there, and loses small updates as above; 8-bit moments
-# (bitsandbytes) and sharded state (notebook 12) are the other ways.
+# Two things halve in no mixed recipe: the state, and the loss, which is computed in fp32. The first
+# matters less in a larger batch. The second grows with it, unless one **makes the loss in chunks**:
+# the logits of 512 tokens at a time, and once more for the backward pass. The same counts of larger
+# steps, with the loss whole and in chunks:
 
 # %% [markdown] tags=["zh"]
-# 把 `batch_size` 改成 1、`seq_len` 改成 64 再看：autocast 反而比 fp32 占得*更多*，因为批太小，省下的还抵不过副本。
-#
 # 图中是一个训练步所保留内容的总和，对此公式准到百分之一以内。峰值比总和高出百分之几：那一刻词表上的 softmax
-# 还多占两个 fp32 数组。任何混合做法都有两样不减半：状态，以及用 fp32 计算的损失。后者随批增长，
-# 所以批再大，*峰值*也降不到 fp32 的 60%：按 4 × 128 个 token 的表，在状态之外，每个 token 带来的部分用主权重时是
-# fp32 的 (82.5 − 50.6) / (102 − 50.6) = 62%。*全程 16 位*能做到，但如上所说会丢掉小的更新；
-# 另外的出路是 8 位的矩（bitsandbytes）和切分状态（第 12 篇）。
+# 还多占两个 fp32 数组。任何混合做法都有两样不减半：状态，以及用 fp32 计算的损失。批越大，前者越不重要；
+# 后者却随批增长，除非**分块计算损失**：每次只算 512 个 token 的 logits，反向传播时再算一遍。
+# 下面对更大的训练步做同样的清点，损失一次算完与分块各一次：
+
+# %%
+larger = measure.grown_steps()
+rows = []
+for (tokens, chunk, recipe), parts in larger.items():
+    if recipe != "fp32":
+        full = larger[tokens, chunk, "fp32"]
+        row = {
+            "tokens a step": tokens,
+            "loss": "in chunks" if chunk else "whole",
+            "recipe": recipe,
+            "fp32 (MB)": full[measure.PEAK] / 1e6,
+            "mixed (MB)": parts[measure.PEAK] / 1e6,
+            "whole step / fp32 (%)": 100 * parts[measure.PEAK] / full[measure.PEAK],
+            "kept / fp32 (%)": 100 * parts[measure.BACKWARD] / full[measure.BACKWARD],
+        }
+        rows.append(row)
+table(rows, kind="measured")
+
+# %% [markdown] tags=["en"]
+# With the loss whole, a larger batch brings the peak of the leanest recipe to some 64 % of fp32's and
+# no further: beyond the state, a token adds 62 % of what it adds in fp32. In chunks, what is kept is
+# half to the per mille, and the whole step nears it as the state's share fades. So the memory that
+# "halves" is the layers' values; the rest has ways of its own: 8-bit moments (bitsandbytes), sharded
+# state (notebook 12), and *16 bits only*, which loses small updates as above.
+
+# %% [markdown] tags=["zh"]
+# 损失一次算完时，批再大，最省的做法的峰值也只降到 fp32 的 64% 左右：在状态之外，每个 token 带来的部分是 fp32 的 62%。
+# 分块之后，保留的内容减到一半，误差在千分之几以内；状态所占的比重越小，整个训练步也越接近一半。
+# 所以“减半”的是各层保留的值；其余部分另有办法：8 位的矩（bitsandbytes）、切分状态（第 12 篇），
+# 以及*全程 16 位*，但如上所说会丢掉小的更新。
 
 # %% [markdown] tags=["en"]
 # ## 7 · bf16 on this CPU
@@ -589,21 +643,24 @@ table(rows, kind="measured")
 # %% [markdown] tags=["en"]
 # What does it cost in quality? Five seeds, 400 steps each, the same start and the same batches for
 # every precision, so that the difference is taken within a seed (recorded; `efflab experiment
-# mixed-precision`). One precision is meant to fail, weights rounded to e4m3 after each step with no
-# master copy: if even that showed nothing, the experiment could not see anything. (It says nothing
-# about FP8 training as it is done, which scales the tensors and keeps master weights.)
+# mixed-precision`). *fp8 scaled* is FP8 as it is done: each linear map multiplies e4m3 operands, its
+# gradients are e5m2, every tensor has a scale, and the weights stay in fp32 (emulated here: the
+# rounding is real, the speed is not). *fp8 weights* is meant to fail, weights rounded to e4m3 after
+# each step with no master copy: if even that showed nothing, the experiment could not see anything.
 
 # %% [markdown] tags=["zh"]
 # 质量上要付什么代价？5 个种子，各 400 步，每种精度的起点和批都相同，差值在种子内部求
-# （存档；`efflab experiment mixed-precision`）。其中一种是故意要失败的对照：每步之后把权重舍入到 e4m3，不留主权重。
-# 假如连它都看不出差别，这个实验就什么也看不出来。（它并不代表实际的 FP8 训练，后者会缩放张量，并保留主权重。）
-
-# %%
-show(figures.loss_curves())
+# （存档；`efflab experiment mixed-precision`）。“fp8 缩放”就是实际的 FP8 训练：每个线性层的操作数为 e4m3，梯度为 e5m2，
+# 每个张量有自己的缩放因子，权重留在 fp32（这里是模拟：舍入是真的，速度不是）。
+# “fp8 权重”是故意要失败的对照：每步之后把权重舍入到 e4m3，不留主权重。假如连它都看不出差别，这个实验就什么也看不出来。
 
 # %%
 from efflab.experiments import mixed_precision
 
+lab.show_source(mixed_precision.Fp8Product)
+show(figures.loss_curves())
+
+# %%
 rows = []
 for name in mixed_precision.PRECISIONS:
     losses = measure.by_seed(name, "loss")
@@ -738,8 +795,8 @@ p_speed.reveal(runs[0]["gain"])
 # （在你的 GPU 上运行，它也会列入表中）：方阵乘法，以及 12 层、768 通道模型的一个训练步。
 
 # %%
-table(measure.gpu_product_rows(), kind="recorded")
-table(measure.gpu_step_rows(), kind="recorded")
+table(verdicts.gpu_product_rows(), kind="recorded")
+table(verdicts.gpu_step_rows(), kind="recorded")
 
 # %% [markdown] tags=["en"]
 # Large products come close to their roofs, and over TF32 nothing passes 2. (Over fp32 the largest
@@ -803,10 +860,13 @@ board.add(technique="bf16 throughout", **points.language_point(short))
 # ## 11 · 结论
 
 # %%
-lab.verdict("amp-memory", verdicts.amp_memory(verdicts.memory_evidence(batch_size, seq_len)))
+evidence = verdicts.memory_evidence(larger, verdicts.batch_gains())
+lab.verdict("amp-memory", verdicts.amp_memory(evidence))
 
 # %% tags=["nbval-ignore-output"]
-lab.verdict("amp-speed", verdicts.amp_speed(verdicts.speed_evidence(2, 64)))
+here = measure.step_times(2, 64)
+evidence = verdicts.speed_evidence(runs, verdicts.recorded_h100(), here)
+lab.verdict("amp-speed", verdicts.amp_speed(evidence))
 
 # %% [markdown] tags=["en"]
 # ## 12 · Exercises
@@ -856,7 +916,7 @@ check("06-2", answer_2)
 
 # %% [markdown] tags=["en"]
 # **06-3 (open: beat this verdict).** The verdict says that mixed precision does not halve a whole
-# step where the model's state dominates. Do it: write `prepare(model)`, which returns the model and
+# step. Do it: write `prepare(model)`, which returns the model and
 # an optimizer for it, changed as you like. Two of its steps, from the first tensor on, may take at
 # most 60 % of fp32's bytes, and after 60 steps of a tiny model the loss may be at most 0.05 nats
 # higher. How low can you get? Try fewer moments, moments in 8 bits, master weights as differences.
@@ -865,7 +925,7 @@ check("06-2", answer_2)
 # type of the parameters that it is given.</details>
 
 # %% [markdown] tags=["zh"]
-# **06-3（开放题：推翻这个结论）。** 结论说：状态占大头时，混合精度并不能让整个训练步减半。请你做到：
+# **06-3（开放题：推翻这个结论）。** 结论说：混合精度并不能让整个训练步减半。请你做到：
 # 写出 `prepare(model)`，返回模型和它的优化器，怎么改都行。从第一个张量算起，它的两步所占字节不超过 fp32 的 60%；
 # 微型模型训练 60 步之后，损失最多高 0.05 nat。你能压到多低？试试更少的矩、8 位的矩、以差值形式保存的主权重。
 #
@@ -915,8 +975,9 @@ check("06-3", answer_3)
 # - Exponent bits are range, mantissa bits precision. bf16 has fp32's range, fp16 eight times bf16's
 #   precision.
 # - fp16 makes zero of what is at or below 2⁻²⁵; loss scaling moves gradients above it; bf16 needs none.
-# - Mixed precision nearly halves what the backward pass keeps of a batch (autocast saves a quarter).
-#   The state stays at 16 bytes a parameter or grows to 18.
+# - Mixed precision halves what the layers keep for the backward pass (autocast saves a quarter to two
+#   fifths), not the loss, unless it is made in chunks. The state stays at 16 bytes a parameter or
+#   grows to 18.
 # - "3x" needs a baseline: over TF32, an A100's roofline allows 2; over plain FP32, up to 16.
 # - Blocks with a shared scale carry the idea on to 8 and 4 bits.
 #
@@ -934,7 +995,8 @@ check("06-3", answer_3)
 #
 # - 指数位管范围，尾数位管精度。bf16 的范围同 fp32，fp16 的精度是 bf16 的 8 倍。
 # - fp16 把不大于 2⁻²⁵ 的数变成零；损失缩放把梯度抬到它之上；bf16 不需要。
-# - 混合精度使批为反向传播保留的部分接近减半（autocast 只省四分之一）；状态仍是每参数 16 字节，甚至增到 18。
+# - 混合精度使各层为反向传播保留的内容减半（autocast 省四分之一到五分之二），损失的部分不减，除非分块计算；
+#   状态仍是每参数 16 字节，甚至增到 18。
 # - 说“3 倍”要先说基线：与 TF32 比，A100 的屋顶线只允许 2 倍；与普通 FP32 比，可达 16 倍。
 # - 共享缩放因子的块把这个思路带到了 8 位和 4 位。
 #

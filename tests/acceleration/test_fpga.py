@@ -85,12 +85,13 @@ def test_synthesis_takes_a_multiplier_a_cell():
     assert (tall.dsp, tall.ff) == (3, flip_flops(3, 1))
 
 
-def test_resources_fit_or_do_not():
-    need = fpga.Resources(dsp=4, lut=10, ff=10)
-    assert need.fits(4, 10, 10)
-    assert not need.fits(3, 100, 100)
-    assert not need.fits(100, 9, 100)
-    assert not need.fits(100, 100, 9)
+def test_the_scarcest_resource_says_how_many_fit():
+    need = fpga.Resources(dsp=4, lut=10, ff=20)
+    assert need.copies(4, 10, 20) == 1
+    assert need.copies(3, 100, 100) == 0
+    assert need.copies(100, 39, 100) == 3
+    assert need.copies(100, 100, 45) == 2
+    assert fpga.Resources(dsp=0, lut=10, ff=20).copies(0, 100, 100) == 5
 
 
 @pytest.mark.parametrize(

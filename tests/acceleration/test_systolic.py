@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import FrozenInstanceError
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,74 @@ def test_a_grid_moved_by_hand_takes_as_long(case, dataflow):
     product, clocks = run(a, b, rows, cols, dataflow)
     assert (product == a @ b).all()
     assert clocks - 1 == systolic.gemm_cycles(m, n, k, rows, cols, dataflow)
+
+
+# --- A second register, moved by hand ------------------------------------------------------------
+
+
+def double_buffered(tiles, streams, step):
+    """(products, clocks) of tiles (rows,cols) of weights, each with its stream (rows,time).
+
+    A cell has a weight in use and one that waits. A tile starts `step` clocks after the one before
+    and enters, a row a clock, right behind the front of that one's stream; a front takes what waits
+    into use.
+    """
+    (rows, cols), length = tiles[0].shape, streams[0].shape[1]
+    firsts = [rows + i * step for i in range(len(tiles))]
+    enters = [0, *firsts[:-1]]
+    used, waiting, sums, x = np.zeros((4, rows, cols))
+    products = np.zeros((len(tiles), length, cols))
+    clocks = firsts[-1] + length + rows + cols - 2
+    for t in range(clocks):
+        x = np.column_stack([np.zeros(rows), x[:, :-1]])
+        above, old = np.vstack([np.zeros(cols), sums[:-1]]), waiting.copy()
+        for i, (r, c) in product(range(len(tiles)), np.ndindex(rows, cols)):
+            clock, entered = t - firsts[i] - r - c, t - enters[i] - c
+            if clock == 0:
+                used[r, c] = old[r, c]
+            if c == 0 and 0 <= clock < length:
+                x[r, 0] = streams[i][r, clock]
+            if r <= entered < rows:
+                waiting[r, c] = old[r - 1, c] if r else tiles[i][rows - 1 - entered, c]
+        sums = above + x * used
+        for i, c in product(range(len(tiles)), range(cols)):
+            clock = t - firsts[i] - (rows - 1) - c
+            if 0 <= clock < length:
+                products[i, clock, c] = sums[-1, c]
+    return products, clocks
+
+
+@pytest.mark.parametrize("length", [1, 2, 4, 7])
+@pytest.mark.parametrize("shape", [(4, 3), (2, 5), (3, 3)])
+def test_a_second_register_starts_a_fold_no_sooner_than_it_can(length, shape):
+    rows, cols = shape
+    rng = np.random.default_rng(0)
+    tiles = rng.integers(1, 9, (3, rows, cols)).astype(float)
+    streams = rng.integers(1, 9, (3, rows, length)).astype(float)
+    expected = np.array([s.T @ tile for tile, s in zip(tiles, streams, strict=True)])
+    step = max(length, rows)
+    products, clocks = double_buffered(tiles, streams, step)
+    assert (products == expected).all()
+    cycles = systolic.overlapped_cycles(length, cols, rows, rows, cols, "ws", count=3)
+    assert clocks - 1 == cycles
+    too_soon, _ = double_buffered(tiles, streams, step - 1)
+    assert (too_soon != expected).any()
+
+
+@pytest.mark.parametrize("dataflow", systolic.DATAFLOWS)
+def test_one_fold_has_nothing_to_hide_and_more_cost_the_longer_of_two(dataflow):
+    one = systolic.gemm_cycles(4, 4, 4, 4, 4, dataflow)
+    assert systolic.overlapped_cycles(4, 4, 4, 4, 4, dataflow) == one
+    assert systolic.overlapped_cycles(4, 4, 4, 4, 4, dataflow, count=3) == one + 2 * 4
+    three = systolic.Product("x", 4, 4, 4, 3)
+    assert three.cycles(4, 4, dataflow, overlap=True) == one + 2 * 4
+    assert three.cycles(4, 4, dataflow) == 3 * (one + 1) - 1
+
+
+def test_a_row_of_heads_on_the_first_tpu_takes_its_loading():
+    """Jouppi et al. 2017: the second tile hides "the 256 cycles it takes to shift a tile in"."""
+    heads = [systolic.overlapped_cycles(128, 128, 64, 256, 256, count=n) for n in (1, 2, 3)]
+    assert np.diff(heads).tolist() == [256, 256]
 
 
 # --- The schedule, and a block's products --------------------------------------------------------

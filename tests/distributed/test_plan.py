@@ -10,18 +10,15 @@ import pytest
 
 from efflab import cost
 from efflab.config import PRESETS, ModelConfig
-from efflab.devices import DEVICES
+from efflab.data import read_published
+from efflab.devices import DEVICES, Cluster
 from efflab.distributed import plan, plan_fit, split
 from efflab.distributed.plan import best_plan, rank_plans
 from efflab.distributed.plan_fit import config_of, median_error, split_of, training_of
-from efflab.distributed.split import (
-    Cluster,
-    Constants,
-    Plan,
-    Split,
-    Training,
-    hardware_flops,
-)
+from efflab.distributed.split import Constants, Plan, Split, Training, hardware_flops
+from efflab.errors import Refusal
+from efflab.lab.refusals import refusal
+from efflab.lab.text import speaking
 
 A100 = DEVICES["A100 80GB SXM"]
 SMALL = ModelConfig(4, 4, 256, 1024, 1000, 128, causal=True)
@@ -107,9 +104,62 @@ def test_bytes_by_hand():
     inside = training.evaluate(Split(1, 1, 8, 2)).step_seconds
     assert inside == pytest.approx(gradients * 7 / 8 / 1e3)
     outside = training.evaluate(Split(1, 1, 16, 1)).step_seconds
-    assert outside == pytest.approx(gradients * 15 / 16 / 50)
+    assert outside == pytest.approx(gradients * 15 / 16 / (8 * 50))
     pipeline = training.evaluate(Split(1, 4, 1, 16)).step_seconds
     assert pipeline == pytest.approx((16 + 3) * 2 * 2 * 128 * 256 / 1e3)
+
+
+def test_a_ring_has_a_link_for_each_member_in_a_node():
+    """Up to what NVLink carries: eight links of 100 would be more than 300 inside."""
+    config = PRESETS["gpt2"]
+    gradients = 2 * cost.num_params(config) * 2
+    for tp, dp, links in ((1, 64, 3), (4, 16, 2), (1, 12, 3), (4, 3, 1), (4, 9, 1)):
+        network = Cluster(inside_bytes_per_second=300, outside_bytes_per_second=100)
+        constants = Constants(1e30, 1e-30, 1.0)
+        training = Training(config, A100, 576 * 4, 1024, network, constants)
+        split = Split(tp, 1, dp, training.global_batch // dp, recompute="none")
+        reduces = 4 * training.global_batch / dp * training._reduce_seconds(split)
+        seconds = training.evaluate(split).step_seconds - reduces
+        if tp == 1:
+            assert seconds == pytest.approx(gradients * (dp - 1) / dp / (100 * links))
+        else:  # a part of the sum hides behind the tensor ranks' sums of the backward pass
+            hidden = 2 * training._reduce_seconds(split)
+            sums = gradients / tp * (dp - 1) / dp / (100 * links)
+            assert seconds == pytest.approx(max(sums - hidden, sums / 12), rel=1e-6)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1])
+def test_the_sum_hides_behind_the_last_backward_pass_but_for_the_last_layer(zero_stage):
+    def exposed(bytes_per_second):
+        network = Cluster(inside_bytes_per_second=bytes_per_second)
+        training = run(cluster=network, constants=Constants(1e-6, 1e-30, 1.0))
+        split = Split(1, 1, 8, 2, zero_stage=zero_stage, recompute="none")
+        free = replace(training, cluster=Cluster(inside_bytes_per_second=1e30)).evaluate(split)
+        return training.evaluate(split).step_seconds - free.step_seconds
+
+    flops = 3 * cost.forward_flops(SMALL, 128, 1)
+    backward = flops * 2 / 3 / (A100.peak("fp16") * 1e-6)  # of one micro-batch of one sequence
+    n_bytes = 2 * cost.num_params(SMALL) * 2 * 7 / 8
+    summed, gathered = (n_bytes, 0) if zero_stage == 0 else (n_bytes / 2, n_bytes / 2)
+    fast = 10 * n_bytes / backward
+    assert exposed(fast) == pytest.approx((gathered + summed / 4) / fast, rel=1e-3)
+    slow = 0.1 * n_bytes / backward
+    assert exposed(slow) == pytest.approx((gathered + summed) / slow - backward, rel=1e-3)
+
+
+def test_a_device_brings_its_own_network():
+    slow, fast = (DEVICES[name] for name in ("V100 SXM2", "H100 SXM"))
+    assert slow.cluster.outside_bytes_per_second < A100.cluster.outside_bytes_per_second
+    training = replace(GPT3, device=fast)
+    assert training.network == fast.cluster
+    other = replace(training, cluster=slow.cluster)
+    split = Split(8, 8, 8, 192)
+    assert training.evaluate(split).step_seconds < other.evaluate(split).step_seconds
+    sizes = dict(global_batch=512, seq_len=2048)
+    plans = [
+        best_plan(PRESETS["gpt3-175b"], 64, fast, **sizes, cluster=c) for c in (None, slow.cluster)
+    ]
+    assert plans[0].step_seconds < plans[1].step_seconds
 
 
 def test_stage_3_sends_three_times_the_weights_in_every_micro_batch():
@@ -123,7 +173,8 @@ def test_stage_3_sends_three_times_the_weights_in_every_micro_batch():
             assert found == pytest.approx(3 * once * n_microbatches)
     # Beside computing that takes longer than any gather, only what does not hide is left.
     compute = replace(training, constants=Constants(1e-12, 1e-30, 1.0))
-    alone = compute.evaluate(Split(1, 1, 8, 2)).step_seconds - 2 * once
+    last_layer = 2 * once / 4
+    alone = compute.evaluate(Split(1, 1, 8, 2)).step_seconds - last_layer
     sharded = Split(1, 1, 8, 2, zero_stage=3)
     assert compute.evaluate(sharded).step_seconds == pytest.approx(alone + 2 * once)
     hidden = replace(compute, hides_gradients=True).evaluate(sharded).step_seconds
@@ -163,10 +214,12 @@ def by_brute_force(training, n_devices):
     found = []
     numbers = range(1, n_devices + 1)
     for tp, pp, dp in product(numbers, numbers, numbers):
-        for m, how in product(range(1, training.global_batch + 1), ("none", "selective", "full")):
+        batches, hows = range(1, training.global_batch + 1), ("none", "selective", "full")
+        for m, how, v in product(batches, hows, range(1, 1 + (4 if pp > 1 else 1))):
             if tp * pp * dp == n_devices:
                 try:
-                    found.append(training.evaluate(Split(tp, pp, dp, m, recompute=how)))
+                    split = Split(tp, pp, dp, m, n_chunks=v, recompute=how)
+                    found.append(training.evaluate(split))
                 except ValueError:
                     continue
     return [p for p in found if p.memory_bytes <= training.device.memory_bytes]
@@ -215,6 +268,29 @@ def test_a_small_model_is_replicated_and_a_huge_one_is_split():
     assert huge.pp > 1
 
 
+@pytest.mark.parametrize("n_devices", [64, 512])
+@pytest.mark.parametrize("name", ["gpt2", "gpt2-xl", "gpt3-1.3b"])
+def test_what_fits_a_device_is_replicated_over_many_too(name, n_devices):
+    """With the sum hidden, and over all of a node's links."""
+    config = PRESETS[name]
+    found = best_plan(config, n_devices, A100, global_batch=512, seq_len=config.max_len)
+    assert (found.tp, found.pp, found.dp) == (1, 1, n_devices)
+
+
+def test_chunks_interleave_where_micro_batches_are_few():
+    few, many = (
+        best_plan(PRESETS["gpt3-175b"], 512, A100, global_batch=batch, seq_len=2048)
+        for batch in (256, 4096)
+    )
+    assert few.pp > 1
+    assert few.n_chunks > 1
+    alone = replace(GPT3, global_batch=256)
+    sizes = few.tp, few.pp, few.dp, few.n_microbatches
+    plain = alone.evaluate(Split(*sizes, recompute=few.recompute))
+    assert plain.step_seconds > 1.1 * few.step_seconds
+    assert (many.pp - 1) / many.n_microbatches < (few.pp - 1) / few.n_microbatches
+
+
 # --- What is refused -------------------------------------------------------------------------
 
 
@@ -259,7 +335,7 @@ def test_a_split_that_does_not_divide_is_refused(changes, error):
         (
             lambda: rank_plans(TRAINING, 7),
             "n_devices=7: expected a product of a divisor of n_head=4 and d_ff=1024 up to 8, one "
-            "of n_layer=4 and one of global_batch=16; next to it: 4 and 8",
+            "of n_layer=4 and one of global_batch=16; next to it: 4, 8",
         ),
         (lambda: rank_plans(TRAINING, 1000), "next to it: 256"),
         (
@@ -277,6 +353,17 @@ def test_a_split_that_does_not_divide_is_refused(changes, error):
 def test_what_cannot_be_is_refused(make, error):
     with pytest.raises(ValueError, match=re.escape(error)):
         make()
+
+
+@pytest.mark.parametrize("asked", [(GPT3, 8), (replace(GPT3, device=device(1)), 8), (TRAINING, 7)])
+def test_a_refusal_has_its_chinese(asked):
+    with pytest.raises(Refusal) as raised:
+        rank_plans(*asked)
+    with speaking("zh"):
+        words = refusal(raised.value)
+    assert "expected" in str(raised.value)
+    assert "应为" in words
+    assert not re.search("[a-z]{3,} [a-z]{2,}", words)
 
 
 def test_the_number_of_devices_that_a_refusal_names_is_enough():
@@ -303,6 +390,41 @@ def of_table(rows, table):
     return [row for row in rows if row["table"] == table]
 
 
+TABLE_1 = """
+1.7 24 2304 24 1 1 32 512 137 44 4.4
+3.6 32 3072 30 2 1 64 512 138 44 8.8
+7.5 32 4096 36 4 1 128 512 142 46 18.2
+18.4 48 6144 40 8 1 256 1024 135 43 34.6
+39.1 64 8192 48 8 2 512 1536 138 44 70.8
+76.1 80 10240 60 8 4 1024 1792 140 45 143.8
+145.6 96 12288 80 8 8 1536 2304 148 47 227.1
+310.1 128 16384 96 8 16 1920 2160 155 50 297.4
+529.6 128 20480 105 8 35 2520 2520 163 52 410.2
+1008 160 25600 128 8 64 3072 3072 163 52 502.0
+"""
+"""As printed: billions of parameters, heads, hidden size, layers, tensor and pipeline ranks, GPUs,
+batch, TFLOP/s a GPU, per cent of the peak, PFLOP/s together."""
+SCRIPT = [(16, 1)] * 3 + [(8, 1), (4, 1), (2, 3), (2, 2), (1, 2), (1, 3), (1, 1)]
+"""Micro-batches and chunks of Table 1's rows, from the authors' `run_table_1.sh`."""
+
+
+def test_every_row_of_table_1_is_the_papers():
+    printed = [tuple(map(float, line.split())) for line in TABLE_1.strip().splitlines()]
+    rows = read_published("megatron")
+    assert [tuple(row.values())[:11] for row in rows] == printed
+    assert [(row["micro_batch"], row["chunks"]) for row in rows] == SCRIPT
+
+
+def test_three_rows_were_predicted_before_anything_was_fitted_to_them():
+    predicted = read_published("megatron", "predicted")
+    assert [row["params_billions"] for row in predicted] == [39.1, 310.1, 1008]
+    printed = {row["params_billions"]: row["tflops_per_gpu"] for row in of_table(ROWS, 1)}
+    for row in predicted:
+        assert row["published_tflops"] == printed[row["params_billions"]]
+        error = 100 * (row["predicted_tflops"] / row["published_tflops"] - 1)
+        assert row["error_percent"] == pytest.approx(error, abs=0.01)
+
+
 @pytest.mark.parametrize("row", ROWS, ids=lambda r: f"{r['scheme']}-{r['gpus']}-{r['table']}")
 def test_published_parameters_and_that_what_ran_fits(row):
     assert cost.num_params(config_of(row)) / 1e9 == pytest.approx(row["params_billions"], abs=0.1)
@@ -326,27 +448,32 @@ def test_throughput_of_models_left_out(left_out):
 
 
 def test_table_1_alone_could_be_predicted_by_one_number_and_table_2_could_not(left_out):
-    assert median_error(plan_fit.one_number()) < 0.05
-    assert median_error(plan_fit.one_number(142)) == pytest.approx(0.036, abs=0.001)
+    assert median_error(plan_fit.one_number()) == pytest.approx(0.064, abs=0.001)
+    assert median_error(plan_fit.one_number(142)) == pytest.approx(0.039, abs=0.001)
     second = of_table(left_out, 2)
     by_number = [r | {"error": 142 / r["tflops_per_gpu"] - 1} for r in second]
     assert median_error(by_number) > 0.1
     assert max(r["error"] for r in by_number) > 2
 
 
-def test_the_ranking_of_zero_3_and_tensor_pipeline(left_out):
-    pairs = plan_fit.ranking(left_out)
-    devices = [
-        (174.6, 384),
-        (174.6, 768),
-        (174.6, 1536),
-        (529.6, 640),
-        (529.6, 1120),
-        (529.6, 2240),
-    ]
-    assert [(p["params_billions"], p["devices"]) for p in pairs] == devices
-    assert all(p["published"] > 1 for p in pairs)
-    assert all(p["is_right"] for p in pairs)
+def leads(rows, key):
+    """Of each pair in Table 2, by model and devices: PTD-P's TFLOP/s over ZeRO-3's."""
+    by_scheme = {
+        scheme: sorted(
+            (r for r in of_table(rows, 2) if r["scheme"] == scheme),
+            key=lambda r: (r["params_billions"], r["gpus"]),
+        )
+        for scheme in (plan_fit.PTDP, plan_fit.ZERO)
+    }
+    return [fast[key] / slow[key] for fast, slow in zip(*by_scheme.values(), strict=True)]
+
+
+def test_how_far_tensor_pipeline_leads_zero_3(left_out):
+    """That it leads at all proves nothing: in all six pairs it does. What counts is by how much."""
+    published, predicted = (leads(left_out, key) for key in ("tflops_per_gpu", "predicted"))
+    assert len(published) == 6
+    assert min(published) > 1
+    assert predicted == pytest.approx(published, rel=0.1)
 
 
 @pytest.mark.parametrize(("billions", "few", "many"), [(174.6, 384, 1536), (529.6, 640, 2240)])
@@ -364,7 +491,7 @@ def test_zero_3_falls_threefold(left_out, billions, few, many):
 
 def test_gradients_that_hide_too_would_rank_the_least_loaded_pairs_wrong():
     hidden = plan_fit.left_out(hides_gradients=True)
-    assert [p["is_right"] for p in plan_fit.ranking(hidden)] == [False, True, True] * 2
+    assert [lead > 1 for lead in leads(hidden, "predicted")] == [False, True, True] * 2
     assert max(abs(row["error"]) for row in hidden) > 0.15
 
 
@@ -376,8 +503,15 @@ def test_the_constants_are_those_of_all_rows_wherever_the_fit_begins(monkeypatch
             assert getattr(found, name) == pytest.approx(getattr(kept, name), abs=1e-3)
 
 
+def test_zero_3_gathering_over_all_links_is_not_what_was_published(monkeypatch, left_out):
+    monkeypatch.setattr(split, "GATHER_LINKS", 8)
+    by_all = plan_fit.left_out()
+    assert median_error(by_all) > 2 * median_error(left_out)
+    assert plan_fit.fit(ROWS).network < 0.1
+
+
 def test_table_1_alone_does_not_know_the_network():
-    assert plan_fit.fit(of_table(ROWS, 1)).network > 1
+    assert plan_fit.fit(of_table(ROWS, 1)).network < Constants().network / 2
 
 
 def test_divisors_are_all_of_them_in_order():

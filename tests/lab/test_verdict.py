@@ -89,8 +89,8 @@ def test_a_card_shows_its_parts_with_marks(toy, shown):
         "  Rule: above 50% (by formula)",
         "  ✓ removed: 71.2% [computed]",
         "? It is faster.",
-        "  of 3",
         "  its interval spans the bar",
+        "  of 3",
         "  Rule: below 0.95x; control: above 1x (exploratory: the rule was not registered before "
         "such numbers were known)",
         "  ? ratio: 0.95x (0.8 to 1.1) [measured]",

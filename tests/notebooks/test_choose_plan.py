@@ -10,7 +10,7 @@ from efflab.advice.case import BUDGETS
 from efflab.advice.ranking import advise
 from efflab.cost import flops_by_part
 from efflab.experiments import budget_game
-from efflab.lab.verdict import OUTCOMES
+from efflab.lab.outcome import OUTCOMES
 from efflab_rooms.choose_plan import figures, measure, verdicts
 from efflab_rooms.choose_plan.measure import Shares
 
@@ -72,9 +72,12 @@ def test_windows_of_an_image_by_hand():
 
 
 def test_leads_are_drawn(both_languages):
-    fig = figures.leads()
-    assert len(fig.data) == 4
-    assert all(len(bar.x) == 5 for bar in fig.data)
+    *models, zeros = figures.leads().data
+    assert len(models) == 4
+    assert all(len(dots.x) == 5 for dots in models)
+    assert all(dots.mode == "markers" for dots in models)  # a bar on a log axis has no base
+    assert list(zeros.text) == ["0"]
+    assert list(zeros.y) == [lab.tr("quality")]
 
 
 # --- Splits ----------------------------------------------------------------------------------
@@ -96,9 +99,38 @@ def test_borders_are_where_the_fastest_plans_turn(monkeypatch):
     assert borders((1, 2), (1, 2)) == (0, 1)
 
 
-def test_with_many_texts_small_models_need_no_split():
-    few, many = (measure.borders(64, texts) for texts in (128, 4096))
-    assert few[0] == 0 < many[0] < many[1]
+def test_what_fits_is_replicated_and_the_share_of_data_parallelism_falls_with_size():
+    for n in measure.COUNTS:
+        plan, share = measure.choose("gpt2", n)
+        assert (plan.tp, plan.pp, plan.dp, share) == (1, 1, n, 1)
+    plan, share = measure.choose("gpt3-175b", 512)
+    assert plan.pp > 1
+    assert 0 < share < 0.5
+    assert measure.choose("310.1 B", 64)[1] == 0  # it does not fit alone
+    assert measure.choose("gpt3-175b", 8) is None
+
+
+def test_a_count_that_layers_do_not_divide_leaves_zero_3_alone():
+    odd, _ = measure.choose("529.6 B", 512, 2048)
+    assert (odd.tp, odd.pp, odd.dp, odd.zero_stage) == (1, 1, 512, 3)
+    even, share = measure.choose("529.6 B", 560, 2240)
+    assert even.pp == 35
+    assert even.mfu > 1.5 * odd.mfu
+    assert share < 1
+
+
+def test_grids_leave_out_what_does_not_fit():
+    huge = verdicts.huge_grid()
+    assert len(huge[64, 512]) == 2  # a trillion parameters do not fit 64 devices
+    assert len(huge[512, 512]) == 3
+    assert len(huge[560, 2240]) == 1
+    assert len(verdicts.small_grid()) == len(measure.COUNTS) * len(verdicts.BATCHES)
+
+
+def test_plans_in_words():
+    assert measure.words(None) == "-"
+    assert measure.words(measure.fastest("gpt2", 64)) == "1x1x64"
+    assert measure.words(measure.fastest("145.6 B", 64)) == "4x8x2/5 z1"
 
 
 def test_plans_are_listed_and_explored(both_languages):
@@ -106,10 +138,10 @@ def test_plans_are_listed_and_explored(both_languages):
     assert (small.tp, small.pp, small.dp) == (1, 1, 8)
     assert huge is None
     fig = figures.splits(8, 512)
-    assert list(fig.layout.meta.values())[:2] == [7.47, 18.45]
-    few = list(figures.splits(512, 512).layout.meta.values())
-    assert few[:2] == [lab.tr("none")] * 2
-    assert [len(trace.x) for trace in fig.data] == [6, 6, 6]
+    assert list(fig.layout.meta.values()) == [7.47, 18.45, 7]
+    many = list(figures.splits(512, 512).layout.meta.values())
+    assert many[:2] == [3.56, 1008.04]
+    assert [len(trace.x) for trace in fig.data] == [7, 7, 7]
 
 
 # --- The profile -----------------------------------------------------------------------------
@@ -125,12 +157,12 @@ def test_the_profile_points_to_what_saves_more():
 
 
 def test_shares_are_measured_and_grow_with_the_length():
-    short, long = measure.shares(128), measure.shares(2048)
+    short, long = measure.shares("192-128"), measure.shares("192-2048")
     for shares in (short, long):
         assert sum(shares) == pytest.approx(1)
         assert min(shares) > 0
     assert long.scores > 1.2 * short.scores
-    parts = [flops_by_part(measure.model().config, n) for n in (128, 2048)]
+    parts = [flops_by_part(measure.SHAPES["192"], n) for n in (128, 2048)]
     assert parts[1]["scores"] / parts[1]["ffn"] > parts[0]["scores"] / parts[0]["ffn"]
 
 
@@ -138,26 +170,25 @@ def test_shares_are_measured_and_grow_with_the_length():
 def few_repeats():
     """Measured once for both languages."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "REPEATS", dict.fromkeys(measure.LENGTHS, 3))
+        patch.setattr(measure, "REPEATS", dict.fromkeys(measure.REPEATS, 3))
         measure.measurement.cache_clear()
         yield
         measure.measurement.cache_clear()
 
 
 def test_choices_are_measured_and_drawn(few_repeats, both_languages):
-    choices = {n: measure.choice(measure.measurement(n)[0], n) for n in measure.LENGTHS}
-    assert list(choices) == [128, 512, 2048]
-    assert choices[2048] == measure.THUMB == "windows"
-    _, times = measure.measurement(2048)
+    found = {case: measure.measurement(case) for case in measure.REPEATS}
+    choices = {c: measure.choice(shares, measure.tokens(c)) for c, (shares, _) in found.items()}
+    assert choices["192-2048"] == "windows"
+    assert choices["768-128"] == choices["512-256"] == "neurons"
+    _, times = found["192-2048"]
     assert set(times.ratios) == {"windows", "neurons"}
     assert times.ratios["windows"].mean < 1
-    evidence = lab.by_id(verdicts.profile_evidence())
-    assert evidence["changed"].value == sum(name != "windows" for name in choices.values())
-    same = [n for n, name in choices.items() if name == "windows"]
-    assert {evidence[f"time-{n}"].value for n in same} == {1.0}
+    evidence = verdicts.own_profile_evidence()
+    assert [item.id for item in evidence] == [f"time-{case}" for case in measure.CASES]
     fig = figures.profile()
     assert len(fig.data) == 4
-    assert list(fig.data[0].y) == [100 * measure.measurement(n)[0].scores for n in choices]
+    assert list(fig.data[0].y) == [100 * shares.scores for shares, _ in found.values()]
     assert list(fig.layout.meta.values()) == [lab.tr(name) for name in choices.values()]
 
 
@@ -197,6 +228,20 @@ def test_predictions_are_summed_up_and_drawn(made_up, both_languages):
     assert quality["pairs"] == 0
     fig = figures.prediction_figure()
     assert list(fig.layout.meta.values()) == [3, 2, 1]
+    (wrong,) = wrong_pairs(made_up)
+    assert [row["engine"] for row in wrong["rows"]] == ["1", "2"]
+    assert wrong["is_right"] is False
+
+
+def wrong_pairs(rows):
+    """Pairs that the predictions' middles have in the wrong order."""
+    return [p for p in predictions.pairs(rows) if (p["predicted"] > 1) != (p["measured"] > 1)]
+
+
+def test_the_records_hold_pairs_that_a_bolder_plan_has_in_the_wrong_order():
+    found = wrong_pairs(predictions.predictions("CPU with VNNI"))
+    assert found
+    assert {pair["is_right"] for pair in found} == {None}
 
 
 # --- The game --------------------------------------------------------------------------------
@@ -254,9 +299,10 @@ def test_every_claim_has_a_line_in_the_ledger(both_languages):
 
 
 def test_a_claim_that_no_notebook_judged_says_so(monkeypatch, tmp_path, both_languages):
-    figure = dict(id="n", name="n", value=1, unit="", kind="measured", low=None, high=None)
-    texts = dict(condition="", rule="n is 1", reason="", figures=[figure])
-    record = dict(form=2, claim="attention-quadratic", holds=True, outcome="holds") | texts
+    figure = dict(id="n", name="n", value=1, unit="", kind="computed", low=None, high=None)
+    part = dict(id="p", outcome="holds", rule="n is 1", condition="", remark="", reason="")
+    part |= dict(basis="formula", since=None, figures=[figure])
+    record = dict(form=3, claim="attention-quadratic", holds=True, outcome="holds", parts=[part])
     (tmp_path / "verdicts.json").write_text(json.dumps({"00": [record]}))
     monkeypatch.setattr(measure, "DATA_DIR", tmp_path)
     found = measure.outcomes()
@@ -272,10 +318,15 @@ def test_the_ledgers_bars_have_the_cards_colours(monkeypatch, both_languages):
     bars = figures.ledger().data
     assert [bar.marker.color for bar in bars[:-1]] == [look[-1] for look in OUTCOMES.values()]
     assert bars[-1].marker.color not in {look[-1] for look in OUTCOMES.values()}
+    looks = [(bar.marker.color, bar.marker.pattern.shape) for bar in bars]
+    assert len(set(looks)) == len(looks)
 
 
 def test_guesses_are_calibrated_where_there_are_some(both_languages):
-    assert list(figures.calibration([]).layout.meta.values()) == [0]
+    example = figures.calibration([])
+    assert list(example.layout.meta.values()) == [0]
+    assert lab.tr("simulated") in example.layout.title.text
+    assert len(example.data[-1].x) == len(figures.EXAMPLE)
     some = [dict(notebook="03", question="q", guess=g, measured=10.0) for g in (10.0, 40.0, -1.0)]
     row = measure.calibration_row(some)
     assert row["guesses"] == 3
@@ -308,7 +359,9 @@ def by_flops(before, after, bandwidth):
     return before[0] / before[2] / (after[0] / after[2])
 
 
-SMALL = dict(attention=5, ffn=4, token=6, position=4, method="gptq", half=True)
+SMALL = dict(attention=4, token=5, position=4, method="gptq", act_order=True, half=True)
+SMALL |= dict(ffn=[4, 3, 3, 3, 4, 4])
+SHOWN = dict(attention=4, ffn=4, token=6, position=4, method="gptq", half=True)
 WINDOWS = dict(model="gpt2", device="CPU without VNNI", budget="latency", seq_len=64)
 
 
@@ -331,6 +384,8 @@ def test_exercises_take_right_answers(name, right, strict):
         ("15-2", dict()),
         ("15-2", dict(attention=3, ffn=3, token=4, position=4)),
         ("15-2", 4),
+        pytest.param("15-2", SHOWN, marks=pytest.mark.release),  # section 9's own
+        pytest.param("15-2", SMALL | dict(ffn=3), marks=pytest.mark.release),
         ("15-3", WINDOWS | dict(budget="checkpoint")),
         ("15-3", WINDOWS | dict(device="CPU with VNNI")),
     ],

@@ -7,12 +7,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.eval_frame import OptimizedModule
 
+from efflab import lab
 from efflab.acceleration import xla
 from efflab.acceleration.fusion import LaunchModel, attention_bytes
-from efflab.acceleration.graph import fuse_report
+from efflab.acceleration.graph import fuse, fuse_report
+from efflab.acceleration.inductor import inductor_report
 from efflab.experiments import gpu_bench
-from efflab.lab import Evidence, text, use_language
+from efflab.lab import text, use_language
 from efflab.lab.check import judge
 from efflab.lab.tables import table_forms
 from efflab_rooms.compiler_fusion import exercises, figures, measure, verdicts
@@ -82,9 +85,45 @@ def test_no_two_nodes_share_a_place(reports):
     assert figures.rows_of(written.ops)[-1] == figures.rows_of(written.kernels)[-1] == 6
 
 
+def fusion_figures(reports, times):
+    small = measure.attention_report(16, 16, 4), measure.gelu_report(16, 256)
+    programs = dict(zip(("attention", "gelu"), small, strict=True), block=reports[measure.WITH_XLA])
+    return verdicts.fusion_evidence(programs, reports, times)
+
+
+def test_the_plan_computes_the_block_in_its_kernels(forms, reports):
+    plan = measure.compile_plan(forms.in_torch, forms.x)
+    assert torch.allclose(plan(forms.x), forms.layer(forms.x), rtol=0, atol=1e-5)
+    groups = fuse(reports[measure.WITH_INDUCTOR].ops)
+    parts = dict(plan.named_children())
+    assert len(parts) == len(groups) == 19
+    loops = [i for i, group in enumerate(groups) if len(group) > 1]
+    assert [isinstance(parts[f"submod_{i}"], OptimizedModule) for i in range(19)] == [
+        i in loops for i in range(19)
+    ]
+    assert len(loops) == 9  # as the text says
+
+
+def test_a_loop_of_the_plan_is_one_kernel():
+    """The hardest: a reduction ends it."""
+    x, means = torch.ones(8, 8), torch.ones(8, 1)
+    report = inductor_report(lambda x, means: (x - means).square().mean(-1), x, means)
+    assert (report.n_ops, report.n_kernels) == (3, 1)
+
+
+def test_evidence_of_the_verdict(reports, times):
+    figures = {item.id: item for item in fusion_figures(reports, times)}
+    assert figures["torch-kernels"].value == 10
+    assert figures["plan-kernels"].value == 19
+    assert figures["kernels-gelu"].value == pytest.approx(1 / 6)
+    assert figures["kernels-block"].value == pytest.approx(
+        figures["kernels"].value / figures["ops"].value
+    )
+
+
 def test_times_are_compared_within_a_framework(times):
     rows = measure.time_rows(times)
-    assert [row["framework"] for row in rows] == ["JAX"] * 2 + ["torch"] * 4
+    assert [row["framework"] for row in rows] == ["JAX"] * 2 + ["torch"] * 5
     for row in rows:
         assert row["from"] <= row["time / single operations"] <= row["to"]
         assert row["ms"] > 0
@@ -110,7 +149,7 @@ def test_derivation_adds_up_to_the_formula():
         terms = formula.replace("T²", "T * T").replace("2 T D", "2 * T * D").replace(" T D", " T*D")
         return measure.VALUE_BYTES * eval(terms.replace("T D", "T*D"), {}, letters)
 
-    for (reads, writes), op in zip(measure.OPERATIONS.values(), ops, strict=True):
+    for (reads, writes), op in zip(figures.OPERATIONS.values(), ops, strict=True):
         assert n_bytes(reads) == sum(op.reads.values())
         assert n_bytes(writes) == op.nbytes
 
@@ -166,35 +205,6 @@ def test_recorded_gpus_are_as_the_notebook_says():
     assert fused[0]["ratio"] > fused[1]["ratio"] > fused[2]["ratio"]
 
 
-def outcome(n_ops=46, n_kernels=28, byte_ratio=0.6, by_hand=10):
-    evidence = [
-        Evidence("ops-per-kernel", "x", n_ops / n_kernels),
-        Evidence("bytes", "x", byte_ratio),
-        Evidence("ops", "x", n_ops),
-        Evidence("kernels", "x", n_kernels),
-        Evidence("torch-kernels", "x", by_hand),
-    ]
-    return verdicts.xla_fusion(evidence)
-
-
-def test_the_verdict_can_come_to_everything():
-    assert outcome().word == "holds if"
-    assert outcome(by_hand=28).word == "holds if"
-    assert outcome(by_hand=29).word == "holds"
-    assert outcome(n_ops=2, n_kernels=1, by_hand=2).word == "holds"
-    assert outcome(n_kernels=46).word == "does not hold"
-    assert "46 kernels for 46" in outcome(n_kernels=46).record("xla-fusion")["reason"]
-    assert outcome(byte_ratio=1.0).word == "does not hold"
-    assert outcome(n_ops=1, n_kernels=1).word == "undecided"
-
-
-def test_the_verdict_follows_from_its_record(reports, times):
-    record = verdicts.xla_fusion(verdicts.fusion_evidence(reports, times)).record("xla-fusion")
-    assert verdicts.xla_fusion(record["figures"]).record("xla-fusion") == record
-    assert record["figures"][0]["id"] == "ops-per-kernel"
-    assert record["figures"][4]["value"] == 10
-
-
 def by_blocks(q, k, v, size=64):
     parts = [(some @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v for some in q.split(size, 2)]
     return torch.cat(parts, 2)
@@ -226,7 +236,7 @@ def test_everything_shown_has_its_chinese(reports, times, both_languages):
     model = LaunchModel(1e-6, 1e9)
     report = reports["written out, XLA"]
     rows = [measure.report_row("written out", "XLA", report), *measure.time_rows(times)]
-    rows += [*measure.constant_rows(model), *measure.small_rows((2,), 64)]
+    rows += [*figures.constant_rows(model), *measure.small_rows((2,), 64)]
     chain = dict(n_ops=16, n_values=256, n_kernels=16, bytes=2**15, seconds=1e-5)
     chains = [chain | dict(fused=fused) for fused in (False, True)]
     rows += [*measure.fit_rows(chains, model), *measure.fused_rows(chains)]
@@ -237,10 +247,8 @@ def test_everything_shown_has_its_chinese(reports, times, both_languages):
     figures.fusion_cost()
     for exercise in exercises.EXERCISES.values():
         text.tr(exercise.hint)
-    outcome = verdicts.xla_fusion(verdicts.fusion_evidence(reports, times))
-    for item in outcome.evidence:
-        text.tr(item.name)
-    text.tr(outcome.condition, **outcome.values)
+    with text.speaking("zh"):
+        lab.verdict("xla-fusion", verdicts.xla_fusion(fusion_figures(reports, times)))
 
 
 def test_a_model_without_a_rate_never_computes():

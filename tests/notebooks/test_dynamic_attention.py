@@ -1,8 +1,8 @@
 """Notebook 05: its experiment, record, pictures, explorer, exercises."""
 
+import math
 from statistics import mean, stdev
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from efflab.config import ModelConfig
 from efflab.data import tokenizer
-from efflab.estimate import Estimate
 from efflab.experiments import dynamic_attention as experiment
+from efflab.experiments import dynamic_attention_2 as used_range
 from efflab.lab.check import judge
 from efflab.lab.tables import table_forms
 from efflab.model import Transformer
@@ -196,7 +196,7 @@ def test_spans_of_a_trained_model_are_learned_alone():
     torch.testing.assert_close(spans, torch.full((2, 2), floor), rtol=1e-3, atol=0)
 
 
-# --- The used range and the verdict -------------------------------------------------------------
+# --- The used range ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_spans_of_a_trained_model_are_learned_alone():
     [([0.05, 0.05, 0.9], 0), ([0.1, 0.3, 0.6], 1), ([0.3, 0.3, 0.4], 2), ([0.9, 0.05, 0.05], 2)],
 )
 def test_the_used_distance_holds_nine_tenths(weights, distance):
-    assert measure.used_distances(torch.tensor(weights)).item() == distance
+    assert used_range.used_distances(torch.tensor(weights)).item() == distance
 
 
 def test_attentions_distances_are_counted_back_from_each_token():
@@ -219,30 +219,53 @@ def test_attentions_distances_are_counted_back_from_each_token():
         return q[None, None], torch.eye(T)[None, None], None
 
     model.layers[0].attention.body.heads = heads
-    distances = measure.attention_distances(model, 16)
-    assert distances.shape == (16, 1)
-    assert set(distances.ravel()) == {3}
+    distances = measure.ranges_of(model, 1)
+    assert distances.shape == (1, 16, 1)
+    assert set(distances.flatten().tolist()) == {3}
     assert len(seen) == 1
 
 
-def test_fixed_kernels_use_the_same_range_everywhere():
+def test_what_does_not_look_at_its_input_differs_by_nothing():
     config = experiment.CONFIG
     shape = config.d_model, config.n_head, 7
     light = replace_attention(Transformer(config), lambda _: LightweightConv(*shape)).eval()
-    plain = measure.convolution_distances(light, 300)
-    assert plain.shape == (300, 16)
-    assert measure.relative_spread(plain, 7) == Estimate(0.0, 0.0, 0.0)
+    fixed, uniform = measure.ranges_of(light, 4), measure.uniform_ranges(config.max_len, 4)
+    assert fixed.shape == (4, 64, 16)
+    assert measure.spread(fixed) == 0 < measure.spread(uniform)
+    assert used_range.between_texts(fixed) == used_range.between_texts(uniform) == [0, 0]
     model = experiment.make_model("dynamic-7", 0).eval()
     with torch.no_grad():  # untrained kernels are nearly even; sharper ones differ by token
         model.layers[0].attention.body.predict.weight.mul_(300)
-    assert measure.relative_spread(measure.convolution_distances(model, 300), 7).low > 0
+    assert min(used_range.between_texts(measure.ranges_of(model, 4))) > 0.1
 
 
-def test_relative_spread_is_the_spread_over_the_width():
-    distances = np.tile(np.arange(101), (2, 10)).T  # 0 to 100, evenly, in two heads
-    share = measure.relative_spread(distances, 101)
-    assert share.mean == pytest.approx(0.9)
-    assert share.low <= 0.9 <= share.high
+def test_uniform_attention_moves_by_its_position_alone():
+    """0.9 of half the window, and of the percentiles 0.9: some 40 % of the width."""
+    uniform = measure.uniform_ranges(512)
+    assert uniform[0, 0, 0] == math.ceil(0.9 * 257) - 1
+    assert uniform[0, -1, 0] == math.ceil(0.9 * 512) - 1
+    assert measure.spread(uniform) / 511 == pytest.approx(0.9 * 0.9 / 2, abs=0.005)
+    assert measure.spread(measure.without_trend(uniform)) < 2
+
+
+def test_texts_are_compared_two_by_two():
+    distances = torch.tensor([[[1], [2]], [[4], [2]], [[0], [0]], [[1], [2]]])
+    assert used_range.between_texts(distances) == [1.5, 1.5]
+    with pytest.raises(ValueError, match="texts=3"):
+        used_range.between_texts(distances[:3])
+
+
+def test_spread_is_in_tokens():
+    distances = torch.arange(101).repeat(2, 5)[..., None]  # 0 to 100, evenly
+    assert measure.spread(distances) == pytest.approx(90)
+
+
+def test_a_run_of_the_second_record(monkeypatch):
+    monkeypatch.setattr(used_range, "N_TEXTS", 4)
+    monkeypatch.setitem(used_range.MIXERS, "attention", ("attention", 2))
+    untrained, attention = (used_range.run_one(mixer, 7) for mixer in ("untrained", "attention"))
+    assert 0 <= untrained["tokens"] < attention["tokens"]
+    assert untrained["loss"] == pytest.approx(math.log(2048), abs=0.5)
 
 
 # --- Explorer and exercises ------------------------------------------------------------------

@@ -73,9 +73,9 @@ def test_coarse_mask_equals_the_mask_at_full_resolution():
 
 
 def test_reach_is_layers_times_window():
-    seen = measure.reach(window_size=3, n_layer=4)
+    seen = figures.reach(window_size=3, n_layer=4)
     assert seen.sum(1).tolist() == [2 * 3 * depth + 1 for depth in (1, 2, 3, 4)]
-    causal = measure.reach(window_size=3, n_layer=4, causal=True)
+    causal = figures.reach(window_size=3, n_layer=4, causal=True)
     assert causal.sum(1).tolist() == [3 * depth + 1 for depth in (1, 2, 3, 4)]
     assert set(figures.reach_picture(4, 3).layout.meta.values()) == {12}
 
@@ -86,9 +86,9 @@ def window_of_32(q, k, v):
 
 def test_growth_of_time_and_memory():
     ways = {measure.WINDOW: window_of_32, measure.FULL: F.scaled_dot_product_attention}
-    costs = measure.growth(ways, measure.lengths_up_to(1024), repeats=1)
+    costs = measure.growth(ways, measure.lengths_up_to(2048), repeats=1)
     lengths = [c.seq_len for c in costs]
-    assert lengths == [128, 256, 512, 1024]
+    assert lengths == [256, 512, 1024, 2048]
     assert all(set(c.times) == set(c.mib) == set(ways) for c in costs)
     written = [measure.written_out_mib(n) for n in lengths]
     assert measure.exponent(lengths, written).mean == pytest.approx(2, abs=0.2)
@@ -96,8 +96,18 @@ def test_growth_of_time_and_memory():
     assert measure.written_out_mib(4097) == pytest.approx(by_arithmetic)
     assert measure.written_out_mib(4096) == pytest.approx(by_arithmetic, rel=0.1)
     assert figures.growth_figure(costs, written).layout.meta
+    assert measure.lengths_up_to(8192, 2) == [1024, 1280, 2048, 2816, 4096, 5632, 8192]
+    assert measure.lengths_up_to(2048, 2) == [256, 512, 1024, 1280, 2048]
     with pytest.raises(ValueError, match="max_len"):
         measure.lengths_up_to(100)
+
+
+def test_an_image_of_many_pixels_is_nearly_square():
+    shapes = [measure.image_shape(n) for n in (256, 1024, 1280, 2816, 8192)]
+    assert shapes == [(16, 16), (32, 32), (16, 80), (16, 176), (64, 128)]
+    for n in (0, 255, 320):
+        with pytest.raises(ValueError, match=f"seq_len={n}: expected a multiple of 256"):
+            measure.image_shape(n)
 
 
 def test_exponent_of_an_exact_power():
@@ -109,7 +119,6 @@ def test_exponent_of_an_exact_power():
     assert power.high - power.low > 1
     with pytest.raises(ValueError, match=r"lengths=\[10, 20\]: expected three lengths or more"):
         measure.exponent(lengths[:2], values[:2])  # a line through any two points, without a doubt
-    assert verdicts.pairs_exponent(8192, 128) == pytest.approx(1.01, abs=0.01)
 
 
 def test_blocks_of_a_long_text_grow_linearly():
@@ -165,15 +174,34 @@ def test_layouts_predict_who_recalls():
     assert needed["window + global"] == needed["BigBird: all three"] == 2
 
 
-def test_recall_is_chance_beyond_reach_and_learned_within():
-    full = torch.ones(24, 24, dtype=torch.bool)
-    assert measure.recall(full, 16) > 0.9
-    assert measure.recall(window_mask(24, 4), 16, n_steps=30) < 0.3
+def test_recall_ends_where_the_reach_of_the_windows_ends():
+    full = measure.recall(torch.ones(20, 20, dtype=torch.bool), [2, 12, 13, 19])
+    assert min(full.values()) > 0.95
+    windows = measure.recall(window_mask(20, 4), [4, 8, 12, 13, 19])
+    assert min(windows[d] for d in (4, 8, 12)) > 0.95
+    assert max(windows[d] for d in (13, 19)) < 0.2
+
+
+def test_expected_accuracy_follows_the_hops():
+    assert measure.expected_accuracy(measure.layout_of("full")) == 1
+    window = measure.layout_of("window")
+    assert measure.expected_accuracy(window, [4, 40]) == (1 + 1 / 8) / 2
+    nothing = torch.eye(12, dtype=torch.bool)  # each block sees itself: the last, 3 tokens back
+    assert measure.expected_accuracy(nothing, [3, 4]) == (1 + 1 / 8) / 2
+
+
+def test_accuracies_have_the_wider_interval():
+    one = verdicts.of_accuracies([1.0])
+    assert (one.mean, one.high) == (1, 1)
+    assert one.low == pytest.approx(0.025 ** (1 / 512))  # Clopper and Pearson, no failure in 512
+    same, scattered = verdicts.of_accuracies([0.5, 0.5]), verdicts.of_accuracies([0.2, 0.8])
+    assert same.high - same.low == pytest.approx(2 * 1.96 * (0.25 / 1024) ** 0.5, rel=0.05)
+    assert (scattered.low, scattered.high) == (0, 1)
 
 
 def test_the_same_seed_trains_the_same_model():
     mask = window_mask(24, 4)
-    assert measure.recall(mask, 6, n_steps=5) == measure.recall(mask, 6, n_steps=5)
+    assert measure.recall(mask, [6], n_steps=5) == measure.recall(mask, [6], n_steps=5)
     assert measure.corner_accuracy((0,), n_steps=3) == measure.corner_accuracy((0,), n_steps=3)
 
 
@@ -210,6 +238,9 @@ def test_pictures_have_their_chinese():
         assert text.has_chinese(draw().layout.title.text)
     for draw in (figures.talk_picture, figures.bigbird_cost):
         assert text.has_chinese(draw().layout.title.text)
+    accuracies = {4: verdicts.of_accuracies([1.0, 0.9]), 40: verdicts.of_accuracies([0.1, 0.2])}
+    fig = figures.recall_figure(accuracies, {4: 1.0, 40: 1.0}, reach=24)
+    assert list(fig.layout.meta.values()) == [0.95, 0.15]
     for exercise in exercises.EXERCISES.values():
         text.tr(exercise.hint)
     assert not text.missing

@@ -144,6 +144,22 @@ def test_encoder_with_linformer_ignores_padding_and_keeps_its_weights():
     torch.testing.assert_close(short, long, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+def test_a_summary_of_no_real_token_is_left_out():
+    """One summary for every two tokens: a text of 8 fills four of eight, padded or not."""
+    layer = make("kv", max_len=16, k=8)
+    layer.E.copy_(torch.eye(8).repeat_interleave(2, 1) / 2)
+    half = make("kv", max_len=8, k=4)
+    half.load_state_dict(layer.state_dict() | dict(E=layer.E[:, :4, :8], F=layer.E[:, :4, :8]))
+    x = torch.randn(2, 16, 12, dtype=torch.double)
+    mask = torch.arange(16).expand(2, 1, 1, 16) < 8
+    expected = half(x[:, :8])
+    torch.testing.assert_close(layer(x, mask)[:, :8], expected)
+    torch.testing.assert_close(layer(x[:, :8]), expected)
+    nothing = layer(x, torch.zeros(2, 1, 1, 16, dtype=torch.bool))  # not one token is real
+    torch.testing.assert_close(nothing, layer.out.bias.expand(2, 16, 12))
+
+
 def test_published_rows_are_ordered_as_the_arithmetic_says():
     """Another machine's seconds and bytes: what can agree is how they move with n and k."""
     rows = read_published("linformer")

@@ -80,6 +80,78 @@ def _grids(cycle: int) -> list[go.Heatmap]:
     return [go.Heatmap(z=z, text=text, **look) for z, text in (snapshot(f, cycle) for f in NAMES)]
 
 
+# --- A second register ---------------------------------------------------------------------------
+
+TILES = "ABC"  # of weights, one after the other
+
+
+def tile_starts(registers: int, stream: int) -> list[tuple[int, int]]:
+    """(cycle in which it begins to enter, cycle of the first product) of each tile of weights."""
+    if registers == 1:
+        fold = systolic.fold_cycles(stream, SIDE, SIDE, "ws")
+        return [(i * fold, i * fold + SIDE) for i in range(len(TILES))]
+    firsts = [SIDE + i * max(stream, SIDE) for i in range(len(TILES))]
+    # a tile enters right behind the front of the stream that uses the one before
+    return list(zip([0, *firsts], firsts, strict=False))
+
+
+def registers_snapshot(cycle: int, registers: int, stream: int) -> tuple[np.ndarray, np.ndarray]:
+    """(which tile each cell multiplies by, or nan; what its registers hold) at a cycle."""
+    busy, labels = np.full((SIDE, SIDE), np.nan), np.full((SIDE, SIDE), "", object)
+    for row, col in np.ndindex(SIDE, SIDE):
+        used = waiting = " "
+        for i, (enter, first) in enumerate(tile_starts(registers, stream)):
+            clock, entered = cycle - first - row - col, cycle - enter - col
+            if entered >= row:  # until its own has come, a cell hands on those of the rows below
+                waiting = f"{TILES[i]}{row + max(0, SIDE - 1 - entered)}{col}"
+            if clock >= 0 or registers == 1:
+                used, waiting = (waiting, " ") if waiting != " " else (used, " ")
+            if 0 <= clock < stream:
+                busy[row, col] = i
+        labels[row, col] = f"<b>{used}</b><br>{waiting}"
+    return busy, labels
+
+
+@explorer(
+    cycle=Slider(0, 38, 7, step=1, label="cycle"),
+    registers=Choice((1, 2), 2, label="weight registers of a cell"),
+    stream=Choice((2, 3, 6), 3, label="stream"),
+)
+def second_register(cycle=7, registers=2, stream=3):
+    """Three tiles of weights, one after the other, in a 3 x 3 grid: who loads, who multiplies."""
+    require_int("cycle", cycle, 0, maximum=1000)
+    require_one_of("registers", registers, (1, 2))
+    require_int("stream", stream, maximum=100)
+    tiles = systolic.Product("tiles", stream, SIDE, SIDE, len(TILES))
+    cycles = tiles.cycles(SIDE, SIDE, "ws", registers == 2) + 1
+    used = 100 * tiles.macs / (cycles * SIDE**2)
+    words = "Weight registers: {n}. Three tiles take {cycles} cycles, {used} % in use"
+    title = tr(words, n=registers, cycles=cycles, used=f"{used:.0f}")
+    busy, labels = registers_snapshot(cycle, registers, stream)
+    meta = {tr("cells that multiply"): int((~np.isnan(busy)).sum())}
+    meta |= {tr("cycles"): cycles, tr("utilization (%)"): used}
+    titles = [tr("in use (bold) and waiting"), tr("cycle")]
+    fig = panels(titles, title, meta=meta, column_widths=[0.4, 0.6])
+    scale = [colours.tint(colours.BLUE, share) for share in (0.2, 0.4, 0.6)]
+    look = dict(zmin=0, zmax=2, showscale=False, colorscale=scale, xgap=4, ygap=4)
+    look |= dict(textfont_size=13, row=1, col=1)
+    fig.add_heatmap(z=busy, text=labels, texttemplate="%{text}", hoverinfo="skip", **look)
+    _add_spans(fig, registers, stream)
+    mark(fig, x=cycle + 0.5, row=1, col=2)
+    fig.update_xaxes(visible=False, col=1).update_yaxes(visible=False, col=1)
+    return fig.update_yaxes(autorange="reversed").update_xaxes(range=[0, 40], col=2)
+
+
+def _add_spans(fig: go.Figure, registers: int, stream: int) -> None:
+    """From when to when each tile is loaded and used, in the right panel."""
+    enters, firsts = zip(*tile_starts(registers, stream), strict=True)
+    loading = (tr("loading"), enters, SIDE, colours.ORANGE)
+    multiplying = (tr("multiplying"), firsts, stream + 2 * (SIDE - 1), colours.BLUE)
+    for name, starts, length, colour in (loading, multiplying):
+        look = dict(name=name, orientation="h", marker_color=colour, row=1, col=2)
+        fig.add_bar(x=[length] * len(TILES), base=starts, y=list(TILES), **look)
+
+
 # --- Arrays --------------------------------------------------------------------------------------
 
 MODELS = ("minilm-l6", "bert-base", "gpt2")
@@ -91,17 +163,22 @@ HERTZ = 700e6  # the clock of the first TPU, for times
     rows=Slider(4, 256, 32, scale="log2", label="rows of the array"),
     cols=Slider(4, 256, 32, scale="log2", label="columns of the array"),
     dataflow=Choice(systolic.DATAFLOWS, "ws", label="dataflow"),
+    registers=Choice((1, 2), 1, label="registers of a cell"),
     model=Choice(MODELS, label="model"),
 )
-def array_shape(seq_len=128, rows=32, cols=32, dataflow="ws", model="minilm-l6"):
+def array_shape(seq_len=128, rows=32, cols=32, dataflow="ws", registers=1, model="minilm-l6"):
     """Cycles and utilization of each product of a Transformer block on an array."""
     for name, value in dict(seq_len=seq_len, rows=rows, cols=cols).items():
         require_int(name, value, maximum=65536)
     require_one_of("dataflow", dataflow, systolic.DATAFLOWS)
+    require_one_of("registers", registers, (1, 2))
     require_one_of("model", model, MODELS)
     products = systolic.block_products(PRESETS[model], seq_len)
     names, macs = [tr(p.name) for p in products], np.array([p.macs for p in products])
-    cycles = {flow: np.array([p.cycles(rows, cols, flow) for p in products]) for flow in NAMES}
+    cycles = {
+        flow: np.array([p.cycles(rows, cols, flow, registers == 2) for p in products])
+        for flow in NAMES
+    }
     totals = {flow: int(each.sum()) for flow, each in cycles.items()}
     ms = 1e3 * totals[dataflow] / HERTZ
     used = 100 * macs.sum() / (totals[dataflow] * rows * cols)
@@ -126,49 +203,47 @@ def array_shape(seq_len=128, rows=32, cols=32, dataflow="ws", model="minilm-l6")
 
 
 @explorer(
-    overhead_us=Slider(0, 20, 0, step=5, unit="µs", label="overhead a product"),
+    launch_us=Slider(0, 20, 7, step=1, unit="µs", label="launch of a product"),
     gpu=Choice(list(measure.PRECISIONS), "A100 40GB", label="GPU"),
-    seq_len=Slider(32, 512, 128, scale="log2", unit="tokens", label="sequence length"),
     against=Choice(measure.NPUS, label="NPU"),
+    registers=Choice((1, 2), 2, label="weight registers of a cell"),
+    seq_len=Slider(32, 512, 128, scale="log2", unit="tokens", label="sequence length"),
 )
-def latency_map(overhead_us=0, gpu="A100 40GB", seq_len=128, against="TPUv1"):
+def latency_map(launch_us=7, gpu="A100 40GB", against="TPUv1", registers=2, seq_len=128):
     """The NPU's time over the GPU's, by product and batch, in each of the GPU's precisions."""
-    is_low = 0 <= overhead_us <= 1000
-    require(is_low, "overhead_us", overhead_us, "from {low} to {high}", low=0, high=1000)
+    is_low = 0 <= launch_us <= 1000
+    require(is_low, "launch_us", launch_us, "from {low} to {high}", low=0, high=1000)
     require_one_of("gpu", gpu, measure.PRECISIONS)
-    overhead = overhead_us * 1e-6
-    savings = {
-        dtype: measure.savings(measure.rival(against, gpu, dtype), gpu, dtype, seq_len, overhead)
-        for dtype in measure.PRECISIONS[gpu]
-    }
-    shares = {dtype: measure.share_at_claim(cells) for dtype, cells in savings.items()}
-    every = np.array(list(savings.values()))
-    values = dict(npu=tr(against), gpu=gpu, share=f"{measure.share_at_claim(every):.0f}")
-    title = tr("{npu}'s time over the {gpu}'s: {share} % of cells are at 0.6 or less", **values)
+    require_one_of("registers", registers, (1, 2))
+    ratios = {}
+    for dtype in measure.PRECISIONS[gpu]:
+        array = measure.rival(against, gpu, dtype, overlap=registers == 2)
+        ratios[dtype] = measure.ratios(array, gpu, dtype, seq_len, launch_us * 1e-6)
+    least = min(cells[-1].min() for cells in ratios.values())
+    words = "Time of {npu} over {gpu}; whole block: {least} or more"
+    title = tr(words, npu=tr(against), gpu=gpu, least=number(least))
     meta = {
-        tr("cells at 0.6 or less, GPU in {dtype} (%)", dtype=dtype): round(share, 1)
-        for dtype, share in shares.items()
+        tr("whole block in {dtype}, batch {b}", dtype=dtype, b=b): float(cells[-1, i])
+        for dtype, cells in ratios.items()
+        for i, b in enumerate(measure.BATCHES)
     }
-    meta[tr("least ratio")] = float((1 - every).min())
-    titles = [
-        tr("{dtype}: {share} % of cells", dtype=d, share=f"{s:.0f}") for d, s in shares.items()
-    ]
-    fig = panels(titles, title, meta=meta, shared_yaxes=True, horizontal_spacing=0.03)
-    for column, cells in enumerate(savings.values(), start=1):
-        _add_ratios(fig, 1 - cells, column, showscale=column == len(savings))
+    fig = panels(list(ratios), title, meta=meta, shared_yaxes=True, horizontal_spacing=0.03)
+    for column, cells in enumerate(ratios.values(), start=1):
+        _add_ratios(fig, cells, column, showscale=column == len(ratios))
     fig.update_xaxes(title_text=tr("batch"), type="category")
     fig.update_yaxes(autorange="reversed")
     return fig.update_layout(margin_l=150)
 
 
 def _add_ratios(fig: go.Figure, ratios: np.ndarray, column: int, *, showscale: bool) -> None:
-    """A panel of the map: (products, batches) as colours and numbers."""
+    """A panel of the map: (products + 1, batches) as colours and numbers."""
     names = [tr(p.name) for p in systolic.block_products(PRESETS[measure.MAP_MODEL], 1)]
+    names.append(tr(measure.BLOCK))
     batches = [str(batch) for batch in measure.BATCHES]
     text = [[_two_digits(ratio) for ratio in row] for row in ratios]
-    ticks = [0.1, 0.6, 1, 10]
+    ticks = [0.01, 0.1, 0.6, 1, 10, 100]
     scale = dict(tickvals=np.log10(ticks), ticktext=[number(ratio) for ratio in ticks])
-    look = dict(zmin=-1.5, zmax=1.5, colorscale=colours.DIVERGING_WARM)
+    look = dict(zmin=-2, zmax=2, colorscale=colours.DIVERGING_WARM)
     look |= dict(colorbar=scale, showscale=showscale)
     look |= dict(text=text, texttemplate="%{text}", textfont_size=10, xgap=1, ygap=1)
     fig.add_heatmap(z=np.log10(ratios), x=batches, y=names, row=1, col=column, **look)
@@ -193,10 +268,10 @@ def serving(mhz=100, side=8, n_units=1):
     require_int("n_units", n_units)
     require_one_of("side", side, fpga_synthesis.SIDES)
     lengths = [16, 32, 64, 128, 256, 512]
-    times = [measure.model_ms(t, side, mhz) / n_units for t in lengths]
+    times = [measure.model_ms(t, side, mhz, n_units) for t in lengths]
     ms = times[lengths.index(measure.TOKENS)]
     chips = read_published("fpga")
-    names = [chip["device"] for chip in chips if measure.fits(chip, side, n_units)]
+    names = [chip["device"] for chip in chips if measure.n_units(chip, side) >= n_units]
     values = dict(n=n_units, side=side, mhz=number(mhz), ms=number(ms), k=len(names))
     words = "{n} x ({side} x {side}), {mhz} MHz: {ms} ms for 128 tokens; {k} of {all} chips"
     meta = {tr("ms for 128 tokens"): ms, tr("chips that hold it"): len(names)}

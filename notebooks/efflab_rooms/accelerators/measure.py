@@ -2,9 +2,10 @@
 
 import re
 import tempfile
-from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 
@@ -16,53 +17,80 @@ from efflab.acceleration import fpga, npu, systolic
 from efflab.base.privacy import load
 from efflab.compression import affine, engines, int8
 from efflab.config import PRESETS
+from efflab.data import read_published
 from efflab.devices import DEVICES
 from efflab.errors import require_int, require_one_of
-from efflab.experiments import fpga_synthesis
+from efflab.experiments import fpga_synthesis, gpu_bench
 from efflab.experiments.record import read_record
 
 # --- An NPU against a GPU ------------------------------------------------------------------------
 
-MAP_MODEL, BATCHES, CLAIM = "bert-base", (1, 2, 4, 8, 16, 32, 64), 0.4
+MAP_MODEL, BATCHES = "bert-base", (1, 2, 4, 8, 16, 32, 64)
 PRECISIONS = {
     gpu: [dtype for dtype in ("fp32", "fp16", "int8") if dtype in DEVICES[gpu].peak_flops]
     for gpu in ("V100 SXM2", "A100 40GB", "H100 SXM")
 }
 NPUS = TPU, TWIN = "TPUv1", "an array as strong as the GPU"
-OVERHEAD = 10e-6  # seconds to start a product, for the second look
-WHOLE = "all of the map"
+BLOCK, RECORDED = "the whole block", "NVIDIA H100 80GB HBM3"
 
 
-def rival(against: str, gpu: str, dtype: str) -> npu.Npu:
+def launch_seconds() -> float:
+    """Recorded seconds from one small kernel to the next: its launch and the memory's latency."""
+    return gpu_bench.read_launches()[RECORDED].overhead
+
+
+def model_check_rows(dtypes: Sequence[str] = ("fp32", "fp16")) -> list[dict]:
+    """Square products on an H100: the model's time beside the recorded one."""
+    rows = []
+    for row in gpu_bench.read_part(gpu_bench.PRODUCTS)[RECORDED]["rows"]:
+        n, dtype = row["n"], row["dtype"]
+        if dtype in dtypes:
+            square = systolic.Product("square", n, n, n)
+            model = npu.gpu_seconds(square, DEVICES["H100 SXM"], dtype, launch_seconds())
+            recorded = 2 * square.macs / row["tflops"] / 1e12
+            times = {"model (us)": 1e6 * model, "recorded (us)": 1e6 * recorded}
+            rows.append({"n": n, "dtype": dtype} | times | {"ratio": model / recorded})
+    return rows
+
+
+def rival(against: str, gpu: str, dtype: str, *, overlap: bool = True) -> npu.Npu:
     """One of `NPUS`; the twin has the GPU's own peak, precision and bandwidth."""
     require_one_of("against", against, NPUS)
-    return npu.TPU_V1 if against == TPU else npu.twin(DEVICES[gpu], dtype)
+    array = npu.TPU_V1 if against == TPU else npu.twin(DEVICES[gpu], dtype)
+    return replace(array, overlap=overlap)
 
 
-def savings(array: npu.Npu, gpu: str, dtype: str, seq_len: int, overhead=0.0) -> np.ndarray:
-    """(products, batches): by how much of the GPU's time the NPU's is shorter."""
-    require_one_of("gpu", gpu, PRECISIONS)
+def block_seconds(product_seconds: Callable, seq_len: int) -> np.ndarray:
+    """(products + 1, batches): seconds of each product of a block, and last their sum."""
     require_int("seq_len", seq_len)
     blocks = [systolic.block_products(PRESETS[MAP_MODEL], seq_len, batch) for batch in BATCHES]
-    device = DEVICES[gpu]
-    columns = [[npu.saving(p, array, device, dtype, overhead) for p in block] for block in blocks]
-    return np.array(columns).T
+    cells = np.array([[product_seconds(p) for p in block] for block in blocks]).T
+    return np.vstack([cells, cells.sum(axis=0)])
 
 
-def share_at_claim(cells: np.ndarray) -> float:
-    """Per cent of the map's cells, of `savings`, at which the NPU takes at least 40 % less time."""
-    return 100 * npu.share_at_least(cells.ravel(), CLAIM)
+def ratios(
+    array: npu.Npu, gpu: str, dtype: str, seq_len: int, launch=0.0, npu_launch=None
+) -> np.ndarray:
+    """(products + 1, batches): the NPU's time over the GPU's; last those of the whole block.
+
+    `launch`: seconds to start a product; `npu_launch`: the NPU's own, where it has another.
+    """
+    require_one_of("gpu", gpu, PRECISIONS)
+    own = launch if npu_launch is None else npu_launch
+    ours = block_seconds(lambda p: npu.npu_seconds(p, array, own), seq_len)
+    return ours / block_seconds(lambda p: npu.gpu_seconds(p, DEVICES[gpu], dtype, launch), seq_len)
 
 
-def shares(seq_len: int, overhead=0.0, against=TPU) -> dict[str, float]:
-    """`share_at_claim` by GPU and precision, and of the whole map."""
-    cells = {
-        f"{gpu}, {dtype}": savings(rival(against, gpu, dtype), gpu, dtype, seq_len, overhead)
-        for gpu, dtypes in PRECISIONS.items()
-        for dtype in dtypes
-    }
-    cells[WHOLE] = np.array(list(cells.values()))
-    return {name: share_at_claim(values) for name, values in cells.items()}
+def block_rows(against: str, seq_len: int, batches: Sequence[int]) -> list[dict]:
+    """The NPU's time over the GPU's for a whole block, with a launch a product on both sides."""
+    rows = []
+    for gpu, dtypes in PRECISIONS.items():
+        for dtype in dtypes:
+            array = rival(against, gpu, dtype)
+            whole = ratios(array, gpu, dtype, seq_len, launch_seconds())[-1]
+            cells = {f"batch {b}": whole[BATCHES.index(b)] for b in batches}
+            rows.append({"GPU": f"{gpu}, {dtype}"} | cells)
+    return rows
 
 
 # --- MiniLM on the devices of this machine -------------------------------------------------------
@@ -191,11 +219,16 @@ def resources(family: str, side: int) -> fpga.Resources:
     return fpga.Resources(run["dsp"], run["lut"], run["ff"])
 
 
-def clock_mhz(side: int, family: str = "ecp5") -> float | None:
-    """Recorded clock of the routed unit, the median of its placements; None if not routed."""
+def clocks_mhz(side: int, family: str = "ecp5") -> list[float]:
+    """Recorded clock of the routed unit in each placement; none where it was not routed."""
     key = ("routed", family, side)
     runs = [r for r in synthesis_runs() if (r["part"], r["family"], r["side"]) == key]
-    clocks = [r["mhz"] for r in runs if r["mhz"] is not None]
+    return [r["mhz"] for r in runs if r["mhz"] is not None]
+
+
+def clock_mhz(side: int, family: str = "ecp5") -> float | None:
+    """The median of `clocks_mhz`; None if there is none."""
+    clocks = clocks_mhz(side, family)
     return median(clocks) if clocks else None
 
 
@@ -204,32 +237,38 @@ def resources_on(chip: dict, side: int) -> fpga.Resources:
     return resources("ecp5" if chip["family"] == "ECP5" else "xilinx", side)
 
 
-def fits(chip: dict, side: int, n_units: int = 1) -> bool:
-    """Whether a chip holds so many units side by side."""
-    unit = resources_on(chip, side)
-    units = fpga.Resources(n_units * unit.dsp, n_units * unit.lut, n_units * unit.ff)
-    return units.fits(chip["dsp"], chip["lut"], chip["ff"])
+def n_units(chip: dict, side: int) -> int:
+    """How many units a chip holds side by side."""
+    return resources_on(chip, side).copies(chip["dsp"], chip["lut"], chip["ff"])
 
 
 # --- How long a model takes on it ----------------------------------------------------------------
 
-TOKENS, TARGET_MS = 128, 100.0
+SIDE, TOKENS, TARGET_MS = 4, 128, 100.0
+"""The side of the units that fill a chip: the largest that was routed and that each chip holds."""
 
 
-def model_clocks(seq_len: int, side: int) -> int:
-    """Clocks of all of MiniLM's matrix products for one text on one unit."""
-    config = PRESETS["minilm-l6"]
-    products = systolic.block_products(config, seq_len)
-    clocks = [p.count * fpga.cycles(p.m, p.n, p.k, side, side) for p in products]
-    return config.n_layer * sum(clocks)
+def model_clocks(seq_len: int, side: int, units: int = 1) -> int:
+    """Clocks of all of MiniLM's matrix products for one text, their tiles shared by the units."""
+    config, clocks = PRESETS["minilm-l6"], 0
+    for p in systolic.block_products(config, seq_len):
+        n_tiles = p.count * systolic.folds(p.m, p.n, p.k, side, side)
+        clocks += -(-n_tiles // units) * fpga.tile_cycles(p.k, side, side)
+    return config.n_layer * clocks
 
 
-def model_ms(seq_len: int, side: int, mhz: float) -> float:
+def model_ms(seq_len: int, side: int, mhz: float, units: int = 1) -> float:
     """Milliseconds of them at that clock."""
-    return model_clocks(seq_len, side) / (1e3 * mhz)
+    return model_clocks(seq_len, side, units) / (1e3 * mhz)
 
 
-def longest_text(side: int, mhz: float) -> int:
-    """The most tokens, up to 512, whose products are done within `TARGET_MS`; 0: not even one."""
-    # clocks rise with every tile begun and never fall, so that the lengths can be bisected
-    return bisect_right(range(1, 513), TARGET_MS, key=lambda t: model_ms(t, side, mhz))
+def chip_rows(sides: Sequence[int]) -> list[dict]:
+    """Each chip full of units of each side, at the clock recorded for that side."""
+    rows = []
+    for chip, side in product(read_published("fpga"), sides):
+        units, mhz = n_units(chip, side), clock_mhz(side)
+        used = 100 * units * side**2 / chip["dsp"]
+        ms = model_ms(TOKENS, side, mhz, units) if units else None
+        row = {"chip": chip["device"], "DSP": chip["dsp"], "side of the unit": side, "units": units}
+        rows.append(row | {"DSP in use (%)": used, "clock (MHz)": mhz, "128 tokens (ms)": ms})
+    return rows

@@ -23,10 +23,10 @@ from efflab.lab import (
 )
 from efflab.lab.figures import COLOURS, error_bars, style
 from efflab.lab.labels import place_labels
+from efflab.lab.outcome import OUTCOMES
 from efflab.lab.text import tr_name
-from efflab.lab.verdict import OUTCOMES
 from efflab_rooms.choose_plan import measure
-from efflab_rooms.choose_plan.measure import A100, LENGTHS, NOT_YET, TEXTS
+from efflab_rooms.choose_plan.measure import A100, NOT_YET, TEXTS
 
 # --- Advice ----------------------------------------------------------------------------------
 
@@ -86,25 +86,34 @@ def _add_gains(fig, gains: list[dict], kind: str) -> None:
     fig.add_scatter(x=low, y=names, name=tr(kind), error_x=whiskers, **look)
 
 
+LEAST = 0.02
+"""Where a lead of 0 stands on the logarithmic axis."""
+
+
 def leads():
-    """Lead of the light structures by budget and model; above 1 they stand first."""
-    by_model = {m: [measure.lead(m, budget) for budget in BUDGETS] for m in measure.MODELS}
-    least = map(min, zip(*by_model.values(), strict=True))
-    names = [tr(budget) for budget in BUDGETS]
-    meta = {name: number(lead) for name, lead in zip(names, least, strict=True)}
+    """Lead of the light structures by budget and model; right of 1 they gain most."""
+    leads = measure.leads()
+    least = {budget: min(leads[budget, m] for m in measure.MODELS) for budget in BUDGETS}
+    meta = {tr(budget): number(lead) for budget, lead in least.items()}
     title = tr("Does a light structure gain most? (computed)")
-    titles = (title, tr("budget"), tr("best structure / best other"))
-    visible = {m: [max(lead, 0.02) for lead in own] for m, own in by_model.items()}  # no 0 on a log
-    fig = bars(names, visible, *titles, log_y=True, meta=meta, height=420)
-    for trace, own in zip(fig.data, by_model.values(), strict=True):
-        trace.update(base=0.01, customdata=[number(lead) for lead in own])
-    fig.update_traces(hovertemplate="%{customdata}")
-    return mark(fig, y=1)
+    fig = blank(title, tr("best structure / best other"), "", meta=meta, height=420)
+    for i, model in enumerate(measure.MODELS):
+        own = [leads[budget, model] for budget in BUDGETS]
+        look = dict(mode="markers", marker=style(i, size=11)["marker"], name=model)
+        shown = dict(customdata=[number(lead) for lead in own], hovertemplate="%{customdata}")
+        fig.add_scatter(x=[max(x, LEAST) for x in own], y=list(meta), **look, **shown)
+    zeros = [tr(budget) for budget, lead in least.items() if lead < LEAST]
+    words = dict(mode="text", text=["0"] * len(zeros), textposition="top center", showlegend=False)
+    fig.add_scatter(x=[LEAST] * len(zeros), y=zeros, hoverinfo="skip", **words)
+    fig.update_yaxes(categoryorder="array", categoryarray=list(meta)[::-1])
+    fig.update_xaxes(type="log", exponentformat="none")
+    fig.update_layout(showlegend=True)
+    return mark(fig, x=1)
 
 
 @explorer(
     devices=Slider(8, 1024, 64, scale="log2", label="devices"),
-    texts=Slider(128, 4096, TEXTS, scale="log2", unit="texts", label="of a step"),
+    texts=Slider(512, 4096, TEXTS, scale="log2", unit="texts", label="of a step"),
 )
 def splits(devices=64, texts=TEXTS):
     """Tensor, pipeline and data degree of the fastest plan over the size of the model."""
@@ -130,15 +139,20 @@ def splits(devices=64, texts=TEXTS):
 
 
 def profile():
-    """The profile over the length: where the decision turns."""
-    shares = {n: measure.measurement(n)[0] for n in LENGTHS}
+    """The profile by width and length: where the decision turns."""
+    shares = {case: measure.measurement(case)[0] for case in measure.REPEATS}
     columns = zip(*shares.values(), strict=True)  # by part, as `measure.Shares` has them
     names = [tr(part) for part in ("scores", "projections", "FFN", "the rest")]
     series = {name: [100 * x for x in own] for name, own in zip(names, columns, strict=True)}
-    meta = {str(n): tr(measure.choice(parts, n)) for n, parts in shares.items()}
-    title = tr("Where the time goes in stdlib-gpt's shape (measured)")
-    titles = (title, tr("tokens"), tr("% of the time"))
-    return bars(list(map(str, LENGTHS)), series, *titles, stacked=True, meta=meta)
+    choices = (tr(measure.choice(parts, measure.tokens(case))) for case, parts in shares.items())
+    places = [tr("{width} wide, {n} tokens", width=w, n=n) for w, n in map(_split, shares)]
+    meta = dict(zip(places, choices, strict=True))
+    title = tr("Where the time goes, by width and length (measured)")
+    return bars(places, series, title, "", tr("% of the time"), stacked=True, meta=meta)
+
+
+def _split(case: str) -> list[str]:
+    return case.split("-")
 
 
 def prediction_figure():
@@ -217,23 +231,32 @@ def ledger():
     fig = bars(sections, series, *titles, stacked=True, meta=meta)
     for bar, outcome in zip(fig.data, present, strict=True):
         bar.marker.color = palette[outcome]
+        # the second of two outcomes of one colour is hatched
+        shares = [o for o in present if palette[o] == palette[outcome]]
+        bar.marker.pattern.shape = "/" if outcome in shares[1:] else ""
     return fig
+
+
+EXAMPLE = [(0.5, 0.7), (2, 1.4), (4, 9), (10, 12), (40, 25), (90, 60), (300, 1000)]
+"""(measured, guess) of nobody, for readers who have none yet."""
 
 
 def calibration(guesses: list[dict]):
     """Each guess over what was measured; between the dashed lines it is within a factor of 2."""
     some = [row for row in guesses if row["guess"] > 0 and row["measured"] > 0]  # on a log axis
+    points = [(row["measured"], row["guess"]) for row in some] or EXAMPLE
     title = tr("Your guesses over what was measured")
     if not some:
-        title += "<br>" + tr("none yet: they are kept when you write a number and reveal it")
+        title = tr("An example reader (simulated): your own guesses will stand here")
     meta = {tr("guesses"): len(guesses)}
     fig = blank(title, tr("measured"), tr("your guess"), meta=meta, height=440, margin_t=80)
-    values = [row[key] for row in some for key in ("guess", "measured")]
-    ends = [min(values) / 2, max(values) * 2] if some else [0.1, 1000.0]
+    values = [value for point in points for value in point]
+    ends = [min(values) / 2, max(values) * 2]
     for factor, dash in ((1, "solid"), (2, "dash"), (0.5, "dash")):
         _add_diagonal(fig, ends, factor, color=colours.GREY, dash=dash)
-    x, y = ([row[key] for row in some] for key in ("measured", "guess"))
     questions = [f"{row['notebook']}: {tr(row['question'])}" for row in some]
-    look = dict(mode="markers", marker=dict(size=10, color=COLOURS[0]), showlegend=False)
-    fig.add_scatter(x=x, y=y, hovertext=questions, **look)
+    marker = dict(size=10, color=COLOURS[0] if some else colours.SOFT_GREY)
+    x, y = zip(*points, strict=True)
+    look = dict(mode="markers", marker=marker, hovertext=questions, showlegend=False)
+    fig.add_scatter(x=x, y=y, **look)
     return _log_axes(fig)

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from itertools import takewhile
+from operator import attrgetter
 from typing import NamedTuple
 
 import torch
 
 from efflab import bench, profile
-from efflab.advice.distributed import best
+from efflab.advice.case import BUDGETS
 from efflab.advice.ranking import advise
 from efflab.base.stored import read_verdicts
 from efflab.bench import Comparison
@@ -19,14 +20,15 @@ from efflab.cost import num_params
 from efflab.data import DATA_DIR
 from efflab.devices import DEVICES
 from efflab.distributed import plan_fit
-from efflab.distributed.split import Plan, Training
+from efflab.distributed.plan import fitting_plans
+from efflab.distributed.split import ZERO_STAGES, Plan, Training
 from efflab.errors import require
 from efflab.experiments import budget_game
 from efflab.lab import load_claims, outcome_words, tr
 from efflab.lab.guesses import calibration, read_guesses
+from efflab.lab.outcome import OUTCOMES
 from efflab.lab.page import live
 from efflab.lab.text import language
-from efflab.lab.verdict import OUTCOMES
 from efflab.model import Transformer
 from efflab.structure.window import computed_pairs, with_windows
 
@@ -35,6 +37,11 @@ A100 = "A100 80GB SXM"
 # --- Light structures ------------------------------------------------------------------------
 
 MODELS = ("bert-base", "bert-large", "gpt2", "gpt3-1.3b")
+
+
+def leads() -> dict[tuple[str, str], float]:
+    """(budget, model) -> `lead`."""
+    return {(budget, model): lead(model, budget) for budget in BUDGETS for model in MODELS}
 
 
 @lru_cache(maxsize=32)
@@ -55,14 +62,14 @@ def lead(model: str, budget: str) -> float:
 # --- Splits ----------------------------------------------------------------------------------
 
 COUNTS, TEXTS = (8, 64, 512), 512
-"""Devices, and the texts of a step that they share."""
+"""Devices, and the texts of a step that they share where one number has to do."""
 
 
 @lru_cache(maxsize=1)
 def models() -> dict[str, ModelConfig]:
     """From GPT-2 to Table 1 of Narayanan et al. 2021, by size."""
     table = [row for row in plan_fit.published_rows() if row["table"] == 1]
-    configs = {name: PRESETS[name] for name in ("gpt2", "gpt3-1.3b")}
+    configs = {name: PRESETS[name] for name in ("gpt2", "gpt2-xl", "gpt3-175b")}
     configs |= {f"{row['params_billions']} B": plan_fit.config_of(row) for row in table}
     return dict(sorted(configs.items(), key=lambda item: num_params(item[1])))
 
@@ -74,11 +81,35 @@ def way(plan: Plan) -> str:
     return "tensor" if plan.tp > 1 else "data"
 
 
-@lru_cache(maxsize=256)
-def fastest(model: str, n_devices: int, texts: int = TEXTS) -> Plan | None:
-    """The fastest plan for a step of `texts`, over all ZeRO stages; None where none fits."""
+@lru_cache(maxsize=512)
+def choose(model: str, n_devices: int, texts: int = TEXTS) -> tuple[Plan, float] | None:
+    """The fastest plan over all ZeRO stages, and the speed of data parallelism alone over its.
+
+    That is 0 where data parallelism alone does not fit; None where nothing does.
+    """
     config = models()[model]
-    return best(Training(config, DEVICES[A100], texts, min(config.max_len, 2048)), n_devices)
+    run = Training(config, DEVICES[A100], texts, min(config.max_len, 2048))
+    plans = [plan for stage in ZERO_STAGES for plan in fitting_plans(run, n_devices, stage)]
+    if not plans:
+        return None
+    fastest = min(plans, key=attrgetter("step_seconds"))
+    alone = [plan.step_seconds for plan in plans if plan.tp == plan.pp == 1]
+    return fastest, fastest.step_seconds / min(alone) if alone else 0.0
+
+
+def fastest(model: str, n_devices: int, texts: int = TEXTS) -> Plan | None:
+    """The fastest plan for a step of `texts`; None where none fits."""
+    chosen = choose(model, n_devices, texts)
+    return chosen and chosen[0]
+
+
+def words(plan: Plan | None) -> str:
+    """ "4x16x1/3 z1": tensor x pipeline x data, chunks where several, ZeRO's stage where one."""
+    if plan is None:
+        return "-"
+    chunks = f"/{plan.n_chunks}" if plan.n_chunks > 1 else ""
+    stage = f" z{plan.zero_stage}" if plan.zero_stage else ""
+    return f"{plan.tp}x{plan.pp}x{plan.dp}{chunks}{stage}"
 
 
 def plans(n_devices: int, texts: int = TEXTS) -> list[tuple[float, Plan]]:
@@ -98,11 +129,17 @@ def borders(n_devices: int, texts: int = TEXTS) -> tuple[float, float]:
 
 # --- A profile -------------------------------------------------------------------------------
 
-LENGTHS = (128, 512, 2048)
 WINDOW, REMOVED = 64, 0.5
-THUMB = "windows"
-"""The rule of thumb's choice at every length: attention is the bottleneck."""
-REPEATS = {128: 31, 512: 11, 2048: 5}
+SHAPES = {
+    "192": replace(PRESETS["stdlib-gpt"], max_len=2048),
+    "512": ModelConfig(2, 8, 512, 2048, 2048, 512, causal=True),
+    "768": ModelConfig(2, 12, 768, 3072, 2048, 512, causal=True),
+}
+"""`stdlib-gpt`'s shape with more positions, and two wider ones, by width."""
+CASES = {"192-128": 31, "512-128": 15, "512-256": 11, "768-128": 11, "192-2048": 7}
+"""Width and tokens -> repeats: the profile points well to one side of the crossing in each."""
+CROSSING = "192-384"
+REPEATS = CASES | {CROSSING: 11}
 
 
 class Shares(NamedTuple):
@@ -114,26 +151,32 @@ class Shares(NamedTuple):
     other: float
 
 
-@lru_cache(maxsize=1)
-def model() -> Transformer:
-    """`stdlib-gpt`'s shape with more positions; its weights do not matter for time."""
+def tokens(case: str) -> int:
+    """The length of a case such as "192-128"."""
+    return int(case.split("-")[1])
+
+
+@lru_cache(maxsize=3)
+def model(shape: str) -> Transformer:
+    """A model of that shape; its weights do not matter for time."""
     torch.manual_seed(0)
-    return Transformer(replace(PRESETS["stdlib-gpt"], max_len=max(LENGTHS))).eval()
+    return Transformer(SHAPES[shape]).eval()
 
 
-@lru_cache(maxsize=1)
-def choices() -> dict[str, Transformer]:
+@lru_cache(maxsize=3)
+def choices(shape: str) -> dict[str, Transformer]:
     """The two changes that a reader may make first."""
-    half = range(round(REMOVED * model().config.d_ff))
-    neurons = dict.fromkeys(range(model().config.n_layer), half)
-    return {"windows": with_windows(model(), WINDOW), "neurons": prune_ffn(model(), neurons)}
+    plain, config = model(shape), SHAPES[shape]
+    half = range(round(REMOVED * config.d_ff))
+    neurons = dict.fromkeys(range(config.n_layer), half)
+    return {"windows": with_windows(plain, WINDOW), "neurons": prune_ffn(plain, neurons)}
 
 
 @torch.no_grad()
 @bench.one_thread()
-def shares(seq_len: int) -> Shares:
+def shares(case: str) -> Shares:
     """Measured by PyTorch Profiler."""
-    net, ids = model(), torch.zeros(1, seq_len, dtype=torch.long)
+    net, ids = model(case.split("-")[0]), torch.zeros(1, tokens(case), dtype=torch.long)
     parts = {
         "attention": [layer.attention for layer in net.layers],
         "ffn": [layer.ffn for layer in net.layers],
@@ -161,13 +204,13 @@ def choice(shares: Shares, seq_len: int) -> str:
 
 
 @lru_cache(maxsize=8)
-def measurement(seq_len: int) -> tuple[Shares, Comparison]:
-    """The profile at that length, and both choices timed beside the unchanged model."""
-    ids = torch.zeros(1, seq_len, dtype=torch.long)
-    calls = {name: lambda net=net: net(ids) for name, net in choices().items()}
+def measurement(case: str) -> tuple[Shares, Comparison]:
+    """The profile of a case, and both choices timed beside the unchanged model."""
+    shape, ids = case.split("-")[0], torch.zeros(1, tokens(case), dtype=torch.long)
+    calls = {name: lambda net=net: net(ids) for name, net in choices(shape).items()}
     with torch.no_grad(), bench.one_thread():
-        times = bench.compare(lambda: model()(ids), calls, 2, REPEATS[seq_len])
-    return shares(seq_len), times
+        times = bench.compare(lambda: model(shape)(ids), calls, 2, REPEATS[case])
+    return shares(case), times
 
 
 # --- The budget game -------------------------------------------------------------------------

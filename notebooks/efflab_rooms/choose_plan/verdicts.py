@@ -1,26 +1,20 @@
-"""Notebook 15's verdicts: what each rests on, and its rule."""
+"""Notebook 15's verdicts: the evidence of each, and what to say beside its outcome."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 
-from efflab.advice.case import BUDGETS
+from efflab.bench import Comparison
 from efflab.config import PRESETS
 from efflab.cost import forward_flops
+from efflab.data import read_published
 from efflab.distributed import plan_fit
-from efflab.lab import Evidence, Outcome, by_id
+from efflab.distributed.split import Plan
+from efflab.lab import Evidence, Outcome, judge
 from efflab_rooms.choose_plan import measure
-from efflab_rooms.choose_plan.measure import COUNTS, LENGTHS, TEXTS, THUMB
+from efflab_rooms.choose_plan.measure import COUNTS
 
 # --- light-first -----------------------------------------------------------------------------
-
-LEADS = {
-    "latency": "latency: the best light structure over the best other, at least",
-    "memory": "training memory: the best light structure over the best other, at least",
-    "training-days": "training days: the best light structure over the best other, at least",
-    "checkpoint": "checkpoint: the best light structure over the best other, at least",
-    "quality": "quality kept: the best light structure over the best other, at least",
-}
-"""One for each budget: id -> name."""
 
 
 def image_flops(side: int, *, windowed: bool) -> int:
@@ -33,145 +27,155 @@ def image_flops(side: int, *, windowed: bool) -> int:
     return 2 * (4 * tokens * C**2 + 2 * (M**2 if windowed else tokens) * tokens * C)
 
 
-def light_evidence() -> list[Evidence]:
-    """Lead by budget, the least over the models; what sharing does to FLOPs, windows to images."""
-    leads = []
-    for (key, name), budget in zip(LEADS.items(), BUDGETS, strict=True):
-        least = min(measure.lead(model, budget) for model in measure.MODELS)
-        leads.append(Evidence(key, name, least, "x", "computed"))
+def light_evidence(leads: Mapping[tuple[str, str], float]) -> list[Evidence]:
+    """Lead by budget and model; what sharing does to FLOPs, and windows to images.
+
+    `leads`: (budget, model) -> best light structure's surest gain over the best other's.
+    """
+    name = "{model}, {budget}: the best light structure's gain over the best other's"
     plain = PRESETS["bert-base"]
     shared = forward_flops(replace(plain, share="all"), 512) / forward_flops(plain, 512)
     windows = image_flops(224, windowed=False) / image_flops(224, windowed=True)
     bert = "FLOPs of BERT-base with shared layers over its own"
     image = "Swin-T's first stage: FLOPs of full attention over windows, 224 pixels"
     return [
-        *leads,
-        Evidence("shared-flops", bert, shared, "x", "computed"),
-        Evidence("image-flops", image, windows, "x", "computed"),
+        *(
+            Evidence(lead_id(*key), name, lead, "x", values=dict(model=key[1], budget=key[0]))
+            for key, lead in leads.items()
+        ),
+        Evidence("shared-flops", bert, shared, "x"),
+        Evidence("image-flops", image, windows, "x"),
     ]
+
+
+def lead_id(budget: str, model: str) -> str:
+    """The id of a lead: "training-days-gpt3-1-3b"."""
+    return f"{budget}-{model}".replace(" ", "-").replace(".", "-")
 
 
 def light_first(evidence: Iterable[Evidence | Mapping]) -> Outcome:
     """Choose a light structure first, such as ALBERT or Swin."""
-    numbers = by_id(evidence)
-    leading = [key for key in LEADS if numbers[key].value > 1]
-    rule = (
-        "a light structure serves a budget if on every model asked its surest gain is above that "
-        "of every other technique. The claim holds if it does so on all five budgets; on a "
-        "condition if on at least one; not if on none"
-    )
-    card = dict(rule=rule, values={"n": len(leading)})
-    card |= dict(evidence=sorted(numbers.values(), key=lambda item: item.id not in leading))
-    if len(leading) == len(LEADS):
-        return Outcome(True, **card)
-    if not leading:
-        reason = "on every budget another technique gains as much or more"
-        return Outcome(False, **card, reason=reason)
-    checkpoint = "the checkpoint is the budget that binds: sharing removes parameters, and no FLOPs"
-    several = "one of the {n} budgets binds on which it leads"
-    condition = checkpoint if leading == ["checkpoint"] else several
-    return Outcome(True, **card, condition=condition)
+    advisor = "by this repository's own advisor, each technique alone and none at equal quality"
+    no_flops = "sharing layers leaves every FLOP; windows pay on images, which are long texts"
+    remarks = {"checkpoint": advisor, "latency": no_flops}
+    return judge("light-first", evidence, remarks=remarks)
 
 
 # --- parallel-choice -------------------------------------------------------------------------
 
-MOST_ERROR = 20
-"""Per cent, the planner's median on published runs."""
+BATCHES = (512, 1024, 2048, 4096)
+"""Texts of a step."""
+SMALL, HUGE = ("gpt2", "gpt2-xl"), ("gpt3-175b", "310.1 B", "1008 B")
+ODD, ODD_COUNT, ODD_BATCHES = "529.6 B", 560, (1120, 2240, 4480)
+"""Its 105 layers make up to 35 stages of three, but no power of two: it has a grid of its own."""
+Grid = dict[tuple[int, int], list[tuple[Plan, float]]]
+"""(devices, texts of a step) -> what `measure.choose` gives for each model that fits."""
 
 
-def parallel_evidence() -> list[Evidence]:
-    """Borders by count, how many pipelines split layers too, and the planner's own error."""
-    small = "{n} devices: size up to which data parallel alone is fastest (0: none)"
-    huge = "{n} devices: size from which the fastest plan has a pipeline (0: none)"
-    sizes = []
-    for n in COUNTS:
-        most, least = measure.borders(n)
-        sizes.append(Evidence(f"small-{n}", small, most, "B", "computed", values={"n": n}))
-        sizes.append(Evidence(f"huge-{n}", huge, least, "B", "computed", values={"n": n}))
-    plans = [plan for n in COUNTS for _, plan in measure.plans(n)]
-    pipelines = [plan for plan in plans if measure.way(plan) == "pipeline"]
-    tensor = 100 * sum(plan.tp > 1 for plan in pipelines) / len(pipelines)
-    error = 100 * plan_fit.median_error(plan_fit.left_out())
-    split = "plans with a pipeline that split layers too (tensor)"
-    planner = "planner's median error on published runs that it was not fitted to"
+def grid(names: Sequence[str], counts: Sequence[int], batches: Sequence[int] = BATCHES) -> Grid:
+    """The choices of several models over counts of devices and batches."""
+    cells = product(counts, batches)
+    rows = {cell: [measure.choose(name, *cell) for name in names] for cell in cells}
+    return {cell: [chosen for chosen in row if chosen] for cell, row in rows.items()}
+
+
+def small_grid() -> Grid:
+    """The choices of GPT-2's smallest and largest."""
+    return grid(SMALL, COUNTS)
+
+
+def huge_grid() -> Grid:
+    """The choices of the models of 175 billion parameters and more, where any fits."""
+    return grid(HUGE, COUNTS[1:]) | grid([ODD], [ODD_COUNT], ODD_BATCHES)
+
+
+def parallel_evidence(small: Grid, huge: Grid, odd: float, error: float) -> list[Evidence]:
+    """By devices and texts of a step: the speed of data parallelism alone over the fastest plan's.
+
+    `odd`: the same of the model whose layers do not divide; `error`: the planner's median (0..1).
+    """
+    least = "{n} devices, {texts} texts: data parallelism alone over the fastest plan, the least"
+    most = "{n} devices, {texts} texts: data parallelism alone over the fastest plan, the most"
+    plans = [plan for cell in huge.values() for plan, _ in cell]
+    pipelines = "fastest plans of huge models with a pipeline"
+    tensors = "fastest plans of huge models with tensor parallelism"
+    alone = "529.6 B, 512 devices, 2,048 texts: data parallelism alone over the fastest plan"
+    median = "planner's median error on published runs that it was not fitted to"
+    unseen = "largest error on three published runs, predicted before any fit saw them"
+    errors = [abs(row["error_percent"]) for row in read_published("megatron", "predicted")]
     return [
-        *sizes,
-        Evidence("tensor", split, tensor, "%", "computed"),
-        Evidence("planner-error", planner, error, "%", "computed"),
+        *(_cell("small", least, cell, min(_shares(row))) for cell, row in small.items()),
+        *(_cell("huge", most, cell, max(_shares(row))) for cell, row in huge.items()),
+        Evidence("pipelines", pipelines, _percent_with("pp", plans), "%"),
+        Evidence("tensors", tensors, _percent_with("tp", plans), "%"),
+        Evidence("odd", alone, odd, "x"),
+        Evidence("planner-error", median, 100 * error, "%"),
+        Evidence("unseen", unseen, max(errors), "%"),
     ]
+
+
+def _cell(size: str, name: str, cell: tuple[int, int], share: float) -> Evidence:
+    values = dict(n=cell[0], texts=cell[1])
+    return Evidence(f"{size}-{cell[0]}-{cell[1]}", name, share, "x", values=values)
+
+
+def _shares(row: list[tuple[Plan, float]]) -> list[float]:
+    return [share for _, share in row]
+
+
+def _percent_with(degree: str, plans: list[Plan]) -> float:
+    return 100 * sum(getattr(plan, degree) > 1 for plan in plans) / len(plans)
+
+
+def own_parallel_evidence() -> list[Evidence]:
+    """The evidence by this repository's planner."""
+    ((_, odd),) = grid([ODD], [512], [2048])[512, 2048]
+    error = plan_fit.median_error(plan_fit.left_out())
+    return parallel_evidence(small_grid(), huge_grid(), odd, error)
 
 
 def parallel_choice(evidence: Iterable[Evidence | Mapping]) -> Outcome:
     """Data parallelism suits small models; model and pipeline parallelism suit huge ones."""
-    value = {key: item.value for key, item in by_id(evidence).items()}
-    rule = (
-        "holds if for each count of devices data parallelism alone is fastest up to some size and "
-        "a pipeline is in every fastest plan from some size on; on a condition if so for some "
-        "counts; not if for none. Undecided if the planner's median error on published runs is "
-        "over {most} %"
+    planned = "planned, not run: by a model of A100s that was fitted to published runs"
+    layers = (
+        "where layers do not divide over the devices, as 105 over 512, sharded data parallelism "
+        "(ZeRO-3) may be the fastest plan of a huge model too"
     )
-    counts = [n for n in COUNTS if value[f"small-{n}"] > 0 and value[f"huge-{n}"] > 0]
-    values = {"most": MOST_ERROR, "tensor": round(value["tensor"])}
-    if counts:
-        values["each"] = TEXTS // max(counts)
-    card = dict(evidence=evidence, rule=rule, values=values)
-    if value["planner-error"] > MOST_ERROR:
-        return Outcome(None, **card, reason="the planner is too far off published runs")
-    if not counts:
-        return Outcome(False, **card, reason="no count of devices parts sizes that way")
-    if len(counts) == len(COUNTS):
-        return Outcome(True, **card)
-    condition = (
-        "a device has {each} or more texts of a step: with fewer, the planner, which hides no sum "
-        "of gradients, splits small models too. {tensor}% of its plans with a pipeline split "
-        "layers as well"
-    )
-    return Outcome(True, **card, condition=condition)
+    return judge("parallel-choice", evidence, remarks={"small": planned, "huge": layers})
 
 
 # --- profile-first ---------------------------------------------------------------------------
 
 
-def profile_evidence() -> list[Evidence]:
-    """At each length: the time after the profile's choice over the rule of thumb's."""
-    time_name = "{n} tokens: time after the profile's choice over the rule of thumb's"
-    scores_name = "{n} tokens: share of the scores in the profile"
-    times, scores, bands = [], [], []
-    for n in LENGTHS:
-        shares, comparison = measure.measurement(n)
-        choice = measure.choice(shares, n)
-        ratio = comparison.timings[choice].ratio_interval(comparison.timings[THUMB])
-        times.append(Evidence.of(f"time-{n}", time_name, ratio, "x", n=n))
-        share = 100 * shares.scores
-        scores.append(Evidence(f"scores-{n}", scores_name, share, "%", values={"n": n}))
-        if choice != THUMB:
-            bands.append(comparison.band)
-    changed = "lengths at which the profile changes the choice"
-    band = "A/A band (±) of the times where it does, the widest"
-    return [
-        *times,
-        *scores,
-        Evidence("changed", changed, len(bands)),
-        Evidence("band", band, 100 * max(bands, default=0.0), "%"),
-    ]
+def profile_evidence(
+    measurements: Mapping[str, tuple[measure.Shares, Comparison]],
+) -> list[Evidence]:
+    """Of each case the time after the profile's choice over the other's, with its A/A noise."""
+    name = "{width} wide, {n} tokens: time after the profile's choice over the other's, by repeat"
+    evidence = []
+    for case, (shares, times) in measurements.items():
+        choice = measure.choice(shares, measure.tokens(case))
+        rival = "windows" if choice == "neurons" else "neurons"
+        ratio = times.timings[choice].ratio_interval(times.timings[rival])
+        noisy = ratio.with_noise(min(times.band, MOST_NOISE))
+        width, n = case.split("-")
+        evidence.append(Evidence.of(f"time-{case}", name, noisy, "x", width=width, n=n))
+    return evidence
+
+
+MOST_NOISE = 0.99
+"""A band of noise wider than this tells nothing either."""
+
+
+def own_profile_evidence() -> list[Evidence]:
+    """The evidence of this machine."""
+    return profile_evidence({case: measure.measurement(case) for case in measure.CASES})
 
 
 def profile_first(evidence: Iterable[Evidence | Mapping]) -> Outcome:
     """Find the bottleneck with the PyTorch Profiler, and iterate."""
-    numbers = by_id(evidence)
-    rule = (
-        "windows are the rule of thumb at every length, the profile chooses between them and fewer "
-        "FFN neurons. Holds if where it chooses otherwise it is faster, beyond the A/A band, at "
-        "one length at least, and slower at none; not if slower somewhere; undecided if neither "
-        "shows"
+    alone = (
+        "one turn of what the article calls iterating; what either change costs in quality is left "
+        "out"
     )
-    times, band = [numbers[f"time-{n}"] for n in LENGTHS], numbers["band"].value / 100
-    high = [time.value if time.high is None else time.high for time in times]
-    low = [time.value if time.low is None else time.low for time in times]
-    card = dict(evidence=evidence, rule=rule)
-    if max(low) > 1 + band:
-        reason = "what the profile pointed to was slower than the rule of thumb"
-        return Outcome(False, **card, reason=reason)
-    if numbers["changed"].value > 0 and min(high) < 1 - band:
-        return Outcome(True, **card)
-    return Outcome(None, **card, reason="the choices differ by no more than noise here")
+    return judge("profile-first", evidence, remarks={"choice": alone})

@@ -12,6 +12,7 @@ from efflab.acceleration.fusion import FusionReport, Kernel, LaunchModel, Op
 from efflab.acceleration.graph import kind
 from efflab.devices import DEVICES
 from efflab.errors import require, require_int, require_one_of
+from efflab.experiments import gpu_bench
 from efflab.lab import Choice, Slider, colours, explorer, number, panels, tr
 from efflab.lab import figures as pictures
 from efflab_rooms.compiler_fusion.measure import HERE, VALUE_BYTES
@@ -135,6 +136,26 @@ def _add_markers(fig: go.Figure, nodes: list[Node], column: int) -> None:
         fig.add_scatter(x=x, y=y, text=text, marker=marker, row=1, col=column, **look)
 
 
+# --- The bytes of attention ----------------------------------------------------------------------
+
+OPERATIONS = {
+    "q kᵀ": ("2 T D", "T²"),
+    "scale": ("T²", "T²"),
+    "max": ("T²", "T"),
+    "subtract max": ("T² + T", "T²"),
+    "exp": ("T²", "T²"),
+    "sum": ("T²", "T"),
+    "divide by sum": ("T² + T", "T²"),
+    "· v": ("T² + T D", "T D"),
+}
+"""What each operation of one head reads and writes, in values."""
+FORMULAS = {
+    "none": ("eight kernels", "12 T² + 4 T D + 4 T"),
+    "softmax": ("product, softmax, product", "4 T² + 4 T D"),
+    "all": ("one kernel", "4 T D"),
+}
+"""A head's values in all, by what is fused."""
+
 # --- Launches ------------------------------------------------------------------------------------
 
 NOMINAL = LaunchModel(overhead=1e-6, bandwidth=20e9, rate=20e9)
@@ -181,7 +202,10 @@ def _cost_figure(n_ops, n_values, overhead_us, device, here: LaunchModel, chains
     meta |= {tr("times faster"): us[0] / us[1]}
     words = "{n} operators on {v} values: fused, 1/{n} of the bytes, {y} times as fast (computed)"
     title = tr(words, n=n_ops, v=number(n_values), y=number(us[0] / us[1]))
-    titles = [tr("bytes moved (computed)"), tr("time (line: model, dots: measured)")]
+    titles = [
+        tr("bytes moved (computed)"),
+        tr("time (lines and filled dots: computed; open symbols: measured)"),
+    ]
     fig = panels(titles, title, meta=meta, horizontal_spacing=0.12)
     _add_bytes(fig, mb)
     _add_times(fig, model, n_ops, n_values, chains if device == HERE else ())
@@ -213,6 +237,21 @@ def _add_times(fig: go.Figure, model: LaunchModel, n_ops: int, n_values: int, ch
     ticks |= dict(ticktext=["256", "4,096", "65,536", "1M", "16M"])
     fig.update_xaxes(type="log", title_text=tr("values"), **ticks, row=1, col=2)
     fig.update_yaxes(type="log", exponentformat="power", dtick=1, title_text="µs", row=1, col=2)
+
+
+def constant_rows(model: LaunchModel) -> list[dict]:
+    """The two constants here, and on every GPU that `make bench-gpu` has recorded."""
+    models = {HERE: model} | gpu_bench.read_launches()
+    return [
+        {
+            "device": device,
+            "a launch (µs)": 1e6 * own.overhead,
+            "GB/s": own.bandwidth / 1e9,
+            "even at (kB)": own.even_bytes / 1e3,
+            "kind": "measured" if device == HERE else "recorded",
+        }
+        for device, own in models.items()
+    ]
 
 
 def launch_model(device: str, here: LaunchModel) -> LaunchModel:

@@ -7,12 +7,13 @@ from functools import lru_cache, partial
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.passes.split_module import split_module
 
 from efflab import bench
-from efflab.acceleration import block, fusion, xla
+from efflab.acceleration import block, fusion, inductor, xla
 from efflab.errors import require
 from efflab.estimate import Estimate
-from efflab.experiments import gpu_bench
 
 N_HEAD, HEAD_DIM, VALUE_BYTES = 4, 64, 4
 HERE = "this machine"
@@ -21,6 +22,7 @@ HERE = "this machine"
 
 WITH_XLA, WITH_INDUCTOR = "written out, XLA", "written out, Inductor"
 LIBRARY, LIBRARY_WITH_INDUCTOR = "torch's own kernels", "torch's own kernels, Inductor"
+PLAN = "written out, our fuser's kernels"
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,32 @@ def report_row(program: str, compiler: str, report: fusion.FusionReport, kind="m
 
 
 @torch.no_grad()
+def compile_plan(fn: Callable, x: torch.Tensor) -> torch.nn.Module:
+    """`fn(x)` in the kernels of `fusion.fuse`, each loop compiled by Inductor on its own.
+
+    Single operations and products stay torch's kernels; a view stands with its first reader.
+    """
+    groups = fusion.fuse(inductor.operations(fn, x))
+    home = {op.name: i for i, group in enumerate(groups) for op in group}
+    graph, place = make_fx(fn)(x), {}
+    for node in reversed(graph.graph.nodes):
+        readers = [place[user] for user in node.users]
+        place[node] = home.get(node.name, min(readers, default=0))
+    plan = split_module(graph, None, place.__getitem__)
+    for i, group in enumerate(groups):
+        if len(group) > 1:
+            part = f"submod_{i}"
+            setattr(plan, part, torch.compile(getattr(plan, part), dynamic=False))
+    return plan
+
+
+@torch.no_grad()
 def block_times(forms: Block, repeats: int = 15) -> dict[str, bench.Comparison]:
     """Each form against single operations in its framework, interleaved."""
     single = xla.op_by_op(forms.in_jax, *forms.jax_arrays)
     jitted = xla.compile_call(forms.in_jax, *forms.jax_arrays)
     programs = {
+        PLAN: compile_plan(forms.in_torch, forms.x),
         WITH_INDUCTOR: torch.compile(forms.in_torch),
         LIBRARY: forms.layer,
         LIBRARY_WITH_INDUCTOR: torch.compile(forms.layer),
@@ -115,24 +138,6 @@ def time_rows(times: dict[str, bench.Comparison]) -> list[dict]:
 
 # --- The bytes of attention ----------------------------------------------------------------------
 
-OPERATIONS = {
-    "q kᵀ": ("2 T D", "T²"),
-    "scale": ("T²", "T²"),
-    "max": ("T²", "T"),
-    "subtract max": ("T² + T", "T²"),
-    "exp": ("T²", "T²"),
-    "sum": ("T²", "T"),
-    "divide by sum": ("T² + T", "T²"),
-    "· v": ("T² + T D", "T D"),
-}
-"""What each operation of one head reads and writes, in values."""
-FORMULAS = {
-    "none": ("eight kernels", "12 T² + 4 T D + 4 T"),
-    "softmax": ("product, softmax, product", "4 T² + 4 T D"),
-    "all": ("one kernel", "4 T D"),
-}
-"""A head's values in all, by what is fused."""
-
 
 def attention(namespace: block.Namespace, q, k, v):
     """softmax(q kᵀ)v in eight operations, scores in memory."""
@@ -145,6 +150,13 @@ def attention_report(seq_len: int, head_dim: int, n_head: int = 1) -> fusion.Fus
     """XLA's report on the eight operations."""
     q = np.ones((1, n_head, seq_len, head_dim), np.float32)
     return fusion.xla_report(partial(attention, block.jax_namespace()), q, q + 1, q + 2)
+
+
+def gelu_report(seq_len: int, d_ff: int) -> fusion.FusionReport:
+    """XLA's report on bias and GELU of (T, d_ff) values, six operations."""
+    namespace = block.jax_namespace()
+    ones = np.ones((seq_len, d_ff), np.float32), np.ones(d_ff, np.float32)
+    return fusion.xla_report(lambda x, bias: block.gelu(namespace, x + bias), *ones)
 
 
 @lru_cache(maxsize=1)
@@ -211,21 +223,6 @@ def fit_rows(chains: Sequence[dict], model: fusion.LaunchModel) -> list[dict]:
                 }
             )
     return rows
-
-
-def constant_rows(model: fusion.LaunchModel) -> list[dict]:
-    """The two constants here, and on every GPU that `make bench-gpu` has recorded."""
-    models = {HERE: model} | gpu_bench.read_launches()
-    return [
-        {
-            "device": device,
-            "a launch (µs)": 1e6 * own.overhead,
-            "GB/s": own.bandwidth / 1e9,
-            "even at (kB)": own.even_bytes / 1e3,
-            "kind": "measured" if device == HERE else "recorded",
-        }
-        for device, own in models.items()
-    ]
 
 
 def fused_rows(chains: Sequence[dict]) -> list[dict]:

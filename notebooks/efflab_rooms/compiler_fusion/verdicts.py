@@ -1,60 +1,65 @@
 """Notebook 07's verdict: fewer kernels and fewer bytes, out of the compilers' own output."""
 
-from efflab.acceleration.fusion import FusionReport
+from collections.abc import Mapping
+
+from efflab.acceleration.fusion import FusionReport, fuse
 from efflab.bench import Comparison
-from efflab.lab import Evidence, Outcome, by_id
+from efflab.lab import Evidence, Outcome, by_id, judge
 from efflab_rooms.compiler_fusion import measure
 
-RULE = (
-    "holds if there are fewer kernels than operations, and fewer bytes, both counted in what XLA "
-    "puts out; on condition if torch's kernels fused by hand are no more than XLA's; not if "
-    "kernels or bytes do not become fewer; undecided if there is nothing to fuse"
-)
+PROGRAMS = {"block": "the block", "attention": "its attention alone", "gelu": "bias and GELU"}
 
 
 def fusion_evidence(
-    reports: dict[str, FusionReport], times: dict[str, Comparison]
+    xla: Mapping[str, FusionReport], reports: Mapping[str, FusionReport], times: dict
 ) -> list[Evidence]:
-    """What the verdict rests on, out of the block's reports and times."""
-    forms = measure.WITH_XLA, measure.WITH_INDUCTOR, measure.LIBRARY_WITH_INDUCTOR
-    xla, inductor, library = (reports[form] for form in forms)
-    ratios = times["JAX"].ratios | times["torch"].ratios
-    inductor_time, library_time = ratios[measure.WITH_INDUCTOR], ratios[measure.LIBRARY]
+    """XLA's reports on `PROGRAMS`, and beside them other compilers' on the block and its times."""
+    block, inductor = xla["block"], reports[measure.WITH_INDUCTOR]
+    kernels, n_bytes = "kernels over operations, {program}", "bytes after over before, {program}"
+    counts = {
+        "ops": ("operations of the block handed to XLA", block.n_ops),
+        "kernels": ("kernels of the block that XLA launches", block.n_kernels),
+        "torch-kernels": (
+            "kernels of torch's own, fused by hand, without a compiler",
+            reports[measure.LIBRARY_WITH_INDUCTOR].n_ops,
+        ),
+        "inductor-kernels": ("kernels that Inductor launches", inductor.n_kernels),
+        "plan-kernels": ("kernels of our fuser, of torch's operations", len(fuse(inductor.ops))),
+    }
     return [
-        Evidence("ops-per-kernel", "operations a kernel, XLA", xla.n_ops / xla.n_kernels),
-        Evidence("bytes", "bytes after / before, XLA", xla.bytes_after / xla.bytes_before),
-        Evidence("ops", "operations handed to XLA", xla.n_ops),
-        Evidence("kernels", "kernels XLA launches", xla.n_kernels),
-        Evidence("torch-kernels", "kernels of torch's own, without a compiler", library.n_ops),
-        Evidence("inductor-kernels", "kernels Inductor launches", inductor.n_kernels),
-        Evidence.of("xla", "XLA's time / single operations", ratios[measure.WITH_XLA]),
-        Evidence.of("inductor", "Inductor's time / single operations", inductor_time),
-        Evidence.of("torch", "torch's own kernels' time / single operations", library_time),
+        *(
+            Evidence.exact(f"kernels-{key}", kernels, r.n_kernels / r.n_ops, program=PROGRAMS[key])
+            for key, r in xla.items()
+        ),
+        *(
+            Evidence.exact(
+                f"bytes-{key}", n_bytes, r.bytes_after / r.bytes_before, program=PROGRAMS[key]
+            )
+            for key, r in xla.items()
+        ),
+        *(Evidence.exact(key, *named) for key, named in counts.items()),
+        *time_evidence(times),
     ]
 
 
-def xla_fusion(evidence) -> Outcome:
-    """The claim says that XLA fuses operators and so launches fewer kernels.
+def time_evidence(times: Mapping[str, Comparison]) -> list[Evidence]:
+    """Each form's time over single operations in its framework."""
+    ratios = times["JAX"].ratios | times["torch"].ratios
+    forms = {
+        "xla": (measure.WITH_XLA, "XLA's time over single operations"),
+        "plan": (measure.PLAN, "time of our fuser's kernels over single operations"),
+        "inductor": (measure.WITH_INDUCTOR, "Inductor's time over single operations"),
+        "torch": (measure.LIBRARY, "time of torch's own kernels over single operations"),
+    }
+    return [Evidence.of(key, name, ratios[form]) for key, (form, name) in forms.items()]
 
-    Time is shown and decides nothing. What kernels fused by hand launch is the condition.
-    """
-    numbers = {key: item.value for key, item in by_id(evidence).items()}
-    n_ops, n_kernels, by_hand = (numbers[key] for key in ("ops", "kernels", "torch-kernels"))
-    values = dict(ops=f"{n_ops:,.0f}", kernels=f"{n_kernels:,.0f}", hand=f"{by_hand:,.0f}")
-    common = dict(rule=RULE, values=values)
-    if n_ops < 2:
-        reason = "a program of one operation leaves nothing to fuse"
-        return Outcome(None, evidence, reason=reason, **common)
-    if numbers["ops-per-kernel"] <= 1:
-        reason = "XLA launches {kernels} kernels for {ops} operations"
-        return Outcome(False, evidence, reason=reason, **common)
-    if numbers["bytes"] >= 1:
-        reason = "the kernels are fewer, but move no fewer bytes"
-        return Outcome(False, evidence, reason=reason, **common)
-    if by_hand > n_kernels:
-        return Outcome(True, evidence, **common)
-    condition = (
-        "compared with single operations ({ops} to {kernels}); torch's own LayerNorm, "
-        "attention and GELU, fused by hand, need {hand} kernels for the same block"
-    )
-    return Outcome(True, evidence, condition=condition, **common)
+
+def xla_fusion(evidence) -> Outcome:
+    """The claim says that XLA fuses operators and so launches fewer kernels."""
+    hand = by_id(evidence)["torch-kernels"].value
+    remarks = {
+        "kernels": "torch's own LayerNorm, attention and GELU, fused by hand, need {hand} kernels "
+        "for the same block; times are shown and decide nothing",
+        "bytes": "counted as tensors that each kernel reads and writes, once a kernel",
+    }
+    return judge("xla-fusion", evidence, remarks=remarks, values=dict(hand=f"{hand:.0f}"))

@@ -1,11 +1,11 @@
 """Notebook 05's pictures of the record, of kernels and of spans, and its explorer."""
 
-import numpy as np
 import torch
 
 from efflab import data
 from efflab.errors import require_int, require_one_of
 from efflab.experiments import dynamic_attention as experiment
+from efflab.experiments.dynamic_attention_2 import SHARE
 from efflab.lab import Choice, Slider, bars, explorer, heatmap, line, number, panels, tr
 from efflab.lab.colours import SCALE
 from efflab.lab.figures import COLOURS, error_bars, legend, log_ticks, style
@@ -108,12 +108,11 @@ def kernel_figure(model: Transformer, position: int = measure.POSITION, texts=me
     return fig.update_layout(height=520, barmode="group", legend=legend("below", y=-0.14))
 
 
-def distance_figure(distances: np.ndarray, width: int):
-    """How often each distance is the used one, over positions and heads."""
-    counts = np.bincount(distances.ravel(), minlength=width)
-    spread = measure.relative_spread(distances, width)
-    meta = {tr("5th to 95th percentile (% of the width)"): 100 * spread.mean}
-    share = round(100 * measure.SHARE)
+def distance_figure(distances: torch.Tensor, width: int):
+    """How often each distance is the used one, over texts, positions and heads."""
+    counts = distances.flatten().bincount(minlength=width)
+    meta = {tr("5th to 95th percentile (tokens)"): measure.spread(distances)}
+    share = round(100 * SHARE)
     title = tr("Tokens back that hold {share}% of a kernel's weight", share=share)
     names, per_cent = [str(i) for i in range(width)], (100 * counts / counts.sum()).tolist()
     axes = (tr("tokens back"), tr("positions and heads (%)"))

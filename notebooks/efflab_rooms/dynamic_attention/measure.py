@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from efflab import bench, data, train
 from efflab.errors import require, require_one_of
-from efflab.estimate import Estimate
 from efflab.experiments import dynamic_attention as experiment
+from efflab.experiments import dynamic_attention_2 as used_range
 from efflab.lab import number, tr
-from efflab.model import Attention, Transformer, attention_weights
+from efflab.model import Attention, Transformer
 from efflab.structure import adaptive_span, dynamic_conv
 
 # --- The record ------------------------------------------------------------------------------
@@ -110,30 +110,11 @@ SNIPPETS = (
 POSITION = 20  # of the token whose kernels are compared
 
 
-@torch.no_grad()
-def input_of(model: Transformer, layer: int, ids: Tensor) -> Tensor:
-    """What layer `layer`'s mixing body is given for ids (B,T): (B,T,C)."""
-    x = model.embedding(ids)
-    for earlier in model.layers[:layer]:
-        x = earlier(x)
-    return model.layers[layer].attention.norm(x)
-
-
-@torch.no_grad()
-def kernels_of(model: Transformer, layer: int, ids: Tensor) -> Tensor:
-    """The kernels of a layer of convolutions for ids (B,T), newest token last.
-
-    (B,T,H,k), or a shape that expands to it where the kernel is the same at every position.
-    """
-    body = model.layers[layer].attention.body
-    return body.kernels(body.gated(input_of(model, layer, ids)))
-
-
 def kernels_at(model: Transformer, layer: int, text: str, position: int) -> Tensor:
     """The kernels (H,k) of a DynamicConv layer at one position of a text, newest token last."""
     ids = torch.tensor([data.tokenizer().encode(text).ids])
     require(position < ids.shape[1], "position", position, f"below {ids.shape[1]} tokens")
-    return kernels_of(model, layer, ids)[0, position]
+    return used_range.kernels_of(model, layer, ids)[0, position]
 
 
 def most_different(model: Transformer, position: int = POSITION, texts=SNIPPETS):
@@ -185,71 +166,37 @@ def reaches(kernel_size: int, spans: list[float], seed: int = 0) -> dict[str, tu
 # Softmax weights are never zero, so that by its gradient every kernel reaches as far as it is
 # wide, whatever it is given. What can move is the distance within which most of the weight lies.
 
-SHARE = 0.9  # of the weight
-N_POSITIONS, N_RESAMPLES = 1000, 200
+N_TEXTS = 32
 
 
-def used_distances(weights: Tensor, share: float = SHARE) -> Tensor:
-    """Tokens back within which `share` of the weight lies: (..., k), newest last -> (...).
-
-    >>> used_distances(torch.tensor([0.05, 0.05, 0.9]), 0.9).item()  # the newest alone
-    0
-    """
-    # a hair less than the share, lest a sum of rounded weights miss it
-    return (weights.flip(-1).cumsum(-1) < share - 1e-6).sum(-1)
+def held_out_texts(seq_len: int, n_texts: int = N_TEXTS, seed: int = 0) -> Tensor:
+    """Windows (n,T) of held-out source."""
+    return data.random_windows(data.stdlib_tokens("held-out"), n_texts, seq_len, seed)[0]
 
 
-def convolution_distances(model: Transformer, n_positions: int = N_POSITIONS) -> np.ndarray:
-    """(positions, layers x heads) of a model of convolutions, on held-out text."""
-    k, T = model.layers[0].attention.body.kernel_size, model.config.max_len
-    ids = _held_out(-(-n_positions // (T - k)), T)
-    distances = []
-    for i in range(len(model.layers)):
-        kernels = kernels_of(model, i, ids)
-        # from position k on, where the whole kernel lies over text
-        kernels = kernels.expand(*ids.shape, *kernels.shape[2:])[:, k:]
-        distances.append(used_distances(kernels).flatten(0, 1))
-    return torch.cat(distances, -1).numpy()[:n_positions]
+def ranges_of(model: Transformer, n_texts: int = N_TEXTS) -> Tensor:
+    """`used_range.distances` of a model on held-out texts of its own length."""
+    return used_range.distances(model, held_out_texts(model.config.max_len, n_texts))
 
 
-@torch.no_grad()
-def attention_distances(model: Transformer, n_positions: int = N_POSITIONS) -> np.ndarray:
-    """(positions, layers x heads) of a causal model's attention, later half of each window."""
-    T = model.config.max_len
-    ids = _held_out(-(-n_positions // (T // 2)), T)
-    hidden = torch.ones(T, T, dtype=torch.bool).triu(1)
-    # the newest token of position i is column i: turn each row so that it comes last
-    columns = (torch.arange(T) + torch.arange(T // 2, T)[:, None] + 1) % T
-    distances = []
-    for i, layer in enumerate(model.layers):
-        q, k, _ = layer.attention.body.heads(input_of(model, i, ids))
-        weights = attention_weights(q, k).masked_fill(hidden, 0)[:, :, T // 2 :]
-        weights = weights / weights.sum(-1, keepdim=True)  # of the visible keys
-        newest_last = weights.gather(-1, columns.expand_as(weights))
-        distances.append(used_distances(newest_last).transpose(1, 2).flatten(0, 1))
-    return torch.cat(distances, -1).numpy()[:n_positions]
+def uniform_ranges(seq_len: int, n_texts: int = N_TEXTS) -> Tensor:
+    """The same of attention that weighs all visible tokens alike and does not look at them."""
+    alike = torch.ones(seq_len, seq_len).tril() / torch.arange(1, seq_len + 1)[:, None]
+    distances = used_range.used_distances(used_range.newest_last(alike))
+    return distances[None, :, None].expand(n_texts, -1, 1)
 
 
-def _held_out(n_windows: int, seq_len: int) -> Tensor:
-    tokens = data.stdlib_tokens("held-out")
-    return data.random_windows(tokens, n_windows, seq_len, seed=0)[0]
+def without_trend(distances: Tensor) -> Tensor:
+    """Distances (texts, positions, heads) less each head's straight line over the position."""
+    position = torch.arange(distances.shape[1]) - (distances.shape[1] - 1) / 2
+    slope = (distances.double().mean(0) * position[:, None]).sum(0) / position.square().sum()
+    return distances - position[:, None] * slope
 
 
-def relative_spread(distances: np.ndarray, width: int, seed: int = 0) -> Estimate:
-    """From the 5th to the 95th percentile over positions, mean over heads, of the width (0..1).
-
-    The interval is the bootstrap's over positions.
-    """
-    rng = np.random.default_rng(seed)
-    n = len(distances)
-    samples = [distances[rng.integers(0, n, n)] for _ in range(N_RESAMPLES)]
-    low, high = np.percentile([_spread(sample, width) for sample in samples], [2.5, 97.5])
-    return Estimate.widened(_spread(distances, width), low, high)
-
-
-def _spread(distances: np.ndarray, width: int) -> float:
-    low, high = np.percentile(distances, [5, 95], axis=0)
-    return float((high - low).mean()) / (width - 1)
+def spread(distances: Tensor) -> float:
+    """Tokens from the 5th to the 95th percentile over texts and positions, mean over heads."""
+    low, high = np.percentile(distances.flatten(0, 1).numpy(), [5, 95], axis=0)
+    return float((high - low).mean())
 
 
 # --- Spans of a trained model ----------------------------------------------------------------

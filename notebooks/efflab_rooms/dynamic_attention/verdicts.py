@@ -1,50 +1,60 @@
-"""Notebook 05's verdict, as a function of its evidence alone."""
+"""Notebook 05's verdict: the reach by the gradient, and the range that is used, text by text."""
 
-from efflab.estimate import Estimate
-from efflab.lab import Evidence, Outcome, by_id
+from collections.abc import Mapping, Sequence
 
-RULE = (
-    "it adapts its range if its reach, by the gradient, differs between inputs; on a condition if "
-    "only the used range moves, as a share of the width, at least half as much as attention's (by "
-    "the interval's lower end); not if less; undecided in between, or if attention's own moves by "
-    "less than 5%"
-)
+from efflab.estimate import Estimate, paired_difference
+from efflab.lab import Evidence, Outcome, judge
 
-
-def dynamic_evidence(
-    dynamic: Estimate, attention: Estimate, fixed: Estimate, reach: int
-) -> list[Evidence]:
-    """What the verdict rests on: spreads of three used ranges over their width, 0 to 1."""
-    used = "used range of a trained DynamicConv (90% of the weight), 5th to 95th percentile"
-    unmoved = "the same of a LightweightConv, whose weights are fixed (negative control)"
-    farthest = "farthest token that DynamicConv depends on: difference between two inputs"
-    positive = "the same of stdlib-gpt's attention (positive control)"
-    return [
-        Evidence.of("range-dynamic", used, _percent(dynamic), "%"),
-        Evidence.of("range-attention", positive, _percent(attention), "%"),
-        Evidence.of("range-fixed", unmoved, _percent(fixed), "%"),
-        Evidence("reach-difference", farthest, reach, "tokens"),
-    ]
-
-
-def _percent(share: Estimate) -> Estimate:
-    return Estimate(*(100 * x for x in (share.mean, share.low, share.high)))
+FARTHEST = "farthest token that {layer} depends on: difference between two inputs"
+BETWEEN = {
+    "dynamic": "used range between two texts at the same position, trained DynamicConv",
+    "untrained": "used range between two texts, untrained DynamicConv",
+    "fixed": "used range between two texts, LightweightConv, whose weights are fixed",
+    "attention": "used range between two texts, attention",
+}
 
 
 def dynamic_attention(evidence) -> Outcome:
     """Whether DynamicConv adapts the attention range to the input."""
-    figures = by_id(evidence)
-    dynamic, attention = figures["range-dynamic"], figures["range-attention"]
-    if figures["reach-difference"].value >= 1:
-        return Outcome(True, evidence, rule=RULE)
-    if attention.low < 5:
-        reason = "attention's used range does not move here either, so the test shows nothing"
-        return Outcome(None, evidence, rule=RULE, reason=reason)
-    if dynamic.low >= attention.value / 2:
-        condition = "range means the part of its kernel that it uses; the kernel's width is fixed"
-        return Outcome(True, evidence, rule=RULE, condition=condition)
-    if dynamic.high < attention.value / 2:
-        reason = "its reach is fixed, and the used range moves far less than attention's"
-        return Outcome(False, evidence, rule=RULE, reason=reason)
-    reason = "whether the used range moves half as much as attention's lies within the noise"
-    return Outcome(None, evidence, rule=RULE, reason=reason)
+    remarks = {
+        "reach": "its width is a number in the constructor, and softmax weights are never zero; an "
+        "adaptive span by token is what reaches further for some inputs",
+        "used-range": "this is the part of a fixed kernel that carries most of the weight; beyond "
+        "the kernel nothing is seen",
+    }
+    return judge("dynamic-attention", evidence, remarks=remarks)
+
+
+def dynamic_evidence(
+    reaches: Mapping[str, tuple[int, int]], ranges: Mapping[str, Sequence[float]], kind="measured"
+) -> list[Evidence]:
+    """The farthest tokens of `measure.reaches`, and the tokens between texts of each mixer.
+
+    `ranges`: a number a pair of texts (measured here), or a seed (`kind` "recorded").
+    """
+    layers = {"dynamic": "DynamicConv", "by-token": "adaptive span, by token (untrained)"}
+    trained = ranges["dynamic"]
+    more = {
+        "untrained": "used range between two texts, trained less untrained DynamicConv",
+        "fixed": "used range between two texts, trained DynamicConv less LightweightConv",
+    }
+    return [
+        *(
+            Evidence.exact(f"reach-{key}", FARTHEST, abs(a - b), "tokens", layer=layer)
+            for key, layer in layers.items()
+            for a, b in [reaches[layer]]
+        ),
+        *(
+            Evidence.of(f"range-over-{key}", name, _mean(trained, ranges[key]), "tokens", kind)
+            for key, name in more.items()
+        ),
+        *(
+            Evidence.of(f"range-{key}", name, _mean(ranges[key]), "tokens", kind)
+            for key, name in BETWEEN.items()
+        ),
+    ]
+
+
+def _mean(values: Sequence[float], less: Sequence[float] | None = None) -> Estimate:
+    """Mean of values, less others of the same texts or seeds, with its interval over them."""
+    return paired_difference(values, less or [0.0] * len(values))

@@ -7,11 +7,14 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from efflab import bench, data, train
 from efflab.base.hooks import watch_inputs
 from efflab.errors import require, require_int
-from efflab.estimate import Estimate
+from efflab.estimate import Estimate, paired_difference
 from efflab.model import Attention, Transformer, attention_weights, attention_written_out
 from efflab.structure.linformer import (
     LinformerAttention,
@@ -121,32 +124,32 @@ def learn_projections(layer: LinformerAttention, full: Attention, x: Tensor, n_s
 
 
 @torch.no_grad()
-def output_error(layer: Callable, full: Attention, x: Tensor) -> float:
-    """Per cent by which a layer's output on x (B,T,C) is off full attention's."""
+def output_error(layer: Callable, full: Attention, x: Tensor) -> Estimate:
+    """Per cent by which a layer's output on x (B,T,C) is off full attention's; interval by text."""
     expected = full(x)
-    return 100 * ((layer(x) - expected).norm() / expected.norm()).item()
+    off = 100 * (layer(x) - expected).norm(dim=(1, 2)) / expected.norm(dim=(1, 2))
+    return paired_difference(off.tolist(), [0.0] * len(x))
 
 
 def drop_in_errors(
-    model: Transformer, i: int, ids: Tensor, held_out: Tensor, k: int, n_steps: int = 40
-) -> dict[str, float]:
-    """Per cent by which a Linformer layer in place of layer i is wrong on `held_out` (texts, T).
+    full: Attention, x: Tensor, held_out: Tensor, k: int, n_steps: int = 300
+) -> dict[str, Estimate]:
+    """Per cent by which a Linformer layer in place of `full` is wrong on `held_out` (B,T,C).
 
-    E and F "random", the "means" of k stretches, or "learned" from `ids` (texts, T) in `n_steps`;
-    and, for comparison, with each text's own "best" matrices of rank k.
+    E and F "random", the "means" of k stretches, or "learned" from `x` (B,T,C), starting at the
+    means, one E and one F for all heads: a pair a head fits x better and `held_out` worse. "own" is
+    the learned pair's error on x itself; "best" has each text's own best matrices of rank k.
     """
-    seq_len, full = ids.shape[1], model.layers[i].attention.body
-    x = layer_inputs(model, held_out)[i]
     torch.manual_seed(0)
-    layer = from_attention(full, seq_len, k)
-    errors = dict(random=output_error(layer, full, x))
+    layer = from_attention(full, x.shape[1], k, "heads")
+    errors = dict(random=output_error(layer, full, held_out))
     with torch.no_grad():
-        layer.E.copy_(segment_means(k, seq_len).expand_as(layer.E))
+        layer.E.copy_(segment_means(k, x.shape[1]))
         layer.F.copy_(layer.E)
-    errors["means"] = output_error(layer, full, x)
-    learn_projections(layer, full, layer_inputs(model, ids)[i], n_steps)
-    errors["learned"] = output_error(layer, full, x)
-    errors["best"] = output_error(partial(best_output, full, k), full, x)
+    errors["means"] = output_error(layer, full, held_out)
+    learn_projections(layer, full, x, n_steps)
+    errors["learned"], errors["own"] = (output_error(layer, full, y) for y in (held_out, x))
+    errors["best"] = output_error(partial(best_output, full, k), full, held_out)
     return errors
 
 
@@ -222,6 +225,41 @@ def costs(lengths, ks, d_model: int = 128, n_head: int = 2, repeats: int = 7) ->
             for k in short
         ]
     return results
+
+
+@torch.no_grad()
+def token_costs(seq_len: int, k: int, repeats: int = 11) -> dict[str, tuple[Estimate, float]]:
+    """What a token costs at `seq_len` over what it costs at half of that, by layer: time, memory.
+
+    Of the "full" attention layer (fused) and of "Linformer", 128 channels and two heads, with all
+    four timed interleaved. Where cost grows with the length, both are 1; with its square, 2.
+    """
+    layers = {}
+    for n in (seq_len // 2, seq_len):
+        layers |= {("full", n): Attention(128, 2)}
+        layers |= {("Linformer", n): LinformerAttention(128, 2, n, k, "heads")}
+    calls = {key: partial(layer, torch.randn(1, key[1], 128)) for key, layer in layers.items()}
+    memory = {key: bench.peak_bytes(call) for key, call in calls.items()}
+    times = bench.time_interleaved(calls, 1, repeats)
+    costs = {}
+    for name in ("full", "Linformer"):
+        short, long = (name, seq_len // 2), (name, seq_len)
+        time = times[long].ratio_interval(times[short])
+        half = Estimate(time.mean / 2, time.low / 2, time.high / 2)
+        costs[name] = half, memory[long] / memory[short] / 2
+    return costs
+
+
+def attention_core_flops(seq_len: int, k: int | None = None) -> int:
+    """FLOPs that torch counts in attention of two heads of 64, with k summaries or in full."""
+    # fake tensors have shapes alone, so that no n x n scores take memory
+    with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        q, keys, v = torch.empty(3, 1, 2, seq_len, 64)
+        if k is None:
+            F.scaled_dot_product_attention(q, keys, v)
+        else:
+            linformer_attention(q, keys, v, *torch.empty(2, 2, k, seq_len))
+    return counter.get_total_flops()
 
 
 # --- As published it leaks -------------------------------------------------------------------

@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from efflab import bench, data, points, train
 from efflab.acceleration import block_formats, recipes
@@ -20,7 +21,7 @@ from efflab.config import PRESETS, ModelConfig
 from efflab.devices import DEVICES
 from efflab.errors import require_int, require_one_of
 from efflab.estimate import Estimate, paired_difference
-from efflab.experiments import gpu_bench, mixed_precision
+from efflab.experiments import mixed_precision
 from efflab.experiments.record import read_record
 from efflab.model import Transformer
 
@@ -32,6 +33,14 @@ ENCODERS = {
     "MXFP8 e4m3": partial(block_formats.quantize, name="mxfp8_e4m3"),
     "MXFP8 e5m2": partial(block_formats.quantize, name="mxfp8_e5m2"),
 }
+E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
+OF_A_TENSOR = {
+    "INT8, one scale": lambda x: affine.quantize(x, bits=8).dequantize(),
+    "FP8 e4m3, one scale": partial(mixed_precision.round_to_fp8, dtype=E4M3),
+    "FP8 e5m2, one scale": partial(mixed_precision.round_to_fp8, dtype=E5M2),
+    "FP8 e4m3, no scale": lambda x: x.to(E4M3).to(x.dtype),
+}
+"""What a tensor becomes in eight bits a value."""
 
 
 @lru_cache(maxsize=1)
@@ -125,15 +134,19 @@ class MasterAdamW(torch.optim.AdamW):
 
 
 class Training(nn.Module):
-    """A fresh stdlib-gpt by one recipe, with its gradients and optimizer state allocated."""
+    """A fresh stdlib-gpt by one recipe, with its gradients and optimizer state allocated.
 
-    def __init__(self, recipe: str, batch_size: int, seq_len: int):
+    `chunk`: tokens whose logits are alive at once, made again for the backward pass; 0 keeps all.
+    """
+
+    def __init__(self, recipe: str, batch_size: int, seq_len: int, chunk: int = 0):
         super().__init__()
         require_one_of("recipe", recipe, STEP_RECIPES)
+        require_int("chunk", chunk, 0)
         torch.manual_seed(0)
         dtype = torch.bfloat16 if RECIPES[recipe].weights == 2 else torch.float32
         self.model = Transformer(PRESETS[MODEL]).to(dtype)
-        self.is_autocast = recipe == "autocast"
+        self.is_autocast, self.chunk = recipe == "autocast", chunk
         make = MasterAdamW if recipe == "master weights" else torch.optim.AdamW
         self.optimizer = make(self.model.parameters())
         for parameter in self.parameters():
@@ -143,9 +156,20 @@ class Training(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Mean cross-entropy in nats of ids (B,T); logits become fp32."""
+        targets = self.targets.flatten()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.is_autocast):
-            logits = self.model(ids)
-        return F.cross_entropy(logits.float().flatten(0, 1), self.targets.flatten())
+            hidden = self.model.encode(ids).flatten(0, 1)
+            if not self.chunk:
+                return self.loss(hidden, targets) / len(targets)
+            chunks = zip(hidden.split(self.chunk), targets.split(self.chunk), strict=True)
+            # the reentrant kind saves its inputs where `bench.saved_bytes` sees them
+            losses = [checkpoint(self.loss, *chunk, use_reentrant=True) for chunk in chunks]
+        return torch.stack(losses).sum() / len(targets)
+
+    def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Summed cross-entropy of hidden states (n,C) and targets (n,)."""
+        logits = self.model.embedding.logits(hidden)
+        return F.cross_entropy(logits.float(), targets, reduction="sum")
 
     def step(self) -> None:
         """Forward, backward, optimizer; gradients are zeroed and stay allocated."""
@@ -155,10 +179,10 @@ class Training(nn.Module):
             parameter.grad.zero_()
 
 
-@lru_cache(maxsize=16)
-def step_bytes(recipe: str, batch_size: int, seq_len: int) -> dict[str, int]:
+@lru_cache(maxsize=32)
+def step_bytes(recipe: str, batch_size: int, seq_len: int, chunk: int = 0) -> dict[str, int]:
     """Bytes of a real step by part, and the most that was alive at once."""
-    training = Training(recipe, batch_size, seq_len)
+    training = Training(recipe, batch_size, seq_len, chunk)
     parameters, optimizer = list(training.parameters()), training.optimizer
     moments = [value for state in optimizer.state.values() for value in state.values()]
     parts = {
@@ -169,6 +193,23 @@ def step_bytes(recipe: str, batch_size: int, seq_len: int) -> dict[str, int]:
     }
     peak = sum(parts.values()) + bench.peak_bytes(training.step)
     return parts | {BACKWARD: bench.saved_bytes(training, training.ids), PEAK: peak}
+
+
+BATCHES, LENGTH, CHUNK = (4, 10, 20), 512, 512
+"""Sequences and tokens of each: about 2,000, 5,000 and 10,000 tokens a step."""
+
+
+def grown_steps(batches: Sequence[int] = BATCHES) -> dict[tuple[int, int, str], dict[str, float]]:
+    """`totals` of real steps by (tokens, chunk, recipe), the loss whole and in chunks.
+
+    Without autocast in chunks, which is not the leanest.
+    """
+    cases = [(chunk, recipe) for chunk in (0, CHUNK) for recipe in ("fp32", "master weights")]
+    return {
+        (n * LENGTH, chunk, recipe): totals(step_bytes(recipe, n, LENGTH, chunk))
+        for n in batches
+        for chunk, recipe in [*cases, (0, "autocast")]
+    }
 
 
 def formula_bytes(recipe: str, batch_size: int, seq_len: int) -> dict[str, float]:
@@ -225,8 +266,6 @@ def cpu_ratios(batch_size: int, seq_len: int) -> dict[str, dict[str, float]]:
 # --- Roofs and records -----------------------------------------------------------------------
 
 SIZES = [2**i for i in range(5, 14)]
-DATASHEETS = {"H100 80GB": "H100 SXM", "A100-SXM4-80GB": "A100 80GB SXM", "V100-SXM2": "V100 SXM2"}
-"""Part of the name by which CUDA calls a GPU -> its row among the devices."""
 
 
 def baselines(device: str) -> list[str]:
@@ -246,46 +285,6 @@ def step_gain(device: str, base: str, seq_len: int = 128, batch: int = 256) -> f
         sum(recipes.step_seconds(*case, RECIPES[r]).values()) for r in (base, "master weights")
     )
     return old / new
-
-
-def gpu_product_rows() -> list[dict]:
-    """bf16 over fp32 and over TF32 for square products, and what the datasheet's roof allows."""
-    rows = []
-    for gpu, part in gpu_bench.read_part(gpu_bench.PRODUCTS).items():
-        speeds = {(row["n"], row["dtype"]): row["tflops"] for row in part["rows"]}
-        device = next((ours for theirs, ours in DATASHEETS.items() if theirs in gpu), None)
-        for n in dict.fromkeys(n for n, _ in speeds):
-            row = {
-                "device": gpu,
-                "n": n,
-                "TFLOP/s, bf16": speeds[n, "bf16"],
-                "times fp32": speeds[n, "bf16"] / speeds[n, "fp32"],
-                "its roof (computed)": device and product_gain(n, device, "fp32"),
-                "times TF32": speeds[n, "bf16"] / speeds[n, "tf32"],
-                "TF32's roof (computed)": device and product_gain(n, device, "tf32"),
-            }
-            rows.append(row)
-    return rows
-
-
-def gpu_step_rows() -> list[dict]:
-    """A training step of 12 layers of 768 at 512 tokens: time over both baselines, peak bytes."""
-    rows = []
-    for gpu, part in gpu_bench.read_part(gpu_bench.STEP).items():
-        steps = {(row["batch_size"], row["recipe"]): row for row in part["rows"] if row["ms"]}
-        for (batch, recipe), step in sorted(steps.items()):
-            fp32, tf32 = (steps.get((batch, name)) for name in ("fp32", "tf32"))
-            row = {
-                "device": gpu,
-                "batch": batch,
-                "precision": recipe,
-                "ms": step["ms"],
-                "times fp32": fp32 and fp32["ms"] / step["ms"],
-                "times TF32": tf32 and tf32["ms"] / step["ms"],
-                "what the batch takes / fp32": fp32 and step["mb_step"] / fp32["mb_step"],
-            }
-            rows.append(row)
-    return rows
 
 
 def by_seed(precision: str, what: str) -> dict[int, float]:

@@ -1,142 +1,157 @@
-"""Notebook 06's verdicts: rules fixed beforehand, outcomes from figures alone."""
+"""Notebook 06's verdicts: counted bytes, published tables, and what GPUs have recorded."""
+
+import re
+from collections.abc import Mapping, Sequence
 
 from efflab import data
-from efflab.acceleration import recipes
-from efflab.acceleration.recipes import RECIPES
-from efflab.config import PRESETS
+from efflab.bench import Comparison
 from efflab.estimate import Estimate
-from efflab.lab import Evidence, Outcome, by_id
+from efflab.experiments import gpu_bench
+from efflab.lab import Evidence, Outcome, by_id, judge, number
 from efflab_rooms.mixed_precision import measure
-
-HALF = 0.6
-"""What counts as a half: a saving of 40 % at least."""
 
 # --- Memory ----------------------------------------------------------------------------------
 
+Steps = Mapping[tuple[int, int, str], Mapping[str, float]]
+"""`measure.totals` by (tokens a step, tokens a chunk of the loss, recipe)."""
+PARTS = {"step": measure.PEAK, "kept": measure.BACKWARD}
 MEMORY_NAMES = {
-    "whole": "whole training step, the leanest mixed recipe over fp32",
-    "batch": "kept for the backward pass, the leanest mixed recipe over fp32",
-    "state": "model's state, the leanest mixed recipe over fp32",
-    "whole-autocast": "whole training step, autocast over fp32",
-    "formula": "whole step, measured over formula, furthest from 1",
-    "published-batch": "batch that the published mixed runs used, at most",
-    "tokens-halved": "tokens a step from which state and kept values are halved, without the loss",
+    "step": "whole step of {n} tokens, master weights over fp32",
+    "kept": "kept for the backward pass of {n} tokens, master weights over fp32",
+    "step-chunks": "whole step of {n} tokens, the loss in chunks, master weights over fp32",
+    "kept-chunks": "kept for {n} tokens, the loss in chunks, master weights over fp32",
+    "step-autocast": "whole step of {n} tokens, autocast over fp32",
+    "kept-autocast": "kept for the backward pass of {n} tokens, autocast over fp32",
 }
 
 
 def amp_memory(evidence) -> Outcome:
     """Mixed precision halves the memory that training needs."""
-    value = {key: item.value for key, item in by_id(evidence).items()}
-    rule = (
-        "holds if the leanest mixed recipe's measured step needs at most {half} % of fp32's bytes; "
-        "on condition if only what the backward pass keeps falls that far; undecided if formula "
-        "and measurement differ by over 20 %"
-    )
-    options = dict(rule=rule, values={"half": round(100 * HALF)})
-    if abs(value["formula"] - 1) > 0.2:
-        reason = "formula and measurement do not agree here"
-        return Outcome(None, evidence, reason=reason, **options)
-    if value["whole"] <= 100 * HALF:
-        return Outcome(True, evidence, **options)
-    if value["batch"] <= 100 * HALF:
-        condition = (
-            "memory means what is kept of a batch for the backward pass; the state of weights, "
-            "gradients and Adam does not shrink"
-        )
-        return Outcome(True, evidence, condition=condition, **options)
-    reason = "neither the whole step nor what the backward pass keeps falls to {half} %"
-    return Outcome(False, evidence, reason=reason, **options)
-
-
-def memory_evidence(batch_size: int, seq_len: int) -> list[Evidence]:
-    """What the verdict on half the memory rests on."""
-    names = ("fp32", *measure.MIXED_RECIPES)
-    steps = {n: measure.totals(measure.step_bytes(n, batch_size, seq_len)) for n in names}
-    formulas = {n: measure.totals(measure.formula_bytes(n, batch_size, seq_len)) for n in names}
-    base = steps["fp32"]
-    least = {part: min(steps[n][part] for n in measure.MIXED_RECIPES) / base[part] for part in base}
-    autocast = steps["autocast"][measure.PEAK] / base[measure.PEAK]
-    ratios = [steps[n][measure.PEAK] / formulas[n][measure.PEAK] for n in names]
-    values = {
-        "whole": (100 * least[measure.PEAK], "%"),
-        "batch": (100 * least[measure.BACKWARD], "%"),
-        "state": (100 * least["state"], "%"),
-        "whole-autocast": (100 * autocast, "%"),
-        "formula": (max(ratios, key=lambda r: abs(r - 1)), ""),
-        "published-batch": (max(batch_gains()), "x", "published"),
-        "tokens-halved": (min(half_tokens(n) for n in measure.MIXED_RECIPES), "tokens", "computed"),
+    remarks = {
+        "step": "the state and the fp32 logits of the loss do not shrink; with the loss in chunks "
+        "the share falls towards a half as the batch grows",
+        "state": "weights, gradients and Adam take 16 bytes a parameter by either way; autocast "
+        "adds its 16-bit copies to what it keeps",
     }
-    return [Evidence(key, MEMORY_NAMES[key], *value) for key, value in values.items()]
+    return judge("amp-memory", evidence, remarks=remarks)
 
 
-def half_tokens(recipe: str, seq_len: int = 256) -> float:
-    """Tokens from which stdlib-gpt's step needs at most `HALF` of fp32's bytes (inf: never).
+def memory_evidence(steps: Steps, batches: Sequence[float]) -> list[Evidence]:
+    """Per cent of fp32's bytes by `measure.grown_steps`; `batches`: published gains in batch."""
+    most = max(tokens for tokens, *_ in steps)
+    state = steps[most, 0, "master weights"]["state"] / steps[most, 0, "fp32"]["state"]
+    published = "batch that the published mixed runs used, the most"
+    checked = "kept for the backward pass, counted over formula, furthest from 1"
+    return [
+        *(share for case in steps if case[2] != "fp32" for share in share_evidence(steps, *case)),
+        Evidence.exact("state", "the model's state, master weights over fp32", 100 * state, "%"),
+        Evidence.exact("formula", checked, counted_over_formula(steps)),
+        Evidence("published-batch", published, max(batches), "x", "published"),
+    ]
 
-    With S bytes of state and a a token: S' + a' n = HALF (S + a n), solved for n.
-    """
-    config, pair = PRESETS[measure.MODEL], (RECIPES["fp32"], RECIPES[recipe])
-    full, mixed = (sum(recipes.state_parts(config, r).values()) for r in pair)
-    full_token, mixed_token = (
-        recipes.activation_bytes(config, seq_len, 1, r) / seq_len for r in pair
-    )
-    slope = HALF * full_token - mixed_token
-    return float("inf") if slope <= 0 else max(0.0, (mixed - HALF * full) / slope)
+
+def share_evidence(steps: Steps, tokens: int, chunk: int, recipe: str) -> list[Evidence]:
+    """What one step of a mixed recipe takes of fp32's bytes, the whole and what it keeps."""
+    mixed, full = steps[tokens, chunk, recipe], steps[tokens, chunk, "fp32"]
+    way = "-chunks" if chunk else "-autocast" if recipe == "autocast" else ""
+    return [
+        Evidence.exact(
+            f"{key}-{tokens // 1000}k{way}",
+            MEMORY_NAMES[key + way],
+            100 * mixed[part] / full[part],
+            "%",
+            n=f"{tokens:,}",
+        )
+        for key, part in PARTS.items()
+    ]
+
+
+def counted_over_formula(steps: Steps) -> float:
+    """Bytes that are kept for the backward pass, counted over formula, furthest from 1."""
+    ratios = []
+    for (tokens, chunk, recipe), parts in steps.items():
+        if not chunk:  # the formula's loss is whole
+            formula = measure.formula_bytes(recipe, tokens // measure.LENGTH, measure.LENGTH)
+            ratios.append(parts[measure.BACKWARD] / formula[measure.BACKWARD])
+    return max(ratios, key=lambda ratio: abs(ratio - 1))
 
 
 # --- Speed -----------------------------------------------------------------------------------
 
-SPEED_NAMES = {
-    "a100-most": "A100, mixed over TF32, the most published",
-    "a100-least": "A100, mixed over TF32, the least published",
-    "a100-roofline": "A100, 16 bits over TF32, roofline at any shape",
-    "a100-step": "A100, BERT-large's step over FP32, roofline",
-    "v100-least": "V100, mixed over FP32, the least published",
-    "v100-most": "V100, mixed over FP32, the most published",
-    "bf16-here": "this CPU, bf16 autocast, times faster than fp32",
-}
+RUN = "{task}, {model}, {n} x {device}: mixed over {baseline}"
+RUN_OF_LENGTH = "{task}, {model}, {length} tokens, {n} x {device}: mixed over {baseline}"
 
 
 def amp_speed(evidence) -> Outcome:
     """Mixed precision is 3x faster on an A100's tensor cores."""
     value = {key: item.value for key, item in by_id(evidence).items()}
-    rule = (
-        "holds if every published gain on an A100 over TF32 reaches 3; undecided if only some do; "
-        "on condition if none does, but the A100's roofline over FP32 and every published gain "
-        "over FP32 reach 3"
-    )
-    ends = dict(low=f"{value['a100-least']:.1f}", high=f"{value['a100-most']:.1f}")
-    options = dict(rule=rule, values=ends)
-    if value["a100-least"] >= 3:
-        return Outcome(True, evidence, **options)
-    if value["a100-most"] >= 3:
-        return Outcome(None, evidence, reason="it depends on the model: {low} to {high}", **options)
-    if min(value["a100-step"], value["v100-least"]) >= 3:
-        condition = (
-            "compared with FP32 without tensor cores; over TF32 on them, as NVIDIA's own runs "
-            "compare, it is {low} to {high}"
-        )
-        return Outcome(True, evidence, condition=condition, **options)
-    return Outcome(False, evidence, reason="over TF32 it is {low} to {high}", **options)
-
-
-def speed_evidence(batch_size: int, seq_len: int) -> list[Evidence]:
-    """Published gains, what the roofline allows, and this CPU."""
-    tf32, fp32, a100 = gains("TF32", "A100"), gains("FP32", "V100"), "A100 80GB SXM"
-    roof = max(measure.product_gain(n, a100, "tf32") for n in measure.SIZES)
-    values = {
-        "a100-most": (max(tf32), "published"),
-        "a100-least": (min(tf32), "published"),
-        "a100-roofline": (roof, "computed"),
-        "a100-step": (measure.step_gain(a100, "fp32"), "computed"),
-        "v100-least": (min(fp32), "published"),
-        "v100-most": (max(fp32), "published"),
+    remarks = {
+        "a100": "TF32 runs on the tensor cores too; by the roofline 16 bits gain {roof} over it at "
+        "any shape",
+        "fp32": "no published row compares an A100 with its own FP32; its roofline allows {step}",
+        "h100": "a training step gained {small} with 4 sequences and {large} with 32, by medians "
+        "that have no interval and so decide nothing",
     }
-    here = measure.step_times(batch_size, seq_len).ratios["autocast"]
-    faster = Estimate(1 / here.mean, 1 / here.high, 1 / here.low)
+    keys = dict(roof="a100-roofline", step="a100-step", small="h100-step-4", large="h100-step-32")
+    values = {name: number(value[key]) for name, key in keys.items()}
+    return judge("amp-speed", evidence, remarks=remarks, values=values)
+
+
+def speed_evidence(runs: Sequence[dict], gpu: Sequence[Sequence[dict]], here: Comparison) -> list:
+    """Published runs with their gains, rooflines, a recorded GPU's rows, and this CPU.
+
+    `gpu`: rows of products and of training steps as `gpu_bench` records them; `here`: training
+    steps of this CPU over fp32's.
+    """
+    a100 = "A100 80GB SXM"
+    roof = max(measure.product_gain(n, a100, "tf32") for n in measure.SIZES)
+    step = measure.step_gain(a100, "fp32")
+    at_best = "A100, 16 bits over TF32, roofline at any shape"
+    whole = "A100, BERT-large's step over FP32, roofline"
+    ratio = here.ratios["autocast"]
+    faster = Estimate(1 / ratio.mean, 1 / ratio.high, 1 / ratio.low)
+    name = "this CPU, bf16 autocast, times faster than fp32"
     return [
-        *(Evidence(key, SPEED_NAMES[key], x, "x", kind) for key, (x, kind) in values.items()),
-        Evidence.of("bf16-here", SPEED_NAMES["bf16-here"], faster, "x"),
+        *map(run_evidence, runs),
+        Evidence("a100-roofline", at_best, roof, "x"),
+        Evidence("a100-step", whole, step, "x"),
+        *gpu_evidence(*gpu),
+        Evidence.of("bf16-here", name, faster, "x"),
     ]
+
+
+def run_evidence(run: Mapping) -> Evidence:
+    """The gain of a published run, its id out of what tells it from the others."""
+    parts = [run["device"], run["task"], run["n_devices"], run["seq_len"] or ""]
+    id = re.sub("[^a-z0-9]+", "-", " ".join(map(str, parts)).lower()).strip("-")
+    values = dict(task=run["task"], model=run["model"], n=run["n_devices"], device=run["device"])
+    values |= dict(baseline=run["baseline"])
+    values |= dict(length=run["seq_len"]) if run["seq_len"] else {}
+    name = RUN_OF_LENGTH if run["seq_len"] else RUN
+    return Evidence(id, name, run["gain"], "x", "published", values=values)
+
+
+def gpu_evidence(products: Sequence[Mapping], steps: Sequence[Mapping]) -> list[Evidence]:
+    """How many times faster fp16 was than fp32 on a recorded GPU."""
+    ms = {(row["recipe"], row["batch_size"]): row["ms"] for row in steps}
+    product = "H100, fp16 over fp32, a product of {n} x {n}"
+    step = "H100, fp16 over fp32, training step of {n} sequences, ratio of two medians"
+    return [
+        *(
+            Evidence.of(f"h100-{row['n']}", product, _estimate(row), "x", "recorded", n=row["n"])
+            for row in products
+            if row["dtype"] == "fp16"
+        ),
+        *(
+            Evidence(f"h100-step-{n}", step, ms["fp32", n] / time, "x", values=dict(n=n))
+            for (recipe, n), time in ms.items()
+            if recipe == "fp16"
+        ),
+    ]
+
+
+def _estimate(row: Mapping) -> Estimate:
+    return Estimate(row["faster"], row["low"], row["high"])
 
 
 # --- Published runs --------------------------------------------------------------------------
@@ -148,13 +163,62 @@ def published_runs() -> list[dict]:
     return [row | {"gain": row["mixed_per_second"] / row["baseline_per_second"]} for row in rows]
 
 
-def gains(baseline: str, device: str = "") -> list[float]:
-    """Published gains over one baseline ("TF32" or "FP32") on devices whose name begins so."""
-    runs = [r for r in published_runs() if r["baseline"] == baseline]
-    return [run["gain"] for run in runs if run["device"].startswith(device)]
-
-
 def batch_gains() -> list[float]:
     """How many times the batch that the published mixed runs used, where both are given."""
     runs = [r for r in published_runs() if r["mixed_batch"]]
     return [run["mixed_batch"] / run["baseline_batch"] for run in runs]
+
+
+# --- Recorded GPUs ---------------------------------------------------------------------------
+
+DATASHEETS = {"H100 80GB": "H100 SXM", "A100-SXM4-80GB": "A100 80GB SXM", "V100-SXM2": "V100 SXM2"}
+"""Part of the name by which CUDA calls a GPU -> its row among the devices."""
+
+
+def recorded_h100() -> tuple[list[dict], list[dict]]:
+    """The recorded H100's rows: square products, and training steps."""
+    parts = (gpu_bench.read_part(part) for part in (gpu_bench.PRODUCTS, gpu_bench.STEP))
+    products, steps = (
+        next(p["rows"] for gpu, p in part.items() if "H100" in gpu) for part in parts
+    )
+    return products, steps
+
+
+def gpu_product_rows() -> list[dict]:
+    """bf16 over fp32 and over TF32 for square products, and what the datasheet's roof allows."""
+    rows = []
+    for gpu, part in gpu_bench.read_part(gpu_bench.PRODUCTS).items():
+        speeds = {(row["n"], row["dtype"]): row["tflops"] for row in part["rows"]}
+        device = next((ours for theirs, ours in DATASHEETS.items() if theirs in gpu), None)
+        for n in dict.fromkeys(n for n, _ in speeds):
+            row = {
+                "device": gpu,
+                "n": n,
+                "TFLOP/s, bf16": speeds[n, "bf16"],
+                "times fp32": speeds[n, "bf16"] / speeds[n, "fp32"],
+                "its roof (computed)": device and measure.product_gain(n, device, "fp32"),
+                "times TF32": speeds[n, "bf16"] / speeds[n, "tf32"],
+                "TF32's roof (computed)": device and measure.product_gain(n, device, "tf32"),
+            }
+            rows.append(row)
+    return rows
+
+
+def gpu_step_rows() -> list[dict]:
+    """A training step of 12 layers of 768 at 512 tokens: time over both baselines, peak bytes."""
+    rows = []
+    for gpu, part in gpu_bench.read_part(gpu_bench.STEP).items():
+        steps = {(row["batch_size"], row["recipe"]): row for row in part["rows"] if row["ms"]}
+        for (batch, recipe), step in sorted(steps.items()):
+            fp32, tf32 = (steps.get((batch, name)) for name in ("fp32", "tf32"))
+            row = {
+                "device": gpu,
+                "batch": batch,
+                "precision": recipe,
+                "ms": step["ms"],
+                "times fp32": fp32 and fp32["ms"] / step["ms"],
+                "times TF32": tf32 and tf32["ms"] / step["ms"],
+                "what the batch takes / fp32": fp32 and step["mb_step"] / fp32["mb_step"],
+            }
+            rows.append(row)
+    return rows

@@ -4,14 +4,26 @@ import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from efflab.data import digits
 from efflab.errors import require_int
+from efflab.estimate import Estimate
 from efflab.lab import Choice, Slider, Toggle, colours, explorer, number, tr
-from efflab.lab.figures import COLOURS, heatmap, legend, line, log_ticks, mark, panels, style
+from efflab.lab.figures import (
+    COLOURS,
+    error_bars,
+    heatmap,
+    legend,
+    line,
+    log_ticks,
+    mark,
+    panels,
+    style,
+)
 from efflab.structure.bigbird import bigbird_layout, hops
 from efflab.structure.swin import relative_position_index
-from efflab.structure.window import visible_pairs, window_mask
+from efflab.structure.window import sliding_window_attention, visible_pairs, window_mask
 from efflab_rooms.sparse_attention import measure
 
 PIXELS = 64
@@ -135,6 +147,24 @@ def growth_figure(costs: list[measure.Costs], written: list[float]):
     return fig.update_layout(legend=legend("below"), margin_b=90)
 
 
+def reach(window_size: int, n_layer: int, causal: bool = False) -> Tensor:
+    """Which positions around a token reach it through 1 to n_layer windows, by the gradient.
+
+    bool (n_layer, 2 n_layer window_size + 5), the token in the middle column.
+    """
+    middle = n_layer * window_size + 2
+    rng = torch.Generator().manual_seed(0)
+    rows = []
+    for depth in range(1, n_layer + 1):
+        x = torch.rand(1, 1, 2 * middle + 1, 4, generator=rng, dtype=torch.float64)
+        y = x.requires_grad_()
+        for _ in range(depth):
+            y = sliding_window_attention(y, y, y, window_size, causal)
+        (grad,) = torch.autograd.grad(y[0, 0, middle].sum(), x)
+        rows.append(grad[0, 0].abs().sum(-1) > 0)
+    return torch.stack(rows)
+
+
 def reach_picture(window_size: int = 8, n_layer: int = 6):
     """Reach by depth, both ways and causal: L layers of window w see L w tokens away."""
     require_int("window_size", window_size)
@@ -143,7 +173,7 @@ def reach_picture(window_size: int = 8, n_layer: int = 6):
     title = tr("Window {w}: each layer sees {w} tokens further", w=window_size)
     fig = panels(titles, title, shared_yaxes=True)
     for column, name in enumerate(titles, start=1):
-        arrives = measure.reach(window_size, n_layer, causal=column == 2).int().numpy()
+        arrives = reach(window_size, n_layer, causal=column == 2).int().numpy()
         middle = arrives.shape[1] // 2
         fig.layout.meta |= {name: middle - int(arrives[-1].argmax())}
         look = dict(**white_to(COLOURS[0]), ygap=2, row=1, col=column)
@@ -202,16 +232,19 @@ def talk_picture():
 # --- Recall and BigBird ----------------------------------------------------------------------
 
 
-def recall_figure(accuracies: dict[int, float], reach: int):
+def recall_figure(windows: dict[int, Estimate], full: dict[int, float], reach: int):
     """Accuracy over the distance, with the reach of the window's stack and chance."""
-    series = {tr("recall accuracy"): list(accuracies.values())}
+    shares = [share.mean for share in windows.values()]
+    series = {tr("windows"): shares, tr("full attention"): list(full.values())}
     title = tr("Recall over the distance of the answer")
     axes = (tr("distance of the answer (tokens)"), tr("accuracy"))
-    meta = {str(distance): round(share, 2) for distance, share in accuracies.items()}
-    fig = line(list(accuracies), series, title, *axes, meta=meta)
+    meta = {str(distance): round(share, 2) for distance, share in zip(windows, shares, strict=True)}
+    fig = line(list(windows), series, title, *axes, meta=meta)
+    ends = zip(*((share.low, share.high) for share in windows.values()), strict=True)
+    fig.data[0].error_y = error_bars(shares, *ends)
     mark(fig, tr("reach: {n} tokens", n=reach), x=reach)
     mark(fig, tr("chance"), y=1 / measure.N_SYMBOLS)
-    return fig.update_yaxes(range=[0, 1.15])
+    return fig.update_yaxes(range=[0, 1.15]).update_layout(legend=legend("below"))
 
 
 @explorer(

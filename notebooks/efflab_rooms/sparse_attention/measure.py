@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from efflab import bench, pretrained, train
 from efflab.config import ModelConfig
 from efflab.data import digits, recall_batch
-from efflab.errors import require, require_int
+from efflab.errors import require
 from efflab.estimate import Estimate
 from efflab.experiments import attention_bench
 from efflab.lab import tr
@@ -22,7 +22,8 @@ from efflab.structure.window import sliding_window_attention
 
 N_HEAD, HEAD_DIM = 4, 64
 FULL, WINDOW, WRITTEN = "full attention (SDPA)", "sliding window", "scores written out"
-BIGBIRD = "BigBird: all three"
+SWIN, BIGBIRD = "Swin: windows of 16 x 16 pixels", "BigBird: all three"
+SIDE = 16  # of a window that sees about as many keys as 128 tokens on each side
 
 # --- Time and memory over the length ---------------------------------------------------------
 
@@ -41,10 +42,11 @@ def heads(seq_len: int) -> list[Tensor]:
     return [x[:, :N_HEAD] for x in attention_bench.heads(seq_len)]
 
 
-def lengths_up_to(max_len: int) -> list[int]:
-    """max_len / 8, / 4, / 2 and itself."""
-    require(max_len >= 1024, "max_len", max_len, "at least 1,024 tokens")
-    return [max_len // 8, max_len // 4, max_len // 2, max_len]
+def lengths_up_to(max_len: int, per_doubling: int = 1) -> list[int]:
+    """From max_len / 8 to itself, three doublings, in whole windows of 16 x 16 pixels."""
+    require(max_len >= 2048, "max_len", max_len, "at least 2,048 tokens")
+    lengths = [max_len * 2 ** (i / per_doubling - 3) for i in range(3 * per_doubling + 1)]
+    return sorted({int(n) // SIDE**2 * SIDE**2 for n in lengths})
 
 
 @torch.no_grad()
@@ -75,6 +77,14 @@ def written_out_mib(seq_len: int) -> float:
 def long_layout(seq_len: int) -> Tensor:
     """BigBird's layout for a long text: 2 global, 3 window and 3 random blocks of 64 tokens."""
     return bigbird_layout(seq_len // attention_bench.BLOCK, n_global=2, n_window=3, n_random=3)
+
+
+def image_shape(seq_len: int) -> tuple[int, int]:
+    """Height and width, in whole windows, of the squarest image of `seq_len` pixels."""
+    n_windows = seq_len // SIDE**2
+    require(seq_len == n_windows * SIDE**2 > 0, "seq_len", seq_len, f"a multiple of {SIDE**2}")
+    rows = next(n for n in range(math.isqrt(n_windows), 0, -1) if n_windows % n == 0)
+    return SIDE * rows, SIDE * (n_windows // rows)
 
 
 def exponent(lengths: list[int], values: list[float]) -> Estimate:
@@ -112,24 +122,6 @@ def time_over_flex(seq_len: int = 4096, repeats: int = 5) -> float | None:
     except RuntimeError as error:  # torch's own message names what it misses
         print(tr("FlexAttention cannot be compiled here: {why}", why=str(error).splitlines()[0]))
         return None
-
-
-def reach(window_size: int, n_layer: int, causal: bool = False) -> Tensor:
-    """Which positions around a token reach it through 1 to n_layer windows, by the gradient.
-
-    bool (n_layer, 2 n_layer window_size + 5), the token in the middle column.
-    """
-    middle = n_layer * window_size + 2
-    rng = torch.Generator().manual_seed(0)
-    rows = []
-    for depth in range(1, n_layer + 1):
-        x = torch.rand(1, 1, 2 * middle + 1, 4, generator=rng, dtype=torch.float64)
-        y = x.requires_grad_()
-        for _ in range(depth):
-            y = sliding_window_attention(y, y, y, window_size, causal)
-        (grad,) = torch.autograd.grad(y[0, 0, middle].sum(), x)
-        rows.append(grad[0, 0].abs().sum(-1) > 0)
-    return torch.stack(rows)
 
 
 # --- Swin: windows over an image -------------------------------------------------------------
@@ -207,7 +199,6 @@ class CornerReader(nn.Module):
 @bench.one_thread()
 def corner_accuracy(shifts: tuple[int, ...], n_steps: int = 120, seed: int = 0) -> float:
     """Test accuracy of a `CornerReader` after `n_steps` batches of 32 digits."""
-    require_int("n_steps", n_steps)
     images, labels, test_images, test_labels = digits()
     torch.manual_seed(seed)
     model = CornerReader(shifts)
@@ -227,9 +218,11 @@ def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor) -> float:
     return (model(inputs).argmax(-1) == labels).float().mean().item()
 
 
-# --- Recall: 48 tokens in 12 blocks of 4, three layers, the question 40 tokens after the answer --
+# --- Recall: 48 tokens in 12 blocks of 4, three layers ---------------------------------------
 
 SEQ_LEN, BLOCK, N_LAYER, DISTANCE, N_SYMBOLS = 48, 4, 3, 40, 8
+DISTANCES = (4, 8, 12, 16, 20, 24, 25, 28, 32, DISTANCE)
+N_TEXTS, N_SEEDS = 512, 3
 LAYOUTS = {
     "full": (12, 1, 0),
     "window": (0, 3, 0),
@@ -246,50 +239,55 @@ NO_MISTAKE = math.log(2) / 32
 
 def layout_of(name: str, seed: int = 0) -> Tensor:
     """The (12,12) layout of an entry of `LAYOUTS`."""
-    n_global, n_window, n_random = LAYOUTS[name]
-    counts = dict(n_global=n_global, n_window=n_window, n_random=n_random)
-    return bigbird_layout(SEQ_LEN // BLOCK, **counts, seed=seed)
+    counts = zip(("n_global", "n_window", "n_random"), LAYOUTS[name], strict=True)
+    return bigbird_layout(SEQ_LEN // BLOCK, **dict(counts), seed=seed)
 
 
-def hops_needed(layout: Tensor) -> int:
+def hops_needed(layout: Tensor, distance: int = DISTANCE) -> int:
     """Layers that the answer's block needs to reach the question's; -1 when none suffice."""
-    return int(hops(layout)[-1, (SEQ_LEN - DISTANCE) // BLOCK])
+    return int(hops(layout)[-1, (SEQ_LEN - 1 - distance) // BLOCK])
 
 
-class Recaller(nn.Module):
-    """A small Transformer under any (T,T) mask; logits of the last token, (B, symbols + 2)."""
+def expected_accuracy(layout: Tensor, distances=DISTANCES) -> float:
+    """Mean accuracy that a (12,12) layout allows: 1 where `N_LAYER` hops suffice, else chance."""
+    arrives = [0 <= hops_needed(layout, d) <= N_LAYER for d in distances]
+    return sum(1 if arrived else 1 / N_SYMBOLS for arrived in arrives) / len(arrives)
 
-    def __init__(self, mask: Tensor, seed: int = 0, d_model: int = 16):
-        super().__init__()
+
+class Recaller(Transformer):
+    """A small one under any (T,T) mask; logits of the last token, (B, 2 symbols + 1)."""
+
+    def __init__(self, mask: Tensor, seed: int = 0, d_model: int = 24):
         torch.manual_seed(seed)
-        shape = (N_LAYER, 1, d_model, 2 * d_model, N_SYMBOLS + 2, len(mask))
-        self.model = Transformer(ModelConfig(*shape, norm_first=True))
-        for weight in self.model.parameters():
+        shape = (N_LAYER, 1, d_model, 2 * d_model, 2 * N_SYMBOLS + 1, len(mask))
+        super().__init__(ModelConfig(*shape, norm_first=True))
+        for weight in self.parameters():
             if weight.dim() == 2:  # a model this narrow learns faster from larger weights
                 nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
         self.mask = mask[None, None]
 
     def forward(self, ids):
-        x = self.model.embedding(ids)
-        for layer in self.model.layers:
+        x = self.embedding(ids)
+        for layer in self.layers:
             x = layer(x, self.mask)
-        return self.model.embedding.logits(self.model.final_norm(x)[:, -1])
+        return self.embedding.logits(self.final_norm(x)[:, -1])
 
 
 @bench.one_thread()
-def recall(mask: Tensor, distance: int = DISTANCE, *, n_steps: int = 300, seed: int = 0) -> float:
-    """Accuracy on fresh sequences after training under a (T,T) mask; chance is 1/8.
+def recall(mask: Tensor, distances=DISTANCES, *, n_steps: int = 500, seed: int = 0) -> dict:
+    """{distance: accuracy on fresh texts} after training under a (T,T) mask; chance is 1/8.
 
-    At most `n_steps` batches of 32, fewer once it has answered 20 in a row without a mistake.
+    Every training text draws its own distance, so that near ones teach the relay to far ones. At
+    most `n_steps` batches of 32, fewer once 20 in a row are without a mistake.
     """
-    require_int("n_steps", n_steps)
     model = Recaller(mask, seed)
     train.fit(
         model,
-        lambda step: recall_batch(32, len(mask), distance, seed=seed * 10**6 + step),
+        lambda step: recall_batch(32, len(mask), seed=seed * 10**6 + step),
         n_steps,
         until=lambda losses: len(losses) >= 20 and max(losses[-20:]) < NO_MISTAKE,
         lr=1e-2,
         loss_fn=train.classification_loss,
     )
-    return accuracy(model, *recall_batch(512, len(mask), distance, seed=10**9 + seed))
+    fresh = {d: recall_batch(N_TEXTS, len(mask), d, seed=10**9 + seed) for d in distances}
+    return {d: accuracy(model, *texts) for d, texts in fresh.items()}

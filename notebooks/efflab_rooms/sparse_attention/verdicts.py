@@ -1,62 +1,86 @@
 """Notebook 03's verdict, as a function of its evidence alone."""
 
 import math
+from collections.abc import Mapping
 
-from efflab.estimate import Estimate
-from efflab.lab import Evidence, Outcome, by_id
-from efflab.structure.window import visible_pairs
+from efflab.estimate import Estimate, paired_difference
+from efflab.experiments.attention_bench import BLOCK
+from efflab.lab import Evidence, Outcome, by_id, judge, number
+from efflab.structure.window import computed_pairs
+from efflab_rooms.sparse_attention import measure
 
-LINEAR, RECALLS, CHANCE = 1.5, 0.6, 0.3
-
-RULE = (
-    "O(n) holds if the exponent of a window's time is below 1.5, nearer to 1 than to 2, with 95% "
-    "confidence; on a condition if a stack of windows then cannot recall what lies beyond its "
-    "reach (below 0.3, where it recalls over 0.6 within); not if the exponent is above 1.5; "
-    "undecided if it lies within the noise, or the recall test fails within reach as well"
+TIMES = {
+    "window-time": (measure.WINDOW, "exponent of a window's time over the length (of the fit)"),
+    "swin-time": (measure.SWIN, "exponent of Swin's time over the length (of the fit)"),
+    "bigbird-time": (measure.BIGBIRD, "exponent of BigBird's time over the length (of the fit)"),
+    "full-time": (measure.FULL, "exponent of full attention's time over the length (control)"),
+}
+PAIRS = {
+    "window-pairs": "exponent of the pairs that a window computes, last doubling",
+    "swin-pairs": "exponent of the pairs that Swin computes, last doubling",
+    "bigbird-pairs": "exponent of the pairs that BigBird computes, last doubling",
+    "full-pairs": "exponent of the pairs of full attention, last doubling (control)",
+}
+RECALLS = {
+    "recall-within": "recall at {tokens} tokens, the reach of all windows (by text and seed)",
+    "recall-beyond": "recall at {tokens} tokens, beyond that reach (by text and seed)",
+    "recall-full": "recall at {tokens} tokens with full attention (by text)",
+    "recall-global": "recall at {tokens} tokens with a global block (by text)",
+}
+REMARK = (
+    "the price is range: on our model of three layers with windows of 8, recall is {within}% at "
+    "{reach} tokens, the stack's reach, and {beyond}% at {next}, where full attention has {full}% "
+    "and chance {chance}%; with a global block it is {with_global}% at {far}"
 )
 
 
-def pairs_exponent(max_len: int, window_size: int) -> float:
-    """The exponent of a window's pairs over the last doubling of the length."""
-    return math.log2(visible_pairs(max_len, window_size) / visible_pairs(max_len // 2, window_size))
+def time_evidence(powers: Mapping[str, Estimate]) -> list[Evidence]:
+    """Of {implementation: exponent of its time}."""
+    return [Evidence.of(key, name, powers[way]) for key, (way, name) in TIMES.items()]
 
 
-def sparse_evidence(
-    window: Estimate,
-    full: Estimate,
-    blocks: Estimate,
-    pairs: float,
-    recall: tuple[float, float, float],
-) -> list[Evidence]:
-    """Exponents with the fit's interval; `recall`: within reach, beyond, with a global block."""
-    within, beyond, with_global = recall
-    control = "exponent of full attention's time over the length (control)"
-    last = "exponent of a window's pairs, last doubling"
+def pairs_evidence(max_len: int, window_size: int) -> list[Evidence]:
+    """Exponents of the pairs that each computes, over the last doubling of the length."""
+    n = max_len // (2 * BLOCK) * 2 * BLOCK
+    counts = {
+        "window-pairs": lambda n: computed_pairs(n, window_size),
+        "swin-pairs": lambda n: n * measure.SIDE**2,
+        "bigbird-pairs": lambda n: int(measure.long_layout(n).sum()) * BLOCK**2,
+        "full-pairs": lambda n: n**2,
+    }
     return [
-        Evidence.of("window-time", "exponent of a window's time over the length", window),
-        Evidence.of("full-time", control, full),
-        Evidence.of("bigbird-time", "exponent of BigBird's time over the length", blocks),
-        Evidence("window-pairs", last, pairs, "", "computed"),
-        Evidence("recall-within", "recall inside one window, within reach (control)", within),
-        Evidence("recall-beyond", "recall beyond the reach of all layers' windows", beyond),
-        Evidence("recall-global", "recall as far with a global block", with_global),
+        Evidence(key, PAIRS[key], math.log2(count(n) / count(n // 2)))
+        for key, count in counts.items()
     ]
+
+
+def of_accuracies(shares: list[float]) -> Estimate:
+    """Mean accuracy of models (one a seed) on `measure.N_TEXTS` texts each.
+
+    The wider of two intervals: Student's t over the seeds, if several, and the exact binomial
+    (Clopper & Pearson 1934) over all texts, which also covers 100 %.
+    """
+    from scipy import stats
+
+    mean, n = sum(shares) / len(shares), measure.N_TEXTS * len(shares)
+    low, high = stats.binomtest(round(mean * n), n).proportion_ci()
+    if len(shares) > 1:
+        seeds = paired_difference(shares, [0.0] * len(shares))
+        low, high = max(min(low, seeds.low), 0.0), min(max(high, seeds.high), 1.0)
+    return Estimate.widened(mean, low, high)
+
+
+def recall_evidence(shares: Mapping[str, tuple[int, Estimate]]) -> list[Evidence]:
+    """Of {id of `RECALLS`: (distance of the answer in tokens, accuracy)}."""
+    return [Evidence.of(key, RECALLS[key], share, tokens=d) for key, (d, share) in shares.items()]
 
 
 def sparse_linear(evidence) -> Outcome:
     """Whether windows and blocks bring attention down to O(n), and at what price."""
-    figures = by_id(evidence)
-    window = figures["window-time"]
-    if window.low > LINEAR:
-        reason = "a window's time grows nearer to n² than to n here"
-        return Outcome(False, evidence, rule=RULE, reason=reason)
-    if window.high >= LINEAR:
-        reason = "the exponent's interval does not tell n from n² here"
-        return Outcome(None, evidence, rule=RULE, reason=reason)
-    if figures["recall-beyond"].value >= CHANCE:
-        return Outcome(True, evidence, rule=RULE)
-    if figures["recall-within"].value < RECALLS:
-        reason = "time is linear, but the recall test fails within reach as well"
-        return Outcome(None, evidence, rule=RULE, reason=reason)
-    condition = "nothing is needed from beyond layers × window tokens, or a global block carries it"
-    return Outcome(True, evidence, rule=RULE, condition=condition)
+    items = by_id(evidence)
+    shares = dict(zip(("within", "beyond", "full", "with_global"), RECALLS, strict=True))
+    places = dict(reach="recall-within", next="recall-beyond", far="recall-global")
+    values = {word: number(100 * items[key].value, 2) for word, key in shares.items()}
+    values |= {word: items[key].values["tokens"] for word, key in places.items()}
+    values |= dict(chance=number(100 / measure.N_SYMBOLS))
+    return judge("sparse-linear", evidence, remarks={"time": REMARK}, values=values)

@@ -1,24 +1,28 @@
-"""Notebook 15's verdicts: every outcome that each can come to."""
+"""Notebook 15's verdicts: what its evidence says, and every outcome that a part can come to."""
+
+from dataclasses import replace
 
 import pytest
 
-from efflab import lab
-from efflab.lab import Evidence
+from efflab import bench, lab
+from efflab.bench import Timing
+from efflab.devices import DEVICES
+from efflab.distributed.split import Split, Training
+from efflab.estimate import Estimate
 from efflab_rooms import texts
 from efflab_rooms.choose_plan import measure, verdicts
+from efflab_rooms.choose_plan.measure import Shares
+from efflab_rooms.choose_plan.verdicts import (
+    light_evidence,
+    light_first,
+    parallel_choice,
+    parallel_evidence,
+    profile_evidence,
+    profile_first,
+)
 
-LED = list(verdicts.LEADS)
-FIRST = dict.fromkeys(LED, 2.0) | {"shared-flops": 1.0, "image-flops": 13.8}
-SMALL, HUGE = ([f"{size}-{n}" for n in measure.COUNTS] for size in ("small", "huge"))
-PARTED = dict.fromkeys(SMALL, 7.0) | dict.fromkeys(HUGE, 18.0)
-PARTED |= {"tensor": 100.0, "planner-error": 5.0}
-FASTER = {
-    "time-128": (0.7, 0.65, 0.75),
-    "time-512": (1.0, 1.0, 1.0),
-    "time-2048": (1.0, 1.0, 1.0),
-    "changed": (1, None, None),
-    "band": (5.0, None, None),
-}
+BUDGETS = ("latency", "memory", "training days", "checkpoint", "quality")
+ATTENTION, FFN = Shares(0.6, 0.1, 0.2, 0.1), Shares(0.05, 0.2, 0.65, 0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -28,74 +32,142 @@ def _texts():
     lab.text.use_texts({})
 
 
-def outcome_of(rule, values, changes):
-    def evidence(key, value):
-        value, low, high = value if isinstance(value, tuple) else (value, None, None)
-        return Evidence(key, "x", value, low=low, high=high)
+def leads(value=1.5, **budgets):
+    """Leads by budget and model, such as an advisor may state."""
+    named = {name.replace("_", " "): lead for name, lead in budgets.items()}
+    return {(b, m): named.get(b, value) for b in BUDGETS for m in measure.MODELS}
 
-    return rule([evidence(key, value) for key, value in (values | changes).items()])
+
+def plan_of(tp=1, pp=1):
+    gpt2 = measure.models()["gpt2"]
+    training = Training(gpt2, DEVICES["A100 80GB SXM"], 512, 1024)
+    return training.evaluate(Split(tp, pp, 1, 512))
+
+
+def grids(small=1.0, huge=0.6):
+    """Grids as the planner gives them, with these speeds of data parallelism alone."""
+    alone, split = plan_of(), plan_of(tp=2, pp=2)
+    cells = [(n, t) for n in measure.COUNTS for t in verdicts.BATCHES]
+    odd = [(verdicts.ODD_COUNT, t) for t in verdicts.ODD_BATCHES]
+    first = {cell: [(alone, 1.0), (alone, small)] for cell in cells}
+    second = {cell: [(split, huge), (split, 0.0)] for cell in [*cells[4:], *odd]}
+    return first, second
+
+
+def times(windows, neurons, spread=0.01, band=0.01):
+    """What a run may measure: seconds of each choice, interleaved, with the baseline's noise."""
+
+    def timing(seconds):
+        return Timing(tuple(seconds * (1 + spread * (i % 3 - 1)) for i in range(9)))
+
+    timings = {"baseline": timing(1.0), "windows": timing(windows), "neurons": timing(neurons)}
+    ratios = {k: t.ratio_interval(timings["baseline"]) for k, t in timings.items()}
+    return bench.Comparison(timings, ratios, Estimate(1.0, 1 - band, 1 + band))
+
+
+def measurements(windows=1.0, neurons=0.75, **noise):
+    """Short texts whose FFN weighs most, and a long one of which windows save most."""
+    short = (FFN, times(windows, neurons, **noise))
+    long = (ATTENTION, times(0.6, 0.9, **noise))
+    return {case: long if case.endswith("2048") else short for case in measure.CASES}
+
+
+def drives():
+    """(claim, evidence) of runs that may be."""
+    for led in (leads(), leads(0.5), leads(latency=0.4), leads(checkpoint=0.9)):
+        yield "light-first", light_evidence(led)
+    yield "parallel-choice", parallel_evidence(*grids(), odd=1.0, error=0.03)
+    yield "parallel-choice", parallel_evidence(*grids(0.8, 1.0), odd=1.0, error=0.03)
+    yield "parallel-choice", parallel_evidence(*grids(), odd=1.0, error=0.25)
+    yield "profile-first", profile_evidence(measurements())
+    yield "profile-first", profile_evidence(measurements(band=0.4))
+    yield "profile-first", profile_evidence(measurements(0.7, 0.8))
+
+
+def words(outcome):
+    return {part.id: part.outcome for part in outcome.parts}
 
 
 @pytest.mark.parametrize(
-    ("changes", "word", "told"),
+    ("led", "words_of_parts"),
     [
-        ({}, "holds", ""),
-        ({key: 1.0 for key in LED if key != "checkpoint"}, "holds if", "the checkpoint is"),
-        ({"latency": 0.5}, "holds if", "one of the 4 budgets"),
-        ({key: 0.9 for key in LED if key != "memory"}, "holds if", "one of the 1 budgets"),
-        (dict.fromkeys(LED, 1.0), "does not hold", ""),
+        (leads(), ("holds", "holds", "holds")),
+        (leads(1.0), ("does not hold", "does not hold", "does not hold")),
+        (leads(latency=0.4), ("holds", "does not hold", "holds")),
+        (leads(training_days=0.4), ("holds", "holds", "does not hold")),
+        (leads(memory=0.1, quality=0.0), ("holds", "holds", "holds")),
     ],
 )
-def test_light_first_can_lose(changes, word, told, both_languages):
-    found = outcome_of(verdicts.light_first, FIRST, changes)
-    assert found.word == word
-    assert told in found.record("light-first")["condition"]
+def test_a_light_structure_leads_on_each_budget_by_itself(led, words_of_parts, both_languages):
+    found = light_first(light_evidence(led))
+    assert tuple(words(found).values()) == words_of_parts
     lab.verdict("light-first", found)
 
 
+def test_one_model_on_which_another_technique_leads_is_enough():
+    led = leads() | {("checkpoint", "gpt2"): 0.99}
+    assert words(light_first(light_evidence(led)))["checkpoint"] == "does not hold"
+
+
 @pytest.mark.parametrize(
-    ("changes", "word", "told"),
+    ("small", "huge", "error", "words_of_parts"),
     [
-        ({}, "holds", ""),
-        ({"small-512": 0.0}, "holds if", "a device has 8 or more"),
-        ({"huge-512": 0.0, "small-64": 0.0}, "holds if", "has 64 or more"),
-        (dict.fromkeys(SMALL, 0.0), "does not hold", ""),
-        (dict.fromkeys(HUGE, 0.0), "does not hold", ""),
-        ({"planner-error": 20.1}, "undecided", ""),
-        ({"planner-error": 20.0}, "holds", ""),
+        (1.0, 0.6, 0.03, ("holds", "holds")),
+        (0.999, 0.6, 0.03, ("does not hold", "holds")),
+        (1.0, 1.0, 0.2, ("holds", "does not hold")),
+        (1.0, 0.6, 0.201, ("undecided", "undecided")),
     ],
 )
-def test_parallel_choice_can_lose(changes, word, told, both_languages):
-    found = outcome_of(verdicts.parallel_choice, PARTED, changes)
-    assert found.word == word
-    assert told in found.record("parallel-choice")["condition"]
+def test_parallel_choice_can_lose(small, huge, error, words_of_parts, both_languages):
+    evidence = parallel_evidence(*grids(small, huge), odd=1.0, error=error)
+    found = parallel_choice(evidence)
+    assert tuple(words(found).values()) == words_of_parts
     lab.verdict("parallel-choice", found)
 
 
+def test_the_planner_itself_can_split_a_small_model(monkeypatch):
+    """Where its state does not fit: half a gigabyte a device."""
+    small = replace(DEVICES["A100 80GB SXM"], memory_bytes=0.5e9)
+    monkeypatch.setitem(measure.DEVICES, measure.A100, small)
+    measure.choose.cache_clear()
+    plan, share = measure.choose("gpt2", 8, 4096)
+    measure.choose.cache_clear()
+    assert plan.tp * plan.pp > 1
+    assert share < 1
+
+
 @pytest.mark.parametrize(
-    ("changes", "word"),
+    ("made", "word"),
     [
-        ({}, "holds"),
-        ({"band": 30.0}, "undecided"),
-        ({"time-128": (0.95, 0.9, 1.0)}, "undecided"),
-        ({"changed": 0}, "undecided"),
-        ({"time-512": (1.2, 1.1, 1.3)}, "does not hold"),
-        ({"time-512": (1.2, 1.04, 1.3)}, "holds"),
-        ({"time-128": 1.2}, "does not hold"),
-        ({"time-128": 0.8}, "holds"),
+        (measurements(), "holds"),
+        (measurements(windows=0.79), "undecided"),
+        (measurements(band=0.4), "undecided"),
+        (measurements(band=3.0), "undecided"),
+        (measurements(0.7, 0.8), "does not hold"),
     ],
 )
-def test_profile_first_can_lose(changes, word, both_languages):
-    found = outcome_of(verdicts.profile_first, FASTER, changes)
-    assert found.word == word
+def test_profile_first_can_lose(made, word, both_languages):
+    found = profile_first(profile_evidence(made))
+    assert words(found) == {"choice": word}
     lab.verdict("profile-first", found)
 
 
+def test_the_profile_is_never_compared_with_itself():
+    """Whichever it picks, the other of two different models is timed beside it."""
+    ratios = {e.id: e.value for e in profile_evidence(measurements())}
+    assert ratios["time-192-128"] == pytest.approx(0.75)
+    assert ratios["time-192-2048"] == pytest.approx(0.6 / 0.9)
+
+
 def test_what_this_repository_computes():
-    light_outcome = verdicts.light_first(verdicts.light_evidence())
-    assert light_outcome.word == "holds if"
-    assert "checkpoint" in light_outcome.condition
-    assert light_outcome.evidence[0].id == "checkpoint"  # what decides stands first
-    split = verdicts.parallel_choice(verdicts.parallel_evidence())
-    assert split.word == "holds if"
-    assert split.values["each"] == 64
+    light = light_first(light_evidence(measure.leads()))
+    assert words(light) == {
+        "checkpoint": "holds",
+        "latency": "does not hold",
+        "training": "does not hold",
+    }
+    split = parallel_choice(verdicts.own_parallel_evidence())
+    assert words(split) == {"small": "holds", "huge": "holds"}
+    shown = {item.id: item.value for item in split.evidence}
+    assert shown["odd"] == 1
+    assert shown["unseen"] == 5.09

@@ -1,41 +1,47 @@
-"""Notebook 05's verdict: every outcome that it can come to."""
+"""Notebook 05's verdict: what its parts come to, by numbers that a run may yield."""
 
 import pytest
 
-from efflab.estimate import Estimate
 from efflab_rooms.dynamic_attention import verdicts
 
-FIGURES = dict(
-    dynamic=Estimate(0.25, 0.23, 0.27),
-    attention=Estimate(0.24, 0.23, 0.25),
-    fixed=Estimate(0.0, 0.0, 0.0),
-    reach=0,
-)
+REACHES = {"DynamicConv": (14, 14), "adaptive span, by token (untrained)": (70, 61)}
+RANGES = {
+    "dynamic": [1.1, 0.9, 1.2, 1.0],
+    "untrained": [0.0, 0.1, 0.0, 0.1],
+    "fixed": [0.0] * 4,
+    "attention": [30.0, 33.0, 28.0, 35.0],
+}
 
 
-def test_the_figures_are_shares_in_per_cent():
-    figures = verdicts.dynamic_evidence(**FIGURES | dict(reach=3))
-    ids = ["range-dynamic", "range-attention", "range-fixed", "reach-difference"]
-    assert [f.id for f in figures] == ids
-    ends = [(f.value, f.low, f.high) for f in figures[:3]]
-    assert ends == [pytest.approx(e) for e in ((25, 23, 27), (24, 23, 25), (0, 0, 0))]
-    assert [f.unit for f in figures] == ["%", "%", "%", "tokens"]
-    assert figures[3].value == 3
+def drives():
+    """(claim, evidence) of runs in which things move, do not, or cannot be told."""
+    even = dict(REACHES, DynamicConv=(14, 12))
+    for reaches, changes in (
+        (REACHES, {}),
+        (even, {"untrained": [1.4, 1.5, 1.6, 1.7]}),
+        (REACHES | {"adaptive span, by token (untrained)": (61, 61)}, {"attention": [0.2] * 4}),
+        (REACHES, {"dynamic": [0.0, 0.3, 0.0, 0.1]}),
+    ):
+        yield "dynamic-attention", verdicts.dynamic_evidence(reaches, RANGES | changes)
 
 
 @pytest.mark.parametrize(
-    ("change", "word"),
+    ("drive", "words"),
     [
-        ({}, "holds if"),
-        (dict(reach=1), "holds"),
-        (dict(dynamic=Estimate(0.05, 0.04, 0.11)), "does not hold"),
-        (dict(dynamic=Estimate(0.12, 0.11, 0.13)), "undecided"),
-        (dict(dynamic=Estimate(0.11, 0.1, 0.12)), "undecided"),
-        (dict(dynamic=Estimate(0.13, 0.12, 0.14)), "holds if"),
-        (dict(attention=Estimate(0.05, 0.049, 0.06)), "undecided"),
-        (dict(attention=Estimate(0.06, 0.0501, 0.07)), "holds if"),
+        (0, ["does not hold", "holds"]),
+        (1, ["holds", "does not hold"]),
+        (2, ["undecided", "undecided"]),
+        (3, ["does not hold", "undecided"]),
     ],
 )
-def test_the_verdict_can_come_to_each_outcome(change, word):
-    figures = verdicts.dynamic_evidence(**FIGURES | change)
-    assert verdicts.dynamic_attention(figures).word == word
+def test_each_part_comes_to_what_its_numbers_say(drive, words):
+    _, evidence = list(drives())[drive]
+    assert [part.outcome for part in verdicts.dynamic_attention(evidence).parts] == words
+
+
+def test_figures_are_tokens():
+    figures = {item.id: item for item in verdicts.dynamic_evidence(REACHES, RANGES)}
+    assert {item.unit for item in figures.values()} == {"tokens"}
+    assert figures["reach-by-token"].value == 9
+    assert figures["range-over-untrained"].value == pytest.approx(1.0)
+    assert figures["range-dynamic"].low < 1.05 < figures["range-dynamic"].high

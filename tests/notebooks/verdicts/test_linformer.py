@@ -1,0 +1,68 @@
+"""Notebook 04's verdict: what its evidence says, and the outcomes that its parts can come to."""
+
+import pytest
+
+from efflab.estimate import Estimate
+from efflab.lab import by_id
+from efflab.structure.linformer import attention_flops, linformer_flops
+from efflab_rooms.linformer import verdicts
+
+FULL = attention_flops(2048, 128), attention_flops(4096, 128)
+ERRORS = {
+    "learned": Estimate(65.0, 60.0, 70.0),
+    "own": Estimate(53.0, 51.0, 55.0),
+    "best": Estimate(0.85, 0.5, 1.2),
+}
+
+
+def kept(short: int, long: int) -> tuple[int, int]:
+    """FLOPs of Linformer at 2,048 and 4,096 tokens with so many summaries of each."""
+    return linformer_flops(2048, short, 128), linformer_flops(4096, long, 128)
+
+
+FIXED = kept(128, 128)
+
+
+def evidence(flops=FIXED, full=FULL, time=1.0, noise=0.02, memory=1.0, full_time=1.9):
+    time = Estimate(time, time * (1 - noise), time * (1 + noise))
+    full_time = Estimate(full_time, full_time - 0.1, full_time + 0.1)
+    costs = {"Linformer": (time, memory), "full": (full_time, 2.0)}
+    over_fused = Estimate(0.3, 0.28, 0.33), 1.0
+    found = verdicts.query_evidence(flops, full)
+    return found + verdicts.layer_evidence(costs, ERRORS, over_fused)
+
+
+def drives():
+    for given in ({}, dict(flops=kept(128, 256)), dict(time=1.5), dict(noise=0.5)):
+        yield "linformer-fixed", evidence(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "query", "layer"),
+    [
+        ({}, "holds", "holds"),
+        # summaries that grow with the text are no fixed size
+        (dict(flops=kept(128, 256)), "does not hold", "holds"),
+        (dict(flops=kept(128, 129)), "holds", "holds"),
+        (dict(flops=kept(128, 130)), "does not hold", "holds"),
+        (dict(full=FIXED), "undecided", "holds"),
+        (dict(time=1.5), "holds", "does not hold"),
+        (dict(time=0.6), "holds", "does not hold"),
+        (dict(memory=2.0), "holds", "does not hold"),
+        (dict(noise=0.5), "holds", "undecided"),
+        (dict(full_time=1.55), "holds", "undecided"),
+    ],
+)
+def test_linformer_fixed(given, query, layer):
+    outcome = verdicts.linformer_fixed(evidence(**given))
+    assert [part.outcome for part in outcome.parts] == [query, layer]
+
+
+def test_what_a_query_costs_is_fixed_where_full_attentions_doubles():
+    found = by_id(evidence())
+    assert (found["query-flops"].value, found["query-flops-full"].value) == (1, 2)
+
+
+def test_the_finished_models_error_is_said():
+    remark = verdicts.linformer_fixed(evidence()).parts[1].record()["remark"]
+    assert "65% off on new texts, 53% on those" in remark
