@@ -161,8 +161,8 @@ FILLS = "bubble with four micro-batches a stage, {stages} stages, {schedule}"
 FILLS_REAL = "the same, two ranks that compute, by repeat"
 HELD = "micro-batches held by a rank of 4, 16 in all, {schedule}"
 BUBBLE_REMARK = (
-    "GPipe's paper calls what is left negligible. It is up to {left}% of the time, and GPipe holds "
-    "all 16 micro-batches where 1F1B holds 4"
+    "GPipe's paper calls what is left negligible. By its formula it is up to {left}% of the time "
+    "here, and GPipe holds all 16 micro-batches where 1F1B holds 4"
 )
 
 
