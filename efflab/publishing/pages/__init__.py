@@ -1,4 +1,4 @@
-"""The Jinja templates of our own pages, in which all values are escaped, and of a new notebook."""
+"""The Jinja templates of our own pages, whose values are escaped, and of Markdown and code."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,7 @@ def _environment():
 
     return Environment(
         loader=FileSystemLoader([HERE, HERE.with_name("template")]),
-        autoescape=lambda name: not name.endswith(".in"),
+        autoescape=lambda name: name.endswith(".html"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
