@@ -7,6 +7,7 @@ from efflab.lab import Evidence, Outcome, judge
 
 RATIOS = (50, 80, 90)
 """Shares removed in the record, in per cent."""
+CONTROL = "control, nothing removed: bits per byte above dense after the last round (by seed)"
 
 # --- Raised step by step ---------------------------------------------------------------------
 
@@ -49,7 +50,14 @@ def gradual_evidence(record: Mapping) -> list[Evidence]:
             schedules = (bits_by_seed(record, key, s, n) for s in ("gradual", "one-shot"))
             difference = paired_difference(*schedules)
             evidence.append(Evidence.of(f"{key}-{n}", name, difference, "", "recorded", n=n))
-    return evidence
+    return [*evidence, control_evidence(record)]
+
+
+def control_evidence(record: Mapping) -> Evidence:
+    """What the training alone does to the model of which nothing is removed."""
+    last = bits_by_seed(record, "end", "one-shot", 0)
+    difference = paired_difference(last, [record["settings"]["dense"]] * len(last))
+    return Evidence.of("control", CONTROL, difference, "", "recorded")
 
 
 def prune_gradual(evidence) -> Outcome:
@@ -66,7 +74,6 @@ def prune_gradual(evidence) -> Outcome:
 
 ABOVE_DENSE = "{n}% removed at once: bits per byte above dense after the last round (by seed)"
 ABOVE_CONTROL = "{n}% removed at once: the same above a control trained as long (by seed)"
-CONTROL = "control, nothing removed: bits per byte above dense after the last round (by seed)"
 
 
 def finetune_evidence(record: Mapping) -> list[Evidence]:
@@ -79,8 +86,7 @@ def finetune_evidence(record: Mapping) -> list[Evidence]:
         for key, name, base in ways
         for n in RATIOS
     ]
-    control = paired_difference(last[0], dense)
-    return [*evidence, Evidence.of("control", CONTROL, control, "", "recorded")]
+    return [*evidence, control_evidence(record)]
 
 
 def prune_finetune(evidence) -> Outcome:
