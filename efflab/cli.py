@@ -152,15 +152,8 @@ def open_lab(args) -> None:
     The printed address leads to notebook 00, for a reader who opens it by hand. JupyterLab neither
     looks for news or updates nor asks whether it should.
     """
-    if args.port is not None:
-        require(
-            1 <= args.port <= 65535,
-            "--port",
-            args.port,
-            "a number from {low} to {high}",
-            low=1,
-            high=65535,
-        )
+    is_port = args.port is None or 1 <= args.port <= 65535
+    require(is_port, "--port", args.port, "a number from 1 to 65535")
     first = built_path(find("00"), args.language).relative_to(ROOT).as_posix()
     command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--notebook-dir={ROOT}"]
     command += [f"--LabApp.default_url=/lab/tree/{first}"]

@@ -83,7 +83,6 @@ BY_TYPE: dict[Any, Callable[[], Any]] = {
 }
 BY_NAME: dict[str, Callable[[], Any]] = {"limit": lambda: [1, 2]}
 BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
-    "base.busy.busy_cores": {"sample_seconds": lambda: 0.01},
     "base.cache.get_or_make": {"folder": lambda: path("cache")},
     "base.cache.key": {"sources": lambda: [Path(__file__)]},
     "conversion.activation_name": {"activation": lambda: "gelu"},

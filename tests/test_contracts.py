@@ -177,7 +177,7 @@ def test_the_longest_notebook_starts_first(tmp_path):
     for name in ("00_a", "01_b", "02_c", "03_d"):
         (sources / f"{name}.py").touch()
     assert longest_first("en", tmp_path / "notebooks") == ["00", "01", "02", "03"]
-    told = dict(peak_mb=1, machine="a CPU", date="2026-11-20")
+    told = dict(peak_mb=1, machine=dict(cpu="a", features=None, threads=1), date="2026-11-20")
     seconds = {"00 en": 2.0, "02 en": 9.5, "01 zh": 5.0}
     builds = {name: told | dict(seconds=n) for name, n in seconds.items()}
     (tmp_path / "data").mkdir()

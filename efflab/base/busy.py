@@ -4,25 +4,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from efflab.arguments import check_arguments
-from efflab.errors import require
-
 BUSY_CORES = 0.5
 """Above this, as a share of one core, other processes disturb a timing."""
 SECONDS = 0.5
 """Shorter timings are added up first: the system counts CPU time in hundredths of a second."""
-LONGEST_SAMPLE = 60
-"""Largest `sample_seconds` of `busy_cores`."""
 
 
-@check_arguments
-def busy_cores(sample_seconds: float = 1.0) -> float:
-    """How many cores' worth of time the machine's processes use while this one sleeps."""
-    within = 0 < sample_seconds <= LONGEST_SAMPLE
-    require(within, "sample_seconds", sample_seconds, f"above 0, at most {LONGEST_SAMPLE}")
+def busy_cores() -> float:
+    """How many cores' worth of time the machine's processes use while this one sleeps a second."""
     import psutil
 
-    return psutil.cpu_percent(float(sample_seconds)) / 100 * psutil.cpu_count()
+    return psutil.cpu_percent(1.0) / 100 * psutil.cpu_count()
 
 
 class Others:

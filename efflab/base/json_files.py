@@ -48,13 +48,7 @@ def parse_file(
 ) -> Any:
     """`read_json` for the content of the file `name`, already read."""
     try:
-        require(
-            len(content) <= MAX_BYTES,
-            "bytes",
-            len(content),
-            "at most {high}",
-            high=f"{MAX_BYTES:,}",
-        )
+        require(len(content) <= MAX_BYTES, "bytes", len(content), f"at most {MAX_BYTES:,}")
         value = parse_json(content, kind)
         check(value)
     except (TypeError, ValueError) as error:

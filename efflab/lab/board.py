@@ -9,7 +9,7 @@ from itertools import count
 from efflab.base.formats import BOARD as MIME
 from efflab.base.stored import read_board
 from efflab.data import DATA_DIR
-from efflab.errors import require, require_one_of
+from efflab.errors import require, require_number, require_one_of, require_positive
 from efflab.estimate import Estimate
 from efflab.lab import colours, figures, notebook
 from efflab.lab.page import emit, figure_bundle, plain
@@ -62,17 +62,10 @@ class Board:
         require(bool(technique), "technique", technique, "a name")
         require_one_of("model", model, MODELS)
         require_one_of("kind", kind, KINDS)
-        for name, value in dict(bytes=bytes, band=band).items():
-            require(
-                math.isfinite(value) and value >= 0,
-                name,
-                value,
-                "a number of at least {low}",
-                low=0,
-            )
-        for name, estimate in dict(time=time, quality=quality).items():
-            is_positive = math.isfinite(estimate.mean) and estimate.mean > 0
-            require(is_positive, name, estimate.mean, "a number above {low}", low=0)
+        require_number("bytes", bytes)
+        require_number("band", band)
+        require_positive("time", time.mean)
+        require_positive("quality", quality.mean)
         numbers = dict(bytes=bytes, **_ends("time", time), band=band, **_ends("quality", quality))
         own = dict(technique=technique, model=model, notebook=notebook.current.number)
         point = plain(own | numbers | dict(kind=kind))

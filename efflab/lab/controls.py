@@ -4,6 +4,7 @@ import inspect
 import math
 from bisect import bisect
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
@@ -14,13 +15,24 @@ NOISE = 1e-9
 """Rounding error allowed in a value, as a share of a slider's range."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """What all controls have; `label` and `unit` are English and translated when shown.
+
+    `stored=False`: left out of a stored page's menu, for example if its values are measured on
+    this machine.
+    """
+
+    unit: str = ""
+    label: str = ""
+    stored: bool = True
+
+
 @dataclass(frozen=True)
-class Slider:
+class Slider(Control):
     """Numbers from low to high: `Slider(16, 512, 128, step=16, unit="tokens")`.
 
     Integers give integers. `scale="log2"` takes low, 2 low, 4 low, ... up to high.
-    `label` and `unit` are English and translated when shown. `stored=False`, here and below: left
-    out of a stored page's menu, for example if its values are measured on this machine.
     """
 
     low: float
@@ -28,9 +40,6 @@ class Slider:
     value: float | None = None
     step: float | None = field(default=None, kw_only=True)
     scale: str = field(default="linear", kw_only=True)
-    unit: str = field(default="", kw_only=True)
-    label: str = field(default="", kw_only=True)
-    stored: bool = field(default=True, kw_only=True)
 
     def __post_init__(self):
         for name in ("low", "high", "value", "step"):
@@ -92,10 +101,6 @@ class Slider:
         numbers = (self.low, self.high, self.value, self.step)
         return all(isinstance(v, int) for v in numbers if v is not None)
 
-    def first(self):
-        """The default value: the low end."""
-        return self.low
-
     def widget(self, value, description: str):
         """The ipywidgets control."""
         import ipywidgets as w
@@ -111,7 +116,7 @@ class Slider:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(Control):
     """One of several: `Choice(["gpipe", "1f1b"], label="schedule")`.
 
     Texts with a space in them are translated; single words are shown as they are unless a catalog
@@ -120,9 +125,6 @@ class Choice:
 
     options: list | tuple
     value: object = None
-    unit: str = field(default="", kw_only=True)
-    label: str = field(default="", kw_only=True)
-    stored: bool = field(default=True, kw_only=True)
 
     def __post_init__(self):
         require(len(self.options) > 0, "options", self.options, "at least one option")
@@ -137,10 +139,6 @@ class Choice:
         """The options."""
         return list(self.options)
 
-    def first(self):
-        """The first option."""
-        return self.options[0]
-
     def widget(self, value, description: str):
         """The ipywidgets control."""
         import ipywidgets as w
@@ -150,13 +148,10 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Toggle:
+class Toggle(Control):
     """Yes or no: `Toggle(False, label="causal")`."""
 
     value: bool | None = None
-    unit: str = field(default="", kw_only=True)
-    label: str = field(default="", kw_only=True)
-    stored: bool = field(default=True, kw_only=True)
 
     def __post_init__(self):
         if self.value is not None:
@@ -170,18 +165,11 @@ class Toggle:
         """[False, True]."""
         return [False, True]
 
-    def first(self):
-        """False."""
-        return False
-
     def widget(self, value, description: str):
         """The ipywidgets control."""
         import ipywidgets as w
 
         return w.Checkbox(value=value, description=description, indent=False)
-
-
-Control = Slider | Choice | Toggle
 
 
 def show_value(value) -> str:
@@ -244,13 +232,10 @@ def bind(fn: Callable, overrides: dict) -> dict[str, tuple[Control, object]]:
 
 def _default(default, control: Control):
     """The function's default if the control allows it, else the control's first value."""
-    if default is inspect.Parameter.empty:
-        return control.first()
-    try:
+    with suppress(ValueError):
         control.check_value(default)
-    except ValueError:
-        return control.first()
-    return default
+        return default
+    return control.values()[0]
 
 
 def explorer(**controls) -> Callable:

@@ -11,27 +11,15 @@ from pathlib import Path
 from efflab.base.stored import figures_of, read_verdicts
 from efflab.errors import require
 from efflab.lab.outcome import BASES, TEXTS, Outcome, Part, mark, outcome_words
-from efflab.lab.text import number, with_unit
+from efflab.lab.text import number, read_texts, speaking, tr, with_unit
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
+from efflab.publishing.pages import render
 
 WIDEST = 150
 """Most characters of a line of the README's ledger."""
 
-PAGE_HEAD = """\
-# The ledger
-
-What the built notebooks found, claim by claim and part by part, in the article's order: the
-outcome, the rule, what it rests on, and every figure with its kind and, where it was sampled, its
-95 % interval. A part holds where each of its cases lies on the claim's side with its whole
-interval, and does not where one surely lies on the other; *exploratory* says that its rule was not
-registered before such numbers were known. Another machine, another parameter or another seed may
-give another outcome; `efflab run NN -p name=value` tries it.
-[ledger.html](ledger.html), opened in a browser, sets machines side by side; [Pooling
-ledgers](pooling.md) says how another machine's column is made and taken in.
-
-`efflab report` writes this page from `data/verdicts.json`, which `efflab build` takes out of the
-notebooks.
-"""
+CHINESE = read_texts(Path(__file__).with_name("zh.toml"))
+"""The Chinese of the ledger's own texts."""
 
 
 # --- Reading ---------------------------------------------------------------------------------
@@ -151,17 +139,15 @@ def counts(root: Path = ROOT, language: str = "en") -> str:
     numbers = dict(claims=len(verdicts(root)), parts=len(parts), yes=yes)
     numbers |= dict(no=words.count("does not hold"), open=words.count("undecided"))
     numbers |= {basis: bases.count(basis) for basis in BASES}
-    return COUNTS[language].format(**numbers)
+    with speaking(language, CHINESE):
+        return tr(COUNTS, **numbers)
 
 
-COUNTS = {
-    "en": "{claims} claims in {parts} parts: {yes} hold, {no} do not, {open} are undecided. "
+COUNTS = (
+    "{claims} claims in {parts} parts: {yes} hold, {no} do not, {open} are undecided. "
     "{formula} rest on formulas and exact counts, {table} on published tables; of the sampled "
-    "ones {registered} were registered before their numbers, {exploratory} are exploratory.",
-    "zh": "{claims} 条论断共 {parts} 个部分：{yes} 个成立，{no} 个不成立，{open} 个未定。"
-    "其中 {formula} 个由公式与精确计数得出，{table} 个由已发表的表格得出；其余为抽样结果："
-    "{registered} 个的规则在得到数据之前已登记，{exploratory} 个为探索性结果。",
-}
+    "ones {registered} were registered before their numbers, {exploratory} are exploratory."
+)
 
 
 # --- The ledger's own page -------------------------------------------------------------------
@@ -169,39 +155,10 @@ COUNTS = {
 
 def page(root: Path = ROOT) -> str:
     """docs/ledger.md: every verdict, part by part, with rules and all figures."""
-    known, records, parts, section = claims(root), verdicts(root), [PAGE_HEAD], None
-    for name, record in records.items():
-        claim = known[name]
-        if claim["section"] != section:
-            section = claim["section"]
-            parts.append(f"## Section {section}\n")
-        parts.append(_entry(name, claim, record, root))
-    return "\n".join(parts)
-
-
-def _entry(name: str, claim: dict, record: dict, root: Path) -> str:
-    words = " · ".join(outcome_words(record["outcome"], language) for language in ("en", "zh"))
-    lines = [f"### {name}\n", claim["claim"]["en"] + "  ", claim["claim"]["zh"] + "\n"]
-    lines.append(f"**{words}**, judged in {notebook_link(claim['notebook'], root, 'docs')}.\n")
-    said = {part["id"]: part for part in claim["parts"]}
-    for part in record["parts"]:
-        lines += _part_lines(part, said[part["id"]])
-    return "\n".join(lines)
-
-
-def _part_lines(part: dict, said: Mapping) -> list[str]:
-    """A part's statement and outcome, its texts, rule and figures."""
-    outcome, based = outcome_words(part["outcome"]), part["basis"]
-    based = f"{based}, {part['since']}" if part["since"] else based
-    condition = f" {part['condition']}" if part["condition"] else ""
-    lines = [f"{mark(part['outcome'])} **{outcome}{condition}**: {said['en']}  ", said["zh"] + "\n"]
-    lines += [f"{part[key]}\n" for key in ("reason", "remark") if part[key]]
-    lines.append(f"Rule: {part['rule']} ({based})\n")
-    rows = [
-        (f["name"], with_unit(f["value"], f["unit"]), interval_words(f), f["kind"])
-        for f in part["figures"]
-    ]
-    return [*lines, table(("figure", "value", "95 % interval", "kind"), rows) + "\n"]
+    functions = dict(mark=mark, words=outcome_words, with_unit=with_unit, interval=interval_words)
+    links = {number: notebook_link(number, root, "docs") for number in catalog(root / "notebooks")}
+    values = dict(claims=claims(root), verdicts=verdicts(root), links=links, cell=_cell)
+    return render("ledger.md", **values, **functions)
 
 
 def notebook_link(number: str, root: Path, seen_from: str = "", language: str = "en") -> str:

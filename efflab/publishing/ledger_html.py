@@ -15,7 +15,7 @@ from efflab.lab.verdict import rule_line
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
 from efflab.publishing.column import Column
 from efflab.publishing.judging import chinese_texts, judge
-from efflab.publishing.ledger import claims
+from efflab.publishing.ledger import CHINESE, claims
 from efflab.publishing.pages import render
 from efflab.publishing.pool import columns, due
 
@@ -23,31 +23,7 @@ INTRO = (
     "Each claim of the article has parts, and each part a rule. The same rule judges every "
     "machine's figures; a column that does not follow from its own figures is not taken in."
 )
-TEXTS = {
-    "The ledger over machines": "各机器的总账",
-    INTRO: (
-        "文章的每条论断分为若干部分，每一部分有一条规则。每台机器的数字都由同一条规则判定；"
-        "结论与自身数字不符的列不予收录。"
-    ),
-    "claim": "论断",
-    "figure": "数字",
-    "built notebooks": "随仓库构建的笔记本",
-    "its own run": "在该机器上运行",
-    "partial: {n} of {all} claims": "不完整：{all} 条论断中的 {n} 条",
-    "whole: {n} claims": "完整：{n} 条论断",
-    "Section {section}": "第 {section} 节",
-    "missing": "缺",
-    "not yet": "尚未写成",
-    "Rule and all figures": "规则与全部数字",
-    "{part}: {rule}": "{part}：{rule}",
-    "They differ. The figures of the parts that do:": "结论不同。结论不同的部分，其数字为：",
-    "{name}: {value}": "{name}：{value}",
-    "notebook {number}": "笔记本 {number}",
-}
-SOURCES = {
-    "built": "built notebooks",
-    "run": "its own run",
-}
+SOURCES = {"built": "built notebooks", "run": "its own run"}
 SWITCH = {"en": "English", "zh": "中文"}
 
 
@@ -82,7 +58,7 @@ class _Body:
         self.known, self.catalog = claims(root), catalog(root / "notebooks")
 
     def content(self) -> dict:
-        with speaking(self.language, TEXTS):
+        with speaking(self.language, CHINESE):
             head = dict(title=tr("The ledger over machines"), intro=tr(INTRO), claim=tr("claim"))
             machines = [dict(name=c.name, lines=self.lines(c)) for c in self.columns]
         return head | dict(language=self.language, machines=machines, rows=self.rows())
@@ -104,7 +80,7 @@ class _Body:
         section, rows = None, []
         for claim, about in self.known.items():
             texts = chinese_texts(claim, self.root) if claim in self.written else {}
-            with speaking(self.language, texts | TEXTS):
+            with speaking(self.language, texts | CHINESE):
                 if about["section"] != section:
                     section = about["section"]
                     rows.append(dict(section=tr("Section {section}", section=section)))

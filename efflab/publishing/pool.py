@@ -21,7 +21,8 @@ from efflab.publishing.source import read_notebook
 
 FOLDER = Path("data") / "ledger"
 """Folder of other machines' columns in the repository."""
-UNKNOWN_MACHINE = dict(cpu="unknown machine", features=None, threads=None)
+UNKNOWN = dict(machine=dict(cpu="unknown machine", features=None, threads=None), date="")
+"""In place of the build's entry of a notebook that has none."""
 
 
 def due(root: Path = ROOT) -> list[str]:
@@ -43,34 +44,19 @@ def columns(root: Path = ROOT) -> list[Column]:
 
 
 def built_columns(root: Path = ROOT) -> list[Column]:
-    """The verdicts of the built notebooks, by the machine that built each; the largest first."""
+    """The verdicts of the built notebooks, by the machine that built each; the largest first.
+
+    A column's date is that of its newest build.
+    """
     builds = usage.read_builds(root / "data" / "builds.json")
-    entries = {name: e for name, e in builds.items() if name.endswith(" en")}
-    machines = [e["machine"] for e in entries.values() if isinstance(e["machine"], dict)]
     known, by_machine = claims(root), {}
     for claim, record in verdicts(root).items():
-        entry = entries.get(f"{known[claim]['notebook']} en", {})
-        where = _machine_of(entry.get("machine", UNKNOWN_MACHINE), machines)
-        column = by_machine.setdefault(json.dumps(where), Column(where, "", {}, source="built"))
-        column.verdicts[claim] = record
-    return sorted(
-        (_with_date(c, entries, known) for c in by_machine.values()), key=lambda c: -len(c.verdicts)
-    )
-
-
-def _machine_of(where: str | dict, machines: list[dict]) -> dict:
-    """A machine of builds.json; an old entry has only the CPU's name, completed from newer ones."""
-    if isinstance(where, dict):
-        return where
-    alike = [m for m in machines if m["cpu"] == where]
-    return alike[-1] if alike else UNKNOWN_MACHINE | dict(cpu=where)
-
-
-def _with_date(column: Column, entries: dict, known: dict) -> Column:
-    """The column with the date of its newest build."""
-    numbers = {known[claim]["notebook"] for claim in column.verdicts}
-    days = [entries[f"{n} en"]["date"] for n in numbers if f"{n} en" in entries]
-    return Column(column.machine, max(days, default=""), column.verdicts, source="built")
+        build = builds.get(f"{known[claim]['notebook']} en", UNKNOWN)
+        key = json.dumps(build["machine"])
+        column = by_machine.get(key, Column(build["machine"], "", {}, source="built"))
+        day, records = max(column.date, build["date"]), column.verdicts | {claim: record}
+        by_machine[key] = replace(column, date=day, verdicts=records)
+    return sorted(by_machine.values(), key=lambda column: -len(column.verdicts))
 
 
 # --- Of other machines -----------------------------------------------------------------------

@@ -9,6 +9,7 @@ from efflab.lab.text import speaking
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
 from efflab.publishing.judging import chinese_texts
 from efflab.publishing.ledger import (
+    CHINESE,
     claims,
     counts,
     notebook_link,
@@ -17,7 +18,7 @@ from efflab.publishing.ledger import (
     table,
     verdicts,
 )
-from efflab.publishing.ledger_html import TEXTS, deciding_figure, html
+from efflab.publishing.ledger_html import deciding_figure, html
 
 START, END = "<!-- {}: start (efflab report writes this) -->", "<!-- {}: end -->"
 NOTEBOOK_COLUMNS = {
@@ -56,7 +57,7 @@ def chinese_map(root: Path = ROOT) -> str:
         if record := records.get(name):
             marks = "".join(mark(part["outcome"]) for part in record["parts"])
             outcome = f"{outcome_words(record['outcome'], 'zh')} {marks}"
-            with speaking("zh", chinese_texts(name, root) | TEXTS):
+            with speaking("zh", chinese_texts(name, root) | CHINESE):
                 figure = deciding_figure(record)
         link = notebook_link(claim["notebook"], root, language="zh")
         rows.append((claim["section"], claim["claim"]["zh"], outcome, figure, link))

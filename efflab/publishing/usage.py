@@ -85,8 +85,7 @@ def _require_builds(builds: dict) -> None:
         require_keys(name, build, ENTRY)
         for key in ("seconds", "peak_mb"):
             require_number(f"{name}: {key}", build[key])
-        if not isinstance(build["machine"], str):  # an old entry has only the CPU's name
-            require_machine(f"{name}: machine", build["machine"])
+        require_machine(f"{name}: machine", build["machine"])
         require_type(f"{name}: date", build["date"], str)
 
 

@@ -69,7 +69,7 @@ def test_a_new_notebook_passes_its_tests_once_it_is_built(tree):
 def test_without_a_claim_there_is_no_verdict(tree):
     written = new.new("90", "running_sums", root=tree)
     assert not [path for path in written if path.name == "verdicts.py"]
-    unfilled = re.compile("@[A-Z_]+@")
+    unfilled = re.compile("{[{%]")
     assert not [path for path in written if unfilled.search(path.read_text(encoding="utf-8"))]
     source = read_source(tree / "notebooks" / "src" / "90_running_sums.py")
     for language, none in (("en", "**Claims** | none"), ("zh", "**论断** | 无")):

@@ -174,14 +174,14 @@ def test_notebooks_built_on_two_machines_are_two_columns(root):
     catalog.write_text(catalog.read_text(encoding="utf-8") + ANOTHER, encoding="utf-8")
     store(root, {"90": [BIG, SMALL], "91": [SMALL | dict(claim="later")]})
     day = dict(date="2026-11-20", seconds=1.0, peak_mb=1)
-    builds(root, **{"91": day | dict(machine=THERE), "90": day | dict(machine="Here")})
+    builds(root, **{"91": day | dict(machine=THERE), "90": day | dict(machine=HERE)})
     first, second = pool.built_columns(root)
-    assert (first.name, list(first.verdicts)) == ("Here", ["big", "small"])
+    assert (first.machine, list(first.verdicts)) == (HERE, ["big", "small"])
     assert (second.name, list(second.verdicts)) == ("There, 1 thread", ["later"])
-    # An old entry names its CPU alone: a newer one of the same tells the machine.
-    builds(root, **{"91": day | dict(machine=HERE), "90": day | dict(machine="Here")})
+    newer = day | dict(machine=HERE, date="2026-11-21")
+    builds(root, **{"91": newer, "90": day | dict(machine=HERE)})
     (only,) = pool.built_columns(root)
-    assert (only.machine, len(only.verdicts), only.date) == (HERE, 3, "2026-11-20")
+    assert (only.machine, len(only.verdicts), only.date) == (HERE, 3, "2026-11-21")
     (root / "data" / "builds.json").unlink()
     assert pool.built_columns(root)[0].name == "unknown machine"
 

@@ -54,8 +54,8 @@ def test_busy_cores_are_a_share_of_all(monkeypatch):
     asked = []
     monkeypatch.setattr(psutil, "cpu_percent", lambda seconds: asked.append(seconds) or 25.0)
     monkeypatch.setattr(psutil, "cpu_count", lambda: 8)
-    assert usage.busy_cores(0.1) == 2.0
-    assert asked == [0.1]
+    assert usage.busy_cores() == 2.0
+    assert asked == [1.0]
 
 
 def test_an_entry_is_rounded_and_says_where_and_when():
