@@ -6,17 +6,10 @@ from statistics import mean
 from efflab import cost
 from efflab.config import ModelConfig
 from efflab.estimate import Estimate
+from efflab.experiments import case_study_latency as latency
 from efflab.experiments import lighten
 from efflab.experiments.case_study import PRECISIONS, SEQ_LEN, difference
-from efflab.experiments.case_study_latency import (
-    BOTH,
-    INT8,
-    LIGHT,
-    OLDER,
-    OPENVINO,
-    SHIPPED,
-    rows_of,
-)
+from efflab.experiments.case_study_latency import BOTH, INT8, LIGHT, OPENVINO, SHIPPED, rows_of
 from efflab.lab import Evidence, Outcome, judge
 from efflab_rooms.case_study import measure
 from efflab_rooms.case_study.measure import BEFORE, CONFIG, TrainingRun, over
@@ -59,7 +52,7 @@ def ernie_dynamic(evidence) -> Outcome:
 # --- ernie-int8 ------------------------------------------------------------------------------
 
 CASES = {"time-1": (1, None), "time-4": (4, None)}
-CASES |= {"time-1-older": (1, OLDER), "time-4-older": (4, OLDER)}
+CASES |= {"time-1-older": (1, latency.OLDER), "time-4-older": (4, latency.OLDER)}
 """The model of this notebook: id -> texts, instructions left."""
 LARGER = {"bert": "bert-base", "bert-large": "bert-large", "gpt3": "gpt3-175b"}
 """Id -> the shape whose weights are computed."""
@@ -134,15 +127,12 @@ def recipe_evidence(light: BySeed, full: BySeed, training: Mapping) -> list[Evid
     quality = Estimate(lost.mean / base, lost.low / base, lost.high / base)
     rise = "bits per byte: bf16 training and INT8 above fp32 throughout (by seed)"
     name = "training step in bf16 over fp32, this kind of CPU, {stage} (by repeat)"
-    ratios = {
-        stage: over(steps[stage, PRECISIONS[0]], steps[stage, "fp32"]).with_noise(training["band"])
-        for stage in (SHIPPED, LIGHT)
-    }
-    return [
-        Evidence.of("quality", rise, quality, "%", "recorded"),
-        Evidence.of("step-shipped", name, ratios[SHIPPED], "", "recorded", stage=SHIPPED),
-        Evidence.of("step-light", name, ratios[LIGHT], "", "recorded", stage=LIGHT),
-    ]
+    evidence = [Evidence.of("quality", rise, quality, "%", "recorded")]
+    for key, stage in (("step-shipped", SHIPPED), ("step-light", LIGHT)):
+        ratio = over(steps[stage, PRECISIONS[0]], steps[stage, "fp32"])
+        noisy = ratio.with_noise(training["band"])
+        evidence.append(Evidence.of(key, name, noisy, "", "recorded", stage=stage))
+    return evidence
 
 
 def fp16_int8(evidence) -> Outcome:
@@ -168,19 +158,12 @@ def hours_evidence(runs: Sequence[TrainingRun]) -> list[Evidence]:
     clusters = {"tokens": largest, "tokens-second": second, "tokens-before": before}
     slower = largest.tokens() / largest.sustained * largest.utilization / 1e9
     by_hours = dict(u=round(100 * largest.utilization))
-    return [
-        *(
-            Evidence(key, name, run.tokens() / 1e9, values=_cluster(run))
-            for key, run in clusters.items()
-        ),
-        Evidence("tokens-by-hours", hours, slower, values=by_hours),
-    ]
-
-
-def _cluster(run: TrainingRun) -> dict:
-    """What a run's evidence says of its cluster."""
-    share = f"{100 * run.sustained:.3g}"
-    return dict(n=f"{run.n_devices:,}", device=run.device, u=share, run=run.name)
+    evidence = [Evidence("tokens-by-hours", hours, slower, values=by_hours)]
+    for key, run in clusters.items():
+        share = f"{100 * run.sustained:.3g}"
+        cluster = dict(n=f"{run.n_devices:,}", device=run.device, u=share, run=run.name)
+        evidence.append(Evidence(key, name, run.tokens() / 1e9, values=cluster))
+    return evidence
 
 
 def ernie_72h(evidence) -> Outcome:

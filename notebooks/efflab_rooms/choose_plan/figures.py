@@ -8,20 +8,8 @@ from efflab.advice.case import ALL_DEVICES, BUDGETS
 from efflab.advice.ranking import advise
 from efflab.errors import require_int
 from efflab.experiments.budget_game import LIMIT
-from efflab.lab import (
-    Choice,
-    Slider,
-    bars,
-    blank,
-    colours,
-    explorer,
-    load_claims,
-    mark,
-    number,
-    panels,
-    tr,
-)
-from efflab.lab.figures import COLOURS, error_bars, style
+from efflab.lab import Choice, Slider, colours, explorer, load_claims, number, tr
+from efflab.lab.figures import COLOURS, bars, blank, error_bars, mark, panels, style
 from efflab.lab.labels import place_labels
 from efflab.lab.outcome import OUTCOMES
 from efflab.lab.text import tr_name
@@ -145,14 +133,11 @@ def profile():
     names = [tr(part) for part in ("scores", "projections", "FFN", "the rest")]
     series = {name: [100 * x for x in own] for name, own in zip(names, columns, strict=True)}
     choices = (tr(measure.choice(parts, measure.tokens(case))) for case, parts in shares.items())
-    places = [tr("{width} wide, {n} tokens", width=w, n=n) for w, n in map(_split, shares)]
+    cases = (case.split("-") for case in shares)
+    places = [tr("{width} wide, {n} tokens", width=w, n=n) for w, n in cases]
     meta = dict(zip(places, choices, strict=True))
     title = tr("Where the time goes, by width and length (measured)")
     return bars(places, series, title, "", tr("% of the time"), stacked=True, meta=meta)
-
-
-def _split(case: str) -> list[str]:
-    return case.split("-")
 
 
 def prediction_figure():

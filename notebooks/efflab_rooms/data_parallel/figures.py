@@ -30,13 +30,11 @@ def ways_to_sum():
     n_bytes |= {names[ring]: [ring_bytes(1.0, n) for n in ranks]}
     n_bytes |= {names[tree]: [tree_bytes(1.0, n) for n in ranks]}
     times = {name: [1e3 * wire.seconds(SMALL, n) for n in ranks] for wire, name in names.items()}
-    meta = {
-        tr("{way}, 1,024 ranks, {mb} MB: ms", way=name, mb=number(size / 1e6)): round(
-            1e3 * wire.seconds(size, ranks[-1]), 2
-        )
-        for size in (SMALL, LARGE)
-        for wire, name in names.items()
-    }
+    meta = {}
+    for size in (SMALL, LARGE):
+        for wire, name in names.items():
+            key = tr("{way}, 1,024 ranks, {mb} MB: ms", way=name, mb=number(size / 1e6))
+            meta[key] = round(1e3 * wire.seconds(size, ranks[-1]), 2)
     titles = [
         tr("GB that the busiest rank sends to sum 1 GB"),
         tr("ms to sum 1 MB, latency 10 µs, 10 GB/s"),

@@ -115,16 +115,12 @@ BATCHES, TOKENS = (4, 16, 64), 64
 
 def held_by_batch(pool: RankPool) -> dict[int, dict[int, list[RankState]]]:
     """{batch: {stage: what each rank holds}}, of DDP (0) and ZeRO-3."""
-    jobs = {batch: job(batch, TOKENS, 1) for batch in BATCHES}
-    return {
-        batch: {
-            stage: pool.run(
-                zero.on_rank, zero.Job(CONFIG, j.ids, j.targets, stage, 1), timeout=SECONDS
-            )
-            for stage in (0, 3)
-        }
-        for batch, j in jobs.items()
-    }
+    held: dict[int, dict[int, list[RankState]]] = {}
+    for batch in BATCHES:
+        texts = job(batch, TOKENS, 1)
+        jobs = {stage: zero.Job(CONFIG, texts.ids, texts.targets, stage, 1) for stage in (0, 3)}
+        held[batch] = {s: pool.run(zero.on_rank, j, timeout=SECONDS) for s, j in jobs.items()}
+    return held
 
 
 def state_bytes(held: RankState) -> int:

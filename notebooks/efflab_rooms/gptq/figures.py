@@ -177,10 +177,8 @@ def calibration(n_tokens: int = 1024, bits: int = 3, group_size="row"):
         tr("GPTQ, held-out text"): held_out,
         tr("GPTQ, its own calibration text"): own,
     }
-    errors = dict(a=number(plain), b=number(held_out[at]))
-    title = tr(
-        "{bits} bits, {n} tokens: nearest {a} %, GPTQ {b} %", bits=bits, n=f"{n_tokens:,}", **errors
-    )
+    words = dict(bits=bits, n=f"{n_tokens:,}", a=number(plain), b=number(held_out[at]))
+    title = tr("{bits} bits, {n} tokens: nearest {a} %, GPTQ {b} %", **words)
     axes = tr("calibration tokens"), tr("error of the layer's output (%)")
     fig = line(x, series, title, *axes, log_x=True, meta=meta)
     fig.update_yaxes(rangemode="tozero")

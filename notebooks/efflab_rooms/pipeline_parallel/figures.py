@@ -79,19 +79,12 @@ def computing_steps(steps: Mapping[str, Sequence[Timeline]]):
     """The last repeat of the real steps with two and with eight micro-batches, one scale."""
     few, many = (steps[name][-1] for name in ("few", "many"))
     text = "{m} micro-batches: bubble {b}, by the formula {formula}"
-    panels = {
-        tr(
-            text,
-            m=m,
-            b=number(timeline.bubble_fraction, 2),
-            formula=number(measure.bubble(2, m), 2),
-        ): timeline
-        for m, timeline in ((2, few), (8, many))
-    }
-    meta = {
-        tr("bubble, {m} micro-batches", m=m): timeline.bubble_fraction
-        for m, timeline in ((2, few), (8, many))
-    }
+    panels, meta = {}, {}
+    for m, timeline in ((2, few), (8, many)):
+        bubble = timeline.bubble_fraction
+        shares = dict(b=number(bubble, 2), formula=number(measure.bubble(2, m), 2))
+        panels[tr(text, m=m, **shares)] = timeline
+        meta[tr("bubble, {m} micro-batches", m=m)] = bubble
     return _two_steps(panels, tr("Two ranks that compute, one batch (measured)"), meta)
 
 

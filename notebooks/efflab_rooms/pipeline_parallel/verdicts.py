@@ -115,37 +115,25 @@ BALANCE_REMARK = (
 
 
 def balance_evidence(
-    slowdowns: Mapping[tuple[str, int], float],
-    times: Comparison,
-    others: float,
-    split_gain: float,
+    slowdowns: Mapping[tuple[str, int], float], times: Comparison, others: float, split_gain: float
 ) -> list[Evidence]:
     """The price of one slow stage: by (schedule, place), of ranks that compute, and of a cut.
 
     `others`: cores that other processes used meanwhile.
     """
-    options = dict(unit="x", kind="simulated")
     noise = min(times.band, 0.99)
-    which = {"first": "first-slow", "second": "second-slow"}
-    return [
-        *(
-            Evidence(
-                f"slow-{schedule}-{place + 1}",
-                SLOW,
-                ratio,
-                values=dict(place=place + 1, schedule=schedule),
-                **options,
-            )
-            for (schedule, place), ratio in slowdowns.items()
-        ),
-        *(
-            Evidence.of(f"real-{key}", REAL, times.ratios[name].with_noise(noise), "x", which=key)
-            for key, name in which.items()
-        ),
+    evidence = [
         Evidence.of("again", AGAIN, times.again, "x"),
         Evidence.exact("others", OTHERS, others),
-        Evidence("split", SPLIT, split_gain, **options),
+        Evidence("split", SPLIT, split_gain, "x", "simulated"),
     ]
+    for (schedule, place), ratio in slowdowns.items():
+        key, names = f"slow-{schedule}-{place + 1}", dict(place=place + 1, schedule=schedule)
+        evidence.append(Evidence(key, SLOW, ratio, "x", "simulated", values=names))
+    for which in ("first", "second"):
+        ratio = times.ratios[f"{which}-slow"].with_noise(noise)
+        evidence.append(Evidence.of(f"real-{which}", REAL, ratio, "x", which=which))
+    return evidence
 
 
 def pipe_balance(evidence) -> Outcome:

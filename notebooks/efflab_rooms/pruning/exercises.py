@@ -43,9 +43,8 @@ def _check_heads(answer):
     yield tr("heads that leave"), N_HEADS, sum(map(len, heads.values()))
     ranked = pruning.least_important(measure.ablation(), N_HEADS / 36)
     ours, theirs = measure.loss_without(ranked), measure.loss_without(heads)
-    what = tr(
-        "loss {theirs}, by single ablations {ours}", theirs=f"{theirs:.3f}", ours=f"{ours:.3f}"
-    )
+    losses = dict(theirs=f"{theirs:.3f}", ours=f"{ours:.3f}")
+    what = tr("loss {theirs}, by single ablations {ours}", **losses)
     yield what, True, theirs < ours
 
 

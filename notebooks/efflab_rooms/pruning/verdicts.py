@@ -17,13 +17,6 @@ WAYS = {
 }
 
 
-def rounds_by_seed(record: Mapping, schedule: str, percent: int) -> list[list[dict]]:
-    """The rounds of each recorded run that removed so much, in the order of the seeds."""
-    key = (schedule, percent)
-    runs = [r for r in record["runs"] if (r["schedule"], round(100 * r["ratio"])) == key]
-    return [run["rounds"] for run in sorted(runs, key=lambda run: run["seed"])]
-
-
 def largest_drop(rounds: Sequence[Mapping], dense: float) -> float:
     """The most bits per byte that one pruning step costs, before any training mends it."""
     levels = [dense, *(row["after"] for row in rounds)]
@@ -32,8 +25,10 @@ def largest_drop(rounds: Sequence[Mapping], dense: float) -> float:
 
 def bits_by_seed(record: Mapping, key: str, schedule: str, percent: int) -> list[float]:
     """Bits per byte of the largest "drop", or at the "end", seed by seed."""
-    runs, dense = rounds_by_seed(record, schedule, percent), record["settings"]["dense"]
-    return [largest_drop(r, dense) if key == "drop" else r[-1]["after"] for r in runs]
+    case, dense = (schedule, percent), record["settings"]["dense"]
+    runs = [r for r in record["runs"] if (r["schedule"], round(100 * r["ratio"])) == case]
+    rounds = [run["rounds"] for run in sorted(runs, key=lambda run: run["seed"])]
+    return [largest_drop(r, dense) if key == "drop" else r[-1]["after"] for r in rounds]
 
 
 def differences(record: Mapping, key: str, percent: int) -> list[float]:
@@ -122,18 +117,17 @@ def compute_evidence(
     `band`: the times' A/A noise, by which their intervals are widened; `csr`: zeros (%) -> CSR
     kernel's time over the dense one's.
     """
-    times = {n: time.with_noise(band) for n, time in heads.items()}
-    return [
-        *(Evidence.of(f"time-heads-{n}", HEADS, time, "x", n=n) for n, time in times.items()),
+    evidence = [
         Evidence.of("time-masked", MASKED, masked.with_noise(band), "x"),
-        *(
-            Evidence(f"flops-heads-{n}", HEADS_FLOPS, ratio, "x", values=dict(n=n))
-            for n, ratio in heads_flops.items()
-        ),
         Evidence("flops-masked", MASKED_FLOPS, masked_flops, "x"),
-        *(Evidence.of(f"csr-{n}", CSR, time, "x", n=n) for n, time in csr.items()),
         Evidence("two-four", CORES, 2, "x", "published"),
     ]
+    for n, time in heads.items():
+        key, ratio = f"flops-heads-{n}", heads_flops[n]
+        evidence.append(Evidence.of(f"time-heads-{n}", HEADS, time.with_noise(band), "x", n=n))
+        evidence.append(Evidence(key, HEADS_FLOPS, ratio, "x", values=dict(n=n)))
+    csr_times = [Evidence.of(f"csr-{n}", CSR, time, "x", n=n) for n, time in csr.items()]
+    return evidence + csr_times
 
 
 def prune_compute(evidence) -> Outcome:

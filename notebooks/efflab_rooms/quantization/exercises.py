@@ -36,12 +36,8 @@ def _inputs() -> Tensor:
     """What that layer is given, (tokens, in), for docstrings on which no peak was found."""
     (model, tokenizer), seen = points.encoder(), []
     texts = [f.query for f in engines.functions()[1][:16]]
-
-    def look(name: str, x: Tensor) -> None:
-        if name == OUTLIERS:
-            seen.append(x)
-
-    with int8.watching(model, look), torch.no_grad():
+    layer = model.get_submodule(OUTLIERS)
+    with int8.watching(layer, lambda _, x: seen.append(x)), torch.no_grad():
         for batch in engines.batches(tokenizer, texts, 1):
             model.encode(*batch)
     return torch.cat(seen)

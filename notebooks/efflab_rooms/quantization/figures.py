@@ -13,21 +13,9 @@ from efflab.data import random_windows, read_published, stdlib_tokens
 from efflab.errors import require_int, require_one_of
 from efflab.experiments import int8_ranges as ranges
 from efflab.experiments.record import read_record
-from efflab.lab import (
-    Choice,
-    Slider,
-    Toggle,
-    bars,
-    blank,
-    colours,
-    explorer,
-    line,
-    mark,
-    number,
-    panels,
-    tr,
-)
-from efflab.lab.figures import colour, error_bars, legend, log_ticks, style
+from efflab.lab import Choice, Slider, Toggle, colours, explorer, number, tr
+from efflab.lab import figures as pictures
+from efflab.lab.figures import colour, error_bars, legend, log_ticks, mark, panels, style
 from efflab.model import Transformer
 from efflab.points import language_model
 from efflab_rooms.quantization import measure, verdicts
@@ -49,7 +37,7 @@ def parts(model: Transformer):
     meta = {name: round(float(mb), 1) for name, mb in totals.items()}
     share = n_params["tables (token, position, type)"] / sum(n_params.values())
     title = tr("MiniLM-L6: {share}% of it are tables (MB)", share=f"{100 * share:.0f}")
-    fig = bars(names, series, title, "", tr("size (MB)"), stacked=True, meta=meta)
+    fig = pictures.bars(names, series, title, "", tr("size (MB)"), stacked=True, meta=meta)
     return fig.update_layout(legend=legend("below", traceorder="normal"))
 
 
@@ -105,12 +93,9 @@ def bit_width(bits=4, scales="per channel", symmetric=True):
     draw_qualities(fig, {"fp32": (full, fp32), tr("yours"): (size, quality)})
     values = {end: f"{getattr(quality, end) - fp32.mean:+.3f}" for end in ("mean", "low", "high")}
     values |= dict(bits=bits, scales=tr(scales), size=f"{size / full:.2f}")
-    title = tr(
-        "{bits} bits, {scales}: ×{size} of the size, {mean} bits per byte ({low} to {high})",
-        **values,
-    )
+    text = "{bits} bits, {scales}: ×{size} of the size, {mean} bits per byte ({low} to {high})"
     above = legend("above", x=1, xanchor="right", y=1.12)
-    fig.update_layout(title=dict(text=title, y=0.97, yanchor="top"), legend=above)
+    fig.update_layout(title=dict(text=tr(text, **values), y=0.97, yanchor="top"), legend=above)
     return fig.update_layout(height=430, margin_t=110)
 
 
@@ -161,7 +146,7 @@ def outliers(name: str = "layers.0.ffn.body.down"):
     title = tr("Each channel's peak, largest first ({name})", name=name)
     axes = tr("channels, largest first"), tr("peak over the median channel's")
     x = list(range(1, len(peaks) + 1))
-    fig = line(x, series, title, *axes, markers=False, log_x=True, log_y=True, meta=meta)
+    fig = pictures.line(x, series, title, *axes, markers=False, log_x=True, log_y=True, meta=meta)
     return fig.update_layout(legend=dict(x=0.7, y=0.95))
 
 
@@ -227,7 +212,8 @@ def published_speeds():
     series = {tr(name): [row[key] for row in rows] for key, name in SPEEDS.items()}
     meta = {tr("{what}, {width} wide", what=n, width=widths[0]): v[0] for n, v in series.items()}
     title = tr("One feed-forward layer on a GPU, INT8 over fp16 (published; dashed: fp16)")
-    fig = line(widths, series, title, "d_model", tr("speed over fp16"), log_x=True, meta=meta)
+    axes = "d_model", tr("speed over fp16")
+    fig = pictures.line(widths, series, title, *axes, log_x=True, meta=meta)
     return mark(fig, y=1).update_layout(legend=legend("below"))
 
 
@@ -236,10 +222,8 @@ def engines():
     record, shape, newest = measure.record(), measure.SHAPE, measure.recorded_engines()
     n = record["settings"]["n_test"]
     titles = [tr("size over fp32"), tr("time over fp32"), tr("1 - cosine, worst of {n}", n=n)]
-    title = tr(
-        "Nine engines (recorded): 16 texts of 128 tokens, threads: {n} (dashed: 60% less)",
-        n=record["threads"],
-    )
+    text = "Nine engines (recorded): 16 texts of 128 tokens, threads: {n} (dashed: 60% less)"
+    title = tr(text, n=record["threads"])
     fig = panels(titles, title, shared_yaxes=True, horizontal_spacing=0.04)
     names = [tr(name).replace("，", "，<br>").replace(", ", ",<br>") for name in newest]
     sizes = [row["size"] for row in newest.values()]
@@ -268,7 +252,7 @@ def linear_forms(forms: dict[str, Comparison]):
     title, x_title = tr("Short numbers in one linear layer"), tr("time over fp32 (dashed: 1)")
     ratios = {form: times.ratios[form] for form, times in forms.items()}
     meta = {tr(form): ratio.mean for form, ratio in ratios.items()}
-    fig = blank(title, x_title, meta=meta)
+    fig = pictures.blank(title, x_title, meta=meta)
     words = {"faster": 2, "slower": 1, "within the noise": 6}  # and their colours
     for dash, (word, i) in enumerate(words.items()):
         chosen = [f for f, times in forms.items() if measure.difference(times, f) == word]

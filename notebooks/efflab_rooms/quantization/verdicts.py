@@ -12,6 +12,7 @@ from torch import Tensor
 
 from efflab.compression import packed
 from efflab.config import PRESETS, ModelConfig
+from efflab.estimate import Estimate
 from efflab.experiments import int8_ranges as ranges
 from efflab.experiments.record import DECIMAL, agrees, read_record
 from efflab.lab import Evidence, Outcome, by_id, judge
@@ -28,7 +29,13 @@ STORED = {
 FILE = "{model} in 8 bits ({stored}): bytes saved of fp32's"
 HALF = "{model} in 8 bits ({stored}): bytes saved of fp16's"
 TABLES = "embedding tables' share of MiniLM-L6's parameters"
-MINILM, LINEAR, BOTH, GROUPS = "MiniLM-L6", *(words for words, _ in STORED.values())
+MINILM = "MiniLM-L6"
+SHAPES = {
+    "bert-base": ("BERT-base", "all"),
+    "gpt2": ("GPT-2", "all"),
+    "gpt3-175b": ("GPT-3 175B", "linear"),
+}
+"""Shape whose file is computed -> the model's name, and the key of what it stores."""
 
 
 def parts(model: Transformer) -> dict[str, int]:
@@ -86,8 +93,10 @@ def smaller_by(config: ModelConfig, *, embeddings: bool = True, bits: int = 8) -
 
 def shape_savings() -> dict[str, float]:
     """`smaller_by` of the shapes that `size_evidence` wants."""
-    savings = {name: smaller_by(PRESETS[name]) for name in ("bert-base", "gpt2")}
-    return savings | {"gpt3-175b": smaller_by(PRESETS["gpt3-175b"], embeddings=False)}
+    return {
+        name: smaller_by(PRESETS[name], embeddings=key == "all")
+        for name, (_, key) in SHAPES.items()
+    }
 
 
 def size_evidence(
@@ -98,24 +107,18 @@ def size_evidence(
     full = 4 * sum(parts.values())
     smaller = {key: round(100 - 100 * size / full, 3) for key, (_, size) in sizes.items()}
     tables = 100 * parts["tables (token, position, type)"] / sum(parts.values())
-
-    def weighed(id: str, key: str, stored: str) -> Evidence:
-        return Evidence.exact(id, FILE, smaller[key], "%", model=MINILM, stored=stored)
-
-    def computed(id: str, model: str, value: float, stored: str, name: str = FILE) -> Evidence:
-        return Evidence(id, name, value, "%", values=dict(model=model, stored=stored))
-
     half = 100 - 2 * (100 - smaller["all"])
-    return [
-        weighed("linear", "linear", LINEAR),
+    evidence = [
         Evidence("table-share", TABLES, tables, "%"),
-        computed("gpt3-175b", "GPT-3 175B", shapes["gpt3-175b"], LINEAR),
-        weighed("minilm", "all", BOTH),
-        computed("bert-base", "BERT-base", shapes["bert-base"], BOTH),
-        computed("gpt2", "GPT-2", shapes["gpt2"], BOTH),
-        weighed("groups", "groups", GROUPS),
-        computed("half", MINILM, half, BOTH, HALF),
+        Evidence("half", HALF, half, "%", values=dict(model=MINILM, stored=STORED["all"][0])),
     ]
+    for id, key in (("linear", "linear"), ("minilm", "all"), ("groups", "groups")):
+        names = dict(model=MINILM, stored=STORED[key][0])
+        evidence.append(Evidence.exact(id, FILE, smaller[key], "%", **names))
+    for id, (model, key) in SHAPES.items():
+        names = dict(model=model, stored=STORED[key][0])
+        evidence.append(Evidence(id, FILE, shapes[id], "%", values=names))
+    return evidence
 
 
 def int8_size(evidence) -> Outcome:
@@ -160,22 +163,13 @@ def recorded_forms() -> dict[str, dict]:
 def accuracy_evidence(runs: Mapping[str, Mapping]) -> list[Evidence]:
     """What the verdict rests on: the recorded runs by form (`int8_ranges.by_form`)."""
     n = len(WAYS)
-    cosines = [
-        Evidence(
-            f"{WAYS[form]}-cosine",
-            COSINE,
-            *(runs[form]["cosine p5"], "", "recorded"),
-            *(runs[form][f"cosine p5 {end}"] for end in ("low", "high")),
-            values={"way": form},
-        )
-        for form in (CUT, ranges.SMOOTHED, ranges.APART)
-    ]
-    control = runs[ranges.CONTROL]
-    return [
-        *(_change(id, CHANGE, runs[form], n, way=form, n=n) for form, id in WAYS.items()),
-        _change("control", CONTROL, control, 1, way=ranges.CONTROL),
-        *cosines,
-    ]
+    evidence = [_change(id, CHANGE, runs[form], n, way=form, n=n) for form, id in WAYS.items()]
+    evidence.append(_change("control", CONTROL, runs[ranges.CONTROL], 1, way=ranges.CONTROL))
+    for form in (CUT, ranges.SMOOTHED, ranges.APART):
+        cosine = Estimate(*(runs[form][f"cosine p5{end}"] for end in ("", " low", " high")))
+        key = f"{WAYS[form]}-cosine"
+        evidence.append(Evidence.of(key, COSINE, cosine, "", "recorded", way=form))
+    return evidence
 
 
 def _change(id: str, name: str, row: Mapping, n_intervals: int, **values) -> Evidence:
