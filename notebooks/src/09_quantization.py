@@ -737,15 +737,15 @@ assert all(
 # %% [markdown] tags=["en"]
 # ## 9 · Verdicts
 #
-# The second claim is judged on ten ways at once, and of ten intervals at 95% one misses more often than
-# once in twenty times. Bonferroni's remedy: make each so much wider that all ten hold together in 95%.
+# The second claim is judged by one way of each family, and all ten are shown; of ten intervals at 95%
+# one misses more often than once in twenty times. Bonferroni's remedy: make each so much wider that all ten hold together in 95%.
 # Two of the ten are then certain to stay within 1%: the outliers apart, and the cut at the 99.99th
 # percentile. One is certain not to: the cut at the 99.9th. Of the others these texts cannot tell.
 
 # %% [markdown] tags=["zh"]
 # ## 9 · 结论
 #
-# 第二条论断同时检验十种方式；十个 95% 的区间，至少有一个落空的机会就不止二十分之一。
+# 第二条论断由两类方式中各一种来判定，十种一并列出；十个 95% 的区间，至少有一个落空的机会就不止二十分之一。
 # Bonferroni 的办法是把每个区间都放宽，宽到十个一起成立的把握仍有 95%。这样一来，确定能保持在 1% 以内的有两种：
 # 离群通道分开计算，以及截断在第 99.99 百分位；确定不能的有一种：截断在第 99.9 百分位。其余各种，这些文本分辨不出。
 

@@ -19,14 +19,16 @@ BySeed = Mapping[int, float]
 # --- ernie-dynamic ---------------------------------------------------------------------------
 
 
-def dynamic_evidence(recipe: lighten.Recipe, light: BySeed, plain: BySeed) -> list[Evidence]:
+def dynamic_evidence(
+    recipe: lighten.Recipe, light: BySeed, plain: BySeed, config: ModelConfig = CONFIG
+) -> list[Evidence]:
     """What a recipe takes off the FLOPs, and what it costs once tuned.
 
     `light`, `plain`: seed -> bits per byte of the lightened and of the plain model after one round.
     """
-    gone, visible = (lighten.removed_share(CONFIG, recipe, SEQ_LEN, c) for c in lighten.COUNTS)
-    narrowest = lighten.windows_alone((lighten.WIDTHS[-1],) * CONFIG.n_layer)
-    alone = lighten.removed_share(CONFIG, narrowest, SEQ_LEN)
+    gone, visible = (lighten.removed_share(config, recipe, SEQ_LEN, c) for c in lighten.COUNTS)
+    narrowest = lighten.windows_alone((lighten.WIDTHS[-1],) * config.n_layer)
+    alone = lighten.removed_share(config, narrowest, SEQ_LEN)
     both = "FLOPs gone at 512 tokens, windows and heads"
     windows = "FLOPs gone at 512 tokens, the narrowest windows alone"
     pairs = "the same where only pairs that a token may see count"

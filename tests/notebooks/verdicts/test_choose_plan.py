@@ -112,8 +112,8 @@ def test_one_model_on_which_another_technique_leads_is_enough():
 @pytest.mark.parametrize(
     ("small", "huge", "error", "words_of_parts"),
     [
-        (1.0, 0.6, 0.03, ("holds", "holds")),
-        (0.999, 0.6, 0.03, ("does not hold", "holds")),
+        (1.0, 0.6, 0.03, ("holds", "holds if")),
+        (0.999, 0.6, 0.03, ("does not hold", "holds if")),
         (1.0, 1.0, 0.2, ("holds", "does not hold")),
         (1.0, 0.6, 0.201, ("undecided", "undecided")),
     ],
@@ -167,7 +167,7 @@ def test_what_this_repository_computes():
         "training": "does not hold",
     }
     split = parallel_choice(verdicts.own_parallel_evidence())
-    assert words(split) == {"small": "holds", "huge": "holds"}
+    assert words(split) == {"small": "holds", "huge": "holds if"}
     shown = {item.id: item.value for item in split.evidence}
     assert shown["odd"] == 1
     assert shown["unseen"] == 5.09

@@ -49,10 +49,11 @@ GRADUAL = {
     ),
     "the same drops": (record(drops=(0.9, 0.9)), "does not hold", "holds"),
     "ends within the margin": (record(0.5, 0.519), "holds", "holds"),
+    "a control that got worse": (record(control=0.04), "undecided", "undecided"),
 }
 RECOVERY = {
     "near dense": (record(0.04), "holds"),
-    "near a control that got worse": (record(0.08, control=0.04), "holds"),
+    "near a control that got worse": (record(0.08, control=0.04), "undecided"),
     "far": (record(0.5), "does not hold"),
     "at the margin": (record(0.05, spread=0.01), "undecided"),
 }
