@@ -48,10 +48,6 @@ class Timing:
         low, _, high = quantiles(self.seconds, n=4, method="inclusive")
         return low, high
 
-    def rate(self, work: float) -> float:
-        """`work` (FLOPs, bytes, tokens) a second, by the median."""
-        return work / self.median
-
     def ratio(self, other: "Timing") -> float:
         """This time as a multiple of `other`: the median of the ratios of paired repeats.
 
