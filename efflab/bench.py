@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,9 @@ from efflab.arguments import check_arguments
 from efflab.base.busy import others
 from efflab.base.significant import significant
 from efflab.devices import Device
-from efflab.errors import require, require_int, require_one_of
+from efflab.errors import require, require_one_of
 from efflab.estimate import Estimate, of_median
-from efflab.rules import Size
+from efflab.rules import Count, Size
 from efflab.tensors import Numbers
 
 MIB = 2**20
@@ -46,10 +47,6 @@ class Timing:
             return self.seconds * 2
         low, _, high = quantiles(self.seconds, n=4, method="inclusive")
         return low, high
-
-    def rate(self, work: float) -> float:
-        """`work` (FLOPs, bytes, tokens) a second, by the median."""
-        return work / self.median
 
     def ratio(self, other: "Timing") -> float:
         """This time as a multiple of `other`: the median of the ratios of paired repeats.
@@ -101,7 +98,7 @@ def time_calls(fn: Callable[[], object], warmup: int = 2, repeats: Size = 7) -> 
 
 @check_arguments
 def time_interleaved(
-    fns: dict[Hashable, Callable[[], object]], warmup: int = 2, repeats: int = 7
+    fns: dict[Hashable, Callable[[], object]], warmup: Count = 2, repeats: Size = 7
 ) -> dict[Hashable, Timing]:
     """Time several functions interleaved, so that `ratio` can compare them.
 
@@ -109,8 +106,6 @@ def time_interleaved(
     finds the caches as that one leaves them.
     """
     require(bool(fns), "fns", fns, "at least one function")
-    require_int("warmup", warmup, 0)
-    require_int("repeats", repeats)
     seconds: dict[Hashable, list[float]] = {name: [] for name in fns}
     with others.watched():
         for i in range(-warmup, repeats):
@@ -253,7 +248,9 @@ def cpu_features() -> dict[str, bool]:
 
 
 @check_arguments
-def calibrate(seconds: float = 2.0, size: int = 1024, copy_bytes: int = 128 * MIB) -> Device:
+def calibrate(
+    seconds: float = 2.0, size: Size = 1024, copy_bytes: Annotated[int, 8] = 128 * MIB
+) -> Device:
     """This machine's CPU as a `Device`: the best fp32 matrix product and copy seen in `seconds`.
 
     The peak is the best repeat, since a roof is an upper bound, on as many threads as torch uses
@@ -261,8 +258,6 @@ def calibrate(seconds: float = 2.0, size: int = 1024, copy_bytes: int = 128 * MI
     operators whose data stays in a cache can exceed this bandwidth.
     """
     require(seconds > 0, "seconds", seconds, "a positive number")
-    require_int("size", size)
-    require_int("copy_bytes", copy_bytes, 8)
     import psutil
 
     a, b = torch.randn(size, size), torch.randn(size, size)

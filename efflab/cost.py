@@ -6,7 +6,7 @@ A FLOP count has 2 per multiply-accumulate. GB is 1e9 bytes. Sizes are those of 
 from efflab.arguments import check_arguments, unchecked
 from efflab.config import ModelConfig
 from efflab.devices import Device
-from efflab.errors import require, require_int, require_number, require_one_of, require_positive
+from efflab.errors import require, require_number, require_one_of, require_positive
 from efflab.rules import Size
 
 SECONDS_PER_DAY = 86400
@@ -55,15 +55,13 @@ def num_params(config: ModelConfig) -> int:
 
 
 @check_arguments
-def flops_by_part(config: ModelConfig, seq_len: int, batch_size: int = 1) -> dict[str, int]:
+def flops_by_part(config: ModelConfig, seq_len: Size, batch_size: Size = 1) -> dict[str, int]:
     """FLOPs of one forward pass by part; the parts add up to `forward_flops`.
 
     `projections` are queries, keys, values and output; `scores` is Q K^T and the weighted sum of
     V, the only part that grows with seq_len squared; `embedding` is the factorized projection.
     (Kaplan et al. 2020, Table 1, with the terms that it leaves out.)
     """
-    require_int("seq_len", seq_len)
-    require_int("batch_size", batch_size)
     C, F, E, L = config.d_model, config.d_ff, config.embed_dim, config.n_layer
     tokens = batch_size * seq_len
     projected = 0 if E == C else 2 * tokens * E * C
@@ -106,7 +104,7 @@ def crossing_length(config: ModelConfig, against: str = "ffn") -> float:
 @check_arguments
 def model_state_bytes(
     n_params: float,
-    dp_degree: int,
+    dp_degree: Size,
     zero_stage: int,
     *,
     param_bytes: float = 2,
@@ -122,7 +120,6 @@ def model_state_bytes(
     16.6
     """
     require_positive("n_params", n_params)
-    require_int("dp_degree", dp_degree)
     require_one_of("zero_stage", zero_stage, (0, 1, 2, 3))
     sizes = dict(param_bytes=param_bytes, grad_bytes=grad_bytes, optimizer_bytes=optimizer_bytes)
     for name, value in sizes.items():
@@ -134,10 +131,10 @@ def model_state_bytes(
 @check_arguments
 def activation_bytes(
     config: ModelConfig,
-    seq_len: int,
-    batch_size: int,
+    seq_len: Size,
+    batch_size: Size,
     *,
-    tensor_parallel: int = 1,
+    tensor_parallel: Size = 1,
     sequence_parallel: bool = False,
     recompute: str = "none",
     value_bytes: float = 2,
@@ -151,9 +148,6 @@ def activation_bytes(
     keeps the layer's input alone. What a real run stores: `value_bytes` 4 in fp32, no masks without
     `dropout`; with `fused_attention` (SDPA) the output and one statistic per row, not the scores.
     """
-    require_int("seq_len", seq_len)
-    require_int("batch_size", batch_size)
-    require_int("tensor_parallel", tensor_parallel)
     divides = config.n_head % tensor_parallel == 0
     require(divides, "tensor_parallel", tensor_parallel, f"a divisor of n_head={config.n_head}")
     require_one_of("recompute", recompute, ("none", "selective", "full"))

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from efflab.arguments import check_arguments
 from efflab.base.cache import get_or_make
 from efflab.base.places import ROOT
 from efflab.errors import require, require_int, require_one_of
+from efflab.rules import Count, Size
 
 DATA_DIR = ROOT / "data"
 CACHE = DATA_DIR / "cache"
@@ -111,11 +113,13 @@ def _value(text: str) -> int | float | str | None:
 
 
 @check_arguments
-def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048):
-    """A byte-level BPE of `vocab_size` (Sennrich et al. 2016) by the `tokenizers` library."""
+def train_tokenizer(texts: Iterable[str], vocab_size: Annotated[int, 257] = 2048):
+    """A byte-level BPE (Sennrich et al. 2016) by the `tokenizers` library.
+
+    `vocab_size` holds every byte and the file marker, and so is at least 257.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    require_int("vocab_size", vocab_size, 257)  # every byte, and the file marker
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -167,7 +171,7 @@ def stdlib_tokens(split: str, *, tests: bool = False) -> np.ndarray:
 
 
 @check_arguments
-def random_windows(tokens: np.ndarray, batch_size: int, seq_len: int, seed: int):
+def random_windows(tokens: np.ndarray, batch_size: Size, seq_len: Size, seed: Count):
     """`batch_size` random windows of the stream: inputs and next tokens, both (B,T) int64 tensors.
 
     The same seed gives the same windows, so that a resumed training continues on the same data.
@@ -175,9 +179,6 @@ def random_windows(tokens: np.ndarray, batch_size: int, seq_len: int, seed: int)
     import torch
 
     require(np.ndim(tokens) == 1, "tokens", tokens, "one stream of ids")
-    require_int("batch_size", batch_size)
-    require_int("seq_len", seq_len)
-    require_int("seed", seed, 0)
     require(seq_len < len(tokens), "seq_len", seq_len, f"fewer than the stream's {len(tokens)}")
     starts = np.random.default_rng(seed).integers(0, len(tokens) - seq_len, batch_size)
     windows = torch.from_numpy(np.stack([tokens[s : s + seq_len + 1] for s in starts]))
@@ -242,7 +243,12 @@ def digits():
 
 @check_arguments
 def recall_batch(
-    batch_size: int, seq_len: int, distance: int | None = None, *, n_symbols: int = 8, seed: int = 0
+    batch_size: Size,
+    seq_len: Annotated[int, 2],
+    distance: Size | None = None,
+    *,
+    n_symbols: Annotated[int, 2] = 8,
+    seed: Count = 0,
 ):
     """Long-range recall: ids (B,T) and the symbol to answer at the last token, (B,).
 
@@ -253,10 +259,6 @@ def recall_batch(
     """
     import torch
 
-    require_int("batch_size", batch_size)
-    require_int("seq_len", seq_len, 2)
-    require_int("n_symbols", n_symbols, 2)
-    require_int("seed", seed, 0)
     if distance is not None:
         require_int("distance", distance, 1, seq_len - 1)
     rng = np.random.default_rng(seed)

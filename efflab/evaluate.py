@@ -19,6 +19,9 @@ from efflab.estimate import Estimate, bootstrap
 from efflab.rules import Size
 from efflab.tensors import Matrix, require_finite
 
+BATCH_SIZE = 8
+"""Windows that a model scores at a time."""
+
 
 @runtime_checkable
 class LanguageModel(Protocol):
@@ -59,18 +62,17 @@ def held_out_windows(n_windows: int | None, seq_len: int) -> np.ndarray:
 @check_arguments
 @torch.no_grad()
 def window_bits(
-    model: LanguageModel, n_windows: int | None, *, seq_len: Size | None = None, batch_size: int = 8
+    model: LanguageModel, n_windows: int | None, *, seq_len: Size | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cost in bits of each held-out window's second half (N,), and its size in bytes (N,).
 
     Every token is predicted from at least half a window of `seq_len` tokens (default: the model's
     `max_len`). The windows are those of `held_out_windows`, the same for every model.
     """
-    require_int("batch_size", batch_size)
     seq_len = model.config.max_len if seq_len is None else seq_len
     windows = torch.from_numpy(held_out_windows(n_windows, seq_len))
     half, bits = seq_len // 2, []
-    for batch in windows.split(batch_size):
+    for batch in windows.split(BATCH_SIZE):
         logits = model(batch[:, :-1])[:, half:]
         nats = F.cross_entropy(logits.transpose(1, 2), batch[:, half + 1 :], reduction="none")
         bits.append(nats.sum(1) / np.log(2))
@@ -79,17 +81,13 @@ def window_bits(
 
 @check_arguments
 def bits_per_byte(
-    model: LanguageModel,
-    n_windows: int | None = 64,
-    *,
-    seq_len: Size | None = None,
-    batch_size: Size = 8,
+    model: LanguageModel, n_windows: int | None = 64, *, seq_len: Size | None = None
 ) -> Estimate:
     """Bits per byte of held-out standard-library source under a causal model with our tokenizer.
 
     Scored as `window_bits` says; the interval is over windows.
     """
-    return bootstrap(*window_bits(model, n_windows, seq_len=seq_len, batch_size=batch_size))
+    return bootstrap(*window_bits(model, n_windows, seq_len=seq_len))
 
 
 @check_arguments

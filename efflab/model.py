@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
-from efflab.config import ACTIVATIONS, ModelConfig
+from efflab.config import ModelConfig
 from efflab.errors import require, require_int, require_number, require_one_of
-from efflab.rules import Size
+from efflab.rules import Count, Size
 from efflab.tensors import Heads, Hidden, Ids, Mask, Visible, require_channels
 
 
@@ -25,11 +25,11 @@ def n_parameters(model: nn.Module) -> int:
 
 
 @check_arguments
-def activation_fn(name: str) -> nn.Module:
+def activation_fn(activation: str) -> nn.Module:
     """The activation of that name: exact GELU, its tanh approximation (GPT-2), or ReLU."""
     activations = {"gelu": nn.GELU(), "gelu_tanh": nn.GELU(approximate="tanh"), "relu": nn.ReLU()}
-    require_one_of("name", name, activations)
-    return activations[name]
+    require_one_of("activation", activation, activations)
+    return activations[activation]
 
 
 @check_arguments
@@ -89,7 +89,6 @@ class FeedForward(nn.Module):
     """Two linear maps with an activation between (Vaswani et al. 2017, equation 2)."""
 
     def __init__(self, d_model: Size, d_ff: Size, activation: str = "gelu"):
-        require_one_of("activation", activation, ACTIVATIONS)
         super().__init__()
         self.d_model = d_model
         self.up = nn.Linear(d_model, d_ff)
@@ -245,19 +244,17 @@ class Transformer(nn.Module):
     def generate(
         self,
         ids: Ids,
-        n_new: int,
+        n_new: Count,
         *,
         temperature: float = 1.0,
         top_k: int | None = None,
-        seed: int = 0,
+        seed: Count = 0,
     ) -> Tensor:
         """Continue ids (B,T) by `n_new` sampled tokens: (B, T + n_new). temperature 0 is greedy.
 
         `top_k`: sample only among the k likeliest tokens, 1 to `vocab_size`.
         """
         require(self.config.causal, "causal", False, "a causal model")
-        require_int("n_new", n_new, 0)
-        require_int("seed", seed, 0)
         require_number("temperature", temperature)
         if top_k is not None:
             require_int("top_k", top_k, 1, self.config.vocab_size)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
-from efflab.errors import require, require_int, require_number, require_positive
+from efflab.errors import require, require_number, require_positive
 from efflab.rules import Size
 from efflab.tensors import Ids, Integers, Matrix, Numbers, require_finite
 from efflab.weights import fill, named_tensors, read_tensors, save_tensors
@@ -112,16 +112,16 @@ def muon(model: nn.Module, lr: float = 6e-3, adam_lr: float = 3e-3) -> list[torc
 def fit(
     model: nn.Module,
     batch: Callable[[int], Batch],
-    n_steps: int,
+    n_steps: Size,
     *,
     optimizers: list[torch.optim.Optimizer] | None = None,
-    stop: int | None = None,
+    stop: Size | None = None,
     until: Callable[[list[float]], bool] | None = None,
     lr: float = 3e-3,
     loss_fn: Callable[[nn.Module, Tensor, Tensor], Tensor] = language_model_loss,
     clip: float = 1.0,
     checkpoint: Path | None = None,
-    checkpoint_every: int = 200,
+    checkpoint_every: Size = 200,
     progress: bool = False,
 ) -> list[float]:
     """Train `model` in place for `n_steps`; returns each step's loss in nats.
@@ -132,11 +132,8 @@ def fit(
     `until(losses)`: end as soon as it returns True for the losses so far. A loss or gradient that
     is not finite is a `ValueError`, raised before it reaches the weights or the file.
     """
-    require_int("n_steps", n_steps)
     end = n_steps if stop is None else stop
-    require_int("stop", end)
     require(end <= n_steps, "stop", stop, f"at most n_steps={n_steps}")
-    require_int("checkpoint_every", checkpoint_every)
     require_positive("lr", lr)
     optimizers = optimizers or adamw(model, lr)
     peaks = [group["lr"] for o in optimizers for group in o.param_groups]

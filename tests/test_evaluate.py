@@ -51,10 +51,10 @@ def test_windows_overlap_by_half_and_are_spread_evenly():
 @pytest.mark.parametrize("seq_len", [None, 12])
 def test_the_second_half_of_each_window_is_scored(seq_len):
     model, length = Uniform(), seq_len or 32
-    bits, n_bytes = evaluate.window_bits(model, 5, seq_len=seq_len, batch_size=2)
-    assert model.sizes == [(2, length), (2, length), (1, length)]
-    assert bits == pytest.approx(np.full(5, 11 * length / 2), rel=1e-5)
-    scored = evaluate.held_out_windows(5, length)[:, length // 2 + 1 :]
+    bits, n_bytes = evaluate.window_bits(model, 17, seq_len=seq_len)
+    assert model.sizes == [(8, length), (8, length), (1, length)]
+    assert bits == pytest.approx(np.full(17, 11 * length / 2), rel=1e-5)
+    scored = evaluate.held_out_windows(17, length)[:, length // 2 + 1 :]
     assert n_bytes.tolist() == evaluate.token_bytes()[scored].sum(1).tolist()
 
 
@@ -107,7 +107,5 @@ def test_vectors_that_are_no_pairs_are_refused(judge, a, b, message):
 
 
 def test_bad_numbers_are_named():
-    with pytest.raises(ValueError, match="batch_size=0"):
-        evaluate.bits_per_byte(Uniform(), 1, batch_size=0)
     with pytest.raises(ValueError, match="seq_len=0"):
         evaluate.bits_per_byte(Uniform(), 1, seq_len=0)

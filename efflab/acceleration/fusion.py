@@ -10,33 +10,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from efflab.acceleration.graph import FusionReport, Kernel, Op, fuse, fuse_report
-from efflab.acceleration.inductor import inductor_report
-from efflab.acceleration.xla import xla_report
+from efflab.acceleration.graph import FusionReport as FusionReport
+from efflab.acceleration.graph import Kernel as Kernel
+from efflab.acceleration.graph import Op as Op
+from efflab.acceleration.graph import fuse as fuse
+from efflab.acceleration.graph import fuse_report as fuse_report
+from efflab.acceleration.inductor import inductor_report as inductor_report
+from efflab.acceleration.xla import xla_report as xla_report
 from efflab.arguments import check_arguments
-from efflab.errors import require, require_int, require_one_of
+from efflab.errors import require, require_one_of
 from efflab.rules import Infinite, Size
-
-__all__ = [
-    "FusionReport",
-    "Kernel",
-    "LaunchModel",
-    "Op",
-    "attention_bytes",
-    "call_seconds",
-    "calls_to_pay",
-    "chain",
-    "fit_launches",
-    "fuse",
-    "fuse_report",
-    "inductor_report",
-    "xla_report",
-]
 
 
 @check_arguments
 def attention_bytes(
-    seq_len: int, head_dim: int, n_head: int = 1, *, fused: str = "none", value_bytes: int = 4
+    seq_len: Size, head_dim: Size, n_head: Size = 1, *, fused: str = "none", value_bytes: int = 4
 ) -> int:
     """Bytes that softmax(q kᵀ)v reads and writes, counting each tensor once per kernel.
 
@@ -45,9 +33,6 @@ def attention_bytes(
     products: 4 T² + 4 T D; "all", one kernel whose scores never reach memory: 4 T D (Dao et al.
     2022, where the cache holds all keys and values).
     """
-    require_int("seq_len", seq_len)
-    require_int("head_dim", head_dim)
-    require_int("n_head", n_head)
     require_one_of("fused", fused, ("none", "softmax", "all"))
     ends = 4 * seq_len * head_dim
     square = seq_len * seq_len
@@ -124,7 +109,7 @@ def _longer_of_both(n, moved) -> tuple[float, float]:
 
 
 @check_arguments
-def chain(x: Any, n_ops: int) -> Callable[[], object]:
+def chain(x: Any, n_ops: Size) -> Callable[[], object]:
     """A function that runs `n_ops` operations in a row on a torch tensor, each its own kernel.
 
     Multiplications and additions alternate, so that no compiler can merge two of them. They write
@@ -134,8 +119,6 @@ def chain(x: Any, n_ops: int) -> Callable[[], object]:
 
     is_tensor = isinstance(x, torch.Tensor) and not x.is_meta
     require(is_tensor, "x", x, "a tensor of torch with a memory")
-
-    require_int("n_ops", n_ops)
     buffers = [torch.empty_like(x), torch.empty_like(x)]
 
     def call():

@@ -1,12 +1,10 @@
 """Loss scaling: scale gradients up so that they do not underflow in fp16 (Micikevicius 2018)."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from efflab.arguments import check_arguments
-from efflab.errors import require, require_int
+from efflab.errors import require
+from efflab.rules import Size
 
 
 @check_arguments
@@ -22,7 +20,7 @@ class LossScaler:
     scale: float = 2.0**16
     growth: float = 2.0
     backoff: float = 0.5
-    interval: int = 2000
+    interval: Size = 2000
     quiet_steps: int = 0
 
     def __post_init__(self):
@@ -36,15 +34,6 @@ class LossScaler:
             low=0,
             high=1,
         )
-        require_int("interval", self.interval)
-
-    def unscale(self, gradients: Iterable[Tensor]) -> bool:
-        """Divide the gradients by the scale in place; returns whether all are finite."""
-        finite = True
-        for gradient in gradients:
-            gradient.div_(self.scale)
-            finite = finite and bool(gradient.isfinite().all())
-        return finite
 
     def update(self, finite: bool) -> None:
         """After each step: grow after `interval` finite ones in a row, back off at overflow."""

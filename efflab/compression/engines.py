@@ -134,13 +134,11 @@ def torch_smoothed(model: nn.Module, calibration: list[Batch]) -> Engine:
 
 
 @check_arguments
-def prepare_static(model: nn.Module, *, seven_bits: bool | None = None) -> nn.Module:
+def prepare_static(model: nn.Module) -> nn.Module:
     """A copy whose linear layers are wrapped in QuantStub and DeQuantStub, with observers."""
     import torch.ao.quantization as q
 
-    observer = q.MinMaxObserver.with_args(
-        reduce_range=seven_bits_needed() if seven_bits is None else seven_bits
-    )
+    observer = q.MinMaxObserver.with_args(reduce_range=seven_bits_needed())
     wrapped = int8.replace_linears(model, lambda name, linear: q.QuantWrapper(linear))
     for module in wrapped.modules():
         if isinstance(module, q.QuantWrapper):
@@ -150,17 +148,15 @@ def prepare_static(model: nn.Module, *, seven_bits: bool | None = None) -> nn.Mo
 
 
 @check_arguments
-def torch_static(
-    model: nn.Module, calibration: list[Batch], *, seven_bits: bool | None = None
-) -> Engine:
+def torch_static(model: nn.Module, calibration: list[Batch]) -> Engine:
     """torch.ao.quantization: prepare, run, convert; only the linear layers.
 
-    `seven_bits`: of the inputs; by default where this CPU needs it (`seven_bits_needed`).
+    Inputs have 7 bits where this CPU needs it (`seven_bits_needed`).
     """
     import torch.ao.quantization as q
 
     require_batches(calibration)
-    observed = prepare_static(model, seven_bits=seven_bits)
+    observed = prepare_static(model)
     run_all(observed, calibration)
     observed.pooler = None  # embeddings do not use it, so it has no range
     with quiet():
@@ -183,10 +179,10 @@ def torchao_int8(model: nn.Module) -> Engine:
 
 
 @check_arguments
-def onnx_int8(model: nn.Module, folder: str | Path, *, seven_bits: bool | None = None) -> Engine:
+def onnx_int8(model: nn.Module, folder: str | Path) -> Engine:
     """ONNX Runtime's dynamic INT8, weights per channel, tables too; written into `folder`.
 
-    `seven_bits`: of the weights; by default where this CPU needs it (`seven_bits_needed`).
+    Weights have 7 bits where this CPU needs it (`seven_bits_needed`).
     """
     onnxruntime, quantization = load("onnxruntime"), load("onnxruntime.quantization")
     ids = torch.ones(2, 16, dtype=torch.int64)  # cloned below, or both become one input
@@ -202,7 +198,7 @@ def onnx_int8(model: nn.Module, folder: str | Path, *, seven_bits: bool | None =
             full,
             small,
             per_channel=True,
-            reduce_range=seven_bits_needed() if seven_bits is None else seven_bits,
+            reduce_range=seven_bits_needed(),
             weight_type=quantization.QuantType.QInt8,
         )
     options = onnxruntime.SessionOptions()
@@ -228,21 +224,15 @@ def openvino_fp32(model: nn.Module, folder: str | Path) -> Engine:
 
 
 @check_arguments
-def openvino_int8(
-    model: nn.Module,
-    folder: str | Path,
-    calibration: list[Batch],
-    *,
-    seven_bits: bool | None = None,
-) -> Engine:
+def openvino_int8(model: nn.Module, folder: str | Path, calibration: list[Batch]) -> Engine:
     """OpenVINO INT8 by NNCF: our smoothing, then weights per channel and inputs per tensor.
 
     The token table too, positions in 16 bits; attention's two products (Q K^T, V) stay in fp32.
-    `seven_bits`: of the weights; by default where this CPU needs it (`seven_bits_needed`).
+    Weights have 7 bits where this CPU needs it (`seven_bits_needed`).
     """
     require_batches(calibration)
     smooth = smooth_for_nncf(model, calibration)
-    quantized = nncf_int8(openvino_model(smooth), calibration, seven_bits=seven_bits)
+    quantized = nncf_int8(openvino_model(smooth), calibration)
     return openvino_engine("OpenVINO INT8", quantized, Path(folder) / "int8.xml")
 
 

@@ -33,7 +33,7 @@ from efflab.compression.values import (
     require_each,
     require_shape,
 )
-from efflab.errors import require, require_int
+from efflab.errors import require
 from efflab.rules import Count, Size
 from efflab.tensors import Ids, Mask, Matrix, Numbers, require_finite
 
@@ -58,12 +58,11 @@ class Settings:
     damp: float = 0.01
     symmetric: bool = False
     act_order: bool = False
-    block_size: int = BLOCK_SIZE
+    block_size: Size = BLOCK_SIZE
 
     def __post_init__(self):
         check_grid(self.bits, group_size=self.group_size)
         require(self.damp >= 0, "damp", self.damp, "a finite number of at least 0")
-        require_int("block_size", self.block_size)
 
 
 @check_arguments

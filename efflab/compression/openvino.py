@@ -108,7 +108,7 @@ def smooth_for_nncf(model: nn.Module, calibration: Inputs) -> nn.Module:
 
 
 @check_arguments
-def nncf_int8(converted: Any, calibration: Inputs, *, seven_bits: bool | None):
+def nncf_int8(converted: Any, calibration: Inputs, *, seven_bits: bool | None = None):
     """Quantize an OpenVINO model (smoothed before conversion) on `calibration`, tuples of inputs.
 
     `seven_bits`: of the weights; None: if this CPU needs it (`seven_bits_needed`).

@@ -44,12 +44,13 @@ def with_weights(model: nn.Module, quantized: Quantized) -> nn.Module:
     """A copy with the dequantized weights, for evaluating quality."""
     model_copy = deepcopy(model)
     own = named_tensors(model_copy)
-    values = {name: _like(own.get(name), q.dequantize()) for name, q in quantized.items()}
-    return fill(model_copy, own | values, "quantized")
+    return fill(model_copy, own | _values(own, quantized), "quantized")
 
 
-def _like(own: Tensor | None, value: Tensor) -> Tensor:
-    return value if own is None else value.to(own.dtype)
+def _values(own: Tensors, quantized: Quantized) -> Tensors:
+    """The dequantized weights, in the types of the model's own."""
+    values = {name: q.dequantize() for name, q in quantized.items()}
+    return {name: v.to(own[name].dtype) if name in own else v for name, v in values.items()}
 
 
 @check_arguments
@@ -127,6 +128,5 @@ def load_model(path: Path, build: Callable[[], nn.Module]) -> nn.Module:
     quantized, rest = load_quantized(path)
     model = build()
     require(isinstance(model, nn.Module), "build()", model, "a module")
-    own = named_tensors(model)
-    values = {name: _like(own.get(name), q.dequantize()) for name, q in quantized.items()}
+    values = _values(named_tensors(model), quantized)
     return fill(model, values | rest, str(path)).eval()

@@ -4,7 +4,7 @@ Calibration and evaluation use different docstrings of the standard library's fu
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from efflab import bench, data, evaluate, pretrained
+from efflab import bench, data, evaluate, points
 from efflab.compression import engines
 from efflab.compression.engines import Batch, Engine
 from efflab.compression.openvino import seven_bits_needed
@@ -74,15 +74,9 @@ def embeddings(engine: Engine, tokenizer, texts: list[str], batch_size: int = 20
 
 
 @lru_cache(maxsize=1)
-def minilm():
-    """MiniLM and its tokenizer, loaded once in a process."""
-    return pretrained.load_minilm()
-
-
-@lru_cache(maxsize=1)
 def exact(n: int) -> tuple[Tensor, Tensor]:
     """fp32 embeddings of n evaluation docstrings and of their functions' code."""
-    model, tokenizer = minilm()
+    model, tokenizer = points.encoder()
     engine, sample = engines.fp32(model), functions()[1][:n]
     texts = [f.query for f in sample], [f.code for f in sample]
     return tuple(embeddings(engine, tokenizer, t) for t in texts)
@@ -98,12 +92,16 @@ def quality(engine: Engine, tokenizer, n: int = N_TEST, reference=None) -> dict[
     queries = embeddings(engine, tokenizer, [f.query for f in sample])
     codes = embeddings(engine, tokenizer, [f.code for f in sample])
     reference = exact(n) if reference is None else reference
-    cosine = torch.nn.functional.cosine_similarity(queries, reference[0], dim=-1)
-    row = {f"cosine {k}": v for k, v in evaluate.cosines(queries, reference[0]).items()}
+    return compare_vectors((queries, codes), reference)
+
+
+def compare_vectors(new: Sequence[Tensor], reference: Sequence[Tensor]) -> dict[str, float]:
+    """`quality` from the embeddings of docstrings and codes (N,C), an engine's and fp32's."""
+    cosine = torch.nn.functional.cosine_similarity(new[0], reference[0], dim=-1)
+    row = {f"cosine {k}": v for k, v in evaluate.cosines(new[0], reference[0]).items()}
     row |= {"cosine sd": cosine.std().item()}
     row |= interval("cosine p5", percentile(cosine.numpy()))
-    ours = evaluate.reciprocal_ranks(queries, codes)
-    theirs = evaluate.reciprocal_ranks(*reference)
+    ours, theirs = (evaluate.reciprocal_ranks(*pair) for pair in (new, reference))
     row |= {"mrr": float(ours.mean()), "mrr fp32": float(theirs.mean())}
     difference = bootstrap(ours - theirs)
     return row | {"mrr less fp32": difference.mean} | interval("mrr less fp32", difference)
@@ -135,7 +133,7 @@ def full_batch(batch_size: int, n_tokens: int) -> Batch:
 
 def makers(folder: Path) -> dict[str, Callable[[], Engine]]:
     """{engine: function that makes it}; the first is the baseline."""
-    model, tokenizer = minilm()
+    model, tokenizer = points.encoder()
     return {
         FP32: lambda: engines.fp32(model),
         BF16: lambda: engines.bf16(model),
@@ -152,15 +150,6 @@ def makers(folder: Path) -> dict[str, Callable[[], Engine]]:
 
 
 # --- Time ------------------------------------------------------------------------------------
-
-
-def latency(made: list[Engine], shape: tuple[int, int], repeats: int) -> dict[str, float]:
-    """Median time of each engine over the first one's, rounds interleaved."""
-    batch = full_batch(*shape)
-    calls = {e.name: lambda e=e: e.embed(*batch) for e in made}
-    times = bench.time_interleaved(calls, warmup=1, repeats=repeats)
-    first = times[made[0].name]
-    return {name: time.ratio(first) for name, time in times.items()}
 
 
 def spread(engine: Engine, baseline: Engine, shape: tuple[int, int], repeats: int) -> dict:
@@ -186,7 +175,7 @@ def spread(engine: Engine, baseline: Engine, shape: tuple[int, int], repeats: in
 
 def measure(engine: str, folder: str, reference: str) -> dict:
     """One engine's row, in its own process; `reference`: the file of fp32's embeddings."""
-    _, tokenizer = minilm()
+    _, tokenizer = points.encoder()
     by_name = makers(Path(folder))
     candidate, baseline = by_name[engine](), by_name[FP32]()
     row = dict(bytes=candidate.nbytes, size=candidate.nbytes / baseline.nbytes)

@@ -8,18 +8,16 @@ the MRR's paired difference is uncertain by 0.01, more than the 1 % in question.
 from collections.abc import Callable
 from functools import lru_cache
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efflab import data, evaluate, pretrained
+from efflab import data, points
 from efflab.compression import engines, int8
 from efflab.compression.engines import Batch, Engine
 from efflab.compression.openvino import smooth_model
 from efflab.compression.vectorwise import ByToken, OutliersApart
 from efflab.errors import require_one_of
-from efflab.estimate import bootstrap
 from efflab.experiments import int8_engines
-from efflab.experiments.int8_engines import N_CALIBRATION, calibration, interval, percentile
+from efflab.experiments.int8_engines import N_CALIBRATION, calibration, compare_vectors
 from efflab.experiments.record import run_cases
 
 NAME = "int8-ranges"
@@ -71,11 +69,6 @@ def make_encoder(form: str, model: nn.Module, batches: list[Batch]) -> nn.Module
 
 
 @lru_cache(maxsize=1)
-def _encoder() -> tuple:
-    return pretrained.load_minilm()
-
-
-@lru_cache(maxsize=1)
 def held_out_functions() -> list:
     """Every documented function that is not used for calibration."""
     seen = {f.query for f in int8_engines.functions()[0]}
@@ -86,26 +79,20 @@ def vectors(model: nn.Module) -> tuple[Tensor, Tensor]:
     """Embeddings of the evaluation docstrings and of their functions' code."""
     engine = Engine("", engines.torch_engine("", model).embed, 0)
     texts = [f.query for f in held_out_functions()], [f.code for f in held_out_functions()]
-    return tuple(int8_engines.embeddings(engine, _encoder()[1], t) for t in texts)
+    return tuple(int8_engines.embeddings(engine, points.encoder()[1], t) for t in texts)
 
 
 @lru_cache(maxsize=1)
 def exact() -> tuple[Tensor, Tensor]:
     """fp32's embeddings of both."""
-    return vectors(_encoder()[0])
+    return vectors(points.encoder()[0])
 
 
 def run_one(form: str, seed: int) -> dict:
     """One form's cosines to fp32 and MRR minus fp32's, with intervals over the texts."""
-    model, tokenizer = _encoder()
-    ours, theirs = vectors(make_encoder(form, model, calibration(tokenizer))), exact()
-    cosine = F.cosine_similarity(ours[0], theirs[0], dim=-1)
-    row = {f"cosine {k}": v for k, v in evaluate.cosines(ours[0], theirs[0]).items()}
-    row |= {"cosine sd": cosine.std().item()} | interval("cosine p5", percentile(cosine.numpy()))
-    new, old = (evaluate.reciprocal_ranks(*pair) for pair in (ours, theirs))
-    less = bootstrap(new - old)
-    row |= {"mrr": float(new.mean()), "mrr fp32": float(old.mean()), "mrr less fp32": less.mean}
-    row |= interval("mrr less fp32", less)
+    model, tokenizer = points.encoder()
+    ours = vectors(make_encoder(form, model, calibration(tokenizer)))
+    row = compare_vectors(ours, exact())
     return {k: round(v, 4) for k, v in row.items()}
 
 

@@ -95,27 +95,27 @@ def test_seven_bits_are_for_cpus_without_vnni(monkeypatch, vnni):
 
 
 @pytest.mark.parametrize(("seven_bits", "most"), [(True, 64), (False, 128)])
-def test_seven_bits_leave_one_unused(model, batch, tmp_path, seven_bits, most):
+def test_seven_bits_leave_one_unused(model, batch, tmp_path, monkeypatch, seven_bits, most):
     """The largest weight code in OpenVINO's and ONNX Runtime's files; torch's input observers."""
     import onnx
 
+    features = dict(vnni=not seven_bits)
+    monkeypatch.setattr("efflab.compression.openvino.cpu_features", lambda: features)
     ov = load("openvino")
-    engines.openvino_int8(model, tmp_path, [batch], seven_bits=seven_bits)
+    engines.openvino_int8(model, tmp_path, [batch])
     nodes = ov.Core().read_model(tmp_path / "int8.xml").get_ops()
     codes = [n.get_data() for n in nodes if n.get_type_name() == "Constant"]
     tables = CONFIG.vocab_size, CONFIG.type_vocab  # looked up, so that nothing is added up
     products = [c for c in codes if c.dtype == "int8" and len(c) not in tables]
     assert most / 2 < max(int(abs(c.astype(int)).max()) for c in products) <= most
 
-    engines.onnx_int8(model, tmp_path, seven_bits=seven_bits)
+    engines.onnx_int8(model, tmp_path)
     stored = onnx.load(tmp_path / "int8.onnx").graph.initializer
     codes = [onnx.numpy_helper.to_array(t) for t in stored if t.data_type == onnx.TensorProto.INT8]
     assert most / 2 < max(int(abs(c.astype(int)).max()) for c in codes if c.size) <= most
 
     observers = [
-        m
-        for m in engines.prepare_static(model, seven_bits=seven_bits).modules()
-        if type(m).__name__ == "MinMaxObserver"
+        m for m in engines.prepare_static(model).modules() if type(m).__name__ == "MinMaxObserver"
     ]
     assert {o.quant_max for o in observers} == {127 if seven_bits else 255}
 
