@@ -18,12 +18,17 @@ CATALOG = DATA_DIR.parent / "notebooks" / "catalog.toml"
 
 
 @check_arguments
-def limits_of(name: str, catalog: Path = CATALOG) -> dict:
-    """{parameter: limit} of notebook "03_sparse_attention"; {} for one that is not listed."""
+def entry_of(name: str, catalog: Path = CATALOG) -> dict:
+    """The catalog's entry of notebook "03_sparse_attention"; {} for one that is not listed."""
     if not catalog.exists():
         return {}
-    entries = tomllib.loads(catalog.read_text(encoding="utf-8"))
-    return entries.get(name[:2], {}).get("limits", {})
+    return tomllib.loads(catalog.read_text(encoding="utf-8")).get(name[:2], {})
+
+
+@check_arguments
+def limits_of(name: str, catalog: Path = CATALOG) -> dict:
+    """{parameter: limit} of a notebook."""
+    return entry_of(name, catalog).get("limits", {})
 
 
 @check_arguments

@@ -3,11 +3,11 @@
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from efflab.base.busy import others
-from efflab.base.limits import limits_of, require_within
+from efflab.base.limits import entry_of, require_within
 from efflab.base.privacy import opt_out
 from efflab.errors import require
 from efflab.lab import text
@@ -38,20 +38,31 @@ current = Notebook()
 def use_notebook(name: str, exercises: Mapping, texts: Path | Mapping[str, str]) -> None:
     """Set the current notebook: `use_notebook("03_sparse_attention", EXERCISES, TEXTS)`.
 
-    `exercises`: {"03-1": Exercise}, for `check`; `texts`: its Chinese texts, a `zh.toml` or
-    {English: Chinese}. An invalid name, an exercise of another notebook, or a parameter of the
+    `exercises`: {"03-1": Exercise}, for `check`, which get their hints from the catalog; `texts`:
+    its Chinese texts, a `zh.toml` or {English: Chinese}. An invalid name, an exercise of another notebook, or a parameter of the
     running notebook beyond its limits in the catalog is a `ValueError`.
     """
     require(bool(re.fullmatch(r"\d\d_\w+", name)), "name", name, 'such as "03_sparse_attention"')
     for exercise in exercises:
         require(exercise.startswith(f"{name[:2]}-"), "exercise", exercise, f'"{name[:2]}-1" and on')
-    require_within(_running(), limits_of(name))
+    entry = entry_of(name)
+    require_within(_running(), entry.get("limits", {}))
     opt_out()  # for kernels not started by an efflab command
-    text.use_texts(texts)
+    hints = entry.get("hints", {})
+    own = texts if isinstance(texts, Mapping) else text.read_texts(texts)
+    text.use_texts({**own, **{hint["en"]: hint["zh"] for hint in hints.values()}})
     others.clear()
-    current.name, current.exercises = name, exercises
+    current.name, current.exercises = name, with_hints(exercises, hints)
     current.tries.clear()
     current.withheld.clear()
+
+
+def with_hints(exercises: Mapping, hints: Mapping[str, Mapping[str, str]]) -> dict:
+    """The exercises with the catalog's hints, {"03-1": {en, zh}}, where these have one."""
+    return {
+        name: replace(exercise, hint=hints[name]["en"]) if name in hints else exercise
+        for name, exercise in exercises.items()
+    }
 
 
 def _running() -> dict:

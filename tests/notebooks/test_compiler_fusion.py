@@ -245,8 +245,6 @@ def test_everything_shown_has_its_chinese(reports, times, both_languages):
     for report in reports.values():
         figures.graph_figure(report, text.tr("XLA: one block before and after"))
     figures.fusion_cost()
-    for exercise in exercises.EXERCISES.values():
-        text.tr(exercise.hint)
     with text.speaking("zh"):
         lab.verdict("xla-fusion", verdicts.xla_fusion(fusion_figures(reports, times)))
 

@@ -90,19 +90,7 @@ def _check_rival(answer):
 
 
 EXERCISES = {
-    "08-1": Exercise(
-        _check_clock,
-        hint="x[:, :-1] are the values that move one cell to the right; `left` enters before them. "
-        "y moves down in the same way. Multiply what has arrived.",
-    ),
-    "08-2": Exercise(
-        _check_shape,
-        hint="Five tokens fill five rows of an array whose outputs stay; how many columns do the "
-        "256 cells leave then? Try the other dataflows with a loop too.",
-    ),
-    "08-3": Exercise(
-        _check_rival,
-        hint="0.6 of the time needs 1 / 0.6 of the speed even if nothing is idle. Which side "
-        "wastes little on a product of 128 tokens and a head of 64, and still is an array?",
-    ),
+    "08-1": Exercise(_check_clock),
+    "08-2": Exercise(_check_shape),
+    "08-3": Exercise(_check_rival),
 }

@@ -74,19 +74,7 @@ def _check_better(answer):
 
 
 EXERCISES = {
-    "14-1": Exercise(
-        _check_tokens,
-        hint="FLOPs of the run are 6 n_params tokens; FLOPs of the cluster 86400 days n_devices "
-        "peak utilization. Set them equal.",
-    ),
-    "14-2": Exercise(
-        _check_target,
-        hint="Layers 2 to 4 hardly need their far tokens. Then look for the heads that cost 0.03 "
-        "and less. lighten.by_layer does the search.",
-    ),
-    "14-3": Exercise(
-        _check_better,
-        hint="Damages do not add up. Start from measure.recipe(), exchange one head or one window "
-        "at a time, and keep what lowers lighten.loss while 30 % stay gone.",
-    ),
+    "14-1": Exercise(_check_tokens),
+    "14-2": Exercise(_check_target),
+    "14-3": Exercise(_check_better),
 }

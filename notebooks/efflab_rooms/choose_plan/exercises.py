@@ -54,20 +54,7 @@ def _check_case(answer):
 
 
 EXERCISES = {
-    "15-1": Exercise(
-        _check_gain,
-        hint="Each takes the larger of two times: FLOPs over the peak, bytes over the bandwidth. "
-        "The gain is the first time over the second.",
-        tolerance=1e-6,
-    ),
-    "15-2": Exercise(
-        _check_moves,
-        hint="Not every FFN bears 3 bits: give each layer its own number. A bit off the token "
-        "table saves more than a bit off one FFN, and act_order costs no byte.",
-    ),
-    "15-3": Exercise(
-        _check_case,
-        hint="Take away what leads: a device on which neither 16 bits nor INT8 is surely faster. "
-        "Then a model of whose FLOPs the logits, or the scores, are a large share.",
-    ),
+    "15-1": Exercise(_check_gain, tolerance=1e-6),
+    "15-2": Exercise(_check_moves),
+    "15-3": Exercise(_check_case),
 }

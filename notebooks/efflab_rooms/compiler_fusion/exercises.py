@@ -67,19 +67,7 @@ def _attention(answer):
 
 
 EXERCISES = {
-    "07-1": Exercise(
-        _kernels,
-        hint="A kernel begins with the first operation, with every dot, and after a dot or a "
-        "reduce; any other operation joins the kernel before it.",
-    ),
-    "07-2": Exercise(
-        _times_fewer,
-        hint="Add up the eight operations' values: 12 T² + 4 T D + 4 T. Fused, 4 T D are left.",
-    ),
-    "07-3": Exercise(
-        _attention,
-        hint="Take 64 queries at a time (q.split(64, dim=2)) against all keys, and join the "
-        "results: a block of scores is small enough to stay in the cache.",
-        tolerance=1e-4,
-    ),
+    "07-1": Exercise(_kernels),
+    "07-2": Exercise(_times_fewer),
+    "07-3": Exercise(_attention, tolerance=1e-4),
 }

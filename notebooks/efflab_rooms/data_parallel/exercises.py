@@ -114,20 +114,7 @@ def _check_compression(answer):
 
 
 EXERCISES = {
-    "12-1": Exercise(
-        _check_ring,
-        hint="Two laps of n - 1 steps. In step s of the first, rank r sends part r - s, and rank "
-        "r + 1 adds it to its own. Take what all ranks send before anybody adds. In the second lap "
-        "rank r sends part r + 1 - s, and rank r + 1 replaces its own.",
-    ),
-    "12-2": Exercise(
-        _check_buckets,
-        hint="After the last layer one bucket is still to travel: two latencies and its bytes. "
-        "Small ones are short, but if a bucket takes longer than its layers compute, they queue.",
-    ),
-    "12-3": Exercise(
-        _check_compression,
-        hint="Send the largest twentieth of the values and where they stand, and add what was not "
-        "sent to the next step's gradient (a dictionary by key keeps it).",
-    ),
+    "12-1": Exercise(_check_ring),
+    "12-2": Exercise(_check_buckets),
+    "12-3": Exercise(_check_compression),
 }

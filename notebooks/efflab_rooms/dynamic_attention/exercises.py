@@ -31,18 +31,7 @@ def _smallest_kernel(answer):
 
 
 EXERCISES = {
-    "05-1": Exercise(
-        _one_position,
-        hint="Tap j of position i reads token i - k + 1 + j; a tap before the start adds nothing. "
-        "Each kernel serves the C / H neighbouring channels of its head.",
-    ),
-    "05-2": Exercise(
-        _keys_computed,
-        hint="The mask is above zero while distance < span + ramp; distances count from 0, so that "
-        "is ceil(span + ramp) keys, of the widest head, and never more than max_span.",
-    ),
-    "05-3": Exercise(
-        _smallest_kernel,
-        hint="Each layer looks kernel - 1 tokens further back, and layers add up.",
-    ),
+    "05-1": Exercise(_one_position),
+    "05-2": Exercise(_keys_computed),
+    "05-3": Exercise(_smallest_kernel),
 }

@@ -99,20 +99,7 @@ def _check_lean(answer):
 
 
 EXERCISES = {
-    "06-1": Exercise(
-        _check_rounding,
-        hint="Neighbours around x are 2^(exponent - mantissa_bits) apart, where 2^exponent is the "
-        "power of two at or below |x|; math.frexp(x)[1] - 1 gives it. Below the smallest normal "
-        "number, 2^(2 - 2^(exponent_bits - 1)), the exponent stays. round() sends ties to even.",
-    ),
-    "06-2": Exercise(
-        _check_blocks,
-        hint="The standard's scale is a floor, so a block's largest value may be cut. Try the "
-        "standard's exponent and the next one for each block, and keep the one that errs less.",
-    ),
-    "06-3": Exercise(
-        _check_lean,
-        hint="Whatever has four bytes can have two: weights, gradients, both moments. A module's "
-        "bfloat16() changes all its parameters, and AdamW's moments follow the parameters' type.",
-    ),
+    "06-1": Exercise(_check_rounding),
+    "06-2": Exercise(_check_blocks),
+    "06-3": Exercise(_check_lean),
 }

@@ -32,18 +32,7 @@ def _attention_over_mixing(answer):
 
 
 EXERCISES = {
-    "02-1": Exercise(
-        _mix_tokens,
-        hint="The matrices act on the patch dimension, the last but one: with x (B, S, C), "
-        "up @ x already has the shape (B, d_token, C).",
-    ),
-    "02-2": Exercise(
-        _token_weights,
-        hint="Two matrices, patches x d_token and back, and a bias for each: d_token + patches.",
-    ),
-    "02-3": Exercise(
-        _attention_over_mixing,
-        hint="Attention: 8 S C^2 for its four projections and 4 S^2 C for scores and sum. "
-        "Token mixing: two products of S x d_token for each of C channels, 4 S C d_token.",
-    ),
+    "02-1": Exercise(_mix_tokens),
+    "02-2": Exercise(_token_weights),
+    "02-3": Exercise(_attention_over_mixing),
 }

@@ -30,19 +30,7 @@ def _check_qkv(answer):
 
 
 EXERCISES = {
-    "01-1": Exercise(
-        _check_share,
-        hint="For every layer: its attention and its ffn become those of layers[0]. Assigning a "
-        "module to an attribute copies no weights.",
-    ),
-    "01-2": Exercise(
-        _check_layer,
-        hint="Four d_model x d_model maps, two of d_model x d_ff, a bias for each output, "
-        "and two LayerNorms of 2 d_model.",
-    ),
-    "01-3": Exercise(
-        _check_qkv,
-        hint="Count in units of d_model^2: a layer has 12 of them, its QKV 3. Of n layers that "
-        "share, one keeps its projection.",
-    ),
+    "01-1": Exercise(_check_share),
+    "01-2": Exercise(_check_layer),
+    "01-3": Exercise(_check_qkv),
 }

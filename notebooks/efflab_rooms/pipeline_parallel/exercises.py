@@ -76,18 +76,7 @@ def _check_held(timeline: Timeline, most: int) -> tuple[str, bool, bool]:
 
 
 EXERCISES = {
-    "13-1": Exercise(
-        _check_bubble,
-        hint="A stage computes for M micro-batches and waits for K - 1: what part is that?",
-    ),
-    "13-2": Exercise(
-        _check_own,
-        hint="A rank runs ahead by as many forwards as there are ranks after it, then forwards and "
-        "backwards alternate, and it ends with the backwards that are left.",
-    ),
-    "13-3": Exercise(
-        _check_uneven,
-        hint="Split each B into I and W. Let rank r run ahead by 2 (4 - r) - 1 forwards, then "
-        "alternate I and F, and keep r of the W back for later.",
-    ),
+    "13-1": Exercise(_check_bubble),
+    "13-2": Exercise(_check_own),
+    "13-3": Exercise(_check_uneven),
 }

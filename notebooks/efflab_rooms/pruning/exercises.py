@@ -49,24 +49,8 @@ def _check_heads(answer):
 
 
 EXERCISES = {
-    "11-1": Exercise(
-        _check_mask,
-        hint="Sort the magnitudes, take round(ratio * size) of the smallest, set these to False. "
-        "A threshold is wrong at the ends.",
-    ),
-    "11-2": Exercise(
-        _check_flops,
-        hint="With A = n_head * head_dim: q, k, v and output cost 8 T d_model A, the two products "
-        "of the scores 4 T T A, the FFN 4 T d_model n_neurons.",
-    ),
-    "11-3": Exercise(
-        _check_break_even,
-        hint="A share s of zeros leaves (1 - s) (value + index) bytes for each weight; set that "
-        "equal to value.",
-    ),
-    "11-4": Exercise(
-        _check_heads,
-        hint="After the first head has left, the others cost something else: ablate again. "
-        "measure.loss_without({0: [2], 4: [1]}) is the loss without those two.",
-    ),
+    "11-1": Exercise(_check_mask),
+    "11-2": Exercise(_check_flops),
+    "11-3": Exercise(_check_break_even),
+    "11-4": Exercise(_check_heads),
 }

@@ -61,19 +61,7 @@ def _check_factors(answer):
 
 
 EXERCISES = {
-    "09-1": Exercise(
-        _check_grid,
-        hint="First widen the range until it contains 0. Then the scale is its width over "
-        "2^bits - 1, and the zero point is the code at which the value 0 lies.",
-    ),
-    "09-2": Exercise(
-        _check_bytes,
-        hint="Codes stand without gaps, so only the last byte is rounded up. Each group, the "
-        "short last one too, brings a scale of 4 bytes.",
-    ),
-    "09-3": Exercise(
-        _check_factors,
-        hint="Few channels are outliers. Divide those down to a common limit, such as a multiple "
-        "of the median peak, and leave all others alone: factor 1.",
-    ),
+    "09-1": Exercise(_check_grid),
+    "09-2": Exercise(_check_bytes),
+    "09-3": Exercise(_check_factors),
 }

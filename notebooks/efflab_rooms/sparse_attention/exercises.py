@@ -17,17 +17,7 @@ def _window_and_global(answer):
 
 
 EXERCISES = {
-    "03-1": Exercise(
-        _causal_pairs,
-        hint="Every query sees itself. A key k steps back exists for n - k queries; "
-        "add these for k = 1 to w, but w never exceeds n - 1.",
-    ),
-    "03-2": Exercise(
-        64,
-        hint="The first token is 8,191 steps before the last, and each layer carries 128 steps.",
-    ),
-    "03-3": Exercise(
-        _window_and_global,
-        hint="Start from abs(i - j) <= w, then set the first g rows and the first g columns.",
-    ),
+    "03-1": Exercise(_causal_pairs),
+    "03-2": Exercise(64),
+    "03-3": Exercise(_window_and_global),
 }
