@@ -2,7 +2,6 @@
 
 import math
 import re
-import sys
 import textwrap
 from itertools import count
 
@@ -108,7 +107,7 @@ class Board:
 
 def _running_cell() -> int | None:
     """The number of the running cell; None outside of a notebook."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    shell = notebook.shell()
     return shell and shell.execution_count
 
 
@@ -154,15 +153,11 @@ def board_figure(model: str, points: list[dict]):
     names = {_key(p): _row_name(p, bold=p in best) for p in points}
     title = tr("The board: {model} (bold: none is smaller and as good)", model=model)
     fig = figures.panels(titles, title, shared_yaxes=True, horizontal_spacing=0.05)
-    fig.add_bar(
-        x=[2 * p["band"] for p in points],
-        y=[names[_key(p)] for p in points],
-        base=[1 - p["band"] for p in points],
-        row=1,
-        col=2,
-        **dict(orientation="h", width=0.7, marker_color=colours.PALE_GREY, hoverinfo="skip"),
-        name=tr("A/A noise of its own run"),
-    )
+    bands = [p["band"] for p in points]
+    noise = dict(x=[2 * band for band in bands], base=[1 - band for band in bands])
+    noise |= dict(y=[names[_key(p)] for p in points], name=tr("A/A noise of its own run"))
+    look = dict(orientation="h", width=0.7, marker_color=colours.PALE_GREY, hoverinfo="skip")
+    fig.add_bar(**noise, **look, row=1, col=2)
     for kind in dict.fromkeys(p["kind"] for p in points):
         _add_points(fig, [p for p in points if p["kind"] == kind], names)
     for point in points:

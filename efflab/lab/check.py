@@ -36,14 +36,12 @@ class Exercise:
 
     The first pair that differs is shown, from the second try on with `hint`, an English text that
     is translated when shown. Numbers and arrays may differ by the relative `tolerance`.
-    `figure(answer)` may draw the difference, on the third try; arrays of at least four values are
-    drawn without one.
+    On the third try arrays of at least four values are drawn.
     """
 
     checker: Callable | Any
     hint: str = ""
     tolerance: float = 1e-3
-    figure: Callable | None = None
 
     def comparisons(self, answer) -> Iterable[tuple[str, Any, Any]]:
         """The (what, expected, actual) to compare, in order."""
@@ -61,21 +59,19 @@ class Mismatch:
     actual: Any
 
 
-def check(name: str, answer, *, exercises: dict[str, Exercise] | None = None) -> None:
+def check(name: str, answer) -> None:
     """Check an answer to exercise `name` ("03-1") and show what is off; never raises.
 
     In strict mode (`check.strict(True)`, for tests) anything but correct is an `AssertionError`.
-    An unknown name is a `ValueError`. `exercises`: those of the notebook in use.
+    A name that is not one of the notebook's exercises is a `ValueError`.
     """
-    if exercises is None:
-        exercises = notebook.current.exercises
-    require_one_of("name", name, exercises)
-    exercise = exercises[name]
+    require_one_of("name", name, notebook.current.exercises)
+    exercise = notebook.current.exercises[name]
     status, mismatch, problem = judge(exercise, answer)
     n_tries = _count_try(name, status, mismatch, problem)
     _show(name, exercise, status, mismatch, problem, n_tries)
     if n_tries >= VALUE_AT:
-        _draw(exercise, answer, mismatch)
+        _draw(mismatch)
     if _strict:
         assert status == "correct", f"exercise {name}: {status} {mismatch or ''} {problem}"
 
@@ -145,13 +141,8 @@ def direction(expected, actual, tolerance: float = 1e-3) -> str:
     places = np.argwhere(~_close(a, b, tolerance))
     place = places[0].tolist()
     how = _how_far(float(a[*place]), float(b[*place]))
-    return tr(
-        "{n} of {all} entries differ, the first at {place}: {how}",
-        n=len(places),
-        all=a.size,
-        place=place,
-        how=how,
-    )
+    numbers = dict(n=len(places), all=a.size, place=place)
+    return tr("{n} of {all} entries differ, the first at {place}: {how}", **numbers, how=how)
 
 
 def _how_far(expected: float, actual: float) -> str:
@@ -218,12 +209,9 @@ def brief(value) -> str:
     return text if len(text) <= 120 else text[:117] + "..."
 
 
-def _draw(exercise: Exercise, answer, mismatch: Mismatch | None) -> None:
+def _draw(mismatch: Mismatch | None) -> None:
     from efflab.lab import figures
 
-    if exercise.figure is not None:
-        figures.show(exercise.figure(answer))
-        return
     if mismatch is None or np.ndim(mismatch.expected) not in (1, 2):
         return
     expected, actual = np.asarray(mismatch.expected), np.asarray(mismatch.actual)
@@ -234,18 +222,10 @@ def _draw(exercise: Exercise, answer, mismatch: Mismatch | None) -> None:
         figures.show(figures.line(range(len(expected)), pair, mismatch.what, height=280))
         return
     fig = figures.panels([tr("expected"), tr("your result")], mismatch.what)
-    low = float(min(expected.min(), actual.min()))
-    high = float(max(expected.max(), actual.max()))
-    for column, z in enumerate((expected, actual), start=1):
-        fig.add_heatmap(
-            z=z.astype(float),
-            zmin=low,
-            zmax=high,
-            colorscale=SCALE,
-            showscale=column == 2,
-            row=1,
-            col=column,
-        )
+    both = np.stack([expected, actual]).astype(float)
+    scale = dict(zmin=both.min(), zmax=both.max(), colorscale=SCALE)
+    for column, z in enumerate(both, start=1):
+        fig.add_heatmap(z=z, **scale, showscale=column == 2, row=1, col=column)
     fig.update_yaxes(autorange="reversed")
     figures.show(fig)
 

@@ -135,10 +135,10 @@ def log_axis(fig: go.Figure, values, **where) -> None:
     fig.update_yaxes(type="log", exponentformat="power", **options, **where)
 
 
-def log_ticks(values, digits: int = 6) -> dict:
+def log_ticks(values) -> dict:
     """A logarithmic axis with ticks at these values: `fig.update_xaxes(**log_ticks(lengths))`."""
     values = [float(v) for v in values]
-    return dict(type="log", tickvals=values, ticktext=[number(v, digits) for v in values])
+    return dict(type="log", tickvals=values, ticktext=[number(v, 6) for v in values])
 
 
 def round_ticks(low: float, high: float) -> dict:
@@ -216,20 +216,17 @@ def heatmap(
     x=None,
     y=None,
     bar_title="",
-    diverging=False,
     square=False,
     meta=None,
     **layout,
 ) -> go.Figure:
-    """A matrix `z` (rows, columns) as colours, row 0 on top; `diverging` centres them at zero."""
+    """A matrix `z` (rows, columns) as colours, row 0 on top."""
     z = np.asarray(z)
     require(z.ndim == 2, "z", z.shape, "a matrix of two dimensions")
     fig = blank(title, x_title, y_title, meta=meta, **layout)
     z = z.astype(int) if z.dtype == bool else z
-    scale = dict(colorscale=colours.SCALE)
-    if diverging:
-        scale = dict(colorscale=colours.DIVERGING, zmid=0)
-    fig.add_heatmap(z=z, x=x, y=y, colorbar_title_text=bar_title, **scale)
+    look = dict(colorscale=colours.SCALE, colorbar_title_text=bar_title)
+    fig.add_heatmap(z=z, x=x, y=y, **look)
     fig.update_yaxes(autorange="reversed")
     if square:
         fig.update_yaxes(scaleanchor="x", constrain="domain")

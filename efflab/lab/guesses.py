@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import sys
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -18,11 +17,6 @@ FILE = DATA_DIR.parent / "runs" / "predictions.json"
 FIELDS = dict(notebook=str, question=str, guess=int | float, measured=int | float)
 DAMAGE = (ValueError, TypeError, KeyError, RecursionError, OverflowError)
 """Exceptions from reading a damaged file; ValueError: invalid JSON or UTF-8."""
-
-
-def in_kernel() -> bool:
-    """Whether this runs in a notebook's kernel."""
-    return "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None
 
 
 def keep(notebook: str, question: str, guess: float, measured: float, path: Path = FILE) -> None:
@@ -44,13 +38,8 @@ def keep(notebook: str, question: str, guess: float, measured: float, path: Path
         except DAMAGE:
             aside = path.with_suffix(".damaged.json")
             os.replace(path, aside)
-            _say(
-                tr(
-                    "{name} is damaged and put aside as {aside}; your guesses are kept anew.",
-                    name=path.name,
-                    aside=aside.name,
-                )
-            )
+            said = "{name} is damaged and put aside as {aside}; your guesses are kept anew."
+            _say(tr(said, name=path.name, aside=aside.name))
             update(path, add)
     except OSError as error:
         _say(tr("Your guesses are not kept: {reason}", reason=error.strerror or str(error)))
@@ -61,13 +50,8 @@ def read_guesses(path: Path = FILE) -> list[dict]:
     try:
         return _rows(path.read_text(encoding="utf-8")) if path.exists() else []
     except (OSError, *DAMAGE) as error:
-        _say(
-            tr(
-                "{name} cannot be read, so that there are no guesses: {reason}",
-                name=path.name,
-                reason=type(error).__name__,
-            )
-        )
+        said = "{name} cannot be read, so that there are no guesses: {reason}"
+        _say(tr(said, name=path.name, reason=type(error).__name__))
         return []
 
 

@@ -39,14 +39,15 @@ def use_notebook(name: str, exercises: Mapping, texts: Path | Mapping[str, str])
     """Set the current notebook: `use_notebook("03_sparse_attention", EXERCISES, TEXTS)`.
 
     `exercises`: {"03-1": Exercise}, for `check`, which get their hints from the catalog; `texts`:
-    its Chinese texts, a `zh.toml` or {English: Chinese}. An invalid name, an exercise of another notebook, or a parameter of the
-    running notebook beyond its limits in the catalog is a `ValueError`.
+    its Chinese texts, a `zh.toml` or {English: Chinese}. An invalid name, an exercise of another
+    notebook, or a parameter of the running notebook beyond its limits in the catalog is a
+    `ValueError`.
     """
     require(bool(re.fullmatch(r"\d\d_\w+", name)), "name", name, 'such as "03_sparse_attention"')
     for exercise in exercises:
         require(exercise.startswith(f"{name[:2]}-"), "exercise", exercise, f'"{name[:2]}-1" and on')
-    entry = entry_of(name)
-    require_within(_running(), entry.get("limits", {}))
+    entry, kernel = entry_of(name), shell()
+    require_within(kernel.user_ns if kernel else {}, entry.get("limits", {}))
     opt_out()  # for kernels not started by an efflab command
     hints = entry.get("hints", {})
     own = texts if isinstance(texts, Mapping) else text.read_texts(texts)
@@ -65,7 +66,6 @@ def with_hints(exercises: Mapping, hints: Mapping[str, Mapping[str, str]]) -> di
     }
 
 
-def _running() -> dict:
-    """The variables of the running kernel, {} outside of one."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return shell.user_ns if shell else {}
+def shell():
+    """IPython's shell in a notebook's kernel; None outside of one."""
+    return sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None

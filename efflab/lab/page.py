@@ -26,18 +26,17 @@ CONFIG = {
 other buttons appear while the mouse is over the figure."""
 
 
-def prepare_build(*, png: bool = True, widgets: bool = False) -> None:
+def prepare_build() -> None:
     """Switch to outputs for storing: figures with a PNG, no live widgets.
 
     The notebook builder calls it in the kernel before the first cell. The PNG needs kaleido and
     a Chromium; readers need neither.
     """
-    _build.update(png=png, widgets=widgets)
-    if png:
-        import kaleido
+    import kaleido
 
-        # it would load MathJax from the network, which no figure needs
-        kaleido.start_sync_server(mathjax=False, silence_warnings=True)
+    _build.update(png=True, widgets=False)
+    # it would load MathJax from the network, which no figure needs
+    kaleido.start_sync_server(mathjax=False, silence_warnings=True)
 
 
 def emit(bundle: dict, **place) -> None:

@@ -59,7 +59,7 @@ class Prediction:
             return
         emit_html(f'<div style="{ANSWER_STYLE}">{escape(text)}</div>', text)
         self.close()
-        if guesses.in_kernel():
+        if notebook.shell() is not None:
             guesses.keep(notebook.current.number, self.question, self.guess, float(measured))
 
 
@@ -108,18 +108,10 @@ def comparison(guess: float | None, measured: float, unit: str = "") -> str:
     numbers = dict(guess=with_unit(guess, unit), truth=truth)
     if guess == measured or (measured and abs(guess / measured - 1) <= 0.1):
         return tr("You said {guess}, it is {truth}: well predicted.", **numbers)
-    if guess * measured > 0:
-        low = abs(guess) < abs(measured)
-        factor = with_unit(measured / guess if low else guess / measured, "", 2)
-        if low:
-            return tr(
-                "You said {guess}, it is {truth}: {factor} times your number.",
-                **numbers,
-                factor=factor,
-            )
-        return tr(
-            "You said {guess}, it is {truth}: your number is {factor} times too high.",
-            **numbers,
-            factor=factor,
-        )
-    return tr("You said {guess}, it is {truth}.", **numbers)
+    if guess * measured <= 0:
+        return tr("You said {guess}, it is {truth}.", **numbers)
+    if abs(guess) < abs(measured):
+        said = "You said {guess}, it is {truth}: {factor} times your number."
+        return tr(said, **numbers, factor=with_unit(measured / guess, "", 2))
+    said = "You said {guess}, it is {truth}: your number is {factor} times too high."
+    return tr(said, **numbers, factor=with_unit(guess / measured, "", 2))

@@ -4,7 +4,9 @@ Every function takes the `notebooks` folder, so that tests can use their own.
 """
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -88,16 +90,14 @@ def report_cells(notebook, name: str, say) -> None:
 
 def collect(folder: Path = NOTEBOOKS) -> None:
     """Write data/verdicts.json and data/board.json from the outputs of the built notebooks."""
-    makers = {
-        "verdicts.json": lambda: read_outputs(VERDICT, folder),
-        "board.json": lambda: _board(folder),
-    }
-    for name, make in makers.items():
+
+    def write(name: str, make: Callable[[Path], dict]) -> None:
         # Read under the file's lock, so that the later of two builds sees what both have stored.
-        update(
-            folder.parent / "data" / name,
-            lambda _, make=make: json.dumps(make(), indent=1, ensure_ascii=False) + "\n",
-        )
+        to_json = partial(json.dumps, indent=1, ensure_ascii=False)
+        update(folder.parent / "data" / name, lambda _: to_json(make(folder)) + "\n")
+
+    write("verdicts.json", partial(read_outputs, VERDICT))
+    write("board.json", _board)
 
 
 def _board(folder: Path) -> dict:

@@ -117,11 +117,7 @@ def doctor() -> list[dict]:
         row("stdlib-gpt checkpoint", file_size(STDLIB_GPT), "every cell that uses stdlib-gpt"),
         row("MiniLM-L6 weights", find_minilm(), "every cell that uses MiniLM-L6"),
         row("C++ compiler", find_compiler(), "torch.compile on the CPU (live FlexAttention)"),
-        row(
-            "Chromium or Chrome",
-            browser and Path(browser).name,
-            "the browser tests; pictures in a build",
-        ),
+        row("Chromium or Chrome", browser, "the browser tests; pictures in a build"),
         row("Chinese font", find_chinese_font(), "Chinese letters in pictures of a build"),
         row("GPU", find_gpu(), "measuring on a GPU; the notebooks need none"),
     ]

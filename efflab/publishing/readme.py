@@ -37,15 +37,8 @@ def notebooks(root: Path = ROOT, language: str = "en") -> str:
             x: f"[{title}]({built_path(find(number, folder), x).relative_to(root).as_posix()})"
             for x, title in entry["title"].items()
         }
-        rows.append(
-            (
-                number,
-                links[language],
-                links[OTHER[language]],
-                entry["minutes"],
-                entry["finds"][language],
-            )
-        )
+        editions = links[language], links[OTHER[language]]
+        rows.append((number, *editions, entry["minutes"], entry["finds"][language]))
     return table(NOTEBOOK_COLUMNS[language], rows)
 
 

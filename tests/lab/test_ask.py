@@ -140,6 +140,13 @@ EXERCISES = {
 }
 
 
+@pytest.fixture
+def asked(monkeypatch):
+    """A notebook with these exercises."""
+    monkeypatch.setattr(lab.notebook.current, "exercises", EXERCISES)
+    lab.notebook.current.tries.clear()
+
+
 @pytest.mark.parametrize(
     ("answer", "status"),
     [
@@ -158,11 +165,11 @@ def test_an_answer_is_judged(answer, status):
 def said_of(shown, name, answer):
     """The lines about one more answer, their title apart."""
     shown.clear()
-    lab.check(name, answer, exercises=EXERCISES)
+    lab.check(name, answer)
     return [line.strip() for line in shown[0]["text/plain"].splitlines()[1:]]
 
 
-def test_help_comes_in_steps(shown):
+def test_help_comes_in_steps(shown, asked):
     far, near = "yours is about 5 times too small", "yours is too small"
     outlook = "Another answer brings the {}.".format
     first = ["half(10)", "yours: 1", far, outlook("hint")]
@@ -176,7 +183,7 @@ def test_help_comes_in_steps(shown):
     assert said_of(shown, "03-1", lambda n: 1) == third
 
 
-def test_each_exercise_has_its_own_steps_until_it_is_correct(shown):
+def test_each_exercise_has_its_own_steps_until_it_is_correct(shown, asked):
     said_of(shown, "03-1", lambda n: 0)
     said_of(shown, "03-1", lambda n: 2)
     assert said_of(shown, "03-2", np.arange(6) + 1)[-1] == "Another answer brings the value."
@@ -186,7 +193,7 @@ def test_each_exercise_has_its_own_steps_until_it_is_correct(shown):
     assert len(lab.notebook.current.tries["03-1"]) == 1
 
 
-def test_an_error_of_the_learners_code_is_shown_at_once(shown):
+def test_an_error_of_the_learners_code_is_shown_at_once(shown, asked):
     lines = said_of(shown, "03-1", lambda n: n / 0)
     assert lines[0] == "Your code raised ZeroDivisionError: division by zero"
     lab.use_language("zh")
@@ -194,7 +201,7 @@ def test_an_error_of_the_learners_code_is_shown_at_once(shown):
     assert shown[0]["text/plain"] == "✓ 练习 03-1：正确"
 
 
-def test_a_wrong_array_is_drawn_with_the_value(shown):
+def test_a_wrong_array_is_drawn_with_the_value(shown, asked):
     for step in (1, 2, 3):
         said_of(shown, "03-2", np.arange(6) + step)
         assert len(shown) == (2 if step == 3 else 1)
@@ -238,17 +245,30 @@ def test_every_number_has_a_direction_in_both_languages(expected, actual, langua
     assert text.missing == set()
 
 
-def test_strict_mode_raises_unless_correct(shown):
+def test_strict_mode_raises_unless_correct(shown, asked):
     judge_and_show.strict(True)
-    lab.check("03-2", np.arange(6), exercises=EXERCISES)
+    lab.check("03-2", np.arange(6))
     for wrong in (..., np.arange(5)):
         with pytest.raises(AssertionError, match="03-2"):
-            lab.check("03-2", wrong, exercises=EXERCISES)
+            lab.check("03-2", wrong)
 
 
-def test_an_unknown_exercise_is_refused():
+def test_an_unknown_exercise_is_refused(asked):
     with pytest.raises(ValueError, match=r"name='03-9'.*'03-1'"):
-        lab.check("03-9", 1, exercises=EXERCISES)
+        lab.check("03-9", 1)
+
+
+def test_hints_come_from_the_catalog_in_both_languages(shown):
+    with_hints = lab.notebook.with_hints(EXERCISES, {"03-2": dict(en="Count.", zh="数一数。")})
+    assert [exercise.hint for exercise in with_hints.values()] == ["Hint: {hint}", "Count."]
+    lab.use_notebook("03_toy", {"03-1": lab.Exercise(6)}, {})  # 03's own hints
+    lab.use_language("zh")
+    for wrong in (4, 5):
+        shown.clear()
+        lab.check("03-1", wrong)
+    assert text.missing == set()
+    assert text.has_chinese(shown[0]["text/plain"].partition("提示：")[2])
+    lab.use_notebook("03_toy", {}, {})
 
 
 def test_sameness_is_relative_and_minds_shapes():

@@ -78,7 +78,7 @@ def test_a_guess_that_cannot_be_kept_stops_no_cell(shown, monkeypatch, capsys, c
 
     lab.use_language(language)
     monkeypatch.setattr(guesses, "update", fail)
-    monkeypatch.setattr(guesses, "in_kernel", lambda: True)
+    monkeypatch.setattr(notebook, "shell", object)
     for _ in range(2):
         lab.predict("多少？", guess=2.0).reveal(8.0)
     assert len(shown) == 4
@@ -127,7 +127,7 @@ def test_revealing_keeps_the_guess_of_a_reader_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(notebook.current, "name", "03_sparse_attention")
     lab.predict("How many?", guess=2.0).reveal(8.0)
     assert kept_calls == []  # no kernel: nobody's guess
-    monkeypatch.setattr(guesses, "in_kernel", lambda: True)
+    monkeypatch.setattr(notebook, "shell", object)
     lab.predict("How many?").reveal(8.0)
     assert kept_calls == []
     lab.predict("How many?", guess=2.0).reveal(8.0)
@@ -135,4 +135,4 @@ def test_revealing_keeps_the_guess_of_a_reader_alone(tmp_path, monkeypatch):
 
 
 def test_a_test_is_no_kernel():
-    assert not guesses.in_kernel()
+    assert notebook.shell() is None

@@ -227,7 +227,7 @@ def test_catalog_and_claims_are_complete():
 def test_exercises_have_a_check_a_hint_and_a_solution(number):
     cells = source(number).cells
     stubs = [i for i, c in enumerate(cells) if is_stub(c)]
-    assert 2 <= len(stubs) <= 3
+    assert 2 <= len(stubs) <= 4  # a blank to build, and two or three exercises
     for i in stubs:
         name = exercise_name(cells[i])
         after = next(c for c in cells[i + 1 :] if c.cell_type == "code")
@@ -238,6 +238,9 @@ def test_exercises_have_a_check_a_hint_and_a_solution(number):
     texts = [c.source for c in cells if "en" in tags(c)]
     hints = [t for t in texts if re.search(r"<summary>[^<]*hint", t, re.IGNORECASE)]
     assert len(hints) >= len(stubs)
+    said = catalog()[number]["hints"]
+    assert set(said) == {exercise_name(cells[i]) for i in stubs}
+    assert all(has_chinese(hint["zh"]) and not has_chinese(hint["en"]) for hint in said.values())
 
 
 @pytest.mark.parametrize(("number", "following"), list(pairwise(NUMBERS)))
