@@ -142,7 +142,6 @@ BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
     "compression.pruning.prune_heads": {"heads": HEADS},
     "compression.pruning.head_masks": {"heads": HEADS},
     "compression.pruning.prune_ffn": {"neurons": HEADS},
-    "compression.pruning.neuron_masks": {"neurons": HEADS},
     "compression.sparse.from_layout": {
         "parts": lambda: sparse.to_layout(torch.eye(4), "csr"),
         "shape": just((4, 4)),

@@ -209,15 +209,6 @@ def head_masks(model: Transformer, heads: Units) -> Masks:
     }
 
 
-@check_arguments
-def neuron_masks(model: Transformer, neurons: Units) -> Masks:
-    """Masks that silence these FFN neurons: zeros in the columns of `down` that read them."""
-    return {
-        f"layers.{i}.ffn.body.down.weight": _column_mask(body.down, removed, 1)
-        for i, (body, removed) in zip(neurons, _choose_units(model, "ffn", neurons), strict=True)
-    }
-
-
 def _choose_units(
     model: Transformer, part: str, units: Units
 ) -> list[tuple[Attention | FeedForward, set[int]]]:

@@ -94,17 +94,13 @@ def register(path: Path = RULES, file: Path = FILE) -> list[str]:
     require(text.strip() == stored, "rules", name, "a file that is committed as it stands")
     known, added = (read_json(file) if file.exists() else {}), []
     for key, rule in every_rule(tomllib.loads(text)):
-        entry = dict(hash=rule_hash(rule), commit=commit, date=day)
-        if rule["basis"] == "sampled" and not _has(known.get(key, []), entry["hash"]):
-            known[key] = [*known.get(key, []), entry]
+        entry, entries = dict(hash=rule_hash(rule), commit=commit, date=day), known.get(key, [])
+        if rule["basis"] == "sampled" and entry["hash"] not in [e["hash"] for e in entries]:
+            known[key] = [*entries, entry]
             added.append(key)
     if added:
         update(file, lambda _: json.dumps(known, indent=1) + "\n")
     return added
-
-
-def _has(entries: list[dict], content: str) -> bool:
-    return any(entry["hash"] == content for entry in entries)
 
 
 def _git(root: Path, *words: str) -> str:

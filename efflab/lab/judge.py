@@ -54,21 +54,18 @@ def judge(
     that a rule asks for and does not get, or that no part uses, is a `ValueError`, as is a kind
     that the rule does not allow.
     """
-    items = by_id(evidence)
+    items, said, given = by_id(evidence), remarks or {}, values or {}
     rules = read_rules()[claim] if rules is None else rules
-    for part in remarks or {}:
+    for part in said:
         require_one_of("part", part, rules)
     used = {key for rule in rules.values() for key in asked(rule)}
     lacking, unused = sorted(used - items.keys()), sorted(items.keys() - used)
     require(not lacking, f"evidence of {claim}", sorted(items), f"{lacking} too")
     require(not unused, f"evidence of {claim}", unused, "only what a part's rule names")
-    said = remarks or {}
-    return Outcome(
-        tuple(
-            _judge_part(claim, part, rule, items, said.get(part, ""), values or {})
-            for part, rule in rules.items()
-        )
-    )
+    parts = []
+    for part, rule in rules.items():
+        parts.append(_judge_part(claim, part, rule, items, said.get(part, ""), given))
+    return Outcome(tuple(parts))
 
 
 def asked(rule: Mapping) -> list[str]:
@@ -119,31 +116,31 @@ def _judge_part(
     for item in evidence:
         fits, kinds = item.kind in rule["kinds"], ", ".join(rule["kinds"])
         require(fits, f"kind of {item.id}", item.kind, "one of {kinds}", kinds=kinds)
-    word, reason, counts = _decide_part(rule, items)
+    decided = decisions(rule, items)
+    word, reason, counts = _decide_part(rule, decided)
     condition = rule["condition"]["en"] if word == "holds if" else ""
     with speaking("en"):
         words = rule_words(rule, items)
     texts = dict(condition=condition, remark=remark, reason=reason, values={**values, **counts})
     where, since = basis(f"{claim}.{part}", rule)
-    decided = decisions(rule, items)
     return Part(part, word, evidence, words, **texts, basis=where, since=since, decisions=decided)
 
 
-def _decide_part(rule: Mapping, items: Mapping[str, Evidence]) -> tuple[str, str, dict]:
+def _decide_part(rule: Mapping, decided: Mapping[str, str]) -> tuple[str, str, dict]:
     """A part's outcome, the reason if it does not hold, and the reason's values."""
-    words = [decide(items[key], rule) for key in rule["cases"]]
-    yes, no = words.count("holds"), words.count("does not hold")
+    words = [decided[key] for key in rule["cases"]]
+    yes, no, alone = words.count("holds"), words.count("does not hold"), len(words) == 1
     counts = dict(n_yes=yes, n_no=no, n_cases=len(words))
-    if any(decide(items[c["case"]], c) != "holds" for c in rule.get("controls", [])):
+    if any(decided[control["case"]] != "holds" for control in rule.get("controls", [])):
         return "undecided", NO_CONTROL, {}
     if no:
-        return "does not hold", OTHER_SIDE if len(words) > 1 else OTHER_SIDE_ALONE, counts
+        return "does not hold", OTHER_SIDE_ALONE if alone else OTHER_SIDE, counts
     if yes < len(words):
-        return "undecided", SPANS if len(words) > 1 else SPANS_ALONE, counts
-    without = [decide(items[key], rule) for key in rule.get("contrast", {}).get("cases", [])]
-    if not without or all(word == "holds" for word in without):
+        return "undecided", SPANS_ALONE if alone else SPANS, counts
+    without = {decided[key] for key in rule.get("contrast", {}).get("cases", [])}
+    if without <= {"holds"}:
         return "holds", "", {}
-    if all(word == "does not hold" for word in without):
+    if without == {"does not hold"}:
         return "holds if", "", {}
     return "undecided", NO_CONTRAST, {}
 

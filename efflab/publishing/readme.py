@@ -6,18 +6,9 @@ from efflab.base.files import update
 from efflab.base.formats import OTHER
 from efflab.lab.outcome import mark, outcome_words
 from efflab.lab.text import speaking
+from efflab.publishing import ledger
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
 from efflab.publishing.judging import chinese_texts
-from efflab.publishing.ledger import (
-    CHINESE,
-    claims,
-    counts,
-    notebook_link,
-    page,
-    short_ledger,
-    table,
-    verdicts,
-)
 from efflab.publishing.ledger_html import deciding_figure, html
 
 START, END = "<!-- {}: start (efflab report writes this) -->", "<!-- {}: end -->"
@@ -39,31 +30,31 @@ def notebooks(root: Path = ROOT, language: str = "en") -> str:
         }
         editions = links[language], links[OTHER[language]]
         rows.append((number, *editions, entry["minutes"], entry["finds"][language]))
-    return table(NOTEBOOK_COLUMNS[language], rows)
+    return ledger.table(NOTEBOOK_COLUMNS[language], rows)
 
 
 def chinese_map(root: Path = ROOT) -> str:
     """The article's claims in Chinese: section, claim, outcome, deciding figure, notebook."""
-    records, rows = verdicts(root), []
-    for name, claim in claims(root).items():
+    records, rows = ledger.verdicts(root), []
+    for name, claim in ledger.claims(root).items():
         outcome = figure = NOT_YET
         if record := records.get(name):
             marks = "".join(mark(part["outcome"]) for part in record["parts"])
             outcome = f"{outcome_words(record['outcome'], 'zh')} {marks}"
-            with speaking("zh", chinese_texts(name, root) | CHINESE):
+            with speaking("zh", chinese_texts(name, root) | ledger.CHINESE):
                 figure = deciding_figure(record)
-        link = notebook_link(claim["notebook"], root, language="zh")
+        link = ledger.notebook_link(claim["notebook"], root, language="zh")
         rows.append((claim["section"], claim["claim"]["zh"], outcome, figure, link))
-    return table(("节", "论断", "结论（逐部分）", "第一个数字", "笔记本"), rows)
+    return ledger.table(("节", "论断", "结论（逐部分）", "第一个数字", "笔记本"), rows)
 
 
 TABLES = {
     "notebooks": notebooks,
-    "ledger": short_ledger,
+    "ledger": ledger.short_ledger,
     "notebooks in Chinese": lambda root: notebooks(root, "zh"),
     "map in Chinese": chinese_map,
-    "counts": counts,
-    "counts in Chinese": lambda root: counts(root, "zh"),
+    "counts": ledger.counts,
+    "counts in Chinese": lambda root: ledger.counts(root, "zh"),
 }
 """Name of the README's markers -> function that makes the text between them."""
 
@@ -88,8 +79,8 @@ def readme(root: Path = ROOT) -> str:
 
 def report(root: Path = ROOT, say=print) -> None:
     """Print the ledger, and bring README.md, docs/ledger.md and docs/ledger.html up to date."""
-    say(short_ledger(root))
-    pages = {"README.md": readme, "docs/ledger.md": page, "docs/ledger.html": html}
+    say(ledger.short_ledger(root))
+    pages = {"README.md": readme, "docs/ledger.md": ledger.page, "docs/ledger.html": html}
     for name, text in [(name, make(root)) for name, make in pages.items()]:
         path = root / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:

@@ -188,13 +188,23 @@ def test_least_important_keeps_some_in_each_layer():
     assert pruning.least_important(torch.ones(2, 2), 0.5, keep=0) == {0: [0, 1]}
 
 
+def neuron_masks(net, neurons):
+    """Masks that silence these FFN neurons: zeros in the columns of `down` that read them."""
+    masks = {}
+    for layer, removed in neurons.items():
+        mask = torch.ones_like(net.layers[layer].ffn.body.down.weight, dtype=torch.bool)
+        mask[:, list(removed)] = False
+        masks[f"layers.{layer}.ffn.body.down.weight"] = mask
+    return masks
+
+
 # --- removal ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("config", [CONFIG, ENCODER], ids=["causal", "encoder"])
 def test_removed_heads_and_neurons_equal_masked_ones(config):
     net = model(config)
-    masks = pruning.head_masks(net, HEADS) | pruning.neuron_masks(net, NEURONS)
+    masks = pruning.head_masks(net, HEADS) | neuron_masks(net, NEURONS)
     masked = pruning.apply_masks(net, masks)
     removed = pruning.prune_ffn(pruning.prune_heads(net, HEADS), NEURONS)
     with torch.no_grad():
@@ -210,7 +220,7 @@ def test_removed_heads_and_neurons_equal_masked_ones(config):
 def test_a_layer_may_lose_every_head_and_every_neuron():
     net = model()
     heads, neurons = {1: range(4)}, {0: range(64)}
-    masks = pruning.head_masks(net, heads) | pruning.neuron_masks(net, neurons)
+    masks = pruning.head_masks(net, heads) | neuron_masks(net, neurons)
     removed = pruning.prune_ffn(pruning.prune_heads(net, heads), neurons)
     with torch.no_grad():
         expected = pruning.apply_masks(net, masks)(ids())

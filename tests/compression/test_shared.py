@@ -117,7 +117,6 @@ MADE = {
     "prune_heads": lambda m: run(pruning.prune_heads(m, UNITS)),
     "prune_ffn": lambda m: run(pruning.prune_ffn(m, UNITS)),
     "head_masks": lambda m: run(pruning.apply_masks(m, pruning.head_masks(m, UNITS))),
-    "neuron_masks": lambda m: run(pruning.apply_masks(m, pruning.neuron_masks(m, UNITS))),
     "head_importance": lambda m: pruning.head_importance(m, [(IDS, IDS)]),
     "neuron_importance": lambda m: pruning.neuron_importance(m, [(IDS, IDS)]),
 }

@@ -3,7 +3,6 @@
 import json
 import sys
 import tomllib
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,6 @@ from efflab.estimate import Estimate
 from efflab.lab import text
 from efflab.lab.board import MIME as BOARD_MIME
 from efflab.lab.board import Board, board_figure
-from efflab.lab.figures import panels
-from efflab.lab.labels import place_labels
 
 POINT = dict(technique="int8", model="stdlib-gpt", bytes=3e6, band=0.1) | dict(
     time=Estimate(0.5, 0.45, 0.6), quality=Estimate(1.5, 1.4, 1.6)
@@ -126,16 +123,6 @@ def test_a_cell_shows_the_board_once(monkeypatch, recorded_board):
     cell = 8
     recorded_board.add(**POINT | {"technique": "three"})
     assert [PLOTLY in b for b in outputs.values()] == [False, True, True]
-
-
-def test_names_lie_on_nothing():
-    names = [(1.0 + 0.001 * i, 1.0, f"technique {i}") for i in range(8)]
-    fig = panels(["one"])
-    place_labels(fig, names, (690, 330))
-    boxes = [(a.ax, a.ay) for a in fig.layout.annotations if a.text.startswith("technique")]
-    assert len(set(boxes)) == 8
-    heights = sorted(y for x, y in boxes if x > 0)
-    assert all(b - a >= 7 for a, b in pairwise(heights))
 
 
 ZERO = Estimate(0.0, 0.0, 0.0)

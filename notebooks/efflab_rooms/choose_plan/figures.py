@@ -10,7 +10,6 @@ from efflab.errors import require_int
 from efflab.experiments.budget_game import LIMIT
 from efflab.lab import Choice, Slider, colours, explorer, load_claims, number, tr
 from efflab.lab.figures import COLOURS, bars, blank, error_bars, mark, panels, style
-from efflab.lab.labels import place_labels
 from efflab.lab.outcome import OUTCOMES
 from efflab.lab.text import tr_name
 from efflab_rooms.choose_plan import measure
@@ -173,28 +172,24 @@ def _log_axes(fig):
     return fig.update_yaxes(type="log", exponentformat="none")
 
 
-PIXELS = (690, 400)
-
-
 def game(mine: dict | None = None):
-    """Bits per byte over the file's size, with the limit."""
+    """File size, with the limit, and bits per byte of each entry, the best on top."""
     entries = measure.entries(mine)
     best, title = entries[0], tr("The budget game: at most 2 MB, best bits per byte, then fastest")
     meta = {tr("best entry, bits per byte"): best["bits"], tr("its MB"): best["n_bytes"] / 1e6}
-    fig = panels([""], title, meta=meta)
-    fig.update_layout(height=PIXELS[1] + 120)
-    fig.update_xaxes(title_text=tr("size of the file (MB)"))
-    fig.update_yaxes(title_text=tr("bits per byte (lower is better)"))
-    points = [(e["n_bytes"] / 1e6, e["bits"], tr_name(e["entry"])) for e in entries]
+    titles = tr("size of the file (MB)"), tr("bits per byte (lower is better)")
+    fig = panels(titles, title, meta=meta, shared_yaxes=True)
     for i, (kind, symbol) in enumerate({"recorded": "circle-open", "measured": "star"}.items()):
-        own = [point for point, e in zip(points, entries, strict=True) if e["kind"] == kind]
-        if own:
-            x, y, names = zip(*own, strict=True)
-            look = dict(mode="markers", marker=dict(symbol=symbol, size=12, color=COLOURS[i]))
-            fig.add_scatter(x=x, y=y, hovertext=names, name=tr(kind), **look)
-    mark(fig, x=LIMIT / 1e6)
-    place_labels(fig, points, PIXELS)
-    return fig
+        own = [entry for entry in entries if entry["kind"] == kind]
+        names, look = [tr_name(e["entry"]) for e in own], dict(symbol=symbol, size=12)
+        values = [e["n_bytes"] / 1e6 for e in own], [e["bits"] for e in own]
+        for column, x in enumerate(values if own else (), start=1):
+            points = dict(x=x, y=names, mode="markers", marker={**look, "color": COLOURS[i]})
+            fig.add_scatter(**points, name=tr(kind), showlegend=column == 1, row=1, col=column)
+    fig.add_vline(x=LIMIT / 1e6, line=dict(dash="dot", color=colours.MID_GREY), row=1, col=1)
+    order = [tr_name(entry["entry"]) for entry in reversed(entries)]
+    fig.update_yaxes(categoryorder="array", categoryarray=order, automargin=True)
+    return fig.update_layout(height=120 + 34 * len(entries))
 
 
 # --- The end ---------------------------------------------------------------------------------
