@@ -15,10 +15,9 @@ from efflab.profile import Operator, Profile
 from efflab_rooms.start_here import measure
 from efflab_rooms.start_here.measure import doubling_months
 
-LABELS = {"BERT-large": "bottom right"}
-LABELS |= dict.fromkeys(("GPT", "Chinchilla"), "bottom center")
+LABELS = {"BERT-large": "bottom right", "GPT": "bottom center", "Chinchilla": "bottom center"}
+LABELS |= {"PaLM": "top center", "Llama 3.1 405B": "top center"}
 LABELS |= dict.fromkeys(("GPT-2 XL", "T5-11B", "GPT-3"), "top left")
-LABELS |= dict.fromkeys(("PaLM", "Llama 3.1 405B"), "top center")
 """Models whose points have their name beside them, and where."""
 
 
@@ -36,17 +35,15 @@ def growth():
     fig = pictures.panels(titles, title, meta=meta, horizontal_spacing=0.1)
     for column, what in enumerate(("params", "flops"), start=1):
         points = [row for row in rows.values() if row[what]]
+        names = [row["model"] for row in points]
         fig.add_scatter(
-            x=[row["year"] for row in points],
-            y=[row[what] for row in points],
-            text=[row["model"] if row["model"] in LABELS else "" for row in points],
-            textposition=[LABELS.get(row["model"], "top left") for row in points],
+            **dict(x=[row["year"] for row in points], y=[row[what] for row in points]),
+            text=[name if name in LABELS else "" for name in names],
+            textposition=[LABELS.get(name, "top left") for name in names],
             customdata=[[row["model"], row["source"]] for row in points],
             hovertemplate="%{customdata[0]}: %{y:.3s}<br>%{customdata[1]}<extra></extra>",
-            mode="markers+text",
-            marker=dict(size=9, color=COLOURS[column - 1]),
-            row=1,
-            col=column,
+            **dict(mode="markers+text", marker=dict(size=9, color=COLOURS[column - 1])),
+            **dict(row=1, col=column),
         )
     fig.update_yaxes(type="log", exponentformat="power", dtick=1)
     fig.update_yaxes(range=[7.6, 12.4], col=1).update_yaxes(range=[18.5, 26.5], col=2)
@@ -133,9 +130,9 @@ def _add_points(fig, seq_len: int, share: float, crossing: float, **where) -> No
     here = dict(mode="markers+text", text=[f" {share:.0f} % "], textposition=position)
     here |= dict(marker=dict(size=14, color=COLOURS[1]), cliponaxis=False)
     fig.add_scatter(x=[seq_len], y=[share], **here, **where)
-    outline = dict(width=2, color=COLOURS[0])
-    marker = dict(symbol="diamond", size=11, color=colours.WHITE, line=outline)
-    fig.add_scatter(x=[crossing], y=[50], mode="markers", marker=marker, **where)
+    hollow = dict(color=colours.WHITE, line=dict(width=2, color=COLOURS[0]))
+    look = dict(mode="markers", marker=dict(symbol="diamond", size=11, **hollow))
+    fig.add_scatter(x=[crossing], y=[50], **look, **where)
 
 
 def _add_share(fig, config: ModelConfig, name: str, i: int, **where) -> None:
@@ -253,8 +250,7 @@ ROLES = {
 def roofline(device: Device, operators: list[Operator], one_token: list[Operator] = ()):
     """This machine's roof, and on it every operator that does arithmetic: FLOP/s over FLOP/byte.
 
-    `one_token`: operators of a pass over a single token, whose weights are read for little work.
-    Rates are measured, intensities computed: each tensor read or written once.
+    `one_token`: of a pass over a single token. Intensities count each tensor once.
     """
     points = {_role(op): op for op in operators if op.flops}
     points |= {tr("one token: {name}", name=_role(op)): op for op in one_token if op.flops}
@@ -267,8 +263,8 @@ def roofline(device: Device, operators: list[Operator], one_token: list[Operator
     }
     meta |= {tr("{op} (% of its roof)", op=name): share for name, share in shares.items()}
     title = tr("The roofline of this machine, and our model's operators on it (measured)")
-    axes = (tr("arithmetic intensity (FLOP per byte)"), "GFLOP/s")
-    fig = pictures.blank(title, *axes, meta=meta, height=440, legend=legend("below"))
+    titles = title, tr("arithmetic intensity (FLOP per byte)"), "GFLOP/s"
+    fig = pictures.blank(*titles, meta=meta, height=440, legend=legend("below"))
     _add_roof(fig, device, points.values())
     roles = list(dict.fromkeys(map(_role, points.values())))
     for name, op in points.items():
