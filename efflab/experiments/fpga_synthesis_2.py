@@ -5,6 +5,7 @@ Placed and routed as in `fpga_synthesis`, with other seeds; some minutes each.
 
 from efflab.experiments import fpga_synthesis
 from efflab.experiments.record import run_cases
+from efflab.experiments.registration import rules_for
 
 NAME = "fpga-synthesis-2"
 SIDE, SEEDS = 12, (81, 82, 83)
@@ -17,5 +18,5 @@ def cases() -> list[dict]:
 
 def run(*, fresh: bool = False) -> dict:
     """Route the unit with each seed; recorded as fpga-synthesis-2."""
-    run_one, common = fpga_synthesis.run_one, fpga_synthesis.COMMON
-    return run_cases(NAME, cases(), run_one, **common, fresh=fresh)
+    options = dict(fpga_synthesis.COMMON, rules=rules_for(NAME), fresh=fresh)
+    return run_cases(NAME, cases(), fpga_synthesis.run_one, **options)
