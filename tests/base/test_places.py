@@ -105,7 +105,7 @@ def test_a_command_says_the_same_without_a_repository(arguments, installed):
     [
         *(("run", "00"), ("sweep", "00"), ("build",), ("new", "90", "sums"), ("report",)),
         *(("ledger", "run"), ("ledger", "add", "x.json"), ("site",), ("experiment", "x")),
-        *(("train", "stdlib-gpt"), ("lab",)),
+        *(("train", "stdlib-gpt"), ("lab",), ("register",)),
     ],
     ids=" ".join,
 )
