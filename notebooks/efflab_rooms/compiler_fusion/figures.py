@@ -204,7 +204,7 @@ def _cost_figure(n_ops, n_values, overhead_us, device, here: LaunchModel, chains
     title = tr(words, n=n_ops, v=number(n_values), y=number(us[0] / us[1]))
     titles = [
         tr("bytes moved (computed)"),
-        tr("time (lines and filled dots: computed; open symbols: measured)"),
+        tr("time (open symbols: measured)"),
     ]
     fig = panels(titles, title, meta=meta, horizontal_spacing=0.12)
     _add_bytes(fig, mb)
