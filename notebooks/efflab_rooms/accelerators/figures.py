@@ -128,7 +128,7 @@ def second_register(cycle=7, registers=2, stream=3):
     words = "Weight registers: {n}. Three tiles take {cycles} cycles, {used} % in use"
     title = tr(words, n=registers, cycles=cycles, used=f"{used:.0f}")
     busy, labels = registers_snapshot(cycle, registers, stream)
-    meta = {tr("cells that multiply"): int((~np.isnan(busy)).sum())}
+    meta = {tr("cycle"): cycle, tr("cells that multiply"): int((~np.isnan(busy)).sum())}
     meta |= {tr("cycles"): cycles, tr("utilization (%)"): used}
     titles = [tr("in use (bold) and waiting"), tr("cycle")]
     fig = panels(titles, title, meta=meta, column_widths=[0.4, 0.6])

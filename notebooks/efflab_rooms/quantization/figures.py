@@ -263,5 +263,5 @@ def linear_forms(forms: dict[str, Comparison]):
         names = list(map(tr, chosen))
         fig.add_scatter(x=x, y=names, error_x=error_bars(x, *ends), name=tr(word), **look)
     fig.update_yaxes(categoryorder="array", categoryarray=list(meta)[::-1], type="category")
-    fig.update_xaxes(**log_ticks([0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]))
+    fig.update_xaxes(**log_ticks([0.1, 0.3, 1, 3, 10, 30, 100]))
     return mark(fig, x=1).update_layout(legend=legend("below"))
