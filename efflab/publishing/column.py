@@ -165,7 +165,7 @@ def _name(place: list, column: dict) -> str:
             figure = record["parts"][part]["figures"][number]
             return f"{claim}: {figure.get('id', 'a figure')}: {': '.join(keys)}"
         case ["parts", part, *keys]:
-            return f"{claim}: {record['parts'][part].get('id', 'a part')}: {keys[0]}"
+            return f"{claim}: {str(record['parts'][part].get('id', 'a part'))[:60]}: {keys[0]}"
         case [*keys]:
             return f"{claim}: {keys[0]}"
 
