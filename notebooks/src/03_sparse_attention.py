@@ -443,12 +443,8 @@ class WithMask:
         return model.embedding.logits(model.final_norm(x))
 
 
-sinks = {
-    "none": [],
-    "token 0": [0],
-    "tokens 0 to 3": range(4),
-    "tokens 100 to 103": range(100, 104),
-}
+sinks = {"none": [], "token 0": [0], "tokens 0 to 3": range(4)}
+sinks["tokens 100 to 103"] = range(100, 104)
 rows_sinks = []
 for name, tokens in sinks.items():
     mask = window.window_mask(model.config.max_len, 64, causal=True)
