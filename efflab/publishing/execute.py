@@ -50,12 +50,10 @@ def execute(
     except PapermillExecutionError as error:
         trace = plain("\n".join(error.traceback))
         raise report_failure(name, error.cell_index, error.source, trace, part) from None
-    except CellTimeoutError:
-        index, source = _last_started(part)
-        raise report_failure(name, index, source, f"It ran over {timeout} s.", part) from None
-    except DeadKernelError:
-        index, source = _last_started(part)
-        raise report_failure(name, index, source, "The kernel died.", part) from None
+    except (CellTimeoutError, DeadKernelError) as error:
+        died = isinstance(error, DeadKernelError)
+        reason = "The kernel died." if died else f"It ran over {timeout} s."
+        raise report_failure(name, *_last_started(part), reason, part) from None
     except BaseException:  # Ctrl-C, a full disk: no message would mention `part`
         part.unlink(missing_ok=True)
         raise

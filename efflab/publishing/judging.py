@@ -45,6 +45,5 @@ def judge(claim: str, evidence: Iterable[Evidence | Mapping], root: Path = ROOT)
         return function(list(by_id(evidence).values()))
     except Exception as error:  # others' figures may break a rule in any way
         reason = f"{type(error).__name__}: {error}"[:200]
-        raise ValueError(
-            f"{claim}: its figures are not those that its rule asks for ({reason})"
-        ) from error
+        told = f"{claim}: its figures are not those that its rule asks for ({reason})"
+        raise ValueError(told) from error

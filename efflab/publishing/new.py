@@ -64,9 +64,8 @@ def new(number: str, name: str, *, root: Path = ROOT) -> list[Path]:
     allowed = "small letters and digits with _ between words, such as running_sums"
     require(is_name and not keyword.iskeyword(name), "name", name, allowed)
     existing = sources(root / "notebooks")
-    require(
-        number not in existing, "number", number, f"one not taken, unlike {', '.join(existing)}"
-    )
+    allowed = f"one not taken, unlike {', '.join(existing)}"
+    require(number not in existing, "number", number, allowed)
     files = files_for(number, name, root)
     for path in [root / "notebooks" / "efflab_rooms" / name, *files]:
         there = path.relative_to(root).as_posix()

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 from efflab.base.busy import BUSY_CORES, busy_cores
 from efflab.base.files import update
-from efflab.base.json_files import parse_file
+from efflab.base.json_files import read_json
 from efflab.base.stored import require_keys
 from efflab.errors import require, require_number
 from efflab.experiments.form import require_machine
@@ -73,11 +73,9 @@ def entry(seconds: float, peak_bytes: int) -> dict:
 
 def read_builds(path: Path) -> dict[str, dict]:
     """{"03 en": entry} of data/builds.json, or {} before the first build."""
-    return _builds(path.read_text(encoding="utf-8"), path.name) if path.exists() else {}
-
-
-def _builds(text: str, name: str) -> dict[str, dict]:
-    return parse_file(text, name, check=_require_builds, remedy="restore or delete it")
+    if not path.exists():
+        return {}
+    return read_json(path, check=_require_builds, remedy="restore or delete it")
 
 
 def _require_builds(builds: dict) -> None:
@@ -110,8 +108,7 @@ def warnings_about(before: dict[str, dict], now: dict[str, dict]) -> list[str]:
 def keep_builds(path: Path, now: dict[str, dict]) -> None:
     """Add the builds of `now` to data/builds.json."""
 
-    def add(text: str | None) -> str:
-        builds = {} if text is None else _builds(text, path.name)
-        return json.dumps(dict(sorted((builds | now).items())), indent=1) + "\n"
+    def add(_: str | None) -> str:
+        return json.dumps(dict(sorted((read_builds(path) | now).items())), indent=1) + "\n"
 
     update(path, add)
