@@ -10,7 +10,7 @@ SERIES = (BLUE, VERMILION, GREEN, PINK, ORANGE, SKY, DARK)
 BLACK, WHITE, CLEAR = "#222222", "#ffffff", "rgba(0,0,0,0)"
 MID_GREY, GREY, SOFT_GREY, LIGHT_GREY = "#767676", "#999999", "#bbbbbb", "#cccccc"
 PALE_GREY, GRID_GREY, FAINT_GREY = "#e8e8e8", "#e4e4e4", "#f4f4f4"
-VEIL, THIN_VEIL = "rgba(255,255,255,0.8)", "rgba(255,255,255,0.6)"
+VEIL = "rgba(255,255,255,0.8)"
 """Translucent white, behind legends and labels."""
 
 SCALE, ONE_HUE = "Viridis", "Blues"

@@ -58,7 +58,7 @@ def judge(
     rules = read_rules()[claim] if rules is None else rules
     for part in said:
         require_one_of("part", part, rules)
-    used = {key for rule in rules.values() for key in asked(rule)}
+    used = {key for rule in rules.values() for key in evidence_ids(rule)}
     lacking, unused = sorted(used - items.keys()), sorted(items.keys() - used)
     require(not lacking, f"evidence of {claim}", sorted(items), f"{lacking} too")
     require(not unused, f"evidence of {claim}", unused, "only what a part's rule names")
@@ -68,11 +68,16 @@ def judge(
     return Outcome(tuple(parts))
 
 
-def asked(rule: Mapping) -> list[str]:
+def evidence_ids(rule: Mapping) -> list[str]:
     """The ids that a rule names: cases first, then contrast, controls and what is only shown."""
-    contrast = rule.get("contrast", {}).get("cases", [])
     controls = [control["case"] for control in rule.get("controls", [])]
-    return list(dict.fromkeys([*rule["cases"], *contrast, *controls, *rule.get("shows", [])]))
+    ids = [*rule["cases"], *_contrast(rule), *controls, *rule.get("shows", [])]
+    return list(dict.fromkeys(ids))
+
+
+def _contrast(rule: Mapping) -> list[str]:
+    """The ids of the cases without the condition, in which the statement must fail."""
+    return rule.get("contrast", {}).get("cases", [])
 
 
 def decide(item: Evidence, rule: Mapping) -> str:
@@ -103,8 +108,7 @@ def _limits(rule: Mapping) -> tuple[float, float]:
 
 def decisions(rule: Mapping, items: Mapping[str, Evidence]) -> dict[str, str]:
     """{id: outcome} of every case and control of a rule; a contrast's by the same test."""
-    contrast = rule.get("contrast", {}).get("cases", [])
-    words = {key: decide(items[key], rule) for key in [*rule["cases"], *contrast]}
+    words = {key: decide(items[key], rule) for key in [*rule["cases"], *_contrast(rule)]}
     controls = {c["case"]: decide(items[c["case"]], c) for c in rule.get("controls", [])}
     return controls | words
 
@@ -112,7 +116,7 @@ def decisions(rule: Mapping, items: Mapping[str, Evidence]) -> dict[str, str]:
 def _judge_part(
     claim: str, part: str, rule: Mapping, items: Mapping, remark: str, values: Mapping
 ) -> Part:
-    evidence = tuple(items[key] for key in asked(rule))
+    evidence = tuple(items[key] for key in evidence_ids(rule))
     for item in evidence:
         fits, kinds = item.kind in rule["kinds"], ", ".join(rule["kinds"])
         require(fits, f"kind of {item.id}", item.kind, "one of {kinds}", kinds=kinds)
@@ -137,7 +141,7 @@ def _decide_part(rule: Mapping, decided: Mapping[str, str]) -> tuple[str, str, d
         return "does not hold", OTHER_SIDE_ALONE if alone else OTHER_SIDE, counts
     if yes < len(words):
         return "undecided", SPANS_ALONE if alone else SPANS, counts
-    without = {decided[key] for key in rule.get("contrast", {}).get("cases", [])}
+    without = {decided[key] for key in _contrast(rule)}
     if without <= {"holds"}:
         return "holds", "", {}
     if without == {"does not hold"}:
@@ -153,7 +157,7 @@ def rule_words(rule: Mapping, items: Mapping[str, Evidence]) -> str:
     n, unit = len(rule["cases"]), items[rule["cases"][0]].unit
     test = _test_words(rule, unit)
     words = [test if n == 1 else tr("each of {n}: {test}", n=n, test=test)]
-    if rule.get("contrast"):
+    if _contrast(rule):
         words.append(tr("without the condition not so"))
     for control in rule.get("controls", []):
         test = _test_words(control, items[control["case"]].unit)

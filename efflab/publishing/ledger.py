@@ -6,6 +6,7 @@ The README shows one short line per claim, with the deciding figure; `docs/ledge
 import textwrap
 import tomllib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from efflab.base.stored import figures_of, read_verdicts
@@ -18,11 +19,14 @@ from efflab.publishing.pages import render
 WIDEST = 150
 """Most characters of a line of the README's ledger."""
 
-CHINESE = read_texts(Path(__file__).with_name("zh.toml"))
-"""The Chinese of the ledger's own texts."""
-
 
 # --- Reading ---------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def own_texts() -> dict[str, str]:
+    """{English: Chinese} of the ledger's own texts."""
+    return read_texts(Path(__file__).with_name("zh.toml"))
 
 
 def claims(root: Path = ROOT) -> dict[str, dict]:
@@ -132,14 +136,15 @@ def short_ledger(root: Path = ROOT) -> str:
 
 def counts(root: Path = ROOT, language: str = "en") -> str:
     """How many parts hold, do not, and are undecided, over all claims; and what they rest on."""
-    parts = [part for record in verdicts(root).values() for part in record["parts"]]
+    records = verdicts(root).values()
+    parts = [part for record in records for part in record["parts"]]
     words = [part["outcome"] for part in parts]
     bases = [part["basis"] for part in parts]
     yes = words.count("holds") + words.count("holds if")
-    numbers = dict(claims=len(verdicts(root)), parts=len(parts), yes=yes)
+    numbers = dict(claims=len(records), parts=len(parts), yes=yes)
     numbers |= dict(no=words.count("does not hold"), open=words.count("undecided"))
     numbers |= {basis: bases.count(basis) for basis in BASES}
-    with speaking(language, CHINESE):
+    with speaking(language, own_texts()):
         return tr(COUNTS, **numbers)
 
 

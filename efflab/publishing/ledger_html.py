@@ -15,7 +15,7 @@ from efflab.lab.verdict import rule_line
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
 from efflab.publishing.column import Column
 from efflab.publishing.judging import chinese_texts, judge
-from efflab.publishing.ledger import CHINESE, claims
+from efflab.publishing.ledger import claims, own_texts
 from efflab.publishing.pages import render
 from efflab.publishing.pool import columns, due
 
@@ -58,7 +58,7 @@ class _Body:
         self.known, self.catalog = claims(root), catalog(root / "notebooks")
 
     def content(self) -> dict:
-        with speaking(self.language, CHINESE):
+        with speaking(self.language, own_texts()):
             head = dict(title=tr("The ledger over machines"), intro=tr(INTRO), claim=tr("claim"))
             machines = [dict(name=c.name, lines=self.lines(c)) for c in self.columns]
         return head | dict(language=self.language, machines=machines, rows=self.rows())
@@ -80,7 +80,7 @@ class _Body:
         section, rows = None, []
         for claim, about in self.known.items():
             texts = chinese_texts(claim, self.root) if claim in self.written else {}
-            with speaking(self.language, texts | CHINESE):
+            with speaking(self.language, texts | own_texts()):
                 if about["section"] != section:
                     section = about["section"]
                     rows.append(dict(section=tr("Section {section}", section=section)))

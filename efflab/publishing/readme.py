@@ -41,7 +41,7 @@ def chinese_map(root: Path = ROOT) -> str:
         if record := records.get(name):
             marks = "".join(mark(part["outcome"]) for part in record["parts"])
             outcome = f"{outcome_words(record['outcome'], 'zh')} {marks}"
-            with speaking("zh", chinese_texts(name, root) | ledger.CHINESE):
+            with speaking("zh", chinese_texts(name, root) | ledger.own_texts()):
                 figure = deciding_figure(record)
         link = ledger.notebook_link(claim["notebook"], root, language="zh")
         rows.append((claim["section"], claim["claim"]["zh"], outcome, figure, link))

@@ -6,7 +6,7 @@ import torch
 
 from efflab.experiments import encoder_reuse, encoder_reuse_2, qkv_sharing, qkv_sharing_2
 from efflab.experiments.registration import rule_hash, rules_for
-from efflab.lab.judge import asked, read_rules
+from efflab.lab.judge import evidence_ids, read_rules
 from efflab.model import n_parameters
 from efflab.structure.sharing import share_qkv
 
@@ -30,7 +30,7 @@ def test_the_runs_are_those_that_the_rules_register(monkeypatch):
 def test_seeds_and_cases_are_the_registered_ones(module, rules):
     for rule in rules:
         assert list(module.SEEDS) == rule["source"]["seeds"]
-    assert {key for rule in rules for key in asked(rule)} == set(module.CASES)
+    assert {key for rule in rules for key in evidence_ids(rule)} == set(module.CASES)
 
 
 def test_variants_differ_in_what_is_shared_alone():

@@ -141,7 +141,7 @@ EXERCISES = {
 
 
 @pytest.fixture
-def asked(monkeypatch):
+def toy_exercises(monkeypatch):
     """A notebook with these exercises."""
     monkeypatch.setattr(lab.notebook.current, "exercises", EXERCISES)
     lab.notebook.current.tries.clear()
@@ -169,7 +169,7 @@ def said_of(shown, name, answer):
     return [line.strip() for line in shown[0]["text/plain"].splitlines()[1:]]
 
 
-def test_help_comes_in_steps(shown, asked):
+def test_help_comes_in_steps(shown, toy_exercises):
     far, near = "yours is about 5 times too small", "yours is too small"
     outlook = "Another answer brings the {}.".format
     first = ["half(10)", "yours: 1", far, outlook("hint")]
@@ -183,7 +183,7 @@ def test_help_comes_in_steps(shown, asked):
     assert said_of(shown, "03-1", lambda n: 1) == third
 
 
-def test_each_exercise_has_its_own_steps_until_it_is_correct(shown, asked):
+def test_each_exercise_has_its_own_steps_until_it_is_correct(shown, toy_exercises):
     said_of(shown, "03-1", lambda n: 0)
     said_of(shown, "03-1", lambda n: 2)
     assert said_of(shown, "03-2", np.arange(6) + 1)[-1] == "Another answer brings the value."
@@ -193,7 +193,7 @@ def test_each_exercise_has_its_own_steps_until_it_is_correct(shown, asked):
     assert len(lab.notebook.current.tries["03-1"]) == 1
 
 
-def test_an_error_of_the_learners_code_is_shown_at_once(shown, asked):
+def test_an_error_of_the_learners_code_is_shown_at_once(shown, toy_exercises):
     lines = said_of(shown, "03-1", lambda n: n / 0)
     assert lines[0] == "Your code raised ZeroDivisionError: division by zero"
     lab.use_language("zh")
@@ -201,7 +201,7 @@ def test_an_error_of_the_learners_code_is_shown_at_once(shown, asked):
     assert shown[0]["text/plain"] == "✓ 练习 03-1：正确"
 
 
-def test_a_wrong_array_is_drawn_with_the_value(shown, asked):
+def test_a_wrong_array_is_drawn_with_the_value(shown, toy_exercises):
     for step in (1, 2, 3):
         said_of(shown, "03-2", np.arange(6) + step)
         assert len(shown) == (2 if step == 3 else 1)
@@ -245,7 +245,7 @@ def test_every_number_has_a_direction_in_both_languages(expected, actual, langua
     assert text.missing == set()
 
 
-def test_strict_mode_raises_unless_correct(shown, asked):
+def test_strict_mode_raises_unless_correct(shown, toy_exercises):
     judge_and_show.strict(True)
     lab.check("03-2", np.arange(6))
     for wrong in (..., np.arange(5)):
@@ -253,7 +253,7 @@ def test_strict_mode_raises_unless_correct(shown, asked):
             lab.check("03-2", wrong)
 
 
-def test_an_unknown_exercise_is_refused(asked):
+def test_an_unknown_exercise_is_refused(toy_exercises):
     with pytest.raises(ValueError, match=r"name='03-9'.*'03-1'"):
         lab.check("03-9", 1)
 

@@ -4,7 +4,7 @@ import pytest
 
 from efflab.estimate import Estimate
 from efflab.lab import Evidence, judge
-from efflab.lab.judge import TESTS, asked, decide, read_rules, rule_words
+from efflab.lab.judge import TESTS, decide, evidence_ids, read_rules, rule_words
 from efflab.lab.outcome import Outcome, Part
 
 
@@ -96,7 +96,7 @@ def test_a_rule_in_words():
     rule = RULE | dict(cases=["x", "y"], controls=[dict(case="z", test="near", bar=1, margin=0.5)])
     items = {key: item(70, 80, key) for key in "xyz"}
     assert rule_words(rule, items) == "each of 2: above 60%; control: between 0.5% and 1.5%"
-    assert asked(rule | dict(shows=["w"])) == ["x", "y", "z", "w"]
+    assert evidence_ids(rule | dict(shows=["w"])) == ["x", "y", "z", "w"]
 
 
 @pytest.mark.parametrize(

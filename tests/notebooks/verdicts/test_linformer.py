@@ -15,12 +15,12 @@ ERRORS = {
 }
 
 
-def kept(short: int, long: int) -> tuple[int, int]:
+def flops_of(short: int, long: int) -> tuple[int, int]:
     """FLOPs of Linformer at 2,048 and 4,096 tokens with so many summaries of each."""
     return linformer_flops(2048, short, 128), linformer_flops(4096, long, 128)
 
 
-FIXED = kept(128, 128)
+FIXED = flops_of(128, 128)
 
 
 def evidence(flops=FIXED, full=FULL, time=1.0, noise=0.02, memory=1.0, full_time=1.9):
@@ -33,7 +33,7 @@ def evidence(flops=FIXED, full=FULL, time=1.0, noise=0.02, memory=1.0, full_time
 
 
 def drives():
-    for given in ({}, dict(flops=kept(128, 256)), dict(time=1.5), dict(noise=0.5)):
+    for given in ({}, dict(flops=flops_of(128, 256)), dict(time=1.5), dict(noise=0.5)):
         yield "linformer-fixed", evidence(**given)
 
 
@@ -42,9 +42,9 @@ def drives():
     [
         ({}, "holds", "holds"),
         # summaries that grow with the text are no fixed size
-        (dict(flops=kept(128, 256)), "does not hold", "holds"),
-        (dict(flops=kept(128, 129)), "holds", "holds"),
-        (dict(flops=kept(128, 130)), "does not hold", "holds"),
+        (dict(flops=flops_of(128, 256)), "does not hold", "holds"),
+        (dict(flops=flops_of(128, 129)), "holds", "holds"),
+        (dict(flops=flops_of(128, 130)), "does not hold", "holds"),
         (dict(full=FIXED), "undecided", "holds"),
         (dict(time=1.5), "holds", "does not hold"),
         (dict(time=0.6), "holds", "does not hold"),
