@@ -93,8 +93,8 @@ def collect(folder: Path = NOTEBOOKS) -> None:
 
     def write(name: str, make: Callable[[Path], dict]) -> None:
         # Read under the file's lock, so that the later of two builds sees what both have stored.
-        to_json = partial(json.dumps, indent=1, ensure_ascii=False)
-        update(folder.parent / "data" / name, lambda _: to_json(make(folder)) + "\n")
+        as_json = partial(json.dumps, indent=1, ensure_ascii=False)
+        update(folder.parent / "data" / name, lambda _: as_json(make(folder)) + "\n")
 
     write("verdicts.json", partial(read_outputs, VERDICT))
     write("board.json", _board)

@@ -14,7 +14,7 @@ LONGEST_LINE = 600
 """Most characters of a message's line; longer ones are cut in the middle."""
 LOOKALIKES = str.maketrans(
     {"—": "-", "–": "-", "−": "-", "×": "x", "·": "*", "≤": "<=", "≥": ">=", "≈": "~", "→": "->"}
-    | dict(zip("“”‘’", "\"\"''", strict=True))
+    | dict(zip("“”‘’✓✗◐◑", "\"\"''+-~~", strict=True))
 )
 """ASCII replacements for characters that a terminal may lack; accents are dropped separately."""
 ELSEWHERE = "it cannot be written here; start efflab in a copy of the repository that you may write"

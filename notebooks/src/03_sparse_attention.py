@@ -444,9 +444,8 @@ class WithMask:
 
 
 sinks = {"none": [], "token 0": [0], "tokens 0 to 3": range(4)}
-sinks["tokens 100 to 103"] = range(100, 104)
 rows_sinks = []
-for name, tokens in sinks.items():
+for name, tokens in (sinks | {"tokens 100 to 103": range(100, 104)}).items():
     mask = window.window_mask(model.config.max_len, 64, causal=True)
     mask[:, list(tokens)] = True  # the model hides the future itself
     bits = points.language_quality(WithMask(mask[None, None]))

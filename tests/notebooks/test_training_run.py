@@ -16,17 +16,19 @@ from efflab_rooms.case_study.measure import (
     tokens_possible,
 )
 
-V100, A100 = DEVICES["V100 SXM2"], DEVICES["A100 80GB SXM"]
+A100 = DEVICES["A100 80GB SXM"].peak("fp16")
+V100 = DEVICES["V100 SXM2"].peak("fp16")
+"""FLOP/s of a device in 16 bits."""
 RUNS = {run.name: run for run in published_runs()}
 
 
 @pytest.mark.parametrize(
-    ("n_params", "device", "expected"),
+    ("n_params", "peak", "expected"),
     [(100e9, V100, 11_111), (100e9, A100, 4_452), (260e9, V100, 28_889)],
 )
-def test_devices_for_72_hours(n_params, device, expected):
+def test_devices_for_72_hours(n_params, peak, expected):
     """300 billion tokens at half of the peak (papers.md, section 15)."""
-    assert round(devices_needed(n_params, 300e9, 3, device, 0.5)) == expected
+    assert round(devices_needed(n_params, 300e9, 3, peak, 0.5)) == expected
 
 
 def test_days_that_the_papers_state():
@@ -44,7 +46,7 @@ def test_each_figure_is_the_others_inverse(P, D, days, n, u):
     needed = devices_needed(P, D, days, A100, u)
     assert run_days(P, D, needed, A100, u) == pytest.approx(days)
     assert tokens_possible(P, days, needed, A100, u) == pytest.approx(D)
-    run = TrainingRun("run", P, D, A100, None, 24 * days * needed)
+    run = TrainingRun("run", 2020, P, D, "A100", A100, None, 24 * days * needed, None)
     assert run.utilization == pytest.approx(u)
     # twice the days, the devices or the utilization: twice the tokens
     for twice in ((2 * days, n, u), (days, 2 * n, u), (days, n / 2, u)):
@@ -69,7 +71,7 @@ def test_utilization_agrees_with_the_rate_that_the_source_gives(name):
     run = RUNS[name]
     (source,) = [row["source"] for row in read_published("runs") if row["model"] == name]
     rate = float(re.search(r"\((\d+) TFLOP/s a GPU\)", source).group(1)) * 1e12
-    assert run.utilization * 8 / 6 == pytest.approx(rate / A100.peak("fp16"), rel=0.015)
+    assert run.utilization * 8 / 6 == pytest.approx(rate / A100, rel=0.015)
 
 
 def test_megatrons_largest_rates_bound_the_runs_of_its_time():
@@ -83,7 +85,7 @@ def test_megatrons_largest_rates_bound_the_runs_of_its_time():
 def test_utilization_is_one_that_is_published_elsewhere(run):
     """PaLM's Table 3 begins at 21.3 %, Korthikanti et al.'s Table 5 ends at 56.3 %."""
     assert 0.213 < run.utilization < 0.563
-    assert run_days(run.n_params, run.n_tokens, 1, run.device, run.utilization) == pytest.approx(
+    assert run_days(run.n_params, run.n_tokens, 1, run.peak, run.utilization) == pytest.approx(
         run.device_hours / 24
     )
 
@@ -99,7 +101,7 @@ def test_utilization_is_one_that_is_published_elsewhere(run):
     ],
 )
 def test_refuses_bad_arguments(change, named):
-    good = dict(n_params=1e9, n_tokens=1e9, days=3, device=V100, utilization=0.5)
+    good = dict(n_params=1e9, n_tokens=1e9, days=3, peak=V100, utilization=0.5)
     with pytest.raises(ValueError, match=named):
         devices_needed(**good | change)
 

@@ -173,7 +173,7 @@ def test_a_live_notebook_refuses_what_its_catalog_does_not_allow(monkeypatch):
 
     names = {"seq_len": 10**9}
     monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(user_ns=names))
-    monkeypatch.setattr(notebook, "limits_of", lambda name: {"seq_len": [16, 512]})
+    monkeypatch.setattr(notebook, "entry_of", lambda name: {"limits": {"seq_len": [16, 512]}})
     with pytest.raises(ValueError, match="seq_len=1000000000: expected 16 to 512"):
         lab.use_notebook("00_start_here", {}, {})
     names["seq_len"] = 512

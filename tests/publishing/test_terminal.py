@@ -16,6 +16,7 @@ import pytest
 from efflab import cli
 from efflab.base import files
 from efflab.base.files import PART
+from efflab.experiments import registration
 from efflab.lab.text import use_language
 from efflab.publishing import doctor as doctoring
 from efflab.publishing import terminal
@@ -29,6 +30,7 @@ ARGUMENTS = {
     "build": ["00", "--busy"],
     "new": ["98", "toy"],
     "report": [],
+    "register": [],
     "ledger run": ["--busy", "--out", "column.json"],
     "ledger add": ["nothing.json"],
     "site": [],
@@ -81,6 +83,7 @@ def start(monkeypatch, rows, tmp_path):
         monkeypatch.setattr(sys, "stderr", shown[1])
         monkeypatch.setattr(files.secrets, "token_hex", refuse)
         monkeypatch.setattr(doctoring, "doctor", lambda: rows)
+        monkeypatch.setattr(registration, "read_json", lambda _: {})  # all is to be registered
         monkeypatch.setattr(os, "execve", lambda *_: None)
         monkeypatch.chdir(tmp_path)
         try:

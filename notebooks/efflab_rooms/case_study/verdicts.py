@@ -10,7 +10,7 @@ from efflab.experiments import case_study_latency as latency
 from efflab.experiments import lighten
 from efflab.experiments.case_study import PRECISIONS, SEQ_LEN, difference
 from efflab.experiments.case_study_latency import BOTH, INT8, LIGHT, OPENVINO, SHIPPED, rows_of
-from efflab.lab import Evidence, Outcome, judge
+from efflab.lab import Evidence, Outcome, judge, number
 from efflab_rooms.case_study import measure
 from efflab_rooms.case_study.measure import BEFORE, CONFIG, TrainingRun, over
 
@@ -162,7 +162,7 @@ def hours_evidence(runs: Sequence[TrainingRun]) -> list[Evidence]:
     by_hours = dict(u=round(100 * largest.utilization))
     evidence = [Evidence("tokens-by-hours", hours, slower, values=by_hours)]
     for key, run in clusters.items():
-        share = f"{100 * run.sustained:.3g}"
+        share = number(100 * run.sustained, 3)
         cluster = dict(n=f"{run.n_devices:,}", device=run.device, u=share, run=run.name)
         evidence.append(Evidence(key, name, run.tokens() / 1e9, values=cluster))
     return evidence
