@@ -46,13 +46,8 @@ class Wire:
 
     def __post_init__(self):
         require_number("latency_seconds", self.latency_seconds)
-        require(
-            self.bytes_per_second > 0,
-            "bytes_per_second",
-            self.bytes_per_second,
-            "a number above {low}",
-            low=0,
-        )
+        speed = self.bytes_per_second
+        require(speed > 0, "bytes_per_second", speed, "a number above {low}", low=0)
         require_one_of("way", self.way, WAYS)
 
     def seconds(self, n_bytes: float, n_ranks: Size) -> float:

@@ -58,7 +58,11 @@ def _resident_bytes(process) -> int:
     import psutil
 
     try:
-        return 0 if "chrom" in process.name().lower() else process.memory_info().rss
+        parent = process.parent()
+        # Until its exec a fork has its parent's command and memory, which are not its own.
+        is_fork = parent is not None and process.cmdline() == parent.cmdline()
+        is_browser = "chrom" in process.name().lower()
+        return 0 if is_fork or is_browser else process.memory_info().rss
     except psutil.Error:  # it ended meanwhile
         return 0
 

@@ -14,19 +14,34 @@ from efflab.experiments.provenance import machine
 from efflab.publishing import usage
 
 
+def process(name, command, parent=None):
+    """As much of a psutil.Process of 5 bytes as is asked, below a parent or below none."""
+    above = parent and SimpleNamespace(cmdline=lambda: parent)
+    asked = dict(name=lambda: name, cmdline=lambda: command, parent=lambda: above)
+    return SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=5), **asked)
+
+
 @pytest.mark.parametrize(
     ("name", "held"), [("python", 5), ("chromium", 0), ("Google Chrome Helper", 0)]
 )
 def test_the_browser_that_draws_pictures_is_left_out(name, held):
-    process = SimpleNamespace(name=lambda: name, memory_info=lambda: SimpleNamespace(rss=5))
-    assert usage._resident_bytes(process) == held
+    assert usage._resident_bytes(process(name, ["python", "kernel"])) == held
+
+
+def test_a_fork_that_has_not_become_its_program_is_left_out():
+    """Until its exec a child shares its parent's memory, which it would count once more."""
+    build = ["python", "build"]
+    assert usage._resident_bytes(process("python", build, parent=build)) == 0
+    assert usage._resident_bytes(process("python", ["python", "kernel"], parent=build)) == 5
 
 
 def test_a_process_that_is_gone_holds_nothing():
     def gone():
         raise psutil.NoSuchProcess(1)
 
-    assert usage._resident_bytes(SimpleNamespace(name=gone)) == 0
+    ended = process("python", ["python", "kernel"])
+    ended.memory_info = gone
+    assert usage._resident_bytes(ended) == 0
 
 
 def test_the_peak_of_what_was_started_is_seen():
