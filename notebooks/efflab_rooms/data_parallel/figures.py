@@ -7,7 +7,7 @@ from efflab.bench import MIB
 from efflab.devices import DEVICES
 from efflab.distributed import buckets, zero
 from efflab.distributed.buckets import Trace, Wire
-from efflab.distributed.ring import ring_bytes, tree_bytes
+from efflab.distributed.ring_cost import ring_bytes, tree_bytes
 from efflab.distributed.zero import RankState
 from efflab.errors import require, require_int, require_one_of
 from efflab.lab import Choice, Slider, colours, explorer, mark, number, tr
