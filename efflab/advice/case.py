@@ -15,8 +15,8 @@ from pathlib import Path
 from efflab import cost, families, layers
 from efflab.config import PRESETS, ModelConfig
 from efflab.devices import DEVICES, Device
-from efflab.errors import Refusal, require, require_int, require_one_of
-from efflab.structure.window import computed_pairs
+from efflab.errors import require, require_int, require_one_of
+from efflab.structure.pairs import computed_pairs
 
 BUDGETS = ("latency", "memory", "training days", "checkpoint", "quality")
 """Milliseconds per text; bytes per device in training; days of training; bytes stored; share of
@@ -80,12 +80,10 @@ class Case:
             return self.model, "the model"
         if isinstance(self.model, str) and self.model in PRESETS:
             return PRESETS[self.model], self.model
-        try:
-            reading = families.read(self.model)
-        except Refusal as error:
-            if error.name == "source" and re.fullmatch(r"[\w.-]+", str(self.model)):
-                require_one_of("model", self.model, (*PRESETS, "a path, a dict or owner/name"))
-            raise
+        plain = re.fullmatch(r"[\w.-]+", str(self.model)) and not Path(str(self.model)).exists()
+        if plain:
+            require_one_of("model", self.model, (*PRESETS, "a path", "owner/name on the hub"))
+        reading = families.read(self.model)
         return reading.config, reading.name
 
     @property

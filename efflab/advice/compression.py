@@ -61,9 +61,11 @@ def table_weights(config: ModelConfig) -> tuple[int, int]:
     """(weights, rows) of the embedding tables, and of an output with weights of its own."""
     positions = config.position_rows or config.max_len
     rows = config.vocab_size * (1 if config.tied else 2) + config.type_vocab
-    rows += positions if config.positions == "learned" else 0
-    relative = positions if config.positions == "relative" else 0
-    return rows * config.embed_dim + relative * config.d_model, rows + relative
+    has_rows = config.positions in ("learned", "relative")
+    places = (config.position_rows or config.max_len) if has_rows else 0
+    is_wide = config.positions == "relative" or config.embed_maps == "both"
+    width = config.d_model if is_wide else config.embed_dim
+    return rows * config.embed_dim + places * width, rows + places
 
 
 def packed_bytes(

@@ -34,3 +34,4 @@ def root() -> Path:
 
 
 ROOT = root()
+DATA_DIR = ROOT / "data"

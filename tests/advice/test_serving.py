@@ -1,4 +1,4 @@
-"""One more token and the room for a cache: bounds by hand, what techniques do to them, any model."""
+"""One more token and the room for a cache: bounds by hand, what techniques do, any model."""
 
 import math
 from dataclasses import replace
