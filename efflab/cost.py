@@ -194,8 +194,9 @@ def activation_bytes(
     tokens, mask = seq_len * batch_size, 1 if dropout else 0
     if recompute == "full":
         return config.n_layer * tokens * v * C
-    # Inputs of the norms, of attention and of the FFN; masks of the two residual dropouts.
-    n_inputs = config.norms.per_layer + (1 if config.norms.per_layer == 1 else 2)
+    # Inputs of the norms, of attention and of the FFN (one that both share once); masks of the two
+    # residual dropouts.
+    n_inputs = config.norms.per_layer + (2 - (config.parallel or config.norms.per_layer == 1))
     replicated = config.n_layer * tokens * C * (n_inputs * v + 2 * mask)
     # Q, K, V, the output projection's input; the activation's input and output.
     split = tokens * v * layers.activation_values(config)
