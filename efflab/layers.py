@@ -147,8 +147,7 @@ def activation_values(config: ModelConfig) -> int:
 
     Queries, keys, values, the output's input, and the inputs of norms on them and of the maps
     between narrow vectors; each hidden unit's value before and after the activation, a gate's and
-    its product too; for each active expert a copy of its input, and its output, from which the
-    router's weight has its gradient.
+    its product too. The copies for experts are `expert_copies`.
     """
     q, kv = config.n_head * config.head_dim, config.n_kv_head * config.head_dim
     latent, experts = config.attention.latent, config.experts
@@ -161,6 +160,18 @@ def activation_values(config: ModelConfig) -> int:
     hidden = n_dense * per_unit * config.d_ff
     if experts is not None:
         units = experts.n_active * experts.d_ff + experts.d_shared
-        copies = 2 * experts.n_active * config.d_model + experts.n_expert
-        hidden += config.n_expert_layers * (per_unit * units + copies)
+        hidden += config.n_expert_layers * per_unit * units
     return config.n_layer * kept + hidden
+
+
+@check_arguments
+def expert_copies(config: ModelConfig) -> int:
+    """Values a token that all layers keep for experts beside their hidden units; 0 without experts.
+
+    For each active one a copy of its input, and its output, from which the router's weight has its
+    gradient; the router's probabilities.
+    """
+    experts = config.experts
+    if experts is None:
+        return 0
+    return config.n_expert_layers * (2 * experts.n_active * config.d_model + experts.n_expert)

@@ -254,3 +254,71 @@ def test_the_cache_is_that_of_transformers_but_for_one_token_of_a_window(family)
 def test_the_latent_cache_is_the_rank_and_the_rotary_key_not_heads():
     _, config = make("DeepseekV3")
     assert cost.kv_cache_bytes(config, 1) == 3 * (13 + 4) * 2
+
+
+# --- What training stores --------------------------------------------------------------------
+
+
+def saved_bytes(model):
+    """(Bytes that autograd saves of the first layer, cosines and sines left out, norms' inputs)."""
+    base, norms, sizes = model.train().base_model, [], {}
+    x = torch.randn(BATCH, TOKENS, 36, requires_grad=True)
+    places = torch.arange(TOKENS)[None]
+    tables = base.rotary_emb(x, places)
+    left_out = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *tables)}
+    saved = []
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in left_out:
+            sizes[storage.data_ptr()] = storage.nbytes()
+            # or another tensor could have its address
+            saved.append(tensor)
+        return tensor
+
+    for module in base.layers[0].modules():
+        if "Norm" in type(module).__name__:
+            module.register_forward_pre_hook(lambda _, inputs: norms.append(inputs[0]))
+    eager = model.config._attn_implementation == "eager"
+    mask = torch.full((TOKENS, TOKENS), float("-inf")).triu(1)[None, None] if eager else None
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        base.layers[0](x, attention_mask=mask, position_embeddings=tables, position_ids=places)
+    return sum(sizes.values()), norms
+
+
+@pytest.mark.parametrize(
+    ("family", "attention"),
+    [
+        ("Llama", "sdpa"),
+        ("Llama", "eager"),
+        ("Qwen3", "sdpa"),
+        ("Olmo2", "sdpa"),
+        ("Mixtral", "sdpa"),
+        ("Qwen3Moe", "sdpa"),
+        ("DeepseekV3", "eager"),
+        ("GPTNeoX", "eager"),
+    ],
+)
+def test_activations_are_what_autograd_saves_but_for_what_fused_kernels_do_without(
+    family, attention
+):
+    """Not in the closed form, and nothing else: a norm's statistics, a second value a channel where
+    RMSNorm is in elementary operations, what eager attention and eager experts copy."""
+    model, config = make(family, attn_implementation=attention)
+    options = dict(value_bytes=4, dropout=False, fused_attention=attention == "sdpa")
+    first = replace(config, n_layer=1)
+    counted = cost.activation_bytes(first, TOKENS, BATCH, **options)
+    saved, norms = saved_bytes(model)
+    rows = sum(x.numel() // x.shape[-1] for x in norms)
+    # LayerNorm: mean and deviation of a row; RMSNorm: one, and its normalized values
+    values = 2 * rows if family == "GPTNeoX" else rows + sum(x.numel() for x in norms)
+    tokens = TOKENS * BATCH
+    if attention == "eager":
+        # keys and values, repeated for the query heads
+        values += tokens * 2 * (config.n_head - config.n_kv_head) * config.head_dim
+    left_out = 4 * values
+    if first.n_expert_layers:
+        # an active expert: its weighted output, two weights of 4 bytes, three indices of 8
+        n_active = config.experts.n_active
+        left_out += tokens * (n_active * (4 * 36 + 2 * 4 + 3 * 8) + 4)
+    assert saved - left_out == counted
