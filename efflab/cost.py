@@ -51,9 +51,7 @@ def _params(config: ModelConfig, n_expert: int) -> int:
     params = unchecked(layers.embedding_params)(config) + unchecked(layers.head_params)(config)
     params += n_attention * unchecked(layers.attention_params)(config)
     params += n_ffn * unchecked(layers.ffn_params)(config)
-    if config.experts is not None:
-        params += config.n_expert_layers * layers.expert_layer_params(config, n_expert)
-    return params
+    return params + config.n_expert_layers * layers.expert_layer_params(config, n_expert)
 
 
 @check_arguments

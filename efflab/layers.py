@@ -74,9 +74,13 @@ def _map_params(config: ModelConfig, d_ff: int) -> int:
 
 @check_arguments
 def expert_layer_params(config: ModelConfig, n_expert: Count) -> int:
-    """A layer with `n_expert` of the experts, what is shared, the router, and the block's norm."""
+    """A layer with `n_expert` of the experts, what is shared, the router, and the block's norm.
+
+    0 without experts.
+    """
     experts, C = config.experts, config.d_model
-    assert experts is not None
+    if experts is None:
+        return 0
     shared = _map_params(config, experts.d_shared) if experts.d_shared else 0
     gates = experts.n_expert * (C + experts.router_bias) + (C if experts.shared_gate else 0)
     block = config.norms.per_layer // 2 * _norm_params(config, C)

@@ -125,6 +125,7 @@ def _flops_again(parts: dict[str, int], recompute: str) -> int:
 class Training:
     """The training to split: a step is `global_batch` sequences of `seq_len` tokens, in 16 bits.
 
+    A device's part of today's models is `split_model`'s: all experts are in memory.
     `cluster` None: the device's own. `hides_gradients`: whether stage 3's sums of gradients overlap
     with the backward pass, as gathers do; ZeRO-3 would then rank above what was measured.
     """

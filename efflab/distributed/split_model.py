@@ -2,7 +2,7 @@
 
 Tensor parallelism divides heads and hidden units, those of each expert too; experts are not placed
 on devices of their own (expert parallelism). What is narrow (norms, routers, the maps to latent
-vectors) counts as divided, which is right to a part in hundreds.
+vectors) counts as divided, which is right to a few parts in a hundred.
 """
 
 from dataclasses import replace
@@ -27,8 +27,9 @@ def stage_model(config: ModelConfig, n_layer: Size, tp: Size) -> ModelConfig:
         attention = replace(attention, n_kv_head=tp)
     if experts is not None:
         starts = range(0, config.n_layer, n_layer)
-        dense = [[d - s for d in experts.dense_layers if s <= d < s + n_layer] for s in starts]
-        experts = replace(experts, dense_layers=tuple(min(dense, key=len)))
+        dense = experts.dense_layers
+        stages = [tuple(d - s for d in dense if s <= d < s + n_layer) for s in starts]
+        experts = replace(experts, dense_layers=min(stages, key=lambda inside: len(inside)))
     tied = config.tied or n_layer < config.n_layer
     return replace(config, n_layer=n_layer, attention=attention, experts=experts, tied=tied)
 
@@ -39,7 +40,7 @@ def layer_params(config: ModelConfig) -> int:
     attention = unchecked(layers.attention_params)(config)
     if config.experts is None or config.n_expert_layers == 0:
         return attention + unchecked(layers.ffn_params)(config)
-    return attention + unchecked(layers.expert_layer_params)(config, config.experts.n_expert)
+    return attention + layers.expert_layer_params(config, config.experts.n_expert)
 
 
 @check_arguments
