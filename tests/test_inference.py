@@ -34,7 +34,7 @@ def windows(*sizes):
     return dict(sliding_window=WINDOW, layer_types=kinds)
 
 
-# model class -> what its config sets beside COMMON, and the same shape as efflab says it
+# model class -> what its config sets beside COMMON (None: not at all), and the shape as efflab has it
 COMMON = dict(
     vocab_size=101,
     max_position_embeddings=64,
@@ -118,6 +118,8 @@ FAMILIES = {
     ),
     "Falcon": (
         dict(
+            num_key_value_heads=None,
+            intermediate_size=None,
             multi_query=True,
             parallel_attn=True,
             new_decoder_architecture=False,
@@ -134,7 +136,7 @@ FAMILIES = {
             parallel=True,
         ),
     ),
-    "GPTNeoX": (dict(rotary_pct=0.67), replace(PLAIN, parallel=True)),
+    "GPTNeoX": (dict(num_key_value_heads=None, rotary_pct=0.67), replace(PLAIN, parallel=True)),
     "Phi": (
         dict(num_key_value_heads=6, partial_rotary_factor=0.67),
         replace(PLAIN, norms=Norms(per_layer=1), parallel=True, head_bias=True),
@@ -146,10 +148,14 @@ WITH_WINDOWS = ("Gemma3Text", "GptOss")
 def make(family, **options):
     """The family's random model with EAGER, and our config of it."""
     torch.manual_seed(0)
-    fields, config = FAMILIES[family]
-    theirs = getattr(transformers, f"{family}Config")(**COMMON | fields)
     build = transformers.AutoModelForCausalLM.from_config
-    return build(theirs, **EAGER | options).eval(), config
+    return build(theirs(family), **EAGER | options).eval(), FAMILIES[family][1]
+
+
+def theirs(family):
+    """The family's config of `transformers`."""
+    fields = {k: v for k, v in (COMMON | FAMILIES[family][0]).items() if v is not None}
+    return getattr(transformers, f"{family}Config")(**fields)
 
 
 def ids(n_tokens=TOKENS):
@@ -243,8 +249,8 @@ def test_the_cache_is_that_of_transformers_but_for_one_token_of_a_window(family)
             model(ids(1), past_key_values=cache, use_cache=True)
     n_bytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
     short = tuple(window and window - 1 for window in config.attention.windows)
-    theirs = replace(config, attention=replace(config.attention, windows=short))
-    assert n_bytes == cost.kv_cache_bytes(theirs, TOKENS + 3, BATCH)
+    shorter = replace(config, attention=replace(config.attention, windows=short))
+    assert n_bytes == cost.kv_cache_bytes(shorter, TOKENS + 3, BATCH)
     a_token = 2 * BATCH * 2 * config.n_kv_head * config.head_dim
     n_windows = sum(window is not None for window in config.windows)
     assert cost.kv_cache_bytes(config, TOKENS + 3, BATCH) - n_bytes == n_windows * a_token
