@@ -34,7 +34,7 @@ def windows(*sizes):
     return dict(sliding_window=WINDOW, layer_types=kinds)
 
 
-# model class -> what its config sets beside COMMON (None: not at all), and the shape as efflab has it
+# model class -> what its config sets beside COMMON (None: not at all), and our config
 COMMON = dict(
     vocab_size=101,
     max_position_embeddings=64,

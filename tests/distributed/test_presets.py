@@ -1,4 +1,4 @@
-"""Every plain preset trains in every way, with a pooler that no loss reaches or with shared layers."""
+"""Every plain preset trains in every way, with a pooler no loss reaches or with shared layers."""
 
 import importlib
 import pkgutil
