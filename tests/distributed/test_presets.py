@@ -1,4 +1,4 @@
-"""Every preset trains in every way, with a pooler that no loss reaches or with shared layers."""
+"""Every plain preset trains in every way, with a pooler no loss reaches or with shared layers."""
 
 import importlib
 import pkgutil
@@ -15,8 +15,9 @@ from efflab.distributed.launch import RankPool
 from efflab.model import Transformer
 
 SMALL = dict(n_layer=2, n_head=2, d_model=32, d_ff=64, vocab_size=97, max_len=16)
-KINDS = {replace(c, **SMALL, d_embed=c.d_embed and 16): name for name, c in PRESETS.items()}
-"""One preset of each structure, in small."""
+PLAIN = {name: config for name, config in PRESETS.items() if not config.extensions}
+KINDS = {replace(c, **SMALL, d_embed=c.d_embed and 16): name for name, c in PLAIN.items()}
+"""One preset of each structure that `Transformer` computes, in small."""
 IDS, TARGETS = random_ids(0, 4, 8, 97), random_ids(1, 4, 8, 97)
 METHODS = {
     data_parallel: [dict(method="ddp"), dict(method="by hand")],
