@@ -57,7 +57,7 @@ def test_imports_the_wrong_way_are_found(tmp_path):
         assert broken in done.stdout
 
 
-LIGHT = "config cost devices inference layers advice.ranking advice.report advice.card"
+LIGHT = "config cost devices families inference layers advice.ranking advice.report advice.card"
 LIGHT = [f"efflab.{name}" for name in f"{LIGHT} advice.card_report distributed.plan".split()]
 LOADED = """
 import sys, time
