@@ -94,6 +94,23 @@ def require_finite(name: str, value) -> None:
     require(_is_finite(value), name, value, "a finite number")
 
 
+def require_interval(name: str, value, low, high) -> None:
+    """`value` and the ends of its interval must be finite numbers, `low <= value <= high`."""
+    for part, number in {name: value, f"{name}, low": low, f"{name}, high": high}.items():
+        require_finite(part, number)
+    require(low <= value <= high, name, value, f"a number in its interval, {low} to {high}")
+
+
+def require_figure(name: str, value, low, high) -> None:
+    """`value` must be finite, and inside its interval where it has one, with both ends."""
+    both = (low is None) == (high is None)
+    require(both, f"{name}, low", low, "both ends of the interval or neither")
+    if low is None:
+        require_finite(name, value)
+    else:
+        require_interval(name, value, low, high)
+
+
 def require_one_of(name: str, value, allowed: Iterable) -> None:
     """`value` must be one of `allowed`, which the message lists."""
     allowed = tuple(allowed)

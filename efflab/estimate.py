@@ -12,30 +12,11 @@ from typing import TypeAlias
 import numpy as np
 
 from efflab.arguments import check_arguments
-from efflab.errors import require, require_finite
+from efflab.errors import require, require_finite, require_interval
 from efflab.rules import Count, Size
 
 CONFIDENCE = 0.95
 Values: TypeAlias = Sequence | np.ndarray
-
-
-@check_arguments
-def require_interval(name: str, value, low, high) -> None:
-    """`value` and the ends of its interval must be finite numbers, `low <= value <= high`."""
-    for part, number in {name: value, f"{name}, low": low, f"{name}, high": high}.items():
-        require_finite(part, number)
-    require(low <= value <= high, name, value, f"a number in its interval, {low} to {high}")
-
-
-@check_arguments
-def require_figure(name: str, value, low, high) -> None:
-    """`value` must be finite, and inside its interval where it has one, with both ends."""
-    both = (low is None) == (high is None)
-    require(both, f"{name}, low", low, "both ends of the interval or neither")
-    if low is None:
-        require_finite(name, value)
-    else:
-        require_interval(name, value, low, high)
 
 
 def _floats(name: str, values: Values) -> list[float]:

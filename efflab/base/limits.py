@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from efflab.arguments import check_arguments
-from efflab.data import DATA_DIR
+from efflab.base.places import DATA_DIR
 from efflab.errors import require, require_finite, require_positive
 
 Limit = list | Mapping

@@ -5,8 +5,13 @@ from pathlib import Path
 
 from efflab.arguments import check_arguments
 from efflab.base.json_files import read_json
-from efflab.errors import require, require_finite, wrong_type
-from efflab.estimate import require_figure, require_interval
+from efflab.errors import (
+    require,
+    require_figure,
+    require_finite,
+    require_interval,
+    wrong_type,
+)
 from efflab.rules import require_type
 
 RECORD = {"form", "claim", "holds", "outcome", "parts"}

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from efflab.arguments import check_arguments
 from efflab.config import ModelConfig
 from efflab.distributed.data_parallel import new_model, own, shares
-from efflab.distributed.ring import ring_bytes, ring_steps, tree_bytes, tree_steps
+from efflab.distributed.ring_cost import ring_bytes, ring_steps, tree_bytes, tree_steps
 from efflab.distributed.sleep import sleeping
 from efflab.distributed.values import Counts, Times, require_as_many, require_batch, require_times
 from efflab.errors import require, require_number, require_one_of, require_positive

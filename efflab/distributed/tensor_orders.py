@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from efflab.arguments import check_arguments
 from efflab.distributed.data_parallel import distance
 from efflab.distributed.pairs import gather_from_ranks, split_to_ranks, sum_over_ranks
-from efflab.distributed.ring import ring_bytes, sent_bytes
+from efflab.distributed.ring import sent_bytes
+from efflab.distributed.ring_cost import ring_bytes
 from efflab.distributed.tensor_parallel import (
     ColumnParallelLinear,
     RowParallelLinear,

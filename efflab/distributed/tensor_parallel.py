@@ -24,7 +24,8 @@ from efflab.config import ModelConfig
 from efflab.cost import num_params
 from efflab.distributed.data_parallel import distance, new_model, without_pooler
 from efflab.distributed.pairs import copy_to_ranks, sum_over_ranks
-from efflab.distributed.ring import ring_bytes, sent_bytes
+from efflab.distributed.ring import sent_bytes
+from efflab.distributed.ring_cost import ring_bytes
 from efflab.distributed.values import require_batch, require_share
 from efflab.errors import require, require_int, require_number, require_one_of
 from efflab.model import Attention, FeedForward, Transformer

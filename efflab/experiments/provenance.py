@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 
-from efflab.data import DATA_DIR
+from efflab.base.places import DATA_DIR
 
 FEATURES = {"avx2": "AVX2", "avx512": "AVX-512", "vnni": "VNNI", "amx": "AMX", "bf16": "bf16"}
 

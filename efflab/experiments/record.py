@@ -21,10 +21,9 @@ from statistics import stdev
 
 from efflab.base.files import require_writable, update
 from efflab.base.json_files import parse_file, parse_json
+from efflab.base.places import DATA_DIR
 from efflab.base.significant import significant
-from efflab.data import DATA_DIR
 from efflab.errors import require, require_one_of
-from efflab.estimate import one_more
 from efflab.experiments.form import require_record, require_run
 from efflab.experiments.provenance import describe_run, machine, machine_name, provenance
 
@@ -267,6 +266,8 @@ def expected_repeat(by_seed: Mapping[int, float], seed: int) -> tuple[float, flo
     from its record by one standard deviation over seeds. A new seed must lie in the 95 % prediction
     interval (`estimate.one_more`).
     """
+    from efflab.estimate import one_more
+
     other = one_more(list(by_seed.values()))
     if seed in by_seed:
         return by_seed[seed], stdev(by_seed.values())

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from efflab.base.files import update
 from efflab.base.json_files import read_json
-from efflab.data import DATA_DIR
+from efflab.base.places import DATA_DIR
 from efflab.errors import require
 from efflab.experiments.record import blocks
 

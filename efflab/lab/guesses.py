@@ -9,7 +9,7 @@ from statistics import median
 
 from efflab.base.files import update
 from efflab.base.json_files import parse_json
-from efflab.data import DATA_DIR
+from efflab.base.places import DATA_DIR
 from efflab.errors import require
 from efflab.lab.text import tr
 

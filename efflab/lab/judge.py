@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from efflab.data import DATA_DIR
+from efflab.base.places import DATA_DIR
 from efflab.errors import require, require_one_of
 from efflab.experiments.registration import basis
 from efflab.lab.evidence import Evidence, by_id

@@ -23,8 +23,7 @@ from pathlib import Path
 from efflab import __version__
 from efflab.base.json_files import parse_json, read_json
 from efflab.base.stored import figures_of
-from efflab.errors import quote, require
-from efflab.estimate import require_figure
+from efflab.errors import quote, require, require_figure
 from efflab.experiments.provenance import machine_name
 from efflab.lab.page import plain
 from efflab.publishing.catalog import ROOT

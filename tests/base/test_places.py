@@ -113,7 +113,7 @@ def test_what_needs_the_repository_says_so_in_a_line(arguments, installed):
     done = installed("-m", "efflab.cli", *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        f"efflab: command='{arguments[0]}': expected one of doctor, list and advise; "
+        f"efflab: command='{arguments[0]}': expected one of doctor, list, card and advise; "
         "the others need a clone of the repository\n"
     )
 
