@@ -7,13 +7,13 @@ hashes of the rules for which it was made.
 
 import hashlib
 import json
-import subprocess
 import tomllib
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
 from efflab.base.files import update
+from efflab.base.git import ask_git
 from efflab.base.json_files import read_json
 from efflab.data import DATA_DIR
 from efflab.errors import require
@@ -89,9 +89,11 @@ def register(path: Path = RULES, file: Path = FILE) -> list[str]:
     The rules' file must be committed as it stands: a `ValueError` otherwise.
     """
     root, name = path.parents[1], f"{path.parent.name}/{path.name}"
-    commit, day = _git(root, "log", "-1", "--format=%H %cs").split()
-    text, stored = path.read_text(encoding="utf-8"), _git(root, "show", f"{commit}:{name}")
-    require(text.strip() == stored, "rules", name, "a file that is committed as it stands")
+    last = ask_git(root, "log", "-1", "--format=%H %cs")
+    require(last is not None, "folder", root.name, "a folder of a git repository with commits")
+    commit, day = last.split()
+    text, stored = path.read_text(encoding="utf-8"), ask_git(root, "show", f"{commit}:{name}")
+    require(text == stored, "rules", name, "a file that is committed as it stands")
     known, added = (read_json(file) if file.exists() else {}), []
     for key, rule in every_rule(tomllib.loads(text)):
         entry, entries = dict(hash=rule_hash(rule), commit=commit, date=day), known.get(key, [])
@@ -101,11 +103,3 @@ def register(path: Path = RULES, file: Path = FILE) -> list[str]:
     if added:
         update(file, lambda _: json.dumps(known, indent=1) + "\n")
     return added
-
-
-def _git(root: Path, *words: str) -> str:
-    command = ["git", "-C", str(root), *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    allowed = "a folder of a git repository with commits"
-    require(done.returncode == 0, "folder", root.name, allowed)
-    return done.stdout.strip()
