@@ -100,15 +100,13 @@ def loss_with_penalty(weight: float) -> Callable[[nn.Module, Tensor, Tensor], Te
 
 
 @torch.no_grad()
-def held_out_loss(model: nn.Module, seq_len: int = CONFIG.max_len) -> float:
+def held_out_loss(model: nn.Module) -> float:
     """Nats per token on `N_EVAL` held-out windows, the same for all models."""
-    ids, targets = data.random_windows(data.stdlib_tokens("held-out"), N_EVAL, seq_len, seed=0)
-    return train.language_model_loss(model.eval(), ids, targets).item()
+    held_out = data.random_windows(data.stdlib_tokens("held-out"), N_EVAL, CONFIG.max_len, seed=0)
+    return train.language_model_loss(model.eval(), *held_out).item()
 
 
-def train_variant(
-    variant: str, seed: int, n_steps: int = N_STEPS, *, progress: bool = False
-) -> tuple[Transformer, dict]:
+def train_variant(variant: str, seed: int, n_steps: int = N_STEPS) -> tuple[Transformer, dict]:
     """Train one variant with one seed; returns the model and its recorded results."""
     model = make_model(variant, seed)
     tokens = data.stdlib_tokens("train")
@@ -120,7 +118,6 @@ def train_variant(
         n_steps,
         optimizers=optimizers(model),
         loss_fn=loss_with_penalty(spec.get("penalty", 0.0)),
-        progress=progress,
     )
     seconds = time.process_time() - start
     result = dict(variant=variant, seed=seed, n_steps=n_steps, loss=held_out_loss(model))
