@@ -64,7 +64,9 @@ def parse_json(content: bytes | str, kind: type = dict) -> Any:
     """
     try:
         text = content.decode("utf-8") if isinstance(content, bytes) else content
-        numbers = dict(parse_float=_parse_float, parse_constant=_parse_float, parse_int=_parse_int)
+        numbers: Any = dict(
+            parse_float=_parse_float, parse_constant=_parse_float, parse_int=_parse_int
+        )
         value = json.loads(text, object_pairs_hook=_unique_keys, **numbers)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         reason = f"content={quote(content)}: expected JSON in UTF-8 ({error})"

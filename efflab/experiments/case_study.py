@@ -275,10 +275,9 @@ def difference(a: dict[int, float], b: dict[int, float]) -> Estimate:
 
 def waterfall(runs: dict[int, dict]) -> list[dict]:
     """Steps of a path in order: bits per byte (mean, minimum, maximum over seeds) and FLOPs."""
-    steps = zip(*(run["rows"] for run in runs.values()), strict=True)
-    result = []
-    for rows in steps:
-        bits = [row["bits"] for row in rows]
+    steps = []
+    for rows in zip(*(run["rows"] for run in runs.values()), strict=True):
+        bits, flops = ([row[key] for row in rows] for key in ("bits", "flops"))
         entry = dict(step=rows[0]["step"], bits=mean(bits), low=min(bits), high=max(bits))
-        result.append(entry | dict(flops=mean(row["flops"] for row in rows)))
-    return result
+        steps.append(entry | dict(flops=mean(flops)))
+    return steps

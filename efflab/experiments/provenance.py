@@ -60,8 +60,3 @@ def describe_run(command: str, packages: Iterable[str] = (), rules: Iterable[str
     when = dict(command=command, date=date.today().isoformat(), commit=commit())
     made_for = dict(rules=list(rules)) if rules else {}
     return when | dict(versions=versions(packages)) | made_for
-
-
-def provenance(command: str, seeds: Iterable[int]) -> dict:
-    """The whole provenance in one flat dict, for a checkpoint's card."""
-    return describe_run(command) | dict(machine=machine_name(machine()), seeds=list(seeds))

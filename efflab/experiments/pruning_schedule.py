@@ -80,8 +80,6 @@ def prune_and_tune(
 
 def early(model: Transformer, ratio: float, seed: int = 0) -> float:
     """Bits per byte of one-shot pruning after `EARLY` steps of its first round, on a copy."""
-    require(0 <= ratio < 1, "ratio", ratio, "a share from 0 to below 1")
-    require_int("seed", seed, 0)
     return tune(deepcopy(model), ratio, seed, 0, EARLY)[1]
 
 

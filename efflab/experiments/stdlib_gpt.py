@@ -11,7 +11,7 @@ from efflab.base.files import replacing
 from efflab.config import PRESETS
 from efflab.data import STDLIB_GPT
 from efflab.evaluate import bits_per_byte
-from efflab.experiments.provenance import provenance
+from efflab.experiments.provenance import describe_run, machine, machine_name
 from efflab.model import Transformer
 from efflab.pretrained import save_checkpoint
 
@@ -79,7 +79,9 @@ def model_card(model: Transformer, losses: list[float]) -> dict:
     quality = bits_per_byte(model, None)
     return dict(
         name="stdlib-gpt",
-        **provenance("efflab train stdlib-gpt", [SEED]),
+        **describe_run("efflab train stdlib-gpt"),
+        machine=machine_name(machine()),
+        seeds=[SEED],
         tokenizer_sha256=data.sha256(data.TOKENIZER_FILE),
         steps=len(losses),
         tokens=len(losses) * BATCH_SIZE * model.config.max_len,
