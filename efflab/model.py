@@ -26,8 +26,9 @@ def n_parameters(model: nn.Module) -> int:
 
 @check_arguments
 def activation_fn(activation: str) -> nn.Module:
-    """The activation of that name: exact GELU, its tanh approximation (GPT-2), or ReLU."""
+    """The activation of that name: exact GELU, its tanh approximation (GPT-2), ReLU or SiLU."""
     activations = {"gelu": nn.GELU(), "gelu_tanh": nn.GELU(approximate="tanh"), "relu": nn.ReLU()}
+    activations["silu"] = nn.SiLU()
     require_one_of("activation", activation, activations)
     return activations[activation]
 
@@ -183,6 +184,8 @@ class Transformer(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
+        for name in config.extensions:
+            require(False, name, getattr(config, name), "its default: Transformer has no other")
         self.config = config
         self.embedding = Embedding(config)
         shared_attention, shared_ffn = self._attention(), self._ffn()
