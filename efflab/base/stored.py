@@ -9,12 +9,12 @@ from efflab.estimate import require_figure, require_interval
 from efflab.rules import require_type
 
 RECORD = dict(form=object, claim=str, holds=object, outcome=str, parts=list)
-PART = dict.fromkeys(("id", "outcome", "rule", "condition", "remark", "reason", "basis"), str)
-PART |= dict(since=str | None, figures=list)
+PART: dict[str, object] = dict(since=str | None, figures=list)
+PART |= dict.fromkeys(("id", "outcome", "rule", "condition", "remark", "reason", "basis"), str)
 FIGURE = dict(id=str, name=str, value=object, unit=str, kind=str, low=object, high=object)
 TEMPLATE = dict(template=object, values=object)
 """Further keys of a figure whose name has fields."""
-POINT = dict.fromkeys(("technique", "model", "notebook", "kind"), str)
+POINT: dict[str, object] = dict.fromkeys(("technique", "model", "notebook", "kind"), str)
 POINT |= dict.fromkeys(("bytes", "band", "time", "time_low", "time_high"), float)
 POINT |= dict.fromkeys(("quality", "quality_low", "quality_high"), float)
 REMEDY = "run efflab build"
