@@ -44,10 +44,15 @@ def every_rule(rules: Mapping[str, Mapping]) -> Iterator[tuple[str, Mapping]]:
                 yield f"{claim}.{part}.next", rule["next"]
 
 
-def rules_for(record: str, path: Path = RULES) -> list[str]:
+@lru_cache(maxsize=4)
+def read_rules(path: Path = RULES) -> dict[str, dict[str, dict]]:
+    """data/rules.toml: {claim: {part: rule}}."""
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def rules_for(record: str) -> list[str]:
     """Hashes of the rules and designs whose numbers come from a record, for its provenance."""
-    rules = tomllib.loads(path.read_text(encoding="utf-8"))
-    sources = ((rule.get("source", {}), rule) for _, rule in every_rule(rules))
+    sources = ((rule.get("source", {}), rule) for _, rule in every_rule(read_rules()))
     return sorted(rule_hash(rule) for source, rule in sources if source.get("record") == record)
 
 
