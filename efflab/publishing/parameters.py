@@ -11,15 +11,12 @@ from efflab.base.limits import entry_of, is_a, kind, require_within
 from efflab.errors import require, require_one_of
 from efflab.publishing.source import parameters
 
-UNREADABLE = (ValueError, SyntaxError, RecursionError, MemoryError)
-"""What Python's parser raises for a text that it cannot read."""
-
 
 def literal(text: str):
     """`text` as a Python literal, else as a string: "512" -> 512, "gpt2" -> "gpt2"."""
     try:
         return ast.literal_eval(text)
-    except UNREADABLE:
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return text
 
 
@@ -50,17 +47,28 @@ def _by_name(pairs: Iterable[str]) -> dict[str, list[str]]:
 
 
 def split(text: str) -> list[str]:
-    """The values between commas; commas inside Python's quotes or brackets do not split.
+    """The values between commas; commas inside quotes or brackets do not split.
 
     >>> split("1, 2"), split("'f(a, b)',x"), split("[1, 2],[3]"), split("it's,a(,b")
     (['1', '2'], ["'f(a, b)'", 'x'], ['[1, 2]', '[3]'], ["it's", 'a(', 'b'])
     """
-    row = f"({text},)"
-    try:
-        values = ast.parse(row, mode="eval").body.elts
-    except UNREADABLE:  # no Python values, so that no grouping was meant
-        return [part.strip() for part in text.split(",")]
-    return [ast.get_source_segment(row, value) for value in values]
+    parts, quote, depth, escaped = [""], "", 0, False
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote and not escaped else quote
+            escaped = letter == "\\" and not escaped
+        elif letter in "'\"" and (depth or not parts[-1].strip()):
+            quote = letter
+        elif letter in "([{":
+            depth += 1
+        elif letter in ")]}":
+            depth -= 1
+        elif letter == "," and not depth:
+            parts.append("")
+            continue
+        parts[-1] += letter
+    parts = text.split(",") if quote or depth else parts  # unbalanced: no grouping was meant
+    return [part.strip() for part in parts]
 
 
 def checked(given: dict, known: dict, limits: dict | None = None) -> dict:
