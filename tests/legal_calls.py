@@ -348,7 +348,6 @@ BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
         "k": tensor(2, 4, 4),
         "v": tensor(2, 4, 4),
     },
-    "base.threads.map_on_threads": {"fn": just(abs), "pieces": just([1, 2])},
     "train.token_loss": {"logits": tensor(4, 4)},
     "train.classification_loss": {"model": lambda: nn.Linear(4, 4), "inputs": tensor(4, 4)},
     "train.Muon": {"parameters": lambda: [nn.Parameter(torch.ones(2, 2))]},

@@ -11,12 +11,12 @@ from importlib.metadata import PackageNotFoundError, distribution
 
 import pytest
 from code_files import FOLDERS, code_files
+from order import longest_first
 from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from efflab.publishing.catalog import ROOT
-from efflab.publishing.order import longest_first
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 WORKFLOW = ROOT / ".github" / "workflows" / "notebooks.yml"

@@ -28,7 +28,8 @@ from efflab import data, pretrained
 from efflab.experiments.record import read_record
 from efflab.lab.verdict import load_claims
 print(len(data.tokens_of(["def f(): pass"])) > 3, pretrained.load_stdlib_gpt().config.n_layer,
-      read_record("gptq-quality")["complete"], len(load_claims()) > 20, *limits.limits_of("00"))
+      read_record("gptq-quality")["complete"], len(load_claims()) > 20,
+      *limits.entry_of("00")["limits"])
 """
 
 
