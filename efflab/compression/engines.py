@@ -84,14 +84,6 @@ def torch_engine(name: str, model: nn.Module) -> Engine:
     return Engine(name, embed, pickled_bytes(model))
 
 
-@check_arguments
-def run_all(model: nn.Module, batches: list[Batch]) -> None:
-    """Run every batch through the model, for its observers."""
-    with torch.no_grad():
-        for ids, mask in batches:
-            model.encode(ids, mask)
-
-
 # --- torch -----------------------------------------------------------------------------------
 
 
@@ -157,7 +149,9 @@ def torch_static(model: nn.Module, calibration: list[Batch]) -> Engine:
 
     require_batches(calibration)
     observed = prepare_static(model)
-    run_all(observed, calibration)
+    with torch.no_grad():
+        for ids, mask in calibration:
+            observed.encode(ids, mask)
     observed.pooler = None  # embeddings do not use it, so it has no range
     with quiet():
         return torch_engine("torch static INT8", q.convert(observed))
@@ -241,12 +235,6 @@ def openvino_engine(name: str, model: Any, path: Path) -> Engine:
     """The OpenVINO model written to `path`, read back and compiled for this CPU."""
     require_openvino("model", model)
     load("openvino").save_model(model, path, compress_to_fp16=False)
-    return openvino_file(name, path)
-
-
-@check_arguments
-def openvino_file(name: str, path: Path) -> Engine:
-    """An OpenVINO model that was written to `path` before, compiled for this CPU."""
     compiled = compile_openvino(path)
 
     @check_arguments
