@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
 from efflab.config import ModelConfig
-from efflab.errors import require, require_int, require_number, require_one_of
-from efflab.rules import Count, Size
+from efflab.errors import require, require_int, require_one_of
+from efflab.rules import Count, NonNegative, Size
 from efflab.tensors import Heads, Hidden, Ids, Mask, Visible, require_channels
 
 
@@ -24,8 +24,7 @@ def n_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-@check_arguments
-def activation_fn(activation: str) -> nn.Module:
+def _activation_fn(activation: str) -> nn.Module:
     """The activation of that name: exact GELU, its tanh approximation (GPT-2), or ReLU."""
     activations = {"gelu": nn.GELU(), "gelu_tanh": nn.GELU(approximate="tanh"), "relu": nn.ReLU()}
     require_one_of("activation", activation, activations)
@@ -92,7 +91,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.d_model = d_model
         self.up = nn.Linear(d_model, d_ff)
-        self.act = activation_fn(activation)
+        self.act = _activation_fn(activation)
         self.down = nn.Linear(d_ff, d_model)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -221,7 +220,6 @@ class Transformer(nn.Module):
 
         An id outside the vocabulary, or more than `max_len` tokens, is a `ValueError`.
         """
-        require(ids.dim() == 2, "ids.shape", tuple(ids.shape), "two dimensions (batch, tokens)")
         if attention_mask is not None:
             shape = tuple(attention_mask.shape)
             require(shape == tuple(ids.shape), "attention_mask.shape", shape, "that of ids")
@@ -246,7 +244,7 @@ class Transformer(nn.Module):
         ids: Ids,
         n_new: Count,
         *,
-        temperature: float = 1.0,
+        temperature: NonNegative = 1.0,
         top_k: int | None = None,
         seed: Count = 0,
     ) -> Tensor:
@@ -255,10 +253,8 @@ class Transformer(nn.Module):
         `top_k`: sample only among the k likeliest tokens, 1 to `vocab_size`.
         """
         require(self.config.causal, "causal", False, "a causal model")
-        require_number("temperature", temperature)
         if top_k is not None:
             require_int("top_k", top_k, 1, self.config.vocab_size)
-        require(ids.dim() == 2, "ids.shape", tuple(ids.shape), "two dimensions (batch, tokens)")
         require(ids.numel() > 0, "ids.shape", tuple(ids.shape), "at least one token to go on from")
         rng = torch.Generator(ids.device).manual_seed(int(seed))
         for _ in range(n_new):

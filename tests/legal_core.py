@@ -74,7 +74,6 @@ def sha256() -> str:
     return hashlib.sha256(saved_json().read_bytes()).hexdigest()
 
 
-LINEAR = {"target": lambda: nn.Linear(4, 4), "source": lambda: nn.Linear(4, 4)}
 BY_TYPE: dict[Any, Callable[[], Any]] = {
     conversion.PreTrainedModel: bert,
     conversion.PreTrainedConfig: lambda: bert().config,
@@ -85,14 +84,7 @@ BY_NAME: dict[str, Callable[[], Any]] = {"limit": lambda: [1, 2]}
 BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
     "base.cache.get_or_make": {"folder": lambda: path("cache")},
     "base.cache.key": {"sources": lambda: [Path(__file__)]},
-    "conversion.activation_name": {"activation": lambda: "gelu"},
     "conversion.config_like": {"names": lambda: conversion.BERT},
-    "conversion.copy_linear": {
-        "target": lambda: nn.Linear(4, 8),
-        "sources": lambda: [nn.Linear(4, 4), nn.Linear(4, 4)],
-    },
-    "conversion.copy_same": LINEAR,
-    "conversion.copy_transposed": LINEAR,
     "data.sha256": {"path": saved_json},
     "base.files.part_path": {"path": path},
     "base.files.remove_stale_parts": {"path": path},
@@ -106,7 +98,6 @@ BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
     "pretrained.mean_pool": {"attention_mask": lambda: torch.ones(1, 4)},
     "pretrained.read_card": {"path": saved_checkpoint},
     "pretrained.save_checkpoint": {"model": tiny, "path": path, "card": dict},
-    "pretrained.verify": {"path": saved_json, "expected": sha256},
     "base.stored.read_verdicts": {"path": lambda: data.DATA_DIR / "verdicts.json"},
     "base.stored.read_board": {"path": lambda: data.DATA_DIR / "board.json"},
     "structure.sharing.from_albert": {"albert": albert},
