@@ -198,7 +198,8 @@ def load_renamed(
     for i in range(model.config.n_layer):
         places = ((ours, theirs.split()) for ours, theirs in layer.items())
         names |= {f"layers.{i}.{ours}": [prefix.format(i) + t for t in ts] for ours, ts in places}
-    tensors, known = {}, source.state_dict()
+    tensors: dict[str, Tensor] = {}
+    known = source.state_dict()
     for ours, theirs in names.items():
         for kind in ("weight", "bias"):
             parts = [known[f"{t}.{kind}"] for t in theirs if f"{t}.{kind}" in known]
