@@ -1,6 +1,6 @@
 """The shape of a Transformer, and the released models' shapes by name. No torch here."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from efflab.arguments import check_arguments
@@ -8,19 +8,123 @@ from efflab.errors import require, require_one_of, require_positive
 from efflab.rules import Count, Size
 
 SHARING = ("none", "attention", "ffn", "all")
-ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
+ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
+POSITIONS = ("learned", "rotary", "alibi", "relative", "fixed")
+BIASES = ("all", "qkv", "none")
+QK_NORMS = ("none", "head", "width")
+NORMS = ("layer", "rms", "plain")
+
+
+@check_arguments
+@dataclass(frozen=True)
+class Latent:
+    """Latent attention: keys and values from one narrow vector a token, which alone is cached.
+
+    A head's query and key have `nope_dim` channels and `rope_dim` rotary ones, the latter one
+    key for all heads; its value has `v_dim`. `q_rank` None: queries have no narrow vector.
+    (DeepSeek-AI 2024, section 2.1)
+    """
+
+    kv_rank: Size
+    nope_dim: Size
+    rope_dim: Size
+    v_dim: Size
+    q_rank: Size | None = None
+
+
+@check_arguments
+@dataclass(frozen=True)
+class Attention:
+    """What attention looks like; by default Vaswani et al.'s, with biases.
+
+    `n_kv_head`: heads of keys and values, each used by as many query heads (None: `n_head`).
+    `head_dim`: channels of a head (None: d_model / n_head). `bias`: which maps have one.
+    `qk_norm`: a norm on queries and keys, of a head's channels or of all heads' width.
+    `windows`: keys that a token sees in layer 0, 1, ..., itself included, None for all; repeated
+    until all layers have one. `sinks`: a learned logit a head that takes attention from the keys.
+    """
+
+    n_kv_head: Size | None = None
+    head_dim: Size | None = None
+    bias: str = "all"
+    qk_norm: str = "none"
+    windows: tuple[Size | None, ...] = (None,)
+    sinks: bool = False
+    latent: Latent | None = None
+
+    def __post_init__(self):
+        require_one_of("bias", self.bias, BIASES)
+        require_one_of("qk_norm", self.qk_norm, QK_NORMS)
+        require(len(self.windows) > 0, "windows", self.windows, "at least one window, or (None,)")
+
+
+@check_arguments
+@dataclass(frozen=True)
+class FeedForward:
+    """`gated`: a second map up whose output is multiplied in (SwiGLU, GeGLU: Shazeer 2020)."""
+
+    gated: bool = False
+    bias: bool = True
+
+
+@check_arguments
+@dataclass(frozen=True)
+class Experts:
+    """Experts in place of the feed-forward (Shazeer et al. 2017): `n_active` of `n_expert` a token.
+
+    `d_ff` is one expert's hidden width, `d_shared` that of what every token uses beside them, by
+    a gate of its own if `shared_gate`. The layers in `dense_layers` have no experts. Biases are
+    the feed-forward's; `router_bias` adds the router's.
+    """
+
+    n_expert: Size
+    n_active: Size
+    d_ff: Size
+    d_shared: Count = 0
+    shared_gate: bool = False
+    router_bias: bool = False
+    dense_layers: tuple[Count, ...] = ()
+
+    def __post_init__(self):
+        allowed = "at most n_expert={most}"
+        require(
+            self.n_active <= self.n_expert, "n_active", self.n_active, allowed, most=self.n_expert
+        )
+
+
+@check_arguments
+@dataclass(frozen=True)
+class Norms:
+    """`kind`: LayerNorm, RMSNorm (one weight a channel, no bias), or LayerNorm without weights.
+
+    `per_layer`: 1 where attention and feed-forward share it, 2, or 4 with one after each too.
+    `embedding` and `final`: whether there is one there; None: as `norm_first` says.
+    """
+
+    kind: str = "layer"
+    bias: bool = True
+    per_layer: Size = 2
+    embedding: bool | None = None
+    final: bool | None = None
+
+    def __post_init__(self):
+        require_one_of("kind", self.kind, NORMS)
 
 
 @check_arguments
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that decides a plain Transformer's parameters and arithmetic.
+    """Everything that decides a Transformer's parameters and arithmetic.
 
     Sizes are counts of layers, heads, channels, tokens. `d_embed` (ALBERT's factorized embedding)
     is the width of the token table, projected to `d_model` where the two differ; None means
     `d_model`. `share` says which sub-block, with its own LayerNorm, all layers have in common.
     `norm_first` None means as `causal`: GPT-like decoders normalize first and once more at the
-    end, BERT-like encoders normalize the embeddings and after each sub-block.
+    end, BERT-like encoders normalize the embeddings and after each sub-block. `positions`: how a
+    token knows its place, "learned" and "relative" by a table (the latter with a norm), of
+    `position_rows` if not of `max_len`. `tied`: the
+    output is the token table; else it has weights of its own, with a bias if `head_bias`.
+    `parallel`: attention and feed-forward read the same input (Wang and Komatsuzaki 2021).
 
     >>> ModelConfig(2, 4, 64, 256, 1000, 128, causal=True).head_dim
     16
@@ -40,18 +144,35 @@ class ModelConfig:
     norm_first: bool | None = field(default=None, kw_only=True)
     activation: str = field(default="gelu", kw_only=True)
     norm_eps: float = field(default=1e-5, kw_only=True)
+    attention: Attention = field(default=Attention(), kw_only=True)
+    feed_forward: FeedForward = field(default=FeedForward(), kw_only=True)
+    experts: Experts | None = field(default=None, kw_only=True)
+    norms: Norms = field(default=Norms(), kw_only=True)
+    positions: str = field(default="learned", kw_only=True)
+    position_rows: Size | None = field(default=None, kw_only=True)
+    tied: bool = field(default=True, kw_only=True)
+    head_bias: bool = field(default=False, kw_only=True)
+    parallel: bool = field(default=False, kw_only=True)
 
     def __post_init__(self):
-        divides = self.d_model % self.n_head == 0
+        divides = self.attention.head_dim is not None or self.d_model % self.n_head == 0
         require(divides, "n_head", self.n_head, f"a divisor of d_model={self.d_model}")
+        divides = self.n_head % self.n_kv_head == 0
+        require(divides, "n_kv_head", self.n_kv_head, f"a divisor of n_head={self.n_head}")
         require_one_of("share", self.share, SHARING)
         require_one_of("activation", self.activation, ACTIVATIONS)
+        require_one_of("positions", self.positions, POSITIONS)
         require_positive("norm_eps", self.norm_eps)
 
     @property
     def head_dim(self) -> int:
         """Channels of one head."""
-        return self.d_model // self.n_head
+        return self.attention.head_dim or self.d_model // self.n_head
+
+    @property
+    def n_kv_head(self) -> int:
+        """Heads of keys and values."""
+        return self.attention.n_kv_head or self.n_head
 
     @property
     def embed_dim(self) -> int:
@@ -62,6 +183,27 @@ class ModelConfig:
     def is_norm_first(self) -> bool:
         """`norm_first` with its default resolved."""
         return self.causal if self.norm_first is None else self.norm_first
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """Each layer's window, None where a token sees all keys."""
+        cycle = self.attention.windows
+        return tuple(cycle[layer % len(cycle)] for layer in range(self.n_layer))
+
+    @property
+    def n_expert_layers(self) -> int:
+        """Layers with experts."""
+        if self.experts is None:
+            return 0
+        return self.n_layer - sum(layer < self.n_layer for layer in set(self.experts.dense_layers))
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """The fields in which it is more than a plain Transformer (`efflab.model.Transformer`)."""
+        names = "attention feed_forward experts norms positions position_rows".split()
+        names += "tied head_bias parallel".split()
+        defaults = {item.name: item.default for item in fields(self)}
+        return tuple(name for name in names if getattr(self, name) != defaults[name])
 
 
 def _bert(n_layer, n_head, d_model, vocab_size=30522, **options: Any) -> ModelConfig:
@@ -82,6 +224,19 @@ def _gpt(n_layer, n_head, d_model, max_len=1024):
     return ModelConfig(n_layer, n_head, d_model, 4 * d_model, 50257, max_len, **options)
 
 
+def _llama(n_layer, n_head, d_model, d_ff, vocab_size, max_len, **options: Any) -> ModelConfig:
+    """The decoder of today: grouped heads of keys, rotary positions, RMSNorm, SwiGLU, no biases."""
+    attention = Attention(n_kv_head=8, head_dim=128, bias="none")
+    common: dict[str, Any] = dict(causal=True, activation="silu", attention=attention, tied=False)
+    common |= dict(feed_forward=FeedForward(gated=True, bias=False), norms=Norms("rms", bias=False))
+    sizes = (n_layer, n_head, d_model, d_ff, vocab_size, max_len)
+    return ModelConfig(*sizes, **(common | dict(positions="rotary") | options))
+
+
+_QWEN3 = Attention(n_kv_head=8, head_dim=128, bias="none", qk_norm="head")
+_DEEPSEEK = Attention(bias="none", latent=Latent(512, 128, 64, 128, q_rank=1536))
+_GPT_OSS = Attention(n_kv_head=8, head_dim=64, windows=(128, None), sinks=True)
+
 PRESETS: dict[str, ModelConfig] = {
     "bert-base": _bert(12, 12, 768),
     "bert-large": _bert(24, 16, 1024),
@@ -98,5 +253,20 @@ PRESETS: dict[str, ModelConfig] = {
     "gpt3-6.7b": _gpt(32, 32, 4096, max_len=2048),
     "gpt3-175b": _gpt(96, 96, 12288, max_len=2048),
     "stdlib-gpt": ModelConfig(6, 6, 192, 768, 2048, 512, causal=True),
+    "qwen3-8b": _llama(36, 32, 4096, 12288, 151936, 40960, attention=_QWEN3, norm_eps=1e-6),
+    "llama-3.1-70b": _llama(80, 64, 8192, 28672, 128256, 131072),
+    "deepseek-v3": _llama(
+        *(61, 128, 7168, 18432, 129280, 163840),
+        attention=_DEEPSEEK,
+        experts=Experts(256, 8, d_ff=2048, d_shared=2048, dense_layers=(0, 1, 2)),
+        norm_eps=1e-6,
+    ),
+    "gpt-oss-20b": _llama(
+        *(24, 64, 2880, 2880, 201088, 131072),
+        attention=_GPT_OSS,
+        feed_forward=FeedForward(gated=True),
+        experts=Experts(32, 4, d_ff=2880, router_bias=True),
+    ),
 }
-"""Models by name (Devlin 2019, Wang 2020, Lan 2020, Radford 2019, Brown 2020), and ours."""
+"""Models by name (Devlin 2019, Wang 2020, Lan 2020, Radford 2019, Brown 2020), and ours; from their
+`config.json`: Qwen3 and DeepSeek-V3 (2025), Llama 3.1 (2024), gpt-oss (2025)."""

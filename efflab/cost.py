@@ -3,39 +3,23 @@
 A FLOP count has 2 per multiply-accumulate. GB is 1e9 bytes. Sizes are those of `ModelConfig`.
 """
 
+from math import ceil
+
+from efflab import layers
 from efflab.arguments import check_arguments, unchecked
 from efflab.config import ModelConfig
 from efflab.devices import Device
 from efflab.errors import require, require_number, require_one_of, require_positive
-from efflab.rules import Size
+from efflab.rules import Count, Size
 
 SECONDS_PER_DAY = 86400
 
 
-@check_arguments
-def attention_params(config: ModelConfig) -> int:
-    """Queries, keys, values, output (C x C and a bias each) and the sub-block's LayerNorm."""
-    C = config.d_model
-    return 4 * (C * C + C) + 2 * C
+FORMATS = {"fp32": 32, "bf16": 16, "fp8": 8, "int8": 8, "int4": 4 + 16 / 128}
+"""Bits of a weight; int4's groups of 128 have a scale of 16 bits each."""
 
 
-@check_arguments
-def ffn_params(config: ModelConfig) -> int:
-    """C x F and F x C with biases, and the sub-block's LayerNorm."""
-    C, F = config.d_model, config.d_ff
-    return 2 * C * F + F + C + 2 * C
-
-
-@check_arguments
-def embedding_params(config: ModelConfig) -> int:
-    """Token, position and type tables, the projection of a factorized embedding, and the norm.
-
-    The norm is the embedding's in a post-norm model, the final one in a pre-norm model.
-    """
-    C, E = config.d_model, config.embed_dim
-    tables = (config.vocab_size + config.max_len + config.type_vocab) * E
-    projection = 0 if E == C else E * C + C
-    return tables + projection + 2 * (C if config.is_norm_first else E)
+# --- Parameters ----------------------------------------------------------------------------------
 
 
 @check_arguments
@@ -46,12 +30,40 @@ def num_params(config: ModelConfig) -> int:
     >>> num_params(PRESETS["gpt2"]), num_params(PRESETS["albert-base"])
     (124439808, 11683584)
     """
+    return _params(config, config.experts.n_expert if config.experts else 0)
+
+
+@check_arguments
+def active_params(config: ModelConfig) -> int:
+    """Parameters that one token uses; of the input embedding the whole table is counted.
+
+    >>> from efflab.config import PRESETS
+    >>> round(active_params(PRESETS["deepseek-v3"]) / 1e9, 1)
+    37.6
+    """
+    return _params(config, config.experts.n_active if config.experts else 0)
+
+
+def _params(config: ModelConfig, n_expert: int) -> int:
     n_attention = 1 if config.share in ("attention", "all") else config.n_layer
-    n_ffn = 1 if config.share in ("ffn", "all") else config.n_layer
-    pooler = config.d_model * (config.d_model + 1) if config.pooler else 0
-    layers = n_attention * unchecked(attention_params)(config)
-    layers += n_ffn * unchecked(ffn_params)(config)
-    return unchecked(embedding_params)(config) + layers + pooler
+    n_dense = config.n_layer - config.n_expert_layers
+    n_ffn = min(1, n_dense) if config.share in ("ffn", "all") else n_dense
+    params = unchecked(layers.embedding_params)(config) + unchecked(layers.head_params)(config)
+    params += n_attention * unchecked(layers.attention_params)(config)
+    params += n_ffn * unchecked(layers.ffn_params)(config)
+    if config.experts is not None:
+        params += config.n_expert_layers * layers.expert_layer_params(config, n_expert)
+    return params
+
+
+@check_arguments
+def weight_bytes(config: ModelConfig, format: str) -> int:
+    """Bytes of all parameters in `format`, one of `FORMATS`; an int8's or fp8's scales left out."""
+    require_one_of("format", format, FORMATS)
+    return ceil(num_params(config) * FORMATS[format] / 8)
+
+
+# --- FLOPs ---------------------------------------------------------------------------------------
 
 
 @check_arguments
@@ -59,16 +71,17 @@ def flops_by_part(config: ModelConfig, seq_len: Size, batch_size: Size = 1) -> d
     """FLOPs of one forward pass by part; the parts add up to `forward_flops`.
 
     `projections` are queries, keys, values and output; `scores` is Q K^T and the weighted sum of
-    V, the only part that grows with seq_len squared; `embedding` is the factorized projection.
-    (Kaplan et al. 2020, Table 1, with the terms that it leaves out.)
+    V, the only part that grows with seq_len squared; `ffn` includes experts and their router,
+    `embedding` is the factorized projection. (Kaplan et al. 2020, Table 1, with the terms that it
+    leaves out.)
     """
-    C, F, E, L = config.d_model, config.d_ff, config.embed_dim, config.n_layer
+    C, E, L = config.d_model, config.embed_dim, config.n_layer
     tokens = batch_size * seq_len
     projected = 0 if E == C else 2 * tokens * E * C
     return {
-        "projections": L * tokens * 8 * C * C,
-        "scores": L * tokens * 4 * seq_len * C,
-        "ffn": L * tokens * 4 * C * F,
+        "projections": 2 * tokens * L * unchecked(layers.attention_weights)(config),
+        "scores": 2 * tokens * L * seq_len * layers.score_weights(config),
+        "ffn": 2 * tokens * layers.ffn_weights(config),
         "embedding": projected,
         "logits": projected + 2 * tokens * E * config.vocab_size,
     }
@@ -84,6 +97,27 @@ def forward_flops(config: ModelConfig, seq_len: Size, batch_size: Size = 1) -> i
     return sum(unchecked(flops_by_part)(config, seq_len, batch_size).values())
 
 
+# --- The cache -----------------------------------------------------------------------------------
+
+
+@check_arguments
+def kv_cache_bytes(
+    config: ModelConfig, n_tokens: Count, batch_size: Size = 1, *, value_bytes: float = 2
+) -> int:
+    """Bytes of what attention keeps of `n_tokens`, whatever `max_len` is; scales are left out.
+
+    A layer with a window holds at most its window, a latent one its rank and rotary channels, any
+    other keys and values of its heads.
+    """
+    require(config.causal, "causal", config.causal, "a causal model: an encoder keeps no cache")
+    require_positive("value_bytes", value_bytes)
+    latent, width = config.attention.latent, 2 * config.n_kv_head * config.head_dim
+    if latent is not None:
+        width = latent.kv_rank + latent.rope_dim
+    n_kept = sum(min(n_tokens, window or n_tokens) for window in config.windows)
+    return ceil(batch_size * n_kept * width * value_bytes)
+
+
 @check_arguments
 def attention_share(config: ModelConfig, seq_len: Size) -> float:
     """Share (0..1) of the layers' FLOPs that is quadratic in seq_len: the scores."""
@@ -95,10 +129,13 @@ def attention_share(config: ModelConfig, seq_len: Size) -> float:
 def crossing_length(config: ModelConfig, against: str = "ffn") -> float:
     """The seq_len at which the scores cost as much as the FFN, or as all that is linear in it.
 
-    From 4 T C = 4 C F, so T = F; and from 4 T C = 8 C^2 + 4 C F, so T = 2 C + F.
+    Plain: from 4 T C = 4 C F, so T = F; and from 4 T C = 8 C^2 + 4 C F, so T = 2 C + F.
     """
     require_one_of("against", against, ("ffn", "linear"))
-    return config.d_ff if against == "ffn" else 2 * config.d_model + config.d_ff
+    parts = flops_by_part(config, 1)
+    linear = parts["ffn"] + (parts["projections"] if against == "linear" else 0)
+    whole, rest = divmod(linear, parts["scores"])
+    return linear / parts["scores"] if rest else whole
 
 
 @check_arguments
@@ -144,27 +181,29 @@ def activation_bytes(
     """Bytes per device that layers keep for the backward pass (Korthikanti et al. 2022, Table 2).
 
     With d_ff = 4 C this is their s b h (34 + 5 a s / h) per layer: 2-byte values, 1-byte dropout
-    masks. `recompute` "selective" recomputes scores, softmax and dropout inside attention; "full"
-    keeps the layer's input alone. What a real run stores: `value_bytes` 4 in fp32, no masks without
-    `dropout`; with `fused_attention` (SDPA) the output and one statistic per row, not the scores.
+    masks; today's layers are counted alike. `recompute` "selective" recomputes scores, softmax and
+    dropout inside attention; "full" keeps the layer's input alone. What a real run stores:
+    `value_bytes` 4 in fp32, no masks without `dropout`; with `fused_attention` (SDPA) the output
+    and one statistic per row, not the scores.
     """
     divides = config.n_head % tensor_parallel == 0
     require(divides, "tensor_parallel", tensor_parallel, f"a divisor of n_head={config.n_head}")
     require_one_of("recompute", recompute, ("none", "selective", "full"))
     require_positive("value_bytes", value_bytes)
-    C, F, H, v = config.d_model, config.d_ff, config.n_head, value_bytes
+    C, H, v = config.d_model, config.n_head, value_bytes
     tokens, mask = seq_len * batch_size, 1 if dropout else 0
     if recompute == "full":
         return config.n_layer * tokens * v * C
-    # Inputs of both LayerNorms, of attention and of the FFN; masks of the two residual dropouts.
-    replicated = tokens * C * (4 * v + 2 * mask)
+    # Inputs of the norms, of attention and of the FFN; masks of the two residual dropouts.
+    n_inputs = config.norms.per_layer + (1 if config.norms.per_layer == 1 else 2)
+    replicated = config.n_layer * tokens * C * (n_inputs * v + 2 * mask)
     # Q, K, V, the output projection's input; the activation's input and output.
-    split = tokens * (4 * v * C + 2 * v * F)
+    split = tokens * v * layers.activation_values(config)
     if recompute == "none":
         scores = v * (2 if dropout else 1) + mask  # softmax output, its dropped copy, the mask
-        split += tokens * H * (4 if fused_attention else scores * seq_len)
+        split += config.n_layer * tokens * H * (4 if fused_attention else scores * seq_len)
     per_rank = replicated / (tensor_parallel if sequence_parallel else 1)
-    return config.n_layer * (per_rank + split / tensor_parallel)
+    return per_rank + split / tensor_parallel
 
 
 @check_arguments

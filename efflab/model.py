@@ -24,9 +24,11 @@ def n_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def _activation_fn(activation: str) -> nn.Module:
-    """The activation of that name: exact GELU, its tanh approximation (GPT-2), or ReLU."""
+@check_arguments
+def activation_fn(activation: str) -> nn.Module:
+    """The activation of that name: exact GELU, its tanh approximation (GPT-2), ReLU or SiLU."""
     activations = {"gelu": nn.GELU(), "gelu_tanh": nn.GELU(approximate="tanh"), "relu": nn.ReLU()}
+    activations["silu"] = nn.SiLU()
     require_one_of("activation", activation, activations)
     return activations[activation]
 
@@ -91,7 +93,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.d_model = d_model
         self.up = nn.Linear(d_model, d_ff)
-        self.act = _activation_fn(activation)
+        self.act = activation_fn(activation)
         self.down = nn.Linear(d_ff, d_model)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -182,6 +184,8 @@ class Transformer(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
+        for name in config.extensions:
+            require(False, name, getattr(config, name), "its default: Transformer has no other")
         self.config = config
         self.embedding = Embedding(config)
         shared_attention, shared_ffn = self._attention(), self._ffn()

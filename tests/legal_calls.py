@@ -297,6 +297,7 @@ BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
     "estimate.Estimate.widened": {"mean": just(1.0), "low": just(0.0), "high": just(2.0)},
     "model.Transformer.generate": {"n_new": just(1)},
     "structure.linformer.linformer_attention": {"E": tensor(1, 2, 4), "F": tensor(1, 2, 4)},
+    "model.activation_fn": {"activation": just("gelu")},
     "model.Attention": ATTENTION,
     "model.FeedForward": {"d_model": just(8)},
     "model.FeedForward.forward": {"x": tensor(1, 4, 8)},

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from math import gcd
 
-from efflab import cost
+from efflab import cost, layers
 from efflab.arguments import check_arguments, unchecked
 from efflab.config import ModelConfig
 from efflab.devices import Cluster, Device
@@ -32,8 +32,8 @@ GATHER_LINKS = 1
 _cache = lru_cache(maxsize=4096)
 _ring_bytes = unchecked(ring_bytes)
 _activation_bytes = _cache(unchecked(cost.activation_bytes))
-_attention_params = _cache(unchecked(cost.attention_params))
-_ffn_params = _cache(unchecked(cost.ffn_params))
+_attention_params = _cache(unchecked(layers.attention_params))
+_ffn_params = _cache(unchecked(layers.ffn_params))
 _flops_by_part = _cache(unchecked(cost.flops_by_part))
 _forward_flops = _cache(unchecked(cost.forward_flops))
 _model_state_bytes = _cache(unchecked(cost.model_state_bytes))

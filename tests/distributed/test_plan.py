@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 
-from efflab import cost
+from efflab import cost, layers
 from efflab.config import PRESETS, ModelConfig
 from efflab.data import read_published
 from efflab.devices import DEVICES, Cluster
@@ -57,7 +57,7 @@ def test_memory_by_hand():
 def test_memory_with_stage_3_and_with_interleaving():
     whole, shared = (TRAINING.memory_bytes(Split(1, 1, 8, 2, zero_stage=z)) for z in (0, 3))
     states = cost.model_state_bytes(cost.num_params(SMALL), 8, 0)
-    layer = cost.attention_params(SMALL) + cost.ffn_params(SMALL)
+    layer = layers.attention_params(SMALL) + layers.ffn_params(SMALL)
     assert whole - shared == pytest.approx(states * 7 / 8 - 2 * layer)
     plain, interleaved = (TRAINING.memory_bytes(Split(1, 2, 1, 8, n_chunks=c)) for c in (1, 2))
     kept = 2 * cost.activation_bytes(replace(SMALL, n_layer=2), 128, 2, recompute="full")

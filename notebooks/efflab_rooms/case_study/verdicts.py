@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
-from efflab import cost
+from efflab import cost, layers
 from efflab.config import ModelConfig
 from efflab.estimate import Estimate
 from efflab.experiments import case_study_latency as latency
@@ -66,7 +66,7 @@ def smaller_weights(config: ModelConfig) -> float:
     Linear maps and token table: one byte, and four for each output channel's scale. Others: four.
     """
     d, d_ff = config.d_model, config.d_ff
-    maps = cost.attention_params(config) - 6 * d + cost.ffn_params(config) - 3 * d - d_ff
+    maps = layers.attention_params(config) - 6 * d + layers.ffn_params(config) - 3 * d - d_ff
     one_byte = config.n_layer * maps + config.vocab_size * d
     scales = config.n_layer * (5 * d + d_ff) + config.vocab_size
     n_params = cost.num_params(config)

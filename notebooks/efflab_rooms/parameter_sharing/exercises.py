@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from efflab import cost
+from efflab import cost, layers
 from efflab.config import ModelConfig
 from efflab.lab import Exercise, tr
 from efflab.model import Transformer, n_parameters
@@ -20,7 +20,7 @@ def _check_share(answer):
 def _check_layer(answer):
     for d_model, d_ff in ((4, 16), (384, 1536), (768, 3072)):
         config = ModelConfig(1, 1, d_model, d_ff, 2, 2)
-        expected = cost.attention_params(config) + cost.ffn_params(config)
+        expected = layers.attention_params(config) + layers.ffn_params(config)
         yield f"layer_params({d_model}, {d_ff})", expected, answer(d_model, d_ff)
 
 

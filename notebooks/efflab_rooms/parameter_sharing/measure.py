@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from efflab import bench, cost, points, train, weights
+from efflab import bench, cost, layers, points, train, weights
 from efflab.config import PRESETS, SHARING, ModelConfig
 from efflab.data import read_published
 from efflab.errors import require_int, require_one_of
@@ -49,9 +49,9 @@ def parts(config: ModelConfig) -> dict[str, int]:
     n_attention = 1 if config.share in ("attention", "all") else config.n_layer
     n_ffn = 1 if config.share in ("ffn", "all") else config.n_layer
     counts = {
-        "embedding": cost.embedding_params(config),
-        "attention": n_attention * cost.attention_params(config),
-        "feed-forward": n_ffn * cost.ffn_params(config),
+        "embedding": layers.embedding_params(config),
+        "attention": n_attention * layers.attention_params(config),
+        "feed-forward": n_ffn * layers.ffn_params(config),
     }
     return counts | {"pooler": cost.num_params(config) - sum(counts.values())}
 

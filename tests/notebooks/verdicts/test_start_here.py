@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from efflab import cost
+from efflab import layers
 from efflab.estimate import Estimate
 from efflab.lab import by_id
 from efflab_rooms.start_here import verdicts
@@ -50,7 +50,7 @@ def test_at_the_decoding_length_a_layers_cache_has_as_many_values_as_its_matrice
     n = by_id(evidence())["gpt3-decoding"].value
     in_cache = 2 * n * config.d_model * verdicts.SEQUENCES
     biases = 9 * config.d_model + config.d_ff  # and two LayerNorms
-    in_layer = cost.attention_params(config) + cost.ffn_params(config)
+    in_layer = layers.attention_params(config) + layers.ffn_params(config)
     assert in_cache == in_layer - biases
 
 

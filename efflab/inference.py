@@ -1,0 +1,72 @@
+"""What a served model costs at least: a prompt, and one token after it. No torch here.
+
+These are bounds: FLOPs that no kernel can save, bytes that have to be read. (Pope et al. 2022,
+section 2, has the same arithmetic for plain decoders.)
+"""
+
+from math import ceil
+
+from efflab import layers
+from efflab.arguments import check_arguments
+from efflab.config import ModelConfig
+from efflab.cost import FORMATS, active_params, flops_by_part, kv_cache_bytes
+from efflab.errors import require_one_of
+from efflab.rules import Count, Size
+
+
+@check_arguments
+def prefill_flops(config: ModelConfig, seq_len: Size, batch_size: Size = 1) -> int:
+    """The least that a prompt costs: scores of visible pairs alone, logits of the last token.
+
+    An encoder's are those of its hidden states, without logits.
+    """
+    parts = flops_by_part(config, seq_len, batch_size)
+    pairs = sum(_visible_pairs(config, seq_len, window) for window in config.windows)
+    logits = parts["logits"] // seq_len if config.causal else 0
+    linear = parts["projections"] + parts["ffn"] + parts["embedding"]
+    return linear + 2 * batch_size * pairs * layers.score_weights(config) + logits
+
+
+def _visible_pairs(config: ModelConfig, seq_len: int, window: int | None) -> int:
+    """Pairs of a query and a key that it sees, in one layer."""
+    width = min(seq_len, window or seq_len)
+    if not config.causal:
+        return seq_len * width
+    return width * (width + 1) // 2 + (seq_len - width) * width
+
+
+@check_arguments
+def decode_flops(
+    config: ModelConfig, n_cached: Count, batch_size: Size = 1, *, absorbed: bool = False
+) -> int:
+    """FLOPs of one more token each after `n_cached` tokens, with its logits.
+
+    `absorbed`: latent attention on what is cached; else on expanded keys and values, of which only
+    the new ones are computed.
+    """
+    parts = flops_by_part(config, 1, batch_size)
+    n_keys = sum(min(n_cached + 1, window or n_cached + 1) for window in config.windows)
+    parts["scores"] = 2 * batch_size * n_keys * layers.score_weights(config, absorbed)
+    return sum(parts.values())
+
+
+@check_arguments
+def decode_bytes(
+    config: ModelConfig,
+    n_cached: Count,
+    batch_size: Size = 1,
+    *,
+    format: str = "bf16",
+    value_bytes: float = 2,
+) -> int:
+    """Bytes that one step reads at least: every weight in use, and the cache.
+
+    Of an input table that is not the output too, a row a token. All texts may use the same experts,
+    so that more than one text adds none to this bound.
+    """
+    require_one_of("format", format, FORMATS)
+    read = active_params(config)
+    if not config.tied:
+        read -= config.vocab_size * config.embed_dim
+    cache = kv_cache_bytes(config, n_cached, batch_size, value_bytes=value_bytes)
+    return ceil(read * FORMATS[format] / 8) + cache
