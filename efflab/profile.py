@@ -10,6 +10,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -170,30 +171,21 @@ def _moved_bytes(name: str, inputs: list[AnyTensor], outputs: list[AnyTensor]) -
 @contextmanager
 def _name_parts(parts: dict[str, list[nn.Module]]) -> Iterator[None]:
     """Inside the block, each call of these modules is a span with its part's name."""
+    running: list[record_function] = []
+
+    def begin(label: str, *_) -> None:
+        running.append(record_function(label).__enter__())
+
+    def end(*_) -> None:
+        running.pop().__exit__(None, None, None)
+
     with ExitStack() as stack:
         for part, modules in parts.items():
             for module in modules:
-                stack.enter_context(_record(module, PART + part))
+                begin_part = partial(begin, PART + part)
+                stack.callback(module.register_forward_pre_hook(begin_part).remove)
+                stack.callback(module.register_forward_hook(end).remove)
         yield
-
-
-@contextmanager
-def _record(module: nn.Module, label: str) -> Iterator[None]:
-    running = []
-
-    def before(module, args):
-        running.append(record_function(label))
-        running[-1].__enter__()
-
-    def after(module, args, output):
-        running.pop().__exit__(None, None, None)
-
-    hooks = [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @check_arguments

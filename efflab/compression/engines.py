@@ -8,9 +8,8 @@ threads as torch uses. Libraries are imported inside the functions. Language mod
 import io
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,9 +39,7 @@ Batch = tuple[Ids, Mask]
 """ids and attention mask, (B,T) int64 each."""
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Engine:
+class Engine(NamedTuple):
     """A way to run the encoder."""
 
     name: str
@@ -120,9 +117,8 @@ def torch_dynamic(model: nn.Module, *, table: bool = False, per_channel: bool = 
 def torch_smoothed(model: nn.Module, calibration: list[Batch]) -> Engine:
     """torch's dynamic INT8 after our smoothing, per channel and with the token table."""
     smooth = smooth_model(model, calibration)
-    return replace(
-        torch_dynamic(smooth, table=True, per_channel=True), name="torch dynamic INT8, smoothed"
-    )
+    engine = torch_dynamic(smooth, table=True, per_channel=True)
+    return engine._replace(name="torch dynamic INT8, smoothed")
 
 
 @check_arguments

@@ -26,7 +26,7 @@ from efflab.distributed.data_parallel import distance, new_model
 from efflab.distributed.pairs import copy_to_ranks, sum_over_ranks
 from efflab.distributed.ring import ring_bytes, sent_bytes
 from efflab.distributed.values import require_batch, require_share
-from efflab.errors import require, require_int, require_one_of
+from efflab.errors import require, require_one_of
 from efflab.model import Attention, FeedForward, Transformer
 from efflab.rules import Count, NonNegative, Size
 from efflab.tensors import Ids, Numbers
@@ -105,7 +105,6 @@ class RowParallelLinear(nn.Module):
 
 def require_split(config: ModelConfig, n_ranks: int) -> None:
     """`n_ranks` must divide the heads and the hidden units."""
-    require_int("n_ranks", n_ranks)
     for name in ("n_head", "d_ff"):
         size = getattr(config, name)
         require(size % n_ranks == 0, "n_ranks", n_ranks, f"a divisor of {name}={size}")

@@ -120,7 +120,6 @@ def test_column_row_is_the_least_traffic_that_is_right():
             lambda: require_split(replace(CONFIG, d_ff=258), 4),
             "n_ranks=4: expected a divisor of d_ff=258",
         ),
-        (lambda: require_split(CONFIG, 0), "n_ranks=0: expected"),
         (lambda: wire_bytes(CONFIG, 0, 2), "n_tokens=0: expected"),
         (lambda: traffic("diagonal", 8, 8, 8, 2), "order='diagonal': expected one of 'column-row'"),
         (lambda: traffic("row-row", 8, 0, 8, 2), "d_ff=0: expected"),
