@@ -74,7 +74,6 @@ def sha256() -> str:
     return hashlib.sha256(saved_json().read_bytes()).hexdigest()
 
 
-LINEAR = {"target": lambda: nn.Linear(4, 4), "source": lambda: nn.Linear(4, 4)}
 BY_TYPE: dict[Any, Callable[[], Any]] = {
     conversion.PreTrainedModel: bert,
     conversion.PreTrainedConfig: lambda: bert().config,
@@ -83,21 +82,13 @@ BY_TYPE: dict[Any, Callable[[], Any]] = {
 }
 BY_NAME: dict[str, Callable[[], Any]] = {"limit": lambda: [1, 2]}
 BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
-    "conversion.activation_name": {"activation": lambda: "gelu"},
     "conversion.config_like": {"names": lambda: conversion.BERT},
-    "conversion.copy_linear": {
-        "target": lambda: nn.Linear(4, 8),
-        "sources": lambda: [nn.Linear(4, 4), nn.Linear(4, 4)],
-    },
-    "conversion.copy_same": LINEAR,
-    "conversion.copy_transposed": LINEAR,
     "data.sha256": {"path": saved_json},
     "pretrained.embed": {"model": tiny, "tokenizer": lambda: tokenize, "texts": lambda: ["a"]},
     "pretrained.load_checkpoint": {"path": saved_checkpoint},
     "pretrained.mean_pool": {"attention_mask": lambda: torch.ones(1, 4)},
     "pretrained.read_card": {"path": saved_checkpoint},
     "pretrained.save_checkpoint": {"model": tiny, "path": path, "card": dict},
-    "pretrained.verify": {"path": saved_json, "expected": sha256},
     "structure.sharing.from_albert": {"albert": albert},
     "weights.save_tensors": {"path": path, "metadata": lambda: {"unit": "m"}},
     "weights.read_tensors": {"path": saved_tensors},

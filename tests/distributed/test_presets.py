@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from batches import SAME, random_ids
+from batches import SAME, held_params, random_ids
 
 from efflab import distributed
 from efflab.config import PRESETS
@@ -56,8 +56,7 @@ def test_a_preset_trains_as_in_one_process(ranks, config, module, options):
     results = ranks.run(module.on_rank, module.Job(config, IDS, TARGETS, **options), timeout=60)
     one = data_parallel.Job(config, IDS, TARGETS).alone()
     if module is tensor_parallel:
-        held = tensor_parallel.held_params(config, 2)
-        assert {r.params for r in results} == {held}
+        assert {r.params for r in results} == {held_params(config, 2)}
         assert max(r.gradients_error for r in results) < SAME
     elif module is stages:
         assert results[-1].loss == pytest.approx(one.losses[0], abs=1e-5)
@@ -76,7 +75,6 @@ def test_buckets_carry_every_parameter(ranks, config):
 def test_what_torchrun_offers_are_the_presets():
     action = next(a for a in many_machines._parser()._actions if a.dest == "model")
     assert set(action.choices) == set(PRESETS)
-    assert not any(data_parallel.without_pooler(c).pooler for c in PRESETS.values())
 
 
 def test_a_model_of_ones_own_may_have_parameters_that_the_loss_does_not_reach():
