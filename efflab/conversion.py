@@ -18,6 +18,7 @@ from efflab.base.privacy import load
 from efflab.base.significant import significant
 from efflab.config import ModelConfig
 from efflab.errors import require, require_one_of
+from efflab.fields import HARMLESS
 from efflab.model import Transformer
 
 BERT = dict(
@@ -43,26 +44,6 @@ GPT2 = dict(
     norm_eps="layer_norm_epsilon",
 )
 """Our name of an option -> theirs."""
-
-HARMLESS = frozenset(
-    # what a model is called, where it comes from, what a call returns
-    "architectures dtype torch_dtype transformers_version model_type id2label label2id "
-    "problem_type finetuning_task task_specific_params return_dict output_hidden_states "
-    "output_attentions "
-    # how it is trained
-    "resid_pdrop embd_pdrop attn_pdrop hidden_dropout_prob attention_probs_dropout_prob "
-    "classifier_dropout classifier_dropout_prob initializer_range gradient_checkpointing "
-    # how it runs: the same values by another way
-    "use_cache chunk_size_feed_forward reorder_and_upcast_attn torchscript "
-    # heads, which are left out, and tokens
-    "summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout "
-    "bos_token_id eos_token_id pad_token_id "
-    # in released files, read by no code
-    "n_ctx directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers "
-    "pooler_size_per_head pooler_type net_structure_type gap_size num_memory_blocks "
-    "down_scale_factor layers_to_keep".split()
-)
-"""Options that change no hidden state of a model that is not being trained."""
 
 FORMER = {"position_embedding_type": "absolute", "pruned_heads": {}}
 """Options that `transformers` no longer has, with the only value that ours supports."""
