@@ -13,7 +13,7 @@ from transformers.masking_utils import create_causal_mask, create_sliding_window
 from transformers.models.deepseek_v3 import modeling_deepseek_v3 as deepseek
 
 from efflab import cost, inference, layers
-from efflab.config import Attention, Experts, FeedForward, Latent, ModelConfig, Norms
+from efflab.config import Attention, Experts, FeedForward, Latent, ModelConfig, Norms, from_hf
 
 EAGER = dict(attn_implementation="eager", experts_implementation="eager")
 WINDOW, TOKENS, BATCH = 5, 12, 2
@@ -146,10 +146,11 @@ WITH_WINDOWS = ("Gemma3Text", "GptOss")
 
 
 def make(family, **options):
-    """The family's random model with EAGER, and our config of it."""
+    """The family's random model with EAGER, and our config as its dict is read."""
     torch.manual_seed(0)
     build = transformers.AutoModelForCausalLM.from_config
-    return build(theirs(family), **EAGER | options).eval(), FAMILIES[family][1]
+    config = from_hf(theirs(family).to_dict())
+    return build(theirs(family), **EAGER | options).eval(), config
 
 
 def theirs(family):
@@ -185,6 +186,20 @@ def test_parameters_and_flops_are_those_of_transformers(family):
     least = inference.decode_flops(config, TOKENS, BATCH)
     # all cached narrow vectors are expanded again
     assert (least < flops) == (family == "DeepseekV3")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_config_costs_the_same_read_and_written_by_hand(family):
+    read, ours = from_hf(theirs(family).to_dict()), FAMILIES[family][1]
+    for count_costs in (
+        cost.num_params,
+        cost.active_params,
+        lambda config: cost.flops_by_part(config, TOKENS),
+        lambda config: cost.kv_cache_bytes(config, TOKENS),
+        lambda config: cost.activation_bytes(config, TOKENS, 1),
+        lambda config: inference.decode_bytes(config, TOKENS),
+    ):
+        assert count_costs(read) == count_costs(ours)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
