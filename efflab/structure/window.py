@@ -20,6 +20,8 @@ from efflab.base.threads import map_on_threads
 from efflab.errors import require
 from efflab.rules import Count, Size
 from efflab.structure.pairs import BLOCK
+from efflab.structure.pairs import computed_pairs as computed_pairs
+from efflab.structure.pairs import visible_pairs as visible_pairs
 from efflab.structure.swin import WindowAttention as WindowAttention
 from efflab.tensors import Heads, Hidden, Visible
 
