@@ -140,6 +140,14 @@ def give_advice(args) -> None:
     print(json.dumps(dict(asked=asked, advice=rank(case)), indent=1))
 
 
+def show_card(args) -> None:
+    from efflab.advice.card import read_card
+    from efflab.advice.card_report import report
+
+    card = read_card(args.source, _own_device(args))
+    print(json.dumps(card, indent=1) if args.json else report(card))
+
+
 def _own_device(args):
     """The device of --tflops, --gb and --gbps; None without these."""
     from efflab.devices import own_device
@@ -186,7 +194,7 @@ def open_lab(args) -> None:
 
 
 SOURCE = "a preset's name, a config.json, its folder, or with a network a model of the hub"
-WITHOUT_CHECKOUT = (show_doctor, list_notebooks, give_advice)
+WITHOUT_CHECKOUT = (show_doctor, list_notebooks, show_card, give_advice)
 """The commands that work from an installed wheel."""
 
 
@@ -236,6 +244,8 @@ def parser() -> argparse.ArgumentParser:
         "name", help="for example qkv-sharing; an unknown name lists the known ones"
     )
     repeat.add_argument("--fresh", action="store_true", help="repeat the runs already recorded")
+    card = command("card", show_card, "what a model costs, on every device, by formula")
+    card.add_argument("source", help=SOURCE)
     advice = command("advise", give_advice, "which techniques serve the budget that binds")
     advice.add_argument("source", help=SOURCE)
     advice.add_argument("device", help='for example "A100 80GB SXM" or "CPU with VNNI"')
@@ -244,7 +254,7 @@ def parser() -> argparse.ArgumentParser:
     advice.add_argument("--devices", type=int, default=1, metavar="N")
     tokens = "of a text; the longest by default, at most 4096; for decode those cached before"
     advice.add_argument("--tokens", type=int, metavar="T", help=tokens)
-    for sub in (advice,):
+    for sub in (card, advice):
         sub.add_argument("--json", action="store_true", help="all of it, for a program")
         sub.add_argument("--tflops", type=float, metavar="F", help="your own device: dense, bf16")
         sub.add_argument("--gb", type=float, metavar="G", help="and its memory, as its label says")

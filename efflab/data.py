@@ -9,10 +9,9 @@ import ast
 import hashlib
 import sysconfig
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
@@ -161,9 +160,7 @@ def random_windows(tokens: np.ndarray, batch_size: Size, seq_len: Size, seed: Co
     return windows[:, :-1], windows[:, 1:]
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Function:
+class Function(NamedTuple):
     """A documented function: `query` is its docstring's first paragraph, `code` the rest."""
 
     module: str
@@ -199,7 +196,7 @@ def _parse_functions() -> list[dict]:
     for path, source in sorted(files):
         for function in _functions(path, source):
             seen.setdefault(function.query, function)  # aliases repeat their docstring
-    return [asdict(function) for function in seen.values()]
+    return [function._asdict() for function in seen.values()]
 
 
 def digits():

@@ -13,7 +13,7 @@ import numpy as np
 
 from efflab.arguments import check_arguments
 from efflab.errors import require, require_finite, require_interval
-from efflab.rules import Count, Size
+from efflab.rules import Count, NonNegative, Size
 
 CONFIDENCE = 0.95
 Values: TypeAlias = Sequence | np.ndarray
@@ -48,13 +48,12 @@ class Estimate:
         return cls(float(mean), float(min(low, mean)), float(max(high, mean)))
 
     @check_arguments
-    def with_noise(self, band: float) -> "Estimate":
+    def with_noise(self, band: NonNegative) -> "Estimate":
         """The interval of a ratio, widened by the A/A noise `band` (0.03 = 3 %) at either end.
 
         >>> print(Estimate(0.9, 0.88, 0.92).with_noise(0.05))
         0.900 (0.836 to 0.966)
         """
-        require(band >= 0, "band", band, "a share, 0 or more")
         # the noise of a busy machine may exceed the time itself
         below = max(0.0, 1 - band)
         ends = sorted((self.low * below, self.low * (1 + band), self.high * (1 + band)))

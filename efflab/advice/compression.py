@@ -59,7 +59,6 @@ def map_weights(config: ModelConfig) -> tuple[int, int]:
 
 def table_weights(config: ModelConfig) -> tuple[int, int]:
     """(weights, rows) of the embedding tables, and of an output with weights of its own."""
-    positions = config.position_rows or config.max_len
     rows = config.vocab_size * (1 if config.tied else 2) + config.type_vocab
     has_rows = config.positions in ("learned", "relative")
     places = (config.position_rows or config.max_len) if has_rows else 0

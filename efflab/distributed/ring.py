@@ -66,26 +66,13 @@ def sent_bytes() -> int:
     """
     if sys.platform != "linux":
         raise OSError(f"no count of a connection's bytes on {sys.platform}, only on Linux")
-    return sum(map(_bytes_of, _open_sockets()))
+    import psutil
 
-
-def _open_sockets() -> list[int]:
-    """File descriptors of this process that are sockets."""
-    descriptors = []
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            is_socket = os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
-        except FileNotFoundError:  # listdir's own descriptor, closed by now
-            continue
-        if is_socket:
-            descriptors.append(int(name))
-    return descriptors
+    return sum(_bytes_of(connection.fd) for connection in psutil.Process().net_connections("tcp"))
 
 
 def _bytes_of(descriptor: int) -> int:
     with socket.socket(fileno=os.dup(descriptor)) as connection:
-        if connection.type != socket.SOCK_STREAM or connection.family == socket.AF_UNIX:
-            return 0
         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
     waiting, sent, resent = (
         struct.unpack_from(kind, info, offset)[0] for kind, offset in (NOT_SENT, SENT, SENT_AGAIN)

@@ -1,23 +1,21 @@
 """What an all-reduce over a ring or two trees sends, by formula (`ring` does it). No torch here."""
 
 from efflab.arguments import check_arguments
-from efflab.errors import require_number
-from efflab.rules import Size
+from efflab.rules import NonNegative, Size
 
 
 @check_arguments
-def ring_bytes(n_bytes: float, n_ranks: Size) -> float:
+def ring_bytes(n_bytes: NonNegative, n_ranks: Size) -> float:
     """Bytes each rank sends for the sum of `n_bytes` over a ring: 2 (n - 1) / n of them.
 
     >>> ring_bytes(1000, 4)
     1500.0
     """
-    require_number("n_bytes", n_bytes)
     return n_bytes * 2 * (n_ranks - 1) / n_ranks
 
 
 @check_arguments
-def tree_bytes(n_bytes: float, n_ranks: Size) -> float:
+def tree_bytes(n_bytes: NonNegative, n_ranks: Size) -> float:
     """Bytes that a rank sends at most for the sum of `n_bytes` over two trees, a half in each.
 
     A rank sends both halves up once, and down to two children in the tree where it has any.
@@ -25,7 +23,6 @@ def tree_bytes(n_bytes: float, n_ranks: Size) -> float:
     >>> tree_bytes(1000, 4)
     2000.0
     """
-    require_number("n_bytes", n_bytes)
     return 2.0 * n_bytes if n_ranks > 1 else 0.0
 
 

@@ -134,3 +134,18 @@ def test_the_report_says_what_gains_are_over():
     assert "0 tokens fit, and the model takes 131,072" in context
     assert "2 would hold them" in context
     assert " tokens  " in context
+
+
+def test_the_command_takes_a_device_and_a_model_of_ones_own(capsys, tmp_path):
+    shape = dict(model_type="gpt2", n_layer=2, n_head=4, n_embd=64, vocab_size=1000)
+    (tmp_path / "config.json").write_text(json.dumps(shape))
+    own = ["--tflops", "100", "--gb", "24", "--gbps", "1000"]
+    assert cli.main(["advise", str(tmp_path), "my card", "decode", *own, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["asked"]["model"] == tmp_path.name
+    assert found["asked"]["device"] == "my card"
+    assert found["advice"][0]["technique"].startswith("GPTQ")
+    assert cli.main(["advise", "gpt2", "my card", "decode", *own[:4]]) == 1
+    assert "--gbps=None" in capsys.readouterr().err
+    assert cli.main(["advise", "gpt2", "my card", "decode"]) == 1
+    assert "device='my card': expected one of" in capsys.readouterr().err

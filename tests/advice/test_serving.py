@@ -1,7 +1,9 @@
 """One more token and the room for a cache: bounds by hand, what techniques do, any model."""
 
+import json
 import math
 from dataclasses import replace
+from itertools import cycle
 
 import pytest
 
@@ -10,6 +12,7 @@ from efflab.advice import ranking, serving
 from efflab.advice.case import BUDGETS, SERVING, Case
 from efflab.advice.ranking import advise
 from efflab.advice.serving import LONGEST, Served
+from efflab.base.places import DATA_DIR
 from efflab.config import PRESETS, ModelConfig
 from efflab.data import read_published
 from efflab.devices import DEVICES
@@ -137,6 +140,23 @@ def test_every_model_gets_rows_with_finite_gains(device, budget):
         for row in found:
             ends = row["gain_low"], row["gain_high"]
             assert all(map(math.isfinite, ends)) if row["serves"] else row["why"]
+
+
+def test_released_models_get_rows_with_finite_gains():
+    for budget, row in zip(cycle([*BUDGETS, *SERVING]), read_configs(), strict=False):
+        for found in advice_of(row, budget):
+            ends = found["gain_low"], found["gain_high"]
+            assert all(map(math.isfinite, ends)) if found["serves"] else found["why"]
+
+
+def read_configs():
+    return json.loads((DATA_DIR / "published" / "configs.json").read_text("utf-8"))
+
+
+def advice_of(row, budget):
+    return [
+        found for name in ("RTX 4090", "TPU v5e") for found in advise(row["config"], name, budget)
+    ]
 
 
 def test_encoders_and_cpus_say_why_they_are_not_asked():
