@@ -115,7 +115,7 @@ def tensor_parallel(case: Case) -> Technique:
 
     The sums of each layer's outputs over the devices are left out: the gain is a bound.
     """
-    why, alone = serving.unshared(case), serving.Served(case.config)
+    why, alone = serving.why_alone(case), serving.Served(case.config)
     budgets = serving.compare(case, alone, why or serving.baseline(case))
     name = "tensor parallelism over one device, its sums left out"
     return Technique(name, "13", serving.ELSEWHERE | budgets, SAME)

@@ -76,10 +76,10 @@ class Served:
 
 def baseline(case: Case) -> Served:
     """Weights and cache in 16 bits, on as many of the case's devices as can share them."""
-    return Served(case.config, n_devices=1 if unshared(case) else case.n_devices)
+    return Served(case.config, n_devices=1 if why_alone(case) else case.n_devices)
 
 
-def unshared(case: Case) -> str:
+def why_alone(case: Case) -> str:
     """Why the case's devices cannot share one text's layers; "" if they can."""
     n, n_head = case.n_devices, case.config.n_head
     nodes = case.gpu.cluster.node_devices if case.gpu else 1
