@@ -12,7 +12,7 @@ from efflab import cost
 from efflab.arguments import check_arguments
 from efflab.config import ModelConfig
 from efflab.devices import Device
-from efflab.errors import require_int, require_one_of
+from efflab.errors import require_one_of
 from efflab.rules import Size
 
 
@@ -110,7 +110,7 @@ def largest_batch(config: ModelConfig, seq_len: Size, device: Device, recipe: Re
 
 @check_arguments
 def step_seconds(
-    config: ModelConfig, seq_len: Size, batch_size: int, device: Device, recipe: Recipe
+    config: ModelConfig, seq_len: Size, batch_size: Size, device: Device, recipe: Recipe
 ) -> dict[str, float]:
     """Lower bound on the seconds of one training step, by part: each part's roofline.
 
@@ -118,7 +118,6 @@ def step_seconds(
     fused attention read and write their operands once; LayerNorm, GELU and the additions only move
     bytes, and so does Adam, which reads all the state and writes all but the gradients.
     """
-    require_int("batch_size", batch_size)
     dtype, r, v = recipe.compute(device), recipe.residual, recipe.values
     C, F, L, V = config.d_model, config.d_ff, config.n_layer, config.vocab_size
     tokens = seq_len * batch_size
@@ -141,9 +140,8 @@ def step_seconds(
 
 
 @check_arguments
-def product_speedup(n: int, device: Device, recipe: Recipe, base: Recipe) -> float:
+def product_speedup(n: Size, device: Device, recipe: Recipe, base: Recipe) -> float:
     """Largest speedup of an (n,n) x (n,n) product over recipe `base`, by its roofline."""
-    require_int("n", n)
     flops, values = 2 * n**3, 3 * n * n
 
     def seconds(r: Recipe) -> float:

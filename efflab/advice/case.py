@@ -19,7 +19,9 @@ FP32_BYTES, ADAM_BYTES = 4, 16
 """Bytes per value, and per parameter with gradient and Adam's two moments, in fp32."""
 CPUS = {"CPU with VNNI": True, "CPU without VNNI": False}
 """Kinds of CPU on which engines were recorded -> whether they have int8 products."""
-GPUS = tuple(name for name, d in DEVICES.items() if d.memory_bytes and "fp16" in d.peak_flops)
+GPUS = tuple(
+    n for n, d in DEVICES.items() if d.memory_bytes and {"fp32", "fp16"} <= {*d.peak_flops}
+)
 ALL_DEVICES = (*GPUS, *CPUS)
 
 

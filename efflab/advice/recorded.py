@@ -4,8 +4,9 @@ from functools import lru_cache
 
 from efflab.advice.case import CPUS
 from efflab.advice.technique import Gain, Loss
+from efflab.base.places import DATA_DIR
+from efflab.base.published import read_published
 from efflab.base.stored import figures_of, read_board, read_verdicts
-from efflab.data import DATA_DIR, read_published
 from efflab.errors import require_one_of
 from efflab.experiments.record import machines, read_record
 

@@ -7,7 +7,7 @@ from efflab.advice.case import Case
 from efflab.advice.recorded import albert_row, board_loss
 from efflab.advice.technique import Gain, Loss, Technique
 from efflab.config import ModelConfig
-from efflab.structure.window import computed_pairs
+from efflab.structure.pairs import computed_pairs
 
 WINDOW, BLOCKS, RANK, WIDTH = 64, 8 * 64, 256, 128
 """Tokens of a window before the query; keys of a BigBird query; Linformer's k; ALBERT's d_embed."""

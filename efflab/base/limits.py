@@ -9,15 +9,13 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from efflab.arguments import check_arguments
-from efflab.data import DATA_DIR
+from efflab.base.places import DATA_DIR
 from efflab.errors import require, require_finite, require_positive
 
 Limit = list | Mapping
 CATALOG = DATA_DIR.parent / "notebooks" / "catalog.toml"
 
 
-@check_arguments
 def entry_of(name: str, catalog: Path = CATALOG) -> dict:
     """The catalog's entry of notebook "03_sparse_attention"; {} for one that is not listed."""
     if not catalog.exists():
@@ -25,13 +23,6 @@ def entry_of(name: str, catalog: Path = CATALOG) -> dict:
     return tomllib.loads(catalog.read_text(encoding="utf-8")).get(name[:2], {})
 
 
-@check_arguments
-def limits_of(name: str, catalog: Path = CATALOG) -> dict:
-    """{parameter: limit} of a notebook."""
-    return entry_of(name, catalog).get("limits", {})
-
-
-@check_arguments
 def in_words(limit: Limit) -> str:
     """A limit in words, for the comment beside the parameter and for error messages.
 
@@ -47,7 +38,6 @@ def in_words(limit: Limit) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-@check_arguments
 def kind(limit: Limit) -> type:
     """The type of values within the limit: `float` if one of its numbers is, else `int`; or `str`.
 
@@ -60,7 +50,6 @@ def kind(limit: Limit) -> type:
     return float if float in kinds else kinds.pop()
 
 
-@check_arguments
 def is_a(kind: type, value) -> bool:
     """Whether `value` is of the kind; an int may stand for a float, but a bool for no number.
 
@@ -72,7 +61,6 @@ def is_a(kind: type, value) -> bool:
     return isinstance(value, int | float if kind is float else kind)
 
 
-@check_arguments
 def allows(limit: Limit, value) -> bool:
     """Whether `value` is of the limit's kind and within it."""
     if not is_a(kind(limit), value):
@@ -85,7 +73,6 @@ def allows(limit: Limit, value) -> bool:
     return limit[0] <= value <= limit[1] if _is_range(limit) else value in limit
 
 
-@check_arguments
 def require_within(values: Mapping, limits: Mapping[str, Limit]) -> None:
     """Each of `values` that has a limit must be within it: a `ValueError` names both."""
     for name, value in values.items():

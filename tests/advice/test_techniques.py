@@ -12,7 +12,7 @@ from efflab.compression.packed import model_bytes, quantize_weights
 from efflab.config import PRESETS
 from efflab.distributed.split import Split
 from efflab.model import Transformer
-from efflab.structure.window import computed_pairs
+from efflab.structure.pairs import computed_pairs
 
 A100 = "A100 80GB SXM"
 

@@ -7,7 +7,7 @@ from efflab.bench import MIB
 from efflab.devices import DEVICES
 from efflab.distributed import buckets, zero
 from efflab.distributed.buckets import Trace, Wire
-from efflab.distributed.ring import ring_bytes, tree_bytes
+from efflab.distributed.ring_cost import ring_bytes, tree_bytes
 from efflab.distributed.zero import RankState
 from efflab.errors import require, require_int, require_one_of
 from efflab.lab import Choice, Slider, colours, explorer, mark, number, tr
@@ -165,6 +165,8 @@ OPTIMIZERS = {"Adam": 2, "momentum": 1, "plain SGD": 0}
 """Numbers of the weights' size that an optimizer keeps."""
 PRECISIONS = ("mixed", "fp32")
 RANKS = [2**i for i in range(11)]
+CARDS = ("V100 SXM2", "A100 40GB", "A100 80GB SXM")
+"""One of each size, in rising order."""
 
 
 def bytes_a_parameter(optimizer: str, precision: str) -> dict[str, float]:
@@ -193,7 +195,7 @@ def cards(billions=8.0, ranks=64, stage=2, optimizer="Adam", precision="mixed"):
     # of billions of parameters, billions of bytes
     gb_at = partial(cost.model_state_bytes, billions, **bytes_a_parameter(optimizer, precision))
     gb = gb_at(ranks, stage)
-    sizes = sorted({d.memory_bytes / 1e9 for d in DEVICES.values() if d.memory_bytes})
+    sizes = [DEVICES[card].memory_bytes / 1e9 for card in CARDS]
     enough = next((n for n in RANKS if gb_at(n, stage) <= sizes[-1]), None)
     needed = tr("ranks needed, {gb} GB a card", gb=number(sizes[-1]))
     meta = {"GB": gb, needed: enough or tr("more than {n}", n=number(RANKS[-1]))}
