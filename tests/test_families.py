@@ -85,6 +85,18 @@ def test_each_family_and_option_as_transformers_counts(kind):
         assert cost.num_params(from_hf(fields)) == count_on_meta(fields), option
 
 
+def test_what_a_file_leaves_out_is_what_the_class_has():
+    from transformers import CONFIG_MAPPING
+
+    wrong = []
+    for kind in FAMILIES:
+        for name, ours in family(kind)["defaults"].items():
+            theirs = getattr(CONFIG_MAPPING[kind], name, None)
+            if theirs is not None and theirs != ours:
+                wrong.append((kind, name, ours, theirs))
+    assert wrong == []
+
+
 def test_presets_are_their_files():
     rows = {row["name"]: from_hf(row["config"]) for row in RELEASED}
     for name, preset in (("gpt-oss-20b", "gpt-oss-20b"), ("Qwen3-8B", "qwen3-8b")):
