@@ -85,7 +85,8 @@ class Fields:
                 continue
             allowed = "{usual}: what else would cost is not known of this family"
             usual = "null or false" if default is None else repr(default)
-            require(not value or value == default, name, value, allowed, usual=usual)
+            unset = value is None or value == default or (default is None and not value)
+            require(unset, name, value, allowed, usual=usual)
 
 
 def windows(file: Fields, n_layer: int) -> tuple[int | None, ...]:
@@ -96,10 +97,12 @@ def windows(file: Fields, n_layer: int) -> tuple[int | None, ...]:
         size = 2 * (size // 2) + 1
     is_on = "switch" not in spec or file.holds(spec["switch"])
     local = file.by_layer("layer_types", n_layer, TABLES["layer_types"])
+    period = file.get(spec["period"]) if "period" in spec else None
+    if size is None or not is_on:
+        return (None,)
     if local is None:
-        period = file.get(spec["period"]) if "period" in spec else None
         local = [_PATTERNS[spec["pattern"]](file, period, layer) for layer in range(n_layer)]
-    return tuple(size if is_on and is_local else None for is_local in local)
+    return tuple(size if is_local else None for is_local in local)
 
 
 def _all_but_last(file: Fields, period: Any, layer: int) -> bool:

@@ -85,6 +85,18 @@ def test_each_family_and_option_as_transformers_counts(kind):
         assert cost.num_params(from_hf(fields)) == count_on_meta(fields), option
 
 
+def test_what_a_file_leaves_out_is_what_the_class_has():
+    from transformers import CONFIG_MAPPING
+
+    wrong = []
+    for kind in FAMILIES:
+        for name, ours in family(kind)["defaults"].items():
+            theirs = getattr(CONFIG_MAPPING[kind], name, None)
+            if theirs is not None and theirs != ours:
+                wrong.append((kind, name, ours, theirs))
+    assert wrong == []
+
+
 def test_presets_are_their_files():
     rows = {row["name"]: from_hf(row["config"]) for row in RELEASED}
     for name, preset in (("gpt-oss-20b", "gpt-oss-20b"), ("Qwen3-8B", "qwen3-8b")):
@@ -105,3 +117,92 @@ def test_sources(tmp_path):
         assert from_hf(source) == from_hf(GPT2)
     assert read(path).name == read(path.parent).name == "small"
     assert read(GPT2).note == ""
+
+
+def llama(**more):
+    sizes = dict(num_hidden_layers=2, num_attention_heads=4, hidden_size=64, intermediate_size=96)
+    return dict(model_type="llama", vocab_size=1000, **sizes) | more
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (llama(hidden_size="64"), "hidden_size='64': expected an int or None, got str"),
+        (llama(num_hidden_layers=-2), "num_hidden_layers=-2: expected an int of at least 1"),
+        (
+            llama(num_hidden_layers=10**7),
+            "num_hidden_layers=10000000: expected at most 10000 layers",
+        ),
+        (llama(num_attention_heads=5), "num_attention_heads=5: expected a divisor of d_model=64"),
+        (llama(num_key_value_heads=3), "num_key_value_heads=3: expected a divisor of n_head=4"),
+        (llama(intermediate_size=None), "intermediate_size=None: expected a size, which this file"),
+        (llama(hidden_act="mish"), "hidden_act='mish': expected one of 'gelu'"),
+        (llama(n_adapters=3), "n_adapters=3: expected null or false: what else would cost"),
+        (llama(attention_bias=1), "attention_bias=1: expected True, False or None"),
+        (llama(model_type="mistral", attention_bias=True), "attention_bias=True: expected null or"),
+        (dict(model_type="mpt"), "n_layers=None: expected a size"),
+        (llama(model_type="unheard"), "model_type='unheard': expected one of 'llama', "),
+        (
+            llama(model_type="qwen3", layer_types=["full_attention"]),
+            "layer_types=.*expected 2 items",
+        ),
+        (llama(model_type="gemma2", layer_types=["linear"] * 2), "layer_types='linear': expected"),
+        ({}, "model_type=None: expected one of 'llama', "),
+    ],
+)
+def test_what_cannot_be_counted_is_refused_in_a_line(fields, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        from_hf(fields)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_config_is_refused_in_a_line(tmp_path, monkeypatch):
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80")
+    with pytest.raises(
+        ValueError, match=r"a folder with a config\.json; weights alone .*not opened"
+    ):
+        from_hf(tmp_path)
+    with pytest.raises(ValueError, match="expected a file that exists"):
+        from_hf(tmp_path / "missing.json")
+    path = tmp_path / "config.json"
+    for text, message in (("{", "a readable file of JSON"), ("[1]", "one JSON object")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            from_hf(path)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse_to_connect)
+    with pytest.raises(ValueError, match=r"that can be reached \(ConnectionError\)"):
+        from_hf("somebody/some-model")
+
+
+def refuse_to_connect(*arguments):
+    raise ConnectionError
+
+
+def test_what_was_assumed_is_said():
+    reading = read(llama(model_type="yi", architectures=["LlamaForCausalLM"]))
+    assert reading.model_type == "llama"
+    assert reading.note == "model_type='yi' is read as 'llama', which its architectures name"
+    outer = dict(model_type="llava", tie_word_embeddings=True, text_config=llama())
+    reading = read(outer)
+    assert reading.config == from_hf(llama(tie_word_embeddings=True))
+    assert reading.note.startswith("the language model of llava alone")
+
+
+def test_transformers_counts_what_is_not_known():
+    t5 = dict(model_type="t5", is_encoder_decoder=True, d_model=16, d_kv=4, d_ff=32, num_layers=1)
+    t5 |= dict(num_decoder_layers=1, num_heads=4, vocab_size=50)
+    attention, ffn, norm, distances = 4 * 16 * 16, 2 * 16 * 32, 16, 32 * 4
+    layers = 3 * attention + 2 * ffn + 5 * norm + 2 * norm + 2 * distances
+    assert count_on_meta(t5) == 50 * 16 + layers
+    with pytest.raises(ValueError, match="model_type='unheard': expected one of"):
+        count_on_meta(dict(model_type="unheard"))
+
+
+def test_a_llama_has_no_weights_in_the_plain_model():
+    from transformers import LlamaConfig, LlamaModel
+
+    from efflab.pretrained import from_transformers
+
+    model = LlamaModel(LlamaConfig(**{k: v for k, v in llama().items() if k != "model_type"}))
+    with pytest.raises(ValueError, match="model_type='llama': expected one of 'bert', 'gpt2'"):
+        from_transformers(model)
