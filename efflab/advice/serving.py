@@ -119,7 +119,8 @@ def _room(before: Served, after: Served, memory: float) -> Gain | str:
         return NO_ROOM.format(gb=gb, room=significant(memory / 1e9))
     if few == 0:
         return Gain(many, many, "computed", CONTEXT, unit=" tokens")
-    return Gain.computed(many / few, CONTEXT) if many / few > SEEN else after.why
+    source = f"{CONTEXT}: any text fits, {many:,} tokens counted" if many == LONGEST else CONTEXT
+    return Gain.computed(many / few, source) if many / few > SEEN else after.why
 
 
 ELSEWHERE = dict.fromkeys(BUDGETS[:-1], "it is weighed for decode and context alone")
