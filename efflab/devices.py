@@ -7,6 +7,8 @@ from efflab.errors import require, require_one_of, require_positive
 from efflab.rules import Infinite, Size
 
 TERA, GIGA, GIB = 10**12, 10**9, 2**30
+MOST = 10**9
+"""More TFLOP/s, GiB or GB/s than any device of a reader's own has."""
 
 
 @check_arguments
@@ -141,4 +143,5 @@ def own_device(tflops: float, gb: float, gbps: float) -> Device:
     """
     for name, value in dict(tflops=tflops, gb=gb, gbps=gbps).items():
         require_positive(name, value)
+        require(value <= MOST, name, value, "at most {most}", most=MOST)
     return _device("your own", gbps, gb, "its owner", fp16=tflops, bf16=tflops)
