@@ -175,6 +175,7 @@ def _family_of(architectures: Any) -> str | None:
 @cache
 def family(kind: str) -> dict:
     """A family's table, with what it takes over from its parent."""
+    require_one_of("kind", kind, FAMILIES)
     own = TABLES["family"][kind]
     if "parent" not in own:
         return own

@@ -89,7 +89,7 @@ BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
     "families.read": {"source": SOURCE.copy},
     "families.load": {"source": SOURCE.copy},
     "families.count_on_meta": {"source": SOURCE.copy},
-    "families.family": {"model_type": lambda: "gpt2"},
+    "families.family": {"kind": lambda: "gpt2"},
     "pretrained.embed": {"model": tiny, "tokenizer": lambda: tokenize, "texts": lambda: ["a"]},
     "pretrained.load_checkpoint": {"path": saved_checkpoint},
     "pretrained.mean_pool": {"attention_mask": lambda: torch.ones(1, 4)},
