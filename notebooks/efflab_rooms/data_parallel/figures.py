@@ -227,6 +227,5 @@ def _add_cards(fig) -> None:
 def _fitting_card(gb: float) -> str:
     """The smallest card that holds so much."""
     fitting = [size for size in CARDS if size >= gb]
-    if fitting:
-        return tr("fits a card of {gb} GB", gb=number(fitting[0]))
-    return tr("fits no card of {gb} GB", gb=number(CARDS[-1]))
+    text = "fits a card of {gb} GB" if fitting else "fits no card of {gb} GB"
+    return tr(text, gb=number(fitting[0] if fitting else CARDS[-1]))
