@@ -51,9 +51,7 @@ def _params(config: ModelConfig, n_expert: int) -> int:
     params = unchecked(layers.embedding_params)(config) + unchecked(layers.head_params)(config)
     params += n_attention * unchecked(layers.attention_params)(config)
     params += n_ffn * unchecked(layers.ffn_params)(config)
-    if config.experts is not None:
-        params += config.n_expert_layers * layers.expert_layer_params(config, n_expert)
-    return params
+    return params + config.n_expert_layers * layers.expert_layer_params(config, n_expert)
 
 
 @check_arguments
@@ -181,10 +179,11 @@ def activation_bytes(
     """Bytes per device that layers keep for the backward pass (Korthikanti et al. 2022, Table 2).
 
     With d_ff = 4 C this is their s b h (34 + 5 a s / h) per layer: 2-byte values, 1-byte dropout
-    masks; today's layers are counted alike. `recompute` "selective" recomputes scores, softmax and
-    dropout inside attention; "full" keeps the layer's input alone. What a real run stores:
-    `value_bytes` 4 in fp32, no masks without `dropout`; with `fused_attention` (SDPA) the output
-    and one statistic per row, not the scores.
+    masks; today's layers are counted alike, with fused kernels: RMSNorm in elementary operations
+    stores one value a channel more, eager experts another copy of their outputs. `recompute`
+    "selective" recomputes scores, softmax and dropout inside attention; "full" keeps the layer's
+    input alone. What a real run stores: `value_bytes` 4 in fp32, no masks without `dropout`; with
+    `fused_attention` (SDPA) the output and one statistic per row, not the scores.
     """
     divides = config.n_head % tensor_parallel == 0
     require(divides, "tensor_parallel", tensor_parallel, f"a divisor of n_head={config.n_head}")
@@ -194,8 +193,9 @@ def activation_bytes(
     tokens, mask = seq_len * batch_size, 1 if dropout else 0
     if recompute == "full":
         return config.n_layer * tokens * v * C
-    # Inputs of the norms, of attention and of the FFN; masks of the two residual dropouts.
-    n_inputs = config.norms.per_layer + (1 if config.norms.per_layer == 1 else 2)
+    # Inputs of the norms, of attention and of the FFN (one that both share once); masks of the two
+    # residual dropouts.
+    n_inputs = config.norms.per_layer + (2 - (config.parallel or config.norms.per_layer == 1))
     replicated = config.n_layer * tokens * C * (n_inputs * v + 2 * mask)
     # Q, K, V, the output projection's input; the activation's input and output.
     split = tokens * v * layers.activation_values(config)
@@ -203,7 +203,8 @@ def activation_bytes(
         scores = v * (2 if dropout else 1) + mask  # softmax output, its dropped copy, the mask
         split += config.n_layer * tokens * H * (4 if fused_attention else scores * seq_len)
     per_rank = replicated / (tensor_parallel if sequence_parallel else 1)
-    return per_rank + split / tensor_parallel
+    # each rank has some hidden units of all experts, and so all of their inputs
+    return per_rank + tokens * v * layers.expert_copies(config) + split / tensor_parallel
 
 
 @check_arguments

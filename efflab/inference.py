@@ -37,16 +37,21 @@ def _visible_pairs(config: ModelConfig, seq_len: int, window: int | None) -> int
 
 @check_arguments
 def decode_flops(
-    config: ModelConfig, n_cached: Count, batch_size: Size = 1, *, absorbed: bool = False
+    config: ModelConfig, n_cached: Count, batch_size: Size = 1, *, absorbed: bool = True
 ) -> int:
     """FLOPs of one more token each after `n_cached` tokens, with its logits.
 
-    `absorbed`: latent attention on what is cached; else on expanded keys and values, of which only
-    the new ones are computed.
+    `absorbed`: latent attention multiplies queries with the narrow vectors that are cached, as
+    DeepSeek deploys it (DeepSeek-AI 2024, section 2.1.2); else it expands all of them again at
+    every token, as `transformers` does. Other attention is the same in both.
     """
     parts = flops_by_part(config, 1, batch_size)
     n_keys = sum(min(n_cached + 1, window or n_cached + 1) for window in config.windows)
-    parts["scores"] = 2 * batch_size * n_keys * layers.score_weights(config, absorbed)
+    products = n_keys * layers.score_weights(config, absorbed)
+    if not absorbed:
+        # flops_by_part has the new token's vector
+        products += (n_keys - config.n_layer) * layers.expansion_weights(config)
+    parts["scores"] = 2 * batch_size * products
     return sum(parts.values())
 
 

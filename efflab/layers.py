@@ -22,8 +22,16 @@ def attention_weights(config: ModelConfig) -> int:
     query = H * (latent.nope_dim + latent.rope_dim)
     queries = C * query if latent.q_rank is None else latent.q_rank * (C + query)
     narrow = C * (latent.kv_rank + latent.rope_dim)
-    wide = latent.kv_rank * H * (latent.nope_dim + latent.v_dim)
-    return queries + narrow + wide + H * latent.v_dim * C
+    return queries + narrow + unchecked(expansion_weights)(config) + H * latent.v_dim * C
+
+
+@check_arguments
+def expansion_weights(config: ModelConfig) -> int:
+    """Weights that expand one narrow vector into the heads' keys and values; 0 if not latent."""
+    latent = config.attention.latent
+    if latent is None:
+        return 0
+    return latent.kv_rank * config.n_head * (latent.nope_dim + latent.v_dim)
 
 
 @check_arguments
@@ -66,9 +74,13 @@ def _map_params(config: ModelConfig, d_ff: int) -> int:
 
 @check_arguments
 def expert_layer_params(config: ModelConfig, n_expert: Count) -> int:
-    """A layer with `n_expert` of the experts, what is shared, the router, and the block's norm."""
+    """A layer with `n_expert` of the experts, what is shared, the router, and the block's norm.
+
+    0 without experts.
+    """
     experts, C = config.experts, config.d_model
-    assert experts is not None
+    if experts is None:
+        return 0
     shared = _map_params(config, experts.d_shared) if experts.d_shared else 0
     gates = experts.n_expert * (C + experts.router_bias) + (C if experts.shared_gate else 0)
     block = config.norms.per_layer // 2 * _norm_params(config, C)
@@ -137,22 +149,33 @@ def ffn_weights(config: ModelConfig) -> int:
 def activation_values(config: ModelConfig) -> int:
     """Values a token that all layers' maps and activations keep for the backward pass.
 
-    Queries, keys, values, the output's input, and what norms on them and narrow vectors add; each
-    hidden unit's value before and after the activation, a gate's and its product too; the inputs
-    of experts, a copy for each that is active.
+    Queries, keys, values, the output's input, and the inputs of norms on them and of the maps
+    between narrow vectors; each hidden unit's value before and after the activation, a gate's and
+    its product too. The copies for experts are `expert_copies`.
     """
-    q, kv, out = (n * config.head_dim for n in (config.n_head, config.n_kv_head, config.n_head))
+    q, kv = config.n_head * config.head_dim, config.n_kv_head * config.head_dim
     latent, experts = config.attention.latent, config.experts
-    more = 0 if config.attention.qk_norm == "none" else q + kv
+    kept = 2 * q + 2 * kv + (0 if config.attention.qk_norm == "none" else q + kv)
     if latent is not None:
-        q, out = config.n_head * (latent.nope_dim + latent.rope_dim), config.n_head * latent.v_dim
-        # keys are as wide as queries, values as the output's input; narrow vectors and their norms
-        more, kv = 2 * (latent.q_rank or 0) + 2 * latent.kv_rank + latent.rope_dim, (q + out) // 2
+        wide = config.n_head * (latent.nope_dim + latent.rope_dim + latent.v_dim)
+        kept = 2 * wide + 2 * (latent.q_rank or 0) + 2 * latent.kv_rank + latent.rope_dim
     per_unit = 4 if config.feed_forward.gated else 2
     n_dense = config.n_layer - config.n_expert_layers
     hidden = n_dense * per_unit * config.d_ff
     if experts is not None:
         units = experts.n_active * experts.d_ff + experts.d_shared
-        copies = experts.n_active * config.d_model + experts.n_expert
-        hidden += config.n_expert_layers * (per_unit * units + copies)
-    return config.n_layer * (q + 2 * kv + out + more) + hidden
+        hidden += config.n_expert_layers * per_unit * units
+    return config.n_layer * kept + hidden
+
+
+@check_arguments
+def expert_copies(config: ModelConfig) -> int:
+    """Values a token that all layers keep for experts beside their hidden units; 0 without experts.
+
+    For each active one a copy of its input, and its output, from which the router's weight has its
+    gradient; the router's probabilities.
+    """
+    experts = config.experts
+    if experts is None:
+        return 0
+    return config.n_expert_layers * (2 * experts.n_active * config.d_model + experts.n_expert)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,7 +69,10 @@ def save_checkpoint(model: Transformer, path: Path, card: dict[str, Any]) -> dic
     with torch.device("meta"):  # shapes alone
         fill(Transformer(model.config), tensors, "model.config")
     content = to_bytes(tensors)
-    card |= {"config": asdict(model.config), "sha256": hashlib.sha256(content).hexdigest()}
+    # a field's default says nothing, and is an object where it describes a sub-block
+    values = ((item, getattr(model.config, item.name)) for item in fields(model.config))
+    config = {item.name: value for item, value in values if value != item.default}
+    card |= {"config": config, "sha256": hashlib.sha256(content).hexdigest()}
     card |= {"card_sha256": _card_hash(card)}
     write_atomically(path, content)
     write_atomically(card_path(path), json.dumps(card, indent=1) + "\n")

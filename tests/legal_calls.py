@@ -291,6 +291,7 @@ BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
     "bench.saved_bytes": {"inputs": just([torch.ones(1, 4, dtype=torch.long)])},
     "bench.peak_bytes": {"device": just("cpu")},
     "cost.crossing_length": {"against": just("ffn")},
+    "cost.weight_bytes": {"format": just("bf16")},
     "data.read_published": {"name": just("devices")},
     "data.recall_batch": {"seq_len": just(8)},
     "estimate.require_interval": {"value": just(1.0), "low": just(0.0), "high": just(2.0)},

@@ -15,6 +15,7 @@ from efflab.config import ModelConfig
 from efflab.devices import Cluster, Device
 from efflab.distributed.split import RECOMPUTE, Split, Training
 from efflab.distributed.split import Plan as Plan
+from efflab.distributed.split_model import divides_kv_heads, hidden_units
 from efflab.errors import Refusal, quote
 from efflab.rules import Size
 
@@ -98,8 +99,8 @@ def _interleave(training: Training, split: Split) -> Iterator[Split]:
 def _grids(training: Training) -> Iterator[tuple[int, int, int]]:
     """Each (tp, pp, dp) that divides heads and hidden units (tp within a node), layers, batch."""
     config = training.config
-    for tp in _divisors(gcd(config.n_head, config.d_ff)):
-        if tp <= training.network.node_devices:
+    for tp in _divisors(gcd(config.n_head, hidden_units(config))):
+        if tp <= training.network.node_devices and divides_kv_heads(config, tp):
             for pp in _divisors(config.n_layer):
                 for dp in _divisors(training.global_batch):
                     yield tp, pp, dp
@@ -130,7 +131,9 @@ def _no_division(training: Training, n_devices: int) -> Refusal:
     counts = sorted({tp * pp * dp for tp, pp, dp in _grids(training)})
     near = [max(n for n in counts if n < n_devices), *(n for n in counts if n > n_devices)][:2]
     config, nodes = training.config, training.network.node_devices
-    sizes = dict(n_head=config.n_head, d_ff=config.d_ff, nodes=nodes, n_layer=config.n_layer)
+    sizes = dict(
+        n_head=config.n_head, d_ff=hidden_units(config), nodes=nodes, n_layer=config.n_layer
+    )
     near_by = dict(batch=training.global_batch, near=", ".join(map(str, near)))
     return Refusal("n_devices", quote(n_devices), FACTORS, {**sizes, **near_by})
 
