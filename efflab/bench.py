@@ -22,7 +22,7 @@ from efflab.base.significant import significant
 from efflab.devices import Device
 from efflab.errors import require, require_one_of
 from efflab.estimate import Estimate, of_median
-from efflab.rules import Count, Size
+from efflab.rules import Count, Positive, Size
 from efflab.tensors import Numbers
 
 MIB = 2**20
@@ -249,7 +249,7 @@ def cpu_features() -> dict[str, bool]:
 
 @check_arguments
 def calibrate(
-    seconds: float = 2.0, size: Size = 1024, copy_bytes: Annotated[int, 8] = 128 * MIB
+    seconds: Positive = 2.0, size: Size = 1024, copy_bytes: Annotated[int, 8] = 128 * MIB
 ) -> Device:
     """This machine's CPU as a `Device`: the best fp32 matrix product and copy seen in `seconds`.
 
@@ -257,7 +257,6 @@ def calibrate(
     now. A copy of n bytes moves 2 n: it reads and writes. Arrays are far larger than the caches;
     operators whose data stays in a cache can exceed this bandwidth.
     """
-    require(seconds > 0, "seconds", seconds, "a positive number")
     import psutil
 
     a, b = torch.randn(size, size), torch.randn(size, size)

@@ -1,6 +1,8 @@
 """The shape of a Transformer, and the released models' shapes by name. No torch here."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from efflab.arguments import check_arguments
@@ -9,9 +11,11 @@ from efflab.rules import Count, Size
 
 SHARING = ("none", "attention", "ffn", "all")
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
+COUNTED_ACTIVATIONS = (*ACTIVATIONS, "relu2", "xielu")
 POSITIONS = ("learned", "rotary", "alibi", "relative", "fixed")
-BIASES = ("all", "qkv", "none")
-QK_NORMS = ("none", "head", "width")
+BIASES = ("all", "qkv", "out", "none")
+QK_NORMS = ("none", "head", "each", "width")
+EMBED_MAPS = ("in", "both")
 NORMS = ("layer", "rms", "plain")
 
 
@@ -39,17 +43,21 @@ class Attention:
 
     `n_kv_head`: heads of keys and values, each used by as many query heads (None: `n_head`).
     `head_dim`: channels of a head (None: d_model / n_head). `bias`: which maps have one.
-    `qk_norm`: a norm on queries and keys, of a head's channels or of all heads' width.
+    `qk_norm`: a norm on queries and keys: of a head's channels, with weights that all heads share
+    ("head") or of its own ("each"), or of all heads' width; with a bias if `qk_norm_bias`.
     `windows`: keys that a token sees in layer 0, 1, ..., itself included, None for all; repeated
     until all layers have one. `sinks`: a learned logit a head that takes attention from the keys.
+    `distance_buckets`: rows of a table of what a head adds at a distance, one for all layers.
     """
 
     n_kv_head: Size | None = None
     head_dim: Size | None = None
     bias: str = "all"
     qk_norm: str = "none"
+    qk_norm_bias: bool = False
     windows: tuple[Size | None, ...] = (None,)
     sinks: bool = False
+    distance_buckets: Count = 0
     latent: Latent | None = None
 
     def __post_init__(self):
@@ -98,7 +106,8 @@ class Norms:
     """`kind`: LayerNorm, RMSNorm (one weight a channel, no bias), or LayerNorm without weights.
 
     `per_layer`: 1 where attention and feed-forward share it, 2, or 4 with one after each too.
-    `embedding` and `final`: whether there is one there; None: as `norm_first` says.
+    `embedding` and `final`: whether there is one there; None: as `norm_first` says. `first`: does
+    the first layer's attention have one.
     """
 
     kind: str = "layer"
@@ -106,6 +115,7 @@ class Norms:
     per_layer: Size = 2
     embedding: bool | None = None
     final: bool | None = None
+    first: bool = True
 
     def __post_init__(self):
         require_one_of("kind", self.kind, NORMS)
@@ -118,7 +128,8 @@ class ModelConfig:
 
     Sizes are counts of layers, heads, channels, tokens. `d_embed` (ALBERT's factorized embedding)
     is the width of the token table, projected to `d_model` where the two differ; None means
-    `d_model`. `share` says which sub-block, with its own LayerNorm, all layers have in common.
+    `d_model`; `embed_maps` "in": by a map with a bias, "both": there and back without (OPT).
+    `share` says which sub-block, with its own LayerNorm, all layers have in common.
     `norm_first` None means as `causal`: GPT-like decoders normalize first and once more at the
     end, BERT-like encoders normalize the embeddings and after each sub-block. `positions`: how a
     token knows its place, "learned" and "relative" by a table (the latter with a norm), of
@@ -138,6 +149,7 @@ class ModelConfig:
     max_len: Size
     causal: bool = field(default=False, kw_only=True)
     d_embed: Size | None = field(default=None, kw_only=True)
+    embed_maps: str = field(default="in", kw_only=True)
     share: str = field(default="none", kw_only=True)
     type_vocab: Count = field(default=0, kw_only=True)
     pooler: bool = field(default=False, kw_only=True)
@@ -155,12 +167,14 @@ class ModelConfig:
     parallel: bool = field(default=False, kw_only=True)
 
     def __post_init__(self):
-        divides = self.attention.head_dim is not None or self.d_model % self.n_head == 0
+        own_dim = self.attention.head_dim is not None or self.attention.latent is not None
+        divides = own_dim or self.d_model % self.n_head == 0
         require(divides, "n_head", self.n_head, f"a divisor of d_model={self.d_model}")
         divides = self.n_head % self.n_kv_head == 0
         require(divides, "n_kv_head", self.n_kv_head, f"a divisor of n_head={self.n_head}")
         require_one_of("share", self.share, SHARING)
-        require_one_of("activation", self.activation, ACTIVATIONS)
+        require_one_of("embed_maps", self.embed_maps, EMBED_MAPS)
+        require_one_of("activation", self.activation, COUNTED_ACTIVATIONS)
         require_one_of("positions", self.positions, POSITIONS)
         require_positive("norm_eps", self.norm_eps)
 
@@ -201,9 +215,20 @@ class ModelConfig:
     def extensions(self) -> tuple[str, ...]:
         """The fields in which it is more than a plain Transformer (`efflab.model.Transformer`)."""
         names = "attention feed_forward experts norms positions position_rows".split()
-        names += "tied head_bias parallel".split()
+        names += "tied head_bias parallel embed_maps".split()
         defaults = {item.name: item.default for item in fields(self)}
         return tuple(name for name in names if getattr(self, name) != defaults[name])
+
+
+def from_hf(source: str | Path | Mapping) -> ModelConfig:
+    """The shape in a `config.json`, its folder, its dict, or a model's on the hub: `families.read`.
+
+    >>> from_hf(dict(model_type="gpt2", n_layer=2, n_head=4, n_embd=64, vocab_size=1000)).d_ff
+    256
+    """
+    from efflab.families import read
+
+    return read(source).config
 
 
 def _bert(n_layer, n_head, d_model, vocab_size=30522, **options: Any) -> ModelConfig:

@@ -6,24 +6,22 @@ scikit-learn's digits; a synthetic task that asks for a symbol seen long before.
 """
 
 import ast
-import csv
 import hashlib
 import sysconfig
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
 from efflab.arguments import check_arguments
 from efflab.base.cache import get_or_make
-from efflab.base.places import ROOT
+from efflab.base.places import DATA_DIR as DATA_DIR
+from efflab.base.published import read_published as read_published
 from efflab.errors import require, require_int, require_one_of
 from efflab.rules import Count, Size
 
-DATA_DIR = ROOT / "data"
 CACHE = DATA_DIR / "cache"
 TOKENIZER_FILE = DATA_DIR / "stdlib-gpt" / "tokenizer.json"
 STDLIB_GPT = DATA_DIR / "stdlib-gpt" / "model.safetensors"
@@ -87,29 +85,6 @@ def stdlib_files(split: str, *, tests: bool = False) -> Iterator[tuple[str, str]
             text = file.read_text(encoding="utf-8", errors="ignore")
             if text.strip():
                 yield path.as_posix(), text
-
-
-@check_arguments
-def read_published(name: str, folder: str = "published") -> list[dict]:
-    """Rows of data/`folder`/`name`.csv: whole numbers as int, others as float, nothing as None.
-
-    data/README.md says which paper and table each file is from; `folder` "predicted" has what was
-    computed before it was compared.
-    """
-    require_one_of("folder", folder, ("published", "predicted"))
-    tables = DATA_DIR / folder
-    require_one_of("name", name, sorted(path.stem for path in tables.glob("*.csv")))
-    with (tables / f"{name}.csv").open(encoding="utf-8", newline="") as file:
-        return [{k: _value(v) for k, v in row.items()} for row in csv.DictReader(file)]
-
-
-def _value(text: str) -> int | float | str | None:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text or None
 
 
 @check_arguments
@@ -185,9 +160,7 @@ def random_windows(tokens: np.ndarray, batch_size: Size, seq_len: Size, seed: Co
     return windows[:, :-1], windows[:, 1:]
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Function:
+class Function(NamedTuple):
     """A documented function: `query` is its docstring's first paragraph, `code` the rest."""
 
     module: str
@@ -223,7 +196,7 @@ def _parse_functions() -> list[dict]:
     for path, source in sorted(files):
         for function in _functions(path, source):
             seen.setdefault(function.query, function)  # aliases repeat their docstring
-    return [asdict(function) for function in seen.values()]
+    return [function._asdict() for function in seen.values()]
 
 
 def digits():

@@ -45,7 +45,7 @@ def token_bytes() -> np.ndarray:
 
 
 @check_arguments
-def held_out_windows(n_windows: int | None, seq_len: int) -> np.ndarray:
+def held_out_windows(n_windows: Size | None, seq_len: int) -> np.ndarray:
     """Windows (N, seq_len + 1) of held-out tokens whose second halves do not overlap.
 
     All of them in order, or `n_windows` spread evenly: the same ones on every call.
@@ -54,7 +54,6 @@ def held_out_windows(n_windows: int | None, seq_len: int) -> np.ndarray:
     require_int("seq_len", seq_len, 2, len(tokens) - 2)
     starts = np.arange(0, len(tokens) - seq_len - 1, seq_len // 2)
     if n_windows is not None:
-        require_int("n_windows", n_windows)
         starts = starts[np.linspace(0, len(starts) - 1, min(n_windows, len(starts))).astype(int)]
     return np.stack([tokens[s : s + seq_len + 1] for s in starts])
 
@@ -120,7 +119,7 @@ def _require_pairs(**sides: Matrix) -> None:
     """Refuse two that are not both (N,C), with at least one row, all finite."""
     (_, a), (name, b) = sides.items()
     shapes = tuple(a.shape), tuple(b.shape)
-    fits = shapes[0] == shapes[1] and a.dim() == 2 and len(a) > 0
+    fits = shapes[0] == shapes[1] and len(a) > 0
     require(fits, f"{name}.shape", shapes[1], f"(N,C) as the other's {shapes[0]}, N at least 1")
     for side, values in sides.items():
         require_finite(side, values)

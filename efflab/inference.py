@@ -69,9 +69,33 @@ def decode_bytes(
     Of an input table that is not the output too, a row a token. All texts may use the same experts,
     so that more than one text adds none to this bound.
     """
+    cache = kv_cache_bytes(config, n_cached, batch_size, value_bytes=value_bytes)
+    return _weight_bytes(config, format) + cache
+
+
+@check_arguments
+def prefill_bytes(
+    config: ModelConfig,
+    seq_len: Size,
+    batch_size: Size = 1,
+    *,
+    format: str = "bf16",
+    value_bytes: float = 2,
+) -> int:
+    """Bytes that a prompt moves at least: every weight in use once, and the cache as it is written.
+
+    An encoder has no cache, and reads rows of its token table alone.
+    """
+    if not config.causal:
+        return _weight_bytes(config, format)
+    cache = kv_cache_bytes(config, seq_len, batch_size, value_bytes=value_bytes)
+    return _weight_bytes(config, format) + cache
+
+
+def _weight_bytes(config: ModelConfig, format: str) -> int:
+    """Of the weights that one token uses; of a table that is no output, rows too few to count."""
     require_one_of("format", format, FORMATS)
     read = active_params(config)
-    if not config.tied:
+    if not config.tied or not config.causal:
         read -= config.vocab_size * config.embed_dim
-    cache = kv_cache_bytes(config, n_cached, batch_size, value_bytes=value_bytes)
-    return ceil(read * FORMATS[format] / 8) + cache
+    return ceil(read * FORMATS[format] / 8)

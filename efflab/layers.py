@@ -39,16 +39,16 @@ def attention_params(config: ModelConfig) -> int:
     """One layer's queries, keys, values and output with biases and norms, and the block's norm."""
     C, D, attention = config.d_model, config.head_dim, config.attention
     q, kv = config.n_head * D, config.n_kv_head * D
-    biases = {"all": q + 2 * kv + C, "qkv": q + 2 * kv, "none": 0}[attention.bias]
-    norms = {"none": (), "head": (D, D), "width": (q, kv)}[attention.qk_norm]
+    into, out = q + 2 * kv, C
+    norms = {"none": (), "head": (D, D)}.get(attention.qk_norm, (q, kv))
     latent = attention.latent
     if latent is not None:
         q_rank, kv_rank = latent.q_rank or 0, latent.kv_rank
         norms, into = (q_rank, kv_rank), q_rank + kv_rank + latent.rope_dim
-        biases = {"all": into + C, "qkv": into, "none": 0}[attention.bias]
+    biases = {"all": into + out, "qkv": into, "out": out, "none": 0}[attention.bias]
     sinks = config.n_head if attention.sinks else 0
     block = -(-config.norms.per_layer // 2) * _norm_params(config, C)
-    inside = sum(_norm_params(config, width, bias=False) for width in norms)
+    inside = sum(_norm_params(config, width, attention.qk_norm_bias) for width in norms)
     return unchecked(attention_weights)(config) + biases + sinks + inside + block
 
 
@@ -66,10 +66,10 @@ def expert_params(config: ModelConfig) -> int:
 
 
 def _map_params(config: ModelConfig, d_ff: int) -> int:
-    """Parameters of a feed-forward of that width."""
+    """Parameters of a feed-forward of that width; xIELU has two of its own."""
     n_up = 2 if config.feed_forward.gated else 1
     biases = n_up * d_ff + config.d_model if config.feed_forward.bias else 0
-    return (n_up + 1) * config.d_model * d_ff + biases
+    return (n_up + 1) * config.d_model * d_ff + biases + 2 * (config.activation == "xielu")
 
 
 @check_arguments
@@ -97,17 +97,20 @@ def embedding_params(config: ModelConfig) -> int:
     """Tables of tokens, positions and types, the projection of a factorized embedding, and norms.
 
     By default one norm: the embedding's in a post-norm model, the final one in a pre-norm model.
+    What is one for all layers is here too; a first norm that is missing is taken off.
     """
     C, E, norms = config.d_model, config.embed_dim, config.norms
     rows = config.position_rows or config.max_len
-    learned = rows * E if config.positions == "learned" else 0
+    # OPT-350m's positions are added to what is as wide as the layers
+    learned = rows * (E if config.embed_maps == "in" else C) if config.positions == "learned" else 0
     relative = rows * C + _norm_params(config, C) if config.positions == "relative" else 0
     tables = (config.vocab_size + config.type_vocab) * E + learned + relative
-    projection = 0 if E == C else E * C + C
+    projection = {"in": E * C + C, "both": 2 * E * C}[config.embed_maps] if E != C else 0
     has_embedding = not config.is_norm_first if norms.embedding is None else norms.embedding
     has_final = config.is_norm_first if norms.final is None else norms.final
     of_norms = has_embedding * _norm_params(config, E) + has_final * _norm_params(config, C)
-    return tables + projection + of_norms
+    of_norms -= 0 if norms.first else _norm_params(config, C)
+    return tables + projection + of_norms + config.attention.distance_buckets * config.n_head
 
 
 @check_arguments

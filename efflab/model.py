@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
 from efflab.config import ModelConfig
-from efflab.errors import require, require_int, require_number, require_one_of
-from efflab.rules import Count, Size
+from efflab.errors import require, require_int, require_one_of
+from efflab.rules import Count, NonNegative, Size
 from efflab.tensors import Heads, Hidden, Ids, Mask, Visible, require_channels
 
 
@@ -224,7 +224,6 @@ class Transformer(nn.Module):
 
         An id outside the vocabulary, or more than `max_len` tokens, is a `ValueError`.
         """
-        require(ids.dim() == 2, "ids.shape", tuple(ids.shape), "two dimensions (batch, tokens)")
         if attention_mask is not None:
             shape = tuple(attention_mask.shape)
             require(shape == tuple(ids.shape), "attention_mask.shape", shape, "that of ids")
@@ -249,7 +248,7 @@ class Transformer(nn.Module):
         ids: Ids,
         n_new: Count,
         *,
-        temperature: float = 1.0,
+        temperature: NonNegative = 1.0,
         top_k: int | None = None,
         seed: Count = 0,
     ) -> Tensor:
@@ -258,10 +257,8 @@ class Transformer(nn.Module):
         `top_k`: sample only among the k likeliest tokens, 1 to `vocab_size`.
         """
         require(self.config.causal, "causal", False, "a causal model")
-        require_number("temperature", temperature)
         if top_k is not None:
             require_int("top_k", top_k, 1, self.config.vocab_size)
-        require(ids.dim() == 2, "ids.shape", tuple(ids.shape), "two dimensions (batch, tokens)")
         require(ids.numel() > 0, "ids.shape", tuple(ids.shape), "at least one token to go on from")
         rng = torch.Generator(ids.device).manual_seed(int(seed))
         for _ in range(n_new):

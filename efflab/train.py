@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
-from efflab.errors import require, require_number, require_positive
-from efflab.rules import Size
+from efflab.errors import require
+from efflab.rules import NonNegative, Positive, Size
 from efflab.tensors import Ids, Integers, Matrix, Numbers, require_finite
 from efflab.weights import fill, named_tensors, read_tensors, save_tensors
 
@@ -45,10 +45,10 @@ def learning_rate_factor(step: int, n_steps: Size, warmup: float = 0.05) -> floa
 
 
 @check_arguments
-def adamw(model: nn.Module, lr: float, weight_decay: float = 0.1) -> list[torch.optim.Optimizer]:
+def adamw(
+    model: nn.Module, lr: NonNegative, weight_decay: NonNegative = 0.1
+) -> list[torch.optim.Optimizer]:
     """AdamW (Loshchilov & Hutter 2019); matrices decay, biases and norms do not."""
-    require_number("lr", lr)
-    require_number("weight_decay", weight_decay)
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
@@ -96,10 +96,10 @@ def orthogonalize(g: Matrix, n_steps: Size = 5) -> Tensor:
 
 
 @check_arguments
-def muon(model: nn.Module, lr: float = 6e-3, adam_lr: float = 3e-3) -> list[torch.optim.Optimizer]:
+def muon(
+    model: nn.Module, lr: NonNegative = 6e-3, adam_lr: NonNegative = 3e-3
+) -> list[torch.optim.Optimizer]:
     """Muon on the layers' matrices, AdamW on embeddings, norms and biases."""
-    require_number("lr", lr)
-    require_number("adam_lr", adam_lr)
     hidden = [p for p in model.layers.parameters() if p.dim() == 2]
     rest = [p for p in model.parameters() if not any(p is h for h in hidden)]
     return [
@@ -117,7 +117,7 @@ def fit(
     optimizers: list[torch.optim.Optimizer] | None = None,
     stop: Size | None = None,
     until: Callable[[list[float]], bool] | None = None,
-    lr: float = 3e-3,
+    lr: Positive = 3e-3,
     loss_fn: Callable[[nn.Module, Tensor, Tensor], Tensor] = language_model_loss,
     clip: float = 1.0,
     checkpoint: Path | None = None,
@@ -134,7 +134,6 @@ def fit(
     """
     end = n_steps if stop is None else stop
     require(end <= n_steps, "stop", stop, f"at most n_steps={n_steps}")
-    require_positive("lr", lr)
     optimizers = optimizers or adamw(model, lr)
     peaks = [group["lr"] for o in optimizers for group in o.param_groups]
     losses: list[float] = []

@@ -13,7 +13,7 @@ from transformers.masking_utils import create_causal_mask, create_sliding_window
 from transformers.models.deepseek_v3 import modeling_deepseek_v3 as deepseek
 
 from efflab import cost, inference, layers
-from efflab.config import Attention, Experts, FeedForward, Latent, ModelConfig, Norms
+from efflab.config import Attention, Experts, FeedForward, Latent, ModelConfig, Norms, from_hf
 
 EAGER = dict(attn_implementation="eager", experts_implementation="eager")
 WINDOW, TOKENS, BATCH = 5, 12, 2
@@ -34,7 +34,7 @@ def windows(*sizes):
     return dict(sliding_window=WINDOW, layer_types=kinds)
 
 
-# model class -> what its config sets beside COMMON, and the same shape as efflab says it
+# model class -> what its config sets beside COMMON (None: not at all), and our config
 COMMON = dict(
     vocab_size=101,
     max_position_embeddings=64,
@@ -118,6 +118,8 @@ FAMILIES = {
     ),
     "Falcon": (
         dict(
+            num_key_value_heads=None,
+            intermediate_size=None,
             multi_query=True,
             parallel_attn=True,
             new_decoder_architecture=False,
@@ -134,7 +136,7 @@ FAMILIES = {
             parallel=True,
         ),
     ),
-    "GPTNeoX": (dict(rotary_pct=0.67), replace(PLAIN, parallel=True)),
+    "GPTNeoX": (dict(num_key_value_heads=None, rotary_pct=0.67), replace(PLAIN, parallel=True)),
     "Phi": (
         dict(num_key_value_heads=6, partial_rotary_factor=0.67),
         replace(PLAIN, norms=Norms(per_layer=1), parallel=True, head_bias=True),
@@ -144,12 +146,17 @@ WITH_WINDOWS = ("Gemma3Text", "GptOss")
 
 
 def make(family, **options):
-    """The family's random model with EAGER, and our config of it."""
+    """The family's random model with EAGER, and our config as its dict is read."""
     torch.manual_seed(0)
-    fields, config = FAMILIES[family]
-    theirs = getattr(transformers, f"{family}Config")(**COMMON | fields)
     build = transformers.AutoModelForCausalLM.from_config
-    return build(theirs, **EAGER | options).eval(), config
+    config = from_hf(theirs(family).to_dict())
+    return build(theirs(family), **EAGER | options).eval(), config
+
+
+def theirs(family):
+    """The family's config of `transformers`."""
+    fields = {k: v for k, v in (COMMON | FAMILIES[family][0]).items() if v is not None}
+    return getattr(transformers, f"{family}Config")(**fields)
 
 
 def ids(n_tokens=TOKENS):
@@ -179,6 +186,20 @@ def test_parameters_and_flops_are_those_of_transformers(family):
     least = inference.decode_flops(config, TOKENS, BATCH)
     # all cached narrow vectors are expanded again
     assert (least < flops) == (family == "DeepseekV3")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_config_costs_the_same_read_and_written_by_hand(family):
+    read, ours = from_hf(theirs(family).to_dict()), FAMILIES[family][1]
+    for count_costs in (
+        cost.num_params,
+        cost.active_params,
+        lambda config: cost.flops_by_part(config, TOKENS),
+        lambda config: cost.kv_cache_bytes(config, TOKENS),
+        lambda config: cost.activation_bytes(config, TOKENS, 1),
+        lambda config: inference.decode_bytes(config, TOKENS),
+    ):
+        assert count_costs(read) == count_costs(ours)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -243,8 +264,8 @@ def test_the_cache_is_that_of_transformers_but_for_one_token_of_a_window(family)
             model(ids(1), past_key_values=cache, use_cache=True)
     n_bytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
     short = tuple(window and window - 1 for window in config.attention.windows)
-    theirs = replace(config, attention=replace(config.attention, windows=short))
-    assert n_bytes == cost.kv_cache_bytes(theirs, TOKENS + 3, BATCH)
+    shorter = replace(config, attention=replace(config.attention, windows=short))
+    assert n_bytes == cost.kv_cache_bytes(shorter, TOKENS + 3, BATCH)
     a_token = 2 * BATCH * 2 * config.n_kv_head * config.head_dim
     n_windows = sum(window is not None for window in config.windows)
     assert cost.kv_cache_bytes(config, TOKENS + 3, BATCH) - n_bytes == n_windows * a_token

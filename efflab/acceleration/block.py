@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from efflab.arguments import check_arguments
-from efflab.errors import require, require_int
+from efflab.errors import require
 from efflab.rules import Array, Count, Size
 
 
@@ -77,14 +77,13 @@ def block(ns: Namespace, x: Array, w: Mapping, n_head: Size):
 
 
 @check_arguments
-def plain_layer(d_model: Size, seq_len: int, n_head: Size = 4, seed: Count = 0):
+def plain_layer(d_model: Size, seq_len: Size, n_head: Size = 4, seed: Count = 0):
     """A causal `efflab.model.Layer` with random weights, and an input (1,T,C) for it."""
     import torch
 
     from efflab.config import ModelConfig
     from efflab.model import Transformer
 
-    require_int("seq_len", seq_len)
     config = ModelConfig(1, n_head, d_model, 4 * d_model, 2, seq_len, causal=True)
     torch.manual_seed(seed)
     layer = Transformer(config).layers[0].eval()

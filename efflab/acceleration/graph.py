@@ -5,8 +5,9 @@ caches. Views (reshape, broadcast, transpose, slice) are no operations: they mov
 kernel reads through them, and then only the part that it reads.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from efflab.arguments import check_arguments
 from efflab.rules import Count
@@ -18,9 +19,7 @@ REDUCTIONS = frozenset("reduce mean sum amax max native_layer_norm argmax var".s
 MOVEMENTS = frozenset("copy clone concatenate cat pad gather scatter iota transpose".split())
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Op:
+class Op(NamedTuple):
     """One operation of an uncompiled program.
 
     `reads`: {operation or argument: bytes read from its result}; `nbytes`: of this result; `part`:
@@ -44,9 +43,7 @@ class Op:
         return sum(self.reads.values()) + self.nbytes
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Kernel:
+class Kernel(NamedTuple):
     """One kernel: a fused loop or a library call.
 
     `ops`: the operations in it, by the compiler's names; `inputs`: kernels and arguments it reads.
@@ -104,9 +101,7 @@ def kind(opcode: str) -> str:
     return "elementwise"
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Operand:
+class Operand(NamedTuple):
     """What an operand refers to: `nbytes` of the tensor `source`; `part` distinguishes slices."""
 
     source: str = ""  # empty if it is not in memory, such as constants
@@ -171,7 +166,8 @@ def _kernel(group: Sequence[Op], i: int, home: dict[str, int], readers: dict) ->
         for name, size in op.reads.items():
             if name not in inside:
                 read[name] = max(size, read.get(name, 0))
-    written_bytes = sum(op.nbytes for op in group if _is_written(op.name, i, readers))
+    # what only this kernel reads stays in it; what none reads is the program's output
+    written_bytes = sum(op.nbytes for op in group if readers.get(op.name) != {i})
     sources = dict.fromkeys(f"kernel {home[n]}" if n in home else n for n in read)
     return Kernel(
         name=f"kernel {i}",
@@ -181,9 +177,3 @@ def _kernel(group: Sequence[Op], i: int, home: dict[str, int], readers: dict) ->
         bytes=sum(read.values()) + written_bytes,
         part=group[-1].part,
     )
-
-
-def _is_written(name: str, kernel: int, readers: dict[str, set[int]]) -> bool:
-    """Whether a result must be written: other kernels read it, or none, so it is the output."""
-    readers_of: Collection[int] = readers.get(name, ())
-    return not readers_of or any(k != kernel for k in readers_of)

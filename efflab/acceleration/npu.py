@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from efflab.acceleration.systolic import Product
 from efflab.arguments import check_arguments
 from efflab.devices import DEVICES, Device
-from efflab.errors import require, require_one_of
-from efflab.rules import Infinite, Size
+from efflab.errors import require_one_of
+from efflab.rules import Infinite, NonNegative, Size
 
 DTYPE_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "int8": 1}
 PROCESSORS = {"V100 SXM2": 80, "A100 40GB": 108, "A100 80GB SXM": 108, "H100 SXM": 132}
@@ -60,21 +60,19 @@ def twin(device: Device, dtype: str = "int8", side: Size = 256) -> Npu:
 
 
 @check_arguments
-def npu_seconds(product: Product, npu: Npu, launch: float = 0.0) -> float:
+def npu_seconds(product: Product, npu: Npu, launch: NonNegative = 0.0) -> float:
     """Seconds of a product on an NPU that starts one in `launch` seconds."""
-    _require_launch(launch)
     cycles = product.cycles(npu.rows, npu.cols, npu.dataflow, overlap=npu.overlap) + 1
     reading = _bytes(product, npu.dtype) / npu.memory_bandwidth
     return max(launch, cycles / npu.hertz, reading)
 
 
 @check_arguments
-def gpu_seconds(product: Product, device: Device, dtype: str, launch: float = 0.0) -> float:
+def gpu_seconds(product: Product, device: Device, dtype: str, launch: NonNegative = 0.0) -> float:
     """Seconds of a product on a GPU: whole waves of its best tile, or reading, or `launch`.
 
     All `count` products share the waves, as batched kernels do.
     """
-    _require_launch(launch)
     require_one_of("device", device.name, PROCESSORS)
     n = PROCESSORS[device.name]
     each = device.peak(dtype) / n  # of one multiprocessor
@@ -89,7 +87,3 @@ def gpu_seconds(product: Product, device: Device, dtype: str, launch: float = 0.
 
 def _bytes(product: Product, dtype: str) -> float:
     return product.count * product.k * product.n * DTYPE_BYTES[dtype]
-
-
-def _require_launch(launch: float) -> None:
-    require(launch >= 0, "launch", launch, "a number of at least {low}", low=0)

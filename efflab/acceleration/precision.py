@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from efflab.arguments import check_arguments
-from efflab.errors import require, require_int, require_one_of
+from efflab.errors import require_int, require_one_of
 
 SPECIALS = ("ieee", "nan", "none")
 
@@ -35,14 +35,8 @@ class FloatFormat:
     saturates: bool = False
 
     def __post_init__(self):
-        require_int("exponent_bits", self.exponent_bits, 2)
-        require(
-            self.exponent_bits <= 8, "exponent_bits", self.exponent_bits, "at most {high}", high=8
-        )
-        require_int("mantissa_bits", self.mantissa_bits)
-        require(
-            self.mantissa_bits <= 23, "mantissa_bits", self.mantissa_bits, "at most {high}", high=23
-        )
+        require_int("exponent_bits", self.exponent_bits, 2, 8)
+        require_int("mantissa_bits", self.mantissa_bits, 1, 23)
         require_one_of("specials", self.specials, SPECIALS)
 
     @property

@@ -28,17 +28,13 @@ def map_sizes(m: Size, n: Size, k: Size, dataflow: str = "os") -> tuple[int, int
     >>> map_sizes(128, 64, 256, "ws")
     (256, 64, 128)
     """
-    for name, value in dict(m=m, n=n, k=k).items():
-        require_int(name, value)
     require_one_of("dataflow", dataflow, DATAFLOWS)
     return {"os": (m, n, k), "ws": (k, n, m), "is": (k, m, n)}[dataflow]
 
 
 @check_arguments
-def folds(m: Size, n: Size, k: Size, rows: int, cols: int, dataflow: str = "os") -> int:
+def folds(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = "os") -> int:
     """Number of folds, partly filled ones at the edges included."""
-    require_int("rows", rows)
-    require_int("cols", cols)
     down, across, _ = map_sizes(m, n, k, dataflow)
     return -(-down // rows) * -(-across // cols)
 
@@ -89,12 +85,6 @@ def overlapped_cycles(
     return first + (n_folds - 1) * max(stream, rows) - 1
 
 
-@check_arguments
-def utilization(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = "os") -> float:
-    """Share (0..1) of the grid's possible multiplications that the product uses."""
-    return m * n * k / ((gemm_cycles(m, n, k, rows, cols, dataflow) + 1) * rows * cols)
-
-
 # --- A Transformer's products --------------------------------------------------------------------
 
 
@@ -123,14 +113,12 @@ class Product:
 
 
 @check_arguments
-def block_products(config: ModelConfig, seq_len: int, batch_size: int = 1) -> list[Product]:
+def block_products(config: ModelConfig, seq_len: Size, batch_size: Size = 1) -> list[Product]:
     """One Transformer block's products: scores and context once per head and sequence.
 
     The others take all sequences as one tall matrix. Their multiply-accumulates are half of
     `cost.forward_flops` without the logits.
     """
-    require_int("seq_len", seq_len)
-    require_int("batch_size", batch_size)
     C, F, D, T = config.d_model, config.d_ff, config.head_dim, seq_len
     tokens, heads = batch_size * T, batch_size * config.n_head
     return [
@@ -164,7 +152,8 @@ def schedule(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = 
     It must fit into one fold: `down` at most rows, `across` at most cols (see `map_sizes`).
     """
     down, across, stream = map_sizes(m, n, k, dataflow)
-    require_fold(down, across, rows, cols)
+    require_int(f"rows for {down}", rows, down)
+    require_int(f"cols for {across}", cols, across)
     start = fold_cycles(stream, rows, cols, dataflow) - stream - (rows + cols - 2)
     steps = []
     for row in range(down):
@@ -177,10 +166,3 @@ def schedule(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = 
                 }[dataflow]
                 steps.append(Step(start + t + row + col, row, col, i, j, l))
     return sorted(steps)
-
-
-@check_arguments
-def require_fold(down: Count, across: Count, rows: Size, cols: Size) -> None:
-    """The grid must have at least `down` rows and `across` columns."""
-    require_int(f"rows for {down}", rows, down)
-    require_int(f"cols for {across}", cols, across)

@@ -5,11 +5,12 @@ fusion calls its own computation, whose instructions run as one loop. Format: Op
 "HLO text", https://openxla.org/xla/operation_semantics.
 """
 
+import math
 import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from efflab.acceleration.graph import FusionReport, Kernel, Op, Operand, reads_of
 from efflab.arguments import check_arguments
@@ -25,9 +26,7 @@ _HEAD = re.compile(r"(ENTRY )?%?([\w.\-]+)(?: \(.*\) -> .*)? \{\s*$")
 _BITS = dict(pred=8, token=0)
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Instruction:
+class Instruction(NamedTuple):
     """One line of HLO; `scope`: named scopes and primitive, such as "softmax/exp"."""
 
     name: str
@@ -156,7 +155,7 @@ def kernels(text: str) -> list[Kernel]:
                 kernels.append(_kernel(line, reads_of(operands), computations))
     for i in reversed(range(len(kernels) - 1)):  # XLA's own kernels belong to the next part
         if not kernels[i].part:
-            kernels[i] = replace(kernels[i], part=kernels[i + 1].part)
+            kernels[i] = kernels[i]._replace(part=kernels[i + 1].part)
     return kernels
 
 
@@ -229,9 +228,7 @@ def type_bytes(text: str) -> int:
     for name, dimensions in _TYPE.findall(text):
         digits = re.findall(r"\d+", name)
         bits = _BITS.get(name, int(digits[0]) if digits else 8)
-        count = 1
-        for size in filter(None, dimensions.split(",")):
-            count *= int(size)
+        count = math.prod(int(size) for size in re.findall(r"\d+", dimensions))
         total += (bits * count + 7) // 8
     return total
 

@@ -7,9 +7,8 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from efflab.arguments import check_arguments
 from efflab.errors import quote, require
 
 MAX_BYTES = 64_000_000
@@ -19,7 +18,6 @@ DEEPEST = 40
 NAMES: dict[type, str] = {dict: "an object", list: "a list"}
 
 
-@check_arguments
 def read_json(
     path: Path,
     kind: type = dict,
@@ -37,7 +35,6 @@ def read_json(
     return parse_file(content, path.name, kind, check=check, remedy=remedy)
 
 
-@check_arguments
 def parse_file(
     content: bytes | str,
     name: str,
@@ -56,7 +53,6 @@ def parse_file(
     return value
 
 
-@check_arguments
 def parse_json(content: bytes | str, kind: type = dict) -> Any:
     """The value of JSON in UTF-8, `kind` at its top level; all else is a `ValueError`.
 
@@ -68,9 +64,10 @@ def parse_json(content: bytes | str, kind: type = dict) -> Any:
     """
     try:
         text = content.decode("utf-8") if isinstance(content, bytes) else content
-        options: dict[str, Any] = dict(object_pairs_hook=_unique_keys, parse_float=_parse_float)
-        options |= dict(parse_int=_parse_int)
-        value = json.loads(text, parse_constant=_refuse_constant, **options)
+        numbers: Any = dict(
+            parse_float=_parse_float, parse_constant=_parse_float, parse_int=_parse_int
+        )
+        value = json.loads(text, object_pairs_hook=_unique_keys, **numbers)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         reason = f"content={quote(content)}: expected JSON in UTF-8 ({error})"
         raise ValueError(reason) from error
@@ -83,12 +80,10 @@ def parse_json(content: bytes | str, kind: type = dict) -> Any:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            require(key not in seen, "key", key, "no key twice")
-            seen.add(key)
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        require(key not in result, "key", key, "no key twice")
+        result[key] = value
     return result
 
 
@@ -101,10 +96,6 @@ def _parse_float(text: str) -> float:
 def _parse_int(text: str) -> int:
     require(len(text) <= 300, "number", text, "one that a float can hold")
     return int(text)
-
-
-def _refuse_constant(word: str) -> NoReturn:
-    raise ValueError(f"number={quote(word)}: expected a finite number")
 
 
 def _require_shallow(value) -> None:

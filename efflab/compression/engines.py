@@ -8,9 +8,8 @@ threads as torch uses. Libraries are imported inside the functions. Language mod
 import io
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,9 +39,7 @@ Batch = tuple[Ids, Mask]
 """ids and attention mask, (B,T) int64 each."""
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Engine:
+class Engine(NamedTuple):
     """A way to run the encoder."""
 
     name: str
@@ -84,14 +81,6 @@ def torch_engine(name: str, model: nn.Module) -> Engine:
     return Engine(name, embed, pickled_bytes(model))
 
 
-@check_arguments
-def run_all(model: nn.Module, batches: list[Batch]) -> None:
-    """Run every batch through the model, for its observers."""
-    with torch.no_grad():
-        for ids, mask in batches:
-            model.encode(ids, mask)
-
-
 # --- torch -----------------------------------------------------------------------------------
 
 
@@ -128,9 +117,8 @@ def torch_dynamic(model: nn.Module, *, table: bool = False, per_channel: bool = 
 def torch_smoothed(model: nn.Module, calibration: list[Batch]) -> Engine:
     """torch's dynamic INT8 after our smoothing, per channel and with the token table."""
     smooth = smooth_model(model, calibration)
-    return replace(
-        torch_dynamic(smooth, table=True, per_channel=True), name="torch dynamic INT8, smoothed"
-    )
+    engine = torch_dynamic(smooth, table=True, per_channel=True)
+    return engine._replace(name="torch dynamic INT8, smoothed")
 
 
 @check_arguments
@@ -157,7 +145,9 @@ def torch_static(model: nn.Module, calibration: list[Batch]) -> Engine:
 
     require_batches(calibration)
     observed = prepare_static(model)
-    run_all(observed, calibration)
+    with torch.no_grad():
+        for ids, mask in calibration:
+            observed.encode(ids, mask)
     observed.pooler = None  # embeddings do not use it, so it has no range
     with quiet():
         return torch_engine("torch static INT8", q.convert(observed))
@@ -241,12 +231,6 @@ def openvino_engine(name: str, model: Any, path: Path) -> Engine:
     """The OpenVINO model written to `path`, read back and compiled for this CPU."""
     require_openvino("model", model)
     load("openvino").save_model(model, path, compress_to_fp16=False)
-    return openvino_file(name, path)
-
-
-@check_arguments
-def openvino_file(name: str, path: Path) -> Engine:
-    """An OpenVINO model that was written to `path` before, compiled for this CPU."""
     compiled = compile_openvino(path)
 
     @check_arguments

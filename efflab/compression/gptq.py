@@ -34,7 +34,7 @@ from efflab.compression.values import (
     require_shape,
 )
 from efflab.errors import require
-from efflab.rules import Count, Size
+from efflab.rules import Count, NonNegative, Size
 from efflab.tensors import Ids, Mask, Matrix, Numbers, require_finite
 
 BLOCK_SIZE = 32
@@ -55,14 +55,13 @@ class Settings:
 
     bits: int
     group_size: int | None = None
-    damp: float = 0.01
+    damp: NonNegative = 0.01
     symmetric: bool = False
     act_order: bool = False
     block_size: Size = BLOCK_SIZE
 
     def __post_init__(self):
         check_grid(self.bits, group_size=self.group_size)
-        require(self.damp >= 0, "damp", self.damp, "a finite number of at least 0")
 
 
 @check_arguments

@@ -100,7 +100,7 @@ def openvino_language(
     `precision` is what it computes in, "f32" or "bf16"; `half` stores the weights in fp16.
     """
     name = "OpenVINO " + ("fp16 stored" if half else precision.replace("f32", "fp32"))
-    save(convert_language(model, shape), path, half=half)
+    _save(convert_language(model, shape), path, half=half)
     return language_file(name, path, shape, model.config, precision)
 
 
@@ -118,10 +118,10 @@ def openvino_language_int8(
     `calibration`: ids (N,T), N a multiple of the shape's B. All weights, the token table's too,
     have a scale per output channel; attention's two products (Q K^T, V) stay in fp32.
     """
-    batches = [(ids,) for ids in split_batches(calibration, shape)]
+    batches = [(ids,) for ids in _split_batches(calibration, shape)]
     smooth = smooth_for_nncf(model, batches)
     quantized = nncf_int8(convert_language(smooth, shape), batches, seven_bits=seven_bits)
-    save(quantized, path)
+    _save(quantized, path)
     return language_file("OpenVINO INT8", path, shape, model.config)
 
 
@@ -133,12 +133,11 @@ def convert_language(model: nn.Module, shape: Shape):
         ov, frontend = load("openvino"), load("openvino.frontend.pytorch")
         ids = torch.zeros(shape, dtype=torch.int64)
         inputs = [("ids", ov.PartialShape(list(shape)), ov.Type.i64)]
-        rule = frontend.ConversionExtension("aten::mT", convert_transpose)
+        rule = frontend.ConversionExtension("aten::mT", _convert_transpose)
         return ov.convert_model(model.eval(), example_input=ids, input=inputs, extension=[rule])
 
 
-@check_arguments
-def convert_transpose(context: Any) -> list:
+def _convert_transpose(context: Any) -> list:
     """OpenVINO's nodes for `Tensor.mT`, which its converter does not know."""
     opset15 = load("openvino").opset15
     x = context.get_input(0)
@@ -146,8 +145,7 @@ def convert_transpose(context: Any) -> list:
     return opset15.transpose(x, opset15.constant([*batch, column, row])).outputs()
 
 
-@check_arguments
-def save(model: Any, path: Path, *, half: bool = False) -> None:
+def _save(model: Any, path: Path, *, half: bool = False) -> None:
     """Write an OpenVINO model; `half`: its fp32 weights in fp16."""
     require_openvino("model", model)
     load("openvino").save_model(model, path, compress_to_fp16=half)
@@ -161,15 +159,14 @@ def language_file(
     compiled = compile_openvino(path, precision)
 
     def logits(ids: Tensor) -> Tensor:
-        batches = split_batches(ids, shape)
+        batches = _split_batches(ids, shape)
         # copied, since every call writes its result into the same memory
         return torch.cat([torch.from_numpy(compiled((b.numpy(),))[0].copy()) for b in batches])
 
     return LanguageEngine(name, logits, file_bytes(path, path.with_suffix(".bin")), config)
 
 
-@check_arguments
-def split_batches(ids: Ids, shape: Shape) -> tuple[Tensor, ...]:
+def _split_batches(ids: Ids, shape: Shape) -> tuple[Tensor, ...]:
     """ids (N,T) as batches (B,T), for an engine that was compiled for this shape."""
     B, T = shape
     fits = ids.dim() == 2 and len(ids) > 0 and len(ids) % B == 0 and ids.shape[1] == T

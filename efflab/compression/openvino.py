@@ -9,6 +9,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ Inputs = Sequence[tuple[Numbers, ...]]
 """Batches as `encode` takes them: ids alone or ids and mask."""
 
 
-@check_arguments
 def require_batches(calibration: Inputs) -> None:
     """Refuse a calibration without batches."""
     require(len(calibration) > 0, "calibration", calibration, "at least one batch")
@@ -66,12 +66,8 @@ def smooth_model(model: nn.Module, calibration: Inputs) -> nn.Module:
     return int8.replace_linears(model, make)
 
 
-@contextmanager
-def quiet():
-    """Silence torch.ao.quantization's deprecation warnings; the notebook's text mentions them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+quiet = partial(warnings.catch_warnings, action="ignore")
+"""Silences torch.ao.quantization's deprecation warnings; the notebook's text mentions them."""
 
 
 @check_arguments
@@ -150,7 +146,6 @@ def no_progress():
         console._is_jupyter = is_jupyter
 
 
-@check_arguments
 def require_openvino(name: str, converted: Any) -> None:
     """Refuse anything but an OpenVINO model."""
     is_model = isinstance(converted, load("openvino").Model)

@@ -21,6 +21,7 @@ from efflab.compression.importance import neuron_importance as neuron_importance
 from efflab.compression.values import require_ordered
 from efflab.errors import require, require_int
 from efflab.model import Attention, FeedForward, Transformer
+from efflab.rules import Size
 from efflab.tensors import Booleans
 
 Masks = dict[str, Booleans]
@@ -261,14 +262,12 @@ def _shrink(linear: nn.Linear, rows: Tensor | None = None, columns: Tensor | Non
 
 
 @check_arguments
-def forward_flops(model: Transformer, seq_len: int, batch_size: int = 1) -> int:
+def forward_flops(model: Transformer, seq_len: Size, batch_size: Size = 1) -> int:
     """FLOPs of logits by the layers' real shapes, 2 per multiply-accumulate, scores in full.
 
     Equals `cost.forward_flops` where nothing is removed. Zeros of a mask count: a dense kernel
     multiplies them too.
     """
-    require_int("seq_len", seq_len)
-    require_int("batch_size", batch_size)
     E = model.embedding
     every = model.layers.named_modules(remove_duplicate=False)  # a shared map runs in each place
     maps = [module for _, module in every if isinstance(module, nn.Linear)]

@@ -14,7 +14,7 @@ from efflab.arguments import check_arguments
 from efflab.compression.affine import pack, unpack
 from efflab.compression.values import NumberMatrix, require_shape, require_whole
 from efflab.errors import require, require_one_of
-from efflab.rules import Count
+from efflab.rules import Count, NonNegative, Positive
 from efflab.tensors import Numbers
 
 PARTS = {
@@ -131,7 +131,9 @@ def layout_bytes(weight: NumberMatrix, layout: str) -> int:
 
 
 @check_arguments
-def break_even(value_bytes: float, index_bytes: float, place_bits: float = 0) -> float:
+def break_even(
+    value_bytes: Positive, index_bytes: NonNegative, place_bits: NonNegative = 0
+) -> float:
     """The share of zeros from which a sparse layout is smaller than dense.
 
     A nonzero costs value and index, and each position `place_bits`; dense costs a value for each
@@ -141,7 +143,4 @@ def break_even(value_bytes: float, index_bytes: float, place_bits: float = 0) ->
     >>> break_even(4, 4), break_even(4, 0, place_bits=1)
     (0.5, 0.03125)
     """
-    require(value_bytes > 0, "value_bytes", value_bytes, "a number above {low}", low=0)
-    require(index_bytes >= 0, "index_bytes", index_bytes, "a number of at least {low}", low=0)
-    require(place_bits >= 0, "place_bits", place_bits, "a number of at least {low}", low=0)
     return (index_bytes + place_bits / 8) / (value_bytes + index_bytes)

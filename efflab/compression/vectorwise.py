@@ -13,7 +13,7 @@ from efflab.base.hooks import as_rows
 from efflab.compression.affine import grid
 from efflab.compression.int8 import Int8Linear
 from efflab.compression.values import require_width
-from efflab.errors import require
+from efflab.rules import Positive
 from efflab.tensors import require_finite
 
 
@@ -37,9 +37,8 @@ class OutliersApart(nn.Module):
     The channels are determined for each input; 6 is the paper's threshold.
     """
 
-    def __init__(self, linear: nn.Linear, threshold: float = 6.0):
+    def __init__(self, linear: nn.Linear, threshold: Positive = 6.0):
         super().__init__()
-        require(threshold > 0, "threshold", threshold, "a number above {low}", low=0)
         self.threshold = threshold
         self.exact = linear
         self.rounded = ByToken(linear)

@@ -8,6 +8,7 @@ in buckets while the backward pass still runs.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -33,9 +34,7 @@ MOST_ROWS = 2**24
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """The result of training: the first step's gradients, the last weights, losses, bytes sent.
 
     `sent` is the bytes per step that this rank sent (0.0 for one process), without the first step,
@@ -84,23 +83,15 @@ def own(sizes: Counts, rank: Count) -> slice:
 
 
 @check_arguments
-def without_pooler(config: ModelConfig) -> ModelConfig:
-    """The config that ranks train: no pooler, since a language model's loss does not reach it.
-
-    DDP waits for the gradient of every parameter, so it would wait for the pooler's for ever.
-    """
-    return replace(config, pooler=False)
-
-
-@check_arguments
 def new_model(config: ModelConfig, seed: Count = 0) -> Transformer:
     """A new model without pooler, its weights fixed by `seed`; torch's global seed is unchanged.
 
-    Every job of this chapter starts from it.
+    Every job of this chapter starts from it. A language model's loss does not reach the pooler, and
+    DDP would wait for its gradient for ever.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seed))
-        return Transformer(without_pooler(config))
+        return Transformer(replace(config, pooler=False))
 
 
 @check_arguments
@@ -222,8 +213,7 @@ def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
 # --- A model that looks across the batch -----------------------------------------------------
 
 
-@check_arguments
-class SharedBatchNorm(nn.BatchNorm1d):
+class _SharedBatchNorm(nn.BatchNorm1d):
     """Batch norm over the rows of all ranks (training, equal shares): (B,C) -> (B,C).
 
     `torch.nn.SyncBatchNorm` does this on GPUs only. `torch.distributed.nn` sums the statistics,
@@ -255,7 +245,7 @@ def batch_norm_on_rank(
     """A rank's `Run` of one step of `batch_norm_model`, its norm local or over all ranks."""
     from efflab.train import classification_loss
 
-    norm = SharedBatchNorm if shared else nn.BatchNorm1d
+    norm = _SharedBatchNorm if shared else nn.BatchNorm1d
     model = batch_norm_model(inputs.shape[1], int(labels.max()) + 1, norm)
     my_rows = own(shares(len(inputs), world_size), rank)
     options = dict(loss_of=classification_loss)

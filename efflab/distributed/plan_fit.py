@@ -96,7 +96,9 @@ def left_out(hides_gradients: bool = False) -> list[dict]:
     The constants are fitted on the rows of other models in both tables.
     """
     rows = published_rows()
-    constants = {model: fit(_others(rows, model), hides_gradients) for model in _models(rows)}
+    constants = {
+        model: fit(_others(rows, model), hides_gradients) for model in set(map(_model, rows))
+    }
     return [
         _with_error(row, tera_flops(row, constants[_model(row)], hides_gradients)) for row in rows
     ]
@@ -122,10 +124,6 @@ def _with_error(row: dict, predicted: float) -> dict:
 
 def _model(row: dict) -> float:
     return row["params_billions"]
-
-
-def _models(rows: list[dict]) -> set[float]:
-    return {_model(row) for row in rows}
 
 
 def _others(rows: list[dict], model: float) -> list[dict]:

@@ -16,7 +16,7 @@ from efflab.arguments import check_arguments, unchecked
 from efflab.config import ModelConfig
 from efflab.devices import Cluster, Device
 from efflab.distributed import split_model
-from efflab.distributed.ring import ring_bytes
+from efflab.distributed.ring_cost import ring_bytes
 from efflab.errors import require, require_one_of, require_positive
 from efflab.rules import Size
 

@@ -7,7 +7,7 @@ computing, so that four ranks on two cores show the bubble of the schedule, not 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -200,9 +200,7 @@ class Job:
         return _run_pass(model, loss.item(), Trace())
 
 
-@check_arguments
-@dataclass(frozen=True)
-class PassResult:
+class PassResult(NamedTuple):
     """What a forward and a backward pass left on a rank.
 
     `loss` is the batch's on the last stage's rank, else None; `weight_bytes` is of the rank's part.
@@ -252,8 +250,7 @@ def _run_pass(module: nn.Module, loss: float | None, trace: Trace) -> PassResult
 # --- Stages that sleep ------------------------------------------------------------------------
 
 
-@check_arguments
-class Sleeper(nn.Module):
+class _Sleeper(nn.Module):
     """A stage that sleeps instead of computing: x to x times a weight."""
 
     def __init__(self):
@@ -285,7 +282,7 @@ def sleep_on_rank(
         require_as_many(name, each, world_size, "rank")
         require_times(name, each, zero=False)
     n = n_chunks if schedule == "interleaved" else 1
-    sleepers = [Sleeper() for _ in range(n)]
+    sleepers = [_Sleeper() for _ in range(n)]
 
     def wake_up() -> None:
         for sleeper in sleepers:

@@ -10,6 +10,7 @@ GELU(a + b) is not GELU(a) + GELU(b). `parallelize` uses the modules below, `par
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -21,14 +22,14 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 
 from efflab.arguments import check_arguments
 from efflab.config import ModelConfig
-from efflab.cost import num_params
-from efflab.distributed.data_parallel import distance, new_model, without_pooler
+from efflab.distributed.data_parallel import distance, new_model
 from efflab.distributed.pairs import copy_to_ranks, sum_over_ranks
-from efflab.distributed.ring import ring_bytes, sent_bytes
+from efflab.distributed.ring import sent_bytes
+from efflab.distributed.ring_cost import ring_bytes
 from efflab.distributed.values import require_batch, require_share
-from efflab.errors import require, require_int, require_number, require_one_of
+from efflab.errors import require, require_one_of
 from efflab.model import Attention, FeedForward, Transformer
-from efflab.rules import Count, Size
+from efflab.rules import Count, NonNegative, Size
 from efflab.tensors import Ids, Numbers
 from efflab.train import language_model_loss, token_loss
 
@@ -105,7 +106,6 @@ class RowParallelLinear(nn.Module):
 
 def require_split(config: ModelConfig, n_ranks: int) -> None:
     """`n_ranks` must divide the heads and the hidden units."""
-    require_int("n_ranks", n_ranks)
     for name in ("n_head", "d_ff"):
         size = getattr(config, name)
         require(size % n_ranks == 0, "n_ranks", n_ranks, f"a divisor of {name}={size}")
@@ -179,25 +179,15 @@ def share_of(name: str, whole: Numbers, rank: Count, n_ranks: Size) -> Tensor:
 
 
 @check_arguments
-def held_params(config: ModelConfig, n_ranks: Size) -> int:
-    """Parameters per rank: matrices and column-cut biases are shared out, all else is whole."""
-    require_split(config, n_ranks)
-    C, d_ff = config.d_model, config.d_ff
-    n_attention = 1 if config.share in ("attention", "all") else config.n_layer
-    n_ffn = 1 if config.share in ("ffn", "all") else config.n_layer
-    cut = n_attention * (4 * C * C + 3 * C) + n_ffn * (2 * C * d_ff + d_ff)
-    return num_params(without_pooler(config)) - cut + cut // n_ranks
-
-
-@check_arguments
-def wire_bytes(config: ModelConfig, n_tokens: Size, n_ranks: Size, value_bytes: float = 4) -> float:
+def wire_bytes(
+    config: ModelConfig, n_tokens: Size, n_ranks: Size, value_bytes: NonNegative = 4
+) -> float:
     """Bytes a rank sends in a forward pass, and again in the backward pass.
 
     Two all-reduces per layer, each of `n_tokens` x C values over a ring, where a rank sends
     2 (t - 1) / t of them: with the backward pass 8 b s h (t - 1) / t values per layer (Narayanan et
     al. 2021, section 3.2).
     """
-    require_number("value_bytes", value_bytes)
     n_bytes = value_bytes * n_tokens * config.d_model
     return config.n_layer * 2 * ring_bytes(n_bytes, n_ranks)
 
@@ -220,9 +210,7 @@ class Job:
         require_batch(self.ids, self.targets)
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """A rank's errors against one process, relative to the largest value, of logits and gradients.
 
     `params`: number that it holds; `forward`, `backward`: bytes that it sent; its own `gradients`.

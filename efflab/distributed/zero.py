@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -44,9 +45,7 @@ FP32_ADAM = dict(param_bytes=4, grad_bytes=4, optimizer_bytes=8)
 """Bytes per parameter here, for `cost.model_state_bytes`: all in fp32, two moments in Adam."""
 
 
-@check_arguments
-@dataclass(frozen=True)
-class RankState:
+class RankState(NamedTuple):
     """What a rank holds between two steps, in bytes, and what training did.
 
     `gathered`: weights held in addition to its shard between the forward and the backward pass;

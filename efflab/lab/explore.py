@@ -196,7 +196,7 @@ class Explorer:
             return
         self.values[name] = own
         self._turn += 1
-        self._note(name, f'<i class="{WORKING}">{escape(tr("working ..."))}</i>')
+        self._notes[name].value = f'<i class="{WORKING}">{escape(tr("working ..."))}</i>'
         if self._held:
             return
         has_to_rest = self.is_slow and not (self._keeps and self._key() in self._seen)
@@ -224,7 +224,7 @@ class Explorer:
         if turn != self._turn:
             return  # a newer move came meanwhile and draws itself
         self.figure, self.message = figure, ""
-        self._clear(())
+        self._show_notes({})
         self.picture.draw(figure)
         if seconds > 4 * FAST_SECONDS and not self.is_slow:
             self.seconds = seconds
@@ -246,14 +246,10 @@ class Explorer:
 
     def _refuse(self, name: str, message: str) -> None:
         self.message = message
-        self._clear((name,))
-        self._note(name, f'<span role="alert" style="color:{WRONG}">⚠ {escape(message)}</span>')
+        alert = f'<span role="alert" style="color:{WRONG}">⚠ {escape(message)}</span>'
+        self._show_notes({name: alert})
 
-    def _clear(self, but: tuple) -> None:
-        for name in self._notes:
-            if name not in but:
-                self._note(name, "")
-
-    def _note(self, name: str, html: str) -> None:
-        if self._notes[name].value != html:
-            self._notes[name].value = html
+    def _show_notes(self, notes: dict[str, str]) -> None:
+        """Show these beside their controls, and nothing beside the others."""
+        for name, place in self._notes.items():
+            place.value = notes.get(name, "")

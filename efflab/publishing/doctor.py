@@ -45,13 +45,6 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def memory_bytes() -> int:
-    """The machine's memory in bytes."""
-    import psutil
-
-    return psutil.virtual_memory().total
-
-
 def find_browser() -> str | None:
     """A Chromium's path: $BROWSER_PATH, one on the PATH, or playwright's own."""
     named = [os.environ.get("BROWSER_PATH"), *map(shutil.which, BROWSERS)]
@@ -104,12 +97,15 @@ def find_minilm() -> str | None:
 
 def doctor() -> list[dict]:
     """One dict per line, with keys `what`, `found`, `ok`, `without` (what fails if missing)."""
+    import psutil
+
     browser = (found := find_browser()) and Path(found).name
+    memory = psutil.virtual_memory().total / 2**30
     python = platform.python_version() if sys.version_info >= (3, 11) else None
     rows = [
         row("Python 3.11 or newer", python, "anything"),
         row("processor cores", str(cores()), ""),
-        row("memory", verbatim(f"{memory_bytes() / 2**30:.1f} GiB"), ""),
+        row("memory", verbatim(f"{memory:.1f} GiB"), ""),
     ]
     rows += [row(name, package(name), "the notebooks") for name in PACKAGES]
     return [

@@ -7,7 +7,7 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from efflab.base.formats import LANGUAGES
-from efflab.base.limits import MODEL, is_a, kind, limits_of, require_within
+from efflab.base.limits import MODEL, entry_of, is_a, kind, require_within
 from efflab.config import PRESETS, from_hf
 from efflab.errors import require, require_one_of
 from efflab.publishing.source import parameters
@@ -103,5 +103,5 @@ def _find_model(name: str) -> str:
 
 def check_values_for(path: Path, source: NotebookNode, given: dict) -> dict:
     """Check `given` against a source's parameters and the limits in the catalog."""
-    limits = limits_of(path.stem, path.parents[1] / "catalog.toml")
-    return checked(given, parameters(source), limits)
+    entry = entry_of(path.stem, path.parents[1] / "catalog.toml")
+    return checked(given, parameters(source), entry.get("limits"))

@@ -12,7 +12,6 @@ from functools import lru_cache
 from importlib.metadata import distributions
 from pathlib import Path
 
-import nbformat
 from nbformat import NotebookNode
 
 import efflab
@@ -24,51 +23,27 @@ from efflab.publishing.catalog import NOTEBOOKS, find
 from efflab.publishing.execute import execute, seconds, title_of
 from efflab.publishing.outputs import of_kind
 from efflab.publishing.parameters import check_values_for, checked, literal, parse
-from efflab.publishing.source import code_cells, read_notebook, read_source, solve, translate
+from efflab.publishing.source import code_cells, read_notebook, read_source, translate
 
 CODE = tuple(Path(package.__file__).parent for package in (efflab, efflab_rooms))
 __all__ = ["checked", "literal", "parse", "run", "sweep"]  # others call the first three here too
-
-STRICT = "from efflab.lab import check\n\ncheck.strict(True)"
-COMPLETE = "from efflab.lab import text\n\nassert not text.missing, sorted(text.missing)"
 
 
 # --- One run ---------------------------------------------------------------------------------
 
 
-def execute_with(
-    path: Path,
-    given: dict,
-    target: Path,
-    *,
-    solved: bool = False,
-    strict: bool = False,
-    complete: bool = False,
-) -> NotebookNode:
+def execute_with(path: Path, given: dict, target: Path) -> NotebookNode:
     """Run the source at `path` with parameters `given` through papermill; store it at `target`.
 
-    The notebook is that of `given["language"]`, English by default. `solved` puts the folded
-    solutions into the stubs; `strict` begins with a cell that makes every `check` raise on a wrong
-    answer; `complete` ends with a cell that fails if a text without Chinese was shown. For example
-
-        probe = {"language": "zh", **catalog()[number]["probe"]}
-        target = ROOT / "runs" / "probes" / f"{path.stem}.ipynb"
-        execute_with(path, probe, target, solved=True, strict=True, complete=True)
-
-    A wrong parameter is a `ValueError` before a kernel starts, a failing cell a `CellFailed`;
-    then a `.part.ipynb` beside `target` holds the notebook so far, and `target` is unchanged.
+    The notebook is that of `given["language"]`, English by default. A wrong parameter is a
+    `ValueError` before a kernel starts, a failing cell a `CellFailed`; then a `.part.ipynb` beside
+    `target` holds the notebook so far, and `target` is unchanged.
     """
     source = read_source(path)
     given, language = check_values_for(path, source, given), given.get("language", "en")
     notebook = translate(source, language)
     mark = fingerprint(notebook, path, given)
     notebook.metadata.efflab = {"fingerprint": mark, "parameters": given}
-    if solved:
-        solve(notebook, source, language)
-    if strict:
-        notebook.cells.insert(0, nbformat.v4.new_code_cell(STRICT))
-    if complete:
-        notebook.cells.append(nbformat.v4.new_code_cell(COMPLETE))
     part = part_path(target, ".ipynb")
     result = execute(notebook, f"{path.stem} ({language})", path.parents[1], part, given=given)
     os.replace(part, target)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
-from efflab.errors import require, require_int
+from efflab.errors import require
 from efflab.model import Attention
 from efflab.rules import Count, Size
 from efflab.tensors import Hidden, Numbers, Visible
@@ -57,19 +57,14 @@ class AdaptiveSpanAttention(Attention):
 
     def __init__(
         self,
-        d_model: int,
-        n_head: int,
-        max_span: int,
+        d_model: Size,
+        n_head: Size,
+        max_span: Size,
         *,
-        ramp: int = 32,
+        ramp: Size = 32,
         initial: float = 0.0,
         dynamic: bool = False,
     ):
-        require_int("d_model", d_model)
-        require_int("n_head", n_head)
-        require_int("max_span", max_span)
-        require_int("ramp", ramp)
-        require(d_model % n_head == 0, "n_head", n_head, f"a divisor of d_model={d_model}")
         require(0 <= initial <= 1, "initial", initial, "a share of max_span, 0 to 1")
         super().__init__(d_model, n_head, causal=True)
         self.max_span, self.ramp, self.dynamic = max_span, ramp, dynamic
@@ -181,11 +176,10 @@ def learned_spans(model: nn.Module) -> Tensor:
 
 
 @check_arguments
-def span_flops(d_model: Size, reach: int, n_tokens: int) -> int:
+def span_flops(d_model: Size, reach: int, n_tokens: Size) -> int:
     """FLOPs (2 per multiply-accumulate) of one layer's forward pass: four projections, the scores.
 
     `reach` is the number of keys per query: `n_tokens` gives plain attention's full scores.
     """
-    require_int("n_tokens", n_tokens)
     require(0 <= reach <= n_tokens, "reach", reach, f"0 to n_tokens={n_tokens}")
     return int(2 * n_tokens * (4 * d_model**2 + 2 * d_model * reach))

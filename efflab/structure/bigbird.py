@@ -126,14 +126,12 @@ def pieces(layout: Layout, n_heads: Size, block_bytes: Size) -> Iterator[Piece]:
         yield from (Piece(own, keys.flatten(), len(own)) for own, keys in zip(*parts, strict=True))
 
 
-@check_arguments
-def blocks_at(x: Hidden, at: Integers | slice) -> Tensor:
+def _blocks_at(x: Hidden, at: Integers | slice) -> Tensor:
     """The blocks of x (n, block, D) at these indices: a view for a slice, else a copy."""
     return x[at] if isinstance(at, slice) else x.index_select(0, at)
 
 
-@check_arguments
-def attend(q: Hidden, k: Hidden, v: Hidden, n_rows: Size) -> Tensor:
+def _attend(q: Hidden, k: Hidden, v: Hidden, n_rows: Size) -> Tensor:
     """The ordinary attention kernel on blocks (n, block, D) as `n_rows` rows; returns q's shape."""
     y = F.scaled_dot_product_attention(*(x.view(1, n_rows, -1, x.shape[-1]) for x in (q, k, v)))
     return y.view(q.shape)
@@ -153,8 +151,8 @@ class _BlockSparse(torch.autograd.Function):
 
         def fill_output(piece: Piece) -> None:
             own, keys, n_rows = piece
-            output = attend(q.index_select(0, own), blocks_at(k, keys), blocks_at(v, keys), n_rows)
-            y.index_copy_(0, own, output)
+            parts = q.index_select(0, own), _blocks_at(k, keys), _blocks_at(v, keys)
+            y.index_copy_(0, own, _attend(*parts, n_rows))
 
         for _ in map_on_threads(fill_output, ctx.pieces):
             pass
@@ -168,10 +166,10 @@ class _BlockSparse(torch.autograd.Function):
 
         def gradients(piece: Piece) -> tuple[Tensor, ...]:
             own, keys, n_rows = piece
-            parts = q.index_select(0, own), blocks_at(k, keys), blocks_at(v, keys)
+            parts = q.index_select(0, own), _blocks_at(k, keys), _blocks_at(v, keys)
             inputs = queries, block_keys, values = [x.detach().requires_grad_() for x in parts]
             with torch.enable_grad():
-                y = attend(queries, block_keys, values, n_rows)
+                y = _attend(queries, block_keys, values, n_rows)
             return torch.autograd.grad(y, inputs, dy.index_select(0, own))
 
         # summed on this thread, in order: several would add to the same keys at once

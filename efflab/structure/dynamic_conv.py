@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
-from efflab.errors import require, require_int
+from efflab.errors import require
 from efflab.rules import Size
 from efflab.tensors import Hidden, Numbers, Visible
 
@@ -67,10 +67,7 @@ def convolve(x: Hidden, kernels: Kernels, causal: bool) -> Tensor:
 class _Convolution(nn.Module):
     """Figure 2 of the paper: projection to 2C, gated linear unit, convolution, projection."""
 
-    def __init__(self, d_model: int, n_head: int, kernel_size: int, causal: bool = True):
-        require_int("d_model", d_model)
-        require_int("n_head", n_head)
-        require_int("kernel_size", kernel_size)
+    def __init__(self, d_model: Size, n_head: Size, kernel_size: Size, causal: bool = True):
         require(d_model % n_head == 0, "n_head", n_head, f"a divisor of d_model={d_model}")
         super().__init__()
         self.n_head, self.kernel_size, self.causal = n_head, kernel_size, causal
@@ -137,13 +134,12 @@ def replace_attention(model: nn.Module, make: Callable[[nn.Module], nn.Module]) 
 
 @check_arguments
 def conv_flops(
-    d_model: Size, n_head: Size, kernel_size: Size, n_tokens: int, *, dynamic: bool = True
+    d_model: Size, n_head: Size, kernel_size: Size, n_tokens: Size, *, dynamic: bool = True
 ) -> int:
     """FLOPs (2 per multiply-accumulate) of one layer's forward on `n_tokens` tokens.
 
     Linear in the tokens: three C x C projections, the taps, and if `dynamic` the prediction of the
     kernels. The extra arithmetic of band matrices is not counted.
     """
-    require_int("n_tokens", n_tokens)
     predict = d_model * n_head * kernel_size if dynamic else 0
     return 2 * n_tokens * (3 * d_model**2 + d_model * kernel_size + predict)

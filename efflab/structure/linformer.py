@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from efflab.arguments import check_arguments
-from efflab.errors import require, require_int, require_one_of
+from efflab.errors import require, require_one_of
 from efflab.model import Attention, Transformer
 from efflab.rules import Size
 from efflab.tensors import Heads, Hidden, Visible
@@ -30,11 +30,7 @@ class LinformerAttention(Attention):
     Not causal: each of the k summaries holds every token, later ones too.
     """
 
-    def __init__(self, d_model: Size, n_head: int, max_len: Size, k: int, share: str = "none"):
-        sizes = dict(d_model=d_model, n_head=n_head, max_len=max_len, k=k)
-        for name, value in sizes.items():
-            require_int(name, value)
-        require(d_model % n_head == 0, "n_head", n_head, f"a divisor of d_model={d_model}")
+    def __init__(self, d_model: Size, n_head: Size, max_len: Size, k: Size, share: str = "none"):
         require(k <= max_len, "k", k, f"at most max_len={max_len}: E and F make it shorter")
         require_one_of("share", share, SHARING)
         super().__init__(d_model, n_head)

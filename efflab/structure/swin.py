@@ -44,13 +44,9 @@ def from_windows(windows: NumberMaps, window_size: int, height: Size, width: Siz
     B, M, N, C = windows.shape
     w = window_size
     _require_whole(height, width, w)
-    cut = M * N == height * width and N == w * w
-    require(
-        cut,
-        "windows.shape",
-        (B, M, N, C),
-        f"windows of {w} x {w} that fill height={height}, width={width}",
-    )
+    fits = M * N == height * width and N == w * w
+    allowed = f"windows of {w} x {w} that fill height={height}, width={width}"
+    require(fits, "windows.shape", (B, M, N, C), allowed)
     x = windows.view(B, height // w, width // w, w, w, C).transpose(2, 3)
     return x.reshape(B, height, width, C)
 

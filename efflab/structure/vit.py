@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from efflab.arguments import check_arguments
 from efflab.config import ModelConfig
-from efflab.errors import require_int
 from efflab.model import Attention, FeedForward, Layer, SubBlock
-from efflab.rules import Size
+from efflab.rules import Count, Size
 from efflab.structure.mixer import PatchEmbedding, n_patches
 from efflab.tensors import Images
 
@@ -30,12 +29,10 @@ class ViTConfig:
     n_head: int
     d_model: int
     d_ff: int
-    n_classes: int = 0
-    channels: int = field(default=3, kw_only=True)
+    n_classes: Count = 0
+    channels: Size = field(default=3, kw_only=True)
 
     def __post_init__(self):
-        require_int("n_classes", self.n_classes, 0)
-        require_int("channels", self.channels)
         self.blocks  # building the ModelConfig checks the other sizes  # noqa: B018
 
     @property

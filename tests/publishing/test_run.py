@@ -12,8 +12,9 @@ from types import SimpleNamespace
 import nbformat
 import psutil
 import pytest
+from solving import COMPLETE, STRICT, execute_solved
 
-from efflab.base.limits import allows, in_words, kind, limits_of, require_within
+from efflab.base.limits import allows, entry_of, in_words, kind, require_within
 from efflab.publishing import pool
 from efflab.publishing import run as running
 from efflab.publishing.catalog import sources
@@ -135,7 +136,7 @@ def test_a_float_may_be_given_as_an_int_and_nothing_else():
 @pytest.mark.parametrize("number", list(sources()))
 def test_a_parameter_takes_its_kind_from_its_limits(number):
     path = sources()[number]
-    source, limits = read_source(path), limits_of(path.stem)
+    source, limits = read_source(path), entry_of(path.stem)["limits"]
     for name, default in parameters(source).items():
         if name not in limits or kind(limits[name]) is str:
             continue
@@ -192,11 +193,10 @@ def add(folder, text):
 
 def test_solutions_stand_in_the_stubs(toy, tmp_path):
     path, target = add(toy, EXERCISE), tmp_path / "runs" / "probes" / "90_toy.ipynb"
-    given, probe = {"language": "zh", "n": 4}, dict(solved=True, strict=True, complete=True)
-    done = execute_with(path, given, target, **probe)
+    done = execute_solved(path, {"language": "zh", "n": 4}, target)
     assert "answer_1 = n + 1  # 加一" in [c.source for c in done.cells]
-    assert done.cells[0].source == running.STRICT
-    assert done.cells[-1].source == running.COMPLETE
+    assert done.cells[0].source == STRICT
+    assert done.cells[-1].source == COMPLETE
     assert "zh 8\n" in texts(target)
     assert list(target.parent.iterdir()) == [target]
 
@@ -205,11 +205,12 @@ def test_strict_fails_where_a_stub_is_untouched_and_complete_where_chinese_lacks
     path, target = add(toy, EXERCISE), tmp_path / "probe.ipynb"
     execute_with(path, {}, target)  # kindly, without either
     with pytest.raises(CellFailed, match=r'(?s)90_toy \(en\).*check\("90-1".*AssertionError'):
-        execute_with(path, {}, target, strict=True)
+        execute_solved(path, {}, target, solved=False, complete=False)
     add(toy, '\n# %%\nlab.tr("nobody translated this")\n')
-    execute_with(path, {}, target, complete=True)  # in English nothing lacks
+    complete = dict(solved=False, strict=False)
+    execute_solved(path, {}, target, **complete)  # in English nothing lacks
     with pytest.raises(CellFailed, match=r"(?s)90_toy \(zh\).*nobody translated this"):
-        execute_with(path, {"language": "zh"}, target, complete=True)
+        execute_solved(path, {"language": "zh"}, target, **complete)
     assert target.is_file()  # a failure leaves the run before
 
 

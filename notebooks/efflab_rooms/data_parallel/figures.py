@@ -8,7 +8,7 @@ from efflab.config import PRESETS
 from efflab.devices import DEVICES
 from efflab.distributed import buckets, zero
 from efflab.distributed.buckets import Trace, Wire
-from efflab.distributed.ring import ring_bytes, tree_bytes
+from efflab.distributed.ring_cost import ring_bytes, tree_bytes
 from efflab.distributed.zero import RankState
 from efflab.errors import require, require_int, require_one_of
 from efflab.lab import Choice, Slider, colours, explorer, mark, number, tr
@@ -169,6 +169,8 @@ OPTIMIZERS = {"Adam": 2, "momentum": 1, "plain SGD": 0}
 """Numbers of the weights' size that an optimizer keeps."""
 PRECISIONS = ("mixed", "fp32")
 RANKS = [2**i for i in range(11)]
+CARDS = ("V100 SXM2", "A100 40GB", "A100 80GB SXM")
+"""One of each size, in rising order."""
 
 
 def bytes_a_parameter(optimizer: str, precision: str) -> dict[str, float]:
