@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.errors import require, require_one_of, require_positive
 from efflab.rules import Infinite, Size
 
@@ -11,7 +11,6 @@ MOST = 10**9
 """More TFLOP/s, GiB or GB/s than any device of a reader's own has."""
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Cluster:
     """The network: bytes per second and direction for each device, inside a node and between nodes.
@@ -30,7 +29,6 @@ class Cluster:
             require_positive(name, getattr(self, name))
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Device:
     """Peaks of one device.
@@ -134,7 +132,6 @@ DEVICES: dict[str, Device] = {
 `bench.calibrate()` measures the reader's own machine as one more."""
 
 
-@check_arguments
 def own_device(tflops: float, gb: float, gbps: float) -> Device:
     """A device of the reader's own: dense TFLOP/s in 16 bits, memory as labelled (GiB), GB/s.
 
@@ -145,3 +142,6 @@ def own_device(tflops: float, gb: float, gbps: float) -> Device:
         require_positive(name, value)
         require(value <= MOST, name, value, "at most {most}", most=MOST)
     return _device("your own", gbps, gb, "its owner", fp16=tflops, bf16=tflops)
+
+
+check_module(__name__)

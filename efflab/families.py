@@ -18,7 +18,7 @@ from socket import getaddrinfo
 from typing import Any, NamedTuple, get_type_hints
 from urllib.parse import urlsplit
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.config import PRESETS, Attention, Experts, FeedForward, Latent, ModelConfig, Norms
 from efflab.errors import Refusal, quote, require, require_one_of
 from efflab.fields import TABLES, Fields, dense_layers, windows
@@ -45,7 +45,6 @@ class Reading(NamedTuple):
     note: str
 
 
-@check_arguments
 def read(source: str | Path | Mapping) -> Reading:
     """The model of a `config.json`, its folder, its dict, or a model's name on the hub.
 
@@ -76,7 +75,6 @@ def _require_known(kind: Any, known: Iterable[str]) -> None:
     require(is_known, "model_type", kind, allowed, n=len(kinds), near=near)
 
 
-@check_arguments
 def load(source: str | Path | Mapping) -> tuple[dict, str]:
     """The fields of a source, and its name; of the hub, `config.json` alone is downloaded."""
     if isinstance(source, Mapping):
@@ -124,7 +122,6 @@ def _download(name: str) -> Path:
         raise Refusal("source", quote(name), allowed, reason) from None
 
 
-@check_arguments
 def count_on_meta(source: str | Path | Mapping) -> int:
     """Parameters of any `model_type` that `transformers` has, counted by it on the meta device.
 
@@ -255,3 +252,6 @@ def _build(values: dict, theirs: dict) -> ModelConfig:
         experts=Experts(**parts["experts"]) if parts["experts"].get("n_expert") else None,
         norms=Norms(**parts["norms"]),
     )
+
+
+check_module(__name__)

@@ -1,18 +1,21 @@
 """What a notebook's parameters may be: the `limits` of `notebooks/catalog.toml`.
 
 A limit says what the code supports, not where a verdict changes. It is `[low, high]`,
-`{ low = 64, high = 512, step = 64 }`, or the list of allowed values (texts, or numbers other than
-two, since two are a range).
+`{ low = 64, high = 512, step = 64 }`, the list of allowed values (texts, or numbers other than
+two, since two are a range), or "model": a preset's name, or a model's config as a file.
 """
 
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
 from efflab.base.places import DATA_DIR
-from efflab.errors import require, require_finite, require_positive
+from efflab.config import PRESETS
+from efflab.errors import require, require_finite, require_one_of, require_positive
 
-Limit = list | Mapping
+Limit = list | Mapping | str
+MODEL = "model"
 CATALOG = DATA_DIR.parent / "notebooks" / "catalog.toml"
 
 
@@ -30,6 +33,8 @@ def in_words(limit: Limit) -> str:
     ('16 to 512', '64 to 512 in steps of 64', '2, 3 or 8')
     """
     _require_limit(limit)
+    if isinstance(limit, str):
+        return "a preset's name or the path of a config.json"
     if isinstance(limit, Mapping):
         return "{low} to {high} in steps of {step}".format(**limit)
     if _is_range(limit):
@@ -45,6 +50,8 @@ def kind(limit: Limit) -> type:
     (<class 'float'>, <class 'int'>, <class 'int'>, <class 'str'>)
     """
     _require_limit(limit)
+    if isinstance(limit, str):
+        return str
     values = limit.values() if isinstance(limit, Mapping) else limit
     kinds = {type(value) for value in values}
     return float if float in kinds else kinds.pop()
@@ -65,6 +72,8 @@ def allows(limit: Limit, value) -> bool:
     """Whether `value` is of the limit's kind and within it."""
     if not is_a(kind(limit), value):
         return False
+    if isinstance(limit, str):
+        return value in PRESETS or os.path.exists(os.path.expanduser(value))
     if isinstance(limit, Mapping):
         if not limit["low"] <= value <= limit["high"]:  # rejects NaN too
             return False
@@ -84,6 +93,8 @@ def require_within(values: Mapping, limits: Mapping[str, Limit]) -> None:
 
 def _require_limit(limit: Limit) -> None:
     """Refuse a limit of none of the forms that the module's docstring lists."""
+    if isinstance(limit, str):
+        return require_one_of("limit", limit, (MODEL,))
     if isinstance(limit, Mapping):
         require(limit.keys() == {"low", "high", "step"}, "limit", limit, "low, high and step")
         require_finite("low of limit", limit["low"])

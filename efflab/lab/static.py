@@ -226,11 +226,11 @@ def _frame(name: str, spec: dict, moving) -> dict:
 
 
 def pick(values: list, first, count: int) -> list:
-    """At most `count` of `values`, evenly spaced, including both ends and `first`."""
+    """At most `count` of `values`, evenly spaced, including both ends and `first`; all of texts."""
     require_int("count", count, 0)
     if count < 2:
         return [first]
-    if len(values) <= count:
+    if len(values) <= count or isinstance(first, str):
         return list(values) if first in values else sorted([*values, first])
     picks = [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
     if first not in picks:

@@ -42,7 +42,8 @@ def execute_with(path: Path, given: dict, target: Path) -> NotebookNode:
     source = read_source(path)
     given, language = check_values_for(path, source, given), given.get("language", "en")
     notebook = translate(source, language)
-    notebook.metadata.efflab = {"fingerprint": fingerprint(notebook, path), "parameters": given}
+    mark = fingerprint(notebook, path, given)
+    notebook.metadata.efflab = {"fingerprint": mark, "parameters": given}
     part = part_path(target, ".ipynb")
     result = execute(notebook, f"{path.stem} ({language})", path.parents[1], part, given=given)
     os.replace(part, target)
@@ -78,6 +79,7 @@ def run(
     and a `ValueError` for an unknown notebook.
     """
     path = find(name, folder)
+    given = check_values_for(path, read_source(path), given)
     if not fresh and (earlier := is_done(name, given, folder, say)):
         say("kept from before, as nothing that it depends on has changed; --fresh runs it again")
         return earlier
@@ -91,15 +93,17 @@ def run(
 # --- What a run depends on -------------------------------------------------------------------
 
 
-def fingerprint(notebook: NotebookNode, path: Path) -> str:
+def fingerprint(notebook: NotebookNode, path: Path, given: dict) -> str:
     """A hash of everything a run depends on: a run is reused only under the same fingerprint.
 
     That is the notebook's code, the package's and the rooms' code and texts, the claims, the
-    published rows, the records, the shipped model, Python and all installed libraries' versions.
+    published rows, the records, the shipped model, the files that parameters `given` name, Python
+    and all installed libraries' versions.
     """
     h = hashlib.sha256(libraries().encode())
     h.update("\n".join(c.source for c in code_cells(notebook)).encode())
-    for file in dependencies(path.parents[2] / "data"):
+    own = [Path(v) for v in given.values() if isinstance(v, str) and os.path.isfile(v)]
+    for file in [*dependencies(path.parents[2] / "data"), *own]:
         h.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
     return h.hexdigest()[:16]
 
@@ -131,8 +135,8 @@ def is_done(name: str, given: dict, folder: Path = NOTEBOOKS, say: Callable = pr
     """
     path = find(name, folder)
     source = read_source(path)
-    check_values_for(path, source, given)
-    expected = fingerprint(translate(source, given.get("language", "en")), path)
+    given = check_values_for(path, source, given)
+    expected = fingerprint(translate(source, given.get("language", "en")), path, given)
     places = run_folder(path, given), own_place(run_folder(path, given))
     return next((p for p in places if p.exists() and _is_run(p, expected, given, say)), None)
 
@@ -193,11 +197,9 @@ def sweep(
 
     `fresh` runs all of them again. Every value is checked before the first kernel starts.
     """
-    path, grid = find(name, folder), combinations(choices)
+    path, paths = find(name, folder), []
     source = read_source(path)
-    for given in grid:
-        check_values_for(path, source, given)
-    paths = []
+    grid = [check_values_for(path, source, given) for given in combinations(choices)]
     for i, given in enumerate(grid):
         earlier = None if fresh else is_done(name, given, folder, say)
         say(f"{i + 1} of {len(grid)}: {given}" + (" (done before)" if earlier else ""))

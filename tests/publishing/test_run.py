@@ -1,5 +1,6 @@
 """Runs and sweeps of a toy notebook: their limits, what they depend on, and what a kill leaves."""
 
+import json
 import math
 import re
 import subprocess
@@ -20,7 +21,7 @@ from efflab.publishing.catalog import sources
 from efflab.publishing.execute import CellFailed
 from efflab.publishing.parameters import check_values_for, checked
 from efflab.publishing.run import execute_with, is_done, run, run_folder, sweep
-from efflab.publishing.source import parameters, read_source
+from efflab.publishing.source import parameters, read_notebook, read_source
 
 EXERCISE = """
 
@@ -234,7 +235,7 @@ def test_a_run_depends_on_all_that_may_change_it(toy, package, edit, monkeypatch
         (data / folder).mkdir(parents=True)
 
     def mark():
-        return running.fingerprint(running.translate(running.read_source(path), "en"), path)
+        return running.fingerprint(running.translate(running.read_source(path), "en"), path, {})
 
     seen = [mark()]
     assert mark() == seen[0]
@@ -293,6 +294,34 @@ def test_run_keeps_what_has_not_changed_and_fresh_does_not(toy, package):
     assert path.stat().st_mtime_ns != fresh
 
 
+CONFIG = dict(model_type="gpt2", n_layer=2, n_head=4, n_embd=64, vocab_size=1000)
+
+
+def test_a_models_file_is_found_from_any_folder_and_its_content_counts(
+    toy, package, edit, monkeypatch, tmp_path
+):
+    edit("n = 3", 'model = "gpt2"\nn = 3')
+    with_limits(toy, 'model = "model"')
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(CONFIG), encoding="utf-8")
+    path = run("90", {"model": "config.json"}, folder=toy, say=quiet)
+    assert read_notebook(path).metadata.efflab["parameters"] == {"model": str(file)}
+    assert is_done("90", {"model": "."}, toy, pytest.fail) == path
+    file.write_text(json.dumps(CONFIG | dict(n_layer=3)), encoding="utf-8")
+    assert is_done("90", {"model": "config.json"}, toy, pytest.fail) is None
+    monkeypatch.setattr(running, "execute", lambda *_, **__: pytest.fail("a kernel started"))
+    for text, name, message in [
+        ("[]", "config.json", "source=.*: expected a JSON object"),
+        ("{", "config.json", "source=.*: expected a file of JSON that can be read"),
+        ("", "other.json", "model='other.json': expected a preset's name or the path of a config"),
+    ]:
+        file.write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match=message) as refused:
+            run("90", {"model": name}, folder=toy)
+        assert "\n" not in str(refused.value)
+
+
 NOTHING = ["", "null", "[]", "{}", "3", '{"cells": 3, "nbformat": 4}', "\x00\x01", "[" * 100_000]
 
 
@@ -320,7 +349,7 @@ def test_a_run_of_other_parameters_or_of_untold_ones_is_not_done(toy, package):
     source = toy / "src" / "90_toy.py"
     path, notebook = run_folder(source, {"n": 5}), nbformat.v4.new_notebook()
     path.parent.mkdir(parents=True)
-    mark = running.fingerprint(running.translate(read_source(source), "en"), source)
+    mark = running.fingerprint(running.translate(read_source(source), "en"), source, {})
     for about, done in (
         (None, False),
         ("n", False),

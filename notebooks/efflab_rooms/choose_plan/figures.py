@@ -4,7 +4,7 @@ from collections import Counter
 from functools import lru_cache
 
 from efflab.advice import predictions
-from efflab.advice.case import BUDGETS, CPUS
+from efflab.advice.case import BUDGETS, CPUS, SERVING
 from efflab.advice.ranking import advise
 from efflab.errors import require_int
 from efflab.experiments.budget_game import LIMIT
@@ -19,13 +19,15 @@ from efflab_rooms.choose_plan.measure import A100, NOT_YET, TEXTS
 
 DEVICES = ("V100 SXM2", "A100 40GB", A100, "H100 SXM", *CPUS)
 MODELS = ("stdlib-gpt", "bert-base", "bert-large", "albert-base", "gpt2-xl")
-MODELS += ("gpt3-1.3b", "gpt3-6.7b", "gpt3-175b")
+MODELS += ("gpt3-1.3b", "gpt3-6.7b", "qwen3-8b", "gpt3-175b")
 UNITS = {
     "latency": "the unchanged model's time over this",
     "memory": "the unchanged model's bytes over these",
     "training days": "the unchanged model's days over these",
     "checkpoint": "the unchanged model's bytes over these",
     "quality": "share of the quality that stays",
+    "decode": "the unchanged model's time over this",
+    "context": "tokens that fit, over the unchanged model's",
 }
 KIND_COLOURS = dict(zip(("computed", "recorded", "published", "measured"), COLOURS, strict=False))
 
@@ -34,7 +36,7 @@ KIND_COLOURS = dict(zip(("computed", "recorded", "published", "measured"), COLOU
     devices=Slider(1, 1024, 1, scale="log2", label="devices"),
     model=Choice(MODELS, "gpt3-1.3b", label="model"),
     device=Choice(DEVICES, A100, label="device"),
-    budget=Choice(BUDGETS, "training days", label="budget"),
+    budget=Choice((*BUDGETS, *SERVING), "training days", label="budget"),
 )
 def plan(devices=1, model="gpt3-1.3b", device=A100, budget="training days"):
     """Gains on the budget, the surest first."""
