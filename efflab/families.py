@@ -4,7 +4,6 @@
 is executed. No torch here.
 """
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple, get_type_hints
 from urllib.parse import urlsplit
 
 from efflab.arguments import check_module
+from efflab.base.json_files import parse_json
 from efflab.config import PRESETS, Attention, Experts, FeedForward, Latent, ModelConfig, Norms
 from efflab.errors import Refusal, quote, require, require_one_of
 from efflab.fields import TABLES, Fields, dense_layers, windows
@@ -99,11 +99,10 @@ def load(source: str | Path | Mapping) -> tuple[dict, str]:
 def _parse(path: Path) -> dict:
     require(path.stat().st_size <= MOST_BYTES, "source", str(path), "a file of at most 10 MB")
     try:
-        fields = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError, OSError):
-        raise Refusal("source", quote(str(path)), "a readable file of JSON", {}) from None
-    require(isinstance(fields, dict), "source", str(path), "one JSON object, as a config.json is")
-    return fields
+        return parse_json(path.read_bytes())
+    except (ValueError, OSError) as error:
+        allowed, reason = "one JSON object, as a config.json is ({reason})", str(error)[:100]
+        raise Refusal("source", quote(str(path)), allowed, {"reason": reason}) from None
 
 
 def _download(name: str) -> Path:
@@ -172,7 +171,7 @@ def _family_of(architectures: Any) -> str | None:
 @cache
 def family(kind: str) -> dict:
     """A family's table, with what it takes over from its parent."""
-    require_one_of("kind", kind, FAMILIES)
+    require(kind in FAMILIES, "kind", kind, "one of efflab.families.FAMILIES")
     own = TABLES["family"][kind]
     if "parent" not in own:
         return own

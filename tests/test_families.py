@@ -168,7 +168,7 @@ def test_a_file_that_is_no_config_is_refused_in_a_line(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="expected a file that exists"):
         from_hf(tmp_path / "missing.json")
     path = tmp_path / "config.json"
-    for text, message in (("{", "a readable file of JSON"), ("[1]", "one JSON object")):
+    for text, message in (("{", "one JSON object"), ("[1]", "one JSON object")):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             from_hf(path)
