@@ -29,12 +29,32 @@ def check_arguments(target: T) -> T:
     return target
 
 
+def check_module(name: str) -> None:
+    """Check the arguments of a module's public functions and classes, as `check_arguments` does.
+
+    Its last line, so that what is added later is checked too: `check_module(__name__)`.
+    """
+    for key, member in list(vars(sys.modules[name]).items()):
+        if key.startswith("_") or getattr(member, "__module__", None) != name:
+            continue
+        if isfunction(member) or hasattr(member, "cache_clear") or _is_made(member):
+            setattr(sys.modules[name], key, check_arguments(member))
+
+
+def _is_made(member) -> bool:
+    """Whether a caller makes one: not of named tuples and errors, nor of what is only expected."""
+    is_class = isinstance(member, type) and not issubclass(member, tuple | Exception)
+    return is_class and not getattr(member, "_is_protocol", False)
+
+
 def unchecked(fn: T) -> T:
     """The function without its check, for loops that call it with values already checked."""
     return getattr(fn, "__wrapped__", fn)
 
 
 def _check_function(fn):
+    if getattr(fn, "is_checked", False):
+        return fn
     # at the first call: annotations may name classes that are defined further down in the file
     rules = cache(partial(_rules_of, fn))
 
@@ -44,6 +64,7 @@ def _check_function(fn):
             _check(rules(), args, kwargs)
         return fn(*args, **kwargs)
 
+    with_check.is_checked = True  # type: ignore[attr-defined]
     if hasattr(fn, "cache_clear"):  # a function under lru_cache
         with_check.cache_clear = fn.cache_clear  # type: ignore[attr-defined]
     return with_check

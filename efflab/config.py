@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.errors import require, require_one_of, require_positive
 from efflab.rules import Count, Size
 
@@ -19,7 +19,6 @@ EMBED_MAPS = ("in", "both")
 NORMS = ("layer", "rms", "plain")
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Latent:
     """Latent attention: keys and values from one narrow vector a token, which alone is cached.
@@ -36,7 +35,6 @@ class Latent:
     q_rank: Size | None = None
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Attention:
     """What attention looks like; by default Vaswani et al.'s, with biases.
@@ -66,7 +64,6 @@ class Attention:
         require(len(self.windows) > 0, "windows", self.windows, "at least one window, or (None,)")
 
 
-@check_arguments
 @dataclass(frozen=True)
 class FeedForward:
     """`gated`: a second map up whose output is multiplied in (SwiGLU, GeGLU: Shazeer 2020)."""
@@ -75,7 +72,6 @@ class FeedForward:
     bias: bool = True
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Experts:
     """Experts in place of the feed-forward (Shazeer et al. 2017): `n_active` of `n_expert` a token.
@@ -100,7 +96,6 @@ class Experts:
         )
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Norms:
     """`kind`: LayerNorm, RMSNorm (one weight a channel, no bias), or LayerNorm without weights.
@@ -121,7 +116,6 @@ class Norms:
         require_one_of("kind", self.kind, NORMS)
 
 
-@check_arguments
 @dataclass(frozen=True)
 class ModelConfig:
     """Everything that decides a Transformer's parameters and arithmetic.
@@ -295,3 +289,6 @@ PRESETS: dict[str, ModelConfig] = {
 }
 """Models by name (Devlin 2019, Wang 2020, Lan 2020, Radford 2019, Brown 2020), and ours; from their
 `config.json`: Qwen3 and DeepSeek-V3 (2025), Llama 3.1 (2024), gpt-oss (2025)."""
+
+
+check_module(__name__)

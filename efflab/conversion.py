@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.privacy import load
 from efflab.base.significant import significant
 from efflab.config import ModelConfig
@@ -80,7 +80,6 @@ def transformers() -> ModuleType:
     return load("transformers")
 
 
-@check_arguments
 def from_transformers(source: PreTrainedModel) -> Transformer:
     """Our Transformer with the weights of a `transformers` BERT or GPT-2 (heads are left out).
 
@@ -97,7 +96,6 @@ def from_transformers(source: PreTrainedModel) -> Transformer:
     return model
 
 
-@check_arguments
 def config_like(theirs: PreTrainedConfig, names: dict[str, str], **ours: Any) -> ModelConfig:
     """Our config from `theirs`: `names` maps our options to theirs, `ours` override them."""
     _require_plain(theirs, names.values())
@@ -127,7 +125,6 @@ def _require_tied(source: Any, table: Tensor) -> None:
     require(same, "lm_head", "weights of its own", "those of the token table")
 
 
-@check_arguments
 @torch.no_grad()
 def require_same_outputs(source: PreTrainedModel, model: Transformer) -> None:
     """Refuse a model whose hidden states for random ids differ from the source's.
@@ -160,7 +157,6 @@ def _exact(source: Any) -> Any:
     return source if plain else deepcopy(source).cpu().float().eval()
 
 
-@check_arguments
 def load_renamed(
     model: Transformer,
     source: nn.Module,
@@ -226,3 +222,6 @@ def _from_gpt2(source: Any) -> Transformer:
     }
     load_renamed(model, source, modules, layer, "h.{}.", transposed=True)
     return model
+
+
+check_module(__name__)

@@ -6,7 +6,7 @@ A FLOP count has 2 per multiply-accumulate. GB is 1e9 bytes. Sizes are those of 
 from math import ceil
 
 from efflab import layers
-from efflab.arguments import check_arguments, unchecked
+from efflab.arguments import check_module, unchecked
 from efflab.config import ModelConfig
 from efflab.devices import Device
 from efflab.errors import require, require_number, require_one_of, require_positive
@@ -22,7 +22,6 @@ FORMATS = {"fp32": 32, "bf16": 16, "fp8": 8, "int8": 8, "int4": 4 + 16 / 128}
 # --- Parameters ----------------------------------------------------------------------------------
 
 
-@check_arguments
 def num_params(config: ModelConfig) -> int:
     """Distinct parameters; tied and shared tensors count once (Lan et al. 2020, section 3.1).
 
@@ -33,7 +32,6 @@ def num_params(config: ModelConfig) -> int:
     return _params(config, config.experts.n_expert if config.experts else 0)
 
 
-@check_arguments
 def active_params(config: ModelConfig) -> int:
     """Parameters that one token uses; of the input embedding the whole table is counted.
 
@@ -54,7 +52,6 @@ def _params(config: ModelConfig, n_expert: int) -> int:
     return params + config.n_expert_layers * layers.expert_layer_params(config, n_expert)
 
 
-@check_arguments
 def weight_bytes(config: ModelConfig, format: str) -> int:
     """Bytes of all parameters in `format`, one of `FORMATS`; an int8's or fp8's scales left out."""
     require_one_of("format", format, FORMATS)
@@ -64,7 +61,6 @@ def weight_bytes(config: ModelConfig, format: str) -> int:
 # --- FLOPs ---------------------------------------------------------------------------------------
 
 
-@check_arguments
 def flops_by_part(config: ModelConfig, seq_len: Size, batch_size: Size = 1) -> dict[str, int]:
     """FLOPs of one forward pass by part; the parts add up to `forward_flops`.
 
@@ -85,7 +81,6 @@ def flops_by_part(config: ModelConfig, seq_len: Size, batch_size: Size = 1) -> d
     }
 
 
-@check_arguments
 def forward_flops(config: ModelConfig, seq_len: Size, batch_size: Size = 1) -> int:
     """FLOPs of logits for (batch_size, seq_len) tokens: matrix products only, full scores.
 
@@ -98,7 +93,6 @@ def forward_flops(config: ModelConfig, seq_len: Size, batch_size: Size = 1) -> i
 # --- The cache -----------------------------------------------------------------------------------
 
 
-@check_arguments
 def kv_cache_bytes(
     config: ModelConfig, n_tokens: Count, batch_size: Size = 1, *, value_bytes: float = 2
 ) -> int:
@@ -116,14 +110,12 @@ def kv_cache_bytes(
     return ceil(batch_size * n_kept * width * value_bytes)
 
 
-@check_arguments
 def attention_share(config: ModelConfig, seq_len: Size) -> float:
     """Share (0..1) of the layers' FLOPs that is quadratic in seq_len: the scores."""
     parts = flops_by_part(config, seq_len)
     return parts["scores"] / (parts["projections"] + parts["scores"] + parts["ffn"])
 
 
-@check_arguments
 def crossing_length(config: ModelConfig, against: str = "ffn") -> float:
     """The seq_len at which the scores cost as much as the FFN, or as all that is linear in it.
 
@@ -136,7 +128,6 @@ def crossing_length(config: ModelConfig, against: str = "ffn") -> float:
     return linear / parts["scores"] if rest else whole
 
 
-@check_arguments
 def model_state_bytes(
     n_params: float,
     dp_degree: Size,
@@ -163,7 +154,6 @@ def model_state_bytes(
     return n_params * sum(b / dp_degree if zero_stage >= stage else b for b, stage in parts)
 
 
-@check_arguments
 def activation_bytes(
     config: ModelConfig,
     seq_len: Size,
@@ -207,7 +197,6 @@ def activation_bytes(
     return per_rank + tokens * v * layers.expert_copies(config) + split / tensor_parallel
 
 
-@check_arguments
 def training_flops(n_params: float, n_tokens: float, *, recompute: bool = True) -> float:
     """About 6 FLOPs per parameter and token, 8 with recomputation (Kaplan et al. 2020)."""
     require_positive("n_params", n_params)
@@ -215,7 +204,6 @@ def training_flops(n_params: float, n_tokens: float, *, recompute: bool = True) 
     return (8 if recompute else 6) * n_params * n_tokens
 
 
-@check_arguments
 def training_days(
     n_params: float,
     n_tokens: float,
@@ -235,9 +223,11 @@ def training_days(
     return seconds / (n_devices * flops_per_device) / SECONDS_PER_DAY
 
 
-@check_arguments
 def roofline_seconds(flops: float, n_bytes: float, device: Device, dtype: str = "fp32") -> float:
     """The least time for that arithmetic and traffic, the larger of two (Williams et al. 2009)."""
     require_number("flops", flops)
     require_number("n_bytes", n_bytes)
     return max(flops / device.peak(dtype), n_bytes / device.memory_bandwidth)
+
+
+check_module(__name__)

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.errors import require, require_one_of, require_positive
 from efflab.rules import Infinite, Size
 
 TERA, GIGA, GIB = 10**12, 10**9, 2**30
+MOST = 10**9
+"""More TFLOP/s, GiB or GB/s than any device of a reader's own has."""
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Cluster:
     """The network: bytes per second and direction for each device, inside a node and between nodes.
@@ -28,7 +29,6 @@ class Cluster:
             require_positive(name, getattr(self, name))
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Device:
     """Peaks of one device.
@@ -132,7 +132,6 @@ DEVICES: dict[str, Device] = {
 `bench.calibrate()` measures the reader's own machine as one more."""
 
 
-@check_arguments
 def own_device(tflops: float, gb: float, gbps: float) -> Device:
     """A device of the reader's own: dense TFLOP/s in 16 bits, memory as labelled (GiB), GB/s.
 
@@ -141,4 +140,8 @@ def own_device(tflops: float, gb: float, gbps: float) -> Device:
     """
     for name, value in dict(tflops=tflops, gb=gb, gbps=gbps).items():
         require_positive(name, value)
+        require(value <= MOST, name, value, "at most {most}", most=MOST)
     return _device("your own", gbps, gb, "its owner", fp16=tflops, bf16=tflops)
+
+
+check_module(__name__)

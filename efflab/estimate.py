@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_arguments, check_module
 from efflab.errors import require, require_finite, require_interval
 from efflab.rules import Count, NonNegative, Size
 
@@ -63,7 +63,6 @@ class Estimate:
         return f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
-@check_arguments
 def bootstrap(
     numerators: Values,
     denominators: Values | None = None,
@@ -92,7 +91,6 @@ def bootstrap(
     return Estimate.widened(ratio(top, bottom), interval.low, interval.high)
 
 
-@check_arguments
 def paired_difference(a: Values, b: Values) -> Estimate:
     """Mean of a - b with Student's t interval; `a[i]` and `b[i]` share what is not compared.
 
@@ -109,7 +107,6 @@ def paired_difference(a: Values, b: Values) -> Estimate:
     return Estimate(middle, middle - half, middle + half)
 
 
-@check_arguments
 def of_median(values: Values) -> Estimate:
     """Median with its distribution-free interval: the order statistics that cover it.
 
@@ -128,7 +125,6 @@ def of_median(values: Values) -> Estimate:
     return Estimate(median(ordered), ordered[k - 1], ordered[-k])
 
 
-@check_arguments
 def one_more(values: Values) -> Estimate:
     """Mean of `values` with Student's t prediction interval for one further value.
 
@@ -143,3 +139,6 @@ def one_more(values: Values) -> Estimate:
     t = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
     half, middle = float(t) * stdev(values) * (1 + 1 / n) ** 0.5, mean(values)
     return Estimate(middle, middle - half, middle + half)
+
+
+check_module(__name__)

@@ -7,13 +7,19 @@ is executed. No torch here.
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
 
-from efflab.arguments import check_arguments
-from efflab.config import Attention, Experts, FeedForward, Latent, ModelConfig, Norms
+# of a name that is too long these say that there is no such file
+from os.path import exists, isdir, isfile
+from pathlib import Path
+from socket import getaddrinfo
+from typing import Any, NamedTuple, get_type_hints
+from urllib.parse import urlsplit
+
+from efflab.arguments import check_module
+from efflab.config import PRESETS, Attention, Experts, FeedForward, Latent, ModelConfig, Norms
 from efflab.errors import Refusal, quote, require, require_one_of
 from efflab.fields import TABLES, Fields, dense_layers, windows
 
@@ -39,7 +45,6 @@ class Reading(NamedTuple):
     note: str
 
 
-@check_arguments
 def read(source: str | Path | Mapping) -> Reading:
     """The model of a `config.json`, its folder, its dict, or a model's name on the hub.
 
@@ -58,26 +63,36 @@ def read(source: str | Path | Mapping) -> Reading:
     if kind not in FAMILIES and (other := _family_of(fields.get("architectures"))):
         note = f"model_type={kind!r} is read as {other!r}, which its architectures name"
         kind = other
-    require_one_of("model_type", kind, FAMILIES)
+    _require_known(kind, FAMILIES)
     return Reading(_config(Fields(fields, family(str(kind)))), str(kind), name, note)
 
 
-@check_arguments
+def _require_known(kind: Any, known: Iterable[str]) -> None:
+    kinds = list(known)
+    near = ", ".join(map(repr, get_close_matches(str(kind), kinds, 5, cutoff=0)))
+    allowed = "a source of one of {n} known types, among them {near}"
+    is_known = isinstance(kind, str) and kind in kinds
+    require(is_known, "model_type", kind, allowed, n=len(kinds), near=near)
+
+
 def load(source: str | Path | Mapping) -> tuple[dict, str]:
     """The fields of a source, and its name; of the hub, `config.json` alone is downloaded."""
     if isinstance(source, Mapping):
+        has_names = all(isinstance(key, str) for key in source)
+        require(has_names, "source", source, "a dict whose keys are texts")
         return dict(source), str(source.get("_name_or_path") or source.get("model_type"))
     path = Path(source).expanduser()
-    is_name = re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?(?<!\.json)", str(source))
-    if is_name and not path.exists():
+    if not exists(path) and re.fullmatch(r"[\w.-]+(?<!\.json)", str(source)):
+        require_one_of("source", str(source), (*PRESETS, "a path", "owner/name on the hub"))
+    if not exists(path) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(?<!\.json)", str(source)):
         return _parse(_download(str(source))), str(source)
-    if path.is_dir():
+    if isdir(path):
         weights = [item.name for pattern in WEIGHTS for item in sorted(path.glob(pattern))]
         seen = f"; weights alone say nothing, and {weights[0]} is not opened" if weights else ""
         found = (path / "config.json").is_file()
         require(found, "source", str(path), "a folder with a config.json{seen}", seen=seen)
         return _parse(path / "config.json"), path.resolve().name
-    require(path.is_file(), "source", str(path), "a file that exists")
+    require(isfile(path), "source", str(path), "a file that exists")
     return _parse(path), path.resolve().parent.name if path.name == "config.json" else path.stem
 
 
@@ -92,17 +107,21 @@ def _parse(path: Path) -> dict:
 
 
 def _download(name: str) -> Path:
+    """The hub's file, from its cache where it is; a hub that has no address is not asked twice."""
     from efflab.base import privacy
 
+    hub = privacy.load("huggingface_hub")
+    if cached := hub.try_to_load_from_cache(name, "config.json"):
+        return Path(cached)
     try:
-        return Path(privacy.load("huggingface_hub").hf_hub_download(name, "config.json"))
+        getaddrinfo(urlsplit(hub.constants.ENDPOINT).hostname, 443)
+        return Path(hub.hf_hub_download(name, "config.json"))
     except Exception as error:
         allowed = "a file, a folder, or a model on the hub that can be reached ({reason})"
         reason = {"reason": type(error).__name__}
         raise Refusal("source", quote(name), allowed, reason) from None
 
 
-@check_arguments
 def count_on_meta(source: str | Path | Mapping) -> int:
     """Parameters of any `model_type` that `transformers` has, counted by it on the meta device.
 
@@ -117,7 +136,7 @@ def count_on_meta(source: str | Path | Mapping) -> int:
     unused = ("auto_map", "quantization_config", "dtype", "torch_dtype", "model_type")
     options = {k: v for k, v in fields.items() if not k.startswith("_") and k not in unused}
     kind = fields.get("model_type")
-    require_one_of("model_type", kind, library.CONFIG_MAPPING)
+    _require_known(kind, library.CONFIG_MAPPING)
     try:
         config = library.AutoConfig.for_model(kind, **options)
         with device("meta"):
@@ -153,6 +172,7 @@ def _family_of(architectures: Any) -> str | None:
 @cache
 def family(kind: str) -> dict:
     """A family's table, with what it takes over from its parent."""
+    require_one_of("kind", kind, FAMILIES)
     own = TABLES["family"][kind]
     if "parent" not in own:
         return own
@@ -232,3 +252,6 @@ def _build(values: dict, theirs: dict) -> ModelConfig:
         experts=Experts(**parts["experts"]) if parts["experts"].get("n_expert") else None,
         norms=Norms(**parts["norms"]),
     )
+
+
+check_module(__name__)

@@ -7,14 +7,13 @@ section 2, has the same arithmetic for plain decoders.)
 from math import ceil
 
 from efflab import layers
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.config import ModelConfig
 from efflab.cost import FORMATS, active_params, flops_by_part, kv_cache_bytes
 from efflab.errors import require_one_of
 from efflab.rules import Count, Size
 
 
-@check_arguments
 def prefill_flops(config: ModelConfig, seq_len: Size, batch_size: Size = 1) -> int:
     """The least that a prompt costs: scores of visible pairs alone, logits of the last token.
 
@@ -35,7 +34,6 @@ def _visible_pairs(config: ModelConfig, seq_len: int, window: int | None) -> int
     return width * (width + 1) // 2 + (seq_len - width) * width
 
 
-@check_arguments
 def decode_flops(
     config: ModelConfig, n_cached: Count, batch_size: Size = 1, *, absorbed: bool = True
 ) -> int:
@@ -55,7 +53,6 @@ def decode_flops(
     return sum(parts.values())
 
 
-@check_arguments
 def decode_bytes(
     config: ModelConfig,
     n_cached: Count,
@@ -73,7 +70,6 @@ def decode_bytes(
     return _weight_bytes(config, format) + cache
 
 
-@check_arguments
 def prefill_bytes(
     config: ModelConfig,
     seq_len: Size,
@@ -99,3 +95,6 @@ def _weight_bytes(config: ModelConfig, format: str) -> int:
     if not config.tied or not config.causal:
         read -= config.vocab_size * config.embed_dim
     return ceil(read * FORMATS[format] / 8)
+
+
+check_module(__name__)

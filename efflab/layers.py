@@ -3,12 +3,11 @@
 Sizes are those of `ModelConfig`. A product is one multiply-accumulate, 2 FLOPs. No torch here.
 """
 
-from efflab.arguments import check_arguments, unchecked
+from efflab.arguments import check_module, unchecked
 from efflab.config import ModelConfig
 from efflab.rules import Count
 
 
-@check_arguments
 def attention_weights(config: ModelConfig) -> int:
     """Weights of one layer's queries, keys, values and output: each is one product a token.
 
@@ -25,7 +24,6 @@ def attention_weights(config: ModelConfig) -> int:
     return queries + narrow + unchecked(expansion_weights)(config) + H * latent.v_dim * C
 
 
-@check_arguments
 def expansion_weights(config: ModelConfig) -> int:
     """Weights that expand one narrow vector into the heads' keys and values; 0 if not latent."""
     latent = config.attention.latent
@@ -34,7 +32,6 @@ def expansion_weights(config: ModelConfig) -> int:
     return latent.kv_rank * config.n_head * (latent.nope_dim + latent.v_dim)
 
 
-@check_arguments
 def attention_params(config: ModelConfig) -> int:
     """One layer's queries, keys, values and output with biases and norms, and the block's norm."""
     C, D, attention = config.d_model, config.head_dim, config.attention
@@ -52,14 +49,12 @@ def attention_params(config: ModelConfig) -> int:
     return unchecked(attention_weights)(config) + biases + sinks + inside + block
 
 
-@check_arguments
 def ffn_params(config: ModelConfig) -> int:
     """A dense layer's feed-forward (two maps, three if gated) with biases, and the block's norm."""
     block = config.norms.per_layer // 2 * _norm_params(config, config.d_model)
     return _map_params(config, config.d_ff) + block
 
 
-@check_arguments
 def expert_params(config: ModelConfig) -> int:
     """Parameters of one expert; 0 without experts."""
     return 0 if config.experts is None else _map_params(config, config.experts.d_ff)
@@ -72,7 +67,6 @@ def _map_params(config: ModelConfig, d_ff: int) -> int:
     return (n_up + 1) * config.d_model * d_ff + biases + 2 * (config.activation == "xielu")
 
 
-@check_arguments
 def expert_layer_params(config: ModelConfig, n_expert: Count) -> int:
     """A layer with `n_expert` of the experts, what is shared, the router, and the block's norm.
 
@@ -92,7 +86,6 @@ def _norm_params(config: ModelConfig, width: int, bias: bool = True) -> int:
     return n_vectors[config.norms.kind] * width
 
 
-@check_arguments
 def embedding_params(config: ModelConfig) -> int:
     """Tables of tokens, positions and types, the projection of a factorized embedding, and norms.
 
@@ -113,7 +106,6 @@ def embedding_params(config: ModelConfig) -> int:
     return tables + projection + of_norms + config.attention.distance_buckets * config.n_head
 
 
-@check_arguments
 def head_params(config: ModelConfig) -> int:
     """Parameters of the output beyond the token table, and of the pooler."""
     head = 0 if config.tied else config.vocab_size * config.embed_dim
@@ -121,7 +113,6 @@ def head_params(config: ModelConfig) -> int:
     return head + bias + (config.d_model * (config.d_model + 1) if config.pooler else 0)
 
 
-@check_arguments
 def score_weights(config: ModelConfig, absorbed: bool = False) -> int:
     """Multiply-accumulates of one query with one key and its value, over all heads.
 
@@ -136,7 +127,6 @@ def score_weights(config: ModelConfig, absorbed: bool = False) -> int:
     return H * (latent.nope_dim + latent.rope_dim + latent.v_dim)
 
 
-@check_arguments
 def ffn_weights(config: ModelConfig) -> int:
     """Weights of all layers' feed-forwards that a token is multiplied with."""
     n_maps, experts = 3 if config.feed_forward.gated else 2, config.experts
@@ -148,7 +138,6 @@ def ffn_weights(config: ModelConfig) -> int:
     return dense + config.n_expert_layers * config.d_model * width
 
 
-@check_arguments
 def activation_values(config: ModelConfig) -> int:
     """Values a token that all layers' maps and activations keep for the backward pass.
 
@@ -171,7 +160,6 @@ def activation_values(config: ModelConfig) -> int:
     return config.n_layer * kept + hidden
 
 
-@check_arguments
 def expert_copies(config: ModelConfig) -> int:
     """Values a token that all layers keep for experts beside their hidden units; 0 without experts.
 
@@ -182,3 +170,6 @@ def expert_copies(config: ModelConfig) -> int:
     if experts is None:
         return 0
     return config.n_expert_layers * (2 * experts.n_active * config.d_model + experts.n_expert)
+
+
+check_module(__name__)

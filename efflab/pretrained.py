@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.files import write_atomically
 from efflab.base.json_files import parse_json
 from efflab.config import ModelConfig
@@ -55,7 +55,6 @@ def _card_path(path: Path) -> Path:
     return path.with_name("card.json" if name == "model" else f"{name}.card.json")
 
 
-@check_arguments
 def save_checkpoint(model: Transformer, path: Path, card: dict[str, Any]) -> dict:
     """The weights in 16 bits at `path`, and beside them a card with config and hashes.
 
@@ -91,7 +90,6 @@ def _card_hash(card: dict) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-@check_arguments
 def read_card(path: Path = STDLIB_GPT) -> dict:
     """A checkpoint's card: config, hashes and, for ours, seed, steps, loss, command.
 
@@ -115,7 +113,6 @@ def _remedy(path: Path) -> str:
     return "restore it, or save the model anew with `pretrained.save_checkpoint`"
 
 
-@check_arguments
 def load_checkpoint(path: Path = STDLIB_GPT) -> Transformer:
     """The Transformer saved at `path`, in fp32 and evaluation mode.
 
@@ -157,7 +154,6 @@ def minilm_folder() -> Path:
     return folder
 
 
-@check_arguments
 def load_encoder(source: str | Path):
     """(`transformers` encoder, tokenizer) from a folder or, with a network, a hub id.
 
@@ -205,14 +201,12 @@ def _require_whole(source: str | Path, encoder, info: dict) -> None:
         encoder.pooler = None
 
 
-@check_arguments
 def load_minilm(source: str | Path | None = None):
     """(Transformer, tokenizer) of MiniLM-L6 (Wang et al. 2020), or of the BERT at `source`."""
     encoder, tokenizer = load_encoder(source or minilm_folder())
     return from_transformers(encoder), tokenizer
 
 
-@check_arguments
 @torch.no_grad()
 def embed(
     model: Transformer,
@@ -247,7 +241,6 @@ def _require_texts(texts: Iterable[str]) -> list[str]:
     return texts
 
 
-@check_arguments
 def mean_pool(hidden: Hidden, attention_mask: Mask) -> Tensor:
     """Mean over real tokens, scaled to length 1: (B,T,C), (B,T) -> (B,C). No real token: zeros."""
     shapes = tuple(hidden.shape), tuple(attention_mask.shape)
@@ -256,3 +249,6 @@ def mean_pool(hidden: Hidden, attention_mask: Mask) -> Tensor:
     pooled = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
     least = max(1e-12, torch.finfo(hidden.dtype).tiny)  # 1e-12 is 0 in fp16
     return nn.functional.normalize(pooled, dim=-1, eps=least)
+
+
+check_module(__name__)

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.rules import Size
 from efflab.tensors import AnyTensor
 
@@ -71,7 +71,6 @@ class Profile(NamedTuple):
         return dict(sorted(total.items(), key=lambda item: -item[1]))
 
 
-@check_arguments
 def profile(fn: Callable[[], object], parts: dict[str, list[nn.Module]] | None = None) -> Profile:
     """Profile one call of `fn()`, which must do the same work each time it is called.
 
@@ -98,7 +97,6 @@ def profile(fn: Callable[[], object], parts: dict[str, list[nn.Module]] | None =
     return Profile(operators, spans, total)
 
 
-@check_arguments
 def profiler_table(fn: Callable[[], object], n_rows: Size = 8) -> str:
     """PyTorch Profiler's own table of one call of `fn()`, sorted by self time.
 
@@ -113,7 +111,6 @@ def profiler_table(fn: Callable[[], object], n_rows: Size = 8) -> str:
     return "\n".join(["  ".join(line[a:b] for a, b in columns) for line in lines] + [total])
 
 
-@check_arguments
 def allocations(fn: Callable[[], object]) -> list[int]:
     """Bytes of each allocation (positive) and release (negative) on the CPU during `fn()`."""
     with quiet_profiler(profile_memory=True) as prof:
@@ -188,7 +185,6 @@ def _name_parts(parts: dict[str, list[nn.Module]]) -> Iterator[None]:
         yield
 
 
-@check_arguments
 @contextmanager
 def quiet_profiler(**options: Any) -> Iterator[torch.profiler.profile]:
     """`torch.profiler.profile` of the CPU, without the lines that Kineto writes to stderr."""
@@ -234,3 +230,6 @@ def _parents(event) -> Iterator:
     while event.cpu_parent is not None:
         event = event.cpu_parent
         yield event
+
+
+check_module(__name__)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.errors import require
 from efflab.rules import NonNegative, Positive, Size
 from efflab.tensors import Ids, Integers, Matrix, Numbers, require_finite
@@ -17,25 +17,21 @@ from efflab.weights import fill, named_tensors, read_tensors, save_tensors
 Batch = tuple[Tensor, Tensor]
 
 
-@check_arguments
 def language_model_loss(model: Callable, ids: Ids, targets: Ids) -> Tensor:
     """Mean cross-entropy in nats of targets (B,T) under the model's logits of ids (B,T)."""
     return token_loss(model(ids), targets)
 
 
-@check_arguments
 def token_loss(logits: Tensor, targets: Integers) -> Tensor:
     """Mean cross-entropy in nats of targets (B,T) under logits (B,T,V)."""
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
-@check_arguments
 def classification_loss(model: nn.Module, inputs: Numbers, labels: Integers) -> Tensor:
     """Mean cross-entropy in nats of labels (B,) under the model's logits (B, classes)."""
     return F.cross_entropy(model(inputs), labels)
 
 
-@check_arguments
 def learning_rate_factor(step: int, n_steps: Size, warmup: float = 0.05) -> float:
     """Share of the peak rate at `step`: linear warm-up over `warmup` of the run, then to zero."""
     n_warmup = max(1, round(warmup * n_steps))
@@ -44,7 +40,6 @@ def learning_rate_factor(step: int, n_steps: Size, warmup: float = 0.05) -> floa
     return (n_steps - step) / max(1, n_steps - n_warmup)
 
 
-@check_arguments
 def adamw(
     model: nn.Module, lr: NonNegative, weight_decay: NonNegative = 0.1
 ) -> list[torch.optim.Optimizer]:
@@ -58,7 +53,6 @@ def adamw(
     return [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95))]
 
 
-@check_arguments
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalized (Jordan 2024), for the matrices inside a network.
 
@@ -83,7 +77,6 @@ class Muon(torch.optim.Optimizer):
                 p.add_(update, alpha=-0.2 * group["lr"] * max(p.shape) ** 0.5)
 
 
-@check_arguments
 def orthogonalize(g: Matrix, n_steps: Size = 5) -> Tensor:
     """Nearly the closest matrix with all singular values 1, by Newton-Schulz (Jordan 2024)."""
     tall = g.shape[0] > g.shape[1]
@@ -95,7 +88,6 @@ def orthogonalize(g: Matrix, n_steps: Size = 5) -> Tensor:
     return x.T if tall else x
 
 
-@check_arguments
 def muon(
     model: nn.Module, lr: NonNegative = 6e-3, adam_lr: NonNegative = 3e-3
 ) -> list[torch.optim.Optimizer]:
@@ -108,7 +100,6 @@ def muon(
     ]
 
 
-@check_arguments
 def fit(
     model: nn.Module,
     batch: Callable[[int], Batch],
@@ -164,7 +155,6 @@ def fit(
     return losses
 
 
-@check_arguments
 def gradient_norm(model: nn.Module, loss: Tensor, step: int) -> Tensor:
     """The norm of all gradients. Every loop calls it before an optimizer step.
 
@@ -249,3 +239,6 @@ def _state(path: Path, tensors: dict[str, Tensor], i: int, optimizer) -> dict[in
         require(fits, f"{path}: {name}", tuple(value.shape), "the shape of the model's parameter")
         state.setdefault(int(index), {})[key] = value
     return state
+
+
+check_module(__name__)

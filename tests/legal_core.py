@@ -74,6 +74,7 @@ def sha256() -> str:
     return hashlib.sha256(saved_json().read_bytes()).hexdigest()
 
 
+SOURCE = dict(model_type="gpt2", n_layer=2, n_head=2, n_embd=8, vocab_size=9, n_positions=16)
 BY_TYPE: dict[Any, Callable[[], Any]] = {
     conversion.PreTrainedModel: bert,
     conversion.PreTrainedConfig: lambda: bert().config,
@@ -84,6 +85,11 @@ BY_NAME: dict[str, Callable[[], Any]] = {"limit": lambda: [1, 2]}
 BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
     "conversion.config_like": {"names": lambda: conversion.BERT},
     "data.sha256": {"path": saved_json},
+    "config.from_hf": {"source": SOURCE.copy},
+    "families.read": {"source": SOURCE.copy},
+    "families.load": {"source": SOURCE.copy},
+    "families.count_on_meta": {"source": SOURCE.copy},
+    "families.family": {"kind": lambda: "gpt2"},
     "pretrained.embed": {"model": tiny, "tokenizer": lambda: tokenize, "texts": lambda: ["a"]},
     "pretrained.load_checkpoint": {"path": saved_checkpoint},
     "pretrained.mean_pool": {"attention_mask": lambda: torch.ones(1, 4)},

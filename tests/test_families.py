@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from efflab import cost
+from efflab import cost, families
 from efflab.base.places import ROOT
 from efflab.config import PRESETS, from_hf
 from efflab.families import FAMILIES, count_on_meta, family, read
@@ -141,13 +141,16 @@ def llama(**more):
         (llama(attention_bias=1), "attention_bias=1: expected True, False or None"),
         (llama(model_type="mistral", attention_bias=True), "attention_bias=True: expected null or"),
         (dict(model_type="mpt"), "n_layers=None: expected a size"),
-        (llama(model_type="unheard"), "model_type='unheard': expected one of 'llama', "),
+        (
+            llama(model_type="unheard"),
+            "model_type='unheard': expected a source of one of 98 ",
+        ),
         (
             llama(model_type="qwen3", layer_types=["full_attention"]),
             "layer_types=.*expected 2 items",
         ),
         (llama(model_type="gemma2", layer_types=["linear"] * 2), "layer_types='linear': expected"),
-        ({}, "model_type=None: expected one of 'llama', "),
+        ({}, "model_type=None: expected a source of one of 98 known types, among them "),
     ],
 )
 def test_what_cannot_be_counted_is_refused_in_a_line(fields, message):
@@ -169,9 +172,30 @@ def test_a_file_that_is_no_config_is_refused_in_a_line(tmp_path, monkeypatch):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             from_hf(path)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse_to_connect)
+    monkeypatch.setattr(families, "getaddrinfo", refuse_to_connect)
     with pytest.raises(ValueError, match=r"that can be reached \(ConnectionError\)"):
         from_hf("somebody/some-model")
+    with pytest.raises(
+        ValueError, match=r"source='qwen3-9b': expected one of .*'qwen3-8b'.*a path"
+    ):
+        from_hf("qwen3-9b")
+
+
+def test_the_hub_gives_the_config_alone_and_its_cache_first(tmp_path, monkeypatch):
+    path, asked = tmp_path / "config.json", []
+    path.write_text(json.dumps(RELEASED[0]["config"]))
+
+    def download(name, file):
+        asked.append((name, file))
+        return str(path)
+
+    monkeypatch.setattr(families, "getaddrinfo", lambda host, port: asked.append((host, port)))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    assert families.read("owner/model").name == "owner/model"
+    assert asked == [("huggingface.co", 443), ("owner/model", "config.json")]
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda name, file: str(path))
+    assert families.read("owner/model").model_type == "llama"
+    assert len(asked) == 2
 
 
 def refuse_to_connect(*arguments):
@@ -194,7 +218,9 @@ def test_transformers_counts_what_is_not_known():
     attention, ffn, norm, distances = 4 * 16 * 16, 2 * 16 * 32, 16, 32 * 4
     layers = 3 * attention + 2 * ffn + 5 * norm + 2 * norm + 2 * distances
     assert count_on_meta(t5) == 50 * 16 + layers
-    with pytest.raises(ValueError, match="model_type='unheard': expected one of"):
+    with pytest.raises(
+        ValueError, match=r"model_type='unheard': expected a source of one of \d{3} known"
+    ):
         count_on_meta(dict(model_type="unheard"))
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from efflab.acceleration.precision import FORMATS, FloatFormat
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.errors import require, require_one_of
 from efflab.tensors import Numbers
 
@@ -45,7 +45,6 @@ class BlockTensor(NamedTuple):
         return self.elements.numel() * self.element.bits // 8 + self.exponents.numel()
 
 
-@check_arguments
 def quantize(x: Tensor, name: str = "mxfp4", *, exponents: Numbers | None = None) -> BlockTensor:
     """`x` (..., multiple of 32), rounded to a block format.
 
@@ -78,7 +77,6 @@ def _require_exponents(exponents: Numbers, shape: Sequence[int]) -> None:
     require(in_range, "exponents", "one out of range inside", f"-{SCALE_BIAS} to {SCALE_BIAS}")
 
 
-@check_arguments
 def block_exponents(blocks: Tensor, element: FloatFormat) -> Tensor:
     """Scales (log2) by the standard for blocks (..., 32): floor(log2(largest)) - element's own."""
     filled = blocks.dim() > 0 and blocks.numel() > 0
@@ -95,3 +93,6 @@ def block_exponents(blocks: Tensor, element: FloatFormat) -> Tensor:
 def _power_of_two(exponents: Numbers) -> Tensor:
     """2^exponents (float64), exactly."""
     return ((exponents.long() + 1023) << 52).view(torch.float64)
+
+
+check_module(__name__)

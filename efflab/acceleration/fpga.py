@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.json_files import parse_json
 from efflab.errors import require, require_one_of
 from efflab.rules import Count, Size
@@ -25,7 +25,6 @@ WIDTH, SUM_WIDTH = 8, 32
 """Bits of an operand (int8) and of a cell's sum, which has room for 2**17 products."""
 
 
-@check_arguments
 def tile_cycles(k: Size, rows: Size, cols: Size) -> int:
     """Clocks for one rows x cols tile with k products per sum: k + 2 rows + cols - 2.
 
@@ -35,7 +34,6 @@ def tile_cycles(k: Size, rows: Size, cols: Size) -> int:
     return k + (rows + cols - 2) + rows
 
 
-@check_arguments
 def cycles(m: Size, n: Size, k: Size, rows: Size, cols: Size) -> int:
     """Clocks of (m,k) @ (k,n), tile after tile: what `simulate` counts."""
     return -(-m // rows) * -(-n // cols) * tile_cycles(k, rows, cols)
@@ -108,7 +106,6 @@ def hardware() -> tuple[type, type]:
 # --- Clock by clock ------------------------------------------------------------------------------
 
 
-@check_arguments
 def simulate(a, b, rows: Size, cols: Size) -> tuple[np.ndarray, int]:
     """(product, clocks) of int8 a (m,k) and b (k,n) on the simulated hardware, bit-exact.
 
@@ -174,7 +171,6 @@ def _int8(name: str, values) -> np.ndarray:
 # --- Verilog, and an FPGA's resources -----------------------------------------------------------
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Resources:
     """An FPGA's resources that a design uses: multiplier blocks, look-up tables, flip-flops."""
@@ -197,13 +193,11 @@ _FLIP_FLOPS = ("TRELLIS_FF", "FDRE", "FDSE", "FDCE", "FDPE")
 _MULTIPLIERS = ("MULT18X18D", "DSP48E1", "DSP48E2")
 
 
-@check_arguments
 def verilog(rows: Size, cols: Size) -> str:
     """The unit as Verilog, as any FPGA or chip tool reads it."""
     return _yosys(rows, cols, "proc; opt_clean; write_verilog -norename -noattr out", "out")
 
 
-@check_arguments
 def synthesize(rows: Size, cols: Size, family: str = "ecp5") -> Resources:
     """The unit mapped onto a `family` by Yosys: counted, not placed or timed.
 
@@ -220,7 +214,6 @@ def synthesize(rows: Size, cols: Size, family: str = "ecp5") -> Resources:
     )
 
 
-@check_arguments
 def netlist(rows: Size, cols: Size) -> str:
     """The unit mapped onto ECP5 as JSON, which nextpnr places and routes."""
     return _yosys(rows, cols, f"{FAMILIES['ecp5']} -top array -json out", "out")
@@ -238,3 +231,6 @@ def _yosys(rows: int, cols: int, script: str, output: str) -> str:
         process = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         require(process.returncode == 0, "yosys", process.stderr[-500:], "a design it can map")
         return (Path(folder) / output).read_text(encoding="utf-8")
+
+
+check_module(__name__)

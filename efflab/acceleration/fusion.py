@@ -18,12 +18,11 @@ from efflab.acceleration.graph import fuse as fuse
 from efflab.acceleration.graph import fuse_report as fuse_report
 from efflab.acceleration.inductor import inductor_report as inductor_report
 from efflab.acceleration.xla import xla_report as xla_report
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.errors import require, require_one_of
 from efflab.rules import Infinite, NonNegative, Positive, Size
 
 
-@check_arguments
 def attention_bytes(
     seq_len: Size, head_dim: Size, n_head: Size = 1, *, fused: str = "none", value_bytes: int = 4
 ) -> int:
@@ -41,7 +40,6 @@ def attention_bytes(
     return value_bytes * n_head * values
 
 
-@check_arguments
 @dataclass(frozen=True)
 class LaunchModel:
     """Time of simple kernels: n · overhead + the longer of bytes / bandwidth and FLOPs / rate.
@@ -68,7 +66,6 @@ class LaunchModel:
         return self.overhead * self.bandwidth
 
 
-@check_arguments
 def fit_launches(rows: Sequence[Mapping], queued: bool = False) -> LaunchModel:
     """Fit the model to measured rows with `n_kernels`, `bytes` and `seconds`.
 
@@ -109,7 +106,6 @@ def _longer_of_both(n, moved) -> tuple[float, float]:
     return tuple(np.exp(least_squares(error, -np.log([n.max(), moved.max()])).x))
 
 
-@check_arguments
 def chain(x: Any, n_ops: Size) -> Callable[[], object]:
     """A function that runs `n_ops` operations in a row on a torch tensor, each its own kernel.
 
@@ -132,7 +128,6 @@ def chain(x: Any, n_ops: Size) -> Callable[[], object]:
     return call
 
 
-@check_arguments
 def call_seconds(calls: Mapping, repeats: Size = 7, seconds: float = 2e-4) -> dict:
     """Median seconds of one call of each, interleaved.
 
@@ -155,7 +150,6 @@ def call_seconds(calls: Mapping, repeats: Size = 7, seconds: float = 2e-4) -> di
     return {name: timing.median / loops[name] for name, timing in times.items()}
 
 
-@check_arguments
 def calls_to_pay(compile_seconds: NonNegative, before: Positive, after: Positive) -> float:
     """Number of calls after which compiling pays: its time over the time saved per call, or inf.
 
@@ -164,3 +158,6 @@ def calls_to_pay(compile_seconds: NonNegative, before: Positive, after: Positive
     """
     saved = before - after
     return round(compile_seconds / saved, 6) if saved > 0 else float("inf")
+
+
+check_module(__name__)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.rules import Count
 
 PRODUCTS = frozenset(
@@ -63,7 +63,6 @@ class Kernel(NamedTuple):
         return "product" if self.ops and products else "fused"
 
 
-@check_arguments
 @dataclass(frozen=True)
 class FusionReport:
     """The effect of compiling: operations and their bytes before, kernels and theirs after.
@@ -89,7 +88,6 @@ class FusionReport:
         return cls(len(ops), len(kernels), before, after, tuple(ops), tuple(kernels), **more)
 
 
-@check_arguments
 def kind(opcode: str) -> str:
     """The kind of an operation by its name; "elementwise" if it is not listed."""
     name = opcode.removeprefix("_")
@@ -115,7 +113,6 @@ class Operand(NamedTuple):
         return self
 
 
-@check_arguments
 def reads_of(operands: Iterable[Operand]) -> dict[str, int]:
     """{source: bytes read}: a repeated operand counts once, different slices of a tensor add up."""
     reads: dict[str, int] = {}
@@ -125,7 +122,6 @@ def reads_of(operands: Iterable[Operand]) -> dict[str, int]:
     return reads
 
 
-@check_arguments
 def fuse(ops: Sequence[Op]) -> list[list[Op]]:
     """Kernels of operations in order, by the one rule that loop fusion needs.
 
@@ -146,7 +142,6 @@ def fuse(ops: Sequence[Op]) -> list[list[Op]]:
     return kernels
 
 
-@check_arguments
 def fuse_report(ops: Sequence[Op]) -> FusionReport:
     """`fuse` as a report: a kernel reads others' results and writes those that others read."""
     groups = fuse(ops)
@@ -177,3 +172,6 @@ def _kernel(group: Sequence[Op], i: int, home: dict[str, int], readers: dict) ->
         bytes=sum(read.values()) + written_bytes,
         part=group[-1].part,
     )
+
+
+check_module(__name__)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from itertools import dropwhile, takewhile
 
 from efflab.acceleration.graph import FusionReport, Kernel, Op, Operand, reads_of
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.errors import require
 
 VIEWS = frozenset(["_unsafe_view", "detach", "lift_fresh", "alias", "scalar_tensor"])
@@ -33,7 +33,6 @@ _RENAME = re.compile(r"^\s*(\w+) = (?:(\w+)|reinterpret_tensor\((\w+),.*\)); del
 _ITEM = re.compile(r"^\s*(\w+) = (\w+)\[\d+\]$")
 
 
-@check_arguments
 def inductor_report(fn: Callable, *args, dynamic: bool | None = False) -> FusionReport:
     """What `torch.compile` makes of `fn(*args)`; all earlier compilations are discarded.
 
@@ -54,7 +53,6 @@ def inductor_report(fn: Callable, *args, dynamic: bool | None = False) -> Fusion
     return FusionReport.of(ops, kernels(codes[0]), seconds=seconds, code=codes[0])
 
 
-@check_arguments
 def operations(fn: Callable, *args) -> list[Op]:
     """The ATen operators that eager torch runs for `fn(*args)`, without views."""
     import torch
@@ -96,7 +94,6 @@ def _nbytes(value) -> int:
     return value.numel() * value.element_size()
 
 
-@check_arguments
 def kernels(code: str) -> list[Kernel]:
     """The kernels that Inductor's generated program calls, in order."""
     sizes = {name: _size(shape, dtype) for name, shape, dtype in _ARGUMENT.findall(code)}
@@ -182,7 +179,6 @@ def _size(shape: str, dtype: str) -> int:
     return BYTES[dtype] * math.prod(int(n) for n in re.findall(r"\d+", shape))
 
 
-@check_arguments
 def cpp_source(report: FusionReport, name: str) -> str:
     """The C++ that Inductor generated for one fused kernel, from its signature on."""
     fused = [k.name for k in report.kernels if k.opcode == "fusion"]
@@ -197,3 +193,6 @@ def _readable(source: str) -> str:
     text = "\n".join(lines)
     text = re.sub(r"static_cast<int64_t>\((\w+?)L?\)", r"\1", text)
     return re.sub(r"static_cast<float>\(([\d.e-]+)\)", r"\1f", text)
+
+
+check_module(__name__)

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.errors import require
 from efflab.rules import Positive, Size
 
 
-@check_arguments
 @dataclass
 class LossScaler:
     """The rule of `torch.amp.GradScaler`: halve on overflow, double after `interval` good steps.
@@ -35,3 +34,6 @@ class LossScaler:
             self.scale *= self.backoff
         elif self.quiet_steps == self.interval:
             self.scale, self.quiet_steps = self.scale * self.growth, 0
+
+
+check_module(__name__)

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from efflab import cost, layers
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.config import ModelConfig
 from efflab.devices import Device
 from efflab.errors import require_one_of
 from efflab.rules import Size
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Recipe:
     """Bytes per parameter of weights, gradients and so on; bytes per stored activation.
@@ -51,7 +50,6 @@ RECIPES: dict[str, Recipe] = {
 """fp32; the same on tensor cores; `torch.amp`; a 16-bit model with fp32 copies; bf16 throughout."""
 
 
-@check_arguments
 def matrices(config: ModelConfig) -> int:
     """Parameters used in matrix products, including the logits' table.
 
@@ -64,7 +62,6 @@ def matrices(config: ModelConfig) -> int:
     return attention + layers.ffn_weights(config) + config.vocab_size * config.embed_dim
 
 
-@check_arguments
 def state_parts(config: ModelConfig, recipe: Recipe) -> dict[str, int]:
     """Bytes of the model's state: weights, gradients, master weights, optimizer, 16-bit copies.
 
@@ -80,7 +77,6 @@ def state_parts(config: ModelConfig, recipe: Recipe) -> dict[str, int]:
     }
 
 
-@check_arguments
 def activation_bytes(config: ModelConfig, seq_len: Size, batch_size: Size, recipe: Recipe) -> float:
     """Bytes stored for the backward pass, with a loss on every token, fused attention, no dropout.
 
@@ -95,7 +91,6 @@ def activation_bytes(config: ModelConfig, seq_len: Size, batch_size: Size, recip
     return stored + tokens * (C * (r + v) + 4 * config.vocab_size + statistics)
 
 
-@check_arguments
 def memory_parts(
     config: ModelConfig, seq_len: Size, batch_size: Size, recipe: Recipe
 ) -> dict[str, float]:
@@ -104,7 +99,6 @@ def memory_parts(
     return state_parts(config, recipe) | {"activations": activations}
 
 
-@check_arguments
 def largest_batch(config: ModelConfig, seq_len: Size, device: Device, recipe: Recipe) -> int:
     """How many sequences fit into the device's memory in addition to the model's state."""
     if device.memory_bytes is None:
@@ -113,7 +107,6 @@ def largest_batch(config: ModelConfig, seq_len: Size, device: Device, recipe: Re
     return max(0, int(room // activation_bytes(config, seq_len, 1, recipe)))
 
 
-@check_arguments
 def step_seconds(
     config: ModelConfig, seq_len: Size, batch_size: Size, device: Device, recipe: Recipe
 ) -> dict[str, float]:
@@ -147,7 +140,6 @@ def step_seconds(
     }
 
 
-@check_arguments
 def product_speedup(n: Size, device: Device, recipe: Recipe, base: Recipe) -> float:
     """Largest speedup of an (n,n) x (n,n) product over recipe `base`, by its roofline."""
     flops, values = 2 * n**3, 3 * n * n
@@ -156,3 +148,6 @@ def product_speedup(n: Size, device: Device, recipe: Recipe, base: Recipe) -> fl
         return cost.roofline_seconds(flops, r.values * values, device, r.compute(device))
 
     return seconds(base) / seconds(recipe)
+
+
+check_module(__name__)

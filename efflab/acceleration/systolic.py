@@ -13,7 +13,7 @@ Cycles are those of SCALE-Sim (Samajdar et al. 2020) with memory that never stal
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.config import ModelConfig
 from efflab.errors import require_int, require_one_of
 from efflab.rules import Count, Size
@@ -21,7 +21,6 @@ from efflab.rules import Count, Size
 DATAFLOWS = ("os", "ws", "is")
 
 
-@check_arguments
 def map_sizes(m: Size, n: Size, k: Size, dataflow: str = "os") -> tuple[int, int, int]:
     """(down, across, stream): which size lies over the rows, which over the columns, which flows.
 
@@ -32,14 +31,12 @@ def map_sizes(m: Size, n: Size, k: Size, dataflow: str = "os") -> tuple[int, int
     return {"os": (m, n, k), "ws": (k, n, m), "is": (k, m, n)}[dataflow]
 
 
-@check_arguments
 def folds(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = "os") -> int:
     """Number of folds, partly filled ones at the edges included."""
     down, across, _ = map_sizes(m, n, k, dataflow)
     return -(-down // rows) * -(-across // cols)
 
 
-@check_arguments
 def fold_cycles(stream: Count, rows: Size, cols: Size, dataflow: str = "os") -> int:
     """Cycles of one fold: the stream, the diagonal, and what stays in place is loaded before.
 
@@ -50,7 +47,6 @@ def fold_cycles(stream: Count, rows: Size, cols: Size, dataflow: str = "os") -> 
     return loading + (rows + cols - 2) + stream
 
 
-@check_arguments
 def gemm_cycles(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = "os") -> int:
     """Cycles of (m,k) @ (k,n) on a grid of rows x cols: SCALE-Sim's compute cycles.
 
@@ -64,7 +60,6 @@ def gemm_cycles(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str
     return n_folds * fold_cycles(stream, rows, cols, dataflow) - 1
 
 
-@check_arguments
 def overlapped_cycles(
     m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = "ws", count: Size = 1
 ) -> int:
@@ -88,7 +83,6 @@ def overlapped_cycles(
 # --- A Transformer's products --------------------------------------------------------------------
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Product:
     """A matrix product (m,k) @ (k,n), `count` times."""
@@ -112,7 +106,6 @@ class Product:
         return self.count * (gemm_cycles(*size) + 1) - 1
 
 
-@check_arguments
 def block_products(config: ModelConfig, seq_len: Size, batch_size: Size = 1) -> list[Product]:
     """One Transformer block's products: scores and context once per head and sequence.
 
@@ -145,7 +138,6 @@ class Step(NamedTuple):
     l: int  # noqa: E741 (the summed index, as in papers)
 
 
-@check_arguments
 def schedule(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = "os") -> list[Step]:
     """Every multiplication of one fold, in order of cycles, for the animation.
 
@@ -166,3 +158,6 @@ def schedule(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = 
                 }[dataflow]
                 steps.append(Step(start + t + row + col, row, col, i, j, l))
     return sorted(steps)
+
+
+check_module(__name__)

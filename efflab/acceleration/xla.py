@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from efflab.acceleration.graph import FusionReport, Kernel, Op, Operand, reads_of
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.errors import require
 
 VIEWS = frozenset("reshape bitcast broadcast transpose slice get-tuple-element tuple".split())
@@ -52,7 +52,6 @@ def load_jax():
     return jax
 
 
-@check_arguments
 def xla_report(fn: Callable, *args) -> FusionReport:
     """What `jax.jit` makes of `fn(*args)`, traced and compiled anew.
 
@@ -78,7 +77,6 @@ def xla_report(fn: Callable, *args) -> FusionReport:
     )
 
 
-@check_arguments
 def op_by_op(fn: Callable, *args) -> Callable[[], object]:
     """A function that runs `fn(*args)` one operation at a time in JAX, and waits for the result."""
     jax = load_jax()
@@ -90,7 +88,6 @@ def op_by_op(fn: Callable, *args) -> Callable[[], object]:
     return call
 
 
-@check_arguments
 def compile_call(fn: Callable, *args) -> Callable[[], object]:
     """A function that runs the jitted `fn(*args)` and waits; it compiles when first called."""
     jax = load_jax()
@@ -98,7 +95,6 @@ def compile_call(fn: Callable, *args) -> Callable[[], object]:
     return lambda: jax.block_until_ready(jitted(*args))
 
 
-@check_arguments
 def operations(text: str) -> list[Op]:
     """The operations of an HLO text before XLA's passes, with calls inlined."""
     computations, entry = parse(text)
@@ -137,7 +133,6 @@ def _append_operations(
     return result
 
 
-@check_arguments
 def kernels(text: str) -> list[Kernel]:
     """The kernels of a compiled HLO text, in the order in which they run."""
     computations, entry = parse(text)
@@ -171,7 +166,6 @@ def _part(line: Instruction) -> str:
     return line.scope.rpartition("/")[0]
 
 
-@check_arguments
 def parse(text: str) -> tuple[Computations, str]:
     """{computation: its instructions} and the name of the entry."""
     computations: Computations = {}
@@ -217,7 +211,6 @@ def _scope(op_name: str) -> str:
     return "/".join(parts)
 
 
-@check_arguments
 def type_bytes(text: str) -> int:
     """Bytes of an HLO type; of a tuple, the bytes of all its arrays.
 
@@ -233,7 +226,6 @@ def type_bytes(text: str) -> int:
     return total
 
 
-@check_arguments
 def kernel_text(report: FusionReport, name: str) -> str:
     """The HLO of one kernel for reading: its computation without layouts and metadata."""
     kernel = next((k for k in report.kernels if k.name == name), None)
@@ -245,3 +237,6 @@ def kernel_text(report: FusionReport, name: str) -> str:
     text = body[0] if body else next(x for x in report.code.splitlines() if f"%{name} = " in x)
     text = re.sub(r", (metadata|backend_config)=\{[^\n]*", "", text)
     return re.sub(r"(\])\{[\d,]*\}", r"\1", text).replace("%", "")
+
+
+check_module(__name__)

@@ -6,7 +6,6 @@ attention kernels. That of serving (`efflab.advice.serving`) is what a model of 
 weights and cache in 16 bits, one text on one device.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -80,9 +79,6 @@ class Case:
             return self.model, "the model"
         if isinstance(self.model, str) and self.model in PRESETS:
             return PRESETS[self.model], self.model
-        plain = re.fullmatch(r"[\w.-]+", str(self.model)) and not Path(str(self.model)).exists()
-        if plain:
-            require_one_of("model", self.model, (*PRESETS, "a path", "owner/name on the hub"))
         reading = families.read(self.model)
         return reading.config, reading.name
 

@@ -2,12 +2,11 @@
 
 import csv
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.places import DATA_DIR
 from efflab.errors import require_one_of
 
 
-@check_arguments
 def read_published(name: str, folder: str = "published") -> list[dict]:
     """Rows of data/`folder`/`name`.csv: whole numbers as int, others as float, nothing as None.
 
@@ -28,3 +27,6 @@ def _value(text: str) -> int | float | str | None:
         except ValueError:
             pass
     return text or None
+
+
+check_module(__name__)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments, unchecked
+from efflab.arguments import check_module, unchecked
 from efflab.base.hooks import linear_layers, linear_places, watch_inputs
 from efflab.compression.affine import (
     QuantizedTensor,
@@ -42,7 +42,6 @@ BLOCK_SIZE = 32
 are small enough for torch to run them on one thread."""
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Settings:
     """How `gptq` quantizes; invalid values are refused here, before any work.
@@ -64,7 +63,6 @@ class Settings:
         check_grid(self.bits, group_size=self.group_size)
 
 
-@check_arguments
 def gptq(weight: Weight, inputs: Samples, bits: int, **options) -> QuantizedTensor:
     """Quantize weight (out, in) so that its outputs on inputs (n, in) change little.
 
@@ -80,7 +78,6 @@ def gptq(weight: Weight, inputs: Samples, bits: int, **options) -> QuantizedTens
     return _quantize(weight, hessian(inputs, weight.shape[1]), settings)
 
 
-@check_arguments
 def hessian(inputs: Samples, width: int | None = None) -> Tensor:
     """X^T X of inputs X (n, in), float64: (in, in). Sum it over batches.
 
@@ -98,7 +95,6 @@ def hessian(inputs: Samples, width: int | None = None) -> Tensor:
     return total
 
 
-@check_arguments
 def gptq_hessian(weight: Weight, hessian: Hessian, bits: int, **options) -> QuantizedTensor:
     """`gptq` from an accumulated Hessian (in, in), without the calibration data.
 
@@ -139,7 +135,6 @@ def _quantize(weight: Tensor, hessian: Tensor, settings: Settings) -> QuantizedT
     return QuantizedTensor.from_codes(codes, scale, zero_point, bits, **layout)
 
 
-@check_arguments
 def add_damping(hessian: Hessian, damp: float) -> Tensor:
     """The Hessian with `damp` times its mean diagonal added to the diagonal, as float64.
 
@@ -154,7 +149,6 @@ def add_damping(hessian: Hessian, damp: float) -> Tensor:
     return H + torch.diag(torch.where(diagonal == 0, own, 0) + extra)
 
 
-@check_arguments
 def inverse_factor(H: Hessian, damp: float = 0.0) -> Tensor:
     """Upper triangular U with U^T U = H^-1 (section 3.3, step 3).
 
@@ -171,7 +165,6 @@ def inverse_factor(H: Hessian, damp: float = 0.0) -> Tensor:
     return torch.linalg.solve_triangular(lower.flip(0, 1), eye, upper=True)
 
 
-@check_arguments
 def sweep(
     weight: Weight,
     scale: Matrix,
@@ -219,7 +212,6 @@ def _check_sweep(weight, scale, zero_point, factor, stop) -> None:
     require(stop is None or stop <= width, "stop", stop, f"at most the {width} columns")
 
 
-@check_arguments
 def output_error(weight: Weight, quantized: QuantizedTensor | Tensor, hessian: Hessian) -> float:
     """Squared error of the layer's output over its squared norm, on the Hessian's inputs."""
     values = quantized if isinstance(quantized, Tensor) else quantized.dequantize()
@@ -231,7 +223,6 @@ def output_error(weight: Weight, quantized: QuantizedTensor | Tensor, hessian: H
     return (((D @ H) * D).sum() / whole).item()
 
 
-@check_arguments
 @torch.no_grad()
 def gptq_model(
     model: nn.Module, batches: Iterable, bits: int, **options
@@ -294,3 +285,6 @@ def _inputs(layers: nn.ModuleList, users: list[nn.Linear], x: Tensor, mask) -> l
         for layer in layers:
             x = layer(x, mask)
     return inputs
+
+
+check_module(__name__)

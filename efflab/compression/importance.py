@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.compression.values import require_each, require_filled, require_ordered
 from efflab.errors import require
 from efflab.model import Transformer
@@ -15,7 +15,6 @@ from efflab.tensors import AnyTensor, Matrix
 from efflab.train import language_model_loss
 
 
-@check_arguments
 def head_importance(
     model: Transformer, batches: Iterable, loss_fn: Callable = language_model_loss
 ) -> Tensor:
@@ -31,7 +30,6 @@ def head_importance(
     return _gate_gradients(model, [body.out for body in bodies], counts.pop(), batches, loss_fn)
 
 
-@check_arguments
 def neuron_importance(
     model: Transformer, batches: Iterable, loss_fn: Callable = language_model_loss
 ) -> Tensor:
@@ -75,7 +73,6 @@ def _gate_units(gate: Tensor):
     return hook
 
 
-@check_arguments
 def least_important(importance: Matrix, ratio: float, keep: Count = 1) -> dict[int, list[int]]:
     """The `ratio` (0 to 1) least important units over all layers, as {layer: units}.
 
@@ -96,3 +93,6 @@ def least_important(importance: Matrix, ratio: float, keep: Count = 1) -> dict[i
     for i in sorted(lowest):
         removed.setdefault(i // n_units, []).append(i % n_units)
     return removed
+
+
+check_module(__name__)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.hooks import share_as
 from efflab.base.privacy import load
 from efflab.compression.engines import file_bytes, pickled_bytes
@@ -35,7 +35,6 @@ MOST_IDS = 2**24
 """Upper bound of B x T: tracing a model holds them all in memory."""
 
 
-@check_arguments
 @dataclass(frozen=True)
 class LanguageEngine:
     """A way to run the model, called and evaluated like it (`evaluate.window_bits`)."""
@@ -52,7 +51,6 @@ class LanguageEngine:
 # --- PyTorch ---------------------------------------------------------------------------------
 
 
-@check_arguments
 def torch_language(name: str, model: nn.Module) -> LanguageEngine:
     """A torch model in eager mode; its bytes are those of its state by `torch.save`."""
 
@@ -63,13 +61,11 @@ def torch_language(name: str, model: nn.Module) -> LanguageEngine:
     return LanguageEngine(name, logits, pickled_bytes(model), model.config)
 
 
-@check_arguments
 def bf16_language(model: nn.Module) -> LanguageEngine:
     """All weights and activations in bfloat16."""
     return torch_language("torch bf16", deepcopy(model).bfloat16())
 
 
-@check_arguments
 def dynamic_language(model: nn.Module) -> LanguageEngine:
     """torch.ao.quantization.quantize_dynamic with a scale per output channel.
 
@@ -86,7 +82,6 @@ def dynamic_language(model: nn.Module) -> LanguageEngine:
 # --- OpenVINO --------------------------------------------------------------------------------
 
 
-@check_arguments
 def openvino_language(
     model: nn.Module,
     path: Path,
@@ -104,7 +99,6 @@ def openvino_language(
     return language_file(name, path, shape, model.config, precision)
 
 
-@check_arguments
 def openvino_language_int8(
     model: nn.Module,
     path: Path,
@@ -125,7 +119,6 @@ def openvino_language_int8(
     return language_file("OpenVINO INT8", path, shape, model.config)
 
 
-@check_arguments
 def convert_language(model: nn.Module, shape: Shape):
     """The model converted to OpenVINO, for ids of this one shape."""
     require(shape[0] * shape[1] <= MOST_IDS, "shape", shape, f"at most {MOST_IDS} ids")
@@ -151,7 +144,6 @@ def _save(model: Any, path: Path, *, half: bool = False) -> None:
     load("openvino").save_model(model, path, compress_to_fp16=half)
 
 
-@check_arguments
 def language_file(
     name: str, path: Path, shape: Shape, config: ModelConfig, precision: str = "f32"
 ) -> LanguageEngine:
@@ -172,3 +164,6 @@ def _split_batches(ids: Ids, shape: Shape) -> tuple[Tensor, ...]:
     fits = ids.dim() == 2 and len(ids) > 0 and len(ids) % B == 0 and ids.shape[1] == T
     require(fits, "ids.shape", tuple(ids.shape), f"(a multiple of {B}, {T})")
     return ids.split(B)
+
+
+check_module(__name__)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.compression.affine import pack, unpack
 from efflab.compression.values import NumberMatrix, require_shape, require_whole
 from efflab.errors import require, require_one_of
@@ -31,7 +31,6 @@ INDEX = torch.int32
 """Type of CSR's columns and starts; more nonzeros than it can count are a `ValueError`."""
 
 
-@check_arguments
 def to_layout(weight: NumberMatrix, layout: str) -> dict[str, Tensor]:
     """The tensors that hold the matrix (R,C) in one of `LAYOUTS`.
 
@@ -61,7 +60,6 @@ def to_layout(weight: NumberMatrix, layout: str) -> dict[str, Tensor]:
     return {"places": pack(places.flatten(), 2), "values": groups.gather(1, places).flatten()}
 
 
-@check_arguments
 def from_layout(parts: Mapping[str, Numbers], layout: str, shape: tuple[Count, Count]) -> Tensor:
     """The matrix (R,C) from the parts of `to_layout`; invalid parts are a `ValueError`."""
     require_one_of("layout", layout, LAYOUTS)
@@ -124,13 +122,11 @@ def _bytes(parts: Mapping[str, Tensor], name: str, n_bits: int) -> Tensor:
     return part
 
 
-@check_arguments
 def layout_bytes(weight: NumberMatrix, layout: str) -> int:
     """Bytes of the tensors of `to_layout`."""
     return sum(part.nbytes for part in to_layout(weight, layout).values())
 
 
-@check_arguments
 def break_even(
     value_bytes: Positive, index_bytes: NonNegative, place_bits: NonNegative = 0
 ) -> float:
@@ -144,3 +140,6 @@ def break_even(
     (0.5, 0.03125)
     """
     return (index_bytes + place_bits / 8) / (value_bytes + index_bytes)
+
+
+check_module(__name__)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.errors import require
 from efflab.rules import require_type
 from efflab.tensors import AnyTensor, Numbers, require_finite
@@ -20,7 +20,6 @@ NumberMatrix = Annotated[Tensor, "numbers", "(rows, columns)"]
 IntegerVector = Annotated[Tensor, "integers", "(n,)"]
 
 
-@check_arguments
 def finite_values(name: str, x: Tensor) -> Tensor:
     """x as data to be stored: float32, detached, at least one value, all finite.
 
@@ -76,7 +75,6 @@ def require_broadcast(name: str, x: AnyTensor, shape: tuple) -> None:
     require(fits, f"{name}.shape", tuple(x.shape), f"what broadcasts to {tuple(shape)}")
 
 
-@check_arguments
 def finite_hessian(name: str, hessian: Hessian, width: int | None = None) -> Tensor:
     """The Hessian as float64; it must be square, of `width` rows if given, and all finite."""
     require_shape(name, hessian, (len(hessian) if width is None else width,) * 2)
@@ -95,3 +93,6 @@ def require_each(name: str, batches: Iterable, annotation: Any) -> Iterator[Any]
         item = tuple(batch) if isinstance(batch, list) else batch
         yield require_type(f"{name}[{n - 1}]", item, annotation)
     require(n > 0, name, [], "at least one batch")
+
+
+check_module(__name__)

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.config import ModelConfig
 from efflab.distributed.data_parallel import new_model, own, shares
 from efflab.distributed.ring_cost import ring_bytes, ring_steps, tree_bytes, tree_steps
@@ -36,7 +36,6 @@ WAYS = {"ring": (ring_steps, ring_bytes), "tree": (tree_steps, tree_bytes)}
 """How ranks sum: functions that count the steps, each of which pays the latency, and the bytes."""
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Wire:
     """Time of an all-reduce: each step's latency, and a rank's bytes over the bandwidth."""
@@ -85,7 +84,6 @@ class Trace(NamedTuple):
         return inside / total if total else 1.0
 
 
-@check_arguments
 def fill(
     layer_bytes: Counts, bucket_bytes: Positive, first_bytes: Positive | None = None
 ) -> list[list[int]]:
@@ -108,7 +106,6 @@ def fill(
     return buckets
 
 
-@check_arguments
 def predict(
     layer_seconds: Times,
     layer_bytes: Counts,
@@ -130,7 +127,6 @@ def predict(
     return Trace(now, transfers([finish[b[-1]] for b in buckets], sizes, wire, n_ranks))
 
 
-@check_arguments
 def transfers(ready: Times, sizes: Counts, wire: Wire, n_ranks: Size) -> tuple[Transfer, ...]:
     """One all-reduce after the other, none before its bucket is ready (seconds, bytes)."""
     require_times("ready", ready)
@@ -196,7 +192,6 @@ def _trace(model: nn.Module, backward: Callable[[nn.Module], Tensor], bucket_mb,
     return Trace(finished[-1] - start, tuple(transfers))
 
 
-@check_arguments
 def trace_on_rank(
     rank: Count,
     world_size: Size,
@@ -233,7 +228,6 @@ class _SleepingLayers(nn.Module):
         return x
 
 
-@check_arguments
 def sleep_on_rank(
     rank: Count,
     world_size: Size,
@@ -246,3 +240,6 @@ def sleep_on_rank(
     model = _SleepingLayers(layer_seconds, layer_bytes)
     x = torch.ones(1, requires_grad=True)
     return _trace(model, lambda m: m(x).sum(), bucket_mb, wire)
+
+
+check_module(__name__)

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.config import ModelConfig
 from efflab.distributed.ring import ring_all_reduce, sent_bytes
 from efflab.distributed.values import MOST_RANKS, Counts, require_batch, require_share
@@ -47,7 +47,6 @@ class Run(NamedTuple):
     sent: float
 
 
-@check_arguments
 def average_gradients(model: nn.Module) -> None:
     """Make every rank's gradients their mean over all ranks: one ring all-reduce of all of them."""
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -58,7 +57,6 @@ def average_gradients(model: nn.Module) -> None:
         p.grad = mean.view_as(p)
 
 
-@check_arguments
 def shares(n_rows: Size, world_size: Size) -> list[int]:
     """Rows of each rank, as equal as they can be.
 
@@ -70,7 +68,6 @@ def shares(n_rows: Size, world_size: Size) -> list[int]:
     return [n_rows // world_size + (rank < n_rows % world_size) for rank in range(world_size)]
 
 
-@check_arguments
 def own(sizes: Counts, rank: Count) -> slice:
     """A rank's slice of rows (or layers) that are dealt out in order, `sizes` to each.
 
@@ -82,7 +79,6 @@ def own(sizes: Counts, rank: Count) -> slice:
     return slice(start, start + sizes[rank])
 
 
-@check_arguments
 def new_model(config: ModelConfig, seed: Count = 0) -> Transformer:
     """A new model without pooler, its weights fixed by `seed`; torch's global seed is unchanged.
 
@@ -94,7 +90,6 @@ def new_model(config: ModelConfig, seed: Count = 0) -> Transformer:
         return Transformer(replace(config, pooler=False))
 
 
-@check_arguments
 def train(
     model: nn.Module,
     inputs: Numbers,
@@ -130,7 +125,6 @@ def train(
     return Run(first, weights, losses, sent)
 
 
-@check_arguments
 def gradient(parameter: nn.Parameter) -> Tensor:
     """A copy of the parameter's gradient; zeros if the loss did not reach it."""
     grad = parameter.grad
@@ -142,7 +136,6 @@ def _by_name(model: nn.Module):
     return getattr(model, "module", model).named_parameters()
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Job:
     """What the ranks train: ids and targets (B,T), and by which method.
@@ -174,7 +167,6 @@ class Job:
         return train(new_model(self.config), self.ids, self.targets, self.n_steps)
 
 
-@check_arguments
 def on_rank(rank: Count, world_size: Size, job: Job) -> Run:
     """A rank's part of a job, to be started with `launch(on_rank, n, job, timeout=...)`."""
     rows = job.rows or shares(len(job.ids), world_size)
@@ -195,7 +187,6 @@ def _train_with(method: str, model: nn.Module, inputs, targets, n_steps, **optio
     return train(model, inputs, targets, n_steps, synchronize=by_hand, **options)
 
 
-@check_arguments
 def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     """Largest difference between two sets of tensors, relative to the largest value in them."""
     require(a.keys() == b.keys(), "b", sorted(b), f"the names {sorted(a)}")
@@ -229,7 +220,6 @@ class _SharedBatchNorm(nn.BatchNorm1d):
         return normal * self.weight + self.bias
 
 
-@check_arguments
 def batch_norm_model(n_in: Size, n_classes: Size, norm: type[nn.Module]) -> nn.Module:
     """A small classifier with a norm that depends on the batch; the same weights every time."""
     with torch.random.fork_rng(devices=[]):
@@ -238,7 +228,6 @@ def batch_norm_model(n_in: Size, n_classes: Size, norm: type[nn.Module]) -> nn.M
     return nn.Sequential(first, norm(32), nn.ReLU(), last)
 
 
-@check_arguments
 def batch_norm_on_rank(
     rank: Count, world_size: Size, inputs: Matrix, labels: Integers, shared: bool
 ):
@@ -252,7 +241,6 @@ def batch_norm_on_rank(
     return _train_with("ddp", model, inputs[my_rows], labels[my_rows], 1, **options)
 
 
-@check_arguments
 def sampled_rows(n_rows: Size, world_size: Size, sampler: bool, seed: Count = 0) -> list[list[int]]:
     """Rows that each rank's loader reads in an epoch, with or without a `DistributedSampler`.
 
@@ -270,3 +258,6 @@ def sampled_rows(n_rows: Size, world_size: Size, sampler: bool, seed: Count = 0)
         ]
     generators = (torch.Generator().manual_seed(int(seed)) for _ in range(world_size))
     return [list(RandomSampler(data, generator=generator)) for generator in generators]
+
+
+check_module(__name__)

@@ -5,7 +5,7 @@ adjusted the batch to the memory, its AmoebaNet has unequal stages, and each sta
 is recomputed before the backward pass, partly in time that would be idle.
 """
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.data import read_published
 from efflab.rules import Size
 
@@ -13,7 +13,6 @@ BACKWARD = 2.0
 """Time of a backward pass in forward passes: one product for the inputs, one for the weights."""
 
 
-@check_arguments
 def speedup(n_stages: Size, n_microbatches: Size, *, recompute: bool = False) -> float:
     """Throughput relative to one device: K stages minus their bubble, K M / (M + K - 1).
 
@@ -51,3 +50,6 @@ def gains() -> list[dict]:
     """The rows with several micro-batches, without those that are their model's baseline."""
     rows = published_rows()
     return [row for row in rows if row["n_microbatches"] > 1 and not row["is_baseline"]]
+
+
+check_module(__name__)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.significant import significant
 from efflab.distributed.process import RankProcess
 from efflab.distributed.rank import report as report
@@ -49,7 +49,6 @@ class RankError(RuntimeError):
         self.rank = rank
 
 
-@check_arguments
 def launch(
     fn: Callable, n_procs: Size, *args, timeout: Positive, on_progress: Progress | None = None
 ) -> list:
@@ -66,7 +65,6 @@ def launch(
         return pool.run(fn, *args, timeout=timeout, on_progress=on_progress)
 
 
-@check_arguments
 class RankPool:
     """`n_procs` ranks that stay up between calls, so that they are started only once.
 
@@ -263,3 +261,6 @@ def _in_collective(stack: str) -> bool:
     """Whether the innermost line of a stack, as text, is torch waiting for other ranks."""
     innermost = stack.rpartition('  File "')[2].partition('"')[0]
     return "/torch/distributed/" in Path(innermost).as_posix()
+
+
+check_module(__name__)

@@ -9,7 +9,7 @@ from collections import deque
 from math import inf
 from typing import NamedTuple
 
-from efflab.arguments import check_arguments, unchecked
+from efflab.arguments import check_module, unchecked
 from efflab.distributed import schedules
 from efflab.distributed.schedules import KINDS, Orders, Task
 from efflab.distributed.timeline import Timeline
@@ -43,7 +43,6 @@ Rules = list[dict[tuple[str, int], _Rule]]
 """For each rank, by kind and chunk."""
 
 
-@check_arguments
 def simulate(
     forward_seconds: Times,
     backward_seconds: Times,
@@ -77,7 +76,6 @@ def simulate(
     )
 
 
-@check_arguments
 def run(
     orders: Orders,
     forward_seconds: Times,
@@ -283,3 +281,6 @@ def _deadlock(orders: Orders, rules: Rules, n_done: list[int]) -> ValueError:
         rank = other[0]
     circle = list(waits.values())[list(waits).index(rank) :]
     return ValueError(f"orders: expected no deadlock, but {', '.join(circle)}")
+
+
+check_module(__name__)

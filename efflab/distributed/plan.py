@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import lru_cache
 from math import gcd, isqrt
 
-from efflab.arguments import check_arguments, unchecked
+from efflab.arguments import check_module, unchecked
 from efflab.base.significant import significant
 from efflab.config import ModelConfig
 from efflab.devices import Cluster, Device
@@ -30,7 +30,6 @@ NEVER = "more than its {memory} GB; split over any number it needs {least} GB"
 """What a refusal allows."""
 
 
-@check_arguments
 def best_plan(
     config: ModelConfig,
     n_devices: Size,
@@ -56,7 +55,6 @@ def best_plan(
     return rank_plans(training, n_devices, zero_stage)[0]
 
 
-@check_arguments
 def rank_plans(training: Training, n_devices: Size, zero_stage: int = 0) -> list[Plan]:
     """`fitting_plans`, at least one; if there is none, a `ValueError` says what would work."""
     plans = fitting_plans(training, n_devices, zero_stage)
@@ -65,7 +63,6 @@ def rank_plans(training: Training, n_devices: Size, zero_stage: int = 0) -> list
     return plans
 
 
-@check_arguments
 def fitting_plans(training: Training, n_devices: Size, zero_stage: int = 0) -> list[Plan]:
     """Every split that fits into memory, the fastest first; ties by less memory."""
     memory, fitting = _memory(training), []
@@ -77,7 +74,6 @@ def fitting_plans(training: Training, n_devices: Size, zero_stage: int = 0) -> l
     return sorted(fitting, key=lambda plan: (plan.step_seconds, plan.memory_bytes))
 
 
-@check_arguments
 def splits(training: Training, n_devices: Size, zero_stage: int = 0) -> Iterator[Split]:
     """All non-interleaved splits over `n_devices`, with all micro-batches and recomputations."""
     for tp, pp, dp in _grids(training):
@@ -160,3 +156,6 @@ def _least_bytes(training: Training, tp: int, pp: int, dp: int, zero_stage: int)
         for how in RECOMPUTE
     )
     return min(_memory_bytes(training, split) for split in splits)
+
+
+check_module(__name__)

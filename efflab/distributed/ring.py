@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.distributed.ring_cost import ring_bytes as ring_bytes
 from efflab.errors import require
 from efflab.rules import Count, Size
@@ -29,7 +29,6 @@ NOT_SENT, SENT, SENT_AGAIN = ("I", 144), ("Q", 200), ("Q", 208)
 in the socket's buffer, tcpi_bytes_sent, and tcpi_bytes_retrans, which tcpi_bytes_sent includes."""
 
 
-@check_arguments
 def ring_all_reduce(tensor: Numbers) -> int:
     """Replace `tensor` (contiguous, any shape) by its sum over all ranks; returns the bytes sent.
 
@@ -80,7 +79,6 @@ def _bytes_of(descriptor: int) -> int:
     return waiting + sent - resent
 
 
-@check_arguments
 def compare_with_torch(rank: Count, world_size: Size, n_values: Size) -> dict:
     """On a rank: sum n random values by our ring and by `dist.all_reduce`, and compare.
 
@@ -97,3 +95,6 @@ def compare_with_torch(rank: Count, world_size: Size, n_values: Size) -> dict:
     end = sent_bytes()
     error = ((ours - theirs).abs().max() / theirs.abs().max()).item()
     return {"error": error, "counted": counted, "ours": middle - start, "torch": end - middle}
+
+
+check_module(__name__)

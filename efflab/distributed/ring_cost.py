@@ -1,10 +1,9 @@
 """What an all-reduce over a ring or two trees sends, by formula (`ring` does it). No torch here."""
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.rules import NonNegative, Size
 
 
-@check_arguments
 def ring_bytes(n_bytes: NonNegative, n_ranks: Size) -> float:
     """Bytes each rank sends for the sum of `n_bytes` over a ring: 2 (n - 1) / n of them.
 
@@ -14,7 +13,6 @@ def ring_bytes(n_bytes: NonNegative, n_ranks: Size) -> float:
     return n_bytes * 2 * (n_ranks - 1) / n_ranks
 
 
-@check_arguments
 def tree_bytes(n_bytes: NonNegative, n_ranks: Size) -> float:
     """Bytes that a rank sends at most for the sum of `n_bytes` over two trees, a half in each.
 
@@ -26,7 +24,6 @@ def tree_bytes(n_bytes: NonNegative, n_ranks: Size) -> float:
     return 2.0 * n_bytes if n_ranks > 1 else 0.0
 
 
-@check_arguments
 def ring_steps(n_ranks: Size) -> int:
     """Messages of an all-reduce over a ring that wait for one another: 2 (n - 1).
 
@@ -36,7 +33,6 @@ def ring_steps(n_ranks: Size) -> int:
     return 2 * (n_ranks - 1)
 
 
-@check_arguments
 def tree_steps(n_ranks: Size) -> int:
     """The same over a tree, up and down: twice its depth, 2 ceil(log2 n).
 
@@ -44,3 +40,6 @@ def tree_steps(n_ranks: Size) -> int:
     20
     """
     return 2 * (n_ranks - 1).bit_length()
+
+
+check_module(__name__)

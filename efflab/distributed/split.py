@@ -12,7 +12,7 @@ from functools import lru_cache
 from math import gcd
 
 from efflab import cost
-from efflab.arguments import check_arguments, unchecked
+from efflab.arguments import check_module, unchecked
 from efflab.config import ModelConfig
 from efflab.devices import Cluster, Device
 from efflab.distributed import split_model
@@ -43,7 +43,6 @@ _hidden_units = unchecked(split_model.hidden_units)
 _divides_kv_heads = unchecked(split_model.divides_kv_heads)
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Constants:
     """The three fitted constants; the defaults are fitted to all of `plan_fit.published_rows()`.
@@ -62,7 +61,6 @@ class Constants:
             require_positive(item.name, getattr(self, item.name))
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Split:
     """tp x pp x dp devices: each layer over tp, layers over pp stages, the batch over dp replicas.
@@ -89,7 +87,6 @@ class Split:
         return self.tp * self.pp * self.dp
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Plan(Split):
     """A split and what it costs: bytes on the heaviest device, seconds per step, utilization.
@@ -103,7 +100,6 @@ class Plan(Split):
     mfu: float
 
 
-@check_arguments
 def hardware_flops(config: ModelConfig, global_batch: Size, seq_len: Size, recompute: str) -> float:
     """FLOPs of a step with recomputation (Narayanan et al. 2021, equation 3, if "full").
 
@@ -120,7 +116,6 @@ def _flops_again(parts: dict[str, int], recompute: str) -> int:
     return {"none": 0, "selective": parts["scores"], "full": layers}[recompute]
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Training:
     """The training to split: a step is `global_batch` sequences of `seq_len` tokens, in 16 bits.
@@ -296,3 +291,6 @@ class Training:
             return network.inside_bytes_per_second
         outside = links * network.outside_bytes_per_second * self.constants.network
         return min(network.inside_bytes_per_second, outside)
+
+
+check_module(__name__)

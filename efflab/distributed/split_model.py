@@ -9,12 +9,11 @@ from dataclasses import replace
 from math import gcd
 
 from efflab import layers
-from efflab.arguments import check_arguments, unchecked
+from efflab.arguments import check_module, unchecked
 from efflab.config import ModelConfig
 from efflab.rules import Size
 
 
-@check_arguments
 def stage_model(config: ModelConfig, n_layer: Size, tp: Size) -> ModelConfig:
     """The heaviest stage of `n_layer` layers: of `tp` ranks together, to be divided by tp.
 
@@ -34,7 +33,6 @@ def stage_model(config: ModelConfig, n_layer: Size, tp: Size) -> ModelConfig:
     return replace(config, n_layer=n_layer, attention=attention, experts=experts, tied=tied)
 
 
-@check_arguments
 def layer_params(config: ModelConfig) -> int:
     """Parameters of one layer: of one with all its experts, if there is one."""
     attention = unchecked(layers.attention_params)(config)
@@ -43,7 +41,6 @@ def layer_params(config: ModelConfig) -> int:
     return attention + layers.expert_layer_params(config, config.experts.n_expert)
 
 
-@check_arguments
 def hidden_units(config: ModelConfig) -> int:
     """What tp has to divide: the hidden units of the feed-forward and of experts, their common
     divisor."""
@@ -54,7 +51,9 @@ def hidden_units(config: ModelConfig) -> int:
     return gcd(dense, experts.d_ff, experts.d_shared)
 
 
-@check_arguments
 def divides_kv_heads(config: ModelConfig, tp: Size) -> bool:
     """Whether each of tp ranks has as many heads of keys and values, or a replica of one."""
     return config.n_kv_head % tp == 0 or tp % config.n_kv_head == 0
+
+
+check_module(__name__)

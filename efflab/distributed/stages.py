@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.config import ModelConfig
 from efflab.distributed.data_parallel import new_model, own, shares
 from efflab.distributed.schedules import Task
@@ -31,7 +31,6 @@ SCHEDULES = ("gpipe", "1f1b", "interleaved")
 """The schedules of `torch.distributed.pipelining` that run on a CPU."""
 
 
-@check_arguments
 @dataclass
 class Trace:
     """A rank's tasks with their times in seconds, on a clock that all processes share.
@@ -60,7 +59,6 @@ class Trace:
         return recorder
 
 
-@check_arguments
 def timeline(traces: Sequence[Trace], chunks_per_stage: Size = 1) -> Timeline:
     """Traces of all ranks, in order, as a timeline that begins at 0."""
     is_traced = len(traces) > 0 and all(len(trace.starts) > 0 for trace in traces)
@@ -77,7 +75,6 @@ def timeline(traces: Sequence[Trace], chunks_per_stage: Size = 1) -> Timeline:
 # --- PyTorch's pipeline -----------------------------------------------------------------------
 
 
-@check_arguments
 def step(
     chunks: Sequence[nn.Module],
     schedule: str,
@@ -137,7 +134,6 @@ def _require_schedule(schedule: str, n_microbatches: int, n_ranks: int) -> None:
 # --- Our Transformer, cut by layers -----------------------------------------------------------
 
 
-@check_arguments
 class Part(nn.Module):
     """Layers `begin` to `end` of a Transformer, with the embedding before the first of its layers.
 
@@ -169,7 +165,6 @@ class Part(nn.Module):
         return self.embedding.logits(self.final_norm(x)) if self.is_last else x
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Job:
     """What the ranks train: ids and targets (B,T), cut into equal micro-batches.
@@ -212,7 +207,6 @@ class PassResult(NamedTuple):
     trace: Trace
 
 
-@check_arguments
 def on_rank(rank: Count, world_size: Size, job: Job) -> PassResult:
     """A rank's part of a job, to be started with `launch(on_rank, n, job, timeout=...)`."""
     split = job.split or shares(job.config.n_layer, world_size)
@@ -262,7 +256,6 @@ class _Sleeper(nn.Module):
         return sleeping(x * self.weight, self.forward_seconds, self.backward_seconds)
 
 
-@check_arguments
 def sleep_on_rank(
     rank: Count,
     world_size: Size,
@@ -291,3 +284,6 @@ def sleep_on_rank(
 
     rows = torch.ones(n_microbatches, 1)
     return step(sleepers, schedule, n_microbatches, F.mse_loss, rows, rows, wake_up)[1]
+
+
+check_module(__name__)

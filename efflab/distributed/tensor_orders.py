@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.distributed.data_parallel import distance
 from efflab.distributed.pairs import gather_from_ranks, split_to_ranks, sum_over_ranks
 from efflab.distributed.ring import sent_bytes
@@ -63,7 +63,6 @@ class Traffic(NamedTuple):
     n_bytes: float
 
 
-@check_arguments
 def traffic(order: str, d_model: Size, d_ff: Size, n_tokens: Size, n_ranks: Size) -> Traffic:
     """Traffic of a feed-forward in fp32 by formula: an all-reduce of n values sends
     2 n (t - 1) / t per rank, an all-gather half of that.
@@ -92,7 +91,6 @@ class OrderResult(NamedTuple):
     sent: Count
 
 
-@check_arguments
 def on_rank(
     rank: Count, world_size: Size, order: str, d_model: Size, d_ff: Size, n_tokens: Size
 ) -> OrderResult:
@@ -120,3 +118,6 @@ def _pass(ffn: FeedForward, x: Tensor, toward: Tensor, order: str | None = None)
     y = ffn(x) if order is None else _forward_in_order(ffn, x, order)
     (y * toward).sum().backward()
     return y.detach(), x.grad
+
+
+check_module(__name__)

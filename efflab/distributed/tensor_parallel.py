@@ -20,7 +20,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.config import ModelConfig
 from efflab.distributed.data_parallel import distance, new_model
 from efflab.distributed.pairs import copy_to_ranks, sum_over_ranks
@@ -39,7 +39,6 @@ METHODS = ("ours", "torch")
 # --- The two layers ------------------------------------------------------------------------------
 
 
-@check_arguments
 def rows_of(tensor: Numbers, rank: Count, n_ranks: Size, blocks: Size = 1) -> Tensor:
     """A rank's share of the first dimension: the same share of each of `blocks` equal blocks.
 
@@ -51,7 +50,6 @@ def rows_of(tensor: Numbers, rank: Count, n_ranks: Size, blocks: Size = 1) -> Te
     return tensor.unflatten(0, (blocks, n_ranks, -1))[:, rank].flatten(0, 1)
 
 
-@check_arguments
 def columns_of(weight: Numbers, rank: Count, n_ranks: Size) -> Tensor:
     """A rank's share of the second dimension."""
     require_share(rank, n_ranks)
@@ -66,7 +64,6 @@ def _require_whole(name: str, tensor: Tensor, dimension: int, n_parts: int) -> N
     require(fits, f"{name}.shape", tuple(tensor.shape), allowed)
 
 
-@check_arguments
 class ColumnParallelLinear(nn.Module):
     """A rank's outputs of a Linear: (..., in), the same on all ranks -> (..., out / ranks).
 
@@ -84,7 +81,6 @@ class ColumnParallelLinear(nn.Module):
         return F.linear(copy_to_ranks(x), self.weight, self.bias)
 
 
-@check_arguments
 class RowParallelLinear(nn.Module):
     """A Linear over a rank's inputs: (..., in / ranks) -> (..., out), the same on all ranks.
 
@@ -111,7 +107,6 @@ def require_split(config: ModelConfig, n_ranks: int) -> None:
         require(size % n_ranks == 0, "n_ranks", n_ranks, f"a divisor of {name}={size}")
 
 
-@check_arguments
 def parallelize(model: Transformer) -> Transformer:
     """Cut the model's layers over the ranks of the group, in place; a shared map only once."""
     n = dist.get_world_size()
@@ -132,7 +127,6 @@ def parallelize(model: Transformer) -> Transformer:
     return model
 
 
-@check_arguments
 def parallelize_with_torch(model: Transformer) -> Transformer:
     """The same by `parallelize_module`, in place; parameters that were cut become DTensors.
 
@@ -167,7 +161,6 @@ SHARES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-@check_arguments
 def share_of(name: str, whole: Numbers, rank: Count, n_ranks: Size) -> Tensor:
     """A rank's part of the parameter (or gradient) of that name: its share, or all of it."""
     require_share(rank, n_ranks)
@@ -178,7 +171,6 @@ def share_of(name: str, whole: Numbers, rank: Count, n_ranks: Size) -> Tensor:
 # --- What it costs -------------------------------------------------------------------------------
 
 
-@check_arguments
 def wire_bytes(
     config: ModelConfig, n_tokens: Size, n_ranks: Size, value_bytes: NonNegative = 4
 ) -> float:
@@ -195,7 +187,6 @@ def wire_bytes(
 # --- On the ranks --------------------------------------------------------------------------------
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Job:
     """What the ranks run: one forward and backward pass of ids and targets (B,T)."""
@@ -224,7 +215,6 @@ class Result(NamedTuple):
     gradients: dict[str, Tensor]
 
 
-@check_arguments
 def on_rank(rank: Count, world_size: Size, job: Job) -> Result:
     """A rank's part of a job, to be started with `launch(on_rank, n, job, timeout=...)`."""
     whole = new_model(job.config)
@@ -254,3 +244,6 @@ def on_rank(rank: Count, world_size: Size, job: Job) -> Result:
 
 def _local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+check_module(__name__)

@@ -12,8 +12,9 @@ BLOCK = dict(machine=dict, settings=dict, models=TEXTS, complete=bool, provenanc
 MACHINE = dict(cpu=str, features=dict[str, bool] | None, threads=Size)
 """A machine's CPU, its features (null in old records), and the threads that torch used."""
 MADE = dict(command=str, date=str, commit=str | None, versions=TEXTS)
-NULLABLE = {"group_size", "isa", "width", "windows"}
-"""Keys of a run that may be null: no groups, all instructions, full width, no window."""
+NULLABLE = {"group_size", "isa", "width", "windows", "mb_step", "ms"}
+"""Keys of a run that may be null: no groups, all instructions, full width, no window; a step that
+the device has no memory for."""
 
 
 def require_record(name: str, record: dict) -> None:

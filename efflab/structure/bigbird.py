@@ -12,14 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.threads import map_on_threads
 from efflab.errors import require, require_int
 from efflab.rules import Count, Size
 from efflab.tensors import Heads, Hidden, Integers, Layout
 
 
-@check_arguments
 def bigbird_layout(
     n_blocks: int, *, n_global: int, n_window: int, n_random: int, seed: Count = 0
 ) -> Tensor:
@@ -46,13 +45,11 @@ def bigbird_layout(
     return layout
 
 
-@check_arguments
 def token_mask(layout: Layout, block_size: Size) -> Tensor:
     """The layout per token, (T,T) bool with T = n_blocks * block_size: for pictures."""
     return layout.repeat_interleave(block_size, 0).repeat_interleave(block_size, 1)
 
 
-@check_arguments
 def hops(layout: Layout) -> Tensor:
     """Number of layers until a column's block reaches a row's block: (n_blocks, n_blocks) int64.
 
@@ -70,7 +67,6 @@ def hops(layout: Layout) -> Tensor:
     return distance
 
 
-@check_arguments
 def block_sparse_attention(q: Heads, k: Heads, v: Heads, layout: Layout, block_size: int) -> Tensor:
     """Attention over just the layout's blocks; q, k, v and the result are (B,H,T,D).
 
@@ -108,7 +104,6 @@ class Piece(NamedTuple):
     n_rows: int  # batch size of the call: one row per query block, or one for all
 
 
-@check_arguments
 def pieces(layout: Layout, n_heads: Size, block_bytes: Size) -> Iterator[Piece]:
     """The calls that cover the layout; in each, all rows see the same number of key blocks."""
     n_blocks, n_seen = len(layout), layout.sum(1)
@@ -182,3 +177,6 @@ class _BlockSparse(torch.autograd.Function):
                 else:
                     total.index_add_(0, keys, part)
         return dq, dk, dv, None, None
+
+
+check_module(__name__)

@@ -11,14 +11,13 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.errors import require
 from efflab.model import FeedForward
 from efflab.rules import Count, Size
 from efflab.tensors import Hidden, Images
 
 
-@check_arguments
 def n_patches(image_size: Size, patch_size: Size) -> int:
     """How many square patches a square image has; `patch_size` has to divide `image_size`."""
     divides = image_size % patch_size == 0
@@ -26,7 +25,6 @@ def n_patches(image_size: Size, patch_size: Size) -> int:
     return (image_size // patch_size) ** 2
 
 
-@check_arguments
 @dataclass(frozen=True)
 class MixerConfig:
     """The sizes of an `MLPMixer`, which are also its arguments: `MLPMixer(**vars(config))`.
@@ -53,7 +51,6 @@ class MixerConfig:
         return n_patches(self.image_size, self.patch_size)
 
 
-@check_arguments
 class PatchEmbedding(nn.Module):
     """Non-overlapping patches, each a vector: images (B, channels, h, w) -> (B,S,C)."""
 
@@ -71,7 +68,6 @@ class PatchEmbedding(nn.Module):
         return self.conv(images).flatten(2).transpose(1, 2)
 
 
-@check_arguments
 class MixerLayer(nn.Module):
     """Token mixing, then channel mixing, both residual (equation 1): (B,S,C) -> (B,S,C)."""
 
@@ -88,7 +84,6 @@ class MixerLayer(nn.Module):
         return x + self.channel(self.channel_norm(x))
 
 
-@check_arguments
 class MLPMixer(nn.Module):
     """Images (B, channels, image_size, image_size) -> logits (B, n_classes).
 
@@ -118,7 +113,6 @@ class MLPMixer(nn.Module):
         return self.head(self.norm(x).mean(1))
 
 
-@check_arguments
 def mixer_params(config: MixerConfig) -> int:
     """Parameters of the `MLPMixer` of this config, without building it."""
     S, C = config.n_patches, config.d_model
@@ -129,13 +123,11 @@ def mixer_params(config: MixerConfig) -> int:
     return embedding + config.n_layer * (token + channel + 4 * C) + 2 * C + head
 
 
-@check_arguments
 def mixer_layer_flops(config: MixerConfig) -> int:
     """FLOPs (2 per multiply-accumulate) of one layer's matrix products on one image."""
     return 4 * config.n_patches * config.d_model * (config.d_token + config.d_channel)
 
 
-@check_arguments
 def mixer_flops(config: MixerConfig) -> int:
     """FLOPs (2 per multiply-accumulate) of the matrix products of one image's forward pass.
 
@@ -147,7 +139,6 @@ def mixer_flops(config: MixerConfig) -> int:
     return 2 * (embedding + head) + config.n_layer * mixer_layer_flops(config)
 
 
-@check_arguments
 @torch.no_grad()
 def enlarge(mixer: MLPMixer, factor: Annotated[int, 2]) -> MLPMixer:
     """The same network for images `factor` times as large a side (paper, appendix C).
@@ -176,3 +167,6 @@ def enlarge(mixer: MLPMixer, factor: Annotated[int, 2]) -> MLPMixer:
         weights[name] = value
     new.load_state_dict(weights)
     return new.train(mixer.training)
+
+
+check_module(__name__)

@@ -1,13 +1,12 @@
 """How many pairs of a query and a key a sliding window has, by formula. No torch here."""
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.rules import Count, Size
 
 BLOCK = 64
 """Queries per block: more waste more masked keys, fewer make the matrix products too small."""
 
 
-@check_arguments
 def visible_pairs(seq_len: Size, window_size: Count, causal: bool = False) -> int:
     """Number of visible (query, key) pairs: the sum of `window_mask`, in O(1).
 
@@ -19,7 +18,6 @@ def visible_pairs(seq_len: Size, window_size: Count, causal: bool = False) -> in
     return seq_len + one_side * (1 if causal else 2)
 
 
-@check_arguments
 def computed_pairs(seq_len: Size, window_size: Count, causal: bool = False) -> int:
     """Number of pairs that `sliding_window_attention` computes: visible ones, and the masked ones
     in its blocks.
@@ -33,3 +31,6 @@ def computed_pairs(seq_len: Size, window_size: Count, causal: bool = False) -> i
         last = end if causal else min(end + window_size, seq_len)
         pairs += (end - start) * (last - max(start - window_size, 0))
     return pairs
+
+
+check_module(__name__)

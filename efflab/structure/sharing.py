@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.conversion import (
     ALBERT,
     PreTrainedModel,
@@ -24,7 +24,6 @@ from efflab.model import Transformer
 PARTS = {"none": set(), "attention": {"attention"}, "ffn": {"ffn"}, "all": {"attention", "ffn"}}
 
 
-@check_arguments
 def share_layers(model: Transformer, what: str) -> Transformer:
     """A copy in which every layer uses the first one's sub-block, LayerNorm included.
 
@@ -49,7 +48,6 @@ def _shapes(module: torch.nn.Module) -> tuple:
     return tuple((name, p.shape) for name, p in module.named_parameters())
 
 
-@check_arguments
 def share_qkv(model: Transformer, n_layers: int) -> Transformer:
     """A copy whose first `n_layers` layers make queries, keys and values with one projection.
 
@@ -68,7 +66,6 @@ def share_qkv(model: Transformer, n_layers: int) -> Transformer:
     return shared
 
 
-@check_arguments
 def from_albert(albert: PreTrainedModel) -> Transformer:
     """Our Transformer with the weights of a `transformers.AlbertModel`, checked for equal outputs.
 
@@ -101,3 +98,6 @@ def from_albert(albert: PreTrainedModel) -> Transformer:
     load_renamed(model, base, modules, layer, "encoder.albert_layer_groups.0.albert_layers.0.")
     require_same_outputs(base, model.eval())
     return model
+
+
+check_module(__name__)

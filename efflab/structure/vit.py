@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.config import ModelConfig
 from efflab.model import Attention, FeedForward, Layer, SubBlock
 from efflab.rules import Count, Size
@@ -18,7 +18,6 @@ from efflab.structure.mixer import PatchEmbedding, n_patches
 from efflab.tensors import Images
 
 
-@check_arguments
 @dataclass(frozen=True)
 class ViTConfig:
     """The sizes of a `ViT`, which are also its arguments: `ViT(**vars(config))`."""
@@ -47,7 +46,6 @@ class ViTConfig:
         return ModelConfig(*shape, 1, self.n_patches, norm_first=True, norm_eps=1e-6)
 
 
-@check_arguments
 class ViT(nn.Module):
     """Images (B, channels, h, w) -> logits (B, n_classes), or the pooled vector for 0 classes.
 
@@ -94,7 +92,6 @@ class ViT(nn.Module):
         return table.flatten(2)[0].T
 
 
-@check_arguments
 def vit_params(config: ViTConfig) -> int:
     """Parameters of the `ViT` of this config, without building it (heads do not change them)."""
     S, C, F_ = config.n_patches, config.d_model, config.d_ff
@@ -105,7 +102,6 @@ def vit_params(config: ViTConfig) -> int:
     return embedding + config.n_layer * (attention + ffn + 4 * C) + 2 * C + head
 
 
-@check_arguments
 def vit_layer_flops(config: ViTConfig) -> int:
     """FLOPs (2 per multiply-accumulate) of one layer's matrix products on one image.
 
@@ -115,9 +111,11 @@ def vit_layer_flops(config: ViTConfig) -> int:
     return 2 * S * C * (4 * C + 2 * config.d_ff) + 4 * S**2 * C
 
 
-@check_arguments
 def vit_flops(config: ViTConfig) -> int:
     """FLOPs (2 per multiply-accumulate) of the matrix products of one image's forward pass."""
     embedding = config.n_patches * config.channels * config.patch_size**2 * config.d_model
     head = config.d_model * config.n_classes
     return 2 * (embedding + head) + config.n_layer * vit_layer_flops(config)
+
+
+check_module(__name__)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention as attention
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.threads import map_on_threads
 from efflab.errors import require
 from efflab.rules import Count, Size
@@ -26,7 +26,6 @@ from efflab.structure.swin import WindowAttention as WindowAttention
 from efflab.tensors import Heads, Hidden, Visible
 
 
-@check_arguments
 def window_mask(seq_len: Size, window_size: Count, causal: bool = False) -> Tensor:
     """The window's mask, (T,T) bool: query i (row) sees key j (column).
 
@@ -43,7 +42,6 @@ share memory: that took 47 ms or, for minutes on end, 65 ms, and split by heads 
 8,192 tokens, two cores of an EPYC). Smaller calls are over before a thread has started."""
 
 
-@check_arguments
 def sliding_window_attention(
     q: Heads, k: Heads, v: Heads, window_size: Count, causal: bool = False
 ) -> Tensor:
@@ -64,7 +62,6 @@ def sliding_window_attention(
     return _split_heads(attend, q, k, v)
 
 
-@check_arguments
 def attend_in_blocks(q: Heads, k: Heads, v: Heads, left: Count, right: Count) -> Tensor:
     """Attention (B,H,T,D) of query i to keys i - left to i + right, `BLOCK` queries at a time."""
     _, _, T, D = q.shape
@@ -111,7 +108,6 @@ def _split_heads(attend: Callable, *qkv: Tensor) -> Tensor:
     return torch.cat(list(parts), dim=1).view(qkv[0].shape)
 
 
-@check_arguments
 class SlidingAttention(nn.Module):
     """An `efflab.model.Attention` restricted to a window, same weights: (B,T,C) -> (B,T,C)."""
 
@@ -126,7 +122,6 @@ class SlidingAttention(nn.Module):
         return self.attention.out(y.transpose(1, 2).flatten(2))
 
 
-@check_arguments
 def with_windows(model: nn.Module, window_size: int) -> nn.Module:
     """A copy of a `Transformer` whose attentions see `window_size` tokens on each side.
 
@@ -136,3 +131,6 @@ def with_windows(model: nn.Module, window_size: int) -> nn.Module:
     for block in {layer.attention for layer in model.layers}:  # layers may share one
         block.body = SlidingAttention(block.body, window_size)
     return model
+
+
+check_module(__name__)

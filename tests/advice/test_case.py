@@ -14,7 +14,7 @@ A100 = "A100 80GB SXM"
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (dict(model="bert"), ("model='bert'", "'bert-base'")),
+        (dict(model="bert"), ("source='bert'", "'bert-base'")),
         (dict(device="TPUv1"), ("device='TPUv1'", "'A100 80GB SXM'")),
         (dict(budget="price"), ("budget='price'", "'latency'")),
         (dict(n_devices=0), ("n_devices=0", "at least 1")),

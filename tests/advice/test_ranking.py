@@ -106,7 +106,7 @@ def test_the_command_prints_a_table_json_or_a_refusal(capsys):
     assert found["asked"]["n_devices"] == 4
     assert found["advice"] == advise("gpt2", A100, "memory", n_devices=4)
     assert cli.main(["advise", "gpt5", A100, "memory"]) == 1
-    assert "model='gpt5': expected one of" in capsys.readouterr().err
+    assert "source='gpt5': expected one of" in capsys.readouterr().err
 
 
 def test_a_number_of_another_model_is_said_so_once():

@@ -89,7 +89,7 @@ def test_heads_windows_and_narrow_caches_change_the_cache_alone():
     assert in_4 == pytest.approx(16 / 4.125, rel=1e-4)
     assert find(room, "window") == LONGEST / Served(PRESETS["qwen3-8b"]).longest(ROOM)
     assert find(room, "MQA") > 8  # keys and values of 8 heads, and their weights
-    assert "have 8 already" in find(rows("qwen3-8b", "context"), "GQA")["why"]
+    assert "as few heads" in find(rows("qwen3-8b", "context"), "GQA")["why"]
     assert find(rows("gpt2-xl", "context"), "GQA")["gain_low"] == pytest.approx(5, rel=0.05)
     assert "latent" in find(rows("deepseek-v3", "decode"), "MQA")["why"]
 
