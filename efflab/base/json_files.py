@@ -20,25 +20,23 @@ NAMES: dict[type, str] = {dict: "an object", list: "a list"}
 
 def read_json(
     path: Path,
-    kind: type = dict,
     *,
     check: Callable[[Any], None] = lambda value: None,
     remedy: str = "restore the file",
 ) -> Any:
-    """The value in a JSON file, whose top level must be `kind` (dict or list).
+    """The object in a JSON file.
 
     A damaged file, another top level, or a value for which `check` raises a `ValueError` or
     `TypeError` is a `ValueError` that names the file and the `remedy`.
     """
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
-    return parse_file(content, path.name, kind, check=check, remedy=remedy)
+    return parse_file(content, path.name, check=check, remedy=remedy)
 
 
 def parse_file(
     content: bytes | str,
     name: str,
-    kind: type = dict,
     *,
     check: Callable[[Any], None] = lambda value: None,
     remedy: str = "restore the file",
@@ -46,7 +44,7 @@ def parse_file(
     """`read_json` for the content of the file `name`, already read."""
     try:
         require(len(content) <= MAX_BYTES, "bytes", len(content), f"at most {MAX_BYTES:,}")
-        value = parse_json(content, kind)
+        value = parse_json(content)
         check(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is damaged ({error}); {remedy}") from error

@@ -45,13 +45,16 @@ def commit() -> str | None:
 
 def versions(packages: Iterable[str] = ()) -> dict[str, str | None]:
     """Python's version, torch's and those of `packages`; None for one that is not installed."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for package in ("torch", *packages):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    return versions
+    own = {package: version_of(package) for package in ("torch", *packages)}
+    return {"python": platform.python_version(), **own}
+
+
+def version_of(package: str) -> str | None:
+    """An installed package's version; None for one that is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def describe_run(command: str, packages: Iterable[str] = (), rules: Iterable[str] = ()) -> dict:

@@ -169,9 +169,7 @@ def legend(place: str, **more) -> dict:
     return LEGENDS[place] | more
 
 
-def bars(
-    names: Sequence[str], series, *titles: str, stacked=False, log_y=False, text=None, **more
-) -> go.Figure:
+def bars(names: Sequence[str], series, *titles: str, stacked=False, text=None, **more) -> go.Figure:
     """Bars over `names`. `series`: values, or {name: values} side by side or `stacked`.
 
     `text`: a d3 format such as ".3s" that writes each bar's value on it; `titles` and `more`: as
@@ -184,10 +182,7 @@ def bars(
         label = dict(texttemplate=f"%{{y:{text}}}") if text else {}
         fig.add_bar(x=list(names), y=list(y), name=name, marker_color=colour(i), **label)
     fig.update_layout(barmode="stack" if stacked else "group", showlegend=len(groups) > 1)
-    fig.update_xaxes(type="category")
-    if log_y:
-        log_axis(fig, [v for values in groups.values() for v in values])
-    return fig
+    return fig.update_xaxes(type="category")
 
 
 def heatmap(z, *titles: str, x=None, y=None, bar_title="", square=False, **more) -> go.Figure:

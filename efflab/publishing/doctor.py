@@ -6,11 +6,11 @@ import platform
 import shutil
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from efflab.base.alignment import align
 from efflab.data import MINILM_PACKAGE, MINILM_SHA256, STDLIB_GPT, sha256
+from efflab.experiments.provenance import version_of
 
 PACKAGES = ("torch", "transformers", "plotly", "ipywidgets", "jupyterlab")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -30,14 +30,6 @@ def verbatim(text: str) -> str:
 def row(what: str, found: str | None, without: str) -> dict:
     """One line of the report; `found` None: missing; `without`: what then does not work."""
     return {"what": what, "found": found or "missing", "ok": bool(found), "without": without}
-
-
-def package(name: str) -> str | None:
-    """An installed package's version."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def cores() -> int:
@@ -107,7 +99,7 @@ def doctor() -> list[dict]:
         row("processor cores", str(cores()), ""),
         row("memory", verbatim(f"{memory:.1f} GiB"), ""),
     ]
-    rows += [row(name, package(name), "the notebooks") for name in PACKAGES]
+    rows += [row(name, version_of(name), "the notebooks") for name in PACKAGES]
     return [
         *rows,
         row("stdlib-gpt checkpoint", file_size(STDLIB_GPT), "every cell that uses stdlib-gpt"),

@@ -214,7 +214,7 @@ def unused(entries: dict[str, str], *places: str) -> list[str]:
 
 
 LAB = read_texts(OWN_TEXTS)
-SHARED = [p.name for p in PACKAGE.iterdir()]
+SHARED = [p.name for p in PACKAGE.iterdir() if p.is_dir() or p.suffix == ".py"]
 """All of the package."""
 
 
