@@ -312,8 +312,8 @@ def test_a_models_file_is_found_from_any_folder_and_its_content_counts(
     assert is_done("90", {"model": "config.json"}, toy, pytest.fail) is None
     monkeypatch.setattr(running, "execute", lambda *_, **__: pytest.fail("a kernel started"))
     for text, name, message in [
-        ("[]", "config.json", "source=.*: expected a JSON object"),
-        ("{", "config.json", "source=.*: expected a file of JSON that can be read"),
+        ("[]", "config.json", "source=.*: expected one JSON object"),
+        ("{", "config.json", "source=.*: expected .*JSON"),
         ("", "other.json", "model='other.json': expected a preset's name or the path of a config"),
     ]:
         file.write_text(text, encoding="utf-8")

@@ -6,7 +6,7 @@ from functools import lru_cache
 from efflab.advice import predictions
 from efflab.advice.case import BUDGETS, CPUS, SERVING
 from efflab.advice.ranking import advise
-from efflab.errors import require_int
+from efflab.errors import require_int, require_one_of
 from efflab.experiments.budget_game import LIMIT
 from efflab.lab import Choice, Slider, colours, explorer, load_claims, number, tr
 from efflab.lab.figures import COLOURS, bars, blank, error_bars, mark, panels, style
@@ -40,6 +40,7 @@ KIND_COLOURS = dict(zip(("computed", "recorded", "published", "measured"), COLOU
 )
 def plan(devices=1, model="gpt3-1.3b", device=A100, budget="training days"):
     """Gains on the budget, the surest first."""
+    require_one_of("model", model, MODELS)
     gains = [row for row in _advice(model, device, budget, devices) if row["serves"]]
     names = [tr(row["technique"]) for row in gains]
     case = dict(model=model, n=devices, device=tr_name(device), budget=tr(budget))

@@ -169,8 +169,6 @@ OPTIMIZERS = {"Adam": 2, "momentum": 1, "plain SGD": 0}
 """Numbers of the weights' size that an optimizer keeps."""
 PRECISIONS = ("mixed", "fp32")
 RANKS = [2**i for i in range(11)]
-CARDS = ("V100 SXM2", "A100 40GB", "A100 80GB SXM")
-"""One of each size, in rising order."""
 
 
 def bytes_a_parameter(optimizer: str, precision: str) -> dict[str, float]:
