@@ -21,7 +21,7 @@ NORMS = ("layer", "rms", "plain")
 
 @dataclass(frozen=True)
 class Latent:
-    """Latent attention: keys and values from one narrow vector a token, which alone is cached.
+    """Latent attention: keys and values from a narrow vector; it and a rotary key are cached.
 
     A head's query and key have `nope_dim` channels and `rope_dim` rotary ones, the latter one
     key for all heads; its value has `v_dim`. `q_rank` None: queries have no narrow vector.

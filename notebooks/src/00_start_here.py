@@ -94,8 +94,8 @@ crossing = predict(
 # peaks; the diamond marks the length at which the curve reaches one half.
 #
 # Try three things. Move until the dot passes the diamond. Change the model to
-# `gpt3-175b` and find it again, then to `qwen3-8b`, a model of 2025 that takes 40,960 tokens. Then go
-# back to `bert-base`, switch **fused attention** off and watch the bars: the same FLOPs can take very
+# `gpt3-175b` and find it again, then to `qwen3-8b`, a model of 2025 whose `config.json` allows
+# 40,960 tokens. Then go back to `bert-base`, switch **fused attention** off and watch the bars: the same FLOPs can take very
 # different times.
 
 # %% [markdown] tags=["zh"]
@@ -105,7 +105,7 @@ crossing = predict(
 # 左边的条形表示：假如设备跑满标称峰值，时间会花在哪里；菱形标出曲线达到一半时的长度。
 #
 # 试三件事。拖到圆点越过菱形为止。把模型换成 `gpt3-175b`，再找一次；再换成 `qwen3-8b`，
-# 它是 2025 年的模型，最多接受 40,960 个 token。然后换回 `bert-base`，
+# 它是 2025 年的模型，`config.json` 里的上限是 40,960 个 token。然后换回 `bert-base`，
 # 关掉**融合注意力**，注意看左边的条形：同样的 FLOPs，耗时可以相差很大。
 
 # %%
@@ -483,8 +483,8 @@ table(rows, kind="computed")
 # arithmetic is quadratic, and in BERT-base's 97%; Qwen3-8B (2025) crosses at 23,552 of its own 40,960.
 # Its 32 heads of 128 channels are the quadratic part (4 n · 32 · 128, here again 4 n C); that they
 # share 8 heads of keys and values does not shrink it. Linear are the projections, which the sharing
-# brings from 8 C² to 5 C², and a gated feed-forward network of three matrices, 6 C F: so
-# n = 1.25 C + 1.5 F.
+# brings from 8 C² to 5 C², and a *gated* feed-forward network, 6 C F (a third matrix makes the gate,
+# by which the inner values are multiplied): so n = 1.25 C + 1.5 F.
 #
 # Does the arithmetic tell the time? We time one layer of `stdlib-gpt`: its projections and
 # feed-forward network, which grow with n, then PyTorch's fused attention, and attention as the
@@ -500,7 +500,7 @@ table(rows, kind="computed")
 # 如今的上下文则在另一侧：128k 个 token 时，即使是 GPT-3 的形状，各层计算量也有 64% 是平方部分，
 # BERT-base 的形状则有 97%；Qwen3-8B（2025）的上下文为 40,960，交点在 23,552，已落在其中。
 # 平方部分来自它的 32 个头，每头 128 维（4 n · 32 · 128，这里恰好仍是 4 n C）；它们共用 8 个键值头，这一部分并不因此减少。
-# 线性部分是投影和门控前馈网络：前者因共用键值头从 8 C² 降到 5 C²，后者有三个矩阵，为 6 C F，
+# 线性部分是投影和门控前馈网络：前者因共用键值头从 8 C² 降到 5 C²，后者多一个产生“门”的矩阵，中间值要逐元素乘以这个门，共三个矩阵，为 6 C F，
 # 所以 n = 1.25 C + 1.5 F。
 #
 # 计算量能说明耗时吗？我们实测 `stdlib-gpt` 的一层：与 n 成正比的投影和前馈网络、PyTorch 的融合注意力，
@@ -565,7 +565,8 @@ table(rows, kind="measured")
 #   holds 2 n C values, its matrices 4 C² + 2 C F. For one sequence both are equal at the same
 #   n = 2 C + F, for B sequences side by side at a B-th of it, and later where heads share their keys
 #   and values: for a token, Qwen3-8B in 16 bits reads 15.1 GB of weights, and 147 kB of cache for each
-#   token before it, so that both are equal at about 102,700 tokens, beyond its context.
+#   token before it, so that both are equal at about 102,700 tokens, beyond the 40,960 of its
+#   `config.json` (YaRN, which rescales the positions, stretches it to 131,072).
 # - **Small matrices.** Operators far below the roof do not follow their FLOPs. That is the next
 #   section.
 
@@ -582,7 +583,7 @@ table(rows, kind="measured")
 #   此时起决定作用的是字节而不是 FLOPs：一层的缓存有 2 n C 个值，矩阵有 4 C² + 2 C F 个。只生成一条序列时，
 #   两者恰好也在 n = 2 C + F 相等；同时生成 B 条，则缩短到 B 分之一；若多个头共用键和值，则更长：
 #   Qwen3-8B 用 16 位时，每生成一个 token 要读 15.1 GB 权重，此前的每个 token 再读 147 kB 缓存，
-#   到约 102,700 个 token 两者才相等，已超出它的上下文。
+#   到约 102,700 个 token 两者才相等，已超出它 `config.json` 里的 40,960（用 YaRN 缩放位置编码，可以扩展到 131,072）。
 # - **小矩阵。** 远低于屋顶线的算子，耗时并不由 FLOPs 决定。这就是下一节的内容。
 
 # %% [markdown] tags=["en"]
@@ -750,7 +751,8 @@ check("00-3", speedup)
 # - Parameters and FLOPs follow from a model's shape exactly; memory to a few per cent; time is at
 #   least what the roofline says.
 # - The n² part of attention costs as much as the feed-forward network at n = F, as everything else
-#   in a plain layer at n = 2 C + F. For BERT, GPT-2 and GPT-3 that is beyond their own context; for
+#   in the layer at n = 2 C + F (where heads share no keys and values and the feed-forward network has
+#   no gate). For BERT, GPT-2 and GPT-3 that is beyond their own context; for
 #   Qwen3-8B, and at today's 128k tokens, it is not. Without a fused kernel memory becomes the problem
 #   much earlier.
 # - Profile first, then apply Amdahl's law: what is a small share cannot be a large gain.
@@ -769,7 +771,7 @@ check("00-3", speedup)
 # ## 小结
 #
 # - 参数量和 FLOPs 由模型形状精确决定；内存的误差只有百分之几；时间不会少于屋顶线给出的值。
-# - 注意力的 n² 部分在 n = F 时与前馈网络的计算量相等；在朴素的层中，到 n = 2 C + F 时与该层其余全部相等。对 BERT、
+# - 注意力的 n² 部分在 n = F 时与前馈网络的计算量相等；若各头不共用键和值、前馈网络不带门控，到 n = 2 C + F 时与该层其余全部相等。对 BERT、
 #   GPT-2、GPT-3 来说，这超出了自己的上下文长度；对 Qwen3-8B 和如今的 128k 上下文则不然。若没有融合内核，
 #   在短得多的长度上，内存就先成了问题。
 # - 先剖析，再用阿姆达尔定律：占比小的部分，再快也带不来大收益。

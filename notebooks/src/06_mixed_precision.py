@@ -521,16 +521,19 @@ for name, r in RECIPES.items():
 table(rows, digits=4, kind="computed")
 
 # %% [markdown] tags=["en"]
-# The last column: to train Llama 3.1 70B, no mixed recipe needs less than fp32's 1,129 GB, and that is
-# 14 cards of 80 GB before the first activation. *Serving* it is what short formats shrink, for then
-# weights are all the state: 282 GB in fp32, 141 in bf16, 71 in fp8.
+# The last column: to train Llama 3.1 70B, no mixed recipe needs less than fp32's 1,129 GB: before the
+# first activation, that is 14 cards of "80 GB" (85.9 · 10⁹ bytes). (*16 bits only* halves it, but it is
+# no mixed recipe: with no master copy it loses small updates.) *Serving* it is what short formats
+# shrink, for then the state is the weights alone: 282 GB in fp32, 141 in bf16, 71 in fp8; the cache of
+# keys and values comes on top.
 #
 # Now measured: real steps of `stdlib-gpt`, every tensor counted, what autograd keeps caught by hooks,
 # and the most that was alive at once.
 
 # %% [markdown] tags=["zh"]
-# 看最后一列：训练 Llama 3.1 70B，哪种混合做法都不少于 fp32 的 1,129 GB，还没算激活值就要 14 块 80 GB 的卡。
-# 短格式省下的是*部署*：那时状态只剩权重，fp32 为 282 GB，bf16 为 141 GB，fp8 为 71 GB。
+# 看最后一列：训练 Llama 3.1 70B，哪种混合做法都不少于 fp32 的 1,129 GB，还没算激活值就要 14 块标称 80 GB（85.9 · 10⁹ 字节）的卡。
+# （“全程 16 位”能减半，但它不是混合做法：没有主权重，微小的更新会丢失。）
+# 短格式省下的是*部署*：那时状态只剩权重，fp32 为 282 GB，bf16 为 141 GB，fp8 为 71 GB；键值缓存另算。
 #
 # 现在实测：`stdlib-gpt` 真实的训练步，逐个张量清点，autograd 保留的内容用钩子截获，再加上同时存活的峰值。
 

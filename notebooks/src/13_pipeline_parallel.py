@@ -540,8 +540,8 @@ table(rows, kind="measured")
 #
 # For a model, devices and a batch, the planner tries every split that fits and takes the fastest.
 # Utilization is MFU, the model's FLOPs over the devices' peak, where what is recomputed counts once.
-# (`llama-3.1-70b` has 64 heads of queries but 8 of keys and values: beyond 8 ranks, tensor parallelism
-# would copy these.)
+# (In `llama-3.1-70b` eight heads of queries share one of keys and values, 64 and 8: beyond 8 ranks
+# tensor parallelism would copy these; the plans below stay at 4. A dash: no split fits.)
 
 # %% [markdown] tags=["zh"]
 # 快慢由最慢的阶段决定，它超出应得份额越多，时间就多花得越多。1F1B 里慢在最后一个阶段代价最大；GPipe 则与位置无关。
@@ -551,7 +551,8 @@ table(rows, kind="measured")
 #
 # 给定模型、设备和批次，规划器把放得下的切法都试一遍，取最快的。
 # 利用率即 MFU：模型的 FLOPs（重计算的部分不重复计）与设备峰值之比。（第三格刻意让模型放不下。）
-# （`llama-3.1-70b` 的查询有 64 个头，键和值只有 8 个头：张量并行超过 8 个 rank，键和值就得重复存放。）
+# （`llama-3.1-70b` 每 8 个查询头共用一个键值头，共 64 个和 8 个：张量并行若超过 8 个 rank，键和值就得重复存放；
+# 下面的方案只用到 4。短横表示没有放得下的切法。）
 
 # %%
 from efflab.config import PRESETS

@@ -81,7 +81,9 @@ p_game = predict("At how many bits per byte does stdlib-gpt fit into 2 MB?", "bi
 # `efflab advise` asks every technique for its gain on one budget: how many times as much of it the
 # unchanged model needs. A gain is *computed* by this repository's formulas, *recorded* in an
 # experiment, or *published*; without a source it is not shown. The quality that it costs stands beside
-# it where it was recorded, mostly without retraining. `quality` asks what keeps within 1 % of it.
+# it where it was recorded, mostly without retraining. `quality` asks what keeps within 1 % of it;
+# `decode` is the time of one more token, and `context` the number of tokens that fit beside the weights
+# (there the gain is the number with the technique over the unchanged model's).
 # (MRR: the mean, over searches, of 1 over the right text's rank. NNCF: the library that quantizes for
 # OpenVINO.)
 
@@ -91,7 +93,7 @@ p_game = predict("At how many bits per byte does stdlib-gpt fit into 2 MB?", "bi
 # `efflab advise` 列出每种技术在某一项预算上的收益：原模型所需是采用后的多少倍。收益或由本仓库的公式*计算*得出，
 # 或来自实验*存档*，或引自*文献*；没有出处就不显示。质量上的代价，凡有记录的一并列出（多数未经再训练）。
 # 预算 `quality` 问的是：哪些技术能把质量损失控制在 1% 以内；`decode` 是再生成一个 token 的时间，
-# `context` 是权重之外的内存还放得下多少 token。（MRR：对每次检索取正确文本排名的倒数，再求平均。NNCF：为 OpenVINO 做量化的库。）
+# `context` 是权重之外的内存还放得下多少 token（这一项的收益是采用后放得下的个数与原来之比）。（MRR：对每次检索取正确文本排名的倒数，再求平均。NNCF：为 OpenVINO 做量化的库。）
 
 # %%
 gains = advise(model, device, budget, n_devices=n_devices)
