@@ -84,8 +84,8 @@ def prefill_bytes(
     """
     if not config.causal:
         return _weight_bytes(config, format)
-    cache = kv_cache_bytes(config, seq_len, batch_size, value_bytes=value_bytes)
-    return _weight_bytes(config, format) + cache
+    # a step after the prompt reads the cache that the prompt writes
+    return decode_bytes(config, seq_len, batch_size, format=format, value_bytes=value_bytes)
 
 
 def _weight_bytes(config: ModelConfig, format: str) -> int:

@@ -137,6 +137,6 @@ def prefill_seconds(config: ModelConfig, device: Device, tokens: int) -> float:
 
 def decode_seconds(config: ModelConfig, device: Device, tokens: int) -> float:
     """The least time for one token after `tokens` cached ones, latent attention absorbed."""
-    flops = inference.decode_flops(config, tokens, absorbed=True)
+    flops = inference.decode_flops(config, tokens)
     n_bytes = inference.decode_bytes(config, tokens, format=FORMAT)
     return cost.roofline_seconds(flops, n_bytes, device, dtype_of(device))

@@ -64,8 +64,7 @@ class Served:
 
     def seconds(self, case: Case) -> float:
         """Seconds of one more token after the case's: the roofline."""
-        absorbed = self.config.attention.latent is not None
-        flops = inference.decode_flops(self.config, case.tokens, absorbed=absorbed)
+        flops = inference.decode_flops(self.config, case.tokens)
         return case.seconds(flops / self.n_devices, self.read_bytes(case.tokens), "fp16")
 
     def longest(self, memory: float) -> int:
