@@ -1,22 +1,22 @@
-"""A small site and the real one, built once for all tests, and the browser."""
+"""A small site in both languages, made once, and the browser."""
 
 import base64
 import io
 
 import ledgers
+import nbformat
 import pytest
 from browser import chromium  # noqa: F401 - fixture
 from PIL import Image
+from serving import serving
 
-from efflab.publishing import build
+from efflab.base.formats import PLOTLY
 from efflab.publishing.site.build import build_site
 
-FIGURE = """
-
-# %%
-figure = {{"data": [{{"y": [1, 2], "name": "</script>"}}], "layout": {{"height": 300}}}}
-display({{"application/vnd.plotly.v1+json": figure, "image/png": "{png}"}}, raw=True)
-"""
+TEXTS = {
+    "en": "# 90 · A toy\n\nSee [it](90_toy.ipynb), once more.\n\n## Small steps\n\nA band of ones.",
+    "zh": "# 90 · 玩具\n\n再看[一遍](90_toy.ipynb)。\n\n## 小步\n\n一条带状矩阵。",
+}
 
 
 def png() -> str:
@@ -24,15 +24,35 @@ def png() -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-@pytest.fixture
-def toy_site(toy, monkeypatch):
-    """The folder of a site with one notebook, which links to itself and shows one figure."""
-    source = toy / "src" / "90_toy.py"
-    text = source.read_text(encoding="utf-8")
-    text = text.replace("# # A toy", "# # A toy\n# See [it](90_toy.ipynb), once more")
-    text = text.replace("# # 玩具", "# # 玩具\n# 再看一遍")
-    source.write_text(text + FIGURE.format(png=png()), encoding="utf-8")
-    (toy / "catalog.toml").write_text(ledgers.CATALOG, encoding="utf-8")
-    build.build(folder=toy, prelude="", busy=True, say=lambda line: None)
-    root = ledgers.fill_repository(toy, monkeypatch)
-    return build_site(root / "site", folder=toy, say=lambda line: None).parent
+def write_notebook(path, text) -> None:
+    """A built notebook with a text and one figure, whose name would end a script."""
+    figure = {"data": [{"y": [1, 2], "name": "</script>"}], "layout": {"height": 300}, "frames": []}
+    data = {PLOTLY: figure, "image/png": png(), "text/plain": "a figure"}
+    output = nbformat.v4.new_output("display_data", data=data)
+    cells = [
+        nbformat.v4.new_markdown_cell(text),
+        nbformat.v4.new_code_cell("show()", outputs=[output], execution_count=1),
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+
+
+@pytest.fixture(scope="session")
+def small_site(tmp_path_factory):
+    """The folder of a site with one notebook of two claims, and the pages that compute."""
+    root = tmp_path_factory.mktemp("repository")
+    folder = root / "notebooks"
+    (folder / "src").mkdir(parents=True)
+    (folder / "src" / "90_toy.py").touch()
+    write_notebook(folder / "90_toy.ipynb", TEXTS["en"])
+    write_notebook(folder / "zh" / "90_toy.ipynb", TEXTS["zh"])
+    with pytest.MonkeyPatch.context() as patch:
+        ledgers.fill_repository(folder, patch)
+        return build_site(root / "site", folder=folder, say=lambda line: None).parent
+
+
+@pytest.fixture(scope="session")
+def home(small_site):
+    """The small site's address, ending in "/"."""
+    with serving(small_site) as address:
+        yield address

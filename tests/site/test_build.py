@@ -3,6 +3,7 @@
 import json
 import re
 
+import crawl
 from PIL import Image
 
 from efflab.lab import text
@@ -13,8 +14,8 @@ def read(path):
     return path.read_text(encoding="utf-8")
 
 
-def test_the_toys_site_is_whole(toy_site):
-    for depth, folder in enumerate((toy_site, toy_site / "zh")):
+def test_the_toys_site_is_whole(small_site):
+    for depth, folder in enumerate((small_site, small_site / "zh")):
         index, notebook = read(folder / "index.html"), read(folder / "90_toy.html")
         assert '<a href="90_toy.html"><span class="muted">90</span>' in index
         assert "<img src=" in index
@@ -34,11 +35,28 @@ def test_the_toys_site_is_whole(toy_site):
         assert f'<html lang="{"zh" if depth else "en"}' in notebook
         ledger = read(folder / "ledger.html")
         assert '<a href="90_toy.html">' in ledger
-    worker = read(toy_site / "sw.js")
+    worker = read(small_site / "sw.js")
     known = set(json.loads(re.search(r"new Set\((\[.*?\])", worker)[1]))
-    assets = {p.relative_to(toy_site).as_posix() for p in (toy_site / "assets").rglob("*.*")}
+    assets = {p.relative_to(small_site).as_posix() for p in (small_site / "assets").rglob("*.*")}
     assert known == assets
     assert not text.missing
+
+
+def test_every_link_leads_somewhere_and_asks_no_other_host(small_site):
+    assert crawl.faults(small_site) == []
+
+
+def test_the_crawl_finds_what_is_wrong(tmp_path):
+    page = '<h1 id="a">x</h1><a href="#a">1</a><a href="#b">2</a><a href="gone.html">3</a>'
+    page += '<a href="https://example.com">4</a><img src="https://example.com/x.png">'
+    (tmp_path / "index.html").write_text(page, encoding="utf-8")
+    (tmp_path / "a.css").write_text("a { background: url(x.png) }", encoding="utf-8")
+    assert crawl.faults(tmp_path) == [
+        "index.html: no anchor #b",
+        "index.html: no gone.html",
+        "index.html: <img> asks https://example.com/x.png",
+        "a.css loads something",
+    ]
 
 
 def test_what_another_build_left_is_removed(tmp_path):

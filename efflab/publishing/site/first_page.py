@@ -21,6 +21,7 @@ HEADINGS = {"h1", "h2", "h3", "h4"}
 UNREAD = {"script", "style", "pre", "math", "svg", "nav", "button"}
 CONTAINERS = {"main", *HEADINGS, *UNREAD}
 """Elements that matter to the search; code and formulas are not looked through."""
+INLINE = {"a", "em", "strong", "b", "i", "code", "span", "sub", "sup", "mark"}
 
 
 def write(language: str, pages: Mapping[str, str], assets: Assets, folder: Path = NOTEBOOKS) -> str:
@@ -85,14 +86,18 @@ class _Passages(HTMLParser):
             self.open.append(tag)
         if tag in HEADINGS:
             self.found.append([dict(attributes).get("id") or "", "", ""])
+        elif self.found and tag not in INLINE:
+            self.found[-1][2] += " "
 
     def handle_endtag(self, tag):
         if tag in CONTAINERS and tag in self.open:
             self.open.pop()
 
     def handle_data(self, data):
-        if "main" in self.open and self.found and not UNREAD & {*self.open}:
-            self.found[-1][1 if HEADINGS & {*self.open} else 2] += f"{data} "
+        # a lone mark links to its own heading
+        is_read = "main" in self.open and self.found and not UNREAD & {*self.open}
+        if is_read and data not in ("¶", "#"):
+            self.found[-1][1 if HEADINGS & {*self.open} else 2] += data
 
 
 def passages(html: str) -> list[list[str]]:
