@@ -210,7 +210,7 @@ def _config(file: Fields) -> ModelConfig:
         return _build(values, theirs)
     except Refusal as refusal:
         name = theirs.get(refusal.name, refusal.name)
-        raise Refusal(name, refusal.value, refusal.words, {}) from None
+        raise Refusal(name, refusal.value, refusal.allowed, refusal.fields) from None
 
 
 def _by_layer(file: Fields, values: dict) -> dict:

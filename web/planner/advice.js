@@ -1,6 +1,6 @@
 /** `efflab advise` as a page. */
 
-import { bar, byId, make, notebook, say, significant, table } from "./page.js";
+import { byId, code, make, notebook, say, significant, table, withBar } from "./page.js";
 
 const SERVING = ["decode", "context"];
 
@@ -45,14 +45,13 @@ function gain(row, isQuality) {
 function lost(row, tell) {
   if (row.lost === null) return [say("not recorded")];
   if (row.lost === 0) return [tell(row.metric)];
-  const model = row.lost_model ? `, ${tell(row.lost_model)}` : "";
-  const where = `${tell(row.metric)}, ${tell(row.lost_kind)}${model}`;
+  const where = [row.metric, row.lost_kind, row.lost_model].filter(Boolean).map(tell).join(say(", "));
   return [`${significant(row.lost, 2)} %`, make("span.small.muted.block", {}, where)];
 }
 
 function source(row, tell) {
-  const model = row.gain_model ? `, ${tell(row.gain_model)}` : "";
-  return [tell(row.kind) + model, make("code.small.block", {}, row.source)];
+  const kind = [row.kind, row.gain_model].filter(Boolean).map(tell).join(say(", "));
+  return [kind, code(row.source)];
 }
 
 function serving(rows, asked, tell) {
@@ -62,7 +61,7 @@ function serving(rows, asked, tell) {
   const share = (value) => (most > 0 ? Math.min(scale(value) / most, 1) : 0);
   const lines = rows.map((row) => {
     const from = row.gain_low === row.gain_high ? 0 : share(row.gain_low);
-    const cell = make("td.number.wide", {}, gain(row, isQuality), bar(share(row.gain_high), from));
+    const cell = make("td.wide", {}, withBar(gain(row, isQuality), share(row.gain_high), from));
     const name = make("th", { scope: "row" }, tell(row.technique));
     const rest = [lost(row, tell), source(row, tell), [notebook(row.notebook)]];
     return make("tr", {}, name, cell, ...rest.map((parts) => make("td", {}, ...parts)));

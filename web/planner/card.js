@@ -1,6 +1,6 @@
 /** `efflab card` as a page. */
 
-import { bar, byId, count, data, make, notebook, say, significant, size, table } from "./page.js";
+import { byId, count, data, make, notebook, say, significant, size, table, withBar } from "./page.js";
 
 /**
  * @param {string} json what `efflab card --json` says
@@ -10,7 +10,7 @@ import { bar, byId, count, data, make, notebook, say, significant, size, table }
 export function drawCard(json, words, chosen) {
   const card = JSON.parse(json);
   const tell = (text) => words[text] ?? text;
-  const parts = [heading(card), facts(card, tell)];
+  const parts = [...heading(card, tell), facts(card, tell)];
   if (card.devices) parts.push(bytes(card), ...devices(card, tell, chosen), chapters(card, tell));
   parts.push(...card.notes.map((note) => make("p.notice", {}, tell(note))));
   const element = byId("card");
@@ -20,9 +20,10 @@ export function drawCard(json, words, chosen) {
   return card;
 }
 
-function heading(card) {
-  const type = make("span.muted.small", {}, ` ${card.model_type}`);
-  return make("h2", { id: "card-name" }, card.name, type);
+function heading(card, tell) {
+  const type = make("span.muted.small", {}, card.model_type);
+  const shape = card.shape ? [make("p", {}, tell(card.shape))] : [];
+  return [make("h2", {}, card.name, " ", type), ...shape];
 }
 
 function facts(card, tell) {
@@ -30,7 +31,7 @@ function facts(card, tell) {
   if (card.devices) {
     const active = card.experts ? tell(card.experts) : say("all of them");
     tiles.push([say("active a token"), count(card.active_params), active]);
-    tiles.push([say("weights in 16 bits"), size(card.weight_bytes.bf16), tell(card.shape)]);
+    tiles.push([say("weights in 16 bits"), size(card.weight_bytes.bf16), ""]);
     const cached = card.kv_bytes_per_token;
     if (cached !== null) tiles.push([say("cache of a token"), size(cached), tell(card.cache)]);
     const tokens = card.tokens.toLocaleString("en-US");
@@ -47,10 +48,11 @@ function facts(card, tell) {
 function bytes(card) {
   const most = Math.max(...Object.values(card.weight_bytes));
   const rows = Object.entries(card.weight_bytes).map(([format, n]) =>
-    make("tr", {}, make("th", { scope: "row" }, format), make("td.number", {}, size(n)), make("td.wide", {}, bar(n / most))),
+    make("tr", {}, make("th", { scope: "row" }, format), make("td", {}, withBar(size(n), n / most))),
   );
-  const heads = [say("format"), say("bytes"), say("of the largest")];
-  return make("section", {}, make("h3", {}, say("Weights by format")), table(say("Weights by format"), heads, rows));
+  const title = say("Weights by format");
+  const all = table(title, [say("format"), say("bytes")], rows);
+  return make("section.formats", {}, make("h3", {}, title), all);
 }
 
 /** Column heads, and what stands in a device's row below them; null where nothing fits. */
@@ -58,11 +60,11 @@ function columns(card) {
   const decoder = card.kv_bytes_per_token !== null;
   const whole = (n) => n.toLocaleString("en-US");
   const all = [
-    [say("memory, GiB"), (row) => significant(row.memory_gib), true],
-    [say("devices for the weights"), (row) => whole(row.devices_for_weights), true],
+    [say("prefill, ms"), (row) => row.prefill_seconds && significant(1000 * row.prefill_seconds), true],
     [say("longest text, tokens"), (row) => row.max_context && whole(row.max_context), decoder],
     [say("texts at once"), (row) => row.max_batch && whole(row.max_batch), decoder],
-    [say("prefill, ms"), (row) => row.prefill_seconds && significant(1000 * row.prefill_seconds), true],
+    [say("memory, GiB"), (row) => significant(row.memory_gib), true],
+    [say("devices for the weights"), (row) => whole(row.devices_for_weights), true],
   ];
   return all.filter(([, , applies]) => applies);
 }
@@ -73,15 +75,15 @@ function devices(card, tell, chosen) {
   const most = Math.max(...card.devices.map((row) => speed(row) ?? 0));
   const cells = columns(card);
   const rows = card.devices.map((row) => {
-    const doubt = data.unsure.includes(row.device) ? " ?" : "";
+    const doubt = data.unsure.includes(row.device) ? "\u00a0?" : "";
     const name = make("th", { scope: "row" }, tell(row.device) + doubt);
     const value = speed(row);
-    const last = make("td.wide.number", {}, value ? significant(value) : "–", value ? bar(value / most) : "");
+    const first = make("td.wide", {}, value ? withBar(significant(value), value / most) : "–");
     const texts = cells.map(([, text]) => make("td.number", {}, text(row) ?? "–"));
-    return make("tr", row.device === chosen ? { class: "chosen" } : {}, name, ...texts, last);
+    return make("tr", row.device === chosen ? { class: "chosen" } : {}, name, first, ...texts);
   });
-  const heads = [say("device"), ...cells.map(([head]) => head)];
-  heads.push(decoder ? say("tokens a second") : say("texts a second"));
+  const heads = [say("device"), decoder ? say("tokens a second") : say("texts a second")];
+  heads.push(...cells.map(([head]) => head));
   const title = say("On each device");
   const region = { role: "region", tabindex: "0", "aria-label": title };
   const tokens = card.tokens.toLocaleString("en-US");

@@ -19,11 +19,15 @@ export class Engine {
   }
 
   #start() {
+    this.isReady = false;
     this.worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
     this.ready = new Promise((resolve, reject) => {
       this.worker.addEventListener("message", ({ data }) => {
         if (data.progress !== undefined) this.onProgress(Math.min(data.progress, 0.99));
-        if (data.ready) resolve(this.onProgress(1));
+        if (data.ready) {
+          this.isReady = true;
+          resolve(this.onProgress(1));
+        }
         if (data.failure) reject(new Failure(data.failure));
         if (data.id !== undefined) this.#settle(data);
       });

@@ -43,7 +43,8 @@ async function move() {
 async function show({ card, advice, budget, device }) {
   if (!card) return clear(say("Waiting for a model."));
   const start = performance.now();
-  const reply = await engine.ask(card);
+  const slow = setTimeout(() => (byId("status").textContent = engine.isReady ? say("Working …") : say("Loading Python and efflab: a few megabytes, once.")), PAUSE);
+  const reply = await engine.ask(card).finally(() => clearTimeout(slow));
   if (next) return;
   if (reply.refusal) return refuse(reply);
   const found = drawCard(reply.json, reply.words, device);
@@ -124,6 +125,5 @@ function arrive() {
 
 if (!byId("plan").hidden) {
   listen();
-  byId("status").textContent = say("Loading Python and efflab: a few megabytes, once.");
   arrive();
 }

@@ -26,19 +26,25 @@ export function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** A bar of a share of its cell; what it says stands beside it in words. */
-export function bar(share, from = 0) {
+/** A number's text, and a bar of a share of its cell that says the same to the eye. */
+export function withBar(text, share, from = 0) {
   const inner = make("span.part");
   inner.style.left = `${100 * from}%`;
   inner.style.width = `${100 * Math.max(share - from, 0.008)}%`;
-  return make("span.bar", { "aria-hidden": "true" }, inner);
+  const bar = make("span.bar", { "aria-hidden": "true" }, inner);
+  return make("span.with-bar", {}, make("span.number", {}, text), bar);
 }
+
+const RAISED = Object.fromEntries([..."-0123456789"].map((digit, i) => [digit, "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"[i]]));
 
 /** `efflab.base.significant`: three digits, and whole ones are never rounded away. */
 export function significant(value, digits = 3) {
   if (value === 0) return "0";
   const power = Math.floor(Math.log10(Math.abs(Number(value.toPrecision(digits)))));
-  if (power < -4 || power > 14) return value.toExponential(digits - 1);
+  if (power < -4 || power > 14) {
+    const mantissa = Number((value / 10 ** power).toPrecision(digits));
+    return `${mantissa}×10${[...String(power)].map((digit) => RAISED[digit]).join("")}`;
+  }
   return value.toLocaleString("en-US", {
     maximumFractionDigits: Math.max(digits - 1 - power, 0),
   });
@@ -61,6 +67,12 @@ const COUNTS = {
 export function count(n) {
   const [unit, name] = COUNTS[data.language].find(([unit]) => n >= unit) ?? [1, ""];
   return significant(n / unit) + name;
+}
+
+/** A dotted name or a path, which may break after its dots and slashes. */
+export function code(text) {
+  const parts = text.split(/(?<=[./])/).flatMap((part) => [part, make("wbr")]);
+  return make("code.small.block", {}, ...parts);
 }
 
 /** A link to a notebook, by its number. */

@@ -16,6 +16,8 @@ from efflab.errors import Refusal, require
 from efflab.families import MOST_BYTES
 
 FRAME = "{name} is {value}: expected {allowed}"
+MISSING = "{name} is missing or null: expected {allowed}"
+UNKNOWN = "efflab does not know the model_type {value}; of its {n} types the nearest are {near}"
 BROKEN = "this is not JSON: {reason}, in line {line}, column {column}"
 FIELDS = dict(tflops="tflops", gb="gb", gbps="gbps")
 FIELDS |= dict(n_devices="devices", seq_len="tokens", device="device", budget="budget")
@@ -33,10 +35,10 @@ def answer(asked: Mapping, texts: Mapping[str, str]) -> dict:
     try:
         own = own_device(**asked["own"]) if asked.get("own") else None
         value = _advice(asked, own) if asked.get("budget") else _card(asked, own)
-        return dict(json=json.dumps(value, indent=1), words=_words(value, texts))
+        return dict(json=json.dumps(value, indent=1, allow_nan=False), words=_words(value, texts))
     except Refusal as refusal:
-        field, sentence = FIELDS.get(refusal.name, "model"), _sentence(refusal, texts)
-        return dict(field=field, refusal=translate(sentence, texts))
+        field = FIELDS.get(refusal.name, "model")
+        return dict(field=field, refusal=_sentence(refusal, texts))
     except Exception as error:
         # whatever else a hostile file leads to: the page goes on
         reason = f"{type(error).__name__}: {error}"[:200]
@@ -44,13 +46,17 @@ def answer(asked: Mapping, texts: Mapping[str, str]) -> dict:
         return dict(field="model", refusal=translate(words, texts))
 
 
-def _sentence(refusal: Refusal, texts: Mapping[str, str]) -> Words:
+def _sentence(refusal: Refusal, texts: Mapping[str, str]) -> str:
+    """A refusal for the page's reader, who knows JSON and perhaps no Python."""
     if refusal.allowed == BROKEN:
-        return Words(BROKEN, **refusal.fields)
-    allowed = refusal.words
+        return translate(Words(BROKEN, **refusal.fields), texts)
+    frame, allowed = MISSING if refusal.value == "None" else FRAME, refusal.words
     if refusal.allowed in texts:
         allowed = texts[refusal.allowed].format(**refusal.fields)
-    return Words(FRAME, name=refusal.name, value=refusal.value, allowed=allowed)
+    if frame == FRAME and "near" in refusal.fields:
+        frame = UNKNOWN
+    values = dict(name=refusal.name, value=refusal.value, allowed=allowed)
+    return texts.get(frame, frame).format(**(refusal.fields | values))
 
 
 def _source(asked: Mapping) -> str | dict:
