@@ -127,17 +127,13 @@ def give_advice(args) -> None:
     from dataclasses import replace
 
     from efflab.advice.case import Case
-    from efflab.advice.ranking import rank
+    from efflab.advice.ranking import whole
     from efflab.advice.report import report
 
     own = _own_device(args)
     device = replace(own, name=args.device) if own else args.device
     case = Case(args.source, device, args.budget, args.devices, args.tokens)
-    if not args.json:
-        return print(report(case))
-    asked = dict(model=case.name, device=args.device, budget=args.budget)
-    asked |= dict(n_devices=case.n_devices, seq_len=case.seq_len)
-    print(json.dumps(dict(asked=asked, advice=rank(case)), indent=1))
+    print(json.dumps(whole(case), indent=1) if args.json else report(case))
 
 
 def show_card(args) -> None:

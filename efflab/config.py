@@ -163,9 +163,10 @@ class ModelConfig:
     def __post_init__(self):
         own_dim = self.attention.head_dim is not None or self.attention.latent is not None
         divides = own_dim or self.d_model % self.n_head == 0
-        require(divides, "n_head", self.n_head, f"a divisor of d_model={self.d_model}")
+        allowed = "a divisor of {what}={size}"
+        require(divides, "n_head", self.n_head, allowed, what="d_model", size=self.d_model)
         divides = self.n_head % self.n_kv_head == 0
-        require(divides, "n_kv_head", self.n_kv_head, f"a divisor of n_head={self.n_head}")
+        require(divides, "n_kv_head", self.n_kv_head, allowed, what="n_head", size=self.n_head)
         require_one_of("share", self.share, SHARING)
         require_one_of("embed_maps", self.embed_maps, EMBED_MAPS)
         require_one_of("activation", self.activation, COUNTED_ACTIVATIONS)

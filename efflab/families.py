@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from efflab.arguments import check_module
 from efflab.base.json_files import parse_json
+from efflab.base.words import Words
 from efflab.config import PRESETS, Attention, Experts, FeedForward, Latent, ModelConfig, Norms
 from efflab.errors import Refusal, quote, require, require_one_of
 from efflab.fields import TABLES, Fields, dense_layers, windows
@@ -55,13 +56,15 @@ def read(source: str | Path | Mapping) -> Reading:
     fields, name = load(source)
     kind, note, inner = fields.get("model_type"), "", fields.get("text_config")
     if kind not in FAMILIES and isinstance(inner, Mapping):
-        note = (
-            f"the language model of {kind} alone (its text_config): no encoder of images or sound"
+        words = (
+            "the language model of {kind} alone (its text_config): no encoder of images or sound"
         )
+        note = Words(words, kind=kind)
         shared = {key: fields[key] for key in ("tie_word_embeddings",) if key in fields}
         fields, kind = shared | dict(inner), inner.get("model_type")
     if kind not in FAMILIES and (other := _family_of(fields.get("architectures"))):
-        note = f"model_type={kind!r} is read as {other!r}, which its architectures name"
+        words = "model_type={kind!r} is read as {other!r}, which its architectures name"
+        note = Words(words, kind=kind, other=other)
         kind = other
     _require_known(kind, FAMILIES)
     return Reading(_config(Fields(fields, family(str(kind)))), str(kind), name, note)
@@ -207,7 +210,7 @@ def _config(file: Fields) -> ModelConfig:
         return _build(values, theirs)
     except Refusal as refusal:
         name = theirs.get(refusal.name, refusal.name)
-        raise Refusal(name, refusal.value, refusal.words, {}) from None
+        raise Refusal(name, refusal.value, refusal.allowed, refusal.fields) from None
 
 
 def _by_layer(file: Fields, values: dict) -> dict:

@@ -5,7 +5,7 @@ kernel beats and which real ones miss. A device's memory is what its label says,
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 
 from efflab import cost, families, inference
@@ -26,13 +26,13 @@ KEYS = "name model_type params active_params weight_bytes kv_bytes_per_token dev
 KEYS += "max_len training_bytes shape experts cache chapters notes".split()
 
 
-def read_card(source: str, own: Device | None = None) -> dict:
+def read_card(source: str | Mapping, own: Device | None = None) -> dict:
     """The card of a preset's name or of what `efflab.config.from_hf` takes, also on a device `own`.
 
     A type that `transformers` alone knows has its parameters counted, and nothing else.
     """
     devices = (*([own] if own else []), *DEVICES.values())
-    if source in PRESETS:
+    if isinstance(source, str) and source in PRESETS:
         kind = TYPES[source.split("-")[0]]
         return card(PRESETS[source], source, kind, devices)
     try:
@@ -45,7 +45,7 @@ def read_card(source: str, own: Device | None = None) -> dict:
     return whole | dict(notes=[reading.note] if reading.note else [])
 
 
-def _count_card(source: str, refusal: Refusal) -> dict:
+def _count_card(source: str | Mapping, refusal: Refusal) -> dict:
     """The parameters alone, of a `model_type` that `transformers` knows; else the refusal."""
     fields, name = families.load(source)
     kind = fields.get("model_type")
@@ -53,6 +53,9 @@ def _count_card(source: str, refusal: Refusal) -> dict:
         raise refusal
     try:
         n_params = families.count_on_meta(source)
+    except ImportError:
+        # in a browser there is neither torch nor transformers
+        raise refusal from None
     except Refusal as other:
         raise (refusal if other.name == "model_type" else other) from None
     known = dict(name=name, model_type=kind, params=n_params, notes=[ON_META])

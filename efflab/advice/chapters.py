@@ -4,6 +4,7 @@ from math import ceil
 
 from efflab import cost
 from efflab.base.significant import significant
+from efflab.base.words import Words
 from efflab.config import ModelConfig
 from efflab.devices import DEVICES, Device
 
@@ -27,23 +28,27 @@ def size(n_bytes: float) -> str:
 def shape(config: ModelConfig) -> str:
     """Layers, width, heads and longest text."""
     kind = "decoder" if config.causal else "encoder"
-    heads = f"{config.n_head} heads"
+    heads = "{n} heads"
     if config.attention.latent is None:
-        heads += f" of {config.head_dim}"
+        heads += " of {dim}"
     if config.n_kv_head < config.n_head:
-        heads += f" over {config.n_kv_head} of keys and values"
-    layers = f"{config.n_layer} layers {config.d_model:,} wide"
-    return f"{kind} of {layers}, {heads}, up to {config.max_len:,} tokens"
+        heads += " over {kv} of keys and values"
+    sizes = dict(n=config.n_head, dim=config.head_dim, kv=config.n_kv_head)
+    template = "{kind} of {layers} layers {width:,} wide, {heads}, up to {longest:,} tokens"
+    sizes |= dict(layers=config.n_layer, width=config.d_model, longest=config.max_len)
+    return Words(template, kind=Words(kind), heads=Words(heads, **sizes), **sizes)
 
 
 def experts(config: ModelConfig) -> str:
     """How many experts a token uses; "" without experts."""
     if config.experts is None:
         return ""
-    shared = " and what all tokens share" if config.experts.d_shared else ""
-    n = f"{config.experts.n_active} of {config.experts.n_expert} experts"
-    n_dense = config.n_layer - config.n_expert_layers
-    return f"{n}{shared}" + (f", in all but {n_dense} layers" if n_dense else "")
+    template, n_dense = "{n} of {all} experts", config.n_layer - config.n_expert_layers
+    if config.experts.d_shared:
+        template += " and what all tokens share"
+    if n_dense:
+        template += ", in all but {dense} layers"
+    return Words(template, n=config.experts.n_active, all=config.experts.n_expert, dense=n_dense)
 
 
 def cache(config: ModelConfig) -> str:
@@ -51,14 +56,17 @@ def cache(config: ModelConfig) -> str:
     if not config.causal:
         return ""
     latent, n = config.attention.latent, config.n_kv_head
-    words = f"keys and values of {n} head{'s' if n > 1 else ''} of {config.head_dim} a layer"
+    template = f"keys and values of {{n}} head{'s' if n > 1 else ''} of {{dim}} a layer"
+    words = Words(template, n=n, dim=config.head_dim)
     if latent is not None:
-        words = f"a latent of {latent.kv_rank} and {latent.rope_dim} rotary channels a layer"
+        template = "a latent of {rank} and {rotary} rotary channels a layer"
+        words = Words(template, rank=latent.kv_rank, rotary=latent.rope_dim)
     sizes = windows(config)
     if not sizes:
         return words
     ends = " or ".join(f"{size:,}" for size in sorted(set(sizes)))
-    return f"{words}; {len(sizes)} of {config.n_layer} layers stop at {ends} tokens"
+    template = "{words}; {n} of {layers} layers stop at {ends} tokens"
+    return Words(template, words=words, n=len(sizes), layers=config.n_layer, ends=ends)
 
 
 def windows(config: ModelConfig) -> list[int]:
@@ -79,13 +87,15 @@ def _in_use(config: ModelConfig) -> list[tuple[str, str]]:
     if latent is not None:
         wide = config.n_head * (latent.nope_dim + latent.rope_dim + latent.v_dim)
         less = significant(wide / (latent.kv_rank + latent.rope_dim), 2)
-        rows.append(("04", f"low rank, in use: its latents make the cache {less} times smaller"))
+        words = "low rank, in use: its latents make the cache {less} times smaller"
+        rows.append(("04", Words(words, less=less)))
     elif n_kv < config.n_head and config.causal:
         less = config.n_head // n_kv
-        rows.append(("01", f"shared keys and values, in use: a cache {less} times smaller"))
+        words = "shared keys and values, in use: a cache {less} times smaller"
+        rows.append(("01", Words(words, less=less)))
     if windows(config):
-        n = f"{len(windows(config))} of {config.n_layer}"
-        rows.append(("03", f"windows, in use: the scores of {n} layers grow with n, not n²"))
+        words = "windows, in use: the scores of {n} of {all} layers grow with n, not n²"
+        rows.append(("03", Words(words, n=len(windows(config)), all=config.n_layer)))
     return rows
 
 
@@ -93,7 +103,8 @@ def _long_texts(config: ModelConfig) -> list[tuple[str, str]]:
     crossing = cost.crossing_length(config, "linear")
     if windows(config) or crossing > config.max_len:
         return []
-    return [("03", f"windows: from {crossing:,.0f} tokens on, full scores cost more than all else")]
+    words = "windows: from {n:,.0f} tokens on, full scores cost more than all else"
+    return [("03", Words(words, n=crossing))]
 
 
 def _formats(config: ModelConfig, tokens: int) -> list[tuple[str, str]]:
@@ -101,13 +112,14 @@ def _formats(config: ModelConfig, tokens: int) -> list[tuple[str, str]]:
     before = _smallest(cost.weight_bytes(config, "bf16") + cached)
     for number, name, format in (("09", "INT8", "int8"), ("10", "4 bits", "int4")):
         n_bytes = cost.weight_bytes(config, format)
-        device, text = _smallest(n_bytes + cached), f"{name}: {size(n_bytes)} of weights"
+        device, words = _smallest(n_bytes + cached), "{name}: {size} of weights"
+        values = dict(name=name, size=size(n_bytes), device=device and device.name)
         if device is None:
-            text += ", more than any device here holds"
+            words += ", more than any device here holds"
         elif device != before:
-            needed = before.name if before else "several devices"
-            text += f" and a cache fit {device.name} (bf16: {needed})"
-        rows.append((number, text))
+            values["needed"] = before.name if before else Words("several devices")
+            words += " and a cache fit {device} (bf16: {needed})"
+        rows.append((number, Words(words, **values)))
     return rows
 
 
@@ -122,7 +134,7 @@ def _training(config: ModelConfig) -> list[tuple[str, str]]:
     n = ceil(states / (DEVICES[A100].memory_bytes or 1))
     if n == 1:
         return [("06", "mixed precision: its training states fit one A100 80GB")]
-    rows = [("12", f"ZeRO-3: its training states need {n:,} A100 80GB or more")]
+    rows = [("12", Words("ZeRO-3: its training states need {n:,} A100 80GB or more", n=n))]
     if n > NODE:
         rows.append(("13", "tensor and pipeline splits: it trains on more than one server"))
     return rows

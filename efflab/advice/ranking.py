@@ -50,6 +50,14 @@ def rank(case: Case) -> list[dict]:
     return sorted((row(technique, case.budget) for technique in techniques(case)), key=_order)
 
 
+def whole(case: Case) -> dict:
+    """What `efflab advise --json` says: what was asked, and the rows."""
+    asked = dict(model=case.name, device=case.device_name, budget=case.budget)
+    return dict(
+        asked=asked | dict(n_devices=case.n_devices, seq_len=case.seq_len), advice=rank(case)
+    )
+
+
 def _order(row: dict) -> tuple:
     """Sort key: the largest lower bound of the gain first, ties by less loss of quality."""
     lost = float("inf") if row["lost"] is None else row["lost"]

@@ -8,6 +8,7 @@ from efflab.base.places import DATA_DIR
 from efflab.base.published import read_published
 from efflab.base.significant import significant
 from efflab.base.stored import figures_of, read_board, read_verdicts
+from efflab.base.words import Words
 from efflab.config import PRESETS
 from efflab.cost import num_params
 from efflab.errors import require_one_of
@@ -21,7 +22,7 @@ METRICS = {"stdlib-gpt": (BITS, 1), "MiniLM-L6": (MRR, -1)}
 def describe(model: str) -> str:
     """A model of the board with its size: "stdlib-gpt, 3 M parameters"."""
     millions = num_params(PRESETS[model.lower()]) / 1e6
-    return f"{model}, {significant(millions, 2)} M parameters"
+    return Words("{model}, {n} M parameters", model=model, n=significant(millions, 2))
 
 
 @lru_cache(maxsize=1)
@@ -32,6 +33,16 @@ def _board() -> list[dict]:
 @lru_cache(maxsize=1)
 def _verdicts() -> dict[str, list[dict]]:
     return read_verdicts(DATA_DIR / "verdicts.json")
+
+
+@lru_cache(maxsize=1)
+def _engine_blocks() -> list[dict]:
+    return [read_record("int8-engines", name) for name in machines("int8-engines")]
+
+
+@lru_cache(maxsize=1)
+def _gptq_runs() -> list[dict]:
+    return read_record("gptq-quality")["runs"]
 
 
 def board_point(technique: str, model: str) -> dict:
@@ -53,8 +64,7 @@ def board_loss(technique: str, model: str = "stdlib-gpt") -> Loss:
 def engine_row(engine: str, device: str) -> dict:
     """The engine's recorded run on the last machine of that kind."""
     require_one_of("device", device, CPUS)
-    kinds = [read_record("int8-engines", name) for name in machines("int8-engines")]
-    blocks = [block for block in kinds if bool(block["features"]["vnni"]) == CPUS[device]]
+    blocks = [b for b in _engine_blocks() if bool(b["features"]["vnni"]) == CPUS[device]]
     rows = {run["engine"]: run for run in blocks[-1]["runs"]}
     require_one_of("engine", engine, rows)
     return rows[engine]
@@ -70,7 +80,7 @@ def engine_loss(engine: str, device: str) -> Loss:
 
 def gptq_loss(bits: int, group_size: int | None) -> Loss:
     """GPTQ's loss on `stdlib-gpt` at that grid, in per cent of its bits per byte."""
-    runs = read_record("gptq-quality")["runs"]
+    runs = _gptq_runs()
     (full,) = [r for r in runs if r["part"] == "full"]
     case = dict(part="language", bits=bits, group_size=group_size, method="gptq")
     (run,) = [r for r in runs if case.items() <= r.items()]

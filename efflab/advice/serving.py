@@ -12,6 +12,7 @@ from efflab import cost, inference
 from efflab.advice.case import BUDGETS, SERVING, Case
 from efflab.advice.technique import Gain
 from efflab.base.significant import significant
+from efflab.base.words import Words
 from efflab.config import ModelConfig
 
 LONGEST = 10 * 2**20
@@ -85,7 +86,8 @@ def why_alone(case: Case) -> str:
     if n == 1:
         return "there is one device"
     fits = n <= nodes and n_head % n == 0
-    return "" if fits else f"{n} devices do not divide {n_head} heads in a node of {nodes}"
+    words = "{n} devices do not divide {n_head} heads in a node of {nodes}"
+    return "" if fits else Words(words, n=n, n_head=n_head, nodes=nodes)
 
 
 def gains(case: Case, served: Served | str) -> dict[str, Gain | str]:
@@ -101,7 +103,7 @@ def compare(case: Case, before: Served | str, after: Served | str) -> dict[str, 
     if not case.config.causal:
         return dict.fromkeys(SERVING, ENCODER)
     if isinstance(before, str) or isinstance(after, str):
-        return dict.fromkeys(SERVING, str(after))
+        return dict.fromkeys(SERVING, after)
     if case.gpu is None:
         return dict.fromkeys(SERVING, NO_PEAKS)
     speed = before.seconds(case) / after.seconds(case)
@@ -115,7 +117,7 @@ def _room(before: Served, after: Served, memory: float) -> Gain | str:
         return ENDLESS
     if many == 0:
         gb = significant(after.weights(after.config) / after.n_devices / 1e9)
-        return NO_ROOM.format(gb=gb, room=significant(memory / 1e9))
+        return Words(NO_ROOM, gb=gb, room=significant(memory / 1e9))
     if few == 0:
         return Gain(many, many, "computed", CONTEXT, unit=" tokens")
     source = f"{CONTEXT}: any text fits, {many:,} tokens counted" if many == LONGEST else CONTEXT

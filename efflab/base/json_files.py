@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from efflab.errors import quote, require
+from efflab.errors import Refusal, quote, require
 
 MAX_BYTES = 64_000_000
 """No file of ours is larger: the largest holds the library's texts, some 10 MB."""
@@ -70,8 +70,8 @@ def parse_json(content: bytes | str, kind: type = dict) -> Any:
         reason = f"content={quote(content)}: expected JSON in UTF-8 ({error})"
         raise ValueError(reason) from error
     except RecursionError as error:
-        reason = f"content={quote(content)}: expected a depth of at most {DEEPEST}"
-        raise ValueError(reason) from error
+        allowed = "a depth of at most {high}"
+        raise Refusal("content", quote(content), allowed, dict(high=DEEPEST)) from error
     require(isinstance(value, kind), "content", value, NAMES.get(kind, kind.__name__))
     _require_shallow(value)
     return value

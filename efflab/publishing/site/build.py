@@ -7,7 +7,7 @@ from efflab.base.files import write_atomically
 from efflab.base.formats import LANGUAGES
 from efflab.publishing import ledger_html
 from efflab.publishing.catalog import NOTEBOOKS, built_path, catalog, find
-from efflab.publishing.site import first_page, notebook_pages
+from efflab.publishing.site import first_page, notebook_pages, planner
 from efflab.publishing.site.assets import Assets
 from efflab.publishing.site.templates import STATIC, environment, other, render
 
@@ -48,10 +48,12 @@ def notebook_files(language: str, plotly: str, folder: Path) -> Iterator[tuple[s
 
 # --- The pages that compute ------------------------------------------------------------------
 
+WRITERS = {"planner": planner.write}
+
 
 def load_live_pages(assets: Assets, say=print) -> dict[str, dict | None]:
     """{page: what it is made of}, its files being added; None where packages are missing."""
-    live: dict[str, dict | None] = {"playground": None, "planner": None}
+    live = {"playground": None, "planner": planner.load(assets)}
     for name, parts in live.items():
         if parts is None:
             say(f"{name} left out: {NO_PACKAGES}")
@@ -65,4 +67,6 @@ def live_pages(language: str, live: dict[str, dict | None]) -> dict[str, str]:
         if parts is None:
             values = dict(section=name, other=other(language, name), reason=NO_PACKAGES)
             pages[name] = render("missing.html", language, int(language == "zh"), **values)
+        else:
+            pages[name] = WRITERS[name](language, parts)
     return pages

@@ -1,0 +1,105 @@
+"""The planner's page: efflab's own Python, and what runs it in the reader's browser."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+
+from efflab.advice.case import ALL_DEVICES, BUDGETS, SERVING
+from efflab.base.places import COPY, ROOT
+from efflab.config import PRESETS
+from efflab.devices import DEVICES
+from efflab.lab.text import OWN_TEXTS, read_texts, speaking, tr, tr_known
+from efflab.publishing.catalog import catalog
+from efflab.publishing.site.assets import Assets, npm_file
+from efflab.publishing.site.templates import STATIC, WEB, own_texts, render
+
+SCRIPTS = WEB / "planner"
+ROOM_TEXTS = ROOT / "notebooks" / "efflab_rooms" / "choose_plan" / "zh.toml"
+ENGINE, MODULES = ("pyodide.asm.wasm", "python_stdlib.zip"), ("pyodide.mjs", "pyodide.asm.mjs")
+LOCK, FOLDER = "pyodide-lock.json", "modules"
+DATA = (".toml", ".json", ".csv")
+# Whatever answers open: a card and advice for an encoder and a decoder, on a GPU and on a CPU.
+TRACE = """
+import sys
+opened = set()
+sys.addaudithook(lambda event, args: event == "open" and opened.add(str(args[0])))
+from efflab.publishing.site.answer import answer
+for model in ("bert-base", "gpt2"):
+    for device in ("A100 80GB SXM", "CPU with VNNI"):
+        for budget in (None, "latency", "decode"):
+            asked = dict(preset=model, device=device, budget=budget, n_devices=1, seq_len=None)
+            assert "json" in answer(asked, {})
+modules = [getattr(module, "__file__", None) or "" for module in sys.modules.values()]
+print(*modules, *opened, sep="\\n")
+"""
+
+
+def python_files() -> dict[str, bytes]:
+    """What a card and advice need of efflab, found by running them; by name, laid out as a wheel.
+
+    Also the pages' Chinese, {English: Chinese}.
+    """
+    command = [sys.executable, "-c", TRACE]
+    lines = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, encoding="utf-8")
+    files = {}
+    for path in map(Path, set(lines.stdout.splitlines())):
+        inside = path.suffix in (".py", *DATA) and path.is_relative_to(ROOT)
+        if inside and path.is_relative_to(ROOT / "efflab"):
+            files[path.relative_to(ROOT).as_posix()] = path.read_bytes()
+        elif inside and path.is_relative_to(ROOT / "data"):
+            files[f"efflab/{COPY}/{path.relative_to(ROOT).as_posix()}"] = path.read_bytes()
+    chinese = read_texts(OWN_TEXTS) | read_texts(ROOM_TEXTS) | own_texts()
+    files["zh.json"] = json.dumps(chinese, ensure_ascii=False).encode()
+    return files
+
+
+def archive(files: dict[str, bytes]) -> bytes:
+    """A zip of the files, the same bytes for the same files."""
+    buffer = io.BytesIO()
+    with ZipFile(buffer, "w") as archive:
+        for name, content in sorted(files.items()):
+            # without a time of its own: the year 1980
+            archive.writestr(ZipInfo(name), content, ZIP_DEFLATED, 9)
+    return buffer.getvalue()
+
+
+def load(assets: Assets) -> dict | None:
+    """The page's files in the site: its modules' `folder`, and the packed `files` with their bytes.
+
+    None without the npm package.
+    """
+    engine = {name: npm_file("pyodide", name) for name in (*ENGINE, *MODULES, LOCK)}
+    if None in engine.values():
+        return None
+    packed = {name: engine[name] for name in ENGINE} | {"efflab.zip": archive(python_files())}
+    places = {name: assets.add(name, content, packed=True) for name, content in packed.items()}
+    sizes = {name: (assets.target / place).stat().st_size for name, place in places.items()}
+    # of Pyodide's own packages none is used, so that their list is left out
+    lock = json.dumps(json.loads(engine[LOCK]) | dict(packages={}))
+    modules = {path.name: path.read_bytes() for path in SCRIPTS.iterdir()}
+    modules |= {"unpack.js": (STATIC / "unpack.js").read_bytes(), LOCK: lock.encode()}
+    modules |= {name: engine[name] for name in MODULES}
+    files = {name: dict(address=places[name], bytes=sizes[name]) for name in places}
+    return dict(folder=assets.add_folder("planner", modules), files=files)
+
+
+def write(language: str, parts: dict) -> str:
+    """The page in a language, of the `parts` that `load` gives."""
+    depth, texts = int(language == "zh"), read_texts(ROOM_TEXTS) | own_texts()
+    scripts = "".join(path.read_text(encoding="utf-8") for path in sorted(SCRIPTS.glob("*.js")))
+    with speaking(language, texts):
+        words = {text: tr(text) for text in re.findall(r'say\(\s*"([^"]+)"', scripts)}
+        budgets = [(name, tr(name)) for name in (*SERVING, *BUDGETS)]
+        devices = [(name, tr_known(name)) for name in ALL_DEVICES]
+    data = dict(language=language, root="../" * depth, files=parts["files"], words=words)
+    data["notebooks"] = {
+        number: dict(name=entry["name"], title=entry["title"][language])
+        for number, entry in catalog().items()
+    }
+    data["unsure"] = [name for name, device in DEVICES.items() if "unsure" in device.source]
+    lists = dict(presets=list(PRESETS), devices=devices, budgets=budgets, folder=parts["folder"])
+    return render("planner.html", language, depth, section="planner", data=data, **lists)
