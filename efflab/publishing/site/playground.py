@@ -57,13 +57,13 @@ class Settings:
 
 
 class Graph(nn.Module):
-    """`Transformer` written out: ids (1,T) and visible pairs (T,T) -> logits, attention (L,H,T,T)."""
+    """`Transformer` written out: ids (1,T), visible pairs (T,T) -> logits, attention of each layer."""
 
     def __init__(self, model):
         super().__init__()
         self.model = model
 
-    def forward(self, ids: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, ids: Tensor, visible: Tensor) -> tuple[Tensor, ...]:
         x, maps = self.model.embedding(ids), []
         for layer in self.model.layers:
             block = layer.attention
@@ -71,7 +71,7 @@ class Graph(nn.Module):
             scores = q @ k.mT * block.body.head_dim**-0.5
             maps.append(scores.masked_fill(~visible, -torch.inf).softmax(-1))
             x = layer.ffn(x + block.body.out((maps[-1] @ v).transpose(1, 2).flatten(2)))
-        return self.model.embedding.logits(self.model.final_norm(x)), torch.cat(maps)
+        return self.model.embedding.logits(self.model.final_norm(x)), *maps
 
 
 def head_order() -> list[tuple[int, int]]:
@@ -130,7 +130,7 @@ def visible_pairs(n: int, settings: Settings) -> Tensor:
 def token_bits(model: nn.Module, settings: Settings, ids) -> Tensor:
     """Bits of each of the ids after the first."""
     ids = torch.as_tensor(ids)
-    logits, _ = Graph(model)(ids[None, :-1], visible_pairs(len(ids) - 1, settings))
+    logits, *_ = Graph(model)(ids[None, :-1], visible_pairs(len(ids) - 1, settings))
     return F.cross_entropy(logits[0], ids[1:], reduction="none") / log(2)
 
 
@@ -154,5 +154,5 @@ def completes(model: nn.Module, settings: Settings, prompt: str, target: str) ->
     """Whether greedy decoding after the prompt gives the target."""
     n = len(data.tokens_of([prompt]))
     ids = torch.as_tensor(data.tokens_of([prompt + target]))
-    logits, _ = Graph(model)(ids[None, :-1], visible_pairs(len(ids) - 1, settings))
+    logits, *_ = Graph(model)(ids[None, :-1], visible_pairs(len(ids) - 1, settings))
     return bool((logits[0, n - 1 :].argmax(-1) == ids[n:]).all())
