@@ -8,7 +8,8 @@ import {unpack} from "./unpack.js";
 
 /**
  * @typedef {{name: string, shape: number[], linear: boolean}} Parameter
- * @typedef {{parameters: Parameter[], order: number[][], nHeads: number}} Description
+ * @typedef {{parameters: Parameter[], order: number[][], nLayers: number, nHeads: number,
+ *   headSize: number, vocabulary: string[], merges: string[]}} Description
  */
 
 /** What a slider of weights depends on; windows leave the weights as they are. */
@@ -17,7 +18,7 @@ const weightKey = ({bits, scale, prune, heads}) => [bits, bits && scale, prune, 
 export class Model {
   /** @param {Description} description */
   constructor(description, session, halves) {
-    Object.assign(this, description, {session, halves});
+    Object.assign(this, description, {description, session, halves});
     this.unchanged = halves.map(half => Float32Array.from(half, bits => HALF[bits]));
     // tables and norms are shared with the unchanged model
     this.changed = this.unchanged.map((values, i) =>
@@ -27,13 +28,13 @@ export class Model {
   }
 
   /**
-   * @param {{wasm: string, graph: string, weights: string, model: string}} files addresses
+   * @param {{engine: string, graph: string, weights: string, model: string}} files addresses
    * @param {(file: string, bytes: number) => void} onProgress
    */
   static async load(files, onProgress) {
     const watch = name => unpack(files[name], bytes => onProgress(name, bytes));
     const [wasm, graph, weights, model] = await Promise.all(
-      ["wasm", "graph", "weights", "model"].map(watch));
+      ["engine", "graph", "weights", "model"].map(watch));
     ort.env.wasm.numThreads = 1;
     ort.env.wasm.wasmBinary = wasm;
     const session = await ort.InferenceSession.create(graph, {executionProviders: ["wasm"]});

@@ -10,7 +10,7 @@ const NAMES = Object.keys(STEPS);
 const MEANING = {
   bits: value => (value ? fill(words.bits, {n: value}) : words.noBits),
   prune: value => (value ? percent(value) : words.none),
-  heads: value => (value ? fill(words.heads, {n: value, all: page.nAllHeads}) : words.none),
+  heads: value => (value ? fill(words.heads, {n: value, all: 36}) : words.none),
   window: value => (value ? fill(words.window, {n: value}) : words.noWindow),
   sinks: value => (value ? fill(words.sinks, {n: value}) : words.none),
 };

@@ -26,8 +26,7 @@ onmessage = async ({data: {type, ...job}}) => {
 async function load({files}) {
   try {
     model = await Model.load(files, (name, bytes) => postMessage({type: "progress", name, bytes}));
-    const {parameters, order, nLayers, nHeads, headSize} = model;
-    postMessage({type: "ready", model: {parameters, order, nLayers, nHeads, headSize}});
+    postMessage({type: "ready", model: model.description});
     work();
   } catch (error) {
     postMessage({type: "error", message: String(error)});
