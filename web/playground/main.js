@@ -17,7 +17,8 @@ const REST = 500;
 const ONE_MOVE = 1000;
 const OWN = page.texts.length;
 
-const state = {settings: OFF, text: 0, latest: 0, shown: 0, result: null};
+const state = {settings: OFF, text: 0, latest: 0, shown: 0, result: null,
+  pictures: null};
 let model, tokenizer, worker, completion, challenge, resting, lastMove = {};
 
 const sliders = new Sliders((name, value, isFinal) => {
@@ -110,17 +111,20 @@ function showOwn() {
 // --- Results ---------------------------------------------------------------------------------
 
 function onResult(result) {
+  const {ids} = tokensOfText(), texts = tokenizer.texts(ids.slice(1));
   // an older one than what is shown, or of another text
-  if (result.id <= state.shown) return;
+  if (result.id <= state.shown || result.bits.length !== texts.length) return;
   state.shown = result.id;
   state.result = result;
-  const {ids} = tokensOfText(), texts = tokenizer.texts(ids.slice(1));
-  if (result.bits.length !== texts.length) return;
-  const guesses = found => tokenizer.texts([...found]);
   showNumbers(result, ids);
-  view.show(texts, result, guesses(result.guesses), guesses(result.baseline.guesses));
-  drawPictures();
   announce();
+  const words = guesses => tokenizer.texts([...guesses]);
+  view.show(texts, result, words(result.guesses), words(result.baseline.guesses));
+}
+
+function onPictures(pictures) {
+  state.pictures = pictures;
+  requestAnimationFrame(drawPictures);
 }
 
 function perByte(bits, ids) {
@@ -129,7 +133,7 @@ function perByte(bits, ids) {
 }
 
 const removedIn = settings => {
-  const counts = Array(model.nLayers).fill(0);
+  const counts = Array(model.config.n_layer).fill(0);
   for (const [layer] of model.order.slice(0, settings.heads)) counts[layer]++;
   return counts;
 };
@@ -164,7 +168,7 @@ function showBytes(bytes, settings, n) {
     [words.bytesWeights, bytes.weights], [words.bytesScales, bytes.scales],
     [words.bytesPlaces, bytes.places], [words.bytesRest, bytes.rest], [words.bytesAll, bytes.total],
     [fill(words.bytesCache, {n: whole(n)}),
-      cacheBytes(n, settings, removedIn(settings), model.nHeads, model.headSize)],
+      cacheBytes(n, settings, removedIn(settings), model.config.n_head, model.headSize)],
   ];
   byId("bytes").replaceChildren(...rows.map(([name, value]) => {
     const row = document.createElement("tr"), head = document.createElement("th");
@@ -207,12 +211,11 @@ function summary({numbers, settings}) {
 }
 
 function drawPictures() {
-  const {result} = state;
-  if (!result) return;
-  drawHistogram(result.histogram, result.settings);
-  const removed = model.order.slice(0, result.settings.heads);
-  const isRemoved = removed.some(([layer, head]) => layer === result.view.layer && head === result.view.head);
-  drawAttention(result.attention, result.settings, isRemoved);
+  if (!state.pictures) return;
+  const {settings, view: {layer, head}, attention, matrix} = state.pictures;
+  const removed = model.order.slice(0, settings.heads);
+  drawHistogram(matrix, settings);
+  drawAttention(attention, settings, removed.some(([i, h]) => i === layer && h === head));
 }
 
 // --- Loading ---------------------------------------------------------------------------------
@@ -241,6 +244,7 @@ function fillSelect(id, names) {
 
 function onReady(message) {
   model = message.model;
+  model.headSize = model.config.d_model / model.config.n_head;
   tokenizer = new Tokenizer(model.vocabulary, model.merges);
   challenge = new Challenge(worker, tokenizer, settings => bytesOf(settings).total, settings => {
     move(settings);
@@ -248,8 +252,8 @@ function onReady(message) {
   });
   const count = n => Array.from({length: n}, (_, i) => String(i + 1));
   fillSelect("text", [...page.texts.map(({name}) => name), words.ownText]);
-  fillSelect("layer", count(model.nLayers));
-  fillSelect("head", count(model.nHeads));
+  fillSelect("layer", count(model.config.n_layer));
+  fillSelect("head", count(model.config.n_head));
   const linear = model.parameters.map(({name}, i) => [name, i]).filter(([, i]) => model.parameters[i].linear);
   fillSelect("matrix", linear.map(([name]) => matrixName(name)));
   linear.forEach(([, i], place) => (byId("matrix").options[place].value = i));
@@ -272,7 +276,7 @@ function onError({message}) {
 
 const HANDLERS = {
   progress: onProgress, ready: onReady, error: onError,
-  result: message => onResult(message),
+  result: onResult, pictures: onPictures,
   checked: message => message.id === state.latest && challenge.onChecked(message),
   token: message => completion.onToken(message),
   done: message => completion.onDone(message),
@@ -289,7 +293,6 @@ function start() {
     ([name, address]) => [name, new URL(page.root + address, document.baseURI).href]));
   worker.postMessage({type: "load", files});
   addEventListener("hashchange", followAddress);
-  addEventListener("popstate", followAddress);
   byId("reset").addEventListener("click", () => {
     move(OFF);
     remember("reset");

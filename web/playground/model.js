@@ -8,8 +8,8 @@ import {unpack} from "./unpack.js";
 
 /**
  * @typedef {{name: string, shape: number[], linear: boolean}} Parameter
- * @typedef {{parameters: Parameter[], order: number[][], nLayers: number, nHeads: number,
- *   headSize: number, vocabulary: string[], merges: string[]}} Description
+ * @typedef {{parameters: Parameter[], order: number[][], config: Record<string, number>,
+ *   vocabulary: string[], merges: string[]}} Description
  */
 
 /** What a slider of weights depends on; windows leave the weights as they are. */
@@ -19,6 +19,7 @@ export class Model {
   /** @param {Description} description */
   constructor(description, session, halves) {
     Object.assign(this, description, {description, session, halves});
+    this.headSize = description.config.d_model / description.config.n_head;
     this.unchanged = halves.map(half => Float32Array.from(half, bits => HALF[bits]));
     // tables and norms are shared with the unchanged model
     this.changed = this.unchanged.map((values, i) =>
@@ -39,12 +40,14 @@ export class Model {
     ort.env.wasm.wasmBinary = wasm;
     const session = await ort.InferenceSession.create(graph, {executionProviders: ["wasm"]});
     const description = JSON.parse(new TextDecoder().decode(model));
+    description.parameters = description.parameters.map(
+      ([name, shape, linear]) => ({name, shape, linear}));
     return new Model(description, session, splitHalves(weights, description.parameters));
   }
 
   /** Heads to remove in each layer. */
   removed(nHeads) {
-    const layers = Array.from({length: this.nLayers}, () => []);
+    const layers = Array.from({length: this.config.n_layer}, () => []);
     for (const [layer, head] of this.order.slice(0, nHeads)) layers[layer].push(head);
     return layers;
   }

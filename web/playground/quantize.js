@@ -114,9 +114,7 @@ export function remaining(name, shape, removed, headSize) {
  * @returns {{halves: Uint16Array, codes: Int16Array | null, borders: number[]}} of what remains
  */
 export function lighten(halves, shape, {rows, columns}, settings, target) {
-  const whole = rows.length * columns.length === halves.length;
-  const left = whole ? halves.slice() : new Uint16Array(rows.length * columns.length);
-  if (!whole) eachPlace(rows, columns, shape[1], (to, from) => (left[to] = halves[from]));
+  const left = gather(halves, shape, {rows, columns}), whole = left.length === halves.length;
   prune(left, settings.prune);
   const values = whole ? target : new Float32Array(left.length);
   for (let i = 0; i < left.length; i++) values[i] = HALF[left[i]];
@@ -131,6 +129,14 @@ export function lighten(halves, shape, {rows, columns}, settings, target) {
     eachPlace(rows, columns, shape[1], (from, to) => (target[to] = values[from]));
   }
   return {halves: left, codes, borders};
+}
+
+/** A copy of what remains of a matrix. */
+export function gather(halves, shape, {rows, columns}) {
+  if (rows.length * columns.length === halves.length) return halves.slice();
+  const left = new Uint16Array(rows.length * columns.length);
+  eachPlace(rows, columns, shape[1], (to, from) => (left[to] = halves[from]));
+  return left;
 }
 
 /** Call `move(place in what remains, place in the whole matrix)` for each place that remains. */

@@ -4,7 +4,7 @@
 import {histogram, largest, surprise} from "./measure.js";
 import {Model} from "./model.js";
 import {OFF} from "./settings.js";
-import {remaining} from "./quantize.js";
+import {gather, remaining} from "./quantize.js";
 
 /** Jobs by kind, the most urgent kind first; a new one takes the place of an older one. */
 const waiting = {score: null, check: null, complete: null};
@@ -60,22 +60,22 @@ async function score({id, settings, ids, view}) {
   model.change(settings);
   const changed = performance.now(), map = `attention.${view.layer}`;
   const outputs = await model.run(inputs, model.changed, settings, ["logits", map]);
+  postMessage({
+    type: "result", id, settings, baseline: baseline.value, ...surprise(outputs.logits, targets),
+    ms: {weights: changed - start, all: performance.now() - start},
+  });
   const size = inputs.length ** 2;
   const attention = outputs[map].slice(view.head * size, (view.head + 1) * size);
-  postMessage({
-    type: "result", id, settings, view, attention, baseline: baseline.value,
-    ...surprise(outputs.logits, targets), histogram: histogramOf(view.matrix, settings),
-    ms: {weights: changed - start, all: performance.now() - start},
-  }, [attention.buffer]);
+  const matrix = histogramOf(view.matrix, settings);
+  postMessage({type: "pictures", id, settings, view, attention, matrix}, [attention.buffer]);
 }
 
 function histogramOf(i, settings) {
   const {name, shape} = model.parameters[i];
   const removed = model.removed(settings.heads)[/\d+/.exec(name)[0]];
-  const {rows, columns} = remaining(name, shape, removed, model.headSize);
-  const before = Uint16Array.from(
-    rows.flatMap(row => columns.map(column => model.halves[i][row * shape[1] + column])));
-  return histogram(before, model.parts[i], [rows.length, columns.length], settings);
+  const places = remaining(name, shape, removed, model.headSize);
+  const left = [places.rows.length, places.columns.length];
+  return histogram(gather(model.halves[i], shape, places), model.parts[i], left, settings);
 }
 
 /** How many tokens of the challenge's target greedy decoding gives before another one. */

@@ -3,10 +3,13 @@
 `score` is the reference: what the page shows for a setting is what it returns.
 """
 
-import ast
+import inspect
 import json
+import shlex
+import statistics
+import textwrap
 from dataclasses import asdict, dataclass
-from itertools import product
+from itertools import pairwise
 from math import ceil, log, prod
 from pathlib import Path
 
@@ -15,12 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from efflab import data, evaluate, points
+from efflab import data, points
 from efflab.base.cache import key
 from efflab.base.files import write_atomically
 from efflab.base.json_files import parse_json
 from efflab.base.places import DATA_DIR, ROOT
 from efflab.compression import packed, pruning
+from efflab.evaluate import token_bytes
 from efflab.publishing.site.assets import Assets, npm_file
 from efflab.publishing.site.templates import STATIC, WEB
 from efflab.structure.window import window_mask
@@ -31,11 +35,11 @@ SCALES: dict[str, dict] = {"tensor": {}, "row": {"axis": 0}, "group": {"group_si
 """Which values share a scale: arguments of `affine.quantize`."""
 MOST_TOKENS = 256
 """Tokens of a text that are scored."""
-RECORD_FILE = DATA_DIR / "playground.json"
-ENGINE = "ort.wasm.bundle.min.mjs"
+CHALLENGE = DATA_DIR / "playground.json"
+ENGINE = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
 CACHE = ROOT / "build" / "playground"
-SAMPLES = {"heapq.py": "heappop", "statistics.py": "median", "textwrap.py": "indent"}
-"""Held-out modules, and a function of each that is a text of the page."""
+SAMPLES = shlex.quote, statistics.median, textwrap.indent
+"""Functions of held-out modules: the page's texts."""
 
 
 @dataclass(frozen=True)
@@ -71,22 +75,22 @@ class Graph(nn.Module):
         return self.model.embedding.logits(self.model.final_norm(x)), *maps
 
 
-def head_order() -> list[tuple[int, int]]:
-    """(layer, head) from the least important on, as `pruning.least_important` takes them."""
+def removed_heads(n: int) -> dict[int, list[int]]:
+    """The n least important heads, {layer: heads}; the best one of each layer stays."""
     scores = importance("heads")
-    n, order = scores.numel(), []
-    for i in range(1, n):
-        taken = pruning.least_important(scores, i / n)
-        order += [(a, h) for a in taken for h in taken[a] if (a, h) not in order]
-    return order
+    return pruning.least_important(scores, n / scores.numel())
+
+
+def head_order() -> list[tuple[int, int]]:
+    """(layer, head) in the order in which `removed_heads` takes them."""
+    pairs = [{(i, h) for i, heads in removed_heads(n).items() for h in heads} for n in range(37)]
+    return [pair for few, more in pairwise(pairs) for pair in more - few]
 
 
 def lighten(settings: Settings) -> nn.Module:
     """`stdlib-gpt` without the heads, then pruned, then rounded, as the settings say."""
     model = points.language_model()
-    n_heads = model.config.n_layer * model.config.n_head
-    units = pruning.least_important(importance("heads"), settings.heads / n_heads)
-    model = pruning.prune_heads(model, units)
+    model = pruning.prune_heads(model, removed_heads(settings.heads))
     prune = lambda weight: pruning.magnitude_mask(weight, settings.prune)  # noqa: E731
     model = pruning.apply_masks(model, pruning.weight_masks(model, prune))
     if not settings.bits:
@@ -124,54 +128,17 @@ def visible_pairs(n: int, settings: Settings) -> Tensor:
 
 
 @torch.no_grad()
-def token_bits(model: nn.Module, settings: Settings, ids) -> Tensor:
-    """Bits of each of the ids after the first."""
-    ids = torch.as_tensor(ids)
+def run(model: nn.Module, settings: Settings, text: str) -> tuple[Tensor, Tensor]:
+    """(logits (T,V), ids that they should give (T,)) of a text, after the mark of a file."""
+    ids = torch.from_numpy(data.tokens_of([text]))[: MOST_TOKENS + 1]
     logits, *_ = Graph(model)(ids[None, :-1], visible_pairs(len(ids) - 1, settings))
-    return F.cross_entropy(logits[0], ids[1:], reduction="none") / log(2)
+    return logits[0], ids[1:]
 
 
 def score(settings: Settings, text: str) -> float:
-    """Bits per byte of the text's first `MOST_TOKENS` tokens, after the mark that begins a file."""
-    ids = data.tokens_of([text])[: MOST_TOKENS + 1]
-    bits = token_bits(lighten(settings), settings, ids)
-    return bits.sum().item() / evaluate.token_bytes()[ids[1:]].sum()
-
-
-# --- The challenge ---------------------------------------------------------------------------
-
-PROMPT = """def __repr__(self):
-    if self._key is not None:
-        return f"{self.__class__.__name__}(key={self._key!r})"
-    else"""
-TARGET = """:
-        return f"{self.__class__.__name__}"""
-"""From the held-out module `zoneinfo`; the unchanged model goes on so, as the library does."""
-
-
-@torch.no_grad()
-def completes(model: nn.Module, settings: Settings) -> bool:
-    """Whether greedy decoding after `PROMPT` gives `TARGET`."""
-    n, ids = len(data.tokens_of([PROMPT])), torch.as_tensor(data.tokens_of([PROMPT + TARGET]))
-    logits, *_ = Graph(model)(ids[None, :-1], visible_pairs(len(ids) - 1, settings))
-    return bool((logits[0, n - 1 :].argmax(-1) == ids[n:]).all())
-
-
-def find_record() -> dict:
-    """The smallest model on a coarse grid that completes the function; written to `RECORD_FILE`.
-
-    {"settings", "bytes", "tried"}; finer steps of the sliders may beat it. Five minutes.
-    """
-    axes = (2, 3, 4, 5, 6), SCALES, (0.0, 0.2, 0.3, 0.4, 0.5, 0.6), range(0, 19, 3)
-    grid, sizes = [Settings(*place) for place in product(*axes)], {}
-    for settings in grid:
-        model = lighten(settings)
-        if completes(model, settings):
-            sizes[settings] = stored_bytes(model, settings)
-    best = min(sizes, key=sizes.__getitem__)
-    record = dict(settings=asdict(best), bytes=sizes[best], tried=len(grid))
-    write_atomically(RECORD_FILE, json.dumps(record, indent=1) + "\n")
-    return record
+    """Bits per byte of the text's first `MOST_TOKENS` tokens."""
+    logits, ids = run(lighten(settings), settings, text)
+    return F.cross_entropy(logits, ids).item() * len(ids) / log(2) / token_bytes()[ids].sum()
 
 
 # --- The page's files ------------------------------------------------------------------------
@@ -202,19 +169,14 @@ def export() -> bytes:
 
 
 def describe() -> bytes:
-    """JSON: the weights' names and shapes in order, the heads' order, vocabulary and merges."""
+    """JSON: each weight's name, shape and whether it is linear; heads' order; the tokenizer."""
     model = points.language_model()
     linear = packed.weight_matrices(model, embeddings=False)
     bpe = parse_json(data.TOKENIZER_FILE.read_bytes())["model"]
     description = dict(
-        parameters=[
-            dict(name=name, shape=list(p.shape), linear=name in linear)
-            for name, p in model.named_parameters()
-        ],
+        parameters=[(name, list(p.shape), name in linear) for name, p in model.named_parameters()],
         order=head_order(),
-        nLayers=model.config.n_layer,
-        nHeads=model.config.n_head,
-        headSize=model.config.d_model // model.config.n_head,
+        config=asdict(model.config),
         vocabulary=sorted(bpe["vocab"], key=bpe["vocab"].__getitem__),
         merges=[" ".join(pair) for pair in bpe["merges"]],
     )
@@ -237,37 +199,22 @@ def model_files() -> dict[str, bytes]:
     return files | {"weights.bin": halves.T.contiguous().numpy().tobytes()}
 
 
-def texts() -> list[dict[str, str]]:
-    """The functions of `SAMPLES` that the installed library has: {"name", "text"}."""
-    found = []
-    for path, source in data.stdlib_files("held-out"):
-        for node in ast.parse(source).body if path in SAMPLES else ():
-            if isinstance(node, ast.FunctionDef) and node.name == SAMPLES[path]:
-                text = (ast.get_source_segment(source, node) or "") + "\n"
-                found.append(dict(name=f"{path}: {node.name}", text=text))
-    return found
-
-
 def page_values(assets: Assets) -> dict | None:
     """What the page's template needs, its files being added; None where `make setup` had no npm."""
-    engine = {
-        name: npm_file("onnxruntime-web", f"dist/{file}")
-        for name, file in (("ort.mjs", ENGINE), ("wasm", "ort-wasm-simd-threaded.wasm"))
-    }
-    if None in engine.values():
+    engine, wasm = (npm_file("onnxruntime-web", f"dist/{name}") for name in ENGINE)
+    if engine is None or wasm is None:
         return None
     code = {path.name: path.read_bytes() for path in (WEB / "playground").iterdir()}
-    code |= {"unpack.js": (STATIC / "unpack.js").read_bytes(), "ort.mjs": engine["ort.mjs"]}
+    code |= {"unpack.js": (STATIC / "unpack.js").read_bytes(), "ort.mjs": engine}
     files = {
         name.split(".")[0]: assets.add(name, content, packed=True)
-        for name, content in (model_files() | {"engine.wasm": engine["wasm"]}).items()
+        for name, content in (model_files() | {"engine.wasm": wasm}).items()
     }
-    record = parse_json(RECORD_FILE.read_bytes())
     page_data = dict(
         files=files,
         packedBytes=sum((assets.target / place).stat().st_size for place in files.values()),
-        texts=texts(),
+        texts=[dict(name=f.__name__, text=inspect.getsource(f)) for f in SAMPLES],
         mostTokens=MOST_TOKENS,
-        challenge=record | dict(prompt=PROMPT, target=TARGET),
+        challenge=parse_json(CHALLENGE.read_bytes()),
     )
     return dict(code=assets.add_folder("playground", code), page_data=page_data)
