@@ -37,21 +37,23 @@ function move(settings) {
   request();
 }
 
-function request() {
+/** @param {boolean} [isView] whether only the pictures show something else */
+function request(isView = false) {
   state.latest++;
-  clearTimeout(resting);
   announce();
   if (!model) return;
-  completion.stop();
   const {ids, isCut} = tokensOfText();
   byId("cut").hidden = !isCut;
   byId("cut").textContent = fill(words.cut, {n: page.mostTokens});
-  if (ids.length < 2) return;
+  if (ids.length < 2) return; // nothing is written yet
   worker.postMessage({
-    type: "score", id: state.latest, settings: state.settings, ids, start: performance.now(),
+    type: "score", id: state.latest, settings: state.settings, ids,
     view: {layer: +byId("layer").value, head: +byId("head").value, matrix: +byId("matrix").value},
   });
   challenge.check(state.latest, state.settings);
+  if (isView) return;
+  clearTimeout(resting);
+  completion.stop();
   resting = setTimeout(() => completion.write(tokenizer, promptOf(ids), state.settings), REST);
 }
 
@@ -238,7 +240,7 @@ function fillSelect(id, names) {
       showOwn();
       remember("text");
     }
-    request();
+    request(id !== "text");
   });
 }
 
@@ -300,7 +302,7 @@ function start() {
   let typing;
   byId("own-text").addEventListener("input", () => {
     clearTimeout(typing);
-    typing = setTimeout(request, 200);
+    typing = setTimeout(() => request(), 200);
   });
   byId("colour").addEventListener("change", () => {
     view.mode = byId("colour").value;
