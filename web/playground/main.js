@@ -209,7 +209,7 @@ function summary({numbers, settings}) {
   const size = fill(bytes < all ? words.summarySmaller : words.summarySame, values);
   const cost = Math.abs(share) < 0.005 ? words.summaryFree : share > 0 ? words.summaryWorse
     : words.summaryBetter;
-  return `${size} ${fill(cost, values)}`;
+  return fill(words.summary, {size, cost: fill(cost, values)});
 }
 
 function drawPictures() {
@@ -252,7 +252,7 @@ function onReady(message) {
     move(settings);
     remember("challenge");
   });
-  const count = n => Array.from({length: n}, (_, i) => String(i + 1));
+  const count = n => Array.from({length: n}, (_, i) => String(i));
   fillSelect("text", [...page.texts.map(({name}) => name), words.ownText]);
   fillSelect("layer", count(model.config.n_layer));
   fillSelect("head", count(model.config.n_head));
@@ -265,10 +265,10 @@ function onReady(message) {
   followAddress();
 }
 
-/** "layers.0.attention.body.qkv.weight" as readers name it. */
+/** "layers.0.attention.body.qkv.weight" as readers name it; counted from 0, as in the notebooks. */
 function matrixName(name) {
   const [, layer, , , part] = name.split(".");
-  return fill(words.matrix, {layer: +layer + 1, part: words.parts[part]});
+  return fill(words.matrix, {layer, part: words.parts[part]});
 }
 
 function onError({message}) {
