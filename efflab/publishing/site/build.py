@@ -26,7 +26,7 @@ def build_site(target: Path, *, folder: Path = NOTEBOOKS, say=print) -> Path:
     for language in LANGUAGES:
         place = target / ("zh" if language == "zh" else "")
         notebooks = dict(notebook_files(language, plotly, folder))
-        pages = notebooks | live_pages(language, live)
+        pages = notebooks | {name: live_page(name, language, parts) for name, parts in live.items()}
         pages["index"] = first_page.write(language, notebooks, assets, folder)
         pages["ledger"] = ledger_html.site_page(language, folder.parent)
         for name, html in pages.items():
@@ -48,25 +48,24 @@ def notebook_files(language: str, plotly: str, folder: Path) -> Iterator[tuple[s
 
 # --- The pages that compute ------------------------------------------------------------------
 
-WRITERS = {"planner": planner.write}
-
 
 def load_live_pages(assets: Assets, say=print) -> dict[str, dict | None]:
     """{page: what it is made of}, its files being added; None where packages are missing."""
-    live = {"playground": None, "planner": planner.load(assets)}
+    from efflab.publishing.site import playground  # and torch
+
+    live = {"playground": playground.page_values(assets), "planner": planner.load(assets)}
     for name, parts in live.items():
         if parts is None:
             say(f"{name} left out: {NO_PACKAGES}")
     return live
 
 
-def live_pages(language: str, live: dict[str, dict | None]) -> dict[str, str]:
-    """{page: its content}; a page that says why, in place of one that is left out."""
-    pages = {}
-    for name, parts in live.items():
-        if parts is None:
-            values = dict(section=name, other=other(language, name), reason=NO_PACKAGES)
-            pages[name] = render("missing.html", language, int(language == "zh"), **values)
-        else:
-            pages[name] = WRITERS[name](language, parts)
-    return pages
+def live_page(name: str, language: str, parts: dict | None) -> str:
+    """A page that computes; where it was left out, one that says why."""
+    depth = int(language == "zh")
+    if parts is None:
+        values = dict(section=name, other=other(language, name), reason=NO_PACKAGES)
+        return render("missing.html", language, depth, **values)
+    if name == "planner":
+        return planner.write(language, parts)
+    return render(f"{name}.html", language, depth, section=name, **parts)

@@ -1,0 +1,220 @@
+"""What the playground's page runs: `stdlib-gpt` as a graph with its weights as inputs, and texts.
+
+`score` is the reference: what the page shows for a setting is what it returns.
+"""
+
+import inspect
+import json
+import shlex
+import statistics
+import textwrap
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from math import ceil, log, prod
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from efflab import data, points
+from efflab.base.cache import key
+from efflab.base.files import write_atomically
+from efflab.base.json_files import parse_json
+from efflab.base.places import DATA_DIR, ROOT
+from efflab.compression import packed, pruning
+from efflab.evaluate import token_bytes
+from efflab.publishing.site.assets import Assets, npm_file
+from efflab.publishing.site.templates import STATIC, WEB
+from efflab.structure.window import window_mask
+from efflab_rooms.pruning.measure import importance
+
+GROUP = 64
+SCALES: dict[str, dict] = {"tensor": {}, "row": {"axis": 0}, "group": {"group_size": GROUP}}
+"""Which values share a scale: arguments of `affine.quantize`."""
+MOST_TOKENS = 256
+"""Tokens of a text that are scored."""
+CHALLENGE = DATA_DIR / "playground.json"
+ENGINE = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
+CACHE = ROOT / "build" / "playground"
+SAMPLES = shlex.quote, statistics.median, textwrap.indent
+"""Functions of held-out modules: the page's texts."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One position of the sliders; 0 is off."""
+
+    bits: int = 0
+    scale: str = "row"
+    prune: float = 0.0
+    heads: int = 0
+    window: int = 0
+    sinks: int = 0
+
+
+# --- The model -------------------------------------------------------------------------------
+
+
+class Graph(nn.Module):
+    """`Transformer` written out: ids (1,T), visible pairs (T,T) -> logits, layers' attention."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor, visible: Tensor) -> tuple[Tensor, ...]:
+        x, maps = self.model.embedding(ids), []
+        for layer in self.model.layers:
+            block = layer.attention
+            q, k, v = block.body.heads(block.norm(x))
+            scores = q @ k.mT * block.body.head_dim**-0.5
+            maps.append(scores.masked_fill(~visible, -torch.inf).softmax(-1))
+            x = layer.ffn(x + block.body.out((maps[-1] @ v).transpose(1, 2).flatten(2)))
+        return self.model.embedding.logits(self.model.final_norm(x)), *maps
+
+
+def removed_heads(n: int) -> dict[int, list[int]]:
+    """The n least important heads, {layer: heads}; the best one of each layer stays."""
+    scores = importance("heads")
+    return pruning.least_important(scores, n / scores.numel())
+
+
+def head_order() -> list[tuple[int, int]]:
+    """(layer, head) in the order in which `removed_heads` takes them."""
+    pairs = [{(i, h) for i, heads in removed_heads(n).items() for h in heads} for n in range(37)]
+    return [pair for few, more in pairwise(pairs) for pair in more - few]
+
+
+def lighten(settings: Settings) -> nn.Module:
+    """`stdlib-gpt` without the heads, then pruned, then rounded, as the settings say."""
+    model = points.language_model()
+    model = pruning.prune_heads(model, removed_heads(settings.heads))
+    prune = lambda weight: pruning.magnitude_mask(weight, settings.prune)  # noqa: E731
+    model = pruning.apply_masks(model, pruning.weight_masks(model, prune))
+    if not settings.bits:
+        return model
+    grid = SCALES[settings.scale]
+    codes = packed.quantize_weights(model, settings.bits, embeddings=False, **grid)
+    return packed.with_weights(model, codes)
+
+
+def stored_bytes(model: nn.Module, settings: Settings) -> int:
+    """Bytes of a model of `lighten`: packed codes and scales, all else in 32 bits.
+
+    Of a pruned matrix, only what stays, and one bit for each place, where that is smaller.
+    """
+    total = points.weight_bytes(model)
+    for shape in (w.shape for w in packed.weight_matrices(model, embeddings=False).values()):
+        n, width = prod(shape), settings.bits or 32
+        n_scales = {"tensor": 1, "row": shape[0], "group": shape[0] * ceil(shape[1] / GROUP)}
+        scales = 4 * n_scales[settings.scale] if settings.bits else 0
+        dense, some = ceil(n * width / 8), ceil((n - round(settings.prune * n)) * width / 8)
+        sparse = ceil(n / 8) + some if settings.prune else dense
+        total += min(dense, sparse) + scales - 4 * n
+    return total
+
+
+def visible_pairs(n: int, settings: Settings) -> Tensor:
+    """Which token (row) sees which (n,n): itself, `window` before it, and the first `sinks`."""
+    causal = torch.ones(n, n, dtype=torch.bool).tril()
+    if not settings.window:
+        return causal
+    return causal & (window_mask(n, settings.window, True) | (torch.arange(n) < settings.sinks))
+
+
+# --- The reference ---------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def run(model: nn.Module, settings: Settings, text: str) -> tuple[Tensor, Tensor]:
+    """(logits (T,V), ids that they should give (T,)) of a text, after the mark of a file."""
+    ids = torch.from_numpy(data.tokens_of([text]))[: MOST_TOKENS + 1]
+    logits, *_ = Graph(model)(ids[None, :-1], visible_pairs(len(ids) - 1, settings))
+    return logits[0], ids[1:]
+
+
+def score(settings: Settings, text: str) -> float:
+    """Bits per byte of the text's first `MOST_TOKENS` tokens."""
+    logits, ids = run(lighten(settings), settings, text)
+    return F.cross_entropy(logits, ids).item() * len(ids) / log(2) / token_bytes()[ids].sum()
+
+
+# --- The page's files ------------------------------------------------------------------------
+
+
+def export() -> bytes:
+    """The graph (ONNX): inputs ids, visible and each weight; logits and each layer's attention."""
+    model = points.language_model()
+    names, weights = zip(*model.named_parameters(), strict=True)
+
+    class Inputs(nn.Module):
+        def forward(self, ids, visible, *values):
+            parameters = {f"model.{n}": v for n, v in zip(names, values, strict=True)}
+            return functional_call(Graph(model), parameters, (ids, visible))
+
+    n = torch.export.Dim("n", min=2, max=model.config.max_len)
+    ids = torch.zeros(1, MOST_TOKENS, dtype=torch.int32)
+    program = torch.onnx.export(
+        Inputs().eval(),
+        (ids, visible_pairs(MOST_TOKENS, Settings()), *(w.detach() for w in weights)),
+        dynamo=True,
+        verbose=False,
+        input_names=["ids", "visible", *names],
+        output_names=["logits", *(f"attention.{i}" for i in range(model.config.n_layer))],
+        dynamic_shapes=({1: n}, {0: n, 1: n}, tuple({} for _ in names)),
+    )
+    return program.model_proto.SerializeToString()
+
+
+def describe() -> bytes:
+    """JSON: each weight's name, shape and whether it is linear; heads' order; the tokenizer."""
+    model = points.language_model()
+    linear = packed.weight_matrices(model, embeddings=False)
+    bpe = parse_json(data.TOKENIZER_FILE.read_bytes())["model"]
+    description = dict(
+        parameters=[(name, list(p.shape), name in linear) for name, p in model.named_parameters()],
+        order=head_order(),
+        config=asdict(model.config),
+        vocabulary=sorted(bpe["vocab"], key=bpe["vocab"].__getitem__),
+        merges=[" ".join(pair) for pair in bpe["merges"]],
+    )
+    return json.dumps(description).encode()
+
+
+def model_files() -> dict[str, bytes]:
+    """The graph, the weights in 16 bits (all low bytes, then all high ones), what they are.
+
+    The bytes so sorted shrink more. Graph and description are kept in build/ for this checkpoint.
+    """
+    files = {}
+    for name, make in {"graph.onnx": export, "model.json": describe}.items():
+        path = CACHE / f"{key((data.STDLIB_GPT, data.TOKENIZER_FILE, Path(__file__)))}-{name}"
+        if not path.exists():
+            write_atomically(path, make())
+        files[name] = path.read_bytes()
+    weights = [p.detach().half().flatten() for p in points.language_model().parameters()]
+    halves = torch.cat(weights).view(torch.uint8).reshape(-1, 2)
+    return files | {"weights.bin": halves.T.contiguous().numpy().tobytes()}
+
+
+def page_values(assets: Assets) -> dict | None:
+    """What the page's template needs, its files being added; None where `make setup` had no npm."""
+    engine, wasm = (npm_file("onnxruntime-web", f"dist/{name}") for name in ENGINE)
+    if engine is None or wasm is None:
+        return None
+    code = {path.name: path.read_bytes() for path in (WEB / "playground").iterdir()}
+    code |= {"unpack.js": (STATIC / "unpack.js").read_bytes(), "ort.mjs": engine}
+    files = {
+        name.split(".")[0]: assets.add(name, content, packed=True)
+        for name, content in (model_files() | {"engine.wasm": wasm}).items()
+    }
+    page_data = dict(
+        files=files,
+        packedBytes=sum((assets.target / place).stat().st_size for place in files.values()),
+        texts=[dict(name=f.__name__, text=inspect.getsource(f)) for f in SAMPLES],
+        mostTokens=MOST_TOKENS,
+        challenge=parse_json(CHALLENGE.read_bytes()),
+    )
+    return dict(code=assets.add_folder("playground", code), page_data=page_data)

@@ -1,0 +1,319 @@
+// The page: settings from the address, moves to the worker, results to everything that shows them.
+
+import {cacheBytes, storedBytes} from "./bytes.js";
+import {Challenge} from "./challenge.js";
+import {Completion} from "./completion.js";
+import {drawAttention, drawHistogram} from "./picture.js";
+import {OFF, plain, readAddress, writeAddress} from "./settings.js";
+import {Sliders} from "./sliders.js";
+import {TextView} from "./text.js";
+import {Tokenizer} from "./tokens.js";
+import {change, fill, megabytes, number, page, percent, whole} from "./words.js";
+
+const {words} = page, byId = id => document.getElementById(id);
+/** Milliseconds without a move after which the models write. */
+const REST = 500;
+/** Milliseconds within which moves of one slider share an entry of the history. */
+const ONE_MOVE = 1000;
+const OWN = page.texts.length;
+
+const state = {settings: OFF, text: 0, latest: 0, shown: 0, result: null,
+  pictures: null};
+let model, tokenizer, worker, completion, challenge, resting, lastMove = {};
+
+const sliders = new Sliders((name, value, isFinal) => {
+  const settings = {...state.settings, [name]: value};
+  if (writeAddress(settings, state.text) !== writeAddress(state.settings, state.text)) move(settings);
+  if (isFinal) remember(name);
+});
+const view = new TextView(byId("tokens"), byId("readout"), words, bits => number(bits, 2));
+
+// --- Moves -----------------------------------------------------------------------------------
+
+/** Other settings: the sliders show them, the worker computes them. */
+function move(settings) {
+  state.settings = settings;
+  sliders.show(settings);
+  request();
+}
+
+/** @param {boolean} [isView] whether only the pictures show something else */
+function request(isView = false) {
+  state.latest++;
+  announce();
+  if (!model) return;
+  const {ids, isCut} = tokensOfText();
+  byId("cut").hidden = !isCut;
+  byId("cut").textContent = fill(words.cut, {n: page.mostTokens});
+  if (ids.length < 2) return; // nothing is written yet
+  worker.postMessage({
+    type: "score", id: state.latest, settings: state.settings, ids,
+    view: {layer: +byId("layer").value, head: +byId("head").value, matrix: +byId("matrix").value},
+  });
+  challenge.check(state.latest, state.settings);
+  if (isView) return;
+  clearTimeout(resting);
+  completion.stop();
+  resting = setTimeout(() => completion.write(tokenizer, promptOf(ids), state.settings), REST);
+}
+
+/** Put the settings into the address: an entry of the history for each move, not for each step. */
+function remember(name) {
+  const address = `#${writeAddress(state.settings, inAddress(state.text))}`, now = performance.now();
+  if (address === location.hash || (address === "#" && !location.hash)) return announce();
+  const isSame = lastMove.name === name && now - lastMove.at < ONE_MOVE;
+  history[isSame ? "replaceState" : "pushState"](null, "", address === "#" ? location.pathname : address);
+  lastMove = {name, at: now};
+  linkLanguages();
+  announce();
+}
+
+/** The reader's own text has no place in an address. */
+const inAddress = text => (text < OWN ? text : 0);
+
+function followAddress() {
+  const hash = location.hash;
+  if (hash && !hash.includes("=")) return; // a place on the page
+  const {settings, text, illegal} = readAddress(hash);
+  byId("failure").hidden = !illegal.length;
+  byId("failure").textContent = fill(words.illegal, {names: illegal.join(", ")});
+  if (text < OWN && state.text !== OWN) state.text = text;
+  if (model) byId("text").value = state.text;
+  showOwn();
+  linkLanguages();
+  move(settings);
+}
+
+/** The page in the other language opens with the same settings. */
+function linkLanguages() {
+  for (const link of document.querySelectorAll("a[hreflang]")) link.hash = location.hash;
+}
+
+// --- The text --------------------------------------------------------------------------------
+
+/** The text's ids after the mark of a file; at most as many as are scored. */
+function tokensOfText() {
+  const text = state.text === OWN ? byId("own-text").value : page.texts[state.text].text;
+  const ids = [0, ...tokenizer.encode(text)];
+  return {ids: ids.slice(0, page.mostTokens + 1), isCut: ids.length > page.mostTokens + 1};
+}
+
+/** Where writing begins: after a line in the middle of a function, after one's own text. */
+function promptOf(ids) {
+  if (state.text === OWN) return ids;
+  const texts = tokenizer.texts(ids), half = Math.floor(ids.length / 2);
+  const line = texts.findIndex((text, i) => i >= half && text.includes("\n"));
+  return ids.slice(0, line < 0 ? half : line);
+}
+
+function showOwn() {
+  byId("own").hidden = state.text !== OWN;
+}
+
+// --- Results ---------------------------------------------------------------------------------
+
+function onResult(result) {
+  const {ids} = tokensOfText(), texts = tokenizer.texts(ids.slice(1));
+  // an older one than what is shown, or of another text
+  if (result.id <= state.shown || result.bits.length !== texts.length) return;
+  state.shown = result.id;
+  state.result = result;
+  showNumbers(result, ids);
+  announce();
+  const words = guesses => tokenizer.texts([...guesses]);
+  view.show(texts, result, words(result.guesses), words(result.baseline.guesses));
+}
+
+function onPictures(pictures) {
+  state.pictures = pictures;
+  requestAnimationFrame(drawPictures);
+}
+
+function perByte(bits, ids) {
+  const nBytes = ids.slice(1).reduce((sum, id) => sum + tokenizer.nBytes(id), 0);
+  return bits.reduce((a, b) => a + b, 0) / nBytes;
+}
+
+const removedIn = settings => {
+  const counts = Array(model.config.n_layer).fill(0);
+  for (const [layer] of model.order.slice(0, settings.heads)) counts[layer]++;
+  return counts;
+};
+const bytesOf = settings =>
+  storedBytes(model.parameters, settings, removedIn(settings), model.headSize);
+
+function showNumbers(result, ids) {
+  const {settings} = result, bytes = bytesOf(settings), all = bytesOf(OFF).total;
+  result.numbers = {
+    bits_per_byte: perByte(result.bits, ids), baseline: perByte(result.baseline.bits, ids),
+    bytes: bytes.total, settings: plain(settings), text: tokenizer.decode(ids.slice(1)),
+  };
+  const {bits_per_byte: bits, baseline} = result.numbers;
+  byId("bpb").textContent = number(bits, 3);
+  byId("bpb-baseline").textContent = fill(words.unchanged, {value: number(baseline, 3)});
+  show("bpb-change", bits / baseline - 1, 0.0005);
+  byId("size").textContent = megabytes(bytes.total);
+  byId("size-baseline").textContent = fill(words.unchanged, {value: megabytes(all)});
+  byId("size-change").textContent = bytes.total < all
+    ? fill(words.smaller, {ratio: number(all / bytes.total, 1)}) : "";
+  showBytes(bytes, settings, ids.length - 1);
+}
+
+/** A change in its colour; nothing where there is none. */
+function show(id, share, least) {
+  byId(id).textContent = Math.abs(share) < least ? "" : change(share);
+  byId(id).className = `change ${share < 0 ? "better" : "worse"}`;
+}
+
+function showBytes(bytes, settings, n) {
+  const rows = [
+    [words.bytesWeights, bytes.weights], [words.bytesScales, bytes.scales],
+    [words.bytesPlaces, bytes.places], [words.bytesRest, bytes.rest], [words.bytesAll, bytes.total],
+    [fill(words.bytesCache, {n: whole(n)}),
+      cacheBytes(n, settings, removedIn(settings), model.config.n_head, model.headSize)],
+  ];
+  byId("bytes").replaceChildren(...rows.map(([name, value]) => {
+    const row = document.createElement("tr"), head = document.createElement("th");
+    const cell = document.createElement("td");
+    head.scope = "row";
+    head.textContent = name;
+    cell.textContent = fill(words.nBytes, {n: whole(value)});
+    row.append(head, cell);
+    return row;
+  }));
+}
+
+/** #result: what belongs to the address, and only while it does. */
+function announce() {
+  const box = byId("result"), {result} = state;
+  const isCurrent = result?.numbers && result.id === state.latest &&
+    writeAddress(result.settings, inAddress(state.text)) === canonical(location.hash);
+  if (!isCurrent) return box.removeAttribute("data-json");
+  box.dataset.json = JSON.stringify(result.numbers);
+  const sentence = summary(result);
+  if (box.textContent !== sentence) box.textContent = sentence;
+}
+
+function canonical(hash) {
+  const {settings, text} = readAddress(hash.includes("=") ? hash : "");
+  return writeAddress(settings, text);
+}
+
+function summary({numbers, settings}) {
+  const {bits_per_byte: bits, baseline, bytes} = numbers, all = bytesOf(OFF).total;
+  if (writeAddress(settings) === "") return fill(words.summaryUnchanged, {bits: number(baseline, 3)});
+  const share = bits / baseline - 1, values = {
+    ratio: number(all / bytes, 1), bits: number(bits, 3), baseline: number(baseline, 3),
+    share: percent(Math.abs(share)),
+  };
+  const size = fill(bytes < all ? words.summarySmaller : words.summarySame, values);
+  const cost = Math.abs(share) < 0.005 ? words.summaryFree : share > 0 ? words.summaryWorse
+    : words.summaryBetter;
+  return fill(words.summary, {size, cost: fill(cost, values)});
+}
+
+function drawPictures() {
+  if (!state.pictures) return;
+  const {settings, view: {layer, head}, attention, matrix} = state.pictures;
+  const removed = model.order.slice(0, settings.heads);
+  drawHistogram(matrix, settings);
+  drawAttention(attention, settings, removed.some(([i, h]) => i === layer && h === head));
+}
+
+// --- Loading ---------------------------------------------------------------------------------
+
+const progress = {};
+
+function onProgress({name, bytes}) {
+  progress[name] = bytes;
+  const sum = Object.values(progress).reduce((a, b) => a + b, 0);
+  byId("progress").value = Math.min(1, sum / page.packedBytes);
+  byId("progress-words").textContent = fill(sum < page.packedBytes ? words.loading : words.starting, {
+    done: megabytes(sum), all: megabytes(page.packedBytes)});
+}
+
+function fillSelect(id, names) {
+  byId(id).replaceChildren(...names.map((name, i) => new Option(name, i)));
+  byId(id).addEventListener("change", () => {
+    if (id === "text") {
+      state.text = +byId(id).value;
+      showOwn();
+      remember("text");
+    }
+    request(id !== "text");
+  });
+}
+
+function onReady(message) {
+  model = message.model;
+  model.headSize = model.config.d_model / model.config.n_head;
+  tokenizer = new Tokenizer(model.vocabulary, model.merges);
+  challenge = new Challenge(worker, tokenizer, settings => bytesOf(settings).total, settings => {
+    move(settings);
+    remember("challenge");
+  });
+  const count = n => Array.from({length: n}, (_, i) => String(i));
+  fillSelect("text", [...page.texts.map(({name}) => name), words.ownText]);
+  fillSelect("layer", count(model.config.n_layer));
+  fillSelect("head", count(model.config.n_head));
+  const linear = model.parameters.map(({name}, i) => [name, i]).filter(([, i]) => model.parameters[i].linear);
+  fillSelect("matrix", linear.map(([name]) => matrixName(name)));
+  linear.forEach(([, i], place) => (byId("matrix").options[place].value = i));
+  byId("matrix").value = linear[0][1];
+  for (const node of document.querySelectorAll("main :is(input, select, #reset)")) node.disabled = false;
+  byId("loading").hidden = true;
+  followAddress();
+}
+
+/** "layers.0.attention.body.qkv.weight" as readers name it; counted from 0, as in the notebooks. */
+function matrixName(name) {
+  const [, layer, , , part] = name.split(".");
+  return fill(words.matrix, {layer, part: words.parts[part]});
+}
+
+function onError({message}) {
+  byId("failure").hidden = false;
+  byId("failure").textContent = fill(words.failure, {message});
+}
+
+const HANDLERS = {
+  progress: onProgress, ready: onReady, error: onError,
+  result: onResult, pictures: onPictures,
+  checked: message => message.id === state.latest && challenge.onChecked(message),
+  token: message => completion.onToken(message),
+  done: message => completion.onDone(message),
+};
+
+function start() {
+  if (document.documentElement.classList.contains("not-possible")) return;
+  byId("loading").hidden = false;
+  worker = new Worker(new URL("worker.js", import.meta.url), {type: "module"});
+  worker.onmessage = ({data: {type, ...message}}) => HANDLERS[type](message);
+  worker.onerror = event => onError({message: event.message});
+  completion = new Completion(worker);
+  const files = Object.fromEntries(Object.entries(page.files).map(
+    ([name, address]) => [name, new URL(page.root + address, document.baseURI).href]));
+  worker.postMessage({type: "load", files});
+  addEventListener("hashchange", followAddress);
+  byId("reset").addEventListener("click", () => {
+    move(OFF);
+    remember("reset");
+  });
+  let typing;
+  byId("own-text").addEventListener("input", () => {
+    clearTimeout(typing);
+    typing = setTimeout(() => request(), 200);
+  });
+  byId("colour").addEventListener("change", () => {
+    view.mode = byId("colour").value;
+    byId("tokens").classList.toggle("both", view.mode === "change");
+    byId("legend-surprise").hidden = view.mode === "change";
+    byId("legend-change").hidden = view.mode !== "change";
+    view.paint();
+  });
+  document.addEventListener("efflab-theme", drawPictures);
+  new ResizeObserver(drawPictures).observe(byId("histogram").parentElement);
+  followAddress();
+}
+
+start();
