@@ -25,7 +25,7 @@ from efflab_rooms.pruning.measure import model_bytes
 
 LOAD_SECONDS, MOVE_SECONDS = 90, 30
 MOST_MS, MOST_GROWTH = 3000, 80e6
-"""A move's milliseconds, with a margin for a machine with much else to do; 300 where it is quiet."""
+"""Milliseconds of a move on a busy machine; 300 on a quiet one."""
 UNCHANGED = Settings()
 DOZEN = (
     UNCHANGED,
