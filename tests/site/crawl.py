@@ -61,6 +61,9 @@ def fault(path: Path, tag: str, address: str, pages: dict[Path, Page]) -> str | 
     if not target.exists():
         return f"no {address}"
     ids = pages[target].ids if target in pages else set()
-    if parts.fragment and target in pages and not {parts.fragment, unquote(parts.fragment)} & ids:
+    # "#bits=4" is a state of the page and no place on it
+    if "=" in parts.fragment or target not in pages:
+        return None
+    if parts.fragment and not {parts.fragment, unquote(parts.fragment)} & ids:
         return f"no anchor {address}"
     return None

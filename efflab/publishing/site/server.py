@@ -55,10 +55,9 @@ def make_server(folder: Path, port: int = 0) -> Server:
 
 def serve(folder: Path, port: int = 0, say=print) -> None:
     """Serve `folder` until Ctrl+C."""
-    with make_server(folder, port) as server:
+    with make_server(folder, port) as server, suppress(KeyboardInterrupt):
         say(f"open http://{HOST}:{server.server_port}/ (Ctrl+C stops it)")
-        with suppress(KeyboardInterrupt):
-            server.serve_forever()
+        server.serve_forever()
     say("stopped")
 
 
