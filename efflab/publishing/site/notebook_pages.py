@@ -37,8 +37,6 @@ PAGE_WORDS = (
     "You said {guess}, it is {truth}: {factor} times your number.",
     "You said {guess}, it is {truth}: your number is {factor} times too high.",
     "You said {guess}, it is {truth}.",
-    "Show the answer",
-    "It is {truth}.",
 )
 """What the page's scripts say."""
 
@@ -229,8 +227,6 @@ def described(entry: Mapping, language: str) -> dict:
         number=entry["name"][:2],
         title=f"{entry['name'][:2]} · {entry['title'][language]}",
         finds=entry.get("finds", {}).get(language, ""),
-        minutes=entry.get("minutes"),
-        claims=entry.get("claims", []),
     )
 
 
