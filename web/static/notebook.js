@@ -1,12 +1,12 @@
 // Boxes that scroll are reached by the keyboard; on a phone the contents are folded.
 "use strict";
 {
-  const boxes = document.querySelectorAll(".scroll");
+  const boxes = document.querySelectorAll(".scroll, .notebook pre");
   const sizes = new ResizeObserver((entries) => {
     for (const { target } of entries) {
       const scrolls = target.scrollWidth > target.clientWidth + 1;
-      target.toggleAttribute("tabindex", scrolls);
       if (scrolls) target.setAttribute("tabindex", "0");
+      else target.removeAttribute("tabindex");
     }
   });
   boxes.forEach((box) => sizes.observe(box));

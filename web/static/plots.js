@@ -12,6 +12,8 @@
   const PANEL_GAP = 84; // between stacked panels: ticks, axis title, the next panel's title
   const LINE = 17; // height of a line of a panel's title
   const LABEL_WIDTH = 110; // of a category's label where it is narrow
+  const TICK_WIDTH = 44; // of a number on an x axis
+  const PANEL = "panel"; // the name of a panel's title among the annotations
   const BETWEEN = " · ";
   // lab/colours.py's inks and papers, in the dark
   const DARK = {
@@ -192,7 +194,21 @@
       const shown = { data: inTheme(data), layout: inTheme(layout) };
       shown.layout.template.layout.font.color = colour("--ink");
       this.box.style.minHeight = "";
-      return Plotly.react(this.graph, shown.data, shown.layout, this.spec.config);
+      Plotly.react(this.graph, shown.data, shown.layout, this.spec.config);
+      if (isNarrow()) this.settle(shown);
+    }
+
+    /** Once the labels' sizes are known: panels' titles from the left edge, the legend below all. */
+    settle({ data, layout }) {
+      const { l, t, h } = this.graph._fullLayout._size;
+      for (const title of layout.annotations ?? []) if (title.name === PANEL) title.xshift = 4 - l;
+      const below = [...this.graph.querySelectorAll(".xaxislayer-above text, .infolayer .xtitle")];
+      if (layout.legend?.yref === "paper" && below.length) {
+        const lowest = Math.max(...below.map((text) => text.getBoundingClientRect().bottom));
+        const bottom = this.graph.getBoundingClientRect().top + t + h;
+        layout.legend.y = -(lowest - bottom + 8) / h;
+      }
+      Plotly.react(this.graph, data, layout, this.spec.config);
     }
   }
 
@@ -208,74 +224,96 @@
 
   /** Panels one below the other in all the width, in reading order; legend below, labels wrapped. */
   function stack(data, layout) {
-    const base = layout.template.layout;
-    const font = `13px ${base.font.family}`;
+    const font = `13px ${layout.template.layout.font.family}`;
     const { margin } = layout;
     margin.l = Math.min(margin.l, 48);
     margin.r = Math.min(margin.r, 12);
-    const panels = axes(layout, "x")
-      .map((x) => ({ x: layout[x], y: layout[(layout[x].anchor ?? "y").replace("y", "yaxis")] }))
-      .filter(({ x, y }) => x.domain && y?.domain && !x.overlaying && !y.overlaying)
-      .sort((a, b) => b.y.domain[1] - a.y.domain[1] || a.x.domain[0] - b.x.domain[0]);
-    if (new Set(panels.map(({ x }) => x.domain[0])).size > 1) stackPanels(panels, layout, font);
-    for (const key of axes(layout, "y")) wrapLabels(data, layout[key], key, font);
-    if (layout.showlegend !== false && data.some((trace) => trace.name)) putLegendBelow(layout);
-  }
-
-  function stackPanels(panels, layout, font) {
-    const { margin } = layout;
     const inside = layout.height - margin.t - margin.b;
     const wide = layout.width - margin.l - margin.r;
-    const titled = panels.map(({ x, y }) => {
-      const middle = (x.domain[0] + x.domain[1]) / 2;
-      const title = layout.annotations.find(
+    const fit = (text, width = wide) => wrap(text.replaceAll("<br>", " "), width, font);
+    const panels = axes(layout, "x")
+      .map((name) => ({ x: layout[name], id: layout[name].anchor ?? "y" }))
+      .map(({ x, id }) => ({ x, id, y: layout[id.replace("y", "yaxis")] }))
+      .filter(({ x, y }) => y && !x.overlaying && !y.overlaying);
+    for (const panel of panels) {
+      const { x, y } = panel;
+      const [low, high] = (y.domain ??= [0, 1]);
+      panel.high = Math.max((high - low) * inside, wrapLabels(data, panel, fit));
+      if (x.title?.text) x.title.text = fit(x.title.text, wide - 60);
+      thinTicks(x, Math.floor(wide / TICK_WIDTH));
+    }
+    if (new Set(panels.map(({ x }) => x.domain?.[0])).size > 1) stackPanels(panels, layout, fit);
+    else if (panels.length === 1) layout.height += panels[0].high - inside;
+    putLegendBelow(data, layout, (name) => fit(name, wide - 40));
+  }
+
+  function stackPanels(panels, layout, fit) {
+    panels.sort((a, b) => b.y.domain[1] - a.y.domain[1] || a.x.domain[0] - b.x.domain[0]);
+    for (const panel of panels) {
+      const middle = (panel.x.domain[0] + panel.x.domain[1]) / 2;
+      panel.title = layout.annotations.find(
         (a) =>
           a.xref === "paper" && a.yref === "paper" && a.yanchor === "bottom" &&
-          Math.abs(a.x - middle) < 0.02 && Math.abs(a.y - y.domain[1]) < 0.02,
+          Math.abs(a.x - middle) < 0.02 && Math.abs(a.y - panel.y.domain[1]) < 0.02,
       );
-      if (title) title.text = wrap(title.text.replaceAll("<br>", " "), wide, font);
-      const lines = title ? title.text.split("<br>").length : 0;
-      return { x, y, title, lines, high: (y.domain[1] - y.domain[0]) * inside };
-    });
-    margin.t = Math.max(14, 12 + LINE * titled[0].lines);
+      if (panel.title) panel.title.text = fit(panel.title.text);
+      panel.lines = panel.title?.text.split("<br>").length ?? 0;
+    }
+    const { margin } = layout;
+    margin.t = Math.max(14, 12 + LINE * panels[0].lines);
     const gap = ({ lines }, i) => (i ? PANEL_GAP + LINE * Math.max(lines - 1, 0) : 0);
-    const all = titled.reduce((sum, panel, i) => sum + panel.high + gap(panel, i), 0);
+    const all = panels.reduce((sum, panel, i) => sum + panel.high + gap(panel, i), 0);
     let top = all;
-    titled.forEach((panel, i) => {
+    panels.forEach((panel, i) => {
       top -= gap(panel, i);
       const domain = [Math.max((top - panel.high) / all, 0), Math.min(top / all, 1)];
       Object.assign(panel.x, { domain: [0, 1], showticklabels: true });
       Object.assign(panel.y, { domain, showticklabels: true });
       if (panel.title)
-        Object.assign(panel.title, { x: 0, xanchor: "left", align: "left", y: domain[1] });
+        Object.assign(panel.title, {
+          name: PANEL, x: 0, xanchor: "left", align: "left", y: domain[1], font: { size: 13 },
+        });
       top -= panel.high;
     });
     layout.height = all + margin.t + margin.b;
   }
 
-  /** Categories on a y axis in lines that leave room for the picture. */
-  function wrapLabels(data, axis, key, font) {
-    const id = key.replace("axis", "");
+  /**
+   * Categories on a y axis in lines that leave room for the picture.
+   *
+   * @returns {number} the pixels that they need, one above the other; 0 for numbers
+   */
+  function wrapLabels(data, { id, y }, fit) {
     const own = data.filter((trace) => (trace.yaxis ?? "y") === id && Array.isArray(trace.y));
     const names = [...new Set(own.flatMap((trace) => trace.y))];
-    if (!names.length || axis.ticktext || names.some((name) => typeof name !== "string" || name === "")) return;
-    const plain = names.map((name) => name.replaceAll("<br>", " "));
-    Object.assign(axis, {
-      tickmode: "array",
-      tickvals: names,
-      ticktext: plain.map((name) => wrap(name, LABEL_WIDTH, font)),
-    });
+    if (!names.length || y.ticktext || names.some((name) => typeof name !== "string" || !name)) return 0;
+    const ticktext = names.map((name) => fit(name, LABEL_WIDTH));
+    Object.assign(y, { tickmode: "array", tickvals: names, ticktext });
+    const lines = Math.max(...ticktext.map((text) => text.split("<br>").length));
+    return names.length * (lines * LINE + 6);
   }
 
-  function putLegendBelow(layout) {
-    const { margin, height } = layout;
-    const inside = height - margin.t - margin.b;
+  /** At most so many of an axis's own ticks. */
+  function thinTicks(axis, most) {
+    const { tickvals, ticktext } = axis;
+    if (!Array.isArray(tickvals) || tickvals.length <= most) return;
+    const step = Math.ceil(tickvals.length / most);
+    axis.tickvals = tickvals.filter((_, i) => i % step === 0);
+    axis.ticktext = ticktext?.filter((_, i) => i % step === 0);
+  }
+
+  function putLegendBelow(data, layout, wrapped) {
+    const named = data.filter((t) => t.name && t.showlegend !== false && t.visible !== false);
+    if (layout.showlegend === false || named.length < (layout.showlegend ? 1 : 2)) return;
+    for (const trace of named) trace.name = wrapped(trace.name);
+    const { margin } = layout;
+    const inside = layout.height - margin.t - margin.b;
     layout.legend = {
       ...layout.legend, orientation: "h", x: 0, xanchor: "left", xref: "paper",
       y: -56 / inside, yanchor: "top", yref: "paper",
     };
-    margin.b = Math.max(margin.b, 64);
-    layout.height = inside + margin.t + margin.b;
+    const lines = named.reduce((sum, trace) => sum + trace.name.split("<br>").length, 0);
+    layout.height = inside + margin.t + 64 + 20 * lines;
   }
 
   const drawn = new Set();

@@ -41,4 +41,7 @@
   }
 
   document.querySelectorAll(".prediction").forEach(addField);
+  // what is stored speaks of running a cell
+  for (const summary of document.querySelectorAll("[data-answer] summary"))
+    summary.textContent = tr("The answer (say your number first)");
 }

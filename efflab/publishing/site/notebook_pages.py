@@ -32,6 +32,7 @@ REFERENCE = r"(?P<resolver>arXiv|doi):\s?(?P<work>[\w.()/-]*\w)"
 PAGE_WORDS = (
     "your number",
     "Compare",
+    "The answer (say your number first)",
     "{text!r} is not a number that I can read: write it like 0.5, 1,000, 4k or 1.2e6.",
     "You said {guess}, it is {truth}: well predicted.",
     "You said {guess}, it is {truth}: {factor} times your number.",
@@ -86,6 +87,10 @@ class Renderer(IPythonRenderer):
 
     def table(self, text: str) -> str:
         return f'<div class="scroll"><table>\n{text}</table></div>\n'
+
+    def table_head(self, text: str) -> str:
+        # Markdown wants a head; one without words is none
+        return f"<thead>\n<tr>\n{text}</tr>\n</thead>\n" if Markup(text).striptags() else ""
 
     def block_math(self, body: str) -> str:
         return f'<span class="scroll math">{convert(body, display="block")}</span>'
