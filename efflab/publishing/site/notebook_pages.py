@@ -74,7 +74,7 @@ class Renderer(IPythonRenderer):
         if level == 1:
             return ""
         slug = self.page.add_heading(str(Markup(text).striptags()))
-        link = f'<a class="anchor" href="#{slug}" aria-label="{tr("Link to this section")}">#</a>'
+        link = f'<a class="anchor" href="#{slug}" aria-label="{tr("Link to this section")}"></a>'
         return f'<h{level} id="{slug}">{text} {link}</h{level}>\n'
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
