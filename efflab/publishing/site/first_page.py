@@ -12,6 +12,7 @@ from efflab.lab.outcome import mark, outcome_words
 from efflab.publishing.catalog import NOTEBOOKS, built_path, catalog, find
 from efflab.publishing.ledger import claims, counts, verdicts
 from efflab.publishing.site.assets import Assets
+from efflab.publishing.site.strip import read_strip
 from efflab.publishing.site.templates import outcome_class, render
 from efflab.publishing.source import read_built
 
@@ -34,7 +35,7 @@ def write(language: str, pages: Mapping[str, str], assets: Assets, folder: Path 
         image = _picture(built_path(find(number, folder), language), entry, language, assets)
         cards.append(_card(number, entry, language) | dict(claims=marks, picture=image))
     values = dict(section="notebooks", cards=cards, search=_search_file(pages, language, assets))
-    values |= dict(n_claims=len(judged), counts=counts(root, language), strip=None)
+    values |= dict(n_claims=len(judged), counts=counts(root, language), strip=read_strip())
     return render("index.html", language, int(language == "zh"), **values)
 
 

@@ -191,7 +191,9 @@ def claim_addresses(entry: Mapping, entries: Mapping[str, Mapping]) -> dict[str,
     claims = load_claims()
     files = {number: f"{other['name']}.html" for number, other in entries.items()}
     files[entry["name"][:2]] = ""
-    return {id: f"{files[c['notebook']]}#{id}" for id, c in claims.items() if c["notebook"] in files}
+    return {
+        id: f"{files[c['notebook']]}#{id}" for id, c in claims.items() if c["notebook"] in files
+    }
 
 
 def write(path: Path, language: str, entries: Mapping[str, Mapping], plotly: str) -> str:
