@@ -63,10 +63,10 @@ def serve(folder: Path, port: int = 0, say=print) -> None:
 
 def build_or_serve(folder: Path, port: int | None, say=print) -> None:
     """Build the site, or with a port serve the one that is there, built first if need be."""
-    from efflab.publishing.site.build import build_site
-
     index = folder / "index.html"
     if port is None or not index.exists():
+        from efflab.publishing.site.build import build_site
+
         build_site(folder, say=say)
     if port is None:
         return say(f"open {os.path.relpath(index)}, or: efflab site --serve")
