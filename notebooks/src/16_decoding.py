@@ -42,6 +42,8 @@ n_windows = 8  # held-out windows of 512 tokens that judge quality, 2 to 64
 
 # %%
 from copy import deepcopy
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -325,8 +327,13 @@ print((attend_grouped(q, k, v) - theirs).abs().max().item() < 1e-5)
 # 键和值由它生成；窗口注意力只保留最近 4,096 个 token。
 
 # %%
+llama = PRESETS["llama-3.1-70b"]
+kinds = {"multi-head": dict(n_kv_head=None), "grouped, 8": dict(n_kv_head=8)}
+kinds |= {"multi-query": dict(n_kv_head=1), "window of 4,096": dict(n_kv_head=8, windows=(4096,))}
+kinds |= {"latent": dict(n_kv_head=None, latent=PRESETS["deepseek-v3"].attention.latent)}
 rows = []
-for name, config in measure.attention_kinds().items():
+for name, fields in kinds.items():
+    config = replace(llama, attention=replace(llama.attention, **fields))
     row = {"attention": name, "a token (bytes)": cost.kv_cache_bytes(config, 1)}
     for n in (4096, 131072):
         n_bytes = inference.decode_bytes(config, n, 16)
@@ -367,7 +374,7 @@ assert times[32768][4].ratio(times[32768][16]) < 0.8
 # %% tags=["nbval-ignore-output"]
 torch.manual_seed(0)
 engines = measure.engines(measure.Stack().eval(), torch.randn(1, measure.WIDTH))
-times = measure.time_formats(engines)
+times = measure.time_steps(engines)[1]
 show(figures.formats(times))
 
 # %% tags=["nbval-ignore-output"]
@@ -409,14 +416,14 @@ table(rows, kind="measured")
 # ## 6 · A smaller cache: windows, sinks, fewer bits
 #
 # What if the cache keeps the last tokens alone? `stdlib-gpt` was not trained for that. A window of 64
-# costs it much, and the first tokens of the text bring half of it back: attention that finds nothing
-# to look at rests on them (*attention sinks*, Xiao et al. 2024). The mask stands in the cell:
+# costs it much, and the first four tokens of the text bring a quarter of that back, four more recent ones
+# next to nothing: attention that finds nothing to look at rests on the first (*attention sinks*, Xiao et al. 2024). The mask stands in the cell:
 
 # %% [markdown] tags=["zh"]
 # ## 6 · 更小的缓存：窗口、汇聚点、更少的比特
 #
 # 缓存若只留最近的 token 呢？`stdlib-gpt` 没有为此训练过。宽 64 的窗口让它损失很多，而文本开头的几个 token
-# 能找回其中一半：注意力没有可看的东西时，就落在它们身上（*注意力汇聚点*，Xiao 等 2024）。掩码就在单元格里：
+# （四个）能找回其中四分之一，多留四个最近的则几乎没有用：注意力没有可看的东西时，就落在开头的 token 身上（*注意力汇聚点*，Xiao 等 2024）。掩码就在单元格里：
 
 
 # %%
@@ -530,6 +537,15 @@ check("16-3", answer_3)
 # 所以草稿的 token 被接受的比例是 Σ min(p, q)，记作 α。每次起草 n 个，若各处相同，一遍平均得到 (1 − αⁿ⁺¹) / (1 − α) 个。
 # 用什么当草稿？既要便宜，又要意见一致：
 
+
+# %%
+def first_layers(n_layer, ids):
+    x = stdlib_gpt.embedding(ids)
+    for layer in stdlib_gpt.layers[:n_layer]:
+        x = layer(x)
+    return stdlib_gpt.embedding.logits(stdlib_gpt.final_norm(x))
+
+
 # %%
 drafts = {}
 for bits in (8, 4, 3):
@@ -538,7 +554,7 @@ for bits in (8, 4, 3):
         layer.weight.data = affine.quantize(layer.weight.data, bits, group_size=32).dequantize()
     drafts[f"its own weights in {bits} bits"] = changed, (bits + 1) / 32
 for n_layer in (5, 3):
-    drafts[f"its first {n_layer} layers"] = measure.first_layers(n_layer), n_layer / 6
+    drafts[f"its first {n_layer} layers"] = partial(first_layers, n_layer), n_layer / 6
 rows = []
 for name, (draft, share) in drafts.items():
     accepted, n_draft = measure.acceptance(draft), 4
@@ -567,9 +583,8 @@ table(rows, kind="measured")
 # 让权重多干活的另一个办法：一步处理好几段文本。下面是这台机器上一步的时间，以及所有文本合计每秒的 token 数：
 
 # %% tags=["nbval-ignore-output"]
-sizes = (1, 4, 16, 64)
-batches = {name: measure.time_batches(engines[name], sizes) for name in ("OpenVINO fp32", "INT4")}
-show(figures.batches(batches))
+some = {name: engines[name] for name in ("OpenVINO fp32", "INT8", "INT4")}
+show(figures.batches(measure.time_steps(some, (1, 4, 16, 64))))
 
 # %% [markdown] tags=["en"]
 # A step of 16 texts takes longer than one of 1, but not 16 times: throughput rises, and so does everybody's

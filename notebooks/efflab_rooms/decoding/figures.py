@@ -9,7 +9,7 @@ from efflab.bench import Timing
 from efflab.devices import DEVICES
 from efflab.errors import require_int, require_one_of
 from efflab.lab import Choice, Slider, explorer, mark, number, tr
-from efflab.lab.figures import COLOURS, bars, legend, line, loglog, panels
+from efflab.lab.figures import COLOURS, bars, legend, line, loglog, panels, round_ticks, style
 from efflab.lab.text import tr_name
 from efflab_rooms.decoding import measure
 
@@ -22,9 +22,7 @@ def first_difference(differences: Mapping[str, Tensor]):
     series, meta = {}, {}
     for name, values in differences.items():
         wrong = (values > NOISE).nonzero().flatten().tolist()
-        meta[tr("{name}: first wrong token", name=tr_name(name))] = (
-            wrong[0] if wrong else tr("none")
-        )
+        meta[tr("{name}: first wrong token", name=tr_name(name))] = wrong[0] if wrong else "–"
         series[tr_name(name)] = values.clamp_min(1e-7).tolist()
     n = len(next(iter(series.values())))
     title = tr("Where do the logits differ from those of the whole text? (measured)")
@@ -43,7 +41,7 @@ def token_times(times: Mapping[int, Mapping[str, Timing]]):
     }
     title = tr("One more token of stdlib-gpt (measured)")
     titles = title, tr("tokens so far"), tr("time (ms)")
-    return loglog(list(times), series, *titles, meta=meta, legend=legend("below"))
+    return _set_round_ticks(loglog(list(times), series, *titles, meta=meta, legend=legend("below")))
 
 
 def attention_times(times: Mapping[int, Mapping[int, Timing]]):
@@ -60,7 +58,15 @@ def attention_times(times: Mapping[int, Mapping[int, Timing]]):
     }
     title = tr("Attention of one token over its cache (measured)")
     titles = title, tr("keys in the cache"), tr("time (ms)")
-    return loglog(list(times), series, *titles, meta=meta, legend=legend("below"))
+    return _set_round_ticks(loglog(list(times), series, *titles, meta=meta, legend=legend("below")))
+
+
+def _set_round_ticks(fig, **where):
+    """Round ticks around the values of one panel."""
+    axis = f"y{where['col']}" if where.get("col", 1) > 1 else "y"
+    values = [y for trace in fig.data if (trace.yaxis or "y") == axis for y in trace.y]
+    fig.update_yaxes(**round_ticks(min(values) / 2, max(values) * 2), **where)
+    return fig
 
 
 def formats(times: Mapping[str, Timing]):
@@ -77,22 +83,23 @@ def formats(times: Mapping[str, Timing]):
     return bars(names, series, title, "", "%", **options)
 
 
-def batches(times: Mapping[str, Mapping[int, Timing]]):
-    """Tokens a second over milliseconds of a step; the number at a point is the batch."""
-    titles = tr("a step (ms)"), tr("tokens a second")
+def batches(times: Mapping[int, Mapping[str, Timing]]):
+    """Milliseconds of a step, and tokens a second of all its texts, over the batch."""
+    sizes, meta = list(times), {}
     fig = panels([tr("latency"), tr("throughput")], tr("More texts side by side (measured)"))
-    for i, (name, own) in enumerate(times.items()):
-        sizes = list(own)
-        values = [1e3 * t.median for t in own.values()], [n / t.median for n, t in own.items()]
-        for column, y in enumerate(values, start=1):
+    for i, name in enumerate(times[sizes[0]]):
+        seconds = [own[name].median for own in times.values()]
+        speeds = [n / s for n, s in zip(sizes, seconds, strict=True)]
+        for column, y in enumerate(([1e3 * s for s in seconds], speeds), start=1):
             look = dict(mode="lines+markers", name=tr_name(name), showlegend=column == 1)
-            fig.add_scatter(x=sizes, y=y, **look, line_color=COLOURS[i], row=1, col=column)
-        gain = values[1][-1] / values[1][0]
-        fig.layout.meta |= {tr("{name}: {n} texts over 1", name=tr_name(name), n=sizes[-1]): gain}
+            fig.add_scatter(x=sizes, y=y, **look, **style(i), row=1, col=column)
+        meta[tr("{name}: {n} texts over 1", name=tr_name(name), n=sizes[-1])] = (
+            speeds[-1] / speeds[0]
+        )
     fig.update_xaxes(type="log", tickvals=sizes, title_text=tr("texts in the batch"))
-    for column, title in enumerate(titles, start=1):
-        fig.update_yaxes(type="log", dtick=1, title_text=title, row=1, col=column)
-    return fig.update_layout(legend=legend("below"))
+    for column, title in enumerate((tr("a step (ms)"), tr("tokens a second")), start=1):
+        _set_round_ticks(fig, row=1, col=column).update_yaxes(title_text=title, row=1, col=column)
+    return fig.update_layout(legend=legend("below"), meta=meta)
 
 
 # --- What serves -----------------------------------------------------------------------------
@@ -155,7 +162,8 @@ def _short(model: str) -> str:
 
 def _add_memory(fig, here: measure.Serving, memory: float | None) -> None:
     for i, (name, n_bytes) in enumerate({"weights": here.weights, "cache": here.cache}.items()):
-        look = dict(marker_color=COLOURS[i], texttemplate=f"{tr(name)}<br>%{{y:.3s}}", textangle=0)
+        label = f"{tr(name)}<br>{number(n_bytes / 1e9, 3)}"
+        look = dict(marker_color=COLOURS[i], text=label, textangle=0)
         fig.add_bar(x=[""], y=[n_bytes / 1e9], name=tr(name), **look, row=1, col=1)
     if memory:
         mark(fig, tr("its memory"), y=memory / 1e9, row=1, col=1)
@@ -172,10 +180,10 @@ def _add_speeds(fig, config, chip, context, batch, format, speed) -> None:
     fig.add_scatter(x=LENGTHS, y=fits, mode="lines", line=dict(color=colour, width=3), row=1, col=2)
     point = dict(mode="markers", marker=dict(size=14, color=COLOURS[1]))
     fig.add_scatter(x=[context], y=[speed], **point, row=1, col=2)
-    limit = config.max_len
-    if limit < LENGTHS[-1]:
-        mark(fig, tr("its longest text"), x=limit, row=1, col=2)
     ticks = {n: f"{n // 1024}k" if n >= 1024 else f"{n}" for n in LENGTHS[1::2]}
     axis = dict(type="log", tickvals=list(ticks), ticktext=list(ticks.values()))
     fig.update_xaxes(**axis, title_text=tr("context (tokens)"), row=1, col=2)
+    limit = config.max_len
+    if limit < LENGTHS[-1]:
+        mark(fig, tr("its longest text"), x=limit, row=1, col=2)
     fig.update_yaxes(rangemode="tozero", row=1, col=2)

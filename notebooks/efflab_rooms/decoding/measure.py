@@ -3,8 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from efflab.base.privacy import load
 from efflab.bench import Timing
 from efflab.compression import affine
 from efflab.compression.openvino import no_progress, quiet
-from efflab.config import PRESETS, Attention, ModelConfig, from_hf
+from efflab.config import PRESETS, ModelConfig, from_hf
 from efflab.devices import Device
 from efflab.errors import require_int
 from efflab.model import Layer
@@ -111,24 +110,7 @@ def time_tokens(lengths: Iterable[int], repeats: int = 7) -> dict[int, dict[str,
     return times
 
 
-# --- Bytes -----------------------------------------------------------------------------------
-
-KINDS = ("multi-head", "grouped, 8", "multi-query", "window of 4,096", "latent")
-
-
-@lru_cache(maxsize=8)
-def attention_kinds(base: str = "llama-3.1-70b") -> dict[str, ModelConfig]:
-    """The model with other attention: every head its own keys, 8 of them, one, windows, latent.
-
-    The latent ranks are DeepSeek-V3's.
-    """
-    config = PRESETS[base]
-    change = lambda **fields: replace(config, attention=replace(config.attention, **fields))  # noqa: E731
-    latent = PRESETS["deepseek-v3"].attention.latent
-    alternatives = [change(n_kv_head=n) for n in (None, 8, 1)]
-    alternatives += [change(n_kv_head=8, windows=(4096,))]
-    alternatives += [replace(config, attention=Attention(latent=latent, bias="none"))]
-    return dict(zip(KINDS, alternatives, strict=True))
+# --- Keys ------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -239,17 +221,16 @@ def engines(stack: Stack, x: Tensor) -> dict[str, Callable[[Tensor], object]]:
 
 
 @torch.no_grad()
-def time_formats(calls: Mapping, width: int = WIDTH, repeats: int = 9) -> dict[str, Timing]:
-    """Seconds of one token, a row of `width`, through each engine, interleaved."""
-    x = torch.randn(1, width)
-    return bench.time_interleaved({n: lambda c=c: c(x) for n, c in calls.items()}, repeats=repeats)
-
-
-@torch.no_grad()
-def time_batches(call: Callable, sizes: Iterable[int], width: int = WIDTH) -> dict[int, Timing]:
-    """Seconds of one step of so many texts side by side."""
-    rows = {n: torch.randn(n, width) for n in sizes}
-    return bench.time_interleaved({n: lambda x=x: call(x) for n, x in rows.items()}, repeats=5)
+def time_steps(
+    calls: Mapping[str, Callable], sizes: Iterable[int] = (1,), width: int = WIDTH
+) -> dict[int, dict[str, Timing]]:
+    """{texts: {engine: Timing}} of a step of so many texts side by side."""
+    times = {}
+    for n in sizes:
+        x = torch.randn(n, width)
+        own = {name: lambda call=call, x=x: call(x) for name, call in calls.items()}
+        times[n] = bench.time_interleaved(own, repeats=9)
+    return times
 
 
 # --- Drafts ----------------------------------------------------------------------------------
@@ -272,19 +253,6 @@ def tokens_per_pass(accepted: float, n_draft: int) -> float:
     if accepted == 1:
         return n_draft + 1.0
     return (1 - accepted ** (n_draft + 1)) / (1 - accepted)
-
-
-def first_layers(n_layer: int) -> Callable[[Tensor], Tensor]:
-    """`stdlib-gpt` that stops after so many layers."""
-    model = points.language_model()
-
-    def call(ids: Tensor) -> Tensor:
-        x = model.embedding(ids)
-        for layer in model.layers[:n_layer]:
-            x = layer(x)
-        return model.embedding.logits(model.final_norm(x))
-
-    return call
 
 
 # --- Batches and serving ---------------------------------------------------------------------
