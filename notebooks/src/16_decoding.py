@@ -230,29 +230,17 @@ p_speed.reveal(1 / measure.serve(PRESETS["qwen3-8b"], h100, 4096, 1, "bf16").sec
 # H100 要到每字节 295 次运算，算术单元才不闲着：
 
 # %%
-rows = []
-for name in dict.fromkeys((model, "qwen3-8b")):
-    config = measure.find_config(name)
-    work = {
-        "a prompt of 512": (
-            inference.prefill_flops(config, 512),
-            inference.prefill_bytes(config, 512),
-        ),
-        "one token after 512": (
-            inference.decode_flops(config, 512),
-            inference.decode_bytes(config, 512),
-        ),
-        "one token each of 64 texts": (
-            inference.decode_flops(config, 512, 64),
-            inference.decode_bytes(config, 512, 64),
-        ),
-    }
-    for what, (flops, n_bytes) in work.items():
-        row = {"model": name, "step": what, "TFLOP": flops / 1e12, "GB": n_bytes / 1e9}
-        row |= {"FLOP / byte": flops / n_bytes}
-        rows.append(
-            row | {"H100, least (ms)": 1e3 * cost.roofline_seconds(flops, n_bytes, h100, "bf16")}
-        )
+config, rows = measure.find_config(model), []
+work = {
+    "a prompt of 512": (inference.prefill_flops, inference.prefill_bytes, 1),
+    "one token after 512": (inference.decode_flops, inference.decode_bytes, 1),
+    "one token each of 64 texts": (inference.decode_flops, inference.decode_bytes, 64),
+}
+for what, (count_flops, count_bytes, n_texts) in work.items():
+    flops, n_bytes = count_flops(config, 512, n_texts), count_bytes(config, 512, n_texts)
+    least = cost.roofline_seconds(flops, n_bytes, h100, "bf16")
+    row = {"step": what, "FLOPs (10¹²)": flops / 1e12, "read (GB)": n_bytes / 1e9}
+    rows.append(row | {"FLOP / byte": flops / n_bytes, "H100, least (ms)": 1e3 * least})
 table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
