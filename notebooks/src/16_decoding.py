@@ -427,6 +427,7 @@ def attend_window(window, n_sinks):
     return measure.Changed(attend)
 
 
+# %%
 rows = []
 for window, n_sinks in ((511, 0), (64, 0), (64, 1), (64, 4), (68, 0)):
     quality = points.language_quality(attend_window(window, n_sinks), n_windows)
