@@ -61,7 +61,8 @@ export class Engine {
     try {
       return await Promise.race([reply, late]);
     } catch (error) {
-      if (error.message === "late") this.#restart();
+      // after an error of its own, Pyodide answers nothing more
+      this.#restart();
       throw error;
     } finally {
       clearTimeout(timer);

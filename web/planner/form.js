@@ -4,7 +4,8 @@ import { byId, say } from "./page.js";
 
 const NAMES = ["model", "device", "budget", "devices", "tokens", "tflops", "gb", "gbps"];
 const OWN = ["tflops", "gb", "gbps"];
-export const MOST_BYTES = 10_000_000;
+const MOST_BYTES = 10_000_000;
+const DEEPEST = 40;
 /** A longer file is not shown: a field of megabytes makes a browser slow. */
 const MOST_SHOWN = 200_000;
 
@@ -71,9 +72,24 @@ export function read() {
 function source() {
   if (value("model")) return { preset: value("model") };
   const text = file?.text ?? byId("config").value;
+  if (depth(text) > DEEPEST) {
+    complain("config", say("More than {n} brackets inside each other: no config.json has so many.", { n: DEEPEST }));
+    return null;
+  }
   if (text.trim()) return file ? { text, name: file.name } : { text };
   complain("config", say("Paste a config.json here, or choose a model above."));
   return null;
+}
+
+/** How many brackets stand inside each other, outside of texts: too many overflow Python's stack. */
+function depth(text) {
+  let open = 0;
+  let most = 0;
+  for (const [mark] of text.matchAll(/"(?:[^"\\]|\\.)*"|[[\]{}]/g)) {
+    if (mark === "[" || mark === "{") most = Math.max(most, ++open);
+    else if (mark === "]" || mark === "}") open -= 1;
+  }
+  return most;
 }
 
 /** Take a file that was dropped or chosen. */

@@ -81,7 +81,8 @@ function clear(status) {
 
 function fail(error) {
   const isLate = error.message === "late";
-  clear(isLate ? say("That took more than 30 seconds and was stopped.") : say("The planner could not start or broke off: {reason}", { reason: error.message }));
+  const reason = error.message.slice(0, 200);
+  clear(isLate ? say("That took more than 30 seconds and was stopped.") : say("The planner could not start or broke off: {reason}", { reason }));
 }
 
 function listen() {
@@ -99,7 +100,12 @@ function listen() {
     toAddress();
     move();
   });
-  byId("file").addEventListener("change", ({ target }) => target.files[0] && drop(target.files[0]));
+  byId("file").addEventListener("change", ({ target }) => {
+    const [file] = target.files;
+    // so that the same file, changed, can be chosen again
+    target.value = "";
+    if (file) drop(file);
+  });
   const zone = byId("zone");
   for (const type of ["dragover", "dragleave", "drop"]) {
     zone.addEventListener(type, (event) => {

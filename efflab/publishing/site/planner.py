@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from shutil import which
+from tempfile import TemporaryDirectory
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from efflab.advice.case import ALL_DEVICES, BUDGETS, SERVING
@@ -14,13 +16,13 @@ from efflab.config import PRESETS
 from efflab.devices import DEVICES
 from efflab.lab.text import OWN_TEXTS, read_texts, speaking, tr, tr_known
 from efflab.publishing.catalog import catalog
-from efflab.publishing.site.assets import Assets, npm_file
+from efflab.publishing.site.assets import NPM, Assets, npm_file
 from efflab.publishing.site.templates import STATIC, WEB, own_texts, render
 
 SCRIPTS = WEB / "planner"
 ROOM_TEXTS = ROOT / "notebooks" / "efflab_rooms" / "choose_plan" / "zh.toml"
-ENGINE, MODULES = ("pyodide.asm.wasm", "python_stdlib.zip"), ("pyodide.mjs", "pyodide.asm.mjs")
-LOCK, FOLDER = "pyodide-lock.json", "modules"
+WASM, LIBRARY, LOCK = "pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json"
+MODULES = ("pyodide.mjs", "pyodide.asm.mjs")
 DATA = (".toml", ".json", ".csv")
 # Whatever answers open: a card and advice for an encoder and a decoder, on a GPU and on a CPU.
 TRACE = """
@@ -67,15 +69,27 @@ def archive(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def compile_all(library: bytes, efflab: bytes) -> dict[str, bytes]:
+    """Python's library and efflab, {name: zip}: as bytecode, or without node as they are."""
+    files = {LIBRARY: library, "efflab.zip": efflab}
+    if not which("node"):
+        return files
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "efflab.zip").write_bytes(efflab)
+        command = ["node", str(WEB / "compile_python.mjs"), str(NPM / "pyodide"), folder]
+        subprocess.run(command, check=True)
+        return {name: (Path(folder) / name).read_bytes() for name in files}
+
+
 def load(assets: Assets) -> dict | None:
     """The page's files in the site: its modules' `folder`, and the packed `files` with their bytes.
 
     None without the npm package.
     """
-    engine = {name: npm_file("pyodide", name) for name in (*ENGINE, *MODULES, LOCK)}
+    engine = {name: npm_file("pyodide", name) for name in (WASM, LIBRARY, *MODULES, LOCK)}
     if None in engine.values():
         return None
-    packed = {name: engine[name] for name in ENGINE} | {"efflab.zip": archive(python_files())}
+    packed = {WASM: engine[WASM]} | compile_all(engine[LIBRARY], archive(python_files()))
     places = {name: assets.add(name, content, packed=True) for name, content in packed.items()}
     sizes = {name: (assets.target / place).stat().st_size for name, place in places.items()}
     # of Pyodide's own packages none is used, so that their list is left out
