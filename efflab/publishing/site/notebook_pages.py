@@ -188,12 +188,10 @@ def add_answers(notebook: NotebookNode) -> None:
 
 def claim_addresses(entry: Mapping, entries: Mapping[str, Mapping]) -> dict[str, str]:
     """{claim: where its verdict stands}, for the page of `entry`."""
-    claims = load_claims()
-    files = {number: f"{other['name']}.html" for number, other in entries.items()}
+    files = {number: f"{known['name']}.html" for number, known in entries.items()}
     files[entry["name"][:2]] = ""
-    return {
-        id: f"{files[c['notebook']]}#{id}" for id, c in claims.items() if c["notebook"] in files
-    }
+    homes = {id: claim["notebook"] for id, claim in load_claims().items()}
+    return {id: f"{files[number]}#{id}" for id, number in homes.items() if number in files}
 
 
 def write(path: Path, language: str, entries: Mapping[str, Mapping], plotly: str) -> str:
@@ -217,7 +215,7 @@ def write(path: Path, language: str, entries: Mapping[str, Mapping], plotly: str
         "notebook.html",
         language,
         int(language == "zh"),
-        **described(entry, language),
+        **head(entry, language),
         **neighbours(number, entries, language),
         section="notebooks",
         other=other(language, path.stem),
@@ -228,7 +226,7 @@ def write(path: Path, language: str, entries: Mapping[str, Mapping], plotly: str
     )
 
 
-def described(entry: Mapping, language: str) -> dict:
+def head(entry: Mapping, language: str) -> dict:
     """What the catalog says of a notebook, for its page's head; a part may be missing."""
     return dict(
         number=entry["name"][:2],
