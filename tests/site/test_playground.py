@@ -5,8 +5,6 @@ import random
 import threading
 import time
 from dataclasses import asdict
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import psutil
@@ -20,7 +18,8 @@ from efflab.compression import affine, packed, pruning
 from efflab.publishing.site import playground
 from efflab.publishing.site.assets import Assets, npm_file
 from efflab.publishing.site.playground import SCALES, Settings
-from efflab.publishing.site.templates import STATIC, render
+from efflab.publishing.site.server import make_server
+from efflab.publishing.site.templates import STATIC, environment, render
 from efflab_rooms.pruning.measure import model_bytes
 
 LOAD_SECONDS, MOVE_SECONDS = 90, 30
@@ -48,11 +47,6 @@ TEXTS = (
 """Texts whose ids depend on Unicode's classes, on what is white space, and on the file's mark."""
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        """Say nothing."""
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """Address of a server that has the playground in both languages."""
@@ -67,10 +61,12 @@ def site(tmp_path_factory):
             "playground.html", language, int(place != folder), section="playground", **values
         )
         (place / "playground.html").write_text(html, encoding="utf-8")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    worker = environment().get_template("sw.js").render(assets=sorted(assets.places))
+    (folder / "sw.js").write_text(worker, encoding="utf-8")
+    with make_server(folder) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -303,8 +299,8 @@ def test_the_address_is_the_state(tab):
 def test_both_models_write_as_efflab_does(tab):
     go(tab, Settings(2))
     text = page_data(tab)["texts"][0]["text"]
-    tab.wait_for_function("document.getElementById('complete').disabled")
-    tab.wait_for_function("!document.getElementById('complete').disabled", timeout=60_000)
+    tab.wait_for_selector("#complete:disabled")
+    tab.wait_for_selector("#complete:enabled", timeout=60_000)
     for box, settings in (("unchanged", UNCHANGED), ("changed", Settings(2))):
         prompt = tab.inner_text(f"#write-{box} .muted")
         assert text.startswith(prompt)
@@ -346,9 +342,9 @@ def test_tokens_are_reached_by_keyboard(tab):
 
 
 @pytest.mark.parametrize("path", ["playground.html", "zh/playground.html"])
-def test_nothing_is_serious_to_axe(tab, site, path):
+def test_nothing_is_serious_to_axe(chromium, site, path):  # noqa: F811
     axe = npm_file("axe-core", "axe.min.js").decode()
-    page = tab.context.new_page()
+    page = chromium.new_page()
     page.goto(f"{site}/{path}#bits=4")
     result(page)
     page.evaluate(axe)

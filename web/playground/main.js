@@ -33,6 +33,7 @@ const view = new TextView(byId("tokens"), byId("readout"), words, bits => number
 /** Other settings: the sliders show them, the worker computes them. */
 function move(settings) {
   state.settings = settings;
+  byId("failure").hidden = true;
   sliders.show(settings);
   request();
 }
@@ -75,13 +76,13 @@ function followAddress() {
   const hash = location.hash;
   if (hash && !hash.includes("=")) return; // a place on the page
   const {settings, text, illegal} = readAddress(hash);
-  byId("failure").hidden = !illegal.length;
-  byId("failure").textContent = fill(words.illegal, {names: illegal.join(", ")});
   if (text < OWN && state.text !== OWN) state.text = text;
   if (model) byId("text").value = state.text;
   showOwn();
   linkLanguages();
   move(settings);
+  byId("failure").hidden = !illegal.length;
+  byId("failure").textContent = fill(words.illegal, {names: illegal.join(", ")});
 }
 
 /** The page in the other language opens with the same settings. */
