@@ -24,7 +24,7 @@ from efflab_rooms.pruning.measure import model_bytes
 
 LOAD_SECONDS, MOVE_SECONDS = 90, 30
 MOST_MS, MOST_GROWTH = 3000, 80e6
-"""A move's milliseconds, with a margin for a machine with much else to do; 300 where it is quiet."""
+"""A move's milliseconds, 300 where nothing else runs, with a margin for a busy machine."""
 UNCHANGED = Settings()
 DOZEN = (
     UNCHANGED,
@@ -48,9 +48,13 @@ TEXTS = (
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("site")
+
+
+@pytest.fixture(scope="module")
+def site(folder):
     """Address of a server that has the playground in both languages."""
-    folder = tmp_path_factory.mktemp("site")
     assets = Assets(folder)
     for path in STATIC.iterdir():
         assets.add(path.name, path.read_bytes())
@@ -354,14 +358,16 @@ def test_nothing_is_serious_to_axe(chromium, site, path):  # noqa: F811
     assert [(v["id"], [n["html"] for n in v["nodes"]]) for v in serious] == []
 
 
-def test_what_is_missing_is_said(chromium, tab, site, tmp_path):  # noqa: F811
+def test_what_is_missing_is_said(chromium, site, folder):  # noqa: F811
     page = chromium.new_page()
+    page.goto(f"file://{folder}/playground.html")
+    assert page.locator("#from-disk").is_visible()
+    assert not page.locator("#no-wasm").is_visible()
     page.add_init_script("delete globalThis.WebAssembly")
     page.goto(f"{site}/playground.html")
     assert page.locator("#no-wasm").is_visible()
+    assert not page.locator("#tokens").is_visible()
     page.close()
-    needs = in_module(tab, "words.js", "() => name.replace('words.js', 'needs.js')", None)
-    assert needs
 
 
 @pytest.mark.release
@@ -378,7 +384,8 @@ def test_a_hundred_moves_are_quick_and_leave_nothing(tab):
         tab.wait_for_timeout(rng.choice((0, 100, 700)))
         sizes.append(memory())
     assert np.quantile(times, 0.95) < MOST_MS
-    assert max(sizes[-20:]) - max(sizes[:20]) < MOST_GROWTH
+    # least ones: between two collections of garbage memory grows anyway; the first moves warm up
+    assert min(sizes[-40:]) - min(sizes[20:60]) < MOST_GROWTH
 
 
 NAMES = ("bits", "prune", "heads", "window", "sinks")

@@ -35,6 +35,7 @@ function move(settings) {
   state.settings = settings;
   byId("failure").hidden = true;
   sliders.show(settings);
+  markPreset();
   request();
 }
 
@@ -88,6 +89,14 @@ function followAddress() {
 /** The page in the other language opens with the same settings. */
 function linkLanguages() {
   for (const link of document.querySelectorAll("a[hreflang]")) link.hash = location.hash;
+}
+
+/** Mark the link whose settings are in use. */
+function markPreset() {
+  for (const link of document.querySelectorAll(".presets a")) {
+    if (canonical(link.hash) === writeAddress(state.settings)) link.setAttribute("aria-current", "true");
+    else link.removeAttribute("aria-current");
+  }
 }
 
 // --- The text --------------------------------------------------------------------------------
@@ -288,6 +297,9 @@ const HANDLERS = {
 function start() {
   if (document.documentElement.classList.contains("not-possible")) return;
   byId("loading").hidden = false;
+  new ResizeObserver(([{target}]) => {
+    document.documentElement.style.setProperty("--top", `${target.offsetHeight}px`);
+  }).observe(document.querySelector(".top"));
   worker = new Worker(new URL("worker.js", import.meta.url), {type: "module"});
   worker.onmessage = ({data: {type, ...message}}) => HANDLERS[type](message);
   worker.onerror = event => onError({message: event.message});
