@@ -138,7 +138,8 @@ def in_module(page, name, code, value):
 
 QUANTIZE = """(module, [halves, rows, columns, bits, scale]) => {
   const values = Float32Array.from(halves, half => module.HALF[half]);
-  const quantized = module.quantize(values, rows, columns, bits, scale);
+  const quantized = module.quantize(values, rows, columns, bits, scale,
+    new Int16Array(values.length));
   module.dequantize(quantized, values);
   return [[...quantized.codes], [...quantized.scales], [...values]];
 }"""

@@ -40,8 +40,9 @@ export class Model {
     ort.env.wasm.numThreads = 1;
     ort.env.wasm.wasmBinary = wasm;
     // an arena would only grow: WebAssembly gives no memory back
-    const options = {executionProviders: ["wasm"], enableCpuMemArena: false, enableMemPattern: false};
-    const session = await ort.InferenceSession.create(graph, options);
+    const options = {enableCpuMemArena: false, enableMemPattern: false};
+    const session = await ort.InferenceSession.create(
+      graph, {executionProviders: ["wasm"], ...options});
     const description = JSON.parse(new TextDecoder().decode(model));
     description.parameters = description.parameters.map(
       ([name, shape, linear]) => ({name, shape, linear}));

@@ -35,21 +35,15 @@ export function prune(halves, ratio) {
 }
 
 /**
- * How many values share a scale: [values of a run, runs in a row of `columns`]; a tensor is one run.
+ * Where each run of values that share a scale begins and ends in the row-major matrix:
+ * [start, end, start, end, ...]. The last group of a row may be shorter.
  */
-function runs(rows, columns, scale) {
-  if (scale === "tensor") return [rows * columns, 1, 1];
-  const length = scale === "row" ? columns : Math.min(GROUP, columns);
-  return [length, Math.ceil(columns / length), rows];
-}
-
-/** Where each run begins and ends in the row-major matrix: [start, end, start, end, ...]. */
 export function runBorders(rows, columns, scale) {
-  const [length, inRow, nRows] = runs(rows, columns, scale);
-  const width = scale === "tensor" ? rows * columns : columns, borders = [];
-  for (let row = 0; row < nRows; row++) {
-    for (let i = 0; i < inRow; i++) {
-      borders.push(row * width + i * length, row * width + Math.min((i + 1) * length, width));
+  const n = rows * columns, width = scale === "tensor" ? n : columns;
+  const length = scale === "group" ? GROUP : width, borders = [];
+  for (let row = 0; row < n; row += width) {
+    for (let i = 0; i < width; i += length) {
+      borders.push(row + i, row + Math.min(i + length, width));
     }
   }
   return borders;
@@ -59,10 +53,10 @@ export function runBorders(rows, columns, scale) {
  * Symmetric codes of a row-major matrix, and the scale of each run.
  * @param {Float32Array} values
  * @param {number} bits 2 to 16
- * @param {Int16Array} [codes] room for them
+ * @param {Int16Array} codes room for them
  * @returns {{codes: Int16Array, scales: Float32Array, borders: number[]}}
  */
-export function quantize(values, rows, columns, bits, scale, codes = new Int16Array(values.length)) {
+export function quantize(values, rows, columns, bits, scale, codes) {
   const borders = runBorders(rows, columns, scale), high = 2 ** (bits - 1) - 1;
   const scales = new Float32Array(borders.length / 2);
   for (let r = 0; r < scales.length; r++) {
