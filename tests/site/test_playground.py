@@ -5,8 +5,6 @@ import random
 import threading
 import time
 from dataclasses import asdict
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import psutil
@@ -20,12 +18,13 @@ from efflab.compression import affine, packed, pruning
 from efflab.publishing.site import playground
 from efflab.publishing.site.assets import Assets, npm_file
 from efflab.publishing.site.playground import SCALES, Settings
-from efflab.publishing.site.templates import STATIC, render
+from efflab.publishing.site.server import make_server
+from efflab.publishing.site.templates import STATIC, environment, render
 from efflab_rooms.pruning.measure import model_bytes
 
 LOAD_SECONDS, MOVE_SECONDS = 90, 30
 MOST_MS, MOST_GROWTH = 3000, 80e6
-"""Milliseconds of a move on a busy machine; 300 on a quiet one."""
+"""A move's milliseconds, 300 where nothing else runs, with a margin for a busy machine."""
 UNCHANGED = Settings()
 DOZEN = (
     UNCHANGED,
@@ -48,15 +47,14 @@ TEXTS = (
 """Texts whose ids depend on Unicode's classes, on what is white space, and on the file's mark."""
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        """Say nothing."""
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("site")
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
+def site(folder):
     """Address of a server that has the playground in both languages."""
-    folder = tmp_path_factory.mktemp("site")
     assets = Assets(folder)
     for path in STATIC.iterdir():
         assets.add(path.name, path.read_bytes())
@@ -67,10 +65,12 @@ def site(tmp_path_factory):
             "playground.html", language, int(place != folder), section="playground", **values
         )
         (place / "playground.html").write_text(html, encoding="utf-8")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    worker = environment().get_template("sw.js").render(assets=sorted(assets.places))
+    (folder / "sw.js").write_text(worker, encoding="utf-8")
+    with make_server(folder) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,8 @@ def in_module(page, name, code, value):
 
 QUANTIZE = """(module, [halves, rows, columns, bits, scale]) => {
   const values = Float32Array.from(halves, half => module.HALF[half]);
-  const quantized = module.quantize(values, rows, columns, bits, scale);
+  const quantized = module.quantize(values, rows, columns, bits, scale,
+    new Int16Array(values.length));
   module.dequantize(quantized, values);
   return [[...quantized.codes], [...quantized.scales], [...values]];
 }"""
@@ -303,8 +304,8 @@ def test_the_address_is_the_state(tab):
 def test_both_models_write_as_efflab_does(tab):
     go(tab, Settings(2))
     text = page_data(tab)["texts"][0]["text"]
-    tab.wait_for_function("document.getElementById('complete').disabled")
-    tab.wait_for_function("!document.getElementById('complete').disabled", timeout=60_000)
+    tab.wait_for_selector("#complete:disabled")
+    tab.wait_for_selector("#complete:enabled", timeout=60_000)
     for box, settings in (("unchanged", UNCHANGED), ("changed", Settings(2))):
         prompt = tab.inner_text(f"#write-{box} .muted")
         assert text.startswith(prompt)
@@ -346,9 +347,9 @@ def test_tokens_are_reached_by_keyboard(tab):
 
 
 @pytest.mark.parametrize("path", ["playground.html", "zh/playground.html"])
-def test_nothing_is_serious_to_axe(tab, site, path):
+def test_nothing_is_serious_to_axe(chromium, site, path):  # noqa: F811
     axe = npm_file("axe-core", "axe.min.js").decode()
-    page = tab.context.new_page()
+    page = chromium.new_page()
     page.goto(f"{site}/{path}#bits=4")
     result(page)
     page.evaluate(axe)
@@ -358,14 +359,16 @@ def test_nothing_is_serious_to_axe(tab, site, path):
     assert [(v["id"], [n["html"] for n in v["nodes"]]) for v in serious] == []
 
 
-def test_what_is_missing_is_said(chromium, tab, site, tmp_path):  # noqa: F811
+def test_what_is_missing_is_said(chromium, site, folder):  # noqa: F811
     page = chromium.new_page()
+    page.goto(f"file://{folder}/playground.html")
+    assert page.locator("#from-disk").is_visible()
+    assert not page.locator("#no-wasm").is_visible()
     page.add_init_script("delete globalThis.WebAssembly")
     page.goto(f"{site}/playground.html")
     assert page.locator("#no-wasm").is_visible()
+    assert not page.locator("#tokens").is_visible()
     page.close()
-    needs = in_module(tab, "words.js", "() => name.replace('words.js', 'needs.js')", None)
-    assert needs
 
 
 @pytest.mark.release
@@ -382,7 +385,8 @@ def test_a_hundred_moves_are_quick_and_leave_nothing(tab):
         tab.wait_for_timeout(rng.choice((0, 100, 700)))
         sizes.append(memory())
     assert np.quantile(times, 0.95) < MOST_MS
-    assert max(sizes[-20:]) - max(sizes[:20]) < MOST_GROWTH
+    # least ones: between two collections of garbage memory grows anyway; the first moves warm up
+    assert min(sizes[-40:]) - min(sizes[20:60]) < MOST_GROWTH
 
 
 NAMES = ("bits", "prune", "heads", "window", "sinks")

@@ -46,9 +46,9 @@ function addMatrix(sum, [rows, columns], {bits, scale, prune}) {
 }
 
 /** Bytes of the cached keys and values of n tokens in 16 bits: of a window, what it can see. */
-export function cacheBytes(n, settings, removed, headSize) {
+export function cacheBytes(n, settings, removed, nHeads, headSize) {
   const {window, sinks} = settings;
   const nTokens = window ? Math.min(n, window + 1 + sinks) : n;
-  const nHeads = removed.reduce((left, gone) => left - gone, 6 * removed.length);
-  return 2 * 2 * nHeads * headSize * nTokens;
+  const left = removed.reduce((sum, gone) => sum + nHeads - gone, 0);
+  return 2 * 2 * left * headSize * nTokens;
 }

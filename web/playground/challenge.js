@@ -1,4 +1,5 @@
-// The challenge: the smallest model that still completes a function. The reader's best is kept here.
+// The challenge: the smallest model that still completes a function. The reader's best stays in
+// this browser.
 
 import {OFF, writeAddress} from "./settings.js";
 import {fill, megabytes, page, whole} from "./words.js";

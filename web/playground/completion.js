@@ -15,7 +15,8 @@ export class Completion {
     this.id = 0;
     /** The unchanged model's tokens by prompt, since they do not depend on the sliders. */
     this.known = new Map();
-    this.start.addEventListener("click", () => this.write(this.tokenizer, this.prompt, this.settings));
+    this.start.addEventListener(
+      "click", () => this.write(this.tokenizer, this.prompt, this.settings));
     this.stopper.addEventListener("click", () => this.stop());
   }
 

@@ -1,14 +1,14 @@
 // The page: settings from the address, moves to the worker, results to everything that shows them.
 
-import {cacheBytes, storedBytes} from "./bytes.js";
 import {Challenge} from "./challenge.js";
 import {Completion} from "./completion.js";
 import {drawAttention, drawHistogram} from "./picture.js";
-import {OFF, plain, readAddress, writeAddress} from "./settings.js";
+import {bytesOf, numbersOf, showNumbers, summary} from "./numbers.js";
+import {OFF, readAddress, writeAddress} from "./settings.js";
 import {Sliders} from "./sliders.js";
 import {TextView} from "./text.js";
 import {Tokenizer} from "./tokens.js";
-import {change, fill, megabytes, number, page, percent, whole} from "./words.js";
+import {fill, megabytes, number, page} from "./words.js";
 
 const {words} = page, byId = id => document.getElementById(id);
 /** Milliseconds without a move after which the models write. */
@@ -23,7 +23,7 @@ let model, tokenizer, worker, completion, challenge, resting, lastMove = {};
 
 const sliders = new Sliders((name, value, isFinal) => {
   const settings = {...state.settings, [name]: value};
-  if (writeAddress(settings, state.text) !== writeAddress(state.settings, state.text)) move(settings);
+  if (value !== state.settings[name]) move(settings);
   if (isFinal) remember(name);
 });
 const view = new TextView(byId("tokens"), byId("readout"), words, bits => number(bits, 2));
@@ -33,7 +33,9 @@ const view = new TextView(byId("tokens"), byId("readout"), words, bits => number
 /** Other settings: the sliders show them, the worker computes them. */
 function move(settings) {
   state.settings = settings;
+  byId("failure").hidden = true;
   sliders.show(settings);
+  markPreset();
   request();
 }
 
@@ -59,12 +61,14 @@ function request(isView = false) {
 
 /** Put the settings into the address: an entry of the history for each move, not for each step. */
 function remember(name) {
-  const address = `#${writeAddress(state.settings, inAddress(state.text))}`, now = performance.now();
-  if (address === location.hash || (address === "#" && !location.hash)) return announce();
-  const isSame = lastMove.name === name && now - lastMove.at < ONE_MOVE;
-  history[isSame ? "replaceState" : "pushState"](null, "", address === "#" ? location.pathname : address);
-  lastMove = {name, at: now};
-  linkLanguages();
+  const words = writeAddress(state.settings, inAddress(state.text)), now = performance.now();
+  if (words !== location.hash.slice(1)) {
+    const isSame = lastMove.name === name && now - lastMove.at < ONE_MOVE;
+    const address = words ? `#${words}` : location.pathname + location.search;
+    history[isSame ? "replaceState" : "pushState"](null, "", address);
+    lastMove = {name, at: now};
+    linkLanguages();
+  }
   announce();
 }
 
@@ -75,18 +79,27 @@ function followAddress() {
   const hash = location.hash;
   if (hash && !hash.includes("=")) return; // a place on the page
   const {settings, text, illegal} = readAddress(hash);
-  byId("failure").hidden = !illegal.length;
-  byId("failure").textContent = fill(words.illegal, {names: illegal.join(", ")});
   if (text < OWN && state.text !== OWN) state.text = text;
   if (model) byId("text").value = state.text;
   showOwn();
   linkLanguages();
   move(settings);
+  byId("failure").hidden = !illegal.length;
+  byId("failure").textContent = fill(words.illegal, {names: illegal.join(", ")});
 }
 
 /** The page in the other language opens with the same settings. */
 function linkLanguages() {
   for (const link of document.querySelectorAll("a[hreflang]")) link.hash = location.hash;
+}
+
+/** Mark the link whose settings are in use. */
+function markPreset() {
+  for (const link of document.querySelectorAll(".presets a")) {
+    const isInUse = canonical(link.hash) === writeAddress(state.settings);
+    if (isInUse) link.setAttribute("aria-current", "true");
+    else link.removeAttribute("aria-current");
+  }
 }
 
 // --- The text --------------------------------------------------------------------------------
@@ -118,7 +131,8 @@ function onResult(result) {
   if (result.id <= state.shown || result.bits.length !== texts.length) return;
   state.shown = result.id;
   state.result = result;
-  showNumbers(result, ids);
+  result.numbers = numbersOf(model, tokenizer, result, ids);
+  showNumbers(model, result.numbers, result.settings, ids.length - 1);
   announce();
   const words = guesses => tokenizer.texts([...guesses]);
   view.show(texts, result, words(result.guesses), words(result.baseline.guesses));
@@ -129,60 +143,6 @@ function onPictures(pictures) {
   requestAnimationFrame(drawPictures);
 }
 
-function perByte(bits, ids) {
-  const nBytes = ids.slice(1).reduce((sum, id) => sum + tokenizer.nBytes(id), 0);
-  return bits.reduce((a, b) => a + b, 0) / nBytes;
-}
-
-const removedIn = settings => {
-  const counts = Array(model.config.n_layer).fill(0);
-  for (const [layer] of model.order.slice(0, settings.heads)) counts[layer]++;
-  return counts;
-};
-const bytesOf = settings =>
-  storedBytes(model.parameters, settings, removedIn(settings), model.headSize);
-
-function showNumbers(result, ids) {
-  const {settings} = result, bytes = bytesOf(settings), all = bytesOf(OFF).total;
-  result.numbers = {
-    bits_per_byte: perByte(result.bits, ids), baseline: perByte(result.baseline.bits, ids),
-    bytes: bytes.total, settings: plain(settings), text: tokenizer.decode(ids.slice(1)),
-  };
-  const {bits_per_byte: bits, baseline} = result.numbers;
-  byId("bpb").textContent = number(bits, 3);
-  byId("bpb-baseline").textContent = fill(words.unchanged, {value: number(baseline, 3)});
-  show("bpb-change", bits / baseline - 1, 0.0005);
-  byId("size").textContent = megabytes(bytes.total);
-  byId("size-baseline").textContent = fill(words.unchanged, {value: megabytes(all)});
-  byId("size-change").textContent = bytes.total < all
-    ? fill(words.smaller, {ratio: number(all / bytes.total, 1)}) : "";
-  showBytes(bytes, settings, ids.length - 1);
-}
-
-/** A change in its colour; nothing where there is none. */
-function show(id, share, least) {
-  byId(id).textContent = Math.abs(share) < least ? "" : change(share);
-  byId(id).className = `change ${share < 0 ? "better" : "worse"}`;
-}
-
-function showBytes(bytes, settings, n) {
-  const rows = [
-    [words.bytesWeights, bytes.weights], [words.bytesScales, bytes.scales],
-    [words.bytesPlaces, bytes.places], [words.bytesRest, bytes.rest], [words.bytesAll, bytes.total],
-    [fill(words.bytesCache, {n: whole(n)}),
-      cacheBytes(n, settings, removedIn(settings), model.config.n_head, model.headSize)],
-  ];
-  byId("bytes").replaceChildren(...rows.map(([name, value]) => {
-    const row = document.createElement("tr"), head = document.createElement("th");
-    const cell = document.createElement("td");
-    head.scope = "row";
-    head.textContent = name;
-    cell.textContent = fill(words.nBytes, {n: whole(value)});
-    row.append(head, cell);
-    return row;
-  }));
-}
-
 /** #result: what belongs to the address, and only while it does. */
 function announce() {
   const box = byId("result"), {result} = state;
@@ -190,26 +150,13 @@ function announce() {
     writeAddress(result.settings, inAddress(state.text)) === canonical(location.hash);
   if (!isCurrent) return box.removeAttribute("data-json");
   box.dataset.json = JSON.stringify(result.numbers);
-  const sentence = summary(result);
+  const sentence = summary(model, result.numbers, result.settings);
   if (box.textContent !== sentence) box.textContent = sentence;
 }
 
 function canonical(hash) {
   const {settings, text} = readAddress(hash.includes("=") ? hash : "");
   return writeAddress(settings, text);
-}
-
-function summary({numbers, settings}) {
-  const {bits_per_byte: bits, baseline, bytes} = numbers, all = bytesOf(OFF).total;
-  if (writeAddress(settings) === "") return fill(words.summaryUnchanged, {bits: number(baseline, 3)});
-  const share = bits / baseline - 1, values = {
-    ratio: number(all / bytes, 1), bits: number(bits, 3), baseline: number(baseline, 3),
-    share: percent(Math.abs(share)),
-  };
-  const size = fill(bytes < all ? words.summarySmaller : words.summarySame, values);
-  const cost = Math.abs(share) < 0.005 ? words.summaryFree : share > 0 ? words.summaryWorse
-    : words.summaryBetter;
-  return fill(words.summary, {size, cost: fill(cost, values)});
 }
 
 function drawPictures() {
@@ -228,12 +175,15 @@ function onProgress({name, bytes}) {
   progress[name] = bytes;
   const sum = Object.values(progress).reduce((a, b) => a + b, 0);
   byId("progress").value = Math.min(1, sum / page.packedBytes);
-  byId("progress-words").textContent = fill(sum < page.packedBytes ? words.loading : words.starting, {
-    done: megabytes(sum), all: megabytes(page.packedBytes)});
+  const sentence = sum < page.packedBytes ? words.loading : words.starting;
+  byId("progress-words").textContent = fill(
+    sentence, {done: megabytes(sum), all: megabytes(page.packedBytes)});
 }
 
+/** Names to choose from, each for its place; without those that are false. */
 function fillSelect(id, names) {
-  byId(id).replaceChildren(...names.map((name, i) => new Option(name, i)));
+  const options = names.map((name, i) => name && new Option(name, i));
+  byId(id).replaceChildren(...options.filter(Boolean));
   byId(id).addEventListener("change", () => {
     if (id === "text") {
       state.text = +byId(id).value;
@@ -248,7 +198,8 @@ function onReady(message) {
   model = message.model;
   model.headSize = model.config.d_model / model.config.n_head;
   tokenizer = new Tokenizer(model.vocabulary, model.merges);
-  challenge = new Challenge(worker, tokenizer, settings => bytesOf(settings).total, settings => {
+  const sizeOf = settings => bytesOf(model, settings).total;
+  challenge = new Challenge(worker, tokenizer, sizeOf, settings => {
     move(settings);
     remember("challenge");
   });
@@ -256,11 +207,8 @@ function onReady(message) {
   fillSelect("text", [...page.texts.map(({name}) => name), words.ownText]);
   fillSelect("layer", count(model.config.n_layer));
   fillSelect("head", count(model.config.n_head));
-  const linear = model.parameters.map(({name}, i) => [name, i]).filter(([, i]) => model.parameters[i].linear);
-  fillSelect("matrix", linear.map(([name]) => matrixName(name)));
-  linear.forEach(([, i], place) => (byId("matrix").options[place].value = i));
-  byId("matrix").value = linear[0][1];
-  for (const node of document.querySelectorAll("main :is(input, select, #reset)")) node.disabled = false;
+  fillSelect("matrix", model.parameters.map(({name, linear}) => linear && matrixName(name)));
+  for (const node of byId("main").querySelectorAll("input, select, #reset")) node.disabled = false;
   byId("loading").hidden = true;
   followAddress();
 }
@@ -287,6 +235,9 @@ const HANDLERS = {
 function start() {
   if (document.documentElement.classList.contains("not-possible")) return;
   byId("loading").hidden = false;
+  new ResizeObserver(([{target}]) => {
+    document.documentElement.style.setProperty("--top", `${target.offsetHeight}px`);
+  }).observe(document.querySelector(".top"));
   worker = new Worker(new URL("worker.js", import.meta.url), {type: "module"});
   worker.onmessage = ({data: {type, ...message}}) => HANDLERS[type](message);
   worker.onerror = event => onError({message: event.message});

@@ -42,8 +42,9 @@ export function histogram(before, part, shape, settings) {
   const borders = runBorders(...shape, settings.scale);
   for (let r = 0; r < borders.length; r += 2) {
     let most = 0;
-    for (let i = borders[r]; i < borders[r + 1]; i++) most = Math.max(most, HALF[before[i] & 32767]);
-    for (let i = borders[r]; i < borders[r + 1]; i++) {
+    const start = borders[r], end = borders[r + 1];
+    for (let i = start; i < end; i++) most = Math.max(most, HALF[before[i] & 32767]);
+    for (let i = start; i < end; i++) {
       const share = most ? HALF[before[i]] / most : 0;
       const bin = Math.round(((share + 1) / 2) * (BINS - 1));
       (before[i] && !part.halves[i] ? pruned : left)[bin]++;

@@ -2,7 +2,7 @@
 // the mask and never the graph.
 
 import * as ort from "./ort.mjs";
-import {HALF, lighten, remaining} from "./quantize.js";
+import {HALF, Room, lighten, remaining} from "./quantize.js";
 import {visiblePairs} from "./mask.js";
 import {unpack} from "./unpack.js";
 
@@ -24,6 +24,7 @@ export class Model {
     // tables and norms are shared with the unchanged model
     this.changed = this.unchanged.map((values, i) =>
       this.parameters[i].linear ? values.slice() : values);
+    this.rooms = halves.map(({length}) => new Room(length));
     this.parts = [];
     this.key = "";
   }
@@ -38,7 +39,10 @@ export class Model {
       ["engine", "graph", "weights", "model"].map(watch));
     ort.env.wasm.numThreads = 1;
     ort.env.wasm.wasmBinary = wasm;
-    const session = await ort.InferenceSession.create(graph, {executionProviders: ["wasm"]});
+    // an arena would only grow: WebAssembly gives no memory back
+    const options = {enableCpuMemArena: false, enableMemPattern: false};
+    const session = await ort.InferenceSession.create(
+      graph, {executionProviders: ["wasm"], ...options});
     const description = JSON.parse(new TextDecoder().decode(model));
     description.parameters = description.parameters.map(
       ([name, shape, linear]) => ({name, shape, linear}));
@@ -59,7 +63,8 @@ export class Model {
     this.parameters.forEach(({name, shape, linear}, i) => {
       if (!linear) return;
       const places = remaining(name, shape, removed[/\d+/.exec(name)[0]], this.headSize);
-      this.parts[i] = lighten(this.halves[i], shape, places, settings, this.changed[i]);
+      this.parts[i] = lighten(this.halves[i], shape, places, settings, this.changed[i],
+        this.rooms[i]);
     });
     this.key = weightKey(settings);
   }

@@ -44,12 +44,12 @@ export function drawHistogram({left, pruned, levels}, settings) {
 
 function levelLines(levels, x, high) {
   const top = Math.max(...levels), middle = (levels.length - 1) / 2, lines = [];
-  const isFine = levels.length > 127;
+  const isFine = levels.length > 127, name = isFine ? "level fine" : "level";
   levels.forEach((n, code) => {
     if (isFine && !n) return;
-    const at = x(middle ? (code - middle) / middle : 0), y = high + 10 - (n / top) * high;
-    lines.push(shape("line", {x1: at, x2: at, y1: high + 10, y2: y, class: isFine ? "level fine" : "level"}));
-    if (!isFine) lines.push(shape("line", {x1: at, x2: at, y1: high + 10, y2: high + 15, class: "tick"}));
+    const at = x((code - middle) / middle), base = {x1: at, x2: at, y1: high + 10};
+    lines.push(shape("line", {...base, y2: high + 10 - (n / top) * high, class: name}));
+    if (!isFine) lines.push(shape("line", {...base, y2: high + 15, class: "tick"}));
   });
   return lines;
 }

@@ -35,21 +35,15 @@ export function prune(halves, ratio) {
 }
 
 /**
- * How many values share a scale: [values of a run, runs in a row of `columns`]; a tensor is one run.
+ * Where each run of values that share a scale begins and ends in the row-major matrix:
+ * [start, end, start, end, ...]. The last group of a row may be shorter.
  */
-function runs(rows, columns, scale) {
-  if (scale === "tensor") return [rows * columns, 1, 1];
-  const length = scale === "row" ? columns : Math.min(GROUP, columns);
-  return [length, Math.ceil(columns / length), rows];
-}
-
-/** Where each run begins and ends in the row-major matrix: [start, end, start, end, ...]. */
 export function runBorders(rows, columns, scale) {
-  const [length, inRow, nRows] = runs(rows, columns, scale);
-  const width = scale === "tensor" ? rows * columns : columns, borders = [];
-  for (let row = 0; row < nRows; row++) {
-    for (let i = 0; i < inRow; i++) {
-      borders.push(row * width + i * length, row * width + Math.min((i + 1) * length, width));
+  const n = rows * columns, width = scale === "tensor" ? n : columns;
+  const length = scale === "group" ? GROUP : width, borders = [];
+  for (let row = 0; row < n; row += width) {
+    for (let i = 0; i < width; i += length) {
+      borders.push(row + i, row + Math.min(i + length, width));
     }
   }
   return borders;
@@ -59,11 +53,12 @@ export function runBorders(rows, columns, scale) {
  * Symmetric codes of a row-major matrix, and the scale of each run.
  * @param {Float32Array} values
  * @param {number} bits 2 to 16
+ * @param {Int16Array} codes room for them
  * @returns {{codes: Int16Array, scales: Float32Array, borders: number[]}}
  */
-export function quantize(values, rows, columns, bits, scale) {
+export function quantize(values, rows, columns, bits, scale, codes) {
   const borders = runBorders(rows, columns, scale), high = 2 ** (bits - 1) - 1;
-  const codes = new Int16Array(values.length), scales = new Float32Array(borders.length / 2);
+  const scales = new Float32Array(borders.length / 2);
   for (let r = 0; r < scales.length; r++) {
     const start = borders[2 * r], end = borders[2 * r + 1];
     let most = 0;
@@ -106,36 +101,46 @@ export function remaining(name, shape, removed, headSize) {
   return {rows, columns};
 }
 
+/** Room for one matrix, used again at every move, so that moves leave no garbage. */
+export class Room {
+  /** @param {number} size of the whole matrix */
+  constructor(size) {
+    this.halves = new Uint16Array(size);
+    this.codes = new Int16Array(size);
+    this.values = new Float32Array(size);
+  }
+}
+
 /**
  * One matrix as the settings want it, written over `target`, with zeros where heads were.
  * @param {Uint16Array} halves the unchanged matrix
  * @param {{bits: number, scale: string, prune: number}} settings
  * @param {Float32Array} target
- * @returns {{halves: Uint16Array, codes: Int16Array | null, borders: number[]}} of what remains
+ * @param {Room} room
+ * @returns {{halves: Uint16Array, codes: Int16Array | null}} of what remains
  */
-export function lighten(halves, shape, {rows, columns}, settings, target) {
-  const left = gather(halves, shape, {rows, columns}), whole = left.length === halves.length;
+export function lighten(halves, shape, {rows, columns}, settings, target, room) {
+  const size = rows.length * columns.length, whole = size === halves.length;
+  const left = gather(halves, shape, {rows, columns}, room.halves.subarray(0, size));
   prune(left, settings.prune);
-  const values = whole ? target : new Float32Array(left.length);
-  for (let i = 0; i < left.length; i++) values[i] = HALF[left[i]];
-  let codes = null, borders = null;
-  if (settings.bits) {
-    const quantized = quantize(values, rows.length, columns.length, settings.bits, settings.scale);
-    dequantize(quantized, values);
-    ({codes, borders} = quantized);
+  const values = whole ? target : room.values.subarray(0, size);
+  for (let i = 0; i < size; i++) values[i] = HALF[left[i]];
+  const codes = settings.bits ? room.codes.subarray(0, size) : null;
+  if (codes) {
+    const {bits, scale} = settings;
+    dequantize(quantize(values, rows.length, columns.length, bits, scale, codes), values);
   }
   if (!whole) {
     target.fill(0);
     eachPlace(rows, columns, shape[1], (from, to) => (target[to] = values[from]));
   }
-  return {halves: left, codes, borders};
+  return {halves: left, codes};
 }
 
-/** A copy of what remains of a matrix. */
-export function gather(halves, shape, {rows, columns}) {
-  if (rows.length * columns.length === halves.length) return halves.slice();
-  const left = new Uint16Array(rows.length * columns.length);
-  eachPlace(rows, columns, shape[1], (to, from) => (left[to] = halves[from]));
+/** What remains of a matrix, into `left`. */
+export function gather(halves, shape, {rows, columns}, left) {
+  if (left.length === halves.length) left.set(halves);
+  else eachPlace(rows, columns, shape[1], (to, from) => (left[to] = halves[from]));
   return left;
 }
 

@@ -75,7 +75,8 @@ function histogramOf(i, settings) {
   const removed = model.removed(settings.heads)[/\d+/.exec(name)[0]];
   const places = remaining(name, shape, removed, model.headSize);
   const left = [places.rows.length, places.columns.length];
-  return histogram(gather(model.halves[i], shape, places), model.parts[i], left, settings);
+  const before = gather(model.halves[i], shape, places, new Uint16Array(left[0] * left[1]));
+  return histogram(before, model.parts[i], left, settings);
 }
 
 /** How many tokens of the challenge's target greedy decoding gives before another one. */

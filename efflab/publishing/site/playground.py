@@ -213,7 +213,9 @@ def page_values(assets: Assets) -> dict | None:
     page_data = dict(
         files=files,
         packedBytes=sum((assets.target / place).stat().st_size for place in files.values()),
-        texts=[dict(name=f.__name__, text=inspect.getsource(f)) for f in SAMPLES],
+        texts=[
+            dict(name=f"{f.__module__}.{f.__name__}", text=inspect.getsource(f)) for f in SAMPLES
+        ],
         mostTokens=MOST_TOKENS,
         challenge=parse_json(CHALLENGE.read_bytes()),
     )
