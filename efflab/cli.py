@@ -56,8 +56,19 @@ def sweep_notebook(args) -> None:
     from efflab.publishing.parameters import parse_choices
     from efflab.publishing.run import sweep
 
-    for path in sweep(args.notebook, parse_choices(args.parameters), fresh=args.fresh):
-        print(f"stored in {os.path.relpath(path)}")
+    options = {name: value for name in ("jobs", "dask") if (value := vars(args).get(name))}
+    points = sweep(args.notebook, parse_choices(args.parameters), fresh=args.fresh, **options)
+    if points:
+        from efflab.publishing.sweep_report import write_report
+
+        for what, path in write_report(points, args.notebook, args.show).items():
+            print(f"{what} in {os.path.relpath(path)}")
+
+
+def compare_runs(args) -> None:
+    from efflab.publishing.sweep_report import compare
+
+    print("\n".join(compare(args.first, args.second)))
 
 
 def build_notebooks(args) -> None:
@@ -196,6 +207,12 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("notebook", help="for example 03")
         sub.add_argument("-p", dest="parameters", action="append", default=[], metavar=form)
         sub.add_argument("--fresh", action="store_true", help="again, whatever is kept")
+    sweep.add_argument("--jobs", type=int, metavar="N", help="processes here; one by default")
+    sweep.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler that has workers")
+    sweep.add_argument("--show", metavar="COLUMN", help="the number to draw, as the table names it")
+    comparison = command("compare", compare_runs, "what differs between two runs beyond noise")
+    for name in ("first", "second"):
+        comparison.add_argument(name, type=Path, help="a notebook that `efflab run` stored")
     build = command("build", build_notebooks, "make the notebooks from notebooks/src")
     build.add_argument("notebooks", nargs="*", metavar="NN", help="all of them by default")
     build.add_argument("--language", choices=LANGUAGES, help="both by default")

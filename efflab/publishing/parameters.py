@@ -7,7 +7,7 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from efflab.base.formats import LANGUAGES
-from efflab.base.limits import is_a, kind, limits_of, require_within
+from efflab.base.limits import in_words, is_a, kind, limits_of, require_within
 from efflab.errors import require, require_one_of
 from efflab.publishing.source import parameters
 
@@ -94,3 +94,16 @@ def check_values_for(path: Path, source: NotebookNode, given: dict) -> dict:
     """Check `given` against a source's parameters and the limits in the catalog."""
     limits = limits_of(path.stem, path.parents[1] / "catalog.toml")
     return checked(given, parameters(source), limits)
+
+
+def offer(path: Path, source: NotebookNode) -> str:
+    """The parameters of a source with their defaults and limits, in one line.
+
+    Such as "-p n=3 (1 to 9)".
+    """
+    limits = limits_of(path.stem, path.parents[1] / "catalog.toml")
+    texts = []
+    for name, default in parameters(source).items():
+        words = f" ({in_words(limits[name])})" if name in limits else ""
+        texts.append(f"-p {name}={default}{words}")
+    return ", ".join(texts)

@@ -25,6 +25,7 @@ from efflab.publishing.execute import execute, seconds, title_of
 from efflab.publishing.outputs import of_kind
 from efflab.publishing.parameters import check_values_for, checked, literal, parse
 from efflab.publishing.source import code_cells, read_notebook, read_source, solve, translate
+from efflab.publishing.usage import entry, watching_memory
 
 CODE = tuple(Path(package.__file__).parent for package in (efflab, efflab_rooms))
 __all__ = ["checked", "literal", "parse", "run", "sweep"]  # others call the first three here too
@@ -44,12 +45,14 @@ def execute_with(
     solved: bool = False,
     strict: bool = False,
     complete: bool = False,
+    quiet: bool = False,
 ) -> NotebookNode:
     """Run the source at `path` with parameters `given` through papermill; store it at `target`.
 
     The notebook is that of `given["language"]`, English by default. `solved` puts the folded
     solutions into the stubs; `strict` begins with a cell that makes every `check` raise on a wrong
-    answer; `complete` ends with a cell that fails if a text without Chinese was shown. For example
+    answer; `complete` ends with a cell that fails if a text without Chinese was shown; `quiet` hides
+    the progress of the cells. For example
 
         probe = {"language": "zh", **catalog()[number]["probe"]}
         target = ROOT / "runs" / "probes" / f"{path.stem}.ipynb"
@@ -69,7 +72,11 @@ def execute_with(
     if complete:
         notebook.cells.append(nbformat.v4.new_code_cell(COMPLETE))
     part = part_path(target, ".ipynb")
-    result = execute(notebook, f"{path.stem} ({language})", path.parents[1], part, given=given)
+    with watching_memory() as memory:
+        where, show = (f"{path.stem} ({language})", path.parents[1], part), not quiet
+        result = execute(notebook, *where, given=given, show=show)
+    result.metadata.efflab["cost"] = entry(sum(map(seconds, result.cells)), memory.peak_bytes)
+    nbformat.write(result, part)
     os.replace(part, target)
     return result
 
@@ -107,9 +114,12 @@ def run(
         say("kept from before, as nothing that it depends on has changed; --fresh runs it again")
         return earlier
     target = writable(run_folder(path, given), say)
-    for cell in execute_with(path, given, target).cells:
+    notebook = execute_with(path, given, target)
+    for cell in notebook.cells:
         if seconds(cell):
             say(f"{seconds(cell):7.2f} s  {title_of(cell)}")
+    for verdict in of_kind(notebook, VERDICT):
+        say(f"{verdict['claim']}: {verdict['outcome']}, {deciding(verdict)}")
     return target
 
 
@@ -206,31 +216,14 @@ def combinations(choices: dict[str, list]) -> list[dict]:
     ]
 
 
-def sweep(
-    name: str,
-    choices: dict[str, list],
-    *,
-    folder: Path = NOTEBOOKS,
-    fresh: bool = False,
-    say: Callable = print,
-) -> list[Path]:
+def sweep(name: str, choices: dict[str, list], *, folder: Path = NOTEBOOKS, **options) -> list:
     """Run every combination of `choices`, resuming an earlier sweep that was killed.
 
-    `fresh` runs all of them again. Every value is checked before the first kernel starts.
+    Returns the `grid.Point`s; `options`: those of `grid.run_grid`.
     """
-    path, grid = find(name, folder), combinations(choices)
-    source = read_source(path)
-    for given in grid:
-        check_values_for(path, source, given)
-    paths = []
-    for i, given in enumerate(grid):
-        earlier = None if fresh else is_done(name, given, folder, say)
-        say(f"{i + 1} of {len(grid)}: {given}" + (" (done before)" if earlier else ""))
-        quiet = dict(folder=folder, fresh=True, say=lambda line: None)
-        paths.append(earlier or run(name, given, **quiet))
-        for verdict in of_kind(read_notebook(paths[-1]), VERDICT):
-            say(f"    {verdict['claim']}: {verdict['outcome']}, {deciding(verdict)}")
-    return paths
+    from efflab.publishing.grid import run_grid
+
+    return run_grid(name, combinations(choices), folder=folder, **options)
 
 
 def deciding(verdict: dict) -> str:

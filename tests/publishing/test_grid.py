@@ -1,0 +1,243 @@
+"""Sweeps of a toy notebook: several processes, a Dask cluster, failures, the table, the picture."""
+
+import csv
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+
+from efflab.publishing import sweep_report
+from efflab.publishing.grid import Point, run_grid
+from efflab.publishing.run import run, run_folder, sweep
+from efflab.publishing.sweep_report import compare, key_number, labels, read_row, write_report
+
+
+def quiet(*_):
+    pass
+
+
+@pytest.fixture
+def slow(edit):
+    """The toy's second cell waits for a file "go" where n is 2 and fails where n is 3."""
+    edit(
+        "import os\n",
+        'import os, time\nwhile n == 2 and not os.path.exists("go"):\n    time.sleep(0.05)\n'
+        'assert n != 3, "three is too many"\n',
+    )
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def read(path):
+    return list(csv.DictReader(path.open(encoding="utf-8")))
+
+
+# --- Here ------------------------------------------------------------------------------------
+
+
+def test_a_failing_run_is_a_row_with_its_reason(toy, slow):
+    (toy / "go").touch()
+    lines = []
+    points = sweep("90", {"n": [1, 2, 3, 4]}, folder=toy, jobs=2, say=lines.append)
+    assert [p.path and p.path.name for p in points] == ["n=1.ipynb", "n=2.ipynb", None, "n=4.ipynb"]
+    failed = "90_toy (en), cell 4 failed: AssertionError: three is too many"
+    assert points[2].failure == failed
+    assert lines == [f"failed: {failed}"]
+    rows = [read_row(point) for point in points]
+    assert [row["toy/only/n"] for row in rows if row["failure"] is None] == [1, 2, 4]
+    assert rows[2]["failure"] == failed
+    again = []
+    assert sweep("90", {"n": [1, 2]}, folder=toy, jobs=2, say=again.append) == points[:2]
+    assert again == ["2 of 2 done before, as nothing that they depend on has changed"]
+
+
+def test_many_processes_give_what_one_gives(toy):
+    one = [read_row(p) for p in sweep("90", {"n": [1, 2]}, folder=toy, say=quiet)]
+    options = dict(folder=toy, fresh=True, say=quiet)
+    two = [read_row(p) for p in sweep("90", {"n": [1, 2]}, jobs=2, **options)]
+    times = dict.fromkeys(("seconds", "peak_mb"))
+    assert [row | times for row in one] == [row | times for row in two]
+    assert all(row["seconds"] >= 0 and row["peak_mb"] > 10 for row in two)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from efflab.publishing import run
+if __name__ == "__main__":
+    run.sweep("90", {"n": [1, 2, 4]}, folder=Path(sys.argv[1]), jobs=2)
+"""
+
+
+def test_ctrl_c_ends_workers_and_kernels_and_keeps_what_was_finished(toy, slow, tmp_path):
+    script = tmp_path / "sweep.py"
+    script.write_text(KILLED, encoding="utf-8")
+    process = subprocess.Popen([sys.executable, script, toy], stderr=subprocess.DEVNULL)
+    runs = toy.parent / "runs" / "90_toy"
+    try:
+        wait_for(lambda: (runs / "n=4.ipynb").exists() and (runs / "n=1.ipynb").exists())
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    finally:
+        process.kill()
+    assert family
+    assert psutil.wait_procs(family, timeout=20)[1] == []
+    assert {path.name for path in runs.iterdir()} == {"n=1.ipynb", "n=4.ipynb"}
+
+
+def test_what_can_be_swept_is_said(toy):
+    entry = '["90"]\nname = "90_toy"\nlimits = { n = [1, 9] }\n'
+    (toy / "catalog.toml").write_text(entry, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"something to vary: .*-p n=3 \(1 to 9\)"):
+        sweep("90", {}, folder=toy, say=quiet)
+    with pytest.raises(ValueError, match="--jobs=0: expected an int of at least 1"):
+        sweep("90", {"n": [1]}, folder=toy, jobs=0, say=quiet)
+
+
+# --- On a cluster ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cluster():
+    distributed = pytest.importorskip("distributed")
+    options = dict(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1")
+    with distributed.LocalCluster(**options) as cluster:
+        yield cluster
+
+
+def test_a_worker_that_is_killed_loses_no_run(toy, slow, cluster):
+    first = toy.parent / "runs" / "90_toy" / "n=1.ipynb"
+    grid = [{"n": n} for n in (1, 2, 3, 4, 5, 6)]
+    options = dict(folder=toy, dask=cluster.scheduler_address, say=quiet)
+    with ThreadPoolExecutor(1) as pool:
+        sweeping = pool.submit(run_grid, "90", grid, **options)
+        wait_for(first.exists)
+        os.kill(cluster.workers[0].pid, signal.SIGKILL)
+        (toy / "go").touch()
+        points = sweeping.result(120)
+    assert [p.path is None for p in points] == [False, False, True, False, False, False]
+    local = [read_row(p) for p in run_grid("90", grid, folder=toy, fresh=True, say=quiet)]
+    times = dict.fromkeys(("seconds", "peak_mb"))
+    assert [read_row(p) | times for p in points] == [row | times for row in local]
+
+
+def test_workers_with_another_efflab_are_refused_by_name(toy, cluster, monkeypatch):
+    from efflab.publishing import grid
+
+    monkeypatch.setattr(grid, "fingerprint", lambda notebook, path: "another")
+    with pytest.raises(ValueError, match=r"worker='tcp://127.*: expected the same efflab"):
+        run_grid("90", [{"n": 1}], folder=toy, dask=cluster.scheduler_address, say=quiet)
+
+
+def test_an_address_without_a_scheduler_is_refused(toy, monkeypatch):
+    from efflab.publishing import grid
+
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(grid, "DASK_SECONDS", 1)
+    with pytest.raises(ValueError, match=r"--dask='tcp://127\.0\.0\.1:9': expected a scheduler's"):
+        run_grid("90", [{"n": 1}], folder=toy, dask="tcp://127.0.0.1:9", say=quiet)
+
+
+# --- The answer ------------------------------------------------------------------------------
+
+
+def rows_of(*names):
+    """Rows of a sweep over up to four parameters, with a number that all of them change."""
+    grid = itertools.product((1, 2, 3), repeat=len(names))
+    for values in grid:
+        number = float(sum(values)) if values[0] != 2 else None
+        row = dict(zip(names, values, strict=True)) | {"a/b/c": number, "failure": None}
+        yield row | ({"a/b/c/low": number - 1, "a/b/c/high": number + 2} if number else {})
+
+
+def test_one_parameter_is_a_line_with_its_band_two_a_map_three_panels(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(sweep_report, "_write", lambda figure, place: drawn.update(it=figure))
+    for names in (("x",), ("x", "y"), ("x", "y", "z"), ("x", "y", "z", "w")):
+        rows = list(rows_of(*names))
+        sweep_report.draw(rows, names, "a/b/c", tmp_path / "s", "loss")
+        figure = drawn["it"]
+        assert figure.layout.title.text.startswith("loss")
+        if len(names) == 1:
+            (line,) = figure.data
+            assert (line.x, line.y) == ((1, 3), (1.0, 3.0))
+            assert (line.error_y.array, line.error_y.arrayminus) == ((2.0, 2.0), (1.0, 1.0))
+        elif len(names) == 2:
+            (heat,) = figure.data
+            assert [list(row) for row in heat.z] == [
+                [2.0, None, 4.0],
+                [3.0, None, 5.0],
+                [4.0, None, 6.0],
+            ]
+        else:
+            assert len(figure.data) == 3
+            assert figure.data[2].z[0][0] == 5.0 + (len(names) == 4)
+    assert figure.layout.title.text == "loss, w=1"
+
+
+def test_the_number_to_draw():
+    rows = [{"n": n, "seconds": 1.0, "a/b/c": 5.0, "figure 1/x": float(n)} for n in (1, 2)]
+    assert key_number(rows, ["n"]) == "figure 1/x"
+    assert key_number(rows[:1], ["n"]) == "a/b/c"
+    assert key_number(rows, ["n"], "seconds") == "seconds"
+    assert key_number([{"n": 1, "failure": "x"}], ["n"]) is None
+    with pytest.raises(ValueError, match="--show='y': expected one of 'seconds', 'a/b/c'"):
+        key_number(rows, ["n"], "y")
+
+
+def test_the_report_of_a_sweep(toy, monkeypatch):
+    monkeypatch.setattr(sweep_report, "find", lambda name: toy / "src" / "90_toy.py")
+    points = sweep("90", {"n": [1, 2]}, folder=toy, say=quiet)
+    points.append(Point({"n": 3}, None, "it failed, twice"))
+    paths = write_report(points, "90")
+    rows = read(paths["table"])
+    assert [row["n"] for row in rows] == ["1", "2", "3"]
+    assert [row["failure"] for row in rows] == ["", "", "it failed, twice"]
+    assert [row["toy/only"] for row in rows] == ["holds", "holds", ""]
+    assert labels(points[0])["toy/only/n"] == "n "
+    assert paths["table"].parent == run_folder(toy / "src" / "90_toy.py", {}).parent
+    assert paths["figure"].suffix in (".png", ".html")
+    assert paths["figure"].stat().st_size > 1000
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = parquet.read_table(paths["table"].with_suffix(".parquet"))
+    assert table.column("n").to_pylist() == [1.0, 2.0, 3.0]
+    assert table.column("failure").to_pylist() == [None, None, "it failed, twice"]
+
+
+def test_two_runs_compared(toy):
+    first, second = (run("90", {"n": n}, folder=toy, say=quiet) for n in (1, 2))
+    assert compare(first, first) == ["3 others equal, or within their intervals"]
+    lines = compare(first, second)
+    assert lines == ["n: 1, 2", "toy/only/n: 1, 2", "1 others equal, or within their intervals"]
+
+
+def test_intervals_that_overlap_are_no_difference(tmp_path, monkeypatch):
+    rows = {
+        "a": {"t": 1.0, "t/low": 0.5, "t/high": 1.5, "u": 1.0, "u/low": 1.0, "u/high": 1.0},
+        "b": {"t": 2.0, "t/low": 1.4, "t/high": 2.5, "u": 1.1, "u/low": 1.1, "u/high": 1.1},
+    }
+    monkeypatch.setattr(sweep_report, "_given", lambda path: {})
+    monkeypatch.setattr(sweep_report, "read_row", lambda point: rows[point.path.name])
+    lines = compare(Path("a"), Path("b"))
+    assert lines == ["u: 1, 1.1", "1 others equal, or within their intervals"]
+
+
+def test_a_run_keeps_what_it_took(toy):
+    notebook = nbformat.read(run("90", {"n": 1}, folder=toy, say=quiet), as_version=4)
+    cost = notebook.metadata.efflab.cost
+    assert cost.seconds >= 0
+    assert cost.peak_mb > 10
