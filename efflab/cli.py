@@ -191,8 +191,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"efflab {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
 
-    def command(name, function, help, group=commands):
-        sub = group.add_parser(name, help=help, description=help)
+    def command(name, function, help, group=commands, **options):
+        sub = group.add_parser(name, help=help, description=help, **options)
         sub.set_defaults(function=function)
         return sub
 
@@ -201,9 +201,13 @@ def parser() -> argparse.ArgumentParser:
     listing = command("list", list_notebooks, "the notebooks, with the minutes that each takes")
     for sub in (doctor, listing):
         sub.add_argument("--language", choices=LANGUAGES, default="en")
-    run = command("run", run_notebook, "run a notebook, with other parameters if you like")
-    sweep = command("sweep", sweep_notebook, "run a notebook over every combination of values")
+    own_help: dict = dict(add_help=False)
+    help = "run a notebook, with other parameters if you like"
+    run = command("run", run_notebook, help, **own_help)
+    help = "run a notebook over every combination of values: a table and a picture"
+    sweep = command("sweep", sweep_notebook, help, **own_help)
     for sub, form in ((run, "name=value"), (sweep, "name=a,b,c")):
+        sub.add_argument("-h", "--help", action=terminal.Help)
         sub.add_argument("notebook", help="for example 03")
         sub.add_argument("-p", dest="parameters", action="append", default=[], metavar=form)
         sub.add_argument("--fresh", action="store_true", help="again, whatever is kept")

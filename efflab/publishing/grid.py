@@ -54,7 +54,7 @@ def run_grid(
     """
     path = find(name, folder)
     source = read_source(path)
-    require(any(grid), "-p", "", "something to vary: " + offer(path, source))
+    require(any(grid), "-p", "", f"something to vary: {', '.join(offer(path, source))}")
     for given in grid:
         check_values_for(path, source, given)
     require_int("--jobs", jobs)

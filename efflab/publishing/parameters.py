@@ -96,14 +96,11 @@ def check_values_for(path: Path, source: NotebookNode, given: dict) -> dict:
     return checked(given, parameters(source), limits)
 
 
-def offer(path: Path, source: NotebookNode) -> str:
-    """The parameters of a source with their defaults and limits, in one line.
-
-    Such as "-p n=3 (1 to 9)".
-    """
+def offer(path: Path, source: NotebookNode) -> list[str]:
+    """The parameters of a source with defaults and limits: ["-p n=3 (1 to 9)", ...]."""
     limits = limits_of(path.stem, path.parents[1] / "catalog.toml")
     texts = []
     for name, default in parameters(source).items():
         words = f" ({in_words(limits[name])})" if name in limits else ""
-        texts.append(f"-p {name}={default}{words}")
-    return ", ".join(texts)
+        texts.append(f"-p {name}={default!r}{words}")
+    return texts

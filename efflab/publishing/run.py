@@ -51,8 +51,8 @@ def execute_with(
 
     The notebook is that of `given["language"]`, English by default. `solved` puts the folded
     solutions into the stubs; `strict` begins with a cell that makes every `check` raise on a wrong
-    answer; `complete` ends with a cell that fails if a text without Chinese was shown; `quiet` hides
-    the progress of the cells. For example
+    answer; `complete` ends with a cell that fails if a text without Chinese was shown; with `quiet`
+    no progress is shown. For example
 
         probe = {"language": "zh", **catalog()[number]["probe"]}
         target = ROOT / "runs" / "probes" / f"{path.stem}.ipynb"

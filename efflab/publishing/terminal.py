@@ -1,5 +1,6 @@
 """Printing for the commands: on any terminal, in any encoding, errors included."""
 
+import argparse
 import codecs
 import errno
 import io
@@ -110,3 +111,22 @@ def silence(stream) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)
+
+
+class Help(argparse.Action):
+    """`--help` of a command on a notebook: with its parameters, where a notebook is named."""
+
+    def __init__(self, option_strings, dest):
+        super().__init__(option_strings, dest, nargs=0, help="this text, and NN's parameters")
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Print the help, and end."""
+        parser.print_help()
+        if namespace.notebook:
+            from efflab.publishing.catalog import find
+            from efflab.publishing.parameters import offer
+            from efflab.publishing.source import read_source
+
+            path = find(namespace.notebook)
+            print("", f"parameters of {path.stem}:", *offer(path, read_source(path)), sep="\n  ")
+        parser.exit()

@@ -27,6 +27,7 @@ ARGUMENTS = {
     "list": [],
     "run": ["02", "-p", "n_steps=1", "--fresh"],
     "sweep": ["02", "-p", "n_steps=1,2", "--fresh"],
+    "compare": ["nothing.ipynb", "nothing.ipynb"],
     "build": ["00", "--busy"],
     "new": ["98", "toy"],
     "report": [],
