@@ -43,7 +43,7 @@ style:
 # Each English notebook against its stored outputs; each Chinese notebook with other parameters and
 # the exercises solved, and each notebook in a browser; the package.
 test-all:
-	$(NBVAL) $$($(BIN)/python -m efflab.publishing.order)
+	$(NBVAL) $$($(BIN)/python tests/order.py)
 	$(PYTEST) $(IN_KERNELS) $(IN_ORDER)
 	$(PYTEST) tests $(IN_KERNELS:%=--ignore %) $(BY_FILE)
 

@@ -7,11 +7,11 @@ another) the function checks itself with `require`.
 
 import sys
 from collections.abc import Callable
-from functools import cached_property, wraps
+from functools import cache, partial, wraps
 from inspect import Parameter, isfunction, signature
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_type_hints
 
-from efflab.rules import Rule, rule_of
+from efflab.rules import ANYTHING, Rule, rule_of
 
 T = TypeVar("T", bound=Callable)
 
@@ -29,62 +29,77 @@ def check_arguments(target: T) -> T:
     return target
 
 
+def check_module(name: str) -> None:
+    """Check the arguments of a module's public functions and classes, as `check_arguments` does.
+
+    Its last line, so that what is added later is checked too: `check_module(__name__)`.
+    """
+    for key, member in list(vars(sys.modules[name]).items()):
+        if key.startswith("_") or getattr(member, "__module__", None) != name:
+            continue
+        if isfunction(member) or hasattr(member, "cache_clear") or _is_made(member):
+            setattr(sys.modules[name], key, check_arguments(member))
+
+
+def _is_made(member) -> bool:
+    """Whether a caller makes one: not of named tuples and errors, nor of what is only expected."""
+    is_class = isinstance(member, type) and not issubclass(member, tuple | Exception)
+    return is_class and not getattr(member, "_is_protocol", False)
+
+
 def unchecked(fn: T) -> T:
     """The function without its check, for loops that call it with values already checked."""
     return getattr(fn, "__wrapped__", fn)
 
 
 def _check_function(fn):
-    arguments = _Arguments(fn)
+    if getattr(fn, "is_checked", False):
+        return fn
+    # at the first call: annotations may name classes that are defined further down in the file
+    rules = cache(partial(_rules_of, fn))
 
     @wraps(fn)
     def with_check(*args, **kwargs):
         if not _is_compiled():
-            arguments.check(args, kwargs)
+            _check(rules(), args, kwargs)
         return fn(*args, **kwargs)
 
+    with_check.is_checked = True  # type: ignore[attr-defined]
     if hasattr(fn, "cache_clear"):  # a function under lru_cache
         with_check.cache_clear = fn.cache_clear  # type: ignore[attr-defined]
     return with_check
 
 
-class _Arguments:
-    """The rules of a function's arguments, resolved at its first call.
+class _Rules(NamedTuple):
+    """The rules of a function's arguments: by position, by name, and of those that are left."""
 
-    Annotations may name classes that are defined further down in the file.
-    """
+    positional: list[tuple[str, Rule]]
+    by_name: dict[str, Rule]
+    more: tuple[str, Rule]  # of `*args`
+    options: tuple[str, Rule]  # of `**kwargs`
 
-    def __init__(self, fn: Callable):
-        self.fn = fn
 
-    @cached_property
-    def rules(self) -> tuple[list, dict, tuple | None, Rule | None]:
-        """(name, rule) by position, rule by name, (name, rule) of `*args`, rule of `**kwargs`."""
-        hints = get_type_hints(self.fn, include_extras=True)
-        parameters = signature(self.fn).parameters.values()
-        named = [(p, rule_of(hints.get(p.name, Any))) for p in parameters]
-        by_position = [
-            (p.name, rule)
-            for p, rule in named
-            if p.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-        ]
-        kinds = {p.kind: (p.name, rule) for p, rule in named}
-        more, options = kinds.get(Parameter.VAR_POSITIONAL), kinds.get(Parameter.VAR_KEYWORD)
-        by_name = {p.name: rule for p, rule in named if p.kind < Parameter.VAR_KEYWORD}
-        return by_position, by_name, more, options[1] if options else None
+def _rules_of(fn: Callable) -> _Rules:
+    hints = get_type_hints(fn, include_extras=True)
+    parameters = signature(fn).parameters.values()
+    by_name = {p.name: rule_of(hints.get(p.name, Any)) for p in parameters}
+    kinds = {p.kind: (p.name, by_name[p.name]) for p in parameters}
+    return _Rules(
+        [(p.name, by_name[p.name]) for p in parameters if p.kind < Parameter.VAR_POSITIONAL],
+        by_name,
+        kinds.get(Parameter.VAR_POSITIONAL, ("", ANYTHING)),
+        kinds.get(Parameter.VAR_KEYWORD, ("", ANYTHING)),
+    )
 
-    def check(self, args: tuple, kwargs: dict) -> None:
-        by_position, by_name, more, options = self.rules
-        for (name, rule), value in zip(by_position, args, strict=False):
-            if rule is not None and not rule.at_once(value):
-                rule.check(name, value)
-        if more is not None and more[1] is not None:
-            for i, value in enumerate(args[len(by_position) :]):
-                more[1].check(f"{more[0]}[{i}]", value)
-        for name, value in kwargs.items():
-            rule = by_name.get(name, options)
-            if rule is not None and not rule.at_once(value):
-                rule.check(name, value)
+
+def _check(rules: _Rules, args: tuple, kwargs: dict) -> None:
+    for (name, rule), value in zip(rules.positional, args, strict=False):
+        rule.check(name, value)
+    name, rule = rules.more
+    for i, value in enumerate(args[len(rules.positional) :]):
+        rule.check(f"{name}[{i}]", value)
+    for name, value in kwargs.items():
+        rules.by_name.get(name, rules.options[1]).check(name, value)
 
 
 def _is_compiled() -> bool:

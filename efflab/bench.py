@@ -16,19 +16,18 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.busy import others
 from efflab.base.significant import significant
 from efflab.devices import Device
 from efflab.errors import require, require_one_of
 from efflab.estimate import Estimate, of_median
-from efflab.rules import Count, Size
+from efflab.rules import Count, Positive, Size
 from efflab.tensors import Numbers
 
 MIB = 2**20
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Timing:
     """Seconds of each repeat, in the order in which they ran."""
@@ -90,13 +89,11 @@ def one_thread():
         torch.set_num_threads(threads)
 
 
-@check_arguments
 def time_calls(fn: Callable[[], object], warmup: int = 2, repeats: Size = 7) -> Timing:
     """Time `repeats` calls of `fn()` after `warmup` untimed calls."""
     return time_interleaved({"fn": fn}, warmup, repeats)["fn"]
 
 
-@check_arguments
 def time_interleaved(
     fns: dict[Hashable, Callable[[], object]], warmup: Count = 2, repeats: Size = 7
 ) -> dict[Hashable, Timing]:
@@ -120,7 +117,6 @@ def time_interleaved(
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Comparison:
     """Functions timed against a baseline, and the baseline against itself (A/A).
@@ -145,7 +141,6 @@ class Comparison:
         return ratio.low > 1 + self.band or ratio.high < 1 - self.band
 
 
-@check_arguments
 def compare(
     baseline: Callable[[], object],
     fns: dict[Hashable, Callable[[], object]],
@@ -168,7 +163,6 @@ def compare(
     return Comparison(timings, ratios, again)
 
 
-@check_arguments
 def peak_bytes(fn: Callable[[], object], device: str = "cpu") -> int:
     """Peak bytes of tensors on `device` while `fn()` runs, beyond what was allocated before.
 
@@ -193,7 +187,6 @@ def peak_bytes(fn: Callable[[], object], device: str = "cpu") -> int:
     return peak
 
 
-@check_arguments
 def saved_bytes(module: nn.Module, *inputs: Numbers) -> int:
     """Bytes that autograd keeps for the backward pass of `module(*inputs)`.
 
@@ -247,9 +240,8 @@ def cpu_features() -> dict[str, bool]:
     }
 
 
-@check_arguments
 def calibrate(
-    seconds: float = 2.0, size: Size = 1024, copy_bytes: Annotated[int, 8] = 128 * MIB
+    seconds: Positive = 2.0, size: Size = 1024, copy_bytes: Annotated[int, 8] = 128 * MIB
 ) -> Device:
     """This machine's CPU as a `Device`: the best fp32 matrix product and copy seen in `seconds`.
 
@@ -257,7 +249,6 @@ def calibrate(
     now. A copy of n bytes moves 2 n: it reads and writes. Arrays are far larger than the caches;
     operators whose data stays in a cache can exceed this bandwidth.
     """
-    require(seconds > 0, "seconds", seconds, "a positive number")
     import psutil
 
     a, b = torch.randn(size, size), torch.randn(size, size)
@@ -286,3 +277,6 @@ def _best(fn: Callable[[], object], seconds: float) -> float:
         fn()
         calls.append(time.perf_counter() - start)
     return min(calls)
+
+
+check_module(__name__)

@@ -135,18 +135,40 @@ def experiment(args) -> None:
 
 
 def give_advice(args) -> None:
-    from dataclasses import asdict
+    from dataclasses import replace
 
     from efflab.advice.case import Case
-    from efflab.advice.ranking import advise
+    from efflab.advice.ranking import rank
     from efflab.advice.report import report
 
-    case = Case(args.model, args.device, args.budget, args.devices, args.tokens)
+    own = _own_device(args)
+    device = replace(own, name=args.device) if own else args.device
+    case = Case(args.source, device, args.budget, args.devices, args.tokens)
     if not args.json:
         return print(report(case))
-    asked = case.model, case.device, case.budget
-    rows = advise(*asked, n_devices=case.n_devices, seq_len=case.seq_len)
-    print(json.dumps(dict(asked=asdict(case), advice=rows), indent=1))
+    asked = dict(model=case.name, device=args.device, budget=args.budget)
+    asked |= dict(n_devices=case.n_devices, seq_len=case.seq_len)
+    print(json.dumps(dict(asked=asked, advice=rank(case)), indent=1))
+
+
+def show_card(args) -> None:
+    from efflab.advice.card import read_card
+    from efflab.advice.card_report import report
+
+    card = read_card(args.source, _own_device(args))
+    print(json.dumps(card, indent=1) if args.json else report(card))
+
+
+def _own_device(args):
+    """The device of --tflops, --gb and --gbps; None without these."""
+    from efflab.devices import own_device
+
+    sizes = dict(tflops=args.tflops, gb=args.gb, gbps=args.gbps)
+    if set(sizes.values()) == {None}:
+        return None
+    for name, value in sizes.items():
+        require(value is not None, f"--{name}", value, "a number: it takes all three flags")
+    return own_device(**sizes)
 
 
 def train(args) -> None:
@@ -182,7 +204,8 @@ def open_lab(args) -> None:
     os.execve(sys.executable, command, {**os.environ, "JUPYTER_CONFIG_PATH": paths})
 
 
-WITHOUT_CHECKOUT = (show_doctor, list_notebooks, give_advice)
+SOURCE = "a preset's name, a config.json, its folder, or with a network a model of the hub"
+WITHOUT_CHECKOUT = (show_doctor, list_notebooks, show_card, give_advice)
 """The commands that work from an installed wheel."""
 
 
@@ -242,13 +265,21 @@ def parser() -> argparse.ArgumentParser:
         "name", help="for example qkv-sharing; an unknown name lists the known ones"
     )
     repeat.add_argument("--fresh", action="store_true", help="repeat the runs already recorded")
+    card = command("card", show_card, "what a model costs, on every device, by formula")
+    card.add_argument("source", help=SOURCE)
     advice = command("advise", give_advice, "which techniques serve the budget that binds")
-    advice.add_argument("model", help="for example bert-base; an unknown one lists the known")
+    advice.add_argument("source", help=SOURCE)
     advice.add_argument("device", help='for example "A100 80GB SXM" or "CPU with VNNI"')
-    advice.add_argument("budget", help="latency, memory, training days, checkpoint or quality")
+    budgets = "latency, memory, training days, checkpoint, quality, decode or context"
+    advice.add_argument("budget", help=budgets)
     advice.add_argument("--devices", type=int, default=1, metavar="N")
-    advice.add_argument("--tokens", type=int, metavar="T", help="of a text; the longest by default")
-    advice.add_argument("--json", action="store_true", help="all of it, for a program")
+    tokens = "of a text; the longest by default, at most 4096; for decode those cached before"
+    advice.add_argument("--tokens", type=int, metavar="T", help=tokens)
+    for sub in (card, advice):
+        sub.add_argument("--json", action="store_true", help="all of it, for a program")
+        sub.add_argument("--tflops", type=float, metavar="F", help="your own device: dense, bf16")
+        sub.add_argument("--gb", type=float, metavar="G", help="and its memory, as its label says")
+        sub.add_argument("--gbps", type=float, metavar="B", help="and its bandwidth, in GB/s")
     model = command("train", train, "train a shipped model anew")
     model.add_argument("model", choices=("stdlib-gpt",))
     lab = command("lab", open_lab, "open JupyterLab at notebook 00")

@@ -1,24 +1,27 @@
 """The shape of a Transformer, and the released models' shapes by name. No torch here."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.errors import require, require_one_of, require_positive
 from efflab.rules import Count, Size
 
 SHARING = ("none", "attention", "ffn", "all")
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
+COUNTED_ACTIVATIONS = (*ACTIVATIONS, "relu2", "xielu")
 POSITIONS = ("learned", "rotary", "alibi", "relative", "fixed")
-BIASES = ("all", "qkv", "none")
-QK_NORMS = ("none", "head", "width")
+BIASES = ("all", "qkv", "out", "none")
+QK_NORMS = ("none", "head", "each", "width")
+EMBED_MAPS = ("in", "both")
 NORMS = ("layer", "rms", "plain")
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Latent:
-    """Latent attention: keys and values from one narrow vector a token, which alone is cached.
+    """Latent attention: keys and values from a narrow vector; it and a rotary key are cached.
 
     A head's query and key have `nope_dim` channels and `rope_dim` rotary ones, the latter one
     key for all heads; its value has `v_dim`. `q_rank` None: queries have no narrow vector.
@@ -32,24 +35,27 @@ class Latent:
     q_rank: Size | None = None
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Attention:
     """What attention looks like; by default Vaswani et al.'s, with biases.
 
     `n_kv_head`: heads of keys and values, each used by as many query heads (None: `n_head`).
     `head_dim`: channels of a head (None: d_model / n_head). `bias`: which maps have one.
-    `qk_norm`: a norm on queries and keys, of a head's channels or of all heads' width.
+    `qk_norm`: a norm on queries and keys: of a head's channels, with weights that all heads share
+    ("head") or of its own ("each"), or of all heads' width; with a bias if `qk_norm_bias`.
     `windows`: keys that a token sees in layer 0, 1, ..., itself included, None for all; repeated
     until all layers have one. `sinks`: a learned logit a head that takes attention from the keys.
+    `distance_buckets`: rows of a table of what a head adds at a distance, one for all layers.
     """
 
     n_kv_head: Size | None = None
     head_dim: Size | None = None
     bias: str = "all"
     qk_norm: str = "none"
+    qk_norm_bias: bool = False
     windows: tuple[Size | None, ...] = (None,)
     sinks: bool = False
+    distance_buckets: Count = 0
     latent: Latent | None = None
 
     def __post_init__(self):
@@ -58,7 +64,6 @@ class Attention:
         require(len(self.windows) > 0, "windows", self.windows, "at least one window, or (None,)")
 
 
-@check_arguments
 @dataclass(frozen=True)
 class FeedForward:
     """`gated`: a second map up whose output is multiplied in (SwiGLU, GeGLU: Shazeer 2020)."""
@@ -67,7 +72,6 @@ class FeedForward:
     bias: bool = True
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Experts:
     """Experts in place of the feed-forward (Shazeer et al. 2017): `n_active` of `n_expert` a token.
@@ -92,13 +96,13 @@ class Experts:
         )
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Norms:
     """`kind`: LayerNorm, RMSNorm (one weight a channel, no bias), or LayerNorm without weights.
 
     `per_layer`: 1 where attention and feed-forward share it, 2, or 4 with one after each too.
-    `embedding` and `final`: whether there is one there; None: as `norm_first` says.
+    `embedding` and `final`: whether there is one there; None: as `norm_first` says. `first`: does
+    the first layer's attention have one.
     """
 
     kind: str = "layer"
@@ -106,19 +110,20 @@ class Norms:
     per_layer: Size = 2
     embedding: bool | None = None
     final: bool | None = None
+    first: bool = True
 
     def __post_init__(self):
         require_one_of("kind", self.kind, NORMS)
 
 
-@check_arguments
 @dataclass(frozen=True)
 class ModelConfig:
     """Everything that decides a Transformer's parameters and arithmetic.
 
     Sizes are counts of layers, heads, channels, tokens. `d_embed` (ALBERT's factorized embedding)
     is the width of the token table, projected to `d_model` where the two differ; None means
-    `d_model`. `share` says which sub-block, with its own LayerNorm, all layers have in common.
+    `d_model`; `embed_maps` "in": by a map with a bias, "both": there and back without (OPT).
+    `share` says which sub-block, with its own LayerNorm, all layers have in common.
     `norm_first` None means as `causal`: GPT-like decoders normalize first and once more at the
     end, BERT-like encoders normalize the embeddings and after each sub-block. `positions`: how a
     token knows its place, "learned" and "relative" by a table (the latter with a norm), of
@@ -138,6 +143,7 @@ class ModelConfig:
     max_len: Size
     causal: bool = field(default=False, kw_only=True)
     d_embed: Size | None = field(default=None, kw_only=True)
+    embed_maps: str = field(default="in", kw_only=True)
     share: str = field(default="none", kw_only=True)
     type_vocab: Count = field(default=0, kw_only=True)
     pooler: bool = field(default=False, kw_only=True)
@@ -155,12 +161,14 @@ class ModelConfig:
     parallel: bool = field(default=False, kw_only=True)
 
     def __post_init__(self):
-        divides = self.attention.head_dim is not None or self.d_model % self.n_head == 0
+        own_dim = self.attention.head_dim is not None or self.attention.latent is not None
+        divides = own_dim or self.d_model % self.n_head == 0
         require(divides, "n_head", self.n_head, f"a divisor of d_model={self.d_model}")
         divides = self.n_head % self.n_kv_head == 0
         require(divides, "n_kv_head", self.n_kv_head, f"a divisor of n_head={self.n_head}")
         require_one_of("share", self.share, SHARING)
-        require_one_of("activation", self.activation, ACTIVATIONS)
+        require_one_of("embed_maps", self.embed_maps, EMBED_MAPS)
+        require_one_of("activation", self.activation, COUNTED_ACTIVATIONS)
         require_one_of("positions", self.positions, POSITIONS)
         require_positive("norm_eps", self.norm_eps)
 
@@ -201,9 +209,20 @@ class ModelConfig:
     def extensions(self) -> tuple[str, ...]:
         """The fields in which it is more than a plain Transformer (`efflab.model.Transformer`)."""
         names = "attention feed_forward experts norms positions position_rows".split()
-        names += "tied head_bias parallel".split()
+        names += "tied head_bias parallel embed_maps".split()
         defaults = {item.name: item.default for item in fields(self)}
         return tuple(name for name in names if getattr(self, name) != defaults[name])
+
+
+def from_hf(source: str | Path | Mapping) -> ModelConfig:
+    """The shape in a `config.json`, its folder, its dict, or a model's on the hub: `families.read`.
+
+    >>> from_hf(dict(model_type="gpt2", n_layer=2, n_head=4, n_embd=64, vocab_size=1000)).d_ff
+    256
+    """
+    from efflab.families import read
+
+    return read(source).config
 
 
 def _bert(n_layer, n_head, d_model, vocab_size=30522, **options: Any) -> ModelConfig:
@@ -270,3 +289,6 @@ PRESETS: dict[str, ModelConfig] = {
 }
 """Models by name (Devlin 2019, Wang 2020, Lan 2020, Radford 2019, Brown 2020), and ours; from their
 `config.json`: Qwen3 and DeepSeek-V3 (2025), Llama 3.1 (2024), gpt-oss (2025)."""
+
+
+check_module(__name__)

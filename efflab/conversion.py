@@ -13,11 +13,12 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.privacy import load
 from efflab.base.significant import significant
 from efflab.config import ModelConfig
 from efflab.errors import require, require_one_of
+from efflab.fields import HARMLESS
 from efflab.model import Transformer
 
 BERT = dict(
@@ -44,25 +45,8 @@ GPT2 = dict(
 )
 """Our name of an option -> theirs."""
 
-HARMLESS = frozenset(
-    # what a model is called, where it comes from, what a call returns
-    "architectures dtype torch_dtype transformers_version model_type id2label label2id "
-    "problem_type finetuning_task task_specific_params return_dict output_hidden_states "
-    "output_attentions "
-    # how it is trained
-    "resid_pdrop embd_pdrop attn_pdrop hidden_dropout_prob attention_probs_dropout_prob "
-    "classifier_dropout classifier_dropout_prob initializer_range gradient_checkpointing "
-    # how it runs: the same values by another way
-    "use_cache chunk_size_feed_forward reorder_and_upcast_attn torchscript "
-    # heads, which are left out, and tokens
-    "summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout "
-    "bos_token_id eos_token_id pad_token_id "
-    # in released files, read by no code
-    "n_ctx directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers "
-    "pooler_size_per_head pooler_type net_structure_type gap_size num_memory_blocks "
-    "down_scale_factor layers_to_keep".split()
-)
-"""Options that change no hidden state of a model that is not being trained."""
+ACTIVATIONS = dict(gelu="gelu", gelu_new="gelu_tanh", gelu_pytorch_tanh="gelu_tanh", relu="relu")
+"""Their name of an activation -> ours."""
 
 FORMER = {"position_embedding_type": "absolute", "pruned_heads": {}}
 """Options that `transformers` no longer has, with the only value that ours supports."""
@@ -89,14 +73,6 @@ class PreTrainedModel(Protocol):
     config: PreTrainedConfig
 
 
-@runtime_checkable
-class Affine(Protocol):
-    """A module with a weight and a bias."""
-
-    weight: Tensor
-    bias: Tensor
-
-
 def transformers() -> ModuleType:
     """The library of that name, without torchao's long warnings that it finds no GPU."""
     for name in ("torchao", "torch.utils._pytree"):
@@ -104,7 +80,6 @@ def transformers() -> ModuleType:
     return load("transformers")
 
 
-@check_arguments
 def from_transformers(source: PreTrainedModel) -> Transformer:
     """Our Transformer with the weights of a `transformers` BERT or GPT-2 (heads are left out).
 
@@ -121,17 +96,16 @@ def from_transformers(source: PreTrainedModel) -> Transformer:
     return model
 
 
-@check_arguments
 def config_like(theirs: PreTrainedConfig, names: dict[str, str], **ours: Any) -> ModelConfig:
     """Our config from `theirs`: `names` maps our options to theirs, `ours` override them."""
-    require_plain(theirs, names.values())
+    _require_plain(theirs, names.values())
     options = {name: getattr(theirs, their_name) for name, their_name in names.items()}
-    options["activation"] = activation_name(options["activation"])
+    require_one_of("activation", options["activation"], ACTIVATIONS)
+    options["activation"] = ACTIVATIONS[options["activation"]]
     return ModelConfig(**(options | ours))
 
 
-@check_arguments
-def require_plain(config: PreTrainedConfig, known: Iterable[str]) -> None:
+def _require_plain(config: PreTrainedConfig, known: Iterable[str]) -> None:
     """Refuse an option that is neither `known` nor harmless, unless it is at its default."""
     defaults = transformers().AutoConfig.for_model(config.model_type).to_dict() | FORMER
     options = config.to_dict()
@@ -151,7 +125,6 @@ def _require_tied(source: Any, table: Tensor) -> None:
     require(same, "lm_head", "weights of its own", "those of the token table")
 
 
-@check_arguments
 @torch.no_grad()
 def require_same_outputs(source: PreTrainedModel, model: Transformer) -> None:
     """Refuse a model whose hidden states for random ids differ from the source's.
@@ -184,67 +157,53 @@ def _exact(source: Any) -> Any:
     return source if plain else deepcopy(source).cpu().float().eval()
 
 
-@check_arguments
-def activation_name(activation: str) -> str:
-    """Our name of a `transformers` activation."""
-    names = {
-        "gelu": "gelu",
-        "gelu_new": "gelu_tanh",
-        "gelu_pytorch_tanh": "gelu_tanh",
-        "relu": "relu",
-    }
-    require_one_of("activation", activation, names)
-    return names[activation]
+def load_renamed(
+    model: Transformer,
+    source: nn.Module,
+    modules: dict[str, str],
+    layer: dict[str, str],
+    prefix: str,
+    transposed: bool = False,
+) -> None:
+    """Give the model the source's weights, whose modules have other names.
 
-
-@check_arguments
-@torch.no_grad()
-def copy_linear(target: nn.Linear, *sources: Affine) -> None:
-    """Stack the sources' rows into one linear map (queries, keys and values become `qkv`)."""
-    require(len(sources) > 0, "sources", sources, "at least one module")
-    weights, biases = [s.weight for s in sources], [s.bias for s in sources]
-    _copy_affine(target, torch.cat(weights), torch.cat(biases))
-
-
-@check_arguments
-@torch.no_grad()
-def copy_transposed(target: nn.Linear, source: Affine) -> None:
-    """Copy from GPT-2's Conv1D, which stores its weight as (in, out)."""
-    _copy_affine(target, source.weight.T, source.bias)
-
-
-def _copy_affine(target: nn.Linear, weight: Tensor, bias: Tensor) -> None:
-    """Copy weight and bias of exactly the target's shape: `copy_` alone would broadcast."""
-    shape = tuple(target.weight.shape)
-    require(tuple(weight.shape) == shape, "weight.shape", tuple(weight.shape), f"{shape}")
-    target.weight.copy_(weight)
-    target.bias.copy_(bias)
-
-
-@check_arguments
-@torch.no_grad()
-def copy_same(target: nn.Module, source: nn.Module) -> None:
-    """Copy between modules of one kind: tables, norms, linear maps."""
-    target.load_state_dict(source.state_dict())
+    `modules`: our name of a module -> theirs; `layer`: the same within each layer, theirs below
+    `prefix`, where several have their rows stacked (queries, keys and values become `qkv`).
+    `transposed`: the layers' matrices are stored as (in, out), as GPT-2's Conv1D does.
+    """
+    names = {ours: [theirs] for ours, theirs in modules.items()}
+    for i in range(model.config.n_layer):
+        places = ((ours, theirs.split()) for ours, theirs in layer.items())
+        names |= {f"layers.{i}.{ours}": [prefix.format(i) + t for t in ts] for ours, ts in places}
+    tensors: dict[str, Tensor] = {}
+    known = source.state_dict()
+    for ours, theirs in names.items():
+        for kind in ("weight", "bias"):
+            parts = [known[f"{t}.{kind}"] for t in theirs if f"{t}.{kind}" in known]
+            if transposed and ours.startswith("layers."):
+                parts = [part.T if part.dim() == 2 else part for part in parts]
+            tensors |= {f"{ours}.{kind}": torch.cat(parts)} if parts else {}
+    model.load_state_dict(tensors)
 
 
 def _from_bert(source: Any) -> Transformer:
     model = Transformer(config_like(source.config, BERT, pooler=source.pooler is not None))
-    ours, theirs = model.embedding, source.embeddings
-    copy_same(ours.token, theirs.word_embeddings)
-    copy_same(ours.position, theirs.position_embeddings)
-    copy_same(ours.segment, theirs.token_type_embeddings)
-    copy_same(ours.norm, theirs.LayerNorm)
-    for layer, hf in zip(model.layers, source.encoder.layer, strict=True):
-        attention = hf.attention.self
-        copy_linear(layer.attention.body.qkv, attention.query, attention.key, attention.value)
-        copy_same(layer.attention.body.out, hf.attention.output.dense)
-        copy_same(layer.attention.norm, hf.attention.output.LayerNorm)
-        copy_same(layer.ffn.body.up, hf.intermediate.dense)
-        copy_same(layer.ffn.body.down, hf.output.dense)
-        copy_same(layer.ffn.norm, hf.output.LayerNorm)
-    if source.pooler is not None:
-        copy_same(model.pooler, source.pooler.dense)
+    modules = {
+        "embedding.token": "embeddings.word_embeddings",
+        "embedding.position": "embeddings.position_embeddings",
+        "embedding.segment": "embeddings.token_type_embeddings",
+        "embedding.norm": "embeddings.LayerNorm",
+        "pooler": "pooler.dense",
+    }
+    layer = {
+        "attention.body.qkv": "attention.self.query attention.self.key attention.self.value",
+        "attention.body.out": "attention.output.dense",
+        "attention.norm": "attention.output.LayerNorm",
+        "ffn.body.up": "intermediate.dense",
+        "ffn.body.down": "output.dense",
+        "ffn.norm": "output.LayerNorm",
+    }
+    load_renamed(model, source, modules, layer, "encoder.layer.{}.")
     return model
 
 
@@ -252,14 +211,17 @@ def _from_gpt2(source: Any) -> Transformer:
     c = source.config
     d_ff = 4 * c.n_embd if c.n_inner is None else c.n_inner
     model = Transformer(config_like(c, GPT2, d_ff=d_ff, causal=True))
-    copy_same(model.embedding.token, source.wte)
-    copy_same(model.embedding.position, source.wpe)
-    for layer, hf in zip(model.layers, source.h, strict=True):
-        copy_transposed(layer.attention.body.qkv, hf.attn.c_attn)
-        copy_transposed(layer.attention.body.out, hf.attn.c_proj)
-        copy_same(layer.attention.norm, hf.ln_1)
-        copy_transposed(layer.ffn.body.up, hf.mlp.c_fc)
-        copy_transposed(layer.ffn.body.down, hf.mlp.c_proj)
-        copy_same(layer.ffn.norm, hf.ln_2)
-    copy_same(model.final_norm, source.ln_f)
+    modules = {"embedding.token": "wte", "embedding.position": "wpe", "final_norm": "ln_f"}
+    layer = {
+        "attention.body.qkv": "attn.c_attn",
+        "attention.body.out": "attn.c_proj",
+        "attention.norm": "ln_1",
+        "ffn.body.up": "mlp.c_fc",
+        "ffn.body.down": "mlp.c_proj",
+        "ffn.norm": "ln_2",
+    }
+    load_renamed(model, source, modules, layer, "h.{}.", transposed=True)
     return model
+
+
+check_module(__name__)

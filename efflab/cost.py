@@ -6,7 +6,7 @@ A FLOP count has 2 per multiply-accumulate. GB is 1e9 bytes. Sizes are those of 
 from math import ceil
 
 from efflab import layers
-from efflab.arguments import check_arguments, unchecked
+from efflab.arguments import check_module, unchecked
 from efflab.config import ModelConfig
 from efflab.devices import Device
 from efflab.errors import require, require_number, require_one_of, require_positive
@@ -22,7 +22,6 @@ FORMATS = {"fp32": 32, "bf16": 16, "fp8": 8, "int8": 8, "int4": 4 + 16 / 128}
 # --- Parameters ----------------------------------------------------------------------------------
 
 
-@check_arguments
 def num_params(config: ModelConfig) -> int:
     """Distinct parameters; tied and shared tensors count once (Lan et al. 2020, section 3.1).
 
@@ -33,7 +32,6 @@ def num_params(config: ModelConfig) -> int:
     return _params(config, config.experts.n_expert if config.experts else 0)
 
 
-@check_arguments
 def active_params(config: ModelConfig) -> int:
     """Parameters that one token uses; of the input embedding the whole table is counted.
 
@@ -51,12 +49,9 @@ def _params(config: ModelConfig, n_expert: int) -> int:
     params = unchecked(layers.embedding_params)(config) + unchecked(layers.head_params)(config)
     params += n_attention * unchecked(layers.attention_params)(config)
     params += n_ffn * unchecked(layers.ffn_params)(config)
-    if config.experts is not None:
-        params += config.n_expert_layers * layers.expert_layer_params(config, n_expert)
-    return params
+    return params + config.n_expert_layers * layers.expert_layer_params(config, n_expert)
 
 
-@check_arguments
 def weight_bytes(config: ModelConfig, format: str) -> int:
     """Bytes of all parameters in `format`, one of `FORMATS`; an int8's or fp8's scales left out."""
     require_one_of("format", format, FORMATS)
@@ -66,7 +61,6 @@ def weight_bytes(config: ModelConfig, format: str) -> int:
 # --- FLOPs ---------------------------------------------------------------------------------------
 
 
-@check_arguments
 def flops_by_part(config: ModelConfig, seq_len: Size, batch_size: Size = 1) -> dict[str, int]:
     """FLOPs of one forward pass by part; the parts add up to `forward_flops`.
 
@@ -87,7 +81,6 @@ def flops_by_part(config: ModelConfig, seq_len: Size, batch_size: Size = 1) -> d
     }
 
 
-@check_arguments
 def forward_flops(config: ModelConfig, seq_len: Size, batch_size: Size = 1) -> int:
     """FLOPs of logits for (batch_size, seq_len) tokens: matrix products only, full scores.
 
@@ -100,7 +93,6 @@ def forward_flops(config: ModelConfig, seq_len: Size, batch_size: Size = 1) -> i
 # --- The cache -----------------------------------------------------------------------------------
 
 
-@check_arguments
 def kv_cache_bytes(
     config: ModelConfig, n_tokens: Count, batch_size: Size = 1, *, value_bytes: float = 2
 ) -> int:
@@ -118,14 +110,12 @@ def kv_cache_bytes(
     return ceil(batch_size * n_kept * width * value_bytes)
 
 
-@check_arguments
 def attention_share(config: ModelConfig, seq_len: Size) -> float:
     """Share (0..1) of the layers' FLOPs that is quadratic in seq_len: the scores."""
     parts = flops_by_part(config, seq_len)
     return parts["scores"] / (parts["projections"] + parts["scores"] + parts["ffn"])
 
 
-@check_arguments
 def crossing_length(config: ModelConfig, against: str = "ffn") -> float:
     """The seq_len at which the scores cost as much as the FFN, or as all that is linear in it.
 
@@ -138,7 +128,6 @@ def crossing_length(config: ModelConfig, against: str = "ffn") -> float:
     return linear / parts["scores"] if rest else whole
 
 
-@check_arguments
 def model_state_bytes(
     n_params: float,
     dp_degree: Size,
@@ -165,7 +154,6 @@ def model_state_bytes(
     return n_params * sum(b / dp_degree if zero_stage >= stage else b for b, stage in parts)
 
 
-@check_arguments
 def activation_bytes(
     config: ModelConfig,
     seq_len: Size,
@@ -181,10 +169,11 @@ def activation_bytes(
     """Bytes per device that layers keep for the backward pass (Korthikanti et al. 2022, Table 2).
 
     With d_ff = 4 C this is their s b h (34 + 5 a s / h) per layer: 2-byte values, 1-byte dropout
-    masks; today's layers are counted alike. `recompute` "selective" recomputes scores, softmax and
-    dropout inside attention; "full" keeps the layer's input alone. What a real run stores:
-    `value_bytes` 4 in fp32, no masks without `dropout`; with `fused_attention` (SDPA) the output
-    and one statistic per row, not the scores.
+    masks; today's layers are counted alike, with fused kernels: RMSNorm in elementary operations
+    stores one value a channel more, eager experts another copy of their outputs. `recompute`
+    "selective" recomputes scores, softmax and dropout inside attention; "full" keeps the layer's
+    input alone. What a real run stores: `value_bytes` 4 in fp32, no masks without `dropout`; with
+    `fused_attention` (SDPA) the output and one statistic per row, not the scores.
     """
     divides = config.n_head % tensor_parallel == 0
     require(divides, "tensor_parallel", tensor_parallel, f"a divisor of n_head={config.n_head}")
@@ -194,8 +183,9 @@ def activation_bytes(
     tokens, mask = seq_len * batch_size, 1 if dropout else 0
     if recompute == "full":
         return config.n_layer * tokens * v * C
-    # Inputs of the norms, of attention and of the FFN; masks of the two residual dropouts.
-    n_inputs = config.norms.per_layer + (1 if config.norms.per_layer == 1 else 2)
+    # Inputs of the norms, of attention and of the FFN (one that both share once); masks of the two
+    # residual dropouts.
+    n_inputs = config.norms.per_layer + (2 - (config.parallel or config.norms.per_layer == 1))
     replicated = config.n_layer * tokens * C * (n_inputs * v + 2 * mask)
     # Q, K, V, the output projection's input; the activation's input and output.
     split = tokens * v * layers.activation_values(config)
@@ -203,10 +193,10 @@ def activation_bytes(
         scores = v * (2 if dropout else 1) + mask  # softmax output, its dropped copy, the mask
         split += config.n_layer * tokens * H * (4 if fused_attention else scores * seq_len)
     per_rank = replicated / (tensor_parallel if sequence_parallel else 1)
-    return per_rank + split / tensor_parallel
+    # each rank has some hidden units of all experts, and so all of their inputs
+    return per_rank + tokens * v * layers.expert_copies(config) + split / tensor_parallel
 
 
-@check_arguments
 def training_flops(n_params: float, n_tokens: float, *, recompute: bool = True) -> float:
     """About 6 FLOPs per parameter and token, 8 with recomputation (Kaplan et al. 2020)."""
     require_positive("n_params", n_params)
@@ -214,7 +204,6 @@ def training_flops(n_params: float, n_tokens: float, *, recompute: bool = True) 
     return (8 if recompute else 6) * n_params * n_tokens
 
 
-@check_arguments
 def training_days(
     n_params: float,
     n_tokens: float,
@@ -234,9 +223,11 @@ def training_days(
     return seconds / (n_devices * flops_per_device) / SECONDS_PER_DAY
 
 
-@check_arguments
 def roofline_seconds(flops: float, n_bytes: float, device: Device, dtype: str = "fp32") -> float:
     """The least time for that arithmetic and traffic, the larger of two (Williams et al. 2009)."""
     require_number("flops", flops)
     require_number("n_bytes", n_bytes)
     return max(flops / device.peak(dtype), n_bytes / device.memory_bandwidth)
+
+
+check_module(__name__)

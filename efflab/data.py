@@ -6,24 +6,22 @@ scikit-learn's digits; a synthetic task that asks for a symbol seen long before.
 """
 
 import ast
-import csv
 import hashlib
 import sysconfig
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.cache import get_or_make
-from efflab.base.places import ROOT
+from efflab.base.places import DATA_DIR as DATA_DIR
+from efflab.base.published import read_published as read_published
 from efflab.errors import require, require_int, require_one_of
 from efflab.rules import Count, Size
 
-DATA_DIR = ROOT / "data"
 CACHE = DATA_DIR / "cache"
 TOKENIZER_FILE = DATA_DIR / "stdlib-gpt" / "tokenizer.json"
 STDLIB_GPT = DATA_DIR / "stdlib-gpt" / "model.safetensors"
@@ -61,7 +59,6 @@ def _is_test(parts: tuple[str, ...]) -> bool:
     return parts[0] == "test" and "__pycache__" not in parts and "encoded_modules" not in parts
 
 
-@check_arguments
 def owner(path: Path) -> str:
     """The top-level module that a file belongs to; a test belongs to the module it tests.
 
@@ -72,7 +69,6 @@ def owner(path: Path) -> str:
     return parts[0].removesuffix(".py").removeprefix("test_")
 
 
-@check_arguments
 def stdlib_files(split: str, *, tests: bool = False) -> Iterator[tuple[str, str]]:
     """(path, source) of each standard-library file of split "train" or "held-out", in path order.
 
@@ -89,30 +85,6 @@ def stdlib_files(split: str, *, tests: bool = False) -> Iterator[tuple[str, str]
                 yield path.as_posix(), text
 
 
-@check_arguments
-def read_published(name: str, folder: str = "published") -> list[dict]:
-    """Rows of data/`folder`/`name`.csv: whole numbers as int, others as float, nothing as None.
-
-    data/README.md says which paper and table each file is from; `folder` "predicted" has what was
-    computed before it was compared.
-    """
-    require_one_of("folder", folder, ("published", "predicted"))
-    tables = DATA_DIR / folder
-    require_one_of("name", name, sorted(path.stem for path in tables.glob("*.csv")))
-    with (tables / f"{name}.csv").open(encoding="utf-8", newline="") as file:
-        return [{k: _value(v) for k, v in row.items()} for row in csv.DictReader(file)]
-
-
-def _value(text: str) -> int | float | str | None:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text or None
-
-
-@check_arguments
 def train_tokenizer(texts: Iterable[str], vocab_size: Annotated[int, 257] = 2048):
     """A byte-level BPE (Sennrich et al. 2016) by the `tokenizers` library.
 
@@ -147,7 +119,6 @@ def tokenizer():
         raise ValueError(f"{TOKENIZER_FILE} is damaged: {error}; restore it") from None
 
 
-@check_arguments
 def tokens_of(texts: Iterable[str]) -> np.ndarray:
     """All texts as one int64 stream, each preceded by the file marker (id 0)."""
     texts = list(texts)
@@ -156,7 +127,6 @@ def tokens_of(texts: Iterable[str]) -> np.ndarray:
     return np.concatenate([np.array([0, *e.ids], dtype=np.int64) for e in encoded])
 
 
-@check_arguments
 @lru_cache(maxsize=4)
 def stdlib_tokens(split: str, *, tests: bool = False) -> np.ndarray:
     """A split of the library as one stream of token ids (int64)."""
@@ -170,7 +140,6 @@ def stdlib_tokens(split: str, *, tests: bool = False) -> np.ndarray:
     )
 
 
-@check_arguments
 def random_windows(tokens: np.ndarray, batch_size: Size, seq_len: Size, seed: Count):
     """`batch_size` random windows of the stream: inputs and next tokens, both (B,T) int64 tensors.
 
@@ -185,9 +154,7 @@ def random_windows(tokens: np.ndarray, batch_size: Size, seq_len: Size, seed: Co
     return windows[:, :-1], windows[:, 1:]
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Function:
+class Function(NamedTuple):
     """A documented function: `query` is its docstring's first paragraph, `code` the rest."""
 
     module: str
@@ -223,7 +190,7 @@ def _parse_functions() -> list[dict]:
     for path, source in sorted(files):
         for function in _functions(path, source):
             seen.setdefault(function.query, function)  # aliases repeat their docstring
-    return [asdict(function) for function in seen.values()]
+    return [function._asdict() for function in seen.values()]
 
 
 def digits():
@@ -241,7 +208,6 @@ def digits():
     return images[:1437], labels[:1437], images[1437:], labels[1437:]
 
 
-@check_arguments
 def recall_batch(
     batch_size: Size,
     seq_len: Annotated[int, 2],
@@ -271,7 +237,9 @@ def recall_batch(
     return torch.from_numpy(ids), answers
 
 
-@check_arguments
 def sha256(path: Path) -> str:
     """The file's SHA-256, in hexadecimal."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+check_module(__name__)

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.errors import require, require_one_of, require_positive
 from efflab.rules import Infinite, Size
 
 TERA, GIGA, GIB = 10**12, 10**9, 2**30
+MOST = 10**9
+"""More TFLOP/s, GiB or GB/s than any device of a reader's own has."""
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Cluster:
     """The network: bytes per second and direction for each device, inside a node and between nodes.
@@ -28,7 +29,6 @@ class Cluster:
             require_positive(name, getattr(self, name))
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Device:
     """Peaks of one device.
@@ -37,7 +37,8 @@ class Device:
     operations per second), 2 per multiply-accumulate, without sparsity. `memory_bandwidth` is in
     bytes per second, `memory_bytes` in bytes (None where the source does not say): an "80 GB" card
     holds 80 GiB, 85.9 GB, of which a driver and a context keep a part. `cluster`: the network of
-    the vendor's servers (NVIDIA's DGX); an A100's where nothing is known.
+    the vendor's servers (NVIDIA's DGX), or what joins devices without any; an A100's where nothing
+    is known.
     """
 
     name: str
@@ -78,8 +79,32 @@ def _device(name, bandwidth_gbps, memory_label, source, cluster=A100_CLUSTER, **
     return Device(name, peaks, bandwidth_gbps * GIGA, memory, source, cluster)
 
 
+def _flat(gbps):
+    """A network without nodes: a TPU's torus, and cards in the slots of one host."""
+    return Cluster(8, gbps * GIGA, gbps * GIGA)
+
+
+PCIE_4, PCIE_5, THUNDERBOLT_5 = _flat(32), _flat(64), _flat(15)
+# A DGX H200 and a DGX B200 have the network cards of a DGX H100; the others' are not published.
+B200_CLUSTER, MI300X_CLUSTER, ASCEND_CLUSTER = (
+    Cluster(8, 900e9, 50e9),
+    Cluster(8, 448e9),
+    Cluster(8, 196e9),
+)
 _A100 = dict(fp32=19.5, tf32=156, fp16=312, bf16=312, int8=624)
 _H100 = dict(fp32=67, tf32=494.7, fp16=989.4, bf16=989.4, fp8=1979, int8=1979)
+_H200 = _H100 | dict(fp8=1978.9, int8=1978.9)
+_B200 = dict(fp32=75, tf32=1125, fp16=2250, bf16=2250, fp8=4500, int8=4500)
+_MI300X = dict(fp32=163.4, tf32=653.7, fp16=1307.4, bf16=1307.4, fp8=2614.9, int8=2614.9)
+_L4 = dict(fp32=30.3, tf32=60, fp16=121, bf16=121, fp8=242.5, int8=242.5)
+_L40S = dict(fp32=91.6, tf32=183, fp16=362.05, bf16=362.05, fp8=733, int8=733)
+# In 16 bits and fp8 with sums in fp32, which GeForce cards do at half the rate of sums in fp16.
+_RTX_4090 = dict(fp32=82.6, tf32=82.6, fp16=165.2, bf16=165.2, fp8=330.3, int8=660.6)
+_RTX_5090 = dict(fp32=104.8, tf32=104.8, fp16=209.5, bf16=209.5, fp8=419, int8=838)
+_TPU_V6E = dict(bf16=918, fp8=918, int8=1836)
+_BLACKWELL = "NVIDIA Blackwell, dense: sure, memory and its bandwidth differ a little by source"
+_BIN = "unsure: the bin of 376 TFLOP/s; no datasheet, bins and bandwidth differ by source"
+_APPLE = "unsure: Apple prints memory alone; FLOP/s are worked out from 40 cores at 1.8 GHz"
 
 DEVICES: dict[str, Device] = {
     device.name: device
@@ -89,6 +114,34 @@ DEVICES: dict[str, Device] = {
         _device("A100 80GB SXM", 2039, 80, "NVIDIA A100 datasheet, dense", **_A100),
         _device("H100 SXM", 3350, 80, "NVIDIA H100, sparse halved", H100_CLUSTER, **_H100),
         _device("TPUv1", 34, None, "Jouppi et al. 2017, Table 2; bandwidth of weights", int8=92),
+        _device("H200 SXM", 4800, 141, "NVIDIA H200, dense: sure", H100_CLUSTER, **_H200),
+        _device("B200 SXM", 7700, 180, _BLACKWELL, B200_CLUSTER, **_B200),
+        _device("MI300X", 5300, 192, "AMD, dense: sure", MI300X_CLUSTER, **_MI300X),
+        _device("L4", 300, 24, "NVIDIA, dense: sure, fp32 and TF32 less", PCIE_4, **_L4),
+        _device("L40S", 864, 48, "NVIDIA, dense: sure", PCIE_4, **_L40S),
+        _device("RTX 4090", 1008, 24, "NVIDIA Ada, dense: sure", PCIE_4, **_RTX_4090),
+        _device("RTX 5090", 1792, 32, "NVIDIA, dense: sure, TF32, INT8 less", PCIE_5, **_RTX_5090),
+        _device("TPU v5e", 819, 16, "Google Cloud: sure", _flat(200), bf16=197, int8=393),
+        _device("TPU v5p", 2765, 95, "Google: sure, INT8 less", _flat(600), bf16=459, int8=918),
+        _device("TPU v6e", 1638, 32, "Google: sure, fp8 less", _flat(400), **_TPU_V6E),
+        _device("Ascend 910B", 1600, 64, _BIN, ASCEND_CLUSTER, fp16=376, bf16=376),
+        _device("M4 Max", 546, 128, _APPLE, THUNDERBOLT_5, fp32=18.4),
     )
 }
-"""Devices by name; `bench.calibrate()` measures the reader's own machine as one more."""
+"""Devices by name, each source as sure as it says; data/published/devices_today.csv has more.
+`bench.calibrate()` measures the reader's own machine as one more."""
+
+
+def own_device(tflops: float, gb: float, gbps: float) -> Device:
+    """A device of the reader's own: dense TFLOP/s in 16 bits, memory as labelled (GiB), GB/s.
+
+    >>> own_device(100, 24, 1000).ridge("bf16")
+    100.0
+    """
+    for name, value in dict(tflops=tflops, gb=gb, gbps=gbps).items():
+        require_positive(name, value)
+        require(value <= MOST, name, value, "at most {most}", most=MOST)
+    return _device("your own", gbps, gb, "its owner", fp16=tflops, bf16=tflops)
+
+
+check_module(__name__)

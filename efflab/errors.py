@@ -24,11 +24,7 @@ class Refusal(ValueError):
         self.name, self.value, self.allowed, self.fields = name, value, allowed, dict(fields)
         self.words = allowed.format(**fields) if fields else allowed
         parts = dict(name=name, value=value, allowed=self.words)
-        super().__init__(self.frame.format(**parts, **self.more()))
-
-    def more(self) -> dict[str, str]:
-        """Further fields of the frame."""
-        return {}
+        super().__init__(self.frame.format(**parts, **fields))
 
     def __reduce__(self):
         """For pickling between processes: by default only the message would be passed on."""
@@ -36,21 +32,9 @@ class Refusal(ValueError):
 
 
 class WrongType(Refusal, TypeError):
-    """A value of the wrong type; also a `ValueError`, so that callers can catch that alone."""
+    """A value of the wrong type, which `fields` name; also a `ValueError`, to be caught as one."""
 
     frame = "{name}={value}: expected {allowed}, got {type}"
-
-    def __init__(
-        self, name: str, value: str, allowed: str, fields: Mapping[str, object], kind: str
-    ):
-        self.kind = kind
-        super().__init__(name, value, allowed, fields)
-
-    def more(self) -> dict[str, str]:
-        return {"type": self.kind}
-
-    def __reduce__(self):
-        return type(self), (self.name, self.value, self.allowed, self.fields, self.kind)
 
 
 def require(condition: bool, name: str, value, allowed: str, **fields) -> None:
@@ -94,6 +78,23 @@ def require_finite(name: str, value) -> None:
     require(_is_finite(value), name, value, "a finite number")
 
 
+def require_interval(name: str, value, low, high) -> None:
+    """`value` and the ends of its interval must be finite numbers, `low <= value <= high`."""
+    for part, number in {name: value, f"{name}, low": low, f"{name}, high": high}.items():
+        require_finite(part, number)
+    require(low <= value <= high, name, value, f"a number in its interval, {low} to {high}")
+
+
+def require_figure(name: str, value, low, high) -> None:
+    """`value` must be finite, and inside its interval where it has one, with both ends."""
+    both = (low is None) == (high is None)
+    require(both, f"{name}, low", low, "both ends of the interval or neither")
+    if low is None:
+        require_finite(name, value)
+    else:
+        require_interval(name, value, low, high)
+
+
 def require_one_of(name: str, value, allowed: Iterable) -> None:
     """`value` must be one of `allowed`, which the message lists."""
     allowed = tuple(allowed)
@@ -113,7 +114,7 @@ def is_number(value) -> bool:
 
 def wrong_type(name: str, value, allowed: str, **fields) -> WrongType:
     """The error to raise for a value of a type that is not allowed."""
-    return WrongType(name, quote(value), allowed, fields, type(value).__name__)
+    return WrongType(name, quote(value), allowed, fields | {"type": type(value).__name__})
 
 
 def quote(value) -> str:

@@ -11,31 +11,12 @@ from typing import TypeAlias
 
 import numpy as np
 
-from efflab.arguments import check_arguments
-from efflab.errors import require, require_finite
-from efflab.rules import Count, Size
+from efflab.arguments import check_arguments, check_module
+from efflab.errors import require, require_finite, require_interval
+from efflab.rules import Count, NonNegative, Size
 
 CONFIDENCE = 0.95
 Values: TypeAlias = Sequence | np.ndarray
-
-
-@check_arguments
-def require_interval(name: str, value, low, high) -> None:
-    """`value` and the ends of its interval must be finite numbers, `low <= value <= high`."""
-    for part, number in {name: value, f"{name}, low": low, f"{name}, high": high}.items():
-        require_finite(part, number)
-    require(low <= value <= high, name, value, f"a number in its interval, {low} to {high}")
-
-
-@check_arguments
-def require_figure(name: str, value, low, high) -> None:
-    """`value` must be finite, and inside its interval where it has one, with both ends."""
-    both = (low is None) == (high is None)
-    require(both, f"{name}, low", low, "both ends of the interval or neither")
-    if low is None:
-        require_finite(name, value)
-    else:
-        require_interval(name, value, low, high)
 
 
 def _floats(name: str, values: Values) -> list[float]:
@@ -67,13 +48,12 @@ class Estimate:
         return cls(float(mean), float(min(low, mean)), float(max(high, mean)))
 
     @check_arguments
-    def with_noise(self, band: float) -> "Estimate":
+    def with_noise(self, band: NonNegative) -> "Estimate":
         """The interval of a ratio, widened by the A/A noise `band` (0.03 = 3 %) at either end.
 
         >>> print(Estimate(0.9, 0.88, 0.92).with_noise(0.05))
         0.900 (0.836 to 0.966)
         """
-        require(band >= 0, "band", band, "a share, 0 or more")
         # the noise of a busy machine may exceed the time itself
         below = max(0.0, 1 - band)
         ends = sorted((self.low * below, self.low * (1 + band), self.high * (1 + band)))
@@ -83,7 +63,6 @@ class Estimate:
         return f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
-@check_arguments
 def bootstrap(
     numerators: Values,
     denominators: Values | None = None,
@@ -112,7 +91,6 @@ def bootstrap(
     return Estimate.widened(ratio(top, bottom), interval.low, interval.high)
 
 
-@check_arguments
 def paired_difference(a: Values, b: Values) -> Estimate:
     """Mean of a - b with Student's t interval; `a[i]` and `b[i]` share what is not compared.
 
@@ -129,7 +107,6 @@ def paired_difference(a: Values, b: Values) -> Estimate:
     return Estimate(middle, middle - half, middle + half)
 
 
-@check_arguments
 def of_median(values: Values) -> Estimate:
     """Median with its distribution-free interval: the order statistics that cover it.
 
@@ -148,7 +125,6 @@ def of_median(values: Values) -> Estimate:
     return Estimate(median(ordered), ordered[k - 1], ordered[-k])
 
 
-@check_arguments
 def one_more(values: Values) -> Estimate:
     """Mean of `values` with Student's t prediction interval for one further value.
 
@@ -163,3 +139,6 @@ def one_more(values: Values) -> Estimate:
     t = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
     half, middle = float(t) * stdev(values) * (1 + 1 / n) ** 0.5, mean(values)
     return Estimate(middle, middle - half, middle + half)
+
+
+check_module(__name__)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from efflab import data
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.config import ModelConfig
 from efflab.errors import require, require_int
 from efflab.estimate import Estimate, bootstrap
@@ -44,8 +44,7 @@ def token_bytes() -> np.ndarray:
     return lengths
 
 
-@check_arguments
-def held_out_windows(n_windows: int | None, seq_len: int) -> np.ndarray:
+def held_out_windows(n_windows: Size | None, seq_len: int) -> np.ndarray:
     """Windows (N, seq_len + 1) of held-out tokens whose second halves do not overlap.
 
     All of them in order, or `n_windows` spread evenly: the same ones on every call.
@@ -54,12 +53,10 @@ def held_out_windows(n_windows: int | None, seq_len: int) -> np.ndarray:
     require_int("seq_len", seq_len, 2, len(tokens) - 2)
     starts = np.arange(0, len(tokens) - seq_len - 1, seq_len // 2)
     if n_windows is not None:
-        require_int("n_windows", n_windows)
         starts = starts[np.linspace(0, len(starts) - 1, min(n_windows, len(starts))).astype(int)]
     return np.stack([tokens[s : s + seq_len + 1] for s in starts])
 
 
-@check_arguments
 @torch.no_grad()
 def window_bits(
     model: LanguageModel, n_windows: int | None, *, seq_len: Size | None = None
@@ -79,7 +76,6 @@ def window_bits(
     return torch.cat(bits).numpy(), token_bytes()[windows[:, half + 1 :].numpy()].sum(1)
 
 
-@check_arguments
 def bits_per_byte(
     model: LanguageModel, n_windows: int | None = 64, *, seq_len: Size | None = None
 ) -> Estimate:
@@ -90,7 +86,6 @@ def bits_per_byte(
     return bootstrap(*window_bits(model, n_windows, seq_len=seq_len))
 
 
-@check_arguments
 def reciprocal_ranks(queries: Matrix, documents: Matrix) -> np.ndarray:
     """1 / rank of document i among all for query i (N,), both (N,C) of unit length."""
     _require_pairs(queries=queries, documents=documents)
@@ -98,13 +93,11 @@ def reciprocal_ranks(queries: Matrix, documents: Matrix) -> np.ndarray:
     return (1 / ((scores > scores.diagonal()[:, None]).sum(1) + 1)).numpy()
 
 
-@check_arguments
 def retrieval_mrr(queries: Matrix, documents: Matrix) -> Estimate:
     """Mean reciprocal rank of document i for query i, both (N,C) of unit length."""
     return bootstrap(reciprocal_ranks(queries, documents))
 
 
-@check_arguments
 def cosines(a: Matrix, b: Matrix) -> dict[str, float]:
     """Cosine of corresponding rows of (N,C) and (N,C): mean, 5th percentile, minimum."""
     _require_pairs(a=a, b=b)
@@ -120,7 +113,10 @@ def _require_pairs(**sides: Matrix) -> None:
     """Refuse two that are not both (N,C), with at least one row, all finite."""
     (_, a), (name, b) = sides.items()
     shapes = tuple(a.shape), tuple(b.shape)
-    fits = shapes[0] == shapes[1] and a.dim() == 2 and len(a) > 0
+    fits = shapes[0] == shapes[1] and len(a) > 0
     require(fits, f"{name}.shape", shapes[1], f"(N,C) as the other's {shapes[0]}, N at least 1")
     for side, values in sides.items():
         require_finite(side, values)
+
+
+check_module(__name__)

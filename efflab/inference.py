@@ -7,14 +7,13 @@ section 2, has the same arithmetic for plain decoders.)
 from math import ceil
 
 from efflab import layers
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.config import ModelConfig
 from efflab.cost import FORMATS, active_params, flops_by_part, kv_cache_bytes
 from efflab.errors import require_one_of
 from efflab.rules import Count, Size
 
 
-@check_arguments
 def prefill_flops(config: ModelConfig, seq_len: Size, batch_size: Size = 1) -> int:
     """The least that a prompt costs: scores of visible pairs alone, logits of the last token.
 
@@ -35,22 +34,25 @@ def _visible_pairs(config: ModelConfig, seq_len: int, window: int | None) -> int
     return width * (width + 1) // 2 + (seq_len - width) * width
 
 
-@check_arguments
 def decode_flops(
-    config: ModelConfig, n_cached: Count, batch_size: Size = 1, *, absorbed: bool = False
+    config: ModelConfig, n_cached: Count, batch_size: Size = 1, *, absorbed: bool = True
 ) -> int:
     """FLOPs of one more token each after `n_cached` tokens, with its logits.
 
-    `absorbed`: latent attention on what is cached; else on expanded keys and values, of which only
-    the new ones are computed.
+    `absorbed`: latent attention multiplies queries with the narrow vectors that are cached, as
+    DeepSeek deploys it (DeepSeek-AI 2024, section 2.1.2); else it expands all of them again at
+    every token, as `transformers` does. Other attention is the same in both.
     """
     parts = flops_by_part(config, 1, batch_size)
     n_keys = sum(min(n_cached + 1, window or n_cached + 1) for window in config.windows)
-    parts["scores"] = 2 * batch_size * n_keys * layers.score_weights(config, absorbed)
+    products = n_keys * layers.score_weights(config, absorbed)
+    if not absorbed:
+        # flops_by_part has the new token's vector
+        products += (n_keys - config.n_layer) * layers.expansion_weights(config)
+    parts["scores"] = 2 * batch_size * products
     return sum(parts.values())
 
 
-@check_arguments
 def decode_bytes(
     config: ModelConfig,
     n_cached: Count,
@@ -64,9 +66,35 @@ def decode_bytes(
     Of an input table that is not the output too, a row a token. All texts may use the same experts,
     so that more than one text adds none to this bound.
     """
+    cache = kv_cache_bytes(config, n_cached, batch_size, value_bytes=value_bytes)
+    return _weight_bytes(config, format) + cache
+
+
+def prefill_bytes(
+    config: ModelConfig,
+    seq_len: Size,
+    batch_size: Size = 1,
+    *,
+    format: str = "bf16",
+    value_bytes: float = 2,
+) -> int:
+    """Bytes that a prompt moves at least: every weight in use once, and the cache as it is written.
+
+    An encoder has no cache, and reads rows of its token table alone.
+    """
+    if not config.causal:
+        return _weight_bytes(config, format)
+    # a step after the prompt reads the cache that the prompt writes
+    return decode_bytes(config, seq_len, batch_size, format=format, value_bytes=value_bytes)
+
+
+def _weight_bytes(config: ModelConfig, format: str) -> int:
+    """Of the weights that one token uses; of a table that is no output, rows too few to count."""
     require_one_of("format", format, FORMATS)
     read = active_params(config)
-    if not config.tied:
+    if not config.tied or not config.causal:
         read -= config.vocab_size * config.embed_dim
-    cache = kv_cache_bytes(config, n_cached, batch_size, value_bytes=value_bytes)
-    return ceil(read * FORMATS[format] / 8) + cache
+    return ceil(read * FORMATS[format] / 8)
+
+
+check_module(__name__)

@@ -11,20 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.config import ModelConfig
-from efflab.errors import require, require_int, require_number, require_one_of
-from efflab.rules import Count, Size
+from efflab.errors import require, require_int, require_one_of
+from efflab.rules import Count, NonNegative, Size
 from efflab.tensors import Heads, Hidden, Ids, Mask, Visible, require_channels
 
 
-@check_arguments
 def n_parameters(model: nn.Module) -> int:
     """Distinct parameters of any module; a shared one counts once."""
     return sum(p.numel() for p in model.parameters())
 
 
-@check_arguments
 def activation_fn(activation: str) -> nn.Module:
     """The activation of that name: exact GELU, its tanh approximation (GPT-2), ReLU or SiLU."""
     activations = {"gelu": nn.GELU(), "gelu_tanh": nn.GELU(approximate="tanh"), "relu": nn.ReLU()}
@@ -33,7 +31,6 @@ def activation_fn(activation: str) -> nn.Module:
     return activations[activation]
 
 
-@check_arguments
 def attention_written_out(q: Heads, k: Heads, v: Heads) -> Tensor:
     """softmax(Q K^T / sqrt(D)) V as the formula is written: the scores (B,H,T,T) stand in memory.
 
@@ -42,13 +39,11 @@ def attention_written_out(q: Heads, k: Heads, v: Heads) -> Tensor:
     return attention_weights(q, k) @ v
 
 
-@check_arguments
 def attention_weights(q: Heads, k: Heads) -> Tensor:
     """softmax(Q K^T / sqrt(D)): how much each query (row) takes of each key, (B,H,T,T)."""
     return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
 
 
-@check_arguments
 class Attention(nn.Module):
     """Multi-head self-attention (Vaswani et al. 2017, section 3.2): (B,T,C) -> (B,T,C).
 
@@ -85,7 +80,6 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))  # (B,H,T,D) -> (B,T,H*D) -> (B,T,C)
 
 
-@check_arguments
 class FeedForward(nn.Module):
     """Two linear maps with an activation between (Vaswani et al. 2017, equation 2)."""
 
@@ -101,7 +95,6 @@ class FeedForward(nn.Module):
         return self.down(self.act(self.up(x)))
 
 
-@check_arguments
 class SubBlock(nn.Module):
     """A residual branch and its LayerNorm, before the branch or after the sum."""
 
@@ -118,7 +111,6 @@ class SubBlock(nn.Module):
         return self.norm(x + self.body(x, *args))
 
 
-@check_arguments
 class Layer(nn.Module):
     """Attention, then feed-forward; either may be a sub-block that other layers use too."""
 
@@ -131,7 +123,6 @@ class Layer(nn.Module):
         return self.ffn(self.attention(x, mask))
 
 
-@check_arguments
 class Embedding(nn.Module):
     """Token + position (+ type) embeddings: ids (B,T) -> (B,T,C)."""
 
@@ -173,7 +164,6 @@ class Embedding(nn.Module):
         return x @ self.token.weight.T
 
 
-@check_arguments
 class Transformer(nn.Module):
     """The model of every chapter; its parameter count is `cost.num_params(config)`.
 
@@ -224,7 +214,6 @@ class Transformer(nn.Module):
 
         An id outside the vocabulary, or more than `max_len` tokens, is a `ValueError`.
         """
-        require(ids.dim() == 2, "ids.shape", tuple(ids.shape), "two dimensions (batch, tokens)")
         if attention_mask is not None:
             shape = tuple(attention_mask.shape)
             require(shape == tuple(ids.shape), "attention_mask.shape", shape, "that of ids")
@@ -249,7 +238,7 @@ class Transformer(nn.Module):
         ids: Ids,
         n_new: Count,
         *,
-        temperature: float = 1.0,
+        temperature: NonNegative = 1.0,
         top_k: int | None = None,
         seed: Count = 0,
     ) -> Tensor:
@@ -258,10 +247,8 @@ class Transformer(nn.Module):
         `top_k`: sample only among the k likeliest tokens, 1 to `vocab_size`.
         """
         require(self.config.causal, "causal", False, "a causal model")
-        require_number("temperature", temperature)
         if top_k is not None:
             require_int("top_k", top_k, 1, self.config.vocab_size)
-        require(ids.dim() == 2, "ids.shape", tuple(ids.shape), "two dimensions (batch, tokens)")
         require(ids.numel() > 0, "ids.shape", tuple(ids.shape), "at least one token to go on from")
         rng = torch.Generator(ids.device).manual_seed(int(seed))
         for _ in range(n_new):
@@ -276,3 +263,6 @@ class Transformer(nn.Module):
                 new = torch.multinomial((below / float(temperature)).softmax(-1), 1, generator=rng)
             ids = torch.cat([ids, new], dim=1)
         return ids
+
+
+check_module(__name__)

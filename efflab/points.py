@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from efflab import bench, data, evaluate, pretrained
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.estimate import Estimate, bootstrap
 from efflab.rules import Size
 from efflab.tensors import Ids, Mask
@@ -24,7 +24,6 @@ TEXTS = 8  # in the batch that is timed
 Encode = Callable[[Tensor, Tensor], Tensor]  # ids (B,T), attention mask (B,T) -> (B,C), length 1
 
 
-@check_arguments
 def weight_bytes(model: nn.Module) -> int:
     """Bytes of a model's parameters; a shared one counts once."""
     return sum(p.nbytes for p in model.parameters())
@@ -48,7 +47,6 @@ def shipped_quality() -> float:
     return pretrained.read_card()["held_out_bits_per_byte"]["mean"]
 
 
-@check_arguments
 def language_quality(
     model: evaluate.LanguageModel, n_windows: int = N_WINDOWS, seq_len: Size | None = None
 ) -> Estimate:
@@ -72,7 +70,6 @@ def _baseline_bits(n_windows: int, seq_len: int | None) -> np.ndarray:
     return evaluate.window_bits(language_model(), n_windows, seq_len=seq_len)[0]
 
 
-@check_arguments
 @torch.no_grad()
 def language_point(
     model: evaluate.LanguageModel,
@@ -97,7 +94,6 @@ def language_point(
     )
 
 
-@check_arguments
 @torch.no_grad()
 def encoder_point(encode: Encode, n_bytes: int, repeats: Size = 7) -> dict:
     """The arguments of `board.add` for a changed MiniLM, a function from ids to embeddings.
@@ -142,7 +138,6 @@ def _ranks(encode: Encode) -> np.ndarray:
     return evaluate.reciprocal_ranks(*vectors)
 
 
-@check_arguments
 def encode_with(model: nn.Module) -> Encode:
     """The `Encode` of a Transformer: its hidden states, averaged over real tokens."""
     if model is encoder()[0]:
@@ -150,7 +145,6 @@ def encode_with(model: nn.Module) -> Encode:
     return lambda ids, mask: _pool(model, ids, mask)
 
 
-@check_arguments
 def encode_minilm(ids: Ids, mask: Mask) -> Tensor:
     """The unchanged MiniLM."""
     return _pool(encoder()[0], ids, mask)
@@ -158,3 +152,6 @@ def encode_minilm(ids: Ids, mask: Mask) -> Tensor:
 
 def _pool(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
     return pretrained.mean_pool(model.encode(ids, mask), mask)
+
+
+check_module(__name__)

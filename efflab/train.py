@@ -8,34 +8,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
-from efflab.errors import require, require_number, require_positive
-from efflab.rules import Size
+from efflab.arguments import check_module
+from efflab.errors import require
+from efflab.rules import NonNegative, Positive, Size
 from efflab.tensors import Ids, Integers, Matrix, Numbers, require_finite
 from efflab.weights import fill, named_tensors, read_tensors, save_tensors
 
 Batch = tuple[Tensor, Tensor]
 
 
-@check_arguments
 def language_model_loss(model: Callable, ids: Ids, targets: Ids) -> Tensor:
     """Mean cross-entropy in nats of targets (B,T) under the model's logits of ids (B,T)."""
     return token_loss(model(ids), targets)
 
 
-@check_arguments
 def token_loss(logits: Tensor, targets: Integers) -> Tensor:
     """Mean cross-entropy in nats of targets (B,T) under logits (B,T,V)."""
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
-@check_arguments
 def classification_loss(model: nn.Module, inputs: Numbers, labels: Integers) -> Tensor:
     """Mean cross-entropy in nats of labels (B,) under the model's logits (B, classes)."""
     return F.cross_entropy(model(inputs), labels)
 
 
-@check_arguments
 def learning_rate_factor(step: int, n_steps: Size, warmup: float = 0.05) -> float:
     """Share of the peak rate at `step`: linear warm-up over `warmup` of the run, then to zero."""
     n_warmup = max(1, round(warmup * n_steps))
@@ -44,11 +40,10 @@ def learning_rate_factor(step: int, n_steps: Size, warmup: float = 0.05) -> floa
     return (n_steps - step) / max(1, n_steps - n_warmup)
 
 
-@check_arguments
-def adamw(model: nn.Module, lr: float, weight_decay: float = 0.1) -> list[torch.optim.Optimizer]:
+def adamw(
+    model: nn.Module, lr: NonNegative, weight_decay: NonNegative = 0.1
+) -> list[torch.optim.Optimizer]:
     """AdamW (Loshchilov & Hutter 2019); matrices decay, biases and norms do not."""
-    require_number("lr", lr)
-    require_number("weight_decay", weight_decay)
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
@@ -58,7 +53,6 @@ def adamw(model: nn.Module, lr: float, weight_decay: float = 0.1) -> list[torch.
     return [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95))]
 
 
-@check_arguments
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalized (Jordan 2024), for the matrices inside a network.
 
@@ -83,7 +77,6 @@ class Muon(torch.optim.Optimizer):
                 p.add_(update, alpha=-0.2 * group["lr"] * max(p.shape) ** 0.5)
 
 
-@check_arguments
 def orthogonalize(g: Matrix, n_steps: Size = 5) -> Tensor:
     """Nearly the closest matrix with all singular values 1, by Newton-Schulz (Jordan 2024)."""
     tall = g.shape[0] > g.shape[1]
@@ -95,11 +88,10 @@ def orthogonalize(g: Matrix, n_steps: Size = 5) -> Tensor:
     return x.T if tall else x
 
 
-@check_arguments
-def muon(model: nn.Module, lr: float = 6e-3, adam_lr: float = 3e-3) -> list[torch.optim.Optimizer]:
+def muon(
+    model: nn.Module, lr: NonNegative = 6e-3, adam_lr: NonNegative = 3e-3
+) -> list[torch.optim.Optimizer]:
     """Muon on the layers' matrices, AdamW on embeddings, norms and biases."""
-    require_number("lr", lr)
-    require_number("adam_lr", adam_lr)
     hidden = [p for p in model.layers.parameters() if p.dim() == 2]
     rest = [p for p in model.parameters() if not any(p is h for h in hidden)]
     return [
@@ -108,7 +100,6 @@ def muon(model: nn.Module, lr: float = 6e-3, adam_lr: float = 3e-3) -> list[torc
     ]
 
 
-@check_arguments
 def fit(
     model: nn.Module,
     batch: Callable[[int], Batch],
@@ -117,7 +108,7 @@ def fit(
     optimizers: list[torch.optim.Optimizer] | None = None,
     stop: Size | None = None,
     until: Callable[[list[float]], bool] | None = None,
-    lr: float = 3e-3,
+    lr: Positive = 3e-3,
     loss_fn: Callable[[nn.Module, Tensor, Tensor], Tensor] = language_model_loss,
     clip: float = 1.0,
     checkpoint: Path | None = None,
@@ -134,7 +125,6 @@ def fit(
     """
     end = n_steps if stop is None else stop
     require(end <= n_steps, "stop", stop, f"at most n_steps={n_steps}")
-    require_positive("lr", lr)
     optimizers = optimizers or adamw(model, lr)
     peaks = [group["lr"] for o in optimizers for group in o.param_groups]
     losses: list[float] = []
@@ -165,7 +155,6 @@ def fit(
     return losses
 
 
-@check_arguments
 def gradient_norm(model: nn.Module, loss: Tensor, step: int) -> Tensor:
     """The norm of all gradients. Every loop calls it before an optimizer step.
 
@@ -250,3 +239,6 @@ def _state(path: Path, tensors: dict[str, Tensor], i: int, optimizer) -> dict[in
         require(fits, f"{path}: {name}", tuple(value.shape), "the shape of the model's parameter")
         state.setdefault(int(index), {})[key] = value
     return state
+
+
+check_module(__name__)

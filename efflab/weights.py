@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.files import write_atomically
 from efflab.tensors import Numbers, require_finite
 
@@ -23,7 +23,6 @@ SHOWN = 3
 """Number of names that an error lists before it counts the rest."""
 
 
-@check_arguments
 def named_tensors(model: nn.Module) -> Tensors:
     """The parameters and buffers, one name each: a shared sub-block counts once."""
     return dict(model.named_parameters()) | dict(model.named_buffers())
@@ -32,7 +31,6 @@ def named_tensors(model: nn.Module) -> Tensors:
 # --- To disk ---------------------------------------------------------------------------------
 
 
-@check_arguments
 def save_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
     """Write tensors and their metadata, with a hash, atomically.
 
@@ -45,13 +43,11 @@ def save_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None
     write_atomically(path, to_bytes(tensors, metadata | {"sha256": digest(tensors, metadata)}))
 
 
-@check_arguments
 def to_bytes(tensors: Tensors, metadata: dict[str, str] | None = None) -> bytes:
     """The bytes of a safetensors file."""
     return save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata)
 
 
-@check_arguments
 def digest(tensors: Tensors, metadata: dict[str, str] | None = None) -> str:
     """SHA-256 over the metadata and each tensor's name, type, shape and bytes."""
     h = hashlib.sha256(json.dumps(metadata or {}, sort_keys=True).encode())
@@ -62,7 +58,6 @@ def digest(tensors: Tensors, metadata: dict[str, str] | None = None) -> str:
     return h.hexdigest()
 
 
-@check_arguments
 def narrow(tensors: Tensors, dtype: torch.dtype) -> Tensors:
     """Each tensor in a narrower type; one that does not stay finite there is a `ValueError`."""
     cast = {name: t.detach().to(dtype) for name, t in tensors.items()}
@@ -74,7 +69,6 @@ def narrow(tensors: Tensors, dtype: torch.dtype) -> Tensors:
 # --- From disk -------------------------------------------------------------------------------
 
 
-@check_arguments
 def read_tensors(path: Path, remedy: str) -> tuple[Tensors, dict[str, str]]:
     """(tensors, metadata) that `save_tensors` wrote.
 
@@ -91,7 +85,6 @@ def read_tensors(path: Path, remedy: str) -> tuple[Tensors, dict[str, str]]:
     return tensors, metadata
 
 
-@check_arguments
 def read_unhashed(path: Path, remedy: str) -> tuple[Tensors, dict[str, str]]:
     """(tensors, metadata) of any safetensors file; checking a hash is left to the caller."""
     if not path.is_file():
@@ -104,7 +97,6 @@ def read_unhashed(path: Path, remedy: str) -> tuple[Tensors, dict[str, str]]:
         raise ValueError(f"{path} is damaged: {error}; {remedy}") from None
 
 
-@check_arguments
 @torch.no_grad()
 def fill(model: nn.Module, tensors: Tensors, source: str = "tensors") -> nn.Module:
     """Copy the tensors over the model's own, all or none; returns the model.
@@ -140,9 +132,11 @@ def _require_alike(name: str, own: Tensor, tensor: Tensor) -> None:
         raise ValueError(f"{name} is {tensor.dtype}: expected the model's {own.dtype}")
 
 
-@check_arguments
 def some(names: Iterable[str]) -> str:
     """The first few names, and how many more there are."""
     names = sorted(names)
     rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + rest
+
+
+check_module(__name__)

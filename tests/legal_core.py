@@ -14,7 +14,7 @@ import torch
 import transformers
 from torch import nn
 
-from efflab import conversion, data, pretrained, weights
+from efflab import conversion, pretrained, weights
 from efflab.config import ModelConfig
 from efflab.model import Transformer
 
@@ -74,7 +74,7 @@ def sha256() -> str:
     return hashlib.sha256(saved_json().read_bytes()).hexdigest()
 
 
-LINEAR = {"target": lambda: nn.Linear(4, 4), "source": lambda: nn.Linear(4, 4)}
+SOURCE = dict(model_type="gpt2", n_layer=2, n_head=2, n_embd=8, vocab_size=9, n_positions=16)
 BY_TYPE: dict[Any, Callable[[], Any]] = {
     conversion.PreTrainedModel: bert,
     conversion.PreTrainedConfig: lambda: bert().config,
@@ -83,32 +83,18 @@ BY_TYPE: dict[Any, Callable[[], Any]] = {
 }
 BY_NAME: dict[str, Callable[[], Any]] = {"limit": lambda: [1, 2]}
 BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
-    "base.cache.get_or_make": {"folder": lambda: path("cache")},
-    "base.cache.key": {"sources": lambda: [Path(__file__)]},
-    "conversion.activation_name": {"activation": lambda: "gelu"},
     "conversion.config_like": {"names": lambda: conversion.BERT},
-    "conversion.copy_linear": {
-        "target": lambda: nn.Linear(4, 8),
-        "sources": lambda: [nn.Linear(4, 4), nn.Linear(4, 4)],
-    },
-    "conversion.copy_same": LINEAR,
-    "conversion.copy_transposed": LINEAR,
     "data.sha256": {"path": saved_json},
-    "base.files.part_path": {"path": path},
-    "base.files.remove_stale_parts": {"path": path},
-    "base.files.write_atomically": {"path": path},
-    "base.files.update": {"path": path, "change": lambda: lambda text: "new"},
-    "base.json_files.read_json": {"path": saved_json},
-    "base.json_files.parse_file": {"content": lambda: "{}"},
-    "base.json_files.parse_json": {"content": lambda: "{}"},
+    "config.from_hf": {"source": SOURCE.copy},
+    "families.read": {"source": SOURCE.copy},
+    "families.load": {"source": SOURCE.copy},
+    "families.count_on_meta": {"source": SOURCE.copy},
+    "families.family": {"kind": lambda: "gpt2"},
     "pretrained.embed": {"model": tiny, "tokenizer": lambda: tokenize, "texts": lambda: ["a"]},
     "pretrained.load_checkpoint": {"path": saved_checkpoint},
     "pretrained.mean_pool": {"attention_mask": lambda: torch.ones(1, 4)},
     "pretrained.read_card": {"path": saved_checkpoint},
     "pretrained.save_checkpoint": {"model": tiny, "path": path, "card": dict},
-    "pretrained.verify": {"path": saved_json, "expected": sha256},
-    "base.stored.read_verdicts": {"path": lambda: data.DATA_DIR / "verdicts.json"},
-    "base.stored.read_board": {"path": lambda: data.DATA_DIR / "board.json"},
     "structure.sharing.from_albert": {"albert": albert},
     "weights.save_tensors": {"path": path, "metadata": lambda: {"unit": "m"}},
     "weights.read_tensors": {"path": saved_tensors},

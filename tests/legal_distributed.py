@@ -7,7 +7,6 @@ import torch
 from legal_calls import ids, just, make, tensor
 from torch import nn
 
-from efflab import model
 from efflab.distributed import buckets, schedules, tensor_parallel, values
 
 
@@ -17,7 +16,6 @@ def bare(owner: type) -> Callable[[], Any]:
 
 
 TASKS = just([[schedules.Task("F", 0), schedules.Task("B", 0)]])
-TRANSFERS = just((buckets.Transfer(4, 0.0, 0.0, 1.0),))
 PARAMETERS = just({"weight": torch.ones(2)})
 SPLIT = make("distributed.split.Split", dp=1)
 
@@ -28,7 +26,6 @@ BY_TYPE: dict[Any, Callable[[], Any]] = {
 }
 BY_NAME: dict[str, Callable[[], Any]] = {}
 BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
-    "distributed.buckets.Trace": {"transfers": TRANSFERS},
     "distributed.data_parallel.batch_norm_on_rank": {"inputs": tensor(4, 4), "labels": ids(4)},
     "distributed.data_parallel.distance": {"a": PARAMETERS, "b": PARAMETERS},
     "distributed.data_parallel.own": {"rank": just(0)},
@@ -47,11 +44,6 @@ BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
     "distributed.split.Training.evaluate": {"split": SPLIT},
     "distributed.split.Training.memory_bytes": {"split": SPLIT},
     "distributed.stages.Job": {"n_microbatches": just(1)},
-    "distributed.tensor_orders.forward_in_order": {
-        "ffn": lambda: model.FeedForward(8, 16),
-        "x": tensor(1, 4, 8),
-        "order": just("column-row"),
-    },
     "distributed.tensor_orders.on_rank": {"order": just("column-row")},
     "distributed.tensor_orders.traffic": {"order": just("column-row")},
     "distributed.tensor_parallel.columns_of": {"weight": tensor(4, 4), "rank": just(0)},

@@ -61,11 +61,6 @@ SURVIVORS: dict[tuple[str, str], str] = {
         "np.save(buffer, value.astype(np.uint16), allow_pickle=True)",
     ): "no integer is pickled",
     (
-        "advice/case",
-        "GPUS = tuple(name for name, d in DEVICES.items() "
-        'if d.memory_bytes or "fp16" in d.peak_flops)',
-    ): "no device has one without the other",
-    (
         "publishing/run",
         "dict(zip(choices, values, strict=False)) "
         "for values in itertools.product(*choices.values())",

@@ -55,10 +55,8 @@ def at_most(seconds: float) -> Iterator[None]:
 
 def is_legal(target: Target, name: str, value: Any) -> bool:
     """Whether the annotation allows it."""
-    rule = rule_of(annotations(target).get(name, Any))
     try:
-        if rule is not None:
-            rule.check(name, value)
+        rule_of(annotations(target).get(name, Any)).check(name, value)
     except ValueError:
         return False
     return True

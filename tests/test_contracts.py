@@ -11,12 +11,12 @@ from importlib.metadata import PackageNotFoundError, distribution
 
 import pytest
 from code_files import FOLDERS, code_files
+from order import longest_first
 from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from efflab.publishing.catalog import ROOT
-from efflab.publishing.order import longest_first
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 WORKFLOW = ROOT / ".github" / "workflows" / "notebooks.yml"
@@ -55,6 +55,27 @@ def test_imports_the_wrong_way_are_found(tmp_path):
         "- efflab.brand_new",
     ):
         assert broken in done.stdout
+
+
+LIGHT = "config cost devices families inference layers advice.ranking advice.report advice.card"
+LIGHT = [f"efflab.{name}" for name in f"{LIGHT} advice.card_report distributed.plan".split()]
+LOADED = """
+import sys, time
+{statements}
+heavy = [name for name in ("torch", "numpy", "scipy") if name in sys.modules]
+print(time.process_time(), *heavy, file=sys.stderr)
+"""
+CARD = "from efflab.cli import main; main(['card', 'qwen3-8b', '--json'])"
+ADVICE = "from efflab.cli import main; main(['advise', 'gpt2', 'H100 SXM', 'latency'])"
+
+
+@pytest.mark.parametrize("statements", [*(f"import {name}" for name in LIGHT), CARD, ADVICE])
+def test_costs_and_advice_need_no_torch_and_less_than_a_second(statements):
+    command = [sys.executable, "-c", LOADED.format(statements=statements)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds, *heavy = done.stderr.split()
+    assert heavy == []
+    assert float(seconds) < 1
 
 
 # --- The lock --------------------------------------------------------------------------------

@@ -136,21 +136,6 @@ def test_what_is_no_model_of_the_library_is_refused():
         pretrained.from_transformers(torch.nn.Linear(2, 2))
 
 
-@pytest.mark.parametrize(
-    ("copy", "source"),
-    [
-        (conversion.copy_linear, torch.nn.Linear(4, 1)),
-        (conversion.copy_transposed, torch.nn.Linear(1, 4)),
-    ],
-)
-def test_one_row_is_not_repeated_into_many(copy, source):
-    target = torch.nn.Linear(4, 3)
-    before = target.weight.clone()
-    with pytest.raises(ValueError, match=r"weight\.shape=\(1, 4\): expected \(3, 4\)"):
-        copy(target, source)
-    assert torch.equal(target.weight, before)
-
-
 @pytest.mark.parametrize("kind", MAKERS)
 def test_a_source_in_training_and_in_16_bits_is_compared_in_fp32(kind):
     source = make(kind).bfloat16().train()

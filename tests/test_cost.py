@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from efflab import cost
+from efflab import cost, devices
 from efflab.config import ACTIVATIONS, PRESETS, SHARING, ModelConfig
 from efflab.data import read_published
 from efflab.devices import DEVICES
@@ -184,6 +184,55 @@ def test_devices_are_the_datasheets(row):
     if row["nvlink_gb_per_s"]:
         assert device.cluster.inside_bytes_per_second == row["nvlink_gb_per_s"] * 1e9
         assert device.cluster.outside_bytes_per_second == row["network_gb_per_s"] * 1e9
+
+
+TODAY = {
+    "A100 80GB SXM": "NVIDIA A100 SXM 80GB",
+    "H100 SXM": "NVIDIA H100 SXM 80GB",
+    "V100 SXM2": "NVIDIA V100 SXM2",
+    "H200 SXM": "NVIDIA H200 SXM",
+    "B200 SXM": "NVIDIA B200 SXM (HGX)",
+    "MI300X": "AMD Instinct MI300X",
+    "L4": "NVIDIA L4",
+    "L40S": "NVIDIA L40S",
+    "RTX 4090": "NVIDIA RTX 4090",
+    "RTX 5090": "NVIDIA RTX 5090",
+    "TPU v5e": "Google TPU v5e",
+    "TPU v5p": "Google TPU v5p",
+    "TPU v6e": "Google TPU v6e (Trillium)",
+    "Ascend 910B": "Huawei Ascend 910B (376T bin)",
+    "M4 Max": "Apple M4 Max (40-core GPU)",
+}
+"""Devices -> their rows of devices_today.csv, which has not the two others of devices.csv."""
+
+
+def test_every_device_is_in_a_table():
+    assert DEVICES.keys() - TODAY.keys() == {"A100 40GB", "TPUv1"}
+
+
+@pytest.mark.parametrize(("name", "label"), TODAY.items())
+def test_devices_of_today_are_their_rows(name, label):
+    device, table = DEVICES[name], {row["device"]: row for row in read_published("devices_today")}
+    row = table[label]
+    columns = {dtype: f"{dtype}_tflops" for dtype in ("fp32", "tf32", "fp16", "bf16", "fp8")}
+    printed = {d: row[c] * 1e12 for d, c in (columns | dict(int8="int8_tops")).items() if row[c]}
+    # devices.csv rounds the H100's 1978.9 of fp8 and int8
+    assert device.peak_flops == pytest.approx(printed, rel=1e-4)
+    assert device.memory_bandwidth == row["bandwidth_gb_s"] * 1e9
+    assert device.memory_bytes == row["memory_gb"] * 2**30
+    if row["interconnect_gb_s_per_direction"]:
+        inside = row["interconnect_gb_s_per_direction"] * 1e9
+        assert device.cluster.inside_bytes_per_second == inside
+    assert ("unsure" in device.source) == ("low" in row["sure"] and "INT8 low" not in row["sure"])
+
+
+def test_a_device_of_ones_own_has_what_its_owner_says():
+    device = devices.own_device(100, 24, 1000)
+    assert (device.peak("bf16"), device.peak("fp16")) == (1e14, 1e14)
+    assert (device.memory_bytes, device.memory_bandwidth) == (24 * 2**30, 1e12)
+    for sizes, words in (((0, 1, 1), "tflops=0"), ((1, -1, 1), "gb=-1"), ((1, 1, 0), "gbps=0")):
+        with pytest.raises(ValueError, match=words):
+            devices.own_device(*sizes)
 
 
 def test_roofline_has_two_sides():

@@ -1,11 +1,12 @@
 """The Markdown pages: their links lead somewhere, and both languages name the same things."""
 
 import re
+import shlex
 from collections import Counter
 
 import pytest
 
-from efflab.cli import parser
+from efflab.cli import main, parser
 from efflab.publishing.catalog import ROOT
 
 CHINESE = "\n## 中文\n"
@@ -85,3 +86,16 @@ def test_every_published_file_has_its_source_in_both_halves():
     names = {path.stem for path in (ROOT / "data" / "published").glob("*.csv")}
     for half in halves("data/README.md"):
         assert names - spans(half) == set()
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_what_the_readme_shows_of_a_command_is_what_it_prints(half, capsys):
+    blocks = [b for b in FENCED.findall(halves("README.md")[half]) if b.startswith("$ efflab")]
+    shown = re.findall(r"^\$ efflab (.*)\n((?:(?!\$ ).*\n)+)", "".join(blocks), re.MULTILINE)
+    assert [words.split()[0] for words, _ in shown] == ["card", "advise"]
+    for words, lines in shown:
+        assert main(shlex.split(words)) == 0
+        printed = capsys.readouterr().out.splitlines()
+        expected = [line for line in lines.splitlines() if line not in ("", "...")]
+        assert len(expected) > 5
+        assert [line for line in expected if line not in printed] == []

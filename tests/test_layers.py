@@ -75,7 +75,9 @@ def test_a_prompt_is_its_tokens_one_by_one_but_for_logits():
         Attention(latent=Latent(8, 4, 2, 6)),
     ):
         config = replace(PLAIN, attention=attention, positions="rotary")
-        steps = sum(inference.decode_flops(config, n) for n in range(10))
+        steps = sum(inference.decode_flops(config, n, absorbed=False) for n in range(10))
+        # each token expands all cached vectors again
+        steps -= 2 * 4 * sum(range(10)) * layers.expansion_weights(config)
         logits = cost.flops_by_part(config, 1)["logits"]
         assert steps - 9 * logits == inference.prefill_flops(config, 10)
         assert inference.prefill_flops(config, 10) < cost.forward_flops(config, 10)
@@ -114,3 +116,14 @@ def test_the_plain_model_refuses_what_it_does_not_compute():
 
     with pytest.raises(ValueError, match="tied=False: expected its default"):
         Transformer(replace(PLAIN, tied=False))
+
+
+def test_what_single_families_have_besides():
+    C, V = 64, 1000
+    assert params(attention=Attention(bias="out")) == -4 * 3 * C
+    assert params(attention=Attention(qk_norm="each", qk_norm_bias=True)) == 4 * 4 * C
+    assert params(attention=Attention(distance_buckets=32)) == 32 * 4
+    assert params(norms=Norms(first=False)) == -2 * C
+    assert params(activation="xielu") == 4 * 2
+    assert params(d_embed=32) == -(V + 128) * 32 + 32 * C + C
+    assert params(d_embed=32, embed_maps="both") == -V * 32 + 2 * 32 * C

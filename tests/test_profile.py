@@ -90,7 +90,7 @@ def test_hooks_are_removed_even_after_an_error():
     def fail():
         raise RuntimeError("inside")
 
-    with pytest.raises(RuntimeError, match="inside"), profile.name_parts({"x": [layer]}):
+    with pytest.raises(RuntimeError, match="inside"), profile._name_parts({"x": [layer]}):
         fail()
     assert not layer._forward_hooks
     assert not layer._forward_pre_hooks

@@ -13,13 +13,15 @@ from efflab import cost, lab
 from efflab.arguments import check_arguments, unchecked
 from efflab.errors import quote
 from efflab.lab.refusals import refusal
-from efflab.rules import AnyFloat, Array, Count, Infinite, Size, rule_of
+from efflab.rules import AnyFloat, Array, Count, Infinite, NonNegative, Positive, Size, rule_of
 from efflab.tensors import Ids
 
 LEGAL = [
     (int, np.int64(3)),
     (float, 2),
     (float, np.float32(0.5)),
+    (Positive, 1e-9),
+    (NonNegative, 0),
     (Infinite, float("inf")),
     (AnyFloat, float("nan")),
     (bool, np.bool_(False)),
@@ -41,6 +43,10 @@ ILLEGAL = [
     (Size, 0, "x=0: expected an int of at least 1"),
     (float, torch.tensor(1.0), "x=tensor(1.): expected a number, got Tensor"),
     (float, float("nan"), "x=nan: expected a finite number"),
+    (Positive, 0, "x=0: expected a positive number"),
+    (Positive, "1", "x='1': expected a number, got str"),
+    (NonNegative, -1e-9, "x=-1e-09: expected a number of at least 0"),
+    (NonNegative, float("inf"), "x=inf: expected a finite number"),
     (Infinite, float("nan"), "x=nan: expected a finite number"),
     (AnyFloat, 10**400, f"x={quote(10**400)}: expected a number that a float"),
     (bool, 1, "x=1: expected True or False, got int"),
@@ -60,8 +66,7 @@ ILLEGAL = [
 
 @pytest.mark.parametrize(("annotation", "value"), LEGAL)
 def test_what_is_legal(annotation, value):
-    if (rule := rule_of(annotation)) is not None:
-        rule.check("x", value)
+    rule_of(annotation).check("x", value)
 
 
 @pytest.mark.parametrize(("annotation", "value", "message"), ILLEGAL)

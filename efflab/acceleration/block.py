@@ -10,12 +10,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from efflab.arguments import check_arguments
-from efflab.errors import require, require_int
+from efflab.arguments import check_module
+from efflab.errors import require
 from efflab.rules import Array, Count, Size
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Namespace:
     """A library's functions: `xp` is torch or jax.numpy; `erf`, which jax.numpy lacks, is apart."""
@@ -25,7 +24,6 @@ class Namespace:
     scope: Callable = nullcontext
 
 
-@check_arguments
 def layer_norm(ns: Namespace, x: Array, weight: Array, bias: Array, eps: float = 1e-5):
     """Mean 0 and variance 1 over the channels, then scale and shift (Ba et al. 2016)."""
     centred = x - x.mean(-1, keepdims=True)
@@ -33,20 +31,17 @@ def layer_norm(ns: Namespace, x: Array, weight: Array, bias: Array, eps: float =
     return centred / ns.xp.sqrt(variance + eps) * weight + bias
 
 
-@check_arguments
 def softmax(ns: Namespace, scores: Array):
     """Over the last axis; the greatest value is taken off first, lest exp overflow."""
     powers = ns.xp.exp(scores - ns.xp.amax(scores, -1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
 
 
-@check_arguments
 def gelu(ns: Namespace, x: Array):
     """x times the normal distribution function (Hendrycks and Gimpel 2016)."""
     return x * 0.5 * (1 + ns.erf(x * (1 / math.sqrt(2))))
 
 
-@check_arguments
 def block(ns: Namespace, x: Array, w: Mapping, n_head: Size):
     """A causal pre-norm block: (B,T,C) -> (B,T,C), with the arrays of `weights`."""
     require(len(x.shape) == 3, "x.shape", tuple(x.shape), "three dimensions (B, T, C)")
@@ -76,15 +71,13 @@ def block(ns: Namespace, x: Array, w: Mapping, n_head: Size):
         return x + (y @ w["down.weight"].T + w["down.bias"])
 
 
-@check_arguments
-def plain_layer(d_model: Size, seq_len: int, n_head: Size = 4, seed: Count = 0):
+def plain_layer(d_model: Size, seq_len: Size, n_head: Size = 4, seed: Count = 0):
     """A causal `efflab.model.Layer` with random weights, and an input (1,T,C) for it."""
     import torch
 
     from efflab.config import ModelConfig
     from efflab.model import Transformer
 
-    require_int("seq_len", seq_len)
     config = ModelConfig(1, n_head, d_model, 4 * d_model, 2, seq_len, causal=True)
     torch.manual_seed(seed)
     layer = Transformer(config).layers[0].eval()
@@ -94,7 +87,6 @@ def plain_layer(d_model: Size, seq_len: int, n_head: Size = 4, seed: Count = 0):
     return layer, torch.randn(1, seq_len, d_model)
 
 
-@check_arguments
 def weights(layer: Any, seq_len: Size) -> dict:
     """The arrays that `block` takes, from our `Layer`, and a causal mask (T,T)."""
     require(hasattr(layer, "attention"), "layer", layer, "a Layer")
@@ -132,3 +124,6 @@ def jax_namespace() -> Namespace:
 
     jax = load_jax()
     return Namespace(jax.numpy, jax.scipy.special.erf, jax.named_scope)
+
+
+check_module(__name__)

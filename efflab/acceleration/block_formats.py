@@ -5,13 +5,13 @@ values, so that four or eight bits are enough for each value.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from efflab.acceleration.precision import FORMATS, FloatFormat
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.errors import require, require_one_of
 from efflab.tensors import Numbers
 
@@ -26,9 +26,7 @@ ELEMENTS: dict[str, FloatFormat] = {
 """Name of a block format -> format of one value."""
 
 
-@check_arguments
-@dataclass(frozen=True)
-class BlockTensor:
+class BlockTensor(NamedTuple):
     """A tensor in blocks along its last dimension: `value = element * 2^exponent`."""
 
     elements: Tensor  # float32 in x's shape, each a value of `element`
@@ -38,7 +36,7 @@ class BlockTensor:
     def dequantize(self) -> Tensor:
         """The values (float32) in the tensor's shape."""
         blocks = self.elements.unflatten(-1, (-1, BLOCK)).double()
-        scale = torch.where(self.exponents > SCALE_BIAS, torch.nan, power_of_two(self.exponents))
+        scale = torch.where(self.exponents > SCALE_BIAS, torch.nan, _power_of_two(self.exponents))
         return (blocks * scale[..., None]).flatten(-2).float()
 
     @property
@@ -47,7 +45,6 @@ class BlockTensor:
         return self.elements.numel() * self.element.bits // 8 + self.exponents.numel()
 
 
-@check_arguments
 def quantize(x: Tensor, name: str = "mxfp4", *, exponents: Numbers | None = None) -> BlockTensor:
     """`x` (..., multiple of 32), rounded to a block format.
 
@@ -64,14 +61,13 @@ def quantize(x: Tensor, name: str = "mxfp4", *, exponents: Numbers | None = None
     require(fits, "x", "values above the largest float32", "values that float32 can hold")
     element, blocks = ELEMENTS[name], values.unflatten(-1, (-1, BLOCK))
     exponents = block_exponents(blocks, element) if exponents is None else exponents.detach()
-    require_exponents(exponents, blocks.shape[:-1])
-    scale = power_of_two(exponents.clamp(min=1 - SCALE_BIAS))  # as torchao: no subnormal scale
+    _require_exponents(exponents, blocks.shape[:-1])
+    scale = _power_of_two(exponents.clamp(min=1 - SCALE_BIAS))  # as torchao: no subnormal scale
     elements = element.cast(blocks.double() / scale[..., None], saturate=True)
     return BlockTensor(elements.flatten(-2), exponents, element)
 
 
-@check_arguments
-def require_exponents(exponents: Numbers, shape: Sequence[int]) -> None:
+def _require_exponents(exponents: Numbers, shape: Sequence[int]) -> None:
     """There must be one integer for each block, in E8M0's range, or 128 for NaN."""
     fits = tuple(exponents.shape) == tuple(shape)
     require(fits, "exponents.shape", tuple(exponents.shape), f"{tuple(shape)}, one for each block")
@@ -81,7 +77,6 @@ def require_exponents(exponents: Numbers, shape: Sequence[int]) -> None:
     require(in_range, "exponents", "one out of range inside", f"-{SCALE_BIAS} to {SCALE_BIAS}")
 
 
-@check_arguments
 def block_exponents(blocks: Tensor, element: FloatFormat) -> Tensor:
     """Scales (log2) by the standard for blocks (..., 32): floor(log2(largest)) - element's own."""
     filled = blocks.dim() > 0 and blocks.numel() > 0
@@ -95,7 +90,9 @@ def block_exponents(blocks: Tensor, element: FloatFormat) -> Tensor:
     return torch.where(largest.isnan(), SCALE_BIAS + 1, scales)
 
 
-@check_arguments
-def power_of_two(exponents: Numbers) -> Tensor:
+def _power_of_two(exponents: Numbers) -> Tensor:
     """2^exponents (float64), exactly."""
     return ((exponents.long() + 1023) << 52).view(torch.float64)
+
+
+check_module(__name__)

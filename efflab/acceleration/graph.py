@@ -5,10 +5,11 @@ caches. Views (reshape, broadcast, transpose, slice) are no operations: they mov
 kernel reads through them, and then only the part that it reads.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.rules import Count
 
 PRODUCTS = frozenset(
@@ -18,9 +19,7 @@ REDUCTIONS = frozenset("reduce mean sum amax max native_layer_norm argmax var".s
 MOVEMENTS = frozenset("copy clone concatenate cat pad gather scatter iota transpose".split())
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Op:
+class Op(NamedTuple):
     """One operation of an uncompiled program.
 
     `reads`: {operation or argument: bytes read from its result}; `nbytes`: of this result; `part`:
@@ -44,9 +43,7 @@ class Op:
         return sum(self.reads.values()) + self.nbytes
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Kernel:
+class Kernel(NamedTuple):
     """One kernel: a fused loop or a library call.
 
     `ops`: the operations in it, by the compiler's names; `inputs`: kernels and arguments it reads.
@@ -66,7 +63,6 @@ class Kernel:
         return "product" if self.ops and products else "fused"
 
 
-@check_arguments
 @dataclass(frozen=True)
 class FusionReport:
     """The effect of compiling: operations and their bytes before, kernels and theirs after.
@@ -92,7 +88,6 @@ class FusionReport:
         return cls(len(ops), len(kernels), before, after, tuple(ops), tuple(kernels), **more)
 
 
-@check_arguments
 def kind(opcode: str) -> str:
     """The kind of an operation by its name; "elementwise" if it is not listed."""
     name = opcode.removeprefix("_")
@@ -104,9 +99,7 @@ def kind(opcode: str) -> str:
     return "elementwise"
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Operand:
+class Operand(NamedTuple):
     """What an operand refers to: `nbytes` of the tensor `source`; `part` distinguishes slices."""
 
     source: str = ""  # empty if it is not in memory, such as constants
@@ -120,7 +113,6 @@ class Operand:
         return self
 
 
-@check_arguments
 def reads_of(operands: Iterable[Operand]) -> dict[str, int]:
     """{source: bytes read}: a repeated operand counts once, different slices of a tensor add up."""
     reads: dict[str, int] = {}
@@ -130,7 +122,6 @@ def reads_of(operands: Iterable[Operand]) -> dict[str, int]:
     return reads
 
 
-@check_arguments
 def fuse(ops: Sequence[Op]) -> list[list[Op]]:
     """Kernels of operations in order, by the one rule that loop fusion needs.
 
@@ -151,7 +142,6 @@ def fuse(ops: Sequence[Op]) -> list[list[Op]]:
     return kernels
 
 
-@check_arguments
 def fuse_report(ops: Sequence[Op]) -> FusionReport:
     """`fuse` as a report: a kernel reads others' results and writes those that others read."""
     groups = fuse(ops)
@@ -171,7 +161,8 @@ def _kernel(group: Sequence[Op], i: int, home: dict[str, int], readers: dict) ->
         for name, size in op.reads.items():
             if name not in inside:
                 read[name] = max(size, read.get(name, 0))
-    written_bytes = sum(op.nbytes for op in group if _is_written(op.name, i, readers))
+    # what only this kernel reads stays in it; what none reads is the program's output
+    written_bytes = sum(op.nbytes for op in group if readers.get(op.name) != {i})
     sources = dict.fromkeys(f"kernel {home[n]}" if n in home else n for n in read)
     return Kernel(
         name=f"kernel {i}",
@@ -183,7 +174,4 @@ def _kernel(group: Sequence[Op], i: int, home: dict[str, int], readers: dict) ->
     )
 
 
-def _is_written(name: str, kernel: int, readers: dict[str, set[int]]) -> bool:
-    """Whether a result must be written: other kernels read it, or none, so it is the output."""
-    readers_of: Collection[int] = readers.get(name, ())
-    return not readers_of or any(k != kernel for k in readers_of)
+check_module(__name__)

@@ -10,9 +10,10 @@ import operator
 import re
 import time
 from collections.abc import Callable, Iterator
+from itertools import dropwhile, takewhile
 
 from efflab.acceleration.graph import FusionReport, Kernel, Op, Operand, reads_of
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.errors import require
 
 VIEWS = frozenset(["_unsafe_view", "detach", "lift_fresh", "alias", "scalar_tensor"])
@@ -32,7 +33,6 @@ _RENAME = re.compile(r"^\s*(\w+) = (?:(\w+)|reinterpret_tensor\((\w+),.*\)); del
 _ITEM = re.compile(r"^\s*(\w+) = (\w+)\[\d+\]$")
 
 
-@check_arguments
 def inductor_report(fn: Callable, *args, dynamic: bool | None = False) -> FusionReport:
     """What `torch.compile` makes of `fn(*args)`; all earlier compilations are discarded.
 
@@ -53,7 +53,6 @@ def inductor_report(fn: Callable, *args, dynamic: bool | None = False) -> Fusion
     return FusionReport.of(ops, kernels(codes[0]), seconds=seconds, code=codes[0])
 
 
-@check_arguments
 def operations(fn: Callable, *args) -> list[Op]:
     """The ATen operators that eager torch runs for `fn(*args)`, without views."""
     import torch
@@ -95,7 +94,6 @@ def _nbytes(value) -> int:
     return value.numel() * value.element_size()
 
 
-@check_arguments
 def kernels(code: str) -> list[Kernel]:
     """The kernels that Inductor's generated program calls, in order."""
     sizes = {name: _size(shape, dtype) for name, shape, dtype in _ARGUMENT.findall(code)}
@@ -112,7 +110,8 @@ def kernels(code: str) -> list[Kernel]:
             writer[item[1]] = writer.get(item[2], item[2])
         elif (check := _CHECK.match(line)) and check[1] not in sizes:
             sizes[check[1]] = _size(check[2], "float32")
-            kernels[-1] = _with_result(kernels[-1], sizes[check[1]])
+            # a library call that allocates its own result: the next line checks its size
+            kernels[-1] = kernels[-1]._replace(bytes=kernels[-1].bytes + sizes[check[1]])
         elif call := _CALL.match(line):
             kernels.append(_kernel(call, len(kernels), sizes, in_place, writer))
     return kernels
@@ -120,14 +119,8 @@ def kernels(code: str) -> list[Kernel]:
 
 def _body(code: str) -> Iterator[str]:
     """The lines of the generated program's `call`."""
-    lines = iter(code.splitlines())
-    for line in lines:
-        if re.match(r"\s*def call\(", line):
-            break
-    for line in lines:
-        if re.match(r"\s*return ", line):
-            break
-        yield line
+    lines = dropwhile(lambda line: not re.match(r"\s*def call\(", line), code.splitlines())
+    return takewhile(lambda line: not re.match(r"\s*return ", line), lines)
 
 
 def _kernel(call: re.Match, index: int, sizes: dict, in_place: dict, writer: dict) -> Kernel:
@@ -158,13 +151,6 @@ def _library_name(target: str) -> str:
     return parts[3] if parts[0] == "torch" else parts[-1]
 
 
-def _with_result(kernel: Kernel, nbytes: int) -> Kernel:
-    """A library call that allocates its own result, whose size the next line of the code checks."""
-    return Kernel(
-        kernel.name, kernel.opcode, kernel.ops, kernel.inputs, kernel.bytes + nbytes, kernel.part
-    )
-
-
 def _buffers(arguments: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Each buffer among a call's arguments, with the view's shape if it is a view, else ()."""
     for match in re.finditer(rf"{_VIEW.pattern}|\b((?:buf|arg)\w+)", arguments):
@@ -177,8 +163,7 @@ def _buffers(arguments: str) -> Iterator[tuple[str, tuple[int, ...]]]:
 def _signature(code: str, name: str) -> list[str]:
     """ "in", "out" or "in_out" for each pointer argument of a C++ kernel, in order."""
     match = re.search(rf"^{name} = .*?void\s+kernel\((.*?)\)\n", code, re.M | re.S)
-    pointers = re.findall(r"(in_out|in|out)_ptr\d+", match[1]) if match else []
-    return pointers
+    return re.findall(r"(in_out|in|out)_ptr\d+", match[1]) if match else []
 
 
 def _operations_in(name: str) -> tuple[str, ...]:
@@ -194,7 +179,6 @@ def _size(shape: str, dtype: str) -> int:
     return BYTES[dtype] * math.prod(int(n) for n in re.findall(r"\d+", shape))
 
 
-@check_arguments
 def cpp_source(report: FusionReport, name: str) -> str:
     """The C++ that Inductor generated for one fused kernel, from its signature on."""
     fused = [k.name for k in report.kernels if k.opcode == "fusion"]
@@ -209,3 +193,6 @@ def _readable(source: str) -> str:
     text = "\n".join(lines)
     text = re.sub(r"static_cast<int64_t>\((\w+?)L?\)", r"\1", text)
     return re.sub(r"static_cast<float>\(([\d.e-]+)\)", r"\1f", text)
+
+
+check_module(__name__)

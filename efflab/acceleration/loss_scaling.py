@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.errors import require
-from efflab.rules import Size
+from efflab.rules import Positive, Size
 
 
-@check_arguments
 @dataclass
 class LossScaler:
     """The rule of `torch.amp.GradScaler`: halve on overflow, double after `interval` good steps.
@@ -17,23 +16,16 @@ class LossScaler:
     range and needs no loss scaling.
     """
 
-    scale: float = 2.0**16
+    scale: Positive = 2.0**16
     growth: float = 2.0
     backoff: float = 0.5
     interval: Size = 2000
     quiet_steps: int = 0
 
     def __post_init__(self):
-        require(self.scale > 0, "scale", self.scale, "a positive number")
         require(self.growth > 1, "growth", self.growth, "a number above {low}", low=1)
-        require(
-            0 < self.backoff < 1,
-            "backoff",
-            self.backoff,
-            "a number between {low} and {high}",
-            low=0,
-            high=1,
-        )
+        allowed = "a number between {low} and {high}"
+        require(0 < self.backoff < 1, "backoff", self.backoff, allowed, low=0, high=1)
 
     def update(self, finite: bool) -> None:
         """After each step: grow after `interval` finite ones in a row, back off at overflow."""
@@ -42,3 +34,6 @@ class LossScaler:
             self.scale *= self.backoff
         elif self.quiet_steps == self.interval:
             self.scale, self.quiet_steps = self.scale * self.growth, 0
+
+
+check_module(__name__)

@@ -12,10 +12,10 @@ and bank conflicts are neglected for both, and so is energy: no datasheet gives 
 from dataclasses import dataclass
 
 from efflab.acceleration.systolic import Product
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.devices import DEVICES, Device
-from efflab.errors import require, require_one_of
-from efflab.rules import Infinite, Size
+from efflab.errors import require_one_of
+from efflab.rules import Infinite, NonNegative, Size
 
 DTYPE_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "int8": 1}
 PROCESSORS = {"V100 SXM2": 80, "A100 40GB": 108, "A100 80GB SXM": 108, "H100 SXM": 132}
@@ -24,7 +24,6 @@ TILES = (128, 64, 32)
 """Sides of the square output tiles that a GPU kernel may use; the model takes the best."""
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Npu:
     """One systolic array with its memory: one `dtype` multiply-accumulate per cell and cycle.
@@ -51,7 +50,6 @@ TPU_V1 = Npu("TPUv1", 256, 256, 700e6, DEVICES["TPUv1"].memory_bandwidth)
 """Jouppi et al. 2017: 256 x 256 cells at 700 MHz, weight-stationary, 34 GB/s for weights."""
 
 
-@check_arguments
 def twin(device: Device, dtype: str = "int8", side: Size = 256) -> Npu:
     """A hypothetical NPU with that GPU's peak in `dtype` and bandwidth, as one systolic array."""
     hertz = device.peak(dtype) / (2 * side * side)
@@ -59,22 +57,18 @@ def twin(device: Device, dtype: str = "int8", side: Size = 256) -> Npu:
     return Npu(name, side, side, hertz, device.memory_bandwidth, dtype=dtype)
 
 
-@check_arguments
-def npu_seconds(product: Product, npu: Npu, launch: float = 0.0) -> float:
+def npu_seconds(product: Product, npu: Npu, launch: NonNegative = 0.0) -> float:
     """Seconds of a product on an NPU that starts one in `launch` seconds."""
-    _require_launch(launch)
     cycles = product.cycles(npu.rows, npu.cols, npu.dataflow, overlap=npu.overlap) + 1
     reading = _bytes(product, npu.dtype) / npu.memory_bandwidth
     return max(launch, cycles / npu.hertz, reading)
 
 
-@check_arguments
-def gpu_seconds(product: Product, device: Device, dtype: str, launch: float = 0.0) -> float:
+def gpu_seconds(product: Product, device: Device, dtype: str, launch: NonNegative = 0.0) -> float:
     """Seconds of a product on a GPU: whole waves of its best tile, or reading, or `launch`.
 
     All `count` products share the waves, as batched kernels do.
     """
-    _require_launch(launch)
     require_one_of("device", device.name, PROCESSORS)
     n = PROCESSORS[device.name]
     each = device.peak(dtype) / n  # of one multiprocessor
@@ -91,5 +85,4 @@ def _bytes(product: Product, dtype: str) -> float:
     return product.count * product.k * product.n * DTYPE_BYTES[dtype]
 
 
-def _require_launch(launch: float) -> None:
-    require(launch >= 0, "launch", launch, "a number of at least {low}", low=0)
+check_module(__name__)

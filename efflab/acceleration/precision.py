@@ -9,13 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from efflab.arguments import check_arguments
-from efflab.errors import require, require_int, require_one_of
+from efflab.arguments import check_module
+from efflab.errors import require_int, require_one_of
 
 SPECIALS = ("ieee", "nan", "none")
 
 
-@check_arguments
 @dataclass(frozen=True)
 class FloatFormat:
     """A sign bit, `exponent_bits` and `mantissa_bits`.
@@ -35,14 +34,8 @@ class FloatFormat:
     saturates: bool = False
 
     def __post_init__(self):
-        require_int("exponent_bits", self.exponent_bits, 2)
-        require(
-            self.exponent_bits <= 8, "exponent_bits", self.exponent_bits, "at most {high}", high=8
-        )
-        require_int("mantissa_bits", self.mantissa_bits)
-        require(
-            self.mantissa_bits <= 23, "mantissa_bits", self.mantissa_bits, "at most {high}", high=23
-        )
+        require_int("exponent_bits", self.exponent_bits, 2, 8)
+        require_int("mantissa_bits", self.mantissa_bits, 1, 23)
         require_one_of("specials", self.specials, SPECIALS)
 
     @property
@@ -135,10 +128,12 @@ TORCH_DTYPES = {
 """torch's dtype of each format that it can store; tf32 exists inside tensor cores only."""
 
 
-@check_arguments
 def every_value(name: str) -> Tensor:
     """All values of a 16- or 8-bit format, in order of their bit patterns, in torch's dtype."""
     require_one_of("name", name, [n for n in TORCH_DTYPES if FORMATS[n].bits <= 16])
     bits = FORMATS[name].bits
     patterns = torch.arange(2**bits, dtype=torch.int32)
     return patterns.to(torch.uint16 if bits == 16 else torch.uint8).view(TORCH_DTYPES[name])
+
+
+check_module(__name__)

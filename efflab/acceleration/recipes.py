@@ -8,15 +8,14 @@ parameter (Kingma & Ba 2015); a master copy in fp32 keeps the updates that 16 bi
 from dataclasses import dataclass
 from typing import Any
 
-from efflab import cost
-from efflab.arguments import check_arguments
+from efflab import cost, layers
+from efflab.arguments import check_module
 from efflab.config import ModelConfig
 from efflab.devices import Device
-from efflab.errors import require_int, require_one_of
+from efflab.errors import require_one_of
 from efflab.rules import Size
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Recipe:
     """Bytes per parameter of weights, gradients and so on; bytes per stored activation.
@@ -51,15 +50,18 @@ RECIPES: dict[str, Recipe] = {
 """fp32; the same on tensor cores; `torch.amp`; a 16-bit model with fp32 copies; bf16 throughout."""
 
 
-@check_arguments
 def matrices(config: ModelConfig) -> int:
-    """Parameters used in matrix products, including the token table (for the logits)."""
+    """Parameters used in matrix products, including the logits' table.
+
+    A model with shared weights, experts or latent attention is a `ValueError`.
+    """
     require_one_of("share", config.share, ("none",))
-    layer = 4 * config.d_model**2 + 2 * config.d_model * config.d_ff
-    return config.n_layer * layer + config.vocab_size * config.embed_dim
+    for name, value in (("experts", config.experts), ("latent", config.attention.latent)):
+        require_one_of(name, value, (None,))
+    attention = config.n_layer * layers.attention_weights(config)
+    return attention + layers.ffn_weights(config) + config.vocab_size * config.embed_dim
 
 
-@check_arguments
 def state_parts(config: ModelConfig, recipe: Recipe) -> dict[str, int]:
     """Bytes of the model's state: weights, gradients, master weights, optimizer, 16-bit copies.
 
@@ -75,7 +77,6 @@ def state_parts(config: ModelConfig, recipe: Recipe) -> dict[str, int]:
     }
 
 
-@check_arguments
 def activation_bytes(config: ModelConfig, seq_len: Size, batch_size: Size, recipe: Recipe) -> float:
     """Bytes stored for the backward pass, with a loss on every token, fused attention, no dropout.
 
@@ -84,13 +85,12 @@ def activation_bytes(config: ModelConfig, seq_len: Size, batch_size: Size, recip
     """
     tokens, C, r, v = seq_len * batch_size, config.d_model, recipe.residual, recipe.values
     plain: dict[str, Any] = dict(value_bytes=v, dropout=False, fused_attention=True)
-    layers = cost.activation_bytes(config, seq_len, batch_size, **plain)
-    layers += config.n_layer * tokens * 2 * C * (r - v)
+    stored = cost.activation_bytes(config, seq_len, batch_size, **plain)
+    stored += config.n_layer * tokens * 2 * C * (r - v)
     statistics = (2 * config.n_layer + 1) * 2 * 4
-    return layers + tokens * (C * (r + v) + 4 * config.vocab_size + statistics)
+    return stored + tokens * (C * (r + v) + 4 * config.vocab_size + statistics)
 
 
-@check_arguments
 def memory_parts(
     config: ModelConfig, seq_len: Size, batch_size: Size, recipe: Recipe
 ) -> dict[str, float]:
@@ -99,7 +99,6 @@ def memory_parts(
     return state_parts(config, recipe) | {"activations": activations}
 
 
-@check_arguments
 def largest_batch(config: ModelConfig, seq_len: Size, device: Device, recipe: Recipe) -> int:
     """How many sequences fit into the device's memory in addition to the model's state."""
     if device.memory_bytes is None:
@@ -108,45 +107,47 @@ def largest_batch(config: ModelConfig, seq_len: Size, device: Device, recipe: Re
     return max(0, int(room // activation_bytes(config, seq_len, 1, recipe)))
 
 
-@check_arguments
 def step_seconds(
-    config: ModelConfig, seq_len: Size, batch_size: int, device: Device, recipe: Recipe
+    config: ModelConfig, seq_len: Size, batch_size: Size, device: Device, recipe: Recipe
 ) -> dict[str, float]:
     """Lower bound on the seconds of one training step, by part: each part's roofline.
 
     The backward pass does twice the forward's arithmetic and moves twice its bytes. Products and
-    fused attention read and write their operands once; LayerNorm, GELU and the additions only move
-    bytes, and so does Adam, which reads all the state and writes all but the gradients.
+    fused attention read and write their operands once; norms, activations (fused with a gate's
+    product) and additions only move bytes, and so does Adam, which reads all the state and writes
+    all but the gradients.
     """
-    require_int("batch_size", batch_size)
     dtype, r, v = recipe.compute(device), recipe.residual, recipe.values
     C, F, L, V = config.d_model, config.d_ff, config.n_layer, config.vocab_size
     tokens = seq_len * batch_size
     flops = cost.flops_by_part(config, seq_len, batch_size)
-    scores = flops.pop("scores")
-    products = v * (matrices(config) + tokens * (L * (8 * C + 2 * F) + C + V))
-    attention = v * L * tokens * 4 * C
-    layer = 2 * C * (r + v) + 2 * F * v + 2 * C * (2 * r + v)  # norms, GELU, additions
+    scores, linear = flops.pop("scores"), sum(flops.values())
+    # channels of queries and keys, as many as of outputs and values
+    heads = (config.n_head + config.n_kv_head) * config.head_dim
+    n_maps = 2 + config.feed_forward.gated
+    inner = 2 * (C + heads) + n_maps * (C + F)
+    products = v * (matrices(config) + tokens * (L * inner + C + V))
+    attention = v * L * tokens * 2 * heads
+    layer = 2 * C * (r + v) + n_maps * F * v + 2 * C * (2 * r + v)  # norms, activations, additions
     elementwise = tokens * (L * layer + 4 * V)
     state = state_parts(config, recipe)
     adam = 2 * sum(state.values()) - state["gradients"] - state["16-bit copies"]
     return {
-        "matrix products": cost.roofline_seconds(
-            3 * sum(flops.values()), 3 * products, device, dtype
-        ),
+        "matrix products": cost.roofline_seconds(3 * linear, 3 * products, device, dtype),
         "attention": cost.roofline_seconds(3 * scores, 3 * attention, device, dtype),
         "element-wise": 3 * elementwise / device.memory_bandwidth,
         "optimizer": adam / device.memory_bandwidth,
     }
 
 
-@check_arguments
-def product_speedup(n: int, device: Device, recipe: Recipe, base: Recipe) -> float:
+def product_speedup(n: Size, device: Device, recipe: Recipe, base: Recipe) -> float:
     """Largest speedup of an (n,n) x (n,n) product over recipe `base`, by its roofline."""
-    require_int("n", n)
     flops, values = 2 * n**3, 3 * n * n
 
     def seconds(r: Recipe) -> float:
         return cost.roofline_seconds(flops, r.values * values, device, r.compute(device))
 
     return seconds(base) / seconds(recipe)
+
+
+check_module(__name__)

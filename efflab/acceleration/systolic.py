@@ -13,7 +13,7 @@ Cycles are those of SCALE-Sim (Samajdar et al. 2020) with memory that never stal
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.config import ModelConfig
 from efflab.errors import require_int, require_one_of
 from efflab.rules import Count, Size
@@ -21,29 +21,22 @@ from efflab.rules import Count, Size
 DATAFLOWS = ("os", "ws", "is")
 
 
-@check_arguments
 def map_sizes(m: Size, n: Size, k: Size, dataflow: str = "os") -> tuple[int, int, int]:
     """(down, across, stream): which size lies over the rows, which over the columns, which flows.
 
     >>> map_sizes(128, 64, 256, "ws")
     (256, 64, 128)
     """
-    for name, value in dict(m=m, n=n, k=k).items():
-        require_int(name, value)
     require_one_of("dataflow", dataflow, DATAFLOWS)
     return {"os": (m, n, k), "ws": (k, n, m), "is": (k, m, n)}[dataflow]
 
 
-@check_arguments
-def folds(m: Size, n: Size, k: Size, rows: int, cols: int, dataflow: str = "os") -> int:
+def folds(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = "os") -> int:
     """Number of folds, partly filled ones at the edges included."""
-    require_int("rows", rows)
-    require_int("cols", cols)
     down, across, _ = map_sizes(m, n, k, dataflow)
     return -(-down // rows) * -(-across // cols)
 
 
-@check_arguments
 def fold_cycles(stream: Count, rows: Size, cols: Size, dataflow: str = "os") -> int:
     """Cycles of one fold: the stream, the diagonal, and what stays in place is loaded before.
 
@@ -54,7 +47,6 @@ def fold_cycles(stream: Count, rows: Size, cols: Size, dataflow: str = "os") -> 
     return loading + (rows + cols - 2) + stream
 
 
-@check_arguments
 def gemm_cycles(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = "os") -> int:
     """Cycles of (m,k) @ (k,n) on a grid of rows x cols: SCALE-Sim's compute cycles.
 
@@ -68,7 +60,6 @@ def gemm_cycles(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str
     return n_folds * fold_cycles(stream, rows, cols, dataflow) - 1
 
 
-@check_arguments
 def overlapped_cycles(
     m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = "ws", count: Size = 1
 ) -> int:
@@ -89,16 +80,9 @@ def overlapped_cycles(
     return first + (n_folds - 1) * max(stream, rows) - 1
 
 
-@check_arguments
-def utilization(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = "os") -> float:
-    """Share (0..1) of the grid's possible multiplications that the product uses."""
-    return m * n * k / ((gemm_cycles(m, n, k, rows, cols, dataflow) + 1) * rows * cols)
-
-
 # --- A Transformer's products --------------------------------------------------------------------
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Product:
     """A matrix product (m,k) @ (k,n), `count` times."""
@@ -122,15 +106,12 @@ class Product:
         return self.count * (gemm_cycles(*size) + 1) - 1
 
 
-@check_arguments
-def block_products(config: ModelConfig, seq_len: int, batch_size: int = 1) -> list[Product]:
+def block_products(config: ModelConfig, seq_len: Size, batch_size: Size = 1) -> list[Product]:
     """One Transformer block's products: scores and context once per head and sequence.
 
     The others take all sequences as one tall matrix. Their multiply-accumulates are half of
     `cost.forward_flops` without the logits.
     """
-    require_int("seq_len", seq_len)
-    require_int("batch_size", batch_size)
     C, F, D, T = config.d_model, config.d_ff, config.head_dim, seq_len
     tokens, heads = batch_size * T, batch_size * config.n_head
     return [
@@ -157,14 +138,14 @@ class Step(NamedTuple):
     l: int  # noqa: E741 (the summed index, as in papers)
 
 
-@check_arguments
 def schedule(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = "os") -> list[Step]:
     """Every multiplication of one fold, in order of cycles, for the animation.
 
     It must fit into one fold: `down` at most rows, `across` at most cols (see `map_sizes`).
     """
     down, across, stream = map_sizes(m, n, k, dataflow)
-    require_fold(down, across, rows, cols)
+    require_int(f"rows for {down}", rows, down)
+    require_int(f"cols for {across}", cols, across)
     start = fold_cycles(stream, rows, cols, dataflow) - stream - (rows + cols - 2)
     steps = []
     for row in range(down):
@@ -179,8 +160,4 @@ def schedule(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = 
     return sorted(steps)
 
 
-@check_arguments
-def require_fold(down: Count, across: Count, rows: Size, cols: Size) -> None:
-    """The grid must have at least `down` rows and `across` columns."""
-    require_int(f"rows for {down}", rows, down)
-    require_int(f"cols for {across}", cols, across)
+check_module(__name__)

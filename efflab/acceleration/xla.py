@@ -5,14 +5,15 @@ fusion calls its own computation, whose instructions run as one loop. Format: Op
 "HLO text", https://openxla.org/xla/operation_semantics.
 """
 
+import math
 import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from efflab.acceleration.graph import FusionReport, Kernel, Op, Operand, reads_of
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.errors import require
 
 VIEWS = frozenset("reshape bitcast broadcast transpose slice get-tuple-element tuple".split())
@@ -25,9 +26,7 @@ _HEAD = re.compile(r"(ENTRY )?%?([\w.\-]+)(?: \(.*\) -> .*)? \{\s*$")
 _BITS = dict(pred=8, token=0)
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Instruction:
+class Instruction(NamedTuple):
     """One line of HLO; `scope`: named scopes and primitive, such as "softmax/exp"."""
 
     name: str
@@ -53,7 +52,6 @@ def load_jax():
     return jax
 
 
-@check_arguments
 def xla_report(fn: Callable, *args) -> FusionReport:
     """What `jax.jit` makes of `fn(*args)`, traced and compiled anew.
 
@@ -79,7 +77,6 @@ def xla_report(fn: Callable, *args) -> FusionReport:
     )
 
 
-@check_arguments
 def op_by_op(fn: Callable, *args) -> Callable[[], object]:
     """A function that runs `fn(*args)` one operation at a time in JAX, and waits for the result."""
     jax = load_jax()
@@ -91,7 +88,6 @@ def op_by_op(fn: Callable, *args) -> Callable[[], object]:
     return call
 
 
-@check_arguments
 def compile_call(fn: Callable, *args) -> Callable[[], object]:
     """A function that runs the jitted `fn(*args)` and waits; it compiles when first called."""
     jax = load_jax()
@@ -99,7 +95,6 @@ def compile_call(fn: Callable, *args) -> Callable[[], object]:
     return lambda: jax.block_until_ready(jitted(*args))
 
 
-@check_arguments
 def operations(text: str) -> list[Op]:
     """The operations of an HLO text before XLA's passes, with calls inlined."""
     computations, entry = parse(text)
@@ -138,7 +133,6 @@ def _append_operations(
     return result
 
 
-@check_arguments
 def kernels(text: str) -> list[Kernel]:
     """The kernels of a compiled HLO text, in the order in which they run."""
     computations, entry = parse(text)
@@ -156,7 +150,7 @@ def kernels(text: str) -> list[Kernel]:
                 kernels.append(_kernel(line, reads_of(operands), computations))
     for i in reversed(range(len(kernels) - 1)):  # XLA's own kernels belong to the next part
         if not kernels[i].part:
-            kernels[i] = replace(kernels[i], part=kernels[i + 1].part)
+            kernels[i] = kernels[i]._replace(part=kernels[i + 1].part)
     return kernels
 
 
@@ -172,7 +166,6 @@ def _part(line: Instruction) -> str:
     return line.scope.rpartition("/")[0]
 
 
-@check_arguments
 def parse(text: str) -> tuple[Computations, str]:
     """{computation: its instructions} and the name of the entry."""
     computations: Computations = {}
@@ -218,7 +211,6 @@ def _scope(op_name: str) -> str:
     return "/".join(parts)
 
 
-@check_arguments
 def type_bytes(text: str) -> int:
     """Bytes of an HLO type; of a tuple, the bytes of all its arrays.
 
@@ -229,14 +221,11 @@ def type_bytes(text: str) -> int:
     for name, dimensions in _TYPE.findall(text):
         digits = re.findall(r"\d+", name)
         bits = _BITS.get(name, int(digits[0]) if digits else 8)
-        count = 1
-        for size in filter(None, dimensions.split(",")):
-            count *= int(size)
+        count = math.prod(int(size) for size in re.findall(r"\d+", dimensions))
         total += (bits * count + 7) // 8
     return total
 
 
-@check_arguments
 def kernel_text(report: FusionReport, name: str) -> str:
     """The HLO of one kernel for reading: its computation without layouts and metadata."""
     kernel = next((k for k in report.kernels if k.name == name), None)
@@ -248,3 +237,6 @@ def kernel_text(report: FusionReport, name: str) -> str:
     text = body[0] if body else next(x for x in report.code.splitlines() if f"%{name} = " in x)
     text = re.sub(r", (metadata|backend_config)=\{[^\n]*", "", text)
     return re.sub(r"(\])\{[\d,]*\}", r"\1", text).replace("%", "")
+
+
+check_module(__name__)

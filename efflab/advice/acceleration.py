@@ -2,10 +2,12 @@
 
 from efflab.advice import engines, recorded
 from efflab.advice.case import Case
+from efflab.advice.serving import gains
 from efflab.advice.technique import Gain, Loss, Technique
 
 FUSION = "07", "xla-fusion"
 AUTOCAST = "06", "amp-speed", "bf16-here"
+AMP, BLOCK = "data/verdicts.json#amp-speed", "one block of notebook 07"
 NO_NUMBER = "no number was recorded for this device"
 
 
@@ -23,6 +25,7 @@ def mixed_precision(case: Case) -> Technique:
         "memory": Gain.computed(halved, "efflab.cost.activation_bytes"),
         "checkpoint": Gain.computed(2.0, "efflab.cost.num_params"),
     }
+    budgets |= gains(case, "weights and cache are in 16 bits already")
     loss = recorded.board_loss("bf16 throughout")
     return Technique("16 bits: mixed precision", "06", budgets, loss)
 
@@ -32,7 +35,8 @@ def _latency(case: Case) -> Gain | str:
         gain = engines.gain(case, "bf16 eager")
         return gain if gain.low > 1 else "this CPU has no bf16 products: it was slower"
     half = case.seconds(case.flops, 2 * case.n_params, "fp16")
-    ends = [case.seconds(case.flops, dtype=dtype) / half for dtype in {case.dtype, "fp32"}]
+    types = {case.dtype, "fp32"} & set(case.gpu.peak_flops)
+    ends = [case.seconds(case.flops, dtype=dtype) / half for dtype in types]
     return Gain.computed(ends[0], "efflab.cost.roofline_seconds", ends[-1])
 
 
@@ -46,8 +50,10 @@ def _days(case: Case) -> Gain | str:
             return slower
         if evidence is None or evidence["low"] <= 1:
             return NO_NUMBER if evidence is None else slower
-        return Gain(evidence["low"], evidence["high"], "recorded", "data/verdicts.json#amp-speed")
-    published = recorded.mixed_training_gain(case.device)
+        return Gain(
+            evidence["low"], evidence["high"], "recorded", AMP, recorded.describe("stdlib-gpt")
+        )
+    published = recorded.mixed_training_gain(case.device_name)
     if published is not None:
         return published
     peak = case.gpu.peak("fp16") / case.gpu.peak(case.dtype)
@@ -62,9 +68,10 @@ def compilation(case: Case) -> Technique:
     new, old = (recorded.evidence(*FUSION, key) for key in ("inductor", "torch"))
     if case.gpu is None and new and old:
         low, high = old["low"] / new["high"], old["high"] / new["low"]
-        latency = Gain(low, high, "recorded", "data/verdicts.json#xla-fusion")
+        latency = Gain(low, high, "recorded", "data/verdicts.json#xla-fusion", BLOCK)
         if old["value"] / new["value"] <= 1:
             latency = "it was not faster than torch's own fused kernels"
     budgets = {"latency": latency, "training days": days, "memory": why, "checkpoint": why}
+    budgets |= gains(case, NO_NUMBER if case.budget == "decode" else why)
     exact = Loss(0.0, "equal outputs to rounding", "recorded", "notebooks/07_compiler_fusion.ipynb")
     return Technique("a compiler that fuses (XLA, Inductor)", "07", budgets, exact)

@@ -1,57 +1,91 @@
 """Gains of quantization and pruning: bytes by formula, speed by roofline or record."""
 
 from dataclasses import replace
+from functools import partial
 
-from efflab import cost
+from efflab import cost, layers
 from efflab.advice import engines, recorded
-from efflab.advice.case import FP32_BYTES, Case
+from efflab.advice.case import FP32_BYTES, SERVING, Case
 from efflab.advice.engines import DYNAMIC, STATIC
+from efflab.advice.serving import ELSEWHERE, Served, gains
 from efflab.advice.technique import Gain, Technique
-from efflab.config import ModelConfig
+from efflab.config import ModelConfig, Norms
 
 GROUP, BITS = 64, 4
 SCALE, ZERO = 4, 1  # bytes
 PRUNED = 0.25
 TRAINED = "it is applied to a trained model"
+ON_CPUS = "torch's dynamic INT8 runs on CPUs"
 
 
 def techniques(case: Case) -> list[Technique]:
     """The techniques of chapter 3."""
-    return [static_int8(case), dynamic_int8(case), gptq(case), neurons(case), masks(case)]
+    found = [static_int8(case), dynamic_int8(case), gptq(case), neurons(case), masks(case)]
+    return found + ([cache(case, 8), cache(case, 4)] if case.budget in SERVING else [])
 
 
 # --- Bytes -----------------------------------------------------------------------------------
 
 
 def map_weights(config: ModelConfig) -> tuple[int, int]:
-    """(weights, rows) of the linear maps in all distinct layers."""
-    C, F = config.d_model, config.d_ff
-    n_attention = 1 if config.share in ("attention", "all") else config.n_layer
-    n_ffn = 1 if config.share in ("ffn", "all") else config.n_layer
-    weights = n_attention * 4 * C * C + n_ffn * 2 * C * F
-    return weights, n_attention * 4 * C + n_ffn * (F + C)
+    """(weights, rows) of the linear maps in all distinct layers and experts, without routers."""
+    experts, latent = config.experts, config.attention.latent
+    attention = replace(config.attention, bias="none", sinks=False)
+    bare = replace(
+        config,
+        attention=attention,
+        feed_forward=replace(config.feed_forward, bias=False),
+        experts=experts and replace(experts, router_bias=False),
+        norms=Norms("plain"),
+    )
+    # a bias has one value a row
+    biased = replace(
+        bare,
+        attention=replace(attention, bias="all"),
+        feed_forward=replace(bare.feed_forward, bias=True),
+    )
+    n_params = cost.num_params(bare)
+    weights = n_params - layers.embedding_params(bare) - layers.head_params(bare)
+    rows = cost.num_params(biased) - n_params
+    if experts is not None:
+        gates = experts.n_expert + experts.shared_gate
+        weights -= config.n_expert_layers * config.d_model * gates
+    if latent is not None:
+        # from the narrow vectors up to the heads, where no model has biases
+        width = 2 * latent.nope_dim + latent.rope_dim + latent.v_dim
+        rows += config.n_layer * config.n_head * width
+    return weights, rows
 
 
 def table_weights(config: ModelConfig) -> tuple[int, int]:
-    """(weights, rows) of the embedding tables."""
-    rows = config.vocab_size + config.max_len + config.type_vocab
-    return rows * config.embed_dim, rows
+    """(weights, rows) of the embedding tables, and of an output with weights of its own."""
+    rows = config.vocab_size * (1 if config.tied else 2) + config.type_vocab
+    has_rows = config.positions in ("learned", "relative")
+    places = (config.position_rows or config.max_len) if has_rows else 0
+    is_wide = config.positions == "relative" or config.embed_maps == "both"
+    width = config.d_model if is_wide else config.embed_dim
+    return rows * config.embed_dim + places * width, rows + places
 
 
 def packed_bytes(
-    config: ModelConfig, bits: int, *, group_size: int | None = None, table_bits: int | None = 8
+    config: ModelConfig,
+    bits: int,
+    *,
+    group_size: int | None = None,
+    table_bits: int | None = 8,
+    rest_bytes: float = FP32_BYTES,
 ) -> float:
     """Bytes with `bits` per map weight and a scale per row, or a scale and zero point per group.
 
-    Tables have `table_bits` and a scale per row, or fp32 if None; all else is in fp32.
+    Tables have `table_bits` and a scale per row; None: they have `rest_bytes`, as all else.
     """
     maps, rows = map_weights(config)
     tables, table_rows = table_weights(config)
     scales = rows * SCALE if group_size is None else maps / group_size * (SCALE + ZERO)
-    table = FP32_BYTES * tables
+    table = rest_bytes * tables
     if table_bits is not None:
         table = tables * table_bits / 8 + table_rows * SCALE
-    rest = FP32_BYTES * (cost.num_params(config) - maps - tables)
+    rest = rest_bytes * (cost.num_params(config) - maps - tables)
     return maps * bits / 8 + scales + table + rest
 
 
@@ -85,7 +119,7 @@ def _int8(case: Case, name: str, engine: str, loss, table_bits: int | None) -> T
         if latency.high <= 1.0:
             latency = "this CPU has no int8 products: it was slower"
     elif engine == DYNAMIC:
-        latency = "torch's dynamic INT8 runs on CPUs"
+        latency = ON_CPUS
     elif "int8" not in case.gpu.peak_flops:
         latency = "its tensor cores have no int8"
     else:
@@ -93,6 +127,8 @@ def _int8(case: Case, name: str, engine: str, loss, table_bits: int | None) -> T
         latency = Gain.computed(gain, "efflab.cost.roofline_seconds")
     budgets = {"latency": latency, "checkpoint": _smaller(case, n_bytes)}
     budgets |= {"memory": TRAINED, "training days": TRAINED}
+    served = Served(case.config, partial(packed_bytes, bits=8, rest_bytes=2))
+    budgets |= gains(case, ON_CPUS if engine == DYNAMIC else served)
     return Technique(name, "09", budgets, loss)
 
 
@@ -102,18 +138,30 @@ def gptq(case: Case) -> Technique:
     why = "its weights become floats again before the product"
     budgets = {"checkpoint": _smaller(case, n_bytes), "latency": why}
     budgets |= {"memory": TRAINED, "training days": TRAINED}
+    weights = partial(packed_bytes, bits=BITS, group_size=GROUP, rest_bytes=2)
+    budgets |= gains(case, Served(case.config, weights))
     loss = recorded.gptq_loss(BITS, GROUP)
     return Technique("GPTQ: 4 bits in groups of 64", "10", budgets, loss)
+
+
+def cache(case: Case, bits: int) -> Technique:
+    """Keys and values in `bits`, in groups of 128 with 16-bit scales (Liu et al. 2024, KIVI)."""
+    served = Served(case.config, value_bytes=(bits + 16 / 128) / 8)
+    name = f"cache of keys and values in {bits} bits"
+    return Technique(name, "09", ELSEWHERE | gains(case, served))
 
 
 # --- Pruning ---------------------------------------------------------------------------------
 
 
 def neurons(case: Case) -> Technique:
-    """A quarter of the FFN's neurons removed."""
-    light = replace(case.config, d_ff=round((1 - PRUNED) * case.config.d_ff))
-    n_params, flops = cost.num_params(light), cost.forward_flops(light, case.tokens)
-    speed = case.seconds(case.flops) / case.seconds(flops, FP32_BYTES * n_params)
+    """A quarter of the FFN's neurons removed, and of each expert's."""
+    config, experts = case.config, case.config.experts
+    if experts is not None:
+        experts = replace(experts, d_ff=_fewer(experts.d_ff), d_shared=_fewer(experts.d_shared))
+    light = replace(config, d_ff=_fewer(config.d_ff), experts=experts)
+    n_params = cost.num_params(light)
+    speed = case.seconds(case.flops) / case.seconds(case.flops_of(light), FP32_BYTES * n_params)
     budgets = {
         "latency": Gain.computed(speed, "efflab.cost.roofline_seconds"),
         "checkpoint": Gain.computed(case.n_params / n_params, "efflab.cost.num_params"),
@@ -121,7 +169,12 @@ def neurons(case: Case) -> Technique:
         "training days": TRAINED,
     }
     loss = recorded.board_loss("1/4 of the FFN neurons removed")
+    budgets |= gains(case, Served(light))
     return Technique("a quarter of the FFN's neurons removed", "11", budgets, loss)
+
+
+def _fewer(n_neurons: int) -> int:
+    return round((1 - PRUNED) * n_neurons)
 
 
 def masks(case: Case) -> Technique:
@@ -129,5 +182,6 @@ def masks(case: Case) -> Technique:
     why = "a dense kernel multiplies zeros too"
     budgets = {"latency": why, "checkpoint": "zeros are stored like any other number"}
     budgets |= {"memory": TRAINED, "training days": TRAINED}
+    budgets |= gains(case, "zeros are read and stored like any other number")
     loss = recorded.board_loss("50% of the weights masked")
     return Technique("half of the weights masked", "11", budgets, loss)

@@ -3,7 +3,8 @@
 from operator import attrgetter
 
 from efflab import cost
-from efflab.advice.case import ADAM_BYTES, Case
+from efflab.advice import serving
+from efflab.advice.case import ADAM_BYTES, SERVING, Case
 from efflab.advice.technique import Gain, Loss, Technique
 from efflab.distributed.plan import fitting_plans
 from efflab.distributed.split import ZERO_STAGES, Plan, Split, Training
@@ -11,19 +12,23 @@ from efflab.distributed.split import ZERO_STAGES, Plan, Split, Training
 PLANNER = "efflab.distributed.plan"
 ONE = "there is one device"
 SAME = Loss(0.0, "equal to one process to rounding", "recorded", "notebooks/12_data_parallel.ipynb")
-SERVING = "it splits training; a text still runs on one device"
+ONE_TEXT = "it splits training; a text still runs on one device"
+WHOLE = "each device holds all weights and the cache of its own texts"
+GATHERS = "each token would gather all weights over the network, which is slower than memory"
+SPLITS = "its splits are searched for a step of training; tensor parallelism serves a token"
 GLOBAL_BATCH = 512
 """Sequences per step for the planner: few for many devices, so that splits matter."""
 
 
 def techniques(case: Case) -> list[Technique]:
     """The techniques of chapter 4."""
-    return [ddp(case), zero(case), plan(case)]
+    found = [ddp(case), zero(case), plan(case)]
+    return found + ([tensor_parallel(case)] if case.budget in SERVING else [])
 
 
 def training(case: Case) -> Training | None:
-    """The case as the planner's `Training`; None on a CPU, whose peaks are unknown."""
-    if case.gpu is None:
+    """The case as the planner's `Training`; None for serving, and on a CPU with unknown peaks."""
+    if case.gpu is None or case.budget in SERVING:
         return None
     return Training(case.config, case.gpu, GLOBAL_BATCH, case.tokens)
 
@@ -60,8 +65,9 @@ def ddp(case: Case) -> Technique:
         days = "the whole model does not fit a device, or the batch does not divide"
         if best_plan is not None:
             days = _over_one(best_plan, one_device_seconds(run))
-    budgets = {"training days": days, "latency": SERVING}
+    budgets = {"training days": days, "latency": ONE_TEXT}
     budgets |= {"memory": "each device holds all of the state", "checkpoint": "the same weights"}
+    budgets |= serving.gains(case, WHOLE)
     return Technique("data parallelism (DDP)", "12", budgets, SAME)
 
 
@@ -80,8 +86,9 @@ def zero(case: Case) -> Technique:
         days = "activations do not fit a device, or the batch does not divide"
         if best_plan is not None:
             days = _over_one(best_plan, one_device_seconds(run))
-    budgets = {"memory": memory, "training days": days, "latency": SERVING}
-    return Technique("ZeRO-3 (FSDP)", "12", budgets | {"checkpoint": "the same weights"}, SAME)
+    budgets = {"memory": memory, "training days": days, "latency": ONE_TEXT}
+    budgets |= {"checkpoint": "the same weights"} | serving.gains(case, GATHERS)
+    return Technique("ZeRO-3 (FSDP)", "12", budgets, SAME)
 
 
 def plan(case: Case) -> Technique:
@@ -97,6 +104,18 @@ def plan(case: Case) -> Technique:
             days = _over_one(best_plan, one_device_seconds(run), where)
             unsplit = Split(1, 1, 1, GLOBAL_BATCH, recompute=best_plan.recompute)
             memory = Gain.computed(run.memory_bytes(unsplit) / best_plan.memory_bytes, where)
-    budgets = {"memory": memory, "training days": days, "latency": SERVING}
-    name = "tensor x pipeline x data, the best split"
-    return Technique(name, "13", budgets | {"checkpoint": "the same weights"}, SAME)
+    budgets = {"memory": memory, "training days": days, "latency": ONE_TEXT}
+    budgets |= {"checkpoint": "the same weights"} | serving.gains(case, SPLITS)
+    return Technique("tensor x pipeline x data, the best split", "13", budgets, SAME)
+
+
+def tensor_parallel(case: Case) -> Technique:
+    """Weights and heads of one text's layers over all devices of a node (Shoeybi et al. 2019),
+    against one device.
+
+    The sums of each layer's outputs over the devices are left out: the gain is a bound.
+    """
+    why, alone = serving.why_alone(case), serving.Served(case.config)
+    budgets = serving.compare(case, alone, why or serving.baseline(case))
+    name = "tensor parallelism over one device, its sums left out"
+    return Technique(name, "13", serving.ELSEWHERE | budgets, SAME)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from efflab import cost
 from efflab.advice.case import Case
-from efflab.advice.recorded import engine_row
+from efflab.advice.recorded import describe, engine_row
 from efflab.advice.technique import Gain
 
 STATIC, DYNAMIC = "OpenVINO INT8", "torch dynamic INT8"
@@ -51,4 +51,4 @@ def gain(case: Case, engine: str) -> Gain:
     """Speedup of a text, from the least to the most recorded."""
     share = coverage(parts(case), engine)
     fast, slow = (whole(share, time) for time in times(engine, case.device))
-    return Gain(1 / slow, 1 / fast, "recorded", SOURCE)
+    return Gain(1 / slow, 1 / fast, "recorded", SOURCE, describe("MiniLM-L6"))

@@ -1,8 +1,13 @@
 """`advise`: the techniques of all chapters, ranked by their gain on the limiting budget."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from efflab.advice import acceleration, compression, distributed, structure
 from efflab.advice.case import Case
 from efflab.advice.technique import Gain, Loss, Technique
+from efflab.config import ModelConfig
+from efflab.devices import Device
 
 CHAPTERS = (structure, acceleration, compression, distributed)
 NEGLIGIBLE = 1.0
@@ -16,8 +21,8 @@ def techniques(case: Case) -> list[Technique]:
 
 
 def advise(
-    model: str,
-    device: str,
+    model: str | Path | Mapping | ModelConfig,
+    device: str | Device,
     budget: str,
     *,
     n_devices: int = 1,
@@ -25,19 +30,24 @@ def advise(
 ) -> list[dict]:
     """Rows, the most useful first; those that do not serve the budget come last, with the reason.
 
-    Each has `technique`, `serves`, `gain_low` and `gain_high` (times less of the budget; None if it
-    does not serve), `kind`, `source`, `why`, `notebook`, whether it is a `structure`, and its
-    cost in quality: `lost` (per cent of `metric`, with `lost_low` and `lost_high`), `lost_kind`,
-    `lost_source`. With budget "quality" the order is by loss, least first, and a gain is the share
-    of the quality that is kept. Unknown names are a `ValueError`, as for `Case`.
+    Each has `technique`, `serves`, `gain_low` and `gain_high` (times less of the budget if `unit`
+    is "x", else what there is where there was nothing; None if it does not serve), `kind`,
+    `source`, `why`, `notebook`, whether it is a `structure`, and its cost in quality: `lost` (per
+    cent of `metric`, with `lost_low` and `lost_high`), `lost_kind`, `lost_source`. `gain_model` and
+    `lost_model` are the models that were measured or published, None for a formula. With budget
+    "quality" the order is by loss, least first, and a gain is the share of the quality that is
+    kept. Unknown names are a `ValueError`, as for `Case`.
 
     >>> rows = advise("bert-base", "A100 80GB SXM", "checkpoint")
     >>> rows[0]["technique"], round(rows[0]["gain_low"], 1)
     ('ALBERT: shared weights, embedding of width 128', 9.2)
     """
-    case = Case(model, device, budget, n_devices, seq_len)
-    rows = [row(technique, budget) for technique in techniques(case)]
-    return sorted(rows, key=_order)
+    return rank(Case(model, device, budget, n_devices, seq_len))
+
+
+def rank(case: Case) -> list[dict]:
+    """The rows of `advise` for a case."""
+    return sorted((row(technique, case.budget) for technique in techniques(case)), key=_order)
 
 
 def _order(row: dict) -> tuple:
@@ -53,13 +63,14 @@ def row(technique: Technique, budget: str) -> dict:
     answer = remaining_quality(technique.loss) if budget == "quality" else technique.budgets[budget]
     serves = isinstance(answer, Gain) and (budget == "quality" or answer.high > 1)
     if isinstance(answer, Gain) and not serves:
-        answer = "it needs more here, not less"
+        answer = "it needs more here, not less" if answer.low < 1 else "it needs as much here"
     row: dict = dict(technique=technique.name, serves=serves)
     if isinstance(answer, Gain):
-        row |= dict(gain_low=answer.low, gain_high=answer.high, kind=answer.kind)
-        row |= dict(source=answer.source, why="")
+        row |= dict(gain_low=answer.low, gain_high=answer.high, unit=answer.unit, why="")
+        row |= dict(kind=answer.kind, source=answer.source, gain_model=answer.model)
     else:
-        row |= dict(gain_low=None, gain_high=None, kind=None, source=None, why=answer)
+        names = ("gain_low", "gain_high", "unit", "kind", "source", "gain_model")
+        row |= dict.fromkeys(names) | dict(why=answer)
     row |= dict(notebook=technique.notebook, structure=technique.structural)
     return row | _loss(technique.loss)
 
@@ -75,7 +86,7 @@ def remaining_quality(loss: Loss | None) -> Gain | str:
 
 
 def _loss(loss: Loss | None) -> dict:
-    names = ("value", "low", "high", "metric", "kind", "source")
-    labels = ("lost", "lost_low", "lost_high", "metric", "lost_kind", "lost_source")
+    names = ("value", "low", "high", "metric", "kind", "source", "model")
+    labels = ("lost", "lost_low", "lost_high", "metric", "lost_kind", "lost_source", "lost_model")
     values = [None if loss is None else getattr(loss, name) for name in names]
     return dict(zip(labels, values, strict=True))

@@ -4,14 +4,24 @@ from functools import lru_cache
 
 from efflab.advice.case import CPUS
 from efflab.advice.technique import Gain, Loss
+from efflab.base.places import DATA_DIR
+from efflab.base.published import read_published
+from efflab.base.significant import significant
 from efflab.base.stored import figures_of, read_board, read_verdicts
-from efflab.data import DATA_DIR, read_published
+from efflab.config import PRESETS
+from efflab.cost import num_params
 from efflab.errors import require_one_of
 from efflab.experiments.record import machines, read_record
 
 BITS, MRR = "bits per byte (stdlib-gpt)", "retrieval MRR (MiniLM-L6)"
 METRICS = {"stdlib-gpt": (BITS, 1), "MiniLM-L6": (MRR, -1)}
 """Model on the board -> (name of its quality, sign of a loss in it)."""
+
+
+def describe(model: str) -> str:
+    """A model of the board with its size: "stdlib-gpt, 3 M parameters"."""
+    millions = num_params(PRESETS[model.lower()]) / 1e6
+    return f"{model}, {significant(millions, 2)} M parameters"
 
 
 @lru_cache(maxsize=1)
@@ -37,7 +47,7 @@ def board_loss(technique: str, model: str = "stdlib-gpt") -> Loss:
     point, base = board_point(technique, model), board_point("baseline", model)["quality"]
     ends = sorted(100 * sign * (point[name] / base - 1) for name in ("quality_low", "quality_high"))
     value = 100 * sign * (point["quality"] / base - 1)
-    return Loss(value, metric, "recorded", "data/board.json", *ends)
+    return Loss(value, metric, "recorded", "data/board.json", *ends, describe(model))
 
 
 def engine_row(engine: str, device: str) -> dict:
@@ -54,7 +64,8 @@ def engine_loss(engine: str, device: str) -> Loss:
     """An engine's loss of MiniLM's retrieval on that kind of CPU, in per cent."""
     row, exact = engine_row(engine, device), engine_row("fp32 eager", device)
     value = 100 * (1 - row["mrr"] / exact["mrr"])
-    return Loss(value, MRR, "recorded", "data/experiments/int8-engines.json")
+    where = "data/experiments/int8-engines.json"
+    return Loss(value, MRR, "recorded", where, model=describe("MiniLM-L6"))
 
 
 def gptq_loss(bits: int, group_size: int | None) -> Loss:
@@ -64,7 +75,16 @@ def gptq_loss(bits: int, group_size: int | None) -> Loss:
     case = dict(part="language", bits=bits, group_size=group_size, method="gptq")
     (run,) = [r for r in runs if case.items() <= r.items()]
     value = 100 * (run["bits_per_byte"] / full["bits_per_byte"] - 1)
-    return Loss(value, BITS, "recorded", "data/experiments/gptq-quality.json")
+    where = "data/experiments/gptq-quality.json"
+    return Loss(value, BITS, "recorded", where, model=describe("stdlib-gpt"))
+
+
+def gqa_loss(model: str) -> Loss:
+    """Average score that T5-XXL loses with fewer heads of keys (Ainslie et al. 2023, Table 1)."""
+    scores = {row["model"]: row["average_score"] for row in read_published("gqa")}
+    lost = 100 * (1 - scores[model] / scores["MHA-XXL"])
+    metric, where = "average score (T5-XXL's seven tasks)", "data/published/gqa.csv"
+    return Loss(lost, metric, "published", where, model="T5-XXL, 11 B parameters")
 
 
 def evidence(notebook: str, claim: str, key: str) -> dict | None:
@@ -86,7 +106,8 @@ def mixed_training_gain(device: str) -> Gain | None:
     speeds = [r["mixed_per_second"] / r["baseline_per_second"] for r in rows]
     if not speeds:
         return None
-    return Gain(min(speeds), max(speeds), "published", "data/published/amp.csv")
+    models = " and ".join(dict.fromkeys(row["model"] for row in rows))
+    return Gain(min(speeds), max(speeds), "published", "data/published/amp.csv", models)
 
 
 def albert_row(layers: int, hidden: int, strategy: str) -> dict | None:

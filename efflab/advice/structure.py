@@ -1,27 +1,33 @@
-"""Gains of lighter structures (sharing, windows, blocks, Linformer) by formulas."""
+"""Gains of lighter structures (sharing, windows, blocks, Linformer, fewer heads) by formulas."""
 
 from dataclasses import replace
 
-from efflab import cost
-from efflab.advice.case import Case
-from efflab.advice.recorded import albert_row, board_loss
+from efflab import cost, layers
+from efflab.advice.case import SERVING, Case
+from efflab.advice.recorded import albert_row, board_loss, gqa_loss
+from efflab.advice.serving import ELSEWHERE, SEEN, Served, gains
 from efflab.advice.technique import Gain, Loss, Technique
 from efflab.config import ModelConfig
-from efflab.structure.window import computed_pairs
 
 WINDOW, BLOCKS, RANK, WIDTH = 64, 8 * 64, 256, 128
 """Tokens of a window before the query; keys of a BigBird query; Linformer's k; ALBERT's d_embed."""
 SAME_FLOPS = "as many FLOPs: every layer still runs"
+SAME_BYTES = "as many bytes: every layer reads the shared weights again"
+EXPERTS = "every layer has experts of its own, which nobody has shared between layers"
 SHORT = "texts this short have little to save in their scores"
 NO_WEIGHTS = "no weight leaves"
 FUSED = "a fused kernel keeps no scores that it could save"
-SEEN = 1.005
-"""Smallest gain that counts."""
+LOOKS_AHEAD = "its global blocks look ahead, which a causal model may not"
+MIXES = "a summary mixes in later tokens, which a causal model may not see"
+NO_DISTANCE = "scores here depend on distances between tokens, which a summary does not have"
+FEW_HEADS = "it has as few heads of keys and values already"
+LATENT = "latent attention caches one vector for all heads already"
 
 
 def techniques(case: Case) -> list[Technique]:
     """The techniques of chapter 1."""
-    return [sharing(case), albert(case), window(case), bigbird(case), linformer(case)]
+    found = [sharing(case), albert(case), window(case), bigbird(case), linformer(case)]
+    return found + ([gqa(case), mqa(case)] if case.budget in SERVING else [])
 
 
 # --- Parameters ------------------------------------------------------------------------------
@@ -41,19 +47,22 @@ def albert(case: Case) -> Technique:
 
 def _sharing(case: Case, name: str, config: ModelConfig, loss: Loss | None) -> Technique:
     light = replace(config, share="all")
+    budgets: dict[str, Gain | str]
+    if config.experts is not None:
+        budgets = dict.fromkeys(("checkpoint", "memory", "latency", "training days"), EXPERTS)
+        return Technique(name, "01", budgets | gains(case, EXPERTS), loss, structural=True)
     less = case.n_params / cost.num_params(light)
     if less <= 1.001:
-        budgets: dict[str, Gain | str] = dict.fromkeys(
-            ("checkpoint", "memory"), "the model is shared already"
-        )
+        budgets = dict.fromkeys(("checkpoint", "memory"), "the model is shared already")
     else:
         memory = case.training_bytes() / case.training_bytes(config=light)
         budgets = {
             "checkpoint": Gain.computed(less, "efflab.cost.num_params"),
             "memory": Gain.computed(memory, "efflab.cost.activation_bytes"),
         }
-    flops = cost.forward_flops(light, case.tokens)  # narrow logits are cheaper, layers are not
-    return Technique(name, "01", budgets | _speed(case, flops, SAME_FLOPS), loss, structural=True)
+    flops = case.flops_of(light)  # narrow logits are cheaper, layers are not
+    budgets |= _speed(case, flops, SAME_FLOPS) | gains(case, Served(light, why=SAME_BYTES))
+    return Technique(name, "01", budgets, loss, structural=True)
 
 
 def _published_loss(config: ModelConfig) -> Loss | None:
@@ -63,53 +72,61 @@ def _published_loss(config: ModelConfig) -> Loss | None:
     if plain is None or light is None or config.causal:
         return None
     lost = 100 * (1 - light["average_score"] / plain["average_score"])
-    where = "data/published/albert.csv"
-    return Loss(lost, "average score (ALBERT's five tasks)", "published", where)
+    metric, where = "average score (ALBERT's five tasks)", "data/published/albert.csv"
+    return Loss(lost, metric, "published", where, model="BERT of this shape")
 
 
 # --- FLOPs -----------------------------------------------------------------------------------
 
 
-def with_scores(case: Case, scores: float) -> float:
-    """FLOPs of a text whose scores cost `scores` in all layers."""
-    return case.flops - cost.flops_by_part(case.config, case.tokens)["scores"] + scores
+def with_scores(case: Case, products: float) -> float:
+    """FLOPs of a text whose scores take that many multiply-accumulates in each layer."""
+    parts = cost.flops_by_part(case.config, case.tokens)
+    return sum(parts.values()) - parts["scores"] + 2 * case.config.n_layer * products
 
 
 def window(case: Case) -> Technique:
     """Each token sees 64 tokens before it and, if the model is not causal, 64 after it."""
-    pairs = computed_pairs(case.tokens, WINDOW, causal=case.config.causal)
-    scores = 4 * case.config.n_layer * case.config.d_model * pairs
-    name, loss = "sliding window of 64 tokens", board_loss("sliding window 64")
-    return _lighter(case, name, "03", scores, loss)
+    config, loss = case.config, board_loss("sliding window 64")
+    keys = 1 + WINDOW * (1 if config.causal else 2)
+    windows = tuple(min(own or keys, keys) for own in config.windows)
+    light = replace(config, attention=replace(config.attention, windows=windows))
+    name = "sliding window of 64 tokens"
+    return _lighter(case, name, "03", case.flops_of(light), loss, Served(light))
 
 
 def bigbird(case: Case) -> Technique:
     """8 blocks of 64 keys for each query (Zaheer et al. 2020)."""
-    keys = min(BLOCKS, case.tokens)
-    scores = 4 * case.config.n_layer * case.config.d_model * case.tokens * keys
-    gains = _lighter(case, "BigBird: 8 blocks of 64 keys", "03", scores, None)
-    if case.config.causal:
-        why = "its global blocks look ahead, which a causal model may not"
-        return replace(gains, budgets=gains.budgets | {"latency": why, "training days": why})
-    return gains
+    pairs = case.tokens * min(BLOCKS, case.tokens)
+    flops = with_scores(case, pairs * layers.score_weights(case.config))
+    why = LOOKS_AHEAD if case.config.causal else None
+    return _summary(case, "BigBird: 8 blocks of 64 keys", "03", flops, why)
 
 
 def linformer(case: Case) -> Technique:
     """Keys and values of the text projected to 256 summaries (Wang et al. 2020)."""
-    config, T = case.config, case.tokens
-    rank = min(RANK, T)
-    scores = config.n_layer * 4 * T * rank * config.d_model * 2  # E K, F V; then both products
-    gains = _lighter(case, "Linformer: 256 summaries", "04", scores, None)
-    if config.causal:
-        why = "a summary mixes in later tokens, which a causal model may not see"
-        return replace(gains, budgets=gains.budgets | {"latency": why, "training days": why})
-    return gains
+    config = case.config
+    # E K and F V, then the query's products with both
+    channels = 2 * config.n_kv_head * config.head_dim + layers.score_weights(config)
+    flops = with_scores(case, case.tokens * min(RANK, case.tokens) * channels)
+    why = None if config.positions in ("learned", "fixed") else NO_DISTANCE
+    return _summary(case, "Linformer: 256 summaries", "04", flops, MIXES if config.causal else why)
 
 
-def _lighter(case: Case, name: str, notebook: str, scores: float, loss: Loss | None) -> Technique:
-    flops = with_scores(case, scores)
+def _summary(case: Case, name: str, notebook: str, flops: float, why: str | None) -> Technique:
+    """A technique that does not serve a case with a `why`."""
+    technique = _lighter(case, name, notebook, flops, None, why or NO_WEIGHTS)
+    if why is None:
+        return technique
+    budgets = dict.fromkeys(("latency", "training days"), why)
+    return replace(technique, budgets=technique.budgets | budgets)
+
+
+def _lighter(
+    case: Case, name: str, notebook: str, flops: float, loss: Loss | None, served: Served | str
+) -> Technique:
     budgets = {"memory": FUSED, "checkpoint": NO_WEIGHTS} | _speed(case, flops, SHORT)
-    return Technique(name, notebook, budgets, loss, structural=True)
+    return Technique(name, notebook, budgets | gains(case, served), loss, structural=True)
 
 
 def _speed(case: Case, flops: float, why: str) -> dict[str, Gain | str]:
@@ -121,3 +138,29 @@ def _speed(case: Case, flops: float, why: str) -> dict[str, Gain | str]:
     if days > SEEN:
         gains["training days"] = Gain.computed(days, "efflab.cost.forward_flops")
     return gains
+
+
+# --- Heads -----------------------------------------------------------------------------------
+
+
+def gqa(case: Case) -> Technique:
+    """Eight heads of keys and values, or the most below that divide the queries' (Ainslie et al.
+    2023)."""
+    return _fewer_heads(case, "GQA: 8 heads of keys and values, trained anew", 8, "GQA-8-XXL")
+
+
+def mqa(case: Case) -> Technique:
+    """One head of keys and values for all queries (Shazeer 2019)."""
+    return _fewer_heads(case, "MQA: one head of keys and values, trained anew", 1, "MQA-XXL")
+
+
+def _fewer_heads(case: Case, name: str, most: int, published: str) -> Technique:
+    config, attention = case.config, case.config.attention
+    n = max(n for n in range(1, most + 1) if config.n_head % n == 0)
+    served: Served | str = Served(replace(config, attention=replace(attention, n_kv_head=n)))
+    if config.n_kv_head <= n:
+        served = FEW_HEADS
+    if attention.latent is not None:
+        served = LATENT
+    budgets = ELSEWHERE | gains(case, served)
+    return Technique(name, "00", budgets, gqa_loss(published), structural=True)

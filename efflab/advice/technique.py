@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from efflab.advice.case import BUDGETS
+from efflab.advice.case import BUDGETS, SERVING
 from efflab.errors import require, require_one_of
 
 KINDS = ("measured", "recorded", "computed", "published")
@@ -11,12 +11,18 @@ KINDS = ("measured", "recorded", "computed", "published")
 
 @dataclass(frozen=True)
 class Gain:
-    """How many times less of a budget is needed, at least and at most, with kind and source."""
+    """How many times less of a budget is needed, at least and at most, with kind and source.
+
+    `model`: the one that it was measured on or published for; None for a formula. `unit`: "x", or
+    what there is now where there was nothing before.
+    """
 
     low: float
     high: float
     kind: str
     source: str
+    model: str | None = None
+    unit: str = "x"
 
     def __post_init__(self):
         require_one_of("kind", self.kind, KINDS)
@@ -32,7 +38,10 @@ class Gain:
 
 @dataclass(frozen=True)
 class Loss:
-    """A technique's loss of quality: per cent of `metric`, with its interval if any."""
+    """A technique's loss of quality: per cent of `metric`, with its interval if any.
+
+    `model`: the one that it was measured on or published for; None where it holds for all.
+    """
 
     value: float
     metric: str
@@ -40,6 +49,7 @@ class Loss:
     source: str
     low: float | None = None
     high: float | None = None
+    model: str | None = None
 
     @property
     def most(self) -> float:
@@ -61,7 +71,7 @@ class Technique:
     structural: bool = False
 
     def __post_init__(self):
-        expected = set(BUDGETS) - {"quality"}
+        expected = {*BUDGETS, *SERVING} - {"quality"}
         require(
             set(self.budgets) == expected, "budgets", sorted(self.budgets), f"{sorted(expected)}"
         )

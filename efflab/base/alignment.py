@@ -3,11 +3,9 @@
 import unicodedata
 from collections.abc import Sequence
 
-from efflab.arguments import check_arguments
 from efflab.errors import require
 
 
-@check_arguments
 def align(rows: Sequence[Sequence[str]], right: Sequence[bool] = ()) -> list[str]:
     """Format rows as lines, each cell padded to its column's width.
 
@@ -24,7 +22,6 @@ def align(rows: Sequence[Sequence[str]], right: Sequence[bool] = ()) -> list[str
     return ["  ".join(map(_pad, row, widths, sides)).rstrip() for row in rows]
 
 
-@check_arguments
 def display_width(text: str) -> int:
     """Columns that a text takes in a terminal: two for each Chinese character."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

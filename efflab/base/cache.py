@@ -15,12 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from efflab.arguments import check_arguments
 from efflab.base.files import write_atomically
 from efflab.base.json_files import parse_json
 
 
-@check_arguments
 def get_or_make(folder: Path, name: str, sources: Iterable[Path], make: Callable[[], object]):
     """`make()`, or its cached result for the same Python, library and `sources` files.
 
@@ -41,7 +39,6 @@ def get_or_make(folder: Path, name: str, sources: Iterable[Path], make: Callable
     return value
 
 
-@check_arguments
 def key(sources: Iterable[Path]) -> str:
     """Hash of this Python's build, its library's place and the files' content."""
     h = hashlib.sha256(f"{sys.version}|{sysconfig.get_paths()['stdlib']}".encode())
@@ -50,15 +47,10 @@ def key(sources: Iterable[Path]) -> str:
     return h.hexdigest()[:16]
 
 
-def _array(path: Path) -> np.ndarray:
-    return np.load(path, allow_pickle=False).astype(np.int64)
-
-
-def _json(path: Path):
-    return parse_json(path.read_bytes(), object)
-
-
-READERS = {".npy": _array, ".json": _json}
+READERS: dict[str, Callable[[Path], object]] = {
+    ".npy": lambda path: np.load(path, allow_pickle=False).astype(np.int64),
+    ".json": lambda path: parse_json(path.read_bytes(), object),
+}
 """How a file of each kind is read."""
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from efflab.arguments import check_arguments
 from efflab.errors import require
 
 PART = re.compile(r"\.(\d+)-[0-9a-f]{8}\.part(\.\w+)?$")
@@ -20,7 +19,6 @@ WAIT_SECONDS = 60.0
 """How long a writer waits for another one, which needs milliseconds."""
 
 
-@check_arguments
 def part_path(path: Path, suffix: str = "") -> Path:
     """A unique name beside `path` for a file that is not complete yet.
 
@@ -35,7 +33,6 @@ def part_path(path: Path, suffix: str = "") -> Path:
     return path.with_name(f"{_stem(path)}.{own}.part{suffix}")
 
 
-@check_arguments
 def remove_stale_parts(path: Path) -> None:
     """Remove the unfinished files beside `path` whose process has ended."""
     import psutil
@@ -53,7 +50,6 @@ def _stem(path: Path) -> str:
     return path.name[:40]
 
 
-@check_arguments
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to, then move that file over `path`.
@@ -68,7 +64,6 @@ def replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-@check_arguments
 def require_writable(path: Path) -> None:
     """Raise the `OSError` that writing `path` would raise, before the work that leads to it."""
     new = [folder for folder in path.parents if not folder.exists()]
@@ -84,14 +79,12 @@ def require_writable(path: Path) -> None:
                 folder.rmdir()
 
 
-@check_arguments
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write all of a file, or nothing; the folder is made if need be."""
     with replacing(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-@check_arguments
 def update(path: Path, change: Callable[[str | None], str]) -> None:
     """Replace a file's `text` (None: no file) by `change(text)`, under a lock.
 

@@ -6,14 +6,12 @@ from math import prod
 
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
 from efflab.errors import require
 
 Look = Callable[[str, Tensor], object]
 """Called with a module's name and its input, just before the module runs."""
 
 
-@check_arguments
 @contextmanager
 def watch_inputs(modules: Mapping[str, nn.Module], look: Look) -> Iterator[None]:
     """Inside the block, `look(name, x)` is called with each module's first input, detached."""
@@ -30,20 +28,17 @@ def watch_inputs(modules: Mapping[str, nn.Module], look: Look) -> Iterator[None]
         yield
 
 
-@check_arguments
 def as_rows(x: Tensor) -> Tensor:
     """x (..., n) as rows (N, n), as a linear layer takes it: a vector is one row."""
     require(x.dim() > 0, "x.shape", tuple(x.shape), "one dimension at least")
     return x.reshape(prod(x.shape[:-1]), x.shape[-1])
 
 
-@check_arguments
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     """{name: linear layer} of the model; a shared layer once, under its first name."""
     return {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
 
 
-@check_arguments
 def linear_places(model: nn.Module) -> dict[str, list[str]]:
     """{weight's name: places in the layers whose linear map uses it}, in order of computation.
 
@@ -60,7 +55,6 @@ def linear_places(model: nn.Module) -> dict[str, list[str]]:
     return places
 
 
-@check_arguments
 def share_as(model: nn.Module, original: nn.Module) -> nn.Module:
     """Share linear layers in `model` where `original` shares them; returns `model`.
 
@@ -73,7 +67,6 @@ def share_as(model: nn.Module, original: nn.Module) -> nn.Module:
     return model
 
 
-@check_arguments
 def watching(model: nn.Module, look: Look):
     """Inside the block, `look(name, x)` gets each linear layer's input as rows (n, in).
 

@@ -7,9 +7,8 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from efflab.arguments import check_arguments
 from efflab.errors import quote, require
 
 MAX_BYTES = 64_000_000
@@ -19,29 +18,25 @@ DEEPEST = 40
 NAMES: dict[type, str] = {dict: "an object", list: "a list"}
 
 
-@check_arguments
 def read_json(
     path: Path,
-    kind: type = dict,
     *,
     check: Callable[[Any], None] = lambda value: None,
     remedy: str = "restore the file",
 ) -> Any:
-    """The value in a JSON file, whose top level must be `kind` (dict or list).
+    """The object in a JSON file.
 
     A damaged file, another top level, or a value for which `check` raises a `ValueError` or
     `TypeError` is a `ValueError` that names the file and the `remedy`.
     """
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
-    return parse_file(content, path.name, kind, check=check, remedy=remedy)
+    return parse_file(content, path.name, check=check, remedy=remedy)
 
 
-@check_arguments
 def parse_file(
     content: bytes | str,
     name: str,
-    kind: type = dict,
     *,
     check: Callable[[Any], None] = lambda value: None,
     remedy: str = "restore the file",
@@ -49,14 +44,13 @@ def parse_file(
     """`read_json` for the content of the file `name`, already read."""
     try:
         require(len(content) <= MAX_BYTES, "bytes", len(content), f"at most {MAX_BYTES:,}")
-        value = parse_json(content, kind)
+        value = parse_json(content)
         check(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is damaged ({error}); {remedy}") from error
     return value
 
 
-@check_arguments
 def parse_json(content: bytes | str, kind: type = dict) -> Any:
     """The value of JSON in UTF-8, `kind` at its top level; all else is a `ValueError`.
 
@@ -68,9 +62,10 @@ def parse_json(content: bytes | str, kind: type = dict) -> Any:
     """
     try:
         text = content.decode("utf-8") if isinstance(content, bytes) else content
-        options: dict[str, Any] = dict(object_pairs_hook=_unique_keys, parse_float=_parse_float)
-        options |= dict(parse_int=_parse_int)
-        value = json.loads(text, parse_constant=_refuse_constant, **options)
+        numbers: Any = dict(
+            parse_float=_parse_float, parse_constant=_parse_float, parse_int=_parse_int
+        )
+        value = json.loads(text, object_pairs_hook=_unique_keys, **numbers)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         reason = f"content={quote(content)}: expected JSON in UTF-8 ({error})"
         raise ValueError(reason) from error
@@ -83,12 +78,10 @@ def parse_json(content: bytes | str, kind: type = dict) -> Any:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            require(key not in seen, "key", key, "no key twice")
-            seen.add(key)
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        require(key not in result, "key", key, "no key twice")
+        result[key] = value
     return result
 
 
@@ -101,10 +94,6 @@ def _parse_float(text: str) -> float:
 def _parse_int(text: str) -> int:
     require(len(text) <= 300, "number", text, "one that a float can hold")
     return int(text)
-
-
-def _refuse_constant(word: str) -> NoReturn:
-    raise ValueError(f"number={quote(word)}: expected a finite number")
 
 
 def _require_shallow(value) -> None:

@@ -1,23 +1,24 @@
 """What a notebook's parameters may be: the `limits` of `notebooks/catalog.toml`.
 
 A limit says what the code supports, not where a verdict changes. It is `[low, high]`,
-`{ low = 64, high = 512, step = 64 }`, or the list of allowed values (texts, or numbers other than
-two, since two are a range).
+`{ low = 64, high = 512, step = 64 }`, the list of allowed values (texts, or numbers other than
+two, since two are a range), or "model": a preset's name, or a model's config as a file.
 """
 
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from efflab.arguments import check_arguments
-from efflab.data import DATA_DIR
-from efflab.errors import require, require_finite, require_positive
+from efflab.base.places import DATA_DIR
+from efflab.config import PRESETS
+from efflab.errors import require, require_finite, require_one_of, require_positive
 
-Limit = list | Mapping
+Limit = list | Mapping | str
+MODEL = "model"
 CATALOG = DATA_DIR.parent / "notebooks" / "catalog.toml"
 
 
-@check_arguments
 def entry_of(name: str, catalog: Path = CATALOG) -> dict:
     """The catalog's entry of notebook "03_sparse_attention"; {} for one that is not listed."""
     if not catalog.exists():
@@ -25,13 +26,6 @@ def entry_of(name: str, catalog: Path = CATALOG) -> dict:
     return tomllib.loads(catalog.read_text(encoding="utf-8")).get(name[:2], {})
 
 
-@check_arguments
-def limits_of(name: str, catalog: Path = CATALOG) -> dict:
-    """{parameter: limit} of a notebook."""
-    return entry_of(name, catalog).get("limits", {})
-
-
-@check_arguments
 def in_words(limit: Limit) -> str:
     """A limit in words, for the comment beside the parameter and for error messages.
 
@@ -39,6 +33,8 @@ def in_words(limit: Limit) -> str:
     ('16 to 512', '64 to 512 in steps of 64', '2, 3 or 8')
     """
     _require_limit(limit)
+    if isinstance(limit, str):
+        return "a preset's name or the path of a config.json"
     if isinstance(limit, Mapping):
         return "{low} to {high} in steps of {step}".format(**limit)
     if _is_range(limit):
@@ -47,7 +43,6 @@ def in_words(limit: Limit) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-@check_arguments
 def kind(limit: Limit) -> type:
     """The type of values within the limit: `float` if one of its numbers is, else `int`; or `str`.
 
@@ -55,12 +50,13 @@ def kind(limit: Limit) -> type:
     (<class 'float'>, <class 'int'>, <class 'int'>, <class 'str'>)
     """
     _require_limit(limit)
+    if isinstance(limit, str):
+        return str
     values = limit.values() if isinstance(limit, Mapping) else limit
     kinds = {type(value) for value in values}
     return float if float in kinds else kinds.pop()
 
 
-@check_arguments
 def is_a(kind: type, value) -> bool:
     """Whether `value` is of the kind; an int may stand for a float, but a bool for no number.
 
@@ -72,11 +68,12 @@ def is_a(kind: type, value) -> bool:
     return isinstance(value, int | float if kind is float else kind)
 
 
-@check_arguments
 def allows(limit: Limit, value) -> bool:
     """Whether `value` is of the limit's kind and within it."""
     if not is_a(kind(limit), value):
         return False
+    if isinstance(limit, str):
+        return value in PRESETS or os.path.exists(os.path.expanduser(value))
     if isinstance(limit, Mapping):
         if not limit["low"] <= value <= limit["high"]:  # rejects NaN too
             return False
@@ -85,7 +82,6 @@ def allows(limit: Limit, value) -> bool:
     return limit[0] <= value <= limit[1] if _is_range(limit) else value in limit
 
 
-@check_arguments
 def require_within(values: Mapping, limits: Mapping[str, Limit]) -> None:
     """Each of `values` that has a limit must be within it: a `ValueError` names both."""
     for name, value in values.items():
@@ -97,6 +93,8 @@ def require_within(values: Mapping, limits: Mapping[str, Limit]) -> None:
 
 def _require_limit(limit: Limit) -> None:
     """Refuse a limit of none of the forms that the module's docstring lists."""
+    if isinstance(limit, str):
+        return require_one_of("limit", limit, (MODEL,))
     if isinstance(limit, Mapping):
         require(limit.keys() == {"low", "high", "step"}, "limit", limit, "low, high and step")
         require_finite("low of limit", limit["low"])

@@ -20,7 +20,7 @@ def is_checkout() -> bool:
 
 def require_checkout(command: str) -> None:
     """Raise a `ValueError` in an installed wheel, which lacks the files that `command` needs."""
-    allowed = "one of doctor, list and advise; the others need a clone of the repository"
+    allowed = "one of doctor, list, card and advise; the others need a clone of the repository"
     require(is_checkout(), "command", command, allowed)
 
 
@@ -34,3 +34,4 @@ def root() -> Path:
 
 
 ROOT = root()
+DATA_DIR = ROOT / "data"

@@ -8,8 +8,6 @@ import importlib
 import os
 from types import ModuleType
 
-from efflab.arguments import check_arguments
-
 OPT_OUTS = {
     "DO_NOT_TRACK": "1",  # donottrack.sh: Hugging Face's hub and its downloads, among others
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -29,7 +27,6 @@ def opt_out() -> None:
     os.environ.update(OPT_OUTS)
 
 
-@check_arguments
 def load(name: str) -> ModuleType:
     """The module of this name ("openvino"), loaded after `opt_out`."""
     opt_out()

@@ -2,7 +2,6 @@
 
 import math
 
-from efflab.arguments import check_arguments
 from efflab.errors import require_int
 from efflab.rules import AnyFloat
 
@@ -13,7 +12,6 @@ MOST_DIGITS = 17
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-@check_arguments
 def significant(value: AnyFloat, digits: int = 3) -> str:
     """`value` with `digits` significant digits; whole digits are never rounded away.
 

@@ -6,10 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from efflab.arguments import check_arguments
 
-
-@check_arguments
 def map_on_threads(fn: Callable, pieces: Iterable) -> Iterator:
     """`fn(piece)` for each piece in order, on as many threads as torch uses.
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.compression.values import (
     IntegerVector,
     NumberMatrix,
@@ -30,7 +30,6 @@ from efflab.tensors import Integers, Matrix, Numbers, require_finite
 MOST_BITS = 16
 
 
-@check_arguments
 @dataclass(frozen=True)
 class QuantizedTensor:
     """Packed codes with their scales; made by `quantize`, `gptq` or `from_codes`.
@@ -94,7 +93,6 @@ class QuantizedTensor:
         return sum(t.numel() * t.element_size() for t in parts if t is not None)
 
 
-@check_arguments
 def quantize(
     x: Tensor,
     bits: int,
@@ -122,7 +120,6 @@ def quantize(
     return QuantizedTensor.from_codes(codes, scale, zero_point, bits, **layout)
 
 
-@check_arguments
 def check_grid(
     bits: int, axis: int | None = None, group_size: int | None = None, n_dims: Count = 2
 ) -> None:
@@ -142,7 +139,6 @@ def _require_layout(axis: int | None, group_size: int | None, n_dims: int) -> No
         require(n_dims == 1 or axis not in last, "axis", axis, "not the last, where groups run")
 
 
-@check_arguments
 def code_range(bits: int, symmetric: bool) -> tuple[int, int]:
     """Lowest and highest code. Symmetric leaves out -2^(bits-1), so that -x has the code of x."""
     check_grid(bits)
@@ -151,7 +147,6 @@ def code_range(bits: int, symmetric: bool) -> tuple[int, int]:
     return (-high, high) if symmetric else (0, 2**bits - 1)
 
 
-@check_arguments
 def grid(rows: Matrix, bits: int, symmetric: bool) -> tuple[Tensor, Tensor | None]:
     """Scale (R,1) and zero point (R,1), None if symmetric, that cover each of the rows (R,n).
 
@@ -174,7 +169,6 @@ def grid(rows: Matrix, bits: int, symmetric: bool) -> tuple[Tensor, Tensor | Non
     return scale, (-least / scale).round().clamp(low, high)
 
 
-@check_arguments
 def round_to_grid(x: Tensor, scale: Tensor, zero_point: Numbers | None, bits: int) -> Tensor:
     """Codes (int32) of x, clamped to the range; scale and zero point broadcast against x."""
     for name, part in (("scale", scale), ("zero_point", zero_point)):
@@ -186,7 +180,6 @@ def round_to_grid(x: Tensor, scale: Tensor, zero_point: Numbers | None, bits: in
     return codes.clamp(low, high).to(torch.int32)
 
 
-@check_arguments
 def to_rows(x: Numbers, axis: int | None, group_size: int | None) -> Tensor:
     """The view (R, n) of x in which each row shares a scale; short groups are padded with zeros.
 
@@ -202,7 +195,6 @@ def to_rows(x: Numbers, axis: int | None, group_size: int | None) -> Tensor:
     return x.reshape(1, -1)
 
 
-@check_arguments
 def from_rows(
     rows: NumberMatrix, shape: tuple[Size, ...], axis: int | None, group_size: int | None
 ) -> Tensor:
@@ -231,7 +223,6 @@ def _n_bytes(n: int, bits: int) -> int:
     return -(-int(n) * int(bits) // 8)
 
 
-@check_arguments
 def pack(values: IntegerVector, bits: int) -> Tensor:
     """Whole numbers 0..2^bits - 1, (n,) -> ceil(n bits / 8) bytes, lowest bit first."""
     require_int("bits", bits, 1, MOST_BITS)
@@ -244,7 +235,6 @@ def pack(values: IntegerVector, bits: int) -> Tensor:
     return torch.from_numpy(np.packbits(each, bitorder="little"))
 
 
-@check_arguments
 def unpack(packed: IntegerVector, bits: int, n: Count) -> Tensor:
     """The first n numbers (int32) of what `pack` made."""
     require_int("bits", bits, 1, MOST_BITS)
@@ -258,3 +248,6 @@ def unpack(packed: IntegerVector, bits: int, n: Count) -> Tensor:
     # packbits fills the last byte of each number with zeros
     whole = np.packbits(each, axis=1, bitorder="little").view(f"<u{-(-bits // 8)}")
     return torch.from_numpy(whole[:, 0].astype(np.int32))
+
+
+check_module(__name__)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from efflab import data
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.hooks import linear_places, watching
 from efflab.compression.gptq import gptq_model, hessian, output_error
 from efflab.compression.packed import Quantized, quantize_weights
@@ -28,7 +28,6 @@ SOURCES = ("library", "prose", "random")
 N_TOKENS, SEQ_LEN = 4096, 256  # 16 windows of 256 tokens
 
 
-@check_arguments
 def calibration(n_tokens: int = N_TOKENS, source: str = "library", seed: Count = 0) -> list[Tensor]:
     """Batches of token ids (B,T): windows of the library, of its docstrings, or random tokens."""
     require_int("n_tokens", n_tokens, 8, MOST_TOKENS)
@@ -48,7 +47,6 @@ def _prose() -> np.ndarray:
     return data.tokens_of(["\n".join(f.query for f in data.documented_functions())])
 
 
-@check_arguments
 @torch.no_grad()
 def layer_hessians(model: nn.Module, batches: Iterable) -> dict[str, Tensor]:
     """{weight's name: X^T X} of every linear map in the layers, for the unquantized model.
@@ -69,7 +67,6 @@ def layer_hessians(model: nn.Module, batches: Iterable) -> dict[str, Tensor]:
     return hessians
 
 
-@check_arguments
 def layers_error(model: nn.Module, quantized: Quantized, hessians: dict[str, Hessian]) -> float:
     """Mean over the linear maps of the output's squared error relative to its squared norm."""
     own = dict(model.named_parameters())
@@ -80,7 +77,6 @@ def layers_error(model: nn.Module, quantized: Quantized, hessians: dict[str, Hes
     return float(np.mean([output_error(own[n], q, hessians[n]) for n, q in quantized.items()]))
 
 
-@check_arguments
 def quantize_by(
     method: str,
     model: nn.Module,
@@ -101,3 +97,6 @@ def quantize_by(
     grid["axis"] = 0 if group_size is None else None
     quantized = quantize_weights(model, bits, embeddings=False, **grid)
     return {name: q for name, q in quantized.items() if name.startswith("layers.")}
+
+
+check_module(__name__)

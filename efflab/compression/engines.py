@@ -8,14 +8,13 @@ threads as torch uses. Libraries are imported inside the functions. Language mod
 import io
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_arguments, check_module
 from efflab.base.hooks import linear_layers, share_as
 from efflab.base.privacy import load
 from efflab.bench import cpu_features as cpu_features  # of this machine, for who times engines
@@ -40,9 +39,7 @@ Batch = tuple[Ids, Mask]
 """ids and attention mask, (B,T) int64 each."""
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Engine:
+class Engine(NamedTuple):
     """A way to run the encoder."""
 
     name: str
@@ -50,13 +47,11 @@ class Engine:
     nbytes: Count  # of all files that it loads
 
 
-@check_arguments
 def file_bytes(*paths: Path) -> int:
     """Bytes of the files together."""
     return sum(path.stat().st_size for path in paths)
 
 
-@check_arguments
 def pickled_bytes(model: nn.Module) -> int:
     """Bytes of the model's state as `torch.save` writes it, shared modules once.
 
@@ -72,7 +67,6 @@ def pickled_bytes(model: nn.Module) -> int:
     return file.tell()
 
 
-@check_arguments
 def torch_engine(name: str, model: nn.Module) -> Engine:
     """A torch model with `encode`, run eagerly."""
 
@@ -84,30 +78,19 @@ def torch_engine(name: str, model: nn.Module) -> Engine:
     return Engine(name, embed, pickled_bytes(model))
 
 
-@check_arguments
-def run_all(model: nn.Module, batches: list[Batch]) -> None:
-    """Run every batch through the model, for its observers."""
-    with torch.no_grad():
-        for ids, mask in batches:
-            model.encode(ids, mask)
-
-
 # --- torch -----------------------------------------------------------------------------------
 
 
-@check_arguments
 def fp32(model: nn.Module) -> Engine:
     """The model as it is."""
     return torch_engine("fp32 eager", model)
 
 
-@check_arguments
 def bf16(model: nn.Module) -> Engine:
     """All weights and activations in bfloat16."""
     return torch_engine("bf16 eager", deepcopy(model).bfloat16())
 
 
-@check_arguments
 def torch_dynamic(model: nn.Module, *, table: bool = False, per_channel: bool = False) -> Engine:
     """torch.ao.quantization.quantize_dynamic; by default weights have one scale per tensor.
 
@@ -124,16 +107,13 @@ def torch_dynamic(model: nn.Module, *, table: bool = False, per_channel: bool = 
     return torch_engine("torch dynamic INT8", small)
 
 
-@check_arguments
 def torch_smoothed(model: nn.Module, calibration: list[Batch]) -> Engine:
     """torch's dynamic INT8 after our smoothing, per channel and with the token table."""
     smooth = smooth_model(model, calibration)
-    return replace(
-        torch_dynamic(smooth, table=True, per_channel=True), name="torch dynamic INT8, smoothed"
-    )
+    engine = torch_dynamic(smooth, table=True, per_channel=True)
+    return engine._replace(name="torch dynamic INT8, smoothed")
 
 
-@check_arguments
 def prepare_static(model: nn.Module) -> nn.Module:
     """A copy whose linear layers are wrapped in QuantStub and DeQuantStub, with observers."""
     import torch.ao.quantization as q
@@ -147,7 +127,6 @@ def prepare_static(model: nn.Module) -> nn.Module:
         return q.prepare(wrapped.eval())
 
 
-@check_arguments
 def torch_static(model: nn.Module, calibration: list[Batch]) -> Engine:
     """torch.ao.quantization: prepare, run, convert; only the linear layers.
 
@@ -157,13 +136,14 @@ def torch_static(model: nn.Module, calibration: list[Batch]) -> Engine:
 
     require_batches(calibration)
     observed = prepare_static(model)
-    run_all(observed, calibration)
+    with torch.no_grad():
+        for ids, mask in calibration:
+            observed.encode(ids, mask)
     observed.pooler = None  # embeddings do not use it, so it has no range
     with quiet():
         return torch_engine("torch static INT8", q.convert(observed))
 
 
-@check_arguments
 def torchao_int8(model: nn.Module) -> Engine:
     """torchao's weight-only INT8: stored in 8 bits, computed in fp32."""
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
@@ -178,7 +158,6 @@ def torchao_int8(model: nn.Module) -> Engine:
 # --- ONNX Runtime ----------------------------------------------------------------------------
 
 
-@check_arguments
 def onnx_int8(model: nn.Module, folder: str | Path) -> Engine:
     """ONNX Runtime's dynamic INT8, weights per channel, tables too; written into `folder`.
 
@@ -216,14 +195,12 @@ def onnx_int8(model: nn.Module, folder: str | Path) -> Engine:
 # --- OpenVINO --------------------------------------------------------------------------------
 
 
-@check_arguments
 def openvino_fp32(model: nn.Module, folder: str | Path) -> Engine:
     """OpenVINO without quantization: fused operators, fp32 arithmetic."""
     converted = openvino_model(model)
     return openvino_engine("OpenVINO fp32", converted, Path(folder) / "fp32.xml")
 
 
-@check_arguments
 def openvino_int8(model: nn.Module, folder: str | Path, calibration: list[Batch]) -> Engine:
     """OpenVINO INT8 by NNCF: our smoothing, then weights per channel and inputs per tensor.
 
@@ -236,17 +213,10 @@ def openvino_int8(model: nn.Module, folder: str | Path, calibration: list[Batch]
     return openvino_engine("OpenVINO INT8", quantized, Path(folder) / "int8.xml")
 
 
-@check_arguments
 def openvino_engine(name: str, model: Any, path: Path) -> Engine:
     """The OpenVINO model written to `path`, read back and compiled for this CPU."""
     require_openvino("model", model)
     load("openvino").save_model(model, path, compress_to_fp16=False)
-    return openvino_file(name, path)
-
-
-@check_arguments
-def openvino_file(name: str, path: Path) -> Engine:
-    """An OpenVINO model that was written to `path` before, compiled for this CPU."""
     compiled = compile_openvino(path)
 
     @check_arguments
@@ -255,3 +225,6 @@ def openvino_file(name: str, path: Path) -> Engine:
         return mean_pool(torch.from_numpy(hidden), mask)
 
     return Engine(name, embed, file_bytes(path, path.with_suffix(".bin")))
+
+
+check_module(__name__)

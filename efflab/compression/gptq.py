@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments, unchecked
+from efflab.arguments import check_module, unchecked
 from efflab.base.hooks import linear_layers, linear_places, watch_inputs
 from efflab.compression.affine import (
     QuantizedTensor,
@@ -34,7 +34,7 @@ from efflab.compression.values import (
     require_shape,
 )
 from efflab.errors import require
-from efflab.rules import Count, Size
+from efflab.rules import Count, NonNegative, Size
 from efflab.tensors import Ids, Mask, Matrix, Numbers, require_finite
 
 BLOCK_SIZE = 32
@@ -42,7 +42,6 @@ BLOCK_SIZE = 32
 are small enough for torch to run them on one thread."""
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Settings:
     """How `gptq` quantizes; invalid values are refused here, before any work.
@@ -55,17 +54,15 @@ class Settings:
 
     bits: int
     group_size: int | None = None
-    damp: float = 0.01
+    damp: NonNegative = 0.01
     symmetric: bool = False
     act_order: bool = False
     block_size: Size = BLOCK_SIZE
 
     def __post_init__(self):
         check_grid(self.bits, group_size=self.group_size)
-        require(self.damp >= 0, "damp", self.damp, "a finite number of at least 0")
 
 
-@check_arguments
 def gptq(weight: Weight, inputs: Samples, bits: int, **options) -> QuantizedTensor:
     """Quantize weight (out, in) so that its outputs on inputs (n, in) change little.
 
@@ -81,7 +78,6 @@ def gptq(weight: Weight, inputs: Samples, bits: int, **options) -> QuantizedTens
     return _quantize(weight, hessian(inputs, weight.shape[1]), settings)
 
 
-@check_arguments
 def hessian(inputs: Samples, width: int | None = None) -> Tensor:
     """X^T X of inputs X (n, in), float64: (in, in). Sum it over batches.
 
@@ -99,7 +95,6 @@ def hessian(inputs: Samples, width: int | None = None) -> Tensor:
     return total
 
 
-@check_arguments
 def gptq_hessian(weight: Weight, hessian: Hessian, bits: int, **options) -> QuantizedTensor:
     """`gptq` from an accumulated Hessian (in, in), without the calibration data.
 
@@ -140,7 +135,6 @@ def _quantize(weight: Tensor, hessian: Tensor, settings: Settings) -> QuantizedT
     return QuantizedTensor.from_codes(codes, scale, zero_point, bits, **layout)
 
 
-@check_arguments
 def add_damping(hessian: Hessian, damp: float) -> Tensor:
     """The Hessian with `damp` times its mean diagonal added to the diagonal, as float64.
 
@@ -155,7 +149,6 @@ def add_damping(hessian: Hessian, damp: float) -> Tensor:
     return H + torch.diag(torch.where(diagonal == 0, own, 0) + extra)
 
 
-@check_arguments
 def inverse_factor(H: Hessian, damp: float = 0.0) -> Tensor:
     """Upper triangular U with U^T U = H^-1 (section 3.3, step 3).
 
@@ -172,7 +165,6 @@ def inverse_factor(H: Hessian, damp: float = 0.0) -> Tensor:
     return torch.linalg.solve_triangular(lower.flip(0, 1), eye, upper=True)
 
 
-@check_arguments
 def sweep(
     weight: Weight,
     scale: Matrix,
@@ -220,7 +212,6 @@ def _check_sweep(weight, scale, zero_point, factor, stop) -> None:
     require(stop is None or stop <= width, "stop", stop, f"at most the {width} columns")
 
 
-@check_arguments
 def output_error(weight: Weight, quantized: QuantizedTensor | Tensor, hessian: Hessian) -> float:
     """Squared error of the layer's output over its squared norm, on the Hessian's inputs."""
     values = quantized if isinstance(quantized, Tensor) else quantized.dequantize()
@@ -232,7 +223,6 @@ def output_error(weight: Weight, quantized: QuantizedTensor | Tensor, hessian: H
     return (((D @ H) * D).sum() / whole).item()
 
 
-@check_arguments
 @torch.no_grad()
 def gptq_model(
     model: nn.Module, batches: Iterable, bits: int, **options
@@ -295,3 +285,6 @@ def _inputs(layers: nn.ModuleList, users: list[nn.Linear], x: Tensor, mask) -> l
         for layer in layers:
             x = layer(x, mask)
     return inputs
+
+
+check_module(__name__)

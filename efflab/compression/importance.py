@@ -6,15 +6,15 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.compression.values import require_each, require_filled, require_ordered
-from efflab.errors import require, require_int
+from efflab.errors import require
 from efflab.model import Transformer
+from efflab.rules import Count
 from efflab.tensors import AnyTensor, Matrix
 from efflab.train import language_model_loss
 
 
-@check_arguments
 def head_importance(
     model: Transformer, batches: Iterable, loss_fn: Callable = language_model_loss
 ) -> Tensor:
@@ -30,7 +30,6 @@ def head_importance(
     return _gate_gradients(model, [body.out for body in bodies], counts.pop(), batches, loss_fn)
 
 
-@check_arguments
 def neuron_importance(
     model: Transformer, batches: Iterable, loss_fn: Callable = language_model_loss
 ) -> Tensor:
@@ -74,8 +73,7 @@ def _gate_units(gate: Tensor):
     return hook
 
 
-@check_arguments
-def least_important(importance: Matrix, ratio: float, keep: int = 1) -> dict[int, list[int]]:
+def least_important(importance: Matrix, ratio: float, keep: Count = 1) -> dict[int, list[int]]:
     """The `ratio` (0 to 1) least important units over all layers, as {layer: units}.
 
     `importance` (n_layer, units). The `keep` best units of each layer stay, so with a ratio close
@@ -85,7 +83,6 @@ def least_important(importance: Matrix, ratio: float, keep: int = 1) -> dict[int
     require_filled("importance", importance)
     require_ordered("importance", importance)
     n_units = importance.shape[1]
-    require_int("keep", keep, 0)
     require(keep <= n_units, "keep", keep, f"at most the {n_units} units of a layer")
     score = importance.clone()
     protected = importance.argsort(dim=1, descending=True, stable=True)[:, :keep]
@@ -96,3 +93,6 @@ def least_important(importance: Matrix, ratio: float, keep: int = 1) -> dict[int
     for i in sorted(lowest):
         removed.setdefault(i // n_units, []).append(i % n_units)
     return removed
+
+
+check_module(__name__)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.hooks import as_rows, linear_layers, watching
 from efflab.compression.affine import check_grid, grid, quantize, round_to_grid
 from efflab.compression.values import (
@@ -32,7 +32,6 @@ Ranges = dict[str, tuple[float, float]]
 """Name of a linear layer -> least and largest value of its input."""
 
 
-@check_arguments
 def input_grid(low: float, high: float, bits: int = 8) -> tuple[Tensor, Tensor]:
     """Scale and zero point, each (1,1), of the affine grid that covers low to high, and 0."""
     check_grid(bits)
@@ -42,7 +41,6 @@ def input_grid(low: float, high: float, bits: int = 8) -> tuple[Tensor, Tensor]:
     return grid(ends, bits, symmetric=False)
 
 
-@check_arguments
 def int_matmul(a: IntegerMatrix, b: IntegerMatrix) -> Tensor:
     """Product of int8 (n,k) and int8 (k,m) with int32 sums, as an INT8 unit computes it.
 
@@ -56,7 +54,6 @@ def int_matmul(a: IntegerMatrix, b: IntegerMatrix) -> Tensor:
     return sum((x @ y).to(torch.int32) for x, y in parts)
 
 
-@check_arguments
 class Int8Linear(nn.Module):
     """x (..., in) -> (..., out) with both operands in 8 bits and the sum in 32 (Jacob, equation 7).
 
@@ -123,7 +120,6 @@ def _require_product(weight: Tensor, rows: Tensor, scale: Tensor, zero: Tensor) 
 # --- Whole models ----------------------------------------------------------------------------
 
 
-@check_arguments
 def replace_linears(model: nn.Module, make: Callable[[str, nn.Linear], nn.Module]) -> nn.Module:
     """A copy of the model with every linear layer replaced by `make(name, layer)`.
 
@@ -142,13 +138,11 @@ def replace_linears(model: nn.Module, make: Callable[[str, nn.Linear], nn.Module
     return replacements.get(copy, copy)
 
 
-@check_arguments
 def dynamic_int8(model: nn.Module, **options) -> nn.Module:
     """Every linear layer in INT8, with the range of each current input. No data needed."""
     return replace_linears(model, lambda name, linear: Int8Linear(linear, **options))
 
 
-@check_arguments
 def static_int8(model: nn.Module, ranges: Ranges, **options) -> nn.Module:
     """Every linear layer in INT8 with the fixed input ranges that `calibrate` returned.
 
@@ -159,7 +153,6 @@ def static_int8(model: nn.Module, ranges: Ranges, **options) -> nn.Module:
     return replace_linears(model, lambda name, m: Int8Linear(m, ranges[name], **options))
 
 
-@check_arguments
 @torch.no_grad()
 def calibrate(
     run: Callable,
@@ -202,7 +195,6 @@ def calibrate(
 # --- Outliers --------------------------------------------------------------------------------
 
 
-@check_arguments
 @torch.no_grad()
 def channel_peaks(run: Callable, model: nn.Module, batches: Iterable) -> dict[str, Tensor]:
     """Name -> largest magnitude (in,) of each input channel of each linear layer."""
@@ -221,7 +213,6 @@ def channel_peaks(run: Callable, model: nn.Module, batches: Iterable) -> dict[st
     return peaks
 
 
-@check_arguments
 def outlier_ratio(peaks: Vector) -> float:
     """Largest channel's peak over the median channel's: 1 where all channels are alike.
 
@@ -232,7 +223,6 @@ def outlier_ratio(peaks: Vector) -> float:
     return (peaks.max() / peaks.median()).item()
 
 
-@check_arguments
 def smoothing(peaks: Vector, weight: Weight, alpha: float = 0.5) -> Tensor:
     """Factors (in,) by which SmoothQuant divides the input's channels (Xiao et al. 2023, eq. 4).
 
@@ -248,7 +238,6 @@ def smoothing(peaks: Vector, weight: Weight, alpha: float = 0.5) -> Tensor:
     return peaks.detach().clamp(min=1e-5) ** alpha / columns ** (1 - alpha)
 
 
-@check_arguments
 def smooth_linear(linear: nn.Linear, factors: Vector) -> nn.Module:
     """The same map as `linear`, as x / factors followed by a linear layer on that."""
     require_shape("factors", factors, (linear.in_features,))
@@ -258,7 +247,6 @@ def smooth_linear(linear: nn.Linear, factors: Vector) -> nn.Module:
     return nn.Sequential(Divide(factors), inner)
 
 
-@check_arguments
 class Divide(nn.Module):
     """x / factors, channel by channel; an engine folds it into the norm before."""
 
@@ -276,7 +264,6 @@ class Divide(nn.Module):
 # --- Errors ----------------------------------------------------------------------------------
 
 
-@check_arguments
 def relative_error(approximate: Tensor, exact: Tensor) -> float:
     """Norm of the difference over the norm of `exact`, which must not be 0."""
     require_shape("approximate", approximate, exact.shape)
@@ -284,7 +271,6 @@ def relative_error(approximate: Tensor, exact: Tensor) -> float:
     return ((approximate - exact).norm() / exact.norm()).item()
 
 
-@check_arguments
 @torch.no_grad()
 def layer_error(linear: nn.Linear, weight: Weight, x: Samples) -> float:
     """Relative error of the layer's output on x (n, in) when its weight is `weight` instead."""
@@ -294,3 +280,6 @@ def layer_error(linear: nn.Linear, weight: Weight, x: Samples) -> float:
         finite_values(name, values)
     exact = F.linear(x, linear.weight)
     return relative_error(F.linear(x, weight), exact)
+
+
+check_module(__name__)

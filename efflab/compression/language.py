@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.hooks import share_as
 from efflab.base.privacy import load
 from efflab.compression.engines import file_bytes, pickled_bytes
@@ -35,7 +35,6 @@ MOST_IDS = 2**24
 """Upper bound of B x T: tracing a model holds them all in memory."""
 
 
-@check_arguments
 @dataclass(frozen=True)
 class LanguageEngine:
     """A way to run the model, called and evaluated like it (`evaluate.window_bits`)."""
@@ -52,7 +51,6 @@ class LanguageEngine:
 # --- PyTorch ---------------------------------------------------------------------------------
 
 
-@check_arguments
 def torch_language(name: str, model: nn.Module) -> LanguageEngine:
     """A torch model in eager mode; its bytes are those of its state by `torch.save`."""
 
@@ -63,13 +61,11 @@ def torch_language(name: str, model: nn.Module) -> LanguageEngine:
     return LanguageEngine(name, logits, pickled_bytes(model), model.config)
 
 
-@check_arguments
 def bf16_language(model: nn.Module) -> LanguageEngine:
     """All weights and activations in bfloat16."""
     return torch_language("torch bf16", deepcopy(model).bfloat16())
 
 
-@check_arguments
 def dynamic_language(model: nn.Module) -> LanguageEngine:
     """torch.ao.quantization.quantize_dynamic with a scale per output channel.
 
@@ -86,7 +82,6 @@ def dynamic_language(model: nn.Module) -> LanguageEngine:
 # --- OpenVINO --------------------------------------------------------------------------------
 
 
-@check_arguments
 def openvino_language(
     model: nn.Module,
     path: Path,
@@ -100,11 +95,10 @@ def openvino_language(
     `precision` is what it computes in, "f32" or "bf16"; `half` stores the weights in fp16.
     """
     name = "OpenVINO " + ("fp16 stored" if half else precision.replace("f32", "fp32"))
-    save(convert_language(model, shape), path, half=half)
+    _save(convert_language(model, shape), path, half=half)
     return language_file(name, path, shape, model.config, precision)
 
 
-@check_arguments
 def openvino_language_int8(
     model: nn.Module,
     path: Path,
@@ -118,14 +112,13 @@ def openvino_language_int8(
     `calibration`: ids (N,T), N a multiple of the shape's B. All weights, the token table's too,
     have a scale per output channel; attention's two products (Q K^T, V) stay in fp32.
     """
-    batches = [(ids,) for ids in split_batches(calibration, shape)]
+    batches = [(ids,) for ids in _split_batches(calibration, shape)]
     smooth = smooth_for_nncf(model, batches)
     quantized = nncf_int8(convert_language(smooth, shape), batches, seven_bits=seven_bits)
-    save(quantized, path)
+    _save(quantized, path)
     return language_file("OpenVINO INT8", path, shape, model.config)
 
 
-@check_arguments
 def convert_language(model: nn.Module, shape: Shape):
     """The model converted to OpenVINO, for ids of this one shape."""
     require(shape[0] * shape[1] <= MOST_IDS, "shape", shape, f"at most {MOST_IDS} ids")
@@ -133,12 +126,11 @@ def convert_language(model: nn.Module, shape: Shape):
         ov, frontend = load("openvino"), load("openvino.frontend.pytorch")
         ids = torch.zeros(shape, dtype=torch.int64)
         inputs = [("ids", ov.PartialShape(list(shape)), ov.Type.i64)]
-        rule = frontend.ConversionExtension("aten::mT", convert_transpose)
+        rule = frontend.ConversionExtension("aten::mT", _convert_transpose)
         return ov.convert_model(model.eval(), example_input=ids, input=inputs, extension=[rule])
 
 
-@check_arguments
-def convert_transpose(context: Any) -> list:
+def _convert_transpose(context: Any) -> list:
     """OpenVINO's nodes for `Tensor.mT`, which its converter does not know."""
     opset15 = load("openvino").opset15
     x = context.get_input(0)
@@ -146,14 +138,12 @@ def convert_transpose(context: Any) -> list:
     return opset15.transpose(x, opset15.constant([*batch, column, row])).outputs()
 
 
-@check_arguments
-def save(model: Any, path: Path, *, half: bool = False) -> None:
+def _save(model: Any, path: Path, *, half: bool = False) -> None:
     """Write an OpenVINO model; `half`: its fp32 weights in fp16."""
     require_openvino("model", model)
     load("openvino").save_model(model, path, compress_to_fp16=half)
 
 
-@check_arguments
 def language_file(
     name: str, path: Path, shape: Shape, config: ModelConfig, precision: str = "f32"
 ) -> LanguageEngine:
@@ -161,17 +151,19 @@ def language_file(
     compiled = compile_openvino(path, precision)
 
     def logits(ids: Tensor) -> Tensor:
-        batches = split_batches(ids, shape)
+        batches = _split_batches(ids, shape)
         # copied, since every call writes its result into the same memory
         return torch.cat([torch.from_numpy(compiled((b.numpy(),))[0].copy()) for b in batches])
 
     return LanguageEngine(name, logits, file_bytes(path, path.with_suffix(".bin")), config)
 
 
-@check_arguments
-def split_batches(ids: Ids, shape: Shape) -> tuple[Tensor, ...]:
+def _split_batches(ids: Ids, shape: Shape) -> tuple[Tensor, ...]:
     """ids (N,T) as batches (B,T), for an engine that was compiled for this shape."""
     B, T = shape
     fits = ids.dim() == 2 and len(ids) > 0 and len(ids) % B == 0 and ids.shape[1] == T
     require(fits, "ids.shape", tuple(ids.shape), f"(a multiple of {B}, {T})")
     return ids.split(B)
+
+
+check_module(__name__)

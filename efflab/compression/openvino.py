@@ -9,13 +9,14 @@ import logging
 import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.privacy import load
 from efflab.bench import cpu_features
 from efflab.compression import int8
@@ -26,7 +27,6 @@ Inputs = Sequence[tuple[Numbers, ...]]
 """Batches as `encode` takes them: ids alone or ids and mask."""
 
 
-@check_arguments
 def require_batches(calibration: Inputs) -> None:
     """Refuse a calibration without batches."""
     require(len(calibration) > 0, "calibration", calibration, "at least one batch")
@@ -40,7 +40,6 @@ def seven_bits_needed() -> bool:
     return not cpu_features()["vnni"]
 
 
-@check_arguments
 def smoothing_strength(name: str) -> float:
     """`alpha` of `int8.smoothing` for the linear layer of that name.
 
@@ -50,7 +49,6 @@ def smoothing_strength(name: str) -> float:
     return 0.8 if name.endswith("down") else 0.5
 
 
-@check_arguments
 def smooth_model(model: nn.Module, calibration: Inputs) -> nn.Module:
     """An equivalent copy with input outliers moved into the weights (`int8.smoothing`)."""
     run = lambda batch: model.encode(*batch)  # noqa: E731
@@ -66,15 +64,10 @@ def smooth_model(model: nn.Module, calibration: Inputs) -> nn.Module:
     return int8.replace_linears(model, make)
 
 
-@contextmanager
-def quiet():
-    """Silence torch.ao.quantization's deprecation warnings; the notebook's text mentions them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+quiet = partial(warnings.catch_warnings, action="ignore")
+"""Silences torch.ao.quantization's deprecation warnings; the notebook's text mentions them."""
 
 
-@check_arguments
 class Hidden(nn.Module):
     """`model.encode` as a module's forward, for exporters: ids, mask -> (B,T,C)."""
 
@@ -86,7 +79,6 @@ class Hidden(nn.Module):
         return self.model.encode(ids, mask)
 
 
-@check_arguments
 def openvino_model(model: nn.Module):
     """The encoder as an OpenVINO model with dynamic batch size and length."""
     with quiet():
@@ -99,7 +91,6 @@ def openvino_model(model: nn.Module):
         )
 
 
-@check_arguments
 def smooth_for_nncf(model: nn.Module, calibration: Inputs) -> nn.Module:
     """The model with outliers moved into the weights, ready to be converted for `nncf_int8`."""
     smooth = smooth_model(model, calibration)
@@ -107,7 +98,6 @@ def smooth_for_nncf(model: nn.Module, calibration: Inputs) -> nn.Module:
     return smooth
 
 
-@check_arguments
 def nncf_int8(converted: Any, calibration: Inputs, *, seven_bits: bool | None = None):
     """Quantize an OpenVINO model (smoothed before conversion) on `calibration`, tuples of inputs.
 
@@ -150,14 +140,12 @@ def no_progress():
         console._is_jupyter = is_jupyter
 
 
-@check_arguments
 def require_openvino(name: str, converted: Any) -> None:
     """Refuse anything but an OpenVINO model."""
     is_model = isinstance(converted, load("openvino").Model)
     require(is_model, name, converted, "an OpenVINO model")
 
 
-@check_arguments
 def compile_openvino(path: Path, precision: str = "f32"):
     """An OpenVINO model that was written to `path`, compiled for this CPU and torch's threads.
 
@@ -170,3 +158,6 @@ def compile_openvino(path: Path, precision: str = "f32"):
         "ENABLE_CPU_PINNING": False,  # a pinned thread cannot leave a busy core
     }
     return load("openvino").Core().compile_model(path, "CPU", hints)
+
+
+check_module(__name__)

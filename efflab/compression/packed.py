@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.json_files import parse_json
 from efflab.compression.affine import QuantizedTensor, quantize
 from efflab.errors import require
@@ -21,7 +21,6 @@ from efflab.weights import digest as digest  # re-exported to compare quantized 
 Quantized = dict[str, QuantizedTensor]
 
 
-@check_arguments
 def weight_matrices(model: nn.Module, *, embeddings: bool = True) -> dict[str, Tensor]:
     """Name -> matrix of every linear map and, if `embeddings`, every table; shared ones once."""
     tables = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Embedding)}
@@ -32,14 +31,12 @@ def weight_matrices(model: nn.Module, *, embeddings: bool = True) -> dict[str, T
     }
 
 
-@check_arguments
 def quantize_weights(model: nn.Module, bits: int, *, embeddings: bool = True, **grid) -> Quantized:
     """Every weight matrix rounded to nearest; `grid` as for `affine.quantize`."""
     matrices = weight_matrices(model, embeddings=embeddings)
     return {name: quantize(w, bits, **grid) for name, w in matrices.items()}
 
 
-@check_arguments
 def with_weights(model: nn.Module, quantized: Quantized) -> nn.Module:
     """A copy with the dequantized weights, for evaluating quality."""
     model_copy = deepcopy(model)
@@ -53,7 +50,6 @@ def _values(own: Tensors, quantized: Quantized) -> Tensors:
     return {name: v.to(own[name].dtype) if name in own else v for name, v in values.items()}
 
 
-@check_arguments
 def model_bytes(model: nn.Module, quantized: Quantized) -> int:
     """Bytes of the model with these weights packed and all other tensors as they are."""
     rest = _rest(model, quantized).values()
@@ -70,7 +66,6 @@ def _rest(model: nn.Module, quantized: Quantized) -> Tensors:
     return {name: t for name, t in own.items() if name not in quantized}
 
 
-@check_arguments
 def save_quantized(model: nn.Module, quantized: Quantized, path: Path) -> int:
     """Write codes, scales and the other tensors to `path` (safetensors); returns its bytes.
 
@@ -93,7 +88,6 @@ def save_quantized(model: nn.Module, quantized: Quantized, path: Path) -> int:
 REMEDY = "save the model anew with `packed.save_quantized`"
 
 
-@check_arguments
 def load_quantized(path: Path) -> tuple[Quantized, Tensors]:
     """(quantized, the other tensors) from a file of `save_quantized`.
 
@@ -119,7 +113,6 @@ def _restore(name: str, tensors: Tensors, bits, shape, axis, group_size) -> Quan
         raise ValueError(f"{name}: {error}") from None
 
 
-@check_arguments
 def load_model(path: Path, build: Callable[[], nn.Module]) -> nn.Module:
     """The model of `build()` with the weights at `path`, in evaluation mode.
 
@@ -130,3 +123,6 @@ def load_model(path: Path, build: Callable[[], nn.Module]) -> nn.Module:
     require(isinstance(model, nn.Module), "build()", model, "a module")
     values = _values(named_tensors(model), quantized)
     return fill(model, values | rest, str(path)).eval()
+
+
+check_module(__name__)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.hooks import linear_places
 from efflab.compression.importance import head_importance as head_importance
 from efflab.compression.importance import least_important as least_important
@@ -21,6 +21,7 @@ from efflab.compression.importance import neuron_importance as neuron_importance
 from efflab.compression.values import require_ordered
 from efflab.errors import require, require_int
 from efflab.model import Attention, FeedForward, Transformer
+from efflab.rules import Size
 from efflab.tensors import Booleans
 
 Masks = dict[str, Booleans]
@@ -32,7 +33,6 @@ MOST_ROUNDS = 100_000
 # --- Weights: masks --------------------------------------------------------------------------
 
 
-@check_arguments
 def magnitude_mask(weight: Tensor, ratio: float) -> Tensor:
     """Bool mask that removes the `ratio` (0 to 1) smallest weights (Han et al. 2015).
 
@@ -50,7 +50,6 @@ def magnitude_mask(weight: Tensor, ratio: float) -> Tensor:
     return mask.view(weight.shape)
 
 
-@check_arguments
 def n_m_mask(weight: Tensor, n: int, m: int) -> Tensor:
     """Bool mask that keeps the n largest of each m weights in a row (Mishra et al. 2021: 2 of 4).
 
@@ -70,7 +69,6 @@ def n_m_mask(weight: Tensor, n: int, m: int) -> Tensor:
     return mask.view(weight.shape)
 
 
-@check_arguments
 def weight_masks(model: nn.Module, make: Callable[[Tensor], Tensor]) -> Masks:
     """`make(weight)` for every linear map inside the layers, not for embeddings and biases.
 
@@ -84,7 +82,6 @@ def weight_masks(model: nn.Module, make: Callable[[Tensor], Tensor]) -> Masks:
     return masks
 
 
-@check_arguments
 @torch.no_grad()
 def apply_masks(model: nn.Module, masks: Masks) -> nn.Module:
     """A copy with zeros where a mask is False; bytes and FLOPs do not change."""
@@ -94,7 +91,6 @@ def apply_masks(model: nn.Module, masks: Masks) -> nn.Module:
     return pruned
 
 
-@check_arguments
 @contextmanager
 def hold_masks(model: nn.Module, masks: Masks) -> Iterator[nn.Module]:
     """While open, each weight is 0 where its mask is False: what was removed stays so, in place.
@@ -140,7 +136,6 @@ def _require_mask(name: str, weight: Tensor, mask) -> None:
     require(is_mask, name, mask, f"a bool tensor of the weight's shape {tuple(weight.shape)}")
 
 
-@check_arguments
 def gradual_schedule(initial: float, final: float, n_rounds: int) -> list[float]:
     """The ratio to have removed in all after each round, from `initial` to `final`.
 
@@ -163,7 +158,6 @@ def gradual_schedule(initial: float, final: float, n_rounds: int) -> list[float]
 # --- Heads and neurons: removal --------------------------------------------------------------
 
 
-@check_arguments
 def prune_heads(model: Transformer, heads: Units) -> Transformer:
     """A copy without these heads: fewer rows of `qkv`, fewer columns of `out`.
 
@@ -183,7 +177,6 @@ def prune_heads(model: Transformer, heads: Units) -> Transformer:
     return pruned
 
 
-@check_arguments
 def prune_ffn(model: Transformer, neurons: Units) -> Transformer:
     """A copy without these FFN neurons: fewer rows of `up`, fewer columns of `down`.
 
@@ -199,7 +192,6 @@ def prune_ffn(model: Transformer, neurons: Units) -> Transformer:
     return pruned
 
 
-@check_arguments
 def head_masks(model: Transformer, heads: Units) -> Masks:
     """Masks that silence these heads: zeros in the columns of `out` that read them."""
     width = {id(layer.attention.body): layer.attention.body.head_dim for layer in model.layers}
@@ -260,15 +252,12 @@ def _shrink(linear: nn.Linear, rows: Tensor | None = None, columns: Tensor | Non
     linear.out_features, linear.in_features = linear.weight.shape
 
 
-@check_arguments
-def forward_flops(model: Transformer, seq_len: int, batch_size: int = 1) -> int:
+def forward_flops(model: Transformer, seq_len: Size, batch_size: Size = 1) -> int:
     """FLOPs of logits by the layers' real shapes, 2 per multiply-accumulate, scores in full.
 
     Equals `cost.forward_flops` where nothing is removed. Zeros of a mask count: a dense kernel
     multiplies them too.
     """
-    require_int("seq_len", seq_len)
-    require_int("batch_size", batch_size)
     E = model.embedding
     every = model.layers.named_modules(remove_duplicate=False)  # a shared map runs in each place
     maps = [module for _, module in every if isinstance(module, nn.Linear)]
@@ -277,3 +266,6 @@ def forward_flops(model: Transformer, seq_len: int, batch_size: int = 1) -> int:
     products = sum(m.weight.numel() for m in maps) + E.token.weight.numel()
     scores = sum(a.body.n_head * a.body.head_dim for a in (x.attention for x in model.layers))
     return 2 * batch_size * seq_len * (products + 2 * seq_len * scores)
+
+
+check_module(__name__)

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.compression.affine import pack, unpack
 from efflab.compression.values import NumberMatrix, require_shape, require_whole
 from efflab.errors import require, require_one_of
-from efflab.rules import Count
+from efflab.rules import Count, NonNegative, Positive
 from efflab.tensors import Numbers
 
 PARTS = {
@@ -31,7 +31,6 @@ INDEX = torch.int32
 """Type of CSR's columns and starts; more nonzeros than it can count are a `ValueError`."""
 
 
-@check_arguments
 def to_layout(weight: NumberMatrix, layout: str) -> dict[str, Tensor]:
     """The tensors that hold the matrix (R,C) in one of `LAYOUTS`.
 
@@ -61,7 +60,6 @@ def to_layout(weight: NumberMatrix, layout: str) -> dict[str, Tensor]:
     return {"places": pack(places.flatten(), 2), "values": groups.gather(1, places).flatten()}
 
 
-@check_arguments
 def from_layout(parts: Mapping[str, Numbers], layout: str, shape: tuple[Count, Count]) -> Tensor:
     """The matrix (R,C) from the parts of `to_layout`; invalid parts are a `ValueError`."""
     require_one_of("layout", layout, LAYOUTS)
@@ -124,14 +122,14 @@ def _bytes(parts: Mapping[str, Tensor], name: str, n_bits: int) -> Tensor:
     return part
 
 
-@check_arguments
 def layout_bytes(weight: NumberMatrix, layout: str) -> int:
     """Bytes of the tensors of `to_layout`."""
     return sum(part.nbytes for part in to_layout(weight, layout).values())
 
 
-@check_arguments
-def break_even(value_bytes: float, index_bytes: float, place_bits: float = 0) -> float:
+def break_even(
+    value_bytes: Positive, index_bytes: NonNegative, place_bits: NonNegative = 0
+) -> float:
     """The share of zeros from which a sparse layout is smaller than dense.
 
     A nonzero costs value and index, and each position `place_bits`; dense costs a value for each
@@ -141,7 +139,7 @@ def break_even(value_bytes: float, index_bytes: float, place_bits: float = 0) ->
     >>> break_even(4, 4), break_even(4, 0, place_bits=1)
     (0.5, 0.03125)
     """
-    require(value_bytes > 0, "value_bytes", value_bytes, "a number above {low}", low=0)
-    require(index_bytes >= 0, "index_bytes", index_bytes, "a number of at least {low}", low=0)
-    require(place_bits >= 0, "place_bits", place_bits, "a number of at least {low}", low=0)
     return (index_bytes + place_bits / 8) / (value_bytes + index_bytes)
+
+
+check_module(__name__)

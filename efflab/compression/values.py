@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.errors import require
 from efflab.rules import require_type
 from efflab.tensors import AnyTensor, Numbers, require_finite
@@ -20,7 +20,6 @@ NumberMatrix = Annotated[Tensor, "numbers", "(rows, columns)"]
 IntegerVector = Annotated[Tensor, "integers", "(n,)"]
 
 
-@check_arguments
 def finite_values(name: str, x: Tensor) -> Tensor:
     """x as data to be stored: float32, detached, at least one value, all finite.
 
@@ -32,26 +31,22 @@ def finite_values(name: str, x: Tensor) -> Tensor:
     return values
 
 
-@check_arguments
 def require_filled(name: str, x: AnyTensor) -> None:
     """Refuse a tensor without a value."""
     require(x.numel() > 0, f"{name}.shape", tuple(x.shape), "a tensor with at least one value")
 
 
-@check_arguments
 def require_ordered(name: str, values: Numbers) -> None:
     """Refuse NaN, which can be neither compared nor rounded."""
     require(not values.isnan().any(), name, "nan inside", "numbers, which have an order")
 
 
-@check_arguments
 def require_magnitudes(name: str, values: Tensor) -> None:
     """Refuse negative numbers, and what `finite_values` refuses."""
     finite_values(name, values)
     require(bool((values >= 0).all()), name, "a negative one inside", "magnitudes")
 
 
-@check_arguments
 def require_whole(name: str, values: Numbers, low: int, high: int) -> None:
     """Every value must be a whole number from `low` to `high`."""
     # small types overflow on a large int
@@ -60,20 +55,17 @@ def require_whole(name: str, values: Numbers, low: int, high: int) -> None:
     require(bool(fits.all()), name, "another inside", f"whole numbers from {low} to {high}")
 
 
-@check_arguments
 def require_shape(name: str, x: AnyTensor, shape: tuple) -> None:
     """x must be of this shape."""
     require(tuple(x.shape) == tuple(shape), f"{name}.shape", tuple(x.shape), f"{tuple(shape)}")
 
 
-@check_arguments
 def require_width(name: str, x: Tensor, width: int) -> None:
     """x must be (..., width), any dimensions before the last, of any size."""
     fits = x.dim() > 0 and x.shape[-1] == width
     require(fits, f"{name}.shape", tuple(x.shape), f"(..., {width})")
 
 
-@check_arguments
 def require_broadcast(name: str, x: AnyTensor, shape: tuple) -> None:
     """x must fit this shape by the rules of broadcasting, without making it larger."""
     missing = len(shape) - x.dim()
@@ -83,7 +75,6 @@ def require_broadcast(name: str, x: AnyTensor, shape: tuple) -> None:
     require(fits, f"{name}.shape", tuple(x.shape), f"what broadcasts to {tuple(shape)}")
 
 
-@check_arguments
 def finite_hessian(name: str, hessian: Hessian, width: int | None = None) -> Tensor:
     """The Hessian as float64; it must be square, of `width` rows if given, and all finite."""
     require_shape(name, hessian, (len(hessian) if width is None else width,) * 2)
@@ -92,7 +83,6 @@ def finite_hessian(name: str, hessian: Hessian, width: int | None = None) -> Ten
     return hessian.detach().double()
 
 
-@check_arguments
 def require_each(name: str, batches: Iterable, annotation: Any) -> Iterator[Any]:
     """The batches one by one, each checked by the annotation; no batch is a `ValueError`.
 
@@ -103,3 +93,6 @@ def require_each(name: str, batches: Iterable, annotation: Any) -> Iterator[Any]
         item = tuple(batch) if isinstance(batch, list) else batch
         yield require_type(f"{name}[{n - 1}]", item, annotation)
     require(n > 0, name, [], "at least one batch")
+
+
+check_module(__name__)

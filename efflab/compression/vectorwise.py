@@ -8,16 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.hooks import as_rows
 from efflab.compression.affine import grid
 from efflab.compression.int8 import Int8Linear
 from efflab.compression.values import require_width
-from efflab.errors import require
+from efflab.rules import Positive
 from efflab.tensors import require_finite
 
 
-@check_arguments
 class ByToken(Int8Linear):
     """`Int8Linear` with an affine grid for each token (row) of the current x (..., in)."""
 
@@ -30,16 +29,14 @@ class ByToken(Int8Linear):
         return grid(as_rows(x).float(), self.bits, symmetric=False)  # (N,1) each
 
 
-@check_arguments
 class OutliersApart(nn.Module):
     """LLM.int8: channels with a magnitude of `threshold` or more in floats, the rest `ByToken`.
 
     The channels are determined for each input; 6 is the paper's threshold.
     """
 
-    def __init__(self, linear: nn.Linear, threshold: float = 6.0):
+    def __init__(self, linear: nn.Linear, threshold: Positive = 6.0):
         super().__init__()
-        require(threshold > 0, "threshold", threshold, "a number above {low}", low=0)
         self.threshold = threshold
         self.exact = linear
         self.rounded = ByToken(linear)
@@ -51,3 +48,6 @@ class OutliersApart(nn.Module):
         apart = (as_rows(x).abs() >= self.threshold).any(0)  # (in,)
         y = self.rounded(x.masked_fill(apart, 0.0))
         return y + F.linear(x[..., apart], self.exact.weight[:, apart])
+
+
+check_module(__name__)

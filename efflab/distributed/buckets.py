@@ -10,20 +10,21 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.config import ModelConfig
 from efflab.distributed.data_parallel import new_model, own, shares
-from efflab.distributed.ring import ring_bytes, ring_steps, tree_bytes, tree_steps
+from efflab.distributed.ring_cost import ring_bytes, ring_steps, tree_bytes, tree_steps
 from efflab.distributed.sleep import sleeping
 from efflab.distributed.values import Counts, Times, require_as_many, require_batch, require_times
-from efflab.errors import require, require_number, require_one_of, require_positive
-from efflab.rules import Count, Infinite, Size
+from efflab.errors import require, require_one_of
+from efflab.rules import Count, Infinite, NonNegative, Positive, Size
 from efflab.tensors import Ids
 from efflab.train import language_model_loss
 
@@ -35,17 +36,15 @@ WAYS = {"ring": (ring_steps, ring_bytes), "tree": (tree_steps, tree_bytes)}
 """How ranks sum: functions that count the steps, each of which pays the latency, and the bytes."""
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Wire:
     """Time of an all-reduce: each step's latency, and a rank's bytes over the bandwidth."""
 
-    latency_seconds: float = 0.0
+    latency_seconds: NonNegative = 0.0
     bytes_per_second: Infinite = float("inf")
     way: str = "ring"
 
     def __post_init__(self):
-        require_number("latency_seconds", self.latency_seconds)
         speed = self.bytes_per_second
         require(speed > 0, "bytes_per_second", speed, "a number above {low}", low=0)
         require_one_of("way", self.way, WAYS)
@@ -57,9 +56,7 @@ class Wire:
         return waits + count_bytes(n_bytes, n_ranks) / self.bytes_per_second
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Transfer:
+class Transfer(NamedTuple):
     """A bucket: when its gradients were ready, and its all-reduce, in seconds from the start."""
 
     n_bytes: Count
@@ -68,9 +65,7 @@ class Transfer:
     end: float
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Trace:
+class Trace(NamedTuple):
     """A backward pass that took `backward` seconds, and its transfers."""
 
     backward: float
@@ -89,9 +84,8 @@ class Trace:
         return inside / total if total else 1.0
 
 
-@check_arguments
 def fill(
-    layer_bytes: Counts, bucket_bytes: float, first_bytes: float | None = None
+    layer_bytes: Counts, bucket_bytes: Positive, first_bytes: Positive | None = None
 ) -> list[list[int]]:
     """Layers by bucket, from the last layer to the first: a bucket closes once it is full.
 
@@ -101,8 +95,6 @@ def fill(
     [[3, 2], [1, 0]]
     """
     limit = bucket_bytes if first_bytes is None else first_bytes
-    require_positive("bucket_bytes", bucket_bytes)
-    require_positive("first_bytes", limit)
     buckets: list[list[int]] = [[]]
     waiting_bytes = 0
     for layer in reversed(range(len(layer_bytes))):
@@ -114,14 +106,13 @@ def fill(
     return buckets
 
 
-@check_arguments
 def predict(
     layer_seconds: Times,
     layer_bytes: Counts,
-    bucket_bytes: float,
+    bucket_bytes: Positive,
     wire: Wire,
     n_ranks: Size,
-    first_bytes: float | None = None,
+    first_bytes: Positive | None = None,
 ) -> Trace:
     """Predict the backward pass of layers with these seconds and gradient bytes; see `fill`."""
     require_times("layer_seconds", layer_seconds)
@@ -136,7 +127,6 @@ def predict(
     return Trace(now, transfers([finish[b[-1]] for b in buckets], sizes, wire, n_ranks))
 
 
-@check_arguments
 def transfers(ready: Times, sizes: Counts, wire: Wire, n_ranks: Size) -> tuple[Transfer, ...]:
     """One all-reduce after the other, none before its bucket is ready (seconds, bytes)."""
     require_times("ready", ready)
@@ -181,7 +171,6 @@ class _WireHook:
 
 def _trace(model: nn.Module, backward: Callable[[nn.Module], Tensor], bucket_mb, wire) -> Trace:
     """The trace of the backward pass of `backward(ddp)`, a loss, on this rank."""
-    require_positive("bucket_mb", DEFAULT_MB if bucket_mb is None else bucket_mb)
     ddp = DistributedDataParallel(model, bucket_cap_mb=bucket_mb)
     comm = _WireHook(wire)
     ddp.register_comm_hook(None, comm.hook)
@@ -203,14 +192,13 @@ def _trace(model: nn.Module, backward: Callable[[nn.Module], Tensor], bucket_mb,
     return Trace(finished[-1] - start, tuple(transfers))
 
 
-@check_arguments
 def trace_on_rank(
     rank: Count,
     world_size: Size,
     config: ModelConfig,
     ids: Ids,
     targets: Ids,
-    bucket_mb: float | None,
+    bucket_mb: Positive | None,
     wire: Wire,
 ) -> Trace:
     """A rank's `Trace` of one backward pass of a fresh Transformer; ids and targets (B,T).
@@ -223,8 +211,7 @@ def trace_on_rank(
     return _trace(new_model(config), lambda m: language_model_loss(m, *batch), bucket_mb, wire)
 
 
-@check_arguments
-class SleepingLayers(nn.Module):
+class _SleepingLayers(nn.Module):
     """Layers that emulate a device's: the backward pass sleeps, and gradients have a given size."""
 
     def __init__(self, layer_seconds: Times, layer_bytes: Counts):
@@ -241,16 +228,18 @@ class SleepingLayers(nn.Module):
         return x
 
 
-@check_arguments
 def sleep_on_rank(
     rank: Count,
     world_size: Size,
     layer_seconds: Times,
     layer_bytes: Counts,
-    bucket_mb: float | None,
+    bucket_mb: Positive | None,
     wire: Wire,
 ) -> Trace:
     """A rank's `Trace` of sleeping layers, whose times hold with more ranks than cores."""
-    model = SleepingLayers(layer_seconds, layer_bytes)
+    model = _SleepingLayers(layer_seconds, layer_bytes)
     x = torch.ones(1, requires_grad=True)
     return _trace(model, lambda m: m(x).sum(), bucket_mb, wire)
+
+
+check_module(__name__)

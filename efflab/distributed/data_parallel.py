@@ -8,13 +8,14 @@ in buckets while the backward pass still runs.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.config import ModelConfig
 from efflab.distributed.ring import ring_all_reduce, sent_bytes
 from efflab.distributed.values import MOST_RANKS, Counts, require_batch, require_share
@@ -33,9 +34,7 @@ MOST_ROWS = 2**24
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """The result of training: the first step's gradients, the last weights, losses, bytes sent.
 
     `sent` is the bytes per step that this rank sent (0.0 for one process), without the first step,
@@ -48,7 +47,6 @@ class Run:
     sent: float
 
 
-@check_arguments
 def average_gradients(model: nn.Module) -> None:
     """Make every rank's gradients their mean over all ranks: one ring all-reduce of all of them."""
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -59,7 +57,6 @@ def average_gradients(model: nn.Module) -> None:
         p.grad = mean.view_as(p)
 
 
-@check_arguments
 def shares(n_rows: Size, world_size: Size) -> list[int]:
     """Rows of each rank, as equal as they can be.
 
@@ -71,7 +68,6 @@ def shares(n_rows: Size, world_size: Size) -> list[int]:
     return [n_rows // world_size + (rank < n_rows % world_size) for rank in range(world_size)]
 
 
-@check_arguments
 def own(sizes: Counts, rank: Count) -> slice:
     """A rank's slice of rows (or layers) that are dealt out in order, `sizes` to each.
 
@@ -83,27 +79,17 @@ def own(sizes: Counts, rank: Count) -> slice:
     return slice(start, start + sizes[rank])
 
 
-@check_arguments
-def without_pooler(config: ModelConfig) -> ModelConfig:
-    """The config that ranks train: no pooler, since a language model's loss does not reach it.
-
-    DDP waits for the gradient of every parameter, so it would wait for the pooler's for ever.
-    """
-    return replace(config, pooler=False)
-
-
-@check_arguments
 def new_model(config: ModelConfig, seed: Count = 0) -> Transformer:
     """A new model without pooler, its weights fixed by `seed`; torch's global seed is unchanged.
 
-    Every job of this chapter starts from it.
+    Every job of this chapter starts from it. A language model's loss does not reach the pooler, and
+    DDP would wait for its gradient for ever.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seed))
-        return Transformer(without_pooler(config))
+        return Transformer(replace(config, pooler=False))
 
 
-@check_arguments
 def train(
     model: nn.Module,
     inputs: Numbers,
@@ -139,7 +125,6 @@ def train(
     return Run(first, weights, losses, sent)
 
 
-@check_arguments
 def gradient(parameter: nn.Parameter) -> Tensor:
     """A copy of the parameter's gradient; zeros if the loss did not reach it."""
     grad = parameter.grad
@@ -151,7 +136,6 @@ def _by_name(model: nn.Module):
     return getattr(model, "module", model).named_parameters()
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Job:
     """What the ranks train: ids and targets (B,T), and by which method.
@@ -183,7 +167,6 @@ class Job:
         return train(new_model(self.config), self.ids, self.targets, self.n_steps)
 
 
-@check_arguments
 def on_rank(rank: Count, world_size: Size, job: Job) -> Run:
     """A rank's part of a job, to be started with `launch(on_rank, n, job, timeout=...)`."""
     rows = job.rows or shares(len(job.ids), world_size)
@@ -204,7 +187,6 @@ def _train_with(method: str, model: nn.Module, inputs, targets, n_steps, **optio
     return train(model, inputs, targets, n_steps, synchronize=by_hand, **options)
 
 
-@check_arguments
 def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     """Largest difference between two sets of tensors, relative to the largest value in them."""
     require(a.keys() == b.keys(), "b", sorted(b), f"the names {sorted(a)}")
@@ -222,8 +204,7 @@ def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
 # --- A model that looks across the batch -----------------------------------------------------
 
 
-@check_arguments
-class SharedBatchNorm(nn.BatchNorm1d):
+class _SharedBatchNorm(nn.BatchNorm1d):
     """Batch norm over the rows of all ranks (training, equal shares): (B,C) -> (B,C).
 
     `torch.nn.SyncBatchNorm` does this on GPUs only. `torch.distributed.nn` sums the statistics,
@@ -239,7 +220,6 @@ class SharedBatchNorm(nn.BatchNorm1d):
         return normal * self.weight + self.bias
 
 
-@check_arguments
 def batch_norm_model(n_in: Size, n_classes: Size, norm: type[nn.Module]) -> nn.Module:
     """A small classifier with a norm that depends on the batch; the same weights every time."""
     with torch.random.fork_rng(devices=[]):
@@ -248,21 +228,19 @@ def batch_norm_model(n_in: Size, n_classes: Size, norm: type[nn.Module]) -> nn.M
     return nn.Sequential(first, norm(32), nn.ReLU(), last)
 
 
-@check_arguments
 def batch_norm_on_rank(
     rank: Count, world_size: Size, inputs: Matrix, labels: Integers, shared: bool
 ):
     """A rank's `Run` of one step of `batch_norm_model`, its norm local or over all ranks."""
     from efflab.train import classification_loss
 
-    norm = SharedBatchNorm if shared else nn.BatchNorm1d
+    norm = _SharedBatchNorm if shared else nn.BatchNorm1d
     model = batch_norm_model(inputs.shape[1], int(labels.max()) + 1, norm)
     my_rows = own(shares(len(inputs), world_size), rank)
     options = dict(loss_of=classification_loss)
     return _train_with("ddp", model, inputs[my_rows], labels[my_rows], 1, **options)
 
 
-@check_arguments
 def sampled_rows(n_rows: Size, world_size: Size, sampler: bool, seed: Count = 0) -> list[list[int]]:
     """Rows that each rank's loader reads in an epoch, with or without a `DistributedSampler`.
 
@@ -280,3 +258,6 @@ def sampled_rows(n_rows: Size, world_size: Size, sampler: bool, seed: Count = 0)
         ]
     generators = (torch.Generator().manual_seed(int(seed)) for _ in range(world_size))
     return [list(RandomSampler(data, generator=generator)) for generator in generators]
+
+
+check_module(__name__)

@@ -5,7 +5,7 @@ adjusted the batch to the memory, its AmoebaNet has unequal stages, and each sta
 is recomputed before the backward pass, partly in time that would be idle.
 """
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.data import read_published
 from efflab.rules import Size
 
@@ -13,34 +13,18 @@ BACKWARD = 2.0
 """Time of a backward pass in forward passes: one product for the inputs, one for the weights."""
 
 
-@check_arguments
-def speedup(n_stages: Size, n_microbatches: Size) -> float:
+def speedup(n_stages: Size, n_microbatches: Size, *, recompute: bool = False) -> float:
     """Throughput relative to one device: K stages minus their bubble, K M / (M + K - 1).
 
-    >>> round(speedup(8, 32), 2)
-    6.56
+    `recompute`: relative to one device that recomputes too. A stage then recomputes while it waits
+    for the gradient (section 2.3): its K - 1 waits are as long as without, while its work grows.
+
+    >>> round(speedup(8, 32), 2), round(speedup(8, 32, recompute=True), 2)
+    (6.56, 6.87)
     """
-    return _speedup(n_stages, n_microbatches, recompute=0.0, waits=1.0 + BACKWARD)
-
-
-@check_arguments
-def recompute_speedup(n_stages: Size, n_microbatches: Size, *, overlap: bool = True) -> float:
-    """As `speedup`, relative to one device that recomputes too.
-
-    With `overlap` a stage recomputes while it waits for the gradient (section 2.3): its K - 1 waits
-    are as long as without recomputation, while its work grows.
-
-    >>> round(recompute_speedup(8, 32), 2), round(recompute_speedup(8, 32, overlap=False), 2)
-    (6.87, 6.56)
-    """
-    waits = 1.0 + BACKWARD + (0.0 if overlap else 1.0)
-    return _speedup(n_stages, n_microbatches, recompute=1.0, waits=waits)
-
-
-def _speedup(n_stages: int, n_microbatches: int, recompute: float, waits: float) -> float:
-    """K work / (work + (K - 1) waits); `waits`: time per stage of filling and draining."""
     work = n_microbatches * (1.0 + BACKWARD + recompute)
-    return n_stages * work / (work + (n_stages - 1) * waits)
+    waits = (n_stages - 1) * (1.0 + BACKWARD)
+    return n_stages * work / (work + waits)
 
 
 def published_rows() -> list[dict]:
@@ -55,7 +39,7 @@ def published_rows() -> list[dict]:
         setting = row["n_stages"], row["n_microbatches"]
         base = first.setdefault((row["table"], row["model"]), setting)
         ideal = speedup(*setting) / speedup(*base)
-        recomputed = recompute_speedup(*setting) / recompute_speedup(*base)
+        recomputed = speedup(*setting, recompute=True) / speedup(*base, recompute=True)
         over = row["throughput"] / ideal
         own = dict(ideal=ideal, recomputed=recomputed, over_ideal=over, is_baseline=setting == base)
         rows.append(row | own)
@@ -66,3 +50,6 @@ def gains() -> list[dict]:
     """The rows with several micro-batches, without those that are their model's baseline."""
     rows = published_rows()
     return [row for row in rows if row["n_microbatches"] > 1 and not row["is_baseline"]]
+
+
+check_module(__name__)

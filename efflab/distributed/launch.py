@@ -21,11 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.significant import significant
 from efflab.distributed.process import RankProcess
 from efflab.distributed.rank import report as report
-from efflab.errors import require, require_int
+from efflab.errors import require
+from efflab.rules import Positive, Size
 
 MAX_RANKS = 64
 START_SECONDS = 60.0
@@ -48,9 +49,8 @@ class RankError(RuntimeError):
         self.rank = rank
 
 
-@check_arguments
 def launch(
-    fn: Callable, n_procs: int, *args, timeout: float, on_progress: Progress | None = None
+    fn: Callable, n_procs: Size, *args, timeout: Positive, on_progress: Progress | None = None
 ) -> list:
     """`[fn(rank, world_size, *args) for each rank]`, each in a process of its own.
 
@@ -61,12 +61,10 @@ def launch(
     all ranks with a `RankError`. No process is left behind in any case.
     """
     require_function(fn)
-    _require_seconds(timeout)
     with RankPool(n_procs) as pool:
         return pool.run(fn, *args, timeout=timeout, on_progress=on_progress)
 
 
-@check_arguments
 class RankPool:
     """`n_procs` ranks that stay up between calls, so that they are started only once.
 
@@ -77,8 +75,8 @@ class RankPool:
     import a function's module once, so later edits of it are not seen.
     """
 
-    def __init__(self, n_procs: int):
-        _require_ranks(n_procs)
+    def __init__(self, n_procs: Size):
+        require(n_procs <= MAX_RANKS, "n_procs", n_procs, f"at most {MAX_RANKS} processes")
         self.n_procs = n_procs
         self._lock = threading.Lock()
         self._processes = _Processes()
@@ -99,10 +97,11 @@ class RankPool:
         """The ranks' process ids, in order; [] while they are down."""
         return [rank.process.pid for rank in self._ranks]
 
-    def run(self, fn: Callable, *args, timeout: float, on_progress: Progress | None = None) -> list:
+    def run(
+        self, fn: Callable, *args, timeout: Positive, on_progress: Progress | None = None
+    ) -> list:
         """As `launch`, on these ranks; they keep their random state from job to job."""
         require_function(fn)
-        _require_seconds(timeout)
         job = _pickle(fn, args)
         with self._lock:
             self._start()
@@ -251,16 +250,6 @@ def require_function(fn) -> None:
     require(callable(fn) and value is fn, "fn", fn, allowed)
 
 
-def _require_seconds(timeout) -> None:
-    is_valid = isinstance(timeout, int | float) and 0 < timeout <= threading.TIMEOUT_MAX
-    require(is_valid, "timeout", timeout, "a positive, finite number of seconds")
-
-
-def _require_ranks(n_procs) -> None:
-    require_int("n_procs", n_procs)
-    require(n_procs <= MAX_RANKS, "n_procs", n_procs, f"at most {MAX_RANKS} processes")
-
-
 def _pickle(fn: Callable, args: tuple) -> bytes:
     try:
         return pickle.dumps((fn, args))
@@ -272,3 +261,6 @@ def _in_collective(stack: str) -> bool:
     """Whether the innermost line of a stack, as text, is torch waiting for other ranks."""
     innermost = stack.rpartition('  File "')[2].partition('"')[0]
     return "/torch/distributed/" in Path(innermost).as_posix()
+
+
+check_module(__name__)

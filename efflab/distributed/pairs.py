@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 
 
 def _sum(x: Tensor) -> Tensor:
@@ -51,25 +51,24 @@ class _Pair(torch.autograd.Function):
         return ctx.back(grads[0]), None, None
 
 
-@check_arguments
 def copy_to_ranks(x: Tensor) -> Tensor:
     """The paper's f: identity forward; backward the sum, since every rank used x for its part."""
     return _Pair.apply(x, _identity, _sum)
 
 
-@check_arguments
 def sum_over_ranks(x: Tensor) -> Tensor:
     """The paper's g: the sum forward; backward identity, since each summand has that gradient."""
     return _Pair.apply(x, _sum, _identity)
 
 
-@check_arguments
 def split_to_ranks(x: Tensor) -> Tensor:
     """This rank's share of the last dimension; backward the shares' gradients, side by side."""
     return _Pair.apply(x, _own, _gather)
 
 
-@check_arguments
 def gather_from_ranks(x: Tensor) -> Tensor:
     """All ranks' shares side by side; backward this rank's share."""
     return _Pair.apply(x, _gather, _own)
+
+
+check_module(__name__)

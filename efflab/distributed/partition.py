@@ -4,13 +4,12 @@ from math import inf
 
 import numpy as np
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.distributed.values import Counts, Times, require_times
 from efflab.errors import require
 from efflab.rules import Size
 
 
-@check_arguments
 def best_split(layer_seconds: Times, n_stages: Size) -> list[int]:
     """Layers of each stage, in order and one at least, that make the slowest stage fastest.
 
@@ -38,7 +37,6 @@ def best_split(layer_seconds: Times, n_stages: Size) -> list[int]:
     return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
-@check_arguments
 def stage_seconds(layer_seconds: Times, split: Counts) -> list[float]:
     """Seconds of each stage of a split: what `pipeline.simulate` takes.
 
@@ -51,3 +49,6 @@ def stage_seconds(layer_seconds: Times, split: Counts) -> list[float]:
     require(fits, "split", list(split), allowed)
     ends = np.cumsum(split).tolist()
     return [sum(layer_seconds[end - n : end]) for n, end in zip(split, ends, strict=True)]
+
+
+check_module(__name__)

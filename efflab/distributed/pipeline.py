@@ -9,13 +9,13 @@ from collections import deque
 from math import inf
 from typing import NamedTuple
 
-from efflab.arguments import check_arguments, unchecked
+from efflab.arguments import check_module, unchecked
 from efflab.distributed import schedules
 from efflab.distributed.schedules import KINDS, Orders, Task
 from efflab.distributed.timeline import Timeline
 from efflab.distributed.values import Times, require_times
-from efflab.errors import require, require_number
-from efflab.rules import Size
+from efflab.errors import require
+from efflab.rules import NonNegative, Size
 
 BEFORE = {"F": None, "B": "F", "I": "F", "W": "I"}
 """The task that must come directly before, for the same micro-batch and chunk."""
@@ -43,7 +43,6 @@ Rules = list[dict[tuple[str, int], _Rule]]
 """For each rank, by kind and chunk."""
 
 
-@check_arguments
 def simulate(
     forward_seconds: Times,
     backward_seconds: Times,
@@ -51,7 +50,7 @@ def simulate(
     schedule: str = "gpipe",
     *,
     n_chunks: Size = 2,
-    transfer_seconds: float = 0.0,
+    transfer_seconds: NonNegative = 0.0,
     recompute: bool = False,
 ) -> Timeline:
     """One training step of a pipeline; the times are those of a micro-batch in each stage.
@@ -62,7 +61,7 @@ def simulate(
     >>> simulate([1.0] * 4, [2.0] * 4, 8).bubble_fraction  # 3 / (8 + 3)
     0.2727272727272727
     """
-    _require_times(forward_seconds, backward_seconds, transfer_seconds)
+    _require_times(forward_seconds, backward_seconds)
     orders = schedules.orders(schedule, len(forward_seconds), n_microbatches, n_chunks)
     chunks = {"interleaved": n_chunks, "dualpipe": 2}.get(schedule, 1)
     return unchecked(run)(
@@ -77,7 +76,6 @@ def simulate(
     )
 
 
-@check_arguments
 def run(
     orders: Orders,
     forward_seconds: Times,
@@ -86,7 +84,7 @@ def run(
     *,
     n_chunks: Size = 1,
     two_way: bool = False,
-    transfer_seconds: float = 0.0,
+    transfer_seconds: NonNegative = 0.0,
     recompute: bool = False,
 ) -> Timeline:
     """Simulate each rank's list of tasks, of any schedule.
@@ -104,7 +102,7 @@ def run(
     A task that is missing, doubled, or before its input, or ranks in a deadlock, are a `ValueError`
     that names rank, task and what it lacks.
     """
-    _require_times(forward_seconds, backward_seconds, transfer_seconds)
+    _require_times(forward_seconds, backward_seconds)
     n_ranks = len(forward_seconds)
     schedules.require_playable(n_ranks, n_microbatches, n_chunks)
     require(len(orders) == n_ranks, "len(orders)", len(orders), f"{n_ranks}, one for each stage")
@@ -219,12 +217,11 @@ def _run_tasks(orders: Orders, rules: Rules) -> tuple[list[list[float]], list[li
 # --- What can be wrong --------------------------------------------------------------------------
 
 
-def _require_times(forward: Times, backward: Times, transfer: float) -> None:
+def _require_times(forward: Times, backward: Times) -> None:
     require_times("forward_seconds", forward, zero=False)
     require_times("backward_seconds", backward, zero=False)
     same = len(forward) == len(backward)
     require(same, "len(backward_seconds)", len(backward), f"{len(forward)}, as forward_seconds has")
-    require_number("transfer_seconds", transfer)
 
 
 def _require_complete(rank: int, order: list[Task], microbatches: list[range]) -> None:
@@ -284,3 +281,6 @@ def _deadlock(orders: Orders, rules: Rules, n_done: list[int]) -> ValueError:
         rank = other[0]
     circle = list(waits.values())[list(waits).index(rank) :]
     return ValueError(f"orders: expected no deadlock, but {', '.join(circle)}")
+
+
+check_module(__name__)

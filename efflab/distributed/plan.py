@@ -9,12 +9,13 @@ from dataclasses import replace
 from functools import lru_cache
 from math import gcd, isqrt
 
-from efflab.arguments import check_arguments, unchecked
+from efflab.arguments import check_module, unchecked
 from efflab.base.significant import significant
 from efflab.config import ModelConfig
 from efflab.devices import Cluster, Device
 from efflab.distributed.split import RECOMPUTE, Split, Training
 from efflab.distributed.split import Plan as Plan
+from efflab.distributed.split_model import divides_kv_heads, hidden_units
 from efflab.errors import Refusal, quote
 from efflab.rules import Size
 
@@ -29,7 +30,6 @@ NEVER = "more than its {memory} GB; split over any number it needs {least} GB"
 """What a refusal allows."""
 
 
-@check_arguments
 def best_plan(
     config: ModelConfig,
     n_devices: Size,
@@ -55,7 +55,6 @@ def best_plan(
     return rank_plans(training, n_devices, zero_stage)[0]
 
 
-@check_arguments
 def rank_plans(training: Training, n_devices: Size, zero_stage: int = 0) -> list[Plan]:
     """`fitting_plans`, at least one; if there is none, a `ValueError` says what would work."""
     plans = fitting_plans(training, n_devices, zero_stage)
@@ -64,7 +63,6 @@ def rank_plans(training: Training, n_devices: Size, zero_stage: int = 0) -> list
     return plans
 
 
-@check_arguments
 def fitting_plans(training: Training, n_devices: Size, zero_stage: int = 0) -> list[Plan]:
     """Every split that fits into memory, the fastest first; ties by less memory."""
     memory, fitting = _memory(training), []
@@ -76,7 +74,6 @@ def fitting_plans(training: Training, n_devices: Size, zero_stage: int = 0) -> l
     return sorted(fitting, key=lambda plan: (plan.step_seconds, plan.memory_bytes))
 
 
-@check_arguments
 def splits(training: Training, n_devices: Size, zero_stage: int = 0) -> Iterator[Split]:
     """All non-interleaved splits over `n_devices`, with all micro-batches and recomputations."""
     for tp, pp, dp in _grids(training):
@@ -98,8 +95,8 @@ def _interleave(training: Training, split: Split) -> Iterator[Split]:
 def _grids(training: Training) -> Iterator[tuple[int, int, int]]:
     """Each (tp, pp, dp) that divides heads and hidden units (tp within a node), layers, batch."""
     config = training.config
-    for tp in _divisors(gcd(config.n_head, config.d_ff)):
-        if tp <= training.network.node_devices:
+    for tp in _divisors(gcd(config.n_head, hidden_units(config))):
+        if tp <= training.network.node_devices and divides_kv_heads(config, tp):
             for pp in _divisors(config.n_layer):
                 for dp in _divisors(training.global_batch):
                     yield tp, pp, dp
@@ -130,7 +127,9 @@ def _no_division(training: Training, n_devices: int) -> Refusal:
     counts = sorted({tp * pp * dp for tp, pp, dp in _grids(training)})
     near = [max(n for n in counts if n < n_devices), *(n for n in counts if n > n_devices)][:2]
     config, nodes = training.config, training.network.node_devices
-    sizes = dict(n_head=config.n_head, d_ff=config.d_ff, nodes=nodes, n_layer=config.n_layer)
+    sizes = dict(
+        n_head=config.n_head, d_ff=hidden_units(config), nodes=nodes, n_layer=config.n_layer
+    )
     near_by = dict(batch=training.global_batch, near=", ".join(map(str, near)))
     return Refusal("n_devices", quote(n_devices), FACTORS, {**sizes, **near_by})
 
@@ -157,3 +156,6 @@ def _least_bytes(training: Training, tp: int, pp: int, dp: int, zero_stage: int)
         for how in RECOMPUTE
     )
     return min(_memory_bytes(training, split) for split in splits)
+
+
+check_module(__name__)

@@ -16,7 +16,7 @@ Megatron-LM's own in 2021, in its rows with a pipeline, was to wait: there the s
 
 from statistics import fmean, median
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.config import ModelConfig
 from efflab.data import read_published
 from efflab.devices import DEVICES, TERA
@@ -37,14 +37,12 @@ def published_rows() -> list[dict]:
     ]
 
 
-@check_arguments
 def config_of(row: dict) -> ModelConfig:
     """The config of the row's model."""
     hidden, sizes = row["hidden"], (VOCABULARY, SEQ_LEN)
     return ModelConfig(row["layers"], row["heads"], hidden, 4 * hidden, *sizes, causal=True)
 
 
-@check_arguments
 def split_of(row: dict) -> Split:
     """The row's split, with full recomputation."""
     tp, pp = row["tensor_parallel"], row["pipeline_parallel"]
@@ -54,14 +52,12 @@ def split_of(row: dict) -> Split:
     return Split(tp, pp, dp, n_microbatches, n_chunks=row["chunks"], zero_stage=stage)
 
 
-@check_arguments
 def training_of(row: dict, constants: Constants, hides_gradients: bool = False) -> Training:
     """The row's run on A100s."""
     sizes = config_of(row), DEVICE, row["batch"], SEQ_LEN
     return Training(*sizes, constants=constants, hides_gradients=hides_gradients)
 
 
-@check_arguments
 def tera_flops(row: dict, constants: Constants, hides_gradients: bool = False) -> float:
     """Predicted TFLOP/s per device, counting recomputed FLOPs as the paper does."""
     training, split = training_of(row, constants, hides_gradients), split_of(row)
@@ -69,7 +65,6 @@ def tera_flops(row: dict, constants: Constants, hides_gradients: bool = False) -
     return flops / training.evaluate(split).step_seconds / row["gpus"] / TERA
 
 
-@check_arguments
 def fit(rows: list[dict], hides_gradients: bool = False) -> Constants:
     """The three constants that minimize the squared logarithms of predicted over published."""
     require(len(rows) >= 3, "rows", len(rows), "at least 3, as many as constants")
@@ -89,20 +84,20 @@ def fit(rows: list[dict], hides_gradients: bool = False) -> Constants:
 # --- Errors --------------------------------------------------------------------------------------
 
 
-@check_arguments
 def left_out(hides_gradients: bool = False) -> list[dict]:
     """Every row with its `predicted` TFLOP/s, held out, and `error` (0.1: 10 % too fast).
 
     The constants are fitted on the rows of other models in both tables.
     """
     rows = published_rows()
-    constants = {model: fit(_others(rows, model), hides_gradients) for model in _models(rows)}
+    constants = {
+        model: fit(_others(rows, model), hides_gradients) for model in set(map(_model, rows))
+    }
     return [
         _with_error(row, tera_flops(row, constants[_model(row)], hides_gradients)) for row in rows
     ]
 
 
-@check_arguments
 def one_number(number: float | None = None) -> list[dict]:
     """Table 1 predicted by a constant: `number`, or the mean over the rows of other models."""
     rows = [row for row in published_rows() if row["table"] == 1]
@@ -110,7 +105,6 @@ def one_number(number: float | None = None) -> list[dict]:
     return [_with_error(row, number or mean) for row, mean in zip(rows, means, strict=True)]
 
 
-@check_arguments
 def median_error(rows: list[dict]) -> float:
     """Median of the absolute errors, 0.1 = 10 %."""
     return median(abs(row["error"]) for row in rows)
@@ -124,9 +118,8 @@ def _model(row: dict) -> float:
     return row["params_billions"]
 
 
-def _models(rows: list[dict]) -> set[float]:
-    return {_model(row) for row in rows}
-
-
 def _others(rows: list[dict], model: float) -> list[dict]:
     return [row for row in rows if _model(row) != model]
+
+
+check_module(__name__)

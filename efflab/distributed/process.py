@@ -18,8 +18,8 @@ CHILD = (
 MARK = "EFFLAB_RANK"
 """Environment variable that all descendants of a rank inherit, in other sessions too."""
 JOIN_SECONDS = 0.5
-GROUP_SECONDS, POLL_SECONDS = 5.0, 0.005
-"""How long a rank's own children may take to die, and how often that is checked."""
+GROUP_SECONDS = 5.0
+"""How long a rank's own children may take to die."""
 
 
 class RankProcess:
@@ -86,22 +86,9 @@ class RankProcess:
             else:
                 self.process.kill()
 
-    def _wait_for_group(self) -> None:
-        """Wait until the rank's process group is empty: a kill takes effect after it is sent.
-
-        At most `GROUP_SECONDS`: in a container whose init process reaps no children, zombies stay
-        in the group for ever.
-        """
-        deadline = time.monotonic() + GROUP_SECONDS
-        with suppress(ProcessLookupError, PermissionError):  # macOS: only zombies are left
-            while hasattr(os, "killpg") and time.monotonic() < deadline:
-                os.killpg(self.process.pid, 0)  # signal 0 only asks whether the group exists
-                time.sleep(POLL_SECONDS)
-
     def wait(self) -> None:
         """Wait until the process is gone, and close its pipes."""
         self.process.wait()
-        self._wait_for_group()
         end_marked(str(self.log))
         if self._reader is not threading.current_thread():
             self._reader.join(JOIN_SECONDS)

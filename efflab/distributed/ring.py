@@ -17,8 +17,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from efflab.arguments import check_arguments
-from efflab.errors import require, require_number
+from efflab.arguments import check_module
+from efflab.distributed.ring_cost import ring_bytes as ring_bytes
+from efflab.errors import require
 from efflab.rules import Count, Size
 from efflab.tensors import Numbers
 
@@ -28,51 +29,6 @@ NOT_SENT, SENT, SENT_AGAIN = ("I", 144), ("Q", 200), ("Q", 208)
 in the socket's buffer, tcpi_bytes_sent, and tcpi_bytes_retrans, which tcpi_bytes_sent includes."""
 
 
-@check_arguments
-def ring_bytes(n_bytes: float, n_ranks: Size) -> float:
-    """Bytes each rank sends for the sum of `n_bytes` over a ring: 2 (n - 1) / n of them.
-
-    >>> ring_bytes(1000, 4)
-    1500.0
-    """
-    require_number("n_bytes", n_bytes)
-    return n_bytes * 2 * (n_ranks - 1) / n_ranks
-
-
-@check_arguments
-def tree_bytes(n_bytes: float, n_ranks: Size) -> float:
-    """Bytes that a rank sends at most for the sum of `n_bytes` over two trees, a half in each.
-
-    A rank sends both halves up once, and down to two children in the tree where it has any.
-
-    >>> tree_bytes(1000, 4)
-    2000.0
-    """
-    require_number("n_bytes", n_bytes)
-    return 2.0 * n_bytes if n_ranks > 1 else 0.0
-
-
-@check_arguments
-def ring_steps(n_ranks: Size) -> int:
-    """Messages of an all-reduce over a ring that wait for one another: 2 (n - 1).
-
-    >>> ring_steps(1024)
-    2046
-    """
-    return 2 * (n_ranks - 1)
-
-
-@check_arguments
-def tree_steps(n_ranks: Size) -> int:
-    """The same over a tree, up and down: twice its depth, 2 ceil(log2 n).
-
-    >>> tree_steps(1024)
-    20
-    """
-    return 2 * (n_ranks - 1).bit_length()
-
-
-@check_arguments
 def ring_all_reduce(tensor: Numbers) -> int:
     """Replace `tensor` (contiguous, any shape) by its sum over all ranks; returns the bytes sent.
 
@@ -109,26 +65,13 @@ def sent_bytes() -> int:
     """
     if sys.platform != "linux":
         raise OSError(f"no count of a connection's bytes on {sys.platform}, only on Linux")
-    return sum(map(_bytes_of, _open_sockets()))
+    import psutil
 
-
-def _open_sockets() -> list[int]:
-    """File descriptors of this process that are sockets."""
-    descriptors = []
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            is_socket = os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
-        except FileNotFoundError:  # listdir's own descriptor, closed by now
-            continue
-        if is_socket:
-            descriptors.append(int(name))
-    return descriptors
+    return sum(_bytes_of(connection.fd) for connection in psutil.Process().net_connections("tcp"))
 
 
 def _bytes_of(descriptor: int) -> int:
     with socket.socket(fileno=os.dup(descriptor)) as connection:
-        if connection.type != socket.SOCK_STREAM or connection.family == socket.AF_UNIX:
-            return 0
         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
     waiting, sent, resent = (
         struct.unpack_from(kind, info, offset)[0] for kind, offset in (NOT_SENT, SENT, SENT_AGAIN)
@@ -136,7 +79,6 @@ def _bytes_of(descriptor: int) -> int:
     return waiting + sent - resent
 
 
-@check_arguments
 def compare_with_torch(rank: Count, world_size: Size, n_values: Size) -> dict:
     """On a rank: sum n random values by our ring and by `dist.all_reduce`, and compare.
 
@@ -153,3 +95,6 @@ def compare_with_torch(rank: Count, world_size: Size, n_values: Size) -> dict:
     end = sent_bytes()
     error = ((ours - theirs).abs().max() / theirs.abs().max()).item()
     return {"error": error, "counted": counted, "ours": middle - start, "torch": end - middle}
+
+
+check_module(__name__)

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import NamedTuple
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.errors import require, require_one_of
 from efflab.rules import Size
 
@@ -54,7 +54,6 @@ Step = tuple[str, int, bool]
 """(kind, chunk, together) of a task whose micro-batch is not yet numbered."""
 
 
-@check_arguments
 def orders(schedule: str, n_stages: Size, n_microbatches: Size, n_chunks: Size = 2) -> Orders:
     """Each rank's order in one of the `SCHEDULES`; `n_chunks` is for "interleaved" only.
 
@@ -168,3 +167,6 @@ def _dualpipe(rank: int, K: int, M: int) -> list[Step]:
     plan += steady + [Bf, *far_pair] * inner
     plan += ([Bf, Bn] * (outer + 1))[: outer + 1] + ([If, In] * (outer + 1))[outer + 1 :]
     return plan + [W, In] * inner + [W] * (outer + 1)
+
+
+check_module(__name__)

@@ -5,7 +5,7 @@ import time
 import torch
 from torch import Tensor
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.distributed.values import MOST_SECONDS
 from efflab.errors import require
 
@@ -23,10 +23,12 @@ class _Sleep(torch.autograd.Function):
         return grads[0], None, None
 
 
-@check_arguments
 def sleeping(x: Tensor, forward_seconds: float, backward_seconds: float) -> Tensor:
     """x of any shape, unchanged, after a sleep; its gradient is passed on after another."""
     for name, seconds in dict(forward=forward_seconds, backward=backward_seconds).items():
         allowed = f"0 to {MOST_SECONDS:.0f} seconds"
         require(0 <= seconds <= MOST_SECONDS, f"{name}_seconds", seconds, allowed)
     return _Sleep.apply(x, float(forward_seconds), float(backward_seconds))
+
+
+check_module(__name__)

@@ -7,15 +7,16 @@ et al. 2020, section 3.2); three constants say which share of the peaks is reach
 `plan` beside it searches the splits, `plan_fit` fits the constants to published runs.
 """
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from math import gcd
 
-from efflab import cost, layers
-from efflab.arguments import check_arguments, unchecked
+from efflab import cost
+from efflab.arguments import check_module, unchecked
 from efflab.config import ModelConfig
 from efflab.devices import Cluster, Device
-from efflab.distributed.ring import ring_bytes
+from efflab.distributed import split_model
+from efflab.distributed.ring_cost import ring_bytes
 from efflab.errors import require, require_one_of, require_positive
 from efflab.rules import Size
 
@@ -32,15 +33,16 @@ GATHER_LINKS = 1
 _cache = lru_cache(maxsize=4096)
 _ring_bytes = unchecked(ring_bytes)
 _activation_bytes = _cache(unchecked(cost.activation_bytes))
-_attention_params = _cache(unchecked(layers.attention_params))
-_ffn_params = _cache(unchecked(layers.ffn_params))
 _flops_by_part = _cache(unchecked(cost.flops_by_part))
 _forward_flops = _cache(unchecked(cost.forward_flops))
 _model_state_bytes = _cache(unchecked(cost.model_state_bytes))
 _num_params = _cache(unchecked(cost.num_params))
+_layer_params = _cache(unchecked(split_model.layer_params))
+_stage_model = _cache(unchecked(split_model.stage_model))
+_hidden_units = unchecked(split_model.hidden_units)
+_divides_kv_heads = unchecked(split_model.divides_kv_heads)
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Constants:
     """The three fitted constants; the defaults are fitted to all of `plan_fit.published_rows()`.
@@ -59,7 +61,6 @@ class Constants:
             require_positive(item.name, getattr(self, item.name))
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Split:
     """tp x pp x dp devices: each layer over tp, layers over pp stages, the batch over dp replicas.
@@ -86,7 +87,6 @@ class Split:
         return self.tp * self.pp * self.dp
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Plan(Split):
     """A split and what it costs: bytes on the heaviest device, seconds per step, utilization.
@@ -100,7 +100,6 @@ class Plan(Split):
     mfu: float
 
 
-@check_arguments
 def hardware_flops(config: ModelConfig, global_batch: Size, seq_len: Size, recompute: str) -> float:
     """FLOPs of a step with recomputation (Narayanan et al. 2021, equation 3, if "full").
 
@@ -117,17 +116,11 @@ def _flops_again(parts: dict[str, int], recompute: str) -> int:
     return {"none": 0, "selective": parts["scores"], "full": layers}[recompute]
 
 
-@lru_cache(maxsize=256)
-def _layers(config: ModelConfig, n_layer: int) -> ModelConfig:
-    """The config with `n_layer` layers; cached, since a planner needs few of them very often."""
-    return replace(config, n_layer=n_layer)
-
-
-@check_arguments
 @dataclass(frozen=True)
 class Training:
     """The training to split: a step is `global_batch` sequences of `seq_len` tokens, in 16 bits.
 
+    A device's part of today's models is `split_model`'s: all experts are in memory.
     `cluster` None: the device's own. `hides_gradients`: whether stage 3's sums of gradients overlap
     with the backward pass, as gathers do; ZeRO-3 would then rank above what was measured.
     """
@@ -173,9 +166,10 @@ class Training:
         config, chunks = self.config, split.pp * split.n_chunks
         nodes, divisor = self.network.node_devices, "a divisor of {what}={size}"
         require(split.tp <= nodes, "tp", split.tp, "at most a node's {nodes} devices", nodes=nodes)
-        for name in ("n_head", "d_ff"):
-            size = getattr(config, name)
+        for name, size in (("n_head", config.n_head), ("d_ff", _hidden_units(config))):
             require(size % split.tp == 0, "tp", split.tp, divisor, what=name, size=size)
+        fits, heads = _divides_kv_heads(config, split.tp), config.n_kv_head
+        require(fits, "tp", split.tp, "a divisor or a multiple of n_kv_head={n}", n=heads)
         fits, layers = config.n_layer % chunks == 0, dict(what="n_layer", size=config.n_layer)
         require(fits, "pp * n_chunks", chunks, divisor, **layers)
         fits = split.n_chunks == 1 or split.n_microbatches % split.pp == 0
@@ -191,7 +185,7 @@ class Training:
     def _stage(self, split: Split) -> ModelConfig:
         """The heaviest stage: its layers and the whole embedding, which the first stage looks up
         and the last multiplies by."""
-        return _layers(self.config, self.config.n_layer // split.pp)
+        return _stage_model(self.config, self.config.n_layer // split.pp, split.tp)
 
     def memory_bytes(self, split: Split) -> float:
         """Bytes on the heaviest device: model states, activations, logits, the current layer.
@@ -201,15 +195,14 @@ class Training:
         recomputation, all activations of one layer are added; with stage 3, one layer's weights.
         """
         self._require(split)
-        stage, layer = self._stage(split), _layers(self.config, 1)
+        stage, layer = self._stage(split), _stage_model(self.config, 1, split.tp)
         states = _model_state_bytes(_num_params(stage) / split.tp, split.dp, split.zero_stage)
         more = 1 + (split.pp - 1) / (split.pp * split.n_chunks) if split.n_chunks > 1 else 1
         in_flight = min(split.pp * more, split.n_microbatches)
         activations = self._stored_bytes(stage, split, split.recompute) * in_flight
         current = self._stored_bytes(layer, split, "none") if split.recompute != "none" else 0
         logits = LOGIT_BYTES * self._micro_batch(split) * self.seq_len * stage.vocab_size / split.tp
-        weights = _attention_params(layer) + _ffn_params(layer)
-        gathered = VALUE_BYTES * weights / split.tp if split.zero_stage == 3 else 0
+        gathered = VALUE_BYTES * _layer_params(layer) / split.tp if split.zero_stage == 3 else 0
         return states + activations + current + logits + gathered
 
     def _stored_bytes(self, config: ModelConfig, split: Split, recompute: str) -> float:
@@ -298,3 +291,6 @@ class Training:
             return network.inside_bytes_per_second
         outside = links * network.outside_bytes_per_second * self.constants.network
         return min(network.inside_bytes_per_second, outside)
+
+
+check_module(__name__)

@@ -7,14 +7,14 @@ computing, so that four ranks on two cores show the bubble of the schedule, not 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.config import ModelConfig
 from efflab.distributed.data_parallel import new_model, own, shares
 from efflab.distributed.schedules import Task
@@ -31,7 +31,6 @@ SCHEDULES = ("gpipe", "1f1b", "interleaved")
 """The schedules of `torch.distributed.pipelining` that run on a CPU."""
 
 
-@check_arguments
 @dataclass
 class Trace:
     """A rank's tasks with their times in seconds, on a clock that all processes share.
@@ -60,7 +59,6 @@ class Trace:
         return recorder
 
 
-@check_arguments
 def timeline(traces: Sequence[Trace], chunks_per_stage: Size = 1) -> Timeline:
     """Traces of all ranks, in order, as a timeline that begins at 0."""
     is_traced = len(traces) > 0 and all(len(trace.starts) > 0 for trace in traces)
@@ -77,7 +75,6 @@ def timeline(traces: Sequence[Trace], chunks_per_stage: Size = 1) -> Timeline:
 # --- PyTorch's pipeline -----------------------------------------------------------------------
 
 
-@check_arguments
 def step(
     chunks: Sequence[nn.Module],
     schedule: str,
@@ -137,7 +134,6 @@ def _require_schedule(schedule: str, n_microbatches: int, n_ranks: int) -> None:
 # --- Our Transformer, cut by layers -----------------------------------------------------------
 
 
-@check_arguments
 class Part(nn.Module):
     """Layers `begin` to `end` of a Transformer, with the embedding before the first of its layers.
 
@@ -169,7 +165,6 @@ class Part(nn.Module):
         return self.embedding.logits(self.final_norm(x)) if self.is_last else x
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Job:
     """What the ranks train: ids and targets (B,T), cut into equal micro-batches.
@@ -200,9 +195,7 @@ class Job:
         return _run_pass(model, loss.item(), Trace())
 
 
-@check_arguments
-@dataclass(frozen=True)
-class PassResult:
+class PassResult(NamedTuple):
     """What a forward and a backward pass left on a rank.
 
     `loss` is the batch's on the last stage's rank, else None; `weight_bytes` is of the rank's part.
@@ -214,7 +207,6 @@ class PassResult:
     trace: Trace
 
 
-@check_arguments
 def on_rank(rank: Count, world_size: Size, job: Job) -> PassResult:
     """A rank's part of a job, to be started with `launch(on_rank, n, job, timeout=...)`."""
     split = job.split or shares(job.config.n_layer, world_size)
@@ -252,8 +244,7 @@ def _run_pass(module: nn.Module, loss: float | None, trace: Trace) -> PassResult
 # --- Stages that sleep ------------------------------------------------------------------------
 
 
-@check_arguments
-class Sleeper(nn.Module):
+class _Sleeper(nn.Module):
     """A stage that sleeps instead of computing: x to x times a weight."""
 
     def __init__(self):
@@ -265,7 +256,6 @@ class Sleeper(nn.Module):
         return sleeping(x * self.weight, self.forward_seconds, self.backward_seconds)
 
 
-@check_arguments
 def sleep_on_rank(
     rank: Count,
     world_size: Size,
@@ -285,7 +275,7 @@ def sleep_on_rank(
         require_as_many(name, each, world_size, "rank")
         require_times(name, each, zero=False)
     n = n_chunks if schedule == "interleaved" else 1
-    sleepers = [Sleeper() for _ in range(n)]
+    sleepers = [_Sleeper() for _ in range(n)]
 
     def wake_up() -> None:
         for sleeper in sleepers:
@@ -294,3 +284,6 @@ def sleep_on_rank(
 
     rows = torch.ones(n_microbatches, 1)
     return step(sleepers, schedule, n_microbatches, F.mse_loss, rows, rows, wake_up)[1]
+
+
+check_module(__name__)

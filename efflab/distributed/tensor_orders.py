@@ -5,17 +5,18 @@ rows, each rank has a summand of X A, and the activation must wait for an all-re
 units. Skipping that is cheap and wrong: GELU(a + b) is not GELU(a) + GELU(b).
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.distributed.data_parallel import distance
 from efflab.distributed.pairs import gather_from_ranks, split_to_ranks, sum_over_ranks
-from efflab.distributed.ring import ring_bytes, sent_bytes
+from efflab.distributed.ring import sent_bytes
+from efflab.distributed.ring_cost import ring_bytes
 from efflab.distributed.tensor_parallel import (
     ColumnParallelLinear,
     RowParallelLinear,
@@ -28,8 +29,7 @@ from efflab.rules import Count, Size
 ORDERS = ("column-row", "column-column", "row-column", "row-row", "summed late")
 
 
-@check_arguments
-def forward_in_order(ffn: FeedForward, x: Tensor, order: str) -> Tensor:
+def _forward_in_order(ffn: FeedForward, x: Tensor, order: str) -> Tensor:
     """The feed-forward of x (..., C), whole on every rank, with its two matrices cut in this order.
 
     "summed late" is row-row without the sum before the activation: its output is wrong.
@@ -55,9 +55,7 @@ def _cut(whole: nn.Linear, x: Tensor, how: str) -> Tensor:
     return ColumnParallelLinear(whole)(x)
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Traffic:
+class Traffic(NamedTuple):
     """Collectives of one pass, forward and backward, and the bytes that a rank sends for them."""
 
     all_reduces: Count
@@ -65,7 +63,6 @@ class Traffic:
     n_bytes: float
 
 
-@check_arguments
 def traffic(order: str, d_model: Size, d_ff: Size, n_tokens: Size, n_ranks: Size) -> Traffic:
     """Traffic of a feed-forward in fp32 by formula: an all-reduce of n values sends
     2 n (t - 1) / t per rank, an all-gather half of that.
@@ -86,9 +83,7 @@ def traffic(order: str, d_model: Size, d_ff: Size, n_tokens: Size, n_ranks: Size
     return Traffic(len(summed), len(gathered), ring_bytes(4 * n_tokens * values, n_ranks))
 
 
-@check_arguments
-@dataclass(frozen=True)
-class OrderResult:
+class OrderResult(NamedTuple):
     """A rank's errors against one process (relative to the largest value) and its sent bytes."""
 
     output_error: float
@@ -96,7 +91,6 @@ class OrderResult:
     sent: Count
 
 
-@check_arguments
 def on_rank(
     rank: Count, world_size: Size, order: str, d_model: Size, d_ff: Size, n_tokens: Size
 ) -> OrderResult:
@@ -121,6 +115,9 @@ def on_rank(
 def _pass(ffn: FeedForward, x: Tensor, toward: Tensor, order: str | None = None):
     """Output and gradient of x, in one process (no order) or on the ranks."""
     x = x.clone().requires_grad_()
-    y = ffn(x) if order is None else forward_in_order(ffn, x, order)
+    y = ffn(x) if order is None else _forward_in_order(ffn, x, order)
     (y * toward).sum().backward()
     return y.detach(), x.grad
+
+
+check_module(__name__)

@@ -10,6 +10,7 @@ GELU(a + b) is not GELU(a) + GELU(b). `parallelize` uses the modules below, `par
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -19,16 +20,16 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.config import ModelConfig
-from efflab.cost import num_params
-from efflab.distributed.data_parallel import distance, new_model, without_pooler
+from efflab.distributed.data_parallel import distance, new_model
 from efflab.distributed.pairs import copy_to_ranks, sum_over_ranks
-from efflab.distributed.ring import ring_bytes, sent_bytes
+from efflab.distributed.ring import sent_bytes
+from efflab.distributed.ring_cost import ring_bytes
 from efflab.distributed.values import require_batch, require_share
-from efflab.errors import require, require_int, require_number, require_one_of
+from efflab.errors import require, require_one_of
 from efflab.model import Attention, FeedForward, Transformer
-from efflab.rules import Count, Size
+from efflab.rules import Count, NonNegative, Size
 from efflab.tensors import Ids, Numbers
 from efflab.train import language_model_loss, token_loss
 
@@ -38,7 +39,6 @@ METHODS = ("ours", "torch")
 # --- The two layers ------------------------------------------------------------------------------
 
 
-@check_arguments
 def rows_of(tensor: Numbers, rank: Count, n_ranks: Size, blocks: Size = 1) -> Tensor:
     """A rank's share of the first dimension: the same share of each of `blocks` equal blocks.
 
@@ -50,7 +50,6 @@ def rows_of(tensor: Numbers, rank: Count, n_ranks: Size, blocks: Size = 1) -> Te
     return tensor.unflatten(0, (blocks, n_ranks, -1))[:, rank].flatten(0, 1)
 
 
-@check_arguments
 def columns_of(weight: Numbers, rank: Count, n_ranks: Size) -> Tensor:
     """A rank's share of the second dimension."""
     require_share(rank, n_ranks)
@@ -65,7 +64,6 @@ def _require_whole(name: str, tensor: Tensor, dimension: int, n_parts: int) -> N
     require(fits, f"{name}.shape", tuple(tensor.shape), allowed)
 
 
-@check_arguments
 class ColumnParallelLinear(nn.Module):
     """A rank's outputs of a Linear: (..., in), the same on all ranks -> (..., out / ranks).
 
@@ -83,7 +81,6 @@ class ColumnParallelLinear(nn.Module):
         return F.linear(copy_to_ranks(x), self.weight, self.bias)
 
 
-@check_arguments
 class RowParallelLinear(nn.Module):
     """A Linear over a rank's inputs: (..., in / ranks) -> (..., out), the same on all ranks.
 
@@ -105,13 +102,11 @@ class RowParallelLinear(nn.Module):
 
 def require_split(config: ModelConfig, n_ranks: int) -> None:
     """`n_ranks` must divide the heads and the hidden units."""
-    require_int("n_ranks", n_ranks)
     for name in ("n_head", "d_ff"):
         size = getattr(config, name)
         require(size % n_ranks == 0, "n_ranks", n_ranks, f"a divisor of {name}={size}")
 
 
-@check_arguments
 def parallelize(model: Transformer) -> Transformer:
     """Cut the model's layers over the ranks of the group, in place; a shared map only once."""
     n = dist.get_world_size()
@@ -132,7 +127,6 @@ def parallelize(model: Transformer) -> Transformer:
     return model
 
 
-@check_arguments
 def parallelize_with_torch(model: Transformer) -> Transformer:
     """The same by `parallelize_module`, in place; parameters that were cut become DTensors.
 
@@ -167,7 +161,6 @@ SHARES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-@check_arguments
 def share_of(name: str, whole: Numbers, rank: Count, n_ranks: Size) -> Tensor:
     """A rank's part of the parameter (or gradient) of that name: its share, or all of it."""
     require_share(rank, n_ranks)
@@ -178,26 +171,15 @@ def share_of(name: str, whole: Numbers, rank: Count, n_ranks: Size) -> Tensor:
 # --- What it costs -------------------------------------------------------------------------------
 
 
-@check_arguments
-def held_params(config: ModelConfig, n_ranks: Size) -> int:
-    """Parameters per rank: matrices and column-cut biases are shared out, all else is whole."""
-    require_split(config, n_ranks)
-    C, d_ff = config.d_model, config.d_ff
-    n_attention = 1 if config.share in ("attention", "all") else config.n_layer
-    n_ffn = 1 if config.share in ("ffn", "all") else config.n_layer
-    cut = n_attention * (4 * C * C + 3 * C) + n_ffn * (2 * C * d_ff + d_ff)
-    return num_params(without_pooler(config)) - cut + cut // n_ranks
-
-
-@check_arguments
-def wire_bytes(config: ModelConfig, n_tokens: Size, n_ranks: Size, value_bytes: float = 4) -> float:
+def wire_bytes(
+    config: ModelConfig, n_tokens: Size, n_ranks: Size, value_bytes: NonNegative = 4
+) -> float:
     """Bytes a rank sends in a forward pass, and again in the backward pass.
 
     Two all-reduces per layer, each of `n_tokens` x C values over a ring, where a rank sends
     2 (t - 1) / t of them: with the backward pass 8 b s h (t - 1) / t values per layer (Narayanan et
     al. 2021, section 3.2).
     """
-    require_number("value_bytes", value_bytes)
     n_bytes = value_bytes * n_tokens * config.d_model
     return config.n_layer * 2 * ring_bytes(n_bytes, n_ranks)
 
@@ -205,7 +187,6 @@ def wire_bytes(config: ModelConfig, n_tokens: Size, n_ranks: Size, value_bytes: 
 # --- On the ranks --------------------------------------------------------------------------------
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Job:
     """What the ranks run: one forward and backward pass of ids and targets (B,T)."""
@@ -220,9 +201,7 @@ class Job:
         require_batch(self.ids, self.targets)
 
 
-@check_arguments
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """A rank's errors against one process, relative to the largest value, of logits and gradients.
 
     `params`: number that it holds; `forward`, `backward`: bytes that it sent; its own `gradients`.
@@ -236,7 +215,6 @@ class Result:
     gradients: dict[str, Tensor]
 
 
-@check_arguments
 def on_rank(rank: Count, world_size: Size, job: Job) -> Result:
     """A rank's part of a job, to be started with `launch(on_rank, n, job, timeout=...)`."""
     whole = new_model(job.config)
@@ -266,3 +244,6 @@ def on_rank(rank: Count, world_size: Size, job: Job) -> Result:
 
 def _local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+check_module(__name__)

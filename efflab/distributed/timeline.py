@@ -6,7 +6,7 @@ from itertools import accumulate
 from math import fsum
 from typing import NamedTuple
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.distributed.schedules import Orders
 from efflab.errors import require
 from efflab.rules import Size
@@ -26,7 +26,6 @@ class Event(NamedTuple):
     end: float
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Timeline:
     """Times of each rank's tasks, in seconds and in the order of `orders`.
@@ -79,3 +78,6 @@ class Timeline:
             for rank, order in enumerate(self.orders)
             for task, start, end in zip(order, self.starts[rank], self.ends[rank], strict=True)
         ]
+
+
+check_module(__name__)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -22,7 +23,7 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.bench import peak_bytes
 from efflab.config import ModelConfig
 from efflab.distributed.data_parallel import new_model, own, shares
@@ -44,9 +45,7 @@ FP32_ADAM = dict(param_bytes=4, grad_bytes=4, optimizer_bytes=8)
 """Bytes per parameter here, for `cost.model_state_bytes`: all in fp32, two moments in Adam."""
 
 
-@check_arguments
-@dataclass(frozen=True)
-class RankState:
+class RankState(NamedTuple):
     """What a rank holds between two steps, in bytes, and what training did.
 
     `gathered`: weights held in addition to its shard between the forward and the backward pass;
@@ -68,7 +67,6 @@ class RankState:
         return self.weights + self.gradients + self.optimizer
 
 
-@check_arguments
 @dataclass(frozen=True)
 class Job:
     """What the ranks train: ids and targets (B,T), by which stage (0 is plain DDP)."""
@@ -84,7 +82,6 @@ class Job:
         require_batch(self.ids, self.targets)
 
 
-@check_arguments
 def shard_model(model: Transformer, stage: int) -> tuple[nn.Module, torch.optim.Optimizer]:
     """The model and AdamW for it, set up for a stage on this rank."""
     require_one_of("stage", stage, STAGES)
@@ -102,7 +99,6 @@ def shard_model(model: Transformer, stage: int) -> tuple[nn.Module, torch.optim.
     return ddp, ZeroRedundancyOptimizer(ddp.parameters(), **options)
 
 
-@check_arguments
 def on_rank(rank: Count, world_size: Size, job: Job) -> RankState:
     """A rank's part of a job, to be started with `launch(on_rank, n, job, timeout=...)`."""
     mine = own(shares(len(job.ids), world_size), rank)
@@ -180,3 +176,6 @@ def _gathered_bytes(model: nn.Module, ids: Tensor) -> int:
     with torch.no_grad():
         model(ids)
     return _bytes(p for p in model.parameters() if not isinstance(p, DTensor))
+
+
+check_module(__name__)

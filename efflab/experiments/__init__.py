@@ -17,10 +17,5 @@ def experiments() -> list[str]:
 
 def run_experiment(name: str, *, fresh: bool = False) -> dict:
     """Run and record what is not yet in data/experiments/NAME.json, or with `fresh` all of it."""
-    stem = name.replace("-", "_")
-    if stem not in {info.name for info in iter_modules(__path__)}:
-        require_one_of("name", name, experiments())
-    module = import_module(f"{__name__}.{stem}")
-    if getattr(module, "NAME", None) != name:  # a helper's file
-        require_one_of("name", name, experiments())
-    return module.run(fresh=fresh)
+    require_one_of("name", name, experiments())
+    return import_module(f"{__name__}.{name.replace('-', '_')}").run(fresh=fresh)

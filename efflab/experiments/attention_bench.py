@@ -72,11 +72,12 @@ def contestants(seq_len: int, seed: int = 0) -> dict:
 
 
 @torch.no_grad()
-def compare(seq_len: int, repeats: int = REPEATS, seed: int = 0) -> list[dict]:
-    """One row per contestant: milliseconds, ratios to FlexAttention and full attention, memory.
+def measure(seq_len: int, seed: int = 0) -> dict:
+    """One row per contestant, printed: milliseconds, ratios to FlexAttention and full attention.
 
     `peak_share` is the useful work (4 D FLOPs a visible pair and head) over what a 1024-wide matrix
-    product reaches here in the same run. Rounds are interleaved; all figures are medians.
+    product reaches here in the same run. Rounds are interleaved; all figures are medians, with four
+    significant digits.
     """
     require_int("seq_len", seq_len, 2 * BLOCK)
     entries = contestants(seq_len, seed)
@@ -85,22 +86,21 @@ def compare(seq_len: int, repeats: int = REPEATS, seed: int = 0) -> list[dict]:
         torch.testing.assert_close(entries[name][0](), expected, atol=1e-4, rtol=1e-4)
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
     calls = {name: call for name, (call, _) in entries.items()} | {PRODUCT: lambda: a @ b}
-    times = time_interleaved(calls, warmup=1, repeats=repeats)
+    times = time_interleaved(calls, warmup=1, repeats=REPEATS)
     rows = []
     for name, (call, pairs) in entries.items():
         flops = 4 * HEAD_DIM * N_HEAD * pairs
-        rows.append(
-            dict(
-                seq_len=seq_len,
-                name=name,
-                milliseconds=1e3 * times[name].median,
-                over_flex=times[name].ratio(times[FLEX]),
-                over_full=times[name].ratio(times[FULL]),
-                peak_share=flops / (2 * 1024**3) * times[PRODUCT].ratio(times[name]),
-                mib=peak_bytes(call) / 2**20,
-            )
+        row = dict(
+            milliseconds=1e3 * times[name].median,
+            over_flex=times[name].ratio(times[FLEX]),
+            over_full=times[name].ratio(times[FULL]),
+            peak_share=flops / (2 * 1024**3) * times[PRODUCT].ratio(times[name]),
+            mib=peak_bytes(call) / 2**20,
         )
-    return rows
+        row = {key: float(f"{value:.4g}") for key, value in row.items()}
+        rows.append(dict(seq_len=seq_len, name=name) | row)
+        print(report(rows[-1]), flush=True)
+    return dict(rows=rows)
 
 
 def report(row: dict) -> str:
@@ -110,15 +110,6 @@ def report(row: dict) -> str:
         f"  {row['over_flex']:>6.2f} x flex  {row['over_full']:>7.3f} x full"
         f"  {100 * row['peak_share']:>5.1f} % of peak  {row['mib']:>7.1f} MiB"
     )
-
-
-def measure(seq_len: int, seed: int = 0, repeats: int = REPEATS) -> dict:
-    """The rows of one length, printed as they are measured, with four significant digits."""
-    rows = []
-    for row in compare(seq_len, repeats, seed):
-        print(report(row), flush=True)
-        rows.append({k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in row.items()})
-    return dict(rows=rows)
 
 
 def run(*, fresh: bool = False) -> dict:

@@ -5,7 +5,7 @@ written, its header included, and the quality that of the model read back from i
 ranked by bits per byte to two decimals and then by time over the model as shipped.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -24,7 +24,7 @@ from efflab.compression.gptq import gptq_model
 from efflab.compression.packed import Quantized
 from efflab.errors import require, require_int, require_one_of
 from efflab.experiments import lighten
-from efflab.experiments.record import read_record, run_cases
+from efflab.experiments.record import read_record, run_cases, with_ends
 from efflab.model import Transformer
 from efflab.pretrained import read_card
 from efflab.structure.sharing import share_qkv
@@ -62,12 +62,12 @@ class Moves:
     half: bool = False
 
     def __post_init__(self):
-        n_layer = _config().n_layer
-        for name in ("attention", "ffn"):
-            for bits in each(getattr(self, name), name):
-                _check_bits(name, bits)
-        for name in ("token", "position"):
-            _check_bits(name, getattr(self, name))
+        n_layer = points.language_model().config.n_layer
+        for name in ("attention", "ffn", "token", "position"):
+            bits = getattr(self, name)
+            for one in each(bits, name) if name in ("attention", "ffn") else [bits]:
+                require_int(name, one)
+                require(2 <= one <= 8, name, one, "2 to 8 bits")
         require_one_of("method", self.method, METHODS)
         check_grid(8, None, self.group_size, 2)
         for window in each(self.windows, "windows"):
@@ -84,18 +84,9 @@ class Moves:
         require(not self.heads or self.shared == 1, "shared", self.shared, allowed)
 
 
-def _config():
-    return points.language_model().config
-
-
-def _check_bits(name: str, bits: int) -> None:
-    require_int(name, bits)
-    require(2 <= bits <= 8, name, bits, "2 to 8 bits")
-
-
 def each(value, name: str = "value") -> tuple:
     """One entry per layer, from a single value or from one for each layer."""
-    n_layer = _config().n_layer
+    n_layer = points.language_model().config.n_layer
     if not isinstance(value, Sequence):
         return (value,) * n_layer
     require(len(value) == n_layer, name, tuple(value), f"one value, or one for each of {n_layer}")
@@ -111,25 +102,22 @@ def shape(moves: Moves) -> Transformer:
     if moves.shared > 1:
         model = share_qkv(model, moves.shared)
     if moves.heads:
-        model = pruning.prune_heads(model, _least("head", moves.heads))
+        heads = pruning.least_important(_importance(pruning.head_importance), moves.heads)
+        model = pruning.prune_heads(model, heads)
     if moves.neurons:
-        model = pruning.prune_ffn(model, _least("neuron", moves.neurons))
+        neurons = pruning.least_important(_importance(pruning.neuron_importance), moves.neurons)
+        model = pruning.prune_ffn(model, neurons)
     for layer, window in zip(model.layers, each(moves.windows), strict=True):
         if window is not None:
             layer.attention.body = SlidingAttention(layer.attention.body, window)
     return model
 
 
-def _least(kind: str, share: float) -> dict[int, list[int]]:
-    return pruning.least_important(_importance(kind), share)
-
-
 @lru_cache(maxsize=2)
-def _importance(kind: str) -> torch.Tensor:
+def _importance(measure: Callable) -> torch.Tensor:
     """Importance (layer, unit) on training text."""
     batches = [(ids[:, :-1], ids[:, 1:]) for ids in calibration()]
-    by_kind = {"head": pruning.head_importance, "neuron": pruning.neuron_importance}
-    return by_kind[kind](points.language_model(), batches)
+    return measure(points.language_model(), batches)
 
 
 @torch.no_grad()
@@ -191,19 +179,12 @@ def play(moves: Moves | None = None, /, repeats: int = 7, **changes) -> dict:
     with TemporaryDirectory() as folder:
         n_bytes, model = store(moves, Path(folder) / "model.safetensors")
     point = points.language_point(model, n_bytes, repeats=repeats)
-    quality, time = point["quality"], point["time"]
-    return dict(
-        n_bytes=n_bytes,
-        fits=n_bytes <= LIMIT,
-        bits=round(quality.mean, 4),
-        low=round(quality.low, 4),
-        high=round(quality.high, 4),
-        flops=lighten.forward_flops(model, SEQ_LEN),
-        time=round(time.mean, 3),
-        time_low=round(time.low, 3),
-        time_high=round(time.high, 3),
-        band=round(point["band"], 3),
-    )
+    size = dict(n_bytes=n_bytes, fits=n_bytes <= LIMIT)
+    bits = {k: round(v, 4) for k, v in with_ends("bits", point["quality"]).items()}
+    time = point["time"]
+    times = dict(time=time.mean, time_low=time.low, time_high=time.high, band=point["band"])
+    times = {k: round(v, 3) for k, v in times.items()}
+    return size | bits | dict(flops=lighten.forward_flops(model, SEQ_LEN)) | times
 
 
 def rank(entry: dict) -> tuple:

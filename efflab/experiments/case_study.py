@@ -27,7 +27,7 @@ from efflab.errors import require_int, require_one_of
 from efflab.estimate import Estimate, paired_difference
 from efflab.experiments import lighten
 from efflab.experiments.lighten import Recipe
-from efflab.experiments.record import run_cases
+from efflab.experiments.record import run_cases, with_ends
 from efflab.model import Transformer, n_parameters
 from efflab.pretrained import read_card
 
@@ -145,8 +145,7 @@ def judge(model: Transformer) -> dict:
 
 def interval(quality: Estimate) -> dict[str, float]:
     """Bits per byte with the interval over windows, as stored in a row."""
-    row = dict(bits=quality.mean, low=quality.low, high=quality.high)
-    return {k: round(v, 4) for k, v in row.items()}
+    return {k: round(v, 4) for k, v in with_ends("bits", quality).items()}
 
 
 def int8(model: Transformer, folder: Path) -> language.LanguageEngine:
@@ -276,10 +275,9 @@ def difference(a: dict[int, float], b: dict[int, float]) -> Estimate:
 
 def waterfall(runs: dict[int, dict]) -> list[dict]:
     """Steps of a path in order: bits per byte (mean, minimum, maximum over seeds) and FLOPs."""
-    steps = zip(*(run["rows"] for run in runs.values()), strict=True)
-    result = []
-    for rows in steps:
-        bits = [row["bits"] for row in rows]
+    steps = []
+    for rows in zip(*(run["rows"] for run in runs.values()), strict=True):
+        bits, flops = ([row[key] for row in rows] for key in ("bits", "flops"))
         entry = dict(step=rows[0]["step"], bits=mean(bits), low=min(bits), high=max(bits))
-        result.append(entry | dict(flops=mean(row["flops"] for row in rows)))
-    return result
+        steps.append(entry | dict(flops=mean(flops)))
+    return steps

@@ -25,7 +25,7 @@ from efflab.experiments import case_study, lighten, resident
 from efflab.experiments.case_study import PRECISIONS, SEQ_LEN
 from efflab.experiments.isolated import run_isolated
 from efflab.experiments.lighten import Recipe
-from efflab.experiments.record import read_record, run_cases
+from efflab.experiments.record import read_record, run_cases, with_ends
 from efflab.model import Transformer
 from efflab.pretrained import read_card
 
@@ -94,8 +94,7 @@ def round_digits(value) -> float:
 
 def ratio(estimate: Estimate) -> dict[str, float]:
     """A ratio and its 95 % interval, as stored in a row."""
-    row = dict(ratio=estimate.mean, low=estimate.low, high=estimate.high)
-    return {name: round_digits(value) for name, value in row.items()}
+    return {name: round_digits(value) for name, value in with_ends("ratio", estimate).items()}
 
 
 # --- Time ------------------------------------------------------------------------------------

@@ -2,10 +2,9 @@
 
 The same small causal model on the standard library, on the same windows with the same optimizer
 and number of steps; only what mixes the tokens differs. Three seeds each. What is kept: held-out
-loss, FLOPs of the mixing layers, parameters, time against self-attention, and the learned spans.
+loss, FLOPs of the mixing layers, parameters, and the learned spans.
 """
 
-import time
 from collections.abc import Callable
 from itertools import product
 from statistics import mean
@@ -100,31 +99,23 @@ def loss_with_penalty(weight: float) -> Callable[[nn.Module, Tensor, Tensor], Te
 
 
 @torch.no_grad()
-def held_out_loss(model: nn.Module, seq_len: int = CONFIG.max_len) -> float:
+def held_out_loss(model: nn.Module) -> float:
     """Nats per token on `N_EVAL` held-out windows, the same for all models."""
-    ids, targets = data.random_windows(data.stdlib_tokens("held-out"), N_EVAL, seq_len, seed=0)
-    return train.language_model_loss(model.eval(), ids, targets).item()
+    held_out = data.random_windows(data.stdlib_tokens("held-out"), N_EVAL, CONFIG.max_len, seed=0)
+    return train.language_model_loss(model.eval(), *held_out).item()
 
 
-def train_variant(
-    variant: str, seed: int, n_steps: int = N_STEPS, *, progress: bool = False
-) -> tuple[Transformer, dict]:
+def train_variant(variant: str, seed: int, n_steps: int = N_STEPS) -> tuple[Transformer, dict]:
     """Train one variant with one seed; returns the model and its recorded results."""
     model = make_model(variant, seed)
     tokens = data.stdlib_tokens("train")
-    spec = VARIANTS[variant]
-    start = time.process_time()
-    losses = train.fit(
-        model,
-        lambda step: data.random_windows(tokens, BATCH_SIZE, CONFIG.max_len, seed * 10**6 + step),
-        n_steps,
-        optimizers=optimizers(model),
-        loss_fn=loss_with_penalty(spec.get("penalty", 0.0)),
-        progress=progress,
-    )
-    seconds = time.process_time() - start
+    loss = loss_with_penalty(VARIANTS[variant].get("penalty", 0.0))
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        return data.random_windows(tokens, BATCH_SIZE, CONFIG.max_len, seed * 10**6 + step)
+
+    train.fit(model, batch, n_steps, optimizers=optimizers(model), loss_fn=loss)
     result = dict(variant=variant, seed=seed, n_steps=n_steps, loss=held_out_loss(model))
-    result |= dict(training_loss=mean(losses[-20:]), cpu_seconds=seconds)
     result |= dict(n_params=sum(p.numel() for p in model.parameters()))
     if span_layers(model):
         result["spans"] = learned_spans(model).tolist()
@@ -152,10 +143,7 @@ def settings() -> dict:
 
 @one_thread()
 def run(*, fresh: bool = False) -> dict:
-    """Train every variant with every seed; recorded as data/experiments/dynamic-attention.json.
-
-    One thread, so that CPU seconds compare.
-    """
+    """Train every variant with every seed; recorded as data/experiments/dynamic-attention.json."""
     cases = [dict(variant=variant, seed=seed) for seed, variant in product(SEEDS, VARIANTS)]
 
     def run_one(variant: str, seed: int) -> dict:
@@ -183,7 +171,6 @@ def by_variant() -> dict[str, dict]:
             interval=(next_one.low, next_one.high),
             mixing_flops=mean(r["mixing_flops"] for r in mine),
             n_params=mine[0]["n_params"],
-            cpu_seconds=[r["cpu_seconds"] for r in mine],
             spans=[r["spans"] for r in mine if "spans" in r],
             reach=[r["reach"] for r in mine if "reach" in r],
         )

@@ -6,12 +6,12 @@ text, so that differences pair. The control: a head on texts whose words are shu
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from itertools import product
 
 import numpy as np
 
-from efflab import data, pretrained
+from efflab import data, points
 from efflab.bench import one_thread
 from efflab.errors import require_one_of
 from efflab.estimate import Estimate, bootstrap
@@ -26,11 +26,6 @@ KINDS = ("head", "tuned", "shuffled")
 CASES = {f"folds-{task}": (task, "tuned", "head") for task in reuse.TASKS}
 CASES["folds-shuffled"] = ("package", "head", "shuffled")
 """Id of evidence -> task, and who may be right on more texts than whom; the last is the control."""
-
-
-@lru_cache(maxsize=1)
-def _encoder():
-    return pretrained.load_minilm()
 
 
 def shuffle_words(texts: Iterable[str], seed: int) -> list[str]:
@@ -51,7 +46,7 @@ def fold_hits(n_texts: int, seed: int, hits: Callable[[np.ndarray], np.ndarray])
 def run_one(task: str, kind: str, seed: int) -> dict:
     """Which texts a head, a fine-tuned encoder, or a head on shuffled words gets right."""
     require_one_of("kind", kind, KINDS)
-    encoder, tokenizer = _encoder()
+    encoder, tokenizer = points.encoder()
     docs = reuse.docstrings()
     y, texts = docs.labels[task], docs.texts
     if kind == "shuffled":

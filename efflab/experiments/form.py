@@ -2,66 +2,41 @@
 
 from collections.abc import Iterator
 
-from efflab.base.stored import require_keys
+from efflab.base.stored import require_object
 from efflab.errors import require, require_finite, require_int
-from efflab.rules import require_type
+from efflab.rules import Size, require_type
 
-BLOCK = {"machine", "settings", "models", "complete", "provenance", "runs"}
-MACHINE = {"cpu", "features", "threads"}
-MADE = {"command", "date", "commit", "versions"}
+TEXTS = dict[str, str | None]
+RECORD = dict(name=str, machines=list)
+BLOCK = dict(machine=dict, settings=dict, models=TEXTS, complete=bool, provenance=list, runs=list)
+MACHINE = dict(cpu=str, features=dict[str, bool] | None, threads=Size)
+"""A machine's CPU, its features (null in old records), and the threads that torch used."""
+MADE = dict(command=str, date=str, commit=str | None, versions=TEXTS)
 NULLABLE = {"group_size", "isa", "width", "windows"}
 """Keys of a run that may be null: no groups, all instructions, full width, no window."""
 
 
 def require_record(name: str, record: dict) -> None:
     """Refuse an invalid record, naming the place: `machines[0].runs[3].loss=None: ...`."""
-    require_keys("record", record, {"name", "machines"})
+    require_object("record", record, RECORD)
     require(record["name"] == name, "name", record["name"], f"{name!r}")
-    blocks = require_type("machines", record["machines"], list)
-    require(bool(blocks), "machines", blocks, "at least one")
-    for i, block in enumerate(blocks):
+    require(bool(record["machines"]), "machines", [], "at least one")
+    for i, block in enumerate(record["machines"]):
         _require_block(f"machines[{i}]", block)
 
 
 def _require_block(place: str, block: dict) -> None:
-    require_keys(place, block, BLOCK)
-    require_machine(f"{place}.machine", block["machine"])
-    require_type(f"{place}.complete", block["complete"], bool)
-    require_type(f"{place}.settings", block["settings"], dict)
-    for name, sha256 in require_type(f"{place}.models", block["models"], dict).items():
-        require_type(f"{place}.models.{name}", sha256, str | None)
-    provenance = require_type(f"{place}.provenance", block["provenance"], list)
+    require_object(place, block, BLOCK)
+    require_object(f"{place}.machine", block["machine"], MACHINE)
+    provenance, runs = block["provenance"], block["runs"]
     for i, entry in enumerate(provenance):
-        _require_provenance(f"{place}.provenance[{i}]", entry)
-    runs = require_type(f"{place}.runs", block["runs"], list)
-    require(
-        bool(runs) and bool(provenance), f"{place}.runs", runs, "at least one, and what made it"
-    )
+        require_object(f"{place}.provenance[{i}]", entry, MADE, dict(rules=list[str]))
+    is_whole = bool(runs) and bool(provenance)
+    require(is_whole, f"{place}.runs", runs, "at least one, and what made it")
     for i, run in enumerate(runs):
         require_run(f"{place}.runs[{i}]", run)
         require_int(f"{place}.runs[{i}].made", run.get("made"), 0, len(provenance) - 1)
     _require_alike(f"{place}.runs", runs)
-
-
-def require_machine(place: str, machine: dict) -> None:
-    """A machine has a CPU, threads, and features (True or False each; null in old records)."""
-    require_keys(place, machine, MACHINE)
-    require_type(f"{place}.cpu", machine["cpu"], str)
-    require_int(f"{place}.threads", machine["threads"])
-    features = require_type(f"{place}.features", machine["features"], dict | None)
-    for name, has in (features or {}).items():
-        require_type(f"{place}.features.{name}", has, bool)
-
-
-def _require_provenance(place: str, entry: dict) -> None:
-    require_keys(place, entry, MADE, ["rules"])
-    for content in require_type(f"{place}.rules", entry.get("rules", []), list):
-        require_type(f"{place}.rules", content, str)
-    for key in ("command", "date"):
-        require_type(f"{place}.{key}", entry[key], str)
-    require_type(f"{place}.commit", entry["commit"], str | None)
-    for name, version in require_type(f"{place}.versions", entry["versions"], dict).items():
-        require_type(f"{place}.versions.{name}", version, str | None)
 
 
 def require_run(place: str, run: dict) -> None:

@@ -26,6 +26,7 @@ from efflab.compression.calibration import (
 from efflab.compression.gptq import gptq_model
 from efflab.compression.packed import Quantized, model_bytes, with_weights
 from efflab.estimate import bootstrap
+from efflab.experiments import int8_engines
 from efflab.experiments.record import run_cases
 
 NAME = "gptq-quality"
@@ -38,9 +39,8 @@ VARIANTS = {
     "symmetric": dict(symmetric=True),
 }
 N_WINDOWS = 16  # held-out windows of the whole context, those of the board
-N_FUNCTIONS, MINILM_GROUPS, MAX_TOKENS = 120, (None, 64), 64
+N_FUNCTIONS, MINILM_GROUPS, MAX_TOKENS = 120, (None, 64), int8_engines.MAX_LEN
 SEEDS = (0, 1, 2)
-SEEDED_BITS = BITS  # for which GPTQ is repeated with every seed of its calibration
 
 
 @lru_cache(maxsize=1)
@@ -77,7 +77,7 @@ def paired_point(bits: int, seed: int = 0) -> dict:
         changed = with_weights(model, quantize_by(method, model, bits, None, batches))
         losses[method], n_bytes = evaluate.window_bits(changed, N_WINDOWS)
     less = bootstrap(losses["gptq"] - losses["rtn"], n_bytes)
-    return {"less": less.mean, "less low": less.low, "less high": less.high}
+    return {"less": less.mean} | int8_engines.interval("less", less)
 
 
 def calibration_point(n_tokens: int, source: str = "library", bits: int = 3, seed: int = 0) -> dict:
@@ -97,16 +97,7 @@ def encoder_task():
     step = len(functions) // N_FUNCTIONS
     evaluation = functions[::step][:N_FUNCTIONS]
     texts = [f.code for f in functions[1::step][:64]] + [f.query for f in functions[2::step][:64]]
-    batches = []
-    for start in range(0, len(texts), 32):
-        inputs = tokenizer(
-            texts[start : start + 32],
-            padding=True,
-            truncation=True,
-            max_length=MAX_TOKENS,
-            return_tensors="pt",
-        )
-        batches.append((inputs["input_ids"], inputs["attention_mask"]))
+    batches = int8_engines.batches(tokenizer, texts, 32)
     texts = [f.query for f in evaluation], [f.code for f in evaluation]
     exact = [pretrained.embed(model, tokenizer, t, max_len=MAX_TOKENS) for t in texts]
     return model, tokenizer, batches, texts, exact
@@ -154,7 +145,7 @@ def cases() -> list[dict]:
     ]
     cases += [
         dict(part="repeats", seed=seed, bits=b, group_size=None, method="gptq")
-        for b, seed in product(SEEDED_BITS, others)
+        for b, seed in product(BITS, others)
     ]
     cases += [dict(part="paired", seed=first, bits=b) for b in BITS]
     cases += [dict(part="variants", seed=first, variant=name) for name in VARIANTS]

@@ -5,7 +5,9 @@ attention kernels. Every part takes a device and sizes, so that its code runs on
 the tests.
 """
 
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +18,7 @@ from efflab import bench
 from efflab.acceleration import block, fusion
 from efflab.config import ModelConfig
 from efflab.errors import require, require_one_of
-from efflab.experiments.record import EXPERIMENTS, machines, read_record, run_cases
+from efflab.experiments.record import EXPERIMENTS, machines, read_record, run_cases, with_ends
 from efflab.model import Transformer, attention_written_out
 
 NAME = "gpu-bench"
@@ -54,17 +56,8 @@ def precision_by_shape(device: str, sizes: Sizes) -> dict:
             calls["tf32"] = partial(_tf32, partial(_product, a, b))
         times = bench.time_interleaved(calls, warmup=3, repeats=sizes.repeats)
         for name, timing in times.items():
-            faster = times["fp32"].ratio_interval(timing)
-            rows.append(
-                dict(
-                    n=n,
-                    dtype=name,
-                    tflops=2 * n**3 / timing.median / 1e12,
-                    faster=faster.mean,
-                    low=faster.low,
-                    high=faster.high,
-                )
-            )
+            row = dict(n=n, dtype=name, tflops=2 * n**3 / timing.median / 1e12)
+            rows.append(row | with_ends("faster", times["fp32"].ratio_interval(timing)))
     return dict(rows=rows)
 
 
@@ -149,8 +142,7 @@ def eager_against_compiled(device: str, sizes: Sizes) -> dict:
     calls["torch's own, compiled"] = lambda: compiled_layer(x)
     result = bench.compare(lambda: written(x), calls, warmup=3, repeats=sizes.repeats)
     rows = [
-        dict(form=name, ms=1e3 * result.timings[name].median)
-        | dict(ratio=ratio.mean, low=ratio.low, high=ratio.high)
+        dict(form=name, ms=1e3 * result.timings[name].median) | with_ends("ratio", ratio)
         for name, ratio in result.ratios.items()
     ]
     return dict(rows=rows, ms=1e3 * result.timings["baseline"].median, band=result.band)
@@ -163,16 +155,15 @@ def launch_overhead(device: str, sizes: Sizes) -> dict:
         x = torch.ones(n_values, device=device)
         calls = {n: fusion.chain(x, n) for n in sizes.chains}
         for n, seconds in fusion.call_seconds(calls, sizes.repeats, seconds=1e-3).items():
-            rows.append(
-                dict(n_kernels=n, n_values=n_values, bytes=8 * n_values * n, seconds=seconds)
-            )
+            size = dict(n_kernels=n, n_values=n_values, bytes=8 * n_values * n)
+            rows.append(size | dict(seconds=seconds))
     model = fusion.fit_launches(rows, queued=device == "cuda")
     return dict(rows=rows, overhead=model.overhead, bandwidth=model.bandwidth)
 
 
 @torch.no_grad()
 def attention_kernels(device: str, sizes: Sizes) -> dict:
-    """Attention by length: scores in memory against torch's fused kernels for this device."""
+    """Attention by length: scores in memory against those fused kernels that this device has."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     backends = {
@@ -191,42 +182,22 @@ def attention_kernels(device: str, sizes: Sizes) -> dict:
                 return F.scaled_dot_product_attention(q, q, q)
 
         calls = {"written out": partial(attention_written_out, q, q, q)}
-        refused = []
-        for name, backend in backends.items():
-            call = partial(on, backend)
-            if _runs(call):
-                calls[name] = call
-            else:
-                refused.append(name)
+        fused = {name: partial(on, backend) for name, backend in backends.items()}
+        calls |= {name: call for name, call in fused.items() if _runs(call)}
         times = bench.time_interleaved(calls, warmup=2, repeats=sizes.repeats)
         for name, timing in times.items():
-            ratio = timing.ratio_interval(times["written out"])
-            rows.append(
-                dict(
-                    seq_len=seq_len,
-                    kernel=name,
-                    ms=1e3 * timing.median,
-                    ratio=ratio.mean,
-                    low=ratio.low,
-                    high=ratio.high,
-                    mb=bench.peak_bytes(calls[name], device) / 1e6,
-                )
-            )
-        rows += [dict(seq_len=seq_len, kernel=name, ms=None) for name in refused]
+            row = dict(seq_len=seq_len, kernel=name, ms=1e3 * timing.median)
+            row |= with_ends("ratio", timing.ratio_interval(times["written out"]))
+            rows.append(row | dict(mb=bench.peak_bytes(calls[name], device) / 1e6))
     return dict(rows=rows)
 
 
 def _runs(call: Callable) -> bool:
     """Whether torch has this kernel for this device; it warns and raises if not."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            call()
-        except RuntimeError:
-            return False
-    return True
+    with warnings.catch_warnings(action="ignore"), suppress(RuntimeError):
+        call()
+        return True
+    return False
 
 
 # --- Running ---------------------------------------------------------------------------------

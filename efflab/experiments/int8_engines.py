@@ -28,17 +28,6 @@ SHAPES = ((1, 16), (4, 64), (16, 128))
 REPEATS = dict(zip(SHAPES, (41, 21, 11), strict=True))
 FP32, BF16, DYNAMIC = "fp32 eager", "bf16 eager", "torch dynamic INT8"
 OPENVINO_FP32, OPENVINO = "OpenVINO fp32", "OpenVINO INT8"
-ENGINES = (
-    FP32,
-    BF16,
-    DYNAMIC,
-    "torch dynamic INT8, smoothed",
-    "torch static INT8",
-    "torchao INT8 weights",
-    "ONNX Runtime INT8",
-    OPENVINO_FP32,
-    OPENVINO,
-)
 NARROW = ("torch static INT8", "ONNX Runtime INT8", OPENVINO)
 """Engines whose weights or inputs are limited to 7 bits if the CPU needs it."""
 PACKAGES = ("onnxruntime", "openvino", "nncf", "torchao", "transformers")
@@ -131,22 +120,21 @@ def full_batch(batch_size: int, n_tokens: int) -> Batch:
     return ids, torch.ones_like(ids)
 
 
-def makers(folder: Path) -> dict[str, Callable[[], Engine]]:
-    """{engine: function that makes it}; the first is the baseline."""
-    model, tokenizer = points.encoder()
-    return {
-        FP32: lambda: engines.fp32(model),
-        BF16: lambda: engines.bf16(model),
-        DYNAMIC: lambda: engines.torch_dynamic(model),
-        "torch dynamic INT8, smoothed": lambda: engines.torch_smoothed(
-            model, calibration(tokenizer)
-        ),
-        "torch static INT8": lambda: engines.torch_static(model, calibration(tokenizer)),
-        "torchao INT8 weights": lambda: engines.torchao_int8(model),
-        "ONNX Runtime INT8": lambda: engines.onnx_int8(model, folder),
-        OPENVINO_FP32: lambda: engines.openvino_fp32(model, folder),
-        OPENVINO: lambda: engines.openvino_int8(model, folder, calibration(tokenizer)),
-    }
+MAKERS: dict[str, Callable] = {
+    FP32: lambda model, **_: engines.fp32(model),
+    BF16: lambda model, **_: engines.bf16(model),
+    DYNAMIC: lambda model, **_: engines.torch_dynamic(model),
+    "torch dynamic INT8, smoothed": lambda model, inputs, **_: engines.torch_smoothed(
+        model, inputs
+    ),
+    "torch static INT8": lambda model, inputs, **_: engines.torch_static(model, inputs),
+    "torchao INT8 weights": lambda model, **_: engines.torchao_int8(model),
+    "ONNX Runtime INT8": lambda model, folder, **_: engines.onnx_int8(model, folder),
+    OPENVINO_FP32: lambda model, folder, **_: engines.openvino_fp32(model, folder),
+    OPENVINO: lambda model, folder, inputs: engines.openvino_int8(model, folder, inputs),
+}
+"""Engine -> what makes it of a model, a folder for its files, and batches for calibration."""
+ENGINES = tuple(MAKERS)
 
 
 # --- Time ------------------------------------------------------------------------------------
@@ -175,9 +163,9 @@ def spread(engine: Engine, baseline: Engine, shape: tuple[int, int], repeats: in
 
 def measure(engine: str, folder: str, reference: str) -> dict:
     """One engine's row, in its own process; `reference`: the file of fp32's embeddings."""
-    _, tokenizer = points.encoder()
-    by_name = makers(Path(folder))
-    candidate, baseline = by_name[engine](), by_name[FP32]()
+    model, tokenizer = points.encoder()
+    options = dict(folder=Path(folder), inputs=calibration(tokenizer))
+    candidate, baseline = (MAKERS[name](model, **options) for name in (engine, FP32))
     row = dict(bytes=candidate.nbytes, size=candidate.nbytes / baseline.nbytes)
     if engine in NARROW:
         row |= dict(seven_bits=seven_bits_needed())

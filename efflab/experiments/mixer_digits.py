@@ -83,13 +83,13 @@ def _sizes(config: MixerConfig | ViTConfig) -> dict[str, int]:
 
 def by_images(runs: list[dict]) -> dict[int, dict[str, dict[str, float]]]:
     """n_images -> kind -> mean, low and high accuracy over the seeds."""
-    summary = {}
-    for n in sorted({run["n_images"] for run in runs}):
-        for kind in KINDS:
-            values = [run[kind] for run in runs if run["n_images"] == n]
-            stats = dict(mean=mean(values), low=min(values), high=max(values))
-            summary.setdefault(n, {})[kind] = stats
-    return summary
+    return {
+        n: {
+            kind: dict(mean=mean(values), low=min(values), high=max(values))
+            for kind, values in by_seed(runs, n).items()
+        }
+        for n in sorted({run["n_images"] for run in runs})
+    }
 
 
 def by_seed(runs: list[dict], n_images: int = N_IMAGES) -> dict[str, list[float]]:

@@ -1,12 +1,12 @@
 """The provenance of a number: command, date, commit, versions, machine and CPU features."""
 
 import platform
-import subprocess
 from collections.abc import Iterable
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 
-from efflab.data import DATA_DIR
+from efflab.base.git import ask_git
+from efflab.base.places import DATA_DIR
 
 FEATURES = {"avx2": "AVX2", "avx512": "AVX-512", "vnni": "VNNI", "amx": "AMX", "bf16": "bf16"}
 
@@ -36,27 +36,25 @@ def commit() -> str | None:
     root = DATA_DIR.parent
     if not (root / ".git").exists():  # installed: an enclosing repository is not ours
         return None
-    try:
-        head, changes = (
-            subprocess.run(
-                ["git", "-C", root, *words], capture_output=True, text=True, check=True, timeout=20
-            ).stdout.strip()
-            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno", "efflab"))
-        )
-    except (OSError, subprocess.SubprocessError):
+    head = ask_git(root, "rev-parse", "HEAD")
+    changes = ask_git(root, "status", "--porcelain", "-uno", "efflab")
+    if head is None or changes is None:
         return None
-    return head + ("+" if changes else "")
+    return head.strip() + ("+" if changes else "")
 
 
 def versions(packages: Iterable[str] = ()) -> dict[str, str | None]:
     """Python's version, torch's and those of `packages`; None for one that is not installed."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for package in ("torch", *packages):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    return versions
+    own = {package: version_of(package) for package in ("torch", *packages)}
+    return {"python": platform.python_version(), **own}
+
+
+def version_of(package: str) -> str | None:
+    """An installed package's version; None for one that is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def describe_run(command: str, packages: Iterable[str] = (), rules: Iterable[str] = ()) -> dict:
@@ -65,8 +63,3 @@ def describe_run(command: str, packages: Iterable[str] = (), rules: Iterable[str
     when = dict(command=command, date=date.today().isoformat(), commit=commit())
     made_for = dict(rules=list(rules)) if rules else {}
     return when | dict(versions=versions(packages)) | made_for
-
-
-def provenance(command: str, seeds: Iterable[int]) -> dict:
-    """The whole provenance in one flat dict, for a checkpoint's card."""
-    return describe_run(command) | dict(machine=machine_name(machine()), seeds=list(seeds))

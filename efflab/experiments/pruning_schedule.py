@@ -25,12 +25,12 @@ SCHEDULES = ("one-shot", "gradual")
 EARLY = 10  # one-shot is also evaluated after these first steps, which a notebook repeats
 
 
-def rounds(schedule: str, ratio: float, n_rounds: int = N_ROUNDS) -> list[float]:
+def rounds(schedule: str, ratio: float) -> list[float]:
     """The ratio of removed weights during each round. A `ratio` of 0 is the unpruned control."""
     require_one_of("schedule", schedule, SCHEDULES)
     if schedule == "one-shot" or ratio <= INITIAL:
-        return [ratio] * n_rounds
-    return pruning.gradual_schedule(INITIAL, ratio, n_rounds)
+        return [ratio] * N_ROUNDS
+    return pruning.gradual_schedule(INITIAL, ratio, N_ROUNDS)
 
 
 def bits(model: Transformer) -> float:
@@ -80,8 +80,6 @@ def prune_and_tune(
 
 def early(model: Transformer, ratio: float, seed: int = 0) -> float:
     """Bits per byte of one-shot pruning after `EARLY` steps of its first round, on a copy."""
-    require(0 <= ratio < 1, "ratio", ratio, "a share from 0 to below 1")
-    require_int("seed", seed, 0)
     return tune(deepcopy(model), ratio, seed, 0, EARLY)[1]
 
 

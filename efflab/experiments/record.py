@@ -21,23 +21,11 @@ from statistics import stdev
 
 from efflab.base.files import require_writable, update
 from efflab.base.json_files import parse_file, parse_json
+from efflab.base.places import DATA_DIR
 from efflab.base.significant import significant
-from efflab.data import DATA_DIR
 from efflab.errors import require, require_one_of
-from efflab.estimate import one_more
 from efflab.experiments.form import require_record, require_run
-from efflab.experiments.provenance import describe_run, machine, machine_name, provenance
-
-__all__ = [
-    "agrees",
-    "blocks",
-    "expected_repeat",
-    "machines",
-    "provenance",
-    "read_record",
-    "run_cases",
-    "same_python",
-]
+from efflab.experiments.provenance import describe_run, machine, machine_name
 
 EXPERIMENTS = DATA_DIR / "experiments"
 
@@ -217,27 +205,15 @@ def _store_run(block: dict, case: dict, result: dict, entry: dict) -> None:
 
 
 def _intention(name: str, cases: list, record: dict, block: dict, fresh: bool) -> str:
-    """A line that says which runs will be kept, repeated or ignored, with their dates."""
-    places = [i for i in (_find(block, case) for case in cases) if i is not None]
-    total = f"{len(cases)} runs"
-    text = f"{name}: {total} to do"
-    if places:
-        when = _dates(block, places)
-        if fresh:
-            text = f"{name}: repeats {total}; {len(places)} of {when} stay until their repeat"
-        else:
-            text = f"{name}: keeps {len(places)} of {total}, of {when}; --fresh repeats them"
+    """A line that says how many runs are recorded, and whether they are repeated."""
+    n_done = sum(_find(block, case) is not None for case in cases)
+    text = f"{name}: {n_done} of {len(cases)} runs are recorded"
+    if n_done:
+        text += "; each stays until its repeat" if fresh else "; --fresh repeats them"
     for other in record["machines"]:
         if other is not block and other["machine"] == block["machine"]:
-            n, when = len(other["runs"]), _dates(other, range(len(other["runs"])))
-            text += f"; {n} of {when} under other settings stay until all is done"
+            text += f"; {len(other['runs'])} under other settings stay until all is done"
     return text
-
-
-def _dates(block: dict, places: Iterable[int]) -> str:
-    provenances = {block["runs"][i]["made"] for i in places}
-    dates = sorted(block["provenance"][i]["date"] for i in provenances)
-    return dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
 
 
 def _plain(value):
@@ -267,6 +243,8 @@ def expected_repeat(by_seed: Mapping[int, float], seed: int) -> tuple[float, flo
     from its record by one standard deviation over seeds. A new seed must lie in the 95 % prediction
     interval (`estimate.one_more`).
     """
+    from efflab.estimate import one_more
+
     other = one_more(list(by_seed.values()))
     if seed in by_seed:
         return by_seed[seed], stdev(by_seed.values())
@@ -280,6 +258,11 @@ def agrees(live: float, recorded: float, spread: float | None) -> bool | None:
     compare with, such as the text of another Python's library: then the answer is None too.
     """
     return None if spread is None else abs(live - recorded) <= spread
+
+
+def with_ends(name: str, estimate) -> dict[str, float]:
+    """An estimate as a row stores it: its value under `name`, and the ends of its interval."""
+    return {name: estimate.mean, "low": estimate.low, "high": estimate.high}
 
 
 def same_python(experiment: dict) -> bool:

@@ -7,15 +7,15 @@ hashes of the rules for which it was made.
 
 import hashlib
 import json
-import subprocess
 import tomllib
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
 from efflab.base.files import update
+from efflab.base.git import ask_git
 from efflab.base.json_files import read_json
-from efflab.data import DATA_DIR
+from efflab.base.places import DATA_DIR
 from efflab.errors import require
 from efflab.experiments.record import blocks
 
@@ -44,10 +44,15 @@ def every_rule(rules: Mapping[str, Mapping]) -> Iterator[tuple[str, Mapping]]:
                 yield f"{claim}.{part}.next", rule["next"]
 
 
-def rules_for(record: str, path: Path = RULES) -> list[str]:
+@lru_cache(maxsize=4)
+def read_rules(path: Path = RULES) -> dict[str, dict[str, dict]]:
+    """data/rules.toml: {claim: {part: rule}}."""
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def rules_for(record: str) -> list[str]:
     """Hashes of the rules and designs whose numbers come from a record, for its provenance."""
-    rules = tomllib.loads(path.read_text(encoding="utf-8"))
-    sources = ((rule.get("source", {}), rule) for _, rule in every_rule(rules))
+    sources = ((rule.get("source", {}), rule) for _, rule in every_rule(read_rules()))
     return sorted(rule_hash(rule) for source, rule in sources if source.get("record") == record)
 
 
@@ -89,9 +94,11 @@ def register(path: Path = RULES, file: Path = FILE) -> list[str]:
     The rules' file must be committed as it stands: a `ValueError` otherwise.
     """
     root, name = path.parents[1], f"{path.parent.name}/{path.name}"
-    commit, day = _git(root, "log", "-1", "--format=%H %cs").split()
-    text, stored = path.read_text(encoding="utf-8"), _git(root, "show", f"{commit}:{name}")
-    require(text.strip() == stored, "rules", name, "a file that is committed as it stands")
+    last = ask_git(root, "log", "-1", "--format=%H %cs")
+    require(last is not None, "folder", root.name, "a folder of a git repository with commits")
+    commit, day = last.split()
+    text, stored = path.read_text(encoding="utf-8"), ask_git(root, "show", f"{commit}:{name}")
+    require(text == stored, "rules", name, "a file that is committed as it stands")
     known, added = (read_json(file) if file.exists() else {}), []
     for key, rule in every_rule(tomllib.loads(text)):
         entry, entries = dict(hash=rule_hash(rule), commit=commit, date=day), known.get(key, [])
@@ -101,11 +108,3 @@ def register(path: Path = RULES, file: Path = FILE) -> list[str]:
     if added:
         update(file, lambda _: json.dumps(known, indent=1) + "\n")
     return added
-
-
-def _git(root: Path, *words: str) -> str:
-    command = ["git", "-C", str(root), *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    allowed = "a folder of a git repository with commits"
-    require(done.returncode == 0, "folder", root.name, allowed)
-    return done.stdout.strip()

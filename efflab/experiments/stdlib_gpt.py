@@ -1,7 +1,7 @@
 """Trains `stdlib-gpt`, the small language model that the notebooks work on."""
 
 import lzma
-from pathlib import Path
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -10,13 +10,12 @@ from efflab import data, train
 from efflab.base.files import replacing
 from efflab.config import PRESETS
 from efflab.data import STDLIB_GPT
-from efflab.errors import require_int
 from efflab.evaluate import bits_per_byte
-from efflab.experiments.record import provenance
+from efflab.experiments.provenance import describe_run, machine, machine_name
 from efflab.model import Transformer
 from efflab.pretrained import save_checkpoint
 
-BATCH_SIZE = 8
+BATCH_SIZE, N_STEPS, SEED = 8, 3000, 0
 LIBRARY_REPEATS = 2  # copies of the library in the stream per copy of its tests
 
 
@@ -46,13 +45,12 @@ def _all_text(split: str, *, tests: bool = False) -> bytes:
     return "".join(text for _, text in data.stdlib_files(split, tests=tests)).encode()
 
 
-def train_stdlib_gpt(n_steps: int = 3000, *, seed: int = 0, path: Path = STDLIB_GPT) -> dict:
-    """Train, write the checkpoint at `path` with its card, and return the card.
+def train_stdlib_gpt() -> dict:
+    """Train, write the checkpoint with its card into data/, and return the card.
 
     A step is 8 windows of 512 tokens. A killed run resumes from `training.safetensors` beside the
     checkpoint. Needs a C++ compiler, for `torch.compile`.
     """
-    require_int("n_steps", n_steps)
     config = PRESETS["stdlib-gpt"]
     if not data.TOKENIZER_FILE.exists():
         texts = (
@@ -61,35 +59,34 @@ def train_stdlib_gpt(n_steps: int = 3000, *, seed: int = 0, path: Path = STDLIB_
         with replacing(data.TOKENIZER_FILE) as part:
             data.train_tokenizer(texts).save(str(part))
     stream = training_stream()
-    torch.manual_seed(seed)
+    torch.manual_seed(SEED)
     model = Transformer(config)
     model.compile()
 
     def batch(step):
-        return data.random_windows(stream, BATCH_SIZE, config.max_len, seed * 10**6 + step)
+        return data.random_windows(stream, BATCH_SIZE, config.max_len, SEED * 10**6 + step)
 
-    unfinished = Path(path).with_name("training.safetensors")
-    losses = train.fit(
-        model, batch, n_steps, optimizers=train.muon(model), checkpoint=unfinished, progress=True
-    )
-    card = save_checkpoint(model, path, model_card(model, losses, seed))
+    unfinished = STDLIB_GPT.with_name("training.safetensors")
+    options = dict(optimizers=train.muon(model), checkpoint=unfinished, progress=True)
+    losses = train.fit(model, batch, N_STEPS, **options)
+    card = save_checkpoint(model, STDLIB_GPT, model_card(model, losses))
     unfinished.unlink()
     return card
 
 
-def model_card(model: Transformer, losses: list[float], seed: int) -> dict:
+def model_card(model: Transformer, losses: list[float]) -> dict:
     """The checkpoint's provenance and its bits per byte on all held-out windows."""
     quality = bits_per_byte(model, None)
     return dict(
         name="stdlib-gpt",
-        **provenance("efflab train stdlib-gpt", [seed]),
+        **describe_run("efflab train stdlib-gpt"),
+        machine=machine_name(machine()),
+        seeds=[SEED],
         tokenizer_sha256=data.sha256(data.TOKENIZER_FILE),
         steps=len(losses),
         tokens=len(losses) * BATCH_SIZE * model.config.max_len,
         loss_nats=round(sum(losses[-100:]) / len(losses[-100:]), 4),
-        held_out_bits_per_byte=dict(
-            mean=round(quality.mean, 4), low=round(quality.low, 4), high=round(quality.high, 4)
-        ),
+        held_out_bits_per_byte={k: round(v, 4) for k, v in asdict(quality).items()},
         xz_bits_per_byte=round(xz_bits_per_byte(), 4),
         xz_primed_bits_per_byte=round(xz_bits_per_byte(primed=True), 4),
     )

@@ -6,8 +6,8 @@ import textwrap
 from itertools import count
 
 from efflab.base.formats import BOARD as MIME
+from efflab.base.places import DATA_DIR
 from efflab.base.stored import read_board
-from efflab.data import DATA_DIR
 from efflab.errors import require, require_number, require_one_of, require_positive
 from efflab.estimate import Estimate
 from efflab.lab import colours, figures, notebook

@@ -160,12 +160,13 @@ def _how_far(expected: float, actual: float) -> str:
     return tr("yours is too large") if actual > expected else tr("yours is too small")
 
 
-_COLOURS = {"correct": RIGHT, "not quite": WRONG, "not attempted": OPEN}
-_MARKS = {"correct": "✓", "not quite": "✗", "not attempted": "…"}
+LOOKS = {"correct": ("✓", RIGHT), "not quite": ("✗", WRONG), "not attempted": ("…", OPEN)}
+"""Status -> mark and colour."""
 
 
 def _show(name, exercise, status, mismatch, problem, n_tries) -> None:
-    title = f"{_MARKS[status]} {tr('Exercise {name}: {status}', name=name, status=tr(status))}"
+    mark, colour = LOOKS[status]
+    title = f"{mark} {tr('Exercise {name}: {status}', name=name, status=tr(status))}"
     lines = []
     if status == "not attempted":
         lines.append(tr("Fill in the cell above, run it, then run this one again."))
@@ -182,7 +183,7 @@ def _show(name, exercise, status, mismatch, problem, n_tries) -> None:
     lines.append(_outlook(exercise, mismatch, n_tries))
     lines = [line for line in lines if line]
     body = "".join(f"<div>{escape(line)}</div>" for line in lines)
-    style = f"border-left:5px solid {_COLOURS[status]};padding:6px 14px;margin:4px 0"
+    style = f"border-left:5px solid {colour};padding:6px 14px;margin:4px 0"
     html = f'<div style="{style}"><b>{escape(title)}</b>{body}</div>'
     emit_html(html, "\n".join([title, *("  " + line for line in lines)]))
 

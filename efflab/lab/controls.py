@@ -27,6 +27,14 @@ class Control:
     label: str = ""
     stored: bool = True
 
+    def __post_init__(self):
+        if self.value is not None:
+            self.check_value(self.value)
+
+    def check_value(self, value) -> None:
+        """Refuse a value that the control cannot take."""
+        require_one_of("value", value, self.values())
+
 
 @dataclass(frozen=True)
 class Slider(Control):
@@ -55,13 +63,12 @@ class Slider(Control):
             require(self.step is None, "step", self.step, "no step: a log2 slider doubles")
         if self.step is not None:
             require(0 < self.step <= self.high - self.low, "step", self.step, "0 < step <= range")
-        if self.value is not None:
-            self.check_value(self.value)
+        super().__post_init__()
 
     def check_value(self, value) -> None:
         """Refuse a value out of range, or between the steps of a log2 slider."""
         if self.scale == "log2":
-            require_one_of("value", value, self.values())
+            super().check_value(value)
         slack = NOISE * (self.high - self.low)
         within = isinstance(value, int | float) and self.low - slack <= value <= self.high + slack
         require(
@@ -128,12 +135,7 @@ class Choice(Control):
 
     def __post_init__(self):
         require(len(self.options) > 0, "options", self.options, "at least one option")
-        if self.value is not None:
-            self.check_value(self.value)
-
-    def check_value(self, value) -> None:
-        """Refuse a value that is no option."""
-        require_one_of("value", value, self.options)
+        super().__post_init__()
 
     def values(self) -> list:
         """The options."""
@@ -152,14 +154,6 @@ class Toggle(Control):
     """Yes or no: `Toggle(False, label="causal")`."""
 
     value: bool | None = None
-
-    def __post_init__(self):
-        if self.value is not None:
-            self.check_value(self.value)
-
-    def check_value(self, value) -> None:
-        """Refuse anything but a bool."""
-        require(isinstance(value, bool), "value", value, "True or False")
 
     def values(self) -> list:
         """[False, True]."""

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 
-from efflab.errors import require, require_one_of, wrong_type
-from efflab.estimate import Estimate, require_figure
+from efflab.errors import require, require_figure, require_one_of, wrong_type
+from efflab.estimate import Estimate
 from efflab.lab.page import plain
 from efflab.lab.text import KINDS, number, tr, tr_known, with_unit
 from efflab.rules import require_type

@@ -26,18 +26,7 @@ REST_SECONDS = 0.2
 REFUSALS = (ValueError, TypeError, ArithmeticError)
 """Exceptions by which an explorer's function refuses values."""
 PICKED, WORKING = "efflab-picked", "efflab-working"
-STYLE = """<style>
-.efflab-picked .widget-readout {
-  pointer-events: none; -webkit-user-modify: read-only; user-modify: read-only; }
-.efflab-working { visibility: hidden; animation: efflab-working 0s 0.2s forwards; }
-@keyframes efflab-working { to { visibility: visible; } }
-.efflab-silent::before { content: "⚠ SILENT"; color: ALERT; }
-.efflab-explorer.jupyter-widgets-disconnected::before { content: "⚠ LOST"; color: ALERT; }
-.HINT { display: none; }
-</style>"""
-"""PICKED: a selection slider's readout is made read-only, since typed values would be ignored.
-WORKING: "working ..." appears only after 0.2 s. After a kernel's end the controls are dead, and the
-page has to say so itself. HINT: the hint for pages without controls is hidden where they work."""
+"""Classes in `explore.css`."""
 
 
 def explore(fn: Callable, *, frames: int = 7, most: int = MOST_FRAMES, **controls) -> None:
@@ -166,12 +155,13 @@ class Explorer:
         return box
 
     def _style(self) -> str:
+        from efflab.lab.picture import read_script
+
         silent = "The kernel does not answer: it is busy, or it ended; then run this cell again."
         lost = "The kernel no longer knows this explorer: run this cell again."
-        style = (
-            STYLE.replace("ALERT", WRONG).replace("SILENT", tr(silent)).replace("LOST", tr(lost))
-        )
-        return style.replace("HINT", self._hint_name())
+        style = read_script("explore.css").replace("SILENT", tr(silent)).replace("LOST", tr(lost))
+        style = style.replace("ALERT", WRONG).replace("HINT", self._hint_name())
+        return f"<style>\n{style}</style>"
 
     @property
     def is_slow(self) -> bool:
@@ -196,7 +186,7 @@ class Explorer:
             return
         self.values[name] = own
         self._turn += 1
-        self._note(name, f'<i class="{WORKING}">{escape(tr("working ..."))}</i>')
+        self._notes[name].value = f'<i class="{WORKING}">{escape(tr("working ..."))}</i>'
         if self._held:
             return
         has_to_rest = self.is_slow and not (self._keeps and self._key() in self._seen)
@@ -224,7 +214,7 @@ class Explorer:
         if turn != self._turn:
             return  # a newer move came meanwhile and draws itself
         self.figure, self.message = figure, ""
-        self._clear(())
+        self._show_notes({})
         self.picture.draw(figure)
         if seconds > 4 * FAST_SECONDS and not self.is_slow:
             self.seconds = seconds
@@ -246,14 +236,10 @@ class Explorer:
 
     def _refuse(self, name: str, message: str) -> None:
         self.message = message
-        self._clear((name,))
-        self._note(name, f'<span role="alert" style="color:{WRONG}">⚠ {escape(message)}</span>')
+        alert = f'<span role="alert" style="color:{WRONG}">⚠ {escape(message)}</span>'
+        self._show_notes({name: alert})
 
-    def _clear(self, but: tuple) -> None:
-        for name in self._notes:
-            if name not in but:
-                self._note(name, "")
-
-    def _note(self, name: str, html: str) -> None:
-        if self._notes[name].value != html:
-            self._notes[name].value = html
+    def _show_notes(self, notes: dict[str, str]) -> None:
+        """Show these beside their controls, and nothing beside the others."""
+        for name, place in self._notes.items():
+            place.value = notes.get(name, "")

@@ -92,20 +92,13 @@ def show(fig: go.Figure) -> None:
 
 
 def line(
-    x,
-    series: Mapping[str, Sequence],
-    title="",
-    x_title="",
-    y_title="",
-    *,
-    log_x=False,
-    log_y=False,
-    markers=True,
-    meta=None,
-    **layout,
+    x, series: Mapping[str, Sequence], *titles: str, log_x=False, log_y=False, markers=True, **more
 ) -> go.Figure:
-    """Lines over one x: `series` is {name: values}, each with its colour, dash and marker."""
-    fig = blank(title, x_title, y_title, meta=meta, **layout)
+    """Lines over one x: `series` is {name: values}, each with its colour, dash and marker.
+
+    `titles` and `more`: as `blank` takes them.
+    """
+    fig = blank(*titles, **more)
     for i, (name, y) in enumerate(series.items()):
         require(len(y) == len(x), "series", name, f"{len(x)} values, one for each x")
         mode = "lines+markers" if markers else "lines"
@@ -118,10 +111,9 @@ def line(
     return fig
 
 
-def loglog(x, series, title="", x_title="", y_title="", *, meta=None, **layout) -> go.Figure:
+def loglog(x, series: Mapping[str, Sequence], *titles: str, **more) -> go.Figure:
     """`line` with both axes logarithmic: a power law is a straight line, its slope the exponent."""
-    options = dict(log_x=True, log_y=True, meta=meta, **layout)
-    return line(x, series, title, x_title, y_title, **options)
+    return line(x, series, *titles, log_x=True, log_y=True, **more)
 
 
 def log_axis(fig: go.Figure, values, **where) -> None:
@@ -177,53 +169,27 @@ def legend(place: str, **more) -> dict:
     return LEGENDS[place] | more
 
 
-def bars(
-    names: Sequence[str],
-    series,
-    title="",
-    x_title="",
-    y_title="",
-    *,
-    stacked=False,
-    log_y=False,
-    text=None,
-    meta=None,
-    **layout,
-) -> go.Figure:
+def bars(names: Sequence[str], series, *titles: str, stacked=False, text=None, **more) -> go.Figure:
     """Bars over `names`. `series`: values, or {name: values} side by side or `stacked`.
 
-    `text`: a d3 format such as ".3s" that writes each bar's value on it.
+    `text`: a d3 format such as ".3s" that writes each bar's value on it; `titles` and `more`: as
+    `blank` takes them.
     """
     groups = series if isinstance(series, Mapping) else {"": series}
-    fig = blank(title, x_title, y_title, meta=meta, **layout)
+    fig = blank(*titles, **more)
     for i, (name, y) in enumerate(groups.items()):
         require(len(y) == len(names), "series", name, f"{len(names)} values, one for each name")
         label = dict(texttemplate=f"%{{y:{text}}}") if text else {}
         fig.add_bar(x=list(names), y=list(y), name=name, marker_color=colour(i), **label)
     fig.update_layout(barmode="stack" if stacked else "group", showlegend=len(groups) > 1)
-    fig.update_xaxes(type="category")
-    if log_y:
-        log_axis(fig, [v for values in groups.values() for v in values])
-    return fig
+    return fig.update_xaxes(type="category")
 
 
-def heatmap(
-    z,
-    title="",
-    x_title="",
-    y_title="",
-    *,
-    x=None,
-    y=None,
-    bar_title="",
-    square=False,
-    meta=None,
-    **layout,
-) -> go.Figure:
-    """A matrix `z` (rows, columns) as colours, row 0 on top."""
+def heatmap(z, *titles: str, x=None, y=None, bar_title="", square=False, **more) -> go.Figure:
+    """A matrix `z` (rows, columns) as colours, row 0 on top; `titles` and `more`: as `blank`'s."""
     z = np.asarray(z)
     require(z.ndim == 2, "z", z.shape, "a matrix of two dimensions")
-    fig = blank(title, x_title, y_title, meta=meta, **layout)
+    fig = blank(*titles, **more)
     z = z.astype(int) if z.dtype == bool else z
     look = dict(colorscale=colours.SCALE, colorbar_title_text=bar_title)
     fig.add_heatmap(z=z, x=x, y=y, **look)

@@ -9,12 +9,13 @@ from statistics import median
 
 from efflab.base.files import update
 from efflab.base.json_files import parse_json
-from efflab.data import DATA_DIR
+from efflab.base.places import DATA_DIR
+from efflab.base.stored import require_object
 from efflab.errors import require
 from efflab.lab.text import tr
 
 FILE = DATA_DIR.parent / "runs" / "predictions.json"
-FIELDS = dict(notebook=str, question=str, guess=int | float, measured=int | float)
+FIELDS = dict(notebook=str, question=str, guess=float, measured=float)
 DAMAGE = (ValueError, TypeError, KeyError, RecursionError, OverflowError)
 """Exceptions from reading a damaged file; ValueError: invalid JSON or UTF-8."""
 
@@ -65,11 +66,7 @@ def _rows(text: str) -> list[dict]:
     """The guesses in a file's text; raises one of `DAMAGE` if it is invalid."""
     rows = [{name: row[name] for name in FIELDS} for row in parse_json(text, list)]
     for row in rows:
-        for name, kind in FIELDS.items():
-            if not isinstance(row[name], kind) or isinstance(row[name], bool):
-                raise TypeError(f"{name}={row[name]!r}")
-            if not isinstance(row[name], str) and not math.isfinite(row[name]):
-                raise ValueError(f"{name}={row[name]!r}")
+        require_object("guess", row, FIELDS)
     return rows
 
 

@@ -5,14 +5,10 @@ be true (`cases`), a test with a bar and a margin, and, where needed, controls t
 and a contrast in which it must fail. Each value is compared by its whole interval.
 """
 
-import tomllib
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
-from pathlib import Path
 
-from efflab.data import DATA_DIR
 from efflab.errors import require, require_one_of
-from efflab.experiments.registration import basis
+from efflab.experiments.registration import basis, read_rules
 from efflab.lab.evidence import Evidence, by_id
 from efflab.lab.outcome import Outcome, Part
 from efflab.lab.text import speaking, tr, with_unit
@@ -32,12 +28,6 @@ OTHER_SIDE_ALONE = "it lies on the other side"
 SPANS_ALONE = "its interval spans the bar"
 NO_CONTROL = "a control does not show what it has to, so this test could not have shown it"
 NO_CONTRAST = "it is so with the condition; whether it needs it, the contrast does not tell"
-
-
-@lru_cache(maxsize=4)
-def read_rules(path: Path = DATA_DIR / "rules.toml") -> dict[str, dict[str, dict]]:
-    """data/rules.toml: {claim: {part: rule}}."""
-    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def judge(

@@ -17,7 +17,7 @@ def refusal(error: Exception) -> str:
     if isinstance(error, Refusal):
         known = chinese(error.allowed) is not None
         allowed = tr(error.allowed, **error.fields) if known else error.words
-        return tr(error.frame, name=error.name, value=error.value, allowed=allowed, **error.more())
+        return tr(error.frame, name=error.name, value=error.value, allowed=allowed, **error.fields)
     if not isinstance(error, ValueError | TypeError | ArithmeticError):
         return f"{type(error).__name__}: {error}"
     return str(error)

@@ -6,6 +6,7 @@ says which controls need a running notebook.
 """
 
 import json
+from collections.abc import Callable
 from copy import deepcopy
 from itertools import product
 
@@ -38,7 +39,7 @@ def with_controls(
     left out; with fewer than two left, or with traces of different types, there is no slider.
     """
     first, *others = controls
-    specs = _Specs(fn, figure, values)
+    specs = _cached_specs(fn, figure, values)
     along = pick(controls[first].values(), values[first], frames)
     row = [spec for value in along if (spec := specs(**{first: value}))]
     if len(row) < 2 or not _match(row):
@@ -59,22 +60,21 @@ def with_controls(
     return _figure(grid, values, first, labels, inactive)
 
 
-class _Specs:
-    """Plotly JSON of `fn`'s figures for moved controls, cached; None where `fn` refuses."""
+def _cached_specs(fn, figure, values: dict) -> Callable:
+    """A function from moved controls to plotly JSON, cached; None where `fn` refuses."""
+    cache = {tuple(values.values()): plain(figure.to_plotly_json())}
 
-    def __init__(self, fn, figure, values: dict):
-        self.fn, self.values = fn, values
-        self.cache = {tuple(values.values()): plain(figure.to_plotly_json())}
-
-    def __call__(self, **changes) -> dict | None:
-        values = {**self.values, **changes}
-        key = tuple(values.values())
-        if key not in self.cache:
+    def spec(**changes) -> dict | None:
+        moved = {**values, **changes}
+        key = tuple(moved.values())
+        if key not in cache:
             try:
-                self.cache[key] = plain(dress(self.fn(**values)).to_plotly_json())
+                cache[key] = plain(dress(fn(**moved)).to_plotly_json())
             except (ValueError, TypeError, ArithmeticError):
-                self.cache[key] = None
-        return self.cache[key]
+                cache[key] = None
+        return cache[key]
+
+    return spec
 
 
 def _match(specs: list[dict]) -> bool:
@@ -104,7 +104,7 @@ def _fitting(options: dict, n: int, most: int) -> list[str]:
     return menu
 
 
-def _grid(specs: _Specs, first: str, along: list, options: dict) -> list[tuple[dict, dict]]:
+def _grid(specs: Callable, first: str, along: list, options: dict) -> list[tuple[dict, dict]]:
     """(the menu's values, {value of the first control: spec}) of each menu entry with a picture."""
     rows = []
     for combination in product(*options.values()):
@@ -226,11 +226,11 @@ def _frame(name: str, spec: dict, moving) -> dict:
 
 
 def pick(values: list, first, count: int) -> list:
-    """At most `count` of `values`, evenly spaced, including both ends and `first`."""
+    """At most `count` of `values`, evenly spaced, including both ends and `first`; all of texts."""
     require_int("count", count, 0)
     if count < 2:
         return [first]
-    if len(values) <= count:
+    if len(values) <= count or isinstance(first, str):
         return list(values) if first in values else sorted([*values, first])
     picks = [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
     if first not in picks:

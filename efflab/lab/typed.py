@@ -7,6 +7,8 @@ the question's kind is converted (2 s are 2,000 ms), one of another kind refused
 import math
 import numbers
 import re
+import tomllib
+from pathlib import Path
 
 from efflab.base.significant import RAISED
 from efflab.errors import require
@@ -15,33 +17,9 @@ from efflab.lab.text import chinese, tr, tr_name, unit_name
 LONGEST = 60
 """Longest text, in characters, that is parsed."""
 
-MULTIPLIERS = {
-    "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20,
-    "Gi": 2**30, "bn": 1e9, "hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9,
-    "trillion": 1e12, "百": 1e2, "千": 1e3, "万": 1e4, "萬": 1e4, "十万": 1e5, "百万": 1e6,
-    "千万": 1e7, "亿": 1e8, "億": 1e8, "十亿": 1e9, "百亿": 1e10, "千亿": 1e11, "万亿": 1e12,
-}  # fmt: skip
-
-UNITS = {
-    "time": {
-        ("ns", "纳秒"): 1e-9, ("us", "μs", "微秒"): 1e-6, ("ms", "毫秒"): 1e-3,
-        ("s", "sec", "second", "秒"): 1, ("min", "minute", "分钟"): 60,
-        ("h", "hour", "小时"): 3600, ("day", "天"): 86400,
-    },
-    "bytes": {
-        ("byte", "字节"): 1, ("kb",): 1e3, ("mb",): 1e6, ("gb",): 1e9, ("tb",): 1e12,
-        ("kib",): 2**10, ("mib",): 2**20, ("gib",): 2**30, ("tib",): 2**40,
-    },
-    "operations": {
-        ("flop",): 1, ("mflop",): 1e6, ("gflop",): 1e9, ("tflop",): 1e12, ("pflop",): 1e15,
-    },
-    "factor": {("x", "×", "times", "time", "fold", "-fold", "倍"): 1},
-    "share": {("%", "per cent", "percent", "个百分点", "百分点"): 1},
-    "entropy": {("bits per byte", "bit/byte", "bpb", "比特每字节", "每字节比特数"): 1},
-    "bits": {("bit", "比特", "位"): 1},
-    "count": {("token", "head", "layer", "kernel", "value", "个", "头", "层"): 1},
-}  # fmt: skip
-"""Kind of unit -> {names, singular and lower case: size in the kind's base unit}."""
+WORDS = tomllib.loads(Path(__file__).with_name("units.toml").read_text(encoding="utf-8"))
+MULTIPLIERS, UNITS = WORDS["multipliers"], WORDS["units"]
+"""{multiplier: factor}; {kind of unit: {name: size in the kind's base unit}}."""
 
 HALF_WIDTH = {full: full - 0xFEE0 for full in range(0xFF01, 0xFF5F)}
 HALF_WIDTH |= {ord("。"): ord("."), ord("−"): ord("-")}
@@ -138,9 +116,9 @@ def _scale(name: str, unit: str) -> float | None:
 def _kind(name: str) -> tuple[str | None, float]:
     """(kind of a unit, its size in the base unit), or (None, 1) if it is unknown."""
     for kind, units in UNITS.items():
-        for names, size in units.items():
-            if {name.casefold(), _word(name)} & set(names):
-                return kind, size
+        for word in (name.casefold(), _word(name)):
+            if word in units:
+                return kind, units[word]
     return None, 1.0
 
 

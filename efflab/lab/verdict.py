@@ -11,7 +11,7 @@ from html import escape
 
 from efflab.base.busy import others
 from efflab.base.formats import VERDICT as MIME
-from efflab.data import DATA_DIR
+from efflab.base.places import DATA_DIR
 from efflab.errors import require, require_one_of
 from efflab.lab.evidence import Evidence, evidence_line
 from efflab.lab.judge import read_rules, rule_words

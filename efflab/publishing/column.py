@@ -23,8 +23,7 @@ from pathlib import Path
 from efflab import __version__
 from efflab.base.json_files import parse_json, read_json
 from efflab.base.stored import figures_of
-from efflab.errors import quote, require
-from efflab.estimate import require_figure
+from efflab.errors import quote, require, require_figure
 from efflab.experiments.provenance import machine_name
 from efflab.lab.page import plain
 from efflab.publishing.catalog import ROOT
@@ -145,29 +144,14 @@ def _allowed_words(keyword: str, schema: dict) -> str:
 
 
 def _name(place: list, column: dict) -> str:
-    """The name, for error messages, of the value at this path of keys and indices."""
-    if place[:1] != ["verdicts"] or len(place) == 1:
-        return ".".join(place) or "column"
-    record = column["verdicts"][place[1]]
-    claim = record.get("claim", "verdict") if isinstance(record, dict) else "verdict"
-    match place[2:]:
-        case []:
-            return claim
-        case ["claim"]:
-            return "claim"
-        case ["parts", _]:
-            return f"a part of {claim}"
-        case ["parts", _, "figures", _]:
-            return f"a figure of {claim}"
-        case ["parts", _, "figures", _, "id" | "name" as key]:
-            return f"{claim}: {key} of a figure"
-        case ["parts", part, "figures", number, *keys]:
-            figure = record["parts"][part]["figures"][number]
-            return f"{claim}: {figure.get('id', 'a figure')}: {': '.join(keys)}"
-        case ["parts", part, *keys]:
-            return f"{claim}: {str(record['parts'][part].get('id', 'a part'))[:60]}: {keys[0]}"
-        case [*keys]:
-            return f"{claim}: {keys[0]}"
+    """A value's place for error messages: its keys, and the claim or id of what a list holds."""
+    words, value = [], column
+    for key in place:
+        value = value[key]
+        item = value if isinstance(key, int) and isinstance(value, dict) else {}
+        own = item.get("claim", item.get("id"))
+        words.append(own[:60] if isinstance(own, str) and own.isprintable() else str(key))
+    return ".".join(words) or "column"
 
 
 # --- Its verdicts ----------------------------------------------------------------------------

@@ -6,11 +6,11 @@ import platform
 import shutil
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from efflab.base.alignment import align
 from efflab.data import MINILM_PACKAGE, MINILM_SHA256, STDLIB_GPT, sha256
+from efflab.experiments.provenance import version_of
 
 PACKAGES = ("torch", "transformers", "plotly", "ipywidgets", "jupyterlab")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -32,24 +32,9 @@ def row(what: str, found: str | None, without: str) -> dict:
     return {"what": what, "found": found or "missing", "ok": bool(found), "without": without}
 
 
-def package(name: str) -> str | None:
-    """An installed package's version."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
 def cores() -> int:
     """Cores that this process may use; in a container fewer than the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def memory_bytes() -> int:
-    """The machine's memory in bytes."""
-    import psutil
-
-    return psutil.virtual_memory().total
 
 
 def find_browser() -> str | None:
@@ -104,14 +89,17 @@ def find_minilm() -> str | None:
 
 def doctor() -> list[dict]:
     """One dict per line, with keys `what`, `found`, `ok`, `without` (what fails if missing)."""
+    import psutil
+
     browser = (found := find_browser()) and Path(found).name
+    memory = psutil.virtual_memory().total / 2**30
     python = platform.python_version() if sys.version_info >= (3, 11) else None
     rows = [
         row("Python 3.11 or newer", python, "anything"),
         row("processor cores", str(cores()), ""),
-        row("memory", verbatim(f"{memory_bytes() / 2**30:.1f} GiB"), ""),
+        row("memory", verbatim(f"{memory:.1f} GiB"), ""),
     ]
-    rows += [row(name, package(name), "the notebooks") for name in PACKAGES]
+    rows += [row(name, version_of(name), "the notebooks") for name in PACKAGES]
     return [
         *rows,
         row("stdlib-gpt checkpoint", file_size(STDLIB_GPT), "every cell that uses stdlib-gpt"),

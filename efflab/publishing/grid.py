@@ -55,8 +55,7 @@ def run_grid(
     path = find(name, folder)
     source = read_source(path)
     require(any(grid), "-p", "", f"something to vary: {', '.join(offer(path, source))}")
-    for given in grid:
-        check_values_for(path, source, given)
+    grid = [check_values_for(path, source, given) for given in grid]
     require_int("--jobs", jobs)
     earlier = {} if fresh else {i: is_done(name, g, folder, say) for i, g in enumerate(grid)}
     points = {i: Point(grid[i], done) for i, done in earlier.items() if done}
@@ -174,7 +173,7 @@ def _run_on(address: str, tasks: dict[int, Task]) -> Iterator[tuple[int, dict]]:
 def identity(name: str, folder: Path) -> str:
     """A hash of the notebook and of all that it depends on, on the machine that computes it."""
     path = find(name, folder)
-    return fingerprint(translate(read_source(path), "en"), path)
+    return fingerprint(translate(read_source(path), "en"), path, {})
 
 
 def _require_same(client, name: str, folder: Path) -> None:

@@ -78,23 +78,18 @@ def stored_outcome(record: Mapping) -> Outcome:
 # --- Words -----------------------------------------------------------------------------------
 
 
-def value_words(figure: dict) -> str:
-    """ "71.2% (70 to 72.4)": a figure's value with its unit and, if any, its interval."""
-    value = with_unit(figure["value"], figure["unit"])
-    return value + (f" ({interval_words(figure)})" if interval_words(figure) else "")
-
-
 def interval_words(figure: dict) -> str:
     """ "70 to 72.4", or "" without an interval and for an exact count."""
     low, high = figure["low"], figure["high"]
     return "" if low == high else f"{number(low)} to {number(high)}"
 
 
-def figure_words(figure: dict, width: int | None = None) -> str:
-    """ "parameters removed: 71.2%, computed"; the name is shortened to fit `width` characters."""
-    rest = f": {value_words(figure)}, {figure['kind']}"
+def figure_words(figure: dict, width: int) -> str:
+    """ "removed: 71.2% (70 to 72.4), computed"; the name is shortened to fit `width` characters."""
+    value, ends = with_unit(figure["value"], figure["unit"]), interval_words(figure)
+    rest = f": {value}{f' ({ends})' if ends else ''}, {figure['kind']}"
     name = figure["name"]
-    if width is not None and len(name) + len(rest) > width:
+    if len(name) + len(rest) > width:
         name = textwrap.shorten(name, max(12, width - len(rest)), placeholder=" …")
     return name + rest
 
@@ -117,17 +112,12 @@ def _cell(text: str) -> str:
     return str(text).replace("|", "\\|").replace("\n", " ")
 
 
-def part_marks(record: dict) -> str:
-    """ "✓ parameters ✗ computation": the parts of a claim at a glance."""
-    return " ".join(f"{mark(part['outcome'])} {part['id']}" for part in record["parts"])
-
-
 def short_ledger(root: Path = ROOT) -> str:
     """One line per claim: the claim, its outcome and parts, the deciding figure, the notebook."""
     known, rows = claims(root), []
     for name, record in verdicts(root).items():
-        words = f"{outcome_words(record['outcome'])}: {part_marks(record)}"
-        cells = [short_claim(known[name]), words]
+        marks = " ".join(f"{mark(part['outcome'])} {part['id']}" for part in record["parts"])
+        cells = [short_claim(known[name]), f"{outcome_words(record['outcome'])}: {marks}"]
         length = len(table(("",) * 4, []).splitlines()[0]) + sum(map(len, cells)) + 2
         figure = figure_words(record["parts"][0]["figures"][0], WIDEST - length)
         rows.append((*cells, figure, known[name]["notebook"]))

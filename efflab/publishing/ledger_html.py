@@ -3,6 +3,8 @@
 It holds both languages, with a switch without JavaScript; on a phone the table becomes cards.
 """
 
+from collections import ChainMap
+from collections.abc import Iterator
 from pathlib import Path
 
 from efflab.base.formats import LANGUAGES
@@ -31,7 +33,7 @@ def html(root: Path = ROOT) -> str:
     """The page, whose links are relative to docs/."""
     all_columns = columns(root)
     bodies = [_Body(all_columns, language, root).content() for language in LANGUAGES]
-    return render("ledger.html", switch=SWITCH, bodies=bodies)
+    return render("ledger.html", switch=SWITCH, bodies=bodies, **WORDS)
 
 
 def deciding_figure(record: dict) -> str:
@@ -47,6 +49,11 @@ def differing_figures(records: list[dict]) -> list[str]:
         parts.setdefault(part["id"], []).append(part)
     apart = [same for same in parts.values() if len({part["outcome"] for part in same}) > 1]
     return [figure["id"] for same in apart for part in same for figure in part["figures"]]
+
+
+WORDS = dict(tr=tr, mark=mark, outcomes=OUTCOMES, outcome_words=outcome_words)
+WORDS |= dict(deciding_figure=deciding_figure, name_words=name_words, value_line=value_line)
+"""By what `pages/ledger_rows.html` says things in the language in use."""
 
 
 class _Body:
@@ -75,36 +82,33 @@ class _Body:
         words += [f"{k} {v}" for k, v in (column.versions or {}).items()]
         return [" · ".join(filter(None, words)), tr(form, n=n, all=n_all), counts]
 
-    def rows(self) -> list[dict]:
-        """The table's rows: each section's name, followed by its claims."""
-        section, rows = None, []
+    def rows(self) -> Iterator[dict]:
+        """The table's rows: each section's name, followed by its claims.
+
+        A row is drawn before the next is asked for, while its claim's texts are in use.
+        """
+        section = None
         for claim, about in self.known.items():
             texts = chinese_texts(claim, self.root) if claim in self.written else {}
             with speaking(self.language, texts | own_texts()):
                 if about["section"] != section:
                     section = about["section"]
-                    rows.append(dict(section=tr("Section {section}", section=section)))
-                rows.append(self.claim(claim, about))
-        return rows
+                    yield dict(section=tr("Section {section}", section=section))
+                yield self.claim(claim, about)
 
     def claim(self, claim: str, about: dict) -> dict:
         """A claim's outcomes side by side, why they differ, and all of their figures."""
-        row = dict(id=claim, said=about["claim"][self.language])
-        row |= dict(notebook=self.notebook(about["notebook"]))
-        row |= dict(cells=[self.cell(column, claim) for column in self.columns])
-        row |= dict(why=None, every=None)
-        verdicts = [c.verdicts[claim] for c in self.columns if claim in c.verdicts]
-        if not verdicts:
-            return row
-        ids = differing_figures(verdicts)
-        every = [key for record in verdicts for key in figures_of(record)]
-        return row | dict(
-            rules=self.rules(claim, verdicts[0]),
-            differ=tr("They differ. The figures of the parts that do:"),
-            why=self.figures(claim, ids) if ids else None,
-            summary=tr("Rule and all figures"),
-            every=self.figures(claim, every),
-        )
+        records = [(column.name, column.verdicts.get(claim)) for column in self.columns]
+        verdicts = [record for _, record in records if record]
+        evidence = [(name, by_id(figures_of(r).values())) for name, r in records if r]
+        values = dict(id=claim, about=about, records=records, language=self.language)
+        values |= dict(notebook=self.notebook(about["notebook"]))
+        values |= dict(none="missing" if claim in self.written else "not yet")
+        values |= dict(said={part["id"]: part[self.language] for part in about["parts"]})
+        values |= dict(apart=differing_figures(verdicts), evidence=evidence)
+        values |= dict(by_id=ChainMap(*(own for _, own in evidence)))
+        values |= dict(figures=[key for _, own in evidence for key in own])
+        return values | dict(rules=self.rules(claim, verdicts[0]) if verdicts else {})
 
     def notebook(self, number: str) -> dict:
         """A notebook's name and, if it is written, its address."""
@@ -114,43 +118,8 @@ class _Body:
         name = f"{number} {self.catalog[number]['title'][self.language]}"
         return dict(name=name, address=f"../{path.relative_to(self.root).as_posix()}")
 
-    def cell(self, column: Column, claim: str) -> dict:
-        """One outcome, with its condition or reason and the deciding figure."""
-        record = column.verdicts.get(claim)
-        if record is None:
-            word = tr("missing") if claim in self.written else tr("not yet")
-            return dict(machine=column.name, none=word)
-        _, _, _, colour = OUTCOMES[record["outcome"]]
-        said = {p["id"]: p[self.language] for p in self.known[claim]["parts"]}
-        words = [(part["outcome"], said[part["id"]]) for part in record["parts"]]
-        parts = [(mark(word), OUTCOMES[word][3], statement) for word, statement in words]
-        return dict(
-            machine=column.name,
-            none=None,
-            mark=mark(record["outcome"]),
-            colour=colour,
-            outcome=outcome_words(record["outcome"], self.language),
-            parts=parts,
-            figure=deciding_figure(record),
-        )
-
-    def rules(self, claim: str, record: dict) -> list[str]:
-        """Statement and rule of each part, in the language in use."""
-        said = {p["id"]: p[self.language] for p in self.known[claim]["parts"]}
+    def rules(self, claim: str, record: dict) -> dict[str, str]:
+        """{part: its rule}, in the language in use."""
         outcome = judge(claim, figures_of(record).values(), self.root)
         rules = read_rules(self.root / "data" / "rules.toml")[claim]
-        lines = {part.id: rule_line(part, rules[part.id]) for part in outcome.parts}
-        return [tr("{part}: {rule}", part=said[key], rule=line) for key, line in lines.items()]
-
-    def figures(self, claim: str, ids: list[str]) -> dict:
-        """The figures with these ids, each once, with a column per machine that has the claim."""
-        columns = [column for column in self.columns if claim in column.verdicts]
-        by = [by_id(figures_of(column.verdicts[claim]).values()) for column in columns]
-        rows = [
-            (
-                name_words(next(f[key] for f in by if key in f)),
-                [value_line(f[key]) if key in f else tr("missing") for f in by],
-            )
-            for key in dict.fromkeys(ids)
-        ]
-        return dict(figure=tr("figure"), machines=[column.name for column in columns], rows=rows)
+        return {part.id: rule_line(part, rules[part.id]) for part in outcome.parts}

@@ -6,13 +6,13 @@ are in the folder `template`.
 
 import keyword
 import re
-import tomllib
 from contextlib import suppress
 from pathlib import Path
 
 from efflab.base.files import update, write_atomically
 from efflab.errors import require
 from efflab.publishing.catalog import ROOT, sources
+from efflab.publishing.ledger import claims
 from efflab.publishing.pages import render
 
 ROOM = ("__init__", "measure", "figures", "exercises", "verdicts")
@@ -20,8 +20,7 @@ ROOM = ("__init__", "measure", "figures", "exercises", "verdicts")
 
 def claims_of(number: str, root: Path = ROOT) -> list[str]:
     """The claims of data/claims.toml that get their verdict in this notebook."""
-    claims = tomllib.loads((root / "data" / "claims.toml").read_text(encoding="utf-8"))
-    return [name for name, claim in claims.items() if claim["notebook"] == number]
+    return [name for name, claim in claims(root).items() if claim["notebook"] == number]
 
 
 def files_for(number: str, name: str, root: Path) -> dict[Path, str]:
@@ -40,8 +39,8 @@ def files_for(number: str, name: str, root: Path) -> dict[Path, str]:
 
 def fill(template: str, number: str, name: str, root: Path) -> str:
     """A template with the notebook's number, name, title and claims."""
-    title, claims = name.replace("_", " ").capitalize(), claims_of(number, root)
-    return render(template, number=number, name=name, title=title, claims=claims)
+    title = name.replace("_", " ").capitalize()
+    return render(template, number=number, name=name, title=title, claims=claims_of(number, root))
 
 
 def with_entry(catalog: str, number: str, entry: str) -> str:

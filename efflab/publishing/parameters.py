@@ -7,7 +7,8 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from efflab.base.formats import LANGUAGES
-from efflab.base.limits import in_words, is_a, kind, limits_of, require_within
+from efflab.base.limits import MODEL, entry_of, in_words, is_a, kind, require_within
+from efflab.config import PRESETS, from_hf
 from efflab.errors import require, require_one_of
 from efflab.publishing.source import parameters
 
@@ -75,7 +76,8 @@ def checked(given: dict, known: dict, limits: dict | None = None) -> dict:
     """Return `given` after checking that each is a known parameter, of its type, within its limits.
 
     The type is that of its limits, or else of its default; an int may stand for a float. Anything
-    else is a `ValueError` that says what is allowed.
+    else is a `ValueError` that says what is allowed. A model's path becomes absolute, since a
+    kernel runs in another folder.
     """
     limits = limits or {}
     for name, value in given.items():
@@ -87,18 +89,27 @@ def checked(given: dict, known: dict, limits: dict | None = None) -> dict:
         if name == "language":
             require_one_of(name, value, LANGUAGES)
     require_within(given, limits)
-    return given
+    return {n: _find_model(v) if limits.get(n) == MODEL else v for n, v in given.items()}
+
+
+def _find_model(name: str) -> str:
+    """A preset's name, or the absolute path of a config that can be read."""
+    if name in PRESETS:
+        return name
+    from_hf(name)
+    path = Path(name).expanduser().absolute()
+    return str(path / "config.json" if path.is_dir() else path)
 
 
 def check_values_for(path: Path, source: NotebookNode, given: dict) -> dict:
     """Check `given` against a source's parameters and the limits in the catalog."""
-    limits = limits_of(path.stem, path.parents[1] / "catalog.toml")
-    return checked(given, parameters(source), limits)
+    entry = entry_of(path.stem, path.parents[1] / "catalog.toml")
+    return checked(given, parameters(source), entry.get("limits"))
 
 
 def offer(path: Path, source: NotebookNode) -> list[str]:
     """The parameters of a source with defaults and limits: ["-p n=3 (1 to 9)", ...]."""
-    limits = limits_of(path.stem, path.parents[1] / "catalog.toml")
+    limits = entry_of(path.stem, path.parents[1] / "catalog.toml").get("limits", {})
     texts = []
     for name, default in parameters(source).items():
         words = f" ({in_words(limits[name])})" if name in limits else ""

@@ -12,7 +12,6 @@ from functools import lru_cache
 from importlib.metadata import distributions
 from pathlib import Path
 
-import nbformat
 from nbformat import NotebookNode
 
 import efflab
@@ -24,53 +23,28 @@ from efflab.publishing.catalog import NOTEBOOKS, find
 from efflab.publishing.execute import execute, seconds, title_of
 from efflab.publishing.outputs import of_kind
 from efflab.publishing.parameters import check_values_for, checked, literal, parse
-from efflab.publishing.source import code_cells, read_notebook, read_source, solve, translate
+from efflab.publishing.source import code_cells, read_notebook, read_source, translate
 from efflab.publishing.usage import entry, watching_memory
 
 CODE = tuple(Path(package.__file__).parent for package in (efflab, efflab_rooms))
 __all__ = ["checked", "literal", "parse", "run", "sweep"]  # others call the first three here too
 
-STRICT = "from efflab.lab import check\n\ncheck.strict(True)"
-COMPLETE = "from efflab.lab import text\n\nassert not text.missing, sorted(text.missing)"
-
 
 # --- One run ---------------------------------------------------------------------------------
 
 
-def execute_with(
-    path: Path,
-    given: dict,
-    target: Path,
-    *,
-    solved: bool = False,
-    strict: bool = False,
-    complete: bool = False,
-    quiet: bool = False,
-) -> NotebookNode:
+def execute_with(path: Path, given: dict, target: Path, *, quiet: bool = False) -> NotebookNode:
     """Run the source at `path` with parameters `given` through papermill; store it at `target`.
 
-    The notebook is that of `given["language"]`, English by default. `solved` puts the folded
-    solutions into the stubs; `strict` begins with a cell that makes every `check` raise on a wrong
-    answer; `complete` ends with a cell that fails if a text without Chinese was shown; with `quiet`
-    no progress is shown. For example
-
-        probe = {"language": "zh", **catalog()[number]["probe"]}
-        target = ROOT / "runs" / "probes" / f"{path.stem}.ipynb"
-        execute_with(path, probe, target, solved=True, strict=True, complete=True)
-
-    A wrong parameter is a `ValueError` before a kernel starts, a failing cell a `CellFailed`;
-    then a `.part.ipynb` beside `target` holds the notebook so far, and `target` is unchanged.
+    The notebook is that of `given["language"]`, English by default; `quiet`: no progress is shown.
+    A wrong parameter is a `ValueError` before a kernel starts, a failing cell a `CellFailed`; then
+    a `.part.ipynb` beside `target` holds the notebook so far, and `target` is unchanged.
     """
     source = read_source(path)
     given, language = check_values_for(path, source, given), given.get("language", "en")
     notebook = translate(source, language)
-    notebook.metadata.efflab = {"fingerprint": fingerprint(notebook, path), "parameters": given}
-    if solved:
-        solve(notebook, source, language)
-    if strict:
-        notebook.cells.insert(0, nbformat.v4.new_code_cell(STRICT))
-    if complete:
-        notebook.cells.append(nbformat.v4.new_code_cell(COMPLETE))
+    mark = fingerprint(notebook, path, given)
+    notebook.metadata.efflab = {"fingerprint": mark, "parameters": given}
     part = part_path(target, ".ipynb")
     with watching_memory() as memory:
         where, show = (f"{path.stem} ({language})", path.parents[1], part), not quiet
@@ -110,6 +84,7 @@ def run(
     and a `ValueError` for an unknown notebook.
     """
     path = find(name, folder)
+    given = check_values_for(path, read_source(path), given)
     if not fresh and (earlier := is_done(name, given, folder, say)):
         say("kept from before, as nothing that it depends on has changed; --fresh runs it again")
         return earlier
@@ -126,15 +101,17 @@ def run(
 # --- What a run depends on -------------------------------------------------------------------
 
 
-def fingerprint(notebook: NotebookNode, path: Path) -> str:
+def fingerprint(notebook: NotebookNode, path: Path, given: dict) -> str:
     """A hash of everything a run depends on: a run is reused only under the same fingerprint.
 
     That is the notebook's code, the package's and the rooms' code and texts, the claims, the
-    published rows, the records, the shipped model, Python and all installed libraries' versions.
+    published rows, the records, the shipped model, the files that parameters `given` name, Python
+    and all installed libraries' versions.
     """
     h = hashlib.sha256(libraries().encode())
     h.update("\n".join(c.source for c in code_cells(notebook)).encode())
-    for file in dependencies(path.parents[2] / "data"):
+    own = [Path(v) for v in given.values() if isinstance(v, str) and os.path.isfile(v)]
+    for file in [*dependencies(path.parents[2] / "data"), *own]:
         h.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
     return h.hexdigest()[:16]
 
@@ -166,8 +143,8 @@ def is_done(name: str, given: dict, folder: Path = NOTEBOOKS, say: Callable = pr
     """
     path = find(name, folder)
     source = read_source(path)
-    check_values_for(path, source, given)
-    expected = fingerprint(translate(source, given.get("language", "en")), path)
+    given = check_values_for(path, source, given)
+    expected = fingerprint(translate(source, given.get("language", "en")), path, given)
     places = run_folder(path, given), own_place(run_folder(path, given))
     return next((p for p in places if p.exists() and _is_run(p, expected, given, say)), None)
 

@@ -29,16 +29,13 @@ def with_figures(notebook: NotebookNode) -> NotebookNode:
         for index, output in enumerate(cell.get("outputs", [])):
             data = output.get("data", {})
             if PLOTLY in data:
-                output.data = NotebookNode({"text/html": figure_div(f"f{number}-{index}", data)})
+                spec = {**data[PLOTLY], "config": CONFIG}
+                # "</" would end the script
+                figure = json.dumps(spec, ensure_ascii=False).replace("</", "<\\/")
+                height = spec.get("layout", {}).get("height", 400)
+                html = render("figure.html", id=f"f{number}-{index}", height=height, figure=figure)
+                output.data = NotebookNode({"text/html": html})
     return notebook
-
-
-def figure_div(name: str, data: dict) -> str:
-    """A div, and the call that draws the figure with its frames; "</" would end the script."""
-    spec = {**data[PLOTLY], "config": CONFIG}
-    figure = json.dumps(spec, ensure_ascii=False).replace("</", "<\\/")
-    height = spec.get("layout", {}).get("height", 400)
-    return render("figure.html", id=name, height=height, figure=figure)
 
 
 def page(path: Path, language: str) -> str:

@@ -8,6 +8,7 @@ import ast
 import hashlib
 import re
 from collections import Counter
+from itertools import zip_longest
 from pathlib import Path
 
 import jupytext
@@ -81,28 +82,6 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def is_stub(cell: NotebookNode) -> bool:
-    """Whether this code cell is for the learner to fill in."""
-    return cell.cell_type == "code" and "exercise" in tags(cell)
-
-
-def exercise_name(cell: NotebookNode) -> str:
-    """ "03-1" of a cell tagged "ex-03-1"."""
-    names = [t.removeprefix("ex-") for t in tags(cell) if t.startswith("ex-")]
-    require(len(names) == 1, "tags", tags(cell), 'one exercise such as "ex-03-1"')
-    return names[0]
-
-
-def solution(source: NotebookNode, name: str, language: str) -> str:
-    """The code for the stub of exercise `name`, from its folded solution."""
-    required, other = {"solution", f"ex-{name}"}, OTHER[language]
-    cells = [c.source for c in source.cells if required <= set(tags(c)) and other not in tags(c)]
-    require(len(cells) == 1, f"solutions of {name} in {language}", len(cells), "exactly one")
-    blocks = re.findall(r"```python\n(.*?)\n```", cells[0], re.DOTALL)
-    require(len(blocks) == 1 and "<details>" in cells[0], name, cells[0], "one folded python block")
-    return blocks[0]
-
-
 # A line break between two Chinese characters or punctuation marks.
 CHINESE_BREAK = re.compile(r"(?<=[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef])\n(?=[\u4e00-\u9fff])")
 
@@ -153,12 +132,6 @@ def translate(source: NotebookNode, language: str) -> NotebookNode:
     return notebook
 
 
-def solve(notebook: NotebookNode, source: NotebookNode, language: str) -> None:
-    """Put the folded solutions of `source` into the stubs of one of its languages."""
-    for cell in filter(is_stub, notebook.cells):
-        cell.source = solution(source, exercise_name(cell), language)
-
-
 def differences(path: Path, language: str) -> list[str]:
     """The cells in which the built notebook differs from its source, one per line; [] if none.
 
@@ -176,11 +149,8 @@ def differences(path: Path, language: str) -> list[str]:
         texts = cells_of(read_notebook(target))
     except ValueError as error:
         return [f"{error} ({language})"]
-    lines = [
-        f"{target.name} ({language}), cell {i}: {b[1][:60]!r} instead of {a[1][:60]!r}"
-        for i, (a, b) in enumerate(zip(wanted, texts, strict=False))
+    return [
+        f"{target.name} ({language}), cell {i}: {b and b[1][:60]!r} instead of {a and a[1][:60]!r}"
+        for i, (a, b) in enumerate(zip_longest(wanted, texts))
         if a != b
     ]
-    if len(wanted) != len(texts):
-        lines.append(f"{target.name} ({language}): {len(texts)} cells instead of {len(wanted)}")
-    return lines

@@ -3,27 +3,19 @@
 `efflab lab` starts this together with JupyterLab, as `python -m efflab.publishing.trust`.
 """
 
-import subprocess
 from pathlib import Path
 
+from efflab.base.git import ask_git
 from efflab.base.json_files import read_json
 from efflab.publishing.catalog import ROOT
 
 
 def unchanged_notebooks(root: Path = ROOT) -> list[Path]:
     """The notebooks that git tracks and that are unchanged; [] without git."""
-    tracked = _git(root, "ls-files", "-z", "--", "notebooks/*.ipynb")
-    changed = set(_git(root, "diff", "--name-only", "-z", "HEAD", "--", "notebooks"))
-    return [root / name for name in tracked if name not in changed]
-
-
-def _git(root: Path, *arguments: str) -> list[str]:
-    """The NUL-separated names in git's output; [] if it fails."""
-    try:
-        output = subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return []
-    return output.stdout.decode().rstrip("\0").split("\0") if output.stdout else []
+    tracked = ask_git(root, "ls-files", "-z", "--", "notebooks/*.ipynb") or ""
+    changed = ask_git(root, "diff", "--name-only", "-z", "HEAD", "--", "notebooks") or ""
+    names = [name for name in tracked.split("\0") if name not in changed.split("\0")]
+    return [root / name for name in names]
 
 
 def trust(paths: list[Path]) -> None:

@@ -10,12 +10,11 @@ from types import SimpleNamespace
 from efflab.base.busy import BUSY_CORES, busy_cores
 from efflab.base.files import update
 from efflab.base.json_files import read_json
-from efflab.base.stored import require_keys
+from efflab.base.stored import require_object
 from efflab.errors import require, require_number
-from efflab.experiments.form import require_machine
-from efflab.rules import require_type
+from efflab.experiments.form import MACHINE
 
-ENTRY = {"seconds", "peak_mb", "machine", "date"}
+ENTRY = dict(seconds=float, peak_mb=float, machine=dict, date=str)
 GROWN = 2.0
 """A notebook that takes more than this many times its recorded share causes a warning."""
 
@@ -84,11 +83,10 @@ def read_builds(path: Path) -> dict[str, dict]:
 
 def _require_builds(builds: dict) -> None:
     for name, build in builds.items():
-        require_keys(name, build, ENTRY)
+        require_object(name, build, ENTRY)
+        require_object(f"{name}: machine", build["machine"], MACHINE)
         for key in ("seconds", "peak_mb"):
             require_number(f"{name}: {key}", build[key])
-        require_machine(f"{name}: machine", build["machine"])
-        require_type(f"{name}: date", build["date"], str)
 
 
 def warnings_about(before: dict[str, dict], now: dict[str, dict]) -> list[str]:

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
-from efflab.errors import require, require_int
+from efflab.arguments import check_module
+from efflab.errors import require
 from efflab.model import Attention
 from efflab.rules import Count, Size
 from efflab.tensors import Hidden, Numbers, Visible
@@ -23,7 +23,6 @@ from efflab.tensors import Hidden, Numbers, Visible
 BLOCK = 32  # queries that share one window of keys
 
 
-@check_arguments
 def soft_mask(distance: Numbers, span: Numbers, ramp: Size) -> Tensor:
     """Section 2's m_z(x): 1 up to `span` tokens back, then down to 0 over `ramp` tokens.
 
@@ -45,7 +44,6 @@ def _require_pairs(distance: Tensor, name: str, span: Tensor) -> None:
     )
 
 
-@check_arguments
 class AdaptiveSpanAttention(Attention):
     """Causal self-attention with learned spans: (B,T,C) -> (B,T,C).
 
@@ -57,19 +55,14 @@ class AdaptiveSpanAttention(Attention):
 
     def __init__(
         self,
-        d_model: int,
-        n_head: int,
-        max_span: int,
+        d_model: Size,
+        n_head: Size,
+        max_span: Size,
         *,
-        ramp: int = 32,
+        ramp: Size = 32,
         initial: float = 0.0,
         dynamic: bool = False,
     ):
-        require_int("d_model", d_model)
-        require_int("n_head", n_head)
-        require_int("max_span", max_span)
-        require_int("ramp", ramp)
-        require(d_model % n_head == 0, "n_head", n_head, f"a divisor of d_model={d_model}")
         require(0 <= initial <= 1, "initial", initial, "a share of max_span, 0 to 1")
         super().__init__(d_model, n_head, causal=True)
         self.max_span, self.ramp, self.dynamic = max_span, ramp, dynamic
@@ -147,7 +140,6 @@ class AdaptiveSpanAttention(Attention):
         )
 
 
-@check_arguments
 def from_attention(attention: Attention, max_span: Size, **options: Any) -> AdaptiveSpanAttention:
     """Adaptive-span attention with a causal attention's weights; `options` are the class's.
 
@@ -161,13 +153,11 @@ def from_attention(attention: Attention, max_span: Size, **options: Any) -> Adap
     return layer
 
 
-@check_arguments
 def span_layers(model: nn.Module) -> list[AdaptiveSpanAttention]:
     """The model's adaptive-span attentions, first layer first."""
     return [m for m in model.modules() if isinstance(m, AdaptiveSpanAttention)]
 
 
-@check_arguments
 def learned_spans(model: nn.Module) -> Tensor:
     """The spans of the last forward pass in tokens, (layers, heads); dynamic ones as their mean.
 
@@ -180,12 +170,13 @@ def learned_spans(model: nn.Module) -> Tensor:
     return torch.stack([layer.spans.mean((0, 1)) for layer in layers])
 
 
-@check_arguments
-def span_flops(d_model: Size, reach: int, n_tokens: int) -> int:
+def span_flops(d_model: Size, reach: int, n_tokens: Size) -> int:
     """FLOPs (2 per multiply-accumulate) of one layer's forward pass: four projections, the scores.
 
     `reach` is the number of keys per query: `n_tokens` gives plain attention's full scores.
     """
-    require_int("n_tokens", n_tokens)
     require(0 <= reach <= n_tokens, "reach", reach, f"0 to n_tokens={n_tokens}")
     return int(2 * n_tokens * (4 * d_model**2 + 2 * d_model * reach))
+
+
+check_module(__name__)

@@ -12,14 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.threads import map_on_threads
 from efflab.errors import require, require_int
 from efflab.rules import Count, Size
 from efflab.tensors import Heads, Hidden, Integers, Layout
 
 
-@check_arguments
 def bigbird_layout(
     n_blocks: int, *, n_global: int, n_window: int, n_random: int, seed: Count = 0
 ) -> Tensor:
@@ -46,13 +45,11 @@ def bigbird_layout(
     return layout
 
 
-@check_arguments
 def token_mask(layout: Layout, block_size: Size) -> Tensor:
     """The layout per token, (T,T) bool with T = n_blocks * block_size: for pictures."""
     return layout.repeat_interleave(block_size, 0).repeat_interleave(block_size, 1)
 
 
-@check_arguments
 def hops(layout: Layout) -> Tensor:
     """Number of layers until a column's block reaches a row's block: (n_blocks, n_blocks) int64.
 
@@ -70,7 +67,6 @@ def hops(layout: Layout) -> Tensor:
     return distance
 
 
-@check_arguments
 def block_sparse_attention(q: Heads, k: Heads, v: Heads, layout: Layout, block_size: int) -> Tensor:
     """Attention over just the layout's blocks; q, k, v and the result are (B,H,T,D).
 
@@ -108,7 +104,6 @@ class Piece(NamedTuple):
     n_rows: int  # batch size of the call: one row per query block, or one for all
 
 
-@check_arguments
 def pieces(layout: Layout, n_heads: Size, block_bytes: Size) -> Iterator[Piece]:
     """The calls that cover the layout; in each, all rows see the same number of key blocks."""
     n_blocks, n_seen = len(layout), layout.sum(1)
@@ -126,14 +121,12 @@ def pieces(layout: Layout, n_heads: Size, block_bytes: Size) -> Iterator[Piece]:
         yield from (Piece(own, keys.flatten(), len(own)) for own, keys in zip(*parts, strict=True))
 
 
-@check_arguments
-def blocks_at(x: Hidden, at: Integers | slice) -> Tensor:
+def _blocks_at(x: Hidden, at: Integers | slice) -> Tensor:
     """The blocks of x (n, block, D) at these indices: a view for a slice, else a copy."""
     return x[at] if isinstance(at, slice) else x.index_select(0, at)
 
 
-@check_arguments
-def attend(q: Hidden, k: Hidden, v: Hidden, n_rows: Size) -> Tensor:
+def _attend(q: Hidden, k: Hidden, v: Hidden, n_rows: Size) -> Tensor:
     """The ordinary attention kernel on blocks (n, block, D) as `n_rows` rows; returns q's shape."""
     y = F.scaled_dot_product_attention(*(x.view(1, n_rows, -1, x.shape[-1]) for x in (q, k, v)))
     return y.view(q.shape)
@@ -153,8 +146,8 @@ class _BlockSparse(torch.autograd.Function):
 
         def fill_output(piece: Piece) -> None:
             own, keys, n_rows = piece
-            output = attend(q.index_select(0, own), blocks_at(k, keys), blocks_at(v, keys), n_rows)
-            y.index_copy_(0, own, output)
+            parts = q.index_select(0, own), _blocks_at(k, keys), _blocks_at(v, keys)
+            y.index_copy_(0, own, _attend(*parts, n_rows))
 
         for _ in map_on_threads(fill_output, ctx.pieces):
             pass
@@ -168,10 +161,10 @@ class _BlockSparse(torch.autograd.Function):
 
         def gradients(piece: Piece) -> tuple[Tensor, ...]:
             own, keys, n_rows = piece
-            parts = q.index_select(0, own), blocks_at(k, keys), blocks_at(v, keys)
+            parts = q.index_select(0, own), _blocks_at(k, keys), _blocks_at(v, keys)
             inputs = queries, block_keys, values = [x.detach().requires_grad_() for x in parts]
             with torch.enable_grad():
-                y = attend(queries, block_keys, values, n_rows)
+                y = _attend(queries, block_keys, values, n_rows)
             return torch.autograd.grad(y, inputs, dy.index_select(0, own))
 
         # summed on this thread, in order: several would add to the same keys at once
@@ -184,3 +177,6 @@ class _BlockSparse(torch.autograd.Function):
                 else:
                     total.index_add_(0, keys, part)
         return dq, dk, dv, None, None
+
+
+check_module(__name__)

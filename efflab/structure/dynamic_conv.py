@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
-from efflab.errors import require, require_int
+from efflab.arguments import check_arguments, check_module
+from efflab.errors import require
 from efflab.rules import Size
 from efflab.tensors import Hidden, Numbers, Visible
 
@@ -23,7 +23,6 @@ Kernels = Annotated[Tensor, "floats", "(B, T, H, k)"]
 BLOCK = 32  # positions per product: more waste arithmetic on zeros, fewer need more calls
 
 
-@check_arguments
 def band_matrix(kernels: Numbers) -> Tensor:
     """Kernels (..., n, k) of n neighbours as a band matrix (..., n, n + k - 1).
 
@@ -40,7 +39,6 @@ def band_matrix(kernels: Numbers) -> Tensor:
     return F.pad(kernels, (0, n)).flatten(-2)[..., : n * width].unflatten(-1, (n, width))
 
 
-@check_arguments
 def convolve(x: Hidden, kernels: Kernels, causal: bool) -> Tensor:
     """Convolve x (B,T,C) with a kernel per position and head, (B,T,H,k), or per head, (1,1,H,k).
 
@@ -67,10 +65,7 @@ def convolve(x: Hidden, kernels: Kernels, causal: bool) -> Tensor:
 class _Convolution(nn.Module):
     """Figure 2 of the paper: projection to 2C, gated linear unit, convolution, projection."""
 
-    def __init__(self, d_model: int, n_head: int, kernel_size: int, causal: bool = True):
-        require_int("d_model", d_model)
-        require_int("n_head", n_head)
-        require_int("kernel_size", kernel_size)
+    def __init__(self, d_model: Size, n_head: Size, kernel_size: Size, causal: bool = True):
         require(d_model % n_head == 0, "n_head", n_head, f"a divisor of d_model={d_model}")
         super().__init__()
         self.n_head, self.kernel_size, self.causal = n_head, kernel_size, causal
@@ -91,7 +86,6 @@ class _Convolution(nn.Module):
         return self.out(convolve(values, self.kernels(values), self.causal))
 
 
-@check_arguments
 class LightweightConv(_Convolution):
     """One kernel per head, the same at every position (equation 3): (B,T,C) -> (B,T,C)."""
 
@@ -106,7 +100,6 @@ class LightweightConv(_Convolution):
         return self.weight.softmax(-1).view(1, 1, self.n_head, self.kernel_size)
 
 
-@check_arguments
 class DynamicConv(_Convolution):
     """One kernel per head and position, a linear function of its token (equation 4)."""
 
@@ -120,7 +113,6 @@ class DynamicConv(_Convolution):
         return self.predict(values).unflatten(-1, (self.n_head, self.kernel_size)).softmax(-1)
 
 
-@check_arguments
 def replace_attention(model: nn.Module, make: Callable[[nn.Module], nn.Module]) -> nn.Module:
     """Put `make(attention)` in place of every layer's attention, in place; returns the model.
 
@@ -135,15 +127,16 @@ def replace_attention(model: nn.Module, make: Callable[[nn.Module], nn.Module]) 
     return model
 
 
-@check_arguments
 def conv_flops(
-    d_model: Size, n_head: Size, kernel_size: Size, n_tokens: int, *, dynamic: bool = True
+    d_model: Size, n_head: Size, kernel_size: Size, n_tokens: Size, *, dynamic: bool = True
 ) -> int:
     """FLOPs (2 per multiply-accumulate) of one layer's forward on `n_tokens` tokens.
 
     Linear in the tokens: three C x C projections, the taps, and if `dynamic` the prediction of the
     kernels. The extra arithmetic of band matrices is not counted.
     """
-    require_int("n_tokens", n_tokens)
     predict = d_model * n_head * kernel_size if dynamic else 0
     return 2 * n_tokens * (3 * d_model**2 + d_model * kernel_size + predict)
+
+
+check_module(__name__)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from efflab.arguments import check_arguments
-from efflab.errors import require, require_int, require_one_of
+from efflab.arguments import check_module
+from efflab.errors import require, require_one_of
 from efflab.model import Attention, Transformer
 from efflab.rules import Size
 from efflab.tensors import Heads, Hidden, Visible
@@ -20,7 +20,6 @@ from efflab.tensors import Heads, Hidden, Visible
 SHARING = ("none", "heads", "kv")
 
 
-@check_arguments
 class LinformerAttention(Attention):
     """softmax(Q (E K)^T / sqrt(D)) F V, by head (equation 7): x (B,T,C) -> (B,T,C), T <= max_len.
 
@@ -30,11 +29,7 @@ class LinformerAttention(Attention):
     Not causal: each of the k summaries holds every token, later ones too.
     """
 
-    def __init__(self, d_model: Size, n_head: int, max_len: Size, k: int, share: str = "none"):
-        sizes = dict(d_model=d_model, n_head=n_head, max_len=max_len, k=k)
-        for name, value in sizes.items():
-            require_int(name, value)
-        require(d_model % n_head == 0, "n_head", n_head, f"a divisor of d_model={d_model}")
+    def __init__(self, d_model: Size, n_head: Size, max_len: Size, k: Size, share: str = "none"):
         require(k <= max_len, "k", k, f"at most max_len={max_len}: E and F make it shorter")
         require_one_of("share", share, SHARING)
         super().__init__(d_model, n_head)
@@ -66,7 +61,6 @@ class LinformerAttention(Attention):
         return self.out(y.transpose(1, 2).flatten(2))
 
 
-@check_arguments
 def linformer_attention(
     q: Heads, k: Heads, v: Heads, E: Tensor, F: Tensor, filled: Visible | None = None
 ) -> Tensor:
@@ -82,7 +76,6 @@ def linformer_attention(
     return scaled_dot_product_attention(q, E @ k, F @ v, attn_mask=filled)
 
 
-@check_arguments
 @torch.no_grad()
 def from_attention(
     attention: Attention, max_len: Size, k: Size, share: str = "none"
@@ -100,7 +93,6 @@ def from_attention(
     return layer.to(attention.qkv.weight)
 
 
-@check_arguments
 def linformer(model: Transformer, max_len: Size, k: Size, share: str = "none") -> Transformer:
     """A copy of the encoder with every attention converted by `from_attention`.
 
@@ -113,23 +105,23 @@ def linformer(model: Transformer, max_len: Size, k: Size, share: str = "none") -
     return model
 
 
-@check_arguments
 def linformer_params(n_head: Size, max_len: Size, k: Size, share: str = "none") -> int:
     """Parameters that E and F add to one layer."""
     require_one_of("share", share, SHARING)
     return {"none": 2 * n_head, "heads": 2, "kv": 1}[share] * k * max_len
 
 
-@check_arguments
 def attention_flops(seq_len: Size, d_model: Size) -> int:
     """FLOPs of full attention's scores and weighted sum for one sequence and layer."""
     return 4 * seq_len**2 * d_model
 
 
-@check_arguments
 def linformer_flops(seq_len: Size, k: Size, d_model: Size) -> int:
     """The same for Linformer: E K and F V, then scores and weighted sum over k summaries.
 
     The summaries are half of it, so it equals full attention's at k = seq_len / 2.
     """
     return 8 * seq_len * k * d_model
+
+
+check_module(__name__)

@@ -6,28 +6,25 @@ patches, so its weights are S wide: the model belongs to one image size.
 """
 
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
-from efflab.errors import require, require_int
+from efflab.arguments import check_module
+from efflab.errors import require
 from efflab.model import FeedForward
-from efflab.rules import Size
+from efflab.rules import Count, Size
 from efflab.tensors import Hidden, Images
 
 
-@check_arguments
-def n_patches(image_size: int, patch_size: int) -> int:
+def n_patches(image_size: Size, patch_size: Size) -> int:
     """How many square patches a square image has; `patch_size` has to divide `image_size`."""
-    require_int("image_size", image_size)
-    require_int("patch_size", patch_size)
     divides = image_size % patch_size == 0
     require(divides, "patch_size", patch_size, f"a divisor of image_size={image_size}")
     return (image_size // patch_size) ** 2
 
 
-@check_arguments
 @dataclass(frozen=True)
 class MixerConfig:
     """The sizes of an `MLPMixer`, which are also its arguments: `MLPMixer(**vars(config))`.
@@ -36,20 +33,17 @@ class MixerConfig:
     the classifier out, as the paper's counts do.
     """
 
-    image_size: int
-    patch_size: int
-    n_layer: int
-    d_model: int
-    d_token: int
-    d_channel: int
-    n_classes: int = 0
-    channels: int = field(default=3, kw_only=True)
+    image_size: Size
+    patch_size: Size
+    n_layer: Size
+    d_model: Size
+    d_token: Size
+    d_channel: Size
+    n_classes: Count = 0
+    channels: Size = field(default=3, kw_only=True)
 
     def __post_init__(self):
         n_patches(self.image_size, self.patch_size)
-        for name in ("n_layer", "d_model", "d_token", "d_channel", "channels"):
-            require_int(name, getattr(self, name))
-        require_int("n_classes", self.n_classes, 0)
 
     @property
     def n_patches(self) -> int:
@@ -57,7 +51,6 @@ class MixerConfig:
         return n_patches(self.image_size, self.patch_size)
 
 
-@check_arguments
 class PatchEmbedding(nn.Module):
     """Non-overlapping patches, each a vector: images (B, channels, h, w) -> (B,S,C)."""
 
@@ -67,7 +60,7 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, images: Images) -> Tensor:
         channels, patch_size = self.conv.in_channels, self.conv.stride[0]
-        fits = images.dim() == 4 and images.shape[1] == channels
+        fits = images.shape[1] == channels
         require(fits, "images.shape", tuple(images.shape), f"(batch, {channels}, height, width)")
         whole = images.shape[2] % patch_size == 0 and images.shape[3] % patch_size == 0
         allowed = f"height and width that are multiples of patch_size={patch_size}"
@@ -75,7 +68,6 @@ class PatchEmbedding(nn.Module):
         return self.conv(images).flatten(2).transpose(1, 2)
 
 
-@check_arguments
 class MixerLayer(nn.Module):
     """Token mixing, then channel mixing, both residual (equation 1): (B,S,C) -> (B,S,C)."""
 
@@ -92,7 +84,6 @@ class MixerLayer(nn.Module):
         return x + self.channel(self.channel_norm(x))
 
 
-@check_arguments
 class MLPMixer(nn.Module):
     """Images (B, channels, image_size, image_size) -> logits (B, n_classes).
 
@@ -122,7 +113,6 @@ class MLPMixer(nn.Module):
         return self.head(self.norm(x).mean(1))
 
 
-@check_arguments
 def mixer_params(config: MixerConfig) -> int:
     """Parameters of the `MLPMixer` of this config, without building it."""
     S, C = config.n_patches, config.d_model
@@ -133,13 +123,11 @@ def mixer_params(config: MixerConfig) -> int:
     return embedding + config.n_layer * (token + channel + 4 * C) + 2 * C + head
 
 
-@check_arguments
 def mixer_layer_flops(config: MixerConfig) -> int:
     """FLOPs (2 per multiply-accumulate) of one layer's matrix products on one image."""
     return 4 * config.n_patches * config.d_model * (config.d_token + config.d_channel)
 
 
-@check_arguments
 def mixer_flops(config: MixerConfig) -> int:
     """FLOPs (2 per multiply-accumulate) of the matrix products of one image's forward pass.
 
@@ -151,16 +139,14 @@ def mixer_flops(config: MixerConfig) -> int:
     return 2 * (embedding + head) + config.n_layer * mixer_layer_flops(config)
 
 
-@check_arguments
 @torch.no_grad()
-def enlarge(mixer: MLPMixer, factor: int) -> MLPMixer:
+def enlarge(mixer: MLPMixer, factor: Annotated[int, 2]) -> MLPMixer:
     """The same network for images `factor` times as large a side (paper, appendix C).
 
     The patches form factor^2 groups, each every factor-th patch in both directions, so that each
     still covers the whole image. The new token-mixing weights are block-diagonal: every group
     passes through a copy of the old perceptron. Parameters of that part grow by factor^4.
     """
-    require_int("factor", factor, 2)
     old = mixer.config
     side, groups = old.image_size // old.patch_size, factor**2
     larger = dict(image_size=old.image_size * factor, d_token=old.d_token * groups)
@@ -181,3 +167,6 @@ def enlarge(mixer: MLPMixer, factor: int) -> MLPMixer:
         weights[name] = value
     new.load_state_dict(weights)
     return new.train(mixer.training)
+
+
+check_module(__name__)

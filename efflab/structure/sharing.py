@@ -9,18 +9,21 @@ from copy import deepcopy
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from efflab.arguments import check_arguments
-from efflab.config import ModelConfig
-from efflab.conversion import ALBERT, PreTrainedModel, config_like, require_same_outputs
+from efflab.arguments import check_module
+from efflab.conversion import (
+    ALBERT,
+    PreTrainedModel,
+    config_like,
+    load_renamed,
+    require_same_outputs,
+)
 from efflab.errors import require, require_int, require_one_of
 from efflab.model import Transformer
 
 PARTS = {"none": set(), "attention": {"attention"}, "ffn": {"ffn"}, "all": {"attention", "ffn"}}
 
 
-@check_arguments
 def share_layers(model: Transformer, what: str) -> Transformer:
     """A copy in which every layer uses the first one's sub-block, LayerNorm included.
 
@@ -45,7 +48,6 @@ def _shapes(module: torch.nn.Module) -> tuple:
     return tuple((name, p.shape) for name, p in module.named_parameters())
 
 
-@check_arguments
 def share_qkv(model: Transformer, n_layers: int) -> Transformer:
     """A copy whose first `n_layers` layers make queries, keys and values with one projection.
 
@@ -64,7 +66,6 @@ def share_qkv(model: Transformer, n_layers: int) -> Transformer:
     return shared
 
 
-@check_arguments
 def from_albert(albert: PreTrainedModel) -> Transformer:
     """Our Transformer with the weights of a `transformers.AlbertModel`, checked for equal outputs.
 
@@ -77,15 +78,7 @@ def from_albert(albert: PreTrainedModel) -> Transformer:
     factorized = c.embedding_size != c.hidden_size
     require(factorized, "embedding_size", c.embedding_size, "a width other than hidden_size")
     model = Transformer(config)
-    model.load_state_dict(_albert_tensors(base.state_dict(), config))
-    require_same_outputs(base, model.eval())
-    return model
-
-
-def _albert_tensors(theirs: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """ALBERT's tensors by our names; shared ones are repeated under each layer's name."""
-    layer = "encoder.albert_layer_groups.0.albert_layers.0."
-    names = {
+    modules = {
         "embedding.token": "embeddings.word_embeddings",
         "embedding.position": "embeddings.position_embeddings",
         "embedding.segment": "embeddings.token_type_embeddings",
@@ -93,20 +86,18 @@ def _albert_tensors(theirs: dict[str, Tensor], config: ModelConfig) -> dict[str,
         "embedding.projection": "encoder.embedding_hidden_mapping_in",
         "pooler": "pooler",
     }
-    for i in range(config.n_layer):
-        names |= {
-            f"layers.{i}.attention.body.out": layer + "attention.dense",
-            f"layers.{i}.attention.norm": layer + "attention.LayerNorm",
-            f"layers.{i}.ffn.body.up": layer + "ffn",
-            f"layers.{i}.ffn.body.down": layer + "ffn_output",
-            f"layers.{i}.ffn.norm": layer + "full_layer_layer_norm",
-        }
-    ours: dict[str, Tensor] = {}
-    for kind in ("weight", "bias"):
-        pairs = [(f"{a}.{kind}", f"{b}.{kind}") for a, b in names.items()]
-        ours |= {a: theirs[b] for a, b in pairs if b in theirs}
-        qkv = [theirs[f"{layer}attention.{name}.{kind}"] for name in ("query", "key", "value")]
-        ours |= {
-            f"layers.{i}.attention.body.qkv.{kind}": torch.cat(qkv) for i in range(config.n_layer)
-        }
-    return ours
+    layer = {
+        "attention.body.qkv": "attention.query attention.key attention.value",
+        "attention.body.out": "attention.dense",
+        "attention.norm": "attention.LayerNorm",
+        "ffn.body.up": "ffn",
+        "ffn.body.down": "ffn_output",
+        "ffn.norm": "full_layer_layer_norm",
+    }
+    # released models have one group of one layer, which all layers are
+    load_renamed(model, base, modules, layer, "encoder.albert_layer_groups.0.albert_layers.0.")
+    require_same_outputs(base, model.eval())
+    return model
+
+
+check_module(__name__)

@@ -9,13 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.errors import require, require_int
 from efflab.rules import Count, Size
 from efflab.tensors import Maps, NumberMaps
 
 
-@check_arguments
 def relative_position_index(window_size: Size) -> Tensor:
     """Which row of the bias table query i and key j of a window use: (N,N) int64.
 
@@ -28,7 +27,6 @@ def relative_position_index(window_size: Size) -> Tensor:
     return dy * (2 * w - 1) + dx
 
 
-@check_arguments
 def to_windows(x: NumberMaps, window_size: int) -> Tensor:
     """Cut (B, height, width, C) into windows (B, M, N, C), row by row."""
     B, height, width, C = x.shape
@@ -38,19 +36,14 @@ def to_windows(x: NumberMaps, window_size: int) -> Tensor:
     return x.reshape(B, -1, w * w, C)
 
 
-@check_arguments
 def from_windows(windows: NumberMaps, window_size: int, height: Size, width: Size) -> Tensor:
     """The inverse of `to_windows`: (B, M, N, C) to (B, height, width, C)."""
     B, M, N, C = windows.shape
     w = window_size
     _require_whole(height, width, w)
-    cut = M * N == height * width and N == w * w
-    require(
-        cut,
-        "windows.shape",
-        (B, M, N, C),
-        f"windows of {w} x {w} that fill height={height}, width={width}",
-    )
+    fits = M * N == height * width and N == w * w
+    allowed = f"windows of {w} x {w} that fill height={height}, width={width}"
+    require(fits, "windows.shape", (B, M, N, C), allowed)
     x = windows.view(B, height // w, width // w, w, w, C).transpose(2, 3)
     return x.reshape(B, height, width, C)
 
@@ -61,7 +54,6 @@ def _require_whole(height: int, width: int, window_size: int) -> None:
         require(size % window_size == 0, name, size, f"a multiple of window_size={window_size}")
 
 
-@check_arguments
 def shift_mask(height: Size, width: Size, window_size: int, shift: Count) -> Tensor:
     """Which pairs of a rolled image's windows were neighbours before the roll: (M,N,N) bool.
 
@@ -80,7 +72,6 @@ def shift_mask(height: Size, width: Size, window_size: int, shift: Count) -> Ten
     return regions[:, :, None] == regions[:, None, :]
 
 
-@check_arguments
 class WindowAttention(nn.Module):
     """Multi-head attention inside windows, with relative position bias and optional shift.
 
@@ -132,7 +123,6 @@ class WindowAttention(nn.Module):
         return x.roll((self.shift, self.shift), dims=(1, 2)) if self.shift else x
 
 
-@check_arguments
 def swin_counts(
     channels: Size, depths: tuple[int, ...], window_size: int, image: Size, n_classes: Count = 1000
 ) -> tuple[int, int]:
@@ -157,3 +147,6 @@ def swin_counts(
         params += depth * (weights + small)
         macs += depth * tokens * (weights + 2 * N * C)  # each token with the N of its window
     return params + 2 * C + (C + 1) * n_classes, macs + C * n_classes
+
+
+check_module(__name__)

@@ -10,16 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.config import ModelConfig
-from efflab.errors import require_int
 from efflab.model import Attention, FeedForward, Layer, SubBlock
-from efflab.rules import Size
+from efflab.rules import Count, Size
 from efflab.structure.mixer import PatchEmbedding, n_patches
 from efflab.tensors import Images
 
 
-@check_arguments
 @dataclass(frozen=True)
 class ViTConfig:
     """The sizes of a `ViT`, which are also its arguments: `ViT(**vars(config))`."""
@@ -30,12 +28,10 @@ class ViTConfig:
     n_head: int
     d_model: int
     d_ff: int
-    n_classes: int = 0
-    channels: int = field(default=3, kw_only=True)
+    n_classes: Count = 0
+    channels: Size = field(default=3, kw_only=True)
 
     def __post_init__(self):
-        require_int("n_classes", self.n_classes, 0)
-        require_int("channels", self.channels)
         self.blocks  # building the ModelConfig checks the other sizes  # noqa: B018
 
     @property
@@ -50,7 +46,6 @@ class ViTConfig:
         return ModelConfig(*shape, 1, self.n_patches, norm_first=True, norm_eps=1e-6)
 
 
-@check_arguments
 class ViT(nn.Module):
     """Images (B, channels, h, w) -> logits (B, n_classes), or the pooled vector for 0 classes.
 
@@ -97,7 +92,6 @@ class ViT(nn.Module):
         return table.flatten(2)[0].T
 
 
-@check_arguments
 def vit_params(config: ViTConfig) -> int:
     """Parameters of the `ViT` of this config, without building it (heads do not change them)."""
     S, C, F_ = config.n_patches, config.d_model, config.d_ff
@@ -108,7 +102,6 @@ def vit_params(config: ViTConfig) -> int:
     return embedding + config.n_layer * (attention + ffn + 4 * C) + 2 * C + head
 
 
-@check_arguments
 def vit_layer_flops(config: ViTConfig) -> int:
     """FLOPs (2 per multiply-accumulate) of one layer's matrix products on one image.
 
@@ -118,9 +111,11 @@ def vit_layer_flops(config: ViTConfig) -> int:
     return 2 * S * C * (4 * C + 2 * config.d_ff) + 4 * S**2 * C
 
 
-@check_arguments
 def vit_flops(config: ViTConfig) -> int:
     """FLOPs (2 per multiply-accumulate) of the matrix products of one image's forward pass."""
     embedding = config.n_patches * config.channels * config.patch_size**2 * config.d_model
     head = config.d_model * config.n_classes
     return 2 * (embedding + head) + config.n_layer * vit_layer_flops(config)
+
+
+check_module(__name__)

@@ -15,90 +15,43 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention as attention
 
-from efflab.arguments import check_arguments
+from efflab.arguments import check_module
 from efflab.base.threads import map_on_threads
-from efflab.errors import require, require_int
-from efflab.rules import Count
-from efflab.structure.swin import WindowAttention
+from efflab.errors import require
+from efflab.rules import Count, Size
+from efflab.structure.pairs import BLOCK
+from efflab.structure.pairs import computed_pairs as computed_pairs
+from efflab.structure.pairs import visible_pairs as visible_pairs
+from efflab.structure.swin import WindowAttention as WindowAttention
 from efflab.tensors import Heads, Hidden, Visible
 
-__all__ = [
-    "SlidingAttention",
-    "WindowAttention",
-    "computed_pairs",
-    "sliding_window_attention",
-    "visible_pairs",
-    "window_mask",
-    "with_windows",
-]
 
-
-@check_arguments
-def window_mask(seq_len: int, window_size: int, causal: bool = False) -> Tensor:
+def window_mask(seq_len: Size, window_size: Count, causal: bool = False) -> Tensor:
     """The window's mask, (T,T) bool: query i (row) sees key j (column).
 
     >>> window_mask(4, 1, causal=True).int().tolist()
     [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
     """
-    require_int("seq_len", seq_len)
-    require_int("window_size", window_size, 0)
     behind = torch.arange(seq_len)[:, None] - torch.arange(seq_len)  # i - j
     return (behind <= window_size) & (behind >= (0 if causal else -window_size))
 
 
-@check_arguments
-def visible_pairs(seq_len: int, window_size: int, causal: bool = False) -> int:
-    """Number of visible (query, key) pairs: the sum of `window_mask`, in O(1).
-
-    >>> visible_pairs(4, 1, causal=True)
-    7
-    """
-    require_int("seq_len", seq_len)
-    require_int("window_size", window_size, 0)
-    reach = min(window_size, seq_len - 1)
-    one_side = reach * seq_len - reach * (reach + 1) // 2  # strictly below the diagonal
-    return seq_len + one_side * (1 if causal else 2)
-
-
-BLOCK = 64
-"""Queries per block: more waste more masked keys, fewer make the matrix products too small."""
 SHARED_FROM = 2**21
 """Values of q from which the heads are split over threads. In one call of the kernel the threads
 share memory: that took 47 ms or, for minutes on end, 65 ms, and split by heads 42 ms (8 heads of
 8,192 tokens, two cores of an EPYC). Smaller calls are over before a thread has started."""
 
 
-@check_arguments
-def computed_pairs(seq_len: int, window_size: int, causal: bool = False) -> int:
-    """Number of pairs that `sliding_window_attention` computes: visible ones, and the masked ones
-    in its blocks.
-
-    >>> computed_pairs(512, 64, causal=True), visible_pairs(512, 64, causal=True)
-    (61440, 31200)
-    """
-    require_int("seq_len", seq_len)
-    require_int("window_size", window_size, 0)
-    pairs = 0
-    for start in range(0, seq_len, BLOCK):
-        end = min(start + BLOCK, seq_len)
-        last = end if causal else min(end + window_size, seq_len)
-        pairs += (end - start) * (last - max(start - window_size, 0))
-    return pairs
-
-
-@check_arguments
 def sliding_window_attention(
-    q: Heads, k: Heads, v: Heads, window_size: int, causal: bool = False
+    q: Heads, k: Heads, v: Heads, window_size: Count, causal: bool = False
 ) -> Tensor:
     """Attention in which query i sees key j when |i - j| <= window_size (and j <= i if causal).
 
     q, k, v and the result are (B,H,T,D). Time and memory are O(T window_size); any T and any
     window, also 0 or beyond T, with gradients. Wrong shapes or sizes are a `ValueError`.
     """
-    require(q.dim() == 4, "q.shape", tuple(q.shape), "four dimensions (B, H, T, D)")
     for name, x in (("k", k), ("v", v)):
         require(x.shape == q.shape, f"{name}.shape", tuple(x.shape), f"q's {tuple(q.shape)}")
-    require_int("window_size", window_size, 0)
     B, H, T, D = q.shape
     require(T > 0, "q.shape", tuple(q.shape), "at least one token")
     left = min(window_size, T - 1)
@@ -109,7 +62,6 @@ def sliding_window_attention(
     return _split_heads(attend, q, k, v)
 
 
-@check_arguments
 def attend_in_blocks(q: Heads, k: Heads, v: Heads, left: Count, right: Count) -> Tensor:
     """Attention (B,H,T,D) of query i to keys i - left to i + right, `BLOCK` queries at a time."""
     _, _, T, D = q.shape
@@ -156,13 +108,11 @@ def _split_heads(attend: Callable, *qkv: Tensor) -> Tensor:
     return torch.cat(list(parts), dim=1).view(qkv[0].shape)
 
 
-@check_arguments
 class SlidingAttention(nn.Module):
     """An `efflab.model.Attention` restricted to a window, same weights: (B,T,C) -> (B,T,C)."""
 
-    def __init__(self, attention: nn.Module, window_size: int):
+    def __init__(self, attention: nn.Module, window_size: Count):
         super().__init__()
-        require_int("window_size", window_size, 0)
         self.attention, self.window_size = attention, window_size
 
     def forward(self, x: Hidden, mask: Visible | None = None) -> Tensor:
@@ -172,7 +122,6 @@ class SlidingAttention(nn.Module):
         return self.attention.out(y.transpose(1, 2).flatten(2))
 
 
-@check_arguments
 def with_windows(model: nn.Module, window_size: int) -> nn.Module:
     """A copy of a `Transformer` whose attentions see `window_size` tokens on each side.
 
@@ -182,3 +131,6 @@ def with_windows(model: nn.Module, window_size: int) -> nn.Module:
     for block in {layer.attention for layer in model.layers}:  # layers may share one
         block.body = SlidingAttention(block.body, window_size)
     return model
+
+
+check_module(__name__)

@@ -94,8 +94,9 @@ crossing = predict(
 # peaks; the diamond marks the length at which the curve reaches one half.
 #
 # Try three things. Move until the dot passes the diamond. Change the model to
-# `gpt3-175b` and find it again. Then go back to `bert-base`, switch **fused attention** off and
-# watch the bars: the same FLOPs can take very different times.
+# `gpt3-175b` and find it again, then to `qwen3-8b`, a model of 2025 whose `config.json` allows
+# 40,960 tokens. Then go back to `bert-base`, switch **fused attention** off and watch the bars: the same FLOPs can take very
+# different times.
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 拖动第一个滑块
@@ -103,11 +104,12 @@ crossing = predict(
 # 请拖动**序列长度**。右边的曲线是一层的计算量中随 n² 增长的那部分所占的份额；
 # 左边的条形表示：假如设备跑满标称峰值，时间会花在哪里；菱形标出曲线达到一半时的长度。
 #
-# 试三件事。拖到圆点越过菱形为止。把模型换成 `gpt3-175b`，再找一次。然后换回 `bert-base`，
+# 试三件事。拖到圆点越过菱形为止。把模型换成 `gpt3-175b`，再找一次；再换成 `qwen3-8b`，
+# 它是 2025 年的模型，`config.json` 里的上限是 40,960 个 token。然后换回 `bert-base`，
 # 关掉**融合注意力**，注意看左边的条形：同样的 FLOPs，耗时可以相差很大。
 
 # %%
-explore(figures.where_it_goes, frames=11)
+explore(figures.where_it_goes, frames=11, most=144)
 
 # %% [markdown] tags=["en"]
 # Now your prediction:
@@ -452,10 +454,11 @@ show(figures.attention_shares())
 
 # %%
 rows = []
-for name in ("bert-base", "gpt2", "gpt2-xl", "gpt3-175b"):
-    preset = PRESETS[name]
-    # a layer stores s b h (34 + 5 a s / h) bytes, half of them scores at s = 34 h / 5 a
-    half = round(34 * preset.head_dim / 5)
+for name in ("bert-base", "gpt2", "gpt2-xl", "gpt3-175b", "qwen3-8b"):
+    preset, dropout = PRESETS[name], name != "qwen3-8b"
+    rest = cost.activation_bytes(preset, 1, 1, recompute="selective", dropout=dropout)
+    # of one token; the scores' bytes grow with n², the rest's with n
+    scores = cost.activation_bytes(preset, 1, 1, dropout=dropout) - rest
     rows.append(
         {
             "model": name,
@@ -463,35 +466,42 @@ for name in ("bert-base", "gpt2", "gpt2-xl", "gpt3-175b"):
             "n² share there": f"{100 * cost.attention_share(preset, preset.max_len):.0f}%",
             "n² = feed-forward at (tokens)": cost.crossing_length(preset, "ffn"),
             "n² = all else at (tokens)": cost.crossing_length(preset, "linear"),
-            "n² = half of stored bytes at (tokens)": half,
+            "n² = half of stored bytes at (tokens)": round(rest / scores),
         }
     )
 table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
-# None of these models reaches its own crossing: at its longest input, attention's quadratic part
-# is 10% of the arithmetic of BERT-base's layers and 3% of GPT-3's. The wider the model, the later the
+# None of the four older models reaches its own crossing: at its longest input, attention's quadratic
+# part is 10% of the arithmetic of BERT-base's layers and 3% of GPT-3's. The wider the model, the later the
 # crossing. But look at the column *half of stored bytes*: training without a fused kernel stores the scores,
-# and with attention dropout, as these models were trained, they are half of all the activations
-# from some 435 tokens on in BERT-base's shape (without dropout from 1,024). Quadratic *memory* hurt
-# long before quadratic arithmetic did.
+# and with attention dropout, as the four were trained, they are half of all the activations
+# from some 435 tokens on in BERT-base's shape (without dropout from 1,024, and in Qwen3-8B, which has
+# none, from 2,528). Quadratic *memory* hurt long before quadratic arithmetic did.
 #
-# Today's contexts of 128k tokens lie on the other side: there, even in GPT-3's shape, 64% of the
-# layers' arithmetic is quadratic, and in BERT-base's 97%.
+# Today's contexts lie on the other side: at 128k tokens, even in GPT-3's shape, 64% of the layers'
+# arithmetic is quadratic, and in BERT-base's 97%; Qwen3-8B (2025) crosses at 23,552 of its own 40,960.
+# Its 32 heads of 128 channels are the quadratic part (4 n · 32 · 128, here again 4 n C); that they
+# share 8 heads of keys and values does not shrink it. Linear are the projections, which the sharing
+# brings from 8 C² to 5 C², and a *gated* feed-forward network, 6 C F (a third matrix makes the gate,
+# by which the inner values are multiplied): so n = 1.25 C + 1.5 F.
 #
 # Does the arithmetic tell the time? We time one layer of `stdlib-gpt`: its projections and
 # feed-forward network, which grow with n, then PyTorch's fused attention, and attention as the
 # formula is written, with the whole matrix of scores in memory.
 
 # %% [markdown] tags=["zh"]
-# 这些模型没有一个到达自己的交点：取各自最长的输入，平方部分只占 BERT-base 各层计算量的 10%，
+# 四个旧模型没有一个到达自己的交点：取各自最长的输入，平方部分只占 BERT-base 各层计算量的 10%，
 # 在 GPT-3 中只占 3%。模型越宽，交点越远。但请看“n² 占所存字节一半”这一列：
-# 训练时若不用融合内核（fused kernel），就要存下分数；若像这些模型那样对注意力用 dropout，
+# 训练时若不用融合内核（fused kernel），就要存下分数；若像这四个模型那样对注意力用 dropout，
 # 在 BERT-base 的形状里大约从 435 个 token 起，分数就占了所存激活值的一半（不用 dropout 则从
-# 1,024 个起）。平方级的*内存*远比平方级的计算更早成为问题。
+# 1,024 个起；Qwen3-8B 本就不用，从 2,528 个起）。平方级的*内存*远比平方级的计算更早成为问题。
 #
-# 如今 128k token 的上下文则在另一侧：即使是 GPT-3 的形状，各层计算量也有 64% 是平方部分，
-# BERT-base 的形状则有 97%。
+# 如今的上下文则在另一侧：128k 个 token 时，即使是 GPT-3 的形状，各层计算量也有 64% 是平方部分，
+# BERT-base 的形状则有 97%；Qwen3-8B（2025）的上下文为 40,960，交点在 23,552，已落在其中。
+# 平方部分来自它的 32 个头，每头 128 维（4 n · 32 · 128，这里恰好仍是 4 n C）；它们共用 8 个键值头，这一部分并不因此减少。
+# 线性部分是投影和门控前馈网络：前者因共用键值头从 8 C² 降到 5 C²，后者多一个产生“门”的矩阵，中间值要逐元素乘以这个门，共三个矩阵，为 6 C F，
+# 所以 n = 1.25 C + 1.5 F。
 #
 # 计算量能说明耗时吗？我们实测 `stdlib-gpt` 的一层：与 n 成正比的投影和前馈网络、PyTorch 的融合注意力，
 # 以及照公式写的注意力（整个分数矩阵都放在内存里）。
@@ -553,8 +563,10 @@ table(rows, kind="measured")
 # - **Generating token by token.** With a cache of keys and values, each step reads all weights and
 #   the whole cache for one token. There the bytes decide, not the FLOPs: a layer's cache of n tokens
 #   holds 2 n C values, its matrices 4 C² + 2 C F. For one sequence both are equal at the same
-#   n = 2 C + F, for B sequences side by side at a B-th of it (later where heads share their keys and
-#   values).
+#   n = 2 C + F, for B sequences side by side at a B-th of it, and later where heads share their keys
+#   and values: for a token, Qwen3-8B in 16 bits reads 15.1 GB of weights, and 147 kB of cache for each
+#   token before it, so that both are equal at about 102,700 tokens, beyond the 40,960 of its
+#   `config.json` (YaRN, which rescales the positions, stretches it to 131,072).
 # - **Small matrices.** Operators far below the roof do not follow their FLOPs. That is the next
 #   section.
 
@@ -569,7 +581,9 @@ table(rows, kind="measured")
 # - **因果模型。** 这里数的是完整的分数。若内核跳过被遮住的一半，交点要到两倍长度。
 # - **逐 token 生成。** 有了键值缓存，每一步都要为一个 token 读取全部权重和整个缓存。
 #   此时起决定作用的是字节而不是 FLOPs：一层的缓存有 2 n C 个值，矩阵有 4 C² + 2 C F 个。只生成一条序列时，
-#   两者恰好也在 n = 2 C + F 相等；同时生成 B 条，则缩短到 B 分之一（若多个头共用键和值，则更长）。
+#   两者恰好也在 n = 2 C + F 相等；同时生成 B 条，则缩短到 B 分之一；若多个头共用键和值，则更长：
+#   Qwen3-8B 用 16 位时，每生成一个 token 要读 15.1 GB 权重，此前的每个 token 再读 147 kB 缓存，
+#   到约 102,700 个 token 两者才相等，已超出它 `config.json` 里的 40,960（用 YaRN 缩放位置编码，可以扩展到 131,072）。
 # - **小矩阵。** 远低于屋顶线的算子，耗时并不由 FLOPs 决定。这就是下一节的内容。
 
 # %% [markdown] tags=["en"]
@@ -737,16 +751,18 @@ check("00-3", speedup)
 # - Parameters and FLOPs follow from a model's shape exactly; memory to a few per cent; time is at
 #   least what the roofline says.
 # - The n² part of attention costs as much as the feed-forward network at n = F, as everything else
-#   in the layer at n = 2 C + F. For BERT, GPT-2 and GPT-3 that is beyond their own context, at
-#   today's 128k tokens it is not. Without a fused kernel memory becomes the problem much earlier.
+#   in the layer at n = 2 C + F (where heads share no keys and values and the feed-forward network has
+#   no gate). For BERT, GPT-2 and GPT-3 that is beyond their own context; for
+#   Qwen3-8B, and at today's 128k tokens, it is not. Without a fused kernel memory becomes the problem
+#   much earlier.
 # - Profile first, then apply Amdahl's law: what is a small share cannot be a large gain.
 #
 # **References.** Vaswani et al. 2017, *Attention Is All You Need*, arXiv:1706.03762. Kaplan et al.
 # 2020, *Scaling Laws*, arXiv:2001.08361. Hoffmann et al. 2022, *Chinchilla*, arXiv:2203.15556.
 # Korthikanti et al. 2022, *Reducing Activation Recomputation*, arXiv:2205.05198. Dao et al. 2022,
 # *FlashAttention*, arXiv:2205.14135. Williams et al. 2009, *Roofline*,
-# doi:10.1145/1498765.1498785. DeepSeek-AI 2024, *DeepSeek-V3*, arXiv:2412.19437. The growth chart's
-# sources are in `data/published/growth.csv`.
+# doi:10.1145/1498765.1498785. DeepSeek-AI 2024, *DeepSeek-V3*, arXiv:2412.19437. Qwen Team 2025,
+# *Qwen3 Technical Report*, arXiv:2505.09388. The growth chart's sources are in `data/published/growth.csv`.
 #
 # **Next:** [01 · Parameter sharing](01_parameter_sharing.ipynb), or straight to [03 · Sparse
 # attention](03_sparse_attention.ipynb), which makes the n² part linear and asks what that costs.
@@ -755,8 +771,8 @@ check("00-3", speedup)
 # ## 小结
 #
 # - 参数量和 FLOPs 由模型形状精确决定；内存的误差只有百分之几；时间不会少于屋顶线给出的值。
-# - 注意力的 n² 部分在 n = F 时与前馈网络的计算量相等，在 n = 2 C + F 时与该层其余全部相等。对 BERT、
-#   GPT-2、GPT-3 来说，这超出了自己的上下文长度；对如今的 128k 上下文则不然。若没有融合内核，
+# - 注意力的 n² 部分在 n = F 时与前馈网络的计算量相等；若各头不共用键和值、前馈网络不带门控，到 n = 2 C + F 时与该层其余全部相等。对 BERT、
+#   GPT-2、GPT-3 来说，这超出了自己的上下文长度；对 Qwen3-8B 和如今的 128k 上下文则不然。若没有融合内核，
 #   在短得多的长度上，内存就先成了问题。
 # - 先剖析，再用阿姆达尔定律：占比小的部分，再快也带不来大收益。
 #
@@ -764,7 +780,7 @@ check("00-3", speedup)
 # *Scaling Laws*，arXiv:2001.08361。Hoffmann 等 2022，*Chinchilla*，arXiv:2203.15556。
 # Korthikanti 等 2022，*Reducing Activation Recomputation*，arXiv:2205.05198。Dao 等 2022，
 # *FlashAttention*，arXiv:2205.14135。Williams 等 2009，*Roofline*，doi:10.1145/1498765.1498785。
-# DeepSeek-AI 2024，*DeepSeek-V3*，arXiv:2412.19437。
+# DeepSeek-AI 2024，*DeepSeek-V3*，arXiv:2412.19437。Qwen Team 2025，*Qwen3 Technical Report*，arXiv:2505.09388。
 # 增长图的数据来源见 `data/published/growth.csv`。
 #
 # **下一篇：** [01 · 参数共享](01_parameter_sharing.ipynb)；

@@ -46,6 +46,7 @@ import torch
 
 from efflab import bench, lab, points, train
 from efflab.acceleration.precision import FORMATS, TORCH_DTYPES, FloatFormat, every_value
+from efflab.config import PRESETS
 from efflab.lab import board, check, explore, predict, show, show_source, table
 from efflab.model import Transformer
 from efflab_rooms import texts
@@ -502,10 +503,11 @@ show(figures.zeroing_figure(zeroing, summing))
 # autocast 的残差流仍是 fp32，批小时减少四分之一，批大时接近五分之二。
 
 # %%
-from efflab.acceleration.recipes import RECIPES
+from efflab.acceleration.recipes import RECIPES, state_parts
 
 rows = []
 for name, r in RECIPES.items():
+    state = sum(state_parts(PRESETS["llama-3.1-70b"], r).values())
     n_bytes = {
         "weights": r.weights,
         "gradients": r.gradients,
@@ -514,14 +516,25 @@ for name, r in RECIPES.items():
         "16-bit copies": r.copies,
     }
     row = {"recipe": name, **n_bytes, "bytes a parameter": sum(n_bytes.values())}
-    rows.append(row | {"a value kept": r.values, "of the residual stream": r.residual})
-table(rows, kind="computed")
+    row |= {"a value kept": r.values, "of the residual stream": r.residual}
+    rows.append(row | {"Llama 3.1 70B's state (GB)": state / 1e9})
+table(rows, digits=4, kind="computed")
 
 # %% [markdown] tags=["en"]
+# The last column: to train Llama 3.1 70B, no mixed recipe needs less than fp32's 1,129 GB: before the
+# first activation, that is 14 cards of "80 GB" (85.9 · 10⁹ bytes). (*16 bits only* halves it, but it is
+# no mixed recipe: with no master copy it loses small updates.) *Serving* it is what short formats
+# shrink, for then the state is the weights alone: 282 GB in fp32, 141 in bf16, 71 in fp8; the cache of
+# keys and values comes on top.
+#
 # Now measured: real steps of `stdlib-gpt`, every tensor counted, what autograd keeps caught by hooks,
 # and the most that was alive at once.
 
 # %% [markdown] tags=["zh"]
+# 看最后一列：训练 Llama 3.1 70B，哪种混合做法都不少于 fp32 的 1,129 GB，还没算激活值就要 14 块标称 80 GB（85.9 · 10⁹ 字节）的卡。
+# （“全程 16 位”能减半，但它不是混合做法：没有主权重，微小的更新会丢失。）
+# 短格式省下的是*部署*：那时状态只剩权重，fp32 为 282 GB，bf16 为 141 GB，fp8 为 71 GB；键值缓存另算。
+#
 # 现在实测：`stdlib-gpt` 真实的训练步，逐个张量清点，autograd 保留的内容用钩子截获，再加上同时存活的峰值。
 
 # %%
@@ -807,7 +820,8 @@ table(verdicts.gpu_step_rows(), kind="recorded")
 # ## 9 · Explore: time, memory, the batch that fits
 #
 # Find a model for which 16 bits make something fit that did not. Which part takes the time when the
-# batch is 1? How much larger does the batch get, from fp32 to autocast, to master weights?
+# batch is 1? How much larger does the batch get, from fp32 to autocast, to master weights? One recipe
+# alone puts `qwen3-8b` on one A100: which, and what does section 6 say of it?
 
 # %% [markdown] tags=["zh"]
 # 大矩阵的乘法接近各自的屋顶，与 TF32 相比没有一个超过 2 倍。（与 fp32 相比，最大的那个超过了屋顶，
@@ -817,6 +831,7 @@ table(verdicts.gpu_step_rows(), kind="recorded")
 # ## 9 · 探索：时间、显存、放得下的批
 #
 # 找一个模型：fp32 放不下，16 位放得下。批为 1 时，时间花在哪一部分？从 fp32 到 autocast，再到主权重，批能大多少？
+# 只有一种做法能把 `qwen3-8b` 放进一块 A100：是哪一种？第 6 节是怎么评价它的？
 
 # %%
 explore(figures.training, frames=11)

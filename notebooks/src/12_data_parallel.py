@@ -591,14 +591,26 @@ table([dict(zip(headers, way, strict=True)) for way in ways])
 # %% [markdown] tags=["en"]
 # ## 8 · Explore: which card does it take?
 #
-# Find the least number of ranks for 175 billion parameters on cards of 80 GB. At how many ranks does
-# stage 2 stop helping, and why there? What do you gain from a smaller optimizer at stage 3?
+# Find the least number of ranks for GPT-3's 175 billion parameters on cards of 80 GB. At how many ranks
+# does stage 2 stop helping, and why there? What do you gain from a smaller optimizer at stage 3?
+#
+# Of `deepseek-v3`'s 671 billion parameters a token uses 37.6 (37 by its makers' count; here the input
+# table counts whole), for it passes a few of many feed-forward networks, the *experts*. Yet any of them
+# may be called, so the states of all are kept: 10.7 TB at 16 bytes a parameter. Stage 2 leaves the
+# weights, 1.3 TB in 16 bits, whole on every rank, however many there are; stage 3 fits an H100 ("80 GB",
+# 85.9 · 10⁹ bytes) from 125 ranks on, activations aside. (Its makers dealt out experts and layers too: ZeRO is not the only cut.)
 
 # %% [markdown] tags=["zh"]
 # ## 8 · 探索：需要什么样的卡？
 #
-# 1750 亿参数、80 GB 的卡，最少要多少个 rank？阶段 2 从多少个 rank 起不再有用，为什么停在那里？
+# GPT-3 的 1750 亿参数、80 GB 的卡，最少要多少个 rank？阶段 2 从多少个 rank 起不再有用，为什么停在那里？
 # 在阶段 3，换一个更省的优化器能得到什么？
+#
+# `deepseek-v3` 共 6,710 亿参数，一个 token 只用到 376 亿（官方称 370 亿；这里把输入嵌入表整个计入），
+# 因为前馈网络有许多个，称为*专家*，每个 token 只经过其中几个。但每个专家都可能被选中，所以全部专家的状态都要存：
+# 按每参数 16 字节，共 10.7 TB。阶段 2 时，不论有多少个 rank，每个 rank 都完整存着 16 位的权重，共 1.3 TB；
+# 阶段 3 从 125 个 rank 起才放得进 H100（标称 80 GB，即 85.9 · 10⁹ 字节），还没算激活值。
+# （实际训练时还把专家和层分到各设备上：ZeRO 并不是唯一的切法。）
 
 # %%
 explore(figures.cards, frames=11)

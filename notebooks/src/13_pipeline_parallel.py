@@ -539,7 +539,9 @@ table(rows, kind="measured")
 # ## 9 · All together: tensor x pipeline x data
 #
 # For a model, devices and a batch, the planner tries every split that fits and takes the fastest.
-# Utilization is MFU, the model's FLOPs over the devices' peak, where what is recomputed counts once:
+# Utilization is MFU, the model's FLOPs over the devices' peak, where what is recomputed counts once.
+# (In `llama-3.1-70b` eight heads of queries share one of keys and values, 64 and 8: beyond 8 ranks
+# tensor parallelism would copy these; the plans below stay at 4. A dash: no split fits.)
 
 # %% [markdown] tags=["zh"]
 # 快慢由最慢的阶段决定，它超出应得份额越多，时间就多花得越多。1F1B 里慢在最后一个阶段代价最大；GPipe 则与位置无关。
@@ -549,6 +551,8 @@ table(rows, kind="measured")
 #
 # 给定模型、设备和批次，规划器把放得下的切法都试一遍，取最快的。
 # 利用率即 MFU：模型的 FLOPs（重计算的部分不重复计）与设备峰值之比。（第三格刻意让模型放不下。）
+# （`llama-3.1-70b` 每 8 个查询头共用一个键值头，共 64 个和 8 个：张量并行若超过 8 个 rank，键和值就得重复存放；
+# 下面的方案只用到 4。短横表示没有放得下的切法。）
 
 # %%
 from efflab.config import PRESETS
@@ -562,7 +566,7 @@ a100 = DEVICES["A100 80GB SXM"]
 
 # %%
 rows = []
-for name in ("bert-large", "gpt2-xl", "gpt3-1.3b", "gpt3-175b"):
+for name in ("bert-large", "gpt2-xl", "llama-3.1-70b", "gpt3-175b"):
     training = Training(PRESETS[name], a100, 1536, min(2048, PRESETS[name].max_len))
     for n in (8, 64, 512):
         plan = next(iter(fitting_plans(training, n)), None)  # the fastest, or none that fits

@@ -35,9 +35,9 @@
 
 # %% tags=["parameters"]
 language = "en"
-model = "gpt3-1.3b"  # stdlib-gpt, bert-base, bert-large, gpt2-xl, gpt3-1.3b or gpt3-6.7b
+model = "gpt3-1.3b"  # a preset's name or the path of a config.json
 device = "A100 80GB SXM"  # V100 SXM2, A100 80GB SXM or H100 SXM
-budget = "training days"  # latency, memory, training days, checkpoint or quality
+budget = "training days"  # latency, memory, training days, checkpoint, quality, decode or context
 n_devices = 8  # 1 to 64
 
 # %%
@@ -81,7 +81,9 @@ p_game = predict("At how many bits per byte does stdlib-gpt fit into 2 MB?", "bi
 # `efflab advise` asks every technique for its gain on one budget: how many times as much of it the
 # unchanged model needs. A gain is *computed* by this repository's formulas, *recorded* in an
 # experiment, or *published*; without a source it is not shown. The quality that it costs stands beside
-# it where it was recorded, mostly without retraining. `quality` asks what keeps within 1 % of it.
+# it where it was recorded, mostly without retraining. `quality` asks what keeps within 1 % of it;
+# `decode` is the time of one more token, and `context` the number of tokens that fit beside the weights
+# (there the gain is the number with the technique over the unchanged model's).
 # (MRR: the mean, over searches, of 1 over the right text's rank. NNCF: the library that quantizes for
 # OpenVINO.)
 
@@ -90,7 +92,8 @@ p_game = predict("At how many bits per byte does stdlib-gpt fit into 2 MB?", "bi
 #
 # `efflab advise` 列出每种技术在某一项预算上的收益：原模型所需是采用后的多少倍。收益或由本仓库的公式*计算*得出，
 # 或来自实验*存档*，或引自*文献*；没有出处就不显示。质量上的代价，凡有记录的一并列出（多数未经再训练）。
-# 预算 `quality` 问的是：哪些技术能把质量损失控制在 1% 以内。（MRR：对每次检索取正确文本排名的倒数，再求平均。NNCF：为 OpenVINO 做量化的库。）
+# 预算 `quality` 问的是：哪些技术能把质量损失控制在 1% 以内；`decode` 是再生成一个 token 的时间，
+# `context` 是权重之外的内存还放得下多少 token（这一项的收益是采用后放得下的个数与原来之比）。（MRR：对每次检索取正确文本排名的倒数，再求平均。NNCF：为 OpenVINO 做量化的库。）
 
 # %%
 gains = advise(model, device, budget, n_devices=n_devices)
@@ -108,7 +111,8 @@ rows = [
     for gain in gains
     if gain["serves"]
 ]
-table(rows)
+if rows:
+    table(rows)
 
 # %% [markdown] tags=["en"]
 # And what does not help, with why:
@@ -123,8 +127,8 @@ rows = [
 table(rows)
 
 # %% [markdown] tags=["en"]
-# The same in a terminal: `efflab advise gpt3-1.3b "A100 80GB SXM" "training days" --devices 8`, with
-# `--json` for a program.
+# For your own model: `efflab run 15 -p model=path/to/config.json`. The same table in a terminal:
+# `efflab advise path/to/config.json "A100 80GB SXM" "training days" --devices 8`.
 #
 # ## 3 · A gain by roofline, step by step
 #
@@ -148,7 +152,8 @@ table(rows)
 # The gain is the first time over the second.</details>
 
 # %% [markdown] tags=["zh"]
-# 在终端里同样可以：`efflab advise gpt3-1.3b "A100 80GB SXM" "training days" --devices 8`，加 `--json` 供程序读取。
+# 换成你自己的模型：`efflab run 15 -p model=path/to/config.json`。在终端里也能得到同样的表：
+# `efflab advise path/to/config.json "A100 80GB SXM" "training days" --devices 8`。
 #
 # ## 3 · 用屋顶线一步步算出收益
 #

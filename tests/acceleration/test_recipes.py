@@ -7,11 +7,12 @@ import torch.nn.functional as F
 from efflab import bench, cost
 from efflab.acceleration import recipes
 from efflab.acceleration.recipes import RECIPES
-from efflab.config import PRESETS, ModelConfig
+from efflab.config import PRESETS, Attention, FeedForward, Latent, ModelConfig
 from efflab.devices import DEVICES, Device
 from efflab.model import Transformer
 
 SMALL = ModelConfig(3, 4, 64, 192, 512, 64, causal=True)
+LATENT = ModelConfig(3, 4, 64, 192, 512, 64, attention=Attention(latent=Latent(16, 8, 4, 8)))
 TOY = Device("toy", {"fp32": 1e9, "bf16": 8e9}, 1e9, 1e9, "assumed")
 
 
@@ -86,6 +87,21 @@ def test_step_seconds_by_hand():
     assert seconds["optimizer"] == pytest.approx((2 * 16 - 4) * n / 1e9)
 
 
+def test_a_layer_with_shared_keys_and_a_gate_by_hand():
+    """Two heads of 4 channels on one of keys; three maps of 2 x 4; a device that only moves."""
+    attention = Attention(n_kv_head=1, head_dim=4)
+    form = dict(attention=attention, feed_forward=FeedForward(gated=True), causal=True)
+    config = ModelConfig(1, 2, 2, 4, 8, 4, **form)
+    assert recipes.matrices(config) == 2 * 8 + 2 * 2 * 4 + 8 * 2 + 3 * 2 * 4 + 8 * 2
+    device = Device("toy", {"fp32": 1e30}, 1e9, 1e9, "assumed")
+    seconds = recipes.step_seconds(config, 4, 1, device, RECIPES["fp32"])
+    values = (2 + 16) + (8 + 2) + 3 * (2 + 4) + (2 + 8)  # into and out of each product
+    assert seconds["matrix products"] == pytest.approx(3 * 4 * (88 + 4 * values) / 1e9)
+    assert seconds["attention"] == pytest.approx(3 * 4 * 4 * (8 + 4 + 4 + 8) / 1e9)
+    layer = 2 * 2 * 8 + (2 + 1) * 4 * 4 + 2 * 2 * 12  # the activation reads two, writes one
+    assert seconds["element-wise"] == pytest.approx(3 * 4 * (layer + 4 * 8) / 1e9)
+
+
 @pytest.mark.parametrize("n", [1, 64, 1000, 16384])
 def test_16_bits_over_tf32_is_two_at_any_shape(n):
     """Half the bytes and twice the peak: both roofs double, so no shape gains more."""
@@ -115,6 +131,8 @@ def test_a_type_that_a_device_lacks_is_refused():
     ("call", "message"),
     [
         (lambda: recipes.matrices(PRESETS["albert-base"]), "share='all'"),
+        (lambda: recipes.matrices(PRESETS["gpt-oss-20b"]), "experts=Experts"),
+        (lambda: recipes.matrices(LATENT), "latent=Latent"),
         (lambda: recipes.step_seconds(SMALL, 8, 0, TOY, RECIPES["fp32"]), "batch_size=0"),
         (lambda: recipes.product_speedup(0, TOY, RECIPES["fp32"], RECIPES["fp32"]), "n=0"),
     ],

@@ -225,10 +225,9 @@ def test_a_blocks_products_are_its_flops(name):
     assert 2 * sum(p.macs for p in systolic.block_products(config, 48, 3)) == expected
 
 
-def test_utilization_is_work_over_room():
+def test_products_run_in_a_row():
     # one full fold: 4 * 4 * 10 products in 16 cells for 4 + 4 - 2 + 10 cycles
-    assert systolic.utilization(4, 4, 10, 4, 4) == pytest.approx(10 / 16)
-    assert systolic.utilization(1, 4, 10, 4, 4) == pytest.approx(10 / 64)
+    assert systolic.gemm_cycles(4, 4, 10, 4, 4) == 16 - 1
     product = systolic.Product("x", 4, 4, 10, count=3)
     assert product.cycles(4, 4) == 3 * 16 - 1
 
@@ -249,7 +248,6 @@ def test_bad_values_are_refused(call, message):
 
 def test_a_grid_that_is_no_square_has_rows_times_columns():
     """One fold of 4 x 10 x 2 products in a grid of 4 x 2, and of 2 x 10 x 4 in one of 2 x 4."""
-    assert systolic.utilization(4, 2, 10, 4, 2) == pytest.approx(4 * 2 * 10 / (14 * 4 * 2))
-    assert systolic.utilization(2, 4, 10, 2, 4) == pytest.approx(2 * 4 * 10 / (14 * 2 * 4))
+    assert systolic.gemm_cycles(4, 2, 10, 4, 2) == systolic.gemm_cycles(2, 4, 10, 2, 4) == 14 - 1
     assert systolic.folds(8, 2, 10, 4, 2) == 2
     assert systolic.folds(4, 6, 10, 4, 2) == 3

@@ -7,7 +7,7 @@ import pytest
 
 from efflab import cli
 from efflab.advice import ranking, report
-from efflab.advice.case import ALL_DEVICES, BUDGETS, Case
+from efflab.advice.case import ALL_DEVICES, BUDGETS, SERVING, Case
 from efflab.advice.ranking import advise, remaining_quality
 from efflab.advice.technique import Gain, Loss, Technique
 from efflab.config import PRESETS
@@ -76,7 +76,7 @@ def test_a_gain_below_one_is_none():
 @pytest.mark.parametrize(("low", "high", "serves"), [(0.5, 2.0, True), (0.5, 1.0, False)])
 def test_what_may_gain_serves_with_both_ends(low, high, serves):
     gain = Gain(low, high, "computed", "a formula")
-    others = dict.fromkeys(("latency", "training days", "checkpoint"), "no")
+    others = dict.fromkeys(("latency", "training days", "checkpoint", *SERVING), "no")
     found = ranking.row(Technique("t", "01", others | {"memory": gain}), "memory")
     assert found["serves"] is serves
     assert (found["gain_low"], found["gain_high"]) == ((low, high) if serves else (None, None))
@@ -92,9 +92,9 @@ def test_the_report_reads():
     many = report.heading(Case("gpt2", A100, "memory", 8))
     assert many == f"gpt2, 1024 tokens, 8 x {A100}: what serves memory?"
     row = dict(lost=None, metric=None, lost_kind=None)
-    assert report.loss_text(row) == "not recorded"
+    assert report.loss_text(row, {}) == "not recorded"
     exact = dict(lost=0.0, metric="equal", lost_kind="recorded")
-    assert report.loss_text(exact) == "equal"
+    assert report.loss_text(exact, {}) == "equal"
     assert report.commands([dict(notebook="99"), dict(notebook="03")]) == ["efflab run 03"]
 
 
@@ -106,4 +106,46 @@ def test_the_command_prints_a_table_json_or_a_refusal(capsys):
     assert found["asked"]["n_devices"] == 4
     assert found["advice"] == advise("gpt2", A100, "memory", n_devices=4)
     assert cli.main(["advise", "gpt5", A100, "memory"]) == 1
-    assert "model='gpt5': expected one of" in capsys.readouterr().err
+    assert "source='gpt5': expected one of" in capsys.readouterr().err
+
+
+def test_a_number_of_another_model_is_said_so_once():
+    text = report.report(Case("bert-base", "CPU with VNNI", "latency"))
+    assert text.count("of retrieval MRR, recorded on MiniLM-L6, 23 M parameters") == 1
+    assert "of bits per byte, recorded on stdlib-gpt, 3.2 M parameters" in text
+    assert "INT8, dynamic (torch): recorded on MiniLM-L6, 23 M parameters, data/" in text
+    assert "of average score, published for BERT of this shape" in text
+    assert "0.092 % [1]" in text
+    assert max(map(len, text.split("Sources")[0].splitlines())) <= 100
+    computed = {row["gain_model"] for row in advise("bert-base", A100, "checkpoint")}
+    assert computed == {None}
+    days = advise("bert-base", A100, "training days")
+    assert "BERT-large and Transformer-big" in {row["gain_model"] for row in days}
+
+
+def test_the_report_says_what_gains_are_over():
+    assert "over fp32 weights" in report.over(Case("gpt2", A100, "latency"))
+    assert report.over(Case("bert-base", A100, "decode")).endswith("on one device")
+    decode = report.over(Case("llama-3.1-70b", A100, "decode", 2))
+    assert "one text on 2 devices that share it" in decode
+    assert "34.4 ms a token at least" in decode
+    assert decode.endswith("141 GB of weights, 85.9 GB on a device")
+    context = report.report(Case("llama-3.1-70b", A100, "context"))
+    assert "0 tokens fit, and the model takes 131,072" in context
+    assert "2 would hold them" in context
+    assert " tokens  " in context
+
+
+def test_the_command_takes_a_device_and_a_model_of_ones_own(capsys, tmp_path):
+    shape = dict(model_type="gpt2", n_layer=2, n_head=4, n_embd=64, vocab_size=1000)
+    (tmp_path / "config.json").write_text(json.dumps(shape))
+    own = ["--tflops", "100", "--gb", "24", "--gbps", "1000"]
+    assert cli.main(["advise", str(tmp_path), "my card", "decode", *own, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["asked"]["model"] == tmp_path.name
+    assert found["asked"]["device"] == "my card"
+    assert found["advice"][0]["technique"] == "sliding window of 64 tokens"
+    assert cli.main(["advise", "gpt2", "my card", "decode", *own[:4]]) == 1
+    assert "--gbps=None" in capsys.readouterr().err
+    assert cli.main(["advise", "gpt2", "my card", "decode"]) == 1
+    assert "device='my card': expected one of" in capsys.readouterr().err

@@ -1,18 +1,18 @@
 """Each technique's gains in cases whose answer is known: by hand, from a paper or from a record."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from efflab import cost
+from efflab import cost, layers
 from efflab.advice import acceleration, compression, distributed, engines, recorded, structure
-from efflab.advice.case import BUDGETS, Case
+from efflab.advice.case import BUDGETS, SERVING, Case
 from efflab.advice.technique import Gain, Loss, Technique
 from efflab.compression.packed import model_bytes, quantize_weights
 from efflab.config import PRESETS
 from efflab.distributed.split import Split
 from efflab.model import Transformer
-from efflab.structure.window import computed_pairs
+from efflab.structure.pairs import computed_pairs
 
 A100 = "A100 80GB SXM"
 
@@ -45,7 +45,7 @@ def test_a_computed_gain_puts_its_ends_in_order():
 
 def test_advice_that_is_handed_on_stays_as_it_was():
     gain, loss = Gain.computed(3.0, "x"), Loss(1.0, "m", "recorded", "s")
-    technique = Technique("t", "01", dict.fromkeys(set(BUDGETS) - {"quality"}, "no"))
+    technique = Technique("t", "01", dict.fromkeys({*BUDGETS, *SERVING} - {"quality"}, "no"))
     for made, name in ((gain, "low"), (loss, "value"), (technique, "name")):
         with pytest.raises(FrozenInstanceError):
             setattr(made, name, 0)
@@ -353,4 +353,58 @@ def test_every_chapter_answers_every_budget():
     chapters = (structure, acceleration, compression, distributed)
     found = [t for chapter in chapters for t in chapter.techniques(case())]
     assert len({t.name for t in found}) == len(found) == 15
-    assert all(set(t.budgets) | {"quality"} == set(BUDGETS) for t in found)
+    assert all(set(t.budgets) | {"quality"} == {*BUDGETS, *SERVING} for t in found)
+
+
+# --- Today's models --------------------------------------------------------------------------
+
+
+def test_maps_and_tables_are_all_but_norms_biases_and_routers():
+    def rest(name):
+        config = PRESETS[name]
+        return cost.num_params(config) - sum(
+            count(config)[0] for count in (compression.map_weights, compression.table_weights)
+        )
+
+    assert rest("qwen3-8b") == 36 * (2 * 4096 + 2 * 128) + 4096
+    assert rest("deepseek-v3") == 61 * (2 * 7168 + 1536 + 512) + 7168 + 58 * 256 * 7168
+    biases = 4096 + 2 * 512 + 2880 + 32 * (2 * 2880 + 2880)
+    assert rest("gpt-oss-20b") == 24 * (biases + 64 + 2 * 2880 + 32 * 2881) + 2880
+
+
+def test_every_map_has_a_row_for_each_output():
+    def rows(name):
+        return compression.map_weights(PRESETS[name])[1]
+
+    assert rows("qwen3-8b") == 36 * (4096 + 2 * 1024 + 4096 + 2 * 12288 + 4096)
+    attention = 1536 + 128 * 192 + 576 + 128 * 256 + 7168
+    experts = 58 * 257 * (2 * 2048 + 7168)
+    assert rows("deepseek-v3") == 61 * attention + 3 * (2 * 18432 + 7168) + experts
+    assert compression.table_weights(PRESETS["llama-3.1-70b"]) == (2 * 128256 * 8192, 2 * 128256)
+    relative = replace(PRESETS["gpt2"], positions="relative", position_rows=64)
+    assert compression.table_weights(relative) == ((50257 + 64) * 768, 50257 + 64)
+
+
+def test_a_models_own_windows_are_not_computed_in_full():
+    asked = case("gpt-oss-20b", seq_len=4096)
+    parts = cost.flops_by_part(asked.config, 4096)
+    pairs = 12 * (4096**2 + computed_pairs(4096, 127, causal=True))
+    scores = 2 * pairs * 2 * 64 * 64
+    assert asked.flops == sum(parts.values()) - parts["scores"] + scores
+    lighter = structure.window(asked).budgets["training days"]
+    assert lighter.low == pytest.approx(
+        asked.flops / (asked.flops - scores + 24 * scores * computed_pairs(4096, 64, True) / pairs)
+    )
+
+
+def test_neurons_leave_every_expert():
+    asked = case("deepseek-v3")
+    maps = compression.map_weights(asked.config)[0] - 61 * layers.attention_weights(asked.config)
+    found = compression.neurons(asked).budgets["checkpoint"].low
+    assert found == pytest.approx(asked.n_params / (asked.n_params - maps / 4))
+
+
+def test_a_summary_has_no_distances():
+    far = replace(PRESETS["bert-base"], positions="alibi")
+    assert "distances" in structure.linformer(case(far)).budgets["latency"]
+    assert "short" in structure.bigbird(case(far)).budgets["latency"]

@@ -151,7 +151,6 @@ ELSEWHERE = {
     "acceleration/fpga.py: write_text": "into a temporary folder",
     "base/cache.py: save": "into memory",
     "compression/engines.py: save": "an engine's files, into the temporary folder handed over",
-    "compression/language.py: save": "an engine's files, into the temporary folder handed over",
     "compression/language.py: save_model": "an engine's files, into the folder handed over",
     "compression/engines.py: save_model": "an engine's files, into the folder handed over",
     "distributed/process.py: open": "a rank's log, in a temporary folder",

@@ -19,6 +19,7 @@ STEPS = {"low": 0.5, "high": 2.5, "step": 0.5}
         (STEPS | {"more": 1}, "expected low, high and step"),
         (STEPS | {"low": None}, "low of limit=None: expected a number"),
         (STEPS | {"step": 0}, "step of limit=0: expected a positive number"),
+        ("path", "limit='path': expected one of 'model'"),
     ],
 )
 @pytest.mark.parametrize("ask", [in_words, kind, lambda limit: allows(limit, 1)])
@@ -32,3 +33,12 @@ def test_a_limit_of_another_form_is_refused(ask, limit, message):
 def test_what_is_no_number_within_a_limit_is_not_allowed(limit, value):
     assert not allows(limit, value)
     assert allows(limit, 2.5)
+
+
+def test_a_model_is_a_preset_or_a_file(tmp_path):
+    assert in_words("model") == "a preset's name or the path of a config.json"
+    assert kind("model") is str
+    assert allows("model", "qwen3-8b")
+    assert allows("model", str(tmp_path))
+    for value in (str(tmp_path / "config.json"), "x" * 10**4, "a\0b", "", 3, True, None):
+        assert not allows("model", value)

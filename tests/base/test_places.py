@@ -28,7 +28,8 @@ from efflab import data, pretrained
 from efflab.experiments.record import read_record
 from efflab.lab.verdict import load_claims
 print(len(data.tokens_of(["def f(): pass"])) > 3, pretrained.load_stdlib_gpt().config.n_layer,
-      read_record("gptq-quality")["complete"], len(load_claims()) > 20, *limits.limits_of("00"))
+      read_record("gptq-quality")["complete"], len(load_claims()) > 20,
+      *limits.entry_of("00")["limits"])
 """
 
 
@@ -113,7 +114,7 @@ def test_what_needs_the_repository_says_so_in_a_line(arguments, installed):
     done = installed("-m", "efflab.cli", *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        f"efflab: command='{arguments[0]}': expected one of doctor, list and advise; "
+        f"efflab: command='{arguments[0]}': expected one of doctor, list, card and advise; "
         "the others need a clone of the repository\n"
     )
 

@@ -128,7 +128,6 @@ FITTED = {
     "channel_peaks": lambda m: run(openvino.smooth_model(m, [BATCH])),
     "static_int8": lambda m: run(int8.static_int8(m, calibrated(m))),
     "prepare_static": lambda m: run(engines.prepare_static(m)),
-    "run_all": lambda m: engines.torch_static(m, [BATCH]).embed(*BATCH),
     "torch_static": lambda m: engines.torch_static(m, [BATCH]).embed(*BATCH),
     "gptq_model": lambda m: run(packed.with_weights(m, gptq.gptq_model(m, [IDS], 8))),
 }
@@ -151,7 +150,6 @@ TRACED = {
     "openvino_language",
     "openvino_language_int8",
     "convert_language",
-    "save",
     "smooth_for_nncf",
 }
 """They take what the model computes (after `smoothed_model`), not its modules."""
@@ -183,7 +181,7 @@ def test_a_shared_model_gives_what_its_twin_gives(name, shared, twin):
 
 @pytest.mark.parametrize("name", FITTED)
 def test_what_is_fitted_to_inputs_fits_every_place(name, shared):
-    exact = engines.fp32(shared).embed(*BATCH) if name.startswith(("torch", "run")) else run(shared)
+    exact = engines.fp32(shared).embed(*BATCH) if name.startswith("torch") else run(shared)
     assert int8.relative_error(FITTED[name](shared), exact) < 0.02
 
 

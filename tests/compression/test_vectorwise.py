@@ -74,7 +74,7 @@ def test_a_threshold_below_everything_leaves_a_float_product(linear, x):
 
 @pytest.mark.parametrize("threshold", [0.0, -6.0])
 def test_a_threshold_is_above_0(linear, threshold):
-    with pytest.raises(ValueError, match=f"threshold={threshold}: expected a number above 0"):
+    with pytest.raises(ValueError, match=f"threshold={threshold}: expected a positive number"):
         OutliersApart(linear, threshold)
 
 

@@ -15,7 +15,7 @@ from efflab.config import ModelConfig
 from efflab.distributed import data_parallel
 from efflab.distributed.data_parallel import Job, distance, on_rank, sampled_rows, shares
 from efflab.distributed.launch import RankPool
-from efflab.distributed.ring import ring_bytes
+from efflab.distributed.ring_cost import ring_bytes
 from efflab.train import classification_loss
 
 CONFIG = ModelConfig(2, 4, 64, 256, 300, 32, causal=True)

@@ -1,4 +1,4 @@
-"""Every preset trains in every way, with a pooler that no loss reaches or with shared layers."""
+"""Every plain preset trains in every way, with a pooler no loss reaches or with shared layers."""
 
 import importlib
 import pkgutil
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from batches import SAME, random_ids
+from batches import SAME, held_params, random_ids
 
 from efflab import distributed
 from efflab.config import PRESETS
@@ -15,8 +15,9 @@ from efflab.distributed.launch import RankPool
 from efflab.model import Transformer
 
 SMALL = dict(n_layer=2, n_head=2, d_model=32, d_ff=64, vocab_size=97, max_len=16)
-KINDS = {replace(c, **SMALL, d_embed=c.d_embed and 16): name for name, c in PRESETS.items()}
-"""One preset of each structure, in small."""
+PLAIN = {name: config for name, config in PRESETS.items() if not config.extensions}
+KINDS = {replace(c, **SMALL, d_embed=c.d_embed and 16): name for name, c in PLAIN.items()}
+"""One preset of each structure that `Transformer` computes, in small."""
 IDS, TARGETS = random_ids(0, 4, 8, 97), random_ids(1, 4, 8, 97)
 METHODS = {
     data_parallel: [dict(method="ddp"), dict(method="by hand")],
@@ -55,8 +56,7 @@ def test_a_preset_trains_as_in_one_process(ranks, config, module, options):
     results = ranks.run(module.on_rank, module.Job(config, IDS, TARGETS, **options), timeout=60)
     one = data_parallel.Job(config, IDS, TARGETS).alone()
     if module is tensor_parallel:
-        held = tensor_parallel.held_params(config, 2)
-        assert {r.params for r in results} == {held}
+        assert {r.params for r in results} == {held_params(config, 2)}
         assert max(r.gradients_error for r in results) < SAME
     elif module is stages:
         assert results[-1].loss == pytest.approx(one.losses[0], abs=1e-5)
@@ -75,7 +75,6 @@ def test_buckets_carry_every_parameter(ranks, config):
 def test_what_torchrun_offers_are_the_presets():
     action = next(a for a in many_machines._parser()._actions if a.dest == "model")
     assert set(action.choices) == set(PRESETS)
-    assert not any(data_parallel.without_pooler(c).pooler for c in PRESETS.values())
 
 
 def test_a_model_of_ones_own_may_have_parameters_that_the_loss_does_not_reach():

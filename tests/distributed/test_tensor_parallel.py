@@ -10,15 +10,14 @@ from dataclasses import replace
 import model_functions
 import pytest
 import torch
-from batches import SAME, random_ids
+from batches import SAME, held_params, random_ids
 
 from efflab.config import ModelConfig
-from efflab.cost import num_params
 from efflab.distributed import tensor_orders, tensor_parallel
 from efflab.distributed.data_parallel import distance
 from efflab.distributed.launch import RankPool
 from efflab.distributed.tensor_orders import ORDERS, Traffic, traffic
-from efflab.distributed.tensor_parallel import METHODS, Job, held_params, share_of, wire_bytes
+from efflab.distributed.tensor_parallel import METHODS, Job, require_split, share_of, wire_bytes
 
 CONFIG = ModelConfig(2, 4, 64, 256, 300, 32, causal=True)
 HEADERS = 1.1
@@ -85,13 +84,6 @@ def test_the_paper_s_8_b_s_h_a_layer():
     assert wire_bytes(CONFIG, N_TOKENS, 1) == 0
 
 
-def test_what_ranks_hold_of_the_matrices_adds_up():
-    whole = num_params(CONFIG)
-    replicated = 2 * held_params(CONFIG, 2) - whole  # counted once on each of two
-    assert held_params(CONFIG, 1) == whole
-    assert held_params(CONFIG, 4) == replicated + (whole - replicated) // 4
-
-
 def test_a_rank_s_queries_keys_and_values_are_of_the_same_heads():
     whole = torch.arange(3 * 64).view(-1, 1)
     own = share_of("layers.0.attention.body.qkv.weight", whole, 1, 4).flatten().tolist()
@@ -123,12 +115,11 @@ def test_column_row_is_the_least_traffic_that_is_right():
     ("call", "error"),
     [
         (lambda: replace(JOB, method="gshard"), "method='gshard': expected one of 'ours', 'torch'"),
-        (lambda: held_params(CONFIG, 3), "n_ranks=3: expected a divisor of n_head=4"),
+        (lambda: require_split(CONFIG, 3), "n_ranks=3: expected a divisor of n_head=4"),
         (
-            lambda: held_params(replace(CONFIG, d_ff=258), 4),
+            lambda: require_split(replace(CONFIG, d_ff=258), 4),
             "n_ranks=4: expected a divisor of d_ff=258",
         ),
-        (lambda: held_params(CONFIG, 0), "n_ranks=0: expected"),
         (lambda: wire_bytes(CONFIG, 0, 2), "n_tokens=0: expected"),
         (lambda: traffic("diagonal", 8, 8, 8, 2), "order='diagonal': expected one of 'column-row'"),
         (lambda: traffic("row-row", 8, 0, 8, 2), "d_ff=0: expected"),

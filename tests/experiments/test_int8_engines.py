@@ -14,10 +14,6 @@ from efflab.experiments import int8_engines as experiment
 from efflab.weights import read_tensors
 
 
-def test_every_engine_has_a_maker(tmp_path):
-    assert list(experiment.makers(tmp_path)) == list(experiment.ENGINES)
-
-
 def test_each_engine_is_a_case():
     assert [case["engine"] for case in experiment.cases()] == list(experiment.ENGINES)
 

@@ -93,7 +93,7 @@ def test_a_killed_experiment_loses_and_repeats_nothing_finished(tmp_path, stop):
     assert squares(tmp_path) == {0: 0, 1: 1}
 
     said = start(tmp_path).communicate()[0]
-    assert "toy: keeps 2 of 4 runs" in said
+    assert "toy: 2 of 4 runs are recorded" in said
     assert squares(tmp_path) == {0: 0, 1: 1, 2: 4, 3: 9}
     assert began(tmp_path) == [0, 1, 2, 2, 3]  # only what was not finished began twice
     assert not list(tmp_path.glob("*.part"))
@@ -106,5 +106,5 @@ def test_a_killed_repeat_keeps_the_old_runs(tmp_path):
     assert squares(tmp_path) == {0: 0, 1: 1, 2: 4, 3: 9}
     assert began(tmp_path) == [0, 1, 2, 3, 0, 1]
     said = start(tmp_path).communicate()[0]
-    assert "toy: keeps 4 of 4 runs" in said
+    assert "toy: 4 of 4 runs are recorded" in said
     assert began(tmp_path) == [0, 1, 2, 3, 0, 1]

@@ -76,7 +76,7 @@ def test_an_interrupted_experiment_goes_on_and_each_run_keeps_its_own_day(toy, t
     assert read_record("toy", folder=tmp_path)["complete"] is False
     said, ran = toy(day=2)
     assert ran == [2, 3]
-    assert said[0] == "toy: keeps 2 of 4 runs, of 2030-01-01; --fresh repeats them"
+    assert said[0] == "toy: 2 of 4 runs are recorded; --fresh repeats them"
     assert said[1].startswith("3/4  n 2, seed 0:  value 2")
     assert dates(tmp_path) == {0: "1", 1: "1", 2: "2", 3: "2"}
     kept = read_record("toy", folder=tmp_path)
@@ -91,7 +91,7 @@ def test_fresh_repeats_and_a_failed_repeat_loses_nothing(toy, tmp_path):
     toy(day=1)
     said, ran = toy(day=2, factor=10, stop=2, fresh=True)
     assert ran == [0, 1]
-    assert said[0] == "toy: repeats 4 runs; 4 of 2030-01-01 stay until their repeat"
+    assert said[0] == "toy: 4 of 4 runs are recorded; each stays until its repeat"
     kept = read_record("toy", folder=tmp_path)
     assert [r["value"] for r in kept["runs"]] == [0, 10, 2, 3]
     assert dates(tmp_path) == {0: "2", 1: "2", 2: "1", 3: "1"}
@@ -105,7 +105,7 @@ def test_other_settings_start_anew_and_replace_only_when_complete(toy, tmp_path,
     toy(day=1)
     said, ran = toy(day=2, stop=2, **other)
     assert ran == [0, 1]
-    assert "4 of 2030-01-01 under other settings stay until all is done" in said[0]
+    assert "4 under other settings stay until all is done" in said[0]
     assert len(read_record("toy", folder=tmp_path)["runs"]) == 4  # the complete ones
     assert [len(b["runs"]) for b in blocks(tmp_path)] == [4, 2]
     toy(day=3, **other)

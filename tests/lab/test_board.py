@@ -54,7 +54,7 @@ def test_the_board_keeps_recorded_points_and_replaces_its_own(shown, recorded_bo
 def test_a_damaged_board_is_named(recorded_board):
     (good, _) = json.loads(recorded_board.path.read_text())["points"]
     for wrong, message in (
-        ([good | dict(time=None)], "baseline of stdlib-gpt: time=None: expected a number"),
+        ([good | dict(time=None)], "point: time=None: expected a number"),
         ([good | dict(quality=2.0)], r"quality=2\.0: expected a number in its interval"),
         ([good | dict(bytes="12")], "bytes='12': expected a number"),
         ([good | dict(technique=None)], "technique=None: expected a text"),

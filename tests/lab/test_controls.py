@@ -32,6 +32,7 @@ def test_slider_values():
     assert list(Slider(16, 500, step=16).values())[-1] == 496
     assert pick(range(1, 101), 30, 4) == [1, 30, 67, 100]
     assert pick([1, 2], 1, 7) == [1, 2]
+    assert pick(["a", "b", "c", "d"], "b", 3) == ["a", "b", "c", "d"]
 
 
 ENDS = [(0.4, 0.7, 0.05), (0.1, 0.7, 0.2), (0.0, 0.3, 0.1), (1.1, 2.2, 0.1), (-0.3, 0.3, 0.1)]

@@ -121,7 +121,7 @@ def shape(node: ast.JoinedStr) -> re.Pattern | None:
 def trees(place: str) -> tuple[ast.AST, ...]:
     """Syntax trees of a folder of the package, or of a room and its notebook's code cells."""
     path = HOUSE / place if place in ROOMS else PACKAGE / place
-    paths = [path] if path.is_file() else sorted(path.rglob("*.py"))
+    paths = [path] if path.suffix == ".py" else sorted(path.rglob("*.py"))
     found = [ast.parse(path.read_text("utf-8")) for path in paths]
     for path in sources().values():
         if path.stem[3:] == place:
@@ -214,7 +214,7 @@ def unused(entries: dict[str, str], *places: str) -> list[str]:
 
 
 LAB = read_texts(OWN_TEXTS)
-SHARED = [p.name for p in PACKAGE.iterdir()]
+SHARED = [p.name for p in PACKAGE.iterdir() if p.is_dir() or p.suffix == ".py"]
 """All of the package."""
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from efflab import lab
 from efflab.advice import predictions
-from efflab.advice.case import BUDGETS
+from efflab.advice.case import BUDGETS, SERVING
 from efflab.advice.ranking import advise
 from efflab.cost import flops_by_part
 from efflab.experiments import budget_game
@@ -43,6 +43,17 @@ def test_the_plans_explorer_follows_its_controls(both_languages):
         assert drawn == next(iter(fig.layout.meta.values()))
     with pytest.raises(ValueError, match="n_devices=2"):
         figures.plan(2, "gpt2-xl", "CPU with VNNI")
+
+
+@pytest.mark.parametrize("model", ["bert-base", "gpt3-1.3b", "qwen3-8b"])
+@pytest.mark.parametrize("budget", SERVING)
+def test_serving_a_model_is_a_budget_too(model, budget, both_languages):
+    rows = advise(model, A100, budget, n_devices=8)
+    lab.table([{"technique": row["technique"], "why not": row["why"]} for row in rows])
+    n_serving, best = figures.plan(8, model, A100, budget).layout.meta.values()
+    assert n_serving == sum(row["serves"] for row in rows)
+    # an encoder writes no tokens
+    assert (best > 1) == (n_serving > 0) == (model != "bert-base")
 
 
 def test_what_nothing_serves_is_still_a_picture(monkeypatch, both_languages):

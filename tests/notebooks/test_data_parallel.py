@@ -150,14 +150,24 @@ def test_stages_train_alike_and_send_what_the_text_says(by_stage):
 # --- Explorers -------------------------------------------------------------------------------
 
 
-def test_the_cards_explorer_counts_bytes():
-    meta = figures.cards(8.0, 1, 0, "Adam", "mixed").layout.meta
-    assert meta["GB"] == pytest.approx(128)
-    assert figures.cards(8.0, 64, 3, "Adam", "fp32").layout.meta["GB"] == pytest.approx(2)
+def test_the_cards_explorer_counts_bytes(both_languages):
+    gb, needed, billions, active = figures.cards("gpt2-xl", 1, 0).layout.meta.values()
+    assert gb == pytest.approx(16 * billions)
+    assert active == billions == pytest.approx(1.56, abs=0.005)
+    assert needed == 1
+    fp32 = figures.cards("gpt2-xl", 64, 3, "Adam", "fp32").layout.meta
+    assert fp32["GB"] == pytest.approx(16 * billions / 64)
     assert figures.bytes_a_parameter("plain SGD", "fp32")["optimizer_bytes"] == 0
-    assert list(figures.cards(8.0, 1, 3).layout.meta.values())[1] == 2  # 128 GB on two of 80
-    none = list(figures.cards(1024.0, 1, 0).layout.meta.values())[1]
-    assert none == "more than 1,024"
+
+
+def test_all_experts_states_are_kept_and_only_stage_3_cuts_them_all(both_languages):
+    # the text: 37.6 of 671 billion, 10.7 TB, 1.3 TB that stage 2 leaves whole, 125 ranks
+    gb, never, billions, active = figures.cards("deepseek-v3", 1, 2).layout.meta.values()
+    assert (round(billions), round(active, 1), round(gb / 1e3, 1)) == (671, 37.6, 10.7)
+    assert round(2 * billions / 1e3, 1) == 1.3
+    assert never == lab.tr("more than {n}", n="1,024")
+    assert list(figures.cards("deepseek-v3", 64, 3).layout.meta.values())[1] == 125
+    assert list(figures.cards("gpt3-175b", 64, 3).layout.meta.values())[1] == 33
 
 
 def test_the_overlap_explorer_is_the_prediction():

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from efflab import bench, lab
+from efflab import bench, cost, lab
 from efflab.acceleration import block_formats
 from efflab.acceleration.precision import FORMATS
+from efflab.acceleration.recipes import RECIPES, largest_batch, state_parts
+from efflab.config import PRESETS
+from efflab.devices import DEVICES
 from efflab.experiments import mixed_precision as experiment
 from efflab.experiments.record import agrees, expected_repeat, read_record, same_python
 from efflab.lab.check import judge
@@ -282,6 +285,20 @@ def test_explorer_shows_what_fits(both_languages):
     assert meta["GB"] < full["GB"]
     assert meta[lab.tr("times faster than fp32")] > 5
     assert lab.tr("does not fit") in figures.training(1024, "fp32").layout.title.text
+
+
+def test_what_the_text_says_of_models_of_today():
+    """Llama 3.1 70B: no mixed state below fp32's, 14 cards; Qwen3-8B: one recipe fits an A100."""
+    llama, qwen = PRESETS["llama-3.1-70b"], PRESETS["qwen3-8b"]
+    state = {name: sum(state_parts(llama, r).values()) / 1e9 for name, r in RECIPES.items()}
+    assert state["fp32"] == pytest.approx(1129, abs=0.5)
+    assert all(state[name] >= state["fp32"] for name in measure.MIXED_RECIPES)
+    a100 = DEVICES["A100 80GB SXM"]
+    assert 13 < 1e9 * state["fp32"] / a100.memory_bytes < 14
+    weights = [cost.weight_bytes(llama, name) / 1e9 for name in ("fp32", "bf16", "fp8")]
+    assert weights == pytest.approx([282, 141, 71], abs=0.5)
+    fitting = [name for name, r in RECIPES.items() if largest_batch(qwen, 128, a100, r)]
+    assert fitting == ["16 bits only"]
 
 
 # --- Curves ----------------------------------------------------------------------------------

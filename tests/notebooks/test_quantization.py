@@ -6,10 +6,12 @@ import re
 import pytest
 import torch
 
-from efflab import data, evaluate, lab, points, pretrained
+from efflab import cost, data, evaluate, inference, lab, points, pretrained
 from efflab.bench import Comparison
 from efflab.compression import affine, int8
 from efflab.compression.engines import Engine, fp32
+from efflab.config import PRESETS
+from efflab.devices import GIB
 from efflab.estimate import Estimate
 from efflab.experiments import int8_ranges as ranges
 from efflab.experiments.record import read_record
@@ -28,6 +30,17 @@ def test_parts_and_files_of_minilm():
     assert 74 < rows["linear maps and tables, per channel"]["smaller by (%)"] < 75
     fig = figures.parts(model)
     assert len(fig.data) == 3
+
+
+def test_what_the_text_says_of_qwen3():
+    """Bytes of weights and of a token's reading, and the cache that 24 GB hold beside them."""
+    qwen, room = PRESETS["qwen3-8b"], {}
+    for name, size, read in (("bf16", 16.4, 15.1), ("int8", 8.19, 7.57), ("int4", 4.22, 3.9)):
+        n_bytes = cost.weight_bytes(qwen, name)
+        read_bytes = inference.decode_bytes(qwen, 0, format=name)
+        assert (n_bytes / 1e9, read_bytes / 1e9) == pytest.approx((size, read), rel=5e-3)
+        room[name] = (24 * GIB - n_bytes) // (2 * 36 * 8 * 128 * 2)
+    assert room == {"bf16": 63_668, "int8": 119_215, "int4": 146_121}
 
 
 def test_the_explorers_quality_and_size_move_with_the_bits():

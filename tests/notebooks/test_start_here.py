@@ -1,9 +1,11 @@
 """Notebook 00: its numbers against papers and closed forms, its pictures, explorer, exercises."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from efflab import cost
+from efflab import cost, inference
 from efflab.bench import Timing
 from efflab.config import PRESETS, ModelConfig
 from efflab.devices import DEVICES, Device
@@ -75,6 +77,21 @@ def test_weights_are_most_of_the_bytes_of_one_token():
     assert n_bytes == pytest.approx(2 * cost.num_params(config), rel=0.02)
 
 
+def test_shared_keys_and_gates_have_their_own_bytes():
+    """A layer of Qwen3-8B: Q, K, V and output, then three maps, each with what it reads, writes."""
+    config = replace(PRESETS["qwen3-8b"], n_layer=1)
+    n_bytes = measure.part_bytes(config, 2, 1, fused=True)
+    assert n_bytes["scores"] == 2 * (32 + 8 + 8 + 32) * 128
+    weights = 4096 * (32 + 8 + 8 + 32) * 128
+    assert n_bytes["projections"] == weights + 2 * (4096 + 48 * 128 + 32 * 128 + 4096)
+    assert n_bytes["ffn"] == 3 * (4096 * 12288 + 2 * (4096 + 12288))
+    one = sum(measure.part_bytes(PRESETS["qwen3-8b"], 1, 2, True).values())
+    assert one == pytest.approx(inference.decode_bytes(PRESETS["qwen3-8b"], 0), rel=0.01)
+
+
+CROSSINGS = {"qwen3-8b": 5 * 1024 + 18_432}  # 1.25 C + 1.5 F
+
+
 @pytest.mark.parametrize("model", figures.MODELS)
 @pytest.mark.parametrize("device", ["V100 SXM2", "A100 80GB SXM", "H100 SXM"])
 def test_explorer_at_every_corner(model, device):
@@ -83,7 +100,7 @@ def test_explorer_at_every_corner(model, device):
         fig = figures.where_it_goes(seq_len, model, device, fused=seq_len != 128)
         meta = fig.layout.meta
         assert meta["share"] == cost.attention_share(config, seq_len)
-        assert meta["crossing"] == 2 * config.d_model + config.d_ff
+        assert meta["crossing"] == CROSSINGS.get(model, 2 * config.d_model + config.d_ff)
         assert sum(fig.data[0].x) == pytest.approx(100)
         assert fig.data[2].y[0] == pytest.approx(100 * meta["share"])
         (diamond,) = fig.select_traces({"marker.symbol": "diamond"})
@@ -120,6 +137,7 @@ def test_attention_shares_mark_the_crossings(both_languages):
     assert meta["bert-base: linear"] == 4608
     assert meta["gpt3-175b: ffn"] == 49152
     assert meta["gpt3-175b: linear"] == 73728
+    assert meta["qwen3-8b: linear"] == 23552
 
 
 def test_the_text_says_where_the_scores_take_over():
@@ -133,6 +151,18 @@ def test_the_text_says_where_the_scores_take_over():
     without_scores = cost.activation_bytes(bert, 435, 1, recompute="selective")
     assert stored / without_scores == pytest.approx(2, rel=0.01)
     assert round(34 * bert.head_dim / 5) == 435
+
+
+def test_what_the_text_says_of_qwen3():
+    """It crosses within its context; 15.1 GB and 147 kB a token are equal at 102,700 tokens."""
+    config = PRESETS["qwen3-8b"]
+    assert cost.crossing_length(config, "linear") == 23_552 < config.max_len == 40_960
+    weights, cache = inference.decode_bytes(config, 0), cost.kv_cache_bytes(config, 1)
+    assert (weights / 1e9, cache / 1e3) == pytest.approx((15.1, 147), rel=5e-3)
+    assert weights / cache == pytest.approx(102_700, abs=50)
+    stored = [cost.activation_bytes(config, 2528, 1, dropout=False, fused_attention=False)]
+    stored.append(cost.activation_bytes(config, 2528, 1, dropout=False, recompute="selective"))
+    assert stored[0] == 2 * stored[1]
 
 
 SMALL = ModelConfig(2, 4, 64, 256, 512, 128, causal=True)

@@ -27,12 +27,12 @@ from browser import (
     wait_for,
 )
 from nbformat import v4
+from order import longest_first
 from plotly.offline import get_plotlyjs
 
 from efflab.base.formats import LANGUAGES, PLOTLY
 from efflab.lab.picture import read_script
 from efflab.publishing.catalog import NOTEBOOKS, built_path, sources
-from efflab.publishing.order import longest_first
 from efflab.publishing.source import read_source, translate
 
 WHOLE = [("00", "en"), ("00", "zh")]

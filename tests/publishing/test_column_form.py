@@ -7,7 +7,7 @@ from jsonschema import Draft202012Validator
 from ledgers import LESS, SMALL, column, figure
 
 from efflab.base.json_files import read_json
-from efflab.base.stored import FIGURE, PART_TEXTS, RECORD, TEMPLATE
+from efflab.base.stored import FIGURE, PART, RECORD, TEMPLATE
 from efflab.experiments.provenance import FEATURES
 from efflab.lab.outcome import BASES, OF_PARTS, OUTCOMES
 from efflab.lab.text import KINDS
@@ -37,18 +37,18 @@ def test_every_object_is_closed_and_whole():
     values = PARTS["figure"]["properties"]["values"]  # whatever its template names
     for one in (one for one in described if one != values):
         assert one["additionalProperties"] is False
-        left_out = TEMPLATE if one == PARTS["figure"] else set()
+        left_out = TEMPLATE.keys() if one == PARTS["figure"] else set()
         assert one["properties"].keys() - set(one["required"]) == left_out
 
 
 def test_it_is_in_step_with_the_code():
     record, part, one = (PARTS[x]["properties"] for x in ("record", "judged", "figure"))
-    assert record.keys() == RECORD
+    assert record.keys() == RECORD.keys()
     assert record["outcome"]["enum"] == list(OUTCOMES)
     assert part["outcome"]["enum"] == list(OF_PARTS)
     assert part["basis"]["enum"] == list(BASES)
-    assert part.keys() == {*PART_TEXTS, "since", "figures"}
-    assert one.keys() == FIGURE | TEMPLATE
+    assert part.keys() == PART.keys()
+    assert one.keys() == {**FIGURE, **TEMPLATE}.keys()
     assert one["kind"]["enum"] == list(KINDS)
     assert list(PARTS["machine"]["properties"]["features"]["properties"]) == list(FEATURES)
     assert SCHEMA_FILE["properties"]["schema"]["const"] == SCHEMA
@@ -72,7 +72,9 @@ def test_a_column_cannot_name_a_schema(key, root):
     assert refused(body() | elsewhere, root).startswith(f"keys of column=['{key}']: expected no ot")
     changed = body()
     changed["verdicts"][0]["parts"][0]["figures"][0] |= elsewhere
-    assert refused(changed, root).startswith(f"keys of a figure of big=['{key}']")
+    assert refused(changed, root).startswith(
+        f"keys of verdicts.big.parts.amount.figures.removed=['{key}']"
+    )
 
 
 @pytest.mark.parametrize("version", ["2.13.0\n", "２.13", "", "-1"])
@@ -97,16 +99,16 @@ def test_a_decimal_is_no_whole_number(root):
     [
         (
             dict(id="A b"),
-            "big: id of a figure='A b': expected small letters and digits with - betw",
+            "figures.A b.id='A b': expected small letters and digits with - betw",
         ),
-        (dict(values={"n": None}), "big: more: values: n=None"),
-        (dict(values={}), "a figure of big"),
-        (dict(name=""), "big: name of a figure='': expected 1 to 300 characters"),
-        (dict(unit="\u2028"), r"big: more: unit='\u2028': expected a text in one line"),
+        (dict(values={"n": None}), "figures.more.values.n=None"),
+        (dict(values={}), "verdicts.big.parts.amount.figures.more={"),
+        (dict(name=""), "figures.more.name='': expected 1 to 300 characters"),
+        (dict(unit="\u2028"), r"figures.more.unit='\u2028': expected a text in one line"),
         (dict(unit="x" * 41), "0 to 40 characters"),
-        (dict(value=1e31), "big: more: value=1e+31: expected a finite number of at most 10³⁰"),
-        (dict(low=-1e31), "big: more: low=-1e+31: expected a finite number of at most 10³⁰"),
-        (dict(kind=None), "big: more: kind=None: expected one of ['measured', "),
+        (dict(value=1e31), "figures.more.value=1e+31: expected a finite number of at most 10³⁰"),
+        (dict(low=-1e31), "figures.more.low=-1e+31: expected a finite number of at most 10³⁰"),
+        (dict(kind=None), "figures.more.kind=None: expected one of ['measured', "),
     ],
 )
 def test_a_figures_refusal_names_it_and_what_is_allowed(change, message, root):
@@ -115,14 +117,16 @@ def test_a_figures_refusal_names_it_and_what_is_allowed(change, message, root):
     assert message in refused(changed, root)
 
 
-def test_a_figure_or_a_verdict_without_its_name_is_named_by_what_it_is(root):
+def test_a_figure_or_a_verdict_without_its_name_is_named_by_its_place(root):
     changed = body()
     del changed["verdicts"][1]["parts"][0]["figures"][0]["id"]
-    assert refused(changed, root).startswith("keys of a figure of small=['high', ")
+    assert refused(changed, root).startswith("keys of verdicts.small.parts.few.figures.0=['high', ")
     changed["verdicts"][1]["parts"][0]["figures"][0]["value"] = "1"
-    assert refused(changed, root).startswith("small: a figure: value='1': expected a finite")
+    assert refused(changed, root).startswith(
+        "verdicts.small.parts.few.figures.0.value='1': expected a finite"
+    )
     del changed["verdicts"][0]["claim"]
-    assert refused(changed, root).startswith("keys of verdict=['form', ")
+    assert refused(changed, root).startswith("keys of verdicts.0=['form', ")
 
 
 def test_one_verdict_more_than_are_allowed_is_refused_unread(root):

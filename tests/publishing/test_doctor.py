@@ -27,8 +27,8 @@ def test_a_files_size_in_megabytes(tmp_path):
 
 
 def test_an_installed_package_and_one_that_is_not():
-    assert doctor.package("pytest") == version("pytest")
-    assert doctor.package("no-such-package") is None
+    assert doctor.version_of("pytest") == version("pytest")
+    assert doctor.version_of("no-such-package") is None
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def test_a_worker_that_is_killed_loses_no_run(toy, slow, cluster):
 def test_workers_with_another_efflab_are_refused_by_name(toy, cluster, monkeypatch):
     from efflab.publishing import grid
 
-    monkeypatch.setattr(grid, "fingerprint", lambda notebook, path: "another")
+    monkeypatch.setattr(grid, "fingerprint", lambda notebook, path, given: "another")
     with pytest.raises(ValueError, match=r"worker='tcp://127.*: expected the same efflab"):
         run_grid("90", [{"n": 1}], folder=toy, dask=cluster.scheduler_address, say=quiet)
 

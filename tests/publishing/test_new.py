@@ -15,9 +15,11 @@ from efflab.publishing.source import read_source, translate
 TESTS = (
     "conftest.py",
     "offline.py",
+    "order.py",
     "notebooks/conftest.py",
     "notebooks/test_explorers.py",
     "notebooks/test_verdicts.py",
+    "publishing/solving.py",
     "publishing/test_notebooks.py",
     "publishing/test_probes.py",
 )

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import nbformat
 import pytest
+from solving import exercise_name, is_stub, solution
 
 from efflab.base.formats import BOARD, LANGUAGES, PICTURE, PLOTLY, VERDICT, WIDGET
 from efflab.base.limits import allows, in_words
@@ -18,12 +19,9 @@ from efflab.publishing.run import check_values_for
 from efflab.publishing.source import (
     KEPT,
     differences,
-    exercise_name,
-    is_stub,
     parameters,
     parameters_cell,
     read_source,
-    solution,
     tags,
     translate,
 )

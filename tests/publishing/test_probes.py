@@ -4,10 +4,10 @@ The executed notebooks lie under runs/probes, untracked, to be looked at.
 """
 
 import pytest
+from order import longest_first
+from solving import execute_solved
 
 from efflab.publishing.catalog import ROOT, catalog, sources
-from efflab.publishing.order import longest_first
-from efflab.publishing.run import execute_with
 
 
 @pytest.mark.parametrize("number", longest_first("zh"))
@@ -15,4 +15,4 @@ def test_other_parameters_and_solutions(number):
     path = sources()[number]
     given = {"language": "zh", **catalog()[number]["probe"]}
     target = ROOT / "runs" / "probes" / f"{path.stem}.ipynb"
-    execute_with(path, given, target, solved=True, strict=True, complete=True)
+    execute_solved(path, given, target)

@@ -1,5 +1,6 @@
 """Runs and sweeps of a toy notebook: their limits, what they depend on, and what a kill leaves."""
 
+import json
 import math
 import re
 import subprocess
@@ -11,15 +12,16 @@ from types import SimpleNamespace
 import nbformat
 import psutil
 import pytest
+from solving import COMPLETE, STRICT, execute_solved
 
-from efflab.base.limits import allows, in_words, kind, limits_of, require_within
+from efflab.base.limits import allows, entry_of, in_words, kind, require_within
 from efflab.publishing import pool
 from efflab.publishing import run as running
 from efflab.publishing.catalog import sources
 from efflab.publishing.execute import CellFailed
 from efflab.publishing.parameters import check_values_for, checked
 from efflab.publishing.run import execute_with, is_done, run, run_folder, sweep
-from efflab.publishing.source import parameters, read_source
+from efflab.publishing.source import parameters, read_notebook, read_source
 
 EXERCISE = """
 
@@ -134,7 +136,7 @@ def test_a_float_may_be_given_as_an_int_and_nothing_else():
 @pytest.mark.parametrize("number", list(sources()))
 def test_a_parameter_takes_its_kind_from_its_limits(number):
     path = sources()[number]
-    source, limits = read_source(path), limits_of(path.stem)
+    source, limits = read_source(path), entry_of(path.stem)["limits"]
     for name, default in parameters(source).items():
         if name not in limits or kind(limits[name]) is str:
             continue
@@ -191,11 +193,10 @@ def add(folder, text):
 
 def test_solutions_stand_in_the_stubs(toy, tmp_path):
     path, target = add(toy, EXERCISE), tmp_path / "runs" / "probes" / "90_toy.ipynb"
-    given, probe = {"language": "zh", "n": 4}, dict(solved=True, strict=True, complete=True)
-    done = execute_with(path, given, target, **probe)
+    done = execute_solved(path, {"language": "zh", "n": 4}, target)
     assert "answer_1 = n + 1  # 加一" in [c.source for c in done.cells]
-    assert done.cells[0].source == running.STRICT
-    assert done.cells[-1].source == running.COMPLETE
+    assert done.cells[0].source == STRICT
+    assert done.cells[-1].source == COMPLETE
     assert "zh 8\n" in texts(target)
     assert list(target.parent.iterdir()) == [target]
 
@@ -204,11 +205,12 @@ def test_strict_fails_where_a_stub_is_untouched_and_complete_where_chinese_lacks
     path, target = add(toy, EXERCISE), tmp_path / "probe.ipynb"
     execute_with(path, {}, target)  # kindly, without either
     with pytest.raises(CellFailed, match=r'(?s)90_toy \(en\).*check\("90-1".*AssertionError'):
-        execute_with(path, {}, target, strict=True)
+        execute_solved(path, {}, target, solved=False, complete=False)
     add(toy, '\n# %%\nlab.tr("nobody translated this")\n')
-    execute_with(path, {}, target, complete=True)  # in English nothing lacks
+    complete = dict(solved=False, strict=False)
+    execute_solved(path, {}, target, **complete)  # in English nothing lacks
     with pytest.raises(CellFailed, match=r"(?s)90_toy \(zh\).*nobody translated this"):
-        execute_with(path, {"language": "zh"}, target, complete=True)
+        execute_solved(path, {"language": "zh"}, target, **complete)
     assert target.is_file()  # a failure leaves the run before
 
 
@@ -233,7 +235,7 @@ def test_a_run_depends_on_all_that_may_change_it(toy, package, edit, monkeypatch
         (data / folder).mkdir(parents=True)
 
     def mark():
-        return running.fingerprint(running.translate(running.read_source(path), "en"), path)
+        return running.fingerprint(running.translate(running.read_source(path), "en"), path, {})
 
     seen = [mark()]
     assert mark() == seen[0]
@@ -292,6 +294,34 @@ def test_run_keeps_what_has_not_changed_and_fresh_does_not(toy, package):
     assert path.stat().st_mtime_ns != fresh
 
 
+CONFIG = dict(model_type="gpt2", n_layer=2, n_head=4, n_embd=64, vocab_size=1000)
+
+
+def test_a_models_file_is_found_from_any_folder_and_its_content_counts(
+    toy, package, edit, monkeypatch, tmp_path
+):
+    edit("n = 3", 'model = "gpt2"\nn = 3')
+    with_limits(toy, 'model = "model"')
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(CONFIG), encoding="utf-8")
+    path = run("90", {"model": "config.json"}, folder=toy, say=quiet)
+    assert read_notebook(path).metadata.efflab["parameters"] == {"model": str(file)}
+    assert is_done("90", {"model": "."}, toy, pytest.fail) == path
+    file.write_text(json.dumps(CONFIG | dict(n_layer=3)), encoding="utf-8")
+    assert is_done("90", {"model": "config.json"}, toy, pytest.fail) is None
+    monkeypatch.setattr(running, "execute", lambda *_, **__: pytest.fail("a kernel started"))
+    for text, name, message in [
+        ("[]", "config.json", "source=.*: expected one JSON object"),
+        ("{", "config.json", "source=.*: expected .*JSON"),
+        ("", "other.json", "model='other.json': expected a preset's name or the path of a config"),
+    ]:
+        file.write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match=message) as refused:
+            run("90", {"model": name}, folder=toy)
+        assert "\n" not in str(refused.value)
+
+
 NOTHING = ["", "null", "[]", "{}", "3", '{"cells": 3, "nbformat": 4}', "\x00\x01", "[" * 100_000]
 
 
@@ -319,7 +349,7 @@ def test_a_run_of_other_parameters_or_of_untold_ones_is_not_done(toy, package):
     source = toy / "src" / "90_toy.py"
     path, notebook = run_folder(source, {"n": 5}), nbformat.v4.new_notebook()
     path.parent.mkdir(parents=True)
-    mark = running.fingerprint(running.translate(read_source(source), "en"), source)
+    mark = running.fingerprint(running.translate(read_source(source), "en"), source, {})
     for about, done in (
         (None, False),
         ("n", False),

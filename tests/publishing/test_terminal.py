@@ -36,12 +36,13 @@ ARGUMENTS = {
     "ledger add": ["nothing.json"],
     "site": [],
     "experiment": ["fpga-synthesis"],
+    "card": ["qwen3-8b"],
     "advise": ["bert-base", "CPU with VNNI", "latency"],
     "train": ["stdlib-gpt"],
     "lab": ["--no-browser"],
 }
 """What each command is called with here."""
-PRINTS = ("doctor", "list", "report", "advise")
+PRINTS = ("doctor", "list", "report", "card", "advise")
 """Those that have nothing to do but print."""
 
 

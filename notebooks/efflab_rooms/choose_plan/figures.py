@@ -4,9 +4,9 @@ from collections import Counter
 from functools import lru_cache
 
 from efflab.advice import predictions
-from efflab.advice.case import ALL_DEVICES, BUDGETS
+from efflab.advice.case import BUDGETS, CPUS, SERVING
 from efflab.advice.ranking import advise
-from efflab.errors import require_int
+from efflab.errors import require_int, require_one_of
 from efflab.experiments.budget_game import LIMIT
 from efflab.lab import Choice, Slider, colours, explorer, load_claims, number, tr
 from efflab.lab.figures import COLOURS, bars, blank, error_bars, mark, panels, style
@@ -17,14 +17,17 @@ from efflab_rooms.choose_plan.measure import A100, NOT_YET, TEXTS
 
 # --- Advice ----------------------------------------------------------------------------------
 
+DEVICES = ("V100 SXM2", "A100 40GB", A100, "H100 SXM", *CPUS)
 MODELS = ("stdlib-gpt", "bert-base", "bert-large", "albert-base", "gpt2-xl")
-MODELS += ("gpt3-1.3b", "gpt3-6.7b", "gpt3-175b")
+MODELS += ("gpt3-1.3b", "gpt3-6.7b", "qwen3-8b", "gpt3-175b")
 UNITS = {
     "latency": "the unchanged model's time over this",
     "memory": "the unchanged model's bytes over these",
     "training days": "the unchanged model's days over these",
     "checkpoint": "the unchanged model's bytes over these",
     "quality": "share of the quality that stays",
+    "decode": "the unchanged model's time over this",
+    "context": "tokens that fit, over the unchanged model's",
 }
 KIND_COLOURS = dict(zip(("computed", "recorded", "published", "measured"), COLOURS, strict=False))
 
@@ -32,11 +35,12 @@ KIND_COLOURS = dict(zip(("computed", "recorded", "published", "measured"), COLOU
 @explorer(
     devices=Slider(1, 1024, 1, scale="log2", label="devices"),
     model=Choice(MODELS, "gpt3-1.3b", label="model"),
-    device=Choice(ALL_DEVICES, A100, label="device"),
-    budget=Choice(BUDGETS, "training days", label="budget"),
+    device=Choice(DEVICES, A100, label="device"),
+    budget=Choice((*BUDGETS, *SERVING), "training days", label="budget"),
 )
 def plan(devices=1, model="gpt3-1.3b", device=A100, budget="training days"):
     """Gains on the budget, the surest first."""
+    require_one_of("model", model, MODELS)
     gains = [row for row in _advice(model, device, budget, devices) if row["serves"]]
     names = [tr(row["technique"]) for row in gains]
     case = dict(model=model, n=devices, device=tr_name(device), budget=tr(budget))

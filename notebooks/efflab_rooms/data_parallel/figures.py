@@ -4,10 +4,11 @@ from functools import partial
 
 from efflab import cost
 from efflab.bench import MIB
+from efflab.config import PRESETS
 from efflab.devices import DEVICES
 from efflab.distributed import buckets, zero
 from efflab.distributed.buckets import Trace, Wire
-from efflab.distributed.ring import ring_bytes, tree_bytes
+from efflab.distributed.ring_cost import ring_bytes, tree_bytes
 from efflab.distributed.zero import RankState
 from efflab.errors import require, require_int, require_one_of
 from efflab.lab import Choice, Slider, colours, explorer, mark, number, tr
@@ -161,6 +162,9 @@ def batches(by_batch: dict[int, dict[int, list[RankState]]]):
     return fig.update_layout(legend=legend("below", traceorder="normal"))
 
 
+MODELS = ("gpt2-xl", "qwen3-8b", "llama-3.1-70b", "gpt3-175b", "deepseek-v3")
+CARDS = [DEVICES[name].memory_bytes / 1e9 for name in ("V100 SXM2", "A100 40GB", "H100 SXM")]
+"""GB of each, rising."""
 OPTIMIZERS = {"Adam": 2, "momentum": 1, "plain SGD": 0}
 """Numbers of the weights' size that an optimizer keeps."""
 PRECISIONS = ("mixed", "fp32")
@@ -176,53 +180,52 @@ def bytes_a_parameter(optimizer: str, precision: str) -> dict[str, float]:
 
 
 @explorer(
-    billions=Slider(0.125, 1024.0, 8.0, scale="log2", unit="B", label="parameters"),
-    ranks=Slider(1, 1024, 64, scale="log2", label="ranks"),
+    model=Choice(MODELS, "qwen3-8b", label="model"),
+    ranks=Slider(1, RANKS[-1], 64, scale="log2", label="ranks"),
     stage=Choice(zero.STAGES, 2, label="ZeRO stage"),
     optimizer=Choice(tuple(OPTIMIZERS), "Adam", label="optimizer"),
     precision=Choice(PRECISIONS, "mixed", label="precision"),
 )
-def cards(billions=8.0, ranks=64, stage=2, optimizer="Adam", precision="mixed"):
+def cards(model="qwen3-8b", ranks=64, stage=2, optimizer="Adam", precision="mixed"):
     """GB of model state a card over the ranks, every stage, and the cards that hold it."""
-    limits = dict(low=0.125, high=1024)
-    require(0.125 <= billions <= 1024, "billions", billions, "{low} to {high}", **limits)
-    require_int("ranks", ranks, 1, 1024)
+    require_one_of("model", model, MODELS)
+    require_int("ranks", ranks, 1, RANKS[-1])
     require_one_of("stage", stage, zero.STAGES)
     require_one_of("optimizer", optimizer, OPTIMIZERS)
     require_one_of("precision", precision, PRECISIONS)
     # of billions of parameters, billions of bytes
+    billions, active = (f(PRESETS[model]) / 1e9 for f in (cost.num_params, cost.active_params))
     gb_at = partial(cost.model_state_bytes, billions, **bytes_a_parameter(optimizer, precision))
     gb = gb_at(ranks, stage)
-    sizes = sorted({d.memory_bytes / 1e9 for d in DEVICES.values() if d.memory_bytes})
-    enough = next((n for n in RANKS if gb_at(n, stage) <= sizes[-1]), None)
-    needed = tr("ranks needed, {gb} GB a card", gb=number(sizes[-1]))
+    enough = next((n for n in range(1, RANKS[-1] + 1) if gb_at(n, stage) <= CARDS[-1]), None)
+    needed = tr("ranks needed, {gb} GB a card", gb=number(CARDS[-1]))
     meta = {"GB": gb, needed: enough or tr("more than {n}", n=number(RANKS[-1]))}
-    words = dict(b=number(billions), s=stage, n=number(ranks), gb=number(gb))
-    title = tr("{b} B parameters, stage {s}, {n} ranks: {gb} GB a card (computed)", **words)
+    meta |= {tr("parameters (B)"): billions, tr("of these a token uses (B)"): active}
+    words = dict(model=model, s=stage, n=number(ranks), gb=number(gb))
+    title = tr("{model}, stage {s}, {n} ranks: {gb} GB a card (computed)", **words)
     axes = tr("ranks"), tr("GB a card, model state")
-    fig = pictures.blank(f"{title}<br>{_fitting_card(gb, sizes)}", *axes, meta=meta, height=460)
+    fig = pictures.blank(f"{title}<br>{_fitting_card(gb)}", *axes, meta=meta, height=460)
     for s in zero.STAGES:
         look = pictures.style(s, width=4 if s == stage else 1.5) | dict(mode="lines+markers")
         fig.add_scatter(x=RANKS, y=[gb_at(n, s) for n in RANKS], name=_stage_name(s), **look)
     ring = dict(size=16, color=colours.CLEAR, line=dict(color=colours.BLACK, width=2))
     fig.add_scatter(x=[ranks], y=[gb], mode="markers", showlegend=False, marker=ring)
-    _add_cards(fig, sizes)
-    return fig.update_layout(margin_t=84, title=dict(y=0.95, yanchor="top"))
+    _add_cards(fig)
+    return fig.update_layout(legend=legend("above"), margin=dict(t=118, r=72))
 
 
-def _add_cards(fig, sizes: list[float]) -> None:
-    """Logarithmic axes, and a line for each size of card."""
+def _add_cards(fig) -> None:
+    """Logarithmic axes, and a line for each size of card, its label to the right of all curves."""
     fig.update_xaxes(**pictures.log_ticks(RANKS))
     fig.update_yaxes(type="log", exponentformat="power", dtick=1)
-    for size in sizes:
+    for size in CARDS:
         mark(fig, tr("{gb} GB", gb=number(size)), y=size)
-    fig.update_annotations(x=1, xanchor="right")
+    fig.update_annotations(x=1.01, xanchor="left")
     fig.layout.annotations[0].yanchor = "top"  # below its line, for the next one is near
 
 
-def _fitting_card(gb: float, sizes: list[float]) -> str:
-    """The smallest card, of `sizes` in rising order, that holds so much."""
-    fitting = [size for size in sizes if size >= gb]
-    if fitting:
-        return tr("fits a card of {gb} GB", gb=number(fitting[0]))
-    return tr("fits no card of {gb} GB", gb=number(sizes[-1]))
+def _fitting_card(gb: float) -> str:
+    """The smallest card that holds so much."""
+    fitting = [size for size in CARDS if size >= gb]
+    text = "fits a card of {gb} GB" if fitting else "fits no card of {gb} GB"
+    return tr(text, gb=number(fitting[0] if fitting else CARDS[-1]))

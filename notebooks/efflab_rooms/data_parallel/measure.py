@@ -11,7 +11,7 @@ from efflab.config import ModelConfig
 from efflab.distributed import data_parallel, zero
 from efflab.distributed.data_parallel import Job, Run, distance, on_rank, shares
 from efflab.distributed.launch import RankPool, report
-from efflab.distributed.ring import ring_bytes
+from efflab.distributed.ring_cost import ring_bytes
 from efflab.distributed.zero import RankState
 from efflab.train import classification_loss
 

@@ -30,7 +30,7 @@ from efflab.lab.text import tr_name
 from efflab_rooms.mixed_precision import measure
 
 GPUS = ("V100 SXM2", "A100 80GB SXM", "H100 SXM")
-MODELS = ("stdlib-gpt", "bert-base", "bert-large", "gpt2", "gpt2-xl", "gpt3-1.3b")
+MODELS = ("stdlib-gpt", "bert-base", "bert-large", "gpt2", "gpt2-xl", "gpt3-1.3b", "qwen3-8b")
 POWERS = (-12, 6)
 BIT_COLOURS = (
     colours.PALE_GREY,

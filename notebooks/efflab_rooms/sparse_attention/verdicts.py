@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from efflab.estimate import Estimate, paired_difference
 from efflab.experiments.attention_bench import BLOCK
 from efflab.lab import Evidence, Outcome, by_id, judge, number
-from efflab.structure.window import computed_pairs
+from efflab.structure.pairs import computed_pairs
 from efflab_rooms.sparse_attention import measure
 
 TIMES = {

@@ -52,7 +52,7 @@ def growth():
 
 
 THIS = "this computer"
-MODELS = ("stdlib-gpt", "bert-base", "gpt2", "gpt2-xl", "gpt3-175b")
+MODELS = ("stdlib-gpt", "bert-base", "gpt2", "gpt2-xl", "gpt3-175b", "qwen3-8b")
 NAMES = {
     "scores": "attention scores and values (n²)",
     "projections": "Q, K, V and output projections",
@@ -148,7 +148,7 @@ def _add_share(fig, config: ModelConfig, name: str, i: int, **where) -> None:
 
 CROSSING_MODELS = {
     "BERT-base, GPT-2 (768 channels)": ("bert-base", "gpt2"),
-    "GPT-2 XL (1,600 channels)": ("gpt2-xl",),
+    "Qwen3-8B (4,096 channels)": ("qwen3-8b",),
     "GPT-3 175B (12,288 channels)": ("gpt3-175b",),
 }
 SYMBOLS = {
@@ -160,7 +160,7 @@ SYMBOLS = {
 
 def attention_shares():
     """The n² part's share of the layers' FLOPs over the length, with the points of `SYMBOLS`."""
-    title = tr("The n² part takes over far beyond these models' own context (computed)")
+    title = tr("The n² part takes over beyond the old models' context, within Qwen3's (computed)")
     fig = pictures.blank(title, height=460, legend=legend("top left"))
     for i, (label, names) in enumerate(CROSSING_MODELS.items()):
         config, colour = PRESETS[names[0]], COLOURS[i]
@@ -176,7 +176,7 @@ def attention_shares():
             y=[100 * cost.attention_share(config, n) for n in lengths],
             text=texts,
             textfont_color=colour,
-            textposition="top left",
+            textposition=["bottom right" if s == "circle" else "top left" for s in symbols],
             mode="markers+text",
             marker=dict(symbol=symbols, size=10, color=colour, line=outline),
             showlegend=False,

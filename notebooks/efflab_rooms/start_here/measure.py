@@ -56,10 +56,12 @@ def part_bytes(config: ModelConfig, seq_len: int, value_bytes: float, fused: boo
     """
     C, F, E, L = config.d_model, config.d_ff, config.embed_dim, config.n_layer
     T, H, V = seq_len, config.n_head, config.vocab_size
+    # channels of Q and K, as many as of the output and V
+    heads, n_maps = (H + config.n_kv_head) * config.head_dim, 2 + config.feed_forward.gated
     values = {
-        "scores": L * (4 * T * C + (0 if fused else 4 * H * T * T)),
-        "projections": L * (4 * C * C + 6 * T * C),
-        "ffn": L * (2 * C * F + 2 * T * (C + F)),
+        "scores": L * (2 * T * heads + (0 if fused else 4 * H * T * T)),
+        "projections": L * (2 * C * heads + 2 * T * (C + heads)),
+        "ffn": L * n_maps * (C * F + T * (C + F)),
         "logits": V * E + T * (E + V),
     }
     return {part: n * value_bytes for part, n in values.items()}
@@ -120,14 +122,13 @@ def gap_rows(profile: Profile, device: Device) -> list[dict]:
     rows = []
     for name in (*GROUPS.values(), BETWEEN):
         added = (seconds[name] - least[name]) / profile.seconds
-        rows.append(
-            {
-                "work": name,
-                "least, by the roofline (ms, computed)": 1e3 * least[name],
-                "taken (ms)": 1e3 * seconds[name],
-                "what it adds, of the pass": f"{round(100 * added)}%",
-            }
-        )
+        row = {
+            "work": name,
+            "least, by the roofline (ms, computed)": 1e3 * least[name],
+            "taken (ms)": 1e3 * seconds[name],
+            "what it adds, of the pass": f"{round(100 * added)}%",
+        }
+        rows.append(row)
     return rows
 
 

@@ -1,6 +1,6 @@
 """The order of the notebooks' tests: the longest first, so that no worker is idle at the end.
 
-`python -m efflab.publishing.order` prints the English notebooks in that order, for pytest.
+`python tests/order.py` prints the English notebooks in that order, for pytest.
 """
 
 import os
