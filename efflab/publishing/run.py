@@ -12,6 +12,7 @@ from functools import lru_cache
 from importlib.metadata import distributions
 from pathlib import Path
 
+import nbformat
 from nbformat import NotebookNode
 
 import efflab

@@ -53,7 +53,7 @@ def read_row(point: Point) -> dict:
     if point.path is None:
         return row | dict(failure=point.failure)
     notebook = read_notebook(point.path)
-    cost = notebook.metadata.efflab.get("cost", {})
+    cost = notebook.metadata.get("efflab", {}).get("cost", {})
     row |= {name: cost.get(name) for name in ("seconds", "peak_mb", "date")}
     row["machine"] = machine_name(cost["machine"]) if "machine" in cost else None
     for verdict in of_kind(notebook, VERDICT):
