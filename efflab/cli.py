@@ -56,12 +56,13 @@ def sweep_notebook(args) -> None:
     from efflab.publishing.parameters import parse_choices
     from efflab.publishing.run import sweep
 
-    options = {name: value for name in ("jobs", "dask") if (value := vars(args).get(name))}
+    options = {n: v for n in ("jobs", "dask") if (v := vars(args).get(n)) is not None}
     points = sweep(args.notebook, parse_choices(args.parameters), fresh=args.fresh, **options)
     if points:
         from efflab.publishing.sweep_report import write_report
 
-        for what, path in write_report(points, args.notebook, args.show).items():
+        report = write_report(points, args.notebook, args.show, record=args.record)
+        for what, path in report.items():
             print(f"{what} in {os.path.relpath(path)}")
 
 
@@ -111,7 +112,7 @@ def register_rules(args) -> None:
 def run_ledger(args) -> None:
     from efflab.publishing.pool import run_here
 
-    path = os.path.relpath(run_here(args.out, fresh=args.fresh, busy=args.busy))
+    path = os.path.relpath(run_here(args.out, fresh=args.fresh, busy=args.busy, dask=args.dask))
     print(f"stored in {path}\nnext, where it is to stand beside others: efflab ledger add {path}")
 
 
@@ -130,7 +131,7 @@ def make_site(args) -> None:
 def experiment(args) -> None:
     from efflab.experiments import run_experiment
 
-    run_experiment(args.name, fresh=args.fresh)
+    run_experiment(args.name, fresh=args.fresh, dask=args.dask)
     print(f"stored in data/experiments/{args.name}.json")
 
 
@@ -224,19 +225,11 @@ def parser() -> argparse.ArgumentParser:
     listing = command("list", list_notebooks, "the notebooks, with the minutes that each takes")
     for sub in (doctor, listing):
         sub.add_argument("--language", choices=LANGUAGES, default="en")
-    own_help: dict = dict(add_help=False)
+    options: dict = dict(add_help=False)
     help = "run a notebook, with other parameters if you like"
-    run = command("run", run_notebook, help, **own_help)
+    run = command("run", run_notebook, help, **options)
     help = "run a notebook over every combination of values: a table and a picture"
-    sweep = command("sweep", sweep_notebook, help, **own_help)
-    for sub, form in ((run, "name=value"), (sweep, "name=a,b,c")):
-        sub.add_argument("-h", "--help", action=terminal.Help)
-        sub.add_argument("notebook", help="for example 03")
-        sub.add_argument("-p", dest="parameters", action="append", default=[], metavar=form)
-        sub.add_argument("--fresh", action="store_true", help="again, whatever is kept")
-    sweep.add_argument("--jobs", type=int, metavar="N", help="processes here; one by default")
-    sweep.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler that has workers")
-    sweep.add_argument("--show", metavar="COLUMN", help="the number to draw, as the table names it")
+    terminal.add_run_options(run, command("sweep", sweep_notebook, help, **options))
     comparison = command("compare", compare_runs, "what differs between two runs beyond noise")
     for name in ("first", "second"):
         comparison.add_argument(name, type=Path, help="a notebook that `efflab run` stored")
@@ -257,13 +250,14 @@ def parser() -> argparse.ArgumentParser:
     column.add_argument("--out", type=Path, metavar="FILE", help="runs/ledger/... by default")
     column.add_argument("--fresh", action="store_true", help="again, whatever is kept")
     column.add_argument("--busy", action="store_true", help="although others use the machine")
+    column.add_argument("--dask", metavar="ADDRESS", help="on workers alike to this machine")
     addition = command("add", add_column, "take in another machine's column, once checked", steps)
     addition.add_argument("file", type=Path, metavar="FILE", help="what `efflab ledger run` wrote")
     command("site", make_site, "the notebooks as web pages, in build/site")
     repeat = command("experiment", experiment, "run what takes longer than a notebook")
-    repeat.add_argument(
-        "name", help="for example qkv-sharing; an unknown name lists the known ones"
-    )
+    known = "for example qkv-sharing; an unknown name lists the known ones"
+    repeat.add_argument("name", help=known)
+    repeat.add_argument("--dask", metavar="ADDRESS", help="on the workers of a Dask scheduler")
     repeat.add_argument("--fresh", action="store_true", help="repeat the runs already recorded")
     card = command("card", show_card, "what a model costs, on every device, by formula")
     card.add_argument("source", help=SOURCE)

@@ -7,25 +7,27 @@ that were under way.
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from efflab.base.files import write_atomically
 from efflab.errors import require, require_int
-from efflab.publishing.catalog import find
+from efflab.experiments.cluster import connect
+from efflab.experiments.provenance import machine, machine_name
+from efflab.publishing.catalog import NOTEBOOKS, find
 from efflab.publishing.execute import CellFailed
 from efflab.publishing.parameters import check_values_for, offer
 from efflab.publishing.run import execute_with, fingerprint, is_done, run_folder, writable
 from efflab.publishing.source import read_source, translate
 
-DASK_SECONDS = 10
-"""How long to look for a scheduler."""
-Task = tuple[str, dict, Path]
+Task = tuple[str, dict, Path | None]
+"""A notebook, its parameters and its folder: None for that of whoever runs it."""
 
 
 @dataclass(frozen=True)
@@ -57,27 +59,85 @@ def run_grid(
     require(any(grid), "-p", "", f"something to vary: {', '.join(offer(path, source))}")
     grid = [check_values_for(path, source, given) for given in grid]
     require_int("--jobs", jobs)
-    earlier = {} if fresh else {i: is_done(name, g, folder, say) for i, g in enumerate(grid)}
-    points = {i: Point(grid[i], done) for i, done in earlier.items() if done}
-    tasks = {i: (name, given, folder) for i, given in enumerate(grid) if i not in points}
-    places = {i: writable(run_folder(path, grid[i]), say) for i in tasks}
-    results = _run_on(dask, tasks) if dask else _run_here(jobs, tasks)
+    points = {}
+    for i, given in enumerate(grid):
+        if not fresh and (earlier := is_done(name, given, folder, say)):
+            points[i] = Point(given, earlier)
+    where = own_folder(folder)
+    tasks = {i: (name, given, where) for i, given in enumerate(grid) if i not in points}
     if points:
         say(f"{len(points)} of {len(grid)} done before, as nothing that they depend on has changed")
-    for i, result in _progress(results, len(grid), len(points), say):
-        if "notebook" in result:
-            write_atomically(places[i], result["notebook"])
-        failure = result.get("failure", "")
-        points[i] = Point(grid[i], None if failure else places[i], failure)
+    same = partial(identity, (name,), where)
+    for i, failure in run_tasks(tasks, same, jobs=jobs, dask=dask, n_done=len(points), say=say):
+        points[i] = Point(grid[i], None if failure else place_of(*tasks[i]), failure)
     return [points[i] for i in range(len(grid))]
 
 
-def run_in_scratch(name: str, given: dict, folder: Path) -> dict:
+def own_folder(folder: Path) -> Path | None:
+    """None for the notebooks of this repository, which may lie elsewhere on another machine."""
+    return None if folder == NOTEBOOKS else folder
+
+
+def place_of(name: str, given: dict, folder: Path | None, say: Callable = lambda line: None):
+    """The file in which a task's run is stored."""
+    return writable(run_folder(find(name, folder or NOTEBOOKS), given), say)
+
+
+def run_tasks(
+    tasks: Mapping[Any, Task],
+    same: Callable[[], str],
+    *,
+    jobs: int,
+    dask: str | None,
+    n_done: int = 0,
+    say: Callable[[str], None] = print,
+) -> Iterator[tuple[Any, str]]:
+    """Run the tasks and store them: each one's key, and why it failed or "", as they end.
+
+    `same`: what has to be equal on a cluster's workers. One line shows the progress, with
+    `n_done` tasks done before; a failure has a line of its own.
+    """
+    from tqdm import tqdm
+
+    if not tasks:
+        return
+    places = {key: place_of(*task, say=say) for key, task in tasks.items()}
+    left, failed = len(tasks), 0
+    with (
+        _start(tasks, same, jobs, dask) as (width, results),
+        tqdm(total=left + n_done, initial=n_done, unit="run") as bar,
+    ):
+        bar.set_postfix(running=min(width, left), failed=failed)
+        for key, result in results:
+            left -= 1
+            if "notebook" in result:
+                write_atomically(places[key], result["notebook"])
+            else:
+                failed += 1
+                bar.clear()
+                say(f"failed: {result['failure']}")
+            bar.set_postfix(running=min(width, left), failed=failed, refresh=False)
+            bar.update()
+            yield key, result.get("failure", "")
+
+
+@contextmanager
+def _start(tasks, same, jobs: int, dask: str | None) -> Iterator[tuple[int, Iterator]]:
+    """How many tasks run at once, and each one's key and result as they end."""
+    if dask is None:
+        with closing(_run_here(jobs, tasks)) as results:
+            yield jobs, results
+        return
+    with connect(dask, same) as cluster, closing(cluster.call(run_in_scratch, tasks)) as ends:
+        yield cluster.n_threads, ((key, _result_of(future)) for key, future in ends)
+
+
+def run_in_scratch(name: str, given: dict, folder: Path | None) -> dict:
     """One run: {"notebook": its text}, or {"failure": the reason in one line}."""
     with TemporaryDirectory(prefix="efflab-") as scratch:
         target = Path(scratch) / "run.ipynb"
         try:
-            execute_with(find(name, folder), given, target, quiet=True)
+            execute_with(find(name, folder or NOTEBOOKS), given, target, quiet=True)
         except CellFailed as error:
             lines = str(error).split("\n\nThe notebook so far")[0].strip().splitlines()
             return dict(failure=f"{lines[0].rstrip(':')}: {lines[-1].strip()}")
@@ -86,25 +146,7 @@ def run_in_scratch(name: str, given: dict, folder: Path) -> dict:
         return dict(notebook=target.read_text("utf-8"))
 
 
-def _progress(results: Iterable, total: int, n_done: int, say) -> Iterator[tuple[int, dict]]:
-    """The results as they come, with one line of progress and one for each failure."""
-    from tqdm import tqdm
-
-    failed = 0
-    with tqdm(total=total, initial=n_done, unit="run", disable=n_done == total) as bar:
-        for i, result in results:
-            if "failure" in result:
-                failed += 1
-                say(f"failed: {result['failure']}")
-            bar.set_postfix(failed=failed)
-            bar.update()
-            yield i, result
-
-
-# --- Here ------------------------------------------------------------------------------------
-
-
-def _run_here(jobs: int, tasks: dict[int, Task]) -> Iterator[tuple[int, dict]]:
+def _run_here(jobs: int, tasks: Mapping[Any, Task]) -> Generator[tuple[Any, dict]]:
     """Results in the order in which they end; with one job in this process, one after the other."""
     if jobs == 1 or len(tasks) < 2:
         yield from ((i, run_in_scratch(*task)) for i, task in tasks.items())
@@ -121,10 +163,10 @@ def _run_here(jobs: int, tasks: dict[int, Task]) -> Iterator[tuple[int, dict]]:
             raise
 
 
-def _result_of(future: Future) -> dict:
-    """A run's result; a worker that was killed is a failure, and the same command goes on."""
+def _result_of(future) -> dict:
+    """A run's result; that its process ended is a failure, and the same command goes on."""
     error = future.exception()
-    return future.result() if error is None else dict(failure=f"its process ended: {error}")
+    return future.result() if error is None else dict(failure=f"no result: {error}")
 
 
 def _end_children() -> None:
@@ -141,46 +183,20 @@ def _end_children() -> None:
 # --- On a cluster ----------------------------------------------------------------------------
 
 
-def _run_on(address: str, tasks: dict[int, Task]) -> Iterator[tuple[int, dict]]:
-    """Results of a Dask cluster's workers, which need the same efflab and notebook.
+def identity(names: Iterable[str], folder: Path | None, with_machine: bool = False) -> str:
+    """A hash of the notebooks and of all that they depend on, on the machine that computes it.
 
-    A run whose worker dies is given to another one by the scheduler.
+    `with_machine`: also the kind of machine.
     """
-    from distributed import Client
-    from distributed import as_completed as completed
-
-    if not tasks:
-        return
-    name, _, folder = next(iter(tasks.values()))
-    try:
-        client = Client(address, timeout=DASK_SECONDS)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--dask={address!r}: expected a scheduler's address ({error})") from None
-    with client:
-        _require_same(client, name, folder)
-        submit = partial(client.submit, run_in_scratch, pure=False)
-        futures = {submit(*task): i for i, task in tasks.items()}
-        try:
-            for future in completed(list(futures)):
-                error = future.exception()
-                failure = dict(failure=f"its workers ended: {error}")
-                yield futures[future], future.result() if error is None else failure
-        except BaseException:
-            client.cancel(list(futures), force=True)
-            raise
+    paths = [find(name, folder or NOTEBOOKS) for name in names]
+    marks = [fingerprint(translate(read_source(path), "en"), path, {}) for path in paths]
+    return " ".join(marks) + (machine_name(machine()) if with_machine else "")
 
 
-def identity(name: str, folder: Path) -> str:
-    """A hash of the notebook and of all that it depends on, on the machine that computes it."""
-    path = find(name, folder)
-    return fingerprint(translate(read_source(path), "en"), path, {})
-
-
-def _require_same(client, name: str, folder: Path) -> None:
-    """Refuse workers whose code, data or libraries differ from those here, by their address."""
-    answers = client.run(identity, name, folder)
-    require(bool(answers), "--dask", "no workers", "a scheduler with at least one worker")
-    own = identity(name, folder)
-    others = sorted(worker for worker, answer in answers.items() if answer != own)
-    allowed = "the same efflab, notebook, data and libraries as here"
-    require(not others, "worker", ", ".join(others), allowed)
+def run_ahead(names: Iterable[str], folder: Path, dask: str, fresh: bool = False) -> dict[str, str]:
+    """Run notebooks with their defaults on workers of this kind of machine: {name: failure}."""
+    names = tuple(names)
+    where = own_folder(folder)
+    tasks = {n: (n, {}, where) for n in names if fresh or not is_done(n, {}, folder)}
+    same = partial(identity, names, where, with_machine=True)
+    return {name: failure for name, failure in run_tasks(tasks, same, jobs=1, dask=dask) if failure}

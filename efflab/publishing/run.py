@@ -4,12 +4,8 @@ import hashlib
 import itertools
 import json
 import os
-import platform
 import re
-import sysconfig
 from collections.abc import Callable
-from functools import lru_cache
-from importlib.metadata import distributions
 from pathlib import Path
 
 import nbformat
@@ -17,9 +13,11 @@ from nbformat import NotebookNode
 
 import efflab
 import efflab_rooms
+from efflab.base.busy import Others
 from efflab.base.files import part_path, require_writable
 from efflab.base.formats import VERDICT
 from efflab.base.significant import significant
+from efflab.experiments.provenance import libraries, versions
 from efflab.publishing.catalog import NOTEBOOKS, find
 from efflab.publishing.execute import execute, seconds, title_of
 from efflab.publishing.outputs import of_kind
@@ -47,10 +45,13 @@ def execute_with(path: Path, given: dict, target: Path, *, quiet: bool = False) 
     mark = fingerprint(notebook, path, given)
     notebook.metadata.efflab = {"fingerprint": mark, "parameters": given}
     part = part_path(target, ".ipynb")
-    with watching_memory() as memory:
+    others = Others()
+    with watching_memory() as memory, others.watched():
         where, show = (f"{path.stem} ({language})", path.parents[1], part), not quiet
         result = execute(notebook, *where, given=given, show=show)
-    result.metadata.efflab["cost"] = entry(sum(map(seconds, result.cells)), memory.peak_bytes)
+    cost = entry(sum(map(seconds, result.cells)), memory.peak_bytes)
+    cost |= dict(busy_cores=round(others.cores, 2), versions=versions())
+    result.metadata.efflab["cost"] = cost
     nbformat.write(result, part)
     os.replace(part, target)
     return result
@@ -106,7 +107,7 @@ def fingerprint(notebook: NotebookNode, path: Path, given: dict) -> str:
     """A hash of everything a run depends on: a run is reused only under the same fingerprint.
 
     That is the notebook's code, the package's and the rooms' code and texts, the claims, the
-    published rows, the records, the shipped model, the files that parameters `given` name, Python
+    published rows, the records and sweeps, the shipped model, the files that parameters `given` name, Python
     and all installed libraries' versions.
     """
     h = hashlib.sha256(libraries().encode())
@@ -120,21 +121,10 @@ def fingerprint(notebook: NotebookNode, path: Path, given: dict) -> str:
 def dependencies(data: Path) -> list[Path]:
     """The files of the package, of the rooms and of `data` on which every run depends, in order."""
     code = [p for f in CODE for p in f.rglob("*") if p.suffix in (".py", ".toml")]
-    folders = ("published", "experiments", "stdlib-gpt")
+    folders = ("published", "experiments", "sweeps", "stdlib-gpt")
     data_files = [p for folder in folders for p in (data / folder).glob("*")]
     files = [*code, data / "claims.toml", *data_files]
     return sorted(p for p in files if p.is_file() and not p.name.startswith(("training", ".")))
-
-
-@lru_cache(maxsize=1)
-def libraries() -> str:
-    """Python's version and every installed library's, as one text.
-
-    Only from site-packages, not all of `sys.path`, to which setuptools adds vendored copies.
-    """
-    places = {sysconfig.get_paths()[name] for name in ("purelib", "platlib")}
-    versions = {f"{d.metadata['Name']}=={d.version}" for d in distributions(path=sorted(places))}
-    return json.dumps([platform.python_version(), *sorted(versions)])
 
 
 def is_done(name: str, given: dict, folder: Path = NOTEBOOKS, say: Callable = print) -> Path | None:

@@ -130,3 +130,17 @@ class Help(argparse.Action):
             path = find(namespace.notebook)
             print("", f"parameters of {path.stem}:", *offer(path, read_source(path)), sep="\n  ")
         parser.exit()
+
+
+def add_run_options(run: argparse.ArgumentParser, sweep: argparse.ArgumentParser) -> None:
+    """The arguments of `efflab run` and of `efflab sweep`."""
+    for sub, form in ((run, "name=value"), (sweep, "name=a,b,c")):
+        sub.add_argument("-h", "--help", action=Help)
+        sub.add_argument("notebook", help="for example 03")
+        sub.add_argument("-p", dest="parameters", action="append", default=[], metavar=form)
+        sub.add_argument("--fresh", action="store_true", help="again, whatever is kept")
+    sweep.add_argument("--jobs", type=int, metavar="N", help="processes here; one by default")
+    sweep.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler that has workers")
+    sweep.add_argument("--show", metavar="COLUMN", help="the number to draw, as the table names it")
+    help = "also as the sweep that the notebook shows, in data/sweeps"
+    sweep.add_argument("--record", action="store_true", help=help)
