@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,11 +13,8 @@ from efflab.base.places import ROOT, require_checkout
 from efflab.base.privacy import opt_out
 from efflab.errors import require
 from efflab.publishing import terminal
-from efflab.publishing.catalog import built_path, catalog, find, sources
+from efflab.publishing.catalog import catalog, find, sources
 from efflab.publishing.execute import CellFailed
-
-JUPYTER_SETTINGS = Path(__file__).parent / "publishing" / "jupyter"
-"""Settings that JupyterLab reads besides the reader's own, which take precedence."""
 
 
 def list_notebooks(args) -> None:
@@ -181,28 +177,9 @@ def train(args) -> None:
 
 
 def open_lab(args) -> None:
-    """Open JupyterLab, reachable from this machine only, behind a token in the address.
+    from efflab.publishing.lab_server import start
 
-    The printed address leads to notebook 00, for a reader who opens it by hand. JupyterLab neither
-    looks for news or updates nor asks whether it should.
-    """
-    is_port = args.port is None or 1 <= args.port <= 65535
-    require(is_port, "--port", args.port, "a number from 1 to 65535")
-    first = built_path(find("00"), args.language).relative_to(ROOT).as_posix()
-    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--notebook-dir={ROOT}"]
-    command += [f"--LabApp.default_url=/lab/tree/{first}"]
-    command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    if args.port is not None:
-        command.append(f"--port={args.port}")
-    if args.no_browser:
-        command.append("--no-browser")
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        command.append("--allow-root")  # as root it would refuse to start
-    others = [path for path in [os.environ.get("JUPYTER_CONFIG_PATH")] if path]
-    paths = os.pathsep.join([str(JUPYTER_SETTINGS), *others])
-    trust = [sys.executable, "-m", "efflab.publishing.trust"]
-    subprocess.Popen(trust, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    os.execve(sys.executable, command, {**os.environ, "JUPYTER_CONFIG_PATH": paths})
+    start(args.port, args.language, browser=not args.no_browser)
 
 
 SOURCE = "a preset's name, a config.json, its folder, or with a network a model of the hub"

@@ -17,6 +17,7 @@ ENDS = ("low", "high")
 
 
 def is_number(value) -> bool:
+    """Whether the value is a number, which a bool is not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
