@@ -7,6 +7,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from efflab.errors import require, require_one_of
+from efflab.experiments import cluster
 
 
 def experiments() -> list[str]:
@@ -26,11 +27,10 @@ def run_experiment(name: str, *, fresh: bool = False, dask: str | None = None) -
     `dask`: the address of a scheduler to whose workers the runs are handed.
     """
     require_one_of("name", name, experiments())
-    run = import_module(f"{__name__}.{name.replace('-', '_')}").run
-    if dask is None:
-        return run(fresh=fresh)
-    require(name not in TIMED, "--dask", name, "an experiment that times nothing")
-    from efflab.experiments.cluster import handing_out
-
-    with handing_out(dask):
-        return run(fresh=fresh)
+    refused = dask is not None and name in TIMED
+    require(not refused, "--dask", name, "an experiment that times nothing")
+    cluster.scheduler = dask
+    try:
+        return import_module(f"{__name__}.{name.replace('-', '_')}").run(fresh=fresh)
+    finally:
+        cluster.scheduler = None

@@ -1,13 +1,11 @@
 """Work handed to a Dask cluster whose workers have the same code, libraries and data as here."""
 
 import hashlib
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import efflab
 from efflab.errors import require
@@ -18,38 +16,6 @@ SECONDS = 10
 ALLOWED = "the same code, data and libraries as here, and where times are kept the same machine"
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """An open Dask client, and what `identity()` has to give on each of its workers."""
-
-    client: Any
-    identity: Callable[[], str]
-    own: str
-
-    @property
-    def n_threads(self) -> int:
-        """How many calls run at once."""
-        return sum(self.client.nthreads().values())
-
-    def call(
-        self, function: Callable, tasks: Mapping[Hashable, tuple]
-    ) -> Generator[tuple[Any, Any]]:
-        """Each task's key, and the ended future of `function(*task)`, in the order of their ends.
-
-        A call whose worker dies is given to another one.
-        """
-        from distributed import as_completed
-
-        submit = partial(self.client.submit, _call_alike, self.identity, self.own, function)
-        futures = {submit(*task, pure=False): key for key, task in tasks.items()}
-        try:
-            for future in as_completed(list(futures)):
-                yield futures[future], future
-        except BaseException:
-            self.client.cancel(list(futures), force=True)
-            raise
-
-
 def _call_alike(identity: Callable[[], str], own: str, function: Callable, *task):
     """`function(*task)` on a worker: also one that joined late has to be alike."""
     require(identity() == own, "worker", machine_name(machine()), ALLOWED)
@@ -57,10 +23,12 @@ def _call_alike(identity: Callable[[], str], own: str, function: Callable, *task
 
 
 @contextmanager
-def connect(address: str, identity: Callable[[], str]) -> Iterator[Cluster]:
-    """The cluster of the scheduler at `address`.
+def connect(address: str, identity: Callable[[], str]) -> Iterator[tuple[int, Callable]]:
+    """The cluster of the scheduler at `address`: how many calls run at once, and what makes them.
 
-    Workers whose `identity()` is another one than here are refused by their addresses.
+    That is a function of another one and {key: its arguments}, which gives each key with its ended
+    future in the order of their ends. A call whose worker dies is given to another one. Workers
+    whose `identity()` is not that of here are refused by their addresses.
     """
     from distributed import Client
 
@@ -73,12 +41,25 @@ def connect(address: str, identity: Callable[[], str]) -> Iterator[Cluster]:
         require(bool(answers), "--dask", "no workers", "a scheduler with at least one worker")
         others = sorted(worker for worker, answer in answers.items() if answer != own)
         require(not others, "worker", ", ".join(others), ALLOWED)
-        yield Cluster(client, identity, own)
+        yield sum(client.nthreads().values()), partial(_call_all, client, identity, own)
+
+
+def _call_all(client, identity, own, function: Callable, tasks: Mapping) -> Generator:
+    from distributed import as_completed
+
+    submit = partial(client.submit, _call_alike, identity, own, function, pure=False)
+    futures = {submit(*task): key for key, task in tasks.items()}
+    try:
+        yield from ((futures[future], future) for future in as_completed(list(futures)))
+    except BaseException:
+        client.cancel(list(futures), force=True)
+        raise
 
 
 # --- An experiment's runs --------------------------------------------------------------------
 
-_clusters: list[Cluster] = []
+scheduler: str | None = None
+"""The address of the scheduler to whose workers `call_cases` hands its calls; None: here."""
 
 
 def package_identity() -> str:
@@ -89,25 +70,15 @@ def package_identity() -> str:
     return h.hexdigest()
 
 
-@contextmanager
-def handing_out(address: str) -> Iterator[None]:
-    """Inside the block `call_cases` hands its calls to the cluster at this address."""
-    with connect(address, package_identity) as cluster:
-        _clusters.append(cluster)
-        try:
-            yield
-        finally:
-            _clusters.remove(cluster)
-
-
 def call_cases(function: Callable, cases: Iterable[dict]) -> Iterator[tuple[dict, dict, float]]:
     """Each case, `function(**case)` and its seconds: here, in order; or as they end elsewhere."""
-    if not _clusters:
+    if scheduler is None:
         yield from ((case, *_timed(function, case)) for case in cases)
         return
     tasks = {i: (function, case) for i, case in enumerate(cases)}
-    for i, future in _clusters[-1].call(_timed, tasks):
-        yield tasks[i][1], *future.result()
+    with connect(scheduler, package_identity) as (_, call):
+        for i, future in call(_timed, tasks):
+            yield tasks[i][1], *future.result()
 
 
 def _timed(function: Callable, case: dict) -> tuple[dict, float]:

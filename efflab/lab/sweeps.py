@@ -1,10 +1,13 @@
 """Pictures of sweeps, and the recorded sweeps of data/sweeps that notebooks show."""
 
-import csv
+import json
 from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
 
+from efflab.base.files import write_atomically
 from efflab.base.places import DATA_DIR
-from efflab.errors import require_one_of
+from efflab.errors import is_number, require_one_of
 from efflab.estimate import Estimate
 from efflab.lab import figures
 from efflab.lab.text import tr, tr_known
@@ -16,36 +19,24 @@ ABOUT = ("seconds", "peak_mb", "busy_cores", "machine", "versions", "date", "fai
 ENDS = ("low", "high")
 
 
-def is_number(value) -> bool:
-    """Whether the value is a number, which a bool is not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def picture(rows: Sequence[dict], varied: Sequence[str], number: str, words: str = ""):
+def picture(rows: Sequence[dict], names: Sequence[str], number: str, words: str = ""):
     """A line with its band over one parameter, a heat map over two, panels of them over three.
 
-    Of further parameters the first values are shown. `words`: what the number is, for the title.
+    Of the parameters `names` those that differ count; of a fourth and on the first values are
+    shown. `words`: what the number is, for the title.
     """
-    x, y, z, *rest = (*varied, None, None, None)[: max(3, len(varied))]
-    fixed = {name: rows[0][name] for name in rest if name}
+    varied = [n for n in names if len({repr(row[n]) for row in rows}) > 1] or list(names[:1])
+    fixed = {name: rows[0][name] for name in varied[3:]}
     shown = [row for row in rows if all(row[name] == value for name, value in fixed.items())]
     title = (words or number) + "".join(f", {name}={value}" for name, value in fixed.items())
-    if y is None:
-        return _line(shown, x, number, title)
-    if z is None:
-        labels, values = _matrix(shown, x, y, number)
-        figure = figures.heatmap(values, title, x, y, **labels)
-        return figure.update_traces(texttemplate="%{z:.4~g}")
-    return _panels(shown, x, y, z, number, title)
+    draw = _line if len(varied) == 1 else _maps
+    return draw(shown, *varied[:3], number=number, title=title)
 
 
-def _line(rows: Sequence[dict], x: str, number: str, title: str):
-    rows = [row for row in rows if row.get(number) is not None]
-    numeric = all(is_number(row[x]) for row in rows)
-    rows = sorted(rows, key=lambda row: row[x]) if numeric else rows
-    places = [row[x] if numeric else str(row[x]) for row in rows]
-    values = [row[number] for row in rows]
-    wide = numeric and min(places) > 0 and max(places) >= 16 * min(places)
+def _line(rows: Sequence[dict], x: str, *, number: str, title: str):
+    rows = sorted((r for r in rows if r.get(number) is not None), key=lambda row: row[x])
+    places, values = [row[x] for row in rows], [row[number] for row in rows]
+    wide = is_number(places[0]) and 0 < 16 * places[0] <= places[-1]
     figure = figures.line(places, {number: values}, title, x, log_x=wide)
     lows, highs = ([row.get(f"{number}/{end}") for row in rows] for end in ENDS)
     if None not in (*lows, *highs):
@@ -53,41 +44,39 @@ def _line(rows: Sequence[dict], x: str, number: str, title: str):
     return figure
 
 
-def _matrix(rows: Sequence[dict], x: str, y: str, number: str) -> tuple[dict, list]:
-    """The labels of x and of y, and the number at each pair of them, None where a run has none."""
-    xs, ys = ([*dict.fromkeys(row[name] for row in rows)] for name in (x, y))
-    at = {(row[x], row[y]): row.get(number) for row in rows}
-    values = [[at.get((a, b)) for a in xs] for b in ys]
-    return dict(x=[str(v) for v in xs], y=[str(v) for v in ys]), values
-
-
-def _panels(rows, x: str, y: str, z: str, number: str, title: str):
-    shown = list(dict.fromkeys(row[z] for row in rows))[:MOST_PANELS]
-    figure = figures.panels([f"{z}={value}" for value in shown], title, rows=-(-len(shown) // 3))
+def _maps(rows: Sequence[dict], x: str, y: str, z: str = "", *, number: str, title: str):
+    shown = list(dict.fromkeys(row.get(z) for row in rows))[:MOST_PANELS]
+    titles = [f"{z}={value}" if z else "" for value in shown]
+    n_rows = -(-len(shown) // 3)
+    n_columns = -(-len(shown) // n_rows)
+    figure = figures.panels(titles, title, rows=n_rows)
     for i, value in enumerate(shown):
-        labels, values = _matrix([row for row in rows if row[z] == value], x, y, number)
-        where = dict(row=i // 3 + 1, col=i % 3 + 1)
-        figure.add_heatmap(z=values, coloraxis="coloraxis", **labels, **where)
-        figure.update_xaxes(title_text=x, **where)
-        figure.update_yaxes(title_text=y, autorange="reversed", **where)
+        part = [row for row in rows if row.get(z) == value]
+        columns = dict(x=x, y=y, z=number).items()
+        values = {axis: [row.get(name) for row in part] for axis, name in columns}
+        where = dict(row=i // n_columns + 1, col=i % n_columns + 1)
+        figure.add_heatmap(**values, coloraxis="coloraxis", texttemplate="%{z:.4~g}", **where)
+        figure.update_xaxes(title_text=x, type="category", **where)
+        figure.update_yaxes(title_text=y, type="category", **where)
     return figure.update_layout(coloraxis_colorscale=figures.colours.SCALE)
 
 
 # --- Recorded --------------------------------------------------------------------------------
 
 
+def write_sweep(notebook: str, rows: Sequence[dict]) -> Path:
+    """Keep the rows as notebook "03"'s recorded sweep, as `efflab sweep 03 ... --record` does."""
+    columns = {name: [row.get(name) for row in rows] for name in chain(*rows)}
+    path = SWEEPS / f"{notebook}.json"
+    write_atomically(path, json.dumps(columns).replace("], ", "],\n") + "\n")
+    return path
+
+
 def read_sweep(notebook: str) -> list[dict]:
-    """The rows of notebook "03"'s recorded sweep, as `efflab sweep 03 ... --record` left them."""
-    require_one_of("notebook", notebook, sorted(path.stem for path in SWEEPS.glob("*.csv")))
-    with (SWEEPS / f"{notebook}.csv").open(encoding="utf-8", newline="") as file:
-        return [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(file)]
-
-
-def _value(text: str):
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return text
+    """The rows of notebook "03"'s recorded sweep."""
+    require_one_of("notebook", notebook, sorted(path.stem for path in SWEEPS.glob("*.json")))
+    columns = json.loads((SWEEPS / f"{notebook}.json").read_text("utf-8"))
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def show_sweep(notebook: str, own: float, here: Mapping[str, Estimate]) -> None:

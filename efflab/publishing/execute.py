@@ -18,16 +18,9 @@ class CellFailed(Exception):
 
 
 def execute(
-    notebook,
-    name: str,
-    cwd: Path,
-    part: Path,
-    *,
-    given: dict | None = None,
-    timeout: int = TIMEOUT,
-    show: bool = True,
+    notebook, name: str, cwd: Path, part: Path, *, given: dict | None = None, timeout: int = TIMEOUT
 ):
-    """Run `notebook` in a new kernel that starts in `cwd`, with a progress bar if `show`.
+    """Run `notebook` in a new kernel that starts in `cwd`, with a progress bar if it has a `name`.
 
     `given` (the parameters that differ) are injected after the `parameters` cell. While it runs,
     and when a cell fails, `part` holds the notebook so far. Returns the executed copy, from whose
@@ -47,7 +40,7 @@ def execute(
                 given or {},
                 kernel_name="python3",
                 cwd=str(cwd),
-                progress_bar={"desc": name} if show else False,
+                progress_bar={"desc": name} if name else False,
                 execution_timeout=timeout,
                 store_widget_state=False,
                 record_timing=False,

@@ -40,14 +40,7 @@ class Point:
 
 
 def run_grid(
-    name: str,
-    grid: list[dict],
-    *,
-    folder: Path,
-    fresh: bool = False,
-    jobs: int = 1,
-    dask: str | None = None,
-    say: Callable[[str], None] = print,
+    name: str, grid: list[dict], *, folder: Path, fresh=False, jobs=1, dask=None, say=print
 ) -> list[Point]:
     """Run notebook `name` with every set of parameters in `grid`; finished runs are reused.
 
@@ -68,8 +61,8 @@ def run_grid(
     if points:
         say(f"{len(points)} of {len(grid)} done before, as nothing that they depend on has changed")
     same = partial(identity, (name,), where)
-    for i, failure in run_tasks(tasks, same, jobs=jobs, dask=dask, n_done=len(points), say=say):
-        points[i] = Point(grid[i], None if failure else place_of(*tasks[i]), failure)
+    for i, *end in run_tasks(tasks, same, jobs=jobs, dask=dask, n_done=len(points), say=say):
+        points[i] = Point(grid[i], *end)
     return [points[i] for i in range(len(grid))]
 
 
@@ -78,21 +71,10 @@ def own_folder(folder: Path) -> Path | None:
     return None if folder == NOTEBOOKS else folder
 
 
-def place_of(name: str, given: dict, folder: Path | None, say: Callable = lambda line: None):
-    """The file in which a task's run is stored."""
-    return writable(run_folder(find(name, folder or NOTEBOOKS), given), say)
-
-
 def run_tasks(
-    tasks: Mapping[Any, Task],
-    same: Callable[[], str],
-    *,
-    jobs: int,
-    dask: str | None,
-    n_done: int = 0,
-    say: Callable[[str], None] = print,
-) -> Iterator[tuple[Any, str]]:
-    """Run the tasks and store them: each one's key, and why it failed or "", as they end.
+    tasks: Mapping[Any, Task], same: Callable[[], str], *, jobs=1, dask=None, n_done=0, say=print
+) -> Iterator[tuple[Any, Path | None, str]]:
+    """Run the tasks and store them: each one's key and file, or why there is none, as they end.
 
     `same`: what has to be equal on a cluster's workers. One line shows the progress, with
     `n_done` tasks done before; a failure has a line of its own.
@@ -101,24 +83,26 @@ def run_tasks(
 
     if not tasks:
         return
-    places = {key: place_of(*task, say=say) for key, task in tasks.items()}
-    left, failed = len(tasks), 0
+    places = {
+        key: writable(run_folder(find(name, folder or NOTEBOOKS), given), say)
+        for key, (name, given, folder) in tasks.items()
+    }
+    failed, total = 0, n_done + len(tasks)
     with (
         _start(tasks, same, jobs, dask) as (width, results),
-        tqdm(total=left + n_done, initial=n_done, unit="run") as bar,
+        tqdm(total=total, initial=n_done, unit="run") as bar,
     ):
-        bar.set_postfix(running=min(width, left), failed=failed)
+        bar.set_postfix(running=min(width, len(tasks)), failed=failed)
         for key, result in results:
-            left -= 1
-            if "notebook" in result:
-                write_atomically(places[key], result["notebook"])
-            else:
-                failed += 1
+            if failure := result.get("failure", ""):
                 bar.clear()
-                say(f"failed: {result['failure']}")
-            bar.set_postfix(running=min(width, left), failed=failed, refresh=False)
+                say(f"failed: {failure}")
+            else:
+                write_atomically(places[key], result["notebook"])
+            failed += bool(failure)
+            bar.set_postfix(running=min(width, total - bar.n - 1), failed=failed, refresh=False)
             bar.update()
-            yield key, result.get("failure", "")
+            yield key, None if failure else places[key], failure
 
 
 @contextmanager
@@ -128,8 +112,8 @@ def _start(tasks, same, jobs: int, dask: str | None) -> Iterator[tuple[int, Iter
         with closing(_run_here(jobs, tasks)) as results:
             yield jobs, results
         return
-    with connect(dask, same) as cluster, closing(cluster.call(run_in_scratch, tasks)) as ends:
-        yield cluster.n_threads, ((key, _result_of(future)) for key, future in ends)
+    with connect(dask, same) as (width, call), closing(call(run_in_scratch, tasks)) as ends:
+        yield width, ((key, _result_of(future)) for key, future in ends)
 
 
 def run_in_scratch(name: str, given: dict, folder: Path | None) -> dict:
@@ -199,4 +183,4 @@ def run_ahead(names: Iterable[str], folder: Path, dask: str, fresh: bool = False
     where = own_folder(folder)
     tasks = {n: (n, {}, where) for n in names if fresh or not is_done(n, {}, folder)}
     same = partial(identity, names, where, with_machine=True)
-    return {name: failure for name, failure in run_tasks(tasks, same, jobs=1, dask=dask) if failure}
+    return {name: failure for name, _, failure in run_tasks(tasks, same, dask=dask) if failure}

@@ -110,8 +110,5 @@ def check_values_for(path: Path, source: NotebookNode, given: dict) -> dict:
 def offer(path: Path, source: NotebookNode) -> list[str]:
     """The parameters of a source with defaults and limits: ["-p n=3 (1 to 9)", ...]."""
     limits = entry_of(path.stem, path.parents[1] / "catalog.toml").get("limits", {})
-    texts = []
-    for name, default in parameters(source).items():
-        words = f" ({in_words(limits[name])})" if name in limits else ""
-        texts.append(f"-p {name}={default!r}{words}")
-    return texts
+    words = {name: f" ({in_words(limit)})" for name, limit in limits.items()}
+    return [f"-p {n}={value!r}{words.get(n, '')}" for n, value in parameters(source).items()]

@@ -7,19 +7,21 @@
 import csv
 import hashlib
 import io
-import shutil
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from efflab.base.busy import BUSY_CORES
 from efflab.base.files import write_atomically
 from efflab.base.formats import PLOTLY, VERDICT
-from efflab.base.significant import significant
-from efflab.errors import require_one_of
+from efflab.errors import is_number, require_one_of
 from efflab.experiments.provenance import machine_name
-from efflab.lab.page import figure_png
-from efflab.lab.sweeps import ABOUT, ENDS, SWEEPS, is_number, picture
+from efflab.lab.page import figure_png, prepare_build
+from efflab.lab.sweeps import ABOUT, ENDS, picture, write_sweep
+from efflab.lab.text import number
 from efflab.publishing.catalog import find
+from efflab.publishing.doctor import find_browser
 from efflab.publishing.grid import Point
 from efflab.publishing.outputs import of_kind
 from efflab.publishing.run import canonical, run_folder, writable
@@ -38,17 +40,16 @@ def write_report(
     `record`: the table also becomes the record that the notebook shows. Busy machines are said.
     """
     rows, given = [read_row(point) for point in points], list(points[0].given)
-    number = key_number(rows, given, show)
+    column = key_number(rows, given, show)
     mark = hashlib.sha256(canonical([point.given for point in points]).encode()).hexdigest()[:6]
     place = writable(run_folder(find(notebook), {}), print)
     place = place.with_name(f"sweep-{'-'.join(given)}-{mark}")
     paths = dict(table=write_table(rows, place))
     if record:
-        SWEEPS.mkdir(exist_ok=True)
-        shutil.copy(paths["table"], SWEEPS / f"{find(notebook).stem[:2]}.csv")
-    if number is not None:
-        words = next((labels(point) for point in points if point.path), {}).get(number, number)
-        paths["figure"] = _write(picture(rows, vary(rows, given), number, words), place)
+        paths["record"] = write_sweep(find(notebook).stem[:2], rows)
+    if column is not None:
+        figure = picture(rows, given, column, words_for(column, points))
+        paths["figure"] = _write(figure, place)
     n_busy = sum((row["busy_cores"] or 0) > BUSY_CORES for row in rows)
     if n_busy:
         print(BUSY.format(n=n_busy, total=len(rows), cores=BUSY_CORES))
@@ -65,56 +66,49 @@ def read_row(point: Point) -> dict:
     if point.path is None:
         return row | dict(failure=point.failure)
     notebook = read_notebook(point.path)
-    cost = notebook.metadata.get("efflab", {}).get("cost", {})
+    about = notebook.metadata.get("efflab", {})
+    cost = about.get("cost", {})
+    row |= about.get("parameters", {})
     row |= {name: cost.get(name) for name in FROM_COST}
     row["machine"] = machine_name(cost["machine"]) if "machine" in cost else None
     row["versions"] = ", ".join(f"{k} {v}" for k, v in cost.get("versions", {}).items()) or None
-    for verdict in of_kind(notebook, VERDICT):
-        for part in verdict["parts"]:
-            place = f"{verdict['claim']}/{part['id']}"
-            row[place] = part["outcome"]
-            for figure in part["figures"]:
-                row |= _numbers(f"{place}/{figure['id']}", figure)
+    for name, figure in _figures(notebook).items():
+        row[name.rpartition("/")[0]] = figure["outcome"]
+        row[name] = figure["value"]
+        row |= {f"{name}/{end}": figure[end] for end in ENDS if figure[end] is not None}
     for i, figure in enumerate(of_kind(notebook, PLOTLY), start=1):
         meta = figure["layout"].get("meta") or {}
         row |= {f"figure {i}/{name}": value for name, value in meta.items() if is_number(value)}
     return row
 
 
-def _numbers(name: str, figure: dict) -> dict:
-    sampled = {f"{name}/{end}": figure[end] for end in ENDS if figure[end] is not None}
-    return {name: figure["value"]} | sampled
-
-
-def vary(rows: Sequence[dict], names: Sequence[str]) -> list[str]:
-    """The parameters that differ between rows; at least one."""
-    varied = [name for name in names if len({repr(row.get(name)) for row in rows}) > 1]
-    return varied or list(names)[:1]
+def _figures(notebook) -> dict[str, dict]:
+    """{"claim/part/id": a figure of a verdict, with its part's outcome}."""
+    return {
+        f"{verdict['claim']}/{part['id']}/{figure['id']}": figure | dict(outcome=part["outcome"])
+        for verdict in of_kind(notebook, VERDICT)
+        for part in verdict["parts"]
+        for figure in part["figures"]
+    }
 
 
 def key_number(rows: Sequence[dict], given: Sequence[str], show: str | None = None) -> str | None:
     """The column to draw: `show`, or the first number that the parameters change, or None."""
-    numbers = {
-        name: len({row.get(name) for row in rows}) > 1
-        for name in dict.fromkeys(name for row in rows for name in row)
-        if name not in (*given, *ABOUT[1:]) and any(is_number(row.get(name)) for row in rows)
-    }
+    names = [n for n in dict.fromkeys(chain(*rows)) if n not in (*given, *ABOUT[1:])]
+    numbers = [n for n in names if any(is_number(row.get(n)) for row in rows)]
     if show is not None:
         require_one_of("--show", show, numbers)
         return show
-    found = [name for name in numbers if "/" in name and not name.endswith(ENDS)]
-    return next((name for name in found if numbers[name]), found[0] if found else None)
+    found = [n for n in numbers if "/" in n and not n.endswith(ENDS)]
+    changing = [n for n in found if len({row.get(n) for row in rows}) > 1]
+    return next(iter([*changing, *found]), None)
 
 
-def labels(point: Point) -> dict[str, str]:
-    """{"claim/part/id": a figure's name and unit} of a run's verdicts."""
-    verdicts = of_kind(read_notebook(point.path), VERDICT) if point.path else []
-    return {
-        f"{verdict['claim']}/{part['id']}/{figure['id']}": f"{figure['name']} {figure['unit']}"
-        for verdict in verdicts
-        for part in verdict["parts"]
-        for figure in part["figures"]
-    }
+def words_for(column: str, points: Sequence[Point]) -> str:
+    """A verdict's figure in words, with its unit; another number is called as its column."""
+    path = next(point.path for point in points if point.path)
+    figure = _figures(read_notebook(path)).get(column, dict(name=column, unit=""))
+    return f"{figure['name']} {figure['unit']}".strip()
 
 
 # --- The table -------------------------------------------------------------------------------
@@ -129,24 +123,14 @@ def write_table(rows: Sequence[dict], place: Path) -> Path:
     writer.writerows(rows)
     path = place.with_name(f"{place.name}.csv")
     write_atomically(path, text.getvalue())
-    try:
-        import pyarrow
+    with suppress(ImportError):
+        from pyarrow import csv as reader
         from pyarrow import parquet
-    except ImportError:
-        return path
-    columns = {name: _one_kind([row.get(name) for row in rows]) for name in names}
-    buffer = io.BytesIO()
-    parquet.write_table(pyarrow.table(columns), buffer)
-    write_atomically(path.with_suffix(".parquet"), buffer.getvalue())
+
+        options = reader.ConvertOptions(strings_can_be_null=True)
+        table = reader.read_csv(path, convert_options=options)
+        parquet.write_table(table, path.with_suffix(".parquet"))
     return path
-
-
-def _one_kind(values: list) -> list:
-    """The values, as texts if they are of several kinds: a column of parquet has one."""
-    kinds = {type(value) for value in values if value is not None}
-    if kinds <= {int, float}:
-        return [None if value is None else float(value) for value in values] if kinds else values
-    return values if len(kinds) == 1 else [None if v is None else str(v) for v in values]
 
 
 # --- The picture -----------------------------------------------------------------------------
@@ -154,20 +138,13 @@ def _one_kind(values: list) -> list:
 
 def _write(figure, place: Path) -> Path:
     """A PNG, or where there is no browser to draw it a page with the figure in it."""
-    import kaleido
-    from kaleido.errors import BrowserFailedError, ChromeNotFoundError
-
-    try:
-        # it would load MathJax from the network, which no figure needs
-        kaleido.start_sync_server(mathjax=False, silence_warnings=True)
-        png = figure_png(figure)
-        kaleido.stop_sync_server()
-    except (ChromeNotFoundError, BrowserFailedError):
+    if not find_browser():
         path = place.with_name(f"{place.name}.html")
         write_atomically(path, figure.to_html(include_plotlyjs=True))
         return path
+    prepare_build()
     path = place.with_name(f"{place.name}.png")
-    write_atomically(path, png)
+    write_atomically(path, figure_png(figure))
     return path
 
 
@@ -179,32 +156,13 @@ def compare(first: Path, second: Path) -> list[str]:
 
     Two sampled numbers differ if their intervals do not overlap, two others if they are not equal.
     """
-    rows = [read_row(Point(_given(path), path)) for path in (first, second)]
-    lines, n_same = [], 0
-    for name in dict.fromkeys(name for row in rows for name in row if name not in ABOUT):
-        if name.endswith(ENDS):
-            continue
-        spans = [_span(row, name) for row in rows]
+    rows = [read_row(Point({}, path)) for path in (first, second)]
+    names = [n for n in dict.fromkeys(chain(*rows)) if n not in ABOUT and not n.endswith(ENDS)]
+    lines = []
+    for name in names:
         a, b = (row.get(name) for row in rows)
-        same = _overlap(*spans) if None not in spans else a == b
-        n_same += same
-        lines += [] if same else [f"{name}: {_words(a)}, {_words(b)}"]
-    return [*lines, f"{n_same} others equal, or within their intervals"]
-
-
-def _given(path: Path) -> dict:
-    return dict(read_notebook(path).metadata.get("efflab", {}).get("parameters", {}))
-
-
-def _span(row: dict, name: str) -> tuple[float, float] | None:
-    """The interval of a sampled number; None for another."""
-    low, high = (row.get(f"{name}/{end}") for end in ENDS)
-    return None if low is None or high is None else (low, high)
-
-
-def _overlap(a: tuple[float, float], b: tuple[float, float]) -> bool:
-    return a[0] <= b[1] and b[0] <= a[1]
-
-
-def _words(value) -> str:
-    return significant(value, 4) if is_number(value) else str(value)
+        lows, highs = ([row.get(f"{name}/{end}") for row in rows] for end in ENDS)
+        sampled = None not in (*lows, *highs)
+        if not (max(lows) <= min(highs) if sampled else a == b):
+            lines.append(f"{name}: {number(a, 4)}, {number(b, 4)}")
+    return [*lines, f"{len(names) - len(lines)} others equal, or within their intervals"]

@@ -52,7 +52,8 @@ from efflab.config import PRESETS
 from efflab.data import read_published
 from efflab.devices import GIB
 from efflab.experiments import int8_engines as experiment
-from efflab.lab import board, check, explore, predict, show, show_source, table
+from efflab.estimate import Estimate
+from efflab.lab import board, check, explore, predict, show, show_source, sweeps, table
 from efflab_rooms import texts
 from efflab_rooms.quantization import exercises, figures, measure, verdicts
 
@@ -882,6 +883,24 @@ check("09-3", answer_3)
 # 把每个峰值压到中位数的两倍，低于它的保持原样。
 #
 # </details>
+
+# %% [markdown] tags=["en"]
+# ## The width, swept
+#
+# `efflab sweep` ran this whole notebook at each of these; the star is your own run. It is `stdlib-gpt`
+# with a scale for each channel of its weights, computed in fp32 with the rounded values.
+
+# %% [markdown] tags=["zh"]
+# ## 扫描位宽
+#
+# `efflab sweep` 用下图中的每种位宽各运行了一遍本篇，曲线是存档；星号是你自己的这次运行。
+# 模型是 `stdlib-gpt`，权重的每个通道一个缩放因子，用舍入后的值以 fp32 计算。
+
+# %% tags=["nbval-ignore-output"]
+point = measure.rounded_point(bits, axis=0)
+size = point["bytes"] / points.weight_bytes(points.language_model())
+here = {"bits per byte": point["quality"], "size over fp32": Estimate(size, size, size)}
+sweeps.show_sweep("09", bits, here | {"time over fp32": point["time"]})
 
 # %% [markdown] tags=["en"]
 # ## Recap
