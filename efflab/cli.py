@@ -57,8 +57,7 @@ def sweep_notebook(args) -> None:
     if points:
         from efflab.publishing.sweep_report import write_report
 
-        report = write_report(points, args.notebook, args.show, record=args.record)
-        for what, path in report.items():
+        for what, path in write_report(points, args.notebook, args.show, args.record).items():
             print(f"{what} in {os.path.relpath(path)}")
 
 

@@ -98,5 +98,5 @@ def show_sweep(notebook: str, own: float, here: Mapping[str, Estimate]) -> None:
     values = ",".join(f"{row[parameter]:g}" for row in rows)
     print(f"efflab sweep {notebook} -p {parameter}={values}")
     print(rows[0]["machine"], rows[0]["versions"], rows[0]["date"], sep=" | ")
-    busy = max(row["busy_cores"] or 0 for row in rows)
-    print(tr("others used up to {cores} cores meanwhile", cores=f"{busy:.1f}"))
+    busy = f"{max(row['busy_cores'] or 0 for row in rows):.1f}"
+    print(tr("others used up to {cores} cores meanwhile", cores=busy))

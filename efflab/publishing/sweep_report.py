@@ -31,22 +31,20 @@ FROM_COST = ("seconds", "peak_mb", "busy_cores", "date")
 BUSY = "{n} of {total} runs on a busy machine (busy_cores above {cores}): their times may be off"
 
 
-def write_report(
-    points: Sequence[Point], notebook: str, show: str | None = None, *, record: bool = False
-) -> dict:
+def write_report(points: Sequence[Point], notebook: str, show=None, record=False) -> dict:
     """Write the table and the picture of a sweep: {"table": its path, "figure": its path}.
 
     `show`: the column to draw; by default the first verdict's first number, else the first number.
     `record`: the table also becomes the record that the notebook shows. Busy machines are said.
     """
     rows, given = [read_row(point) for point in points], list(points[0].given)
-    column = key_number(rows, given, show)
     mark = hashlib.sha256(canonical([point.given for point in points]).encode()).hexdigest()[:6]
     place = writable(run_folder(find(notebook), {}), print)
     place = place.with_name(f"sweep-{'-'.join(given)}-{mark}")
     paths = dict(table=write_table(rows, place))
     if record:
         paths["record"] = write_sweep(find(notebook).stem[:2], rows)
+    column = key_number(rows, given, show)
     if column is not None:
         figure = picture(rows, given, column, words_for(column, points))
         paths["figure"] = _write(figure, place)
@@ -68,8 +66,7 @@ def read_row(point: Point) -> dict:
     notebook = read_notebook(point.path)
     about = notebook.metadata.get("efflab", {})
     cost = about.get("cost", {})
-    row |= about.get("parameters", {})
-    row |= {name: cost.get(name) for name in FROM_COST}
+    row |= about.get("parameters", {}) | {name: cost.get(name) for name in FROM_COST}
     row["machine"] = machine_name(cost["machine"]) if "machine" in cost else None
     row["versions"] = ", ".join(f"{k} {v}" for k, v in cost.get("versions", {}).items()) or None
     for name, figure in _figures(notebook).items():

@@ -51,8 +51,8 @@ from efflab.compression import affine, engines, int8
 from efflab.config import PRESETS
 from efflab.data import read_published
 from efflab.devices import GIB
-from efflab.experiments import int8_engines as experiment
 from efflab.estimate import Estimate
+from efflab.experiments import int8_engines as experiment
 from efflab.lab import board, check, explore, predict, show, show_source, sweeps, table
 from efflab_rooms import texts
 from efflab_rooms.quantization import exercises, figures, measure, verdicts

@@ -14,10 +14,12 @@ import nbformat
 import psutil
 import pytest
 
+from efflab.experiments import cluster as dask
+from efflab.lab import sweeps
 from efflab.publishing import sweep_report
 from efflab.publishing.grid import Point, run_grid
 from efflab.publishing.run import run, run_folder, sweep
-from efflab.publishing.sweep_report import compare, key_number, labels, read_row, write_report
+from efflab.publishing.sweep_report import compare, key_number, read_row, words_for, write_report
 
 
 def quiet(*_):
@@ -68,7 +70,7 @@ def test_many_processes_give_what_one_gives(toy):
     one = [read_row(p) for p in sweep("90", {"n": [1, 2]}, folder=toy, say=quiet)]
     options = dict(folder=toy, fresh=True, say=quiet)
     two = [read_row(p) for p in sweep("90", {"n": [1, 2]}, jobs=2, **options)]
-    times = dict.fromkeys(("seconds", "peak_mb"))
+    times = dict.fromkeys(("seconds", "peak_mb", "busy_cores"))
     assert [row | times for row in one] == [row | times for row in two]
     assert all(row["seconds"] >= 0 and row["peak_mb"] > 10 for row in two)
 
@@ -131,7 +133,7 @@ def test_a_worker_that_is_killed_loses_no_run(toy, slow, cluster):
         points = sweeping.result(120)
     assert [p.path is None for p in points] == [False, False, True, False, False, False]
     local = [read_row(p) for p in run_grid("90", grid, folder=toy, fresh=True, say=quiet)]
-    times = dict.fromkeys(("seconds", "peak_mb"))
+    times = dict.fromkeys(("seconds", "peak_mb", "busy_cores"))
     assert [read_row(p) | times for p in points] == [row | times for row in local]
 
 
@@ -144,10 +146,8 @@ def test_workers_with_another_efflab_are_refused_by_name(toy, cluster, monkeypat
 
 
 def test_an_address_without_a_scheduler_is_refused(toy, monkeypatch):
-    from efflab.publishing import grid
-
     pytest.importorskip("distributed")
-    monkeypatch.setattr(grid, "DASK_SECONDS", 1)
+    monkeypatch.setattr(dask, "SECONDS", 1)
     with pytest.raises(ValueError, match=r"--dask='tcp://127\.0\.0\.1:9': expected a scheduler's"):
         run_grid("90", [{"n": 1}], folder=toy, dask="tcp://127.0.0.1:9", say=quiet)
 
@@ -164,29 +164,36 @@ def rows_of(*names):
         yield row | ({"a/b/c/low": number - 1, "a/b/c/high": number + 2} if number else {})
 
 
-def test_one_parameter_is_a_line_with_its_band_two_a_map_three_panels(tmp_path, monkeypatch):
-    drawn = {}
-    monkeypatch.setattr(sweep_report, "_write", lambda figure, place: drawn.update(it=figure))
-    for names in (("x",), ("x", "y"), ("x", "y", "z"), ("x", "y", "z", "w")):
-        rows = list(rows_of(*names))
-        sweep_report.draw(rows, names, "a/b/c", tmp_path / "s", "loss")
-        figure = drawn["it"]
-        assert figure.layout.title.text.startswith("loss")
-        if len(names) == 1:
-            (line,) = figure.data
-            assert (line.x, line.y) == ((1, 3), (1.0, 3.0))
-            assert (line.error_y.array, line.error_y.arrayminus) == ((2.0, 2.0), (1.0, 1.0))
-        elif len(names) == 2:
-            (heat,) = figure.data
-            assert [list(row) for row in heat.z] == [
-                [2.0, None, 4.0],
-                [3.0, None, 5.0],
-                [4.0, None, 6.0],
-            ]
-        else:
-            assert len(figure.data) == 3
-            assert figure.data[2].z[0][0] == 5.0 + (len(names) == 4)
-    assert figure.layout.title.text == "loss, w=1"
+def test_one_parameter_is_a_line_with_its_band():
+    figure = sweeps.picture(list(rows_of("x")), ("x",), "a/b/c", "loss")
+    (line,) = figure.data
+    assert (line.x, line.y) == ((1, 3), (1.0, 3.0))
+    assert (line.error_y.array, line.error_y.arrayminus) == ((2.0, 2.0), (1.0, 1.0))
+    assert figure.layout.title.text == "loss"
+
+
+def test_two_parameters_are_a_map_three_panels_and_of_a_fourth_the_first_value_is_shown():
+    for names in (("x", "y"), ("x", "y", "z"), ("x", "y", "z", "w")):
+        figure = sweeps.picture(list(rows_of(*names)), names, "a/b/c", "loss")
+        others = len(names) - 2
+        assert len(figure.data) == (3 if others else 1)
+        heat = figure.data[-1]
+        values = {(x, y): z for x, y, z in zip(heat.x, heat.y, heat.z, strict=True)}
+        last = 3 * (others > 0) + (others > 1)
+        assert values == {
+            (x, y): None if x == 2 else x + y + last
+            for x, y in itertools.product((1, 2, 3), repeat=2)
+        }
+        assert figure.layout.title.text == ("loss, w=1" if others > 1 else "loss")
+        assert figure.layout.xaxis.type == figure.layout.yaxis.type == "category"
+        assert figure.layout.xaxis.title.text == "x"
+
+
+def test_panels_of_four_values_have_a_place_each():
+    rows = [dict(x=x, y=y, z=z, n=1.0) for x, y, z in itertools.product((1, 2), (1, 2), range(4))]
+    figure = sweeps.picture(rows, ("x", "y", "z"), "n")
+    assert [a.text for a in figure.layout.annotations] == ["z=0", "z=1", "z=2", "z=3"]
+    assert len({(heat.xaxis, heat.yaxis) for heat in figure.data}) == 4
 
 
 def test_the_number_to_draw():
@@ -208,13 +215,14 @@ def test_the_report_of_a_sweep(toy, monkeypatch):
     assert [row["n"] for row in rows] == ["1", "2", "3"]
     assert [row["failure"] for row in rows] == ["", "", "it failed, twice"]
     assert [row["toy/only"] for row in rows] == ["holds", "holds", ""]
-    assert labels(points[0])["toy/only/n"] == "n "
+    assert words_for("toy/only/n", points) == "n"
+    assert words_for("seconds", points) == "seconds"
     assert paths["table"].parent == run_folder(toy / "src" / "90_toy.py", {}).parent
     assert paths["figure"].suffix in (".png", ".html")
     assert paths["figure"].stat().st_size > 1000
     parquet = pytest.importorskip("pyarrow.parquet")
     table = parquet.read_table(paths["table"].with_suffix(".parquet"))
-    assert table.column("n").to_pylist() == [1.0, 2.0, 3.0]
+    assert table.column("n").to_pylist() == [1, 2, 3]
     assert table.column("failure").to_pylist() == [None, None, "it failed, twice"]
 
 
