@@ -95,8 +95,7 @@ def show_sweep(notebook: str, own: float, here: Mapping[str, Estimate]) -> None:
         figure.add_scatter(x=[own], y=[point.mean], name=tr("measured here"), error_y=band, **star)
         numbers = {name: point.mean, f"{name}/low": point.low, f"{name}/high": point.high}
         figures.show(figure.update_layout(showlegend=True, height=300, meta=numbers))
-    values = ",".join(f"{row[parameter]:g}" for row in rows)
-    print(f"efflab sweep {notebook} -p {parameter}={values}")
+    print(f"efflab sweep {notebook} -p {parameter}=" + ",".join(str(r[parameter]) for r in rows))
     print(rows[0]["machine"], rows[0]["versions"], rows[0]["date"], sep=" | ")
     busy = f"{max(row['busy_cores'] or 0 for row in rows):.1f}"
     print(tr("others used up to {cores} cores meanwhile", cores=busy))

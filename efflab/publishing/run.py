@@ -47,8 +47,8 @@ def execute_with(path: Path, given: dict, target: Path, *, quiet: bool = False) 
     part = part_path(target, ".ipynb")
     others = Others()
     with watching_memory() as memory, others.watched():
-        title = "" if quiet else f"{path.stem} ({language})"
-        result = execute(notebook, title, path.parents[1], part, given=given)
+        title = f"{path.stem} ({language})"
+        result = execute(notebook, title, path.parents[1], part, given=given, show=not quiet)
     cost = entry(sum(map(seconds, result.cells)), memory.peak_bytes)
     cost |= dict(busy_cores=round(others.cores, 2), versions=versions())
     result.metadata.efflab["cost"] = cost

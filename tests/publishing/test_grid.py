@@ -3,17 +3,20 @@
 import csv
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
 
+from efflab.estimate import Estimate
 from efflab.experiments import cluster as dask
 from efflab.lab import sweeps
 from efflab.publishing import sweep_report
@@ -110,15 +113,36 @@ def test_what_can_be_swept_is_said(toy):
         sweep("90", {"n": [1]}, folder=toy, jobs=0, say=quiet)
 
 
+def test_two_sweeps_at_once_do_not_harm_each_other(toy):
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(sweep, "90", {"n": [2, 1]}, folder=toy, say=quiet)
+        own = sweep("90", {"n": [1, 2]}, folder=toy, say=quiet)
+    runs = toy.parent / "runs" / "90_toy"
+    assert {point.path for point in [*own, *other.result()]} == set(runs.iterdir())
+    assert [read_row(point)["toy/only/n"] for point in own] == [1, 2]
+
+
+def test_a_damaged_run_is_run_again(toy):
+    first, second = sweep("90", {"n": [1, 2]}, folder=toy, say=quiet)
+    whole, lines = first.path.read_bytes(), []
+    first.path.write_bytes(whole[: len(whole) // 2])
+    kept = second.path.stat().st_mtime_ns
+    again = sweep("90", {"n": [1, 2]}, folder=toy, say=lines.append)
+    assert lines[0].startswith("n=1.ipynb is damaged, no notebook")
+    assert lines[1].startswith("1 of 2 done before")
+    assert read_row(again[0])["toy/only/n"] == 1
+    assert second.path.stat().st_mtime_ns == kept
+
+
+def test_one_line_shows_what_is_done_running_and_failed_and_the_time_left(toy, slow, capsys):
+    (toy / "go").touch()
+    sweep("90", {"n": [1, 2, 3]}, folder=toy, say=quiet)
+    lines = [line for line in re.split("[\r\n]", capsys.readouterr().err) if "run" in line]
+    assert re.search(r" 0/3 \[.*failed=0, running=1", lines[0] + lines[1])
+    assert re.search(r" 3/3 \[\d\d:\d\d<00:00, .*failed=1, running=0", lines[-1])
+
+
 # --- On a cluster ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def cluster():
-    distributed = pytest.importorskip("distributed")
-    options = dict(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1")
-    with distributed.LocalCluster(**options) as cluster:
-        yield cluster
 
 
 def test_a_worker_that_is_killed_loses_no_run(toy, slow, cluster):
@@ -141,8 +165,27 @@ def test_workers_with_another_efflab_are_refused_by_name(toy, cluster, monkeypat
     from efflab.publishing import grid
 
     monkeypatch.setattr(grid, "fingerprint", lambda notebook, path, given: "another")
-    with pytest.raises(ValueError, match=r"worker='tcp://127.*: expected the same efflab"):
+    with pytest.raises(ValueError, match=r"worker='tcp://127.*: expected the same code"):
         run_grid("90", [{"n": 1}], folder=toy, dask=cluster.scheduler_address, say=quiet)
+
+
+def test_a_worker_that_joins_late_has_to_be_alike_too():
+    refused = partial(dask._call_alike, os.getcwd, "elsewhere", len)
+    with pytest.raises(ValueError, match=r"worker='.*': expected the same code"):
+        refused("abc")
+    assert dask._call_alike(os.getcwd, os.getcwd(), len, "abc") == 3
+
+
+def test_notebooks_are_run_ahead_on_workers_of_this_kind_of_machine(toy, cluster, monkeypatch):
+    from efflab.publishing import grid
+
+    address = cluster.scheduler_address
+    assert grid.run_ahead(["90"], toy, address) == {}
+    assert read_row(Point({}, toy.parent / "runs" / "90_toy" / "defaults.ipynb"))["toy/only/n"] == 3
+    assert grid.run_ahead(["90"], toy, "nowhere") == {}  # nothing is left to run
+    monkeypatch.setattr(grid, "machine_name", lambda machine: "another")
+    with pytest.raises(ValueError, match=r"worker='tcp://127.*: expected the same code"):
+        grid.run_ahead(["90"], toy, address, fresh=True)
 
 
 def test_an_address_without_a_scheduler_is_refused(toy, monkeypatch):
@@ -226,6 +269,41 @@ def test_the_report_of_a_sweep(toy, monkeypatch):
     assert table.column("failure").to_pylist() == [None, None, "it failed, twice"]
 
 
+def test_a_busy_machine_is_said_in_the_table_and_at_the_end(toy, monkeypatch, capsys):
+    monkeypatch.setattr(sweep_report, "find", lambda name: toy / "src" / "90_toy.py")
+    points = sweep("90", {"n": [1, 2]}, folder=toy, say=quiet)
+    notebook = nbformat.read(points[1].path, as_version=4)
+    for cores, said in ((0.5, ""), (0.51, sweep_report.BUSY.format(n=1, total=2, cores=0.5))):
+        notebook.metadata.efflab.cost.busy_cores = cores
+        nbformat.write(notebook, points[1].path)
+        capsys.readouterr()
+        table = write_report(points, "90")["table"]
+        assert capsys.readouterr().out.strip() == said
+        assert read(table)[1]["busy_cores"] == str(cores)
+        assert read(table)[1]["versions"].startswith("python 3.")
+
+
+def test_a_recorded_sweep_is_shown_with_its_command(toy, monkeypatch, capsys, both_languages):
+    monkeypatch.setattr(sweep_report, "find", lambda name: toy / "src" / "90_toy.py")
+    for module in (sweeps, sweep_report):
+        monkeypatch.setattr(module, "SWEEPS", toy.parent / "sweeps", raising=False)
+    points = sweep("90", {"n": [1, 2]}, folder=toy, say=quiet)
+    path = write_report(points, "90", record=True)["record"]
+    assert path.name == "90.json"
+    assert sweeps.read_sweep("90") == [read_row(point) for point in points]
+    shown = []
+    monkeypatch.setattr(sweeps.figures, "show", shown.append)
+    sweeps.show_sweep("90", 1, {"n": Estimate(1.5, 1.0, 2.0)})
+    (figure,) = shown
+    line, star = figure.data
+    assert (line.x, line.y, star.x, star.y) == ((1, 2), (1, 2), (1,), (1.5,))
+    assert figure.layout.meta == {"n": 1.5, "n/low": 1.0, "n/high": 2.0}
+    said = capsys.readouterr().out.splitlines()
+    assert said[-3] == "efflab sweep 90 -p n=1,2"
+    with pytest.raises(ValueError, match="notebook='91': expected one of '90'"):
+        sweeps.read_sweep("91")
+
+
 def test_two_runs_compared(toy):
     first, second = (run("90", {"n": n}, folder=toy, say=quiet) for n in (1, 2))
     assert compare(first, first) == ["3 others equal, or within their intervals"]
@@ -238,7 +316,6 @@ def test_intervals_that_overlap_are_no_difference(tmp_path, monkeypatch):
         "a": {"t": 1.0, "t/low": 0.5, "t/high": 1.5, "u": 1.0, "u/low": 1.0, "u/high": 1.0},
         "b": {"t": 2.0, "t/low": 1.4, "t/high": 2.5, "u": 1.1, "u/low": 1.1, "u/high": 1.1},
     }
-    monkeypatch.setattr(sweep_report, "_given", lambda path: {})
     monkeypatch.setattr(sweep_report, "read_row", lambda point: rows[point.path.name])
     lines = compare(Path("a"), Path("b"))
     assert lines == ["u: 1, 1.1", "1 others equal, or within their intervals"]
