@@ -4,6 +4,7 @@ import csv
 import itertools
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +21,9 @@ from efflab.estimate import Estimate
 from efflab.experiments import cluster as dask
 from efflab.lab import sweeps
 from efflab.publishing import sweep_report
+from efflab.publishing.catalog import NOTEBOOKS, find
 from efflab.publishing.grid import Point, run_grid
-from efflab.publishing.run import run, run_folder, sweep
+from efflab.publishing.run import combinations, run, run_folder, sweep
 from efflab.publishing.sweep_report import compare, key_number, read_row, words_for, write_report
 
 
@@ -159,6 +161,33 @@ def test_a_worker_that_is_killed_loses_no_run(toy, slow, cluster):
     local = [read_row(p) for p in run_grid("90", grid, folder=toy, fresh=True, say=quiet)]
     times = dict.fromkeys(("seconds", "peak_mb", "busy_cores"))
     assert [read_row(p) | times for p in points] == [row | times for row in local]
+
+
+@pytest.mark.release
+def test_a_notebook_over_six_settings_gives_the_same_rows_although_a_worker_is_killed(
+    tmp_path, cluster
+):
+    folder = tmp_path / "notebooks"
+    (folder / "src").mkdir(parents=True)
+    shutil.copy(find("08"), folder / "src")
+    shutil.copy(NOTEBOOKS / "catalog.toml", folder)
+    grid = combinations({"seq_len": [64, 128, 256], "unit": [2, 4]})
+    runs = tmp_path / "runs" / "08_accelerators"
+    with ThreadPoolExecutor(1) as pool:
+        options = dict(folder=folder, dask=cluster.scheduler_address, say=quiet)
+        sweeping = pool.submit(run_grid, "08", grid, **options)
+        wait_for(lambda: len(list(runs.glob("*.ipynb"))) == 2, seconds=600)
+        os.kill(cluster.workers[0].pid, signal.SIGKILL)
+        points = sweeping.result(900)
+    rows = [untimed_row(point) for point in points]
+    here = run_grid("08", grid, folder=folder, fresh=True, say=quiet)
+    assert rows == [untimed_row(point) for point in here]
+    assert all(row["failure"] is None for row in rows)
+
+
+def untimed_row(point):
+    """A run's row without what was measured in seconds or about other processes."""
+    return read_row(point) | dict.fromkeys(("seconds", "peak_mb", "busy_cores", "date"))
 
 
 def test_workers_with_another_efflab_are_refused_by_name(toy, cluster, monkeypatch):
