@@ -34,7 +34,7 @@ BUSY = "{n} of {total} runs on a busy machine (busy_cores above {cores}): their 
 def write_report(points: Sequence[Point], notebook: str, show=None, record=False) -> dict:
     """Write the table and the picture of a sweep: {"table": its path, "figure": its path}.
 
-    `show`: the column to draw; by default the first verdict's first number, else the first number.
+    `show`: the column to draw; by default that of `key_number`.
     `record`: the table also becomes the record that the notebook shows. Busy machines are said.
     """
     rows, given = [read_row(point) for point in points], list(points[0].given)
@@ -90,15 +90,18 @@ def _figures(notebook) -> dict[str, dict]:
 
 
 def key_number(rows: Sequence[dict], given: Sequence[str], show: str | None = None) -> str | None:
-    """The column to draw: `show`, or the first number that the parameters change, or None."""
+    """The column to draw: `show`, or the first number that the parameters change, else seconds.
+
+    None where no run has a number.
+    """
     names = [n for n in dict.fromkeys(chain(*rows)) if n not in (*given, *ABOUT[1:])]
     numbers = [n for n in names if any(is_number(row.get(n)) for row in rows)]
     if show is not None:
         require_one_of("--show", show, numbers)
         return show
-    found = [n for n in numbers if "/" in n and not n.endswith(ENDS)]
-    changing = [n for n in found if len({row.get(n) for row in rows}) > 1]
-    return next(iter([*changing, *found]), None)
+    key_numbers = [n for n in numbers if "/" in n and not n.endswith(ENDS)]
+    changing = [n for n in key_numbers if len({row.get(n) for row in rows}) > 1]
+    return next(iter([*changing, *numbers[:1]]), None)
 
 
 def words_for(column: str, points: Sequence[Point]) -> str:

@@ -92,20 +92,19 @@ def test_a_second_column_of_a_machine_takes_the_firsts_place(root):
 
 
 def test_what_a_cluster_ran_is_taken_and_its_failures_left_out(root, runner, monkeypatch):
-    asked = []
+    catalog, asked = root / "notebooks" / "catalog.toml", []
+    catalog.write_text(catalog.read_text(encoding="utf-8") + ANOTHER, encoding="utf-8")
+    runner.kept["90"] = notebook(root / "runs" / "90.ipynb", *runner.found["90"])
 
-    def run_ahead(numbers, folder, dask, fresh):
-        asked.append((numbers, dask, fresh))
-        return {"90": "its cell 4 failed"} if dask == "failing" else {}
+    def run_ahead(*given):
+        asked.append(given)
+        return {"91": "its cell 4 failed"}
 
     monkeypatch.setattr(pool, "run_ahead", run_ahead)
-    run_here(root, dask="tcp://10.0.0.1:8786", fresh=True)
-    assert asked == [(["90"], "tcp://10.0.0.1:8786", True)]
-    run_here(root, dask="tcp://10.0.0.1:8786", fresh=True)
-    assert runner.ran == ["90"]  # what the workers ran is not run once more
     with pytest.raises(CellFailed, match="1 failed\n\nits cell 4 failed"):
-        run_here(root, dask="failing")
-    assert runner.ran == ["90"]
+        run_here(root, dask="tcp://10.0.0.1:8786", fresh=True)
+    assert asked == [(["90", "91"], root / "notebooks", "tcp://10.0.0.1:8786", True)]
+    assert runner.ran == []  # what the workers ran is not run once more
 
 
 def test_what_a_killed_run_had_finished_is_not_run_again(root, runner):
