@@ -13,7 +13,6 @@ from efflab.lab import figures
 from efflab.lab.text import tr, tr_known
 
 SWEEPS = DATA_DIR / "sweeps"
-MOST_PANELS = 12
 ABOUT = ("seconds", "peak_mb", "busy_cores", "machine", "versions", "date", "failure")
 """Columns of each run besides its parameters, which stand before them, and its numbers."""
 ENDS = ("low", "high")
@@ -45,7 +44,8 @@ def _line(rows: Sequence[dict], x: str, *, number: str, title: str):
 
 
 def _maps(rows: Sequence[dict], x: str, y: str, z: str = "", *, number: str, title: str):
-    shown = list(dict.fromkeys(row.get(z) for row in rows))[:MOST_PANELS]
+    # more panels than twelve could not be read
+    shown = list(dict.fromkeys(row.get(z) for row in rows))[:12]
     titles = [f"{z}={value}" if z else "" for value in shown]
     n_rows = -(-len(shown) // 3)
     n_columns = -(-len(shown) // n_rows)
@@ -88,7 +88,8 @@ def show_sweep(notebook: str, own: float, here: Mapping[str, Estimate]) -> None:
     parameter = next(iter(rows[0]))
     for name, point in here.items():
         columns = [column for column in rows[0] if column.endswith(f"/{name}")]
-        figure = picture(rows, [parameter], columns[-1], f"{tr_known(name)} ({tr('recorded')})")
+        title = tr("{name} (recorded)", name=tr_known(name))
+        figure = picture(rows, [parameter], columns[-1], title)
         band = figures.error_bars([point.mean], [point.low], [point.high])
         star = dict(marker=dict(symbol="star", size=13, color=figures.colour(1)), mode="markers")
         figure.data[0].name = tr("recorded")
