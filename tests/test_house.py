@@ -16,6 +16,7 @@ CAPABILITIES = {
     "the site's frame": 300,
     "what the playground runs": 160,
     "the site's pages of notebooks": 140,
+    "the planner in the browser, and what it says in Chinese": 200,
     "sweeps: tables, pictures, several processes, clusters": 420,
 }
 MOST_LINES = {"efflab": 14_930 + sum(CAPABILITIES.values())}

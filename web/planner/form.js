@@ -60,6 +60,7 @@ export function read() {
   quiet();
   const isOwn = value("device") === "own";
   byId("own").hidden = !isOwn;
+  byId("file-name").hidden = value("model") !== "";
   const device = isOwn ? own() : null;
   const model = source();
   const counts = { n_devices: whole("devices") ?? 1, seq_len: whole("tokens") };

@@ -23,7 +23,6 @@ SCRIPTS = WEB / "planner"
 ROOM_TEXTS = ROOT / "notebooks" / "efflab_rooms" / "choose_plan" / "zh.toml"
 WASM, LIBRARY, LOCK = "pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json"
 MODULES = ("pyodide.mjs", "pyodide.asm.mjs")
-DATA = (".toml", ".json", ".csv")
 # Whatever answers open: a card and advice for an encoder and a decoder, on a GPU and on a CPU.
 TRACE = """
 import sys
@@ -49,10 +48,9 @@ def python_files() -> dict[str, bytes]:
     lines = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, encoding="utf-8")
     files = {}
     for path in map(Path, set(lines.stdout.splitlines())):
-        inside = path.suffix in (".py", *DATA) and path.is_relative_to(ROOT)
-        if inside and path.is_relative_to(ROOT / "efflab"):
+        if path.suffix != ".pyc" and path.is_relative_to(ROOT / "efflab"):
             files[path.relative_to(ROOT).as_posix()] = path.read_bytes()
-        elif inside and path.is_relative_to(ROOT / "data"):
+        elif path.is_relative_to(ROOT / "data"):
             files[f"efflab/{COPY}/{path.relative_to(ROOT).as_posix()}"] = path.read_bytes()
     chinese = read_texts(OWN_TEXTS) | read_texts(ROOM_TEXTS) | own_texts()
     files["zh.json"] = json.dumps(chinese, ensure_ascii=False).encode()
