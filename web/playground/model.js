@@ -83,7 +83,7 @@ export class Model {
       visible: tensor("bool", visiblePairs(n, settings), [n, n]),
     };
     this.parameters.forEach(({name, shape}, i) => {
-      feeds[name] = tensor("float32", weights[i], shape);
+      feeds[`model.${name}`] = tensor("float32", weights[i], shape);
     });
     const results = await this.session.run(feeds, outputs);
     return Object.fromEntries(outputs.map(name => [name, results[name].data]));

@@ -5,26 +5,26 @@
 
 import inspect
 import json
+import logging
 import shlex
 import statistics
 import textwrap
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from math import ceil, log, prod
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from efflab import data, points
+from efflab import data, evaluate, points
 from efflab.base.cache import key
 from efflab.base.files import write_atomically
 from efflab.base.json_files import parse_json
 from efflab.base.places import DATA_DIR, ROOT
 from efflab.compression import packed, pruning
-from efflab.evaluate import token_bytes
+from efflab.compression.openvino import quiet
 from efflab.publishing.site.assets import Assets, npm_file
 from efflab.publishing.site.templates import STATIC, WEB
 from efflab.structure.window import window_mask
@@ -37,7 +37,6 @@ MOST_TOKENS = 256
 """Tokens of a text that are scored."""
 CHALLENGE = DATA_DIR / "playground.json"
 ENGINE = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
-CACHE = ROOT / "build" / "playground"
 SAMPLES = shlex.quote, statistics.median, textwrap.indent
 """Functions of held-out modules: the page's texts."""
 
@@ -77,8 +76,7 @@ class Graph(nn.Module):
 
 def removed_heads(n: int) -> dict[int, list[int]]:
     """The n least important heads, {layer: heads}; the best one of each layer stays."""
-    scores = importance("heads")
-    return pruning.least_important(scores, n / scores.numel())
+    return pruning.least_important(importance("heads"), n / importance("heads").numel())
 
 
 def head_order() -> list[tuple[int, int]]:
@@ -91,12 +89,10 @@ def lighten(settings: Settings) -> nn.Module:
     """`stdlib-gpt` without the heads, then pruned, then rounded, as the settings say."""
     model = points.language_model()
     model = pruning.prune_heads(model, removed_heads(settings.heads))
-    prune = lambda weight: pruning.magnitude_mask(weight, settings.prune)  # noqa: E731
+    prune = partial(pruning.magnitude_mask, ratio=settings.prune)
     model = pruning.apply_masks(model, pruning.weight_masks(model, prune))
-    if not settings.bits:
-        return model
-    grid = SCALES[settings.scale]
-    codes = packed.quantize_weights(model, settings.bits, embeddings=False, **grid)
+    bits, grid = settings.bits, SCALES[settings.scale]
+    codes = packed.quantize_weights(model, bits, embeddings=False, **grid) if bits else {}
     return packed.with_weights(model, codes)
 
 
@@ -111,17 +107,14 @@ def stored_bytes(model: nn.Module, settings: Settings) -> int:
         n_scales = {"tensor": 1, "row": shape[0], "group": shape[0] * ceil(shape[1] / GROUP)}
         scales = 4 * n_scales[settings.scale] if settings.bits else 0
         dense, some = ceil(n * width / 8), ceil((n - round(settings.prune * n)) * width / 8)
-        sparse = ceil(n / 8) + some if settings.prune else dense
-        total += min(dense, sparse) + scales - 4 * n
+        total += min(dense, ceil(n / 8) + some) + scales - 4 * n
     return total
 
 
 def visible_pairs(n: int, settings: Settings) -> Tensor:
     """Which token (row) sees which (n,n): itself, `window` before it, and the first `sinks`."""
-    causal = torch.ones(n, n, dtype=torch.bool).tril()
-    if not settings.window:
-        return causal
-    return causal & (window_mask(n, settings.window, True) | (torch.arange(n) < settings.sinks))
+    near = window_mask(n, settings.window or n, causal=True)
+    return (near | (torch.arange(n) < settings.sinks)) & window_mask(n, n, causal=True)
 
 
 # --- The reference ---------------------------------------------------------------------------
@@ -138,7 +131,12 @@ def run(model: nn.Module, settings: Settings, text: str) -> tuple[Tensor, Tensor
 def score(settings: Settings, text: str) -> float:
     """Bits per byte of the text's first `MOST_TOKENS` tokens."""
     logits, ids = run(lighten(settings), settings, text)
-    return F.cross_entropy(logits, ids).item() * len(ids) / log(2) / token_bytes()[ids].sum()
+    return (
+        nn.functional.cross_entropy(logits, ids).item()
+        * len(ids)
+        / log(2)
+        / evaluate.token_bytes()[ids].sum()
+    )
 
 
 # --- The page's files ------------------------------------------------------------------------
@@ -146,25 +144,26 @@ def score(settings: Settings, text: str) -> float:
 
 def export() -> bytes:
     """The graph (ONNX): inputs ids, visible and each weight; logits and each layer's attention."""
-    model = points.language_model()
-    names, weights = zip(*model.named_parameters(), strict=True)
+    graph = Graph(points.language_model())
+    names, weights = zip(*graph.named_parameters(), strict=True)
 
     class Inputs(nn.Module):
         def forward(self, ids, visible, *values):
-            parameters = {f"model.{n}": v for n, v in zip(names, values, strict=True)}
-            return functional_call(Graph(model), parameters, (ids, visible))
+            parameters = dict(zip(names, values, strict=True))
+            return torch.func.functional_call(graph, parameters, (ids, visible))
 
-    n = torch.export.Dim("n", min=2, max=model.config.max_len)
-    ids = torch.zeros(1, MOST_TOKENS, dtype=torch.int32)
-    program = torch.onnx.export(
-        Inputs().eval(),
-        (ids, visible_pairs(MOST_TOKENS, Settings()), *(w.detach() for w in weights)),
-        dynamo=True,
-        verbose=False,
-        input_names=["ids", "visible", *names],
-        output_names=["logits", *(f"attention.{i}" for i in range(model.config.n_layer))],
-        dynamic_shapes=({1: n}, {0: n, 1: n}, tuple({} for _ in names)),
-    )
+    n, ids = torch.export.Dim.DYNAMIC, torch.zeros(1, MOST_TOKENS, dtype=torch.int32)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # of torchvision, which is not needed
+    with quiet():
+        program = torch.onnx.export(
+            Inputs().eval(),
+            (ids, visible_pairs(MOST_TOKENS, Settings()), *(w.detach() for w in weights)),
+            dynamo=True,
+            verbose=False,
+            input_names=["ids", "visible", *names],
+            output_names=["logits", *(f"attention.{i}" for i in range(len(graph.model.layers)))],
+            dynamic_shapes=({1: n}, {0: n, 1: n}, tuple({} for _ in names)),
+        )
     return program.model_proto.SerializeToString()
 
 
@@ -189,14 +188,14 @@ def model_files() -> dict[str, bytes]:
     The bytes so sorted shrink more. Graph and description are kept in build/ for this checkpoint.
     """
     files = {}
+    stamp = key((data.STDLIB_GPT, data.TOKENIZER_FILE, Path(__file__)))
     for name, make in {"graph.onnx": export, "model.json": describe}.items():
-        path = CACHE / f"{key((data.STDLIB_GPT, data.TOKENIZER_FILE, Path(__file__)))}-{name}"
+        path = ROOT / "build" / "playground" / f"{stamp}-{name}"
         if not path.exists():
             write_atomically(path, make())
         files[name] = path.read_bytes()
-    weights = [p.detach().half().flatten() for p in points.language_model().parameters()]
-    halves = torch.cat(weights).view(torch.uint8).reshape(-1, 2)
-    return files | {"weights.bin": halves.T.contiguous().numpy().tobytes()}
+    halves = torch.cat([p.detach().half().flatten() for p in points.language_model().parameters()])
+    return files | {"weights.bin": halves.view(torch.uint8).view(-1, 2).T.numpy().tobytes()}
 
 
 def page_values(assets: Assets) -> dict | None:
