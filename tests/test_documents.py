@@ -33,7 +33,7 @@ def spans(text: str) -> set[str]:
 
 def targets(text: str) -> set[str]:
     """The files that a text links to; pictures come in two languages."""
-    return {path.replace(".zh.png", ".png") for path, _ in LINK.findall(text) if path}
+    return {path.replace(".zh.", ".") for path, _ in LINK.findall(text) if path}
 
 
 def code(text: str) -> list[str]:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from efflab import data, evaluate
 from efflab.base.cache import key
 from efflab.base.files import write_atomically
+from efflab.base.places import ROOT
 from efflab.publishing.site import playground
 from efflab.publishing.site.playground import Settings
 
@@ -20,7 +21,7 @@ SOURCES = data.STDLIB_GPT, data.TOKENIZER_FILE, Path(__file__), Path(playground.
 
 def read_strip() -> dict:
     """As `make_strip` gives it, computed once for this checkpoint."""
-    path = playground.CACHE / f"{key(SOURCES)}-strip.json"
+    path = ROOT / "build" / "strip" / f"{key(SOURCES)}.json"
     if not path.exists():
         write_atomically(path, json.dumps(make_strip()))
     return json.loads(path.read_text(encoding="utf-8"))
