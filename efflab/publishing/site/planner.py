@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from efflab.advice.case import ALL_DEVICES, BUDGETS, SERVING
+from efflab.base.json_files import parse_json
 from efflab.base.places import COPY, ROOT
 from efflab.config import PRESETS
 from efflab.devices import DEVICES
@@ -91,7 +92,7 @@ def load(assets: Assets) -> dict | None:
     places = {name: assets.add(name, content, packed=True) for name, content in packed.items()}
     sizes = {name: (assets.target / place).stat().st_size for name, place in places.items()}
     # of Pyodide's own packages none is used, so that their list is left out
-    lock = json.dumps(json.loads(engine[LOCK]) | dict(packages={}))
+    lock = json.dumps(parse_json(engine[LOCK]) | dict(packages={}))
     modules = {path.name: path.read_bytes() for path in SCRIPTS.iterdir()}
     modules |= {"unpack.js": (STATIC / "unpack.js").read_bytes(), LOCK: lock.encode()}
     modules |= {name: engine[name] for name in MODULES}
