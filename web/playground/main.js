@@ -238,7 +238,8 @@ function start() {
   if (document.documentElement.classList.contains("not-possible")) return;
   byId("loading").hidden = false;
   new ResizeObserver(([{target}]) => {
-    document.documentElement.style.setProperty("--top", `${target.offsetHeight}px`);
+    const height = getComputedStyle(target).position === "sticky" ? target.offsetHeight : 0;
+    document.documentElement.style.setProperty("--top", `${height}px`);
   }).observe(document.querySelector(".top"));
   worker = new Worker(new URL("worker.js", import.meta.url), {type: "module"});
   worker.onmessage = ({data: {type, ...message}}) => HANDLERS[type](message);
