@@ -295,6 +295,12 @@ def test_the_address_is_the_state(tab):
     tab.evaluate(GO, "bits=1&prune=2&scale=row&heads=3")
     assert result(tab)["settings"] == dict(bits=0, scale="row", prune=0, heads=3, window=0)
     assert "bits=1, prune=2" in tab.inner_text("#failure")
+    for number, place in ((1, 1), (9, 0)):  # there is no ninth
+        tab.evaluate(GO, f"bits=4&text={number}")
+        assert result(tab)["text"] == page_data(tab)["texts"][place]["text"]
+    tab.evaluate(GO, "heads=3&sinks=x")
+    result(tab)
+    assert tab.locator("#failure").is_visible()
     tab.click("#reset")
     assert result(tab)["settings"]["heads"] == 0
     assert tab.evaluate("location.hash") == ""

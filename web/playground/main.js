@@ -2,8 +2,8 @@
 
 import {Challenge} from "./challenge.js";
 import {Completion} from "./completion.js";
-import {drawAttention, drawHistogram} from "./picture.js";
 import {bytesOf, numbersOf, showNumbers, summary} from "./numbers.js";
+import {drawAttention, drawHistogram} from "./picture.js";
 import {OFF, readAddress, writeAddress} from "./settings.js";
 import {Sliders} from "./sliders.js";
 import {TextView} from "./text.js";
@@ -17,7 +17,8 @@ const REST = 500;
 const ONE_MOVE = 1000;
 const OWN = page.texts.length;
 
-const state = {settings: OFF, text: 0, latest: 0, shown: 0, result: null,
+/** Of moves by number: the `latest`, the one that is `shown`, the first one `since` this text. */
+const state = {settings: OFF, text: 0, latest: 0, shown: 0, since: 0, ids: "", result: null,
   pictures: null};
 let model, tokenizer, worker, completion, challenge, resting, lastMove = {};
 
@@ -47,6 +48,7 @@ function request(isView = false) {
   const {ids, isCut} = tokensOfText();
   byId("cut").hidden = !isCut;
   byId("cut").textContent = fill(words.cut, {n: page.mostTokens});
+  if (ids.join() !== state.ids) Object.assign(state, {ids: ids.join(), since: state.latest});
   if (ids.length < 2) return; // nothing is written yet
   worker.postMessage({
     type: "score", id: state.latest, settings: state.settings, ids,
@@ -79,7 +81,7 @@ function followAddress() {
   const hash = location.hash;
   if (hash && !hash.includes("=")) return; // a place on the page
   const {settings, text, illegal} = readAddress(hash);
-  if (text < OWN && state.text !== OWN) state.text = text;
+  if (text || state.text !== OWN) state.text = inAddress(text);
   if (model) byId("text").value = state.text;
   showOwn();
   linkLanguages();
@@ -126,16 +128,16 @@ function showOwn() {
 // --- Results ---------------------------------------------------------------------------------
 
 function onResult(result) {
+  // older than what is shown, or of another text
+  if (result.id <= state.shown || result.id < state.since) return;
   const {ids} = tokensOfText(), texts = tokenizer.texts(ids.slice(1));
-  // an older one than what is shown, or of another text
-  if (result.id <= state.shown || result.bits.length !== texts.length) return;
   state.shown = result.id;
   state.result = result;
   result.numbers = numbersOf(model, tokenizer, result, ids);
   showNumbers(model, result.numbers, result.settings, ids.length - 1);
   announce();
-  const words = guesses => tokenizer.texts([...guesses]);
-  view.show(texts, result, words(result.guesses), words(result.baseline.guesses));
+  const textsOf = guesses => tokenizer.texts([...guesses]);
+  view.show(texts, result, textsOf(result.guesses), textsOf(result.baseline.guesses));
 }
 
 function onPictures(pictures) {
@@ -156,7 +158,7 @@ function announce() {
 
 function canonical(hash) {
   const {settings, text} = readAddress(hash.includes("=") ? hash : "");
-  return writeAddress(settings, text);
+  return writeAddress(settings, inAddress(text));
 }
 
 function drawPictures() {
@@ -236,7 +238,8 @@ function start() {
   if (document.documentElement.classList.contains("not-possible")) return;
   byId("loading").hidden = false;
   new ResizeObserver(([{target}]) => {
-    document.documentElement.style.setProperty("--top", `${target.offsetHeight}px`);
+    const height = getComputedStyle(target).position === "sticky" ? target.offsetHeight : 0;
+    document.documentElement.style.setProperty("--top", `${height}px`);
   }).observe(document.querySelector(".top"));
   worker = new Worker(new URL("worker.js", import.meta.url), {type: "module"});
   worker.onmessage = ({data: {type, ...message}}) => HANDLERS[type](message);

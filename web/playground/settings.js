@@ -16,7 +16,7 @@ export const STEPS = {
   window: [0, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1],
   sinks: [0, 1, 2, 4, 8],
 };
-const WHOLE = /^\d{1,4}$/, SHARE = /^(0|1|0?\.\d{1,9}|1\.0{1,9}|0\.\d{1,9})$/;
+const WHOLE = /^\d{1,4}$/, SHARE = /^([01]|0?\.\d{1,17}|1\.0{1,17})$/;
 const LEGAL = {
   bits: word => WHOLE.test(word) && (+word === 0 || (+word >= 2 && +word <= 16)),
   scale: word => SCALES.includes(word) || word === "0",
