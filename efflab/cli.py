@@ -111,7 +111,7 @@ def add_column(args) -> None:
 
 
 def make_site(args) -> None:
-    from efflab.publishing.site import build_site
+    from efflab.publishing.site.build import build_site
 
     print(f"open {os.path.relpath(build_site(ROOT / 'build' / 'site'))}")
 

@@ -226,7 +226,7 @@ def test_a_tint_lies_between_white_and_the_colour():
     assert colours.tint("#000000", 0.2) == colours.LIGHT_GREY
 
 
-PAGES = {"publishing/ledger_html.py", "publishing/site.py"}
+PAGES = {"publishing/ledger_html.py", "publishing/site/build.py"}
 CODE_OF_A_COLOUR = re.compile(
     r"#([0-9a-fA-F]{3}|[0-9a-fA-F]{6})\b|\brgba?\(|\"(Viridis|RdBu|Blues)"
 )

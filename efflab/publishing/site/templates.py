@@ -1,0 +1,58 @@
+"""The Jinja templates of the site's pages, in web/templates; every value is escaped."""
+
+import tomllib
+from functools import lru_cache
+
+from efflab.base.formats import OTHER
+from efflab.base.places import ROOT
+from efflab.lab.text import speaking, tr
+from efflab.publishing.site.assets import address
+
+WEB = ROOT / "web"
+STATIC = WEB / "static"
+NAMES = {"en": "English", "zh": "中文"}
+"""The languages in their own words."""
+
+
+@lru_cache(maxsize=1)
+def environment():
+    """Jinja with escaping on; a missing value is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader(WEB / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.globals.update(tr=tr, static=static)
+    return made
+
+
+def static(name: str) -> str:
+    """Address of a file of web/static, relative to the site's root."""
+    return address(name, (STATIC / name).read_bytes())
+
+
+def own_texts() -> dict[str, str]:
+    """{English: Chinese} of the pages' own texts."""
+    return tomllib.loads((WEB / "zh.toml").read_text(encoding="utf-8"))
+
+
+def other(language: str, name: str) -> dict[str, str]:
+    """Address of the page of this name in the other language, and that language's name."""
+    folder = "zh/" if language == "en" else "../"
+    return dict(address=f"{folder}{name}.html", name=NAMES[OTHER[language]])
+
+
+def render(name: str, language: str, depth: int, **values) -> str:
+    """The template `name` in a language, for a page `depth` folders below the site's root.
+
+    A page whose file is not named as its template gives `other` itself.
+    """
+    place = dict(language=language, root="../" * depth)
+    place |= dict(other=other(language, name.removesuffix(".html")))
+    with speaking(language, own_texts()):
+        return environment().get_template(name).render(place | values)

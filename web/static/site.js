@@ -1,0 +1,28 @@
+// What every page does: the switch between light and dark, and the offline copy.
+"use strict";
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
+/** @returns {"light" | "dark"} the theme in use */
+function theme() {
+  return document.documentElement.dataset.theme || (dark.matches ? "dark" : "light");
+}
+
+/** Tell the page's scripts ("efflab-theme" on the document) that colours have changed. */
+function announce() {
+  document.dispatchEvent(new CustomEvent("efflab-theme", { detail: theme() }));
+}
+
+const button = document.getElementById("theme");
+button.hidden = false;
+button.addEventListener("click", () => {
+  const chosen = theme() === "dark" ? "light" : "dark";
+  document.documentElement.dataset.theme = chosen;
+  try {
+    localStorage.setItem("efflab-theme", chosen);
+  } catch {
+    // it then lasts as long as the page
+  }
+  announce();
+});
+dark.addEventListener("change", announce);
