@@ -26,15 +26,13 @@ class LayerCache:
 
     def extend(self, keys: Heads, values: Heads) -> tuple[Tensor, Tensor]:
         """All that the T new tokens may see, themselves included; keeps what later ones may."""
-        if self.n_seen > 0:
-            same = [*self.keys.shape[:2], keys.shape[2], self.keys.shape[3]]
-            fits = list(keys.shape) == same
-            require(fits, "keys.shape", tuple(keys.shape), "{like}", like=tuple(same))
-        require(values.shape == keys.shape, "values.shape", tuple(values.shape), "that of keys")
+        shape, n_new = tuple(keys.shape), keys.shape[2]
+        require(values.shape == shape, "values.shape", tuple(values.shape), f"{shape}, as keys")
         if self.n_kept > 0:
+            B, G, _, D = self.keys.shape
+            require(shape == (B, G, n_new, D), "keys.shape", shape, f"({B}, {G}, T, {D})")
             keys = torch.cat([self.keys, keys], dim=2)
             values = torch.cat([self.values, values], dim=2)
-        n_new = keys.shape[2] - self.n_kept
         self.n_seen += n_new
         most = self.n_seen if self.window is None else self.window + self.n_spare
         self.keys, self.values = keys[:, :, -most:], values[:, :, -most:]
@@ -89,9 +87,8 @@ def visible_keys(
 
     A token sees itself and what came before, with a window at most that many keys.
     """
-    seen = torch.ones(n_queries, n_keys, dtype=torch.bool, device=device)
     own = n_keys - n_queries
-    seen = seen.tril(own)
+    seen = torch.ones(n_queries, n_keys, dtype=torch.bool, device=device).tril(own)
     return seen if window is None else seen.triu(own - window + 1)
 
 

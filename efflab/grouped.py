@@ -15,7 +15,7 @@ from efflab.config import Attention, ModelConfig
 from efflab.errors import require
 from efflab.rope import SCALINGS, frequencies, turn, turns
 from efflab.rules import Size
-from efflab.tensors import Booleans, Heads, Hidden, Visible, require_channels
+from efflab.tensors import Heads, Hidden, Visible, require_channels
 
 
 def make_norm(config: ModelConfig, width: Size, bias: bool = True) -> nn.Module:
@@ -30,40 +30,30 @@ def is_plain(config: ModelConfig) -> bool:
     return config.attention == Attention() and config.positions == "learned"
 
 
-COMPUTABLE: dict[str, tuple] = {
-    "experts": (None,),
-    "positions": ("learned", "rotary"),
-    "position_rows": (None,),
-    "head_bias": (False,),
-    "parallel": (False,),
-    "embed_maps": ("in",),
-    "attention.latent": (None,),
-    "attention.sinks": (False,),
-    "attention.qk_norm": ("none", "head"),
-    "attention.distance_buckets": (0,),
-    "norms.kind": ("layer", "rms"),
-    "norms.per_layer": (2, 4),
-    "norms.embedding": (None,),
-    "norms.final": (None,),
-    "norms.first": (True,),
-    "rope.scaling": SCALINGS,
-}
-"""What `efflab.model.Transformer` has of a config's fields; the rest is techniques' matter."""
+PLAIN = """experts position_rows head_bias parallel embed_maps attention.latent attention.sinks
+attention.distance_buckets norms.embedding norms.final norms.first""".split()
+"""Fields of a config that `efflab.model.Transformer` has at their default alone: the rest is
+techniques' matter."""
+OPTIONS: dict[str, tuple] = {"attention.qk_norm": ("none", "head"), "rope.scaling": SCALINGS}
+OPTIONS |= {"positions": ("learned", "rotary"), "norms.kind": ("layer", "rms")}
+OPTIONS["norms.per_layer"] = (2, 4)
+"""Those of which it has more values, and these."""
 
 
 def require_computable(config: ModelConfig) -> None:
     """Refuse by name what `efflab.model.Transformer` does not compute."""
-    for name, values in COMPUTABLE.items():
-        value, allowed = attrgetter(name)(config), "{options}: Transformer has no other"
+    default = ModelConfig(1, 1, 1, 1, 1, 1)
+    for name in (*PLAIN, *OPTIONS):
+        value, values = attrgetter(name)(config), OPTIONS.get(name, (attrgetter(name)(default),))
         options = " or ".join(map(repr, values))
-        require(value in values, name, value, allowed, options=options)
-    n_norms, windows = config.norms.per_layer, set(config.windows)
-    fits = config.is_norm_first or n_norms == 2
-    require(fits, "norms.per_layer", n_norms, "2 in a model whose norms come last")
-    fits = config.causal or windows == {None}
-    require(fits, "attention.windows", config.attention.windows, "no window in an encoder")
-    fits = config.share in ("none", "ffn") or len(windows) == 1
-    require(fits, "attention.windows", config.attention.windows, "one for layers that share it")
+        require(value in values, name, value, f"{options}: Transformer has no other")
+    name, windows = "attention.windows", set(config.windows)
+    is_one = config.share in ("none", "ffn") or len(windows) == 1
+    require(is_one, name, config.attention.windows, "one for layers that share it")
+    has_none = config.causal or windows == {None}
+    require(has_none, name, config.attention.windows, "no window in an encoder")
+    fits = config.is_norm_first or config.norms.per_layer == 2
+    require(fits, "norms.per_layer", config.norms.per_layer, "2 where norms come last")
 
 
 class GroupedAttention(nn.Module):
@@ -117,15 +107,15 @@ class GroupedAttention(nn.Module):
         if self.causal and not is_plain:
             seen = visible_keys(q.shape[2], k.shape[2], self.window, x.device)
             mask = seen if mask is None else mask & seen
-        attend = self.attend if self.soft_cap is None else self.attend_capped
+        attend = self._attend if self.soft_cap is None else self._attend_capped
         return self.out(attend(q, k, v, mask).transpose(1, 2).flatten(2))
 
-    def attend(self, q: Heads, k: Heads, v: Heads, mask: Booleans | None) -> Tensor:
+    def _attend(self, q: Heads, k: Heads, v: Heads, mask: Tensor | None) -> Tensor:
         """softmax(Q K^T scale) V over the keys of each query's group: (B,H,T,D)."""
         options = dict(attn_mask=mask, is_causal=self.causal and mask is None, scale=self.scale)
         return F.scaled_dot_product_attention(q, k, v, enable_gqa=True, **options)
 
-    def attend_capped(self, q: Heads, k: Heads, v: Heads, mask: Booleans | None) -> Tensor:
+    def _attend_capped(self, q: Heads, k: Heads, v: Heads, mask: Tensor | None) -> Tensor:
         """The same with scores between -`soft_cap` and `soft_cap`, which no fused kernel does."""
         k, v = (t.repeat_interleave(self.n_head // self.n_kv_head, dim=1) for t in (k, v))
         scores = self.soft_cap * (q @ k.mT * (self.scale / self.soft_cap)).tanh()

@@ -9,6 +9,9 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from importlib.util import find_spec
+
+# of a name that is too long it says that there is no such folder
+from os.path import isdir
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -205,14 +208,17 @@ def _require_whole(source: str | Path, encoder, info: dict) -> None:
         encoder.pooler = None
 
 
-def load_decoder(folder: str | Path) -> Transformer:
-    """A decoder of today (Llama, Qwen3, Gemma 3, ...) from its `config.json` and safetensors.
+def load_decoder(source: str | Path) -> Transformer:
+    """A decoder of today (Llama, Qwen3, Gemma 3, ...) from a folder.
 
-    The weights may lie in one file or in shards that an index lists; nothing else is opened. What
-    our Transformer does not compute is a `ValueError` that names it, before weights are read.
+    Its `config.json` is read, and its safetensors, one file or shards that an index lists; nothing
+    else is opened. What our Transformer does not compute is a `ValueError` that names it, before
+    weights are read.
     """
-    reading, path, option = read(folder), Path(folder), "use_bidirectional_attention"
-    require(not load(folder)[0].get(option), option, True, "false")
+    path, option = Path(source), "use_bidirectional_attention"
+    require(isdir(path), "source", str(source), "a folder with config.json and safetensors")
+    reading = read(path)
+    require(not load(path)[0].get(option), option, True, "false")
     require_one_of("model_type", reading.model_type, RUNS)
     require_computable(reading.config)
     index, shards = path / "model.safetensors.index.json", ["model.safetensors"]

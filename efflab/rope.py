@@ -43,6 +43,8 @@ def turns(radians: list[float], start: Count, n_tokens: Count, like: Tensor) -> 
 
 def turn(x: Heads, by: Tensor) -> Tensor:
     """Each pair of channels turned by its angle, whose cosine and sine are `by`: (B,H,T,D)."""
+    expected = 2, x.shape[2], x.shape[3] // 2
+    require(by.shape == expected, "by.shape", tuple(by.shape), f"{expected}")
     (cos, sin), (a, b) = by, x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 

@@ -219,7 +219,7 @@ PLAIN = ModelConfig(2, 4, 32, 64, 50, 16, causal=True)
         (dict(positions="alibi"), "^positions='alibi': expected 'learned' or 'rotary'"),
         (dict(rope=Rope(scaling="yarn")), "^rope.scaling='yarn': expected"),
         (dict(norms=Norms(per_layer=1)), "^norms.per_layer=1: expected 2 or 4"),
-        (dict(norms=Norms(per_layer=4), norm_first=False), "^norms.per_layer=4: expected 2 in"),
+        (dict(norms=Norms(per_layer=4), norm_first=False), "^norms.per_layer=4: expected 2 where"),
         (
             dict(attention=Attention(windows=(4,)), causal=False),
             "^attention.windows=.4,.: expected",
