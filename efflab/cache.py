@@ -27,7 +27,8 @@ class LayerCache:
     def extend(self, keys: Heads, values: Heads) -> tuple[Tensor, Tensor]:
         """All that the T new tokens may see, themselves included; keeps what later ones may."""
         shape, n_new = tuple(keys.shape), keys.shape[2]
-        require(values.shape == shape, "values.shape", tuple(values.shape), f"{shape}, as keys")
+        like = shape[:3]  # latent attention has two widths
+        require(values.shape[:3] == like, "values.shape", tuple(values.shape), f"{like} and D")
         if self.n_kept > 0:
             B, G, _, D = self.keys.shape
             require(shape == (B, G, n_new, D), "keys.shape", shape, f"({B}, {G}, T, {D})")
