@@ -29,7 +29,7 @@ class Codes:
         steps = (x.amax(dim, keepdim=True) - self.low.float()) / (2**bits - 1)
         self.scale = steps.clamp(min=torch.finfo(torch.half).smallest_normal).half()
         codes = ((x - self.low) / self.scale).round().clamp(0, 2**bits - 1).to(torch.uint8)
-        self.packed = (codes.view(-1, 8 // bits) << self._shifts()).sum(-1, dtype=torch.uint8)
+        self.packed = (codes.reshape(-1, 8 // bits) << self._shifts()).sum(-1, dtype=torch.uint8)
 
     def _shifts(self) -> Tensor:
         return torch.arange(0, 8, self.bits, dtype=torch.uint8)
