@@ -22,7 +22,7 @@ class LayerCache:
 
     def __init__(self, window: Size | None = None, n_spare: Count = 0):
         self.window, self.n_spare, self.n_seen = window, n_spare, 0
-        self.keys, self.values = torch.zeros(0), torch.zeros(0)
+        self.keys = self.values = torch.zeros(1, 1, 0, 1)
 
     def extend(self, keys: Heads, values: Heads) -> tuple[Tensor, Tensor]:
         """All that the T new tokens may see, themselves included; keeps what later ones may."""
@@ -51,7 +51,7 @@ class LayerCache:
     @property
     def n_kept(self) -> int:
         """Tokens whose keys and values are here: S."""
-        return self.keys.shape[2] if self.keys.dim() == 4 else 0
+        return self.keys.shape[2]
 
     @property
     def nbytes(self) -> int:

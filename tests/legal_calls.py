@@ -27,8 +27,8 @@ from efflab import cache as cache_of_keys
 from efflab import config, devices, estimate, evaluate, model, rules, tensors
 from efflab.acceleration import block, graph, precision, recipes
 
-CHAPTERS = ("structure", "acceleration", "compression", "distributed")
-PARTS = ("legal_compression", "legal_distributed", "legal_core")
+CHAPTERS = ("structure", "acceleration", "compression", "distributed", "decoding")
+PARTS = ("legal_compression", "legal_distributed", "legal_core", "legal_decoding")
 OUTSIDE = {
     *("cli", "rank", "many_machines", "process"),
     *("arguments", "errors", "rules", "tensors", "fields"),

@@ -45,6 +45,13 @@ def test_windows_are_taken_back_too():
     assert torch.equal(text, target.generate(ids, 50, temperature=0, cache=False))
 
 
+def test_the_last_token_needs_no_draft():
+    target, ids = make(SMALL, 0), torch.arange(5)[None]
+    text, n_accepted = speculative.generate(target, make(SMALL, 1), ids, 1, temperature=0)
+    assert torch.equal(text, target.generate(ids, 1, temperature=0))
+    assert n_accepted == 0
+
+
 def test_stdlib_gpt_drafts_for_itself():
     model, ids = load_stdlib_gpt(), torch.arange(20)[None]
     text, n_accepted = speculative.generate(model, model, ids, 20, n_draft=4, temperature=0)
