@@ -111,9 +111,9 @@ def add_column(args) -> None:
 
 
 def make_site(args) -> None:
-    from efflab.publishing.site.build import build_site
+    from efflab.publishing.site.server import build_or_serve
 
-    print(f"open {os.path.relpath(build_site(ROOT / 'build' / 'site'))}")
+    build_or_serve(ROOT / "build" / "site", args.port if args.serve else None)
 
 
 def experiment(args) -> None:
@@ -238,7 +238,9 @@ def parser() -> argparse.ArgumentParser:
     column.add_argument("--busy", action="store_true", help="although others use the machine")
     addition = command("add", add_column, "take in another machine's column, once checked", steps)
     addition.add_argument("file", type=Path, metavar="FILE", help="what `efflab ledger run` wrote")
-    command("site", make_site, "the notebooks as web pages, in build/site")
+    site = command("site", make_site, "notebooks, playground, planner: web pages in build/site")
+    site.add_argument("--serve", action="store_true", help="on localhost; built if not there yet")
+    site.add_argument("--port", type=int, default=8000, metavar="N", help="8000; 0 is a free one")
     repeat = command("experiment", experiment, "run what takes longer than a notebook")
     repeat.add_argument(
         "name", help="for example qkv-sharing; an unknown name lists the known ones"

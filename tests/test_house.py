@@ -11,10 +11,17 @@ from code_files import FOLDERS, code_files
 from efflab.publishing.catalog import ROOT
 
 PACKAGE, ROOMS = FOLDERS
-MOST_LINES = {"efflab": 14_930 + 1_215 + 345 + 335, "efflab_rooms": 7_500}
+CAPABILITIES = {
+    "today's models: reading, costing, advising": 1_215,
+    "the site's frame": 300,
+    "decoding: today's decoders with a cache, and their files": 345,
+    "decoding: its techniques": 335,
+}
+MOST_LINES = {"efflab": 14_930 + sum(CAPABILITIES.values())}
+# the room of notebook 16, decoding, beside the sixteen others
+MOST_LINES["efflab_rooms"] = 7_500 + 390
 """Lines of code, without blanks, comments and docstrings. A limit goes down, never up; what a new
-capability brings stands apart: reading, costing and advising on today's models 1,215;
-running them with a cache 345, techniques of decoding 335."""
+capability brings stands apart."""
 MOST_LINES_A_FILE = 300
 ROOM_FILES = {"__init__.py", "measure.py", "figures.py", "verdicts.py", "exercises.py", "zh.toml"}
 MOST_UNFORMATTED = 40

@@ -1,10 +1,10 @@
-"""docs/ledger.html: every claim on every machine, in one file that works offline.
+"""Every claim on every machine: docs/ledger.html, a file of its own, and the site's page.
 
-It holds both languages, with a switch without JavaScript; on a phone the table becomes cards.
+The file holds both languages, with a switch without JavaScript; on a phone the table becomes cards.
 """
 
 from collections import ChainMap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from efflab.base.formats import LANGUAGES
@@ -18,22 +18,34 @@ from efflab.publishing.catalog import ROOT, built_path, catalog, find
 from efflab.publishing.column import Column
 from efflab.publishing.judging import chinese_texts, judge
 from efflab.publishing.ledger import claims, own_texts
-from efflab.publishing.pages import render
 from efflab.publishing.pool import columns, due
+from efflab.publishing.site.templates import NAMES, environment, outcome_class, render
 
 INTRO = (
     "Each claim of the article has parts, and each part a rule. The same rule judges every "
     "machine's figures; a column that does not follow from its own figures is not taken in."
 )
 SOURCES = {"built": "built notebooks", "run": "its own run"}
-SWITCH = {"en": "English", "zh": "中文"}
 
 
 def html(root: Path = ROOT) -> str:
-    """The page, whose links are relative to docs/."""
+    """docs/ledger.html, whose links lead from docs/ to the notebooks."""
+
+    def address(source: Path, language: str) -> str:
+        return f"../{built_path(source, language).relative_to(root).as_posix()}"
+
     all_columns = columns(root)
-    bodies = [_Body(all_columns, language, root).content() for language in LANGUAGES]
-    return render("ledger.html", switch=SWITCH, bodies=bodies, **WORDS)
+    bodies = [_Body(all_columns, language, root, address).content() for language in LANGUAGES]
+    with speaking("en"):
+        page = environment().get_template("ledger/alone.html")
+        return page.render(names=NAMES, bodies=bodies, **WORDS)
+
+
+def site_page(language: str, root: Path = ROOT) -> str:
+    """The site's page in one language, beside the notebooks' pages."""
+    body = _Body(columns(root), language, root, lambda source, _: f"{source.stem}.html")
+    values = dict(section="ledger", body=body.content(), **WORDS)
+    return render("ledger.html", language, int(language == "zh"), **values)
 
 
 def deciding_figure(record: dict) -> str:
@@ -51,16 +63,17 @@ def differing_figures(records: list[dict]) -> list[str]:
     return [figure["id"] for same in apart for part in same for figure in part["figures"]]
 
 
-WORDS = dict(tr=tr, mark=mark, outcomes=OUTCOMES, outcome_words=outcome_words)
+WORDS = dict(mark=mark, outcome_class=outcome_class, outcome_words=outcome_words)
 WORDS |= dict(deciding_figure=deciding_figure, name_words=name_words, value_line=value_line)
-"""By what `pages/ledger_rows.html` says things in the language in use."""
+"""By what `web/templates/ledger` says things in the language in use."""
 
 
 class _Body:
-    """The page's content in one language, texts and links, for `pages/ledger.html`."""
+    """The page's content in one language, texts and links, for `web/templates/ledger`."""
 
-    def __init__(self, columns: list[Column], language: str, root: Path):
+    def __init__(self, columns: list[Column], language: str, root: Path, address: Callable):
         self.columns, self.language, self.root = columns, language, root
+        self.address = address
         self.written = set(due(root))
         self.known, self.catalog = claims(root), catalog(root / "notebooks")
 
@@ -103,6 +116,7 @@ class _Body:
         evidence = [(name, by_id(figures_of(r).values())) for name, r in records if r]
         values = dict(id=claim, about=about, records=records, language=self.language)
         values |= dict(notebook=self.notebook(about["notebook"]))
+        values |= dict(anchor=claim if self.language == "en" else f"zh-{claim}")
         values |= dict(none="missing" if claim in self.written else "not yet")
         values |= dict(said={part["id"]: part[self.language] for part in about["parts"]})
         values |= dict(apart=differing_figures(verdicts), evidence=evidence)
@@ -114,9 +128,9 @@ class _Body:
         """A notebook's name and, if it is written, its address."""
         if number not in self.catalog:
             return dict(name=tr("notebook {number}", number=number), address=None)
-        path = built_path(find(number, self.root / "notebooks"), self.language)
+        source = find(number, self.root / "notebooks")
         name = f"{number} {self.catalog[number]['title'][self.language]}"
-        return dict(name=name, address=f"../{path.relative_to(self.root).as_posix()}")
+        return dict(name=name, address=self.address(source, self.language))
 
     def rules(self, claim: str, record: dict) -> dict[str, str]:
         """{part: its rule}, in the language in use."""

@@ -566,7 +566,8 @@ table(rows, kind="measured")
 #   n = 2 C + F, for B sequences side by side at a B-th of it, and later where heads share their keys
 #   and values: for a token, Qwen3-8B in 16 bits reads 15.1 GB of weights, and 147 kB of cache for each
 #   token before it, so that both are equal at about 102,700 tokens, beyond the 40,960 of its
-#   `config.json` (YaRN, which rescales the positions, stretches it to 131,072).
+#   `config.json` (YaRN, which rescales the positions, stretches it to 131,072). What decoding changes is
+#   a notebook of its own: [16](16_decoding.ipynb).
 # - **Small matrices.** Operators far below the roof do not follow their FLOPs. That is the next
 #   section.
 
@@ -584,6 +585,7 @@ table(rows, kind="measured")
 #   两者恰好也在 n = 2 C + F 相等；同时生成 B 条，则缩短到 B 分之一；若多个头共用键和值，则更长：
 #   Qwen3-8B 用 16 位时，每生成一个 token 要读 15.1 GB 权重，此前的每个 token 再读 147 kB 缓存，
 #   到约 102,700 个 token 两者才相等，已超出它 `config.json` 里的 40,960（用 YaRN 缩放位置编码，可以扩展到 131,072）。
+#   解码改变了什么，另有一本笔记本：[16](16_decoding.ipynb)。
 # - **小矩阵。** 远低于屋顶线的算子，耗时并不由 FLOPs 决定。这就是下一节的内容。
 
 # %% [markdown] tags=["en"]

@@ -627,7 +627,8 @@ if guesses:
 # al. 2021, *Swin Transformer*, arXiv:2103.14030. Narayanan et al. 2021, arXiv:2104.04473. Frantar et
 # al. 2023, *GPTQ*, arXiv:2210.17323.
 #
-# **Next:** your own model. `efflab advise`, then measure.
+# **Next:** [16 · Decoding: one token at a time](16_decoding.ipynb); and your own model: `efflab advise`,
+# then measure.
 
 # %% [markdown] tags=["zh"]
 # ## 小结
@@ -641,4 +642,4 @@ if guesses:
 # **参考文献。** Williams 等 2009，*Roofline*。Lan 等 2020，*ALBERT*，arXiv:1909.11942。Liu 等 2021，*Swin Transformer*，
 # arXiv:2103.14030。Narayanan 等 2021，arXiv:2104.04473。Frantar 等 2023，*GPTQ*，arXiv:2210.17323。
 #
-# **下一步：** 你自己的模型。先 `efflab advise`，再实测。
+# **下一篇：** [16 · 解码：一次一个 token](16_decoding.ipynb)；还有你自己的模型：先 `efflab advise`，再实测。

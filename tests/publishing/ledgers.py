@@ -5,6 +5,7 @@ import tomllib
 from functools import partial
 
 from efflab.lab import judge
+from efflab.publishing import judging, ledger_html, readme
 from efflab.publishing.column import Column
 
 CLAIMS = """\
@@ -126,3 +127,25 @@ def store(root, verdicts):
 def bytes_under(folder):
     """{path: content} of all files of a folder."""
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+MARKERS = "\n\n".join(
+    f"{readme.START.format(name)}\nold\n{readme.END.format(name)}" for name in readme.TABLES
+)
+
+
+def fill_repository(toy, monkeypatch):
+    """The folder above the toy's notebooks as a repository with two verdicts of three claims."""
+    root, data = toy.parent, toy.parent / "data"
+    (toy / "catalog.toml").write_text(CATALOG, encoding="utf-8")
+    data.mkdir(exist_ok=True)
+    (data / "claims.toml").write_text(CLAIMS, encoding="utf-8")
+    (data / "rules.toml").write_text(RULES, encoding="utf-8")
+    built = {"90 en": dict(seconds=1.0, peak_mb=1, machine=HERE, date="2026-11-26")}
+    (data / "builds.json").write_text(json.dumps(built), encoding="utf-8")
+    (root / "README.md").write_text(f"before\n{MARKERS}\nafter\n", encoding="utf-8")
+    store(root, {"90": [SMALL, BIG]})
+    monkeypatch.setattr(judging, "rule", rule)
+    for module in (ledger_html, readme):
+        monkeypatch.setattr(module, "chinese_texts", lambda claim, root: CHINESE)
+    return root

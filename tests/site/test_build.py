@@ -1,50 +1,51 @@
-"""The web pages: interactive figures from one shared script, no kernel, and links that lead on."""
+"""What a build writes: pages in both languages that find their assets, and nothing besides."""
 
+import json
 import re
 
-from efflab.publishing import build
-from efflab.publishing.site.build import build_site
+from PIL import Image
 
-FIGURE = """
-
-# %%
-figure = {"data": [{"y": [1, 2], "name": "</script>"}], "layout": {"height": 300}}
-display({"application/vnd.plotly.v1+json": figure, "image/png": "aG" + "k="}, raw=True)
-"""
+from efflab.lab import text
+from efflab.publishing.site.assets import Assets
 
 
-def test_pages_draw_their_figures(toy):
-    source = toy / "src" / "90_toy.py"
-    text = source.read_text(encoding="utf-8").replace(
-        "# # A toy", "# # A toy\n# [it](90_toy.ipynb)"
-    )
-    source.write_text(text + FIGURE, encoding="utf-8")
-    entry = '["90"]\nname = "90_toy"\ntitle = { en = "A <toy>", zh = "玩具" }\n'
-    (toy / "catalog.toml").write_text(entry, encoding="utf-8")
-    build.build(folder=toy, prelude="", busy=True, say=lambda line: None)
-    ledger = toy.parent / "docs" / "ledger.html"
-    ledger.parent.mkdir()
-    ledger.write_text('<a href="../notebooks/zh/90_toy.ipynb">90</a>', encoding="utf-8")
-    index = build_site(toy.parent / "site", folder=toy, say=lambda line: None)
-    assert '<a href="90_toy.html">A &lt;toy&gt;</a>' in index.read_text(encoding="utf-8")
-    assert '<a href="ledger.html">Ledger</a>' in index.read_text(encoding="utf-8")
-    chinese = (index.parent / "zh" / "index.html").read_text(encoding="utf-8")
-    assert '<a href="ledger.html">总账</a>' in chinese
-    links = (index.parent / "ledger.html").read_text(encoding="utf-8")
-    assert links == '<a href="zh/90_toy.html">90</a>'
-    for depth, folder in enumerate((index.parent, index.parent / "zh")):
-        html = (folder / "90_toy.html").read_text(encoding="utf-8")
-        script = re.search(r'<script src="([^"]*plotly[^"]*)"', html)[1]
-        assert (folder / script).resolve().is_relative_to(index.parent / "assets")
+def read(path):
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_toys_site_is_whole(toy_site):
+    for depth, folder in enumerate((toy_site, toy_site / "zh")):
+        index, notebook = read(folder / "index.html"), read(folder / "90_toy.html")
+        assert '<a href="90_toy.html"><span class="muted">90</span>' in index
+        assert "<img src=" in index
+        picture = re.search(r'<img src="([^"]*)" width="640" height="427"', index)[1]
+        assert Image.open(folder / picture).size == (640, 427)
+        assert re.findall(r'href="ledger.html#[^"]*">([^<]*)<', index) == (
+            ["成立", "不成立"] if depth else ["Holds", "Does not hold"]
+        )
+        texts = re.search(r'data-texts="([^"]*)"', index)[1]
+        assert ("再看一遍" if depth else "once more") in read(folder / texts)
+        script = re.search(r'<script[^>]* src="([^"]*plotly[^"]*)"', notebook)[1]
         assert (folder / script).stat().st_size > 1e6
-        assert html.index(script) < html.index("Plotly.newPlot")
-        assert "aGk=" not in html  # the picture is for readers without JavaScript
-        assert '"name": "<\\/script>"' in html
-        assert '"showSendToCloud": false' in html  # also where the notebook's own figure has none
-        assert ".ipynb" not in html
-        assert html.count('<a href="90_toy.html">') == (depth == 0)  # the notebook's own link
-        assert '<a href="index.html">' in html
-        other = "../90_toy.html" if depth else "zh/90_toy.html"
-        assert f'<a href="{other}">' in html
-        assert f'<html lang="{"zh" if depth else "en"}"' in html
-        assert '<script src="https:' not in html  # would hold up a page without a network
+        assert '"name": "</script>"' not in notebook  # it would end the script
+        assert "showSendToCloud" in notebook
+        assert ".ipynb" not in notebook
+        assert f'href="{"../" if depth else "zh/"}90_toy.html"' in notebook
+        assert f'<html lang="{"zh" if depth else "en"}' in notebook
+        ledger = read(folder / "ledger.html")
+        assert '<a href="90_toy.html">' in ledger
+    worker = read(toy_site / "sw.js")
+    known = set(json.loads(re.search(r"new Set\((\[.*?\])", worker)[1]))
+    assets = {p.relative_to(toy_site).as_posix() for p in (toy_site / "assets").rglob("*.*")}
+    assert known == assets
+    assert not text.missing
+
+
+def test_what_another_build_left_is_removed(tmp_path):
+    Assets(tmp_path).add("old.js", b"1")
+    assets = Assets(tmp_path)
+    address = assets.add("new.js", b"2")
+    folder = assets.add_folder("engine", {"a.js": b"3", "b.js": b"4"})
+    assets.remove_others()
+    left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+    assert left == {address, folder + "a.js", folder + "b.js"}

@@ -26,3 +26,16 @@ button.addEventListener("click", () => {
   announce();
 });
 dark.addEventListener("change", announce);
+
+if ("serviceWorker" in navigator && location.protocol.startsWith("http")) {
+  const { serviceWorker } = navigator;
+  if (!serviceWorker.controller) {
+    serviceWorker.addEventListener("controllerchange", () => {
+      // what this page loaded before the worker was there, from the browser's own cache
+      const loaded = performance.getEntriesByType("resource").map((entry) => entry.name);
+      for (const url of [location.href, ...loaded]) fetch(url, { cache: "force-cache" });
+    }, { once: true });
+  }
+  // without it the site works, but not offline
+  serviceWorker.register(`${document.documentElement.dataset.root}sw.js`).catch(() => {});
+}

@@ -18,13 +18,14 @@ class Assets:
 
     def __init__(self, target: Path):
         self.target = target
+        self.places: set[str] = set()
 
     def add(self, name: str, content: bytes, *, packed: bool = False) -> str:
         """Address of one file: "assets/name-HASH.ext"; gzipped, with ".gz" more, if `packed`."""
         place = address(name, content) + (".gz" if packed else "")
         # no time of writing in it: the same content gives the same bytes
         data = gzip.compress(content, compresslevel=9, mtime=0) if packed else content
-        write_atomically(self.target / place, data)
+        self._write(place, data)
         return place
 
     def add_folder(self, name: str, files: Mapping[str, bytes]) -> str:
@@ -32,8 +33,18 @@ class Assets:
         parts = (part for item in sorted(files.items()) for part in (item[0].encode(), item[1]))
         place = f"{FOLDER}/{name}-{_digest(parts)}/"
         for file, content in files.items():
-            write_atomically(self.target / place / file, content)
+            self._write(place + file, content)
         return place
+
+    def remove_others(self) -> None:
+        """Remove what an earlier build left under assets/."""
+        for path in (self.target / FOLDER).rglob("*"):
+            if path.is_file() and path.relative_to(self.target).as_posix() not in self.places:
+                path.unlink()
+
+    def _write(self, place: str, content: bytes) -> None:
+        self.places.add(place)
+        write_atomically(self.target / place, content)
 
 
 def address(name: str, content: bytes) -> str:

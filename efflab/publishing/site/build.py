@@ -1,93 +1,68 @@
 """`efflab site`: all pages in both languages, from what the notebooks' build stored."""
 
-import json
-import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from nbformat import NotebookNode
-
 from efflab.base.files import write_atomically
-from efflab.base.formats import LANGUAGES, PLOTLY
-from efflab.lab.page import CONFIG
+from efflab.base.formats import LANGUAGES
+from efflab.publishing import ledger_html
 from efflab.publishing.catalog import NOTEBOOKS, built_path, catalog, find
+from efflab.publishing.site import first_page, notebook_pages
 from efflab.publishing.site.assets import Assets
 from efflab.publishing.site.templates import STATIC, environment, other, render
-from efflab.publishing.source import read_built
+
+NO_PACKAGES = "its npm packages are missing; where npm is, `make setup` fetches them"
 
 
 def build_site(target: Path, *, folder: Path = NOTEBOOKS, say=print) -> Path:
     """Write all pages under `target`; returns the index."""
-    entries, assets = list(catalog(folder).values()), Assets(target)
+    from plotly.offline import get_plotlyjs
+
+    assets = Assets(target)
     for path in STATIC.iterdir():
         assets.add(path.name, path.read_bytes())
+    plotly = assets.add("plotly.min.js", get_plotlyjs().encode())
+    live = load_live_pages(assets, say)
     for language in LANGUAGES:
         place = target / ("zh" if language == "zh" else "")
-        write_notebooks(place, entries, language, folder, assets, say)
-        write_atomically(place / "index.html", index(language, entries))
-        page = ledger(folder.parent / "docs" / "ledger.html", language)
-        write_atomically(place / "ledger.html", page)
+        notebooks = dict(notebook_files(language, plotly, folder))
+        pages = notebooks | live_pages(language, live)
+        pages["index"] = first_page.write(language, notebooks, assets, folder)
+        pages["ledger"] = ledger_html.site_page(language, folder.parent)
+        for name, html in pages.items():
+            write_atomically(place / f"{name}.html", html)
+        say(f"{language}: {len(pages)} pages")
+    worker = environment().get_template("sw.js").render(assets=sorted(assets.places))
+    write_atomically(target / "sw.js", worker)
+    assets.remove_others()
     return target / "index.html"
 
 
-def index(language: str, entries: list[dict]) -> str:
-    """The first page: what there is."""
-    pages = [dict(address=f"{e['name']}.html", title=e["title"][language]) for e in entries]
-    depth = int(language == "zh")
-    return render("index.html", language, depth, section="notebooks", pages=pages)
+def notebook_files(language: str, plotly: str, folder: Path) -> Iterator[tuple[str, str]]:
+    """Name and content of each notebook's page."""
+    entries = catalog(folder)
+    for entry in entries.values():
+        path = built_path(find(entry["name"], folder), language)
+        yield entry["name"], notebook_pages.write(path, language, entries, plotly)
 
 
-# --- Until their own modules write them ------------------------------------------------------
+# --- The pages that compute ------------------------------------------------------------------
 
 
-def write_notebooks(place: Path, entries, language: str, folder: Path, assets: Assets, say) -> None:
-    """The notebooks' pages."""
-    from plotly.offline import get_plotlyjs
-
-    script = assets.add("plotly.min.js", get_plotlyjs().encode())
-    for entry in entries:
-        notebook = built_path(find(entry["name"], folder), language)
-        write_atomically(place / f"{entry['name']}.html", page(notebook, language, script))
-        say(f"{language} {entry['name']}.html")
+def load_live_pages(assets: Assets, say=print) -> dict[str, dict | None]:
+    """{page: what it is made of}, its files being added; None where packages are missing."""
+    live: dict[str, dict | None] = {"playground": None, "planner": None}
+    for name, parts in live.items():
+        if parts is None:
+            say(f"{name} left out: {NO_PACKAGES}")
+    return live
 
 
-def with_figures(notebook: NotebookNode) -> NotebookNode:
-    """The notebook with each plotly figure as a div that plotly draws into."""
-    for number, cell in enumerate(notebook.cells):
-        for index, output in enumerate(cell.get("outputs", [])):
-            data = output.get("data", {})
-            if PLOTLY in data:
-                spec = {**data[PLOTLY], "config": CONFIG}
-                # "</" would end the script
-                figure = json.dumps(spec, ensure_ascii=False).replace("</", "<\\/")
-                height = spec.get("layout", {}).get("height", 400)
-                values = dict(id=f"f{number}-{index}", height=height, figure=figure)
-                html = environment().get_template("figure.html").render(values)
-                output.data = NotebookNode({"text/html": html})
-    return notebook
-
-
-def page(path: Path, language: str, script: str) -> str:
-    """One built notebook as HTML, with links to the index and to the other language."""
-    from nbconvert import HTMLExporter
-
-    exporter = HTMLExporter(template_name="lab", require_js_url="", jquery_url="")
-    exporter.language_code = language
-    notebook = with_figures(read_built(path))
-    html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": path.stem}})
-    html = re.sub(r'(href="[^":]*)\.ipynb\b', r"\1.html", html)
-    html = html.replace('<script src="https:', '<script async src="https:')
-    top = "../" if language == "zh" else ""
-    html = html.replace("</head>", f'<script src="{top}{script}"></script></head>', 1)
-    link = other(language, path.stem)
-    links = (
-        f'<nav><a href="index.html">efflab</a> · '
-        f'<a href="{link["address"]}">{link["name"]}</a></nav>'
-    )
-    return re.sub(r"<body[^>]*>", lambda body: body[0] + links, html, count=1)
-
-
-def ledger(path: Path, language: str) -> str:
-    """The ledger's page with links to the site's notebooks."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    up = "../" if language == "zh" else ""
-    return re.sub(r'(href=")\.\./notebooks/([^"]*)\.ipynb"', rf'\1{up}\2.html"', text)
+def live_pages(language: str, live: dict[str, dict | None]) -> dict[str, str]:
+    """{page: its content}; a page that says why, in place of one that is left out."""
+    pages = {}
+    for name, parts in live.items():
+        if parts is None:
+            values = dict(section=name, other=other(language, name), reason=NO_PACKAGES)
+            pages[name] = render("missing.html", language, int(language == "zh"), **values)
+    return pages

@@ -12,6 +12,12 @@ WEB = ROOT / "web"
 STATIC = WEB / "static"
 NAMES = {"en": "English", "zh": "中文"}
 """The languages in their own words."""
+CLASSES = {"holds": "holds", "does not hold": "fails", "undecided": "open"}
+
+
+def outcome_class(outcome: str) -> str:
+    """The CSS class that colours an outcome's mark."""
+    return CLASSES.get(outcome, "partly")
 
 
 @lru_cache(maxsize=1)
@@ -20,7 +26,7 @@ def environment():
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     made = Environment(
-        loader=FileSystemLoader(WEB / "templates"),
+        loader=FileSystemLoader([WEB / "templates", STATIC]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

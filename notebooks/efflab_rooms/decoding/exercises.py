@@ -1,0 +1,98 @@
+"""Notebook 16's exercises: what is asked, and how an answer is judged."""
+
+from collections.abc import Mapping
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from efflab import bench, points
+from efflab.lab import Exercise, number, tr
+from efflab_rooms.decoding import measure
+
+# --- 16-1: the cache -------------------------------------------------------------------------
+
+
+def _check_cache(answer):
+    ids = measure.prompt_ids(24)
+    with torch.no_grad():
+        whole = points.language_model()(ids)[0]
+    logits = measure.decode(ids, answer)
+    for t in range(len(whole)):
+        what = tr("logits after {n} tokens", n=t + 1)
+        yield what, True, bool((logits[t] - whole[t]).abs().max() < 1e-3)
+
+
+# --- 16-2: grouped heads ---------------------------------------------------------------------
+
+
+def _check_grouped(answer):
+    rng = torch.Generator().manual_seed(0)
+    for n_head, n_group in ((4, 4), (8, 2), (6, 1)):
+        q = torch.randn(2, n_head, 1, 8, generator=rng)
+        k, v = torch.randn(2, 2, n_group, 5, 8, generator=rng)
+        expected = scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        yield tr("{h} query heads, {g} key heads", h=n_head, g=n_group), expected, answer(q, k, v)
+
+
+# --- 16-3: accepting a draft -----------------------------------------------------------------
+
+
+def _check_accept(answer):
+    rng = torch.Generator().manual_seed(0)
+    p, q = torch.rand(2, 6, generator=rng).square()
+    p, q = p / p.sum(), q / q.sum()
+    chances, instead = zip(*(answer(p, q, token) for token in range(6)), strict=True)
+    for token, chance in enumerate(chances):
+        what = tr("chance that token {token} is accepted", token=token)
+        yield what, min(1.0, (p[token] / q[token]).item()), float(chance)
+    refused = sum(q[i] * (1 - chances[i]) * instead[i] for i in range(6))
+    output = q * torch.tensor([float(chance) for chance in chances]) + refused
+    yield tr("distribution of what comes out"), p, output
+
+
+# --- 16-4: four times faster -----------------------------------------------------------------
+
+TARGET, N_PROMPT, N_NEW = 4.0, 256, 16
+
+
+def continue_plainly(ids: torch.Tensor, n_new: int) -> torch.Tensor:
+    """The likeliest continuation of ids (1,T), the whole text computed anew for each token."""
+    for _ in range(n_new):
+        ids = torch.cat([ids, points.language_model()(ids)[:, -1:].argmax(-1)], 1)
+    return ids
+
+
+def _check_target(answer):
+    ids = measure.prompt_ids(N_PROMPT)
+    with torch.no_grad():
+        ways = {"plain": lambda: continue_plainly(ids, N_NEW), "yours": lambda: answer(ids, N_NEW)}
+        yield tr("{n} tokens", n=N_NEW), ways["plain"](), answer(ids, N_NEW)
+        times = bench.time_interleaved(ways, warmup=0, repeats=3)
+    ratio = times["plain"].ratio(times["yours"])
+    values = dict(ratio=number(ratio, 2), target=number(TARGET))
+    yield tr("{ratio} times faster, at least {target}", **values), True, ratio >= TARGET
+
+
+# --- 16-5: a small cache ---------------------------------------------------------------------
+
+BITS_LOST, SHARE, N_WINDOWS = 0.02, 0.3, 8
+
+
+def _check_small(answer):
+    yield tr("a dict of the four numbers"), True, isinstance(answer, Mapping)
+    share = measure.small_share(**answer)
+    quality = points.language_quality(measure.Changed(measure.attend_small(**answer)), N_WINDOWS)
+    lost = quality.mean - points.shipped_quality()
+    values = dict(lost=number(lost, 2), limit=BITS_LOST)
+    yield tr("{lost} bits per byte lost, at most {limit}", **values), True, lost <= BITS_LOST
+    values = dict(share=number(100 * share, 3), limit=number(100 * SHARE))
+    yield tr("{share}% of the 16-bit cache, at most {limit}%", **values), True, share <= SHARE
+
+
+EXERCISES = {
+    "16-1": Exercise(_check_cache),
+    "16-2": Exercise(_check_grouped),
+    "16-3": Exercise(_check_accept),
+    "16-4": Exercise(_check_target),
+    "16-5": Exercise(_check_small),
+}

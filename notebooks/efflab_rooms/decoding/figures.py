@@ -1,0 +1,189 @@
+"""Notebook 16's figures and its explorer."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from efflab import cost
+from efflab.bench import Timing
+from efflab.devices import DEVICES
+from efflab.errors import require_int, require_one_of
+from efflab.lab import Choice, Slider, explorer, mark, number, tr
+from efflab.lab.figures import COLOURS, bars, legend, line, loglog, panels, round_ticks, style
+from efflab.lab.text import tr_name
+from efflab_rooms.decoding import measure
+
+NOISE = 1e-3
+"""Differences of logits below this are those of fp32's order of additions."""
+
+
+def first_difference(differences: Mapping[str, Tensor]):
+    """How far each token's logits are from those of the whole text at once."""
+    series, meta = {}, {}
+    for name, values in differences.items():
+        wrong = (values > NOISE).nonzero().flatten().tolist()
+        meta[tr("{name}: first wrong token", name=tr_name(name))] = wrong[0] if wrong else "–"
+        series[tr_name(name)] = values.clamp_min(1e-7).tolist()
+    n = len(next(iter(series.values())))
+    title = tr("Where do the logits differ from those of the whole text? (measured)")
+    titles = title, tr("position of the token"), tr("largest difference of a logit")
+    fig = line(range(n), series, *titles, log_y=True, meta=meta, legend=legend("below"))
+    return mark(fig, tr("rounding lies below"), y=NOISE)
+
+
+def token_times(times: Mapping[int, Mapping[str, Timing]]):
+    """Milliseconds of the next token over the text so far, computed anew and with a cache."""
+    names = {"whole text": "the whole text again", "cached": "with a cache"}
+    series = {tr(w): [1e3 * t[k].median for t in times.values()] for k, w in names.items()}
+    last = list(times.values())[-1]
+    meta = {
+        tr("after {n} tokens, times faster", n=max(times)): last["whole text"].ratio(last["cached"])
+    }
+    title = tr("One more token of stdlib-gpt (measured)")
+    titles = title, tr("tokens so far"), tr("time (ms)")
+    return _set_round_ticks(loglog(list(times), series, *titles, meta=meta, legend=legend("below")))
+
+
+def attention_times(times: Mapping[int, Mapping[int, Timing]]):
+    """Milliseconds of one token's attention over its cache, by the number of key heads."""
+    heads = list(next(iter(times.values())))
+    name = lambda g: tr("{g} key heads", g=g) if g > 1 else tr("1 key head")  # noqa: E731
+    series = {name(g): [1e3 * t[g].median for t in times.values()] for g in heads}
+    most, longest = heads[0], max(times)
+    meta = {
+        tr("at {n} keys, {name} over {most}", n=number(longest), name=name(g), most=most): round(
+            times[longest][g].ratio(times[longest][most]), 3
+        )
+        for g in heads[1:]
+    }
+    title = tr("Attention of one token over its cache (measured)")
+    titles = title, tr("keys in the cache"), tr("time (ms)")
+    return _set_round_ticks(loglog(list(times), series, *titles, meta=meta, legend=legend("below")))
+
+
+def _set_round_ticks(fig, **where):
+    """Round ticks around the values of one panel."""
+    axis = f"y{where['col']}" if where.get("col", 1) > 1 else "y"
+    values = [y for trace in fig.data if (trace.yaxis or "y") == axis for y in trace.y]
+    fig.update_yaxes(**round_ticks(min(values) / 2, max(values) * 2), **where)
+    return fig
+
+
+def formats(times: Mapping[str, Timing]):
+    """Bytes and time of one token in each format, in per cent of torch's fp32."""
+    base, bits = times["torch fp32"], measure.FORMAT_BITS
+    series = {
+        tr("bytes (computed)"): [100 * bits[name] / 32 for name in times],
+        tr("time (measured)"): [100 * t.ratio(base) for t in times.values()],
+    }
+    meta = {tr_name(name): round(t.ratio(base), 3) for name, t in times.items()}
+    title = tr("One token in five formats, in % of torch's fp32")
+    names = [tr_name(name) for name in times]
+    options = dict(meta=meta, legend=legend("below"), text=".0f")
+    return bars(names, series, title, "", "%", **options)
+
+
+def batches(times: Mapping[int, Mapping[str, Timing]]):
+    """Milliseconds of a step, and tokens a second of all its texts, over the batch."""
+    sizes, meta = list(times), {}
+    fig = panels([tr("latency"), tr("throughput")], tr("More texts side by side (measured)"))
+    for i, name in enumerate(times[sizes[0]]):
+        seconds = [own[name].median for own in times.values()]
+        speeds = [n / s for n, s in zip(sizes, seconds, strict=True)]
+        for column, y in enumerate(([1e3 * s for s in seconds], speeds), start=1):
+            look = dict(mode="lines+markers", name=tr_name(name), showlegend=column == 1)
+            fig.add_scatter(x=sizes, y=y, **look, **style(i), row=1, col=column)
+        meta[tr("{name}: {n} texts over 1", name=tr_name(name), n=sizes[-1])] = (
+            speeds[-1] / speeds[0]
+        )
+    fig.update_xaxes(type="log", tickvals=sizes, title_text=tr("texts in the batch"))
+    for column, title in enumerate((tr("a step (ms)"), tr("tokens a second")), start=1):
+        _set_round_ticks(fig, row=1, col=column).update_yaxes(title_text=title, row=1, col=column)
+    return fig.update_layout(legend=legend("below"), meta=meta)
+
+
+# --- What serves -----------------------------------------------------------------------------
+
+MODELS = ("qwen3-8b", "llama-3.1-70b", "gpt-oss-20b", "deepseek-v3", "gpt3-175b", "gpt2-xl")
+SERVERS = ("RTX 4090", "L4", "A100 80GB SXM", "H100 SXM", "H200 SXM", "B200 SXM", "MI300X")
+SERVERS += ("M4 Max",)
+LENGTHS = [2**n for n in range(7, 18)]
+FORMATS = tuple(cost.FORMATS)
+
+
+def serving_of(model: str = "qwen3-8b"):
+    """The explorer, with a model of the reader's own first."""
+    names = tuple(dict.fromkeys((model, *MODELS)))
+
+    @explorer(
+        context=Slider(128, 2**17, 4096, scale="log2", label="context (tokens)"),
+        batch=Slider(1, 256, 1, scale="log2", label="texts in the batch"),
+        model=Choice(names, model, label="model"),
+        device=Choice(SERVERS, "H100 SXM", label="device"),
+        format=Choice(FORMATS, "bf16", label="weights in"),
+    )
+    def serving(context=4096, batch=1, model=model, device="H100 SXM", format="bf16"):
+        return tokens_per_second(context, batch, model, device, format)
+
+    return serving
+
+
+def tokens_per_second(context, batch, model, device, format):
+    """Tokens a second at best over the context, and what lies in memory."""
+    require_int("context", context)
+    require_int("batch", batch)
+    require_one_of("device", device, DEVICES)
+    require_one_of("format", format, FORMATS)
+    config, chip = measure.find_config(model), DEVICES[device]
+    here = measure.serve(config, chip, context, batch, format)
+    speed = batch / here.seconds
+    meta = {
+        tr("tokens a second, at most"): speed,
+        tr("for each text"): 1 / here.seconds,
+        tr("weights (GB)"): here.weights / 1e9,
+        tr("cache (GB)"): here.cache / 1e9,
+        tr("fits"): tr("yes") if here.fits else tr("no"),
+    }
+    case = dict(model=_short(model), format=format, device=device, speed=number(speed))
+    title = tr("{model} in {format} on {device}: at most {speed} tokens a second", **case)
+    if not here.fits:
+        title += "<br>" + tr("weights and cache do not fit into one of these")
+    titles = [tr("in memory (GB)"), tr("tokens a second, at most (computed)")]
+    fig = panels(titles, title, meta=meta, column_widths=[0.32, 0.68], horizontal_spacing=0.14)
+    _add_memory(fig, here, chip.memory_bytes)
+    _add_speeds(fig, config, chip, context, batch, format, speed)
+    return fig.update_layout(height=430, margin_t=112, showlegend=False, barmode="stack")
+
+
+def _short(model: str) -> str:
+    """A path's last two parts at most."""
+    return "/".join(model.replace("\\", "/").split("/")[-2:])
+
+
+def _add_memory(fig, here: measure.Serving, memory: float | None) -> None:
+    for i, (name, n_bytes) in enumerate({"weights": here.weights, "cache": here.cache}.items()):
+        label = f"{tr(name)}<br>{number(n_bytes / 1e9, 3)}"
+        look = dict(marker_color=COLOURS[i], text=label, textangle=0)
+        fig.add_bar(x=[""], y=[n_bytes / 1e9], name=tr(name), **look, row=1, col=1)
+    if memory:
+        mark(fig, tr("its memory"), y=memory / 1e9, row=1, col=1)
+
+
+def _add_speeds(fig, config, chip, context, batch, format, speed) -> None:
+    """A line over the context: whole where it fits, dotted where not."""
+    runs = {n: measure.serve(config, chip, n, batch, format) for n in LENGTHS}
+    speeds = [batch / run.seconds for run in runs.values()]
+    fits = [y if run.fits else None for y, run in zip(speeds, runs.values(), strict=True)]
+    colour = COLOURS[0]
+    dotted = dict(color=colour, dash="dot", width=1.5)
+    fig.add_scatter(x=LENGTHS, y=speeds, mode="lines", line=dotted, row=1, col=2)
+    fig.add_scatter(x=LENGTHS, y=fits, mode="lines", line=dict(color=colour, width=3), row=1, col=2)
+    point = dict(mode="markers", marker=dict(size=14, color=COLOURS[1]))
+    fig.add_scatter(x=[context], y=[speed], **point, row=1, col=2)
+    ticks = {n: f"{n // 1024}k" if n >= 1024 else f"{n}" for n in LENGTHS[1::2]}
+    axis = dict(type="log", tickvals=list(ticks), ticktext=list(ticks.values()))
+    fig.update_xaxes(**axis, title_text=tr("context (tokens)"), row=1, col=2)
+    limit = config.max_len
+    if limit < LENGTHS[-1]:
+        mark(fig, tr("its longest text"), x=limit, row=1, col=2)
+    fig.update_yaxes(rangemode="tozero", row=1, col=2)

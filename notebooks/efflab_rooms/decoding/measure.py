@@ -1,0 +1,286 @@
+"""What notebook 16 counts, runs and times: caches, formats, drafts, batches."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from efflab import bench, cost, evaluate, inference, points
+from efflab.base.privacy import load
+from efflab.bench import Timing
+from efflab.compression import affine
+from efflab.compression.openvino import no_progress, quiet
+from efflab.config import PRESETS, ModelConfig, from_hf
+from efflab.devices import Device
+from efflab.errors import require_int
+from efflab.model import Layer
+
+Cache = dict[str, Tensor]
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""q, k, v (B,H,T,D) of a text -> (B,H,T,D)."""
+CachedAttend = Callable[[Tensor, Tensor, Tensor, Cache], Tensor]
+"""q, k, v (B,H,1,D) of the newest token and its layer's cache -> (B,H,1,D)."""
+
+# --- One token at a time ---------------------------------------------------------------------
+
+
+def prompt_ids(n_tokens: int) -> Tensor:
+    """(1, n_tokens) of held-out source."""
+    require_int("n_tokens", n_tokens, 1, 512)
+    return torch.from_numpy(evaluate.held_out_windows(1, 512))[:, :n_tokens]
+
+
+def run_layer(layer: Layer, x: Tensor, attend: Attend) -> Tensor:
+    """A layer of x (B,T,C) whose attention is `attend(q, k, v)`, (B,H,T,D) each."""
+    attention = layer.attention.body
+    y = attend(*attention.heads(layer.attention.norm(x)))
+    return layer.ffn(x + attention.out(y.transpose(1, 2).flatten(2)))
+
+
+def step(token: Tensor, t: int, caches: list[Cache], attend: CachedAttend) -> Tensor:
+    """`stdlib-gpt`'s logits (B,V) after one more token (B,) at position t; a cache a layer."""
+    model = points.language_model()
+    x = model.embedding.token(token)[:, None] + model.embedding.position.weight[t]
+    for layer, cache in zip(model.layers, caches, strict=True):
+        x = run_layer(layer, x, partial(attend, cache=cache))
+    return model.embedding.logits(model.final_norm(x))[:, 0]
+
+
+@torch.no_grad()
+def decode(ids: Tensor, attend: CachedAttend) -> Tensor:
+    """Logits (T,V) of ids (1,T), one token at a time."""
+    caches: list[Cache] = [{} for _ in points.language_model().layers]
+    return torch.cat([step(ids[:, t], t, caches, attend) for t in range(ids.shape[1])])
+
+
+class Changed:
+    """`stdlib-gpt` over whole texts with another attention, to be judged."""
+
+    def __init__(self, attend: Attend):
+        self.attend, self.config = attend, points.language_model().config
+
+    @torch.no_grad()
+    def __call__(self, ids: Tensor) -> Tensor:
+        model = points.language_model()
+        x = model.embedding(ids)
+        for layer in model.layers:
+            x = run_layer(layer, x, self.attend)
+        return model.embedding.logits(model.final_norm(x))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, cache: Cache) -> Tensor:
+    """Attention of the newest token over all keys and values so far, which join the cache."""
+    for name, new in (("k", k), ("v", v)):
+        cache[name] = torch.cat([cache[name], new], 2) if name in cache else new
+    return scaled_dot_product_attention(q, cache["k"], cache["v"])
+
+
+def attend_alone(q: Tensor, k: Tensor, v: Tensor, cache: Cache) -> Tensor:
+    """Without a cache: a token that sees itself alone."""
+    return v
+
+
+def differences(ids: Tensor, attend: CachedAttend) -> Tensor:
+    """(T,): the largest difference between a token's logits and those of the whole text at once."""
+    with torch.no_grad():
+        whole = points.language_model()(ids)[0]
+    return (decode(ids, attend) - whole).abs().amax(-1)
+
+
+@torch.no_grad()
+def time_tokens(lengths: Iterable[int], repeats: int = 7) -> dict[int, dict[str, Timing]]:
+    """{length: {"whole text", "cached": Timing}} of the token after so many."""
+    model, times = points.language_model(), {}
+    for n in lengths:
+        ids = prompt_ids(n)
+        shape = (1, model.config.n_head, n - 1, model.config.d_model // model.config.n_head)
+        full = [dict(k=torch.randn(shape), v=torch.randn(shape)) for _ in model.layers]
+        calls = {
+            "whole text": lambda ids=ids: model.embedding.logits(model.encode(ids)[:, -1:]),
+            "cached": lambda ids=ids, n=n, full=full: step(
+                ids[:, -1], n - 1, [dict(cache) for cache in full], attend
+            ),
+        }
+        times[n] = bench.time_interleaved(calls, repeats=repeats)
+    return times
+
+
+# --- Keys ------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def time_attention(
+    attend: Attend,
+    lengths: Iterable[int],
+    groups: Iterable[int],
+    n_head: int = 16,
+    head_dim: int = 64,
+) -> dict[int, dict[int, Timing]]:
+    """{keys: {key heads: Timing}} of one token's `attend` over a cache in fp32."""
+    times = {}
+    for n in lengths:
+        q = torch.randn(1, n_head, 1, head_dim)
+        calls = {}
+        for g in groups:
+            k, v = torch.randn(2, 1, g, n, head_dim).unbind()
+            calls[g] = lambda k=k, v=v, q=q: attend(q, k, v)
+        times[n] = bench.time_interleaved(calls, repeats=9)
+    return times
+
+
+# --- A small cache ---------------------------------------------------------------------------
+
+
+def attend_small(
+    window: int = 511, sinks: int = 0, key_bits: int | None = None, value_bits: int | None = None
+) -> Attend:
+    """Attention whose cache holds `window` tokens before each and the first `sinks`, in few bits.
+
+    Keys get a scale for 32 tokens of a channel, values for 32 channels of a token (Liu et al. 2024,
+    KIVI); None leaves them as they are.
+    """
+    require_int("window", window, 0, 511)
+    require_int("sinks", sinks, 0, 511)
+    places = torch.arange(512)
+    back = places[:, None] - places
+    visible = (back >= 0) & ((back <= window) | (places < sinks))
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        T = q.shape[2]
+        k = k if key_bits is None else round_groups(k.mT, key_bits).mT
+        v = v if value_bits is None else round_groups(v, value_bits)
+        return scaled_dot_product_attention(q, k, v, attn_mask=visible[:T, :T])
+
+    return attend
+
+
+def round_groups(x: Tensor, bits: int) -> Tensor:
+    """x (..., N) on affine grids of `bits`, one for each 32 values along the last dimension."""
+    rows = x.reshape(-1, x.shape[-1])
+    return affine.quantize(rows, bits, symmetric=False, group_size=32).dequantize().view(x.shape)
+
+
+def small_share(
+    window: int = 511, sinks: int = 0, key_bits: int | None = None, value_bits: int | None = None
+) -> float:
+    """Bytes of that cache after 512 tokens over those of the whole one in 16 bits.
+
+    A grid of 32 values has a scale and a zero point of 16 bits each: one bit a value.
+    """
+    tokens = min(512, window + 1 + sinks)
+    bits = sum(16 if b is None else b + 1 for b in (key_bits, value_bits))
+    return tokens / 512 * bits / 32
+
+
+# --- Formats ---------------------------------------------------------------------------------
+
+WIDTH, N_BLOCKS = 1024, 12
+FORMAT_BITS = {"torch fp32": 32, "torch bf16": 16, "OpenVINO fp32": 32, "INT8": 8}
+FORMAT_BITS |= {"INT4": cost.FORMATS["int4"]}
+
+
+class Stack(nn.Module):
+    """A decoder's linear layers, of random weights: (B,C) -> (B,C)."""
+
+    def __init__(self, width: int = WIDTH, n_blocks: int = N_BLOCKS):
+        super().__init__()
+        pair = lambda: [nn.Linear(width, 4 * width, False), nn.Linear(4 * width, width, False)]  # noqa: E731
+        self.layers = nn.ModuleList(layer for _ in range(n_blocks) for layer in pair())
+
+    def forward(self, x: Tensor) -> Tensor:
+        for up, down in zip(self.layers[::2], self.layers[1::2], strict=True):
+            x = x + down(up(x).relu())
+        return x
+
+
+@torch.no_grad()
+def engines(stack: Stack, x: Tensor) -> dict[str, Callable[[Tensor], object]]:
+    """The stack by name of engine and format; OpenVINO compresses weights, inputs stay fp32."""
+    nncf, openvino = load("nncf"), load("openvino")
+    nncf.set_log_level(logging.ERROR)
+    half = deepcopy(stack).bfloat16()
+    found = {"torch fp32": stack, "torch bf16": lambda x: half(x.bfloat16())}
+    mode = nncf.CompressWeightsMode
+    ways = {"INT8": dict(mode=mode.INT8_SYM)}
+    ways |= {"INT4": dict(mode=mode.INT4_SYM, group_size=128, ratio=1.0, all_layers=True)}
+    with quiet(), no_progress():
+        for name in ("OpenVINO fp32", *ways):
+            model = openvino.convert_model(stack, example_input=x)
+            if name in ways:
+                model = nncf.compress_weights(model, **ways[name])
+            options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+            options |= {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
+            compiled = openvino.Core().compile_model(model, "CPU", options)
+            found[name] = lambda x, compiled=compiled: compiled(x.numpy())
+    return found
+
+
+@torch.no_grad()
+def time_steps(
+    calls: Mapping[str, Callable], sizes: Iterable[int] = (1,), width: int = WIDTH
+) -> dict[int, dict[str, Timing]]:
+    """{texts: {engine: Timing}} of a step of so many texts side by side."""
+    times = {}
+    for n in sizes:
+        x = torch.randn(n, width)
+        own = {name: lambda call=call, x=x: call(x) for name, call in calls.items()}
+        times[n] = bench.time_interleaved(own, repeats=9)
+    return times
+
+
+# --- Drafts ----------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def acceptance(draft: Callable[[Tensor], Tensor], n_windows: int = 4) -> float:
+    """Mean over held-out tokens of the sum of min(p, q): the share of a draft's tokens accepted.
+
+    (Leviathan et al. 2023, theorem 3.5.)
+    """
+    ids = torch.from_numpy(evaluate.held_out_windows(n_windows, 512))[:, :-1]
+    p, q = (f(ids)[:, 256:].softmax(-1) for f in (points.language_model(), draft))
+    return torch.minimum(p, q).sum(-1).mean().item()
+
+
+def tokens_per_pass(accepted: float, n_draft: int) -> float:
+    """Tokens that a pass of the target yields on average (Leviathan et al. 2023, equation 1)."""
+    require_int("n_draft", n_draft, 1, 64)
+    if accepted == 1:
+        return n_draft + 1.0
+    return (1 - accepted ** (n_draft + 1)) / (1 - accepted)
+
+
+# --- Batches and serving ---------------------------------------------------------------------
+
+
+def find_config(model: str) -> ModelConfig:
+    """A preset, or what the path of a config.json says."""
+    return PRESETS[model] if model in PRESETS else from_hf(model)
+
+
+class Serving(NamedTuple):
+    """A step of decoding at best: `batch` texts with `context` tokens of cache each."""
+
+    weights: int
+    cache: int
+    read: int
+    seconds: float
+    fits: bool
+
+
+def serve(config: ModelConfig, device: Device, context: int, batch: int, format: str) -> Serving:
+    """Bytes that lie there and are read, and the least time: that of bytes or that of FLOPs."""
+    weights = cost.weight_bytes(config, format)
+    cache = cost.kv_cache_bytes(config, context, batch)
+    read = inference.decode_bytes(config, context, batch, format=format)
+    flops = inference.decode_flops(config, context, batch)
+    # weights in fewer bits are multiplied in 16
+    dtype = next(name for name in ("bf16", "fp16", "fp32") if name in device.peak_flops)
+    seconds = cost.roofline_seconds(flops, read, device, dtype)
+    room = device.memory_bytes or float("inf")
+    return Serving(weights, cache, read, seconds, weights + cache <= room)
