@@ -16,6 +16,8 @@ CAPABILITIES = {
     "the site's frame": 300,
     "decoding: today's decoders with a cache, and their files": 345,
     "decoding: its techniques": 335,
+    "sweeps: tables, pictures, several processes, clusters": 420,
+    "the site's pages of notebooks": 140,
 }
 MOST_LINES = {"efflab": 14_930 + sum(CAPABILITIES.values())}
 # the room of notebook 16, decoding, beside the sixteen others
