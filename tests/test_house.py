@@ -13,13 +13,13 @@ from efflab.publishing.catalog import ROOT
 PACKAGE, ROOMS = FOLDERS
 CAPABILITIES = {
     "today's models: reading, costing, advising": 1_215,
-    "the site's frame": 230,
+    "the site's frame": 300,
     "what the playground runs": 154,
+    "the planner in the browser, and what it says in Chinese": 200,
     "decoding: today's decoders with a cache, and their files": 260,
     "decoding: its techniques": 330,
     "sweeps: tables, pictures, several processes, clusters": 420,
     "the site's pages of notebooks": 140,
-    "the planner in the browser, and what it says in Chinese": 200,
 }
 MOST_LINES = {"efflab": 14_930 + sum(CAPABILITIES.values())}
 # the room of notebook 16, decoding, beside the sixteen others
