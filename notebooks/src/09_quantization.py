@@ -46,12 +46,11 @@ import torch.ao.quantization as ao
 from torch import nn
 from torch.nn.functional import linear
 
-from efflab import bench, cost, inference, lab, points
+from efflab import bench, cost, estimate, inference, lab, points
 from efflab.compression import affine, engines, int8
 from efflab.config import PRESETS
 from efflab.data import read_published
 from efflab.devices import GIB
-from efflab.estimate import Estimate
 from efflab.experiments import int8_engines as experiment
 from efflab.lab import board, check, explore, predict, show, show_source, sweeps, table
 from efflab_rooms import texts
@@ -899,7 +898,7 @@ check("09-3", answer_3)
 # %% tags=["nbval-ignore-output"]
 point = measure.rounded_point(bits, axis=0)
 size = point["bytes"] / points.weight_bytes(points.language_model())
-here = {"bits per byte": point["quality"], "size over fp32": Estimate(size, size, size)}
+here = {"bits per byte": point["quality"], "size over fp32": estimate.Estimate(size, size, size)}
 sweeps.show_sweep("09", bits, here | {"time over fp32": point["time"]})
 
 # %% [markdown] tags=["en"]
