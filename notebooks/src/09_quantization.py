@@ -46,13 +46,13 @@ import torch.ao.quantization as ao
 from torch import nn
 from torch.nn.functional import linear
 
-from efflab import bench, cost, inference, lab, points
+from efflab import bench, cost, estimate, inference, lab, points
 from efflab.compression import affine, engines, int8
 from efflab.config import PRESETS
 from efflab.data import read_published
 from efflab.devices import GIB
 from efflab.experiments import int8_engines as experiment
-from efflab.lab import board, check, explore, predict, show, show_source, table
+from efflab.lab import board, check, explore, predict, show, show_source, sweeps, table
 from efflab_rooms import texts
 from efflab_rooms.quantization import exercises, figures, measure, verdicts
 
@@ -264,8 +264,7 @@ table(rows, kind="computed")
 # logits' table, so that half the bytes are at best half the time. A "24 GB" card (25.8 · 10⁹
 # bytes) holds all three: what fewer bits free is room for the cache, from 63,668 tokens to 119,215 in
 # INT8 and 146,121 in INT4 (nothing else counted). One text takes 40,960 at most, so that is one, two or
-# three texts of full length side by side. Where INT8 and INT4 pay in time is measured in
-# [16](16_decoding.ipynb).
+# three texts of full length side by side.
 #
 # Two points for the board, both *weight-only*: the arithmetic stays fp32, and their time is that of
 # the same operators on other numbers.
@@ -280,7 +279,7 @@ table(rows, kind="computed")
 # 文本不长时，每生成一个 token 读取的主要就是各层和 logits 的表，所以字节减半，用时最多缩短一半。
 # 标称 24 GB 的卡（25.8 · 10⁹ 字节）三种都放得下：位数减少，腾出的地方归缓存，
 # 可存的 token 从 63,668 个增到 INT8 的 119,215 个、INT4 的 146,121 个（其他占用不计）。
-# 一段文本最多 40,960 个，所以依次能同时放下一段、两段、三段满长的文本。INT8 与 INT4 在时间上何处划算，[16](16_decoding.ipynb) 里有实测。
+# 一段文本最多 40,960 个，所以依次能同时放下一段、两段、三段满长的文本。
 #
 # 给总榜加两个点，都是*只量化权重*：算术仍是 fp32，跑的是同样的算子，只是数值不同。
 
@@ -883,6 +882,24 @@ check("09-3", answer_3)
 # 把每个峰值压到中位数的两倍，低于它的保持原样。
 #
 # </details>
+
+# %% [markdown] tags=["en"]
+# ## The width, swept
+#
+# `efflab sweep` ran this whole notebook at each of these; the star is your own run. It is `stdlib-gpt`
+# with a scale for each channel of its weights, computed in fp32 with the rounded values.
+
+# %% [markdown] tags=["zh"]
+# ## 扫描位宽
+#
+# `efflab sweep` 用下图中的每种位宽各运行了一遍本篇，曲线是存档；星号是你自己的这次运行。
+# 模型是 `stdlib-gpt`，权重的每个通道一个缩放因子，用舍入后的值以 fp32 计算。
+
+# %% tags=["nbval-ignore-output"]
+point = measure.rounded_point(bits, axis=0)
+size = point["bytes"] / points.weight_bytes(points.language_model())
+here = {"bits per byte": point["quality"], "size over fp32": estimate.Estimate(size, size, size)}
+sweeps.show_sweep("09", bits, here | {"time over fp32": point["time"]})
 
 # %% [markdown] tags=["en"]
 # ## Recap

@@ -46,7 +46,7 @@ from torch.nn.utils import prune
 from efflab import data, lab, points, train
 from efflab.compression import pruning, sparse
 from efflab.experiments.record import agrees
-from efflab.lab import board, check, explore, predict, show, show_source, table
+from efflab.lab import board, check, explore, predict, show, show_source, sweeps, table
 from efflab.model import n_parameters
 from efflab_rooms import texts
 from efflab_rooms.pruning import exercises, figures, measure, verdicts
@@ -741,7 +741,25 @@ check("11-4", answer_4)
 # </details>
 
 # %% [markdown] tags=["en"]
-# ## 13 · Recap
+# ## 13 · The share, swept
+#
+# `efflab sweep` ran this whole notebook at each of these; the star is your own run. The
+# heads leave `stdlib-gpt` by their gradient, with no training after it; time is that of a text of 512
+# tokens, over the whole model's in the same run.
+
+# %% [markdown] tags=["zh"]
+# ## 13 · 扫描剪枝率
+#
+# `efflab sweep` 用下图中的每种比例各运行了一遍本篇，曲线是存档；星号是你自己的这次运行。按梯度从 `stdlib-gpt` 中移除注意力头，
+# 之后不再训练；时间取一段 512 个 token 的文本，与同一次运行中的完整模型相比。
+
+# %% tags=["nbval-ignore-output"]
+point = points.language_point(measure.prune("heads", share))
+here = {"bits per byte": point["quality"], "time over the whole model": point["time"]}
+sweeps.show_sweep("11", share, here)
+
+# %% [markdown] tags=["en"]
+# ## 14 · Recap
 #
 # - Small weights can go, a quarter of them for 0.02 bits per byte; what is left matters more and more.
 # - A mask saves neither bytes nor time by itself. Bytes fall when zeros are left out of the file, and
@@ -764,7 +782,7 @@ check("11-4", answer_4)
 # distributes the work over several processes.
 
 # %% [markdown] tags=["zh"]
-# ## 13 · 小结
+# ## 14 · 小结
 #
 # - 小权重可以去掉，最初的四分之一只使每字节比特数增加 0.02；留下的越少，每一个就越重要。
 # - 掩码本身既不省字节，也不省时间。不把零写进文件，字节才会少，而从多大比例起划算取决于索引；
