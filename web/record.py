@@ -23,7 +23,7 @@ STATES = (
     *("bits=4&prune=0.2&window=16", "bits=4"),
 )
 """The sliders' moves, as the page's address writes them."""
-WIDTH, HEIGHT, MILLISECONDS = 1080, 700, 1000
+WIDTH, HEIGHT, MILLISECONDS = 1180, 700, 1000
 MOST_BYTES = 2_000_000
 SETTLE = 300
 """Milliseconds until colours have changed."""

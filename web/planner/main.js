@@ -4,6 +4,7 @@ import { drawAdvice } from "./advice.js";
 import { drawCard } from "./card.js";
 import { Engine } from "./engine.js";
 import { complain, forgetFile, fromAddress, modelField, read, take, toAddress } from "./form.js";
+import { offlineReady } from "./offline.js";
 import { byId, data, say } from "./page.js";
 
 const PAUSE = 250;
@@ -15,6 +16,7 @@ const files = Object.fromEntries(
     { ...file, address: new URL(file.address, root).href },
   ]),
 );
+await offlineReady();
 const engine = new Engine({ files, language: data.language }, (share) => {
   byId("progress").value = share;
   byId("progress").hidden = share === 1;

@@ -7,6 +7,7 @@ import {drawAttention, drawHistogram} from "./picture.js";
 import {OFF, readAddress, writeAddress} from "./settings.js";
 import {Sliders} from "./sliders.js";
 import {TextView} from "./text.js";
+import {offlineReady} from "./offline.js";
 import {Tokenizer} from "./tokens.js";
 import {fill, megabytes, number, page} from "./words.js";
 
@@ -270,4 +271,5 @@ function start() {
   followAddress();
 }
 
+await offlineReady();
 start();

@@ -94,7 +94,8 @@ def load(assets: Assets) -> dict | None:
     # of Pyodide's own packages none is used, so that their list is left out
     lock = json.dumps(parse_json(engine[LOCK]) | dict(packages={}))
     modules = {path.name: path.read_bytes() for path in SCRIPTS.iterdir()}
-    modules |= {"unpack.js": (STATIC / "unpack.js").read_bytes(), LOCK: lock.encode()}
+    modules |= {name: (STATIC / name).read_bytes() for name in ("unpack.js", "offline.js")}
+    modules[LOCK] = lock.encode()
     modules |= {name: engine[name] for name in MODULES}
     files = {name: dict(address=places[name], bytes=sizes[name]) for name in places}
     return dict(folder=assets.add_folder("planner", modules), files=files)

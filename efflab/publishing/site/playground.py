@@ -204,7 +204,8 @@ def page_values(assets: Assets) -> dict | None:
     if engine is None or wasm is None:
         return None
     code = {path.name: path.read_bytes() for path in (WEB / "playground").iterdir()}
-    code |= {"unpack.js": (STATIC / "unpack.js").read_bytes(), "ort.mjs": engine}
+    code |= {name: (STATIC / name).read_bytes() for name in ("unpack.js", "offline.js")}
+    code["ort.mjs"] = engine
     files = {
         name.split(".")[0]: assets.add(name, content, packed=True)
         for name, content in (model_files() | {"engine.wasm": wasm}).items()
