@@ -6,114 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from efflab.arguments import check_module
+from efflab.blocks import Attention as Attention
+from efflab.blocks import Experts as Experts
+from efflab.blocks import FeedForward as FeedForward
+from efflab.blocks import Latent as Latent
+from efflab.blocks import Norms as Norms
+from efflab.blocks import Rope as Rope
 from efflab.errors import require, require_one_of, require_positive
-from efflab.rules import Count, Size
+from efflab.rules import Count, Positive, Size
 
 SHARING = ("none", "attention", "ffn", "all")
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
 COUNTED_ACTIVATIONS = (*ACTIVATIONS, "relu2", "xielu")
 POSITIONS = ("learned", "rotary", "alibi", "relative", "fixed")
-BIASES = ("all", "qkv", "out", "none")
-QK_NORMS = ("none", "head", "each", "width")
 EMBED_MAPS = ("in", "both")
-NORMS = ("layer", "rms", "plain")
-
-
-@dataclass(frozen=True)
-class Latent:
-    """Latent attention: keys and values from a narrow vector; it and a rotary key are cached.
-
-    A head's query and key have `nope_dim` channels and `rope_dim` rotary ones, the latter one
-    key for all heads; its value has `v_dim`. `q_rank` None: queries have no narrow vector.
-    (DeepSeek-AI 2024, section 2.1)
-    """
-
-    kv_rank: Size
-    nope_dim: Size
-    rope_dim: Size
-    v_dim: Size
-    q_rank: Size | None = None
-
-
-@dataclass(frozen=True)
-class Attention:
-    """What attention looks like; by default Vaswani et al.'s, with biases.
-
-    `n_kv_head`: heads of keys and values, each used by as many query heads (None: `n_head`).
-    `head_dim`: channels of a head (None: d_model / n_head). `bias`: which maps have one.
-    `qk_norm`: a norm on queries and keys: of a head's channels, with weights that all heads share
-    ("head") or of its own ("each"), or of all heads' width; with a bias if `qk_norm_bias`.
-    `windows`: keys that a token sees in layer 0, 1, ..., itself included, None for all; repeated
-    until all layers have one. `sinks`: a learned logit a head that takes attention from the keys.
-    `distance_buckets`: rows of a table of what a head adds at a distance, one for all layers.
-    """
-
-    n_kv_head: Size | None = None
-    head_dim: Size | None = None
-    bias: str = "all"
-    qk_norm: str = "none"
-    qk_norm_bias: bool = False
-    windows: tuple[Size | None, ...] = (None,)
-    sinks: bool = False
-    distance_buckets: Count = 0
-    latent: Latent | None = None
-
-    def __post_init__(self):
-        require_one_of("bias", self.bias, BIASES)
-        require_one_of("qk_norm", self.qk_norm, QK_NORMS)
-        require(len(self.windows) > 0, "windows", self.windows, "at least one window, or (None,)")
-
-
-@dataclass(frozen=True)
-class FeedForward:
-    """`gated`: a second map up whose output is multiplied in (SwiGLU, GeGLU: Shazeer 2020)."""
-
-    gated: bool = False
-    bias: bool = True
-
-
-@dataclass(frozen=True)
-class Experts:
-    """Experts in place of the feed-forward (Shazeer et al. 2017): `n_active` of `n_expert` a token.
-
-    `d_ff` is one expert's hidden width, `d_shared` that of what every token uses beside them, by
-    a gate of its own if `shared_gate`. The layers in `dense_layers` have no experts. Biases are
-    the feed-forward's; `router_bias` adds the router's.
-    """
-
-    n_expert: Size
-    n_active: Size
-    d_ff: Size
-    d_shared: Count = 0
-    shared_gate: bool = False
-    router_bias: bool = False
-    dense_layers: tuple[Count, ...] = ()
-
-    def __post_init__(self):
-        allowed = "at most n_expert={most}"
-        require(
-            self.n_active <= self.n_expert, "n_active", self.n_active, allowed, most=self.n_expert
-        )
-
-
-@dataclass(frozen=True)
-class Norms:
-    """`kind`: LayerNorm, RMSNorm (one weight a channel, no bias), or LayerNorm without weights.
-
-    `per_layer`: 1 where attention and feed-forward share it, 2, or 4 with one after each too.
-    `embedding` and `final`: whether there is one there; None: as `norm_first` says. `first`: does
-    the first layer's attention have one.
-    """
-
-    kind: str = "layer"
-    bias: bool = True
-    per_layer: Size = 2
-    embedding: bool | None = None
-    final: bool | None = None
-    first: bool = True
-
-    def __post_init__(self):
-        require_one_of("kind", self.kind, NORMS)
 
 
 @dataclass(frozen=True)
@@ -130,6 +36,8 @@ class ModelConfig:
     `position_rows` if not of `max_len`. `tied`: the
     output is the token table; else it has weights of its own, with a bias if `head_bias`.
     `parallel`: attention and feed-forward read the same input (Wang and Komatsuzaki 2021).
+    `scaled_embedding`: tokens' rows are multiplied by the root of `d_model`; `logit_cap` c: logits
+    are c tanh(logit / c) (Gemma Team 2024).
 
     >>> ModelConfig(2, 4, 64, 256, 1000, 128, causal=True).head_dim
     16
@@ -159,6 +67,9 @@ class ModelConfig:
     tied: bool = field(default=True, kw_only=True)
     head_bias: bool = field(default=False, kw_only=True)
     parallel: bool = field(default=False, kw_only=True)
+    rope: Rope = field(default=Rope(), kw_only=True)
+    scaled_embedding: bool = field(default=False, kw_only=True)
+    logit_cap: Positive | None = field(default=None, kw_only=True)
 
     def __post_init__(self):
         own_dim = self.attention.head_dim is not None or self.attention.latent is not None
@@ -209,7 +120,7 @@ class ModelConfig:
     def extensions(self) -> tuple[str, ...]:
         """The fields in which it is more than a plain Transformer (`efflab.model.Transformer`)."""
         names = "attention feed_forward experts norms positions position_rows".split()
-        names += "tied head_bias parallel embed_maps".split()
+        names += "tied head_bias parallel embed_maps rope scaled_embedding logit_cap".split()
         defaults = {item.name: item.default for item in fields(self)}
         return tuple(name for name in names if getattr(self, name) != defaults[name])
 
@@ -252,6 +163,7 @@ def _llama(n_layer, n_head, d_model, d_ff, vocab_size, max_len, **options: Any) 
     return ModelConfig(*sizes, **(common | dict(positions="rotary") | options))
 
 
+_LLAMA_31 = Rope(500_000.0, scaling="llama3", factor=8.0)
 _QWEN3 = Attention(n_kv_head=8, head_dim=128, bias="none", qk_norm="head")
 _DEEPSEEK = Attention(bias="none", latent=Latent(512, 128, 64, 128, q_rank=1536))
 _GPT_OSS = Attention(n_kv_head=8, head_dim=64, windows=(128, None), sinks=True)
@@ -272,19 +184,23 @@ PRESETS: dict[str, ModelConfig] = {
     "gpt3-6.7b": _gpt(32, 32, 4096, max_len=2048),
     "gpt3-175b": _gpt(96, 96, 12288, max_len=2048),
     "stdlib-gpt": ModelConfig(6, 6, 192, 768, 2048, 512, causal=True),
-    "qwen3-8b": _llama(36, 32, 4096, 12288, 151936, 40960, attention=_QWEN3, norm_eps=1e-6),
-    "llama-3.1-70b": _llama(80, 64, 8192, 28672, 128256, 131072),
+    "qwen3-8b": _llama(
+        36, 32, 4096, 12288, 151936, 40960, attention=_QWEN3, norm_eps=1e-6, rope=Rope(1e6)
+    ),
+    "llama-3.1-70b": _llama(80, 64, 8192, 28672, 128256, 131072, rope=_LLAMA_31),
     "deepseek-v3": _llama(
         *(61, 128, 7168, 18432, 129280, 163840),
         attention=_DEEPSEEK,
         experts=Experts(256, 8, d_ff=2048, d_shared=2048, dense_layers=(0, 1, 2)),
         norm_eps=1e-6,
+        rope=Rope(scaling="yarn", factor=40.0, original_len=4096),
     ),
     "gpt-oss-20b": _llama(
         *(24, 64, 2880, 2880, 201088, 131072),
         attention=_GPT_OSS,
         feed_forward=FeedForward(gated=True),
         experts=Experts(32, 4, d_ff=2880, router_bias=True),
+        rope=Rope(150_000.0),
     ),
 }
 """Models by name (Devlin 2019, Wang 2020, Lan 2020, Radford 2019, Brown 2020), and ours; from their

@@ -1,7 +1,8 @@
-"""Converts a BERT or GPT-2 of `transformers` to our Transformer, and checks the result.
+"""Converts a model of `transformers`, or a decoder's weights, to our Transformer.
 
 An option of the source that ours lacks must be at its default, so that nothing is dropped
-silently; then one forward pass of both on random ids must agree.
+silently; then one forward pass of both on random ids must agree. Names of decoders' weights are in
+`families.toml`.
 """
 
 import logging
@@ -13,13 +14,16 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from efflab.arguments import check_module
+from efflab.arguments import check_module, unchecked
 from efflab.base.privacy import load
 from efflab.base.significant import significant
 from efflab.config import ModelConfig
 from efflab.errors import require, require_one_of
-from efflab.fields import HARMLESS
+from efflab.families import Reading, family, read
+from efflab.fields import HARMLESS, TABLES
 from efflab.model import Transformer
+from efflab.rules import Size
+from efflab.weights import Tensors, fill, some
 
 BERT = dict(
     n_layer="num_hidden_layers",
@@ -48,6 +52,11 @@ GPT2 = dict(
 ACTIVATIONS = dict(gelu="gelu", gelu_new="gelu_tanh", gelu_pytorch_tanh="gelu_tanh", relu="relu")
 """Their name of an activation -> ours."""
 
+ENDS = {"embedding.token": "embed_tokens", "embedding.head": "lm_head", "final_norm": "norm"}
+"""Our name of a decoder's module -> theirs; the layers' stand in `families.toml`."""
+RUNS = TABLES["runs"].split()
+"""Decoders that ours computes, by their `model_type`."""
+
 FORMER = {"position_embedding_type": "absolute", "pruned_heads": {}}
 """Options that `transformers` no longer has, with the only value that ours supports."""
 
@@ -72,6 +81,9 @@ class PreTrainedModel(Protocol):
     base_model: Any
     config: PreTrainedConfig
 
+    def state_dict(self) -> dict:
+        """Its weights by name."""
+
 
 def transformers() -> ModuleType:
     """The library of that name, without torchao's long warnings that it finds no GPU."""
@@ -81,16 +93,20 @@ def transformers() -> ModuleType:
 
 
 def from_transformers(source: PreTrainedModel) -> Transformer:
-    """Our Transformer with the weights of a `transformers` BERT or GPT-2 (heads are left out).
+    """Our Transformer with the weights of a `transformers` BERT, GPT-2 or decoder of today.
 
-    An option that ours has no counterpart for, or a source that computes something else, is a
-    `ValueError`.
+    Heads are left out, but for an output of a decoder's own. An option that ours has no counterpart
+    for, or a source that computes something else, is a `ValueError`.
     """
-    base = source.base_model
+    base, kind = source.base_model, source.base_model.config.model_type
     layouts = {"bert": _from_bert, "gpt2": _from_gpt2}
-    require_one_of("model_type", base.config.model_type, layouts)
-    model = layouts[base.config.model_type](base).eval()
-    if model.config.causal:
+    require_one_of("model_type", kind, [*layouts, *RUNS])
+    if kind in RUNS:
+        reading, own = read(base.config.to_dict()), dict(source.state_dict())
+        model = decoder(reading, {name: t.float() for name, t in own.items()}).eval()
+    else:
+        model = layouts[kind](base).eval()
+    if kind == "gpt2":
         _require_tied(source, base.wte.weight)
     require_same_outputs(base, model)
     return model
@@ -165,16 +181,11 @@ def load_renamed(
     prefix: str,
     transposed: bool = False,
 ) -> None:
-    """Give the model the source's weights, whose modules have other names.
+    """Give the model the source's weights, whose modules have other names (`module_names`).
 
-    `modules`: our name of a module -> theirs; `layer`: the same within each layer, theirs below
-    `prefix`, where several have their rows stacked (queries, keys and values become `qkv`).
     `transposed`: the layers' matrices are stored as (in, out), as GPT-2's Conv1D does.
     """
-    names = {ours: [theirs] for ours, theirs in modules.items()}
-    for i in range(model.config.n_layer):
-        places = ((ours, theirs.split()) for ours, theirs in layer.items())
-        names |= {f"layers.{i}.{ours}": [prefix.format(i) + t for t in ts] for ours, ts in places}
+    names = unchecked(module_names)(model.config.n_layer, modules, layer, prefix)
     tensors: dict[str, Tensor] = {}
     known = source.state_dict()
     for ours, theirs in names.items():
@@ -184,6 +195,44 @@ def load_renamed(
                 parts = [part.T if part.dim() == 2 else part for part in parts]
             tensors |= {f"{ours}.{kind}": torch.cat(parts)} if parts else {}
     model.load_state_dict(tensors)
+
+
+def module_names(
+    n_layer: Size, modules: dict[str, str], layer: dict[str, str], prefix: str
+) -> dict[str, list[str]]:
+    """Our name of each module -> theirs, of which several have their rows stacked.
+
+    `modules`: ours -> theirs; `layer`: the same within each layer, theirs below `prefix`, where
+    several are apart by spaces (queries, keys and values become `qkv`).
+    """
+    names = {ours: [theirs] for ours, theirs in modules.items()}
+    for i in range(n_layer):
+        places = ((ours, theirs.split()) for ours, theirs in layer.items())
+        names |= {f"layers.{i}.{ours}": [prefix.format(i) + t for t in ts] for ours, ts in places}
+    return names
+
+
+def decoder(reading: Reading, tensors: Tensors) -> Transformer:
+    """The model that a `config.json` describes, with these weights, named as its family does.
+
+    A family that ours does not compute, or a weight that is missing or unknown, is a `ValueError`.
+    """
+    kind, config = reading.model_type, reading.config
+    require_one_of("model_type", kind, RUNS)
+    table, own = family(kind), dict[str, Tensor]()
+    known = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    if config.tied:
+        known.pop("lm_head.weight", None)
+    names = module_names(config.n_layer, ENDS, table["weights"], "layers.{}.")
+    for ours, theirs in names.items():
+        for end in ("weight", "bias"):
+            parts = [known.pop(f"{t}.{end}") for t in theirs if f"{t}.{end}" in known]
+            if parts and "norm" in ours:
+                parts = [part.float() + table.get("norm_offset", 0) for part in parts]
+            own |= {f"{ours}.{end}": torch.cat(parts)} if parts else {}
+    unknown = [name for name in known if not name.endswith("rotary_emb.inv_freq")]
+    require(not unknown, "tensors", some(unknown), f"weights of {kind} alone")
+    return fill(Transformer(config), own, reading.name)
 
 
 def _from_bert(source: Any) -> Transformer:

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 from efflab.arguments import check_module
 from efflab.base.json_files import parse_json
-from efflab.config import PRESETS, Attention, Experts, FeedForward, Latent, ModelConfig, Norms
+from efflab.config import PRESETS, Attention, Experts, FeedForward, Latent, ModelConfig, Norms, Rope
 from efflab.errors import Refusal, quote, require, require_one_of
-from efflab.fields import TABLES, Fields, dense_layers, windows
+from efflab.fields import TABLES, Fields, dense_layers, rope, windows
 
 FAMILIES = tuple(TABLES["family"])
 """Each `model_type` that is known."""
@@ -30,7 +30,7 @@ MOST_BYTES = 10_000_000
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.gguf")
 REQUIRED = ("n_layer", "n_head", "d_model", "d_ff", "vocab_size", "max_len")
 PARTS = {"": ModelConfig, "attention": Attention, "latent": Latent, "feed_forward": FeedForward}
-PARTS |= {"experts": Experts, "norms": Norms}
+PARTS |= {"experts": Experts, "norms": Norms, "rope": Rope}
 
 
 class Reading(NamedTuple):
@@ -212,7 +212,7 @@ def _config(file: Fields) -> ModelConfig:
 
 def _by_layer(file: Fields, values: dict) -> dict:
     """What depends on a layer's number or on several fields."""
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = rope(file) if file.table.get("rope") else {}
     if "windows" in file.table:
         more["attention.windows"] = windows(file, values["n_layer"])
     if "dense" in file.table and values.get("experts.n_expert"):
@@ -250,6 +250,7 @@ def _build(values: dict, theirs: dict) -> ModelConfig:
         feed_forward=FeedForward(**parts["feed_forward"]),
         experts=Experts(**parts["experts"]) if parts["experts"].get("n_expert") else None,
         norms=Norms(**parts["norms"]),
+        rope=Rope(**parts["rope"]),
     )
 
 

@@ -142,6 +142,24 @@ _PATTERNS = {
 }
 
 
+def rope(file: Fields) -> dict:
+    """Bases and scaling of rotary positions: of `rope_parameters`, or as files said it before."""
+    inner = file.get("rope_parameters", Mapping | None) or {}
+    whole, local = inner.get("full_attention") or inner, inner.get("sliding_attention") or {}
+    scaling = whole if inner else file.get("rope_scaling", Mapping | None) or {}
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    values = {
+        "base": whole.get("rope_theta") or file.get("rope_theta"),
+        "local_base": local.get("rope_theta") or file.get("rope_local_base_freq"),
+        "scaling": None if kind == "default" else kind,
+        "factor": scaling.get("factor"),
+        "low_turns": scaling.get("low_freq_factor"),
+        "high_turns": scaling.get("high_freq_factor"),
+        "original_len": scaling.get("original_max_position_embeddings"),
+    }
+    return {f"rope.{name}": value for name, value in values.items() if value is not None}
+
+
 def dense_layers(file: Fields, n_layer: int) -> tuple[int, ...]:
     """The layers that have a feed-forward in place of experts."""
     sparse = _LAYOUTS[file.table["dense"]](file, n_layer)

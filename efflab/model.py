@@ -1,10 +1,11 @@
 """One plain Transformer for every chapter.
 
-A causal pre-norm decoder (GPT) or a post-norm encoder (BERT), by configuration. Techniques change
-it from outside; nothing here knows them. Shapes: B batch, T tokens, C channels (`d_model`),
-H heads, D channels of a head, V vocabulary.
+A causal pre-norm decoder (GPT) or a post-norm encoder (BERT), by configuration, or a decoder of
+today (its parts: `efflab.grouped`). Techniques change it from outside; nothing here knows them.
+Shapes: B batch, T tokens, C channels (`d_model`), H heads, D channels of a head, V vocabulary.
 """
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -12,10 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab.arguments import check_module
+from efflab.cache import Cache, LayerCache, visible_keys
 from efflab.config import ModelConfig
+from efflab.embedding import Embedding
 from efflab.errors import require, require_int, require_one_of
+from efflab.grouped import (
+    GatedFeedForward,
+    GroupedAttention,
+    is_plain,
+    make_norm,
+    require_computable,
+)
 from efflab.rules import Count, NonNegative, Size
-from efflab.tensors import Heads, Hidden, Ids, Mask, Visible, require_channels
+from efflab.tensors import Heads, Hidden, Ids, Mask, Matrix, Visible, require_channels
 
 
 def n_parameters(model: nn.Module) -> int:
@@ -69,13 +79,17 @@ class Attention(nn.Module):
         qkv = self.qkv(x).view(B, T, 3, self.n_head, self.head_dim)
         return tuple(qkv.permute(2, 0, 3, 1, 4))
 
-    def forward(self, x: Hidden, mask: Visible | None = None) -> Tensor:
-        """`mask` (B,1,1,T) or (B,1,T,T), True = visible."""
+    def forward(
+        self, x: Hidden, mask: Visible | None = None, cache: LayerCache | None = None
+    ) -> Tensor:
+        """`mask` (B,1,1,T) or (B,1,T,T), True = visible; with a cache x goes on where it ends."""
         q, k, v = self.heads(x)
-        if mask is not None and self.causal:
-            T = x.shape[1]
-            mask = mask & torch.ones(T, T, dtype=torch.bool, device=x.device).tril()
-        is_causal = self.causal and mask is None
+        is_causal = self.causal and mask is None and cache is None
+        if cache is not None:
+            k, v = cache.extend(k, v)
+        if self.causal and not is_causal:
+            seen = visible_keys(q.shape[2], k.shape[2], None, x.device)
+            mask = seen if mask is None else mask & seen
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
         return self.out(y.transpose(1, 2).flatten(2))  # (B,H,T,D) -> (B,T,H*D) -> (B,T,C)
 
@@ -83,12 +97,12 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """Two linear maps with an activation between (Vaswani et al. 2017, equation 2)."""
 
-    def __init__(self, d_model: Size, d_ff: Size, activation: str = "gelu"):
+    def __init__(self, d_model: Size, d_ff: Size, activation: str = "gelu", bias: bool = True):
         super().__init__()
         self.d_model = d_model
-        self.up = nn.Linear(d_model, d_ff)
+        self.up = nn.Linear(d_model, d_ff, bias=bias)
         self.act = activation_fn(activation)
-        self.down = nn.Linear(d_ff, d_model)
+        self.down = nn.Linear(d_ff, d_model, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         require_channels("x", x, self.d_model)
@@ -96,18 +110,20 @@ class FeedForward(nn.Module):
 
 
 class SubBlock(nn.Module):
-    """A residual branch and its LayerNorm, before the branch or after the sum."""
+    """A residual branch and its norm, before the branch (and after it: Gemma) or after the sum."""
 
     def __init__(self, body: nn.Module, config: ModelConfig):
         super().__init__()
         self.body = body
-        self.norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
+        self.norm = make_norm(config, config.d_model)
         self.norm_first = config.is_norm_first
+        has_two = config.norms.per_layer == 4
+        self.norm_after = make_norm(config, config.d_model) if has_two else nn.Identity()
 
     def forward(self, x: Tensor, *args: Any) -> Tensor:
         require_channels("x", x, self.norm.normalized_shape[0])
         if self.norm_first:
-            return x + self.body(self.norm(x), *args)
+            return x + self.norm_after(self.body(self.norm(x), *args))
         return self.norm(x + self.body(x, *args))
 
 
@@ -119,49 +135,11 @@ class Layer(nn.Module):
         self.attention = attention
         self.ffn = ffn
 
-    def forward(self, x: Hidden, mask: Visible | None = None) -> Tensor:
-        return self.ffn(self.attention(x, mask))
-
-
-class Embedding(nn.Module):
-    """Token + position (+ type) embeddings: ids (B,T) -> (B,T,C)."""
-
-    def __init__(self, config: ModelConfig):
-        super().__init__()
-        E = config.embed_dim
-        self.d_model = config.d_model
-        self.token = nn.Embedding(config.vocab_size, E)
-        self.position = nn.Embedding(config.max_len, E)
-        self.segment = nn.Embedding(config.type_vocab, E) if config.type_vocab else None
-        has_norm = not config.is_norm_first
-        self.norm = nn.LayerNorm(E, eps=config.norm_eps) if has_norm else nn.Identity()
-        same_width = E == config.d_model
-        self.projection = nn.Identity() if same_width else nn.Linear(E, config.d_model)
-
-    def lookup(self, table: nn.Module, ids: Ids, name: str) -> Tensor:
-        """A row per id. The error is made here because a max() check would break export."""
-        try:
-            return table(ids)
-        except IndexError:
-            low, high, allowed = int(ids.min()), int(ids.max()), table.num_embeddings - 1
-            message = f"{name}: expected values in 0..{allowed}, got {low}..{high}"
-            raise ValueError(message) from None
-
-    def forward(self, ids: Ids, type_ids: Ids | None = None) -> Tensor:
-        T, max_len = ids.shape[1], self.position.num_embeddings
-        require(T <= max_len, "sequence length", T, f"at most max_len={max_len}")
-        x = self.lookup(self.token, ids, "ids") + self.position.weight[:T]
-        if self.segment is not None:
-            types = torch.zeros_like(ids) if type_ids is None else type_ids
-            x = x + self.lookup(self.segment, types, "type_ids")
-        return self.projection(self.norm(x))
-
-    def logits(self, x: Tensor) -> Tensor:
-        """By the transposed embedding tables, no bias: hidden (B,T,C) -> (B,T,V)."""
-        require_channels("x", x, self.d_model)
-        if isinstance(self.projection, nn.Linear):
-            x = x @ self.projection.weight
-        return x @ self.token.weight.T
+    def forward(
+        self, x: Hidden, mask: Visible | None = None, cache: LayerCache | None = None
+    ) -> Tensor:
+        args = (mask,) if cache is None else (mask, cache)
+        return self.ffn(self.attention(x, *args))
 
 
 class Transformer(nn.Module):
@@ -174,30 +152,34 @@ class Transformer(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        for name in config.extensions:
-            require(False, name, getattr(config, name), "its default: Transformer has no other")
+        require_computable(config)
         self.config = config
         self.embedding = Embedding(config)
         shared_attention, shared_ffn = self._attention(), self._ffn()
         self.layers = nn.ModuleList(
             Layer(
-                shared_attention if config.share in ("attention", "all") else self._attention(),
+                shared_attention if config.share in ("attention", "all") else self._attention(i),
                 shared_ffn if config.share in ("ffn", "all") else self._ffn(),
             )
-            for _ in range(config.n_layer)
+            for i in range(config.n_layer)
         )
-        final = nn.LayerNorm(config.d_model, eps=config.norm_eps)
+        final = make_norm(config, config.d_model)
         self.final_norm = final if config.is_norm_first else nn.Identity()
         self.pooler: Any = nn.Linear(config.d_model, config.d_model) if config.pooler else None
         self.apply(self._init)
 
-    def _attention(self) -> SubBlock:
+    def _attention(self, layer: int = 0) -> SubBlock:
         c = self.config
-        return SubBlock(Attention(c.d_model, c.n_head, c.causal), c)
+        if is_plain(c):
+            return SubBlock(Attention(c.d_model, c.n_head, c.causal), c)
+        return SubBlock(GroupedAttention(c, c.windows[layer]), c)
 
     def _ffn(self) -> SubBlock:
-        c = self.config
-        return SubBlock(FeedForward(c.d_model, c.d_ff, c.activation), c)
+        c, sizes = self.config, (self.config.d_model, self.config.d_ff)
+        if not c.feed_forward.gated:
+            return SubBlock(FeedForward(*sizes, c.activation, c.feed_forward.bias), c)
+        act = activation_fn(c.activation)
+        return SubBlock(GatedFeedForward(*sizes, act, c.feed_forward.bias), c)
 
     @staticmethod
     def _init(module: nn.Module) -> None:
@@ -208,24 +190,43 @@ class Transformer(nn.Module):
             nn.init.zeros_(module.bias)
 
     def encode(
-        self, ids: Ids, attention_mask: Mask | None = None, type_ids: Ids | None = None
+        self,
+        ids: Ids,
+        attention_mask: Mask | None = None,
+        type_ids: Ids | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """Hidden states (B,T,C) of ids (B,T). `attention_mask` (B,T): nonzero = a real token.
 
+        With a cache (`new_cache`) the ids go on after those that it has seen, and are added to it.
         An id outside the vocabulary, or more than `max_len` tokens, is a `ValueError`.
         """
         if attention_mask is not None:
             shape = tuple(attention_mask.shape)
             require(shape == tuple(ids.shape), "attention_mask.shape", shape, "that of ids")
+            require(cache is None, "attention_mask", shape, "None with a cache")
+        n, n_own = len(self.layers), len(self.layers if cache is None else cache.layers)
+        require(n == n_own, "cache.layers", n_own, f"{n}")
         mask = None if attention_mask is None else attention_mask.bool()[:, None, None, :]
-        x = self.embedding(ids, type_ids)
-        for layer in self.layers:
-            x = layer(x, mask)
+        x = self.embedding(ids, type_ids, 0 if cache is None else cache.n_seen)
+        for i, layer in enumerate(self.layers):
+            x = layer(x, mask) if cache is None else layer(x, mask, cache.layers[i])
         return self.final_norm(x)
 
-    def forward(self, ids: Ids, attention_mask: Mask | None = None) -> Tensor:
+    def forward(
+        self, ids: Ids, attention_mask: Mask | None = None, cache: Cache | None = None
+    ) -> Tensor:
         """Logits (B,T,V): of the next token for a causal model, of the token itself otherwise."""
-        return self.embedding.logits(self.encode(ids, attention_mask))
+        return self.embedding.logits(self.encode(ids, attention_mask, cache=cache))
+
+    def new_cache(self, n_spare: Count = 0) -> Cache:
+        """An empty cache for `encode`; its last `n_spare` tokens can be taken back."""
+        require(self.config.causal, "causal", False, "a causal model")
+        for layer in self.layers:
+            body = layer.attention.body
+            takes_one = "cache" in signature(body.forward).parameters
+            require(takes_one, "attention", type(body).__name__, "one that takes a cache")
+        return Cache(self.config.windows, n_spare)
 
     def pool(self, hidden: Hidden) -> Tensor:
         """BERT's sentence vector (B,C): a tanh layer on the first token's hidden state."""
@@ -238,31 +239,45 @@ class Transformer(nn.Module):
         ids: Ids,
         n_new: Count,
         *,
+        cache: bool = True,
         temperature: NonNegative = 1.0,
         top_k: int | None = None,
         seed: Count = 0,
     ) -> Tensor:
         """Continue ids (B,T) by `n_new` sampled tokens: (B, T + n_new). temperature 0 is greedy.
 
-        `top_k`: sample only among the k likeliest tokens, 1 to `vocab_size`.
+        With a cache each token is computed once, and there are at most `max_len`; without, the last
+        `max_len` anew for each new one. `top_k`: sample only among the k likeliest tokens.
         """
         require(self.config.causal, "causal", False, "a causal model")
         if top_k is not None:
             require_int("top_k", top_k, 1, self.config.vocab_size)
         require(ids.numel() > 0, "ids.shape", tuple(ids.shape), "at least one token to go on from")
+        most = self.config.max_len - ids.shape[1]
+        allowed = "at most {most}, up to max_len, or cache=False"
+        require(not cache or n_new <= most, "n_new", n_new, allowed, most=most)
+        seen = self.new_cache() if cache else None
         rng = torch.Generator(ids.device).manual_seed(int(seed))
         for _ in range(n_new):
-            logits = self(ids[:, -self.config.max_len :])[:, -1]
-            if top_k is not None:
-                kth = logits.topk(top_k).values[:, -1:]
-                logits = logits.masked_fill(logits < kth, -torch.inf)
-            if temperature < torch.finfo(logits.dtype).tiny:  # greedy: the quotient would overflow
-                new = logits.argmax(-1, keepdim=True)
-            else:
-                below = logits - logits.amax(-1, keepdim=True)  # at most 0: no inf - inf in softmax
-                new = torch.multinomial((below / float(temperature)).softmax(-1), 1, generator=rng)
+            unseen = ids[:, -self.config.max_len :] if seen is None else ids[:, seen.n_seen :]
+            hidden = self.encode(unseen, cache=seen)[:, -1:]
+            logits = self.embedding.logits(hidden)[:, 0]
+            new = torch.multinomial(probabilities(logits, temperature, top_k), 1, generator=rng)
             ids = torch.cat([ids, new], dim=1)
         return ids
+
+
+def probabilities(
+    logits: Matrix, temperature: NonNegative = 1.0, top_k: Size | None = None
+) -> Tensor:
+    """What the next token is drawn from, (B,V): 1 for the likeliest at temperature 0."""
+    if top_k is not None:
+        kth = logits.topk(top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < kth, -torch.inf)
+    if temperature < torch.finfo(logits.dtype).tiny:  # greedy: the quotient would overflow
+        return F.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
+    below = logits - logits.amax(-1, keepdim=True)  # at most 0: no inf - inf in softmax
+    return (below / float(temperature)).softmax(-1)
 
 
 check_module(__name__)

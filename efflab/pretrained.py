@@ -9,6 +9,9 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from importlib.util import find_spec
+
+# of a name that is too long it says that there is no such folder
+from os.path import isdir
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,10 +22,12 @@ from efflab.arguments import check_module
 from efflab.base.files import write_atomically
 from efflab.base.json_files import parse_json
 from efflab.config import ModelConfig
-from efflab.conversion import from_transformers, transformers
+from efflab.conversion import RUNS, decoder, from_transformers, transformers
 from efflab.cost import num_params
 from efflab.data import MINILM_FILES, MINILM_PACKAGE, STDLIB_GPT, TOKENIZER_FILE, sha256
-from efflab.errors import quote, require
+from efflab.errors import quote, require, require_one_of
+from efflab.families import load, read
+from efflab.grouped import require_computable
 from efflab.model import Transformer
 from efflab.rules import Size, require_type
 from efflab.tensors import Hidden, Mask
@@ -62,6 +67,8 @@ def save_checkpoint(model: Transformer, path: Path, card: dict[str, Any]) -> dic
     hold, or a card that JSON cannot, is a `ValueError`, and nothing is written.
     """
     card = _through_json(card)
+    for name in model.config.extensions:
+        require(False, f"model.config.{name}", getattr(model.config, name), "its default")
     tensors = narrow(named_tensors(model), torch.float16)
     with torch.device("meta"):  # shapes alone
         fill(Transformer(model.config), tensors, "model.config")
@@ -177,7 +184,7 @@ def load_encoder(source: str | Path):
     return encoder.eval(), tokenizer
 
 
-ENCODER_REMEDY = "fetch the model anew"
+ENCODER_REMEDY = DECODER_REMEDY = "fetch the model anew"
 HEADS = ("cls.", "lm_head.", "predictions.", "sop_classifier.", "classifier.", "qa_outputs.")
 """Prefixes of the names of heads, which an encoder is loaded without."""
 
@@ -199,6 +206,30 @@ def _require_whole(source: str | Path, encoder, info: dict) -> None:
         raise ValueError(f"{source}: {expected}; {ENCODER_REMEDY}")
     if info["missing_keys"]:
         encoder.pooler = None
+
+
+def load_decoder(source: str | Path) -> Transformer:
+    """A decoder of today (Llama, Qwen3, Gemma 3, ...) from a folder.
+
+    Its `config.json` is read, and its safetensors, one file or shards that an index lists; nothing
+    else is opened. What our Transformer does not compute is a `ValueError` that names it, before
+    weights are read.
+    """
+    path, option = Path(source), "use_bidirectional_attention"
+    require(isdir(path), "source", str(source), "a folder with config.json and safetensors")
+    reading = read(path)
+    require(not load(path)[0].get(option), option, True, "false")
+    require_one_of("model_type", reading.model_type, RUNS)
+    require_computable(reading.config)
+    index, shards = path / "model.safetensors.index.json", ["model.safetensors"]
+    if index.is_file():
+        names = require_type("weight_map", parse_json(index.read_bytes()).get("weight_map"), dict)
+        shards = sorted(set(names.values()))
+    tensors: dict[str, Tensor] = {}
+    for name in shards:
+        require(Path(name).name == name, "weight_map", name, "files of the same folder")
+        tensors |= read_unhashed(path / name, DECODER_REMEDY)[0]
+    return decoder(reading, tensors).eval()
 
 
 def load_minilm(source: str | Path | None = None):

@@ -23,11 +23,12 @@ import torch._dynamo
 from torch import nn
 
 import efflab
+from efflab import cache as cache_of_keys
 from efflab import config, devices, estimate, evaluate, model, rules, tensors
 from efflab.acceleration import block, graph, precision, recipes
 
-CHAPTERS = ("structure", "acceleration", "compression", "distributed")
-PARTS = ("legal_compression", "legal_distributed", "legal_core")
+CHAPTERS = ("structure", "acceleration", "compression", "distributed", "decoding")
+PARTS = ("legal_compression", "legal_distributed", "legal_core", "legal_decoding")
 OUTSIDE = {
     *("cli", "rank", "many_machines", "process"),
     *("arguments", "errors", "rules", "tensors", "fields"),
@@ -255,6 +256,18 @@ def _images(kind: str) -> Callable[[], Any]:
     return lambda: getattr(importlib.import_module(f"efflab.structure.{module}"), name)(*sizes)
 
 
+def _layer_cache() -> cache_of_keys.LayerCache:
+    cache = cache_of_keys.LayerCache()
+    cache.extend(*(torch.ones(1, 2, 4, 4),) * 2)
+    return cache
+
+
+def _model_cache() -> cache_of_keys.Cache:
+    cache = _model().new_cache()
+    _model()(torch.ones(1, 4, dtype=torch.long), cache=cache)
+    return cache
+
+
 def _block_weights() -> dict:
     return block.weights(block.plain_layer(8, 4, 2)[0], 4)
 
@@ -298,14 +311,17 @@ BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
     "estimate.Estimate.widened": {"mean": just(1.0), "low": just(0.0), "high": just(2.0)},
     "model.Transformer.generate": {"n_new": just(1)},
     "structure.linformer.linformer_attention": {"E": tensor(1, 2, 4), "F": tensor(1, 2, 4)},
+    "grouped.GatedFeedForward": {"d_model": just(8), "act": nn.GELU},
+    "grouped.GatedFeedForward.forward": {"x": tensor(1, 4, 8)},
+    "rope.turn": {"by": tensor(2, 4, 2)},
     "model.activation_fn": {"activation": just("gelu")},
     "model.Attention": ATTENTION,
     "model.FeedForward": {"d_model": just(8)},
     "model.FeedForward.forward": {"x": tensor(1, 4, 8)},
     "model.SubBlock": {"body": nn.Identity},
     "model.SubBlock.forward": {"x": tensor(1, 4, 8)},
-    "model.Embedding.logits": {"x": tensor(1, 4, 8)},
-    "model.Embedding.lookup": {"table": lambda: nn.Embedding(4, 4)},
+    "embedding.Embedding.logits": {"x": tensor(1, 4, 8)},
+    "embedding.Embedding.lookup": {"table": lambda: nn.Embedding(4, 4)},
     "structure.adaptive_span.AdaptiveSpanAttention": ATTENTION | {"max_span": just(4)},
     "structure.adaptive_span.AdaptiveSpanAttention.find_spans": {"x": tensor(1, 4, 8)},
     "structure.adaptive_span.learned_spans": {
@@ -351,6 +367,8 @@ BY_OWNER: dict[str, Callable[[], Any]] = {
     "acceleration.block.Namespace": lambda: block.torch_namespace(),
     "acceleration.precision.FloatFormat": lambda: precision.FORMATS["fp8_e4m3fn"],
     "acceleration.recipes.Recipe": lambda: recipes.RECIPES["fp32"],
+    "cache.LayerCache": _layer_cache,
+    "cache.Cache": lambda: _model_cache(),
     "model.Transformer": _model,
     "devices.Device": just(A100),
     "model.Layer": lambda: _model().layers[0],

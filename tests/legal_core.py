@@ -4,6 +4,7 @@ Whatever a call writes goes into a folder that ends with the process.
 """
 
 import hashlib
+import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 import transformers
 from torch import nn
 
-from efflab import conversion, pretrained, weights
+from efflab import conversion, families, pretrained, weights
 from efflab.config import ModelConfig
 from efflab.model import Transformer
 
@@ -42,6 +43,25 @@ def tiny() -> Transformer:
 def bert() -> nn.Module:
     torch.manual_seed(0)
     return transformers.BertModel(transformers.BertConfig(**SIZES)).eval()
+
+
+def llama() -> dict:
+    return transformers.LlamaConfig(**SIZES).to_dict()
+
+
+@cache
+def llama_tensors() -> dict:
+    torch.manual_seed(0)
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES)).state_dict()
+
+
+@cache
+def llama_folder() -> Path:
+    folder = path("llama")
+    folder.mkdir()
+    weights.save_tensors(folder / "model.safetensors", llama_tensors(), {})
+    (folder / "config.json").write_text(json.dumps(llama()))
+    return folder
 
 
 @cache
@@ -84,6 +104,9 @@ BY_TYPE: dict[Any, Callable[[], Any]] = {
 BY_NAME: dict[str, Callable[[], Any]] = {"limit": lambda: [1, 2]}
 BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
     "conversion.config_like": {"names": lambda: conversion.BERT},
+    "conversion.decoder": {"reading": lambda: families.read(llama()), "tensors": llama_tensors},
+    "conversion.module_names": {"modules": dict, "layer": dict},
+    "pretrained.load_decoder": {"source": llama_folder},
     "data.sha256": {"path": saved_json},
     "config.from_hf": {"source": SOURCE.copy},
     "families.read": {"source": SOURCE.copy},

@@ -7,10 +7,12 @@ import pytest
 
 from efflab import cost, families
 from efflab.base.places import ROOT
-from efflab.config import PRESETS, from_hf
+from efflab.config import PRESETS, Rope, from_hf
 from efflab.families import FAMILIES, count_on_meta, family, read
 
 RELEASED = json.loads((ROOT / "data/published/configs.json").read_text("utf-8"))
+RELEASED_BY_NAME = {row["name"]: row["config"] for row in RELEASED}
+LLAMA_31 = Rope(5e5, scaling="llama3", factor=8.0)
 SMALL = """vocab_size 101 hidden_size 60 n_embd 60 d_model 60 dim 60 intermediate_size 37 n_inner 37
 ffn_dim 37 hidden_dim 37 dff 37 ffn_hidden_size 37 num_hidden_layers 3 n_layer 3 n_layers 3
 num_layers 3 num_attention_heads 6 n_head 6 n_heads 6 num_heads 6 attention_heads 6
@@ -224,11 +226,40 @@ def test_transformers_counts_what_is_not_known():
         count_on_meta(dict(model_type="unheard"))
 
 
-def test_a_llama_has_no_weights_in_the_plain_model():
-    from transformers import LlamaConfig, LlamaModel
+def test_a_granite_has_no_weights_in_the_plain_model():
+    from transformers import GraniteConfig, GraniteModel
 
     from efflab.pretrained import from_transformers
 
-    model = LlamaModel(LlamaConfig(**{k: v for k, v in llama().items() if k != "model_type"}))
-    with pytest.raises(ValueError, match="model_type='llama': expected one of 'bert', 'gpt2'"):
+    model = GraniteModel(GraniteConfig(**{k: v for k, v in llama().items() if k != "model_type"}))
+    with pytest.raises(ValueError, match="model_type='granite': expected one of 'bert', 'gpt2'"):
         from_transformers(model)
+
+
+ROPES = [
+    (dict(rope_theta=5e5), Rope(5e5)),
+    (dict(rope_scaling={"type": "linear", "factor": 4.0}), Rope(scaling="linear", factor=4.0)),
+    (dict(rope_parameters={"rope_type": "default", "rope_theta": 50}), Rope(50)),
+    (dict(model_type="gemma3_text"), Rope(1e6, local_base=1e4)),
+    (
+        dict(
+            model_type="gemma3_text",
+            rope_parameters={
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 7.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 5.0},
+            },
+        ),
+        Rope(7.0, local_base=5.0, scaling="linear", factor=8.0),
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "expected"), ROPES)
+def test_positions_turn_as_the_file_says(fields, expected):
+    assert from_hf(llama(**fields)).rope == expected
+    assert from_hf(RELEASED_BY_NAME["meta-llama/Llama-3.1-70B"]).rope == LLAMA_31
+
+
+def test_a_wrong_base_is_named():
+    with pytest.raises(ValueError, match="base=-1: expected a positive number"):
+        from_hf(llama(rope_theta=-1))

@@ -14,6 +14,8 @@ PACKAGE, ROOMS = FOLDERS
 CAPABILITIES = {
     "today's models: reading, costing, advising": 1_215,
     "the site's frame": 300,
+    "decoding: today's decoders with a cache, and their files": 260,
+    "decoding: its techniques": 330,
     "sweeps: tables, pictures, several processes, clusters": 420,
     "the site's pages of notebooks": 140,
 }

@@ -111,13 +111,6 @@ def test_what_does_not_go_together_is_refused():
         Attention(windows=())
 
 
-def test_the_plain_model_refuses_what_it_does_not_compute():
-    from efflab.model import Transformer
-
-    with pytest.raises(ValueError, match="tied=False: expected its default"):
-        Transformer(replace(PLAIN, tied=False))
-
-
 def test_what_single_families_have_besides():
     C, V = 64, 1000
     assert params(attention=Attention(bias="out")) == -4 * 3 * C

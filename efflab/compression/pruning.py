@@ -214,6 +214,8 @@ def _choose_units(
         uses = sum(bool(parameters[layer] & other) for other in parameters)
         require(uses == 1, "layer", layer, f"a layer whose {part} no other layer shares")
         body = bodies[layer]
+        is_plain = isinstance(body, Attention | FeedForward)
+        require(is_plain, part, type(body).__name__, "the plain Transformer's")
         name, n = ("head", body.n_head) if part == "attention" else ("neuron", body.up.out_features)
         choices.append((body, _checked_units(name, removed, n, layer)))
     return choices

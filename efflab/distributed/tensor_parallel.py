@@ -102,6 +102,7 @@ class RowParallelLinear(nn.Module):
 
 def require_split(config: ModelConfig, n_ranks: int) -> None:
     """`n_ranks` must divide the heads and the hidden units."""
+    require(not config.extensions, "config", config.extensions, "a plain Transformer's")
     for name in ("n_head", "d_ff"):
         size = getattr(config, name)
         require(size % n_ranks == 0, "n_ranks", n_ranks, f"a divisor of {name}={size}")

@@ -83,7 +83,7 @@ class AdaptiveSpanAttention(Attention):
             share = torch.sigmoid(self.predict(x) + torch.logit(share, eps=0.02))
         return self.max_span * share
 
-    def forward(self, x: Hidden, mask: Visible | None = None) -> Tensor:
+    def forward(self, x: Hidden, mask: Visible | None = None) -> Tensor:  # type: ignore[override]
         """`mask` must be None: a causal model pads on the right, which no real token sees."""
         require(
             mask is None, "mask", mask, "None: pad on the right, where causal tokens never look"

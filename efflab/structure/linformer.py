@@ -39,7 +39,7 @@ class LinformerAttention(Attention):
         self.E = nn.Parameter(torch.randn(shape) * max_len**-0.5)
         self.F = self.E if share == "kv" else nn.Parameter(torch.randn(shape) * max_len**-0.5)
 
-    def forward(self, x: Hidden, mask: Visible | None = None) -> Tensor:
+    def forward(self, x: Hidden, mask: Visible | None = None) -> Tensor:  # type: ignore[override]
         """`mask` (B,1,1,T), True = a real token; a mask by query (B,1,T,T) is a `ValueError`.
 
         A summary of no real token (its row of E is zero at all of them) is left out.

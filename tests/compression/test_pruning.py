@@ -288,6 +288,10 @@ def test_shared_layers_compute_every_time():
         (lambda: pruning.prune_ffn(model(), {0: [-1]}), "neuron=-1"),
         (lambda: pruning.prune_heads(model(replace(CONFIG, share="all")), {0: [0]}), "layer=0"),
         (lambda: pruning.prune_heads(share_qkv(model(), 2), {1: [0]}), "layer=1"),
+        (
+            lambda: pruning.prune_heads(model(replace(CONFIG, positions="rotary")), {0: [0]}),
+            "attention='GroupedAttention': expected the plain Transformer's",
+        ),
         (lambda: pruning.head_importance(model(), []), "batches="),
         (
             lambda: pruning.head_importance(model(replace(CONFIG, share="attention")), batches()),

@@ -117,6 +117,10 @@ def test_column_row_is_the_least_traffic_that_is_right():
         (lambda: replace(JOB, method="gshard"), "method='gshard': expected one of 'ours', 'torch'"),
         (lambda: require_split(CONFIG, 3), "n_ranks=3: expected a divisor of n_head=4"),
         (
+            lambda: require_split(replace(CONFIG, positions="rotary"), 2),
+            "config=('positions',): expected a plain Transformer's",
+        ),
+        (
             lambda: require_split(replace(CONFIG, d_ff=258), 4),
             "n_ranks=4: expected a divisor of d_ff=258",
         ),
