@@ -26,6 +26,7 @@ MOST_BYTES = 2_000_000
 QUESTION = "How many 'tokens' <in all>?"
 HOSTILE = "</script><b id='broken'>&amp;"
 SOURCE = "def attend(q):\n    return q\n\n\nclass Cut:\n    pass"
+BARE = {"data": [{"y": [1, 2]}], "layout": {}}
 ENTRIES = {
     "89": dict(name="89_before", title={"en": "Before", "zh": "之前"}),
     "90": dict(
@@ -103,6 +104,7 @@ def toy_notebook(monkeypatch):
     shown = [
         ("asked = predict()", outputs_of(monkeypatch, ask)),
         ("explore(figure)", [new_output("display_data", data=figure)]),
+        ("foreign()", [new_output("display_data", data={PLOTLY: BARE, "text/plain": ""})]),
         ("asked.reveal(4096)", outputs_of(monkeypatch, lambda: asked[0].reveal(4096))),
         ("show_source(attend, Cut)", [new_output("display_data", data=listing)]),
         ("table()", [new_output("display_data", data={"text/html": table})]),
@@ -164,9 +166,10 @@ def foreign(request):
 
 
 def see_figure(tab):
-    """Scroll to the first figure and wait until it is drawn."""
-    tab.locator("figure.plot").first.scroll_into_view_if_needed()
-    tab.locator("figure.plot").first.locator(".main-svg").first.wait_for()
+    """Scroll to the first figures and wait until they are drawn."""
+    for figure in tab.locator("figure.plot").all()[1::-1]:
+        figure.scroll_into_view_if_needed()
+        figure.locator(".main-svg").first.wait_for()
 
 
 # --- What is written --------------------------------------------------------------------------
@@ -301,7 +304,7 @@ def test_a_prediction_compares_at_once_and_opens_the_answer(toy_page, opened):
 def test_the_slider_and_the_lists_move_the_picture(toy_page, opened):
     tab = opened(toy_page)
     see_figure(tab)
-    figure = tab.locator("figure.plot")
+    figure = tab.locator("figure.plot").first
     assert figure.locator("figcaption").text_content() == "2 bars of 16 tokens"
     slider = figure.get_by_role("slider", name=re.compile("n"))
     slider.press("ArrowRight")
@@ -337,6 +340,10 @@ def test_on_a_phone_panels_are_stacked_and_nothing_is_cut(toy_page, opened):
       }).map(t => t.textContent);
     }"""
     assert tab.evaluate(boxes) == []
+    edges = """side => ['.legend', '.xaxislayer-above text, .xtitle'].map(words =>
+      [...document.querySelector('.graph').querySelectorAll(words)]
+        .map(word => word.getBoundingClientRect()[side]))"""
+    assert min(tab.evaluate(edges, "top")[0]) >= max(tab.evaluate(edges, "bottom")[1])
     scrolling = tab.locator(".output.scroll[tabindex='0']")
     assert scrolling.count() == 1  # the wide table, in its own box
     tab.set_viewport_size(WIDE)

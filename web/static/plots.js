@@ -8,6 +8,7 @@
   const NEAR = "800px"; // of the view, where a figure is drawn
   // What lab/static.py adds below a figure, in pixels: a slider, a menu, a note.
   const SLIDER_ROOM = 90, MENU_ROOM = 50, NOTE_ROOM = 24;
+  const MARGIN = { l: 64, r: 24, t: 56, b: 56 }; // of a figure that says nothing of its own
   const TITLE_ROOM = 40; // above a figure, for its title
   const PANEL_GAP = 84; // between stacked panels: ticks, axis title, the next panel's title
   const LINE = 17; // height of a line of a panel's title
@@ -181,8 +182,9 @@
       const { data, layout } = this.picture();
       this.caption.textContent = asText(layout.title?.text ?? "");
       delete layout.title;
-      const base = layout.template.layout;
-      layout.margin = { ...base.margin, ...layout.margin };
+      const base = ((layout.template ??= {}).layout ??= {});
+      base.font = { family: "sans-serif", ...base.font };
+      layout.margin = { ...MARGIN, ...base.margin, ...layout.margin };
       layout.margin.b -= this.room;
       layout.margin.t = Math.max(layout.margin.t - TITLE_ROOM, 14);
       layout.height = (layout.height ?? 400) - this.room - TITLE_ROOM;
@@ -200,15 +202,18 @@
 
     /** Once the labels' sizes are known: panels' titles from the left edge, the legend below all. */
     settle({ data, layout }) {
-      const { l, t, h } = this.graph._fullLayout._size;
-      for (const title of layout.annotations ?? []) if (title.name === PANEL) title.xshift = 4 - l;
-      const below = [...this.graph.querySelectorAll(".xaxislayer-above text, .infolayer .xtitle")];
-      if (layout.legend?.yref === "paper" && below.length) {
-        const lowest = Math.max(...below.map((text) => text.getBoundingClientRect().bottom));
-        const bottom = this.graph.getBoundingClientRect().top + t + h;
-        layout.legend.y = -(lowest - bottom + 8) / h;
+      // twice, since a legend further down leaves the panels less room
+      for (let round = 0; round < 2; round += 1) {
+        const { l, t, h } = this.graph._fullLayout._size;
+        for (const title of layout.annotations) if (title.name === PANEL) title.xshift = 4 - l;
+        const below = [...this.graph.querySelectorAll(".xaxislayer-above text, .infolayer .xtitle")];
+        if (layout.legend?.yref === "paper" && below.length) {
+          const lowest = Math.max(...below.map((text) => text.getBoundingClientRect().bottom));
+          const bottom = this.graph.getBoundingClientRect().top + t + h;
+          layout.legend.y = -(lowest - bottom + 8) / h;
+        }
+        Plotly.react(this.graph, data, layout, this.spec.config);
       }
-      Plotly.react(this.graph, data, layout, this.spec.config);
     }
   }
 
