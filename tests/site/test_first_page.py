@@ -96,9 +96,8 @@ def test_from_disk_it_works_as_well(small_site, chromium):
         page.locator("#query").fill("band")
         page.locator("#passages mark").wait_for()
         page.get_by_role("link", name="Ledger").first.click()
-        assert (
-            page.evaluate("getComputedStyle(document.querySelector('.machines')).display") == "flex"
-        )
+        machines = page.locator(".machines")  # waits until the page has loaded
+        assert machines.evaluate("one => getComputedStyle(one).display") == "flex"
 
 
 def test_the_pages_forbid_other_hosts(home, chromium):
