@@ -256,7 +256,7 @@ def test_without_webassembly_and_from_disk_the_page_says_so(folder, address, chr
 def test_it_fits_the_screen_and_axe_finds_nothing(planner, width, scheme):
     page = planner.go("model=gpt-oss-20b&device=H100 SXM", "gpt-oss-20b").page
     page.set_viewport_size(dict(width=width, height=900))
-    page.emulate_media(color_scheme=scheme)
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     page.locator("#advice summary").click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.evaluate(npm_file("axe-core", "axe.min.js").decode())
