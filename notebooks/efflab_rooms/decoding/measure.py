@@ -73,13 +73,6 @@ class Changed:
         return model.embedding.logits(model.final_norm(x))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, cache: Cache) -> Tensor:
-    """Attention of the newest token over all keys and values so far, which join the cache."""
-    for name, new in (("k", k), ("v", v)):
-        cache[name] = torch.cat([cache[name], new], 2) if name in cache else new
-    return scaled_dot_product_attention(q, cache["k"], cache["v"])
-
-
 def attend_alone(q: Tensor, k: Tensor, v: Tensor, cache: Cache) -> Tensor:
     """Without a cache: a token that sees itself alone."""
     return v
@@ -93,7 +86,9 @@ def differences(ids: Tensor, attend: CachedAttend) -> Tensor:
 
 
 @torch.no_grad()
-def time_tokens(lengths: Iterable[int], repeats: int = 7) -> dict[int, dict[str, Timing]]:
+def time_tokens(
+    attend: CachedAttend, lengths: Iterable[int], repeats: int = 7
+) -> dict[int, dict[str, Timing]]:
     """{length: {"whole text", "cached": Timing}} of the token after so many."""
     model, times = points.language_model(), {}
     for n in lengths:
@@ -240,7 +235,7 @@ def time_steps(
 def acceptance(draft: Callable[[Tensor], Tensor], n_windows: int = 4) -> float:
     """Mean over held-out tokens of the sum of min(p, q): the share of a draft's tokens accepted.
 
-    (Leviathan et al. 2023, theorem 3.5.)
+    (Leviathan et al. 2023, corollary 3.6.)
     """
     ids = torch.from_numpy(evaluate.held_out_windows(n_windows, 512))[:, :-1]
     p, q = (f(ids)[:, 256:].softmax(-1) for f in (points.language_model(), draft))
