@@ -29,10 +29,10 @@ CachedAttend = Callable[[Tensor, Tensor, Tensor, Cache], Tensor]
 # --- One token at a time ---------------------------------------------------------------------
 
 
-def prompt_ids(n_tokens: int) -> Tensor:
-    """(1, n_tokens) of held-out source."""
+def prompt_ids(n_tokens: int, n_texts: int = 1) -> Tensor:
+    """(n_texts, n_tokens) of held-out source, from places spread evenly over it."""
     require_int("n_tokens", n_tokens, 1, 512)
-    return torch.from_numpy(evaluate.held_out_windows(1, 512))[:, :n_tokens]
+    return torch.from_numpy(evaluate.held_out_windows(n_texts, 512))[:, :n_tokens]
 
 
 def run_layer(layer: Layer, x: Tensor, attend: Attend) -> Tensor:
