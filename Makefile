@@ -102,7 +102,7 @@ $(STAMP): requirements.txt pyproject.toml
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/python $(INSTALL) $(TORCH)
-	build/lock/bin/python $(INSTALL) '.[test]'
+	build/lock/bin/python $(INSTALL) '.[sweep,test]'
 	build/lock/bin/python -m pip freeze --all > build/lock/freeze.txt
 	{ echo '# Everything that `make setup` installs, exactly. pyproject.toml says what of it is wanted itself;'; \
 	echo '# `make lock` writes this file anew with the newest versions, and `make test` says whether they do.'; \

@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,11 +13,8 @@ from efflab.base.places import ROOT, require_checkout
 from efflab.base.privacy import opt_out
 from efflab.errors import require
 from efflab.publishing import terminal
-from efflab.publishing.catalog import built_path, catalog, find, sources
+from efflab.publishing.catalog import catalog, find, sources
 from efflab.publishing.execute import CellFailed
-
-JUPYTER_SETTINGS = Path(__file__).parent / "publishing" / "jupyter"
-"""Settings that JupyterLab reads besides the reader's own, which take precedence."""
 
 
 def list_notebooks(args) -> None:
@@ -56,8 +52,19 @@ def sweep_notebook(args) -> None:
     from efflab.publishing.parameters import parse_choices
     from efflab.publishing.run import sweep
 
-    for path in sweep(args.notebook, parse_choices(args.parameters), fresh=args.fresh):
-        print(f"stored in {os.path.relpath(path)}")
+    options = {n: v for n in ("jobs", "dask") if (v := vars(args).get(n)) is not None}
+    points = sweep(args.notebook, parse_choices(args.parameters), fresh=args.fresh, **options)
+    if points:
+        from efflab.publishing.sweep_report import write_report
+
+        for what, path in write_report(points, args.notebook, args.show, args.record).items():
+            print(f"{what} in {os.path.relpath(path)}")
+
+
+def compare_runs(args) -> None:
+    from efflab.publishing.sweep_report import compare
+
+    print("\n".join(compare(args.first, args.second)))
 
 
 def build_notebooks(args) -> None:
@@ -100,7 +107,7 @@ def register_rules(args) -> None:
 def run_ledger(args) -> None:
     from efflab.publishing.pool import run_here
 
-    path = os.path.relpath(run_here(args.out, fresh=args.fresh, busy=args.busy))
+    path = os.path.relpath(run_here(args.out, fresh=args.fresh, busy=args.busy, dask=args.dask))
     print(f"stored in {path}\nnext, where it is to stand beside others: efflab ledger add {path}")
 
 
@@ -119,7 +126,7 @@ def make_site(args) -> None:
 def experiment(args) -> None:
     from efflab.experiments import run_experiment
 
-    run_experiment(args.name, fresh=args.fresh)
+    run_experiment(args.name, fresh=args.fresh, dask=args.dask)
     print(f"stored in data/experiments/{args.name}.json")
 
 
@@ -169,28 +176,9 @@ def train(args) -> None:
 
 
 def open_lab(args) -> None:
-    """Open JupyterLab, reachable from this machine only, behind a token in the address.
+    from efflab.publishing.lab_server import start
 
-    The printed address leads to notebook 00, for a reader who opens it by hand. JupyterLab neither
-    looks for news or updates nor asks whether it should.
-    """
-    is_port = args.port is None or 1 <= args.port <= 65535
-    require(is_port, "--port", args.port, "a number from 1 to 65535")
-    first = built_path(find("00"), args.language).relative_to(ROOT).as_posix()
-    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--notebook-dir={ROOT}"]
-    command += [f"--LabApp.default_url=/lab/tree/{first}"]
-    command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    if args.port is not None:
-        command.append(f"--port={args.port}")
-    if args.no_browser:
-        command.append("--no-browser")
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        command.append("--allow-root")  # as root it would refuse to start
-    others = [path for path in [os.environ.get("JUPYTER_CONFIG_PATH")] if path]
-    paths = os.pathsep.join([str(JUPYTER_SETTINGS), *others])
-    trust = [sys.executable, "-m", "efflab.publishing.trust"]
-    subprocess.Popen(trust, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    os.execve(sys.executable, command, {**os.environ, "JUPYTER_CONFIG_PATH": paths})
+    start(args.port, args.language, browser=not args.no_browser)
 
 
 SOURCE = "a preset's name, a config.json, its folder, or with a network a model of the hub"
@@ -203,8 +191,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"efflab {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
 
-    def command(name, function, help, group=commands):
-        sub = group.add_parser(name, help=help, description=help)
+    def command(name, function, help, group=commands, **options):
+        sub = group.add_parser(name, help=help, description=help, **options)
         sub.set_defaults(function=function)
         return sub
 
@@ -213,12 +201,14 @@ def parser() -> argparse.ArgumentParser:
     listing = command("list", list_notebooks, "the notebooks, with the minutes that each takes")
     for sub in (doctor, listing):
         sub.add_argument("--language", choices=LANGUAGES, default="en")
-    run = command("run", run_notebook, "run a notebook, with other parameters if you like")
-    sweep = command("sweep", sweep_notebook, "run a notebook over every combination of values")
-    for sub, form in ((run, "name=value"), (sweep, "name=a,b,c")):
-        sub.add_argument("notebook", help="for example 03")
-        sub.add_argument("-p", dest="parameters", action="append", default=[], metavar=form)
-        sub.add_argument("--fresh", action="store_true", help="again, whatever is kept")
+    options: dict = dict(add_help=False)
+    help = "run a notebook, with other parameters if you like"
+    run = command("run", run_notebook, help, **options)
+    help = "run a notebook over every combination of values: a table and a picture"
+    terminal.add_run_options(run, command("sweep", sweep_notebook, help, **options))
+    comparison = command("compare", compare_runs, "what differs between two runs beyond noise")
+    for name in ("first", "second"):
+        comparison.add_argument(name, type=Path, help="a notebook that `efflab run` stored")
     build = command("build", build_notebooks, "make the notebooks from notebooks/src")
     build.add_argument("notebooks", nargs="*", metavar="NN", help="all of them by default")
     build.add_argument("--language", choices=LANGUAGES, help="both by default")
@@ -236,15 +226,16 @@ def parser() -> argparse.ArgumentParser:
     column.add_argument("--out", type=Path, metavar="FILE", help="runs/ledger/... by default")
     column.add_argument("--fresh", action="store_true", help="again, whatever is kept")
     column.add_argument("--busy", action="store_true", help="although others use the machine")
+    column.add_argument("--dask", metavar="ADDRESS", help="on workers alike to this machine")
     addition = command("add", add_column, "take in another machine's column, once checked", steps)
     addition.add_argument("file", type=Path, metavar="FILE", help="what `efflab ledger run` wrote")
     site = command("site", make_site, "notebooks, playground, planner: web pages in build/site")
     site.add_argument("--serve", action="store_true", help="on localhost; built if not there yet")
     site.add_argument("--port", type=int, default=8000, metavar="N", help="8000; 0 is a free one")
     repeat = command("experiment", experiment, "run what takes longer than a notebook")
-    repeat.add_argument(
-        "name", help="for example qkv-sharing; an unknown name lists the known ones"
-    )
+    known = "for example qkv-sharing; an unknown name lists the known ones"
+    repeat.add_argument("name", help=known)
+    repeat.add_argument("--dask", metavar="ADDRESS", help="on the workers of a Dask scheduler")
     repeat.add_argument("--fresh", action="store_true", help="repeat the runs already recorded")
     card = command("card", show_card, "what a model costs, on every device, by formula")
     card.add_argument("source", help=SOURCE)

@@ -93,3 +93,12 @@ def edit(toy):
         path.write_text(text.replace(old, new), encoding="utf-8")
 
     return replace
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A Dask scheduler on this machine with two workers of one thread each."""
+    distributed = pytest.importorskip("distributed")
+    options = dict(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1")
+    with distributed.LocalCluster(**options) as cluster:
+        yield cluster

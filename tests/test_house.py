@@ -14,6 +14,8 @@ PACKAGE, ROOMS = FOLDERS
 CAPABILITIES = {
     "today's models: reading, costing, advising": 1_215,
     "the site's frame": 300,
+    "sweeps: tables, pictures, several processes, clusters": 420,
+    "the site's pages of notebooks": 140,
 }
 MOST_LINES = {"efflab": 14_930 + sum(CAPABILITIES.values())}
 # the room of notebook 16, decoding, beside the sixteen others

@@ -6,7 +6,8 @@ An experiment is a module here with a `NAME` and a `run(*, fresh)`; its file nam
 from importlib import import_module
 from pkgutil import iter_modules
 
-from efflab.errors import require_one_of
+from efflab.errors import require, require_one_of
+from efflab.experiments import cluster
 
 
 def experiments() -> list[str]:
@@ -15,7 +16,20 @@ def experiments() -> list[str]:
     return sorted(m.NAME for m in modules if hasattr(m, "NAME") and hasattr(m, "run"))
 
 
-def run_experiment(name: str, *, fresh: bool = False) -> dict:
-    """Run and record what is not yet in data/experiments/NAME.json, or with `fresh` all of it."""
+TIMED = ("attention-bench", "budget-game", "case-study-latency", "gpu-bench", "int8-engines")
+TIMED += ("language-engines",)
+"""Experiments that time things: all of their runs belong on one machine."""
+
+
+def run_experiment(name: str, *, fresh: bool = False, dask: str | None = None) -> dict:
+    """Run and record what is not yet in data/experiments/NAME.json, or with `fresh` all of it.
+
+    `dask`: the address of a scheduler to whose workers the runs are handed.
+    """
     require_one_of("name", name, experiments())
-    return import_module(f"{__name__}.{name.replace('-', '_')}").run(fresh=fresh)
+    require(dask is None or name not in TIMED, "--dask", name, "an experiment that times nothing")
+    cluster.scheduler = dask
+    try:
+        return import_module(f"{__name__}.{name.replace('-', '_')}").run(fresh=fresh)
+    finally:
+        cluster.scheduler = None

@@ -1,9 +1,12 @@
 """The provenance of a number: command, date, commit, versions, machine and CPU features."""
 
+import json
 import platform
+import sysconfig
 from collections.abc import Iterable
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, distributions, version
 
 from efflab.base.git import ask_git
 from efflab.base.places import DATA_DIR
@@ -55,6 +58,17 @@ def version_of(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+@lru_cache(maxsize=1)
+def libraries() -> str:
+    """Python's version and every installed library's, as one text.
+
+    Only from site-packages, not all of `sys.path`, to which setuptools adds vendored copies.
+    """
+    places = {sysconfig.get_paths()[name] for name in ("purelib", "platlib")}
+    versions = {f"{d.metadata['Name']}=={d.version}" for d in distributions(path=sorted(places))}
+    return json.dumps([platform.python_version(), *sorted(versions)])
 
 
 def describe_run(command: str, packages: Iterable[str] = (), rules: Iterable[str] = ()) -> dict:

@@ -13,7 +13,6 @@ block may be made on several days. Values missing in old records are null.
 
 import json
 import platform
-import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from efflab.base.json_files import parse_file, parse_json
 from efflab.base.places import DATA_DIR
 from efflab.base.significant import significant
 from efflab.errors import require, require_one_of
+from efflab.experiments import cluster
 from efflab.experiments.form import require_record, require_run
 from efflab.experiments.provenance import describe_run, machine, machine_name
 
@@ -109,17 +109,18 @@ def run_cases(
     say(_intention(name, cases, record, block, fresh))
     command = f"efflab experiment {name}{' --fresh' if fresh else ''}"
     provenance = describe_run(command, versions_of, rules)
-    for i, case in enumerate(cases, start=1):
-        # read anew: another process may have done it by now
-        block = _block(_open_record(name, path, say), key)
-        if _find(block, case) is None or fresh:
-            start = time.perf_counter()
-            result = run_one(**case)
-            require_run("run", case | result)
-            run = (case, _plain(result), provenance)
-            block = _change(name, path, lambda record, run=run: _add(record, key, run, cases))
-            seconds = f"{time.perf_counter() - start:.0f} s"
-            say(f"{i}/{len(cases)}  {_brief(case)}:  {_brief(result)}  ({seconds})")
+    # read anew before each: another process may have done it by now
+    waiting = (
+        case
+        for case in cases
+        if fresh or _find(_block(_open_record(name, path, say), key), case) is None
+    )
+    for case, result, seconds in cluster.call_cases(run_one, waiting):
+        require_run("run", case | result)
+        run = (case, _plain(result), provenance)
+        _change(name, path, lambda record, run=run: _add(record, key, run, cases))
+        place = f"{cases.index(case) + 1}/{len(cases)}"
+        say(f"{place}  {_brief(case)}:  {_brief(result)}  ({seconds:.0f} s)")
     return _view(name, _change(name, path, lambda record: _finish(record, key, cases, others)))
 
 

@@ -7,8 +7,8 @@ from html import escape
 from efflab.errors import require
 from efflab.lab import guesses, notebook
 from efflab.lab.colours import BLUE, ORANGE
-from efflab.lab.page import emit, emit_html, live, widget_view
-from efflab.lab.text import tr, with_unit
+from efflab.lab.page import emit, emit_html, live, plain, widget_view
+from efflab.lab.text import tr, tr_name, with_unit
 from efflab.lab.typed import parse
 
 ANSWER_STYLE = f"border-left:5px solid {BLUE};padding:6px 14px;margin:4px 0;font-size:1.1em"
@@ -54,8 +54,9 @@ class Prediction:
         require(math.isfinite(float(measured)), "measured", measured, "a finite number")
         notebook.current.withheld.discard(self.secret)
         text = comparison(self.guess, float(measured), self.unit)
+        answer = {"question": tr(self.question), "measured": plain(float(measured))}
         if self.guess is None:
-            _fold(text)
+            _fold(text, answer)
             return
         emit_html(f'<div style="{ANSWER_STYLE}">{escape(text)}</div>', text)
         self.close()
@@ -63,12 +64,16 @@ class Prediction:
             guesses.keep(notebook.current.number, self.question, self.guess, float(measured))
 
 
-def _fold(text: str) -> None:
-    """Show an answer without a guess folded; a stored page's text form does not contain it."""
+def _fold(text: str, answer: dict) -> None:
+    """Show an answer without a guess folded; a stored page's text form does not contain it.
+
+    The output's metadata have `answer`, by which the site's page compares its reader's number.
+    """
     summary = tr("Say your number first, then run this cell again; or open the answer here.")
     html = f"<summary>{escape(summary)}</summary>{escape(text)}"
     html = f'<details style="{ANSWER_STYLE}">{html}</details>'
-    emit_html(html, text if live() else summary)
+    bundle = {"text/html": html, "text/plain": text if live() else summary}
+    emit(bundle, metadata={"answer": answer})
 
 
 def predict(
@@ -96,7 +101,8 @@ def predict(
 
         prediction.widget = Field(prediction, title, style)
         bundle |= widget_view(prediction.widget)
-    emit(bundle)
+    asked = {"question": tr(question), "unit": unit, "unit_name": tr_name(unit)}
+    emit(bundle, metadata={"prediction": asked})
     return prediction
 
 

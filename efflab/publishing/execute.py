@@ -18,9 +18,9 @@ class CellFailed(Exception):
 
 
 def execute(
-    notebook, name: str, cwd: Path, part: Path, *, given: dict | None = None, timeout: int = TIMEOUT
+    notebook, name: str, cwd: Path, part: Path, *, given=None, timeout: int = TIMEOUT, show=True
 ):
-    """Run `notebook` in a new kernel that starts in `cwd`, with a progress bar.
+    """Run `notebook` in a new kernel that starts in `cwd`, with a progress bar if `show`.
 
     `given` (the parameters that differ) are injected after the `parameters` cell. While it runs,
     and when a cell fails, `part` holds the notebook so far. Returns the executed copy, from whose
@@ -40,7 +40,7 @@ def execute(
                 given or {},
                 kernel_name="python3",
                 cwd=str(cwd),
-                progress_bar={"desc": name},
+                progress_bar={"desc": name} if show else False,
                 execution_timeout=timeout,
                 store_widget_state=False,
                 record_timing=False,

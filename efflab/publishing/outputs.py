@@ -66,4 +66,4 @@ def count(notebook: NotebookNode) -> None:
 def without_picture(output: NotebookNode) -> dict:
     """An output without its pixels and its execution number."""
     data = {k: v for k, v in output.get("data", {}).items() if k != PICTURE}
-    return {**output, "data": data, "execution_count": None, "metadata": None}
+    return {**output, "data": data, "execution_count": None}

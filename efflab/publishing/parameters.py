@@ -7,7 +7,7 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from efflab.base.formats import LANGUAGES
-from efflab.base.limits import MODEL, entry_of, is_a, kind, require_within
+from efflab.base.limits import MODEL, entry_of, in_words, is_a, kind, require_within
 from efflab.config import PRESETS, from_hf
 from efflab.errors import require, require_one_of
 from efflab.publishing.source import parameters
@@ -105,3 +105,10 @@ def check_values_for(path: Path, source: NotebookNode, given: dict) -> dict:
     """Check `given` against a source's parameters and the limits in the catalog."""
     entry = entry_of(path.stem, path.parents[1] / "catalog.toml")
     return checked(given, parameters(source), entry.get("limits"))
+
+
+def offer(path: Path, source: NotebookNode) -> list[str]:
+    """The parameters of a source with defaults and limits: ["-p n=3 (1 to 9)", ...]."""
+    limits = entry_of(path.stem, path.parents[1] / "catalog.toml").get("limits", {})
+    words = {name: f" ({in_words(limit)})" for name, limit in limits.items()}
+    return [f"-p {n}={value!r}{words.get(n, '')}" for n, value in parameters(source).items()]

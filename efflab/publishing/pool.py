@@ -14,6 +14,7 @@ from efflab.publishing import usage
 from efflab.publishing.catalog import NOTEBOOKS, ROOT, catalog
 from efflab.publishing.column import Column, parse, read
 from efflab.publishing.execute import CellFailed
+from efflab.publishing.grid import run_ahead
 from efflab.publishing.ledger import claims, verdicts
 from efflab.publishing.outputs import of_kind
 from efflab.publishing.run import is_done, run
@@ -89,6 +90,7 @@ def run_here(
     *,
     fresh: bool = False,
     busy: bool = False,
+    dask: str | None = None,
     folder: Path = NOTEBOOKS,
     say: Callable = print,
 ) -> Path:
@@ -97,6 +99,8 @@ def run_here(
     A notebook that already ran, with nothing changed since, is not run again unless `fresh`, so a
     killed run can be resumed. A notebook that fails is left out: the column is written without it,
     and then a `CellFailed` is raised. A busy machine is a `ValueError`, unless `busy`.
+
+    `dask`: the address of a scheduler whose workers, alike to this machine, run the notebooks.
     """
     require(out is None or not out.is_dir(), "--out", str(out), "a file, not a folder")
     own = Column(machine(), date.today().isoformat(), {}, versions=versions())
@@ -104,10 +108,14 @@ def run_here(
     require_writable(out)  # before an hour of notebooks
     if not busy:
         usage.require_idle()
+    numbers = [n for n, entry in catalog(folder).items() if entry["claims"]]
+    elsewhere = run_ahead(numbers, folder, dask, fresh) if dask else {}
     records, failed = [], {}
-    for number in (n for n, entry in catalog(folder).items() if entry["claims"]):
+    for number in numbers:
         try:
-            verdicts = _verdicts_of(number, folder, fresh)
+            if number in elsewhere:
+                raise CellFailed(elsewhere[number])
+            verdicts = _verdicts_of(number, folder, fresh and not dask)
         except CellFailed as error:
             failed[number] = str(error)
             say(f"{number}: failed, left out")

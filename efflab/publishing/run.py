@@ -4,26 +4,26 @@ import hashlib
 import itertools
 import json
 import os
-import platform
 import re
-import sysconfig
 from collections.abc import Callable
-from functools import lru_cache
-from importlib.metadata import distributions
 from pathlib import Path
 
+import nbformat
 from nbformat import NotebookNode
 
 import efflab
 import efflab_rooms
+from efflab.base.busy import Others
 from efflab.base.files import part_path, require_writable
 from efflab.base.formats import VERDICT
 from efflab.base.significant import significant
+from efflab.experiments.provenance import libraries, versions
 from efflab.publishing.catalog import NOTEBOOKS, find
 from efflab.publishing.execute import execute, seconds, title_of
 from efflab.publishing.outputs import of_kind
 from efflab.publishing.parameters import check_values_for, checked, literal, parse
 from efflab.publishing.source import code_cells, read_notebook, read_source, translate
+from efflab.publishing.usage import entry, watching_memory
 
 CODE = tuple(Path(package.__file__).parent for package in (efflab, efflab_rooms))
 __all__ = ["checked", "literal", "parse", "run", "sweep"]  # others call the first three here too
@@ -32,12 +32,12 @@ __all__ = ["checked", "literal", "parse", "run", "sweep"]  # others call the fir
 # --- One run ---------------------------------------------------------------------------------
 
 
-def execute_with(path: Path, given: dict, target: Path) -> NotebookNode:
+def execute_with(path: Path, given: dict, target: Path, *, quiet: bool = False) -> NotebookNode:
     """Run the source at `path` with parameters `given` through papermill; store it at `target`.
 
-    The notebook is that of `given["language"]`, English by default. A wrong parameter is a
-    `ValueError` before a kernel starts, a failing cell a `CellFailed`; then a `.part.ipynb` beside
-    `target` holds the notebook so far, and `target` is unchanged.
+    The notebook is that of `given["language"]`, English by default; `quiet`: no progress is shown.
+    A wrong parameter is a `ValueError` before a kernel starts, a failing cell a `CellFailed`; then
+    a `.part.ipynb` beside `target` holds the notebook so far, and `target` is unchanged.
     """
     source = read_source(path)
     given, language = check_values_for(path, source, given), given.get("language", "en")
@@ -45,7 +45,14 @@ def execute_with(path: Path, given: dict, target: Path) -> NotebookNode:
     mark = fingerprint(notebook, path, given)
     notebook.metadata.efflab = {"fingerprint": mark, "parameters": given}
     part = part_path(target, ".ipynb")
-    result = execute(notebook, f"{path.stem} ({language})", path.parents[1], part, given=given)
+    others = Others()
+    with watching_memory() as memory, others.watched():
+        title = f"{path.stem} ({language})"
+        result = execute(notebook, title, path.parents[1], part, given=given, show=not quiet)
+    cost = entry(sum(map(seconds, result.cells)), memory.peak_bytes)
+    cost |= dict(busy_cores=round(others.cores, 2), versions=versions())
+    result.metadata.efflab["cost"] = cost
+    nbformat.write(result, part)
     os.replace(part, target)
     return result
 
@@ -84,9 +91,12 @@ def run(
         say("kept from before, as nothing that it depends on has changed; --fresh runs it again")
         return earlier
     target = writable(run_folder(path, given), say)
-    for cell in execute_with(path, given, target).cells:
+    notebook = execute_with(path, given, target)
+    for cell in notebook.cells:
         if seconds(cell):
             say(f"{seconds(cell):7.2f} s  {title_of(cell)}")
+    for verdict in of_kind(notebook, VERDICT):
+        say(f"{verdict['claim']}: {verdict['outcome']}, {deciding(verdict)}")
     return target
 
 
@@ -97,8 +107,8 @@ def fingerprint(notebook: NotebookNode, path: Path, given: dict) -> str:
     """A hash of everything a run depends on: a run is reused only under the same fingerprint.
 
     That is the notebook's code, the package's and the rooms' code and texts, the claims, the
-    published rows, the records, the shipped model, the files that parameters `given` name, Python
-    and all installed libraries' versions.
+    published rows, the records and sweeps, the shipped model, the files that parameters `given`
+    name, Python and all installed libraries' versions.
     """
     h = hashlib.sha256(libraries().encode())
     h.update("\n".join(c.source for c in code_cells(notebook)).encode())
@@ -111,21 +121,10 @@ def fingerprint(notebook: NotebookNode, path: Path, given: dict) -> str:
 def dependencies(data: Path) -> list[Path]:
     """The files of the package, of the rooms and of `data` on which every run depends, in order."""
     code = [p for f in CODE for p in f.rglob("*") if p.suffix in (".py", ".toml")]
-    folders = ("published", "experiments", "stdlib-gpt")
+    folders = ("published", "experiments", "sweeps", "stdlib-gpt")
     data_files = [p for folder in folders for p in (data / folder).glob("*")]
     files = [*code, data / "claims.toml", *data_files]
     return sorted(p for p in files if p.is_file() and not p.name.startswith(("training", ".")))
-
-
-@lru_cache(maxsize=1)
-def libraries() -> str:
-    """Python's version and every installed library's, as one text.
-
-    Only from site-packages, not all of `sys.path`, to which setuptools adds vendored copies.
-    """
-    places = {sysconfig.get_paths()[name] for name in ("purelib", "platlib")}
-    versions = {f"{d.metadata['Name']}=={d.version}" for d in distributions(path=sorted(places))}
-    return json.dumps([platform.python_version(), *sorted(versions)])
 
 
 def is_done(name: str, given: dict, folder: Path = NOTEBOOKS, say: Callable = print) -> Path | None:
@@ -185,29 +184,14 @@ def combinations(choices: dict[str, list]) -> list[dict]:
     ]
 
 
-def sweep(
-    name: str,
-    choices: dict[str, list],
-    *,
-    folder: Path = NOTEBOOKS,
-    fresh: bool = False,
-    say: Callable = print,
-) -> list[Path]:
+def sweep(name: str, choices: dict[str, list], *, folder: Path = NOTEBOOKS, **options) -> list:
     """Run every combination of `choices`, resuming an earlier sweep that was killed.
 
-    `fresh` runs all of them again. Every value is checked before the first kernel starts.
+    Returns the `grid.Point`s; `options`: those of `grid.run_grid`.
     """
-    path, paths = find(name, folder), []
-    source = read_source(path)
-    grid = [check_values_for(path, source, given) for given in combinations(choices)]
-    for i, given in enumerate(grid):
-        earlier = None if fresh else is_done(name, given, folder, say)
-        say(f"{i + 1} of {len(grid)}: {given}" + (" (done before)" if earlier else ""))
-        quiet = dict(folder=folder, fresh=True, say=lambda line: None)
-        paths.append(earlier or run(name, given, **quiet))
-        for verdict in of_kind(read_notebook(paths[-1]), VERDICT):
-            say(f"    {verdict['claim']}: {verdict['outcome']}, {deciding(verdict)}")
-    return paths
+    from efflab.publishing.grid import run_grid
+
+    return run_grid(name, combinations(choices), folder=folder, **options)
 
 
 def deciding(verdict: dict) -> str:

@@ -1,5 +1,6 @@
 """Printing for the commands: on any terminal, in any encoding, errors included."""
 
+import argparse
 import codecs
 import errno
 import io
@@ -110,3 +111,36 @@ def silence(stream) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)
+
+
+class Help(argparse.Action):
+    """`--help` of a command on a notebook: with its parameters, where a notebook is named."""
+
+    def __init__(self, option_strings, dest):
+        super().__init__(option_strings, dest, nargs=0, help="this text, and NN's parameters")
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Print the help, and end."""
+        parser.print_help()
+        if namespace.notebook:
+            from efflab.publishing.catalog import find
+            from efflab.publishing.parameters import offer
+            from efflab.publishing.source import read_source
+
+            path = find(namespace.notebook)
+            print("", f"parameters of {path.stem}:", *offer(path, read_source(path)), sep="\n  ")
+        parser.exit()
+
+
+def add_run_options(run: argparse.ArgumentParser, sweep: argparse.ArgumentParser) -> None:
+    """The arguments of `efflab run` and of `efflab sweep`."""
+    for sub, form in ((run, "name=value"), (sweep, "name=a,b,c")):
+        sub.add_argument("-h", "--help", action=Help)
+        sub.add_argument("notebook", help="for example 03")
+        sub.add_argument("-p", dest="parameters", action="append", default=[], metavar=form)
+        sub.add_argument("--fresh", action="store_true", help="again, whatever is kept")
+    sweep.add_argument("--jobs", type=int, metavar="N", help="processes here; one by default")
+    sweep.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler that has workers")
+    sweep.add_argument("--show", metavar="COLUMN", help="the number to draw, as the table names it")
+    help = "also as the sweep that the notebook shows, in data/sweeps"
+    sweep.add_argument("--record", action="store_true", help=help)

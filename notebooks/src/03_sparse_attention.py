@@ -50,7 +50,7 @@ from efflab.structure import bigbird, swin, window
 lab.use_language(language)
 
 # %%
-from efflab.lab import board, check, explore, predict, show, show_source, table, verdict
+from efflab.lab import board, check, explore, predict, show, show_source, sweeps, table, verdict
 from efflab_rooms import texts
 from efflab_rooms.sparse_attention import exercises, figures, measure, verdicts
 
@@ -717,6 +717,27 @@ check("03-3", longformer_mask)
 # ```
 #
 # </details>
+
+# %% [markdown] tags=["en"]
+# ## The window, swept
+#
+# One width says little. `efflab sweep` ran this whole notebook at each of these; the star is your
+# own run. Quality is `stdlib-gpt` on 512 tokens, not retrained; time is attention at `max_len`, over
+# full attention in the same run.
+
+# %% [markdown] tags=["zh"]
+# ## 扫描窗口宽度
+#
+# 只看一个宽度说明不了多少。`efflab sweep` 用下图中的每个宽度各运行了一遍本篇，曲线是存档；星号是你自己的这次运行。
+# 质量取 `stdlib-gpt` 在 512 个 token 上的结果，不重新训练；时间取注意力在 `max_len` 处的用时，与同一次运行中的全注意力相比。
+
+# %% tags=["nbval-ignore-output"]
+longest = costs[-1].times
+here = {
+    "bits per byte": points.language_quality(window.with_windows(model, window_size)),
+    "time over full": longest[measure.WINDOW].ratio_interval(longest[measure.FULL]),
+}
+sweeps.show_sweep("03", window_size, here)
 
 # %% [markdown] tags=["en"]
 # ## Recap

@@ -1,13 +1,15 @@
 """Records: nothing finished is lost or repeated, nothing unlike is mixed, all says what made it."""
 
 import json
+import os
 import platform
 from contextlib import suppress
 from statistics import stdev
 
 import pytest
 
-from efflab.experiments import experiments, record, run_experiment
+from efflab.experiments import TIMED, experiments, record, run_experiment
+from efflab.experiments import cluster as clusters
 from efflab.experiments.isolated import run_isolated
 from efflab.experiments.provenance import commit, describe_run, machine_name
 from efflab.experiments.record import (
@@ -223,6 +225,41 @@ def test_another_minor_version_is_another_corpus():
     major, minor, _ = platform.python_version_tuple()
     for python, same in ((f"{major}.{minor}.99", True), (f"{major}.{int(minor) + 1}.0", False)):
         assert same_python(dict(versions=dict(python=python))) is same
+
+
+# --- On a cluster ----------------------------------------------------------------------------
+
+
+def test_cases_run_on_a_clusters_workers(tmp_path, cluster, monkeypatch):
+    monkeypatch.setattr(clusters, "scheduler", cluster.scheduler_address)
+
+    def run_one(n, seed):
+        return dict(value=n, process=os.getpid())
+
+    options = dict(settings={}, say=lambda line: None, folder=tmp_path)
+    runs = run_cases("toy", CASES, run_one, **options)["runs"]
+    assert sorted(run["value"] for run in runs) == [0, 1, 2, 3]
+    workers = {worker.pid for worker in cluster.workers.values()}
+    assert {run["process"] for run in runs} <= workers
+    assert run_cases("toy", CASES, run_one, **options)["runs"] == runs
+    monkeypatch.setattr(clusters, "scheduler", "nowhere")
+    with pytest.raises(ValueError, match="--dask='nowhere': expected a scheduler"):
+        run_cases("toy", CASES, run_one, fresh=True, **options)
+
+
+def test_workers_of_another_kind_of_machine_are_refused(tmp_path, cluster, monkeypatch):
+    monkeypatch.setattr(clusters, "scheduler", cluster.scheduler_address)
+    monkeypatch.setattr(clusters, "machine_name", lambda machine: "another")
+    options = dict(settings={}, say=lambda line: None, folder=tmp_path)
+    with pytest.raises(ValueError, match=r"worker='tcp://127.*: expected the same code"):
+        run_cases("toy", CASES, lambda n, seed: dict(value=n), **options)
+
+
+def test_an_experiment_that_times_things_is_refused_on_a_cluster():
+    assert set(TIMED) <= set(experiments())
+    with pytest.raises(ValueError, match="--dask='int8-engines': expected an experiment that"):
+        run_experiment("int8-engines", dask="tcp://10.0.0.1:8786")
+    assert clusters.scheduler is None
 
 
 # --- Experiments are found by file; processes of their own -----------------------------------

@@ -25,5 +25,5 @@ def _english():
 def shown(monkeypatch):
     """The bundles that reach the page."""
     bundles = []
-    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: bundles.append(bundle))
+    monkeypatch.setattr("IPython.display.display", lambda bundle, **place: bundles.append(bundle))
     return bundles

@@ -71,3 +71,10 @@ def test_streams_have_no_number_to_count():
     outputs.settle(made, None)
     assert made.cells[1].outputs[0].text == "said"
     assert "execution_count" not in made.cells[1].outputs[0]
+
+
+def test_an_outputs_own_metadata_are_the_new_ones():
+    old, made = (notebook({"text/plain": "It is 3."}) for _ in range(2))
+    made.cells[1].outputs[0].metadata = nbformat.from_dict({"answer": {"measured": 3.0}})
+    outputs.settle(made, old)
+    assert made.cells[1].outputs[0].metadata == {"answer": {"measured": 3.0}}

@@ -91,6 +91,22 @@ def test_a_second_column_of_a_machine_takes_the_firsts_place(root):
     assert theirs.verdicts == {"big": BIG, "small": SMALL}
 
 
+def test_what_a_cluster_ran_is_taken_and_its_failures_left_out(root, runner, monkeypatch):
+    catalog, asked = root / "notebooks" / "catalog.toml", []
+    catalog.write_text(catalog.read_text(encoding="utf-8") + ANOTHER, encoding="utf-8")
+    runner.kept["90"] = notebook(root / "runs" / "90.ipynb", *runner.found["90"])
+
+    def run_ahead(*given):
+        asked.append(given)
+        return {"91": "its cell 4 failed"}
+
+    monkeypatch.setattr(pool, "run_ahead", run_ahead)
+    with pytest.raises(CellFailed, match="1 failed\n\nits cell 4 failed"):
+        run_here(root, dask="tcp://10.0.0.1:8786", fresh=True)
+    assert asked == [(["90", "91"], root / "notebooks", "tcp://10.0.0.1:8786", True)]
+    assert runner.ran == []  # what the workers ran is not run once more
+
+
 def test_what_a_killed_run_had_finished_is_not_run_again(root, runner):
     catalog = root / "notebooks" / "catalog.toml"
     catalog.write_text(catalog.read_text(encoding="utf-8") + ANOTHER, encoding="utf-8")
@@ -216,15 +232,20 @@ def test_the_command_adds_a_column_and_says_what_is_next(root, monkeypatch, caps
 def test_the_command_runs_and_says_where_the_column_lies(monkeypatch, capsys):
     asked = []
 
-    def run_here(out, *, fresh, busy):
-        asked.append((out and out.name, fresh, busy))
+    def run_here(out, *, fresh, busy, dask):
+        asked.append((out and out.name, fresh, busy, dask))
         return ROOT / "runs" / "ledger" / "x.json"
 
     monkeypatch.setattr(pool, "run_here", run_here)
     monkeypatch.chdir(ROOT)
     assert cli.main(["ledger", "run"]) == 0
     assert cli.main(["ledger", "run", "--out", "mine.json", "--fresh", "--busy"]) == 0
-    assert asked == [(None, False, False), ("mine.json", True, True)]
+    assert cli.main(["ledger", "run", "--dask", "tcp://10.0.0.1:8786"]) == 0
+    assert asked == [
+        (None, False, False, None),
+        ("mine.json", True, True, None),
+        (None, False, False, "tcp://10.0.0.1:8786"),
+    ]
     said = capsys.readouterr().out.replace("\\", "/").splitlines()
     assert said[0] == "stored in runs/ledger/x.json"
     assert said[1].endswith("efflab ledger add runs/ledger/x.json")

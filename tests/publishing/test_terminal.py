@@ -27,6 +27,7 @@ ARGUMENTS = {
     "list": [],
     "run": ["02", "-p", "n_steps=1", "--fresh"],
     "sweep": ["02", "-p", "n_steps=1,2", "--fresh"],
+    "compare": ["nothing.ipynb", "nothing.ipynb"],
     "build": ["00", "--busy"],
     "new": ["98", "toy"],
     "report": [],
@@ -57,6 +58,8 @@ def leaves(parser, words=()):
 
 
 COMMANDS = leaves(cli.parser())
+READS = ("ledger add", "compare")
+"""Commands that first of all read a file, which is not there."""
 
 
 def test_every_command_is_tried():
@@ -156,6 +159,8 @@ def test_what_cannot_be_written_is_said_in_a_line(start, command, number):
     status, _, err = start(command, trouble=error)
     if command == "ledger add":
         assert err.startswith("efflab: file='nothing.json': expected a file")
+    elif command == "compare":
+        assert err == "efflab: nothing.ipynb: No such file or directory\n"
     elif status:
         assert err.startswith(f"efflab: {ROOT / 'data' / 'a.json'}: {os.strerror(number)}; ")
     assert err.count("\n") == status
@@ -172,7 +177,7 @@ def test_a_full_disk_behind_standard_output_is_said_in_a_line(start, command):
         assert (status, err.count("\n")) == (1, 1)
 
 
-@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {*PRINTS, "lab", "ledger add"}))
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {*PRINTS, *READS, "lab"}))
 def test_ctrl_c_ends_a_command_with_a_line(start, command):
     status, _, err = start(command, trouble=KeyboardInterrupt())
     assert (status, err) == (130, f"efflab: {terminal.STOPPED}\n")

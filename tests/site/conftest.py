@@ -30,7 +30,7 @@ def toy_site(toy, monkeypatch):
     source = toy / "src" / "90_toy.py"
     text = source.read_text(encoding="utf-8")
     text = text.replace("# # A toy", "# # A toy\n# See [it](90_toy.ipynb), once more")
-    text = text.replace("# # 玩具", "# # 玩具\n# 再看一遍")
+    text = text.replace("# # 玩具", "# # 玩具\n#\n# 再看一遍")
     source.write_text(text + FIGURE.format(png=png()), encoding="utf-8")
     (toy / "catalog.toml").write_text(ledgers.CATALOG, encoding="utf-8")
     build.build(folder=toy, prelude="", busy=True, say=lambda line: None)

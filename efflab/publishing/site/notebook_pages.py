@@ -1,49 +1,246 @@
-"""The notebooks' pages."""
+"""The notebooks' pages: stored cells through nbconvert with our own template and renderer.
 
+Formulas become MathML; what compares, folds and draws on the page is in web/static.
+"""
+
+import ast
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from latex2mathml.converter import convert
+from markupsafe import Markup
+from mistune import InlineParser, InlineState, Markdown
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
 from efflab.base.formats import PLOTLY
 from efflab.lab.page import CONFIG
-from efflab.publishing.site.templates import environment, other
-from efflab.publishing.source import read_built
+from efflab.lab.text import speaking, tr
+from efflab.lab.typed import WORDS
+from efflab.lab.verdict import load_claims
+from efflab.publishing.site.templates import WEB, other, own_texts, render
+from efflab.publishing.source import TWIN, code_cells, read_built
+
+LONGEST_CODE = 15
+"""Most lines of a cell's code that is not folded."""
+RESOLVERS = {"arxiv": "https://arxiv.org/abs/", "doi": "https://doi.org/"}
+REFERENCE = r"(?P<resolver>arXiv|doi):\s?(?P<work>[\w.()/-]*\w)"
+PAGE_WORDS = (
+    "your number",
+    "Compare",
+    "The answer (say your number first)",
+    "{text!r} is not a number that I can read: write it like 0.5, 1,000, 4k or 1.2e6.",
+    "You said {guess}, it is {truth}: well predicted.",
+    "You said {guess}, it is {truth}: {factor} times your number.",
+    "You said {guess}, it is {truth}: your number is {factor} times too high.",
+    "You said {guess}, it is {truth}.",
+)
+"""What the page's scripts say."""
 
 
-def with_figures(notebook: NotebookNode) -> NotebookNode:
-    """The notebook with each plotly figure as a div that plotly draws into."""
-    for number, cell in enumerate(notebook.cells):
-        for index, output in enumerate(cell.get("outputs", [])):
-            data = output.get("data", {})
-            if PLOTLY in data:
-                spec = {**data[PLOTLY], "config": CONFIG}
-                # "</" would end the script
-                figure = json.dumps(spec, ensure_ascii=False).replace("</", "<\\/")
-                height = spec.get("layout", {}).get("height", 400)
-                values = dict(id=f"f{number}-{index}", height=height, figure=figure)
-                html = environment().get_template("figure.html").render(values)
-                output.data = NotebookNode({"text/html": html})
-    return notebook
+@dataclass
+class Page:
+    """What is known of the page in the making: claims' addresses in, its headings out."""
+
+    number: str
+    claims: Mapping[str, str]
+    longest: int = LONGEST_CODE
+    contents: list[dict[str, str]] = field(default_factory=list)
+
+    def add_heading(self, text: str) -> str:
+        """Take a heading into the contents; returns its id, unlike any other's."""
+        slug = re.sub(r"\W+", "-", text).strip("-")
+        if slug in {heading["id"] for heading in self.contents}:
+            slug = f"{slug}-{len(self.contents)}"
+        self.contents.append(dict(id=slug, text=text))
+        return slug
+
+
+class Renderer(IPythonRenderer):
+    """nbconvert's Markdown renderer with MathML, anchors, pages' addresses and tables that scroll.
+
+    The page's template writes the heading of the first level.
+    """
+
+    def __init__(self, page: Page):
+        super().__init__(escape=False)
+        self.page = page
+
+    def heading(self, text: str, level: int, **attrs) -> str:
+        if level == 1:
+            return ""
+        slug = self.page.add_heading(str(Markup(text).striptags()))
+        link = f'<a class="anchor" href="#{slug}" aria-label="{tr("Link to this section")}"></a>'
+        return f'<h{level} id="{slug}">{text} {link}</h{level}>\n'
+
+    def link(self, text: str, url: str, title: str | None = None) -> str:
+        return super().link(text, page_address(url), title)
+
+    def codespan(self, text: str) -> str:
+        code = super().codespan(text)
+        known = self.page.claims.get(text)
+        return f'<a href="{known}">{code}</a>' if known else code
+
+    def table(self, text: str) -> str:
+        return f'<div class="scroll"><table>\n{text}</table></div>\n'
+
+    def table_head(self, text: str) -> str:
+        # Markdown wants a head; one without words is none
+        return f"<thead>\n<tr>\n{text}</tr>\n</thead>\n" if Markup(text).striptags() else ""
+
+    def block_math(self, body: str) -> str:
+        return f'<span class="scroll math">{convert(body, display="block")}</span>'
+
+    def inline_math(self, body: str) -> str:
+        return convert(body)
+
+
+class Exporter(HTMLExporter):
+    """nbconvert's exporter with our template and renderer; `page` before each export."""
+
+    page: Page
+
+    def __init__(self):
+        folders = [str(WEB / "templates")]
+        super().__init__(template_name="notebook", extra_template_basedirs=folders)
+        self.environment.policies["json.dumps_kwargs"] = dict(ensure_ascii=False)
+
+    @property
+    def default_config(self):
+        config = super().default_config
+        config.NbConvertBase.display_data_priority = [
+            PLOTLY, "text/html", "text/markdown", "image/png", "text/plain",
+        ]  # fmt: skip
+        return config
+
+    def default_filters(self):
+        yield from super().default_filters()
+        mine = dict(tr=tr, names=names, figure=figure, to_json=to_json)
+        yield from (mine | {"markdown2html": self.render_markdown}).items()
+
+    def render_markdown(self, source: str) -> str:
+        """Markdown as HTML, with links to what is cited."""
+        markdown = MarkdownWithMath(renderer=Renderer(self.page))
+        link_references(markdown)
+        return markdown.render(source)
+
+
+def link_references(markdown: Markdown) -> None:
+    """A mistune plugin: arXiv:1706.03762 and doi:10.1145/1498765.1498785 become links."""
+
+    def parse(inline: InlineParser, match: re.Match, state: InlineState) -> int:
+        url = RESOLVERS[match["resolver"].lower()] + match["work"]
+        children = [{"type": "text", "raw": match[0]}]
+        state.append_token({"type": "link", "children": children, "attrs": {"url": url}})
+        return match.end()
+
+    markdown.inline.register("reference", REFERENCE, parse, before="link")
+
+
+def page_address(url: str) -> str:
+    """The page's address for a notebook's; any other stays.
+
+    >>> page_address("03_sparse_attention.ipynb#x"), page_address("https://a.b/c.ipynb")
+    ('03_sparse_attention.html#x', 'https://a.b/c.ipynb')
+    """
+    path, mark, anchor = url.partition("#")
+    if "://" in path or not path.endswith(".ipynb"):
+        return url
+    return path.removesuffix(".ipynb") + ".html" + mark + anchor
+
+
+def names(source: str) -> str:
+    """What a listing defines: "attend_in_blocks, Cut"."""
+    return ", ".join(node.name for node in ast.parse(source).body if hasattr(node, "name"))
+
+
+def figure(spec: dict) -> dict:
+    """A stored figure as the page draws it: our options, without the frames of plotly's menus."""
+    frames = [frame for frame in spec.get("frames", []) if "/" in frame["name"]]
+    return {**spec, "frames": frames, "config": CONFIG}
+
+
+def to_json(value) -> str:
+    """JSON that cannot end the script around it."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+
+
+def add_answers(notebook: NotebookNode) -> None:
+    """Give each stored prediction the number that is revealed later.
+
+    A prediction without one is shown as it is stored, without a field.
+    """
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    stored = [output.get("metadata", {}) for output in outputs]
+    pairs = (data["answer"] for data in stored if "answer" in data)
+    answers = {answer["question"]: answer["measured"] for answer in pairs}
+    for data in stored:
+        question = data.get("prediction", {}).get("question")
+        if question in answers:
+            data["prediction"]["measured"] = answers[question]
+        else:
+            data.pop("prediction", None)
+
+
+def claim_addresses(entry: Mapping, entries: Mapping[str, Mapping]) -> dict[str, str]:
+    """{claim: where its verdict stands}, for the page of `entry`."""
+    files = {number: f"{known['name']}.html" for number, known in entries.items()}
+    files[entry["name"][:2]] = ""
+    homes = {id: claim["notebook"] for id, claim in load_claims().items()}
+    return {id: f"{files[number]}#{id}" for id, number in homes.items() if number in files}
 
 
 def write(path: Path, language: str, entries: Mapping[str, Mapping], plotly: str) -> str:
-    """One built notebook as HTML, with links to the index and to the other language."""
-    from nbconvert import HTMLExporter
+    """The page of one built notebook.
 
-    exporter = HTMLExporter(template_name="lab", require_js_url="", jquery_url="")
-    exporter.language_code = language
-    notebook = with_figures(read_built(path))
-    html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": path.stem}})
-    html = re.sub(r'(href="[^":]*)\.ipynb\b', r"\1.html", html)
-    html = html.replace('<script src="https:', '<script async src="https:')
-    top = "../" if language == "zh" else ""
-    html = html.replace("</head>", f'<script src="{top}{plotly}"></script></head>', 1)
-    link = other(language, path.stem)
-    links = (
-        f'<nav><a href="index.html">efflab</a> · '
-        f'<a href="{link["address"]}">{link["name"]}</a></nav>'
+    `entries`: the catalog; `plotly`: the address of its script.
+    """
+    number = path.stem[:2]
+    entry, notebook = entries[number], read_built(path)
+    page = Page(number, claim_addresses(entry, entries))
+    first = notebook.cells[0]
+    # the page's own switch of languages stands above
+    first.source = first.source.replace(TWIN[language].format(name=path.stem), "")
+    add_answers(notebook)
+    with speaking(language, own_texts()):
+        exporter = Exporter()
+        exporter.page = page
+        body, _ = exporter.from_notebook_node(notebook, {"page": page})
+        data = {"words": {text: tr(text) for text in PAGE_WORDS}, **WORDS}
+    return render(
+        "notebook.html",
+        language,
+        int(language == "zh"),
+        **head(entry, language),
+        **neighbours(number, entries, language),
+        section="notebooks",
+        other=other(language, path.stem),
+        contents=page.contents,
+        body=Markup(body),
+        data=data,
+        plotly=plotly,
     )
-    return re.sub(r"<body[^>]*>", lambda body: body[0] + links, html, count=1)
+
+
+def head(entry: Mapping, language: str) -> dict:
+    """What the catalog says of a notebook, for its page's head; a part may be missing."""
+    return dict(
+        number=entry["name"][:2],
+        title=f"{entry['name'][:2]} · {entry['title'][language]}",
+        finds=entry.get("finds", {}).get(language, ""),
+    )
+
+
+def neighbours(number: str, entries: Mapping[str, Mapping], language: str) -> dict:
+    """Address and name of the notebooks before and after; None at either end."""
+    pages = {
+        n: dict(address=f"{entry['name']}.html", name=f"{n} · {entry['title'][language]}")
+        for n, entry in entries.items()
+    }
+    order = [None, *pages.values(), None]
+    here = list(pages).index(number)
+    return dict(previous=order[here], next=order[here + 2])

@@ -1,0 +1,86 @@
+"""Work handed to a Dask cluster whose workers have the same code, libraries and data as here."""
+
+import hashlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+import efflab
+from efflab.errors import require
+from efflab.experiments.provenance import libraries, machine, machine_name
+
+SECONDS = 10
+"""How long to look for a scheduler."""
+ALLOWED = "the same code, data and libraries as here, and where times are kept the same machine"
+
+
+def _call_alike(identity: Callable[[], str], own: str, function: Callable, *task):
+    """`function(*task)` on a worker: also one that joined late has to be alike."""
+    require(identity() == own, "worker", machine_name(machine()), ALLOWED)
+    return function(*task)
+
+
+@contextmanager
+def connect(address: str, identity: Callable[[], str]) -> Iterator[tuple[int, Callable]]:
+    """The cluster of the scheduler at `address`: how many calls run at once, and what makes them.
+
+    That is a function of another one and {key: its arguments}, which gives each key with its ended
+    future in the order of their ends. A call whose worker dies is given to another one. Workers
+    whose `identity()` is not that of here are refused by their addresses.
+    """
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=SECONDS)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--dask={address!r}: expected a scheduler's address ({error})") from None
+    with client:
+        answers, own = client.run(identity, on_error="return"), identity()
+        require(bool(answers), "--dask", "no workers", "a scheduler with at least one worker")
+        others = sorted(worker for worker, answer in answers.items() if answer != own)
+        require(not others, "worker", ", ".join(others), ALLOWED)
+        yield sum(client.nthreads().values()), partial(_call_all, client, identity, own)
+
+
+def _call_all(client, identity, own, function: Callable, tasks: Mapping) -> Generator:
+    from distributed import as_completed
+
+    submit = partial(client.submit, _call_alike, identity, own, function, pure=False)
+    futures = {submit(*task): key for key, task in tasks.items()}
+    try:
+        yield from ((futures[future], future) for future in as_completed(list(futures)))
+    except BaseException:
+        client.cancel(list(futures), force=True)
+        raise
+
+
+# --- An experiment's runs --------------------------------------------------------------------
+
+scheduler: str | None = None
+"""The address of the scheduler to whose workers `call_cases` hands its calls; None: here."""
+
+
+def package_identity() -> str:
+    """A hash of the package, the libraries and the kind of machine, where it is called."""
+    h = hashlib.sha256((libraries() + machine_name(machine())).encode())
+    for path in sorted(Path(efflab.__file__).parent.rglob("*.py")):
+        h.update(path.read_bytes())
+    return h.hexdigest()
+
+
+def call_cases(function: Callable, cases: Iterable[dict]) -> Iterator[tuple[dict, dict, float]]:
+    """Each case, `function(**case)` and its seconds: here, in order; or as they end elsewhere."""
+    if scheduler is None:
+        yield from ((case, *_timed(function, case)) for case in cases)
+        return
+    tasks = {i: (function, case) for i, case in enumerate(cases)}
+    with connect(scheduler, package_identity) as (_, call):
+        for i, future in call(_timed, tasks):
+            yield tasks[i][1], *future.result()
+
+
+def _timed(function: Callable, case: dict) -> tuple[dict, float]:
+    start = perf_counter()
+    return function(**case), perf_counter() - start
