@@ -61,7 +61,6 @@ from efflab_rooms.decoding import exercises, figures, measure
 
 lab.use_language(language)
 lab.use_notebook("16_decoding", exercises.EXERCISES, texts("decoding"))
-stdlib_gpt, h100 = points.language_model(), DEVICES["H100 SXM"]
 
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
@@ -106,6 +105,7 @@ p_int4 = predict(
 # 只需要*看得见*它，而注意力看的是键和值。`stdlib-gpt`（6 层、192 个通道），一次一个 token：
 
 # %%
+stdlib_gpt, h100 = points.language_model(), DEVICES["H100 SXM"]
 show_source(measure.decode, measure.step, measure.run_layer)
 
 # %% [markdown] tags=["en"]
