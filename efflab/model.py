@@ -239,15 +239,16 @@ class Transformer(nn.Module):
         ids: Ids,
         n_new: Count,
         *,
-        cache: bool = True,
+        cache: bool | Cache = True,
         temperature: NonNegative = 1.0,
         top_k: int | None = None,
         seed: Count = 0,
     ) -> Tensor:
         """Continue ids (B,T) by `n_new` sampled tokens: (B, T + n_new). temperature 0 is greedy.
 
-        With a cache each token is computed once, and there are at most `max_len`; without, the last
-        `max_len` anew for each new one. `top_k`: sample only among the k likeliest tokens.
+        With a cache (one of the caller's too, with what it has seen of the ids) each token is
+        computed once, and there are at most `max_len`; without, the last `max_len` anew for each
+        new one. `top_k`: sample only among the k likeliest tokens.
         """
         require(self.config.causal, "causal", False, "a causal model")
         if top_k is not None:
@@ -256,7 +257,9 @@ class Transformer(nn.Module):
         most = self.config.max_len - ids.shape[1]
         allowed = "at most {most}, up to max_len, or cache=False"
         require(not cache or n_new <= most, "n_new", n_new, allowed, most=most)
-        seen = self.new_cache() if cache else None
+        seen = self.new_cache() if cache is True else cache or None
+        n_seen = seen.n_seen if seen is not None else 0
+        require(n_seen < ids.shape[1], "cache", n_seen, "fewer tokens seen than there are ids")
         rng = torch.Generator(ids.device).manual_seed(int(seed))
         for _ in range(n_new):
             unseen = ids[:, -self.config.max_len :] if seen is None else ids[:, seen.n_seen :]

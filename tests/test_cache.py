@@ -72,6 +72,18 @@ def test_stdlib_gpt_says_the_same_with_and_without(batch):
         assert torch.equal(model.generate(ids, 40, **options), expected)
 
 
+def test_a_text_goes_on_where_its_cache_ends():
+    torch.manual_seed(0)
+    model, ids = Transformer(GPT).eval(), torch.arange(5)[None]
+    cache = model.new_cache()
+    text = model.generate(ids, 4, temperature=0, cache=cache)
+    text = model.generate(text, 4, temperature=0, cache=cache)
+    assert torch.equal(text, model.generate(ids, 8, temperature=0))
+    assert cache.n_seen == 12
+    with pytest.raises(ValueError, match="cache=12: expected fewer tokens seen than there are"):
+        model.generate(ids, 2, cache=cache)
+
+
 def test_gradients_go_through_a_cache():
     torch.manual_seed(0)
     model, ids = Transformer(GPT), torch.arange(10)[None]

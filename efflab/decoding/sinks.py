@@ -59,6 +59,8 @@ class StreamingAttention(nn.Module):
         """Without a cache by a mask; with a `StreamingLayerCache` token by token."""
         require(mask is None, "mask", mask, "None: texts without padding")
         if cache is not None:
+            is_own = isinstance(cache, StreamingLayerCache)
+            require(is_own, "cache", type(cache).__name__, "one of `streaming_cache`")
             return torch.cat([self.attention(token, None, cache) for token in x.split(1, 1)], 1)
         seen = visible_keys(x.shape[1], x.shape[1], self.window, x.device)
         seen[:, : self.n_first] = True

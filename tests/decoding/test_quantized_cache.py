@@ -82,6 +82,8 @@ def test_stdlib_gpt_says_nearly_the_same_with_fewer_bytes():
             other = torch.cat(parts, 1).log_softmax(-1)
             gaps.append((exact.exp() * (exact - other)).sum(-1).mean().item())
             sizes.append(cache.nbytes)
+    longer = model.generate(ids, 8, temperature=0, cache=quantized_cache(model, 8))
+    assert torch.equal(longer, model.generate(ids, 8, temperature=0))
     assert 0 <= gaps[0] < 1e-3 < gaps[2]
     assert gaps == sorted(gaps)
     assert sizes == sorted(sizes, reverse=True)

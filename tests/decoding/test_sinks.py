@@ -81,6 +81,10 @@ def test_first_and_last_tokens_are_seen_by_mask_and_by_cache(config, n_first):
     parts = [model(part, cache=cache) for part in ids.split([9, 1, 20], dim=1)]
     torch.testing.assert_close(torch.cat(parts, 1), model(ids), atol=1e-5, rtol=1e-5)
     assert {layer.n_kept for layer in cache.layers} == {6 + n_first}
+    greedy = model.generate(ids, 20, temperature=0, cache=sinks.streaming_cache(model))
+    assert torch.equal(greedy, model.generate(ids, 20, temperature=0, cache=False))
+    with pytest.raises(ValueError, match="cache='LayerCache': expected one of `streaming_cache`"):
+        model.generate(ids, 2)
     with pytest.raises(ValueError, match="n_tokens=29: expected 30, all that it saw"):
         cache.truncate(29)
 

@@ -47,7 +47,7 @@ def token_times(times: Mapping[int, Mapping[str, Timing]]):
 def attention_times(times: Mapping[int, Mapping[int, Timing]]):
     """Milliseconds of one token's attention over its cache, by the number of key heads."""
     heads = list(next(iter(times.values())))
-    name = lambda g: tr("{g} key heads", g=g) if g > 1 else tr("1 key head")  # noqa: E731
+    name = lambda g: tr("{g} heads of keys and values", g=g) if g > 1 else tr("1 head")  # noqa: E731
     series = {name(g): [1e3 * t[g].median for t in times.values()] for g in heads}
     most, longest = heads[0], max(times)
     meta = {

@@ -29,10 +29,10 @@ CachedAttend = Callable[[Tensor, Tensor, Tensor, Cache], Tensor]
 # --- One token at a time ---------------------------------------------------------------------
 
 
-def prompt_ids(n_tokens: int) -> Tensor:
-    """(1, n_tokens) of held-out source."""
+def prompt_ids(n_tokens: int, n_texts: int = 1) -> Tensor:
+    """(n_texts, n_tokens) of held-out source, from places spread evenly over it."""
     require_int("n_tokens", n_tokens, 1, 512)
-    return torch.from_numpy(evaluate.held_out_windows(1, 512))[:, :n_tokens]
+    return torch.from_numpy(evaluate.held_out_windows(n_texts, 512))[:, :n_tokens]
 
 
 def run_layer(layer: Layer, x: Tensor, attend: Attend) -> Tensor:
@@ -73,13 +73,6 @@ class Changed:
         return model.embedding.logits(model.final_norm(x))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, cache: Cache) -> Tensor:
-    """Attention of the newest token over all keys and values so far, which join the cache."""
-    for name, new in (("k", k), ("v", v)):
-        cache[name] = torch.cat([cache[name], new], 2) if name in cache else new
-    return scaled_dot_product_attention(q, cache["k"], cache["v"])
-
-
 def attend_alone(q: Tensor, k: Tensor, v: Tensor, cache: Cache) -> Tensor:
     """Without a cache: a token that sees itself alone."""
     return v
@@ -93,7 +86,9 @@ def differences(ids: Tensor, attend: CachedAttend) -> Tensor:
 
 
 @torch.no_grad()
-def time_tokens(lengths: Iterable[int], repeats: int = 7) -> dict[int, dict[str, Timing]]:
+def time_tokens(
+    attend: CachedAttend, lengths: Iterable[int], repeats: int = 7
+) -> dict[int, dict[str, Timing]]:
     """{length: {"whole text", "cached": Timing}} of the token after so many."""
     model, times = points.language_model(), {}
     for n in lengths:
@@ -240,7 +235,7 @@ def time_steps(
 def acceptance(draft: Callable[[Tensor], Tensor], n_windows: int = 4) -> float:
     """Mean over held-out tokens of the sum of min(p, q): the share of a draft's tokens accepted.
 
-    (Leviathan et al. 2023, theorem 3.5.)
+    (Leviathan et al. 2023, corollary 3.6.)
     """
     ids = torch.from_numpy(evaluate.held_out_windows(n_windows, 512))[:, :-1]
     p, q = (f(ids)[:, 256:].softmax(-1) for f in (points.language_model(), draft))
