@@ -6,6 +6,7 @@ from itertools import chain
 from pathlib import Path
 
 from efflab.base.files import write_atomically
+from efflab.base.json_files import read_json
 from efflab.base.places import DATA_DIR
 from efflab.errors import is_number, require_one_of
 from efflab.estimate import Estimate
@@ -75,7 +76,7 @@ def write_sweep(notebook: str, rows: Sequence[dict]) -> Path:
 def read_sweep(notebook: str) -> list[dict]:
     """The rows of notebook "03"'s recorded sweep."""
     require_one_of("notebook", notebook, sorted(path.stem for path in SWEEPS.glob("*.json")))
-    columns = json.loads((SWEEPS / f"{notebook}.json").read_text("utf-8"))
+    columns = read_json(SWEEPS / f"{notebook}.json")
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

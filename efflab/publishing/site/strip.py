@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from efflab import data, evaluate
 from efflab.base.cache import key
 from efflab.base.files import write_atomically
+from efflab.base.json_files import read_json
 from efflab.base.places import ROOT
 from efflab.publishing.site import playground
 from efflab.publishing.site.playground import Settings
@@ -24,7 +25,7 @@ def read_strip() -> dict:
     path = ROOT / "build" / "strip" / f"{key(SOURCES)}.json"
     if not path.exists():
         write_atomically(path, json.dumps(make_strip()))
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path, remedy="remove the file")
 
 
 def make_strip() -> dict:
