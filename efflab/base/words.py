@@ -1,7 +1,6 @@
 """Sentences with numbers in them that another language can fill too. No torch here."""
 
 from collections.abc import Mapping
-from typing import Any
 
 
 class Words(str):
@@ -12,7 +11,7 @@ class Words(str):
     """
 
     template: str
-    values: dict[str, Any]
+    values: dict
 
     def __new__(cls, template: str, /, **values):
         words = super().__new__(cls, template.format(**values))

@@ -19,8 +19,8 @@ FRAME = "{name} is {value}: expected {allowed}"
 MISSING = "{name} is missing or null: expected {allowed}"
 UNKNOWN = "efflab does not know the model_type {value}; of its {n} types the nearest are {near}"
 BROKEN = "this is not JSON: {reason}, in line {line}, column {column}"
-FIELDS = dict(tflops="tflops", gb="gb", gbps="gbps")
-FIELDS |= dict(n_devices="devices", seq_len="tokens", device="device", budget="budget")
+FIELDS = dict(n_devices="devices", seq_len="tokens")
+FIELDS |= {name: name for name in ("tflops", "gb", "gbps", "device", "budget")}
 """An argument's name -> the page's field; any other is the model's."""
 
 
@@ -75,8 +75,7 @@ def _source(asked: Mapping) -> str | dict:
 
 
 def _card(asked: Mapping, own: Device | None) -> dict:
-    card = read_card(_source(asked), own)
-    return card | (dict(name=asked["name"]) if asked.get("name") else {})
+    return read_card(_source(asked), own) | (dict(name=asked["name"]) if asked.get("name") else {})
 
 
 def _advice(asked: Mapping, own: Device | None) -> dict:
