@@ -257,6 +257,7 @@ class Transformer(nn.Module):
         most = self.config.max_len - ids.shape[1]
         allowed = "at most {most}, up to max_len, or cache=False"
         require(not cache or n_new <= most, "n_new", n_new, allowed, most=most)
+        require(isinstance(cache, bool | Cache), "cache", cache, "True, False or a Cache")
         seen = self.new_cache() if cache is True else cache or None
         n_seen = seen.n_seen if seen is not None else 0
         require(n_seen < ids.shape[1], "cache", n_seen, "fewer tokens seen than there are ids")
