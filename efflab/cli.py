@@ -212,7 +212,7 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--texts", action="store_true", help="only their texts: nothing runs")
     build.add_argument("--busy", action="store_true", help="although others use the machine")
     fresh = command("new", new_notebook, "begin a notebook: room, source, texts, entry and test")
-    fresh.add_argument("number", help="its two digits, for example 16")
+    fresh.add_argument("number", help="its two digits, for example 17")
     fresh.add_argument("name", help="small letters with _ between words, for example running_sums")
     command("report", show_report, "the ledger; writes its pages and the README's tables")
     command("register", register_rules, "register the rules of data/rules.toml, before numbers")

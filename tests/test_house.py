@@ -16,7 +16,7 @@ CAPABILITIES = {
     "the site's frame": 260,
     "what the playground runs": 154,
     "the planner in the browser, and what it says in Chinese": 200,
-    "decoding: today's decoders with a cache, and their files": 260,
+    "decoding: today's decoders with a cache, and their files": 261,
     "decoding: its techniques": 330,
     "sweeps: tables, pictures, several processes, clusters": 420,
     "the site's pages of notebooks": 140,

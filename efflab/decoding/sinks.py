@@ -42,7 +42,8 @@ def with_sinks(model: Transformer) -> Transformer:
         own = layer.attention.body
         require(type(own) is GroupedAttention, "attention", type(own).__name__, "GroupedAttention")
         layer.attention.body = SinkAttention(model.config, window).to(own.qkv.weight)
-        layer.attention.body.load_state_dict(own.state_dict(), strict=False)
+        for name, part in own.named_children():
+            setattr(layer.attention.body, name, part)
     return model
 
 

@@ -1,6 +1,6 @@
-"""`efflab new 16 running_sums`: a notebook with its room, texts, catalog entry and tests.
+"""`efflab new 17 running_sums`: a notebook with its room, texts, catalog entry and tests.
 
-Once built it passes `make test NB=16`: it is an example to replace piece by piece. The templates
+Once built it passes `make test NB=17`: it is an example to replace piece by piece. The templates
 are in the folder `template`.
 """
 

@@ -158,6 +158,8 @@ ELSEWHERE = {
     "distributed/rank.py: fdopen": "a pipe",
     "experiments/fpga_synthesis.py: write_text": "into a temporary folder",
     "experiments/resident.py: write_text": "a counter of the kernel, no file",
+    "publishing/site/first_page.py: save": "into memory",
+    "publishing/site/planner.py: write_bytes": "into a temporary folder",
     "accelerators/measure.py: save_model": "into a temporary folder",
     "weights.py: save": "into memory",
 }

@@ -80,11 +80,13 @@ def test_many_processes_give_what_one_gives(toy):
     assert all(row["seconds"] >= 0 and row["peak_mb"] > 10 for row in two)
 
 
+# A shell's background job starts its children with Ctrl+C ignored.
 KILLED = """
-import sys
+import signal, sys
 from pathlib import Path
 from efflab.publishing import run
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     run.sweep("90", {"n": [1, 2, 4]}, folder=Path(sys.argv[1]), jobs=2)
 """
 

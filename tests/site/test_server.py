@@ -11,7 +11,9 @@ from serving import serving
 
 from efflab.publishing.site.server import make_server
 
-SERVE = "import sys; from pathlib import Path; from efflab.publishing.site.server import serve"
+# A shell's background job starts its children with Ctrl+C ignored.
+SERVE = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+SERVE += "; from pathlib import Path; from efflab.publishing.site.server import serve"
 SERVE += "; serve(Path(sys.argv[1]))"
 
 

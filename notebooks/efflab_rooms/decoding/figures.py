@@ -123,9 +123,13 @@ def serving_of(model: str = "qwen3-8b"):
         format=Choice(FORMATS, "bf16", label="weights in"),
     )
     def serving(context=4096, batch=1, model=model, device="H100 SXM", format="bf16"):
+        require_one_of("model", model, names)
         return tokens_per_second(context, batch, model, device, format)
 
     return serving
+
+
+serving = serving_of()
 
 
 def tokens_per_second(context, batch, model, device, format):
