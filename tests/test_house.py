@@ -13,7 +13,7 @@ from efflab.publishing.catalog import ROOT
 PACKAGE, ROOMS = FOLDERS
 CAPABILITIES = {
     "today's models: reading, costing, advising": 1_215,
-    "the site's frame": 260,
+    "the site's frame": 250,
     "what the playground runs": 154,
     "the planner in the browser, and what it says in Chinese": 200,
     "decoding: today's decoders with a cache, and their files": 261,

@@ -130,13 +130,13 @@ def run(model: nn.Module, settings: Settings, text: str) -> tuple[Tensor, Tensor
 
 def score(settings: Settings, text: str) -> float:
     """Bits per byte of the text's first `MOST_TOKENS` tokens."""
-    logits, ids = run(lighten(settings), settings, text)
-    return (
-        nn.functional.cross_entropy(logits, ids).item()
-        * len(ids)
-        / log(2)
-        / evaluate.token_bytes()[ids].sum()
-    )
+    return surprise(*run(lighten(settings), settings, text))[1]
+
+
+def surprise(logits: Tensor, ids: Tensor) -> tuple[Tensor, float]:
+    """Bits that each of the ids (T,) costs by logits (T,V), and all of them per byte."""
+    bits = nn.functional.cross_entropy(logits, ids, reduction="none") / log(2)
+    return bits, bits.sum().item() / evaluate.token_bytes()[ids].sum()
 
 
 # --- The page's files ------------------------------------------------------------------------

@@ -1,16 +1,10 @@
 """The first page's demonstration: how surprised `stdlib-gpt` is with fewer and fewer bits."""
 
 import inspect
-import json
-from math import log
 from pathlib import Path
 
-import torch.nn.functional as F
-
-from efflab import data, evaluate
-from efflab.base.cache import key
-from efflab.base.files import write_atomically
-from efflab.base.json_files import read_json
+from efflab import data
+from efflab.base.cache import get_or_make
 from efflab.base.places import ROOT
 from efflab.publishing.site import playground
 from efflab.publishing.site.playground import Settings
@@ -22,10 +16,7 @@ SOURCES = data.STDLIB_GPT, data.TOKENIZER_FILE, Path(__file__), Path(playground.
 
 def read_strip() -> dict:
     """As `make_strip` gives it, computed once for this checkpoint."""
-    path = ROOT / "build" / "strip" / f"{key(SOURCES)}.json"
-    if not path.exists():
-        write_atomically(path, json.dumps(make_strip()))
-    return read_json(path, remedy="remove the file")
+    return get_or_make(ROOT / "build", "strip", SOURCES, make_strip)
 
 
 def make_strip() -> dict:
@@ -39,8 +30,7 @@ def make_strip() -> dict:
 def _state(settings: Settings, text: str) -> dict:
     model = playground.lighten(settings)
     logits, ids = playground.run(model, settings, text)
-    surprise = F.cross_entropy(logits, ids, reduction="none") / log(2)
-    score = surprise.sum().item() / evaluate.token_bytes()[ids].sum()
+    surprise, score = playground.surprise(logits, ids)
     size = playground.stored_bytes(model, settings)
     rounded = [round(bits, 1) for bits in surprise.tolist()]
     return dict(bits=settings.bits, score=score, bytes=size, surprise=rounded)

@@ -19,6 +19,7 @@ from efflab.config import PRESETS, ModelConfig, from_hf
 from efflab.devices import Device
 from efflab.errors import require_int
 from efflab.model import Layer
+from efflab.structure.window import window_mask
 
 Cache = dict[str, Tensor]
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -141,9 +142,8 @@ def attend_small(
     """
     require_int("window", window, 0, 511)
     require_int("sinks", sinks, 0, 511)
-    places = torch.arange(512)
-    back = places[:, None] - places
-    visible = (back >= 0) & ((back <= window) | (places < sinks))
+    near = window_mask(512, window, causal=True)
+    visible = (near | (torch.arange(512) < sinks)).tril()
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         T = q.shape[2]
