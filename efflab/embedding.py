@@ -60,7 +60,7 @@ class Embedding(nn.Module):
         require_channels("x", x, self.d_model)
         if isinstance(self.projection, nn.Linear):
             x = x @ self.projection.weight
-        logits = x @ (self.token if self.head is None else self.head).weight.T
+        logits = x @ self.token.weight.T if self.head is None else self.head(x)
         cap = self.logit_cap
         return logits if cap is None else cap * (logits / cap).tanh()
 

@@ -1,0 +1,125 @@
+"""How long a step of a decoder takes on this CPU, predicted with four constants a format.
+
+    seconds = a layers + b bytes of weights + c FLOPs + d bytes of cache
+
+Nothing hides behind anything else: on one core, reading waits for computing more often than not.
+The constants are fitted to steps of random models (`experiments.decoder_steps`) with relative
+errors, none negative; the interval holds 90 % of the errors of a model that was left out
+(conformal prediction: Lei et al. 2018, section 2).
+"""
+
+from collections.abc import Iterable, Mapping
+from math import ceil, exp, log
+from typing import NamedTuple
+
+import numpy as np
+
+from efflab import cost, inference
+from efflab.compression.decoders import FORMATS, OPENVINO, weight_bytes
+from efflab.config import ModelConfig
+from efflab.errors import require, require_one_of
+from efflab.estimate import Estimate
+from efflab.experiments.decoder_steps import DECODE, SHAPES, Step
+
+CONFIDENCE = 0.9
+MILLISECONDS = 1e3
+TERMS = ("layers", "bytes of weights", "FLOPs", "bytes of cache")
+
+
+class Constants(NamedTuple):
+    """Milliseconds for one of each of `TERMS`; `spread`: the factor by which a time may be off."""
+
+    costs: tuple[float, ...]
+    spread: float
+
+
+def work(config: ModelConfig, format: str, step: Step) -> tuple[int, ...]:
+    """How many of each of `TERMS` a step has."""
+    require_one_of("format", format, FORMATS)
+    kept = config
+    if format.startswith(OPENVINO):  # its cache drops nothing
+        kept = _without_windows(config)
+    flops = inference.decode_flops if step.phase == DECODE else inference.prefill_flops
+    n_cache = cost.kv_cache_bytes(kept, step.n_tokens, step.n_texts, value_bytes=FORMATS[format][2])
+    n_weights = weight_bytes(config, format)
+    return config.n_layer, n_weights, flops(config, step.n_tokens, step.n_texts), n_cache
+
+
+def _without_windows(config: ModelConfig) -> ModelConfig:
+    from dataclasses import replace
+
+    return replace(config, attention=replace(config.attention, windows=(None,)))
+
+
+def fit(
+    runs: Iterable[Mapping], shapes: Mapping[str, ModelConfig] = SHAPES
+) -> dict[str, Constants]:
+    """{format: Constants} from runs of `decoder-steps`, which has the models of `shapes`."""
+    by_format: dict[str, list[Mapping]] = {}
+    for run in runs:
+        by_format.setdefault(run["format"], []).append(run)
+    return {format: _fit_format(own, shapes) for format, own in by_format.items()}
+
+
+def _fit_format(runs: list[Mapping], shapes: Mapping[str, ModelConfig]) -> Constants:
+    rows = np.array([_work_of(run, shapes) for run in runs], dtype=float)
+    ms = np.array([run["ms"] for run in runs])
+    names = np.array([run["model"] for run in runs])
+    require(len(set(names)) > 1, "runs", sorted(set(names)), "those of two models at least")
+    errors = []
+    for name in set(names):
+        costs = _solve(rows[names != name], ms[names != name])
+        errors += np.abs(np.log(ms[names == name] / (rows[names == name] @ costs))).tolist()
+    # the quantile of n errors that the next one stays below in 90 % of cases
+    rank = min(len(errors), ceil(CONFIDENCE * (len(errors) + 1)))
+    return Constants(tuple(_solve(rows, ms).tolist()), exp(sorted(errors)[rank - 1]))
+
+
+def _solve(rows: np.ndarray, ms: np.ndarray) -> np.ndarray:
+    """The costs, none negative, with the least squares of relative errors."""
+    from scipy.optimize import nnls
+
+    # columns of like size: the terms differ by nine orders of magnitude
+    scale = rows.max(0)
+    return nnls(rows / scale / ms[:, None], np.ones(len(ms)))[0] / scale
+
+
+def _work_of(run: Mapping, shapes: Mapping[str, ModelConfig]) -> tuple[int, ...]:
+    step = Step(run["phase"], run["n_tokens"], run["n_texts"])
+    return work(shapes[run["model"]], run["format"], step)
+
+
+def predict(constants: Constants, terms: Iterable[float]) -> Estimate:
+    """Milliseconds of a step with so many of each of `TERMS`, and the 90 % interval."""
+    ms = float(np.dot(constants.costs, list(terms)))
+    return Estimate(ms, ms / constants.spread, ms * constants.spread)
+
+
+class Score(NamedTuple):
+    """How good intervals were: the share that held the time, the median of high over low, the mean
+    interval score of log2 times (Gneiting and Raftery 2007, equation 43: width plus 2 / 0.1 times
+    what is missed; less is better), and pairs of which one had been told faster and was not."""
+
+    coverage: float
+    width: float
+    score: float
+    wrong_orders: int
+    n_orders: int
+
+
+def rate(predictions: list[Estimate], times: list[float]) -> Score:
+    """Score predictions against the milliseconds that were measured, in the same order."""
+    require(len(predictions) == len(times) > 0, "times", len(times), f"{len(predictions)}")
+    inside = [p.low <= t <= p.high for p, t in zip(predictions, times, strict=True)]
+    widths = [p.high / p.low for p in predictions]
+    missed = [max(log(p.low / t, 2), log(t / p.high, 2), 0) for p, t in zip(predictions, times)]
+    scores = [log(w, 2) + 2 / (1 - CONFIDENCE) * m for w, m in zip(widths, missed, strict=True)]
+    both = list(zip(predictions, times, strict=True))
+    orders = [(s < t) for p, s in both for q, t in both if p.high < q.low]
+    return Score(
+        float(np.mean(inside)),
+        float(np.median(widths)),
+        float(np.mean(scores)),
+        orders.count(False),
+        len(orders),
+    )

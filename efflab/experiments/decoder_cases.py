@@ -1,0 +1,59 @@
+"""The steps whose times were predicted and frozen in a commit first, measured afterwards.
+
+`efflab predict` freezes `data/predicted/decoder-N.json` (`efflab.advice.step_times`); the last one
+is measured here. Models of random weights, of shapes that nothing was fitted to.
+"""
+
+import random
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from efflab.base.json_files import read_json
+from efflab.base.places import DATA_DIR
+from efflab.bench import one_thread
+from efflab.compression.decoders import FORMATS
+from efflab.config import PRESETS
+from efflab.errors import require
+from efflab.experiments.decoder_steps import DECODE, PACKAGES, PREFILL, REPEATS, Step
+from efflab.experiments.decoder_steps import cases as every_case
+from efflab.experiments.decoder_steps import llama, run_one
+from efflab.experiments.record import run_cases
+
+NAME, N_CASES = "decoder-cases", 40
+FROZEN = DATA_DIR / "predicted"
+SHAPES = {
+    "stdlib-gpt": PRESETS["stdlib-gpt"],
+    "gpt2": PRESETS["gpt2"],
+    "SmolLM2-135M": llama(30, 9, 3, 576, 1536, 49152),
+    "llama-42M": llama(8, 8, 8, 512, 1376, 32000),
+}
+"""The shipped shape, two released ones, and that of a small writer of stories."""
+STEPS = [Step(PREFILL, n, b) for n in (48, 200) for b in (1, 3)]
+STEPS += [Step(DECODE, n, b) for n in (100, 400) for b in (1, 2, 6)]
+
+
+def draw_cases(number: int) -> list[dict]:
+    """40 of all models, formats and steps; another draw for every freeze."""
+    every = every_case(SHAPES, FORMATS, STEPS)
+    drawn = random.Random(number).sample(every, N_CASES)
+    # by model and format, so that each is made once
+    return sorted(drawn, key=lambda case: (case["model"], case["format"]))
+
+
+def frozen(folder: Path = FROZEN) -> list[Path]:
+    """The frozen predictions, oldest first."""
+    return sorted(folder.glob("decoder-*.json"), key=lambda path: int(path.stem.split("-")[1]))
+
+
+@one_thread()
+def run(*, fresh: bool = False) -> dict:
+    """Time the cases of the last freeze; recorded as data/experiments/decoder-cases."""
+    paths = frozen()
+    require(bool(paths), "predictions", None, "frozen before: `efflab predict`")
+    each = [case | dict(seed=0) for case in read_json(paths[-1])["cases"]]
+    keys = ("model", "format", "phase", "n_tokens", "n_texts", "seed")
+    each = [{key: case[key] for key in keys} for case in each]
+    settings = dict(repeats=REPEATS, frozen=paths[-1].stem)
+    options: Mapping = dict(settings=settings, versions_of=PACKAGES, fresh=fresh)
+    return run_cases(NAME, each, partial(run_one, shapes=SHAPES), **options)
