@@ -9,6 +9,7 @@ errors, none negative; the interval holds 90 % of the errors of a model that was
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from math import ceil, exp, log
 from typing import NamedTuple
 
@@ -46,8 +47,6 @@ def work(config: ModelConfig, format: str, step: Step) -> tuple[int, ...]:
 
 
 def _without_windows(config: ModelConfig) -> ModelConfig:
-    from dataclasses import replace
-
     return replace(config, attention=replace(config.attention, windows=(None,)))
 
 
@@ -110,11 +109,11 @@ class Score(NamedTuple):
 def rate(predictions: list[Estimate], times: list[float]) -> Score:
     """Score predictions against the milliseconds that were measured, in the same order."""
     require(len(predictions) == len(times) > 0, "times", len(times), f"{len(predictions)}")
-    inside = [p.low <= t <= p.high for p, t in zip(predictions, times, strict=True)]
-    widths = [p.high / p.low for p in predictions]
-    missed = [max(log(p.low / t, 2), log(t / p.high, 2), 0) for p, t in zip(predictions, times)]
-    scores = [log(w, 2) + 2 / (1 - CONFIDENCE) * m for w, m in zip(widths, missed, strict=True)]
     both = list(zip(predictions, times, strict=True))
+    inside = [p.low <= t <= p.high for p, t in both]
+    widths = [p.high / p.low for p in predictions]
+    missed = [max(log(p.low / t, 2), log(t / p.high, 2), 0) for p, t in both]
+    scores = [log(w, 2) + 2 / (1 - CONFIDENCE) * m for w, m in zip(widths, missed, strict=True)]
     orders = [(s < t) for p, s in both for q, t in both if p.high < q.low]
     return Score(
         float(np.mean(inside)),

@@ -105,7 +105,7 @@ def weight_bytes(config: ModelConfig, name: str) -> int:
     """Bytes that a token reads of the weights in one of `FORMATS`, by formula; a table that is
     looked up alone is left out, an output counts as the table does."""
     require_one_of("name", name, FORMATS)
-    of_layers, of_table, _ = FORMATS[name]
+    of_layers, of_table = map(float, FORMATS[name][:2])
     if not config.tied and name == f"{TORCH} int8":
         of_table = of_layers  # an output of its own is a linear layer like the others
     if of_layers == 4:
@@ -205,7 +205,7 @@ def _convert(model: Transformer) -> Any:
 
 
 def _compress(converted: Any, format: str, config: ModelConfig) -> Any:
-    """Weights in 8 bits, or in 4 with the token table in 8 (NNCF); other formats are as they are."""
+    """Weights in 8 bits, or in 4 with the token table in 8 (NNCF); else as they are."""
     nncf = load("nncf")
     nncf.set_log_level(logging.ERROR)
     mode = nncf.CompressWeightsMode

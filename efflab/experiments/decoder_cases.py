@@ -15,9 +15,16 @@ from efflab.bench import one_thread
 from efflab.compression.decoders import FORMATS
 from efflab.config import PRESETS
 from efflab.errors import require
-from efflab.experiments.decoder_steps import DECODE, PACKAGES, PREFILL, REPEATS, Step
+from efflab.experiments.decoder_steps import (
+    DECODE,
+    PACKAGES,
+    PREFILL,
+    REPEATS,
+    Step,
+    llama,
+    run_one,
+)
 from efflab.experiments.decoder_steps import cases as every_case
-from efflab.experiments.decoder_steps import llama, run_one
 from efflab.experiments.record import run_cases
 
 NAME, N_CASES = "decoder-cases", 40

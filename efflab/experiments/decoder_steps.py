@@ -17,7 +17,7 @@ import torch
 from efflab.bench import one_thread, time_calls
 from efflab.blocks import Attention, FeedForward, Norms
 from efflab.compression.decoders import FORMATS, Decoder, make_decoder
-from efflab.config import PRESETS, ModelConfig
+from efflab.config import ModelConfig
 from efflab.errors import require_one_of
 from efflab.experiments.record import run_cases
 from efflab.model import Transformer
@@ -51,7 +51,7 @@ SHAPES = {
     "short": llama(2, 16, 4, 1024, 2816, 16384),
     "wide": llama(4, 12, 4, 1536, 4096, 4096),
 }
-"""What is fitted to: from 10 to 104 million parameters. No model that is predicted is among them."""
+"""What is fitted to, from 10 to 104 million parameters; no model that is predicted is among them."""
 STEPS = [Step(PREFILL, n) for n in (32, 128, 256)] + [Step(PREFILL, 64, 4)]
 STEPS += [Step(DECODE, n) for n in (32, 256, 960)]
 STEPS += [Step(DECODE, 32, 4), Step(DECODE, 256, 8), Step(DECODE, 960, 4)]
