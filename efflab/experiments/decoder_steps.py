@@ -46,7 +46,7 @@ def llama(n_layer: Size, n_head: Size, n_kv_head: Size, d_model: Size, d_ff: Siz
 
 
 SHAPES = {
-    "tiny": ModelConfig(4, 4, 128, 512, 2048, 1024, causal=True),
+    "small": ModelConfig(4, 8, 256, 1024, 4096, 1024, causal=True),
     "narrow": ModelConfig(12, 4, 256, 1024, 2048, 1024, causal=True),
     "plain": ModelConfig(6, 12, 768, 3072, 16384, 1024, causal=True),
     "deep": llama(20, 6, 3, 384, 1024, 8192),
@@ -54,7 +54,7 @@ SHAPES = {
     "short": llama(2, 16, 4, 1024, 2816, 16384),
     "wide": llama(4, 12, 4, 1536, 4096, 4096),
 }
-"""What is fitted to, from 1 to 104 million parameters; what is predicted is not among them."""
+"""What is fitted to, from 4 to 104 million parameters; what is predicted is not among them."""
 STEPS = [Step(PREFILL, n) for n in (32, 128, 256)] + [Step(PREFILL, 64, 4)]
 STEPS += [Step(DECODE, n) for n in (32, 256, 960)]
 STEPS += [Step(DECODE, 32, 4), Step(DECODE, 256, 8), Step(DECODE, 960, 4)]
