@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from efflab import __version__
@@ -151,6 +152,23 @@ def show_card(args) -> None:
     print(json.dumps(card, indent=1) if args.json else report(card))
 
 
+def measure_model(args) -> None:
+    from efflab.advice.measure import measure, report
+
+    text = None if args.text is None else args.text.read_text(encoding="utf-8")
+    options = {} if args.formats is None else dict(formats=args.formats.split(","))
+    say = partial(print, file=sys.stderr, flush=True)
+    result = measure(args.folder, text, **options, runs=ROOT / "runs" / "measure", say=say)
+    print(json.dumps(result, indent=1) if args.json else report(result))
+
+
+def freeze_predictions(args) -> None:
+    from efflab.advice.frozen import freeze
+
+    path = os.path.relpath(freeze())
+    print(f"stored in {path}\nnext: commit it, then efflab experiment decoder-cases")
+
+
 def _own_device(args):
     """The device of --tflops, --gb and --gbps; None without these."""
     from efflab.devices import own_device
@@ -248,6 +266,14 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--tflops", type=float, metavar="F", help="your own device: dense, bf16")
         sub.add_argument("--gb", type=float, metavar="G", help="and its memory, as its label says")
         sub.add_argument("--gbps", type=float, metavar="B", help="and its bandwidth, in GB/s")
+    help = "run a local model in every format here, beside what was predicted"
+    measure = command("measure", measure_model, help)
+    known = "its folder: config.json and safetensors, or a checkpoint of ours"
+    measure.add_argument("folder", type=Path, help=known)
+    measure.add_argument("--text", type=Path, metavar="FILE", help="also its quality on this text")
+    measure.add_argument("--formats", metavar="F,F", help='all by default; "OpenVINO int4,..."')
+    measure.add_argument("--json", action="store_true", help="all of it, for a program")
+    command("predict", freeze_predictions, "freeze predictions of times, before they are measured")
     model = command("train", train, "train a shipped model anew")
     model.add_argument("model", choices=("stdlib-gpt",))
     lab = command("lab", open_lab, "open JupyterLab at notebook 00")

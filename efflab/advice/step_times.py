@@ -3,9 +3,9 @@
     seconds = a layers + b bytes of weights + c FLOPs + d bytes of cache
 
 Nothing hides behind anything else: on one core, reading waits for computing more often than not.
-The constants are fitted to steps of random models (`experiments.decoder_steps`) with relative
-errors, none negative; the interval holds 90 % of the errors of a model that was left out
-(conformal prediction: Lei et al. 2018, section 2).
+The constants, none negative, are fitted to random models' steps (`experiments.decoder_steps`); the
+interval holds 90 % of the errors of a model that was left out (conformal prediction: Lei et al.
+2018, section 2).
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,7 +23,8 @@ from efflab.estimate import Estimate
 from efflab.experiments.decoder_steps import DECODE, SHAPES, Step
 
 CONFIDENCE = 0.9
-MILLISECONDS = 1e3
+TYPICAL_ERROR = 0.2
+"""Of a time's natural logarithm; larger ones count linearly, not squared."""
 TERMS = ("layers", "bytes of weights", "FLOPs", "bytes of cache")
 
 
@@ -37,17 +38,21 @@ class Constants(NamedTuple):
 def work(config: ModelConfig, format: str, step: Step) -> tuple[int, ...]:
     """How many of each of `TERMS` a step has."""
     require_one_of("format", format, FORMATS)
-    kept = config
-    if format.startswith(OPENVINO):  # its cache drops nothing
-        kept = _without_windows(config)
     flops = inference.decode_flops if step.phase == DECODE else inference.prefill_flops
-    n_cache = cost.kv_cache_bytes(kept, step.n_tokens, step.n_texts, value_bytes=FORMATS[format][2])
-    n_weights = weight_bytes(config, format)
-    return config.n_layer, n_weights, flops(config, step.n_tokens, step.n_texts), n_cache
+    n_flops = flops(config, step.n_tokens, step.n_texts)
+    n_cache = _cache_bytes(config, format, step) if config.causal else 0
+    return config.n_layer, weight_bytes(config, format), n_flops, n_cache
 
 
-def _without_windows(config: ModelConfig) -> ModelConfig:
-    return replace(config, attention=replace(config.attention, windows=(None,)))
+def _cache_bytes(config: ModelConfig, format: str, step: Step) -> int:
+    """What is read of keys and values: OpenVINO's cache drops nothing behind a window, and torch
+    gives each query head a copy of its group's."""
+    if format.startswith(OPENVINO):
+        attention = replace(config.attention, windows=(None,))
+    else:
+        attention = replace(config.attention, n_kv_head=config.n_head)
+    kept, sizes = replace(config, attention=attention), (step.n_tokens, step.n_texts)
+    return cost.kv_cache_bytes(kept, *sizes, value_bytes=FORMATS[format][2])
 
 
 def fit(
@@ -75,12 +80,16 @@ def _fit_format(runs: list[Mapping], shapes: Mapping[str, ModelConfig]) -> Const
 
 
 def _solve(rows: np.ndarray, ms: np.ndarray) -> np.ndarray:
-    """The costs, none negative, with the least squares of relative errors."""
-    from scipy.optimize import nnls
+    """The costs, none negative, whose errors have the least logarithms; large ones weigh less."""
+    from scipy.optimize import least_squares, nnls
 
     # columns of like size: the terms differ by nine orders of magnitude
-    scale = rows.max(0)
-    return nnls(rows / scale / ms[:, None], np.ones(len(ms)))[0] / scale
+    scaled = rows / rows.max(0)
+    start = nnls(scaled / ms[:, None], np.ones(len(ms)))[0]
+    errors = lambda logs: np.log(scaled @ np.exp(logs) / ms)  # noqa: E731
+    first = np.log(np.maximum(start, start.max() * 1e-9))
+    logs = least_squares(errors, first, loss="soft_l1", f_scale=TYPICAL_ERROR).x
+    return np.exp(logs) / rows.max(0)
 
 
 def _work_of(run: Mapping, shapes: Mapping[str, ModelConfig]) -> tuple[int, ...]:

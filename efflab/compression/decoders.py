@@ -1,7 +1,8 @@
-"""One causal model in several engines, run as it is served: a prompt, then one token at a time.
+"""One model in several engines, run as it is served: a prompt, then one token at a time.
 
 Each engine keeps the keys and values itself, runs on as many threads as torch, and gives logits.
-OpenVINO's take any batch and length, and keep all tokens in layers with a window too.
+OpenVINO's take any batch and length, and keep all tokens in layers with a window too. An encoder
+has no cache: a text is read whole, for its hidden states.
 """
 
 import logging
@@ -17,7 +18,7 @@ from efflab import cost
 from efflab.arguments import check_module
 from efflab.base.privacy import load
 from efflab.cache import Cache
-from efflab.compression.openvino import no_progress, quiet
+from efflab.compression.openvino import no_progress, openvino_model, quiet
 from efflab.config import ModelConfig
 from efflab.errors import require, require_one_of
 from efflab.model import Transformer
@@ -94,9 +95,8 @@ class _Step(nn.Module):
 
 
 def make_decoder(model: Transformer, name: str) -> Decoder:
-    """The model in one of `FORMATS`; an encoder is a `ValueError`."""
+    """The model in one of `FORMATS`; of an encoder `feed` gives hidden states (B,P,C)."""
     require_one_of("name", name, FORMATS)
-    require(model.config.causal, "causal", model.config.causal, "a causal model")
     engine, format = name.split()
     return (_in_torch if engine == TORCH else _in_openvino)(model.eval(), name, format)
 
@@ -111,7 +111,9 @@ def weight_bytes(config: ModelConfig, name: str) -> int:
     if of_layers == 4:
         of_layers += SCALE_BITS / group_size(config)
     table = config.vocab_size * config.embed_dim
-    looked_up = table if not config.tied else 0
+    if not config.causal:
+        of_table = 0.0  # no logits: rows too few to count
+    looked_up = table if config.causal and not config.tied else 0
     if config.positions == "learned":
         looked_up += config.max_len * config.embed_dim
     rest = cost.active_params(config) - table - looked_up
@@ -132,11 +134,11 @@ def group_size(config: ModelConfig) -> int:
 @torch.no_grad()
 def _in_torch(model: Transformer, name: str, format: str) -> Decoder:
     own = {"fp32": lambda m: m, "bf16": lambda m: deepcopy(m).bfloat16(), "int8": _linear_int8}
-    run = own[format](model)
-    cache, c = run.new_cache(), model.config
+    run, c = own[format](model), model.config
+    cache = run.new_cache() if c.causal else None
 
     def reset(n_texts: int, n_tokens: int) -> None:
-        for layer in cache.layers:
+        for layer in cache.layers if cache else ():
             n_kept = min(n_tokens, layer.window or n_tokens)
             shape = n_texts, c.n_kv_head, n_kept, c.head_dim
             layer.keys = layer.values = torch.zeros(shape, dtype=run.embedding.token.weight.dtype)
@@ -144,7 +146,8 @@ def _in_torch(model: Transformer, name: str, format: str) -> Decoder:
 
     @torch.no_grad()
     def feed(ids: Tensor, positions: Tensor) -> Tensor:
-        return run.embedding.logits(run.encode(ids, cache=cache)[:, positions]).float()
+        hidden = run.encode(ids, cache=cache)[:, positions]
+        return (run.embedding.logits(hidden) if c.causal else hidden).float()
 
     return Decoder(name, feed, reset, weight_bytes(model.config, name), model.config)
 
@@ -162,8 +165,10 @@ def _linear_int8(model: Transformer) -> nn.Module:
 
 def _in_openvino(model: Transformer, name: str, format: str) -> Decoder:
     with quiet(), no_progress():
-        converted = _compress(_convert(model), format, model.config)
+        converted = _convert(model) if model.config.causal else openvino_model(model)
+        converted = _compress(converted, format, model.config)
     request = _compile(converted, format).create_infer_request()
+    is_causal = model.config.causal
     heads = [tuple(state.state.data.shape)[1::2] for state in request.query_state()]
 
     def reset(n_texts: int, n_tokens: int) -> None:
@@ -172,8 +177,11 @@ def _in_openvino(model: Transformer, name: str, format: str) -> Decoder:
             state.state = tensor(torch.zeros(n_texts, n_head, n_tokens, width).numpy())
 
     def feed(ids: Tensor, positions: Tensor) -> Tensor:
-        result = request.infer([ids.numpy(), positions.numpy()])[0]
-        return torch.from_numpy(result.copy())  # the next call writes into the same memory
+        mask = torch.ones_like(ids)
+        result = request.infer([t.numpy() for t in (ids, positions if is_causal else mask)])[0]
+        # copied, since the next call writes into the same memory
+        result = torch.from_numpy(result.copy())
+        return result if is_causal else result[:, positions]
 
     return Decoder(name, feed, reset, constant_bytes(converted), model.config)
 

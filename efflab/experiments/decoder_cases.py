@@ -58,9 +58,9 @@ def run(*, fresh: bool = False) -> dict:
     """Time the cases of the last freeze; recorded as data/experiments/decoder-cases."""
     paths = frozen()
     require(bool(paths), "predictions", None, "frozen before: `efflab predict`")
-    each = [case | dict(seed=0) for case in read_json(paths[-1])["cases"]]
-    keys = ("model", "format", "phase", "n_tokens", "n_texts", "seed")
-    each = [{key: case[key] for key in keys} for case in each]
-    settings = dict(repeats=REPEATS, frozen=paths[-1].stem)
-    options: Mapping = dict(settings=settings, versions_of=PACKAGES, fresh=fresh)
+    keys = ("model", "format", "phase", "n_tokens", "n_texts")
+    cases = read_json(paths[-1])["cases"]
+    # the freeze's number, so that no time measured before it counts
+    each = [{key: case[key] for key in keys} | dict(seed=len(paths)) for case in cases]
+    options: Mapping = dict(settings=dict(repeats=REPEATS), versions_of=PACKAGES, fresh=fresh)
     return run_cases(NAME, each, partial(run_one, shapes=SHAPES), **options)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from itertools import product
+from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from efflab.blocks import Attention, FeedForward, Norms
 from efflab.compression.decoders import FORMATS, Decoder, make_decoder
 from efflab.config import ModelConfig
 from efflab.errors import require_one_of
-from efflab.experiments.record import run_cases
+from efflab.experiments.record import EXPERIMENTS, run_cases
 from efflab.model import Transformer
 from efflab.rules import Count, Size
 
@@ -105,8 +106,8 @@ def cases(shapes: Iterable[str], formats: Iterable[str], steps: Iterable[Step]) 
 
 
 @one_thread()
-def run(*, fresh: bool = False) -> dict:
-    """Time every step; recorded as data/experiments/decoder-steps."""
+def run(*, fresh: bool = False, folder: Path = EXPERIMENTS) -> dict:
+    """Time every step; recorded as data/experiments/decoder-steps, or in another folder."""
     settings = dict(repeats=REPEATS, models=list(SHAPES))
-    options: Mapping = dict(settings=settings, versions_of=PACKAGES, fresh=fresh)
+    options: Mapping = dict(settings=settings, versions_of=PACKAGES, fresh=fresh, folder=folder)
     return run_cases(NAME, cases(SHAPES, FORMATS, STEPS), run_one, **options)

@@ -1,0 +1,70 @@
+"""Predictions that are frozen in a commit before anything is measured, and how they fared.
+
+`data/predicted/decoder-N.json`: {"machine", "date", "constants": {format: {"costs", "spread"}},
+"cases": [{"model", "format", "phase", "n_tokens", "n_texts", "low", "ms", "high"}, ...]}. Its times
+are measured by `decoder-cases`; `docs/predictions.md` has every freeze, those that failed too.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+
+from efflab.advice.step_times import Score, fit, predict, rate, work
+from efflab.base.files import write_atomically
+from efflab.base.json_files import read_json
+from efflab.errors import require
+from efflab.estimate import Estimate
+from efflab.experiments import decoder_cases, decoder_steps
+from efflab.experiments.decoder_steps import Step
+from efflab.experiments.record import EXPERIMENTS, read_record
+
+COVERAGE, WIDTH = 0.85, 2.0
+"""What was asked of a freeze beforehand: intervals that hold at least so many of the times, the
+median of high over low at most this, and no pair told in the wrong order."""
+PAGE = "docs/predictions.md"
+
+
+def freeze(folder: Path = decoder_cases.FROZEN) -> Path:
+    """Write the predictions of 40 new cases, fitted to the last record of `decoder-steps`."""
+    record = read_record(decoder_steps.NAME)
+    constants = fit(record["runs"])
+    number = len(decoder_cases.frozen(folder)) + 1
+    cases = []
+    for case in decoder_cases.draw_cases(number):
+        step = Step(case["phase"], case["n_tokens"], case["n_texts"])
+        terms = work(decoder_cases.SHAPES[case["model"]], case["format"], step)
+        told = predict(constants[case["format"]], terms)
+        ends = dict(low=round(told.low, 4), ms=round(told.mean, 4), high=round(told.high, 4))
+        cases.append({k: v for k, v in case.items() if k != "seed"} | ends)
+    content = dict(machine=record["machine"], date=str(date.today()))
+    content |= dict(constants={f: c._asdict() for f, c in constants.items()}, cases=cases)
+    path = folder / f"decoder-{number}.json"
+    require(not path.exists(), "file", path.name, "a freeze is never written again")
+    write_atomically(path, json.dumps(content, indent=1) + "\n")
+    return path
+
+
+def rows(path: Path) -> list[dict]:
+    """The cases of a freeze with "measured" beside, ms; without it where nothing was measured."""
+    number, times = int(path.stem.split("-")[1]), {}
+    if (EXPERIMENTS / f"{decoder_cases.NAME}.json").exists():
+        runs = read_record(decoder_cases.NAME)["runs"]
+        times = {_key(run): {"measured": run["ms"]} for run in runs if run["seed"] == number}
+    return [case | times.get(_key(case), {}) for case in read_json(path)["cases"]]
+
+
+def _key(case: Mapping) -> tuple:
+    return tuple(case[name] for name in ("model", "format", "phase", "n_tokens", "n_texts"))
+
+
+def score(cases: list[Mapping]) -> Score:
+    """How the predictions of `rows` fared."""
+    told = [Estimate(case["ms"], case["low"], case["high"]) for case in cases]
+    return rate(told, [case["measured"] for case in cases])
+
+
+def holds(score: Score) -> bool:
+    """Whether a freeze is as good as was asked beforehand."""
+    narrow = score.coverage >= COVERAGE and score.width <= WIDTH
+    return narrow and score.wrong_orders == 0
