@@ -26,10 +26,11 @@ PAGE = "docs/predictions.md"
 
 
 def freeze(folder: Path = decoder_cases.FROZEN) -> Path:
-    """Write the predictions of 40 new cases, fitted to the last record of `decoder-steps`."""
+    """Write predictions of 40 new cases, fitted to `decoder-steps` and all earlier freezes."""
     record = read_record(decoder_steps.NAME)
-    constants = fit(record["runs"])
     number = len(decoder_cases.frozen(folder)) + 1
+    shapes = decoder_steps.SHAPES | decoder_cases.SHAPES
+    constants = fit([*record["runs"], *_earlier_runs()], shapes)
     cases = []
     for case in decoder_cases.draw_cases(number):
         step = Step(case["phase"], case["n_tokens"], case["n_texts"])
@@ -47,11 +48,16 @@ def freeze(folder: Path = decoder_cases.FROZEN) -> Path:
 
 def rows(path: Path) -> list[dict]:
     """The cases of a freeze with "measured" beside, ms; without it where nothing was measured."""
-    number, times = int(path.stem.split("-")[1]), {}
-    if (EXPERIMENTS / f"{decoder_cases.NAME}.json").exists():
-        runs = read_record(decoder_cases.NAME)["runs"]
-        times = {_key(run): {"measured": run["ms"]} for run in runs if run["seed"] == number}
+    number = int(path.stem.split("-")[1])
+    own = [run for run in _earlier_runs() if run["seed"] == number]
+    times = {_key(run): {"measured": run["ms"]} for run in own}
     return [case | times.get(_key(case), {}) for case in read_json(path)["cases"]]
+
+
+def _earlier_runs() -> list[dict]:
+    """What was measured of all freezes; a run's seed is its freeze's number."""
+    exists = (EXPERIMENTS / f"{decoder_cases.NAME}.json").exists()
+    return read_record(decoder_cases.NAME)["runs"] if exists else []
 
 
 def _key(case: Mapping) -> tuple:

@@ -13,8 +13,8 @@ from efflab.base.json_files import read_json
 from efflab.base.places import DATA_DIR
 from efflab.bench import one_thread
 from efflab.compression.decoders import FORMATS
-from efflab.config import PRESETS
-from efflab.errors import require
+from efflab.config import PRESETS, ModelConfig
+from efflab.errors import require, require_one_of
 from efflab.experiments.decoder_steps import (
     DECODE,
     PACKAGES,
@@ -34,15 +34,22 @@ SHAPES = {
     "gpt2": PRESETS["gpt2"],
     "SmolLM2-135M": llama(30, 9, 3, 576, 1536, 49152),
     "llama-42M": llama(8, 8, 8, 512, 1376, 32000),
+    "stories15M": llama(6, 6, 6, 288, 768, 32000),
+    "stories110M": llama(12, 12, 12, 768, 2048, 32000),
+    "plain-70M": ModelConfig(6, 8, 512, 2048, 50304, 2048, causal=True, tied=False),
+    "qwen-10": llama(10, 14, 2, 896, 4864, 32000),
 }
-"""The shipped shape, two released ones, and that of a small writer of stories."""
+"""The shipped shape, released ones, and ten layers of Qwen2.5-0.5B; weights are random."""
+NEW = {1: list(SHAPES)[:4], 2: list(SHAPES)[4:]}
+"""The models of each freeze: those that its constants were not fitted to."""
 STEPS = [Step(PREFILL, n, b) for n in (48, 200) for b in (1, 3)]
 STEPS += [Step(DECODE, n, b) for n in (100, 400) for b in (1, 2, 6)]
 
 
 def draw_cases(number: int) -> list[dict]:
-    """40 of all models, formats and steps; another draw for every freeze."""
-    every = every_case(SHAPES, FORMATS, STEPS)
+    """40 of all new models, formats and steps; for another freeze `NEW` names other models."""
+    require_one_of("number", number, NEW)
+    every = every_case(NEW[number], FORMATS, STEPS)
     drawn = random.Random(number).sample(every, N_CASES)
     # by model and format, so that each is made once
     return sorted(drawn, key=lambda case: (case["model"], case["format"]))
