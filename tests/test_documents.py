@@ -11,6 +11,7 @@ from efflab.publishing.catalog import ROOT
 
 CHINESE = "\n## 中文\n"
 TWO_HALVES = ("README.md", "data/README.md", "docs/many-machines.md", "docs/pooling.md")
+TWO_HALVES += ("docs/predictions.md",)
 PAGES = (*TWO_HALVES, "CONTRIBUTING.md", "SECURITY.md", "docs/glossary.md", "docs/ledger.md")
 GENERATED = re.compile(r"<!-- ([\w ]+): start .*?<!-- \1: end -->", re.DOTALL)
 FENCED = re.compile(r"^```\n(.*?)^```$", re.DOTALL | re.MULTILINE)

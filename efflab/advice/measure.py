@@ -17,6 +17,7 @@ from torch import Tensor
 
 from efflab.advice.step_times import fit, predict, work
 from efflab.base.alignment import align
+from efflab.base.busy import BUSY_CORES, others
 from efflab.base.significant import significant
 from efflab.bench import one_thread
 from efflab.compression.decoders import FORMATS, Decoder, make_decoder
@@ -99,7 +100,8 @@ def measure(
     config, constants = local.model.config, constants_here(say, runs)
     n_tokens = min(MOST_TOKENS, config.max_len // 2)
     phases = (PREFILL, DECODE) if config.causal else (PREFILL,)
-    rows = []
+    rows: list[dict] = []
+    others.clear()
     for format in formats:
         decoder = make_decoder(local.model, format)
         row: dict = dict(format=format, nbytes=decoder.nbytes)
@@ -110,8 +112,8 @@ def measure(
         row["quality"] = None if rate is None else rate(decoder)
         rows.append(row)
         say(f"{format}: measured")
-    where = machine_name(machine())
-    return dict(name=local.name, machine=where, n_tokens=n_tokens, causal=config.causal, rows=rows)
+    about = dict(name=local.name, machine=machine_name(machine()), n_tokens=n_tokens)
+    return about | dict(causal=config.causal, busy_cores=others.cores, rows=rows)
 
 
 # --- Quality ---------------------------------------------------------------------------------
@@ -179,6 +181,7 @@ def window_bits(model: Callable[[Tensor], Tensor], ids: Tensor) -> np.ndarray:
 HEADS = {PREFILL: "prefill ms", DECODE: "tokens/s"}
 NOTE = "One thread, a prompt of {n} tokens{after}. In brackets what was predicted before, with its "
 NOTE += "90 % interval, by constants fitted to random models on this machine."
+BUSY = "Other processes used {cores} cores meanwhile: these times are too long, measure again."
 BITS = "bits: a token of the text; added: over fp32, with its 95 % interval, windows paired."
 COSINE = "cosine: with fp32's vectors, mean over the text's lines, with its 95 % interval."
 
@@ -197,6 +200,8 @@ def report(result: Mapping) -> str:
     lines += align(table, right=[False, *[True] * (len(table[0]) - 1)])
     after = ", then one token" if result["causal"] else ""
     notes = [NOTE.format(n=result["n_tokens"], after=after)]
+    if result["busy_cores"] > BUSY_CORES:
+        notes.insert(0, BUSY.format(cores=significant(result["busy_cores"], 2)))
     notes += [BITS if result["causal"] else COSINE] if rated else []
     return "\n".join([*lines, *(line for note in notes for line in wrap(note, WIDTH))])
 

@@ -1,12 +1,13 @@
 """`efflab report`: writes the README's tables between their markers, and the ledger's pages."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from efflab.base.files import update
 from efflab.base.formats import OTHER
 from efflab.lab.outcome import mark, outcome_words
 from efflab.lab.text import speaking
-from efflab.publishing import ledger
+from efflab.publishing import ledger, predictions_page
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
 from efflab.publishing.judging import chinese_texts
 from efflab.publishing.ledger_html import deciding_figure, html
@@ -57,6 +58,11 @@ TABLES = {
     "counts in Chinese": lambda root: ledger.counts(root, "zh"),
 }
 """Name of the README's markers -> function that makes the text between them."""
+PREDICTIONS = {
+    "predictions": predictions_page.freezes,
+    "predictions in Chinese": lambda root: predictions_page.freezes(root, "zh"),
+}
+"""The same for docs/predictions.md."""
 
 
 def update_section(text: str, name: str, content: str) -> str:
@@ -65,15 +71,24 @@ def update_section(text: str, name: str, content: str) -> str:
     before, _, rest = text.partition(start)
     _, marker, after = rest.partition(end)
     if not marker:
-        raise ValueError(f"README.md: expected the lines {start!r} and {end!r}")
+        raise ValueError(f"the page: expected the lines {start!r} and {end!r}")
     return f"{before}{start}\n{content}\n{end}{after}"
 
 
 def readme(root: Path = ROOT) -> str:
     """The up-to-date text of README.md."""
-    text = (root / "README.md").read_text(encoding="utf-8")
-    for name, make in TABLES.items():
-        text = update_section(text, name, make(root))
+    return _update_page(root, "README.md", TABLES)
+
+
+def predictions(root: Path = ROOT) -> str:
+    """The up-to-date text of docs/predictions.md."""
+    return _update_page(root, "docs/predictions.md", PREDICTIONS)
+
+
+def _update_page(root: Path, name: str, tables: Mapping[str, Callable[[Path], str]]) -> str:
+    text = (root / name).read_text(encoding="utf-8")
+    for section, make in tables.items():
+        text = update_section(text, section, make(root))
     return text
 
 
@@ -81,6 +96,7 @@ def report(root: Path = ROOT, say=print) -> None:
     """Print the ledger, and bring README.md, docs/ledger.md and docs/ledger.html up to date."""
     say(ledger.short_ledger(root))
     pages = {"README.md": readme, "docs/ledger.md": ledger.page, "docs/ledger.html": html}
+    pages["docs/predictions.md"] = predictions
     for name, text in [(name, make(root)) for name, make in pages.items()]:
         path = root / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
