@@ -25,7 +25,7 @@ from efflab.errors import require_int, require_one_of
 from efflab.estimate import Estimate, paired_difference
 from efflab.experiments import lighten, training
 from efflab.experiments.lighten import Recipe
-from efflab.experiments.record import rounded, run_cases, with_ends
+from efflab.experiments.record import round_floats, run_cases, with_ends
 from efflab.model import Transformer, n_parameters
 from efflab.pretrained import read_card
 
@@ -132,7 +132,7 @@ def judge(model: Transformer) -> dict:
 
 def interval(quality: Estimate) -> dict[str, float]:
     """Bits per byte with the interval over windows, as stored in a row."""
-    return rounded(with_ends("bits", quality))
+    return round_floats(with_ends("bits", quality))
 
 
 def int8(model: Transformer, folder: Path) -> language.LanguageEngine:
@@ -199,7 +199,7 @@ def run_widths() -> dict:
     layers = range(config.n_layer)
     windows = [[costs.windows[i, w] for w in lighten.WIDTHS] for i in layers]
     heads = [[costs.heads[i, h] for h in range(config.n_head)] for i in layers]
-    return rounded(dict(widths=rows, windows=windows, heads=heads, loss=base))
+    return round_floats(dict(widths=rows, windows=windows, heads=heads, loss=base))
 
 
 def run_one(part: str, seed: int, **where) -> dict:

@@ -16,7 +16,7 @@ from efflab.acceleration.precision import FORMATS
 from efflab.bench import one_thread
 from efflab.config import ModelConfig
 from efflab.errors import require_int, require_one_of
-from efflab.experiments.record import rounded, run_cases
+from efflab.experiments.record import round_floats, run_cases
 from efflab.experiments.training import held_out_loss, loss_in, training_windows
 from efflab.model import Transformer
 
@@ -104,7 +104,7 @@ def run_one(precision: str, seed: int) -> dict:
     losses, model = train_until(precision, seed)
     curve = [sum(losses[i : i + EVERY]) / EVERY for i in range(0, N_STEPS, EVERY)]
     final = held_out_loss(model.float(), N_WINDOWS, SEQ_LEN)
-    return rounded(dict(early=early_loss(losses), loss=final, curve=curve))
+    return round_floats(dict(early=early_loss(losses), loss=final, curve=curve))
 
 
 @one_thread()

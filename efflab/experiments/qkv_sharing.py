@@ -13,7 +13,7 @@ from efflab import train
 from efflab.bench import one_thread
 from efflab.config import ModelConfig
 from efflab.errors import require, require_int
-from efflab.experiments.record import rounded, run_cases
+from efflab.experiments.record import round_floats, run_cases
 from efflab.experiments.training import held_out_loss, training_windows
 from efflab.model import Transformer
 from efflab.structure.sharing import share_qkv
@@ -53,7 +53,7 @@ def trained_loss(
 def run_one(n_shared: int, seed: int) -> dict:
     """Loss early in the training and at its end."""
     early, loss = (validation_loss(n_shared, seed, stop) for stop in (EARLY, N_STEPS))
-    return rounded(dict(early=early, loss=loss))
+    return round_floats(dict(early=early, loss=loss))
 
 
 @one_thread()

@@ -266,12 +266,12 @@ def with_ends(name: str, estimate) -> dict[str, float]:
     return {name: estimate.mean, "low": estimate.low, "high": estimate.high}
 
 
-def rounded(value, decimals: int = 4):
+def round_floats(value, decimals: int = 4):
     """A value as it is stored: all floats in it, at any depth, with so many decimals."""
     if isinstance(value, dict):
-        return {key: rounded(item, decimals) for key, item in value.items()}
+        return {key: round_floats(item, decimals) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [rounded(item, decimals) for item in value]
+        return [round_floats(item, decimals) for item in value]
     return round(value, decimals) if isinstance(value, float) else value
 
 

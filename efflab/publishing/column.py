@@ -197,7 +197,7 @@ def _like_ours(record: Mapping, ours: Mapping, root: Path) -> None:
             require(figure == own, where, value, allowed)
 
 
-def _decided(record: Mapping) -> Iterator[tuple[str, object]]:
+def _decisions(record: Mapping) -> Iterator[tuple[str, object]]:
     """(place, value) of all that a record's figures decide; which these are, too."""
     yield from ((key, record[key]) for key in ("outcome", "holds"))
     yield "parts", [part["id"] for part in record["parts"]]
@@ -212,7 +212,7 @@ def follows(record: Mapping, root: Path = ROOT) -> None:
     """Refuse a record that does not follow from its own figures by the rule here."""
     claim, figures = record["claim"], figures_of(record)
     again = judge(claim, figures.values(), root).record(claim)
-    stored, own = (list(_decided(part)) for part in (record, again))
+    stored, own = (list(_decisions(part)) for part in (record, again))
     for (place, value), (_, needed) in zip(stored, own, strict=False):
         allowed = f"as its own figures come to by the rule here: {quote(needed)}"
         require(value == needed, f"{claim}: {place}", value, allowed)

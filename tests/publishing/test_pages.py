@@ -9,7 +9,8 @@ from efflab.publishing import pages
 from efflab.publishing.catalog import ROOT
 from efflab.publishing.site.templates import STATIC, WEB, environment, render
 
-FOLDERS = ROOT / "efflab" / "publishing" / "pages", WEB / "templates"
+PACKAGE = ROOT / "efflab"
+FOLDERS = PACKAGE / "publishing" / "pages", PACKAGE / "lab" / "cards", WEB / "templates"
 HOSTILE = "'\"><script>alert(1)</script>{{ 7 * 7 }}"
 ESCAPED = "&#39;&#34;&gt;&lt;script&gt;alert(1)&lt;/script&gt;{{ 7 * 7 }}"
 
