@@ -22,7 +22,7 @@ from efflab.arguments import check_module
 from efflab.base.files import write_atomically
 from efflab.base.json_files import parse_json
 from efflab.config import ModelConfig
-from efflab.conversion import RUNS, decoder, from_transformers, transformers
+from efflab.conversion import RUNS, from_transformers, from_weights, transformers
 from efflab.cost import num_params
 from efflab.data import MINILM_FILES, MINILM_PACKAGE, STDLIB_GPT, TOKENIZER_FILE, sha256
 from efflab.errors import quote, require, require_one_of
@@ -229,7 +229,7 @@ def load_decoder(source: str | Path) -> Transformer:
     for name in shards:
         require(Path(name).name == name, "weight_map", name, "files of the same folder")
         tensors |= read_unhashed(path / name, DECODER_REMEDY)[0]
-    return decoder(reading, tensors).eval()
+    return from_weights(reading, tensors).eval()
 
 
 def load_minilm(source: str | Path | None = None):
