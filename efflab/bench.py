@@ -212,11 +212,8 @@ def saved_bytes(module: nn.Module, *inputs: Numbers) -> int:
 
 def cpu_name() -> str:
     """The processor's name as this system gives it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.split(":", 1)[1].strip() for line in file if "model name" in line]
-    except OSError:  # not Linux
-        names = []
+    lines = _cpu_info().splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
     return names[0] if names else platform.processor() or platform.machine()
 
 
@@ -226,10 +223,7 @@ def cpu_features() -> dict[str, bool]:
     `vnni` multiplies and adds 8-bit numbers in one step, `amx` whole tiles of them; `bf16`
     multiplies bfloat16. Without `vnni` three instructions do the work of one.
     """
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    except OSError:  # not Linux
-        flags = set()
+    flags = set(_cpu_info().split())
     arm = platform.machine() in ("aarch64", "arm64")
     return {
         "avx2": "avx2" in flags,
@@ -238,6 +232,13 @@ def cpu_features() -> dict[str, bool]:
         "amx": "amx_int8" in flags,
         "bf16": bool(flags & {"avx512_bf16", "amx_bf16"}) or (arm and "bf16" in flags),
     }
+
+
+def _cpu_info() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        return ""
 
 
 def calibrate(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from efflab.arguments import check_module
 from efflab.base.files import write_atomically
-from efflab.base.json_files import parse_json
+from efflab.base.json_files import parse_file, parse_json
 from efflab.config import ModelConfig
 from efflab.conversion import RUNS, from_transformers, from_weights, transformers
 from efflab.cost import num_params
@@ -105,10 +105,7 @@ def read_card(path: Path = STDLIB_GPT) -> dict:
     card, remedy = _card_path(path), _remedy(path)
     if not card.is_file():
         raise FileNotFoundError(f"{card} is missing; {remedy}")
-    try:
-        content = parse_json(card.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{card} is damaged: {error}; {remedy}") from None
+    content = parse_file(card.read_bytes(), str(card), remedy=remedy)
     if content.get("card_sha256") != _card_hash(content):
         raise ValueError(f"{card} is damaged, or an older efflab wrote it; {remedy}")
     return content

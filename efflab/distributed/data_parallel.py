@@ -18,11 +18,11 @@ from torch.nn.parallel import DistributedDataParallel
 from efflab.arguments import check_module
 from efflab.config import ModelConfig
 from efflab.distributed.ring import ring_all_reduce, sent_bytes
-from efflab.distributed.values import MOST_RANKS, Counts, require_batch, require_share
+from efflab.distributed.values import MOST_RANKS, Batch, Counts, require_share
 from efflab.errors import require, require_int, require_one_of
 from efflab.model import Transformer
 from efflab.rules import Count, Size
-from efflab.tensors import Ids, Integers, Matrix, Numbers
+from efflab.tensors import Integers, Matrix, Numbers
 from efflab.train import gradient_norm, language_model_loss
 
 METHODS = ("ddp", "by hand", "none")
@@ -137,17 +137,14 @@ def _by_name(model: nn.Module):
 
 
 @dataclass(frozen=True)
-class Job:
-    """What the ranks train: ids and targets (B,T), and by which method.
+class Job(Batch):
+    """The batch, and by which method it is trained.
 
     `rows`: number for each rank, in order (default: `shares`). DDP averages over ranks, not over
     rows; if `weighted`, each loss is multiplied by world_size * its rows / all rows to correct
     that. `seeds`: of each rank's new model (default: 0 for all).
     """
 
-    config: ModelConfig
-    ids: Ids
-    targets: Ids
     n_steps: Size = 3
     method: str = "ddp"
     rows: tuple[Size, ...] | None = None
@@ -156,7 +153,7 @@ class Job:
 
     def __post_init__(self):
         require_one_of("method", self.method, METHODS)
-        require_batch(self.ids, self.targets)
+        super().__post_init__()
         if self.rows is not None:
             fits = sum(self.rows) == len(self.ids)
             allowed = f"positive numbers that add up to the {len(self.ids)} rows"

@@ -7,7 +7,7 @@ et al. 2020, section 3.2); three constants say which share of the peaks is reach
 `plan` beside it searches the splits, `plan_fit` fits the constants to published runs.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import gcd
 
@@ -17,8 +17,8 @@ from efflab.config import ModelConfig
 from efflab.devices import Cluster, Device
 from efflab.distributed import split_model
 from efflab.distributed.ring_cost import ring_bytes
-from efflab.errors import require, require_one_of, require_positive
-from efflab.rules import Size
+from efflab.errors import require, require_one_of
+from efflab.rules import Positive, Size
 
 RECOMPUTE = ("none", "selective", "full")
 ZERO_STAGES = (0, 1, 3)
@@ -52,13 +52,9 @@ class Constants:
     bus. `network`: share of the bandwidth between nodes that is reached.
     """
 
-    products: float = 0.677
-    crossings: float = 2.739
-    network: float = 0.675
-
-    def __post_init__(self):
-        for item in fields(self):
-            require_positive(item.name, getattr(self, item.name))
+    products: Positive = 0.677
+    crossings: Positive = 2.739
+    network: Positive = 0.675
 
 
 @dataclass(frozen=True)
@@ -152,15 +148,9 @@ class Training:
         """The split's cost, even if it does not fit the device; sizes that do not divide raise."""
         memory_bytes, seconds = self.memory_bytes(split), self._step_seconds(split)
         flops = 3 * _forward_flops(self.config, self.seq_len, self.global_batch)
-        return Plan(
-            *(split.tp, split.pp, split.dp, split.n_microbatches),
-            memory_bytes,
-            seconds,
-            flops / (seconds * split.n_devices * self.device.peak(DTYPE)),
-            n_chunks=split.n_chunks,
-            zero_stage=split.zero_stage,
-            recompute=split.recompute,
-        )
+        mfu = flops / (seconds * split.n_devices * self.device.peak(DTYPE))
+        costs = dict(memory_bytes=memory_bytes, step_seconds=seconds, mfu=mfu)
+        return Plan(**(vars(split) | costs))
 
     def _require(self, split: Split) -> None:
         config, chunks = self.config, split.pp * split.n_chunks

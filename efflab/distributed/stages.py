@@ -15,16 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab.arguments import check_module
-from efflab.config import ModelConfig
 from efflab.distributed.data_parallel import new_model, own, shares
 from efflab.distributed.schedules import Task
 from efflab.distributed.sleep import sleeping
 from efflab.distributed.timeline import Timeline
-from efflab.distributed.values import Times, require_as_many, require_batch, require_times
+from efflab.distributed.values import Batch, PositiveTimes, require_as_many
 from efflab.errors import require, require_int, require_one_of
 from efflab.model import Transformer
 from efflab.rules import Count, Size
-from efflab.tensors import Ids, Numbers
+from efflab.tensors import Numbers
 from efflab.train import language_model_loss, token_loss
 
 SCHEDULES = ("gpipe", "1f1b", "interleaved")
@@ -166,22 +165,19 @@ class Part(nn.Module):
 
 
 @dataclass(frozen=True)
-class Job:
-    """What the ranks train: ids and targets (B,T), cut into equal micro-batches.
+class Job(Batch):
+    """The batch, cut into equal micro-batches.
 
     `split`: layers of each rank, in order (default: `shares`).
     """
 
-    config: ModelConfig
-    ids: Ids
-    targets: Ids
     n_microbatches: Size
     schedule: str = "gpipe"
     split: tuple[Size, ...] | None = None
 
     def __post_init__(self):
         require_one_of("schedule", self.schedule, ("gpipe", "1f1b"))
-        require_batch(self.ids, self.targets)
+        super().__post_init__()
         whole = len(self.ids) % self.n_microbatches == 0
         require(whole, "n_microbatches", self.n_microbatches, f"a divisor of {len(self.ids)} rows")
         shared = "'none': a layer that several stages use is no stage's own"
@@ -259,8 +255,8 @@ class _Sleeper(nn.Module):
 def sleep_on_rank(
     rank: Count,
     world_size: Size,
-    forward_seconds: Times,
-    backward_seconds: Times,
+    forward_seconds: PositiveTimes,
+    backward_seconds: PositiveTimes,
     n_microbatches: Size,
     schedule: str = "gpipe",
     n_chunks: Size = 2,
@@ -273,7 +269,6 @@ def sleep_on_rank(
     times = dict(forward_seconds=forward_seconds, backward_seconds=backward_seconds)
     for name, each in times.items():
         require_as_many(name, each, world_size, "rank")
-        require_times(name, each, zero=False)
     n = n_chunks if schedule == "interleaved" else 1
     sleepers = [_Sleeper() for _ in range(n)]
 

@@ -26,11 +26,11 @@ from efflab.distributed.data_parallel import distance, new_model
 from efflab.distributed.pairs import copy_to_ranks, sum_over_ranks
 from efflab.distributed.ring import sent_bytes
 from efflab.distributed.ring_cost import ring_bytes
-from efflab.distributed.values import require_batch, require_share
+from efflab.distributed.values import Batch, require_share
 from efflab.errors import require, require_one_of
 from efflab.model import Attention, FeedForward, Transformer
 from efflab.rules import Count, NonNegative, Size
-from efflab.tensors import Ids, Numbers
+from efflab.tensors import Numbers
 from efflab.train import language_model_loss, token_loss
 
 METHODS = ("ours", "torch")
@@ -189,17 +189,14 @@ def wire_bytes(
 
 
 @dataclass(frozen=True)
-class Job:
-    """What the ranks run: one forward and backward pass of ids and targets (B,T)."""
+class Job(Batch):
+    """What the ranks run: one forward and backward pass of the batch."""
 
-    config: ModelConfig
-    ids: Ids
-    targets: Ids
     method: str = "ours"
 
     def __post_init__(self):
         require_one_of("method", self.method, METHODS)
-        require_batch(self.ids, self.targets)
+        super().__post_init__()
 
 
 class Result(NamedTuple):

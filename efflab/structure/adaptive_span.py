@@ -112,10 +112,7 @@ class AdaptiveSpanAttention(Attention):
         softmax(s + log m) = m exp(s) / sum(m exp(s)).
         """
         device = self.spans.device
-        row, column = (
-            torch.arange(block, device=device),
-            torch.arange(block + before, device=device),
-        )
+        row, column = (torch.arange(n, device=device) for n in (block, block + before))
         distance = row[:, None] + before - column  # (block,width), the same in every block
         spans = self.spans.transpose(1, 2)  # (1,H,1), or (B,H,T) where dynamic
         if self.dynamic:
