@@ -7,7 +7,7 @@ runs, because a busy machine slows both: the ratio holds where single times do n
 import platform
 import time
 from collections.abc import Callable, Hashable
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
@@ -203,9 +203,7 @@ def saved_bytes(module: nn.Module, *inputs: Numbers) -> int:
         # without its history: an operator that saved its own output would never be freed
         return tensor.detach()
 
-    with ExitStack() as stack:
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t))
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         module(*inputs)
     return sum(storage.nbytes() for storage in storages.values())
 

@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from efflab.arguments import check_module
 from efflab.blocks import Attention as Attention
@@ -13,7 +13,7 @@ from efflab.blocks import FeedForward as FeedForward
 from efflab.blocks import Latent as Latent
 from efflab.blocks import Norms as Norms
 from efflab.blocks import Rope as Rope
-from efflab.errors import require, require_one_of
+from efflab.errors import require
 from efflab.rules import Count, Positive, Size
 
 SHARING = ("none", "attention", "ffn", "all")
@@ -52,18 +52,18 @@ class ModelConfig:
     max_len: Size
     causal: bool = field(default=False, kw_only=True)
     d_embed: Size | None = field(default=None, kw_only=True)
-    embed_maps: str = field(default="in", kw_only=True)
-    share: str = field(default="none", kw_only=True)
+    embed_maps: Annotated[str, EMBED_MAPS] = field(default="in", kw_only=True)
+    share: Annotated[str, SHARING] = field(default="none", kw_only=True)
     type_vocab: Count = field(default=0, kw_only=True)
     pooler: bool = field(default=False, kw_only=True)
     norm_first: bool | None = field(default=None, kw_only=True)
-    activation: str = field(default="gelu", kw_only=True)
+    activation: Annotated[str, COUNTED_ACTIVATIONS] = field(default="gelu", kw_only=True)
     norm_eps: Positive = field(default=1e-5, kw_only=True)
     attention: Attention = field(default=Attention(), kw_only=True)
     feed_forward: FeedForward = field(default=FeedForward(), kw_only=True)
     experts: Experts | None = field(default=None, kw_only=True)
     norms: Norms = field(default=Norms(), kw_only=True)
-    positions: str = field(default="learned", kw_only=True)
+    positions: Annotated[str, POSITIONS] = field(default="learned", kw_only=True)
     position_rows: Size | None = field(default=None, kw_only=True)
     tied: bool = field(default=True, kw_only=True)
     head_bias: bool = field(default=False, kw_only=True)
@@ -79,10 +79,6 @@ class ModelConfig:
         require(divides, "n_head", self.n_head, allowed, what="d_model", size=self.d_model)
         divides = self.n_head % self.n_kv_head == 0
         require(divides, "n_kv_head", self.n_kv_head, allowed, what="n_head", size=self.n_head)
-        require_one_of("share", self.share, SHARING)
-        require_one_of("embed_maps", self.embed_maps, EMBED_MAPS)
-        require_one_of("activation", self.activation, COUNTED_ACTIVATIONS)
-        require_one_of("positions", self.positions, POSITIONS)
 
     @property
     def head_dim(self) -> int:

@@ -8,7 +8,7 @@ in buckets while the backward pass still runs.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -19,7 +19,7 @@ from efflab.arguments import check_module
 from efflab.config import ModelConfig
 from efflab.distributed.ring import ring_all_reduce, sent_bytes
 from efflab.distributed.values import MOST_RANKS, Batch, Counts, require_share
-from efflab.errors import require, require_int, require_one_of
+from efflab.errors import require, require_int
 from efflab.model import Transformer
 from efflab.rules import Count, Size
 from efflab.tensors import Integers, Matrix, Numbers
@@ -146,13 +146,12 @@ class Job(Batch):
     """
 
     n_steps: Size = 3
-    method: str = "ddp"
+    method: Annotated[str, METHODS] = "ddp"
     rows: tuple[Size, ...] | None = None
     weighted: bool = True
     seeds: tuple[Count, ...] | None = None
 
     def __post_init__(self):
-        require_one_of("method", self.method, METHODS)
         super().__post_init__()
         if self.rows is not None:
             fits = sum(self.rows) == len(self.ids)

@@ -10,6 +10,7 @@ et al. 2020, section 3.2); three constants say which share of the peaks is reach
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import gcd
+from typing import Annotated
 
 from efflab import cost
 from efflab.arguments import check_module, unchecked
@@ -17,10 +18,11 @@ from efflab.config import ModelConfig
 from efflab.devices import Cluster, Device
 from efflab.distributed import split_model
 from efflab.distributed.ring_cost import ring_bytes
-from efflab.errors import require, require_one_of
+from efflab.errors import require
 from efflab.rules import Positive, Size
 
 RECOMPUTE = ("none", "selective", "full")
+Recompute = Annotated[str, RECOMPUTE]
 ZERO_STAGES = (0, 1, 3)
 """Stage 2, which would reduce gradients after every micro-batch, is not modelled."""
 MOST_SEQUENCES = 2**20
@@ -70,12 +72,8 @@ class Split:
     dp: Size
     n_microbatches: Size
     n_chunks: Size = field(default=1, kw_only=True)
-    zero_stage: int = field(default=0, kw_only=True)
-    recompute: str = field(default="full", kw_only=True)
-
-    def __post_init__(self):
-        require_one_of("zero_stage", self.zero_stage, ZERO_STAGES)
-        require_one_of("recompute", self.recompute, RECOMPUTE)
+    zero_stage: Annotated[int, ZERO_STAGES] = field(default=0, kw_only=True)
+    recompute: Recompute = field(default="full", kw_only=True)
 
     @property
     def n_devices(self) -> int:
@@ -96,12 +94,13 @@ class Plan(Split):
     mfu: float
 
 
-def hardware_flops(config: ModelConfig, global_batch: Size, seq_len: Size, recompute: str) -> float:
+def hardware_flops(
+    config: ModelConfig, global_batch: Size, seq_len: Size, recompute: Recompute
+) -> float:
     """FLOPs of a step with recomputation (Narayanan et al. 2021, equation 3, if "full").
 
     Logits are not recomputed.
     """
-    require_one_of("recompute", recompute, RECOMPUTE)
     parts = _flops_by_part(config, seq_len, global_batch)
     return 3 * sum(parts.values()) + _flops_again(parts, recompute)
 

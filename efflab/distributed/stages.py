@@ -7,7 +7,7 @@ computing, so that four ranks on two cores show the bubble of the schedule, not 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -172,11 +172,10 @@ class Job(Batch):
     """
 
     n_microbatches: Size
-    schedule: str = "gpipe"
+    schedule: Annotated[str, ("gpipe", "1f1b")] = "gpipe"
     split: tuple[Size, ...] | None = None
 
     def __post_init__(self):
-        require_one_of("schedule", self.schedule, ("gpipe", "1f1b"))
         super().__post_init__()
         whole = len(self.ids) % self.n_microbatches == 0
         require(whole, "n_microbatches", self.n_microbatches, f"a divisor of {len(self.ids)} rows")

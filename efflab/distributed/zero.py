@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -69,12 +69,8 @@ class RankState(NamedTuple):
 class Job(Batch):
     """The batch, and by which stage it is trained (0 is plain DDP)."""
 
-    stage: int
+    stage: Annotated[int, STAGES]
     n_steps: Size = 3
-
-    def __post_init__(self):
-        require_one_of("stage", self.stage, STAGES)
-        super().__post_init__()
 
 
 def shard_model(model: Transformer, stage: int) -> tuple[nn.Module, torch.optim.Optimizer]:
