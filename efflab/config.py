@@ -13,7 +13,7 @@ from efflab.blocks import FeedForward as FeedForward
 from efflab.blocks import Latent as Latent
 from efflab.blocks import Norms as Norms
 from efflab.blocks import Rope as Rope
-from efflab.errors import require
+from efflab.errors import require, require_one_of
 from efflab.rules import Count, Positive, Size
 
 SHARING = ("none", "attention", "ffn", "all")
@@ -57,7 +57,7 @@ class ModelConfig:
     type_vocab: Count = field(default=0, kw_only=True)
     pooler: bool = field(default=False, kw_only=True)
     norm_first: bool | None = field(default=None, kw_only=True)
-    activation: Annotated[str, COUNTED_ACTIVATIONS] = field(default="gelu", kw_only=True)
+    activation: str = field(default="gelu", kw_only=True)
     norm_eps: Positive = field(default=1e-5, kw_only=True)
     attention: Attention = field(default=Attention(), kw_only=True)
     feed_forward: FeedForward = field(default=FeedForward(), kw_only=True)
@@ -79,6 +79,8 @@ class ModelConfig:
         require(divides, "n_head", self.n_head, allowed, what="d_model", size=self.d_model)
         divides = self.n_head % self.n_kv_head == 0
         require(divides, "n_kv_head", self.n_kv_head, allowed, what="n_head", size=self.n_head)
+        # no annotation, which `efflab.families` would hold against a file's own name of it
+        require_one_of("activation", self.activation, COUNTED_ACTIVATIONS)
 
     @property
     def head_dim(self) -> int:

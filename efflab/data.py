@@ -131,12 +131,11 @@ def tokens_of(texts: Iterable[str]) -> np.ndarray:
 def stdlib_tokens(split: Split, *, tests: bool = False) -> np.ndarray:
     """A split of the library as one stream of token ids (int64)."""
     name = f"tokens-{split}{'-tests' if tests else ''}"
-    return get_or_make(
-        CACHE,
-        name,
-        (TOKENIZER_FILE, Path(__file__)),
-        lambda: tokens_of(text for _, text in stdlib_files(split, tests=tests)),
-    )
+
+    def make() -> np.ndarray:
+        return tokens_of(text for _, text in stdlib_files(split, tests=tests))
+
+    return get_or_make(CACHE, name, (TOKENIZER_FILE, Path(__file__)), make)
 
 
 def random_windows(tokens: np.ndarray, batch_size: Size, seq_len: Size, seed: Count):

@@ -42,9 +42,8 @@ def _verify(path: Path, expected: str, remedy: str) -> Path:
         raise FileNotFoundError(f"{path} is missing; {remedy}")
     digest = sha256(path)
     if digest != expected:
-        raise ValueError(
-            f"{path} is damaged: expected SHA-256 {expected}, found {digest}; {remedy}"
-        )
+        problem = f"expected SHA-256 {expected}, found {digest}"
+        raise ValueError(f"{path} is damaged: {problem}; {remedy}")
     return path
 
 
@@ -249,12 +248,11 @@ def embed(
     As sentence-transformers does for this model; texts are cut at `max_len` tokens.
     """
     texts = _require_texts(texts)
+    options: dict = dict(padding=True, truncation=True, return_tensors="pt")
     vectors = []
     for start in range(0, len(texts), batch_size):
         batch = texts[start : start + batch_size]
-        inputs = tokenizer(
-            batch, padding=True, truncation=True, max_length=max_len, return_tensors="pt"
-        )
+        inputs = tokenizer(batch, max_length=max_len, **options)
         hidden = model.encode(inputs["input_ids"], inputs["attention_mask"])
         vectors.append(mean_pool(hidden, inputs["attention_mask"]))
     return torch.cat(vectors)

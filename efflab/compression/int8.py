@@ -126,9 +126,8 @@ def replace_linears(model: nn.Module, make: Callable[[str, nn.Linear], nn.Module
     A shared layer is replaced once, and its replacement is shared in the same places.
     """
     copy = deepcopy(model)
-    replacements: dict[nn.Module, nn.Module] = {
-        m: make(n, m) for n, m in linear_layers(copy).items()
-    }
+    linears = linear_layers(copy)
+    replacements: dict[nn.Module, nn.Module] = {m: make(n, m) for n, m in linears.items()}
     for module in replacements.values():
         require(isinstance(module, nn.Module), "make(name, layer)", module, "a module")
     for parent in list(copy.modules()):

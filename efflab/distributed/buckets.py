@@ -30,8 +30,6 @@ from efflab.train import language_model_loss
 
 WARMUP = 2
 """Backward passes before the traced one: DDP rebuilds its buckets after the first."""
-DEFAULT_MB, FIRST_MB = 25, 1
-"""DDP's buckets where nobody sets a size: the first is small, so that transfers begin early."""
 WAYS = {"ring": (ring_steps, ring_bytes), "tree": (tree_steps, tree_bytes)}
 """How ranks sum: functions that count the steps, each of which pays the latency, and the bytes."""
 
@@ -203,7 +201,8 @@ def trace_on_rank(
 ) -> Trace:
     """A rank's `Trace` of one backward pass of a fresh Transformer; ids and targets (B,T).
 
-    `bucket_mb` None is DDP's own choice, `DEFAULT_MB` after a first bucket of `FIRST_MB`.
+    `bucket_mb` None is DDP's own choice: 25 MB after a first bucket of 1 MB, so that transfers
+    begin early.
     """
     require_batch(ids, targets)
     mine = own(shares(len(ids), world_size), rank)

@@ -188,10 +188,9 @@ def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     require(a.keys() == b.keys(), "b", sorted(b), f"the names {sorted(a)}")
     require(len(a) > 0, "a", sorted(a), "one tensor at least")
     for name in a:
-        fits = a[name].shape == b[name].shape and a[name].numel() > 0
-        require(
-            fits, f"b[{name!r}].shape", tuple(b[name].shape), f"that in a, {tuple(a[name].shape)}"
-        )
+        expected, shape = tuple(a[name].shape), tuple(b[name].shape)
+        fits = shape == expected and a[name].numel() > 0
+        require(fits, f"b[{name!r}].shape", shape, f"that in a, {expected}")
     largest = max(t.abs().max().item() for t in (*a.values(), *b.values()))
     difference = max((a[name] - b[name]).abs().max().item() for name in a)
     return difference / largest if largest else 0.0
@@ -247,12 +246,10 @@ def sampled_rows(n_rows: Size, world_size: Size, sampler: bool, seed: Count = 0)
     require_int("n_rows", n_rows, 1, MOST_ROWS)
     require_int("world_size", world_size, 1, MOST_RANKS)
     data = range(n_rows)
+    ranks, seed = range(world_size), int(seed)
     if sampler:
-        return [
-            list(DistributedSampler(data, world_size, rank, seed=int(seed)))
-            for rank in range(world_size)
-        ]
-    generators = (torch.Generator().manual_seed(int(seed)) for _ in range(world_size))
+        return [list(DistributedSampler(data, world_size, rank, seed=seed)) for rank in ranks]
+    generators = (torch.Generator().manual_seed(seed) for _ in ranks)
     return [list(RandomSampler(data, generator=generator)) for generator in generators]
 
 

@@ -69,9 +69,8 @@ class RankProcess:
         """Whether the process ended; it stays a zombie (WNOWAIT), so its pid is not reused."""
         if not hasattr(os, "waitid"):
             return self.process.poll() is not None
-        return (
-            os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        )
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self.process.pid, options) is not None
 
     def death(self) -> tuple[str, str]:
         """(how it ended, the last 2,000 characters that it printed)."""

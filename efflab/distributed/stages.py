@@ -147,9 +147,8 @@ class Part(nn.Module):
         inside, others = model.layers[begin:end], (*model.layers[:begin], *model.layers[end:])
         outside = {p for layer in others for p in layer.parameters()}
         is_separate = outside.isdisjoint(inside.parameters())
-        require(
-            is_separate, "begin, end", (begin, end), "layers that share nothing with the others"
-        )
+        allowed = "layers that share nothing with the others"
+        require(is_separate, "begin, end", (begin, end), allowed)
         self.is_first, self.is_last = begin == 0, end == len(model.layers)
         self.embedding: Any = model.embedding if self.is_first or self.is_last else None
         self.layers = nn.ModuleDict({str(i): model.layers[i] for i in range(begin, end)})
@@ -211,9 +210,8 @@ def on_rank(rank: Count, world_size: Size, job: Job) -> PassResult:
     _require_schedule(job.schedule, job.n_microbatches, world_size)
     layers = own(split, rank)
     part = Part(new_model(job.config), layers.start, layers.stop)
-    losses, trace = step(
-        [part], job.schedule, job.n_microbatches, token_loss, job.ids, job.targets, part.zero_grad
-    )
+    how = job.schedule, job.n_microbatches, token_loss
+    losses, trace = step([part], *how, job.ids, job.targets, part.zero_grad)
     _sum_tied_gradients(part, world_size)
     return _run_pass(part, sum(losses) / len(losses) if losses else None, trace)
 

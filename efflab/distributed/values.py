@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from efflab.arguments import check_arguments
 from efflab.config import ModelConfig
 from efflab.errors import require
 from efflab.rules import Count, NonNegative, Positive
@@ -33,6 +34,7 @@ def require_share(rank: int, n_ranks: int) -> None:
     require(rank < n_ranks, "rank", rank, f"a number below {n_ranks}")
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Batch:
     """What ranks train: a model of this config on ids and targets (B,T)."""
