@@ -37,18 +37,13 @@ def require_share(rank: int, n_ranks: int) -> None:
 @check_arguments
 @dataclass(frozen=True)
 class Batch:
-    """What ranks train: a model of this config on ids and targets (B,T)."""
+    """What ranks train: a model of this config on ids and targets (B,T), one id at least."""
 
     config: ModelConfig
     ids: Ids
     targets: Ids
 
     def __post_init__(self):
-        require_batch(self.ids, self.targets)
-
-
-def require_batch(ids: Ids, targets: Ids) -> None:
-    """There must be at least one id, and a target for each."""
-    require(ids.numel() > 0, "ids.shape", tuple(ids.shape), "one id at least")
-    same = ids.shape == targets.shape
-    require(same, "targets.shape", tuple(targets.shape), f"that of ids, {tuple(ids.shape)}")
+        require(self.ids.numel() > 0, "ids.shape", tuple(self.ids.shape), "one id at least")
+        shape, expected = tuple(self.targets.shape), tuple(self.ids.shape)
+        require(shape == expected, "targets.shape", shape, f"that of ids, {expected}")
