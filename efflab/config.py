@@ -140,12 +140,12 @@ PARTS |= dict(experts=Experts, norms=Norms, rope=Rope)
 """What a table of that name describes."""
 
 
-def _options(table: Mapping[str, Any]) -> dict[str, Any]:
+def read_options(table: Mapping[str, Any]) -> dict[str, Any]:
     """A table's values, of which each table is the part of its name, and each list a tuple."""
     values = dict(table)
     for name, value in table.items():
         if isinstance(value, Mapping):
-            values[name] = PARTS[name](**_options(value))
+            values[name] = PARTS[name](**read_options(value))
         elif isinstance(value, list):
             values[name] = tuple(None if item == "all" else item for item in value)
     return values
@@ -155,8 +155,8 @@ def _read_presets() -> dict[str, ModelConfig]:
     tables = tomllib.loads(Path(__file__).with_name("presets.toml").read_text("utf-8"))
     presets = {}
     for name, row in tables["model"].items():
-        layout = tables["layout"].get(row.pop("like", ""), {})
-        sizes, options = row.pop("sizes"), _options(layout | row)
+        layout = tables["layout"][row.pop("like")] if "like" in row else {}
+        sizes, options = row.pop("sizes"), read_options(layout | row)
         presets[name] = ModelConfig(*sizes, **options)
     return presets
 

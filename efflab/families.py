@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from efflab.arguments import check_module
 from efflab.base.json_files import parse_json
 from efflab.base.words import Words
-from efflab.config import PARTS, PRESETS, ModelConfig
+from efflab.config import PARTS, PRESETS, ModelConfig, read_options
 from efflab.errors import Refusal, quote, require, require_one_of
 from efflab.fields import TABLES, Fields, dense_layers, rope, windows
 
@@ -248,8 +248,8 @@ def _build(values: dict, theirs: dict) -> ModelConfig:
         del parts["experts"]
     whole = parts.pop("")
     if "latent" in parts:
-        parts["attention"]["latent"] = PARTS["latent"](**parts.pop("latent"))
-    return ModelConfig(**whole, **{name: PARTS[name](**own) for name, own in parts.items()})
+        parts["attention"]["latent"] = parts.pop("latent")
+    return ModelConfig(**whole, **read_options(parts))
 
 
 check_module(__name__)
