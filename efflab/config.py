@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,27 +50,28 @@ class ModelConfig:
     d_ff: Size
     vocab_size: Size
     max_len: Size
-    causal: bool = field(default=False, kw_only=True)
-    d_embed: Size | None = field(default=None, kw_only=True)
-    embed_maps: Annotated[str, EMBED_MAPS] = field(default="in", kw_only=True)
-    share: Annotated[str, SHARING] = field(default="none", kw_only=True)
-    type_vocab: Count = field(default=0, kw_only=True)
-    pooler: bool = field(default=False, kw_only=True)
-    norm_first: bool | None = field(default=None, kw_only=True)
-    activation: str = field(default="gelu", kw_only=True)
-    norm_eps: Positive = field(default=1e-5, kw_only=True)
-    attention: Attention = field(default=Attention(), kw_only=True)
-    feed_forward: FeedForward = field(default=FeedForward(), kw_only=True)
-    experts: Experts | None = field(default=None, kw_only=True)
-    norms: Norms = field(default=Norms(), kw_only=True)
-    positions: Annotated[str, POSITIONS] = field(default="learned", kw_only=True)
-    position_rows: Size | None = field(default=None, kw_only=True)
-    tied: bool = field(default=True, kw_only=True)
-    head_bias: bool = field(default=False, kw_only=True)
-    parallel: bool = field(default=False, kw_only=True)
-    rope: Rope = field(default=Rope(), kw_only=True)
-    scaled_embedding: bool = field(default=False, kw_only=True)
-    logit_cap: Positive | None = field(default=None, kw_only=True)
+    _: KW_ONLY
+    causal: bool = False
+    d_embed: Size | None = None
+    embed_maps: Annotated[str, EMBED_MAPS] = "in"
+    share: Annotated[str, SHARING] = "none"
+    type_vocab: Count = 0
+    pooler: bool = False
+    norm_first: bool | None = None
+    activation: str = "gelu"
+    norm_eps: Positive = 1e-5
+    attention: Attention = field(default=Attention())
+    feed_forward: FeedForward = field(default=FeedForward())
+    experts: Experts | None = None
+    norms: Norms = field(default=Norms())
+    positions: Annotated[str, POSITIONS] = "learned"
+    position_rows: Size | None = None
+    tied: bool = True
+    head_bias: bool = False
+    parallel: bool = False
+    rope: Rope = field(default=Rope())
+    scaled_embedding: bool = False
+    logit_cap: Positive | None = None
 
     def __post_init__(self):
         own_dim = self.attention.head_dim is not None or self.attention.latent is not None
