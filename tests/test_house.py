@@ -21,7 +21,7 @@ CAPABILITIES = {
     "sweeps: tables, pictures, several processes, clusters": 420,
     "the site's pages of notebooks": 140,
 }
-MOST_LINES = {"efflab": 14_930 + sum(CAPABILITIES.values())}
+MOST_LINES = {"efflab": 14_507 + sum(CAPABILITIES.values())}
 # the room of notebook 16, decoding, beside the sixteen others
 MOST_LINES["efflab_rooms"] = 7_500 + 390
 """Lines of code, without blanks, comments and docstrings. A limit goes down, never up; what a new
