@@ -26,6 +26,7 @@ import efflab
 from efflab import cache as cache_of_keys
 from efflab import config, devices, estimate, evaluate, model, rules, tensors
 from efflab.acceleration import block, graph, precision, recipes
+from efflab.compression.decoders import make_decoder
 
 CHAPTERS = ("structure", "acceleration", "compression", "distributed", "decoding")
 PARTS = ("legal_compression", "legal_distributed", "legal_core", "legal_decoding")
@@ -370,6 +371,7 @@ BY_OWNER: dict[str, Callable[[], Any]] = {
     "acceleration.precision.FloatFormat": lambda: precision.FORMATS["fp8_e4m3fn"],
     "acceleration.recipes.Recipe": lambda: recipes.RECIPES["fp32"],
     "cache.LayerCache": _layer_cache,
+    "compression.decoders.Decoder": lambda: make_decoder(_model(), "torch fp32"),
     "cache.Cache": lambda: _model_cache(),
     "model.Transformer": _model,
     "devices.Device": just(A100),

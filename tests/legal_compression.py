@@ -14,6 +14,7 @@ from legal_calls import encoder, ids, just, tensor
 from torch import nn
 
 from efflab.compression import affine, language, packed, sparse, values
+from efflab.config import PRESETS
 from efflab.tensors import Booleans
 
 WEIGHT = "layers.0.ffn.body.up.weight"  # (16, 8)
@@ -103,6 +104,8 @@ BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
     },
     "compression.calibration.quantize_by": MODEL
     | {"method": just("gptq"), "bits": just(4), "batches": just([BATCH])},
+    "compression.decoders.group_size": {"config": lambda: PRESETS["stdlib-gpt"]},
+    "compression.decoders.weight_bytes": {"config": lambda: PRESETS["stdlib-gpt"]},
     "compression.openvino.smooth_model": MODEL | INPUTS,
     "compression.openvino.require_batches": INPUTS,
     "compression.engines.torch_smoothed": MODEL | INPUTS,

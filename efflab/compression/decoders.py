@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from copy import deepcopy
 from math import ceil, gcd
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from efflab.base.privacy import load
 from efflab.cache import Cache
 from efflab.compression.openvino import no_progress, openvino_model, quiet
 from efflab.config import ModelConfig
-from efflab.errors import require, require_one_of
+from efflab.errors import require
 from efflab.model import Transformer
 from efflab.rules import Count, Size
 from efflab.tensors import Ids
@@ -37,6 +37,7 @@ FORMATS = {
 }
 """Engine and format -> bits of a weight in the layers and in the token table, bytes of a cached
 value. torch's own package has no int4 product for a CPU."""
+Format = Annotated[str, tuple(FORMATS)]
 GROUP, LEAST_GROUP, SCALE_BITS = 128, 16, 16
 """Weights with one int4 scale: at most, at least; bits of a scale."""
 INPUT_GROUP = 32
@@ -94,17 +95,15 @@ class _Step(nn.Module):
         return self.model.embedding.logits(hidden), *present
 
 
-def make_decoder(model: Transformer, name: str) -> Decoder:
+def make_decoder(model: Transformer, name: Format) -> Decoder:
     """The model in one of `FORMATS`; of an encoder `feed` gives hidden states (B,P,C)."""
-    require_one_of("name", name, FORMATS)
     engine, format = name.split()
     return (_in_torch if engine == TORCH else _in_openvino)(model.eval(), name, format)
 
 
-def weight_bytes(config: ModelConfig, name: str) -> int:
+def weight_bytes(config: ModelConfig, name: Format) -> int:
     """Bytes that a token reads of the weights in one of `FORMATS`, by formula; a table that is
     looked up alone is left out, an output counts as the table does."""
-    require_one_of("name", name, FORMATS)
     of_layers, of_table = map(float, FORMATS[name][:2])
     if not config.tied and name == f"{TORCH} int8":
         of_table = of_layers  # an output of its own is a linear layer like the others
@@ -183,7 +182,7 @@ def _in_openvino(model: Transformer, name: str, format: str) -> Decoder:
         result = torch.from_numpy(result.copy())
         return result if is_causal else result[:, positions]
 
-    return Decoder(name, feed, reset, constant_bytes(converted), model.config)
+    return Decoder(name, feed, reset, _constant_bytes(converted), model.config)
 
 
 def _convert(model: Transformer) -> Any:
@@ -237,7 +236,7 @@ def _compile(converted: Any, format: str) -> Any:
     return load("openvino").Core().compile_model(converted, "CPU", hints)
 
 
-def constant_bytes(converted: Any) -> int:
+def _constant_bytes(converted: Any) -> int:
     """Bytes of an OpenVINO model's weights, scales included."""
     constants = (op for op in converted.get_ops() if op.get_type_name() == "Constant")
     return sum(op.get_byte_size() for op in constants)

@@ -15,7 +15,8 @@ SCORE = {
         "median; {wrong} of {pairs} orders wrong; mean interval score {score}. {machine}, {date}."
     ),
     "zh": (
-        "第 {n} 次：**{verdict}**。{total} 个时间中 {inside} 个在区间内；上下限之比的中位数 {width}；"
+        "第 {n} 次：**{verdict}**。{total} 个时间中 {inside} 个在区间内；"
+        "上下限之比的中位数 {width}；"
         "{pairs} 对快慢中 {wrong} 对说反；平均区间得分 {score}。"
         "{machine}，{date}。"
     ),

@@ -44,7 +44,9 @@ def test_work_is_counted_by_the_formulas():
 
 def test_torch_reads_a_copy_of_the_keys_for_each_query_head():
     config = SHAPES["wide"]  # 12 heads of queries, 4 of keys
-    in_torch, in_openvino = (work(config, f"{e} fp32", Step(DECODE, 64))[3] for e in ("torch", "OpenVINO"))
+    in_torch, in_openvino = (
+        work(config, f"{e} fp32", Step(DECODE, 64))[3] for e in ("torch", "OpenVINO")
+    )
     assert in_torch == 3 * in_openvino
 
 
@@ -111,11 +113,14 @@ def test_a_freeze_was_committed_before_its_times_were_measured(number):
 @pytest.mark.parametrize("number", decoder_cases.NEW)
 def test_a_freeze_has_forty_cases_of_models_that_were_not_fitted_to(number):
     cases = frozen.rows(decoder_cases.frozen()[number - 1])
-    assert len(cases) == 40 and all("measured" in case for case in cases)
+    assert len(cases) == 40
+    assert all("measured" in case for case in cases)
     earlier = [m for n, models in decoder_cases.NEW.items() if n < number for m in models]
     assert not {case["model"] for case in cases} & {*SHAPES, *earlier}
     drawn = [(c["model"], c["format"], *list(c.values())[2:5]) for c in cases]
-    assert drawn == [tuple(c[k] for k in c if k != "seed") for c in decoder_cases.draw_cases(number)]
+    assert drawn == [
+        tuple(c[k] for k in c if k != "seed") for c in decoder_cases.draw_cases(number)
+    ]
 
 
 def test_the_first_freeze_failed_and_the_second_did_not():
