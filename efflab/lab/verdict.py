@@ -1,4 +1,4 @@
-"""Verdicts on the article's claims: one card each, stored with the notebook.
+"""Verdicts on the article's claims and on notebooks' own statements: one card each, stored there.
 
 A verdict is a pure function from its evidence to an `Outcome`, in the `verdicts.py` of a notebook's
 room; other numbers give another outcome.
@@ -10,6 +10,7 @@ from functools import lru_cache
 from html import escape
 
 from efflab.base.busy import others
+from efflab.base.formats import STATEMENT
 from efflab.base.formats import VERDICT as MIME
 from efflab.base.places import DATA_DIR
 from efflab.errors import require, require_one_of
@@ -34,19 +35,27 @@ def load_claims() -> dict[str, dict]:
     return tomllib.loads((DATA_DIR / "claims.toml").read_text(encoding="utf-8"))
 
 
+@lru_cache(maxsize=1)
+def load_statements() -> dict[str, dict]:
+    """data/statements.toml: what notebooks state beside the claims, in the same form."""
+    return tomllib.loads((DATA_DIR / "statements.toml").read_text(encoding="utf-8"))
+
+
 def verdict(claim_id: str, outcome: Outcome) -> None:
     """Show the verdict on one claim and store it in the output as `MIME`.
 
-    `outcome` comes from the claim's function in the room's `verdicts.py`. An unknown claim is a
-    `ValueError` that lists the known ones.
+    `outcome` comes from the claim's function in the room's `verdicts.py`. A notebook's own
+    statement is stored as `STATEMENT`, so that nobody counts it among the claims. An unknown claim
+    is a `ValueError` that lists the known ones.
     """
-    claims = load_claims()
+    claims = load_claims() | load_statements()
     require_one_of("claim_id", claim_id, claims)
     require_type("outcome", outcome, Outcome)
     ids, known = [p.id for p in outcome.parts], [p["id"] for p in claims[claim_id]["parts"]]
     require(ids == known, f"parts of {claim_id}", ids, f"{known}")
     card = _Card(claim_id, claims[claim_id], outcome)
-    emit_html(card.html(), card.text(), **{MIME: outcome.record(claim_id)})
+    mime = STATEMENT if claim_id in load_statements() else MIME
+    emit_html(card.html(), card.text(), **{mime: outcome.record(claim_id)})
 
 
 class _Card:
@@ -55,7 +64,9 @@ class _Card:
     def __init__(self, claim_id: str, claim: Mapping, outcome: Outcome):
         self.colour = OUTCOMES[outcome.outcome][3]
         self.claim = claim["claim"][language()]
-        self.heading = tr("Claim {id}, section {section}", id=claim_id, section=claim["section"])
+        is_own, section = "section" not in claim, claim.get("section")
+        heading = "Our own statement {id}" if is_own else "Claim {id}, section {section}"
+        self.heading = tr(heading, id=claim_id, **({} if is_own else {"section": section}))
         marks = "" if len(outcome.parts) == 1 else " ".join(mark(p.outcome) for p in outcome.parts)
         headline = f"{mark(outcome.outcome)} {outcome_words(outcome.outcome, language())}"
         self.headline = f"{headline}  {marks}".rstrip()

@@ -9,26 +9,33 @@ from efflab.bench import Timing
 from efflab.devices import DEVICES
 from efflab.errors import require_int, require_one_of
 from efflab.lab import Choice, Slider, explorer, mark, number, tr
-from efflab.lab.figures import COLOURS, bars, legend, line, loglog, panels, round_ticks, style
+from efflab.lab.figures import (
+    COLOURS,
+    bars,
+    blank,
+    legend,
+    line,
+    loglog,
+    panels,
+    round_ticks,
+    style,
+)
 from efflab.lab.text import tr_name
 from efflab_rooms.decoding import measure
-
-NOISE = 1e-3
-"""Differences of logits below this are those of fp32's order of additions."""
 
 
 def first_difference(differences: Mapping[str, Tensor]):
     """How far each token's logits are from those of the whole text at once."""
     series, meta = {}, {}
     for name, values in differences.items():
-        wrong = (values > NOISE).nonzero().flatten().tolist()
+        wrong = (values > measure.NOISE).nonzero().flatten().tolist()
         meta[tr("{name}: first wrong token", name=tr_name(name))] = wrong[0] if wrong else "–"
         series[tr_name(name)] = values.clamp_min(1e-7).tolist()
     n = len(next(iter(series.values())))
     title = tr("Where do the logits differ from those of the whole text? (measured)")
     titles = title, tr("position of the token"), tr("largest difference of a logit")
     fig = line(range(n), series, *titles, log_y=True, meta=meta, legend=legend("below"))
-    return mark(fig, tr("rounding lies below"), y=NOISE)
+    return mark(fig, tr("rounding lies below"), y=measure.NOISE)
 
 
 def token_times(times: Mapping[int, Mapping[str, Timing]]):
@@ -44,20 +51,19 @@ def token_times(times: Mapping[int, Mapping[str, Timing]]):
     return _set_round_ticks(loglog(list(times), series, *titles, meta=meta, legend=legend("below")))
 
 
-def attention_times(times: Mapping[int, Mapping[int, Timing]]):
-    """Milliseconds of one token's attention over its cache, by the number of key heads."""
-    heads = list(next(iter(times.values())))
-    name = lambda g: tr("{g} heads of keys and values", g=g) if g > 1 else tr("1 head")  # noqa: E731
-    series = {name(g): [1e3 * t[g].median for t in times.values()] for g in heads}
-    most, longest = heads[0], max(times)
+def cache_times(times: Mapping[int, Mapping[str, Timing]]):
+    """Milliseconds of one token's attention over its cache, by what is cached."""
+    kinds, longest = list(next(iter(times.values()))), max(times)
+    last, name = times[longest], dict(most=tr_name(kinds[0]), n=number(longest))
+    series = {tr_name(k): [1e3 * t[k].median for t in times.values()] for k in kinds}
     meta = {
-        tr("at {n} keys, {name} over {most}", n=number(longest), name=name(g), most=most): round(
-            times[longest][g].ratio(times[longest][most]), 3
+        tr("at {n} tokens, {name} over {most}", name=tr_name(k), **name): last[k].ratio(
+            last[kinds[0]]
         )
-        for g in heads[1:]
+        for k in kinds[1:]
     }
     title = tr("Attention of one token over its cache (measured)")
-    titles = title, tr("keys in the cache"), tr("time (ms)")
+    titles = title, tr("tokens in the text"), tr("time (ms)")
     return _set_round_ticks(loglog(list(times), series, *titles, meta=meta, legend=legend("below")))
 
 
@@ -84,22 +90,26 @@ def formats(times: Mapping[str, Timing]):
 
 
 def batches(times: Mapping[int, Mapping[str, Timing]]):
-    """Milliseconds of a step, and tokens a second of all its texts, over the batch."""
-    sizes, meta = list(times), {}
-    fig = panels([tr("latency"), tr("throughput")], tr("More texts side by side (measured)"))
+    """Tokens a second of all texts against the milliseconds of a step, a point a batch."""
+    sizes, meta, fig = list(times), {}, blank(tr("More texts side by side (measured)"))
     for i, name in enumerate(times[sizes[0]]):
         seconds = [own[name].median for own in times.values()]
         speeds = [n / s for n, s in zip(sizes, seconds, strict=True)]
-        for column, y in enumerate(([1e3 * s for s in seconds], speeds), start=1):
-            look = dict(mode="lines+markers", name=tr_name(name), showlegend=column == 1)
-            fig.add_scatter(x=sizes, y=y, **look, **style(i), row=1, col=column)
-        meta[tr("{name}: {n} texts over 1", name=tr_name(name), n=sizes[-1])] = (
-            speeds[-1] / speeds[0]
-        )
-    fig.update_xaxes(type="log", tickvals=sizes, title_text=tr("texts in the batch"))
-    for column, title in enumerate((tr("a step (ms)"), tr("tokens a second")), start=1):
-        _set_round_ticks(fig, row=1, col=column).update_yaxes(title_text=title, row=1, col=column)
+        look = dict(mode="lines+markers+text", name=tr_name(name), **style(i))
+        look |= dict(text=list(map(str, sizes)), textposition=("bottom right", "top left")[i % 2])
+        fig.add_scatter(x=[1e3 * s for s in seconds], y=speeds, **look)
+        ratio = tr("{name}: {n} texts over 1", name=tr_name(name), n=sizes[-1])
+        meta[ratio] = speeds[-1] / speeds[0]
+    fig.update_xaxes(type="log", title_text=tr("latency: a step (ms), by texts in the batch"))
+    fig.update_yaxes(type="log", title_text=tr("throughput: tokens a second"))
     return fig.update_layout(legend=legend("below"), meta=meta)
+
+
+def pages(waste: Mapping[int, float]):
+    """Per cent of the lent slots that are empty, by tokens in a page."""
+    title = tr("A cache in pages: what is lent and empty (simulated)")
+    meta = {tr("pages of {n} tokens: empty (%)", n=number(n)): waste[n] for n in waste}
+    return bars(list(map(number, waste)), {"%": list(waste.values())}, title, "", "%", meta=meta)
 
 
 # --- What serves -----------------------------------------------------------------------------
