@@ -545,7 +545,8 @@ def attend_window(window, n_sinks):
 
 
 # %%
-rows = []
+whole = {"window": 511, "first tokens kept": 0, "tokens in the cache": 512}
+rows = [whole | {"bits per byte": points.language_quality(stdlib_gpt)}]
 for window, n_sinks in ((64, 0), (64, 1), (64, 4), (68, 0)):
     quality = points.language_quality(attend_window(window, n_sinks), n_windows)
     row = {"window": window, "first tokens kept": n_sinks}

@@ -56,23 +56,19 @@ def cache_times(times: Mapping[int, Mapping[str, Timing]]):
     kinds, longest = list(next(iter(times.values()))), max(times)
     last, name = times[longest], dict(most=tr_name(kinds[0]), n=number(longest))
     series = {tr_name(k): [1e3 * t[k].median for t in times.values()] for k in kinds}
-    meta = {
-        tr("at {n} tokens, {name} over {most}", name=tr_name(k), **name): last[k].ratio(
-            last[kinds[0]]
-        )
-        for k in kinds[1:]
-    }
+    meta = {}
+    for k in kinds[1:]:
+        ratio = last[k].ratio(last[kinds[0]])
+        meta[tr("at {n} tokens, {name} over {most}", name=tr_name(k), **name)] = ratio
     title = tr("Attention of one token over its cache (measured)")
     titles = title, tr("tokens in the text"), tr("time (ms)")
     return _set_round_ticks(loglog(list(times), series, *titles, meta=meta, legend=legend("below")))
 
 
-def _set_round_ticks(fig, **where):
-    """Round ticks around the values of one panel."""
-    axis = f"y{where['col']}" if where.get("col", 1) > 1 else "y"
-    values = [y for trace in fig.data if (trace.yaxis or "y") == axis for y in trace.y]
-    fig.update_yaxes(**round_ticks(min(values) / 2, max(values) * 2), **where)
-    return fig
+def _set_round_ticks(fig):
+    """Round ticks around the values of a figure."""
+    values = [y for trace in fig.data for y in trace.y]
+    return fig.update_yaxes(**round_ticks(min(values) / 2, max(values) * 2))
 
 
 def formats(times: Mapping[str, Timing]):
@@ -100,16 +96,18 @@ def batches(times: Mapping[int, Mapping[str, Timing]]):
         fig.add_scatter(x=[1e3 * s for s in seconds], y=speeds, **look)
         ratio = tr("{name}: {n} texts over 1", name=tr_name(name), n=sizes[-1])
         meta[ratio] = speeds[-1] / speeds[0]
-    fig.update_xaxes(type="log", title_text=tr("latency: a step (ms), by texts in the batch"))
-    fig.update_yaxes(type="log", title_text=tr("throughput: tokens a second"))
-    return fig.update_layout(legend=legend("below"), meta=meta)
+    steps = [x for trace in fig.data for x in trace.x]
+    titles = tr("latency: a step (ms), by texts in the batch"), tr("throughput: tokens a second")
+    fig.update_xaxes(title_text=titles[0], **round_ticks(min(steps) / 2, max(steps) * 2))
+    fig.update_yaxes(title_text=titles[1])
+    return _set_round_ticks(fig).update_layout(legend=legend("below"), meta=meta)
 
 
 def pages(waste: Mapping[int, float]):
     """Per cent of the lent slots that are empty, by tokens in a page."""
-    title = tr("A cache in pages: what is lent and empty (simulated)")
+    titles = tr("A cache in pages (simulated)"), tr("tokens in a page"), tr("lent and empty (%)")
     meta = {tr("pages of {n} tokens: empty (%)", n=number(n)): waste[n] for n in waste}
-    return bars(list(map(number, waste)), {"%": list(waste.values())}, title, "", "%", meta=meta)
+    return bars(list(map(number, waste)), list(waste.values()), *titles, text=".1f", meta=meta)
 
 
 # --- What serves -----------------------------------------------------------------------------
