@@ -590,13 +590,15 @@ table(rows, kind="measured")
 # %% [markdown] tags=["en"]
 # Fewer bits are kinder. A key's
 # channels differ in size, the same ones in every token, so that keys want a scale for each *channel*;
-# values have no such outliers (KIVI, Liu et al. 2024). A scale for 32 numbers, with a zero point. (A
+# values have no such outliers (KIVI, Liu et al. 2024). A scale and a least value for 32 numbers, as in
+# `efflab.decoding.quantized_cache` (in `transformers` such a cache needs one more library). (A
 # channel's scale needs 32 tokens; KIVI leaves the newest in 16 bits until there are so many. We round all of
 # them, and count no such rest.)
 
 # %% [markdown] tags=["zh"]
 # 减少比特要温和得多。键的各通道大小不一，而且每个 token 都是同样的通道大，
-# 所以键适合*逐通道*缩放；值没有这样的离群通道（KIVI，Liu 等 2024）。每 32 个数一个缩放因子，带零点。
+# 所以键适合*逐通道*缩放；值没有这样的离群通道（KIVI，Liu 等 2024）。每 32 个数一个缩放因子和一个最小值，
+# 与 `efflab.decoding.quantized_cache` 相同（`transformers` 里的这种缓存还要另装一个库）。
 # （逐通道的缩放因子要凑满 32 个 token；KIVI 在凑满之前让最新的 token 保持 16 比特。这里全部舍入，也未计这部分。）
 
 
@@ -612,9 +614,11 @@ def round_groups(x, bits, dim):
     return (codes * step + low).flatten(-2)[..., : x.shape[dim]].transpose(dim, -1)
 
 
-k, v = torch.randn(2, 1, 6, 32, 32)
-for x, dim in ((k, 2), (v, 3)):
-    assert torch.equal(round_groups(x, 4, dim), quantized_cache.Codes(x, 4, dim).dequantize())
+# %% tags=["nbval-ignore-output"]
+pairs = list(zip(torch.randn(2, 1, 6, 32, 32), (2, 3), strict=True))
+ours = torch.cat([round_groups(x, 4, dim) for x, dim in pairs])
+theirs = torch.cat([quantized_cache.Codes(x, 4, dim).dequantize() for x, dim in pairs])
+table(measure.compare_twins(ours, {"efflab.decoding.quantized_cache": theirs}), kind="measured")
 
 # %%
 rows = []
@@ -679,8 +683,8 @@ show(figures.cache_times(times))
 assert times[32768]["2 key heads"].ratio(times[32768]["8 key heads"]) < 0.8
 
 # %% [markdown] tags=["en"]
-# Time follows bytes in direction, not in proportion: 2 heads have a quarter of the bytes and take more
-# than a quarter of the time. Where a line bends, keys and values likely no longer fit into the CPU's own
+# Time follows bytes in direction, not in proportion: compare a line's share of 8 heads' time with its
+# share of their bytes. Where a line bends, keys and values likely no longer fit into the CPU's own
 # caches. The window's time stops growing. Latent attention reads less and computes more: each head
 # multiplies with 288 numbers of a token and then with 256, where 8 key heads have 64 and 64, so that a CPU gains little;
 # a GPU has arithmetic to spare (section 3). And 4 bits save bytes alone: here the codes are unpacked to
@@ -706,7 +710,7 @@ assert times[32768]["2 key heads"].ratio(times[32768]["8 key heads"]) < 0.8
 # p − q where that is positive, divided by its sum.</details>
 
 # %% [markdown] tags=["zh"]
-# 时间跟着字节走，方向一致，但不成比例：2 个键值头的字节是四分之一，用时却不止四分之一。曲线转折处，多半是键值放不进 CPU
+# 时间跟着字节走，方向一致，但不成比例：看一条线的用时占 8 个键值头的多少，再看字节占多少。曲线转折处，多半是键值放不进 CPU
 # 高速缓存的地方。窗口的用时到某一长度就不再增加。潜在注意力读得少、算得多：每个头先与每个 token 的 288 个数相乘，再与 256 个相乘，
 # 而 8 个键值头时只是 64 个和 64 个，所以 CPU 上几乎不省时间；GPU 的算力则有富余（第 3 节）。4 比特在这里只省字节：
 # 先单独一步解包成 fp32，比直接读 fp32 慢得多；只有像推理服务器那样边解包边相乘的内核，才能把省下的字节变成时间。

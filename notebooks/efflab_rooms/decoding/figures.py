@@ -91,7 +91,7 @@ def batches(times: Mapping[int, Mapping[str, Timing]]):
     for i, name in enumerate(times[sizes[0]]):
         seconds = [own[name].median for own in times.values()]
         speeds = [n / s for n, s in zip(sizes, seconds, strict=True)]
-        look = dict(mode="lines+markers+text", name=tr_name(name), **style(i))
+        look = dict(mode="lines+markers+text", name=tr_name(name), cliponaxis=False, **style(i))
         look |= dict(text=list(map(str, sizes)), textposition=("bottom right", "top left")[i % 2])
         fig.add_scatter(x=[1e3 * s for s in seconds], y=speeds, **look)
         ratio = tr("{name}: {n} texts over 1", name=tr_name(name), n=sizes[-1])
