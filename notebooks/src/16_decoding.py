@@ -473,7 +473,8 @@ show(figures.formats(times))
 
 # %% tags=["nbval-ignore-output"]
 n_weights, rows = 8 * measure.WIDTH**2 * measure.N_BLOCKS, []
-bandwidth = bench.calibrate(seconds=1).memory_bandwidth
+machine = bench.calibrate(seconds=1)
+bandwidth = machine.memory_bandwidth
 for name, timing in times.items():
     n_bytes = n_weights * measure.FORMAT_BITS[name] / 8
     row = {"format": name, "bytes (MB, computed)": n_bytes / 1e6}
@@ -494,13 +495,35 @@ assert times["INT8"].ratio(times["OpenVINO fp32"]) < 0.8
 # torch has half the bytes, and what it gives depends on the CPU: without instructions for it, it may take
 # many times fp32's time.
 #
-# The price is quality. The same widths, on our symmetric grids, in every linear layer of `stdlib-gpt`, bits per byte of
-# held-out source:
+# And where do a prompt and a token lie on this machine's roofline? The same fp32 weights in OpenVINO, for 256
+# tokens at once and for one:
 
 # %% [markdown] tags=["zh"]
 # “至少”是字节数除以这台机器大块复制所达到的带宽。同样的 fp32 权重，两个引擎的用时不同：远高于下限的那一行，
 # 瓶颈不在字节，而在内核实现或解包；低于下限的，权重有一部分就在 CPU 高速缓存里。所以只在同一引擎内比较各格式。
 # torch 的 bf16 只有一半字节，效果取决于 CPU：没有相应指令时，用时可能是 fp32 的许多倍。
+#
+# 提示词和单个 token 落在这台机器屋顶线的什么位置？同样的 fp32 权重，用 OpenVINO 一次算 256 个 token，再算一个：
+
+# %% tags=["nbval-ignore-output"]
+rows, ours = [], {"OpenVINO fp32": engines["OpenVINO fp32"]}
+for n, timing in measure.time_steps(ours, (256, 1), repeats=3).items():
+    seconds, flops = timing["OpenVINO fp32"].median, 2 * n_weights * n
+    least = cost.roofline_seconds(flops, 4 * n_weights, machine, "fp32")
+    row = {"tokens at once": n, "FLOP / byte": flops / (4 * n_weights)}
+    row |= {"least (ms), by the roofline": 1e3 * least, "measured (ms)": 1e3 * seconds}
+    rows.append(row | {"GFLOP/s": flops / seconds / 1e9, "tokens a second": n / seconds})
+table(rows, kind="measured")
+
+# %% [markdown] tags=["en"]
+# A prompt's weights are read once for all its tokens, so that arithmetic is what it waits for; a single token
+# reads them all for itself, and uses a small part of this machine's FLOP/s.
+#
+# The price is quality. The same widths, on our symmetric grids, in every linear layer of `stdlib-gpt`, bits per byte of
+# held-out source:
+
+# %% [markdown] tags=["zh"]
+# 提示词的权重读一遍供所有 token 使用，等的是算术；单个 token 要独自把权重全读一遍，只用到这台机器一小部分 FLOP/s。
 #
 # 代价是质量。把同样的位宽（我们的对称网格）用于 `stdlib-gpt` 的每个线性层，看留出源码上的每字节比特数：
 

@@ -215,14 +215,14 @@ def engines(stack: Stack, x: Tensor) -> dict[str, Callable[[Tensor], object]]:
 
 @torch.no_grad()
 def time_steps(
-    calls: Mapping[str, Callable], sizes: Iterable[int] = (1,), width: int = WIDTH
+    calls: Mapping[str, Callable], sizes: Iterable[int] = (1,), repeats: int = 9
 ) -> dict[int, dict[str, Timing]]:
     """{texts: {engine: Timing}} of a step of so many texts side by side."""
     times = {}
     for n in sizes:
-        x = torch.randn(n, width)
+        x = torch.randn(n, WIDTH)
         own = {name: lambda call=call, x=x: call(x) for name, call in calls.items()}
-        times[n] = bench.time_interleaved(own, repeats=9)
+        times[n] = bench.time_interleaved(own, repeats=repeats)
     return times
 
 
