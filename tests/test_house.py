@@ -18,6 +18,7 @@ CAPABILITIES = {
     "the planner in the browser, and what it says in Chinese": 200,
     "decoding: today's decoders with a cache, and their files": 261,
     "decoding: its techniques": 330,
+    "decoding: seven engines and formats, times predicted, a local model measured": 670,
     "sweeps: tables, pictures, several processes, clusters": 420,
     "the site's pages of notebooks": 140,
     "statements of notebooks' own, judged as claims are": 21,

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 
-from efflab.advice.step_times import Score, fit, predict, rate, work
+from efflab.advice.step_times import Constants, Score, fit, predict, rate, work
 from efflab.base.files import write_atomically
 from efflab.base.json_files import read_json
-from efflab.errors import require
+from efflab.errors import require, require_one_of
 from efflab.estimate import Estimate
 from efflab.experiments import decoder_cases, decoder_steps
 from efflab.experiments.decoder_steps import Step
@@ -44,6 +44,14 @@ def freeze(folder: Path = decoder_cases.FROZEN) -> Path:
     require(not path.exists(), "file", path.name, "a freeze is never written again")
     write_atomically(path, json.dumps(content, indent=1) + "\n")
     return path
+
+
+def constants(number: int) -> dict[str, Constants]:
+    """{format: Constants} that a freeze was computed with."""
+    paths = dict(enumerate(decoder_cases.frozen(), 1))
+    require_one_of("number", number, paths)
+    known = read_json(paths[number])["constants"]
+    return {format: Constants(tuple(c["costs"]), c["spread"]) for format, c in known.items()}
 
 
 def rows(path: Path) -> list[dict]:

@@ -37,6 +37,8 @@ ARGUMENTS = {
     "site": [],
     "experiment": ["fpga-synthesis"],
     "card": ["qwen3-8b"],
+    "measure": ["nothing"],
+    "predict": [],
     "advise": ["bert-base", "CPU with VNNI", "latency"],
     "train": ["stdlib-gpt"],
     "lab": ["--no-browser"],
@@ -58,8 +60,13 @@ def leaves(parser, words=()):
 
 
 COMMANDS = leaves(cli.parser())
-READS = ("ledger add", "compare")
-"""Commands that first of all read a file, which is not there."""
+READS = {
+    "ledger add": "file='nothing.json': expected a file",
+    "compare": "nothing.ipynb: No such file or directory\n",
+    "measure": "folder='nothing': expected a folder",
+    "predict": "number=3: expected one of 1, 2",
+}
+"""Commands that end before they write: a file is not there, every model was predicted already."""
 
 
 def test_every_command_is_tried():
@@ -157,10 +164,8 @@ def test_the_nearest_letters_stand_for_those_that_lack(monkeypatch):
 def test_what_cannot_be_written_is_said_in_a_line(start, command, number):
     error = OSError(number, os.strerror(number), str(ROOT / "data" / "a.json"))
     status, _, err = start(command, trouble=error)
-    if command == "ledger add":
-        assert err.startswith("efflab: file='nothing.json': expected a file")
-    elif command == "compare":
-        assert err == "efflab: nothing.ipynb: No such file or directory\n"
+    if command in READS:
+        assert err.startswith(f"efflab: {READS[command]}")
     elif status:
         assert err.startswith(f"efflab: {ROOT / 'data' / 'a.json'}: {os.strerror(number)}; ")
     assert err.count("\n") == status
