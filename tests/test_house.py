@@ -23,8 +23,8 @@ CAPABILITIES = {
     "experiments with the power to decide": 150,
 }
 MOST_LINES = {"efflab": 14_930 + sum(CAPABILITIES.values())}
-# the room of notebook 16, decoding, beside the sixteen others
-MOST_LINES["efflab_rooms"] = 7_500 + 390
+# the room of notebook 16, decoding, beside the sixteen others; 10's record by kind of map
+MOST_LINES["efflab_rooms"] = 7_500 + 390 + 25
 """Lines of code, without blanks, comments and docstrings. A limit goes down, never up; what a new
 capability brings stands apart."""
 MOST_LINES_A_FILE = 300
