@@ -20,7 +20,7 @@ CAPABILITIES = {
     "decoding: its techniques": 330,
     "sweeps: tables, pictures, several processes, clusters": 420,
     "the site's pages of notebooks": 140,
-    "experiments with the power to decide": 150,
+    "experiments with the power to decide": 150 + 49,
 }
 MOST_LINES = {"efflab": 14_930 + sum(CAPABILITIES.values())}
 # the room of notebook 16, decoding, beside the sixteen others; 10's record by kind of map
