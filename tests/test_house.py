@@ -20,9 +20,9 @@ CAPABILITIES = {
     "decoding: its techniques": 330,
     "sweeps: tables, pictures, several processes, clusters": 420,
     "the site's pages of notebooks": 140,
-    "experiments with the power to decide": 150 + 49,
+    "experiments with the power to decide": 149 + 49,
 }
-MOST_LINES = {"efflab": 14_930 + sum(CAPABILITIES.values())}
+MOST_LINES = {"efflab": 14_507 + sum(CAPABILITIES.values())}
 # the room of notebook 16, decoding, beside the sixteen others; 10's record by kind of map
 MOST_LINES["efflab_rooms"] = 7_500 + 390 + 25
 """Lines of code, without blanks, comments and docstrings. A limit goes down, never up; what a new

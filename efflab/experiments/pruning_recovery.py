@@ -11,12 +11,13 @@ from copy import deepcopy
 from functools import lru_cache, partial
 from itertools import pairwise, product
 
-from efflab import data, evaluate, train
+from efflab import evaluate, train
 from efflab.bench import one_thread
 from efflab.compression import pruning
 from efflab.estimate import Estimate, paired_difference
 from efflab.experiments.record import read_record, run_cases
 from efflab.experiments.registration import rules_for
+from efflab.experiments.training import training_windows
 from efflab.model import Transformer
 from efflab.pretrained import load_stdlib_gpt, read_card
 
@@ -64,11 +65,7 @@ def train_parts(parts: Parts, seed: int, lr: float) -> tuple[Transformer, tuple[
     earlier, (ratio, n_steps) = parts[:-1], parts[-1]
     start, rows = train_parts(earlier, seed, lr)
     model, n_done = deepcopy(start), sum(n for _, n in earlier)
-
-    def batch(step: int) -> train.Batch:
-        stream, place = data.stdlib_tokens("train"), seed * 10**6 + n_done + step
-        return data.random_windows(stream, BATCH_SIZE, SEQ_LEN, place)
-
+    batch = training_windows(BATCH_SIZE, SEQ_LEN, seed * 10**6 + n_done)
     masks = pruning.weight_masks(model, partial(pruning.magnitude_mask, ratio=ratio))
     with pruning.hold_masks(model, masks):
         before = rows[-1]["after"] if ratio == rows[-1]["removed"] else bits(model)[0]

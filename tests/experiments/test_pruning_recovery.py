@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from efflab import data
 from efflab.experiments import pruning_recovery as recovery
 from efflab.experiments import pruning_recovery_pilot as pilot
 from efflab.experiments.record import run_cases
@@ -82,13 +83,13 @@ def test_what_begins_alike_is_trained_once(small, monkeypatch):
 
 def test_batches_follow_one_another_and_are_those_of_the_seed(small, monkeypatch):
     drawn = []
-    windows = recovery.data.random_windows
+    windows = data.random_windows
 
     def note(stream, n, length, seed):
         drawn.append(seed)
         return windows(stream, n, length, seed)
 
-    monkeypatch.setattr(recovery.data, "random_windows", note)
+    monkeypatch.setattr(data, "random_windows", note)
     for schedule in ("one-shot", "gradual"):
         recovery.run_one(schedule, 0.5, 100, 2e-4)
     assert drawn == 2 * [100 * 10**6 + step for step in range(15)]
