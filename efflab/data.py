@@ -9,7 +9,7 @@ import ast
 import hashlib
 import sysconfig
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -161,8 +161,9 @@ class Function(NamedTuple):
     code: str
 
 
-def _functions(path: str, source: str) -> Iterator[Function]:
-    for node in ast.parse(source).body:
+def _functions(path: str, source: str, methods: bool = False) -> Iterator[Function]:
+    tree = ast.parse(source)
+    for node in ast.walk(tree) if methods else tree.body:
         if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
             continue
         doc = ast.get_docstring(node)
@@ -172,21 +173,22 @@ def _functions(path: str, source: str) -> Iterator[Function]:
             yield Function(path, node.name, query, ast.unparse(node))
 
 
-@lru_cache(maxsize=1)
-def documented_functions() -> list[Function]:
+@lru_cache(maxsize=2)
+def documented_functions(methods: bool = False) -> list[Function]:
     """Public module-level functions of the library that have a docstring, in path order.
 
     The docstring is removed from the code, so that retrieval cannot match it word for word.
+    `methods`: those of classes, and functions inside functions, too.
     """
-    rows = get_or_make(CACHE, "functions", (Path(__file__),), _parse_functions)
-    return [Function(**row) for row in rows]
+    name, make = "methods" if methods else "functions", partial(_parse_functions, methods)
+    return [Function(**row) for row in get_or_make(CACHE, name, (Path(__file__),), make)]
 
 
-def _parse_functions() -> list[dict]:
+def _parse_functions(methods: bool = False) -> list[dict]:
     files = [*stdlib_files("train"), *stdlib_files("held-out")]
     seen: dict[str, Function] = {}
     for path, source in sorted(files):
-        for function in _functions(path, source):
+        for function in _functions(path, source, methods):
             seen.setdefault(function.query, function)  # aliases repeat their docstring
     return [function._asdict() for function in seen.values()]
 

@@ -75,10 +75,11 @@ def held_out_functions() -> list:
     return [f for f in data.documented_functions() if f.query not in seen]
 
 
-def vectors(model: nn.Module) -> tuple[Tensor, Tensor]:
-    """Embeddings of the evaluation docstrings and of their functions' code."""
+def vectors(model: nn.Module, functions: list | None = None) -> tuple[Tensor, Tensor]:
+    """Embeddings of the functions' docstrings and of their code; by default of those held out."""
     engine = Engine("", engines.torch_engine("", model).embed, 0)
-    texts = [f.query for f in held_out_functions()], [f.code for f in held_out_functions()]
+    functions = functions or held_out_functions()
+    texts = [f.query for f in functions], [f.code for f in functions]
     return tuple(int8_engines.embeddings(engine, points.encoder()[1], t) for t in texts)
 
 

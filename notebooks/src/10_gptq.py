@@ -40,12 +40,15 @@ few = 256  # calibration tokens, too few for a layer of 768 inputs, 1 to 4096
 # %%
 from itertools import product
 
+import numpy as np
 import torch
 
 from efflab import lab
 from efflab.compression.affine import quantize
 from efflab.compression.gptq import add_damping, gptq, inverse_factor, sweep
+from efflab.experiments import gptq_crossing as crossing
 from efflab.experiments import gptq_quality as experiment
+from efflab.experiments.record import read_record
 from efflab.lab import board, check, explore, predict, show, show_source, table
 from efflab.lab.refusals import refusal
 from efflab_rooms import texts
@@ -418,6 +421,42 @@ show(figures.damping(bits, few))
 # %% tags=["nbval-ignore-output"]
 show(figures.calibration_sizes())
 
+# %% [markdown] tags=["en"]
+# **From how many tokens on?** Five draws of calibration text for each of six sizes (recorded, registered
+# before it was run). Below 1 GPTQ is better than rounding to nearest. The mean over all 24 matrices is
+# below 1 at every size. The widest ones are not: there tokens have to outnumber the 768 inputs, and not
+# by a few, as the table counts.
+
+# %% [markdown] tags=["zh"]
+# **至少要多少 token？** 六种数量，每种抽取五次校准文本（存档；实验之前规则已登记）。低于 1 表示 GPTQ 优于就近舍入。
+# 24 个矩阵的均值在各种数量下都低于 1；最宽的矩阵却不然：token 数必须超过 768 个输入，而且不能只超过一点，见下表的计数。
+
+# %% tags=["nbval-ignore-output"]
+show(figures.crossing())
+
+# %% [markdown] tags=["en"]
+# The same runs, matrix by matrix. The last two rows are one of them: as recorded, and measured here.
+
+# %% [markdown] tags=["zh"]
+# 同样这些运行，逐个矩阵计数。最后两行是其中的同一次：一行是存档，一行在本机重新测量。
+
+# %% tags=["nbval-ignore-output"]
+runs, again, rows = read_record(crossing.NAME)["runs"], dict(n_tokens=512, seed=100), []
+parts = [[run for run in runs if run["n_tokens"] == n] for n in crossing.TOKENS]
+parts += [
+    [run for run in runs if again.items() <= run.items()],
+    [again | crossing.run_one(**again)],
+]
+for part in parts:
+    maps, alone = np.mean([run["maps"] for run in part], axis=0), len(part) == 1
+    name = "text of seed {seed}" if alone else "texts of {n} seeds, mean"
+    row = {"calibration tokens": part[0]["n_tokens"]}
+    row["calibration"] = lab.tr(name, seed=part[0]["seed"], n=len(part))
+    row["layers' error, GPTQ / nearest"] = np.mean([run["ratio"] for run in part])
+    row["matrices (of 24) with more error than by nearest"] = int((maps > 1).sum())
+    rows.append(row | {"kind": "measured" if part is parts[-1] else "recorded"})
+table(rows)
+
 # %% tags=["nbval-ignore-output"]
 nearest = measure.recorded_point(3, None, "rtn")["bits_per_byte"]
 sources = {point["source"]: point for point in measure.record()["sources"]}
@@ -455,8 +494,7 @@ board.add(technique="GPTQ, 4 bits, groups of 64", **measure.gptq_point(4, 64))
 board.add(technique="GPTQ, 3 bits", **measure.gptq_point(3, None))
 
 # %% tags=["nbval-ignore-output"]
-evidence = verdicts.collect_evidence(bits, measure.matrix_errors(bits))
-lab.verdict("gptq-error", verdicts.gptq_error(evidence))
+lab.verdict("gptq-error", verdicts.gptq_error(verdicts.collect_evidence()))
 
 # %% [markdown] tags=["en"]
 # ## 7 · Exercises
@@ -548,8 +586,8 @@ check("10-3", answer_3)
 #   seconds beforehand.
 # - In the model's quality it shows at 4 bits, decides at 3 and 2, and is nothing at 8.
 # - Calibrate with text of the model's own kind, and with several times more tokens than the widest
-#   layer has inputs. With fewer, that layer can do worse than by rounding to nearest, even if the model
-#   as a whole still gains.
+#   layer has inputs. With fewer, that layer does worse than by rounding to nearest, even if the model as
+#   a whole still gains.
 #
 # **References.** Frantar et al. 2023, *GPTQ* (arXiv:2210.17323). Frantar & Alistarh 2022, *Optimal
 # Brain Compression* (arXiv:2208.11580). Hassibi & Stork 1993, *Second order derivatives for network
@@ -565,7 +603,7 @@ check("10-3", answer_3)
 # - 要紧的是输出误差。它的 Hessian 就是 $X^T X$，它告诉我们：一列量化之后，其余各列怎样弥补最好。
 # - 量化级相同、字节数相同，只是编码不同：推理时没有额外代价，事先只需少量样本和几秒钟。
 # - 就模型质量而言，4 比特时看得出差别，3 比特和 2 比特时起决定作用，8 比特时没有差别。
-# - 校准要用与模型用途同类的文本，token 数应是最宽一层输入维数的若干倍。太少的话，那一层可能反而不如就近舍入，
+# - 校准要用与模型用途同类的文本，token 数应是最宽一层输入维数的若干倍。太少的话，那一层反而不如就近舍入，
 #   哪怕整个模型仍有收益。
 #
 # **参考文献。** Frantar 等 2023，*GPTQ*（arXiv:2210.17323）。Frantar 与 Alistarh 2022，*Optimal

@@ -134,11 +134,17 @@ def has(commit):
     return subprocess.run(["git", "-C", str(ROOT), "cat-file", "-e", commit]).returncode == 0
 
 
-def test_every_sampled_rule_and_design_is_registered_as_it_stands():
+def entries_of(key, rule):
+    """The registrations of this content, as a part's rule or, earlier, as its design to come."""
     known = registrations()
+    entries = [*known.get(key, []), *known.get(f"{key}.next", [])]
+    return [entry for entry in entries if entry["hash"] == rule_hash(rule)]
+
+
+def test_every_sampled_rule_and_design_is_registered_as_it_stands():
     for key, rule in every_rule(read_rules()):
         if rule["basis"] == "sampled":
-            assert rule_hash(rule) in [e["hash"] for e in known.get(key, [])], key
+            assert entries_of(key, rule), key
 
 
 def test_every_registration_names_a_commit_in_which_its_rule_stood():
@@ -157,7 +163,7 @@ def test_what_is_called_registered_began_after_with_seeds_that_no_record_had():
     for key, rule in every_rule(read_rules()):
         if basis(key, rule)[0] != "registered":
             continue
-        (entry,) = (e for e in registrations()[key] if e["hash"] == rule_hash(rule))
+        (entry,) = entries_of(key, rule)
         if "notebook" in rule["source"]:
             if has(entry["commit"]):
                 assert key.split(".")[0] not in notebook_at(entry["commit"], rule)

@@ -11,6 +11,7 @@ from efflab import evaluate, lab, points
 from efflab.compression.gptq import hessian, output_error
 from efflab.estimate import Estimate
 from efflab.experiments import gptq_quality as experiment
+from efflab.experiments.record import read_record
 from efflab_rooms.gptq import exercises, figures, measure
 
 MAPS = ("attention.body.qkv", "attention.body.out", "ffn.body.up", "ffn.body.down")
@@ -110,6 +111,7 @@ def test_every_text_is_in_both_languages(both_languages):
     for figure in (
         figures.frontier(),
         figures.calibration_sizes(),
+        figures.crossing(),
         figures.changes(steps=(24, 72), n_rows=4),
         figures.column_errors(n_steps=2),
         figures.damping(damps=(0.01, 1.0)),
@@ -199,14 +201,29 @@ def test_a_repeat_may_be_off_by_what_another_calibration_changes(monkeypatch):
     assert measure.spread(0.2, 3) is None
 
 
-def test_matrix_errors_are_the_layers_error_taken_apart(monkeypatch):
-    ours = experiment.quantize_by("rtn", experiment.language_model()[0], 3, None)
-    monkeypatch.setattr(measure, "quantize_layers", lambda *_: ours)
-    errors = measure.matrix_errors(3)
-    assert list(errors) == list(experiment.METHODS)
-    assert len(errors["rtn"]) == len(WEIGHTS)
-    recorded = measure.recorded_point(3, None, "rtn")["layer_error"]
-    assert np.mean(errors["rtn"]) == pytest.approx(recorded, rel=0.02)
+def test_kinds_of_maps_are_the_recorded_maps_taken_apart():
+    ratios, record = measure.crossing_ratios(), read_record(measure.crossing.NAME)
+    assert record["settings"]["maps"] == WEIGHTS
+    runs = [run for run in record["runs"] if run["n_tokens"] == 512]
+    kinds = {m.split(".")[-1]: [run["maps"][i::4] for run in runs] for i, m in enumerate(MAPS)}
+    assert ratios.keys() == {"all", *kinds}
+    for kind, maps in kinds.items():
+        assert np.shape(maps) == (5, 6)
+        assert ratios[kind][512].mean == pytest.approx(np.mean(maps))
+    assert ratios["all"][512].mean == pytest.approx(np.mean([run["ratio"] for run in runs]))
+
+
+def test_only_wide_maps_cross():
+    ratios = measure.crossing_ratios()
+    for kind, by_tokens in ratios.items():
+        ends = by_tokens[128], by_tokens[4096]
+        assert (ends[0].low > 1) == (kind == "down")
+        assert ends[1].high < 1
+    fig = figures.crossing()
+    assert list(fig.data[0].y) == [e.mean for e in ratios["all"].values()]
+    assert fig.data[0].error_y.array[0] == pytest.approx(
+        ratios["all"][128].high - ratios["all"][128].mean
+    )
 
 
 def test_a_gptq_point_counts_packed_bytes(monkeypatch):

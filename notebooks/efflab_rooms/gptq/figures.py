@@ -7,7 +7,7 @@ from efflab.compression.gptq import gptq_hessian, output_error
 from efflab.errors import require, require_int, require_one_of
 from efflab.experiments.gptq_quality import METHODS
 from efflab.lab import Choice, Slider, blank, colours, explorer, line, mark, number, panels, tr
-from efflab.lab.figures import legend, log_axis, log_ticks, style
+from efflab.lab.figures import error_bars, legend, log_axis, log_ticks, style
 from efflab_rooms.gptq import measure
 from efflab_rooms.gptq.measure import MOST, SMALL, WIDE
 
@@ -128,6 +128,36 @@ def calibration_sizes():
     mark(fig, tr("round to nearest"), y=base["bits_per_byte"], row=1, col=2)
     fig.update_xaxes(title_text=tr("calibration tokens"), **log_ticks(x))
     return fig.update_layout(legend=legend("below", y=-0.25), margin_b=96)
+
+
+KINDS = {
+    "all": "all maps",
+    "qkv": "q, k, v (192 inputs)",
+    "out": "out projection (192 inputs)",
+    "up": "up projection (192 inputs)",
+    "down": "down projection (768 inputs)",
+}
+
+
+def crossing():
+    """GPTQ's error over rounding to nearest's by calibration tokens, by kind of map."""
+    ratios, x = measure.crossing_ratios(), measure.crossing.TOKENS
+    means = {tr(KINDS[kind]): [e.mean for e in r.values()] for kind, r in ratios.items()}
+    meta = {
+        tr("{kind}, {n} tokens", kind=name, n=f"{x[i]:,}"): means[name][i]
+        for name in (tr(KINDS["all"]), tr(KINDS["down"]))
+        for i in (0, -1)
+    }
+    title = tr("3 bits: what calibration makes of each kind of map (recorded)")
+    axes = tr("calibration tokens"), tr("error, GPTQ / round to nearest")
+    fig = line(x, means, title, *axes, log_x=True, meta=meta)
+    for trace, r in zip(fig.data, ratios.values(), strict=True):
+        trace.error_y = error_bars(
+            trace.y, *zip(*((e.low, e.high) for e in r.values()), strict=True)
+        )
+    fig.update_yaxes(rangemode="tozero")
+    mark(fig, tr("round to nearest"), y=1).update_annotations(x=1, xanchor="right")
+    return fig.update_layout(legend=legend("below", y=-0.25), margin_b=110, height=440)
 
 
 # --- The explorer ----------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from functools import lru_cache
 from itertools import product
 from math import log
+from statistics import mean
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from efflab.compression.affine import QuantizedTensor, grid, quantize, to_rows
 from efflab.compression.packed import model_bytes, with_weights
 from efflab.data import read_published
 from efflab.errors import require, require_int, require_one_of
+from efflab.estimate import Estimate
+from efflab.experiments import gptq_crossing as crossing
 from efflab.experiments import gptq_quality as experiment
 from efflab.experiments.record import DECIMAL, agrees, expected_repeat, read_record, same_python
 from efflab.points import language_point
@@ -192,6 +195,25 @@ def added_losses() -> dict[tuple[str, int], dict[str, float]]:
     return losses
 
 
+@lru_cache(maxsize=1)
+def crossing_ratios() -> dict[str, dict[int, Estimate]]:
+    """Recorded error by GPTQ over rounding to nearest's: kind of map -> calibration tokens -> it.
+
+    "all" is the ratio of the means over all maps; a kind's ("qkv", "out", "up", "down") is the
+    mean of its six maps' ratios. Intervals are over seeds.
+    """
+    record = read_record(crossing.NAME)
+    kinds = [name.split(".")[-2] for name in record["settings"]["maps"]]
+    runs = {"all": record["runs"]}
+    for kind in dict.fromkeys(kinds):
+        own = [i for i, other in enumerate(kinds) if other == kind]
+        runs[kind] = [run | dict(ratio=mean(run["maps"][i] for i in own)) for run in runs["all"]]
+    return {
+        kind: dict(zip(crossing.TOKENS, crossing.cases(r).values(), strict=True))
+        for kind, r in runs.items()
+    }
+
+
 # --- Whole models, here ----------------------------------------------------------------------
 
 
@@ -215,18 +237,6 @@ def live_points(bits: int) -> dict[str, dict]:
         point = experiment.language_quality(quantize_layers(bits, None, method))
         points[method] = point | {"added": point["bits_per_byte"] - full}
     return points
-
-
-def matrix_errors(bits: int) -> dict[str, list[float]]:
-    """Method -> held-out error of each matrix's output, a scale for each row."""
-    model, hessians = experiment.language_model()
-    return {
-        method: [
-            gptq.output_error(model.get_parameter(name).detach(), q, hessians[name])
-            for name, q in quantize_layers(bits, None, method).items()
-        ]
-        for method in experiment.METHODS
-    }
 
 
 def live_rows(bits: int, live: dict[str, dict]) -> list[dict]:
