@@ -20,6 +20,7 @@ CAPABILITIES = {
     "decoding: its techniques": 330,
     "sweeps: tables, pictures, several processes, clusters": 420,
     "the site's pages of notebooks": 140,
+    "what registered records come to, case by case": 18,
 }
 MOST_LINES = {"efflab": 14_930 + sum(CAPABILITIES.values())}
 # the room of notebook 16, decoding, beside the sixteen others

@@ -9,7 +9,14 @@ import pytest
 
 from efflab.experiments import registration
 from efflab.experiments.record import blocks
-from efflab.experiments.registration import basis, every_rule, register, registrations, rule_hash
+from efflab.experiments.registration import (
+    basis,
+    entries,
+    every_rule,
+    register,
+    registrations,
+    rule_hash,
+)
 from efflab.lab.judge import read_rules
 from efflab.publishing.catalog import ROOT
 
@@ -79,6 +86,22 @@ def test_a_rule_is_registered_once_and_again_when_it_changes(repository):
     ]
 
 
+def test_a_design_that_became_the_rule_needs_no_second_registration(repository):
+    file, later = repository.with_name("registrations.json"), TEXT.replace("60", "61")
+    design = later[: later.index("[claim.sum]")].replace("claim.part", "claim.part.next")
+    repository.write_text(TEXT + design, encoding="utf-8")
+    git(repository.parent, "commit", "-qam", "a design to come")
+    assert register(repository, file) == ["claim.part", "claim.part.next"]
+    repository.write_text(later, encoding="utf-8")
+    git(repository.parent, "commit", "-qam", "its record is there")
+    assert register(repository, file) == []
+    known = registrations.__wrapped__(file)
+    assert [e["hash"] for e in entries("claim.part", known)] == [
+        rule_hash(RULE),
+        rule_hash(RULE | dict(bar=61)),
+    ]
+
+
 def test_without_a_repository_nothing_is_registered(tmp_path):
     (tmp_path / "data").mkdir()
     path = tmp_path / "data" / "rules.toml"
@@ -130,15 +153,14 @@ def has(commit):
 
 
 def test_every_sampled_rule_and_design_is_registered_as_it_stands():
-    known = registrations()
     for key, rule in every_rule(read_rules()):
         if rule["basis"] == "sampled":
-            assert rule_hash(rule) in [e["hash"] for e in known.get(key, [])], key
+            assert rule_hash(rule) in [e["hash"] for e in entries(key)], key
 
 
 def test_every_registration_names_a_commit_in_which_its_rule_stood():
-    for key, entries in registrations().items():
-        for entry in entries:
+    for key, known in registrations().items():
+        for entry in known:
             if not has(entry["commit"]):
                 assert git(ROOT, "rev-parse", "--is-shallow-repository") == "true"
                 continue
@@ -152,7 +174,7 @@ def test_what_is_called_registered_began_after_with_seeds_that_no_record_had():
     for key, rule in every_rule(read_rules()):
         if basis(key, rule)[0] != "registered":
             continue
-        (entry,) = (e for e in registrations()[key] if e["hash"] == rule_hash(rule))
+        (entry,) = (e for e in entries(key) if e["hash"] == rule_hash(rule))
         (block,) = blocks(rule["source"]["record"])
         for made in block["provenance"]:
             git(ROOT, "merge-base", "--is-ancestor", entry["commit"], made["commit"])
