@@ -75,9 +75,13 @@ class LatentAttention(nn.Module):
     def _absorbed(self, q: Tensor, q_turned: Tensor, c: Tensor, k_turned: Tensor, seen: Tensor):
         up = self.kv_up.weight.unflatten(0, (self.n_head, -1))
         k_up, v_up = up.split([self.latent.nope_dim, self.latent.v_dim], dim=1)  # (H,D,rank)
-        scores = (q @ k_up) @ c.mT + q_turned @ k_turned.mT
+        # heads and tokens are rows of one product: c would be copied for each head otherwise
+        rows, c, k_turned = (q @ k_up).flatten(1, 2), c[:, 0], k_turned[:, 0]
+        scores = (rows @ c.mT + q_turned.flatten(1, 2) @ k_turned.mT).unflatten(
+            1, (self.n_head, -1)
+        )
         scores = (self.scale * scores).masked_fill(~seen, torch.finfo(q.dtype).min)
-        return (scores.softmax(-1) @ c) @ v_up.mT
+        return (scores.softmax(-1).flatten(1, 2) @ c).unflatten(1, (self.n_head, -1)) @ v_up.mT
 
 
 def latent_model(config: ModelConfig, absorbed: bool | None = None) -> Transformer:

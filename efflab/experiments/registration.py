@@ -72,16 +72,18 @@ def basis(key: str, rule: Mapping) -> tuple[str, str | None]:
     """What a part rests on ("claim.part"), and since when it is registered.
 
     "registered" needs a registration of this very content, and a record made for it with its
-    seeds; whether that was before the record began, a test asks the history.
+    seeds, or a notebook of the settings that the rule names; whether that was before the record
+    began or the notebook had the statement, a test asks the history.
     """
     if rule["basis"] != "sampled":
         return rule["basis"], None
     content = rule_hash(rule)
     days = [entry["date"] for entry in entries(key) if entry["hash"] == content]
-    name = rule.get("source", {}).get("record")
-    if not days or name is None or not _was_made_for(name, content, rule["source"]["seeds"]):
-        return "exploratory", None
-    return "registered", min(days)
+    source = rule.get("source", {})
+    is_new = "settings" in source
+    if "record" in source:
+        is_new = _was_made_for(source["record"], content, source["seeds"])
+    return ("registered", min(days)) if days and is_new else ("exploratory", None)
 
 
 def _was_made_for(name: str, content: str, seeds: list[int]) -> bool:

@@ -1,4 +1,4 @@
-"""Verdicts on the article's claims: one card each, stored with the notebook.
+"""Verdicts on the article's claims and on notebooks' own statements: one card each, stored there.
 
 A verdict is a pure function from its evidence to an `Outcome`, in the `verdicts.py` of a notebook's
 room; other numbers give another outcome.
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from efflab.base.busy import others
+from efflab.base.formats import STATEMENT
 from efflab.base.formats import VERDICT as MIME
 from efflab.base.places import DATA_DIR
 from efflab.errors import require, require_one_of
@@ -33,13 +34,20 @@ def load_claims() -> dict[str, dict]:
     return tomllib.loads((DATA_DIR / "claims.toml").read_text(encoding="utf-8"))
 
 
+@lru_cache(maxsize=1)
+def load_statements() -> dict[str, dict]:
+    """data/statements.toml: what notebooks state beside the claims, in the same form."""
+    return tomllib.loads((DATA_DIR / "statements.toml").read_text(encoding="utf-8"))
+
+
 def verdict(claim_id: str, outcome: Outcome) -> None:
     """Show the verdict on one claim and store it in the output as `MIME`.
 
-    `outcome` comes from the claim's function in the room's `verdicts.py`. An unknown claim is a
-    `ValueError` that lists the known ones.
+    `outcome` comes from the claim's function in the room's `verdicts.py`. A notebook's own
+    statement is stored as `STATEMENT`, so that nobody counts it among the claims. An unknown claim
+    is a `ValueError` that lists the known ones.
     """
-    claims = load_claims()
+    claims = load_claims() | load_statements()
     require_one_of("claim_id", claim_id, claims)
     require_type("outcome", outcome, Outcome)
     ids, known = [p.id for p in outcome.parts], [p["id"] for p in claims[claim_id]["parts"]]
@@ -49,8 +57,9 @@ def verdict(claim_id: str, outcome: Outcome) -> None:
     for part in card["parts"]:
         details = (*part["texts"], part["rule"], *part["figures"])
         lines += [part["headline"], *(f"  {line}" for line in details)]
+    mime = STATEMENT if claim_id in load_statements() else MIME
     text = "\n".join([*lines, *filter(None, [card["busy"]])])
-    emit_html(render("verdict", **card), text, **{MIME: outcome.record(claim_id)})
+    emit_html(render("verdict", **card), text, **{mime: outcome.record(claim_id)})
 
 
 def _card(claim_id: str, claim: Mapping, outcome: Outcome) -> dict:
@@ -58,10 +67,12 @@ def _card(claim_id: str, claim: Mapping, outcome: Outcome) -> dict:
     marks = "" if len(outcome.parts) == 1 else " ".join(mark(p.outcome) for p in outcome.parts)
     headline = f"{mark(outcome.outcome)} {outcome_words(outcome.outcome, language())}"
     said = {part["id"]: part[language()] for part in claim["parts"]}
-    rules = read_rules()[claim_id]
+    rules, heading = read_rules()[claim_id], tr("Our own statement {id}", id=claim_id)
+    if "section" in claim:
+        heading = tr("Claim {id}, section {section}", id=claim_id, section=claim["section"])
     return dict(
         colour=OUTCOMES[outcome.outcome][3],
-        heading=tr("Claim {id}, section {section}", id=claim_id, section=claim["section"]),
+        heading=heading,
         claim=claim["claim"][language()],
         headline=f"{headline}  {marks}".rstrip(),
         busy=_busy_line(outcome.evidence),

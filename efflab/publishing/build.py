@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 
 from efflab.base.files import part_path, require_writable, update, write_atomically
-from efflab.base.formats import BOARD, LANGUAGES, VERDICT
+from efflab.base.formats import BOARD, LANGUAGES, STATEMENT, VERDICT
 from efflab.errors import require
 from efflab.publishing import usage
 from efflab.publishing.catalog import NOTEBOOKS, built_path, find, sources
@@ -89,7 +89,7 @@ def report_cells(notebook, name: str, say) -> None:
 
 
 def collect(folder: Path = NOTEBOOKS) -> None:
-    """Write data/verdicts.json and data/board.json from the outputs of the built notebooks."""
+    """Write verdicts, our own statements and the board to data/, from the built notebooks."""
 
     def write(name: str, make: Callable[[Path], dict]) -> None:
         # Read under the file's lock, so that the later of two builds sees what both have stored.
@@ -97,6 +97,7 @@ def collect(folder: Path = NOTEBOOKS) -> None:
         update(folder.parent / "data" / name, lambda _: as_json(make(folder)) + "\n")
 
     write("verdicts.json", partial(read_outputs, VERDICT))
+    write("statements.json", partial(read_outputs, STATEMENT))
     write("board.json", _board)
 
 

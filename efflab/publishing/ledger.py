@@ -53,6 +53,17 @@ def verdicts(root: Path = ROOT) -> dict[str, dict]:
     return {claim: by_claim[claim] for claim in known if claim in by_claim}
 
 
+def statements(root: Path = ROOT) -> tuple[dict[str, dict], dict[str, dict]]:
+    """What notebooks state beside the claims, as in data/statements.toml, and {id: its record}."""
+    texts, path = root / "data" / "statements.toml", root / "data" / "statements.json"
+    if not path.exists():
+        return {}, {}
+    records = {r["claim"]: r for own in read_verdicts(path).values() for r in own}
+    for record in records.values():
+        _require_outcome(record)
+    return tomllib.loads(texts.read_text(encoding="utf-8")), records
+
+
 def _require_outcome(record: dict) -> None:
     """Refuse a record whose word, texts and figures do not agree, as an `Outcome` would store."""
     claim = record["claim"]
@@ -149,10 +160,13 @@ COUNTS = (
 
 
 def page(root: Path = ROOT) -> str:
-    """docs/ledger.md: every verdict, part by part, with rules and all figures."""
+    """docs/ledger.md: every verdict, part by part, with rules and all figures; then our own
+    statements."""
     functions = dict(mark=mark, words=outcome_words, with_unit=with_unit, interval=interval_words)
     links = {number: notebook_link(number, root, "docs") for number in catalog(root / "notebooks")}
-    values = dict(claims=claims(root), verdicts=verdicts(root), links=links, cell=_cell)
+    said, judged = statements(root)
+    known, records = claims(root) | said, verdicts(root) | judged
+    values = dict(claims=known, verdicts=records, links=links, cell=_cell)
     return render("ledger.md", **values, **functions)
 
 

@@ -15,7 +15,7 @@ import efflab
 import efflab_rooms
 from efflab.base.busy import Others
 from efflab.base.files import part_path, require_writable
-from efflab.base.formats import VERDICT
+from efflab.base.formats import STATEMENT, VERDICT
 from efflab.base.significant import significant
 from efflab.experiments.provenance import libraries, versions
 from efflab.publishing.catalog import NOTEBOOKS, find
@@ -95,7 +95,7 @@ def run(
     for cell in notebook.cells:
         if seconds(cell):
             say(f"{seconds(cell):7.2f} s  {title_of(cell)}")
-    for verdict in of_kind(notebook, VERDICT):
+    for verdict in of_kind(notebook, VERDICT) + of_kind(notebook, STATEMENT):
         say(f"{verdict['claim']}: {verdict['outcome']}, {deciding(verdict)}")
     return target
 

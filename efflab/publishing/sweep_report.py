@@ -14,7 +14,7 @@ from pathlib import Path
 
 from efflab.base.busy import BUSY_CORES
 from efflab.base.files import write_atomically
-from efflab.base.formats import PLOTLY, VERDICT
+from efflab.base.formats import PLOTLY, STATEMENT, VERDICT
 from efflab.errors import is_number, require_one_of
 from efflab.experiments.provenance import machine_name
 from efflab.lab.page import figure_png, prepare_build
@@ -83,7 +83,7 @@ def _figures(notebook) -> dict[str, dict]:
     """{"claim/part/id": a figure of a verdict, with its part's outcome}."""
     return {
         f"{verdict['claim']}/{part['id']}/{figure['id']}": figure | dict(outcome=part["outcome"])
-        for verdict in of_kind(notebook, VERDICT)
+        for verdict in of_kind(notebook, VERDICT) + of_kind(notebook, STATEMENT)
         for part in verdict["parts"]
         for figure in part["figures"]
     }

@@ -264,7 +264,8 @@ table(rows, kind="computed")
 # logits' table, so that half the bytes are at best half the time. A "24 GB" card (25.8 · 10⁹
 # bytes) holds all three: what fewer bits free is room for the cache, from 63,668 tokens to 119,215 in
 # INT8 and 146,121 in INT4 (nothing else counted). One text takes 40,960 at most, so that is one, two or
-# three texts of full length side by side.
+# three texts of full length side by side. Where INT4 pays, and how far time follows these bytes, is measured in
+# [16](16_decoding.ipynb).
 #
 # Two points for the board, both *weight-only*: the arithmetic stays fp32, and their time is that of
 # the same operators on other numbers.
@@ -280,6 +281,7 @@ table(rows, kind="computed")
 # 标称 24 GB 的卡（25.8 · 10⁹ 字节）三种都放得下：位数减少，腾出的地方归缓存，
 # 可存的 token 从 63,668 个增到 INT8 的 119,215 个、INT4 的 146,121 个（其他占用不计）。
 # 一段文本最多 40,960 个，所以依次能同时放下一段、两段、三段满长的文本。
+# INT4 在哪里划算、用时在多大程度上由这些字节决定，实测见 [16](16_decoding.ipynb)。
 #
 # 给总榜加两个点，都是*只量化权重*：算术仍是 fp32，跑的是同样的算子，只是数值不同。
 

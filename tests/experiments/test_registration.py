@@ -18,10 +18,12 @@ from efflab.experiments.registration import (
     rule_hash,
 )
 from efflab.lab.judge import read_rules
-from efflab.publishing.catalog import ROOT
+from efflab.publishing.catalog import ROOT, catalog
 
 RULE = dict(basis="sampled", cases=["x"], test="above", bar=60, kinds=["recorded"])
 RULE |= dict(source=dict(record="toy", seeds=[100, 101]))
+NEW = dict(source=dict(notebook="03", settings=dict(width=1280)))
+"""A notebook's, at settings that it had not had."""
 TEXT = """\
 [claim.part]
 basis = "sampled"
@@ -138,6 +140,9 @@ def test_registered_needs_registration_and_a_record_made_for_it(monkeypatch, tmp
     assert basis("claim.other", RULE) == ("exploratory", None)
     assert basis("claim.part", RULE | dict(basis="formula")) == ("formula", None)
     assert basis("claim.part", RULE | dict(source=dict(notebook="03"))) == ("exploratory", None)
+    entry["hash"] = rule_hash(RULE | NEW)
+    assert basis("claim.part", RULE | NEW) == ("registered", "2026-11-28")
+    assert basis("claim.part", RULE | NEW | dict(bar=61)) == ("exploratory", None)
 
 
 # --- The repository's own --------------------------------------------------------------------
@@ -175,10 +180,21 @@ def test_what_is_called_registered_began_after_with_seeds_that_no_record_had():
         if basis(key, rule)[0] != "registered":
             continue
         (entry,) = (e for e in entries(key) if e["hash"] == rule_hash(rule))
+        if "notebook" in rule["source"]:
+            if has(entry["commit"]):
+                assert key.split(".")[0] not in notebook_at(entry["commit"], rule)
+            continue
         (block,) = blocks(rule["source"]["record"])
         for made in block["provenance"]:
             git(ROOT, "merge-base", "--is-ancestor", entry["commit"], made["commit"])
         assert not set(rule["source"]["seeds"]) & seeds_at(entry["commit"])
+
+
+def notebook_at(commit, rule):
+    """The outputs of a rule's notebook, as they stood in a commit."""
+    name = catalog()[rule["source"]["notebook"]]["name"]
+    cells = json.loads(git(ROOT, "show", f"{commit}:notebooks/{name}.ipynb"))["cells"]
+    return json.dumps([cell.get("outputs") for cell in cells])
 
 
 def seeds_at(commit):

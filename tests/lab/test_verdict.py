@@ -6,11 +6,13 @@ import pytest
 
 from efflab import lab
 from efflab.base.busy import others
+from efflab.base.formats import STATEMENT
 from efflab.estimate import Estimate
 from efflab.lab import Evidence, judge, page, text, verdict
 from efflab.lab.judge import read_rules
 from efflab.lab.outcome import OUTCOMES, mark
 from efflab.lab.verdict import MIME as VERDICT_MIME
+from efflab.lab.verdict import load_statements
 
 CLAIM = dict(
     section="1.1",
@@ -73,9 +75,21 @@ def test_every_claim_is_complete_in_both_languages():
             assert not text.has_chinese(said["en"]), name
 
 
+def test_notebooks_own_statements_are_complete_and_no_claims():
+    own = load_statements()
+    assert not own.keys() & lab.load_claims().keys()
+    for name, statement in own.items():
+        assert set(statement) == {"notebook", "claim", "parts"}, name
+        for said in (statement["claim"], *statement["parts"]):
+            assert text.has_chinese(said["zh"]), name
+            assert not text.has_chinese(said["en"]), name
+
+
 def test_claims_and_rules_have_the_same_parts():
     rules = read_rules()
-    for name, claim in lab.load_claims().items():
+    claims = lab.load_claims() | load_statements()
+    assert rules.keys() == claims.keys()
+    for name, claim in claims.items():
         assert [part["id"] for part in claim["parts"]] == list(rules[name]), name
 
 
@@ -102,6 +116,20 @@ def test_a_card_shows_its_parts_with_marks(toy, shown):
     assert [part["id"] for part in record["parts"]] == ["size", "time"]
     assert record["parts"][1]["remark"] == "of 3"
     json.dumps(record)
+
+
+def test_a_statement_has_a_card_and_is_stored_apart(toy, shown, monkeypatch):
+    own = {key: value for key, value in CLAIM.items() if key != "section"}
+    monkeypatch.setitem(verdict.__globals__, "load_claims", dict)
+    monkeypatch.setitem(verdict.__globals__, "load_statements", lambda: {"toy": own})
+    verdict("toy", toy())
+    assert shown[0]["text/plain"].splitlines()[:3] == [
+        "Our own statement toy",
+        "Sharing is light.",
+        "✓ Holds  ✓ ✓",
+    ]
+    assert VERDICT_MIME not in shown[0]
+    assert shown[0][STATEMENT]["claim"] == "toy"
 
 
 def test_a_card_follows_the_language_and_stores_english(toy, shown):

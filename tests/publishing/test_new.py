@@ -39,7 +39,7 @@ def tree(tmp_path):
     (tmp_path / "notebooks" / "src").mkdir(parents=True)
     (tmp_path / "notebooks" / "catalog.toml").write_text("# One table a notebook:\n")
     (tmp_path / "data").mkdir()
-    for name in ("claims.toml", "rules.toml"):
+    for name in ("claims.toml", "rules.toml", "statements.toml"):
         shutil.copy(ROOT / "data" / name, tmp_path / "data")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
@@ -118,7 +118,7 @@ def test_what_is_taken_or_badly_named_is_refused(number, name, message):
 
 def test_half_a_notebook_does_not_stay(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
-    for name in ("claims.toml", "rules.toml"):
+    for name in ("claims.toml", "rules.toml", "statements.toml"):
         shutil.copy(ROOT / "data" / name, tmp_path / "data")
     before = set(tmp_path.rglob("*.*"))
 

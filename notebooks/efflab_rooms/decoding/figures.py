@@ -9,26 +9,33 @@ from efflab.bench import Timing
 from efflab.devices import DEVICES
 from efflab.errors import require_int, require_one_of
 from efflab.lab import Choice, Slider, explorer, mark, number, tr
-from efflab.lab.figures import COLOURS, bars, legend, line, loglog, panels, round_ticks, style
+from efflab.lab.figures import (
+    COLOURS,
+    bars,
+    blank,
+    legend,
+    line,
+    loglog,
+    panels,
+    round_ticks,
+    style,
+)
 from efflab.lab.text import tr_name
 from efflab_rooms.decoding import measure
-
-NOISE = 1e-3
-"""Differences of logits below this are those of fp32's order of additions."""
 
 
 def first_difference(differences: Mapping[str, Tensor]):
     """How far each token's logits are from those of the whole text at once."""
     series, meta = {}, {}
     for name, values in differences.items():
-        wrong = (values > NOISE).nonzero().flatten().tolist()
+        wrong = (values > measure.NOISE).nonzero().flatten().tolist()
         meta[tr("{name}: first wrong token", name=tr_name(name))] = wrong[0] if wrong else "–"
         series[tr_name(name)] = values.clamp_min(1e-7).tolist()
     n = len(next(iter(series.values())))
     title = tr("Where do the logits differ from those of the whole text? (measured)")
     titles = title, tr("position of the token"), tr("largest difference of a logit")
     fig = line(range(n), series, *titles, log_y=True, meta=meta, legend=legend("below"))
-    return mark(fig, tr("rounding lies below"), y=NOISE)
+    return mark(fig, tr("rounding lies below"), y=measure.NOISE)
 
 
 def token_times(times: Mapping[int, Mapping[str, Timing]]):
@@ -44,29 +51,24 @@ def token_times(times: Mapping[int, Mapping[str, Timing]]):
     return _set_round_ticks(loglog(list(times), series, *titles, meta=meta, legend=legend("below")))
 
 
-def attention_times(times: Mapping[int, Mapping[int, Timing]]):
-    """Milliseconds of one token's attention over its cache, by the number of key heads."""
-    heads = list(next(iter(times.values())))
-    name = lambda g: tr("{g} heads of keys and values", g=g) if g > 1 else tr("1 head")  # noqa: E731
-    series = {name(g): [1e3 * t[g].median for t in times.values()] for g in heads}
-    most, longest = heads[0], max(times)
-    meta = {
-        tr("at {n} keys, {name} over {most}", n=number(longest), name=name(g), most=most): round(
-            times[longest][g].ratio(times[longest][most]), 3
-        )
-        for g in heads[1:]
-    }
+def cache_times(times: Mapping[int, Mapping[str, Timing]]):
+    """Milliseconds of one token's attention over its cache, by what is cached."""
+    kinds, longest = list(next(iter(times.values()))), max(times)
+    last, name = times[longest], dict(most=tr_name(kinds[0]), n=number(longest))
+    series = {tr_name(k): [1e3 * t[k].median for t in times.values()] for k in kinds}
+    meta = {}
+    for k in kinds[1:]:
+        ratio = last[k].ratio(last[kinds[0]])
+        meta[tr("at {n} tokens, {name} over {most}", name=tr_name(k), **name)] = ratio
     title = tr("Attention of one token over its cache (measured)")
-    titles = title, tr("keys in the cache"), tr("time (ms)")
+    titles = title, tr("tokens in the text"), tr("time (ms)")
     return _set_round_ticks(loglog(list(times), series, *titles, meta=meta, legend=legend("below")))
 
 
-def _set_round_ticks(fig, **where):
-    """Round ticks around the values of one panel."""
-    axis = f"y{where['col']}" if where.get("col", 1) > 1 else "y"
-    values = [y for trace in fig.data if (trace.yaxis or "y") == axis for y in trace.y]
-    fig.update_yaxes(**round_ticks(min(values) / 2, max(values) * 2), **where)
-    return fig
+def _set_round_ticks(fig):
+    """Round ticks around the values of a figure."""
+    values = [y for trace in fig.data for y in trace.y]
+    return fig.update_yaxes(**round_ticks(min(values) / 2, max(values) * 2))
 
 
 def formats(times: Mapping[str, Timing]):
@@ -84,22 +86,28 @@ def formats(times: Mapping[str, Timing]):
 
 
 def batches(times: Mapping[int, Mapping[str, Timing]]):
-    """Milliseconds of a step, and tokens a second of all its texts, over the batch."""
-    sizes, meta = list(times), {}
-    fig = panels([tr("latency"), tr("throughput")], tr("More texts side by side (measured)"))
+    """Tokens a second of all texts against the milliseconds of a step, a point a batch."""
+    sizes, meta, fig = list(times), {}, blank(tr("More texts side by side (measured)"))
     for i, name in enumerate(times[sizes[0]]):
         seconds = [own[name].median for own in times.values()]
         speeds = [n / s for n, s in zip(sizes, seconds, strict=True)]
-        for column, y in enumerate(([1e3 * s for s in seconds], speeds), start=1):
-            look = dict(mode="lines+markers", name=tr_name(name), showlegend=column == 1)
-            fig.add_scatter(x=sizes, y=y, **look, **style(i), row=1, col=column)
-        meta[tr("{name}: {n} texts over 1", name=tr_name(name), n=sizes[-1])] = (
-            speeds[-1] / speeds[0]
-        )
-    fig.update_xaxes(type="log", tickvals=sizes, title_text=tr("texts in the batch"))
-    for column, title in enumerate((tr("a step (ms)"), tr("tokens a second")), start=1):
-        _set_round_ticks(fig, row=1, col=column).update_yaxes(title_text=title, row=1, col=column)
-    return fig.update_layout(legend=legend("below"), meta=meta)
+        look = dict(mode="lines+markers+text", name=tr_name(name), cliponaxis=False, **style(i))
+        look |= dict(text=list(map(str, sizes)), textposition=("bottom right", "top left")[i % 2])
+        fig.add_scatter(x=[1e3 * s for s in seconds], y=speeds, **look)
+        ratio = tr("{name}: {n} texts over 1", name=tr_name(name), n=sizes[-1])
+        meta[ratio] = speeds[-1] / speeds[0]
+    steps = [x for trace in fig.data for x in trace.x]
+    titles = tr("latency: a step (ms), by texts in the batch"), tr("throughput: tokens a second")
+    fig.update_xaxes(title_text=titles[0], **round_ticks(min(steps) / 2, max(steps) * 2))
+    fig.update_yaxes(title_text=titles[1])
+    return _set_round_ticks(fig).update_layout(legend=legend("below"), meta=meta)
+
+
+def pages(waste: Mapping[int, float]):
+    """Per cent of the lent slots that are empty, by tokens in a page."""
+    titles = tr("A cache in pages (simulated)"), tr("tokens in a page"), tr("lent and empty (%)")
+    meta = {tr("pages of {n} tokens: empty (%)", n=number(n)): waste[n] for n in waste}
+    return bars(list(map(number, waste)), list(waste.values()), *titles, text=".1f", meta=meta)
 
 
 # --- What serves -----------------------------------------------------------------------------

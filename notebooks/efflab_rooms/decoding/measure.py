@@ -8,18 +8,20 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from efflab import bench, cost, evaluate, inference, points
 from efflab.base.privacy import load
 from efflab.bench import Timing
-from efflab.compression import affine
 from efflab.compression.openvino import no_progress, quiet
-from efflab.config import PRESETS, ModelConfig, from_hf
+from efflab.config import PRESETS, Attention, Latent, ModelConfig, Norms, from_hf
+from efflab.conversion import transformers
+from efflab.decoding.latent import LatentAttention
 from efflab.devices import Device
 from efflab.errors import require_int
-from efflab.model import Layer
-from efflab.structure.window import window_mask
+from efflab.model import Layer, Transformer
+
+NOISE = 1e-3
+"""Differences of logits below this are those of fp32's order of additions."""
 
 Cache = dict[str, Tensor]
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -106,75 +108,71 @@ def time_tokens(
     return times
 
 
-# --- Keys ------------------------------------------------------------------------------------
+# --- The same by libraries ---------------------------------------------------------------------
+
+
+def compare_twins(ours: Tensor, twins: Mapping[str, Tensor]) -> list[dict]:
+    """Rows: how far a library's output is from ours where they differ most; beyond rounding is an
+    `AssertionError`."""
+    apart = {name: (ours - theirs).abs().max().item() for name, theirs in twins.items()}
+    assert max(apart.values()) < NOISE, apart
+    return [{"library": name, "largest difference": far} for name, far in apart.items()]
+
+
+RENAMES = {"embedding.token": "wte", "embedding.position": "wpe", "final_norm": "ln_f"}
+RENAMES |= {"layers.": "h.", "attention.body.qkv": "attn.c_attn", "attention.norm": "ln_1"}
+RENAMES |= {"attention.body.out": "attn.c_proj", "ffn.norm": "ln_2"}
+RENAMES |= {"ffn.body.up": "mlp.c_fc", "ffn.body.down": "mlp.c_proj"}
+
+
+def as_gpt2(model: Transformer):
+    """A model like `stdlib-gpt` as `transformers`' GPT-2, whose linear maps are transposed."""
+    library, c, weights = transformers(), model.config, {}
+    library.logging.set_verbosity_error()
+    sizes = dict(n_positions=c.max_len, n_embd=c.d_model, n_layer=c.n_layer, n_head=c.n_head)
+    options = dict(activation_function=c.activation, bos_token_id=None, eos_token_id=None)
+    config = library.GPT2Config(vocab_size=c.vocab_size, **sizes, **options)
+    theirs = library.GPT2LMHeadModel(config).eval()
+    for name, weight in model.state_dict().items():
+        for ours, other in RENAMES.items():
+            name = name.replace(ours, other)
+        weights[name] = weight.T if ".c_" in name and weight.ndim == 2 else weight
+    theirs.transformer.load_state_dict(weights)
+    return theirs
 
 
 @torch.no_grad()
-def time_attention(
-    attend: Attend,
-    lengths: Iterable[int],
-    groups: Iterable[int],
-    n_head: int = 16,
-    head_dim: int = 64,
-) -> dict[int, dict[int, Timing]]:
-    """{keys: {key heads: Timing}} of one token's `attend` over a cache in fp32."""
-    times = {}
-    for n in lengths:
-        q = torch.randn(1, n_head, 1, head_dim)
-        calls = {}
-        for g in groups:
-            k, v = torch.randn(2, 1, g, n, head_dim).unbind()
-            calls[g] = lambda k=k, v=v, q=q: attend(q, k, v)
-        times[n] = bench.time_interleaved(calls, repeats=9)
-    return times
+def latent_outputs(attend: Callable[..., Tensor], n_tokens: int = 40):
+    """What the newest token gets in a DeepSeek-V3 layer of random weights, and {library: the same}.
 
-
-# --- A small cache ---------------------------------------------------------------------------
-
-
-def attend_small(
-    window: int = 511, sinks: int = 0, key_bits: int | None = None, value_bits: int | None = None
-) -> Attend:
-    """Attention whose cache holds `window` tokens before each and the first `sinks`, in few bits.
-
-    Keys get a scale for 32 tokens of a channel, values for 32 channels of a token (Liu et al. 2024,
-    KIVI); None leaves them as they are.
+    `attend(q, q_turned, c, k_turned, k_up, v_up)` is to attend; no position turns anything.
     """
-    require_int("window", window, 0, 511)
-    require_int("sinks", sinks, 0, 511)
-    near = window_mask(512, window, causal=True)
-    visible = (near | (torch.arange(512) < sinks)).tril()
-
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        T = q.shape[2]
-        k = k if key_bits is None else round_groups(k.mT, key_bits).mT
-        v = v if value_bits is None else round_groups(v, value_bits)
-        return scaled_dot_product_attention(q, k, v, attn_mask=visible[:T, :T])
-
-    return attend
-
-
-def round_groups(x: Tensor, bits: int) -> Tensor:
-    """x (..., N) on affine grids of `bits`, one for each 32 values along the last dimension."""
-    rows = x.reshape(-1, x.shape[-1])
-    return affine.quantize(rows, bits, symmetric=False, group_size=32).dequantize().view(x.shape)
-
-
-def small_share(
-    window: int = 511, sinks: int = 0, key_bits: int | None = None, value_bits: int | None = None
-) -> float:
-    """Bytes of that cache after 512 tokens over those of the whole one in 16 bits.
-
-    A grid of 32 values has a scale and a zero point of 16 bits each: one bit a value.
-    """
-    tokens = min(512, window + 1 + sinks)
-    bits = sum(16 if b is None else b + 1 for b in (key_bits, value_bits))
-    return tokens / 512 * bits / 32
+    library, sizes = transformers(), dict(kv_lora_rank=16, qk_nope_head_dim=16, qk_rope_head_dim=8)
+    sizes |= dict(hidden_size=64, num_attention_heads=4, num_key_value_heads=4, v_head_dim=16)
+    options = library.DeepseekV3Config(**sizes, q_lora_rank=None, attn_implementation="eager")
+    deepseek = load("transformers.models.deepseek_v3.modeling_deepseek_v3")
+    theirs = deepseek.DeepseekV3Attention(options, 0).eval()
+    shape = dict(attention=Attention(bias="none", latent=Latent(16, 16, 8, 16)), norm_eps=1e-6)
+    config = ModelConfig(1, 4, 64, 64, 64, 64, causal=True, norms=Norms("rms", False), **shape)
+    ours = LatentAttention(config, absorbed=False)
+    ours.radians = [0.0] * len(ours.radians)
+    names = dict(q_up="q_proj", kv_down="kv_a_proj_with_mqa", kv_norm="kv_a_layernorm")
+    for own, other in (names | dict(kv_up="kv_b_proj", out="o_proj")).items():
+        getattr(ours, own).load_state_dict(getattr(theirs, other).state_dict())
+    x, turned = torch.randn(1, n_tokens, 64), torch.zeros(1, n_tokens, 8)
+    mask = torch.full((n_tokens, n_tokens), -torch.inf).triu(1)[None, None]
+    whole = {"efflab.decoding.latent": ours(x)}
+    whole["transformers' DeepseekV3Attention"] = theirs(x, (turned + 1, turned), mask)[0]
+    q = ours.q_up(x[:, -1:]).unflatten(-1, (4, -1)).transpose(1, 2).split([16, 8], -1)
+    c, k_turned = ours.kv_down(x)[:, None].split([16, 8], -1)
+    up = ours.kv_up.weight.unflatten(0, (4, -1)).split([16, 16], 1)
+    y = ours.out(attend(*q, ours.kv_norm(c), k_turned, *up).transpose(1, 2).flatten(2))
+    return y, {name: output[:, -1:] for name, output in whole.items()}
 
 
 # --- Formats ---------------------------------------------------------------------------------
 
-WIDTH, N_BLOCKS = 1024, 12
+WIDTH, N_BLOCKS = 1280, 8
 FORMAT_BITS = {"torch fp32": 32, "torch bf16": 16, "OpenVINO fp32": 32, "INT8": 8}
 FORMAT_BITS |= {"INT4": cost.FORMATS["int4"]}
 
@@ -217,14 +215,14 @@ def engines(stack: Stack, x: Tensor) -> dict[str, Callable[[Tensor], object]]:
 
 @torch.no_grad()
 def time_steps(
-    calls: Mapping[str, Callable], sizes: Iterable[int] = (1,), width: int = WIDTH
+    calls: Mapping[str, Callable], sizes: Iterable[int] = (1,), repeats: int = 9
 ) -> dict[int, dict[str, Timing]]:
     """{texts: {engine: Timing}} of a step of so many texts side by side."""
     times = {}
     for n in sizes:
-        x = torch.randn(n, width)
+        x = torch.randn(n, WIDTH)
         own = {name: lambda call=call, x=x: call(x) for name, call in calls.items()}
-        times[n] = bench.time_interleaved(own, repeats=9)
+        times[n] = bench.time_interleaved(own, repeats=repeats)
     return times
 
 
