@@ -387,7 +387,7 @@ names = {
 }
 rows = []
 for variant, name in names.items():
-    row = {"model": name, "loss (nats)": mean(losses[variant])}
+    row = {"model": name, "loss (nats)": sum(losses[variant]) / len(losses[variant])}
     cost_here = paired_difference(losses[variant], losses["none"])
     row |= {"cost against none": cost_here.mean}
     row |= {"interval, low": cost_here.low, "interval, high": cost_here.high}
