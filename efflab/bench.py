@@ -7,7 +7,7 @@ runs, because a busy machine slows both: the ratio holds where single times do n
 import platform
 import time
 from collections.abc import Callable, Hashable
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
@@ -203,20 +203,15 @@ def saved_bytes(module: nn.Module, *inputs: Numbers) -> int:
         # without its history: an operator that saved its own output would never be freed
         return tensor.detach()
 
-    with ExitStack() as stack:
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t))
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         module(*inputs)
     return sum(storage.nbytes() for storage in storages.values())
 
 
 def cpu_name() -> str:
     """The processor's name as this system gives it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.split(":", 1)[1].strip() for line in file if "model name" in line]
-    except OSError:  # not Linux
-        names = []
+    lines = _cpu_info().splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
     return names[0] if names else platform.processor() or platform.machine()
 
 
@@ -226,10 +221,7 @@ def cpu_features() -> dict[str, bool]:
     `vnni` multiplies and adds 8-bit numbers in one step, `amx` whole tiles of them; `bf16`
     multiplies bfloat16. Without `vnni` three instructions do the work of one.
     """
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    except OSError:  # not Linux
-        flags = set()
+    flags = set(_cpu_info().split())
     arm = platform.machine() in ("aarch64", "arm64")
     return {
         "avx2": "avx2" in flags,
@@ -238,6 +230,13 @@ def cpu_features() -> dict[str, bool]:
         "amx": "amx_int8" in flags,
         "bf16": bool(flags & {"avx512_bf16", "amx_bf16"}) or (arm and "bf16" in flags),
     }
+
+
+def _cpu_info() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        return ""
 
 
 def calibrate(

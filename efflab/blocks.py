@@ -4,9 +4,10 @@ No torch here.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from efflab.arguments import check_module
-from efflab.errors import require, require_one_of
+from efflab.errors import require
 from efflab.rules import Count, Positive, Size
 
 BIASES = ("all", "qkv", "out", "none")
@@ -47,8 +48,8 @@ class Attention:
 
     n_kv_head: Size | None = None
     head_dim: Size | None = None
-    bias: str = "all"
-    qk_norm: str = "none"
+    bias: Annotated[str, BIASES] = "all"
+    qk_norm: Annotated[str, QK_NORMS] = "none"
     qk_norm_bias: bool = False
     windows: tuple[Size | None, ...] = (None,)
     sinks: bool = False
@@ -58,8 +59,6 @@ class Attention:
     soft_cap: Positive | None = None
 
     def __post_init__(self):
-        require_one_of("bias", self.bias, BIASES)
-        require_one_of("qk_norm", self.qk_norm, QK_NORMS)
         require(len(self.windows) > 0, "windows", self.windows, "at least one window, or (None,)")
 
 
@@ -104,15 +103,12 @@ class Norms:
     the first layer's attention have one.
     """
 
-    kind: str = "layer"
+    kind: Annotated[str, NORMS] = "layer"
     bias: bool = True
     per_layer: Size = 2
     embedding: bool | None = None
     final: bool | None = None
     first: bool = True
-
-    def __post_init__(self):
-        require_one_of("kind", self.kind, NORMS)
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,21 @@ A FLOP count has 2 per multiply-accumulate. GB is 1e9 bytes. Sizes are those of 
 """
 
 from math import ceil
+from typing import Annotated
 
 from efflab import layers
 from efflab.arguments import check_module, unchecked
 from efflab.config import ModelConfig
 from efflab.devices import Device
-from efflab.errors import require, require_number, require_one_of, require_positive
-from efflab.rules import Count, Size
+from efflab.errors import require, require_number
+from efflab.rules import Count, NonNegative, Positive, Size
 
 SECONDS_PER_DAY = 86400
 
 
 FORMATS = {"fp32": 32, "bf16": 16, "fp8": 8, "int8": 8, "int4": 4 + 16 / 128}
 """Bits of a weight; int4's groups of 128 have a scale of 16 bits each."""
+Format = Annotated[str, tuple(FORMATS)]
 
 
 # --- Parameters ----------------------------------------------------------------------------------
@@ -52,9 +54,8 @@ def _params(config: ModelConfig, n_expert: int) -> int:
     return params + config.n_expert_layers * layers.expert_layer_params(config, n_expert)
 
 
-def weight_bytes(config: ModelConfig, format: str) -> int:
+def weight_bytes(config: ModelConfig, format: Format) -> int:
     """Bytes of all parameters in `format`, one of `FORMATS`; an int8's or fp8's scales left out."""
-    require_one_of("format", format, FORMATS)
     return ceil(num_params(config) * FORMATS[format] / 8)
 
 
@@ -94,7 +95,7 @@ def forward_flops(config: ModelConfig, seq_len: Size, batch_size: Size = 1) -> i
 
 
 def kv_cache_bytes(
-    config: ModelConfig, n_tokens: Count, batch_size: Size = 1, *, value_bytes: float = 2
+    config: ModelConfig, n_tokens: Count, batch_size: Size = 1, *, value_bytes: Positive = 2
 ) -> int:
     """Bytes of what attention keeps of `n_tokens`, whatever `max_len` is; scales are left out.
 
@@ -102,7 +103,6 @@ def kv_cache_bytes(
     other keys and values of its heads.
     """
     require(config.causal, "causal", config.causal, "a causal model: an encoder keeps no cache")
-    require_positive("value_bytes", value_bytes)
     latent, width = config.attention.latent, 2 * config.n_kv_head * config.head_dim
     if latent is not None:
         width = latent.kv_rank + latent.rope_dim
@@ -116,12 +116,13 @@ def attention_share(config: ModelConfig, seq_len: Size) -> float:
     return parts["scores"] / (parts["projections"] + parts["scores"] + parts["ffn"])
 
 
-def crossing_length(config: ModelConfig, against: str = "ffn") -> float:
+def crossing_length(
+    config: ModelConfig, against: Annotated[str, ("ffn", "linear")] = "ffn"
+) -> float:
     """The seq_len at which the scores cost as much as the FFN, or as all that is linear in it.
 
     Plain: from 4 T C = 4 C F, so T = F; and from 4 T C = 8 C^2 + 4 C F, so T = 2 C + F.
     """
-    require_one_of("against", against, ("ffn", "linear"))
     parts = flops_by_part(config, 1)
     linear = parts["ffn"] + (parts["projections"] if against == "linear" else 0)
     whole, rest = divmod(linear, parts["scores"])
@@ -129,13 +130,13 @@ def crossing_length(config: ModelConfig, against: str = "ffn") -> float:
 
 
 def model_state_bytes(
-    n_params: float,
+    n_params: Positive,
     dp_degree: Size,
-    zero_stage: int,
+    zero_stage: Annotated[int, (0, 1, 2, 3)],
     *,
-    param_bytes: float = 2,
-    grad_bytes: float = 2,
-    optimizer_bytes: float = 12,
+    param_bytes: NonNegative = 2,
+    grad_bytes: NonNegative = 2,
+    optimizer_bytes: NonNegative = 12,
 ) -> float:
     """Bytes per device of weights, gradients, optimizer state (Rajbhandari et al. 2020, Figure 1).
 
@@ -145,11 +146,6 @@ def model_state_bytes(
     >>> round(model_state_bytes(7.5e9, 64, 2) / 1e9, 1)
     16.6
     """
-    require_positive("n_params", n_params)
-    require_one_of("zero_stage", zero_stage, (0, 1, 2, 3))
-    sizes = dict(param_bytes=param_bytes, grad_bytes=grad_bytes, optimizer_bytes=optimizer_bytes)
-    for name, value in sizes.items():
-        require_number(name, value)
     parts = ((param_bytes, 3), (grad_bytes, 2), (optimizer_bytes, 1))  # sharded from that stage on
     return n_params * sum(b / dp_degree if zero_stage >= stage else b for b, stage in parts)
 
@@ -161,8 +157,8 @@ def activation_bytes(
     *,
     tensor_parallel: Size = 1,
     sequence_parallel: bool = False,
-    recompute: str = "none",
-    value_bytes: float = 2,
+    recompute: Annotated[str, ("none", "selective", "full")] = "none",
+    value_bytes: Positive = 2,
     dropout: bool = True,
     fused_attention: bool = False,
 ) -> float:
@@ -177,8 +173,6 @@ def activation_bytes(
     """
     divides = config.n_head % tensor_parallel == 0
     require(divides, "tensor_parallel", tensor_parallel, f"a divisor of n_head={config.n_head}")
-    require_one_of("recompute", recompute, ("none", "selective", "full"))
-    require_positive("value_bytes", value_bytes)
     C, H, v = config.d_model, config.n_head, value_bytes
     tokens, mask = seq_len * batch_size, 1 if dropout else 0
     if recompute == "full":
@@ -197,18 +191,16 @@ def activation_bytes(
     return per_rank + tokens * v * layers.expert_copies(config) + split / tensor_parallel
 
 
-def training_flops(n_params: float, n_tokens: float, *, recompute: bool = True) -> float:
+def training_flops(n_params: Positive, n_tokens: Positive, *, recompute: bool = True) -> float:
     """About 6 FLOPs per parameter and token, 8 with recomputation (Kaplan et al. 2020)."""
-    require_positive("n_params", n_params)
-    require_positive("n_tokens", n_tokens)
     return (8 if recompute else 6) * n_params * n_tokens
 
 
 def training_days(
-    n_params: float,
-    n_tokens: float,
-    n_devices: float,
-    flops_per_device: float,
+    n_params: Positive,
+    n_tokens: Positive,
+    n_devices: Positive,
+    flops_per_device: Positive,
     *,
     recompute: bool = True,
 ) -> float:
@@ -217,8 +209,6 @@ def training_days(
     >>> round(training_days(175e9, 300e9, 1024, 140e12))
     34
     """
-    require_positive("n_devices", n_devices)
-    require_positive("flops_per_device", flops_per_device)
     seconds = training_flops(n_params, n_tokens, recompute=recompute)
     return seconds / (n_devices * flops_per_device) / SECONDS_PER_DAY
 

@@ -19,9 +19,10 @@ from efflab.arguments import check_module
 from efflab.base.cache import get_or_make
 from efflab.base.places import DATA_DIR as DATA_DIR
 from efflab.base.published import read_published as read_published
-from efflab.errors import require, require_int, require_one_of
+from efflab.errors import require, require_int
 from efflab.rules import Count, Size
 
+Split = Annotated[str, ("train", "held-out")]
 CACHE = DATA_DIR / "cache"
 TOKENIZER_FILE = DATA_DIR / "stdlib-gpt" / "tokenizer.json"
 STDLIB_GPT = DATA_DIR / "stdlib-gpt" / "model.safetensors"
@@ -69,12 +70,11 @@ def owner(path: Path) -> str:
     return parts[0].removesuffix(".py").removeprefix("test_")
 
 
-def stdlib_files(split: str, *, tests: bool = False) -> Iterator[tuple[str, str]]:
+def stdlib_files(split: Split, *, tests: bool = False) -> Iterator[tuple[str, str]]:
     """(path, source) of each standard-library file of split "train" or "held-out", in path order.
 
     `tests=True` gives Python's own test suite instead of the library, where it is installed.
     """
-    require_one_of("split", split, ("train", "held-out"))
     root = Path(sysconfig.get_paths()["stdlib"])
     keep = _is_test if tests else _is_library
     for file in sorted(root.rglob("*.py")):
@@ -128,16 +128,14 @@ def tokens_of(texts: Iterable[str]) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def stdlib_tokens(split: str, *, tests: bool = False) -> np.ndarray:
+def stdlib_tokens(split: Split, *, tests: bool = False) -> np.ndarray:
     """A split of the library as one stream of token ids (int64)."""
-    require_one_of("split", split, ("train", "held-out"))
     name = f"tokens-{split}{'-tests' if tests else ''}"
-    return get_or_make(
-        CACHE,
-        name,
-        (TOKENIZER_FILE, Path(__file__)),
-        lambda: tokens_of(text for _, text in stdlib_files(split, tests=tests)),
-    )
+
+    def make() -> np.ndarray:
+        return tokens_of(text for _, text in stdlib_files(split, tests=tests))
+
+    return get_or_make(CACHE, name, (TOKENIZER_FILE, Path(__file__)), make)
 
 
 def random_windows(tokens: np.ndarray, batch_size: Size, seq_len: Size, seed: Count):

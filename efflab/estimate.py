@@ -97,13 +97,18 @@ def paired_difference(a: Values, b: Values) -> Estimate:
     >>> print(paired([3.0, 4.1, 5.0], [1.0, 2.0, 3.0]))
     2.033 (1.890 to 2.177)
     """
-    from scipy import stats
-
     a, b = _floats("a", a), _floats("b", b)
     require(len(a) == len(b) >= 2, "a", len(a), f"two pairs or more, as many as b has ({len(b)})")
     differences = [x - y for x, y in zip(a, b, strict=True)]
-    t = stats.t.ppf((1 + CONFIDENCE) / 2, len(differences) - 1)
-    half, middle = float(t) * stdev(differences) / len(differences) ** 0.5, mean(differences)
+    return _by_student(differences, len(differences) ** -0.5)
+
+
+def _by_student(values: list[float], scale: float) -> Estimate:
+    """The mean, give or take `scale` standard deviations times Student's t."""
+    from scipy import stats
+
+    t = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    half, middle = t * stdev(values) * scale, mean(values)
     return Estimate(middle, middle - half, middle + half)
 
 
@@ -131,14 +136,9 @@ def one_more(values: Values) -> Estimate:
     >>> print(one_more([5.0, 5.2, 5.1]))
     5.100 (4.603 to 5.597)
     """
-    from scipy import stats
-
     values = _floats("values", values)
-    n = len(values)
-    require(n >= 2, "number of values", n, "at least two")
-    t = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
-    half, middle = float(t) * stdev(values) * (1 + 1 / n) ** 0.5, mean(values)
-    return Estimate(middle, middle - half, middle + half)
+    require(len(values) >= 2, "number of values", len(values), "at least two")
+    return _by_student(values, (1 + 1 / len(values)) ** 0.5)
 
 
 check_module(__name__)

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from efflab.arguments import check_module
 from efflab.base.json_files import parse_json
 from efflab.base.words import Words
-from efflab.config import PRESETS, Attention, Experts, FeedForward, Latent, ModelConfig, Norms, Rope
+from efflab.config import PARTS, PRESETS, ModelConfig, read_options
 from efflab.errors import Refusal, quote, require, require_one_of
 from efflab.fields import TABLES, Fields, dense_layers, rope, windows
 
@@ -30,8 +30,6 @@ MOST_LAYERS = 10_000
 MOST_BYTES = 10_000_000
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.gguf")
 REQUIRED = ("n_layer", "n_head", "d_model", "d_ff", "vocab_size", "max_len")
-PARTS = {"": ModelConfig, "attention": Attention, "latent": Latent, "feed_forward": FeedForward}
-PARTS |= {"experts": Experts, "norms": Norms, "rope": Rope}
 
 
 class Reading(NamedTuple):
@@ -189,7 +187,8 @@ def family(kind: str) -> dict:
 def _config(file: Fields) -> ModelConfig:
     table, theirs = file.table, {}
     values = dict(table["fixed"])
-    hints = {part: get_type_hints(kind, include_extras=True) for part, kind in PARTS.items()}
+    kinds = {"": ModelConfig, **PARTS}
+    hints = {part: get_type_hints(kind, include_extras=True) for part, kind in kinds.items()}
     for path, names in table["fields"].items():
         part, _, own = path.rpartition(".")
         names = [names] if isinstance(names, str) else names
@@ -245,16 +244,12 @@ def _build(values: dict, theirs: dict) -> ModelConfig:
     if "activation" in theirs:
         require_one_of(theirs["activation"], parts[""]["activation"], TABLES["activations"])
         parts[""]["activation"] = TABLES["activations"][parts[""]["activation"]]
-    if parts["latent"]:
-        parts["attention"]["latent"] = Latent(**parts["latent"])
-    return ModelConfig(
-        **parts[""],
-        attention=Attention(**parts["attention"]),
-        feed_forward=FeedForward(**parts["feed_forward"]),
-        experts=Experts(**parts["experts"]) if parts["experts"].get("n_expert") else None,
-        norms=Norms(**parts["norms"]),
-        rope=Rope(**parts["rope"]),
-    )
+    if not parts["experts"].get("n_expert"):
+        del parts["experts"]
+    whole = parts.pop("")
+    if "latent" in parts:
+        parts["attention"]["latent"] = parts.pop("latent")
+    return ModelConfig(**whole, **read_options(parts))
 
 
 check_module(__name__)

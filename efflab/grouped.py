@@ -68,11 +68,8 @@ class GroupedAttention(nn.Module):
         super().__init__()
         c = config.attention
         self.d_model, self.causal, self.window = config.d_model, config.causal, window
-        self.n_head, self.n_kv_head, self.head_dim = (
-            config.n_head,
-            config.n_kv_head,
-            config.head_dim,
-        )
+        self.n_head, self.n_kv_head = config.n_head, config.n_kv_head
+        self.head_dim = config.head_dim
         D, width = self.head_dim, self.n_head * self.head_dim
         n_rows = width + 2 * self.n_kv_head * D
         self.qkv = nn.Linear(config.d_model, n_rows, bias=c.bias in ("all", "qkv"))

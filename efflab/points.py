@@ -84,13 +84,11 @@ def language_point(
     """
     baseline = language_model()
     ids = torch.zeros(1, baseline.config.max_len, dtype=torch.long)
-    times = bench.compare(lambda: baseline(ids), {"new": lambda: model(ids)}, 1, repeats)
     return dict(
         model="stdlib-gpt",
         bytes=weight_bytes(model) if n_bytes is None else n_bytes,
-        time=_time(times, model is baseline),
-        band=times.band,
         quality=language_quality(model) if quality is None else quality,
+        **_time(model, baseline, (ids,), repeats),
     )
 
 
@@ -104,20 +102,16 @@ def encoder_point(encode: Encode, n_bytes: int, repeats: Size = 7) -> dict:
     difference = Estimate(0.0, 0.0, 0.0) if unchanged else bootstrap(_ranks(encode) - base)
     mrr = float(base.mean())
     ids = torch.ones(TEXTS, MAX_TOKENS, dtype=torch.long)
-    calls = lambda encode: lambda: encode(ids, ids)  # noqa: E731
-    times = bench.compare(calls(encode_minilm), {"new": calls(encode)}, 1, repeats)
-    return dict(
-        model="MiniLM-L6",
-        bytes=n_bytes,
-        time=_time(times, unchanged),
-        band=times.band,
-        quality=Estimate(mrr + difference.mean, mrr + difference.low, mrr + difference.high),
-    )
+    quality = Estimate(mrr + difference.mean, mrr + difference.low, mrr + difference.high)
+    time = _time(encode, encode_minilm, (ids, ids), repeats)
+    return dict(model="MiniLM-L6", bytes=n_bytes, quality=quality, **time)
 
 
-def _time(times: bench.Comparison, unchanged: bool) -> Estimate:
-    """A point's time over the unchanged model's; the unchanged model's own is 1 exactly."""
-    return Estimate(1.0, 1.0, 1.0) if unchanged else times.ratios["new"]
+def _time(model: Callable, baseline: Callable, inputs: tuple, repeats: int) -> dict:
+    """A point's time over the unchanged model's, whose own is 1 exactly, and the noise."""
+    times = bench.compare(lambda: baseline(*inputs), {"new": lambda: model(*inputs)}, 1, repeats)
+    ratio = Estimate(1.0, 1.0, 1.0) if model is baseline else times.ratios["new"]
+    return dict(time=ratio, band=times.band)
 
 
 @lru_cache(maxsize=1)

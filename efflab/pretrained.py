@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from efflab.arguments import check_module
 from efflab.base.files import write_atomically
-from efflab.base.json_files import parse_json
+from efflab.base.json_files import parse_file, parse_json
 from efflab.config import ModelConfig
-from efflab.conversion import RUNS, decoder, from_transformers, transformers
+from efflab.conversion import RUNS, from_transformers, from_weights, transformers
 from efflab.cost import num_params
 from efflab.data import MINILM_FILES, MINILM_PACKAGE, STDLIB_GPT, TOKENIZER_FILE, sha256
 from efflab.errors import quote, require, require_one_of
@@ -42,9 +42,8 @@ def _verify(path: Path, expected: str, remedy: str) -> Path:
         raise FileNotFoundError(f"{path} is missing; {remedy}")
     digest = sha256(path)
     if digest != expected:
-        raise ValueError(
-            f"{path} is damaged: expected SHA-256 {expected}, found {digest}; {remedy}"
-        )
+        problem = f"expected SHA-256 {expected}, found {digest}"
+        raise ValueError(f"{path} is damaged: {problem}; {remedy}")
     return path
 
 
@@ -105,10 +104,7 @@ def read_card(path: Path = STDLIB_GPT) -> dict:
     card, remedy = _card_path(path), _remedy(path)
     if not card.is_file():
         raise FileNotFoundError(f"{card} is missing; {remedy}")
-    try:
-        content = parse_json(card.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{card} is damaged: {error}; {remedy}") from None
+    content = parse_file(card.read_bytes(), str(card), remedy=remedy)
     if content.get("card_sha256") != _card_hash(content):
         raise ValueError(f"{card} is damaged, or an older efflab wrote it; {remedy}")
     return content
@@ -229,7 +225,7 @@ def load_decoder(source: str | Path) -> Transformer:
     for name in shards:
         require(Path(name).name == name, "weight_map", name, "files of the same folder")
         tensors |= read_unhashed(path / name, DECODER_REMEDY)[0]
-    return decoder(reading, tensors).eval()
+    return from_weights(reading, tensors).eval()
 
 
 def load_minilm(source: str | Path | None = None):
@@ -252,12 +248,11 @@ def embed(
     As sentence-transformers does for this model; texts are cut at `max_len` tokens.
     """
     texts = _require_texts(texts)
+    options: dict = dict(padding=True, truncation=True, return_tensors="pt")
     vectors = []
     for start in range(0, len(texts), batch_size):
         batch = texts[start : start + batch_size]
-        inputs = tokenizer(
-            batch, padding=True, truncation=True, max_length=max_len, return_tensors="pt"
-        )
+        inputs = tokenizer(batch, max_length=max_len, **options)
         hidden = model.encode(inputs["input_ids"], inputs["attention_mask"])
         vectors.append(mean_pool(hidden, inputs["attention_mask"]))
     return torch.cat(vectors)

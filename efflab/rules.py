@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import islice
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from efflab.errors import (
     LARGEST,
@@ -19,6 +19,7 @@ from efflab.errors import (
     require_finite,
     require_int,
     require_number,
+    require_one_of,
     require_positive,
     wrong_type,
 )
@@ -84,15 +85,13 @@ def rule_of(annotation) -> Rule:
     """
     origin, type_args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
+        if isinstance(type_args[1], tuple):
+            return _rule_of_choices(*type_args)
         if type_args[0] is int:
             return _rule_of_int(type_args[1])
         return _SPECIAL.get(annotation) or _rule_of_tensor(*type_args)
     if origin in (Union, UnionType):
         return _rule_of_union([rule_of(a) for a in type_args])
-    if origin is Literal:
-        return Rule(
-            "one of " + ", ".join(map(repr, type_args)), lambda value: _is_in(value, type_args)
-        )
     if origin is tuple:
         return _rule_of_tuple(type_args)
     if origin is type:
@@ -123,6 +122,13 @@ def _rule_of_instances(allowed: str, kind: type) -> Rule:
 
 def _rule_of_int(minimum: int) -> Rule:
     return Rule("an int", is_int, lambda name, value: require_int(name, value, minimum))
+
+
+def _rule_of_choices(kind: type, choices: tuple) -> Rule:
+    """One of the tuple beside the type: `Annotated[str, ("none", "all")]`."""
+    plain = rule_of(kind)
+    look = lambda name, value: require_one_of(name, value, choices)  # noqa: E731
+    return Rule(plain.allowed, plain.is_type, look)
 
 
 def _look_at_infinite(name: str, value) -> None:
@@ -249,10 +255,6 @@ def _rule_of_items(kind: type, rules: list[Rule]) -> Rule:
 def _container_name(kind: type) -> str:
     plain: dict = {Mapping: "a dict", Sequence: "a list or tuple", Iterable: "an iterable"}
     return plain.get(kind, f"a {kind.__name__}")
-
-
-def _is_in(value, allowed: tuple) -> bool:
-    return any(type(value) is type(a) and value == a for a in allowed)
 
 
 def _is_traced() -> bool:

@@ -210,16 +210,12 @@ def _resume(path: Path, model: nn.Module, optimizers, end: int) -> list[float]:
     """Restore model and optimizers; returns the losses so far. Refuses another run's file."""
     tensors, metadata = read_tensors(path, "delete it to begin the training anew")
     losses = tensors.pop("losses").tolist()
-    require(
-        metadata["optimizers"] == _class_names(optimizers),
-        "optimizers",
-        _class_names(optimizers),
-        f"{metadata['optimizers']}, which {path} was saved with",
-    )
+    own, saved = _class_names(optimizers), metadata["optimizers"]
+    require(own == saved, "optimizers", own, f"{saved}, which {path} was saved with")
     require(len(losses) <= end, "n_steps", end, f"at least the {len(losses)} steps in {path}")
     states = [_state(path, tensors, i, optimizer) for i, optimizer in enumerate(optimizers)]
-    own = {name.removeprefix("model."): t for name, t in tensors.items()}
-    fill(model, own, str(path))
+    weights = {name.removeprefix("model."): t for name, t in tensors.items()}
+    fill(model, weights, str(path))
     for optimizer, state in zip(optimizers, states, strict=True):
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": state, "param_groups": groups})

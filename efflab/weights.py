@@ -122,13 +122,11 @@ def fill(model: nn.Module, tensors: Tensors, source: str = "tensors") -> nn.Modu
 def _require_alike(name: str, own: Tensor, tensor: Tensor) -> None:
     shapes = tuple(own.shape), tuple(tensor.shape)
     if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"{name} has the shape {shapes[1]}: expected the model's shape {shapes[0]}"
-        )
-    is_widened = (
-        own.is_floating_point() and torch.promote_types(own.dtype, tensor.dtype) == own.dtype
-    )
-    if own.dtype != tensor.dtype and not (is_widened and tensor.is_floating_point()):
+        expected = f"expected the model's shape {shapes[0]}"
+        raise ValueError(f"{name} has the shape {shapes[1]}: {expected}")
+    are_floats = own.is_floating_point() and tensor.is_floating_point()
+    is_widened = are_floats and torch.promote_types(own.dtype, tensor.dtype) == own.dtype
+    if own.dtype != tensor.dtype and not is_widened:
         raise ValueError(f"{name} is {tensor.dtype}: expected the model's {own.dtype}")
 
 

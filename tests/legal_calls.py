@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import scipy.stats  # noqa: F401  # no first import may be cut off by a time limit
@@ -108,6 +108,8 @@ def example(annotation: Any) -> Any:
     if annotation in BY_TYPE:
         return BY_TYPE[annotation]()
     origin, within = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated and isinstance(within[1], tuple):
+        return within[1][0]
     if type(None) in within:
         return None
     if origin is tuple:

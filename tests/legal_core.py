@@ -97,15 +97,16 @@ def sha256() -> str:
 SOURCE = dict(model_type="gpt2", n_layer=2, n_head=2, n_embd=8, vocab_size=9, n_positions=16)
 BY_TYPE: dict[Any, Callable[[], Any]] = {
     conversion.PreTrainedModel: bert,
-    conversion.PreTrainedConfig: lambda: bert().config,
     weights.Tensors: TENSORS.copy,
     type: lambda: int,
 }
 BY_NAME: dict[str, Callable[[], Any]] = {"limit": lambda: [1, 2]}
 BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
-    "conversion.config_like": {"names": lambda: conversion.BERT},
-    "conversion.decoder": {"reading": lambda: families.read(llama()), "tensors": llama_tensors},
-    "conversion.module_names": {"modules": dict, "layer": dict},
+    "conversion.options_of": {"kind": lambda: "gpt2"},
+    "conversion.from_weights": {
+        "reading": lambda: families.read(llama()),
+        "tensors": llama_tensors,
+    },
     "pretrained.load_decoder": {"source": llama_folder},
     "data.sha256": {"path": saved_json},
     "config.from_hf": {"source": SOURCE.copy},

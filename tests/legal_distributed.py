@@ -21,6 +21,7 @@ SPLIT = make("distributed.split.Split", dp=1)
 
 BY_TYPE: dict[Any, Callable[[], Any]] = {
     values.Times: just([1.0, 2.0]),
+    values.PositiveTimes: just([1.0, 2.0]),
     values.Counts: just([1, 1]),
     nn.Parameter: lambda: nn.Parameter(torch.ones(2)),
 }

@@ -231,7 +231,7 @@ def test_without_a_list_of_processors_the_platform_names_one(monkeypatch, proces
     def refuse(*_, **__):
         raise FileNotFoundError("not Linux")
 
-    monkeypatch.setattr(bench, "open", refuse, raising=False)
+    monkeypatch.setattr(bench.Path, "read_text", refuse)
     monkeypatch.setattr(platform, "processor", lambda: processor)
     monkeypatch.setattr(platform, "machine", lambda: "a machine")
     assert bench.cpu_name() == name

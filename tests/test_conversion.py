@@ -15,7 +15,6 @@ MAKERS = {
     "bert": lambda **o: library.BertModel(library.BertConfig(**BERT, **o)),
     "albert": lambda **o: library.AlbertModel(library.AlbertConfig(**BERT, embedding_size=8, **o)),
 }
-KNOWN = {"gpt2": conversion.GPT2, "bert": conversion.BERT, "albert": conversion.ALBERT}
 
 
 def make(kind, **options):
@@ -42,7 +41,7 @@ def other(value):
 def options(kind):
     """Every option of a source that is neither taken over nor known to change nothing."""
     defaults = library.AutoConfig.for_model(kind).to_dict()
-    names = defaults.keys() - conversion.HARMLESS - set(KNOWN[kind].values())
+    names = defaults.keys() - conversion.HARMLESS - conversion.options_of(kind)
     return [(kind, n, other(defaults[n])) for n in sorted(names) if not n.startswith("_")]
 
 
@@ -120,7 +119,7 @@ def not_finite(source):
         ("bert", adapted, "hidden states"),
         ("bert", other_eps, "hidden states"),
         ("bert", other_pooler, "pooled states"),
-        ("bert", not_finite, "hidden states='off by nan'"),
+        ("bert", not_finite, "embedding.token.weight='inf or nan inside'"),
         ("albert", other_eps, "hidden states"),
     ],
 )

@@ -22,7 +22,7 @@ CAPABILITIES = {
     "the site's pages of notebooks": 140,
     "what registered records come to, case by case": 18,
 }
-MOST_LINES = {"efflab": 14_930 + sum(CAPABILITIES.values())}
+MOST_LINES = {"efflab": 14_507 + sum(CAPABILITIES.values())}
 # the room of notebook 16, decoding, beside the sixteen others
 MOST_LINES["efflab_rooms"] = 7_500 + 390
 """Lines of code, without blanks, comments and docstrings. A limit goes down, never up; what a new

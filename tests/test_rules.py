@@ -3,7 +3,7 @@
 import inspect
 import pickle
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ LEGAL = [
     (list[int] | str, "x"),
     (tuple[int, ...], ()),
     (dict[str, float], {"a": 1}),
-    (Literal["a", "b"], "b"),
+    (Annotated[str, ("a", "b")], "b"),
     (Array, np.ones(2)),
     (Ids, torch.ones(1, 2, dtype=torch.int32)),
     (Any, object()),
@@ -51,6 +51,10 @@ ILLEGAL = [
     (AnyFloat, 10**400, f"x={quote(10**400)}: expected a number that a float"),
     (bool, 1, "x=1: expected True or False, got int"),
     (str, None, "x=None: expected a text, got NoneType"),
+    (Annotated[str, ("a", "b")], None, "x=None: expected a text, got NoneType"),
+    (Annotated[str, ("a", "b")], "c", "x='c': expected one of 'a', 'b'"),
+    (Annotated[int, (0, 3)], True, "x=True: expected an int, got bool"),
+    (Annotated[int, (0, 3)], 1, "x=1: expected one of 0, 3"),
     (list[int], [1, "a"], "x[1]='a': expected an int, got str"),
     (list[str], "text", "x='text': expected a list, got str"),
     (dict[str, float], {"a": None}, "x['a']=None: expected a number, got NoneType"),

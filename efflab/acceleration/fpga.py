@@ -128,9 +128,7 @@ def simulate(a, b, rows: Size, cols: Size) -> tuple[np.ndarray, int]:
             for j in range(0, padded_b.shape[1], cols):
                 left, top = padded_a[i : i + rows], padded_b[:, j : j + cols]
                 for column, row, drain in _tile_inputs(left, top):
-                    for port, value in zip(unit.a, column, strict=True):
-                        ctx.set(port, int(value))
-                    for port, value in zip(unit.b, row, strict=True):
+                    for port, value in zip([*unit.a, *unit.b], [*column, *row], strict=True):
                         ctx.set(port, int(value))
                     ctx.set(unit.drain, drain is not None)
                     if drain is not None:  # the bottom row's sums are at the outputs

@@ -11,6 +11,7 @@ Cycles are those of SCALE-Sim (Samajdar et al. 2020) with memory that never stal
 """
 
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 from efflab.arguments import check_module
@@ -147,17 +148,10 @@ def schedule(m: Size, n: Size, k: Size, rows: Size, cols: Size, dataflow: str = 
     require_int(f"rows for {down}", rows, down)
     require_int(f"cols for {across}", cols, across)
     start = fold_cycles(stream, rows, cols, dataflow) - stream - (rows + cols - 2)
-    steps = []
-    for row in range(down):
-        for col in range(across):
-            for t in range(stream):
-                i, j, l = {  # noqa: E741
-                    "os": (row, col, t),
-                    "ws": (t, col, row),
-                    "is": (col, t, row),
-                }[dataflow]
-                steps.append(Step(start + t + row + col, row, col, i, j, l))
-    return sorted(steps)
+    # which of (row, column, time) are i, j and l
+    i, j, l = {"os": (0, 1, 2), "ws": (2, 1, 0), "is": (1, 2, 0)}[dataflow]  # noqa: E741
+    every = product(range(down), range(across), range(stream))
+    return sorted(Step(start + sum(at), *at[:2], at[i], at[j], at[l]) for at in every)
 
 
 check_module(__name__)

@@ -14,13 +14,14 @@ from efflab.config import ModelConfig, Norms
 GROUP, BITS = 64, 4
 SCALE, ZERO = 4, 1  # bytes
 PRUNED = 0.25
-TRAINED = "it is applied to a trained model"
+OF_TRAINED = dict.fromkeys(("memory", "training days"), "it is applied to a trained model")
+"""Answers for the budgets of training."""
 ON_CPUS = "torch's dynamic INT8 runs on CPUs"
 
 
 def techniques(case: Case) -> list[Technique]:
     """The techniques of chapter 3."""
-    found = [static_int8(case), dynamic_int8(case), gptq(case), neurons(case), masks(case)]
+    found = [int8(case, STATIC), int8(case, DYNAMIC), gptq(case), neurons(case), masks(case)]
     return found + ([cache(case, 8), cache(case, 4)] if case.budget in SERVING else [])
 
 
@@ -97,21 +98,15 @@ def _smaller(case: Case, n_bytes: float) -> Gain:
     return Gain.computed(gain, "efflab.advice.compression.packed_bytes")
 
 
-def static_int8(case: Case) -> Technique:
-    """Weights and inputs in 8 bits, with calibrated ranges, tables too."""
-    device = case.device if case.gpu is None else "CPU with VNNI"
-    loss = recorded.engine_loss(STATIC, device)
-    return _int8(case, "INT8, static (OpenVINO, NNCF)", STATIC, loss, 8)
+INT8 = {STATIC: ("INT8, static (OpenVINO, NNCF)", 8), DYNAMIC: ("INT8, dynamic (torch)", None)}
+"""Engine -> name, and bits of the tables."""
 
 
-def dynamic_int8(case: Case) -> Technique:
-    """Only linear layers in 8 bits, with the range of each current input."""
-    device = case.device if case.gpu is None else "CPU with VNNI"
-    loss = recorded.engine_loss(DYNAMIC, device)
-    return _int8(case, "INT8, dynamic (torch)", DYNAMIC, loss, None)
-
-
-def _int8(case: Case, name: str, engine: str, loss, table_bits: int | None) -> Technique:
+def int8(case: Case, engine: str) -> Technique:
+    """Weights and inputs in 8 bits: static with calibrated ranges, and tables too; dynamic with the
+    range of each current input, and only linear layers."""
+    name, table_bits = INT8[engine]
+    loss = recorded.engine_loss(engine, case.device if case.gpu is None else "CPU with VNNI")
     n_bytes = packed_bytes(case.config, 8, table_bits=table_bits)
     latency: Gain | str
     if case.gpu is None:
@@ -125,8 +120,7 @@ def _int8(case: Case, name: str, engine: str, loss, table_bits: int | None) -> T
     else:
         gain = case.seconds(case.flops) / case.seconds(case.flops, n_bytes, "int8")
         latency = Gain.computed(gain, "efflab.cost.roofline_seconds")
-    budgets = {"latency": latency, "checkpoint": _smaller(case, n_bytes)}
-    budgets |= {"memory": TRAINED, "training days": TRAINED}
+    budgets = OF_TRAINED | {"latency": latency, "checkpoint": _smaller(case, n_bytes)}
     served = Served(case.config, partial(packed_bytes, bits=8, rest_bytes=2))
     budgets |= gains(case, ON_CPUS if engine == DYNAMIC else served)
     return Technique(name, "09", budgets, loss)
@@ -136,8 +130,7 @@ def gptq(case: Case) -> Technique:
     """GPTQ with 4 bits in groups of 64; tables in 8 bits."""
     n_bytes = packed_bytes(case.config, BITS, group_size=GROUP)
     why = "its weights become floats again before the product"
-    budgets = {"checkpoint": _smaller(case, n_bytes), "latency": why}
-    budgets |= {"memory": TRAINED, "training days": TRAINED}
+    budgets = OF_TRAINED | {"checkpoint": _smaller(case, n_bytes), "latency": why}
     weights = partial(packed_bytes, bits=BITS, group_size=GROUP, rest_bytes=2)
     budgets |= gains(case, Served(case.config, weights))
     loss = recorded.gptq_loss(BITS, GROUP)
@@ -162,11 +155,9 @@ def neurons(case: Case) -> Technique:
     light = replace(config, d_ff=_fewer(config.d_ff), experts=experts)
     n_params = cost.num_params(light)
     speed = case.seconds(case.flops) / case.seconds(case.flops_of(light), FP32_BYTES * n_params)
-    budgets = {
+    budgets = OF_TRAINED | {
         "latency": Gain.computed(speed, "efflab.cost.roofline_seconds"),
         "checkpoint": Gain.computed(case.n_params / n_params, "efflab.cost.num_params"),
-        "memory": TRAINED,
-        "training days": TRAINED,
     }
     loss = recorded.board_loss("1/4 of the FFN neurons removed")
     budgets |= gains(case, Served(light))
@@ -179,9 +170,8 @@ def _fewer(n_neurons: int) -> int:
 
 def masks(case: Case) -> Technique:
     """Half of the weights set to zero by a mask."""
-    why = "a dense kernel multiplies zeros too"
-    budgets = {"latency": why, "checkpoint": "zeros are stored like any other number"}
-    budgets |= {"memory": TRAINED, "training days": TRAINED}
+    budgets = OF_TRAINED | {"latency": "a dense kernel multiplies zeros too"}
+    budgets |= {"checkpoint": "zeros are stored like any other number"}
     budgets |= gains(case, "zeros are read and stored like any other number")
     loss = recorded.board_loss("50% of the weights masked")
     return Technique("half of the weights masked", "11", budgets, loss)

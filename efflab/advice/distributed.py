@@ -12,7 +12,9 @@ from efflab.distributed.split import ZERO_STAGES, Plan, Split, Training
 PLANNER = "efflab.distributed.plan"
 ONE = "there is one device"
 SAME = Loss(0.0, "equal to one process to rounding", "recorded", "notebooks/12_data_parallel.ipynb")
-ONE_TEXT = "it splits training; a text still runs on one device"
+SPLIT = {"latency": "it splits training; a text still runs on one device"}
+SPLIT |= {"checkpoint": "the same weights"}
+"""Answers of all techniques here."""
 WHOLE = "each device holds all weights and the cache of its own texts"
 GATHERS = "each token would gather all weights over the network, which is slower than memory"
 SPLITS = "its splits are searched for a step of training; tensor parallelism serves a token"
@@ -27,14 +29,10 @@ def techniques(case: Case) -> list[Technique]:
 
 
 def training(case: Case) -> Training | None:
-    """The case as the planner's `Training`; None for serving, and on a CPU with unknown peaks."""
-    if case.gpu is None or case.budget in SERVING:
+    """The case as the planner's `Training`; None for serving, and for one device."""
+    if case.gpu is None or case.n_devices == 1 or case.budget in SERVING:
         return None
     return Training(case.config, case.gpu, GLOBAL_BATCH, case.tokens)
-
-
-def _over_one(best_plan: Plan, one: float, source: str = PLANNER) -> Gain:
-    return Gain.computed(one / best_plan.step_seconds, source)
 
 
 def one_device_seconds(run: Training) -> float:
@@ -56,17 +54,21 @@ def plain_data_parallel(run: Training, n_devices: int, zero_stage: int = 0) -> P
     return next((p for p in plans if p.tp == p.pp == 1), None)
 
 
+def _days(run: Training, best_plan: Plan | None, why: str, source: str = PLANNER) -> Gain | str:
+    """The plan's gain over one device, or `why` there is no plan."""
+    if best_plan is None:
+        return why
+    return Gain.computed(one_device_seconds(run) / best_plan.step_seconds, source)
+
+
 def ddp(case: Case) -> Technique:
     """Every device has all weights and a share of the batch."""
     run = training(case)
     days: Gain | str = ONE
-    if case.n_devices > 1 and run is not None:
-        best_plan = plain_data_parallel(run, case.n_devices)
-        days = "the whole model does not fit a device, or the batch does not divide"
-        if best_plan is not None:
-            days = _over_one(best_plan, one_device_seconds(run))
-    budgets = {"training days": days, "latency": ONE_TEXT}
-    budgets |= {"memory": "each device holds all of the state", "checkpoint": "the same weights"}
+    if run is not None:
+        why = "the whole model does not fit a device, or the batch does not divide"
+        days = _days(run, plain_data_parallel(run, case.n_devices), why)
+    budgets = SPLIT | {"training days": days, "memory": "each device holds all of the state"}
     budgets |= serving.gains(case, WHOLE)
     return Technique("data parallelism (DDP)", "12", budgets, SAME)
 
@@ -76,18 +78,15 @@ def zero(case: Case) -> Technique:
     memory: Gain | str = ONE
     days: Gain | str = ONE
     run = training(case)
-    if case.n_devices > 1 and run is not None:
+    if run is not None:
         sizes = dict(param_bytes=4, grad_bytes=4, optimizer_bytes=8)
         state = cost.model_state_bytes(case.n_params, case.n_devices, 3, **sizes)
         activations = case.training_bytes() - ADAM_BYTES * case.n_params
         gain = case.training_bytes() / (state + activations)
         memory = Gain.computed(gain, "efflab.cost.model_state_bytes")
-        best_plan = plain_data_parallel(run, case.n_devices, 3)
-        days = "activations do not fit a device, or the batch does not divide"
-        if best_plan is not None:
-            days = _over_one(best_plan, one_device_seconds(run))
-    budgets = {"memory": memory, "training days": days, "latency": ONE_TEXT}
-    budgets |= {"checkpoint": "the same weights"} | serving.gains(case, GATHERS)
+        why = "activations do not fit a device, or the batch does not divide"
+        days = _days(run, plain_data_parallel(run, case.n_devices, 3), why)
+    budgets = SPLIT | {"memory": memory, "training days": days} | serving.gains(case, GATHERS)
     return Technique("ZeRO-3 (FSDP)", "12", budgets, SAME)
 
 
@@ -96,16 +95,15 @@ def plan(case: Case) -> Technique:
     memory: Gain | str = ONE
     days: Gain | str = ONE
     run = training(case)
-    if case.n_devices > 1 and run is not None:
+    if run is not None:
         best_plan = best(run, case.n_devices, lean=case.budget == "memory")
         memory = days = "no split of this model fits so many devices"
         if best_plan is not None:
             where = f"{PLANNER}(tp={best_plan.tp},pp={best_plan.pp},dp={best_plan.dp})"
-            days = _over_one(best_plan, one_device_seconds(run), where)
+            days = _days(run, best_plan, "", where)
             unsplit = Split(1, 1, 1, GLOBAL_BATCH, recompute=best_plan.recompute)
             memory = Gain.computed(run.memory_bytes(unsplit) / best_plan.memory_bytes, where)
-    budgets = {"memory": memory, "training days": days, "latency": ONE_TEXT}
-    budgets |= {"checkpoint": "the same weights"} | serving.gains(case, SPLITS)
+    budgets = SPLIT | {"memory": memory, "training days": days} | serving.gains(case, SPLITS)
     return Technique("tensor x pipeline x data, the best split", "13", budgets, SAME)
 
 

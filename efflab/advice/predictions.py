@@ -54,11 +54,10 @@ def latency(
     for (stage, engine), row in rows.items():
         windowed = any(w is not None for w in windows[stage])
         speed = (language_engines.WINDOWS if windowed else language_engines.PLAIN, engine)
-        flops = row["flops"] / base
-        value = dict(predicted=flops * geometric_mean(f.mean for f in factors[speed]))
+        flops, value = row["flops"] / base, (row["ratio"], row["low"], row["high"])
+        predicted = flops * geometric_mean(f.mean for f in factors[speed])
         each = [(flops * f.low, flops * f.high) for f in factors[speed]]
-        value |= dict(speed=speed, each=each, measured=row["ratio"])
-        predictions.append(_row(LATENCY, stage, engine, value, row["low"], row["high"]))
+        predictions.append(_row(LATENCY, stage, engine, predicted, value, speed, each))
     return predictions
 
 
@@ -70,8 +69,8 @@ def size(rows: Rows, n_params: Mapping[str, int], windows: Mapping[str, Windows]
     for (stage, engine), row in rows.items():
         share = bytes_of(engine, n_params[stage], windows[stage]) / plain
         ratio = row["nbytes"] / base
-        value = _exact(share) | dict(measured=ratio)
-        predictions.append(_row(SIZE, stage, engine, value, ratio - FAINT, ratio + FAINT))
+        value = ratio, ratio - FAINT, ratio + FAINT
+        predictions.append(_row(SIZE, stage, engine, share, value))
     return predictions
 
 
@@ -123,23 +122,18 @@ def quality(engines: list[dict], shipped: float, device: str) -> list[dict]:
     predictions = []
     for row in engines:
         if row["engine"] in losses:
-            value = _exact(1 + losses[row["engine"]] / 100)
-            value |= dict(measured=row["bits"] / shipped)
-            ends = row["low"] / shipped, row["high"] / shipped
-            predictions.append(_row(QUALITY, timed.SHIPPED, row["engine"], value, *ends))
+            predicted = 1 + losses[row["engine"]] / 100
+            value = tuple(row[key] / shipped for key in ("bits", "low", "high"))
+            predictions.append(_row(QUALITY, timed.SHIPPED, row["engine"], predicted, value))
     return predictions
 
 
-def _exact(predicted: float) -> dict:
-    """A prediction that uses no measured speed."""
-    return dict(predicted=predicted, speed=None, each=[(predicted, predicted)])
-
-
-def _row(what: str, stage: str, engine: str, value: dict, low: float, high: float) -> dict:
-    error = value["predicted"] / value["measured"] - 1
-    ends = dict(least=min(value["each"])[0], most=max(end for _, end in value["each"]))
-    ends |= dict(low=low, high=high, error=error)
-    return dict(what=what, stage=stage, engine=engine, **value, **ends)
+def _row(what: str, stage: str, engine: str, predicted: float, value, speed=None, each=()) -> dict:
+    """A prediction beside the measured `value` with its ends; without a `speed` it is exact."""
+    each, (measured, low, high) = each or [(predicted, predicted)], value
+    row = dict(what=what, stage=stage, engine=engine, predicted=predicted, speed=speed, each=each)
+    row |= dict(measured=measured, least=min(each)[0], most=max(end for _, end in each))
+    return row | dict(low=low, high=high, error=predicted / measured - 1)
 
 
 def stage_params(experiment: dict) -> dict[str, int]:

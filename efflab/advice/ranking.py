@@ -72,15 +72,21 @@ def row(technique: Technique, budget: str) -> dict:
     serves = isinstance(answer, Gain) and (budget == "quality" or answer.high > 1)
     if isinstance(answer, Gain) and not serves:
         answer = "it needs more here, not less" if answer.low < 1 else "it needs as much here"
-    row: dict = dict(technique=technique.name, serves=serves)
-    if isinstance(answer, Gain):
-        row |= dict(gain_low=answer.low, gain_high=answer.high, unit=answer.unit, why="")
-        row |= dict(kind=answer.kind, source=answer.source, gain_model=answer.model)
-    else:
-        names = ("gain_low", "gain_high", "unit", "kind", "source", "gain_model")
-        row |= dict.fromkeys(names) | dict(why=answer)
-    row |= dict(notebook=technique.notebook, structure=technique.structural)
-    return row | _loss(technique.loss)
+    gain, why = (answer, "") if isinstance(answer, Gain) else (None, answer)
+    about = dict(notebook=technique.notebook, structure=technique.structural)
+    row = dict(technique=technique.name, serves=serves) | _columns(gain, GAIN)
+    return row | dict(why=why) | about | _columns(technique.loss, LOSS)
+
+
+GAIN = dict(gain_low="low", gain_high="high", unit="unit", kind="kind", source="source")
+GAIN |= dict(gain_model="model")
+LOSS = dict(lost="value", lost_low="low", lost_high="high", metric="metric", lost_kind="kind")
+LOSS |= dict(lost_source="source", lost_model="model")
+"""A row's columns -> attributes of a `Gain`, of a `Loss`."""
+
+
+def _columns(value: Gain | Loss | None, names: Mapping[str, str]) -> dict:
+    return {column: value and getattr(value, name) for column, name in names.items()}
 
 
 def remaining_quality(loss: Loss | None) -> Gain | str:
@@ -91,10 +97,3 @@ def remaining_quality(loss: Loss | None) -> Gain | str:
         return "it takes over 1 % of the quality, without retraining"
     ends = sorted(1 - x / 100 for x in (loss.most, loss.value if loss.low is None else loss.low))
     return Gain(*ends, loss.kind, loss.source)
-
-
-def _loss(loss: Loss | None) -> dict:
-    names = ("value", "low", "high", "metric", "kind", "source", "model")
-    labels = ("lost", "lost_low", "lost_high", "metric", "lost_kind", "lost_source", "lost_model")
-    values = [None if loss is None else getattr(loss, name) for name in names]
-    return dict(zip(labels, values, strict=True))

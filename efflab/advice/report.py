@@ -7,7 +7,7 @@ from efflab.advice.case import SERVING, Case
 from efflab.advice.ranking import rank
 from efflab.advice.serving import baseline
 from efflab.base.alignment import align
-from efflab.base.limits import CATALOG
+from efflab.base.limits import entry_of
 from efflab.base.significant import significant
 
 HEADERS = ("technique", "gain", "quality lost", "notebook")
@@ -102,9 +102,8 @@ def loss_text(row: dict, notes: Mapping[str, int]) -> str:
 
 def commands(rows: list[dict]) -> list[str]:
     """Commands that run the first techniques' notebooks, without those not written yet."""
-    known = CATALOG.read_text(encoding="utf-8") if CATALOG.exists() else ""
     numbers = dict.fromkeys(row["notebook"] for row in rows)
-    return [f"efflab run {n}" for n in numbers if f'["{n}"]' in known][:3]
+    return [f"efflab run {n}" for n in numbers if entry_of(n)][:3]
 
 
 def _on(kind: str, model: str | None) -> str:

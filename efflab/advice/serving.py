@@ -7,6 +7,7 @@ each other is left out (Pope et al. 2022, section 3, has it). The products are i
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from efflab import cost, inference
 from efflab.advice.case import BUDGETS, SERVING, Case
@@ -24,11 +25,7 @@ ENCODER = "an encoder reads a text whole: it writes no tokens and keeps no cache
 NO_PEAKS = "neither bandwidth nor memory of this CPU is known: they could be given as a device's"
 NO_ROOM = "{gb} GB of weights a device do not fit into {room} GB"
 ENDLESS = "any text fits already"
-
-
-def half_bytes(config: ModelConfig) -> float:
-    """Bytes of all weights in 16 bits."""
-    return cost.weight_bytes(config, "bf16")
+HALF_BYTES = partial(cost.weight_bytes, format="bf16")
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Served:
     """
 
     config: ModelConfig
-    weights: Callable[[ModelConfig], float] = half_bytes
+    weights: Callable[[ModelConfig], float] = HALF_BYTES
     value_bytes: float = 2
     n_devices: int = 1
     why: str = "it changes next to nothing that is read or kept"

@@ -18,20 +18,11 @@ DEEPEST = 40
 NAMES: dict[type, str] = {dict: "an object", list: "a list"}
 
 
-def read_json(
-    path: Path,
-    *,
-    check: Callable[[Any], None] = lambda value: None,
-    remedy: str = "restore the file",
-) -> Any:
-    """The object in a JSON file.
-
-    A damaged file, another top level, or a value for which `check` raises a `ValueError` or
-    `TypeError` is a `ValueError` that names the file and the `remedy`.
-    """
+def read_json(path: Path, **options: Any) -> Any:
+    """The object in a JSON file; `options`: those of `parse_file`."""
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
-    return parse_file(content, path.name, check=check, remedy=remedy)
+    return parse_file(content, path.name, **options)
 
 
 def parse_file(
@@ -41,7 +32,11 @@ def parse_file(
     check: Callable[[Any], None] = lambda value: None,
     remedy: str = "restore the file",
 ) -> Any:
-    """`read_json` for the content of the file `name`, already read."""
+    """The object in the content of the file `name`, already read.
+
+    A damaged file, another top level, or a value for which `check` raises a `ValueError` or
+    `TypeError` is a `ValueError` that names the file and the `remedy`.
+    """
     try:
         require(len(content) <= MAX_BYTES, "bytes", len(content), f"at most {MAX_BYTES:,}")
         value = parse_json(content)

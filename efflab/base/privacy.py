@@ -18,8 +18,6 @@ OPT_OUTS = {
     # them, this one does not change what other tools do, as CI would.
     "JENKINS_URL": "none",
 }
-REPORTING = ("nncf", "onnxruntime", "openvino")
-"""Libraries that report as soon as they are loaded."""
 
 
 def opt_out() -> None:

@@ -26,7 +26,7 @@ from efflab.compression.openvino import (
     openvino_model,
     quiet,
     require_batches,
-    require_openvino,
+    save_openvino,
     seven_bits_needed,
     smooth_for_nncf,
     smooth_model,
@@ -215,8 +215,7 @@ def openvino_int8(model: nn.Module, folder: str | Path, calibration: list[Batch]
 
 def openvino_engine(name: str, model: Any, path: Path) -> Engine:
     """The OpenVINO model written to `path`, read back and compiled for this CPU."""
-    require_openvino("model", model)
-    load("openvino").save_model(model, path, compress_to_fp16=False)
+    save_openvino(model, path)
     compiled = compile_openvino(path)
 
     @check_arguments

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab.arguments import check_module
-from efflab.base.hooks import as_rows, linear_layers, watching
+from efflab.base.hooks import Look, as_rows, linear_layers, watching
 from efflab.compression.affine import check_grid, grid, quantize, round_to_grid
 from efflab.compression.values import (
     Samples,
@@ -126,9 +126,8 @@ def replace_linears(model: nn.Module, make: Callable[[str, nn.Linear], nn.Module
     A shared layer is replaced once, and its replacement is shared in the same places.
     """
     copy = deepcopy(model)
-    replacements: dict[nn.Module, nn.Module] = {
-        m: make(n, m) for n, m in linear_layers(copy).items()
-    }
+    linears = linear_layers(copy)
+    replacements: dict[nn.Module, nn.Module] = {m: make(n, m) for n, m in linears.items()}
     for module in replacements.values():
         require(isinstance(module, nn.Module), "make(name, layer)", module, "a module")
     for parent in list(copy.modules()):
@@ -173,9 +172,6 @@ def calibrate(
     spans: dict[str, list[tuple[float, float]]] = {}
 
     def look(name: str, x: Tensor) -> None:
-        if not x.numel():  # an empty input has no range
-            return
-        require_finite(f"batches, the input of {name}", x)
         if observer == "minmax":
             span = x.min().item(), x.max().item()
         else:
@@ -184,12 +180,23 @@ def calibrate(
             span = values[n_cut].item(), values[n - 1 - n_cut].item()
         spans.setdefault(name, []).append(span)
 
-    with watching(model, look):
-        for batch in batches:
-            run(batch)
+    _observe(run, model, batches, look)
     if observer == "minmax":
         return {n: (min(a for a, _ in s), max(b for _, b in s)) for n, s in spans.items()}
     return {n: tuple(torch.tensor(s).mean(0).tolist()) for n, s in spans.items()}
+
+
+def _observe(run: Callable, model: nn.Module, batches: Iterable, look: Look) -> None:
+    """`look(name, x)` at each linear layer's input in `run(batch)`: finite, and not empty."""
+
+    def look_at(name: str, x: Tensor) -> None:
+        if x.numel():
+            require_finite(f"batches, the input of {name}", x)
+            look(name, x)
+
+    with watching(model, look_at):
+        for batch in batches:
+            run(batch)
 
 
 # --- Outliers --------------------------------------------------------------------------------
@@ -201,15 +208,10 @@ def channel_peaks(run: Callable, model: nn.Module, batches: Iterable) -> dict[st
     peaks: dict[str, Tensor] = {}
 
     def look(name: str, x: Tensor) -> None:
-        if not len(x):
-            return
-        require_finite(f"batches, the input of {name}", x)
         peak = x.abs().amax(0)
         peaks[name] = torch.maximum(peaks[name], peak) if name in peaks else peak
 
-    with watching(model, look):
-        for batch in batches:
-            run(batch)
+    _observe(run, model, batches, look)
     return peaks
 
 

@@ -22,7 +22,7 @@ from efflab.compression.openvino import (
     compile_openvino,
     nncf_int8,
     quiet,
-    require_openvino,
+    save_openvino,
     smooth_for_nncf,
 )
 from efflab.config import ModelConfig
@@ -95,7 +95,7 @@ def openvino_language(
     `precision` is what it computes in, "f32" or "bf16"; `half` stores the weights in fp16.
     """
     name = "OpenVINO " + ("fp16 stored" if half else precision.replace("f32", "fp32"))
-    _save(convert_language(model, shape), path, half=half)
+    save_openvino(convert_language(model, shape), path, half=half)
     return language_file(name, path, shape, model.config, precision)
 
 
@@ -115,7 +115,7 @@ def openvino_language_int8(
     batches = [(ids,) for ids in _split_batches(calibration, shape)]
     smooth = smooth_for_nncf(model, batches)
     quantized = nncf_int8(convert_language(smooth, shape), batches, seven_bits=seven_bits)
-    _save(quantized, path)
+    save_openvino(quantized, path)
     return language_file("OpenVINO INT8", path, shape, model.config)
 
 
@@ -136,12 +136,6 @@ def _convert_transpose(context: Any) -> list:
     x = context.get_input(0)
     *batch, row, column = range(x.get_partial_shape().rank.get_length())
     return opset15.transpose(x, opset15.constant([*batch, column, row])).outputs()
-
-
-def _save(model: Any, path: Path, *, half: bool = False) -> None:
-    """Write an OpenVINO model; `half`: its fp32 weights in fp16."""
-    require_openvino("model", model)
-    load("openvino").save_model(model, path, compress_to_fp16=half)
 
 
 def language_file(

@@ -146,6 +146,12 @@ def require_openvino(name: str, converted: Any) -> None:
     require(is_model, name, converted, "an OpenVINO model")
 
 
+def save_openvino(model: Any, path: Path, *, half: bool = False) -> None:
+    """Write an OpenVINO model to `path` (.xml); `half`: its fp32 weights in fp16."""
+    require_openvino("model", model)
+    load("openvino").save_model(model, path, compress_to_fp16=half)
+
+
 def compile_openvino(path: Path, precision: str = "f32"):
     """An OpenVINO model that was written to `path`, compiled for this CPU and torch's threads.
 

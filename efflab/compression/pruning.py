@@ -184,9 +184,7 @@ def prune_ffn(model: Transformer, neurons: Units) -> Transformer:
     """
     pruned = deepcopy(model)
     for body, removed in _choose_units(pruned, "ffn", neurons):
-        remaining = torch.tensor(
-            [i for i in range(body.up.out_features) if i not in removed]
-        ).long()
+        remaining = _channels([i for i in range(body.up.out_features) if i not in removed], 1)
         _shrink(body.up, rows=remaining)
         _shrink(body.down, columns=remaining)
     return pruned

@@ -22,7 +22,7 @@ from efflab.config import ModelConfig
 from efflab.distributed.data_parallel import new_model, own, shares
 from efflab.distributed.ring_cost import ring_bytes, ring_steps, tree_bytes, tree_steps
 from efflab.distributed.sleep import sleeping
-from efflab.distributed.values import Counts, Times, require_as_many, require_batch, require_times
+from efflab.distributed.values import Batch, Counts, Times, require_as_many, require_times
 from efflab.errors import require, require_one_of
 from efflab.rules import Count, Infinite, NonNegative, Positive, Size
 from efflab.tensors import Ids
@@ -30,8 +30,6 @@ from efflab.train import language_model_loss
 
 WARMUP = 2
 """Backward passes before the traced one: DDP rebuilds its buckets after the first."""
-DEFAULT_MB, FIRST_MB = 25, 1
-"""DDP's buckets where nobody sets a size: the first is small, so that transfers begin early."""
 WAYS = {"ring": (ring_steps, ring_bytes), "tree": (tree_steps, tree_bytes)}
 """How ranks sum: functions that count the steps, each of which pays the latency, and the bytes."""
 
@@ -203,11 +201,11 @@ def trace_on_rank(
 ) -> Trace:
     """A rank's `Trace` of one backward pass of a fresh Transformer; ids and targets (B,T).
 
-    `bucket_mb` None is DDP's own choice, `DEFAULT_MB` after a first bucket of `FIRST_MB`.
+    `bucket_mb` None is DDP's own choice: 25 MB after a first bucket of 1 MB, so that transfers
+    begin early.
     """
-    require_batch(ids, targets)
-    mine = own(shares(len(ids), world_size), rank)
-    batch = ids[mine], targets[mine]
+    whole, mine = Batch(config, ids, targets), own(shares(len(ids), world_size), rank)
+    batch = whole.ids[mine], whole.targets[mine]
     return _trace(new_model(config), lambda m: language_model_loss(m, *batch), bucket_mb, wire)
 
 

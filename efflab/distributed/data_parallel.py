@@ -8,7 +8,7 @@ in buckets while the backward pass still runs.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -18,11 +18,11 @@ from torch.nn.parallel import DistributedDataParallel
 from efflab.arguments import check_module
 from efflab.config import ModelConfig
 from efflab.distributed.ring import ring_all_reduce, sent_bytes
-from efflab.distributed.values import MOST_RANKS, Counts, require_batch, require_share
-from efflab.errors import require, require_int, require_one_of
+from efflab.distributed.values import MOST_RANKS, Batch, Counts, require_share
+from efflab.errors import require, require_int
 from efflab.model import Transformer
 from efflab.rules import Count, Size
-from efflab.tensors import Ids, Integers, Matrix, Numbers
+from efflab.tensors import Integers, Matrix, Numbers
 from efflab.train import gradient_norm, language_model_loss
 
 METHODS = ("ddp", "by hand", "none")
@@ -137,26 +137,22 @@ def _by_name(model: nn.Module):
 
 
 @dataclass(frozen=True)
-class Job:
-    """What the ranks train: ids and targets (B,T), and by which method.
+class Job(Batch):
+    """The batch, and by which method it is trained.
 
     `rows`: number for each rank, in order (default: `shares`). DDP averages over ranks, not over
     rows; if `weighted`, each loss is multiplied by world_size * its rows / all rows to correct
     that. `seeds`: of each rank's new model (default: 0 for all).
     """
 
-    config: ModelConfig
-    ids: Ids
-    targets: Ids
     n_steps: Size = 3
-    method: str = "ddp"
+    method: Annotated[str, METHODS] = "ddp"
     rows: tuple[Size, ...] | None = None
     weighted: bool = True
     seeds: tuple[Count, ...] | None = None
 
     def __post_init__(self):
-        require_one_of("method", self.method, METHODS)
-        require_batch(self.ids, self.targets)
+        super().__post_init__()
         if self.rows is not None:
             fits = sum(self.rows) == len(self.ids)
             allowed = f"positive numbers that add up to the {len(self.ids)} rows"
@@ -192,10 +188,9 @@ def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     require(a.keys() == b.keys(), "b", sorted(b), f"the names {sorted(a)}")
     require(len(a) > 0, "a", sorted(a), "one tensor at least")
     for name in a:
-        fits = a[name].shape == b[name].shape and a[name].numel() > 0
-        require(
-            fits, f"b[{name!r}].shape", tuple(b[name].shape), f"that in a, {tuple(a[name].shape)}"
-        )
+        expected, shape = tuple(a[name].shape), tuple(b[name].shape)
+        fits = shape == expected and a[name].numel() > 0
+        require(fits, f"b[{name!r}].shape", shape, f"that in a, {expected}")
     largest = max(t.abs().max().item() for t in (*a.values(), *b.values()))
     difference = max((a[name] - b[name]).abs().max().item() for name in a)
     return difference / largest if largest else 0.0
@@ -251,12 +246,10 @@ def sampled_rows(n_rows: Size, world_size: Size, sampler: bool, seed: Count = 0)
     require_int("n_rows", n_rows, 1, MOST_ROWS)
     require_int("world_size", world_size, 1, MOST_RANKS)
     data = range(n_rows)
+    ranks, seed = range(world_size), int(seed)
     if sampler:
-        return [
-            list(DistributedSampler(data, world_size, rank, seed=int(seed)))
-            for rank in range(world_size)
-        ]
-    generators = (torch.Generator().manual_seed(int(seed)) for _ in range(world_size))
+        return [list(DistributedSampler(data, world_size, rank, seed=seed)) for rank in ranks]
+    generators = (torch.Generator().manual_seed(seed) for _ in ranks)
     return [list(RandomSampler(data, generator=generator)) for generator in generators]
 
 

@@ -17,7 +17,7 @@ import traceback
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -79,10 +79,10 @@ class RankPool:
         require(n_procs <= MAX_RANKS, "n_procs", n_procs, f"at most {MAX_RANKS} processes")
         self.n_procs = n_procs
         self._lock = threading.Lock()
-        self._processes = _Processes()
-        self._ranks = self._processes.ranks
+        self._ranks: list[RankProcess] = []
         self._inbox: queue.Queue = queue.Queue()
-        weakref.finalize(self, self._processes.end)
+        self._end = partial(_end, self._ranks, os.getpid())  # the finalizer must not hold the pool
+        weakref.finalize(self, self._end)
 
     def __enter__(self) -> "RankPool":
         with self._lock:
@@ -116,14 +116,14 @@ class RankPool:
 
     def close(self) -> None:
         """End the ranks at once; does nothing if there are none."""
-        self._processes.end()
+        self._end()
 
     def _start(self) -> None:
         if self._ranks:
             return
         _require_loopback()
         self._inbox = queue.Queue()
-        folder = self._processes.new_folder()
+        folder = TemporaryDirectory(prefix="efflab-ranks-", ignore_cleanup_errors=True)
         try:
             for number in range(self.n_procs):
                 self._ranks.append(RankProcess(number, self.n_procs, folder, self._inbox))
@@ -189,29 +189,17 @@ class RankPool:
         return RankError(cause, f"{what} within {significant(timeout)} s", details)
 
 
-@dataclass
-class _Processes:
-    """A pool's processes and folder, apart: the pool's finalizer must not reference the pool."""
-
-    ranks: list[RankProcess] = field(default_factory=list)
-    folder: TemporaryDirectory | None = None
-    owner: int = field(default_factory=os.getpid)
-
-    def new_folder(self) -> Path:
-        self.folder = TemporaryDirectory(prefix="efflab-ranks-", ignore_cleanup_errors=True)
-        return Path(self.folder.name)
-
-    def end(self) -> None:
-        if os.getpid() != self.owner:  # a fork's copy of the pool
-            return
-        for rank in self.ranks:
-            rank.kill()
-        for rank in self.ranks:
-            rank.wait()
-        self.ranks.clear()
-        if self.folder is not None:
-            self.folder.cleanup()
-            self.folder = None
+def _end(ranks: list[RankProcess], owner: int) -> None:
+    """End a pool's ranks and remove their folder, in the process that started them."""
+    if os.getpid() != owner:  # a fork's copy of the pool
+        return
+    for rank in ranks:
+        rank.kill()
+    for rank in ranks:
+        rank.wait()
+    for rank in ranks:
+        rank.folder.cleanup()
+    ranks.clear()
 
 
 def _receive(rank: int, payload: bytes):

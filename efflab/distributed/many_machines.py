@@ -48,17 +48,11 @@ def report(args: argparse.Namespace, rank: int, world_size: int) -> None:
     if rank:
         return
     losses = [sum(step) / world_size for step in zip(*(h.losses for h in everyone), strict=True)]
-    result = dict(
-        world_size=world_size,
-        stage=args.stage,
-        losses=losses,
-        state_bytes=[h.state for h in everyone],
-    )
+    sizes = [h.state for h in everyone]
+    result = dict(world_size=world_size, stage=args.stage, losses=losses, state_bytes=sizes)
     for step, loss in enumerate(losses):
         print(f"step {step}: {loss:.4f} nats")
-    print(
-        f"{world_size} ranks, stage {args.stage}: {max(result['state_bytes']) / 1e6:.1f} MB a rank"
-    )
+    print(f"{world_size} ranks, stage {args.stage}: {max(sizes) / 1e6:.1f} MB a rank")
     if args.out:
         write_atomically(args.out, json.dumps(result, indent=1) + "\n")
 

@@ -13,7 +13,7 @@ from efflab.arguments import check_module, unchecked
 from efflab.distributed import schedules
 from efflab.distributed.schedules import KINDS, Orders, Task
 from efflab.distributed.timeline import Timeline
-from efflab.distributed.values import Times, require_times
+from efflab.distributed.values import PositiveTimes, require_times
 from efflab.errors import require
 from efflab.rules import NonNegative, Size
 
@@ -44,8 +44,8 @@ Rules = list[dict[tuple[str, int], _Rule]]
 
 
 def simulate(
-    forward_seconds: Times,
-    backward_seconds: Times,
+    forward_seconds: PositiveTimes,
+    backward_seconds: PositiveTimes,
     n_microbatches: Size,
     schedule: str = "gpipe",
     *,
@@ -78,8 +78,8 @@ def simulate(
 
 def run(
     orders: Orders,
-    forward_seconds: Times,
-    backward_seconds: Times,
+    forward_seconds: PositiveTimes,
+    backward_seconds: PositiveTimes,
     n_microbatches: Size,
     *,
     n_chunks: Size = 1,
@@ -217,9 +217,8 @@ def _run_tasks(orders: Orders, rules: Rules) -> tuple[list[list[float]], list[li
 # --- What can be wrong --------------------------------------------------------------------------
 
 
-def _require_times(forward: Times, backward: Times) -> None:
-    require_times("forward_seconds", forward, zero=False)
-    require_times("backward_seconds", backward, zero=False)
+def _require_times(forward: PositiveTimes, backward: PositiveTimes) -> None:
+    require_times("forward_seconds", forward)
     same = len(forward) == len(backward)
     require(same, "len(backward_seconds)", len(backward), f"{len(forward)}, as forward_seconds has")
 

@@ -126,12 +126,11 @@ def _advise(training: Training, n_devices: int, zero_stage: int) -> Refusal:
 def _no_division(training: Training, n_devices: int) -> Refusal:
     counts = sorted({tp * pp * dp for tp, pp, dp in _grids(training)})
     near = [max(n for n in counts if n < n_devices), *(n for n in counts if n > n_devices)][:2]
-    config, nodes = training.config, training.network.node_devices
-    sizes = dict(
-        n_head=config.n_head, d_ff=hidden_units(config), nodes=nodes, n_layer=config.n_layer
-    )
-    near_by = dict(batch=training.global_batch, near=", ".join(map(str, near)))
-    return Refusal("n_devices", quote(n_devices), FACTORS, {**sizes, **near_by})
+    config = training.config
+    fields: dict = dict(n_head=config.n_head, d_ff=hidden_units(config), n_layer=config.n_layer)
+    fields |= dict(nodes=training.network.node_devices, batch=training.global_batch)
+    near_by = dict(near=", ".join(map(str, near)))
+    return Refusal("n_devices", quote(n_devices), FACTORS, fields | near_by)
 
 
 def _no_room(training: Training, n_devices: int, zero_stage: int, least: float) -> Refusal:

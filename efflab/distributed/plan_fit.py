@@ -90,12 +90,10 @@ def left_out(hides_gradients: bool = False) -> list[dict]:
     The constants are fitted on the rows of other models in both tables.
     """
     rows = published_rows()
-    constants = {
-        model: fit(_others(rows, model), hides_gradients) for model in set(map(_model, rows))
-    }
-    return [
-        _with_error(row, tera_flops(row, constants[_model(row)], hides_gradients)) for row in rows
-    ]
+    models = set(map(_model, rows))
+    constants = {model: fit(_others(rows, model), hides_gradients) for model in models}
+    predicted = (tera_flops(row, constants[_model(row)], hides_gradients) for row in rows)
+    return list(map(_with_error, rows, predicted))
 
 
 def one_number(number: float | None = None) -> list[dict]:

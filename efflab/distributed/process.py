@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 CHILD = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer);"
@@ -25,8 +26,11 @@ GROUP_SECONDS = 5.0
 class RankProcess:
     """A rank's process as the parent sees it."""
 
-    def __init__(self, number: int, world_size: int, folder: Path, inbox: queue.Queue):
-        self.log = folder / f"rank{number}.log"
+    def __init__(
+        self, number: int, world_size: int, folder: TemporaryDirectory, inbox: queue.Queue
+    ):
+        self.folder = folder  # of all ranks
+        self.log = Path(folder.name) / f"rank{number}.log"
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", CHILD],
@@ -41,7 +45,7 @@ class RankProcess:
         self._orders, self._messages = self.process.stdin, self.process.stdout
         self._reader = threading.Thread(target=self._read, args=(number, inbox), daemon=True)
         self._reader.start()
-        about = number, world_size, str(folder / "rendezvous")
+        about = number, world_size, str(self.log.with_name("rendezvous"))
         self._write(pickle.dumps(sys.path) + pickle.dumps(about))
 
     def order(self, kind: str, job: bytes | None) -> None:
@@ -65,9 +69,8 @@ class RankProcess:
         """Whether the process ended; it stays a zombie (WNOWAIT), so its pid is not reused."""
         if not hasattr(os, "waitid"):
             return self.process.poll() is not None
-        return (
-            os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        )
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self.process.pid, options) is not None
 
     def death(self) -> tuple[str, str]:
         """(how it ended, the last 2,000 characters that it printed)."""

@@ -7,9 +7,10 @@ et al. 2020, section 3.2); three constants say which share of the peaks is reach
 `plan` beside it searches the splits, `plan_fit` fits the constants to published runs.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import gcd
+from typing import Annotated
 
 from efflab import cost
 from efflab.arguments import check_module, unchecked
@@ -17,10 +18,11 @@ from efflab.config import ModelConfig
 from efflab.devices import Cluster, Device
 from efflab.distributed import split_model
 from efflab.distributed.ring_cost import ring_bytes
-from efflab.errors import require, require_one_of, require_positive
-from efflab.rules import Size
+from efflab.errors import require
+from efflab.rules import Positive, Size
 
 RECOMPUTE = ("none", "selective", "full")
+Recompute = Annotated[str, RECOMPUTE]
 ZERO_STAGES = (0, 1, 3)
 """Stage 2, which would reduce gradients after every micro-batch, is not modelled."""
 MOST_SEQUENCES = 2**20
@@ -52,13 +54,9 @@ class Constants:
     bus. `network`: share of the bandwidth between nodes that is reached.
     """
 
-    products: float = 0.677
-    crossings: float = 2.739
-    network: float = 0.675
-
-    def __post_init__(self):
-        for item in fields(self):
-            require_positive(item.name, getattr(self, item.name))
+    products: Positive = 0.677
+    crossings: Positive = 2.739
+    network: Positive = 0.675
 
 
 @dataclass(frozen=True)
@@ -74,12 +72,8 @@ class Split:
     dp: Size
     n_microbatches: Size
     n_chunks: Size = field(default=1, kw_only=True)
-    zero_stage: int = field(default=0, kw_only=True)
-    recompute: str = field(default="full", kw_only=True)
-
-    def __post_init__(self):
-        require_one_of("zero_stage", self.zero_stage, ZERO_STAGES)
-        require_one_of("recompute", self.recompute, RECOMPUTE)
+    zero_stage: Annotated[int, ZERO_STAGES] = field(default=0, kw_only=True)
+    recompute: Recompute = field(default="full", kw_only=True)
 
     @property
     def n_devices(self) -> int:
@@ -100,12 +94,13 @@ class Plan(Split):
     mfu: float
 
 
-def hardware_flops(config: ModelConfig, global_batch: Size, seq_len: Size, recompute: str) -> float:
+def hardware_flops(
+    config: ModelConfig, global_batch: Size, seq_len: Size, recompute: Recompute
+) -> float:
     """FLOPs of a step with recomputation (Narayanan et al. 2021, equation 3, if "full").
 
     Logits are not recomputed.
     """
-    require_one_of("recompute", recompute, RECOMPUTE)
     parts = _flops_by_part(config, seq_len, global_batch)
     return 3 * sum(parts.values()) + _flops_again(parts, recompute)
 
@@ -152,15 +147,9 @@ class Training:
         """The split's cost, even if it does not fit the device; sizes that do not divide raise."""
         memory_bytes, seconds = self.memory_bytes(split), self._step_seconds(split)
         flops = 3 * _forward_flops(self.config, self.seq_len, self.global_batch)
-        return Plan(
-            *(split.tp, split.pp, split.dp, split.n_microbatches),
-            memory_bytes,
-            seconds,
-            flops / (seconds * split.n_devices * self.device.peak(DTYPE)),
-            n_chunks=split.n_chunks,
-            zero_stage=split.zero_stage,
-            recompute=split.recompute,
-        )
+        mfu = flops / (seconds * split.n_devices * self.device.peak(DTYPE))
+        costs = dict(memory_bytes=memory_bytes, step_seconds=seconds, mfu=mfu)
+        return Plan(**(vars(split) | costs))
 
     def _require(self, split: Split) -> None:
         config, chunks = self.config, split.pp * split.n_chunks

@@ -7,7 +7,7 @@ computing, so that four ranks on two cores show the bubble of the schedule, not 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -15,16 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab.arguments import check_module
-from efflab.config import ModelConfig
 from efflab.distributed.data_parallel import new_model, own, shares
 from efflab.distributed.schedules import Task
 from efflab.distributed.sleep import sleeping
 from efflab.distributed.timeline import Timeline
-from efflab.distributed.values import Times, require_as_many, require_batch, require_times
+from efflab.distributed.values import Batch, PositiveTimes, require_as_many
 from efflab.errors import require, require_int, require_one_of
 from efflab.model import Transformer
 from efflab.rules import Count, Size
-from efflab.tensors import Ids, Numbers
+from efflab.tensors import Numbers
 from efflab.train import language_model_loss, token_loss
 
 SCHEDULES = ("gpipe", "1f1b", "interleaved")
@@ -148,9 +147,8 @@ class Part(nn.Module):
         inside, others = model.layers[begin:end], (*model.layers[:begin], *model.layers[end:])
         outside = {p for layer in others for p in layer.parameters()}
         is_separate = outside.isdisjoint(inside.parameters())
-        require(
-            is_separate, "begin, end", (begin, end), "layers that share nothing with the others"
-        )
+        allowed = "layers that share nothing with the others"
+        require(is_separate, "begin, end", (begin, end), allowed)
         self.is_first, self.is_last = begin == 0, end == len(model.layers)
         self.embedding: Any = model.embedding if self.is_first or self.is_last else None
         self.layers = nn.ModuleDict({str(i): model.layers[i] for i in range(begin, end)})
@@ -166,22 +164,18 @@ class Part(nn.Module):
 
 
 @dataclass(frozen=True)
-class Job:
-    """What the ranks train: ids and targets (B,T), cut into equal micro-batches.
+class Job(Batch):
+    """The batch, cut into equal micro-batches.
 
     `split`: layers of each rank, in order (default: `shares`).
     """
 
-    config: ModelConfig
-    ids: Ids
-    targets: Ids
     n_microbatches: Size
-    schedule: str = "gpipe"
+    schedule: Annotated[str, ("gpipe", "1f1b")] = "gpipe"
     split: tuple[Size, ...] | None = None
 
     def __post_init__(self):
-        require_one_of("schedule", self.schedule, ("gpipe", "1f1b"))
-        require_batch(self.ids, self.targets)
+        super().__post_init__()
         whole = len(self.ids) % self.n_microbatches == 0
         require(whole, "n_microbatches", self.n_microbatches, f"a divisor of {len(self.ids)} rows")
         shared = "'none': a layer that several stages use is no stage's own"
@@ -216,9 +210,8 @@ def on_rank(rank: Count, world_size: Size, job: Job) -> PassResult:
     _require_schedule(job.schedule, job.n_microbatches, world_size)
     layers = own(split, rank)
     part = Part(new_model(job.config), layers.start, layers.stop)
-    losses, trace = step(
-        [part], job.schedule, job.n_microbatches, token_loss, job.ids, job.targets, part.zero_grad
-    )
+    how = job.schedule, job.n_microbatches, token_loss
+    losses, trace = step([part], *how, job.ids, job.targets, part.zero_grad)
     _sum_tied_gradients(part, world_size)
     return _run_pass(part, sum(losses) / len(losses) if losses else None, trace)
 
@@ -259,8 +252,8 @@ class _Sleeper(nn.Module):
 def sleep_on_rank(
     rank: Count,
     world_size: Size,
-    forward_seconds: Times,
-    backward_seconds: Times,
+    forward_seconds: PositiveTimes,
+    backward_seconds: PositiveTimes,
     n_microbatches: Size,
     schedule: str = "gpipe",
     n_chunks: Size = 2,
@@ -273,7 +266,6 @@ def sleep_on_rank(
     times = dict(forward_seconds=forward_seconds, backward_seconds=backward_seconds)
     for name, each in times.items():
         require_as_many(name, each, world_size, "rank")
-        require_times(name, each, zero=False)
     n = n_chunks if schedule == "interleaved" else 1
     sleepers = [_Sleeper() for _ in range(n)]
 

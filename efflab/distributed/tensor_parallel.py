@@ -10,7 +10,7 @@ GELU(a + b) is not GELU(a) + GELU(b). `parallelize` uses the modules below, `par
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -26,11 +26,11 @@ from efflab.distributed.data_parallel import distance, new_model
 from efflab.distributed.pairs import copy_to_ranks, sum_over_ranks
 from efflab.distributed.ring import sent_bytes
 from efflab.distributed.ring_cost import ring_bytes
-from efflab.distributed.values import require_batch, require_share
-from efflab.errors import require, require_one_of
+from efflab.distributed.values import Batch, require_share
+from efflab.errors import require
 from efflab.model import Attention, FeedForward, Transformer
 from efflab.rules import Count, NonNegative, Size
-from efflab.tensors import Ids, Numbers
+from efflab.tensors import Numbers
 from efflab.train import language_model_loss, token_loss
 
 METHODS = ("ours", "torch")
@@ -189,17 +189,10 @@ def wire_bytes(
 
 
 @dataclass(frozen=True)
-class Job:
-    """What the ranks run: one forward and backward pass of ids and targets (B,T)."""
+class Job(Batch):
+    """What the ranks run: one forward and backward pass of the batch."""
 
-    config: ModelConfig
-    ids: Ids
-    targets: Ids
-    method: str = "ours"
-
-    def __post_init__(self):
-        require_one_of("method", self.method, METHODS)
-        require_batch(self.ids, self.targets)
+    method: Annotated[str, METHODS] = "ours"
 
 
 class Result(NamedTuple):

@@ -40,9 +40,8 @@ class Timeline:
 
     def __post_init__(self):
         n_tasks = list(map(len, self.orders))
-        require(
-            min(n_tasks, default=0) > 0, "orders", self.orders, "one task of each rank at least"
-        )
+        fewest = min(n_tasks, default=0)
+        require(fewest > 0, "orders", self.orders, "one task of each rank at least")
         for name, times in dict(starts=self.starts, ends=self.ends).items():
             fits = list(map(len, times)) == n_tasks
             require(fits, name, times, "a time for each rank's task in orders")

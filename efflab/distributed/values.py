@@ -1,13 +1,15 @@
 """Argument types and checks of this chapter: seconds and counts by layer, stage or rank."""
 
-from math import isfinite
+from dataclasses import dataclass
 
-from torch import Tensor
-
+from efflab.arguments import check_arguments
+from efflab.config import ModelConfig
 from efflab.errors import require
-from efflab.rules import Count
+from efflab.rules import Count, NonNegative, Positive
+from efflab.tensors import Ids
 
-Times = list[float] | tuple[float, ...]
+Times = list[NonNegative] | tuple[NonNegative, ...]
+PositiveTimes = list[Positive] | tuple[Positive, ...]
 """Seconds, one for each layer, stage or rank."""
 Counts = list[Count] | tuple[Count, ...]
 """Bytes, rows or layers, one number for each layer, stage or rank."""
@@ -17,13 +19,9 @@ MOST_SECONDS = 3600.0
 """Longest emulated step or layer."""
 
 
-def require_times(name: str, seconds: Times, *, zero: bool = True) -> None:
-    """At least one time, all finite and positive, or also 0 if `zero`."""
+def require_times(name: str, seconds: Times) -> None:
+    """There must be at least one time."""
     require(len(seconds) > 0, name, seconds, "one time at least")
-    allowed = "finite seconds of at least 0" if zero else "positive, finite seconds"
-    for value in seconds:
-        if not isfinite(value) or value < 0 or not (zero or value):
-            require(False, name, value, allowed)
 
 
 def require_as_many(name: str, values: Times | Counts, n: int, each: str) -> None:
@@ -36,8 +34,16 @@ def require_share(rank: int, n_ranks: int) -> None:
     require(rank < n_ranks, "rank", rank, f"a number below {n_ranks}")
 
 
-def require_batch(ids: Tensor, targets: Tensor) -> None:
-    """There must be at least one id, and a target for each."""
-    require(ids.numel() > 0, "ids.shape", tuple(ids.shape), "one id at least")
-    same = ids.shape == targets.shape
-    require(same, "targets.shape", tuple(targets.shape), f"that of ids, {tuple(ids.shape)}")
+@check_arguments
+@dataclass(frozen=True)
+class Batch:
+    """What ranks train: a model of this config on ids and targets (B,T), one id at least."""
+
+    config: ModelConfig
+    ids: Ids
+    targets: Ids
+
+    def __post_init__(self):
+        require(self.ids.numel() > 0, "ids.shape", tuple(self.ids.shape), "one id at least")
+        shape, expected = tuple(self.targets.shape), tuple(self.ids.shape)
+        require(shape == expected, "targets.shape", shape, f"that of ids, {expected}")

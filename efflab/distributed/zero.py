@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -25,14 +25,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from efflab.arguments import check_module
 from efflab.bench import peak_bytes
-from efflab.config import ModelConfig
 from efflab.distributed.data_parallel import new_model, own, shares
 from efflab.distributed.ring import sent_bytes
-from efflab.distributed.values import require_batch
+from efflab.distributed.values import Batch
 from efflab.errors import require_one_of
 from efflab.model import Transformer
 from efflab.rules import Count, Size
-from efflab.tensors import Ids
 from efflab.train import gradient_norm, language_model_loss
 
 STAGES = (0, 1, 2, 3)
@@ -68,18 +66,11 @@ class RankState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Job:
-    """What the ranks train: ids and targets (B,T), by which stage (0 is plain DDP)."""
+class Job(Batch):
+    """The batch, and by which stage it is trained (0 is plain DDP)."""
 
-    config: ModelConfig
-    ids: Ids
-    targets: Ids
-    stage: int
+    stage: Annotated[int, STAGES]
     n_steps: Size = 3
-
-    def __post_init__(self):
-        require_one_of("stage", self.stage, STAGES)
-        require_batch(self.ids, self.targets)
 
 
 def shard_model(model: Transformer, stage: int) -> tuple[nn.Module, torch.optim.Optimizer]:

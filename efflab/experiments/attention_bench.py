@@ -43,14 +43,8 @@ def package(q, k, v, window_size: int = WINDOW):
     """The `local-attention` package with the same window (`exact_windowsize` masks the rest)."""
     from local_attention import LocalAttention
 
-    attend = LocalAttention(
-        window_size=window_size,
-        look_backward=1,
-        look_forward=1,
-        exact_windowsize=True,
-        autopad=True,
-        use_rotary_pos_emb=False,
-    )
+    reach = dict(window_size=window_size, exact_windowsize=True, look_backward=1, look_forward=1)
+    attend = LocalAttention(**reach, autopad=True, use_rotary_pos_emb=False)
     return lambda: attend(q, k, v)
 
 
@@ -58,16 +52,13 @@ def contestants(seq_len: int, seed: int = 0) -> dict:
     """{name: (call, visible pairs of one head)}; all but full attention and BigBird are equal."""
     q, k, v = heads(seq_len, seed)
     layout = bigbird_layout(seq_len // BLOCK, n_global=2, n_window=3, n_random=3)
-    window_pairs = visible_pairs(seq_len, WINDOW)
+    window_pairs, block_pairs = visible_pairs(seq_len, WINDOW), int(layout.sum()) * BLOCK**2
     return {
         OURS: (lambda: sliding_window_attention(q, k, v, WINDOW), window_pairs),
         FLEX: (flex(q, k, v), window_pairs),
         PACKAGE: (package(q, k, v), window_pairs),
         FULL: (lambda: F.scaled_dot_product_attention(q, k, v), seq_len**2),
-        BIGBIRD: (
-            lambda: block_sparse_attention(q, k, v, layout, BLOCK),
-            int(layout.sum()) * BLOCK**2,
-        ),
+        BIGBIRD: (lambda: block_sparse_attention(q, k, v, layout, BLOCK), block_pairs),
     }
 
 

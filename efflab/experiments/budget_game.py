@@ -24,7 +24,7 @@ from efflab.compression.gptq import gptq_model
 from efflab.compression.packed import Quantized
 from efflab.errors import require, require_int, require_one_of
 from efflab.experiments import lighten
-from efflab.experiments.record import read_record, run_cases, with_ends
+from efflab.experiments.record import read_record, round_floats, run_cases, with_ends
 from efflab.model import Transformer
 from efflab.pretrained import read_card
 from efflab.structure.sharing import share_qkv
@@ -180,11 +180,10 @@ def play(moves: Moves | None = None, /, repeats: int = 7, **changes) -> dict:
         n_bytes, model = store(moves, Path(folder) / "model.safetensors")
     point = points.language_point(model, n_bytes, repeats=repeats)
     size = dict(n_bytes=n_bytes, fits=n_bytes <= LIMIT)
-    bits = {k: round(v, 4) for k, v in with_ends("bits", point["quality"]).items()}
-    time = point["time"]
+    bits, time = with_ends("bits", point["quality"]), point["time"]
     times = dict(time=time.mean, time_low=time.low, time_high=time.high, band=point["band"])
-    times = {k: round(v, 3) for k, v in times.items()}
-    return size | bits | dict(flops=lighten.forward_flops(model, SEQ_LEN)) | times
+    flops = dict(flops=lighten.forward_flops(model, SEQ_LEN))
+    return size | round_floats(bits) | flops | round_floats(times, 3)
 
 
 def rank(entry: dict) -> tuple:

@@ -8,7 +8,6 @@ after INT8 is trained, and quantizing earlier means pruning after all training. 
 here: `case-study-latency` does that, for which the weights do not matter.
 """
 
-from collections.abc import Callable
 from copy import deepcopy
 from functools import lru_cache
 from itertools import product
@@ -16,7 +15,6 @@ from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
 
-import torch
 from torch import Tensor
 
 from efflab import data, points, train
@@ -25,9 +23,9 @@ from efflab.compression import language, pruning
 from efflab.compression.openvino import seven_bits_needed
 from efflab.errors import require_int, require_one_of
 from efflab.estimate import Estimate, paired_difference
-from efflab.experiments import lighten
+from efflab.experiments import lighten, training
 from efflab.experiments.lighten import Recipe
-from efflab.experiments.record import run_cases, with_ends
+from efflab.experiments.record import round_floats, run_cases, with_ends
 from efflab.model import Transformer, n_parameters
 from efflab.pretrained import read_card
 
@@ -83,16 +81,10 @@ def prune_neurons(model: Transformer, ratio: float = PRUNED) -> Transformer:
     return pruning.prune_ffn(model, pruning.least_important(importance, ratio))
 
 
-def loss_in(precision: str) -> Callable[[Transformer, Tensor, Tensor], Tensor]:
-    """The language-model loss with products in that precision; the loss itself is in fp32."""
+def loss_in(precision: str) -> training.Loss:
+    """The language-model loss in one of the `PRECISIONS`."""
     require_one_of("precision", precision, PRECISIONS)
-
-    def loss(model: Transformer, ids: Tensor, targets: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision != "fp32"):
-            logits = model(ids)
-        return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
-
-    return loss
+    return training.loss_in(bf16=precision != "fp32")
 
 
 def tune(
@@ -100,12 +92,7 @@ def tune(
 ) -> Transformer:
     """Train `model` in place for a round, or for `stop` of its steps."""
     require_int("seed", seed, 0)
-    stream = data.stdlib_tokens("train")
-    first = seed * 10**6 + round_ * N_STEPS
-
-    def batch(step: int) -> tuple[Tensor, Tensor]:
-        return data.random_windows(stream, BATCH_SIZE, SEQ_LEN, first + step)
-
+    batch = training.training_windows(BATCH_SIZE, SEQ_LEN, seed * 10**6 + round_ * N_STEPS)
     options = dict(optimizers=train.adamw(model, LR), loss_fn=loss_in(precision), stop=stop)
     with one_thread():
         train.fit(model, batch, N_STEPS, **options)
@@ -145,7 +132,7 @@ def judge(model: Transformer) -> dict:
 
 def interval(quality: Estimate) -> dict[str, float]:
     """Bits per byte with the interval over windows, as stored in a row."""
-    return {k: round(v, 4) for k, v in with_ends("bits", quality).items()}
+    return round_floats(with_ends("bits", quality))
 
 
 def int8(model: Transformer, folder: Path) -> language.LanguageEngine:
@@ -207,12 +194,12 @@ def run_widths() -> dict:
         row = dict(width=width, windows_alone=lighten.removed_share(config, alone, SEQ_LEN))
         row |= dict(removed=shares["computed"], removed_visible=shares["visible"])
         row |= dict(n_heads=sum(map(len, recipe.removed)))
-        row |= dict(added=lighten.loss(lighten.lighten(shipped, recipe), calibration()) - base)
-        rows.append({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
+        added = lighten.loss(lighten.lighten(shipped, recipe), calibration()) - base
+        rows.append(row | dict(added=added))
     layers = range(config.n_layer)
-    windows = [[round(costs.windows[i, w], 4) for w in lighten.WIDTHS] for i in layers]
-    heads = [[round(costs.heads[i, h], 4) for h in range(config.n_head)] for i in layers]
-    return dict(widths=rows, windows=windows, heads=heads, loss=round(base, 4))
+    windows = [[costs.windows[i, w] for w in lighten.WIDTHS] for i in layers]
+    heads = [[costs.heads[i, h] for h in range(config.n_head)] for i in layers]
+    return round_floats(dict(widths=rows, windows=windows, heads=heads, loss=base))
 
 
 def run_one(part: str, seed: int, **where) -> dict:

@@ -12,25 +12,16 @@ from statistics import mean
 import torch
 from torch import Tensor, nn
 
-from efflab import data, train
+from efflab import train
 from efflab.bench import one_thread
 from efflab.config import ModelConfig
 from efflab.errors import require, require_int, require_one_of
 from efflab.estimate import one_more
+from efflab.experiments import training
 from efflab.experiments.record import read_record, run_cases
 from efflab.model import Transformer
-from efflab.structure.adaptive_span import (
-    AdaptiveSpanAttention,
-    learned_spans,
-    span_flops,
-    span_layers,
-)
-from efflab.structure.dynamic_conv import (
-    DynamicConv,
-    LightweightConv,
-    conv_flops,
-    replace_attention,
-)
+from efflab.structure import adaptive_span, dynamic_conv
+from efflab.structure.adaptive_span import learned_spans, span_layers
 
 NAME = "dynamic-attention"
 CONFIG = ModelConfig(4, 4, 64, 256, 2048, 128, causal=True)
@@ -59,14 +50,14 @@ def make_model(variant: str, seed: int, config: ModelConfig = CONFIG) -> Transfo
     spec = VARIANTS[variant]
     shape = config.d_model, config.n_head
     make: dict[str, Callable[[], nn.Module]] = {
-        "lightweight": lambda: LightweightConv(*shape, spec["kernel_size"]),
-        "dynamic": lambda: DynamicConv(*shape, spec["kernel_size"]),
-        "span": lambda: AdaptiveSpanAttention(
+        "lightweight": lambda: dynamic_conv.LightweightConv(*shape, spec["kernel_size"]),
+        "dynamic": lambda: dynamic_conv.DynamicConv(*shape, spec["kernel_size"]),
+        "span": lambda: adaptive_span.AdaptiveSpanAttention(
             *shape, config.max_len, ramp=RAMP, initial=INITIAL_SPAN
         ),
     }
     if spec["technique"] != "attention":
-        replace_attention(model, lambda _: make[spec["technique"]]())
+        dynamic_conv.replace_attention(model, lambda _: make[spec["technique"]]())
         for name, module in model.named_modules():
             # kernel predictors are initialized as published, all else like attention's projections
             if ".attention.body." in name and not name.endswith(".predict"):
@@ -85,7 +76,7 @@ def optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
     return optimizers
 
 
-def loss_with_penalty(weight: float) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
+def loss_with_penalty(weight: float) -> training.Loss:
     """The language-model loss plus `weight` times the summed mean spans of the layers.
 
     Sukhbaatar et al. 2019, section 2: lambda / M times the sum of all spans, M heads a layer.
@@ -98,22 +89,16 @@ def loss_with_penalty(weight: float) -> Callable[[nn.Module, Tensor, Tensor], Te
     return loss
 
 
-@torch.no_grad()
 def held_out_loss(model: nn.Module) -> float:
     """Nats per token on `N_EVAL` held-out windows, the same for all models."""
-    held_out = data.random_windows(data.stdlib_tokens("held-out"), N_EVAL, CONFIG.max_len, seed=0)
-    return train.language_model_loss(model.eval(), *held_out).item()
+    return training.held_out_loss(model.eval(), N_EVAL, CONFIG.max_len)
 
 
 def train_variant(variant: str, seed: int, n_steps: int = N_STEPS) -> tuple[Transformer, dict]:
     """Train one variant with one seed; returns the model and its recorded results."""
     model = make_model(variant, seed)
-    tokens = data.stdlib_tokens("train")
     loss = loss_with_penalty(VARIANTS[variant].get("penalty", 0.0))
-
-    def batch(step: int) -> tuple[Tensor, Tensor]:
-        return data.random_windows(tokens, BATCH_SIZE, CONFIG.max_len, seed * 10**6 + step)
-
+    batch = training.training_windows(BATCH_SIZE, CONFIG.max_len, seed * 10**6)
     train.fit(model, batch, n_steps, optimizers=optimizers(model), loss_fn=loss)
     result = dict(variant=variant, seed=seed, n_steps=n_steps, loss=held_out_loss(model))
     result |= dict(n_params=sum(p.numel() for p in model.parameters()))
@@ -129,8 +114,9 @@ def mixing_flops(variant: str, reach: list[int] | None = None) -> int:
     if "kernel_size" in spec:
         dynamic = spec["technique"] == "dynamic"
         shape = CONFIG.d_model, CONFIG.n_head, spec["kernel_size"]
-        return CONFIG.n_layer * conv_flops(*shape, T, dynamic=dynamic)
-    return sum(span_flops(CONFIG.d_model, r, T) for r in reach or [T] * CONFIG.n_layer)
+        return CONFIG.n_layer * dynamic_conv.conv_flops(*shape, T, dynamic=dynamic)
+    reaches = reach or [T] * CONFIG.n_layer
+    return sum(adaptive_span.span_flops(CONFIG.d_model, r, T) for r in reaches)
 
 
 def settings() -> dict:

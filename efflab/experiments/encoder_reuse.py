@@ -21,7 +21,7 @@ from efflab import data, pretrained, train
 from efflab.base.cache import get_or_make
 from efflab.bench import one_thread
 from efflab.errors import require_one_of
-from efflab.experiments.record import run_cases
+from efflab.experiments.record import round_floats, run_cases
 
 NAME = "encoder-reuse"
 PACKAGES = "asyncio email http importlib logging multiprocessing unittest xml".split()
@@ -182,7 +182,7 @@ def run(*, fresh: bool = False) -> dict:
     def run_one(task: str, seed: int) -> dict:
         head, _ = head_accuracy(embeddings, task)
         tuned = fine_tuned_accuracy(encoder, ids, task, seed)
-        return dict(head=round(head, 4), tuned=round(tuned, 4))
+        return round_floats(dict(head=head, tuned=tuned))
 
     n_test = int(docstrings().is_test.sum())
     settings = dict(n_steps=N_STEPS, batch_size=BATCH_SIZE, lr=LR, max_tokens=MAX_TOKENS)

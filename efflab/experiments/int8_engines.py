@@ -18,7 +18,7 @@ from efflab.compression.engines import Batch, Engine
 from efflab.compression.openvino import seven_bits_needed
 from efflab.estimate import Estimate, bootstrap
 from efflab.experiments.isolated import run_isolated
-from efflab.experiments.record import run_cases
+from efflab.experiments.record import round_floats, run_cases
 from efflab.weights import read_tensors, save_tensors
 
 NAME = "int8-engines"
@@ -174,7 +174,7 @@ def measure(engine: str, folder: str, reference: str) -> dict:
     vectors, _ = read_tensors(Path(reference), "run the experiment anew")
     exact = [vectors[name] for name in ("queries", "documents")]
     row |= quality(candidate, tokenizer, N_TEST, exact)
-    return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+    return round_floats(row)
 
 
 # --- The experiment --------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from efflab.compression.vectorwise import ByToken, OutliersApart
 from efflab.errors import require_one_of
 from efflab.experiments import int8_engines
 from efflab.experiments.int8_engines import N_CALIBRATION, calibration, compare_vectors
-from efflab.experiments.record import run_cases
+from efflab.experiments.record import round_floats, run_cases
 
 NAME = "int8-ranges"
 CONTROL = "never calibrated, scale 1"
@@ -92,8 +92,7 @@ def run_one(form: str, seed: int) -> dict:
     """One form's cosines to fp32 and MRR minus fp32's, with intervals over the texts."""
     model, tokenizer = points.encoder()
     ours = vectors(make_encoder(form, model, calibration(tokenizer)))
-    row = compare_vectors(ours, exact())
-    return {k: round(v, 4) for k, v in row.items()}
+    return round_floats(compare_vectors(ours, exact()))
 
 
 def run(*, fresh: bool = False) -> dict:

@@ -122,12 +122,8 @@ def attentions(model: Transformer) -> Iterator[tuple[Attention, int | None]]:
 
 def lighten(model: Transformer, recipe: Recipe) -> Transformer:
     """A copy of a plain model without the recipe's heads and with its windows; not trained."""
-    require(
-        all(window is None for _, window in attentions(model)),
-        "model",
-        "already windowed",
-        "a model whose attention is plain",
-    )
+    is_plain = all(window is None for _, window in attentions(model))
+    require(is_plain, "model", "already windowed", "a model whose attention is plain")
     light = prune_heads(model, dict(enumerate(recipe.removed)))
     for layer, window in zip(light.layers, recipe.windows, strict=True):
         if window is not None:

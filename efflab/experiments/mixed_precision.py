@@ -11,12 +11,13 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from efflab import data, train
+from efflab import train
 from efflab.acceleration.precision import FORMATS
 from efflab.bench import one_thread
 from efflab.config import ModelConfig
 from efflab.errors import require_int, require_one_of
-from efflab.experiments.record import run_cases
+from efflab.experiments.record import round_floats, run_cases
+from efflab.experiments.training import held_out_loss, loss_in, training_windows
 from efflab.model import Transformer
 
 NAME = "mixed-precision"
@@ -83,22 +84,13 @@ def train_until(
     model = Transformer(CONFIG).to(torch.bfloat16 if precision == "bf16 only" else torch.float32)
     if precision == "fp8 scaled":
         multiply_in_fp8(model)
-    stream = data.stdlib_tokens("train")
-
-    def batch(step):
-        return data.random_windows(stream, BATCH_SIZE, SEQ_LEN, seed * 10**6 + step)
-
-    def loss(model, ids, targets):
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16 autocast"):
-            logits = model(ids)
-        return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
-
+    batch = training_windows(BATCH_SIZE, SEQ_LEN, seed * 10**6)
     optimizers = train.adamw(model, LR)
     if precision == CONTROL:
         optimizers = [Fp8AdamW(o.param_groups, betas=(0.9, 0.95)) for o in optimizers]
     with one_thread():
-        options = dict(optimizers=optimizers, stop=stop, loss_fn=loss)
-        return train.fit(model, batch, N_STEPS, **options), model
+        options = dict(stop=stop, loss_fn=loss_in(bf16=precision == "bf16 autocast"))
+        return train.fit(model, batch, N_STEPS, optimizers=optimizers, **options), model
 
 
 def early_loss(losses: list[float]) -> float:
@@ -111,12 +103,8 @@ def run_one(precision: str, seed: int) -> dict:
     """The curve, its beginning, and the held-out loss (nats per token), evaluated in fp32."""
     losses, model = train_until(precision, seed)
     curve = [sum(losses[i : i + EVERY]) / EVERY for i in range(0, N_STEPS, EVERY)]
-    held_out = data.random_windows(data.stdlib_tokens("held-out"), N_WINDOWS, SEQ_LEN, 0)
-    with torch.no_grad():
-        final = train.language_model_loss(model.float(), *held_out).item()
-    return dict(
-        early=round(early_loss(losses), 4), loss=round(final, 4), curve=[round(x, 4) for x in curve]
-    )
+    final = held_out_loss(model.float(), N_WINDOWS, SEQ_LEN)
+    return round_floats(dict(early=early_loss(losses), loss=final, curve=curve))
 
 
 @one_thread()

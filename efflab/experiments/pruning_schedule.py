@@ -9,11 +9,12 @@ from copy import deepcopy
 from itertools import product
 from statistics import mean, stdev
 
-from efflab import data, evaluate, train
+from efflab import evaluate, train
 from efflab.bench import one_thread
 from efflab.compression import pruning
 from efflab.errors import require, require_int, require_one_of
 from efflab.experiments.record import run_cases
+from efflab.experiments.training import training_windows
 from efflab.model import Transformer
 from efflab.pretrained import load_stdlib_gpt, read_card
 
@@ -46,12 +47,7 @@ def tune(
     `stop`: end after this many of the round's steps.
     """
     masks = pruning.weight_masks(model, lambda w: pruning.magnitude_mask(w, ratio))
-    stream = data.stdlib_tokens("train")
-
-    def batch(step):
-        start = seed * 10**6 + round_ * STEPS_PER_ROUND
-        return data.random_windows(stream, BATCH_SIZE, SEQ_LEN, start + step)
-
+    batch = training_windows(BATCH_SIZE, SEQ_LEN, seed * 10**6 + round_ * STEPS_PER_ROUND)
     with one_thread():
         with pruning.hold_masks(model, masks):
             before = bits(model)

@@ -9,11 +9,12 @@ from statistics import mean, stdev
 
 import torch
 
-from efflab import data, train
+from efflab import train
 from efflab.bench import one_thread
 from efflab.config import ModelConfig
 from efflab.errors import require, require_int
-from efflab.experiments.record import run_cases
+from efflab.experiments.record import round_floats, run_cases
+from efflab.experiments.training import held_out_loss, training_windows
 from efflab.model import Transformer
 from efflab.structure.sharing import share_qkv
 
@@ -42,23 +43,17 @@ def trained_loss(
     model: Transformer, seed: int, n_steps: int, stop: int | None = None, n_windows: int = N_WINDOWS
 ) -> float:
     """Held-out loss after `stop` of `n_steps` of training; a seed has the same batches for all."""
-    stream, T = data.stdlib_tokens("train"), CONFIG.max_len
-
-    def batch(step):
-        return data.random_windows(stream, BATCH_SIZE, T, seed * 10**6 + step)
-
+    batch = training_windows(BATCH_SIZE, CONFIG.max_len, seed * 10**6)
     with one_thread():
         optimizers = train.muon(model, lr=1e-2, adam_lr=5e-3)
         train.fit(model, batch, n_steps, optimizers=optimizers, stop=stop)
-    held_out = data.random_windows(data.stdlib_tokens("held-out"), n_windows, T, 0)
-    with torch.no_grad():
-        return train.language_model_loss(model, *held_out).item()
+    return held_out_loss(model, n_windows, CONFIG.max_len)
 
 
 def run_one(n_shared: int, seed: int) -> dict:
     """Loss early in the training and at its end."""
     early, loss = (validation_loss(n_shared, seed, stop) for stop in (EARLY, N_STEPS))
-    return dict(early=round(early, 4), loss=round(loss, 4))
+    return round_floats(dict(early=early, loss=loss))
 
 
 @one_thread()

@@ -274,6 +274,15 @@ def with_ends(name: str, estimate) -> dict[str, float]:
     return {name: estimate.mean, "low": estimate.low, "high": estimate.high}
 
 
+def round_floats(value, decimals: int = 4):
+    """A value as it is stored: all floats in it, at any depth, with so many decimals."""
+    if isinstance(value, dict):
+        return {key: round_floats(item, decimals) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [round_floats(item, decimals) for item in value]
+    return round(value, decimals) if isinstance(value, float) else value
+
+
 def same_python(experiment: dict) -> bool:
     """Whether it was recorded with this minor version of Python, whose library is the data."""
     versions = experiment["versions"]["python"], platform.python_version()

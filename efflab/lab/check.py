@@ -7,7 +7,6 @@ the hint, the third the expected value. Repeating a wrong answer does not count 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from efflab.errors import require_one_of
 from efflab.lab import notebook
 from efflab.lab.colours import OPEN, RIGHT, SCALE, WRONG
-from efflab.lab.page import emit_html
+from efflab.lab.page import emit_html, render
 from efflab.lab.text import number, tr
 
 HINT_AT, VALUE_AT = 2, 3
@@ -182,9 +181,7 @@ def _show(name, exercise, status, mismatch, problem, n_tries) -> None:
         lines.append(tr("Hint: {hint}", hint=tr(exercise.hint)))
     lines.append(_outlook(exercise, mismatch, n_tries))
     lines = [line for line in lines if line]
-    body = "".join(f"<div>{escape(line)}</div>" for line in lines)
-    style = f"border-left:5px solid {colour};padding:6px 14px;margin:4px 0"
-    html = f'<div style="{style}"><b>{escape(title)}</b>{body}</div>'
+    html = render("exercise", colour=colour, title=title, lines=lines)
     emit_html(html, "\n".join([title, *("  " + line for line in lines)]))
 
 

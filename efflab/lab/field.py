@@ -7,7 +7,8 @@ import anywidget
 import ipywidgets as w
 import traitlets
 
-from efflab.lab.colours import WRONG
+from efflab.lab.colours import ORANGE, WRONG
+from efflab.lab.page import render
 from efflab.lab.text import number, tr, unit_name, with_unit
 
 EXACT = 12
@@ -24,7 +25,7 @@ class Onward(anywidget.AnyWidget):
 class Field(w.VBox):
     """The question above a text field; Enter, or leaving the field, commits the number."""
 
-    def __init__(self, prediction, title: str, style: str):
+    def __init__(self, prediction, title: str):
         self.prediction = prediction
         self.entry = w.Text(
             placeholder=tr("your number, then Enter"),
@@ -37,7 +38,7 @@ class Field(w.VBox):
         if prediction.guess is not None:
             self.entry.value = number(prediction.guess, EXACT)
         self.entry.observe(self._commit, names="value")
-        heading = w.HTML(f'<div style="{style}"><b>{escape(title)}</b></div>')
+        heading = w.HTML(render("question", colour=ORANGE, title=title, note=""))
         # the row wraps, for Chinese and narrow pages
         row = w.HBox([self.entry, self.answer, self.onward], layout=w.Layout(flex_flow="wrap"))
         super().__init__([heading, row])

@@ -5,9 +5,12 @@ kernel; a page that shows only images the PNG; a terminal, and nbval, the text.
 """
 
 import base64
+import html
 import inspect
 import os
 import textwrap
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -44,6 +47,25 @@ def emit(bundle: dict, **place) -> None:
     from IPython.display import display
 
     display(bundle, raw=True, **place)
+
+
+def render(card: str, **values) -> str:
+    """The HTML of a template in `cards`, filled: values are text, a missing one is an error."""
+    return _template(card).render(values)
+
+
+@lru_cache(maxsize=16)
+def _template(card: str):
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    def escape(value):
+        # quotes as in the stored outputs; Jinja would write them otherwise
+        return value if isinstance(value, Markup) else Markup(html.escape(str(value)))
+
+    jinja = Environment(autoescape=True, undefined=StrictUndefined, finalize=escape)
+    lines = (Path(__file__).parent / "cards" / f"{card}.html").read_text("utf-8").splitlines()
+    return jinja.from_string("".join(map(str.strip, lines)))
 
 
 def emit_html(html: str, text: str, **more) -> None:

@@ -2,16 +2,13 @@
 
 import math
 from dataclasses import dataclass, field
-from html import escape
 
 from efflab.errors import require
 from efflab.lab import guesses, notebook
 from efflab.lab.colours import BLUE, ORANGE
-from efflab.lab.page import emit, emit_html, live, plain, widget_view
+from efflab.lab.page import emit, emit_html, live, plain, render, widget_view
 from efflab.lab.text import tr, tr_name, with_unit
 from efflab.lab.typed import parse
-
-ANSWER_STYLE = f"border-left:5px solid {BLUE};padding:6px 14px;margin:4px 0;font-size:1.1em"
 
 
 @dataclass
@@ -58,7 +55,7 @@ class Prediction:
         if self.guess is None:
             _fold(text, answer)
             return
-        emit_html(f'<div style="{ANSWER_STYLE}">{escape(text)}</div>', text)
+        emit_html(render("answer", colour=BLUE, text=text, summary=""), text)
         self.close()
         if notebook.shell() is not None:
             guesses.keep(notebook.current.number, self.question, self.guess, float(measured))
@@ -70,8 +67,7 @@ def _fold(text: str, answer: dict) -> None:
     The output's metadata have `answer`, by which the site's page compares its reader's number.
     """
     summary = tr("Say your number first, then run this cell again; or open the answer here.")
-    html = f"<summary>{escape(summary)}</summary>{escape(text)}"
-    html = f'<details style="{ANSWER_STYLE}">{html}</details>'
+    html = render("answer", colour=BLUE, text=text, summary=summary)
     bundle = {"text/html": html, "text/plain": text if live() else summary}
     emit(bundle, metadata={"answer": answer})
 
@@ -93,13 +89,12 @@ def predict(
         prediction.commit(guess)
     title = tr("Predict first: {question}", question=tr(question))
     note = tr("Write your number in the field when you run this cell.")
-    style = f"border-left:5px solid {ORANGE};padding:6px 14px;margin:4px 0"
-    html = f'<div style="{style}"><b>{escape(title)}</b><br><i>{escape(note)}</i></div>'
+    html = render("question", colour=ORANGE, title=title, note=note)
     bundle = {"text/html": html, "text/plain": title}
     if live():
         from efflab.lab.field import Field
 
-        prediction.widget = Field(prediction, title, style)
+        prediction.widget = Field(prediction, title)
         bundle |= widget_view(prediction.widget)
     asked = {"question": tr(question), "unit": unit, "unit_name": tr_name(unit)}
     emit(bundle, metadata={"prediction": asked})

@@ -52,10 +52,8 @@ def with_controls(
         if controls[name].stored
     }
     menu = _fitting(options, len(along), most)
-    grid = _grid(specs, first, along, {name: options[name] for name in menu})
-    while menu and not _small(grid):
-        menu.pop()
-        grid = _grid(specs, first, along, {name: options[name] for name in menu})
+    while not _small(grid := _grid(specs, first, along, menu)) and menu:
+        menu.popitem()
     inactive = [labels[name] for name in others if name not in menu]
     return _figure(grid, values, first, labels, inactive)
 
@@ -94,12 +92,12 @@ def _small(grid: list) -> bool:
     return sum(len(json.dumps(_frame("", spec, moving))) for spec in specs) <= MOST_BYTES
 
 
-def _fitting(options: dict, n: int, most: int) -> list[str]:
-    """The controls, in order, that fit into the menu in addition to `n` values of the first."""
-    menu = []
+def _fitting(options: dict[str, list], n: int, most: int) -> dict[str, list]:
+    """The `options`, in order, that fit into the menu in addition to `n` values of the first."""
+    menu = {}
     for name, values in options.items():
         if n * len(values) <= most:
-            menu.append(name)
+            menu[name] = values
             n *= len(values)
     return menu
 

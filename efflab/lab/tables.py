@@ -2,11 +2,10 @@
 
 import numbers
 from collections.abc import Mapping, Sequence
-from html import escape
 
 from efflab.base.alignment import align, display_width
 from efflab.errors import require, require_one_of
-from efflab.lab.page import emit_html
+from efflab.lab.page import emit_html, render
 from efflab.lab.text import KINDS, number, tr, tr_name
 
 
@@ -38,7 +37,11 @@ def table_forms(
     right = {k: any(isinstance(row.get(k), numbers.Real) for row in rows) for k in headers}
     cells = [[_cell(key, row.get(key), digits) for key in headers] for row in rows]
     titles = [tr(header.replace("_", " ")) for header in headers.values()]
-    return _html(titles, cells, right.values()), _text(titles, cells, right.values())
+    sides = ["right" if is_right else "left" for is_right in right.values()]
+    html = render("table", titles=titles, cells=cells, sides=sides)
+    widths = [max(map(display_width, column)) for column in zip(titles, *cells, strict=True)]
+    rule = ["-" * width for width in widths]
+    return html, "\n".join(align([titles, rule, *cells], list(right.values())))
 
 
 def _cell(key, value, digits: int) -> str:
@@ -46,18 +49,3 @@ def _cell(key, value, digits: int) -> str:
         require_one_of("kind", value, KINDS)
         return tr(value)
     return tr_name(value) if isinstance(value, str) else number(value, digits)
-
-
-def _html(titles, cells, right) -> str:
-    aligns = [f"text-align:{'right' if r else 'left'};padding:4px 12px" for r in right]
-    row = lambda tag, texts: "".join(  # noqa: E731
-        f'<{tag} style="{a}">{escape(t)}</{tag}>' for a, t in zip(aligns, texts, strict=True)
-    )
-    body = "".join(f"<tr>{row('td', line)}</tr>" for line in cells)
-    return f"<table><thead><tr>{row('th', titles)}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _text(titles, cells, right) -> str:
-    widths = [max(map(display_width, column)) for column in zip(titles, *cells, strict=True)]
-    rule = ["-" * width for width in widths]
-    return "\n".join(align([titles, rule, *cells], list(right)))

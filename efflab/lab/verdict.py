@@ -7,7 +7,6 @@ room; other numbers give another outcome.
 import tomllib
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from html import escape
 
 from efflab.base.busy import others
 from efflab.base.formats import VERDICT as MIME
@@ -16,7 +15,7 @@ from efflab.errors import require, require_one_of
 from efflab.lab.evidence import Evidence, evidence_line
 from efflab.lab.judge import read_rules, rule_words
 from efflab.lab.outcome import OUTCOMES, Outcome, Part, mark, outcome_words
-from efflab.lab.page import emit_html, live
+from efflab.lab.page import emit_html, live, render
 from efflab.lab.text import language, number, tr
 from efflab.rules import require_type
 
@@ -45,70 +44,44 @@ def verdict(claim_id: str, outcome: Outcome) -> None:
     require_type("outcome", outcome, Outcome)
     ids, known = [p.id for p in outcome.parts], [p["id"] for p in claims[claim_id]["parts"]]
     require(ids == known, f"parts of {claim_id}", ids, f"{known}")
-    card = _Card(claim_id, claims[claim_id], outcome)
-    emit_html(card.html(), card.text(), **{MIME: outcome.record(claim_id)})
+    card = _card(claim_id, claims[claim_id], outcome)
+    lines = [card["heading"], card["claim"], card["headline"]]
+    for part in card["parts"]:
+        details = (*part["texts"], part["rule"], *part["figures"])
+        lines += [part["headline"], *(f"  {line}" for line in details)]
+    text = "\n".join([*lines, *filter(None, [card["busy"]])])
+    emit_html(render("verdict", **card), text, **{MIME: outcome.record(claim_id)})
 
 
-class _Card:
+def _card(claim_id: str, claim: Mapping, outcome: Outcome) -> dict:
     """The lines of one verdict's card, in the current language."""
-
-    def __init__(self, claim_id: str, claim: Mapping, outcome: Outcome):
-        self.colour = OUTCOMES[outcome.outcome][3]
-        self.claim = claim["claim"][language()]
-        self.heading = tr("Claim {id}, section {section}", id=claim_id, section=claim["section"])
-        marks = "" if len(outcome.parts) == 1 else " ".join(mark(p.outcome) for p in outcome.parts)
-        headline = f"{mark(outcome.outcome)} {outcome_words(outcome.outcome, language())}"
-        self.headline = f"{headline}  {marks}".rstrip()
-        self.busy = _busy_line(outcome.evidence)
-        rules = read_rules()[claim_id]
-        said = {part["id"]: part[language()] for part in claim["parts"]}
-        self.parts = [_PartLines(p, said[p.id], rules[p.id]) for p in outcome.parts]
-
-    def text(self) -> str:
-        lines = [self.heading, self.claim, self.headline]
-        for part in self.parts:
-            lines += [part.headline, *(f"  {line}" for line in (*part.texts, *part.figures))]
-        return "\n".join([*lines, *([self.busy] if self.busy else [])])
-
-    def html(self) -> str:
-        busy = f'<div style="margin:2px 0">{escape(self.busy)}</div>' if self.busy else ""
-        parts = "".join(part.html() for part in self.parts)
-        return (
-            f'<div style="border:1px solid #8886;border-left:8px solid {self.colour};'
-            f'border-radius:4px;padding:10px 16px;margin:6px 0">'
-            f'<div style="opacity:0.75">{escape(self.heading)}</div><div>{escape(self.claim)}</div>'
-            f'<div style="font-size:1.15em;font-weight:bold;margin:6px 0 2px">'
-            f"{escape(self.headline)}</div>{busy}{parts}</div>"
-        )
+    marks = "" if len(outcome.parts) == 1 else " ".join(mark(p.outcome) for p in outcome.parts)
+    headline = f"{mark(outcome.outcome)} {outcome_words(outcome.outcome, language())}"
+    said = {part["id"]: part[language()] for part in claim["parts"]}
+    rules = read_rules()[claim_id]
+    return dict(
+        colour=OUTCOMES[outcome.outcome][3],
+        heading=tr("Claim {id}, section {section}", id=claim_id, section=claim["section"]),
+        claim=claim["claim"][language()],
+        headline=f"{headline}  {marks}".rstrip(),
+        busy=_busy_line(outcome.evidence),
+        parts=[_part(part, said[part.id], rules[part.id]) for part in outcome.parts],
+    )
 
 
-class _PartLines:
-    """The lines of one part in a card: statement, condition or reason, remark, rule, figures."""
-
-    def __init__(self, part: Part, statement: str, rule: Mapping):
-        self.colour = OUTCOMES[part.outcome][3]
-        self.headline = f"{mark(part.outcome)} {statement}"
-        said = [tr(text, **part.values) for text in (part.reason, part.remark)]
-        if part.condition:
-            said.insert(0, tr("holds if {condition}", condition=rule["condition"][language()]))
-        self.rule = tr("Rule: {rule}", rule=rule_line(part, rule))
-        self.texts = [*filter(None, said), self.rule]
-        signs = {key: f"{mark(word)} " for key, word in part.decisions.items()}
-        self.figures = [f"{signs.get(e.id, '')}{evidence_line(e)}" for e in part.evidence]
-
-    def html(self) -> str:
-        cell = "border:1px solid #8886;border-radius:4px;padding:2px 10px;margin:4px 8px 0 0"
-        numbers = "".join(
-            f'<span style="display:inline-block;{cell}">{escape(line)}</span>'
-            for line in self.figures
-        )
-        *texts, rule = (escape(line) for line in self.texts)
-        lines = "".join(f'<div style="margin:2px 0">{line}</div>' for line in texts)
-        return (
-            f'<div style="border-left:4px solid {self.colour};padding-left:10px;margin:10px 0">'
-            f'<div style="font-weight:bold">{escape(self.headline)}</div>{lines}'
-            f'<div style="opacity:0.75;margin:2px 0">{rule}</div>{numbers}</div>'
-        )
+def _part(part: Part, statement: str, rule: Mapping) -> dict:
+    """The lines of one part: statement, condition or reason, remark, rule, figures."""
+    texts = [tr(text, **part.values) for text in (part.reason, part.remark)]
+    if part.condition:
+        texts.insert(0, tr("holds if {condition}", condition=rule["condition"][language()]))
+    signs = {key: f"{mark(word)} " for key, word in part.decisions.items()}
+    return dict(
+        colour=OUTCOMES[part.outcome][3],
+        headline=f"{mark(part.outcome)} {statement}",
+        texts=list(filter(None, texts)),
+        rule=tr("Rule: {rule}", rule=rule_line(part, rule)),
+        figures=[f"{signs.get(e.id, '')}{evidence_line(e)}" for e in part.evidence],
+    )
 
 
 def rule_line(part: Part, rule: Mapping) -> str:

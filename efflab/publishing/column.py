@@ -14,7 +14,7 @@ and every verdict is judged again from its own figures by the rule in this repos
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import lru_cache
@@ -197,22 +197,24 @@ def _like_ours(record: Mapping, ours: Mapping, root: Path) -> None:
             require(figure == own, where, value, allowed)
 
 
+def _decisions(record: Mapping) -> Iterator[tuple[str, object]]:
+    """(place, value) of all that a record's figures decide; which these are, too."""
+    yield from ((key, record[key]) for key in ("outcome", "holds"))
+    yield "parts", [part["id"] for part in record["parts"]]
+    for part in record["parts"]:
+        yield from (
+            (f"{part['id']}: {key}", part[key]) for key in sorted(part.keys() - {"figures"})
+        )
+        yield f"{part['id']}: figures", [figure["id"] for figure in part["figures"]]
+
+
 def follows(record: Mapping, root: Path = ROOT) -> None:
     """Refuse a record that does not follow from its own figures by the rule here."""
-    claim = record["claim"]
-    figures = figures_of(record)
+    claim, figures = record["claim"], figures_of(record)
     again = judge(claim, figures.values(), root).record(claim)
-    allowed = "as its own figures come to by the rule here: "
-    for key in ("outcome", "holds"):
-        same, needed = record[key] == again[key], allowed + quote(again[key])
-        require(same, f"{claim}: {key}", record[key], needed)
-    ids, own = ([part["id"] for part in r["parts"]] for r in (record, again))
-    require(ids == own, f"{claim}: parts", ids, allowed + quote(own))
-    for part, one in zip(record["parts"], again["parts"], strict=True):
-        for key in part.keys() - {"figures"}:
-            same, needed = part[key] == one[key], allowed + quote(one[key])
-            require(same, f"{claim}: {part['id']}: {key}", part[key], needed)
-        ids, own = ([figure["id"] for figure in p["figures"]] for p in (part, one))
-        require(ids == own, f"{claim}: {part['id']}: figures", ids, allowed + quote(own))
+    stored, own = (list(_decisions(part)) for part in (record, again))
+    for (place, value), (_, needed) in zip(stored, own, strict=False):
+        allowed = f"as its own figures come to by the rule here: {quote(needed)}"
+        require(value == needed, f"{claim}: {place}", value, allowed)
     is_plain = plain(list(figures.values())) == list(figures.values())
     require(is_plain, f"{claim}: figures", list(figures), "at most six significant digits")

@@ -1,15 +1,15 @@
 """Reports what this machine has, what it lacks, and what does not work without that."""
 
-import importlib.util
 import os
 import platform
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from efflab.base.alignment import align
-from efflab.data import MINILM_PACKAGE, MINILM_SHA256, STDLIB_GPT, sha256
+from efflab.data import STDLIB_GPT
 from efflab.experiments.provenance import version_of
 
 PACKAGES = ("torch", "transformers", "plotly", "ipywidgets", "jupyterlab")
@@ -79,11 +79,10 @@ def file_size(path: Path) -> str | None:
 
 def find_minilm() -> str | None:
     """The size of MiniLM's weights in the installed package; None if absent or other bytes."""
-    spec = importlib.util.find_spec(MINILM_PACKAGE)
-    for folder in spec.submodule_search_locations if spec else ():
-        for path in Path(folder).rglob("*.safetensors"):
-            if sha256(path) == MINILM_SHA256:
-                return file_size(path)
+    from efflab.pretrained import minilm_folder
+
+    with suppress(OSError, ValueError):
+        return file_size(minilm_folder() / "model.safetensors")
     return None
 
 

@@ -19,14 +19,10 @@ LOOKALIKES = str.maketrans(
 )
 """ASCII replacements for characters that a terminal may lack; accents are dropped separately."""
 ELSEWHERE = "it cannot be written here; start efflab in a copy of the repository that you may write"
-REMEDIES = {
-    errno.ENOSPC: "free some space and start it again: what was finished is kept",
-    errno.EDQUOT: "free some space and start it again: what was finished is kept",
-    errno.EACCES: ELSEWHERE,
-    errno.EPERM: ELSEWHERE,
-    errno.EROFS: ELSEWHERE,
-    errno.ENAMETOOLONG: "a shorter name is needed",
-}
+FULL = "free some space and start it again: what was finished is kept"
+REMEDIES = dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), ELSEWHERE)
+REMEDIES |= dict.fromkeys((errno.ENOSPC, errno.EDQUOT), FULL)
+REMEDIES |= {errno.ENAMETOOLONG: "a shorter name is needed"}
 STOPPED = "stopped; what was finished is kept, and the same command goes on from there"
 
 

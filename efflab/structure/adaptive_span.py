@@ -38,10 +38,8 @@ def _require_pairs(distance: Tensor, name: str, span: Tensor) -> None:
     require(distance.dtype != torch.bool, "distance.dtype", distance.dtype, "numbers")
     shapes = [tuple(reversed(x.shape)) for x in (distance, span)]
     fits = all(a == b or 1 in (a, b) for a, b in zip(*shapes, strict=False))
-    shape = tuple(distance.shape)
-    require(
-        fits, "distance.shape", shape, f"one that broadcasts with {name}.shape={tuple(span.shape)}"
-    )
+    allowed = f"one that broadcasts with {name}.shape={tuple(span.shape)}"
+    require(fits, "distance.shape", tuple(distance.shape), allowed)
 
 
 class AdaptiveSpanAttention(Attention):
@@ -85,9 +83,8 @@ class AdaptiveSpanAttention(Attention):
 
     def forward(self, x: Hidden, mask: Visible | None = None) -> Tensor:  # type: ignore[override]
         """`mask` must be None: a causal model pads on the right, which no real token sees."""
-        require(
-            mask is None, "mask", mask, "None: pad on the right, where causal tokens never look"
-        )
+        allowed = "None: pad on the right, where causal tokens never look"
+        require(mask is None, "mask", mask, allowed)
         T = x.shape[1]
         q, k, v = self.heads(x)
         self.spans = self.find_spans(x)
@@ -112,10 +109,7 @@ class AdaptiveSpanAttention(Attention):
         softmax(s + log m) = m exp(s) / sum(m exp(s)).
         """
         device = self.spans.device
-        row, column = (
-            torch.arange(block, device=device),
-            torch.arange(block + before, device=device),
-        )
+        row, column = (torch.arange(n, device=device) for n in (block, block + before))
         distance = row[:, None] + before - column  # (block,width), the same in every block
         spans = self.spans.transpose(1, 2)  # (1,H,1), or (B,H,T) where dynamic
         if self.dynamic:
@@ -123,9 +117,8 @@ class AdaptiveSpanAttention(Attention):
             spans = spans.unflatten(2, (n_blocks, block))[..., None]
             log_m = self.log_soft_mask(distance, spans)
         else:  # one logarithm per distance instead of one per pair
-            log_m = self.log_soft_mask(column, spans).index_select(
-                -1, distance.clamp_min(0).flatten()
-            )
+            by_distance, at = self.log_soft_mask(column, spans), distance.clamp_min(0)
+            log_m = by_distance.index_select(-1, at.flatten())
             log_m = log_m.unflatten(-1, distance.shape)[:, :, None]
         first = torch.arange(n_blocks, device=device)[:, None, None] * block - before
         visible = (distance >= 0) & (first + column >= 0)  # (n,block,width): no future, no padding
@@ -135,9 +128,8 @@ class AdaptiveSpanAttention(Attention):
         """log of the soft mask; minus infinity, with a gradient of zero, where the mask is 0."""
         _require_pairs(distance, "spans", spans)
         m = soft_mask(distance, spans, self.ramp)
-        return (
-            m.clamp_min(1e-30).log().masked_fill((m == 0) | (distance >= self.max_span), -torch.inf)
-        )
+        hidden = (m == 0) | (distance >= self.max_span)
+        return m.clamp_min(1e-30).log().masked_fill(hidden, -torch.inf)
 
 
 def from_attention(attention: Attention, max_span: Size, **options: Any) -> AdaptiveSpanAttention:

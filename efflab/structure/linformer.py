@@ -5,7 +5,7 @@ Keys and values are multiplied from the left by learned matrices E and F of shap
 (`d_model`), H heads, D channels of a head.
 """
 
-import copy
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from efflab.arguments import check_module
 from efflab.errors import require, require_one_of
 from efflab.model import Attention, Transformer
 from efflab.rules import Size
+from efflab.structure.dynamic_conv import replace_attention
 from efflab.tensors import Heads, Hidden, Visible
 
 SHARING = ("none", "heads", "kv")
@@ -98,11 +99,7 @@ def linformer(model: Transformer, max_len: Size, k: Size, share: str = "none") -
 
     Shared sub-blocks stay shared. A causal model is a `ValueError`.
     """
-    model = copy.deepcopy(model)
-    blocks = {id(layer.attention): layer.attention for layer in model.layers}
-    for block in blocks.values():
-        block.body = from_attention(block.body, max_len, k, share)
-    return model
+    return replace_attention(deepcopy(model), lambda body: from_attention(body, max_len, k, share))
 
 
 def linformer_params(n_head: Size, max_len: Size, k: Size, share: str = "none") -> int:

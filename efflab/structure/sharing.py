@@ -11,13 +11,7 @@ from dataclasses import replace
 import torch
 
 from efflab.arguments import check_module
-from efflab.conversion import (
-    ALBERT,
-    PreTrainedModel,
-    config_like,
-    load_renamed,
-    require_same_outputs,
-)
+from efflab.conversion import PreTrainedModel, convert
 from efflab.errors import require, require_int, require_one_of
 from efflab.model import Transformer
 
@@ -71,33 +65,11 @@ def from_albert(albert: PreTrainedModel) -> Transformer:
 
     Only ALBERT as released, with one group of one layer; anything else is a `ValueError`.
     """
-    base = albert.base_model
-    c = base.config
-    require_one_of("model_type", c.model_type, ["albert"])
-    config = config_like(c, ALBERT, share="all", pooler=base.pooler is not None)
-    factorized = c.embedding_size != c.hidden_size
-    require(factorized, "embedding_size", c.embedding_size, "a width other than hidden_size")
-    model = Transformer(config)
-    modules = {
-        "embedding.token": "embeddings.word_embeddings",
-        "embedding.position": "embeddings.position_embeddings",
-        "embedding.segment": "embeddings.token_type_embeddings",
-        "embedding.norm": "embeddings.LayerNorm",
-        "embedding.projection": "encoder.embedding_hidden_mapping_in",
-        "pooler": "pooler",
-    }
-    layer = {
-        "attention.body.qkv": "attention.query attention.key attention.value",
-        "attention.body.out": "attention.dense",
-        "attention.norm": "attention.LayerNorm",
-        "ffn.body.up": "ffn",
-        "ffn.body.down": "ffn_output",
-        "ffn.norm": "full_layer_layer_norm",
-    }
-    # released models have one group of one layer, which all layers are
-    load_renamed(model, base, modules, layer, "encoder.albert_layer_groups.0.albert_layers.0.")
-    require_same_outputs(base, model.eval())
-    return model
+    config = albert.base_model.config
+    require_one_of("model_type", config.model_type, ["albert"])
+    factorized = config.embedding_size != config.hidden_size
+    require(factorized, "embedding_size", config.embedding_size, "a width other than hidden_size")
+    return convert(albert)
 
 
 check_module(__name__)

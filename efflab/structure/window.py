@@ -19,6 +19,7 @@ from efflab.arguments import check_module
 from efflab.base.threads import map_on_threads
 from efflab.errors import require
 from efflab.rules import Count, Size
+from efflab.structure.dynamic_conv import replace_attention
 from efflab.structure.pairs import BLOCK
 from efflab.structure.pairs import computed_pairs as computed_pairs
 from efflab.structure.pairs import visible_pairs as visible_pairs
@@ -127,10 +128,7 @@ def with_windows(model: nn.Module, window_size: int) -> nn.Module:
 
     In a causal model only those before the token. The weights are not changed.
     """
-    model = deepcopy(model)
-    for block in {layer.attention for layer in model.layers}:  # layers may share one
-        block.body = SlidingAttention(block.body, window_size)
-    return model
+    return replace_attention(deepcopy(model), lambda body: SlidingAttention(body, window_size))
 
 
 check_module(__name__)

@@ -7,6 +7,7 @@ import pytest
 from efflab import cost, layers
 from efflab.advice import acceleration, compression, distributed, engines, recorded, structure
 from efflab.advice.case import BUDGETS, SERVING, Case
+from efflab.advice.engines import DYNAMIC, STATIC
 from efflab.advice.technique import Gain, Loss, Technique
 from efflab.compression.packed import model_bytes, quantize_weights
 from efflab.config import PRESETS
@@ -195,7 +196,7 @@ def test_packed_bytes_are_those_of_a_packed_model(bits, group_size):
 
 def test_int8_by_kind_of_cpu_and_peak():
     made = {
-        d: compression.static_int8(case(device=d))
+        d: compression.int8(case(device=d), STATIC)
         for d in (A100, "V100 SXM2", "CPU with VNNI", "CPU without VNNI")
     }
     assert made["CPU with VNNI"].budgets["latency"].low > 2
@@ -203,7 +204,7 @@ def test_int8_by_kind_of_cpu_and_peak():
     assert slow.low < 1 < slow.high
     assert made["V100 SXM2"].budgets["latency"] == "its tensor cores have no int8"
     assert made[A100].budgets["latency"].low == pytest.approx(4.0)
-    dynamic = {d: compression.dynamic_int8(case(device=d)).budgets for d in made}
+    dynamic = {d: compression.int8(case(device=d), DYNAMIC).budgets for d in made}
     assert "CPUs" in dynamic[A100]["latency"]
     assert dynamic["CPU without VNNI"]["latency"].low > 1
     static = made[A100].budgets["checkpoint"]

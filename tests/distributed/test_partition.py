@@ -68,7 +68,7 @@ def test_a_better_split_makes_a_faster_step():
     [
         (([1, 2], 3), "n_stages=3: expected at most the 2 layers"),
         (([1, 2], 0), "n_stages=0"),
-        (([1, -2], 1), "layer_seconds=-2"),
+        (([1, -2], 1), "layer_seconds[1]=-2"),
         (([1, float("nan")], 1), "layer_seconds[1]=nan"),
         (([1, float("inf")], 1), "layer_seconds[1]=inf"),
     ],

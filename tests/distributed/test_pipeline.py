@@ -221,8 +221,8 @@ def _costs_a_few_plain_loops(schedule):
     [
         (([], [], 2), {}, "forward_seconds=[]"),
         (([1, 1], [1], 2), {}, "len(backward_seconds)=1: expected 2"),
-        (([1, 0], [1, 1], 2), {}, "forward_seconds=0: expected positive"),
-        (([1, 1], [1, -1], 2), {}, "backward_seconds=-1: expected positive"),
+        (([1, 0], [1, 1], 2), {}, "forward_seconds[1]=0: expected a positive"),
+        (([1, 1], [1, -1], 2), {}, "backward_seconds[1]=-1: expected a positive"),
         (([1, float("nan")], [1, 1], 2), {}, "forward_seconds[1]=nan"),
         (([1, 1], [1, float("inf")], 2), {}, "backward_seconds[1]=inf"),
         (([1, 1], [1, 1], 0), {}, "n_microbatches=0"),

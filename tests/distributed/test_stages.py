@@ -168,7 +168,7 @@ def test_a_job_that_does_not_fit_the_ranks_is_refused(world_size, changes, error
     ("arguments", "error"),
     [
         (([1], [1, 1], 2), "forward_seconds=[1]: expected 2 numbers, one for each rank"),
-        (([1, 1], [1, 0], 2), "backward_seconds=0: expected positive, finite seconds"),
+        (([1, 1], [1, 0], 2), "backward_seconds[1]=0: expected a positive number"),
         (([1, 1], [1, 1], 1, "1f1b"), "n_microbatches=1"),
         (([1, 1], [1, 1], 3, "interleaved"), "n_microbatches=3: expected a multiple of 2 ranks"),
         (([1, 1], [1, 1], 2, "dualpipe"), "schedule='dualpipe'"),

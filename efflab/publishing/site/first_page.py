@@ -12,7 +12,7 @@ from efflab.lab.outcome import mark, outcome_words
 from efflab.publishing.catalog import NOTEBOOKS, built_path, catalog, find
 from efflab.publishing.ledger import claims, counts, verdicts
 from efflab.publishing.site.assets import Assets
-from efflab.publishing.site.strip import read_strip
+from efflab.publishing.site.playground import read_strip
 from efflab.publishing.site.templates import outcome_class, render
 from efflab.publishing.source import read_built
 

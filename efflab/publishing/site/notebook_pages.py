@@ -19,27 +19,16 @@ from nbformat import NotebookNode
 
 from efflab.base.formats import PLOTLY
 from efflab.lab.page import CONFIG
-from efflab.lab.text import speaking, tr
+from efflab.lab.text import chinese, speaking, tr
 from efflab.lab.typed import WORDS
 from efflab.lab.verdict import load_claims
-from efflab.publishing.site.templates import WEB, other, own_texts, render
+from efflab.publishing.site.templates import STATIC, WEB, other, own_texts, render
 from efflab.publishing.source import TWIN, code_cells, read_built
 
 LONGEST_CODE = 15
 """Most lines of a cell's code that is not folded."""
 RESOLVERS = {"arxiv": "https://arxiv.org/abs/", "doi": "https://doi.org/"}
 REFERENCE = r"(?P<resolver>arXiv|doi):\s?(?P<work>[\w.()/-]*\w)"
-PAGE_WORDS = (
-    "your number",
-    "Compare",
-    "The answer (say your number first)",
-    "{text!r} is not a number that I can read: write it like 0.5, 1,000, 4k or 1.2e6.",
-    "You said {guess}, it is {truth}: well predicted.",
-    "You said {guess}, it is {truth}: {factor} times your number.",
-    "You said {guess}, it is {truth}: your number is {factor} times too high.",
-    "You said {guess}, it is {truth}.",
-)
-"""What the page's scripts say."""
 
 
 @dataclass
@@ -186,6 +175,13 @@ def add_answers(notebook: NotebookNode) -> None:
             data.pop("prediction", None)
 
 
+def page_words() -> dict[str, str]:
+    """{English: the language in use} of what the page's scripts say."""
+    scripts = [STATIC / name for name in ("numbers.js", "predictions.js")]
+    texts = re.findall(r'"([^"\n]+)"', "".join(path.read_text("utf-8") for path in scripts))
+    return {text: tr(text) for text in texts if chinese(text) is not None}
+
+
 def claim_addresses(entry: Mapping, entries: Mapping[str, Mapping]) -> dict[str, str]:
     """{claim: where its verdict stands}, for the page of `entry`."""
     files = {number: f"{known['name']}.html" for number, known in entries.items()}
@@ -210,7 +206,7 @@ def write(path: Path, language: str, entries: Mapping[str, Mapping], plotly: str
         exporter = Exporter()
         exporter.page = page
         body, _ = exporter.from_notebook_node(notebook, {"page": page})
-        data = {"words": {text: tr(text) for text in PAGE_WORDS}, **WORDS}
+        data = {"words": page_words(), **WORDS}
     return render(
         "notebook.html",
         language,

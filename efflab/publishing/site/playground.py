@@ -1,6 +1,7 @@
 """What the playground's page runs: `stdlib-gpt` as a graph with its weights as inputs, and texts.
 
-`score` is the reference: what the page shows for a setting is what it returns.
+`score` is the reference: what the page shows for a setting is what it returns. The first page's
+strip shows some of it: how surprised the model is with fewer and fewer bits.
 """
 
 import inspect
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from efflab import data, evaluate, points
-from efflab.base.cache import key
+from efflab.base.cache import get_or_make, key
 from efflab.base.files import write_atomically
 from efflab.base.json_files import parse_json
 from efflab.base.places import DATA_DIR, ROOT
@@ -37,6 +38,8 @@ MOST_TOKENS = 256
 """Tokens of a text that are scored."""
 CHALLENGE = DATA_DIR / "playground.json"
 ENGINE = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
+STRIP_BITS = (0, 8, 6, 5, 4, 3, 2)
+"""Bits of a weight in each state of the strip; 0: as it was trained, in 32."""
 SAMPLES = shlex.quote, statistics.median, textwrap.indent
 """Functions of held-out modules: the page's texts."""
 
@@ -220,3 +223,27 @@ def page_values(assets: Assets) -> dict | None:
         challenge=parse_json(CHALLENGE.read_bytes()),
     )
     return dict(code=assets.add_folder("playground", code), page_data=page_data)
+
+
+# --- The first page's strip ------------------------------------------------------------------
+
+
+def read_strip() -> dict:
+    """As `make_strip` gives it, computed once for this checkpoint."""
+    sources = data.STDLIB_GPT, data.TOKENIZER_FILE, Path(__file__)
+    return get_or_make(ROOT / "build", "strip", sources, make_strip)
+
+
+def make_strip() -> dict:
+    """{"tokens", "states": [{"bits", "score" (bits per byte), "bytes", "surprise" (bits)}]}."""
+    text = inspect.getsource(SAMPLES[0])
+    decode = data.tokenizer().decode
+    tokens = [decode([int(i)]) for i in data.tokens_of([text])[1:]]
+    return dict(tokens=tokens, states=[_state(Settings(bits=bits), text) for bits in STRIP_BITS])
+
+
+def _state(settings: Settings, text: str) -> dict:
+    model = lighten(settings)
+    bits, score = surprise(*run(model, settings, text))
+    size, rounded = stored_bytes(model, settings), [round(b, 1) for b in bits.tolist()]
+    return dict(bits=settings.bits, score=score, bytes=size, surprise=rounded)

@@ -1,11 +1,11 @@
 """The Jinja templates of the site's pages, in web/templates; every value is escaped."""
 
-import tomllib
 from functools import lru_cache
 
 from efflab.base.formats import OTHER
 from efflab.base.places import ROOT
-from efflab.lab.text import speaking, tr
+from efflab.lab.text import read_texts, speaking, tr
+from efflab.publishing import pages
 from efflab.publishing.site.assets import address
 
 WEB = ROOT / "web"
@@ -22,17 +22,8 @@ def outcome_class(outcome: str) -> str:
 
 @lru_cache(maxsize=1)
 def environment():
-    """Jinja with escaping on; a missing value is an error."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    made = Environment(
-        loader=FileSystemLoader([WEB / "templates", STATIC]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    """Jinja over the site's templates, which translate, and address files of web/static."""
+    made = pages.environment(WEB / "templates", STATIC)
     made.globals.update(tr=tr, static=static)
     return made
 
@@ -44,7 +35,7 @@ def static(name: str) -> str:
 
 def own_texts() -> dict[str, str]:
     """{English: Chinese} of the pages' own texts."""
-    return tomllib.loads((WEB / "zh.toml").read_text(encoding="utf-8"))
+    return read_texts(WEB / "zh.toml")
 
 
 def other(language: str, name: str) -> dict[str, str]:
