@@ -1,6 +1,6 @@
 """Loss with QKV shared in no, half and all layers of a model that trained long enough to need them.
 
-The design to come of `qkv-share-half`: ten times the steps of `qkv-sharing`. Its controls are a
+Answers `qkv-share-half`: ten times the steps of `qkv-sharing`. Its controls are a
 convolution of 3 tokens in attention's place, which attention has to beat, and whole layers shared.
 """
 

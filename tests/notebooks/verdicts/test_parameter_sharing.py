@@ -1,14 +1,17 @@
 """Notebook 01's verdicts: every outcome that the parts of each can come to."""
 
+import re
 from dataclasses import replace
 from itertools import product
 
 import pytest
 
 from efflab import lab
+from efflab.base.significant import significant
 from efflab.estimate import Estimate
 from efflab.experiments import encoder_reuse, qkv_sharing_2
 from efflab.experiments.record import read_record
+from efflab.publishing.catalog import sources
 from efflab_rooms.parameter_sharing import measure, verdicts
 
 TIME = Estimate(0.9, 0.85, 0.95)
@@ -109,6 +112,18 @@ def test_the_statement_says_the_recorded_settings():
         verdicts.qkv_evidence(qkv_sharing_2.cases(record["runs"]))
     ).parts
     assert [part.basis for part in parts] == ["registered"] * 2
+
+
+def test_the_text_says_what_the_record_came_to():
+    text = sources()["01"].read_text(encoding="utf-8")
+    costs = qkv_sharing_2.cases(read_record(qkv_sharing_2.NAME)["runs"])
+    for key in ("knee-half", "knee-past-half", "knee-convolution", "knee-layers"):
+        ends = sorted(abs(end) for end in (costs[key].low, costs[key].high))
+        value, low, high = (significant(x) for x in (abs(costs[key].mean), *ends))
+        assert re.search(rf"{value}( nats)?\s(# )?\({low} to {high}\)", text), key
+        assert re.search(rf"{value}( nat)?（{low} 至 {high}）", text), key
+    dearer = (costs["knee-past-half"].mean / 3) / (costs["knee-half"].mean / 2)
+    assert f"{significant(dearer)} times as dear" in text
 
 
 # --- One encoder, many tasks -------------------------------------------------------------------
