@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import sys
-from functools import partial
 from pathlib import Path
 
 from efflab import __version__
@@ -153,13 +152,10 @@ def show_card(args) -> None:
 
 
 def measure_model(args) -> None:
-    from efflab.advice.measure import measure, report
+    from efflab.advice.measure import measure_folder, report
 
-    text = None if args.text is None else args.text.read_text(encoding="utf-8")
-    options = {} if args.formats is None else dict(formats=args.formats.split(","))
-    say = partial(print, file=sys.stderr, flush=True)
-    result = measure(args.folder, text, **options, runs=ROOT / "runs" / "measure", say=say)
-    print(json.dumps(result, indent=1) if args.json else report(result))
+    known = measure_folder(args.folder, args.text, args.formats)
+    print(json.dumps(known, indent=1) if args.json else report(known))
 
 
 def freeze_predictions(args) -> None:
@@ -247,8 +243,7 @@ def parser() -> argparse.ArgumentParser:
     site.add_argument("--serve", action="store_true", help="on localhost; built if not there yet")
     site.add_argument("--port", type=int, default=8000, metavar="N", help="8000; 0 is a free one")
     repeat = command("experiment", experiment, "run what takes longer than a notebook")
-    known = "for example qkv-sharing; an unknown name lists the known ones"
-    repeat.add_argument("name", help=known)
+    repeat.add_argument("name", help="such as qkv-sharing; an unknown name lists the known ones")
     repeat.add_argument("--dask", metavar="ADDRESS", help="on the workers of a Dask scheduler")
     repeat.add_argument("--fresh", action="store_true", help="repeat the runs already recorded")
     card = command("card", show_card, "what a model costs, on every device, by formula")
@@ -266,16 +261,12 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--tflops", type=float, metavar="F", help="your own device: dense, bf16")
         sub.add_argument("--gb", type=float, metavar="G", help="and its memory, as its label says")
         sub.add_argument("--gbps", type=float, metavar="B", help="and its bandwidth, in GB/s")
-    help = "run a local model in every format here, beside what was predicted"
-    measure = command("measure", measure_model, help)
-    known = "its folder: config.json and safetensors, or a checkpoint of ours"
-    measure.add_argument("folder", type=Path, help=known)
-    measure.add_argument("--text", type=Path, metavar="FILE", help="also its quality on this text")
-    measure.add_argument("--formats", metavar="F,F", help='all by default; "OpenVINO int4,..."')
-    measure.add_argument("--json", action="store_true", help="all of it, for a program")
-    command("predict", freeze_predictions, "freeze predictions of times, before they are measured")
-    model = command("train", train, "train a shipped model anew")
-    model.add_argument("model", choices=("stdlib-gpt",))
+    help = "run a local model here in every format, beside predictions"
+    terminal.add_measure_options(command("measure", measure_model, help))
+    command("predict", freeze_predictions, "freeze predicted times, before they are measured")
+    command("train", train, "train a shipped model anew").add_argument(
+        "model", choices=("stdlib-gpt",)
+    )
     lab = command("lab", open_lab, "open JupyterLab at notebook 00")
     lab.add_argument("--port", type=int, metavar="N", help="1 to 65535; a free one by default")
     lab.add_argument("--no-browser", action="store_true")

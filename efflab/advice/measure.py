@@ -4,8 +4,10 @@ Constants are fitted once to random models on this machine (`experiments.decoder
 reader's model is timed. One thread.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -18,6 +20,7 @@ from torch import Tensor
 from efflab.advice.step_times import fit, predict, work
 from efflab.base.alignment import align
 from efflab.base.busy import BUSY_CORES, others
+from efflab.base.places import ROOT
 from efflab.base.significant import significant
 from efflab.bench import one_thread
 from efflab.compression.decoders import FORMATS, Decoder, make_decoder
@@ -114,6 +117,14 @@ def measure(
         say(f"{format}: measured")
     about = dict(name=local.name, machine=machine_name(machine()), n_tokens=n_tokens)
     return about | dict(causal=config.causal, busy_cores=others.cores, rows=rows)
+
+
+def measure_folder(folder: Path, text: Path | None = None, formats: str | None = None) -> dict:
+    """`measure` as the command calls it: a text's file, formats with commas, progress on stderr."""
+    content = None if text is None else text.read_text(encoding="utf-8")
+    chosen = FORMATS if formats is None else formats.split(",")
+    say = partial(print, file=sys.stderr, flush=True)
+    return measure(folder, content, chosen, runs=ROOT / "runs" / "measure", say=say)
 
 
 # --- Quality ---------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ then differ by nothing, however their range grows with the position. Every seed 
 models and reads its own texts, so that an interval over seeds covers both.
 """
 
+from collections.abc import Iterable, Mapping
 from itertools import product
 
 import torch
@@ -14,8 +15,9 @@ from torch import Tensor
 from efflab import data
 from efflab.bench import one_thread
 from efflab.errors import require
+from efflab.estimate import Estimate, paired_difference
 from efflab.experiments import dynamic_attention
-from efflab.experiments.record import run_cases
+from efflab.experiments.record import by_seed, run_cases
 from efflab.experiments.registration import rules_for
 from efflab.model import Attention, Transformer, attention_weights
 
@@ -29,6 +31,12 @@ MIXERS = {
     "attention": ("attention", dynamic_attention.N_STEPS),
 }
 """Name -> variant of `dynamic_attention` and steps of training."""
+CASES: dict[str, tuple[str, str | None]] = {
+    "range-over-untrained": ("dynamic", "untrained"),
+    "range-over-fixed": ("dynamic", "fixed"),
+    **{f"range-{mixer}": (mixer, None) for mixer in MIXERS},
+}
+"""Id of evidence -> whose tokens between two texts, less whose."""
 
 
 @torch.no_grad()
@@ -93,6 +101,14 @@ def between_texts(distances: Tensor) -> list[float]:
     return (distances[::2] - distances[1::2]).abs().double().mean((1, 2)).tolist()
 
 
+def tokens_apart(model: Transformer, seed: int) -> float:
+    """`between_texts` of a model on the seed's texts, mean over the pairs."""
+    tokens, length = data.stdlib_tokens("held-out"), model.config.max_len
+    ids, _ = data.random_windows(tokens, N_TEXTS, length, seed)
+    pairs = between_texts(distances(model.eval(), ids))
+    return sum(pairs) / len(pairs)
+
+
 def run_one(mixer: str, seed: int) -> dict:
     """Mean tokens between two of this seed's texts, and the held-out loss."""
     variant, n_steps = MIXERS[mixer]
@@ -100,10 +116,17 @@ def run_one(mixer: str, seed: int) -> dict:
         model, _ = dynamic_attention.train_variant(variant, seed, n_steps)
     else:
         model = dynamic_attention.make_model(variant, seed)
-    tokens, length = data.stdlib_tokens("held-out"), model.config.max_len
-    ids, _ = data.random_windows(tokens, N_TEXTS, length, seed)
-    pairs = between_texts(distances(model.eval(), ids))
-    return dict(tokens=sum(pairs) / len(pairs), loss=dynamic_attention.held_out_loss(model))
+    return dict(tokens=tokens_apart(model, seed), loss=dynamic_attention.held_out_loss(model))
+
+
+def cases(runs: Iterable[Mapping]) -> dict[str, Estimate]:
+    """`CASES` in tokens, paired by seed; each seed has its own models and its own texts."""
+    tokens = by_seed(runs, "mixer", "tokens")
+    nothing = [0.0] * len(tokens["dynamic"])
+    return {
+        key: paired_difference(tokens[a], tokens[b] if b else nothing)
+        for key, (a, b) in CASES.items()
+    }
 
 
 @one_thread()

@@ -1,4 +1,4 @@
-"""Loss against the number of layers that share one QKV projection; answers `qkv-share-half`.
+"""Loss against the number of layers that share one QKV projection.
 
 For every seed the same initial weights and the same batches, so that within a seed two numbers of
 sharing layers differ in the sharing alone. Small and short on purpose: a run fits in a notebook.

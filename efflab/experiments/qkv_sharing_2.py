@@ -1,6 +1,6 @@
 """Loss with QKV shared in no, half and all layers of a model that trained long enough to need them.
 
-The design to come of `qkv-share-half`: ten times the steps of `qkv-sharing`. Its controls are a
+Answers `qkv-share-half`: ten times the steps of `qkv-sharing`. Its controls are a
 convolution of 3 tokens in attention's place, which attention has to beat, and whole layers shared.
 """
 
@@ -14,7 +14,7 @@ from efflab.errors import require_one_of
 from efflab.estimate import Estimate, paired_difference
 from efflab.experiments.dynamic_attention import make_model
 from efflab.experiments.qkv_sharing import BATCH_SIZE, CONFIG, trained_loss
-from efflab.experiments.record import run_cases
+from efflab.experiments.record import by_seed, run_cases
 from efflab.experiments.registration import rules_for
 from efflab.model import Transformer
 from efflab.structure.sharing import share_layers, share_qkv
@@ -55,12 +55,8 @@ def run_one(variant: str, seed: int) -> dict:
 
 def cases(runs: Iterable[Mapping]) -> dict[str, Estimate]:
     """`CASES` in nats a token, paired by seed."""
-    losses: dict[str, dict[int, float]] = {variant: {} for variant in VARIANTS}
-    for run in runs:
-        losses[run["variant"]][run["seed"]] = run["loss"]
-    seeds = sorted(losses["none"])
-    values = {variant: [by_seed[seed] for seed in seeds] for variant, by_seed in losses.items()}
-    return {key: paired_difference(values[a], values[b]) for key, (a, b) in CASES.items()}
+    losses = by_seed(runs, "variant", "loss")
+    return {key: paired_difference(losses[a], losses[b]) for key, (a, b) in CASES.items()}
 
 
 def settings() -> dict:

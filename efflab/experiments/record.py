@@ -46,6 +46,14 @@ def read_record(name: str, machine: str | None = None, folder: Path = EXPERIMENT
     return _view(name, ([b for b in matching if b["complete"]] or matching)[-1])
 
 
+def by_seed(runs: Iterable[Mapping], group: str, value: str) -> dict[str, list[float]]:
+    """{a run's `group`: its `value`s in the order of seeds}, so that groups pair by seed."""
+    groups: dict[str, list[float]] = {}
+    for run in sorted(runs, key=lambda run: run["seed"]):
+        groups.setdefault(run[group], []).append(run[value])
+    return groups
+
+
 def machines(name: str, folder: Path = EXPERIMENTS) -> list[str]:
     """The distinct machines of a record in words, in the order in which they were begun."""
     return list(dict.fromkeys(machine_name(b["machine"]) for b in blocks(name, folder)))

@@ -62,6 +62,12 @@ def registrations(path: Path = FILE) -> dict[str, list[dict]]:
     return read_json(path) if path.exists() else {}
 
 
+def entries(key: str, known: Mapping[str, list[dict]] | None = None) -> list[dict]:
+    """The registrations of a part's rules, and of its designs to come: one may be its rule now."""
+    known = registrations() if known is None else known
+    return [entry for place in (key, f"{key}.next") for entry in known.get(place, [])]
+
+
 def basis(key: str, rule: Mapping) -> tuple[str, str | None]:
     """What a part rests on ("claim.part"), and since when it is registered.
 
@@ -72,8 +78,7 @@ def basis(key: str, rule: Mapping) -> tuple[str, str | None]:
     if rule["basis"] != "sampled":
         return rule["basis"], None
     content = rule_hash(rule)
-    entries = [*registrations().get(key, []), *registrations().get(f"{key}.next", [])]
-    days = [entry["date"] for entry in entries if entry["hash"] == content]
+    days = [entry["date"] for entry in entries(key) if entry["hash"] == content]
     source = rule.get("source", {})
     is_new = "settings" in source
     if "record" in source:
@@ -103,9 +108,10 @@ def register(path: Path = RULES, file: Path = FILE) -> list[str]:
     require(text == stored, "rules", name, "a file that is committed as it stands")
     known, added = (read_json(file) if file.exists() else {}), []
     for key, rule in every_rule(tomllib.loads(text)):
-        entry, entries = dict(hash=rule_hash(rule), commit=commit, date=day), known.get(key, [])
-        if rule["basis"] == "sampled" and entry["hash"] not in [e["hash"] for e in entries]:
-            known[key] = [*entries, entry]
+        entry = dict(hash=rule_hash(rule), commit=commit, date=day)
+        hashes = [e["hash"] for e in entries(key, known)]
+        if rule["basis"] == "sampled" and entry["hash"] not in hashes:
+            known[key] = [*known.get(key, []), entry]
             added.append(key)
     if added:
         update(file, lambda _: json.dumps(known, indent=1) + "\n")

@@ -128,6 +128,15 @@ class Help(argparse.Action):
         parser.exit()
 
 
+def add_measure_options(measure: argparse.ArgumentParser) -> None:
+    """The options of `efflab measure`."""
+    known = "its folder: config.json and safetensors, or a checkpoint of ours"
+    measure.add_argument("folder", type=Path, help=known)
+    measure.add_argument("--text", type=Path, metavar="FILE", help="also its quality on this text")
+    measure.add_argument("--formats", metavar="F,F", help='all by default; "OpenVINO int4,..."')
+    measure.add_argument("--json", action="store_true", help="all of it, for a program")
+
+
 def add_run_options(run: argparse.ArgumentParser, sweep: argparse.ArgumentParser) -> None:
     """The arguments of `efflab run` and of `efflab sweep`."""
     for sub, form in ((run, "name=value"), (sweep, "name=a,b,c")):

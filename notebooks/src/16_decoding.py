@@ -51,11 +51,9 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from efflab import bench, cost, devices, estimate, evaluate, grouped, inference, lab, points
-from efflab.advice import frozen
 from efflab.compression import affine
 from efflab.config import PRESETS, Attention, ModelConfig
 from efflab.decoding import batching, experts, quantized_cache, sinks, speculative
-from efflab.experiments import decoder_cases
 from efflab.lab import check, explore, predict, show, show_source, table
 from efflab.model import Transformer
 from efflab_rooms import texts
@@ -1062,6 +1060,9 @@ explore(figures.serving_of(model))
 # 第二次达到了。下面是第二次的常数；全部步骤见 [docs/predictions.md](../../docs/predictions.md)。
 
 # %%
+from efflab.advice import frozen
+from efflab.experiments import decoder_cases
+
 constants = frozen.constants(2)
 table(
     [

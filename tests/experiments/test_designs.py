@@ -10,7 +10,7 @@ from efflab.lab.judge import evidence_ids, read_rules
 from efflab.model import n_parameters
 from efflab.structure.sharing import share_qkv
 
-QKV = [rule["next"] for rule in read_rules()["qkv-share-half"].values()]
+QKV = list(read_rules()["qkv-share-half"].values())
 REUSE = read_rules()["encoder-reuse"]["quality"]["next"]
 
 

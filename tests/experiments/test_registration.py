@@ -9,7 +9,14 @@ import pytest
 
 from efflab.experiments import registration
 from efflab.experiments.record import blocks
-from efflab.experiments.registration import basis, every_rule, register, registrations, rule_hash
+from efflab.experiments.registration import (
+    basis,
+    entries,
+    every_rule,
+    register,
+    registrations,
+    rule_hash,
+)
 from efflab.lab.judge import read_rules
 from efflab.publishing.catalog import ROOT, catalog
 
@@ -76,6 +83,22 @@ def test_a_rule_is_registered_once_and_again_when_it_changes(repository):
     git(repository.parent, "commit", "-qam", "another bar")
     assert register(repository, file) == ["claim.part"]
     assert [e["hash"] for e in json.loads(file.read_text())["claim.part"]] == [
+        rule_hash(RULE),
+        rule_hash(RULE | dict(bar=61)),
+    ]
+
+
+def test_a_design_that_became_the_rule_needs_no_second_registration(repository):
+    file, later = repository.with_name("registrations.json"), TEXT.replace("60", "61")
+    design = later[: later.index("[claim.sum]")].replace("claim.part", "claim.part.next")
+    repository.write_text(TEXT + design, encoding="utf-8")
+    git(repository.parent, "commit", "-qam", "a design to come")
+    assert register(repository, file) == ["claim.part", "claim.part.next"]
+    repository.write_text(later, encoding="utf-8")
+    git(repository.parent, "commit", "-qam", "its record is there")
+    assert register(repository, file) == []
+    known = registrations.__wrapped__(file)
+    assert [e["hash"] for e in entries("claim.part", known)] == [
         rule_hash(RULE),
         rule_hash(RULE | dict(bar=61)),
     ]
@@ -148,8 +171,8 @@ def test_every_sampled_rule_and_design_is_registered_as_it_stands():
 
 
 def test_every_registration_names_a_commit_in_which_its_rule_stood():
-    for key, entries in registrations().items():
-        for entry in entries:
+    for key, known in registrations().items():
+        for entry in known:
             if not has(entry["commit"]):
                 assert git(ROOT, "rev-parse", "--is-shallow-repository") == "true"
                 continue

@@ -1,6 +1,8 @@
 """Notebook 05: its experiment, record, pictures, explorer, exercises."""
 
 import math
+import re
+from itertools import product
 from statistics import mean, stdev
 
 import pytest
@@ -9,13 +11,16 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from efflab.base.significant import significant
 from efflab.config import ModelConfig
 from efflab.data import tokenizer
 from efflab.experiments import dynamic_attention as experiment
 from efflab.experiments import dynamic_attention_2 as used_range
+from efflab.experiments.record import by_seed, read_record
 from efflab.lab.check import judge
 from efflab.lab.tables import table_forms
 from efflab.model import Transformer
+from efflab.publishing.catalog import sources
 from efflab.structure.adaptive_span import learned_spans, span_layers
 from efflab.structure.dynamic_conv import (
     DynamicConv,
@@ -266,6 +271,33 @@ def test_a_run_of_the_second_record(monkeypatch):
     untrained, attention = (used_range.run_one(mixer, 7) for mixer in ("untrained", "attention"))
     assert 0 <= untrained["tokens"] < attention["tokens"]
     assert untrained["loss"] == pytest.approx(math.log(2048), abs=0.5)
+
+
+def test_runs_that_are_recorded_follow_from_their_mixers_and_seeds():
+    """Every mixer and seed of the rule, and the numbers that the text says."""
+    record = read_record(used_range.NAME)
+    pairs = [(r["mixer"], r["seed"]) for r in record["runs"]]
+    assert sorted(pairs) == sorted(product(used_range.MIXERS, used_range.SEEDS))
+    text = sources()["05"].read_text(encoding="utf-8")
+    for key in ("range-dynamic", "range-attention"):
+        apart = used_range.cases(record["runs"])[key]
+        low, high = (significant(end, 3) for end in (apart.low, apart.high))
+        value = significant(apart.mean, 3)
+        assert re.search(rf"{value}( tokens)? \({low} to {high}\)", text), key
+        assert re.search(rf"{value} 个( token)?（{low} 至 {high}）", text), key
+    losses = {m: mean(v) for m, v in by_seed(record["runs"], "mixer", "loss").items()}
+    assert losses["attention"] > max(losses["dynamic"], losses["fixed"])
+
+
+def test_the_range_is_compared_with_the_record_of_the_same_kernel_alone(monkeypatch):
+    monkeypatch.setattr(used_range, "N_TEXTS", 4)
+    monkeypatch.setattr(measure, "same_python", lambda record: True)
+    model = experiment.make_model("dynamic-7", 0)
+    live, recorded, spread = measure.repeat_used_range(model, 15, 0)
+    assert live == pytest.approx(0, abs=0.1)
+    assert recorded == pytest.approx(1.17, abs=0.005)
+    assert recorded - spread > 0
+    assert measure.repeat_used_range(model, 7, 0)[2] is None
 
 
 # --- Explorer and exercises ------------------------------------------------------------------

@@ -10,6 +10,7 @@ from efflab import bench, data, train
 from efflab.errors import require, require_one_of
 from efflab.experiments import dynamic_attention as experiment
 from efflab.experiments import dynamic_attention_2 as used_range
+from efflab.experiments.record import expected_repeat, read_record, same_python
 from efflab.lab import number, tr
 from efflab.model import Attention, Transformer
 from efflab.structure import adaptive_span, dynamic_conv
@@ -177,6 +178,20 @@ def held_out_texts(seq_len: int, n_texts: int = N_TEXTS, seed: int = 0) -> Tenso
 def ranges_of(model: Transformer, n_texts: int = N_TEXTS) -> Tensor:
     """`used_range.distances` of a model on held-out texts of its own length."""
     return used_range.distances(model, held_out_texts(model.config.max_len, n_texts))
+
+
+def repeat_used_range(
+    model: Transformer, kernel_size: int, seed: int
+) -> tuple[float, float, float | None]:
+    """Tokens between two texts of a model trained here, the recorded ones, their allowed distance.
+
+    The distance follows `record.expected_repeat`; None for another kernel or Python's library.
+    """
+    stored, variant = read_record(used_range.NAME), used_range.MIXERS["dynamic"][0]
+    tokens = {r["seed"]: r["tokens"] for r in stored["runs"] if r["mixer"] == "dynamic"}
+    recorded, spread = expected_repeat(tokens, seed)
+    alike = kernel_size == experiment.VARIANTS[variant]["kernel_size"] and same_python(stored)
+    return used_range.tokens_apart(model, seed), recorded, spread if alike else None
 
 
 def uniform_ranges(seq_len: int, n_texts: int = N_TEXTS) -> Tensor:

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from efflab import bench, cost, layers, points, train, weights
 from efflab.config import PRESETS, SHARING, ModelConfig
-from efflab.data import read_published
 from efflab.errors import require_int, require_one_of
-from efflab.experiments import dynamic_attention, encoder_reuse, qkv_sharing
+from efflab.experiments import encoder_reuse, qkv_sharing
 from efflab.experiments.record import expected_repeat, read_record, same_python
 from efflab.model import Transformer, n_parameters
 
@@ -74,14 +73,6 @@ def albert_pairs() -> dict[str, tuple[ModelConfig, ModelConfig]]:
         key: tuple(replace(PRESETS[name], share=share) for share in ("none", "all"))
         for key, name in names.items()
     }
-
-
-def scores_lost() -> dict[int, float]:
-    """ALBERT-base's embedding -> points of average score lost by sharing attention (Table 4)."""
-    rows = [row for row in read_published("albert") if row["table"] == 4]
-    score = {(row["strategy"], row["embedding"]): row["average_score"] for row in rows}
-    pairs = {n: (score["not-shared", n], score["shared-attention", n]) for n in (768, 128)}
-    return {n: round(before - after, 1) for n, (before, after) in pairs.items()}
 
 
 def reuse_costs(n_tasks: int, n_classes: int = 8, every_text: bool = True) -> dict[str, tuple]:
@@ -188,13 +179,6 @@ def repeat_qkv(n_shared: int, seed: int = 0) -> tuple[float, float, float | None
     loss = qkv_sharing.validation_loss(n_shared, seed, qkv_sharing.EARLY)
     reference, spread = expected_repeat(by_seed, seed)
     return loss, reference, spread if same_python(record) else None
-
-
-def attention_control() -> dict[str, dict[int, float]]:
-    """Seed -> recorded loss of attention and of a convolution of 3 tokens, trained alike."""
-    variants = {"attention": "attention", "convolution": "dynamic-3"}
-    record = dynamic_attention.by_variant()
-    return {name: record[variant]["losses"] for name, variant in variants.items()}
 
 
 # --- One encoder, many tasks -----------------------------------------------------------------

@@ -5,7 +5,7 @@ from statistics import mean
 
 from efflab import cost
 from efflab.config import PRESETS, ModelConfig
-from efflab.estimate import Estimate, paired_difference
+from efflab.estimate import Estimate
 from efflab.lab import Evidence, Outcome, by_id, judge, number
 
 # --- ALBERT ------------------------------------------------------------------------------------
@@ -58,41 +58,20 @@ def albert_params(evidence) -> Outcome:
 
 # --- QKV in half of the layers -----------------------------------------------------------------
 
-STEPS = {
-    "half-to-all": "loss from half to all layers sharing (nats a token, by seed)",
-    "none-to-half": "loss from none to half sharing (nats a token, by seed)",
-    "none-to-all": "loss from none to all sharing (nats a token, by seed)",
+COSTS = {
+    "knee-half": "loss from none to half sharing (nats a token, by seed)",
+    "knee-past-half": "loss from half to all layers sharing (nats a token, by seed)",
+    "knee-all": "loss from none to all sharing (nats a token, by seed)",
+    "knee-convolution": "control: loss of attention less that of a 3-token convolution in its "
+    "place (nats a token, by seed)",
+    "knee-layers": "control: loss of one whole layer used six times less that of six layers "
+    "(nats a token, by seed)",
 }
-CONTROL = "control: loss of attention less that of a 3-token convolution (nats a token, by seed)"
-ALBERT = (
-    "ALBERT-base, embedding {width}: score lost by sharing attention (Lan et al. 2020, Table 4)"
-)
 
 
-def qkv_evidence(
-    record: Mapping, control: Mapping[str, Mapping[int, float]], scores: Mapping[int, float]
-) -> list[Evidence]:
-    """From the recorded losses; `control`: {"attention", "convolution"}: seed -> loss.
-
-    `scores`: ALBERT-base's embedding -> points lost by sharing attention (published).
-    """
-    every = record["settings"]["n_layer"]
-    half = every // 2
-    loss = {(run["n_shared"], run["seed"]): run["loss"] for run in record["runs"]}
-    seeds = sorted({seed for _, seed in loss})
-    losses = {n: [loss[n, seed] for seed in seeds] for n in (1, half, every)}
-    steps = {"half-to-all": (every, half), "none-to-half": (half, 1), "none-to-all": (every, 1)}
-    evidence = [
-        Evidence.of(key, STEPS[key], paired_difference(losses[more], losses[fewer]), "", "recorded")
-        for key, (more, fewer) in steps.items()
-    ]
-    both = sorted(control["attention"].keys() & control["convolution"].keys())
-    pair = [[control[kind][seed] for seed in both] for kind in ("attention", "convolution")]
-    evidence.append(Evidence.of("control", CONTROL, paired_difference(*pair), "", "recorded"))
-    return evidence + [
-        Evidence(f"albert-{n}", ALBERT, lost, "points", "published", values={"width": n})
-        for n, lost in scores.items()
-    ]
+def qkv_evidence(costs: Mapping[str, Estimate]) -> list[Evidence]:
+    """From the record's `cases`."""
+    return [Evidence.of(key, COSTS[key], cost, "", "recorded") for key, cost in costs.items()]
 
 
 def qkv_share_half(evidence) -> Outcome:

@@ -1,13 +1,17 @@
 """Notebook 01's verdicts: every outcome that the parts of each can come to."""
 
+import re
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
 from efflab import lab
+from efflab.base.significant import significant
 from efflab.estimate import Estimate
-from efflab.experiments import encoder_reuse
+from efflab.experiments import encoder_reuse, qkv_sharing_2
 from efflab.experiments.record import read_record
+from efflab.publishing.catalog import sources
 from efflab_rooms.parameter_sharing import measure, verdicts
 
 TIME = Estimate(0.9, 0.85, 0.95)
@@ -58,17 +62,15 @@ def test_a_shared_layer_that_ran_once_would_compute_less():
 # --- QKV in half of the layers -----------------------------------------------------------------
 
 
-def qkv(past, half=0.0, control=-0.1, noise=0.001):
-    """A record whose step past half costs `past`, and a control, three seeds a little apart."""
+def qkv(past, half=0.0, convolution=0.1, layers=0.3, noise=0.001):
+    """A record whose step past half costs `past`, twelve seeds a little apart."""
+    means = dict(none=0.0, half=half, all=half + past, convolution=convolution, layers=layers)
     runs = [
-        dict(n_shared=n, seed=s, loss=5 + base + s * 0.1 + noise * s * n)
-        for s in range(3)
-        for n, base in ((1, 0.0), (3, half), (6, half + past))
+        dict(variant=variant, seed=seed, loss=4 + base + seed * 0.1 + noise * (seed - 5.5) * place)
+        for seed in range(12)
+        for place, (variant, base) in enumerate(means.items())
     ]
-    losses = {s: 5.0 + 0.1 * s for s in range(3)}
-    convolution = {s: v - control + 0.001 * s for s, v in losses.items()}
-    record, pair = dict(settings=dict(n_layer=6), runs=runs), dict(attention=losses)
-    return verdicts.qkv_evidence(record, pair | dict(convolution=convolution), {768: 0.7, 128: 0})
+    return verdicts.qkv_evidence(qkv_sharing_2.cases(runs))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,9 @@ def qkv(past, half=0.0, control=-0.1, noise=0.001):
         (qkv(0.005), "holds", "does not hold"),
         (qkv(0.1, half=0.1), "does not hold", "holds"),
         (qkv(0.02, half=0.02), "undecided", "undecided"),
-        (qkv(0.1, control=0.1), "undecided", "undecided"),  # attention is not worth having yet
+        (qkv(0.1, convolution=-0.1), "undecided", "undecided"),  # attention is not needed yet
+        (qkv(0.1, convolution=0.01), "undecided", "undecided"),  # nor by more than the margin
+        (qkv(0.1, layers=0.0), "undecided", "undecided"),  # sharing cannot hurt
     ],
 )
 def test_qkv_share_half(evidence, up_to_half, past_half):
@@ -88,30 +92,38 @@ def test_qkv_share_half(evidence, up_to_half, past_half):
 
 def test_qkv_evidence_pairs_the_seeds():
     items = lab.by_id(qkv(0.1, half=0.05, noise=0.0))
-    assert items["half-to-all"].value == pytest.approx(0.1)
-    assert items["half-to-all"].high - items["half-to-all"].low < 1e-9  # seeds' own level cancels
-    assert items["none-to-half"].value == pytest.approx(0.05)
-    assert items["control"].value == pytest.approx(-0.101)
-    assert items["none-to-all"].value == pytest.approx(0.15)
-
-
-def test_albert_lost_by_shared_attention_with_one_embedding_alone():
-    assert measure.scores_lost() == {768: 0.7, 128: -0.1}
-    item = lab.by_id(qkv(0.1))["albert-768"]
-    assert (item.value, item.kind) == (0.7, "published")
-
-
-def test_the_recorded_control_has_attentions_seeds():
-    control = measure.attention_control()
-    assert control["attention"].keys() == control["convolution"].keys()
-    assert len(control["attention"]) >= 3
+    assert items["knee-past-half"].value == pytest.approx(0.1)
+    # the seeds' own level cancels
+    assert items["knee-past-half"].high - items["knee-past-half"].low < 1e-9
+    assert items["knee-half"].value == pytest.approx(0.05)
+    assert items["knee-convolution"].value == pytest.approx(-0.1)
+    assert items["knee-all"].value == pytest.approx(0.15)
 
 
 def test_the_statement_says_the_recorded_settings():
-    settings = measure.qkv_record()[0]["settings"]
-    assert [settings[key] for key in ("n_layer", "d_model", "n_steps")] == [6, 64, 250]
+    record = read_record(qkv_sharing_2.NAME)
+    assert record["settings"].items() >= qkv_sharing_2.settings().items()
+    pairs = [(run["variant"], run["seed"]) for run in record["runs"]]
+    assert sorted(pairs) == sorted(product(qkv_sharing_2.VARIANTS, qkv_sharing_2.SEEDS))
+    assert [record["settings"][k] for k in ("n_layer", "d_model", "n_steps")] == [6, 64, 2500]
     (statement, _) = lab.load_claims()["qkv-share-half"]["parts"]
-    assert "6 layers of 64 channels, 250 steps" in statement["en"]
+    assert "6 layers of 64 channels, 2,500 steps; ours, recorded, 12 seeds" in statement["en"]
+    parts = verdicts.qkv_share_half(
+        verdicts.qkv_evidence(qkv_sharing_2.cases(record["runs"]))
+    ).parts
+    assert [part.basis for part in parts] == ["registered"] * 2
+
+
+def test_the_text_says_what_the_record_came_to():
+    text = sources()["01"].read_text(encoding="utf-8")
+    costs = qkv_sharing_2.cases(read_record(qkv_sharing_2.NAME)["runs"])
+    for key in ("knee-half", "knee-past-half", "knee-convolution", "knee-layers"):
+        ends = sorted(abs(end) for end in (costs[key].low, costs[key].high))
+        value, low, high = (significant(x) for x in (abs(costs[key].mean), *ends))
+        assert re.search(rf"{value}( nats)?\s(# )?\({low} to {high}\)", text), key
+        assert re.search(rf"{value}( nat)?（{low} 至 {high}）", text), key
+    dearer = (costs["knee-past-half"].mean / 3) / (costs["knee-half"].mean / 2)
+    assert f"{significant(dearer)} times as dear" in text
 
 
 # --- One encoder, many tasks -------------------------------------------------------------------
@@ -163,7 +175,7 @@ def drives():
     yield "albert-params", albert("bert-base", share="ffn")
     pairs = {k: (a, replace(b, n_layer=1)) for k, (a, b) in measure.albert_pairs().items()}
     yield "albert-params", verdicts.albert_evidence(pairs, TIME)
-    for evidence in (qkv(0.1), qkv(0.005, half=0.1), qkv(0.1, control=0.1)):
+    for evidence in (qkv(0.1), qkv(0.005, half=0.1), qkv(0.1, convolution=-0.1)):
         yield "qkv-share-half", evidence
     yield "encoder-reuse", verdicts.reuse_evidence(record["runs"], 240, 3.0, TIME)
     yield "encoder-reuse", reuse(0.3, memory=1.0)
