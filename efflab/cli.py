@@ -161,8 +161,7 @@ def measure_model(args) -> None:
 def freeze_predictions(args) -> None:
     from efflab.advice.frozen import freeze
 
-    path = os.path.relpath(freeze())
-    print(f"stored in {path}\nnext: commit it, then efflab experiment decoder-cases")
+    print(f"stored in {os.path.relpath(freeze())}\nnext: commit it, measure it: decoder-cases")
 
 
 def _own_device(args):
@@ -264,9 +263,8 @@ def parser() -> argparse.ArgumentParser:
     help = "run a local model here in every format, beside predictions"
     terminal.add_measure_options(command("measure", measure_model, help))
     command("predict", freeze_predictions, "freeze predicted times, before they are measured")
-    command("train", train, "train a shipped model anew").add_argument(
-        "model", choices=("stdlib-gpt",)
-    )
+    model = command("train", train, "train a shipped model anew")
+    model.add_argument("model", choices=("stdlib-gpt",))
     lab = command("lab", open_lab, "open JupyterLab at notebook 00")
     lab.add_argument("--port", type=int, metavar="N", help="1 to 65535; a free one by default")
     lab.add_argument("--no-browser", action="store_true")
