@@ -115,7 +115,7 @@ show_source(measure.decode, measure.step, measure.run_layer)
 # %% [markdown] tags=["zh"]
 # 缺的正是 `attend(q, k, v, cache)`，即最新 token 的注意力。没有记忆，它只能看自己，于是从第二个 token 起 logits 就错了：
 
-# %%
+# %% tags=["nbval-ignore-output"]
 text = measure.prompt_ids(n_tokens)
 forgetful = measure.differences(text, measure.attend_alone)
 show(figures.first_difference({"sees itself alone": forgetful}))
@@ -163,7 +163,7 @@ check("16-1", answer_1)
 # 我们的写法，与没有记忆的对照（写好之后，你的也在图上）。剩下的差别是舍入：fp32 相加的顺序不同。
 
 
-# %%
+# %% tags=["nbval-ignore-output"]
 def attend_cached(q, k, v, cache):
     for name, new in (("k", k), ("v", v)):
         cache[name] = torch.cat([cache[name], new], 2) if name in cache else new
