@@ -9,8 +9,9 @@ import pytest
 
 import efflab
 from efflab.cli import main
+from efflab.data import MINILM_SHA256
 from efflab.lab.text import use_language
-from efflab.publishing.doctor import MINILM_SHA256, doctor, report, row
+from efflab.publishing.doctor import doctor, report, row
 from efflab.publishing.parameters import literal, parse, parse_choices
 from efflab.publishing.run import combinations, run_name
 

@@ -65,13 +65,13 @@ PREDICTIONS = {
 """The same for docs/predictions.md."""
 
 
-def update_section(text: str, name: str, content: str) -> str:
-    """The README's text with `content` between the markers of `name`, which must exist."""
+def update_section(text: str, name: str, content: str, page: str = "README.md") -> str:
+    """A page's text with `content` between the markers of `name`, which must exist."""
     start, end = START.format(name), END.format(name)
     before, _, rest = text.partition(start)
     _, marker, after = rest.partition(end)
     if not marker:
-        raise ValueError(f"the page: expected the lines {start!r} and {end!r}")
+        raise ValueError(f"{page}: expected the lines {start!r} and {end!r}")
     return f"{before}{start}\n{content}\n{end}{after}"
 
 
@@ -88,7 +88,7 @@ def predictions(root: Path = ROOT) -> str:
 def _update_page(root: Path, name: str, tables: Mapping[str, Callable[[Path], str]]) -> str:
     text = (root / name).read_text(encoding="utf-8")
     for section, make in tables.items():
-        text = update_section(text, section, make(root))
+        text = update_section(text, section, make(root), name)
     return text
 
 

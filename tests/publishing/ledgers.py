@@ -144,6 +144,9 @@ def fill_repository(toy, monkeypatch):
     built = {"90 en": dict(seconds=1.0, peak_mb=1, machine=HERE, date="2026-11-26")}
     (data / "builds.json").write_text(json.dumps(built), encoding="utf-8")
     (root / "README.md").write_text(f"before\n{MARKERS}\nafter\n", encoding="utf-8")
+    sections = (f"{readme.START.format(n)}\n\n{readme.END.format(n)}" for n in readme.PREDICTIONS)
+    (root / "docs").mkdir(exist_ok=True)
+    (root / "docs" / "predictions.md").write_text("\n".join(sections), encoding="utf-8")
     store(root, {"90": [SMALL, BIG]})
     monkeypatch.setattr(judging, "rule", rule)
     for module in (ledger_html, readme):

@@ -183,6 +183,8 @@ def test_a_readme_without_a_marker_is_refused(root):
 def test_the_tables_and_the_page_are_what_report_would_write():
     assert readme.readme() == (ROOT / "README.md").read_text(encoding="utf-8")
     assert ledger.page() == (ROOT / "docs" / "ledger.md").read_text(encoding="utf-8")
+    predictions = (ROOT / "docs" / "predictions.md").read_text(encoding="utf-8")
+    assert readme.predictions() == predictions
 
 
 def test_claims_fit_into_a_line():
