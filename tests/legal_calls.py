@@ -362,6 +362,9 @@ BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
     "structure.swin.WindowAttention": {"d_model": just(8)},
     "structure.swin.WindowAttention.forward": {"x": tensor(1, 4, 4, 8)},
     "structure.window.SlidingAttention": {"attention": lambda: model.Attention(8, 2)},
+    # parsed once, in seconds, before calls are cut off
+    "data.documented_functions": {"methods": just(True)},
+    "evaluate.half_window_nats": {"model": _model},
     "train.token_loss": {"logits": tensor(4, 4)},
     "train.classification_loss": {"model": lambda: nn.Linear(4, 4), "inputs": tensor(4, 4)},
     "train.Muon": {"parameters": lambda: [nn.Parameter(torch.ones(2, 2))]},
