@@ -3,6 +3,7 @@
 Every estimate comes with its 95 % interval, by bootstrap over windows or functions.
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import Protocol, runtime_checkable
 
@@ -17,7 +18,7 @@ from efflab.config import ModelConfig
 from efflab.errors import require, require_int
 from efflab.estimate import Estimate, bootstrap
 from efflab.rules import Size
-from efflab.tensors import Matrix, require_finite
+from efflab.tensors import Ids, Matrix, require_finite
 
 BATCH_SIZE = 8
 """Windows that a model scores at a time."""
@@ -58,6 +59,15 @@ def held_out_windows(n_windows: Size | None, seq_len: int) -> np.ndarray:
 
 
 @torch.no_grad()
+def half_window_nats(model: Callable, windows: Ids) -> Tensor:
+    """Nats that each token of the second half of windows (N,T+1) costs: (N, T - T // 2)."""
+    half, nats = (windows.shape[1] - 1) // 2, []
+    for batch in windows.split(BATCH_SIZE):
+        logits = model(batch[:, :-1])[:, half:]
+        nats.append(F.cross_entropy(logits.mT, batch[:, half + 1 :], reduction="none"))
+    return torch.cat(nats)
+
+
 def window_bits(
     model: LanguageModel, n_windows: int | None, *, seq_len: Size | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -68,12 +78,8 @@ def window_bits(
     """
     seq_len = model.config.max_len if seq_len is None else seq_len
     windows = torch.from_numpy(held_out_windows(n_windows, seq_len))
-    half, bits = seq_len // 2, []
-    for batch in windows.split(BATCH_SIZE):
-        logits = model(batch[:, :-1])[:, half:]
-        nats = F.cross_entropy(logits.transpose(1, 2), batch[:, half + 1 :], reduction="none")
-        bits.append(nats.sum(1) / np.log(2))
-    return torch.cat(bits).numpy(), token_bytes()[windows[:, half + 1 :].numpy()].sum(1)
+    bits = half_window_nats(model, windows).sum(1) / np.log(2)
+    return bits.numpy(), token_bytes()[windows[:, seq_len // 2 + 1 :].numpy()].sum(1)
 
 
 def bits_per_byte(

@@ -10,32 +10,29 @@ from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 
-from efflab.advice.step_times import Constants, Score, fit, predict, rate, work
+from efflab.advice.step_times import Constants, Score, fit, predict, rate, work_of
 from efflab.base.files import write_atomically
 from efflab.base.json_files import read_json
 from efflab.errors import require, require_one_of
 from efflab.estimate import Estimate
 from efflab.experiments import decoder_cases, decoder_steps
-from efflab.experiments.decoder_steps import Step
+from efflab.experiments.decoder_steps import CASE
 from efflab.experiments.record import EXPERIMENTS, read_record
 
 COVERAGE, WIDTH = 0.85, 2.0
 """What was asked of a freeze beforehand: intervals that hold at least so many of the times, the
 median of high over low at most this, and no pair told in the wrong order."""
-PAGE = "docs/predictions.md"
 
 
 def freeze(folder: Path = decoder_cases.FROZEN) -> Path:
     """Write predictions of 40 new cases, fitted to `decoder-steps` and all earlier freezes."""
-    record = read_record(decoder_steps.NAME)
     number = len(decoder_cases.frozen(folder)) + 1
+    drawn, record = decoder_cases.draw_cases(number), read_record(decoder_steps.NAME)
     shapes = decoder_steps.SHAPES | decoder_cases.SHAPES
-    constants = fit([*record["runs"], *_earlier_runs()], shapes)
+    constants = fit([*record["runs"], *_measured_runs()], shapes)
     cases = []
-    for case in decoder_cases.draw_cases(number):
-        step = Step(case["phase"], case["n_tokens"], case["n_texts"])
-        terms = work(decoder_cases.SHAPES[case["model"]], case["format"], step)
-        told = predict(constants[case["format"]], terms)
+    for case in drawn:
+        told = predict(constants[case["format"]], work_of(case, shapes))
         ends = dict(low=round(told.low, 4), ms=round(told.mean, 4), high=round(told.high, 4))
         cases.append({k: v for k, v in case.items() if k != "seed"} | ends)
     content = dict(machine=record["machine"], date=str(date.today()))
@@ -57,19 +54,19 @@ def constants(number: int) -> dict[str, Constants]:
 def rows(path: Path) -> list[dict]:
     """The cases of a freeze with "measured" beside, ms; without it where nothing was measured."""
     number = int(path.stem.split("-")[1])
-    own = [run for run in _earlier_runs() if run["seed"] == number]
+    own = [run for run in _measured_runs() if run["seed"] == number]
     times = {_key(run): {"measured": run["ms"]} for run in own}
     return [case | times.get(_key(case), {}) for case in read_json(path)["cases"]]
 
 
-def _earlier_runs() -> list[dict]:
+def _measured_runs() -> list[dict]:
     """What was measured of all freezes; a run's seed is its freeze's number."""
     exists = (EXPERIMENTS / f"{decoder_cases.NAME}.json").exists()
     return read_record(decoder_cases.NAME)["runs"] if exists else []
 
 
 def _key(case: Mapping) -> tuple:
-    return tuple(case[name] for name in ("model", "format", "phase", "n_tokens", "n_texts"))
+    return tuple(case[name] for name in CASE)
 
 
 def score(cases: list[Mapping]) -> Score:

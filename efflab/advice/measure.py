@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from efflab.advice.step_times import fit, predict, work
@@ -27,6 +26,7 @@ from efflab.compression.decoders import FORMATS, Decoder, make_decoder
 from efflab.config import ModelConfig
 from efflab.errors import require, require_one_of
 from efflab.estimate import Estimate, bootstrap
+from efflab.evaluate import half_window_nats
 from efflab.experiments import decoder_steps
 from efflab.experiments.decoder_steps import DECODE, PREFILL, Step, time_step
 from efflab.experiments.provenance import machine, machine_name
@@ -35,7 +35,7 @@ from efflab.families import read
 from efflab.model import Transformer
 from efflab.pretrained import load_checkpoint, load_decoder, load_minilm, mean_pool
 
-MOST_TOKENS, MOST_WINDOWS, MOST_LINES, BATCH = 256, 16, 64, 8
+MOST_TOKENS, MOST_WINDOWS, MOST_LINES = 256, 16, 64
 WIDTH = 80
 
 
@@ -53,7 +53,7 @@ def load_local(folder: Path) -> Local:
     require(folder.is_dir(), "folder", str(folder), "a folder with a model's files")
     if (folder / "card.json").is_file():
         model = load_checkpoint(folder / "model.safetensors")
-    elif _model_type(folder) == "bert":
+    elif read(folder).model_type == "bert":
         model = load_minilm(folder)[0]
     else:
         model = load_decoder(folder)
@@ -65,16 +65,13 @@ def load_local(folder: Path) -> Local:
     return Local(folder.name, model.eval(), tokenizer)
 
 
-def _model_type(folder: Path) -> str:
-    return read(folder).model_type
-
-
 def constants_here(say: Callable[[str], None], runs: Path) -> Mapping:
     """This machine's constants: from its record in data/experiments or in `runs`, else made now."""
+    here = machine_name(machine())
     for place in (EXPERIMENTS, runs):
         known = (place / f"{decoder_steps.NAME}.json").exists()
-        if known and machine_name(machine()) in machines(decoder_steps.NAME, place):
-            record = read_record(decoder_steps.NAME, machine_name(machine()), place)
+        if known and here in machines(decoder_steps.NAME, place):
+            record = read_record(decoder_steps.NAME, here, place)
             if record["complete"]:
                 return fit(record["runs"])
     say("once on this machine, some four minutes: steps of random models, to fit the predictions")
@@ -176,15 +173,9 @@ def windows(ids: list[int], config: ModelConfig) -> Tensor:
     return torch.tensor([ids[start : start + length] for start in starts])
 
 
-@torch.no_grad()
 def window_bits(model: Callable[[Tensor], Tensor], ids: Tensor) -> np.ndarray:
     """Bits a token of each window's second half (N,)."""
-    half, bits = (ids.shape[1] - 1) // 2, []
-    for batch in ids.split(BATCH):
-        logits = model(batch[:, :-1])[:, half:]
-        nats = F.cross_entropy(logits.mT, batch[:, half + 1 :], reduction="none")
-        bits.append(nats.mean(1) / np.log(2))
-    return torch.cat(bits).double().numpy()
+    return (half_window_nats(model, ids).mean(1) / np.log(2)).double().numpy()
 
 
 # --- As text ---------------------------------------------------------------------------------

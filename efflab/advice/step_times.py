@@ -20,14 +20,12 @@ from efflab.compression.decoders import FORMATS, OPENVINO, weight_bytes
 from efflab.config import ModelConfig
 from efflab.errors import require, require_one_of
 from efflab.estimate import Estimate
-from efflab.experiments.decoder_steps import DECODE, SHAPES, Step
+from efflab.experiments.decoder_steps import DECODE, SHAPES, Step, step_of
 
 CONFIDENCE = 0.9
 TYPICAL_ERROR = 0.2
 """Of a time's natural logarithm; larger ones count linearly, not squared."""
 TERMS = ("layers", "bytes of weights", "FLOPs", "bytes of cache")
-
-
 PACKING = {"torch fp32": 1.5, "torch int8": 2}
 """How often such products of several rows pass over the weights, which they first bring into their
 own order; chosen by the errors on `decoder-steps`, after the first freeze was measured."""
@@ -73,7 +71,7 @@ def fit(
 
 
 def _fit_format(runs: list[Mapping], shapes: Mapping[str, ModelConfig]) -> Constants:
-    rows = np.array([_work_of(run, shapes) for run in runs], dtype=float)
+    rows = np.array([work_of(run, shapes) for run in runs], dtype=float)
     ms = np.array([run["ms"] for run in runs])
     names = np.array([run["model"] for run in runs])
     require(len(set(names)) > 1, "runs", sorted(set(names)), "those of two models at least")
@@ -99,9 +97,9 @@ def _solve(rows: np.ndarray, ms: np.ndarray) -> np.ndarray:
     return np.exp(logs) / rows.max(0)
 
 
-def _work_of(run: Mapping, shapes: Mapping[str, ModelConfig]) -> tuple[float, ...]:
-    step = Step(run["phase"], run["n_tokens"], run["n_texts"])
-    return work(shapes[run["model"]], run["format"], step)
+def work_of(case: Mapping, shapes: Mapping[str, ModelConfig]) -> tuple[float, ...]:
+    """`work` of a case or run with one of the models of `shapes`."""
+    return work(shapes[case["model"]], case["format"], step_of(case))
 
 
 def predict(constants: Constants, terms: Iterable[float]) -> Estimate:

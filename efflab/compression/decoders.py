@@ -8,6 +8,7 @@ has no cache: a text is read whole, for its hidden states.
 import logging
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from math import ceil, gcd
 from typing import Annotated, Any
 
@@ -18,7 +19,8 @@ from efflab import cost
 from efflab.arguments import check_module
 from efflab.base.privacy import load
 from efflab.cache import Cache
-from efflab.compression.openvino import no_progress, openvino_model, quiet
+from efflab.compression.engines import torch_dynamic_int8
+from efflab.compression.openvino import cpu_hints, no_progress, openvino_model, quiet
 from efflab.config import ModelConfig
 from efflab.errors import require
 from efflab.model import Transformer
@@ -132,7 +134,8 @@ def group_size(config: ModelConfig) -> int:
 
 @torch.no_grad()
 def _in_torch(model: Transformer, name: str, format: str) -> Decoder:
-    own = {"fp32": lambda m: m, "bf16": lambda m: deepcopy(m).bfloat16(), "int8": _linear_int8}
+    own = {"fp32": lambda m: m, "bf16": lambda m: deepcopy(m).bfloat16()}
+    own["int8"] = partial(torch_dynamic_int8, per_channel=True)
     run, c = own[format](model), model.config
     cache = run.new_cache() if c.causal else None
 
@@ -149,14 +152,6 @@ def _in_torch(model: Transformer, name: str, format: str) -> Decoder:
         return (run.embedding.logits(hidden) if c.causal else hidden).float()
 
     return Decoder(name, feed, reset, weight_bytes(model.config, name), model.config)
-
-
-def _linear_int8(model: Transformer) -> nn.Module:
-    """Linear layers with int8 weights and inputs; the token table stays in fp32."""
-    import torch.ao.quantization as q
-
-    with quiet():
-        return q.quantize_dynamic(model, {nn.Linear: q.per_channel_dynamic_qconfig})
 
 
 # --- OpenVINO --------------------------------------------------------------------------------
@@ -226,12 +221,9 @@ def _compress(converted: Any, format: str, config: ModelConfig) -> Any:
 
 def _compile(converted: Any, format: str) -> Any:
     precision = "bf16" if format == "bf16" else "f32"
-    hints = {
-        "INFERENCE_PRECISION_HINT": precision,
+    hints = cpu_hints(precision) | {
         "KV_CACHE_PRECISION": precision,  # by default 8 bits
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": INPUT_GROUP if format.startswith("int") else 0,
-        "ENABLE_CPU_PINNING": False,  # a pinned thread cannot leave a busy core
     }
     return load("openvino").Core().compile_model(converted, "CPU", hints)
 

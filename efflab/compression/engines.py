@@ -92,6 +92,14 @@ def bf16(model: nn.Module) -> Engine:
 
 
 def torch_dynamic(model: nn.Module, *, table: bool = False, per_channel: bool = False) -> Engine:
+    """`torch_dynamic_int8` as an engine."""
+    small = torch_dynamic_int8(model, table=table, per_channel=per_channel)
+    return torch_engine("torch dynamic INT8", small)
+
+
+def torch_dynamic_int8(
+    model: nn.Module, *, table: bool = False, per_channel: bool = False
+) -> nn.Module:
     """torch.ao.quantization.quantize_dynamic; by default weights have one scale per tensor.
 
     `per_channel`: one scale per output channel; `table`: the token table in 8 bits as well.
@@ -103,8 +111,7 @@ def torch_dynamic(model: nn.Module, *, table: bool = False, per_channel: bool = 
     if table:
         spec["embedding.token"] = q.float_qparams_weight_only_qconfig
     with quiet():
-        small = share_as(q.quantize_dynamic(model, spec), model)
-    return torch_engine("torch dynamic INT8", small)
+        return share_as(q.quantize_dynamic(model, spec), model)
 
 
 def torch_smoothed(model: nn.Module, calibration: list[Batch]) -> Engine:

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from efflab.arguments import check_module
-from efflab.base.hooks import share_as
 from efflab.base.privacy import load
-from efflab.compression.engines import file_bytes, pickled_bytes
+from efflab.compression.engines import file_bytes, pickled_bytes, torch_dynamic_int8
 from efflab.compression.openvino import (
     compile_openvino,
     nncf_int8,
@@ -67,16 +66,11 @@ def bf16_language(model: nn.Module) -> LanguageEngine:
 
 
 def dynamic_language(model: nn.Module) -> LanguageEngine:
-    """torch.ao.quantization.quantize_dynamic with a scale per output channel.
+    """`torch_dynamic_int8` with a scale per output channel.
 
     Only linear layers: the token table, which also gives the logits, stays in fp32.
     """
-    import torch.ao.quantization as q
-
-    with quiet():
-        small = q.quantize_dynamic(model, {nn.Linear: q.per_channel_dynamic_qconfig})
-    share_as(small, model)
-    return torch_language("torch dynamic INT8", small)
+    return torch_language("torch dynamic INT8", torch_dynamic_int8(model, per_channel=True))
 
 
 # --- OpenVINO --------------------------------------------------------------------------------

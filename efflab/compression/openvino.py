@@ -152,18 +152,22 @@ def save_openvino(model: Any, path: Path, *, half: bool = False) -> None:
     load("openvino").save_model(model, path, compress_to_fp16=half)
 
 
-def compile_openvino(path: Path, precision: str = "f32"):
-    """An OpenVINO model that was written to `path`, compiled for this CPU and torch's threads.
+def cpu_hints(precision: str = "f32") -> dict:
+    """How OpenVINO is to compile for this CPU, on as many threads as torch uses.
 
     `precision`: of everything that is not quantized, "f32" or "bf16".
     """
     require_one_of("precision", precision, ("f32", "bf16"))
-    hints = {
+    return {
         "INFERENCE_PRECISION_HINT": precision,  # by default it may fall to bf16
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "ENABLE_CPU_PINNING": False,  # a pinned thread cannot leave a busy core
     }
-    return load("openvino").Core().compile_model(path, "CPU", hints)
+
+
+def compile_openvino(path: Path, precision: str = "f32"):
+    """An OpenVINO model that was written to `path`, compiled for this CPU (`cpu_hints`)."""
+    return load("openvino").Core().compile_model(path, "CPU", cpu_hints(precision))
 
 
 check_module(__name__)

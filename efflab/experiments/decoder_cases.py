@@ -16,6 +16,7 @@ from efflab.compression.decoders import FORMATS
 from efflab.config import PRESETS, ModelConfig
 from efflab.errors import require, require_one_of
 from efflab.experiments.decoder_steps import (
+    CASE,
     DECODE,
     PACKAGES,
     PREFILL,
@@ -65,9 +66,8 @@ def run(*, fresh: bool = False) -> dict:
     """Time the cases of the last freeze; recorded as data/experiments/decoder-cases."""
     paths = frozen()
     require(bool(paths), "predictions", None, "frozen before: `efflab predict`")
-    keys = ("model", "format", "phase", "n_tokens", "n_texts")
     cases = read_json(paths[-1])["cases"]
     # the freeze's number, so that no time measured before it counts
-    each = [{key: case[key] for key in keys} | dict(seed=len(paths)) for case in cases]
+    each = [{key: case[key] for key in CASE} | dict(seed=len(paths)) for case in cases]
     options: Mapping = dict(settings=dict(repeats=REPEATS), versions_of=PACKAGES, fresh=fresh)
     return run_cases(NAME, each, partial(run_one, shapes=SHAPES), **options)

@@ -38,6 +38,15 @@ class Step(NamedTuple):
     n_texts: Size = 1
 
 
+CASE = ("model", "format", *Step._fields)
+"""What tells a case from others, beside its seed."""
+
+
+def step_of(case: Mapping) -> Step:
+    """The step of a case or run."""
+    return Step(*(case[field] for field in Step._fields))
+
+
 def llama(n_layer: Size, n_head: Size, n_kv_head: Size, d_model: Size, d_ff: Size, vocab: Size):
     """A decoder of today: grouped heads, rotary positions, RMSNorm, a gate, a tied output."""
     attention = Attention(n_kv_head=n_kv_head, bias="none")

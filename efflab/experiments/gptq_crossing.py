@@ -1,6 +1,6 @@
 """From how many calibration tokens on GPTQ's layers err less than layers rounded to nearest.
 
-The design to come of `gptq-error`: every linear map in the layers of `stdlib-gpt`, 3 bits, a scale
+Answers `gptq-error.layers`: every linear map in the layers of `stdlib-gpt`, 3 bits, a scale
 for each row. A seed draws the calibration text; the held-out text is the same for all of them. The
 error is that of `gptq-quality`; it is kept map by map, since a wide map asks for more tokens.
 """

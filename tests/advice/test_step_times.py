@@ -60,7 +60,7 @@ def test_the_interval_holds_nine_tenths_of_new_noise():
     noise = 0.15
     constants = fit(runs_by(COSTS, noise))["OpenVINO fp32"]
     new = runs_by(COSTS, noise, seed=1)
-    told = [predict(constants, step_times._work_of(run, SHAPES)) for run in new]
+    told = [predict(constants, step_times.work_of(run, SHAPES)) for run in new]
     inside = [p.low <= run["ms"] <= p.high for p, run in zip(told, new, strict=True)]
     assert 0.8 <= np.mean(inside) <= 1
     assert 1.2 < constants.spread < 1.5

@@ -100,6 +100,7 @@ MADE = {
     "torch_engine": lambda m: engines.torch_engine("as it is", m).embed(*BATCH),
     "bf16": lambda m: engines.bf16(m).embed(*BATCH),
     "torch_dynamic": lambda m: engines.torch_dynamic(m, table=True).embed(*BATCH),
+    "torch_dynamic_int8": lambda m: run(engines.torch_dynamic_int8(m)),
     "torchao_int8": lambda m: engines.torchao_int8(m).embed(*BATCH),
     "torch_language": lambda m: language.torch_language("as it is", m)(IDS),
     "bf16_language": lambda m: language.bf16_language(m)(IDS),

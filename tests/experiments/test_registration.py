@@ -159,9 +159,7 @@ def has(commit):
 
 def entries_of(key, rule):
     """The registrations of this content, as a part's rule or, earlier, as its design to come."""
-    known = registrations()
-    entries = [*known.get(key, []), *known.get(f"{key}.next", [])]
-    return [entry for entry in entries if entry["hash"] == rule_hash(rule)]
+    return [entry for entry in registration.entries(key) if entry["hash"] == rule_hash(rule)]
 
 
 def test_every_sampled_rule_and_design_is_registered_as_it_stands():

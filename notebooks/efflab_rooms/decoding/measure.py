@@ -18,6 +18,7 @@ from efflab.conversion import transformers
 from efflab.decoding.latent import LatentAttention
 from efflab.devices import Device
 from efflab.errors import require_int
+from efflab.families import family
 from efflab.model import Layer, Transformer
 
 NOISE = 1e-3
@@ -119,12 +120,6 @@ def compare_twins(ours: Tensor, twins: Mapping[str, Tensor]) -> list[dict]:
     return [{"library": name, "largest difference": far} for name, far in apart.items()]
 
 
-RENAMES = {"embedding.token": "wte", "embedding.position": "wpe", "final_norm": "ln_f"}
-RENAMES |= {"layers.": "h.", "attention.body.qkv": "attn.c_attn", "attention.norm": "ln_1"}
-RENAMES |= {"attention.body.out": "attn.c_proj", "ffn.norm": "ln_2"}
-RENAMES |= {"ffn.body.up": "mlp.c_fc", "ffn.body.down": "mlp.c_proj"}
-
-
 def as_gpt2(model: Transformer):
     """A model like `stdlib-gpt` as `transformers`' GPT-2, whose linear maps are transposed."""
     library, c, weights = transformers(), model.config, {}
@@ -133,8 +128,10 @@ def as_gpt2(model: Transformer):
     options = dict(activation_function=c.activation, bos_token_id=None, eos_token_id=None)
     config = library.GPT2Config(vocab_size=c.vocab_size, **sizes, **options)
     theirs = library.GPT2LMHeadModel(config).eval()
+    table = family("gpt2")
+    renames = {"layers.": "h."} | table["ends"] | table["weights"]
     for name, weight in model.state_dict().items():
-        for ours, other in RENAMES.items():
+        for ours, other in renames.items():
             name = name.replace(ours, other)
         weights[name] = weight.T if ".c_" in name and weight.ndim == 2 else weight
     theirs.transformer.load_state_dict(weights)
@@ -193,7 +190,7 @@ class Stack(nn.Module):
 
 @torch.no_grad()
 def engines(stack: Stack, x: Tensor) -> dict[str, Callable[[Tensor], object]]:
-    """The stack by name of engine and format; OpenVINO compresses weights, inputs stay fp32."""
+    """The stack by name of engine and format; OpenVINO compresses weights and rounds inputs."""
     nncf, openvino = load("nncf"), load("openvino")
     nncf.set_log_level(logging.ERROR)
     half = deepcopy(stack).bfloat16()
