@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from efflab import points
+from efflab.bench import cpu_features
 from efflab.compression.decoders import FORMATS, group_size, make_decoder, weight_bytes
 from efflab.config import PRESETS, ModelConfig
 from efflab.cost import num_params
@@ -51,8 +52,10 @@ def test_fewer_bits_cost_more_of_a_trained_model():
         largest_error(make_decoder(model, f"OpenVINO {f}")(ids), expected) for f in MOST_ERROR
     ]
     fp32, bf16, int8, int4 = errors
-    assert fp32 < 1e-4 < bf16 < int4
-    assert int8 < int4
+    assert fp32 < 1e-4 < int8 < int4
+    assert bf16 < int4
+    # a CPU that cannot emulate bf16 computes in fp32
+    assert bf16 > 1e-4 or not cpu_features()["avx512"]
 
 
 @torch.no_grad()
