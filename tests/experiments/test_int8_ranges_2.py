@@ -7,7 +7,7 @@ from efflab import data, evaluate, points
 from efflab.experiments import int8_ranges as ranges
 from efflab.experiments import int8_ranges_2 as ranges_2
 from efflab.experiments.registration import every_rule, rule_hash
-from efflab.lab.judge import evidence_ids, read_rules
+from efflab.lab.judge import read_rules
 
 RULE = next(
     rule
@@ -66,7 +66,7 @@ def test_cases_pair_by_function_and_draws_of_one_function_stay_together():
         yield from (dict(form="smoothed", seed=s, ranks=r) for s, r in smoothed)
 
     estimates = ranges_2.cases(runs((100, "1 2 1 2"), (101, "2 2 1 2")))
-    assert set(estimates) == set(evidence_ids(RULE))
+    assert set(estimates) == {*RULE["cases"], *(control["case"] for control in RULE["controls"])}
     assert estimates["control-3000"].mean == pytest.approx(100 * (1 - 3) / 3)
     assert estimates["smoothed-3000"].mean == pytest.approx(-100 * 0.25 / 3)
     once = ranges_2.cases(runs((100, "2 2 1 2")))
