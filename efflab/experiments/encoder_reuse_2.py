@@ -82,5 +82,5 @@ def run(*, fresh: bool = False) -> dict:
     settings = dict(n_folds=N_FOLDS, n_steps=N_STEPS, batch_size=reuse.BATCH_SIZE)
     settings |= dict(max_tokens=reuse.MAX_TOKENS, n_texts=len(reuse.docstrings().texts))
     options = dict(models={"MiniLM-L6": data.MINILM_SHA256}, rules=rules_for(NAME))
-    options |= dict(versions_of=("transformers", "scikit-learn"))
+    options |= dict(versions_of=("transformers", "scikit-learn"), any_machine=True)
     return run_cases(NAME, each, run_one, settings=settings, fresh=fresh, **options)

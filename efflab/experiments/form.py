@@ -12,6 +12,8 @@ BLOCK = dict(machine=dict, settings=dict, models=TEXTS, complete=bool, provenanc
 MACHINE = dict(cpu=str, features=dict[str, bool] | None, threads=Size)
 """A machine's CPU, its features (null in old records), and the threads that torch used."""
 MADE = dict(command=str, date=str, commit=str | None, versions=TEXTS)
+FURTHER = dict(rules=list[str], machine=dict)
+"""What an entry may have besides: hashes of rules, and a machine that is not the block's."""
 NULLABLE = {"group_size", "isa", "width", "windows"}
 """Keys of a run that may be null: no groups, all instructions, full width, no window."""
 
@@ -30,7 +32,10 @@ def _require_block(place: str, block: dict) -> None:
     require_object(f"{place}.machine", block["machine"], MACHINE)
     provenance, runs = block["provenance"], block["runs"]
     for i, entry in enumerate(provenance):
-        require_object(f"{place}.provenance[{i}]", entry, MADE, dict(rules=list[str]))
+        further = {key: kind for key, kind in FURTHER.items() if key in entry}
+        require_object(f"{place}.provenance[{i}]", entry, MADE | further)
+        made_on = entry.get("machine", block["machine"])
+        require_object(f"{place}.provenance[{i}].machine", made_on, MACHINE)
     is_whole = bool(runs) and bool(provenance)
     require(is_whole, f"{place}.runs", runs, "at least one, and what made it")
     for i, run in enumerate(runs):

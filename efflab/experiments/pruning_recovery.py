@@ -136,5 +136,6 @@ def run(*, fresh: bool = False) -> dict:
     lr = choose_rate(read_record(PILOT)["runs"])
     each = [dict(schedule=s, ratio=r, seed=seed) for seed, (s, r) in product(SEEDS, POINTS)]
     rules, models = rules_for(NAME), {"stdlib-gpt": read_card()["sha256"]}
+    options = dict(models=models, rules=rules, any_machine=True)
     own, one = settings() | dict(lr=lr), partial(run_one, lr=lr)
-    return run_cases(NAME, each, one, settings=own, models=models, rules=rules, fresh=fresh)
+    return run_cases(NAME, each, one, settings=own, fresh=fresh, **options)

@@ -27,10 +27,11 @@ def run_one(lr: float, seed: int) -> dict:
 def run(*, fresh: bool = False) -> dict:
     """Rates until one stays; recorded as data/experiments/pruning-recovery-pilot."""
     own, models = recovery.settings(), {"stdlib-gpt": read_card()["sha256"]}
+    options = dict(settings=own, models=models, fresh=fresh, any_machine=True)
     for lr in recovery.RATES:
         for seed in recovery.PILOT_SEEDS:
             case = dict(lr=lr, seed=seed)
-            record = run_cases(NAME, [case], run_one, settings=own, models=models, fresh=fresh)
+            record = run_cases(NAME, [case], run_one, **options)
             runs = [run for run in record["runs"] if run["lr"] == lr]
             if not all(recovery.stays(run["increases"]) for run in runs):
                 break

@@ -3,12 +3,13 @@
     {"name": ..., "machines": [
         {"machine": {"cpu", "features", "threads"}, "settings": {...}, "models": {name: sha256},
          "complete": true,
-         "provenance": [{"command", "date", "commit", "versions", perhaps "rules"}, ...],
+         "provenance": [{"command", "date", "commit", "versions", perhaps "rules", "machine"}, ...],
          "runs": [{..., "seed": 0, "made": 0}, ...]}]}
 
 A block holds runs of one machine under one set of settings and models; blocks are in the order in
 which they were begun. `made` is the index of the run's entry in `provenance`, since the runs of a
-block may be made on several days. Values missing in old records are null.
+block may be made on several days. Where no time is measured another machine may go on with a
+block; `provenance` names it beside what it made. Values missing in old records are null.
 """
 
 import json
@@ -68,10 +69,8 @@ def blocks(name: str, folder: Path = EXPERIMENTS) -> list[dict]:
 
 def _view(name: str, block: dict) -> dict:
     where = block["machine"]
-    view = dict(
-        name=name, machine=machine_name(where), seeds=sorted({r["seed"] for r in block["runs"]})
-    )
-    view |= dict(features=where["features"], threads=where["threads"])
+    seeds = sorted({run["seed"] for run in block["runs"]})
+    view = where | dict(name=name, machine=machine_name(where), seeds=seeds)
     return block | block["provenance"][-1] | view
 
 
@@ -93,6 +92,7 @@ def run_cases(
     versions_of: Iterable[str] = (),
     rules: Iterable[str] = (),
     fresh: bool = False,
+    any_machine: bool = False,
     say: Callable[[str], None] = lambda line: print(line, flush=True),
     folder: Path = EXPERIMENTS,
 ) -> dict:
@@ -103,7 +103,8 @@ def run_cases(
     mixed in; this machine's runs under other settings are kept until all cases are done. `fresh`:
     finished runs are repeated too, each kept until its repeat is done. `versions_of`: packages
     whose versions to record, besides torch; `rules`: hashes of the registered rules
-    (`registration.rule_hash`) for which the runs are made.
+    (`registration.rule_hash`) for which the runs are made. `any_machine`: another machine's block
+    is gone on with, where no time is measured.
     """
     cases = _plain(list(cases))
     require(bool(cases) and all("seed" in c for c in cases), "cases", cases, "cases with a seed")
@@ -111,12 +112,15 @@ def run_cases(
     path = folder / f"{name}.json"
     require_writable(path)  # before the first run
     record = _open_record(name, path, say)
-    key = _plain(dict(machine=machine(), settings=settings, models=dict(models or {})))
+    here = _plain(machine())
+    key = dict(machine=here) | _plain(dict(settings=settings, models=dict(models or {})))
+    key = _of_any_machine(record, key) if any_machine else key
     block = _block(record, key)
     others = [b for b in record["machines"] if b is not block]
     say(_intention(name, cases, record, block, fresh))
     command = f"efflab experiment {name}{' --fresh' if fresh else ''}"
     provenance = describe_run(command, versions_of, rules)
+    provenance |= dict(machine=here) if here != key["machine"] else {}
     # read anew before each: another process may have done it by now
     waiting = (
         case
@@ -159,6 +163,13 @@ def _change(name: str, path: Path, change: Callable[[dict], dict]) -> dict:
 
     update(path, apply)
     return returned[0]
+
+
+def _of_any_machine(record: dict, key: dict) -> dict:
+    """`key`, with the machine of a block of its settings and models if there is one."""
+    rest = {name: value for name, value in key.items() if name != "machine"}
+    alike = (block for block in record["machines"] if rest.items() <= block.items())
+    return key | dict(machine=next(alike, key)["machine"])
 
 
 def _block(record: dict, key: dict) -> dict:

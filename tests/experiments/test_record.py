@@ -41,7 +41,7 @@ def toy(tmp_path, monkeypatch):
         made = dict(command="efflab experiment toy", date=f"2030-01-0{day}", commit=None)
         made["versions"] = dict(python="3.99")
         monkeypatch.setattr(record, "machine", lambda: where)
-        monkeypatch.setattr(record, "describe_run", lambda *_: made)
+        monkeypatch.setattr(record, "describe_run", lambda *_: dict(made))
 
         def run_one(n, seed):
             if n == stop:
@@ -125,6 +125,31 @@ def test_machines_stand_side_by_side(toy, tmp_path):
     assert read_record("toy", folder=tmp_path)["features"] == OTHER["features"]  # begun last
     with pytest.raises(ValueError, match="machine='B': expected one of 'A \\(AVX2\\), 2 threads'"):
         read_record("toy", "B", tmp_path)
+
+
+def test_another_machine_goes_on_where_no_time_is_measured(toy, tmp_path):
+    toy(day=1, stop=2, any_machine=True)
+    said, ran = toy(day=2, where=OTHER, any_machine=True)
+    assert ran == [2, 3]
+    assert said[0].startswith("toy: 2 of 4 runs are recorded")
+    (block,) = blocks(tmp_path)
+    assert block["complete"]
+    assert [entry.get("machine") for entry in block["provenance"]] == [None, OTHER]
+    assert [run["made"] for run in block["runs"]] == [0, 0, 1, 1]
+    kept = read_record("toy", folder=tmp_path)
+    assert kept["machine"] == machine_name(block["machine"]) == "A (AVX2), 2 threads"
+    assert toy(day=3, where=OTHER, any_machine=True)[1] == []
+    assert toy(day=3, where=OTHER)[1] == [0, 1, 2, 3]  # times are each machine's own
+
+
+def test_another_machine_beside_a_run_is_checked(toy, tmp_path):
+    toy(day=1, stop=2, any_machine=True)
+    toy(day=2, where=OTHER, any_machine=True)
+    path = tmp_path / "toy.json"
+    start, _, end = path.read_text().rpartition('"threads": 2')
+    path.write_text(f'{start}"threads": -2{end}')
+    with pytest.raises(ValueError, match=r"provenance\[1\].machine: threads=-2"):
+        read_record("toy", folder=tmp_path)
 
 
 def test_more_cases_under_the_same_settings_are_added(toy, tmp_path):

@@ -116,9 +116,9 @@ def test_without_a_repository_nothing_is_registered(tmp_path):
 def test_registered_needs_registration_and_a_record_made_for_it(monkeypatch, tmp_path):
     ours = (rule_hash(RULE),)
 
-    def record(rules=ours, seeds=(100, 101)):
+    def record(rules=ours, seeds=(100, 101), complete=True):
         runs = [dict(seed=seed, made=0) for seed in seeds]
-        return [dict(provenance=[dict(rules=list(rules))], runs=runs)]
+        return [dict(complete=complete, provenance=[dict(rules=list(rules))], runs=runs)]
 
     entry = dict(hash=rule_hash(RULE), commit="a" * 40, date="2026-11-28")
     (tmp_path / "experiments").mkdir()
@@ -131,6 +131,7 @@ def test_registered_needs_registration_and_a_record_made_for_it(monkeypatch, tmp
         (record(rules=["another"]), "exploratory"),
         (record(seeds=[0, 1]), "exploratory"),
         (record(seeds=[100]), "exploratory"),
+        (record(complete=False), "exploratory"),
     ):
         monkeypatch.setattr(registration, "blocks", lambda name, found=found: found)
         assert basis("claim.part", RULE)[0] == word
