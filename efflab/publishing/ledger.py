@@ -5,16 +5,18 @@ The README shows one short line per claim, with the deciding figure; `docs/ledge
 
 import textwrap
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
 from efflab.base.stored import figures_of, read_verdicts
 from efflab.errors import require
+from efflab.experiments.provenance import machine_name
 from efflab.lab.outcome import BASES, TEXTS, Outcome, Part, mark, outcome_words
 from efflab.lab.text import number, read_texts, speaking, tr, with_unit
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
 from efflab.publishing.pages import render
+from efflab.publishing.usage import read_builds
 
 WIDEST = 150
 """Most characters of a line of the README's ledger."""
@@ -167,7 +169,19 @@ def page(root: Path = ROOT) -> str:
     said, judged = statements(root)
     known, records = claims(root) | said, verdicts(root) | judged
     values = dict(claims=known, verdicts=records, links=links, cell=_cell)
+    values |= dict(machines=built_on({known[name]["notebook"] for name in records}, root))
     return render("ledger.md", **values, **functions)
+
+
+def built_on(notebooks: Iterable[str], root: Path = ROOT) -> dict[str, list[str]]:
+    """{machine in one line: the notebooks that it built, by their numbers}."""
+    builds = read_builds(root / "data" / "builds.json")
+    machines: dict[str, list[str]] = {}
+    for key in sorted(notebooks):
+        build = builds.get(f"{key} en")
+        name = machine_name(build["machine"]) if build else "an unknown machine"
+        machines.setdefault(name, []).append(key)
+    return machines
 
 
 def notebook_link(number: str, root: Path, seen_from: str = "", language: str = "en") -> str:

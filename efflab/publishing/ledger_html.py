@@ -4,7 +4,7 @@ The file holds both languages, with a switch without JavaScript; on a phone the 
 """
 
 from collections import ChainMap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from efflab.base.formats import LANGUAGES
@@ -25,6 +25,8 @@ INTRO = (
     "Each claim of the article has parts, and each part a rule. The same rule judges every "
     "machine's figures; a column that does not follow from its own figures is not taken in."
 )
+PART = "notebooks {numbers}: {n} of {all} claims"
+OTHERS = "the other notebooks were built on another machine: {machines}"
 SOURCES = {"built": "built notebooks", "run": "its own run"}
 
 
@@ -74,6 +76,8 @@ class _Body:
     def __init__(self, columns: list[Column], language: str, root: Path, address: Callable):
         self.columns, self.language, self.root = columns, language, root
         self.address = address
+        self.built = [column for column in columns if column.source == "built"]
+        self.together = ChainMap(*(column.verdicts for column in self.built))
         self.written = set(due(root))
         self.known, self.catalog = claims(root), catalog(root / "notebooks")
 
@@ -81,19 +85,35 @@ class _Body:
         with speaking(self.language, own_texts()):
             head = dict(title=tr("The ledger over machines"), intro=tr(INTRO), claim=tr("claim"))
             machines = [dict(name=c.name, lines=self.lines(c)) for c in self.columns]
-        return head | dict(language=self.language, machines=machines, rows=self.rows())
+            if len(self.built) > 1:
+                name = tr("built notebooks of {n} machines, counted together", n=len(self.built))
+                machines.insert(0, dict(name=name, lines=self.outcomes(self.together)))
+        columns = [column.name for column in self.columns]
+        head |= dict(language=self.language, machines=machines, columns=columns)
+        return head | dict(rows=self.rows())
 
     def lines(self, column: Column) -> list[str]:
-        """A column's description: source, day and versions; whole or partial; outcome counts."""
-        n, n_all = len(column.verdicts), len(self.written)
-        form = "whole: {n} claims" if n >= n_all else "partial: {n} of {all} claims"
-        outcomes = [record["outcome"] for record in column.verdicts.values()]
-        counts = " · ".join(
-            f"{outcome_words(word, self.language)} {outcomes.count(word)}" for word in OUTCOMES
-        )
+        """A column's description: source, day and versions; whole or partial; outcome counts.
+
+        Those of built notebooks are counted once, together, where several machines built them.
+        """
         words = [tr(SOURCES[column.source]), column.date]
         words += [f"{k} {v}" for k, v in (column.versions or {}).items()]
-        return [" · ".join(filter(None, words)), tr(form, n=n, all=n_all), counts]
+        about = " · ".join(filter(None, words))
+        others = [other.name for other in self.built if other is not column]
+        if column.source != "built" or not others:
+            return [about, *self.outcomes(column.verdicts)]
+        numbers = sorted({self.known[claim]["notebook"] for claim in column.verdicts})
+        values = dict(numbers=", ".join(numbers), n=len(column.verdicts), all=len(self.written))
+        return [about, tr(PART, **values), tr(OTHERS, machines="; ".join(others))]
+
+    def outcomes(self, verdicts: Mapping[str, dict]) -> list[str]:
+        """Whole or partial, and how many claims have each outcome."""
+        n, n_all = len(verdicts), len(self.written)
+        form = "whole: {n} claims" if n >= n_all else "partial: {n} of {all} claims"
+        words = [record["outcome"] for record in verdicts.values()]
+        counts = (f"{outcome_words(w, self.language)} {words.count(w)}" for w in OUTCOMES)
+        return [tr(form, n=n, all=n_all), " · ".join(counts)]
 
     def rows(self) -> Iterator[dict]:
         """The table's rows: each section's name, followed by its claims.
@@ -111,18 +131,23 @@ class _Body:
 
     def claim(self, claim: str, about: dict) -> dict:
         """A claim's outcomes side by side, why they differ, and all of their figures."""
-        records = [(column.name, column.verdicts.get(claim)) for column in self.columns]
-        verdicts = [record for _, record in records if record]
-        evidence = [(name, by_id(figures_of(r).values())) for name, r in records if r]
+        records = [(c.name, c.verdicts.get(claim), self.absent(claim, c)) for c in self.columns]
+        verdicts = [record for _, record, _ in records if record]
+        evidence = [(name, by_id(figures_of(r).values())) for name, r, _ in records if r]
         values = dict(id=claim, about=about, records=records, language=self.language)
         values |= dict(notebook=self.notebook(about["notebook"]))
         values |= dict(anchor=claim if self.language == "en" else f"zh-{claim}")
-        values |= dict(none="missing" if claim in self.written else "not yet")
         values |= dict(said={part["id"]: part[self.language] for part in about["parts"]})
         values |= dict(apart=differing_figures(verdicts), evidence=evidence)
         values |= dict(by_id=ChainMap(*(own for _, own in evidence)))
         values |= dict(figures=[key for _, own in evidence for key in own])
         return values | dict(rules=self.rules(claim, verdicts[0]) if verdicts else {})
+
+    def absent(self, claim: str, column: Column) -> str:
+        """What stands in a column that does not judge a claim."""
+        if column.source == "built" and claim in self.together:
+            return "built on another machine"
+        return "missing" if claim in self.written else "not yet"
 
     def notebook(self, number: str) -> dict:
         """A notebook's name and, if it is written, its address."""

@@ -577,8 +577,10 @@ table(rows, kind="recorded")
 # tables: a limit of this tool, not of the chip. The clock falls by a quarter from 2 x 2 to 8 x 8:
 # more cells, longer wires.
 #
-# One unit leaves most of a chip empty. So fill it: as many units as its multipliers, tables and
-# flip-flops allow (the vendors' product tables), the tiles of each product shared among them:
+# Each of these units had the chip to itself, and the router all the room. What does it do to the
+# clock when the chip is full? 12 x 12 cells take 144 of the LFE5U-85F's 156 multipliers. The rule of
+# the verdict was registered before they were routed (`efflab experiment fpga-synthesis-2`), with three
+# seeds of the placement, which take 8 to 22 minutes each:
 
 # %% [markdown] tags=["zh"]
 # 两个系列都是每个单元一个乘法块，查找表的差别却大得多。两家的 DSP 块都能累加，但 Yosys 只在 Xilinx 上用到；
@@ -586,27 +588,47 @@ table(rows, kind="recorded")
 # 这是工具的局限，不是芯片的局限。
 # 从 2 × 2 到 8 × 8，时钟频率低了四分之一：单元多了，连线也长了。
 #
-# 只放一个单元，芯片大半空着。那就放满：按厂商的产品表，乘法器、查找表和触发器允许放几个就放几个，
-# 每个矩阵乘法的分块由它们分担：
+# 以上每个单元都独占一块芯片，布线有的是余地。芯片放满了，时钟会怎样？12 × 12 个单元用掉 LFE5U-85F 的 156 个乘法器中的
+# 144 个。结论的规则在布线之前就已登记（`efflab experiment fpga-synthesis-2`），布局取三个种子，每次 8 至 22 分钟：
+
+# %%
+show(figures.clocks())
+
+# %% [markdown] tags=["en"]
+# The full chip runs at 63.2 to 66.4 MHz, 29 % below a lone 4 x 4. Most of that is the price of a larger
+# grid: the line through 4 x 4 and 8 x 8, drawn on to 12, would be at 67 MHz. What is left, some per
+# cent, may be the full chip's, or chance: 8 x 8 was placed once.
+#
+# Now fill every chip: as many units as its multipliers, tables and flip-flops allow (the vendors'
+# product tables), the tiles of each product shared among them, at both clocks:
+
+# %% [markdown] tags=["zh"]
+# 放满的芯片跑 63.2 至 66.4 MHz，比只放一个 4 × 4 低 29%。其中大半是网格变大的代价：
+# 把 4 × 4 与 8 × 8 两点的连线延长到 12，就已降到 67 MHz。剩下的百分之几，可能来自芯片放满，也可能是偶然：
+# 8 × 8 只布局了一次。
+#
+# 现在把每款芯片都放满：按厂商的产品表，乘法器、查找表和触发器允许放几个就放几个，
+# 每个矩阵乘法的分块由它们分担，两种时钟都列出：
 
 # %%
 table(measure.chip_rows((2, 4, 8)), kind="computed")
 
 # %% [markdown] tags=["en"]
-# One chip was routed, the LFE5U-85F, with a single unit on it. The others are computed at its clock,
-# whatever they could do themselves (and the XCVU9P with the figures of its older sister family).
-# Small units fill a chip best, but eat more: 2 / side bytes a multiplication. For the verdict we take
-# 4 x 4, the largest that each of the six holds, at clocks down to the 8 x 8 unit's. Even there the
-# XC7Z020 has but 5 % to spare, and a full chip has longer wires still: once one is routed, it may
-# take over 100 ms.
+# The verdict rests on the last column. One chip was routed full, the LFE5U-85F, and all are computed
+# at its clock, whatever they could do themselves (the XCVU9P with the figures of its older sister
+# family). It was filled by one large unit; many small ones have shorter wires inside, and may run
+# faster. Small units fill a chip best, too, but eat more: 2 / side bytes a multiplication. For the
+# verdict we take 4 x 4, the largest that each of the six holds. At the clock of a lone unit three
+# chips stay within 100 ms, at that of a full one two: the XC7Z020 takes 107 to 112 ms, and the
+# XC7A100T 93 to 97.
 #
 # Choose a clock, a side, and how many units stand side by side; the line says which chips hold them.
 
 # %% [markdown] tags=["zh"]
-# 布线过的只有 LFE5U-85F 一款，上面只有一个单元。其余芯片不论自身快慢，都按它的时钟频率计算
-# （XCVU9P 还用了同厂上一代系列的综合结果）。
-# 小单元最能填满芯片，但更费数据：每次乘法要 2 / 边长个字节。结论里取 4 × 4，它是六款芯片都放得下的最大单元，
-# 时钟频率最低取到 8 × 8 单元的。即便如此，XC7Z020 也只余 5%；放满的芯片连线更长，真正布线之后它可能超时。
+# 结论依据最后一列。真正放满并布线过的只有 LFE5U-85F 一款，其余芯片不论自身快慢，都按它的时钟频率计算
+# （XCVU9P 还用了同厂上一代系列的综合结果）。放满它的是一个大单元；换成许多小单元，内部连线较短，可能跑得更快。
+# 小单元也最能填满芯片，但更费数据：每次乘法要 2 / 边长个字节。结论里取 4 × 4，它是六款芯片都放得下的最大单元。
+# 按只放一个单元的时钟，有三款在 100 毫秒以内；按放满的时钟只剩两款：XC7Z020 要 107 至 112 毫秒，XC7A100T 要 93 至 97。
 #
 # 选时钟频率、边长，以及并排放几个单元；图中写着哪些芯片放得下。
 
@@ -614,7 +636,7 @@ table(measure.chip_rows((2, 4, 8)), kind="computed")
 explore(figures.serving)
 
 # %%
-clocks = [*measure.clocks_mhz(measure.SIDE), *measure.clocks_mhz(8)]
+clocks = measure.clocks_mhz(measure.FULL_SIDE)
 sides = {"wrong-4": measure.SIDE, "wrong-own": unit}
 wrong = {id: (side, measure.simulate_unit(side)[0]) for id, side in sides.items()}
 chips = verdicts.fpga_evidence(wrong, read_published("fpga"), clocks)
@@ -773,7 +795,7 @@ check("08-3", answer_3)
 #   loses on the heads. What a batch of one waits for is launches.
 # - One OpenVINO file runs on CPU, GPU or NPU; `available_devices` says what a machine has.
 # - An int8 unit is fifty lines of hardware. It is exact and takes a multiplier a cell. How many fit
-#   on a chip, and at which clock, says how long a text takes.
+#   on a chip, and at which clock once it is full, says how long a text takes.
 #
 # **References.** Kung 1982, *Why Systolic Architectures?* Jouppi et al. 2017, *In-Datacenter
 # Performance Analysis of a Tensor Processing Unit*. Jouppi et al. 2023, *TPU v4: An Optically
@@ -793,7 +815,7 @@ check("08-3", answer_3)
 # - 只有 V100 或 A100 用 fp32、批大小从 4 起，第一代 TPU 的用时才降到 0.6 倍，别处没有。
 #   与 GPU 同样强的阵列，在线性层上与它相当，输在各个头上。批大小为 1 时，等的主要是启动。
 # - 一个 OpenVINO 文件可以跑在 CPU、GPU 或 NPU 上；`available_devices` 列出机器有什么。
-# - 一个 int8 单元只是五十行硬件描述。它精确，每个单元一个乘法器。芯片放得下几个、时钟多快，决定一条文本要多久。
+# - 一个 int8 单元只是五十行硬件描述。它精确，每个单元一个乘法器。芯片放得下几个、放满之后时钟多快，决定一条文本要多久。
 #
 # **参考文献。** Kung 1982，*Why Systolic Architectures?* Jouppi 等 2017，*In-Datacenter
 # Performance Analysis of a Tensor Processing Unit*。Jouppi 等 2023，*TPU v4: An Optically

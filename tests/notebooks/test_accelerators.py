@@ -244,10 +244,10 @@ def test_a_chips_row_is_its_units_at_the_recorded_clock():
     assert len(rows) == 18
     row = rows["XC7A100T", 4]
     assert (row["units"], row["DSP in use (%)"]) == (15, 100)
-    assert row["128 tokens (ms)"] == pytest.approx(
-        measure.model_ms(128, 4, measure.clock_mhz(4), 15)
-    )
-    assert rows["LFE5U-25F", 8]["128 tokens (ms)"] is None
+    for clock, side in (("lone unit's clock", 4), ("full chip's", 12)):
+        ms = measure.model_ms(128, 4, measure.clock_mhz(side), 15)
+        assert row[f"at a {clock} (ms)"] == pytest.approx(ms)
+        assert rows["LFE5U-25F", 8][f"at a {clock} (ms)"] is None
 
 
 def test_more_units_take_less_time_and_fit_on_fewer_chips():
@@ -263,6 +263,43 @@ def test_a_full_chip_is_routed_with_seeds_of_its_own():
     assert not used & {case["seed"] for case in cases}
     (chip,) = [c for c in read_published("fpga") if c["device"] == "LFE5U-85F"]
     assert 0.9 * chip["dsp"] < fpga_synthesis_2.SIDE**2 <= chip["dsp"]
+
+
+def test_the_record_of_a_full_chip_is_whole():
+    record = read_record(fpga_synthesis_2.NAME)
+    assert record["complete"]
+    runs = [{key: run[key] for key in ("part", "family", "side", "seed")} for run in record["runs"]]
+    assert runs == fpga_synthesis_2.cases()
+    assert record["settings"] == read_record(experiment.NAME)["settings"]
+
+
+def test_a_full_chips_clock_is_as_the_text_says():
+    full, alone = measure.clocks_mhz(measure.FULL_SIDE), measure.clock_mhz(measure.SIDE)
+    assert (min(full), max(full)) == (63.2, 66.4)
+    assert max(full) < min(measure.clocks_mhz(8))
+    meta = figures.clocks().layout.meta
+    assert meta["MHz of a full chip"] == sorted(full)[1]
+    assert meta["% below a lone unit's"] == pytest.approx(
+        100 * (1 - sorted(full)[1] / alone), abs=0.1
+    )
+    assert round(meta["% below a lone unit's"]) == 29
+    slope = np.log2(measure.clock_mhz(8) / alone)  # of a line over logarithms, a doubling
+    assert round(measure.clock_mhz(8) * 2 ** (slope * np.log2(12 / 8))) == 67
+    chips = {chip["device"]: measure.n_units(chip, 4) for chip in read_published("fpga")}
+    for name, ends in (("XC7Z020", (107, 112)), ("XC7A100T", (93, 97))):
+        ms = [measure.model_ms(128, 4, mhz, chips[name]) for mhz in (max(full), min(full))]
+        assert tuple(round(each) for each in ms) == ends
+    within = [row for row in measure.chip_rows([4]) if row["at a lone unit's clock (ms)"] <= 100]
+    assert len(within) == 3
+
+
+def test_every_placement_is_a_point():
+    median, placements = figures.clocks().data
+    assert list(median.x) == [2, 4, 8, 12]
+    assert [round(each, 1) for each in median.y] == [98.2, 89.8, 74.9, 63.6]
+    assert list(zip(placements.x, placements.y, strict=True)) == [
+        (side, mhz) for side in (2, 4, 8, 12) for mhz in measure.clocks_mhz(side)
+    ]
 
 
 def test_every_device_here_is_run_and_agrees():

@@ -80,6 +80,20 @@ finds.en = "that it works"
 finds.zh = "它能用"
 claims = ["big", "small"]
 """
+ANOTHER = """
+["91"]
+name = "91_another"
+title = { en = "Another", zh = "又一个" }
+claims = ["later"]
+"""
+LATER = """
+[later.some]
+basis = "formula"
+cases = ["bits"]
+test = "no more"
+bar = 1
+kinds = ["computed"]
+"""
 CHINESE = {"removed": "移除", "tokens": "词元", "bits": "比特", "printed": "印出的"}
 HERE = dict(cpu="Here", features=None, threads=2)
 THERE = dict(
@@ -127,6 +141,21 @@ def store(root, verdicts):
 def bytes_under(folder):
     """{path: content} of all files of a folder."""
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def build_another(root, monkeypatch):
+    """Notebook 91, which judges the claim `later`, built on another machine than 90."""
+    monkeypatch.setitem(globals(), "RULES", RULES + LATER)
+    (root / "data" / "rules.toml").write_text(RULES, encoding="utf-8")
+    catalog, builds = root / "notebooks" / "catalog.toml", root / "data" / "builds.json"
+    catalog.write_text(catalog.read_text(encoding="utf-8") + ANOTHER, encoding="utf-8")
+    source = root / "notebooks" / "src" / "90_toy.py"
+    source.with_name("91_another.py").write_bytes(source.read_bytes())
+    later = record("later", figure("bits", 3.5, kind="computed"))
+    store(root, {"90": [BIG, SMALL], "91": [later]})
+    own = dict(seconds=1.0, peak_mb=1, machine=THERE, date="2026-11-20")
+    entries = json.loads(builds.read_text(encoding="utf-8")) | {"91 en": own}
+    builds.write_text(json.dumps(entries), encoding="utf-8")
 
 
 MARKERS = "\n\n".join(

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from ledgers import BIG, TOKENS, figure, record, store
+from ledgers import BIG, TOKENS, build_another, figure, record, store
 
 from efflab.publishing import ledger, readme
 from efflab.publishing.catalog import ROOT
@@ -52,6 +52,16 @@ def test_report_writes_every_table_and_the_page(root):
     assert lines[1:] == [f"{name} brought up to date" for name in written]
     readme.report(root, say=lines.append)
     assert len(lines) == 5  # nothing to bring up to date
+
+
+def test_the_page_says_which_machine_built_a_notebook(root, monkeypatch):
+    assert "\n\n- Here, 2 threads: notebook 90\n\n## Section" in ledger.page(root)
+    build_another(root, monkeypatch)
+    lines = ledger.page(root).splitlines()
+    first = lines.index("- Here, 2 threads: notebook 90")
+    assert lines[first + 1] == "- There, 1 thread: notebook 91"
+    (root / "data" / "builds.json").unlink()
+    assert "\n- an unknown machine: notebooks 90, 91\n" in ledger.page(root)
 
 
 def test_the_page_has_every_figure_and_text(root):

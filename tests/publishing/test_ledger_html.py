@@ -1,16 +1,29 @@
 """The ledger's page: machines side by side, why they differ, and nothing that it would execute."""
 
 import re
+from dataclasses import replace
 from html import unescape
 
 import ledgers
 import pytest
 from browser import FLAGS
-from ledgers import BIG, CHINESE, LESS, SMALL, THERE, column, figure, record, store
+from ledgers import (
+    BIG,
+    CHINESE,
+    LESS,
+    SMALL,
+    THERE,
+    build_another,
+    column,
+    figure,
+    record,
+    store,
+)
 from playwright.sync_api import sync_playwright
 
+from efflab.experiments.provenance import machine_name
 from efflab.lab import text
-from efflab.publishing import ledger_html, pool
+from efflab.publishing import ledger_html, pool, usage
 from efflab.publishing.catalog import ROOT
 from efflab.publishing.doctor import BROWSER_ADVICE, find_browser
 from efflab.publishing.ledger import claims
@@ -80,6 +93,38 @@ def test_missing_partial_and_not_yet_are_told_apart(root):
     assert said(row(page, "later", "zh"))[2:4] == ["尚未写成", "尚未写成"]
 
 
+def test_built_notebooks_of_two_machines_are_counted_once(root, monkeypatch):
+    build_another(root, monkeypatch)
+    page = page_with(root, column(LESS, machine=THERE | dict(cpu="Third")))
+    machines = said(re.search(r'<ul class="machines">(.*?)</ul>', page, re.DOTALL)[1])
+    assert machines[:11] == [
+        "built notebooks of 2 machines, counted together",
+        "whole: 3 claims",
+        "Holds 1 · Holds if 0 · Holds in part 0 · Does not hold 2 · Undecided 0",
+        "Here, 2 threads",
+        "built notebooks · 2026-11-26",
+        "notebooks 90: 2 of 3 claims",
+        "the other notebooks were built on another machine: There, 1 thread",
+        "There, 1 thread",
+        "built notebooks · 2026-11-20",
+        "notebooks 91: 1 of 3 claims",
+        "the other notebooks were built on another machine: Here, 2 threads",
+    ]
+    assert machines[-2] == "partial: 1 of 3 claims"  # a run of its own
+    cells = re.findall(r'<td[^>]*data-machine="([^"]*)">(.*?)</td>', row(page, "big"), re.DOTALL)
+    words = [(name, said(cell)[:2]) for name, cell in cells[:3]]
+    assert words == [
+        ("Here, 2 threads", ["✓", "Holds"]),
+        ("There, 1 thread", ["built on another machine"]),
+        ("Third, 1 thread", ["◑", "Holds in part"]),
+    ]
+    assert said(row(page, "small")).count("missing") == 1  # in the run of its own
+    chinese = body(page, "zh")
+    assert "2 台机器构建的笔记本，合并计数" in chinese
+    assert "其余笔记本在另一台机器上构建：There, 1 thread" in chinese
+    assert said(row(page, "small", "zh")).count("在另一台机器上构建") == 1
+
+
 def test_it_speaks_chinese(root):
     found = said(row(page_with(root, column(LESS)), "big", "zh"))
     assert found[:5] == ["甲或乙。", "big ·", "90 玩具", "✓", "成立"]
@@ -130,10 +175,63 @@ def test_every_claim_is_there_in_both_languages_and_links_lead_somewhere(page):
     assert "@import" not in page
 
 
-def test_this_machines_column_is_whole(page):
-    first = pool.columns()[0]
-    assert list(first.verdicts) == pool.due()
-    assert f"whole: {len(first.verdicts)} claims" in body(page)
+def own_machine(claim):
+    """The machine that built the claim's notebook, in one line."""
+    builds = usage.read_builds(ROOT / "data" / "builds.json")
+    return machine_name(builds[f"{claims()[claim]['notebook']} en"]["machine"])
+
+
+def see_each_claim_once(page, columns):
+    """Of the built notebooks' columns, one judges each due claim: its machine's; so they count."""
+    n_built = sum(column.source == "built" for column in columns)
+    for claim in pool.due():
+        cells = re.findall(
+            r'<td[^>]* ?data-machine="([^"]*)">(.*?)</td>', row(page, claim), re.DOTALL
+        )
+        assert [name for name, _ in cells[: len(columns)]] == [column.name for column in columns]
+        judging = [name for name, cell in cells[:n_built] if 'class="outcome"' in cell]
+        assert judging == [own_machine(claim)], claim
+        rest = [said(cell) for name, cell in cells[:n_built] if name not in judging]
+        assert rest == [["built on another machine"]] * (n_built - 1)
+    machines = said(re.search(r'<ul class="machines">(.*?)</ul>', body(page), re.DOTALL)[1])
+    whole = machines.index(f"whole: {len(pool.due())} claims")
+    counted = [line for line in machines if line.startswith("Holds ")]
+    assert len(counted) == 1 + len(columns) - n_built
+    assert counted[0] == machines[whole + 1]
+    assert sum(int(word) for word in re.findall(r"\d+", counted[0])) == len(pool.due())
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """As if another machine had built notebook 08."""
+    real = usage.read_builds
+
+    def read_builds(path):
+        builds = real(path)
+        return builds | {"08 en": builds["08 en"] | dict(machine=THERE)}
+
+    monkeypatch.setattr(usage, "read_builds", read_builds)
+
+
+def test_built_notebooks_judge_each_claim_once(page):
+    see_each_claim_once(page, pool.columns())
+
+
+def test_notebooks_of_two_machines_judge_each_claim_once(elsewhere):
+    columns = pool.columns()
+    assert len(pool.built_columns()) > 1
+    see_each_claim_once(ledger_html.html(), columns)
+
+
+def test_a_claim_lost_or_judged_twice_would_be_seen(elsewhere, monkeypatch):
+    first, second, *more = pool.columns()
+    lost = dict(list(first.verdicts.items())[1:])
+    for verdicts in (lost, first.verdicts | second.verdicts):
+        columns = [replace(first, verdicts=verdicts), second, *more]
+        monkeypatch.setattr(ledger_html, "columns", lambda root, columns=columns: columns)
+        changed = ledger_html.html()
+        with pytest.raises(AssertionError):
+            see_each_claim_once(changed, columns)
 
 
 def test_on_a_phone_it_fits_and_the_switch_needs_no_script(page, tmp_path):

@@ -8,7 +8,7 @@ from efflab.config import PRESETS
 from efflab.data import read_published
 from efflab.errors import require, require_int, require_one_of
 from efflab.experiments import fpga_synthesis
-from efflab.lab import Choice, Slider, colours, explorer, loglog, mark, number, panels, tr
+from efflab.lab import Choice, Slider, colours, explorer, line, loglog, mark, number, panels, tr
 from efflab.lab import figures as pictures
 from efflab_rooms.accelerators import measure
 
@@ -255,6 +255,21 @@ def _two_digits(ratio: float) -> str:
 
 
 # --- Units ---------------------------------------------------------------------------------------
+
+
+def clocks() -> go.Figure:
+    """The clock of the routed unit by its side, each placement; the largest fills the chip."""
+    sides = [side for side in range(1, 1 + measure.FULL_SIDE) if measure.clocks_mhz(side)]
+    medians, side = [measure.clock_mhz(side) for side in sides], measure.SIDE
+    mhz, less = medians[-1], 100 * (1 - medians[-1] / measure.clock_mhz(side))
+    words = "A full chip runs at {mhz} MHz, {less} % below a lone unit of {side} x {side}"
+    title = tr(words, mhz=number(mhz), less=number(less), side=side)
+    meta = {tr("MHz of a full chip"): mhz, tr("% below a lone unit's"): round(less, 1)}
+    axes = tr("side of the unit ({side} fills the chip)", side=sides[-1]), tr("clock (MHz)")
+    fig = line(sides, {tr("median"): medians}, title, *axes, log_x=True, markers=False, meta=meta)
+    x, y = zip(*((side, mhz) for side in sides for mhz in measure.clocks_mhz(side)), strict=True)
+    fig.add_scatter(x=x, y=y, mode="markers", name=tr("one placement"), marker_size=8)
+    return fig.update_yaxes(rangemode="tozero").update_layout(showlegend=True)
 
 
 @explorer(

@@ -20,7 +20,7 @@ from efflab.config import PRESETS
 from efflab.data import read_published
 from efflab.devices import DEVICES
 from efflab.errors import require_int, require_one_of
-from efflab.experiments import fpga_synthesis, gpu_bench
+from efflab.experiments import fpga_synthesis, fpga_synthesis_2, gpu_bench
 from efflab.experiments.record import read_record
 
 # --- An NPU against a GPU ------------------------------------------------------------------------
@@ -206,10 +206,15 @@ def cell_verilog() -> str:
 # --- What the unit takes of a chip ---------------------------------------------------------------
 
 
+FULL_SIDE = fpga_synthesis_2.SIDE
+"""The side of the one routed unit that fills a chip."""
+
+
 @lru_cache(maxsize=1)
 def synthesis_runs() -> list[dict]:
-    """The recorded mappings and routings."""
-    return read_record(fpga_synthesis.NAME)["runs"]
+    """The recorded mappings and routings, those of `FULL_SIDE` last."""
+    records = map(read_record, (fpga_synthesis.NAME, fpga_synthesis_2.NAME))
+    return [run for record in records for run in record["runs"]]
 
 
 def resources(family: str, side: int) -> fpga.Resources:
@@ -263,12 +268,12 @@ def model_ms(seq_len: int, side: int, mhz: float, units: int = 1) -> float:
 
 
 def chip_rows(sides: Sequence[int]) -> list[dict]:
-    """Each chip full of units of each side, at the clock recorded for that side."""
-    rows = []
+    """Each chip full of units of each side, at the clock of one alone and of a full chip."""
+    rows, full = [], clock_mhz(FULL_SIDE)
     for chip, side in product(read_published("fpga"), sides):
-        units, mhz = n_units(chip, side), clock_mhz(side)
-        used = 100 * units * side**2 / chip["dsp"]
-        ms = model_ms(TOKENS, side, mhz, units) if units else None
+        units, mhz = n_units(chip, side), (clock_mhz(side), full)
+        alone, ms = (model_ms(TOKENS, side, f, units) if units else None for f in mhz)
         row = {"chip": chip["device"], "DSP": chip["dsp"], "side of the unit": side, "units": units}
-        rows.append(row | {"DSP in use (%)": used, "clock (MHz)": mhz, "128 tokens (ms)": ms})
+        row |= {"DSP in use (%)": 100 * units * side**2 / chip["dsp"]}
+        rows.append(row | {"at a lone unit's clock (ms)": alone, "at a full chip's (ms)": ms})
     return rows

@@ -11,7 +11,9 @@ from efflab_rooms.accelerators import measure, verdicts
 CHECKS = [dict(n=256, dtype="fp16", ratio=0.32), dict(n=8192, dtype="fp16", ratio=0.76)]
 EXACT = [dict(n=256, dtype="fp16", ratio=0.97), dict(n=8192, dtype="fp16", ratio=1.0)]
 """A model of GPUs that meets the record."""
-CLOCKS = [88.6, 89.8, 92.0, 74.9]
+CLOCKS = measure.clocks_mhz(measure.FULL_SIDE)
+LONE = [88.6, 89.8, 92.0]
+"""Clocks (MHz) of a full chip, and of a 4 x 4 unit alone."""
 
 
 def npu_case(*, times=1.0, launch=7e-6, speeds=(1.15, 1.67), checks=CHECKS):
@@ -43,6 +45,7 @@ def drives():
     yield "fpga-inference", fpga_case()
     yield "fpga-inference", fpga_case(wrong=1, dsp=15)
     yield "fpga-inference", fpga_case(dsp=6840, lut=10**6, ff=10**6)
+    yield "fpga-inference", fpga_case(dsp=240, lut=63400, ff=126800, clocks=[89.8, 40.0])
 
 
 def outcomes(judge, evidence):
@@ -58,8 +61,23 @@ def test_what_the_claims_come_to_here():
     assert here.parts[2].decisions == {"tpu-v4-bert": "does not hold"}
     serves = verdicts.fpga_inference(fpga_case()).parts[2]
     served = {key.removeprefix("ms-") for key, word in serves.decisions.items() if word == "holds"}
-    assert served == {"xc7a100t", "xc7z020", "xcvu9p"}
-    assert serves.outcome == "does not hold"
+    assert served == {"xc7a100t", "xcvu9p"}
+    assert (serves.outcome, serves.basis) == ("does not hold", "registered")
+    assert serves.decisions["ms-xc7z020"] == "does not hold"
+    alone = verdicts.fpga_inference(fpga_case(clocks=LONE)).parts[2]
+    assert alone.decisions["ms-xc7z020"] == "holds"
+
+
+def test_the_range_of_the_placements_is_said_for_what_it_is():
+    (item,) = [e for e in fpga_case(clocks=[60.0, 80.0, 75.0]) if e.id == "ms-xc7a100t"]
+    assert [item.low, item.value, item.high] == [
+        measure.model_ms(measure.TOKENS, measure.SIDE, mhz, 15) for mhz in (80, 75, 60)
+    ]
+    assert "median (and range) of 3 placements" in item.english
+    for n, sure in ((2, 50), (3, 75), (4, 88)):  # both ends on one side: 2 in 2 ** n
+        serves = verdicts.fpga_inference(fpga_case(clocks=[70.0] * n)).parts[2]
+        assert f"the range of {n} placements" in serves.record()["remark"]
+        assert f"with {sure}%" in serves.record()["remark"]
 
 
 def test_the_equal_array_wins_where_only_the_gpu_launches():
