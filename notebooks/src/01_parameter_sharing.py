@@ -468,8 +468,9 @@ board.add(technique="QKV shared in 2 layers, no retraining", **points.language_p
 # - **Text by text.** Which texts were right is kept: where both are right, or both wrong, the difference
 #   is zero. A text's five seeds are averaged first, since they are no new texts. Intervals are over
 #   texts; of other models and other kinds of text they say nothing.
-# - **A control** has to show that this test can see a loss above 5 points: the same head on texts whose
-#   words are shuffled has to lose more than that on `package`, or the part stays undecided.
+# - **A control** has to show that this test can see a loss above 5 points: a head that is trained and
+#   tested on texts whose words are shuffled has to lose more than that on `package`, or the part stays
+#   undecided.
 
 # %% [markdown] tags=["zh"]
 # ## 8 · 一个编码器，多个任务
@@ -492,8 +493,8 @@ board.add(technique="QKV shared in 2 layers, no retraining", **points.language_p
 # - **五个种子**，每个种子重新分折，编码器的训练批次也随之不同。
 # - **逐文本比较。** 每段文本答对与否都有记录：两者都对或都错，差为零。同一段文本的五个种子先取平均，
 #   因为它们不是新的文本。区间是对文本计算的，说明不了别的模型或别的文本。
-# - **对照**须显示这个测试看得出 5 个百分点以上的损失：同样的任务头，把文本的词序打乱，在“所属包”上须低 5 个百分点以上，
-#   否则这一部分未定。
+# - **对照**须显示这个测试看得出 5 个百分点以上的损失：在词序打乱的文本上训练和测试的任务头，
+#   在“所属包”上须低 5 个百分点以上，否则这一部分未定。
 
 # %%
 solutions = {
@@ -533,11 +534,11 @@ table(rows, kind="recorded")
 # where the last column asks for more than the 960 that there are.
 #
 # A control that fails says something by itself. A text whose words are shuffled is a *bag of words*. If a
-# head reads the bag almost as well as the sentence, the words carry the label, "logger" that of `logging`,
-# and the task asks the encoder for no order of words. Shuffling then makes no great loss, so that it
-# cannot be the witness that this test would see one; what it shows is neither for reuse nor against it.
-# Another witness is needed then, one that takes words away and not their order alone, in a rule
-# registered with new seeds; moving the bar in sight of the numbers would decide nothing.
+# head reads the bag almost as well as the sentence, the words alone carry the label, as "logger" does that
+# of `logging`, and the order of words in the embedding is hardly needed. Shuffling then costs little, so
+# that it cannot witness that this test would notice a large loss; that speaks neither for reuse nor
+# against it. Another control is needed then, one that takes words away and not their order alone, in a
+# rule registered with new seeds; moving the bar in sight of the numbers would decide nothing.
 #
 # If the control does show, the other rows decide: each task's whole interval has to lie at or below 5.
 #
@@ -549,7 +550,7 @@ table(rows, kind="recorded")
 # 只有最后一列要求的文本数超过现有的 960 段，增加文本才有用。
 #
 # 对照没有通过，本身也说明问题。打乱词序的文本就是一个*词袋*。任务头读词袋若与读句子差不多，
-# 说明标签由词决定（例如“logger”一词就透露出 `logging`），这样的任务用不到编码器对词序的理解。
+# 说明仅凭词就能得出标签（例如“logger”一词就透露出 `logging`），几乎用不到嵌入中的词序。
 # 打乱词序既然造成不了多大损失，也就不能证明这个测试看得出大的损失；这既不支持复用，也不反对复用。
 # 那时需要另一种对照，不只打乱词序，还要去掉一些词，并另立规则、换用新的种子；看着数字去挪动界限，得不出结论。
 #
