@@ -1,10 +1,11 @@
 """A shared encoder's heads against encoders of their own, text by text.
 
-The design to come of `encoder-reuse`. Every text is a test text once, in four folds that a seed
-draws; five seeds, and four passes over the texts for an encoder of its own. A hit is kept for each
-text, so that differences pair. The control: a head on texts whose words are shuffled.
+Every text is a test text once, in four folds that a seed draws; five seeds, and four passes over
+the texts for an encoder of its own. A hit is kept for each text, so that differences pair. The
+control: a head on texts whose words are shuffled.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import product
@@ -13,9 +14,9 @@ import numpy as np
 
 from efflab import data, points
 from efflab.bench import one_thread
-from efflab.errors import require_one_of
+from efflab.errors import require, require_one_of
 from efflab.estimate import Estimate, bootstrap
-from efflab.experiments import encoder_reuse as reuse
+from efflab.experiments import encoder_tasks as tasks
 from efflab.experiments.record import run_cases
 from efflab.experiments.registration import rules_for
 
@@ -23,7 +24,7 @@ NAME = "encoder-reuse-2"
 SEEDS = (100, 101, 102, 103, 104)
 N_FOLDS, N_STEPS = 4, 180
 KINDS = ("head", "tuned", "shuffled")
-CASES = {f"folds-{task}": (task, "tuned", "head") for task in reuse.TASKS}
+CASES = {f"folds-{task}": (task, "tuned", "head") for task in tasks.TASKS}
 CASES["folds-shuffled"] = ("package", "head", "shuffled")
 """Id of evidence -> task, and who may be right on more texts than whom; the last is the control."""
 
@@ -45,24 +46,46 @@ def fold_hits(n_texts: int, seed: int, hits: Callable[[np.ndarray], np.ndarray])
 
 def run_one(task: str, kind: str, seed: int) -> dict:
     """Which texts a head, a fine-tuned encoder, or a head on shuffled words gets right."""
+    require_one_of("task", task, tasks.TASKS)
     require_one_of("kind", kind, KINDS)
     encoder, tokenizer = points.encoder()
-    docs = reuse.docstrings()
+    docs = tasks.docstrings()
     y, texts = docs.labels[task], docs.texts
     if kind == "shuffled":
         texts = shuffle_words(texts, seed)
-    ids = reuse.token_ids(tokenizer, texts)
+    ids = tasks.token_ids(tokenizer, texts)
     if kind == "tuned":
         options = dict(seed=seed, n_steps=N_STEPS)
-        hits = partial(reuse.fine_tuned_hits, encoder, ids, y, **options)
+        hits = partial(tasks.fine_tuned_hits, encoder, ids, y, **options)
     else:
-        hits = partial(reuse.head_hits, reuse.embed(encoder, ids), y)
+        hits = partial(tasks.head_hits, tasks.embed(encoder, ids), y)
     return dict(hits=fold_hits(len(y), seed, hits))
 
 
+def accuracy(hits: str) -> float:
+    """Per cent of the texts that are right.
+
+    >>> accuracy("1101")
+    75.0
+    """
+    return 100 * hits.count("1") / len(hits)
+
+
+def whole_seeds(runs: Iterable[Mapping]) -> list[Mapping]:
+    """The runs of those seeds that have every task and kind, while a record grows."""
+    runs = list(runs)
+    n = Counter(run["seed"] for run in runs)
+    return [run for run in runs if n[run["seed"]] == len(tasks.TASKS) * len(KINDS)]
+
+
 def cases(runs: Iterable[Mapping]) -> dict[str, Estimate]:
-    """`CASES` in points of accuracy; seeds are averaged for each text, and texts resampled."""
-    rows = {(r["task"], r["kind"], r["seed"]): np.array(list(r["hits"]), dtype=int) for r in runs}
+    """`CASES` in points of accuracy; seeds are averaged for each text, and texts resampled.
+
+    Only `whole_seeds` count; without any a `ValueError`.
+    """
+    whole = whole_seeds(runs)
+    require(bool(whole), "runs", whole, "at least one seed with every task and kind")
+    rows = {(r["task"], r["kind"], r["seed"]): np.array(list(r["hits"]), dtype=int) for r in whole}
     seeds = sorted({seed for *_, seed in rows})
     return {
         key: bootstrap(
@@ -77,10 +100,10 @@ def run(*, fresh: bool = False) -> dict:
     """Every task and kind with every seed; recorded as data/experiments/encoder-reuse-2."""
     each = [
         dict(task=task, kind=kind, seed=seed)
-        for seed, task, kind in product(SEEDS, reuse.TASKS, KINDS)
+        for seed, task, kind in product(SEEDS, tasks.TASKS, KINDS)
     ]
-    settings = dict(n_folds=N_FOLDS, n_steps=N_STEPS, batch_size=reuse.BATCH_SIZE)
-    settings |= dict(max_tokens=reuse.MAX_TOKENS, n_texts=len(reuse.docstrings().texts))
+    settings = dict(n_folds=N_FOLDS, n_steps=N_STEPS, batch_size=tasks.BATCH_SIZE)
+    settings |= dict(max_tokens=tasks.MAX_TOKENS, n_texts=len(tasks.docstrings().texts))
     options = dict(models={"MiniLM-L6": data.MINILM_SHA256}, rules=rules_for(NAME))
     options |= dict(versions_of=("transformers", "scikit-learn"), any_machine=True)
     return run_cases(NAME, each, run_one, settings=settings, fresh=fresh, **options)

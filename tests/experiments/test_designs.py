@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from efflab.experiments import encoder_reuse, encoder_reuse_2, qkv_sharing, qkv_sharing_2
+from efflab.experiments import encoder_reuse_2, encoder_tasks, qkv_sharing, qkv_sharing_2
 from efflab.experiments.registration import rule_hash, rules_for
 from efflab.lab.judge import evidence_ids, read_rules
 from efflab.model import n_parameters
 from efflab.structure.sharing import share_qkv
 
 QKV = list(read_rules()["qkv-share-half"].values())
-REUSE = read_rules()["encoder-reuse"]["quality"]["next"]
+REUSE = read_rules()["encoder-reuse"]["quality"]
 
 
 def test_the_runs_are_those_that_the_rules_register(monkeypatch):
@@ -104,7 +104,7 @@ def test_shuffled_texts_have_the_same_words():
 def test_points_are_of_texts_and_seeds_of_one_text_stay_together():
     runs = [
         dict(task=task, kind=kind, seed=seed, hits=hits)
-        for task in encoder_reuse.TASKS
+        for task in encoder_tasks.TASKS
         for kind, hits in (("tuned", "1111"), ("head", "1110"), ("shuffled", "1000"))
         for seed in (100, 101)
     ]
@@ -115,12 +115,17 @@ def test_points_are_of_texts_and_seeds_of_one_text_stay_together():
     # a second seed with the same hits tells nothing new
     alone = encoder_reuse_2.cases([run for run in runs if run["seed"] == 100])
     assert alone == found
+    # nor does one that lacks a run count
+    growing = [*runs, dict(task="takes", kind="head", seed=102, hits="0000")]
+    assert encoder_reuse_2.whole_seeds(growing) == runs
+    assert encoder_reuse_2.cases(growing) == found
+    with pytest.raises(ValueError, match="expected at least one seed with every task and kind"):
+        encoder_reuse_2.cases(runs[:3])
 
 
 @pytest.mark.parametrize("kind", encoder_reuse_2.KINDS)
 def test_a_run_says_which_texts_are_right(kind, monkeypatch):
     monkeypatch.setattr(encoder_reuse_2, "N_STEPS", 1)
     hits = encoder_reuse_2.run_one("returns", kind, 100)["hits"]
-    assert len(hits) == len(encoder_reuse.docstrings().texts)
-    accuracy = hits.count("1") / len(hits)
-    assert accuracy > (0.7 if kind != "tuned" else 0.3)
+    assert len(hits) == len(encoder_tasks.docstrings().texts)
+    assert encoder_reuse_2.accuracy(hits) > (70 if kind != "tuned" else 30)

@@ -1,6 +1,8 @@
 """Notebook 01: its tables, figures, explorers and exercises."""
 
 from dataclasses import replace
+from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 from efflab import cost, lab, points
 from efflab.config import PRESETS, ModelConfig
 from efflab.data import read_published
-from efflab.experiments import encoder_reuse, gptq_quality, qkv_sharing
+from efflab.experiments import encoder_reuse_2, encoder_tasks, gptq_quality, qkv_sharing
 from efflab.experiments.record import read_record
 from efflab.model import Transformer
 from efflab.structure.sharing import share_layers, share_qkv
@@ -110,7 +112,8 @@ def test_tasks_explorer(n_tasks, every_text):
         (lambda: qkv_sharing.validation_loss(7), "n_shared=7"),
         (lambda: qkv_sharing.validation_loss(0), "n_shared=0"),
         (lambda: measure.repeat_qkv(5), "n_shared=5"),
-        (lambda: encoder_reuse.majority("colour"), "task='colour'"),
+        (lambda: encoder_reuse_2.run_one("colour", "head", 0), "task='colour'"),
+        (lambda: encoder_reuse_2.run_one("takes", "body", 0), "kind='body'"),
     ],
 )
 def test_bad_values_are_refused(call, message):
@@ -138,38 +141,57 @@ def test_qkv_runs_repeat_and_differ_by_sharing():
 
 
 def test_docstring_tasks_leak_nothing():
-    docs = encoder_reuse.docstrings()
+    docs = encoder_tasks.docstrings()
     assert len(set(docs.texts)) == len(docs.texts)
-    assert docs.is_test.sum() == len(docs.texts) // 4
-    for task in encoder_reuse.TASKS:
+    for task in encoder_tasks.TASKS:
         y = docs.labels[task]
         assert len(y) == len(docs.texts)
-        assert set(y[docs.is_test]) == set(y[~docs.is_test])
+        assert min(np.bincount(y)) > 100  # of each class some in every fold
 
 
-def test_heads_on_one_encoder_beat_chance():
+def test_heads_on_one_encoder_beat_the_commonest_class():
     encoder, tokenizer = points.encoder()
-    ids = encoder_reuse.token_ids(tokenizer, encoder_reuse.docstrings().texts)
-    embeddings = encoder_reuse.embed(encoder, ids)
-    for task, gain in (("package", 0.4), ("returns", 0.1)):
-        accuracy, n_weights = encoder_reuse.head_accuracy(embeddings, task)
-        assert accuracy > encoder_reuse.majority(task) + gain
-        assert n_weights == 385 * {"package": 8, "returns": 1}[task]
+    docs = encoder_tasks.docstrings()
+    embeddings = encoder_tasks.embed(encoder, encoder_tasks.token_ids(tokenizer, docs.texts))
+    for task, gain in (("package", 40), ("returns", 10)):
+        y = docs.labels[task]
+        heads = partial(encoder_tasks.head_hits, embeddings, y)
+        accuracy = encoder_reuse_2.accuracy(encoder_reuse_2.fold_hits(len(y), 100, heads))
+        assert accuracy > 100 * np.bincount(y).max() / len(y) + gain
 
 
 def test_fine_tuning_trains_the_copy_alone():
     encoder, tokenizer = points.encoder()
     before = encoder.embedding.token.weight.clone()
-    ids = encoder_reuse.token_ids(tokenizer, encoder_reuse.docstrings().texts)
-    accuracy = encoder_reuse.fine_tuned_accuracy(encoder, ids, "returns", n_steps=1)
-    assert 0 <= accuracy <= 1
+    docs = encoder_tasks.docstrings()
+    ids, test = encoder_tasks.token_ids(tokenizer, docs.texts), np.arange(len(docs.texts)) % 4 == 3
+    hits = encoder_tasks.fine_tuned_hits(encoder, ids, docs.labels["returns"], test, 0, n_steps=1)
+    assert hits.shape == (test.sum(),)
     torch.testing.assert_close(encoder.embedding.token.weight, before, rtol=0, atol=0)
 
 
-def test_encoder_experiment_has_every_task():
-    experiment = read_record(encoder_reuse.NAME)
-    assert {"command", "machine", "versions", "seeds", "date"} <= experiment.keys()
-    assert {r["task"] for r in experiment["runs"]} == set(encoder_reuse.TASKS)
+def test_encoder_record_has_whole_seeds_and_nothing_else_when_it_is_complete():
+    record = read_record(encoder_reuse_2.NAME)
+    assert {"command", "machine", "versions", "seeds", "date"} <= record.keys()
+    each = set(product(encoder_tasks.TASKS, encoder_reuse_2.KINDS, encoder_reuse_2.SEEDS))
+    cases = [(run["task"], run["kind"], run["seed"]) for run in record["runs"]]
+    assert len(set(cases)) == len(cases)
+    assert set(cases) == each if record["complete"] else set(cases) < each
+    whole = encoder_reuse_2.whole_seeds(record["runs"])
+    assert len(whole) == 9 * len({run["seed"] for run in whole}) > 0
+    assert {len(run["hits"]) for run in record["runs"]} == {record["settings"]["n_texts"]}
+
+
+def test_the_figure_shows_every_run_and_every_interval():
+    runs = encoder_reuse_2.whole_seeds(read_record(encoder_reuse_2.NAME)["runs"])
+    lost = encoder_reuse_2.cases(runs)
+    fig = figures.reuse_figure(runs, lost, {kind: kind for kind in encoder_reuse_2.KINDS})
+    *kinds, differences = fig.data
+    assert [len(trace.y) for trace in kinds] == [len(runs) / 3] * 3
+    assert list(differences.y) == [lost[key].mean for key in encoder_reuse_2.CASES]
+    highs = np.add(differences.y, differences.error_y.array)
+    assert highs == pytest.approx([lost[key].high for key in encoder_reuse_2.CASES])
+    assert list(fig.layout.meta) == [*encoder_tasks.TASKS, "control"]
 
 
 def test_reuse_saves_memory_as_many_times_as_there_are_tasks():

@@ -7,11 +7,13 @@ from dataclasses import replace
 from efflab import cost
 from efflab.config import PRESETS, SHARING, ModelConfig
 from efflab.errors import require_int, require_one_of
+from efflab.experiments.encoder_reuse_2 import CASES, accuracy
 from efflab.experiments.qkv_sharing import by_count
 from efflab.lab import Choice, Slider, Toggle, explorer, number, tr
 from efflab.lab import figures as pictures
 from efflab.lab.colours import BLUE, DARK, ORANGE, VERMILION
 from efflab_rooms.parameter_sharing import measure
+from efflab_rooms.parameter_sharing.verdicts import POINTS, SHUFFLED
 
 # --- Sharing whole layers --------------------------------------------------------------------
 
@@ -142,6 +144,32 @@ def without_training(bits: Mapping[int, float]):
 
 
 # --- One encoder, many tasks -----------------------------------------------------------------
+
+
+def reuse_figure(runs: Sequence[Mapping], lost: Mapping, solutions: Mapping[str, str]):
+    """Each recorded seed's accuracy, and the points lost with their intervals by text.
+
+    `lost`: the record's `cases`; `solutions`: kind of a run -> its name in English.
+    """
+    names = {key: tr(task) for key, (task, *_) in CASES.items()}
+    names[SHUFFLED] = tr("control")
+    meta = {name: round(lost[key].mean, 2) for key, name in names.items()}
+    titles = [tr("accuracy of each seed (%)"), tr("points lost (interval by text)")]
+    title = tr("A head on the shared encoder against an encoder a task")
+    fig = pictures.panels(titles, title, meta=meta)
+    for i, (kind, name) in enumerate(solutions.items()):
+        of_kind = [run for run in runs if run["kind"] == kind]
+        x, y = [tr(run["task"]) for run in of_kind], [accuracy(run["hits"]) for run in of_kind]
+        look = dict(mode="markers", marker=pictures.style(i)["marker"], offsetgroup=kind)
+        fig.add_scatter(x=x, y=y, name=tr(name), **look, row=1, col=1)
+    y, *ends = zip(*((lost[key].mean, lost[key].low, lost[key].high) for key in names), strict=True)
+    look = dict(mode="markers", marker=dict(color=DARK, size=9), showlegend=False)
+    whiskers = pictures.error_bars(y, *ends, thickness=2)
+    fig.add_scatter(x=list(names.values()), y=y, error_y=whiskers, **look, row=1, col=2)
+    percents = [accuracy(run["hits"]) for run in runs]
+    fig.update_yaxes(range=[min(percents) - 1, max(percents) + 1], col=1)
+    fig.update_layout(scattermode="group", legend=pictures.legend("below"))
+    return pictures.mark(fig, tr("margin"), y=POINTS, row=1, col=2)
 
 
 @explorer(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from efflab import bench, cost, layers, points, train, weights
 from efflab.config import PRESETS, SHARING, ModelConfig
 from efflab.errors import require_int, require_one_of
-from efflab.experiments import encoder_reuse, qkv_sharing
+from efflab.experiments import encoder_tasks, qkv_sharing
 from efflab.experiments.record import expected_repeat, read_record, same_python
 from efflab.model import Transformer, n_parameters
 
@@ -192,19 +192,19 @@ def compare_reuse(
     "one" encoder for all tasks, or "each" task its own.
     """
     encoder, tokenizer = points.encoder()
-    ids = encoder_reuse.token_ids(tokenizer, encoder_reuse.docstrings().texts[:8])
+    ids = encoder_tasks.token_ids(tokenizer, encoder_tasks.docstrings().texts[:8])
     heads = [nn.Linear(encoder.config.d_model, n_classes) for _ in range(n_tasks)]
     encoders = [encoder, *(deepcopy(encoder) for _ in range(n_tasks - 1))]
 
     @torch.no_grad()
     def one():
-        x = encoder_reuse.sentences(encoder, ids)
+        x = encoder_tasks.sentences(encoder, ids)
         return [head(x) for head in heads]
 
     @torch.no_grad()
     def each():
         pairs = zip(encoders, heads, strict=True)
-        return [head(encoder_reuse.sentences(own, ids)) for own, head in pairs]
+        return [head(encoder_tasks.sentences(own, ids)) for own, head in pairs]
 
     times = bench.time_interleaved({"one": one, "each": each}, warmup=1, repeats=repeats)
     groups = {"one": [encoder, *heads], "each": [*encoders, *heads]}

@@ -1,11 +1,11 @@
 """Notebook 01's verdicts, each a function of its evidence alone."""
 
-from collections.abc import Iterable, Mapping
-from statistics import mean
+from collections.abc import Mapping
 
 from efflab import cost
 from efflab.config import PRESETS, ModelConfig
 from efflab.estimate import Estimate
+from efflab.experiments import encoder_reuse_2
 from efflab.lab import Evidence, Outcome, by_id, judge, number
 
 # --- ALBERT ------------------------------------------------------------------------------------
@@ -81,37 +81,32 @@ def qkv_share_half(evidence) -> Outcome:
 
 # --- One encoder, many tasks -------------------------------------------------------------------
 
-LOST = "{task}: accuracy lost by a head to an encoder of its own (by text)"
+LOST = "{task}: accuracy lost by a head to an encoder of its own ({n} of {all} seeds, by text)"
+CONTROL = "control, {task}: what shuffled words cost a head ({n} of {all} seeds, by text)"
 MEMORY = "memory of 3 encoders over one with 3 heads"
 REUSE_TIME = "time of 3 encoders over one with 3 heads, the same texts (by repeat)"
-POINTS = 5
-NEEDED_TEXTS = "texts that tell {points} points for each task, at these accuracies and unpaired"
+POINTS, SHUFFLED = 5, "folds-shuffled"
+BAG_OF_WORDS = (
+    "shuffled words, the control, cost a head {shuffled} points: the fewer, the closer a bag of "
+    "words comes to being enough for such labels"
+)
 
 
 def reuse_evidence(
-    runs: Iterable[Mapping], n_texts: int, memory: float, time: Estimate
+    lost: Mapping[str, Estimate], n_seeds: int, memory: float, time: Estimate
 ) -> list[Evidence]:
-    """`runs`: {"task", "head", "tuned"}, accuracies 0..1 over `n_texts` texts; a mean over seeds.
-
-    The interval is that of two proportions; the texts are the same, but which of them an encoder
-    got right was not recorded, so that it is wider than a paired one would be.
-    """
-    runs, lost = list(runs), {}
-    for task in sorted({run["task"] for run in runs}):
-        head, own = (mean(r[k] for r in runs if r["task"] == task) for k in ("head", "tuned"))
-        half = 1.96 * ((head * (1 - head) + own * (1 - own)) / n_texts) ** 0.5
-        lost[task] = Estimate(*(100 * (own - head + d) for d in (0, -half, half)))
-    # an interval's width falls with the root of the texts
-    widths = [(e.high - e.mean) / max(abs(POINTS - e.mean), 0.1) for e in lost.values()]
-    needed, values = n_texts * max(widths) ** 2, {"points": POINTS}
-    return [
-        *(Evidence.of(f"lost-{t}", LOST, e, "points", "recorded", task=t) for t, e in lost.items()),
-        Evidence("texts-needed", NEEDED_TEXTS, round(needed, -2), "texts", values=values),
-        Evidence.exact("memory", MEMORY, memory, "x"),
-        Evidence.of("time", REUSE_TIME, time, "x"),
-    ]
+    """`lost`: the record's `cases`, in points, of so many seeds; the others are of 3 encoders over
+    one."""
+    seeds = dict(n=n_seeds, all=len(encoder_reuse_2.SEEDS))
+    evidence = [Evidence.exact("memory", MEMORY, memory, "x")]
+    evidence.append(Evidence.of("time", REUSE_TIME, time, "x"))
+    for key, (task, *_) in encoder_reuse_2.CASES.items():
+        name = CONTROL if key == SHUFFLED else LOST
+        evidence.append(Evidence.of(key, name, lost[key], "points", "recorded", task=task, **seeds))
+    return evidence
 
 
 def encoder_reuse(evidence) -> Outcome:
     """Whether several tasks can share one encoder and add only a head each."""
-    return judge("encoder-reuse", evidence)
+    values = dict(shuffled=number(by_id(evidence)[SHUFFLED].value))
+    return judge("encoder-reuse", evidence, remarks={"quality": BAG_OF_WORDS}, values=values)

@@ -9,7 +9,7 @@ import pytest
 from efflab import lab
 from efflab.base.significant import significant
 from efflab.estimate import Estimate
-from efflab.experiments import encoder_reuse, qkv_sharing_2
+from efflab.experiments import encoder_reuse_2, qkv_sharing_2
 from efflab.experiments.record import read_record
 from efflab.publishing.catalog import sources
 from efflab_rooms.parameter_sharing import measure, verdicts
@@ -129,10 +129,19 @@ def test_the_text_says_what_the_record_came_to():
 # --- One encoder, many tasks -------------------------------------------------------------------
 
 
-def reuse(takes, package=0.0, returns=0.0, n=10**6, memory=3.0):
+def reuse(takes, package=0.0, returns=0.0, shuffled=0.1, n=2000, memory=3.0):
+    """A record of two seeds whose heads lose these shares of `n` texts, and on shuffled words."""
     lost = dict(takes=takes, package=package, returns=returns)
-    runs = [dict(task=task, head=0.8 - points, tuned=0.8) for task, points in lost.items()]
-    return verdicts.reuse_evidence(runs, n, memory, Estimate(2.8, 2.7, 2.9))
+    rights = {(task, "tuned"): 0.8 for task in lost}
+    rights |= {(task, "head"): 0.8 - share for task, share in lost.items()}
+    rights |= {(task, "shuffled"): 0.8 - share - shuffled for task, share in lost.items()}
+    runs = [
+        dict(task=task, kind=kind, seed=seed, hits="1" * k + "0" * (n - k))
+        for (task, kind), right in rights.items()
+        for k in [round(right * n)]
+        for seed in (100, 101)
+    ]
+    return verdicts.reuse_evidence(encoder_reuse_2.cases(runs), 2, memory, TIME)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +151,8 @@ def reuse(takes, package=0.0, returns=0.0, n=10**6, memory=3.0):
         (reuse(0.3), "does not hold", "holds"),
         (reuse(0.05), "undecided", "holds"),
         (reuse(0.04, 0.04, 0.04, n=240), "undecided", "holds"),
+        (reuse(0.03, shuffled=0.02), "undecided", "holds"),  # a bag of words is enough
+        (reuse(0.3, shuffled=0.05), "undecided", "holds"),  # nor surely more than the margin
         (reuse(0.03, memory=1.0), "holds", "does not hold"),
     ],
 )
@@ -149,34 +160,50 @@ def test_encoder_reuse(evidence, quality, memory):
     assert outcomes(verdicts.encoder_reuse(evidence)) == {"quality": quality, "memory": memory}
 
 
-def test_the_interval_of_lost_points_is_that_of_two_proportions():
-    items = lab.by_id(reuse(0.04, n=240))
-    half = 1.96 * ((0.76 * 0.24 + 0.8 * 0.2) / 240) ** 0.5
-    lost = items["lost-takes"]
-    assert (lost.value, lost.high - lost.value) == pytest.approx((4, 100 * half))
-    assert lost.value - lost.low == pytest.approx(100 * half)
-    assert items["texts-needed"].value == pytest.approx(240 * (100 * half / 1) ** 2, abs=50)
+def test_a_failed_control_is_the_reason_and_the_remark_says_its_points():
+    (quality, _) = verdicts.encoder_reuse(reuse(0.03, shuffled=0.02)).record("encoder-reuse")[
+        "parts"
+    ]
+    assert "control" in quality["reason"]
+    assert "cost a head 2 points" in quality["remark"]
 
 
-def test_with_the_texts_needed_the_interval_ends_at_the_margin():
-    n = lab.by_id(reuse(0.04, n=240))["texts-needed"].value
-    assert lab.by_id(reuse(0.04, n=n))["lost-takes"].high == pytest.approx(5, abs=0.01)
+def test_the_interval_of_lost_points_is_paired_by_text():
+    item = lab.by_id(reuse(0.04, n=240))["folds-takes"]
+    share = round(0.04 * 240) / 240
+    half = 1.96 * (share * (1 - share) / 240) ** 0.5  # of the texts that differ, not of two samples
+    assert item.value == pytest.approx(100 * share, abs=0.5)
+    assert (item.high - item.low) / 2 == pytest.approx(100 * half, rel=0.15)
 
 
-def test_several_seeds_count_by_their_mean():
-    runs = [dict(task="takes", head=0.8, tuned=0.8 + d) for d in (0.01, 0.03)]
-    evidence = verdicts.reuse_evidence(runs, 240, 3.0, TIME)
-    assert lab.by_id(evidence)["lost-takes"].value == pytest.approx(2)
+def test_reuse_is_registered_once_whole_and_its_statement_says_the_recorded_settings():
+    record = read_record(encoder_reuse_2.NAME)
+    settings = record["settings"]
+    (statement, _) = lab.load_claims()["encoder-reuse"]["parts"]
+    words = f"{settings['n_texts']} texts in {settings['n_folds']} folds"
+    assert words in statement["en"]
+    lost = encoder_reuse_2.cases(record["runs"])
+    (quality, _) = verdicts.encoder_reuse(verdicts.reuse_evidence(lost, 5, 3.0, TIME)).parts
+    assert quality.basis == ("registered" if record["complete"] else "exploratory")
+
+
+def test_the_text_says_the_fold_and_the_margin():
+    text = sources()["01"].read_text(encoding="utf-8")
+    record = read_record(encoder_reuse_2.NAME)
+    n_texts, n_folds = (record["settings"][key] for key in ("n_texts", "n_folds"))
+    half = 100 * 1.96 * (0.8 * 0.2 / (n_texts / n_folds)) ** 0.5
+    assert round(half) == verdicts.POINTS
+    assert f"A test set of {n_texts // n_folds} texts tells an accuracy of 80% to 5 points" in text
 
 
 def drives():
-    record = read_record(encoder_reuse.NAME)
+    lost = encoder_reuse_2.cases(read_record(encoder_reuse_2.NAME)["runs"])
     yield "albert-params", albert()
     yield "albert-params", albert("bert-base", share="ffn")
     pairs = {k: (a, replace(b, n_layer=1)) for k, (a, b) in measure.albert_pairs().items()}
     yield "albert-params", verdicts.albert_evidence(pairs, TIME)
     for evidence in (qkv(0.1), qkv(0.005, half=0.1), qkv(0.1, convolution=-0.1)):
         yield "qkv-share-half", evidence
-    yield "encoder-reuse", verdicts.reuse_evidence(record["runs"], 240, 3.0, TIME)
-    yield "encoder-reuse", reuse(0.3, memory=1.0)
-    yield "encoder-reuse", reuse(0.03)
+    yield "encoder-reuse", verdicts.reuse_evidence(lost, 5, 3.0, TIME)
+    for evidence in (reuse(0.3, memory=1.0), reuse(0.03), reuse(0.03, shuffled=0.02)):
+        yield "encoder-reuse", evidence

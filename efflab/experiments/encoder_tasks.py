@@ -1,8 +1,8 @@
-"""One pretrained encoder under several heads, against one fine-tuned encoder per task.
+"""Three tasks on docstrings, and two ways to solve each with a pretrained encoder.
 
-Three tasks on the same docstrings of the standard library's functions: which of eight packages it
-comes from, whether the function returns a value, whether it takes an argument besides self. A
-head is a logistic regression on the frozen sentence embedding; fine-tuning trains every weight.
+The docstrings are those of the standard library's functions. The tasks: which of eight packages one
+comes from, whether its function returns a value, whether it takes an argument besides self. A head
+is a logistic regression on the frozen sentence embedding; fine-tuning trains every weight.
 """
 
 import ast
@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,25 +18,19 @@ from torch import Tensor, nn
 
 from efflab import data, pretrained, train
 from efflab.base.cache import get_or_make
-from efflab.bench import one_thread
-from efflab.errors import require_one_of
-from efflab.experiments.record import round_floats, run_cases
 
-NAME = "encoder-reuse"
 PACKAGES = "asyncio email http importlib logging multiprocessing unittest xml".split()
 PER_PACKAGE, MAX_TOKENS = 120, 32
 TASKS = ("package", "returns", "takes")
-N_STEPS, BATCH_SIZE, LR = 90, 16, 1e-4
-SEEDS = (0,)
+BATCH_SIZE, LR = 16, 1e-4
 
 
 @dataclass(frozen=True)
 class Docstrings:
-    """Texts (first paragraphs), labels {task: (N,) int64}, and which quarter is for testing."""
+    """Texts (first paragraphs), and labels {task: (N,) int64}."""
 
     texts: list[str]
     labels: dict[str, np.ndarray]
-    is_test: np.ndarray
 
 
 def _functions(tree: ast.Module) -> Iterator[tuple[str, bool, bool]]:
@@ -54,12 +47,12 @@ def _functions(tree: ast.Module) -> Iterator[tuple[str, bool, bool]]:
 
 @lru_cache(maxsize=1)
 def docstrings() -> Docstrings:
-    """120 documented functions of each of eight packages, no duplicates; a quarter for testing."""
+    """120 documented functions of each of eight packages, no duplicates."""
     sources = (Path(__file__), Path(data.__file__))
     rows = get_or_make(data.CACHE, "docstrings", sources, _pick_docstrings)
     columns = [np.array(column, dtype=np.int64) for column in list(zip(*rows, strict=True))[1:]]
     labels = dict(zip(TASKS, columns, strict=True))
-    return Docstrings([row[0] for row in rows], labels, np.arange(len(rows)) % 4 == 3)
+    return Docstrings([row[0] for row in rows], labels)
 
 
 def _pick_docstrings() -> list[tuple]:
@@ -81,17 +74,6 @@ def _pick_docstrings() -> list[tuple]:
     return rows
 
 
-def majority(task: str) -> float:
-    """Test accuracy of always predicting the most frequent training label."""
-    docs, y = docstrings(), _labels(task)
-    return float(np.mean(y[docs.is_test] == np.bincount(y[~docs.is_test]).argmax()))
-
-
-def _labels(task: str) -> np.ndarray:
-    require_one_of("task", task, TASKS)
-    return docstrings().labels[task]
-
-
 def token_ids(tokenizer, texts: list[str]) -> Tensor:
     """(N, 32) token ids, cut to 32 tokens and padded with 0."""
     ids = tokenizer(texts, truncation=True, max_length=MAX_TOKENS, padding="max_length")
@@ -110,14 +92,6 @@ def embed(encoder: nn.Module, ids: Tensor, batch_size: int = 32) -> np.ndarray:
     order = (ids != 0).sum(1).argsort()
     parts = [sentences(encoder, ids[i]) for i in order.split(batch_size)]
     return torch.cat(parts)[order.argsort()].numpy()
-
-
-def head_accuracy(embeddings: np.ndarray, task: str) -> tuple[float, int]:
-    """Test accuracy and parameters of a logistic regression on frozen embeddings (N,C)."""
-    y, test = _labels(task), docstrings().is_test
-    n_outputs = 1 if y.max() == 1 else y.max() + 1
-    n_weights = int(n_outputs) * (embeddings.shape[1] + 1)
-    return float(head_hits(embeddings, y, test).mean()), n_weights
 
 
 def head_hits(embeddings: np.ndarray, y: np.ndarray, test: np.ndarray) -> np.ndarray:
@@ -142,12 +116,6 @@ class Classifier(nn.Module):
         return self.head(20 * sentences(self.encoder, ids))
 
 
-def fine_tuned_accuracy(encoder, ids: Tensor, task: str, seed=0, n_steps=N_STEPS) -> float:
-    """Test accuracy after training a copy of the encoder and its head on one task."""
-    y, test = _labels(task), docstrings().is_test
-    return float(fine_tuned_hits(encoder, ids, y, test, seed, n_steps).mean())
-
-
 def fine_tuned_hits(
     encoder, ids: Tensor, y: np.ndarray, test: np.ndarray, seed: int, n_steps: int
 ) -> np.ndarray:
@@ -170,24 +138,3 @@ def fine_tuned_hits(
     with torch.no_grad():
         logits = torch.cat([model(part) for part in ids[test].split(32)])
     return logits.argmax(1).numpy() == y[test]
-
-
-@one_thread()
-def run(*, fresh: bool = False) -> dict:
-    """Head and fine-tuned accuracy of each task and seed, recorded as encoder-reuse."""
-    encoder, tokenizer = pretrained.load_minilm()
-    ids = token_ids(tokenizer, docstrings().texts)
-    embeddings = embed(encoder, ids)
-
-    def run_one(task: str, seed: int) -> dict:
-        head, _ = head_accuracy(embeddings, task)
-        tuned = fine_tuned_accuracy(encoder, ids, task, seed)
-        return round_floats(dict(head=head, tuned=tuned))
-
-    n_test = int(docstrings().is_test.sum())
-    settings = dict(n_steps=N_STEPS, batch_size=BATCH_SIZE, lr=LR, max_tokens=MAX_TOKENS)
-    settings |= dict(n_train=len(ids) - n_test, n_test=n_test)
-    cases = [dict(task=task, seed=seed) for task, seed in product(TASKS, SEEDS)]
-    options = dict(models={"MiniLM-L6": data.MINILM_SHA256})
-    options |= dict(versions_of=("transformers", "scikit-learn"))
-    return run_cases(NAME, cases, run_one, settings=settings, fresh=fresh, **options)
