@@ -40,17 +40,14 @@ n_shared = 3  # the recorded point that is trained once more: 1, 2, 3, 4 or 6 la
 
 # %%
 from functools import partial
-from operator import eq
-from statistics import mean
+from statistics import mean, mode
 
-import numpy as np
 import torch
 
 from efflab import cost, data, evaluate, lab, points, pretrained
 from efflab.config import PRESETS, ModelConfig
 from efflab.estimate import paired_difference
 from efflab.experiments import encoder_reuse_2, encoder_tasks, qkv_sharing_2
-from efflab.experiments.encoder_reuse_2 import accuracy
 from efflab.experiments.record import agrees, by_seed, expected_repeat, read_record, same_python
 from efflab.lab import board, check, explore, predict, show, show_source, table
 from efflab.model import Transformer, n_parameters
@@ -512,7 +509,7 @@ hits, rows = {}, []
 for run in runs:
     hits.setdefault((run["task"], run["kind"]), {})[run["seed"]] = run["hits"]
 for (task, kind), of_seeds in hits.items():
-    values = [accuracy(of_seed) for of_seed in of_seeds.values()]
+    values = [encoder_reuse_2.accuracy(of_seed) for of_seed in of_seeds.values()]
     row = {"task": task, "model": solutions[kind], "accuracy (%)": mean(values)}
     rows.append(row | {"lowest seed": min(values), "highest seed": max(values)})
 table(rows, kind="recorded")
@@ -572,13 +569,14 @@ rows = []
 for task, y in docs.labels.items():
     head, recorded = partial(encoder_tasks.head_hits, embeddings, y), hits[task, "head"]
     here = encoder_reuse_2.fold_hits(len(y), seed, head)
-    by_accuracy = {s: accuracy(of_seed) for s, of_seed in recorded.items()}
-    reference, spread = expected_repeat(by_accuracy, seed)
+    live = encoder_reuse_2.accuracy(here)
+    accuracies = {s: encoder_reuse_2.accuracy(of_seed) for s, of_seed in recorded.items()}
+    reference, spread = expected_repeat(accuracies, seed)
     spread = spread if same_python(reuse) else None
-    row = {"task": task, "commonest class (%)": 100 * np.bincount(y).max() / len(y)}
-    row |= {"head here (%)": accuracy(here), "recorded": reference, "may differ by": spread}
-    row |= {"agrees": agrees(accuracy(here), reference, spread)}
-    rows.append(row | {"texts answered alike": sum(map(eq, here, recorded[seed]))})
+    row = {"task": task, "commonest class (%)": 100 * (y == mode(y)).mean()}
+    row |= {"head here (%)": live, "recorded": reference, "may differ by": spread}
+    alike = sum(a == b for a, b in zip(here, recorded[seed], strict=True))
+    rows.append(row | {"agrees": agrees(live, reference, spread), "texts answered alike": alike})
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
