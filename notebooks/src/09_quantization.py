@@ -44,7 +44,6 @@ from itertools import product
 import torch
 import torch.ao.quantization as ao
 from torch import nn
-from torch.nn.functional import linear
 
 from efflab import bench, cost, estimate, inference, lab, points
 from efflab.compression import affine, engines, int8
@@ -52,8 +51,7 @@ from efflab.config import PRESETS
 from efflab.data import read_published
 from efflab.devices import GIB
 from efflab.experiments import int8_engines as experiment
-from efflab.experiments import int8_ranges_2 as registered
-from efflab.experiments.record import read_record
+from efflab.experiments import int8_ranges_2, record
 from efflab.lab import board, check, explore, predict, show, show_source, sweeps, table
 from efflab_rooms import texts
 from efflab_rooms.quantization import exercises, figures, measure, verdicts
@@ -514,12 +512,12 @@ table(measure.form_rows(), kind="recorded")
 # 后者正是区间所示。结论对每个函数取五次的平均。
 
 # %%
-runs = read_record(registered.NAME)["runs"]
+runs = record.read_record(int8_ranges_2.NAME)["runs"]
 once = [run for run in runs if run["form"] != "smoothed"]  # fp32 and the control
 rows = []
 for draw in runs:
     if draw["form"] == "smoothed":
-        less = registered.cases([*once, draw])[f"smoothed-{registered.N_FUNCTIONS}"]
+        less = int8_ranges_2.cases([*once, draw])["smoothed-3000"]
         row = {"seed of the calibration texts": draw["seed"], "MRR against fp32's (%)": less.mean}
         rows.append(row | {"interval, low": less.low, "interval, high": less.high})
 table(rows, kind="recorded")
@@ -738,11 +736,11 @@ with engines.quiet():
 def fake():
     rounded = torch.fake_quantize_per_tensor_affine(x, scale, int(zero), 0, 255)
     w = torch.fake_quantize_per_channel_affine(layer.weight, q.scale, zeros, 0, -127, 127)
-    return linear(rounded, w, layer.bias)
+    return nn.functional.linear(rounded, w, layer.bias)
 
 
 def weights_only():
-    return linear(x, codes.float() * q.scale[:, None], layer.bias)
+    return nn.functional.linear(x, codes.float() * q.scale[:, None], layer.bias)
 
 
 # %% tags=["nbval-ignore-output"]
