@@ -54,6 +54,7 @@ from efflab.structure.linformer import (
     from_attention,
     linformer,
     linformer_attention,
+    segment_means,
 )
 from efflab_rooms import texts
 from efflab_rooms.linformer import exercises, figures, measure, verdicts
@@ -279,7 +280,7 @@ table(rows, kind="measured")
 # %% tags=["nbval-ignore-output"]
 averaged = linformer(minilm, 64, k, "kv")  # for texts of 64 tokens
 for layer in averaged.layers:
-    layer.attention.body.E.data = measure.segment_means(k, 64)
+    layer.attention.body.E.data = segment_means(k, 64)
 models = {"baseline": minilm, "Linformer, segment means, not retrained": averaged}
 for technique, model in models.items():
     encode = points.encode_with(model)

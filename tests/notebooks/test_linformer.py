@@ -86,13 +86,6 @@ def test_one_text_alone_needs_no_more_than_its_own_rank():
     assert errors[2] < 1e-2 < errors[0]
 
 
-def test_segment_means():
-    E = measure.segment_means(4, 12)
-    torch.testing.assert_close(E @ torch.arange(12.0), torch.tensor([1.0, 4, 7, 10]))
-    with pytest.raises(ValueError, match="k=5: expected a divisor of 12"):
-        measure.segment_means(5, 12)
-
-
 def test_learning_lowers_the_layers_error():
     torch.manual_seed(0)
     full = Attention(24, 3)
