@@ -8,6 +8,7 @@ import torch
 from efflab import lab
 from efflab.config import ModelConfig
 from efflab.estimate import Estimate
+from efflab.experiments import linformer_trained
 from efflab.lab.check import judge
 from efflab.model import Attention, Transformer
 from efflab.structure.linformer import (
@@ -168,6 +169,11 @@ def test_figures(both_languages, matrices):
     assert own <= one
     costs = [measure.Cost(n, k, **COST) for n in (512, 1024) for k in (128, 256)]
     assert list(figures.cost_figure(costs).layout.meta.values()) == [2.0, 1.0]
+    over = dict.fromkeys(linformer_trained.CASES, ESTIMATE)
+    fig = figures.trained_figure(over | {"trained-half": Estimate(0.1, 0.08, 0.13)})
+    assert list(fig.layout.meta.values()) == [1.5, 1.5, 0.1, 1.5, 1.5, 1.5]
+    assert fig.data[0].x == (16, 32, 64)
+    assert fig.data[0].error_y.array == pytest.approx((0.1, 0.1, 0.03))
 
 
 def test_explorer(both_languages):
