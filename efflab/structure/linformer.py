@@ -102,6 +102,15 @@ def linformer(model: Transformer, max_len: Size, k: Size, share: str = "none") -
     return replace_attention(deepcopy(model), lambda body: from_attention(body, max_len, k, share))
 
 
+def segment_means(k: Size, seq_len: Size) -> Tensor:
+    """The simplest E and F (section 4, mean pooling): row j averages the j-th of k equal stretches.
+
+    Shape (k, seq_len).
+    """
+    require(seq_len % k == 0, "k", k, "a divisor of {n}", n=seq_len)
+    return torch.eye(k).repeat_interleave(seq_len // k, 1) * (k / seq_len)
+
+
 def linformer_params(n_head: Size, max_len: Size, k: Size, share: str = "none") -> int:
     """Parameters that E and F add to one layer."""
     require_one_of("share", share, SHARING)

@@ -8,6 +8,7 @@ import torch
 from efflab import lab
 from efflab.config import ModelConfig
 from efflab.estimate import Estimate
+from efflab.experiments import linformer_trained
 from efflab.lab.check import judge
 from efflab.model import Attention, Transformer
 from efflab.structure.linformer import (
@@ -84,13 +85,6 @@ def test_one_text_alone_needs_no_more_than_its_own_rank():
     P = torch.rand(1, 1, 1, 8, 3) @ torch.rand(1, 1, 1, 3, 8)
     errors = measure.fixed_errors(P, measure.shared_basis(P))[0, 0, 0]
     assert errors[2] < 1e-2 < errors[0]
-
-
-def test_segment_means():
-    E = measure.segment_means(4, 12)
-    torch.testing.assert_close(E @ torch.arange(12.0), torch.tensor([1.0, 4, 7, 10]))
-    with pytest.raises(ValueError, match="k=5: expected a divisor of 12"):
-        measure.segment_means(5, 12)
 
 
 def test_learning_lowers_the_layers_error():
@@ -175,6 +169,11 @@ def test_figures(both_languages, matrices):
     assert own <= one
     costs = [measure.Cost(n, k, **COST) for n in (512, 1024) for k in (128, 256)]
     assert list(figures.cost_figure(costs).layout.meta.values()) == [2.0, 1.0]
+    over = dict.fromkeys(linformer_trained.CASES, ESTIMATE)
+    fig = figures.trained_figure(over | {"trained-half": Estimate(0.1, 0.08, 0.13)})
+    assert list(fig.layout.meta.values()) == [1.5, 1.5, 0.1, 1.5, 1.5, 1.5]
+    assert fig.data[0].x == (16, 32, 64)
+    assert fig.data[0].error_y.array == pytest.approx((0.1, 0.1, 0.03))
 
 
 def test_explorer(both_languages):

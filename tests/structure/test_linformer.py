@@ -17,6 +17,7 @@ from efflab.structure.linformer import (
     linformer_attention,
     linformer_flops,
     linformer_params,
+    segment_means,
 )
 
 
@@ -203,3 +204,10 @@ def test_bad_inputs_are_refused():
         from_attention(Attention(12, 2, head_dim=4), 16, 4)
     with pytest.raises(ValueError, match="share='rows'"):
         linformer_params(3, 16, 5, "rows")
+
+
+def test_segment_means():
+    E = segment_means(4, 12)
+    torch.testing.assert_close(E @ torch.arange(12.0), torch.tensor([1.0, 4, 7, 10]))
+    with pytest.raises(ValueError, match="k=5: expected a divisor of 12"):
+        segment_means(5, 12)

@@ -1,11 +1,15 @@
 """Notebook 04's pictures of spectra, projections and costs, and its explorer."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from efflab.data import read_published
 from efflab.errors import require, require_int
+from efflab.estimate import Estimate
+from efflab.experiments import linformer_trained as trained
 from efflab.lab import Choice, Slider, colours, explorer, number, tr
-from efflab.lab.figures import COLOURS, legend, log_ticks, mark, panels, style
+from efflab.lab.figures import COLOURS, blank, error_bars, legend, log_ticks, mark, panels, style
 from efflab.structure.linformer import SHARING, attention_flops, linformer_flops, linformer_params
 from efflab_rooms.linformer.measure import Cost, fixed_errors, own_errors, ranks_for
 
@@ -71,6 +75,33 @@ def projection_figure(values: Tensor, matrices: Tensor, learned: Tensor, random:
     return fig.update_layout(legend=legend("below"), height=430)
 
 
+def trained_figure(costs: Mapping[str, Estimate]):
+    """Loss over full attention's by k, of the record's `cases`: E and F trained, fixed, fitted."""
+    series = {
+        tr("E and F trained with the network"): trained.SUMMARIES,
+        tr("the same from segment means on"): {"started": trained.QUARTER},
+        tr("segment means, the network trained with them"): {"means": trained.QUARTER},
+        tr("E and F fitted to the trained network"): {"fitted": trained.QUARTER},
+    }
+    title = tr("Loss over full attention's, which is 0")
+    axes = tr("k, of {n} bytes", n=trained.CONFIG.max_len), tr("nats a masked byte")
+    fig = blank(title, *axes, height=430)
+    for i, (name, ks) in enumerate(series.items()):
+        x, ends = list(ks.values()), [costs[f"trained-{variant}"] for variant in ks]
+        fig.layout.meta |= {
+            f"{name}, k = {k}": round(e.mean, 3) for k, e in zip(x, ends, strict=True)
+        }
+        y = [e.mean for e in ends]
+        whiskers = error_bars(y, [e.low for e in ends], [e.high for e in ends])
+        look = dict(**style(i, size=9), error_y=whiskers, mode="lines+markers")
+        fig.add_scatter(x=x, y=y, name=name, **look)
+    mark(fig, tr("a mean of all bytes, without attention"), y=costs["trained-uniform"].mean)
+    mark(fig, tr("what the verdict allows"), y=0.05)
+    fig.update_xaxes(**log_ticks(trained.SUMMARIES.values()))
+    fig.update_yaxes(rangemode="tozero")
+    return fig.update_layout(legend=legend("below", y=-0.25))
+
+
 def cost_figure(costs: list[Cost]):
     """Speedup and memory saving over n for the smallest k, measured here and published."""
     longest = max(costs, key=lambda c: (c.seq_len, -c.k))
@@ -99,13 +130,11 @@ def _savings(costs: list[Cost], k: int) -> dict[str, list[tuple]]:
     """(length, times faster, times less memory) of one k, by what it is compared with."""
     here = [c for c in costs if c.k == k]
     paper = [row for row in read_published("linformer") if row["k"] == k]
+    unfused = [(c.seq_len, c.speedup, c.memory_saving) for c in here]
+    fused = [(c.seq_len, c.fused_speedup.mean, c.fused_memory_saving) for c in here]
     return {
-        tr("here, against unfused attention"): [
-            (c.seq_len, c.speedup, c.memory_saving) for c in here
-        ],
-        tr("here, against the fused kernel"): [
-            (c.seq_len, c.fused_speedup.mean, c.fused_memory_saving) for c in here
-        ],
+        tr("here, against unfused attention"): unfused,
+        tr("here, against the fused kernel"): fused,
         tr("published, whole model on a V100"): [
             (row["seq_len"], row["speedup"], row["memory_saving"]) for row in paper
         ],

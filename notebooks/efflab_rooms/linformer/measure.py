@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from efflab import bench, data, train
 from efflab.base.hooks import watch_inputs
-from efflab.errors import require, require_int
+from efflab.errors import require_int
 from efflab.estimate import Estimate, paired_difference
 from efflab.model import Attention, Transformer, attention_weights, attention_written_out
 from efflab.structure.linformer import (
@@ -22,6 +22,7 @@ from efflab.structure.linformer import (
     from_attention,
     linformer_attention,
     linformer_flops,
+    segment_means,
 )
 
 # --- Real attention matrices -----------------------------------------------------------------
@@ -96,12 +97,6 @@ def fixed_errors(matrices: Tensor, basis: Tensor) -> Tensor:
 
 
 # --- A Linformer layer in a model that was not trained with it -------------------------------
-
-
-def segment_means(k: int, seq_len: int) -> Tensor:
-    """The simplest summary: row j averages the j-th of k equal stretches, (k, seq_len)."""
-    require(seq_len % k == 0, "k", k, "a divisor of {n}", n=seq_len)
-    return torch.eye(k).repeat_interleave(seq_len // k, 1) * (k / seq_len)
 
 
 def learn_projections(layer: LinformerAttention, full: Attention, x: Tensor, n_steps: int) -> None:

@@ -14,6 +14,25 @@ LAYER = (
     "texts, {own}% on those it was fitted to: the paper trains the whole network with them"
 )
 
+TRAINED = {
+    "trained-quarter": "loss over full attention's: 32 summaries of 128 bytes, E and F trained",
+    "trained-eighth": "the same with 16 summaries",
+    "trained-half": "the same with 64 summaries",
+    "trained-means": "the same with the means of 32 segments, the network trained with them",
+    "trained-started": "the same with E and F trained from these means on",
+    "trained-over-means": "loss with 32 summaries, E and F trained, over that with segment means",
+    "started-over-means": "the same with E and F trained from the means on",
+    "trained-uniform": "loss over full attention's: a mean of all bytes in its place (control)",
+    "trained-fitted": "the same with E and F alone fitted to the trained network (control)",
+    "places-started": "loss over full attention's on images: 16 summaries of 64 pixels",
+    "places-uniform": "the same with a mean of all pixels in its place (control)",
+}
+"""In nats a masked byte or pixel, by seed, each with its own texts."""
+STARTED = (
+    "the same network trained with plain segment means comes to {means} nats over full attention, "
+    "with E and F trained from these on to {started}"
+)
+
 
 def query_evidence(linformer: tuple[int, int], full: tuple[int, int]) -> list[Evidence]:
     """`linformer`, `full`: FLOPs of attention at one length and at twice that length."""
@@ -54,9 +73,20 @@ def layer_evidence(
     ]
 
 
+def trained_evidence(costs: Mapping[str, Estimate]) -> list[Evidence]:
+    """From a record's `cases`."""
+    return [Evidence.of(key, TRAINED[key], cost, "", "recorded") for key, cost in costs.items()]
+
+
 def linformer_fixed(evidence) -> Outcome:
     """Whether Linformer brings the key axis of the attention matrix to a fixed size."""
     items = by_id(evidence)
-    values = dict(own=number(items["error-own"].value), held=number(items["error"].value))
-    remarks = dict(query=QUERY, layer=LAYER)
+    ids = dict(own="error-own", held="error", means="trained-means", started="trained-started")
+    values = {name: number(items[id].value) for name, id in ids.items()}
+    remarks = dict(query=QUERY, layer=LAYER, trained=STARTED)
     return judge("linformer-fixed", evidence, remarks=remarks, values=values)
+
+
+def linformer_places(evidence) -> Outcome:
+    """Whether summaries of places do as well as attention where places mean the same."""
+    return judge("linformer-places", evidence)
