@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from efflab.experiments import linformer_places
+from efflab.experiments import linformer_places, linformer_places_2, linformer_trained_2
 from efflab.experiments import linformer_trained as experiment
 from efflab.experiments.registration import rule_hash, rules_for
 from efflab.lab.judge import evidence_ids, read_rules
@@ -16,17 +16,26 @@ RULE = read_rules()["linformer-fixed"]["trained"]
 IMAGES = read_rules()["linformer-places"]["images"]
 
 
-@pytest.mark.parametrize(("module", "rule"), [(experiment, RULE), (linformer_places, IMAGES)])
+DESIGNS = [
+    (experiment, RULE),
+    (linformer_trained_2, RULE["next"]),
+    (linformer_places, IMAGES),
+    (linformer_places_2, IMAGES["next"]),
+]
+
+
+@pytest.mark.parametrize(("module", "rule"), DESIGNS)
 def test_the_runs_are_those_that_the_rule_registers(module, rule, monkeypatch):
     calls = []
     monkeypatch.setattr(module, "run_cases", lambda *a, **options: calls.append((a, options)))
     module.run()
-    ((_, cases, _), options) = calls[0]
-    assert options["rules"] == rules_for(module.NAME) == [rule_hash(rule)]
-    assert rule["source"]["settings"].items() <= options["settings"].items()
+    ((name, cases, _), options) = calls[0]
+    assert name == rule["source"]["record"]
+    assert options["rules"] == rules_for(name) == [rule_hash(rule)]
+    assert rule["source"].get("settings", {}).items() <= options["settings"].items()
     assert sorted({case["seed"] for case in cases}) == rule["source"]["seeds"]
-    assert len(cases) == 5 * len(module.VARIANTS)
-    assert set(evidence_ids(rule)) == set(module.CASES)
+    assert len(cases) == len(module.SEEDS) * len(module.VARIANTS)
+    assert set(evidence_ids(rule)) <= {*experiment.CASES, *linformer_places.CASES}
 
 
 def test_a_fit_goes_on_from_the_model_just_trained():
