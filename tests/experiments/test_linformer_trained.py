@@ -58,7 +58,7 @@ def test_variants_differ_in_attention_alone():
 
 @pytest.mark.parametrize(("variant", "k"), [("means", 32), ("uniform", 1)])
 def test_means_stay_means(variant, k):
-    model = experiment.trained.__wrapped__(variant, 3, stop=1)
+    model = experiment.train_variant.__wrapped__(variant, 3, stop=1)
     for projection in experiment.projections(model):
         assert torch.equal(projection[0], segment_means(k, 128))
 
@@ -99,7 +99,7 @@ def test_loss_is_that_of_masked_bytes_alone():
 def test_a_fit_changes_projections_alone_and_ends_when_a_round_lowers_nothing(monkeypatch):
     monkeypatch.setattr(experiment, "ROUND", 2)
     full = experiment.make("full", 3)
-    model, losses = experiment.fitted(full, 3)
+    model, losses = experiment.fit_projections(full, 3)
     for name, weight in full.state_dict().items():
         assert torch.equal(model.state_dict()[name], weight)
     moved = [not torch.equal(p[0], segment_means(32, 128)) for p in experiment.projections(model)]
@@ -127,7 +127,9 @@ def test_losses_are_paired_by_seed():
 
 def test_a_run_says_its_loss_and_how_a_fit_went(monkeypatch):
     monkeypatch.setattr(experiment, "ROUND", 1)
-    monkeypatch.setattr(experiment, "trained", partial(experiment.trained.__wrapped__, stop=1))
+    monkeypatch.setattr(
+        experiment, "train_variant", partial(experiment.train_variant.__wrapped__, stop=1)
+    )
     assert experiment.run_one("quarter", 3).keys() == {"loss", "rounds"}
     assert experiment.run_one("quarter", 3)["rounds"] == []
     assert len(experiment.run_one("fitted", 3)["rounds"]) >= 2
