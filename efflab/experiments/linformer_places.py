@@ -57,10 +57,15 @@ def cases(runs: Iterable[Mapping]) -> dict[str, Estimate]:
     return {key: paired_difference(losses[a], losses[b]) for key, (a, b) in CASES.items()}
 
 
+def settings() -> dict:
+    """What all runs have in common."""
+    shape = dict(seq_len=CONFIG.max_len, k=CONFIG.max_len // 4, batch_size=BATCH_SIZE)
+    return bytes_of.settings() | shape | dict(n_windows=N_WINDOWS)
+
+
 @one_thread()
 def run(*, fresh: bool = False) -> dict:
     """Every variant with every seed; recorded as data/experiments/linformer-places."""
     each = [dict(variant=variant, seed=seed) for seed, variant in product(SEEDS, VARIANTS)]
-    shape = dict(seq_len=CONFIG.max_len, k=CONFIG.max_len // 4, batch_size=BATCH_SIZE)
-    own, rules = bytes_of.settings() | shape | dict(n_windows=N_WINDOWS), rules_for(NAME)
-    return run_cases(NAME, each, run_one, settings=own, rules=rules, fresh=fresh)
+    rules = rules_for(NAME)
+    return run_cases(NAME, each, run_one, settings=settings(), rules=rules, fresh=fresh)

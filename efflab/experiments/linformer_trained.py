@@ -111,7 +111,7 @@ def batches(seed: int, first: int = 0) -> Callable[[int], train.Batch]:
 
 
 @lru_cache(maxsize=1)
-def trained(variant: str, seed: int, stop: int = N_STEPS) -> Transformer:
+def train_variant(variant: str, seed: int, stop: int = N_STEPS) -> Transformer:
     """The model of one of `TRAINED` after `stop` of `N_STEPS` steps."""
     return train_masked(make(variant, seed), batches(seed), stop)
 
@@ -125,7 +125,7 @@ def train_masked(
     return model
 
 
-def fitted(model: Transformer, seed: int) -> tuple[Transformer, list[float]]:
+def fit_projections(model: Transformer, seed: int) -> tuple[Transformer, list[float]]:
     """A Linformer of a trained model, of which E and F alone learn, from segment means on.
 
     Returns the losses on windows of the training text before and after each round too.
@@ -151,9 +151,9 @@ def window_loss(model: Transformer, split: str, seed: int) -> float:
 def run_one(variant: str, seed: int) -> dict:
     """Held-out loss; of a fit also the losses after each round, by which it has converged."""
     if variant == "fitted":
-        model, rounds = fitted(trained("full", seed), seed)
+        model, rounds = fit_projections(train_variant("full", seed), seed)
     else:
-        model, rounds = trained(variant, seed), []
+        model, rounds = train_variant(variant, seed), []
     return round_floats(dict(loss=window_loss(model, "held-out", seed), rounds=rounds))
 
 

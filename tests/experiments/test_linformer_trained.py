@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from efflab.experiments import linformer_places
+from efflab.experiments import linformer_places, linformer_places_2, linformer_trained_2
 from efflab.experiments import linformer_trained as experiment
 from efflab.experiments.registration import rule_hash, rules_for
 from efflab.lab.judge import evidence_ids, read_rules
@@ -16,17 +16,26 @@ RULE = read_rules()["linformer-fixed"]["trained"]
 IMAGES = read_rules()["linformer-places"]["images"]
 
 
-@pytest.mark.parametrize(("module", "rule"), [(experiment, RULE), (linformer_places, IMAGES)])
+DESIGNS = [
+    (experiment, RULE),
+    (linformer_trained_2, RULE["next"]),
+    (linformer_places, IMAGES),
+    (linformer_places_2, IMAGES["next"]),
+]
+
+
+@pytest.mark.parametrize(("module", "rule"), DESIGNS)
 def test_the_runs_are_those_that_the_rule_registers(module, rule, monkeypatch):
     calls = []
     monkeypatch.setattr(module, "run_cases", lambda *a, **options: calls.append((a, options)))
     module.run()
-    ((_, cases, _), options) = calls[0]
-    assert options["rules"] == rules_for(module.NAME) == [rule_hash(rule)]
-    assert rule["source"]["settings"].items() <= options["settings"].items()
+    ((name, cases, _), options) = calls[0]
+    assert name == rule["source"]["record"]
+    assert options["rules"] == rules_for(name) == [rule_hash(rule)]
+    assert rule["source"].get("settings", {}).items() <= options["settings"].items()
     assert sorted({case["seed"] for case in cases}) == rule["source"]["seeds"]
-    assert len(cases) == 5 * len(module.VARIANTS)
-    assert set(evidence_ids(rule)) == set(module.CASES)
+    assert len(cases) == len(module.SEEDS) * len(module.VARIANTS)
+    assert set(evidence_ids(rule)) <= {*experiment.CASES, *linformer_places.CASES}
 
 
 def test_a_fit_goes_on_from_the_model_just_trained():
@@ -49,7 +58,7 @@ def test_variants_differ_in_attention_alone():
 
 @pytest.mark.parametrize(("variant", "k"), [("means", 32), ("uniform", 1)])
 def test_means_stay_means(variant, k):
-    model = experiment.trained.__wrapped__(variant, 3, stop=1)
+    model = experiment.train_variant.__wrapped__(variant, 3, stop=1)
     for projection in experiment.projections(model):
         assert torch.equal(projection[0], segment_means(k, 128))
 
@@ -90,7 +99,7 @@ def test_loss_is_that_of_masked_bytes_alone():
 def test_a_fit_changes_projections_alone_and_ends_when_a_round_lowers_nothing(monkeypatch):
     monkeypatch.setattr(experiment, "ROUND", 2)
     full = experiment.make("full", 3)
-    model, losses = experiment.fitted(full, 3)
+    model, losses = experiment.fit_projections(full, 3)
     for name, weight in full.state_dict().items():
         assert torch.equal(model.state_dict()[name], weight)
     moved = [not torch.equal(p[0], segment_means(32, 128)) for p in experiment.projections(model)]
@@ -118,7 +127,9 @@ def test_losses_are_paired_by_seed():
 
 def test_a_run_says_its_loss_and_how_a_fit_went(monkeypatch):
     monkeypatch.setattr(experiment, "ROUND", 1)
-    monkeypatch.setattr(experiment, "trained", partial(experiment.trained.__wrapped__, stop=1))
+    monkeypatch.setattr(
+        experiment, "train_variant", partial(experiment.train_variant.__wrapped__, stop=1)
+    )
     assert experiment.run_one("quarter", 3).keys() == {"loss", "rounds"}
     assert experiment.run_one("quarter", 3)["rounds"] == []
     assert len(experiment.run_one("fitted", 3)["rounds"]) >= 2

@@ -94,7 +94,7 @@ def trained_figure(costs: Mapping[str, Estimate]):
         y = [e.mean for e in ends]
         whiskers = error_bars(y, [e.low for e in ends], [e.high for e in ends])
         look = dict(**style(i, size=9), error_y=whiskers, mode="lines+markers")
-        fig.add_scatter(x=x, y=y, name=name, **look)
+        fig.add_scatter(x=[k * 1.03**i for k in x], y=y, name=name, **look)  # beside each other
     mark(fig, tr("a mean of all bytes, without attention"), y=costs["trained-uniform"].mean)
     mark(fig, tr("what the verdict allows"), y=0.05)
     fig.update_xaxes(**log_ticks(trained.SUMMARIES.values()))
