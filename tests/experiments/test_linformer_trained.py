@@ -12,7 +12,7 @@ from efflab.experiments.registration import rule_hash, rules_for
 from efflab.lab.judge import evidence_ids, read_rules
 from efflab.structure.linformer import LinformerAttention, segment_means
 
-RULE = read_rules()["linformer-fixed"]["trained"]
+RULE = read_rules()["linformer-trained"]["text"]
 IMAGES = read_rules()["linformer-places"]["images"]
 
 
