@@ -337,7 +337,7 @@ table(rows, kind="recorded", digits=4)
 # 一层中最宽的矩阵：768 个输入，192 个输出。先调校准 token 数，再调位宽和分组。
 # 找到 GPTQ 反而*不如*就近舍入的地方，看看那里的两条 GPTQ 曲线怎样分开。
 
-# %%
+# %% tags=["nbval-ignore-output"]
 explore(figures.calibration)
 
 # %% [markdown] tags=["en"]

@@ -92,7 +92,7 @@ p_cut = predict("And if the batch is cut into 8 micro-batches?", "%")
 show_source(tensor_parallel.ColumnParallelLinear)
 show_source(tensor_parallel.RowParallelLinear)
 
-# %%
+# %% tags=["nbval-ignore-output"]
 pools = {n: RankPool(n) for n in (2, 4)}
 sizes = (64, 256, 512)  # of the model, of the hidden layer, tokens
 least = tensor_orders.traffic("column-row", *sizes, 2).n_bytes

@@ -329,7 +329,7 @@ table(rows, kind="computed")
 # %%
 explore(figures.splits, frames=8)
 
-# %%
+# %% tags=["nbval-ignore-output"]
 lab.verdict("parallel-choice", verdicts.parallel_choice(verdicts.own_parallel_evidence()))
 
 # %% [markdown] tags=["en"]

@@ -649,7 +649,7 @@ ours = torch.cat([round_groups(x, 4, dim) for x, dim in pairs])
 theirs = torch.cat([quantized_cache.Codes(x, 4, dim).dequantize() for x, dim in pairs])
 table(measure.compare_twins(ours, {"efflab.decoding.quantized_cache": theirs}), kind="measured")
 
-# %%
+# %% tags=["nbval-ignore-output"]
 rows = []
 for bits in (4, 2):
     for by in ("channel", "token"):

@@ -75,7 +75,7 @@ def layer_evidence(
 
 def trained_evidence(costs: Mapping[str, Estimate]) -> list[Evidence]:
     """From a record's `cases`."""
-    return [Evidence.of(key, TRAINED[key], cost, "", "recorded") for key, cost in costs.items()]
+    return [Evidence.of(key, TRAINED[key], cost, "nats", "recorded") for key, cost in costs.items()]
 
 
 def linformer_fixed(evidence) -> Outcome:
