@@ -462,7 +462,7 @@ board.add(technique="QKV shared in 2 layers, no retraining", **points.language_p
 #   as the margin of this verdict. So all 960 texts are test texts, each once, for a head or an encoder
 #   that was trained on the other three quarters.
 # - **Five seeds** draw the folds anew, and what an encoder is trained on. Until all five are recorded
-#   the part is called exploratory, and the first line below says how many there are.
+#   the part is called exploratory, and the first line below says how many there are. Until then all of it is provisional: the numbers can still move.
 # - **Text by text.** Which texts were right is kept: where both are right, or both wrong, the difference
 #   is zero. A text's five seeds are averaged first, since they are no new texts. Intervals are over
 #   texts; of other models and other kinds of text they say nothing.
@@ -489,7 +489,7 @@ board.add(technique="QKV shared in 2 layers, no retraining", **points.language_p
 # - **四折。** 用 240 段文本测试，80% 的准确率有正负 5 个百分点的误差（95%），与这条结论的界限一样大。
 #   所以 960 段文本全部用来测试，每段一次，测它的任务头或编码器只在另外四分之三上训练过。
 # - **五个种子**，每个种子重新分折，编码器的训练批次也随之不同。五个存齐之前，这一部分只算探索性的；
-#   下面第一行说明已有几个。
+#   下面第一行说明已有几个；在此之前一切都是暂时的，数字还可能变。
 # - **逐文本比较。** 每段文本答对与否都有记录：两者都对或都错，差为零。同一段文本的五个种子先取平均，
 #   因为它们不是新的文本。区间是对文本计算的，说明不了别的模型或别的文本。
 # - **对照**须显示这个测试看得出 5 个百分点以上的损失：在词序打乱的文本上训练和测试的任务头，
@@ -533,7 +533,8 @@ table(rows, kind="recorded")
 # %% [markdown] tags=["en"]
 # Read the **control** first, the last row. If its interval does not lie above 5 points, the part is
 # *undecided* by its rule, and stays so even if every task lies within the margin. More texts help only
-# where the last column asks for more than the 960 that there are.
+# where the last column asks for more than the 960 that there are; a smaller number there means that these
+# already tell the row from 5 points.
 #
 # A control that fails says something by itself. A text whose words are shuffled is a *bag of words*. If a
 # head reads the bag almost as well as the sentence, the words alone carry the label, as "logger" does that
@@ -549,7 +550,7 @@ table(rows, kind="recorded")
 
 # %% [markdown] tags=["zh"]
 # 先看**对照**，即最后一行。它的区间若不在 5 个百分点以上，按规则这一部分就*未定*，即使每个任务都在界限之内也一样。
-# 只有最后一列要求的文本数超过现有的 960 段，增加文本才有用。
+# 只有最后一列要求的文本数超过现有的 960 段，增加文本才有用；更小的数表示现有的已足以把这一行与 5 个百分点分开。
 #
 # 对照没有通过，本身也说明问题。打乱词序的文本就是一个*词袋*。任务头读词袋若与读句子差不多，
 # 说明仅凭词就能得出标签（例如“logger”一词就透露出 `logging`），几乎用不到嵌入中的词序。

@@ -578,7 +578,9 @@ table(rows, kind="recorded")
 # more cells, longer wires.
 #
 # Each of these units had the chip to itself, and the router all the room. What does it do to the
-# clock when the chip is full? 12 x 12 cells take 144 of the LFE5U-85F's 156 multipliers. The rule of
+# clock when the chip is full? 12 x 12 cells take 144 of the LFE5U-85F's 156 multipliers. "Full"
+# means these: of the chip's 84,000 tables about a tenth is in use, so that a chip crowded with logic as
+# well may be slower. The rule of
 # the verdict was registered before they were routed (`efflab experiment fpga-synthesis-2`), with three
 # seeds of the placement, which take 8 to 22 minutes each:
 
@@ -589,23 +591,24 @@ table(rows, kind="recorded")
 # 从 2 × 2 到 8 × 8，时钟频率低了四分之一：单元多了，连线也长了。
 #
 # 以上每个单元都独占一块芯片，布线有的是余地。芯片放满了，时钟会怎样？12 × 12 个单元用掉 LFE5U-85F 的 156 个乘法器中的
-# 144 个。结论的规则在布线之前就已登记（`efflab experiment fpga-synthesis-2`），布局取三个种子，每次 8 至 22 分钟：
+# 144 个。这里的“放满”只指乘法器：84,000 个查找表大约只用了十分之一，逻辑也挤满的芯片可能更慢。结论的规则在布线之前就已登记（`efflab experiment fpga-synthesis-2`），布局取三个种子，每次 8 至 22 分钟：
 
 # %%
 show(figures.clocks())
 
 # %% [markdown] tags=["en"]
-# The full chip runs at 63.2 to 66.4 MHz, 29 % below a lone 4 x 4. Most of that is the price of a larger
-# grid: the line through 4 x 4 and 8 x 8, drawn on to 12, would be at 67 MHz. What is left, some per
-# cent, may be the full chip's, or chance: 8 x 8 was placed once.
+# The full chip runs at 63.2 to 66.4 MHz, 29 % below a lone 4 x 4. All of that may be the price of a
+# larger grid: carried on to 12, the points of 4 x 4 and 8 x 8 give 60 MHz if the clock falls evenly with
+# the side, 66 as a straight line in this figure, 67 as a power law. So these runs cannot tell a full
+# chip from a large grid; and 8 x 8 was placed once.
 #
 # Now fill every chip: as many units as its multipliers, tables and flip-flops allow (the vendors'
 # product tables), the tiles of each product shared among them, at both clocks:
 
 # %% [markdown] tags=["zh"]
-# 放满的芯片跑 63.2 至 66.4 MHz，比只放一个 4 × 4 低 29%。其中大半是网格变大的代价：
-# 把 4 × 4 与 8 × 8 两点的连线延长到 12，就已降到 67 MHz。剩下的百分之几，可能来自芯片放满，也可能是偶然：
-# 8 × 8 只布局了一次。
+# 放满的芯片跑 63.2 至 66.4 MHz，比只放一个 4 × 4 低 29%。这可能全是网格变大的代价：
+# 由 4 × 4 与 8 × 8 两点外推到 12，时钟若随边长均匀下降，是 60 MHz；按图中的直线是 66，按幂律是 67。
+# 所以这些结果分不开“芯片放满”与“网格变大”；况且 8 × 8 只布局布线了一次。
 #
 # 现在把每款芯片都放满：按厂商的产品表，乘法器、查找表和触发器允许放几个就放几个，
 # 每个矩阵乘法的分块由它们分担，两种时钟都列出：

@@ -136,8 +136,9 @@ def _ms(units: int, mhz: float) -> float:
 def fpga_inference(evidence) -> Outcome:
     """An FPGA serves inference: exact, small enough, fast enough?"""
     serves = (
-        "one chip was routed, all but full with one unit of {side} x {side}, and the others are "
-        "computed at its clock; the range of {n} placements holds the median of all with {sure}%; "
+        "one chip was routed, its multipliers all but full with one unit of {side} x {side}, and "
+        "the others are computed at its clock; the range of {n} placements holds the median of all "
+        "with {sure}%; "
         "softmax, LayerNorm, GELU and reading the weights come on top"
     )
     n = by_id(evidence)["ms-lfe5u-85f"].values["n"]
