@@ -1,8 +1,9 @@
-"""Columns forged leaf by leaf, and files meant to cost much: all refused, in a second."""
+"""Columns forged leaf by leaf, and files meant to cost much: all refused, and soon."""
 
 import json
 import math
 import time
+from functools import cache
 
 import pytest
 from ledgers import BIG, HERE, column, figure
@@ -21,11 +22,22 @@ def real(*records):
     return json.loads(column(*records, machine=machine).text())
 
 
+@cache
+def longest():
+    """CPU seconds that a refusal may take: one, or on a slow CPU what a megabyte of a
+    real column takes. What is read without care takes its length squared."""
+    content = json.dumps(real(*verdicts().values())).encode()
+    start = time.process_time()
+    parse(content)
+    return max(1, (time.process_time() - start) * columns.MAX_BYTES / len(content))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def rooms():
     """Every room imported: what a refusal takes is timed, not what loading torch takes."""
     for claim in verdicts():
         judging.rule(claim)
+    longest()
 
 
 @pytest.fixture
@@ -48,7 +60,7 @@ def leaves(value, path=()):
 
 
 def refusal(body):
-    """The one line in which a column is refused, in a second; None where it is taken."""
+    """The one line in which a column is refused, and soon; None where it is taken."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     start = time.process_time()
     try:
@@ -57,7 +69,8 @@ def refusal(body):
         said = str(error)
     else:
         return None
-    assert time.process_time() - start < 1
+    seconds = time.process_time() - start
+    assert seconds < longest()
     assert "\n" not in said
     assert len(said) < 1000
     return said
@@ -142,6 +155,6 @@ def hostile():
 
 
 @pytest.mark.parametrize(("name", "text"), list(hostile()), ids=lambda x: x if len(x) < 20 else "")
-def test_a_hostile_file_is_refused_in_a_second_and_in_a_line(name, text, here):
+def test_a_hostile_file_is_refused_soon_and_in_a_line(name, text, here):
     assert len(text) < columns.MAX_BYTES
     assert refusal(text.encode()), name
