@@ -34,8 +34,8 @@ def _require_block(place: str, block: dict) -> None:
     for i, entry in enumerate(provenance):
         further = {key: kind for key, kind in FURTHER.items() if key in entry}
         require_object(f"{place}.provenance[{i}]", entry, MADE | further)
-        made_on = entry.get("machine", block["machine"])
-        require_object(f"{place}.provenance[{i}].machine", made_on, MACHINE)
+        if "machine" in entry:
+            require_object(f"{place}.provenance[{i}].machine", entry["machine"], MACHINE)
     is_whole = bool(runs) and bool(provenance)
     require(is_whole, f"{place}.runs", runs, "at least one, and what made it")
     for i, run in enumerate(runs):

@@ -16,13 +16,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from torch import Tensor
 
 from efflab import bench
 from efflab.base.busy import BUSY_CORES, busy_cores, others
 from efflab.bench import one_thread
 from efflab.compression import engines
 from efflab.compression.engines import Batch, Engine
+from efflab.compression.int8 import relative_error
 from efflab.compression.openvino import (
     nncf_int8,
     openvino_model,
@@ -98,11 +98,6 @@ def measure(
     row |= dict(again=times.again.mean, band=times.band, error=relative_error(small, exact))
     row |= dict(milliseconds=1e3 * times.timings["baseline"].median, busy_cores=others.cores)
     return round_floats(row) | dict(seven_bits=seven_bits)
-
-
-def relative_error(vectors: Tensor, exact: Tensor) -> float:
-    """Norm of the difference over the norm of what is exact."""
-    return float((vectors - exact).norm() / exact.norm())
 
 
 # --- The experiment --------------------------------------------------------------------------

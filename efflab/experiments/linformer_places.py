@@ -7,7 +7,6 @@ by its own draw of held-out images, both the same for all variants.
 """
 
 from collections.abc import Iterable, Mapping
-from itertools import product
 
 import numpy as np
 import torch
@@ -15,10 +14,9 @@ import torch
 from efflab import data, train
 from efflab.bench import one_thread
 from efflab.config import ModelConfig
-from efflab.estimate import Estimate, paired_difference
+from efflab.estimate import Estimate
 from efflab.experiments import linformer_trained as bytes_of
-from efflab.experiments.record import by_seed, run_cases
-from efflab.experiments.registration import rules_for
+from efflab.experiments.variants import paired_losses, run_variants
 
 NAME = "linformer-places"
 MASK = 17
@@ -53,8 +51,7 @@ def run_one(variant: str, seed: int) -> dict:
 
 def cases(runs: Iterable[Mapping]) -> dict[str, Estimate]:
     """`CASES` in nats a masked pixel, paired by seed."""
-    losses = by_seed(runs, "variant", "loss")
-    return {key: paired_difference(losses[a], losses[b]) for key, (a, b) in CASES.items()}
+    return paired_losses(runs, CASES)
 
 
 def settings() -> dict:
@@ -66,6 +63,4 @@ def settings() -> dict:
 @one_thread()
 def run(*, fresh: bool = False) -> dict:
     """Every variant with every seed; recorded as data/experiments/linformer-places."""
-    each = [dict(variant=variant, seed=seed) for seed, variant in product(SEEDS, VARIANTS)]
-    rules = rules_for(NAME)
-    return run_cases(NAME, each, run_one, settings=settings(), rules=rules, fresh=fresh)
+    return run_variants(NAME, run_one, VARIANTS, SEEDS, settings(), fresh=fresh)

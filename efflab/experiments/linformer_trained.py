@@ -10,7 +10,6 @@ the others had been run for some seeds, decides nothing: E and F are trained fro
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from itertools import product
 
 import numpy as np
 import torch
@@ -21,9 +20,9 @@ from efflab import data, train
 from efflab.bench import one_thread
 from efflab.config import ModelConfig
 from efflab.errors import require_one_of
-from efflab.estimate import Estimate, paired_difference
-from efflab.experiments.record import by_seed, round_floats, run_cases
-from efflab.experiments.registration import rules_for
+from efflab.estimate import Estimate
+from efflab.experiments.record import round_floats
+from efflab.experiments.variants import paired_losses, run_variants
 from efflab.model import Transformer
 from efflab.structure.linformer import linformer, segment_means
 
@@ -159,8 +158,7 @@ def run_one(variant: str, seed: int) -> dict:
 
 def cases(runs: Iterable[Mapping]) -> dict[str, Estimate]:
     """`CASES` in nats a masked byte, paired by seed."""
-    losses = by_seed(runs, "variant", "loss")
-    return {key: paired_difference(losses[a], losses[b]) for key, (a, b) in CASES.items()}
+    return paired_losses(runs, CASES)
 
 
 def settings() -> dict:
@@ -174,6 +172,4 @@ def settings() -> dict:
 @one_thread()
 def run(*, fresh: bool = False) -> dict:
     """Every variant with every seed; recorded as data/experiments/linformer-trained."""
-    each = [dict(variant=variant, seed=seed) for seed, variant in product(SEEDS, VARIANTS)]
-    rules = rules_for(NAME)
-    return run_cases(NAME, each, run_one, settings=settings(), rules=rules, fresh=fresh)
+    return run_variants(NAME, run_one, VARIANTS, SEEDS, settings(), fresh=fresh)

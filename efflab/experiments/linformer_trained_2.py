@@ -1,11 +1,8 @@
 """`linformer-trained` again, with seeds that no record had when its rule was registered."""
 
-from itertools import product
-
 from efflab.bench import one_thread
 from efflab.experiments.linformer_trained import VARIANTS, run_one, settings
-from efflab.experiments.record import run_cases
-from efflab.experiments.registration import rules_for
+from efflab.experiments.variants import run_variants
 
 NAME, SEEDS = "linformer-trained-2", range(200, 205)
 
@@ -13,6 +10,4 @@ NAME, SEEDS = "linformer-trained-2", range(200, 205)
 @one_thread()
 def run(*, fresh: bool = False) -> dict:
     """Every variant with every seed; recorded as data/experiments/linformer-trained-2."""
-    each = [dict(variant=variant, seed=seed) for seed, variant in product(SEEDS, VARIANTS)]
-    rules = rules_for(NAME)
-    return run_cases(NAME, each, run_one, settings=settings(), rules=rules, fresh=fresh)
+    return run_variants(NAME, run_one, VARIANTS, SEEDS, settings(), fresh=fresh)

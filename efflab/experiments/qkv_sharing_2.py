@@ -5,17 +5,15 @@ convolution of 3 tokens in attention's place, which attention has to beat, and w
 """
 
 from collections.abc import Iterable, Mapping
-from itertools import product
 
 import torch
 
 from efflab.bench import one_thread
 from efflab.errors import require_one_of
-from efflab.estimate import Estimate, paired_difference
+from efflab.estimate import Estimate
 from efflab.experiments.dynamic_attention import make_model
 from efflab.experiments.qkv_sharing import BATCH_SIZE, CONFIG, trained_loss
-from efflab.experiments.record import by_seed, run_cases
-from efflab.experiments.registration import rules_for
+from efflab.experiments.variants import paired_losses, run_variants
 from efflab.model import Transformer
 from efflab.structure.sharing import share_layers, share_qkv
 
@@ -55,8 +53,7 @@ def run_one(variant: str, seed: int) -> dict:
 
 def cases(runs: Iterable[Mapping]) -> dict[str, Estimate]:
     """`CASES` in nats a token, paired by seed."""
-    losses = by_seed(runs, "variant", "loss")
-    return {key: paired_difference(losses[a], losses[b]) for key, (a, b) in CASES.items()}
+    return paired_losses(runs, CASES)
 
 
 def settings() -> dict:
@@ -69,6 +66,4 @@ def settings() -> dict:
 @one_thread()
 def run(*, fresh: bool = False) -> dict:
     """Every variant with every seed; recorded as data/experiments/qkv-sharing-2."""
-    each = [dict(variant=variant, seed=seed) for seed, variant in product(SEEDS, VARIANTS)]
-    options = dict(settings=settings(), rules=rules_for(NAME))
-    return run_cases(NAME, each, run_one, fresh=fresh, **options)
+    return run_variants(NAME, run_one, VARIANTS, SEEDS, settings(), fresh=fresh)

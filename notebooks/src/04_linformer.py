@@ -335,6 +335,17 @@ for name, weight in small.named_parameters():
 # 全注意力的网络训练好之后，只**拟合 E 和 F** 而网络不随之适应，也必须更差；拟合一直做到再走 200 步、
 # 损失的下降不到 0.01 nat 为止。
 
+
+# %%
+def loss_rows(losses, names, column):
+    rows = []
+    for variant, name in names.items():
+        over = paired_difference(losses[variant], losses["full"])
+        row = {"attention": name, column: mean(losses[variant]), "over full attention's": over.mean}
+        rows.append(row | {"interval, low": over.low, "interval, high": over.high})
+    return rows
+
+
 # %%
 runs = read_record(linformer_trained.NAME)["runs"]
 trained, losses = linformer_trained.cases(runs), by_seed(runs, "variant", "loss")
@@ -348,36 +359,32 @@ names = {
     "fitted": "32 summaries, E and F alone fitted to the trained network",
     "uniform": "a mean of all bytes",
 }
-rows = []
-for variant, name in names.items():
-    row = {"attention": name, "loss (nats a masked byte)": mean(losses[variant])}
-    over = paired_difference(losses[variant], losses["full"])
-    row |= {"over full attention's": over.mean, "interval, low": over.low}
-    rows.append(row | {"interval, high": over.high})
+rows = loss_rows(losses, names, "loss (nats a masked byte)")
 table(rows, kind="recorded", digits=3)
 
 # %%
 show(figures.trained_figure(trained))
 
 # %% [markdown] tags=["en"]
-# **Both controls are as much worse as they had to be.** Without attention the network is far off, and projections that it did not learn
-# with cost it dearly, although their fit has converged: beyond the segment means at which it starts, it
-# gains little. But the **published way did not do better here**: with E and F random at first, the network
-# is after 700 steps still nearer to the mean of all bytes than to full attention, and twice as many
-# summaries, with which nothing is saved any more, barely help. Even the projections fitted afterwards do
-# better. So it seems to lack training rather than room: the paper's networks learned for 250,000 steps. And
-# all variants have the learning rates that a pilot chose by full attention and the mean alone.
+# **Both controls are as much worse as they had to be.** Without attention the network is far off, and
+# projections that it did not learn with cost it dearly, although their fit has converged: beyond the
+# segment means at which it starts, it gains little. But the **published way did not do better here**:
+# with E and F random at first, the network is after 700 steps still nearer to the mean of all bytes
+# than to full attention, and twice as many summaries, with which nothing is saved any more, barely
+# help. Even the projections fitted afterwards do better. So it seems to lack training rather than room:
+# the paper's networks learned for 250,000 steps. And all variants have the learning rates that a pilot
+# chose by full attention and the mean alone.
 #
 # **Where E and F start matters more than k.** With plain segment means that are never trained the same
 # network comes more than half of the way from the mean to full attention: a segment at least keeps what
-# is near apart from what is far. Letting E and F
-# learn from there on made it worse again in these 700 steps (compare the two rows). That need not
-# be Linformer's fault: E and F take AdamW's rate of 0.005, which was never tuned for them.
+# is near apart from what is far. Letting E and F learn from there on made it worse again in these 700
+# steps (compare the two rows). That need not be Linformer's fault: E and F take AdamW's rate of 0.005,
+# which was never tuned for them.
 #
-# One possible reason for what remains: E knows places only, and in text the same place holds something else in every
-# window. In an image of a digit a place means the same each time. Then a few summaries of places should be
-# enough. So the same network guesses masked pixels of scikit-learn's digits (another record,
-# `linformer-places`, five other seeds):
+# One possible reason for what remains: E knows places only, and in text the same place holds something
+# else in every window. In an image of a digit a place means the same each time. Then a few summaries of
+# places should be enough. So the same network guesses masked pixels of scikit-learn's digits (another
+# record, `linformer-places`, five other seeds):
 
 # %% [markdown] tags=["zh"]
 # **两个对照都通过了。** 没有注意力，网络差得很远；没有与网络一起学过的投影，代价也很大，尽管拟合已经收敛：
@@ -403,12 +410,7 @@ names = {
     "started": "16 summaries of 64 pixels, trained from segment means on",
     "uniform": "a mean of all pixels",
 }
-rows = []
-for variant, name in names.items():
-    row = {"attention": name, "loss (nats a masked pixel)": mean(losses[variant])}
-    over = paired_difference(losses[variant], losses["full"])
-    row |= {"over full attention's": over.mean, "interval, low": over.low}
-    rows.append(row | {"interval, high": over.high})
+rows = loss_rows(losses, names, "loss (nats a masked pixel)")
 table(rows, kind="recorded", digits=3)
 
 # %% [markdown] tags=["en"]

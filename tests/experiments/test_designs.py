@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from efflab.experiments import encoder_reuse_2, encoder_tasks, qkv_sharing, qkv_sharing_2
+from efflab.experiments import encoder_reuse_2, encoder_tasks, qkv_sharing, qkv_sharing_2, variants
 from efflab.experiments.registration import rule_hash, rules_for
 from efflab.lab.judge import evidence_ids, read_rules
 from efflab.model import n_parameters
@@ -16,8 +16,9 @@ REUSE = read_rules()["encoder-reuse"]["quality"]
 
 def test_the_runs_are_those_that_the_rules_register(monkeypatch):
     calls = []
+    for place in (variants, encoder_reuse_2):
+        monkeypatch.setattr(place, "run_cases", lambda *args, **options: calls.append(options))
     for module in (qkv_sharing_2, encoder_reuse_2):
-        monkeypatch.setattr(module, "run_cases", lambda *args, **options: calls.append(options))
         module.run()
     for options, rules in zip(calls, (QKV, [REUSE]), strict=True):
         assert options["rules"] == sorted(map(rule_hash, rules))

@@ -6,7 +6,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from efflab.experiments import linformer_places, linformer_places_2, linformer_trained_2
+from efflab.experiments import (
+    linformer_places,
+    linformer_places_2,
+    linformer_trained_2,
+    variants,
+)
 from efflab.experiments import linformer_trained as experiment
 from efflab.experiments.registration import rule_hash, rules_for
 from efflab.lab.judge import evidence_ids, read_rules
@@ -27,7 +32,7 @@ DESIGNS = [
 @pytest.mark.parametrize(("module", "rule"), DESIGNS)
 def test_the_runs_are_those_that_the_rule_registers(module, rule, monkeypatch):
     calls = []
-    monkeypatch.setattr(module, "run_cases", lambda *a, **options: calls.append((a, options)))
+    monkeypatch.setattr(variants, "run_cases", lambda *a, **options: calls.append((a, options)))
     module.run()
     ((name, cases, _), options) = calls[0]
     assert name == rule["source"]["record"]
