@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -119,6 +120,20 @@ def test_formula_and_real_step_agree():
             tolerance = 0.2 if part == measure.PEAK else 0.01
             ratio = n_bytes / formulas[recipe][part]
             assert ratio == pytest.approx(1, abs=tolerance), (recipe, part)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "chunk"), [*((r, 0) for r in measure.STEP_RECIPES), ("master weights", 32)]
+)
+def test_products_left_out_take_the_bytes_of_real_ones(monkeypatch, recipe, chunk):
+    with measure.ProductsLeftOut():
+        assert not (torch.ones(2, 3) @ torch.ones(3, 4)).any()
+    without = measure.step_bytes(recipe, 2, 64, chunk)
+    monkeypatch.setattr(measure, "ProductsLeftOut", nullcontext)
+    multiplied = measure.step_bytes.__wrapped__(recipe, 2, 64, chunk)
+    peaks = without.pop(measure.PEAK), multiplied.pop(measure.PEAK)
+    assert without == multiplied
+    assert abs(peaks[0] - peaks[1]) <= 64  # torch's own scalars
 
 
 def test_what_halves_and_what_does_not():
