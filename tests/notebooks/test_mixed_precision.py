@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from efflab import bench, cost, lab
+from efflab import bench, cost, lab, profile
 from efflab.acceleration import block_formats
 from efflab.acceleration.precision import FORMATS
 from efflab.acceleration.recipes import RECIPES, largest_batch, state_parts
@@ -126,10 +126,10 @@ def test_formula_and_real_step_agree():
     ("recipe", "chunk"), [*((r, 0) for r in measure.STEP_RECIPES), ("master weights", 32)]
 )
 def test_products_left_out_take_the_bytes_of_real_ones(monkeypatch, recipe, chunk):
-    with measure.ProductsLeftOut():
+    with profile.ProductsLeftOut():
         assert not (torch.ones(2, 3) @ torch.ones(3, 4)).any()
     without = measure.step_bytes(recipe, 2, 64, chunk)
-    monkeypatch.setattr(measure, "ProductsLeftOut", nullcontext)
+    monkeypatch.setattr(profile, "ProductsLeftOut", nullcontext)
     multiplied = measure.step_bytes.__wrapped__(recipe, 2, 64, chunk)
     peaks = without.pop(measure.PEAK), multiplied.pop(measure.PEAK)
     assert without == multiplied

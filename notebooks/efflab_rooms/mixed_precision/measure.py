@@ -9,11 +9,9 @@ from functools import lru_cache, partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.ops import aten
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from efflab import bench, data, points, train
+from efflab import bench, data, points, profile, train
 from efflab.acceleration import block_formats, recipes
 from efflab.acceleration.precision import FORMATS
 from efflab.acceleration.recipes import RECIPES
@@ -181,20 +179,6 @@ class Training(nn.Module):
             parameter.grad.zero_()
 
 
-class ProductsLeftOut(TorchDispatchMode):
-    """Matrix products give zeros in what they would have given: the same bytes, no arithmetic.
-
-    A CPU without bf16 instructions takes 40 times as long for a 16-bit product, and what a step
-    allocates depends on the shapes alone.
-    """
-
-    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        if op in (aten.mm.default, aten.addmm.default):
-            *_, a, b = args
-            return a.new_zeros(len(a), b.shape[1])
-        return op(*args, **kwargs or {})
-
-
 @lru_cache(maxsize=32)
 def step_bytes(recipe: str, batch_size: int, seq_len: int, chunk: int = 0) -> dict[str, int]:
     """Bytes of a step by part, and the most that was alive at once."""
@@ -207,7 +191,7 @@ def step_bytes(recipe: str, batch_size: int, seq_len: int, chunk: int = 0) -> di
         "master weights": sum(m.nbytes for m in getattr(optimizer, "masters", ())),
         "optimizer": sum(value.nbytes for value in moments),
     }
-    with ProductsLeftOut():
+    with profile.ProductsLeftOut():
         peak = sum(parts.values()) + bench.peak_bytes(training.step)
         return parts | {BACKWARD: bench.saved_bytes(training, training.ids), PEAK: peak}
 
