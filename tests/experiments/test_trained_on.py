@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from efflab import data, evaluate, points
-from efflab.experiments import case_study, case_study_2, lighten, pruning_recovery, variants
+from efflab.experiments import case_study, case_study_2, lighten, variants
 from efflab.experiments import window_tuned as window
 from efflab.experiments.registration import rules_for
 from efflab.lab.judge import evidence_ids, read_rules
@@ -34,7 +34,7 @@ def test_the_runs_are_those_that_the_rule_registers(module, rule, monkeypatch):
 def test_a_window_is_in_every_layer_and_changes_no_weight():
     full, narrow = map(window.make, window.VARIANTS)
     bodies = [layer.attention.body for layer in narrow.layers]
-    assert all(isinstance(body, SlidingAttention) and body.window == 64 for body in bodies)
+    assert all(isinstance(body, SlidingAttention) and body.window_size == 64 for body in bodies)
     for a, b in zip(full.parameters(), narrow.parameters(), strict=True):
         assert torch.equal(a, b)
     assert full is not points.language_model()  # which training must not touch
@@ -42,7 +42,13 @@ def test_a_window_is_in_every_layer_and_changes_no_weight():
         window.make("half")
 
 
-def test_the_lightened_model_is_the_case_studys():
+def test_the_lightened_model_is_the_case_studys(monkeypatch):
+    config = points.language_model().config
+    costs = lighten.Damage(
+        windows={(i, w): 1 / w for i in range(config.n_layer) for w in lighten.WIDTHS},
+        heads={(i, h): 0.1 for i in range(config.n_layer) for h in range(config.n_head)},
+    )
+    monkeypatch.setattr(case_study, "shipped_damage", lambda: costs)
     control, light = map(case_study_2.make, case_study_2.VARIANTS)
     plain = lighten.forward_flops(control, case_study.SEQ_LEN)
     assert 1 - lighten.forward_flops(light, case_study.SEQ_LEN) / plain >= case_study.SHARE
