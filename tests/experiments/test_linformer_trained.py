@@ -161,7 +161,7 @@ def test_a_run_on_images_says_its_loss(monkeypatch):
     runs = [
         dict(variant=v, seed=seed, loss=loss + 0.1 * seed)
         for v, loss in dict(full=1.3, started=1.32, uniform=1.6).items()
-        for seed in linformer_places.SEEDS
+        for seed in linformer_places_2.SEEDS
     ]
     found = {key: estimate.mean for key, estimate in linformer_places.cases(runs).items()}
     assert found == pytest.approx({"places-started": 0.02, "places-uniform": 0.3})
