@@ -12,18 +12,15 @@ import numpy as np
 import torch
 
 from efflab import data, train
-from efflab.bench import one_thread
 from efflab.config import ModelConfig
 from efflab.estimate import Estimate
 from efflab.experiments import linformer_trained as bytes_of
-from efflab.experiments.variants import paired_losses, run_variants
+from efflab.experiments.variants import paired_losses
 
-NAME = "linformer-places"
 MASK = 17
 """The id of a masked pixel, beyond the digits' 17 shades of grey."""
 CONFIG = ModelConfig(2, 4, 64, 256, MASK + 1, 64, norm_first=True)
 BATCH_SIZE, N_WINDOWS = 32, 512
-SEEDS = (110, 111, 112, 113, 114)
 VARIANTS = ("full", "started", "uniform")
 CASES = {f"places-{variant}": (variant, "full") for variant in VARIANTS[1:]}
 """Id of evidence -> whose loss, less whose."""
@@ -58,9 +55,3 @@ def settings() -> dict:
     """What all runs have in common."""
     shape = dict(seq_len=CONFIG.max_len, k=CONFIG.max_len // 4, batch_size=BATCH_SIZE)
     return bytes_of.settings() | shape | dict(n_windows=N_WINDOWS)
-
-
-@one_thread()
-def run(*, fresh: bool = False) -> dict:
-    """Every variant with every seed; recorded as data/experiments/linformer-places."""
-    return run_variants(NAME, run_one, VARIANTS, SEEDS, settings(), fresh=fresh)

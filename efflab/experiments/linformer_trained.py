@@ -17,16 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab import data, train
-from efflab.bench import one_thread
 from efflab.config import ModelConfig
 from efflab.errors import require_one_of
 from efflab.estimate import Estimate
 from efflab.experiments.record import round_floats
-from efflab.experiments.variants import paired_losses, run_variants
+from efflab.experiments.variants import paired_losses
 from efflab.model import Transformer
 from efflab.structure.linformer import linformer, segment_means
 
-NAME = "linformer-trained"
 MASK, MASKED = 256, 0.3
 """The id that stands in a masked byte's place, and the share of bytes that are masked."""
 CONFIG = ModelConfig(2, 4, 64, 256, MASK + 1, 128, norm_first=True)
@@ -39,7 +37,6 @@ VARIANTS = ("full", "fitted", *TRAINED[1:])
 """In the order of the runs: "fitted" goes on from the model that "full" has trained."""
 ROUND, FALL, MAX_ROUNDS = 200, 0.01, 4
 """A fit goes on in rounds of so many steps until one lowers the loss by less than so many nats."""
-SEEDS = (100, 101, 102, 103, 104)
 CASES = {f"trained-{variant}": (variant, "full") for variant in VARIANTS[1:]}
 CASES |= {"trained-over-means": ("quarter", "means"), "started-over-means": ("started", "means")}
 """Id of evidence -> whose loss, less whose."""
@@ -167,9 +164,3 @@ def settings() -> dict:
     shape |= dict(seq_len=CONFIG.max_len, batch_size=BATCH_SIZE, n_steps=N_STEPS)
     fit = dict(masked=MASKED, lr=LR, adam_lr=ADAM_LR, round=ROUND, fall=FALL)
     return shape | fit | dict(k=QUARTER, share=SHARE, n_windows=N_WINDOWS)
-
-
-@one_thread()
-def run(*, fresh: bool = False) -> dict:
-    """Every variant with every seed; recorded as data/experiments/linformer-trained."""
-    return run_variants(NAME, run_one, VARIANTS, SEEDS, settings(), fresh=fresh)

@@ -1,4 +1,4 @@
-"""`linformer-trained` again, with seeds that no record had when its rule was registered."""
+"""The runs of `linformer_trained`, with seeds that no record had when their rule was registered."""
 
 from efflab.bench import one_thread
 from efflab.experiments.linformer_trained import VARIANTS, run_one, settings

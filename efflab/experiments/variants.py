@@ -17,13 +17,11 @@ def run_variants(
     variants: Iterable[str],
     seeds: Iterable[int],
     settings: dict,
-    *,
-    fresh: bool = False,
+    **options,
 ) -> dict:
     """`run_cases` of every variant with every seed, for the rules that rest on the record."""
     each = [dict(variant=variant, seed=seed) for seed, variant in product(seeds, variants)]
-    rules = rules_for(name)
-    return run_cases(name, each, run_one, settings=settings, rules=rules, fresh=fresh)
+    return run_cases(name, each, run_one, settings=settings, rules=rules_for(name), **options)
 
 
 def paired_losses(

@@ -61,7 +61,12 @@ lab.use_language(language)
 lab.use_notebook("04_linformer", exercises.EXERCISES, texts("linformer"))
 
 # %%
-from efflab.experiments import linformer_places, linformer_trained
+from efflab.experiments import (
+    linformer_places,
+    linformer_places_2,
+    linformer_trained,
+    linformer_trained_2,
+)
 from efflab.structure.linformer import (
     LinformerAttention,
     attention_flops,
@@ -323,14 +328,14 @@ for name, weight in small.named_parameters():
         )
 
 # %% [markdown] tags=["en"]
-# A run takes about a minute, so its results come from a record (`efflab experiment linformer-trained`
+# A run takes about a minute, so its results come from a record (`efflab experiment linformer-trained-2`
 # makes it): five seeds, each with its own batches and its own 256 held-out windows. Two variants are
 # controls. A **mean of all bytes** in attention's place has to be much worse, or this network would not
 # need attention. **E and F fitted** to the finished network of full attention, which then does not adapt,
 # have to be worse too; a fit goes on until 200 more steps lower the loss by less than 0.01 nats.
 
 # %% [markdown] tags=["zh"]
-# 一次训练约一分钟，所以结果取自存档（命令是 `efflab experiment linformer-trained`）：五个种子，各有自己的各批数据
+# 一次训练约一分钟，所以结果取自存档（命令是 `efflab experiment linformer-trained-2`）：五个种子，各有自己的各批数据
 # 和自己的 256 个留出窗口。其中两种是对照。把注意力换成**全部字节的平均**，必须差得多，否则这个网络根本不需要注意力。
 # 全注意力的网络训练好之后，只**拟合 E 和 F** 而网络不随之适应，也必须更差；拟合一直做到再走 200 步、
 # 损失的下降不到 0.01 nat 为止。
@@ -347,7 +352,7 @@ def loss_rows(losses, names, column):
 
 
 # %%
-runs = read_record(linformer_trained.NAME)["runs"]
+runs = read_record(linformer_trained_2.NAME)["runs"]
 trained, losses = linformer_trained.cases(runs), by_seed(runs, "variant", "loss")
 names = {
     "full": "full attention",
@@ -384,7 +389,7 @@ show(figures.trained_figure(trained))
 # One possible reason for what remains: E knows places only, and in text the same place holds something
 # else in every window. In an image of a digit a place means the same each time. Then a few summaries of
 # places should be enough. So the same network guesses masked pixels of scikit-learn's digits (another
-# record, `linformer-places`, five other seeds):
+# record, `linformer-places-2`, twelve other seeds):
 
 # %% [markdown] tags=["zh"]
 # **两个对照都通过了。** 没有注意力，网络差得很远；没有与网络一起学过的投影，代价也很大，尽管拟合已经收敛：
@@ -400,10 +405,10 @@ show(figures.trained_figure(trained))
 #
 # 余下的差距可能有这样一个原因：E 只认位置，而文本的同一位置在每个窗口里都是别的内容。手写数字的图像则不同，
 # 同一位置每次含义都一样，照理少数几份按位置的摘要就够了。于是让同一个网络去猜 scikit-learn 手写数字中被遮的像素
-# （另一份存档 `linformer-places`，另取五个种子）：
+# （另一份存档 `linformer-places-2`，另取十二个种子）：
 
 # %%
-runs = read_record(linformer_places.NAME)["runs"]
+runs = read_record(linformer_places_2.NAME)["runs"]
 places, losses = linformer_places.cases(runs), by_seed(runs, "variant", "loss")
 names = {
     "full": "full attention",
@@ -416,7 +421,8 @@ table(rows, kind="recorded", digits=3)
 # %% [markdown] tags=["en"]
 # Of what attention is worth here, the gap between a mean and full attention, sixteen summaries keep about
 # three quarters, with half of the FLOPs in attention's products. Whether they stay within the 0.05
-# nats that we allow, five seeds do not tell: the interval spans the bar.
+# nats that we allow, even twelve seeds do not tell: what they cost lies at the bar itself, and the
+# interval spans it.
 #
 # What does it cost? With a quarter as many summaries attention's products are half as many FLOPs at every
 # length. But at a few dozen places they are a small part of this network, so its time tells of them
@@ -424,7 +430,7 @@ table(rows, kind="recorded", digits=3)
 
 # %% [markdown] tags=["zh"]
 # 注意力在这里的价值，就是“平均”与全注意力之间的差距；十六份摘要保住了其中约四分之三，而注意力的矩阵乘法只要
-# 一半 FLOPs。它是否落在我们容许的 0.05 nat 之内，五个种子还判断不了：区间跨过了界限。
+# 一半 FLOPs。它是否落在我们容许的 0.05 nat 之内，十二个种子也判断不了：代价恰好就在界限附近，区间跨过了它。
 #
 # 代价如何？摘要份数为四分之一时，无论多长，注意力的矩阵乘法都只要一半 FLOPs。但只有几十个位置时，
 # 它们在这个网络里只占一小部分，所以要输入很长，耗时上才看得出来：

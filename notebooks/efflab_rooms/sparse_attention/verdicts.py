@@ -27,6 +27,12 @@ RECALLS = {
     "recall-full": "recall at {tokens} tokens with full attention (by text)",
     "recall-global": "recall at {tokens} tokens with a global block (by text)",
 }
+TRAINED = {
+    "window-untrained": "bits per byte over the model as shipped, window not trained (control)",
+    "window-trained": "the same with the window, trained on for 200 steps",
+    "full-trained": "the same with full attention, trained on alike",
+    "trained-alike": "the window over full attention, both trained on",
+}
 REMARK = (
     "the price is range: on our model of three layers with windows of 8, recall is {within}% at "
     "{reach} tokens, the stack's reach, and {beyond}% at {next}, where full attention has {full}% "
@@ -84,3 +90,13 @@ def sparse_linear(evidence) -> Outcome:
     values |= {word: items[key].values["tokens"] for word, key in places.items()}
     values |= dict(chance=number(100 / measure.N_SYMBOLS))
     return judge("sparse-linear", evidence, remarks={"time": REMARK}, values=values)
+
+
+def trained_evidence(costs: Mapping[str, Estimate]) -> list[Evidence]:
+    """From `window_tuned.cases`."""
+    return [Evidence.of(key, TRAINED[key], cost, "bits", "recorded") for key, cost in costs.items()]
+
+
+def window_tuned(evidence) -> Outcome:
+    """Whether a model trained on with a window is as good as the one as shipped."""
+    return judge("window-tuned", evidence)

@@ -73,3 +73,21 @@ def test_the_price_is_said_in_numbers():
     remark = verdicts.sparse_linear(evidence()).parts[0].record()["remark"]
     for words in ("100% at 24 tokens", "12% at 25", "full attention has 100%", "99% at 40"):
         assert words in remark
+
+
+@pytest.mark.parametrize(
+    ("ends", "untrained", "expected"),
+    [
+        ((0.0, 0.04), 0.4, "holds"),
+        ((0.06, 0.1), 0.4, "does not hold"),
+        ((0.04, 0.06), 0.4, "undecided"),
+        ((0.0, 0.04), 0.2, "undecided"),  # a window that costs little untrained shows nothing
+    ],
+)
+def test_a_window_trained_for_is_held_against_the_model_as_shipped(ends, untrained, expected):
+    low, high = ends
+    costs = dict.fromkeys(verdicts.TRAINED, Estimate(0.5, 0.4, 0.6))
+    costs["window-trained"] = Estimate((low + high) / 2, low, high)
+    costs["window-untrained"] = Estimate(untrained, untrained - 0.01, untrained + 0.01)
+    (part,) = verdicts.window_tuned(verdicts.trained_evidence(costs)).parts
+    assert part.outcome == expected
