@@ -78,8 +78,10 @@ def whole_seeds(runs: Iterable[Mapping]) -> list[Mapping]:
     return [run for run in runs if n[run["seed"]] == len(tasks.TASKS) * len(KINDS)]
 
 
-def cases(runs: Iterable[Mapping]) -> dict[str, Estimate]:
-    """`CASES` in points of accuracy; seeds are averaged for each text, and texts resampled.
+def cases(
+    runs: Iterable[Mapping], pairs: Mapping[str, tuple[str, str, str]] = CASES
+) -> dict[str, Estimate]:
+    """`pairs` in points of accuracy; seeds are averaged for each text, and texts resampled.
 
     Only `whole_seeds` count; without any a `ValueError`.
     """
@@ -91,7 +93,7 @@ def cases(runs: Iterable[Mapping]) -> dict[str, Estimate]:
         key: bootstrap(
             100 * np.mean([rows[task, more, s] - rows[task, less, s] for s in seeds], axis=0)
         )
-        for key, (task, more, less) in CASES.items()
+        for key, (task, more, less) in pairs.items()
     }
 
 
