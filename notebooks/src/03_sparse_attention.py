@@ -450,14 +450,15 @@ rows_trained = [
 table(rows_trained, kind="recorded", digits=3)
 
 # %% [markdown] tags=["en"]
-# Two thirds of what the window cost come back, at a fifth fewer FLOPs. A third is still missing after
-# 200 steps, far more than the 0.05 bits that we had allowed. The steps alone do no harm: full attention
-# stays where it was. So a window is not free on texts that it does not cover, and not cheap to get used
-# to; Longformer's authors trained RoBERTa on for 65,000 steps. (These windows are drawn at random, those
-# of the board lie evenly, so the first row is not quite the board's.)
+# Two thirds of what the window cost come back, at a fifth fewer FLOPs (notebook 14 counts them). A
+# third is still missing after 200 steps, far more than the 0.05 bits that we had allowed. The steps
+# alone do no harm: full attention stays where it was. So a window is not free on texts that it does
+# not cover, and not cheap to get used to; Longformer's authors trained RoBERTa on for 65,000 steps.
+# (These windows are drawn at random, those of the board lie evenly, so the first row is not quite
+# the board's.)
 
 # %% [markdown] tags=["zh"]
-# 窗口的代价补回了三分之二，而 FLOPs 少五分之一。200 步之后还差三分之一，远多于我们容许的 0.05 比特。
+# 窗口的代价补回了三分之二，而 FLOPs 少五分之一（第 14 篇有计数）。200 步之后还差三分之一，远多于我们容许的 0.05 比特。
 # 训练步本身没有坏处：全注意力停在原处。可见，文本超出窗口时，窗口并非没有代价，要适应它也不便宜：
 # Longformer 的作者在 RoBERTa 的基础上又训练了 65,000 步。（这里的留出窗口是随机抽取的，排行板上的则均匀分布，
 # 所以第一行与排行板上的数值略有出入。）
