@@ -1,6 +1,6 @@
 """A shared encoder's heads against encoders of their own, on texts that no earlier record has seen.
 
-The design to come of `encoder-reuse`: as `encoder-reuse-2`, with three times the texts, from other
+The design to come of `encoder-reuse`: as `encoder-reuse-2`, with 2.5 times the texts, from other
 modules, and another control, a head on an encoder whose weights are random. On shuffled words, the
 control there, a head loses next to nothing, so that it cannot show what a head would lose.
 """
