@@ -150,7 +150,7 @@ class ProductsLeftOut(TorchDispatchMode):
     """Matrix products give zeros in what they would have given: the same bytes, no arithmetic.
 
     What a step allocates depends on the shapes alone, and a CPU without bf16 instructions takes
-    40 times as long for a 16-bit product.
+    many times as long for a 16-bit product.
     """
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):

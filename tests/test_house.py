@@ -23,11 +23,7 @@ CAPABILITIES = {
     "the site's pages of notebooks": 140,
     "what registered records come to, case by case": 20,
     "statements of notebooks' own, judged as claims are": 21,
-    "experiments with the power to decide, and what their records come to": 149
-    + 49
-    + 22
-    + 287
-    + 130,
+    "experiments with the power to decide, and what their records come to": 663,
 }
 MOST_LINES = {"efflab": 14_507 + sum(CAPABILITIES.values())}
 # the room of notebook 16, decoding, beside the sixteen others; its libraries and its statements;

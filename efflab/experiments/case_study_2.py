@@ -1,8 +1,8 @@
-"""Attention lightened by 30 % of the FLOPs, then trained to a plateau; the plain model beside it.
+"""Attention lightened by 30 % of the FLOPs, then trained 1,000 steps; the plain model beside it.
 
 The design to come of `ernie-dynamic`: twelve times the steps of `case-study`, at the rate that
-`pruning-recovery-pilot` has found to leave the plain model where it is. Training goes in rounds,
-each with its own warm-up and cool-down, so that what a further round gains can be seen.
+`pruning-recovery-pilot` chooses by the plain model, with batches twice as large. Training goes in
+rounds, each with its own warm-up and cool-down, so that what a further round gains can be seen.
 """
 
 from collections.abc import Iterable, Mapping

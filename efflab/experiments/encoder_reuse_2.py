@@ -5,7 +5,6 @@ the texts for an encoder of its own. A hit is kept for each text, so that differ
 control: a head on texts whose words are shuffled.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import product
@@ -71,19 +70,23 @@ def accuracy(hits: str) -> float:
     return 100 * hits.count("1") / len(hits)
 
 
-def whole_seeds(runs: Iterable[Mapping]) -> list[Mapping]:
-    """The runs of those seeds that have every task and kind, while a record grows."""
-    runs = list(runs)
-    n = Counter(run["seed"] for run in runs)
-    return [run for run in runs if n[run["seed"]] == len(tasks.TASKS) * len(KINDS)]
+def whole_seeds(runs: Iterable[Mapping], kinds: Iterable[str] = KINDS) -> list[Mapping]:
+    """The runs of those seeds that have every task and each of `kinds`, while a record grows."""
+    runs, each = list(runs), set(product(tasks.TASKS, kinds))
+    done: dict[int, set] = {run["seed"]: set() for run in runs}
+    for run in runs:
+        done[run["seed"]].add((run["task"], run["kind"]))
+    return [run for run in runs if done[run["seed"]] >= each]
 
 
-def cases(runs: Iterable[Mapping]) -> dict[str, Estimate]:
-    """`CASES` in points of accuracy; seeds are averaged for each text, and texts resampled.
+def cases(
+    runs: Iterable[Mapping], pairs: Mapping[str, tuple[str, str, str]] = CASES
+) -> dict[str, Estimate]:
+    """`pairs` in points of accuracy; seeds are averaged for each text, and texts resampled.
 
     Only `whole_seeds` count; without any a `ValueError`.
     """
-    whole = whole_seeds(runs)
+    whole = whole_seeds(runs, {kind for _, *both in pairs.values() for kind in both})
     require(bool(whole), "runs", whole, "at least one seed with every task and kind")
     rows = {(r["task"], r["kind"], r["seed"]): np.array(list(r["hits"]), dtype=int) for r in whole}
     seeds = sorted({seed for *_, seed in rows})
@@ -91,7 +94,7 @@ def cases(runs: Iterable[Mapping]) -> dict[str, Estimate]:
         key: bootstrap(
             100 * np.mean([rows[task, more, s] - rows[task, less, s] for s in seeds], axis=0)
         )
-        for key, (task, more, less) in CASES.items()
+        for key, (task, more, less) in pairs.items()
     }
 
 

@@ -527,10 +527,11 @@ table(rows, digits=4, kind="computed")
 # shrink, for then the state is the weights alone: 282 GB in fp32, 141 in bf16, 71 in fp8; the cache of
 # keys and values comes on top.
 #
-# Now counted: steps of `stdlib-gpt`, every tensor, what autograd keeps caught by hooks, and the most
-# that was alive at once. Their matrix products are allocated and not multiplied: bytes follow from the
-# shapes, and a CPU without bf16 instructions would take forty times as long for a 16-bit product. (A
-# test does multiply, and counts the same.)
+# Now counted: steps of `stdlib-gpt`, every tensor, what autograd keeps caught by hooks, and the
+# most that was alive at once. Their matrix products are allocated and not multiplied: bytes follow
+# from the shapes, and a CPU without bf16 instructions would take many times as long for a 16-bit
+# product. (A test does multiply, in a smaller step, and counts the same, the peak to within 64
+# bytes.)
 
 # %% [markdown] tags=["zh"]
 # 看最后一列：训练 Llama 3.1 70B，哪种混合做法都不少于 fp32 的 1,129 GB，还没算激活值就要 14 块标称 80 GB（85.9 · 10⁹ 字节）的卡。
@@ -538,8 +539,8 @@ table(rows, digits=4, kind="computed")
 # 短格式省下的是*部署*：那时状态只剩权重，fp32 为 282 GB，bf16 为 141 GB，fp8 为 71 GB；键值缓存另算。
 #
 # 现在清点：`stdlib-gpt` 的训练步，逐个张量计数，autograd 保留的内容用钩子截获，再加上同时存活的峰值。
-# 其中的矩阵乘法只分配结果、不做计算：字节数由形状决定，而没有 bf16 指令的 CPU 做一次 16 位乘法要花四十倍的时间。
-# （有一项测试真的去乘，数出来一样。）
+# 其中的矩阵乘法只分配结果、不做计算：字节数由形状决定，而没有 bf16 指令的 CPU 做 16 位矩阵乘法要慢许多倍。
+# （有一项测试在较小的训练步上真的去乘，数出来一样，峰值相差不超过 64 字节。）
 
 # %%
 shape = batch_size, seq_len

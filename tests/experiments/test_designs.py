@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from efflab.experiments import encoder_reuse_2, encoder_tasks, qkv_sharing, qkv_sharing_2, variants
+from efflab.experiments import (
+    encoder_reuse_2,
+    encoder_reuse_3,
+    encoder_tasks,
+    qkv_sharing,
+    qkv_sharing_2,
+    variants,
+)
 from efflab.experiments.registration import rule_hash, rules_for
 from efflab.lab.judge import evidence_ids, read_rules
 from efflab.model import n_parameters
@@ -12,22 +19,23 @@ from efflab.structure.sharing import share_qkv
 
 QKV = list(read_rules()["qkv-share-half"].values())
 REUSE = read_rules()["encoder-reuse"]["quality"]
+DESIGNS = [(qkv_sharing_2, QKV), (encoder_reuse_2, [REUSE]), (encoder_reuse_3, [REUSE["next"]])]
 
 
 def test_the_runs_are_those_that_the_rules_register(monkeypatch):
     calls = []
-    for place in (variants, encoder_reuse_2):
+    for place in (variants, encoder_reuse_2, encoder_reuse_3):
         monkeypatch.setattr(place, "run_cases", lambda *args, **options: calls.append(options))
-    for module in (qkv_sharing_2, encoder_reuse_2):
+    for module in (qkv_sharing_2, encoder_reuse_2, encoder_reuse_3):
         module.run()
-    for options, rules in zip(calls, (QKV, [REUSE]), strict=True):
+    for options, rules in zip(calls, (QKV, [REUSE], [REUSE["next"]]), strict=True):
         assert options["rules"] == sorted(map(rule_hash, rules))
         for rule in rules:
             assert rule["source"]["settings"].items() <= options["settings"].items()
     assert rules_for("no-such-record") == []
 
 
-@pytest.mark.parametrize(("module", "rules"), [(qkv_sharing_2, QKV), (encoder_reuse_2, [REUSE])])
+@pytest.mark.parametrize(("module", "rules"), DESIGNS)
 def test_seeds_and_cases_are_the_registered_ones(module, rules):
     for rule in rules:
         assert list(module.SEEDS) == rule["source"]["seeds"]
@@ -130,3 +138,39 @@ def test_a_run_says_which_texts_are_right(kind, monkeypatch):
     hits = encoder_reuse_2.run_one("returns", kind, 100)["hits"]
     assert len(hits) == len(encoder_tasks.docstrings().texts)
     assert encoder_reuse_2.accuracy(hits) > (70 if kind != "tuned" else 30)
+
+
+def test_other_texts_are_none_that_an_earlier_record_has():
+    first, others = encoder_tasks.docstrings(), encoder_tasks.other_docstrings()
+    assert not {*first.texts} & {*others.texts}
+    assert len({*others.texts}) == len(others.texts) > 2 * len(first.texts)
+    n_texts = np.bincount(others.labels["package"])
+    assert len(n_texts) == encoder_tasks.N_MODULES
+    assert (np.diff(n_texts) <= 0).all()
+    for task in ("returns", "takes"):
+        assert {*others.labels[task].tolist()} == {0, 1}
+
+
+def test_an_untrained_encoders_head_is_judged_beside_the_pretrained_ones(monkeypatch):
+    docs = encoder_tasks.other_docstrings()
+    few = slice(0, None, 24)
+    labels = {"returns": docs.labels["returns"][few]}
+    small = encoder_tasks.Docstrings(docs.texts[few], labels)
+    monkeypatch.setattr(encoder_tasks, "other_docstrings", lambda: small)
+    monkeypatch.setattr(encoder_reuse_3, "N_STEPS", 1)
+    hits = {k: encoder_reuse_3.run_one("returns", k, 3)["hits"] for k in encoder_reuse_3.KINDS}
+    assert {len(own) for own in hits.values()} == {len(small.texts)}
+    assert hits["untrained"] != hits["head"]
+    assert hits["untrained"] == encoder_reuse_3.run_one("returns", "untrained", 3)["hits"]
+    assert hits["untrained"] != encoder_reuse_3.run_one("returns", "untrained", 4)["hits"]
+    with pytest.raises(ValueError, match="kind='shuffled'"):
+        encoder_reuse_3.run_one("returns", "shuffled", 3)
+    rights = dict(tuned="1111", head="1110", untrained="1000")
+    runs = [
+        dict(task=task, kind=kind, seed=240, hits=own)
+        for task in encoder_tasks.TASKS
+        for kind, own in rights.items()
+    ]
+    found = {key: estimate.mean for key, estimate in encoder_reuse_3.cases(runs).items()}
+    assert found["folds-takes"] == pytest.approx(25)
+    assert found["untrained-package"] == pytest.approx(75)

@@ -28,9 +28,9 @@ RECALLS = {
     "recall-global": "recall at {tokens} tokens with a global block (by text)",
 }
 TRAINED = {
-    "window-untrained": "bits per byte over the model as shipped, window not trained (control)",
-    "window-trained": "the same with the window, trained on for 200 steps",
-    "full-trained": "the same with full attention, trained on alike",
+    "window-trained": "bits per byte over the model as shipped: a window of 64, trained on",
+    "window-untrained": "the same, not trained on (control)",
+    "full-trained": "bits per byte over the model as shipped: full attention, trained on",
     "trained-alike": "the window over full attention, both trained on",
 }
 REMARK = (
