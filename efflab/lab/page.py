@@ -35,9 +35,14 @@ def prepare_build() -> None:
     The notebook builder calls it in the kernel before the first cell. The PNG needs kaleido and
     a Chromium; readers need neither.
     """
+    _build.update(png=True, widgets=False)
+    start_renderer()
+
+
+def start_renderer() -> None:
+    """Start the browser that draws PNGs, once for all of them."""
     import kaleido
 
-    _build.update(png=True, widgets=False)
     # it would load MathJax from the network, which no figure needs
     kaleido.start_sync_server(mathjax=False, silence_warnings=True)
 

@@ -17,7 +17,7 @@ from efflab.base.files import write_atomically
 from efflab.base.formats import PLOTLY, STATEMENT, VERDICT
 from efflab.errors import is_number, require_one_of
 from efflab.experiments.provenance import machine_name
-from efflab.lab.page import figure_png, prepare_build
+from efflab.lab.page import figure_png, start_renderer
 from efflab.lab.sweeps import ABOUT, ENDS, picture, write_sweep
 from efflab.lab.text import number
 from efflab.publishing.catalog import find
@@ -142,7 +142,7 @@ def _write(figure, place: Path) -> Path:
         path = place.with_name(f"{place.name}.html")
         write_atomically(path, figure.to_html(include_plotlyjs=True))
         return path
-    prepare_build()
+    start_renderer()
     path = place.with_name(f"{place.name}.png")
     write_atomically(path, figure_png(figure))
     return path
