@@ -68,6 +68,13 @@ def half_window_nats(model: Callable, windows: Ids) -> Tensor:
     return torch.cat(nats)
 
 
+def half_window_bits(model: Callable, windows: Ids) -> tuple[np.ndarray, np.ndarray]:
+    """Bits that the second half of each window (N,T+1) costs (N,), and its size in bytes (N,)."""
+    half = (windows.shape[1] - 1) // 2
+    bits = half_window_nats(model, windows).sum(1) / np.log(2)
+    return bits.numpy(), token_bytes()[windows[:, half + 1 :].numpy()].sum(1)
+
+
 def window_bits(
     model: LanguageModel, n_windows: int | None, *, seq_len: Size | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -77,9 +84,7 @@ def window_bits(
     `max_len`). The windows are those of `held_out_windows`, the same for every model.
     """
     seq_len = model.config.max_len if seq_len is None else seq_len
-    windows = torch.from_numpy(held_out_windows(n_windows, seq_len))
-    bits = half_window_nats(model, windows).sum(1) / np.log(2)
-    return bits.numpy(), token_bytes()[windows[:, seq_len // 2 + 1 :].numpy()].sum(1)
+    return half_window_bits(model, torch.from_numpy(held_out_windows(n_windows, seq_len)))
 
 
 def bits_per_byte(

@@ -98,15 +98,28 @@ def cases(
     }
 
 
+def run_tasks(
+    name: str,
+    run_one: Callable[..., dict],
+    seeds: Iterable[int],
+    kinds: Iterable[str],
+    settings: Mapping,
+    *,
+    fresh: bool = False,
+) -> dict:
+    """`run_cases` of every task and kind with every seed; `settings`: beside what all share."""
+    each = [
+        dict(task=task, kind=kind, seed=seed)
+        for seed, task, kind in product(seeds, tasks.TASKS, kinds)
+    ]
+    own = dict(n_folds=N_FOLDS, batch_size=tasks.BATCH_SIZE, max_tokens=tasks.MAX_TOKENS)
+    options = dict(models={"MiniLM-L6": data.MINILM_SHA256}, rules=rules_for(name))
+    options |= dict(versions_of=("transformers", "scikit-learn"), any_machine=True)
+    return run_cases(name, each, run_one, settings=own | settings, fresh=fresh, **options)
+
+
 @one_thread()
 def run(*, fresh: bool = False) -> dict:
     """Every task and kind with every seed; recorded as data/experiments/encoder-reuse-2."""
-    each = [
-        dict(task=task, kind=kind, seed=seed)
-        for seed, task, kind in product(SEEDS, tasks.TASKS, KINDS)
-    ]
-    settings = dict(n_folds=N_FOLDS, n_steps=N_STEPS, batch_size=tasks.BATCH_SIZE)
-    settings |= dict(max_tokens=tasks.MAX_TOKENS, n_texts=len(tasks.docstrings().texts))
-    options = dict(models={"MiniLM-L6": data.MINILM_SHA256}, rules=rules_for(NAME))
-    options |= dict(versions_of=("transformers", "scikit-learn"), any_machine=True)
-    return run_cases(NAME, each, run_one, settings=settings, fresh=fresh, **options)
+    own = dict(n_steps=N_STEPS, n_texts=len(tasks.docstrings().texts))
+    return run_tasks(NAME, run_one, SEEDS, KINDS, own, fresh=fresh)

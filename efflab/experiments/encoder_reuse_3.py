@@ -7,18 +7,15 @@ control there, a head loses next to nothing, so that it cannot show what a head 
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from itertools import product
 
 import torch
 
-from efflab import data, points
+from efflab import points
 from efflab.bench import one_thread
 from efflab.errors import require_one_of
 from efflab.estimate import Estimate
 from efflab.experiments import encoder_reuse_2 as earlier
 from efflab.experiments import encoder_tasks as tasks
-from efflab.experiments.record import run_cases
-from efflab.experiments.registration import rules_for
 from efflab.model import Transformer
 
 NAME = "encoder-reuse-3"
@@ -56,13 +53,6 @@ def cases(runs: Iterable[Mapping]) -> dict[str, Estimate]:
 @one_thread()
 def run(*, fresh: bool = False) -> dict:
     """Every task and kind with every seed; recorded as data/experiments/encoder-reuse-3."""
-    each = [
-        dict(task=task, kind=kind, seed=seed)
-        for seed, task, kind in product(SEEDS, tasks.TASKS, KINDS)
-    ]
-    settings = dict(n_folds=earlier.N_FOLDS, n_steps=N_STEPS, batch_size=tasks.BATCH_SIZE)
-    settings |= dict(max_tokens=tasks.MAX_TOKENS, n_modules=tasks.N_MODULES)
-    settings |= dict(n_texts=len(tasks.other_docstrings().texts))
-    options = dict(models={"MiniLM-L6": data.MINILM_SHA256}, rules=rules_for(NAME))
-    options |= dict(versions_of=("transformers", "scikit-learn"), any_machine=True)
-    return run_cases(NAME, each, run_one, settings=settings, fresh=fresh, **options)
+    n_texts = len(tasks.other_docstrings().texts)
+    own = dict(n_steps=N_STEPS, n_modules=tasks.N_MODULES, n_texts=n_texts)
+    return earlier.run_tasks(NAME, run_one, SEEDS, KINDS, own, fresh=fresh)

@@ -5,7 +5,6 @@ batches and judges by its own held-out windows, both the same for all variants, 
 over seeds covers texts too. The control: the window in the shipped model, which must show.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 
@@ -49,9 +48,8 @@ def seed_bits(model: Transformer, seed: int) -> float:
     """Bits per byte of the second halves of the seed's held-out windows."""
     held_out = data.stdlib_tokens("held-out")
     ids, targets = data.random_windows(held_out, N_WINDOWS, SEQ_LEN, seed)
-    nats = evaluate.half_window_nats(model, torch.cat([ids, targets[:, -1:]], dim=1)).sum().item()
-    n_bytes = evaluate.token_bytes()[targets[:, SEQ_LEN // 2 :].numpy()].sum()
-    return nats / math.log(2) / float(n_bytes)
+    bits, n_bytes = evaluate.half_window_bits(model, torch.cat([ids, targets[:, -1:]], dim=1))
+    return float(bits.sum() / n_bytes.sum())
 
 
 def run_one(variant: str, seed: int) -> dict:

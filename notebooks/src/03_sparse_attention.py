@@ -420,15 +420,15 @@ point = points.language_point(local_model, quality=quality[64])
 board.add(technique="sliding window 64", **point)
 
 # %% [markdown] tags=["en"]
-# **Trained on.** A model can adapt to its window, so train on with it: 200 steps of 4 texts of 512 tokens
-# (AdamW at 0.0003, not tuned; a record, `efflab experiment window-tuned`: five seeds, each with its own batches and its own 64
-# held-out windows; the rule for section 9 was written down before the first run). The plain model,
-# trained on alike, shows what those steps do by themselves:
+# **Trained on.** A model can adapt to its window, so train on with it: 200 steps of 4 texts of 512
+# tokens (AdamW at 0.0003, not tuned; a record, `efflab experiment window-tuned`: five seeds, each
+# with its own batches and its own 64 held-out windows; the rule for section 9 was written down
+# before the first run). The plain model, trained on alike, shows what those steps do by themselves:
 
 # %% [markdown] tags=["zh"]
 # **继续训练。** 模型可以适应窗口，那就带着窗口继续训练：200 步，每步 4 段、每段 512 个 token
-# （AdamW，学习率 0.0003，未经调整；取自存档，命令是 `efflab experiment window-tuned`：五个种子，各用自己的训练批次和自己的 64 个留出窗口；
-# 第 9 节所用的规则写定于第一次运行之前）。原模型也同样继续训练，可以看出这些训练步本身带来什么：
+# （AdamW，学习率 0.0003，未经调整；取自存档，命令是 `efflab experiment window-tuned`：五个种子，
+# 各用自己的训练批次和自己的 64 个留出窗口；第 9 节所用的规则写定于第一次运行之前）。原模型也同样继续训练，可以看出这些训练步本身带来什么：
 
 # %%
 runs = read_record(window_tuned.NAME)["runs"]

@@ -5,15 +5,11 @@ from itertools import pairwise
 
 import pytest
 import torch
+from designs import registered_call
 
-from efflab.experiments import (
-    linformer_places,
-    linformer_places_2,
-    linformer_trained_2,
-    variants,
-)
+from efflab.experiments import linformer_places, linformer_places_2, linformer_trained_2
 from efflab.experiments import linformer_trained as experiment
-from efflab.experiments.registration import rule_hash, rules_for
+from efflab.experiments.registration import rule_hash
 from efflab.lab.judge import evidence_ids, read_rules
 from efflab.structure.linformer import LinformerAttention, segment_means
 
@@ -26,15 +22,8 @@ DESIGNS = [(linformer_trained_2, RULE), (linformer_places_2, IMAGES)]
 
 @pytest.mark.parametrize(("module", "rule"), DESIGNS)
 def test_the_runs_are_those_that_the_rule_registers(module, rule, monkeypatch):
-    calls = []
-    monkeypatch.setattr(variants, "run_cases", lambda *a, **options: calls.append((a, options)))
-    module.run()
-    ((name, cases, _), options) = calls[0]
-    assert name == rule["source"]["record"]
-    assert options["rules"] == rules_for(name) == [rule_hash(rule)]
-    assert rule["source"].get("settings", {}).items() <= options["settings"].items()
-    assert sorted({case["seed"] for case in cases}) == rule["source"]["seeds"]
-    assert len(cases) == len(module.SEEDS) * len(module.VARIANTS)
+    options = registered_call(module, rule, monkeypatch)
+    assert options["rules"] == [rule_hash(rule)]
     assert set(evidence_ids(rule)) <= {*experiment.CASES, *linformer_places.CASES}
 
 

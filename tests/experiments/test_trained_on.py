@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from designs import registered_call
 
 from efflab import data, evaluate, points
-from efflab.experiments import case_study, case_study_2, lighten, variants
+from efflab.experiments import case_study, case_study_2, lighten
 from efflab.experiments import window_tuned as window
-from efflab.experiments.registration import rules_for
 from efflab.lab.judge import evidence_ids, read_rules
 from efflab.structure.window import SlidingAttention
 
@@ -17,18 +17,9 @@ DESIGNS = [(window, WINDOW), (case_study_2, PLATEAU)]
 
 @pytest.mark.parametrize(("module", "rule"), DESIGNS)
 def test_the_runs_are_those_that_the_rule_registers(module, rule, monkeypatch):
-    calls = []
-    monkeypatch.setattr(variants, "run_cases", lambda *a, **options: calls.append((a, options)))
     monkeypatch.setattr(case_study_2, "read_record", lambda name: dict(runs=[name]))
     monkeypatch.setattr(case_study_2, "choose_rate", lambda runs: 6e-5)
-    module.run()
-    ((name, cases, _), options) = calls[0]
-    assert name == rule["source"]["record"]
-    assert options["rules"] == rules_for(name)
-    assert options["any_machine"]
-    assert rule["source"]["settings"].items() <= options["settings"].items()
-    assert sorted({case["seed"] for case in cases}) == rule["source"]["seeds"]
-    assert len(cases) == len(module.SEEDS) * len(module.VARIANTS)
+    assert registered_call(module, rule, monkeypatch)["any_machine"]
 
 
 def test_a_window_is_in_every_layer_and_changes_no_weight():
