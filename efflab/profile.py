@@ -147,7 +147,7 @@ class Counter(TorchDispatchMode):
 
 
 class ProductsLeftOut(TorchDispatchMode):
-    """Matrix products give zeros in what they would have given: the same bytes, no arithmetic.
+    """Matrix products and attention give zeros in what they would have given, without arithmetic.
 
     What a step allocates depends on the shapes alone, and a CPU without bf16 instructions takes
     many times as long for a 16-bit product.
@@ -157,6 +157,13 @@ class ProductsLeftOut(TorchDispatchMode):
         if func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
             *_, a, b = args
             return a.new_zeros(len(a), b.shape[1])
+        if func is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default:
+            batch, n_heads, seq_len, _ = args[0].shape
+            heads = args[2].new_zeros(batch, seq_len, n_heads, args[2].shape[-1])
+            sums = heads.new_zeros(batch, seq_len, n_heads, dtype=torch.float32)
+            return heads.transpose(1, 2), sums.transpose(1, 2)  # laid out as the kernel does
+        if func is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default:
+            return tuple(map(torch.zeros_like, args[1:4]))
         return func(*args, **kwargs or {})
 
 

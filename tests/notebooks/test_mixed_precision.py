@@ -10,6 +10,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from efflab import bench, cost, lab, profile
 from efflab.acceleration import block_formats
@@ -128,6 +129,8 @@ def test_formula_and_real_step_agree():
 def test_products_left_out_take_the_bytes_of_real_ones(monkeypatch, recipe, chunk):
     with profile.ProductsLeftOut():
         assert not (torch.ones(2, 3) @ torch.ones(3, 4)).any()
+        heads = torch.ones(1, 2, 3, 4)
+        assert not F.scaled_dot_product_attention(heads, heads, heads, is_causal=True).any()
     without = measure.step_bytes(recipe, 2, 64, chunk)
     monkeypatch.setattr(profile, "ProductsLeftOut", nullcontext)
     multiplied = measure.step_bytes.__wrapped__(recipe, 2, 64, chunk)

@@ -176,11 +176,12 @@ def test_ranks_compute_their_products_in_order(pools, both_languages):
             kinds = ["".join(task.kind for task in order) for order in timeline.orders]
             assert kinds == ["F" * n + "B" * n] * 2
             assert 0 < timeline.bubble_fraction < 1
+    # the shortest: a product that the system lays aside for another process looks long
     first, second = (
-        np.median([e.end - e.start for e in steps["first-slow"][-1].events if e.rank == rank])
+        min(e.end - e.start for one in steps["first-slow"] for e in one.events if e.rank == rank)
         for rank in (0, 1)
     )
-    assert first > second
+    assert first > 1.5 * second, "its products are three times the other rank's"
     times = measure.compare_steps(steps)
     assert list(times.ratios) == ["few", "many", "first-slow", "second-slow"]
     assert times.ratios["many"].mean == 1
