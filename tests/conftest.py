@@ -14,6 +14,13 @@ opt_out()
 sys.addaudithook(offline.refuse)
 
 
+def pytest_runtest_logreport(report):
+    """Tells at once what failed: a run that is cut off has no summary."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        *_, why = str(report.longrepr).splitlines() or [""]
+        print(f"\n{report.nodeid}: {why}", file=sys.__stderr__, flush=True)
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_this_machine():
     """Fails the test, or the one after it, whose process or its forks tried to reach another."""

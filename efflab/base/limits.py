@@ -6,11 +6,11 @@ two, since two are a range), or "model": a preset's name, or a model's config as
 """
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
 from efflab.base.places import DATA_DIR
+from efflab.base.toml_files import read_toml
 from efflab.config import PRESETS
 from efflab.errors import require, require_finite, require_one_of, require_positive
 
@@ -21,9 +21,7 @@ CATALOG = DATA_DIR.parent / "notebooks" / "catalog.toml"
 
 def entry_of(name: str, catalog: Path = CATALOG) -> dict:
     """The catalog's entry of notebook "03_sparse_attention"; {} for one that is not listed."""
-    if not catalog.exists():
-        return {}
-    return tomllib.loads(catalog.read_text(encoding="utf-8")).get(name[:2], {})
+    return read_toml(catalog).get(name[:2], {}) if catalog.exists() else {}
 
 
 def in_words(limit: Limit) -> str:

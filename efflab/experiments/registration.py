@@ -16,6 +16,7 @@ from efflab.base.files import update
 from efflab.base.git import ask_git
 from efflab.base.json_files import read_json
 from efflab.base.places import DATA_DIR
+from efflab.base.toml_files import read_toml
 from efflab.errors import require
 from efflab.experiments.record import blocks
 
@@ -47,7 +48,7 @@ def every_rule(rules: Mapping[str, Mapping]) -> Iterator[tuple[str, Mapping]]:
 @lru_cache(maxsize=4)
 def read_rules(path: Path = RULES) -> dict[str, dict[str, dict]]:
     """data/rules.toml: {claim: {part: rule}}."""
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    return read_toml(path)
 
 
 def rules_for(record: str) -> list[str]:

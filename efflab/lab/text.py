@@ -6,7 +6,6 @@ Each is flat, `"English {n}" = "中文 {n}"`: one for lab itself, and the one th
 
 import numbers
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from efflab.base.formats import LANGUAGES
 from efflab.base.significant import significant
+from efflab.base.toml_files import read_toml
 from efflab.errors import require_one_of
 
 KINDS = ("measured", "computed", "simulated", "recorded", "published")
@@ -41,7 +41,7 @@ def language() -> str:
 
 def read_texts(path: Path) -> dict[str, str]:
     """{English: Chinese} of one `zh.toml`."""
-    return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    return read_toml(path)
 
 
 def use_texts(texts: Path | Mapping[str, str]) -> None:

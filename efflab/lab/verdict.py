@@ -4,14 +4,13 @@ A verdict is a pure function from its evidence to an `Outcome`, in the `verdicts
 room; other numbers give another outcome.
 """
 
-import tomllib
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 
 from efflab.base.busy import others
 from efflab.base.formats import STATEMENT
 from efflab.base.formats import VERDICT as MIME
 from efflab.base.places import DATA_DIR
+from efflab.base.toml_files import read_toml
 from efflab.errors import require, require_one_of
 from efflab.lab.evidence import Evidence, evidence_line
 from efflab.lab.judge import read_rules, rule_words
@@ -28,16 +27,14 @@ BASIS_WORDS = {
 }
 
 
-@lru_cache(maxsize=1)
 def load_claims() -> dict[str, dict]:
     """data/claims.toml: {id: {section, notebook, claim: {en, zh}, parts: [{id, en, zh}]}}."""
-    return tomllib.loads((DATA_DIR / "claims.toml").read_text(encoding="utf-8"))
+    return read_toml(DATA_DIR / "claims.toml")
 
 
-@lru_cache(maxsize=1)
 def load_statements() -> dict[str, dict]:
     """data/statements.toml: what notebooks state beside the claims, in the same form."""
-    return tomllib.loads((DATA_DIR / "statements.toml").read_text(encoding="utf-8"))
+    return read_toml(DATA_DIR / "statements.toml")
 
 
 def verdict(claim_id: str, outcome: Outcome) -> None:

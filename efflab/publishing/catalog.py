@@ -1,9 +1,9 @@
 """Which notebooks exist and where; imports little, so that `efflab list` is fast."""
 
-import tomllib
 from pathlib import Path
 
 from efflab.base.places import ROOT
+from efflab.base.toml_files import read_toml
 from efflab.errors import require
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -25,8 +25,7 @@ def find(name: str, folder: Path = NOTEBOOKS) -> Path:
 
 def catalog(folder: Path = NOTEBOOKS) -> dict[str, dict]:
     """notebooks/catalog.toml: {number: entry}, in order."""
-    entries = tomllib.loads((folder / "catalog.toml").read_text(encoding="utf-8"))
-    return dict(sorted(entries.items()))
+    return dict(sorted(read_toml(folder / "catalog.toml").items()))
 
 
 def built_path(source: Path, language: str) -> Path:

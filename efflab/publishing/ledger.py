@@ -4,12 +4,11 @@ The README shows one short line per claim, with the deciding figure; `docs/ledge
 """
 
 import textwrap
-import tomllib
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from pathlib import Path
 
 from efflab.base.stored import figures_of, read_verdicts
+from efflab.base.toml_files import read_toml
 from efflab.errors import require
 from efflab.experiments.provenance import machine_name
 from efflab.lab.outcome import BASES, TEXTS, Outcome, Part, mark, outcome_words
@@ -25,7 +24,6 @@ WIDEST = 150
 # --- Reading ---------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1)
 def own_texts() -> dict[str, str]:
     """{English: Chinese} of the ledger's own texts."""
     return read_texts(Path(__file__).with_name("zh.toml"))
@@ -33,7 +31,7 @@ def own_texts() -> dict[str, str]:
 
 def claims(root: Path = ROOT) -> dict[str, dict]:
     """data/claims.toml: {id: {section, notebook, claim: {en, zh}, parts, perhaps short}}."""
-    return tomllib.loads((root / "data" / "claims.toml").read_text(encoding="utf-8"))
+    return read_toml(root / "data" / "claims.toml")
 
 
 def verdicts(root: Path = ROOT) -> dict[str, dict]:
@@ -63,7 +61,7 @@ def statements(root: Path = ROOT) -> tuple[dict[str, dict], dict[str, dict]]:
     records = {r["claim"]: r for own in read_verdicts(path).values() for r in own}
     for record in records.values():
         _require_outcome(record)
-    return tomllib.loads(texts.read_text(encoding="utf-8")), records
+    return read_toml(texts), records
 
 
 def _require_outcome(record: dict) -> None:
