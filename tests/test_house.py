@@ -21,6 +21,7 @@ CAPABILITIES = {
     "decoding: seven engines and formats, times predicted, a local model measured": 670,
     "sweeps: tables, pictures, several processes, clusters": 420,
     "the site's pages of notebooks": 140,
+    "a kernel whose port was taken starts again": 4,
     "what registered records come to, case by case": 20,
     "statements of notebooks' own, judged as claims are": 21,
     "experiments with the power to decide, and what their records come to": 663,

@@ -9,6 +9,7 @@ from pathlib import Path
 from efflab.base.busy import others
 from efflab.base.limits import entry_of, require_within
 from efflab.base.privacy import opt_out
+from efflab.base.toml_files import read_toml
 from efflab.errors import require
 from efflab.lab import text
 
@@ -50,7 +51,7 @@ def use_notebook(name: str, exercises: Mapping, texts: Path | Mapping[str, str])
     require_within(kernel.user_ns if kernel else {}, entry.get("limits", {}))
     opt_out()  # for kernels not started by an efflab command
     hints = entry.get("hints", {})
-    own = texts if isinstance(texts, Mapping) else text.read_texts(texts)
+    own = texts if isinstance(texts, Mapping) else read_toml(texts)
     text.use_texts({**own, **{hint["en"]: hint["zh"] for hint in hints.values()}})
     others.clear()
     current.name, current.exercises = name, with_hints(exercises, hints)

@@ -39,15 +39,10 @@ def language() -> str:
     return _language
 
 
-def read_texts(path: Path) -> dict[str, str]:
-    """{English: Chinese} of one `zh.toml`."""
-    return read_toml(path)
-
-
 def use_texts(texts: Path | Mapping[str, str]) -> None:
     """Set the Chinese of the notebook's own texts, replacing those of the notebook before."""
     global _notebook_texts
-    _notebook_texts = dict(texts) if isinstance(texts, Mapping) else read_texts(texts)
+    _notebook_texts = dict(texts) if isinstance(texts, Mapping) else read_toml(texts)
 
 
 @contextmanager
@@ -65,7 +60,7 @@ def speaking(language: str, texts: Mapping[str, str] | None = None) -> Iterator[
 
 @lru_cache(maxsize=1)
 def _own_texts() -> dict[str, str]:
-    return read_texts(OWN_TEXTS)
+    return read_toml(OWN_TEXTS)
 
 
 def chinese(text: str) -> str | None:

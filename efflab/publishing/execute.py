@@ -18,13 +18,16 @@ class CellFailed(Exception):
 
 
 def execute(
-    notebook, name: str, cwd: Path, part: Path, *, given=None, timeout: int = TIMEOUT, show=True
+    notebook, name: str, cwd: Path, part: Path, *, given=None, timeout=TIMEOUT, show=True, starts=2
 ):
     """Run `notebook` in a new kernel that starts in `cwd`, with a progress bar if `show`.
 
     `given` (the parameters that differ) are injected after the `parameters` cell. While it runs,
     and when a cell fails, `part` holds the notebook so far. Returns the executed copy, from whose
     cells `seconds` reads their times. `name` is used in the message of a `CellFailed`.
+
+    Jupyter picks a kernel's ports before it starts, and another program may take one meanwhile; a
+    kernel that died before its first cell is started again, `starts` times in all.
     """
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -54,9 +57,12 @@ def execute(
         died = isinstance(error, DeadKernelError)
         reason = "The kernel died." if died else f"It ran over {timeout} s."
         raise report_failure(name, *_last_started(part), reason, part) from None
-    except BaseException:  # Ctrl-C, a full disk: no message would mention `part`
+    except BaseException as error:  # Ctrl-C, a full disk: no message would mention `part`
         part.unlink(missing_ok=True)
-        raise
+        if starts < 2 or "Kernel died before" not in str(error):
+            raise
+        options = dict(given=given, timeout=timeout, show=show, starts=starts - 1)
+        return execute(notebook, name, cwd, part, **options)
 
 
 def report_failure(name: str, index: int, source: str, trace: str, part: Path) -> CellFailed:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import efflab_rooms
+from efflab.base.toml_files import read_toml
 from efflab.errors import require
 from efflab.lab.evidence import Evidence, by_id
 from efflab.lab.outcome import Outcome
-from efflab.lab.text import read_texts
 from efflab.publishing.catalog import ROOT, catalog
 
 
@@ -35,7 +35,7 @@ def rule(claim: str, root: Path = ROOT) -> Callable[..., Outcome]:
 
 def chinese_texts(claim: str, root: Path = ROOT) -> dict[str, str]:
     """The Chinese of the texts of a claim's room."""
-    return read_texts(efflab_rooms.texts(str(room(claim, root))))
+    return read_toml(efflab_rooms.texts(str(room(claim, root))))
 
 
 def judge(claim: str, evidence: Iterable[Evidence | Mapping], root: Path = ROOT) -> Outcome:

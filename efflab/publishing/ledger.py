@@ -12,7 +12,7 @@ from efflab.base.toml_files import read_toml
 from efflab.errors import require
 from efflab.experiments.provenance import machine_name
 from efflab.lab.outcome import BASES, TEXTS, Outcome, Part, mark, outcome_words
-from efflab.lab.text import number, read_texts, speaking, tr, with_unit
+from efflab.lab.text import number, speaking, tr, with_unit
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
 from efflab.publishing.pages import render
 from efflab.publishing.usage import read_builds
@@ -26,7 +26,7 @@ WIDEST = 150
 
 def own_texts() -> dict[str, str]:
     """{English: Chinese} of the ledger's own texts."""
-    return read_texts(Path(__file__).with_name("zh.toml"))
+    return read_toml(Path(__file__).with_name("zh.toml"))
 
 
 def claims(root: Path = ROOT) -> dict[str, dict]:

@@ -10,6 +10,7 @@ from code_files import code_files
 
 import efflab_rooms
 from efflab import lab
+from efflab.base.toml_files import read_toml
 from efflab.errors import require
 from efflab.lab import check as judge_and_show
 from efflab.lab import colours, page, text
@@ -28,7 +29,7 @@ def test_texts_keep_the_placeholders(path):
     def names(entry):
         return sorted(re.findall(r"{(\w+)", entry))
 
-    texts = text.read_texts(path)
+    texts = read_toml(path)
     assert {en: zh for en, zh in texts.items() if names(en) != names(zh)} == {}
 
 

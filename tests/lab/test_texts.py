@@ -16,8 +16,9 @@ from code_files import code_files
 
 import efflab
 import efflab_rooms
+from efflab.base.toml_files import read_toml
 from efflab.data import DATA_DIR
-from efflab.lab.text import OWN_TEXTS, has_chinese, needs_translation, read_texts
+from efflab.lab.text import OWN_TEXTS, has_chinese, needs_translation
 from efflab.publishing.catalog import sources
 from efflab.publishing.source import read_source
 
@@ -213,7 +214,7 @@ def unused(entries: dict[str, str], *places: str) -> list[str]:
     ]
 
 
-LAB = read_texts(OWN_TEXTS)
+LAB = read_toml(OWN_TEXTS)
 SHARED = [p.name for p in PACKAGE.iterdir() if p.is_dir() or p.suffix == ".py"]
 """All of the package."""
 
@@ -230,12 +231,12 @@ def test_lab_has_no_entry_that_nobody_shows():
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_and_its_notebook_have_the_chinese_of_all_that_they_say(room):
-    assert untranslated(room, LAB | read_texts(ROOMS[room])) == []
+    assert untranslated(room, LAB | read_toml(ROOMS[room])) == []
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_has_no_entry_that_nobody_shows(room):
-    assert unused(read_texts(ROOMS[room]), room, *SHARED) == []
+    assert unused(read_toml(ROOMS[room]), room, *SHARED) == []
 
 
 def test_texts_are_translated_whole_not_in_pieces():

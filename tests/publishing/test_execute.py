@@ -1,8 +1,11 @@
 """What a cell took, and how one that fails is told, mostly without a kernel; see test_build too."""
 
+import socket
+
 import nbformat
 import papermill
 import pytest
+from jupyter_client.connect import LocalPortCache
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
@@ -41,6 +44,38 @@ def test_a_failure_names_notebook_cell_and_cause(monkeypatch, tmp_path, error, s
     with pytest.raises(CellFailed) as found:
         execute("notebook", "toy", tmp_path, part, given={"n": 2}, timeout=7)
     assert str(found.value) == f"toy, {said}\n\nThe notebook so far: {part}"
+
+
+def take_ports(monkeypatch, n_kernels):
+    """The first kernels are told a port that is in use by then; returns how many were told one."""
+    other, told = socket.socket(), []
+    other.bind(("127.0.0.1", 0))
+    other.listen()
+    pick = LocalPortCache.find_available_port
+
+    def pick_first(cache, ip):
+        told.append(pick(cache, ip))
+        is_first = len(told) % 5 == 1 and len(told) <= 5 * n_kernels  # of a kernel's five
+        return other.getsockname()[1] if is_first else told[-1]
+
+    monkeypatch.setattr(LocalPortCache, "find_available_port", pick_first)
+    return other, told
+
+
+@pytest.mark.parametrize("n_kernels", [1, 2])
+def test_a_kernel_whose_port_was_taken_starts_again_once(monkeypatch, tmp_path, n_kernels):
+    other, told = take_ports(monkeypatch, n_kernels)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("n = 2\nprint(n)")])
+    part = tmp_path / "part.ipynb"
+    with other:
+        if n_kernels == 1:
+            executed = execute(notebook, "toy", tmp_path, part, show=False)
+            assert [cell.outputs[0].text for cell in executed.cells] == ["2\n"]
+        else:
+            with pytest.raises(RuntimeError, match="Kernel died before"):
+                execute(notebook, "toy", tmp_path, part, show=False)
+            assert not part.exists()
+    assert len(told) == 10  # two kernels
 
 
 def test_what_is_executed_comes_back(monkeypatch, tmp_path):

@@ -13,9 +13,10 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 from efflab.advice.case import ALL_DEVICES, BUDGETS, SERVING
 from efflab.base.json_files import parse_json
 from efflab.base.places import COPY, ROOT
+from efflab.base.toml_files import read_toml
 from efflab.config import PRESETS
 from efflab.devices import DEVICES
-from efflab.lab.text import OWN_TEXTS, read_texts, speaking, tr, tr_known
+from efflab.lab.text import OWN_TEXTS, speaking, tr, tr_known
 from efflab.publishing.catalog import catalog
 from efflab.publishing.site.assets import NPM, Assets, npm_file
 from efflab.publishing.site.templates import STATIC, WEB, own_texts, render
@@ -53,7 +54,7 @@ def python_files() -> dict[str, bytes]:
             files[path.relative_to(ROOT).as_posix()] = path.read_bytes()
         elif path.is_relative_to(ROOT / "data"):
             files[f"efflab/{COPY}/{path.relative_to(ROOT).as_posix()}"] = path.read_bytes()
-    chinese = read_texts(OWN_TEXTS) | read_texts(ROOM_TEXTS) | own_texts()
+    chinese = read_toml(OWN_TEXTS) | read_toml(ROOM_TEXTS) | own_texts()
     files["zh.json"] = json.dumps(chinese, ensure_ascii=False).encode()
     return files
 
@@ -103,7 +104,7 @@ def load(assets: Assets) -> dict | None:
 
 def write(language: str, parts: dict) -> str:
     """The page in a language, of the `parts` that `load` gives."""
-    depth, texts = int(language == "zh"), read_texts(ROOM_TEXTS) | own_texts()
+    depth, texts = int(language == "zh"), read_toml(ROOM_TEXTS) | own_texts()
     scripts = "".join(path.read_text(encoding="utf-8") for path in sorted(SCRIPTS.glob("*.js")))
     with speaking(language, texts):
         words = {text: tr(text) for text in re.findall(r'say\(\s*"([^"]+)"', scripts)}

@@ -4,7 +4,8 @@ from functools import lru_cache
 
 from efflab.base.formats import OTHER
 from efflab.base.places import ROOT
-from efflab.lab.text import read_texts, speaking, tr
+from efflab.base.toml_files import read_toml
+from efflab.lab.text import speaking, tr
 from efflab.publishing import pages
 from efflab.publishing.site.assets import address
 
@@ -35,7 +36,7 @@ def static(name: str) -> str:
 
 def own_texts() -> dict[str, str]:
     """{English: Chinese} of the pages' own texts."""
-    return read_texts(WEB / "zh.toml")
+    return read_toml(WEB / "zh.toml")
 
 
 def other(language: str, name: str) -> dict[str, str]:
