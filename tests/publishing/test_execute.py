@@ -47,7 +47,7 @@ def test_a_failure_names_notebook_cell_and_cause(monkeypatch, tmp_path, error, s
 
 
 def take_ports(monkeypatch, n_kernels):
-    """The first kernels are told a port that is in use by then; returns how many were told one."""
+    """The first kernels are told a port that is in use: its socket, and the ports picked so far."""
     other, told = socket.socket(), []
     other.bind(("127.0.0.1", 0))
     other.listen()
