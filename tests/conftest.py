@@ -28,6 +28,16 @@ def nothing_left_this_machine():
     assert offline.tried() == ""
 
 
+@pytest.fixture(autouse=True)
+def nothing_moved_this_process():
+    """Fails the test that left the process in another folder, not one after it that needs one."""
+    here = os.getcwd()
+    yield
+    there = os.getcwd() if os.path.exists(".") else "a folder that is gone"
+    os.chdir(here)
+    assert there == here
+
+
 TOY = """\
 # %% [markdown] tags=["en"]
 # # A toy

@@ -33,7 +33,7 @@ def execute(
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    part = part.resolve()  # papermill works in `cwd`
+    part = part.resolve()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -42,7 +42,9 @@ def execute(
                 str(part),
                 given or {},
                 kernel_name="python3",
-                cwd=str(cwd),
+                # The kernel starts in `cwd`; papermill's own `cwd` would move this process, and
+                # two threads that execute would leave it in one's folder.
+                resources={"metadata": {"path": str(cwd)}},
                 progress_bar={"desc": name} if show else False,
                 execution_timeout=timeout,
                 store_widget_state=False,

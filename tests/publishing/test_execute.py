@@ -1,6 +1,8 @@
 """What a cell took, and how one that fails is told, mostly without a kernel; see test_build too."""
 
+import os
 import socket
+from pathlib import Path
 
 import nbformat
 import papermill
@@ -35,7 +37,8 @@ def test_a_failure_names_notebook_cell_and_cause(monkeypatch, tmp_path, error, s
 
     def fail(notebook, path, given, **options):
         assert (path, given) == (str(part), {"n": 2})
-        assert (options["cwd"], options["execution_timeout"]) == (str(tmp_path), 7)
+        assert options["resources"] == {"metadata": {"path": str(tmp_path)}}
+        assert options["execution_timeout"] == 7
         cells = [cell("first", start_time="1"), cell("second", start_time="2"), cell("third")]
         nbformat.write(nbformat.v4.new_notebook(cells=cells), part)
         raise error
@@ -76,6 +79,17 @@ def test_a_kernel_whose_port_was_taken_starts_again_once(monkeypatch, tmp_path, 
                 execute(notebook, "toy", tmp_path, part, show=False)
             assert not part.exists()
     assert len(told) == 10  # two kernels
+
+
+def test_the_kernel_starts_in_its_folder_and_this_process_stays_in_its_own(monkeypatch, tmp_path):
+    """Two that are executed at once by threads would else leave each other's folder behind."""
+    here, moved, chdir = Path.cwd(), [], os.chdir
+    monkeypatch.setattr(os, "chdir", lambda path: (moved.append(Path(path)), chdir(path)))
+    show = nbformat.v4.new_code_cell("import os\nprint(os.getcwd(), end='')")
+    notebook = nbformat.v4.new_notebook(cells=[show])
+    executed = execute(notebook, "toy", tmp_path, tmp_path / "part.ipynb", show=False)
+    assert executed.cells[0].outputs[0].text == str(tmp_path)
+    assert set(moved) <= {here}
 
 
 def test_what_is_executed_comes_back(monkeypatch, tmp_path):
