@@ -1,5 +1,6 @@
 """Notebook 11: its tables, figures, explorer, experiment, verdicts and exercises."""
 
+import re
 from statistics import mean
 
 import pytest
@@ -10,6 +11,7 @@ from efflab.compression import pruning
 from efflab.experiments import lighten
 from efflab.experiments import pruning_schedule as experiment
 from efflab.experiments.record import read_record
+from efflab.publishing.catalog import sources
 from efflab_rooms.pruning import figures, measure, verdicts
 
 SEQ_LEN = 64
@@ -198,6 +200,17 @@ def test_schedule_tables_and_figure(both_languages):
     fig = figures.schedule_figure({0.8: 0.5})
     assert [trace.x for trace in fig.data if trace.mode == "markers"] == [(0.25,)]
     assert sum(trace.mode == "lines+markers" for trace in fig.data) == 2 * len(experiment.RATIOS)
+
+
+def test_the_recap_says_what_is_back_against_dense_and_against_the_control():
+    half, _, most = measure.recovery_rows()
+    dense, control = "back in the end, against dense (%)", "back after round 3 (%)"
+    text = re.sub(r"[#\s]+", " ", sources()["11"].read_text(encoding="utf-8"))
+    assert f"bring back {half[dense]}% of what half of the weights cost and {most[dense]}%" in text
+    assert f"{half[control]}% and {most[control]}%" in text
+    for row in (half, most):
+        missing = row["above dense (bits)"] / row["lost at once (bits)"]
+        assert row[dense] == round(100 * (1 - missing))
 
 
 def test_the_differences_are_drawn_seed_by_seed(both_languages):
