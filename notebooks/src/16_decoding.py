@@ -17,7 +17,7 @@
 #
 # | | |
 # |---|---|
-# | **Claims** | none of the article's, which does not speak of decoding; eight statements of our own: six by rules registered before their numbers, two by formula |
+# | **Claims** | none of the article's, which does not speak of decoding; eight statements of our own: six by rules registered before these cases were computed, two by formula |
 # | **Time** | 60 minutes; the cells run in about a minute |
 # | **Afterwards you can** | write a key/value cache, predict tokens a second from bytes, say what grouped, latent and windowed attention save, tell where INT4 pays and where it does not, and accept a draft's tokens without changing what comes out |
 
@@ -30,7 +30,7 @@
 #
 # | | |
 # |---|---|
-# | **论断** | 文章没有谈到解码；这里有我们自己的八条论断：六条的规则在得到数据之前登记，两条按公式判定 |
+# | **论断** | 文章没有谈到解码；这里有我们自己的八条论断：六条的规则在计算这些情形之前登记，两条按公式判定 |
 # | **用时** | 60 分钟；全部单元格运行约一分钟 |
 # | **学完之后** | 能写出键值缓存；能由字节数预测每秒多少个 token；能说出分组、潜在向量与窗口注意力各省下什么；知道 INT4 何时划算、何时不划算；能采纳草稿模型的 token 而不改变输出的分布 |
 
@@ -530,6 +530,8 @@ table(rows, kind="measured")
 
 # %% [markdown] tags=["zh"]
 # 提示词的权重读一遍供所有 token 使用，等的是算术；单个 token 要独自把权重全读一遍，只用到这台机器一小部分 FLOP/s。
+# （屋顶是 torch 自己的 1,024 × 1,024 矩阵乘法在这里达到的最好成绩，并非硬件极限：别的引擎的内核可能更快，
+# 用时就会低于“至少”。）
 #
 # 代价是质量。把同样的位宽（我们的对称网格）用于 `stdlib-gpt` 的每个线性层，看留出源码上的每字节比特数：
 
@@ -548,15 +550,18 @@ table(rows, kind="measured")
 # What if the cache keeps the last tokens alone? `stdlib-gpt` was not trained for that. A window of 64
 # costs it much, and the first four tokens of the text bring a fifth to a quarter of that back, four more
 # recent ones next to nothing: softmax weights sum to 1, and what a head has no use for goes to the first
-# tokens (*attention sinks*, Xiao et al. 2024, whose large models recover almost wholly with four). You met
-# them in [03](03_sparse_attention.ipynb). The mask stands in the cell:
+# tokens (*attention sinks*, Xiao et al. 2024: with four, their large models come back to what a window
+# recomputed for every token gives. That is not the whole text: what lies outside the window stays lost,
+# and the table counts that loss too). You met them in [03](03_sparse_attention.ipynb). The mask stands in
+# the cell:
 
 # %% [markdown] tags=["zh"]
 # ## 6 · 更小的缓存：窗口、汇聚点、更少的比特
 #
 # 缓存若只留最近的 token 呢？`stdlib-gpt` 没有为此训练过。宽 64 的窗口让它损失很多，而文本开头的几个 token
 # （四个）能找回其中五分之一到四分之一，多留四个最近的则几乎没有用：softmax 的权重之和必为 1，注意力头用不上的部分
-# 就落在开头的 token 上（*注意力汇聚点*，Xiao 等 2024；他们的大模型保留四个便几乎完全恢复）。
+# 就落在开头的 token 上（*注意力汇聚点*，Xiao 等 2024：他们的大模型保留四个之后，便回到逐 token 重算窗口的水平。
+# 那并不是看全文的水平：窗口之外的内容仍然丢失，下表把这部分损失也算在内）。
 # [03](03_sparse_attention.ipynb) 里已经见过。掩码就在单元格里：
 
 
@@ -715,7 +720,9 @@ assert times[32768]["2 key heads"].ratio(times[32768]["8 key heads"]) < 0.8
 # With fewer heads and with a window time follows bytes, though not in proportion; latent attention and
 # 4 bits do not follow them at all: compare a line's share of 8 heads' time with its share of their
 # bytes. Where a line bends, keys and values likely no longer fit into the CPU's own
-# caches. The window's time stops growing. Latent attention reads less and computes more: each head
+# caches. The window's time stops growing; at 1,024 tokens it holds exactly what 8 key heads hold, and if its
+# time differs there, that comes from the order of the calls and the CPU's caches: compare from 16,384 on.
+# Latent attention reads less and computes more: each head
 # multiplies with 288 numbers of a token and then with 256, where 8 key heads have 64 and 64, so that a CPU gains nothing,
 # and may lose; a GPU has arithmetic to spare (section 3). And 4 bits save bytes alone: here the codes are unpacked to
 # fp32 in a step of its own, which takes much longer than reading fp32; only a kernel that unpacks as it
@@ -723,11 +730,11 @@ assert times[32768]["2 key heads"].ratio(times[32768]["8 key heads"]) < 0.8
 #
 # ## 7 · Build: let a small model guess
 #
-# If one token reads all weights and does next to no arithmetic, five tokens at once cost hardly more. So a
-# small *draft* model writes n tokens, the large one reads them in one pass and accepts each with a certain
-# chance (*speculative decoding*, Leviathan et al. 2023). At the first refusal it draws another token in that
-# place and drops the rest; if none is refused, it draws one more. So a pass yields 1 to n + 1 tokens, and
-# their distribution has to be exactly the large model's.
+# If one token reads all weights and does next to no arithmetic, five tokens at once cost little more
+# (section 8 measures how much). So a small *draft* model writes n tokens, the large one reads them in one
+# pass and accepts each with a certain chance (*speculative decoding*, Leviathan et al. 2023). At the first
+# refusal it draws another token in that place and drops the rest; if none is refused, it draws one more. So
+# a pass yields 1 to n + 1 tokens, and their distribution has to be exactly the large model's.
 #
 # **16-3.** p and q (V,) are the large model's and the draft's probabilities at one place, `token` is
 # what the draft drew from q. Write `accept(p, q, token)`: the chance that the token is accepted, as high as
@@ -741,13 +748,14 @@ assert times[32768]["2 key heads"].ratio(times[32768]["8 key heads"]) < 0.8
 
 # %% [markdown] tags=["zh"]
 # 减少键值头或用窗口时，时间跟着字节减少，但不成比例；潜在注意力和 4 比特则并不跟着字节走：看一条线的用时占 8 个键值头的多少，再看字节占多少。曲线转折处，多半是键值放不进 CPU
-# 高速缓存的地方。窗口的用时到某一长度就不再增加。潜在注意力读得少、算得多：每个头先与每个 token 的 288 个数相乘，再与 256 个相乘，
+# 高速缓存的地方。窗口的用时到某一长度就不再增加；长 1,024 个 token 时，它保存的与 8 个键值头完全相同，那里的用时若有差别，
+# 只是调用次序和 CPU 高速缓存造成的：请从 16,384 起比较。潜在注意力读得少、算得多：每个头先与每个 token 的 288 个数相乘，再与 256 个相乘，
 # 而 8 个键值头时只是 64 个和 64 个，所以 CPU 上省不下时间，甚至更慢；GPU 的算力则有富余（第 3 节）。4 比特在这里只省字节：
 # 先单独一步解包成 fp32，比直接读 fp32 慢得多；只有像推理服务器那样边解包边相乘的内核，才能把省下的字节变成时间。
 #
 # ## 7 · 实现：让小模型来猜
 #
-# 既然一个 token 要读全部权重而几乎不做算术，一次算五个 token 也贵不了多少。于是让小的*草稿*模型写出 n 个 token，
+# 既然一个 token 要读全部权重而几乎不做算术，一次算五个 token 也只贵一点（贵多少见第 8 节）。于是让小的*草稿*模型写出 n 个 token，
 # 大模型一次前向读完，逐个以一定概率接受（*投机解码*，Leviathan 等 2023）。遇到第一个被拒绝的 token，就由大模型在该位置另采样一个，
 # 后面的草稿全部丢弃；若全部接受，则再多采样一个。所以每次前向得到 1 到 n + 1 个 token，而其分布必须与大模型的分毫不差。
 #
@@ -900,9 +908,11 @@ for name, (guess, share) in drafts.items():
 table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
-# Under 1 in the last column a draft pays. The model's own weights in few bits guess well; its first layers
-# alone do not, as nobody trained them to. Real drafts are small models trained on the same text, or heads on
-# the large one.
+# Under 1 in the last column a draft pays *if* a pass over five tokens takes no longer than over one, and
+# time is bytes. Neither held on the machine that built this page: four rows took 1.1 to 1.3 times as long
+# as one (section 8), and INT4 about 0.3 of fp32's time for 0.13 of its bytes (section 5). Nothing in this
+# section was timed. The model's own weights in few bits guess well; its first layers alone do not, as nobody
+# trained them to. Real drafts are small models trained on the same text, or heads on the large one.
 #
 # ## 8 · Many texts side by side
 #
@@ -911,7 +921,9 @@ table(rows, kind="computed")
 # through the linear layers of section 5, without attention or a cache:
 
 # %% [markdown] tags=["zh"]
-# 最后一列小于 1 就划算。模型自己的低比特权重起草得很准；只用前几层则不行，因为没有人为此训练过它们。
+# 最后一列小于 1，草稿就划算，*前提是*一次算五个 token 不比算一个更久，而且时间由字节决定。在生成本页的机器上，
+# 这两条都不成立：四行的用时是一行的 1.1 到 1.3 倍（第 8 节），INT4 的字节是 fp32 的 0.13，用时却约为 0.3（第 5 节）。
+# 本节没有测量任何时间。模型自己的低比特权重起草得很准；只用前几层则不行，因为没有人为此训练过它们。
 # 实际使用的草稿是用同样文本训练的小模型，或接在大模型上的额外输出头。
 #
 # ## 8 · 许多文本并排
@@ -936,10 +948,11 @@ show(figures.batches(steps))
 # so a server lends cache in *pages* (Kwon et al. 2023): the last page of each text is partly empty, and a page
 # as long as the longest text is what one did before. A simulation (`efflab.decoding.batching`): 200
 # requests at random times, prompts and answers of 256 tokens on average, a cache for four of the longest
-# texts, a step's time as INT8's just now. A waiting request enters when all pages that it will
-# need are free: the simulation knows its length, which a server does not (it lends page by page, and puts
-# a text out if none is left). "Empty" counts the pages of the tokens so far, not those held back; "wait"
-# is from arrival to the last token. Prompts and reading the cache take no time here.
+# texts, a step's time as INT8's just now. In all rows a waiting request enters between two steps, as soon as
+# all pages that it will need are free (*continuous batching*, Yu et al. 2022): the simulation knows its
+# length, which a server does not (it lends page by page, and puts a text out if none is left). "Lent and
+# empty" counts the pages reached so far, not those held back for the rest of an answer; "wait" is from
+# arrival to the last token. Prompts and reading the cache take no time here.
 
 # %% [markdown] tags=["zh"]
 # 一步 16 段文本比 1 段慢，但用时远不到 16 倍：吞吐上升，每个人等待的时间也变长。缓存不像权重那样共用：64 段文本就有 64 份。
@@ -950,8 +963,9 @@ show(figures.batches(steps))
 # 没有人会同时送来 16 段文本。请求陆续到来，谁也不知道回答会有多长，所以服务器按*页*借出缓存（Kwon 等 2023）：
 # 每段文本的最后一页有一部分空着；从前的做法相当于一页就有最长的文本那么长。下面是模拟（`efflab.decoding.batching`）：
 # 200 个请求在随机时刻到来，提示词与回答平均各 256 个 token，缓存放得下四段最长的文本，一步的时间取刚才测得的 INT8。
-# 等待的请求要等它将要用到的全部页都空出来才进入：模拟事先知道长度，真正的服务器不知道（它逐页借出，没有空页时就让某段文本先退出）。
-# “空置”只统计已到的 token 所在的页，不计为它预留的页；“等待”指从到达到最后一个 token。这里处理提示词和读缓存都不花时间。
+# 各行都一样：它将要用到的全部页一空出来，等待的请求就在两步之间进入（*连续批处理*，Yu 等 2022）；模拟事先知道长度，
+# 真正的服务器不知道（它逐页借出，没有空页时就让某段文本先退出）。
+# “借出而空置”只统计目前已用到的页，不计为回答的其余部分预留的页；“等待”指从到达到最后一个 token。这里处理提示词和读缓存都不花时间。
 
 # %% tags=["nbval-ignore-output"]
 requests, rows, waste = batching.arrivals(200, 20.0, 256, 256, seed=0), [], {}
@@ -970,7 +984,9 @@ show(figures.pages(waste))
 # By hand: a text in pages of p tokens leaves (p − 1) / 2 slots of its last page empty on average. While a text
 # runs, it has 512 tokens here on average: the prompt's 256 and half of an answer, which is counted
 # in each of its steps, so that long ones count more (512 instead of 256). So pages of 16 waste 7.5 / 519.5 =
-# 1.4%. With the same memory, small pages let more texts run side by side: throughput rises, and the wait falls.
+# 1.4%. With what is held back for the rest of its answer, a running text has 256 + 512 = 768 slots, a third
+# of them empty (over these 200 requests, in pages of 16, 32%): that is the price of putting no text out.
+# With the same memory, small pages let more texts run side by side: throughput rises, and the wait falls.
 #
 # ### Experts
 #
@@ -980,6 +996,8 @@ show(figures.pages(waste))
 # %% [markdown] tags=["zh"]
 # 手算：文本分成每页 p 个 token，最后一页平均空 (p − 1) / 2 个位置。运行中的文本这里平均有 512 个 token：提示词的 256 个，
 # 加上回答的一半；回答每走一步就统计一次，长的回答占得更多（平均 512 而不是 256）。所以每页 16 个时浪费 7.5 / 519.5 = 1.4%。
+# 若把为回答的其余部分预留的也算上，运行中的文本占 256 + 512 = 768 个位置，其中三分之一空着（这 200 个请求、每页 16 个时为
+# 32%）：这是不让任何文本中途退出的代价。
 # 内存不变，页小则能同时运行更多文本：吞吐更高，等待更短。
 #
 # ### 专家
@@ -1028,6 +1046,8 @@ with torch.no_grad():
 # the line is dotted, weights and cache do not fit. Your own model: `efflab run 16 -p
 # model=path/to/config.json`. How many texts of 4,096 tokens does an RTX 4090 hold beside Qwen3-8B in
 # INT4, and how many in bf16? (The slider doubles; by hand it is memory less weights, over the cache of one.)
+# Of a model of experts the bound lets all texts of a batch use the same ones. By section 8's formula they
+# read more: 16 texts 36 GB of gpt-oss-20b's weights in bf16, where the bound counts 7.2.
 #
 # <details><summary>Answer</summary>35 and 15, nothing else counted (24 GiB is 25.8 GB). INT4 is every weight here, 4.2 GB; with
 # input and output tables in 16 bits, as released INT4 models often have them, it is 6.1 GB, and 32 texts.</details>
@@ -1042,6 +1062,8 @@ with torch.no_grad():
 # 选模型、设备、格式、上下文、批量：每秒最多多少个 token，内存里有什么。虚线处表示权重加缓存放不下。
 # 换成你自己的模型：`efflab run 16 -p model=path/to/config.json`。一块 RTX 4090 上，Qwen3-8B 用 INT4 时能同时放下多少段 4,096 个 token 的文本？
 # 用 bf16 呢？（滑块按倍数移动；手算是内存减去权重，再除以一段的缓存。）
+# 对专家模型，这个上界假定一批中的各段文本都用同样的专家。按第 8 节的公式，读得更多：gpt-oss-20b 用 bf16 时，
+# 16 段文本要读 36 GB 权重，而上界只计 7.2 GB。
 #
 # <details><summary>答案</summary>35 段与 15 段，不计其他占用（24 GiB 即 25.8 GB）。这里的 INT4 指全部权重，4.2 GB；若输入和输出词表保留 16 比特
 # （公开的 INT4 模型常常如此），则是 6.1 GB，可放 32 段。</details>
@@ -1135,9 +1157,11 @@ table(
 #
 # ## 12 · Verdict
 #
-# The article says nothing of decoding, so no claim of its is judged here. Our own statements are: six by
-# rules that were committed and registered before this notebook first computed these numbers
-# (`data/rules.toml`, `data/registrations.json`), two by formula; they do not count among the claims.
+# The article says nothing of decoding, so no claim of its is judged here. Our own statements are: two by
+# formula, six by rules registered before this notebook computed these cases (`data/rules.toml`,
+# `data/registrations.json`). The cases were new, not all else: a window of 64 had been seen on the same 16
+# texts, INT8's and INT4's speed on another stack of weights, and the same draft with four tokens drafted.
+# The statements do not count among the claims.
 
 # %% [markdown] tags=["zh"]
 # ## 11 · 何处失效
@@ -1149,8 +1173,9 @@ table(
 #
 # ## 12 · 结论
 #
-# 文章没有谈到解码，这里不判定它的任何论断。判定的是我们自己的论断：两条按公式判定，其余六条的规则在本篇第一次算出这些数字之前就已提交并登记
-# （`data/rules.toml`、`data/registrations.json`）；它们不计入文章的论断。
+# 文章没有谈到解码，这里不判定它的任何论断。判定的是我们自己的论断：两条按公式判定，其余六条的规则在本篇计算这些情形之前已登记
+# （`data/rules.toml`、`data/registrations.json`）。新的只是情形：同样的 16 段文本上已看过宽 64 的窗口的结果，
+# INT8 与 INT4 的速度在另一组权重上测过，同一个草稿起草四个 token 的情形也测过。这些论断不计入文章的论断。
 
 # %% tags=["nbval-ignore-output"]
 x = torch.randn(1, measure.WIDTH)
