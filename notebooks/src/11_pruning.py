@@ -785,7 +785,7 @@ sweeps.show_sweep("11", share, here)
 # - Small weights can go, a quarter of them for 0.02 bits per byte; what is left matters more and more.
 # - A mask saves neither bytes nor time by itself. Bytes fall when zeros are left out of the file, and
 #   the index decides from which share on; time falls when heads or neurons leave the matrices, on
-#   hardware made for 2:4 (published), or in a sparse kernel once enough is zero, here from 80 % on.
+#   hardware made for 2:4 (published), or in a sparse kernel once enough is zero (section 6).
 # - A model with heads removed equals the one with the same heads masked, and is faster.
 # - A gradient ranks heads well and prices them badly: the loss without a head rises by up to eight times
 #   its gradient, and heads together cost what no single ablation says.
@@ -810,7 +810,7 @@ sweeps.show_sweep("11", share, here)
 #
 # - 小权重可以去掉，最初的四分之一只使每字节比特数增加 0.02；留下的越少，每一个就越重要。
 # - 掩码本身既不省字节，也不省时间。不把零写进文件，字节才会少，而从多大比例起划算取决于索引；
-#   把头或神经元从矩阵里移除，或者有支持 2:4 的硬件（文献），或者零足够多（这里从 80% 起）且用稀疏内核，时间才会少。
+#   把头或神经元从矩阵里移除，或者有支持 2:4 的硬件（文献），或者零足够多且用稀疏内核（见第 6 节），时间才会少。
 # - 移除若干头的模型，与给这些头加掩码的模型输出相同，而且更快。
 # - 梯度用来给头排序不错，用来估代价则不行：去掉一个头，损失的升幅可达其梯度的八倍，而几个头一起去掉的代价，逐个消融说明不了。
 # - 逐步剪枝时，单步的骤降都更小。在这份存档里，一步到位的终点比粗分三步好，每字节少 0.01 到 0.04 比特；

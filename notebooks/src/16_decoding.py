@@ -909,10 +909,9 @@ table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
 # Under 1 in the last column a draft pays *if* a pass over five tokens takes no longer than over one, and
-# time is bytes. Neither held on the machine that built this page: four rows took 1.1 to 1.3 times as long
-# as one (section 8), and INT4 about 0.3 of fp32's time for 0.13 of its bytes (section 5). Nothing in this
-# section was timed. The model's own weights in few bits guess well; its first layers alone do not, as nobody
-# trained them to. Real drafts are small models trained on the same text, or heads on the large one.
+# time is bytes. Neither is quite so: four rows take somewhat longer than one (section 8), and INT4's time
+# falls less than its bytes (section 5). Nothing in this section was timed. The model's own weights in few
+# bits guess well; its first layers alone do not, as nobody trained them to. Real drafts are small models trained on the same text, or heads on the large one.
 #
 # ## 8 · Many texts side by side
 #
@@ -921,9 +920,9 @@ table(rows, kind="computed")
 # through the linear layers of section 5, without attention or a cache:
 
 # %% [markdown] tags=["zh"]
-# 最后一列小于 1，草稿就划算，*前提是*一次算五个 token 不比算一个更久，而且时间由字节决定。在生成本页的机器上，
-# 这两条都不成立：四行的用时是一行的 1.1 到 1.3 倍（第 8 节），INT4 的字节是 fp32 的 0.13，用时却约为 0.3（第 5 节）。
-# 本节没有测量任何时间。模型自己的低比特权重起草得很准；只用前几层则不行，因为没有人为此训练过它们。
+# 最后一列小于 1，草稿就划算，*前提是*一次算五个 token 不比算一个更久，而且时间由字节决定。
+# 这两条都不完全成立：四行比一行要久一些（第 8 节），INT4 的用时也没有字节降得多（第 5 节）。本节没有测量任何时间。
+# 模型自己的低比特权重起草得很准；只用前几层则不行，因为没有人为此训练过它们。
 # 实际使用的草稿是用同样文本训练的小模型，或接在大模型上的额外输出头。
 #
 # ## 8 · 许多文本并排
