@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 from serving import serving
 
-from efflab.publishing.site.server import make_server
+from efflab.publishing.site.server import build_or_serve, make_server
 
 # A shell's background job starts its children with Ctrl+C ignored.
 SERVE = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
@@ -44,6 +44,9 @@ def test_only_this_machine_is_listened_to(tmp_path):
 def test_a_bad_or_taken_port_is_said(tmp_path):
     with pytest.raises(ValueError, match="port=65536: expected 0"):
         make_server(tmp_path, 65_536)
+    with pytest.raises(ValueError, match=r"--port=-5: expected 0"):
+        build_or_serve(tmp_path / "site", -5)
+    assert not (tmp_path / "site").exists()  # before anything is built
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

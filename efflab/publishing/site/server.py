@@ -47,9 +47,14 @@ class Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
+def require_port(port: int) -> None:
+    """Refuse a port that no machine has."""
+    require(0 <= port <= 65_535, "--port", port, "0 (a free one) to 65535")
+
+
 def make_server(folder: Path, port: int = 0) -> Server:
     """A server of `folder`; `port` 0 is a free one. `OSError` where it is taken."""
-    require(0 <= port <= 65_535, "port", port, "0 (a free one) to 65535")
+    require_port(port)
     return Server((HOST, port), partial(Handler, directory=folder))
 
 
@@ -63,6 +68,8 @@ def serve(folder: Path, port: int = 0, say=print) -> None:
 
 def build_or_serve(folder: Path, port: int | None, say=print) -> None:
     """Build the site, or with a port serve the one that is there, built first if need be."""
+    if port is not None:
+        require_port(port)
     index = folder / "index.html"
     if port is None or not index.exists():
         from efflab.publishing.site.build import build_site
