@@ -10,9 +10,11 @@ import unicodedata
 from pathlib import Path
 
 from efflab.base.files import PART
+from efflab.errors import Refusal
 
 LONGEST_LINE = 600
-"""Most characters of a message's line; longer ones are cut in the middle."""
+"""Most characters of a message's line; longer ones are cut in the middle, but for lists
+of what is allowed, each item of which may be the one that is looked for."""
 LOOKALIKES = str.maketrans(
     {"—": "-", "–": "-", "−": "-", "×": "x", "·": "*", "≤": "<=", "≥": ">=", "≈": "~", "→": "->"}
     | dict(zip("“”‘’✓✗◐◑", "\"\"''+-~~", strict=True))
@@ -70,7 +72,8 @@ def words(error: BaseException) -> str:
         where = f"{_file(error.filename)}: " if error.filename else ""
         remedy = REMEDIES.get(error.errno)
         return _shorten(f"{where}{error.strerror}{f'; {remedy}' if remedy else ''}")
-    return _shorten(str(error))
+    is_list = isinstance(error, Refusal) and "options" in error.fields
+    return str(error) if is_list else _shorten(str(error))
 
 
 def _file(name) -> str:

@@ -19,6 +19,7 @@ from efflab.base.files import PART
 from efflab.experiments import registration
 from efflab.lab.text import use_language
 from efflab.publishing import doctor as doctoring
+from efflab.errors import require_one_of
 from efflab.publishing import terminal
 from efflab.publishing.catalog import ROOT
 
@@ -219,6 +220,15 @@ def test_a_long_line_keeps_both_its_ends_and_a_shorter_one_is_whole():
     assert terminal.words(ValueError(line)) == line
     shortened = terminal.words(ValueError(f"short\n{'a' * 400}{'b' * 300}\nshort"))
     assert shortened == f"short\n{'a' * 300} ... {'b' * 300}\nshort"
+
+
+def test_a_list_of_what_is_allowed_comes_whole():
+    names = [f"experiment-{n}" for n in range(100)]
+    with pytest.raises(ValueError, match="expected one of") as error:
+        require_one_of("name", "x" * 90_000, names)
+    said = terminal.words(error.value)
+    assert all(repr(name) in said for name in names)
+    assert "x" * 100 not in said
 
 
 def test_a_file_is_named_whole_where_the_folder_that_one_stands_in_is_gone(tmp_path, monkeypatch):
