@@ -16,10 +16,10 @@ import pytest
 from efflab import cli
 from efflab.base import files
 from efflab.base.files import PART
+from efflab.errors import require_one_of
 from efflab.experiments import registration
 from efflab.lab.text import use_language
 from efflab.publishing import doctor as doctoring
-from efflab.errors import require_one_of
 from efflab.publishing import terminal
 from efflab.publishing.catalog import ROOT
 
