@@ -141,16 +141,17 @@ def counts(root: Path = ROOT, language: str = "en") -> str:
     parts = [part for record in records for part in record["parts"]]
     words = [part["outcome"] for part in parts]
     bases = [part["basis"] for part in parts]
-    yes = words.count("holds") + words.count("holds if")
-    numbers = dict(claims=len(records), parts=len(parts), yes=yes)
+    numbers = dict(claims=len(records), parts=len(parts), yes=words.count("holds"))
     numbers |= dict(no=words.count("does not hold"), open=words.count("undecided"))
+    numbers["perhaps"] = words.count("holds if")
     numbers |= {basis: bases.count(basis) for basis in BASES}
     with speaking(language, own_texts()):
         return tr(COUNTS, **numbers)
 
 
 COUNTS = (
-    "{claims} claims in {parts} parts: {yes} hold, {no} do not, {open} are undecided. "
+    "{claims} claims in {parts} parts: {yes} hold, {perhaps} hold if a condition is met, {no} do not, "
+    "{open} are undecided. "
     "{formula} rest on formulas and exact counts, {table} on published tables; of the sampled "
     "ones {registered} were registered before their numbers, {exploratory} are exploratory."
 )

@@ -43,11 +43,12 @@ def test_report_writes_every_table_and_the_page(root):
         "| 2 | 丁。 | — | — | 91 |",
     ]
     assert between(text, "counts") == [
-        "2 claims in 3 parts: 2 hold, 1 do not, 0 are undecided. 2 rest on formulas and exact "
-        "counts, 0 on published tables; of the sampled ones 0 were registered before their "
-        "numbers, 1 are exploratory."
+        "2 claims in 3 parts: 2 hold, 0 hold if a condition is met, 1 do not, 0 are undecided. "
+        "2 rest on formulas and exact counts, 0 on published tables; of the sampled ones 0 were "
+        "registered before their numbers, 1 are exploratory."
     ]
-    assert between(text, "counts in Chinese")[0].startswith("2 条论断共 3 个部分：2 个成立，1 个不")
+    words = "2 条论断共 3 个部分：2 个成立，0 个有条件成立，1 个不成立，"
+    assert between(text, "counts in Chinese")[0].startswith(words)
     written = ("README.md", "docs/ledger.md", "docs/ledger.html")
     assert lines[1:] == [f"{name} brought up to date" for name in written]
     readme.report(root, say=lines.append)
