@@ -103,7 +103,7 @@ def doctor() -> list[dict]:
         *rows,
         row("stdlib-gpt checkpoint", file_size(STDLIB_GPT), "every cell that uses stdlib-gpt"),
         row("MiniLM-L6 weights", find_minilm(), "every cell that uses MiniLM-L6"),
-        row("C++ compiler", find_compiler(), "torch.compile on the CPU (live FlexAttention)"),
+        row("C++ compiler", find_compiler(), "notebook 07; torch.compile on the CPU"),
         row("Chromium or Chrome", browser, "the browser tests; pictures in a build"),
         row("Chinese font", find_chinese_font(), "Chinese letters in pictures of a build"),
         row("GPU", find_gpu(), "measuring on a GPU; the notebooks need none"),

@@ -58,7 +58,7 @@ def new(number: str, name: str, *, root: Path = ROOT) -> list[Path]:
 
     A number or name that is taken or invalid is a `ValueError` before anything is written.
     """
-    require(bool(re.fullmatch("[0-9]{2}", number)), "number", number, "two digits such as 16")
+    require(bool(re.fullmatch("[0-9]{2}", number)), "number", number, "two digits such as 17")
     is_name = bool(re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name))
     allowed = "small letters and digits with _ between words, such as running_sums"
     require(is_name and not keyword.iskeyword(name), "name", name, allowed)
