@@ -11,7 +11,7 @@ from efflab.base.files import require_writable
 from efflab.base.formats import LANGUAGES
 from efflab.base.places import ROOT, require_checkout
 from efflab.base.privacy import opt_out
-from efflab.errors import Refusal, require
+from efflab.errors import require
 from efflab.publishing import terminal
 from efflab.publishing.catalog import catalog, find, sources
 from efflab.publishing.execute import CellFailed
@@ -191,9 +191,6 @@ def open_lab(args) -> None:
 
 
 SOURCE = "a preset's name, a config.json, its folder, or with a network a model of the hub"
-FLAGS = dict(seq_len="--tokens", n_devices="--devices")
-FLAGS |= dict(tflops="--tflops", gb="--gb", gbps="--gbps")
-"""An argument of advice and cards -> the flag that was typed."""
 WITHOUT_CHECKOUT = (show_doctor, list_notebooks, show_card, give_advice)
 """The commands that work from an installed wheel."""
 
@@ -295,10 +292,6 @@ def _run(argv: list[str] | None) -> None:
         if args.function not in WITHOUT_CHECKOUT:
             require_checkout(args.command)
         args.function(args)
-    except Refusal as refusal:
-        if args.function not in (show_card, give_advice) or refusal.name not in FLAGS:
-            raise
-        raise type(refusal)(FLAGS[refusal.name], *refusal.__reduce__()[1][1:]) from refusal
     finally:
         terminal.flush()
 

@@ -176,8 +176,8 @@ def test_the_command_prints_json_and_the_readers_own_device_first(capsys):
     ("flags", "words"),
     [
         (["--gb", "24"], "--tflops=None: expected a number: it takes all three flags"),
-        (["--tflops", "0", "--gb", "1", "--gbps", "1"], "--tflops=0.0: expected a positive number"),
-        (["--tflops", "1", "--gb", "nan", "--gbps", "1"], "--gb=nan: expected a finite number"),
+        (["--tflops", "0", "--gb", "1", "--gbps", "1"], "tflops=0.0: expected a positive number"),
+        (["--tflops", "1", "--gb", "nan", "--gbps", "1"], "gb=nan: expected a finite number"),
     ],
 )
 def test_half_a_device_is_refused(flags, words, capsys):

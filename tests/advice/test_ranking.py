@@ -109,20 +109,6 @@ def test_the_command_prints_a_table_json_or_a_refusal(capsys):
     assert "source='gpt5': expected one of" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        ("--tokens 0", "--tokens=0: expected an int of at least 1"),
-        ("--tokens 9999", "--tokens=9999: expected at most max_len=1024"),
-        ("--devices -1", "--devices=-1: expected an int of at least 1"),
-        ("--tflops 9 --gb 9 --gbps -1", "--gbps=-1.0: expected a positive number"),
-    ],
-)
-def test_a_refusal_names_the_flag_that_was_typed(flags, words, capsys):
-    assert cli.main(["advise", "gpt2", A100, "decode", *flags.split()]) == 1
-    assert capsys.readouterr().err == f"efflab: {words}\n"
-
-
 def test_a_number_of_another_model_is_said_so_once():
     text = report.report(Case("bert-base", "CPU with VNNI", "latency"))
     assert text.count("of retrieval MRR, recorded on MiniLM-L6, 23 M parameters") == 1
