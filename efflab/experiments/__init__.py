@@ -27,7 +27,8 @@ def run_experiment(name: str, *, fresh: bool = False, dask: str | None = None) -
     `dask`: the address of a scheduler to whose workers the runs are handed.
     """
     require_one_of("name", name, experiments())
-    require(dask is None or name not in TIMED, "--dask", name, "an experiment that times nothing")
+    untimed = "with --dask an experiment that times nothing"
+    require(dask is None or name not in TIMED, "name", name, untimed)
     cluster.scheduler = dask
     try:
         return import_module(f"{__name__}.{name.replace('-', '_')}").run(fresh=fresh)

@@ -150,10 +150,10 @@ def counts(root: Path = ROOT, language: str = "en") -> str:
 
 
 COUNTS = (
-    "{claims} claims in {parts} parts: {yes} hold, {perhaps} hold if a condition is met, {no} do not, "
-    "{open} are undecided. "
-    "{formula} rest on formulas and exact counts, {table} on published tables; of the sampled "
-    "ones {registered} were registered before their numbers, {exploratory} are exploratory."
+    "{claims} claims in {parts} parts: {yes} hold, {perhaps} hold if a condition is met, "
+    "{no} do not, {open} are undecided. {formula} rest on formulas and exact counts, {table} on "
+    "published tables; of the sampled ones {registered} were registered before their numbers, "
+    "{exploratory} are exploratory."
 )
 
 

@@ -282,7 +282,7 @@ def test_workers_of_another_kind_of_machine_are_refused(tmp_path, cluster, monke
 
 def test_an_experiment_that_times_things_is_refused_on_a_cluster():
     assert set(TIMED) <= set(experiments())
-    with pytest.raises(ValueError, match="--dask='int8-engines': expected an experiment that"):
+    with pytest.raises(ValueError, match="name='int8-engines': expected with --dask an exp"):
         run_experiment("int8-engines", dask="tcp://10.0.0.1:8786")
     assert clusters.scheduler is None
 

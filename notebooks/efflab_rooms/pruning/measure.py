@@ -233,8 +233,7 @@ def recovery_rows() -> list[dict]:
     """One-shot: share of the lost quality that is back after each round, against the control (%).
 
     Then what is missing after the last round, in bits per byte: against the control, which was
-    trained as long with nothing removed, and against the dense model; and the share that is back
-    against the latter.
+    trained as long with nothing removed, and against the dense model; and what is back of that.
     """
     increases, rows = schedule_record()[1], []
     for ratio in experiment.RATIOS:
