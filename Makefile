@@ -10,7 +10,8 @@ INSTALL := -m pip install --quiet --disable-pip-version-check
 PIP := $(BIN)/python $(INSTALL)
 TORCH ?= $(shell grep '^torch==' requirements.txt)
 # One thread a process and two processes: two cores are full, and no notebook slows the other down.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+# A process that dies is not replaced: the run waited for ever for the rest of its file.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --max-worker-restart 0
 # A file's tests stay together, so that what they share is made once; the files in the given order.
 BY_FILE := --dist loadfile --no-loadscope-reorder
 # EFFLAB_STORED: outputs as a build stores them, which are those to compare. A cell that trains in bf16
@@ -19,6 +20,9 @@ NBVAL := EFFLAB_STORED=1 $(PYTEST) --nbval --nbval-current-env --nbval-cell-time
 # One test at a time to whoever is free, in the given order, which is the longest first.
 IN_ORDER := --maxschedchunk 1
 IN_KERNELS := tests/publishing/test_probes.py tests/publishing/test_browser.py
+# Every public function is called with what it must refuse: in processes of their own, since one that
+# had run other files' C++ libraries died there once of a segmentation fault.
+CALLS := tests/test_arguments.py
 # make test NB=03: the notebook's source, and the name of its room.
 NB_SOURCE = $(wildcard notebooks/src/$(NB)_*.py)
 ROOM = $(patsubst notebooks/src/$(NB)_%.py,%,$(NB_SOURCE))
@@ -46,7 +50,8 @@ style:
 test-all:
 	$(NBVAL) $$($(BIN)/python tests/order.py)
 	$(PYTEST) $(IN_KERNELS) $(IN_ORDER)
-	$(PYTEST) tests $(IN_KERNELS:%=--ignore %) $(BY_FILE)
+	$(PYTEST) $(CALLS) $(IN_ORDER)
+	$(PYTEST) tests $(IN_KERNELS:%=--ignore %) $(CALLS:%=--ignore %) $(BY_FILE)
 
 test-one:
 	$(if $(ROOM),,$(error NB=$(NB): expected the two digits of a notebook in notebooks/src))
