@@ -141,9 +141,9 @@ def counts(root: Path = ROOT, language: str = "en") -> str:
     parts = [part for record in records for part in record["parts"]]
     words = [part["outcome"] for part in parts]
     bases = [part["basis"] for part in parts]
-    numbers = dict(claims=len(records), parts=len(parts), yes=words.count("holds"))
+    numbers = dict(claims=len(records), parts=len(parts))
+    numbers |= dict(yes=words.count("holds"), perhaps=words.count("holds if"))
     numbers |= dict(no=words.count("does not hold"), open=words.count("undecided"))
-    numbers["perhaps"] = words.count("holds if")
     numbers |= {basis: bases.count(basis) for basis in BASES}
     with speaking(language, own_texts()):
         return tr(COUNTS, **numbers)
