@@ -721,7 +721,7 @@ assert times[32768]["2 key heads"].ratio(times[32768]["8 key heads"]) < 0.8
 # 4 bits do not follow them at all: compare a line's share of 8 heads' time with its share of their
 # bytes. Where a line bends, keys and values likely no longer fit into the CPU's own
 # caches. The window's time stops growing; at 1,024 tokens it holds exactly what 8 key heads hold, and if its
-# time differs there, that comes from the order of the calls and the CPU's caches: compare from 16,384 on.
+# time differs there, the order of the calls and the CPU's caches are the likely cause: compare from 16,384 on.
 # Latent attention reads less and computes more: each head
 # multiplies with 288 numbers of a token and then with 256, where 8 key heads have 64 and 64, so that a CPU gains nothing,
 # and may lose; a GPU has arithmetic to spare (section 3). And 4 bits save bytes alone: here the codes are unpacked to
@@ -730,8 +730,8 @@ assert times[32768]["2 key heads"].ratio(times[32768]["8 key heads"]) < 0.8
 #
 # ## 7 · Build: let a small model guess
 #
-# If one token reads all weights and does next to no arithmetic, five tokens at once cost little more
-# (section 8 measures how much). So a small *draft* model writes n tokens, the large one reads them in one
+# If one token reads all weights and does next to no arithmetic, five tokens at once should cost
+# little more (section 8 measures how much more on this machine). So a small *draft* model writes n tokens, the large one reads them in one
 # pass and accepts each with a certain chance (*speculative decoding*, Leviathan et al. 2023). At the first
 # refusal it draws another token in that place and drops the rest; if none is refused, it draws one more. So
 # a pass yields 1 to n + 1 tokens, and their distribution has to be exactly the large model's.
@@ -749,13 +749,13 @@ assert times[32768]["2 key heads"].ratio(times[32768]["8 key heads"]) < 0.8
 # %% [markdown] tags=["zh"]
 # 减少键值头或用窗口时，时间跟着字节减少，但不成比例；潜在注意力和 4 比特则并不跟着字节走：看一条线的用时占 8 个键值头的多少，再看字节占多少。曲线转折处，多半是键值放不进 CPU
 # 高速缓存的地方。窗口的用时到某一长度就不再增加；长 1,024 个 token 时，它保存的与 8 个键值头完全相同，那里的用时若有差别，
-# 只是调用次序和 CPU 高速缓存造成的：请从 16,384 起比较。潜在注意力读得少、算得多：每个头先与每个 token 的 288 个数相乘，再与 256 个相乘，
+# 多半是调用次序和 CPU 高速缓存造成的：请从 16,384 起比较。潜在注意力读得少、算得多：每个头先与每个 token 的 288 个数相乘，再与 256 个相乘，
 # 而 8 个键值头时只是 64 个和 64 个，所以 CPU 上省不下时间，甚至更慢；GPU 的算力则有富余（第 3 节）。4 比特在这里只省字节：
 # 先单独一步解包成 fp32，比直接读 fp32 慢得多；只有像推理服务器那样边解包边相乘的内核，才能把省下的字节变成时间。
 #
 # ## 7 · 实现：让小模型来猜
 #
-# 既然一个 token 要读全部权重而几乎不做算术，一次算五个 token 也只贵一点（贵多少见第 8 节）。于是让小的*草稿*模型写出 n 个 token，
+# 既然一个 token 要读全部权重而几乎不做算术，一次算五个 token 应该也只贵一点（在这台机器上贵多少，见第 8 节）。于是让小的*草稿*模型写出 n 个 token，
 # 大模型一次前向读完，逐个以一定概率接受（*投机解码*，Leviathan 等 2023）。遇到第一个被拒绝的 token，就由大模型在该位置另采样一个，
 # 后面的草稿全部丢弃；若全部接受，则再多采样一个。所以每次前向得到 1 到 n + 1 个 token，而其分布必须与大模型的分毫不差。
 #
@@ -909,9 +909,10 @@ table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
 # Under 1 in the last column a draft pays *if* a pass over five tokens takes no longer than over one, and
-# time is bytes. Neither is quite so: four rows take somewhat longer than one (section 8), and INT4's time
-# falls less than its bytes (section 5). Nothing in this section was timed. The model's own weights in few
-# bits guess well; its first layers alone do not, as nobody trained them to. Real drafts are small models trained on the same text, or heads on the large one.
+# time is bytes. Neither is quite so: four rows take longer than one, by how much depends on format and
+# CPU (section 8), and INT4's time falls less than its bytes (section 5). Nothing in this section was
+# timed. The model's own weights in few bits guess well; its first layers alone do not, as nobody trained
+# them to. Real drafts are small models trained on the same text, or heads on the large one.
 #
 # ## 8 · Many texts side by side
 #
@@ -921,7 +922,7 @@ table(rows, kind="computed")
 
 # %% [markdown] tags=["zh"]
 # 最后一列小于 1，草稿就划算，*前提是*一次算五个 token 不比算一个更久，而且时间由字节决定。
-# 这两条都不完全成立：四行比一行要久一些（第 8 节），INT4 的用时也没有字节降得多（第 5 节）。本节没有测量任何时间。
+# 这两条都不完全成立：四行比一行要久，久多少取决于格式和 CPU（第 8 节），INT4 的用时也没有字节降得多（第 5 节）。本节没有测量任何时间。
 # 模型自己的低比特权重起草得很准；只用前几层则不行，因为没有人为此训练过它们。
 # 实际使用的草稿是用同样文本训练的小模型，或接在大模型上的额外输出头。
 #
