@@ -22,10 +22,10 @@ CAPABILITIES = {
     "sweeps: tables, pictures, several processes, clusters": 420,
     "the site's pages of notebooks": 140,
     "a kernel whose port was taken starts again": 4,
-    "a refusal comes before the work, and lists all that is allowed": 7,
+    "what the command says: refusals before the work, whole lists, help, packages": 27,
     "what registered records come to, case by case": 20,
     "statements of notebooks' own, judged as claims are": 21,
-    "experiments with the power to decide, and what their records come to": 614,
+    "experiments with the power to decide, and what their records come to": 663,
 }
 MOST_LINES = {"efflab": 14_507 + sum(CAPABILITIES.values())}
 # the room of notebook 16, decoding, beside the sixteen others; its libraries and its statements;
@@ -33,7 +33,7 @@ MOST_LINES = {"efflab": 14_507 + sum(CAPABILITIES.values())}
 # with intervals by text, 04's two records of trained projections, 03's of a trained window;
 # 16's statements say what their sources compare with, 11's table what is back against dense;
 # checks of exercises that refuse what they must, and a contrast of four cells in 15
-MOST_LINES["efflab_rooms"] = 7_500 + 390 + 80 + 25 + 15 + 10 + 18 + 48 + 10 + 9 + 34
+MOST_LINES["efflab_rooms"] = 7_500 + 390 + 80 + 25 + 15 + 10 + 18 + 48 + 10 + 9 + 40
 """Lines of code, without blanks, comments and docstrings. A limit goes down, never up; what a new
 capability brings stands apart."""
 MOST_LINES_A_FILE = 300
