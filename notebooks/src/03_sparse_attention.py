@@ -806,6 +806,45 @@ check("03-3", longformer_mask)
 # </details>
 
 # %% [markdown] tags=["en"]
+# **03-4 (performance target: beat full attention at 4,096).** Write `window_attention(q, k, v, w)`
+# (as `answer_4`) with torch alone: q, k, v (B, H, n, D), w keys on each side, any n. It has to equal attention
+# under the window's mask, and to take at most half of full attention's time at 4,096 tokens and w = 128.
+#
+# <details><summary>Hint</summary>128 queries at a time see no more than 128 + 2 w keys: slice these, and
+# `F.scaled_dot_product_attention` takes a mask of that size.</details>
+
+# %% [markdown] tags=["zh"]
+# **03-4（性能目标：在 4,096 处胜过全注意力）。** 只用 torch 写出 `window_attention(q, k, v, w)`（赋给 `answer_4`）：
+# q、k、v 的形状是 (B, H, n, D)，每侧 w 个键，n 任意。结果必须与窗口掩码下的注意力相等；
+# 4,096 个 token、w = 128 时，用时至多是全注意力的一半。
+#
+# <details><summary>提示</summary>每次取 128 个查询，它们只看得到至多 128 + 2 w 个键：切出这些键，
+# `F.scaled_dot_product_attention` 就接受这么大的掩码。</details>
+
+# %% tags=["exercise", "ex-03-4"]
+answer_4 = ...  # def answer_4(q, k, v, w): ...
+
+# %% tags=["nbval-ignore-output"]
+check("03-4", answer_4)
+
+# %% [markdown] tags=["solution", "ex-03-4"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def answer_4(q, k, v, w):
+#     n, parts = q.shape[2], []
+#     for start in range(0, n, 128):
+#         at = torch.arange(start, min(start + 128, n))
+#         keys = torch.arange(max(0, start - w), min(start + 128 + w, n))
+#         mask = (at[:, None] - keys).abs() <= w
+#         seen = (x[:, :, keys[0] : keys[-1] + 1] for x in (k, v))
+#         parts.append(F.scaled_dot_product_attention(q[:, :, at], *seen, attn_mask=mask))
+#     return torch.cat(parts, 2)
+# ```
+#
+# </details>
+
+# %% [markdown] tags=["en"]
 # ## The window, swept
 #
 # One width says little. `efflab sweep` ran this whole notebook at each of these; the star is your

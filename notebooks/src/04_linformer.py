@@ -775,6 +775,80 @@ check("04-3", answer_3)
 # </details>
 
 # %% [markdown] tags=["en"]
+# **Exercise 4 (open: make it causal).** Linformer's summaries mix all tokens, so that it cannot generate text.
+# Write `causal(q, key, value)` (as `answer_4`), (B, H, T, D) with T a multiple of 64: each token sees itself and
+# *all* before it, each by itself or within a summary, and none after it; and at 4,096 tokens it takes at
+# most half of full causal attention's time. How the summaries are made is up to you.
+#
+# <details><summary>Hint</summary>Cut the text into stretches of 64. A token can see the means of those that
+# lie wholly before it, and its own stretch exactly: two sets of scores, one softmax.</details>
+
+# %% [markdown] tags=["zh"]
+# **练习 4（开放题：做成因果的）。** Linformer 的摘要混合了全部 token，所以不能用来生成文本。写出 `causal(q, key, value)`
+# （赋给 `answer_4`），形状 (B, H, T, D)，T 是 64 的倍数：每个 token 看得到自己和*所有*在它之前的 token（单独看，或在某个摘要里），
+# 看不到之后的；4,096 个 token 时，用时至多是因果全注意力的一半。摘要怎么做由你决定。
+#
+# <details><summary>提示</summary>把文本切成每段 64 个。一个 token 能看到完全在它之前的各段的平均，以及自己这一段的每个 token：
+# 两组分数，一个 softmax。</details>
+
+# %% tags=["exercise", "ex-04-4"]
+answer_4 = ...  # def causal(q, key, value): ...
+
+# %% tags=["nbval-ignore-output"]
+check("04-4", answer_4)
+
+# %% [markdown] tags=["en", "solution", "ex-04-4"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def causal(q, key, value, size=64):
+#     T, D = q.shape[2:]
+#     q, key, value = (x.unflatten(2, (T // size, size)) for x in (q, key, value))
+#     own = q @ key.mT * D**-0.5  # (B, H, stretch, size, size)
+#     own = own.masked_fill(torch.ones(size, size, dtype=torch.bool).triu(1), -math.inf)
+#     past = q @ key.mean(3)[:, :, None].mT * D**-0.5  # (B, H, stretch, size, summary)
+#     stretch = torch.arange(T // size)
+#     past = past.masked_fill((stretch >= stretch[:, None])[:, None], -math.inf)
+#     weights = torch.cat([past, own], -1).softmax(-1)
+#     means = value.mean(3)[:, :, None]
+#     y = weights[..., :-size] @ means + weights[..., -size:] @ value
+#     return y.flatten(2, 3)
+#
+#
+# answer_4 = causal
+# ```
+#
+# With stretches of a fixed length the summaries grow with T: still T² / 64 scores. With a fixed number of
+# them the stretches grow. The square root of T for both is the best of these two, T^1.5 in all.
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-04-4"]
+# <details><summary>答案</summary>
+#
+# ```python
+# def causal(q, key, value, size=64):
+#     T, D = q.shape[2:]
+#     q, key, value = (x.unflatten(2, (T // size, size)) for x in (q, key, value))
+#     own = q @ key.mT * D**-0.5  # (B, H, 段, 段内, 段内)
+#     own = own.masked_fill(torch.ones(size, size, dtype=torch.bool).triu(1), -math.inf)
+#     past = q @ key.mean(3)[:, :, None].mT * D**-0.5  # (B, H, 段, 段内, 摘要)
+#     stretch = torch.arange(T // size)
+#     past = past.masked_fill((stretch >= stretch[:, None])[:, None], -math.inf)
+#     weights = torch.cat([past, own], -1).softmax(-1)
+#     means = value.mean(3)[:, :, None]
+#     y = weights[..., :-size] @ means + weights[..., -size:] @ value
+#     return y.flatten(2, 3)
+#
+#
+# answer_4 = causal
+# ```
+#
+# 段长固定，摘要数就随 T 增加：分数仍有 T² / 64 个。摘要数固定，段长就增加。两者都取 T 的平方根，是这两者之间最好的折中，总共 T^1.5。
+#
+# </details>
+
+# %% [markdown] tags=["en"]
 # ## Recap
 #
 # - Linformer shortens the **length** of keys and values to k. Shortening their width would leave
