@@ -88,8 +88,8 @@ def basis(key: str, rule: Mapping) -> tuple[str, str | None]:
 
 
 def _was_made_for(name: str, content: str, seeds: list[int]) -> bool:
-    """Whether the block that notebooks read, a record's last complete one, was made in every run for
-    the rule with this hash, and with these seeds."""
+    """Whether a record's last complete block, which notebooks read, was made in every run for the
+    rule with this hash, and with these seeds."""
     if not (DATA_DIR / "experiments" / f"{name}.json").exists():
         return False
     block = next((block for block in reversed(blocks(name)) if block["complete"]), None)

@@ -97,8 +97,9 @@ def run_here(
     """Run every notebook that judges a claim, and write this machine's column as JSON.
 
     A notebook that already ran, with nothing changed since, is not run again unless `fresh`, so a
-    killed run can be resumed. A notebook that fails is left out: the column, if anything is left, is
-    written without it, and then a `CellFailed` is raised. A busy machine is a `ValueError`, unless `busy`.
+    killed run can be resumed. A notebook that fails is left out: the column, if anything is left,
+    is written without it, and then a `CellFailed` is raised. A busy machine is a `ValueError`,
+    unless `busy`.
 
     `dask`: the address of a scheduler whose workers, alike to this machine, run the notebooks.
     """

@@ -109,10 +109,10 @@ def run(
 def fingerprint(notebook: NotebookNode, path: Path, given: dict) -> str:
     """A hash of everything a run depends on: a run is reused only under the same fingerprint.
 
-    That is the notebook's code, the package's and the rooms' code and texts, the claims, statements,
-    rules and registrations, the stored board and verdicts, the published rows, the records and
-    sweeps, the shipped model, the files that parameters `given` name, Python and all installed
-    libraries' versions.
+    That is the notebook's code, the package's and the rooms' code and texts, the claims, rules,
+    statements and registrations, the stored board and verdicts, the published rows, the records
+    and sweeps, the shipped model, the files that parameters `given` name, Python and all
+    installed libraries' versions.
     """
     h = hashlib.sha256(libraries().encode())
     h.update("\n".join(c.source for c in code_cells(notebook)).encode())

@@ -43,7 +43,7 @@ def test_a_notebooks_texts_stand_before_labs_and_go_with_it(tmp_path):
 
 
 def test_texts_that_cannot_be_read_leave_the_language_as_it_was(tmp_path):
-    with pytest.raises(OSError, match="zh.toml"), text.speaking("zh", tmp_path / "zh.toml"):
+    with pytest.raises(OSError, match=r"zh\.toml"), text.speaking("zh", tmp_path / "zh.toml"):
         pass
     assert text.language() == "en"
 

@@ -330,7 +330,10 @@ def test_a_recorded_sweep_is_shown_with_its_command(toy, monkeypatch, capsys, bo
     assert sweeps.read_sweep("90") == [read_row(point) for point in points]
     before = path.read_bytes()
     failed = [*points, Point({"n": 3}, None, "it failed")]
-    for given, show, message in ((points, "y", "--show='y'"), (failed, None, "--record=1: expected")):
+    for given, show, message in (
+        (points, "y", "--show='y'"),
+        (failed, None, "--record=1: expected"),
+    ):
         with pytest.raises(ValueError, match=message):
             write_report(given, "90", show, record=True)
         assert path.read_bytes() == before
