@@ -228,7 +228,12 @@ def test_kinds():
         "copy": "movement",
         "add": "elementwise",
         "divide": "elementwise",
+        "maximum": "elementwise",
+        "reduce-precision": "elementwise",
     }
+    kinds |= dict.fromkeys(("baddbmm", "mv", "addmv"), "product")
+    reductions = "_softmax _log_softmax amin min argmin prod cumsum logsumexp var_mean std any all"
+    kinds |= dict.fromkeys([*reductions.split(), "reduce_min"], "reduction")
     assert {name: graph.kind(name) for name in kinds} == kinds
 
 
@@ -272,6 +277,26 @@ def test_a_fit_finds_the_constants_again(queued):
     assert found.even_bytes == pytest.approx(2e4)
     with pytest.raises(ValueError, match="rows"):
         fusion.fit_launches(rows[:1])
+    for change in (dict(seconds=0.0), dict(bytes=-1), dict(n_kernels=None)):
+        ((name, value),) = change.items()
+        with pytest.raises(ValueError, match=rf"rows\[1\]\['{name}'\]={value}: expected a "):
+            fusion.fit_launches([rows[0], rows[1] | change])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: fusion.LaunchModel(-1e-6, 1e9), "overhead=-1e-06: expected a positive number"),
+        (lambda: fusion.LaunchModel(1e-6, 0), "bandwidth=0"),
+        (lambda: fusion.LaunchModel(1e-6, 1e9, rate=-1.0), "rate=-1.0"),
+        (lambda: fusion.LaunchModel(1e-6, 1e9).seconds(-1, 8), "n_kernels=-1"),
+        (lambda: fusion.attention_bytes(4, 2, value_bytes=-2), "value_bytes=-2"),
+        (lambda: fusion.chain(torch.ones(3, dtype=torch.long), 2), "x=.*a tensor of floats"),
+    ],
+)
+def test_what_no_machine_has_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
 
 
 def test_launches_that_run_ahead_hide_behind_the_work():
