@@ -32,7 +32,9 @@ def _visible_pairs(config: ModelConfig, seq_len: int, window: int | None) -> int
     sides = (width - 1,) if config.causal else (width // 2, (width - 1) // 2)
     last = seq_len - 1
     # a triangle of each side lies beyond the text
-    inside = (side * (side + 1) // 2 + (last - side) * side for side in (min(s, last) for s in sides))
+    inside = (
+        side * (side + 1) // 2 + (last - side) * side for side in (min(s, last) for s in sides)
+    )
     return seq_len + sum(inside)
 
 

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from efflab import pretrained
 from efflab.config import ModelConfig
-from efflab.model import Attention, Transformer, attention_weights, attention_written_out, probabilities
+from efflab.model import (
+    Attention,
+    Transformer,
+    attention_weights,
+    attention_written_out,
+    probabilities,
+)
 
 GPT = ModelConfig(2, 4, 32, 64, 50, 16, causal=True)
 BERT = ModelConfig(2, 4, 32, 64, 50, 16, type_vocab=2, pooler=True)

@@ -58,9 +58,7 @@ class LaunchModel:
     def __post_init__(self):
         require(self.rate > 0, "rate", self.rate, "a positive number")
 
-    def seconds(
-        self, n_kernels: NonNegative, nbytes: NonNegative, flops: NonNegative = 0
-    ) -> float:
+    def seconds(self, n_kernels: NonNegative, nbytes: NonNegative, flops: NonNegative = 0) -> float:
         """Seconds of `n_kernels` that move `nbytes` and do `flops` in total."""
         launches = n_kernels * self.overhead
         work = max(nbytes / self.bandwidth, flops / self.rate)

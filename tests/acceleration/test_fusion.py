@@ -324,6 +324,38 @@ def test_calls_to_pay():
         fusion.calls_to_pay(-1, 1, 1)
 
 
+CALL = """
+def call(self, args):
+    assert_size_stride(arg0_1, (6, 8), (8, 1), 'input')
+    buf0 = empty_strided_cpu(({n}, 8), (8, 1), torch.{dtype})
+    extern_kernels.mm(reinterpret_tensor(arg0_1, (2, 8), (8, 1), 0), arg0_1, out=buf0)
+    buf1 = torch.ops.aten.bmm.default(buf0, buf0)
+    assert_size_stride(buf1, (6, 8), (8, 1), 'torch.ops.aten.bmm.default')
+    return (buf1, )
+
+arg0_1 = rand_strided((6, 8), (8, 1), device='cpu', dtype=torch.{dtype})
+"""
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("bfloat16", 2), ("float32", 4), ("float64", 8)])
+def test_generated_code_is_counted_in_its_own_type(dtype, size):
+    kernels = inductor.kernels(CALL.format(n=6, dtype=dtype))
+    assert [kernel.bytes for kernel in kernels] == [size * (16 + 48 + 48), size * (48 + 48 + 48)]
+    assert inductor.kernels(CALL.format(n=6, dtype="int16"))[0].bytes == 2 * 112
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(n="s77"), r"shape='\(s77, 8\)': expected numbers, as with dynamic=False"),
+        (dict(dtype="float8_e4m3fn"), "dtype='float8_e4m3fn': expected one of"),
+    ],
+)
+def test_what_has_no_size_in_generated_code_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        inductor.kernels(CALL.format(**(dict(n=6, dtype="float32") | changes)))
+
+
 @torch.no_grad()
 def test_a_module_with_other_kernels_is_counted():
     """Nothing is particular to our block: a network of torch's own."""
