@@ -250,7 +250,8 @@ def _build(values: dict, theirs: dict) -> ModelConfig:
     if not parts["experts"].get("n_expert"):
         del parts["experts"]
     for part in parts.keys() & {"experts", "latent"}:
-        for item in dataclass_fields(PARTS[part]):
+        kind: Any = PARTS[part]
+        for item in dataclass_fields(kind):
             is_there = item.name in parts[part] or item.default is not MISSING
             allowed = "a size, which this file leaves out"
             require(is_there, theirs.get(item.name, item.name), None, allowed)

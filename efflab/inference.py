@@ -30,12 +30,9 @@ def _visible_pairs(config: ModelConfig, seq_len: int, window: int | None) -> int
     """Pairs of a query and a key that it sees, in one layer."""
     width = window or 2 * seq_len  # to both ends of the text
     sides = (width - 1,) if config.causal else (width // 2, (width - 1) // 2)
-    last = seq_len - 1
+    reaches = [min(side, seq_len - 1) for side in sides]
     # a triangle of each side lies beyond the text
-    inside = (
-        side * (side + 1) // 2 + (last - side) * side for side in (min(s, last) for s in sides)
-    )
-    return seq_len + sum(inside)
+    return seq_len + sum(side * (seq_len - 1) - side * (side - 1) // 2 for side in reaches)
 
 
 def decode_flops(
