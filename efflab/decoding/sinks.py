@@ -85,7 +85,7 @@ class StreamingLayerCache(LayerCache):
             self.keys, self.values = keys, values
         return keys, values
 
-    def truncate(self, n_tokens: Count) -> None:
+    def require_kept(self, n_tokens: Count) -> None:
         """Nothing is taken back: what it would see again is gone."""
         require(n_tokens == self.n_seen, "n_tokens", n_tokens, f"{self.n_seen}, all that it saw")
 
