@@ -77,7 +77,8 @@ class Int8Linear(nn.Module):
         require(bits <= 8, "bits", bits, "2 to 8: the product takes int8")
         weight = quantize(linear.weight.detach(), 8, axis=0 if per_channel else None)
         codes = weight.codes()
-        self.bits, self.in_features, self.out_features = bits, *linear.weight.shape[::-1]
+        self.bits = bits
+        self.out_features, self.in_features = linear.weight.shape
         self.register_buffer("weight", codes.to(torch.int8))
         self.register_buffer("sums", codes.sum(1, dtype=torch.int32))
         self.register_buffer("scale", weight.scale)  # (out,) or (1,)
