@@ -17,6 +17,8 @@ class Embedding(nn.Module):
     Where positions are rotary there is no table of them. An output that is not tied has its own.
     """
 
+    READS_WEIGHTS = ("projection",)
+
     def __init__(self, config: ModelConfig):
         super().__init__()
         E = config.embed_dim
