@@ -9,6 +9,7 @@ FUSION = "07", "xla-fusion"
 AUTOCAST = "06", "amp-speed", "bf16-here"
 AMP, BLOCK = "data/verdicts.json#amp-speed", "one block of notebook 07"
 NO_NUMBER = "no number was recorded for this device"
+ALREADY = "products are in 16 bits already: no peak in fp32 is known for this device"
 
 
 def techniques(case: Case) -> list[Technique]:
@@ -37,6 +38,8 @@ def _latency(case: Case) -> Gain | str:
     half = case.seconds(case.flops, 2 * case.n_params, "fp16")
     types = {case.dtype, "fp32"} & set(case.gpu.peak_flops)
     ends = [case.seconds(case.flops, dtype=dtype) / half for dtype in types]
+    if case.dtype == "fp16" and max(ends) <= 1:
+        return ALREADY
     return Gain.computed(ends[0], "efflab.cost.roofline_seconds", ends[-1])
 
 
@@ -56,6 +59,8 @@ def _days(case: Case) -> Gain | str:
     published = recorded.mixed_training_gain(case.device_name)
     if published is not None:
         return published
+    if case.dtype == "fp16":
+        return ALREADY
     peak = case.gpu.peak("fp16") / case.gpu.peak(case.dtype)
     return Gain.computed(peak, "data/published/devices.csv")
 

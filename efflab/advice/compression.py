@@ -116,7 +116,7 @@ def int8(case: Case, engine: str) -> Technique:
     elif engine == DYNAMIC:
         latency = ON_CPUS
     elif "int8" not in case.gpu.peak_flops:
-        latency = "its tensor cores have no int8"
+        latency = "no int8 peak is known for this device"
     else:
         gain = case.seconds(case.flops) / case.seconds(case.flops, n_bytes, "int8")
         latency = Gain.computed(gain, "efflab.cost.roofline_seconds")

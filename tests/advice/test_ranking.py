@@ -11,6 +11,7 @@ from efflab.advice.case import ALL_DEVICES, BUDGETS, SERVING, Case
 from efflab.advice.ranking import advise, remaining_quality
 from efflab.advice.technique import Gain, Loss, Technique
 from efflab.config import PRESETS
+from efflab.devices import own_device
 
 A100 = "A100 80GB SXM"
 
@@ -126,6 +127,8 @@ def test_a_number_of_another_model_is_said_so_once():
 def test_the_report_says_what_gains_are_over():
     assert "over fp32 weights" in report.over(Case("gpt2", A100, "latency"))
     assert report.over(Case("bert-base", A100, "decode")).endswith("on one device")
+    over = report.over(Case("gpt2", own_device(165, 24, 1008), "latency"))
+    assert over.endswith("on one device (its products in 16 bits: no fp32 peak is known)")
     decode = report.over(Case("llama-3.1-70b", A100, "decode", 2))
     assert "one text on 2 devices that share it" in decode
     assert "34.4 ms a token at least" in decode
@@ -134,6 +137,20 @@ def test_the_report_says_what_gains_are_over():
     assert "0 tokens fit, and the model takes 131,072" in context
     assert "2 would hold them" in context
     assert " tokens  " in context
+
+
+@pytest.mark.parametrize("budget", ["latency", "training days"])
+@pytest.mark.parametrize("device", [own_device(165, 24, 1008), "TPU v5e"])
+def test_peaks_that_are_not_known_are_said_so(device, budget):
+    why = {row["technique"]: row["why"] for row in advise("bert-base", device, budget)}
+    assert why["16 bits: mixed precision"].startswith("products are in 16 bits already: no peak")
+    if budget == "latency" and device != "TPU v5e":
+        assert why["INT8, static (OpenVINO, NNCF)"] == "no int8 peak is known for this device"
+
+
+def test_weights_in_16_bits_may_serve_where_products_are_already():
+    rows = {r["technique"]: r for r in advise("bert-base", "TPU v5e", "latency", seq_len=1)}
+    assert rows["16 bits: mixed precision"]["gain_low"] == pytest.approx(2.0)
 
 
 def test_the_command_takes_a_device_and_a_model_of_ones_own(capsys, tmp_path):
