@@ -122,7 +122,7 @@ def int8(case: Case, engine: str) -> Technique:
         latency = Gain.computed(gain, "efflab.cost.roofline_seconds")
     budgets = OF_TRAINED | {"latency": latency, "checkpoint": _smaller(case, n_bytes)}
     served = Served(case.config, partial(packed_bytes, bits=8, rest_bytes=2))
-    budgets |= gains(case, ON_CPUS if engine == DYNAMIC else served)
+    budgets |= gains(case, ON_CPUS if engine == DYNAMIC and case.gpu else served)
     return Technique(name, "09", budgets, loss)
 
 
