@@ -190,7 +190,6 @@ def open_lab(args) -> None:
     start(args.port, args.language, browser=not args.no_browser)
 
 
-SOURCE = "a preset's name, a config.json, its folder, or with a network a model of the hub"
 WITHOUT_CHECKOUT = (show_doctor, list_notebooks, show_card, give_advice)
 """The commands that work from an installed wheel."""
 
@@ -209,7 +208,7 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("--browser", action="store_true", help="only whether a browser is found")
     listing = command("list", list_notebooks, "the notebooks, with the minutes that each takes")
     for sub in (doctor, listing):
-        sub.add_argument("--language", choices=LANGUAGES, default="en")
+        sub.add_argument("--language", choices=LANGUAGES, default="en", help="of what is said")
     options: dict = dict(add_help=False)
     help = "run a notebook, with other parameters if you like"
     run = command("run", run_notebook, help, **options)
@@ -229,7 +228,8 @@ def parser() -> argparse.ArgumentParser:
     fresh.add_argument("name", help="small letters with _ between words, for example running_sums")
     command("report", show_report, "the ledger; writes its pages and the README's tables")
     command("register", register_rules, "register the rules of data/rules.toml, before numbers")
-    ledger = commands.add_parser("ledger", help="this machine's column of the ledger, and others'")
+    help = "this machine's column of the ledger, and others'"
+    ledger = commands.add_parser("ledger", help=help, description=help)
     steps = ledger.add_subparsers(required=True, metavar="step")
     column = command("run", run_ledger, "run all notebooks; write this machine's column", steps)
     column.add_argument("--out", type=Path, metavar="FILE", help="runs/ledger/... by default")
@@ -246,28 +246,16 @@ def parser() -> argparse.ArgumentParser:
     repeat.add_argument("--dask", metavar="ADDRESS", help="on the workers of a Dask scheduler")
     repeat.add_argument("--fresh", action="store_true", help="repeat the runs already recorded")
     card = command("card", show_card, "what a model costs, on every device, by formula")
-    card.add_argument("source", help=SOURCE)
     advice = command("advise", give_advice, "which techniques serve the budget that binds")
-    advice.add_argument("source", help=SOURCE)
-    advice.add_argument("device", help='for example "A100 80GB SXM" or "CPU with VNNI"')
-    budgets = "latency, memory, training days, checkpoint, quality, decode or context"
-    advice.add_argument("budget", help=budgets)
-    advice.add_argument("--devices", type=int, default=1, metavar="N")
-    tokens = "of a text; the longest by default, at most 4096; for decode those cached before"
-    advice.add_argument("--tokens", type=int, metavar="T", help=tokens)
-    for sub in (card, advice):
-        sub.add_argument("--json", action="store_true", help="all of it, for a program")
-        sub.add_argument("--tflops", type=float, metavar="F", help="your own device: dense, bf16")
-        sub.add_argument("--gb", type=float, metavar="G", help="and its memory, as its label says")
-        sub.add_argument("--gbps", type=float, metavar="B", help="and its bandwidth, in GB/s")
+    terminal.add_advice_options(card, advice)
     help = "run a local model here in every format, beside predictions"
     terminal.add_measure_options(command("measure", measure_model, help))
     command("predict", freeze_predictions, "freeze predicted times, before they are measured")
     model = command("train", train, "train a shipped model anew")
-    model.add_argument("model", choices=("stdlib-gpt",))
+    model.add_argument("model", choices=("stdlib-gpt",), help="the only one")
     lab = command("lab", open_lab, "open JupyterLab at notebook 00")
     lab.add_argument("--port", type=int, metavar="N", help="1 to 65535; a free one by default")
-    lab.add_argument("--no-browser", action="store_true")
+    lab.add_argument("--no-browser", action="store_true", help="do not open a browser")
     lab.add_argument("--language", choices=LANGUAGES, default="en", help="of the notebook")
     return top
 

@@ -1,5 +1,6 @@
 """The command: quick answers, helpful errors, and a ledger that is true."""
 
+import argparse
 import os
 import re
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import pytest
 
 import efflab
-from efflab.cli import main
+from efflab.cli import main, parser
 from efflab.data import MINILM_SHA256
 from efflab.lab.text import use_language
 from efflab.publishing.doctor import doctor, report, row
@@ -55,6 +56,19 @@ def test_list_names_every_notebook(capsys):
 def test_errors_say_what_is_known(arguments, message, capsys):
     assert main(arguments) == 1
     assert message in capsys.readouterr().err
+
+
+def test_every_argument_says_what_it_is_for():
+    def silent(parser, name):
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for key, sub in action.choices.items():
+                    yield from silent(sub, f"{name} {key}")
+                    yield from [] if sub.description else [f"{name} {key}"]
+            elif not action.help:
+                yield f"{name} {action.dest}"
+
+    assert set(silent(parser(), "efflab")) == set()
 
 
 def test_unknown_command_lists_the_known(capsys):

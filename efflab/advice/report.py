@@ -44,9 +44,7 @@ def heading(case: Case) -> str:
 def over(case: Case) -> str:
     """What gains are relative to; for serving with its seconds, or the tokens that fit."""
     if case.budget not in SERVING:
-        short = case.gpu is not None and case.dtype == "fp16"
-        known = " (its products in 16 bits: no fp32 peak is known)" if short else ""
-        return f"gains over fp32 weights and values on one device{known}"
+        return "gains over fp32 weights and values on one device"
     plain = baseline(case)
     on = "one device" if plain.n_devices == 1 else f"{plain.n_devices} devices that share it"
     words = f"gains over weights and cache in 16 bits, one text on {on}"

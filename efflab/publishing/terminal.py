@@ -25,6 +25,9 @@ FULL = "free some space and start it again: what was finished is kept"
 REMEDIES = dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), ELSEWHERE)
 REMEDIES |= dict.fromkeys((errno.ENOSPC, errno.EDQUOT), FULL)
 REMEDIES |= {errno.ENAMETOOLONG: "a shorter name is needed"}
+SOURCE = "a preset's name, a config.json, its folder, or with a network a model of the hub"
+DEVICE = 'such as "L4", "CPU with VNNI", or any name of your own with --tflops, --gb and --gbps'
+TOKENS = "tokens of a text, or cached before for decode; default: the longest, at most 4096"
 STOPPED = "stopped; what was finished is kept, and the same command goes on from there"
 
 
@@ -131,6 +134,21 @@ class Help(argparse.Action):
         parser.exit()
 
 
+def add_advice_options(card: argparse.ArgumentParser, advice: argparse.ArgumentParser) -> None:
+    """The arguments of `efflab card` and of `efflab advise`."""
+    for sub in (card, advice):
+        sub.add_argument("source", help=SOURCE)
+        sub.add_argument("--json", action="store_true", help="all of it, for a program")
+        sub.add_argument("--tflops", type=float, metavar="F", help="your own device: dense, bf16")
+        sub.add_argument("--gb", type=float, metavar="G", help="and its memory, as its label says")
+        sub.add_argument("--gbps", type=float, metavar="B", help="and its bandwidth, in GB/s")
+    advice.add_argument("device", help=DEVICE)
+    budgets = "latency, memory, training days, checkpoint, quality, decode or context"
+    advice.add_argument("budget", help=budgets)
+    advice.add_argument("--devices", type=int, default=1, metavar="N", help="how many; default: 1")
+    advice.add_argument("--tokens", type=int, metavar="T", help=TOKENS)
+
+
 def add_measure_options(measure: argparse.ArgumentParser) -> None:
     """The options of `efflab measure`."""
     known = "its folder: config.json and safetensors, or a checkpoint of ours"
@@ -145,7 +163,8 @@ def add_run_options(run: argparse.ArgumentParser, sweep: argparse.ArgumentParser
     for sub, form in ((run, "name=value"), (sweep, "name=a,b,c")):
         sub.add_argument("-h", "--help", action=Help)
         sub.add_argument("notebook", help="for example 03")
-        sub.add_argument("-p", dest="parameters", action="append", default=[], metavar=form)
+        value: dict = dict(metavar=form, help="another value of a parameter; once for each")
+        sub.add_argument("-p", dest="parameters", action="append", default=[], **value)
         sub.add_argument("--fresh", action="store_true", help="again, whatever is kept")
     sweep.add_argument("--jobs", type=int, metavar="N", help="processes here; one by default")
     sweep.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler that has workers")
