@@ -1,7 +1,7 @@
 """A shared encoder's heads against encoders of their own, text by text.
 
-Every text is a test text once, in four folds that a seed draws. A hit is kept for each text, so that
-differences pair. The control is a head on an encoder whose weights are random.
+Every text is a test text once, in four folds that a seed draws. A hit is kept for each text, so
+that differences pair. The control is a head on an encoder whose weights are random.
 """
 
 from collections.abc import Callable, Iterable, Mapping

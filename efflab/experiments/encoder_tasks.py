@@ -1,8 +1,8 @@
 """Three tasks on docstrings, and two ways to solve each with a pretrained encoder.
 
 The docstrings are those of the standard library's functions. The tasks: which of 64 modules one
-comes from ("package"), whether its function returns a value, and whether it takes an argument besides
-self, where `*args` and what can be given by keyword alone do not count. A head is a logistic
+comes from ("package"), whether its function returns a value, and whether it takes an argument
+besides self, where `*args` and what can be given by keyword alone do not count. A head is a logistic
 regression on the frozen sentence embedding; fine-tuning trains every weight.
 """
 
@@ -78,7 +78,7 @@ def _earlier_texts() -> set[str]:
     for path, source in sorted(data.stdlib_files("train")):
         if (package := path.split("/")[0]) in by_package:
             found = _functions(ast.parse(source))
-            by_package[package] |= dict.fromkeys(text for text, *_ in found)  # ordered, as no set is
+            by_package[package] |= dict.fromkeys(text for text, *_ in found)  # a set has no order
     seen: set[str] = set()
     for texts in by_package.values():
         new = [text for text in texts if text not in seen]

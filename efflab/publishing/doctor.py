@@ -6,7 +6,10 @@ import shutil
 import subprocess
 import sys
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from efflab.base.alignment import align
 from efflab.data import STDLIB_GPT
@@ -86,6 +89,19 @@ def find_minilm() -> str | None:
     return None
 
 
+def unmet_requirements() -> list[str]:
+    """Each package that efflab requires and that is not installed in a version which it takes."""
+    listed: list[str] = []
+    with suppress(PackageNotFoundError):  # run from a folder that was never installed
+        listed = requires("efflab") or []
+    needed = [need for need in map(Requirement, listed) if need.marker is None]  # without extras
+    return [str(need) for need in needed if not _is_met(need, version_of(need.name))]
+
+
+def _is_met(need: Requirement, found: str | None) -> bool:
+    return found is not None and need.specifier.contains(found, prereleases=True)
+
+
 def doctor() -> list[dict]:
     """One dict per line, with keys `what`, `found`, `ok`, `without` (what fails if missing)."""
     import psutil
@@ -99,6 +115,7 @@ def doctor() -> list[dict]:
         row("memory", verbatim(f"{memory:.1f} GiB"), ""),
     ]
     rows += [row(name, version_of(name), "the notebooks") for name in PACKAGES]
+    rows += [row(need, None, "the notebooks") for need in unmet_requirements()]
     return [
         *rows,
         row("stdlib-gpt checkpoint", file_size(STDLIB_GPT), "every cell that uses stdlib-gpt"),

@@ -31,6 +31,22 @@ def test_an_installed_package_and_one_that_is_not():
     assert doctor.version_of("no-such-package") is None
 
 
+def test_every_package_required_is_looked_for_in_the_version_that_is_asked(monkeypatch):
+    listed = ["numpy", "no-such-package", "numpy>=1000", 'no-other; extra == "test"']
+    monkeypatch.setattr(doctor, "requires", lambda _: listed)
+    assert doctor.unmet_requirements() == ["no-such-package", "numpy>=1000"]
+    missing = [r for r in doctor.doctor() if r["what"] in listed]
+    assert [(r["what"], r["ok"]) for r in missing] == [(w, False) for w in listed[1:3]]
+
+
+def test_a_folder_that_was_never_installed_requires_nothing(monkeypatch):
+    def unknown(_):
+        raise doctor.PackageNotFoundError
+
+    monkeypatch.setattr(doctor, "requires", unknown)
+    assert doctor.unmet_requirements() == []
+
+
 @pytest.mark.parametrize(
     ("listed", "found"),
     [("Noto Z,Z\nNoto Sans CJK,思源\n", f"Noto{HARD}Sans{HARD}CJK"), ("", None)],

@@ -89,9 +89,7 @@ REUSE_TIME = "time of 3 encoders over one with 3 heads, the same texts (by repea
 POINTS = 5
 
 
-def reuse_evidence(
-    lost: Mapping[str, Estimate], memory: float, time: Estimate
-) -> list[Evidence]:
+def reuse_evidence(lost: Mapping[str, Estimate], memory: float, time: Estimate) -> list[Evidence]:
     """`lost`: the record's `cases`, in points; the others are of 3 encoders over one."""
     names = {key: UNTRAINED if "untrained" in key else LOST for key in lost}
     names["untrained-package"] = CONTROL
