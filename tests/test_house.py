@@ -25,14 +25,14 @@ CAPABILITIES = {
     "a refusal comes before the work, and lists all that is allowed": 7,
     "what registered records come to, case by case": 20,
     "statements of notebooks' own, judged as claims are": 21,
-    "experiments with the power to decide, and what their records come to": 663,
+    "experiments with the power to decide, and what their records come to": 614,
 }
 MOST_LINES = {"efflab": 14_507 + sum(CAPABILITIES.values())}
 # the room of notebook 16, decoding, beside the sixteen others; its libraries and its statements;
 # 10's record by kind of map, 09's of five calibrations, 08's clock of a full chip, 01's by seed
 # with intervals by text, 04's two records of trained projections, 03's of a trained window;
 # 16's statements say what their sources compare with, 11's table what is back against dense
-MOST_LINES["efflab_rooms"] = 7_500 + 390 + 80 + 25 + 15 + 10 + 18 + 48 + 10 + 9
+MOST_LINES["efflab_rooms"] = 7_500 + 390 + 80 + 25 + 15 + 10 + 12 + 48 + 10 + 9
 """Lines of code, without blanks, comments and docstrings. A limit goes down, never up; what a new
 capability brings stands apart."""
 MOST_LINES_A_FILE = 300

@@ -2,8 +2,8 @@
 
 The docstrings are those of the standard library's functions. The tasks: which of 64 modules one
 comes from ("package"), whether its function returns a value, and whether it takes an argument
-besides self, where `*args` and what can be given by keyword alone do not count. A head is a logistic
-regression on the frozen sentence embedding; fine-tuning trains every weight.
+besides self, where `*args` and what can be given by keyword alone do not count. A head is a
+logistic regression on the frozen sentence embedding; fine-tuning trains every weight.
 """
 
 import ast
