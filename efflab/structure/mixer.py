@@ -141,10 +141,10 @@ def mixer_flops(config: MixerConfig) -> int:
 
 @torch.no_grad()
 def enlarge(mixer: MLPMixer, factor: Annotated[int, 2]) -> MLPMixer:
-    """The same network for images `factor` times as large a side (paper, appendix C).
+    """The same network for images `factor` times as large a side (after the paper's appendix C).
 
-    The patches form factor^2 groups, each every factor-th patch in both directions, so that each
-    still covers the whole image. The new token-mixing weights are block-diagonal: every group
+    The patches form factor^2 groups, here each every factor-th patch in both directions, so that
+    each still covers the whole image; the paper's are contiguous parts of it. The new token-mixing weights are block-diagonal: every group
     passes through a copy of the old perceptron. Parameters of that part grow by factor^4.
     """
     old = mixer.config

@@ -70,7 +70,11 @@ lab.use_notebook("10_gptq", exercises.EXERCISES, texts("gptq"))
 # 就近舍入与 GPTQ 用的是完全相同的量化级、相同的字节数，只是选的编码不同。
 
 # %%
-p_layer = predict("How many times smaller is the error of a layer's output with GPTQ?", "x")
+p_layer = predict(
+    "How many times smaller is the squared error of the layers' outputs, averaged over the 24 "
+    "matrices, with GPTQ?",
+    "x",
+)
 
 # %%
 p_model = predict(
@@ -98,7 +102,8 @@ print(gptq(weight, inputs, 2, damp=0.0, symmetric=True).dequantize())
 # %% [markdown] tags=["en"]
 # The general rule. The output's squared error for one row is a quadratic form in the change
 # $\delta$ of its weights, $\delta H \delta^T$ with $H = X^T X$ over calibration inputs $X$. Force
-# weight $i$ onto its level $q$; the best change of the others is (Hassibi & Stork 1993)
+# weight $i$ onto its level $q$; the best change of the others is (Hassibi & Stork 1993, for $q = 0$;
+# Frantar & Alistarh 2022)
 #
 # $$\delta = -\frac{w_i - q}{[H^{-1}]_{ii}}\,[H^{-1}]_{i,:}$$
 #
@@ -119,7 +124,7 @@ print(gptq(weight, inputs, 2, damp=0.0, symmetric=True).dequantize())
 # %% [markdown] tags=["zh"]
 # 一般规律如下。对一行权重，输出的平方误差是权重改变量 $\delta$ 的二次型 $\delta H \delta^T$，
 # 其中 $H = X^T X$，$X$ 为校准输入。把第 $i$ 个权重强行放到量化级 $q$ 上，其余权重的最优改变量为
-# （Hassibi 与 Stork 1993）
+# （Hassibi 与 Stork 1993，$q = 0$ 的情形；Frantar 与 Alistarh 2022）
 #
 # $$\delta = -\frac{w_i - q}{[H^{-1}]_{ii}}\,[H^{-1}]_{i,:}$$
 #
@@ -156,16 +161,18 @@ check("10-1", answer_1)
 # </details>
 
 # %% [markdown] tags=["en"]
-# That is all of it, and too slow for a large matrix: each row would need inverses of its own. GPTQ makes
-# it cheap in three steps. All rows go through the columns in the **same order**, so one inverse serves
-# them all. The row that each later step needs of its inverse is, up to a factor, a row of **one Cholesky
+# That is the correction. Its predecessor, optimal brain quantization (Frantar & Alistarh 2022), takes in
+# each row the weight first that costs least: the order differs by row, each row needs inverses of its own,
+# and large matrices take too long. GPTQ makes it cheap in three steps. All rows go through the columns in
+# the **same order**, as yours did, so one inverse serves them all. The row that each later step needs of its inverse is, up to a factor, a row of **one Cholesky
 # factor** (a triangular matrix U with $U^T U = H^{-1}$), computed once. And corrections reach far columns
 # in **lazy batches** of columns, one matrix product each. `damp` adds a little to the diagonal, so that
 # the factor exists.
 
 # %% [markdown] tags=["zh"]
-# 方法到此就完整了，只是对大矩阵太慢：每一行都要有自己的一串逆矩阵。GPTQ 用三招降低计算量：
-# 所有行按**同一顺序**处理各列，于是共用一个逆矩阵；后续每一步所需的那一行逆矩阵，只差一个倍数，
+# 补偿的方法就是这样。它的前身 OBQ（Frantar 与 Alistarh 2022）在每一行里先取代价最小的权重：各行顺序不同，
+# 每一行都要有自己的一串逆矩阵，对大矩阵太慢。GPTQ 用三招降低计算量：
+# 所有行像你刚才那样按**同一顺序**处理各列，于是共用一个逆矩阵；后续每一步所需的那一行逆矩阵，只差一个倍数，
 # 就是**一个 Cholesky 因子**（满足 $U^T U = H^{-1}$ 的三角矩阵 U）的对应行，只需算一次；
 # 对远处各列的修正按若干列一批**延迟更新**，每批只做一次矩阵乘法。`damp` 给对角线加一点阻尼，保证分解存在。
 
@@ -179,7 +186,8 @@ show_source(add_damping, inverse_factor, sweep)
 #
 # Scales are fixed before the first column moves. With `group_size` they are those of the original
 # weights in each group ("static groups"), so `act_order=True`, which takes the columns with the
-# largest inputs first, leaves codes and groups where they were.
+# largest inputs first, leaves codes and groups where they were. The paper instead takes a group's scale
+# from the weights as corrected so far, when it comes to that group.
 #
 # **Watch the error move.** One real matrix of `stdlib-gpt`: blue and red are changes of a weight
 # so far; the black line is where rounding stands. Right of it nothing has been rounded yet, and
@@ -193,6 +201,7 @@ show_source(add_damping, inverse_factor, sweep)
 #
 # 缩放因子在第一列改动之前就已确定。指定 `group_size` 时，用的是每组原始权重的范围（“静态分组”），
 # 因此先处理输入最大的列（`act_order=True`）并不会打乱编码与分组的对应关系。
+# 论文则是处理到某一组时，才按当时已修正的权重确定该组的缩放因子。
 #
 # **看误差如何移动。** 下面是 `stdlib-gpt` 中一个真实的矩阵：蓝和红表示到目前为止权重的改变量，
 # 黑线是量化进行到的位置。黑线右侧还没有量化，权重却已经在变：这就是补偿。
@@ -213,9 +222,13 @@ show(figures.column_errors(bits))
 #
 # Layer by layer: each matrix gets its inputs from a model whose earlier matrices are quantized
 # already, so that it is fitted to the inputs that it will really meet. 4,096 tokens of library code
-# calibrate. Embeddings, biases and norms stay in fp32 here, for both methods. Both rows are measured
+# calibrate. (The paper goes block by block: the matrices of one block share one pass. It calibrates with
+# 128 x 2,048 = 262,144 tokens of web text.) The layers' error in the tables is each matrix's alone, on the
+# inputs that it has in the fp32 model, averaged over the 24; bits per byte judge the whole quantized model.
+# Embeddings, biases and norms stay in fp32 here, for both methods. Both rows are measured
 # now, on 16 held-out windows, and what they add to fp32 has to lie nearer to the recorded value than
-# one standard deviation over seeds of the calibration data. On these windows fp32 takes 1.053 bits per
+# one standard deviation over seeds of the calibration data (rounding to nearest, which has no seed, is
+# allowed the same share of its own increase). On these windows fp32 takes 1.053 bits per
 # byte; the board adds the same difference to its figure over all of them, 1.068.
 
 # %% [markdown] tags=["zh"]
@@ -224,8 +237,11 @@ show(figures.column_errors(bits))
 # ## 3 · 度量：整个模型
 #
 # 逐层进行：每个矩阵的输入都来自前面各矩阵已经量化的模型，因此它适应的正是日后真正会遇到的输入。
-# 校准用 4,096 个 token 的标准库代码。两种方法都不动嵌入、偏置和归一化（保持 fp32）。
-# 下面两行是此刻在 16 个留出集窗口上实测的，比 fp32 的增量与存档之差应当小于换用不同校准数据（种子）时的一个标准差。
+# 校准用 4,096 个 token 的标准库代码。（论文按块进行：同一块内的各矩阵共用一次前向；校准用
+# 128 x 2,048 = 262,144 个 token 的网页文本。）表中的“各层误差”是每个矩阵单独在 fp32 模型的输入上量得，
+# 再对 24 个取平均；每字节比特数则评价整个量化模型。两种方法都不动嵌入、偏置和归一化（保持 fp32）。
+# 下面两行是此刻在 16 个留出集窗口上实测的，比 fp32 的增量与存档之差应当小于换用不同校准数据（种子）时的一个标准差
+# （就近舍入没有种子，按其自身增量的同一比例放宽）。
 # 在这些窗口上，fp32 是每字节 1.053 比特；总榜则把同样的增量加到全部窗口上的 1.068 上。
 
 # %% tags=["nbval-ignore-output"]
@@ -271,14 +287,17 @@ show(figures.frontier())
 # %% [markdown] tags=["en"]
 # **Is it the paper's shape?** OPT and BLOOM on WikiText2 from Tables 3 and 4 (published) beside
 # ours, a scale for each row. The units differ (nats a token there, bits per byte here), so compare
-# the last column. GPTQ leaves a part of the loss that rounding to nearest adds, in every model. How
-# large a part does not follow the size; it is smallest at OPT-66B, which rounding harms most.
+# the last column. GPTQ leaves a part of the loss that rounding to nearest adds, in every model and at
+# both widths. How large a part does not follow the size. At 4 bits it is smallest at OPT-66B, which
+# rounding harms most there; at 3 bits rounding ruins every OPT of 1.3B and above, adding 5 nats or more,
+# and the smallest part is OPT-175B's.
 
 # %% [markdown] tags=["zh"]
 # **与论文的趋势一致吗？** 论文表 3、表 4 中 OPT 和 BLOOM 在 WikiText2 上的结果（文献）与我们的结果并列，
 # 均为每行一个缩放因子。单位不同（论文为 nat/token，我们为每字节比特数），请比较最后一列。
-# 就近舍入带来的损失增量，GPTQ 在每个模型上都只留下一部分；留下多少与模型大小没有单调关系：
-# 受就近舍入损害最大的 OPT-66B，留下的比例最小。
+# 就近舍入带来的损失增量，GPTQ 在每个模型、两种位宽上都只留下一部分；留下多少与模型大小没有单调关系。
+# 4 比特时，受就近舍入损害最大的 OPT-66B，留下的比例最小；3 比特时，1.3B 及以上的 OPT 都被就近舍入毁掉，
+# 损失增加 5 nat 以上，留下比例最小的是 OPT-175B。
 
 # %% tags=["nbval-ignore-output"]
 rows = []
@@ -345,10 +364,10 @@ explore(figures.calibration)
 #
 # **Too few samples.** Fewer tokens than inputs leave directions that calibration never saw. In
 # those, every change is free, and GPTQ pushes the error there: almost none on its own tokens, more
-# than rounding to nearest on all others. A few more tokens than inputs do not mend it: at 3 bits the
-# explorer has 5.01 % with 1,024 tokens for 768 inputs, rounding to nearest 4.94 %, and only with 2,048
-# does GPTQ win, by 3.90 %. **Another kind of text** measures other correlations.
-# **A sleeping input** says nothing. We round its column to nearest; the authors' code sets it to
+# than rounding to nearest on all others. A few more tokens than inputs need not mend it: compare, at 3
+# bits, the explorer's error with 1,024 tokens for its 768 inputs, and with 2,048, with that of rounding to
+# nearest. **Another kind of text** measures other correlations. (Our prose is the docstrings of library
+# functions, those of held-out modules among them.) **A sleeping input** says nothing. We round its column to nearest; the authors' code sets it to
 # zero, which is free until the input wakes up.
 
 # %% [markdown] tags=["zh"]
@@ -356,9 +375,9 @@ explore(figures.calibration)
 #
 # **样本太少。** token 数少于输入维数时，总有一些方向是校准从未见过的；在那些方向上怎么改都不计误差，
 # GPTQ 就把误差往那里推：在自己的校准数据上几乎没有误差，在其他文本上却比就近舍入更差。
-# token 数只比输入维数多一点也不够：3 比特时，探索器里 768 个输入用 1,024 个 token 校准，误差是 5.01%，
-# 就近舍入是 4.94%；到 2,048 个 token，GPTQ 才以 3.90% 胜出。
-# **换一种文本**，量到的相关性就不同。**沉睡的输入**不提供任何信息：我们把它的那一列就近舍入；
+# token 数只比输入维数多一点，也未必够：3 比特时，请在探索器里比较 768 个输入用 1,024 个和 2,048 个 token
+# 校准的误差，与就近舍入的误差。
+# **换一种文本**，量到的相关性就不同。（这里的英文是标准库函数的文档字符串，其中也有留出模块的。）**沉睡的输入**不提供任何信息：我们把它的那一列就近舍入；
 # 作者的代码把它置零，这在该输入醒来之前毫无代价。
 
 # %% tags=["nbval-ignore-output"]
@@ -410,26 +429,29 @@ show(figures.damping(bits, few))
 # %% [markdown] tags=["en"]
 # The same through the whole model (recorded, 3 bits). On too little text the layers fit what they
 # saw and the gap to held-out text opens. The model as a whole still gains, only less: three of four
-# matrices in a layer have only 192 inputs and are content with few tokens. It is the wide ones
-# that ask for thousands.
+# matrices in a layer have only 192 inputs and need fewer tokens. It is the wide ones that ask for
+# thousands.
 
 # %% [markdown] tags=["zh"]
 # 整个模型上的同样规律（存档，3 比特）。文本太少时，各层只拟合见过的数据，与留出集的差距拉大。
 # 不过就整个模型而言仍有收益，只是小一些：每层四个矩阵中有三个只有 192 个输入，
-# 少量 token 就够用；要用到几千个 token 的是宽矩阵。
+# 需要的 token 较少；要用到几千个 token 的是宽矩阵。
 
 # %% tags=["nbval-ignore-output"]
 show(figures.calibration_sizes())
 
 # %% [markdown] tags=["en"]
 # **From how many tokens on?** Five draws of calibration text for each of six sizes (recorded, registered
-# before it was run). Below 1 GPTQ is better than rounding to nearest. The mean over all 24 matrices is
-# below 1 at every size. The widest ones are not: there tokens have to outnumber the 768 inputs, and not
-# by a few, as the table counts.
+# before it was run). Below 1 GPTQ is better than rounding to nearest. (*All maps*: the mean error of the
+# 24 by GPTQ over that by nearest; a kind: the mean of its six ratios.) Over all 24 matrices it is below 1
+# at every size. With few tokens some of the narrow ones are above, and four of the six widest stay there
+# until tokens outnumber their 768 inputs, and not by a few, as the table counts.
 
 # %% [markdown] tags=["zh"]
 # **至少要多少 token？** 六种数量，每种抽取五次校准文本（存档；实验之前规则已登记）。低于 1 表示 GPTQ 优于就近舍入。
-# 24 个矩阵的均值在各种数量下都低于 1；最宽的矩阵却不然：token 数必须超过 768 个输入，而且不能只超过一点，见下表的计数。
+# （“全部矩阵”是 24 个矩阵平均误差之比；每一类是其六个比值的平均。）全部 24 个矩阵合起来，在各种数量下都低于 1；
+# token 很少时，有几个窄矩阵高于 1；六个最宽的矩阵中有四个要等 token 数超过 768 个输入、而且不能只超过一点，
+# 才降到 1 以下，见下表的计数。
 
 # %% tags=["nbval-ignore-output"]
 show(figures.crossing())
@@ -481,13 +503,16 @@ table(rows, kind="recorded", digits=4)
 #
 # On the board the embeddings go along at 8 bits, rounded to nearest. The time is that of the plain
 # model: weights are unpacked to fp32 before the pass. A kernel that computes with packed
-# weights is what makes GPTQ fast, and on a GPU it does so because fewer bytes are read.
+# weights is what makes GPTQ fast, and on a GPU it does so because fewer bytes are read. That pays where
+# reading weights is the limit, as when one text is generated token by token; not for long prompts or
+# large batches, whose multiplications are as many as before.
 
 # %% [markdown] tags=["zh"]
 # ## 6 · 总榜与结论
 #
 # 上总榜时，嵌入也以 8 比特就近舍入。耗时与原模型相同：权重在计算前已还原为 fp32。
 # 要变快，需要直接用压缩权重计算的内核；在 GPU 上，快的原因是要读的字节变少了。
+# 只有读权重是瓶颈时才划算，例如逐 token 生成一段文本；长提示或大批次则不然，乘法一次也没少。
 
 # %% tags=["nbval-ignore-output"]
 board.add(technique="GPTQ, 4 bits, groups of 64", **measure.gptq_point(4, 64))
@@ -561,7 +586,8 @@ check("10-3", answer_3)
 #     return inputs.abs().mean(0).clamp(min=1e-4) ** 0.5
 # ```
 #
-# It leaves 95%: this matrix has few channels that stand out.
+# It leaves 95%. AWQ itself searches the power in [0, 1] for each layer, by the output's error on
+# calibration data, and clips weights besides: try that next.
 #
 # </details>
 
@@ -573,7 +599,7 @@ check("10-3", answer_3)
 #     return inputs.abs().mean(0).clamp(min=1e-4) ** 0.5
 # ```
 #
-# 误差降到 95%：这个矩阵里突出的通道不多。
+# 误差降到 95%。AWQ 本身会为每一层在 [0, 1] 内搜索这个幂（按校准数据上的输出误差），还会裁剪权重：接下来可以试试。
 #
 # </details>
 
@@ -582,32 +608,33 @@ check("10-3", answer_3)
 #
 # - What counts is the error of the output. Its Hessian is $X^T X$, and it says how the columns still
 #   free make up best for one that was rounded.
-# - Same levels, same bytes, other codes: the gain is free at inference and costs a few samples and
-#   seconds beforehand.
+# - Same levels, same bytes, other codes: the gain is free at inference and costs some thousand tokens
+#   and seconds beforehand for our 3M parameters (published: 4.2 hours on an A100 for OPT-175B).
 # - In the model's quality it shows at 4 bits, decides at 3 and 2, and is nothing at 8.
 # - Calibrate with text of the model's own kind, and with several times more tokens than the widest
-#   layer has inputs. With fewer, that layer does worse than by rounding to nearest, even if the model as
-#   a whole still gains.
+#   layer has inputs. With fewer tokens than inputs and the usual damping, such a layer may do worse than
+#   by rounding to nearest, even if the model as a whole still gains; much more damping helps it.
 #
 # **References.** Frantar et al. 2023, *GPTQ* (arXiv:2210.17323). Frantar & Alistarh 2022, *Optimal
 # Brain Compression* (arXiv:2208.11580). Hassibi & Stork 1993, *Second order derivatives for network
 # pruning: Optimal Brain Surgeon*. Lin et al. 2024, *AWQ* (arXiv:2306.00978), scales the channels
 # with large inputs instead of pushing errors.
 #
-# **Next:** [11 · Pruning](11_pruning.ipynb). The same quadratic form decides which weights
-# can go altogether.
+# **Next:** [11 · Pruning](11_pruning.ipynb) removes weights altogether, by simpler measures; the same
+# quadratic form could choose them too (SparseGPT).
 
 # %% [markdown] tags=["zh"]
 # ## 8 · 小结
 #
 # - 要紧的是输出误差。它的 Hessian 就是 $X^T X$，它告诉我们：一列量化之后，其余各列怎样弥补最好。
-# - 量化级相同、字节数相同，只是编码不同：推理时没有额外代价，事先只需少量样本和几秒钟。
+# - 量化级相同、字节数相同，只是编码不同：推理时没有额外代价；事先的代价，在我们 3M 参数的模型上是几千个 token 和
+#   几秒钟（文献：OPT-175B 在一块 A100 上要 4.2 小时）。
 # - 就模型质量而言，4 比特时看得出差别，3 比特和 2 比特时起决定作用，8 比特时没有差别。
-# - 校准要用与模型用途同类的文本，token 数应是最宽一层输入维数的若干倍。太少的话，那一层反而不如就近舍入，
-#   哪怕整个模型仍有收益。
+# - 校准要用与模型用途同类的文本，token 数应是最宽一层输入维数的若干倍。token 少于输入维数、又用常用阻尼时，
+#   这样的层可能不如就近舍入，哪怕整个模型仍有收益；把阻尼加大许多会有帮助。
 #
 # **参考文献。** Frantar 等 2023，*GPTQ*（arXiv:2210.17323）。Frantar 与 Alistarh 2022，*Optimal
 # Brain Compression*（arXiv:2208.11580）。Hassibi 与 Stork 1993，*Second order derivatives for network
 # pruning: Optimal Brain Surgeon*。Lin 等 2024，*AWQ*（arXiv:2306.00978），不转移误差，而是放大输入较大的通道的权重。
 #
-# **下一篇：** [11 · 剪枝](11_pruning.ipynb)。同一个二次型还能决定哪些权重可以整个去掉。
+# **下一篇：** [11 · 剪枝](11_pruning.ipynb) 把权重整个去掉，用的是更简单的标准；同一个二次型也可以用来选（SparseGPT）。

@@ -45,7 +45,10 @@ def error_share(factors: torch.Tensor, bits: int = 3) -> float:
 
 
 def _check_factors(answer):
-    share = error_share(answer(measure.weight(measure.WIDE), measure.layer_inputs(measure.WIDE)))
+    weight = measure.weight(measure.WIDE)
+    factors = answer(weight, measure.layer_inputs(measure.WIDE))
+    yield tr("shape of the factors"), tuple(weight.shape[1:]), tuple(factors.shape)
+    share = error_share(factors)
     what = tr("error {share} % of nearest's, at most {most} %", share=number(share, 3), most=MOST)
     yield what, True, share <= MOST
 

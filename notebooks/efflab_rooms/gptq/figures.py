@@ -33,6 +33,8 @@ def changes(bits: int = 3, steps=(24, 72, 120, 168), n_rows: int = 32):
         for n, d in deltas.items()
     }
     meta[tr("mean change of a rounded weight")] = float(abs(deltas[last][:, :last]).mean())
+    plain = measure.nearest(SMALL, bits).dequantize()[:n_rows] - w
+    meta[tr("the same, round to nearest")] = float(abs(plain[:, :last]).mean())
     titles = [tr("{k} of {n} columns rounded", k=n, n=w.shape[1]) for n in steps]
     title = tr("GPTQ at {bits} bits: change of each weight so far", bits=bits)
     options = dict(rows=len(steps), shared_xaxes=True, vertical_spacing=0.08)

@@ -188,7 +188,8 @@ def added_losses() -> dict[tuple[str, int], dict[str, float]]:
     losses = {}
     for model in dict.fromkeys(model for model, _, _ in perplexity):
         full = perplexity[model, 16, "full"]
-        losses[model, 4] = {m: log(perplexity[model, 4, m] / full) for m in experiment.METHODS}
+        for b in (4, 3):
+            losses[model, b] = {m: log(perplexity[model, b, m] / full) for m in experiment.METHODS}
     for bits in (4, 3, 2):
         points = {m: recorded_point(bits, None, m) for m in experiment.METHODS}
         losses["stdlib-gpt", bits] = {m: added_bits(point) for m, point in points.items()}

@@ -65,8 +65,8 @@ def _by_seed(id: str, name: str, values: Sequence[float], unit: str, bits: int) 
 def gptq_error(evidence) -> Outcome:
     """Whether GPTQ's calibration lowers the quantization error."""
     remarks = {
-        "layers": "with fewer tokens the mean over all maps still gains, but the widest ones err "
-        "more than by rounding to nearest",
-        "model": "with 4,096 calibration tokens of the first seed; by seed it varies less",
+        "layers": "with 512 tokens or fewer all maps together still gain, but the widest ones err "
+        "more on average than by rounding to nearest",
+        "model": "with 4,096 calibration tokens of the first seed; by seed see the last figures",
     }
     return judge("gptq-error", evidence, remarks=remarks)

@@ -70,10 +70,10 @@ def token_weights_growth(image_size: int = 224) -> float:
     return twice / once
 
 
-def flop_ratio(image_size: int) -> float:
-    """FLOPs of Mixer-B/16 over those of ViT-B/16; token mixing stays 384 wide."""
+def flop_ratio(image_size: int, d_token: int = 384) -> float:
+    """FLOPs of Mixer-B/16, its token mixing `d_token` wide, over those of ViT-B/16."""
     mixer, vit = base_models(image_size)
-    return mixer_flops(mixer) / vit_flops(vit)
+    return mixer_flops(replace(mixer, d_token=d_token)) / vit_flops(vit)
 
 
 def equal_flop_ratio(image_size: int) -> float:

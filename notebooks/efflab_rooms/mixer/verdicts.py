@@ -13,7 +13,10 @@ WEIGHTS = "a Mixer layer's token-mixing weights at twice the image side"
 DIGITS = "accuracy on the digits, Mixer less ViT (by seed)"
 IMAGENET = "top-1 on ImageNet alone, Mixer-B/16 less ViT-B/16 (Tolstikhin et al. 2021, Table 3)"
 PUBLISHED_POINTS = 76.44 - 79.67
-ONE_SIZE = "its weights are for images of one size: at twice the side token mixing needs {times}x"
+ONE_SIZE = (
+    "its weights are for images of one size: at twice the side, with d_token kept, "
+    "token mixing needs {times} times the weights"
+)
 SIZES = ("eighth", "quarter", "half", "largest")
 
 
