@@ -94,7 +94,7 @@ def bootstrap(
 def paired_difference(a: Values, b: Values) -> Estimate:
     """Mean of a - b with Student's t interval; `a[i]` and `b[i]` share what is not compared.
 
-    >>> print(paired([3.0, 4.1, 5.0], [1.0, 2.0, 3.0]))
+    >>> print(paired_difference([3.0, 4.1, 5.0], [1.0, 2.0, 3.0]))
     2.033 (1.890 to 2.177)
     """
     a, b = _floats("a", a), _floats("b", b)

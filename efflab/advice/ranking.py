@@ -40,7 +40,7 @@ def advise(
 
     >>> rows = advise("bert-base", "A100 80GB SXM", "checkpoint")
     >>> rows[0]["technique"], round(rows[0]["gain_low"], 1)
-    ('ALBERT: shared weights, embedding of width 128', 9.2)
+    ('ALBERT: shared weights, embedding of width 128', 9.3)
     """
     return rank(Case(model, device, budget, n_devices, seq_len))
 

@@ -53,7 +53,7 @@ def parse_json(content: bytes | str, kind: type = dict) -> Any:
 
     >>> parse_json('{"loss": NaN}')
     Traceback (most recent call last):
-    ValueError: number='NaN': expected a finite number
+    efflab.errors.Refusal: number='NaN': expected a finite number
     """
     try:
         text = content.decode("utf-8") if isinstance(content, bytes) else content

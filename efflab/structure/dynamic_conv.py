@@ -29,7 +29,7 @@ def band_matrix(kernels: Numbers) -> Tensor:
     Row i holds its kernel in columns i to i + k - 1: padding each row and reading the result back
     with rows one shorter moves every row one column further than the row above.
 
-    >>> banded(torch.ones(2, 2)).int().tolist()
+    >>> band_matrix(torch.ones(2, 2)).int().tolist()
     [[1, 1, 0], [0, 1, 1]]
     """
     shape = tuple(kernels.shape)

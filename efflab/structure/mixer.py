@@ -144,8 +144,9 @@ def enlarge(mixer: MLPMixer, factor: Annotated[int, 2]) -> MLPMixer:
     """The same network for images `factor` times as large a side (after the paper's appendix C).
 
     The patches form factor^2 groups, here each every factor-th patch in both directions, so that
-    each still covers the whole image; the paper's are contiguous parts of it. The new token-mixing weights are block-diagonal: every group
-    passes through a copy of the old perceptron. Parameters of that part grow by factor^4.
+    each still covers the whole image; the paper's are contiguous parts of it. The new token-mixing
+    weights are block-diagonal: every group passes through a copy of the old perceptron. Parameters
+    of that part grow by factor^4.
     """
     old = mixer.config
     side, groups = old.image_size // old.patch_size, factor**2

@@ -1,6 +1,5 @@
 """A model's card: its numbers are the formulas', its text fits a screen, bad input is one line."""
 
-import doctest
 import json
 from dataclasses import replace
 
@@ -23,10 +22,6 @@ TALLEST = 42
 
 def rows(name):
     return {row["device"]: row for row in read_card(name)["devices"]}
-
-
-def test_doctests():
-    assert doctest.testmod(chapters).failed == 0
 
 
 # --- Numbers ---------------------------------------------------------------------------------

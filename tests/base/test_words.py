@@ -1,16 +1,10 @@
 """A sentence is an English text everywhere, and another language's where it is asked for."""
 
-import doctest
 import json
 
-from efflab.base import words
 from efflab.base.words import Words, translate
 
 CHINESE = {"{a} of {n}": "{n} 的 {a}", "layers": "层", "{n:,} tokens": "{n:,} 个 token"}
-
-
-def test_doctests():
-    assert doctest.testmod(words).failed == 0
 
 
 def test_words_are_texts():

@@ -1,6 +1,5 @@
 """Pruning: masks as torch's, removed units equal masked ones, fewer FLOPs."""
 
-import doctest
 from dataclasses import replace
 from itertools import pairwise
 
@@ -35,12 +34,6 @@ def model(config=CONFIG, seed=0, scale=5.0):
 
 def ids(n=2, length=16, seed=1):
     return torch.randint(0, 60, (n, length), generator=torch.Generator().manual_seed(seed))
-
-
-def test_doctests():
-    result = doctest.testmod(pruning)
-    assert result.attempted > 0
-    assert result.failed == 0
 
 
 # --- masks -----------------------------------------------------------------------------------

@@ -1,19 +1,11 @@
 """Layouts of sparse matrices: the matrix back, torch's CSR, bytes that cross where computed."""
 
-import doctest
-
 import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from efflab.compression import pruning, sparse
-
-
-def test_doctests():
-    result = doctest.testmod(sparse)
-    assert result.attempted > 0
-    assert result.failed == 0
 
 
 @pytest.mark.parametrize("layout", sparse.LAYOUTS)

@@ -1,6 +1,5 @@
 """Buckets: the prediction against hand-made cases, and against real passes of layers that sleep."""
 
-import doctest
 from itertools import chain
 
 import pytest
@@ -106,7 +105,3 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="first_bytes=0"):
         fill([1], 1, 0)
     assert Trace(1.0, ()).hidden == 1.0
-
-
-def test_doctests():
-    assert doctest.testmod(buckets).failed == 0

@@ -1,6 +1,5 @@
 """Data parallelism is one process on the whole batch, and what breaks when ranks differ."""
 
-import doctest
 import re
 from dataclasses import replace
 from itertools import chain
@@ -134,10 +133,6 @@ def test_other_bad_arguments():
         sampled_rows(3, 0, True)
     zero = {"a": torch.zeros(2)}
     assert distance(zero, zero) == 0.0
-
-
-def test_doctests():
-    assert doctest.testmod(data_parallel).failed == 0
 
 
 def test_a_gradient_that_a_rank_lacks_counts_as_zero():

@@ -1,10 +1,7 @@
 """What GPipe measured, and that its bubble alone does not explain it."""
 
-import doctest
-
 import pytest
 
-from efflab.distributed import gpipe
 from efflab.distributed.gpipe import gains, published_rows, speedup
 from efflab.distributed.pipeline import simulate
 
@@ -29,10 +26,6 @@ PUBLISHED = {
     (3, "Transformer", 32): (1, 1.8, 3.3),
     (3, "AmoebaNet", 32): (1, 1.7, 2.7),
 }
-
-
-def test_doctests():
-    assert doctest.testmod(gpipe).failed == 0
 
 
 @pytest.mark.parametrize(("K", "M"), [(1, 1), (2, 4), (4, 4), (8, 1), (8, 32)])

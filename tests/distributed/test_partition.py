@@ -1,6 +1,5 @@
 """The best split of layers into stages, against trying all of them."""
 
-import doctest
 import random
 import re
 import time
@@ -8,7 +7,6 @@ from itertools import combinations, pairwise
 
 import pytest
 
-from efflab.distributed import partition
 from efflab.distributed.partition import best_split, stage_seconds
 from efflab.distributed.pipeline import simulate
 
@@ -16,10 +14,6 @@ from efflab.distributed.pipeline import simulate
 def every_split(n_layer, n_stages):
     for cuts in combinations(range(1, n_layer), n_stages - 1):
         yield [end - start for start, end in pairwise((0, *cuts, n_layer))]
-
-
-def test_doctests():
-    assert doctest.testmod(partition).failed == 0
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -1,6 +1,5 @@
 """The simulator against the papers' formulas, and against a simulator that only relaxes times."""
 
-import doctest
 import gc
 import random
 import re
@@ -9,7 +8,7 @@ import time
 import pytest
 from relaxed_pipeline import Relaxed
 
-from efflab.distributed import pipeline, schedules
+from efflab.distributed import schedules
 from efflab.distributed.pipeline import run, simulate
 from efflab.distributed.schedules import SCHEDULES, Task
 
@@ -23,10 +22,6 @@ def equal_stages(schedule, K, M, forward=1.0, backward=2.0, **options):
 def idle(timeline, K, M, work=3.0):
     """Time that a rank idles, where all stages take `work` for a micro-batch."""
     return timeline.makespan - M * work
-
-
-def test_doctests():
-    assert doctest.testmod(pipeline).failed == 0
 
 
 # --- The papers' formulas ----------------------------------------------------------------------

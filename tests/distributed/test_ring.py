@@ -1,7 +1,5 @@
 """The ring's sum is torch's, and its bytes are the formula's."""
 
-import doctest
-
 import pytest
 import torch
 
@@ -10,10 +8,6 @@ from efflab.distributed.launch import launch
 
 HEADERS = 2000
 """Bytes beyond the values: gloo sends a header of 48 bytes or so with each part."""
-
-
-def test_doctests():
-    assert doctest.testmod(ring_cost).failed == 0
 
 
 @pytest.mark.parametrize("n_ranks", [1, 2, 4])

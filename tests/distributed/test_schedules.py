@@ -1,11 +1,9 @@
 """The orders of tasks, as the papers draw them."""
 
-import doctest
 import re
 
 import pytest
 
-from efflab.distributed import schedules
 from efflab.distributed.schedules import SCHEDULES, orders
 
 
@@ -15,10 +13,6 @@ def written(order):
         (t.kind.lower() if t.chunk else t.kind) + str(t.microbatch) + "+" * t.together
         for t in order
     )
-
-
-def test_doctests():
-    assert doctest.testmod(schedules).failed == 0
 
 
 def test_gpipe_is_the_same_on_all_ranks():

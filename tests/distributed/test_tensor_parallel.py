@@ -3,7 +3,6 @@
 And why its order is column first, row second: every other one is right at more traffic, or wrong.
 """
 
-import doctest
 import re
 from dataclasses import replace
 
@@ -34,11 +33,6 @@ def ranks(request):
 
 def run(ranks, **changes):
     return ranks.run(tensor_parallel.on_rank, replace(JOB, **changes), timeout=120)
-
-
-@pytest.mark.parametrize("module", [tensor_parallel, tensor_orders])
-def test_doctests(module):
-    assert doctest.testmod(module).failed == 0
 
 
 @pytest.mark.parametrize("method", METHODS)
