@@ -111,7 +111,8 @@ for framework, output in outputs.items():
 # Take bias and GELU on n values: `add`, two times `multiply`, `erf`, `add`, `multiply`. One by one
 # they read and write 13 n values. In one loop each value is read once and written once: 2 n.
 #
-# What may share a loop? Operations that work value by value can always follow one another. A
+# What may share a loop? Operations that work value by value on as many values can always follow one
+# another (ours joins unequal shapes too, and leaves the nesting to the compiler). A
 # **reduction** (a sum, a maximum) can end a loop, but its result is known only when the loop is
 # over, so what needs it comes in a later one. A matrix product (**dot**) is a library's kernel and
 # stays alone.
@@ -128,7 +129,8 @@ for framework, output in outputs.items():
 # 以 n 个值上的偏置加 GELU 为例：`add`、两次 `multiply`、`erf`、`add`、`multiply`。逐个执行要读写 13 n 个值；
 # 放进一个循环，每个值只读一次、写一次：2 n。
 #
-# 哪些操作可以共用一个循环？逐值计算的操作总能一个接一个。**归约**（求和、求最大值）可以放在循环末尾，
+# 哪些操作可以共用一个循环？逐值计算、值数又相同的操作总能一个接一个（我们的 pass 对形状不同的也照样合并，
+# 嵌套循环交给编译器）。**归约**（求和、求最大值）可以放在循环末尾，
 # 但循环结束才知道结果，用到它的操作只能进后面的循环。矩阵乘法（**dot**）是库里的内核，单独成一个。
 #
 # **07-1.** 请你来写：`chain` 是一串操作，每个操作读入前一个的结果。返回内核，即列表的列表。
@@ -206,7 +208,9 @@ show(figures.graph_figure(report, lab.tr("XLA: one block before and after")))
 
 # %% [markdown] tags=["en"]
 # Read it row by row. Bias and GELU have become one kernel, as promised. A LayerNorm still takes
-# five: each of its two means ends a loop. Softmax takes four. XLA computes some operations *twice*
+# five: each of its two means ends a loop. Softmax takes four; in the first the maximum and what needs it
+# share a kernel, so a kernel can hold more than one loop, which our rule of section 3 does not allow. XLA
+# computes some operations *twice*
 # rather than store their result (count the dots in the rows of the norms, or the three additions of
 # one bias after `qkv`'s product), and it puts copies where a product wants its numbers in another order.
 #
@@ -218,7 +222,8 @@ show(figures.graph_figure(report, lab.tr("XLA: one block before and after")))
 
 # %% [markdown] tags=["zh"]
 # 逐行来看。偏置和 GELU 如前所述合成了一个内核。LayerNorm 仍要五个：它的两次求均值各自结束一个循环。
-# softmax 要四个。有些操作 XLA 宁可*算两遍*也不存结果（数一数两行 norm 里的点，或 `qkv` 的乘法之后对同一偏置的三次加法）；
+# softmax 要四个；其中第一个把求最大值和用到它的操作放进了同一个内核：一个内核可以含不止一个循环，
+# 我们第 3 节的规则不允许这样做。有些操作 XLA 宁可*算两遍*也不存结果（数一数两行 norm 里的点，或 `qkv` 的乘法之后对同一偏置的三次加法）；
 # 矩阵乘法需要另一种数据排列时，它还会插入复制。
 #
 # 我们这二十行代码得到的内核比 XLA 还少，但目前只在纸上：它不考虑内存布局，也不管一个循环要花多少时间，
@@ -257,15 +262,18 @@ table(rows)
 #
 # Fuse the six operations between the products into one kernel: the scores are written, read,
 # written and read again, **4 T² + 4 T D** = 96 values. Keep the scores in the cache from the first
-# product to the second, as FlashAttention does, and only the ends are left: **4 T D** = 32 values.
-# The T² is gone.
+# product to the second, as FlashAttention does, and only the ends are left, if a head's keys and values
+# stay in the cache as well: **4 T D** = 32 values. The scores' T² is gone from memory. (For longer texts
+# FlashAttention reads K and V again for each block of queries: its traffic is of the order of T² D² / M for
+# a cache of M values, far below T² but not linear.)
 
 # %% [markdown] tags=["zh"]
 # 加起来：**12 T² + 4 T D + 4 T** 个值，这里是 192 + 32 + 16 = 240，按 fp32 计 960 字节。
 #
 # 把两次矩阵乘法之间的六个操作融合成一个内核：分数写一次、读一次、再写、再读，**4 T² + 4 T D** = 96 个值。
-# 若从第一次乘法到第二次乘法都让分数留在缓存里，如 FlashAttention 所做，就只剩两端：**4 T D** = 32 个值。
-# T² 消失了。
+# 若从第一次乘法到第二次乘法都让分数留在缓存里，如 FlashAttention 所做，而且一个头的 K、V 也都留在缓存里，
+# 就只剩两端：**4 T D** = 32 个值，分数的 T² 不再占内存。（文本更长时，FlashAttention 每处理一块查询都要重读 K、V，
+# 缓存为 M 个值时访存量为 T² D² / M 的量级，远少于 T²，但不是线性。）
 
 # %%
 total = fusion.attention_bytes(4, 2)
@@ -301,10 +309,10 @@ times = measure.block_times(forms)
 table(measure.time_rows(times), kind="measured")
 
 # %% [markdown] tags=["en"]
-# The products take most of the time, and no fusion makes them shorter: Inductor's bytes and kernels
-# (next section) fall by more than its time does. XLA's time falls by more than its bytes, but part of
-# that is not fusion at all: JAX without `jit` spends tens of microseconds in Python on each
-# operation, torch a few. Where the last column says no, the row shows nothing.
+# Where the last column says no, the row shows nothing. Where it says yes, compare with the bytes and
+# kernels of the next section: the six products (0.47 GFLOP at the defaults) are in every row, and no
+# fusion makes them shorter. XLA's fall may not be fusion alone: its baseline is JAX under `disable_jit`,
+# one primitive at a time, where every operation also pays JAX's Python. We have not taken the two apart.
 #
 # Are fewer kernels faster? In torch's rows the kernels number 43, 19 (our fuser), 13 (Inductor) and 10
 # (torch's own). Where the intervals of two rows overlap, the clock does not tell them apart: the
@@ -312,9 +320,9 @@ table(measure.time_rows(times), kind="measured")
 # Python, one by one.
 
 # %% [markdown] tags=["zh"]
-# 矩阵乘法占了大部分时间，融合并不能让它更快，所以 Inductor 的时间降幅不如字节数和内核数（见下一节）。
-# XLA 的时间降幅超过字节数，但其中一部分根本不是融合带来的：不用 `jit` 时，JAX 的每个操作要在 Python 里花几十微秒，
-# torch 只花几微秒。最后一列为“否”的行，说明不了问题。
+# 最后一列为“否”的行，说明不了问题。为“是”的行，请与下一节的字节数和内核数相比：六次矩阵乘法（默认参数下 0.47 GFLOP）
+# 每一行都有，融合并不能让它更快。XLA 的降幅可能不全是融合带来的：它的基线是 `disable_jit` 下逐个原语执行的 JAX，
+# 每个操作还要付 JAX 自己的 Python 开销。两者各占多少，我们没有拆开测。
 #
 # 内核越少就越快吗？torch 各行的内核数依次是 43、19（我们的融合 pass）、13（Inductor）和 10（torch 自带）。
 # 两行的区间若有重叠，时间就分不出高下：各行的矩阵乘法都一样。此外，我们的方案还要从 Python 逐个调用九个编译好的循环。
@@ -346,15 +354,16 @@ show(figures.graph_figure(written, lab.tr("Inductor: the same block before and a
 # %% [markdown] tags=["en"]
 # Inductor puts a whole LayerNorm into one kernel: several loops one after the other, with a launch
 # between none of them (a kernel's box names each kind of operation once). But look at the table's
-# last row: the library, **without any compiler**, runs the block in 10 kernels and moves fewer
-# bytes than either compiler with the written-out one. Fusing by hand is what compilers compete
+# last row: the library, **without any compiler**, runs the block in 10 kernels (the row's
+# operations; 9 with Inductor) and moves fewer bytes (those before) than either compiler with the written-out one. Fusing by hand is what compilers compete
 # with.
 #
 # The C++ of bias and GELU. One loop over rows, one over channels, several values at once:
 
 # %% [markdown] tags=["zh"]
 # Inductor 把整个 LayerNorm 放进一个内核：几个循环前后相接，中间不必再启动（方框里每种操作只列一次）。
-# 但请看表的最后一行：**不用任何编译器**，库只用 10 个内核就跑完这个块，搬运的字节也比两个编译器处理展开写法后的更少。
+# 但请看表的最后一行：**不用任何编译器**，库只用 10 个内核（该行的操作数；经 Inductor 为 9 个）就跑完这个块，
+# 搬运的字节（编译前的）也比两个编译器处理展开写法后的更少。
 # 编译器的竞争对手，正是人工融合。
 #
 # 偏置加 GELU 的 C++：外层循环遍历行，内层循环遍历通道，一次处理好几个值：
@@ -415,7 +424,8 @@ table(measure.fused_rows(chains), kind="measured")
 # The figure's lines and filled dots are the model's (computed): they charge the fused kernel one launch and nothing for the
 # call, so its title is what fusing *could* give. Open symbols are the measured chains: with few
 # values the fused ones stand far above their line. Move the number of operators and of values. Raise the launch to
-# 5 µs and choose a GPU: where does fusing stop mattering?
+# 5 µs and choose a GPU: at which size do the bytes take over from the launches, and does the speedup
+# change there?
 
 # %% [markdown] tags=["zh"]
 # 加速比远不到 16：在这台机器上，调用一次编译好的程序，无论算什么都至少要十几微秒，相当于启动 torch 的许多个内核；
@@ -423,7 +433,7 @@ table(measure.fused_rows(chains), kind="measured")
 #
 # 图中的线和实心点是模型（计算）：它只给融合后的内核计一次启动，不计调用本身，所以标题说的是融合*可能*带来的加速。
 # 空心符号是实测的链：值少时，融合后的实测点远在线的上方。拖动算子个数和值的个数；
-# 再把启动开销调到 5 µs，选一块 GPU：从哪里开始，融合就不再重要？
+# 再把启动开销调到 5 µs，选一块 GPU：从多大开始，代价由启动变为字节？加速比在那里变不变？
 
 # %% tags=["nbval-ignore-output"]
 explore(figures.fusion_cost_here(model, chains), frames=7)
@@ -443,7 +453,9 @@ explore(figures.fusion_cost_here(model, chains), frames=7)
 table(measure.small_rows(), kind="measured")
 
 # %% [markdown] tags=["en"]
-# A ratio above 1 is a loss. With few values the compiled program loses even to six operations.
+# A ratio above 1 is a loss, where it lies outside the noise (the interval is that of the ratio to torch's
+# own two). With few values the compiled program may lose even to six operations; to torch's own two it
+# loses wherever the whole interval lies above 1.
 #
 # **Changing shapes.** XLA compiles a program for one shape. Sentences come in all lengths, so it
 # compiles again for each; people pad to a few sizes instead. torch does the same, notices that a
@@ -479,11 +491,14 @@ table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # **Few calls.** Compiling takes tenths of a second to seconds, a call saves milliseconds at most.
-# (Seconds of the first call here; Inductor finds what it compiled in an earlier run on disk, so run this twice.)
+# (Inductor's seconds are those of the first call, XLA's of `.compile()` alone, without tracing. Inductor
+# finds what it compiled in an earlier run on disk, so run this twice. Where the two times are not told
+# apart by their ratio's interval, the table says so.)
 
 # %% [markdown] tags=["zh"]
-# **调用太少。** 编译要零点几秒到几秒，每次调用至多省几毫秒。（这里是首次调用的秒数；早先运行时编译过的内核，
-# Inductor 会在磁盘上找到，所以不妨运行两次。）
+# **调用太少。** 编译要零点几秒到几秒，每次调用至多省几毫秒。（Inductor 的秒数是首次调用的，
+# XLA 的只含 `.compile()`，不含追踪。早先运行时编译过的内核，Inductor 会在磁盘上找到，所以不妨运行两次。
+# 若两个时间之比的区间含 1，表中注明“分不出”。）
 
 # %% tags=["nbval-ignore-output"]
 baselines = {
@@ -495,14 +510,17 @@ timings = times["JAX"].timings | times["torch"].timings
 rows = []
 for form, baseline in baselines.items():
     seconds, before, after = reports[form].seconds, baseline.median, timings[form].median
-    calls = fusion.calls_to_pay(seconds, before, after)
-    assert (calls == float("inf")) == (after >= before)
+    calls, ratio = (
+        fusion.calls_to_pay(seconds, before, after),
+        timings[form].ratio_interval(baseline),
+    )
+    pays = "never" if calls == float("inf") else f"{calls:,.0f}"
     rows.append(
         {
             "form": form,
             "compiling (s)": seconds,
             "saved a call (ms)": 1e3 * (before - after),
-            "pays from (calls)": "never" if calls == float("inf") else f"{calls:,.0f}",
+            "pays from (calls)": "not told apart" if ratio.low <= 1 <= ratio.high else pays,
         }
     )
 table(rows, kind="measured")
@@ -536,26 +554,27 @@ for fused, (form, formula) in figures.FORMULAS.items():
             "form": form,
             "values a head": formula,
             "MB (computed)": n_bytes / 1e6,
-            "MB, counted by a compiler (measured)": count / 1e6 if count else None,
-            "measured / formula": count / n_bytes if count else None,
+            "MB, counted in the compiler's program": count / 1e6 if count else None,
+            "counted / formula": count / n_bytes if count else None,
         }
     )
 table(rows)
 
 # %% [markdown] tags=["en"]
-# Change the formula a little (a bias on the scores, a cap) and the pattern no longer fits. That gap
-# is what FlexAttention fills: it compiles a fused attention around a formula of yours.
+# An added bias is still a pattern that Inductor knows, if it is written as one of its examples; change
+# the formula otherwise (a cap on the scores) and none fits. That gap is what FlexAttention fills: it compiles a fused attention around a formula of yours.
 #
-# On a GPU, where memory is the slow part, the T² costs the most. The block of section 6 (1,024
-# channels and tokens), and 8 heads of attention in bf16 by length (`make bench-gpu`). Ratios are
+# On a GPU, where memory is the slow part, the T² costs the most. The block of section 6 in fp32
+# (1,024 channels and tokens, 16 heads), and 8 heads of attention alone in bf16, not causal, by length
+# (`make bench-gpu`). Ratios are
 # again medians over pairs; "math" is torch's own way without fusing:
 
 # %% [markdown] tags=["zh"]
-# 公式稍有改动（给分数加偏置、设上限），就套不上这个模式了。FlexAttention 填补的正是这个空缺：
+# 加偏置的写法，只要与它收录的样式一致，Inductor 也还认得；换一种改法（例如给分数设上限），就没有模式可套了。FlexAttention 填补的正是这个空缺：
 # 它围绕你给的公式编译出融合的注意力。
 #
-# GPU 上慢的是显存，T² 的代价最大。第 6 节的块（1,024 个通道、1,024 个 token），以及 bf16 下 8 个头的注意力随长度的变化
-# （`make bench-gpu`）。比值同样是成对之比的中位数；“math” 是 torch 自带的不融合的算法：
+# GPU 上慢的是显存，T² 的代价最大。第 6 节的块，fp32（1,024 个通道、1,024 个 token、16 个头），
+# 以及单独的注意力随长度的变化：bf16、8 个头、非因果（`make bench-gpu`）。比值同样是成对之比的中位数；“math” 是 torch 自带的不融合的算法：
 
 # %%
 rows = []
@@ -578,12 +597,12 @@ table([row for row in rows if row["ms"] is not None], kind="recorded")
 
 # %% [markdown] tags=["en"]
 # The compiler gets most of what fusing by hand gives the block, not all. In attention the fused
-# kernels' memory grows with T alone, and the longer the text, the further they pull ahead.
+# kernels' memory has no T² (flash needs some extra at 512 tokens), and the longer the text, the further they pull ahead.
 #
 # ## 11 · Verdict
 
 # %% [markdown] tags=["zh"]
-# 编译器拿到了人工融合的大部分收益，但不是全部。注意力方面，融合内核占的显存只随 T 增长，文本越长，领先越多。
+# 编译器拿到了人工融合的大部分收益，但不是全部。注意力方面，融合内核占的显存不含 T²（flash 在 512 个 token 时另有额外占用），文本越长，领先越多。
 #
 # ## 11 · 结论
 

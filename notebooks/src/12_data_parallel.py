@@ -35,7 +35,7 @@
 
 # %% tags=["parameters"]
 language = "en"
-batch_size = 8  # sequences of the whole batch, 4 to 64
+batch_size = 8  # sequences of the whole batch, 5 to 64
 seq_len = 64  # tokens of each, 16 to 128
 n_steps = 3  # steps that ranks and one process are compared over, 2 to 20
 bucket_mb = 1  # MiB of gradients in a bucket of the traced pass, 0.25 to 25
@@ -100,7 +100,7 @@ pools[2].run(
 sorted(seen)
 
 # %% [markdown] tags=["en"]
-# A rank that raises ends the call within a second and says which it was; the others, waiting for it
+# A rank that raises ends the call at once and says which it was; the others, waiting for it
 # in a collective, are stopped with it. The pool starts anew at the next call.
 
 # %% [markdown] tags=["zh"]
@@ -141,11 +141,13 @@ show_source(data_parallel.average_gradients)
 # %% [markdown] tags=["en"]
 # That is `by hand`. PyTorch's own is `DistributedDataParallel` (DDP). Differences are the largest one
 # over the largest value: fp32 sums in another order part by some 1e-7. The control does not average
-# at all. Bytes are the operating system's count of what each process really sent:
+# at all. Bytes are the Linux kernel's count of what each process really sent (other systems keep no such
+# count: there the notebook stops here with an `OSError`):
 
 # %% [markdown] tags=["zh"]
 # 这就是表中的“手写”。PyTorch 自带的是 `DistributedDataParallel`（DDP）。“差异”指最大差值与最大数值之比：
-# fp32 换个顺序求和，会差出约 1e-7。对照组完全不做平均。字节数是操作系统内核统计的每个进程实际发出的量：
+# fp32 换个顺序求和，会差出约 1e-7。对照组完全不做平均。字节数是 Linux 内核统计的每个进程实际发出的量
+# （其他系统没有这项统计，本篇会在这里以 `OSError` 停下）：
 
 # %% tags=["nbval-ignore-output"]
 job = measure.job(batch_size, seq_len, n_steps)
@@ -197,7 +199,8 @@ table(rows, kind="measured", digits=2)
 # never more than twice, however many ranks there are. Bytes are not all of it: the 2 (n - 1) steps come
 # one after the other, and each pays the wire's latency. A **tree** sums on the way up and spreads the sum
 # on the way down, in 2 log n steps; with two trees, a half of the gradients in each, every rank is busy,
-# and sends at most twice all of it. NCCL has both ways.
+# and sends at most twice all of it. NCCL has both ways. (The halves stream through in pieces. The times
+# below count the latencies of 2 log n steps and the bytes, as if the pieces cost nothing: a lower bound.)
 #
 # ### Your turn: the ring
 #
@@ -231,6 +234,7 @@ table(rows, kind="measured", digits=2)
 # rank 再多也不超过两倍。但字节数不是全部：2 (n - 1) 步只能一步接一步地走，每一步都要付一次链路延迟。
 # **树形**算法向上逐层求和、再向下逐层分发，只要 2 log n 步；用两棵树，各走一半梯度，每个 rank 都不闲着，
 # 发送量最多是总字节数的两倍。NCCL 两种都有。
+# （两半数据是分成小块流水传递的；下面的时间只计 2 log n 步的延迟和字节，不计分块的代价，是下界。）
 #
 # ### 动手：环
 #
@@ -278,11 +282,11 @@ show_source(ring.ring_all_reduce)
 p_sent.reveal(ring.ring_bytes(100, 4))
 
 # %% [markdown] tags=["en"]
-# Which way is faster depends on the number of ranks and on the size of the sum. At 1,024 ranks a small
-# sum goes fifty times as fast over trees; a large one hardly notices the latency:
+# Which way is faster depends on the number of ranks and on the size of the sum. At 1,024 ranks, by
+# these formulas, 1 MB goes fifty times as fast over trees; 1 GB hardly notices the latency:
 
 # %% [markdown] tags=["zh"]
-# 哪种更快，取决于 rank 数和数据量。1,024 个 rank 时，小的求和走树形要快五十倍；大的则几乎感觉不到延迟：
+# 哪种更快，取决于 rank 数和数据量。1,024 个 rank 时，按这些公式，1 MB 走树形要快五十倍；1 GB 则几乎感觉不到延迟：
 
 # %%
 show(figures.ways_to_sum())
@@ -344,14 +348,23 @@ for mb, trace in traces.items():
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
+# (Where *ratio* is above 1, or many buckets lengthen the backward pass, the all-reduces and the thread
+# that plays the wire most likely take their time from the same cores. On a GPU they have hardware of
+# their own.)
+#
 # A model of 13 MB in buckets of 25 MiB is a single bucket, which nothing hides. Where nobody sets a size,
 # DDP closes the first bucket at 1 MiB and the others at 25. Small buckets pay the latency often, and round
-# a ring the more so the more ranks there are. Find the best size for a slow wire, then for 1,024 ranks:
-# where does it move, and where over trees? With which wire does the size no longer matter?
+# a ring the more so the more ranks there are. Below are 24 layers of 24 MiB, 4 ms of backward pass each; a
+# bucket holds one layer at least, so nothing changes below 24 MiB. Find the best size for a wire of 64
+# Gbit/s, then for 1,024 ranks: where does it move, and where over trees? With which wire does the size no longer matter?
 
 # %% [markdown] tags=["zh"]
+# （如果“比值”大于 1，或桶多时反向传播变长：多半是因为 all-reduce 和模拟链路的线程与反向传播抢同样的核。
+# GPU 上它们另有硬件。）
+#
 # 桶设为 25 MiB 时，13 MB 的模型只有一个桶，传输全都藏不住。不设大小时，DDP 的第一个桶装到 1 MiB 就发，其余的装到 25 MiB。
-# 桶太小，又要反复付延迟；走环时 rank 越多，代价越大。先为慢链路找出最合适的大小，再看 1,024 个 rank：它移到哪里？走树形时呢？
+# 桶太小，又要反复付延迟；走环时 rank 越多，代价越大。下面是 24 层，每层 24 MiB、反向 4 毫秒；一个桶至少装一层，
+# 所以小于 24 MiB 时没有变化。先为 64 Gbit/s 的链路找出最合适的大小，再看 1,024 个 rank：它移到哪里？走树形时呢？
 # 链路多快时，桶的大小就无关紧要了？
 
 # %%
@@ -361,12 +374,14 @@ explore(figures.overlap, frames=9)
 # ## 6 · What breaks: ranks that differ
 #
 # Nothing raises an error in any of these. Each row changes one thing and shows how far the averaged
-# gradients are from one process's:
+# gradients are from one process's. (The rows on batch norm are of another model, a small classifier of
+# digits.)
 
 # %% [markdown] tags=["zh"]
 # ## 6 · 何时失效：rank 之间有了差别
 #
-# 下面每一种都不会报错。每行只改动一处，看平均后的梯度与单进程相差多少：
+# 下面每一种都不会报错。每行只改动一处，看平均后的梯度与单进程相差多少。
+# （BatchNorm 两行用的是另一个模型：一个小的手写数字分类器。）
 
 # %% tags=["nbval-ignore-output"]
 errors = measure.gradient_errors(pools[4], job, one)
@@ -394,7 +409,7 @@ table(rows, kind="measured", digits=2)
 #   Averaging by hand, every rank trains a model of its own with a gradient that is nobody's.
 # - **Batch norm** divides by statistics of the rows it sees. Repaired, they are summed over ranks,
 #   and so is their gradient. (LayerNorm looks at one row only: Transformers are safe.)
-# - **A forgotten sampler.** Every rank reads the same rows: n ranks do the work of one, and the loss
+# - **A forgotten sampler.** Where all ranks shuffle with one seed, every rank reads the same rows: n ranks do the work of one, and the loss
 #   curve looks fine:
 
 # %% [markdown] tags=["zh"]
@@ -403,7 +418,7 @@ table(rows, kind="measured", digits=2)
 #   用的梯度却不属于其中任何一个。
 # - **BatchNorm** 要除以它看到的那些行的统计量。修复之后，统计量和它的梯度都要跨 rank 求和。
 #   （LayerNorm 只看一行，Transformer 不受影响。）
-# - **忘了采样器。** 每个 rank 都读同样的行：n 个 rank 干一个 rank 的活，损失曲线看上去却一切正常：
+# - **忘了采样器。** 各 rank 用同一种子打乱时，每个 rank 都读同样的行：n 个 rank 干一个 rank 的活，损失曲线看上去却一切正常：
 
 # %%
 rows = []
@@ -489,13 +504,13 @@ table(rows, kind="measured")
 # %% [markdown] tags=["en"]
 # At stage 2 FSDP2 holds 14 to 20 % more than the paper says: between the forward and the backward pass
 # the rank's own shard lies *beside* the gathered weights. Stage 1's optimizer deals out whole
-# parameters, so ranks differ by a per cent.
+# parameters, so that on four ranks the fullest holds some per cent more of it than its share.
 #
 # Do they still train the same model? And what does it cost on the wire?
 
 # %% [markdown] tags=["zh"]
 # 阶段 2 里，FSDP2 比论文所说多 14% 到 20%：在前向和反向之间，rank 自己的那份切片与收集来的完整权重*并存*。
-# 阶段 1 的优化器按整个参数分派，所以各 rank 之间差百分之一左右。
+# 阶段 1 的优化器按整个参数分派，所以 4 个 rank 时最满的一个比应得的多存百分之几的优化器状态。
 #
 # 它们训练的还是同一个模型吗？通信上又要付出什么？
 
@@ -540,12 +555,14 @@ p_zero.reveal(step.layout.meta["ZeRO-3"])
 show(step)
 
 # %% [markdown] tags=["en"]
-# Activations are cut by no stage. With more sequences they fill most of the bar, and what ZeRO saves, the
-# same number of bytes whatever the batch, fades beside them. (They are what recomputation and notebook
+# Activations are cut by no stage. With more sequences they fill most of the bar. What ZeRO saves stops
+# growing at the state that it cuts (with few sequences it is less, for the layer gathered at the time
+# counts), and fades beside them. (They are what recomputation and notebook
 # 13's splits are for.)
 
 # %% [markdown] tags=["zh"]
-# 激活值哪个阶段都不切分。序列越多，它占得越多；而 ZeRO 省下的字节数不随批次变化，相比之下就越来越不起眼。
+# 激活值哪个阶段都不切分。序列越多，它占得越多；而 ZeRO 省下的最多是它切掉的那部分状态
+# （序列少时还要少些，因为当时收集来的那一层也要算），相比之下就越来越不起眼。
 # （要减少激活值，得靠重计算和第 13 篇的切法。）
 
 # %% tags=["nbval-ignore-output"]
@@ -553,10 +570,10 @@ by_batch = measure.held_by_batch(pools[4])
 show(figures.batches(by_batch))
 
 # %% [markdown] tags=["en"]
-# The paper's own table, 7.5 billion parameters with mixed-precision Adam (16 bytes a parameter):
+# The paper's own table, in GB a device, 7.5 billion parameters with mixed-precision Adam (16 bytes a parameter):
 
 # %% [markdown] tags=["zh"]
-# 论文自己的表，75 亿参数，混合精度 Adam（每参数 16 字节）：
+# 论文自己的表，单位为每台设备 GB，75 亿参数，混合精度 Adam（每参数 16 字节）：
 
 # %%
 rows = []
@@ -591,8 +608,8 @@ table([dict(zip(headers, way, strict=True)) for way in ways])
 # %% [markdown] tags=["en"]
 # ## 8 · Explore: which card does it take?
 #
-# Find the least number of ranks for GPT-3's 175 billion parameters on cards of 80 GB. At how many ranks
-# does stage 2 stop helping, and why there? What do you gain from a smaller optimizer at stage 3?
+# Find the least number of ranks for GPT-3's 175 billion parameters on cards of 80 GB. Below how
+# many GB does stage 2 never come, however many ranks there are, and why? What do you gain from a smaller optimizer at stage 3?
 #
 # Of `deepseek-v3`'s 671 billion parameters a token uses 37.6 (37 by its makers' count; here the input
 # table counts whole), for it passes a few of many feed-forward networks, the *experts*. Yet any of them
@@ -603,7 +620,7 @@ table([dict(zip(headers, way, strict=True)) for way in ways])
 # %% [markdown] tags=["zh"]
 # ## 8 · 探索：需要什么样的卡？
 #
-# GPT-3 的 1750 亿参数、80 GB 的卡，最少要多少个 rank？阶段 2 从多少个 rank 起不再有用，为什么停在那里？
+# GPT-3 的 1750 亿参数、80 GB 的卡，最少要多少个 rank？不管用多少个 rank，阶段 2 都降不到多少 GB 以下，为什么？
 # 在阶段 3，换一个更省的优化器能得到什么？
 #
 # `deepseek-v3` 共 6,710 亿参数，一个 token 只用到 376 亿（官方称 370 亿；这里把输入嵌入表整个计入），
@@ -665,8 +682,9 @@ check("12-2", answer_2)
 # answer_2 = 3
 # ```
 #
-# A bucket of k layers takes 30 + 7 k ms and has 20 k ms to hide behind: from k = 3 on nothing
-# queues, and the last bucket is the shortest for which that is so.
+# A bucket of k layers takes 30 + 7 k ms and has 20 k ms to hide behind: from k = 3 on one full bucket
+# does not delay the next, and 12 layers are four full ones; of these sizes k = 3 has the shortest last
+# bucket.
 #
 # </details>
 
@@ -677,7 +695,8 @@ check("12-2", answer_2)
 # answer_2 = 3
 # ```
 #
-# 装 k 层的桶要传 30 + 7 k 毫秒，可以藏在 20 k 毫秒的计算后面：从 k = 3 起不再排队，而在不排队的大小里，k = 3 的最后一个桶最短。
+# 装 k 层的桶要传 30 + 7 k 毫秒，可以藏在 20 k 毫秒的计算后面：从 k = 3 起，装满的桶不会耽误下一个装满的桶，
+# 而 12 层正好装满四个；其中 k = 3 的最后一个桶最短。
 #
 # </details>
 
@@ -685,8 +704,9 @@ check("12-2", answer_2)
 # **12-3 (open: beat this verdict).** The verdict's ranks send whole gradients. Send an eighth. Write
 # `answer_3 = (encode, decode)`: `encode(gradient, key)` gives a tuple of tensors, which are what is
 # sent, and `decode(payload, shape)` makes a gradient of it again. `key` is (rank, parameter's name),
-# should you want to remember something. After 24 steps the loss may be at most 0.05 nats higher than
-# with whole gradients. How few bytes can you do with?
+# should you want to remember something. Four ranks, played by one process, train 24 steps; the mean loss
+# of the last 8 may be at most 0.05 nats higher than with whole gradients. (If your answer remembers
+# something, run its cell again before each check.) How few bytes can you do with?
 #
 # <details><summary>Hint</summary>Send the largest twentieth of the values and where they stand, and
 # add what was not sent to the next step's gradient.</details>
@@ -694,7 +714,8 @@ check("12-2", answer_2)
 # %% [markdown] tags=["zh"]
 # **12-3（开放题：推翻这个结论）。** 结论里的 rank 发送完整的梯度。请只发八分之一。写出 `answer_3 = (encode, decode)`：
 # `encode(gradient, key)` 给出一个张量元组，即发送的全部内容；`decode(payload, shape)` 再把它变回梯度。
-# `key` 是（rank，参数名），想记住点什么时可以用。24 步之后，损失最多比发送完整梯度时高 0.05 nat。你最少能用多少字节？
+# `key` 是（rank，参数名），想记住点什么时可以用。4 个 rank 由一个进程模拟，训练 24 步；最后 8 步的平均损失
+# 最多比发送完整梯度时高 0.05 nat。（如果你的答案会记住东西，每次检查前请先重新运行它的单元格。）你最少能用多少字节？
 #
 # <details><summary>提示</summary>只发最大的二十分之一的值和它们的位置，没发出去的累加到下一步的梯度上。</details>
 
@@ -769,13 +790,14 @@ check("12-3", answer_3)
 # - A sum round the ring sends 2 (n - 1)/n of its bytes a rank: never more than twice, but in 2 (n - 1)
 #   steps.
 # - Buckets hide transfers behind the backward pass; the last one is always exposed.
-# - ZeRO is data parallelism that stores everything once: 16, 10, 7, 4 bytes a parameter on four
-#   ranks. It does not cut activations, and stage 3 pays with half as much communication again (by the
+# - ZeRO is data parallelism that stores more and more of its state only once: 16 (DDP), 10, 7, 4 bytes a
+#   parameter on four ranks. It does not cut activations, and stage 3 pays with half as much communication again (by the
 #   paper; over gloo, here, with twice DDP's).
 # - On other machines: `docs/many-machines.md` starts the same training with `torchrun`.
 #
 # **References.** Li et al. 2020, *PyTorch Distributed*, arXiv:2006.15704. Patarasuk & Yuan 2009,
-# *Bandwidth optimal all-reduce algorithms*. Rajbhandari et al. 2020, *ZeRO*, arXiv:1910.02054. Zhao
+# *Bandwidth optimal all-reduce algorithms*. Sanders et al. 2009, *Two-tree algorithms for full bandwidth
+# broadcast, reduction and scan*. Rajbhandari et al. 2020, *ZeRO*, arXiv:1910.02054. Zhao
 # et al. 2023, *PyTorch FSDP*, arXiv:2304.11277. Stich et al. 2018, *Sparsified SGD with Memory*,
 # arXiv:1809.07599.
 #
@@ -787,11 +809,12 @@ check("12-3", answer_3)
 # - 只要各份行数相等（或加权），且模型里没有跨样本的运算，梯度的平均就是整个批次的梯度。DDP 与单进程只差舍入误差。
 # - 沿环求和，每个 rank 发送总字节数的 2 (n - 1)/n，不会超过两倍，但要走 2 (n - 1) 步。
 # - 桶把传输藏在反向传播背后；最后一个桶总是藏不住。
-# - ZeRO 是每样东西只存一份的数据并行：4 个 rank 上每参数 16、10、7、4 字节。它不切分激活值，阶段 3 还要多一半的通信量（按论文；在这里的 gloo 上是 DDP 的两倍）。
+# - ZeRO 是逐步让各种状态只存一份的数据并行：4 个 rank 上每参数 16（DDP）、10、7、4 字节。它不切分激活值，阶段 3 还要多一半的通信量（按论文；在这里的 gloo 上是 DDP 的两倍）。
 # - 换到多台机器：`docs/many-machines.md` 用 `torchrun` 启动同样的训练。
 #
 # **参考文献。** Li 等 2020，*PyTorch Distributed*，arXiv:2006.15704。Patarasuk & Yuan 2009，
-# *Bandwidth optimal all-reduce algorithms*。Rajbhandari 等 2020，*ZeRO*，arXiv:1910.02054。Zhao 等 2023，
+# *Bandwidth optimal all-reduce algorithms*。Sanders 等 2009，*Two-tree algorithms for full bandwidth
+# broadcast, reduction and scan*。Rajbhandari 等 2020，*ZeRO*，arXiv:1910.02054。Zhao 等 2023，
 # *PyTorch FSDP*，arXiv:2304.11277。Stich 等 2018，*Sparsified SGD with Memory*，arXiv:1809.07599。
 #
 # **下一篇：** [13 · 模型并行与流水线并行](13_pipeline_parallel.ipynb)：把模型本身切开。

@@ -76,15 +76,16 @@ p_cut = predict("And if the batch is cut into 8 micro-batches?", "%")
 #
 # A feed-forward is Y = GELU(X A) B. Cut A by **columns**: rank i computes GELU(X A_i), its own hidden
 # units, from the whole X; nothing is sent. Cut B by **rows**: rank i has just the inputs that its rows
-# of B need, and gets a summand of Y. One all-reduce adds them up. That is all that is sent. The other
-# way round, A by rows, each rank has a summand of X A, and GELU(a + b) is not GELU(a) + GELU(b): the sum
+# of B need, and gets a summand of Y. One all-reduce adds them up. That is all that is sent; the
+# backward pass has one more, for X's gradient, and the table below counts both passes. The other way round, A by rows, each rank has a summand of X A, and GELU(a + b) is not GELU(a) + GELU(b): the sum
 # has to stand before the activation, four times as wide.
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 在层内切：先列后行
 #
 # 前馈层是 Y = GELU(X A) B。把 A 按**列**切：rank i 用完整的 X 算 GELU(X A_i)，得到自己的隐藏单元，不需要通信。
-# 把 B 按**行**切：rank i 手里正好是它那几行 B 所需的输入，得到 Y 的一个加数；用一次 all-reduce 加起来，通信就只有这些。
+# 把 B 按**行**切：rank i 手里正好是它那几行 B 所需的输入，得到 Y 的一个加数；用一次 all-reduce 加起来，前向的通信就只有这些；
+# 反向还有一次，用于 X 的梯度，下表把两遍都计入。
 # 反过来，A 按行切，每个 rank 得到 X A 的一个加数，而 GELU(a + b) 不等于 GELU(a) + GELU(b)：
 # 必须先求和再激活，而那里的宽度是四倍。
 
@@ -198,16 +199,15 @@ table(rows, kind="measured", digits=2)
 #
 # ## 4 · The bubble
 #
-# Let K stages take f seconds forward and b back for a micro-batch, and let there be M of them. The
-# first stage sends M forward passes into the line and then waits until the first comes back: through
-# K - 1 other stages and back, (K - 1)(f + b) seconds, in which it could have done K - 1 micro-batches.
-# So do all others, at other times. They work M (f + b) of (M + K - 1)(f + b) seconds:
-#
-# $$\text{bubble} = \frac{K-1}{M+K-1}.$$
+# Let K stages take f seconds forward and b back for a micro-batch, and let there be M of them. In GPipe
+# the first stage sends M forward passes into the line. The last of them still has to pass K - 1 stages,
+# (K - 1) f seconds, before gradients set out; the first of these passes K - 1 stages on its way back,
+# (K - 1) b. So the first stage waits (K - 1)(f + b) seconds, in which it could have done K - 1
+# micro-batches, and so do all others, at other times. They work M (f + b) seconds each.
 #
 # ### Your turn
 #
-# **13-1.** Write `bubble(K, M)`.
+# **13-1.** Write `bubble(K, M)`: the share of the time in which a stage waits.
 #
 # <details><summary>Hint</summary>A stage computes for M micro-batches and waits for K - 1.</details>
 
@@ -216,15 +216,14 @@ table(rows, kind="measured", digits=2)
 #
 # ## 4 · 气泡
 #
-# 设 K 个阶段，每个微批次前向 f 秒、反向 b 秒，共 M 个微批次。第一个阶段把 M 次前向送上流水线，
-# 然后等第一个微批次回来：穿过其余 K - 1 个阶段再返回，要 (K - 1)(f + b) 秒，这段时间本可以做 K - 1 个微批次。
-# 其他阶段也一样，只是等的时刻不同。它们在 (M + K - 1)(f + b) 秒里工作 M (f + b) 秒：
-#
-# $$\text{气泡} = \frac{K-1}{M+K-1}.$$
+# 设 K 个阶段，每个微批次前向 f 秒、反向 b 秒，共 M 个微批次。在 GPipe 里，第一个阶段把 M 次前向送上流水线。
+# 其中最后一次还要穿过其余 K - 1 个阶段，用 (K - 1) f 秒，之后梯度才开始返回；第一个梯度回来要穿过 K - 1 个阶段，
+# 用 (K - 1) b 秒。所以第一个阶段等 (K - 1)(f + b) 秒，这段时间本可以做 K - 1 个微批次；
+# 其他阶段也一样，只是等的时刻不同。每个阶段工作 M (f + b) 秒。
 #
 # ### 动手
 #
-# **13-1.** 写出 `bubble(K, M)`。
+# **13-1.** 写出 `bubble(K, M)`：一个阶段空等的时间所占的比例。
 #
 # <details><summary>提示</summary>一个阶段计算 M 个微批次，空等的时间相当于 K - 1 个。</details>
 
@@ -243,6 +242,20 @@ check("13-1", bubble)
 # ```
 #
 # </details>
+
+# %% [markdown] tags=["en"]
+# Together, K stages and M micro-batches wait for
+#
+# $$\text{bubble} = \frac{K-1}{M+K-1}$$
+#
+# of the time (Huang et al. 2019, section 2.3).
+
+# %% [markdown] tags=["zh"]
+# K 个阶段、M 个微批次，空等的时间占
+#
+# $$\text{气泡} = \frac{K-1}{M+K-1}$$
+#
+# （Huang 等 2019，第 2.3 节）。
 
 # %%
 p_idle.reveal(100 * measure.bubble(4, 1))
@@ -289,7 +302,10 @@ table(rows, kind="measured")
 # (Medians of seven interleaved repeats, and the 95 % interval of the median. The last row is the second
 # once more: what the two differ by is this machine's noise. Where other programs use the cores, ranks wait
 # for them too, and the verdicts below stay undecided.) Handing over takes time, and ranks are never quite
-# equally fast, so real bubbles are the larger.
+# equally fast, so real bubbles are the larger. And a smaller bubble is not yet a shorter step. By the
+# bubble alone, eight micro-batches would take three quarters of the time of two; compare the steps. Step
+# times (1 - bubble) is the time spent computing: where it grows, small products cost more a row, and eat
+# what the bubble gave back.
 #
 # Four busy ranks on two cores would show how they fight for the cores. For more than two, stages *sleep*,
 # 50 ms forward and 100 ms back, in PyTorch's real schedules on real processes. That is a simulation too:
@@ -299,6 +315,8 @@ table(rows, kind="measured")
 # %% [markdown] tags=["zh"]
 # （取七次交错重复的中位数，以及中位数的 95% 区间。最后一行是第二行再测一遍：两者之差就是本机的噪声。
 # 如果有其他程序占用这两个核，rank 还要等它们，下面的结论就是“未定”。）传递要花时间，两个 rank 的快慢也不会完全一样，所以真实的气泡更大。
+# 而且气泡变小，一步并不一定变短。只按气泡算，8 个微批次应当只用 2 个时的四分之三；请比较各行的一步。
+# 一步 ×（1 − 气泡）就是计算所花的时间：如果它变长，说明小矩阵乘法摊到每一行更贵，把省下的气泡又吃掉了。
 #
 # 四个满载的 rank 挤在两个核上，看到的只会是争抢 CPU。所以 rank 更多时让各阶段*休眠*来代替计算：前向 50 ms，反向 100 ms，
 # 跑在 PyTorch 真实的调度和真实的进程里。这也是一种模拟：检验的是次序、等待和传递，不是计算本身。
@@ -332,26 +350,29 @@ table(rows, kind="simulated")
 
 # %% [markdown] tags=["en"]
 # GPipe and 1F1B have the same bubble. 1F1B goes back as soon as it can, and holds no more micro-batches
-# than there are stages; GPipe holds all. So 1F1B can have more of them, and that is how its bubble
+# than there are stages; GPipe holds all (in its paper, which recomputes the rest, only their inputs). So 1F1B can have more of them, and that is how its bubble
 # shrinks. *Interleaved* gives each rank several thin stages: the wait shrinks, transfers multiply.
 #
 # ## 6 · Schedules
 #
 # A schedule is data: each rank's list of tasks. The simulator plays any such lists by two rules: one
 # task at a time in order, and none before what it needs has arrived. Two newer ones: **zero-bubble**
-# splits the backward pass into the part that the stage before waits for (I) and the part that nobody
-# waits for (W), and fills gaps with W. **DualPipe** sends micro-batches in at both ends, for two copies
-# of the weights.
+# (here ZB-H1, the variant that holds no more than 1F1B and keeps a third of its wait; those without any
+# hold about twice as much) splits the backward pass into the part that the stage before waits for (I) and
+# the part that nobody waits for (W), and fills gaps with W. **DualPipe** sends micro-batches in at both
+# ends, for two copies of the weights. Below, a forward pass takes 1, a backward pass 2, I and W 1 each; the
+# exercises' times are forward passes' too.
 
 # %% [markdown] tags=["zh"]
-# GPipe 和 1F1B 的气泡一样大。1F1B 一有机会就做反向，同时保存的微批次不超过阶段数；GPipe 要全部保存。
+# GPipe 和 1F1B 的气泡一样大。1F1B 一有机会就做反向，同时保存的微批次不超过阶段数；GPipe 要全部保存（论文里用了重计算，只保存各微批次的输入）。
 # 所以 1F1B 可以用更多的微批次，气泡正是这样变小的。交错式 1F1B（*interleaved*）让每个 rank 承担几个较薄的阶段：等待变短，传输变多。
 #
 # ## 6 · 调度
 #
 # 调度就是数据：每个 rank 的任务清单。模拟器只按两条规则执行：按顺序一次做一个；所需的数据没到就不能开始。
-# 两种较新的调度：**零气泡**（zero-bubble）把反向拆成两半，即前一阶段在等的一半（I）和没有谁在等的一半（W），用 W 填补空隙；
-# **DualPipe** 让微批次从两端进入，代价是权重存两份。
+# 两种较新的调度：**零气泡**（zero-bubble；这里是 ZB-H1，保存的不比 1F1B 多，仍留下三分之一的等待；完全没有等待的变体约要两倍内存）
+# 把反向拆成两半，即前一阶段在等的一半（I）和没有谁在等的一半（W），用 W 填补空隙；
+# **DualPipe** 让微批次从两端进入，代价是权重存两份。下面一次前向用时 1，反向 2，I 和 W 各 1；练习里给出的也是前向的时间。
 
 # %%
 rows = []
@@ -455,27 +476,31 @@ table(rows, kind="published")
 # to 2.7.
 #
 # The bubble does not explain them. With one micro-batch it says that nothing is gained, and yet eight
-# devices gave 1.3 and 1.38: a larger batch fits. From two devices to eight, with 32 micro-batches, the
-# larger Transformer's throughput becomes 3.5 times as high (1.8 to 6.3), *more* than the bubble's 3.4
-# (1.94 to 6.56): in the paper each stage computes its forward pass a second time, in part while it would
-# wait anyway. And AmoebaNet's layers do not cut into equal stages: it stays far below.
+# devices gave 1.3 and 1.38; with four, the larger Transformer reaches 3.2 and 4.8 where it allows 2.29 and
+# 2.91. The paper adjusted the batch to the memory, and a larger batch is the likely reason. From two
+# devices to eight, with 32 micro-batches, that Transformer's throughput becomes 3.5 times as high (1.8 to
+# 6.3; 3.4 to 3.6 by the digits printed): the bubble says 3.4, and 3.5 if, as in the paper, each stage
+# computes its forward pass a second time, in part while it would wait anyway (column *recomputed*). And
+# AmoebaNet's layers do not cut into equal stages: it stays far below.
 #
 # ## 8 · Balance
 #
 # A line moves at the pace of its slowest stage. Ten equal layers and an output layer that takes four
-# times as long, on four stages:
+# times as long, on four stages, 16 micro-batches, 1F1B (times in forward passes of one layer):
 
 # %% [markdown] tags=["zh"]
 # 有多个微批次的 16 行中，5 行落在 3 到 5 倍之间，全部的范围是 1.07 到 6.3。八个阶段和 32 个微批次也都不能保证：
 # P100 上的 AmoebaNet 只有 2.7。
 #
-# 气泡并不能解释这些数。只有一个微批次时，按气泡不该有任何提升，八台设备却做到了 1.3 和 1.38：设备多了，能放下更大的批次。
-# 32 个微批次时，较大的 Transformer 从 2 台到 8 台，吞吐量变为 3.5 倍（1.8 到 6.3），*高于*气泡公式的 3.4 倍（1.94 到 6.56）：
-# 论文里每个阶段会把前向重算一遍，其中一部分恰好填进了本来就要等待的时间。AmoebaNet 的层切不成均等的阶段，因此低得多。
+# 气泡并不能解释这些数。只有一个微批次时，按气泡不该有任何提升，八台设备却做到了 1.3 和 1.38；
+# 四个微批次时，较大的 Transformer 达到 3.2 和 4.8，而按气泡只有 2.29 和 2.91。论文按内存调整了批次，更大的批次是可能的原因。
+# 32 个微批次时，这个 Transformer 从 2 台到 8 台，吞吐量变为 3.5 倍（1.8 到 6.3；按印出的位数是 3.4 到 3.6）：
+# 气泡公式给出 3.4；若像论文那样每个阶段把前向重算一遍，其中一部分填进本来就要等待的时间，则是 3.5（“计入重计算”一列）。AmoebaNet 的层切不成均等的阶段，因此低得多。
 #
 # ## 8 · 均衡
 #
-# 流水线的快慢由最慢的阶段决定。十个相同的层，再加一个耗时四倍的输出层，分成四个阶段：
+# 流水线的快慢由最慢的阶段决定。十个相同的层，再加一个耗时四倍的输出层，分成四个阶段，16 个微批次，1F1B
+# （时间以一层的一次前向为单位）：
 
 # %%
 show_source(partition.best_split)
@@ -534,22 +559,26 @@ table(rows, kind="measured")
 # %% [markdown] tags=["en"]
 # The slowest stage sets the pace, and the time grows with what it takes beyond its share. In 1F1B a slow
 # last stage costs most; in GPipe the place does not matter. **DualPipe** pays least: it gives rank r the
-# stages r and K - 1 - r, so that two ranks share the slow one. And two real ranks pay for it too.
+# stages r and K - 1 - r, so that two ranks share the slow one. Whether two real ranks pay too, the last
+# table says with its interval: where that reaches below 1.05, the verdict's second part is undecided.
 #
 # ## 9 · All together: tensor x pipeline x data
 #
 # For a model, devices and a batch, the planner tries every split that fits and takes the fastest.
 # Utilization is MFU, the model's FLOPs over the devices' peak, where what is recomputed counts once.
-# (In `llama-3.1-70b` eight heads of queries share one of keys and values, 64 and 8: beyond 8 ranks
+# Below: A100s of 80 GB, 1,536 sequences of 2,048 tokens (or the model's longest). *Chunks* are the thin
+# stages that a rank holds, as in *interleaved*. (The third cell asks for what does not fit, on purpose. In `llama-3.1-70b` eight heads of queries share one of keys and values, 64 and 8: beyond 8 ranks
 # tensor parallelism would copy these; the plans below stay at 4. A dash: no split fits.)
 
 # %% [markdown] tags=["zh"]
 # 快慢由最慢的阶段决定，它超出应得份额越多，时间就多花得越多。1F1B 里慢在最后一个阶段代价最大；GPipe 则与位置无关。
-# **DualPipe** 代价最小：rank r 分到第 r 和第 K - 1 - r 个阶段，慢的那个由两个 rank 分担。两个真正计算的 rank 同样要付出代价。
+# **DualPipe** 代价最小：rank r 分到第 r 和第 K - 1 - r 个阶段，慢的那个由两个 rank 分担。
+# 两个真正计算的 rank 是否也要付出代价，看上表的区间：区间下限低于 1.05 时，结论的第二部分就是“未定”。
 #
 # ## 9 · 合在一起：张量 × 流水线 × 数据
 #
-# 给定模型、设备和批次，规划器把放得下的切法都试一遍，取最快的。
+# 给定模型、设备和批次，规划器把放得下的切法都试一遍，取最快的。下面用 80 GB 的 A100、1,536 条长 2,048 个 token
+# （或模型的最大长度）的序列。“模型块数”就是每个 rank 承担的薄阶段数，同交错式。
 # 利用率即 MFU：模型的 FLOPs（重计算的部分不重复计）与设备峰值之比。（第三格刻意让模型放不下。）
 # （`llama-3.1-70b` 每 8 个查询头共用一个键值头，共 64 个和 8 个：张量并行若超过 8 个 rank，键和值就得重复存放；
 # 下面的方案只用到 4。短横表示没有放得下的切法。）
@@ -594,7 +623,7 @@ except ValueError as error:
 # %% [markdown] tags=["en"]
 # Does its model of time deserve trust? Published rows of Megatron-LM, each predicted by three constants
 # that were fitted on other models' rows alone. PTD-P is the paper's name for pipeline, tensor and data
-# parallelism together, and its TFLOP/s count what is recomputed twice:
+# parallelism together, and its TFLOP/s count the recomputed forward pass as well:
 
 # %% [markdown] tags=["zh"]
 # 它的时间模型可信吗？下面是 Megatron-LM 论文中的行，每一行都用三个常数来预测，而这三个常数只在其他模型的行上拟合。
@@ -676,9 +705,10 @@ for pool in pools.values():
 # %% [markdown] tags=["en"]
 # ## 12 · Exercises
 #
-# **13-3 (open: beat this verdict).** One of four stages takes 1.5 times the others (2/3, 1, 2/3, 2/3).
-# Write orders for 8 micro-batches with which the step takes no longer than 1F1B's on *balanced* stages
-# (0.75 each). `("I", i)` and `("W", i)`, half a B each, are allowed; a rank may hold all 8.
+# **13-3 (open: beat this verdict).** One of four stages takes 1.5 times the others (forward passes of 2/3,
+# 1, 2/3, 2/3; backward passes twice as long). Write orders for 8 micro-batches with which the step takes no longer than 1F1B's on *balanced* stages
+# (0.75 each). `("I", i)` and `("W", i)`, half a B each, are allowed; a rank may hold all 8. A better
+# schedule pays for the imbalance and does not remove it: what do your orders take on balanced stages?
 #
 # <details><summary>Hint</summary>Nobody waits for W. Let the slow stage never wait: run far enough
 # ahead, and keep some W for the gaps.</details>
@@ -686,8 +716,9 @@ for pool in pools.values():
 # %% [markdown] tags=["zh"]
 # ## 12 · 练习
 #
-# **13-3（开放题：推翻这个结论）。** 四个阶段之一的耗时是其他的 1.5 倍（2/3、1、2/3、2/3）。为 8 个微批次写出次序，
+# **13-3（开放题：推翻这个结论）。** 四个阶段之一的耗时是其他的 1.5 倍（2/3、1、2/3、2/3）。这是前向的时间，反向为两倍。为 8 个微批次写出次序，
 # 使一步不比*均衡*阶段（各 0.75）上的 1F1B 更久。可以用 `("I", i)` 和 `("W", i)`，各是半个 B；一个 rank 可以保存全部 8 个微批次。
+# 更好的调度只是抵消了不均衡的代价，并没有消除它：同样的次序在均衡的阶段上要多久？
 #
 # <details><summary>提示</summary>没有谁在等 W。要让慢的阶段从不空等：前向提前得足够多，并留一些 W 来填补空隙。</details>
 
@@ -720,8 +751,9 @@ check("13-3", answer_3)
 # ## Recap
 #
 # - Column, then row: one all-reduce a sub-block. Any other order sends more, or is wrong.
-# - The bubble is (K - 1)/(M + K - 1). Ranks that sleep keep to it; ranks that compute lose more, for small
-#   micro-batches compute less well. More of them shrink it all the same; 1F1B makes room for more.
+# - The bubble is (K - 1)/(M + K - 1). Ranks that sleep keep to it; ranks that compute wait longer, for
+#   hand-over takes time and ranks are never equally fast, and small micro-batches compute less well
+#   besides. More of them shrink the bubble all the same; 1F1B makes room for more.
 # - Newer schedules split the backward pass, or send micro-batches in at both ends.
 # - The slowest stage sets the pace; dynamic programming finds the best cut between layers.
 # - Large runs use all three: tensor inside a machine, pipeline between, data for the rest.

@@ -227,6 +227,12 @@ def test_exercises_judge(name, right, wrong):
     assert name != "07-3" or "MiB" in mismatch.what
 
 
+def test_torchs_own_fused_attention_is_no_fusing_by_hand():
+    answer = torch.nn.functional.scaled_dot_product_attention
+    status, mismatch, _ = judge(exercises.EXERCISES["07-3"], answer)
+    assert status == "not quite" and "scaled_dot_product_attention" in mismatch.what
+
+
 def test_the_blank_by_hand():
     chain = ["dot", "add", "reduce", "exp", "dot"]
     assert exercises.kernels_of(chain) == [["dot"], ["add", "reduce"], ["exp"], ["dot"]]

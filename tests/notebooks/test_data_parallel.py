@@ -249,6 +249,14 @@ def everything_round(parts, send):
     del moved
 
 
+def one_send(parts, send):
+    """Right sums, but all of them at one rank's hands."""
+    send(0, 0)
+    total = [sum(column) for column in zip(*parts, strict=True)]
+    for rank in parts:
+        rank[:] = total
+
+
 def halves(gradient, key):
     return (gradient.half(),)
 
@@ -271,6 +279,7 @@ def placed(payload, shape):
     [
         ("12-1", ring, first_lap_only),
         ("12-1", ring, everything_round),
+        ("12-1", ring, one_send),
         pytest.param("12-2", 3, 25, marks=pytest.mark.release),  # it trains; probes run it too
         ("12-3", (largest, placed), (halves, back)),
     ],

@@ -311,6 +311,11 @@ def test_factors_leave_what_the_text_says():
     assert 100 * errors["much"][1] / errors["nearest"][1] == pytest.approx(66, abs=1)
 
 
+def test_factors_have_one_number_a_channel(strict):
+    with pytest.raises(AssertionError, match="shape of the factors"):
+        lab.check("10-3", lambda weight, inputs: 1 / weight)  # the grid would hold every product
+
+
 @pytest.mark.parametrize("name", ANSWERS)
 def test_exercises_take_right_answers_and_refuse_wrong_ones(name, strict):
     lab.check(name, ANSWERS[name])

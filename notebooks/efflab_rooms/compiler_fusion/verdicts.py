@@ -18,12 +18,12 @@ def fusion_evidence(
     kernels, n_bytes = "kernels over operations, {program}", "bytes after over before, {program}"
     counts = {
         "ops": ("operations of the block handed to XLA", block.n_ops),
-        "kernels": ("kernels of the block that XLA launches", block.n_kernels),
+        "kernels": ("kernels that XLA makes of the block", block.n_kernels),
         "torch-kernels": (
             "kernels of torch's own, fused by hand, without a compiler",
             reports[measure.LIBRARY_WITH_INDUCTOR].n_ops,
         ),
-        "inductor-kernels": ("kernels that Inductor launches", inductor.n_kernels),
+        "inductor-kernels": ("kernels that Inductor makes of the block", inductor.n_kernels),
         "plan-kernels": ("kernels of our fuser, of torch's operations", len(fuse(inductor.ops))),
     }
     return [

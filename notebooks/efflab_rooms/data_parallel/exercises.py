@@ -31,10 +31,10 @@ def _check_ring(answer):
         answer(parts, send)
         held = [[part.tolist() for part in rank] for rank in parts]
         yield tr("{what}: every rank has every sum", what=f"n = {n}"), [total] * n, held
-        most, needed = max(sent.values(), default=0), 2 * (n - 1)
-        words = dict(what=f"n = {n}", found=most, most=needed)
-        text = tr("{what}: a rank sends {found} parts, at most {most} are needed", **words)
-        yield text, True, 0 < most <= needed
+        counts, needed = [sent[rank] for rank in range(n)], 2 * (n - 1)
+        words = dict(what=f"n = {n}", found=max(counts), needed=needed)
+        text = tr("{what}: a rank sends {found} parts, {needed} of each are needed", **words)
+        yield text, True, counts == [needed] * n
 
 
 # --- 12-2: buckets -------------------------------------------------------------------------------

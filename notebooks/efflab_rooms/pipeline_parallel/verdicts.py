@@ -22,8 +22,9 @@ FULLEST = "weights of the fullest of four ranks, cut between layers, of all"
 EVEN = "weights of a rank of four, cut inside layers, of all"
 BUSY = "four stages, one batch at a time: time in use"
 MODEL_REMARK = (
-    "it is memory that is split: with one batch at a time devices compute {busy}% of the time. Of "
-    "four ranks none holds just a quarter, since embeddings are held twice or whole"
+    "cut between layers, it is memory that is split: with one batch at a time devices compute "
+    "{busy}% of the time; cut inside, all compute at once. Of four ranks none holds just a quarter, "
+    "since embeddings are held twice or whole"
 )
 
 
@@ -143,14 +144,17 @@ def pipe_balance(evidence) -> Outcome:
 
 # --- microbatch-bubble -----------------------------------------------------------------------
 
-FALLS = "bubble with 16 micro-batches less that with 4, 4 stages, {schedule}"
-FALLS_REAL = "bubble with 8 micro-batches less that with 2, two ranks that compute, by repeat"
+FALLS = "bubble with 16 micro-batches less that with 4, in points, 4 stages, {schedule}"
+FALLS_REAL = (
+    "bubble with 8 micro-batches less that with 2, in points, two ranks that compute, by repeat"
+)
 FILLS = "bubble with four micro-batches a stage, {stages} stages, {schedule}"
 FILLS_REAL = "the same, two ranks that compute, by repeat"
 HELD = "micro-batches held by a rank of 4, 16 in all, {schedule}"
 BUBBLE_REMARK = (
-    "GPipe's paper calls what is left negligible. By its formula it is up to {left}% of the time "
-    "here, and GPipe holds all 16 micro-batches where 1F1B holds 4"
+    "GPipe's paper calls what is left negligible, partly since recomputation fills some of it. By "
+    "its formula alone it is up to {left}% of the time here, and without recomputation GPipe holds "
+    "all 16 micro-batches where 1F1B holds 4"
 )
 
 
