@@ -230,7 +230,8 @@ def test_exercises_judge(name, right, wrong):
 def test_torchs_own_fused_attention_is_no_fusing_by_hand():
     answer = torch.nn.functional.scaled_dot_product_attention
     status, mismatch, _ = judge(exercises.EXERCISES["07-3"], answer)
-    assert status == "not quite" and "scaled_dot_product_attention" in mismatch.what
+    assert status == "not quite"
+    assert "scaled_dot_product_attention" in mismatch.what
 
 
 def test_the_blank_by_hand():

@@ -68,8 +68,8 @@ STATE_REMARK = (
     "much as stage 1 needs ({two}%)"
 )
 STEP_REMARK = (
-    "what is saved stops growing with the batch, activations do not: from some {fades} sequences on "
-    "it would be under 5%. A rank sends {sent} times DDP's bytes for it here, 1.5 by the paper"
+    "what is saved stops growing with the batch, activations do not: from some {fades} sequences "
+    "on it would be under 5%. A rank sends {sent} times DDP's bytes for it here, 1.5 by the paper"
 )
 STAGES = (1, 2, 3)
 Held = Mapping[int, Sequence[RankState]]

@@ -23,8 +23,8 @@ EVEN = "weights of a rank of four, cut inside layers, of all"
 BUSY = "four stages, one batch at a time: time in use"
 MODEL_REMARK = (
     "cut between layers, it is memory that is split: with one batch at a time devices compute "
-    "{busy}% of the time; cut inside, all compute at once. Of four ranks none holds just a quarter, "
-    "since embeddings are held twice or whole"
+    "{busy}% of the time; cut inside, all compute at once. Of four ranks none holds just a "
+    "quarter, since embeddings are held twice or whole"
 )
 
 
