@@ -115,7 +115,7 @@ def test_a_quarter_is_what_a_large_model_comes_to():
     small, base, large = (
         verdicts.smaller_weights(PRESETS[name]) for name in ("stdlib-gpt", "bert-base", "gpt3-175b")
     )
-    assert small < 74 < base < large < 75
+    assert small < 74 < 74.5 < base < large < 75
 
 
 def predictions(stage, isa, n):
@@ -216,9 +216,10 @@ def test_data_and_pipeline_alone_do_not_fit_and_are_slower_with_zero():
     anything, alone, sharded = measure.plans().values()
     assert alone is None
     assert (sharded.tp, anything.tp) == (1, 4)
+    assert anything.zero_stage == 1  # a plan without sharding would take longer
     assert (sharded.pp, sharded.n_microbatches) == (8, 8)
     assert sharded.n_chunks > 1
-    assert sharded.mfu / anything.mfu == pytest.approx(0.8, abs=0.02)  # four fifths
+    assert sharded.mfu / anything.mfu == pytest.approx(0.77, abs=0.02)  # three quarters
 
 
 def test_long_times_stand_as_text_and_hide_no_other():

@@ -145,9 +145,7 @@ def pipe_balance(evidence) -> Outcome:
 # --- microbatch-bubble -----------------------------------------------------------------------
 
 FALLS = "bubble with 16 micro-batches less that with 4, in points, 4 stages, {schedule}"
-FALLS_REAL = (
-    "bubble with 8 micro-batches less that with 2, in points, two ranks that compute, by repeat"
-)
+FALLS_REAL = "bubble with 8 micro-batches less that with 2, in points, two ranks, by repeat"
 FILLS = "bubble with four micro-batches a stage, {stages} stages, {schedule}"
 FILLS_REAL = "the same, two ranks that compute, by repeat"
 HELD = "micro-batches held by a rank of 4, 16 in all, {schedule}"
