@@ -142,8 +142,8 @@ def fp16_int8(evidence) -> Outcome:
     """Whether 16 bits to train and INT8 to serve are the recipe."""
     remarks = {
         "training": "16 bits are bf16 here; FP16 with loss scaling was not trained. Recorded "
-        "without an interval, and so without a say: on an H100 FP16 takes longer than TF32 with few "
-        "texts",
+        "without an interval, and so without a say: on an H100 FP16 takes longer than TF32 with "
+        "few texts",
         "serving": "recorded without an interval, and so without a say: on an AVX2 CPU OpenVINO's "
         "INT8 takes about as long as an encoder's fp32",
     }

@@ -89,17 +89,20 @@ def huge_grid() -> Grid:
     return grid(HUGE, COUNTS[1:]) | grid([ODD], [ODD_COUNT], ODD_BATCHES)
 
 
-def parallel_evidence(small: Grid, huge: Grid, odd: float, error: float) -> list[Evidence]:
+def parallel_evidence(
+    small: Grid, huge: Grid, odd: Mapping[int, float], error: float
+) -> list[Evidence]:
     """By devices and texts of a step: the speed of data parallelism alone over the fastest plan's.
 
-    `odd`: the same of the model whose layers do not divide; `error`: the planner's median (0..1).
+    `odd`: the same of the model whose layers do not divide, by texts of a step of 512 devices;
+    `error`: the planner's median (0..1).
     """
     least = "{n} devices, {texts} texts: data parallelism alone over the fastest plan, the least"
     most = "{n} devices, {texts} texts: data parallelism alone over the fastest plan, the most"
     plans = [plan for cell in huge.values() for plan, _ in cell]
     pipelines = "fastest plans of huge models with a pipeline"
     tensors = "fastest plans of huge models with tensor parallelism"
-    alone = "529.6 B, 512 devices, 2,048 texts: data parallelism alone over the fastest plan"
+    alone = "529.6 B, {n} devices, {texts} texts: data parallelism alone over the fastest plan"
     median = "planner's median error on published runs that it was not fitted to"
     unseen = "largest error on three published runs, predicted before any fit saw them"
     errors = [abs(row["error_percent"]) for row in read_published("megatron", "predicted")]
@@ -108,7 +111,7 @@ def parallel_evidence(small: Grid, huge: Grid, odd: float, error: float) -> list
         *(_cell("huge", most, cell, max(_shares(row))) for cell, row in huge.items()),
         Evidence("pipelines", pipelines, _percent_with("pp", plans), "%"),
         Evidence("tensors", tensors, _percent_with("tp", plans), "%"),
-        Evidence("odd", alone, odd, "x"),
+        *(_cell("odd", alone, (512, texts), share) for texts, share in odd.items()),
         Evidence("planner-error", median, 100 * error, "%"),
         Evidence("unseen", unseen, max(errors), "%"),
     ]
@@ -129,7 +132,7 @@ def _percent_with(degree: str, plans: list[Plan]) -> float:
 
 def own_parallel_evidence() -> list[Evidence]:
     """The evidence by this repository's planner."""
-    ((_, odd),) = grid([ODD], [512], [2048])[512, 2048]
+    odd = {texts: row[0][1] for (_, texts), row in grid([ODD], [512]).items()}
     error = plan_fit.median_error(plan_fit.left_out())
     return parallel_evidence(small_grid(), huge_grid(), odd, error)
 
@@ -138,8 +141,8 @@ def parallel_choice(evidence: Iterable[Evidence | Mapping]) -> Outcome:
     """Data parallelism suits small models; model and pipeline parallelism suit huge ones."""
     planned = "planned, not run: by a model of A100s that was fitted to published runs"
     layers = (
-        "where layers do not divide over the devices, as 105 over 512, sharded data parallelism "
-        "(ZeRO-3) may be the fastest plan of a huge model too"
+        "where layers do not divide over the devices, as 105 over 512, and a step has four texts a "
+        "device or more, sharded data parallelism (ZeRO-3) is the fastest plan of a huge model too"
     )
     return judge("parallel-choice", evidence, remarks={"small": planned, "huge": layers})
 

@@ -79,7 +79,7 @@ CASES = {
     ("ernie-dynamic", "a slim FFN"): (dynamic(WHOLE, 0.0, config=SLIM), "holds", "holds"),
     ("ernie-dynamic", "nothing removed"): (dynamic(WHOLE, 0.0), "does not hold", "holds"),
     ("ernie-dynamic", "at the margin"): (dynamic(WHOLE, 0.05), "does not hold", "undecided"),
-    ("ernie-int8", "all small and fast"): (int8(250, (0.3, 0.35), LARGE), "holds", "holds"),
+    ("ernie-int8", "all small and fast"): (int8(250, (0.3, 0.35)), "holds", "holds"),
     ("ernie-int8", "small files alone"): (int8(250, (0.3, 0.6), SMALL), *NEITHER),
     ("ernie-int8", "large files"): (int8(300, (0.3, 0.40)), "does not hold", "undecided"),
     ("fp16-int8", "all"): (recipe(0.1, 0.7, (0.5, 0.6)), "holds", "holds", "holds"),
@@ -107,7 +107,7 @@ def test_each_part_follows_its_evidence(key):
 
 
 def test_a_part_of_the_sizes_is_shown_and_decides_nothing():
-    size = verdicts.ernie_int8(int8(250, (0.3, 0.35), LARGE)).parts[0]
+    size = verdicts.ernie_int8(int8(250, (0.3, 0.35))).parts[0]
     assert set(size.decisions) == {"bert-weights", "weights", "files"}
     assert {e.id for e in size.evidence} - set(size.decisions) == {
         "bert-large-weights",

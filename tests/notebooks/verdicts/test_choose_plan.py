@@ -54,6 +54,9 @@ def grids(small=1.0, huge=0.6):
     return first, second
 
 
+ODD = {512: 0.35, 1024: 0.7, 2048: 1.0, 4096: 1.0}
+
+
 def times(windows, neurons, spread=0.01, band=0.01):
     """What a run may measure: seconds of each choice, interleaved, with the baseline's noise."""
 
@@ -76,9 +79,9 @@ def drives():
     """(claim, evidence) of runs that may be."""
     for led in (leads(), leads(0.5), leads(latency=0.4), leads(checkpoint=0.9)):
         yield "light-first", light_evidence(led)
-    yield "parallel-choice", parallel_evidence(*grids(), odd=1.0, error=0.03)
-    yield "parallel-choice", parallel_evidence(*grids(0.8, 1.0), odd=1.0, error=0.03)
-    yield "parallel-choice", parallel_evidence(*grids(), odd=1.0, error=0.25)
+    yield "parallel-choice", parallel_evidence(*grids(), ODD, error=0.03)
+    yield "parallel-choice", parallel_evidence(*grids(0.8, 1.0), ODD, error=0.03)
+    yield "parallel-choice", parallel_evidence(*grids(), ODD, error=0.25)
     yield "profile-first", profile_evidence(measurements())
     yield "profile-first", profile_evidence(measurements(band=0.4))
     yield "profile-first", profile_evidence(measurements(0.7, 0.8))
@@ -119,7 +122,7 @@ def test_one_model_on_which_another_technique_leads_is_enough():
     ],
 )
 def test_parallel_choice_can_lose(small, huge, error, words_of_parts, both_languages):
-    evidence = parallel_evidence(*grids(small, huge), odd=1.0, error=error)
+    evidence = parallel_evidence(*grids(small, huge), ODD, error=error)
     found = parallel_choice(evidence)
     assert tuple(words(found).values()) == words_of_parts
     lab.verdict("parallel-choice", found)
@@ -169,5 +172,5 @@ def test_what_this_repository_computes():
     split = parallel_choice(verdicts.own_parallel_evidence())
     assert words(split) == {"small": "holds", "huge": "holds if"}
     shown = {item.id: item.value for item in split.evidence}
-    assert shown["odd"] == 1
+    assert shown["odd-512-512"] < shown["odd-512-1024"] < shown["odd-512-2048"] == 1
     assert shown["unseen"] == 5.09
