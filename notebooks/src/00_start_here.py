@@ -91,7 +91,8 @@ crossing = predict(
 #
 # Drag **sequence length**. The curve on the right is the share of a layer's arithmetic that grows
 # with n². The bars on the left say where the time would go on a device that reached its datasheet
-# peaks; the diamond marks the length at which the curve reaches one half.
+# peaks, for one sequence in 16 bits (on *this computer*: the peaks that section 4 explains, in fp32); the
+# diamond marks the length at which the curve reaches one half.
 #
 # Try three things. Move until the dot passes the diamond. Change the model to
 # `gpt3-175b` and find it again, then to `qwen3-8b`, a model of 2025 whose `config.json` allows
@@ -102,7 +103,7 @@ crossing = predict(
 # ## 2 · 拖动第一个滑块
 #
 # 请拖动**序列长度**。右边的曲线是一层的计算量中随 n² 增长的那部分所占的份额；
-# 左边的条形表示：假如设备跑满标称峰值，时间会花在哪里；菱形标出曲线达到一半时的长度。
+# 左边的条形表示：假如设备跑满标称峰值（一条序列，16 位；选“本机”时用第 4 节所说的实测峰值，fp32），时间会花在哪里；菱形标出曲线达到一半时的长度。
 #
 # 试三件事。拖到圆点越过菱形为止。把模型换成 `gpt3-175b`，再找一次；再换成 `qwen3-8b`，
 # 它是 2025 年的模型，`config.json` 里的上限是 40,960 个 token。然后换回 `bert-base`，
@@ -153,8 +154,8 @@ crossing.reveal(cost.crossing_length(PRESETS["bert-base"], "linear"))
 #
 # Training a dense model takes about 6 FLOPs for each parameter and token, 2 forward and 4 backward
 # (3 in an encoder-decoder, where a token passes half of the parameters). From BERT-large to PaLM,
-# in three and a half years, the largest models grew more than a thousandfold. Then Chinchilla
-# showed that the same compute is better spent on a smaller model and more text. To July 2024, where
+# in three and a half years, the largest models grew more than a thousandfold. Chinchilla, a month
+# before PaLM, showed that the same compute is better spent on a smaller model and more text. To July 2024, where
 # this chart ends, no dense model in it is larger than PaLM, while compute kept growing. (Mixtures of
 # experts, of which each token passes a part, are not in it. Their *total* size did grow: DeepSeek-V3
 # of December 2024 has 671 billion parameters, of which a token passes 37 billion.)
@@ -164,7 +165,7 @@ crossing.reveal(cost.crossing_length(PRESETS["bert-base"], "linear"))
 #
 # 训练一个稠密模型，每个参数、每个 token 大约需要 6 次浮点运算，前向 2 次，
 # 反向 4 次（编码器-解码器模型是 3 次，因为一个 token 只经过一半参数）。从 BERT-large 到 PaLM，
-# 三年半里最大的模型扩大了上千倍。随后 Chinchilla 表明，同样的计算量用在更小的模型、
+# 三年半里最大的模型扩大了上千倍。比 PaLM 早一个月的 Chinchilla 表明，同样的计算量用在更小的模型、
 # 更多的文本上更划算：到本图截止的 2024 年 7 月，图中再没有比 PaLM 更大的稠密模型，
 # 训练计算量却仍在增长。（混合专家模型 MoE 不在图中，它的每个 token 只经过一部分参数，
 # *总*参数量还在增长：2024 年 12 月的 DeepSeek-V3 总参数 6710 亿，每个 token 激活 370 亿。）
@@ -232,14 +233,14 @@ print(tokenizer.decode(written[0].tolist()))
 # ## 6 · Predict, then measure
 #
 # Everything in this suite starts from arithmetic that fits on an envelope. `stdlib-gpt` has 6
-# layers of 192 channels and a vocabulary of 2,048. How long will your machine take for one forward
-# pass over the text below?
+# layers of 192 channels, feed-forward networks of 768 and a vocabulary of 2,048. How long will your
+# machine take for one forward pass over `seq_len` tokens (512 as it stands)?
 
 # %% [markdown] tags=["zh"]
 # ## 6 · 先预测，再实测
 #
-# 本系列的一切都从几行草稿就能算清的账开始。`stdlib-gpt` 有 6 层，每层 192 个通道，词表大小 2,048。
-# 用它对下面这段文本做一次前向计算，你的机器需要多久？
+# 本系列的一切都从几行草稿就能算清的账开始。`stdlib-gpt` 有 6 层，每层 192 个通道，前馈宽度 768，词表大小 2,048。
+# 用它对 `seq_len` 个 token（默认 512）做一次前向计算，你的机器需要多久？
 
 # %%
 forward_ms = predict("How long does one forward pass of stdlib-gpt take here?", unit="ms")
@@ -396,14 +397,16 @@ show(figures.timeline(forward_profile))
 # error function, which a count of matrix products does not see.
 #
 # So why is the pass slower than its bound? Kind by kind, the least time by the roofline and the
-# time taken:
+# time taken. (Under the profiler a pass takes longer than section 6's median, and a part of *between
+# operators* is the profiler's own; the bound here also counts LayerNorm, GELU and the additions.)
 
 # %% [markdown] tags=["zh"]
 # 从左往右读：嵌入，六次注意力与前馈，最后是 logits。`addmm` 是所有线性层，
 # `scaled_dot_product` 是注意力的平方部分，`mm` 是 logits。LayerNorm 和加法主要在搬运字节。
 # GELU 也要搬运，此外还要对每个值计算误差函数，而只数矩阵乘法是看不到这一点的。
 #
-# 那么，为什么比下界慢？逐类来看，左边是屋顶线给出的最短时间，右边是实际时间：
+# 那么，为什么比下界慢？逐类来看，左边是屋顶线给出的最短时间，右边是实际时间。（在剖析器下，一次前向比第 6 节的中位数更久，
+# “算子之间”有一部分是剖析器自身的开销；这里的下界还算上了 LayerNorm、GELU 和加法。）
 
 # %% tags=["nbval-ignore-output"]
 table(measure.gap_rows(forward_profile, machine), kind="measured")
@@ -475,12 +478,12 @@ table(rows, kind="computed")
 # None of the four older models reaches its own crossing: at its longest input, attention's quadratic
 # part is 10% of the arithmetic of BERT-base's layers and 3% of GPT-3's. The wider the model, the later the
 # crossing. But look at the column *half of stored bytes*: training without a fused kernel stores the scores,
-# and with attention dropout, as the four were trained, they are half of all the activations
-# from some 435 tokens on in BERT-base's shape (without dropout from 1,024, and in Qwen3-8B, which has
+# and with attention dropout (BERT and GPT-2 were trained so; GPT-3's paper names none, and Korthikanti et
+# al. count it) they are half of all the activations from some 435 tokens on in BERT-base's shape (without dropout from 1,024, and in Qwen3-8B, which has
 # none, from 2,528). Quadratic *memory* hurt long before quadratic arithmetic did.
 #
-# Today's contexts lie on the other side: at 128k tokens, even in GPT-3's shape, 64% of the layers'
-# arithmetic is quadratic, and in BERT-base's 97%; Qwen3-8B (2025) crosses at 23,552 of its own 40,960.
+# Today's contexts lie on the other side: at 128k tokens, even in GPT-3's shape with dense attention in
+# every layer (the paper's own alternates dense and banded ones), 64% of the layers' arithmetic is quadratic, and in BERT-base's 97%; Qwen3-8B (2025) crosses at 23,552 of its own 40,960.
 # Its 32 heads of 128 channels are the quadratic part (4 n · 32 · 128, here again 4 n C); that they
 # share 8 heads of keys and values does not shrink it. Linear are the projections, which the sharing
 # brings from 8 C² to 5 C², and a *gated* feed-forward network, 6 C F (a third matrix makes the gate,
@@ -493,11 +496,12 @@ table(rows, kind="computed")
 # %% [markdown] tags=["zh"]
 # 四个旧模型没有一个到达自己的交点：取各自最长的输入，平方部分只占 BERT-base 各层计算量的 10%，
 # 在 GPT-3 中只占 3%。模型越宽，交点越远。但请看“n² 占所存字节一半”这一列：
-# 训练时若不用融合内核（fused kernel），就要存下分数；若像这四个模型那样对注意力用 dropout，
+# 训练时若不用融合内核（fused kernel），就要存下分数；若对注意力用 dropout（BERT 和 GPT-2 就是这样训练的；
+# GPT-3 的论文没有写，Korthikanti 等按有来计），
 # 在 BERT-base 的形状里大约从 435 个 token 起，分数就占了所存激活值的一半（不用 dropout 则从
 # 1,024 个起；Qwen3-8B 本就不用，从 2,528 个起）。平方级的*内存*远比平方级的计算更早成为问题。
 #
-# 如今的上下文则在另一侧：128k 个 token 时，即使是 GPT-3 的形状，各层计算量也有 64% 是平方部分，
+# 如今的上下文则在另一侧：128k 个 token 时，即使是 GPT-3 的形状、每层都用稠密注意力（论文本身是稠密与带状稀疏交替），各层计算量也有 64% 是平方部分，
 # BERT-base 的形状则有 97%；Qwen3-8B（2025）的上下文为 40,960，交点在 23,552，已落在其中。
 # 平方部分来自它的 32 个头，每头 128 维（4 n · 32 · 128，这里恰好仍是 4 n C）；它们共用 8 个键值头，这一部分并不因此减少。
 # 线性部分是投影和门控前馈网络：前者因共用键值头从 8 C² 降到 5 C²，后者多一个产生“门”的矩阵，中间值要逐元素乘以这个门，共三个矩阵，为 6 C F，
@@ -553,7 +557,9 @@ table(rows, kind="measured")
 # The table says how far the clock follows the arithmetic here. The fused kernel computes what the
 # formula counts. The unfused one does the same arithmetic, but the code above writes the n² scores
 # to memory three times (products, scaled, after the softmax) and reads them back as often, so that
-# it crosses earlier. For those who wrote it that way "attention is the bottleneck" was true earlier;
+# it crosses earlier. (Where a matrix of scores grows large, the curve may jump by far more than that
+# traffic: likely the system then maps fresh memory for each of the three. We have not taken it apart.) For
+# those who wrote it that way "attention is the bottleneck" was true earlier;
 # FlashAttention (Dao et al. 2022) moved the crossing towards where the FLOPs put it.
 #
 # ### Where this breaks
@@ -574,7 +580,8 @@ table(rows, kind="measured")
 # %% [markdown] tags=["zh"]
 # 从表中可以看出，这台机器上的耗时在多大程度上由计算量决定。融合内核做的正是公式所数的运算。
 # 非融合的写法计算量相同，但上面的代码把 n² 个分数写进内存三遍（乘积、缩放后、softmax 后），
-# 又读出三遍，所以交点出现在更短的长度。对当年那样实现的人来说，“注意力是瓶颈”在更短的文本上就成立；
+# 又读出三遍，所以交点出现在更短的长度。
+# （分数矩阵很大时，曲线可能陡升，远超这些读写量：多半是系统每次都要为这三个矩阵重新映射内存，我们没有细究。）对当年那样实现的人来说，“注意力是瓶颈”在更短的文本上就成立；
 # FlashAttention（Dao 等，2022）把交点推向 FLOPs 所决定的位置。
 #
 # ### 何时失效
@@ -609,15 +616,15 @@ show(figures.roofline(machine, forward_profile.operators, one_token))
 
 # %% [markdown] tags=["en"]
 # The products over the whole text lie on the right: at this length the model is bound by
-# arithmetic. The same products over *one* token, which is a step of writing text, lie far on the
-# left: every weight is read for a single multiply-accumulate. Memory keeps the
+# arithmetic. The same products over *one* token, as in a step of writing text (here without a cache: its
+# attention sees one key), lie far on the left: every weight is read for a single multiply-accumulate. Memory keeps the
 # peak out of their reach: their roof is the slope. They may even lie above it (over 100%), since the
 # slope is that of main memory, and weights this small may stay in the caches. LayerNorm, GELU and the additions do
 # no products at all; the table in section 7 gives their GB/s.
 
 # %% [markdown] tags=["zh"]
 # 对整段文本做的矩阵乘法都在右侧：在这个长度上，模型受计算限制。同样的乘法若只对*一个* token 做，
-# 也就是生成文本的一步，就落在最左边：每个权重读进来只做一次乘加。受内存所限，
+# 就像生成文本的一步（这里没有缓存，注意力只看到一个键），就落在最左边：每个权重读进来只做一次乘加。受内存所限，
 # 它们够不着峰值，屋顶线是斜坡。它们甚至可能高过斜坡（超过 100%），因为斜坡是主存的带宽，而这么小的权重可能留在缓存里。
 # LayerNorm、GELU 和加法不做矩阵乘法，第 7 节的表给出了它们的 GB/s。
 
@@ -716,15 +723,15 @@ check("00-2", attention_flops)
 # **00-3.** Amdahl's law: a part takes `share` of the time and becomes `factor` times faster. How
 # many times faster is the whole?
 #
-# Then use it: take attention's share of the time from your timeline above. How much would the
-# whole gain from attention twice as fast?
+# Then use it: take the share of `scaled_dot_product` from the table in section 7 (the timeline's lane
+# *attention* also holds its projections). How much would the whole gain from attention twice as fast?
 #
 # <details><summary>Hint</summary>What is left of one second? The untouched part stays, the other is divided.</details>
 
 # %% [markdown] tags=["zh"]
 # **00-3.** 阿姆达尔定律：某部分占总时间的 `share`，速度变为 `factor` 倍。整体的速度变为多少倍？
 #
-# 然后用一用：从上面的时间线读出注意力所占的份额。若注意力的速度变为 2 倍，整体的速度变为多少倍？
+# 然后用一用：从第 7 节的表里读出 `scaled_dot_product` 的份额（时间线上“注意力”一行还包括投影）。若注意力的速度变为 2 倍，整体的速度变为多少倍？
 #
 # <details><summary>提示</summary>原来的一秒钟还剩多少？没有加速的部分不变，加速的部分除以倍数。</details>
 

@@ -82,7 +82,7 @@ p_time = predict("How many per cent of the time of a forward pass does it save?"
 # A module that several layers hold is stored once. That is the whole technique; autograd adds up
 # the gradients of all uses by itself.
 #
-# **01-1.** Write it before you see ours: `share(layers)` gets a model's layers, each of which has an
+# **01-1.** Write it before you see ours: `share(layers)` (as `answer_1`) gets a model's layers, each of which has an
 # `attention` and an `ffn`, and makes all of them use the first one's. It returns nothing.
 #
 # <details><summary>Hint</summary>Assigning a module to an attribute copies no weights.</details>
@@ -92,7 +92,7 @@ p_time = predict("How many per cent of the time of a forward pass does it save?"
 #
 # 多个层持有同一个模块，它就只存一份。方法仅此而已；各处使用产生的梯度由自动求导累加。
 #
-# **01-1.** 先别看我们的代码，自己写出 `share(layers)`：`layers` 是模型的各层，每层有 `attention` 和 `ffn`；
+# **01-1.** 先别看我们的代码，自己写出 `share(layers)`（赋给 `answer_1`）：`layers` 是模型的各层，每层有 `attention` 和 `ffn`；
 # 让所有层都使用第一层的这两个模块。不需要返回值。
 #
 # <details><summary>提示</summary>把模块赋给属性，并不复制权重。</details>
@@ -630,7 +630,7 @@ lab.verdict("encoder-reuse", verdicts.encoder_reuse(evidence))
 # %% [markdown] tags=["en"]
 # ## 10 · Exercises
 #
-# **01-2.** Write `layer_params(d_model, d_ff)`: all parameters of one layer (attention with its
+# **01-2.** Write `layer_params(d_model, d_ff)` (as `answer_2`): all parameters of one layer (attention with its
 # LayerNorm, FFN with its LayerNorm, biases included). It is what sharing keeps once.
 #
 # <details><summary>Hint</summary>Four d_model x d_model maps, two between d_model and d_ff, one
@@ -639,7 +639,7 @@ lab.verdict("encoder-reuse", verdicts.encoder_reuse(evidence))
 # %% [markdown] tags=["zh"]
 # ## 10 · 练习
 #
-# **01-2.** 写出 `layer_params(d_model, d_ff)`：一层的全部参数（注意力及其 LayerNorm、FFN 及其
+# **01-2.** 写出 `layer_params(d_model, d_ff)`（赋给 `answer_2`）：一层的全部参数（注意力及其 LayerNorm、FFN 及其
 # LayerNorm，包括偏置）。共享之后，只保留这一份。
 #
 # <details><summary>提示</summary>四个 d_model × d_model 的映射，两个 d_model 与 d_ff 之间的映射，
@@ -664,7 +664,7 @@ check("01-2", answer_2)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **01-3.** How much is there to gain from sharing QKV? Write `qkv_removed(n, n_layer)`: the fraction
+# **01-3.** How much is there to gain from sharing QKV? Write `qkv_removed(n, n_layer)` (as `answer_3`): the fraction
 # of the layers' weight matrices (d_ff = 4 d_model, no biases) that goes when the first n of n_layer
 # layers share. With half of 12 layers the answer may surprise you.
 #
@@ -672,7 +672,7 @@ check("01-2", answer_2)
 # the n projections one stays.</details>
 
 # %% [markdown] tags=["zh"]
-# **01-3.** 共享 QKV 到底能省多少？写出 `qkv_removed(n, n_layer)`：前 n 层共享时，
+# **01-3.** 共享 QKV 到底能省多少？写出 `qkv_removed(n, n_layer)`（赋给 `answer_3`）：前 n 层共享时，
 # 各层权重矩阵（d_ff = 4 d_model，不计偏置）减少的比例。12 层共享一半，结果也许会让你意外。
 #
 # <details><summary>提示</summary>以 d_model 的平方为单位，一层有 4 + 8 = 12，其中 QKV 占 3。

@@ -98,7 +98,7 @@ growth = predict(
 # %% [markdown] tags=["en"]
 # ### Your turn: token mixing
 #
-# **02-1.** Write it before you see ours, without biases: `mix_tokens(x, up, down)` with x of shape
+# **02-1.** Write it before you see ours, without biases: `mix_tokens(x, up, down)` (as `answer_1`) with x of shape
 # (B, S, C), `up` (d, S), `down` (S, d), and a GELU between.
 #
 # <details><summary>Hint</summary>
@@ -110,7 +110,7 @@ growth = predict(
 # %% [markdown] tags=["zh"]
 # ### 动手：token 混合
 #
-# **02-1.** 先别看我们的代码，自己写出 token 混合，不带偏置：`mix_tokens(x, up, down)`，其中 x 的形状为
+# **02-1.** 先别看我们的代码，自己写出 token 混合，不带偏置：`mix_tokens(x, up, down)`（赋给 `answer_1`），其中 x 的形状为
 # (B, S, C)，`up` 为 (d, S)，`down` 为 (S, d)，中间一个 GELU。
 #
 # <details><summary>提示</summary>
@@ -518,7 +518,7 @@ verdict("mixer-simpler", verdicts.mixer_simpler(evidence))
 # %% [markdown] tags=["en"]
 # ## 8 · Exercises
 #
-# **02-2.** Write `token_weights(image_size, patch_size, d_token)`: the number of parameters of
+# **02-2.** Write `token_weights(image_size, patch_size, d_token)` (as `answer_2`): the number of parameters of
 # one layer's token-mixing network, biases included.
 #
 # <details><summary>Hint</summary>
@@ -530,7 +530,7 @@ verdict("mixer-simpler", verdicts.mixer_simpler(evidence))
 # %% [markdown] tags=["zh"]
 # ## 8 · 练习
 #
-# **02-2.** 写出 `token_weights(image_size, patch_size, d_token)`：一层 token
+# **02-2.** 写出 `token_weights(image_size, patch_size, d_token)`（赋给 `answer_2`）：一层 token
 # 混合网络的参数个数，含偏置。
 #
 # <details><summary>提示</summary>
@@ -561,7 +561,7 @@ check("02-2", answer_2)
 
 # %% [markdown] tags=["en"]
 # **02-3.** How many times the FLOPs of token mixing does attention take? Write
-# `cost_ratio(patches, d_model, d_token)` from the table in section 3.
+# `cost_ratio(patches, d_model, d_token)` (as `answer_3`) from the table in section 3.
 #
 # <details><summary>Hint</summary>
 #
@@ -571,7 +571,7 @@ check("02-2", answer_2)
 
 # %% [markdown] tags=["zh"]
 # **02-3.** 注意力的 FLOPs 是 token 混合的多少倍？根据第 3 节的表格写出
-# `cost_ratio(patches, d_model, d_token)`。
+# `cost_ratio(patches, d_model, d_token)`（赋给 `answer_3`）。
 #
 # <details><summary>提示</summary>
 #

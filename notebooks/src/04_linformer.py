@@ -625,7 +625,7 @@ verdict("linformer-places", verdicts.linformer_places(verdicts.trained_evidence(
 # %% [markdown] tags=["en"]
 # ## 8 · Exercises
 #
-# **Exercise 1.** Write `extra_weights(n_layer, n_head, max_len, k, share)`: how many parameters E and
+# **Exercise 1.** Write `extra_weights(n_layer, n_head, max_len, k, share)` (as `answer_1`): how many parameters E and
 # F add to a model, for `share` "none", "heads" and "kv".
 #
 # <details><summary>Hint</summary>
@@ -637,7 +637,7 @@ verdict("linformer-places", verdicts.linformer_places(verdicts.trained_evidence(
 # %% [markdown] tags=["zh"]
 # ## 8 · 练习
 #
-# **练习 1。** 写出 `extra_weights(n_layer, n_head, max_len, k, share)`：`share` 取 "none"、"heads"、
+# **练习 1。** 写出 `extra_weights(n_layer, n_head, max_len, k, share)`（赋给 `answer_1`）：`share` 取 "none"、"heads"、
 # "kv" 时，E 和 F 给模型增加多少参数。
 #
 # <details><summary>提示</summary>
@@ -668,7 +668,7 @@ check("04-1", answer_1)
 
 # %% [markdown] tags=["en"]
 # **Exercise 2.** Write the attention of Linformer without `scaled_dot_product_attention`:
-# `attend(q, key, value, E, F)` with q, key, value (1, T, D) and E, F (k, T).
+# `attend(q, key, value, E, F)` (as `answer_2`) with q, key, value (1, T, D) and E, F (k, T).
 #
 # <details><summary>Hint</summary>
 #
@@ -678,7 +678,7 @@ check("04-1", answer_1)
 
 # %% [markdown] tags=["zh"]
 # **练习 2。** 不用 `scaled_dot_product_attention`，写出 Linformer 的注意力：
-# `attend(q, key, value, E, F)`，其中 q、key、value 的形状是 (1, T, D)，E、F 是 (k, T)。
+# `attend(q, key, value, E, F)`（赋给 `answer_2`），其中 q、key、value 的形状是 (1, T, D)，E、F 是 (k, T)。
 #
 # <details><summary>提示</summary>
 #

@@ -108,7 +108,7 @@ p_chips = predict("On how many of the six do MiniLM's products for 128 tokens ta
 show(figures.animation())
 
 # %% [markdown] tags=["en"]
-# **08-1.** Build the left one. Write `one_clock(x, y, total, left, top)`: `x` and `y` hold the value
+# **08-1.** Build the left one. Write `one_clock(x, y, total, left, top)` (as `answer_1`): `x` and `y` hold the value
 # of A and of B that each cell has, `total` its sum; `left` (one a row) and `top` (one a column)
 # enter now. Return the three after one clock. Values that have not come yet are 0.
 #
@@ -116,7 +116,7 @@ show(figures.animation())
 # the right.</details>
 
 # %% [markdown] tags=["zh"]
-# **08-1.** 实现左边的那一种。写出 `one_clock(x, y, total, left, top)`：`x`、`y` 是每个单元手里的 A 与 B 的值，
+# **08-1.** 实现左边的那一种。写出 `one_clock(x, y, total, left, top)`（赋给 `answer_1`）：`x`、`y` 是每个单元手里的 A 与 B 的值，
 # `total` 是它的和；`left`（每行一个）和 `top`（每列一个）此刻进入。返回一个时钟之后的三者。还没到的值是 0。
 #
 # <details><summary>提示</summary>`np.column_stack([left, x[:, :-1]])` 让整个 x 右移一格。</details>

@@ -115,7 +115,7 @@ table(rows, kind="computed")
 # %% [markdown] tags=["en"]
 # ### Your turn: a grid
 #
-# **09-1.** Write `affine_grid(low, high, bits)`: scale and zero point of the affine grid for values
+# **09-1.** Write `affine_grid(low, high, bits)` (as `answer_1`): scale and zero point of the affine grid for values
 # from low to high, with codes from 0 to 2^bits − 1. Zero must have a code of its own, also when all
 # values are positive or all negative.
 #
@@ -125,7 +125,7 @@ table(rows, kind="computed")
 # %% [markdown] tags=["zh"]
 # ### 动手：一张网格
 #
-# **09-1.** 写出 `affine_grid(low, high, bits)`：取值从 low 到 high、编码从 0 到 2^bits − 1 时，
+# **09-1.** 写出 `affine_grid(low, high, bits)`（赋给 `answer_1`）：取值从 low 到 high、编码从 0 到 2^bits − 1 时，
 # 仿射网格的缩放因子和零点。即使所有值都为正，或都为负，零也必须有自己的编码。
 #
 # <details><summary>提示</summary>先把范围扩到包含 0。零点是数值 0 所在的编码，是一个整数。</details>
@@ -824,7 +824,7 @@ lab.verdict("int8-accuracy", verdicts.int8_accuracy(accuracy))
 # %% [markdown] tags=["en"]
 # ## 10 · Exercises
 #
-# **09-2.** Write `stored_bytes(n, bits, group)`: the bytes of n packed codes in one row, with one
+# **09-2.** Write `stored_bytes(n, bits, group)` (as `answer_2`): the bytes of n packed codes in one row, with one
 # fp32 scale for each group. What does 4 bits in groups of 32 really cost a weight?
 #
 # <details><summary>Hint</summary>Codes stand without gaps; a last, short group needs a scale
@@ -833,7 +833,7 @@ lab.verdict("int8-accuracy", verdicts.int8_accuracy(accuracy))
 # %% [markdown] tags=["zh"]
 # ## 10 · 练习
 #
-# **09-2.** 写出 `stored_bytes(n, bits, group)`：一行 n 个紧密排列的编码，每组一个 fp32 缩放因子，共多少字节。
+# **09-2.** 写出 `stored_bytes(n, bits, group)`（赋给 `answer_2`）：一行 n 个紧密排列的编码，每组一个 fp32 缩放因子，共多少字节。
 # 4 比特、每组 32 个，平均每个权重实际花多少比特？
 #
 # <details><summary>提示</summary>编码之间没有空隙；最后不满的一组也要一个缩放因子。</details>
@@ -869,7 +869,7 @@ check("09-2", answer_2)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **09-3, a target.** Beat SmoothQuant. Write `factors(peaks, weight)`: what to divide each input channel
+# **09-3, a target.** Beat SmoothQuant. Write `factors(peaks, weight)` (as `answer_3`): what to divide each input channel
 # of `layers.0.ffn.body.down` by, from the channels' peaks (in,) and the layer's weight (out, in). On real
 # inputs, in INT8 with one scale, the error of the layer's output has to be half of what it is without
 # any factors, or less. No `alpha` gets there (in this layer alone, the 0.8 of our engines even errs more
@@ -880,7 +880,7 @@ check("09-2", answer_2)
 # does no harm.</details>
 
 # %% [markdown] tags=["zh"]
-# **09-3，一个目标。** 胜过 SmoothQuant。写出 `factors(peaks, weight)`：由各输入通道的峰值（in,）和该层的权重（out, in），
+# **09-3，一个目标。** 胜过 SmoothQuant。写出 `factors(peaks, weight)`（赋给 `answer_3`）：由各输入通道的峰值（in,）和该层的权重（out, in），
 # 给出 `layers.0.ffn.body.down` 每个输入通道要除以的因子。在真实输入上、用一个缩放因子的 INT8 计算时，
 # 该层输出的误差不得超过不用因子时的一半。无论 `alpha` 取多少都达不到（单看这一层，我们的引擎所取的 0.8 误差甚至比不用因子还大）：
 # 先用 `int8.smoothing` 试试。

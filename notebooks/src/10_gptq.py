@@ -113,7 +113,7 @@ print(gptq(weight, inputs, 2, damp=0.0, symmetric=True).dequantize())
 #
 # ### Your turn: a row
 #
-# **10-1.** Then weight $i$ is fixed, and the next one follows. Write `round_row(row, inverse)`: round the
+# **10-1.** Then weight $i$ is fixed, and the next one follows. Write `round_row(row, inverse)` (as `answer_1`): round the
 # weights of `row` (d,) to whole numbers, one after another, each time with the best change of those
 # still free. `inverse` is $H^{-1}$ (d, d); a weight that is fixed has to leave it, so that later changes
 # leave that weight alone.
@@ -133,7 +133,7 @@ print(gptq(weight, inputs, 2, damp=0.0, symmetric=True).dequantize())
 #
 # ### 动手：一行权重
 #
-# **10-1.** 此后第 $i$ 个权重固定，再轮到下一个。写出 `round_row(row, inverse)`：把 `row`（d,）的各个权重依次舍入为整数，
+# **10-1.** 此后第 $i$ 个权重固定，再轮到下一个。写出 `round_row(row, inverse)`（赋给 `answer_1`）：把 `row`（d,）的各个权重依次舍入为整数，
 # 每次都对尚未固定的权重作最优改变。`inverse` 是 $H^{-1}$（d, d）；固定了的权重要从中消去，后面的改变才不会再动它。
 #
 # <details><summary>提示</summary>消去第 i 个权重：从逆矩阵中减去“第 i 列乘以第 i 行再除以 [i, i]”，
@@ -524,7 +524,7 @@ lab.verdict("gptq-error", verdicts.gptq_error(verdicts.collect_evidence()))
 # %% [markdown] tags=["en"]
 # ## 7 · Exercises
 #
-# **10-2.** Write `damped_hessian(inputs, damp)` of inputs (n, in): $X^T X$ with `damp` times its
+# **10-2.** Write `damped_hessian(inputs, damp)` (as `answer_2`) of inputs (n, in): $X^T X$ with `damp` times its
 # mean diagonal added to the diagonal. It must work with fewer samples than inputs.
 #
 # <details><summary>Hint</summary>inputs.T @ inputs, H.diagonal().mean() and torch.eye are all that
@@ -533,7 +533,7 @@ lab.verdict("gptq-error", verdicts.gptq_error(verdicts.collect_evidence()))
 # %% [markdown] tags=["zh"]
 # ## 7 · 练习
 #
-# **10-2.** 写出 `damped_hessian(inputs, damp)`，inputs 的形状为 (n, in)：$X^T X$，
+# **10-2.** 写出 `damped_hessian(inputs, damp)`（赋给 `answer_2`），inputs 的形状为 (n, in)：$X^T X$，
 # 再给对角线加上 `damp` 乘以对角线均值。样本数少于输入维数时也要能用。
 #
 # <details><summary>提示</summary>只需要 inputs.T @ inputs、H.diagonal().mean() 和 torch.eye。</details>
@@ -558,7 +558,7 @@ check("10-2", answer_2)
 # %% [markdown] tags=["en"]
 # **10-3, a target.** AWQ (Lin et al. 2024) moves no errors: it multiplies the weights of channels with
 # large inputs by a factor before rounding to nearest, and divides those inputs by it, so that they lose
-# less. Write `factors(weight, inputs)` for section 4's matrix: weight (192, 768), inputs (4096, 768),
+# less. Write `factors(weight, inputs)` (as `answer_3`) for section 4's matrix: weight (192, 768), inputs (4096, 768),
 # factors (768,). On held-out text at 3 bits, the error has to be at most 97% of what rounding to nearest
 # leaves without factors. GPTQ leaves 66%: how near can you come?
 #
@@ -567,7 +567,7 @@ check("10-2", answer_2)
 
 # %% [markdown] tags=["zh"]
 # **10-3，一个目标。** AWQ（Lin 等 2024）不转移误差：输入较大的通道，其权重先乘一个因子再就近舍入，输入则除以同一因子，
-# 这样它们损失得少些。为第 4 节的矩阵写出 `factors(weight, inputs)`：weight 为 (192, 768)，inputs 为 (4096, 768)，
+# 这样它们损失得少些。为第 4 节的矩阵写出 `factors(weight, inputs)`（赋给 `answer_3`）：weight 为 (192, 768)，inputs 为 (4096, 768)，
 # 返回 (768,) 的因子。3 比特时，留出集上的误差不得超过不用因子的就近舍入的 97%。GPTQ 是 66%：你能做到多近？
 #
 # <details><summary>提示</summary>取每个通道平均绝对值的某个幂。因子太大，也会把每一行的网格撑大。</details>

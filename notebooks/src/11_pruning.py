@@ -80,7 +80,7 @@ p_bytes = predict(
 # The simplest criterion is an old one: the smallest weights go (Han et al. 2015 brought it to deep
 # networks). Before you see ours, write yours.
 #
-# **11-1.** Write `magnitude_mask(weight, ratio)`: a bool tensor, True where a weight is kept, with
+# **11-1.** Write `magnitude_mask(weight, ratio)` (as `answer_1`): a bool tensor, True where a weight is kept, with
 # exactly round(ratio x size) of the smallest removed. 0 removes nothing, 1 everything; equal
 # magnitudes are no excuse for removing more.
 #
@@ -92,7 +92,7 @@ p_bytes = predict(
 #
 # 最简单的准则由来已久：去掉绝对值最小的权重（Han 等 2015 把它用到深度网络上）。看我们的实现之前，先自己写。
 #
-# **11-1.** 写出 `magnitude_mask(weight, ratio)`：返回布尔张量，保留处为 True，恰好去掉
+# **11-1.** 写出 `magnitude_mask(weight, ratio)`（赋给 `answer_1`）：返回布尔张量，保留处为 True，恰好去掉
 # round(ratio × 元素数) 个绝对值最小的权重。0 表示什么也不去掉，1 表示全部去掉；绝对值相同的再多，也不能多去掉。
 #
 # <details><summary>提示</summary>按绝对值排序，把前 round(ratio × 元素数) 个设为 False。
@@ -637,7 +637,7 @@ lab.verdict("prune-compute", verdicts.prune_compute(evidence))
 #
 # 11-1 stands in section 2.
 #
-# **11-2.** Write `layer_flops(T, d_model, n_head, head_dim, n_neurons)`: the FLOPs of one layer's matrix
+# **11-2.** Write `layer_flops(T, d_model, n_head, head_dim, n_neurons)` (as `answer_2`): the FLOPs of one layer's matrix
 # products over T tokens, 2 per multiply-accumulate, after some heads and neurons are gone. Note that
 # n_head x head_dim is then no longer d_model.
 #
@@ -650,7 +650,7 @@ lab.verdict("prune-compute", verdicts.prune_compute(evidence))
 #
 # 11-1 在第 2 节。
 #
-# **11-2.** 写出 `layer_flops(T, d_model, n_head, head_dim, n_neurons)`：移除一些头和神经元之后，
+# **11-2.** 写出 `layer_flops(T, d_model, n_head, head_dim, n_neurons)`（赋给 `answer_2`）：移除一些头和神经元之后，
 # 一层处理 T 个 token 时各矩阵乘法的计算量，一次乘加计 2。注意此时 n_head × head_dim 不再等于 d_model。
 #
 # <details><summary>提示</summary>记 A = n_head × head_dim。查询、键、值和输出是四个 d_model 与 A 的乘积；
@@ -674,14 +674,14 @@ check("11-2", answer_2)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **11-3.** Write `break_even(value_bytes, index_bytes)`: the share of zeros (0 to 1) from which it is
+# **11-3.** Write `break_even(value_bytes, index_bytes)` (as `answer_3`): the share of zeros (0 to 1) from which it is
 # smaller to store each nonzero with its index than all values. The starts of rows do not count.
 #
 # <details><summary>Hint</summary>With a share s of zeros, (1 - s) (value + index) bytes are left for each
 # weight; set that equal to value.</details>
 
 # %% [markdown] tags=["zh"]
-# **11-3.** 写出 `break_even(value_bytes, index_bytes)`：零的比例（0 到 1）达到多少时，
+# **11-3.** 写出 `break_even(value_bytes, index_bytes)`（赋给 `answer_3`）：零的比例（0 到 1）达到多少时，
 # 只存非零元素及其索引，比存全部的值更小。行起始位置不计。
 #
 # <details><summary>提示</summary>零的比例为 s 时，平均每个权重剩下 (1 - s)（值 + 索引）字节；

@@ -204,7 +204,7 @@ table(rows, kind="measured", digits=2)
 #
 # ### Your turn: the ring
 #
-# **12-1.** Write `ring(parts, send)`. `parts[r][i]` is rank r's part i, a tensor, to be changed in
+# **12-1.** Write `ring(parts, send)` (as `answer_1`). `parts[r][i]` is rank r's part i, a tensor, to be changed in
 # place or replaced; `send(r, i)` gives a copy of it and counts it as sent by rank r to rank r + 1.
 # In the end every rank has every sum, and no rank has sent more than 2 (n - 1) parts.
 #
@@ -238,7 +238,7 @@ table(rows, kind="measured", digits=2)
 #
 # ### 动手：环
 #
-# **12-1.** 写出 `ring(parts, send)`。`parts[r][i]` 是 rank r 的第 i 段（张量），可原地修改也可替换；
+# **12-1.** 写出 `ring(parts, send)`（赋给 `answer_1`）。`parts[r][i]` 是 rank r 的第 i 段（张量），可原地修改也可替换；
 # `send(r, i)` 返回它的副本，并计为 rank r 发给 rank r + 1 的一段。
 # 最后每个 rank 都要有全部的和，且发送不超过 2 (n - 1) 段。
 #

@@ -169,9 +169,7 @@ narrowest = lighten.windows_alone((16,) * n_layer)
 n_tokens = 64
 while lighten.removed_share(measure.CONFIG, narrowest, n_tokens) < 0.3:
     n_tokens += 8
-print(
-    lab.tr("{n} tokens (the model takes 512): from there on windows of 16 remove 30%", n=n_tokens)
-)
+print(lab.tr("{n} tokens (the model takes 512): windows of 16 alone remove 30%", n=n_tokens))
 
 # %% [markdown] tags=["en"]
 # At this length **windows alone cannot remove 30%**, however narrow; heads have to go too. (Count only

@@ -121,7 +121,7 @@ forgetful = measure.differences(text, measure.attend_alone)
 show(figures.first_difference({"sees itself alone": forgetful}))
 
 # %% [markdown] tags=["en"]
-# **16-1.** Write `attend(q, k, v, cache)`. q, k and v (B,H,1,D) are the newest token's; `cache` is a
+# **16-1.** Write `attend(q, k, v, cache)` (as `answer_1`). q, k and v (B,H,1,D) are the newest token's; `cache` is a
 # dict, empty at the first token, yours to fill, and the same one at this layer's next token. Return
 # what attention gives, (B,H,1,D): softmax(q kᵀ / √D) v over all tokens so far.
 #
@@ -129,7 +129,7 @@ show(figures.first_difference({"sees itself alone": forgetful}))
 # there, and attend to all of them. No mask is needed: nothing in the cache is later.</details>
 
 # %% [markdown] tags=["zh"]
-# **16-1.** 写出 `attend(q, k, v, cache)`。q、k、v 形状为 (B,H,1,D)，属于最新的 token；`cache` 是一个字典，
+# **16-1.** 写出 `attend(q, k, v, cache)`（赋给 `answer_1`）。q、k、v 形状为 (B,H,1,D)，属于最新的 token；`cache` 是一个字典，
 # 第一个 token 时为空，由你填写，同一层的下一个 token 拿到的还是它。
 # 返回注意力的结果 (B,H,1,D)：对至今所有 token 求 softmax(q kᵀ / √D) v。
 #
@@ -306,7 +306,7 @@ table(rows, kind="computed")
 # al. 2023): Llama 3.1 70B has 64 query heads and 8 of keys and values, an eighth of the cache. One key
 # and one value head for all is *multi-query attention* (Shazeer 2019).
 #
-# **16-2.** Write `grouped(q, k, v)`: q (B,H,1,D), k and v (B,G,S,D), G divides H, and consecutive H/G
+# **16-2.** Write `grouped(q, k, v)` (as `answer_2`): q (B,H,1,D), k and v (B,G,S,D), G divides H, and consecutive H/G
 # query heads share a key and a value head. Return (B,H,1,D).
 #
 # <details><summary>Hint</summary>Either repeat each key head H/G times (`repeat_interleave`), or, without
@@ -318,7 +318,7 @@ table(rows, kind="computed")
 # 一层的查询头可以分组共用键值头（*分组查询注意力*，Ainslie 等 2023）：
 # Llama 3.1 70B 有 64 个查询头、8 个键值头，缓存只有八分之一。全部查询头共用一个键值头，即*多查询注意力*（Shazeer 2019）。
 #
-# **16-2.** 写出 `grouped(q, k, v)`：q 为 (B,H,1,D)，k、v 为 (B,G,S,D)，G 整除 H，相邻的 H/G 个查询头共用一个键值头。
+# **16-2.** 写出 `grouped(q, k, v)`（赋给 `answer_2`）：q 为 (B,H,1,D)，k、v 为 (B,G,S,D)，G 整除 H，相邻的 H/G 个查询头共用一个键值头。
 # 返回 (B,H,1,D)。
 #
 # <details><summary>提示</summary>可以把每个键值头重复 H/G 次（`repeat_interleave`）；也可以不复制键，
@@ -737,7 +737,7 @@ assert times[32768]["2 key heads"].ratio(times[32768]["8 key heads"]) < 0.8
 # a pass yields 1 to n + 1 tokens, and their distribution has to be exactly the large model's.
 #
 # **16-3.** p and q (V,) are the large model's and the draft's probabilities at one place, `token` is
-# what the draft drew from q. Write `accept(p, q, token)`: the chance that the token is accepted, as high as
+# what the draft drew from q. Write `accept(p, q, token)` (as `answer_3`): the chance that the token is accepted, as high as
 # can be, and the distribution (V,) from which another is drawn if it is not; both for every token, also
 # where it is always accepted. For p = (0.5, 0.3, 0.2) and q = (0.2, 0.3, 0.5) the chances are 1, 1 and
 # 0.4, and the other token is always the first: it comes with 0.2 · 1 + 0.5 · 0.6 = 0.5.
@@ -759,7 +759,7 @@ assert times[32768]["2 key heads"].ratio(times[32768]["8 key heads"]) < 0.8
 # 大模型一次前向读完，逐个以一定概率接受（*投机解码*，Leviathan 等 2023）。遇到第一个被拒绝的 token，就由大模型在该位置另采样一个，
 # 后面的草稿全部丢弃；若全部接受，则再多采样一个。所以每次前向得到 1 到 n + 1 个 token，而其分布必须与大模型的分毫不差。
 #
-# **16-3.** p、q 形状为 (V,)，是大模型与草稿模型在同一位置的概率；`token` 是草稿从 q 中采样的。写出 `accept(p, q, token)`：
+# **16-3.** p、q 形状为 (V,)，是大模型与草稿模型在同一位置的概率；`token` 是草稿从 q 中采样的。写出 `accept(p, q, token)`（赋给 `answer_3`）：
 # 返回接受该 token 的概率（尽可能高），以及不接受时改从哪个分布 (V,) 采样；每个 token 都要返回这两项，即使它必定被接受。
 # 例如 p = (0.5, 0.3, 0.2)、q = (0.2, 0.3, 0.5)：接受概率为 1、1、0.4，改采样的必是第一个 token，
 # 它出现的概率是 0.2 · 1 + 0.5 · 0.6 = 0.5。
@@ -1233,7 +1233,7 @@ lab.verdict("decoding-speculation", verdicts.decoding_speculation(evidence))
 # %% [markdown] tags=["en"]
 # ## 13 · Exercises
 #
-# **16-4 (performance target).** Write `continue_text(ids, n_new)`: the likeliest continuation of ids (1,T)
+# **16-4 (performance target).** Write `continue_text(ids, n_new)` (as `answer_4`): the likeliest continuation of ids (1,T)
 # by `stdlib-gpt`, (1, T + n_new), the same tokens as `exercises.continue_plainly`, at least four times
 # faster after 256 tokens.
 #
@@ -1244,7 +1244,7 @@ lab.verdict("decoding-speculation", verdicts.decoding_speculation(evidence))
 # %% [markdown] tags=["zh"]
 # ## 13 · 练习
 #
-# **16-4（性能目标）。** 写出 `continue_text(ids, n_new)`：`stdlib-gpt` 对 ids (1,T) 的最可能续写 (1, T + n_new)，
+# **16-4（性能目标）。** 写出 `continue_text(ids, n_new)`（赋给 `answer_4`）：`stdlib-gpt` 对 ids (1,T) 的最可能续写 (1, T + n_new)，
 # 与 `exercises.continue_plainly` 的 token 相同，在 256 个 token 之后加速比至少为 4。
 #
 # <details><summary>提示</summary>提示词部分一次前向算完：各层的键和值就是 `heads(norm(x))` 的结果。然后用 `measure.step`

@@ -38,7 +38,7 @@ def test_the_explorers_bits_are_the_number(both_languages):
 def test_live_its_sliders_move_the_picture():
     live = lab.Explorer(figures.bits_of, frames=0)
     live.set(times=2.5)  # the suite's one slider over numbers that are not whole
-    assert live.figure.layout.meta["x"] == pytest.approx(0.25)
+    assert live.figure.layout.meta["number shown"] == pytest.approx(0.25)
     assert live.widgets["times"].max == 9.9
 
 

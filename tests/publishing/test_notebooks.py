@@ -241,6 +241,16 @@ def test_exercises_have_a_check_a_hint_and_a_solution(number):
     assert all(has_chinese(hint["zh"]) and not has_chinese(hint["en"]) for hint in said.values())
 
 
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_function_is_asked_for_by_the_name_that_is_checked(number):
+    cells = source(number).cells
+    for i in filter(lambda i: is_stub(cells[i]), range(len(cells))):
+        for name in re.findall(r"^(\w+) = \.\.\.", cells[i].source, re.MULTILINE):
+            texts = [c.source for c in cells[:i] if c.cell_type == "markdown"][-2:]
+            asked = [t for t in texts if re.search(r"`[a-z_]+\([^`]*\)`", t)]
+            assert all(f"`{name}" in text for text in asked), asked
+
+
 @pytest.mark.parametrize(("number", "following"), list(pairwise(NUMBERS)))
 def test_the_next_notebook_is_a_click_away(number, following):
     for language in LANGUAGES:

@@ -61,7 +61,9 @@ def bits_of(power=-1, times=1.0):
     values = {name: f.cast(exact).item() for name, f in FORMATS.items()}
     errors = {name: 100 * (value - x) / x for name, value in values.items()}
     finite = {name: error for name, error in errors.items() if abs(error) < 1e9}
-    meta = {"x": x} | {tr("{name}: error (%)", name=n): error for n, error in finite.items()}
+    meta = {tr("number shown"): x} | {
+        tr("{name}: error (%)", name=n): error for n, error in finite.items()
+    }
     fig = blank(tr("{x} in six formats (computed)", x=number(x, 4)), meta=meta, height=390)
     draw_bits(fig, exact)
     names = [f"<b>{n}</b><br>{number(x, 6)} ({percent(errors[n])})" for n, x in values.items()]
@@ -191,7 +193,9 @@ def loss_curves():
     """Loss over steps of the first seed, and the difference from fp32 by seed."""
     curves = {name: measure.by_seed(name, "curve") for name in mixed_precision.PRECISIONS}
     base = curves["fp32"]
-    title = tr("bf16 beside fp32: {n} seeds, each with the same batches (recorded)", n=len(base))
+    title = tr(
+        "Fewer bits beside fp32: {n} seeds, each with the same batches (recorded)", n=len(base)
+    )
     fig = panels([tr("loss of seed 0 (nats)"), tr("minus fp32, every seed (nats)")], title)
     x = np.arange(mixed_precision.EVERY, mixed_precision.N_STEPS + 1, mixed_precision.EVERY)
     for i, (name, runs) in enumerate(curves.items()):

@@ -158,11 +158,21 @@ def time_layer(layer: nn.Module, lengths: Iterable[int], unfused: bool = False) 
 def crossing(times: dict, part: str, unit: float = 1.0) -> Estimate:
     """The length, in `unit` tokens, at which `part` takes half of a layer's time; 95 % interval.
 
-    `times`: as `time_layer` returns them. Each repeat has a crossing of its own, on the line that
-    fits log ratio over log length best; the estimate is their median. Beyond the measured lengths
-    the line is extended.
+    `times`: as `time_layer` returns them. Each repeat has a crossing of its own, of the log ratio
+    over the log length, between the two lengths on either side of it; the estimate is their median.
+    Beyond the measured lengths it is that of the line that fits all of them best.
     """
     lengths = np.log([float(n) for n in times])
     ratios = [np.divide(t[part].seconds, t["linear"].seconds) for t in times.values()]
-    fits = [np.polyfit(lengths, repeat, 1) for repeat in np.log(ratios).T]
-    return of_median([float(np.exp(-shift / slope)) / unit for slope, shift in fits])
+    zeros = [_zero(lengths, repeat) for repeat in np.log(ratios).T]
+    return of_median([float(np.exp(zero)) / unit for zero in zeros])
+
+
+def _zero(x: np.ndarray, y: np.ndarray) -> float:
+    """Where y, which rises with x, is 0."""
+    after = int(np.argmax(y >= 0))
+    near = (
+        slice(after - 1, after + 1) if after else slice(None)
+    )  # no change of sign: the whole line
+    slope, shift = np.polyfit(x[near], y[near], 1)
+    return -shift / slope
