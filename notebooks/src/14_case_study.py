@@ -798,7 +798,7 @@ check("14-3", answer_3)
 #
 # **参考文献。** Sun 等 2021，*ERNIE 3.0*，arXiv:2107.02137。Wang 等 2021，*ERNIE 3.0 Titan*，arXiv:2112.12731。
 # Narayanan 等 2021，*Efficient Large-Scale Language Model Training*，arXiv:2104.04473。Touvron 等 2023，*LLaMA*，
-# arXiv:2302.13971。Le Scao 等 2022，*BLOOM*，arXiv:2211.05100。Chowdhery 等 2022，*PaLM*，arXiv:2204.02311。
+# arXiv:2302.13971，及 *Llama 2*，arXiv:2307.09288。Le Scao 等 2022，*BLOOM*，arXiv:2211.05100。Chowdhery 等 2022，*PaLM*，arXiv:2204.02311。
 # Grattafiori 等 2024，*The Llama 3 Herd of Models*，arXiv:2407.21783。
 #
 # **下一篇：** [15 · 选定你的方案](15_choose_plan.ipynb)：哪种预算，用哪种技术。

@@ -255,6 +255,8 @@ p_light.reveal(max(gains[name]["gain_low"] for name in light if gains[name]["ser
 # windows (computed); in BERT-base, at 512 tokens, scores are 8 % of the FLOPs.
 
 # %% [markdown] tags=["zh"]
+# 用来回答的编码器没有这些 logits：那时 ALBERT 的共享层毫无收益，窗口的收益也很小。
+#
 # Swin 的窗口另当别论，因为一幅图就是一段长文本：边长 224 像素的图切成 4 x 4 的小块，就有 3,136 个 token。
 # 在它第一阶段的一个注意力层里，完整注意力的 FLOPs 是窗口注意力的 14 倍（计算）；而 BERT-base 在 512 个 token 时，分数只占 FLOPs 的 8%。
 

@@ -244,7 +244,7 @@ def test_exercises_have_a_check_a_hint_and_a_solution(number):
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_function_is_asked_for_by_the_name_that_is_checked(number):
     cells = source(number).cells
-    for i in filter(lambda i: is_stub(cells[i]), range(len(cells))):
+    for i in [i for i, c in enumerate(cells) if is_stub(c)]:
         for name in re.findall(r"^(\w+) = \.\.\.", cells[i].source, re.MULTILINE):
             texts = [c.source for c in cells[:i] if c.cell_type == "markdown"][-2:]
             asked = [t for t in texts if re.search(r"`[a-z_]+\([^`]*\)`", t)]

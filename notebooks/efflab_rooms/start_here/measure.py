@@ -171,8 +171,7 @@ def crossing(times: dict, part: str, unit: float = 1.0) -> Estimate:
 def _zero(x: np.ndarray, y: np.ndarray) -> float:
     """Where y, which rises with x, is 0."""
     after = int(np.argmax(y >= 0))
-    near = (
-        slice(after - 1, after + 1) if after else slice(None)
-    )  # no change of sign: the whole line
+    # where the sign does not change there are no neighbours: the whole line
+    near = slice(after - 1, after + 1) if after else slice(None)
     slope, shift = np.polyfit(x[near], y[near], 1)
     return -shift / slope
