@@ -194,7 +194,7 @@ def test_the_figure_shows_every_run_and_every_interval():
 
 
 def test_reuse_saves_memory_as_many_times_as_there_are_tasks():
-    memory, times = measure.compare_reuse(n_tasks=3, repeats=1)
+    memory, times = measure.compare_reuse(repeats=1)
     assert memory["each"] / memory["one"] == pytest.approx(3, rel=0.01)
     assert times["each"].ratio(times["one"]) > 1
 
@@ -235,5 +235,20 @@ ANSWERS = {
 def test_exercises_take_right_answers_and_refuse_wrong_ones(name, strict):
     right, wrong = ANSWERS[name]
     lab.check(name, right)
+    with pytest.raises(AssertionError):
+        lab.check(name, wrong)
+
+
+def share_the_last(layers):
+    for layer in layers:
+        layer.attention, layer.ffn = layers[-1].attention, layers[-1].ffn
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [("01-1", share_the_last), ("01-2", lambda d, f: 12 * d * d + 13 * d)],
+    ids=["the last one's modules", "a width that is always four times the other"],
+)
+def test_exercises_refuse_what_only_the_count_would_let_pass(name, wrong, strict):
     with pytest.raises(AssertionError):
         lab.check(name, wrong)

@@ -84,7 +84,7 @@ def qkv_share_half(evidence) -> Outcome:
 LOST = "{task}: accuracy lost by a head to an encoder of its own ({n} seeds, by text)"
 UNTRAINED = "{task}: accuracy lost by a head on random weights ({n} seeds, by text)"
 CONTROL = "control, {task}: accuracy lost by a head on random weights ({n} seeds, by text)"
-MEMORY = "memory of 3 encoders over one with 3 heads"
+MEMORY = "memory of the weights of 3 encoders over one with 3 heads"
 REUSE_TIME = "time of 3 encoders over one with 3 heads, the same texts (by repeat)"
 POINTS = 5
 
