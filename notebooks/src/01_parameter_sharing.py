@@ -726,6 +726,51 @@ check("01-3", answer_3)
 # </details>
 
 # %% [markdown] tags=["en"]
+# **01-4 (open: share a finished model's layers).** Section 7 spoiled `stdlib-gpt` by sharing a projection.
+# Give six numbers, `answer_4 = [0, 1, 2, 3, 4, 5]` being the model itself: the layer whose weights stand in
+# each place. Store one layer less, with nothing retrained, for at most 0.25 bits per byte. Then: what do
+# four layers cost, and three?
+#
+# <details><summary>Hint</summary>Thirty answers repeat one layer in place of one other. Layers near each
+# other are more alike, and the first is like none.</details>
+
+# %% [markdown] tags=["zh"]
+# **01-4（开放题：给训练好的模型共享整层）。** 第 7 节里，共享一个投影就毁掉了 `stdlib-gpt`。请给出六个数，
+# `answer_4 = [0, 1, 2, 3, 4, 5]` 就是模型本身：每个位置上用哪一层的权重。少存一层，不再训练，
+# 每字节最多增加 0.25 比特。再试试：只存四层要付出多少？三层呢？
+#
+# <details><summary>提示</summary>用一层顶替另一层，共有三十种。相邻的层更相像，第一层则与谁都不像。</details>
+
+# %% tags=["exercise", "ex-01-4"]
+answer_4 = ...  # six numbers of layers
+
+# %%
+check("01-4", answer_4)
+
+# %% [markdown] tags=["en", "solution", "ex-01-4"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# answer_4 = [0, 1, 2, 4, 4, 5]
+# ```
+#
+# Layer 4 twice, without layer 3, costs 0.23 bits per byte: a sixth of the layers' weights. Without layer 0
+# no other helps. The FLOPs are those of six layers.
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-01-4"]
+# <details><summary>答案</summary>
+#
+# ```python
+# answer_4 = [0, 1, 2, 4, 4, 5]
+# ```
+#
+# 第 4 层用两遍、去掉第 3 层，每字节增加 0.23 比特，省下各层权重的六分之一。第 0 层谁也替代不了。FLOPs 仍是六层的。
+#
+# </details>
+
+# %% [markdown] tags=["en"]
 # ## 11 · Recap
 #
 # - Sharing all layers removes 71% of BERT-base's parameters, and costs 1.5 to 2.5 points of the paper's

@@ -228,6 +228,7 @@ ANSWERS = {
     "01-1": (share, share_attention),
     "01-2": (lambda d, f: 4 * (d * d + d) + 2 * d * f + f + d + 4 * d, lambda *_: 1),
     "01-3": (lambda n, n_layer: (n - 1) * 3 / (12 * n_layer), lambda *_: 1),
+    "01-4": ([0, 1, 2, 4, 4, 5], [0, 1, 2, 3, 4, 5]),
 }
 
 
@@ -246,9 +247,14 @@ def share_the_last(layers):
 
 @pytest.mark.parametrize(
     ("name", "wrong"),
-    [("01-1", share_the_last), ("01-2", lambda d, f: 12 * d * d + 13 * d)],
-    ids=["the last one's modules", "a width that is always four times the other"],
+    [
+        ("01-1", share_the_last),
+        ("01-2", lambda d, f: 12 * d * d + 13 * d),  # right where f is 4 d
+        ("01-4", [1, 1, 2, 3, 4, 5]),
+        ("01-4", [0, 1, 2, 4, 4]),
+        ("01-4", "012445"),
+    ],
 )
-def test_exercises_refuse_what_only_the_count_would_let_pass(name, wrong, strict):
+def test_exercises_refuse_what_a_count_alone_would_let_pass(name, wrong, strict):
     with pytest.raises(AssertionError):
         lab.check(name, wrong)
