@@ -1,4 +1,4 @@
-# `make lab` and `make test` set everything up in a fresh clone with Python 3.11 or newer.
+# `make lab` and `make test` set everything up in a fresh clone with Python 3.11 to 3.14.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -96,7 +96,7 @@ $(FETCHED): requirements.txt pyproject.toml web/package-lock.json
 	$(MAKE) setup
 
 $(STAMP): requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("efflab needs Python 3.11 or newer and this is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 15) or sys.exit("efflab needs Python 3.11 to 3.14 and this is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) $(TORCH)
 	$(PIP) -r requirements.txt

@@ -133,12 +133,12 @@ def experiment(args) -> None:
 def give_advice(args) -> None:
     from dataclasses import replace
 
-    from efflab.advice.case import Case
+    from efflab.advice.case import Case, find_device
     from efflab.advice.ranking import whole
     from efflab.advice.report import report
 
     own = _own_device(args)
-    device = replace(own, name=args.device) if own else args.device
+    device = replace(own, name=args.device) if own else find_device(args.device)
     case = Case(args.source, device, args.budget, args.devices, args.tokens)
     print(json.dumps(whole(case), indent=1) if args.json else report(case))
 

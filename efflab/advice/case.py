@@ -42,6 +42,19 @@ GPUS = tuple(name for name, device in DEVICES.items() if is_usable(device))
 ALL_DEVICES = (*GPUS, *CPUS)
 
 
+def find_device(name: str) -> str:
+    """The device so called, or the only one whose name begins so; capitals do not count.
+
+    >>> find_device("h200")
+    'H200 SXM'
+    """
+    begun = [d for d in ALL_DEVICES if d.casefold().startswith(name.casefold())]
+    found = [d for d in begun if len(d) == len(name)] or begun
+    if len(found) != 1:
+        require_one_of("device", name, begun or ALL_DEVICES)
+    return found[0]
+
+
 @dataclass(frozen=True)
 class Case:
     """A model, `n_devices` of a device, the limiting budget, and the tokens per text.

@@ -164,7 +164,8 @@ def calibrate(
     """The range of each linear layer's input while `run(batch)` passes over `batches`.
 
     `observer`: "minmax" covers every value; "percentile" drops the share `cut` at either end of
-    each batch and averages over batches (Wu et al. 2020, section 5.2). Layers that no batch
+    each batch, in whole values, and averages over batches (Wu et al. 2020, section 5.2, take the
+    percentile of all batches together). Layers that no batch
     reached are left out; an input that is not finite is a `ValueError`.
     """
     require_one_of("observer", observer, ("minmax", "percentile"))

@@ -33,7 +33,7 @@ CUT = {
 """Share of the values that is clipped at either end of each batch."""
 FORMS = (CONTROL, DYNAMIC, ONE_SCALE, SEVEN, BY_TOKEN, APART, MINMAX, *CUT, SMOOTHED)
 UNADJUSTED = (-128.0, 127.0)
-"""The range of 8-bit codes with scale 1: the default of an observer without data."""
+"""Codes of scale 1, as an observer without data gives, but with the zero point in the middle."""
 
 
 def static(model: nn.Module, ranges: int8.Ranges) -> nn.Module:

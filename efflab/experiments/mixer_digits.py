@@ -38,7 +38,11 @@ def train_model(kind: str, seed: int = 0, n_images: int = N_IMAGES, n_steps: int
     """
     require_int("n_images", n_images, 10)
     require(n_images <= N_IMAGES, "n_images", n_images, "at most {high}", high=N_IMAGES)
-    model = make(kind, seed)
+    return fit(make(kind, seed), seed, n_images, n_steps)
+
+
+def fit(model: nn.Module, seed: int = 0, n_images: int = N_IMAGES, n_steps: int = N_STEPS):
+    """The model, trained in place on the first `n_images` digits as both are."""
     images, labels, _, _ = data.digits()
 
     def batch(step):

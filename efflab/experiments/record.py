@@ -242,8 +242,10 @@ def _plain(value):
 
 
 def _brief(values: dict) -> str:
-    """The scalar values of a case or a result, for a line of progress."""
-    scalars = {k: v for k, v in values.items() if isinstance(v, str | int | float)}
+    """The scalar values of a case or a result that fit a line of progress."""
+    scalars = {
+        k: v for k, v in values.items() if isinstance(v, str | int | float) and len(str(v)) <= 60
+    }
     return ", ".join(
         f"{k} {significant(v, 4)}" if isinstance(v, float) else f"{k} {v}"
         for k, v in scalars.items()

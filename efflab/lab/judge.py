@@ -26,7 +26,7 @@ OTHER_SIDE = "{n_yes} of {n_cases} lie on the claim's side, {n_no} surely do not
 SPANS = "{n_yes} of {n_cases} surely lie on the claim's side, none surely on the other"
 OTHER_SIDE_ALONE = "it lies on the other side"
 SPANS_ALONE = "its interval spans the bar"
-NO_CONTROL = "a control does not show what it has to, so this test could not have shown it"
+NO_CONTROL = "a control does not show what it has to, so this test cannot decide"
 NO_CONTRAST = "it is so with the condition; whether it needs it, the contrast does not tell"
 
 

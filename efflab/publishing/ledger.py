@@ -3,7 +3,6 @@
 The README shows one short line per claim, with the deciding figure; `docs/ledger.md` shows all.
 """
 
-import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -16,10 +15,6 @@ from efflab.lab.text import number, speaking, tr, with_unit
 from efflab.publishing.catalog import ROOT, built_path, catalog, find
 from efflab.publishing.pages import render
 from efflab.publishing.usage import read_builds
-
-WIDEST = 150
-"""Most characters of a line of the README's ledger."""
-
 
 # --- Reading ---------------------------------------------------------------------------------
 
@@ -95,14 +90,10 @@ def interval_words(figure: dict) -> str:
     return "" if low == high else f"{number(low)} to {number(high)}"
 
 
-def figure_words(figure: dict, width: int) -> str:
-    """ "removed: 71.2% (70 to 72.4), computed"; the name is shortened to fit `width` characters."""
+def figure_words(figure: dict) -> str:
+    """ "removed: 71.2% (70 to 72.4), computed"."""
     value, ends = with_unit(figure["value"], figure["unit"]), interval_words(figure)
-    rest = f": {value}{f' ({ends})' if ends else ''}, {figure['kind']}"
-    name = figure["name"]
-    if len(name) + len(rest) > width:
-        name = textwrap.shorten(name, max(12, width - len(rest)), placeholder=" …")
-    return name + rest
+    return f"{figure['name']}: {value}{f' ({ends})' if ends else ''}, {figure['kind']}"
 
 
 def short_claim(claim: dict) -> str:
@@ -129,8 +120,7 @@ def short_ledger(root: Path = ROOT) -> str:
     for name, record in verdicts(root).items():
         marks = " ".join(f"{mark(part['outcome'])} {part['id']}" for part in record["parts"])
         cells = [short_claim(known[name]), f"{outcome_words(record['outcome'])}: {marks}"]
-        length = len(table(("",) * 4, []).splitlines()[0]) + sum(map(len, cells)) + 2
-        figure = figure_words(record["parts"][0]["figures"][0], WIDEST - length)
+        figure = figure_words(record["parts"][0]["figures"][0])
         rows.append((*cells, figure, known[name]["notebook"]))
     return table(("claim", "outcome, part by part", "the first figure", "notebook"), rows)
 

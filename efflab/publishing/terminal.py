@@ -26,7 +26,7 @@ REMEDIES = dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), ELSEWHERE)
 REMEDIES |= dict.fromkeys((errno.ENOSPC, errno.EDQUOT), FULL)
 REMEDIES |= {errno.ENAMETOOLONG: "a shorter name is needed"}
 SOURCE = "a preset's name, a config.json, its folder, or with a network a model of the hub"
-DEVICE = 'such as "L4", "CPU with VNNI", or any name of your own with --tflops, --gb and --gbps'
+DEVICE = 'such as "L4", "h200", "CPU with VNNI", or any name with --tflops, --gb and --gbps'
 TOKENS = "tokens of a text, or cached before for decode; default: the longest, at most 4096"
 STOPPED = "stopped; what was finished is kept, and the same command goes on from there"
 

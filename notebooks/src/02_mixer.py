@@ -618,6 +618,51 @@ check("02-3", answer_3)
 # </details>
 
 # %% [markdown] tags=["en"]
+# **02-4 (a target).** The Mixer of section 3 reads the digits with 22 thousand parameters. A quarter of them
+# is asked, at most 5,518, for at least 95% of the held-out digits after the same 200 steps (seed 0):
+# `answer_4 = dict(patch_size=..., n_layer=..., d_model=..., d_token=..., d_channel=...)`. The check trains
+# it, which takes a few seconds.
+#
+# <details><summary>Hint</summary>Count what each number costs. Fewer, larger patches make token mixing
+# smaller, and the first layer's map sees more pixels at once.</details>
+
+# %% [markdown] tags=["zh"]
+# **02-4（挑战题）。** 第 3 节的 Mixer 用 2.2 万个参数认数字。请只用四分之一，即至多 5,518 个，同样训练 200 步（种子 0），
+# 在留出的数字上至少认对 95%：`answer_4 = dict(patch_size=..., n_layer=..., d_model=..., d_token=..., d_channel=...)`。
+# 检查时会真的训练它，要几秒钟。
+#
+# <details><summary>提示</summary>算一算每个数字各占多少参数。图块大而少，token 混合就小，而且第一层映射一次看到的像素更多。</details>
+
+# %% tags=["exercise", "ex-02-4"]
+answer_4 = ...  # dict(patch_size=..., n_layer=..., d_model=..., d_token=..., d_channel=...)
+
+# %%
+check("02-4", answer_4)
+
+# %% [markdown] tags=["en", "solution", "ex-02-4"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# answer_4 = dict(patch_size=4, n_layer=2, d_model=24, d_token=32, d_channel=32)
+# ```
+#
+# 4,666 parameters. With patches of 4 x 4 there are four of them instead of sixteen: fewer weights mix
+# tokens, and with patches of 2 the same widths stay below 95%.
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-02-4"]
+# <details><summary>答案</summary>
+#
+# ```python
+# answer_4 = dict(patch_size=4, n_layer=2, d_model=24, d_token=32, d_channel=32)
+# ```
+#
+# 4,666 个参数。图块取 4 × 4 时只有四块，而不是十六块：混合 token 的权重更少；同样的宽度，图块取 2 × 2 则不到 95%。
+#
+# </details>
+
+# %% [markdown] tags=["en"]
 # ## Recap
 #
 # - Mixer is a feed-forward network applied twice: along the channels, and, transposed, along the

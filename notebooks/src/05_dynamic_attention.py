@@ -756,6 +756,49 @@ check("05-3", smallest_kernel)
 # </details>
 
 # %% [markdown] tags=["en"]
+# **05-4 (a target: beat one width for all).** One window of 64 tokens in each of `stdlib-gpt`'s six layers
+# costs 0.36 bits per byte, with nothing retrained. Give six windows whose mean is at most 64,
+# `answer_4 = [64, 64, 64, 64, 64, 64]`, that cost at most 0.25.
+#
+# <details><summary>Hint</summary>Section 7's figure has the spans that each layer kept. Take from the
+# middle, and give to the first and the last layer.</details>
+
+# %% [markdown] tags=["zh"]
+# **05-4（挑战题：胜过一刀切的宽度）。** `stdlib-gpt` 的六层若都用宽 64 的窗口，不再训练，每字节要多 0.36 比特。
+# 请给出六个窗口，平均不超过 64，`answer_4 = [64, 64, 64, 64, 64, 64]`，使代价不超过 0.25。
+#
+# <details><summary>提示</summary>第 7 节的图里有各层留下的跨度。从中间各层拿出来，给第一层和最后一层。</details>
+
+# %% tags=["exercise", "ex-05-4"]
+answer_4 = ...  # six windows in tokens
+
+# %%
+check("05-4", answer_4)
+
+# %% [markdown] tags=["en", "solution", "ex-05-4"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# answer_4 = [152, 48, 16, 24, 32, 112]
+# ```
+#
+# It costs 0.21 bits per byte, found by moving a few tokens from one layer to another while that helped.
+# Not trained for either, the model wants its range at both ends.
+#
+# </details>
+
+# %% [markdown] tags=["zh", "solution", "ex-05-4"]
+# <details><summary>答案</summary>
+#
+# ```python
+# answer_4 = [152, 48, 16, 24, 32, 112]
+# ```
+#
+# 代价是每字节 0.21 比特；办法是从一层挪几个 token 给另一层，有改进就保留。模型没有为哪一种窗口训练过，它需要的范围在两头。
+#
+# </details>
+
+# %% [markdown] tags=["en"]
 # ## Recap
 #
 # - DynamicConv computes its *weights* from the token; its *reach* is `kernel_size`, for every

@@ -17,7 +17,7 @@
 # | | |
 # |---|---|
 # | **Claims** | `npu-latency`, `fpga-inference` |
-# | **Time** | 40 minutes; the cells run in less than a minute |
+# | **Time** | 40 minutes; the cells run in about a minute, the first time in about two |
 # | **Afterwards you can** | follow data through a systolic array and say how much of it idles, tell for which shapes an NPU beats a GPU, run one OpenVINO file on whatever a machine has, and read, break and synthesize an int8 unit |
 
 # %% [markdown] tags=["zh"]
@@ -30,7 +30,7 @@
 # | | |
 # |---|---|
 # | **论断** | `npu-latency`、`fpga-inference` |
-# | **用时** | 40 分钟；全部单元格运行不到一分钟 |
+# | **用时** | 40 分钟；全部单元格运行约一分钟，第一次约两分钟 |
 # | **学完之后** | 能跟踪数据流过脉动阵列，并说出有多少单元在空转；能判断 NPU 在哪些形状上胜过 GPU；能让同一个 OpenVINO 文件在机器现有的设备上运行；能读懂、改坏并综合一个 int8 单元 |
 
 # %% tags=["parameters"]
@@ -93,15 +93,15 @@ p_chips = predict("On how many of the six do MiniLM's products for 128 tokens ta
 # %% [markdown] tags=["en"]
 # ## 2 · Build: a grid that multiplies
 #
-# A matrix product reads every number many times. A **systolic array** reads it once: each cell
-# multiplies, adds, and hands its operand on to its neighbour, one cell a clock (Kung 1982). What
+# A matrix product reads every number many times. A **systolic array** reads it once for a whole
+# row or column of cells: each cell multiplies, adds, and hands its operand on to its neighbour, one cell a clock (Kung 1982). What
 # *stays* in a cell meanwhile is the dataflow. Move the slider: the colours are waves of values that
 # run down the diagonal, and a white cell idles.
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 实现：会做乘法的网格
 #
-# 矩阵乘法里每个数都要读很多次。**脉动阵列**只读一次：每个单元相乘、累加，再把操作数递给邻居，每个时钟走一格
+# 矩阵乘法里每个数都要读很多次。**脉动阵列**读一次，就供一整行或一整列单元使用：每个单元相乘、累加，再把操作数递给邻居，每个时钟走一格
 # （Kung 1982）。其间哪一种数*驻留*在单元里，就叫哪一种数据流。拖动滑块：颜色是沿对角线推进的一波波数值，白色单元在空转。
 
 # %% tags=["nbval-ignore-output"]
@@ -154,7 +154,8 @@ check("08-1", answer_1)
 # 4. A fold takes k + R + C − 2. Where weights or inputs stay, they are first shifted in: R more.
 #
 # Then the sizes change their places. Where weights stay, k lies over the rows, n over the columns,
-# and m streams. Take m = 4, n = 6, k = 5 on 2 x 3 cells, and check a line by hand:
+# and m streams. Take m = 4, n = 6, k = 5 on 2 x 3 cells, and check a line by hand (the table counts
+# cycles from 0, as SCALE-Sim does: one less):
 
 # %% [markdown] tags=["zh"]
 # ### 周期数，一步步来
@@ -167,7 +168,7 @@ check("08-1", answer_1)
 # 4. 一折要 k + R + C − 2 个周期。若驻留的是权重或输入，要先把它们移进来：再加 R。
 #
 # 换一种数据流，三个尺寸就互换位置。权重驻留时，k 铺在行上，n 铺在列上，m 流过。取 m = 4、n = 6、k = 5，单元 2 × 3，
-# 请任选一行手算核对：
+# 请任选一行手算核对（表中的周期像 SCALE-Sim 那样从 0 数起，少 1）：
 
 # %%
 m, n, k, rows, cols = 4, 6, 5, 2, 3
@@ -189,11 +190,14 @@ show_source(systolic.fold_cycles, systolic.gemm_cycles)
 # %% [markdown] tags=["en"]
 # The −1 is SCALE-Sim's: it gives the number of the last cycle, counted from 0. SCALE-Sim (Samajdar
 # et al. 2020) is the simulator that architects use. It writes down which address is read in which
-# cycle; our formula has to come to the same. These are 14 of its runs, and the tests hold 108 more:
+# cycle; our formula has to come to the same. These are 14 of its runs (version 2), and
+# the tests hold 108 more (version 3). Where outputs stay, the paper's own formula has R more a fold, in
+# which they leave; the program does not count these.
 
 # %% [markdown] tags=["zh"]
 # 末尾的 −1 来自 SCALE-Sim：它给出的是最后一个周期的编号，从 0 数起。SCALE-Sim（Samajdar 等 2020）
-# 是体系结构研究常用的模拟器，逐周期写出读了哪个地址；我们的公式必须与它一致。下面是它的 14 次运行，测试里还有 108 次：
+# 是体系结构研究常用的模拟器，逐周期写出读了哪个地址；我们的公式必须与它一致。下面是它的 14 次运行（第 2 版），测试里还有 108 次（第 3 版）。
+# 输出驻留时，论文自己的公式每折还多 R 个周期，用来送出结果；程序没有计入。
 
 # %%
 runs = []
@@ -225,7 +229,7 @@ table(runs, kind="simulated", digits=5)
 # ### 第二个寄存器：把装载藏起来
 #
 # SCALE-Sim 一折做完再做下一折，第一代 TPU 却不是：每个单元还有第二个寄存器，正在用的权重做乘法时，
-# 下一块权重就移进来（Jouppi 等 2017）。下面有 A、B、C 三块权重，各有自己的数据流；粗体的正在使用，
+# 下一块权重就移进来（Jouppi 等 2017）。下面有 A、B、C 三块权重，各有一段自己的流；粗体的正在使用，
 # 下面的在等待。换成一个寄存器：装载就不再藏在前一块穿越网格的时间里。再把流长改成 2：有了两个寄存器，为什么还会空转？
 
 # %% tags=["nbval-ignore-output"]
@@ -236,8 +240,8 @@ explore(figures.second_register, frames=13)
 # loading, which takes R. What is left of loading and diagonal is paid once, not once a fold.
 
 # %% [markdown] tags=["zh"]
-# 于是每一折比前一折晚 max(流长, R) 个周期开始：数据流长就由它决定，否则由装载的 R 个周期决定。
-# 装载和对角线只付一次，不再每折都付。
+# 于是每一折比前一折晚 max(流长, R) 个周期开始：流够长就由它决定，否则由装载的 R 个周期决定。
+# 装载和对角线余下的部分只付一次，不再每折都付。
 
 # %%
 show_source(systolic.overlapped_cycles)
@@ -298,7 +302,7 @@ p_used.reveal(rows[-1]["utilization (%)"])
 # %% [markdown] tags=["zh"]
 # 单独一个头只用到 1.8%：它只填满四分之一的行和一半的列，而装载并穿过网格要 766 个时钟，流过的却只有 128 个值。
 # 有了第二个寄存器，连续计算时每个头只要装载所需的 256 个时钟，用到 1/8 · 128/256 = 6.25%：
-# 数据流太短，大阵列还是喂不饱。TPU v2 到 v5 用几个 128 × 128 的阵列，而不是一个 256 × 256 的；
+# 流太短，大阵列还是喂不饱。TPU v2 到 v5 用几个 128 × 128 的阵列，而不是一个 256 × 256 的；
 # v6e 又回到了 256 × 256，有两个。
 #
 # ## 4 · 度量：NPU 对 GPU
@@ -330,13 +334,14 @@ table(measure.model_check_rows(), kind="computed")
 # %% [markdown] tags=["en"]
 # The model's GPU is too fast: it takes 0.70 to 0.77 of the recorded time in large products, where a
 # real one does not reach its peak, and 0.26 to 0.43 in small ones, since a lone call waits for its
-# own end as well. Beside a real GPU the NPU would look better by these factors.
+# own end as well. Beside a real GPU the NPU would look better by these factors, if it
+# does what the model says, which no recording here shows.
 #
 # Where the time goes for one BERT-base block and one text, in microseconds, without launches:
 
 # %% [markdown] tags=["zh"]
 # 模型里的 GPU 偏快：大矩阵是存档时间的 0.70 至 0.77，因为真实的 GPU 达不到峰值；小矩阵是 0.26 至 0.43，
-# 因为单独调用一次还要等它自己结束。与真实的 GPU 相比，NPU 会按这些倍数显得好一些。
+# 因为单独调用一次还要等它自己结束。与真实的 GPU 相比，NPU 会按这些倍数显得好一些，前提是 NPU 做到模型所说的，而这里没有实测可以证明。
 #
 # BERT-base 的一层、一条文本，时间花在哪里（微秒，不计启动开销）：
 
@@ -384,13 +389,14 @@ p_ratio.reveal(whole[measure.BATCHES.index(8)])
 table(measure.block_rows(measure.TWIN, seq_len, (1, 2, 4, 8, 64)), kind="simulated")
 
 # %% [markdown] tags=["en"]
-# The first TPU reaches 0.6 where a V100 or an A100 is left in fp32, from a batch of 4 on. There it
+# With texts of 128 tokens the first TPU reaches 0.6 where a V100 or an A100 is left in fp32, from a batch
+# of 4 on (with 512 tokens, from one text on). There it
 # wins by its *precision*, not by being an NPU, and turning on the GPU's own fp16 or int8 units takes
 # it back, also if a large product takes the GPU as much longer as recorded. One text waits for 7 MB
 # of weights at 34 GB/s, whatever the array does.
 #
-# An array as strong as the GPU is level with it on the four linear products: 0.92 to 1.02 of its
-# time from a batch of 2, without launches. It loses the block by the heads, which take it 7 to 16
+# An array as strong as the GPU is level with it on the four linear products taken together: 0.92 to 1.02
+# of its time from a batch of 2, without launches. It loses the block by the heads, which take it 7 to 16
 # times as long: 6.25 %, as above.
 #
 # And launches: six of them take 43 µs, where the work of a block of one text takes an A100 in int8
@@ -398,24 +404,25 @@ table(measure.block_rows(measure.TWIN, seq_len, (1, 2, 4, 8, 64)), kind="simulat
 # an NPU that runs a whole model as one program is quick with small batches for that reason. A GPU
 # gets the same from CUDA graphs or a fused kernel, which notebook 07 is about.
 #
-# To be fair to NPUs: this one is from 2015. Against the GPU of its time, the K80, its authors
-# published 15 to 30 times the performance (Jouppi et al. 2017), int8 against floating point. Of one
-# of our days, the TPU v4, its makers published (Jouppi et al. 2023), against as many A100s:
+# To be fair to NPUs: this one is from 2015. Against the K80, the GPU of its time, its authors'
+# table comes to 13 (geometric mean) and 15 (weighted by use) times the performance at inference (Jouppi et
+# al. 2017, Table 6; the 29 that is often quoted is against a CPU), int8 against floating point, within a
+# limit on the response time. Of one of our days, the TPU v4, its makers published (Jouppi et al. 2023), against as many A100s:
 
 # %% [markdown] tags=["zh"]
-# V100 或 A100 若还用 fp32，批大小从 4 起，第一代 TPU 就能达到 0.6。它赢在*精度*，而不是赢在它是 NPU；
+# 每条文本 128 个 token 时，V100 或 A100 若还用 fp32，批大小从 4 起，第一代 TPU 就能达到 0.6（512 个 token 时一条文本就够）。它赢在*精度*，而不是赢在它是 NPU；
 # GPU 一旦用上自己的 fp16 或 int8 单元，优势就没了；即使 GPU 在大矩阵上如存档那样更慢，也是如此。
 # 只有一条文本时，要等 7 MB 权重以 34 GB/s 读进来，与阵列无关。
 #
-# 与 GPU 同样强的阵列，在四种线性层的矩阵乘法上与 GPU 相当：批大小从 2 起，不计启动开销，用时为 0.92 至 1.02 倍。
+# 与 GPU 同样强的阵列，在四种线性层的矩阵乘法上合计与 GPU 相当：批大小从 2 起，不计启动开销，用时为 0.92 至 1.02 倍。
 # 它输在各个头上：用时是 GPU 的 7 至 16 倍，原因就是上面的 6.25%。
 #
 # 再说启动：六次要 43 微秒，而 A100 用 int8 计算一条文本的一层，本身不到 5 微秒。若只有 GPU 付这笔开销，
 # 同样强的阵列只要它不到五分之一的时间：把整个模型编译成一个程序的 NPU，小批次之所以快，原因在此。
 # GPU 用 CUDA Graph 或融合内核也能做到，见第 07 篇。
 #
-# 替 NPU 说句公道话：这是 2015 年的芯片。对同时代的 GPU（K80），作者发表的性能之比是 15 到 30（Jouppi 等 2017），
-# 是 int8 对浮点。较新的 TPU v4，Google 发表的结果（Jouppi 等 2023）如下，与同样数量的 A100 相比：
+# 替 NPU 说句公道话：这是 2015 年的芯片。对同时代的 GPU（K80），由作者的表 6 算出的推理性能之比是
+# 13（几何平均）和 15（按使用量加权）（Jouppi 等 2017；常被引用的 29 是对 CPU 的），是 int8 对浮点，并有响应时间限制。较新的 TPU v4，Google 发表的结果（Jouppi 等 2023）如下，与同样数量的 A100 相比：
 
 # %%
 rows = []
@@ -427,7 +434,8 @@ table(rows, kind="published")
 
 # %% [markdown] tags=["en"]
 # That is training, and 0.6 of the time is reached by the convolutional network alone; of the energy,
-# by both. Energy is what an array saves, and silicon. Our model leaves it out, because no datasheet
+# by both. The energy is our product of their two ratios, which may come from systems of different
+# sizes, and it compares whole chips, not arrays alone. Our model leaves energy out, because no datasheet
 # gives it for a product.
 #
 # ## 5 · Deploy: one file, whatever device there is
@@ -436,7 +444,8 @@ table(rows, kind="published")
 # it for a device by name, "CPU", "GPU" (Intel's graphics) or "NPU". This machine has:
 
 # %% [markdown] tags=["zh"]
-# 那是训练，而且用时降到 0.6 倍的只有卷积网络；能耗则两者都低于 0.6 倍。阵列省的是能耗和芯片面积。
+# 那是训练，而且用时降到 0.6 倍的只有卷积网络；能耗则两者都低于 0.6 倍。能耗是我们用两个比值相乘得到的，二者可能来自规模不同的系统；
+# 比较的也是整个芯片，而不只是阵列。
 # 我们的模型不计能耗，因为没有手册给出一次矩阵乘法的能耗。
 #
 # ## 5 · 部署：同一个文件，有什么设备用什么
@@ -459,7 +468,8 @@ table(measure.deployment_rows(seq_len, repeats), kind="measured")
 # Each device that is here has a row, its runs interleaved with torch's, which stands in the run
 # twice: "outside the noise" compares with what the two differ by. The line that changes the device
 # is `core.compile_model(file, "NPU")`. An NPU's compiler wants fixed shapes, which is why the file
-# is reshaped to this one before: another length is another compilation.
+# is reshaped to this one before: another length is another compilation. The CPU computes in fp32, as torch
+# does; GPU and NPU choose for themselves, usually fp16, so that a part of their gain may be precision.
 #
 # ## 6 · Build: an int8 unit as real hardware
 #
@@ -471,7 +481,7 @@ table(measure.deployment_rows(seq_len, repeats), kind="measured")
 # %% [markdown] tags=["zh"]
 # 本机有的每个设备一行，与 torch 交替计时；torch 在同一轮里跑两遍，“超出噪声”是指差别大于这两遍之间的差别。
 # 换设备只改一行：`core.compile_model(file, "NPU")`。NPU 的编译器要固定形状，所以文件先改成这一种形状：
-# 换个长度就要重新编译。
+# 换个长度就要重新编译。CPU 与 torch 一样用 fp32；GPU 和 NPU 由运行时自选精度，通常是 fp16，所以快出来的一部分可能来自精度。
 #
 # ## 6 · 实现：一个真正的 int8 硬件单元
 #
@@ -517,15 +527,17 @@ for side in sorted({2, 4, unit}):
 table(rows, kind="simulated", digits=5)
 
 # %% [markdown] tags=["en"]
-# The clocks are those of the formula, plus R clocks a tile: we wait until the sums have left, and
-# SCALE-Sim lets the next fold begin meanwhile. A second set of registers would do that here too.
+# The clocks are SCALE-Sim's (the last column, and the 1 that it leaves out), plus R a tile, as in the
+# formula of its paper: we wait until the sums have left; the program lets the next fold begin meanwhile.
+# A second set of registers would do that here too.
 #
 # The same description as Verilog, which every chip tool reads. One cell:
 
 # %% [markdown] tags=["zh"]
-# 时钟数等于公式再加每块 R 个时钟：我们等累加和全部送出才开始下一块，SCALE-Sim 则让下一折同时开始。再加一组寄存器，这里也能做到。
+# 时钟数等于最后一列 SCALE-Sim 的周期数（补回它少数的 1），再加每块 R 个，与其论文的公式相同：
+# 我们等累加和全部送出才开始下一块，程序则让下一折同时开始。再加一组寄存器，这里也能做到。
 #
-# 同一份描述写成 Verilog，任何芯片工具都能读。一个单元：
+# 同一份描述写成 Verilog，任何芯片工具都能读。网格里的一格：
 
 # %% tags=["nbval-ignore-output"]
 print(measure.cell_verilog())
@@ -547,11 +559,12 @@ table([row | {"as recorded": small == measure.resources("ecp5", 2)}], kind="meas
 
 # %% [markdown] tags=["en"]
 # Larger ones take minutes, so they are recorded, by `efflab experiment fpga-synthesis`. The clock is
-# from nextpnr, which also placed and wired the unit on the largest chip of that family here:
+# from nextpnr, which also placed and wired the unit on the largest chip of that family here (speed grade 6,
+# target 100 MHz, without its pins, of which the bare unit has more than the chip):
 
 # %% [markdown] tags=["zh"]
 # 更大的要几分钟，所以用存档（`efflab experiment fpga-synthesis`）。时钟频率来自 nextpnr：
-# 它还把单元布局布线到表中该系列最大的芯片上：
+# 它还把单元布局布线到表中该系列最大的芯片上（速度等级 6，目标 100 MHz，不接引脚：单元的端口比芯片的引脚还多）：
 
 # %%
 rows = []
@@ -574,8 +587,8 @@ table(rows, kind="recorded")
 # A multiplier block for each cell, in both families. The tables differ by much more. Both vendors'
 # blocks can add up as well, but Yosys uses that in Xilinx's alone. On the ECP5 it fills the
 # multipliers (MULT18X18D) and leaves the adders beside them (ALU54B), so that every sum is made of
-# tables: a limit of this tool, not of the chip. The clock falls by a quarter from 2 x 2 to 8 x 8:
-# more cells, longer wires.
+# tables: a limit of this tool, not of the chip. The clock falls by a quarter from 2 x 2 to 8 x 8,
+# probably since wires get longer; the record does not name the slowest path.
 #
 # Each of these units had the chip to itself, and the router all the room. What does it do to the
 # clock when the chip is full? 12 x 12 cells take 144 of the LFE5U-85F's 156 multipliers. "Full"
@@ -585,12 +598,12 @@ table(rows, kind="recorded")
 # seeds of the placement, which take 8 to 22 minutes each:
 
 # %% [markdown] tags=["zh"]
-# 两个系列都是每个单元一个乘法块，查找表的差别却大得多。两家的 DSP 块都能累加，但 Yosys 只在 Xilinx 上用到；
+# 两个系列都是每格一个乘法块，查找表的差别却大得多。两家的 DSP 块都能累加，但 Yosys 只在 Xilinx 上用到；
 # 在 ECP5 上它只用乘法器（MULT18X18D），不用旁边的加法器（ALU54B），所以每个累加和都要用查找表搭：
 # 这是工具的局限，不是芯片的局限。
-# 从 2 × 2 到 8 × 8，时钟频率低了四分之一：单元多了，连线也长了。
+# 从 2 × 2 到 8 × 8，时钟频率低了四分之一，可能因为连线变长；存档没有记录最慢的路径。
 #
-# 以上每个单元都独占一块芯片，布线有的是余地。芯片放满了，时钟会怎样？12 × 12 个单元用掉 LFE5U-85F 的 156 个乘法器中的
+# 以上每个单元都独占一块芯片，布线有的是余地。芯片放满了，时钟会怎样？12 × 12 格用掉 LFE5U-85F 的 156 个乘法器中的
 # 144 个。这里的“放满”只指乘法器：84,000 个查找表大约只用了十分之一，逻辑也挤满的芯片可能更慢。结论的规则在布线之前就已登记（`efflab experiment fpga-synthesis-2`），布局取三个种子，每次 8 至 22 分钟：
 
 # %%
@@ -623,7 +636,9 @@ table(measure.chip_rows((2, 4, 8)), kind="computed")
 # faster. Small units fill a chip best, too, but eat more: 2 / side bytes a multiplication. For the
 # verdict we take 4 x 4, the largest that each of the six holds. At the clock of a lone unit three
 # chips stay within 100 ms, at that of a full one two: the XC7Z020 takes 107 to 112 ms, and the
-# XC7A100T 93 to 97.
+# XC7A100T 93 to 97. For 100 ms the XC7Z020 would need 71 MHz, the LFE5U-85F 103, the XC7A35T 185 and the
+# LFE5U-25F 922. No Xilinx chip was routed, and their sums stay inside the multiplier blocks, so that
+# their ✗ holds at this clock only.
 #
 # Choose a clock, a side, and how many units stand side by side; the line says which chips hold them.
 
@@ -632,6 +647,8 @@ table(measure.chip_rows((2, 4, 8)), kind="computed")
 # （XCVU9P 还用了同厂上一代系列的综合结果）。放满它的是一个大单元；换成许多小单元，内部连线较短，可能跑得更快。
 # 小单元也最能填满芯片，但更费数据：每次乘法要 2 / 边长个字节。结论里取 4 × 4，它是六款芯片都放得下的最大单元。
 # 按只放一个单元的时钟，有三款在 100 毫秒以内；按放满的时钟只剩两款：XC7Z020 要 107 至 112 毫秒，XC7A100T 要 93 至 97。
+# 要在 100 毫秒内完成，XC7Z020 需要 71 MHz，LFE5U-85F 103，XC7A35T 185，LFE5U-25F 922。Xilinx 的芯片都没有布线过，
+# 它们的累加又在 DSP 块内完成，所以它们的 ✗ 只在这个时钟频率下成立。
 #
 # 选时钟频率、边长，以及并排放几个单元；图中写着哪些芯片放得下。
 
@@ -651,7 +668,8 @@ p_chips.reveal(sum(ms <= measure.TARGET_MS for ms in times))
 #
 # **A wrong sign.** The tests flip one operator of this description at a time, such as `+` into `-`,
 # or let a column start with the wrong delay, and expect the comparison above to fail each time. A
-# test of hardware that cannot fail would be worth nothing: a chip cannot be patched.
+# test of hardware that cannot fail would be worth nothing: an FPGA can be loaded again,
+# but a chip that is made from this description cannot.
 #
 # **The feed.** A unit eats 2 · side bytes a clock: 0.8 GB/s for 4 x 4 at 100 MHz, and 15 of them on
 # an XC7A100T 12 GB/s. MiniLM's linear maps are 10.6 MB in int8, more than the small chips hold, so
@@ -667,7 +685,7 @@ p_chips.reveal(sum(ms <= measure.TARGET_MS for ms in times))
 # ## 7 · 何时失效
 #
 # **符号错了。** 测试每次翻转这份描述中的一个运算，比如把 `+` 改成 `-`，或让某一列以错误的延迟开始，并要求上面的比对每次都失败。
-# 不可能失败的硬件测试毫无价值：芯片造出来就改不了。
+# 不可能失败的硬件测试毫无价值：FPGA 可以重新加载，按这份描述制成的专用芯片却改不了。
 #
 # **喂数据。** 单元每个时钟吃掉 2 × 边长个字节：4 × 4 在 100 MHz 下是 0.8 GB/s，XC7A100T 上的 15 个就是 12 GB/s。
 # MiniLM 的线性层用 int8 存是 10.6 MB，小芯片的片上存储装不下，权重要从外面来，而且每一排块都要重来一遍。
@@ -723,7 +741,8 @@ check("08-2", answer_2)
 # ```
 #
 # 13,079 cycles: the 5 tokens lie over 5 columns, 48 rows divide 384, and the 1,536 columns of the
-# weight stream past in one go. 5 x 50 with outputs in place is second.
+# weight stream past in one go. The best with outputs in place, 5 x 50, takes
+# 13,546, 3.6 % more: too many.
 #
 # </details>
 
@@ -734,7 +753,8 @@ check("08-2", answer_2)
 # answer_2 = (48, 5, "is")
 # ```
 #
-# 13,079 个周期：5 个 token 铺在 5 列上，48 行整除 384，权重的 1,536 列一次连续流过。其次是 5 × 50、输出驻留。
+# 13,079 个周期：5 个 token 铺在 5 列上，48 行整除 384，权重的 1,536 列一次连续流过。输出驻留时最好的是 5 × 50，
+# 要 13,546 个，多 3.6%，不合要求。
 #
 # </details>
 
@@ -767,7 +787,8 @@ check("08-3", answer_3)
 # ```
 #
 # 128 x 128 is the size of TPU v2 to v5: a head of 64 fills half of its rows, and 128 tokens hide its
-# loading. No design gets below 1 / 0.6 = 1.67 where the GPU idles nowhere. One array of that
+# loading. No design gets below 1 / 0.6 = 1.67 where the GPU idles nowhere: 64 x 64 reaches that,
+# 128 x 128 needs 1.70. One array of that
 # strength would have to run at 32 GHz: real designs put several side by side, and the smaller
 # they are, the more they look like a GPU.
 #
@@ -780,8 +801,8 @@ check("08-3", answer_3)
 # answer_3 = (128, "ws", 1.7)
 # ```
 #
-# 128 × 128 正是 TPU v2 到 v5 的大小：长 64 的头填满一半的行，128 个 token 的数据流盖得住装载。
-# 只要 GPU 没有空转，任何设计都低不过 1 / 0.6 = 1.67 倍。这样强的单个阵列要跑到 32 GHz：
+# 128 × 128 正是 TPU v2 到 v5 的大小：长 64 的头填满一半的行，128 个 token 的流盖得住装载。
+# 只要 GPU 没有空转，任何设计都低不过 1 / 0.6 = 1.67 倍：64 × 64 能达到它，128 × 128 要 1.70。这样强的单个阵列要跑到 32 GHz：
 # 真实的设计把几个阵列并排放；阵列越小，就越像 GPU。
 #
 # </details>
@@ -789,13 +810,14 @@ check("08-3", answer_3)
 # %% [markdown] tags=["en"]
 # ## Recap
 #
-# - A systolic array reads each number once and hands it on. Cycles = folds · (load + diagonal +
+# - A systolic array reads each number once a fold and hands it on. Cycles = folds · (load + diagonal +
 #   stream): exactly SCALE-Sim's.
 # - Large arrays want long streams. One head of 64 alone on 256 x 256 cells uses 1.8 % of them; in a
 #   row, with a second register that hides the loading, 6.25 %.
-# - The first TPU reaches 0.6 of a GPU's time where a V100 or an A100 computes in fp32, from a batch
-#   of 4 on, nowhere else. An array as strong as the GPU is level with it on linear products and
-#   loses on the heads. What a batch of one waits for is launches.
+# - The first TPU reaches 0.6 of a GPU's time where a V100 or an A100 computes in fp32, with texts of
+#   128 tokens from a batch of 4 on; beside fp16 or int8 it does not. In the model an array as strong as the
+#   GPU is level with it on linear products and loses on the heads. At batch one it is launches that an A100
+#   or H100 waits for, and weights that the first TPU does.
 # - One OpenVINO file runs on CPU, GPU or NPU; `available_devices` says what a machine has.
 # - An int8 unit is fifty lines of hardware. It is exact and takes a multiplier a cell. How many fit
 #   on a chip, and at which clock once it is full, says how long a text takes.
@@ -812,13 +834,13 @@ check("08-3", answer_3)
 # %% [markdown] tags=["zh"]
 # ## 小结
 #
-# - 脉动阵列把每个数读一次，再逐格传递。周期 = 折数 ·（装载 + 对角线 + 流），与 SCALE-Sim 完全一致。
-# - 阵列越大，越要靠长数据流才能喂饱。256 × 256 个单元上，长 64 的一个头单独计算只用到 1.8%；
+# - 脉动阵列每折把每个数只读一次，再逐格传递。周期 = 折数 ·（装载 + 对角线 + 流），与 SCALE-Sim 完全一致。
+# - 阵列越大，越要靠长的流才能喂饱。256 × 256 个单元上，长 64 的一个头单独计算只用到 1.8%；
 #   连续计算，并由第二个寄存器藏起装载，则是 6.25%。
-# - 只有 V100 或 A100 用 fp32、批大小从 4 起，第一代 TPU 的用时才降到 0.6 倍，别处没有。
-#   与 GPU 同样强的阵列，在线性层上与它相当，输在各个头上。批大小为 1 时，等的主要是启动。
+# - 只有 V100 或 A100 用 fp32 时（128 个 token，批大小从 4 起），第一代 TPU 的用时才降到 0.6 倍；与 fp16 或 int8 相比则没有。
+#   在模型里，与 GPU 同样强的阵列在线性层上与它相当，输在各个头上。批大小为 1 时，A100 和 H100 等的是启动，第一代 TPU 等的是权重。
 # - 一个 OpenVINO 文件可以跑在 CPU、GPU 或 NPU 上；`available_devices` 列出机器有什么。
-# - 一个 int8 单元只是五十行硬件描述。它精确，每个单元一个乘法器。芯片放得下几个、放满之后时钟多快，决定一条文本要多久。
+# - 一个 int8 单元只是五十行硬件描述。它精确，每格用一个乘法器。芯片放得下几个、放满之后时钟多快，决定一条文本要多久。
 #
 # **参考文献。** Kung 1982，*Why Systolic Architectures?* Jouppi 等 2017，*In-Datacenter
 # Performance Analysis of a Tensor Processing Unit*。Jouppi 等 2023，*TPU v4: An Optically

@@ -115,12 +115,14 @@ for order in tensor_orders.ORDERS:
 table(rows, kind="measured", digits=2)
 
 # %% [markdown] tags=["en"]
-# "Summed late" leaves the sum out: cheap, and wrong. Now the whole model, on real ranks, ours and
+# "Summed late" leaves the sum out: cheap, and wrong. What is sent is the Linux kernel's count (other
+# systems keep no such count: there the notebook stops here with an `OSError`). Now the whole model, on real ranks, ours and
 # torch's `parallelize_module`, against one process. Attention is cut by heads, the same pair again:
 # queries, keys and values by columns, the output by rows.
 
 # %% [markdown] tags=["zh"]
-# “求和太晚”一行略去了激活之前的求和：通信少，但结果是错的。再看整个模型：在真实的 rank 上，我们的写法和 torch 的
+# “求和太晚”一行略去了激活之前的求和：通信少，但结果是错的。发送量是 Linux 内核的统计
+# （其他系统没有这项统计，本篇会在这里以 `OSError` 停下）。再看整个模型：在真实的 rank 上，我们的写法和 torch 的
 # `parallelize_module`，都与单进程比较。注意力按头切，还是同一对：查询、键、值按列，输出按行。
 
 # %% tags=["nbval-ignore-output"]

@@ -171,3 +171,12 @@ def test_the_command_takes_a_device_and_a_model_of_ones_own(capsys, tmp_path):
     assert "--gbps=None" in capsys.readouterr().err
     assert cli.main(["advise", "gpt2", "my card", "decode"]) == 1
     assert "device='my card': expected one of" in capsys.readouterr().err
+
+
+def test_the_command_takes_the_beginning_of_a_devices_name(capsys):
+    assert cli.main(["advise", "bert-base", "h200", "latency", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["asked"]["device"] == "H200 SXM"
+    assert cli.main(["advise", "bert-base", "L4", "latency", "--json"]) == 0  # and not L40S
+    assert json.loads(capsys.readouterr().out)["asked"]["device"] == "L4"
+    assert cli.main(["advise", "bert-base", "A100", "latency"]) == 1
+    assert "'A100 40GB', 'A100 80GB SXM'\n" in capsys.readouterr().err

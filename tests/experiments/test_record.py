@@ -272,6 +272,15 @@ def test_cases_run_on_a_clusters_workers(tmp_path, cluster, monkeypatch):
         run_cases("toy", CASES, run_one, fresh=True, **options)
 
 
+def test_progress_names_what_fits_a_line(tmp_path):
+    said: list[str] = []
+    options = dict(settings={}, say=said.append, folder=tmp_path)
+    cases = [dict(n=1, seed=0)]
+    run_cases("toy", cases, lambda n, seed: dict(hits="01" * 100, right=n / 3), **options)
+    assert "n 1, seed 0:  right 0.3333" in said[-1]
+    assert "0101" not in said[-1]
+
+
 def test_workers_of_another_kind_of_machine_are_refused(tmp_path, cluster, monkeypatch):
     monkeypatch.setattr(clusters, "scheduler", cluster.scheduler_address)
     monkeypatch.setattr(clusters, "machine_name", lambda machine: "another")

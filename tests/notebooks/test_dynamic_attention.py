@@ -317,11 +317,13 @@ WRONG = {
     "05-1": lambda values, kernels, i: values[i],
     "05-2": lambda spans, ramp, max_span: sum(spans) / len(spans) + ramp,
     "05-3": lambda n_layer, distance: distance // n_layer + 1,
+    "05-4": [64] * 6,
 }
 RIGHT = {
     "05-1": lambda values, kernels, i: convolve(values[None], kernels[None], True)[0, i],
     "05-2": lambda spans, ramp, max_span: min(-int(-(max(spans) + ramp) // 1), max_span),
     "05-3": lambda n_layer, distance: -(-distance // n_layer) + 1,
+    "05-4": [152, 48, 16, 24, 32, 112],
 }
 
 
@@ -330,7 +332,16 @@ def test_exercises_tell_right_from_wrong(name, both_languages):
     exercise = exercises.EXERCISES[name]
     assert judge(exercise, RIGHT[name])[0] == "correct"
     assert judge(exercise, WRONG[name])[0] == "not quite"
-    assert judge(exercise, lambda *_: ...)[0] == "not attempted"
+    assert judge(exercise, ... if name == "05-4" else lambda *_: ...)[0] == "not attempted"
+
+
+@pytest.mark.parametrize("windows", [[200, 96, 48, 48, 64, 160], [0] + [76] * 5, [64] * 5, 64])
+def test_05_4_refuses_wider_windows_and_what_is_none(windows):
+    assert judge(exercises.EXERCISES["05-4"], windows)[0] == "not quite"
+
+
+def test_05_4_says_what_one_width_costs():
+    assert exercises.added_bits((64,) * 6) == pytest.approx(0.36, abs=0.01)
 
 
 def test_unknown_values_are_refused():

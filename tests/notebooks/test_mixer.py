@@ -124,11 +124,13 @@ SOLUTIONS = {
     "02-1": lambda x, up, down: down @ torch.nn.functional.gelu(up @ x),
     "02-2": lambda side, patch, d: 2 * (side // patch) ** 2 * d + d + (side // patch) ** 2,
     "02-3": lambda S, C, d: (2 * C + S) / d,
+    "02-4": dict(patch_size=4, n_layer=2, d_model=24, d_token=32, d_channel=32),
 }
 WRONG = {
     "02-1": lambda x, up, down: down @ torch.relu(up @ x),
     "02-2": lambda side, patch, d: 2 * (side // patch) ** 2 * d,  # no biases
     "02-3": lambda S, C, d: (2 * C + 2 * S) / d,
+    "02-4": dict(patch_size=2, n_layer=1, d_model=24, d_token=24, d_channel=24),
 }
 
 

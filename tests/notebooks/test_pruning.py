@@ -285,3 +285,39 @@ def test_exercises_take_right_answers_and_refuse_wrong_ones(name, strict, both_l
     lab.check(name, right)
     with pytest.raises(AssertionError):
         lab.check(name, wrong)
+
+
+def test_11_1_refuses_equal_magnitudes_that_all_go(strict):
+    def by_threshold(weight, ratio):
+        n = round(ratio * weight.numel())
+        magnitudes = weight.abs().flatten()
+        return weight.abs() > (magnitudes.kthvalue(n).values if n else -1)
+
+    with pytest.raises(AssertionError):
+        lab.check("11-1", by_threshold)
+
+
+@pytest.mark.parametrize(
+    ("kind", "percent", "removed"),
+    [
+        ("n of 4 weights", 30, 25),
+        ("n of 4 weights", 95, 100),
+        ("heads", 95, 83),
+        ("weights", 95, 95),
+    ],
+)
+def test_the_explorer_says_how_much_was_really_removed(kind, percent, removed):
+    title = figures.prune(percent, kind).layout.title.text
+    assert f"{removed}% removed" in title
+    zeros = pruned_share(kind, percent)
+    assert zeros == pytest.approx(removed / 100, abs=0.01)
+
+
+def pruned_share(kind, percent):
+    """Share of the matrices' weights that are zero, or of the heads that are gone."""
+    model, whole = measure.prune(kind, percent / 100), points.language_model()
+    if kind == "heads":
+        heads = [sum(layer.attention.body.n_head for layer in m.layers) for m in (model, whole)]
+        return 1 - heads[0] / heads[1]
+    kept = torch.cat([m.flatten() for m in pruning.weight_masks(model, lambda w: w != 0).values()])
+    return 1 - kept.float().mean().item()

@@ -279,6 +279,15 @@ def test_the_error_by_hand_is_the_grids():
     assert q.scale.item() / math.sqrt(12) == pytest.approx(0.041, abs=5e-4)
 
 
+def test_09_1_refuses_a_zero_point_that_is_rounded_up(strict):
+    def rounded_up(low, high, bits):
+        scale = (max(high, 0) - min(low, 0)) / (2**bits - 1)
+        return scale, math.ceil(-min(low, 0) / scale)
+
+    with pytest.raises(AssertionError):
+        lab.check("09-1", rounded_up)
+
+
 @pytest.mark.parametrize("name", ANSWERS)
 def test_exercises_take_right_answers_and_refuse_wrong_ones(name, strict):
     right, wrong = ANSWERS[name]

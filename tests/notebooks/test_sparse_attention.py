@@ -205,11 +205,16 @@ def test_the_same_seed_trains_the_same_model():
     assert measure.corner_accuracy((0,), n_steps=3) == measure.corner_accuracy((0,), n_steps=3)
 
 
+def masked(q, k, v, w):
+    mask = window_mask(q.shape[2], w)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
 @pytest.mark.parametrize(
     ("name", "right", "wrong"),
     [
         ("03-1", lambda n, w: visible_pairs(n, w, True), lambda n, w: n * (w + 1)),
-        ("03-2", 64, 63),
+        ("03-2", 64, 8191 / 128),
         (
             "03-3",
             lambda n, w, g: (
@@ -217,6 +222,8 @@ def test_the_same_seed_trains_the_same_model():
             ),
             lambda n, w, g: window_mask(n, w),
         ),
+        ("03-4", sliding_window_attention, masked),  # equal, and as slow as full attention
+        ("03-4", sliding_window_attention, lambda q, k, v, w: v),
     ],
 )
 def test_exercises_judge(name, right, wrong):

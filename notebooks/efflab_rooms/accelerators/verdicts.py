@@ -87,7 +87,7 @@ def npu_latency(evidence) -> Outcome:
         "first-tpu": "beside a GPU that computes in fp32 it takes {low} to {high} at batch 8: "
         "where it gains, it gains by its precision",
         "equal-strength": "if only the GPU pays for launches, the array takes {least} to {most} at "
-        "batch 1: launches, not the array, are what a small batch waits for",
+        "batch 1: on the faster GPUs a small batch waits for launches, not for the array",
         "published": "training, by the TPU's makers; ResNet is no Transformer",
     }
     values = dict(low=min(floats), high=max(floats), least=min(starts), most=max(starts))

@@ -53,9 +53,10 @@ def _check_accept(answer):
     yield tr("distribution of what comes out"), p, output
 
 
-# --- 16-4: four times faster -----------------------------------------------------------------
+# --- 16-4: faster by a cache -----------------------------------------------------------------
 
-TARGET, N_PROMPT, N_NEW = 4.0, 256, 16
+TARGET, N_PROMPT, N_NEW = 2.5, 256, 16
+"""Where a pass over the prompt takes but three steps' time, the plain way takes 48, a cache 19."""
 
 
 def continue_plainly(ids: torch.Tensor, n_new: int) -> torch.Tensor:

@@ -1,9 +1,13 @@
 """Notebook 05's exercises: what is asked, and how an answer is judged."""
 
 import math
+from functools import lru_cache
 
 import torch
 
+from efflab import points
+from efflab.errors import is_int
+from efflab.experiments import lighten
 from efflab.lab import Exercise, tr
 from efflab.structure.dynamic_conv import convolve
 
@@ -31,8 +35,31 @@ def _smallest_kernel(answer):
         yield f"smallest_kernel({n_layer}, {distance})", expected, answer(n_layer, distance)
 
 
+MEAN, COST = 64, 0.25  # tokens, bits per byte
+
+
+@lru_cache(maxsize=8)
+def added_bits(windows: tuple[int, ...]) -> float:
+    """Bits per byte that `stdlib-gpt` loses by a window in each layer, not retrained."""
+    model = lighten.lighten(points.language_model(), lighten.windows_alone(windows))
+    return points.language_quality(model, n_windows=8).mean - points.shipped_quality()
+
+
+def _windows(answer):
+    fits = isinstance(answer, list | tuple) and len(answer) == 6
+    fits = fits and all(is_int(w) and 1 <= w <= 511 for w in answer)
+    yield tr("six windows of 1 to 511 tokens"), True, fits
+    mean = sum(answer) / 6
+    what = tr("mean window {mean} tokens, at most {most}", mean=f"{mean:.1f}", most=MEAN)
+    yield what, True, mean <= MEAN
+    bits = added_bits(tuple(answer))
+    what = tr("bits per byte added: {bits}, at most {most}", bits=f"{bits:.3f}", most=COST)
+    yield what, True, bits <= COST
+
+
 EXERCISES = {
     "05-1": Exercise(_one_position),
     "05-2": Exercise(_keys_computed),
     "05-3": Exercise(_smallest_kernel),
+    "05-4": Exercise(_windows),
 }

@@ -1,8 +1,12 @@
 """Notebook 04's exercises: what is asked, and how an answer is judged."""
 
+from functools import partial
+
 import numpy as np
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
+from efflab import bench
 from efflab.lab import Exercise, tr
 from efflab.structure.linformer import SHARING, linformer_attention, linformer_params
 
@@ -25,8 +29,30 @@ def _attend(answer):
         yield called, expected, np.asarray(answer(q, key, value, E, F))
 
 
+MOST_TIME = 0.5  # of full causal attention's
+
+
+def _causal(answer):
+    rng = torch.Generator().manual_seed(0)
+    q, key, value = torch.randn(3, 1, 2, 256, 16, dtype=torch.double, generator=rng)
+    y = answer(q, key, value.requires_grad_())
+    yield tr("the output's shape"), tuple(q.shape), tuple(y.shape)
+    for i in (0, 1, 63, 64, 130, 255):
+        (gradient,) = torch.autograd.grad(y[:, :, i].sum(), value, retain_graph=True)
+        seen = gradient.abs().amax((0, 1, 3)).nonzero().flatten().numpy()
+        yield tr("tokens that token {i} sees", i=i), np.arange(i + 1), seen
+    heads = torch.randn(3, 1, 2, 4096, 64, generator=rng)
+    full = partial(scaled_dot_product_attention, *heads, is_causal=True)
+    with torch.no_grad():
+        times = bench.compare(full, {"own": partial(answer, *heads)}, warmup=1, repeats=5)
+    ratio = times.ratios["own"].mean
+    what = "{ratio} of full causal attention's time, at most {most}"
+    yield tr(what, ratio=f"{ratio:.2f}", most=MOST_TIME), True, ratio <= MOST_TIME
+
+
 EXERCISES = {
     "04-1": Exercise(_extra_weights),
     "04-2": Exercise(_attend),
     "04-3": Exercise(256),
+    "04-4": Exercise(_causal),
 }

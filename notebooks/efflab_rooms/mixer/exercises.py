@@ -3,9 +3,10 @@
 import torch
 from torch import nn
 
-from efflab.lab import Exercise, tr
+from efflab.experiments import mixer_digits
+from efflab.lab import Exercise, number, tr
 from efflab.model import n_parameters
-from efflab.structure.mixer import MixerLayer
+from efflab.structure.mixer import MixerConfig, MixerLayer, MLPMixer, mixer_params
 
 
 def _token_weights(answer):
@@ -31,8 +32,23 @@ def _attention_over_mixing(answer):
         yield f"cost_ratio({S}, {C}, {d_token})", expected, answer(S, C, d_token)
 
 
+MOST, LEAST = 5_518, 95  # a quarter of section 3's parameters, per cent of the held-out digits
+
+
+def _small(answer):
+    sizes = dict(image_size=8, n_classes=10, channels=1) | dict(answer)
+    n = mixer_params(MixerConfig(**sizes))
+    what = tr("parameters: {n}, at most {most}", n=number(n), most=number(MOST))
+    yield what, True, n <= MOST
+    torch.manual_seed(0)
+    right = 100 * mixer_digits.accuracy(mixer_digits.fit(MLPMixer(**sizes)))
+    what = tr("digits read: {right} %, at least {least} %", right=number(right, 3), least=LEAST)
+    yield what, True, right >= LEAST
+
+
 EXERCISES = {
     "02-1": Exercise(_mix_tokens),
     "02-2": Exercise(_token_weights),
     "02-3": Exercise(_attention_over_mixing),
+    "02-4": Exercise(_small),
 }

@@ -15,6 +15,8 @@ def _check_mask(answer):
         weight = torch.randn(shape, generator=rng)
         what = f"magnitude_mask({shape[0]} x {shape[1]}, {ratio})"
         yield what, pruning.magnitude_mask(weight, ratio), answer(weight, ratio)
+    equal = torch.as_tensor(answer(torch.ones(2, 3), 0.5)).bool()
+    yield tr("weights removed of six equal ones, ratio 0.5"), 3, int((~equal).sum())
 
 
 def _check_flops(answer):

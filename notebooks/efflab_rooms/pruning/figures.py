@@ -140,7 +140,7 @@ def prune(percent=50, kind="weights"):
     bits, costs = measure.quality_and_costs(kind, percent)
     text = "{kind}, {percent}% removed: {bits} bits per byte, time ×{time}"
     values = dict(bits=number(bits.mean), time=number(costs["time (measured)"], 2))
-    title = tr(text, kind=tr(kind), percent=percent, **values)
+    title = tr(text, kind=tr(kind), percent=_removed(kind, percent), **values)
     panels = [tr("bits per byte (lower is better)"), tr("cost, pruned / whole model")]
     options = dict(column_widths=[0.36, 0.64], horizontal_spacing=0.1)
     fig = pictures.panels(panels, title, meta=_key_numbers(bits, costs), **options)
@@ -148,13 +148,22 @@ def prune(percent=50, kind="weights"):
     error_y = pictures.error_bars(y, [whole.low, bits.low], [whole.high, bits.high])
     look = dict(texttemplate="%{y:.2f}", textposition="inside", insidetextanchor="start")
     look |= dict(error_y=error_y, marker_color=[BLUE, VERMILION])
-    fig.add_bar(x=[tr("whole"), tr("pruned")], y=y, **look, row=1, col=1)
+    fig.add_bar(x=[tr("whole"), tr("pruned model")], y=y, **look, row=1, col=1)
     names = [tr(name).replace(", ", ",<br>").replace(" (", "<br>(") for name in costs]
     look = dict(texttemplate="%{y:.2f}", marker_color=ORANGE)
     fig.add_bar(x=names, y=list(costs.values()), **look, row=1, col=2)
     fig.update_yaxes(range=[0, max(3.6, 1.1 * bits.high)], col=1)
     fig.update_yaxes(range=[0, 1.2 * max(1, *costs.values())], col=2)
     return fig.update_layout(showlegend=False)
+
+
+def _removed(kind: str, percent: int) -> int:
+    """Per cent really removed: whole weights of four; each of six layers keeps one of its heads."""
+    if kind == "n of 4 weights":
+        return 25 * round(4 * percent / 100)
+    if kind == "heads":
+        return round(100 * min(round(36 * percent / 100), 30) / 36)
+    return percent
 
 
 def _key_numbers(bits: Estimate, costs: dict[str, float]) -> dict[str, float]:

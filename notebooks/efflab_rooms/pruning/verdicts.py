@@ -134,7 +134,7 @@ def prune_compute(evidence) -> Outcome:
     """Whether removing small weights or heads reduces the computation."""
     remarks = {
         "heads": "attention's maps are 28% of this model's parameters: without all of its heads it "
-        "would still need almost two thirds of its FLOPs",
+        "would still need almost two thirds of its FLOPs for a text of 128 tokens",
         "weights": "a dense kernel multiplies zeros too; a sparse kernel, or tensor cores made for "
         "2:4, can leave them out",
     }

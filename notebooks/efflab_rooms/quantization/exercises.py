@@ -13,7 +13,7 @@ from efflab_rooms.quantization import measure
 
 
 def _check_grid(answer):
-    for low, high, bits in ((-1.0, 3.0, 8), (0.5, 2.0, 4), (-3.0, -1.0, 8)):
+    for low, high, bits in ((-1.0, 3.0, 8), (0.5, 2.0, 4), (-3.0, -1.0, 8), (-1.0, 6.0, 4)):
         scale, zero = int8.input_grid(low, high, bits)
         given = answer(low, high, bits)
         what = f"affine_grid({low}, {high}, {bits})"

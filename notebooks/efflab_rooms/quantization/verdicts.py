@@ -126,8 +126,8 @@ def int8_size(evidence) -> Outcome:
     """Whether 8 bits make a model's file 75 % smaller."""
     share = by_id(evidence)["table-share"].value
     remarks = {
-        "linear": "{share}% of this model are embedding tables, which most tools leave in floats; "
-        "a model with large layers has few of them",
+        "linear": "{share}% of this model are embedding tables, which torch's tools leave in "
+        "floats; a model with large layers has few of them",
         "tables": "smaller than fp32, in which few models are kept today",
     }
     return judge("int8-size", evidence, remarks=remarks, values={"share": f"{share:.0f}"})

@@ -1,6 +1,12 @@
 """Notebook 03's exercises: what is asked, and how an answer is judged."""
 
-from efflab.lab import Exercise
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+
+from efflab import bench
+from efflab.lab import Exercise, tr
 from efflab.structure.window import visible_pairs, window_mask
 
 
@@ -16,8 +22,29 @@ def _window_and_global(answer):
         yield f"mask({n}, {w}, {g})", mask.numpy(), answer(n, w, g)
 
 
+MOST_TIME = 0.5  # of full attention's
+
+
+def _heads(*shape):
+    return torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def _fast_window(answer):
+    for n, w in ((256, 16), (300, 64), (5, 9)):
+        heads = _heads(2, 3, n, 8)
+        expected = F.scaled_dot_product_attention(*heads, attn_mask=window_mask(n, w)).numpy()
+        yield tr("{n} tokens, a window of {w}", n=n, w=w), expected, answer(*heads, w).numpy()
+    heads = _heads(1, 4, 4096, 64)
+    full, own = partial(F.scaled_dot_product_attention, *heads), partial(answer, *heads, 128)
+    ratio = bench.compare(full, {"own": own}, warmup=1, repeats=5).ratios["own"].mean
+    what = "{ratio} of full attention's time, at most {most}"
+    yield tr(what, ratio=f"{ratio:.2f}", most=MOST_TIME), True, ratio <= MOST_TIME
+
+
 EXERCISES = {
     "03-1": Exercise(_causal_pairs),
-    "03-2": Exercise(64),
+    "03-2": Exercise(64, tolerance=0),
     "03-3": Exercise(_window_and_global),
+    "03-4": Exercise(_fast_window),
 }

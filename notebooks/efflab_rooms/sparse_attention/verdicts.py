@@ -36,7 +36,8 @@ TRAINED = {
 REMARK = (
     "the price is range: on our model of three layers with windows of 8, recall is {within}% at "
     "{reach} tokens, the stack's reach, and {beyond}% at {next}, where full attention has {full}% "
-    "and chance {chance}%; with a global block it is {with_global}% at {far}"
+    "and chance {chance}%; with a global block and no window, only its own block of 4, it is "
+    "{with_global}% at {far}"
 )
 
 
