@@ -41,12 +41,16 @@ class LayerCache:
 
     def truncate(self, n_tokens: Count) -> None:
         """Forget all but the first `n_tokens`; with a window at most the last `n_spare`."""
+        self.require_kept(n_tokens)
         n_dropped = self.n_seen - self.n_kept
-        # the keys that the next token sees must still be there
-        least = n_dropped + (self.window or 1) - 1 if n_dropped else 0
-        require_int("n_tokens", n_tokens, least, self.n_seen)
         self.n_seen = n_tokens
         self.keys, self.values = (t[:, :, : n_tokens - n_dropped] for t in (self.keys, self.values))
+
+    def require_kept(self, n_tokens: Count) -> None:
+        """Refuse a number of tokens to which it cannot be cut: the next token sees what is gone."""
+        n_dropped = self.n_seen - self.n_kept
+        least = n_dropped + (self.window or 1) - 1 if n_dropped else 0
+        require_int("n_tokens", n_tokens, least, self.n_seen)
 
     @property
     def n_kept(self) -> int:
@@ -63,6 +67,7 @@ class Cache:
     """A `LayerCache` for each layer, whose windows are `config.windows`."""
 
     def __init__(self, windows: Sequence[Size | None], n_spare: Count = 0):
+        require(len(windows) > 0, "windows", windows, "one for each layer")
         self.layers = [LayerCache(window, n_spare) for window in windows]
 
     @property
@@ -76,7 +81,9 @@ class Cache:
         return sum(layer.nbytes for layer in self.layers)
 
     def truncate(self, n_tokens: Count) -> None:
-        """Forget all but the first `n_tokens`, in every layer."""
+        """Forget all but the first `n_tokens`, in every layer or in none."""
+        for layer in self.layers:
+            layer.require_kept(n_tokens)
         for layer in self.layers:
             layer.truncate(n_tokens)
 

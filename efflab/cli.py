@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from efflab import __version__
@@ -28,10 +29,12 @@ def list_notebooks(args) -> None:
 
 
 def show_doctor(args) -> None:
-    from efflab.lab.text import use_language
     from efflab.publishing.doctor import BROWSER_ADVICE, doctor, find_browser, report
 
-    use_language(terminal.usable_language(args.language))
+    with suppress(ImportError, OSError):  # where packages are missing, which the report names
+        from efflab.lab.text import use_language
+
+        use_language(terminal.usable_language(args.language))
     if args.browser:
         if not find_browser():
             raise ValueError(BROWSER_ADVICE)
@@ -120,7 +123,10 @@ def add_column(args) -> None:
 def make_site(args) -> None:
     from efflab.publishing.site.server import build_or_serve
 
-    build_or_serve(ROOT / "build" / "site", args.port if args.serve else None)
+    needed = "--serve beside it, which it is for"
+    require(args.serve or args.port is None, "--port", args.port, needed)
+    port = 8000 if args.port is None else args.port
+    build_or_serve(ROOT / "build" / "site", port if args.serve else None)
 
 
 def experiment(args) -> None:
@@ -240,7 +246,8 @@ def parser() -> argparse.ArgumentParser:
     addition.add_argument("file", type=Path, metavar="FILE", help="what `efflab ledger run` wrote")
     site = command("site", make_site, "notebooks, playground, planner: web pages in build/site")
     site.add_argument("--serve", action="store_true", help="on localhost; built if not there yet")
-    site.add_argument("--port", type=int, default=8000, metavar="N", help="8000; 0 is a free one")
+    help = "with --serve: 8000 by default, 0 for a free one"
+    site.add_argument("--port", type=int, metavar="N", help=help)
     repeat = command("experiment", experiment, "run what takes longer than a notebook")
     repeat.add_argument("name", help="such as qkv-sharing; an unknown name lists the known ones")
     repeat.add_argument("--dask", metavar="ADDRESS", help="on the workers of a Dask scheduler")

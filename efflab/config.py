@@ -37,8 +37,8 @@ class ModelConfig:
     `position_rows` if not of `max_len`. `tied`: the
     output is the token table; else it has weights of its own, with a bias if `head_bias`.
     `parallel`: attention and feed-forward read the same input (Wang and Komatsuzaki 2021).
-    `scaled_embedding`: tokens' rows are multiplied by the root of `d_model`; `logit_cap` c: logits
-    are c tanh(logit / c) (Gemma Team 2024).
+    `scaled_embedding`: tokens' rows are multiplied by the root of their width, `embed_dim`;
+    `logit_cap` c: logits are c tanh(logit / c) (Gemma Team 2024).
 
     >>> ModelConfig(2, 4, 64, 256, 1000, 128, causal=True).head_dim
     16

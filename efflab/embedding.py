@@ -17,6 +17,8 @@ class Embedding(nn.Module):
     Where positions are rotary there is no table of them. An output that is not tied has its own.
     """
 
+    READS_WEIGHTS = ("projection",)
+
     def __init__(self, config: ModelConfig):
         super().__init__()
         E = config.embed_dim
@@ -45,6 +47,11 @@ class Embedding(nn.Module):
         """Hidden (B,T,C) of ids at the positions from `start` on."""
         end = start + ids.shape[1]
         require(end <= self.max_len, "sequence length", end, f"at most max_len={self.max_len}")
+        if type_ids is not None:
+            allowed = "None: the model has no types"
+            require(self.segment is not None, "type_ids", type_ids, allowed)
+            shape = tuple(type_ids.shape)
+            require(shape == tuple(ids.shape), "type_ids.shape", shape, "that of ids")
         x = self.lookup(self.token, ids, "ids")
         if self.scale is not None:
             x = x * self.scale

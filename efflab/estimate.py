@@ -125,8 +125,6 @@ def of_median(values: Values) -> Estimate:
     require(len(values) >= 1, "values", values, "at least one")
     ordered = sorted(map(float, values))
     k = max(1, int(stats.binom.ppf((1 - CONFIDENCE) / 2, len(ordered), 0.5)))
-    if k > 1 and 2 * stats.binom.cdf(k - 1, len(ordered), 0.5) > 1 - CONFIDENCE:
-        k -= 1
     return Estimate(median(ordered), ordered[k - 1], ordered[-k])
 
 

@@ -52,7 +52,7 @@ def held_out_windows(n_windows: Size | None, seq_len: int) -> np.ndarray:
     """
     tokens = data.stdlib_tokens("held-out")
     require_int("seq_len", seq_len, 2, len(tokens) - 2)
-    starts = np.arange(0, len(tokens) - seq_len - 1, seq_len // 2)
+    starts = np.arange(0, len(tokens) - seq_len - 1, seq_len - seq_len // 2)
     if n_windows is not None:
         starts = starts[np.linspace(0, len(starts) - 1, min(n_windows, len(starts))).astype(int)]
     return np.stack([tokens[s : s + seq_len + 1] for s in starts])

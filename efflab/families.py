@@ -7,11 +7,13 @@ is executed. No torch here.
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import MISSING
+from dataclasses import fields as dataclass_fields
 from difflib import get_close_matches
 from functools import cache
 
 # of a name that is too long these say that there is no such file
-from os.path import exists, isdir, isfile
+from os.path import exists, expanduser, isdir, isfile
 from pathlib import Path
 from socket import getaddrinfo
 from typing import Any, NamedTuple, get_type_hints
@@ -82,7 +84,7 @@ def load(source: str | Path | Mapping) -> tuple[dict, str]:
         has_names = all(isinstance(key, str) for key in source)
         require(has_names, "source", source, "a dict whose keys are texts")
         return dict(source), str(source.get("_name_or_path") or source.get("model_type"))
-    path = Path(source).expanduser()
+    path = Path(expanduser(source))
     if not exists(path) and re.fullmatch(r"[\w.-]+(?<!\.json)", str(source)):
         require_one_of("source", str(source), (*PRESETS, "a path", "owner/name on the hub"))
     if not exists(path) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(?<!\.json)", str(source)):
@@ -242,10 +244,17 @@ def _build(values: dict, theirs: dict) -> ModelConfig:
         part, _, name = path.rpartition(".")
         parts[part][name] = value
     if "activation" in theirs:
-        require_one_of(theirs["activation"], parts[""]["activation"], TABLES["activations"])
-        parts[""]["activation"] = TABLES["activations"][parts[""]["activation"]]
+        activation = parts[""].get("activation")
+        require_one_of(theirs["activation"], activation, TABLES["activations"])
+        parts[""]["activation"] = TABLES["activations"][activation]
     if not parts["experts"].get("n_expert"):
         del parts["experts"]
+    for part in parts.keys() & {"experts", "latent"}:
+        kind: Any = PARTS[part]
+        for item in dataclass_fields(kind):
+            is_there = item.name in parts[part] or item.default is not MISSING
+            allowed = "a size, which this file leaves out"
+            require(is_there, theirs.get(item.name, item.name), None, allowed)
     whole = parts.pop("")
     if "latent" in parts:
         parts["attention"]["latent"] = parts.pop("latent")

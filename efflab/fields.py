@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from efflab.errors import require, require_one_of
+from efflab.errors import require, require_int, require_one_of
 from efflab.rules import Count, Size, require_type
 
 TABLES = tomllib.loads(Path(__file__).with_name("families.toml").read_text("utf-8"))
@@ -75,6 +75,13 @@ class Fields:
             require_one_of(name, item, allowed)
         return [allowed[item] for item in items]
 
+    def layers(self, name: str, n_layer: int) -> list | None:
+        """A list of layers' numbers."""
+        numbers = self.get(name, list | None)
+        for number in numbers or []:
+            require_int(name, number, 0, n_layer - 1)
+        return numbers
+
     def require_known(self) -> None:
         """Refuse a field that is set, was not asked for and may cost something."""
         free = _FREE | frozenset(self.table.get("free", "").split())
@@ -109,7 +116,11 @@ def _all_but_last(file: Fields, period: Any, layer: int) -> bool:
     """The last of each period sees everything; a period may be spelled, as in LLLG."""
     if isinstance(period, str) and period:
         return period[layer % len(period)] == "L"
-    return (layer + 1) % require_type(file.table["windows"]["period"], period, Size) != 0
+    return (layer + 1) % _period(file, period, Size) != 0
+
+
+def _period(file: Fields, period: Any, annotation: Any) -> int:
+    return require_type(file.table["windows"]["period"], period, annotation)
 
 
 def _has_no_positions(file: Fields, period: Any, layer: int) -> bool:
@@ -127,14 +138,15 @@ def _by_blocks(file: Fields, period: Any, layer: int) -> bool:
         require_type(name, block, tuple[list, Size]) for block in map(tuple, file.get(name, list))
     ]
     kinds = [kind for names, n in blocks for kind in names * n]
+    require(len(kinds) > 0, name, file.get(name), "at least one layer's kind")
     return kinds[layer % len(kinds)] == "local"
 
 
 _PATTERNS = {
     "every": lambda file, period, layer: True,
     "all but last": _all_but_last,
-    "all but first": lambda file, period, layer: layer % period != 0,
-    "from": lambda file, period, layer: layer >= period,
+    "all but first": lambda file, period, layer: layer % _period(file, period, Size) != 0,
+    "from": lambda file, period, layer: layer >= _period(file, period, Count),
     "even before": lambda file, period, layer: layer % 2 == 0 and layer < period,
     "without positions": _has_no_positions,
     "with positions": lambda *arguments: not _has_no_positions(*arguments),
@@ -145,6 +157,8 @@ _PATTERNS = {
 def rope(file: Fields) -> dict:
     """Bases and scaling of rotary positions: of `rope_parameters`, or as files said it before."""
     inner = file.get("rope_parameters", Mapping | None) or {}
+    for kind in ("full_attention", "sliding_attention"):
+        require_type(f"rope_parameters.{kind}", inner.get(kind), Mapping | None)
     whole, local = inner.get("full_attention") or inner, inner.get("sliding_attention") or {}
     scaling = whole if inner else file.get("rope_scaling", Mapping | None) or {}
     kind = scaling.get("rope_type", scaling.get("type", "default"))
@@ -157,6 +171,10 @@ def rope(file: Fields) -> dict:
         "high_turns": scaling.get("high_freq_factor"),
         "original_len": scaling.get("original_max_position_embeddings"),
     }
+    names = {"base": "rope_theta", "local_base": "rope_local_base_freq"}
+    for name, value in values.items():
+        allowed = "a number or a name"
+        require(not isinstance(value, Mapping | list), names.get(name, name), value, allowed)
     return {f"rope.{name}": value for name, value in values.items() if value is not None}
 
 
@@ -178,7 +196,7 @@ def _by_type(file: Fields, n_layer: int) -> set[int]:
 
 
 def _by_step(file: Fields, n_layer: int) -> set[int]:
-    dense = file.get("mlp_only_layers", list | None) or []
+    dense = file.layers("mlp_only_layers", n_layer) or []
     step = file.get("decoder_sparse_step", Size)
     return {layer for layer in range(n_layer) if layer not in dense and (layer + 1) % step == 0}
 
@@ -190,7 +208,7 @@ def _by_range(file: Fields, n_layer: int) -> set[int]:
 
 
 def _by_interleaving(file: Fields, n_layer: int) -> set[int]:
-    listed = file.get("moe_layers", list | None)
+    listed = file.layers("moe_layers", n_layer)
     step = file.get("interleave_moe_layer_step", Size)
     return set(range(step - 1, n_layer, step) if listed is None else listed)
 

@@ -28,10 +28,11 @@ def prefill_flops(config: ModelConfig, seq_len: Size, batch_size: Size = 1) -> i
 
 def _visible_pairs(config: ModelConfig, seq_len: int, window: int | None) -> int:
     """Pairs of a query and a key that it sees, in one layer."""
-    width = min(seq_len, window or seq_len)
-    if not config.causal:
-        return seq_len * width
-    return width * (width + 1) // 2 + (seq_len - width) * width
+    width = window or 2 * seq_len  # to both ends of the text
+    sides = (width - 1,) if config.causal else (width // 2, (width - 1) // 2)
+    reaches = [min(side, seq_len - 1) for side in sides]
+    # a triangle of each side lies beyond the text
+    return seq_len + sum(side * (seq_len - 1) - side * (side - 1) // 2 for side in reaches)
 
 
 def decode_flops(

@@ -276,6 +276,7 @@ def probabilities(
 ) -> Tensor:
     """What the next token is drawn from, (B,V): 1 for the likeliest at temperature 0."""
     if top_k is not None:
+        require_int("top_k", top_k, 1, logits.shape[-1])
         kth = logits.topk(top_k).values[:, -1:]
         logits = logits.masked_fill(logits < kth, -torch.inf)
     if temperature < torch.finfo(logits.dtype).tiny:  # greedy: the quotient would overflow

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from efflab.arguments import check_module
 from efflab.errors import require
-from efflab.rules import NonNegative, Positive, Size
+from efflab.rules import Infinite, NonNegative, Positive, Size
 from efflab.tensors import Ids, Integers, Matrix, Numbers, require_finite
 from efflab.weights import fill, named_tensors, read_tensors, save_tensors
 
@@ -69,7 +69,7 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:
         for group in self.param_groups:
-            for p in group["params"]:
+            for p in (p for p in group["params"] if p.grad is not None):
                 buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
                 buffer.lerp_(p.grad, 1 - group["momentum"])
                 update = orthogonalize(p.grad.lerp(buffer, group["momentum"]))
@@ -110,7 +110,7 @@ def fit(
     until: Callable[[list[float]], bool] | None = None,
     lr: Positive = 3e-3,
     loss_fn: Callable[[nn.Module, Tensor, Tensor], Tensor] = language_model_loss,
-    clip: float = 1.0,
+    clip: Infinite = 1.0,
     checkpoint: Path | None = None,
     checkpoint_every: Size = 200,
     progress: bool = False,
@@ -120,11 +120,13 @@ def fit(
     `batch(step)` gives (inputs, targets) and depends on the step alone, so that a killed run that
     restarts with the same `checkpoint` file continues exactly where it was.
     `stop`: end after so many steps of the `n_steps` schedule, as the start of a longer run does.
+    The optimizers' rates are their peaks, before as after.
     `until(losses)`: end as soon as it returns True for the losses so far. A loss or gradient that
     is not finite is a `ValueError`, raised before it reaches the weights or the file.
     """
     end = n_steps if stop is None else stop
     require(end <= n_steps, "stop", stop, f"at most n_steps={n_steps}")
+    require(clip > 0, "clip", clip, "a positive number")
     optimizers = optimizers or adamw(model, lr)
     peaks = [group["lr"] for o in optimizers for group in o.param_groups]
     losses: list[float] = []
@@ -133,26 +135,34 @@ def fit(
     if losses and until is not None and until(losses):
         end = len(losses)
     model.train()
-    for step in _steps(len(losses), end, losses, progress):
-        groups = [group for o in optimizers for group in o.param_groups]
-        for group, peak in zip(groups, peaks, strict=True):
-            group["lr"] = peak * learning_rate_factor(step, n_steps)
-        loss = loss_fn(model, *batch(step))
-        loss.backward()
-        norm = gradient_norm(model, loss, step)
-        nn.utils.clip_grads_with_norm_(model.parameters(), clip, norm)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        losses.append(loss.item())
-        last = step + 1 == end or (until is not None and until(losses))
-        if checkpoint is not None and (last or (step + 1) % checkpoint_every == 0):
-            _save(Path(checkpoint), model, optimizers, losses)
-        if last:
-            break
+    try:
+        for step in _steps(len(losses), end, losses, progress):
+            _set_rates(optimizers, peaks, learning_rate_factor(step, n_steps))
+            model.zero_grad(set_to_none=True)
+            loss = loss_fn(model, *batch(step))
+            loss.backward()
+            norm = gradient_norm(model, loss, step)
+            nn.utils.clip_grads_with_norm_(model.parameters(), clip, norm)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            losses.append(loss.item())
+            last = step + 1 == end or (until is not None and until(losses))
+            if checkpoint is not None and (last or (step + 1) % checkpoint_every == 0):
+                _save(Path(checkpoint), model, optimizers, losses)
+            if last:
+                break
+    finally:
+        _set_rates(optimizers, peaks, 1.0)
     _require_finite_weights(model, len(losses))
     model.eval()
     return losses
+
+
+def _set_rates(optimizers: list[torch.optim.Optimizer], peaks: list[float], factor: float) -> None:
+    groups = [group for o in optimizers for group in o.param_groups]
+    for group, peak in zip(groups, peaks, strict=True):
+        group["lr"] = peak * factor
 
 
 def gradient_norm(model: nn.Module, loss: Tensor, step: int) -> Tensor:
@@ -209,6 +219,8 @@ def _class_names(optimizers) -> str:
 def _resume(path: Path, model: nn.Module, optimizers, end: int) -> list[float]:
     """Restore model and optimizers; returns the losses so far. Refuses another run's file."""
     tensors, metadata = read_tensors(path, "delete it to begin the training anew")
+    is_training = "losses" in tensors and "optimizers" in metadata
+    require(is_training, "checkpoint", str(path), "a file that a training saved")
     losses = tensors.pop("losses").tolist()
     own, saved = _class_names(optimizers), metadata["optimizers"]
     require(own == saved, "optimizers", own, f"{saved}, which {path} was saved with")

@@ -54,6 +54,19 @@ def test_what_has_left_the_window_does_not_come_back():
     assert short.n_kept == short.n_seen == 0
 
 
+def test_all_layers_are_cut_or_none():
+    cache = Cache([None, 4], n_spare=1)
+    for layer in cache.layers:
+        layer.extend(*pieces(10))
+    with pytest.raises(ValueError, match="n_tokens=5: expected an int of at least 8"):
+        cache.truncate(5)
+    assert [layer.n_seen for layer in cache.layers] == [10, 10]
+    cache.truncate(9)
+    assert [layer.n_seen for layer in cache.layers] == [9, 9]
+    with pytest.raises(ValueError, match=r"windows=\[\]: expected one for each layer"):
+        Cache([])
+
+
 def test_a_token_sees_itself_and_the_past():
     assert visible_keys(2, 4).long().tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
     assert visible_keys(2, 4, window=2).long().tolist() == [[0, 1, 1, 0], [0, 0, 1, 1]]

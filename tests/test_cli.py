@@ -50,6 +50,7 @@ def test_list_names_every_notebook(capsys):
         (["run", "00", "-p", "language"], "-p='language': expected name=value"),
         (["sweep", "00", "-p", "nonsense=1,2"], "parameter='nonsense': expected one of language"),
         (["build", "99"], "notebook='99': expected one of 00_start_here"),
+        (["site", "--port", "8001"], "--port=8001: expected --serve beside it"),
         (["experiment", "x"], "name='x': expected one of 'attention-bench', 'budget-game', "),
     ],
 )

@@ -48,6 +48,13 @@ def test_windows_overlap_by_half_and_are_spread_evenly():
         evaluate.held_out_windows(0, 64)
 
 
+@pytest.mark.parametrize("seq_len", [2, 3, 12, 33, 64])
+def test_every_token_of_second_halves_is_scored_once(seq_len):
+    tokens = data.stdlib_tokens("held-out")
+    second = evaluate.held_out_windows(None, seq_len)[:, seq_len // 2 + 1 :].flatten()
+    assert np.array_equal(second, tokens[seq_len // 2 + 1 :][: len(second)])
+
+
 @pytest.mark.parametrize("seq_len", [None, 12])
 def test_the_second_half_of_each_window_is_scored(seq_len):
     model, length = Uniform(), seq_len or 32

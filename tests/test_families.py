@@ -1,6 +1,7 @@
 """Configs of released models and of each family, and what is no config at all."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -263,3 +264,38 @@ def test_positions_turn_as_the_file_says(fields, expected):
 def test_a_wrong_base_is_named():
     with pytest.raises(ValueError, match="base=-1: expected a positive number"):
         from_hf(llama(rope_theta=-1))
+
+
+SIZES = dict(hidden_size=64, num_hidden_layers=4, num_attention_heads=4, intermediate_size=128)
+SIZES |= dict(vocab_size=100, max_position_embeddings=64)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "name"),
+    [
+        ("deepseek_v2", dict(n_routed_experts=4), "num_experts_per_tok"),
+        ("deepseek_v3", dict(kv_lora_rank=None), "kv_lora_rank"),
+        ("llama", dict(hidden_act=None), "hidden_act"),
+        ("qwen2", dict(use_sliding_window=True, max_window_layers=None), "max_window_layers"),
+        ("qwen2", dict(use_sliding_window=True, max_window_layers="x"), "max_window_layers"),
+        ("modernbert", dict(global_attn_every_n_layers=0), "global_attn_every_n_layers"),
+        ("modernbert", dict(global_attn_every_n_layers=None), "global_attn_every_n_layers"),
+        ("granite_swa", dict(window_pattern=0), "window_pattern"),
+        ("granite_swa", dict(window_pattern=None), "window_pattern"),
+        ("gpt_neo", dict(attention_types=[]), "attention_types"),
+        ("llama", dict(rope_parameters={"full_attention": 5}), "rope_parameters.full_attention"),
+        ("gemma3_text", dict(rope_theta={}), "rope_theta"),
+        ("gemma3_text", dict(rope_parameters={"rope_theta": {"a": 1}}), "rope_theta"),
+        ("qwen3_moe", dict(mlp_only_layers=["1"]), "mlp_only_layers"),
+        ("qwen3_moe", dict(mlp_only_layers=[4]), "mlp_only_layers"),
+        ("llama4_text", dict(moe_layers=[9]), "moe_layers"),
+    ],
+)
+def test_a_broken_field_is_named_as_the_file_names_it(kind, changes, name):
+    with pytest.raises(ValueError, match=f"^{re.escape(name)}="):
+        families.read(SIZES | dict(model_type=kind) | changes)
+
+
+def test_the_home_of_nobody_is_no_file():
+    with pytest.raises(ValueError, match="source='~nobody123/x': expected a file that exists"):
+        families.load("~nobody123/x")

@@ -251,6 +251,20 @@ def test_absorbed_latent_attention_is_the_expanded_one_with_other_flops(monkeypa
     assert flops == inference.decode_flops(config, TOKENS, BATCH, absorbed=True)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("window", [None, 1, 2, 3, 4, 5, 11, 12, 13, 40])
+def test_a_prompt_counts_the_pairs_inside_the_text(causal, window):
+    config = replace(PLAIN, causal=causal, attention=Attention(windows=(window,)))
+    wide = window or 2 * TOKENS
+    left, right = (wide - 1, 0) if causal else (wide // 2, (wide - 1) // 2)
+    pairs = sum(-right <= i - j <= left for i in range(TOKENS) for j in range(TOKENS))
+    linear = cost.flops_by_part(config, TOKENS)
+    logits = linear["logits"] // TOKENS if causal else 0
+    expected = linear["projections"] + linear["ffn"] + logits
+    expected += 2 * config.n_layer * pairs * layers.score_weights(config)
+    assert inference.prefill_flops(config, TOKENS) == expected
+
+
 # --- The cache -------------------------------------------------------------------------------
 
 

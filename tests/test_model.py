@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from efflab import pretrained
 from efflab.config import ModelConfig
-from efflab.model import Attention, Transformer, attention_weights, attention_written_out
+from efflab.model import (
+    Attention,
+    Transformer,
+    attention_weights,
+    attention_written_out,
+    probabilities,
+)
 
 GPT = ModelConfig(2, 4, 32, 64, 50, 16, causal=True)
 BERT = ModelConfig(2, 4, 32, 64, 50, 16, type_vocab=2, pooler=True)
@@ -131,6 +137,12 @@ def test_minilm_gives_transformers_embeddings():
         (lambda: make(GPT)(tokens(1, 17)), "sequence length=17: expected at most max_len=16"),
         (lambda: make(GPT)(tokens(1, 4)[0]), r"ids\.shape=\(4,\): expected two dimensions"),
         (lambda: make(BERT).generate(tokens(1, 4), 1), "causal=False: expected a causal model"),
+        (lambda: make(GPT).encode(tokens(1, 4), None, tokens(1, 4)), "type_ids=.* no types"),
+        (
+            lambda: make(BERT).encode(tokens(2, 4), None, tokens(1, 4, 2)),
+            r"type_ids\.shape=\(1, 4\): expected that of ids",
+        ),
+        (lambda: probabilities(torch.zeros(1, 5), top_k=6), "top_k=6: expected .* at most 5"),
         (lambda: make(GPT).pool(torch.zeros(1, 1, 32)), "pooler=None: expected a config"),
         (lambda: make(GPT).generate(tokens(1, 4), 1, temperature=-1), "temperature=-1: expected"),
         (lambda: make(GPT).generate(tokens(1, 4), 1, temperature=torch.nan), "temperature=nan"),

@@ -1,6 +1,7 @@
 """The loop learns, resumes as if never killed, and refuses damaged files."""
 
 import ast
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 from efflab import train
 from efflab.config import ModelConfig
 from efflab.model import Transformer
+from efflab.weights import save_tensors
 
 
 def make(seed=0, share="none"):
@@ -255,8 +257,65 @@ def test_muon_moves_as_torch_s(monkeypatch):
         ({"n_steps": 0}, "n_steps=0"),
         ({"lr": 0}, "lr=0"),
         ({"checkpoint_every": 0}, "checkpoint_every"),
+        ({"clip": -1.0}, "clip=-1.0: expected a positive number"),
+        ({"clip": 0}, "clip=0"),
     ],
 )
 def test_bad_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         train.fit(make(), counting, **({"n_steps": 1} | options))
+
+
+def test_another_file_of_ours_is_no_checkpoint(tmp_path):
+    save_tensors(tmp_path / "model", {"a": torch.ones(2)}, {})
+    with pytest.raises(ValueError, match=r"checkpoint=.*model': expected a file that a training"):
+        train.fit(make(), counting, 4, checkpoint=tmp_path / "model")
+
+
+def test_nothing_is_clipped_below_an_infinite_norm():
+    assert train.fit(make(), counting, 3, clip=float("inf")) == train.fit(
+        make(), counting, 3, clip=1e9
+    )
+
+
+def head_alone(model):
+    """Optimizers of the last layer: the others' gradients are nobody's to clear."""
+    return train.adamw(model.layers[1], 1e-2)
+
+
+@pytest.mark.parametrize("optimizers", [train.muon, head_alone])
+def test_a_step_learns_from_its_own_gradients_alone(optimizers):
+    fresh, used = make(), make()
+    train.language_model_loss(used, *counting(7)).backward()
+    expected = train.fit(fresh, counting, 4, optimizers=optimizers(fresh), clip=0.01)
+    assert train.fit(used, counting, 4, optimizers=optimizers(used), clip=0.01) == expected
+    by_hand = make()
+    parts = optimizers(by_hand)
+    peaks = [(group, group["lr"]) for o in parts for group in o.param_groups]
+    for step in range(4):
+        for group, peak in peaks:
+            group["lr"] = peak * train.learning_rate_factor(step, 4)
+        by_hand.zero_grad()
+        train.language_model_loss(by_hand, *counting(step)).backward()
+        nn.utils.clip_grad_norm_(by_hand.parameters(), 0.01)
+        for o in parts:
+            o.step()
+    assert all(map(torch.equal, fresh.parameters(), by_hand.parameters()))
+
+
+@pytest.mark.parametrize("batch", [counting, lambda step: 1 / 0 if step else counting(step)])
+def test_the_rates_are_afterwards_what_they_were(batch):
+    model = make()
+    optimizers = train.muon(model)
+    before = [group["lr"] for o in optimizers for group in o.param_groups]
+    with suppress(ZeroDivisionError):
+        train.fit(model, batch, 4, optimizers=optimizers)
+    assert [group["lr"] for o in optimizers for group in o.param_groups] == before
+
+
+def test_muon_leaves_out_what_has_no_gradient():
+    parts = [nn.Parameter(torch.ones(2, 2)) for _ in range(2)]
+    (parts[0] ** 2).sum().backward()
+    train.Muon(parts, lr=0.1).step()
+    assert not torch.equal(parts[0], parts[1])
+    assert torch.equal(parts[1], torch.ones(2, 2))

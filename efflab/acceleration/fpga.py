@@ -22,7 +22,7 @@ from efflab.errors import require, require_one_of
 from efflab.rules import Count, Size
 
 WIDTH, SUM_WIDTH = 8, 32
-"""Bits of an operand (int8) and of a cell's sum, which has room for 2**17 products."""
+"""Bits of an operand (int8) and of a cell's sum, which has room for 2**17 - 1 products."""
 
 
 def tile_cycles(k: Size, rows: Size, cols: Size) -> int:
@@ -112,6 +112,7 @@ def simulate(a, b, rows: Size, cols: Size) -> tuple[np.ndarray, int]:
     Larger products are cut into tiles of rows x cols, padded with zeros at the edges.
     """
     a, b = _int8("a", a), _int8("b", b)
+    require(a.shape[1] < 2**17, "a.shape", a.shape, "(m, k) with k below 2**17, the room of a sum")
     require(a.shape[1] == b.shape[0], "b.shape", b.shape, f"({a.shape[1]}, n), as a is {a.shape}")
     from amaranth.sim import Simulator
 

@@ -9,6 +9,7 @@ import timeit
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 from efflab.acceleration.graph import FusionReport as FusionReport
@@ -19,12 +20,12 @@ from efflab.acceleration.graph import fuse_report as fuse_report
 from efflab.acceleration.inductor import inductor_report as inductor_report
 from efflab.acceleration.xla import xla_report as xla_report
 from efflab.arguments import check_module
-from efflab.errors import require, require_one_of
+from efflab.errors import require, require_one_of, require_positive
 from efflab.rules import Infinite, NonNegative, Positive, Size
 
 
 def attention_bytes(
-    seq_len: Size, head_dim: Size, n_head: Size = 1, *, fused: str = "none", value_bytes: int = 4
+    seq_len: Size, head_dim: Size, n_head: Size = 1, *, fused: str = "none", value_bytes: Size = 4
 ) -> int:
     """Bytes that softmax(q kᵀ)v reads and writes, counting each tensor once per kernel.
 
@@ -49,12 +50,15 @@ class LaunchModel:
     work, as on a GPU, so the longer of the two counts instead of their sum.
     """
 
-    overhead: float
-    bandwidth: float
+    overhead: Positive
+    bandwidth: Positive
     rate: Infinite = math.inf
     queued: bool = False
 
-    def seconds(self, n_kernels: float, nbytes: float, flops: float = 0) -> float:
+    def __post_init__(self):
+        require(self.rate > 0, "rate", self.rate, "a positive number")
+
+    def seconds(self, n_kernels: NonNegative, nbytes: NonNegative, flops: NonNegative = 0) -> float:
         """Seconds of `n_kernels` that move `nbytes` and do `flops` in total."""
         launches = n_kernels * self.overhead
         work = max(nbytes / self.bandwidth, flops / self.rate)
@@ -75,9 +79,10 @@ def fit_launches(rows: Sequence[Mapping], queued: bool = False) -> LaunchModel:
     import numpy as np
 
     require(len(rows) >= 2, "rows", len(rows), "two measurements or more")
-    n, moved, seconds = (
-        np.array([row[name] for row in rows], float) for name in ("n_kernels", "bytes", "seconds")
-    )
+    names = ("n_kernels", "bytes", "seconds")
+    for (i, row), name in product(enumerate(rows), names):
+        require_positive(f"rows[{i}][{name!r}]", row.get(name))
+    n, moved, seconds = (np.array([row[name] for row in rows], float) for name in names)
     fit = _longer_of_both if queued else _sum_of_both
     overhead, per_byte = fit(n / seconds, moved / seconds)
     require(overhead > 0 and per_byte > 0, "rows", len(rows), "sizes small and large")
@@ -114,8 +119,8 @@ def chain(x: Any, n_ops: Size) -> Callable[[], object]:
     """
     import torch
 
-    is_tensor = isinstance(x, torch.Tensor) and not x.is_meta
-    require(is_tensor, "x", x, "a tensor of torch with a memory")
+    is_tensor = isinstance(x, torch.Tensor) and not x.is_meta and x.is_floating_point()
+    require(is_tensor, "x", x, "a tensor of floats, of torch and with a memory")
     buffers = [torch.empty_like(x), torch.empty_like(x)]
 
     def call():

@@ -13,9 +13,14 @@ from efflab.arguments import check_module
 from efflab.rules import Count
 
 PRODUCTS = frozenset(
-    "dot dot_general mm bmm addmm convolution custom-call scaled_dot_product".split()
+    "dot dot_general mm bmm mv addmm baddbmm addbmm addmv convolution custom-call"
+    " scaled_dot_product".split()
 )
-REDUCTIONS = frozenset("reduce mean sum amax max native_layer_norm argmax var".split())
+REDUCTIONS = frozenset(
+    "reduce mean sum prod amax amin max min argmax argmin any all var var_mean std"
+    " std_mean softmax log_softmax logsumexp cumsum cumprod linalg_vector_norm native_layer_norm"
+    " native_group_norm".split()
+)
 MOVEMENTS = frozenset("copy clone concatenate cat pad gather scatter iota transpose".split())
 
 

@@ -14,13 +14,14 @@ from itertools import dropwhile, takewhile
 
 from efflab.acceleration.graph import FusionReport, Kernel, Op, Operand, reads_of
 from efflab.arguments import check_module
-from efflab.errors import require
+from efflab.errors import require, require_one_of
 
 VIEWS = frozenset(["_unsafe_view", "detach", "lift_fresh", "alias", "scalar_tensor"])
 """Operators that move nothing although torch does not mark them as views."""
 UNSEEN = frozenset("view unsafe_view transpose permute scalar_tensor select".split())
 """Operators in a fused kernel's name that do no work."""
-BYTES = dict(float32=4, float16=2, bfloat16=2, float64=8, int64=8, int32=4, int8=1, uint8=1, bool=1)
+BYTES = dict(float32=4, float16=2, bfloat16=2, float64=8)
+BYTES |= dict(int64=8, int32=4, int16=2, int8=1, uint8=1, bool=1)
 _CALL = re.compile(
     r"^\s*(?:(\w+) = )?(cpp_fused\w*|triton_\w+\.run|extern_kernels\.\w+"
     r"|torch\.ops\.[\w.]+)\((.*)\)"
@@ -97,23 +98,29 @@ def _nbytes(value) -> int:
 def kernels(code: str) -> list[Kernel]:
     """The kernels that Inductor's generated program calls, in order."""
     sizes = {name: _size(shape, dtype) for name, shape, dtype in _ARGUMENT.findall(code)}
+    dtypes = {name: dtype for name, _, dtype in _ARGUMENT.findall(code)}
+    own = "float32"  # of what a library call allocates: as its operands
     in_place = {name: _signature(code, name) for name in set(re.findall(r"cpp_fused\w+", code))}
     writer: dict[str, str] = {}
     kernels: list[Kernel] = []
     for line in _body(code):
         if new := _NEW.match(line):
-            sizes[new[1]] = _size(new[2], new[3])
+            sizes[new[1]], dtypes[new[1]] = _size(new[2], new[3]), new[3]
         elif rename := _RENAME.match(line):
             old = rename[2] or rename[3]
-            sizes[rename[1]], writer[rename[1]] = sizes[old], writer.get(old, old)
+            sizes[rename[1]], dtypes[rename[1]] = sizes[old], dtypes[old]
+            writer[rename[1]] = writer.get(old, old)
         elif item := _ITEM.match(line):
             writer[item[1]] = writer.get(item[2], item[2])
         elif (check := _CHECK.match(line)) and check[1] not in sizes:
-            sizes[check[1]] = _size(check[2], "float32")
+            sizes[check[1]], dtypes[check[1]] = _size(check[2], own), own
             # a library call that allocates its own result: the next line checks its size
             kernels[-1] = kernels[-1]._replace(bytes=kernels[-1].bytes + sizes[check[1]])
         elif call := _CALL.match(line):
-            kernels.append(_kernel(call, len(kernels), sizes, in_place, writer))
+            operands = (dtypes[buffer] for buffer, _ in _buffers(call[3]))
+            own = next((dtype for dtype in operands if "float" in dtype), "float32")
+            views = {name: (size, BYTES[dtypes[name]]) for name, size in sizes.items()}
+            kernels.append(_kernel(call, len(kernels), views, in_place, writer))
     return kernels
 
 
@@ -130,7 +137,8 @@ def _kernel(call: re.Match, index: int, sizes: dict, in_place: dict, writer: dic
     signature = iter(in_place.get(target, ()))
     moved, inputs, outputs = 0, [], []
     for buffer, shape in _buffers(arguments):
-        size = min(sizes[buffer], 4 * math.prod(shape)) if shape else sizes[buffer]
+        size, item_bytes = sizes[buffer]
+        size = min(size, item_bytes * math.prod(shape)) if shape else size
         is_out = re.search(rf"out=(reinterpret_tensor\()?{buffer}\b", arguments)
         way = next(signature, "in") if fused else ("out" if is_out else "in")
         moved += 2 * size if way == "in_out" else size
@@ -155,7 +163,7 @@ def _buffers(arguments: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Each buffer among a call's arguments, with the view's shape if it is a view, else ()."""
     for match in re.finditer(rf"{_VIEW.pattern}|\b((?:buf|arg)\w+)", arguments):
         if match[1]:
-            yield match[1], tuple(int(n) for n in re.findall(r"\d+", match[2]))
+            yield match[1], _dimensions(match[2])
         else:
             yield match[3], ()
 
@@ -176,7 +184,15 @@ def _operations_in(name: str) -> tuple[str, ...]:
 
 
 def _size(shape: str, dtype: str) -> int:
-    return BYTES[dtype] * math.prod(int(n) for n in re.findall(r"\d+", shape))
+    require_one_of("dtype", dtype, BYTES)
+    return BYTES[dtype] * math.prod(_dimensions(shape))
+
+
+def _dimensions(shape: str) -> tuple[int, ...]:
+    numbers = [n for n in shape.replace(" ", "").split(",") if n]
+    is_static = all(n.isdigit() for n in numbers)
+    require(is_static, "shape", f"({shape})", "numbers, as with dynamic=False")
+    return tuple(map(int, numbers))
 
 
 def cpp_source(report: FusionReport, name: str) -> str:

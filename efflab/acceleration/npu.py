@@ -10,12 +10,13 @@ and bank conflicts are neglected for both, and so is energy: no datasheet gives 
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from efflab.acceleration.systolic import Product
+from efflab.acceleration.systolic import DATAFLOWS, Product
 from efflab.arguments import check_module
 from efflab.devices import DEVICES, Device
-from efflab.errors import require_one_of
-from efflab.rules import Infinite, NonNegative, Size
+from efflab.errors import require, require_one_of
+from efflab.rules import Infinite, NonNegative, Positive, Size
 
 DTYPE_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "int8": 1}
 PROCESSORS = {"V100 SXM2": 80, "A100 40GB": 108, "A100 80GB SXM": 108, "H100 SXM": 132}
@@ -32,13 +33,17 @@ class Npu:
     """
 
     name: str
-    rows: int
-    cols: int
-    hertz: float
+    rows: Size
+    cols: Size
+    hertz: Positive
     memory_bandwidth: Infinite  # bytes per second
-    dataflow: str = "ws"
-    dtype: str = "int8"
+    dataflow: Annotated[str, DATAFLOWS] = "ws"
+    dtype: Annotated[str, tuple(DTYPE_BYTES)] = "int8"
     overlap: bool = True
+
+    def __post_init__(self):
+        bandwidth = self.memory_bandwidth
+        require(bandwidth > 0, "memory_bandwidth", bandwidth, "a positive number")
 
     @property
     def peak_ops(self) -> float:
@@ -82,6 +87,7 @@ def gpu_seconds(product: Product, device: Device, dtype: str, launch: NonNegativ
 
 
 def _bytes(product: Product, dtype: str) -> float:
+    require_one_of("dtype", dtype, DTYPE_BYTES)
     return product.count * product.k * product.n * DTYPE_BYTES[dtype]
 
 

@@ -51,7 +51,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def matrices(config: ModelConfig) -> int:
-    """Parameters used in matrix products, including the logits' table.
+    """Parameters used in matrix products, the logits' table and a factorized one's map included.
 
     A model with shared weights, experts or latent attention is a `ValueError`.
     """
@@ -59,7 +59,9 @@ def matrices(config: ModelConfig) -> int:
     for name, value in (("experts", config.experts), ("latent", config.attention.latent)):
         require_one_of(name, value, (None,))
     attention = config.n_layer * layers.attention_weights(config)
-    return attention + layers.ffn_weights(config) + config.vocab_size * config.embed_dim
+    C, E = config.d_model, config.embed_dim
+    n_maps = 0 if E == C else {"in": 1, "both": 2}[config.embed_maps]
+    return attention + layers.ffn_weights(config) + config.vocab_size * E + n_maps * E * C
 
 
 def state_parts(config: ModelConfig, recipe: Recipe) -> dict[str, int]:

@@ -89,10 +89,10 @@ class Product:
     """A matrix product (m,k) @ (k,n), `count` times."""
 
     name: str
-    m: int
-    n: int
-    k: int
-    count: int = 1
+    m: Size
+    n: Size
+    k: Size
+    count: Size = 1
 
     @property
     def macs(self) -> int:
@@ -111,16 +111,23 @@ def block_products(config: ModelConfig, seq_len: Size, batch_size: Size = 1) -> 
     """One Transformer block's products: scores and context once per head and sequence.
 
     The others take all sequences as one tall matrix. Their multiply-accumulates are half of
-    `cost.forward_flops` without the logits.
+    `cost.forward_flops` without the logits. A model with experts or latent attention is a
+    `ValueError`.
     """
+    for name, value in (("experts", config.experts), ("latent", config.attention.latent)):
+        require_one_of(name, value, (None,))
     C, F, D, T = config.d_model, config.d_ff, config.head_dim, seq_len
     tokens, heads = batch_size * T, batch_size * config.n_head
+    width, narrow = config.n_head * D, config.n_kv_head * D
+    into = [Product("queries, keys, values", tokens, width, C, 3)]
+    if narrow < width:
+        into = [Product("queries", tokens, width, C), Product("keys, values", tokens, narrow, C, 2)]
     return [
-        Product("queries, keys, values", tokens, C, C, 3),
+        *into,
         Product("scores", T, T, D, heads),
         Product("context", T, D, T, heads),
-        Product("output", tokens, C, C),
-        Product("FFN up", tokens, F, C),
+        Product("output", tokens, C, width),
+        Product("FFN up", tokens, F, C, 2 if config.feed_forward.gated else 1),
         Product("FFN down", tokens, C, F),
     ]
 

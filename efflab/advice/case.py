@@ -75,6 +75,7 @@ class Case:
         if isinstance(self.device, Device):
             known = "a device with a memory and products in 16 bits"
             require(is_usable(self.device), "device", self.device.name, known)
+            require(bool(self.device.name.strip()), "device", self.device.name, "a device's name")
         else:
             require_one_of("device", self.device, ALL_DEVICES)
         require_int("n_devices", self.n_devices)

@@ -93,6 +93,7 @@ def measure(
     machine's fitted steps are kept.
     """
     formats = list(formats)
+    require(bool(formats), "formats", formats, "one format or more")
     for format in formats:
         require_one_of("formats", format, FORMATS)
     local = load_local(folder)
@@ -118,7 +119,10 @@ def measure(
 
 def measure_folder(folder: Path, text: Path | None = None, formats: str | None = None) -> dict:
     """`measure` as the command calls it: a text's file, formats with commas, progress on stderr."""
-    content = None if text is None else text.read_text(encoding="utf-8")
+    try:
+        content = None if text is None else text.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--text={str(text)!r}: expected a file in UTF-8 ({error})") from None
     chosen = FORMATS if formats is None else formats.split(",")
     say = partial(print, file=sys.stderr, flush=True)
     return measure(folder, content, chosen, runs=ROOT / "runs" / "measure", say=say)

@@ -15,6 +15,9 @@ SAME_FLOPS = "as many FLOPs: every layer still runs"
 SAME_BYTES = "as many bytes: every layer reads the shared weights again"
 EXPERTS = "every layer has experts of its own, which nobody has shared between layers"
 SHORT = "texts this short have little to save in their scores"
+NARROW = "its own windows leave little to save in its scores"
+SHARED = "the model is shared already"
+NONE_TO_SHARE = "its layers after the first hold next to no weights"
 NO_WEIGHTS = "no weight leaves"
 FUSED = "a fused kernel keeps no scores that it could save"
 LOOKS_AHEAD = "its global blocks look ahead, which a causal model may not"
@@ -53,7 +56,8 @@ def _sharing(case: Case, name: str, config: ModelConfig, loss: Loss | None) -> T
         return Technique(name, "01", budgets | gains(case, EXPERTS), loss, structural=True)
     less = case.n_params / cost.num_params(light)
     if less <= 1.001:
-        budgets = dict.fromkeys(("checkpoint", "memory"), "the model is shared already")
+        why = SHARED if config.share == "all" else NONE_TO_SHARE
+        budgets = dict.fromkeys(("checkpoint", "memory"), why)
     else:
         memory = case.training_bytes() / case.training_bytes(config=light)
         budgets = {
@@ -125,7 +129,9 @@ def _summary(case: Case, name: str, notebook: str, flops: float, why: str | None
 def _lighter(
     case: Case, name: str, notebook: str, flops: float, loss: Loss | None, served: Served | str
 ) -> Technique:
-    budgets = {"memory": FUSED, "checkpoint": NO_WEIGHTS} | _speed(case, flops, SHORT)
+    has_windows = any(own is not None and own < case.tokens for own in case.config.windows)
+    budgets = {"memory": FUSED, "checkpoint": NO_WEIGHTS}
+    budgets |= _speed(case, flops, NARROW if has_windows else SHORT)
     return Technique(name, notebook, budgets | gains(case, served), loss, structural=True)
 
 

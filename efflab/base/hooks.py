@@ -39,6 +39,19 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     return {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
 
 
+def replaceable_linears(model: nn.Module) -> dict[str, nn.Linear]:
+    """`linear_layers` whose place another module can take.
+
+    Not those whose weight a module multiplies with itself: it names them in `READS_WEIGHTS`.
+    """
+    read = {
+        getattr(module, name)
+        for module in model.modules()
+        for name in getattr(module, "READS_WEIGHTS", ())
+    }
+    return {name: m for name, m in linear_layers(model).items() if m not in read}
+
+
 def linear_places(model: nn.Module) -> dict[str, list[str]]:
     """{weight's name: places in the layers whose linear map uses it}, in order of computation.
 

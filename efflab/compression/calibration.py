@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from efflab import data
 from efflab.arguments import check_module
 from efflab.base.hooks import linear_places, watching
-from efflab.compression.gptq import gptq_model, hessian, output_error
+from efflab.compression.gptq import Settings, gptq_model, hessian, output_error
 from efflab.compression.packed import Quantized, quantize_weights
 from efflab.compression.values import Hessian, require_each
 from efflab.errors import require, require_int, require_one_of
@@ -90,10 +90,11 @@ def quantize_by(
     "gptq" needs `batches`, as `gptq_model` takes them; `options`: those of `gptq.Settings`.
     """
     require_one_of("method", method, METHODS)
+    settings = Settings(bits, group_size, **options)
     if method == "gptq":
         require(batches is not None, "batches", batches, "token ids to fit the codes to")
         return gptq_model(model, batches, bits, group_size=group_size, **options)
-    grid = dict(symmetric=options.get("symmetric", False), group_size=group_size)
+    grid = dict(symmetric=settings.symmetric, group_size=group_size)
     grid["axis"] = 0 if group_size is None else None
     quantized = quantize_weights(model, bits, embeddings=False, **grid)
     return {name: q for name, q in quantized.items() if name.startswith("layers.")}

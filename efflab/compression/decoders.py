@@ -99,8 +99,12 @@ class _Step(nn.Module):
 
 def make_decoder(model: Transformer, name: Format) -> Decoder:
     """The model in one of `FORMATS`; of an encoder `feed` gives hidden states (B,P,C)."""
+    latent = model.config.attention.latent
+    require(latent is None, "attention.latent", latent, "None: keys and values of one width")
     engine, format = name.split()
-    return (_in_torch if engine == TORCH else _in_openvino)(model.eval(), name, format)
+    weights = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    model = deepcopy(model, weights).eval()  # modules of its own, the same weights
+    return (_in_torch if engine == TORCH else _in_openvino)(model, name, format)
 
 
 def weight_bytes(config: ModelConfig, name: Format) -> int:
@@ -134,7 +138,7 @@ def group_size(config: ModelConfig) -> int:
 
 @torch.no_grad()
 def _in_torch(model: Transformer, name: str, format: str) -> Decoder:
-    own = {"fp32": lambda m: m, "bf16": lambda m: deepcopy(m).bfloat16()}
+    own: dict[str, Callable] = {"fp32": lambda m: m, "bf16": lambda m: deepcopy(m).bfloat16()}
     own["int8"] = partial(torch_dynamic_int8, per_channel=True)
     run, c = own[format](model), model.config
     cache = run.new_cache() if c.causal else None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from efflab.arguments import check_arguments, check_module
-from efflab.base.hooks import linear_layers, share_as
+from efflab.base.hooks import linear_layers, replaceable_linears, share_as
 from efflab.base.privacy import load
 from efflab.bench import cpu_features as cpu_features  # of this machine, for who times engines
 from efflab.compression import int8
@@ -102,12 +102,16 @@ def torch_dynamic_int8(
 ) -> nn.Module:
     """torch.ao.quantization.quantize_dynamic; by default weights have one scale per tensor.
 
-    `per_channel`: one scale per output channel; `table`: the token table in 8 bits as well.
+    `per_channel`: one scale per output channel; `table`: the token table in 8 bits as well. What
+    `int8.replace_linears` leaves stays.
     """
     import torch.ao.quantization as q
 
     linear = q.per_channel_dynamic_qconfig if per_channel else q.default_dynamic_qconfig
-    spec = {nn.Linear: linear}
+    spec: dict[Any, Any] = {nn.Linear: linear}
+    every = model.named_modules(remove_duplicate=False)
+    kept = set(linear_layers(model).values()) - set(replaceable_linears(model).values())
+    spec |= {name: None for name, module in every if module in kept}
     if table:
         spec["embedding.token"] = q.float_qparams_weight_only_qconfig
     with quiet():

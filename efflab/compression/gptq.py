@@ -238,6 +238,9 @@ def gptq_model(
     settings = Settings(bits, **options)
     checked = require_each("batches", batches, Ids | tuple[Ids, Mask])
     pairs = [batch if isinstance(batch, tuple) else (batch, None) for batch in checked]
+    for ids, mask in pairs:
+        fits = mask is None or mask.shape == ids.shape
+        require(fits, "batches", mask, f"a mask of the shape of its ids, {tuple(ids.shape)}")
     for linear in linear_layers(model.layers).values():
         finite_values("weight", linear.weight)
     masks = [None if m is None else m.bool()[:, None, None, :] for _, m in pairs]

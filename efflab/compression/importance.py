@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from efflab.arguments import check_module
-from efflab.compression.values import require_each, require_filled, require_ordered
+from efflab.compression.values import require_each, require_filled
 from efflab.errors import require
 from efflab.model import Transformer
 from efflab.rules import Count
-from efflab.tensors import AnyTensor, Matrix
+from efflab.tensors import AnyTensor, Matrix, require_finite
 from efflab.train import language_model_loss
 
 
@@ -68,7 +68,7 @@ def _gate_units(gate: Tensor):
 
     def hook(_module, args):
         x = args[0].unflatten(-1, (gate.shape[1], -1))
-        return (x * gate[:, None, :, None]).flatten(2)
+        return (x * gate[:, None, :, None].to(x.dtype)).flatten(2)
 
     return hook
 
@@ -81,7 +81,7 @@ def least_important(importance: Matrix, ratio: float, keep: Count = 1) -> dict[i
     """
     require(0 <= ratio <= 1, "ratio", ratio, "a share from {low} to {high}", low=0, high=1)
     require_filled("importance", importance)
-    require_ordered("importance", importance)
+    require_finite("importance", importance)
     n_units = importance.shape[1]
     require(keep <= n_units, "keep", keep, f"at most the {n_units} units of a layer")
     score = importance.clone()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab.arguments import check_module
-from efflab.base.hooks import Look, as_rows, linear_layers, watching
+from efflab.base.hooks import Look, as_rows, replaceable_linears, watching
 from efflab.compression.affine import check_grid, grid, quantize, round_to_grid
 from efflab.compression.values import (
     Samples,
@@ -78,6 +78,7 @@ class Int8Linear(nn.Module):
         weight = quantize(linear.weight.detach(), 8, axis=0 if per_channel else None)
         codes = weight.codes()
         self.bits = bits
+        self.out_features, self.in_features = linear.weight.shape
         self.register_buffer("weight", codes.to(torch.int8))
         self.register_buffer("sums", codes.sum(1, dtype=torch.int32))
         self.register_buffer("scale", weight.scale)  # (out,) or (1,)
@@ -123,10 +124,11 @@ def _require_product(weight: Tensor, rows: Tensor, scale: Tensor, zero: Tensor) 
 def replace_linears(model: nn.Module, make: Callable[[str, nn.Linear], nn.Module]) -> nn.Module:
     """A copy of the model with every linear layer replaced by `make(name, layer)`.
 
+    One whose weight its parent reads stays (`hooks.replaceable_linears`).
     A shared layer is replaced once, and its replacement is shared in the same places.
     """
     copy = deepcopy(model)
-    linears = linear_layers(copy)
+    linears = replaceable_linears(copy)
     replacements: dict[nn.Module, nn.Module] = {m: make(n, m) for n, m in linears.items()}
     for module in replacements.values():
         require(isinstance(module, nn.Module), "make(name, layer)", module, "a module")
@@ -147,7 +149,7 @@ def static_int8(model: nn.Module, ranges: Ranges, **options) -> nn.Module:
 
     A layer that calibration never reached is a `ValueError`.
     """
-    missing = sorted(set(linear_layers(model)) - set(ranges))
+    missing = sorted(set(replaceable_linears(model)) - set(ranges))
     require(not missing, "ranges", sorted(ranges), f"a range for {missing} too")
     return replace_linears(model, lambda name, m: Int8Linear(m, ranges[name], **options))
 
@@ -247,7 +249,7 @@ def smooth_linear(linear: nn.Linear, factors: Vector) -> nn.Module:
     inner = deepcopy(linear)
     with torch.no_grad():
         inner.weight.mul_(factors)
-    return nn.Sequential(Divide(factors), inner)
+    return nn.Sequential(Divide(factors.to(linear.weight)), inner)
 
 
 class Divide(nn.Module):

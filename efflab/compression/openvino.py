@@ -94,7 +94,8 @@ def openvino_model(model: nn.Module):
 def smooth_for_nncf(model: nn.Module, calibration: Inputs) -> nn.Module:
     """The model with outliers moved into the weights, ready to be converted for `nncf_int8`."""
     smooth = smooth_model(model, calibration)
-    smooth.embedding.position.half()  # it is added, not looked up, so NNCF skips it
+    if smooth.embedding.position is not None:
+        smooth.embedding.position.half()  # it is added, not looked up, so NNCF skips it
     return smooth
 
 

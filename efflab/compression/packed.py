@@ -24,10 +24,12 @@ Quantized = dict[str, QuantizedTensor]
 def weight_matrices(model: nn.Module, *, embeddings: bool = True) -> dict[str, Tensor]:
     """Name -> matrix of every linear map and, if `embeddings`, every table; shared ones once."""
     tables = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Embedding)}
+    kinds = nn.Linear | nn.Embedding
+    own = {p for m in model.modules() if isinstance(m, kinds) for p in m.parameters()}
     return {
         name: p.detach()
         for name, p in model.named_parameters()
-        if p.dim() == 2 and (embeddings or name not in tables)
+        if p in own and p.dim() == 2 and (embeddings or name not in tables)
     }
 
 

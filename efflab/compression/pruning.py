@@ -20,6 +20,7 @@ from efflab.compression.importance import least_important as least_important
 from efflab.compression.importance import neuron_importance as neuron_importance
 from efflab.compression.values import require_ordered
 from efflab.errors import require, require_int
+from efflab.grouped import GroupedAttention
 from efflab.model import Attention, FeedForward, Transformer
 from efflab.rules import Size
 from efflab.tensors import Booleans
@@ -212,7 +213,7 @@ def _choose_units(
         uses = sum(bool(parameters[layer] & other) for other in parameters)
         require(uses == 1, "layer", layer, f"a layer whose {part} no other layer shares")
         body = bodies[layer]
-        is_plain = isinstance(body, Attention | FeedForward)
+        is_plain = type(body) in (Attention, FeedForward)  # a kind of them computes otherwise
         require(is_plain, part, type(body).__name__, "the plain Transformer's")
         name, n = ("head", body.n_head) if part == "attention" else ("neuron", body.up.out_features)
         choices.append((body, _checked_units(name, removed, n, layer)))
@@ -258,6 +259,9 @@ def forward_flops(model: Transformer, seq_len: Size, batch_size: Size = 1) -> in
     Equals `cost.forward_flops` where nothing is removed. Zeros of a mask count: a dense kernel
     multiplies them too.
     """
+    for body in (layer.attention.body for layer in model.layers):
+        is_full = type(body) in (Attention, GroupedAttention)
+        require(is_full, "attention", type(body).__name__, "the Transformer's, scores in full")
     E = model.embedding
     every = model.layers.named_modules(remove_duplicate=False)  # a shared map runs in each place
     maps = [module for _, module in every if isinstance(module, nn.Linear)]

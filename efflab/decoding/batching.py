@@ -13,7 +13,7 @@ from math import ceil
 import numpy as np
 
 from efflab.arguments import check_module
-from efflab.errors import require
+from efflab.errors import require, require_positive
 from efflab.rules import Count, NonNegative, Positive, Size
 
 
@@ -75,7 +75,9 @@ def serve(
                 break
             free -= pages[waiting[0]]
             running[waiting.pop(0)] = 0
-        now += step_seconds(len(running))
+        seconds = step_seconds(len(running))
+        require_positive("step_seconds(b)", seconds)
+        now += seconds
         n_steps, n_tokens = n_steps + 1, n_tokens + len(running)
         for i in list(running):
             running[i] += 1

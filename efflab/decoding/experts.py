@@ -47,7 +47,7 @@ def with_experts(model: Transformer, n_expert: Size, n_active: Size) -> Transfor
     As its weights sum to 1, it computes what the model did (Komatsuzaki et al. 2023, upcycling).
     """
     model = deepcopy(model)
-    for block in {layer.ffn for layer in model.layers}:
+    for block in dict.fromkeys(layer.ffn for layer in model.layers):  # in order, for the seed
         copies = nn.ModuleList(deepcopy(block.body) for _ in range(n_expert))
         block.body = ExpertFeedForward(copies, model.config.d_model, n_active)
         block.body.router.to(block.norm.weight)

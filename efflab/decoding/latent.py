@@ -30,18 +30,25 @@ class LatentAttention(nn.Module):
     share, (B,1,S,rope_dim), as values. `absorbed` None: where it is less work, for few queries.
     """
 
+    READS_WEIGHTS = ("kv_up",)
+
     def __init__(self, config: ModelConfig, absorbed: bool | None = None):
         latent: Any = config.attention.latent
         require(latent is not None, "attention.latent", latent, "a Latent")
+        require(config.causal, "causal", False, "a causal model")
+        is_alone = config.attention == Attention(bias="none", latent=latent)
+        allowed = 'Attention(bias="none", latent=...): the rest is not computed'
+        require(is_alone, "attention", config.attention, allowed)
         super().__init__()
         self.absorbed, self.n_head, self.latent = absorbed, config.n_head, latent
+        self.d_model = config.d_model
         C, H, d = config.d_model, config.n_head, latent.nope_dim + latent.rope_dim
         is_narrow = latent.q_rank is not None
         self.q_down = nn.Linear(C, latent.q_rank, bias=False) if is_narrow else nn.Identity()
-        self.q_norm = make_norm(config, latent.q_rank) if is_narrow else nn.Identity()
+        self.q_norm = make_norm(config, latent.q_rank, False) if is_narrow else nn.Identity()
         self.q_up = nn.Linear(latent.q_rank or C, H * d, bias=False)
         self.kv_down = nn.Linear(C, latent.kv_rank + latent.rope_dim, bias=False)
-        self.kv_norm = make_norm(config, latent.kv_rank)
+        self.kv_norm = make_norm(config, latent.kv_rank, False)
         self.kv_up = nn.Linear(latent.kv_rank, H * (latent.nope_dim + latent.v_dim), bias=False)
         self.out = nn.Linear(H * latent.v_dim, C, bias=False)
         self.radians, self.scale = frequencies(config.rope, latent.rope_dim), d**-0.5
@@ -50,7 +57,7 @@ class LatentAttention(nn.Module):
         self, x: Hidden, mask: Visible | None = None, cache: LayerCache | None = None
     ) -> Tensor:
         """`mask` (B,1,1,T) or (B,1,T,T), True = visible; with a cache x goes on where it ends."""
-        require_channels("x", x, self.kv_down.in_features)
+        require_channels("x", x, self.d_model)
         latent, start = self.latent, 0 if cache is None else cache.n_seen
         by = turns(self.radians, start, x.shape[1], x)
         q = self.q_up(self.q_norm(self.q_down(x))).unflatten(-1, (self.n_head, -1)).transpose(1, 2)

@@ -16,7 +16,10 @@ from efflab.tensors import Heads
 
 
 class Codes:
-    """A tensor in 2, 4 or 8 bits a value: a scale and a least value for each line along `dim`."""
+    """A tensor in 2, 4 or 8 bits a value: a scale and a least value for each line along `dim`.
+
+    Both are kept in fp16; a line that goes beyond it is a `ValueError`.
+    """
 
     def __init__(self, x: Heads, bits: int, dim: int):
         require_one_of("bits", bits, (2, 4, 8))
@@ -28,6 +31,9 @@ class Codes:
         self.low = x.amin(dim, keepdim=True).half()
         steps = (x.amax(dim, keepdim=True) - self.low.float()) / (2**bits - 1)
         self.scale = steps.clamp(min=torch.finfo(torch.half).smallest_normal).half()
+        fits = self.low.isfinite().all() and self.scale.isfinite().all()
+        limit = torch.finfo(torch.half).max
+        require(bool(fits), "x", "too large for 16 bits", f"values within {limit:,.0f}")
         codes = ((x - self.low) / self.scale).round().clamp(0, 2**bits - 1).to(torch.uint8)
         self.packed = (codes.reshape(-1, 8 // bits) << self._shifts()).sum(-1, dtype=torch.uint8)
 
@@ -37,7 +43,8 @@ class Codes:
     def dequantize(self) -> Tensor:
         """The values that the codes stand for."""
         codes = (self.packed[:, None] >> self._shifts()) & (2**self.bits - 1)
-        return codes.view(self.shape).to(self.dtype) * self.scale + self.low
+        values = codes.view(self.shape).to(self.dtype) * self.scale + self.low
+        return values.to(self.dtype)  # bf16 by fp16 is fp32
 
     @property
     def nbytes(self) -> int:

@@ -29,21 +29,30 @@ class SinkAttention(GroupedAttention):
 
     def _attend(self, q: Heads, k: Heads, v: Heads, mask: Tensor | None) -> Tensor:
         k, v = (t.repeat_interleave(self.n_head // self.n_kv_head, dim=1) for t in (k, v))
-        seen = visible_keys(q.shape[2], k.shape[2], None, q.device) if mask is None else mask
-        scores = (q @ k.mT * self.scale).masked_fill(~seen, torch.finfo(q.dtype).min)
+        scores, cap = q @ k.mT * self.scale, self.soft_cap
+        if cap is not None:
+            scores = cap * (scores / cap).tanh()
+        if mask is None and self.causal:
+            mask = visible_keys(q.shape[2], k.shape[2], None, q.device)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, torch.finfo(q.dtype).min)
         sinks = self.sinks.view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
         return torch.cat([scores, sinks], dim=-1).softmax(-1)[..., :-1] @ v
+
+    _attend_capped = _attend
 
 
 def with_sinks(model: Transformer) -> Transformer:
     """A copy of a model of grouped attention with a sink in each head, at 0 to begin with."""
     model = deepcopy(model)
-    for layer, window in zip(model.layers, model.config.windows, strict=True):
-        own = layer.attention.body
+    blocks = (layer.attention for layer in model.layers)
+    # a dict: layers may share a block
+    for block, window in dict(zip(blocks, model.config.windows, strict=True)).items():
+        own = block.body
         require(type(own) is GroupedAttention, "attention", type(own).__name__, "GroupedAttention")
-        layer.attention.body = SinkAttention(model.config, window).to(own.qkv.weight)
+        block.body = SinkAttention(model.config, window).to(own.qkv.weight)
         for name, part in own.named_children():
-            setattr(layer.attention.body, name, part)
+            setattr(block.body, name, part)
     return model
 
 
@@ -85,7 +94,7 @@ class StreamingLayerCache(LayerCache):
             self.keys, self.values = keys, values
         return keys, values
 
-    def truncate(self, n_tokens: Count) -> None:
+    def require_kept(self, n_tokens: Count) -> None:
         """Nothing is taken back: what it would see again is gone."""
         require(n_tokens == self.n_seen, "n_tokens", n_tokens, f"{self.n_seen}, all that it saw")
 
@@ -94,7 +103,7 @@ def with_streaming(model: Transformer, window: Size, n_first: Count = 4) -> Tran
     """A copy of a causal model, its weights as they are, whose tokens see first and last ones."""
     require(model.config.causal, "causal", False, "a causal model")
     model = deepcopy(model)
-    for block in {layer.attention for layer in model.layers}:
+    for block in dict.fromkeys(layer.attention for layer in model.layers):
         block.body = StreamingAttention(block.body, window, n_first)
     return model
 

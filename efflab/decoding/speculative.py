@@ -66,7 +66,9 @@ def accept(p: Matrix, q: Matrix, drafts: Integers, rng: torch.Generator) -> tupl
     require(drafts.shape == expected[3], "drafts.shape", tuple(drafts.shape), f"{expected[3]}")
     for i, draft in enumerate(drafts):
         if torch.rand((), generator=rng) * q[i, draft] >= p[i, draft]:
-            return i, torch.multinomial((p[i] - q[i]).clamp(min=0), 1, generator=rng)
+            left = (p[i] - q[i]).clamp(min=0)
+            left = left if left.any() else p[i]  # in few bits nothing may be left
+            return i, torch.multinomial(left, 1, generator=rng)
     return len(drafts), torch.multinomial(p[-1], 1, generator=rng)
 
 

@@ -22,7 +22,7 @@ from efflab.distributed.values import MOST_RANKS, Batch, Counts, require_share
 from efflab.errors import require, require_int
 from efflab.model import Transformer
 from efflab.rules import Count, Size
-from efflab.tensors import Integers, Matrix, Numbers
+from efflab.tensors import Integers, Matrix, Numbers, require_finite
 from efflab.train import gradient_norm, language_model_loss
 
 METHODS = ("ddp", "by hand", "none")
@@ -191,6 +191,8 @@ def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
         expected, shape = tuple(a[name].shape), tuple(b[name].shape)
         fits = shape == expected and a[name].numel() > 0
         require(fits, f"b[{name!r}].shape", shape, f"that in a, {expected}")
+        require_finite(f"a[{name!r}]", a[name])
+        require_finite(f"b[{name!r}]", b[name])
     largest = max(t.abs().max().item() for t in (*a.values(), *b.values()))
     difference = max((a[name] - b[name]).abs().max().item() for name in a)
     return difference / largest if largest else 0.0

@@ -180,6 +180,8 @@ class Job(Batch):
         require(whole, "n_microbatches", self.n_microbatches, f"a divisor of {len(self.ids)} rows")
         shared = "'none': a layer that several stages use is no stage's own"
         require(self.config.share == "none", "config.share", self.config.share, shared)
+        ends = "True: first and last stage have one token table"
+        require(self.config.tied, "config.tied", self.config.tied, ends)
 
     def alone(self) -> "PassResult":
         """Run in one process on the whole batch."""

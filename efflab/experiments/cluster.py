@@ -3,11 +3,12 @@
 import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from time import perf_counter
 
 import efflab
+from efflab.base.places import DATA_DIR
 from efflab.errors import require
 from efflab.experiments.provenance import libraries, machine, machine_name
 
@@ -63,10 +64,19 @@ scheduler: str | None = None
 
 
 def package_identity() -> str:
-    """A hash of the package, the libraries and the kind of machine, where it is called."""
-    h = hashlib.sha256((libraries() + machine_name(machine())).encode())
-    for path in sorted(Path(efflab.__file__).parent.rglob("*.py")):
-        h.update(path.read_bytes())
+    """A hash of the package, its data, the libraries and the kind of machine, where called."""
+    parts = libraries() + machine_name(machine()) + _contents()
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+@cache
+def _contents() -> str:
+    """A hash of the package's code, the shipped model and the published rows, once a process."""
+    paths = [*Path(efflab.__file__).parent.rglob("*.py")]
+    paths += [p for folder in ("stdlib-gpt", "published") for p in (DATA_DIR / folder).glob("*")]
+    h = hashlib.sha256()
+    for path in sorted(path for path in paths if not path.name.startswith(("training", "."))):
+        h.update(path.name.encode() + path.read_bytes())
     return h.hexdigest()
 
 

@@ -108,7 +108,8 @@ def run_cases(
     """
     cases = _plain(list(cases))
     require(bool(cases) and all("seed" in c for c in cases), "cases", cases, "cases with a seed")
-    require(all(cases.count(c) == 1 for c in cases), "cases", cases, "no case twice")
+    parts = [c for c in cases if sum(c.items() <= other.items() for other in cases) > 1]
+    require(not parts, "cases", parts, "no case twice, nor one that is a part of another")
     path = folder / f"{name}.json"
     require_writable(path)  # before the first run
     record = _open_record(name, path, say)
@@ -121,15 +122,15 @@ def run_cases(
     command = f"efflab experiment {name}{' --fresh' if fresh else ''}"
     provenance = describe_run(command, versions_of, rules)
     provenance |= dict(machine=here) if here != key["machine"] else {}
-    # read anew before each: another process may have done it by now
-    waiting = (
-        case
-        for case in cases
-        if fresh or _find(_block(_open_record(name, path, say), key), case) is None
-    )
-    for case, result, seconds in cluster.call_cases(run_one, waiting):
+
+    def waits(case: dict) -> bool:  # read anew: another process may have done it by now
+        return fresh or _find(_block(_open_record(name, path, say), key), case) is None
+
+    for case, result, seconds in cluster.call_cases(run_one, filter(waits, cases)):
         require_run("run", case | result)
         run = (case, _plain(result), provenance)
+        is_kept = case.items() <= (case | run[1]).items()  # else it would not be found again
+        require(is_kept, "result", result, "no key of its case with another value")
         _change(name, path, lambda record, run=run: _add(record, key, run, cases))
         place = f"{cases.index(case) + 1}/{len(cases)}"
         say(f"{place}  {_brief(case)}:  {_brief(result)}  ({seconds:.0f} s)")
@@ -243,13 +244,9 @@ def _plain(value):
 
 def _brief(values: dict) -> str:
     """The scalar values of a case or a result that fit a line of progress."""
-    scalars = {
-        k: v for k, v in values.items() if isinstance(v, str | int | float) and len(str(v)) <= 60
-    }
-    return ", ".join(
-        f"{k} {significant(v, 4)}" if isinstance(v, float) else f"{k} {v}"
-        for k, v in scalars.items()
-    )
+    scalars = ((k, v) for k, v in values.items() if isinstance(v, str | int | float))
+    texts = ((k, significant(v, 4) if isinstance(v, float) else str(v)) for k, v in scalars)
+    return ", ".join(f"{k} {text}" for k, text in texts if len(text) <= 60)
 
 
 # --- Recorded, then repeated here ------------------------------------------------------------

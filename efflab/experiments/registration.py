@@ -88,13 +88,15 @@ def basis(key: str, rule: Mapping) -> tuple[str, str | None]:
 
 
 def _was_made_for(name: str, content: str, seeds: list[int]) -> bool:
-    """Whether a record is complete, made in every run for the rule with this hash, and with these
-    seeds."""
+    """Whether a record's last complete block, which notebooks read, was made in every run for the
+    rule with this hash, and with these seeds."""
     if not (DATA_DIR / "experiments" / f"{name}.json").exists():
         return False
-    block = blocks(name)[-1]
+    block = next((block for block in reversed(blocks(name)) if block["complete"]), None)
+    if block is None:
+        return False
     made_for = all(content in entry.get("rules", []) for entry in block["provenance"])
-    return block["complete"] and made_for and {run["seed"] for run in block["runs"]} == set(seeds)
+    return made_for and {run["seed"] for run in block["runs"]} == set(seeds)
 
 
 def register(path: Path = RULES, file: Path = FILE) -> list[str]:

@@ -105,19 +105,39 @@ def _count_try(name: str, status: str, mismatch: Mismatch | None, problem: str) 
 
 def same(expected, actual, tolerance: float = 1e-3) -> bool:
     """Equal; numbers, arrays and tensors of equal shape within the relative tolerance."""
-    try:
-        a, b = np.asarray(expected), np.asarray(actual)
-    except (TypeError, ValueError, RuntimeError):
+    arrays = _arrays(expected, actual)
+    if arrays is None:
         return bool(expected == actual)
+    a, b = arrays
     if a.dtype.kind not in "biuf" or b.dtype.kind not in "biuf":
         return a.shape == b.shape and bool(np.all(a == b))
     return a.shape == b.shape and bool(_close(a, b, tolerance).all())
 
 
+def _arrays(expected, actual) -> tuple[np.ndarray, np.ndarray] | None:
+    """Both as arrays; None where one cannot be, such as lists of different lengths."""
+    try:
+        return _array(expected), _array(actual)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def _array(value) -> np.ndarray:
+    """A value as an array, also a tensor with a gradient, or of a type that numpy lacks (bf16)."""
+    if not hasattr(value, "detach"):
+        return np.asarray(value)
+    tensor = value.detach().cpu()
+    try:
+        return tensor.numpy()
+    except TypeError:
+        return tensor.float().numpy()
+
+
 def _close(expected: np.ndarray, actual: np.ndarray, tolerance: float) -> np.ndarray:
     """Entrywise comparison; entries near zero are compared relative to the array's largest."""
     a, b = expected.astype(float), actual.astype(float)
-    size = np.abs(a).max() if a.size else 0.0
+    known = np.abs(a[np.isfinite(a)])
+    size = known.max() if known.size else 0.0
     return np.isclose(b, a, rtol=tolerance, atol=tolerance * size * 1e-3, equal_nan=True)
 
 
@@ -127,10 +147,10 @@ def direction(expected, actual, tolerance: float = 1e-3) -> str:
     >>> direction(10, 21), direction([1, 2], [1, 2, 3])
     ('yours is about 2 times too large', 'another shape is asked than yours, (3,)')
     """
-    try:
-        a, b = np.asarray(expected), np.asarray(actual)
-    except (TypeError, ValueError, RuntimeError):
+    arrays = _arrays(expected, actual)
+    if arrays is None:
         return ""
+    a, b = arrays
     if a.dtype.kind not in "iuf" or b.dtype.kind not in "iuf":
         return ""
     if a.shape != b.shape:
@@ -197,8 +217,9 @@ def _outlook(exercise: Exercise, mismatch: Mismatch | None, n_tries: int) -> str
 def brief(value) -> str:
     """A value in one short line; an array by its first entries and its shape."""
     if hasattr(value, "shape") and np.ndim(value) > 0:
-        array = np.asarray(value)
-        first = ", ".join(number(v.item(), 4) for v in array.ravel()[:6])
+        array = _array(value)
+        entries = array.ravel()[:6].tolist()
+        first = ", ".join(number(v, 4) if isinstance(v, int | float) else str(v) for v in entries)
         more = ", ..." if array.size > 6 else ""
         return tr("[{first}] of shape {shape}", first=first + more, shape=array.shape)
     if hasattr(value, "item"):
@@ -210,10 +231,13 @@ def brief(value) -> str:
 def _draw(mismatch: Mismatch | None) -> None:
     from efflab.lab import figures
 
-    if mismatch is None or np.ndim(mismatch.expected) not in (1, 2):
+    arrays = mismatch and _arrays(mismatch.expected, mismatch.actual)
+    if arrays is None:
         return
-    expected, actual = np.asarray(mismatch.expected), np.asarray(mismatch.actual)
-    if expected.shape != actual.shape or expected.size < 4 or expected.dtype.kind not in "biuf":
+    expected, actual = arrays
+    if expected.shape != actual.shape or expected.ndim not in (1, 2) or expected.size < 4:
+        return
+    if any(array.dtype.kind not in "biuf" for array in arrays):
         return
     if expected.ndim == 1:
         pair = {tr("expected"): expected, tr("your result"): actual}

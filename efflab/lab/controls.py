@@ -3,7 +3,7 @@
 import inspect
 import math
 from bisect import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -135,6 +135,8 @@ class Choice(Control):
 
     def __post_init__(self):
         require(len(self.options) > 0, "options", self.options, "at least one option")
+        fit = all(isinstance(option, Hashable) for option in self.options)
+        require(fit, "options", self.options, "values that can be keys, such as tuples, no lists")
         super().__post_init__()
 
     def values(self) -> list:

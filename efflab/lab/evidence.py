@@ -69,9 +69,10 @@ class Evidence:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The ends of its interval; twice its value where nothing was sampled."""
-        value = self.value
-        return (value if self.low is None else self.low, value if self.high is None else self.high)
+        """The ends of its interval as stored; twice its value where nothing was sampled."""
+        ends = (self.value if end is None else end for end in (self.low, self.high))
+        low, high = map(plain, ends)
+        return low, high
 
     def record(self) -> dict:
         """What is stored: the name in English, and its template if it has values."""

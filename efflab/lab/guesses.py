@@ -79,12 +79,19 @@ def factor(guess: float, measured: float) -> float | None:
     return guess / measured if guess * measured > 0 else None
 
 
+def _times_off(guess: float, measured: float) -> float:
+    """How many times off a guess was, in either direction; infinite where `factor` is None."""
+    if guess == measured:  # also at 0
+        return 1.0
+    ratio = factor(guess, measured)
+    return math.inf if ratio is None else max(ratio, 1 / ratio)
+
+
 def calibration(rows: list[dict]) -> dict:
     """Statistics of guesses: number, share within a factor of 2, median factor off, and, of the
     wrong ones, the share that was too high."""
     require(len(rows) > 0, "rows", rows, "at least one guess")
-    factors = [factor(row["guess"], row["measured"]) for row in rows]
-    off = [math.inf if f is None else max(f, 1 / f) for f in factors]
+    off = [_times_off(row["guess"], row["measured"]) for row in rows]
     high = [row["guess"] > row["measured"] for row in rows if row["guess"] != row["measured"]]
     return dict(
         guesses=len(rows),

@@ -97,10 +97,22 @@ def _limits(rule: Mapping) -> tuple[float, float]:
 
 
 def decisions(rule: Mapping, items: Mapping[str, Evidence]) -> dict[str, str]:
-    """{id: outcome} of every case and control of a rule; a contrast's by the same test."""
+    """{id: outcome} of every case and control of a rule; a contrast's by the same test.
+
+    A case that is a control too has its outcome as a case, and of several controls on one id it is
+    the first that does not hold.
+    """
     words = {key: decide(items[key], rule) for key in [*rule["cases"], *_contrast(rule)]}
-    controls = {c["case"]: decide(items[c["case"]], c) for c in rule.get("controls", [])}
+    controls: dict[str, str] = {}
+    for control, word in _control_words(rule, items):
+        if controls.get(control, "holds") == "holds":
+            controls[control] = word
     return controls | words
+
+
+def _control_words(rule: Mapping, items: Mapping[str, Evidence]) -> list[tuple[str, str]]:
+    """(id, outcome) of each control, of which several may have one id."""
+    return [(c["case"], decide(items[c["case"]], c)) for c in rule.get("controls", [])]
 
 
 def _judge_part(
@@ -111,7 +123,8 @@ def _judge_part(
         fits, kinds = item.kind in rule["kinds"], ", ".join(rule["kinds"])
         require(fits, f"kind of {item.id}", item.kind, "one of {kinds}", kinds=kinds)
     decided = decisions(rule, items)
-    word, reason, counts = _decide_part(rule, decided)
+    shows = all(word == "holds" for _, word in _control_words(rule, items))
+    word, reason, counts = _decide_part(rule, decided) if shows else ("undecided", NO_CONTROL, {})
     condition = rule["condition"]["en"] if word == "holds if" else ""
     with speaking("en"):
         words = rule_words(rule, items)
@@ -121,12 +134,10 @@ def _judge_part(
 
 
 def _decide_part(rule: Mapping, decided: Mapping[str, str]) -> tuple[str, str, dict]:
-    """A part's outcome, the reason if it does not hold, and the reason's values."""
+    """The outcome of a part whose controls show, the reason if it does not hold, and its values."""
     words = [decided[key] for key in rule["cases"]]
     yes, no, alone = words.count("holds"), words.count("does not hold"), len(words) == 1
     counts = dict(n_yes=yes, n_no=no, n_cases=len(words))
-    if any(decided[control["case"]] != "holds" for control in rule.get("controls", [])):
-        return "undecided", NO_CONTROL, {}
     if no:
         return "does not hold", OTHER_SIDE_ALONE if alone else OTHER_SIDE, counts
     if yes < len(words):

@@ -224,14 +224,22 @@ def _frame(name: str, spec: dict, moving) -> dict:
 
 
 def pick(values: list, first, count: int) -> list:
-    """At most `count` of `values`, evenly spaced, including both ends and `first`; all of texts."""
+    """At most `count` of `values`, evenly spaced, including both ends and `first`; all of texts.
+
+    `first` replaces the nearest one: of numbers in value, else in place.
+    """
     require_int("count", count, 0)
     if count < 2:
         return [first]
     if len(values) <= count or isinstance(first, str):
         return list(values) if first in values else sorted([*values, first])
     picks = [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
+    are_numbers = all(isinstance(value, int | float) for value in (first, *picks))
+
+    def distance(value) -> float:
+        return abs(value - first if are_numbers else values.index(value) - values.index(first))
+
     if first not in picks:
         inner = picks[1:-1] or picks
-        picks[picks.index(min(inner, key=lambda v: abs(v - first)))] = first
-    return sorted(set(picks)) if isinstance(first, int | float) else picks
+        picks[picks.index(min(inner, key=distance))] = first
+    return sorted(set(picks)) if are_numbers else picks

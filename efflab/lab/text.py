@@ -49,9 +49,9 @@ def use_texts(texts: Path | Mapping[str, str]) -> None:
 def speaking(language: str, texts: Mapping[str, str] | None = None) -> Iterator[None]:
     """Inside the block `tr` uses this language, and these texts if any; then the former again."""
     before, texts_before = _language, _notebook_texts
-    use_language(language)
-    use_texts(_notebook_texts if texts is None else texts)
     try:
+        use_language(language)
+        use_texts(texts_before if texts is None else texts)
         yield
     finally:
         use_language(before)

@@ -70,9 +70,11 @@ def find_chinese_font() -> str | None:
 
 def find_gpu() -> str | None:
     """The name of the GPU that torch sees."""
-    import torch
+    with suppress(ImportError, OSError):  # OSError: a library of torch's own is missing
+        import torch
 
-    return verbatim(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+        return verbatim(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+    return None
 
 
 def file_size(path: Path) -> str | None:
@@ -82,9 +84,9 @@ def file_size(path: Path) -> str | None:
 
 def find_minilm() -> str | None:
     """The size of MiniLM's weights in the installed package; None if absent or other bytes."""
-    from efflab.pretrained import minilm_folder
+    with suppress(ImportError, OSError, ValueError):
+        from efflab.pretrained import minilm_folder
 
-    with suppress(OSError, ValueError):
         return file_size(minilm_folder() / "model.safetensors")
     return None
 
@@ -128,8 +130,13 @@ def doctor() -> list[dict]:
 
 
 def report(rows: list[dict]) -> str:
-    """The rows as aligned text in the current language; missing ones with what then fails."""
-    from efflab.lab.text import tr, tr_name
+    """The rows as aligned text; missing ones with what then fails.
+
+    In the current language, or in English where packages that `efflab.lab` needs are missing.
+    """
+    tr, tr_name = str.format, str
+    with suppress(ImportError, OSError):
+        from efflab.lab.text import tr, tr_name
 
     lines = []
     for r in rows:

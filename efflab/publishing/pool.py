@@ -97,8 +97,9 @@ def run_here(
     """Run every notebook that judges a claim, and write this machine's column as JSON.
 
     A notebook that already ran, with nothing changed since, is not run again unless `fresh`, so a
-    killed run can be resumed. A notebook that fails is left out: the column is written without it,
-    and then a `CellFailed` is raised. A busy machine is a `ValueError`, unless `busy`.
+    killed run can be resumed. A notebook that fails is left out: the column, if anything is left,
+    is written without it, and then a `CellFailed` is raised. A busy machine is a `ValueError`,
+    unless `busy`.
 
     `dask`: the address of a scheduler whose workers, alike to this machine, run the notebooks.
     """
@@ -122,13 +123,15 @@ def run_here(
             continue
         say(f"{number}: " + ", ".join(f"{v['claim']} {v['outcome']}" for v in verdicts))
         records += verdicts
+    reasons = "\n\n".join(failed.values())
+    if failed and not records:
+        raise CellFailed(f"no column: {len(failed)} failed\n\n{reasons}")
     by_claim = {record["claim"]: record for record in records}
     column = replace(own, verdicts=by_claim)
     parse(column.text().encode(), folder.parent)  # refuse what `ledger add` would refuse
     write_atomically(out, column.text())
     if failed:
-        message = f"{out} is partial: {len(failed)} failed\n\n" + "\n\n".join(failed.values())
-        raise CellFailed(message)
+        raise CellFailed(f"{out} is partial: {len(failed)} failed\n\n{reasons}")
     return out
 
 

@@ -26,6 +26,9 @@ from efflab.publishing.source import code_cells, read_notebook, read_source, tra
 from efflab.publishing.usage import entry, watching_memory
 
 CODE = tuple(Path(package.__file__).parent for package in (efflab, efflab_rooms))
+TABLES = ("claims.toml", "statements.toml", "rules.toml", "registrations.json")
+TABLES += ("board.json", "verdicts.json")
+"""Files of data/ by which a notebook judges, and those that show what others found."""
 __all__ = ["checked", "literal", "parse", "run", "sweep"]  # others call the first three here too
 
 
@@ -106,9 +109,10 @@ def run(
 def fingerprint(notebook: NotebookNode, path: Path, given: dict) -> str:
     """A hash of everything a run depends on: a run is reused only under the same fingerprint.
 
-    That is the notebook's code, the package's and the rooms' code and texts, the claims, the
-    published rows, the records and sweeps, the shipped model, the files that parameters `given`
-    name, Python and all installed libraries' versions.
+    That is the notebook's code, the package's and the rooms' code and texts, the claims, rules,
+    statements and registrations, the stored board and verdicts, the published rows, the records
+    and sweeps, the shipped model, the files that parameters `given` name, Python and all
+    installed libraries' versions.
     """
     h = hashlib.sha256(libraries().encode())
     h.update("\n".join(c.source for c in code_cells(notebook)).encode())
@@ -123,7 +127,7 @@ def dependencies(data: Path) -> list[Path]:
     code = [p for f in CODE for p in f.rglob("*") if p.suffix in (".py", ".toml")]
     folders = ("published", "experiments", "sweeps", "stdlib-gpt")
     data_files = [p for folder in folders for p in (data / folder).glob("*")]
-    files = [*code, data / "claims.toml", *data_files]
+    files = [*code, *(data / name for name in TABLES), *data_files]
     return sorted(p for p in files if p.is_file() and not p.name.startswith(("training", ".")))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from efflab.base.busy import BUSY_CORES
 from efflab.base.files import write_atomically
 from efflab.base.formats import PLOTLY, STATEMENT, VERDICT
-from efflab.errors import is_number, require_one_of
+from efflab.errors import is_number, require, require_one_of
 from efflab.experiments.provenance import machine_name
 from efflab.lab.page import figure_png, start_renderer
 from efflab.lab.sweeps import ABOUT, ENDS, picture, write_sweep
@@ -35,16 +35,19 @@ def write_report(points: Sequence[Point], notebook: str, show=None, record=False
     """Write the table and the picture of a sweep: {"table": its path, "figure": its path}.
 
     `show`: the column to draw; by default that of `key_number`.
-    `record`: the table also becomes the record that the notebook shows. Busy machines are said.
+    `record`: the table also becomes the record that the notebook shows, unless a run failed, which
+    is a `ValueError`. Busy machines are said.
     """
     rows, given = [read_row(point) for point in points], list(points[0].given)
+    column = key_number(rows, given, show)  # what is refused is so before anything is written
+    n_failed = sum(row["failure"] is not None for row in rows)
+    require(not (record and n_failed), "--record", n_failed, "a sweep of which no run failed")
     mark = hashlib.sha256(canonical([point.given for point in points]).encode()).hexdigest()[:6]
     place = writable(run_folder(find(notebook), {}), print)
     place = place.with_name(f"sweep-{'-'.join(given)}-{mark}")
     paths = dict(table=write_table(rows, place))
     if record:
         paths["record"] = write_sweep(find(notebook).stem[:2], rows)
-    column = key_number(rows, given, show)
     if column is not None:
         figure = picture(rows, given, column, words_for(column, points))
         paths["figure"] = _write(figure, place)
@@ -99,9 +102,14 @@ def key_number(rows: Sequence[dict], given: Sequence[str], show: str | None = No
     if show is not None:
         require_one_of("--show", show, numbers)
         return show
-    key_numbers = [n for n in numbers if "/" in n and not n.endswith(ENDS)]
-    changing = [n for n in key_numbers if len({row.get(n) for row in rows}) > 1]
+    key_numbers = [n for n in numbers if "/" in n and not _is_end(n)]
+    changing = [n for n in key_numbers if len({row.get(n) for row in rows} - {None}) > 1]
     return next(iter([*changing, *numbers[:1]]), None)
+
+
+def _is_end(name: str) -> bool:
+    """Whether a column holds an end of another one's interval."""
+    return name.endswith(tuple(f"/{end}" for end in ENDS))
 
 
 def words_for(column: str, points: Sequence[Point]) -> str:
@@ -157,7 +165,7 @@ def compare(first: Path, second: Path) -> list[str]:
     Two sampled numbers differ if their intervals do not overlap, two others if they are not equal.
     """
     rows = [read_row(Point({}, path)) for path in (first, second)]
-    names = [n for n in dict.fromkeys(chain(*rows)) if n not in ABOUT and not n.endswith(ENDS)]
+    names = [n for n in dict.fromkeys(chain(*rows)) if n not in ABOUT and not _is_end(n)]
     lines = []
     for name in names:
         a, b = (row.get(name) for row in rows)

@@ -11,9 +11,11 @@ from efflab.publishing.catalog import ROOT
 
 
 def unchanged_notebooks(root: Path = ROOT) -> list[Path]:
-    """The notebooks that git tracks and that are unchanged; [] without git."""
-    tracked = ask_git(root, "ls-files", "-z", "--", "notebooks/*.ipynb") or ""
-    changed = ask_git(root, "diff", "--name-only", "-z", "HEAD", "--", "notebooks") or ""
+    """The notebooks that git tracks and that are unchanged; [] where git cannot tell."""
+    tracked = ask_git(root, "ls-files", "-z", "--", "notebooks/*.ipynb")
+    changed = ask_git(root, "diff", "--name-only", "--relative", "-z", "HEAD", "--", "notebooks")
+    if tracked is None or changed is None:
+        return []
     names = [name for name in tracked.split("\0") if name not in changed.split("\0")]
     return [root / name for name in names]
 

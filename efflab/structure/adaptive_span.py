@@ -70,6 +70,10 @@ class AdaptiveSpanAttention(Attention):
         self.spans: Any = None  # a tensor once a forward has run
         self.reach = max_span
 
+    def __getstate__(self) -> dict:
+        """Without the last spans: a tensor of a graph can be neither copied nor stored."""
+        return self.__dict__ | {"spans": None}
+
     def find_spans(self, x: Hidden) -> Tensor:
         """Spans in tokens, (1,1,H) or, from x (B,T,C), (B,T,H)."""
         if self.training:
@@ -85,6 +89,7 @@ class AdaptiveSpanAttention(Attention):
         """`mask` must be None: a causal model pads on the right, which no real token sees."""
         allowed = "None: pad on the right, where causal tokens never look"
         require(mask is None, "mask", mask, allowed)
+        require(x.numel() > 0, "x.shape", tuple(x.shape), "at least one token")
         T = x.shape[1]
         q, k, v = self.heads(x)
         self.spans = self.find_spans(x)
@@ -138,11 +143,15 @@ def from_attention(attention: Attention, max_span: Size, **options: Any) -> Adap
     With `initial=1` and at most max_span tokens it computes what the attention did.
     """
     require(attention.causal, "attention.causal", False, "a causal attention")
+    name = type(attention).__name__
+    require(type(attention) is Attention, "attention", name, "the plain Attention")
     d_model = attention.out.out_features
+    same = attention.n_head * attention.head_dim == d_model
+    require(same, "attention.head_dim", attention.head_dim, "heads that fill d_model (none pruned)")
     layer = AdaptiveSpanAttention(d_model, attention.n_head, max_span, **options)
     layer.qkv.load_state_dict(attention.qkv.state_dict())
     layer.out.load_state_dict(attention.out.state_dict())
-    return layer
+    return layer.to(attention.qkv.weight)
 
 
 def span_layers(model: nn.Module) -> list[AdaptiveSpanAttention]:

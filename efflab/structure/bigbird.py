@@ -56,6 +56,8 @@ def hops(layout: Layout) -> Tensor:
     One layer passes information along each visible pair; -1 if no number of layers suffices.
     """
     n_blocks = len(layout)
+    square = n_blocks, n_blocks
+    require(layout.shape == square, "layout.shape", tuple(layout.shape), f"{square}")
     reached = torch.eye(n_blocks, dtype=torch.bool)
     distance = torch.where(reached, 0, -1)
     for step in range(1, n_blocks):
@@ -77,10 +79,12 @@ def block_sparse_attention(q: Heads, k: Heads, v: Heads, layout: Layout, block_s
     require(q.dim() == 4, "q.shape", tuple(q.shape), "four dimensions (B, H, T, D)")
     for name, x in (("k", k), ("v", v)):
         require(x.shape == q.shape, f"{name}.shape", tuple(x.shape), f"q's {tuple(q.shape)}")
+        require(x.dtype == q.dtype, f"{name}.dtype", x.dtype, f"q's {q.dtype}")
+    require(q.numel() > 0, "q.shape", tuple(q.shape), "at least one value")
     require_int("block_size", block_size)
     B, H, T, D = q.shape
     n_blocks = T // block_size
-    fits = T > 0 and T % block_size == 0
+    fits = T % block_size == 0
     require(fits, "q.shape", tuple(q.shape), f"T a multiple of block_size={block_size}")
     square = layout.shape == (n_blocks, n_blocks) and layout.dtype == torch.bool
     actual = f"{layout.dtype} {tuple(layout.shape)}"

@@ -46,7 +46,11 @@ def convolve(x: Hidden, kernels: Kernels, causal: bool) -> Tensor:
     outside the sequence x is zero. A block of positions is one product with a band matrix, which
     takes (BLOCK + k - 1) / k times the k multiply-accumulates per value that are needed.
     """
-    T, (H, k) = x.shape[1], kernels.shape[2:]
+    (B, T, C), (H, k) = x.shape, kernels.shape[2:]
+    require(T > 0, "x.shape", tuple(x.shape), "at least one token")
+    fits = tuple(kernels.shape[:2]) in ((B, T), (1, 1)) and C % H == 0
+    allowed = f"({B}, {T}) or (1, 1), H that divides {C}, k"
+    require(fits, "kernels.shape", tuple(kernels.shape), allowed)
     n_blocks = -(-T // BLOCK)
     before = k - 1 if causal else k // 2
     after = n_blocks * BLOCK + k - 1 - before - T
@@ -59,6 +63,14 @@ def convolve(x: Hidden, kernels: Kernels, causal: bool) -> Tensor:
         blocks = blocks.unflatten(1, (n_blocks, BLOCK)).transpose(2, 3)  # (B,n,H,BLOCK,k)
     y = band_matrix(blocks) @ windows  # (B,n,H,BLOCK,R)
     return y.transpose(2, 3).flatten(3).flatten(1, 2)[:, :T]
+
+
+def require_key_mask(mask: Visible, x: Hidden) -> None:
+    """Refuse a mask that is not one of x's tokens (B,T,C): (B,1,1,T), or (1,1,1,T) for all."""
+    B, T, _ = x.shape
+    allowed = f"({B} or 1, 1, 1, {T}): one value a token, for all queries"
+    fits = tuple(mask.shape) in ((B, 1, 1, T), (1, 1, 1, T))
+    require(fits, "mask.shape", tuple(mask.shape), allowed)
 
 
 @check_arguments
@@ -80,8 +92,7 @@ class _Convolution(nn.Module):
         """(B,T,C) -> (B,T,C). `mask` (B,1,1,T), True = a real token; others are set to zero."""
         values = self.gated(x)
         if mask is not None:
-            key_mask = mask.dim() == 4 and mask.shape[1:3] == (1, 1)
-            require(key_mask, "mask.shape", tuple(mask.shape), "(batch, 1, 1, tokens)")
+            require_key_mask(mask, x)
             values = values * mask[:, 0, 0, :, None]
         return self.out(convolve(values, self.kernels(values), self.causal))
 

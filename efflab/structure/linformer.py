@@ -15,7 +15,7 @@ from efflab.arguments import check_module
 from efflab.errors import require, require_one_of
 from efflab.model import Attention, Transformer
 from efflab.rules import Size
-from efflab.structure.dynamic_conv import replace_attention
+from efflab.structure.dynamic_conv import replace_attention, require_key_mask
 from efflab.tensors import Heads, Hidden, Visible
 
 SHARING = ("none", "heads", "kv")
@@ -52,9 +52,7 @@ class LinformerAttention(Attention):
         if mask is None and T < self.max_len:
             mask = torch.ones(1, 1, 1, T, dtype=torch.bool, device=x.device)
         if mask is not None:
-            allowed = "(B, 1, 1, T): the summaries mix all tokens, so no query can skip some"
-            fits = mask.dim() == 4 and mask.shape[2] == 1
-            require(fits, "mask.shape", tuple(mask.shape), allowed)
+            require_key_mask(mask, x)  # summaries mix all tokens, so no query can skip some
             k, v = k * mask.mT, v * mask.mT  # zeros, so padding adds nothing
             # an empty summary's score is 0, which would still take exp(0) of the softmax
             filled = ((E != 0) & mask).any(-1)[..., None, :]
@@ -85,6 +83,8 @@ def from_attention(
 
     A causal layer is a `ValueError`: no choice of E and F hides the future.
     """
+    name = type(attention).__name__
+    require(type(attention) is Attention, "attention", name, "the plain Attention")
     require(not attention.causal, "attention.causal", True, "False: E and F mix all positions")
     d_model = attention.qkv.in_features
     same = attention.n_head * attention.head_dim == d_model

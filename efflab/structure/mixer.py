@@ -166,7 +166,7 @@ def enlarge(mixer: MLPMixer, factor: Annotated[int, 2]) -> MLPMixer:
         elif "down" in name:
             value = value[place.argsort()]
         weights[name] = value
-    new.load_state_dict(weights)
+    new.to(mixer.patches.conv.weight).load_state_dict(weights)
     return new.train(mixer.training)
 
 

@@ -39,7 +39,9 @@ def share_layers(model: Transformer, what: str) -> Transformer:
 
 
 def _shapes(module: torch.nn.Module) -> tuple:
-    return tuple((name, p.shape) for name, p in module.named_parameters())
+    """Those of its parameters, and the windows inside it: a layer's own part of the scores."""
+    windows = [getattr(m, "window", getattr(m, "window_size", None)) for m in module.modules()]
+    return *((name, p.shape) for name, p in module.named_parameters()), *windows
 
 
 def share_qkv(model: Transformer, n_layers: int) -> Transformer:

@@ -33,7 +33,7 @@ def to_windows(x: NumberMaps, window_size: int) -> Tensor:
     w = window_size
     _require_whole(height, width, w)
     x = x.view(B, height // w, w, width // w, w, C).transpose(2, 3)
-    return x.reshape(B, -1, w * w, C)
+    return x.reshape(B, height * width // w**2, w * w, C)
 
 
 def from_windows(windows: NumberMaps, window_size: int, height: Size, width: Size) -> Tensor:
@@ -124,7 +124,11 @@ class WindowAttention(nn.Module):
 
 
 def swin_counts(
-    channels: Size, depths: tuple[int, ...], window_size: int, image: Size, n_classes: Count = 1000
+    channels: Size,
+    depths: tuple[Size, ...],
+    window_size: Size,
+    image: Size,
+    n_classes: Count = 1000,
 ) -> tuple[int, int]:
     """(parameters, multiply-accumulates of one image) of a whole Swin Transformer.
 
@@ -132,6 +136,9 @@ def swin_counts(
     2 x 2 patches that doubles the channels. The paper's "FLOPs" are these multiply-accumulates of
     the matrix products.
     """
+    require(channels % 32 == 0, "channels", channels, "a multiple of 32, a head's")
+    coarsest = 4 * 2 ** max(len(depths) - 1, 0) * window_size  # pixels of the last stage's window
+    require(image % coarsest == 0, "image", image, f"a multiple of {coarsest}, the last window")
     C, tokens, N = channels, (image // 4) ** 2, window_size**2
     params = (4 * 4 * 3 + 1) * C + 2 * C  # patch embedding and its LayerNorm
     macs = 4 * 4 * 3 * C * tokens

@@ -18,6 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention as attention
 from efflab.arguments import check_module
 from efflab.base.threads import map_on_threads
 from efflab.errors import require
+from efflab.model import Attention
 from efflab.rules import Count, Size
 from efflab.structure.dynamic_conv import replace_attention
 from efflab.structure.pairs import BLOCK
@@ -53,8 +54,9 @@ def sliding_window_attention(
     """
     for name, x in (("k", k), ("v", v)):
         require(x.shape == q.shape, f"{name}.shape", tuple(x.shape), f"q's {tuple(q.shape)}")
+        require(x.dtype == q.dtype, f"{name}.dtype", x.dtype, f"q's {q.dtype}")
     B, H, T, D = q.shape
-    require(T > 0, "q.shape", tuple(q.shape), "at least one token")
+    require(q.numel() > 0, "q.shape", tuple(q.shape), "at least one value")
     left = min(window_size, T - 1)
     attend = partial(attend_in_blocks, left=left, right=0 if causal else left)
     needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
@@ -113,6 +115,8 @@ class SlidingAttention(nn.Module):
     """An `efflab.model.Attention` restricted to a window, same weights: (B,T,C) -> (B,T,C)."""
 
     def __init__(self, attention: nn.Module, window_size: Count):
+        name = type(attention).__name__
+        require(type(attention) is Attention, "attention", name, "the plain Attention")
         super().__init__()
         self.attention, self.window_size = attention, window_size
 

@@ -98,6 +98,7 @@ def test_the_scarcest_resource_says_how_many_fit():
     ("call", "message"),
     [
         (lambda: fpga.simulate(whole((2, 3)), whole((4, 2)), 2, 2), "b.shape"),
+        (lambda: fpga.simulate(whole((1, 2**17)), whole((2**17, 1)), 1, 1), "a.shape=.*below 2"),
         (lambda: fpga.simulate(whole((2, 3)) * 2.0, whole((3, 2)), 2, 2), "a.dtype='float64'"),
         (lambda: fpga.simulate(np.full((1, 1), 128), whole((1, 1)), 1, 1), "a.max=128"),
         (lambda: fpga.simulate(whole((1, 1)), whole((1, 1)), 0, 1), "rows=0"),

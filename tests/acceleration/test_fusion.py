@@ -228,7 +228,12 @@ def test_kinds():
         "copy": "movement",
         "add": "elementwise",
         "divide": "elementwise",
+        "maximum": "elementwise",
+        "reduce-precision": "elementwise",
     }
+    kinds |= dict.fromkeys(("baddbmm", "mv", "addmv"), "product")
+    reductions = "_softmax _log_softmax amin min argmin prod cumsum logsumexp var_mean std any all"
+    kinds |= dict.fromkeys([*reductions.split(), "reduce_min"], "reduction")
     assert {name: graph.kind(name) for name in kinds} == kinds
 
 
@@ -272,6 +277,26 @@ def test_a_fit_finds_the_constants_again(queued):
     assert found.even_bytes == pytest.approx(2e4)
     with pytest.raises(ValueError, match="rows"):
         fusion.fit_launches(rows[:1])
+    for change in (dict(seconds=0.0), dict(bytes=-1), dict(n_kernels=None)):
+        ((name, value),) = change.items()
+        with pytest.raises(ValueError, match=rf"rows\[1\]\['{name}'\]={value}: expected a "):
+            fusion.fit_launches([rows[0], rows[1] | change])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: fusion.LaunchModel(-1e-6, 1e9), "overhead=-1e-06: expected a positive number"),
+        (lambda: fusion.LaunchModel(1e-6, 0), "bandwidth=0"),
+        (lambda: fusion.LaunchModel(1e-6, 1e9, rate=-1.0), "rate=-1.0"),
+        (lambda: fusion.LaunchModel(1e-6, 1e9).seconds(-1, 8), "n_kernels=-1"),
+        (lambda: fusion.attention_bytes(4, 2, value_bytes=-2), "value_bytes=-2"),
+        (lambda: fusion.chain(torch.ones(3, dtype=torch.long), 2), "x=.*a tensor of floats"),
+    ],
+)
+def test_what_no_machine_has_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
 
 
 def test_launches_that_run_ahead_hide_behind_the_work():
@@ -297,6 +322,38 @@ def test_calls_to_pay():
     assert math.isinf(fusion.calls_to_pay(6.0, 0.003, 0.004))
     with pytest.raises(ValueError, match="compile_seconds=-1"):
         fusion.calls_to_pay(-1, 1, 1)
+
+
+CALL = """
+def call(self, args):
+    assert_size_stride(arg0_1, (6, 8), (8, 1), 'input')
+    buf0 = empty_strided_cpu(({n}, 8), (8, 1), torch.{dtype})
+    extern_kernels.mm(reinterpret_tensor(arg0_1, (2, 8), (8, 1), 0), arg0_1, out=buf0)
+    buf1 = torch.ops.aten.bmm.default(buf0, buf0)
+    assert_size_stride(buf1, (6, 8), (8, 1), 'torch.ops.aten.bmm.default')
+    return (buf1, )
+
+arg0_1 = rand_strided((6, 8), (8, 1), device='cpu', dtype=torch.{dtype})
+"""
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("bfloat16", 2), ("float32", 4), ("float64", 8)])
+def test_generated_code_is_counted_in_its_own_type(dtype, size):
+    kernels = inductor.kernels(CALL.format(n=6, dtype=dtype))
+    assert [kernel.bytes for kernel in kernels] == [size * (16 + 48 + 48), size * (48 + 48 + 48)]
+    assert inductor.kernels(CALL.format(n=6, dtype="int16"))[0].bytes == 2 * 112
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(n="s77"), r"shape='\(s77, 8\)': expected numbers, as with dynamic=False"),
+        (dict(dtype="float8_e4m3fn"), "dtype='float8_e4m3fn': expected one of"),
+    ],
+)
+def test_what_has_no_size_in_generated_code_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        inductor.kernels(CALL.format(**(dict(n=6, dtype="float32") | changes)))
 
 
 @torch.no_grad()

@@ -80,6 +80,11 @@ def test_an_equal_launch_draws_both_together():
         (lambda: npu.npu_seconds(Product("x", 1, 1, 1), npu.TPU_V1, -1.0), "launch=-1.0"),
         (lambda: npu.gpu_seconds(Product("x", 1, 1, 1), DEVICES["TPUv1"], "int8"), "TPUv1"),
         (lambda: npu.gpu_seconds(Product("x", 1, 1, 1), A100, "fp8"), "fp8"),
+        (lambda: replace(npu.TPU_V1, rows=0), "rows=0: expected an int of at least 1"),
+        (lambda: replace(npu.TPU_V1, hertz=-1.0), "hertz=-1.0: expected a positive number"),
+        (lambda: replace(npu.TPU_V1, memory_bandwidth=0.0), "memory_bandwidth=0.0"),
+        (lambda: replace(npu.TPU_V1, dataflow="rs"), "dataflow='rs'"),
+        (lambda: replace(npu.TPU_V1, dtype="fp64"), "dtype='fp64'"),
     ],
 )
 def test_bad_values_are_refused(call, message):

@@ -1,5 +1,7 @@
 """What recipes store against real steps and published formulas; their rooflines by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -58,10 +60,12 @@ def test_states_are_those_of_zero_stage_0():
     assert sum(recipes.state_parts(config, RECIPES["16 bits only"]).values()) == 8 * n
 
 
-def test_matrices_are_the_models_matrices_without_positions():
-    model = Transformer(SMALL)
+@pytest.mark.parametrize("d_embed", [None, 32])
+def test_matrices_are_the_models_matrices_without_positions(d_embed):
+    config = replace(SMALL, d_embed=d_embed)
+    model = Transformer(config)
     counted = sum(p.numel() for p in model.parameters() if p.dim() == 2)
-    assert recipes.matrices(SMALL) == counted - model.embedding.position.weight.numel()
+    assert recipes.matrices(config) == counted - model.embedding.position.weight.numel()
 
 
 def test_the_batch_that_fits_fits_and_one_more_does_not():

@@ -217,7 +217,7 @@ def test_one_size_below_the_grid_is_refused():
         systolic.schedule(4, 2, 2, 3, 2)
 
 
-@pytest.mark.parametrize("name", ["minilm-l6", "bert-base", "gpt2"])
+@pytest.mark.parametrize("name", ["minilm-l6", "bert-base", "gpt2", "llama-3.1-70b"])
 def test_a_blocks_products_are_its_flops(name):
     config = PRESETS[name]
     parts = flops_by_part(config, 48, 3)
@@ -239,6 +239,8 @@ def test_products_run_in_a_row():
         (lambda: systolic.gemm_cycles(1, 1, 1, 0, 8), "rows=0"),
         (lambda: systolic.gemm_cycles(1, 1, 1, 8, 8, "rs"), "dataflow='rs'"),
         (lambda: systolic.block_products(PRESETS["gpt2"], 0), "seq_len=0"),
+        (lambda: systolic.block_products(PRESETS["deepseek-v3"], 4), "experts=.*one of None"),
+        (lambda: systolic.Product("x", 4, 4, 0), "k=0: expected an int of at least 1"),
     ],
 )
 def test_bad_values_are_refused(call, message):

@@ -1,14 +1,17 @@
 """What advice is asked for: the unchanged model's needs, and arguments that are refused."""
 
+from dataclasses import replace
+
 import pytest
 
 from efflab import cost
 from efflab.advice import recorded
 from efflab.advice.case import ALL_DEVICES, BUDGETS, CPUS, GPUS, SERVING, Case
 from efflab.config import PRESETS
-from efflab.devices import DEVICES
+from efflab.devices import DEVICES, own_device
 
 A100 = "A100 80GB SXM"
+OWN = own_device(165, 24, 1008)
 
 
 @pytest.mark.parametrize(
@@ -17,6 +20,7 @@ A100 = "A100 80GB SXM"
         (dict(model="bert"), ("source='bert'", "'bert-base'")),
         (dict(device="TPUv1"), ("device='TPUv1'", "'A100 80GB SXM'")),
         (dict(budget="price"), ("budget='price'", "'latency'")),
+        (dict(device=replace(OWN, name=" ")), ("device=' '", "a device's name")),
         (dict(n_devices=0), ("n_devices=0", "at least 1")),
         (dict(device="CPU with VNNI", n_devices=2), ("n_devices=2", "1 with a CPU")),
         (dict(seq_len=0), ("seq_len=0", "at least 1")),

@@ -113,6 +113,11 @@ def test_what_cannot_be_measured_is_refused_before_work(llama, tmp_path, capsys)
     options = dict(runs=tmp_path, say=quiet)
     with pytest.raises(ValueError, match="formats='int3': expected one of"):
         measure(llama, formats=["int3"], **options)
+    with pytest.raises(ValueError, match=r"formats=\[\]: expected one format or more"):
+        measure(llama, formats=(), **options)
+    (tmp_path / "latin.txt").write_bytes("Größe".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"--text='.*latin\.txt': expected a file in UTF-8"):
+        measuring.measure_folder(llama, tmp_path / "latin.txt")
     with pytest.raises(ValueError, match=r"text='given': expected a tokenizer\.json"):
         measure(llama, "a text", **options)
     with pytest.raises(ValueError, match=r"folder=.*: expected a folder"):

@@ -11,6 +11,7 @@ from efflab.advice.engines import DYNAMIC, STATIC
 from efflab.advice.technique import Gain, Loss, Technique
 from efflab.compression.packed import model_bytes, quantize_weights
 from efflab.config import PRESETS
+from efflab.devices import DEVICES
 from efflab.distributed.split import Split
 from efflab.model import Transformer
 from efflab.structure.pairs import computed_pairs
@@ -91,6 +92,31 @@ def test_windows_gain_what_the_scores_cost():
     assert long.budgets["checkpoint"] == "no weight leaves"
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (dict(n_layer=1), structure.NONE_TO_SHARE),
+        (dict(share="all"), structure.SHARED),
+        (dict(vocab_size=10**8, d_model=8, d_ff=8, n_head=1), structure.NONE_TO_SHARE),
+    ],
+)
+def test_why_nothing_can_be_shared(changes, reason):
+    shape = replace(PRESETS["bert-base"], **changes)
+    assert structure.sharing(case(shape)).budgets["checkpoint"] == reason
+
+
+@pytest.mark.parametrize(
+    ("own", "tokens", "reason"),
+    [(None, 16, structure.SHORT), (32, 512, structure.NARROW), (32, 16, structure.SHORT)],
+)
+def test_why_a_window_saves_nothing(own, tokens, reason):
+    shape = PRESETS["bert-base"]
+    if own:
+        shape = replace(shape, attention=replace(shape.attention, windows=(own,)))
+    found = structure.window(case(shape, seq_len=tokens))
+    assert found.budgets["training days"] == reason
+
+
 @pytest.mark.parametrize("model", ["bert-base", "gpt2"])
 def test_a_window_looks_back_alone_where_the_model_does(model):
     asked = case(model)
@@ -129,6 +155,14 @@ def test_mixed_precision_by_roofline_and_by_papers():
     )
     assert 1 < a100.budgets["memory"].low < 2
     assert a100.budgets["checkpoint"].low == 2
+
+
+def test_a_device_of_ones_own_has_no_published_speed_whatever_it_is_called():
+    known = acceleration.mixed_precision(case("bert-base", "V100 SXM2", "training days"))
+    assert known.budgets["training days"].kind == "published"
+    own = replace(DEVICES["V100 SXM2"], name="V100 of mine")
+    gain = acceleration.mixed_precision(case("bert-base", own, "training days"))
+    assert gain.budgets["training days"].kind == "computed"
 
 
 def test_a_text_of_one_token_gains_what_its_weights_take_to_read():

@@ -96,6 +96,12 @@ def test_the_layers_error_is_the_mean_over_maps(model, batches):
     assert layers_error(model, better, hessians) < sum(errors) / len(errors)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_misspelt_option_is_refused_by_either_method(model, batches, method):
+    with pytest.raises(TypeError, match="symetric"):
+        quantize_by(method, model, 4, None, batches, symetric=True)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -6,8 +6,9 @@ import torch
 from efflab import points
 from efflab.bench import cpu_features
 from efflab.compression.decoders import FORMATS, group_size, make_decoder, weight_bytes
-from efflab.config import PRESETS, ModelConfig
+from efflab.config import PRESETS, Attention, Latent, ModelConfig
 from efflab.cost import num_params
+from efflab.decoding.latent import latent_model
 from efflab.experiments.decoder_steps import llama
 from efflab.model import Transformer
 
@@ -111,7 +112,19 @@ def test_what_OpenVINO_stores_is_not_less_than_what_a_token_reads(model):
         assert 0.99 * read < stored < 1.8 * read, name
 
 
+@pytest.mark.parametrize("name", ["torch fp32", "torch bf16", "torch int8"])
+def test_the_callers_model_stays_as_it_is(name):
+    net = Transformer(SHAPES["plain"]).train()
+    make_decoder(net, name)
+    assert all(module.training for module in net.modules())
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+
+
 def test_other_formats_and_widths_are_refused():
+    latent = Attention(bias="none", latent=Latent(8, 8, 8, 8))
+    net = latent_model(ModelConfig(1, 2, 16, 16, 20, 16, causal=True, attention=latent))
+    with pytest.raises(ValueError, match=r"attention.latent=Latent.*: expected None"):
+        make_decoder(net, "torch fp32")
     with pytest.raises(ValueError, match="name='torch int4': expected one of"):
         make_decoder(points.language_model(), "torch int4")
     with pytest.raises(ValueError, match="d_model=60: expected widths that 16 divides"):

@@ -114,3 +114,9 @@ def test_published_rows_have_the_shape_that_the_chapter_tells():
     # GPTQ's share of the added loss does not fall with the size: some models resist rounding more
     expected = [0.40, 0.59, 0.05, 0.10, 0.44, 0.16, 0.05, 0.01, 0.02]
     assert [round(s, 2) for s in share.values()] == expected
+
+
+def test_a_mask_of_other_tokens_is_refused():
+    for mask in (torch.ones(4, 15), torch.ones(3, 16)):
+        with pytest.raises(ValueError, match=r"batches=.*: expected a mask of the shape of its"):
+            gptq_model(model(), [(batches(1)[0], mask)], 4)

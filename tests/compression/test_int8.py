@@ -1,13 +1,19 @@
 """INT8 layers against exact arithmetic and torch's quantized kernels; calibration; outliers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+from efflab.base.hooks import linear_layers
 from efflab.compression import int8
 from efflab.compression.affine import quantize
-from efflab.config import ModelConfig
+from efflab.compression.engines import torch_dynamic_int8
+from efflab.compression.openvino import smooth_for_nncf
+from efflab.config import Attention, Latent, ModelConfig
 from efflab.data import read_published
+from efflab.decoding.latent import latent_model
 from efflab.model import Transformer
 
 CONFIG = ModelConfig(2, 2, 32, 64, 100, 16)
@@ -102,7 +108,7 @@ def test_dynamic_model_is_close_and_needs_no_data(model):
 
 def test_static_model_is_calibrated_then_converted(model):
     ranges = int8.calibrate(model.encode, model, [IDS])
-    assert set(ranges) == set(int8.linear_layers(model))
+    assert set(ranges) == set(linear_layers(model))
     exact, ours = model.encode(IDS), int8.static_int8(model, ranges).encode(IDS)
     assert 0 < int8.relative_error(ours, exact) < 0.02
 
@@ -243,3 +249,37 @@ def test_batches_without_values_say_nothing(observer):
     assert torch.equal(peaks, x.abs().amax(0))
     assert int8.calibrate(net, net, few[:1], observer=observer) == {}
     assert int8.channel_peaks(net, net, few[:1]) == {}
+
+
+SMALLER = {
+    "ours": int8.dynamic_int8,
+    "static": lambda m: int8.static_int8(m, int8.calibrate(m, m, [IDS])),
+    "torch": torch_dynamic_int8,
+    "smoothed": lambda m: smooth_for_nncf(m, [(IDS,)]),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("make", SMALLER)
+def test_a_weight_that_is_read_by_itself_stays(make):
+    torch.manual_seed(0)
+    factorized = Transformer(replace(CONFIG, d_embed=16)).eval()
+    rotary = replace(CONFIG, causal=True, positions="rotary")
+    alone = Attention(bias="none", latent=Latent(16, 8, 8, 8))
+    for net in (factorized, latent_model(replace(rotary, attention=alone), True).eval()):
+        net.embedding.token.weight.data *= 10
+        small = SMALLER[make](net) if make != "smoothed" or net is factorized else net
+        error = int8.relative_error(small(IDS), net(IDS))
+        assert error < 0.05
+
+
+@torch.no_grad()
+def test_positions_without_a_table_are_smoothed_too():
+    net = Transformer(replace(CONFIG, causal=True, positions="rotary")).eval()
+    smooth = smooth_for_nncf(net, [(IDS,)])
+    torch.testing.assert_close(smooth(IDS), net(IDS), atol=1e-4, rtol=1e-3)
+
+
+def test_a_smoothed_layer_has_the_layers_type(linear, x):
+    same = int8.smooth_linear(linear.bfloat16(), torch.full((96,), 2.0))
+    torch.testing.assert_close(same(x.bfloat16()), linear(x.bfloat16()))

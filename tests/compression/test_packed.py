@@ -12,6 +12,7 @@ from efflab import weights
 from efflab.compression import packed
 from efflab.config import ModelConfig
 from efflab.model import Transformer
+from efflab.structure.vit import ViT
 
 CONFIG = ModelConfig(2, 2, 32, 64, 100, 16, causal=True)
 IDS = torch.arange(12).view(1, 12)
@@ -42,6 +43,14 @@ def test_size_follows_the_bits(model):
     n = sum(w.numel() for w in packed.weight_matrices(model).values())
     assert sizes[1] - sizes[0] == n // 2
     assert sizes[2] - sizes[1] == n
+
+
+def test_a_table_of_positions_in_an_image_is_no_matrix(model):
+    names = packed.weight_matrices(ViT(8, 2, 1, 2, 8, 8, 4, channels=1), embeddings=False)
+    assert len(names) == 4 + 1
+    assert all(name.startswith(("layers", "head")) for name in names)
+    every = [name for name, p in model.named_parameters() if p.dim() == 2]
+    assert list(packed.weight_matrices(model)) == every
 
 
 def test_embeddings_may_stay(model):

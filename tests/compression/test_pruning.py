@@ -14,7 +14,9 @@ from efflab import cost, train
 from efflab.compression import importance, pruning
 from efflab.config import ModelConfig
 from efflab.model import Transformer
+from efflab.structure.linformer import linformer
 from efflab.structure.sharing import share_qkv
+from efflab.structure.window import with_windows
 
 CONFIG = ModelConfig(3, 4, 32, 64, 60, 32, causal=True)
 ENCODER = replace(CONFIG, causal=False, type_vocab=2, pooler=True)
@@ -270,9 +272,20 @@ def test_shared_layers_compute_every_time():
         (lambda: pruning.gradual_schedule(0.1, 0.5, 10**9), "n_rounds=1000000000"),
         (lambda: pruning.magnitude_mask(torch.tensor([torch.nan]), 0.5), "weight='nan inside'"),
         (lambda: pruning.n_m_mask(torch.tensor([1.0, torch.nan]), 1, 2), "weight='nan inside'"),
+        *(
+            (
+                lambda bad=bad: pruning.least_important(torch.tensor([[1.0, bad]]), 0.5),
+                "importance='inf or nan inside'",
+            )
+            for bad in (torch.nan, torch.inf)
+        ),
         (
-            lambda: pruning.least_important(torch.tensor([[1.0, torch.nan]]), 0.5),
-            "importance='nan inside'",
+            lambda: pruning.prune_heads(linformer(model(ENCODER), 16, 4), {0: [0]}),
+            "attention='LinformerAttention': expected the plain Transformer's",
+        ),
+        (
+            lambda: pruning.forward_flops(with_windows(model(), 4), 16),
+            "attention='SlidingAttention': expected the Transformer's",
         ),
         (lambda: pruning.prune_heads(model(), {3: [0]}), "layer=3: expected 0 to 2"),
         (lambda: pruning.prune_heads(model(), {-1: [0]}), "layer=-1"),
@@ -306,6 +319,12 @@ def test_shared_layers_compute_every_time():
 def test_bad_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_importance_of_a_model_in_few_bits():
+    expected = pruning.head_importance(model(), batches())
+    ours = pruning.head_importance(model().bfloat16(), batches())
+    torch.testing.assert_close(ours, expected, atol=0.02 * expected.max().item(), rtol=0.3)
 
 
 def test_the_last_layers_shared_with_nobody_can_be_pruned():

@@ -65,6 +65,8 @@ def test_arrivals_have_the_rate_and_the_lengths_they_were_asked_for():
             "n_slots=8: expected 12 or more, for the longest request",
         ),
         (lambda: serve([Request(0.0, 8, 1)], 8, 0, second), "page_size=0: expected"),
+        (lambda: serve([Request(0.0, 8, 1)], 16, 4, lambda b: 0.0), r"step_seconds\(b\)=0.0: exp"),
+        (lambda: serve([Request(0.0, 8, 1)], 16, 4, lambda b: -1.0), r"step_seconds\(b\)=-1.0: e"),
         (lambda: Request(-1.0, 1, 1), "arrival_seconds=-1.0: expected"),
         (lambda: arrivals(2, 0.0, 2, 2), "per_second=0.0: expected"),
     ],

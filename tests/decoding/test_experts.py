@@ -64,6 +64,17 @@ def test_copies_compute_what_one_did_until_they_learn():
     assert torch.equal(greedy, plain.generate(ids, 10, temperature=0, cache=False))
 
 
+def test_routers_are_drawn_layer_by_layer():
+    torch.manual_seed(0)
+    model = with_experts(Transformer(replace(CONFIG, n_layer=12)), 4, 2)
+    torch.manual_seed(0)
+    Transformer(replace(CONFIG, n_layer=12))
+    for layer in model.layers:
+        expected = nn.Linear(32, 4, bias=False).weight
+        nn.init.normal_(expected, std=0.02)
+        assert torch.equal(layer.ffn.body.router.weight, expected)
+
+
 def test_more_active_experts_than_there_are_is_refused():
     with pytest.raises(ValueError, match="n_active=5: expected at most 4 experts"):
         with_experts(Transformer(CONFIG), 4, 5)

@@ -1,5 +1,7 @@
 """Latent attention, expanded and absorbed, against `transformers`' DeepSeek-V3."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import DeepseekV3Config
@@ -8,6 +10,7 @@ from transformers.models.deepseek_v3 import modeling_deepseek_v3 as deepseek
 from efflab import cost
 from efflab.config import Attention, FeedForward, Latent, ModelConfig, Norms
 from efflab.decoding.latent import LatentAttention, latent_model
+from efflab.model import n_parameters
 
 SIZES = dict(hidden_size=32, num_attention_heads=4, num_key_value_heads=4, kv_lora_rank=12)
 SIZES |= dict(qk_nope_head_dim=8, qk_rope_head_dim=6, v_head_dim=10, attention_bias=False)
@@ -86,6 +89,21 @@ def test_padding_is_not_seen():
     model, ids = latent_model(config()).eval(), torch.arange(12).view(2, 6)
     mask = torch.tensor([[1] * 6, [1, 1, 1, 1, 0, 0]])
     torch.testing.assert_close(model(ids, mask)[1, :4], model(ids[1:, :4])[0])
+
+
+@pytest.mark.parametrize("norms", [Norms("rms"), Norms(), Norms(bias=False)])
+def test_parameters_are_those_of_the_formula(norms):
+    of_norms = replace(config(), norms=norms)
+    assert n_parameters(latent_model(of_norms)) == cost.num_params(of_norms)
+
+
+@pytest.mark.parametrize("change", [dict(windows=(3,)), dict(soft_cap=1.0), dict(bias="all")])
+def test_what_it_does_not_compute_is_refused(change):
+    attention = replace(config().attention, **change)
+    with pytest.raises(ValueError, match=r"attention=Attention.*: expected Attention.*the rest"):
+        latent_model(replace(config(), attention=attention))
+    with pytest.raises(ValueError, match="causal=False: expected a causal model"):
+        latent_model(replace(config(), causal=False))
 
 
 def test_what_is_not_latent_is_refused():

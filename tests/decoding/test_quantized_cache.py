@@ -42,6 +42,16 @@ def test_a_constant_line_stays_as_it_is():
     assert torch.equal(Codes(x, 4, 3).dequantize(), x)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_values_come_back_in_the_models_type(dtype):
+    model = Transformer(ModelConfig(2, 2, 16, 16, 20, 16, causal=True)).eval().to(dtype)
+    cache, ids = quantized_cache(model, 8, 4), torch.arange(12)[None]
+    logits = torch.cat([model(part, cache=cache) for part in ids.split([9, 1, 2], dim=1)], dim=1)
+    assert logits.dtype == dtype
+    torch.testing.assert_close(logits, model(ids), atol=0.03, rtol=0.03)
+
+
 def test_whole_groups_become_codes_and_the_rest_stays_exact():
     cache, keys, values = QuantizedLayerCache(bits=8, group_size=4), heads(11), heads(11, 1)
     for t in range(11):
@@ -94,6 +104,7 @@ def test_stdlib_gpt_says_nearly_the_same_with_fewer_bytes():
     [
         (lambda: QuantizedLayerCache(3), "bits=3: expected one of 2, 4, 8"),
         (lambda: QuantizedLayerCache(4, 6), "group_size=6: expected a multiple of 4"),
+        (lambda: Codes(1e5 * heads(4), 4, 2), "x='too large for 16 bits': expected values within"),
         (lambda: Codes(heads(4), 4, 1), "dim=1: expected one of 2, 3"),
         (
             lambda: quantized_cache(

@@ -70,6 +70,22 @@ def test_a_model_with_sinks_counts_caches_and_forgets_them_far_down():
         sinks.with_sinks(make(GPT))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("share", ["none", "attention"])
+@pytest.mark.parametrize("soft_cap", [None, 0.05])
+def test_sinks_stand_beside_a_cap_in_an_encoder_and_in_shared_attention(causal, share, soft_cap):
+    attention = replace(WITHOUT_WINDOWS, soft_cap=soft_cap)
+    plain = make(replace(CONFIG, causal=causal, share=share, attention=attention))
+    model, ids = sinks.with_sinks(plain), torch.arange(20).view(1, 20)
+    for sink, is_equal in ((-1e4, True), (50.0, False)):
+        for layer in model.layers:
+            layer.attention.body.sinks.fill_(sink)
+        assert torch.allclose(model(ids), plain(ids), atol=1e-5) == is_equal
+    n_blocks = 1 if share == "attention" else 2
+    assert len({layer.attention.body for layer in model.layers}) == n_blocks
+
+
 @pytest.mark.parametrize(
     "config", [GPT, replace(CONFIG, attention=replace(GROUPED, windows=(None,)))]
 )

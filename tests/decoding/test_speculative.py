@@ -115,6 +115,15 @@ def test_the_rule_draws_from_the_target_and_two_near_it_do_not():
         assert frequencies(wrong)[0] < 1e-6
 
 
+def test_where_rounding_leaves_nothing_the_target_is_drawn_from():
+    p, q = torch.tensor([[0.5, 0.4]] * 2), torch.tensor([[0.5, 0.5]])
+    drafts, firsts = torch.tensor([1]), Counter()
+    for seed in range(200):
+        n_good, last = speculative.accept(p, q, drafts, torch.Generator().manual_seed(seed))
+        firsts[n_good, last.item()] += n_good == 0
+    assert all(firsts[0, token] > 0 for token in (0, 1))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -135,6 +135,16 @@ def test_other_bad_arguments():
     assert distance(zero, zero) == 0.0
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("side", "ab")
+def test_no_distance_is_given_to_what_is_not_finite(bad, side):
+    """`max` keeps the first of two where one is NaN, so a NaN would be passed over."""
+    sides = {s: {"x": torch.zeros(2), "y": torch.ones(2)} for s in "ab"}
+    sides[side]["y"][1] = bad
+    with pytest.raises(ValueError, match=rf"^{side}\['y'\]='inf or nan inside': .* 1 of 2"):
+        distance(**sides)
+
+
 def test_a_gradient_that_a_rank_lacks_counts_as_zero():
     with RankPool(2) as pool:
         found = pool.run(model_functions.unreached, timeout=60)

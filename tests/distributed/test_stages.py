@@ -142,6 +142,7 @@ def test_zero_bubble_is_pytorch_s_order(four):
         (dict(n_microbatches=0), "n_microbatches=0"),
         (dict(n_microbatches=3), "n_microbatches=3: expected a divisor of 8 rows"),
         (dict(config=replace(CONFIG, share="all")), "config.share='all': expected 'none'"),
+        (dict(config=replace(CONFIG, tied=False)), "config.tied=False: expected True"),
     ],
 )
 def test_a_bad_job_is_refused_before_any_rank_starts(changes, error):

@@ -272,6 +272,32 @@ def test_cases_run_on_a_clusters_workers(tmp_path, cluster, monkeypatch):
         run_cases("toy", CASES, run_one, fresh=True, **options)
 
 
+def test_workers_with_other_data_are_other_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr(clusters, "DATA_DIR", tmp_path)
+    (tmp_path / "stdlib-gpt").mkdir()
+    (tmp_path / "published").mkdir()
+    files = [tmp_path / "stdlib-gpt" / "model.safetensors", tmp_path / "published" / "gqa.csv"]
+    seen = []
+    for file in (None, *files, tmp_path / "stdlib-gpt" / "training.safetensors"):
+        if file:
+            file.write_bytes(b"others")
+        clusters._contents.cache_clear()
+        seen.append(clusters.package_identity())
+    clusters._contents.cache_clear()
+    assert len(set(seen)) == 3
+    assert seen[2] == seen[3]  # half a training is no data
+
+
+def test_a_case_is_found_again_by_its_own_values(toy, tmp_path):
+    parts = [dict(n=1, seed=0), dict(n=1, seed=0, deep=True)]
+    with pytest.raises(ValueError, match=r"cases=.*: expected no case twice, nor one that is a pa"):
+        toy(cases=parts)
+    options = dict(settings={}, say=lambda line: None, folder=tmp_path)
+    with pytest.raises(ValueError, match=r"result=.*: expected no key of its case with another"):
+        run_cases("toy", CASES, lambda n, seed: dict(n=n + 1), **options)
+    assert not (tmp_path / "toy.json").exists()
+
+
 def test_progress_names_what_fits_a_line(tmp_path):
     said: list[str] = []
     options = dict(settings={}, say=said.append, folder=tmp_path)

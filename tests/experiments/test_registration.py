@@ -132,6 +132,8 @@ def test_registered_needs_registration_and_a_record_made_for_it(monkeypatch, tmp
         (record(seeds=[0, 1]), "exploratory"),
         (record(seeds=[100]), "exploratory"),
         (record(complete=False), "exploratory"),
+        (record() + record(["another"], complete=False), "registered"),
+        (record() + record(["another"]), "exploratory"),
     ):
         monkeypatch.setattr(registration, "blocks", lambda name, found=found: found)
         assert basis("claim.part", RULE)[0] == word

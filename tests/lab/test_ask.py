@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from efflab import lab
 from efflab.lab import check as judge_and_show
 from efflab.lab import page, text
-from efflab.lab.check import direction, judge, same
+from efflab.lab.check import brief, direction, judge, same
 from efflab.lab.predict import comparison
 
 
@@ -272,8 +273,6 @@ def test_hints_come_from_the_catalog_in_both_languages(shown):
 
 
 def test_sameness_is_relative_and_minds_shapes():
-    import torch
-
     assert same(1.0, 1.0005)
     assert same(torch.ones(3), [1, 1, 1])
     assert same([True, False], np.array([True, False]))
@@ -284,3 +283,28 @@ def test_sameness_is_relative_and_minds_shapes():
     assert not same("a", "b")
     assert not same(1, "b")
     assert not same([1.0, 0.0], [1.0, 0.1])
+    infinite = [1, 2, -np.inf]
+    assert same(infinite, infinite)
+    assert not same(infinite, [500, -7, -np.inf])
+    assert same([1, np.nan, 1e6, 0], [1, np.nan, 1e6, 1e-3])
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: torch.arange(4.0, requires_grad=True), "[0, 1, 2, 3] of shape (4,)"),
+        (lambda: torch.arange(4).bfloat16(), "[0, 1, 2, 3] of shape (4,)"),
+        (lambda: np.array([None, 1, "a", 3]), "[None, 1, a, 3] of shape (4,)"),
+        (lambda: np.array([1j, 0, 0, 0]), "[1j, 0j, 0j, 0j] of shape (4,)"),
+    ],
+)
+def test_arrays_of_every_kind_are_compared_and_shown(make, said, shown):
+    answer = make()
+    lab.use_notebook("03_toy", {"03-1": lab.Exercise(lambda a: [("x", [9, 8, 7, 6], a)])}, {})
+    assert brief(answer) == said
+    for more in (0, 1, 2):
+        lab.check("03-1", answer if more == 0 or answer.dtype == object else answer + more)
+    if isinstance(answer, torch.Tensor):
+        assert same([0, 1, 2, 3], answer)
+        assert same(answer, [0, 1.0005, 2, 3])
+        assert direction([0, 1, 2, 6], answer).startswith("1 of 4 entries differ")

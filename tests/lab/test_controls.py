@@ -35,6 +35,15 @@ def test_slider_values():
     assert pick(["a", "b", "c", "d"], "b", 3) == ["a", "b", "c", "d"]
 
 
+def test_values_without_an_order_are_picked_by_their_places():
+    options = [None, (1, 2), (3, 4), "a", 8, 16, 2.5]
+    for first in options:
+        picks = pick(options, first, 4)
+        assert first in picks
+        assert picks == sorted(set(picks), key=options.index)
+    assert pick(options, 8, 4) == [None, (3, 4), 8, 2.5]
+
+
 ENDS = [(0.4, 0.7, 0.05), (0.1, 0.7, 0.2), (0.0, 0.3, 0.1), (1.1, 2.2, 0.1), (-0.3, 0.3, 0.1)]
 
 
@@ -69,6 +78,7 @@ def test_a_slider_of_fractions_ends_where_it_says_and_has_no_noise(low, high, st
         (lambda: Slider(1, 8, step=0), "step=0"),
         (lambda: Choice([]), "options"),
         (lambda: Choice(["a"], "b"), "value='b'"),
+        (lambda: Choice([[1], [2]]), "options=.*: expected values that can be keys"),
         (lambda: Toggle("yes"), "value='yes'"),
         (lambda: Explorer(cost, window=(1, 5)), "control='window'"),
         (lambda: Explorer(cost, window_size=5), "window_size=5"),

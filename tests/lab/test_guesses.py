@@ -116,6 +116,7 @@ def test_calibration_counts_what_was_close_and_which_way_it_was_off():
     found = calibration(rows((1.0, 1.0), (2.0, 1.0), (1.0, 4.0), (30.0, 10.0)))
     assert found == dict(guesses=4, within_2=0.5, typical=2.5, too_high=2 / 3)
     assert calibration(rows((1.0, 1.0)))["too_high"] is None
+    assert calibration(rows((0.0, 0.0)))["typical"] == 1
     assert calibration(rows((-1.0, 1.0)))["typical"] == math.inf
     with pytest.raises(ValueError, match="rows"):
         calibration([])

@@ -83,6 +83,24 @@ def test_a_control_that_does_not_show_leaves_it_undecided():
         assert outcome_of(rule, item(70, 80), item(*ends, "control")).outcome == word
 
 
+@pytest.mark.parametrize("case", ["x", "control"])
+def test_every_control_has_to_show_also_two_on_one_id(case):
+    """Also one on a case's own id."""
+    shows, fails = (dict(case=case, test="below", bar=bar) for bar in (100, 1))
+    for controls, word in (([shows, shows], "holds"), ([fails, shows], "undecided")):
+        for rule in (RULE | dict(controls=controls), RULE | dict(controls=controls[::-1])):
+            items = [item(70, 80), item(70, 80, "control")]
+            assert outcome_of(rule, *items[: 1 if case == "x" else 2]).outcome == word
+
+
+def test_a_case_is_decided_by_what_is_stored_of_it():
+    for value, word in ((60.00001, "does not hold"), (60.001, "holds")):
+        exact = Evidence("x", "x", value, "%")
+        assert decide(exact, RULE) == word
+        stored = Evidence(**exact.record() | dict(values={}))
+        assert decide(stored, RULE) == word
+
+
 def test_a_condition_needs_the_contrast():
     rule = RULE | dict(contrast=dict(cases=["without"]), condition=dict(en="it fits", zh="放得下"))
     for ends, word in (((40, 50), "holds if"), ((70, 80), "holds"), ((55, 65), "undecided")):

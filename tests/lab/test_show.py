@@ -42,6 +42,12 @@ def test_a_notebooks_texts_stand_before_labs_and_go_with_it(tmp_path):
     assert (lab.tr("correct"), lab.tr("layer")) == ("正确", "层")
 
 
+def test_texts_that_cannot_be_read_leave_the_language_as_it_was(tmp_path):
+    with pytest.raises(OSError, match=r"zh\.toml"), text.speaking("zh", tmp_path / "zh.toml"):
+        pass
+    assert text.language() == "en"
+
+
 def test_a_notebook_hands_over_its_own_exercises():
     lab.use_notebook("03_toy", {"03-1": lab.Exercise(4)}, {})
     judge_and_show("03-1", 4)

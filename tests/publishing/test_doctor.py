@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from importlib.metadata import version
 from types import SimpleNamespace
 
@@ -103,6 +104,23 @@ def test_the_rows_tell_what_is_here(monkeypatch, path, found):
     assert rows["memory"]["found"] == f"{memory:.1f}{HARD}GiB"
     assert rows["MiniLM-L6 weights"]["found"].endswith(f"{HARD}MB")
     assert {"torch", "plotly", "GPU", "C++ compiler"} <= set(rows)
+
+
+@pytest.mark.parametrize("package", ["torch", "plotly"])
+def test_it_reports_also_where_a_package_is_missing(package):
+    """In a process of its own, that has imported nothing yet."""
+    code = f"import sys; sys.modules[{package!r}] = None; from efflab.cli import main"
+    code += "; sys.exit(main(['doctor', '--language', 'zh']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "torch" in done.stdout
+
+
+@pytest.mark.parametrize("module", ["torch", "efflab.pretrained"])
+def test_what_torch_finds_is_missing_where_torch_is(monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    find = doctor.find_gpu if module == "torch" else doctor.find_minilm
+    assert find() is None
 
 
 def test_the_report_is_aligned():

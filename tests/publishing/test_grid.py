@@ -276,6 +276,10 @@ def test_the_number_to_draw():
     assert key_number(rows[:1], ["n"]) == "seconds"  # nothing else has changed
     assert key_number(rows, ["n"], "seconds") == "seconds"
     assert key_number([{"n": 1, "failure": "x"}], ["n"]) is None
+    failed = {"n": 3, "seconds": None, "failure": "x"}  # is no other value of a constant
+    assert key_number([*rows, failed], ["n"]) == "figure 1/x"
+    ends = [{"n": n, "a/b/overflow": n, "a/b/c/low": n} for n in (1, 2)]
+    assert key_number(ends, ["n"]) == "a/b/overflow"
     with pytest.raises(ValueError, match="--show='y': expected one of 'seconds', 'a/b/c'"):
         key_number(rows, ["n"], "y")
 
@@ -324,6 +328,15 @@ def test_a_recorded_sweep_is_shown_with_its_command(toy, monkeypatch, capsys, bo
     path = write_report(points, "90", record=True)["record"]
     assert path.name == "90.json"
     assert sweeps.read_sweep("90") == [read_row(point) for point in points]
+    before = path.read_bytes()
+    failed = [*points, Point({"n": 3}, None, "it failed")]
+    for given, show, message in (
+        (points, "y", "--show='y'"),
+        (failed, None, "--record=1: expected"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            write_report(given, "90", show, record=True)
+        assert path.read_bytes() == before
     shown = []
     monkeypatch.setattr(sweeps.figures, "show", shown.append)
     sweeps.show_sweep("90", 1, {"n": Estimate(1.5, 1.0, 2.0)})

@@ -136,7 +136,7 @@ def test_a_notebook_that_fails_is_left_out_and_named(root, runner):
     assert read(out, root).verdicts == {"big": LESS}
     runner.found = {"90": CellFailed("no"), "91": CellFailed("no")}
     before = out.read_bytes()
-    with pytest.raises(ValueError, match=r"verdicts=\[\]: expected a list of at least one"):
+    with pytest.raises(CellFailed, match="no column: 2 failed\n\nno\n\nno"):
         run_here(root, out, fresh=True)
     assert runner.ran == ["90", "91"] * 2  # the second also where the first fails
     assert out.read_bytes() == before

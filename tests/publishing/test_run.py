@@ -243,7 +243,7 @@ def test_a_run_depends_on_all_that_may_change_it(toy, package, edit, monkeypatch
     for file in (
         package / "room" / "layer.py",
         package / "core" / "zh.toml",
-        data / "claims.toml",
+        *(data / name for name in running.TABLES),
         data / "published" / "albert.csv",
         data / "experiments" / "sweep.json",
         data / "stdlib-gpt" / "model.safetensors",
@@ -254,10 +254,10 @@ def test_a_run_depends_on_all_that_may_change_it(toy, package, edit, monkeypatch
     seen.append(mark())
     monkeypatch.setattr(running, "libraries", lambda: "torch==99")
     seen.append(mark())
-    assert len(set(seen)) == len(seen) == 9
+    assert len(set(seen)) == len(seen) == 8 + len(running.TABLES)
     # and on nothing else
     edit("# # A toy", "# # A better toy")
-    (data / "verdicts.json").write_text("{}", encoding="utf-8")
+    (data / "builds.json").write_text("{}", encoding="utf-8")
     (data / "stdlib-gpt" / "training.safetensors").write_bytes(b"half a training")
     assert mark() == seen[-1]
 

@@ -3,10 +3,19 @@
 import subprocess
 
 import nbformat
+import pytest
 from nbformat import v4
 from nbformat.sign import NotebookNotary
 
+from efflab.publishing import trust as trusting
 from efflab.publishing.trust import trust, unchanged_notebooks
+
+
+@pytest.mark.parametrize("word", ["ls-files", "diff"])
+def test_nothing_is_trusted_where_git_fails(tmp_path, monkeypatch, word):
+    answers = {"ls-files": "notebooks/a.ipynb\0", "diff": ""} | {word: None}
+    monkeypatch.setattr(trusting, "ask_git", lambda root, asked, *_: answers[asked])
+    assert unchanged_notebooks(tmp_path) == []
 
 
 def test_only_notebooks_that_git_has_and_nobody_changed_are_trusted(tmp_path, monkeypatch):

@@ -191,6 +191,19 @@ def test_the_page_has_its_title_contents_neighbours_and_links(toy_page):
     assert 'href="zh/90_toy.html"' in html
 
 
+def test_the_chinese_page_opens_the_chinese_notebook(toy_notebook, tmp_path):
+    nbformat.write(toy_notebook, tmp_path / "90_toy.ipynb")
+    html = notebook_pages.write(tmp_path / "90_toy.ipynb", "zh", ENTRIES, "plotly.js")
+    said = "<code>efflab lab --language zh</code>，再打开 <code>90_toy.ipynb</code>"
+    assert html.count(said) == 3
+
+
+def test_every_heading_has_an_id_of_its_own():
+    made = notebook_pages.Page("", {})
+    ids = [made.add_heading(text) for text in ("a", "a 2", "a", "a", "!", "?")]
+    assert ids == ["a", "a-2", "a-3", "a-4", "section", "section-5"]
+
+
 def test_a_claim_links_to_its_verdict(toy_notebook, tmp_path):
     entries = catalog()
     path = tmp_path / "15_choose_plan.ipynb"
@@ -208,7 +221,8 @@ def test_what_is_long_or_an_answer_is_folded(toy_page):
     assert "<details open" in html  # the contents alone
     assert html.count("<details open") == 1
     assert "not attempted" not in html  # a check's output speaks of running cells
-    assert html.count("<code>efflab lab 90</code>") == 3  # head, explorer, check
+    opening = "<code>efflab lab</code>, and open <code>90_toy.ipynb</code>"
+    assert html.count(opening) == 3  # head, explorer, check
 
 
 def test_stored_text_stays_text(toy_page, opened):

@@ -36,6 +36,32 @@ def test_types_are_those_that_browsers_insist_on(tmp_path, name, kind):
         assert reply.read() == b"x"
 
 
+@pytest.mark.parametrize(
+    ("request_line", "status", "lasts"),
+    [
+        ("GET /assets/a.js HTTP/1.0", "200", True),
+        ("GET /assets/none.js HTTP/1.0", "404", False),
+        ("GET /a.html HTTP/1.0", "200", False),
+        ("nonsense", "400", False),
+        ("GET / HTTP/9.9", "505", False),
+    ],
+)
+def test_assets_alone_last_and_what_is_malformed_is_answered(
+    tmp_path, capfd, request_line, status, lasts
+):
+    (tmp_path / "assets").mkdir()
+    for name in ("a.html", "assets/a.js"):
+        (tmp_path / name).write_bytes(b"x")
+    with serving(tmp_path) as home:
+        port = int(home.rstrip("/").rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(f"{request_line}\r\n\r\n".encode())
+            reply = client.makefile("rb").read().decode()
+    assert status in reply
+    assert ("max-age" in reply) is lasts
+    assert capfd.readouterr().err == ""
+
+
 def test_only_this_machine_is_listened_to(tmp_path):
     with make_server(tmp_path) as server:
         assert server.server_address[0] == "127.0.0.1"

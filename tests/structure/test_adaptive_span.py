@@ -1,5 +1,7 @@
 """Adaptive spans against dense attention with the same soft mask, written as loops."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -162,6 +164,23 @@ def test_static_spans_ignore_the_input_and_dynamic_ones_follow_it():
 def test_bad_arguments_are_named(change, name):
     with pytest.raises(ValueError, match=name):
         AdaptiveSpanAttention(**(dict(d_model=8, n_head=2, max_span=16) | change))
+
+
+def test_a_layer_that_has_run_can_be_copied():
+    layer, x = AdaptiveSpanAttention(8, 2, 16), torch.randn(1, 5, 8)
+    y = layer(x)
+    copy = deepcopy(layer)
+    assert copy.spans is None
+    assert layer.spans is not None
+    assert torch.equal(copy(x), y)
+
+
+def test_a_converted_layer_has_the_originals_type():
+    layer = from_attention(Attention(8, 2, causal=True).bfloat16(), 16, initial=1.0)
+    assert {p.dtype for p in layer.parameters()} == {torch.bfloat16}
+    narrow = Attention(8, 1, causal=True, head_dim=4)  # as pruning one of two heads leaves it
+    with pytest.raises(ValueError, match=r"attention.head_dim=4: expected heads that fill"):
+        from_attention(narrow, 16)
 
 
 def test_misuse_is_named():

@@ -254,3 +254,8 @@ def test_bad_images_and_bad_vits_are_refused():
         ViT(8, 2, 2, 5, 12, 20, 4)
     with pytest.raises(ValueError, match="factor=1"):
         enlarge(MLPMixer(8, 2, **SMALL), 1)
+
+
+def test_an_enlarged_mixer_keeps_its_type():
+    small = MLPMixer(8, 2, 1, 8, 8, 8).double()
+    assert {p.dtype for p in enlarge(small, 2).parameters()} == {torch.float64}

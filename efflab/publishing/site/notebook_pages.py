@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 from latex2mathml.converter import convert
@@ -33,18 +34,21 @@ REFERENCE = r"(?P<resolver>arXiv|doi):\s?(?P<work>[\w.()/-]*\w)"
 
 @dataclass
 class Page:
-    """What is known of the page in the making: claims' addresses in, its headings out."""
+    """What is known of the page in the making: how to open its notebook and claims' addresses in,
+    its headings out."""
 
-    number: str
+    opening: str
     claims: Mapping[str, str]
     longest: int = LONGEST_CODE
     contents: list[dict[str, str]] = field(default_factory=list)
 
     def add_heading(self, text: str) -> str:
         """Take a heading into the contents; returns its id, unlike any other's."""
-        slug = re.sub(r"\W+", "-", text).strip("-")
-        if slug in {heading["id"] for heading in self.contents}:
-            slug = f"{slug}-{len(self.contents)}"
+        slug = re.sub(r"\W+", "-", text).strip("-") or "section"
+        ids = {heading["id"] for heading in self.contents}
+        if slug in ids:
+            numbered = (f"{slug}-{n}" for n in count(len(ids)))
+            slug = next(name for name in numbered if name not in ids)
         self.contents.append(dict(id=slug, text=text))
         return slug
 
@@ -182,6 +186,14 @@ def page_words() -> dict[str, str]:
     return {text: tr(text) for text in texts if chinese(text) is not None}
 
 
+def opening(file: str, language: str) -> str:
+    """The command that starts the notebooks in a language, and the file to open there, as HTML."""
+    command = "efflab lab" if language == "en" else f"efflab lab --language {language}"
+    code = Markup("<code>{}</code>").format
+    text = Markup(tr("{command}, and open {file}"))
+    return text.format(command=code(command), file=code(file))
+
+
 def claim_addresses(entry: Mapping, entries: Mapping[str, Mapping]) -> dict[str, str]:
     """{claim: where its verdict stands}, for the page of `entry`."""
     files = {number: f"{known['name']}.html" for number, known in entries.items()}
@@ -197,13 +209,13 @@ def write(path: Path, language: str, entries: Mapping[str, Mapping], plotly: str
     """
     number = path.stem[:2]
     entry, notebook = entries[number], read_built(path)
-    page = Page(number, claim_addresses(entry, entries))
     first = notebook.cells[0]
     # the page's own switch of languages stands above
     first.source = first.source.replace(TWIN[language].format(name=path.stem), "")
     add_answers(notebook)
     with speaking(language, own_texts()):
         exporter = Exporter()
+        page = Page(opening(path.name, language), claim_addresses(entry, entries))
         exporter.page = page
         body, _ = exporter.from_notebook_node(notebook, {"page": page})
         data = {"words": page_words(), **WORDS}
@@ -216,6 +228,7 @@ def write(path: Path, language: str, entries: Mapping[str, Mapping], plotly: str
         section="notebooks",
         other=other(language, path.stem),
         contents=page.contents,
+        opening=page.opening,
         body=Markup(body),
         data=data,
         plotly=plotly,

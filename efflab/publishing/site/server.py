@@ -4,6 +4,7 @@ import os
 import sys
 from contextlib import suppress
 from functools import partial
+from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -29,10 +30,17 @@ class Handler(SimpleHTTPRequestHandler):
 
     extensions_map = SimpleHTTPRequestHandler.extensions_map | TYPES
 
+    lasts = False
+    """Whether the reply is an asset, whose name changes with its content; pages are asked for
+    again, as is what was not found."""
+
+    def send_response(self, code, message=None):
+        is_there = code in (HTTPStatus.OK, HTTPStatus.NOT_MODIFIED)  # a bad request has no path
+        self.lasts = is_there and self.path.startswith("/assets/")
+        super().send_response(code, message)
+
     def end_headers(self):
-        # pages are asked for again; the assets' names change with their content
-        asset = self.path.startswith("/assets/")
-        self.send_header("Cache-Control", "max-age=31536000" if asset else "no-cache")
+        self.send_header("Cache-Control", "max-age=31536000" if self.lasts else "no-cache")
         super().end_headers()
 
     def log_message(self, *args):

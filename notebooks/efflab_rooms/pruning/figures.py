@@ -140,7 +140,7 @@ def prune(percent=50, kind="weights"):
     bits, costs = measure.quality_and_costs(kind, percent)
     text = "{kind}, {percent}% removed: {bits} bits per byte, time ×{time}"
     values = dict(bits=number(bits.mean), time=number(costs["time (measured)"], 2))
-    title = tr(text, kind=tr(kind), percent=_removed(kind, percent), **values)
+    title = tr(text, kind=tr(kind), percent=_actual_percent(kind, percent), **values)
     panels = [tr("bits per byte (lower is better)"), tr("cost, pruned / whole model")]
     options = dict(column_widths=[0.36, 0.64], horizontal_spacing=0.1)
     fig = pictures.panels(panels, title, meta=_key_numbers(bits, costs), **options)
@@ -157,7 +157,7 @@ def prune(percent=50, kind="weights"):
     return fig.update_layout(showlegend=False)
 
 
-def _removed(kind: str, percent: int) -> int:
+def _actual_percent(kind: str, percent: int) -> int:
     """Per cent really removed: whole weights of four; each of six layers keeps one of its heads."""
     if kind == "n of 4 weights":
         return 25 * round(4 * percent / 100)
