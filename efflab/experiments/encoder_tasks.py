@@ -1,8 +1,9 @@
 """Three tasks on docstrings, and two ways to solve each with a pretrained encoder.
 
-The docstrings are those of the standard library's functions. The tasks: which of eight packages one
-comes from, whether its function returns a value, whether it takes an argument besides self. A head
-is a logistic regression on the frozen sentence embedding; fine-tuning trains every weight.
+The docstrings are those of the standard library's functions. The tasks: which of 64 modules one
+comes from ("package"), whether its function returns a value, and whether it takes an argument
+besides self, where `*args` and what can be given by keyword alone do not count. A head is a
+logistic regression on the frozen sentence embedding; fine-tuning trains every weight.
 """
 
 import ast
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from efflab import data, pretrained, train
 from efflab.base.cache import get_or_make
 
-PACKAGES = "asyncio email http importlib logging multiprocessing unittest xml".split()
+EARLIER_PACKAGES = "asyncio email http importlib logging multiprocessing unittest xml".split()
 PER_PACKAGE, N_MODULES, MAX_TOKENS = 120, 64, 32
 TASKS = ("package", "returns", "takes")
 BATCH_SIZE, LR = 16, 1e-4
@@ -48,50 +49,42 @@ def _functions(tree: ast.Module) -> Iterator[tuple[str, bool, bool]]:
 
 @lru_cache(maxsize=1)
 def docstrings() -> Docstrings:
-    """120 documented functions of each of eight packages, no duplicates."""
+    """All documented functions of the 64 modules that have the most; no duplicates.
+
+    None is of `EARLIER_PACKAGES`, or has a text that the rule's pilot saw.
+    """
     sources = (Path(__file__), Path(data.__file__))
     rows = get_or_make(data.CACHE, "docstrings", sources, _pick_docstrings)
-    columns = [np.array(column, dtype=np.int64) for column in list(zip(*rows, strict=True))[1:]]
-    labels = dict(zip(TASKS, columns, strict=True))
-    return Docstrings([row[0] for row in rows], labels)
+    texts, *columns = zip(*rows, strict=True)
+    return Docstrings(list(texts), dict(zip(TASKS, map(np.array, columns), strict=True)))
 
 
-def _pick_docstrings() -> list[tuple]:
-    """(text, label of its package, returns, takes) of every selected function."""
-    answers: dict[str, dict[str, tuple[bool, bool]]] = {name: {} for name in PACKAGES}
-    for path, source in sorted(data.stdlib_files("train")):
-        package = path.split("/")[0]
-        if package in answers:
-            for text, returns, takes in _functions(ast.parse(source)):
-                answers[package].setdefault(text, (returns, takes))
-    rows, seen = [], set()
-    for label, package in enumerate(PACKAGES):
-        fresh = [
-            (text, label, *rest) for text, rest in answers[package].items() if text not in seen
-        ]
-        order = np.random.default_rng(0).permutation(len(fresh))[:PER_PACKAGE]
-        rows += [fresh[i] for i in order]
-        seen |= {row[0] for row in rows}
-    return rows
-
-
-@lru_cache(maxsize=1)
-def other_docstrings() -> Docstrings:
-    """All documented functions of the 64 other modules that have the most, none of them above.
-
-    The task "package" asks for the module here.
-    """
-    seen, modules = set(docstrings().texts), defaultdict(list)
+def _pick_docstrings() -> list[tuple[str, int, int, int]]:
+    """(text, label of its module, returns, takes) of every function, large modules first."""
+    seen, modules = _earlier_texts(), defaultdict(list)
     for path, source in sorted(data.stdlib_files("train")):
         module = path.split("/")[0]
         for text, *answers in _functions(ast.parse(source)):
-            if module not in PACKAGES and text not in seen:
+            if module not in EARLIER_PACKAGES and text not in seen:
                 seen.add(text)
                 modules[module].append((text, *map(int, answers)))
     most = sorted(modules, key=lambda module: (-len(modules[module]), module))[:N_MODULES]
-    rows = [(text, i, *answers) for i, name in enumerate(most) for text, *answers in modules[name]]
-    texts, *columns = zip(*rows, strict=True)
-    return Docstrings(list(texts), dict(zip(TASKS, map(np.array, columns), strict=True)))
+    return [(text, i, *answers) for i, name in enumerate(most) for text, *answers in modules[name]]
+
+
+def _earlier_texts() -> set[str]:
+    """The 120 documented functions of each of eight packages on which the rule was piloted."""
+    by_package: dict[str, dict[str, None]] = {name: {} for name in EARLIER_PACKAGES}
+    for path, source in sorted(data.stdlib_files("train")):
+        if (package := path.split("/")[0]) in by_package:
+            found = _functions(ast.parse(source))
+            by_package[package] |= dict.fromkeys(text for text, *_ in found)  # a set has no order
+    seen: set[str] = set()
+    for texts in by_package.values():
+        new = [text for text in texts if text not in seen]
+        order = np.random.default_rng(0).permutation(len(new))[:PER_PACKAGE]
+        seen |= {new[i] for i in order}
+    return seen
 
 
 def token_ids(tokenizer, texts: list[str]) -> Tensor:

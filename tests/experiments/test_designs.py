@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from efflab.experiments import (
-    encoder_reuse_2,
     encoder_reuse_3,
     encoder_tasks,
     qkv_sharing,
@@ -19,16 +18,16 @@ from efflab.structure.sharing import share_qkv
 
 QKV = list(read_rules()["qkv-share-half"].values())
 REUSE = read_rules()["encoder-reuse"]["quality"]
-DESIGNS = [(qkv_sharing_2, QKV), (encoder_reuse_2, [REUSE]), (encoder_reuse_3, [REUSE["next"]])]
+DESIGNS = [(qkv_sharing_2, QKV), (encoder_reuse_3, [REUSE])]
 
 
 def test_the_runs_are_those_that_the_rules_register(monkeypatch):
     calls = []
-    for place in (variants, encoder_reuse_2):
+    for place in (variants, encoder_reuse_3):
         monkeypatch.setattr(place, "run_cases", lambda *args, **options: calls.append(options))
-    for module in (qkv_sharing_2, encoder_reuse_2, encoder_reuse_3):
+    for module in (qkv_sharing_2, encoder_reuse_3):
         module.run()
-    for options, rules in zip(calls, (QKV, [REUSE], [REUSE["next"]]), strict=True):
+    for options, rules in zip(calls, (QKV, [REUSE]), strict=True):
         assert options["rules"] == sorted(map(rule_hash, rules))
         for rule in rules:
             assert rule["source"]["settings"].items() <= options["settings"].items()
@@ -87,12 +86,12 @@ def test_losses_are_paired_by_seed():
 
 def test_every_text_is_a_test_text_once_and_trains_otherwise():
     tested = []
-    hits = encoder_reuse_2.fold_hits(10, 100, lambda test: tested.append(test) or test[test])
+    hits = encoder_reuse_3.fold_hits(10, 100, lambda test: tested.append(test) or test[test])
     assert hits == "1" * 10
     assert (np.sum(tested, axis=0) == 1).all()
-    assert len(tested) == encoder_reuse_2.N_FOLDS
+    assert len(tested) == encoder_reuse_3.N_FOLDS
     others = []
-    encoder_reuse_2.fold_hits(10, 101, lambda test: others.append(test) or test[test])
+    encoder_reuse_3.fold_hits(10, 101, lambda test: others.append(test) or test[test])
     assert not np.array_equal(tested, others)
 
 
@@ -100,63 +99,43 @@ def test_hits_stand_at_their_texts():
     def right_on_even(test):
         return np.flatnonzero(test) % 2 == 0
 
-    assert encoder_reuse_2.fold_hits(6, 100, right_on_even) == "101010"
-
-
-def test_shuffled_texts_have_the_same_words():
-    texts = ["one two three four", "five"]
-    shuffled = encoder_reuse_2.shuffle_words(texts, 2)
-    assert [sorted(t.split()) for t in shuffled] == [sorted(t.split()) for t in texts]
-    assert encoder_reuse_2.shuffle_words(texts, 2) == shuffled != texts
+    assert encoder_reuse_3.fold_hits(6, 100, right_on_even) == "101010"
 
 
 def test_points_are_of_texts_and_seeds_of_one_text_stay_together():
     runs = [
         dict(task=task, kind=kind, seed=seed, hits=hits)
         for task in encoder_tasks.TASKS
-        for kind, hits in (("tuned", "1111"), ("head", "1110"), ("shuffled", "1000"))
-        for seed in (100, 101)
+        for kind, hits in (("tuned", "1111"), ("head", "1110"), ("untrained", "1000"))
+        for seed in (240, 241)
     ]
-    found = encoder_reuse_2.cases(runs)
+    found = encoder_reuse_3.cases(runs)
     assert found["folds-takes"].mean == pytest.approx(25)
-    assert found["folds-shuffled"].mean == pytest.approx(50)
-    assert encoder_reuse_2.cases(runs[::2] + runs[1::2]) == found
+    assert found["untrained-package"].mean == pytest.approx(75)
+    assert encoder_reuse_3.cases(runs[::2] + runs[1::2]) == found
     # a second seed with the same hits tells nothing new
-    alone = encoder_reuse_2.cases([run for run in runs if run["seed"] == 100])
-    assert alone == found
-    # nor does one that lacks a run count
-    growing = [*runs, dict(task="takes", kind="head", seed=102, hits="0000")]
-    assert encoder_reuse_2.whole_seeds(growing) == runs
-    assert encoder_reuse_2.cases(growing) == found
-    with pytest.raises(ValueError, match="expected at least one seed with every task and kind"):
-        encoder_reuse_2.cases(runs[:3])
+    assert encoder_reuse_3.cases([run for run in runs if run["seed"] == 240]) == found
 
 
-@pytest.mark.parametrize("kind", encoder_reuse_2.KINDS)
-def test_a_run_says_which_texts_are_right(kind, monkeypatch):
-    monkeypatch.setattr(encoder_reuse_2, "N_STEPS", 1)
-    hits = encoder_reuse_2.run_one("returns", kind, 100)["hits"]
-    assert len(hits) == len(encoder_tasks.docstrings().texts)
-    assert encoder_reuse_2.accuracy(hits) > (70 if kind != "tuned" else 30)
-
-
-def test_other_texts_are_none_that_an_earlier_record_has():
-    first, others = encoder_tasks.docstrings(), encoder_tasks.other_docstrings()
-    assert not {*first.texts} & {*others.texts}
-    assert len({*others.texts}) == len(others.texts) > 2 * len(first.texts)
-    n_texts = np.bincount(others.labels["package"])
+def test_the_texts_are_none_that_the_pilot_saw():
+    docs = encoder_tasks.docstrings()
+    earlier = encoder_tasks._earlier_texts()
+    assert len(earlier) == 8 * encoder_tasks.PER_PACKAGE
+    assert not earlier & {*docs.texts}
+    assert len({*docs.texts}) == len(docs.texts) > 2 * len(earlier)
+    n_texts = np.bincount(docs.labels["package"])
     assert len(n_texts) == encoder_tasks.N_MODULES
     assert (np.diff(n_texts) <= 0).all()
     for task in ("returns", "takes"):
-        assert {*others.labels[task].tolist()} == {0, 1}
+        assert {*docs.labels[task].tolist()} == {0, 1}
 
 
 def test_an_untrained_encoders_head_is_judged_beside_the_pretrained_ones(monkeypatch):
-    docs = encoder_tasks.other_docstrings()
+    docs = encoder_tasks.docstrings()
     few = slice(0, None, 24)
     labels = {"returns": docs.labels["returns"][few]}
     small = encoder_tasks.Docstrings(docs.texts[few], labels)
-    monkeypatch.setattr(encoder_tasks, "other_docstrings", lambda: small)
+    monkeypatch.setattr(encoder_tasks, "docstrings", lambda: small)
     monkeypatch.setattr(encoder_reuse_3, "N_STEPS", 1)
     hits = {k: encoder_reuse_3.run_one("returns", k, 3)["hits"] for k in encoder_reuse_3.KINDS}
     assert {len(own) for own in hits.values()} == {len(small.texts)}
@@ -165,12 +144,3 @@ def test_an_untrained_encoders_head_is_judged_beside_the_pretrained_ones(monkeyp
     assert hits["untrained"] != encoder_reuse_3.run_one("returns", "untrained", 4)["hits"]
     with pytest.raises(ValueError, match="kind='shuffled'"):
         encoder_reuse_3.run_one("returns", "shuffled", 3)
-    rights = dict(tuned="1111", head="1110", untrained="1000")
-    runs = [
-        dict(task=task, kind=kind, seed=240, hits=own)
-        for task in encoder_tasks.TASKS
-        for kind, own in rights.items()
-    ]
-    found = {key: estimate.mean for key, estimate in encoder_reuse_3.cases(runs).items()}
-    assert found["folds-takes"] == pytest.approx(25)
-    assert found["untrained-package"] == pytest.approx(75)

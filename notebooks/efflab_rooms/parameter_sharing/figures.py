@@ -7,13 +7,13 @@ from dataclasses import replace
 from efflab import cost
 from efflab.config import PRESETS, SHARING, ModelConfig
 from efflab.errors import require_int, require_one_of
-from efflab.experiments.encoder_reuse_2 import CASES, accuracy
+from efflab.experiments.encoder_reuse_3 import CASES, accuracy
 from efflab.experiments.qkv_sharing import by_count
 from efflab.lab import Choice, Slider, Toggle, explorer, number, tr
 from efflab.lab import figures as pictures
 from efflab.lab.colours import BLUE, DARK, ORANGE, VERMILION
 from efflab_rooms.parameter_sharing import measure
-from efflab_rooms.parameter_sharing.verdicts import POINTS, SHUFFLED
+from efflab_rooms.parameter_sharing.verdicts import POINTS
 
 # --- Sharing whole layers --------------------------------------------------------------------
 
@@ -147,14 +147,13 @@ def without_training(bits: Mapping[int, float]):
 
 
 def reuse_figure(runs: Sequence[Mapping], lost: Mapping, solutions: Mapping[str, str]):
-    """Each recorded seed's accuracy, and the points lost with their intervals by text.
+    """Each recorded seed's accuracy, and the points that heads lose, with their intervals by text.
 
     `lost`: the record's `cases`; `solutions`: kind of a run -> its name in English.
     """
-    names = {key: tr(task) for key, (task, *_) in CASES.items()}
-    names[SHUFFLED] = tr("control")
+    names = {key: tr(task) for key, (task, _, kind) in CASES.items() if kind == "head"}
     meta = {name: round(lost[key].mean, 2) for key, name in names.items()}
-    titles = [tr("accuracy of each seed (%)"), tr("points lost (interval by text)")]
+    titles = [tr("accuracy of each seed (%)"), tr("points that a head loses (interval by text)")]
     title = tr("A head on the shared encoder against an encoder a task")
     fig = pictures.panels(titles, title, meta=meta)
     for i, (kind, name) in enumerate(solutions.items()):

@@ -1,6 +1,6 @@
 """Notebook 01's numbers: what sharing removes and leaves, and what the recorded runs came to."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -185,16 +185,16 @@ def repeat_qkv(n_shared: int, seed: int = 0) -> tuple[float, float, float | None
 
 
 def compare_reuse(
-    n_tasks: int = 3, n_classes: int = 8, repeats: int = 7
+    n_classes: Sequence[int] = (64, 2, 2), repeats: int = 7
 ) -> tuple[dict[str, float], dict[str, bench.Timing]]:
-    """Megabytes of weights, and time for 8 texts that every task wants.
+    """Megabytes of weights, and time for 8 texts that every task wants; a task has `n_classes`.
 
     "one" encoder for all tasks, or "each" task its own.
     """
     encoder, tokenizer = points.encoder()
     ids = encoder_tasks.token_ids(tokenizer, encoder_tasks.docstrings().texts[:8])
-    heads = [nn.Linear(encoder.config.d_model, n_classes) for _ in range(n_tasks)]
-    encoders = [encoder, *(deepcopy(encoder) for _ in range(n_tasks - 1))]
+    heads = [nn.Linear(encoder.config.d_model, n) for n in n_classes]
+    encoders = [encoder, *(deepcopy(encoder) for _ in n_classes[1:])]
 
     @torch.no_grad()
     def one():

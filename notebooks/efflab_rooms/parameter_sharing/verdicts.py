@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from efflab import cost
 from efflab.config import PRESETS, ModelConfig
 from efflab.estimate import Estimate
-from efflab.experiments import encoder_reuse_2
+from efflab.experiments import encoder_reuse_3
 from efflab.lab import Evidence, Outcome, by_id, judge, number
 
 # --- ALBERT ------------------------------------------------------------------------------------
@@ -81,32 +81,26 @@ def qkv_share_half(evidence) -> Outcome:
 
 # --- One encoder, many tasks -------------------------------------------------------------------
 
-LOST = "{task}: accuracy lost by a head to an encoder of its own ({n} of {all} seeds, by text)"
-CONTROL = "control, {task}: what shuffled words cost a head ({n} of {all} seeds, by text)"
-MEMORY = "memory of 3 encoders over one with 3 heads"
+LOST = "{task}: accuracy lost by a head to an encoder of its own ({n} seeds, by text)"
+UNTRAINED = "{task}: accuracy lost by a head on random weights ({n} seeds, by text)"
+CONTROL = "control, {task}: accuracy lost by a head on random weights ({n} seeds, by text)"
+MEMORY = "memory of the weights of 3 encoders over one with 3 heads"
 REUSE_TIME = "time of 3 encoders over one with 3 heads, the same texts (by repeat)"
-POINTS, SHUFFLED = 5, "folds-shuffled"
-BAG_OF_WORDS = (
-    "shuffled words, the control, cost a head {shuffled} points: the fewer, the closer a bag of "
-    "words comes to being enough for such labels"
-)
+POINTS = 5
 
 
-def reuse_evidence(
-    lost: Mapping[str, Estimate], n_seeds: int, memory: float, time: Estimate
-) -> list[Evidence]:
-    """`lost`: the record's `cases`, in points, of so many seeds; the others are of 3 encoders over
-    one."""
-    seeds = dict(n=n_seeds, all=len(encoder_reuse_2.SEEDS))
+def reuse_evidence(lost: Mapping[str, Estimate], memory: float, time: Estimate) -> list[Evidence]:
+    """`lost`: the record's `cases`, in points; the others are of 3 encoders over one."""
+    names = {key: UNTRAINED if "untrained" in key else LOST for key in lost}
+    names["untrained-package"] = CONTROL
     evidence = [Evidence.exact("memory", MEMORY, memory, "x")]
     evidence.append(Evidence.of("time", REUSE_TIME, time, "x"))
-    for key, (task, *_) in encoder_reuse_2.CASES.items():
-        name = CONTROL if key == SHUFFLED else LOST
-        evidence.append(Evidence.of(key, name, lost[key], "points", "recorded", task=task, **seeds))
+    for key, (task, *_) in encoder_reuse_3.CASES.items():
+        values = dict(task=task, n=len(encoder_reuse_3.SEEDS))
+        evidence.append(Evidence.of(key, names[key], lost[key], "points", "recorded", **values))
     return evidence
 
 
 def encoder_reuse(evidence) -> Outcome:
     """Whether several tasks can share one encoder and add only a head each."""
-    values = dict(shuffled=number(by_id(evidence)[SHUFFLED].value))
-    return judge("encoder-reuse", evidence, remarks={"quality": BAG_OF_WORDS}, values=values)
+    return judge("encoder-reuse", evidence)
