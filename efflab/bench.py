@@ -172,6 +172,7 @@ def peak_bytes(fn: Callable[[], object], device: str = "cpu") -> int:
     """
     require_one_of("device", device, ("cpu", "cuda"))
     if device == "cuda":
+        require(torch.cuda.is_available(), "device", device, "'cpu': there is no GPU here")
         synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

@@ -219,7 +219,8 @@ def load_decoder(source: str | Path) -> Transformer:
     require_computable(reading.config)
     index, shards = path / "model.safetensors.index.json", ["model.safetensors"]
     if index.is_file():
-        names = require_type("weight_map", parse_json(index.read_bytes()).get("weight_map"), dict)
+        listed = parse_json(index.read_bytes()).get("weight_map")
+        names = require_type("weight_map", listed, dict[str, str])
         shards = sorted(set(names.values()))
     tensors: dict[str, Tensor] = {}
     for name in shards:

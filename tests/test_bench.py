@@ -122,6 +122,12 @@ def test_no_functions_is_refused():
         bench.time_interleaved({})
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_peak_bytes_of_a_gpu_that_is_not_there():
+    with pytest.raises(ValueError, match="device='cuda': expected 'cpu'"):
+        bench.peak_bytes(lambda: None, "cuda")
+
+
 def test_peak_bytes_of_known_allocations():
     before = torch.empty(1000, 1000)  # alive before: does not count
 

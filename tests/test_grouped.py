@@ -168,6 +168,10 @@ def without_a_map(folder):
     (folder / "model.safetensors.index.json").write_text("{}")
 
 
+def with_a_list(folder):
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": 5}}))
+
+
 def both_ways(folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"use_bidirectional_attention": True}))
@@ -191,6 +195,7 @@ def with_yarn(folder):
         (with_another_tensor, "tensors='layers.0.adapter.weight': expected weights of llama alone"),
         (outside, "weight_map='../other.safetensors': expected files of the same folder"),
         (without_a_map, "weight_map=None: expected a dict"),
+        (with_a_list, r"weight_map\['a'\]=5: expected a text"),
         (both_ways, "use_bidirectional_attention=True: expected false"),
         (of_another_family, "model_type='granite': expected one of 'llama', 'mistral'"),
         (with_yarn, "rope.scaling='yarn': expected 'none' or 'linear' or 'llama3'"),

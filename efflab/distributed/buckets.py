@@ -72,7 +72,7 @@ class Trace(NamedTuple):
     @property
     def seconds(self) -> float:
         """Seconds until the last gradient is averaged."""
-        return max(self.backward, *(t.end for t in self.transfers))
+        return max([self.backward, *(t.end for t in self.transfers)])
 
     @property
     def hidden(self) -> float:

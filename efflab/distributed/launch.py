@@ -25,7 +25,7 @@ from efflab.arguments import check_module
 from efflab.base.significant import significant
 from efflab.distributed.process import RankProcess
 from efflab.distributed.rank import report as report
-from efflab.errors import require
+from efflab.errors import quote, require
 from efflab.rules import Positive, Size
 
 MAX_RANKS = 64
@@ -61,6 +61,7 @@ def launch(
     all ranks with a `RankError`. No process is left behind in any case.
     """
     require_function(fn)
+    _pickle(fn, args)  # refused before a process starts
     with RankPool(n_procs) as pool:
         return pool.run(fn, *args, timeout=timeout, on_progress=on_progress)
 
@@ -242,7 +243,9 @@ def _pickle(fn: Callable, args: tuple) -> bytes:
     try:
         return pickle.dumps((fn, args))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise ValueError(f"args={args!r}: expected values that pickle accepts ({error})") from error
+        raise ValueError(
+            f"args={quote(args)}: expected values that pickle accepts ({error})"
+        ) from error
 
 
 def _in_collective(stack: str) -> bool:

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from efflab.arguments import check_module
+from efflab.errors import require
 
 
 def _sum(x: Tensor) -> Tensor:
@@ -26,8 +27,10 @@ def _gather(x: Tensor) -> Tensor:
 
 
 def _own(x: Tensor) -> Tensor:
-    """This rank's share of the last dimension."""
-    return x.chunk(dist.get_world_size(), -1)[dist.get_rank()]
+    """This rank's share of the last dimension, which the ranks have to divide."""
+    n, shape = dist.get_world_size(), tuple(x.shape)
+    require(x.shape[-1] % n == 0, "x.shape", shape, f"a last dimension that {n} ranks divide")
+    return x.chunk(n, -1)[dist.get_rank()]
 
 
 def _identity(x: Tensor) -> Tensor:

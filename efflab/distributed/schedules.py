@@ -14,6 +14,7 @@
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from itertools import count
+from math import isqrt
 from typing import NamedTuple
 
 from efflab.arguments import check_module
@@ -66,7 +67,8 @@ def orders(schedule: str, n_stages: Size, n_microbatches: Size, n_chunks: Size =
     ['F0 F1 B0 F2 B1 B2', 'F0 B0 F1 B1 F2 B2']
     """
     require_one_of("schedule", schedule, SCHEDULES)
-    require_playable(n_stages, n_microbatches, n_chunks)
+    chunks = {"dualpipe": 2, "interleaved": n_chunks}.get(schedule, 1)
+    require_playable(n_stages, n_microbatches, chunks)
     K, M = n_stages, n_microbatches
     if schedule == "dualpipe":
         for name, value in dict(n_stages=K, n_microbatches=M).items():
@@ -84,10 +86,15 @@ def orders(schedule: str, n_stages: Size, n_microbatches: Size, n_chunks: Size =
 
 def require_playable(n_stages: int, n_microbatches: int, n_chunks: int) -> None:
     """Refuse sizes whose task lists would take minutes or fill the memory."""
+    # an interleaved order is laid out for as many as there are stages, a dualpipe for twice as many
+    passes = n_stages**2
+    require(passes <= MOST_PASSES, "n_stages", n_stages, f"at most {isqrt(MOST_PASSES)}")
+    most = MOST_PASSES // passes
+    allowed = f"at most {MOST_PASSES} over the square of n_stages={n_stages}, {most}"
+    require(n_chunks <= most, "n_chunks", n_chunks, allowed)
     most = MOST_PASSES // (n_stages * n_chunks)
     allowed = f"at most {MOST_PASSES} over n_stages={n_stages} and n_chunks={n_chunks}, {most}"
-    # an interleaved order is laid out for as many as there are stages, a dualpipe for twice as many
-    require(max(n_microbatches, n_stages) <= most, "n_microbatches", n_microbatches, allowed)
+    require(n_microbatches <= most, "n_microbatches", n_microbatches, allowed)
 
 
 def _number_tasks(plan: Iterable[Step], limit: int, first: tuple[int, ...]) -> list[Task]:

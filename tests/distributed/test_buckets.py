@@ -105,3 +105,4 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="first_bytes=0"):
         fill([1], 1, 0)
     assert Trace(1.0, ()).hidden == 1.0
+    assert Trace(1.0, ()).seconds == 1.0

@@ -374,6 +374,7 @@ def test_a_bad_number_of_ranks_is_refused_before_any_starts(n_procs):
         RankPool(n_procs)
 
 
-def test_arguments_that_cannot_travel_are_refused():
+def test_arguments_that_cannot_travel_are_refused_before_a_rank_starts(monkeypatch):
+    monkeypatch.setattr(RankPool, "_start", lambda pool: pytest.fail("a rank was started"))
     with pytest.raises(ValueError, match=r"args=.*pickle"):
         launch(rank_functions.sleeps, 1, lambda: 0, timeout=60)

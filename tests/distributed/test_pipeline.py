@@ -246,6 +246,9 @@ def test_more_than_can_be_played_is_refused_at_once():
         simulate(forward, backward, 4, "interleaved", n_chunks=10**9)
     with pytest.raises(ValueError, match="n_stages=1000"):
         simulate([1.0] * 1000, [1.0] * 1000, 2, "dualpipe")
+    with pytest.raises(ValueError, match="n_stages=400: expected at most 362"):
+        simulate([1.0] * 400, [2.0] * 400, 1)
+    schedules.require_playable(4, 20_000, 1)  # as gpipe's are, which has one chunk
     assert time.perf_counter() - start < 1
     assert simulate([1.0], [2.0], 2**13).makespan == 3 * 2**13
 
