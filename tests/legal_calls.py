@@ -334,6 +334,12 @@ BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
         "attention": lambda: model.Attention(8, 2, causal=True)
     },
     "structure.bigbird.bigbird_layout": {"n_window": just(1)},
+    "structure.swin.swin_counts": {
+        "channels": just(96),
+        "depths": just((2, 2)),
+        "window_size": just(7),
+        "image": just(224),
+    },
     "structure.bigbird.block_sparse_attention": {"layout": BY_TYPE[tensors.Layout]},
     "structure.bigbird.token_mask": {"layout": BY_TYPE[tensors.Layout]},
     "structure.bigbird.hops": {"layout": BY_TYPE[tensors.Layout]},

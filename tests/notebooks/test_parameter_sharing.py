@@ -153,7 +153,7 @@ def test_heads_on_one_encoder_beat_the_commonest_class():
     encoder, tokenizer = points.encoder()
     docs = encoder_tasks.docstrings()
     embeddings = encoder_tasks.embed(encoder, encoder_tasks.token_ids(tokenizer, docs.texts))
-    for task, gain in (("package", 40), ("returns", 10)):
+    for task, gain in (("package", 40), ("returns", 5), ("takes", 4)):  # 2,394 texts tell 2 points
         y = docs.labels[task]
         heads = partial(encoder_tasks.head_hits, embeddings, y)
         accuracy = encoder_reuse_3.accuracy(encoder_reuse_3.fold_hits(len(y), 100, heads))
