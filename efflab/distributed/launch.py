@@ -16,7 +16,7 @@ import time
 import traceback
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,8 +61,7 @@ def launch(
     all ranks with a `RankError`. No process is left behind in any case.
     """
     require_function(fn)
-    _pickle(fn, args)  # refused before a process starts
-    with RankPool(n_procs) as pool:
+    with closing(RankPool(n_procs)) as pool:  # `run` pickles the job before it starts the ranks
         return pool.run(fn, *args, timeout=timeout, on_progress=on_progress)
 
 
