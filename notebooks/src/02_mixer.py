@@ -22,14 +22,14 @@
 # %% [markdown] tags=["zh"]
 # # 02 · MLP-Mixer：完全不用注意力
 #
-# 文章说，MLP-Mixer 用 *token 混合*与*通道混合*取代自注意力，计算更简单。在这里，你将亲手搭出它，
+# 文章说，MLP-Mixer 用 *token 混合*与*通道混合*取代自注意力，计算更简单。本篇里，你将亲手搭出它，
 # 与论文核对参数量，与同样大小的 Vision Transformer 一起训练，并找出那句话没有提到的代价。
 #
 # | | |
 # |---|---|
 # | **论断** | `mixer-simpler` |
 # | **用时** | 25 分钟；全部单元格合计运行不到 40 秒 |
-# | **学完之后** | 能用四行代码写出 Mixer 层；能说清它比注意力省下多少 FLOPs、多少时间；能解释 Mixer 为何只认一种图像尺寸，并把它搬到另一种尺寸上 |
+# | **学完之后** | 能用四行代码写出 Mixer 层；能说清它比注意力省下多少 FLOPs、多少时间；能解释 Mixer 为何只认一种图像尺寸，并能把它搬到另一种尺寸上 |
 
 # %% tags=["parameters"]
 language = "en"
@@ -92,7 +92,7 @@ growth = predict(
 # %% [markdown] tags=["zh"]
 # ## 2 · 动手搭建
 #
-# Transformer 自己的前馈网络是两个矩阵，中间一个 GELU。作用在形状为 (B, S, C) 的 x 上，它沿通道方向计算。
+# Transformer 原有的前馈网络是两个矩阵，中间隔一个 GELU。它作用于形状为 (B, S, C) 的 x 时，沿通道方向计算。
 # Mixer 要的是沿图像块方向做同样的事。
 
 # %% [markdown] tags=["en"]
@@ -143,7 +143,7 @@ check("02-1", answer_1)
 # transposed, (B, C, S), and so works along the patches:
 
 # %% [markdown] tags=["zh"]
-# 我们的诀窍是一次转置：`FeedForward` 本来沿通道方向计算，作用在转置后的 (B, C, S) 上，就沿图像块方向计算：
+# 我们的做法只是一次转置。`FeedForward` 本来沿通道方向计算，作用于转置成 (B, C, S) 的 x，就沿图像块方向计算：
 
 # %%
 lab.show_source(MixerLayer)
@@ -291,7 +291,7 @@ saving.reveal(round(100 * (1 - flop_ratio), 1))
 # 同样的批次、同样的步数、同样的学习率。为了参数量相同，ViT 更窄（36 个通道，而不是 48 个），并且多一张位置表，
 # 其初值取通常的十倍（0.2），否则小模型很晚才学会位置；学习率对两者都没有调过。请注意计算量：*参数量*相同时，
 # Mixer 的计算量比 ViT 更大。耗时却未必如此：模型这么小时，相当一部分时间花在 FLOPs 不计的算子上。
-# （“耗时 / ViT 的耗时”是成对重复之比的中位数，不是两个中位数之商。）
+# （“耗时 / ViT 的耗时”一列是各次成对重复之比的中位数，不是两个中位数之商。）
 
 # %% tags=["nbval-ignore-output"]
 models = {k: mixer_digits.train_model(k, seed, n_steps=n_steps) for k in mixer_digits.KINDS}
@@ -338,10 +338,10 @@ print(record["command"], "|", record["machine"], "|", record["date"])
 # B/16 (3.23, then 3.95).
 
 # %% [markdown] tags=["zh"]
-# 不要由这里的领先推广开去：数字都居中摆放，认得自己位置的权重占了便宜；200 步也很少，
-# 学得快的一方自然占先。只用 ImageNet（并加额外正则化）训练时，Mixer-B/16 是 76.44%，ViT-B/16 是 79.67%
-# （文献，表 3；ViT 的数字由其作者提供）：Mixer 更容易过拟合。数据增多时，差距在大模型上缩小（L/16：ImageNet 上
-# 4.35 个百分点，ImageNet-21k 上 1.57），B/16 则没有（3.23，然后 3.95）。
+# 这里谁领先，不可推而广之：数字都居中摆放，与固定位置绑定的权重就占了便宜；200 步也很少，
+# 学得快的一方自然占先。只用 ImageNet（并加额外正则化）训练时，准确率 Mixer-B/16 是 76.44%，ViT-B/16 是 79.67%
+# （文献，表 3；ViT 的数字由其作者提供）：Mixer 更容易过拟合。数据增多时，差距在大模型上缩小（L/16：用 ImageNet
+# 训练差 4.35 个百分点，用 ImageNet-21k 差 1.57），B/16 则没有（先是 3.23，后是 3.95）。
 
 # %% [markdown] tags=["en"]
 # ## 4 · Measure: larger images
@@ -530,8 +530,7 @@ verdict("mixer-simpler", verdicts.mixer_simpler(evidence))
 # %% [markdown] tags=["zh"]
 # ## 8 · 练习
 #
-# **02-2.** 写出 `token_weights(image_size, patch_size, d_token)`（赋给 `answer_2`）：一层 token
-# 混合网络的参数个数，含偏置。
+# **02-2.** 写出 `token_weights(image_size, patch_size, d_token)`（赋给 `answer_2`）：token 混合网络在一层里的参数个数，含偏置。
 #
 # <details><summary>提示</summary>
 #
@@ -631,7 +630,7 @@ check("02-3", answer_3)
 # 在留出的数字上至少认对 95%：`answer_4 = dict(patch_size=..., n_layer=..., d_model=..., d_token=..., d_channel=...)`。
 # 检查时会真的训练它，要几秒钟。
 #
-# <details><summary>提示</summary>算一算每个数字各占多少参数。图块大而少，token 混合就小，而且第一层映射一次看到的像素更多。</details>
+# <details><summary>提示</summary>算一算每项设置各占多少参数。图像块大而少，token 混合就小，而且第一层映射一次看到的像素更多。</details>
 
 # %% tags=["exercise", "ex-02-4"]
 answer_4 = ...  # dict(patch_size=..., n_layer=..., d_model=..., d_token=..., d_channel=...)
@@ -658,7 +657,7 @@ check("02-4", answer_4)
 # answer_4 = dict(patch_size=4, n_layer=2, d_model=24, d_token=32, d_channel=32)
 # ```
 #
-# 4,666 个参数。图块取 4 × 4 时只有四块，而不是十六块：混合 token 的权重更少；同样的宽度，图块取 2 × 2 则不到 95%。
+# 4,666 个参数。图像块取 4 × 4 时只有四块，而不是十六块：混合 token 的权重更少；同样的宽度，图像块取 2 × 2 则不到 95%。
 #
 # </details>
 

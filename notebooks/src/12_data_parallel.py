@@ -104,7 +104,7 @@ sorted(seen)
 # in a collective, are stopped with it. The pool starts anew at the next call.
 
 # %% [markdown] tags=["zh"]
-# 某个 rank 抛出异常时，调用会在一秒内结束，并指出是哪一个；其余在集合通信中等它的 rank 也随之停止。
+# 某个 rank 抛出异常时，调用会立即结束，并指出是哪一个；其余在集合通信中等它的 rank 也随之停止。
 # 下一次调用时进程池会重新启动。
 
 # %%
@@ -132,8 +132,8 @@ failure
 #
 # $$\tfrac12\left(\tfrac{g_1+g_2+g_3+g_4}{4} + \tfrac{g_5+g_6+g_7+g_8}{4}\right) = \tfrac18\sum_i g_i .$$
 #
-# 若是 5 行和 3 行就不成立：3 行的每行占 1/6，5 行的每行占 1/10。给每个 rank 的损失*加权*，乘上
-# （rank 数 × 自己的行数 / 总行数），就能修正。数据并行的全部内容就是：
+# 若是 5 行和 3 行就不成立：3 行那边每行占 1/6，5 行那边每行占 1/10。给每个 rank 的损失*加权*，
+# 乘上（rank 数 × 自己的行数 / 总行数），就能修正。数据并行的全部内容就是：
 
 # %%
 show_source(data_parallel.average_gradients)
@@ -213,11 +213,11 @@ table(rows, kind="measured", digits=2)
 # lap rank r sends part r + 1 − s, and rank r + 1 replaces its own. All modulo n.</details>
 
 # %% [markdown] tags=["zh"]
-# （优化器是带动量的 SGD，步长对梯度是线性的。Adam 会除以梯度自身的大小，零附近的一点舍入误差会被它变成整整一步。）
+# （优化器是带动量的 SGD，更新量对梯度是线性的。Adam 会除以梯度自身的大小，梯度接近零时，一点舍入误差就会被放大成整整一步。）
 #
 # ## 4 · 求和至少要发送多少
 #
-# 全部发给一个 rank，再由它发回来：它要发送 (n - 1) 份。**环**把这件事分摊开。把梯度切成 n 段；
+# 全部发给一个 rank，再由它发回来：它要发送 (n - 1) 份完整的数据。**环**把这件事分摊开。把梯度切成 n 段；
 # 每一步里每个 rank 把一段传给下一个，后者加到自己那段上。以 n = 3 为例，列是 rank，A 到 C 是各段，
 # 数字表示这个和里已有几个 rank 的值：
 #
@@ -231,10 +231,10 @@ table(rows, kind="measured", digits=2)
 #
 # $$\text{每个 rank 发送} = 2\,\frac{n-1}{n}\times\text{字节数},$$
 #
-# rank 再多也不超过两倍。但字节数不是全部：2 (n - 1) 步只能一步接一步地走，每一步都要付一次链路延迟。
+# rank 再多也不超过两倍。但只看字节数还不够：2 (n - 1) 步只能一步接一步地走，每一步都要付一次链路延迟。
 # **树形**算法向上逐层求和、再向下逐层分发，只要 2 log n 步；用两棵树，各走一半梯度，每个 rank 都不闲着，
 # 发送量最多是总字节数的两倍。NCCL 两种都有。
-# （两半数据是分成小块流水传递的；下面的时间只计 2 log n 步的延迟和字节，不计分块的代价，是下界。）
+# （两半数据是分成小块流水传递的；下面的时间只计 2 log n 步的延迟和传输字节的时间，不计分块的代价，是下界。）
 #
 # ### 动手：环
 #
@@ -273,7 +273,7 @@ check("12-1", answer_1)
 # Ours, between real processes; its sums and its bytes are those of `dist.all_reduce` (a test):
 
 # %% [markdown] tags=["zh"]
-# 我们的写法，跑在真实的进程之间；它的和与字节数都与 `dist.all_reduce` 一致（有测试）：
+# 我们的写法，跑在真实的进程之间；它的和与字节数都与 `dist.all_reduce` 一致（有测试为证）：
 
 # %%
 show_source(ring.ring_all_reduce)
@@ -286,7 +286,7 @@ p_sent.reveal(ring.ring_bytes(100, 4))
 # these formulas, 1 MB goes fifty times as fast over trees; 1 GB hardly notices the latency:
 
 # %% [markdown] tags=["zh"]
-# 哪种更快，取决于 rank 数和数据量。1,024 个 rank 时，按这些公式，1 MB 走树形要快五十倍；1 GB 则几乎感觉不到延迟：
+# 哪种更快，取决于 rank 数和数据量。1,024 个 rank 时，按这些公式，1 MB 走树形的速度是走环的五十倍；1 GB 则几乎不受延迟影响：
 
 # %%
 show(figures.ways_to_sum())
@@ -304,7 +304,7 @@ show(figures.ways_to_sum())
 # ## 5 · 桶：边算边发
 #
 # 反向传播最先算完最后一层的梯度。DDP 不会干等：它把梯度装进**桶**里，装满一个就开始 all-reduce，
-# 而前面的层还在计算。下面是 `stdlib-gpt` 在两个 rank 上的一次真实反向传播。本机内存这条“链路”太快，看不出问题，
+# 而前面的层还在计算。下面是 `stdlib-gpt` 在两个 rank 上的一次真实反向传播。本机内存这条“链路”太快，看不出什么，
 # 所以把每次 all-reduce 都拉长到 200 MB/s、每步延迟 0.5 ms 时所需的时间，大约相当于较快的办公网络：
 
 # %% tags=["nbval-ignore-output"]
@@ -359,13 +359,13 @@ table(rows, kind="measured")
 # Gbit/s, then for 1,024 ranks: where does it move, and where over trees? With which wire does the size no longer matter?
 
 # %% [markdown] tags=["zh"]
-# （如果“比值”大于 1，或桶多时反向传播变长：多半是因为 all-reduce 和模拟链路的线程与反向传播抢同样的核。
-# GPU 上它们另有硬件。）
+# （如果“比值”大于 1，或桶多时反向传播变长，多半是因为 all-reduce 和模拟链路的线程与反向传播争抢同样的核。
+# 在 GPU 上，它们各有专用的硬件。）
 #
 # 桶设为 25 MiB 时，13 MB 的模型只有一个桶，传输全都藏不住。不设大小时，DDP 的第一个桶装到 1 MiB 就发，其余的装到 25 MiB。
 # 桶太小，又要反复付延迟；走环时 rank 越多，代价越大。下面是 24 层，每层 24 MiB、反向 4 毫秒；一个桶至少装一层，
-# 所以小于 24 MiB 时没有变化。先为 64 Gbit/s 的链路找出最合适的大小，再看 1,024 个 rank：它移到哪里？走树形时呢？
-# 链路多快时，桶的大小就无关紧要了？
+# 所以小于 24 MiB 时没有变化。先为 64 Gbit/s 的链路找出最合适的大小，再换成 1,024 个 rank：它变成多少？走树形时呢？
+# 什么样的链路上，桶的大小就无关紧要了？
 
 # %%
 explore(figures.overlap, frames=9)
@@ -416,9 +416,9 @@ table(rows, kind="measured", digits=2)
 # - **行数不等。** DDP 按 rank 平均，而不是按行平均；一个 epoch 的最后一批常常短一截。
 # - **随机种子。** DDP 开始前会把 rank 0 的权重发给大家，种子不同也无妨。手写平均时，每个 rank 都在训练自己的模型，
 #   用的梯度却不属于其中任何一个。
-# - **BatchNorm** 要除以它看到的那些行的统计量。修复之后，统计量和它的梯度都要跨 rank 求和。
+# - **BatchNorm** 用它看到的那些行的统计量来归一化。修复的办法是，统计量及其梯度都跨 rank 求和。
 #   （LayerNorm 只看一行，Transformer 不受影响。）
-# - **忘了采样器。** 各 rank 用同一种子打乱时，每个 rank 都读同样的行：n 个 rank 干一个 rank 的活，损失曲线看上去却一切正常：
+# - **忘了采样器。** 各 rank 用同一个种子打乱时，每个 rank 都读同样的行：n 个 rank 干一个 rank 的活，损失曲线看上去却一切正常：
 
 # %%
 rows = []
@@ -509,8 +509,8 @@ table(rows, kind="measured")
 # Do they still train the same model? And what does it cost on the wire?
 
 # %% [markdown] tags=["zh"]
-# 阶段 2 里，FSDP2 比论文所说多 14% 到 20%：在前向和反向之间，rank 自己的那份切片与收集来的完整权重*并存*。
-# 阶段 1 的优化器按整个参数分派，所以 4 个 rank 时最满的一个比应得的多存百分之几的优化器状态。
+# 阶段 2 里，FSDP2 存的比论文公式多 14% 到 20%：在前向和反向之间，rank 自己的那份分片与收集来的完整权重*并存*。
+# 阶段 1 的优化器以整个参数张量为单位分派，所以 4 个 rank 时，最满的一个存的优化器状态比平均份额多百分之几。
 #
 # 它们训练的还是同一个模型吗？通信上又要付出什么？
 
@@ -543,11 +543,11 @@ table(rows)
 # The state is not all. A whole step, activations included:
 
 # %% [markdown] tags=["zh"]
-# 单位是全部权重的 (n - 1)/n。按论文，阶段 1、2 的通信量与 DDP 相同，阶段 3 多一半，因为反向传播前还要再收集一次权重。
+# 发送量以全部权重的 (n - 1)/n 为单位。按论文，阶段 1、2 的通信量与 DDP 相同，阶段 3 多一半，因为反向传播前还要再收集一次权重。
 # 这里阶段 1 到 3 都多出一个单位，原因有二。阶段 1：`ZeroRedundancyOptimizer` 建立在 DDP 之上，DDP 对全部梯度做 all-reduce，之后还要广播新权重；
-# 这与后端无关，NCCL 上也一样。阶段 2、3：gloo 没有真正的 reduce-scatter，而是让每个 rank 都得到全部的和（有测试统计）；NCCL 则有。
+# 这与后端无关，NCCL 上也一样。阶段 2、3：gloo 没有真正的 reduce-scatter，而是让每个 rank 都得到全部的和（有测试为证）；NCCL 则有。
 #
-# 状态还不是全部。算上激活值的完整一步：
+# 只看状态还不够。算上激活值的完整一步：
 
 # %% tags=["nbval-ignore-output"]
 step = figures.stages(by_stage[4])
@@ -561,8 +561,8 @@ show(step)
 # 13's splits are for.)
 
 # %% [markdown] tags=["zh"]
-# 激活值哪个阶段都不切分。序列越多，它占得越多；而 ZeRO 省下的最多是它切掉的那部分状态
-# （序列少时还要少些，因为当时收集来的那一层也要算），相比之下就越来越不起眼。
+# 哪个阶段都不切分激活值。序列越多，激活值占得越多；而 ZeRO 省下的至多是它切掉的那部分状态
+# （序列少时还要少些，因为临时收集来的那一层权重也占内存），相比之下就越来越不起眼。
 # （要减少激活值，得靠重计算和第 13 篇的切法。）
 
 # %% tags=["nbval-ignore-output"]
@@ -573,7 +573,7 @@ show(figures.batches(by_batch))
 # The paper's own table, in GB a device, 7.5 billion parameters with mixed-precision Adam (16 bytes a parameter):
 
 # %% [markdown] tags=["zh"]
-# 论文自己的表，单位为每台设备 GB，75 亿参数，混合精度 Adam（每参数 16 字节）：
+# 论文自己的表：每台设备的 GB 数，75 亿参数，混合精度 Adam（每参数 16 字节）：
 
 # %%
 rows = []
@@ -593,7 +593,7 @@ table(rows)
 # over devices. It splits what is *stored*. Every rank still computes every layer, on its own rows:
 
 # %% [markdown] tags=["zh"]
-# **ZeRO 不是模型并行。** 文章把 ZeRO 当作“按层切分模型”的例子。其实它切分的是*存储*：每个 rank 仍要用自己的行计算每一层：
+# **ZeRO 不是模型并行。** 文章把 ZeRO 当作“按层切分模型”的例子。其实它切分的只是*存储*，每个 rank 仍要用自己的行计算每一层：
 
 # %%
 headers = ("way", "weights held", "layers computed", "rows", "sent")
@@ -620,12 +620,12 @@ table([dict(zip(headers, way, strict=True)) for way in ways])
 # %% [markdown] tags=["zh"]
 # ## 8 · 探索：需要什么样的卡？
 #
-# GPT-3 的 1750 亿参数、80 GB 的卡，最少要多少个 rank？不管用多少个 rank，阶段 2 都降不到多少 GB 以下，为什么？
-# 在阶段 3，换一个更省的优化器能得到什么？
+# 用 80 GB 的卡放下 GPT-3 的 1,750 亿参数，最少要多少个 rank？rank 再多，阶段 2 的每卡内存也降不到多少 GB 以下？为什么？
+# 在阶段 3，换一个更省内存的优化器有什么好处？
 #
 # `deepseek-v3` 共 6,710 亿参数，一个 token 只用到 376 亿（官方称 370 亿；这里把输入嵌入表整个计入），
 # 因为前馈网络有许多个，称为*专家*，每个 token 只经过其中几个。但每个专家都可能被选中，所以全部专家的状态都要存：
-# 按每参数 16 字节，共 10.7 TB。阶段 2 时，不论有多少个 rank，每个 rank 都完整存着 16 位的权重，共 1.3 TB；
+# 按每参数 16 字节，共 10.7 TB。阶段 2 时，不论有多少个 rank，每个 rank 都完整存着 16 比特的权重，共 1.3 TB；
 # 阶段 3 从 125 个 rank 起才放得进 H100（标称 80 GB，即 85.9 · 10⁹ 字节），还没算激活值。
 # （实际训练时还把专家和层分到各设备上：ZeRO 并不是唯一的切法。）
 
@@ -809,8 +809,8 @@ check("12-3", answer_3)
 # - 只要各份行数相等（或加权），且模型里没有跨样本的运算，梯度的平均就是整个批次的梯度。DDP 与单进程只差舍入误差。
 # - 沿环求和，每个 rank 发送总字节数的 2 (n - 1)/n，不会超过两倍，但要走 2 (n - 1) 步。
 # - 桶把传输藏在反向传播背后；最后一个桶总是藏不住。
-# - ZeRO 是逐步让各种状态只存一份的数据并行：4 个 rank 上每参数 16（DDP）、10、7、4 字节。它不切分激活值，阶段 3 还要多一半的通信量（按论文；在这里的 gloo 上是 DDP 的两倍）。
-# - 换到多台机器：`docs/many-machines.md` 用 `torchrun` 启动同样的训练。
+# - ZeRO 仍是数据并行，只是逐步让各种状态只存一份：4 个 rank 上每参数 16（DDP）、10、7、4 字节。它不切分激活值，阶段 3 还要多一半的通信量（按论文；在这里的 gloo 上是 DDP 的两倍）。
+# - 要换到多台机器，见 `docs/many-machines.md`：用 `torchrun` 启动同样的训练。
 #
 # **参考文献。** Li 等 2020，*PyTorch Distributed*，arXiv:2006.15704。Patarasuk & Yuan 2009，
 # *Bandwidth optimal all-reduce algorithms*。Sanders 等 2009，*Two-tree algorithms for full bandwidth

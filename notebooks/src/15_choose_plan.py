@@ -98,15 +98,15 @@ p_game = predict("At how many bits per byte does stdlib-gpt fit into 2 MB?", "bi
 # %% [markdown] tags=["zh"]
 # ## 2 · 哪种技术对哪项预算管用
 #
-# `efflab advise` 列出每种技术在某一项预算上的收益：原模型所需是采用后的多少倍。收益或由本仓库的公式*计算*得出，
+# `efflab advise` 列出每种技术在某一项预算上的收益：原模型的开销是采用该技术后的多少倍。收益或由本仓库的公式*计算*得出，
 # 或来自实验*存档*，或引自*文献*；没有出处就不显示。质量上的代价，凡有记录的一并列出（多数未经再训练）。
 # 预算 `quality` 问的是：哪些技术能把质量损失控制在 1% 以内；`decode` 是再生成一个 token 的时间，
 # `context` 是权重之外的内存还放得下多少 token（这一项的收益是采用后放得下的个数与原来之比）。（MRR：对每次检索取正确文本排名的倒数，再求平均。NNCF：为 OpenVINO 做量化的库。）
 #
-# “原模型”指：fp32 权重、TF32 乘法；延迟按一条最长的文本（至多 4,096 个 token）；训练按每台设备 8 条文本、Adam；
-# 多台设备时按 16 比特、每步 512 条文本，与一台内存足够的设备相比。*计算*得出的时间收益来自屋顶线：两端都是峰值所允许的，
-# 而不是内核真能达到的（NVIDIA 公布的 A100 上 BERT-large 16 比特推理是 1.44 倍，屋顶线给出 2 倍）。
-# OpenVINO、NNCF 代表这种方法；在 GPU 上要换别的引擎。
+# “原模型”指：fp32 权重、TF32 乘法；延迟按一条达到模型最大长度的文本（至多 4,096 个 token）；训练按每台设备 8 条文本、Adam；
+# 多台设备时按 16 比特、每步 512 条文本，与一台内存足够的设备相比。*计算*得出的时间收益来自屋顶线：上下限都是峰值所允许的，
+# 而不是内核真能达到的（A100 上 BERT-large 的 16 比特推理，NVIDIA 公布的收益是 1.44 倍，屋顶线给出 2 倍）。
+# OpenVINO、NNCF 只是这类方法的代表；在 GPU 上要换别的引擎。
 
 # %%
 gains = advise(model, device, budget, n_devices=n_devices)
@@ -171,17 +171,17 @@ table(rows)
 # ## 3 · 用屋顶线一步步算出收益
 #
 # 一次前向的时间取两者中较长的：FLOPs 除以设备峰值，字节数除以带宽。A100 的 TF32 峰值为 156 TFLOP/s，16 比特为 312，带宽 2,039 GB/s。
-# 取 1 GFLOP、400 MB 的 fp32 权重（一次 5 个 token）：
+# 设一次前向（5 个 token）要算 1 GFLOP，要读 400 MB 的 fp32 权重：
 #
 # $$t_\text{fp32} = \max\left(\tfrac{10^9}{156\times10^{12}},\ \tfrac{4\times10^8}{2.039\times10^{12}}\right)
 # = \max(6.4, 196)\ \mu s, \qquad
 # t_\text{16 bits} = \max(3.2, 98)\ \mu s.$$
 #
-# 收益是 2，全靠字节减半；若是只把 FLOPs 减半，这里毫无收益。FLOPs 换成 1000 倍时，情形正好相反。
+# 收益是 2，全靠字节减半；若是只把 FLOPs 减半，这里毫无收益。FLOPs 若增到 1000 倍，情形正好相反。
 #
 # ### 动手：收益
 #
-# **15-1.** 写出 `answer_1(before, after, bandwidth)`，即收益：`before` 和 `after` 都是（FLOPs，字节数，峰值 FLOP/s）。加速比是多少？
+# **15-1.** 写出 `answer_1(before, after, bandwidth)`，返回收益，即加速比；`before` 和 `after` 都是（FLOPs，字节数，峰值 FLOP/s）。
 #
 # <details><summary>提示</summary>各取“FLOPs / 峰值”与“字节 / 带宽”中的较大者，即为各自的时间；收益是改动前的时间除以改动后的时间。</details>
 
@@ -234,10 +234,10 @@ explore(figures.plan, frames=11, most=200)
 # %% [markdown] tags=["zh"]
 # ## 5 · 先选轻量结构？
 #
-# 四个模型、五项预算、一块 A100：最好的轻量结构领先（或落后于）其余最好的技术多少？
+# 四个模型、五项预算、一块 A100：最好的轻量结构比其余技术中最好的领先（或落后）多少？
 # 收益取自 `efflab advise`，每种技术单独算：规则问的是谁的收益最大，这与“先做什么”并不是一回事。
 # 共享层减少的是参数，FLOPs 一个不少；ALBERT 省下的 FLOPs 来自窄嵌入，即 logits 那一步。
-# 质量一项的 0 表示：没有一种轻量结构已知能把损失控制在 1% 以内，有的损失更多，有的没有存档。
+# 质量一项的 0 表示：尚不知道有哪种轻量结构能把损失控制在 1% 以内：有的损失更多，有的没有存档。
 
 # %%
 show(figures.leads())
@@ -255,10 +255,10 @@ p_light.reveal(max(gains[name]["gain_low"] for name in light if gains[name]["ser
 # windows (computed); in BERT-base, at 512 tokens, scores are 8 % of the FLOPs.
 
 # %% [markdown] tags=["zh"]
-# 用来回答的编码器没有这些 logits：那时 ALBERT 的共享层毫无收益，窗口的收益也很小。
+# 真正用来回答的编码器没有这些 logits：这时 ALBERT 的共享层毫无收益，窗口的收益也很小。
 #
-# Swin 的窗口另当别论，因为一幅图就是一段长文本：边长 224 像素的图切成 4 x 4 的小块，就有 3,136 个 token。
-# 在它第一阶段的一个注意力层里，完整注意力的 FLOPs 是窗口注意力的 14 倍（计算）；而 BERT-base 在 512 个 token 时，分数只占 FLOPs 的 8%。
+# Swin 的窗口另当别论，因为一幅图就是一段长文本：边长 224 像素的图切成 4 x 4 像素的小块，就有 3,136 个 token。
+# 在它第一阶段的一个注意力层里，全注意力的 FLOPs 是窗口注意力的 14 倍（计算）；而 BERT-base 在 512 个 token 时，分数只占 FLOPs 的 8%。
 
 # %%
 lab.verdict("light-first", verdicts.light_first(verdicts.light_evidence(measure.leads())))
@@ -278,12 +278,12 @@ lab.verdict("light-first", verdicts.light_first(verdicts.light_evidence(measure.
 # %% [markdown] tags=["zh"]
 # ## 6 · 选哪种并行？
 #
-# `efflab.distributed` 的规划器在 A100 上尝试所有切分（用或不用 ZeRO），保留放得下的最快者：张量并行不出节点，
+# `efflab.distributed` 的规划器在 A100 上尝试所有切分（用或不用 ZeRO），保留放得下的方案中最快的：张量并行不出节点，
 # 流水线的每台设备可有一个或多个模型块，其余为数据并行的副本。梯度求和藏在最后一次反向传播背后，只有最后一层的藏不住
-# （第 12 篇第 5 节）；环离开节点时，它在该节点内有几个成员就用几条链路。
+# （第 12 篇第 5 节）；环跨出节点时，在该节点内有几个成员，就用几条链路。
 #
-# 它有多可信？Megatron-LM 表中有三行（391 亿、3,101 亿、10,080 亿参数）它从未见过，也没有参与任何拟合。
-# 当时的规划器（梯度求和不重叠、一个环只用一条链路、不交错）只预测了一次，答案保存如下：
+# 它有多可信？Megatron-LM 表中有三行（391 亿、3,101 亿、10,080 亿参数）对它是全新的，没有用于任何拟合。
+# 较早的一版规划器（梯度求和不重叠、一个环只用一条链路、不交错）只预测了一次，答案保存如下：
 
 # %%
 rows = [
@@ -303,7 +303,7 @@ table(rows, kind="computed")
 # rows predicted by constants that were fitted without them, the errors are:
 
 # %% [markdown] tags=["zh"]
-# 之后规划器作了改动，三个常数用全部 22 行文献数据重新拟合。每个模型的行都用没有见过它们的常数来预测，误差如下：
+# 之后规划器作了改动，三个常数用全部 22 行文献数据重新拟合。再逐个留出模型：用其余各行拟合常数，预测该模型的各行，误差如下：
 
 # %%
 errors = [100 * abs(row["error"]) for row in plan_fit.left_out()]
@@ -344,12 +344,12 @@ table(rows, kind="computed")
 # between layers unevenly would not stumble there. Give a step more texts, and watch the borders:
 
 # %% [markdown] tags=["zh"]
-# 一台设备放得下的模型就只做复制：GPT-2 在 512 台上与 8 台上一样。这正是文章的说法。状态放不下时，先由 ZeRO 的第 1 阶段分摊优化器
+# 一台设备放得下的模型就只做复制：GPT-2 在 512 台上与 8 台上一样。这正是文章的说法。状态放不下时，先由 ZeRO 的第 1 阶段分摊优化器状态
 # （75 亿参数，8 台和 64 台）；再往上，从 75 亿或 184 亿参数起，在节点内和节点间切分各层。1,750 亿以上放得下的方案都用张量并行，且除一个外都含流水线。
 #
 # **何时失效。** 5,296 亿参数的模型有 105 层，能分成 3、5、7 个阶段，却分不成 2 的幂：512 台设备上搭不出流水线。
-# 剩下的只有 ZeRO-3；一步有 2,048 条文本时，单靠它就是最快的，而每台设备的利用率不如用 560 台。
-# 若规划器能把层切得不均匀，就不会在这里绊倒。让一步包含更多文本，看分界如何移动：
+# 剩下的只有 ZeRO-3；一步多到 2,048 条文本后，单靠它就是最快的方案，而每台设备的利用率不如用 560 台时。
+# 若规划器会做不均匀的切分，就不会在这里绊倒。让一步包含更多文本，看分界如何移动：
 
 # %%
 explore(figures.splits, frames=8)
@@ -373,8 +373,8 @@ lab.verdict("parallel-choice", verdicts.parallel_choice(verdicts.own_parallel_ev
 #
 # 手头有两种改动：64 个 token 的窗口，或去掉一半 FFN 神经元。经验法则不看形状：“注意力是瓶颈”就选窗口，“FFN 的权重最多”就选神经元。
 # PyTorch Profiler 给出一次前向中各部分的占比；每种改动在自己那部分里少算多少，就应该省多少。然后两种都实测：
-# 五种形状离交叉点较远，一种就在交叉点上。（这里没有计入两种改动的质量代价；文章说要反复迭代，这里只做了一轮。
-# 在这几种形状上，像第 14 篇第 2 节那样数 FLOPs 也会得出同样的选择：剖析器多带来什么，这里没有显示。宽 192 的模型有 6 层，其余 2 层。）
+# 五种形状分处交叉点两侧，一种就在交叉点上。（这里没有计入两种改动的质量代价；文章说要反复迭代，这里只做了一轮。
+# 在这几种形状上，像第 14 篇第 2 节那样数 FLOPs 也会得出同样的选择：剖析比数 FLOPs 强在哪里，这里看不出来。宽 192 的模型有 6 层，其余 2 层。）
 
 # %% tags=["nbval-ignore-output"]
 show(figures.profile())
@@ -423,9 +423,9 @@ lab.verdict("profile-first", verdicts.profile_first(verdicts.own_profile_evidenc
 #
 # 第 14 篇实测了本篇要预测的量：`stdlib-gpt` 的四个阶段在几种引擎里的表现。预测没有用到其中任何数据：
 # FLOPs 和字节靠公式；引擎的速度取自两个随机权重的模型，一个更窄、一个更宽；计算图的大小取自一个很窄的模型；
-# 引擎的损失取自 MiniLM。训练之前就可以这样做：耗时与权重的值无关。
+# 引擎的质量损失取自 MiniLM。训练之前就可以这样做：耗时与权重的值无关。
 # 在所有差异超出噪声的配对中，有多少排对了顺序？两个引擎的先后，只有两种宽度都在各自的噪声之外给出同样的结果，才算有预测；否则不作判断。
-# “按中点顺序正确”一列是更大胆的规则：总作判断，取两种宽度预测的中点。（以上都只是同一族模型、同一类 CPU。）
+# “按中点顺序正确”一列是更大胆的规则：总是作出判断，依据是两种宽度预测的中点。（以上都只是同一族模型、同一类 CPU。）
 
 # %%
 rows = [
@@ -452,7 +452,7 @@ show(figures.prediction_figure())
 # takes less; the engines lie within ten per cent of each other, and the careful rule keeps silent:
 
 # %% [markdown] tags=["zh"]
-# 大胆的做法就错在这里：下面每一对，它都说前者更慢，而实测前者更快。两个引擎相差不到 10%，谨慎的做法在此不作判断：
+# 大胆的规则就错在这里：下面每一对，它都说前者更慢，而实测前者更快。两个引擎相差不到 10%，谨慎的规则在此不作判断：
 
 # %%
 rows = []
@@ -493,8 +493,8 @@ table(rows, kind="recorded")
 #
 # | 招式 | 内容 | 出自 |
 # |---|---|---|
-# | `attention`、`ffn` | 各层线性映射的比特数，2 到 8；或六个数，每层一个 | 09 |
-# | `token`、`position` | 两张嵌入表的比特数 | 09 |
+# | `attention`、`ffn` | 各层线性映射的位宽，2 到 8 比特；或六个数，每层一个 | 09 |
+# | `token`、`position` | 两张嵌入表的位宽 | 09 |
 # | `method` | `"rtn"` 就近舍入，`"gptq"` 会补偿舍入误差 | 10 |
 # | `group_size`、`act_order` | 共用一个缩放因子的权重个数；GPTQ 的处理顺序 | 10 |
 # | `windows` | 一层能看到前面多少个 token；None、一个数或六个数 | 03 |
@@ -503,7 +503,7 @@ table(rows, kind="recorded")
 # | `half` | 偏置和归一化参数用 fp16 | 06 |
 #
 # 文件会真的写出来，再读回模型，在总榜所用的窗口上评分。每字节比特数按两位小数计，相同则比耗时。
-# 权重读回后仍是 fp32，所以比特数不影响耗时，窗口、头和神经元才影响；小于所示噪声的差别是偶然的。
+# 权重读回后仍是 fp32，所以位宽不影响耗时，窗口、头和神经元才影响；小于所示噪声的差别是偶然的。
 
 # %% tags=["nbval-ignore-output"]
 moves = dict(attention=4, ffn=4, token=6, position=4, method="gptq", half=True)
@@ -603,7 +603,7 @@ check("15-3", answer_3)
 # answer_3 = dict(model="gpt2", device="CPU without VNNI", budget="latency", seq_len=64)
 # ```
 #
-# 短文本时，50,257 个 logits 约占 FLOPs 的三分之一，而 ALBERT 宽度 128 的嵌入把这部分降到约六分之一。（前提是模型就这样训练。）
+# 短文本时，50,257 个 logits 约占 FLOPs 的三分之一，而 ALBERT 宽度 128 的嵌入把这部分降到原来的约六分之一。（前提是模型就这样训练。）
 #
 # </details>
 

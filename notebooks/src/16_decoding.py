@@ -24,15 +24,15 @@
 # %% [markdown] tags=["zh"]
 # # 16 · 解码：一次一个 token
 #
-# 文章讲的是训练和整段文本。真正运行语言模型的人，成本主要花在*解码*上：每生成一个 token，都要读一遍用到的全部权重
+# 文章讲的是训练和整段文本。真正运行语言模型时，花钱的是*解码*：每生成一个 token，都要读一遍用到的全部权重
 # 和此前所有 token 的键值。INT8、INT4 的权重正是在这里划算，今天的模型也正是为此改了注意力。
-# 先由你自己写出缓存，再看我们的写法；接着是分组的头，最后是投机解码的接受规则。
+# 先由你自己写出缓存，再看我们的写法；接着是分组查询注意力，最后是投机解码的接受规则。
 #
 # | | |
 # |---|---|
 # | **论断** | 文章没有谈到解码；这里有我们自己的八条论断：六条的规则在计算这些情形之前登记，两条按公式判定 |
 # | **用时** | 60 分钟；全部单元格运行约一分钟 |
-# | **学完之后** | 能写出键值缓存；能由字节数预测每秒多少个 token；能说出分组、潜在向量与窗口注意力各省下什么；知道 INT4 何时划算、何时不划算；能采纳草稿模型的 token 而不改变输出的分布 |
+# | **学完之后** | 能写出 KV 缓存；能由字节数预测每秒多少个 token；能说出分组查询、多头潜在与窗口注意力各省下什么；知道 INT4 何时划算、何时不划算；能采纳草稿模型的 token 而不改变输出的分布 |
 
 # %% tags=["parameters"]
 language = "en"
@@ -72,7 +72,7 @@ lab.use_notebook("16_decoding", exercises.EXERCISES, texts("decoding"))
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
 #
-# Qwen3-8B 有 82 亿参数，bf16 共 16.4 GB。每个 token 读其中 15.1 GB（输入词表只读一行），前面若有 4,096 个 token，
+# Qwen3-8B 有 82 亿参数，bf16 共 16.4 GB。每个 token 读其中 15.1 GB（输入嵌入表只读一行），前面若有 4,096 个 token，
 # 还要读 0.6 GB 缓存。
 # 一块 H100 每秒读 3,350 GB。只处理一段文本，一个 token 接一个 token：每秒最多多少个？另外两题关于这台计算机。
 
@@ -160,7 +160,7 @@ check("16-1", answer_1)
 # in another order.
 
 # %% [markdown] tags=["zh"]
-# 我们的写法，与没有记忆的对照（写好之后，你的也在图上）。剩下的差别是舍入：fp32 相加的顺序不同。
+# 我们的写法与没有记忆的对照（写好之后，你的也会画在图上）。剩下的差别是舍入：fp32 相加的顺序不同。
 
 
 # %% tags=["nbval-ignore-output"]
@@ -183,7 +183,7 @@ assert ways["ours"].max() < measure.NOISE
 
 # %% [markdown] tags=["zh"]
 # 现成的库也这样做：efflab 自己的 `Transformer`（`model(ids, cache=model.new_cache())`），以及 `transformers`，
-# 这里是装入 `stdlib-gpt` 权重的 GPT-2。同一段文本，逐个 token 计算，看哪个 logit 与单元格里的相差最大：
+# 这里是装入 `stdlib-gpt` 权重的 GPT-2。同一段文本，逐个 token 计算，看 logit 与上面单元格的结果最多相差多少：
 
 # %% tags=["nbval-ignore-output"]
 gpt2, past = measure.as_gpt2(stdlib_gpt), measure.load("transformers").DynamicCache()
@@ -201,7 +201,7 @@ table(measure.compare_twins(measure.decode(text, attend_cached), twins), kind="m
 # second hardly:
 
 # %% [markdown] tags=["zh"]
-# 每个 token 都把全文重算一遍，还是只算一个 token 加缓存？前者随文本增长，后者几乎不变：
+# 每个 token 都把全文重算一遍，还是只算一个 token 加缓存？前者的用时随文本变长而增加，后者几乎不变：
 
 # %% tags=["nbval-ignore-output"]
 times = measure.time_tokens(attend_cached, (32, 64, 128, 256, 512))
@@ -236,17 +236,17 @@ assert times[512]["whole text"].ratio(times[512]["cached"]) > 4
 #
 # ## 3 · 推导：一个 token 的字节数
 #
-# 先手算一个玩具模型：2 层、8 个通道，不算词表。一层的注意力（q、k、v、输出）有 4 · 8 · 8 个权重，前馈有 2 · 8 · 32 个：
+# 先手算一个玩具模型：2 层、8 个通道，不算嵌入表。一层的注意力（q、k、v、输出）有 4 · 8 · 8 个权重，前馈有 2 · 8 · 32 个：
 # 256 + 512 = 768，两层共 1,536。一个 token 在每层留下各 8 个数的键和值：2 · 2 · 8 = 32。
 # 下一个 token 要把每个权重和此前每个 token 留下的数各读一遍，所以 n 个 token 之后读 1,536 + 32 n 个数，
-# 缓存在 n = 1,536 / 32 = 48 处超过权重。写成字母：权重 12 C² L 个，一个 token 留下 2 C L 个，于是 n = 6 C，
+# 缓存在 n = 1,536 / 32 = 48 处超过权重。写成公式：权重 12 C² L 个，一个 token 留下 2 C L 个，于是 n = 6 C，
 # 与层数、每个数的字节数都无关。若每个键值头由 r 个查询头共用，一个 token 只留下 r 分之一；k、v 的权重
 # 也只剩 r 分之一，权重共 (10 + 2/r) C² L 个，于是 n = (5 r + 1) C。
 #
 # 再算 fp32 的 `stdlib-gpt`。一个 token 在 6 层里各留下 192 个数的键和值：2 · 6 · 192 = 2,304 个数，9,216 字节。
 # 模型有 3,161,088 个参数，12.6 MB，下一个 token 除 512 行的位置表外全部读一遍：12.3 MB。所以缓存在
-# 12,251,136 / 9,216 = 1,329 个 token 处超过所读的权重（各层占 6 · 192 = 1,152，其余来自输出词表），
-# 而它的文本最长 512。换成今天的模型，每个数 2 字节（Pope 等 2022 也这样数），第一行就是 `model`：
+# 12,251,136 / 9,216 = 1,329 个 token 处超过所读的权重（各层占 6 · 192 = 1,152，其余来自输出嵌入表），
+# 而它的文本最长只有 512 个 token。换成今天的模型，每个数 2 字节（Pope 等 2022 也这样计算），第一行就是 `model`：
 
 # %%
 toy = ModelConfig(n_layer=2, n_head=2, d_model=8, d_ff=32, vocab_size=1, max_len=64, causal=True)
@@ -282,7 +282,7 @@ p_speed.reveal(1 / measure.serve(PRESETS["qwen3-8b"], h100, 4096, 1, "bf16").sec
 # 今天这四个模型的这个数都超过各自的最长文本。但服务器同时处理许多文本：权重共用，缓存只能共用相同的开头（Kwon 等 2023）。
 # （gpt-oss-20b 有一半的层只看 128 个 token，长文本的缓存比这一列推算的少；deepseek-v3 每个 token 只读 256 个路由专家中的 8 个，外加 1 个共享专家。）
 #
-# 为什么这么慢？512 个 token 的提示词（*预填充*）把读进来的每个权重用 512 次（输出词表只为最后一个 token 用一次），一个新 token（*解码*）只用一次。看 FLOPs 与字节之比；
+# 为什么这么慢？512 个 token 的提示词（*预填充*）把读进来的每个权重用 512 次（输出嵌入表只为最后一个 token 用一次），一个新 token（*解码*）只用一次。看 FLOPs 与字节之比，
 # H100 要到每字节 295 次运算，算术单元才不闲着：
 
 # %%
@@ -391,7 +391,7 @@ table(rows, kind="measured")
 # share; a window keeps the last 4,096 tokens alone.
 
 # %% [markdown] tags=["zh"]
-# 你的 `model`，换五种注意力。*多头潜在注意力*（MLA，DeepSeek-AI 2024）缓存 512 个数，所有头的键和值由它生成；
+# 你的 `model`，配上五种注意力。*多头潜在注意力*（MLA，DeepSeek-AI 2024）缓存 512 个数，所有头的键和值由它生成；
 # 另有各头共用的 64 维旋转位置键。窗口注意力只保留最近 4,096 个 token。
 
 # %%
@@ -424,12 +424,12 @@ table(rows, kind="computed")
 # all with the same random weights and with rotary angles of 0:
 
 # %% [markdown] tags=["zh"]
-# 字节只是一半：每种都要专门训练（Ainslie 等用原训练量的 5% 续训）。多查询会损失质量，分组损失很小；
-# 潜在注意力的作者报告不低于多头；窗口则会遗忘更早的内容。
+# 字节只是问题的一半：每种注意力都要专门训练（Ainslie 等用原训练量的 5% 续训）。多查询会损失质量，分组损失很小；
+# 潜在注意力的作者报告说，质量不低于多头；窗口则会遗忘更早的内容。
 #
 # 潜在注意力看似每个 token 都要把所有键和值重新生成一遍：从 c (1,1,S,512) 到 k (1,H,S,D)。其实不必。
 # q · (c U) = (q Uᵀ) · c：把映射并入查询，只做一次，各头就直接对 c 做注意力。两种写法都在单元格里，
-# 下面是 efflab 的层与 `transformers` 里 DeepSeek-V3 自己的层，随机权重相同，旋转位置角都设为 0：
+# 下面是 efflab 的层与 `transformers` 里 DeepSeek-V3 自己的层，随机权重相同，旋转角都设为 0：
 
 
 # %%
@@ -464,8 +464,8 @@ table(rows, kind="measured")
 # %% [markdown] tags=["zh"]
 # ## 5 · INT8 和 INT4 在哪里划算
 #
-# 一个 token 把每个权重读一遍、只乘一次，所以不管用什么算术，位宽越低就该越快。下面是 1.05 亿个随机权重
-# （8 对线性层，1,280 到 5,120 再回来），一个 token，分别用 torch 和 OpenVINO 运行；INT8 每行一个缩放因子，
+# 一个 token 把每个权重读一遍、只乘一次，所以不管用哪种精度计算，位宽越低就该越快。下面是 1.05 亿个随机权重
+# （8 对线性层，从 1,280 维到 5,120 维再回到 1,280 维），一个 token，分别用 torch 和 OpenVINO 运行；INT8 每行一个缩放因子，
 # INT4 每 128 个权重一个（`nncf.compress_weights`）。权重这样压缩时，OpenVINO 也会把输入按每 32 个通道一组舍入到 8 比特，
 # 除非 `DYNAMIC_QUANTIZATION_GROUP_SIZE` 为 0。
 
@@ -531,7 +531,7 @@ table(rows, kind="measured")
 # held-out source:
 
 # %% [markdown] tags=["zh"]
-# 提示词的权重读一遍供所有 token 使用，等的是算术；单个 token 要独自把权重全读一遍，只用到这台机器一小部分 FLOP/s。
+# 处理提示词时，权重读一遍供所有 token 使用，瓶颈在计算；单个 token 要独自把权重全读一遍，只用到这台机器一小部分 FLOP/s。
 # （屋顶是 torch 自己的 1,024 × 1,024 矩阵乘法在这里达到的最好成绩，并非硬件极限：别的引擎的内核可能更快，
 # 用时就会低于“至少”。）
 #
@@ -560,11 +560,11 @@ table(rows, kind="measured")
 # %% [markdown] tags=["zh"]
 # ## 6 · 更小的缓存：窗口、汇聚点、更少的比特
 #
-# 缓存若只留最近的 token 呢？`stdlib-gpt` 没有为此训练过。（从这里起，窗口只数最新 token 之前的 token：宽 64 时保存 65 个。）宽 64 的窗口让它损失很多，而文本开头的几个 token
-# （四个）能找回其中五分之一到四分之一，多留四个最近的则几乎没有用：softmax 的权重之和必为 1，注意力头用不上的部分
+# 缓存若只留最近的 token 呢？`stdlib-gpt` 没有为此训练过。（从这里起，窗口只数最新 token 之前的 token：宽 64 时保存 65 个。）宽 64 的窗口让它损失很多，而保留文本开头的四个 token 能找回其中五分之一到四分之一，
+# 多留四个最近的则几乎没有用：softmax 的权重之和必为 1，注意力头用不上的部分
 # 就落在开头的 token 上（*注意力汇聚点*，Xiao 等 2024：他们的大模型保留四个之后，便回到逐 token 重算窗口的水平。
 # 那并不是看全文的水平：窗口之外的内容仍然丢失，下表把这部分损失也算在内）。
-# [03](03_sparse_attention.ipynb) 里已经见过。掩码就在单元格里：
+# 汇聚点在 [03](03_sparse_attention.ipynb) 里已经见过。掩码就在单元格里：
 
 
 # %%
@@ -598,7 +598,8 @@ table(rows, kind="measured")
 
 # %% [markdown] tags=["zh"]
 # （最后一行与前一行的 token 数相同，但全是最近的。）gpt-oss 改为学出这样一个去处：每个头一个 logit，只吸收权重，不贡献值。
-# 掩码对应的库是 `efflab.decoding.sinks`，既用它自己的掩码，也用只存 65 + 4 个 token 的缓存逐个计算；学出来的汇聚点则对照 `transformers` 的 gpt-oss：
+# 与这个掩码对照的是 `efflab.decoding.sinks`：一次用它自己的掩码，一次用只存 65 + 4 个 token 的缓存逐个 token 计算；
+# 学出来的汇聚点则与 `transformers` 的 gpt-oss 对照：
 
 
 # %%
@@ -632,7 +633,7 @@ table(rows, kind="measured")
 # round all of them, and count no such rest.)
 
 # %% [markdown] tags=["zh"]
-# 只要键的缩放因子放对方向，减少比特就温和得多。键的各通道大小不一，而且每个 token 都是同样的通道大，
+# 只要键的缩放因子选对方向，降低位宽的代价就小得多。键的各通道大小不一，而且每个 token 都是同样几个通道偏大，
 # 所以键适合*逐通道*缩放；值没有这样的离群通道（KIVI，Liu 等 2024）。每 32 个数一个缩放因子和一个最小值，
 # 与 `efflab.decoding.quantized_cache` 相同（`transformers` 里的这种缓存还要另装一个库）。
 # （逐通道的缩放因子要凑满 32 个 token；KIVI 让最新的若干 token 的键和值都保持 16 比特。这里全部舍入，也未计这部分。）
@@ -679,7 +680,7 @@ assert by_bits[0] < by_bits[1] < by_bits[3]
 # those of the tensors, after 1,024 to 32,768 tokens:
 
 # %% [markdown] tags=["zh"]
-# ### 全部并排
+# ### 全部并排比较
 #
 # 一层，8 个查询头，每头 64 个通道，fp32，六种缓存（潜在：256 个数加 32 维旋转位置键；窗口保留 1,024 个 token（含最新的）
 # 和开头四个；4 比特每 32 个数一组）。字节数取自实际的张量，文本长 1,024 至 32,768 个 token：
@@ -749,15 +750,15 @@ assert times[32768]["2 key heads"].ratio(times[32768]["8 key heads"]) < 0.8
 # p − q where that is positive, divided by its sum.</details>
 
 # %% [markdown] tags=["zh"]
-# 减少键值头或用窗口时，时间跟着字节减少，但不成比例；潜在注意力和 4 比特则并不跟着字节走：看一条线的用时占 8 个键值头的多少，再看字节占多少。曲线转折处，多半是键值放不进 CPU
+# 减少键值头或用窗口时，时间跟着字节减少，但不成比例；潜在注意力和 4 比特则并不跟着字节走：把一条线的用时占 8 个键值头用时的比例，与字节所占的比例对照着看。曲线转折处，多半是键值放不进 CPU
 # 高速缓存的地方。窗口的用时到某一长度就不再增加；长 1,024 个 token 时，它保存的与 8 个键值头完全相同，那里的用时若有差别，
 # 多半是调用次序和 CPU 高速缓存造成的：请从 16,384 起比较。潜在注意力读得少、算得多：每个头先与每个 token 的 288 个数相乘，再与 256 个相乘，
 # 而 8 个键值头时只是 64 个和 64 个，所以 CPU 上省不下时间，甚至更慢；GPU 的算力则有富余（第 3 节）。4 比特在这里只省字节：
-# 先单独一步解包成 fp32，比直接读 fp32 慢得多；只有像推理服务器那样边解包边相乘的内核，才能把省下的字节变成时间。
+# 编码先要单独一步解包成 fp32，比直接读 fp32 慢得多；只有像推理服务器那样边解包边相乘的内核，才能把省下的字节变成时间。
 #
 # ## 7 · 实现：让小模型来猜
 #
-# 既然一个 token 要读全部权重而几乎不做算术，一次算五个 token 应该也只贵一点（在这台机器上贵多少，见第 8 节）。于是让小的*草稿*模型写出 n 个 token，
+# 既然一个 token 要读全部权重而几乎不做计算，一次算五个 token 应该也只贵一点（在这台机器上贵多少，见第 8 节）。于是让小的*草稿*模型写出 n 个 token，
 # 大模型一次前向读完，逐个以一定概率接受（*投机解码*，Leviathan 等 2023）。遇到第一个被拒绝的 token，就由大模型在该位置另采样一个，
 # 后面的草稿全部丢弃；若全部接受，则再多采样一个。所以每次前向得到 1 到 n + 1 个 token，而其分布必须与大模型的分毫不差。
 #
@@ -828,8 +829,8 @@ def speculate(target, draft, ids, n_draft, rng):
 # (equation 1 of Leviathan et al.). A draft of the same weights in 4 bits, formula and measurement:
 
 # %% [markdown] tags=["zh"]
-# 输出为某个 token，要么是采样到并被接受，概率 min(p, q)；要么是别的 token 被拒绝，而这恰好补上 p 所缺的部分。
-# 所以草稿的 token 被接受的比例是 Σ min(p, q)，其平均记作 α（这里取自留出的源码；下面的前向则在模型自己采样的文本上进行）。每次起草 n 个，若各处相同，一次前向平均得到 (1 − αⁿ⁺¹) / (1 − α) 个
+# 某个 token 得以输出，要么是草稿采样到它并被接受，概率为 min(p, q)；要么是别的 token 被拒绝后改采样到它，这恰好补上 p 所缺的部分。
+# 所以草稿的 token 被接受的比例是 Σ min(p, q)，其平均记作 α（这里取自留出的源码；下面的前向则在模型自己采样的文本上进行）。每次起草 n 个，若各位置的情况都一样，一次前向平均得到 (1 − αⁿ⁺¹) / (1 − α) 个
 # （Leviathan 等的式 1）。用同样权重的 4 比特版本当草稿，公式与实测：
 
 
@@ -867,7 +868,7 @@ assert 0.7 < passes.mean / formula < 1.3
 
 # %% [markdown] tags=["zh"]
 # 现成的库：带缓存的 `efflab.decoding.speculative`，以及 `transformers` 的 `assistant_model`。
-# 温度为 0 时，输出必须与模型自己的贪心续写逐个 token 相同：
+# 温度为 0 时，输出必须与模型自己的贪心续写逐 token 相同：
 
 # %% tags=["nbval-ignore-output"]
 ids, n_new = measure.prompt_ids(64), 48
@@ -891,9 +892,9 @@ assert torch.equal(theirs, own)
 # inverse):
 
 # %% [markdown] tags=["zh"]
-# 用什么当草稿？既要便宜，又要与大模型的分布接近。输出词表仍是 fp32，每起草一个 token 都要读一遍：小草稿读取的字节里，
-# 它占一半左右。若时间由字节决定，起草 n 个的一步用时是无草稿时的 1 + n c 倍（c 为草稿与大模型的字节之比），而得到这么多 token
-# （定理 3.8 是其倒数）：
+# 用什么当草稿？既要便宜，又要与大模型的分布接近。输出嵌入表仍是 fp32，每起草一个 token 都要读一遍：小草稿读取的字节里，
+# 它占一半左右。若时间由字节决定，起草 n 个的一步用时是无草稿时的 1 + n c 倍（c 为草稿与大模型的字节之比），得到的 token 数则由上面的公式给出
+# （1 + n c 除以这个数，就是 Leviathan 等定理 3.8 的倒数）：
 
 # %%
 n_linear = sum(m.weight.numel() for m in stdlib_gpt.modules() if isinstance(m, nn.Linear))
@@ -924,14 +925,14 @@ table(rows, kind="computed")
 
 # %% [markdown] tags=["zh"]
 # 最后一列小于 1，草稿就划算，*前提是*一次算五个 token 不比算一个更久，而且时间由字节决定。
-# 这两条都不完全成立：四行比一行要久，久多少取决于格式和 CPU（第 8 节），INT4 的用时也没有字节降得多（第 5 节）。本节没有测量任何时间。
-# 模型自己的低比特权重起草得很准；只用前几层则不行，因为没有人为此训练过它们。
+# 这两条都不完全成立：一次算四个就比算一个久，久多少取决于格式和 CPU（第 8 节），INT4 的用时也没有字节降得多（第 5 节）。本节没有测量任何时间。
+# 用模型自己的低比特权重起草，猜得很准；只用前几层则不行，因为没有人为此训练过它们。
 # 实际使用的草稿是用同样文本训练的小模型，或接在大模型上的额外输出头。
 #
-# ## 8 · 许多文本并排
+# ## 8 · 一次处理多段文本
 #
 # 让权重多干活的另一个办法：一步处理好几段文本。下面是这台机器上所有文本合计每秒的 token 数（*吞吐*）
-# 与一步的时间（*延迟*），每个点是一种批量：1、4、16、64 段；
+# 与一步的时间（*延迟*），每个点是一种批次大小：1、4、16、64 段；
 # 用的是第 5 节的线性层，不含注意力和缓存：
 
 # %% tags=["nbval-ignore-output"]
@@ -961,8 +962,8 @@ show(figures.batches(steps))
 # step, eight seeds.)
 
 # %% [markdown] tags=["zh"]
-# 一步 16 段文本比 1 段慢，但用时不到 16 倍：吞吐上升，直到算术成为瓶颈、曲线变平；每个人等待的时间则一直变长。
-# 缓存不像权重那样共用：64 段文本就有 64 份。文本一多，算术又重新重要起来：INT4 与 INT8 相对 fp32 的领先会缩小，
+# 一步 16 段文本比 1 段慢，但用时不到 16 倍：吞吐上升，直到计算成为瓶颈、曲线变平；每个人等待的时间则一直变长。
+# 缓存不像权重那样共用：64 段文本就有 64 份。文本一多，计算量又变得要紧：INT4 与 INT8 相对 fp32 的领先会缩小，
 # 甚至变成落后，因为它们的内核要解包权重、舍入输入，每秒完成的 FLOPs 可能比 fp32 的少。请比较 16 与 64 段的点。
 #
 # ### 陆续到来的请求
@@ -970,7 +971,7 @@ show(figures.batches(steps))
 # 没有人会同时送来 16 段文本。请求陆续到来，谁也不知道回答会有多长，所以服务器按*页*借出缓存（Kwon 等 2023）：
 # 每段文本的最后一页有一部分空着；从前的做法相当于一页就有最长的文本那么长。下面是模拟（`efflab.decoding.batching`）：
 # 200 个请求在随机时刻到来（平均每秒 20 个，远超能同时处理的数量），提示词与回答平均各 256 个 token，缓存放得下四段最长的文本，一步的时间取刚才测得的 INT8。
-# 各行都一样：它将要用到的全部页一空出来，等待的请求就在两步之间进入（*连续批处理*，Yu 等 2022）；模拟事先知道长度，
+# 各行规则相同：等待的请求所需的页一旦全部空出，它就在两步之间进入（*连续批处理*，Yu 等 2022）；模拟事先知道长度，
 # 真正的服务器不知道（它逐页借出，没有空页时就让某段文本先退出）。
 # “借出而空置”只统计目前已用到的页，不计为回答的其余部分预留的页；“等待”指从到达到最后一个 token。这里处理提示词和读缓存都不花时间。
 # （第 12 节的论断模拟的是另一台服务器：每秒 2 个请求，缓存放得下八段最长的文本，每步 20 毫秒，八个种子。）
@@ -1005,15 +1006,15 @@ show(figures.pages(waste))
 
 # %% [markdown] tags=["zh"]
 # 手算：文本分成每页 p 个 token，最后一页平均空 (p − 1) / 2 个位置。运行中的文本这里平均有 512 个 token：提示词的 256 个，
-# 加上回答的一半；回答每走一步就统计一次，长的回答占得更多（平均 512 而不是 256）。所以每页 16 个时浪费 7.5 / 519.5 = 1.4%。
+# 加上回答的一半；回答每走一步就统计一次，长的回答占得更多（这样统计，回答的平均长度是 512 而不是 256）。所以每页 16 个时浪费 7.5 / 519.5 = 1.4%。
 # 若把为回答的其余部分预留的也算上，运行中的文本占 256 + 512 = 768 个位置，其中三分之一空着（这 200 个请求、每页 16 个时为
 # 32%）：这是不让任何文本中途退出的代价。
-# 内存不变，页小则能同时运行更多文本。若文本增多时一步的用时增加得不到同样的倍数（看上图 4 到约 11 段之间），
+# 内存不变，页小则能同时运行更多文本。若一步的用时比文本数增加得慢（看上图 4 到约 11 段之间），
 # 吞吐就更高、等待更短；若那一段曲线是平的，两者都不变。
 #
 # ### 专家
 #
-# 还可以让每个 token 少用一些权重：路由器只送它经过 E 个前馈中的 k 个（Mixtral 为 8 选 2；Jiang 等 2024）。
+# 还可以让每个 token 少用一些权重：路由只送它经过 E 个前馈网络中的 k 个（Mixtral 为 8 选 2；Jiang 等 2024）。
 # 路由写在单元格里，旁边是 `transformers` 的 Mixtral 与 efflab 的层，权重相同：
 
 
@@ -1070,13 +1071,13 @@ with torch.no_grad():
 #
 # ## 9 · 探索：什么配置撑得住
 #
-# 选模型、设备、格式、上下文、批量：每秒最多多少个 token，内存里有什么。虚线处表示权重加缓存放不下。
+# 选定模型、设备、格式、上下文和批次大小，看每秒最多多少个 token、内存里有什么。虚线处表示权重加缓存放不下。
 # 换成你自己的模型：`efflab run 16 -p model=path/to/config.json`。一块 RTX 4090 上，Qwen3-8B 用 INT4 时能同时放下多少段 4,096 个 token 的文本？
-# 用 bf16 呢？（滑块按倍数移动；手算是内存减去权重，再除以一段的缓存。）
-# 对专家模型，这个上界假定一批中的各段文本都用同样的专家。按第 8 节的公式，读得更多：gpt-oss-20b 用 bf16 时，
+# 用 bf16 呢？（滑块每格翻倍；手算是内存减去权重，再除以一段的缓存。）
+# 对混合专家模型，这个上界假定同一批次的各段文本都用同样的专家。按第 8 节的公式，实际要读得更多：gpt-oss-20b 用 bf16 时，
 # 16 段文本要读 36 GB 权重，而上界只计 7.2 GB。
 #
-# <details><summary>答案</summary>35 段与 15 段，不计其他占用（24 GiB 即 25.8 GB）。这里的 INT4 指全部权重，4.2 GB；若输入和输出词表保留 16 比特
+# <details><summary>答案</summary>35 段与 15 段，不计其他占用（24 GiB 即 25.8 GB）。这里的 INT4 指全部权重，4.2 GB；若输入、输出嵌入表保留 16 比特
 # （公开的 INT4 模型常常如此），则是 6.1 GB，可放 32 段。</details>
 
 # %%
@@ -1096,14 +1097,14 @@ explore(figures.serving_of(model))
 # times as well, and predicted other models: it met them. Below are the constants of the second; every case stands in [docs/predictions.md](../docs/predictions.md).
 
 # %% [markdown] tags=["zh"]
-# ## 10 · 说明误差的预测
+# ## 10 · 标明误差的预测
 #
 # 探索器给出的是上界，它的公式（`measure.serve`）里没有这台机器的任何常数。要*预测*就需要常数，并且要说明可能偏多少。
 # 每种引擎与格式的四个常数，是在作者的 CPU 上用单线程、在随机模型上拟合的（`efflab experiment decoder-steps`）：
 # 秒数 = a × 层数 + b × 权重字节 + c × FLOPs + d × 缓存字节。取从未参与拟合的模型的 40 个步骤，先预测并提交，然后才实测，
-# 一共两次。第一次没有达到要求（85 % 的时间在区间内、区间上下限之比的中位数不超过 2、快慢不说反）：
+# 一共两次。第一次没有达到要求（85% 的实测时间落在区间内、区间上下限之比的中位数不超过 2、快慢不说反）：
 # 八次偏出中有五次是 torch 的多行乘积，比预测的慢。第二次把这种乘积的权重字节按 1.5 倍（fp32）或 2 倍（INT8）计，
-# 拟合时也用上了第一次的实测，再去预测另一些模型：达到了。下面是第二次的常数；全部步骤见 [docs/predictions.md](../../docs/predictions.md)。
+# 拟合时也用上了第一次的实测，再去预测另一些模型，这次达到了要求。下面是第二次的常数；全部步骤见 [docs/predictions.md](../../docs/predictions.md)。
 
 # %%
 from efflab.advice import frozen
@@ -1177,7 +1178,7 @@ table(
 # probabilities, not the code that draws: that the code keeps to it was seen at temperature 0 alone.
 
 # %% [markdown] tags=["zh"]
-# ## 11 · 何处失效
+# ## 11 · 何时失效
 #
 # - **按字节和带宽算出的是上界。** 启动内核、采样、卡间通信都要另算；像 `stdlib-gpt` 这样的小模型，一个 token 的时间多半花在算子之间。
 # - **缓存就是内存。** 各段文本结束的时间不同；若为每段都按最长预留，大部分会浪费，因此要分页（Kwon 等 2023）。
@@ -1189,8 +1190,8 @@ table(
 # 文章没有谈到解码，这里不判定它的任何论断。判定的是我们自己的论断：两条按公式判定，其余六条的规则在本篇计算这些情形之前已登记
 # （`data/rules.toml`、`data/registrations.json`）。新的只是情形：同样的 16 段文本上已看过宽 64 的窗口的结果，
 # INT8 与 INT4 的速度在另一组权重上测过，同一个草稿起草四个 token 的情形也测过。这些论断不计入文章的论断。
-# `decoding-bytes` 里按公式判定的那条只关乎字节，用时只看另外两条。`faithful` 检验的是该规则在真实概率上的算术，
-# 不是负责采样的代码：代码是否遵守它，这里只在温度 0 时核对过。
+# `decoding-bytes` 里按公式判定的那部分只关乎字节，用时只看另外两部分。`faithful` 检验的是接受规则在真实概率上算得对不对，
+# 而不是负责采样的代码：代码是否遵守这条规则，这里只在温度 0 时核对过。
 
 # %% tags=["nbval-ignore-output"]
 x = torch.randn(1, measure.WIDTH)
@@ -1349,13 +1350,14 @@ check("16-5", answer_5)
 # %% [markdown] tags=["zh"]
 # ## 14 · 小结
 #
-# - 文本之后的一个 token 要读全部权重和全文的键值；有了缓存，它只是一个 token 的工作量，而不是全文的。
-# - 每秒 token 数的上限是带宽除以字节数。更少的比特、更少的键、窗口都在减少字节；更多的文本和草稿则让读进来的字节多干活。
-# - 时间跟着字节走，直到解包、算术或开销占了上风：请用你自己的批量去测。
+# - 文本之后的一个 token 要读全部权重和全文的键值；有了缓存，就只需做一个 token 的计算，而不必重算全文。
+# - 每秒 token 数的上限是带宽除以字节数。降低位宽、减少键值头、使用窗口都能减少字节；同时处理多段文本和使用草稿，则让读进来的字节多干活。
+# - 时间跟着字节走，直到解包、计算或额外开销占了上风：请用你自己的批次大小去测。
 #
 # **参考文献。** Shazeer 2019，*Fast Transformer Decoding*。Pope 等 2022，*Efficiently Scaling Transformer
 # Inference*。Ainslie 等 2023，*GQA*。Leviathan 等 2023，*Fast Inference from Transformers via
-# Speculative Decoding*。Kwon 等 2023，*PagedAttention*。Xiao 等 2024，*Efficient Streaming Language
+# Speculative Decoding*。Kwon 等 2023，*Efficient Memory Management for Large Language Model
+# Serving with PagedAttention*。Xiao 等 2024，*Efficient Streaming Language
 # Models with Attention Sinks*。Liu 等 2024，*KIVI*。DeepSeek-AI 2024，*DeepSeek-V2*。Jiang 等 2024，*Mixtral of Experts*。
 # Yu 等 2022，*Orca*。OpenAI 2025，*gpt-oss*。Lei 等 2018，*Distribution-Free Predictive Inference for Regression*。
 # Gneiting 与 Raftery 2007，*Strictly Proper Scoring Rules, Prediction, and Estimation*。
