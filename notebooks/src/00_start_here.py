@@ -760,9 +760,9 @@ check("00-3", speedup)
 #
 # - Parameters and FLOPs follow from a model's shape exactly; memory to a few per cent; time is at
 #   least what the roofline says.
-# - The n² part of attention costs as much as the feed-forward network at n = F, as everything else
-#   in the layer at n = 2 C + F (where heads share no keys and values and the feed-forward network has
-#   no gate). For BERT, GPT-2 and GPT-3 that is beyond their own context; for
+# - Where heads share no keys and values and the feed-forward network has no gate, the n² part of
+#   attention costs as much as the feed-forward network at n = F, as everything else in the layer at
+#   n = 2 C + F. For BERT, GPT-2 and GPT-3 that is beyond their own context; for
 #   Qwen3-8B, and at today's 128k tokens, it is not. Without a fused kernel memory becomes the problem
 #   much earlier.
 # - Profile first, then apply Amdahl's law: what is a small share cannot be a large gain.

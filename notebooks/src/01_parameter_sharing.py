@@ -471,7 +471,7 @@ board.add(technique="QKV shared in 2 layers, no retraining", **points.language_p
 # head may lose at most 5 points of accuracy.
 #
 # - **Four folds.** A test set of 600 texts tells an accuracy of 80% to 3 points either way (95%), too
-#   near the margin of this verdict, 5. So all 2,394 texts are test texts, each once, for a head or an
+#   near the bar of this verdict, 5 points. So all 2,394 texts are test texts, each once, for a head or an
 #   encoder that was trained on the other three quarters.
 # - **Two seeds** draw the folds anew, and what an encoder is trained on.
 # - **Text by text.** Which texts were right is kept: where both are right, or both wrong, the difference
@@ -547,7 +547,7 @@ table(rows, kind="recorded")
 # 5 points, the part is *undecided* by its rule. If it does, the first three rows decide: each task's whole
 # interval has to lie at or below 5 for the claim, and one that lies above refutes it. The last column says
 # how many texts would tell a row from 5 points: more than the 2,394 that there are only where an interval
-# reaches over the margin.
+# spans the bar.
 #
 # The heads of one seed again, here, in the same four folds. With the same library text they should be
 # right on the same texts, but for a few that another processor's rounding may turn; another Python has
@@ -753,7 +753,7 @@ check("01-4", answer_4)
 # answer_4 = [0, 1, 2, 4, 4, 5]
 # ```
 #
-# Layer 4 twice, without layer 3, costs 0.23 bits per byte: a sixth of the layers' weights. Without layer 0
+# Layers are counted from 0, as in the code. Layer 4 twice, without layer 3, costs 0.23 bits per byte: a sixth of the layers' weights. Without layer 0
 # no other helps. The FLOPs are those of six layers.
 #
 # </details>
@@ -765,7 +765,7 @@ check("01-4", answer_4)
 # answer_4 = [0, 1, 2, 4, 4, 5]
 # ```
 #
-# 第 4 层用两遍、去掉第 3 层，每字节增加 0.23 比特，省下各层权重的六分之一。第 0 层谁也替代不了。FLOPs 仍是六层的。
+# 层从 0 数起，与代码一致。第 4 层用两遍、去掉第 3 层，每字节增加 0.23 比特，省下各层权重的六分之一。第 0 层谁也替代不了。FLOPs 仍是六层的。
 #
 # </details>
 

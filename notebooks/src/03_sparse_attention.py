@@ -207,7 +207,7 @@ show(figures.growth_figure(costs, written))
 #
 # You would not write this yourself if a library did it well. PyTorch's FlexAttention compiles a
 # kernel for any mask, but has no gradients on a CPU; the `local-attention` package works in blocks.
-# This table was recorded: its machine and command stand below it. It has 8 heads, so its milliseconds are
+# This table was recorded: its machine, settings and command stand below it. It has 8 heads, so its milliseconds are
 # not those above. Three rows compute the same window; BigBird (section 8) sees 2.5 times as many pairs,
 # full attention all. The peak is what a 1024 x 1024 product reaches in the same run; only visible pairs
 # count as work.
@@ -565,8 +565,8 @@ explore(figures.bigbird_cost)
 # %% [markdown] tags=["en"]
 # ### Which of the three recalls?
 #
-# The same task under each layout of 12 blocks of 4 tokens: one global block, three random ones a row, or a
-# window of three; all three are 1 + 3 + 2; every row sees its own block. A *hop* is one layer. The column *expected* follows from the layout alone, before any
+# The same task under each layout of 12 blocks of 4 tokens: one global block, a window of three, or three
+# random ones a row; all together are 1 + 3 + 2, in this order; every row sees its own block. A *hop* is one layer. The column *expected* follows from the layout alone, before any
 # training: an answer that three hops can bring counts as right, any other as a guess.
 
 # %% [markdown] tags=["zh"]

@@ -211,7 +211,7 @@ show(figures.spectrum_figure(values))
 # layers a handful of directions hold nine tenths of the energy in most heads. But "attention is low-rank"
 # is an average: in the first three layers most heads need few directions too, a few a quarter or more,
 # and one nearly all. A head that looks at each token's neighbour, for instance, is a shifted identity
-# matrix, and that has rank n - 1, all of its singular values equally large.
+# matrix, and that has rank n - 1, all of its n - 1 singular values equally large.
 #
 # ### Low-rank is not enough
 #

@@ -663,7 +663,7 @@ lab.verdict("dynamic-attention", verdicts.dynamic_attention(evidence))
 # **05-1.** 写出 DynamicConv 在位置 `i` 的输出：`values` (T, C) 是门控后的输入，
 # `kernels` (T, H, k) 是每个位置归一化后的核。返回 C 个数。
 #
-# <details><summary>提示</summary>第 j 个抽头读的是第 i - k + 1 + j 个 token；落在开头之前的抽头没有贡献。每个头的核用于它的 C / H 个相邻通道。</details>
+# <details><summary>提示</summary>核的第 j 个权重读的是第 i - k + 1 + j 个 token；落在开头之前的没有贡献。每个头的核用于它的 C / H 个相邻通道。</details>
 
 
 # %% tags=["exercise", "ex-05-1"]

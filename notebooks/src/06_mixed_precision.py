@@ -23,7 +23,7 @@
 # %% [markdown] tags=["zh"]
 # # 06 · 混合精度
 #
-# 16 位的数只占 32 位的一半空间，Tensor Core 算起来也更快。于是文章（第 2.1 节）说：
+# 16 比特的数只占 32 比特的一半空间，Tensor Core 算起来也更快。于是文章（第 2.1 节）说：
 # 混合精度让显存占用减半，在 A100 上的速度达到 3 倍。本篇先把一个数逐位拆开，再看梯度怎样跌破 fp16 的下限，
 # 然后逐字节清点一个真实的训练步，最后追问：减半的是*什么*？3 倍是与*谁*相比？
 #
@@ -114,10 +114,10 @@ table(rows, kind="computed")
 
 # %% [markdown] tags=["zh"]
 # 最大误差针对正规数；小于最小正规数时误差会变大。
-# tf32 有 19 位，在 torch 里没有自己的类型：张量仍按 fp32 存放，Tensor Core 只取其中 19 位。
+# tf32 有 19 比特，在 torch 里没有自己的类型：张量仍按 fp32 存放，Tensor Core 只取其中 19 比特。
 # bf16 就是砍掉后一半的 fp32；fp16 则从指数里拿出三位给了精度。
 #
-# 请拖动 10 的幂次。到哪里 fp16 开始丢位，到哪里全部丢光？两种 8 位格式中哪一种撑得更久，代价是什么？
+# 请拖动 10 的幂次。到哪里 fp16 开始丢位，到哪里全部丢光？两种 8 比特格式中哪一种撑得更久，代价是什么？
 
 # %%
 explore(figures.bits_of, frames=19)
@@ -236,7 +236,7 @@ table(rows, digits=6, kind="computed")
 # ## 3 · 后来的发展：共享缩放因子的块
 #
 # 4 个比特（其中一个是符号位）能表示的大小只有 0.5 到 6。只要相邻的数大小相近，并有自己的缩放因子，这就够用：
-# **MX 格式**（OCP 2023）给每 32 个数配一个 8 位的共享指数。下面与第 09 篇的整数（每组 32 个，fp32 缩放因子）并列，
+# **MX 格式**（OCP 2023）给每 32 个数配一个 8 比特的共享指数。下面与第 09 篇的整数（每组 32 个，fp32 缩放因子）并列，
 # 对象是 `stdlib-gpt` 的一个权重矩阵及其梯度：
 
 # %%
@@ -265,18 +265,18 @@ table(rows, kind="measured")
 # quarter more than INT4, with 4.25 bits for its 5: levels that crowd towards zero waste some on values that hardly
 # weigh in the error, and a scale that is a power of two fits less well. At eight bits INT8 errs far
 # less, on the gradient too: with a scale for every 32 values the range of an integer suffices. What
-# it loses are the smallest values (the last column), which hardly weigh in such an error.
+# it loses are the smallest values (column *rounded to zero*), which hardly weigh in such an error.
 #
 # The FP8 that hardware adopted (Micikevicius et al. 2022; before it Wang et al. 2018 and Sun et al. 2019
 # trained in 8 bits) has *one* scale for a whole tensor: e4m3 for weights and activations, e5m2 for gradients. The same tensors that way:
 
 # %% [markdown] tags=["zh"]
-# 缩放因子和元素与 torchao 逐位相同（有测试为证）。4 位时 MXFP4 的误差比 INT4 大五分之一到四分之一，但它只花 4.25 位，对方花 5 位：
+# 缩放因子和元素与 torchao 逐位相同（有测试为证）。4 比特时 MXFP4 的误差比 INT4 大五分之一到四分之一，但它只花 4.25 比特，对方花 5 比特：
 # 它的量化级挤在零附近，有些浪费在对误差影响不大的较小值上；缩放因子只能取 2 的幂，也不那么贴合。
-# 8 位时 INT8 的误差小得多，对梯度也是如此：每 32 个数就有自己的缩放因子，整数的范围便够用。
+# 8 比特时 INT8 的误差小得多，对梯度也是如此：每 32 个数就有自己的缩放因子，整数的范围便够用。
 # 它丢掉的是最小的那些数（见“舍入成零”一列），而这些数对这种误差几乎没有影响。
 #
-# 硬件采用的 FP8（Micikevicius 等 2022；在此之前 Wang 等 2018、Sun 等 2019 已用 8 位训练）对*整个张量*只用一个缩放因子：权重和激活值用 e4m3，梯度用 e5m2。
+# 硬件采用的 FP8（Micikevicius 等 2022；在此之前 Wang 等 2018、Sun 等 2019 已用 8 比特训练）对*整个张量*只用一个缩放因子：权重和激活值用 e4m3，梯度用 e5m2。
 # 同样两个张量，这样处理的结果：
 
 # %% tags=["nbval-ignore-output"]
@@ -294,14 +294,14 @@ table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # Two things show. Without a scale e4m3 is of no use for gradients: nearly all of this one is gone. (e5m2
-# reaches further down, to 2⁻¹⁶; smaller gradients fall through it too.) With a scale, integers err a little
-# less than e4m3 and less than half as much as e5m2, but they round a part of the gradient to zero and
-# floats hardly any: their range is kept where one scale has to serve large and small values. What a
+# reaches further down, to 2⁻¹⁶; smaller gradients fall through it too.) With a scale, integers err less
+# than e4m3, by more than half on the weight and by a little on the gradient, and less than half as much
+# as e5m2, but they round a part of the gradient to zero and floats hardly any: their range is kept where one scale has to serve large and small values. What a
 # training makes of it is in section 7.
 
 # %% [markdown] tags=["zh"]
 # 从中可以看出两点。不加缩放，e4m3 对梯度毫无用处：这个梯度几乎全部丢失。（e5m2 能小到 2⁻¹⁶；再小的梯度它也会丢。）
-# 加了缩放，整数的误差比 e4m3 略小，不到 e5m2 的一半，但它把一部分梯度舍入成零，浮点几乎不会：一个缩放因子要兼顾大值和小值时，浮点的范围就派上了用场。
+# 加了缩放，整数的误差比 e4m3 小（权重上不到它的一半，梯度上略小），也不到 e5m2 的一半，但它把一部分梯度舍入成零，浮点几乎不会：一个缩放因子要兼顾大值和小值时，浮点的范围就派上了用场。
 # 用 FP8 训练会怎样，见第 7 节。
 
 # %% [markdown] tags=["en"]
@@ -498,13 +498,13 @@ show(figures.zeroing_figure(zeroing, summing))
 #
 # 取一个参数，用 Adam。fp32：权重 4，梯度 4，一阶矩和二阶矩 8，共 **16 字节**。
 #
-# *autocast* 把这些全留在 fp32，计算过程中再为矩阵做一份 16 位副本：16 + 2 = **18**。
-# 另一种做法是 16 位模型加*主权重*（Micikevicius；ZeRO）：权重 2，梯度 2，主权重 4，两个矩 8，又是 **16**
+# *autocast* 把这些全留在 fp32，计算过程中再为矩阵做一份 16 比特副本：16 + 2 = **18**。
+# 另一种做法是 16 比特模型加*主权重*（Micikevicius；ZeRO）：权重 2，梯度 2，主权重 4，两个矩 8，又是 **16**
 # （Megatron 用 fp32 梯度，为 18）。
 # 两者在这里都没有减半。为什么要主权重？在 bf16 里 1 + 1/512 等于 1：不到半个步长的更新会被舍入掉。
 #
-# 能减半的是*批*带来的部分，即为反向传播保留的值。权重也用 16 位时，它接近减半；
-# 用 autocast 时残差流仍是 fp32，因此最多省五分之二；下面清点时把它的 16 位副本算在保留的内容里，所以批小时只省四分之一。
+# 能减半的是*批*带来的部分，即为反向传播保留的值。权重也用 16 比特时，它接近减半；
+# 用 autocast 时残差流仍是 fp32，因此最多省五分之二；下面清点时把它的 16 比特副本算在保留的内容里，所以批小时只省四分之一。
 
 # %%
 from efflab.acceleration.recipes import RECIPES, state_parts
@@ -525,7 +525,7 @@ for name, r in RECIPES.items():
 table(rows, digits=4, kind="computed")
 
 # %% [markdown] tags=["en"]
-# The last column: to train Llama 3.1 70B, no mixed recipe needs less than fp32's 1,129 GB: before the
+# Column *Llama 3.1 70B's state*: to train it, no mixed recipe needs less than fp32's 1,129 GB: before the
 # first activation, that is 14 cards of "80 GB" (85.9 · 10⁹ bytes). (*16 bits only* halves it, but it is
 # no mixed recipe: with no master copy it loses small updates.) *Serving* it is what short formats
 # shrink, for then the state is the weights alone: 282 GB in fp32, 141 in bf16, 71 in fp8; the cache of
@@ -539,11 +539,11 @@ table(rows, digits=4, kind="computed")
 
 # %% [markdown] tags=["zh"]
 # 看“Llama 3.1 70B 的状态”一列：训练这个模型，哪种混合做法都不少于 fp32 的 1,129 GB，还没算激活值就要 14 块标称 80 GB（85.9 · 10⁹ 字节）的卡。
-# （“全程 16 位”能减半，但它不是混合做法：没有主权重，微小的更新会丢失。）
+# （“全程 16 比特”能减半，但它不是混合做法：没有主权重，微小的更新会丢失。）
 # 短格式真正能缩小的是*部署*时的占用：那时状态只剩权重，fp32 为 282 GB，bf16 为 141 GB，fp8 为 71 GB；KV 缓存另算。
 #
 # 现在清点：`stdlib-gpt` 的训练步，逐个张量计数，autograd 保留的内容用钩子截获，并记下同时存活字节数的峰值。
-# 其中的矩阵乘法只分配结果、不做计算：字节数由形状决定，而没有 bf16 指令的 CPU 做 16 位矩阵乘法要慢许多倍。
+# 其中的矩阵乘法只分配结果、不做计算：字节数由形状决定，而没有 bf16 指令的 CPU 做 16 比特矩阵乘法要慢许多倍。
 # （有一项测试在较小的训练步上真的去乘，数出来一样，峰值相差不超过 64 字节。）
 
 # %%
@@ -581,7 +581,7 @@ show(figures.parts_figure(batch_size, seq_len))
 # steps, with the loss whole and in chunks:
 
 # %% [markdown] tags=["zh"]
-# 把 `batch_size` 设为 1、`seq_len` 设为 64：autocast 反而比 fp32 占用*更多*内存，因为它的 16 位副本超过了这么小的批所能省下的。
+# 把 `batch_size` 设为 1、`seq_len` 设为 64：autocast 反而比 fp32 占用*更多*内存，因为它的 16 比特副本超过了这么小的批所能省下的。
 #
 # 图中把一个训练步保留的内容相加；对这个总和，公式的误差在百分之一以内。峰值比总和高出百分之几：到峰值时，词表上的 softmax
 # 还多占两个 fp32 数组。任何混合做法都有两样不减半：状态，以及用 fp32 计算的损失。批越大，前者越不重要；
@@ -616,8 +616,8 @@ table(rows, kind="measured")
 # %% [markdown] tags=["zh"]
 # 损失一次算完时，最省的做法在 10,240 个 token 上的峰值是 fp32 的 64%，批再大也不会低于 62%：在状态之外，每个 token 带来的部分是 fp32 的 62%。
 # 分块之后，保留的内容减到一半，误差在千分之几以内；状态所占的比重越小，整个训练步也越接近一半。
-# 所以“减半”的是各层保留的值；其余部分另有办法：8 位的矩（bitsandbytes）、状态分片（第 12 篇），
-# 以及*全程 16 位*，但如上所说会丢掉小的更新。
+# 所以“减半”的是各层保留的值；其余部分另有办法：8 比特的矩（bitsandbytes）、状态分片（第 12 篇），
+# 以及*全程 16 比特*，但如上所说会丢掉小的更新。
 
 # %% [markdown] tags=["en"]
 # ## 7 · bf16 on this CPU
@@ -741,7 +741,7 @@ table(rows, digits=4)
 # ## 8 · 3 倍是与谁相比？
 #
 # 要一个上界并不需要 GPU。一次矩阵乘法至少要花 FLOPs / 峰值，或字节数 / 带宽。从 4 字节到 2 字节，后者减半；
-# 前者取决于和谁比。A100 普通 fp32 是 19.5 TFLOP/s，Tensor Core 上的 tf32 是 156，16 位是 312：
+# 前者取决于和谁比。A100 普通 fp32 是 19.5 TFLOP/s，Tensor Core 上的 tf32 是 156，16 比特是 312：
 
 # %%
 show(figures.roofs_figure())
@@ -849,7 +849,7 @@ table(verdicts.gpu_step_rows(), kind="recorded")
 #
 # ## 9 · 探索：时间、显存、放得下的批
 #
-# 找一个模型：fp32 放不下，16 位放得下。批大小为 1 时，时间花在哪一部分？从 fp32 到 autocast，再到主权重，批能大多少？
+# 找一个模型：fp32 放不下，16 比特放得下。批大小为 1 时，时间花在哪一部分？从 fp32 到 autocast，再到主权重，批能大多少？
 # 只有一种做法能把 `qwen3-8b` 放进一块 A100：是哪一种？第 6 节是怎么评价它的？
 
 # %%
@@ -876,7 +876,7 @@ explore(figures.training, frames=11)
 # - **fp16 不加缩放器**：小的数变成零，也不报错。
 # - **bf16 权重而没有主权重**：不到半个步长的更新会被舍入掉（第 6 节），而训练后期更新大多很小。
 #   我们的 400 步里看不出这一点。
-# - **求和与 softmax 用 16 位**：在 GPU 上，autocast 让它们留在 fp32 是有道理的（CPU 上的算子清单不同），`model.half()` 却不会。
+# - **求和与 softmax 用 16 比特**：在 GPU 上，autocast 让它们留在 fp32 是有道理的（CPU 上的算子清单不同），`model.half()` 却不会。
 # - **没有相应指令的 CPU**：结果正确，但耗时是 fp32 的许多倍。
 #
 # 加到总榜上：`stdlib-gpt` 全部用 bf16，也就是部署时的样子。
@@ -918,7 +918,7 @@ lab.verdict("amp-speed", verdicts.amp_speed(evidence))
 # %% [markdown] tags=["zh"]
 # ## 12 · 练习
 #
-# **06-2（挑战题）。** 在同样的 4.25 位下胜过 MXFP4。标准对每块的缩放因子一律向下取整，不管合不合适。
+# **06-2（挑战题）。** 在同样的 4.25 比特下胜过 MXFP4。标准对每块的缩放因子一律向下取整，不管合不合适。
 # 写出 `answer_2(blocks)`：对形状为 (n, 每行块数, 32) 的块，给出每块缩放因子 2^e 中的整数 e，
 # 使 `stdlib-gpt` 某个权重矩阵的误差在 e 的所有取法中最小（检查时会逐一试过）。标准自己的指数是
 # `block_formats.block_exponents(blocks, block_formats.ELEMENTS["mxfp4"])`，
@@ -962,7 +962,7 @@ check("06-2", answer_2)
 # %% [markdown] tags=["zh"]
 # **06-3（开放题：推翻这个结论）。** 结论说：混合精度并不能让整个训练步的内存减半。请尽量接近一半，做法不限：
 # 写出 `answer_3(model)`，返回模型和它的优化器，怎么改都行。从第一个张量算起，训练两步所占的字节不超过 fp32 的 60%；
-# 微型模型训练 60 步之后，损失最多比 fp32 高 0.05 nat。你能压到多低？试试更少的矩、8 位的矩、以差值形式保存的主权重。
+# 微型模型训练 60 步之后，损失最多比 fp32 高 0.05 nat。你能压到多低？试试更少的矩、8 比特的矩、以差值形式保存的主权重。
 #
 # <details><summary>提示</summary>凡是 4 字节的都可以变成 2 字节。AdamW 的矩与交给它的参数同类型。</details>
 
@@ -1033,7 +1033,7 @@ check("06-3", answer_3)
 # - 混合精度使各层为反向传播保留的内容减半（autocast 省四分之一到五分之二），损失的部分不减，除非分块计算；
 #   状态仍是每参数 16 字节，甚至增到 18。
 # - 说“3 倍”要先说基线：与 TF32 比，A100 的屋顶线只允许 2 倍；与普通 FP32 比，可达 16 倍。
-# - 共享缩放因子的块把这个思路带到了 8 位和 4 位。
+# - 共享缩放因子的块把这个思路带到了 8 比特和 4 比特。
 #
 # **参考文献。** Micikevicius 等 2018，*Mixed Precision Training*，arXiv:1710.03740。Kalamkar 等 2019，
 # *A Study of BFLOAT16 for Deep Learning Training*，arXiv:1905.12322。Micikevicius 等 2022，

@@ -263,7 +263,7 @@ table(rows)
 # Fuse the six operations between the products into one kernel: the scores are written, read,
 # written and read again, **4 T² + 4 T D** = 96 values. Keep the scores in the cache from the first
 # product to the second, as FlashAttention does, and only the ends are left, if a head's keys and values
-# stay in the cache as well: **4 T D** = 32 values. The scores' T² is gone from memory. (For longer texts
+# stay in the cache as well: **4 T D** = 32 values. The scores' T² is gone from the memory traffic. (For longer texts
 # FlashAttention reads K and V again for each block of queries: its traffic is of the order of T² D² / M for
 # a cache of M values, far below T² but not linear.)
 
@@ -309,7 +309,7 @@ times = measure.block_times(forms)
 table(measure.time_rows(times), kind="measured")
 
 # %% [markdown] tags=["en"]
-# Where the last column says no, the row shows nothing. Where it says yes, compare with the bytes and
+# Where the column beside the interval says no, the row shows nothing. Where it says yes, compare with the bytes and
 # kernels of the next section: the six products (0.47 GFLOP at the defaults) are in every row, and no
 # fusion makes them shorter. XLA's fall may not be fusion alone: its baseline is JAX under `disable_jit`,
 # one primitive at a time, where every operation also pays JAX's Python. We have not taken the two apart.
@@ -392,8 +392,9 @@ table(measure.fit_rows(chains, model))
 table(figures.constant_rows(model))
 
 # %% [markdown] tags=["en"]
-# It does, to some tenths, while the times span three orders of magnitude. Below the size at which
-# both halves are even (last column), a kernel costs its launch, whatever it computes; above, it costs
+# For 16 kernels and more it mostly does, to some tenths, while the times span three orders of magnitude;
+# of a kernel alone the call's own overhead is a large part, which the model does not know. Below the size
+# at which both halves are even (its column), a kernel costs its launch, whatever it computes; above, it costs
 # its bytes. The bandwidth is that of a cache, since these arrays fit into one.
 #
 # On a GPU launches run ahead: while it works, the CPU already queues the next. So the **longer** of
@@ -404,7 +405,7 @@ table(figures.constant_rows(model))
 # Now 16 of them as one kernel, compiled by XLA:
 
 # %% [markdown] tags=["zh"]
-# 能：时间跨越三个数量级，误差在几成之内。张量小于“两项相等时的大小”一列给出的值时，内核的代价就是启动，算什么都一样；大于这个值，代价就是字节。
+# 16 个及以上的内核大体符合：时间跨越三个数量级，误差多在几成之内；只有一个内核时，调用本身的开销占了很大一部分，模型没有算这一项。张量小于“两项相等时的大小”一列给出的值时，内核的代价就是启动，算什么都一样；大于这个值，代价就是字节。
 # 这里的带宽是缓存的带宽，因为这些数组放得进缓存。
 #
 # 在 GPU 上，启动可以提前：GPU 还在计算时，CPU 已把后面的内核排进队列。因此起作用的是两项中**较大**的一项，而不是两项之和，
@@ -491,13 +492,13 @@ for i, n in enumerate(lengths):
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# **Few calls.** Compiling takes tenths of a second to seconds, a call saves milliseconds at most.
+# **Few calls.** Compiling takes tenths of a second to many seconds, a call saves milliseconds.
 # (Inductor's seconds are those of the first call, XLA's of `.compile()` alone, without tracing. Inductor
 # finds what it compiled in an earlier run on disk, so run this twice. Where the two times are not told
 # apart by their ratio's interval, the table says so.)
 
 # %% [markdown] tags=["zh"]
-# **调用太少。** 编译要零点几秒到几秒，每次调用至多省几毫秒。（Inductor 的秒数是首次调用的，
+# **调用太少。** 编译要零点几秒到十几秒，每次调用省下的是毫秒。（Inductor 的秒数是首次调用的，
 # XLA 的只含 `.compile()`，不含追踪。早先运行时编译过的内核，Inductor 会在磁盘上找到，所以不妨运行两次。
 # 若两个时间之比的区间含 1，表中注明“分不出”。）
 

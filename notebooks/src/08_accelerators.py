@@ -528,7 +528,7 @@ for side in sorted({2, 4, unit}):
 table(rows, kind="simulated", digits=5)
 
 # %% [markdown] tags=["en"]
-# The clocks are SCALE-Sim's (the last column, and the 1 that it leaves out), plus R a tile, as in the
+# The clocks are SCALE-Sim's (its column, and the 1 that it leaves out), plus R a tile, as in the
 # formula of its paper: we wait until the sums have left; the program lets the next fold begin meanwhile.
 # A second set of registers would do that here too.
 #
@@ -631,7 +631,7 @@ show(figures.clocks())
 table(measure.chip_rows((2, 4, 8)), kind="computed")
 
 # %% [markdown] tags=["en"]
-# The verdict rests on the last column. One chip was routed full, the LFE5U-85F, and all are computed
+# The verdict rests on the column with the clock of a full chip. One chip was routed full, the LFE5U-85F, and all are computed
 # at its clock, whatever they could do themselves (the XCVU9P with the figures of its older sister
 # family). It was filled by one large unit; many small ones have shorter wires inside, and may run
 # faster. Small units fill a chip best, too, but eat more: 2 / side bytes a multiplication. For the

@@ -269,8 +269,8 @@ table(rows, kind="computed")
 # three texts of full length side by side. Where INT4 pays, and how far time follows these bytes, is measured in
 # [16](16_decoding.ipynb).
 #
-# Two points for the board, both *weight-only*: the arithmetic stays fp32, and their time is that of
-# the same operators on other numbers.
+# Two points for the board, both *weight-only*: the arithmetic stays fp32, by the same operators on other
+# numbers, so that no time is saved.
 
 # %% [markdown] tags=["zh"]
 # 文件大小是真的写到磁盘上量出来的；编码之间不留空隙，3 比特就只占 3 比特。工具若让嵌入表保留浮点，
@@ -285,7 +285,7 @@ table(rows, kind="computed")
 # 一段文本最多 40,960 个，所以三种格式分别能同时放下一段、两段、三段满长的文本。
 # INT4 在哪里划算、用时在多大程度上由这些字节决定，实测见 [16](16_decoding.ipynb)。
 #
-# 给总榜加两个点，都是*只量化权重*：计算仍用 fp32，跑的是同样的算子，只是数值不同，耗时也就是这些算子的耗时。
+# 给总榜加两个点，都是*只量化权重*：计算仍用 fp32，跑的是同样的算子，只是数值不同，所以不省时间。
 
 # %% tags=["nbval-ignore-output"]
 board.add(technique="8-bit weights, per channel", **measure.rounded_point(8, axis=0))

@@ -229,7 +229,8 @@ show(figures.importance_figure())
 # layers 0 and 1 cost more than twice as much as any other; by the gradient two of them lead by a third
 # to a half, and the third is level with a head that costs a third as much. But removal asks for the *order* alone, and that is much the same (rank correlation 0.85). Michel et al.
 # also divide each layer's importances by their l2 norm, which `least_important` does not; it changes the
-# order between layers. It also leaves each layer its best head, so that 30 of the 36 can go at most. Section 4 lets all three compete.
+# order between layers. And `least_important` leaves each layer its best head, so that 30 of the 36 can go at
+# most. Gradient, normalized gradient and ablation compete in section 4.
 #
 # First: is a model without some heads the same as one in which they are silenced by a mask? It has to
 # be, to the last rounding; and both differ from the whole model.
@@ -474,7 +475,7 @@ for name, (kind, removed) in techniques.items():
 # ## 8 · 换成真实的编码器
 #
 # MiniLM-L6 有 72 个头。重要性用 16 对文档字符串与代码来测，损失按“用前者检索后者”计算；
-# 质量是另外 60 个函数上的 MRR（平均倒数排名，见第 09 篇）。第一行是完整模型与自身相比：时间之比与 1 的差距就是测量噪声。
+# 质量是另外 60 个函数上的 MRR（平均倒数排名，见第 09 篇）。第一行是完整模型与自身相比：耗时之比与 1 的差距就是测量噪声。
 
 # %% tags=["nbval-ignore-output"]
 rows = []

@@ -283,10 +283,10 @@ p_sent.reveal(ring.ring_bytes(100, 4))
 
 # %% [markdown] tags=["en"]
 # Which way is faster depends on the number of ranks and on the size of the sum. At 1,024 ranks, by
-# these formulas, 1 MB goes fifty times as fast over trees; 1 GB hardly notices the latency:
+# these formulas, 1 MB goes fifty times as fast over trees; of 1 GB's time the latency is a tenth:
 
 # %% [markdown] tags=["zh"]
-# 哪种更快，取决于 rank 数和数据量。1,024 个 rank 时，按这些公式，1 MB 走树形的速度是走环的五十倍；1 GB 则几乎不受延迟影响：
+# 哪种更快，取决于 rank 数和数据量。1,024 个 rank 时，按这些公式，1 MB 走树形的速度是走环的五十倍；1 GB 走环，延迟只占用时的十分之一：
 
 # %%
 show(figures.ways_to_sum())
@@ -708,7 +708,7 @@ check("12-2", answer_2)
 # of the last 8 may be at most 0.05 nats higher than with whole gradients. (If your answer remembers
 # something, run its cell again before each check.) How few bytes can you do with?
 #
-# <details><summary>Hint</summary>Send the largest twentieth of the values and where they stand, and
+# <details><summary>Hint</summary>Send the largest twentieth of the values, by magnitude, and where they stand, and
 # add what was not sent to the next step's gradient.</details>
 
 # %% [markdown] tags=["zh"]
@@ -717,7 +717,7 @@ check("12-2", answer_2)
 # `key` 是（rank，参数名），想记住点什么时可以用。4 个 rank 由一个进程模拟，训练 24 步；最后 8 步的平均损失
 # 最多比发送完整梯度时高 0.05 nat。（如果你的答案会记住东西，每次检查前请先重新运行它的单元格。）你最少能用多少字节？
 #
-# <details><summary>提示</summary>只发最大的二十分之一的值和它们的位置，没发出去的累加到下一步的梯度上。</details>
+# <details><summary>提示</summary>只发绝对值最大的二十分之一和它们的位置，没发出去的累加到下一步的梯度上。</details>
 
 # %% tags=["exercise", "ex-12-3"]
 answer_3 = ...  # (encode, decode)

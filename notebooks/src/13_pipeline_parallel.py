@@ -478,8 +478,8 @@ table(rows, kind="published")
 # to 2.7.
 #
 # The bubble does not explain them. With one micro-batch it says that nothing is gained, and yet eight
-# devices gave 1.3 and 1.38; with four, the larger Transformer reaches 3.2 and 4.8 where it allows 2.29 and
-# 2.91. The paper adjusted the batch to the memory, and a larger batch is the likely reason. From two
+# devices gave 1.3 and 1.38; with four, the larger Transformer reaches 3.2 and 4.8 on four and eight where it
+# allows 2.29 and 2.91. The paper adjusted the batch to the memory, and a larger batch is the likely reason. From two
 # devices to eight, with 32 micro-batches, that Transformer's throughput becomes 3.5 times as high (1.8 to
 # 6.3; 3.4 to 3.6 by the digits printed): the bubble says 3.4, and 3.5 if, as in the paper, each stage
 # computes its forward pass a second time, in part while it would wait anyway (column *recomputed*). And
@@ -495,7 +495,7 @@ table(rows, kind="published")
 # P100 上的 AmoebaNet 只有 2.7。
 #
 # 气泡并不能解释这些数。只有一个微批次时，按气泡不该有任何提升，八台设备却做到了 1.3 和 1.38；
-# 四个微批次时，较大的 Transformer 达到 3.2 和 4.8，而按气泡只有 2.29 和 2.91。论文按内存大小调整了批次，批次更大可能就是原因。
+# 四个微批次时，较大的 Transformer 在四台和八台设备上达到 3.2 和 4.8，而按气泡只有 2.29 和 2.91。论文按内存大小调整了批次，批次更大可能就是原因。
 # 32 个微批次时，这个 Transformer 从 2 台到 8 台，吞吐量变为 3.5 倍（1.8 到 6.3；这两个数只印到一位小数，所以应在 3.4 到 3.6 之间）：
 # 气泡公式给出 3.4；若像论文那样每个阶段把前向重算一遍，其中一部分填进本来就要等待的时间，则是 3.5（“计入重计算”一列）。AmoebaNet 的层切不成均等的阶段，因此远低于理想值。
 #

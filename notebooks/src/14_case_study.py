@@ -624,7 +624,7 @@ explore(figures.hours)
 #   bits per byte shown are those of the 8-bit file.
 # - **A small model**: what stays in floats (positions, norms, the graph itself) keeps the file above a
 #   quarter.
-# - **One quality for all**: the recipe was chosen on training text, but learning rate and steps were
+# - **One text for all**: the recipe was chosen on training text, but learning rate and steps were
 #   tried on these held-out windows; on other text the cost may be higher.
 # - **FP16**: "16-bit training" is bf16 here, which needs no loss scaling (notebook 06); nothing was
 #   trained in FP16. Of FP16, times alone are recorded, on the H100.
@@ -638,7 +638,7 @@ explore(figures.hours)
 # - **训练之后再裁剪**：损伤大的那一步之后，必须有训练。
 # - **CPU 没有 VNNI 指令**：权重只用 7 比特（8 比特可能溢出），误差更大、收益更小；图表中的每字节比特数是 8 比特文件的。
 # - **模型小**：保留浮点的部分（位置表、归一化、计算图本身）使文件降不到 1/4。
-# - **只看一种质量**：配方是在训练文本上选的，但学习率和步数曾在这些留出窗口上试过；换一种文本，代价可能更高。
+# - **只看一种文本**：配方是在训练文本上选的，但学习率和步数曾在这些留出窗口上试过；换一种文本，代价可能更高。
 # - **FP16**：这里的“16 比特训练”是 bf16，不需要损失缩放（第 06 篇）；没有用 FP16 训练过。FP16 只有 H100 上的耗时存档。
 #
 # ## 9 · 结论

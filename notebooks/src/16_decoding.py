@@ -887,12 +887,12 @@ assert torch.equal(theirs, own)
 
 # %% [markdown] tags=["en"]
 # Which draft? It has to be cheap and to agree. The table of the logits stays in fp32 and is read at every
-# guess: it is half of what a small draft reads. If time were bytes, a step with n guesses would take 1 + n c
-# of one without, c the draft's bytes over the model's, and yield that many tokens (theorem 3.8 has the
-# inverse):
+# guess: of what the drafts in 4 and 3 bits read it is about half. If time were bytes, a step with n guesses
+# would take 1 + n c of one without, c the draft's bytes over the model's, and yield as many tokens as the
+# formula above says (1 + n c over them is the inverse of theorem 3.8's):
 
 # %% [markdown] tags=["zh"]
-# 用什么当草稿？既要便宜，又要与大模型的分布接近。输出嵌入表仍是 fp32，每起草一个 token 都要读一遍：小草稿读取的字节里，
+# 用什么当草稿？既要便宜，又要与大模型的分布接近。输出嵌入表仍是 fp32，每起草一个 token 都要读一遍：4 比特和 3 比特的草稿读取的字节里，
 # 它占一半左右。若时间由字节决定，起草 n 个的一步用时是无草稿时的 1 + n c 倍（c 为草稿与大模型的字节之比），得到的 token 数则由上面的公式给出
 # （1 + n c 除以这个数，就是 Leviathan 等定理 3.8 的倒数）：
 
@@ -912,7 +912,7 @@ table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
 # Under 1 in the last column a draft pays *if* a pass over five tokens takes no longer than over one, and
-# time is bytes. Neither is quite so: four rows take longer than one, by how much depends on format and
+# time is bytes. Neither is quite so: four tokens at once take longer than one, by how much depends on format and
 # CPU (section 8), and INT4's time falls less than its bytes (section 5). Nothing in this section was
 # timed. The model's own weights in few bits guess well; its first layers alone do not, as nobody trained
 # them to. Real drafts are small models trained on the same text, or heads on the large one.

@@ -113,7 +113,7 @@ def _add_parts(fig, seconds: dict[str, float], **where) -> None:
     """Each part's share of the time as a bar."""
     fig.add_bar(
         x=[100 * part / sum(seconds.values()) for part in seconds.values()],
-        y=[tr(NAMES[part]).replace(" (", "<br>(") for part in seconds],
+        y=[tr(NAMES[part]).replace(" (", "<br>(").replace("（", "<br>（") for part in seconds],
         orientation="h",
         marker_color=COLOURS[:4],
         texttemplate="%{x:.0f} %",
