@@ -98,10 +98,15 @@ def bits_per_byte(
 
 
 def reciprocal_ranks(queries: Matrix, documents: Matrix) -> np.ndarray:
-    """1 / rank of document i among all for query i (N,), both (N,C) of unit length."""
+    """1 / rank of document i among all for query i (N,), both (N,C) of unit length.
+
+    Equal scores share the mean of their ranks: vectors that are all alike rank like a guess.
+    """
     _require_pairs(queries=queries, documents=documents)
     scores = queries @ documents.T
-    return (1 / ((scores > scores.diagonal()[:, None]).sum(1) + 1)).numpy()
+    own = scores.diagonal()[:, None]
+    better, alike = (scores > own).sum(1), (scores == own).sum(1)
+    return (1 / (better + (alike + 1) / 2)).numpy()
 
 
 def retrieval_mrr(queries: Matrix, documents: Matrix) -> Estimate:

@@ -17,11 +17,14 @@ PRODUCTS = frozenset(
     " scaled_dot_product".split()
 )
 REDUCTIONS = frozenset(
-    "reduce mean sum prod amax amin max min argmax argmin any all var var_mean std"
+    "reduce reduce-window mean sum prod amax amin max min argmax argmin any all var var_mean std"
     " std_mean softmax log_softmax logsumexp cumsum cumprod linalg_vector_norm native_layer_norm"
     " native_group_norm".split()
 )
-MOVEMENTS = frozenset("copy clone concatenate cat pad gather scatter iota transpose".split())
+MOVEMENTS = frozenset(
+    "copy clone concatenate cat pad gather scatter iota transpose reverse dynamic-slice"
+    " dynamic-update-slice".split()
+)
 
 
 class Op(NamedTuple):

@@ -97,30 +97,29 @@ def _nbytes(value) -> int:
 
 def kernels(code: str) -> list[Kernel]:
     """The kernels that Inductor's generated program calls, in order."""
-    sizes = {name: _size(shape, dtype) for name, shape, dtype in _ARGUMENT.findall(code)}
-    dtypes = {name: dtype for name, _, dtype in _ARGUMENT.findall(code)}
+    buffers = {name: (_size(shape, dtype), dtype) for name, shape, dtype in _ARGUMENT.findall(code)}
     own = "float32"  # of what a library call allocates: as its operands
     in_place = {name: _signature(code, name) for name in set(re.findall(r"cpp_fused\w+", code))}
     writer: dict[str, str] = {}
     kernels: list[Kernel] = []
     for line in _body(code):
         if new := _NEW.match(line):
-            sizes[new[1]], dtypes[new[1]] = _size(new[2], new[3]), new[3]
+            buffers[new[1]] = _size(new[2], new[3]), new[3]
         elif rename := _RENAME.match(line):
             old = rename[2] or rename[3]
-            sizes[rename[1]], dtypes[rename[1]] = sizes[old], dtypes[old]
+            buffers[rename[1]] = buffers[old]
             writer[rename[1]] = writer.get(old, old)
         elif item := _ITEM.match(line):
             writer[item[1]] = writer.get(item[2], item[2])
-        elif (check := _CHECK.match(line)) and check[1] not in sizes:
-            sizes[check[1]], dtypes[check[1]] = _size(check[2], own), own
+        elif (check := _CHECK.match(line)) and check[1] not in buffers:
+            nbytes = _size(check[2], own)
+            buffers[check[1]] = nbytes, own
             # a library call that allocates its own result: the next line checks its size
-            kernels[-1] = kernels[-1]._replace(bytes=kernels[-1].bytes + sizes[check[1]])
+            kernels[-1] = kernels[-1]._replace(bytes=kernels[-1].bytes + nbytes)
         elif call := _CALL.match(line):
-            operands = (dtypes[buffer] for buffer, _ in _buffers(call[3]))
+            operands = (buffers[name][1] for name, _ in _buffers(call[3]))
             own = next((dtype for dtype in operands if "float" in dtype), "float32")
-            views = {name: (size, BYTES[dtypes[name]]) for name, size in sizes.items()}
-            kernels.append(_kernel(call, len(kernels), views, in_place, writer))
+            kernels.append(_kernel(call, len(kernels), buffers, in_place, writer))
     return kernels
 
 
@@ -130,15 +129,15 @@ def _body(code: str) -> Iterator[str]:
     return takewhile(lambda line: not re.match(r"\s*return ", line), lines)
 
 
-def _kernel(call: re.Match, index: int, sizes: dict, in_place: dict, writer: dict) -> Kernel:
+def _kernel(call: re.Match, index: int, buffers: dict, in_place: dict, writer: dict) -> Kernel:
     result, target, arguments = call.groups()
     fused = target.startswith(("cpp_fused", "triton_"))
     name = target if fused else f"{_library_name(target)}_{index}"
     signature = iter(in_place.get(target, ()))
     moved, inputs, outputs = 0, [], []
     for buffer, shape in _buffers(arguments):
-        size, item_bytes = sizes[buffer]
-        size = min(size, item_bytes * math.prod(shape)) if shape else size
+        size, dtype = buffers[buffer]
+        size = min(size, BYTES[dtype] * math.prod(shape)) if shape else size
         is_out = re.search(rf"out=(reinterpret_tensor\()?{buffer}\b", arguments)
         way = next(signature, "in") if fused else ("out" if is_out else "in")
         moved += 2 * size if way == "in_out" else size

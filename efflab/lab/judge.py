@@ -22,6 +22,7 @@ TESTS: dict[str, str] = {
     "between": "between {low} and {high}",
 }
 """Test -> what it asks of a case: above and below are strict, the others take the bar itself."""
+EXACT = "exactly {low}"
 OTHER_SIDE = "{n_yes} of {n_cases} lie on the claim's side, {n_no} surely do not"
 SPANS = "{n_yes} of {n_cases} surely lie on the claim's side, none surely on the other"
 OTHER_SIDE_ALONE = "it lies on the other side"
@@ -99,20 +100,19 @@ def _limits(rule: Mapping) -> tuple[float, float]:
 def decisions(rule: Mapping, items: Mapping[str, Evidence]) -> dict[str, str]:
     """{id: outcome} of every case and control of a rule; a contrast's by the same test.
 
-    A case that is a control too has its outcome as a case, and of several controls on one id it is
-    the first that does not hold.
+    A case that is a control too has its outcome as a case.
     """
     words = {key: decide(items[key], rule) for key in [*rule["cases"], *_contrast(rule)]}
-    controls: dict[str, str] = {}
-    for control, word in _control_words(rule, items):
-        if controls.get(control, "holds") == "holds":
-            controls[control] = word
-    return controls | words
+    return _control_decisions(rule, items) | words
 
 
-def _control_words(rule: Mapping, items: Mapping[str, Evidence]) -> list[tuple[str, str]]:
-    """(id, outcome) of each control, of which several may have one id."""
-    return [(c["case"], decide(items[c["case"]], c)) for c in rule.get("controls", [])]
+def _control_decisions(rule: Mapping, items: Mapping[str, Evidence]) -> dict[str, str]:
+    """{id: outcome} of the controls; of several on one id it is the first that does not hold."""
+    words: dict[str, str] = {}
+    for control in rule.get("controls", []):
+        if words.get(control["case"], "holds") == "holds":
+            words[control["case"]] = decide(items[control["case"]], control)
+    return words
 
 
 def _judge_part(
@@ -123,7 +123,7 @@ def _judge_part(
         fits, kinds = item.kind in rule["kinds"], ", ".join(rule["kinds"])
         require(fits, f"kind of {item.id}", item.kind, "one of {kinds}", kinds=kinds)
     decided = decisions(rule, items)
-    shows = all(word == "holds" for _, word in _control_words(rule, items))
+    shows = set(_control_decisions(rule, items).values()) <= {"holds"}
     word, reason, counts = _decide_part(rule, decided) if shows else ("undecided", NO_CONTROL, {})
     condition = rule["condition"]["en"] if word == "holds if" else ""
     with speaking("en"):
@@ -168,4 +168,5 @@ def rule_words(rule: Mapping, items: Mapping[str, Evidence]) -> str:
 
 def _test_words(rule: Mapping, unit: str) -> str:
     low, high = (with_unit(limit, unit) for limit in _limits(rule))
-    return tr(TESTS[rule["test"]], low=low, high=high)
+    exact = low == high and TESTS[rule["test"]] == TESTS["near"]
+    return tr(EXACT if exact else TESTS[rule["test"]], low=low, high=high)

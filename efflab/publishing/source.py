@@ -82,15 +82,19 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-# A line break between two Chinese characters or punctuation marks.
-CHINESE_BREAK = re.compile(r"(?<=[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef])\n(?=[\u4e00-\u9fff])")
+# A line break, and a list's indentation, between two Chinese characters or punctuation marks. A bold
+# mark before punctuation stays apart: it would not be read as one.
+CHINESE_BREAK = re.compile(
+    r"(?<=[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef\u201c\u201d])\n *"
+    r"(?=(\*\*)?[\u4e00-\u9fff]|[\uff08\u201c\u300a])"
+)
 
 
 def join_lines(text: str) -> str:
     """Chinese prose without its line breaks, which a page would show as spaces.
 
-    >>> join_lines("核心，\\n随长度增长")
-    '核心，随长度增长'
+    >>> join_lines("- 核心，\\n  随长度增长\\n（如下）\\n- 其次")
+    '- 核心，随长度增长（如下）\\n- 其次'
     """
     return CHINESE_BREAK.sub("", text)
 

@@ -48,12 +48,16 @@ def share_qkv(model: Transformer, n_layers: int) -> Transformer:
     """A copy whose first `n_layers` layers make queries, keys and values with one projection.
 
     Only `qkv` is shared: output projections and LayerNorms stay each layer's own. 1 shares
-    nothing; each further layer removes 3 d_model^2 + 3 d_model parameters.
+    nothing; each further layer removes 3 d_model^2 + 3 d_model parameters. An attention that
+    something wraps (`with_windows`) has no `qkv` of its own: share first.
     """
     require_int("n_layers", n_layers)
     total = len(model.layers)
     require(n_layers <= total, "n_layers", n_layers, f"at most the model's {total} layers")
-    shapes = {_shapes(layer.attention.body.qkv) for layer in model.layers[:n_layers]}
+    bodies = [layer.attention.body for layer in model.layers[:n_layers]]
+    others = [type(body).__name__ for body in bodies if not hasattr(body, "qkv")]
+    require(not others, "attention", ", ".join(others), "a layer with a `qkv`, such as Attention")
+    shapes = {_shapes(body.qkv) for body in bodies}
     require(len(shapes) == 1, "n_layers", n_layers, "layers whose qkv has the same shapes")
     shared = deepcopy(model)
     first = shared.layers[0].attention.body.qkv

@@ -233,7 +233,8 @@ def test_kinds():
     }
     kinds |= dict.fromkeys(("baddbmm", "mv", "addmv"), "product")
     reductions = "_softmax _log_softmax amin min argmin prod cumsum logsumexp var_mean std any all"
-    kinds |= dict.fromkeys([*reductions.split(), "reduce_min"], "reduction")
+    kinds |= dict.fromkeys([*reductions.split(), "reduce_min", "reduce-window"], "reduction")
+    kinds |= dict.fromkeys(("reverse", "dynamic-slice", "dynamic-update-slice"), "movement")
     assert {name: graph.kind(name) for name in kinds} == kinds
 
 

@@ -114,6 +114,8 @@ def test_a_rule_in_words():
     rule = RULE | dict(cases=["x", "y"], controls=[dict(case="z", test="near", bar=1, margin=0.5)])
     items = {key: item(70, 80, key) for key in "xyz"}
     assert rule_words(rule, items) == "each of 2: above 60%; control: between 0.5% and 1.5%"
+    equal = dict(cases=["x"], test="near", bar=0)
+    assert rule_words(equal, items) == "exactly 0%"
     assert evidence_ids(rule | dict(shows=["w"])) == ["x", "y", "z", "w"]
 
 

@@ -43,6 +43,15 @@ def test_the_toys_site_is_whole(small_site):
     assert not text.missing
 
 
+def test_the_licences_of_what_the_pages_carry_lie_beside_them(small_site):
+    text = read(small_site / "licences.txt")
+    for words in ("The efflab authors", "Plotly Technologies", "Microsoft", "Mozilla Public License 2.0"):
+        assert words in text
+    assert "{" not in text
+    for page in (small_site / "index.html", small_site / "zh" / "ledger.html"):
+        assert "licences.txt" in read(page)
+
+
 def test_every_link_leads_somewhere_and_asks_no_other_host(small_site):
     # the pages that compute lead to the real notebooks
     elsewhere = tuple(f"no {entry['name']}.html" for entry in catalog().values())

@@ -9,6 +9,7 @@ from efflab import cost, data
 from efflab.config import PRESETS, ModelConfig
 from efflab.model import Transformer, n_parameters
 from efflab.structure.sharing import from_albert, share_layers, share_qkv
+from efflab.structure.window import with_windows
 
 SMALL = ModelConfig(4, 2, 16, 32, 50, 24, type_vocab=2, pooler=True)
 IDS = torch.arange(20).view(2, 10)
@@ -195,6 +196,7 @@ def uneven():
         (lambda: share_qkv(Transformer(SMALL), 5), ValueError, "n_layers=5"),
         (lambda: share_qkv(Transformer(SMALL), 2.0), TypeError, "n_layers=2.0"),
         (lambda: share_qkv(uneven(), 3), ValueError, "same shapes"),
+        (lambda: share_qkv(with_windows(Transformer(SMALL), 4), 2), ValueError, "SlidingAttention"),
         (lambda: from_albert(tiny_albert(num_hidden_groups=3)), ValueError, "num_hidden_groups"),
         (lambda: from_albert(tiny_albert(embedding_size=16)), ValueError, "embedding_size=16"),
     ],

@@ -1,15 +1,18 @@
 """`efflab site`: all pages in both languages, from what the notebooks' build stored."""
 
+import json
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 from efflab.base.files import write_atomically
 from efflab.base.formats import LANGUAGES
+from efflab.base.places import ROOT
 from efflab.publishing import ledger_html
 from efflab.publishing.catalog import NOTEBOOKS, built_path, catalog, find
 from efflab.publishing.site import first_page, notebook_pages, planner
 from efflab.publishing.site.assets import Assets
-from efflab.publishing.site.templates import STATIC, environment, other, render
+from efflab.publishing.site.templates import STATIC, WEB, environment, other, render
 
 NO_PACKAGES = "its npm packages are missing; where npm is, `make setup` fetches them"
 
@@ -34,8 +37,26 @@ def build_site(target: Path, *, folder: Path = NOTEBOOKS, say=print) -> Path:
         say(f"{language}: {len(pages)} pages")
     worker = environment().get_template("sw.js").render(assets=sorted(assets.places))
     write_atomically(target / "sw.js", worker)
+    write_atomically(target / "licences.txt", licences())
     assets.remove_others()
     return target / "index.html"
+
+
+def licences() -> str:
+    """What the pages carry, whose it is and under which terms it may be passed on."""
+    from plotly.offline import get_plotlyjs_version
+
+    npm = json.loads((WEB / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    values = dict(onnxruntime=npm["onnxruntime-web"], pyodide=npm["pyodide"])
+    values |= dict(own=(ROOT / "LICENSE").read_text(encoding="utf-8"))
+    values |= dict(plotly=get_plotlyjs_version(), plotly_text=_licence_of("plotly"))
+    return environment().get_template("licences.txt").render(values)
+
+
+def _licence_of(package: str) -> str:
+    """The text of an installed package's licence, from its metadata."""
+    files = metadata.files(package) or []
+    return next(file.read_text() for file in files if file.name.startswith("LICENSE"))
 
 
 def notebook_files(language: str, plotly: str, folder: Path) -> Iterator[tuple[str, str]]:
