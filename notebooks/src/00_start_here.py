@@ -451,7 +451,7 @@ table(measure.gap_rows(forward_profile, machine), kind="measured")
 # | 前馈 | 4 C F | - |
 #
 # 由 4 n C = 4 C F 得 **n = F**，此时分数与前馈网络的计算量相等；到 **n = 2 C + F**，
-# 分数与*该层其余全部*的计算量相等。批次大小和层数都约掉了。
+# 分数与*该层其余全部*的计算量相等。批大小和层数都约掉了。
 
 # %%
 show(figures.attention_shares())
