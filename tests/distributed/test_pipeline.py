@@ -235,7 +235,7 @@ def test_bad_arguments(arguments, options, error):
 
 
 def test_more_than_can_be_played_is_refused_at_once():
-    start = time.perf_counter()
+    start = time.process_time()
     forward, backward = [1.0] * 4, [2.0] * 4
     for schedule in schedules.SCHEDULES:
         with pytest.raises(ValueError, match="n_microbatches=1000000000: expected at most"):
@@ -249,7 +249,7 @@ def test_more_than_can_be_played_is_refused_at_once():
     with pytest.raises(ValueError, match="n_stages=400: expected at most 362"):
         simulate([1.0] * 400, [2.0] * 400, 1)
     schedules.require_playable(4, 20_000, 1)  # as gpipe's are, which has one chunk
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert simulate([1.0], [2.0], 2**13).makespan == 3 * 2**13
 
 

@@ -515,14 +515,14 @@ def test_divisors_are_all_of_them_in_order():
 
 @pytest.mark.parametrize("global_batch", [10**9, 2**20 + 1])
 def test_a_batch_beyond_any_training_is_refused_at_once(global_batch):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match=f"global_batch={global_batch}: expected at most 1048576"):
         best_plan(PRESETS["gpt3-175b"], 64, A100, global_batch=global_batch, seq_len=2048)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_the_most_divisors_that_a_batch_may_have_are_tried_within_a_second():
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match="n_devices=7: expected 36 or more"):
         best_plan(PRESETS["gpt3-175b"], 7, A100, global_batch=720720, seq_len=2048)
-    assert time.perf_counter() - start < 5  # a second where nobody else computes
+    assert time.process_time() - start < 5  # of this process, whoever else computes
