@@ -115,7 +115,7 @@ def name_words(evidence: Evidence) -> str:
 
 def evidence_line(evidence: Evidence) -> str:
     """ "parameters removed: 71.2% [computed]"."""
-    return f"{name_words(evidence)}: {value_line(evidence)}"
+    return tr("{name}: {value}", name=name_words(evidence), value=value_line(evidence))
 
 
 def value_line(evidence: Evidence) -> str:

@@ -163,7 +163,7 @@ def rule_words(rule: Mapping, items: Mapping[str, Evidence]) -> str:
     for control in rule.get("controls", []):
         test = _test_words(control, items[control["case"]].unit)
         words.append(tr("control: {test}", test=test))
-    return "; ".join(words)
+    return tr("; ").join(words)
 
 
 def _test_words(rule: Mapping, unit: str) -> str:

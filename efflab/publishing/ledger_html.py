@@ -9,7 +9,7 @@ from pathlib import Path
 
 from efflab.base.formats import LANGUAGES
 from efflab.base.stored import figures_of
-from efflab.lab.evidence import by_id, name_words, value_line
+from efflab.lab.evidence import by_id, evidence_line, name_words, value_line
 from efflab.lab.judge import read_rules
 from efflab.lab.outcome import OUTCOMES, mark, outcome_words
 from efflab.lab.text import speaking, tr
@@ -53,7 +53,7 @@ def site_page(language: str, root: Path = ROOT) -> str:
 def deciding_figure(record: dict) -> str:
     """The first figure of a stored verdict, in the language in use: name, value and kind."""
     first = next(iter(by_id(figures_of(record).values()).values()))
-    return tr("{name}: {value}", name=name_words(first), value=value_line(first))
+    return evidence_line(first)
 
 
 def differing_figures(records: list[dict]) -> list[str]:
@@ -105,7 +105,7 @@ class _Body:
             return [about, *self.outcomes(column.verdicts)]
         numbers = sorted({self.known[claim]["notebook"] for claim in column.verdicts})
         values = dict(numbers=", ".join(numbers), n=len(column.verdicts), all=len(self.written))
-        return [about, tr(PART, **values), tr(OTHERS, machines="; ".join(others))]
+        return [about, tr(PART, **values), tr(OTHERS, machines=tr("; ").join(others))]
 
     def outcomes(self, verdicts: Mapping[str, dict]) -> list[str]:
         """Whole or partial, and how many claims have each outcome."""

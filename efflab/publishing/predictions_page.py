@@ -21,7 +21,8 @@ SCORE = {
         "{machine}，{date}。"
     ),
 }
-VERDICTS = {"en": ("not met", "met", "not measured yet"), "zh": ("未达到", "达到", "尚未实测")}
+VERDICTS = {"en": ("not met", "met"), "zh": ("未达到", "达到")}
+UNMEASURED = {"en": "Freeze {n}: not measured yet.", "zh": "第 {n} 次预测：尚未实测。"}
 HEADS = {
     "en": ("model", "format", "phase", "tokens", "texts", "predicted, ms", "measured, ms"),
     "zh": ("模型", "格式", "阶段", "token 数", "文本数", "预测（毫秒）", "实测（毫秒）"),
@@ -39,7 +40,7 @@ def _freeze(path: Path, number: int, language: str) -> str:
     cases, about = frozen.rows(path), read_json(path)
     rows = table(HEADS[language], [_row(case, language) for case in cases])
     if not all("measured" in case for case in cases):
-        return f"{number}: {VERDICTS[language][2]}\n\n{rows}"
+        return f"{UNMEASURED[language].format(n=number)}\n\n{rows}"
     own = frozen.score(cases)
     values = dict(verdict=VERDICTS[language][frozen.holds(own)], total=len(cases))
     values |= dict(inside=round(own.coverage * len(cases)), width=significant(own.width))
