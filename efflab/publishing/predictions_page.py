@@ -15,9 +15,9 @@ SCORE = {
         "median; {wrong} of {pairs} orders wrong; mean interval score {score}. {machine}, {date}."
     ),
     "zh": (
-        "第 {n} 次：**{verdict}**。{total} 个时间中 {inside} 个在区间内；"
-        "上下限之比的中位数 {width}；"
-        "{pairs} 对快慢中 {wrong} 对说反；平均区间得分 {score}。"
+        "第 {n} 次：**{verdict}**。{total} 个耗时中有 {inside} 个落在区间内；"
+        "区间上下限之比的中位数为 {width}；"
+        "说出快慢的 {pairs} 对中说反 {wrong} 对；平均区间得分为 {score}。"
         "{machine}，{date}。"
     ),
 }
