@@ -64,7 +64,9 @@ def cache(config: ModelConfig) -> str:
     sizes = windows(config)
     if not sizes:
         return words
-    ends = " or ".join(f"{size:,}" for size in sorted(set(sizes)))
+    ends, *others = (f"{size:,}" for size in sorted(set(sizes)))
+    for other in others:
+        ends = Words("{ends} or {other}", ends=ends, other=other)
     template = "{words}; {n} of {layers} layers stop at {ends} tokens"
     return Words(template, words=words, n=len(sizes), layers=config.n_layer, ends=ends)
 

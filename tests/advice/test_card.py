@@ -9,6 +9,7 @@ from efflab import cost, inference
 from efflab.advice import chapters
 from efflab.advice.card import card, dtype_of, read_card
 from efflab.advice.card_report import report
+from efflab.base.words import translate
 from efflab.cli import main
 from efflab.config import PRESETS, Attention
 from efflab.devices import DEVICES, own_device
@@ -142,6 +143,9 @@ def test_a_window_as_long_as_the_text_is_none():
     assert "12 of 12 layers stop at 64 tokens" in chapters.cache(
         replace(config, attention=Attention(windows=(64,)))
     )
+    two = chapters.cache(replace(config, attention=Attention(windows=(64, 128))))
+    chinese = {"{ends} or {other}": "{ends} 或 {other}"}
+    assert two.endswith("stop at 64 or 128 tokens") and "64 或 128" in translate(two, chinese)
 
 
 def test_active_parameters_are_shown_where_not_all_are():

@@ -115,7 +115,7 @@ def early_row(bits: float, seed: int) -> dict:
     value, spread = expected_repeat(early, seed)
     fits = agrees(bits, value, spread if same_python(record()) else None)
     result = {True: "as recorded", False: "differs", None: "another Python's corpus"}[fits]
-    row = {"steps": case_study.EARLY, "seed": seed, "bits per byte here": bits}
+    row = {"training steps": case_study.EARLY, "seed": seed, "bits per byte here": bits}
     return row | {"recorded": value, "within": spread, "result": result}
 
 
