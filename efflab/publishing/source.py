@@ -82,8 +82,8 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-# A line break, and a list's indentation, between two Chinese characters or punctuation marks. A bold
-# mark before punctuation stays apart: it would not be read as one.
+# A line break, and a list's indentation, between two Chinese characters or punctuation marks. A
+# bold mark before punctuation stays apart: it would not be read as one.
 CHINESE_BREAK = re.compile(
     r"(?<=[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef\u201c\u201d])\n *"
     r"(?=(\*\*)?[\u4e00-\u9fff]|[\uff08\u201c\u300a])"

@@ -65,7 +65,7 @@ def test_a_name_is_a_template_and_is_stored_filled_in():
     text.use_texts({"time at {n} tokens": "{n} 个词元时的耗时"})
     item = Evidence("time-64", "time at {n} tokens", 2.0, "x", values={"n": 64})
     lab.use_language("zh")
-    assert evidence_line(item) == "64 个词元时的耗时: 2 倍 [计算]"
+    assert evidence_line(item) == "64 个词元时的耗时：2 倍 [计算]"
     stored = item.record()
     assert (stored["name"], stored["template"]) == ("time at 64 tokens", "time at {n} tokens")
     assert lab.by_id([stored]) == {"time-64": item}

@@ -45,7 +45,12 @@ def test_the_toys_site_is_whole(small_site):
 
 def test_the_licences_of_what_the_pages_carry_lie_beside_them(small_site):
     text = read(small_site / "licences.txt")
-    for words in ("The efflab authors", "Plotly Technologies", "Microsoft", "Mozilla Public License 2.0"):
+    for words in (
+        "The efflab authors",
+        "Plotly Technologies",
+        "Microsoft",
+        "Mozilla Public License 2.0",
+    ):
         assert words in text
     assert "{" not in text
     for page in (small_site / "index.html", small_site / "zh" / "ledger.html"):
