@@ -664,7 +664,7 @@ verdict("linformer-places", verdicts.linformer_places(verdicts.trained_evidence(
 # %% [markdown] tags=["en"]
 # ## 8 · Exercises
 #
-# **Exercise 1.** Write `extra_weights(n_layer, n_head, max_len, k, share)` (as `answer_1`): how many parameters E and
+# **04-1.** Write `extra_weights(n_layer, n_head, max_len, k, share)` (as `answer_1`): how many parameters E and
 # F add to a model, for `share` "none", "heads" and "kv".
 #
 # <details><summary>Hint</summary>
@@ -676,7 +676,7 @@ verdict("linformer-places", verdicts.linformer_places(verdicts.trained_evidence(
 # %% [markdown] tags=["zh"]
 # ## 8 · 练习
 #
-# **练习 1。** 写出 `extra_weights(n_layer, n_head, max_len, k, share)`（赋给 `answer_1`）：`share` 取 "none"、"heads"、
+# **04-1。** 写出 `extra_weights(n_layer, n_head, max_len, k, share)`（赋给 `answer_1`）：`share` 取 "none"、"heads"、
 # "kv" 时，E 和 F 给模型增加多少参数。
 #
 # <details><summary>提示</summary>
@@ -706,7 +706,7 @@ check("04-1", answer_1)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **Exercise 2.** Write Linformer's attention without `scaled_dot_product_attention`:
+# **04-2.** Write Linformer's attention without `scaled_dot_product_attention`:
 # `attend(q, key, value, E, F)` (as `answer_2`) with q, key, value of shape (B, H, T, D) and E, F of
 # shape (k, T).
 #
@@ -717,7 +717,7 @@ check("04-1", answer_1)
 # </details>
 
 # %% [markdown] tags=["zh"]
-# **练习 2。** 不用 `scaled_dot_product_attention`，写出 Linformer 的注意力：
+# **04-2。** 不用 `scaled_dot_product_attention`，写出 Linformer 的注意力：
 # `attend(q, key, value, E, F)`（赋给 `answer_2`），其中 q、key、value 的形状是 (B, H, T, D)，E、F 是 (k, T)。
 #
 # <details><summary>提示</summary>
@@ -748,7 +748,7 @@ check("04-2", answer_2)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **Exercise 3.** At n = 512, at which k does Linformer take as many FLOPs as full attention?
+# **04-3.** At n = 512, at which k does Linformer take as many FLOPs as full attention?
 #
 # <details><summary>Hint</summary>
 #
@@ -757,7 +757,7 @@ check("04-2", answer_2)
 # </details>
 
 # %% [markdown] tags=["zh"]
-# **练习 3。** n = 512 时，k 到多大，Linformer 的 FLOPs 就与全注意力一样多？
+# **04-3。** n = 512 时，k 到多大，Linformer 的 FLOPs 就与全注意力一样多？
 #
 # <details><summary>提示</summary>
 #
@@ -796,7 +796,7 @@ check("04-3", answer_3)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **Exercise 4 (open: make it causal).** Linformer's summaries mix all tokens, so it cannot generate
+# **04-4 (open: make it causal).** Linformer's summaries mix all tokens, so it cannot generate
 # text. Write `causal(q, key, value)` (as `answer_4`) for inputs of shape (B, H, T, D), with T a
 # multiple of 64. Each token must see itself and *all* tokens before it, individually or within a
 # summary, and none after it. At 4,096 tokens it may take at most half of full causal attention's
@@ -807,7 +807,7 @@ check("04-3", answer_3)
 # scores, one softmax.</details>
 
 # %% [markdown] tags=["zh"]
-# **练习 4（开放题：做成因果的）。** Linformer 的摘要混合了全部 token，所以不能用来生成文本。写出 `causal(q, key, value)`
+# **04-4（开放题：做成因果的）。** Linformer 的摘要混合了全部 token，所以不能用来生成文本。写出 `causal(q, key, value)`
 # （赋给 `answer_4`），形状都是 (B, H, T, D)，T 是 64 的倍数：每个 token 看得到自己和*所有*在它之前的 token（单独看，或在某个摘要里），
 # 看不到之后的；4,096 个 token 时，用时至多是因果全注意力的一半。摘要怎么做由你决定。
 #

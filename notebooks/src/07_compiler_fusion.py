@@ -402,26 +402,26 @@ table(measure.fit_rows(chains, model))
 table(figures.constant_rows(model))
 
 # %% [markdown] tags=["en"]
-# For 16 kernels and more it mostly does, with errors of a few tenths, while the times span three
-# orders of magnitude. A single kernel's time is in large part the overhead of the call itself,
+# For 16 kernels and more it mostly does, with errors of a few tenths, while the times span more
+# than two orders of magnitude in all. A single kernel's time is in large part the overhead of the call itself,
 # which the model does not include. Below the size at which the two terms are equal (column *even
 # at*), a kernel costs its launch, whatever it computes; above it, its bytes. The bandwidth is that
 # of a cache, because these arrays fit into one.
 #
 # On a GPU, launches run ahead: while the GPU works, the CPU already queues the next kernels. So the
 # **longer** of the two terms counts instead of their sum, and only that fits what `make bench-gpu`
-# recorded there (run it, and your GPU joins the table). The launch takes longer than here, and the
-# bandwidth is so much higher that far larger tensors count as "small".
+# recorded there (run it, and your GPU joins the table). The bandwidth there is so much
+# higher that far larger tensors count as "small".
 #
 # Now 16 operations as one kernel, compiled by XLA:
 
 # %% [markdown] tags=["zh"]
-# 16 个及以上的内核大体符合：时间跨越三个数量级，误差多在几成之内；只有一个内核时，调用本身的开销占了很大一部分，模型没有算这一项。张量小于“两项相等时的大小”一列给出的值时，内核的代价就是启动，算什么都一样；大于这个值，代价就是字节。
+# 16 个及以上的内核大体符合：全部时间跨越两个多数量级，误差多在几成之内；只有一个内核时，调用本身的开销占了很大一部分，模型没有算这一项。张量小于“两项相等时的大小”一列给出的值时，内核的代价就是启动，算什么都一样；大于这个值，代价就是字节。
 # 这里的带宽是缓存的带宽，因为这些数组放得进缓存。
 #
 # 在 GPU 上，启动可以提前：GPU 还在计算时，CPU 已把后面的内核排进队列。因此起作用的是两项中**较大**的一项，而不是两项之和，
 # 也只有这样才符合 `make bench-gpu` 存档的测量（在你的 GPU 上运行，表中就会多出一行）。
-# 启动开销比这里大，带宽却高得多，于是大得多的张量也算“小”。
+# 那里的带宽高得多，于是大得多的张量也算“小”。
 #
 # 再把 16 个算子交给 XLA 编成一个内核：
 

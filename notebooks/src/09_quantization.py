@@ -626,8 +626,8 @@ table(rows, kind="published")
 #   unused.
 # - torch's static form also rounds every layer's *output* to one scale. Our static form leaves
 #   outputs in floats, so torch's row is not the same as section 6's "static, min and max".
-# - Times are medians of five runs on two threads; this record keeps no intervals. "Cosine, min" and
-#   the MRR are those of the newest record.
+# - Times are medians of five runs on two threads; this record keeps no intervals. Sizes, cosines
+#   and the MRR are those of the newest record.
 
 # %% [markdown] tags=["zh"]
 # ## 7 · 真实引擎，两类 CPU
@@ -638,7 +638,7 @@ table(rows, kind="published")
 # 两份存档中，torch 静态、ONNX Runtime 和 OpenVINO 的权重或输入都是 7 比特，其实只有没有 VNNI 的 CPU 才需要；
 # torch 动态形式的输入总空出 1 比特。torch 的静态形式还把每层的*输出*也按单一缩放因子舍入；我们的实现让输出保留浮点，
 # 所以 torch 静态这一行不同于第 6 节的“静态，最小值与最大值”。时间是两个线程上五次运行的中位数，这份存档没有区间。
-# “余弦，最小”和 MRR 取自最新的存档。
+# 大小、余弦和 MRR 取自最新的存档。
 
 # %%
 show(figures.engines())

@@ -130,7 +130,7 @@ table(rows, kind="measured", digits=2)
 
 # %% [markdown] tags=["zh"]
 # “求和太晚”一行略去了激活之前的求和：通信少，但结果是错的。发送量是 Linux 内核的统计
-# （其他系统没有这项统计，本篇会在这里以 `OSError` 停下）。再看整个模型：我们的写法和 torch 的
+# （其他系统没有这项统计，上面的单元格会停下，报出 rank 的 `OSError`）。再看整个模型：我们的写法和 torch 的
 # `parallelize_module` 都跑在真实的 rank 上，与单进程比较。注意力按头切，同样是先列后行：查询、键、值按列，输出按行。
 
 # %% tags=["nbval-ignore-output"]
@@ -227,7 +227,7 @@ table(rows, kind="measured", digits=2)
 # them take.</details>
 
 # %% [markdown] tags=["zh"]
-# 与单进程只差舍入误差。（首末两个 rank 各存一份共享的嵌入表，小模型因此吃亏：两个 rank 时，每个存全部权重的 0.63；四个时，最满的存 0.45。）
+# 与单进程只差舍入误差。（首末两个 rank 各存一份共享的嵌入表，小模型因此吃亏：两个 rank 时，较满的存全部权重的 0.63；四个时，最满的存 0.45。）
 #
 # ## 4 · 气泡
 #
@@ -476,7 +476,7 @@ table(exercises.score_rows(answer_2), kind="simulated")
 # %% [markdown] tags=["zh"]
 # ## 7 · 三到五倍？
 #
-# 左图：阶段均等、没有传输也没有其他开销时，能做到多少。右图：GPipe 论文测得的全部行，横轴是各行的理想倍数。
+# 左图：阶段均等、没有传输也没有其他开销时，能做到多少。右图：GPipe 论文测得的全部倍数（不含作为基准的各行），横轴是各行的理想倍数。
 # 倍数是*相对谁*而言的？都以本表中同一模型的第一行为基准：基准是两台设备而不是一台，而且表 2 的基准用一个微批次，表 3 的用 32 个：
 
 # %%
@@ -593,8 +593,8 @@ table(rows, kind="measured")
 # The slowest stage sets the pace, and the time grows with its excess over an equal share. In 1F1B,
 # a slow last stage costs most; in GPipe, the place does not matter. **DualPipe** pays least: it
 # gives rank r the stages r and K - 1 - r, so two ranks share the slow one. The intervals in the
-# last table show whether two ranks that really compute pay too: if one reaches below 1.05, the
-# verdict's second part is undecided.
+# last table show whether two ranks that really compute pay too: if one spans 1.05, the
+# verdict's second part is undecided; if one lies below, the part does not hold.
 #
 # ## 9 · All together: tensor x pipeline x data
 #
@@ -609,7 +609,7 @@ table(rows, kind="measured")
 # %% [markdown] tags=["zh"]
 # 快慢由最慢的阶段决定，它超出平均份额越多，时间就多花得越多。1F1B 里，最后一个阶段慢，代价最大；GPipe 则与位置无关。
 # **DualPipe** 代价最小：rank r 分到第 r 和第 K - 1 - r 个阶段，慢的那个由两个 rank 分担。
-# 两个真正计算的 rank 是否也要付出代价，看上表的区间：区间下限低于 1.05 时，结论的第二部分就是“未定”。
+# 两个真正计算的 rank 是否也要付出代价，看上表的区间：有区间跨过 1.05，结论的第二部分就是“未定”；有区间整个低于 1.05，这一部分就不成立。
 #
 # ## 9 · 合在一起：张量 × 流水线 × 数据
 #

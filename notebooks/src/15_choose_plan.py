@@ -427,7 +427,7 @@ lab.verdict("profile-first", verdicts.profile_first(verdicts.own_profile_evidenc
 # - FLOPs and bytes come from formulas;
 # - an engine's speed comes from two models with random weights, one narrower and one wider;
 # - the size of a graph comes from that of a narrow model;
-# - an engine's loss of quality comes from MiniLM's.
+# - an engine's loss of quality comes from MiniLM's, and that of bf16 from the board.
 #
 # You can do this before you train anything: times do not depend on the values of the weights. Of all pairs
 # whose measurements differ beyond noise, how many are predicted in the right order? The prediction says
@@ -440,7 +440,7 @@ lab.verdict("profile-first", verdicts.profile_first(verdicts.own_profile_evidenc
 #
 # 第 14 篇实测了本篇要预测的量：`stdlib-gpt` 的四个阶段在几种引擎里的表现。预测没有用到其中任何数据：
 # FLOPs 和字节靠公式；引擎的速度取自两个随机权重的模型，一个更窄、一个更宽；计算图的大小取自一个很窄的模型；
-# 引擎的质量损失取自 MiniLM。训练之前就可以这样做：耗时与权重的值无关。
+# 引擎的质量损失取自 MiniLM，bf16 的取自总榜。训练之前就可以这样做：耗时与权重的值无关。
 # 在所有差异超出噪声的配对中，有多少排对了顺序？两个引擎的先后，只有两种宽度都在各自的噪声之外给出同样的结果，才算有预测；否则不作判断。
 # “按中点顺序正确”一列是更大胆的规则：总是作出判断，依据是两种宽度预测的中点。（以上都只是同一族模型、同一类 CPU。）
 
@@ -501,8 +501,8 @@ table(rows, kind="recorded")
 #
 # The file is really written, and the model that is read back from it is judged on the board's held-out
 # windows. Bits per byte are rounded to two decimals; ties are decided by time. Weights are read back as
-# fp32, so bits do not change the time; windows, heads and neurons do. Differences smaller than the noise
-# shown are chance.
+# fp32, so bits do not change the time; windows, heads and neurons do. Small differences in time are
+# chance.
 
 # %% [markdown] tags=["zh"]
 # ## 9 · 预算游戏
@@ -521,7 +521,7 @@ table(rows, kind="recorded")
 # | `half` | 偏置和归一化参数用 fp16 | 06 |
 #
 # 文件会真的写出来，再读回模型，在总榜所用的窗口上评分。每字节比特数按两位小数计，相同则比耗时。
-# 权重读回后仍是 fp32，所以位宽不影响耗时，窗口、头和神经元才影响；小于所示噪声的差别是偶然的。
+# 权重读回后仍是 fp32，所以位宽不影响耗时，窗口、头和神经元才影响；耗时的小差别是偶然的。
 
 # %% tags=["nbval-ignore-output"]
 moves = dict(attention=4, ffn=4, token=6, position=4, method="gptq", half=True)
